@@ -1,0 +1,1 @@
+//! Benchmarks of the layers beside their peers.

@@ -1,0 +1,1 @@
+//! The facade: vtables shaped like PyMemAllocatorEx, domains, hooks.

@@ -1,0 +1,1 @@
+//! A shared library that puts the obmalloc heap into an unmodified CPython.

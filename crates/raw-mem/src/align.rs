@@ -1,0 +1,32 @@
+//! Rounding to powers of two.
+
+/// `value` rounded down to a multiple of `align`, a power of two.
+#[inline]
+pub const fn align_down(value: usize, align: usize) -> usize {
+    value & !(align - 1)
+}
+
+/// `value` rounded up to a multiple of `align`, a power of two; `None` when that overflows.
+#[inline]
+pub const fn align_up(value: usize, align: usize) -> Option<usize> {
+    match value.checked_add(align - 1) {
+        Some(sum) => Some(align_down(sum, align)),
+        None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn multiples_stay_and_others_move_to_the_next() {
+        assert_eq!((align_down(48, 16), align_up(48, 16)), (48, Some(48)));
+        assert_eq!((align_down(49, 16), align_up(49, 16)), (48, Some(64)));
+    }
+
+    #[test]
+    fn rounding_up_past_the_address_space_is_refused() {
+        assert_eq!(align_up(usize::MAX, 16), None);
+    }
+}

@@ -1,0 +1,145 @@
+//! Where arenas come from.
+
+use core::{ffi::CStr, fmt, ptr::NonNull};
+
+use crate::{AdviseError, MapError};
+
+/// The bytes of an arena, which are also its alignment: a power of two of at least 64.
+///
+/// Because an arena is aligned to its size, the arena of an address is that address with its low
+/// bits cleared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ArenaSize(usize);
+
+impl ArenaSize {
+    /// An arena of `bytes`; `None` unless that is a power of two of at least 64 and at most
+    /// a quarter of the address space.
+    pub const fn new(bytes: usize) -> Option<Self> {
+        if bytes.is_power_of_two() && bytes >= 64 && bytes <= 1 << (usize::BITS - 2) {
+            Some(Self(bytes))
+        } else {
+            None
+        }
+    }
+
+    /// The size, and alignment, in bytes.
+    #[inline]
+    pub const fn bytes(self) -> usize {
+        self.0
+    }
+}
+
+impl fmt::Display for ArenaSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes, aligned to its size", self.0)
+    }
+}
+
+/// What the operating system may be told about a range of an arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Advice {
+    /// The contents are not needed: memory goes back now, and reads as zero when touched again.
+    DontNeed,
+    /// The contents are not needed: memory goes back when the system is short of it.
+    Free,
+    /// Back the range with huge pages where possible.
+    HugePage,
+}
+
+/// A source of arenas: large pieces of memory, each aligned to its size.
+///
+/// A source has one owner at a time (`&mut self`). Who shares one between threads puts a lock
+/// around it.
+///
+/// # Safety
+///
+/// An implementer promises that what [`map`](Self::map) returns is `size` bytes of memory,
+/// readable, writable, aligned to `size`, overlapping nothing else in use, that stays so until
+/// [`unmap`](Self::unmap) or, for a source that takes its memory along, until the source is
+/// dropped.
+pub unsafe trait ArenaSource {
+    /// Maps an arena. Its contents are unspecified.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`] when no memory is to be had; nothing has changed then.
+    fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError>;
+
+    /// Takes an arena back.
+    ///
+    /// # Safety
+    ///
+    /// `arena` came from [`map`](Self::map) of this source with the same `size`, has not been
+    /// given back since, and nobody uses its memory any more.
+    unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize);
+
+    /// Advises the system about `len` bytes from `start`, all inside one mapped arena.
+    ///
+    /// A range that does not begin and end on a page is rounded inwards, so that no byte outside
+    /// of it is touched by the advice.
+    ///
+    /// # Errors
+    ///
+    /// [`AdviseError`]; the memory is as usable as before. A source without an operating system
+    /// below it takes no advice.
+    ///
+    /// # Safety
+    ///
+    /// With [`Advice::DontNeed`] and [`Advice::Free`], nobody relies on the contents of the range.
+    unsafe fn advise(
+        &mut self,
+        start: NonNull<u8>,
+        len: usize,
+        advice: Advice,
+    ) -> Result<(), AdviseError> {
+        let _ = (start, len);
+        Err(AdviseError::Unsupported { advice })
+    }
+
+    /// Names the memory that is mapped from now on, for tools that show a process's mappings.
+    /// Best effort: many systems have no such names.
+    fn name(&mut self, name: &'static CStr) {
+        let _ = name;
+    }
+}
+
+// SAFETY: every promise is the referent's, and it is asked unchanged.
+unsafe impl<S: ArenaSource + ?Sized> ArenaSource for &mut S {
+    fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+        (**self).map(size)
+    }
+
+    unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
+        // SAFETY: the caller's promise is about the referent's arenas.
+        unsafe { (**self).unmap(arena, size) }
+    }
+
+    unsafe fn advise(
+        &mut self,
+        start: NonNull<u8>,
+        len: usize,
+        advice: Advice,
+    ) -> Result<(), AdviseError> {
+        // SAFETY: the caller's promise is about the referent's arenas.
+        unsafe { (**self).advise(start, len, advice) }
+    }
+
+    fn name(&mut self, name: &'static CStr) {
+        (**self).name(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_powers_of_two_can_be_the_size_of_an_arena() {
+        assert!(ArenaSize::new(1 << 20).is_some());
+        assert!(ArenaSize::new(3 << 20).is_none());
+        assert!(ArenaSize::new(32).is_none());
+        assert!(ArenaSize::new(0).is_none());
+        assert!(ArenaSize::new(1 << (usize::BITS - 1)).is_none());
+    }
+}

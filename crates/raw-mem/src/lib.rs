@@ -1,0 +1,48 @@
+//! Layers 0 and 1: memory from the operating system and from `malloc`, and the two traits that
+//! every layer above speaks.
+//!
+//! ```text
+//!   a heap, a cache, a hook, a vtable …          speak MemAlloc, upwards and downwards
+//!        │                     │
+//!   MemAlloc (blocks)     ArenaSource (arenas)
+//!        │                     │
+//!   Malloc · NoAlloc      MmapArenas · MallocArenas · FixedRegion
+//!        │                     │
+//!   the C library         the operating system, malloc, a buffer of the caller's
+//! ```
+//!
+//! - [`MemAlloc`] is the four operations that CPython's allocators have: allocate, allocate
+//!   zeroed, reallocate, free.
+//! - [`ArenaSource`] gives large pieces of memory, each aligned to its own size, so that the
+//!   arena of an address is found by masking it.
+//!
+//! Without the feature `std` the traits, [`NoAlloc`], [`MallocArenas`] and [`FixedRegion`]
+//! remain: they need no operating system.
+
+#![cfg_attr(not(feature = "std"), no_std)]
+
+mod align;
+mod arena_source;
+mod error;
+mod fixed_region;
+#[cfg(feature = "std")]
+mod malloc;
+mod malloc_arenas;
+mod mem_alloc;
+#[cfg(feature = "std")]
+mod mmap;
+#[cfg(feature = "std")]
+mod own_pages;
+#[cfg(feature = "std")]
+mod region;
+
+pub use align::{align_down, align_up};
+pub use arena_source::{Advice, ArenaSize, ArenaSource};
+pub use error::{AdviseError, MapError, OsCode};
+pub use fixed_region::FixedRegion;
+#[cfg(feature = "std")]
+pub use malloc::Malloc;
+pub use malloc_arenas::MallocArenas;
+pub use mem_alloc::{MAX_REQUEST, MemAlloc, NoAlloc, calloc_size};
+#[cfg(feature = "std")]
+pub use mmap::MmapArenas;

@@ -1,0 +1,36 @@
+//! Atomics, cells, locks and threads under one set of names: the standard library's in a build,
+//! loom's in a model.
+//!
+//! Every crate that shares memory between threads takes these names from here and nowhere else,
+//! so that the code that ships is the code that loom explores. `RUSTFLAGS="--cfg loom"` makes the
+//! choice; nothing else in the workspace knows of it but tests.
+//!
+//! ```text
+//!                 a build            a model (--cfg loom)
+//!   atomic        core::sync         loom::sync::atomic: every allowed value is tried
+//!   UnsafeCell    core::cell         loom::cell: a race on the contents is a failure
+//!   Arc, Mutex    std::sync          loom::sync: every order of locking is tried
+//!   thread        std::thread        loom::thread: at most four beside the main one
+//!   model(body)   many real runs     every interleaving of body, once
+//! ```
+//!
+//! What loom does not explore: `SeqCst` beyond acquire-release, and stores that a later load of
+//! the same thread overtakes. The workspace uses `Acquire`, `Release` and `Relaxed` only.
+//!
+//! Without the feature `std`, [`atomic`] and [`UnsafeCell`] remain.
+
+#![cfg_attr(not(any(feature = "std", loom)), no_std)]
+
+#[cfg(loom)]
+mod checked;
+#[cfg(not(loom))]
+mod native;
+
+#[cfg(loom)]
+use checked as chosen;
+#[cfg(not(loom))]
+use native as chosen;
+
+#[cfg(any(feature = "std", loom))]
+pub use chosen::{Arc, Mutex, MutexGuard, lock, model, rejected, thread};
+pub use chosen::{UnsafeCell, atomic};

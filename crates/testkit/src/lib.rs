@@ -1,0 +1,1 @@
+//! Operations, an oracle and drivers for the tests of every layer.
