@@ -34,3 +34,19 @@ use native as chosen;
 #[cfg(any(feature = "std", loom))]
 pub use chosen::{Arc, Mutex, MutexGuard, lock, model, rejected, thread};
 pub use chosen::{UnsafeCell, atomic};
+
+/// A function that is `const` in a build, and not in a model: loom's types cannot be made at
+/// compile time.
+#[cfg(not(loom))]
+#[macro_export]
+macro_rules! const_unless_model {
+    ($(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => { $(#[$meta])* $vis const fn $($rest)* };
+}
+
+/// A function that is `const` in a build, and not in a model: loom's types cannot be made at
+/// compile time.
+#[cfg(loom)]
+#[macro_export]
+macro_rules! const_unless_model {
+    ($(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => { $(#[$meta])* $vis fn $($rest)* };
+}

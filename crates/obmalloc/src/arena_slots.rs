@@ -1,0 +1,83 @@
+//! Where the arenas' records live: one array, asked from the layer below, that doubles.
+//!
+//! CPython: `arenas`, `new_arena`.
+
+use core::{ptr::NonNull, slice};
+
+use raw_mem::MemAlloc;
+
+use crate::{arena::Arena, arena_table::ArenaIndex};
+
+/// Records in the first array. CPython: `INITIAL_ARENA_OBJECTS`.
+const INITIAL_RECORDS: usize = 16;
+
+/// An array of records that only grows.
+#[derive(Debug)]
+pub(crate) struct ArenaSlots {
+    /// # Invariant
+    ///
+    /// A block of the layer below with `len` initialised records; dangling while `len` is 0.
+    records: NonNull<Arena>,
+    len: usize,
+}
+
+impl ArenaSlots {
+    pub(crate) const fn new() -> Self {
+        Self { records: NonNull::dangling(), len: 0 }
+    }
+
+    /// Doubles the array; the new records are unused. Returns the indices of the new records, or
+    /// `None` when the layer below has no memory, and then nothing has changed. O(records).
+    pub(crate) fn grow<A: MemAlloc>(&mut self, lower: &A) -> Option<core::ops::Range<usize>> {
+        let len = if self.len == 0 { INITIAL_RECORDS } else { self.len.checked_mul(2)? };
+        if u32::try_from(len).is_err() {
+            return None;
+        }
+        let bytes = len.checked_mul(size_of::<Arena>())?;
+        let old = Some(self.records.cast()).filter(|_| self.len > 0);
+        // SAFETY: `records`' invariant: `old` is a live block of `lower`, and is replaced below.
+        let records = unsafe { lower.realloc(old, bytes) }?.cast::<Arena>();
+        let new = self.len..len;
+        for index in new.clone() {
+            // SAFETY: the block holds `len` records, and blocks are aligned to words.
+            unsafe { records.add(index).write(Arena::UNUSED) };
+        }
+        // INVARIANT: the old records moved with the block, the new ones were written.
+        (self.records, self.len) = (records, len);
+        Some(new)
+    }
+
+    /// Every record.
+    pub(crate) fn all(&self) -> &[Arena] {
+        // SAFETY: `records`' invariant.
+        unsafe { slice::from_raw_parts(self.records.as_ptr(), self.len) }
+    }
+
+    fn all_mut(&mut self) -> &mut [Arena] {
+        // SAFETY: `records`' invariant.
+        unsafe { slice::from_raw_parts_mut(self.records.as_ptr(), self.len) }
+    }
+
+    /// Gives the array back. All records must be unused.
+    pub(crate) fn release<A: MemAlloc>(&mut self, lower: &A) {
+        let old = core::mem::replace(self, Self::new());
+        if old.len > 0 {
+            // SAFETY: `records`' invariant; the array is forgotten.
+            unsafe { lower.free(Some(old.records.cast())) }
+        }
+    }
+}
+
+impl core::ops::Index<ArenaIndex> for ArenaSlots {
+    type Output = Arena;
+
+    fn index(&self, index: ArenaIndex) -> &Arena {
+        &self.all()[index.get()]
+    }
+}
+
+impl core::ops::IndexMut<ArenaIndex> for ArenaSlots {
+    fn index_mut(&mut self, index: ArenaIndex) -> &mut Arena {
+        &mut self.all_mut()[index.get()]
+    }
+}

@@ -1,0 +1,247 @@
+//! Which arena is used next, and which can go.
+//!
+//! ```text
+//!   unused ──► record ──► record                    (no memory)
+//!
+//!   usable ──► 1 free ⇄ 1 free ⇄ 4 free ⇄ 9 free    (ascending by free pools)
+//!                         ▲        ▲        ▲
+//!   last_with:           [1]      [4]      [9]      one finger for each count
+//! ```
+//!
+//! Pools are taken from the first usable arena, the fullest. When a pool comes back to an arena
+//! with n free pools, its place is right behind the last arena with n, which the finger knows: so
+//! each move is O(1). CPython: `usable_arenas`, `unused_arena_objects`, `nfp2lasta`.
+
+use core::ptr::NonNull;
+
+use raw_mem::MemAlloc;
+
+use crate::{
+    arena::Arena,
+    arena_slots::ArenaSlots,
+    geometry::{Geometry, MOST_POOLS, Shape},
+    heap::HeapTag,
+    pool::PoolPtr,
+};
+
+/// The place of an arena's record. The array of records never shrinks, so an index stays good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ArenaIndex(u32);
+
+impl ArenaIndex {
+    /// The index of no arena, for the header of no pool.
+    pub(crate) const NONE: Self = Self(u32::MAX);
+
+    pub(crate) const fn get(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Arenas ever mapped, at most at once, and now.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ArenaCounts {
+    /// CPython: `ntimes_arena_allocated`.
+    pub(crate) allocated: usize,
+    /// CPython: `narenas_highwater`.
+    pub(crate) highwater: usize,
+    /// CPython: `narenas_currently_allocated`.
+    pub(crate) current: usize,
+}
+
+/// The records of all arenas, and the lists they are in.
+#[derive(Debug)]
+pub(crate) struct ArenaTable {
+    slots: ArenaSlots,
+    /// Records without memory, last used first.
+    unused: Option<ArenaIndex>,
+    /// Arenas with a free pool, ascending by free pools.
+    usable: Option<ArenaIndex>,
+    /// For each count of free pools, the last usable arena with that many.
+    last_with: [Option<ArenaIndex>; MOST_POOLS + 1],
+    counts: ArenaCounts,
+}
+
+impl ArenaTable {
+    pub(crate) const fn new() -> Self {
+        Self {
+            slots: ArenaSlots::new(),
+            unused: None,
+            usable: None,
+            last_with: [None; MOST_POOLS + 1],
+            counts: ArenaCounts { allocated: 0, highwater: 0, current: 0 },
+        }
+    }
+
+    /// Makes sure that a record is unused, for an arena that is about to be mapped. False when
+    /// the layer below has no memory for more records.
+    pub(crate) fn reserve<A: MemAlloc>(&mut self, lower: &A) -> bool {
+        if self.unused.is_some() {
+            return true;
+        }
+        let Some(new) = self.slots.grow(lower) else { return false };
+        for index in new.rev() {
+            self.push_unused(ArenaIndex(index as u32));
+        }
+        true
+    }
+
+    /// Enters an arena that was mapped just now, as the only usable one.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Arena::enter`]. No arena is usable, and a record was reserved.
+    pub(crate) unsafe fn enter<G: Geometry>(&mut self, base: NonNull<u8>) {
+        debug_assert_eq!(self.usable, None);
+        let Some(index) = self.unused else { return };
+        self.unused = self.slots[index].next;
+        // SAFETY: the caller's promise.
+        unsafe { self.slots[index].enter::<G>(base) };
+        self.usable = Some(index);
+        self.last_with[Shape::<G>::POOLS] = Some(index);
+        self.counts.allocated += 1;
+        self.counts.current += 1;
+        self.counts.highwater = self.counts.highwater.max(self.counts.current);
+    }
+
+    /// Takes a free pool of the fullest usable arena.
+    pub(crate) fn take_pool<G: Geometry>(&mut self, tag: HeapTag) -> Option<PoolPtr> {
+        let index = self.usable?;
+        let free = self.slots[index].free_pools();
+        let pool = self.slots[index].take_pool::<G>(index, tag)?;
+        // It was the fullest, so no other has one pool less: the order stands.
+        self.lift_finger(index, free);
+        if free > 1 {
+            self.last_with[free - 1] = Some(index);
+        } else {
+            self.unlink(index);
+        }
+        Some(pool)
+    }
+
+    /// Takes an emptied pool back. If its arena can go, returns the arena's first byte: it is in
+    /// no list any more, and the caller gives it back.
+    pub(crate) fn give_pool<G: Geometry>(&mut self, pool: PoolPtr) -> Option<NonNull<u8>> {
+        let index = pool.header().arena();
+        let free = self.slots[index].free_pools();
+        let last_of_its_count = self.last_with[free];
+        self.lift_finger(index, free);
+        self.slots[index].give_pool(pool);
+        let is_last = free > 0 && self.slots[index].next.is_none();
+        if self.slots[index].is_empty::<G>() && !(G::KEEP_LAST_ARENA && is_last) {
+            self.unlink(index);
+            return self.retire(index);
+        }
+        if free == 0 {
+            self.push_front(index);
+        } else if let Some(last) = last_of_its_count
+            && last != index
+        {
+            self.unlink(index);
+            self.insert_behind(last, index);
+        }
+        self.last_with[free + 1].get_or_insert(index);
+        None
+    }
+
+    /// Takes every arena out, calling `give_back` with the first byte of each, and gives the
+    /// records back. O(arenas).
+    pub(crate) fn clear<A: MemAlloc>(&mut self, lower: &A, mut give_back: impl FnMut(NonNull<u8>)) {
+        for index in 0..self.slots.all().len() {
+            if let Some(base) = self.slots[ArenaIndex(index as u32)].leave() {
+                give_back(base);
+            }
+        }
+        self.slots.release(lower);
+        let counts = ArenaCounts { current: 0, ..self.counts };
+        *self = Self { counts, ..Self::new() };
+    }
+
+    /// The arena's memory leaves the table, and its record is unused.
+    fn retire(&mut self, index: ArenaIndex) -> Option<NonNull<u8>> {
+        let base = self.slots[index].leave();
+        self.push_unused(index);
+        self.counts.current -= 1;
+        base
+    }
+
+    /// The arena at `index` is about to have another count than `free` pools: if the finger
+    /// points to it, the one before it is the last with that count, or there is none.
+    fn lift_finger(&mut self, index: ArenaIndex, free: usize) {
+        if self.last_with[free] == Some(index) {
+            let before = self.slots[index].prev;
+            self.last_with[free] = before.filter(|at| self.slots[*at].free_pools() == free);
+        }
+    }
+
+    fn push_unused(&mut self, index: ArenaIndex) {
+        self.slots[index].next = self.unused;
+        self.unused = Some(index);
+    }
+
+    fn push_front(&mut self, index: ArenaIndex) {
+        self.slots[index].next = self.usable;
+        self.slots[index].prev = None;
+        if let Some(first) = self.usable {
+            self.slots[first].prev = Some(index);
+        }
+        self.usable = Some(index);
+    }
+
+    fn insert_behind(&mut self, place: ArenaIndex, index: ArenaIndex) {
+        let next = self.slots[place].next;
+        self.slots[index].next = next;
+        self.slots[index].prev = Some(place);
+        if let Some(next) = next {
+            self.slots[next].prev = Some(index);
+        }
+        self.slots[place].next = Some(index);
+    }
+
+    fn unlink(&mut self, index: ArenaIndex) {
+        let Arena { next, prev, .. } = self.slots[index];
+        if let Some(next) = next {
+            self.slots[next].prev = prev;
+        }
+        match prev {
+            Some(prev) => self.slots[prev].next = next,
+            None => self.usable = next,
+        }
+        (self.slots[index].next, self.slots[index].prev) = (None, None);
+    }
+
+    /// Every arena that has memory.
+    pub(crate) fn arenas(&self) -> impl Iterator<Item = (ArenaIndex, &Arena)> {
+        let indexed = (0_u32..).map(ArenaIndex).zip(self.slots.all());
+        indexed.filter(|(_, arena)| arena.base().is_some())
+    }
+
+    /// The usable arenas, first to last.
+    pub(crate) fn usable(&self) -> impl Iterator<Item = (ArenaIndex, &Arena)> {
+        self.list(self.usable)
+    }
+
+    /// The unused records, the next one to be used first.
+    pub(crate) fn unused(&self) -> impl Iterator<Item = (ArenaIndex, &Arena)> {
+        self.list(self.unused)
+    }
+
+    fn list(&self, first: Option<ArenaIndex>) -> impl Iterator<Item = (ArenaIndex, &Arena)> {
+        let step = |index: &ArenaIndex| self.slots[*index].next;
+        core::iter::successors(first, step).map(|index| (index, &self.slots[index]))
+    }
+
+    /// The number of records, used or not.
+    pub(crate) fn records(&self) -> usize {
+        self.slots.all().len()
+    }
+
+    /// The finger for `free` pools.
+    pub(crate) fn last_with(&self, free: usize) -> Option<ArenaIndex> {
+        self.last_with[free]
+    }
+
+    /// Arenas ever, at most, and now.
+    pub(crate) fn counts(&self) -> ArenaCounts {
+        self.counts
+    }
+}

@@ -1,0 +1,129 @@
+//! A pointer from outside: a block of ours, or somebody else's.
+//!
+//! A heap does not keep a map of its arenas; its source does. [`KnownArenas`] is a source around
+//! a source that enters each arena it hands out in an [`ArenaMap`], and strikes it out when it
+//! comes back. A heap on top of it can be asked whose a pointer is.
+
+use core::{ffi::CStr, ptr::NonNull};
+
+use raw_mem::{Advice, AdviseError, ArenaSize, ArenaSource, MapError, MemAlloc};
+
+use crate::{
+    arena_map::{ArenaMap, OwnerId},
+    block::BlockPtr,
+    geometry::Geometry,
+    heap::Heap,
+};
+
+/// What a pointer from outside turned out to be.
+#[derive(Debug)]
+pub enum Claim {
+    /// A block of this heap.
+    Ours(BlockPtr),
+    /// Not in any arena of this heap: it belongs to the layer below.
+    Foreign(NonNull<u8>),
+}
+
+/// An arena source that knows every arena it has handed out.
+///
+/// The nodes of its map are blocks of `A`.
+#[derive(Debug)]
+pub struct KnownArenas<S, A: MemAlloc, G: Geometry> {
+    source: S,
+    lower: A,
+    /// Made with the first arena.
+    map: Option<ArenaMap<G>>,
+}
+
+/// The map has one owner only, and no need of names.
+const OURS: OwnerId = OwnerId::MIN;
+
+impl<S, A: MemAlloc, G: Geometry> KnownArenas<S, A, G> {
+    /// The arenas of `source`, remembered in nodes from `lower`.
+    pub const fn new(source: S, lower: A) -> Self {
+        Self { source, lower, map: None }
+    }
+
+    /// `address` is inside an arena that was handed out and has not come back.
+    #[inline]
+    pub fn holds(&self, address: usize) -> bool {
+        self.map.as_ref().is_some_and(|map| map.owner(address).is_some())
+    }
+
+    /// The map, once there was an arena.
+    pub fn map(&self) -> Option<&ArenaMap<G>> {
+        self.map.as_ref()
+    }
+
+    /// Enters the arena at `base`.
+    fn remember(&mut self, base: usize) -> bool {
+        if self.map.is_none() {
+            self.map = ArenaMap::new(&self.lower);
+        }
+        self.map.as_ref().is_some_and(|map| map.publish(base, OURS, &self.lower))
+    }
+}
+
+// SAFETY: the arenas are those of the source below.
+unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArenas<S, A, G> {
+    fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+        debug_assert_eq!(size.bytes(), G::ARENA_SIZE);
+        let arena = self.source.map(size)?;
+        if self.remember(arena.addr().get()) {
+            return Ok(arena);
+        }
+        // SAFETY: it was mapped just now, and nobody has seen it.
+        unsafe { self.source.unmap(arena, size) };
+        Err(MapError::Exhausted { size })
+    }
+
+    unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
+        if let Some(map) = &self.map {
+            // Before its memory goes: from then on the address may be anyone's.
+            map.retract(arena.addr().get());
+        }
+        // SAFETY: the caller's promise, which is about the source below as well.
+        unsafe { self.source.unmap(arena, size) }
+    }
+
+    unsafe fn advise(
+        &mut self,
+        start: NonNull<u8>,
+        len: usize,
+        advice: Advice,
+    ) -> Result<(), AdviseError> {
+        // SAFETY: the caller's promise, which is about the source below as well.
+        unsafe { self.source.advise(start, len, advice) }
+    }
+
+    fn name(&mut self, name: &'static CStr) {
+        self.source.name(name);
+    }
+}
+
+impl<S, A: MemAlloc, G: Geometry> Drop for KnownArenas<S, A, G> {
+    fn drop(&mut self) {
+        if let Some(map) = self.map.take() {
+            map.release(&self.lower);
+        }
+    }
+}
+
+impl<S: ArenaSource, M: MemAlloc, A: MemAlloc, G: Geometry> Heap<KnownArenas<S, M, G>, A, G> {
+    /// Tells whether `ptr` is a block of this heap. Reads the arena map, and never the memory at
+    /// `ptr`.
+    ///
+    /// # Safety
+    ///
+    /// If `ptr` lies in an arena of this heap, it is the start of a block in use, and the caller
+    /// is its only holder.
+    #[inline]
+    pub unsafe fn claim(&self, ptr: NonNull<u8>) -> Claim {
+        if self.source().holds(ptr.addr().get()) {
+            // SAFETY: it lies in an arena of ours; the rest is the caller's promise.
+            Claim::Ours(unsafe { BlockPtr::from_start(ptr) })
+        } else {
+            Claim::Foreign(ptr)
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! A pool: one header, then blocks of one size.
+//!
+//! ```text
+//!  0        48                      next_offset          POOL_SIZE
+//!  ┌────────┬───────┬───────┬─ ─ ─ ─┬───────────────────┬──────┐
+//!  │ header │ block │ block │  ...  │ virgin: untouched │ tail │
+//!  └────────┴───────┴───────┴─ ─ ─ ─┴───────────────────┴──────┘
+//! ```
+//!
+//! Virgin blocks are carved when the free list is empty: the first is handed out, and those that
+//! begin on the page where it ends are put on the list, so that carving touches no page that the
+//! request does not touch.
+//!
+//! The header counts down to the next event. While a pool is used, [`PoolHeader::put`] sees 0
+//! when the last block in use came back: the pool is empty. While it is full the count stands at
+//! one, so the first block that comes back is an event as well: the pool is used again. A free
+//! has one test for both.
+//!
+//! ```text
+//!                 a class needs a pool             out of blocks
+//!       empty ───────────────────────────► used ──────────────────► full
+//!         ▲          last block freed       │ ▲      first block freed │
+//!         └─────────────────────────────────┘ └────────────────────────┘
+//! ```
+
+use core::{cell::Cell, ptr, ptr::NonNull};
+
+use crate::{
+    arena_table::ArenaIndex,
+    block::{BlockPtr, FreeList},
+    geometry::Geometry,
+    heap::HeapTag,
+    size_class::SizeClass,
+};
+
+/// Bytes of a pool's header. CPython: `POOL_OVERHEAD`.
+pub(crate) const POOL_OVERHEAD: usize = 48;
+
+const _: () = assert!(size_of::<PoolHeader>() == POOL_OVERHEAD);
+
+/// Bytes that carving may touch beyond the block it hands out: to the next multiple of this. No
+/// system has smaller pages.
+const PAGE: usize = 4096;
+
+/// Which of its three states a pool is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum State {
+    /// No block is in use; the pool is with its arena.
+    Empty,
+    /// The pool is in its class's list.
+    Used,
+    /// Every block is in use, and the pool is in no list.
+    Full,
+}
+
+/// The class of a pool that never had one.
+const NO_CLASS: u8 = u8::MAX;
+
+/// A pool's header. It is only ever borrowed shared: what changes is in cells.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct PoolHeader {
+    free: FreeList,
+    /// Blocks to come back until the next event: those in use, or 1 while the pool is full.
+    until_event: Cell<u32>,
+    class: Cell<u8>,
+    state: Cell<State>,
+    /// The neighbours in the class's list; `next` also links an arena's empty pools.
+    pub(crate) next: Cell<Option<PoolPtr>>,
+    pub(crate) prev: Cell<Option<PoolPtr>>,
+    tag: HeapTag,
+    arena: ArenaIndex,
+    /// Offset of the first virgin block.
+    next_offset: Cell<u32>,
+}
+
+impl PoolHeader {
+    const fn new(arena: ArenaIndex, tag: HeapTag) -> Self {
+        Self {
+            free: FreeList::new(),
+            until_event: Cell::new(0),
+            class: Cell::new(NO_CLASS),
+            state: Cell::new(State::Empty),
+            next: Cell::new(None),
+            prev: Cell::new(None),
+            tag,
+            arena,
+            next_offset: Cell::new(POOL_OVERHEAD as u32),
+        }
+    }
+
+    /// Takes the block that came back last.
+    #[inline]
+    pub(crate) fn take(&self) -> Option<BlockPtr> {
+        let block = self.free.pop()?;
+        self.until_event.set(self.until_event.get() + 1);
+        Some(block)
+    }
+
+    /// Takes `block` back. True when that is an event: see the module's picture.
+    #[inline]
+    #[must_use]
+    pub(crate) fn put(&self, block: BlockPtr) -> bool {
+        self.free.push(block);
+        let until_event = self.until_event.get() - 1;
+        self.until_event.set(until_event);
+        until_event == 0
+    }
+
+    /// The arena that the pool belongs to.
+    #[inline]
+    pub(crate) fn arena(&self) -> ArenaIndex {
+        self.arena
+    }
+
+    /// The pool's state.
+    #[inline]
+    pub(crate) fn state(&self) -> State {
+        self.state.get()
+    }
+
+    /// The pool's class, the one it had last if it is empty, or `None` if it never had one.
+    #[inline]
+    pub(crate) fn class<G: Geometry>(&self) -> Option<SizeClass<G>> {
+        SizeClass::from_index(usize::from(self.class.get()))
+    }
+
+    /// The blocks in use.
+    pub(crate) fn in_use<G: Geometry>(&self) -> usize {
+        match (self.state.get(), self.class::<G>()) {
+            (State::Full, Some(class)) => class.capacity(),
+            _ => self.until_event.get() as usize,
+        }
+    }
+
+    /// The blocks that were never given out.
+    pub(crate) fn virgin<G: Geometry>(&self) -> usize {
+        let rest = G::POOL_SIZE - self.next_offset.get() as usize;
+        self.class::<G>().map_or(0, |class| rest / class.block_size())
+    }
+
+    /// The free list, in the order in which blocks will be taken.
+    pub(crate) fn free_blocks(&self) -> impl Iterator<Item = NonNull<u8>> {
+        self.free.iter()
+    }
+
+    /// There is no block to give, and none to carve.
+    pub(crate) fn has_run_out<G: Geometry>(&self) -> bool {
+        self.free.is_empty() && self.virgin::<G>() == 0
+    }
+
+    /// The pool leaves its class's list: every block is in use.
+    pub(crate) fn become_full(&self) {
+        self.state.set(State::Full);
+        self.until_event.set(1);
+    }
+
+    /// The first block of a full pool of `class` came back.
+    pub(crate) fn become_used_again<G: Geometry>(&self, class: SizeClass<G>) {
+        self.state.set(State::Used);
+        self.until_event.set(class.capacity() as u32 - 1);
+    }
+
+    /// The last block in use came back. Class and free list stay, for the next request of the
+    /// class.
+    pub(crate) fn become_empty(&self) {
+        self.state.set(State::Empty);
+    }
+
+    /// An empty pool begins to serve `class`. If that was its class before, the free list and
+    /// the virgin blocks stand as they were left; otherwise all blocks are virgin.
+    pub(crate) fn become_used<G: Geometry>(&self, class: SizeClass<G>) {
+        debug_assert_eq!((self.state.get(), self.until_event.get()), (State::Empty, 0));
+        self.state.set(State::Used);
+        if self.class::<G>() != Some(class) {
+            self.class.set(class.index() as u8);
+            self.free.clear();
+            self.next_offset.set(POOL_OVERHEAD as u32);
+        }
+    }
+}
+
+/// A pool of a mapped arena. Made by carving an arena, or by masking a block's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct PoolPtr(
+    /// # Invariant
+    ///
+    /// A header that was written when the pool was carved; it stays until its arena is given
+    /// back, and every `PoolPtr` to it is gone by then. Valid for reading and writing the whole
+    /// pool. The one exception is [`PoolPtr::NONE`], which is never written.
+    NonNull<PoolHeader>,
+);
+
+/// The header of no pool: its free list is empty for ever, so that a class without a pool needs
+/// no test of its own.
+struct NoPool(PoolHeader);
+
+// SAFETY: it has nothing to give, so no one ever writes to it.
+unsafe impl Sync for NoPool {}
+
+static NO_POOL: NoPool = NoPool(PoolHeader::new(ArenaIndex::NONE, HeapTag::NONE));
+
+impl PoolPtr {
+    /// The pool that stands where a class has none: nothing to take, nothing to carve.
+    // SAFETY: the address of a static is not null.
+    pub(crate) const NONE: Self =
+        Self(unsafe { NonNull::new_unchecked((&raw const NO_POOL.0).cast_mut()) });
+
+    /// Makes a pool of the `POOL_SIZE` bytes at `start`, which belong to `arena`.
+    ///
+    /// # Safety
+    ///
+    /// The bytes are valid for reading and writing, aligned to the pool's size, in nobody's use,
+    /// and stay so until the arena is given back.
+    pub(crate) unsafe fn carve(start: NonNull<u8>, arena: ArenaIndex, tag: HeapTag) -> Self {
+        let pool = Self(start.cast());
+        // SAFETY: the caller gives the pool's memory; a header fits it.
+        unsafe { pool.0.write(PoolHeader::new(arena, tag)) };
+        // INVARIANT: the header was written just now.
+        pool
+    }
+
+    /// The pool that was carved at `start`.
+    ///
+    /// # Safety
+    ///
+    /// [`PoolPtr::carve`] was called with `start`, and the arena has not been given back since.
+    pub(crate) unsafe fn carved_at(start: NonNull<u8>) -> Self {
+        // INVARIANT: the caller's promise.
+        Self(start.cast())
+    }
+
+    /// The pool of `block`.
+    #[inline]
+    pub(crate) fn of<G: Geometry>(block: &BlockPtr) -> Self {
+        let start = block.start().as_ptr().map_addr(|addr| addr & !(G::POOL_SIZE - 1));
+        // SAFETY: a pool is not at null.
+        // INVARIANT: pools are aligned to their size, so this is where the block's pool begins;
+        // it is mapped as long as the block is in use.
+        Self(unsafe { NonNull::new_unchecked(start.cast()) })
+    }
+
+    /// The tag of the heap that the block at `start` belongs to.
+    ///
+    /// # Safety
+    ///
+    /// A heap of geometry `G` has a block in use that holds this address.
+    #[inline]
+    pub(crate) unsafe fn tag_at<G: Geometry>(start: NonNull<u8>) -> HeapTag {
+        let pool = start.as_ptr().map_addr(|addr| addr & !(G::POOL_SIZE - 1));
+        let header = pool.cast::<PoolHeader>();
+        // SAFETY: the block in use keeps its pool mapped, and the tag was written before the
+        // block was given out and never since. Only this field is read, because the others may
+        // be changing under the heap's owner.
+        unsafe { ptr::read(&raw const (*header).tag) }
+    }
+
+    #[inline]
+    pub(crate) fn header(&self) -> &PoolHeader {
+        // SAFETY: the invariant; headers are only ever borrowed shared.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// The pool's address.
+    pub(crate) fn address(self) -> usize {
+        self.0.addr().get()
+    }
+
+    /// Hands out the first virgin block of a pool whose free list is empty, and lists those that
+    /// begin on the page where it ends. `None` when no block is virgin.
+    pub(crate) fn carve_block<G: Geometry>(self) -> Option<BlockPtr> {
+        let header = self.header();
+        let size = header.class::<G>()?.block_size();
+        let start = header.next_offset.get() as usize;
+        let limit = G::POOL_SIZE - size;
+        if start > limit {
+            return None;
+        }
+        let mut end = start + size;
+        let page = (end - 1) / PAGE;
+        while end <= limit && end / PAGE == page {
+            end += size;
+        }
+        // Last first, so that they are taken in ascending order.
+        for offset in (1..(end - start) / size).rev().map(|nth| start + nth * size) {
+            header.free.push(self.block_at(offset));
+        }
+        header.next_offset.set(end as u32);
+        header.until_event.set(header.until_event.get() + 1);
+        Some(self.block_at(start))
+    }
+
+    /// The block at `offset`, which is virgin and becomes the caller's.
+    fn block_at(self, offset: usize) -> BlockPtr {
+        // SAFETY: the invariant makes the whole pool this pointer's to write; the offset of a
+        // virgin block is inside of it, and the block is nobody else's.
+        unsafe { BlockPtr::from_start(self.0.cast::<u8>().add(offset)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::{Pools4K, Pools16K};
+
+    #[repr(align(16384))]
+    struct Memory([u8; 16384]);
+
+    fn pool<G: Geometry>(memory: &mut Memory, size: usize) -> PoolPtr {
+        let start = NonNull::from(&mut memory.0).cast();
+        // SAFETY: the memory is borrowed exclusively, as long as a pool and aligned to it.
+        let pool = unsafe { PoolPtr::carve(start, ArenaIndex::NONE, HeapTag::NONE) };
+        pool.header().become_used(SizeClass::<G>::of(size).unwrap());
+        pool
+    }
+
+    fn take<G: Geometry>(pool: PoolPtr) -> Option<BlockPtr> {
+        pool.header().take().or_else(|| pool.carve_block::<G>())
+    }
+
+    fn offsets<G: Geometry>(pool: PoolPtr) -> Vec<usize> {
+        core::iter::from_fn(|| take::<G>(pool))
+            .map(|block| block.start().addr().get() - pool.address())
+            .collect()
+    }
+
+    #[test]
+    fn a_new_pool_gives_its_blocks_in_ascending_order_until_it_has_run_out() {
+        for size in [16, 48, 80, 512] {
+            let mut memory = Memory([0; 16384]);
+            let pool = pool::<Pools16K>(&mut memory, size);
+            let expected: Vec<_> =
+                (0..(16384 - 48) / size).map(|nth| POOL_OVERHEAD + nth * size).collect();
+            assert_eq!(offsets::<Pools16K>(pool), expected);
+            assert!(pool.header().has_run_out::<Pools16K>());
+        }
+    }
+
+    #[test]
+    fn carving_writes_to_no_page_but_those_of_the_block_handed_out() {
+        for size in [16, 48, 208, 512] {
+            let mut memory = Memory([0xa5; 16384]);
+            let pool = pool::<Pools16K>(&mut memory, size);
+            let mut given = 0;
+            while let Some(block) = take::<Pools16K>(pool) {
+                given = block.start().addr().get() - pool.address() + size;
+                let touched = (given - 1) / PAGE * PAGE + PAGE;
+                // SAFETY: the pool's bytes are this test's, and initialised.
+                let rest = unsafe {
+                    core::slice::from_raw_parts(
+                        pool.0.cast::<u8>().add(touched.min(16384)).as_ptr(),
+                        16384_usize.saturating_sub(touched),
+                    )
+                };
+                assert!(rest.iter().all(|byte| *byte == 0xa5), "size {size}, given {given}");
+            }
+            assert!(given + size > 16384);
+        }
+    }
+
+    #[test]
+    fn a_pool_of_the_same_class_keeps_its_free_list_and_another_class_starts_anew() {
+        let mut memory = Memory([0; 16384]);
+        let pool = pool::<Pools4K>(&mut memory, 64);
+        let blocks: Vec<_> = (0..3).filter_map(|_| take::<Pools4K>(pool)).collect();
+        let second = blocks[1].start();
+        for block in [0, 2, 1] {
+            // SAFETY: each block was taken above, and is put back once.
+            let block = unsafe { BlockPtr::from_start(blocks[block].start()) };
+            let _ = pool.header().put(block);
+        }
+        pool.header().become_empty();
+        pool.header().become_used(SizeClass::<Pools4K>::of(64).unwrap());
+        assert_eq!(take::<Pools4K>(pool).map(BlockPtr::into_start), Some(second));
+        // SAFETY: it was taken in the line above.
+        let _ = pool.header().put(unsafe { BlockPtr::from_start(second) });
+        pool.header().become_empty();
+        pool.header().become_used(SizeClass::<Pools4K>::of(32).unwrap());
+        let first = take::<Pools4K>(pool).unwrap();
+        assert_eq!(first.start().addr().get(), pool.address() + POOL_OVERHEAD);
+    }
+
+    #[test]
+    fn a_block_knows_its_pool() {
+        let mut memory = Memory([0; 16384]);
+        let pool = pool::<Pools16K>(&mut memory, 512);
+        while let Some(block) = take::<Pools16K>(pool) {
+            assert_eq!(PoolPtr::of::<Pools16K>(&block), pool);
+        }
+    }
+}

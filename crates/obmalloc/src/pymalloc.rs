@@ -1,0 +1,351 @@
+//! An allocator of any size: small requests to the heap, all else to the layer below.
+//!
+//! ```text
+//!   malloc(n) ── 1 ≤ n ≤ threshold ──► the heap ── no arena to be had ──┐
+//!        └────── all other n ─────────────────────────────────────────► the layer below
+//!
+//!   free(p) ─── p in an arena of the heap ──► the heap
+//!        └───── any other p ────────────────► the layer below
+//! ```
+//!
+//! CPython: `_PyObject_Malloc`, `_PyObject_Calloc`, `_PyObject_Realloc`, `_PyObject_Free`.
+
+use core::{cmp, ptr::NonNull};
+
+use raw_mem::{ArenaSource, MAX_REQUEST, MemAlloc, calloc_size};
+
+use crate::{
+    access::Access,
+    block::BlockPtr,
+    claim::{Claim, KnownArenas},
+    geometry::{Geometry, ReallocRule},
+    heap::Heap,
+    size_class::SizeClass,
+    stats::Stats,
+};
+
+/// A heap behind a door, and the layer below it.
+///
+/// ```
+/// use obmalloc::{GilHeld, Heap, KnownArenas, Pools16K, Pymalloc};
+/// use raw_mem::{Malloc, MemAlloc, MmapArenas};
+///
+/// let arenas = KnownArenas::<_, _, Pools16K>::new(MmapArenas::new(), Malloc);
+/// // SAFETY: one thread, which does not enter twice.
+/// let pymalloc = Pymalloc::new(unsafe { GilHeld::new(Heap::new(arenas, Malloc)) }, Malloc);
+/// let block = pymalloc.malloc(40);
+/// assert_eq!(pymalloc.stats().classes()[2].in_use, 1);
+/// // SAFETY: the block is live, and replaced by what comes back.
+/// let block = unsafe { pymalloc.realloc(block, 4000) };
+/// assert_eq!(pymalloc.stats().classes()[2].in_use, 0);
+/// // SAFETY: the block is live and not used again.
+/// unsafe { pymalloc.free(block) };
+/// ```
+#[derive(Debug)]
+pub struct Pymalloc<X, A> {
+    heap: X,
+    lower: A,
+}
+
+impl<X, A> Pymalloc<X, A> {
+    /// Small requests to `heap`, all else to `lower`.
+    pub const fn new(heap: X, lower: A) -> Self {
+        Self { heap, lower }
+    }
+
+    /// The heap behind its door.
+    pub const fn access(&self) -> &X {
+        &self.heap
+    }
+
+    /// The layer below.
+    pub const fn lower(&self) -> &A {
+        &self.lower
+    }
+}
+
+impl<X, A, S, M, L, G> Pymalloc<X, A>
+where
+    X: Access<Heap = Heap<KnownArenas<S, M, G>, L, G>>,
+    A: MemAlloc,
+    S: ArenaSource,
+    M: MemAlloc,
+    L: MemAlloc,
+    G: Geometry,
+{
+    /// Counts what the heap has in use, by walking it. O(pools).
+    pub fn stats(&self) -> Stats {
+        self.heap.enter(|heap| {
+            let map = heap.source().map().map(|map| (map.node_sizes(), map.leaves()));
+            heap.stats().with_map(map)
+        })
+    }
+
+    /// The class that serves `size` bytes.
+    #[inline]
+    fn class(size: usize) -> Option<SizeClass<G>> {
+        SizeClass::of(if G::ZERO_IN_POOLS { cmp::max(size, 1) } else { size })
+    }
+
+    /// A block of the heap, if it is for the heap to serve and there is memory.
+    #[inline]
+    fn alloc_small(&self, size: usize) -> Option<NonNull<u8>> {
+        let class = Self::class(size)?;
+        self.heap.enter(|heap| heap.alloc(class)).map(BlockPtr::into_start)
+    }
+
+    /// The bytes of the block at `ptr`, if it is the heap's.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` is a live block of this allocator.
+    #[inline]
+    unsafe fn small_size(&self, ptr: NonNull<u8>) -> Option<usize> {
+        self.heap.enter(|heap| {
+            // SAFETY: a live block of this allocator is the heap's if it is in an arena.
+            match unsafe { heap.claim(ptr) } {
+                // SAFETY: it was claimed just now.
+                Claim::Ours(block) => Some(unsafe { heap.block_size(&block) }),
+                Claim::Foreign(_) => None,
+            }
+        })
+    }
+
+    /// Moves the block at `ptr`, of `size` bytes, to one of `new_size`: takes the new block first.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` is a live block of the heap.
+    unsafe fn move_to(
+        &self,
+        ptr: NonNull<u8>,
+        size: usize,
+        new_size: usize,
+    ) -> Option<NonNull<u8>> {
+        let new = self.malloc(new_size)?;
+        // SAFETY: both blocks are live, so they do not overlap, and have that many bytes.
+        unsafe { new.copy_from_nonoverlapping(ptr, cmp::min(size, new_size)) };
+        // SAFETY: the caller's promise; the block is replaced.
+        unsafe { self.free(Some(ptr)) };
+        Some(new)
+    }
+}
+
+/// A block of `size` bytes stays where it is when `new_size` are asked for.
+#[inline]
+fn stays<G: Geometry>(size: usize, new_size: usize) -> bool {
+    let fits = new_size <= size;
+    let needs_it = 4 * new_size > 3 * size;
+    match G::REALLOC {
+        ReallocRule::ThreeQuarters => fits && needs_it,
+        ReallocRule::WithinClass => {
+            fits && (needs_it || SizeClass::<G>::of(new_size) == SizeClass::of(size))
+        }
+    }
+}
+
+// SAFETY: a block is the heap's or the layer below's, and goes back to where it came from: the
+// heap's arena map tells. The heap's blocks are apart, aligned by the geometry and large enough
+// for their class.
+unsafe impl<X, A, S, M, L, G> MemAlloc for Pymalloc<X, A>
+where
+    X: Access<Heap = Heap<KnownArenas<S, M, G>, L, G>>,
+    A: MemAlloc,
+    S: ArenaSource,
+    M: MemAlloc,
+    L: MemAlloc,
+    G: Geometry,
+{
+    #[inline]
+    fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
+        match self.alloc_small(size) {
+            Some(block) => Some(block),
+            None => self.lower.malloc(size),
+        }
+    }
+
+    #[inline]
+    fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
+        let bytes = calloc_size(count, size)?;
+        match self.alloc_small(bytes) {
+            Some(block) => {
+                // SAFETY: the block has that many bytes, and is ours alone.
+                unsafe { block.write_bytes(0, bytes) };
+                Some(block)
+            }
+            None => self.lower.calloc(count, size),
+        }
+    }
+
+    unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
+        let Some(ptr) = ptr else { return self.malloc(size) };
+        // SAFETY: the caller gives a live block.
+        match unsafe { self.small_size(ptr) } {
+            // SAFETY: it is not the heap's, so it is a live block of the layer below.
+            None => unsafe { self.lower.realloc(Some(ptr), size) },
+            Some(_) if size > MAX_REQUEST => None,
+            Some(old) if stays::<G>(old, size) => Some(ptr),
+            // SAFETY: it is a live block of the heap, of that size.
+            Some(old) => unsafe { self.move_to(ptr, old, size) },
+        }
+    }
+
+    #[inline]
+    unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
+        let Some(ptr) = ptr else { return };
+        let foreign = self.heap.enter(|heap| {
+            // SAFETY: a live block of this allocator is the heap's if it is in an arena.
+            match unsafe { heap.claim(ptr) } {
+                // SAFETY: it was claimed just now, and the caller gives it up.
+                Claim::Ours(block) => unsafe {
+                    heap.free(block);
+                    None
+                },
+                Claim::Foreign(ptr) => Some(ptr),
+            }
+        });
+        if foreign.is_some() {
+            // SAFETY: it is not the heap's, so it is a live block of the layer below.
+            unsafe { self.lower.free(foreign) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use raw_mem::{Malloc, MmapArenas};
+
+    use super::*;
+    use crate::{GilHeld, KeepInClass, Pools16K, ZeroInPools};
+
+    type TestHeap<G> = Heap<KnownArenas<MmapArenas, Malloc, G>, Malloc, G>;
+
+    fn pymalloc<G: Geometry>() -> Pymalloc<GilHeld<TestHeap<G>>, Malloc> {
+        let heap = Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc);
+        // SAFETY: each test is one thread, which does not enter twice.
+        Pymalloc::new(unsafe { GilHeld::new(heap) }, Malloc)
+    }
+
+    fn small<G: Geometry>(pymalloc: &Pymalloc<GilHeld<TestHeap<G>>, Malloc>) -> usize {
+        pymalloc.stats().classes().iter().map(|class| class.in_use).sum()
+    }
+
+    #[test]
+    fn requests_above_the_threshold_and_of_no_bytes_go_below() {
+        let pymalloc = pymalloc::<Pools16K>();
+        let blocks = [0, 513, 1 << 20].map(|size| pymalloc.malloc(size).unwrap());
+        assert_eq!(small(&pymalloc), 0);
+        assert_eq!(pymalloc.malloc(512).is_some() as usize, small(&pymalloc));
+        for block in blocks {
+            // SAFETY: the block is live and not used again.
+            unsafe { pymalloc.free(Some(block)) };
+        }
+    }
+
+    #[test]
+    fn a_geometry_may_serve_zero_bytes_itself() {
+        let pymalloc = pymalloc::<ZeroInPools<Pools16K>>();
+        assert!(pymalloc.malloc(0).is_some() && pymalloc.calloc(0, 7).is_some());
+        assert_eq!(small(&pymalloc), 2);
+    }
+
+    #[test]
+    fn zeroed_blocks_are_zero_where_a_freed_block_is_used_again() {
+        let pymalloc = pymalloc::<Pools16K>();
+        let block = pymalloc.malloc(100).unwrap();
+        // SAFETY: the block has 100 bytes, is live, and is freed once.
+        unsafe {
+            block.write_bytes(0xff, 100);
+            pymalloc.free(Some(block));
+        }
+        let zeroed = pymalloc.calloc(10, 10).unwrap();
+        assert_eq!(zeroed, block);
+        // SAFETY: the block is live and has 100 initialised bytes.
+        let bytes = unsafe { core::slice::from_raw_parts(zeroed.as_ptr(), 100) };
+        assert!(bytes.iter().all(|byte| *byte == 0));
+    }
+
+    /// The sizes from which a block of `old` bytes moves when it is made `new` bytes.
+    fn moves<G: Geometry>(old: usize, new: usize) -> bool {
+        let pymalloc = pymalloc::<G>();
+        let before = pymalloc.malloc(old).unwrap();
+        // SAFETY: the block is live, and replaced by what comes back.
+        let after = unsafe { pymalloc.realloc(Some(before), new) }.unwrap();
+        // SAFETY: the block is live and not used again.
+        unsafe { pymalloc.free(Some(after)) };
+        before != after
+    }
+
+    #[test]
+    fn a_block_stays_where_more_than_three_quarters_of_it_are_needed() {
+        assert!(!moves::<Pools16K>(512, 385) && moves::<Pools16K>(512, 384));
+        assert!(moves::<Pools16K>(5, 10) && !moves::<Pools16K>(5, 13));
+        assert!(moves::<Pools16K>(36, 36) && !moves::<Pools16K>(37, 37));
+        assert!(moves::<Pools16K>(100, 513));
+    }
+
+    #[test]
+    fn a_geometry_may_keep_every_block_within_its_class() {
+        for size in 1..=512 {
+            assert!(!moves::<KeepInClass<Pools16K>>(size, size));
+        }
+        assert!(moves::<KeepInClass<Pools16K>>(512, 384));
+    }
+
+    #[test]
+    fn a_moved_block_keeps_its_contents() {
+        let pymalloc = pymalloc::<Pools16K>();
+        let mut block = pymalloc.malloc(16).unwrap();
+        // SAFETY: the block has 16 bytes.
+        unsafe { block.write_bytes(7, 16) };
+        for size in [100, 600, 10_000, 17] {
+            // SAFETY: the block is live, and replaced by what comes back.
+            block = unsafe { pymalloc.realloc(Some(block), size) }.unwrap();
+            // SAFETY: the block is live, and 16 bytes of it are initialised.
+            assert_eq!(unsafe { block.cast::<[u8; 16]>().read() }, [7; 16]);
+        }
+        // SAFETY: the block is live and not used again.
+        unsafe { pymalloc.free(Some(block)) };
+    }
+
+    #[test]
+    fn a_block_of_the_layer_below_stays_there() {
+        let pymalloc = pymalloc::<Pools16K>();
+        let large = pymalloc.malloc(10_000);
+        // SAFETY: the block is live, and replaced by what comes back.
+        let shrunk = unsafe { pymalloc.realloc(large, 20) };
+        assert_eq!(small(&pymalloc), 0);
+        // SAFETY: the block is live and not used again.
+        unsafe { pymalloc.free(shrunk) };
+    }
+
+    #[test]
+    fn a_request_above_the_limit_is_refused_and_leaves_the_block() {
+        let pymalloc = pymalloc::<Pools16K>();
+        let block = pymalloc.malloc(16);
+        assert_eq!(pymalloc.malloc(MAX_REQUEST + 1), None);
+        assert_eq!(pymalloc.calloc(MAX_REQUEST, 3), None);
+        // SAFETY: the block is live, and stays so because the request fails.
+        assert_eq!(unsafe { pymalloc.realloc(block, MAX_REQUEST + 1) }, None);
+        assert_eq!(small(&pymalloc), 1);
+    }
+
+    #[test]
+    fn a_locked_heap_serves_many_threads() {
+        let heap: TestHeap<Pools16K> =
+            Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc);
+        let pymalloc = Pymalloc::new(crate::Locked::new(heap), Malloc);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for size in (1..=600).cycle().take(10_000) {
+                        let block = pymalloc.malloc(size);
+                        // SAFETY: the block is live and not used again.
+                        unsafe { pymalloc.free(block) };
+                    }
+                });
+            }
+        });
+        assert_eq!(pymalloc.stats().bytes.in_use, 0);
+    }
+}
