@@ -25,9 +25,12 @@
 use core::{marker::PhantomData, mem, num::NonZero, ptr, ptr::NonNull};
 
 use raw_mem::MemAlloc;
-use sync::atomic::{
-    AtomicPtr, AtomicU32,
-    Ordering::{Acquire, Relaxed, Release},
+use sync::{
+    Made,
+    atomic::{
+        AtomicPtr, AtomicU32,
+        Ordering::{self, Acquire, Relaxed, Release},
+    },
 };
 
 use crate::geometry::Geometry;
@@ -35,8 +38,20 @@ use crate::geometry::Geometry;
 /// Whose an arena is. The map gives it no meaning.
 pub type OwnerId = NonZero<u32>;
 
-/// A slot of a leaf: an `OwnerId`, or 0.
-type Entry = AtomicU32;
+/// A slot of a leaf.
+#[derive(Debug)]
+struct Entry {
+    made: Made,
+    /// An `OwnerId`, or 0.
+    owner: AtomicU32,
+}
+
+impl Entry {
+    fn new() -> Self {
+        Self { made: Made::new(), owner: AtomicU32::new(0) }
+    }
+}
+
 /// A slot of the root: a leaf, or null.
 type Slot = AtomicPtr<Entry>;
 
@@ -80,7 +95,7 @@ impl<G: Geometry> ArenaMap<G> {
             return None;
         }
         let leaf = NonNull::new(self.slot(key).load(Acquire))?;
-        OwnerId::new(Self::entry(leaf, key).load(Relaxed))
+        OwnerId::new(Self::entry(leaf, key).owner.load(Relaxed))
     }
 
     /// Enters the arena at `base` as `owner`'s. False when `lower` has no memory for a leaf, or
@@ -92,7 +107,7 @@ impl<G: Geometry> ArenaMap<G> {
             return false;
         }
         let Some(leaf) = self.leaf(key, lower) else { return false };
-        Self::entry(leaf, key).store(owner.get(), Relaxed);
+        Self::entry(leaf, key).owner.store(owner.get(), Relaxed);
         true
     }
 
@@ -100,7 +115,7 @@ impl<G: Geometry> ArenaMap<G> {
     pub fn retract(&self, base: usize) {
         let key = base >> Self::ARENA_BITS;
         if let Some(leaf) = NonNull::new(self.slot(key).load(Acquire)) {
-            Self::entry(leaf, key).store(0, Relaxed);
+            Self::entry(leaf, key).owner.store(0, Relaxed);
         }
     }
 
@@ -129,12 +144,21 @@ impl<G: Geometry> ArenaMap<G> {
 
     /// The leaf for `key`, made if there is none.
     fn leaf<A: MemAlloc>(&self, key: usize, lower: &A) -> Option<NonNull<Entry>> {
+        self.leaf_published_with(Release, key, lower)
+    }
+
+    fn leaf_published_with<A: MemAlloc>(
+        &self,
+        order: Ordering,
+        key: usize,
+        lower: &A,
+    ) -> Option<NonNull<Entry>> {
         let slot = self.slot(key);
         if let Some(leaf) = NonNull::new(slot.load(Acquire)) {
             return Some(leaf);
         }
-        let leaf = new_node(lower, Self::LEAF_LEN, || Entry::new(0))?;
-        match slot.compare_exchange(ptr::null_mut(), leaf.as_ptr(), Release, Acquire) {
+        let leaf = new_node(lower, Self::LEAF_LEN, Entry::new)?;
+        match slot.compare_exchange(ptr::null_mut(), leaf.as_ptr(), order, Acquire) {
             // INVARIANT: the leaf is whole, and stays.
             Ok(_) => Some(leaf),
             Err(other) => {
@@ -155,14 +179,16 @@ impl<G: Geometry> ArenaMap<G> {
     fn entry<'a>(leaf: NonNull<Entry>, key: usize) -> &'a Entry {
         // SAFETY: `root`'s invariant: a leaf has LEAF_LEN entries and lives as long as the map,
         // which every caller borrows longer than the entry.
-        unsafe { leaf.add(key % Self::LEAF_LEN).as_ref() }
+        let entry: &Entry = unsafe { leaf.add(key % Self::LEAF_LEN).as_ref() };
+        entry.made.seen();
+        entry
     }
 }
 
-/// An array of `len` atomics of value zero.
+/// An array of `len` items whose bytes are zero.
 fn new_node<A: MemAlloc, T>(lower: &A, len: usize, zero: impl Fn() -> T) -> Option<NonNull<T>> {
     let node = lower.calloc(len, size_of::<T>())?.cast::<T>();
-    // A real atomic is the bytes of its value, and these are zero. Loom's is an object.
+    // A real entry or slot is the bytes of its value, and these are zero. Loom's is an object.
     if cfg!(loom) {
         for at in 0..len {
             // SAFETY: the node has room for `len` items.
@@ -260,7 +286,22 @@ mod tests {
             assert_eq!(map.owner(2 << 10), None);
             publisher.join().unwrap();
             assert_eq!(map.owner(1 << 10), Some(OWNER));
-            sync::Arc::into_inner(map).unwrap().release(&Malloc);
+            sync::Arc::try_unwrap(map).unwrap().release(&Malloc);
+        });
+    }
+
+    #[test]
+    fn a_leaf_published_relaxed_is_rejected() {
+        sync::rejected(|| {
+            let map = sync::Arc::new(ArenaMap::<Narrow>::new(&Malloc).unwrap());
+            let publisher = {
+                let map = sync::Arc::clone(&map);
+                sync::thread::spawn(move || {
+                    assert!(map.leaf_published_with(Relaxed, 1, &Malloc).is_some());
+                })
+            };
+            let _ = map.owner(1 << 10);
+            publisher.join().unwrap();
         });
     }
 
@@ -275,7 +316,7 @@ mod tests {
             let publishers = [publish(1 << 10), publish(2 << 10)];
             publishers.into_iter().for_each(|thread| thread.join().unwrap());
             assert_eq!([1, 2].map(|nth| map.owner(nth << 10)), [Some(OWNER); 2]);
-            sync::Arc::into_inner(map).unwrap().release(&Malloc);
+            sync::Arc::try_unwrap(map).unwrap().release(&Malloc);
         });
     }
 }
