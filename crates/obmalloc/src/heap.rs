@@ -92,10 +92,18 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// changed then.
     #[inline]
     pub fn alloc(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
-        match self.used.first(class).header().take() {
+        match self.alloc_listed(class) {
             Some(block) => Some(block),
-            None => self.alloc_slow(class),
+            None => self.alloc_unlisted(class),
         }
+    }
+
+    /// Takes a block of `class` if one is on the free list of the pool that serves the class, as
+    /// it is most of the time. `None` tells nothing about memory: ask
+    /// [`alloc`](Self::alloc) then, out of the fast path.
+    #[inline]
+    pub fn alloc_listed(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
+        self.used.first(class).header().take()
     }
 
     /// Takes a block back.
@@ -158,7 +166,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// The first used pool has nothing on its free list.
     #[cold]
     #[inline(never)]
-    fn alloc_slow(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
+    fn alloc_unlisted(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
         let first = self.used.first(class);
         if first != PoolPtr::NONE {
             if let Some(block) = first.carve_block::<G>() {

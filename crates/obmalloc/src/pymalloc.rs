@@ -87,11 +87,18 @@ where
         SizeClass::of(if G::ZERO_IN_POOLS { cmp::max(size, 1) } else { size })
     }
 
-    /// A block of the heap, if it is for the heap to serve and there is memory.
+    /// A block of `class` that is on a free list.
     #[inline]
-    fn alloc_small(&self, size: usize) -> Option<NonNull<u8>> {
-        let class = Self::class(size)?;
-        self.heap.enter(|heap| heap.alloc(class)).map(BlockPtr::into_start)
+    fn alloc_listed(&self, class: SizeClass<G>) -> Option<NonNull<u8>> {
+        self.heap.enter(|heap| heap.alloc_listed(class)).map(BlockPtr::into_start)
+    }
+
+    /// A block of `class` by any means, from the layer below if there is no other.
+    #[cold]
+    #[inline(never)]
+    fn alloc_unlisted(&self, class: SizeClass<G>, size: usize) -> Option<NonNull<u8>> {
+        let block = self.heap.enter(|heap| heap.alloc(class)).map(BlockPtr::into_start);
+        block.or_else(|| self.lower.malloc(size))
     }
 
     /// The bytes of the block at `ptr`, if it is the heap's.
@@ -125,8 +132,8 @@ where
         let new = self.malloc(new_size)?;
         // SAFETY: both blocks are live, so they do not overlap, and have that many bytes.
         unsafe { new.copy_from_nonoverlapping(ptr, cmp::min(size, new_size)) };
-        // SAFETY: the caller's promise; the block is replaced.
-        unsafe { self.free(Some(ptr)) };
+        // SAFETY: the caller's promise; the block is replaced, so it is ours alone.
+        self.heap.enter(|heap| unsafe { heap.free(BlockPtr::from_start(ptr)) });
         Some(new)
     }
 }
@@ -158,23 +165,23 @@ where
 {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
-        match self.alloc_small(size) {
+        let Some(class) = Self::class(size) else { return self.lower.malloc(size) };
+        match self.alloc_listed(class) {
             Some(block) => Some(block),
-            None => self.lower.malloc(size),
+            None => self.alloc_unlisted(class, size),
         }
     }
 
     #[inline]
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
         let bytes = calloc_size(count, size)?;
-        match self.alloc_small(bytes) {
-            Some(block) => {
-                // SAFETY: the block has that many bytes, and is ours alone.
-                unsafe { block.write_bytes(0, bytes) };
-                Some(block)
-            }
-            None => self.lower.calloc(count, size),
+        if Self::class(bytes).is_none() {
+            return self.lower.calloc(count, size);
         }
+        let block = self.malloc(bytes)?;
+        // SAFETY: the block has that many bytes, and is ours alone.
+        unsafe { block.write_bytes(0, bytes) };
+        Some(block)
     }
 
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
