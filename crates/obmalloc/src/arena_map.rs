@@ -25,12 +25,9 @@
 use core::{marker::PhantomData, mem, num::NonZero, ptr, ptr::NonNull};
 
 use raw_mem::MemAlloc;
-use sync::{
-    Made,
-    atomic::{
-        AtomicPtr, AtomicU32,
-        Ordering::{self, Acquire, Relaxed, Release},
-    },
+use sync::atomic::{
+    AtomicPtr, AtomicU32,
+    Ordering::{self, Acquire, Relaxed, Release},
 };
 
 use crate::geometry::Geometry;
@@ -38,20 +35,8 @@ use crate::geometry::Geometry;
 /// Whose an arena is. The map gives it no meaning.
 pub type OwnerId = NonZero<u32>;
 
-/// A slot of a leaf.
-#[derive(Debug)]
-struct Entry {
-    made: Made,
-    /// An `OwnerId`, or 0.
-    owner: AtomicU32,
-}
-
-impl Entry {
-    fn new() -> Self {
-        Self { made: Made::new(), owner: AtomicU32::new(0) }
-    }
-}
-
+/// A slot of a leaf: an `OwnerId`, or 0.
+type Entry = AtomicU32;
 /// A slot of the root: a leaf, or null.
 type Slot = AtomicPtr<Entry>;
 
@@ -63,15 +48,10 @@ type Slot = AtomicPtr<Entry>;
 pub struct ArenaMap<G> {
     /// # Invariant
     ///
-    /// `ROOT_LEN` slots, each null or `LEAF_LEN` entries; all live as long as the map.
-    root: NonNull<Slot>,
+    /// Null, or `ROOT_LEN` slots, each null or `LEAF_LEN` entries; all live as long as the map.
+    root: AtomicPtr<Slot>,
     geometry: PhantomData<G>,
 }
-
-// SAFETY: the tree is made of atomics, and nodes stay where they are until the map is released.
-unsafe impl<G> Send for ArenaMap<G> {}
-// SAFETY: as above.
-unsafe impl<G> Sync for ArenaMap<G> {}
 
 impl<G: Geometry> ArenaMap<G> {
     const ARENA_BITS: u32 = G::ARENA_SIZE.ilog2();
@@ -80,50 +60,52 @@ impl<G: Geometry> ArenaMap<G> {
     const LEAF_LEN: usize = 1 << Self::LEAF_BITS;
     const ROOT_LEN: usize = 1 << (Self::KEY_BITS - Self::LEAF_BITS);
 
-    /// An empty map; `None` when `lower` has no memory for its root.
-    pub fn new<A: MemAlloc>(lower: &A) -> Option<Self> {
-        let root = new_node(lower, Self::ROOT_LEN, || Slot::new(ptr::null_mut()))?;
-        // INVARIANT: all slots are null.
-        Some(Self { root, geometry: PhantomData })
+    sync::const_unless_model! {
+        /// An empty map, without nodes.
+        pub fn new() -> Self {
+            Self { root: AtomicPtr::new(ptr::null_mut()), geometry: PhantomData }
+        }
     }
 
     /// The owner of the arena that `address` is in, if it is in one.
     #[inline]
     pub fn owner(&self, address: usize) -> Option<OwnerId> {
-        let key = address >> Self::ARENA_BITS;
-        if key >> Self::KEY_BITS != 0 {
-            return None;
-        }
-        let leaf = NonNull::new(self.slot(key).load(Acquire))?;
-        OwnerId::new(Self::entry(leaf, key).owner.load(Relaxed))
+        let key = Self::key(address)?;
+        OwnerId::new(self.find(key)?.load(Relaxed))
     }
 
     /// Enters the arena at `base` as `owner`'s. False when `lower` has no memory for a leaf, or
     /// when `base` has more bits than the geometry's addresses; nothing has changed then.
     #[must_use]
     pub fn publish<A: MemAlloc>(&self, base: usize, owner: OwnerId, lower: &A) -> bool {
-        let key = base >> Self::ARENA_BITS;
-        if key >> Self::KEY_BITS != 0 {
-            return false;
-        }
-        let Some(leaf) = self.leaf(key, lower) else { return false };
-        Self::entry(leaf, key).owner.store(owner.get(), Relaxed);
-        true
+        self.publish_with(Release, base, owner, lower).is_some()
+    }
+
+    /// Publishes nodes with `order`, so that a test can show which orders are too weak.
+    fn publish_with<A: MemAlloc>(
+        &self,
+        order: Ordering,
+        base: usize,
+        owner: OwnerId,
+        lower: &A,
+    ) -> Option<()> {
+        let key = Self::key(base)?;
+        let root = node(&self.root, order, Self::ROOT_LEN, || Slot::new(ptr::null_mut()), lower)?;
+        let leaf = node(Self::slot(root, key), order, Self::LEAF_LEN, || Entry::new(0), lower)?;
+        Self::entry(leaf, key).store(owner.get(), Relaxed);
+        Some(())
     }
 
     /// Strikes out the arena at `base`, which was published.
     pub fn retract(&self, base: usize) {
-        let key = base >> Self::ARENA_BITS;
-        if let Some(leaf) = NonNull::new(self.slot(key).load(Acquire)) {
-            Self::entry(leaf, key).owner.store(0, Relaxed);
+        if let Some(entry) = Self::key(base).and_then(|key| self.find(key)) {
+            entry.store(0, Relaxed);
         }
     }
 
     /// The leaves that there are.
     pub fn leaves(&self) -> usize {
-        (0..Self::ROOT_LEN)
-            .filter(|at| !self.slot(at << Self::LEAF_BITS).load(Acquire).is_null())
-            .count()
+        self.slots().filter(|slot| !slot.load(Acquire).is_null()).count()
     }
 
     /// The bytes of the root, and of each leaf.
@@ -131,62 +113,82 @@ impl<G: Geometry> ArenaMap<G> {
         (Self::ROOT_LEN * size_of::<Slot>(), Self::LEAF_LEN * size_of::<Entry>())
     }
 
-    /// Gives all nodes back to `lower`. O(size of the root).
-    pub fn release<A: MemAlloc>(self, lower: &A) {
-        for at in 0..Self::ROOT_LEN {
-            let leaf = self.slot(at << Self::LEAF_BITS).load(Acquire);
-            // SAFETY: `root`'s invariant; the map is gone after this, so nobody reads the leaf.
-            unsafe { free_node(lower, leaf, Self::LEAF_LEN) };
+    /// Forgets every arena and gives all nodes back to `lower`. O(size of the root).
+    pub fn release<A: MemAlloc>(&mut self, lower: &A) {
+        for slot in self.slots() {
+            // SAFETY: `root`'s invariant; the map is borrowed alone, so nobody reads the leaf.
+            unsafe { free_node(lower, slot.load(Acquire), Self::LEAF_LEN) };
         }
+        let root = self.root.swap(ptr::null_mut(), Acquire);
         // SAFETY: as above, for the root.
-        unsafe { free_node(lower, self.root.as_ptr(), Self::ROOT_LEN) };
+        unsafe { free_node(lower, root, Self::ROOT_LEN) };
     }
 
-    /// The leaf for `key`, made if there is none.
-    fn leaf<A: MemAlloc>(&self, key: usize, lower: &A) -> Option<NonNull<Entry>> {
-        self.leaf_published_with(Release, key, lower)
+    /// The bits of `address` above an arena's size; `None` when it has more than all of ours.
+    #[inline]
+    fn key(address: usize) -> Option<usize> {
+        let key = address >> Self::ARENA_BITS;
+        if key >> Self::KEY_BITS == 0 { Some(key) } else { None }
     }
 
-    fn leaf_published_with<A: MemAlloc>(
-        &self,
-        order: Ordering,
-        key: usize,
-        lower: &A,
-    ) -> Option<NonNull<Entry>> {
-        let slot = self.slot(key);
-        if let Some(leaf) = NonNull::new(slot.load(Acquire)) {
-            return Some(leaf);
-        }
-        let leaf = new_node(lower, Self::LEAF_LEN, Entry::new)?;
-        match slot.compare_exchange(ptr::null_mut(), leaf.as_ptr(), order, Acquire) {
-            // INVARIANT: the leaf is whole, and stays.
-            Ok(_) => Some(leaf),
-            Err(other) => {
-                // SAFETY: this leaf was not published, so nobody else knows it.
-                unsafe { free_node(lower, leaf.as_ptr(), Self::LEAF_LEN) };
-                NonNull::new(other)
-            }
-        }
+    /// The entry for `key`, if its nodes exist.
+    #[inline]
+    fn find(&self, key: usize) -> Option<&Entry> {
+        let root = NonNull::new(self.root.load(Acquire))?;
+        let leaf = NonNull::new(Self::slot(root, key).load(Acquire))?;
+        Some(Self::entry(leaf, key))
     }
 
     #[inline]
-    fn slot(&self, key: usize) -> &Slot {
-        // SAFETY: `root`'s invariant; a key has KEY_BITS bits, so its upper part is an index.
-        unsafe { self.root.add(key >> Self::LEAF_BITS).as_ref() }
+    fn slot<'a>(root: NonNull<Slot>, key: usize) -> &'a Slot {
+        // SAFETY: `root`'s invariant; a key has KEY_BITS bits, so its upper part is an index; and
+        // every caller borrows the map longer than the slot.
+        unsafe { root.add(key >> Self::LEAF_BITS).as_ref() }
     }
 
     #[inline]
     fn entry<'a>(leaf: NonNull<Entry>, key: usize) -> &'a Entry {
         // SAFETY: `root`'s invariant: a leaf has LEAF_LEN entries and lives as long as the map,
         // which every caller borrows longer than the entry.
-        let entry: &Entry = unsafe { leaf.add(key % Self::LEAF_LEN).as_ref() };
-        entry.made.seen();
-        entry
+        unsafe { leaf.add(key % Self::LEAF_LEN).as_ref() }
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
+        let root = NonNull::new(self.root.load(Acquire));
+        (0..Self::ROOT_LEN).map_while(move |at| Some(Self::slot(root?, at << Self::LEAF_BITS)))
     }
 }
 
-/// An array of `len` items whose bytes are zero.
-fn new_node<A: MemAlloc, T>(lower: &A, len: usize, zero: impl Fn() -> T) -> Option<NonNull<T>> {
+impl<G: Geometry> Default for ArenaMap<G> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The node that `place` points to, made of `len` items whose bytes are zero if there is none.
+fn node<A: MemAlloc, T>(
+    place: &AtomicPtr<T>,
+    order: Ordering,
+    len: usize,
+    zero: impl Fn() -> T,
+    lower: &A,
+) -> Option<NonNull<T>> {
+    if let Some(node) = NonNull::new(place.load(Acquire)) {
+        return Some(node);
+    }
+    let node = new_node(len, zero, lower)?;
+    match place.compare_exchange(ptr::null_mut(), node.as_ptr(), order, Acquire) {
+        // INVARIANT: the node is whole, and stays.
+        Ok(_) => Some(node),
+        Err(other) => {
+            // SAFETY: this node was not published, so nobody else knows it.
+            unsafe { free_node(lower, node.as_ptr(), len) };
+            NonNull::new(other)
+        }
+    }
+}
+
+fn new_node<A: MemAlloc, T>(len: usize, zero: impl Fn() -> T, lower: &A) -> Option<NonNull<T>> {
     let node = lower.calloc(len, size_of::<T>())?.cast::<T>();
     // A real entry or slot is the bytes of its value, and these are zero. Loom's is an object.
     if cfg!(loom) {
@@ -237,7 +239,7 @@ mod tests {
     #[test]
     #[cfg_attr(loom, ignore = "loom has no room for a whole map")]
     fn an_address_one_byte_outside_of_an_arena_is_nobodys() {
-        let map = ArenaMap::<Pools16K>::new(&Malloc).unwrap();
+        let mut map = ArenaMap::<Pools16K>::new();
         let base = 5 << 40;
         assert!(map.publish(base, OWNER, &Malloc));
         assert_eq!(map.owner(base), Some(OWNER));
@@ -252,7 +254,7 @@ mod tests {
     #[test]
     #[cfg_attr(loom, ignore = "loom has no room for a whole map")]
     fn no_address_whatever_is_out_of_the_maps_bounds() {
-        let map = ArenaMap::<Pools16K>::new(&Malloc).unwrap();
+        let mut map = ArenaMap::<Pools16K>::new();
         for address in [0, 1, 1 << 47, (1 << 48) - 1, 1 << 48, usize::MAX] {
             assert_eq!(map.owner(address), None);
         }
@@ -269,8 +271,7 @@ mod tests {
     }
 
     fn nothing_without_memory() {
-        assert!(ArenaMap::<Narrow>::new(&NoAlloc).is_none());
-        let map = ArenaMap::<Narrow>::new(&Malloc).unwrap();
+        let mut map = ArenaMap::<Narrow>::new();
         assert!(!map.publish(1 << 10, OWNER, &NoAlloc));
         assert_eq!(map.owner(1 << 10), None);
         map.release(&Malloc);
@@ -279,7 +280,7 @@ mod tests {
     /// A reader beside `publish`, which runs on the main thread: loom then tries the reader at
     /// every point of it.
     fn read_beside(publish: impl FnOnce(&ArenaMap<Narrow>)) {
-        let map = sync::Arc::new(ArenaMap::<Narrow>::new(&Malloc).unwrap());
+        let map = sync::Arc::new(ArenaMap::<Narrow>::new());
         let reader = {
             let map = sync::Arc::clone(&map);
             sync::thread::spawn(move || {
@@ -306,14 +307,36 @@ mod tests {
     #[test]
     fn a_leaf_published_relaxed_is_rejected() {
         sync::rejected(|| {
-            read_beside(|map| assert!(map.leaf_published_with(Relaxed, 1, &Malloc).is_some()));
+            read_beside(|map| {
+                assert!(map.publish_with(Relaxed, 1 << 10, OWNER, &Malloc).is_some());
+            });
+        });
+    }
+
+    #[test]
+    fn an_arena_that_was_given_back_is_nobodys_for_whoever_learns_of_it() {
+        sync::model(|| {
+            let map = sync::Arc::new(ArenaMap::<Narrow>::new());
+            assert!(map.publish(1 << 10, OWNER, &Malloc));
+            let given_back = sync::Arc::new(sync::atomic::AtomicBool::new(false));
+            let reader = {
+                let (map, given_back) = (sync::Arc::clone(&map), sync::Arc::clone(&given_back));
+                sync::thread::spawn(move || {
+                    let learned = given_back.load(Acquire);
+                    assert!(!learned || map.owner(1 << 10).is_none());
+                })
+            };
+            map.retract(1 << 10);
+            given_back.store(true, Release);
+            reader.join().unwrap();
+            sync::Arc::try_unwrap(map).unwrap().release(&Malloc);
         });
     }
 
     #[test]
     fn two_threads_that_publish_into_one_leaf_lose_nothing() {
         sync::model(|| {
-            let map = sync::Arc::new(ArenaMap::<Narrow>::new(&Malloc).unwrap());
+            let map = sync::Arc::new(ArenaMap::<Narrow>::new());
             let publish = |base| {
                 let map = sync::Arc::clone(&map);
                 sync::thread::spawn(move || assert!(map.publish(base, OWNER, &Malloc)))

@@ -12,7 +12,7 @@
 //! with n free pools, its place is right behind the last arena with n, which the finger knows: so
 //! each move is O(1). CPython: `usable_arenas`, `unused_arena_objects`, `nfp2lasta`.
 
-use core::ptr::NonNull;
+use core::{num::NonZero, ptr::NonNull};
 
 use raw_mem::MemAlloc;
 
@@ -26,14 +26,21 @@ use crate::{
 
 /// The place of an arena's record. The array of records never shrinks, so an index stays good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ArenaIndex(u32);
+pub(crate) struct ArenaIndex(
+    /// One more than the place, so that no index costs no room.
+    NonZero<u32>,
+);
 
 impl ArenaIndex {
     /// The index of no arena, for the header of no pool.
-    pub(crate) const NONE: Self = Self(u32::MAX);
+    pub(crate) const NONE: Self = Self(NonZero::<u32>::MAX);
+
+    fn new(place: usize) -> Self {
+        Self(NonZero::<u32>::MIN.saturating_add(place as u32))
+    }
 
     pub(crate) const fn get(self) -> usize {
-        self.0 as usize
+        self.0.get() as usize - 1
     }
 }
 
@@ -80,7 +87,7 @@ impl ArenaTable {
         }
         let Some(new) = self.slots.grow(lower) else { return false };
         for index in new.rev() {
-            self.push_unused(ArenaIndex(index as u32));
+            self.push_unused(ArenaIndex::new(index));
         }
         true
     }
@@ -143,11 +150,19 @@ impl ArenaTable {
         None
     }
 
+    /// Takes out the arena whose pools are all free, if there is one. By rule 8 it is the last
+    /// usable one, and there is no other.
+    pub(crate) fn retire_empty<G: Geometry>(&mut self) -> Option<NonNull<u8>> {
+        let index = self.last_with[Shape::<G>::POOLS].take()?;
+        self.unlink(index);
+        self.retire(index)
+    }
+
     /// Takes every arena out, calling `give_back` with the first byte of each, and gives the
     /// records back. O(arenas).
     pub(crate) fn clear<A: MemAlloc>(&mut self, lower: &A, mut give_back: impl FnMut(NonNull<u8>)) {
         for index in 0..self.slots.all().len() {
-            if let Some(base) = self.slots[ArenaIndex(index as u32)].leave() {
+            if let Some(base) = self.slots[ArenaIndex::new(index)].leave() {
                 give_back(base);
             }
         }
@@ -211,8 +226,10 @@ impl ArenaTable {
 
     /// Every arena that has memory.
     pub(crate) fn arenas(&self) -> impl Iterator<Item = (ArenaIndex, &Arena)> {
-        let indexed = (0_u32..).map(ArenaIndex).zip(self.slots.all());
-        indexed.filter(|(_, arena)| arena.base().is_some())
+        let indexed = self.slots.all().iter().enumerate();
+        indexed
+            .map(|(place, arena)| (ArenaIndex::new(place), arena))
+            .filter(|(_, arena)| arena.base().is_some())
     }
 
     /// The usable arenas, first to last.

@@ -31,36 +31,29 @@ pub enum Claim {
 pub struct KnownArenas<S, A: MemAlloc, G: Geometry> {
     source: S,
     lower: A,
-    /// Made with the first arena.
-    map: Option<ArenaMap<G>>,
+    map: ArenaMap<G>,
 }
 
 /// The map has one owner only, and no need of names.
 const OURS: OwnerId = OwnerId::MIN;
 
 impl<S, A: MemAlloc, G: Geometry> KnownArenas<S, A, G> {
-    /// The arenas of `source`, remembered in nodes from `lower`.
-    pub const fn new(source: S, lower: A) -> Self {
-        Self { source, lower, map: None }
+    sync::const_unless_model! {
+        /// The arenas of `source`, remembered in nodes from `lower`.
+        pub fn new(source: S, lower: A) -> Self {
+            Self { source, lower, map: ArenaMap::new() }
+        }
     }
 
     /// `address` is inside an arena that was handed out and has not come back.
     #[inline]
     pub fn holds(&self, address: usize) -> bool {
-        self.map.as_ref().is_some_and(|map| map.owner(address).is_some())
+        self.map.owner(address).is_some()
     }
 
-    /// The map, once there was an arena.
-    pub fn map(&self) -> Option<&ArenaMap<G>> {
-        self.map.as_ref()
-    }
-
-    /// Enters the arena at `base`.
-    fn remember(&mut self, base: usize) -> bool {
-        if self.map.is_none() {
-            self.map = ArenaMap::new(&self.lower);
-        }
-        self.map.as_ref().is_some_and(|map| map.publish(base, OURS, &self.lower))
+    /// Which arenas were handed out.
+    pub fn map(&self) -> &ArenaMap<G> {
+        &self.map
     }
 }
 
@@ -69,7 +62,7 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         debug_assert_eq!(size.bytes(), G::ARENA_SIZE);
         let arena = self.source.map(size)?;
-        if self.remember(arena.addr().get()) {
+        if self.map.publish(arena.addr().get(), OURS, &self.lower) {
             return Ok(arena);
         }
         // SAFETY: it was mapped just now, and nobody has seen it.
@@ -78,10 +71,8 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
-        if let Some(map) = &self.map {
-            // Before its memory goes: from then on the address may be anyone's.
-            map.retract(arena.addr().get());
-        }
+        // Before its memory goes: from then on the address may be anyone's.
+        self.map.retract(arena.addr().get());
         // SAFETY: the caller's promise, which is about the source below as well.
         unsafe { self.source.unmap(arena, size) }
     }
@@ -103,9 +94,7 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
 
 impl<S, A: MemAlloc, G: Geometry> Drop for KnownArenas<S, A, G> {
     fn drop(&mut self) {
-        if let Some(map) = self.map.take() {
-            map.release(&self.lower);
-        }
+        self.map.release(&self.lower);
     }
 }
 

@@ -102,7 +102,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// it is most of the time. `None` tells nothing about memory: ask
     /// [`alloc`](Self::alloc) then, out of the fast path.
     #[inline]
-    pub fn alloc_listed(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
+    pub fn alloc_listed(&self, class: SizeClass<G>) -> Option<BlockPtr> {
         self.used.first(class).header().take()
     }
 
@@ -150,6 +150,16 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// No block of this heap is used any more.
     pub unsafe fn reset(&mut self) {
         self.release_all();
+    }
+
+    /// Gives the empty arena back that the geometry keeps, if there is one: for a heap that is
+    /// about to rest.
+    pub fn give_back_empty_arena(&mut self) {
+        if let Some(base) = self.arenas.retire_empty::<G>() {
+            // SAFETY: it came from this source, has left the table, and none of its pools is in
+            // use or in a list.
+            unsafe { self.source.unmap(base, Shape::<G>::ARENA) };
+        }
     }
 
     /// Where the arenas come from.
@@ -329,6 +339,21 @@ mod tests {
         drain(&mut heap, blocks.into_iter().rev());
         assert_eq!(heap.stats().arenas.current, 0);
         assert!(heap.alloc(SizeClass::of(1).unwrap()).is_some());
+    }
+
+    #[test]
+    fn a_heap_that_rests_keeps_no_empty_arena() {
+        let mut heap = heap::<Pools4K>();
+        let mut blocks = fill(&mut heap, 512, 1);
+        let last = blocks.pop();
+        drain(&mut heap, blocks);
+        heap.give_back_empty_arena();
+        assert_eq!(heap.stats().arenas.current, 1);
+        drain(&mut heap, last);
+        heap.give_back_empty_arena();
+        heap.check_invariants();
+        assert_eq!(heap.stats().arenas.current, 0);
+        assert!(heap.alloc(SizeClass::of(512).unwrap()).is_some());
     }
 
     #[test]

@@ -75,10 +75,7 @@ where
 {
     /// Counts what the heap has in use, by walking it. O(pools).
     pub fn stats(&self) -> Stats {
-        self.heap.enter(|heap| {
-            let map = heap.source().map().map(|map| (map.node_sizes(), map.leaves()));
-            heap.stats().with_map(map)
-        })
+        self.heap.enter(|heap| heap.stats().with_map(heap.source().map()))
     }
 
     /// The class that serves `size` bytes.

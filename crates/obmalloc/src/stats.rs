@@ -8,6 +8,7 @@ use core::fmt;
 use raw_mem::{ArenaSource, MemAlloc};
 
 use crate::{
+    arena_map::ArenaMap,
     geometry::{Geometry, MOST_CLASSES, Shape},
     heap::Heap,
     pool::{POOL_OVERHEAD, PoolPtr, State},
@@ -157,13 +158,10 @@ impl Stats {
         self.bytes.quantization += G::POOL_SIZE - POOL_OVERHEAD - class.capacity() * size;
     }
 
-    /// Adds the nodes of the arena map: bytes of its root, bytes of a leaf, number of leaves.
-    pub(crate) fn with_map(mut self, map: Option<((usize, usize), usize)>) -> Self {
-        self.map = map.map(|((root_bytes, leaf_bytes), leaves)| MapStats {
-            root_bytes,
-            leaf_bytes,
-            leaves,
-        });
+    /// Adds the nodes of `map`.
+    pub(crate) fn with_map<G: Geometry>(mut self, map: &ArenaMap<G>) -> Self {
+        let (root_bytes, leaf_bytes) = map.node_sizes();
+        self.map = Some(MapStats { root_bytes, leaf_bytes, leaves: map.leaves() });
         self
     }
 

@@ -8,24 +8,6 @@ pub use loom::{
     thread,
 };
 
-/// A mark inside an object that one thread makes and others find.
-#[derive(Debug, Default)]
-pub struct Made(UnsafeCell<()>);
-
-impl Made {
-    /// The mark of an object that is being made.
-    pub fn new() -> Self {
-        let mark = Self(UnsafeCell::new(()));
-        mark.0.with_mut(|_| ());
-        mark
-    }
-
-    /// States that the making is seen here: loom fails a read that races with the write above.
-    pub fn seen(&self) {
-        self.0.with(|_| ());
-    }
-}
-
 /// Locks `mutex`.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)

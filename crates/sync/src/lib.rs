@@ -9,7 +9,6 @@
 //!                 a build            a model (--cfg loom)
 //!   atomic        core::sync         loom::sync::atomic: every allowed value is tried
 //!   UnsafeCell    core::cell         loom::cell: a race on the contents is a failure
-//!   Made          nothing          a mark: an object found before it was made is a failure
 //!   Arc, Mutex    std::sync          loom::sync: every order of locking is tried
 //!   thread        std::thread        loom::thread: at most four beside the main one
 //!   model(body)   many real runs     every interleaving of body, once
@@ -18,7 +17,7 @@
 //! What loom does not explore: `SeqCst` beyond acquire-release, and stores that a later load of
 //! the same thread overtakes. The workspace uses `Acquire`, `Release` and `Relaxed` only.
 //!
-//! Without the feature `std`, [`atomic`], [`UnsafeCell`] and [`Made`] remain.
+//! Without the feature `std`, [`atomic`] and [`UnsafeCell`] remain.
 
 #![cfg_attr(not(any(feature = "std", loom)), no_std)]
 
@@ -34,7 +33,7 @@ use native as chosen;
 
 #[cfg(any(feature = "std", loom))]
 pub use chosen::{Arc, Mutex, MutexGuard, lock, model, rejected, thread};
-pub use chosen::{Made, UnsafeCell, atomic};
+pub use chosen::{UnsafeCell, atomic};
 
 /// A function that is `const` in a build, and not in a model: loom's types cannot be made at
 /// compile time.

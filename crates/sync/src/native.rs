@@ -29,23 +29,6 @@ impl<T> UnsafeCell<T> {
     }
 }
 
-/// A mark inside an object that one thread makes and others find. It is nothing in a build; in a
-/// model, [`seen`](Made::seen) fails for a thread that may see the object before its making.
-#[derive(Debug, Default)]
-pub struct Made;
-
-impl Made {
-    /// The mark of an object that is being made.
-    #[inline]
-    pub const fn new() -> Self {
-        Self
-    }
-
-    /// States that the making is seen here.
-    #[inline]
-    pub fn seen(&self) {}
-}
-
 #[cfg(feature = "std")]
 mod hosted {
     pub use std::{
