@@ -1,0 +1,67 @@
+//! A test that runs once for each libpython, in a process of its own.
+//!
+//! ```text
+//!   cargo test ──► test "x" ──┬──► the same binary, test "x", LIBPYTHON=…3.8.so
+//!                             └──► the same binary, test "x", LIBPYTHON=…3.13.so
+//! ```
+
+use std::{
+    env,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    thread,
+};
+
+use super::{Interpreter, libpythons};
+
+/// Tells the child which library it is the child for.
+const LIBPYTHON: &str = "TESTKIT_LIBPYTHON";
+
+/// Runs `body` with each libpython found, in a child process.
+///
+/// `test` is the full name of the test that calls this: the child is this binary, told to run that
+/// test alone.
+///
+/// # Panics
+///
+/// Panics when a child fails, with what it wrote. Where no libpython is found and none was named
+/// in `OBMALLOC_PYTHONS`, says so on stderr, whether or not output is captured, and returns.
+pub fn in_each(test: &str, body: impl FnOnce(Interpreter)) {
+    if let Some(libpython) = env::var_os(LIBPYTHON) {
+        // SAFETY: `libpythons` finds only releases; this process was made for this one.
+        body(unsafe { Interpreter::start(Path::new(&libpython)) });
+        return;
+    }
+    let libpythons = libpythons();
+    if libpythons.is_empty() {
+        assert!(env::var_os("OBMALLOC_PYTHONS").is_none(), "OBMALLOC_PYTHONS names no libpython");
+        let _ = writeln!(std::io::stderr(), "{test}: SKIPPED, for want of a shared libpython");
+        return;
+    }
+    let failures: Vec<_> = thread::scope(|scope| {
+        let children: Vec<_> =
+            libpythons.iter().map(|path| scope.spawn(move || run_child(test, path))).collect();
+        children.into_iter().filter_map(|child| child.join().expect("it waits")).collect()
+    });
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Runs the child for `libpython`; what it wrote, if it failed.
+fn run_child(test: &str, libpython: &PathBuf) -> Option<String> {
+    let binary = env::current_exe().expect("a test has a binary");
+    let mut child = Command::new(binary);
+    child.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(LIBPYTHON, libpython);
+    if let Some(prefix) = libpython.parent().and_then(Path::parent) {
+        child.env("PYTHONHOME", prefix);
+    }
+    // Nothing of these may choose another allocator, or another library.
+    for variable in ["PYTHONMALLOC", "PYTHONDEVMODE", "PYTHONMALLOCSTATS", "LD_PRELOAD"] {
+        child.env_remove(variable);
+    }
+    let Output { status, stdout, stderr } = child.output().expect("the binary can be run");
+    let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    let passed = status.success() && stdout.contains("1 passed");
+    print!("{stdout}");
+    (!passed).then(|| format!("{}: {status}\n{stdout}{stderr}", libpython.display()))
+}

@@ -1,0 +1,63 @@
+//! CPython's C structures of functions, and one of them as a [`MemAlloc`].
+
+use std::{
+    ffi::{c_int, c_void},
+    ptr::{NonNull, null_mut},
+};
+
+use raw_mem::MemAlloc;
+
+/// The domain of `PyMem_RawMalloc`.
+pub(super) const RAW: c_int = 0;
+/// The domain of `PyMem_Malloc`.
+pub(super) const MEM: c_int = 1;
+/// The domain of `PyObject_Malloc`.
+pub(super) const OBJ: c_int = 2;
+
+/// The functions of one domain. CPython: `PyMemAllocatorEx`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Vtable {
+    ctx: *mut c_void,
+    malloc: unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void,
+    calloc: unsafe extern "C" fn(*mut c_void, usize, usize) -> *mut c_void,
+    realloc: unsafe extern "C" fn(*mut c_void, *mut c_void, usize) -> *mut c_void,
+    free: unsafe extern "C" fn(*mut c_void, *mut c_void),
+}
+
+/// The functions that arenas come from. CPython: `PyObjectArenaAllocator`.
+#[repr(C)]
+pub(super) struct ArenaVtable {
+    pub(super) ctx: *mut c_void,
+    pub(super) alloc: unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void,
+    pub(super) free: unsafe extern "C" fn(*mut c_void, *mut c_void, usize),
+}
+
+fn raw(ptr: Option<NonNull<u8>>) -> *mut c_void {
+    ptr.map_or(null_mut(), |ptr| ptr.as_ptr().cast())
+}
+
+// SAFETY: CPython's contract for the functions of a domain is that of `MemAlloc`. They are called
+// on the thread that holds the GIL, because a `Vtable` is neither `Send` nor `Sync`, and its
+// interpreter was started on its thread.
+unsafe impl MemAlloc for Vtable {
+    fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
+        // SAFETY: any size may be asked for.
+        NonNull::new(unsafe { (self.malloc)(self.ctx, size) }.cast())
+    }
+
+    fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
+        // SAFETY: any product that does not overflow may be asked for, and no test has another.
+        NonNull::new(unsafe { (self.calloc)(self.ctx, count, size) }.cast())
+    }
+
+    unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
+        // SAFETY: the caller's promise.
+        NonNull::new(unsafe { (self.realloc)(self.ctx, raw(ptr), size) }.cast())
+    }
+
+    unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
+        // SAFETY: the caller's promise.
+        unsafe { (self.free)(self.ctx, raw(ptr)) }
+    }
+}
