@@ -32,7 +32,8 @@
 //! | `arena`, `arena_slots`, `arena_table` | arenas: their pools; where their records live; which is used next, which can go |
 //! | `heap` | the fast paths, and what happens when a list runs dry |
 //! | `arena_map`, `claim` | is this address ours |
-//! | `access`, `pymalloc` | who may enter; small requests to the heap, all else below |
+//! | `access`, `blocks` | who may enter, and what they may ask for |
+//! | `pymalloc` | small requests to the heap, all else below |
 //! | `check`, `stats` | walks that assert every rule, and count |
 //!
 //! # The rules
@@ -69,6 +70,7 @@ mod arena_map;
 mod arena_slots;
 mod arena_table;
 mod block;
+mod blocks;
 mod check;
 mod claim;
 mod geometry;
@@ -84,6 +86,7 @@ pub use access::{Access, GilHeld};
 pub use access::{Locked, LockedGuard};
 pub use arena_map::{ArenaMap, OwnerId};
 pub use block::BlockPtr;
+pub use blocks::Blocks;
 pub use claim::{Claim, KnownArenas};
 pub use geometry::{
     Arenas2M, Classes8To256, Classes8To512, Geometry, GiveBackAll, KeepInClass, Pools4K, Pools16K,

@@ -17,7 +17,8 @@ use raw_mem::{ArenaSource, MAX_REQUEST, MemAlloc, calloc_size};
 use crate::{
     access::Access,
     block::BlockPtr,
-    claim::{Claim, KnownArenas},
+    blocks::Blocks,
+    claim::KnownArenas,
     geometry::{Geometry, ReallocRule},
     heap::Heap,
     size_class::SizeClass,
@@ -67,7 +68,6 @@ impl<X, A> Pymalloc<X, A> {
 impl<X, A, S, M, L, G> Pymalloc<X, A>
 where
     X: Access<Heap = Heap<KnownArenas<S, M, G>, L, G>>,
-    A: MemAlloc,
     S: ArenaSource,
     M: MemAlloc,
     L: MemAlloc,
@@ -77,42 +77,21 @@ where
     pub fn stats(&self) -> Stats {
         self.heap.enter(|heap| heap.stats().with_map(heap.source().map()))
     }
+}
 
+impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
     /// The class that serves `size` bytes.
     #[inline]
-    fn class(size: usize) -> Option<SizeClass<G>> {
-        SizeClass::of(if G::ZERO_IN_POOLS { cmp::max(size, 1) } else { size })
-    }
-
-    /// A block of `class` that is on a free list.
-    #[inline]
-    fn alloc_listed(&self, class: SizeClass<G>) -> Option<NonNull<u8>> {
-        self.heap.enter(|heap| heap.alloc_listed(class)).map(BlockPtr::into_start)
+    fn class(size: usize) -> Option<SizeClass<B::Geometry>> {
+        SizeClass::of(if B::Geometry::ZERO_IN_POOLS { cmp::max(size, 1) } else { size })
     }
 
     /// A block of `class` by any means, from the layer below if there is no other.
     #[cold]
     #[inline(never)]
-    fn alloc_unlisted(&self, class: SizeClass<G>, size: usize) -> Option<NonNull<u8>> {
-        let block = self.heap.enter(|heap| heap.alloc(class)).map(BlockPtr::into_start);
+    fn alloc_unlisted(&self, class: SizeClass<B::Geometry>, size: usize) -> Option<NonNull<u8>> {
+        let block = self.heap.alloc(class).map(BlockPtr::into_start);
         block.or_else(|| self.lower.malloc(size))
-    }
-
-    /// The bytes of the block at `ptr`, if it is the heap's.
-    ///
-    /// # Safety
-    ///
-    /// `ptr` is a live block of this allocator.
-    #[inline]
-    unsafe fn small_size(&self, ptr: NonNull<u8>) -> Option<usize> {
-        self.heap.enter(|heap| {
-            // SAFETY: a live block of this allocator is the heap's if it is in an arena.
-            match unsafe { heap.claim(ptr) } {
-                // SAFETY: it was claimed just now.
-                Claim::Ours(block) => Some(unsafe { heap.block_size(&block) }),
-                Claim::Foreign(_) => None,
-            }
-        })
     }
 
     /// Moves the block at `ptr`, of `size` bytes, to one of `new_size`: takes the new block first.
@@ -130,7 +109,7 @@ where
         // SAFETY: both blocks are live, so they do not overlap, and have that many bytes.
         unsafe { new.copy_from_nonoverlapping(ptr, cmp::min(size, new_size)) };
         // SAFETY: the caller's promise; the block is replaced, so it is ours alone.
-        self.heap.enter(|heap| unsafe { heap.free(BlockPtr::from_start(ptr)) });
+        unsafe { self.heap.free(BlockPtr::from_start(ptr)) };
         Some(new)
     }
 }
@@ -151,20 +130,12 @@ fn stays<G: Geometry>(size: usize, new_size: usize) -> bool {
 // SAFETY: a block is the heap's or the layer below's, and goes back to where it came from: the
 // heap's arena map tells. The heap's blocks are apart, aligned by the geometry and large enough
 // for their class.
-unsafe impl<X, A, S, M, L, G> MemAlloc for Pymalloc<X, A>
-where
-    X: Access<Heap = Heap<KnownArenas<S, M, G>, L, G>>,
-    A: MemAlloc,
-    S: ArenaSource,
-    M: MemAlloc,
-    L: MemAlloc,
-    G: Geometry,
-{
+unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         let Some(class) = Self::class(size) else { return self.lower.malloc(size) };
-        match self.alloc_listed(class) {
-            Some(block) => Some(block),
+        match self.heap.alloc_listed(class) {
+            Some(block) => Some(block.into_start()),
             None => self.alloc_unlisted(class, size),
         }
     }
@@ -184,11 +155,11 @@ where
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
         let Some(ptr) = ptr else { return self.malloc(size) };
         // SAFETY: the caller gives a live block.
-        match unsafe { self.small_size(ptr) } {
+        match unsafe { self.heap.size_if_ours(ptr) } {
             // SAFETY: it is not the heap's, so it is a live block of the layer below.
             None => unsafe { self.lower.realloc(Some(ptr), size) },
             Some(_) if size > MAX_REQUEST => None,
-            Some(old) if stays::<G>(old, size) => Some(ptr),
+            Some(old) if stays::<B::Geometry>(old, size) => Some(ptr),
             // SAFETY: it is a live block of the heap, of that size.
             Some(old) => unsafe { self.move_to(ptr, old, size) },
         }
@@ -197,17 +168,8 @@ where
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
         let Some(ptr) = ptr else { return };
-        let foreign = self.heap.enter(|heap| {
-            // SAFETY: a live block of this allocator is the heap's if it is in an arena.
-            match unsafe { heap.claim(ptr) } {
-                // SAFETY: it was claimed just now, and the caller gives it up.
-                Claim::Ours(block) => unsafe {
-                    heap.free(block);
-                    None
-                },
-                Claim::Foreign(ptr) => Some(ptr),
-            }
-        });
+        // SAFETY: a live block of this allocator is the heap's if it is in an arena of the heap.
+        let foreign = unsafe { self.heap.free_if_ours(ptr) };
         if foreign.is_some() {
             // SAFETY: it is not the heap's, so it is a live block of the layer below.
             unsafe { self.lower.free(foreign) };

@@ -1,0 +1,111 @@
+//! What an allocator of any size needs of a heap, whoever may enter it.
+
+use core::ptr::NonNull;
+
+use raw_mem::{ArenaSource, MemAlloc};
+
+use crate::{
+    access::Access,
+    block::BlockPtr,
+    claim::{Claim, KnownArenas},
+    geometry::Geometry,
+    heap::Heap,
+    size_class::SizeClass,
+};
+
+/// A heap of blocks that takes care of who enters it.
+///
+/// A [`Heap`] behind a door is one; so are the heaps of many threads together.
+///
+/// # Safety
+///
+/// An implementer promises that a block it gives has the size of its class, is aligned to the
+/// geometry's alignment, overlaps no other block in use, and is the caller's until freed; and that
+/// it knows every pointer into its arenas from every other one.
+pub unsafe trait Blocks {
+    /// The sizes of its blocks.
+    type Geometry: Geometry;
+
+    /// Takes a block of `class` if one is at hand. `None` tells nothing about memory.
+    fn alloc_listed(&self, class: SizeClass<Self::Geometry>) -> Option<BlockPtr>;
+
+    /// Takes a block of `class` by any means; `None` when no arena can be had.
+    fn alloc(&self, class: SizeClass<Self::Geometry>) -> Option<BlockPtr>;
+
+    /// Takes `block` back.
+    ///
+    /// # Safety
+    ///
+    /// The block came from here.
+    unsafe fn free(&self, block: BlockPtr);
+
+    /// Takes the block at `ptr` back if it came from here; otherwise returns `ptr`.
+    ///
+    /// # Safety
+    ///
+    /// If `ptr` lies in an arena of these heaps, it is the start of a block in use that the
+    /// caller gives up.
+    unsafe fn free_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>>;
+
+    /// The bytes of the block at `ptr`; `None` if it did not come from here.
+    ///
+    /// # Safety
+    ///
+    /// If `ptr` lies in an arena of these heaps, it is the start of a block in use.
+    unsafe fn size_if_ours(&self, ptr: NonNull<u8>) -> Option<usize>;
+}
+
+// SAFETY: the heap behind the door keeps the promises, and its arena map knows its pointers.
+unsafe impl<X, S, M, L, G> Blocks for X
+where
+    X: Access<Heap = Heap<KnownArenas<S, M, G>, L, G>>,
+    S: ArenaSource,
+    M: MemAlloc,
+    L: MemAlloc,
+    G: Geometry,
+{
+    type Geometry = G;
+
+    #[inline]
+    fn alloc_listed(&self, class: SizeClass<G>) -> Option<BlockPtr> {
+        self.enter(|heap| heap.alloc_listed(class))
+    }
+
+    #[inline]
+    fn alloc(&self, class: SizeClass<G>) -> Option<BlockPtr> {
+        self.enter(|heap| heap.alloc(class))
+    }
+
+    #[inline]
+    unsafe fn free(&self, block: BlockPtr) {
+        // SAFETY: the caller's promise.
+        self.enter(|heap| unsafe { heap.free(block) });
+    }
+
+    #[inline]
+    unsafe fn free_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>> {
+        self.enter(|heap| {
+            // SAFETY: the caller's promise.
+            match unsafe { heap.claim(ptr) } {
+                Claim::Ours(block) => {
+                    // SAFETY: it was claimed just now.
+                    unsafe { heap.free(block) };
+                    None
+                }
+                Claim::Foreign(ptr) => Some(ptr),
+            }
+        })
+    }
+
+    #[inline]
+    unsafe fn size_if_ours(&self, ptr: NonNull<u8>) -> Option<usize> {
+        self.enter(|heap| {
+            // SAFETY: the caller's promise.
+            match unsafe { heap.claim(ptr) } {
+                // SAFETY: it was claimed just now.
+                Claim::Ours(block) => Some(unsafe { heap.block_size(&block) }),
+                Claim::Foreign(_) => None,
+            }
+        })
+    }
+}
