@@ -1,0 +1,45 @@
+//! The three families of requests that CPython keeps apart.
+
+use core::fmt;
+
+/// Which allocator a request is for. CPython: `PyMemAllocatorDomain`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Domain {
+    /// Memory for any use, asked for from any thread. CPython: `PYMEM_DOMAIN_RAW`.
+    Raw = 0,
+    /// Buffers of the interpreter. CPython: `PYMEM_DOMAIN_MEM`.
+    Mem = 1,
+    /// Objects of the interpreter. CPython: `PYMEM_DOMAIN_OBJ`.
+    Obj = 2,
+}
+
+impl Domain {
+    /// Every domain, in the order of their values.
+    pub const ALL: [Self; 3] = [Self::Raw, Self::Mem, Self::Obj];
+
+    /// The domain's value, from 0.
+    #[inline]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The domain's name in lower case, as in `PyMem_RawMalloc`, `PyMem_Malloc` and
+    /// `PyObject_Malloc`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Mem => "mem",
+            Self::Obj => "obj",
+        }
+    }
+}
+
+impl fmt::Display for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+const _: () =
+    assert!(Domain::Raw as u32 == 0 && Domain::Mem as u32 == 1 && Domain::Obj as u32 == 2);
