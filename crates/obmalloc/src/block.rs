@@ -35,7 +35,7 @@ impl BlockPtr {
 
     /// The block's first byte.
     #[inline]
-    pub(crate) const fn start(&self) -> NonNull<u8> {
+    pub const fn start(&self) -> NonNull<u8> {
         self.0
     }
 }

@@ -23,7 +23,7 @@
 //!         └─────────────────────────────────┘ └────────────────────────┘
 //! ```
 
-use core::{cell::Cell, ptr, ptr::NonNull};
+use core::{cell::Cell, ptr::NonNull};
 
 use crate::{
     arena_table::ArenaIndex,
@@ -242,6 +242,14 @@ impl PoolPtr {
         Self(unsafe { NonNull::new_unchecked(start.cast()) })
     }
 
+    /// The header of the pool that holds `start`. Of its fields, a thread that does not own the
+    /// heap may read those that stay as they are while a block is in use: the others may be
+    /// changing.
+    #[inline]
+    fn header_at<G: Geometry>(start: NonNull<u8>) -> *const PoolHeader {
+        start.as_ptr().map_addr(|addr| addr & !(G::POOL_SIZE - 1)).cast()
+    }
+
     /// The tag of the heap that the block at `start` belongs to.
     ///
     /// # Safety
@@ -249,12 +257,24 @@ impl PoolPtr {
     /// A heap of geometry `G` has a block in use that holds this address.
     #[inline]
     pub(crate) unsafe fn tag_at<G: Geometry>(start: NonNull<u8>) -> HeapTag {
-        let pool = start.as_ptr().map_addr(|addr| addr & !(G::POOL_SIZE - 1));
-        let header = pool.cast::<PoolHeader>();
+        let header = Self::header_at::<G>(start);
         // SAFETY: the block in use keeps its pool mapped, and the tag was written before the
-        // block was given out and never since. Only this field is read, because the others may
-        // be changing under the heap's owner.
-        unsafe { ptr::read(&raw const (*header).tag) }
+        // block was given out and never since.
+        unsafe { (&raw const (*header).tag).read() }
+    }
+
+    /// The class of the block at `start`.
+    ///
+    /// # Safety
+    ///
+    /// As for [`PoolPtr::tag_at`].
+    #[inline]
+    pub(crate) unsafe fn class_at<G: Geometry>(start: NonNull<u8>) -> Option<SizeClass<G>> {
+        let header = Self::header_at::<G>(start);
+        // SAFETY: the block in use keeps its pool mapped, and a pool's class stays while it has
+        // a block in use.
+        let class = unsafe { (&raw const (*header).class).cast::<u8>().read() };
+        SizeClass::from_index(usize::from(class))
     }
 
     #[inline]

@@ -1,0 +1,175 @@
+//! The calling thread's heap: the one thread-local of the workspace, and the heaps of a process.
+//!
+//! ```text
+//!   a thread's life:   NO_HEAP ──first block──► its heap ──thread-local destructor──► NO_HEAP
+//! ```
+//!
+//! A thread that has no heap points to one that never has an arena: it has no block at hand, and
+//! no block is its own, so the fast paths need no test. After the thread's destructor has run,
+//! later destructors still allocate and free: each request then opens a heap and closes it again.
+
+use std::{cell::Cell, ptr, ptr::NonNull};
+
+use obmalloc::{BlockPtr, Blocks, HeapTag, Pools16K, SizeClass, Stats};
+use raw_mem::{Malloc, MmapArenas};
+
+use crate::{
+    heaps::{Heaps, SourceGuard},
+    shared_arenas::SharedArenas,
+    thread_heap::{ThreadHeap, send},
+};
+
+/// What the process's heaps are made of.
+type Parts = (MmapArenas, Malloc, Pools16K);
+
+/// The heaps of the process's threads.
+pub type CurrentHeaps = Heaps<Parts>;
+
+static HEAPS: CurrentHeaps = Heaps::new(MmapArenas::new(), Malloc);
+
+/// The heap of a thread that has none: never entered but to find nothing.
+static NO_HEAP: ThreadHeap<Parts> = ThreadHeap::new(SharedArenas::NONE, Malloc, HeapTag::NONE);
+
+thread_local! {
+    /// The thread's heap, or `NO_HEAP`.
+    static CURRENT: Cell<&'static ThreadHeap<Parts>> = const { Cell::new(&NO_HEAP) };
+    /// Leaves the thread's heap when the thread ends.
+    static LEAVER: Leaver = const { Leaver };
+}
+
+struct Leaver;
+
+impl Drop for Leaver {
+    fn drop(&mut self) {
+        let heap = CURRENT.replace(&NO_HEAP);
+        if !ptr::eq(heap, &NO_HEAP) {
+            // SAFETY: the heap was this thread's, and it has just let go of it.
+            unsafe { HEAPS.close(heap) };
+        }
+    }
+}
+
+/// Closes the source of arenas, for a fork: see [`Heaps::close_source`].
+pub fn close_for_fork() -> SourceGuard<'static, MmapArenas> {
+    HEAPS.close_source()
+}
+
+/// The heaps of the process's threads, as one heap: each thread allocates from its own, and any
+/// thread frees any block.
+///
+/// It works from the first instruction of the process to the last, in thread-local destructors,
+/// and in a signal handler that did not interrupt it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PerThread;
+
+impl PerThread {
+    /// Counts what the calling thread's heap has in use. O(pools).
+    pub fn stats(self) -> Option<Stats> {
+        // SAFETY: the calling thread owns its heap.
+        with_heap(|heap| unsafe { heap.stats() })
+    }
+
+    /// Sends the blocks of other threads that this one has freed and holds back: for a thread that
+    /// is about to wait for long.
+    pub fn flush(self) {
+        let heap = CURRENT.get();
+        if ptr::eq(heap, &NO_HEAP) {
+            return;
+        }
+        // SAFETY: the calling thread owns its heap.
+        if let Some(parcel) = unsafe { heap.posted() } {
+            send(parcel);
+        }
+    }
+}
+
+// SAFETY: a heap's blocks are apart from each other and from all other memory; one owner at a time
+// enters it; the arena map knows all arenas.
+unsafe impl Blocks for PerThread {
+    type Geometry = Pools16K;
+
+    #[inline]
+    fn alloc_listed(&self, class: SizeClass<Pools16K>) -> Option<BlockPtr> {
+        // SAFETY: `CURRENT` is the heap that this thread owns, or the one without arenas.
+        unsafe { CURRENT.get().alloc_listed(class) }
+    }
+
+    #[inline]
+    fn alloc(&self, class: SizeClass<Pools16K>) -> Option<BlockPtr> {
+        // SAFETY: the calling thread owns the heap.
+        with_heap(|heap| unsafe { heap.alloc(class) })?
+    }
+
+    #[inline]
+    unsafe fn free(&self, block: BlockPtr) {
+        let heap = CURRENT.get();
+        // SAFETY: the caller holds a block of one of these heaps.
+        let owner = unsafe { ThreadHeap::of_block(block.start()) };
+        if ptr::eq(owner.as_ptr(), heap) {
+            // SAFETY: the block carries this heap's tag, and only an open heap has blocks.
+            unsafe { heap.free(block) };
+        } else {
+            // SAFETY: the block is of the heap `owner`, which is not this thread's.
+            unsafe { free_elsewhere(heap, owner, block) };
+        }
+    }
+
+    #[inline]
+    unsafe fn free_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>> {
+        if !HEAPS.holds(ptr.addr().get()) {
+            return Some(ptr);
+        }
+        // SAFETY: it is in an arena of ours, so it is a block, which the caller gives up.
+        unsafe { self.free(BlockPtr::from_start(ptr)) };
+        None
+    }
+
+    #[inline]
+    unsafe fn size_if_ours(&self, ptr: NonNull<u8>) -> Option<usize> {
+        // SAFETY: if it is in an arena of ours, it is a block in use, which the caller holds.
+        HEAPS.holds(ptr.addr().get()).then(|| unsafe { ThreadHeap::<Parts>::size_of_block(ptr) })
+    }
+}
+
+/// Frees a block of `owner`, another thread's heap.
+///
+/// # Safety
+///
+/// The caller gives up a block of `owner`; `heap` is what `CURRENT` says.
+#[cold]
+#[inline(never)]
+unsafe fn free_elsewhere(
+    heap: &'static ThreadHeap<Parts>,
+    owner: NonNull<ThreadHeap<Parts>>,
+    block: BlockPtr,
+) {
+    if ptr::eq(heap, &NO_HEAP) {
+        // SAFETY: this thread has no heap, so it is not the owner.
+        unsafe { HEAPS.free_remote(block) };
+        return;
+    }
+    // SAFETY: the calling thread owns `heap`; the block is `owner`'s, and given up.
+    if let Some(parcel) = unsafe { heap.post(owner, block) } {
+        send(parcel);
+    }
+}
+
+/// Calls `visit` with a heap that the calling thread owns: its own, opened if need be.
+fn with_heap<R>(visit: impl FnOnce(&'static ThreadHeap<Parts>) -> R) -> Option<R> {
+    let current = CURRENT.get();
+    if !ptr::eq(current, &NO_HEAP) {
+        return Some(visit(current));
+    }
+    let heap = HEAPS.open()?;
+    // Before the destructor is registered: that may allocate.
+    CURRENT.set(heap);
+    let stays = LEAVER.try_with(|_| ()).is_ok();
+    let result = visit(heap);
+    if !stays {
+        // The thread's destructor has run, so nobody would close the heap later.
+        CURRENT.set(&NO_HEAP);
+        // SAFETY: the heap was opened above, and is this thread's no longer.
+        unsafe { HEAPS.close(heap) };
+    }
+    Some(result)
+}

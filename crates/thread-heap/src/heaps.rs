@@ -1,0 +1,148 @@
+//! All thread heaps over one source: where they get arenas, and how threads come by them.
+
+use std::{fmt, ptr::NonNull};
+
+use obmalloc::{ArenaMap, BlockPtr, HeapTag, OwnerId};
+use raw_mem::MemAlloc;
+use sync::{Mutex, MutexGuard};
+
+use crate::{
+    link::Chain,
+    outbox::Parcel,
+    parts::Parts,
+    registry::Registry,
+    shared_arenas::SharedArenas,
+    thread_heap::{ThreadHeap, send},
+};
+
+/// Keeps the shared source closed to other threads while it lives.
+pub type SourceGuard<'a, S> = MutexGuard<'a, S>;
+
+/// The owner of every arena in the map: whose a block is among these heaps, its pool says.
+pub(crate) const OURS: OwnerId = OwnerId::MIN;
+
+/// The thread heaps over one source of arenas.
+///
+/// It lives for ever, as a static or leaked, because its heaps do: a block of theirs may outlive
+/// every thread.
+///
+/// ```
+/// use obmalloc::{Pools16K, SizeClass};
+/// use raw_mem::{Malloc, MmapArenas};
+/// use thread_heap::Heaps;
+///
+/// static HEAPS: Heaps<(MmapArenas, Malloc, Pools16K)> = Heaps::new(MmapArenas::new(), Malloc);
+///
+/// let heap = HEAPS.open().expect("there is memory");
+/// // SAFETY: this thread opened the heap, so it is the owner.
+/// let block = unsafe { heap.alloc(SizeClass::of(100).unwrap()) }.expect("there is memory");
+/// let start = block.into_start().as_ptr() as usize;
+/// std::thread::spawn(move || {
+///     let start = std::ptr::NonNull::new(std::ptr::with_exposed_provenance_mut(start)).unwrap();
+///     // SAFETY: the block was given to this thread, which frees it.
+///     unsafe { HEAPS.free_remote(obmalloc::BlockPtr::from_start(start)) };
+/// })
+/// .join()
+/// .unwrap();
+/// // SAFETY: this thread is the owner, and is done with the heap.
+/// unsafe { HEAPS.close(heap) };
+/// ```
+pub struct Heaps<P: Parts> {
+    source: Mutex<P::Source>,
+    lower: P::Lower,
+    map: ArenaMap<P::Geometry>,
+    registry: Registry<ThreadHeap<P>>,
+}
+
+impl<P: Parts> Heaps<P> {
+    sync::const_unless_model! {
+        /// No heaps yet, over the arenas of `source`; records come from `lower`.
+        pub fn new(source: P::Source, lower: P::Lower) -> Self {
+            Self {
+                source: Mutex::new(source),
+                lower,
+                map: ArenaMap::new(),
+                registry: Registry::new(),
+            }
+        }
+    }
+
+    /// A heap for the calling thread, which owns it until it [closes](Self::close) it: an
+    /// abandoned one, or a new one. `None` when there is no memory for one.
+    ///
+    /// O(heaps): at most as many as there ever were threads at the same time.
+    pub fn open(&'static self) -> Option<&'static ThreadHeap<P>> {
+        self.registry.iter().find(|heap| heap.inbox.adopt()).or_else(|| self.make())
+    }
+
+    /// Leaves `heap`, sending what waits in its outbox; it gives back what arenas it can.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the owner, and is so no longer.
+    pub unsafe fn close(&self, heap: &ThreadHeap<P>) {
+        // SAFETY: the caller is still the owner.
+        if let Some(parcel) = unsafe { heap.posted() } {
+            send(parcel);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { heap.abandon() };
+    }
+
+    /// Frees a block from a thread that does not own its heap and has no heap of its own, or no
+    /// patience: it is sent at once.
+    ///
+    /// # Safety
+    ///
+    /// The block came from one of these heaps, and the caller gives it up. The caller does not own
+    /// that heap.
+    pub unsafe fn free_remote(&self, block: BlockPtr) {
+        let start = block.into_start();
+        // SAFETY: the block is in use, in one of these heaps.
+        let receiver = unsafe { ThreadHeap::<P>::of_block(start) };
+        // SAFETY: the caller gives the block up.
+        let chain = unsafe { Chain::of(start.cast()) };
+        send(Parcel { receiver, chain });
+    }
+
+    /// `address` is in an arena of one of these heaps. Reads the arena map, without a lock.
+    #[inline]
+    pub fn holds(&self, address: usize) -> bool {
+        self.map.owner(address).is_some()
+    }
+
+    /// Closes the source of arenas until the guard is dropped. A fork must happen under it, or
+    /// the child may find it closed for ever.
+    pub fn close_source(&self) -> SourceGuard<'_, P::Source> {
+        sync::lock(&self.source)
+    }
+
+    /// Which arenas these heaps have.
+    pub(crate) fn map(&self) -> &ArenaMap<P::Geometry> {
+        &self.map
+    }
+
+    /// Where records come from.
+    pub(crate) fn lower(&self) -> &P::Lower {
+        &self.lower
+    }
+
+    /// Makes a heap that the caller owns.
+    fn make(&'static self) -> Option<&'static ThreadHeap<P>> {
+        let place = self.lower.malloc(size_of::<ThreadHeap<P>>())?.cast::<ThreadHeap<P>>();
+        let tag = HeapTag(place.as_ptr().cast_const().cast());
+        let heap = ThreadHeap::new(SharedArenas::of(self), self.lower.clone(), tag);
+        // SAFETY: the block of the layer below is ours, large enough, and aligned to words.
+        unsafe { place.write(heap) };
+        // SAFETY: it was written just now, is never freed, and only shared from here on.
+        let heap: &'static ThreadHeap<P> = unsafe { NonNull::as_ref(&place) };
+        self.registry.add(heap);
+        Some(heap)
+    }
+}
+
+impl<P: Parts> fmt::Debug for Heaps<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.registry.iter()).finish()
+    }
+}

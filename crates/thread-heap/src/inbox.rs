@@ -1,0 +1,348 @@
+//! The blocks that other threads freed: many push, the owner takes all; and who the owner is.
+//!
+//! One word says both:
+//!
+//! ```text
+//!                    push                       take_all
+//!     null ─────────────────────► node ► node ─────────────► null
+//!      │ ▲                        (owned, something is here)
+//!      │ │ adopt, or a push that finds nobody
+//!      ▼ │
+//!   ABANDONED   (nobody's, and nothing is here)
+//! ```
+//!
+//! An owner can abandon only while nothing is here, in the same step that says so. So a push either
+//! lands before that and stops it, or finds the heap abandoned and makes the pusher its owner: no
+//! block is ever left in an inbox that nobody owns.
+
+use std::ptr;
+
+use sync::atomic::{
+    AtomicPtr,
+    Ordering::{self, Acquire, Relaxed, Release},
+};
+
+use crate::link::{Chain, Link, Nodes};
+
+/// The orderings of an inbox's operations, so that a test can show which are too weak.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Orders {
+    push: Ordering,
+    take: Ordering,
+    abandon: Ordering,
+    adopt: Ordering,
+}
+
+impl Orders {
+    const SOUND: Self = Self { push: Release, take: Acquire, abandon: Release, adopt: Acquire };
+}
+
+/// Freed blocks on their way home.
+#[derive(Debug)]
+pub(crate) struct Inbox<N> {
+    /// # Invariant
+    ///
+    /// Null or [`abandoned`], or a node from which links lead to null; those nodes are the inbox's.
+    head: AtomicPtr<N>,
+    orders: Orders,
+}
+
+/// The head of an inbox that nobody owns. No node is at this address: nodes are aligned.
+fn abandoned<N>() -> *mut N {
+    const { assert!(align_of::<N>() > 1) };
+    ptr::without_provenance_mut(1)
+}
+
+impl<N: Link> Inbox<N> {
+    sync::const_unless_model! {
+        /// The empty inbox of a heap that has an owner.
+        pub(crate) fn new() -> Self {
+            Self { head: AtomicPtr::new(ptr::null_mut()), orders: Orders::SOUND }
+        }
+    }
+
+    /// Puts the nodes of `chain` here, for the owner to find.
+    ///
+    /// If nobody owns the heap, the caller owns it from now on and gets the chain back: it must
+    /// see to the nodes and then [`abandon`](Self::abandon) the heap, or keep it.
+    #[must_use = "a chain that comes back makes its holder the owner"]
+    pub(crate) fn push(&self, chain: Chain<N>) -> Option<Chain<N>> {
+        let mut head = self.head.load(Relaxed);
+        loop {
+            if head == abandoned() {
+                match self.own(head) {
+                    Ok(()) => return Some(chain),
+                    Err(now) => head = now,
+                }
+            } else {
+                chain.set_rest(head);
+                let first = chain.first().as_ptr();
+                // INVARIANT: the chain was given away, and its last node links to the old head.
+                match self.head.compare_exchange_weak(head, first, self.orders.push, Relaxed) {
+                    Ok(_) => return None,
+                    Err(now) => head = now,
+                }
+            }
+        }
+    }
+
+    /// Takes everything that is here. For the owner.
+    #[inline]
+    pub(crate) fn take_all(&self) -> Nodes<N> {
+        let mut first = self.head.load(Relaxed);
+        if !first.is_null() {
+            // INVARIANT: null, for an owned heap.
+            first = self.head.swap(ptr::null_mut(), self.orders.take);
+        }
+        debug_assert_ne!(first, abandoned(), "only an owner takes");
+        // SAFETY: the invariant: the nodes were the inbox's, and it has given them away.
+        unsafe { Nodes::from_first(first) }
+    }
+
+    /// Leaves the heap without an owner. False, and the caller is still the owner, if something
+    /// is here.
+    #[must_use]
+    pub(crate) fn abandon(&self) -> bool {
+        let order = self.orders.abandon;
+        self.head.compare_exchange(ptr::null_mut(), abandoned(), order, Relaxed).is_ok()
+    }
+
+    /// Makes the caller the owner, if nobody is.
+    #[must_use]
+    pub(crate) fn adopt(&self) -> bool {
+        let head = self.head.load(Relaxed);
+        head == abandoned() && self.own(head).is_ok()
+    }
+
+    fn own(&self, abandoned: *mut N) -> Result<(), *mut N> {
+        let order = self.orders.adopt;
+        self.head.compare_exchange(abandoned, ptr::null_mut(), order, Relaxed).map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ptr::NonNull;
+
+    use sync::{Arc, UnsafeCell, thread};
+
+    use super::*;
+
+    /// A node as loom sees it: its link and its contents are cells.
+    struct Node {
+        next: UnsafeCell<*mut Node>,
+        contents: UnsafeCell<u32>,
+    }
+
+    // SAFETY: the link is read from where it is written.
+    unsafe impl Link for Node {
+        unsafe fn next(node: NonNull<Self>) -> *mut Self {
+            // SAFETY: the caller's own node.
+            unsafe { node.as_ref() }.next.with(|next| unsafe { *next })
+        }
+
+        unsafe fn set_next(node: NonNull<Self>, next: *mut Self) {
+            // SAFETY: the caller's own node.
+            unsafe { node.as_ref() }.next.with_mut(|place| unsafe { *place = next });
+        }
+    }
+
+    /// A heap as the protocol sees it: an inbox, and something that only the owner may touch.
+    struct Owned {
+        inbox: Inbox<Node>,
+        /// The sum of the contents of all nodes that came home.
+        home: UnsafeCell<u32>,
+    }
+
+    // SAFETY: `home` is touched by the owner alone, which is what the models show.
+    unsafe impl Send for Owned {}
+    // SAFETY: as above.
+    unsafe impl Sync for Owned {}
+
+    impl Owned {
+        fn new(orders: Orders) -> Arc<Self> {
+            let inbox = Inbox { orders, ..Inbox::new() };
+            Arc::new(Self { inbox, home: UnsafeCell::new(0) })
+        }
+
+        fn bring_home(&self, nodes: Nodes<Node>) {
+            for node in nodes {
+                // SAFETY: a node that comes out belongs to whoever takes it; it was boxed.
+                let node = unsafe { Box::from_raw(node.as_ptr()) };
+                // SAFETY: the node is ours.
+                let contents = node.contents.with(|contents| unsafe { *contents });
+                // SAFETY: only the owner calls this.
+                self.home.with_mut(|home| unsafe { *home += contents });
+            }
+        }
+
+        fn free(&self, contents: u32) {
+            if let Some(chain) = self.inbox.push(chain(contents)) {
+                self.bring_home(chain.into_nodes());
+                self.close();
+            }
+        }
+
+        fn close(&self) {
+            while !self.inbox.abandon() {
+                self.bring_home(self.inbox.take_all());
+            }
+        }
+
+        /// What an owner does to its heap.
+        fn work(&self) {
+            // SAFETY: only the owner calls this.
+            self.home.with_mut(|home| unsafe { *home += 10 });
+        }
+
+        fn home(&self) -> u32 {
+            // SAFETY: only the owner calls this.
+            self.home.with(|home| unsafe { *home })
+        }
+    }
+
+    fn chain(contents: u32) -> Chain<Node> {
+        let node =
+            Box::new(Node { next: UnsafeCell::new(ptr::null_mut()), contents: UnsafeCell::new(0) });
+        // Written apart from the making, as a block is.
+        // SAFETY: the node is ours.
+        node.contents.with_mut(|place| unsafe { *place = contents });
+        // SAFETY: the node is ours, and given away.
+        unsafe { Chain::of(NonNull::from(Box::leak(node))) }
+    }
+
+    fn spawn(owned: &Arc<Owned>, act: impl FnOnce(&Owned) + Send + 'static) -> impl FnOnce() {
+        let owned = Arc::clone(owned);
+        let thread = thread::spawn(move || act(&owned));
+        move || thread.join().unwrap()
+    }
+
+    /// Two nodes are freed one after the other while the owner takes what is there.
+    fn two_frees_meet_an_owner(orders: Orders) {
+        let owned = Owned::new(orders);
+        let owner = spawn(&owned, |owned| owned.bring_home(owned.inbox.take_all()));
+        owned.free(1);
+        owned.free(2);
+        owner();
+        owned.bring_home(owned.inbox.take_all());
+        assert_eq!(owned.home(), 3);
+    }
+
+    #[test]
+    fn every_remote_free_reaches_the_owner_once_with_its_contents() {
+        sync::model(|| two_frees_meet_an_owner(Orders::SOUND));
+    }
+
+    #[test]
+    fn a_push_without_release_is_rejected() {
+        sync::rejected(|| two_frees_meet_an_owner(Orders { push: Relaxed, ..Orders::SOUND }));
+    }
+
+    #[test]
+    fn a_take_without_acquire_is_rejected() {
+        sync::rejected(|| two_frees_meet_an_owner(Orders { take: Relaxed, ..Orders::SOUND }));
+    }
+
+    #[test]
+    fn two_threads_free_into_one_inbox_while_the_owner_takes_it() {
+        sync::model(|| {
+            let owned = Owned::new(Orders::SOUND);
+            let freers = [1, 2].map(|contents| spawn(&owned, move |owned| owned.free(contents)));
+            owned.bring_home(owned.inbox.take_all());
+            freers.into_iter().for_each(|freer| freer());
+            owned.bring_home(owned.inbox.take_all());
+            assert_eq!(owned.home(), 3);
+        });
+    }
+
+    /// The owner ends while its last block is freed elsewhere.
+    fn the_last_free_meets_the_owners_end(orders: Orders) {
+        let owned = Owned::new(orders);
+        let ending = spawn(&owned, |owned| {
+            owned.work();
+            owned.close();
+        });
+        owned.free(1);
+        ending();
+        assert!(owned.inbox.adopt(), "somebody closed it last");
+        assert_eq!(owned.home(), 11);
+    }
+
+    #[test]
+    fn the_last_remote_free_may_race_with_the_owners_end() {
+        sync::model(|| the_last_free_meets_the_owners_end(Orders::SOUND));
+    }
+
+    #[test]
+    fn an_abandonment_without_release_is_rejected() {
+        sync::rejected(|| {
+            the_last_free_meets_the_owners_end(Orders { abandon: Relaxed, ..Orders::SOUND });
+        });
+    }
+
+    #[test]
+    fn an_adoption_without_acquire_is_rejected() {
+        sync::rejected(|| {
+            the_last_free_meets_the_owners_end(Orders { adopt: Relaxed, ..Orders::SOUND });
+        });
+    }
+
+    /// An end in two steps: it looks whether something is here, and then says that nobody owns it.
+    fn close_in_two_steps(owned: &Owned) {
+        owned.bring_home(owned.inbox.take_all());
+        if owned.inbox.head.load(Acquire).is_null() {
+            owned.inbox.head.store(abandoned(), Release);
+        }
+    }
+
+    #[test]
+    fn an_abandonment_in_two_steps_is_rejected() {
+        sync::rejected(|| {
+            let owned = Owned::new(Orders::SOUND);
+            let freer = spawn(&owned, |owned| owned.free(1));
+            close_in_two_steps(&owned);
+            freer();
+            if owned.inbox.adopt() {
+                assert_eq!(owned.home(), 1);
+            } else {
+                owned.bring_home(owned.inbox.take_all());
+                assert_eq!(owned.home(), 1);
+            }
+        });
+    }
+
+    #[test]
+    fn two_threads_that_adopt_one_heap_do_not_both_get_it() {
+        sync::model(|| {
+            let owned = Owned::new(Orders::SOUND);
+            owned.close();
+            let adopt_and_use = |owned: &Owned| {
+                if owned.inbox.adopt() {
+                    owned.work();
+                    owned.close();
+                }
+            };
+            let adopter = spawn(&owned, adopt_and_use);
+            adopt_and_use(&owned);
+            adopter();
+            assert!(owned.inbox.adopt());
+            assert!([10, 20].contains(&owned.home()));
+        });
+    }
+
+    #[test]
+    fn an_adopter_and_a_remote_free_do_not_both_own_the_heap() {
+        sync::model(|| {
+            let owned = Owned::new(Orders::SOUND);
+            owned.close();
+            let freer = spawn(&owned, |owned| owned.free(1));
+            if owned.inbox.adopt() {
+                owned.bring_home(owned.inbox.take_all());
+                owned.close();
+            }
+            freer();
+            assert!(owned.inbox.adopt());
+            assert_eq!(owned.home(), 1);
+        });
+    }
+}

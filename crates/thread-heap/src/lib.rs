@@ -1,0 +1,63 @@
+//! The heap for many threads: a [`Heap`](obmalloc::Heap) for each, one list and one map between
+//! them.
+//!
+//! ```text
+//!   thread A                        thread B                       thread C has ended
+//!   ┌──────────────┐                ┌──────────────┐               ┌──────────────┐
+//!   │ thread heap  │                │ thread heap  │               │ thread heap  │
+//!   │   Heap       │◄── own blocks  │   Heap       │               │   Heap       │ abandoned:
+//!   │   inbox ◄────┼── A's blocks ──┼── outbox     │── C's blocks ─┼─► inbox      │ who frees
+//!   └──────┬───────┘   freed by B   └──────┬───────┘   freed by B  └──────┬───────┘ owns it for
+//!          │                               │                              │         a moment
+//!   ───────┴─────────── arenas ────────────┴──────────── arenas ──────────┴────────
+//!                one source, behind a lock that slow paths take
+//!                one arena map, read without a lock
+//! ```
+//!
+//! - **Whose is a block?** Its pool carries the tag of its heap, which is read without a lock. A
+//!   thread that frees its own block does what the single-owner heap does, with no atomics.
+//! - **A remote free** goes to the outbox of the freeing thread, and with up to 31 others for the
+//!   same heap into that heap's inbox, by one compare-and-swap. The owner takes the whole inbox
+//!   when it runs out of blocks at hand.
+//! - **A thread that ends** empties its inbox, gives back what arenas it can, and abandons its
+//!   heap. A starting thread adopts an abandoned heap as it is. Who frees a block into one that
+//!   nobody adopted becomes its owner for that moment: it frees the block, gives back what arenas
+//!   it can, and abandons the heap again. So the last free gives the last arena back.
+//!
+//! # What happens before what
+//!
+//! | from | to | by | without it fails |
+//! | --- | --- | --- | --- |
+//! | a block's last use, the link written into it | its reuse by the owner | inbox: push Release, take Acquire | `a_push_without_release_is_rejected` |
+//! | all that an owner did to its heap | what the next owner does | inbox: abandon Release, adopt Acquire | `an_abandonment_without_release_is_rejected` |
+//! | the making of a thread heap | its adoption by another thread | registry: add Release, walk Acquire | `a_heap_registered_without_release_is_rejected` |
+//! | the zeroes of a node of the arena map | a look-up in it | map: publish Release, find Acquire | `a_leaf_published_relaxed_is_rejected` (obmalloc) |
+//! | an arena's entry in the map | a look-up of a block in it | whatever brought the block to the reader | |
+//!
+//! # Fork
+//!
+//! The child of a process with many threads has the forking thread alone. Its heap goes on. The
+//! heaps of the other threads may have been in the middle of anything, so they stay as they are:
+//! their blocks can be freed (into an inbox that nobody empties), their memory is not used again.
+//! The one lock must be held across the fork: see [`Heaps::close_source`].
+
+#![cfg_attr(loom, expect(dead_code, reason = "what `current` alone uses"))]
+
+// A model passes handles: loom's types cannot be in a static.
+#[cfg(not(loom))]
+mod current;
+mod heaps;
+mod inbox;
+mod link;
+mod outbox;
+mod parts;
+mod registry;
+mod shared_arenas;
+mod thread_heap;
+
+#[cfg(not(loom))]
+pub use current::{CurrentHeaps, PerThread, close_for_fork};
+pub use heaps::{Heaps, SourceGuard};
+pub use parts::Parts;
+pub use shared_arenas::SharedArenas;
+pub use thread_heap::ThreadHeap;

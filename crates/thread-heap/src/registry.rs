@@ -1,0 +1,132 @@
+//! Every thread heap there ever was, owned or abandoned: a list that only grows.
+//!
+//! A heap is registered once, when it is made, and adopted again and again; so the list is as long
+//! as the most threads that ever had a heap at the same time.
+
+use std::ptr::{self, NonNull};
+
+use sync::atomic::{
+    AtomicPtr,
+    Ordering::{self, Acquire, Relaxed, Release},
+};
+
+/// Something that can be in a registry, once.
+///
+/// # Safety
+///
+/// [`next`](Registered::next) is always the same cell of the object.
+pub(crate) unsafe trait Registered: Sized {
+    /// The registry's link to the object that was registered before.
+    fn next(&self) -> &AtomicPtr<Self>;
+}
+
+/// A list of objects that live for ever.
+#[derive(Debug)]
+pub(crate) struct Registry<T> {
+    /// # Invariant
+    ///
+    /// Null, or an object that lives for ever, from which links lead over others to null.
+    first: AtomicPtr<T>,
+}
+
+impl<T: Registered + 'static> Registry<T> {
+    sync::const_unless_model! {
+        /// Nothing is registered.
+        pub(crate) fn new() -> Self {
+            Self { first: AtomicPtr::new(ptr::null_mut()) }
+        }
+    }
+
+    /// Registers `object`, which is in no registry yet.
+    pub(crate) fn add(&self, object: &'static T) {
+        self.add_with(Release, object);
+    }
+
+    fn add_with(&self, order: Ordering, object: &'static T) {
+        let place = ptr::from_ref(object).cast_mut();
+        let mut first = self.first.load(Relaxed);
+        loop {
+            object.next().store(first, Relaxed);
+            // INVARIANT: the object lives for ever, and links to the others.
+            match self.first.compare_exchange_weak(first, place, order, Relaxed) {
+                Ok(_) => return,
+                Err(now) => first = now,
+            }
+        }
+    }
+
+    /// The objects, the last one registered first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &'static T> {
+        let object = |place: *mut T| {
+            // SAFETY: the invariant: the object lives for ever, and is only ever shared.
+            NonNull::new(place).map(|place| unsafe { place.as_ref() })
+        };
+        let first = object(self.first.load(Acquire));
+        std::iter::successors(first, move |at: &&'static T| object(at.next().load(Relaxed)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sync::{Arc, UnsafeCell, thread};
+
+    use super::*;
+
+    struct Item {
+        next: AtomicPtr<Item>,
+        contents: UnsafeCell<u32>,
+    }
+
+    // SAFETY: `contents` is only read once the item is registered.
+    unsafe impl Sync for Item {}
+
+    // SAFETY: the field is always the same.
+    unsafe impl Registered for Item {
+        fn next(&self) -> &AtomicPtr<Self> {
+            &self.next
+        }
+    }
+
+    fn item(contents: u32) -> &'static Item {
+        let item = Item { next: AtomicPtr::new(ptr::null_mut()), contents: UnsafeCell::new(0) };
+        // SAFETY: the item is ours until it is registered.
+        item.contents.with_mut(|place| unsafe { *place = contents });
+        Box::leak(Box::new(item))
+    }
+
+    fn sum(registry: &Registry<Item>) -> u32 {
+        // SAFETY: nobody writes to a registered item.
+        registry.iter().map(|item| item.contents.with(|contents| unsafe { *contents })).sum()
+    }
+
+    #[test]
+    fn heaps_made_at_once_are_all_registered() {
+        sync::model(|| {
+            let registry = Arc::new(Registry::new());
+            let other = Arc::clone(&registry);
+            let maker = thread::spawn(move || other.add(item(1)));
+            registry.add(item(2));
+            maker.join().unwrap();
+            assert_eq!(sum(&registry), 3);
+        });
+    }
+
+    fn a_walk_meets_a_registration(order: Ordering) {
+        let registry = Arc::new(Registry::new());
+        let other = Arc::clone(&registry);
+        let walker = thread::spawn(move || assert!([0, 1, 3].contains(&sum(&other))));
+        registry.add_with(order, item(1));
+        registry.add_with(order, item(2));
+        walker.join().unwrap();
+    }
+
+    #[test]
+    fn a_walk_sees_registered_heaps_whole() {
+        sync::model(|| a_walk_meets_a_registration(Release));
+    }
+
+    #[test]
+    fn a_heap_registered_without_release_is_rejected() {
+        sync::rejected(|| a_walk_meets_a_registration(Relaxed));
+    }
+}

@@ -1,0 +1,67 @@
+//! The arenas of one thread heap: from the source that all share, entered in the map as its own.
+
+use std::{ffi::CStr, fmt, ptr::NonNull};
+
+use raw_mem::{Advice, AdviseError, ArenaSize, ArenaSource, MapError};
+
+use crate::{
+    heaps::{Heaps, OURS},
+    parts::Parts,
+};
+
+/// A thread heap's way to the shared source; for the heap of no thread, a way to nowhere.
+pub struct SharedArenas<P: Parts>(Option<&'static Heaps<P>>);
+
+impl<P: Parts> SharedArenas<P> {
+    pub(crate) const NONE: Self = Self(None);
+
+    pub(crate) const fn of(heaps: &'static Heaps<P>) -> Self {
+        Self(Some(heaps))
+    }
+}
+
+// SAFETY: the arenas are those of the shared source, which hands each out once.
+unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
+    fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+        let exhausted = MapError::Exhausted { size };
+        let heaps = self.0.ok_or(exhausted)?;
+        let arena = heaps.close_source().map(size)?;
+        if heaps.map().publish(arena.addr().get(), OURS, heaps.lower()) {
+            return Ok(arena);
+        }
+        // SAFETY: it was mapped just now, and nobody has seen it.
+        unsafe { heaps.close_source().unmap(arena, size) };
+        Err(exhausted)
+    }
+
+    unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
+        let Some(heaps) = self.0 else { return };
+        // Before its memory goes: from then on the address may be anyone's.
+        heaps.map().retract(arena.addr().get());
+        // SAFETY: the caller's promise, which is about the shared source as well.
+        unsafe { heaps.close_source().unmap(arena, size) }
+    }
+
+    unsafe fn advise(
+        &mut self,
+        start: NonNull<u8>,
+        len: usize,
+        advice: Advice,
+    ) -> Result<(), AdviseError> {
+        let heaps = self.0.ok_or(AdviseError::Unsupported { advice })?;
+        // SAFETY: the caller's promise, which is about the shared source as well.
+        unsafe { heaps.close_source().advise(start, len, advice) }
+    }
+
+    fn name(&mut self, name: &'static CStr) {
+        if let Some(heaps) = self.0 {
+            heaps.close_source().name(name);
+        }
+    }
+}
+
+impl<P: Parts> fmt::Debug for SharedArenas<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "SharedArenas" } else { "SharedArenas::NONE" })
+    }
+}

@@ -1,0 +1,229 @@
+//! The heap of one thread: a single-owner heap, an inbox and an outbox.
+
+use std::{cell::UnsafeCell, fmt, ptr::NonNull};
+
+use obmalloc::{BlockPtr, Heap, HeapTag, SizeClass, Stats};
+use sync::atomic::AtomicPtr;
+
+use crate::{
+    inbox::Inbox,
+    link::{FreeBlock, Nodes},
+    outbox::{Outbox, Parcel},
+    parts::Parts,
+    registry::Registered,
+    shared_arenas::SharedArenas,
+};
+
+/// The single-owner heap inside.
+type OwnHeap<P> = Heap<SharedArenas<P>, <P as Parts>::Lower, <P as Parts>::Geometry>;
+
+/// A heap that has one owner at a time, and whose blocks any thread may free.
+///
+/// The owner is the thread that opened it ([`Heaps::open`]), until it closes it
+/// ([`Heaps::close`]). The unsafe methods are for the owner alone.
+#[repr(C)]
+pub struct ThreadHeap<P: Parts> {
+    /// # Invariant
+    ///
+    /// Entered by the owner alone.
+    own: UnsafeCell<OwnHeap<P>>,
+    /// # Invariant
+    ///
+    /// Entered by the owner alone.
+    outbox: UnsafeCell<Outbox<Self>>,
+    /// Keeps what others write on another cache line than what the owner reads.
+    _apart: [u8; 128],
+    pub(crate) inbox: Inbox<FreeBlock>,
+    next: AtomicPtr<Self>,
+}
+
+// SAFETY: the cells are entered by the owner alone, and ownership passes from thread to thread
+// with everything done before it (the table in the crate's page); the rest is atomics.
+unsafe impl<P: Parts> Sync for ThreadHeap<P> {}
+
+// SAFETY: `next` is one field.
+unsafe impl<P: Parts> Registered for ThreadHeap<P> {
+    fn next(&self) -> &AtomicPtr<Self> {
+        &self.next
+    }
+}
+
+impl<P: Parts> ThreadHeap<P> {
+    sync::const_unless_model! {
+        /// A heap over `arenas`, whose blocks carry `tag`.
+        pub(crate) fn new(arenas: SharedArenas<P>, lower: P::Lower, tag: HeapTag) -> Self {
+            Self {
+                own: UnsafeCell::new(Heap::with_tag(arenas, lower, tag)),
+                outbox: UnsafeCell::new(Outbox::new()),
+                _apart: [0; 128],
+                inbox: Inbox::new(),
+                next: AtomicPtr::new(std::ptr::null_mut()),
+            }
+        }
+    }
+
+    /// The tag that every block of this heap carries.
+    #[inline]
+    pub fn tag(&self) -> HeapTag {
+        HeapTag(std::ptr::from_ref(self).cast())
+    }
+
+    /// The heap whose block is at `start`.
+    ///
+    /// # Safety
+    ///
+    /// `start` lies in a block in use of a thread heap of these types.
+    #[inline]
+    pub(crate) unsafe fn of_block(start: NonNull<u8>) -> NonNull<Self> {
+        // SAFETY: the caller's promise.
+        let HeapTag(heap) = unsafe { OwnHeap::<P>::tag_of(start) };
+        // SAFETY: the tag of such a block is the address of its heap.
+        unsafe { NonNull::new_unchecked(heap.cast_mut().cast()) }
+    }
+
+    /// Takes a block of `class` that is at hand: the fast path.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the owner, or the heap never has an arena.
+    #[inline]
+    pub unsafe fn alloc_listed(&self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
+        // SAFETY: the owner alone enters; a heap without arenas has nothing that changes.
+        unsafe { &*self.own.get() }.alloc_listed(class)
+    }
+
+    /// Takes a block of `class`: what others freed comes home first.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the owner.
+    pub unsafe fn alloc(&self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
+        // SAFETY: the caller's promise.
+        unsafe { self.bring_home(self.inbox.take_all()) };
+        // SAFETY: the owner alone enters.
+        unsafe { &mut *self.own.get() }.alloc(class)
+    }
+
+    /// Takes a block of this heap back.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the owner, and the block is this heap's.
+    #[inline]
+    pub unsafe fn free(&self, block: BlockPtr) {
+        // SAFETY: the owner alone enters; the block is this heap's.
+        unsafe { (*self.own.get()).free(block) };
+    }
+
+    /// The bytes of a block of any heap of these types.
+    ///
+    /// # Safety
+    ///
+    /// As said; the caller holds the block.
+    #[inline]
+    pub(crate) unsafe fn size_of_block(start: NonNull<u8>) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { OwnHeap::<P>::size_at(start) }
+    }
+
+    /// Puts a block of another heap in the outbox; returns what must be sent now.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the owner, and gives up a block of `receiver`.
+    #[inline]
+    pub(crate) unsafe fn post(
+        &self,
+        receiver: NonNull<Self>,
+        block: BlockPtr,
+    ) -> Option<Parcel<Self>> {
+        let block = block.into_start().cast();
+        // SAFETY: the owner alone enters; the block is the receiver's, and given up.
+        unsafe { (*self.outbox.get()).add(receiver, block) }
+    }
+
+    /// Takes what waits in the outbox.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the owner.
+    pub(crate) unsafe fn posted(&self) -> Option<Parcel<Self>> {
+        // SAFETY: the owner alone enters.
+        unsafe { &mut *self.outbox.get() }.take()
+    }
+
+    /// Frees blocks of this heap that came from elsewhere.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the owner, and the blocks are this heap's.
+    pub(crate) unsafe fn bring_home(&self, blocks: Nodes<FreeBlock>) {
+        for block in blocks {
+            // SAFETY: a node is the start of a block, which its sender gave up.
+            let block = unsafe { BlockPtr::from_start(block.cast()) };
+            // SAFETY: the caller's promise.
+            unsafe { self.free(block) };
+        }
+    }
+
+    /// Brings everything home, gives back what arenas can go, and leaves the heap without an
+    /// owner.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the owner, and is so no longer.
+    pub(crate) unsafe fn abandon(&self) {
+        loop {
+            // SAFETY: the caller is the owner until `abandon` succeeds.
+            unsafe { self.bring_home(self.inbox.take_all()) };
+            // SAFETY: as above.
+            unsafe { &mut *self.own.get() }.give_back_empty_arena();
+            if self.inbox.abandon() {
+                return;
+            }
+        }
+    }
+
+    /// Counts what is in use, by walking the heap. O(pools).
+    ///
+    /// # Safety
+    ///
+    /// The caller is the owner.
+    pub unsafe fn stats(&self) -> Stats {
+        // SAFETY: the owner alone enters.
+        unsafe { &*self.own.get() }.stats()
+    }
+
+    /// Asserts every rule of the single-owner heap. For tests.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the owner.
+    ///
+    /// # Panics
+    ///
+    /// When a rule does not hold.
+    pub unsafe fn check_invariants(&self) {
+        // SAFETY: the owner alone enters.
+        unsafe { &*self.own.get() }.check_invariants();
+    }
+}
+
+/// Sends a parcel: into the receiver's inbox, or, if nobody owns the receiver, by owning it for
+/// this moment.
+pub(crate) fn send<P: Parts>(parcel: Parcel<ThreadHeap<P>>) {
+    // SAFETY: a receiver is a registered heap, and those live for ever.
+    let receiver: &ThreadHeap<P> = unsafe { parcel.receiver.as_ref() };
+    if let Some(chain) = receiver.inbox.push(parcel.chain) {
+        // SAFETY: the chain came back, so we are the owner; the blocks are the receiver's.
+        unsafe { receiver.bring_home(chain.into_nodes()) };
+        // SAFETY: as above, until this returns.
+        unsafe { receiver.abandon() };
+    }
+}
+
+impl<P: Parts> fmt::Debug for ThreadHeap<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ThreadHeap({:p})", std::ptr::from_ref::<Self>(self))
+    }
+}
