@@ -86,6 +86,19 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         SizeClass::of(if B::Geometry::ZERO_IN_POOLS { cmp::max(size, 1) } else { size })
     }
 
+    /// A block of `size` bytes, of a class, stays where it is when `new_size` bytes are asked for.
+    #[inline]
+    fn stays(size: usize, new_size: usize) -> bool {
+        let fits = new_size <= size;
+        let needs_it = 4 * new_size > 3 * size;
+        match B::Geometry::REALLOC {
+            ReallocRule::ThreeQuarters => fits && needs_it,
+            ReallocRule::WithinClass => {
+                fits && (needs_it || Self::class(new_size) == Self::class(size))
+            }
+        }
+    }
+
     /// A block of `class` by any means, from the layer below if there is no other.
     #[cold]
     #[inline(never)]
@@ -111,19 +124,6 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         // SAFETY: the caller's promise; the block is replaced, so it is ours alone.
         unsafe { self.heap.free(BlockPtr::from_start(ptr)) };
         Some(new)
-    }
-}
-
-/// A block of `size` bytes stays where it is when `new_size` are asked for.
-#[inline]
-fn stays<G: Geometry>(size: usize, new_size: usize) -> bool {
-    let fits = new_size <= size;
-    let needs_it = 4 * new_size > 3 * size;
-    match G::REALLOC {
-        ReallocRule::ThreeQuarters => fits && needs_it,
-        ReallocRule::WithinClass => {
-            fits && (needs_it || SizeClass::<G>::of(new_size) == SizeClass::of(size))
-        }
     }
 }
 
@@ -159,7 +159,7 @@ unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
             // SAFETY: it is not the heap's, so it is a live block of the layer below.
             None => unsafe { self.lower.realloc(Some(ptr), size) },
             Some(_) if size > MAX_REQUEST => None,
-            Some(old) if stays::<B::Geometry>(old, size) => Some(ptr),
+            Some(old) if Self::stays(old, size) => Some(ptr),
             // SAFETY: it is a live block of the heap, of that size.
             Some(old) => unsafe { self.move_to(ptr, old, size) },
         }
