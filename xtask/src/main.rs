@@ -1,3 +1,38 @@
-//! The project's commands.
+//! The project's commands: `cargo xtask help` lists them.
 
-fn main() {}
+mod loom;
+mod python;
+mod suite;
+mod test_all;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+
+/// The commands of obmalloc.
+#[derive(Parser)]
+#[command(name = "cargo xtask", disable_help_subcommand = false)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs Python on our heap, compares it with other allocators, or says who serves what.
+    Python(python::Args),
+    /// Runs every test there is; the last line counts them.
+    TestAll(test_all::Args),
+    /// Runs CPython's own tests with and without our heap, and compares test by test.
+    TestPython(suite::Args),
+    /// Explores every loom model, and prints a table of them.
+    Loom(loom::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Python(args) => python::run(args),
+        Command::TestAll(args) => test_all::run(args),
+        Command::TestPython(args) => suite::run(args),
+        Command::Loom(args) => loom::run(args),
+    }
+}

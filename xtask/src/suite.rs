@@ -1,0 +1,9 @@
+//! To be filled.
+
+/// None yet.
+#[derive(clap::Args)]
+pub(crate) struct Args {}
+
+pub(crate) fn run(_args: Args) -> anyhow::Result<()> {
+    anyhow::bail!("not here yet")
+}
