@@ -113,6 +113,11 @@ impl<A: MemAlloc> Driver<A> {
         self.slots.free_all(&mut self.subject);
     }
 
+    /// How many slots were ever used: those that hold a block are below this.
+    pub fn slots(&self) -> usize {
+        self.slots.count()
+    }
+
     /// The allocator that is driven.
     pub fn alloc(&self) -> &A {
         &self.subject.alloc

@@ -136,7 +136,8 @@ unsafe impl<S: ArenaSource> ArenaSource for FailingArenas<S> {
 
 /// An allocator that counts its requests for memory (`malloc`, `calloc` and `realloc`), fails
 /// those that its [`Faults`] name, and sees to it that it gets back only what it handed out.
-#[derive(Debug, Default)]
+/// Clones are one and the same allocator.
+#[derive(Clone, Debug, Default)]
 pub struct FailingAlloc<A> {
     alloc: A,
     faults: Faults,

@@ -12,18 +12,17 @@
 //! - [`reference`](mod@reference): what every pool, block and arena must be after a sequence.
 //! - [`place`]: addresses as arena, pool and offset, so that heaps can be compared.
 //! - [`cpython`]: the allocator that all this is measured by.
+//! - [`property`]: how many inputs are tried, and which.
 //! - [`failing`]: sources and allocators that fail on demand.
 
 pub mod cpython;
-mod depth;
 pub mod drive;
 pub mod failing;
 pub mod op;
 pub mod place;
+pub mod property;
 #[forbid(unsafe_code)]
 pub mod reference;
 pub mod shadow;
 #[forbid(unsafe_code)]
 pub mod workload;
-
-pub use depth::depth;

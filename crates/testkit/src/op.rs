@@ -150,6 +150,11 @@ impl<B: Copy> Slots<B> {
         }
     }
 
+    /// How many slots were ever used: those that hold a block are below this.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// The slots that hold a block.
     pub fn live(&self) -> impl Iterator<Item = usize> {
         self.0.iter().enumerate().filter(|(_, held)| held.is_some()).map(|(slot, _)| slot)

@@ -224,21 +224,43 @@ fn op(sizes: Sizes) -> impl Strategy<Value = Op> {
     })
 }
 
+/// Phases, and the seed of what is left to chance in them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Script {
+    /// The seed.
+    pub seed: u64,
+    /// The phases, one after the other.
+    pub phases: Vec<Phase>,
+}
+
+impl Script {
+    /// The operations that the script stands for.
+    pub fn ops(&self) -> Vec<Op> {
+        let mut player = Player::new(self.seed);
+        self.phases.iter().flat_map(|phase| player.play(phase)).collect()
+    }
+}
+
 /// Phases that fill up to `arenas` arenas of `rules` and drain them again, in all ways.
-pub fn phases(rules: &Rules, arenas: usize) -> impl Strategy<Value = Vec<Op>> + use<> {
-    (any::<u64>(), prop::collection::vec(phase(rules, arenas), 2..7)).prop_map(|(seed, phases)| {
-        let mut player = Player::new(seed);
-        phases.iter().flat_map(|phase| player.play(phase)).collect()
+pub fn phases(rules: &Rules, arenas: usize) -> impl Strategy<Value = Script> + use<> {
+    let rest = prop::collection::vec(phase(rules, arenas), 1..6);
+    (any::<u64>(), fill(rules, arenas), rest).prop_map(|(seed, fill, mut phases)| {
+        phases.insert(0, fill);
+        Script { seed, phases }
     })
 }
 
-/// One phase; a fill takes up to `arenas` arenas, whatever the sizes.
-pub fn phase(rules: &Rules, arenas: usize) -> impl Strategy<Value = Phase> + use<> {
+/// A fill that takes up to `arenas` arenas, whatever the sizes.
+fn fill(rules: &Rules, arenas: usize) -> impl Strategy<Value = Phase> + use<> {
     let (room, step) = (arenas * rules.arena_size, rules.alignment);
-    let fill = (Sizes::any(rules), 1..=16_usize).prop_map(move |(sizes, sixteenths)| {
+    (Sizes::any(rules), 1..=16_usize).prop_map(move |(sizes, sixteenths)| {
         let blocks = (room / 16 * sixteenths / sizes.mean().max(step)).max(1);
         Phase::Fill { sizes, blocks }
-    });
+    })
+}
+
+/// Any phase.
+fn phase(rules: &Rules, arenas: usize) -> impl Strategy<Value = Phase> + use<> {
     let order = prop::sample::select(vec![Order::Forward, Order::Backward, Order::Shuffled]);
     let drain = (order, prop::sample::select(vec![0, 0, 2, 10, 100, 1000]))
         .prop_map(|(order, keep_one_in)| Phase::Drain { order, keep_one_in });
@@ -246,7 +268,7 @@ pub fn phase(rules: &Rules, arenas: usize) -> impl Strategy<Value = Phase> + use
         (Sizes::any(rules), 1..1000_usize).prop_map(|(sizes, ops)| Phase::Churn { sizes, ops });
     let resize =
         (Sizes::any(rules), 1..500_usize).prop_map(|(sizes, ops)| Phase::Resize { sizes, ops });
-    prop_oneof![3 => fill, 3 => drain, 1 => churn, 1 => resize]
+    prop_oneof![3 => fill(rules, arenas), 3 => drain, 1 => churn, 1 => resize]
 }
 
 impl Sizes {
@@ -268,10 +290,7 @@ mod tests {
             Phase::Churn { sizes: Sizes::of([16, 32]), ops: 50 },
             Phase::Drain { order: Order::Shuffled, keep_one_in: 3 },
         ];
-        let play = |seed| {
-            let mut player = Player::new(seed);
-            phases.iter().flat_map(|phase| player.play(phase)).collect::<Vec<_>>()
-        };
+        let play = |seed| Script { seed, phases: phases.to_vec() }.ops();
         assert_eq!(play(1), play(1));
         assert_ne!(play(1), play(2));
     }

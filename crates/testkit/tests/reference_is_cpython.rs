@@ -4,17 +4,13 @@
 //!
 //! All that the tests of the heap take from the reference rests on this.
 
-use proptest::{
-    strategy::{Strategy, ValueTree},
-    test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
-};
 use testkit::{
     cpython::{Interpreter, Vtable, in_each},
-    depth,
     drive::Driver,
     failing::{Faults, Plan},
     op::{Op, Outcome, Slots},
     place::Spot,
+    property::{depth, samples},
     reference::{Block, Reference},
     workload::{self, Order, Phase, Player, Sizes},
 };
@@ -100,23 +96,12 @@ impl Pair {
     }
 }
 
-/// `count` samples of `workloads`, the same in every run.
-fn samples(
-    workloads: impl Strategy<Value = Vec<Op>>,
-    count: u32,
-    seed: u8,
-) -> impl Iterator<Item = Vec<Op>> {
-    let rng = TestRng::from_seed(RngAlgorithm::XorShift, &[seed + 1; 16]);
-    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-    (0..count).map(move |_| workloads.new_tree(&mut runner).expect("it has no filter").current())
-}
-
 #[test]
 fn random_sequences_take_the_same_shape() {
     in_each("random_sequences_take_the_same_shape", |python| {
         let rules = python.rules();
         let mut pair = Pair::new(python);
-        for ops in samples(workload::random(&rules), 200 * depth(), 0) {
+        for ops in samples(200, workload::random(&rules)) {
             pair.run(&ops);
         }
         pair.free_all();
@@ -130,8 +115,8 @@ fn arenas_that_fill_and_drain_take_the_same_shape() {
         let rules = python.rules();
         let mut pair = Pair::new(python);
         let arenas = (6 << 20) / rules.arena_size;
-        for ops in samples(workload::phases(&rules, arenas), 8 * depth(), 1) {
-            pair.run(&ops);
+        for script in samples(8, workload::phases(&rules, arenas)) {
+            pair.run(&script.ops());
             pair.free_all();
         }
         assert_eq!(pair.python.arenas().mapped(), usize::from(rules.keep_last));
@@ -167,9 +152,9 @@ fn heaps_without_arenas_to_be_had_take_the_same_shape() {
         let rules = python.rules();
         let mut pair = Pair::new(python);
         let plans = [Plan::Every(2), Plan::Nth(1), Plan::From(3), Plan::Every(7)];
-        for (at, ops) in samples(workload::phases(&rules, 3), 8 * depth(), 2).enumerate() {
+        for (at, script) in samples(8, workload::phases(&rules, 3)).enumerate() {
             pair.fail_arenas(plans[at % plans.len()]);
-            pair.run(&ops);
+            pair.run(&script.ops());
         }
         pair.free_all();
         pair.report();

@@ -8,12 +8,12 @@
 use std::{
     env,
     io::Write,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Output},
     thread,
 };
 
-use super::{Interpreter, libpythons};
+use super::{Interpreter, Libpython, libpythons};
 
 /// Tells the child which library it is the child for.
 const LIBPYTHON: &str = "TESTKIT_LIBPYTHON";
@@ -25,8 +25,8 @@ const LIBPYTHON: &str = "TESTKIT_LIBPYTHON";
 ///
 /// # Panics
 ///
-/// Panics when a child fails, with what it wrote. Where no libpython is found and none was named
-/// in `OBMALLOC_PYTHONS`, says so on stderr, whether or not output is captured, and returns.
+/// Panics when a child fails, with what it wrote. Where no libpython is found, says so on stderr,
+/// whether or not output is captured, and returns.
 pub fn in_each(test: &str, body: impl FnOnce(Interpreter)) {
     if let Some(libpython) = env::var_os(LIBPYTHON) {
         // SAFETY: `libpythons` finds only releases; this process was made for this one.
@@ -35,26 +35,23 @@ pub fn in_each(test: &str, body: impl FnOnce(Interpreter)) {
     }
     let libpythons = libpythons();
     if libpythons.is_empty() {
-        assert!(env::var_os("OBMALLOC_PYTHONS").is_none(), "OBMALLOC_PYTHONS names no libpython");
         let _ = writeln!(std::io::stderr(), "{test}: SKIPPED, for want of a shared libpython");
         return;
     }
     let failures: Vec<_> = thread::scope(|scope| {
         let children: Vec<_> =
-            libpythons.iter().map(|path| scope.spawn(move || run_child(test, path))).collect();
+            libpythons.iter().map(|python| scope.spawn(|| run_child(test, python))).collect();
         children.into_iter().filter_map(|child| child.join().expect("it waits")).collect()
     });
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// Runs the child for `libpython`; what it wrote, if it failed.
-fn run_child(test: &str, libpython: &PathBuf) -> Option<String> {
+/// Runs the child for `python`; what it wrote, if it failed.
+fn run_child(test: &str, python: &Libpython) -> Option<String> {
     let binary = env::current_exe().expect("a test has a binary");
     let mut child = Command::new(binary);
-    child.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(LIBPYTHON, libpython);
-    if let Some(prefix) = libpython.parent().and_then(Path::parent) {
-        child.env("PYTHONHOME", prefix);
-    }
+    child.args([test, "--exact", "--nocapture", "--test-threads=1"]);
+    child.env(LIBPYTHON, &python.path).env("PYTHONHOME", &python.home);
     // Nothing of these may choose another allocator, or another library.
     for variable in ["PYTHONMALLOC", "PYTHONDEVMODE", "PYTHONMALLOCSTATS", "LD_PRELOAD"] {
         child.env_remove(variable);
@@ -63,5 +60,5 @@ fn run_child(test: &str, libpython: &PathBuf) -> Option<String> {
     let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     let passed = status.success() && stdout.contains("1 passed");
     print!("{stdout}");
-    (!passed).then(|| format!("{}: {status}\n{stdout}{stderr}", libpython.display()))
+    (!passed).then(|| format!("{}: {status}\n{stdout}{stderr}", python.path.display()))
 }

@@ -5,43 +5,60 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// A shared libpython, and the installation that it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Libpython {
+    /// The library's file.
+    pub path: PathBuf,
+    /// Where its standard library is, as `PYTHONHOME` wants it.
+    pub home: PathBuf,
+}
+
 /// The libpythons that can be started, sorted by path.
 ///
 /// `OBMALLOC_PYTHONS` names interpreters (`PREFIX/bin/python3`), as a list of the form of `PATH`;
-/// without it the versions that pyenv has installed are taken. Interpreters that are linked
-/// statically have no library to load and are left out, as are versions without known rules.
-pub fn libpythons() -> Vec<PathBuf> {
-    let mut found: Vec<_> = prefixes().iter().flat_map(|prefix| in_prefix(prefix)).collect();
+/// without it those on the `PATH` and those that pyenv has installed are taken. Interpreters that
+/// are linked statically have no library to load and are left out, as are versions without known
+/// rules.
+pub fn libpythons() -> Vec<Libpython> {
+    let homes = match env::var_os("OBMALLOC_PYTHONS") {
+        Some(list) => env::split_paths(&list).filter_map(|python| home_of(&python)).collect(),
+        None => default_homes(),
+    };
+    let mut found: Vec<_> = homes.iter().flat_map(|home| in_home(home)).collect();
     found.sort();
     found.dedup();
     found
 }
 
-fn prefixes() -> Vec<PathBuf> {
-    match env::var_os("OBMALLOC_PYTHONS") {
-        Some(list) => env::split_paths(&list).filter_map(|python| prefix_of(&python)).collect(),
-        None => pyenv().map_or_else(Vec::new, |versions| entries(&versions)),
-    }
+fn default_homes() -> Vec<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let on_path = env::split_paths(&path).filter_map(|folder| home_of(&folder.join("python3")));
+    let root = env::var_os("PYENV_ROOT").map(PathBuf::from);
+    let root = root.or_else(|| Some(env::home_dir()?.join(".pyenv")));
+    let in_pyenv = root.map_or_else(Vec::new, |root| entries(&root.join("versions")));
+    on_path.chain(in_pyenv).collect()
 }
 
 /// The prefix of `PREFIX/bin/python3`, symbolic links followed.
-fn prefix_of(python: &Path) -> Option<PathBuf> {
+fn home_of(python: &Path) -> Option<PathBuf> {
     Some(python.canonicalize().ok()?.parent()?.parent()?.to_owned())
-}
-
-fn pyenv() -> Option<PathBuf> {
-    let root = env::var_os("PYENV_ROOT").map(PathBuf::from);
-    root.or_else(|| Some(env::home_dir()?.join(".pyenv"))).map(|root| root.join("versions"))
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
     folder.read_dir().into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
 
-fn in_prefix(prefix: &Path) -> Vec<PathBuf> {
-    let mut found = entries(&prefix.join("lib"));
-    found.retain(|path| minor(path).is_some_and(|minor| (7..=14).contains(&minor)));
-    found
+/// The libraries under `home`: in `lib`, in `lib64`, and in `lib/x86_64-linux-gnu` and its like.
+fn in_home(home: &Path) -> Vec<Libpython> {
+    let libraries = entries(&home.join("lib"));
+    let of_a_platform = |path: &&PathBuf| path.to_string_lossy().ends_with("-linux-gnu");
+    let deeper: Vec<_> =
+        libraries.iter().filter(of_a_platform).flat_map(|folder| entries(folder)).collect();
+    let all = libraries.into_iter().chain(deeper).chain(entries(&home.join("lib64")));
+    all.filter(|path| minor(path).is_some_and(|minor| (7..=14).contains(&minor)))
+        .map(|path| Libpython { path, home: home.to_owned() })
+        .collect()
 }
 
 /// 13 of `libpython3.13.so.1.0`; `None` of other files, and of builds with an ABI flag that changes

@@ -29,7 +29,11 @@ use self::{
     arena_hook::ArenaHook,
     vtable::{ArenaVtable, MEM, OBJ, RAW},
 };
-pub use self::{each::in_each, find::libpythons, vtable::Vtable};
+pub use self::{
+    each::in_each,
+    find::{Libpython, libpythons},
+    vtable::Vtable,
+};
 use crate::{
     failing::Faults,
     place::ArenaLog,

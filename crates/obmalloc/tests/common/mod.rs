@@ -1,0 +1,138 @@
+//! A heap with everything around it that a test wants to see or to break, and every profile.
+
+#![allow(dead_code, unused_macros, unused_imports)]
+
+use std::ptr::NonNull;
+
+use obmalloc::{Access, Geometry, GilHeld, Heap, KnownArenas, Pymalloc, ReallocRule, Stats};
+use raw_mem::{Malloc, MmapArenas};
+use testkit::{
+    drive::Driver,
+    failing::{FailingAlloc, FailingArenas, Faults, LiveBlocks, Plan},
+    op::{Op, Outcome},
+    place::{ArenaLog, Spot},
+    reference::{Figures, Keep, Rules, Zero},
+};
+
+/// The layer below: malloc, which fails on demand.
+pub(crate) type Lower = FailingAlloc<Malloc>;
+/// Arenas, remembered in a map, which fail on demand.
+pub(crate) type Arenas<G> = KnownArenas<FailingArenas<MmapArenas>, Lower, G>;
+/// The heap under test.
+pub(crate) type TestHeap<G> = Heap<Arenas<G>, Lower, G>;
+/// The heap under test with the layer below it.
+pub(crate) type TestPymalloc<G> = Pymalloc<GilHeld<TestHeap<G>>, Lower>;
+
+/// The rules of `G`, as numbers.
+pub(crate) fn rules<G: Geometry>() -> Rules {
+    Rules {
+        alignment: G::ALIGNMENT,
+        threshold: G::SMALL_THRESHOLD,
+        pool_size: G::POOL_SIZE,
+        arena_size: G::ARENA_SIZE,
+        keep_last: G::KEEP_LAST_ARENA,
+        keep: match G::REALLOC {
+            ReallocRule::ThreeQuarters => Keep::AboveThreeQuarters,
+            ReallocRule::WithinClass => Keep::InClass,
+        },
+        zero: if G::ZERO_IN_POOLS { Zero::SmallestClass } else { Zero::Below },
+    }
+}
+
+/// A heap of geometry `G` under a driver, with a shadow.
+pub(crate) struct Rig<G: Geometry> {
+    pub(crate) driver: Driver<TestPymalloc<G>>,
+    /// The arenas that it has.
+    pub(crate) arenas: ArenaLog,
+    /// Whether arenas are to be had.
+    pub(crate) source: Faults,
+    /// Whether the layer below has memory.
+    pub(crate) lower: Faults,
+    /// What it has of the layer below.
+    pub(crate) below: LiveBlocks,
+}
+
+impl<G: Geometry> Rig<G> {
+    pub(crate) fn new() -> Self {
+        let (arenas, source, lower) = (ArenaLog::default(), Faults::default(), Faults::default());
+        let alloc = FailingAlloc::new(Malloc, lower.clone());
+        let below = alloc.live();
+        let mapped = FailingArenas::new(MmapArenas::new(), source.clone(), arenas.clone());
+        let heap = Heap::new(KnownArenas::new(mapped, alloc.clone()), alloc.clone());
+        // SAFETY: a rig is used by one thread, and no test enters the heap from inside.
+        let pymalloc = Pymalloc::new(unsafe { GilHeld::new(heap) }, alloc);
+        Self { driver: Driver::new(pymalloc, G::ALIGNMENT), arenas, source, lower, below }
+    }
+
+    /// Plays one operation.
+    pub(crate) fn step(&mut self, op: Op) -> Outcome<NonNull<u8>> {
+        self.driver.step(op)
+    }
+
+    /// Where a block lies; `None` in the layer below.
+    pub(crate) fn spot(&self, block: NonNull<u8>) -> Option<Spot> {
+        self.arenas.spot(block.addr().get(), G::ARENA_SIZE, G::POOL_SIZE)
+    }
+
+    /// Visits the heap.
+    pub(crate) fn heap<R>(&self, visit: impl FnOnce(&mut TestHeap<G>) -> R) -> R {
+        self.driver.alloc().access().enter(visit)
+    }
+
+    /// Asserts every rule of the crate's page.
+    pub(crate) fn check(&self) {
+        self.heap(|heap| heap.check_invariants());
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        self.driver.alloc().stats()
+    }
+
+    /// The figures, by way of the text.
+    pub(crate) fn figures(&self) -> Figures {
+        Figures::parse(&self.stats().to_string())
+    }
+
+    /// Whether an arena remains mapped when nothing is live, and arenas were had.
+    pub(crate) fn kept(&self) -> usize {
+        usize::from(G::KEEP_LAST_ARENA && self.arenas.ever() > 0)
+    }
+}
+
+/// How many arenas of `G` make up about `bytes`: at least two, at most a hundred.
+pub(crate) fn arenas_in<G: Geometry>(bytes: usize) -> usize {
+    (bytes / G::ARENA_SIZE).clamp(2, 100)
+}
+
+/// The tests named, once for each profile.
+macro_rules! for_every_profile {
+    ($($test:ident),+ $(,)?) => {
+        profile!(classes_8_to_256: obmalloc::Classes8To256 => $($test)+);
+        profile!(classes_8_to_512: obmalloc::Classes8To512 => $($test)+);
+        profile!(pools_4k_give_back_all: obmalloc::GiveBackAll<obmalloc::Pools4K> => $($test)+);
+        profile!(pools_4k: obmalloc::Pools4K => $($test)+);
+        profile!(pools_16k: obmalloc::Pools16K => $($test)+);
+        profile!(arenas_2m: obmalloc::Arenas2M => $($test)+);
+        profile!(tiny: obmalloc::Tiny => $($test)+);
+        profile!(tiny_give_back_all: obmalloc::GiveBackAll<obmalloc::Tiny> => $($test)+);
+        profile!(pools_16k_keep_in_class: obmalloc::KeepInClass<obmalloc::Pools16K> => $($test)+);
+        profile!(pools_16k_zero_in_pools: obmalloc::ZeroInPools<obmalloc::Pools16K> => $($test)+);
+        profile!(
+            tiny_keep_in_class_zero_in_pools:
+            obmalloc::KeepInClass<obmalloc::ZeroInPools<obmalloc::Tiny>> => $($test)+
+        );
+    };
+}
+
+macro_rules! profile {
+    ($profile:ident: $geometry:ty => $($test:ident)+) => {
+        mod $profile {
+            $(
+                #[test]
+                fn $test() {
+                    super::$test::<$geometry>();
+                }
+            )+
+        }
+    };
+}

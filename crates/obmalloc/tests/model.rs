@@ -1,0 +1,155 @@
+//! The heap against the shadow, with its own rules asserted after each step: no two live blocks
+//! overlap, contents survive, blocks are aligned; every arena goes back when everything is freed,
+//! and nothing of the layer below is left when the heap is dropped.
+
+#[macro_use]
+mod common;
+
+use common::{Rig, arenas_in, rules};
+use obmalloc::{Geometry, SizeClass};
+use testkit::{
+    op::{Op, Outcome},
+    property::check,
+    workload::{self, Order, Phase, Player, Sizes},
+};
+
+/// Plays `ops`, looking at everything after every `stride`-th of them.
+fn play<G: Geometry>(rig: &mut Rig<G>, ops: &[Op], stride: usize) {
+    for (nth, &op) in ops.iter().enumerate() {
+        let outcome = rig.step(op);
+        assert_ne!(outcome, Outcome::Refused, "operation {nth}: {op:?}");
+        if nth.is_multiple_of(stride) {
+            look_at_everything(rig);
+        }
+    }
+}
+
+fn look_at_everything<G: Geometry>(rig: &Rig<G>) {
+    rig.check();
+    rig.driver.shadow().check();
+    let stats = rig.stats();
+    assert_eq!(stats.bytes.total(), stats.arenas.current * G::ARENA_SIZE);
+    assert_eq!(stats.arenas.current, rig.arenas.mapped());
+    assert_eq!(stats.arenas.allocated, rig.arenas.ever());
+}
+
+/// Frees what is live, then drops the heap.
+fn leave_nothing<G: Geometry>(mut rig: Rig<G>) {
+    rig.driver.free_all();
+    look_at_everything(&rig);
+    assert!(rig.arenas.mapped() <= usize::from(G::KEEP_LAST_ARENA));
+    assert_eq!(rig.stats().bytes.in_use, 0);
+    let Rig { driver, arenas, below, .. } = rig;
+    drop(driver);
+    assert_eq!((arenas.mapped(), below.count()), (0, 0));
+}
+
+fn random_sequences_keep_every_rule_at_each_step<G: Geometry>() {
+    check(16, workload::random(&rules::<G>()), |ops| {
+        let mut rig = Rig::<G>::new();
+        play(&mut rig, &ops, 1);
+        leave_nothing(rig);
+    });
+}
+
+fn filling_and_draining_keeps_every_rule<G: Geometry>() {
+    let tiny = G::ARENA_SIZE < 4096;
+    let (cases, arenas, looks) =
+        if tiny { (16, 10, usize::MAX) } else { (4, arenas_in::<G>(1 << 20), 50) };
+    check(cases, workload::phases(&rules::<G>(), arenas), |script| {
+        let (mut rig, ops) = (Rig::<G>::new(), script.ops());
+        play(&mut rig, &ops, ops.len().div_ceil(looks).max(1));
+        leave_nothing(rig);
+    });
+}
+
+fn everything_freed_gives_every_arena_back_in_any_order<G: Geometry>() {
+    let arenas = arenas_in::<G>(1 << 20).max(3);
+    let blocks = arenas * G::ARENA_SIZE / G::SMALL_THRESHOLD;
+    for order in [Order::Forward, Order::Backward, Order::Shuffled] {
+        let (mut rig, mut player) = (Rig::<G>::new(), Player::new(1));
+        let fill = Phase::Fill { sizes: Sizes::of([G::SMALL_THRESHOLD]), blocks };
+        play(&mut rig, &player.play(&fill), blocks);
+        assert!(rig.arenas.mapped() >= arenas);
+        let drain = player.play(&Phase::Drain { order, keep_one_in: 0 });
+        play(&mut rig, &drain, blocks.div_ceil(20));
+        assert_eq!(rig.arenas.mapped(), usize::from(G::KEEP_LAST_ARENA), "{order:?}");
+        assert_eq!(rig.driver.shadow().blocks(), 0);
+        leave_nothing(rig);
+    }
+}
+
+fn the_kept_arena_is_used_again_and_none_is_mapped_for_it<G: Geometry>() {
+    let mut rig = Rig::<G>::new();
+    for round in 0..10 {
+        rig.step(Op::Malloc { slot: 0, size: 1 });
+        rig.step(Op::Free { slot: 0 });
+        let ever = if G::KEEP_LAST_ARENA { 1 } else { round + 1 };
+        assert_eq!(rig.arenas.ever(), ever);
+    }
+    leave_nothing(rig);
+}
+
+fn a_heap_that_rests_holds_no_arena_and_wakes_up<G: Geometry>() {
+    check(4, workload::random(&rules::<G>()), |ops| {
+        let mut rig = Rig::<G>::new();
+        for _ in 0..2 {
+            play(&mut rig, &ops, ops.len());
+            let used = rig.arenas.mapped();
+            rig.heap(|heap| heap.give_back_empty_arena());
+            look_at_everything(&rig);
+            assert!(rig.arenas.mapped() + 1 >= used);
+            rig.driver.free_all();
+            rig.heap(|heap| heap.give_back_empty_arena());
+            look_at_everything(&rig);
+            assert_eq!(rig.arenas.mapped(), 0);
+        }
+        leave_nothing(rig);
+    });
+}
+
+fn a_reset_gives_back_arenas_whose_blocks_live<G: Geometry>() {
+    let mut rig = Rig::<G>::new();
+    for size in (1..=G::SMALL_THRESHOLD).cycle().take(2_000) {
+        let class = SizeClass::of(size).unwrap();
+        assert!(rig.heap(|heap| heap.alloc(class)).is_some());
+    }
+    // SAFETY: the blocks above are not used.
+    rig.heap(|heap| unsafe { heap.reset() });
+    look_at_everything(&rig);
+    assert_eq!(rig.arenas.mapped(), 0);
+    play(&mut rig, &[Op::Malloc { slot: 0, size: 1 }], 1);
+    leave_nothing(rig);
+}
+
+fn an_address_is_ours_exactly_inside_the_arenas<G: Geometry>() {
+    let mut rig = Rig::<G>::new();
+    let blocks = 3 * G::ARENA_SIZE / G::SMALL_THRESHOLD;
+    let fill = Phase::Fill { sizes: Sizes::of([G::SMALL_THRESHOLD]), blocks };
+    play(&mut rig, &Player::new(0).play(&fill), blocks);
+    let ours = |address: usize| rig.heap(|heap| heap.source().holds(address));
+    let mapped: Vec<_> = rig.arenas.arenas().into_values().collect();
+    assert!(mapped.len() >= 3);
+    for &arena in &mapped {
+        let inside = [arena, arena + 1, arena + G::ARENA_SIZE / 2, arena + G::ARENA_SIZE - 1];
+        assert_eq!(inside.map(ours), [true; 4]);
+        let neighbours =
+            [arena - G::ARENA_SIZE, arena + G::ARENA_SIZE].map(|at| mapped.contains(&at));
+        assert_eq!([arena - 1, arena + G::ARENA_SIZE].map(ours), neighbours);
+    }
+    assert_eq!([0, 1, usize::MAX, usize::MAX / 2, 1 << 47].map(ours), [false; 5]);
+    rig.driver.free_all();
+    let ours = |address: usize| rig.heap(|heap| heap.source().holds(address));
+    let left = mapped.iter().filter(|&&arena| ours(arena)).count();
+    assert_eq!(left, usize::from(G::KEEP_LAST_ARENA));
+}
+
+for_every_profile!(
+    random_sequences_keep_every_rule_at_each_step,
+    filling_and_draining_keeps_every_rule,
+    everything_freed_gives_every_arena_back_in_any_order,
+    the_kept_arena_is_used_again_and_none_is_mapped_for_it,
+    a_heap_that_rests_holds_no_arena_and_wakes_up,
+    a_reset_gives_back_arenas_whose_blocks_live,
+    an_address_is_ours_exactly_inside_the_arenas,
+);

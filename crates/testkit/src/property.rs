@@ -1,0 +1,79 @@
+//! How many inputs a property is tried on, and which.
+//!
+//! The inputs are the same in every run, on every machine, until the environment asks for others:
+//! `OBMALLOC_TEST_DEPTH=20` tries twenty times as many, `OBMALLOC_TEST_SEED=7` other ones.
+
+use std::{env, fmt::Debug};
+
+use proptest::{
+    strategy::{Strategy, ValueTree},
+    test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
+};
+
+/// By how much tests run deeper than by default: `OBMALLOC_TEST_DEPTH`, or 1.
+///
+/// # Panics
+///
+/// Panics when the variable is not a number.
+pub fn depth() -> u32 {
+    number("OBMALLOC_TEST_DEPTH").unwrap_or(1)
+}
+
+fn number(variable: &str) -> Option<u32> {
+    let text = env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
+}
+
+fn runner(cases: u32) -> TestRunner {
+    let mut seed = [0x5a; 16];
+    seed[..4].copy_from_slice(&number("OBMALLOC_TEST_SEED").unwrap_or(0).to_le_bytes());
+    let config = Config {
+        cases: cases * depth(),
+        failure_persistence: None,
+        max_shrink_iters: 1_000,
+        ..Config::default()
+    };
+    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::XorShift, &seed))
+}
+
+/// Calls `holds`, which panics when it does not, with `cases` inputs.
+///
+/// # Panics
+///
+/// Panics with the smallest input found for which `holds` panics.
+pub fn check<T: Debug>(cases: u32, inputs: impl Strategy<Value = T>, holds: impl Fn(T)) {
+    let result = runner(cases).run(&inputs, |input| {
+        holds(input);
+        Ok(())
+    });
+    result.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// `cases` inputs, where one state goes on from input to input and none can be left out.
+///
+/// # Panics
+///
+/// Panics when `inputs` rejects too many of its own.
+pub fn samples<T: Debug>(cases: u32, inputs: impl Strategy<Value = T>) -> impl Iterator<Item = T> {
+    let mut runner = runner(cases);
+    (0..cases * depth())
+        .map(move |_| inputs.new_tree(&mut runner).expect("a strategy without a filter").current())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_inputs_are_the_same_in_every_run() {
+        let all = || samples(10, 0..1000).collect::<Vec<_>>();
+        assert_eq!(all(), all());
+        assert!(all().iter().any(|&sample| sample != all()[0]));
+    }
+
+    #[test]
+    #[should_panic(expected = "minimal failing input: 10")]
+    fn the_smallest_input_that_fails_is_told() {
+        check(100, 0..1000, |number| assert!(number < 10));
+    }
+}
