@@ -150,6 +150,23 @@ impl ArenaTable {
         None
     }
 
+    /// If the arena at `index` got a pool back, it would keep it, and give it to whoever takes the
+    /// next pool.
+    pub(crate) fn would_give_next<G: Geometry>(&self, index: ArenaIndex) -> bool {
+        let free = self.slots[index].free_pools();
+        // It is the fullest now, and stays so with one free pool more.
+        let first = self.usable == Some(index) && self.last_with[free] == Some(index);
+        (free == 0 || first) && !self.could_go::<G>(index, 1)
+    }
+
+    /// If the arena at `index` got `pools` back, it would have no pool in use, and would not be
+    /// kept.
+    pub(crate) fn could_go<G: Geometry>(&self, index: ArenaIndex, pools: usize) -> bool {
+        let arena = &self.slots[index];
+        let is_last = arena.free_pools() > 0 && arena.next.is_none();
+        arena.free_pools() + pools >= Shape::<G>::POOLS && !(G::KEEP_LAST_ARENA && is_last)
+    }
+
     /// Takes out the arena whose pools are all free, if there is one. By rule 8 it is the last
     /// usable one, and there is no other.
     pub(crate) fn retire_empty<G: Geometry>(&mut self) -> Option<NonNull<u8>> {

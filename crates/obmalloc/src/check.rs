@@ -29,12 +29,16 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             let mut prev = None;
             for pool in self.used.iter(class) {
                 let header = pool.header();
-                assert_eq!(header.state(), State::Used, "rule 3: listed pools are used");
+                let resting = header.state() == State::Resting;
+                assert!(resting || header.state() == State::Used, "rule 3: listed pools are used");
+                let alone = prev.is_none() && header.next.get().is_none();
+                assert!(!resting || alone, "rule 3: a resting pool is its class's only one");
                 assert_eq!(header.class::<G>(), Some(class), "rule 4: one class to a list");
                 assert_eq!(header.prev.get(), prev, "rule 4: links go both ways");
                 let is_first = prev.is_none();
                 assert!(is_first || !header.has_run_out::<G>(), "rule 3: only the first runs out");
-                assert!(header.in_use::<G>() > 0, "rule 3: an empty pool is in no class's list");
+                let in_use = resting || header.in_use::<G>() > 0;
+                assert!(in_use, "rule 3: an empty pool is in no class's list");
                 prev = Some(pool);
             }
         }
@@ -51,7 +55,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
                 check_pool::<G>(pool);
                 match pool.header().state() {
                     State::Empty => empty += 1,
-                    State::Used => self.check_is_listed(pool),
+                    State::Used | State::Resting => self.check_is_listed(pool),
                     State::Full => {}
                 }
             }
@@ -120,8 +124,11 @@ fn check_pool<G: Geometry>(pool: PoolPtr) {
     }
     let known = header.in_use::<G>() + listed + header.virgin::<G>();
     assert_eq!(known, class.capacity(), "rule 2: every block is somewhere");
-    let empty = header.in_use::<G>() == 0;
-    assert_eq!(empty, header.state() == State::Empty, "rule 3: empty means none in use");
+    match header.state() {
+        State::Empty => assert_eq!(header.in_use::<G>(), 0, "rule 3: empty means none in use"),
+        State::Resting => {}
+        State::Used | State::Full => assert!(header.in_use::<G>() > 0, "rule 3: used means in use"),
+    }
     if header.state() == State::Full {
         assert!(header.has_run_out::<G>(), "rule 3: a full pool has nothing to give");
     }

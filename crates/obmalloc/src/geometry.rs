@@ -34,6 +34,16 @@ pub enum ReallocRule {
     WithinClass,
 }
 
+/// When a pool that becomes empty stays in its class's list, to be used again at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestRule {
+    /// Where nothing can tell it from CPython's way, which is to give the pool to its arena and to
+    /// take it back from there: one pool of the heap at a time, until anything else happens.
+    Unseen,
+    /// One pool for each class, until no other pool can be had or its arena could go.
+    EachClass,
+}
+
 /// The sizes of arenas, pools and blocks, and the rules that differed between versions of CPython.
 ///
 /// A profile that makes no sense does not compile:
@@ -70,6 +80,8 @@ pub trait Geometry: Copy + Debug + Default + Send + Sync + 'static {
     const KEEP_LAST_ARENA: bool = true;
     /// When a reallocation keeps its block.
     const REALLOC: ReallocRule = ReallocRule::ThreeQuarters;
+    /// When an emptied pool stays where it is.
+    const REST: RestRule = RestRule::Unseen;
     /// Requests of 0 bytes are served by the smallest class; CPython sends them to the layer
     /// below.
     const ZERO_IN_POOLS: bool = false;
@@ -204,18 +216,27 @@ macro_rules! switch {
     };
     (@rules KEEP_LAST_ARENA) => {
         switch!(@sizes);
+        const REST: RestRule = G::REST;
         const REALLOC: ReallocRule = G::REALLOC;
         const ZERO_IN_POOLS: bool = G::ZERO_IN_POOLS;
     };
     (@rules REALLOC) => {
         switch!(@sizes);
+        const REST: RestRule = G::REST;
         const KEEP_LAST_ARENA: bool = G::KEEP_LAST_ARENA;
         const ZERO_IN_POOLS: bool = G::ZERO_IN_POOLS;
     };
     (@rules ZERO_IN_POOLS) => {
         switch!(@sizes);
+        const REST: RestRule = G::REST;
         const KEEP_LAST_ARENA: bool = G::KEEP_LAST_ARENA;
         const REALLOC: ReallocRule = G::REALLOC;
+    };
+    (@rules REST) => {
+        switch!(@sizes);
+        const KEEP_LAST_ARENA: bool = G::KEEP_LAST_ARENA;
+        const REALLOC: ReallocRule = G::REALLOC;
+        const ZERO_IN_POOLS: bool = G::ZERO_IN_POOLS;
     };
 }
 
@@ -232,6 +253,11 @@ switch! {
 switch! {
     /// The geometry `G`, with requests of 0 bytes served by its smallest class.
     ZeroInPools, "zero bytes from pools", ZERO_IN_POOLS: bool = true
+}
+
+switch! {
+    /// The geometry `G`, with an emptied pool of each class resting in its list.
+    RestEachClass, "an emptied pool rests in each class", REST: RestRule = RestRule::EachClass
 }
 
 #[cfg(test)]

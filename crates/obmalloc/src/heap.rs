@@ -6,7 +6,7 @@
 //!   │ pop its free list ──────────► block        │ push on its free list ───────► done
 //!   ▼ it is empty                                ▼ an event: the count reached 0
 //!   carve a virgin block                         the pool was full: it is used again
-//!   or the next used pool                        the pool is empty: to its arena
+//!   or the next used pool                        the pool is empty: it rests, or goes to its arena
 //!   or a free pool of the fullest arena          the arena is empty: to the source
 //!   or a new arena
 //! ```
@@ -20,6 +20,7 @@ use crate::{
     block::BlockPtr,
     geometry::{Geometry, Pools16K, Shape},
     pool::{PoolPtr, State},
+    rest::Resting,
     size_class::SizeClass,
     used_pools::UsedPools,
 };
@@ -57,6 +58,7 @@ impl HeapTag {
 pub struct Heap<S: ArenaSource, A: MemAlloc, G: Geometry = Pools16K> {
     pub(crate) used: UsedPools,
     pub(crate) arenas: ArenaTable,
+    pub(crate) resting: Resting,
     source: S,
     lower: A,
     tag: HeapTag,
@@ -80,6 +82,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         Self {
             used: UsedPools::new(),
             arenas: ArenaTable::new(),
+            resting: Resting::NONE,
             source,
             lower,
             tag,
@@ -169,6 +172,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Gives the empty arena back that the geometry keeps, if there is one: for a heap that is
     /// about to rest.
     pub fn give_back_empty_arena(&mut self) {
+        self.settle_all();
         if let Some(base) = self.arenas.retire_empty::<G>() {
             // SAFETY: it came from this source, has left the table, and none of its pools is in
             // use or in a list.
@@ -191,6 +195,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     #[cold]
     #[inline(never)]
     fn alloc_unlisted(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
+        self.settle_for(class);
         let first = self.used.first(class);
         if first != PoolPtr::NONE {
             if let Some(block) = first.carve_block::<G>() {
@@ -207,7 +212,12 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Gives a free pool to `class`, which has none.
     fn new_pool(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
-        let pool = match self.arenas.take_pool::<G>(self.tag) {
+        let mut free = self.arenas.take_pool::<G>(self.tag);
+        if free.is_none() && self.resting.count() > 0 {
+            self.settle_all();
+            free = self.arenas.take_pool::<G>(self.tag);
+        }
+        let pool = match free {
             Some(pool) => pool,
             None => self.new_arena()?,
         };
@@ -237,18 +247,19 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     #[inline(never)]
     fn pool_event(&mut self, pool: PoolPtr) {
         let Some(class) = pool.header().class::<G>() else { return };
+        self.settle_for(class);
         if pool.header().state() == State::Full {
             pool.header().become_used_again(class);
             self.used.push_front(class, pool);
         } else {
-            self.used.unlink(class, pool);
-            pool.header().become_empty();
-            self.give_pool(pool);
+            self.pool_emptied(class, pool);
         }
     }
 
     /// Gives an emptied pool to its arena, and the arena to the source if it can go.
-    fn give_pool(&mut self, pool: PoolPtr) {
+    pub(crate) fn retire_empty(&mut self, class: SizeClass<G>, pool: PoolPtr) {
+        self.used.unlink(class, pool);
+        pool.header().become_empty();
         if let Some(base) = self.arenas.give_pool::<G>(pool) {
             // SAFETY: it came from this source, has left the table, and none of its pools is in
             // use or in a list.
@@ -258,6 +269,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     fn release_all(&mut self) {
         self.used = UsedPools::new();
+        self.resting = Resting::NONE;
         self.arenas.clear(&self.lower, |base| {
             // SAFETY: it came from this source, has left the table, and its pools are forgotten.
             unsafe { self.source.unmap(base, Shape::<G>::ARENA) };

@@ -29,6 +29,7 @@
 //! | `block` | a block, and the free list threaded through blocks |
 //! | `pool` | a pool's header: what it can give, what it has out |
 //! | `used_pools` | for each class, the pools that have blocks to give |
+//! | `rest` | an emptied pool that stays in its class's list |
 //! | `arena`, `arena_slots`, `arena_table` | arenas: their pools; where their records live; which is used next, which can go |
 //! | `heap` | the fast paths, and what happens when a list runs dry |
 //! | `arena_map`, `claim` | is this address ours |
@@ -44,7 +45,8 @@
 //! 2. Blocks in use, blocks on the free list and virgin blocks make up the pool's capacity.
 //! 3. A pool is *used* (in its class's list), *full* (in no list) or *empty* (on its arena's list
 //!    of free pools). Only the first of a class's list may have run out of blocks; it leaves the
-//!    list when the next request finds that out, or when another pool comes before it.
+//!    list when the next request finds that out, or when another pool comes before it. A used
+//!    pool that is its class's only one may *rest*, and then have no block in use.
 //! 4. A class's list is doubly linked and holds pools of that class only.
 //! 5. An arena's record is either unused (it has no memory) or has memory; unused ones are in one
 //!    list and in no other.
@@ -55,8 +57,9 @@
 //!    and the geometry keeps that one (CPython 3.9 and later).
 //!
 //! What CPython does differently inside, to the same effect: it unlinks a pool when it hands out
-//! its last block (here: on the request after that), and carves one block ahead (here: up to the
-//! end of the page it touches anyway). Which address serves which request is the same; the
+//! its last block (here: on the request after that), carves one block ahead (here: up to the end
+//! of the page it touches anyway), and gives each emptied pool to its arena (here: not if the next
+//! request would take it from there). Which address serves which request is the same; the
 //! integration tests compare both.
 
 #![no_std]
@@ -77,6 +80,7 @@ mod geometry;
 mod heap;
 mod pool;
 mod pymalloc;
+mod rest;
 mod size_class;
 mod stats;
 mod used_pools;
@@ -90,7 +94,7 @@ pub use blocks::Blocks;
 pub use claim::{Claim, KnownArenas};
 pub use geometry::{
     Arenas2M, Classes8To256, Classes8To512, Geometry, GiveBackAll, KeepInClass, Pools4K, Pools16K,
-    ReallocRule, Shape, Tiny, ZeroInPools,
+    ReallocRule, RestEachClass, RestRule, Shape, Tiny, ZeroInPools,
 };
 pub use heap::{Heap, HeapTag};
 pub use pymalloc::Pymalloc;

@@ -14,7 +14,8 @@
 //! The header counts down to the next event. While a pool is used, [`PoolHeader::put`] sees 0
 //! when the last block in use came back: the pool is empty. While it is full the count stands at
 //! one, so the first block that comes back is an event as well: the pool is used again. A free
-//! has one test for both.
+//! has one test for both. While a used pool is resting (see `rest`) it counts one more than is in
+//! use, and there is no event.
 //!
 //! ```text
 //!                 a class needs a pool             out of blocks
@@ -52,6 +53,8 @@ pub(crate) enum State {
     Used,
     /// Every block is in use, and the pool is in no list.
     Full,
+    /// The pool is in its class's list, and stays there when its last block comes back.
+    Resting,
 }
 
 /// The class of a pool that never had one.
@@ -62,7 +65,8 @@ const NO_CLASS: u8 = u8::MAX;
 #[repr(C)]
 pub(crate) struct PoolHeader {
     free: FreeList,
-    /// Blocks to come back until the next event: those in use, or 1 while the pool is full.
+    /// Blocks to come back until the next event: those in use; one more while the pool is
+    /// resting; 1 while it is full.
     until_event: Cell<u32>,
     class: Cell<u8>,
     state: Cell<State>,
@@ -130,6 +134,7 @@ impl PoolHeader {
     pub(crate) fn in_use<G: Geometry>(&self) -> usize {
         match (self.state.get(), self.class::<G>()) {
             (State::Full, Some(class)) => class.capacity(),
+            (State::Resting, _) => self.until_event.get() as usize - 1,
             _ => self.until_event.get() as usize,
         }
     }
@@ -160,6 +165,23 @@ impl PoolHeader {
     pub(crate) fn become_used_again<G: Geometry>(&self, class: SizeClass<G>) {
         self.state.set(State::Used);
         self.until_event.set(class.capacity() as u32 - 1);
+    }
+
+    /// The last block in use came back, and the pool stays in its list: there is no event any
+    /// more.
+    pub(crate) fn become_resting(&self) {
+        self.state.set(State::Resting);
+        self.until_event.set(1);
+    }
+
+    /// A resting pool counts its blocks in use again. True when there is none: that event was
+    /// put off until now.
+    #[must_use]
+    pub(crate) fn wake(&self) -> bool {
+        self.state.set(State::Used);
+        let in_use = self.until_event.get() - 1;
+        self.until_event.set(in_use);
+        in_use == 0
     }
 
     /// The last block in use came back. Class and free list stay, for the next request of the

@@ -146,6 +146,11 @@ impl Stats {
             return;
         };
         let (size, in_use) = (class.block_size(), header.in_use::<G>());
+        if in_use == 0 {
+            // It is resting: on its way to its arena.
+            self.unused_pools += 1;
+            return;
+        }
         let available = class.capacity() - in_use;
         let stats = &mut self.classes[class.index()];
         stats.pools += 1;

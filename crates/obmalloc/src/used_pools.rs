@@ -20,7 +20,7 @@ pub(crate) struct UsedPools {
     /// # Invariant
     ///
     /// The head of each class's list, or `PoolPtr::NONE`. Every pool of a list is of that class
-    /// and in the state `Used`.
+    /// and in the state `Used` or `Resting`.
     heads: [PoolPtr; MOST_CLASSES],
 }
 
