@@ -30,7 +30,7 @@ fn runner(cases: u32) -> TestRunner {
     let config = Config {
         cases: cases * depth(),
         failure_persistence: None,
-        max_shrink_iters: 1_000,
+        max_shrink_time: 10_000,
         ..Config::default()
     };
     TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::XorShift, &seed))

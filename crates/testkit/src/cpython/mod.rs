@@ -14,6 +14,7 @@ mod arena_hook;
 mod each;
 mod find;
 mod headers;
+mod version;
 mod vtable;
 
 use std::{
@@ -32,6 +33,7 @@ use self::{
 pub use self::{
     each::in_each,
     find::{Libpython, libpythons},
+    version::Version,
     vtable::Vtable,
 };
 use crate::{
@@ -52,46 +54,6 @@ pub struct Interpreter {
     pymalloc: Vtable,
     arenas: ArenaLog,
     faults: Faults,
-}
-
-/// The version of a CPython.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version {
-    /// 3.
-    pub major: u32,
-    /// As 13 in 3.13.0.
-    pub minor: u32,
-    /// As 0 in 3.13.0.
-    pub patch: u32,
-}
-
-impl Version {
-    /// The version at the start of what `Py_GetVersion` answers.
-    fn parse(text: &str) -> Option<Self> {
-        let digits = |part: &str| {
-            let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
-            part[..end].parse().ok()
-        };
-        let mut parts = text.split_whitespace().next()?.splitn(3, '.').map(digits);
-        Some(Self { major: parts.next()??, minor: parts.next()??, patch: parts.next()?? })
-    }
-
-    /// The rules of this version's heap; `None` for a version whose rules are not known.
-    pub fn rules(self) -> Option<Rules> {
-        match (self.major, self.minor, self.patch) {
-            (3, 7, 0..=3) => Some(Rules::CLASSES_8_TO_512),
-            (3, 7 | 8, _) => Some(Rules::POOLS_4K_GIVE_BACK_ALL),
-            (3, 9, _) => Some(Rules::POOLS_4K),
-            (3, 10..=14, _) => Some(Rules::POOLS_16K),
-            _ => None,
-        }
-    }
-}
-
-impl std::fmt::Display for Version {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
-    }
 }
 
 impl Interpreter {
@@ -250,26 +212,5 @@ unsafe fn set_allocator(library: &Library, domain: c_int, mut vtable: Vtable) {
     unsafe {
         let set: SetAllocator = *library.get(b"PyMem_SetAllocator").expect("a function of 3.4");
         set(domain, &raw mut vtable);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_read_from_what_cpython_says_of_itself() {
-        let version = |text| Version::parse(text).map(|version| version.to_string());
-        assert_eq!(version("3.13.0 (main, Oct  7 2024) [GCC 12.2.0]").unwrap(), "3.13.0");
-        assert_eq!(version("3.14.0rc2 (main)").unwrap(), "3.14.0");
-        assert_eq!(version("PyPy"), None);
-    }
-
-    #[test]
-    fn a_version_whose_rules_nobody_has_checked_has_none() {
-        let rules = |minor| Version { major: 3, minor, patch: 9 }.rules();
-        assert_eq!(rules(6), None);
-        assert_eq!(rules(8), Some(Rules::POOLS_4K_GIVE_BACK_ALL));
-        assert_eq!(rules(15), None);
     }
 }

@@ -1,63 +1,12 @@
-//! Sequences of operations: wholly random ones, and phases that fill and drain arenas.
-//!
-//! A random sequence finds what nobody thought of, but it stays near one level of use: pools and
-//! arenas seldom empty. Phases go there on purpose:
-//!
-//! ```text
-//!   live │      ╱‾‾╲fill     ╱‾‾‾‾╲
-//!        │ fill╱    drain╲__╱      ╲drain, all but one in k
-//!        │    ╱                     ‾‾‾‾‾‾‾‾churn
-//! ```
-//!
-//! Everything is derived from seeds, so a sequence is the same in every run, on every machine.
-
-use std::ops::RangeInclusive;
+//! The stretches of a program's life, and the operations that they stand for.
 
 use proptest::{
     prelude::*,
     test_runner::{RngAlgorithm, TestRng},
 };
 
-use crate::{op::Op, reference::Rules};
-
-/// Which sizes are asked for: each range is as likely as the others.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sizes(Vec<RangeInclusive<usize>>);
-
-impl Sizes {
-    /// These sizes alone.
-    pub fn of(sizes: impl IntoIterator<Item = usize>) -> Self {
-        Self(sizes.into_iter().map(|size| size..=size).collect())
-    }
-
-    /// Sizes of a few classes of `rules`, so that pools of the same class come and go.
-    pub fn few(rules: &Rules) -> impl Strategy<Value = Self> + use<> {
-        prop::collection::vec(1..=rules.threshold, 1..=3).prop_map(Self::of)
-    }
-
-    /// All sizes: mostly small ones, the edges of `rules`, 0 bytes, and some for the layer below.
-    pub fn many(rules: &Rules) -> Self {
-        let (step, most) = (rules.alignment, rules.threshold);
-        Self(vec![
-            1..=most,
-            1..=most,
-            1..=4 * step,
-            0..=step + 1,
-            most - 1..=most + 1,
-            most..=4 * most,
-        ])
-    }
-
-    /// Few classes or many.
-    pub fn any(rules: &Rules) -> impl Strategy<Value = Self> + use<> {
-        prop_oneof![Self::few(rules), Just(Self::many(rules))]
-    }
-
-    fn draw(&self, rng: &mut TestRng) -> usize {
-        let range = &self.0[rng.random_range(0..self.0.len())];
-        rng.random_range(range.clone())
-    }
-}
+use super::Sizes;
+use crate::op::Op;
 
 /// In which order blocks are freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +50,23 @@ pub enum Phase {
         /// How many operations.
         ops: usize,
     },
+}
+
+/// Phases, and the seed of what is left to chance in them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Script {
+    /// The seed.
+    pub seed: u64,
+    /// The phases, one after the other.
+    pub phases: Vec<Phase>,
+}
+
+impl Script {
+    /// The operations that the script stands for.
+    pub fn ops(&self) -> Vec<Op> {
+        let mut player = Player::new(self.seed);
+        self.phases.iter().flat_map(|phase| player.play(phase)).collect()
+    }
 }
 
 /// A generator of operations that knows which of its slots are live.
@@ -208,80 +174,10 @@ fn shuffle(slots: &mut [usize], rng: &mut TestRng) {
     }
 }
 
-/// Any operations at all, on few slots.
-pub fn random(rules: &Rules) -> impl Strategy<Value = Vec<Op>> + use<> {
-    let rules = *rules;
-    Sizes::any(&rules).prop_flat_map(|sizes| prop::collection::vec(op(sizes), 1..400))
-}
-
-fn op(sizes: Sizes) -> impl Strategy<Value = Op> {
-    let size = prop::sample::select(sizes.0).prop_flat_map(|range| range);
-    (0..64_usize, size, 0..8_u8).prop_map(|(slot, size, kind)| match kind {
-        0..=2 => Op::Malloc { slot, size },
-        3 => Op::Calloc { slot, count: 1 + slot % 3, size: size / (1 + slot % 3) },
-        4 => Op::Realloc { slot, size },
-        _ => Op::Free { slot },
-    })
-}
-
-/// Phases, and the seed of what is left to chance in them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Script {
-    /// The seed.
-    pub seed: u64,
-    /// The phases, one after the other.
-    pub phases: Vec<Phase>,
-}
-
-impl Script {
-    /// The operations that the script stands for.
-    pub fn ops(&self) -> Vec<Op> {
-        let mut player = Player::new(self.seed);
-        self.phases.iter().flat_map(|phase| player.play(phase)).collect()
-    }
-}
-
-/// Phases that fill up to `arenas` arenas of `rules` and drain them again, in all ways.
-pub fn phases(rules: &Rules, arenas: usize) -> impl Strategy<Value = Script> + use<> {
-    let rest = prop::collection::vec(phase(rules, arenas), 1..6);
-    (any::<u64>(), fill(rules, arenas), rest).prop_map(|(seed, fill, mut phases)| {
-        phases.insert(0, fill);
-        Script { seed, phases }
-    })
-}
-
-/// A fill that takes up to `arenas` arenas, whatever the sizes.
-fn fill(rules: &Rules, arenas: usize) -> impl Strategy<Value = Phase> + use<> {
-    let (room, step) = (arenas * rules.arena_size, rules.alignment);
-    (Sizes::any(rules), 1..=16_usize).prop_map(move |(sizes, sixteenths)| {
-        let blocks = (room / 16 * sixteenths / sizes.mean().max(step)).max(1);
-        Phase::Fill { sizes, blocks }
-    })
-}
-
-/// Any phase.
-fn phase(rules: &Rules, arenas: usize) -> impl Strategy<Value = Phase> + use<> {
-    let order = prop::sample::select(vec![Order::Forward, Order::Backward, Order::Shuffled]);
-    let drain = (order, prop::sample::select(vec![0, 0, 2, 10, 100, 1000]))
-        .prop_map(|(order, keep_one_in)| Phase::Drain { order, keep_one_in });
-    let churn =
-        (Sizes::any(rules), 1..1000_usize).prop_map(|(sizes, ops)| Phase::Churn { sizes, ops });
-    let resize =
-        (Sizes::any(rules), 1..500_usize).prop_map(|(sizes, ops)| Phase::Resize { sizes, ops });
-    prop_oneof![3 => fill(rules, arenas), 3 => drain, 1 => churn, 1 => resize]
-}
-
-impl Sizes {
-    /// The mean of what is drawn, in bytes.
-    fn mean(&self) -> usize {
-        let sum: usize = self.0.iter().map(|range| range.start().midpoint(*range.end())).sum();
-        sum / self.0.len()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reference::Rules;
 
     #[test]
     fn the_same_seed_plays_the_same_operations() {

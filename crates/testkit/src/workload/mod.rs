@@ -1,0 +1,69 @@
+//! Sequences of operations: wholly random ones, and phases that fill and drain arenas.
+//!
+//! A random sequence finds what nobody thought of, but it stays near one level of use: pools and
+//! arenas seldom empty. Phases go there on purpose:
+//!
+//! ```text
+//!   live │      ╱‾‾╲fill     ╱‾‾‾‾╲
+//!        │ fill╱    drain╲__╱      ╲drain, all but one in k
+//!        │    ╱                     ‾‾‾‾‾‾‾‾churn
+//! ```
+//!
+//! Everything is derived from seeds, so a sequence is the same in every run, on every machine.
+
+mod script;
+mod sizes;
+
+use proptest::prelude::*;
+
+pub use self::{
+    script::{Order, Phase, Player, Script},
+    sizes::Sizes,
+};
+use crate::{op::Op, reference::Rules};
+
+/// Any operations at all, on few slots.
+pub fn random(rules: &Rules) -> impl Strategy<Value = Vec<Op>> + use<> {
+    let rules = *rules;
+    Sizes::any(&rules).prop_flat_map(|sizes| prop::collection::vec(op(sizes), 1..400))
+}
+
+fn op(sizes: Sizes) -> impl Strategy<Value = Op> {
+    let size = prop::sample::select(sizes.0).prop_flat_map(|range| range);
+    (0..64_usize, size, 0..8_u8).prop_map(|(slot, size, kind)| match kind {
+        0..=2 => Op::Malloc { slot, size },
+        3 => Op::Calloc { slot, count: 1 + slot % 3, size: size / (1 + slot % 3) },
+        4 => Op::Realloc { slot, size },
+        _ => Op::Free { slot },
+    })
+}
+
+/// Phases that fill up to `arenas` arenas of `rules` and drain them again, in all ways.
+pub fn phases(rules: &Rules, arenas: usize) -> impl Strategy<Value = Script> + use<> {
+    let rest = prop::collection::vec(phase(rules, arenas), 1..6);
+    (any::<u64>(), fill(rules, arenas), rest).prop_map(|(seed, fill, mut phases)| {
+        phases.insert(0, fill);
+        Script { seed, phases }
+    })
+}
+
+/// A fill that takes up to `arenas` arenas, whatever the sizes.
+fn fill(rules: &Rules, arenas: usize) -> impl Strategy<Value = Phase> + use<> {
+    let (room, step) = (arenas * rules.arena_size, rules.alignment);
+    (Sizes::any(rules), 1..=16_usize).prop_map(move |(sizes, sixteenths)| {
+        let blocks = (room / 16 * sixteenths / sizes.mean().max(step)).max(1);
+        Phase::Fill { sizes, blocks }
+    })
+}
+
+/// Any phase.
+fn phase(rules: &Rules, arenas: usize) -> impl Strategy<Value = Phase> + use<> {
+    let order = prop::sample::select(vec![Order::Forward, Order::Backward, Order::Shuffled]);
+    let drain = (order, prop::sample::select(vec![0, 0, 2, 10, 100, 1000]))
+        .prop_map(|(order, keep_one_in)| Phase::Drain { order, keep_one_in });
+    let churn =
+        (Sizes::any(rules), 1..1000_usize).prop_map(|(sizes, ops)| Phase::Churn { sizes, ops });
+    let resize =
+        (Sizes::any(rules), 1..500_usize).prop_map(|(sizes, ops)| Phase::Resize { sizes, ops });
+    prop_oneof![3 => fill(rules, arenas), 3 => drain, 1 => churn, 1 => resize]
+}
