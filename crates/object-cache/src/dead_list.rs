@@ -1,0 +1,310 @@
+//! A bounded list of dead objects, the last one put first.
+//!
+//! ```text
+//!   top ──► object                    the last one put, alone
+//!   head ─► object ─► object ─► ∅     the rest
+//!           └── mark − room ──┘       mark: the most that were ever here, at most bound − 1
+//! ```
+//!
+//! 1. `top`, if there is one, was put after everything behind `head`.
+//! 2. Behind `head` are `mark − room` objects, and `mark < bound`.
+//! 3. Every object was put by its owner, and leaves to one owner.
+//!
+//! An object that is put and taken again never enters the chain: the commonest pair of operations
+//! is a load and two stores. Counting hides in the slow paths too: while the chain is no longer
+//! than it ever was, `room` is all that a put has to look at, so the high water costs nothing, and
+//! a put beyond the mark is where the bound is tested.
+
+use core::{cell::Cell, ptr::NonNull};
+
+use crate::{
+    Stats,
+    link::{Chain, Link},
+};
+
+/// See the [module's](self) picture.
+pub(crate) struct DeadList<N> {
+    top: Cell<Option<NonNull<N>>>,
+    /// # Invariant
+    ///
+    /// From here on every object is the list's, and its link was written.
+    head: Cell<Option<NonNull<N>>>,
+    /// How many objects fit behind `head` before there are more than there ever were.
+    room: Cell<u32>,
+    mark: Cell<u32>,
+    bound: u32,
+    hits: Cell<u64>,
+    misses: Cell<u64>,
+    overflows: Cell<u64>,
+    /// A drain took something out.
+    drained: Cell<bool>,
+}
+
+impl<N: Link> DeadList<N> {
+    /// An empty list for at most `bound` objects.
+    ///
+    /// # Panics
+    ///
+    /// Panics when `bound` is 0.
+    pub(crate) const fn new(bound: u32) -> Self {
+        assert!(bound > 0, "a cache keeps at least one object");
+        Self {
+            top: Cell::new(None),
+            head: Cell::new(None),
+            room: Cell::new(0),
+            mark: Cell::new(0),
+            bound,
+            hits: Cell::new(0),
+            misses: Cell::new(0),
+            overflows: Cell::new(0),
+            drained: Cell::new(false),
+        }
+    }
+
+    /// Keeps at most `bound` objects from now on; to be called while the list is empty.
+    ///
+    /// # Panics
+    ///
+    /// Panics when `bound` is 0.
+    pub(crate) const fn set_bound(&mut self, bound: u32) {
+        assert!(bound > 0, "a cache keeps at least one object");
+        self.bound = bound;
+    }
+
+    /// Takes the object that was put last; the caller owns it.
+    #[inline]
+    pub(crate) fn take(&self) -> Option<NonNull<N>> {
+        let object = match self.top.take() {
+            Some(top) => top,
+            None => self.pop()?,
+        };
+        self.hits.set(self.hits.get().wrapping_add(1));
+        Some(object)
+    }
+
+    #[inline]
+    fn pop(&self) -> Option<NonNull<N>> {
+        let object = self.head.get()?;
+        // SAFETY: `head`'s invariant.
+        self.head.set(unsafe { N::next(object) });
+        self.room.set(self.room.get().wrapping_add(1));
+        Some(object)
+    }
+
+    /// Puts `object`; gives it back where the list is full.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns `object`, and gives it up unless it comes back.
+    #[inline]
+    pub(crate) unsafe fn put(&self, object: NonNull<N>) -> Result<(), NonNull<N>> {
+        match self.top.replace(Some(object)) {
+            None => Ok(()),
+            // SAFETY: what was on top is the list's.
+            Some(under) => unsafe { self.push_under(object, under) },
+        }
+    }
+
+    /// Puts what was on top in front of the chain.
+    ///
+    /// # Safety
+    ///
+    /// The list owns `under`; `newcomer` is on top.
+    #[inline]
+    unsafe fn push_under(&self, newcomer: NonNull<N>, under: NonNull<N>) -> Result<(), NonNull<N>> {
+        let Some(room) = self.room.get().checked_sub(1) else {
+            // SAFETY: the caller's promise.
+            return unsafe { self.push_at_mark(newcomer, under) };
+        };
+        self.room.set(room);
+        // SAFETY: the list owns the object.
+        unsafe { N::set_next(under, self.head.get()) };
+        // INVARIANT: the link was written just now.
+        self.head.set(Some(under));
+        Ok(())
+    }
+
+    /// The chain is as long as it ever was: raises the mark, or refuses at the bound.
+    ///
+    /// # Safety
+    ///
+    /// As for [`push_under`](Self::push_under).
+    #[cold]
+    #[inline(never)]
+    unsafe fn push_at_mark(
+        &self,
+        newcomer: NonNull<N>,
+        under: NonNull<N>,
+    ) -> Result<(), NonNull<N>> {
+        if self.mark.get() + 1 >= self.bound {
+            self.top.set(Some(under));
+            self.overflows.set(self.overflows.get() + 1);
+            return Err(newcomer);
+        }
+        self.mark.set(self.mark.get() + 1);
+        self.room.set(1);
+        // SAFETY: the caller's promise.
+        unsafe { self.push_under(newcomer, under) }
+    }
+
+    /// Takes everything out, in the order in which it would be taken, and says how much it is.
+    pub(crate) fn drain(&self) -> (Chain<N>, u32) {
+        let count = self.len();
+        self.drained.set(self.drained.get() || count > 0);
+        // SAFETY: `head`'s invariant; the list gives the chain up in the next line.
+        let mut chain = unsafe { Chain::from_head(self.head.take()) };
+        self.room.set(self.mark.get());
+        if let Some(top) = self.top.take() {
+            // SAFETY: what was on top is the list's.
+            unsafe { chain.push(top) };
+        }
+        (chain, count)
+    }
+
+    /// Puts a chain of `count` objects into the list, which is empty.
+    pub(crate) fn load(&self, mut chain: Chain<N>, count: u32) {
+        debug_assert_eq!(self.len(), 0, "the list is empty");
+        debug_assert!(count <= self.bound, "the chain fits");
+        self.top.set(chain.pop());
+        // INVARIANT: a chain keeps the same rule.
+        self.head.set(chain.into_head());
+        let under = count.saturating_sub(1);
+        self.mark.set(self.mark.get().max(under));
+        self.room.set(self.mark.get() - under);
+    }
+
+    /// Counts a take that found nothing.
+    pub(crate) fn missed(&self) {
+        self.misses.set(self.misses.get() + 1);
+    }
+
+    /// How many objects there are.
+    pub(crate) fn len(&self) -> u32 {
+        u32::from(self.top.get().is_some()) + self.mark.get() - self.room.get()
+    }
+
+    fn high_water(&self) -> u32 {
+        // One object that never had another under it leaves no mark.
+        let ever = self.top.get().is_some() || self.hits.get() > 0 || self.drained.get();
+        if self.mark.get() > 0 { self.mark.get() + 1 } else { u32::from(ever) }
+    }
+
+    /// The figures, for objects of `object_bytes`.
+    pub(crate) fn stats(&self, object_bytes: usize) -> Stats {
+        Stats {
+            free: self.len() as usize,
+            object_bytes,
+            bound: self.bound as usize,
+            hits: self.hits.get(),
+            misses: self.misses.get(),
+            overflows: self.overflows.get(),
+            high_water: self.high_water() as usize,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::Dead;
+
+    type Words = [[u64; 2]; 5];
+
+    /// Hands five dead objects to `body`, with a list for at most `bound` of them.
+    fn with_list(bound: u32, body: impl FnOnce(&DeadList<Dead>, [NonNull<Dead>; 5])) {
+        let mut words = Words::default();
+        let start = NonNull::from(&mut words).cast::<[u64; 2]>();
+        let list = DeadList::new(bound);
+        // SAFETY: there are five objects from `start` on.
+        body(&list, [0, 1, 2, 3, 4].map(|index| unsafe { start.add(index) }.cast()));
+    }
+
+    fn put(list: &DeadList<Dead>, object: NonNull<Dead>) -> bool {
+        // SAFETY: the objects of these tests hold no values.
+        unsafe { list.put(object) }.is_ok()
+    }
+
+    fn take_all(list: &DeadList<Dead>) -> std::vec::Vec<NonNull<Dead>> {
+        core::iter::from_fn(|| list.take()).collect()
+    }
+
+    #[test]
+    fn the_last_one_put_is_taken_first() {
+        with_list(5, |list, objects| {
+            assert!(objects.iter().all(|&object| put(list, object)));
+            assert_eq!(list.take(), Some(objects[4]));
+            assert!(put(list, objects[4]));
+            assert!(take_all(list).iter().eq(objects.iter().rev()));
+        });
+    }
+
+    #[test]
+    fn a_full_list_gives_the_newcomer_back() {
+        with_list(3, |list, objects| {
+            assert_eq!(objects.map(|object| put(list, object)), [true, true, true, false, false]);
+            assert_eq!(take_all(list), [objects[2], objects[1], objects[0]]);
+            assert_eq!(list.stats(16).overflows, 2);
+        });
+    }
+
+    #[test]
+    fn a_list_for_one_object_keeps_one() {
+        with_list(1, |list, objects| {
+            assert!(put(list, objects[0]));
+            assert!(!put(list, objects[1]));
+            assert_eq!(take_all(list), [objects[0]]);
+        });
+    }
+
+    #[test]
+    fn the_high_water_is_the_most_that_were_there_at_once() {
+        with_list(5, |list, objects| {
+            assert_eq!(list.stats(16).high_water, 0);
+            put(list, objects[0]);
+            assert_eq!(list.stats(16).high_water, 1);
+            objects[1..3].iter().for_each(|&object| assert!(put(list, object)));
+            take_all(list);
+            put(list, objects[0]);
+            assert_eq!((list.stats(16).high_water, list.stats(16).free), (3, 1));
+        });
+    }
+
+    #[test]
+    fn draining_one_object_leaves_its_high_water() {
+        with_list(5, |list, objects| {
+            put(list, objects[0]);
+            let (chain, count) = list.drain();
+            assert_eq!((chain.count(), count), (1, 1));
+            assert_eq!((list.stats(16).high_water, list.stats(16).free), (1, 0));
+        });
+    }
+
+    #[test]
+    fn a_drained_list_is_loaded_in_the_same_order() {
+        with_list(5, |list, objects| {
+            objects.iter().for_each(|&object| assert!(put(list, object)));
+            let (chain, count) = list.drain();
+            list.load(chain, count);
+            assert_eq!(list.len(), 5);
+            assert!(!put(list, objects[0]), "the bound holds after loading");
+            assert!(take_all(list).iter().eq(objects.iter().rev()));
+            assert_eq!(list.len(), 0);
+        });
+    }
+
+    #[test]
+    fn every_take_that_finds_an_object_is_a_hit() {
+        with_list(5, |list, objects| {
+            objects.iter().for_each(|&object| assert!(put(list, object)));
+            take_all(list);
+            list.missed();
+            assert_eq!((list.stats(16).hits, list.stats(16).misses), (5, 1));
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "at least one object")]
+    fn a_bound_of_zero_is_refused() {
+        DeadList::<Dead>::new(0);
+    }
+}
