@@ -12,6 +12,7 @@
 //! - [`reference`](mod@reference): what every pool, block and arena must be after a sequence.
 //! - [`place`]: addresses as arena, pool and offset, so that heaps can be compared.
 //! - [`cpython`]: the allocator that all this is measured by.
+//! - [`pythons`]: every CPython of this machine.
 //! - [`property`]: how many inputs are tried, and which.
 //! - [`failing`]: sources and allocators that fail on demand.
 
@@ -21,6 +22,8 @@ pub mod failing;
 pub mod op;
 pub mod place;
 pub mod property;
+#[forbid(unsafe_code)]
+pub mod pythons;
 #[forbid(unsafe_code)]
 pub mod reference;
 pub mod shadow;
