@@ -1,9 +1,143 @@
-//! To be filled.
+//! Every loom model, and a table of them.
+//!
+//! A model is a test that calls `sync::model` or `sync::rejected`. Under loom each prints a line
+//! `model NAME VERDICT EXECUTIONS THREADS MILLISECONDS`, and this makes the table.
 
-/// None yet.
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use comfy_table::{Table, presets};
+
+use crate::{process, tally::Tally, workspace};
+
+/// The packages that have models.
+const PACKAGES: &[&str] = &["obmalloc", "thread-heap", "allocator-api"];
+
+/// Preemptions that a bounded exploration allows in one execution.
+const BOUND: &str = "3";
+
+/// The arguments of `cargo xtask loom`.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Explores without a bound on preemptions.
+    #[arg(long)]
+    thorough: bool,
+}
 
-pub(crate) fn run(_args: Args) -> anyhow::Result<()> {
-    anyhow::bail!("not here yet")
+pub(crate) fn run(args: Args) -> Result<()> {
+    let tally = explore((!args.thorough).then_some(BOUND))?;
+    ensure!(tally.failed == 0, "{tally}");
+    Ok(())
+}
+
+/// The models within the bound, as a step of the tests.
+pub(crate) fn run_bounded() -> Result<Tally> {
+    explore(Some(BOUND))
+}
+
+/// What a model said of itself.
+#[derive(Debug, PartialEq, Eq)]
+struct Model {
+    name: String,
+    verdict: String,
+    executions: usize,
+    threads: String,
+    milliseconds: String,
+}
+
+impl Model {
+    fn of_line(line: &str) -> Option<Self> {
+        // The test harness prints "test NAME ... " before it, on the same line.
+        let (_, line) = line.split_once("model ")?;
+        let mut words = line.split_whitespace().map(str::to_owned);
+        Some(Self {
+            name: words.next()?,
+            verdict: words.next()?,
+            executions: words.next()?.parse().ok()?,
+            threads: words.next()?,
+            milliseconds: words.next()?,
+        })
+    }
+
+    /// A model that tried one order only is no model.
+    fn holds(&self) -> bool {
+        self.verdict == "rejected" || self.executions > 1
+    }
+}
+
+fn explore(bound: Option<&str>) -> Result<Tally> {
+    let mut models = Vec::new();
+    let finished = process::run(command(bound), |line| {
+        if let Some(model) = Model::of_line(line) {
+            println!("      {} {}: {} executions", model.name, model.verdict, model.executions);
+            models.push(model);
+        }
+    })?;
+    println!("{}", table(&models, bound));
+    if !finished.success {
+        println!("{}", finished.output);
+        return Ok(Tally::of_cargo(&finished.output) + Tally::one(false));
+    }
+    let tried_nothing = models.iter().filter(|model| !model.holds()).inspect(|model| {
+        println!("      {}: one execution is no exploration", model.name);
+    });
+    let failed = tried_nothing.count();
+    Ok(Tally { passed: models.len() - failed, failed })
+}
+
+fn command(bound: Option<&str>) -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    command
+        .current_dir(workspace::root())
+        .env("RUSTFLAGS", "--cfg loom")
+        .env("RUST_BACKTRACE", "0")
+        .env("CARGO_TARGET_DIR", workspace::target_dir().join("loom"))
+        .args(["test", "--release", "--lib"]);
+    for package in PACKAGES {
+        command.args(["--package", package]);
+    }
+    if let Some(bound) = bound {
+        command.env("LOOM_MAX_PREEMPTIONS", bound);
+    }
+    command.args(["--", "--nocapture", "--test-threads", "2"]);
+    command
+}
+
+fn table(models: &[Model], bound: Option<&str>) -> Table {
+    let bound = bound.map_or("none".to_owned(), |bound| format!("{bound} preemptions"));
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.set_header(["model", "threads", "executions", "ms", "verdict", "bound"]);
+    for model in models {
+        let executions = model.executions.to_string();
+        table.add_row([
+            &model.name,
+            &model.threads,
+            &executions,
+            &model.milliseconds,
+            &model.verdict,
+            &bound,
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_models_line_is_read_where_the_harness_has_begun_it() {
+        let line = "test inbox::tests::a ... model inbox::tests::a accepted 21 2 5";
+        let model = Model::of_line(line).unwrap();
+        assert_eq!((model.name.as_str(), model.executions), ("inbox::tests::a", 21));
+        assert!(model.holds());
+        assert_eq!(Model::of_line("test a ... ok"), None);
+    }
+
+    #[test]
+    fn a_model_that_tried_one_order_does_not_hold() {
+        assert!(!Model::of_line("model a accepted 1 1 0").unwrap().holds());
+        assert!(Model::of_line("model a rejected 1 1 0").unwrap().holds());
+    }
 }

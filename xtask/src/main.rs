@@ -1,8 +1,10 @@
 //! The project's commands: `cargo xtask help` lists them.
 
 mod loom;
+mod process;
 mod python;
 mod suite;
+mod tally;
 mod test_all;
 mod workspace;
 

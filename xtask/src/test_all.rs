@@ -1,9 +1,177 @@
-//! To be filled.
+//! Every test there is, step by step; the last line counts them.
 
-/// None yet.
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail, ensure};
+use testkit::pythons;
+
+use crate::{loom, process, suite, tally::Tally, workspace};
+
+/// The arguments of `cargo xtask test-all`.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Runs only the steps whose name holds this.
+    #[arg(long)]
+    only: Option<String>,
+}
 
-pub(crate) fn run(_args: Args) -> anyhow::Result<()> {
-    anyhow::bail!("not here yet")
+/// A step: its name, and what it does.
+struct Step {
+    name: &'static str,
+    run: fn() -> Result<Tally>,
+}
+
+const STEPS: &[Step] = &[
+    Step { name: "the Pythons of this machine", run: found_pythons },
+    Step { name: "formatting", run: || cargo(&["fmt", "--all", "--check"], &[]) },
+    Step { name: "clippy", run: clippy },
+    Step { name: "documentation", run: documentation },
+    Step { name: "without std", run: without_std },
+    Step { name: "the library for CPython", run: library },
+    Step { name: "unit, property and integration tests", run: tests },
+    Step { name: "documentation tests", run: || cargo(&["test", "--workspace", "--doc"], &[]) },
+    Step { name: "loom models", run: loom::run_bounded },
+    Step { name: "AddressSanitizer", run: address_sanitizer },
+    Step { name: "Miri", run: miri },
+    Step { name: "CPython's own tests, the part that is quick", run: suite::run_part },
+];
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    let chosen = |step: &&Step| args.only.as_ref().is_none_or(|part| step.name.contains(part));
+    let steps: Vec<_> = STEPS.iter().filter(chosen).collect();
+    ensure!(!steps.is_empty(), "no step has that in its name");
+    let started = Instant::now();
+    let mut total = Tally::default();
+    for (place, step) in steps.iter().enumerate() {
+        println!("[{}/{}] {}", place + 1, steps.len(), step.name);
+        total = total + take(step);
+    }
+    println!("all of it took {}", minutes(started.elapsed()));
+    println!("{total}");
+    match total.failed {
+        0 => Ok(()),
+        _ => std::process::exit(1),
+    }
+}
+
+fn take(step: &Step) -> Tally {
+    let started = Instant::now();
+    let tally = (step.run)().unwrap_or_else(|error| {
+        println!("      {error:#}");
+        Tally::one(false)
+    });
+    let verdict = if tally.failed == 0 { "ok" } else { "FAILED" };
+    println!("      {verdict}: {tally} in {}", minutes(started.elapsed()));
+    tally
+}
+
+fn minutes(time: Duration) -> String {
+    let seconds = time.as_secs();
+    format!("{}:{:02} min", seconds / 60, seconds % 60)
+}
+
+/// Runs cargo and counts the tests that it ran, or the run itself if it has none. What it prints
+/// is shown if it fails.
+fn cargo(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Tally> {
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(workspace::root()).args(arguments);
+    for (name, value) in variables {
+        command.env(name, value);
+    }
+    counted(command)
+}
+
+/// Runs `command`, naming the test programs as they start.
+pub(crate) fn counted(command: Command) -> Result<Tally> {
+    let finished = process::run(command, |line| {
+        if line.trim_start().starts_with("Running ") || line.trim_start().starts_with("Doc-tests ")
+        {
+            println!("      {}", line.trim());
+        }
+    })?;
+    let tally = Tally::of_cargo(&finished.output);
+    if !finished.success {
+        println!("{}", finished.output);
+    }
+    Ok(match (finished.success, tally) {
+        (true, Tally { passed: 0, failed: 0 }) => Tally::one(true),
+        (false, Tally { failed: 0, .. }) => tally + Tally::one(false),
+        (_, tally) => tally,
+    })
+}
+
+fn found_pythons() -> Result<Tally> {
+    let found = pythons::find();
+    for python in &found {
+        let supported =
+            if python.is_supported() { "" } else { " (not supported: it must be refused)" };
+        println!("      {}{supported}", python.name());
+    }
+    if !found.iter().any(pythons::Python::is_supported) {
+        bail!("no supported CPython is found; name some in OBMALLOC_PYTHONS");
+    }
+    Ok(Tally::one(true))
+}
+
+fn clippy() -> Result<Tally> {
+    cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])
+}
+
+fn documentation() -> Result<Tally> {
+    let variables = [("RUSTDOCFLAGS", "-D warnings")];
+    cargo(&["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"], &variables)
+}
+
+fn without_std() -> Result<Tally> {
+    let packages = ["sync", "raw-mem", "obmalloc"];
+    let check = |package| cargo(&["check", "--quiet", "-p", package, "--no-default-features"], &[]);
+    packages.into_iter().map(check).sum()
+}
+
+fn library() -> Result<Tally> {
+    let library = workspace::build_library()?;
+    println!("      {}", library.display());
+    Ok(Tally::one(true))
+}
+
+fn tests() -> Result<Tally> {
+    let library = workspace::build_library()?;
+    let library = library.to_string_lossy();
+    let variables = [("OBMALLOC_LIB", &*library)];
+    cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--examples"], &variables)
+}
+
+/// The unit tests of what is made of raw memory, under AddressSanitizer. The stable compiler has
+/// it, behind a switch.
+fn address_sanitizer() -> Result<Tally> {
+    let target_dir = workspace::target_dir().join("asan");
+    let target_dir = target_dir.to_string_lossy();
+    let variables = [
+        ("RUSTC_BOOTSTRAP", "1"),
+        ("RUSTFLAGS", "-Zsanitizer=address"),
+        ("CARGO_TARGET_DIR", &*target_dir),
+    ];
+    let target = concat!(env!("XTASK_TARGET"));
+    let packages = ["-p", "raw-mem", "-p", "obmalloc", "-p", "thread-heap"];
+    cargo(&[&["test", "--target", target, "--lib"], &packages[..]].concat(), &variables)
+}
+
+/// The same under Miri with strict provenance, where there is a Miri.
+fn miri() -> Result<Tally> {
+    let mut probe = Command::new("cargo");
+    probe.args(["+nightly", "miri", "--version"]);
+    if !process::run(probe, |_| ()).is_ok_and(|finished| finished.success) {
+        println!("      SKIPPED: Miri is not installed (rustup +nightly component add miri)");
+        return Ok(Tally::default());
+    }
+    let mut command = Command::new("cargo");
+    command.current_dir(workspace::root()).env("MIRIFLAGS", "-Zmiri-strict-provenance");
+    command.args(["+nightly", "miri", "test", "--lib"]);
+    counted({
+        command.args(["-p", "raw-mem", "-p", "obmalloc", "-p", "thread-heap"]);
+        command
+    })
 }

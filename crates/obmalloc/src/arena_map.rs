@@ -215,15 +215,12 @@ unsafe fn free_node<A: MemAlloc, T>(lower: &A, node: *mut T, len: usize) {
 }
 
 #[cfg(test)]
-mod tests {
-    use raw_mem::{Malloc, NoAlloc};
-
+mod narrow {
     use super::*;
-    use crate::Pools16K;
 
     /// Slots of 1 KiB in addresses of 14 bits: a root of 4 slots, leaves of 4 entries.
     #[derive(Clone, Copy, Debug, Default)]
-    struct Narrow;
+    pub(super) struct Narrow;
 
     impl Geometry for Narrow {
         const NAME: &'static str = "narrow";
@@ -234,10 +231,17 @@ mod tests {
         const ADDRESS_BITS: u32 = 14;
     }
 
-    const OWNER: OwnerId = OwnerId::new(7).unwrap();
+    pub(super) const OWNER: OwnerId = OwnerId::new(7).unwrap();
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use raw_mem::{Malloc, NoAlloc};
+
+    use super::{narrow::*, *};
+    use crate::Pools16K;
 
     #[test]
-    #[cfg_attr(loom, ignore = "loom has no room for a whole map")]
     fn an_address_one_byte_outside_of_an_arena_is_nobodys() {
         let mut map = ArenaMap::<Pools16K>::new();
         let base = 5 << 40;
@@ -252,7 +256,6 @@ mod tests {
     }
 
     #[test]
-    #[cfg_attr(loom, ignore = "loom has no room for a whole map")]
     fn no_address_whatever_is_out_of_the_maps_bounds() {
         let mut map = ArenaMap::<Pools16K>::new();
         for address in [0, 1, 1 << 47, (1 << 48) - 1, 1 << 48, usize::MAX] {
@@ -267,15 +270,18 @@ mod tests {
 
     #[test]
     fn without_memory_there_is_no_map_and_no_entry() {
-        sync::model(nothing_without_memory);
-    }
-
-    fn nothing_without_memory() {
         let mut map = ArenaMap::<Narrow>::new();
         assert!(!map.publish(1 << 10, OWNER, &NoAlloc));
         assert_eq!(map.owner(1 << 10), None);
         map.release(&Malloc);
     }
+}
+
+#[cfg(test)]
+mod models {
+    use raw_mem::Malloc;
+
+    use super::{narrow::*, *};
 
     /// A reader beside `publish`, which runs on the main thread: loom then tries the reader at
     /// every point of it.

@@ -1,16 +1,43 @@
 //! Loom, under the names of [`crate`].
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::{
+    cell::Cell,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc as StdArc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Instant,
+};
 
 pub use loom::{
     cell::UnsafeCell,
     sync::{Arc, Mutex, MutexGuard, atomic},
-    thread,
 };
 
 /// Locks `mutex`.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Threads under loom: at most four beside the main one.
+pub mod thread {
+    pub use loom::thread::*;
+
+    /// Starts a thread of the model, and counts it for the model's report.
+    pub fn spawn<F, T>(body: F) -> JoinHandle<T>
+    where
+        F: FnOnce() -> T + 'static,
+        T: 'static,
+    {
+        super::SPAWNED.set(super::SPAWNED.get() + 1);
+        loom::thread::spawn(body)
+    }
+}
+
+thread_local! {
+    /// Threads that the present execution has started. Loom runs all of them on one of std's.
+    static SPAWNED: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Explores every interleaving of `body`, within the bounds of loom's environment variables, and
@@ -24,9 +51,9 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 ///
 /// When an interleaving of `body` panics, races, leaks or dead-locks.
 pub fn model(body: impl Fn() + Sync + Send + 'static) {
-    let executions = std::sync::Arc::new(AtomicUsize::new(0));
-    explore(&executions, body);
-    report("accepted", &executions);
+    let explored = StdArc::new(Explored::default());
+    explore(&explored, body);
+    explored.report("accepted");
 }
 
 /// States that loom rejects `body`, a protocol that is wrong on purpose.
@@ -35,26 +62,45 @@ pub fn model(body: impl Fn() + Sync + Send + 'static) {
 ///
 /// When no interleaving of `body` fails.
 pub fn rejected(body: impl Fn() + Sync + Send + 'static) {
-    let executions = std::sync::Arc::new(AtomicUsize::new(0));
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        explore(&executions, body);
-    }));
+    let explored = StdArc::new(Explored::default());
+    let outcome = catch_unwind(AssertUnwindSafe(|| explore(&explored, body)));
     assert!(outcome.is_err(), "loom accepts a protocol that is wrong on purpose");
-    report("rejected", &executions);
+    explored.report("rejected");
 }
 
-/// Explores `body`, counting executions.
-fn explore(executions: &std::sync::Arc<AtomicUsize>, body: impl Fn() + Sync + Send + 'static) {
-    let executions = std::sync::Arc::clone(executions);
+fn explore(explored: &StdArc<Explored>, body: impl Fn() + Sync + Send + 'static) {
+    let explored = StdArc::clone(explored);
     loom::model(move || {
-        executions.fetch_add(1, Relaxed);
+        SPAWNED.set(0);
+        explored.executions.fetch_add(1, Relaxed);
         body();
+        explored.threads.fetch_max(1 + SPAWNED.get(), Relaxed);
     });
 }
 
-/// One line for each model: `cargo xtask loom` makes a table of them.
-fn report(verdict: &str, executions: &AtomicUsize) {
-    let thread = std::thread::current();
-    let name = thread.name().unwrap_or("unnamed");
-    println!("model {name} {verdict} {}", executions.load(Relaxed));
+/// What an exploration came to.
+struct Explored {
+    started: Instant,
+    executions: AtomicUsize,
+    threads: AtomicUsize,
+}
+
+impl Default for Explored {
+    fn default() -> Self {
+        Self { started: Instant::now(), executions: 0.into(), threads: 0.into() }
+    }
+}
+
+impl Explored {
+    /// One line for each model, of which `cargo xtask loom` makes a table: its name, the verdict,
+    /// executions, threads, milliseconds.
+    fn report(&self, verdict: &str) {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("unnamed");
+        let executions = self.executions.load(Relaxed);
+        // An execution that was rejected did not come to its end.
+        let threads = self.threads.load(Relaxed).max(1 + SPAWNED.get());
+        let milliseconds = self.started.elapsed().as_millis();
+        println!("model {name} {verdict} {executions} {threads} {milliseconds}");
+    }
 }
