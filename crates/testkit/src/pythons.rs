@@ -1,33 +1,49 @@
 //! Every CPython of this machine.
 //!
-//! Looked for: the interpreters that `$OBMALLOC_PYTHONS` names (paths, as in `PATH`), and where it
-//! is not set `python3` on the `PATH`, Debian's in `/usr/bin`, and those that pyenv installed. Each
-//! is asked what it is; one that does not answer is left out.
+//! ```text
+//!   $OBMALLOC_PYTHONS, or else      asked what it is
+//!   python3 on the PATH ─────┐
+//!   pyenv's versions ────────┼──► an answer ──► Python       one for each program
+//!   /usr/bin/python3* ───────┘    none      ──► silent
+//! ```
+//!
+//! `$OBMALLOC_PYTHONS` is a list of paths, of the form of `PATH`. A pyenv shim is a script that
+//! starts another program, so a Python is known by what it says of itself, not by its file.
+
+mod search;
 
 use std::{
     collections::BTreeMap,
     env,
     ffi::OsStr,
-    fs,
+    io::Read,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
+
+pub use search::{Search, find, search};
 
 /// The versions that the heap is for: 3.8 to 3.14.
 const SUPPORTED_MINORS: std::ops::RangeInclusive<u8> = 8..=14;
+
+/// How long an interpreter may think about the question.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What each interpreter is asked; it answers a line `name=value` for each fact.
 const QUESTION: &str = "
 import importlib.util, os, platform, sys, sysconfig
 def tests():
     try:
-        return importlib.util.find_spec('test.libregrtest') is not None
+        parts = ('test.libregrtest', 'test.test_dict')
+        return all(importlib.util.find_spec(part) for part in parts)
     except ImportError:
         return False
 config = sysconfig.get_config_var
 shared = os.path.join(config('LIBDIR') or '', config('INSTSONAME') or '')
 facts = {
-    'executable': os.path.realpath(sys.executable),
+    'executable': os.path.abspath(sys.executable),
     'implementation': platform.python_implementation(),
     'version': '%d.%d.%d' % sys.version_info[:3],
     'libpython': shared if config('Py_ENABLE_SHARED') and os.path.exists(shared) else '',
@@ -41,7 +57,7 @@ for fact in facts.items():
 /// A CPython of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Python {
-    /// Its executable, with links resolved.
+    /// Its executable, as it calls itself: in a virtual environment, the link there.
     pub executable: PathBuf,
     /// Major, minor and micro version.
     pub version: (u8, u8, u8),
@@ -49,7 +65,7 @@ pub struct Python {
     pub libpython: Option<PathBuf>,
     /// False for a free-threaded build.
     pub has_gil: bool,
-    /// `python -m test` is there.
+    /// `python -m test` is there, and tests for it to run.
     pub ships_tests: bool,
 }
 
@@ -69,13 +85,14 @@ impl Python {
     /// Asks the interpreter at `path` what it is; `None` when it does not answer, or is not
     /// CPython.
     pub fn ask(path: &Path) -> Option<Self> {
-        let output = clean_command(path)
+        let child = clean_command(path)
             .args(["-I", "-S", "-c", QUESTION])
             .stdin(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            .output()
+            .spawn()
             .ok()?;
-        Self::from_answer(str::from_utf8(&output.stdout).ok()?)
+        Self::from_answer(&answer(child, PATIENCE)?)
     }
 
     fn from_answer(answer: &str) -> Option<Self> {
@@ -96,16 +113,20 @@ impl Python {
     }
 }
 
-/// Every CPython that is found, each once, by version and path.
-pub fn find() -> Vec<Python> {
-    let places = match env::var_os("OBMALLOC_PYTHONS") {
-        Some(named) => env::split_paths(&named).collect(),
-        None => usual_places(),
-    };
-    let mut pythons: Vec<_> = places.iter().filter_map(|path| Python::ask(path)).collect();
-    pythons.sort_by(|a, b| (a.version, &a.executable).cmp(&(b.version, &b.executable)));
-    pythons.dedup_by(|a, b| a.executable == b.executable);
-    pythons
+/// What `child` printed, if it ended within `patience`. Else it is killed.
+fn answer(mut child: Child, patience: Duration) -> Option<String> {
+    let deadline = Instant::now() + patience;
+    while child.try_wait().ok()?.is_none() {
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            return None;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    let mut answer = String::new();
+    child.stdout?.read_to_string(&mut answer).ok()?;
+    Some(answer)
 }
 
 /// A command in an environment that says nothing to CPython, to the loader or to the library.
@@ -118,31 +139,6 @@ pub fn clean_command(program: impl AsRef<OsStr>) -> Command {
         }
     }
     command
-}
-
-fn usual_places() -> Vec<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let on_path = env::split_paths(&path).map(|folder| folder.join("python3"));
-    let root = env::var_os("PYENV_ROOT").map(PathBuf::from);
-    let root = root.or_else(|| Some(env::home_dir()?.join(".pyenv")));
-    let pyenv = entries(root.unwrap_or_default().join("versions"));
-    let pyenv = pyenv.into_iter().map(|version| version.join("bin/python3"));
-    let debian = entries(PathBuf::from("/usr/bin")).into_iter().filter(|path| is_python(path));
-    on_path.chain(pyenv).chain(debian).filter(|place| place.exists()).collect()
-}
-
-/// `python3`, or `python3.` and a number.
-fn is_python(path: &Path) -> bool {
-    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
-    let version = name.strip_prefix("python3").and_then(|rest| rest.strip_prefix('.'));
-    name == "python3" || version.is_some_and(|minor| minor.parse::<u8>().is_ok())
-}
-
-fn entries(folder: PathBuf) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
-    paths.sort();
-    paths
 }
 
 #[cfg(test)]
@@ -178,9 +174,11 @@ mod tests {
     }
 
     #[test]
-    fn only_interpreters_are_taken_from_a_folder_of_programs() {
-        let taken = ["python3", "python3.11"].map(|name| is_python(Path::new(name)));
-        let left = ["python3-config", "python3.11-config"].map(|name| is_python(Path::new(name)));
-        assert_eq!((taken, left), ([true; 2], [false; 2]));
+    fn a_program_that_does_not_end_is_not_waited_for() {
+        let mut sleep = Command::new("sleep");
+        let child = sleep.arg("60").stdout(Stdio::piped()).spawn().unwrap();
+        let started = Instant::now();
+        assert_eq!(answer(child, Duration::from_millis(20)), None);
+        assert!(started.elapsed() < Duration::from_secs(30));
     }
 }
