@@ -235,3 +235,93 @@ impl<T, A: MemAlloc, const BLOCK: usize> Drop for BlockCache<T, A, BLOCK> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Below, Plan, below, failing};
+
+    /// An int of CPython 2.
+    type Int = [u64; 3];
+    type Ints = BlockCache<Int, Below>;
+
+    fn take(ints: &Ints, count: usize) -> std::vec::Vec<NonNull<Int>> {
+        core::iter::from_fn(|| ints.take()).take(count).collect()
+    }
+
+    fn put(ints: &Ints, objects: &[NonNull<Int>]) {
+        for &object in objects {
+            // SAFETY: the objects of these tests come from the cache and hold no values.
+            unsafe { ints.put(object) };
+        }
+    }
+
+    #[test]
+    fn a_block_is_that_of_cpython_2() {
+        assert_eq!((Ints::OBJECTS, Ints::WHOLE.bytes), (41, 992));
+        assert_eq!(BlockCache::<u128, Below, 64>::OBJECTS, 3, "the link takes 16 bytes here");
+    }
+
+    #[test]
+    fn the_highest_address_of_a_new_block_comes_first() {
+        let (below, live) = below();
+        let ints = Ints::new(below);
+        let objects = take(&ints, 41);
+        assert!(objects.windows(2).all(|pair| pair[0].addr().get() == pair[1].addr().get() + 24));
+        assert_eq!((ints.blocks(), live.count()), (1, 1));
+        take(&ints, 1);
+        assert_eq!(ints.blocks(), 2);
+    }
+
+    #[test]
+    fn puts_give_nothing_down() {
+        let (below, live) = below();
+        let ints = Ints::new(below);
+        put(&ints, &take(&ints, 200));
+        assert_eq!((live.count(), ints.stats().free), (5, 205));
+        assert_eq!((ints.stats().misses, ints.stats().overflows), (5, 0));
+    }
+
+    #[test]
+    fn compaction_gives_down_the_blocks_in_which_nothing_lives() {
+        let (below, live) = below();
+        let ints = Ints::new(below);
+        let objects = take(&ints, 3 * 41);
+        // One object of the second block stays.
+        let stays = objects[50];
+        put(&ints, &objects[..50]);
+        put(&ints, &objects[51..]);
+        assert_eq!(ints.compact(), Cleared { objects: 82, bytes: 2 * 992 });
+        assert_eq!((ints.blocks(), live.count(), ints.stats().free), (1, 1, 40));
+        let again = take(&ints, 40);
+        assert!(!again.contains(&stays));
+        assert_eq!(ints.blocks(), 1, "the dead objects of the block that stays serve on");
+        put(&ints, &again);
+        put(&ints, &[stays]);
+        assert_eq!(ints.compact(), Cleared { objects: 41, bytes: 992 });
+        assert_eq!(live.count(), 0);
+    }
+
+    #[test]
+    fn compacting_where_everything_lives_changes_nothing() {
+        let ints = Ints::new(below().0);
+        let objects = take(&ints, 41);
+        assert_eq!((ints.compact(), ints.blocks()), (Cleared::default(), 1));
+        put(&ints, &objects);
+    }
+
+    #[test]
+    fn dropping_the_cache_gives_every_block_down() {
+        let (below, live) = below();
+        let ints = Ints::new(below);
+        take(&ints, 100);
+        drop(ints);
+        assert_eq!(live.count(), 0);
+    }
+
+    #[test]
+    fn without_memory_the_objects_at_hand_still_serve() {
+        let ints = Ints::new(failing(Plan::From(2)).0);
+        assert_eq!(take(&ints, 100).len(), 41);
+    }
+}

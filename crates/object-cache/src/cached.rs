@@ -127,3 +127,87 @@ impl<T: fmt::Display, H: Home<T>> fmt::Display for Cached<T, H> {
         (**self).fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use raw_mem::Malloc;
+
+    use super::*;
+    use crate::{
+        FreeList,
+        testing::{Log, Plan, below, failing, panic_of},
+    };
+
+    #[test]
+    fn the_value_is_dropped_once_and_its_storage_serves_again() {
+        let log = Log::default();
+        let (below, live) = below();
+        let cache = FreeList::new(10, below);
+        let first = Cached::new_in(log.value(1), &cache).unwrap();
+        let place: *const _ = &*first;
+        drop(first);
+        assert_eq!(log.dropped(), [1]);
+        let second = Cached::new_in(log.value(2), &cache).unwrap();
+        assert_eq!((&raw const *second, live.count()), (place, 1));
+        drop(second);
+        assert_eq!(log.dropped(), [2]);
+    }
+
+    #[test]
+    fn a_constructor_that_panics_gives_the_storage_back() {
+        let (below, live) = below();
+        let cache = FreeList::<u64, _>::new(10, below);
+        let make = || drop(Cached::make_in(|| panic!("no value"), &cache));
+        assert_eq!(panic_of(make), "no value");
+        assert_eq!((cache.stats().free, live.count()), (1, 1));
+    }
+
+    #[test]
+    fn a_value_that_panics_while_dropped_gives_the_storage_back() {
+        let log = Log::default();
+        let cache = FreeList::new(10, below().0);
+        let value = Cached::new_in(log.value(1), &cache);
+        log.arm([1]);
+        assert_eq!(panic_of(|| drop(value)), "bomb 1");
+        assert_eq!((log.dropped(), cache.stats().free), ([1].into(), 1));
+    }
+
+    #[test]
+    fn a_value_dropped_by_an_unwinding_gives_the_storage_back() {
+        let log = Log::default();
+        let cache = FreeList::new(10, below().0);
+        let message = panic_of(|| {
+            let _value = Cached::new_in(log.value(1), &cache);
+            panic!("elsewhere");
+        });
+        assert_eq!((&*message, log.dropped(), cache.stats().free), ("elsewhere", [1].into(), 1));
+    }
+
+    #[test]
+    fn without_memory_nothing_is_made() {
+        let log = Log::default();
+        let cache = FreeList::new(10, failing(Plan::From(1)).0);
+        assert!(Cached::make_in(|| log.value(1), &cache).is_none());
+        assert_eq!(log.dropped(), []);
+        assert!(Cached::new_in(log.value(2), &cache).is_none());
+        assert_eq!(log.dropped(), [2]);
+    }
+
+    #[test]
+    fn a_value_that_moves_out_is_not_dropped() {
+        let log = Log::default();
+        let cache = FreeList::new(10, below().0);
+        let value = Cached::new_in(log.value(1), &cache).unwrap().into_inner();
+        assert_eq!((log.dropped(), cache.stats().free), ([].into(), 1));
+        drop(value);
+        assert_eq!(log.dropped(), [1]);
+    }
+
+    #[test]
+    fn a_value_can_be_changed_in_its_place() {
+        let cache = FreeList::new(10, Malloc);
+        let mut number = Cached::new_in(1, &cache).unwrap();
+        *number += 1;
+        assert_eq!(std::format!("{number} {number:?}"), "2 2");
+    }
+}

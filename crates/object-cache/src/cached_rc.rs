@@ -182,3 +182,64 @@ impl<T: fmt::Display, H: Home<Counted<T>>> fmt::Display for CachedRc<T, H> {
         (**self).fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        FreeList, HuskList,
+        testing::{Below, Log, Logged, below, husk_log, panic_of},
+    };
+
+    type Lists = FreeList<Counted<Logged>, Below>;
+
+    #[test]
+    fn the_last_pointer_drops_the_value() {
+        let log = Log::default();
+        let cache = Lists::new(10, below().0);
+        let one = CachedRc::new_in(log.value(1), &cache).unwrap();
+        let other = one.clone();
+        assert!(CachedRc::ptr_eq(&one, &other));
+        drop(one);
+        assert_eq!((log.dropped(), CachedRc::count(&other), cache.stats().free), ([].into(), 1, 0));
+        drop(other);
+        assert_eq!((log.dropped(), cache.stats().free), ([1].into(), 1));
+    }
+
+    #[test]
+    fn only_a_value_that_is_not_shared_can_be_written_or_moved_out() {
+        let log = Log::default();
+        let cache = Lists::new(10, below().0);
+        let mut one = CachedRc::new_in(log.value(1), &cache).unwrap();
+        let other = one.clone();
+        assert!(CachedRc::get_mut(&mut one).is_none());
+        let mut one = CachedRc::try_unwrap(one).unwrap_err();
+        drop(other);
+        CachedRc::get_mut(&mut one).unwrap().id = 5;
+        let value = CachedRc::try_unwrap(one).unwrap();
+        assert_eq!((value.id, log.dropped(), cache.stats().free), (5, [].into(), 1));
+    }
+
+    #[test]
+    fn a_value_that_panics_while_dropped_gives_the_storage_back() {
+        let log = Log::default();
+        let cache = Lists::new(10, below().0);
+        let value = CachedRc::new_in(log.value(1), &cache);
+        log.arm([1]);
+        assert_eq!(panic_of(|| drop(value)), "bomb 1");
+        assert_eq!((log.dropped(), cache.stats().free), ([1].into(), 1));
+    }
+
+    #[test]
+    fn a_husk_that_is_shared_again_counts_from_one() {
+        let cache = HuskList::<Counted<Logged>, _>::new(10, below().0);
+        let one = CachedRc::revive_in(&cache).unwrap();
+        drop((one.clone(), one));
+        let again = CachedRc::revive_in(&cache).unwrap();
+        assert_eq!((again.id, CachedRc::count(&again)), (0, 1));
+        drop(again);
+        assert_eq!((husk_log().recycled(), husk_log().dropped()), ([0, 0].into(), [].into()));
+        drop(cache);
+        assert_eq!(husk_log().dropped(), [0]);
+    }
+}

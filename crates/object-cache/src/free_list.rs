@@ -158,3 +158,103 @@ impl<T, A: MemAlloc> Drop for FreeList<T, A> {
         let _ = self.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use raw_mem::Malloc;
+
+    use super::*;
+    use crate::testing::{Plan, below, failing};
+
+    type Word = u64;
+
+    fn take<A: MemAlloc>(cache: &FreeList<Word, A>, count: usize) -> std::vec::Vec<NonNull<Word>> {
+        core::iter::from_fn(|| cache.take()).take(count).collect()
+    }
+
+    fn put<A: MemAlloc>(cache: &FreeList<Word, A>, objects: &[NonNull<Word>]) {
+        for &object in objects {
+            // SAFETY: the objects of these tests come from the cache and hold no values.
+            unsafe { cache.put(object) };
+        }
+    }
+
+    #[test]
+    fn the_last_object_put_is_the_first_one_taken() {
+        let cache = FreeList::new(10, Malloc);
+        let objects = take(&cache, 4);
+        put(&cache, &objects);
+        assert!(take(&cache, 4).iter().eq(objects.iter().rev()));
+        put(&cache, &objects);
+    }
+
+    #[test]
+    fn nothing_is_asked_for_before_the_first_take() {
+        let (below, faults) = failing(Plan::Never);
+        let cache = FreeList::<Word, _>::new(10, below);
+        assert_eq!(faults.tally().calls, 0);
+        put(&cache, &take(&cache, 1));
+        put(&cache, &take(&cache, 1));
+        assert_eq!(faults.tally().calls, 1);
+    }
+
+    #[test]
+    fn a_put_beyond_the_bound_goes_down() {
+        let (below, live) = below();
+        let cache = FreeList::new(3, below);
+        let objects = take(&cache, 5);
+        put(&cache, &objects);
+        assert_eq!((live.count(), cache.stats().free, cache.stats().overflows), (3, 3, 2));
+        assert!(objects[..3].iter().all(|object| live.contains(object.cast())));
+    }
+
+    #[test]
+    fn clearing_gives_everything_down_and_says_how_much() {
+        let (below, live) = below();
+        let cache = FreeList::new(10, below);
+        let objects = take(&cache, 5);
+        put(&cache, &objects[1..]);
+        assert_eq!(cache.clear(), Cleared { objects: 4, bytes: 32 });
+        assert_eq!((live.count(), cache.clear().objects), (1, 0));
+        put(&cache, &objects[..1]);
+    }
+
+    #[test]
+    fn dropping_the_cache_gives_everything_down() {
+        let (below, live) = below();
+        let cache = FreeList::new(10, below);
+        put(&cache, &take(&cache, 5));
+        drop(cache);
+        assert_eq!(live.count(), 0);
+    }
+
+    #[test]
+    fn hits_misses_and_the_high_water_are_known() {
+        let cache = FreeList::new(10, Malloc);
+        put(&cache, &take(&cache, 3));
+        put(&cache, &take(&cache, 2));
+        let stats = cache.stats();
+        assert_eq!((stats.hits, stats.misses, stats.high_water, stats.free), (2, 3, 3, 3));
+        assert_eq!((stats.bound, stats.object_bytes), (10, 8));
+    }
+
+    #[test]
+    fn where_there_is_no_memory_dead_objects_still_serve() {
+        let (below, _) = failing(Plan::From(3));
+        let cache = FreeList::new(10, below);
+        let objects = take(&cache, 9);
+        assert_eq!(objects.len(), 2);
+        put(&cache, &objects);
+        assert_eq!(take(&cache, 9).len(), 2);
+        put(&cache, &objects);
+    }
+
+    #[test]
+    fn objects_of_no_size_have_storage_of_their_own() {
+        let cache = FreeList::<(), _>::new(10, Malloc);
+        let (one, other) = (cache.take().unwrap(), cache.take().unwrap());
+        assert_ne!(one, other);
+        // SAFETY: both came from the cache.
+        [one, other].iter().for_each(|&object| unsafe { cache.put(object) });
+    }
+}

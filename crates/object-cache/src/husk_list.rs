@@ -1,59 +1,15 @@
 //! A bounded cache of husks: values that keep what they own between two lives.
-//!
-//! ```text
-//!   storage:   ┌──────┬──────────────────────────┐
-//!              │ link │ value: live, or a husk   │
-//!              └──────┴──────────────────────────┘
-//! ```
-//!
-//! A husk is a live value, so the link stands beside it and not in its place.
 
-use core::{cell::RefCell, mem::offset_of, ptr::NonNull};
+use core::{cell::RefCell, ptr::NonNull};
 
 use raw_mem::MemAlloc;
 
 use crate::{
     Cache, Cleared, Home, HuskHome, Recycle, Stats,
     dead_list::DeadList,
-    link::{Chain, Link},
-    storage::Storage,
+    husk::{Emptied, Husk},
+    link::Chain,
 };
-
-/// One object's storage.
-struct Husk<T> {
-    next: Option<NonNull<Husk<T>>>,
-    value: T,
-}
-
-impl<T> Husk<T> {
-    const STORAGE: Storage = Storage::of::<Self>();
-
-    /// Where the value of `husk` is, or will be.
-    fn value(husk: NonNull<Self>) -> NonNull<T> {
-        // SAFETY: the offset of a field is inside the storage.
-        unsafe { husk.byte_add(offset_of!(Self, value)).cast() }
-    }
-
-    /// # Safety
-    ///
-    /// `value` came from [`value`](Self::value).
-    unsafe fn of(value: NonNull<T>) -> NonNull<Self> {
-        // SAFETY: the caller's promise: the storage begins that much before the value.
-        unsafe { value.byte_sub(offset_of!(Self, value)).cast() }
-    }
-}
-
-impl<T> Link for Husk<T> {
-    unsafe fn set_next(this: NonNull<Self>, next: Option<NonNull<Self>>) {
-        // SAFETY: the caller owns the storage; the value beside the link is not touched.
-        unsafe { (&raw mut (*this.as_ptr()).next).write(next) }
-    }
-
-    unsafe fn next(this: NonNull<Self>) -> Option<NonNull<Self>> {
-        // SAFETY: as in `set_next`, which has initialised the link.
-        unsafe { (&raw const (*this.as_ptr()).next).read() }
-    }
-}
 
 /// Keeps up to `bound` husks of type `T`, the last one retired first, over the allocator `A`.
 ///
@@ -117,7 +73,8 @@ impl<T: Recycle, A: MemAlloc> HuskList<T, A> {
         let guard = unsafe { Emptied::new(&self.lower, storage) };
         let value = T::fresh();
         core::mem::forget(guard);
-        let place = Husk::value(storage);
+        // SAFETY: the storage was asked for as that of a husk.
+        let place = unsafe { Husk::value(storage) };
         // SAFETY: the storage has room for a value here, and is ours.
         unsafe { place.write(value) };
         Some(place)
@@ -153,8 +110,10 @@ impl<T: Recycle, A: MemAlloc> HuskList<T, A> {
     unsafe fn bury(&self, husk: NonNull<Husk<T>>) {
         // SAFETY: the storage is not used after the guard frees it; its value is dropped by then.
         let _storage = unsafe { Emptied::new(&self.lower, husk) };
+        // SAFETY: the caller's husk is storage of ours.
+        let value = unsafe { Husk::value(husk) };
         // SAFETY: the caller says that the value is live.
-        unsafe { Husk::value(husk).drop_in_place() };
+        unsafe { value.drop_in_place() };
     }
 
     /// The figures.
@@ -188,7 +147,8 @@ unsafe impl<T: Recycle, A: MemAlloc> HuskHome<T> for HuskList<T, A> {
     #[inline]
     fn revive(&self) -> Option<NonNull<T>> {
         match self.list.take() {
-            Some(husk) => Some(Husk::value(husk)),
+            // SAFETY: `list`'s invariant.
+            Some(husk) => Some(unsafe { Husk::value(husk) }),
             None => self.revive_below(),
         }
     }
@@ -210,29 +170,6 @@ impl<T: Recycle, A: MemAlloc> Drop for HuskList<T, A> {
     fn drop(&mut self) {
         let _storage = Remains(self);
         let _ = self.clear();
-    }
-}
-
-/// Storage that is given down when dropped, by an unwinding as well.
-struct Emptied<'l, T, A: MemAlloc> {
-    lower: &'l A,
-    storage: NonNull<Husk<T>>,
-}
-
-impl<'l, T, A: MemAlloc> Emptied<'l, T, A> {
-    /// # Safety
-    ///
-    /// `storage` came from `lower`; when the guard is dropped its value is not live, and it is
-    /// not used again.
-    unsafe fn new(lower: &'l A, storage: NonNull<Husk<T>>) -> Self {
-        Self { lower, storage }
-    }
-}
-
-impl<T, A: MemAlloc> Drop for Emptied<'_, T, A> {
-    fn drop(&mut self) {
-        // SAFETY: the promise that `new` was given.
-        unsafe { self.lower.free(Some(self.storage.cast())) }
     }
 }
 
@@ -275,5 +212,100 @@ impl<T: Recycle, A: MemAlloc> Drop for Remains<'_, T, A> {
             // SAFETY: `list`'s and `unfit`'s invariants; the values are forgotten.
             drop(unsafe { Emptied::new(&self.0.lower, husk) });
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Cached,
+        testing::{Below, Logged, Plan, below, failing, husk_log, panic_of},
+    };
+
+    type Husks = HuskList<Logged, Below>;
+
+    fn revive(husks: &Husks, count: usize) -> std::vec::Vec<Cached<Logged, &Husks>> {
+        core::iter::from_fn(|| Cached::revive_in(husks)).take(count).collect()
+    }
+
+    #[test]
+    fn a_value_is_recycled_and_lives_again() {
+        let (below, live) = below();
+        let husks = Husks::new(10, below);
+        drop(revive(&husks, 1));
+        assert_eq!((husk_log().recycled(), husk_log().dropped()), ([0].into(), [].into()));
+        assert_eq!((revive(&husks, 1)[0].id, live.count()), (0, 1));
+    }
+
+    #[test]
+    fn a_husk_beyond_the_bound_is_dropped() {
+        let (below, live) = below();
+        let husks = Husks::new(2, below);
+        drop(revive(&husks, 3));
+        assert_eq!((husk_log().dropped(), live.count()), ([2].into(), 2));
+    }
+
+    #[test]
+    fn clearing_drops_every_husk_once() {
+        let (below, live) = below();
+        let husks = Husks::new(10, below);
+        drop(revive(&husks, 3));
+        assert_eq!(husks.clear().objects, 3);
+        assert_eq!((husk_log().dropped(), live.count()), ([2, 1, 0].into(), 0));
+        drop(husks);
+        assert_eq!(husk_log().dropped(), []);
+    }
+
+    #[test]
+    fn a_husk_that_panics_while_cleared_leaves_the_others_for_the_next_time() {
+        let (below, live) = below();
+        let husks = Husks::new(10, below);
+        drop(revive(&husks, 3));
+        husk_log().arm([0, 2]);
+        for bomb in [2, 0] {
+            assert_eq!(panic_of(|| _ = husks.clear()), std::format!("bomb {bomb}"));
+            assert_eq!(husk_log().dropped(), [bomb]);
+        }
+        assert_eq!((husks.clear().objects, husk_log().dropped()), (1, [1].into()));
+        assert_eq!(live.count(), 0);
+    }
+
+    #[test]
+    fn a_cache_whose_husks_all_panic_is_dropped_with_one_panic_and_no_leak_of_storage() {
+        let (below, live) = below();
+        let husks = Husks::new(10, below);
+        drop(revive(&husks, 3));
+        husk_log().arm([0, 1, 2]);
+        assert_eq!(panic_of(|| drop(husks)), "bomb 2");
+        assert_eq!((husk_log().dropped(), live.count()), ([2].into(), 0));
+    }
+
+    #[test]
+    fn a_value_that_panics_while_recycled_has_no_second_life() {
+        let (below, live) = below();
+        let husks = Husks::new(10, below);
+        let value = revive(&husks, 1);
+        husk_log().arm([100]);
+        assert_eq!(panic_of(|| drop(value)), "bomb 100");
+        assert_eq!((revive(&husks, 1)[0].id, husk_log().dropped()), (1, [].into()));
+        assert_eq!(husks.clear().objects, 2);
+        assert_eq!((husk_log().dropped(), live.count()), ([0, 1].into(), 0));
+    }
+
+    #[test]
+    fn a_fresh_value_that_panics_gives_the_storage_down() {
+        let (below, live) = below();
+        let husks = Husks::new(10, below);
+        husk_log().arm([1000]);
+        assert_eq!(panic_of(|| drop(revive(&husks, 1))), "bomb 1000");
+        assert_eq!(live.count(), 0);
+    }
+
+    #[test]
+    fn without_memory_nothing_is_made() {
+        let husks = Husks::new(10, failing(Plan::From(1)).0);
+        assert!(revive(&husks, 1).is_empty());
+        assert_eq!(husk_log().dropped(), []);
     }
 }

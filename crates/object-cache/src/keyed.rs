@@ -179,3 +179,92 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> Drop for KeyedFreeList<H, E, A, LE
         let _ = self.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use raw_mem::Malloc;
+
+    use super::*;
+    use crate::testing::below;
+
+    type Tuples<A> = KeyedFreeList<u32, u64, A, 3>;
+
+    fn take_and_put<A: MemAlloc>(tuples: &Tuples<A>, len: usize) -> NonNull<u32> {
+        let object = tuples.take(len).unwrap();
+        // SAFETY: the object came from the cache with this length and holds no values.
+        unsafe { tuples.put(object, len) };
+        object
+    }
+
+    #[test]
+    fn an_object_serves_its_own_length_again_and_no_other() {
+        let (below, live) = below();
+        let tuples = Tuples::new(10, below);
+        let two = take_and_put(&tuples, 2);
+        let three = take_and_put(&tuples, 3);
+        assert_ne!(two, three);
+        assert_eq!((take_and_put(&tuples, 2), take_and_put(&tuples, 3)), (two, three));
+        assert_eq!(live.count(), 2);
+    }
+
+    #[test]
+    fn every_length_has_the_whole_bound() {
+        let (below, live) = below();
+        let tuples = Tuples::new(2, below);
+        for len in 1..=3 {
+            let objects = [0; 3].map(|_| tuples.take(len).unwrap());
+            // SAFETY: the objects came from the cache with this length and hold no values.
+            objects.iter().for_each(|&object| unsafe { tuples.put(object, len) });
+        }
+        assert_eq!(live.count(), 6);
+        assert_eq!(tuples.stats(3).unwrap().overflows, 1);
+    }
+
+    #[test]
+    fn lengths_that_are_not_kept_go_down_at_once() {
+        let (below, live) = below();
+        let tuples = Tuples::new(2, below);
+        for len in [0, 4, 1000] {
+            take_and_put(&tuples, len);
+            assert_eq!((live.count(), tuples.stats(len)), (0, None));
+        }
+    }
+
+    #[test]
+    fn a_length_that_no_memory_holds_is_refused() {
+        let tuples = Tuples::new(2, Malloc);
+        assert_eq!(tuples.take(usize::MAX), None);
+        assert_eq!(tuples.take(usize::MAX / 8), None);
+    }
+
+    #[test]
+    fn clearing_says_how_many_bytes_of_each_length_went_down() {
+        let (below, live) = below();
+        let tuples = Tuples::new(2, below);
+        take_and_put(&tuples, 1);
+        take_and_put(&tuples, 3);
+        // The header takes 8 bytes, so that items are aligned.
+        assert_eq!(tuples.clear(), Cleared { objects: 2, bytes: 16 + 32 });
+        assert_eq!(live.count(), 0);
+    }
+
+    #[test]
+    fn dropping_the_cache_gives_every_length_down() {
+        let (below, live) = below();
+        let tuples = Tuples::new(2, below);
+        for len in 1..=3 {
+            take_and_put(&tuples, len);
+        }
+        drop(tuples);
+        assert_eq!(live.count(), 0);
+    }
+
+    #[test]
+    fn a_report_names_the_lengths() {
+        let tuples = Tuples::new(2, Malloc);
+        take_and_put(&tuples, 2);
+        let mut lists = std::vec![];
+        tuples.each_list(&mut |length, stats| lists.push((length, stats.free)));
+        assert_eq!(lists, [(Some(1), 0), (Some(2), 1), (Some(3), 0)]);
+    }
+}

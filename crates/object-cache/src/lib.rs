@@ -55,6 +55,7 @@ mod dead_list;
 mod depot;
 mod free_list;
 mod home;
+mod husk;
 mod husk_list;
 mod immortal;
 mod keyed;
@@ -67,9 +68,12 @@ mod registry;
 mod report;
 mod retry;
 mod run;
+mod shared_cache;
 mod sort;
 mod stats;
 mod storage;
+#[cfg(test)]
+mod testing;
 mod thread_cache;
 mod thread_list;
 
@@ -82,10 +86,13 @@ pub use home::{BareHome, Home, HuskHome, drop_and_put};
 pub use husk_list::HuskList;
 pub use immortal::Immortals;
 pub use keyed::KeyedFreeList;
+/// What is below a cache.
+pub use raw_mem::MemAlloc;
 pub use recycle::Recycle;
 pub use registry::{Named, Registry};
 pub use report::Report;
 pub use retry::RetryAfterClear;
 pub use run::CachedRun;
+pub use shared_cache::SharedCache;
 pub use stats::{Cleared, Stats};
-pub use thread_cache::{SharedCache, ThreadCache};
+pub use thread_cache::ThreadCache;

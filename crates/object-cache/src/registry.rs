@@ -123,3 +123,49 @@ impl Drop for Leave<'_> {
         self.registry.innermost.set(self.outer);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{string::String, vec::Vec};
+
+    use raw_mem::Malloc;
+
+    use super::*;
+    use crate::{Cached, FreeList, testing::panic_of};
+
+    fn names(registry: &Registry) -> Vec<String> {
+        let mut names = Vec::new();
+        registry.each(|named| names.push(named.name.into()));
+        names
+    }
+
+    fn with_one_dead() -> FreeList<u64, Malloc> {
+        let cache = FreeList::new(10, Malloc);
+        drop(Cached::new_in(1, &cache));
+        cache
+    }
+
+    #[test]
+    fn clearing_reaches_every_cache_of_every_call_around() {
+        let (registry, [a, b, c]) = (Registry::new(), [0; 3].map(|_| with_one_dead()));
+        let outer = [Named { name: "a", cache: &a }, Named { name: "b", cache: &b }];
+        registry.during(&outer, || {
+            registry.during(&[Named { name: "c", cache: &c }], || {
+                assert_eq!(names(&registry), ["a", "b", "c"]);
+                assert_eq!(registry.clear_all(), Cleared { objects: 3, bytes: 24 });
+            });
+        });
+        assert_eq!([a, b, c].map(|cache| cache.stats().free), [0; 3]);
+    }
+
+    #[test]
+    fn a_cache_is_registered_exactly_while_the_call_runs() {
+        let (registry, cache) = (Registry::new(), with_one_dead());
+        let caches = [Named { name: "a", cache: &cache }];
+        assert_eq!(names(&registry), [""; 0]);
+        registry.during(&caches, || assert_eq!(names(&registry), ["a"]));
+        assert_eq!(names(&registry), [""; 0]);
+        panic_of(|| registry.during(&caches, || panic!("the program")));
+        assert_eq!((names(&registry).len(), registry.clear_all().objects), (0, 0));
+    }
+}

@@ -86,3 +86,116 @@ unsafe impl<A: MemAlloc, C: Cache> MemAlloc for RetryAfterClear<A, C> {
         unsafe { self.below.free(ptr) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::cell::Cell;
+
+    use raw_mem::Malloc;
+
+    use super::*;
+    use crate::{Cached, FreeList, Named, Registry};
+
+    /// Malloc, with so many blocks and no more.
+    struct Capped {
+        left: Cell<usize>,
+    }
+
+    impl Capped {
+        fn count(&self, given: Option<NonNull<u8>>) -> Option<NonNull<u8>> {
+            self.left.set(self.left.get() - usize::from(given.is_some()));
+            given
+        }
+    }
+
+    // SAFETY: memory is malloc's.
+    unsafe impl MemAlloc for Capped {
+        fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
+            if self.left.get() == 0 { None } else { self.count(Malloc.malloc(size)) }
+        }
+
+        fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
+            if self.left.get() == 0 { None } else { self.count(Malloc.calloc(count, size)) }
+        }
+
+        /// Needs a block of its own for the while.
+        unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
+            // SAFETY: the caller's promise.
+            if self.left.get() == 0 { None } else { unsafe { Malloc.realloc(ptr, size) } }
+        }
+
+        unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
+            self.left.set(self.left.get() + usize::from(ptr.is_some()));
+            // SAFETY: the caller's promise.
+            unsafe { Malloc.free(ptr) }
+        }
+    }
+
+    /// Runs `body` over a heap of two blocks, both of which are dead floats.
+    fn with_two_dead_floats(body: impl FnOnce(&RetryAfterClear<Capped, &Registry>)) {
+        let registry = Registry::new();
+        let heap = RetryAfterClear::new(Capped { left: Cell::new(2) }, &registry);
+        let floats = FreeList::new(10, &heap);
+        drop([0; 2].map(|_| Cached::new_in(1.0, &floats).unwrap()));
+        assert_eq!((heap.below().left.get(), floats.stats().free), (0, 2));
+        registry.during(&[Named { name: "Float", cache: &floats }], || body(&heap));
+    }
+
+    #[test]
+    fn what_one_type_hoards_serves_another_when_memory_is_out() {
+        with_two_dead_floats(|heap| {
+            let lists = FreeList::new(10, heap);
+            let list = Cached::new_in([1; 5], &lists).unwrap();
+            assert_eq!(list[4], 1);
+            assert_eq!(heap.below().left.get(), 1);
+        });
+    }
+
+    #[test]
+    fn a_miss_may_empty_the_cache_that_missed() {
+        let registry = Registry::new();
+        let heap = RetryAfterClear::new(Capped { left: Cell::new(1) }, &registry);
+        let floats = FreeList::new(10, &heap);
+        registry.during(&[Named { name: "Float", cache: &floats }], || {
+            let one = Cached::new_in(1.0, &floats).unwrap();
+            assert!(Cached::new_in(2.0, &floats).is_none());
+            drop(one);
+            assert!(Cached::new_in(3.0, &floats).is_some());
+        });
+    }
+
+    #[test]
+    fn every_kind_of_request_is_tried_again() {
+        with_two_dead_floats(|heap| {
+            let block = heap.calloc(1, 8);
+            assert!(block.is_some());
+            // SAFETY: the block is live; it is replaced by what comes back.
+            let block = unsafe { heap.realloc(block, 100) };
+            assert!(block.is_some());
+            // SAFETY: the block is live and not used again.
+            unsafe { heap.free(block) };
+        });
+        with_two_dead_floats(|heap| {
+            // SAFETY: `None` is allowed.
+            let block = unsafe { heap.realloc(None, 8) };
+            assert!(block.is_some());
+            // SAFETY: the block is live and not used again.
+            unsafe { heap.free(block) };
+        });
+    }
+
+    #[test]
+    fn a_refusal_stands_where_the_caches_have_nothing() {
+        let registry = Registry::new();
+        let heap = RetryAfterClear::new(Capped { left: Cell::new(0) }, &registry);
+        assert_eq!(heap.malloc(8), None);
+    }
+
+    #[test]
+    fn a_request_that_no_memory_could_serve_empties_nothing() {
+        with_two_dead_floats(|heap| {
+            assert_eq!((heap.malloc(usize::MAX), heap.calloc(usize::MAX, 2)), (None, None));
+            assert_eq!(heap.below().left.get(), 0);
+        });
+    }
+}

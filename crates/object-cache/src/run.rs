@@ -160,3 +160,61 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> Drop for Emptied<'_, H, E, A, LENG
         unsafe { self.home.put(self.object, self.len) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Below, Log, Logged, Plan, below, failing, panic_of};
+
+    type Tuples = KeyedFreeList<Logged, Logged, Below, 3>;
+
+    #[test]
+    fn items_are_dropped_in_order_and_then_the_header() {
+        let log = Log::default();
+        let tuples = Tuples::new(10, below().0);
+        let mut run = tuples.run(log.value(9), 3, |index| log.value(index as u32)).unwrap();
+        run[1].id = 7;
+        run.header_mut().id = 8;
+        assert_eq!((run.len(), run[1].id, run.header().id), (3, 7, 8));
+        drop(run);
+        assert_eq!(log.dropped(), [0, 7, 2, 8]);
+        assert_eq!(tuples.stats(3).unwrap().free, 1);
+    }
+
+    #[test]
+    fn an_item_that_cannot_be_made_takes_the_others_with_it() {
+        let log = Log::default();
+        let tuples = Tuples::new(10, below().0);
+        let make = |index| if index < 2 { log.value(index as u32) } else { panic!("no item") };
+        assert_eq!(panic_of(|| drop(tuples.run(log.value(9), 3, make))), "no item");
+        assert_eq!(log.dropped(), [0, 1, 9]);
+        assert_eq!(tuples.stats(3).unwrap().free, 1);
+    }
+
+    #[test]
+    fn an_item_that_panics_while_dropped_leaves_nothing_out() {
+        let log = Log::default();
+        let tuples = Tuples::new(10, below().0);
+        let run = tuples.run(log.value(9), 3, |index| log.value(index as u32));
+        log.arm([1]);
+        assert_eq!(panic_of(|| drop(run)), "bomb 1");
+        assert_eq!(log.dropped(), [0, 1, 2, 9]);
+        assert_eq!(tuples.stats(3).unwrap().free, 1);
+    }
+
+    #[test]
+    fn without_memory_no_item_is_made_and_the_header_is_dropped() {
+        let log = Log::default();
+        let tuples = Tuples::new(10, failing(Plan::From(1)).0);
+        assert!(tuples.run(log.value(9), 3, |index| log.value(index as u32)).is_none());
+        assert_eq!(log.dropped(), [9]);
+    }
+
+    #[test]
+    fn a_run_of_nothing_has_a_header() {
+        let log = Log::default();
+        let tuples = Tuples::new(10, below().0);
+        drop(tuples.run(log.value(9), 0, |index| log.value(index as u32)));
+        assert_eq!(log.dropped(), [9]);
+    }
+}

@@ -1,174 +1,13 @@
-//! A cache for each thread, and what they share.
-//!
-//! ```text
-//!   SharedCache  (a static)                 ThreadCache  (one for each thread)
-//!   ┌──────────────────────────┐            ┌──────────────┐
-//!   │ depot: SLOTS magazines   │ ◄────────► │ list · spare │   no atomics on a hit
-//!   │ the allocator below      │ ◄────────► └──────────────┘   only where both are at a loss
-//!   └──────────────────────────┘
-//! ```
-//!
-//! An object may be put by another thread than took it: its storage is in the putting thread's
-//! cache then. In a program where one thread makes objects and another ends them, full magazines
-//! travel back through the depot, so that the maker goes on hitting.
+//! One thread's cache.
 
-use core::{marker::PhantomData, ptr::NonNull};
+use core::ptr::NonNull;
 
 use raw_mem::MemAlloc;
-use sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::{
-    BareHome, Cache, Cleared, Home, Stats, depot::Depot, drop_and_put, link::Dead,
-    magazine::Magazine, storage::Storage, thread_list::ThreadList,
+    BareHome, Cache, Cleared, Home, SharedCache, Stats, drop_and_put, link::Dead,
+    thread_list::ThreadList,
 };
-
-/// What the caches of all threads share: the depot, and the allocator below.
-///
-/// [`thread`](Self::thread) makes a thread's cache; [`thread_cache!`](crate::thread_cache!) makes
-/// one for each thread without a word.
-///
-/// # When a thread ends
-///
-/// Its cache is dropped: what it has, be it full magazines or not, goes into the depot, where the
-/// next thread finds it; what the depot has no slot for goes to the layer below. Nothing is leaked,
-/// and nothing is kept for a thread that is gone. Objects that die after that, in destructors of
-/// other thread-local values, go to the layer below at once.
-///
-/// # Bounds
-///
-/// With magazines of m objects and t threads, at most (2 t + `SLOTS`) · m dead objects are kept.
-pub struct SharedCache<T, A: MemAlloc, const SLOTS: usize = 16> {
-    /// # Invariant
-    ///
-    /// What is in a magazine came from `lower` as storage for a `T`, and holds no value.
-    depot: Depot<Dead, SLOTS>,
-    lower: A,
-    magazine: u32,
-    past: Past,
-    of: PhantomData<fn() -> T>,
-}
-
-/// The figures of threads that have ended.
-struct Past {
-    hits: AtomicUsize,
-    misses: AtomicUsize,
-    overflows: AtomicUsize,
-}
-
-impl Past {
-    #[cfg(not(loom))]
-    const fn new() -> Self {
-        Self {
-            hits: AtomicUsize::new(0),
-            misses: AtomicUsize::new(0),
-            overflows: AtomicUsize::new(0),
-        }
-    }
-
-    fn add(&self, stats: &Stats) {
-        self.hits.fetch_add(stats.hits as usize, Relaxed);
-        self.misses.fetch_add(stats.misses as usize, Relaxed);
-        self.overflows.fetch_add(stats.overflows as usize, Relaxed);
-    }
-
-    fn stats(&self) -> Stats {
-        Stats {
-            hits: self.hits.load(Relaxed) as u64,
-            misses: self.misses.load(Relaxed) as u64,
-            overflows: self.overflows.load(Relaxed) as u64,
-            ..Stats::default()
-        }
-    }
-}
-
-impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
-    const STORAGE: Storage = Storage::of_lead::<T>();
-
-    /// No threads and an empty depot, for magazines of `magazine` objects. Asks for nothing yet.
-    ///
-    /// # Panics
-    ///
-    /// Panics when `magazine` is 0.
-    #[cfg(not(loom))]
-    pub const fn new(magazine: u32, lower: A) -> Self {
-        assert!(magazine > 0, "a magazine holds at least one object");
-        Self { depot: Depot::new(), lower, magazine, past: Past::new(), of: PhantomData }
-    }
-
-    /// A cache for the running thread.
-    pub const fn thread(&self) -> ThreadCache<'_, T, A, SLOTS> {
-        ThreadCache { list: ThreadList::new(self.magazine), shared: self }
-    }
-
-    /// Takes storage for a `T` from the layer below, past every cache.
-    #[cold]
-    #[inline(never)]
-    pub fn take_below(&self) -> Option<NonNull<T>> {
-        Self::STORAGE.ask(&self.lower).map(NonNull::cast)
-    }
-
-    /// Gives storage to the layer below, past every cache.
-    ///
-    /// # Safety
-    ///
-    /// `storage` came from this cache or one of its threads', holds no live value, and is not
-    /// used again.
-    #[cold]
-    #[inline(never)]
-    pub unsafe fn put_below(&self, storage: NonNull<T>) {
-        // SAFETY: storage of this cache once came from `lower`.
-        unsafe { self.lower.free(Some(storage.cast())) };
-    }
-
-    /// Gives a magazine down, and says how many objects it had.
-    fn give_down(&self, magazine: Magazine<Dead>) -> usize {
-        let (chain, count) = magazine.open();
-        // SAFETY: `depot`'s invariant holds of every magazine of ours, and the objects have left
-        // their chain.
-        chain.for_each(|dead| unsafe { self.put_below(dead.cast()) });
-        count as usize
-    }
-
-    /// Gives what is in the depot to the layer below, and says how much it was. Any thread may
-    /// call this; what other threads have in their own caches stays there.
-    pub fn clear(&self) -> Cleared {
-        let objects =
-            core::iter::from_fn(|| self.depot.take()).map(|full| self.give_down(full)).sum();
-        Cleared::of(objects, Self::STORAGE.bytes)
-    }
-
-    /// How many magazines are in the depot, as far as this thread can tell.
-    pub fn magazines(&self) -> usize {
-        self.depot.magazines()
-    }
-
-    /// The figures of the threads that have ended, and of the depot: what is free there at most,
-    /// since a magazine that a thread left at its end need not be full. No high water is kept.
-    pub fn stats(&self) -> Stats {
-        Stats {
-            free: self.magazines() * self.magazine as usize,
-            bound: SLOTS * self.magazine as usize,
-            object_bytes: Self::STORAGE.bytes,
-            ..self.past.stats()
-        }
-    }
-}
-
-impl<T, A: MemAlloc, const SLOTS: usize> Cache for SharedCache<T, A, SLOTS> {
-    fn clear(&self) -> Cleared {
-        self.clear()
-    }
-
-    fn each_list(&self, see: &mut dyn FnMut(Option<usize>, Stats)) {
-        see(None, self.stats());
-    }
-}
-
-impl<T, A: MemAlloc, const SLOTS: usize> Drop for SharedCache<T, A, SLOTS> {
-    fn drop(&mut self) {
-        let _ = self.clear();
-    }
-}
 
 /// One thread's cache over a [`SharedCache`]: a list, and a spare magazine. No atomic operation is
 /// made but where both are empty, or both full.
@@ -198,6 +37,10 @@ pub struct ThreadCache<'s, T, A: MemAlloc, const SLOTS: usize = 16> {
 }
 
 impl<'s, T, A: MemAlloc, const SLOTS: usize> ThreadCache<'s, T, A, SLOTS> {
+    pub(crate) const fn new(shared: &'s SharedCache<T, A, SLOTS>) -> Self {
+        Self { list: ThreadList::new(shared.magazine), shared }
+    }
+
     /// Takes storage for a `T`, uninitialised: a dead object of this thread, then one of the
     /// depot, then new from the layer below. `None` when there is no memory.
     #[inline]
@@ -305,5 +148,128 @@ impl<T, A: MemAlloc, const SLOTS: usize> Drop for ThreadCache<'_, T, A, SLOTS> {
         self.list.hand_over(&self.shared.depot, |magazine| {
             self.shared.give_down(magazine);
         });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::{thread, vec::Vec};
+
+    use super::*;
+    use crate::{
+        Cached,
+        testing::{Below, Log, below, panic_of},
+    };
+
+    type Shared = SharedCache<u64, Below, 2>;
+    type Local<'s> = ThreadCache<'s, u64, Below, 2>;
+
+    fn take(local: &Local<'_>, count: usize) -> Vec<NonNull<u64>> {
+        core::iter::from_fn(|| local.take()).take(count).collect()
+    }
+
+    fn put(local: &Local<'_>, objects: &[NonNull<u64>]) {
+        for &object in objects {
+            // SAFETY: the objects of these tests come from one shared cache and hold no values.
+            unsafe { local.put(object) };
+        }
+    }
+
+    #[test]
+    fn no_more_is_kept_than_two_magazines_in_hand_and_one_in_each_slot() {
+        let (below, live) = below();
+        let shared = Shared::new(3, below);
+        let local = shared.thread();
+        put(&local, &take(&local, 99));
+        assert_eq!((live.count(), shared.magazines(), local.stats().free), ((2 + 2) * 3, 2, 6));
+        drop(local);
+        assert_eq!(live.count(), 2 * 3);
+    }
+
+    #[test]
+    fn taking_and_putting_at_the_edge_of_a_magazine_stays_in_the_hands() {
+        let (below, live) = below();
+        let shared = Shared::new(3, below);
+        let local = shared.thread();
+        put(&local, &take(&local, 3));
+        for _ in 0..10 {
+            put(&local, &take(&local, 4));
+        }
+        assert_eq!((live.count(), shared.magazines(), local.stats().misses), (4, 0, 4));
+    }
+
+    #[test]
+    fn what_a_thread_leaves_at_its_end_serves_the_next() {
+        let (below, live) = below();
+        let shared = Shared::new(3, below);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let local = shared.thread();
+                put(&local, &take(&local, 5));
+            });
+        });
+        assert_eq!((live.count(), shared.magazines()), (5, 2), "one of them is not full");
+        let local = shared.thread();
+        let objects = take(&local, 5);
+        assert_eq!((local.stats().hits, local.stats().misses, live.count()), (5, 0, 5));
+        put(&local, &objects);
+    }
+
+    #[test]
+    fn what_the_depot_has_no_slot_for_goes_down_at_a_threads_end() {
+        let (below, live) = below();
+        let shared = Shared::new(3, below);
+        let locals = [0; 3].map(|_| shared.thread());
+        locals.iter().for_each(|local| put(local, &take(local, 2)));
+        assert_eq!(live.count(), 6);
+        drop(locals);
+        assert_eq!((live.count(), shared.magazines()), (4, 2));
+    }
+
+    #[test]
+    fn the_figures_of_a_thread_that_ended_are_kept() {
+        let shared = Shared::new(3, below().0);
+        let local = shared.thread();
+        put(&local, &take(&local, 2));
+        put(&local, &take(&local, 2));
+        drop(local);
+        assert_eq!((shared.stats().hits, shared.stats().misses), (2, 2));
+    }
+
+    #[test]
+    fn clearing_is_possible_from_either_side() {
+        let (below, live) = below();
+        let shared = Shared::new(3, below);
+        let local = shared.thread();
+        put(&local, &take(&local, 10));
+        assert_eq!(shared.clear(), Cleared { objects: 6, bytes: 96 });
+        assert_eq!(local.clear(), Cleared { objects: 4, bytes: 64 });
+        assert_eq!(live.count(), 0);
+    }
+
+    #[test]
+    fn dropping_everything_gives_everything_down() {
+        let (below, live) = below();
+        let shared = Shared::new(3, below);
+        put(&shared.thread(), &take(&shared.thread(), 20));
+        drop(shared);
+        assert_eq!(live.count(), 0);
+    }
+
+    #[test]
+    fn a_value_that_panics_while_dropped_gives_the_storage_back() {
+        let log = Log::default();
+        let shared = SharedCache::<_, _>::new(3, below().0);
+        let local: ThreadCache<'_, _, _> = shared.thread();
+        let value = Cached::new_in(log.value(1), &local);
+        log.arm([1]);
+        assert_eq!(panic_of(|| drop(value)), "bomb 1");
+        assert_eq!((log.dropped(), local.stats().free), ([1].into(), 1));
+    }
+
+    #[test]
+    #[should_panic(expected = "at least one object")]
+    fn a_magazine_of_nothing_is_refused() {
+        Shared::new(0, below().0);
     }
 }

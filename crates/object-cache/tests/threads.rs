@@ -1,0 +1,202 @@
+//! Caches of several threads: what one ends another makes again, and nothing is left behind.
+
+use std::{
+    cell::RefCell,
+    ptr::NonNull,
+    sync::{
+        atomic::{AtomicUsize, Ordering::Relaxed},
+        mpsc,
+    },
+    thread,
+};
+
+use object_cache::{Cached, MemAlloc, Stats, thread_cache};
+use raw_mem::Malloc;
+
+/// Malloc, with a count of its live blocks.
+struct Counting {
+    live: AtomicUsize,
+}
+
+impl Counting {
+    const fn new() -> Self {
+        Self { live: AtomicUsize::new(0) }
+    }
+}
+
+// SAFETY: memory is malloc's.
+unsafe impl MemAlloc for &'static Counting {
+    fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
+        self.live.fetch_add(1, Relaxed);
+        Malloc.malloc(size)
+    }
+
+    fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
+        self.live.fetch_add(1, Relaxed);
+        Malloc.calloc(count, size)
+    }
+
+    unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
+        // SAFETY: the caller's promise.
+        unsafe { Malloc.realloc(ptr, size) }
+    }
+
+    unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
+        self.live.fetch_sub(usize::from(ptr.is_some()), Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { Malloc.free(ptr) }
+    }
+}
+
+/// Two words that belong together.
+struct Message([usize; 2]);
+
+impl Message {
+    fn new(number: usize) -> Self {
+        Self([number, !number])
+    }
+
+    fn assert_is_whole(&self) -> usize {
+        assert_eq!(self.0[0], !self.0[1], "the object is its own");
+        self.0[0]
+    }
+}
+
+/// One thread makes messages, another ends them. The maker never ends one, and the ender never
+/// makes one, so that every hit of the maker is a message that came back through the depot.
+#[test]
+fn a_maker_and_an_ender_hit_without_growing() {
+    const WARM_UP: usize = 20_000;
+    const MESSAGES: usize = if cfg!(miri) { 20_500 } else { 400_000 };
+
+    static BELOW: Counting = Counting::new();
+    thread_cache! {
+        struct Messages: Message = (64, &BELOW => &'static Counting);
+    }
+    fn stats() -> Stats {
+        Messages.local(|messages| messages.stats()).expect("the thread has not ended")
+    }
+
+    let (sender, receiver) = mpsc::sync_channel::<Cached<Message, Messages>>(256);
+    let ender =
+        thread::spawn(move || receiver.iter().map(|message| message.assert_is_whole()).sum());
+    let mut warm = Stats::default();
+    for number in 0..MESSAGES {
+        if number == WARM_UP {
+            warm = stats();
+        }
+        sender.send(Cached::new_in(Message::new(number), Messages).unwrap()).unwrap();
+    }
+    let (end, live) = (stats(), BELOW.live.load(Relaxed));
+    drop(sender);
+    let sum: usize = ender.join().unwrap();
+    assert_eq!(sum, MESSAGES * (MESSAGES - 1) / 2);
+
+    let steady = Stats { hits: end.hits - warm.hits, misses: end.misses - warm.misses, ..end };
+    let rate = steady.hit_rate();
+    println!("hit rate {rate:.6}: {steady:?}; {live} live blocks");
+    assert!(rate > 0.95, "hit rate {rate}");
+    // All that can be under way at once: the channel, four magazines in hand, and the depot.
+    let most = 256 + 2 + 4 * 64 + 16 * 64;
+    assert!(live <= most, "{live} live blocks");
+
+    let _ = Messages.local(|messages| messages.clear());
+    let _ = Messages.shared().clear();
+    assert_eq!(BELOW.live.load(Relaxed), 0, "nothing is lost");
+}
+
+/// Objects that die in destructors of thread-local values, before and after the cache of their
+/// thread is gone.
+#[test]
+fn objects_that_outlive_their_threads_cache_go_below() {
+    static BELOW: Counting = Counting::new();
+    thread_cache! {
+        struct Messages: Message = (4, &BELOW => &'static Counting);
+    }
+    thread_local! {
+        static BEFORE: RefCell<Vec<Cached<Message, Messages>>> = const { RefCell::new(Vec::new()) };
+        static AFTER: RefCell<Vec<Cached<Message, Messages>>> = const { RefCell::new(Vec::new()) };
+    }
+    fn make(count: usize) -> Vec<Cached<Message, Messages>> {
+        (0..count).map(|number| Cached::new_in(Message::new(number), Messages).unwrap()).collect()
+    }
+
+    thread::spawn(|| {
+        // The first use of a thread-local value decides when it is dropped: one comes before the
+        // cache, and one after it.
+        BEFORE.with(|kept| kept.borrow_mut().clear());
+        let messages = make(10);
+        AFTER.with(|kept| *kept.borrow_mut() = make(10));
+        BEFORE.with(|kept| *kept.borrow_mut() = messages);
+    })
+    .join()
+    .unwrap();
+
+    let live = BELOW.live.load(Relaxed);
+    assert_eq!(live, 10, "those that died in time are in the depot, and the others are not");
+    assert_eq!(Messages.shared().clear().objects, live, "nothing is lost");
+    assert_eq!(BELOW.live.load(Relaxed), 0);
+}
+
+/// Threads that come and go, each making objects that the next one ends.
+#[test]
+fn threads_that_come_and_go_neither_lose_nor_grow() {
+    static BELOW: Counting = Counting::new();
+    thread_cache! {
+        struct Messages: Message = (8, &BELOW => &'static Counting);
+    }
+    const THREADS: usize = if cfg!(miri) { 10 } else { 200 };
+
+    let mut inherited: Vec<Cached<Message, Messages>> = Vec::new();
+    for _ in 0..THREADS {
+        inherited = thread::spawn(move || {
+            inherited.iter().for_each(|message| _ = message.assert_is_whole());
+            drop(inherited);
+            (0..50).map(|number| Cached::new_in(Message::new(number), Messages).unwrap()).collect()
+        })
+        .join()
+        .unwrap();
+        assert!(BELOW.live.load(Relaxed) <= 50 + 16 * 8, "the depot is the bound");
+    }
+    drop(inherited);
+    let stats = Messages.shared().stats();
+    assert!(stats.hit_rate() > 0.95, "each thread lives off the one before");
+    let _ = Messages.local(|messages| messages.clear());
+    let _ = Messages.shared().clear();
+    assert_eq!(BELOW.live.load(Relaxed), 0, "nothing is lost");
+}
+
+/// Several threads that make and end at once, and pass what they made in a ring.
+#[test]
+fn objects_that_go_round_a_ring_of_threads_stay_whole() {
+    static BELOW: Counting = Counting::new();
+    thread_cache! {
+        struct Messages: Message = (8, &BELOW => &'static Counting);
+    }
+    const THREADS: usize = 4;
+    const ROUNDS: usize = if cfg!(miri) { 100 } else { 50_000 };
+
+    let (senders, receivers): (Vec<_>, Vec<_>) =
+        (0..THREADS).map(|_| mpsc::sync_channel::<Cached<Message, Messages>>(64)).unzip();
+    let mut nexts = senders;
+    nexts.rotate_left(1);
+    let threads: Vec<_> = receivers
+        .into_iter()
+        .zip(nexts)
+        .map(|(receiver, next)| {
+            thread::spawn(move || {
+                for number in 0..ROUNDS {
+                    let message = Cached::new_in(Message::new(number), Messages).unwrap();
+                    // A full channel ends the object here, where it was made.
+                    let _ = next.try_send(message);
+                    for received in receiver.try_iter().take(2) {
+                        received.assert_is_whole();
+                    }
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    let _ = Messages.shared().clear();
+    assert_eq!(BELOW.live.load(Relaxed), 0, "nothing is lost");
+}
