@@ -1,0 +1,153 @@
+//! CPython's C functions, as found in this process: linked into the program or in a shared
+//! library, whichever version.
+//!
+//! Source of the signatures: `Include/cpython/pymem.h`, `Include/pymem.h`, `Include/pylifecycle.h`,
+//! `Include/pystate.h` and `Include/import.h`, unchanged from 3.8 to 3.14.
+
+use std::{
+    ffi::{CStr, c_char, c_int, c_uint, c_void},
+    mem::{self, MaybeUninit},
+    ptr::NonNull,
+};
+
+use allocator_api::{Domain, MemAllocator};
+
+/// `PyMem_RawMalloc` and its siblings.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RawFunctions {
+    pub(crate) malloc: unsafe extern "C" fn(usize) -> *mut c_void,
+    pub(crate) calloc: unsafe extern "C" fn(usize, usize) -> *mut c_void,
+    pub(crate) realloc: unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void,
+    pub(crate) free: unsafe extern "C" fn(*mut c_void),
+}
+
+/// Makes a built-in module, and returns it or its definition.
+pub(crate) type ModuleInit = unsafe extern "C" fn() -> *mut c_void;
+
+/// An entry of CPython's table of built-in modules; the last one has no name. CPython:
+/// `struct _inittab`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct BuiltinModule {
+    pub(crate) name: *const c_char,
+    pub(crate) init: Option<ModuleInit>,
+}
+
+/// The CPython in this process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CPython {
+    set_allocator: unsafe extern "C" fn(c_uint, *const MemAllocator),
+    get_allocator: unsafe extern "C" fn(c_uint, *mut MemAllocator),
+    get_version: unsafe extern "C" fn() -> *const c_char,
+    is_initialized: unsafe extern "C" fn() -> c_int,
+    holds_gil: unsafe extern "C" fn() -> c_int,
+    /// The raw domain's entry points.
+    pub(crate) raw: RawFunctions,
+    /// The variable that points to the table of built-in modules. CPython: `PyImport_Inittab`.
+    pub(crate) builtin_modules: NonNull<*const BuiltinModule>,
+}
+
+// SAFETY: addresses of functions and of a variable; those who use them say why they may.
+unsafe impl Send for CPython {}
+// SAFETY: as above.
+unsafe impl Sync for CPython {}
+
+impl CPython {
+    /// Looks for CPython in this process.
+    ///
+    /// `None` without one, and for CPython 3.4 and earlier, which lack some of the functions.
+    pub(crate) fn find() -> Option<Self> {
+        // SAFETY: each type is that of the C declaration.
+        let found = unsafe {
+            // The first one decides for most processes: they have no CPython.
+            symbol(c"PyMem_SetAllocator").and_then(|set_allocator| {
+                Some(Self {
+                    set_allocator,
+                    get_allocator: symbol(c"PyMem_GetAllocator")?,
+                    get_version: symbol(c"Py_GetVersion")?,
+                    is_initialized: symbol(c"Py_IsInitialized")?,
+                    holds_gil: symbol(c"PyGILState_Check")?,
+                    raw: RawFunctions {
+                        malloc: symbol(c"PyMem_RawMalloc")?,
+                        calloc: symbol(c"PyMem_RawCalloc")?,
+                        realloc: symbol(c"PyMem_RawRealloc")?,
+                        free: symbol(c"PyMem_RawFree")?,
+                    },
+                    builtin_modules: symbol(c"PyImport_Inittab")?,
+                })
+            })
+        };
+        if found.is_none() {
+            forget_failed_look_up();
+        }
+        found
+    }
+
+    /// The vtable of `domain`.
+    pub(crate) fn allocator(&self, domain: Domain) -> MemAllocator {
+        let mut allocator = MaybeUninit::uninit();
+        // SAFETY: CPython fills in all five words for a domain that it knows. It may be called
+        // before initialisation and after finalization.
+        unsafe {
+            (self.get_allocator)(domain as c_uint, allocator.as_mut_ptr());
+            allocator.assume_init()
+        }
+    }
+
+    /// Makes `allocator` serve `domain`.
+    ///
+    /// # Safety
+    ///
+    /// `allocator` can free every live block of the domain, from every thread that CPython calls
+    /// it from, for as long as CPython may call it.
+    pub(crate) unsafe fn set_allocator(&self, domain: Domain, allocator: &MemAllocator) {
+        // SAFETY: CPython copies the five words; the rest is the caller's promise.
+        unsafe { (self.set_allocator)(domain as c_uint, allocator) }
+    }
+
+    /// The version as `sys.version` has it, such as `3.13.0 (main, …) [GCC 12.2.0]`.
+    pub(crate) fn version_text(&self) -> &'static str {
+        // SAFETY: CPython returns a C string in a static of its own, which it fills in once.
+        let text = unsafe { CStr::from_ptr((self.get_version)()) };
+        text.to_str().unwrap_or("?")
+    }
+
+    /// The interpreter is between `Py_Initialize` and `Py_Finalize`.
+    pub(crate) fn is_initialized(&self) -> bool {
+        // SAFETY: it reads a flag, at any time.
+        unsafe { (self.is_initialized)() != 0 }
+    }
+
+    /// This thread holds the GIL. Only for an initialised interpreter.
+    pub(crate) fn holds_gil(&self) -> bool {
+        // SAFETY: it compares this thread's state with the current one.
+        unsafe { (self.holds_gil)() != 0 }
+    }
+
+    /// The address that stands for CPython's own code, wherever it is linked.
+    pub(crate) fn code_address(&self) -> *const c_void {
+        self.set_allocator as *const c_void
+    }
+}
+
+/// The address of a symbol of this process.
+///
+/// # Safety
+///
+/// `T` is a pointer or function pointer type that is right for the symbol.
+unsafe fn symbol<T: Copy>(name: &CStr) -> Option<T> {
+    const { assert!(size_of::<T>() == size_of::<*mut c_void>()) };
+    // SAFETY: the name is a C string.
+    let address = NonNull::new(unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) })?;
+    // SAFETY: an address, as an address of the type that the caller vouches for.
+    Some(unsafe { mem::transmute_copy(&address) })
+}
+
+/// Takes the loader's error message away, which the program might find and take for its own: the
+/// first call reads it, the second frees it.
+fn forget_failed_look_up() {
+    for _ in 0..2 {
+        // SAFETY: the message is not looked at.
+        unsafe { libc::dlerror() };
+    }
+}

@@ -1,0 +1,154 @@
+//! The heap, and its place in CPython.
+//!
+//! ```text
+//!   without statistics            with statistics
+//!
+//!   mem ─┐                        mem ─► Counted ─┐
+//!        ├─► Pymalloc             obj ─► Counted ─┴─► Pymalloc
+//!   obj ─┘      │                                       │
+//!               ▼ large, foreign                        ▼ Counted
+//!              raw                                     raw
+//! ```
+//!
+//! Both domains share one heap, as in CPython: extensions free a block of the one through the
+//! other. What is not asked for is not in the stack, so it costs nothing.
+
+use allocator_api::{
+    Domain, MemAllocator,
+    hooks::{Counted, Counts, Tally},
+};
+use obmalloc::{Access, GilHeld, Heap, KnownArenas, Locked, Pools16K, Pymalloc, Stats};
+use raw_mem::{Malloc, MemAlloc, MmapArenas};
+
+use crate::{
+    abi::CPython,
+    decide::Guard,
+    fork,
+    raw_domain::RawDomain,
+    rebirth::{self, Below},
+    settings::Settings,
+};
+
+/// The domains that the heap serves.
+pub(crate) const SERVED: [Domain; 2] = [Domain::Mem, Domain::Obj];
+
+/// The largest request that the heap serves, in bytes.
+pub(crate) const SMALL: usize = <Pools16K as obmalloc::Geometry>::SMALL_THRESHOLD;
+
+/// The heap in CPython. What it needs for itself it takes from malloc: the raw domain may be
+/// hooked, and unhooked again while the heap holds on to such a block.
+pub(crate) type SmallHeap = Heap<KnownArenas<MmapArenas, Malloc, Pools16K>, Malloc, Pools16K>;
+
+/// The heap, installed for ever.
+pub(crate) struct Installation {
+    /// The vtables of [`SERVED`].
+    vtables: [MemAllocator; 2],
+    heap: &'static (dyn Walk + Sync),
+    counters: Option<Counters>,
+    guard: Guard,
+}
+
+/// The heap's figures.
+trait Walk {
+    fn stats(&self) -> Stats;
+}
+
+impl<X: Access<Heap = SmallHeap>, L> Walk for Pymalloc<X, L> {
+    fn stats(&self) -> Stats {
+        self.stats()
+    }
+}
+
+/// A hook's figures.
+trait Count {
+    fn counts(&self) -> Counts;
+}
+
+impl<A> Count for Counted<A> {
+    fn counts(&self) -> Counts {
+        self.counts()
+    }
+}
+
+/// The hooks that count.
+struct Counters {
+    /// Over the heap, for each of [`SERVED`].
+    above: [&'static (dyn Count + Sync); 2],
+    /// Between the heap and the layer below.
+    below: &'static (dyn Count + Sync),
+}
+
+impl Installation {
+    /// Makes the heap serve mem and obj.
+    pub(crate) fn new(python: &CPython, guard: Guard, settings: &Settings) -> Self {
+        let source = KnownArenas::new(MmapArenas::new(), Malloc);
+        let heap = Heap::new(source, Malloc);
+        let counted = settings.stats.is_some();
+        let installation = match guard {
+            Guard::Gil => {
+                // SAFETY: up to 3.11 CPython calls the domains mem and obj with the GIL held, of
+                // which there is one.
+                let heap = unsafe { GilHeld::new(heap) };
+                Self::over(heap, RawDomain::new(python.raw), guard, counted).0
+            }
+            Guard::Lock => {
+                let below = Below::new(python);
+                let (installation, heap) = Self::over(Locked::new(heap), below, guard, counted);
+                fork::close_around(heap);
+                rebirth::watch(python, installation.vtables);
+                installation
+            }
+        };
+        installation.put_in_force(python);
+        installation
+    }
+
+    /// The heap over `lower`, and its door.
+    fn over<X, L>(heap: X, lower: L, guard: Guard, counted: bool) -> (Self, &'static X)
+    where
+        X: Access<Heap = SmallHeap> + Sync + 'static,
+        L: MemAlloc + Sync + 'static,
+    {
+        if counted {
+            let heap = forever(Pymalloc::new(heap, Counted::new(lower, SMALL)));
+            let [mem, obj] = SERVED.map(|_| forever(Counted::new(heap, SMALL)));
+            let vtables = [MemAllocator::of(mem), MemAllocator::of(obj)];
+            let counters = Some(Counters { above: [mem, obj], below: heap.lower() });
+            (Self { vtables, heap, counters, guard }, heap.access())
+        } else {
+            let heap = forever(Pymalloc::new(heap, lower));
+            let vtables = [MemAllocator::of(heap); 2];
+            (Self { vtables, heap, counters: None, guard }, heap.access())
+        }
+    }
+
+    fn put_in_force(&self, python: &CPython) {
+        for (domain, vtable) in SERVED.into_iter().zip(&self.vtables) {
+            // SAFETY: the interpreter has not begun, so the domain has no block; the vtable's
+            // functions and what they use live for ever, behind the guard that this version needs.
+            unsafe { python.set_allocator(domain, vtable) };
+        }
+    }
+
+    /// The heap's figures, found by walking it. `None` where another thread may be inside, and the
+    /// GIL, which this thread does not hold, is the guard.
+    pub(crate) fn heap_stats(&self, python: &CPython) -> Option<Stats> {
+        let alone = self.guard == Guard::Lock || !python.is_initialized() || python.holds_gil();
+        alone.then(|| self.heap.stats())
+    }
+
+    /// What was asked of each of [`SERVED`], if it was counted.
+    pub(crate) fn asked(&self) -> Option<[Counts; 2]> {
+        self.counters.as_ref().map(|counters| counters.above.map(Count::counts))
+    }
+
+    /// Small requests that the heap sent to the layer below, if they were counted.
+    pub(crate) fn sent_below(&self) -> Option<Tally> {
+        self.counters.as_ref().map(|counters| counters.below.counts().small)
+    }
+}
+
+/// A value that is never dropped: CPython may call it for as long as the process lives.
+fn forever<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}

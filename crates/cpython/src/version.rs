@@ -1,0 +1,67 @@
+//! Which CPython this is, read from the text of `Py_GetVersion()`.
+
+use std::fmt;
+
+/// A version of CPython.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Version {
+    major: u8,
+    minor: u8,
+    /// Built without the GIL. CPython: `Py_GIL_DISABLED`.
+    pub(crate) free_threaded: bool,
+}
+
+impl Version {
+    /// Reads the text of `Py_GetVersion()`: `3.13.0 (main, …) [GCC 12.2.0]`, and in a
+    /// free-threaded build `3.13.0 experimental free-threading build (main, …) [GCC 12.2.0]`.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.split('.');
+        let major = numbers.next()?.parse().ok()?;
+        let minor = numbers.next()?.parse().ok()?;
+        // The build's own name stands in parentheses, and may say anything.
+        let before_build = text.split('(').next()?;
+        Some(Self { major, minor, free_threaded: before_build.contains("free-threading") })
+    }
+
+    /// Major and minor number.
+    pub(crate) fn pair(self) -> (u8, u8) {
+        (self.major, self.minor)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Option<((u8, u8), bool)> {
+        Version::parse(text).map(|version| (version.pair(), version.free_threaded))
+    }
+
+    #[test]
+    fn a_version_is_read_from_what_cpython_says_of_itself() {
+        let debian = "3.11.2 (main, Mar 13 2023, 12:18:29) [GCC 12.2.0]";
+        assert_eq!(parse(debian), Some(((3, 11), false)));
+        assert_eq!(parse("3.15.0a1+ (heads/main:1234, …) [GCC]"), Some(((3, 15), false)));
+    }
+
+    #[test]
+    fn a_free_threaded_build_says_so_before_the_name_of_the_build() {
+        let first = "3.13.0 experimental free-threading build (main, Oct 16 2024) [GCC 13.2.0]";
+        assert_eq!(parse(first), Some(((3, 13), true)));
+        let later = "3.14.0 free-threading build (main, Oct 7 2025) [GCC 13.2.0]";
+        assert_eq!(parse(later), Some(((3, 14), true)));
+        assert_eq!(parse("3.13.0 (free-threading-fix, …) [GCC]"), Some(((3, 13), false)));
+    }
+
+    #[test]
+    fn what_is_no_version_is_none() {
+        assert_eq!(parse("?"), None);
+        assert_eq!(parse("three.eleven"), None);
+    }
+}

@@ -1,0 +1,147 @@
+//! Forks, and what Python builds on them.
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use crate::support::{run, supported};
+
+#[test]
+fn a_child_allocates_and_frees_its_parents_blocks() {
+    let code = r#"
+import os, sys
+live = [bytes(n % 600) for n in range(20000)]
+for child in range(10):
+    pid = os.fork()
+    if pid == 0:
+        more = [bytes(n % 600) for n in range(20000)]
+        same = more == live
+        del live[::2], more
+        sys.exit(0 if same else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+print(sum(map(len, live)))
+"#;
+    for python in supported() {
+        let own = run(python.command().args(["-c", code]));
+        assert_eq!(own, *run(python.preloaded().args(["-c", code])).is_clean(python));
+    }
+}
+
+#[test]
+fn a_child_of_a_process_with_busy_threads_allocates_at_once() {
+    let code = r#"
+import os, threading, warnings
+warnings.simplefilter("ignore")
+busy = True
+def work():
+    while busy:
+        [bytes(n) for n in range(500)]
+threads = [threading.Thread(target=work) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for child in range(50):
+    pid = os.fork()
+    if pid == 0:
+        os._exit(len([bytes(n) for n in range(500)]) != 500)
+    assert os.waitpid(pid, 0)[1] == 0
+busy = False
+print("done")
+"#;
+    for python in supported() {
+        let run = run(python.preloaded().args(["-c", code]));
+        assert_eq!(run.is_clean(python).stdout, "done\n");
+    }
+}
+
+/// From 3.12 on a thread with another GIL can be inside the heap while this one forks. Python's
+/// own `os.fork` ends the other interpreters in the child, so C's is called. The other threads fill and empty arenas, and are inside for long.
+#[test]
+fn a_child_allocates_at_once_though_another_interpreter_was_inside_the_heap() {
+    let code = r#"
+import ctypes, os, signal, tempfile, threading, time
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+fork = ctypes.PyDLL(None).fork
+reader, writer = os.pipe()
+running = tempfile.NamedTemporaryFile()
+work = f"""
+import os
+os.write({writer}, b"1")
+while os.path.exists({running.name!r}):
+    [bytes(470) for n in range(20000)]
+"""
+threads = []
+for _ in range(2):
+    interpreter = interpreters.create()
+    threads.append(threading.Thread(target=interpreters.run_string, args=(interpreter, work)))
+    threads[-1].start()
+    assert os.read(reader, 1) == b"1"
+def ends(pid):
+    for wait in range(5000):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return status == 0
+        time.sleep(0.001)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+for child in range(200):
+    pid = fork()
+    if pid == 0:
+        os._exit(len([bytes(n) for n in range(500)]) - 500)
+    if not ends(pid):
+        print("a child hangs")
+        break
+running.close()
+for thread in threads:
+    thread.join()
+"#;
+    for python in supported().filter(|python| python.minor >= 12) {
+        let run = run(python.preloaded().args(["-c", code]));
+        assert_eq!(run.is_clean(python).stdout, "");
+    }
+}
+
+#[test]
+fn other_programs_are_started_from_python() {
+    let code = r#"
+import os, subprocess, sys
+print(subprocess.run(["sh", "-c", "echo from a shell"], capture_output=True, text=True))
+child = subprocess.run([sys.executable, "-c", "print('from a child')"], capture_output=True)
+print(child.stdout, child.stderr, child.returncode)
+sys.stdout.flush()
+os.execv(sys.executable, [sys.executable, "-c", "print('from its successor')"])
+"#;
+    for python in supported() {
+        let own = run(python.command().args(["-c", code]));
+        assert_eq!(own, *run(python.preloaded().args(["-c", code])).is_clean(python));
+    }
+}
+
+#[test]
+fn multiprocessing_works_in_its_three_ways_to_start() {
+    let code = r#"
+import multiprocessing, sys, warnings
+warnings.simplefilter("ignore")
+def total(numbers):
+    return sum(len(bytes(number % 600)) for number in numbers)
+if __name__ == "__main__":
+    for method in ("fork", "spawn", "forkserver"):
+        context = multiprocessing.get_context(method)
+        with context.Pool(2) as pool:
+            print(method, pool.map(total, [range(start, 5000) for start in range(20)])[-1])
+        queue = context.Queue()
+        process = context.Process(target=queue.put, args=(list(range(1000)),))
+        process.start()
+        print(sum(queue.get()))
+        process.join()
+"#;
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("ways.py");
+    fs::write(&file, code).unwrap();
+    for python in supported() {
+        let own = run(python.command().arg(&file));
+        assert_eq!(own, *run(python.preloaded().arg(&file)).is_clean(python));
+    }
+}

@@ -1,0 +1,120 @@
+//! A program that embeds CPython and begins it again.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{Python, Run, command, compile, library, run, supported};
+
+/// Lives `argv[1]` times, running `argv[2]` in each, and carries blocks from life to life: what was
+/// taken in one is checked, grown, and freed in the next.
+const EMBEDDING: &str = r#"
+    #include <stdio.h>
+    #include <stdlib.h>
+    #include <string.h>
+    void Py_Initialize(void);
+    int Py_FinalizeEx(void);
+    int PyRun_SimpleString(const char *);
+    void *PyMem_Malloc(size_t), *PyMem_Realloc(void *, size_t);
+    void PyMem_Free(void *);
+    void *PyObject_Malloc(size_t);
+    void PyObject_Free(void *);
+    void *PyBytes_FromStringAndSize(const char *, ssize_t);
+    void Py_DecRef(void *);
+
+    enum { BLOCKS = 300 };
+    static unsigned char *mem[BLOCKS], *obj[BLOCKS];
+    static void *bytes[BLOCKS];
+
+    static void check(unsigned char *block, int i) {
+        for (int j = 0; j < i * 4; j++) if (block[j] != (unsigned char)i) abort();
+    }
+    static void take(void) {
+        for (int i = 0; i < BLOCKS; i++) {
+            memset(mem[i] = PyMem_Malloc(i * 4), i, i * 4);
+            memset(obj[i] = PyObject_Malloc(i * 4), i, i * 4);
+            bytes[i] = PyBytes_FromStringAndSize(0, i * 4);
+        }
+    }
+    static void give_back(void) {
+        for (int i = 0; i < BLOCKS; i++) {
+            check(mem[i], i);
+            check(obj[i], i);
+            check(mem[i] = PyMem_Realloc(mem[i], i * 5), i);
+            PyMem_Free(mem[i]);
+            PyObject_Free(obj[i]);
+            Py_DecRef(bytes[i]);
+        }
+    }
+    int main(int argc, char **argv) {
+        for (int life = 1; life <= atoi(argv[1]); life++) {
+            Py_Initialize();
+            if (life > 1) give_back();
+            if (PyRun_SimpleString(argv[2])) return 1;
+            take();
+            if (Py_FinalizeEx()) return 2;
+            printf("life %d\n", life);
+            fflush(stdout);
+        }
+        return 0;
+    }
+"#;
+
+/// Where a Python keeps its shared library and its standard library.
+fn shared(python: &Python) -> Option<(PathBuf, String, PathBuf)> {
+    let code = "import sys, sysconfig as s\n\
+                print(s.get_config_var('Py_ENABLE_SHARED'), s.get_config_var('LIBDIR'), \
+                s.get_config_var('LDVERSION'), sys.base_prefix, sep='\\n')";
+    let text = run(python.command().args(["-c", code])).stdout;
+    let mut lines = text.lines();
+    (lines.next()? == "1").then_some(())?;
+    Some((lines.next()?.into(), lines.next()?.to_owned(), lines.next()?.into()))
+}
+
+/// Runs the embedding program on every supported Python with a shared library, in `folder`.
+fn embed(folder: &Path, lives: &str, code: &str, judge: impl Fn(&Python, Run, Value)) {
+    let mut found = 0;
+    for python in supported() {
+        let Some((libraries, version, home)) = shared(python) else { continue };
+        found += 1;
+        let name = format!("embed-{version}");
+        let flags = [
+            format!("-L{}", libraries.display()),
+            format!("-lpython{version}"),
+            format!("-Wl,-rpath,{}", libraries.display()),
+        ];
+        let program = compile(folder, &name, EMBEDDING, &flags.each_ref().map(String::as_str));
+        let stats = folder.join(format!("{name}.json"));
+        let mut command = command(program);
+        command.env("LD_PRELOAD", library()).env("PYTHONHOME", home);
+        let run = run(command.env("OBMALLOC_STATS", &stats).args([lives, code]));
+        let json = std::fs::read(stats).unwrap_or_else(|_| panic!("{python:?}: {run:?}"));
+        judge(python, run, serde_json::from_slice(&json).unwrap());
+    }
+    assert!(found > 0, "no Python with a shared library");
+}
+
+/// `datetime` and `ctypes` keep static types with blocks of the first life in them: CPython 3.12.1
+/// by itself dies of a second life with either.
+#[test]
+fn blocks_live_on_in_the_next_life_and_the_heap_serves_it_too() {
+    let folder = TempDir::new().unwrap();
+    let code = "import json, datetime, ctypes\n\
+                assert json.loads(json.dumps([datetime.MAXYEAR] * 1000))[999] == 9999";
+    embed(folder.path(), "4", code, |python, run, stats| {
+        assert_eq!(run.is_clean(python).stdout, "life 1\nlife 2\nlife 3\nlife 4\n");
+        assert_eq!(stats["in_force"], true, "{python:?}");
+        assert_eq!(stats["reborn"], python.minor >= 12, "{python:?}");
+    });
+}
+
+#[test]
+fn one_life_of_an_embedding_program_is_served_from_its_first_block() {
+    let folder = TempDir::new().unwrap();
+    embed(folder.path(), "1", "pass", |python, run, stats| {
+        assert_eq!(run.is_clean(python).stdout, "life 1\n");
+        assert_eq!((&stats["in_force"], &stats["reborn"]), (&true.into(), &false.into()));
+        assert!(stats["served"]["share"].as_f64() > Some(0.95), "{stats}");
+    });
+}

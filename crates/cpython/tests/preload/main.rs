@@ -1,0 +1,15 @@
+//! The library in real CPythons, as `LD_PRELOAD` puts it there: one module for each promise.
+//!
+//! `OBMALLOC_LIB` names the library to test; without it, it is built. The Pythons are those of
+//! `testkit::pythons`; a test runs on every one that its promise is about.
+
+mod exit;
+mod fork;
+mod interpreters;
+mod lives;
+mod memory;
+mod output;
+mod refusals;
+mod stats;
+mod support;
+mod untouched;

@@ -1,0 +1,55 @@
+//! A program runs as it does without the library, and on the heap.
+
+use crate::support::{run, supported};
+
+/// Allocates and frees in many sizes, in the ways that Python programs do.
+const PROGRAM: &str = r#"
+import collections, json, re
+class Node:
+    def __init__(self, value, children):
+        self.value, self.children = value, children
+def tree(depth):
+    return Node(depth, [tree(depth - 1) for _ in range(3)] if depth else [])
+def total(node):
+    return node.value + sum(map(total, node.children))
+print(total(tree(8)))
+data = {str(i): [i, i / 7, "x" * (i % 700), None] for i in range(5000)}
+text = json.dumps(data)
+assert json.loads(text) == data
+print(len(text), collections.Counter(re.findall(r"\d", text)).most_common(3))
+rows = [bytearray(i % 1100) for i in range(20000)]
+for row in rows[::3]:
+    row.extend(b"y" * 300)
+del rows[::2]
+print(sum(map(len, rows)), sorted({hash((i, str(i))) % 97 for i in range(1000)}) == list(range(97)))
+"#;
+
+#[test]
+fn a_program_prints_the_same_as_without_the_library() {
+    for python in supported() {
+        let own = run(python.command().args(["-c", PROGRAM]));
+        let ours = run(python.preloaded().args(["-c", PROGRAM]));
+        assert_eq!(own, *ours.is_clean(python));
+    }
+}
+
+#[test]
+fn at_least_95_of_100_small_requests_are_served_from_pools() {
+    for python in supported() {
+        let (run, stats) = python.run_counted(PROGRAM);
+        run.is_clean(python);
+        let share = stats["served"]["share"].as_f64().unwrap();
+        assert!(share >= 0.95, "{python:?}: {share}");
+        assert!(stats["served"]["requests"].as_u64().unwrap() > 100_000, "{stats}");
+    }
+}
+
+#[test]
+fn interpreters_are_served_before_their_first_allocation() {
+    for python in supported() {
+        let (_, stats) = python.run_counted("pass");
+        // What CPython asks for at its start, and gives back at its end, is thousands of blocks.
+        assert!(stats["domains"]["obj"]["small"]["requests"].as_u64().unwrap() > 5_000, "{stats}");
+        assert!(stats["in_force"].as_bool().unwrap());
+    }
+}

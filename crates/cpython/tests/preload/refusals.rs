@@ -1,0 +1,198 @@
+//! Where the heap cannot be right, it is not installed: one line says why, and the program runs as
+//! without the library.
+
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::support::{Python, Run, command, compile, library, pythons, run, supported};
+
+/// Says which vtable serves the domain obj: the path of the library that its `malloc` is in.
+const SERVER: &str = r#"
+import ctypes, sys
+class Vtable(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in ("ctx", "malloc", "calloc", "realloc", "free")]
+class Info(ctypes.Structure):
+    _fields_ = [("path", ctypes.c_char_p)] + [(name, ctypes.c_void_p) for name in ("a", "b", "c")]
+vtable, info = Vtable(), Info()
+ctypes.pythonapi.PyMem_GetAllocator(ctypes.c_uint(2), ctypes.byref(vtable))
+ctypes.CDLL(None).dladdr(ctypes.c_void_p(vtable.malloc), ctypes.byref(info))
+print("ours" if b"obmalloc_cpython" in info.path else "theirs")
+sys.exit(3)
+"#;
+
+/// `ours` has the same output and status as `own`, and `lines` lines of ours on stderr before the
+/// program's own.
+fn refused_with(own: &Run, ours: &Run, lines: usize) -> String {
+    let (said, rest): (Vec<_>, Vec<_>) =
+        ours.stderr.lines().partition(|line| line.starts_with("obmalloc: not installed: "));
+    assert_eq!(said.len(), lines, "{ours:?}");
+    assert_eq!(rest, own.stderr.lines().collect::<Vec<_>>(), "{ours:?}");
+    assert_eq!((&own.stdout, own.status), (&ours.stdout, ours.status), "{ours:?}");
+    said.concat()
+}
+
+/// Runs `python` with and without the library, as `set` says; returns the line of refusal.
+fn refusal(python: &Python, lines: usize, set: impl Fn(&mut Command)) -> String {
+    let go = |mut command: Command| {
+        set(&mut command);
+        run(&mut command)
+    };
+    let own = go(python.command());
+    assert_eq!(own.stdout, "theirs\n", "{own:?}");
+    refused_with(&own, &go(python.preloaded()), lines)
+}
+
+#[test]
+fn allocators_that_cpython_is_told_to_use_are_not_replaced() {
+    for python in supported() {
+        for name in ["malloc", "pymalloc", "debug", "default"] {
+            let line = refusal(python, 1, |command| {
+                command.env("PYTHONMALLOC", name).args(["-c", SERVER]);
+            });
+            assert!(line.contains(&format!("PYTHONMALLOC={name}")), "{line}");
+        }
+        let line = refusal(python, 1, |command| {
+            command.args(["-X", "dev", "-c", SERVER]);
+        });
+        assert!(line.contains("-X dev"), "{line}");
+        let line = refusal(python, 1, |command| {
+            command.env("PYTHONDEVMODE", "1").args(["-c", SERVER]);
+        });
+        assert!(line.contains("PYTHONDEVMODE"), "{line}");
+    }
+}
+
+#[test]
+fn variables_that_cpython_ignores_are_ignored() {
+    for python in supported() {
+        for option in ["-E", "-I"] {
+            let mut command = python.preloaded();
+            command.env("PYTHONMALLOC", "debug").env("PYTHONDEVMODE", "1");
+            let ours = run(command.args([option, "-c", SERVER]));
+            assert_eq!((ours.stdout.as_str(), ours.stderr.as_str()), ("ours\n", ""), "{python:?}");
+        }
+    }
+}
+
+#[test]
+fn versions_before_3_8_are_refused() {
+    for python in pythons().iter().filter(|python| python.minor < 8) {
+        let line = refusal(python, 1, |command| {
+            command.args(["-c", SERVER]);
+        });
+        assert!(line.contains(&format!("CPython 3.{}", python.minor)), "{line}");
+    }
+}
+
+/// A program that says of itself that it is the CPython of `$VERSION`, and fails if anybody sets
+/// an allocator in it.
+const FAKE: &str = r#"
+    #include <stdio.h>
+    #include <stdlib.h>
+    #include <string.h>
+    static int sets;
+    void PyMem_SetAllocator(unsigned d, void *a) { sets++; }
+    void PyMem_GetAllocator(unsigned d, void **a) {
+        for (int i = 0; i < 5; i++) a[i] = (void *)PyMem_SetAllocator;
+    }
+    const char *Py_GetVersion(void) { return getenv("VERSION"); }
+    int Py_IsInitialized(void) { return 0; }
+    int PyGILState_Check(void) { return 1; }
+    void *PyMem_RawMalloc(size_t n) { return malloc(n); }
+    void *PyMem_RawCalloc(size_t n, size_t m) { return calloc(n, m); }
+    void *PyMem_RawRealloc(void *p, size_t n) { return realloc(p, n); }
+    void PyMem_RawFree(void *p) { free(p); }
+    struct { const char *name; void *(*init)(void); } table[1], *PyImport_Inittab = table;
+    int main(void) { return sets; }
+"#;
+
+#[test]
+fn free_threaded_builds_and_unknown_versions_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let fake = compile(folder.path(), "fake", FAKE, &["-rdynamic"]);
+    let with =
+        |version: &str| run(command(&fake).env("LD_PRELOAD", library()).env("VERSION", version));
+    let known = with("3.13.0 (main, Oct 16 2024) [GCC 12.2.0]");
+    assert_eq!((known.status.code(), known.stderr.as_str()), (Some(2), ""), "mem and obj are set");
+    let refused = [
+        ("3.13.0 experimental free-threading build (main) [GCC 12.2.0]", "free-threaded"),
+        ("3.14.0 free-threading build (main) [GCC 12.2.0]", "free-threaded"),
+        ("3.15.0a1 (main) [GCC 12.2.0]", "CPython 3.15"),
+        ("4.0.0 (main) [GCC 12.2.0]", "CPython 4.0"),
+        ("unknown", "unknown"),
+    ];
+    for (version, reason) in refused {
+        let run = with(version);
+        assert_eq!(run.status.code(), Some(0), "{run:?}");
+        let lines: Vec<_> = run.stderr.lines().collect();
+        assert!(lines.len() == 1 && lines[0].contains(reason), "{run:?}");
+    }
+}
+
+#[test]
+fn a_domain_that_another_library_serves_is_left_to_it() {
+    let folder = TempDir::new().unwrap();
+    let source = r#"
+        #include <dlfcn.h>
+        #include <stdlib.h>
+        typedef struct { void *ctx, *malloc, *calloc, *realloc, *free; } Vtable;
+        static void *m(void *c, size_t n) { return malloc(n ? n : 1); }
+        static void *k(void *c, size_t n, size_t e) { return n && e ? calloc(n, e) : calloc(1, 1); }
+        static void *r(void *c, void *p, size_t n) { return realloc(p, n ? n : 1); }
+        static void f(void *c, void *p) { free(p); }
+        __attribute__((constructor)) static void take(void) {
+            void (*set)(int, Vtable *) = dlsym(RTLD_DEFAULT, "PyMem_SetAllocator");
+            Vtable vtable = { 0, m, k, r, f };
+            if (set) { set(1, &vtable); set(2, &vtable); }
+        }
+    "#;
+    let taker = compile(folder.path(), "taker.so", source, &["-shared", "-ldl"]);
+    for python in supported() {
+        // The loader runs the constructor of the last one first.
+        let both = format!("{}:{}", library().display(), taker.display());
+        let own = run(python.command().env("LD_PRELOAD", &taker).args(["-c", SERVER]));
+        let ours = run(python.command().env("LD_PRELOAD", both).args(["-c", SERVER]));
+        let line = refused_with(&own, &ours, 1);
+        assert!(line.contains("mem domain") && line.contains("taker.so"), "{line}");
+    }
+}
+
+#[test]
+fn a_running_interpreter_keeps_its_allocators() {
+    for python in supported() {
+        let code = format!("import ctypes; ctypes.CDLL({:?})\n{SERVER}", library());
+        let ours = run(python.command().args(["-c", &code]));
+        assert_eq!((ours.stdout.as_str(), ours.status.code()), ("theirs\n", Some(3)), "{ours:?}");
+        assert!(ours.stderr.lines().count() == 1 && ours.stderr.contains("running already"));
+    }
+}
+
+#[test]
+fn a_switch_that_is_not_understood_is_told_and_installs_nothing() {
+    let python = supported().next().unwrap();
+    let line = refusal(python, 1, |command| {
+        command.env("OBMALLOC", "yes").args(["-c", SERVER]);
+    });
+    assert!(line.contains("OBMALLOC=yes"), "{line}");
+}
+
+#[test]
+fn off_leaves_cpython_as_it_is_without_a_word() {
+    for python in supported() {
+        refusal(python, 0, |command| {
+            command.env("OBMALLOC", "off").args(["-c", SERVER]);
+        });
+    }
+}
+
+#[test]
+fn quiet_refuses_without_a_word_and_installs_where_it_can() {
+    for python in supported() {
+        refusal(python, 0, |command| {
+            command.env("OBMALLOC", "quiet").args(["-X", "dev", "-c", SERVER]);
+        });
+        let ours = run(python.preloaded().env("OBMALLOC", "quiet").args(["-c", SERVER]));
+        assert_eq!((ours.stdout.as_str(), ours.stderr.as_str()), ("ours\n", ""));
+    }
+}

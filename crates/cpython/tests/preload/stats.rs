@@ -1,0 +1,91 @@
+//! The statistics at exit: what was in force, and what was served.
+
+use std::fs;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{library, run, supported};
+
+#[test]
+fn as_text_they_go_to_stderr_and_leave_stdout_alone() {
+    for python in supported() {
+        let mut command = python.preloaded();
+        let run = run(command.env("OBMALLOC_STATS", "1").args(["-c", "print('out')"]));
+        assert_eq!(run.stdout, "out\n");
+        let says = |text: &str| assert!(run.stderr.contains(text), "no {text:?} in {run:?}");
+        says("\nin force\n");
+        says("  mem: obmalloc (");
+        says("  obj: obmalloc (");
+        says("  raw: CPython (");
+        says("Small block threshold = 512, in 32 size classes.");
+        says("served from pools: ");
+    }
+}
+
+#[test]
+fn as_json_they_have_every_figure() {
+    for python in supported() {
+        let (run, stats) = python.run_counted("print('out')");
+        assert_eq!(run.is_clean(python).stdout, "out\n");
+        assert_eq!((&stats["schema"], &stats["in_force"]), (&Value::from(1), &Value::from(true)));
+        assert_eq!((&stats["reason"], &stats["reborn"]), (&Value::Null, &Value::from(false)));
+        let version = stats["python"].as_str().unwrap();
+        assert!(version.starts_with(&format!("3.{}.", python.minor)), "{version}");
+        for domain in ["mem", "obj"] {
+            let domain = &stats["domains"][domain];
+            assert_eq!(domain["served_by"], "obmalloc");
+            assert_eq!(domain["library"].as_str(), library().to_str());
+            for kind in ["small", "large"] {
+                let [requests, bytes] =
+                    ["requests", "bytes"].map(|name| domain[kind][name].as_u64());
+                assert!(requests < bytes, "{stats}");
+            }
+        }
+        assert_eq!(stats["domains"]["raw"]["served_by"], "CPython");
+        let heap = &stats["heap"];
+        assert!(heap["arenas"]["current"].as_u64() > Some(0), "{stats}");
+        let served = stats["served"]["requests"].as_u64();
+        assert!(heap["classes"][2]["in_use"].as_u64() < served, "{stats}");
+    }
+}
+
+#[test]
+fn they_say_why_the_heap_is_not_in_force() {
+    for python in supported() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("stats.json");
+        for (name, value, reason) in
+            [("OBMALLOC", "off", "OBMALLOC=off"), ("PYTHONMALLOC", "malloc", "PYTHONMALLOC=malloc")]
+        {
+            let mut command = python.preloaded();
+            run(command.env(name, value).env("OBMALLOC_STATS", &path).args(["-c", "pass"]));
+            let stats: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+            assert_eq!(stats["in_force"], false);
+            assert!(stats["reason"].as_str().unwrap().contains(reason), "{stats}");
+            assert_eq!(stats["domains"]["obj"]["served_by"], "CPython");
+        }
+    }
+}
+
+#[test]
+fn each_process_can_have_a_file_of_its_own() {
+    let code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'pass'])";
+    for python in supported() {
+        let folder = TempDir::new().unwrap();
+        let mut command = python.preloaded();
+        run(command.env("OBMALLOC_STATS", folder.path().join("%p.json")).args(["-c", code]))
+            .is_clean(python);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "{python:?}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_told_in_one_line() {
+    for python in supported() {
+        let mut command = python.preloaded();
+        let run = run(command.env("OBMALLOC_STATS", "/no/such/folder/x").args(["-c", "print(1)"]));
+        assert!(run.status.success() && run.stdout == "1\n");
+        assert!(run.stderr.lines().count() == 1 && run.stderr.starts_with("obmalloc: "), "{run:?}");
+    }
+}

@@ -1,0 +1,51 @@
+//! Processes without CPython: the children of a Python script inherit the library.
+
+use std::{fs, process::Command};
+
+use tempfile::TempDir;
+
+use crate::support::{command, compile, library, run};
+
+#[test]
+fn other_programs_run_as_without_the_library_and_leave_no_statistics() {
+    let folder = TempDir::new().unwrap();
+    let source = folder.path().join("main.c");
+    fs::write(&source, "int main(void) { return 3; }").unwrap();
+    let source = source.to_str().unwrap();
+    let programs: [(&str, &[&str]); 3] = [
+        ("sh", &["-c", "echo out; echo err >&2; exit 7"]),
+        ("git", &["--version"]),
+        ("cc", &["-Wall", "-S", "-o", "-", source]),
+    ];
+    for (program, args) in programs {
+        let alone = run(command(program).args(args));
+        let stats = folder.path().join("stats-%p.json");
+        let with = |command: &mut Command| {
+            run(command.args(args).env("LD_PRELOAD", library()).env("OBMALLOC_STATS", &stats))
+        };
+        assert_eq!(alone, with(&mut command(program)));
+    }
+    let left: Vec<_> = fs::read_dir(folder.path()).unwrap().flatten().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
+#[test]
+fn a_program_finds_no_error_message_of_ours_in_the_loader() {
+    let folder = TempDir::new().unwrap();
+    let source = r#"
+        #include <dlfcn.h>
+        #include <stddef.h>
+        int main(void) { return dlerror() != NULL; }
+    "#;
+    let program = compile(folder.path(), "dlerror", source, &["-ldl"]);
+    run(command(program).env("LD_PRELOAD", library())).is_clean("a program without CPython");
+}
+
+#[test]
+fn the_library_exports_nothing_and_needs_nothing_but_the_c_library() {
+    let exports = run(Command::new("nm").args(["-D", "--defined-only"]).arg(library()));
+    assert_eq!(exports.is_clean("nm").stdout, "");
+    let needs = run(Command::new("readelf").arg("-d").arg(library())).stdout;
+    let needs: Vec<_> = needs.lines().filter(|line| line.contains("(NEEDED)")).collect();
+    assert!(needs.iter().all(|line| line.contains("[libc.so") || line.contains("[ld-linux")));
+}
