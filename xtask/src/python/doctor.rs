@@ -1,66 +1,105 @@
-//! For each Python: which allocator serves which domain, in the process and in a child of it, and
-//! what undid the installation.
+//! Who serves which domain, in a Python and in a child of it, and what undid our installation.
 
-use std::{path::Path, process::Command};
+use std::{ffi::OsString, path::Path};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use comfy_table::{Table, presets};
 use testkit::pythons::Python;
 
-use super::report::{self, Report};
+use super::{
+    report::{Report, Reports},
+    run::preloaded,
+};
+use crate::workspace;
 
-/// A process that starts a child of its own kind.
-const PROGRAM: &str = "import subprocess, sys; subprocess.call([sys.executable, '-c', 'pass'])";
+/// What is run: a Python that starts another one, as programs do.
+const PROGRAM: &str = "import subprocess, sys; \
+                       subprocess.run([sys.executable, '-c', 'pass'], check=True)";
 
-/// Prints a table for all of `pythons`. The environment is the caller's, so that what it does to an
-/// installation is seen.
-pub(crate) fn run(library: &Path, pythons: &[Python]) -> Result<()> {
+/// The domains, in the order of the table.
+const DOMAINS: [&str; 3] = ["raw", "mem", "obj"];
+
+/// Looks at each of `pythons`, started with `options`, and prints a table.
+///
+/// Fails when a Python that we are for does not run on our heap.
+pub(super) fn run(pythons: &[Python], options: &[OsString]) -> Result<()> {
+    ensure!(!pythons.is_empty(), "no CPython was found; name one with --with");
+    let library = workspace::build_library()?;
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(["Python", "process", "raw", "mem", "obj", "why"]);
+    table.set_header(["Python", "process", "raw", "mem", "obj", "our heap"]);
+    let mut unserved = Vec::new();
     for python in pythons {
-        let mut command = Command::new(&python.executable);
-        command.args(["-c", PROGRAM]);
-        let (process, reports, stderr) = report::collect(command, library)?;
-        for (label, is_child) in [("itself", false), ("its child", true)] {
-            let found = reports.iter().find(|report| (report.pid != process) == is_child);
-            table.add_row(row(&python.name(), label, found, &stderr));
+        let patients = examine(python, &library, options)?;
+        if python.is_supported() && !patients.iter().all(Patient::is_served) {
+            unserved.push(python.name());
+        }
+        for patient in &patients {
+            table.add_row(patient.row(python));
         }
     }
-    println!("library: {}", library.display());
     println!("{table}");
+    ensure!(unserved.is_empty(), "our heap does not serve {}", unserved.join(", nor "));
     Ok(())
 }
 
-fn row(python: &str, process: &str, found: Option<&Report>, stderr: &str) -> Vec<String> {
-    let mut cells = vec![python.to_owned(), process.to_owned()];
-    match found {
-        Some(report) => {
-            cells.extend(["raw", "mem", "obj"].map(|domain| serves(report, domain)));
-            cells.push(why(report));
-        }
-        None => {
-            cells.extend(["?"; 3].map(str::to_owned));
-            let line = stderr.lines().find(|line| line.contains("obmalloc"));
-            cells.push(line.unwrap_or("the library left no report").to_owned());
-        }
-    }
-    cells
+/// A process that was looked at.
+struct Patient {
+    process: &'static str,
+    report: Option<Report>,
+    /// What to say where there is no report.
+    silence: String,
 }
 
-fn serves(report: &Report, domain: &str) -> String {
-    let Some(domain) = report.domains.get(domain) else { return "?".to_owned() };
-    let file = domain.library.as_deref().and_then(|path| Path::new(path).file_name());
-    match file {
-        Some(file) => format!("{} ({})", domain.served_by, file.display()),
-        None => domain.served_by.clone(),
+/// Runs `python` and a child of it.
+fn examine(python: &Python, library: &Path, options: &[OsString]) -> Result<Vec<Patient>> {
+    let reports = Reports::new()?;
+    let mut command = preloaded(python, library);
+    reports.ask(&mut command);
+    command.args(options).args(["-c", PROGRAM]);
+    let child = command.stderr(std::process::Stdio::piped()).spawn()?;
+    let pid = child.id();
+    let output = child.wait_with_output()?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let silence = match stderr.trim().lines().last() {
+        Some(line) => format!("no report: {line}"),
+        None => "no report: the library found no CPython in the process".to_owned(),
+    };
+    let mut reports = reports.read()?;
+    let patient = |process, report| Patient { process, report, silence: silence.clone() };
+    let itself = patient("itself", reports.remove(&pid));
+    let child = patient("a child", reports.into_values().next());
+    Ok(vec![itself, child])
+}
+
+impl Patient {
+    fn is_served(&self) -> bool {
+        self.report.as_ref().is_some_and(|report| report.in_force)
+    }
+
+    fn row(&self, python: &Python) -> Vec<String> {
+        let served_by =
+            |domain: &str| self.report.as_ref().map_or("?", |report| report.server(domain));
+        let mut row = vec![python.name(), self.process.to_owned()];
+        row.extend(DOMAINS.map(|domain| served_by(domain).to_owned()));
+        row.push(match &self.report {
+            None => self.silence.clone(),
+            Some(Report { in_force: true, .. }) => "in force".to_owned(),
+            Some(report) => {
+                format!("not in force: {}", report.reason.as_deref().unwrap_or("no reason given"))
+            }
+        });
+        row
     }
 }
 
-fn why(report: &Report) -> String {
-    match (&report.reason, report.in_force) {
-        (Some(reason), _) => reason.clone(),
-        (None, true) => "in force".to_owned(),
-        (None, false) => "another allocator was installed after ours".to_owned(),
+impl Report {
+    /// Who serves `domain`: CPython, obmalloc, or the file of another library.
+    fn server(&self, domain: &str) -> &str {
+        match self.domains.get(domain) {
+            None => "?",
+            Some(found) if found.served_by == "library" => &found.library,
+            Some(found) => &found.served_by,
+        }
     }
 }

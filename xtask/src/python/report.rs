@@ -1,50 +1,158 @@
-//! What the library writes about a process, as JSON.
+//! What the library says of the processes that it was loaded into.
+//!
+//! ```text
+//!   OBMALLOC_STATS=FOLDER/%p.json ─► a Python, and the Pythons it starts ─► a file for each
+//! ```
+//!
+//! A process that is killed, or that ends by `_exit` as a forked worker does, leaves none.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, process::Command};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
+use tempfile::TempDir;
 
-/// One process's report.
-#[derive(Debug, Deserialize)]
+/// What the library says of one process.
+#[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Report {
-    pub(crate) pid: u32,
-    /// Our heap serves the mem and obj domains.
+    /// Our heap serves mem and obj.
     pub(crate) in_force: bool,
-    /// Why it does not, if the library knows.
+    /// Why not.
     pub(crate) reason: Option<String>,
+    /// By name: raw, mem, obj.
     pub(crate) domains: BTreeMap<String, Domain>,
+    /// Small requests that the heap itself served.
     pub(crate) served: Option<Served>,
 }
 
-/// Who serves a domain.
-#[derive(Debug, Deserialize)]
+/// A domain.
+#[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Domain {
+    /// `CPython`, `obmalloc` or `library`.
     pub(crate) served_by: String,
-    /// The file that holds the functions.
-    pub(crate) library: Option<String>,
+    /// The file that the domain's functions are in.
+    pub(crate) library: String,
+    /// Requests of at most 512 bytes.
+    pub(crate) small: Option<Requests>,
+    /// Requests above that.
+    pub(crate) large: Option<Requests>,
 }
 
-/// What came from our pools.
-#[derive(Debug, Deserialize)]
+/// Requests that were counted.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(crate) struct Requests {
+    pub(crate) requests: u64,
+}
+
+/// What the heap itself served.
+#[derive(Clone, Copy, Debug, Deserialize)]
 pub(crate) struct Served {
-    /// Of the requests of at most 512 bytes, from 0 to 1.
-    pub(crate) share: f64,
+    pub(crate) requests: u64,
 }
 
-/// Runs `command` on the library, and returns the reports of its process and of all its children
-/// that wrote one, by process number.
-pub(crate) fn collect(mut command: Command, library: &Path) -> Result<(u32, Vec<Report>, String)> {
-    let folder = tempfile::tempdir()?;
-    command.env("LD_PRELOAD", library).env("OBMALLOC_STATS", folder.path().join("%p.json"));
-    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
-    let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
-    let process = child.id();
-    let output = child.wait_with_output()?;
-    let mut reports = Vec::new();
-    for entry in fs::read_dir(folder.path())? {
-        let text = fs::read_to_string(entry?.path())?;
-        reports.push(serde_json::from_str(&text).with_context(|| format!("no report: {text}"))?);
+/// A folder that the library writes reports to.
+#[derive(Debug)]
+pub(crate) struct Reports {
+    folder: TempDir,
+}
+
+impl Reports {
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self { folder: tempfile::tempdir().context("no folder for reports")? })
     }
-    Ok((process, reports, String::from_utf8_lossy(&output.stderr).into_owned()))
+
+    /// Makes `command`, and what it starts, write reports.
+    pub(crate) fn ask(&self, command: &mut Command) {
+        command.env("OBMALLOC_STATS", self.folder.path().join("%p.json"));
+    }
+
+    /// The reports that are there, by process.
+    pub(crate) fn read(&self) -> Result<BTreeMap<u32, Report>> {
+        let mut reports = BTreeMap::new();
+        for entry in fs::read_dir(self.folder.path())? {
+            let path = entry?.path();
+            let pid = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+            let text = fs::read_to_string(&path)?;
+            // A process that is killed while it writes leaves half a report.
+            if let (Some(pid), Ok(report)) = (pid, serde_json::from_str(&text)) {
+                reports.insert(pid, report);
+            }
+        }
+        Ok(reports)
+    }
+}
+
+/// What part of the requests our pools served, over several processes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Share {
+    served: u64,
+    small: u64,
+    all: u64,
+}
+
+impl Share {
+    pub(crate) fn of<'a>(reports: impl IntoIterator<Item = &'a Report>) -> Self {
+        let mut share = Self::default();
+        for report in reports {
+            let requests = |kind: fn(&Domain) -> Option<Requests>| -> u64 {
+                report.domains.values().filter_map(kind).map(|counted| counted.requests).sum()
+            };
+            let small = requests(|domain| domain.small);
+            share.served += report.served.map_or(0, |served| served.requests);
+            share.small += small;
+            share.all += small + requests(|domain| domain.large);
+        }
+        share
+    }
+
+    /// Of the requests of at most 512 bytes.
+    pub(crate) fn of_small(self) -> f64 {
+        part(self.served, self.small)
+    }
+
+    /// Of all requests.
+    pub(crate) fn of_all(self) -> f64 {
+        part(self.served, self.all)
+    }
+}
+
+fn part(some: u64, all: u64) -> f64 {
+    if all == 0 { 0.0 } else { some as f64 / all as f64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPORT: &str = r#"{
+        "schema": 1, "pid": 7, "in_force": true, "reason": null,
+        "domains": {
+            "raw": {"served_by": "CPython", "library": "python3", "small": null, "large": null},
+            "mem": {"served_by": "obmalloc", "library": "x.so",
+                    "small": {"requests": 60}, "large": {"requests": 40}},
+            "obj": {"served_by": "obmalloc", "library": "x.so",
+                    "small": {"requests": 40}, "large": {"requests": 60}}
+        },
+        "served": {"requests": 90, "bytes": 1000, "share": 0.9}, "heap": null
+    }"#;
+
+    #[test]
+    fn the_share_is_of_what_all_processes_asked_for() {
+        let report: Report = serde_json::from_str(REPORT).unwrap();
+        let mut other = report.clone();
+        other.served = Some(Served { requests: 100 });
+        let share = Share::of([&report, &other]);
+        assert!((share.of_small() - 0.95).abs() < 1e-9 && (share.of_all() - 0.475).abs() < 1e-9);
+    }
+
+    #[test]
+    fn reports_are_known_by_process_and_half_a_report_is_none() {
+        let reports = Reports::new().unwrap();
+        let write = |name: &str, text: &str| fs::write(reports.folder.path().join(name), text);
+        write("7.json", REPORT).unwrap();
+        write("8.json", &REPORT[..50]).unwrap();
+        let read = reports.read().unwrap();
+        assert_eq!(read.keys().copied().collect::<Vec<_>>(), [7]);
+        assert!(read[&7].in_force);
+    }
 }
