@@ -51,11 +51,13 @@ fn run_child(test: &str, python: &Libpython) -> Option<String> {
     let binary = env::current_exe().expect("a test has a binary");
     let mut child = Command::new(binary);
     child.args([test, "--exact", "--nocapture", "--test-threads=1"]);
-    child.env(LIBPYTHON, &python.path).env("PYTHONHOME", &python.home);
-    // Nothing of these may choose another allocator, or another library.
-    for variable in ["PYTHONMALLOC", "PYTHONDEVMODE", "PYTHONMALLOCSTATS", "LD_PRELOAD"] {
-        child.env_remove(variable);
+    // Nothing may choose another allocator, or another library.
+    for (name, _) in env::vars_os() {
+        if name.to_string_lossy().starts_with("PYTHON") || name == "LD_PRELOAD" {
+            child.env_remove(&name);
+        }
     }
+    child.env(LIBPYTHON, &python.path).env("PYTHONHOME", &python.home);
     let Output { status, stdout, stderr } = child.output().expect("the binary can be run");
     let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     let passed = status.success() && stdout.contains("1 passed");
