@@ -1,131 +1,132 @@
 //! CPython's own tests, with and without the library, compared test by test.
+//!
+//! ```text
+//!   plan      every (Python, file) to look at, two at a time
+//!     ▼
+//!   pair      without the library ─► outcomes ─┐
+//!             with it ─────────────► outcomes ─┴─► a difference? both again, up to three times
+//!     ▼
+//!   summary   same · permitted · flaky · different
+//! ```
 
+mod attempt;
+mod children;
 mod files;
 mod outcome;
 mod pair;
+mod plan;
+mod summary;
 
 use std::{
     collections::VecDeque,
     path::{Path, PathBuf},
     sync::Mutex,
     thread,
-    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use comfy_table::{CellAlignment, Table, presets};
 use testkit::pythons::{self, Python};
 
-use self::{files::File, pair::Compared};
-use crate::{tally::Tally, workspace};
-
-/// Pairs that run at the same time.
-const WORKERS: usize = 2;
+use self::{
+    pair::Compared,
+    plan::{Extent, Job},
+};
+use crate::{python, tally::Tally, workspace};
 
 /// The arguments of `cargo xtask test-python`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Runs all the files that are compared, not only the quick ones.
+    /// Runs every file on every Python, not only the part that fits into five minutes.
     #[arg(long)]
     all: bool,
-    /// A Python to use; may be given again. Without it, every one that is found.
-    #[arg(long)]
+    /// A Python to use; may be given several times [default: every one that is found]
+    #[arg(long, value_name = "PATH")]
     with: Vec<PathBuf>,
-    /// Runs only the files whose name holds this.
-    #[arg(long)]
-    only: Option<String>,
+    /// Runs this file alone, as test_dict; may be given several times.
+    #[arg(long, value_name = "TEST")]
+    only: Vec<String>,
+    /// How many files are run at the same time.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: u16,
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
-    let pythons = match args.with.as_slice() {
-        [] => pythons::find(),
-        named => named.iter().filter_map(|path| Python::ask(path)).collect(),
+    let pythons = if args.with.is_empty() { pythons::find() } else { python::named(&args.with)? };
+    let extent = match (args.only.is_empty(), args.all) {
+        (false, _) => Extent::Only(args.only),
+        (true, true) => Extent::All,
+        (true, false) => Extent::Part,
     };
-    let chosen = |file: &File| {
-        let named = args.only.as_ref().is_none_or(|part| file.name.contains(part.as_str()));
-        named && (args.all || args.only.is_some() || file.quick)
-    };
-    let tally = compare(&pythons, chosen)?;
+    let tally = compare(&pythons, &extent, args.jobs)?;
     println!("{tally}");
     ensure!(tally.failed == 0, "CPython's tests do not all have the same results");
     Ok(())
 }
 
-/// The quick files on every Python, as a step of the tests.
+/// The part that fits into five minutes, as a step of the tests.
 pub(crate) fn run_part() -> Result<Tally> {
-    compare(&pythons::find(), |file| file.quick)
+    compare(&pythons::find(), &Extent::Part, 2)
 }
 
-/// One file on one Python.
-struct Job<'a> {
-    python: &'a Python,
-    file: &'static File,
-}
-
-fn compare(pythons: &[Python], chosen: impl Fn(&File) -> bool) -> Result<Tally> {
+fn compare(pythons: &[Python], extent: &Extent, workers: u16) -> Result<Tally> {
     let library = workspace::build_library()?;
-    let usable: Vec<_> =
-        pythons.iter().filter(|python| python.is_supported() && python.ships_tests).collect();
-    ensure!(!usable.is_empty(), "no supported CPython with its own tests is found");
-    let mut jobs = VecDeque::new();
-    for file in files::ALL.iter().filter(|file| chosen(file)) {
-        for python in &usable {
-            if files::is_shipped(python, file)? {
-                jobs.push_back(Job { python, file });
-            }
-        }
+    let (with_tests, without): (Vec<_>, Vec<_>) = pythons
+        .iter()
+        .filter(|python| python.is_supported())
+        .partition(|python| python.ships_tests);
+    for python in without {
+        println!("      {} does not ship the tests", python.name());
     }
-    let count = jobs.len();
-    let (jobs, done) = (Mutex::new(jobs), Mutex::new(Vec::new()));
+    ensure!(!with_tests.is_empty(), "no CPython 3.8 to 3.14 with its own tests was found");
+    let jobs = plan::jobs(&with_tests, extent)?;
+    ensure!(!jobs.is_empty(), "none of these Pythons has such a test");
+    let queue = Queue { count: jobs.len(), jobs: Mutex::new(jobs), done: Mutex::default() };
     thread::scope(|scope| {
-        for _ in 0..WORKERS {
-            scope.spawn(|| work(&library, &jobs, &done, count));
+        for _ in 0..workers {
+            scope.spawn(|| queue.work(&library));
         }
     });
-    let done = done.into_inner().unwrap_or_default().into_iter().collect::<Result<Vec<_>>>()?;
-    println!("{}", table(&done));
-    Ok(done.iter().map(|(_, _, compared)| compared.tally()).sum())
+    let done = queue.done.into_inner().unwrap_or_default();
+    let done = done.into_iter().collect::<Result<Vec<_>>>()?;
+    println!("{}", summary::table(&done));
+    Ok(done.iter().map(|done| done.compared.tally()).sum())
 }
 
-type Done = (String, &'static str, Compared);
+/// A job that was done.
+struct Done<'a> {
+    python: &'a Python,
+    file: &'static str,
+    compared: Compared,
+}
 
-fn work(
-    library: &Path,
-    jobs: &Mutex<VecDeque<Job<'_>>>,
-    done: &Mutex<Vec<Result<Done>>>,
+/// What is to be done, and what was.
+struct Queue<'a> {
     count: usize,
-) {
-    let next = || jobs.lock().ok()?.pop_front();
-    while let Some(Job { python, file }) = next() {
-        let outcome = pair::compare(library, python, file)
-            .with_context(|| format!("{} on {}", file.name, python.name()));
-        let Ok(mut done) = done.lock() else { return };
-        if let Ok(compared) = &outcome {
-            compared.print(file.name, &python.name(), done.len() + 1, count);
+    jobs: Mutex<VecDeque<Job<'a>>>,
+    done: Mutex<Vec<Result<Done<'a>>>>,
+}
+
+impl Queue<'_> {
+    /// Takes jobs until there is none.
+    fn work(&self, library: &Path) {
+        let next = || self.jobs.lock().ok()?.pop_front();
+        while let Some(Job { python, file }) = next() {
+            let compared = pair::compare(library, python, file)
+                .with_context(|| format!("{} on {}", file.name, python.name()));
+            let Ok(mut done) = self.done.lock() else { return };
+            if let Ok(compared) = &compared {
+                println!(
+                    "      {}/{} {} on {}:",
+                    done.len() + 1,
+                    self.count,
+                    file.name,
+                    python.name()
+                );
+                summary::lines(compared).iter().for_each(|line| println!("        {line}"));
+            }
+            let file = file.name;
+            done.push(compared.map(|compared| Done { python, file, compared }));
         }
-        done.push(outcome.map(|compared| (python.name(), file.name, compared)));
     }
-}
-
-fn table(done: &[Done]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(["Python", "file", "tests", "same", "permitted", "flaky", "different", "s"]);
-    for (python, file, compared) in done {
-        let mut cells = vec![python.clone(), (*file).to_owned()];
-        let counts = [compared.tests, compared.same(), compared.permitted.len()];
-        cells.extend(counts.map(|count| count.to_string()));
-        cells.push(compared.flaky.len().to_string());
-        cells.push(compared.different.len().to_string());
-        cells.push(seconds(compared.took));
-        table.add_row(cells);
-    }
-    for column in table.column_iter_mut().skip(2) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
-}
-
-fn seconds(time: Duration) -> String {
-    format!("{:.0}", time.as_secs_f64())
 }

@@ -1,84 +1,93 @@
 //! Which of CPython's test files are compared, and which of their tests may differ.
 
-use anyhow::{Context, Result};
-use testkit::pythons::{self, Python};
-
 /// A test file, or a part of one.
-#[derive(Debug)]
-pub(crate) struct File {
-    pub(crate) name: &'static str,
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct File {
+    pub(super) name: &'static str,
     /// Only the tests that match one of these patterns, if there are any.
-    pub(crate) matching: &'static [&'static str],
-    /// It takes a few seconds.
-    pub(crate) quick: bool,
+    pub(super) matching: &'static [&'static str],
+    pub(super) part: Part,
+}
+
+/// Whether a file is in the part that fits into five minutes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// On every Python.
+    Everywhere,
+    /// On one Python, another one for each of these files: it takes longer.
+    Somewhere,
+    /// On none: it takes minutes.
+    Nowhere,
+}
+
+const fn file(part: Part, name: &'static str) -> File {
+    File { name, matching: &[], part }
 }
 
 const fn quick(name: &'static str) -> File {
-    File { name, matching: &[], quick: true }
+    file(Part::Everywhere, name)
 }
 
 const fn slow(name: &'static str) -> File {
-    File { name, matching: &[], quick: false }
+    file(Part::Somewhere, name)
 }
 
-/// Every file that is compared. A Python has those that it ships: some have another name, or are
-/// not there yet, in other versions.
-pub(crate) const ALL: &[File] = &[
+const fn long(name: &'static str) -> File {
+    file(Part::Nowhere, name)
+}
+
+/// Every file that is compared, the longest first, so that none is left to the end alone. A Python
+/// has those that it ships: some have another name, or are not there yet, in other versions.
+pub(super) const ALL: &[File] = &[
+    long("test_multiprocessing_spawn"),
+    long("test_concurrent_futures"),
+    long("test_asyncio"),
+    slow("test_multiprocessing_fork"),
+    slow("test_subprocess"),
+    slow("test_threading"),
+    long("test_interpreters"),
+    long("test__interpreters"),
+    long("test__xxsubinterpreters"),
+    slow("test_weakref"),
+    slow("test_pickle"),
+    slow("test_os"),
+    slow("test_cmd_line"),
+    quick("test_set"),
+    quick("test_json"),
+    quick("test_bytes"),
+    quick("test_long"),
+    quick("test_gc"),
+    quick("test_sys"),
+    quick("test_tracemalloc"),
+    quick("test_unicode"),
+    quick("test_str"),
+    quick("test_descr"),
+    quick("test_int"),
+    quick("test_tuple"),
+    quick("test_re"),
     quick("test_list"),
     quick("test_dict"),
-    quick("test_tuple"),
-    quick("test_int"),
     quick("test_float"),
     quick("test_generators"),
     quick("test_class"),
-    quick("test_json"),
-    quick("test_gc"),
     File {
         name: "test_capi",
         matching: &["*PyMem*", "*test_pymem*", "*test_pyobject*", "*test_set_nomemory*"],
-        quick: true,
+        part: Part::Everywhere,
     },
-    slow("test_set"),
-    slow("test_unicode"),
-    slow("test_str"),
-    slow("test_bytes"),
-    slow("test_long"),
-    slow("test_weakref"),
-    slow("test_descr"),
-    slow("test_pickle"),
-    slow("test_re"),
-    slow("test_threading"),
-    slow("test_subprocess"),
-    slow("test_multiprocessing_fork"),
-    slow("test_multiprocessing_spawn"),
-    slow("test_concurrent_futures"),
-    slow("test_asyncio"),
-    slow("test_interpreters"),
-    slow("test__xxsubinterpreters"),
-    slow("test__interpreters"),
-    slow("test_os"),
-    slow("test_sys"),
-    slow("test_tracemalloc"),
-    slow("test_cmd_line"),
 ];
 
-/// The tests that ask CPython for its own allocator's name or counters.
-const PERMITTED: &[&str] =
-    &["test_getallocatedblocks", "test_debugmallocstats", "test_pythonmalloc"];
+/// The tests that ask CPython for its own allocator's name or counters, each with its file.
+const PERMITTED: [(&str, &str); 3] = [
+    ("test_sys", "test_getallocatedblocks"),
+    ("test_sys", "test_debugmallocstats"),
+    ("test_cmd_line", "test_pythonmalloc"),
+];
 
-/// The library may change the outcome of the test of this name.
-pub(crate) fn may_differ(test: &str) -> bool {
-    let of_file = test.contains("test_sys.") || test.contains("test_cmd_line.");
-    of_file && PERMITTED.iter().any(|name| test.rsplit('.').next() == Some(name))
-}
-
-/// The Python has the file.
-pub(crate) fn is_shipped(python: &Python, file: &File) -> Result<bool> {
-    let question =
-        format!("import importlib.util as u; print(u.find_spec('test.{}') is not None)", file.name);
-    let output = pythons::clean_command(&python.executable).args(["-c", &question]).output();
-    let output = output.with_context(|| python.name())?;
-    Ok(output.stdout.starts_with(b"True"))
+/// The library may change the outcome of this test.
+pub(super) fn may_differ(test: &str) -> bool {
+    let parts: Vec<_> = test.split('.').collect();
+    PERMITTED.iter().any(|(file, name)| parts.contains(file) && parts.last() == Some(name))
 }
 
 #[cfg(test)]
@@ -88,8 +97,16 @@ mod tests {
     #[test]
     fn only_tests_of_cpythons_own_counters_and_names_may_differ() {
         assert!(may_differ("test.test_sys.SizeofTest.test_getallocatedblocks"));
+        assert!(may_differ("test.test_sys.SysModuleTest.test_debugmallocstats"));
         assert!(may_differ("test.test_cmd_line.CmdLineTest.test_pythonmalloc"));
         assert!(!may_differ("test.test_sys.SysModuleTest.test_exit"));
         assert!(!may_differ("test.test_list.ListTest.test_debugmallocstats"));
+        assert!(!may_differ("test_sys as a whole"));
+    }
+
+    #[test]
+    fn a_file_is_named_once() {
+        let names: std::collections::BTreeSet<_> = ALL.iter().map(|file| file.name).collect();
+        assert_eq!(names.len(), ALL.len());
     }
 }

@@ -1,121 +1,98 @@
-//! One run of a test file: the outcome of each of its tests.
+//! The outcome of each test of a file, read from what the run left.
+//!
+//! Two things are read, for neither has everything: the results in JUnit's form name each test, but
+//! not those of which a part failed (`subTest`), nor what fails around tests (`setUpClass`); the
+//! printed output has a heading for each failure.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::Path,
-    process::{Child, Stdio},
-    thread,
-    time::{Duration, Instant},
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use quick_xml::{
+    Reader, XmlVersion,
+    events::{BytesStart, Event},
 };
-
-use anyhow::{Context, Result};
-use quick_xml::{Reader, events::BytesStart, events::Event};
-use testkit::pythons::{self, Python};
-
-use super::files::File;
-
-/// A file that takes longer has hung.
-const PATIENCE: Duration = Duration::from_secs(1200);
 
 /// How a test ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Outcome {
+pub(super) enum Outcome {
     Passed,
+    /// It failed, as it says it does.
+    ExpectedFailure,
     Skipped,
     Failed,
-    /// The file as a whole left no results: it crashed or hung.
+    /// The file crashed, hung, or left no results.
     Lost,
 }
 
 /// The outcome of each test, by name.
-pub(crate) type Outcomes = BTreeMap<String, Outcome>;
-
-/// Runs `file` on `python`, on the library if there is one. Also says whether the run was on our
-/// heap.
-pub(crate) fn run(
-    python: &Python,
-    file: &File,
-    library: Option<&Path>,
-) -> Result<(Outcomes, bool)> {
-    let folder = tempfile::tempdir()?;
-    let results = folder.path().join("results.xml");
-    let mut command = pythons::clean_command(&python.executable);
-    command.args(["-m", "test", "--junit-xml"]).arg(&results);
-    for pattern in file.matching {
-        command.args(["-m", pattern]);
-    }
-    command.arg(file.name).current_dir(folder.path());
-    if let Some(library) = library {
-        let statistics = folder.path().join("statistics-%p.json");
-        command.env("LD_PRELOAD", library).env("OBMALLOC_STATS", statistics);
-    }
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
-    wait(child)?;
-    Ok((read(&results)?, is_on_our_heap(folder.path())?))
-}
-
-fn wait(mut child: Child) -> Result<()> {
-    let started = Instant::now();
-    while child.try_wait()?.is_none() {
-        if started.elapsed() > PATIENCE {
-            child.kill()?;
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-    Ok(())
-}
-
-fn read(results: &Path) -> Result<Outcomes> {
-    match fs::read_to_string(results) {
-        Ok(text) => parse(&text),
-        Err(_) => Ok(Outcomes::from([("the file".to_owned(), Outcome::Lost)])),
-    }
-}
-
-/// Reads JUnit's form of results: a `testcase` for each test, with a child where it did not pass.
-fn parse(text: &str) -> Result<Outcomes> {
-    let mut outcomes = Outcomes::new();
-    let mut reader = Reader::from_str(text);
-    let mut present = String::new();
-    loop {
-        match reader.read_event()? {
-            Event::Start(tag) | Event::Empty(tag) => match tag.name().as_ref() {
-                "testcase" => {
-                    present = name_of(&tag)?;
-                    outcomes.entry(present.clone()).or_insert(Outcome::Passed);
-                }
-                "failure" | "error" => worsen(&mut outcomes, &present, Outcome::Failed),
-                "skipped" => worsen(&mut outcomes, &present, Outcome::Skipped),
-                _ => {}
-            },
-            Event::Eof => return Ok(outcomes),
-            _ => {}
-        }
-    }
-}
-
-fn name_of(tag: &BytesStart<'_>) -> Result<String> {
-    let name = tag.try_get_attribute("name")?.context("a test without a name")?;
-    Ok(name.normalized_value(quick_xml::XmlVersion::Implicit1_0)?.into_owned())
-}
+pub(super) type Outcomes = BTreeMap<String, Outcome>;
 
 /// A name can stand for several runs of a test: the worst counts.
-fn worsen(outcomes: &mut Outcomes, test: &str, outcome: Outcome) {
-    if let Some(known) = outcomes.get_mut(test) {
-        *known = outcome.max(*known);
+pub(super) fn add(outcomes: &mut Outcomes, test: &str, outcome: Outcome) {
+    let known = outcomes.entry(test.to_owned()).or_insert(outcome);
+    *known = outcome.max(*known);
+}
+
+/// Reads JUnit's form: a `testcase` for each test, with a child where it did not just pass.
+pub(super) fn of_junit(text: &str) -> Result<Outcomes> {
+    let mut outcomes = Outcomes::new();
+    let mut reader = Reader::from_str(text);
+    let mut present = None;
+    loop {
+        let event = reader.read_event()?;
+        let (Event::Start(tag) | Event::Empty(tag)) = event else {
+            if matches!(event, Event::Eof) {
+                return Ok(outcomes);
+            }
+            continue;
+        };
+        let outcome = match tag.name().as_ref() {
+            "testcase" => {
+                present = name_of(&tag)?;
+                Outcome::Passed
+            }
+            "output" => Outcome::ExpectedFailure,
+            "skipped" => Outcome::Skipped,
+            // An `outcome` is a success that was not expected.
+            "failure" | "error" | "outcome" => Outcome::Failed,
+            _ => continue,
+        };
+        if let Some(test) = &present {
+            add(&mut outcomes, test, outcome);
+        }
     }
 }
 
-/// One of the processes said that our heap was in force.
-fn is_on_our_heap(folder: &Path) -> Result<bool> {
-    let mut reports = fs::read_dir(folder)?.flatten().filter_map(|entry| {
-        let path = entry.path();
-        let is_report = path.extension().is_some_and(|extension| extension == "json");
-        fs::read_to_string(path).ok().filter(|_| is_report)
-    });
-    Ok(reports.any(|report| report.contains("\"in_force\":true")))
+/// The name of a test; one of which a part failed has none.
+fn name_of(tag: &BytesStart<'_>) -> Result<Option<String>> {
+    let Some(name) = tag.try_get_attribute("name")? else { return Ok(None) };
+    Ok(Some(name.normalized_value(XmlVersion::Implicit1_0)?.into_owned()))
+}
+
+/// The tests that printed output has a heading for, each with the text under it.
+///
+/// ```text
+///   ======================================================================
+///   FAIL: test_sum (test.test_int.IntTest.test_sum) (base=3)
+///   ----------------------------------------------------------------------
+///   Traceback …
+/// ```
+pub(super) fn failures(output: &str) -> Vec<(String, &str)> {
+    const RULE: &str = "\n======================================================================\n";
+    let sections = output.split(RULE).skip(1);
+    sections.filter_map(|section| Some((failed_test(section.lines().next()?)?, section))).collect()
+}
+
+/// `test.test_int.IntTest.test_sum` of a heading. Up to 3.10 the parentheses hold the class only.
+fn failed_test(heading: &str) -> Option<String> {
+    let rest = heading.strip_prefix("FAIL: ").or_else(|| heading.strip_prefix("ERROR: "))?;
+    let (name, rest) = rest.split_once(" (")?;
+    let (place, _) = rest.split_once(')')?;
+    if [name, place].iter().any(|word| word.contains(char::is_whitespace)) {
+        return None;
+    }
+    let has_name = place.strip_suffix(name).is_some_and(|class| class.ends_with('.'));
+    Some(if has_name { place.to_owned() } else { format!("{place}.{name}") })
 }
 
 #[cfg(test)]
@@ -125,21 +102,35 @@ mod tests {
     #[test]
     fn results_are_read_test_by_test() {
         let text = r#"<testsuites><testsuite name="x">
-            <testcase name="test.test_a.A.test_one" status="run" time="0.1"/>
-            <testcase name="test.test_a.A.test_two"><failure type="E">&lt;x&gt;</failure></testcase>
-            <testcase name="test.test_a.A.test_three"><skipped>why</skipped></testcase>
-            <testcase name="test.test_a.A.test_two" />
+            <testcase name="a.one" status="run" time="0.1"/>
+            <testcase name="a.two"><failure type="E">&lt;x&gt;</failure></testcase>
+            <testcase name="a.three"><skipped>why</skipped></testcase>
+            <testcase name="a.two" />
+            <testcase />
+            <testcase name="a.four"><output>x</output><system-out>y</system-out></testcase>
+            <testcase name="a.five"><outcome>UNEXPECTED_SUCCESS</outcome></testcase>
         </testsuite></testsuites>"#;
-        let outcomes = parse(text).unwrap();
-        let of = |name: &str| outcomes[&format!("test.test_a.A.{name}")];
-        assert_eq!(of("test_one"), Outcome::Passed);
-        assert_eq!(of("test_two"), Outcome::Failed);
-        assert_eq!(of("test_three"), Outcome::Skipped);
+        let outcomes = of_junit(text).unwrap();
+        assert_eq!(outcomes.len(), 5);
+        assert_eq!(outcomes["a.one"], Outcome::Passed);
+        assert_eq!(outcomes["a.two"], Outcome::Failed);
+        assert_eq!(outcomes["a.three"], Outcome::Skipped);
+        assert_eq!(outcomes["a.four"], Outcome::ExpectedFailure);
+        assert_eq!(outcomes["a.five"], Outcome::Failed);
     }
 
     #[test]
-    fn a_file_without_results_is_lost() {
-        let outcomes = read(Path::new("/no/such/file")).unwrap();
-        assert_eq!(outcomes["the file"], Outcome::Lost);
+    fn what_only_the_output_tells_is_found_there_in_old_and_new_form() {
+        let rule = "=".repeat(70);
+        let output = format!(
+            "test_x ... ok\n\n{rule}\nERROR: setUpClass (test.a.T)\n----\nwhy\n\n\
+             {rule}\nFAIL: test_sub (test.a.S) (i=0)\n----\n1 != 2\n\n\
+             {rule}\nFAIL: test_new (test.a.S.test_new) [message]\n----\n\n\
+             {rule}\n== Tests result: FAILURE ==\nFAIL: test_no (heading)\n"
+        );
+        let failures = failures(&output);
+        let names: Vec<_> = failures.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["test.a.T.setUpClass", "test.a.S.test_sub", "test.a.S.test_new"]);
+        assert!(failures[1].1.contains("1 != 2"));
     }
 }

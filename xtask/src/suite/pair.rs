@@ -1,98 +1,235 @@
 //! A test file without the library and with it, and what is not the same.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use testkit::pythons::Python;
 
 use super::{
+    attempt::{self, Attempt},
+    children::Processes,
     files::{File, may_differ},
-    outcome::{self, Outcomes},
+    outcome::{Outcome, failures},
 };
 use crate::tally::Tally;
 
-/// A difference that does not repeat in this many runs is the test's own.
-const RUNS: usize = 3;
+/// How often a difference is tried, at most.
+const TRIES: usize = 3;
 
-/// What a pair of runs came to.
-#[derive(Debug)]
-pub(crate) struct Compared {
-    pub(crate) tests: usize,
-    /// Tests whose outcome differs each time.
-    pub(crate) different: BTreeSet<String>,
+/// How often a difference must show to be one.
+const REPEATS: usize = 2;
+
+/// What the runs of a file came to.
+#[derive(Debug, Default)]
+pub(super) struct Compared {
+    pub(super) tests: usize,
+    /// Tests whose outcome is another one with the library, with what they printed.
+    pub(super) different: BTreeMap<String, String>,
     /// Those that may.
-    pub(crate) permitted: BTreeSet<String>,
-    /// Tests whose outcome differed once and was the same in a later run.
-    pub(crate) flaky: BTreeSet<String>,
-    pub(crate) took: Duration,
+    pub(super) permitted: BTreeSet<String>,
+    /// Tests whose outcome differed and did so no more, with what was seen.
+    pub(super) flaky: BTreeMap<String, String>,
+    /// The processes of the first run with the library.
+    pub(super) processes: Processes,
+    pub(super) took: Duration,
 }
 
 impl Compared {
-    pub(crate) fn same(&self) -> usize {
+    pub(super) fn same(&self) -> usize {
         self.tests - self.different.len() - self.permitted.len()
     }
 
-    pub(crate) fn tally(&self) -> Tally {
+    pub(super) fn tally(&self) -> Tally {
         Tally { passed: self.same() + self.permitted.len(), failed: self.different.len() }
-    }
-
-    pub(crate) fn print(&self, file: &str, python: &str, number: usize, count: usize) {
-        let took = self.took.as_secs();
-        println!("      {number}/{count} {file} on {python}: {} tests, {took} s", self.tests);
-        for (tests, what) in [
-            (&self.different, "DIFFERENT"),
-            (&self.permitted, "differs, as it may"),
-            (&self.flaky, "flaky: differed once, then was the same"),
-        ] {
-            tests.iter().for_each(|test| println!("        {what}: {test}"));
-        }
     }
 }
 
 /// Runs `file` on both sides, again where an outcome differs.
-pub(crate) fn compare(library: &Path, python: &Python, file: &File) -> Result<Compared> {
+pub(super) fn compare(library: &Path, python: &Python, file: &File) -> Result<Compared> {
     let started = Instant::now();
-    let (tests, first) = differences(library, python, file)?;
-    let mut different = first.clone();
-    for _ in 1..RUNS {
-        if different.iter().all(|test| may_differ(test)) {
+    let mut tries = Vec::new();
+    loop {
+        let without = attempt::run(python, file, None)?;
+        let with = attempt::run(python, file, Some(library))?;
+        tries.push(Try { without, with });
+        if tries.len() == TRIES || !any_open(&tries) {
             break;
         }
-        let (_, again) = differences(library, python, file)?;
-        different.retain(|test| again.contains(test));
     }
-    let flaky = first.difference(&different).cloned().collect();
-    let (permitted, different) = different.into_iter().partition(|test| may_differ(test));
-    Ok(Compared { tests, different, permitted, flaky, took: started.elapsed() })
+    Ok(Compared { took: started.elapsed(), ..judge(&tries) })
 }
 
-/// How many tests there are, and those whose outcome is not the same.
-fn differences(library: &Path, python: &Python, file: &File) -> Result<(usize, BTreeSet<String>)> {
-    let (without, _) = outcome::run(python, file, None)?;
-    let (with, on_our_heap) = outcome::run(python, file, Some(library))?;
-    ensure!(on_our_heap, "the run with the library was not on our heap");
-    Ok((without.len(), unequal(&without, &with)))
+/// A run without the library and one with it.
+#[derive(Debug)]
+struct Try {
+    without: Attempt,
+    with: Attempt,
 }
 
-fn unequal(without: &Outcomes, with: &Outcomes) -> BTreeSet<String> {
-    let tests = without.keys().chain(with.keys());
-    tests.filter(|test| without.get(*test) != with.get(*test)).cloned().collect()
+/// What is known of one test.
+struct History<'a> {
+    test: &'a str,
+    /// Its outcome without the library and with it, in each try.
+    seen: Vec<[Option<Outcome>; 2]>,
+}
+
+impl History<'_> {
+    fn differs(&self) -> bool {
+        self.seen.iter().any(|[without, with]| without != with)
+    }
+
+    /// In how many tries its outcome with the library was one that it never had without.
+    fn strange(&self) -> usize {
+        let own = |outcome| self.seen.iter().any(|[without, _]| *without == outcome);
+        self.seen.iter().filter(|[_, with]| !own(*with)).count()
+    }
+
+    /// It has another outcome with the library. A crash need not repeat.
+    fn is_different(&self) -> bool {
+        let crashes = self.seen.iter().any(|[_, with]| *with == Some(Outcome::Lost));
+        let needed = if crashes { 1 } else { REPEATS };
+        self.strange() >= needed
+    }
+
+    /// Another try could change the verdict.
+    fn is_open(&self) -> bool {
+        self.differs() && !may_differ(self.test) && !self.is_different() && self.strange() > 0
+    }
+}
+
+fn histories(tries: &[Try]) -> Vec<History<'_>> {
+    let sides = tries.iter().flat_map(|one| [&one.without, &one.with]);
+    let tests: BTreeSet<&String> = sides.flat_map(|attempt| attempt.outcomes.keys()).collect();
+    let seen = |test: &String| {
+        let outcomes =
+            |one: &Try| [&one.without, &one.with].map(|side| side.outcomes.get(test).copied());
+        tries.iter().map(outcomes).collect()
+    };
+    tests.into_iter().map(|test| History { test, seen: seen(test) }).collect()
+}
+
+fn any_open(tries: &[Try]) -> bool {
+    histories(tries).iter().any(History::is_open)
+}
+
+fn judge(tries: &[Try]) -> Compared {
+    let histories = histories(tries);
+    let mut compared = Compared { tests: histories.len(), ..Compared::default() };
+    compared.processes = tries[0].with.processes.clone();
+    for history in histories.iter().filter(|history| history.differs()) {
+        let test = history.test.to_owned();
+        if may_differ(history.test) {
+            compared.permitted.insert(test);
+        } else if history.is_different() {
+            compared.different.insert(test, evidence(history, tries));
+        } else {
+            compared.flaky.insert(test, in_words(&history.seen));
+        }
+    }
+    compared
+}
+
+/// The outcomes of each try.
+fn in_words(seen: &[[Option<Outcome>; 2]]) -> String {
+    let word = |outcome: &Option<Outcome>| {
+        outcome.map_or("not there".to_owned(), |outcome| format!("{outcome:?}"))
+    };
+    let tries = seen.iter().map(|[without, with]| {
+        format!("{} without the library, {} with it", word(without), word(with))
+    });
+    tries.collect::<Vec<_>>().join("; ")
+}
+
+/// What was seen, and what the test printed when it failed with the library, or the last lines of
+/// all that was printed.
+fn evidence(history: &History<'_>, tries: &[Try]) -> String {
+    const LAST: usize = 60;
+    let mut text = in_words(&history.seen);
+    let is_strange = |(_, [without, with]): &(&Try, &[Option<Outcome>; 2])| without != with;
+    let Some((one, _)) = tries.iter().zip(&history.seen).find(is_strange) else { return text };
+    let output = &one.with.output;
+    let mut sections = failures(output).into_iter().filter(|(test, _)| test == history.test);
+    match sections.next() {
+        Some((_, section)) => text.extend(["\n", section]),
+        None => {
+            let lines: Vec<_> = output.lines().collect();
+            for line in &lines[lines.len().saturating_sub(LAST)..] {
+                text.extend(["\n", line]);
+            }
+        }
+    }
+    for reason in one.with.processes.unexplained() {
+        text.extend(["\nnot on our heap: ", reason]);
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::suite::outcome::Outcome::{Failed, Passed};
+    use super::{
+        super::outcome::Outcome::{Failed, Lost, Passed},
+        *,
+    };
+
+    const TEST: &str = "test.test_x.X.test_y";
+
+    fn attempt(test: &str, outcome: Option<Outcome>) -> Attempt {
+        let outcomes = outcome.map(|outcome| (test.to_owned(), outcome)).into_iter().collect();
+        Attempt { outcomes, output: String::new(), processes: Processes::default() }
+    }
+
+    fn tries(test: &str, seen: &[[Option<Outcome>; 2]]) -> Vec<Try> {
+        let both = |[without, with]: &[Option<Outcome>; 2]| Try {
+            without: attempt(test, *without),
+            with: attempt(test, *with),
+        };
+        seen.iter().map(both).collect()
+    }
+
+    const SAME: [Option<Outcome>; 2] = [Some(Passed), Some(Passed)];
+    const OURS_FAILS: [Option<Outcome>; 2] = [Some(Passed), Some(Failed)];
 
     #[test]
-    fn a_test_that_is_missing_on_one_side_is_a_difference() {
-        let without = Outcomes::from([("a".to_owned(), Passed), ("b".to_owned(), Failed)]);
-        let with = Outcomes::from([("a".to_owned(), Passed), ("c".to_owned(), Passed)]);
-        assert!(unequal(&without, &with).iter().eq(["b", "c"]));
-        assert!(unequal(&without, &without).is_empty());
+    fn a_difference_that_repeats_is_one() {
+        assert!(any_open(&tries(TEST, &[OURS_FAILS])));
+        let repeated = tries(TEST, &[OURS_FAILS, SAME, OURS_FAILS]);
+        assert!(judge(&repeated).different.contains_key(TEST));
+        assert!(!any_open(&tries(TEST, &[OURS_FAILS, OURS_FAILS])), "two are enough");
+        let missing = tries(TEST, &[[Some(Passed), None]; 2]);
+        assert!(judge(&missing).different.contains_key(TEST));
+    }
+
+    #[test]
+    fn a_difference_that_does_not_repeat_is_flaky_and_told() {
+        let once = judge(&tries(TEST, &[OURS_FAILS, SAME, SAME]));
+        assert!(once.different.is_empty() && once.flaky[TEST].contains("Failed with it"));
+        assert_eq!(once.tally(), Tally { passed: 1, failed: 0 });
+        let own = tries(TEST, &[OURS_FAILS, [Some(Failed), Some(Failed)]]);
+        assert!(!any_open(&own), "it fails without the library too");
+        assert!(judge(&own).flaky.contains_key(TEST));
+    }
+
+    #[test]
+    fn a_crash_with_the_library_need_not_repeat() {
+        let crash = tries(TEST, &[[Some(Passed), Some(Lost)]]);
+        assert!(!any_open(&crash) && judge(&crash).different.contains_key(TEST));
+    }
+
+    #[test]
+    fn what_may_differ_is_not_tried_again() {
+        let test = "test.test_sys.SysModuleTest.test_debugmallocstats";
+        let permitted = tries(test, &[OURS_FAILS]);
+        assert!(!any_open(&permitted));
+        assert!(judge(&permitted).permitted.contains(test));
+    }
+
+    #[test]
+    fn what_is_the_same_on_both_sides_is_no_difference() {
+        let both_fail = judge(&tries(TEST, &[[Some(Failed), Some(Failed)]]));
+        assert_eq!((both_fail.tests, both_fail.same()), (1, 1));
     }
 }

@@ -1,0 +1,163 @@
+//! One run of a test file, in a process and a folder of its own.
+
+use std::{
+    fs,
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use testkit::pythons::{self, Python};
+
+use super::{
+    children::Processes,
+    files::File,
+    outcome::{self, Outcome, Outcomes},
+};
+use crate::python::report::Reports;
+
+/// A file that takes longer has hung. CPython's runner then says where, and gives up.
+const PATIENCE: Duration = Duration::from_secs(1200);
+
+/// What the runner gets on top of that to give up.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// What a run left.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    /// Of each test, and of the file as a whole.
+    pub(super) outcomes: Outcomes,
+    /// All it printed.
+    pub(super) output: String,
+    /// With the library: the processes that it was in.
+    pub(super) processes: Processes,
+}
+
+/// Runs `file` on `python`, with `library` if there is one.
+pub(super) fn run(python: &Python, file: &File, library: Option<&Path>) -> Result<Attempt> {
+    let folder = tempfile::tempdir()?;
+    let (results, printed) = (folder.path().join("results.xml"), folder.path().join("output"));
+    let reports = Reports::new()?;
+    let mut command = pythons::clean_command(&python.executable);
+    command.args(["-m", "test", "-v", "--timeout", &PATIENCE.as_secs().to_string()]);
+    command.arg("--junit-xml").arg(&results).arg(file.name);
+    command.args(file.matching.iter().flat_map(|pattern| ["-m", pattern]));
+    command.env("PYTHONDONTWRITEBYTECODE", "1").current_dir(folder.path());
+    if let Some(library) = library {
+        // Some tests start a Python with another allocator and read its stderr.
+        command.env("LD_PRELOAD", library).env("OBMALLOC", "quiet");
+        reports.ask(&mut command);
+    }
+    let output = fs::File::create(&printed)?;
+    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+    let (pid, status) = finish(&mut command)?;
+    let output = String::from_utf8_lossy(&fs::read(&printed)?).into_owned();
+    let mut outcomes = outcomes(file, status, fs::read_to_string(&results).ok(), &output)?;
+    let processes = Processes::of(&reports.read()?, pid);
+    add_heap(&mut outcomes, file, library.map(|_| &processes));
+    Ok(Attempt { outcomes, output, processes })
+}
+
+/// Starts `command` in a process group of its own and waits for it, but not for ever. What it
+/// leaves behind in the group is killed.
+fn finish(command: &mut Command) -> Result<(u32, ExitStatus)> {
+    let started = Instant::now();
+    let mut child =
+        command.process_group(0).spawn().with_context(|| format!("cannot start {command:?}"))?;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            kill_group(&child);
+            return Ok((child.id(), status));
+        }
+        if started.elapsed() > PATIENCE + GRACE {
+            kill_group(&child);
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn kill_group(leader: &Child) {
+    // SAFETY: it takes two numbers. The group is the one that `finish` made; where nobody is left
+    // in it, nothing happens.
+    unsafe { libc::kill(-leader.id().cast_signed(), libc::SIGKILL) };
+}
+
+/// The outcome of each test, and of the file as a whole, which tells what no test tells: doctests,
+/// a crash, a file that is skipped.
+fn outcomes(
+    file: &File,
+    status: ExitStatus,
+    results: Option<String>,
+    output: &str,
+) -> Result<Outcomes> {
+    let has_results = results.is_some();
+    let mut outcomes = match results {
+        Some(results) => outcome::of_junit(&results)?,
+        None => Outcomes::new(),
+    };
+    for (test, _) in outcome::failures(output) {
+        outcome::add(&mut outcomes, &test, Outcome::Failed);
+    }
+    let is_told = outcomes.values().any(|outcome| *outcome == Outcome::Failed);
+    let whole = match (status.success(), has_results) {
+        (true, true) => Outcome::Passed,
+        (true, false) => Outcome::Skipped,
+        (false, true) if status.code().is_some() && is_told => Outcome::Passed,
+        (false, true) if status.code().is_some() => Outcome::Failed,
+        (false, _) => Outcome::Lost,
+    };
+    outcome::add(&mut outcomes, &format!("{} as a whole", file.name), whole);
+    Ok(outcomes)
+}
+
+/// Adds that the file and its children were on our heap, as a test that passes without the library.
+fn add_heap(outcomes: &mut Outcomes, file: &File, processes: Option<&Processes>) {
+    let holds = processes
+        .is_none_or(|processes| processes.itself && processes.unexplained().next().is_none());
+    let outcome = if holds { Outcome::Passed } else { Outcome::Failed };
+    outcome::add(outcomes, &format!("{} on our heap", file.name), outcome);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    const FILE: &File = &super::super::files::ALL[0];
+
+    fn whole(raw_status: i32, results: Option<&str>, output: &str) -> Outcome {
+        let status = ExitStatus::from_raw(raw_status);
+        let outcomes = outcomes(FILE, status, results.map(str::to_owned), output).unwrap();
+        outcomes[&format!("{} as a whole", FILE.name)]
+    }
+
+    #[test]
+    fn a_file_as_a_whole_tells_what_no_test_tells() {
+        let passed = Some("<a><testcase name='x'/></a>");
+        let failed = Some("<a><testcase name='x'><failure/></testcase></a>");
+        let (exit_0, exit_2, killed) = (0, 2 << 8, libc::SIGSEGV);
+        assert_eq!(whole(exit_0, passed, ""), Outcome::Passed);
+        assert_eq!(whole(exit_0, None, ""), Outcome::Skipped);
+        assert_eq!(whole(exit_2, failed, ""), Outcome::Passed, "the test tells");
+        assert_eq!(whole(exit_2, passed, ""), Outcome::Failed, "a doctest");
+        assert_eq!(whole(exit_2, None, ""), Outcome::Lost);
+        assert_eq!(whole(killed, passed, ""), Outcome::Lost);
+    }
+
+    #[test]
+    fn what_a_run_leaves_behind_is_killed() {
+        let mut command = Command::new("sh");
+        // The sleeper has the pipe, so there is no end to read before it dies.
+        command.args(["-c", "sleep 1000 &"]).stdout(Stdio::piped());
+        let mut child = command.process_group(0).spawn().unwrap();
+        child.wait().unwrap();
+        let started = Instant::now();
+        kill_group(&child);
+        std::io::copy(&mut child.stdout.take().unwrap(), &mut std::io::sink()).unwrap();
+        assert!(started.elapsed() < Duration::from_secs(500));
+    }
+}
