@@ -2,7 +2,7 @@
 
 use tempfile::TempDir;
 
-use crate::support::{compile, run, supported};
+use crate::support::{compile, preloaded, run, supported};
 
 #[test]
 fn daemon_threads_may_allocate_until_the_process_is_gone() {
@@ -17,7 +17,7 @@ print("done")
 "#;
     for python in supported() {
         for _ in 0..5 {
-            let mut command = python.preloaded();
+            let mut command = preloaded(python);
             let run = run(command.env("OBMALLOC_STATS", "/dev/null").args(["-c", code]));
             assert_eq!(run.is_clean(python).stdout, "done\n");
         }
@@ -54,7 +54,7 @@ fn destructors_of_c_libraries_free_blocks_after_finalization() {
                 "import ctypes\napi = ctypes.pythonapi\n\
                  ctypes.PyDLL({library:?}).hold(api.{malloc}, api.{free})"
             );
-            let mut command = python.preloaded();
+            let mut command = preloaded(python);
             let run = run(command.args(["-c", &code]));
             assert_eq!(run.is_clean(python).stdout, "freed\n");
         }
@@ -73,7 +73,7 @@ for _ in range(4):
 ctypes.CDLL(None).exit(5)
 "#;
     for python in supported() {
-        let mut command = python.preloaded();
+        let mut command = preloaded(python);
         let run = run(command.env("OBMALLOC_STATS", "1").args(["-c", code]));
         assert_eq!(run.status.code(), Some(5), "{run:?}");
         assert!(run.stderr.contains("\nin force\n"), "{run:?}");

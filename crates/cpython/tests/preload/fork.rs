@@ -4,7 +4,7 @@ use std::fs;
 
 use tempfile::TempDir;
 
-use crate::support::{run, supported};
+use crate::support::{plain, preloaded, run, supported, with_many_gils};
 
 #[test]
 fn a_child_allocates_and_frees_its_parents_blocks() {
@@ -22,8 +22,8 @@ for child in range(10):
 print(sum(map(len, live)))
 "#;
     for python in supported() {
-        let own = run(python.command().args(["-c", code]));
-        assert_eq!(own, *run(python.preloaded().args(["-c", code])).is_clean(python));
+        let own = run(plain(python).args(["-c", code]));
+        assert_eq!(own, *run(preloaded(python).args(["-c", code])).is_clean(python));
     }
 }
 
@@ -48,7 +48,7 @@ busy = False
 print("done")
 "#;
     for python in supported() {
-        let run = run(python.preloaded().args(["-c", code]));
+        let run = run(preloaded(python).args(["-c", code]));
         assert_eq!(run.is_clean(python).stdout, "done\n");
     }
 }
@@ -86,7 +86,7 @@ def ends(pid):
         time.sleep(0.001)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-for child in range(200):
+for child in range(400):
     pid = fork()
     if pid == 0:
         os._exit(len([bytes(n) for n in range(500)]) - 500)
@@ -97,8 +97,8 @@ running.close()
 for thread in threads:
     thread.join()
 "#;
-    for python in supported().filter(|python| python.minor >= 12) {
-        let run = run(python.preloaded().args(["-c", code]));
+    for python in with_many_gils() {
+        let run = run(preloaded(python).args(["-c", code]));
         assert_eq!(run.is_clean(python).stdout, "");
     }
 }
@@ -114,8 +114,8 @@ sys.stdout.flush()
 os.execv(sys.executable, [sys.executable, "-c", "print('from its successor')"])
 "#;
     for python in supported() {
-        let own = run(python.command().args(["-c", code]));
-        assert_eq!(own, *run(python.preloaded().args(["-c", code])).is_clean(python));
+        let own = run(plain(python).args(["-c", code]));
+        assert_eq!(own, *run(preloaded(python).args(["-c", code])).is_clean(python));
     }
 }
 
@@ -141,7 +141,7 @@ if __name__ == "__main__":
     let file = folder.path().join("ways.py");
     fs::write(&file, code).unwrap();
     for python in supported() {
-        let own = run(python.command().arg(&file));
-        assert_eq!(own, *run(python.preloaded().arg(&file)).is_clean(python));
+        let own = run(plain(python).arg(&file));
+        assert_eq!(own, *run(preloaded(python).arg(&file)).is_clean(python));
     }
 }

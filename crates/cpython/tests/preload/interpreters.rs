@@ -1,7 +1,7 @@
 //! Interpreters with a GIL each, from 3.12 on: several threads are in the domains mem and obj at
 //! once.
 
-use crate::support::{run, supported};
+use crate::support::{preloaded, run, with_many_gils};
 
 #[test]
 fn interpreters_with_their_own_gil_allocate_and_end_at_once() {
@@ -39,8 +39,8 @@ for thread in threads:
     thread.join()
 print(failures)
 "#;
-    for python in supported().filter(|python| python.minor >= 12) {
-        let run = run(python.preloaded().args(["-c", code]));
+    for python in with_many_gils() {
+        let run = run(preloaded(python).args(["-c", code]));
         assert_eq!(run.is_clean(python).stdout, "[]\n");
     }
 }

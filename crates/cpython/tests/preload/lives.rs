@@ -1,11 +1,12 @@
 //! A program that embeds CPython and begins it again.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 use tempfile::TempDir;
+use testkit::pythons::Python;
 
-use crate::support::{Python, Run, command, compile, library, run, supported};
+use crate::support::{Run, command, compile, library, plain, run, supported};
 
 /// Lives `argv[1]` times, running `argv[2]` in each, and carries blocks from life to life: what was
 /// taken in one is checked, grown, and freed in the next.
@@ -61,33 +62,24 @@ const EMBEDDING: &str = r#"
     }
 "#;
 
-/// Where a Python keeps its shared library and its standard library.
-fn shared(python: &Python) -> Option<(PathBuf, String, PathBuf)> {
-    let code = "import sys, sysconfig as s\n\
-                print(s.get_config_var('Py_ENABLE_SHARED'), s.get_config_var('LIBDIR'), \
-                s.get_config_var('LDVERSION'), sys.base_prefix, sep='\\n')";
-    let text = run(python.command().args(["-c", code])).stdout;
-    let mut lines = text.lines();
-    (lines.next()? == "1").then_some(())?;
-    Some((lines.next()?.into(), lines.next()?.to_owned(), lines.next()?.into()))
+/// Where a Python keeps its standard library.
+fn home(python: &Python) -> String {
+    let code = "import sys; print(sys.base_prefix)";
+    run(plain(python).args(["-c", code])).stdout.trim().to_owned()
 }
 
 /// Runs the embedding program on every supported Python with a shared library, in `folder`.
 fn embed(folder: &Path, lives: &str, code: &str, judge: impl Fn(&Python, Run, Value)) {
     let mut found = 0;
     for python in supported() {
-        let Some((libraries, version, home)) = shared(python) else { continue };
+        let Some(libpython) = &python.libpython else { continue };
         found += 1;
-        let name = format!("embed-{version}");
-        let flags = [
-            format!("-L{}", libraries.display()),
-            format!("-lpython{version}"),
-            format!("-Wl,-rpath,{}", libraries.display()),
-        ];
-        let program = compile(folder, &name, EMBEDDING, &flags.each_ref().map(String::as_str));
+        let name = format!("embed-{found}");
+        let rpath = format!("-Wl,-rpath,{}", libpython.parent().unwrap().display());
+        let program = compile(folder, &name, EMBEDDING, &[libpython.to_str().unwrap(), &rpath]);
         let stats = folder.join(format!("{name}.json"));
         let mut command = command(program);
-        command.env("LD_PRELOAD", library()).env("PYTHONHOME", home);
+        command.env("LD_PRELOAD", library()).env("PYTHONHOME", home(python));
         let run = run(command.env("OBMALLOC_STATS", &stats).args([lives, code]));
         let json = std::fs::read(stats).unwrap_or_else(|_| panic!("{python:?}: {run:?}"));
         judge(python, run, serde_json::from_slice(&json).unwrap());
@@ -105,7 +97,7 @@ fn blocks_live_on_in_the_next_life_and_the_heap_serves_it_too() {
     embed(folder.path(), "4", code, |python, run, stats| {
         assert_eq!(run.is_clean(python).stdout, "life 1\nlife 2\nlife 3\nlife 4\n");
         assert_eq!(stats["in_force"], true, "{python:?}");
-        assert_eq!(stats["reborn"], python.minor >= 12, "{python:?}");
+        assert_eq!(stats["reborn"], python.version.1 >= 12, "{python:?}");
     });
 }
 

@@ -1,6 +1,6 @@
 //! A program runs as it does without the library, and on the heap.
 
-use crate::support::{run, supported};
+use crate::support::{plain, preloaded, run, run_counted, supported};
 
 /// Allocates and frees in many sizes, in the ways that Python programs do.
 const PROGRAM: &str = r#"
@@ -27,8 +27,8 @@ print(sum(map(len, rows)), sorted({hash((i, str(i))) % 97 for i in range(1000)})
 #[test]
 fn a_program_prints_the_same_as_without_the_library() {
     for python in supported() {
-        let own = run(python.command().args(["-c", PROGRAM]));
-        let ours = run(python.preloaded().args(["-c", PROGRAM]));
+        let own = run(plain(python).args(["-c", PROGRAM]));
+        let ours = run(preloaded(python).args(["-c", PROGRAM]));
         assert_eq!(own, *ours.is_clean(python));
     }
 }
@@ -36,7 +36,7 @@ fn a_program_prints_the_same_as_without_the_library() {
 #[test]
 fn at_least_95_of_100_small_requests_are_served_from_pools() {
     for python in supported() {
-        let (run, stats) = python.run_counted(PROGRAM);
+        let (run, stats) = run_counted(python, PROGRAM);
         run.is_clean(python);
         let share = stats["served"]["share"].as_f64().unwrap();
         assert!(share >= 0.95, "{python:?}: {share}");
@@ -47,7 +47,7 @@ fn at_least_95_of_100_small_requests_are_served_from_pools() {
 #[test]
 fn interpreters_are_served_before_their_first_allocation() {
     for python in supported() {
-        let (_, stats) = python.run_counted("pass");
+        let (_, stats) = run_counted(python, "pass");
         // What CPython asks for at its start, and gives back at its end, is thousands of blocks.
         assert!(stats["domains"]["obj"]["small"]["requests"].as_u64().unwrap() > 5_000, "{stats}");
         assert!(stats["in_force"].as_bool().unwrap());

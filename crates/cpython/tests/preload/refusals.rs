@@ -4,8 +4,9 @@
 use std::process::Command;
 
 use tempfile::TempDir;
+use testkit::pythons::Python;
 
-use crate::support::{Python, Run, command, compile, library, pythons, run, supported};
+use crate::support::{Run, command, compile, library, plain, preloaded, pythons, run, supported};
 
 /// Says which vtable serves the domain obj: the path of the library that its `malloc` is in.
 const SERVER: &str = r#"
@@ -38,9 +39,9 @@ fn refusal(python: &Python, lines: usize, set: impl Fn(&mut Command)) -> String 
         set(&mut command);
         run(&mut command)
     };
-    let own = go(python.command());
+    let own = go(plain(python));
     assert_eq!(own.stdout, "theirs\n", "{own:?}");
-    refused_with(&own, &go(python.preloaded()), lines)
+    refused_with(&own, &go(preloaded(python)), lines)
 }
 
 #[test]
@@ -67,7 +68,7 @@ fn allocators_that_cpython_is_told_to_use_are_not_replaced() {
 fn variables_that_cpython_ignores_are_ignored() {
     for python in supported() {
         for option in ["-E", "-I"] {
-            let mut command = python.preloaded();
+            let mut command = preloaded(python);
             command.env("PYTHONMALLOC", "debug").env("PYTHONDEVMODE", "1");
             let ours = run(command.args([option, "-c", SERVER]));
             assert_eq!((ours.stdout.as_str(), ours.stderr.as_str()), ("ours\n", ""), "{python:?}");
@@ -77,11 +78,11 @@ fn variables_that_cpython_ignores_are_ignored() {
 
 #[test]
 fn versions_before_3_8_are_refused() {
-    for python in pythons().iter().filter(|python| python.minor < 8) {
+    for python in pythons().iter().filter(|python| python.version.1 < 8) {
         let line = refusal(python, 1, |command| {
             command.args(["-c", SERVER]);
         });
-        assert!(line.contains(&format!("CPython 3.{}", python.minor)), "{line}");
+        assert!(line.contains(&format!("CPython 3.{}", python.version.1)), "{line}");
     }
 }
 
@@ -151,8 +152,8 @@ fn a_domain_that_another_library_serves_is_left_to_it() {
     for python in supported() {
         // The loader runs the constructor of the last one first.
         let both = format!("{}:{}", library().display(), taker.display());
-        let own = run(python.command().env("LD_PRELOAD", &taker).args(["-c", SERVER]));
-        let ours = run(python.command().env("LD_PRELOAD", both).args(["-c", SERVER]));
+        let own = run(plain(python).env("LD_PRELOAD", &taker).args(["-c", SERVER]));
+        let ours = run(plain(python).env("LD_PRELOAD", both).args(["-c", SERVER]));
         let line = refused_with(&own, &ours, 1);
         assert!(line.contains("mem domain") && line.contains("taker.so"), "{line}");
     }
@@ -162,7 +163,7 @@ fn a_domain_that_another_library_serves_is_left_to_it() {
 fn a_running_interpreter_keeps_its_allocators() {
     for python in supported() {
         let code = format!("import ctypes; ctypes.CDLL({:?})\n{SERVER}", library());
-        let ours = run(python.command().args(["-c", &code]));
+        let ours = run(plain(python).args(["-c", &code]));
         assert_eq!((ours.stdout.as_str(), ours.status.code()), ("theirs\n", Some(3)), "{ours:?}");
         assert!(ours.stderr.lines().count() == 1 && ours.stderr.contains("running already"));
     }
@@ -192,7 +193,7 @@ fn quiet_refuses_without_a_word_and_installs_where_it_can() {
         refusal(python, 0, |command| {
             command.env("OBMALLOC", "quiet").args(["-X", "dev", "-c", SERVER]);
         });
-        let ours = run(python.preloaded().env("OBMALLOC", "quiet").args(["-c", SERVER]));
+        let ours = run(preloaded(python).env("OBMALLOC", "quiet").args(["-c", SERVER]));
         assert_eq!((ours.stdout.as_str(), ours.stderr.as_str()), ("ours\n", ""));
     }
 }

@@ -5,12 +5,12 @@ use std::fs;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{library, run, supported};
+use crate::support::{library, preloaded, run, run_counted, supported};
 
 #[test]
 fn as_text_they_go_to_stderr_and_leave_stdout_alone() {
     for python in supported() {
-        let mut command = python.preloaded();
+        let mut command = preloaded(python);
         let run = run(command.env("OBMALLOC_STATS", "1").args(["-c", "print('out')"]));
         assert_eq!(run.stdout, "out\n");
         let says = |text: &str| assert!(run.stderr.contains(text), "no {text:?} in {run:?}");
@@ -26,12 +26,12 @@ fn as_text_they_go_to_stderr_and_leave_stdout_alone() {
 #[test]
 fn as_json_they_have_every_figure() {
     for python in supported() {
-        let (run, stats) = python.run_counted("print('out')");
+        let (run, stats) = run_counted(python, "print('out')");
         assert_eq!(run.is_clean(python).stdout, "out\n");
         assert_eq!((&stats["schema"], &stats["in_force"]), (&Value::from(1), &Value::from(true)));
         assert_eq!((&stats["reason"], &stats["reborn"]), (&Value::Null, &Value::from(false)));
         let version = stats["python"].as_str().unwrap();
-        assert!(version.starts_with(&format!("3.{}.", python.minor)), "{version}");
+        assert!(version.starts_with(&format!("3.{}.", python.version.1)), "{version}");
         for domain in ["mem", "obj"] {
             let domain = &stats["domains"][domain];
             assert_eq!(domain["served_by"], "obmalloc");
@@ -58,7 +58,7 @@ fn they_say_why_the_heap_is_not_in_force() {
         for (name, value, reason) in
             [("OBMALLOC", "off", "OBMALLOC=off"), ("PYTHONMALLOC", "malloc", "PYTHONMALLOC=malloc")]
         {
-            let mut command = python.preloaded();
+            let mut command = preloaded(python);
             run(command.env(name, value).env("OBMALLOC_STATS", &path).args(["-c", "pass"]));
             let stats: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
             assert_eq!(stats["in_force"], false);
@@ -73,7 +73,7 @@ fn each_process_can_have_a_file_of_its_own() {
     let code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'pass'])";
     for python in supported() {
         let folder = TempDir::new().unwrap();
-        let mut command = python.preloaded();
+        let mut command = preloaded(python);
         run(command.env("OBMALLOC_STATS", folder.path().join("%p.json")).args(["-c", code]))
             .is_clean(python);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "{python:?}");
@@ -83,7 +83,7 @@ fn each_process_can_have_a_file_of_its_own() {
 #[test]
 fn a_file_that_cannot_be_written_is_told_in_one_line() {
     for python in supported() {
-        let mut command = python.preloaded();
+        let mut command = preloaded(python);
         let run = run(command.env("OBMALLOC_STATS", "/no/such/folder/x").args(["-c", "print(1)"]));
         assert!(run.status.success() && run.stdout == "1\n");
         assert!(run.stderr.lines().count() == 1 && run.stderr.starts_with("obmalloc: "), "{run:?}");

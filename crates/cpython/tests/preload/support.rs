@@ -5,12 +5,13 @@ use std::{
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
-    process::{Command, ExitStatus, Output},
+    process::{Command, ExitStatus, Output, Stdio},
     sync::LazyLock,
 };
 
 use serde_json::Value;
 use tempfile::TempDir;
+use testkit::pythons::{Python, clean_command};
 
 /// The library under test.
 pub(crate) fn library() -> &'static Path {
@@ -32,95 +33,53 @@ fn build() -> PathBuf {
     target.join("release/libobmalloc_cpython.so")
 }
 
-/// A Python of this machine.
-#[derive(Clone, Debug)]
-pub(crate) struct Python {
-    pub(crate) path: PathBuf,
-    pub(crate) minor: u32,
+/// Every CPython of this machine.
+pub(crate) fn pythons() -> &'static [Python] {
+    static PYTHONS: LazyLock<Vec<Python>> = LazyLock::new(testkit::pythons::find);
+    assert!(!PYTHONS.is_empty(), "no CPython is found; name some in OBMALLOC_PYTHONS");
+    &PYTHONS
 }
 
-impl Python {
-    fn at(path: PathBuf) -> Option<Self> {
-        let path = path.canonicalize().ok()?;
-        let code = "import sys; print('%d %d' % sys.version_info[:2])";
-        let output = command(&path).args(["-c", code]).output().ok()?;
-        let text = String::from_utf8(output.stdout).ok()?;
-        let minor = text.trim().strip_prefix("3 ")?.parse().ok()?;
-        Some(Self { path, minor })
-    }
-
-    /// The command that runs this Python without the library.
-    pub(crate) fn command(&self) -> Command {
-        command(&self.path)
-    }
-
-    /// The command that runs this Python with the library.
-    pub(crate) fn preloaded(&self) -> Command {
-        let mut command = self.command();
-        command.env("LD_PRELOAD", library());
-        command
-    }
-
-    /// Runs `code` with the library. Returns what it printed, and the statistics of its process.
-    pub(crate) fn run_counted(&self, code: &str) -> (Run, Value) {
-        let folder = TempDir::new().unwrap();
-        let mut command = self.preloaded();
-        command.env("OBMALLOC_STATS", folder.path().join("%p.json")).args(["-c", code]);
-        let child = command.stdout(piped()).stderr(piped()).spawn().unwrap();
-        let file = folder.path().join(format!("{}.json", child.id()));
-        let run = Run::from(child.wait_with_output().unwrap());
-        let json = fs::read_to_string(&file).unwrap_or_else(|_| panic!("no statistics: {run:?}"));
-        (run, serde_json::from_str(&json).unwrap())
-    }
+/// The CPythons that the heap is for.
+pub(crate) fn supported() -> impl Iterator<Item = &'static Python> {
+    pythons().iter().filter(|python| python.is_supported())
 }
 
-fn piped() -> std::process::Stdio {
-    std::process::Stdio::piped()
+/// Those of them whose interpreters may have a GIL each.
+pub(crate) fn with_many_gils() -> impl Iterator<Item = &'static Python> {
+    supported().filter(|python| python.version.1 >= 12)
 }
 
-/// A command in an environment that says nothing to CPython or to the library.
+/// A command in an environment that says nothing to CPython, to the loader or to the library.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
-    let mut command = Command::new(program);
-    for (name, _) in env::vars_os() {
-        let name = name.to_string_lossy();
-        if name.starts_with("PYTHON") || name.starts_with("OBMALLOC") || name.starts_with("LD_") {
-            command.env_remove(&*name);
-        }
-    }
+    let mut command = clean_command(program);
     command.env("PYTHONDONTWRITEBYTECODE", "1");
     command
 }
 
-/// Every Python 3 of this machine.
-pub(crate) fn pythons() -> &'static [Python] {
-    static PYTHONS: LazyLock<Vec<Python>> = LazyLock::new(|| {
-        let paths = match env::var_os("OBMALLOC_PYTHONS") {
-            Some(list) => env::split_paths(&list).collect(),
-            None => usual_places(),
-        };
-        let mut pythons: Vec<Python> = paths.into_iter().filter_map(Python::at).collect();
-        pythons.sort_by(|a, b| (a.minor, &a.path).cmp(&(b.minor, &b.path)));
-        pythons.dedup_by(|a, b| a.path == b.path);
-        pythons
-    });
-    assert!(!PYTHONS.is_empty(), "no Python found");
-    &PYTHONS
+/// The command that runs `python` without the library.
+pub(crate) fn plain(python: &Python) -> Command {
+    command(&python.executable)
 }
 
-fn usual_places() -> Vec<PathBuf> {
-    let home = env::home_dir().unwrap_or_default();
-    let pyenv = fs::read_dir(home.join(".pyenv/versions")).into_iter().flatten();
-    let mut places: Vec<_> =
-        pyenv.flatten().map(|entry| entry.path().join("bin/python3")).collect();
-    let path = env::var_os("PATH").unwrap_or_default();
-    places.extend(env::split_paths(&path).map(|folder| folder.join("python3")));
-    places.push(PathBuf::from("/usr/bin/python3"));
-    places
+/// The command that runs `python` with the library.
+pub(crate) fn preloaded(python: &Python) -> Command {
+    let mut command = plain(python);
+    command.env("LD_PRELOAD", library());
+    command
 }
 
-/// The Pythons that the heap is for.
-pub(crate) fn supported() -> impl Iterator<Item = &'static Python> {
-    pythons().iter().filter(|python| (8..=14).contains(&python.minor))
+/// Runs `code` in `python` with the library. Returns what it printed, and the statistics of its
+/// process.
+pub(crate) fn run_counted(python: &Python, code: &str) -> (Run, Value) {
+    let folder = TempDir::new().unwrap();
+    let mut command = preloaded(python);
+    command.env("OBMALLOC_STATS", folder.path().join("%p.json")).args(["-c", code]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let file = folder.path().join(format!("{}.json", child.id()));
+    let run = Run::from(child.wait_with_output().unwrap());
+    let json = fs::read(&file).unwrap_or_else(|_| panic!("no statistics: {run:?}"));
+    (run, serde_json::from_slice(&json).unwrap())
 }
 
 /// How a program ended, and what it printed.
