@@ -42,7 +42,10 @@ mod report;
 mod settings;
 mod version;
 
-use std::sync::OnceLock;
+use std::{
+    io::{self, Write},
+    sync::OnceLock,
+};
 
 use crate::{
     abi::CPython,
@@ -90,7 +93,8 @@ fn start(python: CPython) -> Start {
         Decision::Off => Err("OBMALLOC=off".to_owned()),
         Decision::Refuse(reason) => {
             if !settings.quiet {
-                eprintln!("obmalloc: not installed: {reason}");
+                // Where nobody can read it, the program goes on all the same.
+                let _ = writeln!(io::stderr(), "obmalloc: not installed: {reason}");
             }
             Err(reason.to_string())
         }

@@ -59,10 +59,15 @@ impl Settings {
         let stats = stats.and_then(|place| match place.as_bytes() {
             b"" | b"0" => None,
             b"1" => Some(StatsPlace::Stderr),
-            _ => Some(StatsPlace::File(place)),
+            _ => Some(StatsPlace::File(absolute(place))),
         });
         Self { switch, quiet: value == "quiet", stats }
     }
+}
+
+/// The path from the root: at exit the program may stand in another folder.
+fn absolute(path: OsString) -> OsString {
+    std::path::absolute(&path).map_or(path, PathBuf::into_os_string)
 }
 
 impl StatsPlace {

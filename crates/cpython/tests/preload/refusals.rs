@@ -1,7 +1,7 @@
 //! Where the heap cannot be right, it is not installed: one line says why, and the program runs as
 //! without the library.
 
-use std::process::Command;
+use std::{fs::File, process::Command};
 
 use tempfile::TempDir;
 use testkit::pythons::Python;
@@ -61,6 +61,17 @@ fn allocators_that_cpython_is_told_to_use_are_not_replaced() {
             command.env("PYTHONDEVMODE", "1").args(["-c", SERVER]);
         });
         assert!(line.contains("PYTHONDEVMODE"), "{line}");
+    }
+}
+
+#[test]
+fn a_line_that_cannot_be_written_stops_no_program() {
+    for python in supported() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut command = preloaded(python);
+        command.env("PYTHONMALLOC", "malloc").args(["-c", "print(1)"]);
+        let output = command.stderr(full).output().unwrap();
+        assert!(output.status.success() && output.stdout == b"1\n", "{python:?}: {output:?}");
     }
 }
 

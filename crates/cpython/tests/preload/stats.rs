@@ -81,6 +81,17 @@ fn each_process_can_have_a_file_of_its_own() {
 }
 
 #[test]
+fn a_path_is_one_from_where_the_program_began() {
+    for python in supported() {
+        let folder = TempDir::new().unwrap();
+        let mut command = preloaded(python);
+        command.current_dir(folder.path()).env("OBMALLOC_STATS", "here.json");
+        run(command.args(["-c", "import os; os.chdir('/')"])).is_clean(python);
+        assert!(folder.path().join("here.json").exists(), "{python:?}");
+    }
+}
+
+#[test]
 fn a_file_that_cannot_be_written_is_told_in_one_line() {
     for python in supported() {
         let mut command = preloaded(python);
