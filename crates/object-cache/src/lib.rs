@@ -20,7 +20,7 @@
 //! Values for ever are in [`Immortals`]; a [`Registry`] clears and reports many caches at once,
 //! and [`RetryAfterClear`] does so when memory is out. [`presets`] has CPython's bounds.
 //!
-//! The crate knows the trait [`MemAlloc`](raw_mem::MemAlloc), and no heap. It is `no_std`, and
+//! The crate knows the trait [`MemAlloc`], and no heap. It is `no_std`, and
 //! uses no allocator but the one it is given.
 //!
 //! # A cache for your own type, in ten lines
