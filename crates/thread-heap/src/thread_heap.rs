@@ -19,8 +19,8 @@ type OwnHeap<P> = Heap<SharedArenas<P>, <P as Parts>::Lower, <P as Parts>::Geome
 
 /// A heap that has one owner at a time, and whose blocks any thread may free.
 ///
-/// The owner is the thread that opened it ([`Heaps::open`]), until it closes it
-/// ([`Heaps::close`]). The unsafe methods are for the owner alone.
+/// The owner is the thread that opened it ([`Heaps::open`](crate::Heaps::open)), until it closes
+/// it ([`Heaps::close`](crate::Heaps::close)). The unsafe methods are for the owner alone.
 #[repr(C)]
 pub struct ThreadHeap<P: Parts> {
     /// # Invariant
