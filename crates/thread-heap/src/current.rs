@@ -1,4 +1,4 @@
-//! The calling thread's heap: the one thread-local of the workspace, and the heaps of a process.
+//! The calling thread's heap: the one room with thread-locals, and the heaps of a process.
 //!
 //! ```text
 //!   a thread's life:   NO_HEAP ──first block──► its heap ──thread-local destructor──► NO_HEAP
@@ -8,13 +8,16 @@
 //! no block is its own, so the fast paths need no test. After the thread's destructor has run,
 //! later destructors still allocate and free: each request then opens a heap and closes it again.
 
+#[cfg(unix)]
+mod fork;
+
 use std::{cell::Cell, ptr, ptr::NonNull};
 
 use obmalloc::{BlockPtr, Blocks, HeapTag, Pools16K, SizeClass, Stats};
 use raw_mem::{Malloc, MmapArenas};
 
 use crate::{
-    heaps::{Heaps, SourceGuard},
+    heaps::Heaps,
     shared_arenas::SharedArenas,
     thread_heap::{ThreadHeap, send},
 };
@@ -49,16 +52,12 @@ impl Drop for Leaver {
     }
 }
 
-/// Closes the source of arenas, for a fork: see [`Heaps::close_source`].
-pub fn close_for_fork() -> SourceGuard<'static, MmapArenas> {
-    HEAPS.close_source()
-}
-
 /// The heaps of the process's threads, as one heap: each thread allocates from its own, and any
 /// thread frees any block.
 ///
 /// It works from the first instruction of the process to the last, in thread-local destructors,
-/// and in a signal handler that did not interrupt it.
+/// in a signal handler that did not interrupt it, and in a forked child: of a process with many
+/// threads as well.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PerThread;
 
@@ -160,6 +159,8 @@ fn with_heap<R>(visit: impl FnOnce(&'static ThreadHeap<Parts>) -> R) -> Option<R
     if !ptr::eq(current, &NO_HEAP) {
         return Some(visit(current));
     }
+    #[cfg(unix)]
+    fork::guard_forks();
     let heap = HEAPS.open()?;
     // Before the destructor is registered: that may allocate.
     CURRENT.set(heap);

@@ -39,7 +39,8 @@
 //! The child of a process with many threads has the forking thread alone. Its heap goes on. The
 //! heaps of the other threads may have been in the middle of anything, so they stay as they are:
 //! their blocks can be freed (into an inbox that nobody empties), their memory is not used again.
-//! The one lock must be held across the fork: see [`Heaps::close_source`].
+//! The one lock must be held across the fork. [`PerThread`] sees to that itself; for other heaps
+//! there is [`Heaps::close_source`].
 
 #![cfg_attr(loom, expect(dead_code, reason = "what `current` alone uses"))]
 
@@ -56,7 +57,7 @@ mod shared_arenas;
 mod thread_heap;
 
 #[cfg(not(loom))]
-pub use current::{CurrentHeaps, PerThread, close_for_fork};
+pub use current::{CurrentHeaps, PerThread};
 pub use heaps::{Heaps, SourceGuard};
 pub use parts::Parts;
 pub use shared_arenas::SharedArenas;

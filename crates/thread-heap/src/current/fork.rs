@@ -1,0 +1,96 @@
+//! A fork while another thread is in the source of arenas.
+//!
+//! ```text
+//!   forking thread     prepare: close the source ── fork ──┬── parent: open it
+//!   another thread   …maps an arena… ──┘ waited for        └── child: open it
+//! ```
+//!
+//! The child has the forking thread alone. The source's lock is the one lock there is, and it is
+//! the forking thread's around the fork; so the child's copy of the source is whole, and opened.
+
+use std::{cell::Cell, mem::ManuallyDrop};
+
+use raw_mem::MmapArenas;
+use sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use super::HEAPS;
+use crate::heaps::SourceGuard;
+
+/// The handlers are registered.
+static GUARDED: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    /// The source of arenas, closed by this thread for a fork.
+    static CLOSED: Cell<Option<Closed>> = const { Cell::new(None) };
+}
+
+/// The source, kept closed.
+struct Closed {
+    /// Not dropped with its thread, so that a thread needs no destructor for it.
+    guard: ManuallyDrop<SourceGuard<'static, MmapArenas>>,
+    /// How often it was closed: threads that open the first heaps of a process at the same time
+    /// each register the handlers.
+    times: u32,
+}
+
+/// Sees to it that forks find the source open. To be called before a heap is opened; without
+/// memory for the handlers, the next call tries again.
+pub(super) fn guard_forks() {
+    if GUARDED.load(Relaxed) {
+        return;
+    }
+    // SAFETY: the handlers take no arguments, return, and stay while this code is loaded.
+    if unsafe { libc::pthread_atfork(Some(prepare), Some(open), Some(open)) } == 0 {
+        GUARDED.store(true, Relaxed);
+    }
+}
+
+extern "C" fn prepare() {
+    let closed = CLOSED.take().unwrap_or_else(|| {
+        let guard = ManuallyDrop::new(HEAPS.close_source());
+        Closed { guard, times: 0 }
+    });
+    CLOSED.set(Some(Closed { times: closed.times + 1, ..closed }));
+}
+
+extern "C" fn open() {
+    match CLOSED.take() {
+        Some(closed) if closed.times > 1 => {
+            CLOSED.set(Some(Closed { times: closed.times - 1, ..closed }));
+        }
+        Some(closed) => drop(ManuallyDrop::into_inner(closed.guard)),
+        None => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::mpsc::{Receiver, channel},
+        thread,
+        time::Duration,
+    };
+
+    use super::*;
+
+    /// A message that comes when another thread gets at the source.
+    fn another_threads_turn() -> Receiver<()> {
+        let (sender, receiver) = channel();
+        thread::spawn(move || {
+            drop(HEAPS.close_source());
+            sender.send(())
+        });
+        receiver
+    }
+
+    #[test]
+    fn handlers_registered_twice_close_once_and_open_once() {
+        prepare();
+        prepare();
+        let turn = another_threads_turn();
+        open();
+        assert!(turn.recv_timeout(Duration::from_millis(100)).is_err(), "it was opened too early");
+        open();
+        turn.recv_timeout(Duration::from_secs(60)).expect("it is open again");
+    }
+}
