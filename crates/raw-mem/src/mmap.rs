@@ -1,12 +1,13 @@
 //! Arenas from the operating system, carved from larger regions.
 //!
 //! Mapping each arena alone would waste up to an arena of memory or a second system call on its
-//! alignment, and leave a mapping for each. So address space is reserved for 64 arenas at a time
-//! (see [`Region`]); under a limit on addresses the reservation is halved until it fits.
+//! alignment, and leave a mapping for each. So address space is reserved for many arenas at a time
+//! (see [`Region`]): for 4 at first, and then for as many as are in use, up to 64. Under a limit on
+//! addresses the reservation is halved until it fits.
 //!
 //! 1. Regions are kept in ascending order of address, so an arena's region is found by bisection.
 //! 2. An arena that comes back gives its memory to the system at once, and stays reserved.
-//! 3. At most one region without an arena in use stays reserved; the others are unmapped.
+//! 3. A region without an arena in use is unmapped.
 
 use core::{ffi::CStr, ptr::NonNull};
 
@@ -55,7 +56,8 @@ impl MmapArenas {
     /// Reserves one more region of arenas of `size`, and returns its place among the regions.
     #[cold]
     fn reserve(&mut self, size: ArenaSize) -> Result<usize, MapError> {
-        let region = Region::reserve(size)?;
+        let in_use: usize = self.regions.iter().map(Region::in_use).sum();
+        let region = Region::reserve(size, in_use.next_power_of_two())?;
         region.name(self.name);
         let index = self.regions.partition_point(|other| other.start() < region.start());
         // INVARIANT: it goes before the first region of a higher address.
@@ -68,14 +70,6 @@ impl MmapArenas {
     /// The place of the region that `address` would be in.
     fn region_of(&self, address: usize) -> Option<usize> {
         self.regions.partition_point(|region| region.start() <= address).checked_sub(1)
-    }
-
-    /// Unmaps the region at `index`, which has just become unused, if another one is unused too.
-    fn release(&mut self, index: usize) {
-        let unused = self.regions.iter().filter(|region| region.is_unused()).count();
-        if unused > 1 {
-            drop(self.regions.remove(index));
-        }
     }
 }
 
@@ -110,9 +104,10 @@ unsafe impl ArenaSource for MmapArenas {
             debug_assert!(false, "an arena of another source");
             return;
         };
-        self.regions[index].give_back(address);
-        if self.regions[index].is_unused() {
-            self.release(index);
+        if self.regions[index].in_use() > 1 {
+            self.regions[index].give_back(address);
+        } else {
+            drop(self.regions.remove(index));
         }
     }
 
@@ -175,15 +170,22 @@ mod tests {
         for _ in 0..200 {
             map(&mut source);
         }
-        assert!(source.regions.len() <= 4, "{} regions", source.regions.len());
+        assert!(source.regions.len() <= 8, "{} regions", source.regions.len());
     }
 
     #[test]
     fn an_arena_that_came_back_is_handed_out_before_new_address_space_is_taken() {
         let mut source = MmapArenas::new();
         let arenas: Vec<_> = (0..10).map(|_| map(&mut source)).collect();
-        unmap(&mut source, arenas[4]);
-        assert_eq!(map(&mut source), arenas[4]);
+        let reserved = source.regions.len();
+        unmap(&mut source, arenas[1]);
+        let again: Vec<_> = core::iter::from_fn(|| {
+            let room = source.regions.iter().any(Region::has_room);
+            room.then(|| map(&mut source))
+        })
+        .collect();
+        assert!(again.contains(&arenas[1]));
+        assert_eq!(source.regions.len(), reserved);
     }
 
     #[test]
@@ -207,13 +209,13 @@ mod tests {
     }
 
     #[test]
-    fn at_most_one_unused_region_stays_reserved() {
+    fn a_region_is_unmapped_with_its_last_arena() {
         let mut source = MmapArenas::new();
         let arenas: Vec<_> = (0..300).map(|_| map(&mut source)).collect();
         for arena in arenas {
             unmap(&mut source, arena);
         }
-        assert_eq!(source.regions.len(), 1);
+        assert_eq!(source.regions.len(), 0);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A region: one reservation of address space, cut into up to 64 arenas.
 //!
 //! ```text
-//!   reservation of 64 arenas' worth, wherever the system puts it
+//!   reservation of up to 64 arenas' worth, wherever the system puts it
 //!   ├─ ─ ┬───────┬───────┬───────┬ ─ ─ ─ ┬───────┬─ ─┤
 //!   │    │ arena │ arena │ arena │  ...  │ arena │   │
 //!   └─ ─ ┴───────┴───────┴───────┴ ─ ─ ─ ┴───────┴─ ─┘
@@ -19,6 +19,9 @@ use crate::{Advice, AdviseError, ArenaSize, MapError, OsCode, align_up};
 
 /// The most arenas of a region: the bits of [`Region::free`].
 const MOST_ARENAS: usize = 64;
+
+/// The fewest arenas' worth that is asked for at first.
+const FEWEST_ARENAS: usize = 4;
 
 /// One reservation and the arenas in it.
 pub(crate) struct Region {
@@ -39,10 +42,12 @@ pub(crate) struct Region {
 unsafe impl Send for Region {}
 
 impl Region {
-    /// Reserves room for 64 arenas of `size`, or for as many as the system grants.
-    pub(crate) fn reserve(size: ArenaSize) -> Result<Self, MapError> {
-        let mut outcome = Self::reserve_worth(size, MOST_ARENAS);
-        let mut worth = MOST_ARENAS / 2;
+    /// Reserves room for `worth` arenas of `size`, within the bounds of a region, or for as many as
+    /// the system grants.
+    pub(crate) fn reserve(size: ArenaSize, worth: usize) -> Result<Self, MapError> {
+        let worth = worth.clamp(FEWEST_ARENAS, MOST_ARENAS);
+        let mut outcome = Self::reserve_worth(size, worth);
+        let mut worth = worth / 2;
         while worth > 0 && outcome.is_err() {
             // The first answer is the system's own; a small reservation may also lack alignment.
             outcome = Self::reserve_worth(size, worth).or(outcome);
@@ -95,9 +100,9 @@ impl Region {
         self.free != 0
     }
 
-    /// None of the region's arenas is in use.
-    pub(crate) fn is_unused(&self) -> bool {
-        self.free.count_ones() as usize == self.count
+    /// The number of arenas in use.
+    pub(crate) fn in_use(&self) -> usize {
+        self.count - self.free.count_ones() as usize
     }
 
     /// Takes the lowest arena that is not in use.
@@ -115,7 +120,7 @@ impl Region {
     /// Takes back the arena at `address`, and gives its memory to the system.
     pub(crate) fn give_back(&mut self, address: usize) {
         let offset = address - self.start();
-        debug_assert!(self.is_in_use(offset, self.size.bytes()), "an arena that is not in use");
+        debug_assert!(self.holds(offset, self.size.bytes()), "an arena that is not in use");
         self.free |= 1 << (offset / self.size.bytes());
         // SAFETY: nobody uses the arena any more, so its contents may go. If the system does not
         // take it, the arena can be used again all the same.
@@ -123,7 +128,7 @@ impl Region {
     }
 
     /// `len` bytes at `offset` from the first arena lie inside one arena that is in use.
-    fn is_in_use(&self, offset: usize, len: usize) -> bool {
+    fn holds(&self, offset: usize, len: usize) -> bool {
         let (index, within) = (offset / self.size.bytes(), offset % self.size.bytes());
         index < self.count && len <= self.size.bytes() - within && self.free & (1 << index) == 0
     }
@@ -140,7 +145,7 @@ impl Region {
         advice: Advice,
     ) -> Result<(), AdviseError> {
         let offset = address.wrapping_sub(self.start());
-        if !self.is_in_use(offset, len) {
+        if !self.holds(offset, len) {
             return Err(AdviseError::OutOfRange { start: address, len });
         }
         // SAFETY: the range is inside the mapping; the rest is the caller's promise.
