@@ -1,19 +1,20 @@
 //! A bounded list of dead objects, the last one put first.
 //!
 //! ```text
-//!   top ──► object                    the last one put, alone
-//!   head ─► object ─► object ─► ∅     the rest
-//!           └── mark − room ──┘       mark: the most that were ever here, at most bound − 1
+//!   top ──► object                       the last one put, alone
+//!   head ─► object ─► object ─► ∅        the rest
+//!           └─ pushed − popped ─┘        at most mark: the most that were ever here
 //! ```
 //!
 //! 1. `top`, if there is one, was put after everything behind `head`.
-//! 2. Behind `head` are `mark − room` objects, and `mark < bound`.
+//! 2. Behind `head` are `pushed − popped` objects, at most `mark`, and `mark < bound`.
 //! 3. Every object was put by its owner, and leaves to one owner.
 //!
 //! An object that is put and taken again never enters the chain: the commonest pair of operations
-//! is a load and two stores. Counting hides in the slow paths too: while the chain is no longer
-//! than it ever was, `room` is all that a put has to look at, so the high water costs nothing, and
-//! a put beyond the mark is where the bound is tested.
+//! is nine instructions. A put that must move the former top into the chain asks one question,
+//! whether the chain is as long as it ever was; what follows from that, the bound and the high
+//! water, is settled off the fast path. What is popped is counted in `limit`, which that question
+//! reads anyway, so that hits cost one addition on either path.
 
 use core::{cell::Cell, ptr::NonNull};
 
@@ -22,23 +23,30 @@ use crate::{
     link::{Chain, Link},
 };
 
-/// See the [module's](self) picture.
+/// See the [module's](self) picture. One cache line, so that an array of lists is indexed by a
+/// shift, and no two lists share a line.
+#[repr(align(64))]
 pub(crate) struct DeadList<N> {
     top: Cell<Option<NonNull<N>>>,
     /// # Invariant
     ///
     /// From here on every object is the list's, and its link was written.
     head: Cell<Option<NonNull<N>>>,
-    /// How many objects fit behind `head` before there are more than there ever were.
-    room: Cell<u32>,
+    /// What `pushed` may be: `popped + mark`.
+    limit: Cell<u64>,
+    pushed: Cell<u64>,
+    /// Takes that found their object on top, and [`DRAINED`] once a drain has taken something out.
+    top_hits: Cell<u64>,
     mark: Cell<u32>,
     bound: u32,
-    hits: Cell<u64>,
     misses: Cell<u64>,
     overflows: Cell<u64>,
-    /// A drain took something out.
-    drained: Cell<bool>,
 }
+
+const _: () = assert!(size_of::<DeadList<u8>>() == 64, "a list is one cache line");
+
+/// More than anybody counts to.
+const DRAINED: u64 = 1 << 63;
 
 impl<N: Link> DeadList<N> {
     /// An empty list for at most `bound` objects.
@@ -51,13 +59,13 @@ impl<N: Link> DeadList<N> {
         Self {
             top: Cell::new(None),
             head: Cell::new(None),
-            room: Cell::new(0),
+            limit: Cell::new(0),
+            pushed: Cell::new(0),
+            top_hits: Cell::new(0),
             mark: Cell::new(0),
             bound,
-            hits: Cell::new(0),
             misses: Cell::new(0),
             overflows: Cell::new(0),
-            drained: Cell::new(false),
         }
     }
 
@@ -74,12 +82,12 @@ impl<N: Link> DeadList<N> {
     /// Takes the object that was put last; the caller owns it.
     #[inline]
     pub(crate) fn take(&self) -> Option<NonNull<N>> {
-        let object = match self.top.take() {
-            Some(top) => top,
-            None => self.pop()?,
+        let Some(top) = self.top.get() else {
+            return self.pop();
         };
-        self.hits.set(self.hits.get().wrapping_add(1));
-        Some(object)
+        self.top.set(None);
+        self.top_hits.set(self.top_hits.get().wrapping_add(1));
+        Some(top)
     }
 
     #[inline]
@@ -87,7 +95,7 @@ impl<N: Link> DeadList<N> {
         let object = self.head.get()?;
         // SAFETY: `head`'s invariant.
         self.head.set(unsafe { N::next(object) });
-        self.room.set(self.room.get().wrapping_add(1));
+        self.limit.set(self.limit.get().wrapping_add(1));
         Some(object)
     }
 
@@ -112,11 +120,11 @@ impl<N: Link> DeadList<N> {
     /// The list owns `under`; `newcomer` is on top.
     #[inline]
     unsafe fn push_under(&self, newcomer: NonNull<N>, under: NonNull<N>) -> Result<(), NonNull<N>> {
-        let Some(room) = self.room.get().checked_sub(1) else {
+        if self.pushed.get() == self.limit.get() {
             // SAFETY: the caller's promise.
             return unsafe { self.push_at_mark(newcomer, under) };
-        };
-        self.room.set(room);
+        }
+        self.pushed.set(self.pushed.get().wrapping_add(1));
         // SAFETY: the list owns the object.
         unsafe { N::set_next(under, self.head.get()) };
         // INVARIANT: the link was written just now.
@@ -142,7 +150,7 @@ impl<N: Link> DeadList<N> {
             return Err(newcomer);
         }
         self.mark.set(self.mark.get() + 1);
-        self.room.set(1);
+        self.limit.set(self.limit.get() + 1);
         // SAFETY: the caller's promise.
         unsafe { self.push_under(newcomer, under) }
     }
@@ -150,10 +158,13 @@ impl<N: Link> DeadList<N> {
     /// Takes everything out, in the order in which it would be taken, and says how much it is.
     pub(crate) fn drain(&self) -> (Chain<N>, u32) {
         let count = self.len();
-        self.drained.set(self.drained.get() || count > 0);
+        if count > 0 {
+            self.top_hits.set(self.top_hits.get() | DRAINED);
+        }
         // SAFETY: `head`'s invariant; the list gives the chain up in the next line.
         let mut chain = unsafe { Chain::from_head(self.head.take()) };
-        self.room.set(self.mark.get());
+        // As if the rest had never been pushed: none of it was a hit.
+        self.pushed.set(self.popped());
         if let Some(top) = self.top.take() {
             // SAFETY: what was on top is the list's.
             unsafe { chain.push(top) };
@@ -169,8 +180,10 @@ impl<N: Link> DeadList<N> {
         // INVARIANT: a chain keeps the same rule.
         self.head.set(chain.into_head());
         let under = count.saturating_sub(1);
+        let popped = self.popped();
+        self.pushed.set(popped + u64::from(under));
         self.mark.set(self.mark.get().max(under));
-        self.room.set(self.mark.get() - under);
+        self.limit.set(popped + u64::from(self.mark.get()));
     }
 
     /// Counts a take that found nothing.
@@ -180,12 +193,20 @@ impl<N: Link> DeadList<N> {
 
     /// How many objects there are.
     pub(crate) fn len(&self) -> u32 {
-        u32::from(self.top.get().is_some()) + self.mark.get() - self.room.get()
+        u32::from(self.top.get().is_some()) + (self.pushed.get() - self.popped()) as u32
+    }
+
+    fn popped(&self) -> u64 {
+        self.limit.get() - u64::from(self.mark.get())
+    }
+
+    fn hits(&self) -> u64 {
+        (self.top_hits.get() & !DRAINED) + self.popped()
     }
 
     fn high_water(&self) -> u32 {
         // One object that never had another under it leaves no mark.
-        let ever = self.top.get().is_some() || self.hits.get() > 0 || self.drained.get();
+        let ever = self.top.get().is_some() || self.top_hits.get() > 0;
         if self.mark.get() > 0 { self.mark.get() + 1 } else { u32::from(ever) }
     }
 
@@ -195,7 +216,7 @@ impl<N: Link> DeadList<N> {
             free: self.len() as usize,
             object_bytes,
             bound: self.bound as usize,
-            hits: self.hits.get(),
+            hits: self.hits(),
             misses: self.misses.get(),
             overflows: self.overflows.get(),
             high_water: self.high_water() as usize,

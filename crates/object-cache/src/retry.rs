@@ -94,7 +94,7 @@ mod tests {
     use raw_mem::Malloc;
 
     use super::*;
-    use crate::{Cached, FreeList, Named, Registry};
+    use crate::{Cached, FreeList, KeyedFreeList, Named, Registry};
 
     /// Malloc, with so many blocks and no more.
     struct Capped {
@@ -152,15 +152,27 @@ mod tests {
     }
 
     #[test]
-    fn a_miss_may_empty_the_cache_that_missed() {
+    fn one_dead_object_is_worth_asking_again() {
         let registry = Registry::new();
         let heap = RetryAfterClear::new(Capped { left: Cell::new(1) }, &registry);
         let floats = FreeList::new(10, &heap);
+        let lists = FreeList::new(10, &heap);
         registry.during(&[Named { name: "Float", cache: &floats }], || {
             let one = Cached::new_in(1.0, &floats).unwrap();
-            assert!(Cached::new_in(2.0, &floats).is_none());
+            assert!(Cached::new_in([1; 5], &lists).is_none());
             drop(one);
-            assert!(Cached::new_in(3.0, &floats).is_some());
+            assert!(Cached::new_in([1; 5], &lists).is_some());
+        });
+    }
+
+    #[test]
+    fn a_miss_may_empty_the_cache_that_missed() {
+        let registry = Registry::new();
+        let heap = RetryAfterClear::new(Capped { left: Cell::new(2) }, &registry);
+        let tuples = KeyedFreeList::<(), u64, _, 3>::new(10, &heap);
+        registry.during(&[Named { name: "Tuple", cache: &tuples }], || {
+            drop([1, 2].map(|len| tuples.run((), len, |_| 0).unwrap()));
+            assert!(tuples.run((), 3, |_| 0).is_some());
         });
     }
 
