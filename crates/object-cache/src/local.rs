@@ -17,7 +17,7 @@
 ///
 /// thread_cache! {
 ///     /// The floats of every thread, in magazines of 50.
-///     pub struct Floats: Float = (50, Malloc => Malloc);
+///     pub struct Floats: Float, magazine = 50, below: Malloc = Malloc;
 /// }
 ///
 /// let pi: Cached<Float, Floats> = Cached::new_in(Float(3.14), Floats).unwrap();
@@ -32,7 +32,7 @@
 macro_rules! thread_cache {
     (
         $(#[$meta:meta])*
-        $vis:vis struct $Handle:ident: $T:ty = ($magazine:expr, $lower:expr => $A:ty) $(;)?
+        $vis:vis struct $Handle:ident: $T:ty, magazine = $magazine:expr, below: $A:ty = $lower:expr;
     ) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, Default)]

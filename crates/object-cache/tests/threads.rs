@@ -71,7 +71,7 @@ fn a_maker_and_an_ender_hit_without_growing() {
 
     static BELOW: Counting = Counting::new();
     thread_cache! {
-        struct Messages: Message = (64, &BELOW => &'static Counting);
+        struct Messages: Message, magazine = 64, below: &'static Counting = &BELOW;
     }
     fn stats() -> Stats {
         Messages.local(|messages| messages.stats()).expect("the thread has not ended")
@@ -111,7 +111,7 @@ fn a_maker_and_an_ender_hit_without_growing() {
 fn objects_that_outlive_their_threads_cache_go_below() {
     static BELOW: Counting = Counting::new();
     thread_cache! {
-        struct Messages: Message = (4, &BELOW => &'static Counting);
+        struct Messages: Message, magazine = 4, below: &'static Counting = &BELOW;
     }
     thread_local! {
         static BEFORE: RefCell<Vec<Cached<Message, Messages>>> = const { RefCell::new(Vec::new()) };
@@ -143,7 +143,7 @@ fn objects_that_outlive_their_threads_cache_go_below() {
 fn threads_that_come_and_go_neither_lose_nor_grow() {
     static BELOW: Counting = Counting::new();
     thread_cache! {
-        struct Messages: Message = (8, &BELOW => &'static Counting);
+        struct Messages: Message, magazine = 8, below: &'static Counting = &BELOW;
     }
     const THREADS: usize = if cfg!(miri) { 10 } else { 200 };
 
@@ -171,7 +171,7 @@ fn threads_that_come_and_go_neither_lose_nor_grow() {
 fn objects_that_go_round_a_ring_of_threads_stay_whole() {
     static BELOW: Counting = Counting::new();
     thread_cache! {
-        struct Messages: Message = (8, &BELOW => &'static Counting);
+        struct Messages: Message, magazine = 8, below: &'static Counting = &BELOW;
     }
     const THREADS: usize = 4;
     const ROUNDS: usize = if cfg!(miri) { 100 } else { 50_000 };
