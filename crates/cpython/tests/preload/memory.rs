@@ -38,7 +38,7 @@ again = [(n, str(n)) for n in range(100000)]
 print(sum(n for n, _ in again))
 "#;
     for python in supported() {
-        let run = limited(python, 250, code);
+        let run = limited(python, 100, code);
         assert_eq!(run.is_clean(python).stdout, "MemoryError\nMemoryError\n4999950000\n");
     }
 }
