@@ -11,7 +11,7 @@ use comfy_table::{Table, presets};
 use crate::{process, tally::Tally, workspace};
 
 /// The packages that have models.
-const PACKAGES: &[&str] = &["obmalloc", "thread-heap", "allocator-api"];
+const PACKAGES: &[&str] = &["obmalloc", "thread-heap", "allocator-api", "object-cache"];
 
 /// Preemptions that a bounded exploration allows in one execution.
 const BOUND: &str = "3";

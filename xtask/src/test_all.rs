@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, bail, ensure};
-use testkit::pythons;
+use testkit::pythons::{self, Python, Search};
 
 use crate::{loom, process, suite, tally::Tally, workspace};
 
@@ -46,7 +46,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let started = Instant::now();
     let mut total = Tally::default();
     for (place, step) in steps.iter().enumerate() {
-        println!("[{}/{}] {}", place + 1, steps.len(), step.name);
+        let elapsed = minutes(started.elapsed());
+        println!("[{}/{}, {elapsed}] {}", place + 1, steps.len(), step.name);
         total = total + take(step);
     }
     println!("all of it took {}", minutes(started.elapsed()));
@@ -103,17 +104,22 @@ pub(crate) fn counted(command: Command) -> Result<Tally> {
     })
 }
 
+/// Says which Pythons there are; the steps that follow use them. One that is named and does not
+/// answer would be missed by none of them, so it is a failure.
 fn found_pythons() -> Result<Tally> {
-    let found = pythons::find();
-    for python in &found {
-        let supported =
-            if python.is_supported() { "" } else { " (not supported: it must be refused)" };
-        println!("      {}{supported}", python.name());
+    let Search { pythons, silent } = pythons::search();
+    for python in &pythons {
+        let refused = if python.is_supported() { "" } else { " (not supported: it is refused)" };
+        let tests = if python.ships_tests { "" } else { " (without CPython's own tests)" };
+        println!("      {}{refused}{tests}", python.name());
     }
-    if !found.iter().any(pythons::Python::is_supported) {
-        bail!("no supported CPython is found; name some in OBMALLOC_PYTHONS");
+    for path in &silent {
+        println!("      {} does not answer as a CPython does", path.display());
     }
-    Ok(Tally::one(true))
+    if !pythons.iter().any(Python::is_supported) {
+        bail!("no CPython 3.8 to 3.14 was found; name some in {}", pythons::NAMED);
+    }
+    Ok(Tally { passed: 1, failed: if pythons::are_named() { silent.len() } else { 0 } })
 }
 
 fn clippy() -> Result<Tally> {
@@ -126,7 +132,7 @@ fn documentation() -> Result<Tally> {
 }
 
 fn without_std() -> Result<Tally> {
-    let packages = ["sync", "raw-mem", "obmalloc"];
+    let packages = ["sync", "raw-mem", "obmalloc", "object-cache"];
     let check = |package| cargo(&["check", "--quiet", "-p", package, "--no-default-features"], &[]);
     packages.into_iter().map(check).sum()
 }

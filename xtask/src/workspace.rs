@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use xshell::{Shell, cmd};
 
 /// The project's folder.
@@ -24,9 +24,11 @@ pub(crate) fn target_dir() -> PathBuf {
 
 /// Builds the shared library for CPython, and returns its path.
 pub(crate) fn build_library() -> Result<PathBuf> {
-    let shell = shell()?;
-    cmd!(shell, "cargo build --quiet --release --package obmalloc-cpython").run()?;
     let library = target_dir().join("release/libobmalloc_cpython.so");
-    ensure!(library.exists(), "cargo built no {}", library.display());
-    library.canonicalize().with_context(|| format!("{}", library.display()))
+    if !library.exists() {
+        eprintln!("building {}: a minute or two, the first time", library.display());
+    }
+    let shell = shell()?;
+    cmd!(shell, "cargo build --quiet --release --package obmalloc-cpython").quiet().run()?;
+    library.canonicalize().with_context(|| format!("cargo built no {}", library.display()))
 }

@@ -23,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use search::{Search, find, search};
+pub use search::{NAMED, Search, are_named, find, search};
 
 /// The versions that the heap is for: 3.8 to 3.14.
 const SUPPORTED_MINORS: std::ops::RangeInclusive<u8> = 8..=14;

@@ -3,12 +3,24 @@
 use std::{
     collections::BTreeSet,
     env,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs,
     path::{Path, PathBuf},
 };
 
 use super::Python;
+
+/// The variable that names the Pythons to use, and no others.
+pub const NAMED: &str = "OBMALLOC_PYTHONS";
+
+/// The Pythons are named, not looked for.
+pub fn are_named() -> bool {
+    named().is_some()
+}
+
+fn named() -> Option<OsString> {
+    env::var_os(NAMED).filter(|named| !named.is_empty())
+}
 
 /// Every CPython that is found, each once, by version and path.
 pub fn find() -> Vec<Python> {
@@ -26,7 +38,7 @@ pub struct Search {
 
 /// Searches, and says what did not answer too.
 pub fn search() -> Search {
-    match env::var_os("OBMALLOC_PYTHONS").filter(|named| !named.is_empty()) {
+    match named() {
         Some(named) => Search::of(env::split_paths(&named).collect()),
         None => Search::of(usual_places()),
     }
