@@ -1,0 +1,100 @@
+//! What is too large for pools: the C library's, of any alignment.
+
+use std::{alloc::Layout, ptr::NonNull};
+
+use raw_mem::{Malloc, MemAlloc};
+
+/// The alignment of every block of the C library: that of its largest plain type.
+const MALLOC_ALIGN: usize = 2 * size_of::<usize>();
+
+/// Malloc aligns enough for `layout`.
+#[inline]
+fn is_plain(layout: Layout) -> bool {
+    layout.align() <= MALLOC_ALIGN
+}
+
+/// A block for `layout`, uninitialised.
+#[inline]
+pub(crate) fn alloc(layout: Layout) -> Option<NonNull<u8>> {
+    if is_plain(layout) { Malloc.malloc(layout.size()) } else { alloc_aligned(layout) }
+}
+
+/// A block for `layout`, all zero.
+#[inline]
+pub(crate) fn alloc_zeroed(layout: Layout) -> Option<NonNull<u8>> {
+    if is_plain(layout) {
+        return Malloc.calloc(1, layout.size());
+    }
+    let block = alloc_aligned(layout)?;
+    // SAFETY: the block has that many bytes, and is ours alone.
+    unsafe { block.write_bytes(0, layout.size()) };
+    Some(block)
+}
+
+/// Makes the block hold `size` bytes, moving it if it must. On `None` it stands untouched.
+///
+/// # Safety
+///
+/// `ptr` is a live block that came from here for `layout`; `size`, rounded up to the layout's
+/// alignment, is at most `isize::MAX`.
+pub(crate) unsafe fn resize(ptr: NonNull<u8>, layout: Layout, size: usize) -> Option<NonNull<u8>> {
+    if is_plain(layout) {
+        // SAFETY: a block for a plain layout is malloc's.
+        return unsafe { Malloc.realloc(Some(ptr), size) };
+    }
+    // SAFETY: the alignment is a layout's, and the caller promises the rest.
+    let new = alloc_aligned(unsafe { Layout::from_size_align_unchecked(size, layout.align()) })?;
+    // SAFETY: both blocks are live, so they do not overlap, and have that many bytes.
+    unsafe { new.copy_from_nonoverlapping(ptr, layout.size().min(size)) };
+    // SAFETY: the caller gives the block up, now that there is another.
+    unsafe { free(ptr) };
+    Some(new)
+}
+
+/// Frees a block.
+///
+/// # Safety
+///
+/// `ptr` is a live block that came from here, and is not used again.
+#[inline]
+pub(crate) unsafe fn free(ptr: NonNull<u8>) {
+    // SAFETY: aligned or not, it is the C library's.
+    unsafe { Malloc.free(Some(ptr)) };
+}
+
+fn alloc_aligned(layout: Layout) -> Option<NonNull<u8>> {
+    let mut block = std::ptr::null_mut();
+    // SAFETY: a layout's alignment is a power of two, and it is above that of a word here.
+    let code = unsafe { libc::posix_memalign(&mut block, layout.align(), layout.size().max(1)) };
+    NonNull::new(block.cast()).filter(|_| code == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_aligned_block_keeps_contents_and_alignment_when_it_is_resized() {
+        let layout = Layout::from_size_align(1000, 4096).unwrap();
+        let block = alloc_zeroed(layout).unwrap();
+        // SAFETY: the block is live; its 1000 bytes are initialised.
+        unsafe {
+            assert!(std::slice::from_raw_parts(block.as_ptr(), 1000).iter().all(|byte| *byte == 0));
+            block.write_bytes(7, 1000);
+        }
+        // SAFETY: the block is live, and replaced by what comes back.
+        let block = unsafe { resize(block, layout, 100_000) }.unwrap();
+        assert_eq!(block.addr().get() % 4096, 0);
+        // SAFETY: the block is live; its first 1000 bytes came along; it is freed once.
+        unsafe {
+            assert!(std::slice::from_raw_parts(block.as_ptr(), 1000).iter().all(|byte| *byte == 7));
+            free(block);
+        }
+    }
+
+    #[test]
+    fn more_than_there_can_be_is_refused() {
+        let layout = Layout::from_size_align(isize::MAX as usize - 4095, 4096).unwrap();
+        assert_eq!((alloc(layout), alloc_zeroed(layout)), (None, None));
+    }
+}

@@ -1,0 +1,46 @@
+//! obmalloc as a program's allocator: for all of it, or for some collections.
+//!
+//! ```text
+//!   Box, Vec, HashMap …                          Vec<_, &LocalHeap> …
+//!        │ #[global_allocator]                        │ Allocator (allocator-api2)
+//!        ▼                                            ▼
+//!    ObMalloc                                      LocalHeap
+//!        │ to 512 bytes ─► a heap for each thread      │ to 512 bytes ─► a heap of its own
+//!        └ above ────────► the C library               └ above ────────► the C library, on a list
+//! ```
+//!
+//! # A program's allocator
+//!
+//! ```
+//! #[global_allocator]
+//! static GLOBAL: global_alloc::ObMalloc = global_alloc::ObMalloc::new();
+//!
+//! let squares: Vec<Box<u64>> = (0..10).map(|number| Box::new(number * number)).collect();
+//! assert_eq!(*squares[9], 81);
+//! ```
+//!
+//! It works from the first instruction of the process to the last: before `main`, in destructors
+//! of thread-locals after the thread's heap is gone, in a signal handler that did not interrupt
+//! it, while the process exits, and in the child of a fork, whatever the other threads were doing.
+//!
+//! # Rules
+//!
+//! 1. The layout tells where memory came from: freeing does not ask whose an address is.
+//! 2. So a small request never falls to the C library: when no arena can be had, it fails.
+//! 3. Alignments above 16 are the pools' too, as long as a block of at most 512 bytes can serve
+//!    them; a class whose blocks are a multiple of the alignment does.
+//! 4. A reallocation within a class keeps the block.
+//!
+//! It needs a Unix: aligned memory above 512 bytes comes from `posix_memalign`.
+
+#[cfg(any(feature = "allocator-api2-02", feature = "allocator-api2-04"))]
+mod allocator_api;
+mod any_layout;
+mod large;
+mod large_list;
+mod layout;
+mod local_heap;
+mod ob_malloc;
+
+pub use local_heap::LocalHeap;
+pub use ob_malloc::ObMalloc;

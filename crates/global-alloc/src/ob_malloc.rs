@@ -1,0 +1,119 @@
+//! The process's heaps as the global allocator.
+
+use std::{
+    alloc::{GlobalAlloc, Layout},
+    ptr::{self, NonNull},
+};
+
+use obmalloc::{BlockPtr, Blocks, SizeClass};
+use thread_heap::PerThread;
+
+use crate::{any_layout::AnyLayout, large, layout::Pools};
+
+/// The global allocator: small requests to a heap for each thread, large ones to the C library.
+///
+/// ```
+/// use global_alloc::ObMalloc;
+///
+/// #[global_allocator]
+/// static GLOBAL: ObMalloc = ObMalloc::new();
+///
+/// let words: Vec<String> = (0..1000).map(|number| number.to_string()).collect();
+/// assert_eq!(words.concat().len(), 2890);
+/// ```
+///
+/// It holds nothing: any two of them are one and the same.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ObMalloc;
+
+impl ObMalloc {
+    /// The allocator.
+    pub const fn new() -> Self {
+        Self
+    }
+}
+
+/// A block of `class`, of which none is at hand.
+#[cold]
+#[inline(never)]
+fn block_by_any_means(class: SizeClass<Pools>) -> Option<BlockPtr> {
+    PerThread.alloc(class)
+}
+
+// SAFETY: blocks are those of the threads' heaps, and what is large is the C library's.
+unsafe impl AnyLayout for ObMalloc {
+    #[inline]
+    fn block(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {
+        match PerThread.alloc_listed(class) {
+            Some(block) => Some(block),
+            None => block_by_any_means(class),
+        }
+    }
+
+    #[inline]
+    unsafe fn free_block(&self, block: BlockPtr) {
+        // SAFETY: the caller's promise.
+        unsafe { PerThread.free(block) };
+    }
+
+    fn large(&self, layout: Layout) -> Option<NonNull<u8>> {
+        large::alloc(layout)
+    }
+
+    fn large_zeroed(&self, layout: Layout) -> Option<NonNull<u8>> {
+        large::alloc_zeroed(layout)
+    }
+
+    unsafe fn resize_large(
+        &self,
+        ptr: NonNull<u8>,
+        layout: Layout,
+        size: usize,
+    ) -> Option<NonNull<u8>> {
+        // SAFETY: the caller's promise.
+        unsafe { large::resize(ptr, layout, size) }
+    }
+
+    unsafe fn free_large(&self, ptr: NonNull<u8>, _layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { large::free(ptr) };
+    }
+}
+
+/// The pointer of a request, null if it failed.
+#[inline]
+fn or_null(start: Option<NonNull<u8>>) -> *mut u8 {
+    start.map_or(ptr::null_mut(), NonNull::as_ptr)
+}
+
+// SAFETY: memory is as `AnyLayout` promises: as large and aligned as the layout, the caller's
+// alone; and nothing here unwinds.
+unsafe impl GlobalAlloc for ObMalloc {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        or_null(self.allocate(layout))
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        or_null(self.allocate_zeroed(layout))
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller gives memory of this allocator, which is not at null.
+        let ptr = unsafe { NonNull::new_unchecked(ptr) };
+        // SAFETY: the caller's promise.
+        unsafe { self.deallocate(ptr, layout) };
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: the caller gives memory of this allocator, which is not at null.
+        let ptr = unsafe { NonNull::new_unchecked(ptr) };
+        // SAFETY: the caller promises that this is a layout.
+        let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
+        // SAFETY: the caller's promise.
+        or_null(unsafe { self.reallocate(ptr, layout, new) })
+    }
+}
