@@ -61,4 +61,8 @@ fn arenas_that_are_not_to_be_had<G: Geometry>() {
     });
 }
 
-for_every_profile!(random_sequences, arenas_that_fill_and_drain, arenas_that_are_not_to_be_had);
+for_every_shape_of_cpython!(
+    random_sequences,
+    arenas_that_fill_and_drain,
+    arenas_that_are_not_to_be_had
+);

@@ -55,7 +55,7 @@ fn random_sequences_keep_every_rule_at_each_step<G: Geometry>() {
 fn filling_and_draining_keeps_every_rule<G: Geometry>() {
     let tiny = G::ARENA_SIZE < 4096;
     let (cases, arenas, looks) =
-        if tiny { (8, 8, usize::MAX) } else { (4, arenas_in::<G>(1 << 20), 50) };
+        if tiny { (6, 5, usize::MAX) } else { (4, arenas_in::<G>(1 << 20), 50) };
     check(cases, workload::phases(&rules::<G>(), arenas), |script| {
         let (mut rig, ops) = (Rig::<G>::new(), script.ops());
         play(&mut rig, &ops, ops.len().div_ceil(looks).max(1));

@@ -130,8 +130,14 @@ fn an_emptied_pool_is_used_before_a_virgin_one_is_touched<G: Geometry>() {
     assert!(bytes(third, G::POOL_SIZE).iter().all(|&byte| byte == UNTOUCHED));
 }
 
+/// Of no profile where emptied pools of other classes rest.
+mod emptied {
+    use super::an_emptied_pool_is_used_before_a_virgin_one_is_touched;
+
+    for_every_shape_of_cpython!(an_emptied_pool_is_used_before_a_virgin_one_is_touched);
+}
+
 for_every_profile!(
     only_pages_with_a_block_handed_out_are_touched,
     classes_side_by_side_touch_only_their_own_pools,
-    an_emptied_pool_is_used_before_a_virgin_one_is_touched,
 );

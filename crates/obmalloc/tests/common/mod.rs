@@ -107,6 +107,21 @@ pub(crate) fn arenas_in<G: Geometry>(bytes: usize) -> usize {
 /// The tests named, once for each profile.
 macro_rules! for_every_profile {
     ($($test:ident),+ $(,)?) => {
+        for_every_shape_of_cpython!($($test),+);
+        profile!(
+            pools_16k_rest_each_class: obmalloc::RestEachClass<obmalloc::Pools16K> => $($test)+
+        );
+        profile!(tiny_rest_each_class: obmalloc::RestEachClass<obmalloc::Tiny> => $($test)+);
+        profile!(
+            tiny_give_back_all_rest_each_class:
+            obmalloc::RestEachClass<obmalloc::GiveBackAll<obmalloc::Tiny>> => $($test)+
+        );
+    };
+}
+
+/// The tests named, once for each profile whose pools and arenas move as CPython's do.
+macro_rules! for_every_shape_of_cpython {
+    ($($test:ident),+ $(,)?) => {
         profile!(classes_8_to_256: obmalloc::Classes8To256 => $($test)+);
         profile!(classes_8_to_512: obmalloc::Classes8To512 => $($test)+);
         profile!(pools_4k_give_back_all: obmalloc::GiveBackAll<obmalloc::Pools4K> => $($test)+);
