@@ -8,6 +8,8 @@ mod tally;
 mod test_all;
 mod workspace;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 /// The commands of obmalloc.
@@ -30,11 +32,18 @@ enum Command {
     Loom(loom::Args),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
         Command::Python(args) => python::run(args),
         Command::TestAll(args) => test_all::run(args),
         Command::TestPython(args) => suite::run(args),
         Command::Loom(args) => loom::run(args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

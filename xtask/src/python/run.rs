@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     io::{self, Write},
+    os::unix::process::ExitStatusExt,
     path::Path,
     process::{self, Command},
 };
@@ -41,8 +42,9 @@ pub(super) fn run(pythons: &[Python], programs: &[Program], stats: bool) -> Resu
             }
             let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
             if !status.success() {
-                // A program that a signal killed has no code.
-                process::exit(status.code().unwrap_or(1));
+                // For a program that a signal killed, what a shell says.
+                let killed = || 128 + status.signal().unwrap_or_default();
+                process::exit(status.code().unwrap_or_else(killed));
             }
         }
     }
