@@ -81,8 +81,9 @@ fn everything_freed_gives_every_arena_back_in_any_order<G: Geometry>() {
 
 fn the_kept_arena_is_used_again_and_none_is_mapped_for_it<G: Geometry>() {
     let mut rig = Rig::<G>::new();
-    for round in 0..10 {
-        rig.step(Op::Malloc { slot: 0, size: 1 });
+    // Of another class each time, so that the pool goes by way of the arena.
+    for (round, size) in [1, G::SMALL_THRESHOLD].into_iter().cycle().take(10).enumerate() {
+        rig.step(Op::Malloc { slot: 0, size });
         rig.step(Op::Free { slot: 0 });
         let ever = if G::KEEP_LAST_ARENA { 1 } else { round + 1 };
         assert_eq!(rig.arenas.ever(), ever);
