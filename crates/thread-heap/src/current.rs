@@ -16,11 +16,7 @@ use std::{cell::Cell, ptr, ptr::NonNull};
 use obmalloc::{BlockPtr, Blocks, HeapTag, Pools16K, SizeClass, Stats};
 use raw_mem::{Malloc, MmapArenas};
 
-use crate::{
-    heaps::Heaps,
-    shared_arenas::SharedArenas,
-    thread_heap::{ThreadHeap, send},
-};
+use crate::{heaps::Heaps, shared_arenas::SharedArenas, thread_heap::ThreadHeap};
 
 /// What the process's heaps are made of.
 type Parts = (MmapArenas, Malloc, Pools16K);
@@ -68,16 +64,14 @@ impl PerThread {
         with_heap(|heap| unsafe { heap.stats() })
     }
 
-    /// Sends the blocks of other threads that this one has freed and holds back: for a thread that
-    /// is about to wait for long.
+    /// Sends the blocks of other threads that this one has freed and holds back, takes home what
+    /// others have freed of its own, and gives back what arenas can go: for a thread that is about
+    /// to wait for long.
     pub fn flush(self) {
         let heap = CURRENT.get();
-        if ptr::eq(heap, &NO_HEAP) {
-            return;
-        }
-        // SAFETY: the calling thread owns its heap.
-        if let Some(parcel) = unsafe { heap.posted() } {
-            send(parcel);
+        if !ptr::eq(heap, &NO_HEAP) {
+            // SAFETY: the calling thread owns its heap.
+            unsafe { heap.flush() };
         }
     }
 }
@@ -148,9 +142,7 @@ unsafe fn free_elsewhere(
         return;
     }
     // SAFETY: the calling thread owns `heap`; the block is `owner`'s, and given up.
-    if let Some(parcel) = unsafe { heap.post(owner, block) } {
-        send(parcel);
-    }
+    unsafe { heap.free_other(owner, block) };
 }
 
 /// Calls `visit` with a heap that the calling thread owns: its own, opened if need be.

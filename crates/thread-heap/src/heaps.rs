@@ -82,9 +82,7 @@ impl<P: Parts> Heaps<P> {
     /// The caller is the owner, and is so no longer.
     pub unsafe fn close(&self, heap: &ThreadHeap<P>) {
         // SAFETY: the caller is still the owner.
-        if let Some(parcel) = unsafe { heap.posted() } {
-            send(parcel);
-        }
+        unsafe { heap.flush() };
         // SAFETY: the caller's promise.
         unsafe { heap.abandon() };
     }

@@ -115,6 +115,52 @@ impl<P: Parts> ThreadHeap<P> {
         unsafe { (*self.own.get()).free(block) };
     }
 
+    /// Takes back a block of any heap that is over the same source as this one: of its own at
+    /// once, of another by way of the outbox.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the owner of this heap, and gives up a block of one of these heaps.
+    #[inline]
+    pub unsafe fn free_any(&self, block: BlockPtr) {
+        // SAFETY: the block is in use, in one of these heaps.
+        let owner = unsafe { Self::of_block(block.start()) };
+        if std::ptr::eq(owner.as_ptr(), self) {
+            // SAFETY: the block carries this heap's tag.
+            unsafe { self.free(block) };
+        } else {
+            // SAFETY: the block carries the tag of another heap.
+            unsafe { self.free_other(owner, block) };
+        }
+    }
+
+    /// Takes a block of another heap, to send it home together with others.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the owner of this heap, and gives up a block of `receiver`, which is another.
+    pub(crate) unsafe fn free_other(&self, receiver: NonNull<Self>, block: BlockPtr) {
+        // SAFETY: the caller's promise.
+        if let Some(parcel) = unsafe { self.post(receiver, block) } {
+            send(parcel);
+        }
+    }
+
+    /// Sends what waits in the outbox, takes home what others have freed, and gives back what
+    /// arenas can go: for a thread that will not be here for a while.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the owner.
+    pub unsafe fn flush(&self) {
+        // SAFETY: the owner alone enters.
+        if let Some(parcel) = unsafe { &mut *self.outbox.get() }.take() {
+            send(parcel);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.tidy() };
+    }
+
     /// The bytes of a block of any heap of these types.
     ///
     /// # Safety
@@ -132,24 +178,10 @@ impl<P: Parts> ThreadHeap<P> {
     ///
     /// The caller is the owner, and gives up a block of `receiver`.
     #[inline]
-    pub(crate) unsafe fn post(
-        &self,
-        receiver: NonNull<Self>,
-        block: BlockPtr,
-    ) -> Option<Parcel<Self>> {
+    unsafe fn post(&self, receiver: NonNull<Self>, block: BlockPtr) -> Option<Parcel<Self>> {
         let block = block.into_start().cast();
         // SAFETY: the owner alone enters; the block is the receiver's, and given up.
         unsafe { (*self.outbox.get()).add(receiver, block) }
-    }
-
-    /// Takes what waits in the outbox.
-    ///
-    /// # Safety
-    ///
-    /// The caller is the owner.
-    pub(crate) unsafe fn posted(&self) -> Option<Parcel<Self>> {
-        // SAFETY: the owner alone enters.
-        unsafe { &mut *self.outbox.get() }.take()
     }
 
     /// Frees blocks of this heap that came from elsewhere.
@@ -166,7 +198,19 @@ impl<P: Parts> ThreadHeap<P> {
         }
     }
 
-    /// Brings everything home, gives back what arenas can go, and leaves the heap without an
+    /// Takes home what others have freed, and gives back what arenas can go.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the owner.
+    unsafe fn tidy(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.bring_home(self.inbox.take_all()) };
+        // SAFETY: the owner alone enters.
+        unsafe { &mut *self.own.get() }.give_back_empty_arena();
+    }
+
+    /// Brings everything home, gives back what arenas it can, and leaves the heap without an
     /// owner.
     ///
     /// # Safety
@@ -175,9 +219,7 @@ impl<P: Parts> ThreadHeap<P> {
     pub(crate) unsafe fn abandon(&self) {
         loop {
             // SAFETY: the caller is the owner until `abandon` succeeds.
-            unsafe { self.bring_home(self.inbox.take_all()) };
-            // SAFETY: as above.
-            unsafe { &mut *self.own.get() }.give_back_empty_arena();
+            unsafe { self.tidy() };
             if self.inbox.abandon() {
                 return;
             }

@@ -1,0 +1,120 @@
+//! Threads that share heaps, so that a test runs on both kinds: heaps that are held by hand, over
+//! a source whose arenas are counted, and the process's own.
+
+use obmalloc::{BlockPtr, Blocks, Pools16K, SizeClass};
+use raw_mem::{Malloc, MmapArenas};
+use testkit::{
+    failing::{FailingArenas, Faults},
+    place::ArenaLog,
+};
+use thread_heap::{Heaps, PerThread, ThreadHeap};
+
+/// What heaps that are held by hand are made of.
+pub(crate) type Parts = (FailingArenas<MmapArenas>, Malloc, Pools16K);
+
+/// Heaps that threads come by.
+pub(crate) trait Team: Copy + Send + 'static {
+    /// A thread's way to its heap.
+    type Member: Member;
+
+    /// A heap for the calling thread, until the member is dropped.
+    fn join(self) -> Self::Member;
+
+    /// Panics if an arena is left. To be called when nobody is a member and no block is in use.
+    fn nothing_is_left(self);
+}
+
+/// A thread's way to its heap.
+pub(crate) trait Member {
+    /// A block of `class`.
+    fn alloc(&self, class: SizeClass<Pools16K>) -> BlockPtr;
+
+    /// Frees a block of any member.
+    ///
+    /// # Safety
+    ///
+    /// The block came from a member of the same team, and is given up.
+    unsafe fn free(&self, block: BlockPtr);
+}
+
+/// Heaps that are held by hand.
+#[derive(Clone, Copy)]
+pub(crate) struct ByHand {
+    pub(crate) heaps: &'static Heaps<Parts>,
+    pub(crate) arenas: &'static ArenaLog,
+}
+
+impl ByHand {
+    pub(crate) fn new() -> Self {
+        let arenas: &ArenaLog = Box::leak(Box::default());
+        let source = FailingArenas::new(MmapArenas::new(), Faults::default(), arenas.clone());
+        Self { heaps: Box::leak(Box::new(Heaps::new(source, Malloc))), arenas }
+    }
+}
+
+impl Team for ByHand {
+    type Member = Holder;
+
+    fn join(self) -> Holder {
+        Holder { heaps: self.heaps, heap: self.heaps.open().expect("there is memory") }
+    }
+
+    fn nothing_is_left(self) {
+        assert!(self.arenas.ever() > 0, "nothing was ever allocated");
+        assert_eq!(self.arenas.mapped(), 0, "arenas are left, of {}", self.arenas.ever());
+    }
+}
+
+/// Who holds a heap.
+pub(crate) struct Holder {
+    heaps: &'static Heaps<Parts>,
+    pub(crate) heap: &'static ThreadHeap<Parts>,
+}
+
+impl Member for Holder {
+    fn alloc(&self, class: SizeClass<Pools16K>) -> BlockPtr {
+        // SAFETY: the heap was opened for this holder, which is not given to other threads.
+        unsafe { self.heap.alloc_listed(class).or_else(|| self.heap.alloc(class)) }
+            .expect("there is memory")
+    }
+
+    unsafe fn free(&self, block: BlockPtr) {
+        // SAFETY: as above; the block is of this team, and given up.
+        unsafe { self.heap.free_any(block) };
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // SAFETY: the holder opened the heap, and is gone.
+        unsafe { self.heaps.close(self.heap) };
+    }
+}
+
+/// The process's heaps.
+#[derive(Clone, Copy)]
+pub(crate) struct OfTheProcess;
+
+impl Team for OfTheProcess {
+    type Member = PerThread;
+
+    fn join(self) -> PerThread {
+        PerThread
+    }
+
+    fn nothing_is_left(self) {
+        // Other tests use the same heaps, so only the calling thread's is known to be empty.
+        PerThread.flush();
+    }
+}
+
+impl Member for PerThread {
+    fn alloc(&self, class: SizeClass<Pools16K>) -> BlockPtr {
+        self.alloc_listed(class).or_else(|| Blocks::alloc(self, class)).expect("there is memory")
+    }
+
+    unsafe fn free(&self, block: BlockPtr) {
+        // SAFETY: the caller's promise.
+        unsafe { Blocks::free(self, block) };
+    }
+}

@@ -1,0 +1,129 @@
+//! The child of a process whose other threads were in the middle of everything.
+
+#![cfg(all(unix, not(miri), not(loom)))]
+
+#[path = "common/block.rs"]
+mod block;
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+};
+
+use obmalloc::{Blocks, Pools16K, SizeClass};
+use thread_heap::PerThread;
+
+use crate::block::{Block, Slot};
+
+/// How often the process forks.
+const FORKS: usize = 200;
+
+/// Seconds after which the system ends a child: it waits for something that nobody will do.
+const PATIENCE: u32 = 60;
+
+/// Blocks that a busy thread has at a time: some arenas' worth, which come and go.
+const MANY: usize = 10_000;
+
+fn alloc(size: usize) -> Block {
+    let class = SizeClass::<Pools16K>::of(size).expect("it is small");
+    let block = PerThread.alloc_listed(class).or_else(|| PerThread.alloc(class));
+    Block::fill(block.expect("there is memory"), class, size as u64)
+}
+
+fn free(block: Block) {
+    // SAFETY: the process's heaps gave the block, and it is given up.
+    unsafe { PerThread.free(block.check()) };
+}
+
+/// Allocates and frees so much that arenas are mapped and unmapped all the time.
+fn work(blocks: usize) {
+    let blocks: Vec<_> = (0..blocks).map(|nth| alloc(nth % 512 + 1)).collect();
+    blocks.into_iter().for_each(free);
+}
+
+/// Blocks of other threads, of which some have ended.
+struct Inherited {
+    of_the_living: Vec<Slot>,
+    of_the_dead: Vec<Slot>,
+}
+
+fn slots(blocks: usize) -> Vec<Slot> {
+    (0..blocks).map(|_| Slot::default()).collect()
+}
+
+fn put_blocks(slots: &[Slot]) {
+    slots.iter().for_each(|slot| assert!(slot.swap(Some(alloc(100))).is_none()));
+}
+
+/// What a child does; 0 if all of it could be done.
+fn live_as_a_child(inherited: &Inherited) -> i32 {
+    work(MANY);
+    for slot in inherited.of_the_living.iter().chain(&inherited.of_the_dead) {
+        slot.swap(None).into_iter().for_each(free);
+    }
+    let started = thread::Builder::new().spawn(|| work(MANY));
+    let worked = started.is_ok_and(|thread| thread.join().is_ok());
+    work(MANY);
+    i32::from(!worked)
+}
+
+/// Forks, and returns how the child ended.
+fn fork(child: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: the child calls nothing but the heap, the C library, which expects to be forked,
+    // and the starting of a thread.
+    match unsafe { libc::fork() } {
+        0 => {
+            // SAFETY: the alarm ends a child that hangs; `_exit` runs nobody's handlers.
+            unsafe {
+                libc::alarm(PATIENCE);
+                libc::_exit(child())
+            }
+        }
+        pid => {
+            assert!(pid > 0, "no process could be had");
+            let mut status = 0;
+            // SAFETY: it waits for the child of this thread.
+            unsafe { libc::waitpid(pid, &mut status, 0) };
+            status
+        }
+    }
+}
+
+#[test]
+fn the_child_of_a_busy_process_allocates_frees_and_starts_threads() {
+    let inherited = Inherited { of_the_living: slots(100), of_the_dead: slots(100) };
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| put_blocks(&inherited.of_the_dead)).join().expect("there is memory");
+        let busy = || {
+            put_blocks(&inherited.of_the_living[..]);
+            while !done.load(Relaxed) {
+                work(MANY);
+            }
+        };
+        scope.spawn(busy);
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
+                thread::scope(|short| drop(short.spawn(|| work(MANY))));
+            }
+        });
+        for nth in 0..FORKS {
+            work(nth);
+            let status = fork(|| live_as_a_child(&inherited));
+            assert_eq!(status, 0, "child {nth} ended with status {status:#x}");
+        }
+        done.store(true, Relaxed);
+    });
+}
+
+#[test]
+fn a_child_of_a_child_allocates() {
+    let status = fork(|| {
+        work(MANY);
+        fork(|| {
+            work(MANY);
+            0
+        })
+    });
+    assert_eq!(status, 0, "status {status:#x}");
+}

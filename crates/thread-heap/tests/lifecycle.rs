@@ -1,0 +1,245 @@
+//! The life of a heap: opened, abandoned, adopted, owned for a moment, and short of memory.
+
+#![cfg(not(loom))]
+
+#[path = "common/block.rs"]
+mod block;
+#[path = "common/team.rs"]
+mod team;
+
+use std::{ptr, thread};
+
+use obmalloc::{BlockPtr, Pools16K, SizeClass};
+use raw_mem::{Malloc, MmapArenas};
+use testkit::{
+    failing::{FailingAlloc, FailingArenas, Faults, Plan},
+    place::ArenaLog,
+};
+use thread_heap::{Heaps, ThreadHeap};
+
+use crate::{
+    block::{Block, Slot},
+    team::{ByHand, Holder, Member, OfTheProcess, Team},
+};
+
+fn class(size: usize) -> SizeClass<Pools16K> {
+    SizeClass::of(size).expect("it is small")
+}
+
+/// Blocks of all sizes, a little more than fit `arenas`.
+fn fill(member: &impl Member, arenas: usize) -> Vec<Block> {
+    let sizes = (1..=512).cycle().take(arenas << 12);
+    sizes.map(|size| Block::fill(member.alloc(class(size)), class(size), size as u64)).collect()
+}
+
+/// What a thread leaves that joined, did `body`, and ended.
+fn left_by<T, R>(team: T, body: impl FnOnce(&T::Member) -> R + Send + 'static) -> R
+where
+    T: Team,
+    R: Send + 'static,
+{
+    thread::spawn(move || body(&team.join())).join().expect("the thread ends well")
+}
+
+fn check(holder: &Holder) -> usize {
+    // SAFETY: the holder is the owner.
+    unsafe { holder.heap.check_invariants() };
+    // SAFETY: as above.
+    unsafe { holder.heap.stats() }.classes().iter().map(|class| class.in_use).sum()
+}
+
+/// Frees blocks as a thread does that has no heap.
+fn free_remote(team: ByHand, blocks: impl IntoIterator<Item = Block>) {
+    for block in blocks {
+        // SAFETY: the block is of this team; this thread owns none of its heaps.
+        unsafe { team.heaps.free_remote(block.check()) };
+    }
+}
+
+#[test]
+fn a_heap_that_nobody_adopts_gives_its_arenas_back_on_the_last_remote_free() {
+    let team = ByHand::new();
+    let mut blocks = left_by(team, |member| fill(member, 3));
+    assert!(team.arenas.mapped() >= 3);
+    let last = blocks.pop();
+    free_remote(team, blocks);
+    assert_eq!(team.arenas.mapped(), 1);
+    free_remote(team, last);
+    team.nothing_is_left();
+}
+
+#[test]
+fn a_heap_that_is_abandoned_empty_gives_its_arenas_back_at_once() {
+    let team = ByHand::new();
+    left_by(team, |member| {
+        // SAFETY: the blocks are the member's own.
+        fill(member, 2).into_iter().for_each(|block| unsafe { member.free(block.check()) });
+    });
+    team.nothing_is_left();
+}
+
+#[test]
+fn a_starting_thread_adopts_an_abandoned_heap_and_the_rules_hold() {
+    let team = ByHand::new();
+    let (before, mut blocks) =
+        left_by(team, |member| (ptr::from_ref(member.heap).addr(), fill(member, 2)));
+    free_remote(team, blocks.drain(1000..3000));
+    left_by(team, move |member| {
+        assert_eq!(ptr::from_ref(member.heap).addr(), before, "another heap was opened");
+        assert_eq!(check(member), blocks.len());
+        let more = fill(member, 2);
+        assert_eq!(check(member), blocks.len() + more.len());
+        for block in blocks.into_iter().chain(more) {
+            // SAFETY: the blocks are of the member's heap.
+            unsafe { member.free(block.check()) };
+        }
+        assert_eq!(check(member), 0);
+    });
+    team.nothing_is_left();
+}
+
+#[test]
+fn a_heap_that_is_owned_is_not_adopted() {
+    let team = ByHand::new();
+    let (one, other) = (team.join(), team.join());
+    assert!(!ptr::eq(one.heap, other.heap));
+    drop(one);
+    let third = team.join();
+    assert!(!ptr::eq(third.heap, other.heap));
+}
+
+#[test]
+fn blocks_that_others_freed_serve_the_next_requests_of_their_owner() {
+    let team = ByHand::new();
+    let owner = team.join();
+    let blocks = fill(&owner, 2);
+    let arenas = team.arenas.ever();
+    left_by(team, move |member| {
+        // SAFETY: the blocks are of this team.
+        blocks.into_iter().for_each(|block| unsafe { member.free(block.check()) });
+    });
+    let again = fill(&owner, 2);
+    assert_eq!(team.arenas.ever(), arenas, "new arenas were mapped");
+    // SAFETY: the blocks are the owner's.
+    again.into_iter().for_each(|block| unsafe { owner.free(block.check()) });
+    assert_eq!(check(&owner), 0);
+}
+
+#[test]
+fn blocks_that_wait_in_an_outbox_are_sent_when_their_thread_ends() {
+    let team = ByHand::new();
+    let owner = team.join();
+    let block = Block::fill(owner.alloc(class(100)), class(100), 1);
+    left_by(team, |member| {
+        // SAFETY: the block is of this team.
+        unsafe { member.free(block.check()) };
+        assert_eq!(check(member), 0);
+    });
+    assert_eq!(check(&owner), 1, "it is on its way");
+    // SAFETY: the owner's own heap.
+    unsafe { owner.heap.flush() };
+    assert_eq!(check(&owner), 0);
+    team.nothing_is_left();
+}
+
+#[test]
+fn a_flush_sends_what_waits() {
+    let team = ByHand::new();
+    let block = left_by(team, |member| Block::fill(member.alloc(class(100)), class(100), 1));
+    let other = team.heaps.open().expect("the abandoned heap");
+    let freer = team.join();
+    // SAFETY: the block is of this team.
+    unsafe { freer.free(block.check()) };
+    assert_eq!(team.arenas.mapped(), 1);
+    // SAFETY: each heap is closed or flushed by this thread, which opened both.
+    unsafe {
+        freer.heap.flush();
+        team.heaps.close(other);
+    }
+    team.nothing_is_left();
+}
+
+#[test]
+fn a_thread_without_a_heap_frees_what_another_allocated() {
+    let slot = Slot::default();
+    thread::scope(|scope| {
+        let maker = scope.spawn(|| {
+            let member = OfTheProcess.join();
+            slot.swap(Some(Block::fill(member.alloc(class(40)), class(40), 7)));
+        });
+        maker.join().expect("there is memory");
+        scope.spawn(|| {
+            let block = slot.swap(None).expect("it was put there");
+            // SAFETY: the block is the process's.
+            unsafe { OfTheProcess.join().free(block.check()) };
+        });
+    });
+}
+
+/// Heaps without memory where `faults` say so.
+type FaultyParts = (FailingArenas<MmapArenas>, FailingAlloc<Malloc>, Pools16K);
+
+struct Faulty {
+    heaps: &'static Heaps<FaultyParts>,
+    arena_faults: Faults,
+    lower_faults: Faults,
+    arenas: ArenaLog,
+}
+
+impl Faulty {
+    fn new() -> Self {
+        let (arena_faults, lower_faults) = (Faults::default(), Faults::default());
+        let arenas = ArenaLog::default();
+        let source = FailingArenas::new(MmapArenas::new(), arena_faults.clone(), arenas.clone());
+        let lower = FailingAlloc::new(Malloc, lower_faults.clone());
+        let heaps = Box::leak(Box::new(Heaps::new(source, lower)));
+        Self { heaps, arena_faults, lower_faults, arenas }
+    }
+}
+
+fn alloc(heap: &ThreadHeap<FaultyParts>) -> Option<BlockPtr> {
+    // SAFETY: the tests below are one thread each, which opened the heap.
+    unsafe { heap.alloc(class(64)) }
+}
+
+#[test]
+fn without_memory_for_its_record_no_heap_is_opened() {
+    let faulty = Faulty::new();
+    faulty.lower_faults.restart(Plan::Nth(1));
+    assert!(faulty.heaps.open().is_none());
+    assert!(faulty.heaps.open().is_some());
+}
+
+#[test]
+fn without_an_arena_a_request_fails_and_the_next_one_may_not() {
+    let faulty = Faulty::new();
+    let heap = faulty.heaps.open().expect("there is memory");
+    faulty.arena_faults.restart(Plan::Nth(1));
+    assert_eq!(alloc(heap), None);
+    assert!(alloc(heap).is_some());
+}
+
+#[test]
+fn an_arena_that_cannot_be_entered_in_the_books_goes_back() {
+    // The first request asks the layer below for arena records, the map's root, and a leaf.
+    for request in 1..=3 {
+        let faulty = Faulty::new();
+        let heap = faulty.heaps.open().expect("there is memory");
+        faulty.lower_faults.restart(Plan::Nth(request));
+        assert_eq!((alloc(heap), faulty.arenas.mapped()), (None, 0), "request {request}");
+        let block = alloc(heap).expect("there is memory");
+        assert!(faulty.heaps.holds(block.start().addr().get()));
+    }
+}
+
+#[test]
+fn the_heaps_know_their_addresses_until_an_arena_goes() {
+    let team = ByHand::new();
+    let block = left_by(team, |member| Block::fill(member.alloc(class(64)), class(64), 3));
+    let block = block.check();
+    let address = block.start().addr().get();
+    assert!(team.heaps.holds(address) && !team.heaps.holds(ptr::from_ref(&team).addr()));
+    // SAFETY: the block is of this team; this thread owns none of its heaps.
+    unsafe { team.heaps.free_remote(block) };
+    assert!(!team.heaps.holds(address));
+}
