@@ -92,7 +92,7 @@ fn command(bound: Option<&str>) -> Command {
         .env("RUSTFLAGS", "--cfg loom")
         .env("RUST_BACKTRACE", "0")
         .env("CARGO_TARGET_DIR", workspace::target_dir().join("loom"))
-        .args(["test", "--release", "--lib"]);
+        .args(["test", "--release", "--no-fail-fast", "--lib"]);
     for package in PACKAGES {
         command.args(["--package", package]);
     }

@@ -32,7 +32,7 @@ const STEPS: &[Step] = &[
     Step { name: "without std", run: without_std },
     Step { name: "the library for CPython", run: library },
     Step { name: "unit, property and integration tests", run: tests },
-    Step { name: "documentation tests", run: || cargo(&["test", "--workspace", "--doc"], &[]) },
+    Step { name: "documentation tests", run: documentation_tests },
     Step { name: "loom models", run: loom::run_bounded },
     Step { name: "AddressSanitizer", run: address_sanitizer },
     Step { name: "Miri", run: miri },
@@ -147,7 +147,12 @@ fn tests() -> Result<Tally> {
     let library = workspace::build_library()?;
     let library = library.to_string_lossy();
     let variables = [("OBMALLOC_LIB", &*library)];
-    cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--examples"], &variables)
+    let targets = ["--lib", "--bins", "--tests", "--examples"];
+    cargo(&[&["test", "--workspace", "--no-fail-fast"], &targets[..]].concat(), &variables)
+}
+
+fn documentation_tests() -> Result<Tally> {
+    cargo(&["test", "--workspace", "--no-fail-fast", "--doc"], &[])
 }
 
 /// The unit tests of what is made of raw memory, under AddressSanitizer. The stable compiler has
@@ -162,7 +167,10 @@ fn address_sanitizer() -> Result<Tally> {
     ];
     let target = concat!(env!("XTASK_TARGET"));
     let packages = ["-p", "raw-mem", "-p", "obmalloc", "-p", "thread-heap"];
-    cargo(&[&["test", "--target", target, "--lib"], &packages[..]].concat(), &variables)
+    cargo(
+        &[&["test", "--no-fail-fast", "--target", target, "--lib"], &packages[..]].concat(),
+        &variables,
+    )
 }
 
 /// The same under Miri with strict provenance, where there is a Miri.
@@ -175,7 +183,7 @@ fn miri() -> Result<Tally> {
     }
     let mut command = Command::new("cargo");
     command.current_dir(workspace::root()).env("MIRIFLAGS", "-Zmiri-strict-provenance");
-    command.args(["+nightly", "miri", "test", "--lib"]);
+    command.args(["+nightly", "miri", "test", "--no-fail-fast", "--lib"]);
     counted({
         command.args(["-p", "raw-mem", "-p", "obmalloc", "-p", "thread-heap"]);
         command

@@ -19,10 +19,7 @@ use super::{
 };
 use crate::python::report::Reports;
 
-/// A file that takes longer has hung. CPython's runner then says where, and gives up.
-const PATIENCE: Duration = Duration::from_secs(1200);
-
-/// What the runner gets on top of that to give up.
+/// What CPython's runner gets on top of its timeout to say where it hung, and to give up.
 const GRACE: Duration = Duration::from_secs(30);
 
 /// What a run left.
@@ -42,7 +39,8 @@ pub(super) fn run(python: &Python, file: &File, library: Option<&Path>) -> Resul
     let (results, printed) = (folder.path().join("results.xml"), folder.path().join("output"));
     let reports = Reports::new()?;
     let mut command = pythons::clean_command(&python.executable);
-    command.args(["-m", "test", "-v", "--timeout", &PATIENCE.as_secs().to_string()]);
+    let patience = file.part.patience();
+    command.args(["-m", "test", "-v", "--timeout", &patience.as_secs().to_string()]);
     command.arg("--junit-xml").arg(&results).arg(file.name);
     command.args(file.matching.iter().flat_map(|pattern| ["-m", pattern]));
     command.env("PYTHONDONTWRITEBYTECODE", "1").current_dir(folder.path());
@@ -53,7 +51,7 @@ pub(super) fn run(python: &Python, file: &File, library: Option<&Path>) -> Resul
     }
     let output = fs::File::create(&printed)?;
     command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-    let (pid, status) = finish(&mut command)?;
+    let (pid, status) = finish(&mut command, patience + GRACE)?;
     let output = String::from_utf8_lossy(&fs::read(&printed)?).into_owned();
     let mut outcomes = outcomes(file, status, fs::read_to_string(&results).ok(), &output)?;
     let processes = Processes::of(&reports.read()?, pid);
@@ -61,22 +59,37 @@ pub(super) fn run(python: &Python, file: &File, library: Option<&Path>) -> Resul
     Ok(Attempt { outcomes, output, processes })
 }
 
-/// Starts `command` in a process group of its own and waits for it, but not for ever. What it
-/// leaves behind in the group is killed.
-fn finish(command: &mut Command) -> Result<(u32, ExitStatus)> {
+/// Starts `command` in a process group of its own and waits for it, but no longer than `patience`.
+/// What it leaves behind in the group is killed.
+fn finish(command: &mut Command, patience: Duration) -> Result<(u32, ExitStatus)> {
     let started = Instant::now();
-    let mut child =
-        command.process_group(0).spawn().with_context(|| format!("cannot start {command:?}"))?;
+    hear_signals(command.process_group(0));
+    let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
     loop {
         if let Some(status) = child.try_wait()? {
             kill_group(&child);
             return Ok((child.id(), status));
         }
-        if started.elapsed() > PATIENCE + GRACE {
+        if started.elapsed() > patience {
             kill_group(&child);
         }
         thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Has `command` start with the signals of a terminal as they are by default. A shell ignores some
+/// of them for what it runs in the background, and a Python that ignores SIGINT is none that
+/// CPython's tests of it are for: test_threading then waits for ever.
+fn hear_signals(command: &mut Command) {
+    let reset = || {
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+            // SAFETY: it takes two constants, and may be called between fork and exec.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: `reset` neither allocates nor locks.
+    unsafe { command.pre_exec(reset) };
 }
 
 fn kill_group(leader: &Child) {
@@ -146,6 +159,25 @@ mod tests {
         assert_eq!(whole(exit_2, passed, ""), Outcome::Failed, "a doctest");
         assert_eq!(whole(exit_2, None, ""), Outcome::Lost);
         assert_eq!(whole(killed, passed, ""), Outcome::Lost);
+    }
+
+    #[test]
+    fn a_run_hears_an_interrupt_that_we_ignore() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "kill -INT $$"]);
+        // SAFETY: no handler is set; what is started meanwhile may ignore it as well.
+        let before = unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
+        let ended = finish(&mut command, Duration::from_secs(60));
+        // SAFETY: `before` is what it was.
+        unsafe { libc::signal(libc::SIGINT, before) };
+        assert_eq!(ended.unwrap().1.signal(), Some(libc::SIGINT));
+    }
+
+    #[test]
+    fn a_run_that_hangs_is_killed() {
+        let mut command = Command::new("sleep");
+        let (_, status) = finish(command.arg("1000"), Duration::from_millis(20)).unwrap();
+        assert_eq!(status.signal(), Some(libc::SIGKILL));
     }
 
     #[test]

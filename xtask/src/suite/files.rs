@@ -1,5 +1,7 @@
 //! Which of CPython's test files are compared, and which of their tests may differ.
 
+use std::time::Duration;
+
 /// A test file, or a part of one.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct File {
@@ -18,6 +20,18 @@ pub(super) enum Part {
     Somewhere,
     /// On none: it takes minutes.
     Nowhere,
+}
+
+impl Part {
+    /// A file that takes longer has hung.
+    pub(super) const fn patience(self) -> Duration {
+        let minutes = match self {
+            Self::Everywhere => 5,
+            Self::Somewhere => 10,
+            Self::Nowhere => 20,
+        };
+        Duration::from_secs(minutes * 60)
+    }
 }
 
 const fn file(part: Part, name: &'static str) -> File {
