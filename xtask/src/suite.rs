@@ -29,7 +29,7 @@ use testkit::pythons::{self, Python};
 
 use self::{
     pair::Compared,
-    plan::{Extent, Job},
+    plan::{Extent, Job, Shelf},
 };
 use crate::{python, tally::Tally, workspace};
 
@@ -79,7 +79,11 @@ fn compare(pythons: &[Python], extent: &Extent, workers: u16) -> Result<Tally> {
         println!("      {} does not ship the tests", python.name());
     }
     ensure!(!with_tests.is_empty(), "no CPython 3.8 to 3.14 with its own tests was found");
-    let jobs = plan::jobs(&with_tests, extent)?;
+    let shelves = with_tests.into_iter().map(Shelf::of).collect::<Result<Vec<_>>>()?;
+    for shelf in shelves.iter().filter(|shelf| !shelf.missing().is_empty()) {
+        println!("      {} has no {}", shelf.python.name(), shelf.missing().join(", "));
+    }
+    let jobs = plan::jobs(&shelves, extent)?;
     ensure!(!jobs.is_empty(), "none of these Pythons has such a test");
     let queue = Queue { count: jobs.len(), jobs: Mutex::new(jobs), done: Mutex::default() };
     thread::scope(|scope| {
