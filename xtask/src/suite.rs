@@ -12,6 +12,7 @@
 mod attempt;
 mod children;
 mod files;
+mod history;
 mod outcome;
 mod pair;
 mod plan;

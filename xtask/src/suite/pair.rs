@@ -10,18 +10,16 @@ use anyhow::Result;
 use testkit::pythons::Python;
 
 use super::{
-    attempt::{self, Attempt},
+    attempt,
     children::Processes,
-    files::{File, may_differ},
+    files::File,
+    history::{History, Try, histories},
     outcome::{Outcome, failures},
 };
 use crate::tally::Tally;
 
 /// How often a difference is tried, at most.
 const TRIES: usize = 3;
-
-/// How often a difference must show to be one.
-const REPEATS: usize = 2;
 
 /// What the runs of a file came to.
 #[derive(Debug, Default)]
@@ -63,55 +61,6 @@ pub(super) fn compare(library: &Path, python: &Python, file: &File) -> Result<Co
     Ok(Compared { took: started.elapsed(), ..judge(&tries) })
 }
 
-/// A run without the library and one with it.
-#[derive(Debug)]
-struct Try {
-    without: Attempt,
-    with: Attempt,
-}
-
-/// What is known of one test.
-struct History<'a> {
-    test: &'a str,
-    /// Its outcome without the library and with it, in each try.
-    seen: Vec<[Option<Outcome>; 2]>,
-}
-
-impl History<'_> {
-    fn differs(&self) -> bool {
-        self.seen.iter().any(|[without, with]| without != with)
-    }
-
-    /// In how many tries its outcome with the library was one that it never had without.
-    fn strange(&self) -> usize {
-        let own = |outcome| self.seen.iter().any(|[without, _]| *without == outcome);
-        self.seen.iter().filter(|[_, with]| !own(*with)).count()
-    }
-
-    /// It has another outcome with the library. A crash need not repeat.
-    fn is_different(&self) -> bool {
-        let crashes = self.seen.iter().any(|[_, with]| *with == Some(Outcome::Lost));
-        let needed = if crashes { 1 } else { REPEATS };
-        self.strange() >= needed
-    }
-
-    /// Another try could change the verdict.
-    fn is_open(&self) -> bool {
-        self.differs() && !may_differ(self.test) && !self.is_different() && self.strange() > 0
-    }
-}
-
-fn histories(tries: &[Try]) -> Vec<History<'_>> {
-    let sides = tries.iter().flat_map(|one| [&one.without, &one.with]);
-    let tests: BTreeSet<&String> = sides.flat_map(|attempt| attempt.outcomes.keys()).collect();
-    let seen = |test: &String| {
-        let outcomes =
-            |one: &Try| [&one.without, &one.with].map(|side| side.outcomes.get(test).copied());
-        tries.iter().map(outcomes).collect()
-    };
-    tests.into_iter().map(|test| History { test, seen: seen(test) }).collect()
-}
-
 fn any_open(tries: &[Try]) -> bool {
     histories(tries).iter().any(History::is_open)
 }
@@ -122,7 +71,7 @@ fn judge(tries: &[Try]) -> Compared {
     compared.processes = tries[0].with.processes.clone();
     for history in histories.iter().filter(|history| history.differs()) {
         let test = history.test.to_owned();
-        if may_differ(history.test) {
+        if history.may_differ {
             compared.permitted.insert(test);
         } else if history.is_different() {
             compared.different.insert(test, evidence(history, tries));
@@ -171,21 +120,24 @@ fn evidence(history: &History<'_>, tries: &[Try]) -> String {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::outcome::Outcome::{Failed, Lost, Passed},
+        super::{
+            attempt::Attempt,
+            outcome::Outcome::{Failed, Lost, Passed},
+        },
         *,
     };
 
     const TEST: &str = "test.test_x.X.test_y";
 
-    fn attempt(test: &str, outcome: Option<Outcome>) -> Attempt {
+    fn result(test: &str, outcome: Option<Outcome>) -> Attempt {
         let outcomes = outcome.map(|outcome| (test.to_owned(), outcome)).into_iter().collect();
         Attempt { outcomes, output: String::new(), processes: Processes::default() }
     }
 
     fn tries(test: &str, seen: &[[Option<Outcome>; 2]]) -> Vec<Try> {
         let both = |[without, with]: &[Option<Outcome>; 2]| Try {
-            without: attempt(test, *without),
-            with: attempt(test, *with),
+            without: result(test, *without),
+            with: result(test, *with),
         };
         seen.iter().map(both).collect()
     }
