@@ -23,12 +23,12 @@ pub(super) enum Part {
 }
 
 impl Part {
-    /// A file that takes longer has hung.
+    /// A file that takes longer has hung, be the machine ever so busy.
     pub(super) const fn patience(self) -> Duration {
         let minutes = match self {
-            Self::Everywhere => 5,
-            Self::Somewhere => 10,
-            Self::Nowhere => 20,
+            Self::Everywhere => 10,
+            Self::Somewhere => 20,
+            Self::Nowhere => 30,
         };
         Duration::from_secs(minutes * 60)
     }
