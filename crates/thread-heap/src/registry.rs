@@ -94,6 +94,16 @@ mod tests {
         Box::leak(Box::new(item))
     }
 
+    /// Frees the items of a registry that nobody walks any more.
+    fn free_items(registry: Arc<Registry<Item>>) {
+        let items: Vec<_> = registry.iter().map(|item| ptr::from_ref(item).cast_mut()).collect();
+        drop(registry);
+        for item in items {
+            // SAFETY: `item` boxed it, and the registry was the last to know it.
+            drop(unsafe { Box::from_raw(item) });
+        }
+    }
+
     fn sum(registry: &Registry<Item>) -> u32 {
         // SAFETY: nobody writes to a registered item.
         registry.iter().map(|item| item.contents.with(|contents| unsafe { *contents })).sum()
@@ -108,6 +118,7 @@ mod tests {
             registry.add(item(2));
             maker.join().unwrap();
             assert_eq!(sum(&registry), 3);
+            free_items(registry);
         });
     }
 
@@ -118,6 +129,7 @@ mod tests {
         registry.add_with(order, item(1));
         registry.add_with(order, item(2));
         walker.join().unwrap();
+        free_items(registry);
     }
 
     #[test]
