@@ -48,14 +48,14 @@ struct Model {
 impl Model {
     fn of_line(line: &str) -> Option<Self> {
         // The test harness prints "test NAME ... " before it, on the same line.
-        let (_, line) = line.split_once("model ")?;
-        let mut words = line.split_whitespace().map(str::to_owned);
+        let mut words = line.split_whitespace().skip_while(|word| *word != "model").skip(1);
+        let mut next = || words.next().map(str::to_owned);
         Some(Self {
-            name: words.next()?,
-            verdict: words.next()?,
-            executions: words.next()?.parse().ok()?,
-            threads: words.next()?,
-            milliseconds: words.next()?,
+            name: next()?,
+            verdict: next()?,
+            executions: next()?.parse().ok()?,
+            threads: next()?,
+            milliseconds: next()?,
         })
     }
 
@@ -140,7 +140,9 @@ mod tests {
         let model = Model::of_line(line).unwrap();
         assert_eq!((model.name.as_str(), model.executions), ("inbox::tests::a", 21));
         assert!(model.holds());
-        assert_eq!(Model::of_line("test a ... ok"), None);
+        let line = "test a_model ... model a_model rejected 2 2 0";
+        assert_eq!(Model::of_line(line).unwrap().name, "a_model");
+        assert_eq!(Model::of_line("test a_model ... ok"), None);
     }
 
     #[test]

@@ -52,6 +52,7 @@ mod cache;
 mod cached;
 mod cached_rc;
 mod dead_list;
+mod debug;
 mod depot;
 mod free_list;
 mod home;

@@ -6,8 +6,8 @@
 /// [`CachedRc`](crate::CachedRc) with it are one word, and can go to other threads if their values
 /// can.
 ///
-/// What happens when a thread ends is said at [`SharedCache`](crate::SharedCache#when-a-thread-ends). Needs
-/// the standard library where it is used, for `thread_local!`.
+/// [`SharedCache`](crate::SharedCache#when-a-thread-ends) says what happens when a thread ends.
+/// Needs the standard library where it is used, for `thread_local!`.
 ///
 /// ```
 /// use object_cache::{Cached, thread_cache};
