@@ -94,6 +94,10 @@ fn command(bound: Option<&str>) -> Command {
         .env("RUSTFLAGS", "--cfg loom")
         .env("RUST_BACKTRACE", "0")
         .env("CARGO_TARGET_DIR", workspace::target_dir().join("loom"))
+        // The models take seconds; what counts is how soon they are built.
+        .env("CARGO_PROFILE_RELEASE_LTO", "off")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
         .args(["test", "--release", "--no-fail-fast", "--lib"]);
     for package in PACKAGES {
         command.args(["--package", package]);

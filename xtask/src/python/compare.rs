@@ -79,9 +79,11 @@ impl<'a> Runs<'a> {
                         differing.insert(subject.program.name.clone());
                         ensure!(
                             !subject.program.bundled,
-                            "{} prints something else on {}",
+                            "{} with {} prints something else on {} than in its counted run on {}",
                             subject.program.name,
-                            Side::ALL[at].name()
+                            self.python.name(),
+                            Side::ALL[at].name(),
+                            Side::Obmalloc.name()
                         );
                     }
                 }

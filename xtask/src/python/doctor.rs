@@ -61,15 +61,23 @@ fn examine(python: &Python, library: &Path, options: &[OsString]) -> Result<Vec<
     let pid = child.id();
     let output = child.wait_with_output()?;
     let stderr = String::from_utf8_lossy(&output.stderr);
-    let silence = match stderr.trim().lines().last() {
-        Some(line) => format!("no report: {line}"),
-        None => "no report: the library found no CPython in the process".to_owned(),
-    };
+    let silence = silence(&stderr);
     let mut reports = reports.read()?;
     let patient = |process, report| Patient { process, report, silence: silence.clone() };
     let itself = patient("itself", reports.remove(&pid));
     let child = patient("a child", reports.into_values().next());
     Ok(vec![itself, child])
+}
+
+/// What to say of a process without a report, after a run that wrote `stderr`: the last line that
+/// tells of an error, or else the last one.
+fn silence(stderr: &str) -> String {
+    let lines = || stderr.trim().lines();
+    let error = lines().rfind(|line| line.contains("rror:"));
+    match error.or(lines().last()) {
+        Some(line) => format!("no report: {line}"),
+        None => "no report: the library found no CPython in the process".to_owned(),
+    }
 }
 
 impl Patient {
@@ -101,5 +109,25 @@ impl Report {
             Some(found) if found.served_by == "library" => &found.library,
             Some(found) => &found.served_by,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_python_that_does_not_start_is_told_by_its_error() {
+        let stderr = "obmalloc: not installed: PYTHONMALLOC=x makes CPython use its own\n\
+                      Fatal Python error: PYTHONMALLOC: unknown allocator\n\
+                      Python runtime state: preinitializing\n\n";
+        let error = "no report: Fatal Python error: PYTHONMALLOC: unknown allocator";
+        assert_eq!(silence(stderr), error);
+        assert_eq!(silence("obmalloc: not installed\n"), "no report: obmalloc: not installed");
+    }
+
+    #[test]
+    fn a_process_that_says_nothing_has_no_cpython() {
+        assert!(silence("").contains("found no CPython"));
     }
 }

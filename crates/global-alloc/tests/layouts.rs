@@ -1,0 +1,139 @@
+//! Layouts of every kind, through the global allocator's own functions.
+
+use std::{
+    alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc},
+    hint::black_box,
+};
+
+#[global_allocator]
+static GLOBAL: global_alloc::ObMalloc = global_alloc::ObMalloc::new();
+
+/// Every alignment from 1 to 4096.
+fn alignments() -> impl Iterator<Item = usize> {
+    (0..=12).map(|shift| 1 << shift)
+}
+
+/// Sizes around every border there is.
+const SIZES: &[usize] = &[
+    1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 100, 127, 128, 129, 255, 256, 257, 304,
+    432, 433, 480, 496, 497, 511, 512, 513, 600, 1000, 4095, 4096, 4097, 20_000, 200_000,
+];
+
+/// Memory in use, filled with a byte of its own.
+struct Filled {
+    start: *mut u8,
+    layout: Layout,
+    byte: u8,
+}
+
+impl Filled {
+    fn new(layout: Layout, byte: u8) -> Self {
+        // SAFETY: the layout is not of no bytes.
+        let start = unsafe { alloc(layout) };
+        let filled = Self { start, layout, byte };
+        filled.is_aligned();
+        // SAFETY: the memory was allocated just now, with that many bytes.
+        unsafe { start.write_bytes(byte, layout.size()) };
+        filled
+    }
+
+    fn is_aligned(&self) {
+        assert!(!self.start.is_null(), "{:?}", self.layout);
+        assert_eq!(self.start.addr() % self.layout.align(), 0, "{:?}", self.layout);
+    }
+
+    fn has_contents(&self, bytes: usize) {
+        // SAFETY: the memory is in use, and its bytes were written.
+        let contents = unsafe { std::slice::from_raw_parts(self.start, bytes) };
+        assert!(contents.iter().all(|byte| *byte == self.byte), "{:?}", self.layout);
+    }
+
+    fn resize(&mut self, size: usize) {
+        let old = self.layout;
+        // SAFETY: the memory is in use for the layout, and is replaced by what comes back.
+        self.start = unsafe { realloc(self.start, old, size) };
+        self.layout = Layout::from_size_align(size, old.align()).expect("it is small");
+        self.is_aligned();
+        self.has_contents(old.size().min(size));
+        // SAFETY: the memory has that many bytes.
+        unsafe { self.start.write_bytes(self.byte, size) };
+    }
+}
+
+impl Drop for Filled {
+    fn drop(&mut self) {
+        self.has_contents(self.layout.size());
+        // SAFETY: the memory is in use for the layout, and not used again.
+        unsafe { dealloc(self.start, self.layout) };
+    }
+}
+
+fn layouts() -> impl Iterator<Item = Layout> {
+    let all = alignments().flat_map(|align| SIZES.iter().map(move |size| (*size, align)));
+    all.map(|(size, align)| Layout::from_size_align(size, align).expect("it is small"))
+}
+
+#[test]
+fn every_alignment_to_4096_is_honoured_and_no_contents_overlap() {
+    for _ in 0..3 {
+        let all: Vec<_> = layouts()
+            .flat_map(|layout| [layout; 3])
+            .enumerate()
+            .map(|(nth, layout)| Filled::new(layout, nth as u8))
+            .collect();
+        // Every other one first, so that what is left has neighbours that were freed.
+        let (even, odd): (Vec<_>, Vec<_>) =
+            all.into_iter().enumerate().partition(|(nth, _)| nth % 2 == 0);
+        drop(even);
+        drop(odd);
+    }
+}
+
+#[test]
+fn zeroed_memory_is_zero_where_freed_memory_is_used_again() {
+    for layout in layouts() {
+        drop(Filled::new(layout, 0xff));
+        // SAFETY: the layout is not of no bytes.
+        let start = unsafe { alloc_zeroed(layout) };
+        let zeroed = Filled { start, layout, byte: 0 };
+        zeroed.is_aligned();
+    }
+}
+
+#[test]
+fn memory_keeps_its_contents_from_every_size_to_every_other() {
+    for align in alignments() {
+        for old in SIZES {
+            let layout = Layout::from_size_align(*old, align).expect("it is small");
+            for new in SIZES {
+                Filled::new(layout, *new as u8).resize(*new);
+            }
+        }
+    }
+}
+
+#[test]
+fn memory_stays_where_it_is_within_its_class() {
+    for (old, new, align) in [(33, 48, 8), (48, 33, 16), (1, 48, 64), (48, 2, 64)] {
+        let mut filled = Filled::new(Layout::from_size_align(old, align).unwrap(), 1);
+        let before = filled.start;
+        filled.resize(new);
+        assert_eq!(filled.start, before, "{old} to {new}");
+    }
+}
+
+#[test]
+fn more_than_there_is_gives_null_and_leaves_what_is_there() {
+    let most = isize::MAX as usize;
+    let all = Layout::from_size_align(most, 1).expect("it is the limit");
+    for request in [alloc, alloc_zeroed] {
+        // SAFETY: the layout is not of no bytes. Memory that nobody looks at need not be asked
+        // for, so somebody does.
+        assert!(black_box(unsafe { request(all) }).is_null());
+    }
+    for size in [100, 1000] {
+        let filled = Filled::new(Layout::from_size_align(size, 8).unwrap(), 7);
+        // SAFETY: the memory is in use for the layout, and stays so, as the request fails.
+        assert!(black_box(unsafe { realloc(filled.start, filled.layout, most - 7) }).is_null());
+    }
+}

@@ -1,0 +1,131 @@
+//! The first and the last instructions of a process, and what comes between them at odd times.
+
+#![cfg(all(target_os = "linux", not(miri)))]
+
+use std::{
+    cell::RefCell,
+    ffi::c_void,
+    ptr,
+    sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed},
+    thread,
+};
+
+#[global_allocator]
+static GLOBAL: global_alloc::ObMalloc = global_alloc::ObMalloc::new();
+
+/// Allocates, reallocates and frees blocks of many sizes; what it returns shows that all of them
+/// had their contents.
+fn work() -> usize {
+    let mut words: Vec<String> = Vec::new();
+    for number in 0..500 {
+        words.push("x".repeat(number));
+        if number % 3 == 0 {
+            words.swap_remove(number / 3);
+        }
+    }
+    let kept: usize = words.iter().map(String::len).sum();
+    assert_eq!(words.concat().len(), kept);
+    kept
+}
+
+/// What [`work`] returns.
+const WORKED: usize = 103_834;
+
+/// What was allocated before `main`.
+static BEFORE_MAIN: AtomicPtr<Vec<String>> = AtomicPtr::new(ptr::null_mut());
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static CONSTRUCTOR: extern "C" fn() = construct;
+
+extern "C" fn construct() {
+    let words = (0..1000).map(|number| number.to_string()).collect();
+    BEFORE_MAIN.store(Box::into_raw(Box::new(words)), Relaxed);
+}
+
+#[test]
+fn what_was_allocated_before_main_stands_and_can_be_freed() {
+    let words = BEFORE_MAIN.swap(ptr::null_mut(), Relaxed);
+    // SAFETY: the constructor made it of a box, and it is taken once.
+    let words = unsafe { Box::from_raw(words) };
+    assert!(words.iter().enumerate().all(|(number, word)| *word == number.to_string()));
+}
+
+/// What the destructors of a thread came to.
+static IN_DESTRUCTORS: AtomicUsize = AtomicUsize::new(0);
+
+/// Allocates and frees while its thread ends, and frees what was allocated when it lived.
+struct Worker(Vec<String>);
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let before: usize = self.0.drain(..).map(|word| word.len()).sum();
+        IN_DESTRUCTORS.fetch_add(before + work(), Relaxed);
+    }
+}
+
+thread_local! {
+    static WORKER: RefCell<Worker> = const { RefCell::new(Worker(Vec::new())) };
+}
+
+unsafe extern "C" fn at_the_very_end(word: *mut c_void) {
+    // SAFETY: the thread gave a boxed string to the key.
+    let word = unsafe { Box::from_raw(word.cast::<String>()) };
+    IN_DESTRUCTORS.fetch_add(word.len() + work(), Relaxed);
+}
+
+#[test]
+fn destructors_of_a_thread_allocate_and_free_after_its_heap_is_gone() {
+    let mut key = 0;
+    // SAFETY: the key lives as long as the process, and so does the destructor.
+    assert_eq!(unsafe { libc::pthread_key_create(&mut key, Some(at_the_very_end)) }, 0);
+    let thread = thread::spawn(move || {
+        WORKER.with_borrow_mut(|worker| worker.0 = vec!["abc".to_owned(); 100]);
+        let word = Box::into_raw(Box::new("at the end".to_owned()));
+        // SAFETY: the key was made above. Its destructors run after those of thread-locals, and
+        // so after the one that leaves the thread's heap.
+        assert_eq!(unsafe { libc::pthread_setspecific(key, word.cast()) }, 0);
+    });
+    thread.join().expect("its destructors run");
+    assert_eq!(IN_DESTRUCTORS.load(Relaxed), 300 + WORKED + 10 + WORKED);
+}
+
+static IN_HANDLER: AtomicUsize = AtomicUsize::new(0);
+
+extern "C" fn handle(_signal: i32) {
+    IN_HANDLER.fetch_add(work(), Relaxed);
+}
+
+#[test]
+fn a_signal_handler_that_interrupts_nothing_of_ours_allocates() {
+    // SAFETY: the handler is a function of a signal's number.
+    unsafe { libc::signal(libc::SIGUSR1, handle as *const () as libc::sighandler_t) };
+    // SAFETY: the signal is handled, in this thread, which is not allocating.
+    assert_eq!(unsafe { libc::raise(libc::SIGUSR1) }, 0);
+    assert_eq!(IN_HANDLER.load(Relaxed), WORKED);
+}
+
+/// Set in the child process that the test below starts.
+const CHILD: &str = "OBMALLOC_TEST_EXIT";
+
+extern "C" fn at_exit() {
+    println!("worked at exit: {}", work());
+}
+
+#[test]
+fn a_function_that_runs_at_exit_allocates() {
+    if std::env::var_os(CHILD).is_some() {
+        // SAFETY: the function takes and returns nothing, and stays.
+        unsafe { libc::atexit(at_exit) };
+        std::process::exit(0);
+    }
+    let program = std::env::current_exe().expect("it runs");
+    let output = std::process::Command::new(program)
+        .args(["--exact", "a_function_that_runs_at_exit_allocates", "--nocapture"])
+        .env(CHILD, "1")
+        .output()
+        .expect("it starts");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}: {printed}", output.status);
+    assert!(printed.contains(&format!("worked at exit: {WORKED}")), "{printed}");
+}
