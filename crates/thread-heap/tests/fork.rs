@@ -6,6 +6,9 @@
 mod block;
 
 use std::{
+    ffi::c_void,
+    mem::MaybeUninit,
+    ptr,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
 };
@@ -55,22 +58,46 @@ fn put_blocks(slots: &[Slot]) {
     slots.iter().for_each(|slot| assert!(slot.swap(Some(alloc(100))).is_none()));
 }
 
+/// Works in a thread that the C library starts; `false` if it could not.
+///
+/// The standard library takes a lock of its own where a thread starts, and does not expect to be
+/// forked: the child would wait for a thread that held it and is not there.
+fn work_in_a_thread() -> bool {
+    extern "C" fn main(_: *mut c_void) -> *mut c_void {
+        work(MANY);
+        ptr::null_mut()
+    }
+    let mut thread = MaybeUninit::uninit();
+    // SAFETY: the place for the thread's name is ours, and the function expects no argument.
+    let started =
+        unsafe { libc::pthread_create(thread.as_mut_ptr(), ptr::null(), main, ptr::null_mut()) };
+    // SAFETY: it was started, so it has a name, and it is joined once.
+    started == 0 && unsafe { libc::pthread_join(thread.assume_init(), ptr::null_mut()) } == 0
+}
+
+/// Tells the busy threads to end, also when the test fails.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 /// What a child does; 0 if all of it could be done.
 fn live_as_a_child(inherited: &Inherited) -> i32 {
     work(MANY);
     for slot in inherited.of_the_living.iter().chain(&inherited.of_the_dead) {
         slot.swap(None).into_iter().for_each(free);
     }
-    let started = thread::Builder::new().spawn(|| work(MANY));
-    let worked = started.is_ok_and(|thread| thread.join().is_ok());
+    let worked = work_in_a_thread();
     work(MANY);
     i32::from(!worked)
 }
 
 /// Forks, and returns how the child ended.
 fn fork(child: impl FnOnce() -> i32) -> i32 {
-    // SAFETY: the child calls nothing but the heap, the C library, which expects to be forked,
-    // and the starting of a thread.
+    // SAFETY: the child calls nothing but the heap and the C library, which expects to be forked.
     match unsafe { libc::fork() } {
         0 => {
             // SAFETY: the alarm ends a child that hangs; `_exit` runs nobody's handlers.
@@ -107,12 +134,12 @@ fn the_child_of_a_busy_process_allocates_frees_and_starts_threads() {
                 thread::scope(|short| drop(short.spawn(|| work(MANY))));
             }
         });
+        let _done = Done(&done);
         for nth in 0..FORKS {
             work(nth);
             let status = fork(|| live_as_a_child(&inherited));
             assert_eq!(status, 0, "child {nth} ended with status {status:#x}");
         }
-        done.store(true, Relaxed);
     });
 }
 
