@@ -2,12 +2,17 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
-    process::{Command, Stdio},
-    sync::mpsc::{Sender, channel},
+    os::unix::process::CommandExt,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{RecvTimeoutError, Sender, channel},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
+
+/// A child that prints nothing for so long hangs.
+const PATIENCE: Duration = Duration::from_secs(10 * 60);
 
 /// How a child ended.
 pub(crate) struct Finished {
@@ -17,9 +22,18 @@ pub(crate) struct Finished {
     pub(crate) output: String,
 }
 
-/// Runs `command` to its end, calling `see` with each line that it prints.
-pub(crate) fn run(mut command: Command, mut see: impl FnMut(&str)) -> Result<Finished> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+/// Runs `command` to its end, calling `see` with each line that it prints. If it hangs, it and
+/// what it started are killed.
+pub(crate) fn run(command: Command, see: impl FnMut(&str)) -> Result<Finished> {
+    run_with(command, PATIENCE, see)
+}
+
+fn run_with(
+    mut command: Command,
+    patience: Duration,
+    mut see: impl FnMut(&str),
+) -> Result<Finished> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
     let (sender, lines) = channel();
     let readers = [
@@ -27,15 +41,31 @@ pub(crate) fn run(mut command: Command, mut see: impl FnMut(&str)) -> Result<Fin
         child.stderr.take().map(|pipe| read(pipe, sender)),
     ];
     let mut output = String::new();
-    for line in lines {
-        see(&line);
-        output.push_str(&line);
+    let mut keep = |line: &str| {
+        see(line);
+        output.push_str(line);
         output.push('\n');
+    };
+    loop {
+        match lines.recv_timeout(patience) {
+            Ok(line) => keep(&line),
+            Err(RecvTimeoutError::Timeout) => {
+                keep(&format!("killed: it printed nothing for {} s", patience.as_secs()));
+                kill_group(&child);
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
     }
     for reader in readers.into_iter().flatten() {
         let _ = reader.join();
     }
     Ok(Finished { success: child.wait()?.success(), output })
+}
+
+/// Kills `leader`, which was started in a process group of its own, and what else is in the group.
+pub(crate) fn kill_group(leader: &Child) {
+    // SAFETY: it takes two numbers; where nobody is left in the group, nothing happens.
+    unsafe { libc::kill(-leader.id().cast_signed(), libc::SIGKILL) };
 }
 
 fn read(pipe: impl Read + Send + 'static, lines: Sender<String>) -> thread::JoinHandle<()> {
@@ -50,4 +80,18 @@ fn read(pipe: impl Read + Send + 'static, lines: Sender<String>) -> thread::Join
             line.clear();
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hangs_is_killed_with_what_it_started_and_said() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo begun; sleep 1000 & sleep 1000"]);
+        let finished = run_with(command, Duration::from_secs(1), |_| ()).unwrap();
+        assert!(!finished.success);
+        assert_eq!(finished.output, "begun\nkilled: it printed nothing for 1 s\n");
+    }
 }

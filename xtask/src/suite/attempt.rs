@@ -4,7 +4,7 @@ use std::{
     fs,
     os::unix::process::CommandExt,
     path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -17,7 +17,7 @@ use super::{
     files::File,
     outcome::{self, Outcome, Outcomes},
 };
-use crate::python::report::Reports;
+use crate::{process::kill_group, python::report::Reports};
 
 /// What CPython's runner gets on top of its timeout to say where it hung, and to give up.
 const GRACE: Duration = Duration::from_secs(30);
@@ -90,12 +90,6 @@ fn hear_signals(command: &mut Command) {
     };
     // SAFETY: `reset` neither allocates nor locks.
     unsafe { command.pre_exec(reset) };
-}
-
-fn kill_group(leader: &Child) {
-    // SAFETY: it takes two numbers. The group is the one that `finish` made; where nobody is left
-    // in it, nothing happens.
-    unsafe { libc::kill(-leader.id().cast_signed(), libc::SIGKILL) };
 }
 
 /// The outcome of each test, and of the file as a whole, which tells what no test tells: doctests,
