@@ -10,20 +10,23 @@
 //!              raw                                     raw
 //! ```
 //!
-//! Both domains share one heap, as in CPython: extensions free a block of the one through the
+//! Up to 3.11 the heap is one, entered by whoever holds the GIL; from 3.12 on each thread has its
+//! own, and a block goes home from wherever it is freed.
+//!
+//! Both domains share the heap, as in CPython: extensions free a block of the one through the
 //! other. What is not asked for is not in the stack, so it costs nothing.
 
 use allocator_api::{
     Domain, MemAllocator,
     hooks::{Counted, Counts, Tally},
 };
-use obmalloc::{Access, GilHeld, Heap, KnownArenas, Locked, Pools16K, Pymalloc, Stats};
+use obmalloc::{Blocks, GilHeld, Heap, KnownArenas, Pools16K, Pymalloc, Stats};
 use raw_mem::{Malloc, MemAlloc, MmapArenas};
+use thread_heap::PerThread;
 
 use crate::{
     abi::CPython,
     decide::Guard,
-    fork,
     raw_domain::RawDomain,
     rebirth::{self, Below},
     settings::Settings,
@@ -35,9 +38,9 @@ pub(crate) const SERVED: [Domain; 2] = [Domain::Mem, Domain::Obj];
 /// The largest request that the heap serves, in bytes.
 pub(crate) const SMALL: usize = <Pools16K as obmalloc::Geometry>::SMALL_THRESHOLD;
 
-/// The heap in CPython. What it needs for itself it takes from malloc: the raw domain may be
+/// The one heap of a CPython with one GIL. What it needs for itself it takes from malloc: the raw domain may be
 /// hooked, and unhooked again while the heap holds on to such a block.
-pub(crate) type SmallHeap = Heap<KnownArenas<MmapArenas, Malloc, Pools16K>, Malloc, Pools16K>;
+type SmallHeap = Heap<KnownArenas<MmapArenas, Malloc, Pools16K>, Malloc, Pools16K>;
 
 /// The heap, installed for ever.
 pub(crate) struct Installation {
@@ -53,9 +56,16 @@ trait Walk {
     fn stats(&self) -> Stats;
 }
 
-impl<X: Access<Heap = SmallHeap>, L> Walk for Pymalloc<X, L> {
+impl<L> Walk for Pymalloc<GilHeld<SmallHeap>, L> {
     fn stats(&self) -> Stats {
         self.stats()
+    }
+}
+
+impl<L> Walk for Pymalloc<PerThread, L> {
+    /// Without what other threads have that are still there.
+    fn stats(&self) -> Stats {
+        PerThread.stats_of_all().total
     }
 }
 
@@ -81,20 +91,17 @@ struct Counters {
 impl Installation {
     /// Makes the heap serve mem and obj.
     pub(crate) fn new(python: &CPython, guard: Guard, settings: &Settings) -> Self {
-        let source = KnownArenas::new(MmapArenas::new(), Malloc);
-        let heap = Heap::new(source, Malloc);
         let counted = settings.stats.is_some();
         let installation = match guard {
             Guard::Gil => {
+                let heap = Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc);
                 // SAFETY: up to 3.11 CPython calls the domains mem and obj with the GIL held, of
                 // which there is one.
                 let heap = unsafe { GilHeld::new(heap) };
-                Self::over(heap, RawDomain::new(python.raw), guard, counted).0
+                Self::over(heap, RawDomain::new(python.raw), guard, counted)
             }
-            Guard::Lock => {
-                let below = Below::new(python);
-                let (installation, heap) = Self::over(Locked::new(heap), below, guard, counted);
-                fork::close_around(heap);
+            Guard::Threads => {
+                let installation = Self::over(PerThread, Below::new(python), guard, counted);
                 rebirth::watch(python, installation.vtables);
                 installation
             }
@@ -103,22 +110,23 @@ impl Installation {
         installation
     }
 
-    /// The heap over `lower`, and its door.
-    fn over<X, L>(heap: X, lower: L, guard: Guard, counted: bool) -> (Self, &'static X)
+    /// `heap` over `lower`.
+    fn over<B, L>(heap: B, lower: L, guard: Guard, counted: bool) -> Self
     where
-        X: Access<Heap = SmallHeap> + Sync + 'static,
+        B: Blocks + Sync + 'static,
         L: MemAlloc + Sync + 'static,
+        Pymalloc<B, L>: Walk,
+        Pymalloc<B, Counted<L>>: Walk,
     {
         if counted {
             let heap = forever(Pymalloc::new(heap, Counted::new(lower, SMALL)));
             let [mem, obj] = SERVED.map(|_| forever(Counted::new(heap, SMALL)));
             let vtables = [MemAllocator::of(mem), MemAllocator::of(obj)];
             let counters = Some(Counters { above: [mem, obj], below: heap.lower() });
-            (Self { vtables, heap, counters, guard }, heap.access())
+            Self { vtables, heap, counters, guard }
         } else {
             let heap = forever(Pymalloc::new(heap, lower));
-            let vtables = [MemAllocator::of(heap); 2];
-            (Self { vtables, heap, counters: None, guard }, heap.access())
+            Self { vtables: [MemAllocator::of(heap); 2], heap, counters: None, guard }
         }
     }
 
@@ -133,7 +141,7 @@ impl Installation {
     /// The heap's figures, found by walking it. `None` where another thread may be inside, and the
     /// GIL, which this thread does not hold, is the guard.
     pub(crate) fn heap_stats(&self, python: &CPython) -> Option<Stats> {
-        let alone = self.guard == Guard::Lock || !python.is_initialized() || python.holds_gil();
+        let alone = self.guard == Guard::Threads || !python.is_initialized() || python.holds_gil();
         alone.then(|| self.heap.stats())
     }
 

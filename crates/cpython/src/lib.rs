@@ -11,8 +11,8 @@
 //!        │    ◄──── version    which CPython this is
 //!        ├── refuse, with one line on stderr
 //!        ▼
-//!     install       a heap, and its vtable for the domains mem and obj
-//!        │          fork     (3.12 and later) closes the heap around a fork
+//!     install       a heap, or one for each thread (3.12 and later), and its vtable for the
+//!        │          domains mem and obj
 //!        │          rebirth  (3.12 and later) installs it again in a second Py_Initialize
 //!        ▼
 //!    the interpreter runs                                obj, mem ─► hooks ─► heap
@@ -32,7 +32,6 @@
 
 mod abi;
 mod decide;
-mod fork;
 mod in_force;
 mod install;
 mod options;

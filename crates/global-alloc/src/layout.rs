@@ -15,10 +15,10 @@
 
 use std::alloc::Layout;
 
-use obmalloc::{Geometry, Pools16K, SizeClass};
+use obmalloc::{Geometry, SizeClass};
 
 /// The geometry of the pools.
-pub(crate) type Pools = Pools16K;
+pub(crate) type Pools = thread_heap::ThreadGeometry;
 
 /// Where the first block of a pool begins. Blocks of the smallest class leave no tail, because
 /// pool and header are multiples of it.

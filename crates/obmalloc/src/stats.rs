@@ -3,7 +3,7 @@
 //! As text it is the report of CPython's `sys._debugmallocstats()` (`_PyObject_DebugMallocStats`
 //! in `Objects/obmalloc.c`), as JSON the same figures by name. Neither asks for memory.
 
-use core::fmt;
+use core::{fmt, ops::AddAssign};
 
 use raw_mem::{ArenaSource, MemAlloc};
 
@@ -105,7 +105,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Counts what is in use. O(pools).
     pub fn stats(&self) -> Stats {
         let counts = self.arenas.counts();
-        let mut stats = Stats::new::<G>();
+        let mut stats = Stats::empty::<G>();
         stats.arenas.allocated = counts.allocated;
         stats.arenas.highwater = counts.highwater;
         stats.arenas.current = counts.current;
@@ -121,7 +121,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 }
 
 impl Stats {
-    fn new<G: Geometry>() -> Self {
+    /// The figures of a heap that never had an arena.
+    pub fn empty<G: Geometry>() -> Self {
         let mut classes = [ClassStats::default(); MOST_CLASSES];
         for class in SizeClass::<G>::all() {
             classes[class.index()].block_size = class.block_size();
@@ -163,8 +164,8 @@ impl Stats {
         self.bytes.quantization += G::POOL_SIZE - POOL_OVERHEAD - class.capacity() * size;
     }
 
-    /// Adds the nodes of `map`.
-    pub(crate) fn with_map<G: Geometry>(mut self, map: &ArenaMap<G>) -> Self {
+    /// Adds the nodes of `map`, which the arenas are in.
+    pub fn with_map<G: Geometry>(mut self, map: &ArenaMap<G>) -> Self {
         let (root_bytes, leaf_bytes) = map.node_sizes();
         self.map = Some(MapStats { root_bytes, leaf_bytes, leaves: map.leaves() });
         self
@@ -227,6 +228,32 @@ impl Stats {
             )?;
         }
         out.write_str("}")
+    }
+}
+
+/// The figures of several heaps of one geometry, together. The high waters were not at the same
+/// time, so their sum is the most that it can have been.
+impl AddAssign<&Self> for Stats {
+    fn add_assign(&mut self, other: &Self) {
+        let (arenas, bytes) = (&mut self.arenas, &mut self.bytes);
+        arenas.allocated += other.arenas.allocated;
+        arenas.reclaimed += other.arenas.reclaimed;
+        arenas.highwater += other.arenas.highwater;
+        arenas.current += other.arenas.current;
+        bytes.in_use += other.bytes.in_use;
+        bytes.available += other.bytes.available;
+        bytes.unused_pools += other.bytes.unused_pools;
+        bytes.pool_headers += other.bytes.pool_headers;
+        bytes.quantization += other.bytes.quantization;
+        self.unused_pools += other.unused_pools;
+        self.refused += other.refused;
+        self.map = self.map.or(other.map);
+        for (class, other) in self.classes.iter_mut().zip(other.classes()) {
+            class.pools += other.pools;
+            class.in_use += other.in_use;
+            class.available += other.available;
+            class.virgin += other.virgin;
+        }
     }
 }
 
@@ -370,6 +397,17 @@ mod tests {
         assert_eq!(stats.bytes.in_use, 48 + 48 + 512);
         assert_eq!((stats.classes()[2].in_use, stats.classes()[2].available), (2, 338));
         assert_eq!(stats.unused_pools, 62);
+    }
+
+    #[test]
+    fn the_figures_of_two_heaps_are_added() {
+        let one = heap_with_three_blocks().stats();
+        let mut both = Stats::empty::<crate::Pools16K>();
+        both += &one;
+        assert_eq!(both, one);
+        both += &one;
+        assert_eq!(both.classes()[2].in_use, 4);
+        assert_eq!((both.arenas.current, both.bytes.total()), (2, 2 << 20));
     }
 
     #[test]

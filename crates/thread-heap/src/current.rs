@@ -13,13 +13,18 @@ mod fork;
 
 use std::{cell::Cell, ptr, ptr::NonNull};
 
-use obmalloc::{BlockPtr, Blocks, HeapTag, Pools16K, SizeClass, Stats};
+use obmalloc::{BlockPtr, Blocks, HeapTag, SizeClass, Stats};
 use raw_mem::{Malloc, MmapArenas};
 
-use crate::{heaps::Heaps, shared_arenas::SharedArenas, thread_heap::ThreadHeap};
+use crate::{
+    heaps::{Heaps, HeapsStats},
+    parts::ThreadGeometry,
+    shared_arenas::SharedArenas,
+    thread_heap::ThreadHeap,
+};
 
 /// What the process's heaps are made of.
-type Parts = (MmapArenas, Malloc, Pools16K);
+type Parts = (MmapArenas, Malloc, ThreadGeometry);
 
 /// The heaps of the process's threads.
 pub type CurrentHeaps = Heaps<Parts>;
@@ -64,6 +69,15 @@ impl PerThread {
         with_heap(|heap| unsafe { heap.stats() })
     }
 
+    /// Counts what is in use in the calling thread's heap and in those of threads that have ended.
+    /// O(heaps + pools).
+    pub fn stats_of_all(self) -> HeapsStats {
+        let heap = CURRENT.get();
+        let owned = (!ptr::eq(heap, &NO_HEAP)).then_some(heap);
+        // SAFETY: the calling thread owns its heap.
+        unsafe { HEAPS.stats(owned) }
+    }
+
     /// Sends the blocks of other threads that this one has freed and holds back, takes home what
     /// others have freed of its own, and gives back what arenas can go: for a thread that is about
     /// to wait for long.
@@ -79,16 +93,16 @@ impl PerThread {
 // SAFETY: a heap's blocks are apart from each other and from all other memory; one owner at a time
 // enters it; the arena map knows all arenas.
 unsafe impl Blocks for PerThread {
-    type Geometry = Pools16K;
+    type Geometry = ThreadGeometry;
 
     #[inline]
-    fn alloc_listed(&self, class: SizeClass<Pools16K>) -> Option<BlockPtr> {
+    fn alloc_listed(&self, class: SizeClass<ThreadGeometry>) -> Option<BlockPtr> {
         // SAFETY: `CURRENT` is the heap that this thread owns, or the one without arenas.
         unsafe { CURRENT.get().alloc_listed(class) }
     }
 
     #[inline]
-    fn alloc(&self, class: SizeClass<Pools16K>) -> Option<BlockPtr> {
+    fn alloc(&self, class: SizeClass<ThreadGeometry>) -> Option<BlockPtr> {
         // SAFETY: the calling thread owns the heap.
         with_heap(|heap| unsafe { heap.alloc(class) })?
     }

@@ -1,8 +1,11 @@
 //! All thread heaps over one source: where they get arenas, and how threads come by them.
 
-use std::{fmt, ptr::NonNull};
+use std::{
+    fmt,
+    ptr::{self, NonNull},
+};
 
-use obmalloc::{ArenaMap, BlockPtr, HeapTag, OwnerId};
+use obmalloc::{ArenaMap, BlockPtr, HeapTag, OwnerId, Stats};
 use raw_mem::MemAlloc;
 use sync::{Mutex, MutexGuard};
 
@@ -54,6 +57,18 @@ pub struct Heaps<P: Parts> {
     registry: Registry<ThreadHeap<P>>,
 }
 
+/// What heaps have in use, all together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HeapsStats {
+    /// Of the heaps that could be walked.
+    pub total: Stats,
+    /// How many were walked.
+    pub walked: usize,
+    /// How many have another thread as their owner, who may be inside: they are not in the total.
+    pub elsewhere: usize,
+}
+
 impl<P: Parts> Heaps<P> {
     sync::const_unless_model! {
         /// No heaps yet, over the arenas of `source`; records come from `lower`.
@@ -101,6 +116,32 @@ impl<P: Parts> Heaps<P> {
         // SAFETY: the caller gives the block up.
         let chain = unsafe { Chain::of(start.cast()) };
         send(Parcel { receiver, chain });
+    }
+
+    /// Counts what is in use in the caller's heap, if it has one, and in those that nobody owns, by
+    /// walking them. O(heaps + pools).
+    ///
+    /// # Safety
+    ///
+    /// The caller is the owner of `owned`.
+    pub unsafe fn stats(&self, owned: Option<&ThreadHeap<P>>) -> HeapsStats {
+        let total = Stats::empty::<P::Geometry>().with_map(&self.map);
+        let mut stats = HeapsStats { total, walked: 0, elsewhere: 0 };
+        for heap in self.registry.iter() {
+            let is_owned = owned.is_some_and(|owned| ptr::eq(owned, heap));
+            if !is_owned && !heap.inbox.adopt() {
+                stats.elsewhere += 1;
+                continue;
+            }
+            // SAFETY: the caller is the owner: it said so, or has just adopted the heap.
+            stats.total += &unsafe { heap.stats() };
+            stats.walked += 1;
+            if !is_owned {
+                // SAFETY: it was adopted above, and is let go of here.
+                unsafe { heap.abandon() };
+            }
+        }
+        stats
     }
 
     /// `address` is in an arena of one of these heaps. Reads the arena map, without a lock.

@@ -58,7 +58,7 @@ mod thread_heap;
 
 #[cfg(not(loom))]
 pub use current::{CurrentHeaps, PerThread};
-pub use heaps::{Heaps, SourceGuard};
-pub use parts::Parts;
+pub use heaps::{Heaps, HeapsStats, SourceGuard};
+pub use parts::{Parts, ThreadGeometry};
 pub use shared_arenas::SharedArenas;
 pub use thread_heap::ThreadHeap;

@@ -14,8 +14,8 @@ use std::{
     thread,
 };
 
-use obmalloc::{BlockPtr, Blocks, Geometry, Pools16K, SizeClass};
-use thread_heap::PerThread;
+use obmalloc::{BlockPtr, Blocks, Geometry, SizeClass};
+use thread_heap::{PerThread, ThreadGeometry};
 
 /// Bytes that each thread allocates.
 const EACH: usize = 1 << 20;
@@ -50,7 +50,7 @@ impl Stack {
     const EMPTY: Self = Self { first: None };
 
     fn push(&mut self, size: usize) {
-        let class = SizeClass::<Pools16K>::of(size).expect("it is small");
+        let class = SizeClass::<ThreadGeometry>::of(size).expect("it is small");
         let block = PerThread.alloc_listed(class).or_else(|| PerThread.alloc(class));
         let entry = block.expect("there is memory").into_start().cast::<Entry>();
         let size = class.block_size();
@@ -99,32 +99,32 @@ fn threads() -> usize {
     threads.and_then(|threads| threads.parse().ok()).unwrap_or(1000)
 }
 
-/// Bytes of the process's memory that are resident and its own.
+/// Bytes of the process's memory that the kernel tells under `name`, in `/proc/self/status`.
+fn memory(name: &str) -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux tells it");
+    let kib = line.trim_start_matches(':').trim_end_matches("kB").trim().parse::<usize>();
+    kib.expect("a number of KiB") << 10
+}
+
 fn resident() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux has it");
-    let pages = |nth| statm.split(' ').nth(nth).and_then(|pages| pages.parse::<usize>().ok());
-    (pages(1).expect("resident") - pages(2).expect("shared")) * 4096
+    memory("VmRSS")
 }
 
-/// The most memory there was, by looking often.
-#[derive(Default)]
-struct Peak(usize);
-
-impl Peak {
-    fn look(&mut self) {
-        self.0 = self.0.max(resident());
-    }
+/// Has the kernel forget the peak of the past.
+fn reset_peak() {
+    std::fs::write("/proc/self/clear_refs", "5").expect("Linux has it");
 }
 
-/// Runs `body`, which looks at the peak, and compares with what was live.
-fn stays_within_twice_of_what_is_live(body: impl Fn(&mut Peak)) {
-    let mut peak = Peak::default();
+/// Runs `body`, and compares its peak with what was live.
+fn stays_within_twice_of_what_is_live(body: impl Fn()) {
     let start = resident();
     MOST_LIVE.store(0, Relaxed);
-    body(&mut peak);
+    reset_peak();
+    body();
     PerThread.flush();
-    let (end, live) = (resident(), MOST_LIVE.load(Relaxed));
-    let grown = peak.0.saturating_sub(start);
+    let (peak, end, live) = (memory("VmHWM"), resident(), MOST_LIVE.load(Relaxed));
+    let grown = peak.saturating_sub(start);
     println!(
         "{} threads: most live {} KiB, peak {} KiB above the start, end {} KiB above the start",
         threads(),
@@ -134,13 +134,13 @@ fn stays_within_twice_of_what_is_live(body: impl Fn(&mut Peak)) {
     );
     assert_eq!(LIVE.load(Relaxed), 0);
     assert!(grown <= 2 * live, "{grown} bytes for {live}");
-    assert!(end <= start + 2 * Pools16K::ARENA_SIZE, "{start} bytes, and {end} in the end");
+    assert!(end <= start + 2 * ThreadGeometry::ARENA_SIZE, "{start} bytes, and {end} in the end");
 }
 
 #[test]
 fn threads_one_after_the_other_leave_their_memory() {
     let _alone = ALONE.lock();
-    stays_within_twice_of_what_is_live(|peak| {
+    stays_within_twice_of_what_is_live(|| {
         for _ in 0..threads() {
             let thread = thread::spawn(|| {
                 let (mine, left) = alloc();
@@ -148,7 +148,6 @@ fn threads_one_after_the_other_leave_their_memory() {
                 left
             });
             let left = thread.join().expect("there is memory");
-            peak.look();
             left.free_all();
         }
     });
@@ -157,7 +156,7 @@ fn threads_one_after_the_other_leave_their_memory() {
 #[test]
 fn threads_64_at_a_time_leave_their_memory() {
     let _alone = ALONE.lock();
-    stays_within_twice_of_what_is_live(|peak| {
+    stays_within_twice_of_what_is_live(|| {
         let mut left: Vec<Stack> = (0..AT_ONCE).map(|_| Stack::EMPTY).collect();
         for _ in 0..threads() / AT_ONCE {
             // All are there, with all their blocks; and nobody has freed what the last ones left.
@@ -175,7 +174,6 @@ fn threads_64_at_a_time_leave_their_memory() {
                 let start = |before| scope.spawn(move || live(before));
                 let threads: Vec<_> = left.drain(..).map(start).collect();
                 all_are_there.wait();
-                peak.look();
                 threads.into_iter().map(|thread| thread.join().expect("there is memory")).collect()
             });
         }

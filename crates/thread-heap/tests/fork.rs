@@ -13,8 +13,8 @@ use std::{
     thread,
 };
 
-use obmalloc::{Blocks, Pools16K, SizeClass};
-use thread_heap::PerThread;
+use obmalloc::{Blocks, SizeClass};
+use thread_heap::{PerThread, ThreadGeometry};
 
 use crate::block::{Block, Slot};
 
@@ -28,7 +28,7 @@ const PATIENCE: u32 = 60;
 const MANY: usize = 10_000;
 
 fn alloc(size: usize) -> Block {
-    let class = SizeClass::<Pools16K>::of(size).expect("it is small");
+    let class = SizeClass::<ThreadGeometry>::of(size).expect("it is small");
     let block = PerThread.alloc_listed(class).or_else(|| PerThread.alloc(class));
     Block::fill(block.expect("there is memory"), class, size as u64)
 }

@@ -9,20 +9,20 @@ mod team;
 
 use std::{ptr, thread};
 
-use obmalloc::{BlockPtr, Pools16K, SizeClass};
+use obmalloc::{BlockPtr, SizeClass};
 use raw_mem::{Malloc, MmapArenas};
 use testkit::{
     failing::{FailingAlloc, FailingArenas, Faults, Plan},
     place::ArenaLog,
 };
-use thread_heap::{Heaps, ThreadHeap};
+use thread_heap::{Heaps, ThreadGeometry, ThreadHeap};
 
 use crate::{
     block::{Block, Slot},
     team::{ByHand, Holder, Member, OfTheProcess, Team},
 };
 
-fn class(size: usize) -> SizeClass<Pools16K> {
+fn class(size: usize) -> SizeClass<ThreadGeometry> {
     SizeClass::of(size).expect("it is small")
 }
 
@@ -160,6 +160,30 @@ fn a_flush_sends_what_waits() {
 }
 
 #[test]
+fn the_figures_of_all_heaps_leave_out_those_that_another_thread_owns() {
+    let team = ByHand::new();
+    let ended = left_by(team, |member| Block::fill(member.alloc(class(40)), class(40), 1));
+    let (mine, other) = (team.heaps.open().expect("the abandoned heap"), team.join());
+    let held = other.alloc(class(100));
+    // SAFETY: this thread opened the heap.
+    let stats = unsafe { team.heaps.stats(Some(mine)) };
+    assert_eq!((stats.walked, stats.elsewhere), (1, 1));
+    assert_eq!(stats.total.bytes.in_use, 48);
+    // SAFETY: this thread opened both heaps; the blocks are of this team.
+    unsafe {
+        team.heaps.close(mine);
+        other.free(held);
+    }
+    drop(other);
+    // SAFETY: no heap is said to be owned.
+    let stats = unsafe { team.heaps.stats(None) };
+    assert_eq!((stats.walked, stats.elsewhere), (2, 0));
+    assert_eq!((stats.total.bytes.in_use, stats.total.arenas.allocated), (48, 2));
+    free_remote(team, [ended]);
+    team.nothing_is_left();
+}
+
+#[test]
 fn a_thread_without_a_heap_frees_what_another_allocated() {
     let slot = Slot::default();
     thread::scope(|scope| {
@@ -177,7 +201,7 @@ fn a_thread_without_a_heap_frees_what_another_allocated() {
 }
 
 /// Heaps without memory where `faults` say so.
-type FaultyParts = (FailingArenas<MmapArenas>, FailingAlloc<Malloc>, Pools16K);
+type FaultyParts = (FailingArenas<MmapArenas>, FailingAlloc<Malloc>, ThreadGeometry);
 
 struct Faulty {
     heaps: &'static Heaps<FaultyParts>,

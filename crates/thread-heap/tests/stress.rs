@@ -19,7 +19,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use obmalloc::{Pools16K, SizeClass};
+use obmalloc::SizeClass;
+use thread_heap::ThreadGeometry;
 
 use crate::{
     block::{Block, Slot},
@@ -65,7 +66,7 @@ impl Random {
 fn new_block(member: &impl Member, random: &mut Random) -> Block {
     // Small classes are frequent; but each has its pools.
     let size = if random.below(4) == 0 { random.below(512) } else { random.below(64) } + 1;
-    let class = SizeClass::<Pools16K>::of(size).expect("it is small");
+    let class = SizeClass::<ThreadGeometry>::of(size).expect("it is small");
     Block::fill(member.alloc(class), class, random.next())
 }
 

@@ -11,7 +11,8 @@ use std::{
     sync::atomic::{AtomicPtr, Ordering::AcqRel},
 };
 
-use obmalloc::{BlockPtr, Pools16K, SizeClass};
+use obmalloc::{BlockPtr, SizeClass};
+use thread_heap::ThreadGeometry;
 
 /// A block in use, with its contents, on its way between threads.
 pub(crate) struct Block(
@@ -29,7 +30,7 @@ const HEAD: usize = size_of::<u64>();
 
 impl Block {
     /// Fills a block of `class` with a pattern that follows from `seed`.
-    pub(crate) fn fill(block: BlockPtr, class: SizeClass<Pools16K>, seed: u64) -> Self {
+    pub(crate) fn fill(block: BlockPtr, class: SizeClass<ThreadGeometry>, seed: u64) -> Self {
         let (start, size) = (block.into_start(), class.block_size());
         let seed = seed as u8;
         // SAFETY: the block is ours, aligned to a word, and has `size` bytes.

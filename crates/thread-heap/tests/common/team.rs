@@ -1,16 +1,16 @@
 //! Threads that share heaps, so that a test runs on both kinds: heaps that are held by hand, over
 //! a source whose arenas are counted, and the process's own.
 
-use obmalloc::{BlockPtr, Blocks, Pools16K, SizeClass};
+use obmalloc::{BlockPtr, Blocks, SizeClass};
 use raw_mem::{Malloc, MmapArenas};
 use testkit::{
     failing::{FailingArenas, Faults},
     place::ArenaLog,
 };
-use thread_heap::{Heaps, PerThread, ThreadHeap};
+use thread_heap::{Heaps, PerThread, ThreadGeometry, ThreadHeap};
 
 /// What heaps that are held by hand are made of.
-pub(crate) type Parts = (FailingArenas<MmapArenas>, Malloc, Pools16K);
+pub(crate) type Parts = (FailingArenas<MmapArenas>, Malloc, ThreadGeometry);
 
 /// Heaps that threads come by.
 pub(crate) trait Team: Copy + Send + 'static {
@@ -27,7 +27,7 @@ pub(crate) trait Team: Copy + Send + 'static {
 /// A thread's way to its heap.
 pub(crate) trait Member {
     /// A block of `class`.
-    fn alloc(&self, class: SizeClass<Pools16K>) -> BlockPtr;
+    fn alloc(&self, class: SizeClass<ThreadGeometry>) -> BlockPtr;
 
     /// Frees a block of any member.
     ///
@@ -72,7 +72,7 @@ pub(crate) struct Holder {
 }
 
 impl Member for Holder {
-    fn alloc(&self, class: SizeClass<Pools16K>) -> BlockPtr {
+    fn alloc(&self, class: SizeClass<ThreadGeometry>) -> BlockPtr {
         // SAFETY: the heap was opened for this holder, which is not given to other threads.
         unsafe { self.heap.alloc_listed(class).or_else(|| self.heap.alloc(class)) }
             .expect("there is memory")
@@ -109,7 +109,7 @@ impl Team for OfTheProcess {
 }
 
 impl Member for PerThread {
-    fn alloc(&self, class: SizeClass<Pools16K>) -> BlockPtr {
+    fn alloc(&self, class: SizeClass<ThreadGeometry>) -> BlockPtr {
         self.alloc_listed(class).or_else(|| Blocks::alloc(self, class)).expect("there is memory")
     }
 
