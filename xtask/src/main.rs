@@ -3,6 +3,7 @@
 mod loom;
 mod process;
 mod python;
+mod stress;
 mod suite;
 mod tally;
 mod test_all;
@@ -30,6 +31,8 @@ enum Command {
     TestPython(suite::Args),
     /// Explores every loom model, and prints a table of them.
     Loom(loom::Args),
+    /// Runs the stress test of the thread heaps for minutes, under what sees bad accesses.
+    Stress(stress::Args),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Command::TestAll(args) => test_all::run(args),
         Command::TestPython(args) => suite::run(args),
         Command::Loom(args) => loom::run(args),
+        Command::Stress(args) => stress::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

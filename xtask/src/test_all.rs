@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Result, bail, ensure};
 use testkit::pythons::{self, Python, Search};
 
-use crate::{loom, process, suite, tally::Tally, workspace};
+use crate::{loom, process, stress::Watcher, suite, tally::Tally, workspace};
 
 /// The arguments of `cargo xtask test-all`.
 #[derive(clap::Args)]
@@ -158,19 +158,11 @@ fn documentation_tests() -> Result<Tally> {
 /// The unit tests of what is made of raw memory, under AddressSanitizer. The stable compiler has
 /// it, behind a switch.
 fn address_sanitizer() -> Result<Tally> {
-    let target_dir = workspace::target_dir().join("asan");
-    let target_dir = target_dir.to_string_lossy();
-    let variables = [
-        ("RUSTC_BOOTSTRAP", "1"),
-        ("RUSTFLAGS", "-Zsanitizer=address"),
-        ("CARGO_TARGET_DIR", &*target_dir),
-    ];
-    let target = concat!(env!("XTASK_TARGET"));
-    let packages = ["-p", "raw-mem", "-p", "obmalloc", "-p", "thread-heap"];
-    cargo(
-        &[&["test", "--no-fail-fast", "--target", target, "--lib"], &packages[..]].concat(),
-        &variables,
-    )
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(workspace::root()).args(["test", "--no-fail-fast", "--lib"]);
+    command.args(["-p", "raw-mem", "-p", "obmalloc", "-p", "thread-heap", "-p", "object-cache"]);
+    Watcher::Address.watch(&mut command);
+    counted(command)
 }
 
 /// The same under Miri with strict provenance, where there is a Miri.

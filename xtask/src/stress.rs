@@ -1,0 +1,65 @@
+//! The stress test of the thread heaps, for as long as one likes, under what sees bad accesses.
+
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use clap::ValueEnum;
+
+use crate::workspace;
+
+/// How many tests there are in `thread-heap/tests/stress.rs`; they run one after the other.
+const TESTS: u64 = 6;
+
+/// The arguments of `cargo xtask stress`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What watches the test.
+    #[arg(long, value_enum, default_value_t = Watcher::None)]
+    under: Watcher,
+    /// How long it takes, all in all.
+    #[arg(long, default_value_t = 5)]
+    minutes: u64,
+}
+
+/// What watches a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Watcher {
+    /// Nothing: blocks are checked by the test alone.
+    None,
+    /// AddressSanitizer, which the stable compiler has behind a switch.
+    Address,
+    /// Valgrind's memcheck.
+    Memcheck,
+}
+
+impl Watcher {
+    /// Has the tests that `cargo` builds and runs be watched.
+    pub(crate) fn watch(self, cargo: &mut Command) {
+        let target = env!("XTASK_TARGET");
+        let folder = workspace::target_dir();
+        match self {
+            Self::None => {}
+            Self::Address => {
+                cargo.args(["--target", target]).env("RUSTC_BOOTSTRAP", "1");
+                cargo.env("RUSTFLAGS", "-Zsanitizer=address");
+                cargo.env("CARGO_TARGET_DIR", folder.join("asan"));
+            }
+            Self::Memcheck => {
+                let runner = target.to_uppercase().replace('-', "_");
+                let valgrind = "valgrind --quiet --error-exitcode=9 --fair-sched=yes";
+                cargo.env(format!("CARGO_TARGET_{runner}_RUNNER"), valgrind);
+            }
+        }
+    }
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(workspace::root()).args(["test", "--package", "thread-heap"]);
+    cargo.env("OBMALLOC_STRESS_SECONDS", (args.minutes * 60).div_ceil(TESTS).to_string());
+    cargo.args(["--test", "stress"]);
+    args.under.watch(&mut cargo);
+    cargo.args(["--", "--test-threads", "1", "--nocapture"]);
+    ensure!(cargo.status()?.success(), "the stress test failed");
+    Ok(())
+}
