@@ -56,7 +56,7 @@ pub(super) const ALL: &[File] = &[
     long("test_multiprocessing_spawn"),
     long("test_concurrent_futures"),
     long("test_asyncio"),
-    slow("test_multiprocessing_fork"),
+    long("test_multiprocessing_fork"),
     slow("test_subprocess"),
     slow("test_threading"),
     long("test_interpreters"),

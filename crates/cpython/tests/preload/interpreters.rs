@@ -1,12 +1,18 @@
 //! Interpreters with a GIL each, from 3.12 on: several threads are in the domains mem and obj at
 //! once.
+//!
+//! `OBMALLOC_INTERPRETERS_SECONDS` is how long that goes on for each Python, 5 if it is not set.
 
-use crate::support::{preloaded, run, with_many_gils};
+use std::env;
 
-#[test]
-fn interpreters_with_their_own_gil_allocate_and_end_at_once() {
-    let code = r#"
-import threading
+use crate::support::{plain, preloaded, run, with_many_gils};
+
+/// Four threads each live through interpreters of their own, one after the other, while others
+/// free what their neighbours allocated. Then it forks, once alone and once beside the neighbours:
+/// CPython's own fork does not survive other interpreters that run.
+const CODE: &str = r#"
+import multiprocessing, os, queue, threading, time, warnings
+warnings.simplefilter("ignore")
 try:
     import _interpreters as interpreters
 except ImportError:
@@ -15,15 +21,16 @@ work = """
 import json
 class Node:
     def __init__(self, value): self.value, self.next = value, [value] * (value % 70)
-for round in range(8):
+for round in range(4):
     nodes = {n: Node(n) for n in range(3000)}
     text = json.dumps([node.next for node in nodes.values()])
     assert json.loads(text) == [node.next for node in nodes.values()]
     del nodes
 """
+end = time.monotonic() + float(os.environ["SECONDS"])
 failures = []
 def live():
-    for _ in range(3):
+    while time.monotonic() < end:
         interpreter = interpreters.create()
         try:
             failure = interpreters.run_string(interpreter, work)
@@ -32,15 +39,42 @@ def live():
         if failure is not None:
             failures.append(failure)
         interpreters.destroy(interpreter)
-threads = [threading.Thread(target=live) for _ in range(4)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
+def pass_on(taken, given):
+    while time.monotonic() < end:
+        given.put([bytes(n % 600) for n in range(1000)])
+        if sum(map(len, taken.get())) != sum(n % 600 for n in range(1000)):
+            failures.append("a block was overwritten")
+    given.put([bytes(n % 600) for n in range(1000)])
+def fork():
+    context = multiprocessing.get_context("fork")
+    for _ in range(10):
+        child = context.Process(target=lambda: [bytes(n % 600) for n in range(10000)])
+        child.start()
+        child.join(60)
+        if child.exitcode != 0:
+            failures.append(child.exitcode)
+def together(*works):
+    threads = [threading.Thread(target=work, args=args) for work, *args in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+one, other = queue.Queue(), queue.Queue()
+neighbours = (pass_on, one, other), (pass_on, other, one)
+together((live,), (live,), (live,), (live,), *neighbours)
+together((fork,))
+end = time.monotonic() + 1
+together((fork,), *neighbours)
 print(failures)
 "#;
+
+#[test]
+fn interpreters_with_their_own_gil_threads_and_forks_allocate_at_once() {
+    let seconds = env::var("OBMALLOC_INTERPRETERS_SECONDS").unwrap_or_else(|_| "5".to_owned());
     for python in with_many_gils() {
-        let run = run(preloaded(python).args(["-c", code]));
-        assert_eq!(run.is_clean(python).stdout, "[]\n");
+        let own = run(plain(python).args(["-c", CODE]).env("SECONDS", "0"));
+        let ours = run(preloaded(python).args(["-c", CODE]).env("SECONDS", &seconds));
+        assert_eq!(own, *ours.is_clean(python));
+        assert_eq!(own.stdout, "[]\n");
     }
 }

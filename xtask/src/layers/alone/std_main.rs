@@ -1,0 +1,7 @@
+//! A program with the standard library.
+
+mod program;
+
+fn main() {
+    program::main();
+}
