@@ -1,5 +1,6 @@
 //! The project's commands: `cargo xtask help` lists them.
 
+mod bench;
 mod loom;
 mod process;
 mod python;
@@ -23,6 +24,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measures our allocators and their peers side by side.
+    Bench(bench::Args),
     /// Runs Python on our heap, compares it with other allocators, or says who serves what.
     Python(python::Args),
     /// Runs every test there is; the last line counts them.
@@ -37,6 +40,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Bench(args) => bench::run(args),
         Command::Python(args) => python::run(args),
         Command::TestAll(args) => test_all::run(args),
         Command::TestPython(args) => suite::run(args),

@@ -1,6 +1,6 @@
 //! The stress test of the thread heaps, for as long as one likes, under what sees bad accesses.
 
-use std::process::Command;
+use std::{fs, process::Command};
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
@@ -28,21 +28,31 @@ pub(crate) enum Watcher {
     None,
     /// AddressSanitizer, which the stable compiler has behind a switch.
     Address,
+    /// ThreadSanitizer, without what the standard library, which is not made for it, hides from it.
+    Thread,
     /// Valgrind's memcheck.
     Memcheck,
 }
+
+/// Races that ThreadSanitizer sees because the compiled part of the standard library does not tell
+/// it what it does: how a channel parks a thread, how a thread starts, and how a contended mutex is
+/// taken, which is where thread heaps share a source of arenas.
+const HIDDEN: &str = "race:std::sync::mpmc\nrace:std::thread\nrace:thread_heap::shared_arenas\n";
 
 impl Watcher {
     /// Has the tests that `cargo` builds and runs be watched.
     pub(crate) fn watch(self, cargo: &mut Command) {
         let target = env!("XTASK_TARGET");
-        let folder = workspace::target_dir();
+        let mut sanitize = |flags, folder| {
+            cargo.args(["--target", target]).env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", flags);
+            cargo.env("CARGO_TARGET_DIR", workspace::target_dir().join(folder));
+        };
         match self {
             Self::None => {}
-            Self::Address => {
-                cargo.args(["--target", target]).env("RUSTC_BOOTSTRAP", "1");
-                cargo.env("RUSTFLAGS", "-Zsanitizer=address");
-                cargo.env("CARGO_TARGET_DIR", folder.join("asan"));
+            Self::Address => sanitize("-Zsanitizer=address", "asan"),
+            Self::Thread => {
+                let mixed = "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer";
+                sanitize(mixed, "tsan");
             }
             Self::Memcheck => {
                 let runner = target.to_uppercase().replace('-', "_");
@@ -61,6 +71,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
     args.under.watch(&mut cargo);
     // Heaps live for ever, with their records; that no arena is left, the tests themselves see.
     cargo.env("ASAN_OPTIONS", "detect_leaks=0");
+    let hidden = tempfile::NamedTempFile::new()?;
+    fs::write(hidden.path(), HIDDEN)?;
+    cargo.env("TSAN_OPTIONS", format!("suppressions={}", hidden.path().display()));
     cargo.args(["--", "--test-threads", "1", "--nocapture"]);
     ensure!(cargo.status()?.success(), "the stress test failed");
     Ok(())

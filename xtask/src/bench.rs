@@ -1,0 +1,66 @@
+//! Our allocators and their peers, side by side.
+//!
+//! ```text
+//!   entrants   who takes part: ours, the peers, the least       entrant.rs
+//!      │ cargo build, a worker each                             build.rs
+//!      ▼
+//!   workers    what each can run, and its version               worker.rs
+//!      │ round by round, the order rotated                      schedule.rs
+//!      ▼
+//!   results    all that was measured, and on what machine       results.rs, machine.rs
+//!      │ medians, ratios, means                                 verdict.rs
+//!      └──► tables, JSON, a page                                table.rs, page.rs, chart.rs
+//! ```
+//!
+//! Rules: a figure is a median over rounds, and a round runs every worker once, in a process of
+//! its own; a worker that cannot be built or does not answer is named and left out.
+
+mod build;
+mod entrant;
+mod machine;
+mod results;
+mod schedule;
+mod table;
+mod verdict;
+mod worker;
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+/// The arguments of `cargo xtask bench`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Runs only the workloads whose group and name hold this, as "micro", "batch" or "micro: pair 64".
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+    /// Measures only these, by the names of the table, and what is ours; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    against: Vec<String>,
+    /// Takes as few rounds as a median needs: under three minutes, once all is built.
+    #[arg(long)]
+    quick: bool,
+    /// How many rounds there are [default: 21, or 11 with --quick]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
+    /// Writes everything that was measured.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    let rounds = args.rounds.unwrap_or(if args.quick { 11 } else { 21 });
+    let chunks = if args.quick { 5 } else { 9 };
+    let chosen = entrant::chosen(&args.against)?;
+    let workers = build::all(&chosen)?;
+    let tasks = schedule::tasks(&workers, args.only.as_deref());
+    ensure!(!tasks.is_empty(), "no workload has that in its name");
+    let measured = schedule::run(&workers, &tasks, rounds, chunks)?;
+    let results = results::Results::new(&workers, measured, rounds, chunks);
+    println!("{}", table::Report(&results));
+    if let Some(path) = args.json {
+        let text = serde_json::to_string_pretty(&results)?;
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! The workers, built one by one: what does not build is told and left out.
+
+use std::{ffi::OsString, path::Path, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use benches::contenders::LIBPYTHON;
+use indicatif::{ProgressBar, ProgressStyle};
+use testkit::pythons::{self, Python};
+
+use super::{
+    entrant::{Entrant, Role},
+    worker::Worker,
+};
+use crate::{process, workspace};
+
+/// The workers of all that can be built here.
+pub(super) fn all(entrants: &[Entrant]) -> Result<Vec<Worker>> {
+    let style = ProgressStyle::with_template("building {pos}/{len} {msg} ({elapsed})")?;
+    let bar = ProgressBar::new(entrants.len() as u64).with_style(style);
+    let mut workers = Vec::new();
+    for entrant in entrants {
+        bar.set_message(entrant.name);
+        match ready(entrant) {
+            Ok(worker) => workers.push(worker),
+            Err(error) => bar.suspend(|| eprintln!("LEFT OUT: {}: {error:#}", entrant.name)),
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    ensure!(workers.iter().any(|worker| worker.entrant.role == Role::Ours), "nothing is built");
+    Ok(workers)
+}
+
+/// Builds a worker and asks it what it is.
+fn ready(entrant: &Entrant) -> Result<Worker> {
+    let program = format!("worker-{}", entrant.worker);
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(workspace::root());
+    command.args(["build", "--quiet", "--release", "--package", "benches", "--bin", &program]);
+    if let Some(feature) = entrant.feature {
+        command.args(["--features", feature]);
+    }
+    let finished = process::run(command, |_| ())?;
+    ensure!(finished.success, "it does not build\n{}", finished.output);
+    let path = workspace::target_dir().join("release").join(program);
+    let environment = if entrant.worker == "cpython" { libpython()? } else { Vec::new() };
+    Worker::introduced(*entrant, path, environment)
+}
+
+/// What names the newest Python that has a shared library, and where that finds its modules.
+fn libpython() -> Result<Vec<(&'static str, OsString)>> {
+    let pythons = pythons::find();
+    let shared =
+        pythons.iter().filter(|python| python.is_supported() && python.libpython.is_some());
+    let newest = shared.max_by_key(|python| python.version);
+    let library = newest.and_then(|python| python.libpython.clone());
+    let library = library.context("no CPython with a shared libpython was found")?;
+    let home = newest.and_then(prefix).context("its executable lies in no folder")?;
+    Ok(vec![(LIBPYTHON, library.into()), ("PYTHONHOME", home.into())])
+}
+
+fn prefix(python: &Python) -> Option<&Path> {
+    python.executable.parent()?.parent()
+}

@@ -1,0 +1,113 @@
+//! All that was measured, as it is written to a file.
+
+use benches::{
+    figures::{median, spread},
+    workload::Group,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{entrant::Role, machine::Machine, schedule::Measured, worker::Worker};
+
+/// A run of the bench.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Results {
+    pub(crate) machine: Machine,
+    /// The command line.
+    pub(crate) command: Vec<String>,
+    pub(crate) rounds: u32,
+    /// Chunks of a process; its figure is their median.
+    pub(crate) chunks: u32,
+    pub(crate) entrants: Vec<Named>,
+    pub(crate) figures: Vec<Figure>,
+}
+
+/// Somebody who took part.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Named {
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    pub(crate) version: String,
+}
+
+/// What one entrant took for one workload.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Figure {
+    pub(crate) group: Group,
+    pub(crate) workload: String,
+    pub(crate) entrant: String,
+    /// Nanoseconds of an operation: the median of the rounds.
+    pub(crate) nanoseconds: f64,
+    /// How far the middle half of the rounds reaches, as a part of the median.
+    pub(crate) spread: f64,
+    /// Bytes that were resident when most were: the median of the rounds.
+    pub(crate) peak: f64,
+    /// Nanoseconds of an operation, in each round.
+    pub(crate) rounds: Vec<f64>,
+}
+
+impl Results {
+    /// What the `workers` answered.
+    pub(super) fn new(
+        workers: &[Worker],
+        measured: Vec<Measured>,
+        rounds: u32,
+        chunks: u32,
+    ) -> Self {
+        let named = |worker: &Worker| Named {
+            name: worker.entrant.name.to_owned(),
+            role: worker.entrant.role,
+            version: worker.version.clone(),
+        };
+        let figure = |one: Measured| Figure::new(one, workers);
+        Self {
+            machine: Machine::new(),
+            command: std::env::args().skip(1).collect(),
+            rounds,
+            chunks,
+            entrants: workers.iter().map(named).collect(),
+            figures: measured.into_iter().map(figure).collect(),
+        }
+    }
+
+    /// The names of those with this role.
+    pub(crate) fn with_role(&self, role: Role) -> impl Iterator<Item = &str> {
+        self.entrants.iter().filter(move |one| one.role == role).map(|one| one.name.as_str())
+    }
+
+    /// The groups that were measured, in order.
+    pub(crate) fn groups(&self) -> Vec<Group> {
+        let mut groups: Vec<_> = self.figures.iter().map(|figure| figure.group).collect();
+        groups.dedup();
+        groups
+    }
+
+    /// The workloads of a group, in order.
+    pub(crate) fn workloads(&self, group: Group) -> Vec<&str> {
+        let of_group = self.figures.iter().filter(|figure| figure.group == group);
+        let mut names: Vec<_> = of_group.map(|figure| figure.workload.as_str()).collect();
+        names.dedup();
+        names
+    }
+
+    /// What `entrant` took, if it took part.
+    pub(crate) fn figure(&self, group: Group, workload: &str, entrant: &str) -> Option<&Figure> {
+        self.figures.iter().find(|figure| {
+            figure.group == group && figure.workload == workload && figure.entrant == entrant
+        })
+    }
+}
+
+impl Figure {
+    fn new(Measured { task, worker, answers }: Measured, workers: &[Worker]) -> Self {
+        let rounds: Vec<_> = answers.iter().map(|answer| answer.nanoseconds).collect();
+        Self {
+            group: task.group,
+            workload: task.workload,
+            entrant: workers[worker].entrant.name.to_owned(),
+            nanoseconds: median(rounds.iter().copied()),
+            spread: spread(&rounds),
+            peak: median(answers.iter().map(|answer| answer.peak as f64)),
+            rounds,
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Who runs what, and when.
+//!
+//! ```text
+//!   round 0   workload 0: A B C   workload 1: B C A   …
+//!   round 1   workload 0: B C A   workload 1: C A B   …
+//! ```
+//!
+//! Whatever slows the machine for a while slows all alike, and none always runs behind the same
+//! other.
+
+use anyhow::Result;
+use benches::{
+    protocol::{Answer, Listed},
+    workload::Group,
+};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::worker::Worker;
+
+/// A workload, and the workers that run it, by their places.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Task {
+    pub(super) group: Group,
+    pub(super) workload: String,
+    workers: Vec<usize>,
+}
+
+impl Task {
+    fn is_named(&self, only: Option<&str>) -> bool {
+        only.is_none_or(|part| format!("{}: {}", self.group.name(), self.workload).contains(part))
+    }
+
+    /// The workers in the order of a turn.
+    fn rotated(&self, turn: usize) -> impl Iterator<Item = usize> {
+        let count = self.workers.len();
+        (0..count).map(move |place| self.workers[(place + turn) % count])
+    }
+}
+
+/// What one worker answered to one task, round by round.
+#[derive(Debug)]
+pub(super) struct Measured {
+    pub(super) task: Task,
+    pub(super) worker: usize,
+    pub(super) answers: Vec<Answer>,
+}
+
+/// Every workload that any worker has, those whose name holds `only`.
+pub(super) fn tasks(workers: &[Worker], only: Option<&str>) -> Vec<Task> {
+    let mut tasks: Vec<Task> = Vec::new();
+    for (place, worker) in workers.iter().enumerate() {
+        for Listed { name, group } in &worker.introduction.workloads {
+            match tasks.iter_mut().find(|task| task.workload == *name && task.group == *group) {
+                Some(task) => task.workers.push(place),
+                None => {
+                    let (group, workload) = (*group, name.clone());
+                    tasks.push(Task { group, workload, workers: vec![place] });
+                }
+            }
+        }
+    }
+    tasks.retain(|task| task.is_named(only));
+    tasks.sort_by_key(|task| task.group);
+    tasks
+}
+
+/// Runs every task in every round.
+pub(super) fn run(
+    workers: &[Worker],
+    tasks: &[Task],
+    rounds: u32,
+    chunks: u32,
+) -> Result<Vec<Measured>> {
+    let processes: usize = tasks.iter().map(|task| task.workers.len()).sum();
+    let style = "{bar:30} {pos}/{len} {msg} ({elapsed}, {eta} left)";
+    let bar = ProgressBar::new(processes as u64 * u64::from(rounds))
+        .with_style(ProgressStyle::with_template(style)?);
+    let entry = |(task, worker): (&Task, usize)| Measured {
+        task: task.clone(),
+        worker,
+        answers: Vec::with_capacity(rounds as usize),
+    };
+    let pairs = tasks.iter().flat_map(|task| task.workers.iter().map(move |at| (task, *at)));
+    let mut measured: Vec<_> = pairs.map(entry).collect();
+    for round in 0..rounds as usize {
+        for (number, task) in tasks.iter().enumerate() {
+            bar.set_message(task.workload.clone());
+            for worker in task.rotated(round + number) {
+                let answer = workers[worker].run(&task.workload, chunks)?;
+                let of_both = |one: &&mut Measured| one.task == *task && one.worker == worker;
+                if let Some(entry) = measured.iter_mut().find(of_both) {
+                    entry.answers.push(answer);
+                }
+                bar.inc(1);
+            }
+        }
+    }
+    bar.finish_and_clear();
+    Ok(measured)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task() -> Task {
+        Task { group: Group::Micro, workload: "pair 64".to_owned(), workers: vec![0, 2, 5] }
+    }
+
+    #[test]
+    fn each_goes_first_as_often_as_the_others() {
+        let first: Vec<_> = (0..6).filter_map(|turn| task().rotated(turn).next()).collect();
+        assert_eq!(first, [0, 2, 5, 0, 2, 5]);
+        assert_eq!(task().rotated(1).collect::<Vec<_>>(), [2, 5, 0]);
+    }
+
+    #[test]
+    fn a_task_is_named_by_its_group_and_by_its_workload() {
+        assert!(task().is_named(None) && task().is_named(Some("micro")));
+        assert!(task().is_named(Some("pair")) && !task().is_named(Some("batch")));
+    }
+}
