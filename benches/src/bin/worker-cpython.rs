@@ -1,0 +1,18 @@
+//! The workloads on CPython's own allocator of objects.
+
+use std::process::ExitCode;
+
+use benches::{contenders::CPython, worker};
+
+fn main() -> ExitCode {
+    match CPython::load() {
+        Ok(python) => {
+            let version = python.version().to_owned();
+            worker::serve_single(python, Some(version))
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The workloads on the least that an allocator does.
+
+use std::process::ExitCode;
+
+use benches::{contenders::Floor, worker};
+
+fn main() -> ExitCode {
+    worker::serve_single(Floor::new(), None)
+}

@@ -1,0 +1,10 @@
+//! The workloads on our heap, for one owner, with CPython's rules.
+
+use std::process::ExitCode;
+
+use benches::{contenders::OwnHeap, worker};
+use obmalloc::Pools16K;
+
+fn main() -> ExitCode {
+    worker::serve_single(OwnHeap::<Pools16K>::new(), None)
+}

@@ -1,0 +1,11 @@
+//! The workloads on jemalloc as the global allocator.
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static GLOBAL: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let version = tikv_jemalloc_ctl::version::read().ok();
+    benches::worker::serve_global(version.map(str::to_owned))
+}

@@ -1,0 +1,57 @@
+//! Numbers that look random and are the same in every run.
+
+/// Marsaglia's xorshift, with 64 bits.
+#[derive(Clone, Debug)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    /// The sequence of number `seed`.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// The next number below `bound`, which is at most 2^32.
+    #[inline(always)]
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        // The high half of a product is cheaper than a remainder.
+        (((self.0 >> 32) * bound as u64) >> 32) as usize
+    }
+
+    /// The next size of `from` to `to` bytes.
+    #[inline(always)]
+    pub(crate) fn size(&mut self, from: usize, to: usize) -> usize {
+        from + self.below(to - from + 1)
+    }
+
+    /// The numbers below `count`, in some order.
+    pub(crate) fn order(&mut self, count: usize) -> Vec<u32> {
+        let mut order: Vec<_> = (0..count as u32).collect();
+        for last in (1..count).rev() {
+            order.swap(last, self.below(last + 1));
+        }
+        order
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_reach_both_ends_and_go_no_further() {
+        let mut random = Random::new(1);
+        let sizes: Vec<_> = (0..100_000).map(|_| random.size(1, 512)).collect();
+        assert_eq!((sizes.iter().min(), sizes.iter().max()), (Some(&1), Some(&512)));
+    }
+
+    #[test]
+    fn an_order_has_each_number_once() {
+        let mut order = Random::new(2).order(1000);
+        assert_ne!(order, (0..1000).collect::<Vec<_>>());
+        order.sort_unstable();
+        assert_eq!(order, (0..1000).collect::<Vec<_>>());
+    }
+}

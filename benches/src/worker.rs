@@ -1,0 +1,81 @@
+//! A worker: the process that runs a workload on its contender, and answers.
+//!
+//! ```text
+//!   worker-NAME list                 what it is and can run
+//!   worker-NAME run WORKLOAD CHUNKS  a chunk to warm up, then so many that are measured
+//! ```
+
+use std::{fs, process::ExitCode};
+
+use serde::Serialize;
+
+use crate::{
+    contender::Contender,
+    contenders::Global,
+    figures::median,
+    micro,
+    protocol::{Answer, Introduction, Listed},
+    workload::{Taken, Workload},
+};
+
+/// Does what the command line says, on the process's global allocator.
+pub fn serve_global(library: Option<String>) -> ExitCode {
+    answer(Global, library, &micro::workloads())
+}
+
+/// Does what the command line says, on a contender that serves one thread.
+pub fn serve_single<C: Contender>(contender: C, library: Option<String>) -> ExitCode {
+    answer(contender, library, &micro::workloads())
+}
+
+fn answer<C>(mut contender: C, library: Option<String>, workloads: &[Workload<C>]) -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["list"] => {
+            print(&Introduction { library, workloads: workloads.iter().map(listed).collect() })
+        }
+        ["run", name, chunks] => {
+            let workload = workloads.iter().find(|workload| workload.name == name);
+            let (Some(workload), Ok(chunks @ 1..)) = (workload, chunks.parse()) else {
+                eprintln!("no workload {name}, or not {chunks} chunks");
+                return ExitCode::FAILURE;
+            };
+            print(&run(&mut contender, workload, chunks));
+        }
+        _ => {
+            eprintln!("usage: list | run WORKLOAD CHUNKS");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn listed<C>(workload: &Workload<C>) -> Listed {
+    Listed { name: workload.name.to_owned(), group: workload.group }
+}
+
+fn run<C>(contender: &mut C, workload: &Workload<C>, chunks: u32) -> Answer {
+    let before = resident("VmRSS:");
+    (workload.chunk)(contender);
+    let taken: Vec<Taken> = (0..chunks).map(|_| (workload.chunk)(contender)).collect();
+    let nanoseconds = median(taken.into_iter().map(Taken::nanoseconds));
+    Answer { nanoseconds, peak: resident("VmHWM:"), before }
+}
+
+/// Bytes that the kernel tells of this process under `name`; 0 where it tells none.
+///
+/// `getrusage` would count what was resident in the parent when it forked.
+fn resident(name: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    kibibytes.unwrap_or(0_u64) * 1024
+}
+
+fn print(answer: &impl Serialize) {
+    match serde_json::to_string(answer) {
+        Ok(line) => println!("{line}"),
+        Err(error) => eprintln!("{error}"),
+    }
+}
