@@ -15,6 +15,11 @@
 //! whether the chain is as long as it ever was; what follows from that, the bound and the high
 //! water, is settled off the fast path. What is popped is counted in `limit`, which that question
 //! reads anyway, so that hits cost one addition on either path.
+//!
+//! A take counts before it unlinks. If the count came last on both of its paths, compilers would
+//! make one addition of the two, at a place that is computed; processors that hand a stored word
+//! to the next load without delay do so at constant offsets alone, and each hit would wait for
+//! the count of the one before: seven cycles in place of three, on Golden Cove.
 
 use core::{cell::Cell, ptr::NonNull};
 
@@ -85,17 +90,17 @@ impl<N: Link> DeadList<N> {
         let Some(top) = self.top.get() else {
             return self.pop();
         };
-        self.top.set(None);
         self.top_hits.set(self.top_hits.get().wrapping_add(1));
+        self.top.set(None);
         Some(top)
     }
 
     #[inline]
     fn pop(&self) -> Option<NonNull<N>> {
         let object = self.head.get()?;
+        self.limit.set(self.limit.get().wrapping_add(1));
         // SAFETY: `head`'s invariant.
         self.head.set(unsafe { N::next(object) });
-        self.limit.set(self.limit.get().wrapping_add(1));
         Some(object)
     }
 
