@@ -1,0 +1,76 @@
+//! Take and put on a hit, beside the heap, mimalloc and the pools of other crates.
+//!
+//! ```text
+//!   contenders   floor · ours · rivals        each by its own fastest way for one thread
+//!   pattern      one by one, or in bursts     the loops, the same for all
+//!   measure      in turn, round by round      medians of nanoseconds
+//!   count        callgrind                    instructions, the loop included
+//! ```
+//!
+//! ```sh
+//! cargo run --release -p caches -- --count
+//! ```
+//!
+//! An object has 64 bytes. Each is written to once between its take and its put, where the
+//! compiler cannot see that nobody reads it. Nothing is subtracted: what the loop costs alone is a
+//! row of its own.
+
+mod contender;
+mod contenders;
+mod count;
+mod measure;
+mod pattern;
+mod report;
+
+use std::process::exit;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::pattern::Pattern;
+
+/// What a take and a put cost that find a dead object.
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    only: Option<Only>,
+    /// How often each is measured.
+    #[arg(long, default_value_t = 101)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Takes and puts of one measurement.
+    #[arg(long, default_value_t = 256_000)]
+    pairs: usize,
+    /// Counts instructions too, by callgrind.
+    #[arg(long)]
+    count: bool,
+    /// Prints a line of JSON for each in place of the tables.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Only {
+    /// Runs one contender, for a profiler.
+    One { contender: String, pattern: Pattern, pairs: usize },
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    if let Some(Only::One { contender, pattern, pairs }) = args.only {
+        let Some(entry) = contenders::ALL.iter().find(|entry| entry.name == contender) else {
+            let known: Vec<_> = contenders::ALL.iter().map(|entry| entry.name).collect();
+            eprintln!("no such contender; there are {known:?}");
+            exit(2)
+        };
+        (entry.run)(pattern, pairs);
+        return Ok(());
+    }
+    let times = measure::all(args.rounds.into(), args.pairs);
+    let counts = if args.count { Some(count::all()?) } else { None };
+    if args.json {
+        report::json(&times, counts.as_ref())
+    } else {
+        report::tables(&times, counts.as_ref())
+    }
+}

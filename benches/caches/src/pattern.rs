@@ -1,0 +1,89 @@
+//! In which order objects are taken and put. The loops are the same for every contender.
+
+use std::{
+    hint::black_box,
+    mem::MaybeUninit,
+    time::{Duration, Instant},
+};
+
+use clap::ValueEnum;
+
+use crate::contender::{Contender, begin, end};
+
+/// An order of takes and puts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Pattern {
+    /// Each object is put before the next is taken.
+    OneByOne,
+    /// 64 are taken, then put in the order in which they were taken.
+    Burst64,
+    /// The same with 1,000.
+    Burst1000,
+}
+
+impl Pattern {
+    pub(crate) const ALL: [Self; 3] = [Self::OneByOne, Self::Burst64, Self::Burst1000];
+
+    /// How tables call it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::OneByOne => "one by one",
+            Self::Burst64 => "bursts of 64",
+            Self::Burst1000 => "bursts of 1,000",
+        }
+    }
+
+    /// How many of `pairs` are run: a burst is not cut.
+    pub(crate) const fn whole(self, pairs: usize) -> usize {
+        let burst = match self {
+            Self::OneByOne => 1,
+            Self::Burst64 => 64,
+            Self::Burst1000 => 1000,
+        };
+        pairs / burst * burst
+    }
+
+    /// Takes and puts, after a warm-up that leaves every object in the pool; the time of
+    /// [`whole`](Self::whole) `pairs`.
+    pub(crate) fn run<C: Contender>(self, pairs: usize) -> Duration {
+        match self {
+            Self::OneByOne => one_by_one(black_box(&mut C::new(1)), pairs),
+            Self::Burst64 => bursts::<C, 64>(black_box(&mut C::new(64)), pairs),
+            Self::Burst1000 => bursts::<C, 1000>(black_box(&mut C::new(1000)), pairs),
+        }
+    }
+}
+
+#[inline(never)]
+fn one_by_one<C: Contender>(contender: &mut C, pairs: usize) -> Duration {
+    let warm = begin(contender);
+    end(contender, warm);
+    let start = Instant::now();
+    for _ in 0..pairs {
+        let held = begin(contender);
+        end(contender, held);
+    }
+    start.elapsed()
+}
+
+#[inline(never)]
+fn bursts<C: Contender, const N: usize>(contender: &mut C, pairs: usize) -> Duration {
+    let mut all = [const { MaybeUninit::uninit() }; N];
+    burst(contender, &mut all);
+    let start = Instant::now();
+    for _ in 0..pairs / N {
+        burst(contender, &mut all);
+    }
+    start.elapsed()
+}
+
+#[inline(always)]
+fn burst<C: Contender>(contender: &mut C, all: &mut [MaybeUninit<C::Held>]) {
+    for held in &mut *all {
+        held.write(begin(contender));
+    }
+    for held in &*all {
+        // SAFETY: it was written just now, and is written anew before it is read again.
+        end(contender, unsafe { held.assume_init_read() });
+    }
+}

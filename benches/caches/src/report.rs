@@ -1,0 +1,94 @@
+//! The tables.
+
+use anyhow::Result;
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use crate::{
+    contenders::{ALL, Kind},
+    measure::Figures,
+    pattern::Pattern,
+};
+
+/// What a free list is allowed, as a part of the fastest of a kind.
+const BARS: [(&str, Kind, f64); 3] = [
+    ("our Heap", Kind::Heap, 0.5),
+    ("mimalloc", Kind::Mimalloc, 0.35),
+    ("the fastest pool", Kind::Pool, 1.0),
+];
+
+/// One contender in one pattern.
+#[derive(Serialize)]
+struct Line {
+    contender: &'static str,
+    pattern: &'static str,
+    nanoseconds: f64,
+    instructions: Option<f64>,
+}
+
+/// Prints a line for each contender and pattern.
+pub(crate) fn json(times: &Figures, counts: Option<&Figures>) -> Result<()> {
+    for (at, entry) in ALL.iter().enumerate() {
+        for (place, pattern) in Pattern::ALL.iter().enumerate() {
+            let line = Line {
+                contender: entry.name,
+                pattern: pattern.name(),
+                nanoseconds: times[at][place],
+                instructions: counts.map(|counts| counts[at][place]),
+            };
+            println!("{}", serde_json::to_string(&line)?);
+        }
+    }
+    Ok(())
+}
+
+/// Prints all figures, and how a free list stands beside the others.
+pub(crate) fn tables(times: &Figures, counts: Option<&Figures>) -> Result<()> {
+    let mut table = new_table("take and put, ns", |pattern| pattern.name().to_owned());
+    for (at, entry) in ALL.iter().enumerate() {
+        table.add_row(row(entry.name, |place| {
+            let time = format!("{:.2}", times[at][place]);
+            counts.map_or(time.clone(), |counts| format!("{time} ({:.1})", counts[at][place]))
+        }));
+    }
+    println!("{table}");
+    if counts.is_some() {
+        println!("in brackets: instructions, the loop included");
+    }
+    println!("{}", bars(times));
+    Ok(())
+}
+
+/// A free list's time as a part of others', and in brackets that of the floor.
+fn bars(times: &Figures) -> Table {
+    let mut table = new_table("FreeList (a bare list), to", |pattern| pattern.name().to_owned());
+    for (name, kind, allowed) in BARS {
+        table.add_row(row(&format!("{name}: at most {allowed}"), |place| {
+            let of_kind = ALL.iter().zip(times).filter(|(entry, _)| entry.kind == kind);
+            let fastest = of_kind.min_by(|a, b| a.1[place].total_cmp(&b.1[place]));
+            let Some((fastest, time)) = fastest else { return String::new() };
+            let part = |kind| {
+                let at = ALL.iter().position(|entry| entry.kind == kind).unwrap_or_default();
+                times[at][place] / time[place]
+            };
+            let (ours, floor) = (part(Kind::Cache), part(Kind::Floor));
+            format!("{ours:.2} ({floor:.2})\n{}", fastest.name)
+        }));
+    }
+    table
+}
+
+fn new_table(title: &str, column: fn(Pattern) -> String) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    let columns = Pattern::ALL.into_iter().map(column);
+    table.set_header([title.to_owned()].into_iter().chain(columns));
+    table.column_iter_mut().skip(1).for_each(|column| {
+        column.set_cell_alignment(CellAlignment::Right);
+    });
+    table
+}
+
+fn row(name: &str, cell: impl Fn(usize) -> String) -> Vec<String> {
+    [name.to_owned()].into_iter().chain((0..Pattern::ALL.len()).map(cell)).collect()
+}
