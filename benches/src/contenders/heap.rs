@@ -6,18 +6,18 @@ use std::{
 };
 
 use obmalloc::{BlockPtr, Geometry, Heap, SizeClass};
-use raw_mem::{Malloc, MmapArenas};
+use raw_mem::{Malloc, MmapArenas, WarmArenas};
 
 use super::moved;
 use crate::contender::Contender;
 
 /// [`Heap`] with the geometry `G`, used as its page shows: a size class in, a block out.
-pub struct OwnHeap<G: Geometry>(Heap<MmapArenas, Malloc, G>);
+pub struct OwnHeap<G: Geometry>(Heap<WarmArenas<MmapArenas>, Malloc, G>);
 
 impl<G: Geometry> OwnHeap<G> {
     /// A heap without arenas.
     pub const fn new() -> Self {
-        Self(Heap::new(MmapArenas::new(), Malloc))
+        Self(Heap::new(WarmArenas::new(MmapArenas::new()), Malloc))
     }
 }
 

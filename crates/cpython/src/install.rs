@@ -21,7 +21,7 @@ use allocator_api::{
     hooks::{Counted, Counts, Tally},
 };
 use obmalloc::{Blocks, GilHeld, Heap, KnownArenas, Pools16K, Pymalloc, Stats};
-use raw_mem::{Malloc, MemAlloc, MmapArenas};
+use raw_mem::{Malloc, MemAlloc, MmapArenas, WarmArenas};
 use thread_heap::PerThread;
 
 use crate::{
@@ -40,7 +40,7 @@ pub(crate) const SMALL: usize = <Pools16K as obmalloc::Geometry>::SMALL_THRESHOL
 
 /// The one heap of a CPython with one GIL. What it needs for itself it takes from malloc: the raw domain may be
 /// hooked, and unhooked again while the heap holds on to such a block.
-type SmallHeap = Heap<KnownArenas<MmapArenas, Malloc, Pools16K>, Malloc, Pools16K>;
+type SmallHeap = Heap<KnownArenas<WarmArenas<MmapArenas>, Malloc, Pools16K>, Malloc, Pools16K>;
 
 /// The heap, installed for ever.
 pub(crate) struct Installation {
@@ -94,7 +94,8 @@ impl Installation {
         let counted = settings.stats.is_some();
         let installation = match guard {
             Guard::Gil => {
-                let heap = Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc);
+                let arenas = WarmArenas::new(MmapArenas::new());
+                let heap = Heap::new(KnownArenas::new(arenas, Malloc), Malloc);
                 // SAFETY: up to 3.11 CPython calls the domains mem and obj with the GIL held, of
                 // which there is one.
                 let heap = unsafe { GilHeld::new(heap) };

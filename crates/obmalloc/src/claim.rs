@@ -90,6 +90,10 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
     fn name(&mut self, name: &'static CStr) {
         self.source.name(name);
     }
+
+    fn trim(&mut self) {
+        self.source.trim();
+    }
 }
 
 impl<S, A: MemAlloc, G: Geometry> Drop for KnownArenas<S, A, G> {

@@ -180,6 +180,12 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
+    /// Gives back what memory can go: for an owner that will not be here for a while.
+    pub fn trim(&mut self) {
+        self.give_back_empty_arena();
+        self.source.trim();
+    }
+
     /// Where the arenas come from.
     #[inline]
     pub fn source(&self) -> &S {

@@ -102,6 +102,9 @@ pub unsafe trait ArenaSource {
     fn name(&mut self, name: &'static CStr) {
         let _ = name;
     }
+
+    /// Gives back what the source keeps for later requests, if it does.
+    fn trim(&mut self) {}
 }
 
 // SAFETY: every promise is the referent's, and it is asked unchanged.
@@ -127,6 +130,10 @@ unsafe impl<S: ArenaSource + ?Sized> ArenaSource for &mut S {
 
     fn name(&mut self, name: &'static CStr) {
         (**self).name(name);
+    }
+
+    fn trim(&mut self) {
+        (**self).trim();
     }
 }
 

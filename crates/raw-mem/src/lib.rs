@@ -6,6 +6,8 @@
 //!        │                     │
 //!   MemAlloc (blocks)     ArenaSource (arenas)
 //!        │                     │
+//!        │                WarmArenas (keeps some that came back)
+//!        │                     │
 //!   Malloc · NoAlloc      MmapArenas · MallocArenas · FixedRegion
 //!        │                     │
 //!   the C library         the operating system, malloc, a buffer of the caller's
@@ -35,6 +37,8 @@ mod mmap;
 mod own_pages;
 #[cfg(feature = "std")]
 mod region;
+#[cfg(feature = "std")]
+mod warm;
 
 pub use align::{align_down, align_up};
 pub use arena_source::{Advice, ArenaSize, ArenaSource};
@@ -46,3 +50,5 @@ pub use malloc_arenas::MallocArenas;
 pub use mem_alloc::{MAX_REQUEST, MemAlloc, NoAlloc, calloc_size};
 #[cfg(feature = "std")]
 pub use mmap::MmapArenas;
+#[cfg(feature = "std")]
+pub use warm::{MOST_KEPT, WarmArenas};

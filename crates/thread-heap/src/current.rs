@@ -14,7 +14,7 @@ mod fork;
 use std::{cell::Cell, ptr, ptr::NonNull};
 
 use obmalloc::{BlockPtr, Blocks, HeapTag, SizeClass, Stats};
-use raw_mem::{Malloc, MmapArenas};
+use raw_mem::{ArenaSource, Malloc, MmapArenas, WarmArenas};
 
 use crate::{
     heaps::{Heaps, HeapsStats},
@@ -24,12 +24,12 @@ use crate::{
 };
 
 /// What the process's heaps are made of.
-type Parts = (MmapArenas, Malloc, ThreadGeometry);
+type Parts = (WarmArenas<MmapArenas>, Malloc, ThreadGeometry);
 
 /// The heaps of the process's threads.
 pub type CurrentHeaps = Heaps<Parts>;
 
-static HEAPS: CurrentHeaps = Heaps::new(MmapArenas::new(), Malloc);
+static HEAPS: CurrentHeaps = Heaps::new(WarmArenas::new(MmapArenas::new()), Malloc);
 
 /// The heap of a thread that has none: never entered but to find nothing.
 static NO_HEAP: ThreadHeap<Parts> = ThreadHeap::new(SharedArenas::NONE, Malloc, HeapTag::NONE);
@@ -79,11 +79,13 @@ impl PerThread {
     }
 
     /// Sends the blocks of other threads that this one has freed and holds back, takes home what
-    /// others have freed of its own, and gives back what arenas can go: for a thread that is about
-    /// to wait for long.
+    /// others have freed of its own, and gives back what arenas can go, those that all threads
+    /// keep for later as well: for a thread that is about to wait for long.
     pub fn flush(self) {
         let heap = CURRENT.get();
-        if !ptr::eq(heap, &NO_HEAP) {
+        if ptr::eq(heap, &NO_HEAP) {
+            HEAPS.close_source().trim();
+        } else {
             // SAFETY: the calling thread owns its heap.
             unsafe { heap.flush() };
         }

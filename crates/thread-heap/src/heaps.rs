@@ -97,7 +97,7 @@ impl<P: Parts> Heaps<P> {
     /// The caller is the owner, and is so no longer.
     pub unsafe fn close(&self, heap: &ThreadHeap<P>) {
         // SAFETY: the caller is still the owner.
-        unsafe { heap.flush() };
+        unsafe { heap.send_outbox() };
         // SAFETY: the caller's promise.
         unsafe { heap.abandon() };
     }

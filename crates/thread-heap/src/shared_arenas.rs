@@ -58,6 +58,12 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
             heaps.close_source().name(name);
         }
     }
+
+    fn trim(&mut self) {
+        if let Some(heaps) = self.0 {
+            heaps.close_source().trim();
+        }
+    }
 }
 
 impl<P: Parts> fmt::Debug for SharedArenas<P> {

@@ -153,12 +153,24 @@ impl<P: Parts> ThreadHeap<P> {
     ///
     /// The caller is the owner.
     pub unsafe fn flush(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.send_outbox() };
+        // SAFETY: the caller's promise.
+        unsafe { self.tidy() };
+        // SAFETY: the owner alone enters.
+        unsafe { &mut *self.own.get() }.trim();
+    }
+
+    /// Sends what waits in the outbox.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the owner.
+    pub(crate) unsafe fn send_outbox(&self) {
         // SAFETY: the owner alone enters.
         if let Some(parcel) = unsafe { &mut *self.outbox.get() }.take() {
             send(parcel);
         }
-        // SAFETY: the caller's promise.
-        unsafe { self.tidy() };
     }
 
     /// The bytes of a block of any heap of these types.

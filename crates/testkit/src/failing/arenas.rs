@@ -53,6 +53,10 @@ unsafe impl<S: ArenaSource> ArenaSource for FailingArenas<S> {
     fn name(&mut self, name: &'static CStr) {
         self.source.name(name);
     }
+
+    fn trim(&mut self) {
+        self.source.trim();
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@
 
 use std::{cell::Cell, mem::ManuallyDrop};
 
-use raw_mem::MmapArenas;
+use raw_mem::{MmapArenas, WarmArenas};
 use sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::HEAPS;
@@ -27,7 +27,7 @@ thread_local! {
 /// The source, kept closed.
 struct Closed {
     /// Not dropped with its thread, so that a thread needs no destructor for it.
-    guard: ManuallyDrop<SourceGuard<'static, MmapArenas>>,
+    guard: ManuallyDrop<SourceGuard<'static, WarmArenas<MmapArenas>>>,
     /// How often it was closed: threads that open the first heaps of a process at the same time
     /// each register the handlers.
     times: u32,

@@ -1,0 +1,283 @@
+//! Arenas that came back, kept a while for those who will ask again soon.
+//!
+//! ```text
+//!   map ◄── kept, the last one first ◄── unmap       an arena was asked for within the patience
+//!    ▲                                     │
+//!    └─────── the source below ◄───────────┘         otherwise, and all that was kept
+//! ```
+//!
+//! A program that fills arenas and empties them in turn would otherwise pay each time for what the
+//! system does with an arena: taking its pages, and giving them back zeroed, one page fault each.
+//!
+//! 1. An arena is kept only while arenas are asked for: the first that comes back after the
+//!    patience has run out takes all that were kept with it.
+//! 2. No more than [`MOST_KEPT`] are kept.
+//! 3. When the source below has nothing to give, what was kept goes back before it is asked again.
+
+use core::{ffi::CStr, ptr::NonNull};
+use std::time::{Duration, Instant};
+
+use crate::{Advice, AdviseError, ArenaSize, ArenaSource, MapError};
+
+/// The most arenas that are kept.
+pub const MOST_KEPT: usize = 16;
+
+/// How long after the last request arenas are kept, if nothing else is said.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// An arena source that keeps some of what comes back, for the next requests.
+///
+/// ```
+/// use raw_mem::{ArenaSize, ArenaSource, MmapArenas, WarmArenas};
+///
+/// let size = ArenaSize::new(1 << 20).unwrap();
+/// let mut source = WarmArenas::new(MmapArenas::new());
+/// let arena = source.map(size)?;
+/// // SAFETY: it was mapped just now, and nobody uses it.
+/// unsafe { source.unmap(arena, size) };
+/// assert_eq!(source.map(size)?, arena);
+/// # Ok::<(), raw_mem::MapError>(())
+/// ```
+#[derive(Debug)]
+pub struct WarmArenas<S: ArenaSource> {
+    source: S,
+    patience: Duration,
+    /// When an arena was last asked for.
+    asked: Option<Instant>,
+    /// # Invariant
+    ///
+    /// The first `count` came from `source` with the size `size`, and nobody uses them.
+    kept: [NonNull<u8>; MOST_KEPT],
+    count: usize,
+    size: Option<ArenaSize>,
+}
+
+// SAFETY: what is kept is memory that nobody uses, and belongs to no thread.
+unsafe impl<S: ArenaSource + Send> Send for WarmArenas<S> {}
+
+impl<S: ArenaSource> WarmArenas<S> {
+    /// The arenas of `source`, kept for a second after the last request.
+    pub const fn new(source: S) -> Self {
+        Self::with_patience(source, PATIENCE)
+    }
+
+    /// The arenas of `source`, kept for `patience` after the last request.
+    pub const fn with_patience(source: S, patience: Duration) -> Self {
+        let kept = [NonNull::dangling(); MOST_KEPT];
+        Self { source, patience, asked: None, kept, count: 0, size: None }
+    }
+
+    /// How many arenas are kept.
+    pub const fn kept(&self) -> usize {
+        self.count
+    }
+
+    /// Arenas are asked for at this time.
+    fn is_asked(&self) -> bool {
+        self.asked.is_some_and(|asked| asked.elapsed() < self.patience)
+    }
+
+    fn keep(&mut self, arena: NonNull<u8>, size: ArenaSize) -> bool {
+        let fits = self.count == 0 || self.size == Some(size);
+        if self.count == MOST_KEPT || !fits || !self.is_asked() {
+            return false;
+        }
+        // INVARIANT: it came back just now.
+        self.kept[self.count] = arena;
+        self.count += 1;
+        self.size = Some(size);
+        true
+    }
+
+    fn take(&mut self, size: ArenaSize) -> Option<NonNull<u8>> {
+        if self.size != Some(size) {
+            return None;
+        }
+        self.count = self.count.checked_sub(1)?;
+        Some(self.kept[self.count])
+    }
+
+    fn release(&mut self) {
+        let Some(size) = self.size else { return };
+        while let Some(arena) = self.take(size) {
+            // SAFETY: the invariant of `kept`, which it has just left.
+            unsafe { self.source.unmap(arena, size) };
+        }
+    }
+}
+
+// SAFETY: every arena is the source's below, handed out by it once and by us only between its
+// coming back and its being asked for again.
+unsafe impl<S: ArenaSource> ArenaSource for WarmArenas<S> {
+    fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+        self.asked = Some(Instant::now());
+        if let Some(arena) = self.take(size) {
+            return Ok(arena);
+        }
+        self.source.map(size).or_else(|error| {
+            if self.count == 0 {
+                return Err(error);
+            }
+            self.release();
+            self.source.map(size)
+        })
+    }
+
+    unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
+        if self.keep(arena, size) {
+            return;
+        }
+        if !self.is_asked() {
+            self.release();
+        }
+        // SAFETY: the caller's promise; the arena came from the source below.
+        unsafe { self.source.unmap(arena, size) };
+    }
+
+    unsafe fn advise(
+        &mut self,
+        start: NonNull<u8>,
+        len: usize,
+        advice: Advice,
+    ) -> Result<(), AdviseError> {
+        // SAFETY: the caller's promise, which is about the source below as well.
+        unsafe { self.source.advise(start, len, advice) }
+    }
+
+    fn name(&mut self, name: &'static CStr) {
+        self.source.name(name);
+    }
+
+    fn trim(&mut self) {
+        self.release();
+        self.source.trim();
+    }
+}
+
+impl<S: ArenaSource> Drop for WarmArenas<S> {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::{Malloc, MallocArenas};
+
+    const SIZE: ArenaSize = ArenaSize::new(1 << 16).unwrap();
+    const SMALL: ArenaSize = ArenaSize::new(1 << 12).unwrap();
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// A source that counts what it has given, and gives `most` at a time.
+    #[derive(Debug)]
+    struct Counting {
+        source: MallocArenas<Malloc>,
+        mapped: usize,
+        most: usize,
+    }
+
+    // SAFETY: the arenas are those of the source below.
+    unsafe impl ArenaSource for Counting {
+        fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+            if self.mapped == self.most {
+                return Err(MapError::Exhausted { size });
+            }
+            self.mapped += 1;
+            self.source.map(size)
+        }
+
+        unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
+            self.mapped -= 1;
+            // SAFETY: the caller's promise.
+            unsafe { self.source.unmap(arena, size) };
+        }
+    }
+
+    fn source(patience: Duration, most: usize) -> WarmArenas<Counting> {
+        let below = Counting { source: MallocArenas::new(Malloc), mapped: 0, most };
+        WarmArenas::with_patience(below, patience)
+    }
+
+    fn map(source: &mut WarmArenas<Counting>, arenas: usize) -> Vec<NonNull<u8>> {
+        (0..arenas).map(|_| source.map(SIZE).unwrap()).collect()
+    }
+
+    fn unmap(source: &mut WarmArenas<Counting>, arenas: Vec<NonNull<u8>>) {
+        for arena in arenas {
+            // SAFETY: the tests give back what they mapped, once.
+            unsafe { source.unmap(arena, SIZE) };
+        }
+    }
+
+    #[test]
+    fn arenas_that_came_back_serve_the_next_requests_the_last_one_first() {
+        let mut source = source(HOUR, 3);
+        let arenas = map(&mut source, 3);
+        unmap(&mut source, arenas.clone());
+        assert_eq!((source.kept(), source.source.mapped), (3, 3));
+        let again = map(&mut source, 3);
+        assert!(again.iter().eq(arenas.iter().rev()));
+        unmap(&mut source, again);
+    }
+
+    #[test]
+    fn no_more_are_kept_than_that() {
+        let mut source = source(HOUR, usize::MAX);
+        let arenas = map(&mut source, MOST_KEPT + 5);
+        unmap(&mut source, arenas);
+        assert_eq!((source.kept(), source.source.mapped), (MOST_KEPT, MOST_KEPT));
+    }
+
+    #[test]
+    fn when_no_arena_was_asked_for_lately_all_go_back() {
+        let mut source = source(HOUR, usize::MAX);
+        let mut arenas = map(&mut source, 3);
+        let last = arenas.split_off(2);
+        unmap(&mut source, arenas);
+        source.patience = Duration::ZERO;
+        unmap(&mut source, last);
+        assert_eq!((source.kept(), source.source.mapped), (0, 0));
+    }
+
+    #[test]
+    fn a_trim_and_a_drop_give_back_what_is_kept() {
+        let mut source = source(HOUR, usize::MAX);
+        let arenas = map(&mut source, 2);
+        unmap(&mut source, arenas);
+        source.trim();
+        assert_eq!((source.kept(), source.source.mapped), (0, 0));
+        let mut over = WarmArenas::with_patience(&mut source.source, HOUR);
+        let arena = over.map(SIZE).unwrap();
+        // SAFETY: it was mapped just now.
+        unsafe { over.unmap(arena, SIZE) };
+        assert_eq!(over.kept(), 1);
+        drop(over);
+        assert_eq!(source.source.mapped, 0);
+    }
+
+    #[test]
+    fn an_arena_of_another_size_is_never_handed_out() {
+        let mut source = source(HOUR, 2);
+        let arenas = map(&mut source, 1);
+        unmap(&mut source, arenas);
+        let small = source.map(SMALL).unwrap();
+        assert_eq!(source.source.mapped, 2);
+        // SAFETY: it was mapped just now.
+        unsafe { source.unmap(small, SMALL) };
+        assert_eq!((source.kept(), source.source.mapped), (1, 1));
+    }
+
+    #[test]
+    fn what_is_kept_goes_back_before_a_request_fails() {
+        let mut source = source(HOUR, 1);
+        let arenas = map(&mut source, 1);
+        unmap(&mut source, arenas);
+        let small = source.map(SMALL).unwrap();
+        assert!(source.map(SMALL).is_err());
+        // SAFETY: it was mapped above.
+        unsafe { source.unmap(small, SMALL) };
+    }
+}
