@@ -1,6 +1,7 @@
 //! The project's commands: `cargo xtask help` lists them.
 
 mod bench;
+mod layers;
 mod loom;
 mod process;
 mod python;
@@ -26,6 +27,8 @@ struct Cli {
 enum Command {
     /// Measures our allocators and their peers side by side.
     Bench(bench::Args),
+    /// Runs programs on malloc alone, with pools, with caches: what each layer brings.
+    Layers(layers::Args),
     /// Runs Python on our heap, compares it with other allocators, or says who serves what.
     Python(python::Args),
     /// Runs every test there is; the last line counts them.
@@ -41,6 +44,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Bench(args) => bench::run(args),
+        Command::Layers(args) => layers::run(args),
         Command::Python(args) => python::run(args),
         Command::TestAll(args) => test_all::run(args),
         Command::TestPython(args) => suite::run(args),

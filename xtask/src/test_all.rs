@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Result, bail, ensure};
 use testkit::pythons::{self, Python, Search};
 
-use crate::{loom, process, stress::Watcher, suite, tally::Tally, workspace};
+use crate::{layers, loom, process, stress::Watcher, suite, tally::Tally, workspace};
 
 /// The arguments of `cargo xtask test-all`.
 #[derive(clap::Args)]
@@ -33,6 +33,7 @@ const STEPS: &[Step] = &[
     Step { name: "the library for CPython", run: library },
     Step { name: "unit, property and integration tests", run: tests },
     Step { name: "documentation tests", run: documentation_tests },
+    Step { name: "programs on every choice of layers", run: layers::run_once },
     Step { name: "loom models", run: loom::run_bounded },
     Step { name: "AddressSanitizer", run: address_sanitizer },
     Step { name: "Miri", run: miri },
@@ -155,11 +156,12 @@ fn documentation_tests() -> Result<Tally> {
     cargo(&["test", "--workspace", "--no-fail-fast", "--doc"], &[])
 }
 
-/// The unit tests of what is made of raw memory, under AddressSanitizer. The stable compiler has
-/// it, behind a switch.
+/// The unit tests of what is made of raw memory, and those that play at random against a model,
+/// under AddressSanitizer. The stable compiler has it, behind a switch.
 fn address_sanitizer() -> Result<Tally> {
     let mut command = Command::new(env!("CARGO"));
     command.current_dir(workspace::root()).args(["test", "--no-fail-fast", "--lib"]);
+    command.args(["--test", "model", "--test", "threads"]);
     command.args(["-p", "raw-mem", "-p", "obmalloc", "-p", "thread-heap", "-p", "object-cache"]);
     Watcher::Address.watch(&mut command);
     counted(command)

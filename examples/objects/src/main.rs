@@ -35,6 +35,9 @@ struct Args {
     /// Prints what the caches hold at the end, as CPython prints it.
     #[arg(long)]
     stats: bool,
+    /// Prints the names of the programs, and runs none.
+    #[arg(long)]
+    list: bool,
 }
 
 fn workload(name: &str) -> Result<Workload, String> {
@@ -48,6 +51,8 @@ fn workload(name: &str) -> Result<Workload, String> {
 struct Outcome {
     workload: &'static str,
     layers: &'static str,
+    /// What it printed, in every round.
+    printed: String,
     /// Wall time of each round, in seconds.
     seconds: Vec<f64>,
     /// The most memory the process ever had, in KiB, where the system tells.
@@ -59,6 +64,10 @@ struct Outcome {
 
 fn main() -> Result<()> {
     let mut args = Args::parse();
+    if args.list {
+        ALL.iter().for_each(|workload| println!("{}", workload.name));
+        return Ok(());
+    }
     if args.workloads.is_empty() {
         args.workloads = ALL.to_vec();
     }
@@ -75,14 +84,20 @@ fn run<L: Layers>(args: &Args) -> Result<()> {
     L::store().registered(&registry, || {
         let mut before = takes(&registry);
         for workload in &args.workloads {
-            let seconds =
-                (0..args.rounds).map(|_| time(*workload, &runtime)).collect::<Result<_>>()?;
+            let (mut seconds, mut printed) = (Vec::new(), String::new());
+            for _ in 0..args.rounds {
+                let start = Instant::now();
+                printed = workload.run(&runtime);
+                seconds.push(start.elapsed().as_secs_f64());
+                check(*workload, &printed)?;
+            }
             let after = takes(&registry);
             let (hits, misses) = (after.0 - before.0, after.1 - before.1);
             before = after;
             let peak_kib = peak_kib();
             let (workload, layers) = (workload.name, L::NAME);
-            print(&Outcome { workload, layers, seconds, peak_kib, hits, misses }, args.json)?;
+            let outcome = Outcome { workload, layers, printed, seconds, peak_kib, hits, misses };
+            print(&outcome, args.json)?;
         }
         if args.stats {
             eprint!("{}", registry.report());
@@ -91,14 +106,11 @@ fn run<L: Layers>(args: &Args) -> Result<()> {
     })
 }
 
-/// Runs a program once; its wall time in seconds.
-fn time<L: Layers>(workload: Workload, runtime: &Runtime<L>) -> Result<f64> {
-    let start = Instant::now();
-    let printed = workload.run(runtime);
-    let seconds = start.elapsed().as_secs_f64();
+/// Fails when a program printed something else than its Python original.
+fn check(workload: Workload, printed: &str) -> Result<()> {
     let expected = workload.prints;
     ensure!(printed == expected, "{}: {printed:?} in place of {expected:?}", workload.name);
-    Ok(seconds)
+    Ok(())
 }
 
 /// Hits and misses of all caches so far.

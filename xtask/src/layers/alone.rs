@@ -37,7 +37,8 @@ fn runs(program: &Program) {
     write("src/main.rs", main);
     write("src/program.rs", program.source);
     // The versions that the workspace uses are here already.
-    fs::copy(workspace::root().join("Cargo.lock"), folder.path().join("Cargo.lock")).expect("a lock");
+    fs::copy(workspace::root().join("Cargo.lock"), folder.path().join("Cargo.lock"))
+        .expect("a lock");
 
     let mut command = Command::new(env!("CARGO"));
     command
@@ -58,7 +59,9 @@ fn manifest(program: &Program) -> String {
     let dependencies: Vec<_> = [layer]
         .into_iter()
         .chain(*below)
-        .map(|name| format!("{name} = {{ path = {:?}, default-features = {std} }}\n", crates.join(name)))
+        .map(|name| {
+            format!("{name} = {{ path = {:?}, default-features = {std} }}\n", crates.join(name))
+        })
         .collect();
     format!(
         "[package]\nname = \"{layer}-alone\"\nedition = \"2024\"\n\n[workspace]\n\n[dependencies]\n{}\n\

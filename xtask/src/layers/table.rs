@@ -1,10 +1,10 @@
 //! The table and the bars.
 
 use anyhow::{Result, ensure};
+use benches::figures::{geometric_mean, median};
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::objects::{Choice, Outcome};
-use crate::python::figures::{geometric_mean, median};
 
 /// How many choices there are.
 pub(super) const CHOICES: usize = Choice::ALL.len();
@@ -100,6 +100,15 @@ pub(super) fn bars(rows: &[Row]) -> String {
 }
 
 #[cfg(test)]
+impl Row {
+    /// A program that takes half the time on each layer more.
+    pub(super) fn example(program: &str) -> Self {
+        let seconds = [0.4, 0.2, 0.1];
+        Self { program: program.to_owned(), seconds, peak: [2.0; CHOICES], hits: 3, takes: 4 }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -129,8 +138,7 @@ mod tests {
 
     #[test]
     fn a_bar_is_as_long_as_its_part() {
-        let row = Row::new("a", &outcomes([0.4, 0.2, 0.1], ["1"; 3])).unwrap();
-        let text = bars(&[row]);
+        let text = bars(&[Row::example("a")]);
         let lengths = text.lines().map(|line| line.matches('█').count());
         assert!(lengths.eq([0, 40, 20, 10]), "{text}");
     }

@@ -34,8 +34,9 @@ unsafe impl MemAlloc for Bump<'_> {
         Some(block)
     }
 
-    unsafe fn realloc(&self, _: Option<NonNull<u8>>, _: usize) -> Option<NonNull<u8>> {
-        None
+    unsafe fn realloc(&self, block: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
+        // It does not know how long a block is, so none can grow.
+        if block.is_none() { self.malloc(size) } else { None }
     }
 
     unsafe fn free(&self, _: Option<NonNull<u8>>) {}

@@ -2,37 +2,33 @@
 
 use core::mem::MaybeUninit;
 
-use obmalloc::{GilHeld, Heap, KnownArenas, Pymalloc, Tiny};
-pub(crate) use raw_mem::MemAlloc;
+use obmalloc::{Heap, SizeClass, Tiny};
 use raw_mem::FixedRegion;
+pub(crate) use raw_mem::MemAlloc;
 
 use crate::bump::Bump;
 
 pub(crate) fn main() {
-    let mut records = [0; 1024];
+    let mut records = [0; 256];
     let records = Bump::new(&mut records);
-    let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
-    let arenas = KnownArenas::<_, _, Tiny>::new(FixedRegion::new(&mut buffer), &records);
-    // SAFETY: the program has one thread, and nothing in the heap calls back.
-    let heap = unsafe { GilHeld::new(Heap::new(arenas, &records)) };
-    let pymalloc = Pymalloc::new(heap, &records);
+    let mut buffer = [MaybeUninit::uninit(); 8 * 1024];
+    let mut heap = Heap::<_, _, Tiny>::new(FixedRegion::new(&mut buffer), &records);
 
     // Many more blocks than the buffer has room for at once.
     for round in 0..100 {
-        let blocks = [16, 30, 48, 64].map(|size| (size, pymalloc.malloc(size).expect("a block")));
-        assert_eq!(in_use(&pymalloc), 4);
-        for (size, block) in blocks {
+        let blocks = [16, 30, 48, 64].map(|size| {
+            let class = SizeClass::of(size).expect("a small size");
+            let block = heap.alloc(class).expect("the buffer has room");
             // SAFETY: the block has that many bytes and is this program's.
-            unsafe { block.write_bytes(round, size) };
-            // SAFETY: the block is live and not used again.
-            unsafe { pymalloc.free(Some(block)) };
+            unsafe { block.start().write_bytes(round, size) };
+            block
+        });
+        heap.check_invariants();
+        for block in blocks {
+            // SAFETY: the block came from this heap.
+            unsafe { heap.free(block) };
         }
     }
-    assert_eq!(in_use(&pymalloc), 0);
-}
-
-fn in_use<S: raw_mem::ArenaSource, A: MemAlloc + Copy>(
-    pymalloc: &Pymalloc<GilHeld<Heap<KnownArenas<S, A, Tiny>, A, Tiny>>, A>,
-) -> usize {
-    pymalloc.stats().classes().iter().map(|class| class.in_use).sum()
+    let in_use: usize = heap.stats().classes().iter().map(|class| class.in_use).sum();
+    assert_eq!(in_use, 0);
 }
