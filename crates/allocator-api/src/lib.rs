@@ -63,5 +63,7 @@ mod vtable;
 pub use arena_vtable::ArenaAllocator;
 pub use domain::Domain;
 pub use foreign::Foreign;
+/// The layer below: its types stand in the signatures here.
+pub use raw_mem;
 pub use registry::{Entry, Registry, SetError};
 pub use vtable::MemAllocator;

@@ -98,5 +98,7 @@ pub use geometry::{
 };
 pub use heap::{Heap, HeapTag};
 pub use pymalloc::Pymalloc;
+/// The layer below: its types stand in the signatures here.
+pub use raw_mem;
 pub use size_class::SizeClass;
 pub use stats::{ArenaStats, ByteStats, ClassStats, Stats};

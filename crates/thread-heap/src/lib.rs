@@ -59,6 +59,9 @@ mod thread_heap;
 #[cfg(not(loom))]
 pub use current::{CurrentHeaps, PerThread};
 pub use heaps::{Heaps, HeapsStats, SourceGuard};
+/// The layers below: their types stand in the signatures here.
+pub use obmalloc;
+pub use obmalloc::raw_mem;
 pub use parts::{Parts, ThreadGeometry};
 pub use shared_arenas::SharedArenas;
 pub use thread_heap::ThreadHeap;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   alone/LAYER.rs ──► a package in a folder of its own ──► cargo run, offline ──► ends well
-//!                      depends on LAYER, and on the layers below whose types it names
+//!                      depends on LAYER and nothing else
 //! ```
 //!
 //! Layers that need no standard library get a program without one, without `alloc`, and without
@@ -16,8 +16,6 @@ use crate::{process, workspace};
 struct Program {
     layer: &'static str,
     source: &'static str,
-    /// Layers below, whose types the program names.
-    below: &'static [&'static str],
     std: bool,
 }
 
@@ -54,48 +52,41 @@ fn runs(program: &Program) {
 
 /// The manifest of a package outside of every workspace.
 fn manifest(program: &Program) -> String {
-    let Program { layer, below, std, .. } = program;
+    let Program { layer, std, .. } = program;
     let crates = workspace::root().join("crates").canonicalize().expect("the layers");
-    let dependencies: Vec<_> = [layer]
-        .into_iter()
-        .chain(*below)
-        .map(|name| {
-            format!("{name} = {{ path = {:?}, default-features = {std} }}\n", crates.join(name))
-        })
-        .collect();
+    let path = crates.join(layer);
     format!(
-        "[package]\nname = \"{layer}-alone\"\nedition = \"2024\"\n\n[workspace]\n\n[dependencies]\n{}\n\
-         [profile.release]\npanic = \"abort\"\nlto = true\n",
-        dependencies.concat()
+        "[package]\nname = \"{layer}-alone\"\nedition = \"2024\"\n\n[workspace]\n\n[dependencies]\n{layer} = {{ path = {path:?}, default-features = {std} }}\n\n\
+         [profile.release]\npanic = \"abort\"\nlto = true\n"
     )
 }
 
 #[test]
 fn raw_mem_serves_a_program_without_the_standard_library() {
     let source = include_str!("alone/raw_mem.rs");
-    runs(&Program { layer: "raw-mem", source, below: &[], std: false });
+    runs(&Program { layer: "raw-mem", source, std: false });
 }
 
 #[test]
 fn obmalloc_serves_a_program_without_the_standard_library() {
     let source = include_str!("alone/obmalloc.rs");
-    runs(&Program { layer: "obmalloc", source, below: &["raw-mem"], std: false });
+    runs(&Program { layer: "obmalloc", source, std: false });
 }
 
 #[test]
 fn object_cache_serves_a_program_without_the_standard_library() {
     let source = include_str!("alone/object_cache.rs");
-    runs(&Program { layer: "object-cache", source, below: &[], std: false });
+    runs(&Program { layer: "object-cache", source, std: false });
 }
 
 #[test]
 fn thread_heap_serves_a_program_without_domains_and_caches() {
     let source = include_str!("alone/thread_heap.rs");
-    runs(&Program { layer: "thread-heap", source, below: &["obmalloc", "raw-mem"], std: true });
+    runs(&Program { layer: "thread-heap", source, std: true });
 }
 
 #[test]
 fn allocator_api_serves_a_program_without_a_heap() {
     let source = include_str!("alone/allocator_api.rs");
-    runs(&Program { layer: "allocator-api", source, below: &["raw-mem"], std: true });
+    runs(&Program { layer: "allocator-api", source, std: true });
 }

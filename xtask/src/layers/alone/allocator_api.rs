@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use allocator_api::{Domain, Foreign, Registry, hooks::Counted};
-use raw_mem::{Malloc, MemAlloc};
+use allocator_api::raw_mem::{Malloc, MemAlloc};
 
 static REGISTRY: Registry = Registry::new([Foreign::of(&Malloc); 3]);
 static HOOK: OnceLock<Counted<Foreign>> = OnceLock::new();

@@ -3,8 +3,8 @@
 use core::mem::MaybeUninit;
 
 use obmalloc::{Heap, SizeClass, Tiny};
-use raw_mem::FixedRegion;
-pub(crate) use raw_mem::MemAlloc;
+use obmalloc::raw_mem::FixedRegion;
+pub(crate) use obmalloc::raw_mem::MemAlloc;
 
 use crate::bump::Bump;
 

@@ -2,8 +2,8 @@
 
 use std::{sync::mpsc, thread};
 
-use obmalloc::{Blocks, Pymalloc};
-use raw_mem::{Malloc, MemAlloc};
+use thread_heap::obmalloc::{Blocks, Pymalloc};
+use thread_heap::raw_mem::{Malloc, MemAlloc};
 use thread_heap::PerThread;
 
 static HEAPS: Pymalloc<PerThread, Malloc> = Pymalloc::new(PerThread, Malloc);
