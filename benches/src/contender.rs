@@ -67,6 +67,13 @@ impl Held {
         Self::begin(contender.alloc_zeroed(layout(size)), size)
     }
 
+    /// The block at `start`, which was allocated for `size` bytes.
+    #[inline(always)]
+    pub(crate) fn of(start: *mut u8, size: usize) -> Self {
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout(size)) };
+        Self { start, size }
+    }
+
     /// The first write to a block.
     #[inline(always)]
     fn begin(start: *mut u8, size: usize) -> Self {

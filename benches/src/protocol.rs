@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::workload::Group;
+use crate::workload::{Group, Weight};
 
 /// What a worker says of itself when it is asked to `list`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -20,6 +20,8 @@ pub struct Listed {
     pub name: String,
     /// Where it belongs.
     pub group: Group,
+    /// How long a chunk of it takes.
+    pub weight: Weight,
 }
 
 /// What a worker answers to `run NAME CHUNKS`.
@@ -31,4 +33,6 @@ pub struct Answer {
     pub peak: u64,
     /// Bytes that were resident before the first chunk.
     pub before: u64,
+    /// Bytes that each live block took beyond its size, where that was looked at.
+    pub overhead: Option<f64>,
 }

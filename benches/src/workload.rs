@@ -13,6 +13,14 @@ use std::{
 pub enum Group {
     /// A few instructions over and over, on one thread.
     Micro,
+    /// Patterns from the literature, on several threads.
+    Patterns,
+    /// Few to many blocks, few to many threads.
+    Scale,
+    /// Programs as people write them.
+    Programs,
+    /// Programs in Python.
+    Python,
 }
 
 impl Group {
@@ -20,8 +28,26 @@ impl Group {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Micro => "micro",
+            Self::Patterns => "patterns",
+            Self::Scale => "scale",
+            Self::Programs => "programs",
+            Self::Python => "python",
         }
     }
+}
+
+/// How long a chunk of a workload takes.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Weight {
+    /// Milliseconds: there is a chunk to warm up, and then several.
+    Light,
+    /// About a second: one chunk is enough.
+    Heavy,
+    /// Many seconds, and gigabytes.
+    Huge,
 }
 
 /// What a chunk of a workload took.
@@ -31,6 +57,8 @@ pub struct Taken {
     pub time: Duration,
     /// How many they were. What an operation is, the workload says.
     pub operations: u64,
+    /// Bytes that each live block took beyond its size, where that was looked at.
+    pub overhead: Option<f64>,
 }
 
 impl Taken {
@@ -40,7 +68,7 @@ impl Taken {
     pub fn by(operations: usize, work: impl FnOnce()) -> Self {
         let start = processor_time();
         work();
-        Self { time: processor_time() - start, operations: operations as u64 }
+        Self { time: processor_time() - start, operations: operations as u64, overhead: None }
     }
 
     /// The time that passes while `work` does `operations`, on any number of threads.
@@ -48,7 +76,12 @@ impl Taken {
     pub fn together(operations: usize, work: impl FnOnce()) -> Self {
         let start = Instant::now();
         work();
-        Self { time: start.elapsed(), operations: operations as u64 }
+        Self { time: start.elapsed(), operations: operations as u64, overhead: None }
+    }
+
+    /// The same, after the memory of the blocks was looked at.
+    pub fn with_overhead(self, overhead: f64) -> Self {
+        Self { overhead: Some(overhead), ..self }
     }
 
     /// Nanoseconds of an operation.
@@ -74,13 +107,21 @@ pub struct Workload<C> {
     pub name: &'static str,
     /// Where it belongs.
     pub group: Group,
-    /// Runs a chunk of it: some milliseconds.
+    /// Runs a chunk of it: some milliseconds, if it is not heavy.
     pub chunk: fn(&mut C) -> Taken,
+    /// How long that is.
+    pub weight: Weight,
 }
 
 impl<C> Workload<C> {
     /// The workload `name` of `group`.
     pub const fn new(group: Group, name: &'static str, chunk: fn(&mut C) -> Taken) -> Self {
-        Self { name, group, chunk }
+        Self { name, group, chunk, weight: Weight::Light }
+    }
+
+    /// The same, of another weight.
+    #[must_use]
+    pub const fn of_weight(self, weight: Weight) -> Self {
+        Self { weight, ..self }
     }
 }

@@ -16,17 +16,23 @@
 //! its own; a worker that cannot be built or does not answer is named and left out.
 
 mod build;
+mod chart;
 mod entrant;
 mod machine;
+mod page;
 mod results;
 mod schedule;
 mod table;
 mod verdict;
 mod worker;
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, ensure};
+use benches::workload::Weight;
 
 /// The arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -46,6 +52,9 @@ pub(crate) struct Args {
     /// Writes everything that was measured.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Writes a page with charts.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -53,14 +62,21 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let chunks = if args.quick { 5 } else { 9 };
     let chosen = entrant::chosen(&args.against)?;
     let workers = build::all(&chosen)?;
-    let tasks = schedule::tasks(&workers, args.only.as_deref());
+    let most = if args.quick { Weight::Light } else { Weight::Huge };
+    let tasks = schedule::tasks(&workers, args.only.as_deref(), most);
     ensure!(!tasks.is_empty(), "no workload has that in its name");
     let measured = schedule::run(&workers, &tasks, rounds, chunks)?;
     let results = results::Results::new(&workers, measured, rounds, chunks);
     println!("{}", table::Report(&results));
     if let Some(path) = args.json {
-        let text = serde_json::to_string_pretty(&results)?;
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        write(&path, serde_json::to_string_pretty(&results)?)?;
+    }
+    if let Some(path) = args.html {
+        write(&path, page::page(&results)?)?;
     }
     Ok(())
+}
+
+fn write(path: &Path, text: String) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

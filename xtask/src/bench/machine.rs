@@ -1,6 +1,6 @@
 //! What the figures were measured on, and of which versions.
 
-use std::fs;
+use std::{fmt, fs};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,7 @@ pub(crate) struct Machine {
     pub(crate) commit: String,
     /// When, in UTC.
     pub(crate) date: String,
-    /// Processes that wanted to run as it began, over a minute: 0 on a quiet machine.
+    /// Processes that wanted to run as the run ended, over a minute: 0 on a quiet machine.
     pub(crate) load: f64,
 }
 
@@ -43,6 +43,23 @@ impl Machine {
             date: said("date", &["-u", "+%Y-%m-%d %H:%M"]).unwrap_or_else(unknown),
             load: load().unwrap_or(0.0),
         }
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} ({} threads at once), {:.1} GiB, {}, {}; {} UTC, commit {}, load {} at the end",
+            self.processor,
+            self.cores,
+            self.memory as f64 / f64::from(1 << 30),
+            self.system,
+            self.compiler,
+            self.date,
+            self.commit,
+            self.load,
+        )
     }
 }
 

@@ -2,6 +2,7 @@
 
 use benches::{
     figures::{median, spread},
+    protocol::Answer,
     workload::Group,
 };
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,8 @@ pub(crate) struct Figure {
     pub(crate) spread: f64,
     /// Bytes that were resident when most were: the median of the rounds.
     pub(crate) peak: f64,
+    /// Bytes that each live block took beyond its size, where that was looked at.
+    pub(crate) overhead: Option<f64>,
     /// Nanoseconds of an operation, in each round.
     pub(crate) rounds: Vec<f64>,
 }
@@ -72,6 +75,29 @@ impl Results {
     /// The names of those with this role.
     pub(crate) fn with_role(&self, role: Role) -> impl Iterator<Item = &str> {
         self.entrants.iter().filter(move |one| one.role == role).map(|one| one.name.as_str())
+    }
+
+    /// How the figures came to be.
+    pub(crate) fn method(&self) -> String {
+        format!(
+            "medians of {} rounds, in each a process of its own with {} chunks; in brackets how \
+             far the middle half of the rounds reaches",
+            self.rounds, self.chunks
+        )
+    }
+
+    /// Those that have run anything of a group.
+    pub(crate) fn names_in(&self, group: Group) -> impl Iterator<Item = &str> {
+        let ran = move |name: &str| {
+            self.figures.iter().any(|figure| figure.group == group && figure.entrant == name)
+        };
+        self.entrants.iter().map(|one| one.name.as_str()).filter(move |name| ran(name))
+    }
+
+    /// Those of them that are not ours.
+    pub(crate) fn others_in(&self, group: Group) -> Vec<&str> {
+        let is_ours = |name: &&str| self.with_role(Role::Ours).any(|ours| ours == *name);
+        self.names_in(group).filter(|name| !is_ours(name)).collect()
     }
 
     /// The groups that were measured, in order.
@@ -107,7 +133,44 @@ impl Figure {
             nanoseconds: median(rounds.iter().copied()),
             spread: spread(&rounds),
             peak: median(answers.iter().map(|answer| answer.peak as f64)),
+            overhead: overhead(&answers),
             rounds,
+        }
+    }
+}
+
+/// The median, where every answer has one.
+fn overhead(answers: &[Answer]) -> Option<f64> {
+    let overheads: Option<Vec<_>> = answers.iter().map(|answer| answer.overhead).collect();
+    overheads.map(median)
+}
+
+#[cfg(test)]
+impl Results {
+    /// One workload's times; the first is ours.
+    pub(super) fn of_times(group: Group, workload: &str, times: &[(&str, f64)]) -> Self {
+        let figure = |(entrant, nanoseconds): &(&str, f64)| Figure {
+            group,
+            workload: workload.to_owned(),
+            entrant: (*entrant).to_owned(),
+            nanoseconds: *nanoseconds,
+            spread: 0.0,
+            peak: 1.0,
+            overhead: None,
+            rounds: vec![*nanoseconds],
+        };
+        let named = |(place, (name, _)): (usize, &(&str, f64))| Named {
+            name: (*name).to_owned(),
+            role: if place == 0 { Role::Ours } else { Role::Peer },
+            version: String::new(),
+        };
+        Self {
+            machine: Machine::new(),
+            command: Vec::new(),
+            rounds: 1,
+            chunks: 1,
+            entrants: times.iter().enumerate().map(named).collect(),
+            figures: times.iter().map(figure).collect(),
         }
     }
 }

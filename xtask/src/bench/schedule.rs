@@ -11,23 +11,39 @@
 use anyhow::Result;
 use benches::{
     protocol::{Answer, Listed},
-    workload::Group,
+    workload::{Group, Weight},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::worker::Worker;
+
+/// The most rounds of what takes a second.
+const MOST_HEAVY: u32 = 11;
+
+/// The most rounds of what takes many seconds.
+const MOST_HUGE: u32 = 3;
 
 /// A workload, and the workers that run it, by their places.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Task {
     pub(super) group: Group,
     pub(super) workload: String,
+    weight: Weight,
     workers: Vec<usize>,
 }
 
 impl Task {
     fn is_named(&self, only: Option<&str>) -> bool {
         only.is_none_or(|part| format!("{}: {}", self.group.name(), self.workload).contains(part))
+    }
+
+    /// How many of `rounds` it takes part in.
+    fn rounds(&self, rounds: u32) -> u32 {
+        match self.weight {
+            Weight::Light => rounds,
+            Weight::Heavy => rounds.min(MOST_HEAVY),
+            Weight::Huge => rounds.min(MOST_HUGE),
+        }
     }
 
     /// The workers in the order of a turn.
@@ -45,21 +61,21 @@ pub(super) struct Measured {
     pub(super) answers: Vec<Answer>,
 }
 
-/// Every workload that any worker has, those whose name holds `only`.
-pub(super) fn tasks(workers: &[Worker], only: Option<&str>) -> Vec<Task> {
+/// Every workload up to `most` that any worker has, those whose name holds `only`.
+pub(super) fn tasks(workers: &[Worker], only: Option<&str>, most: Weight) -> Vec<Task> {
     let mut tasks: Vec<Task> = Vec::new();
     for (place, worker) in workers.iter().enumerate() {
-        for Listed { name, group } in &worker.introduction.workloads {
+        for Listed { name, group, weight } in &worker.introduction.workloads {
             match tasks.iter_mut().find(|task| task.workload == *name && task.group == *group) {
                 Some(task) => task.workers.push(place),
                 None => {
-                    let (group, workload) = (*group, name.clone());
-                    tasks.push(Task { group, workload, workers: vec![place] });
+                    let (group, workload, weight) = (*group, name.clone(), *weight);
+                    tasks.push(Task { group, workload, weight, workers: vec![place] });
                 }
             }
         }
     }
-    tasks.retain(|task| task.is_named(only));
+    tasks.retain(|task| task.is_named(only) && task.weight <= most);
     tasks.sort_by_key(|task| task.group);
     tasks
 }
@@ -71,9 +87,9 @@ pub(super) fn run(
     rounds: u32,
     chunks: u32,
 ) -> Result<Vec<Measured>> {
-    let processes: usize = tasks.iter().map(|task| task.workers.len()).sum();
+    let processes = |task: &Task| task.workers.len() as u64 * u64::from(task.rounds(rounds));
     let style = "{bar:30} {pos}/{len} {msg} ({elapsed}, {eta} left)";
-    let bar = ProgressBar::new(processes as u64 * u64::from(rounds))
+    let bar = ProgressBar::new(tasks.iter().map(processes).sum())
         .with_style(ProgressStyle::with_template(style)?);
     let entry = |(task, worker): (&Task, usize)| Measured {
         task: task.clone(),
@@ -82,10 +98,13 @@ pub(super) fn run(
     };
     let pairs = tasks.iter().flat_map(|task| task.workers.iter().map(move |at| (task, *at)));
     let mut measured: Vec<_> = pairs.map(entry).collect();
-    for round in 0..rounds as usize {
+    for round in 0..rounds {
         for (number, task) in tasks.iter().enumerate() {
+            if round >= task.rounds(rounds) {
+                continue;
+            }
             bar.set_message(task.workload.clone());
-            for worker in task.rotated(round + number) {
+            for worker in task.rotated(round as usize + number) {
                 let answer = workers[worker].run(&task.workload, chunks)?;
                 let of_both = |one: &&mut Measured| one.task == *task && one.worker == worker;
                 if let Some(entry) = measured.iter_mut().find(of_both) {
@@ -104,7 +123,8 @@ mod tests {
     use super::*;
 
     fn task() -> Task {
-        Task { group: Group::Micro, workload: "pair 64".to_owned(), workers: vec![0, 2, 5] }
+        let workload = "pair 64".to_owned();
+        Task { group: Group::Micro, workload, weight: Weight::Light, workers: vec![0, 2, 5] }
     }
 
     #[test]
@@ -112,6 +132,12 @@ mod tests {
         let first: Vec<_> = (0..6).filter_map(|turn| task().rotated(turn).next()).collect();
         assert_eq!(first, [0, 2, 5, 0, 2, 5]);
         assert_eq!(task().rotated(1).collect::<Vec<_>>(), [2, 5, 0]);
+    }
+
+    #[test]
+    fn what_takes_long_takes_part_in_fewer_rounds() {
+        let rounds = |weight| Task { weight, ..task() }.rounds(21);
+        assert_eq!([Weight::Light, Weight::Heavy, Weight::Huge].map(rounds), [21, 11, 3]);
     }
 
     #[test]

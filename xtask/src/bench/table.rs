@@ -8,7 +8,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use super::{
     entrant::Role,
     results::Results,
-    verdict::{Measure, PEAK, TIME, losses},
+    verdict::{self, Measure, OVERHEAD, PEAK, TIME},
 };
 
 /// All tables of a run.
@@ -18,26 +18,21 @@ impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(results) = self;
         for group in results.groups() {
-            writeln!(
-                f,
-                "\n{}: {}, {}\n{}",
-                group.name(),
-                TIME.name,
-                TIME.unit,
-                times(results, group)
-            )?;
+            for measure in [TIME, OVERHEAD] {
+                if let Some(table) = values(results, group, measure) {
+                    write!(f, "\n{}: {}, {}\n{table}\n", group.name(), measure.name, measure.unit)?;
+                }
+            }
             for ours in results.with_role(Role::Ours) {
                 for measure in [TIME, PEAK] {
                     if let Some(table) = ratios(results, group, ours, measure) {
                         let (group, name) = (group.name(), measure.name);
-                        writeln!(f, "\n{group}: {ours}: {name}, ours / theirs\n{table}")?;
+                        write!(f, "\n{group}: {ours}: {name}, ours / theirs\n{table}\n")?;
                     }
                 }
-            }
-            writeln!(f, "\n{}: where a peer is faster", group.name())?;
-            for loss in losses(results, group) {
-                let (ours, peer) = (&loss.ours, &loss.peer);
-                writeln!(f, "  {}: {ours} takes {:.2} of {peer}", loss.workload, loss.ratio)?;
+                for line in verdict::losses(results, group, ours) {
+                    writeln!(f, "  a peer wins: {line}")?;
+                }
             }
         }
         about(results, f)
@@ -46,47 +41,41 @@ impl fmt::Display for Report<'_> {
 
 /// What the figures were measured on.
 fn about(results: &Results, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let machine = &results.machine;
-    writeln!(
-        f,
-        "\n{} ({} at once), {:.1} GiB, {}, {}\n{} UTC, commit {}, load {} at the end",
-        machine.processor,
-        machine.cores,
-        machine.memory as f64 / f64::from(1 << 30),
-        machine.system,
-        machine.compiler,
-        machine.date,
-        machine.commit,
-        machine.load,
-    )?;
+    writeln!(f, "\n{}", results.machine)?;
     for one in results.entrants.iter().filter(|one| !one.version.is_empty()) {
         writeln!(f, "  {}: {}", one.name, one.version)?;
     }
-    write!(
-        f,
-        "medians of {} rounds, in each a process of its own with {} chunks; in brackets how far \
-         the middle half of the rounds reaches",
-        results.rounds, results.chunks
-    )
+    write!(f, "{}", results.method())
 }
 
-fn times(results: &Results, group: Group) -> Table {
-    let names: Vec<_> = results.entrants.iter().map(|one| one.name.as_str()).collect();
+/// The figures themselves; `None` where there are none.
+fn values(results: &Results, group: Group, measure: Measure) -> Option<Table> {
+    let names: Vec<_> = results.names_in(group).collect();
     let mut table = empty("workload", names.iter().copied());
+    let mut any = false;
     for workload in results.workloads(group) {
-        let cell = |name: &&str| match results.figure(group, workload, name) {
-            Some(one) => format!("{:.2} ({:.0} %)", one.nanoseconds, one.spread * 100.0),
-            None => "–".to_owned(),
+        let value = |name: &&str| measure.value(results, group, workload, name);
+        if !names.iter().any(|name| value(name).is_some()) {
+            continue;
+        }
+        any = true;
+        let spread = |name: &str| match measure.unit == TIME.unit {
+            true => results.figure(group, workload, name).map(|one| one.spread * 100.0),
+            false => None,
+        };
+        let cell = |name: &&str| match (value(name), spread(name)) {
+            (Some(value), Some(spread)) => format!("{value:.2} ({spread:.0} %)"),
+            (Some(value), None) => format!("{value:.2}"),
+            (None, _) => "–".to_owned(),
         };
         table.add_row([workload.to_owned()].into_iter().chain(names.iter().map(cell)));
     }
-    right(table)
+    any.then(|| right(table))
 }
 
 /// `None` when ours has run nothing of the group.
 fn ratios(results: &Results, group: Group, ours: &str, measure: Measure) -> Option<Table> {
-    let theirs = |role| results.with_role(role);
-    let others: Vec<_> = theirs(Role::Least).chain(theirs(Role::Peer)).collect();
+    let others = results.others_in(group);
     let mut table = empty("workload", [measure.unit].into_iter().chain(others.iter().copied()));
     let mut any = false;
     for workload in results.workloads(group) {

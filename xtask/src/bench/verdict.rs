@@ -1,5 +1,7 @@
 //! Who won: ratios of medians, their means, and where a peer was faster.
 
+use std::fmt;
+
 use benches::{figures::geometric_mean, workload::Group};
 
 use super::{
@@ -14,18 +16,25 @@ pub(super) struct Measure {
     pub(super) name: &'static str,
     /// Its unit.
     pub(super) unit: &'static str,
-    of: fn(&Figure) -> f64,
+    of: fn(&Figure) -> Option<f64>,
 }
 
 /// Time.
 pub(super) const TIME: Measure =
-    Measure { name: "time of an operation", unit: "ns", of: |figure| figure.nanoseconds };
+    Measure { name: "time of an operation", unit: "ns", of: |figure| Some(figure.nanoseconds) };
 
 /// Memory.
 pub(super) const PEAK: Measure = Measure {
     name: "most resident memory",
     unit: "MiB",
-    of: |figure| figure.peak / f64::from(1 << 20),
+    of: |figure| Some(figure.peak / f64::from(1 << 20)),
+};
+
+/// Memory that is no block's.
+pub(super) const OVERHEAD: Measure = Measure {
+    name: "memory of a live block beyond its size",
+    unit: "bytes",
+    of: |figure| figure.overhead,
 };
 
 impl Measure {
@@ -37,7 +46,7 @@ impl Measure {
         workload: &str,
         who: &str,
     ) -> Option<f64> {
-        results.figure(group, workload, who).map(self.of)
+        results.figure(group, workload, who).and_then(self.of)
     }
 
     /// Ours to theirs.
@@ -67,29 +76,57 @@ impl Measure {
     }
 }
 
-/// A workload that a peer does in less time than ours.
+/// A workload that peers do in less time than ours.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Loss {
-    pub(super) ours: String,
-    pub(super) peer: String,
-    pub(super) workload: String,
-    pub(super) ratio: f64,
+    workload: String,
+    /// The peers, and what ours takes of each one's time; the worst first.
+    peers: Vec<(String, f64)>,
 }
 
 /// All of a group, the worst first.
-pub(super) fn losses(results: &Results, group: Group) -> Vec<Loss> {
-    let mut losses = Vec::new();
-    for ours in results.with_role(Role::Ours) {
-        for peer in results.with_role(Role::Peer) {
-            for workload in results.workloads(group) {
-                let ratio = TIME.ratio(results, group, workload, ours, peer);
-                if let Some(ratio) = ratio.filter(|ratio| *ratio > 1.0) {
-                    let [ours, peer, workload] = [ours, peer, workload].map(str::to_owned);
-                    losses.push(Loss { ours, peer, workload, ratio });
-                }
-            }
-        }
-    }
-    losses.sort_by(|one, other| other.ratio.total_cmp(&one.ratio));
+pub(super) fn losses(results: &Results, group: Group, ours: &str) -> Vec<Loss> {
+    let mut losses: Vec<_> = results
+        .workloads(group)
+        .into_iter()
+        .map(|workload| Loss::of(results, group, workload, ours))
+        .filter(|loss| !loss.peers.is_empty())
+        .collect();
+    losses.sort_by(|one, other| other.peers[0].1.total_cmp(&one.peers[0].1));
     losses
+}
+
+impl Loss {
+    fn of(results: &Results, group: Group, workload: &str, ours: &str) -> Self {
+        let ratio = |peer: &str| TIME.ratio(results, group, workload, ours, peer);
+        let peers = results.with_role(Role::Peer);
+        let mut peers: Vec<_> = peers
+            .filter_map(|peer| Some((peer.to_owned(), ratio(peer)?)))
+            .filter(|(_, ratio)| *ratio > 1.0)
+            .collect();
+        peers.sort_by(|one, other| other.1.total_cmp(&one.1));
+        Self { workload: workload.to_owned(), peers }
+    }
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let peers: Vec<_> =
+            self.peers.iter().map(|(peer, ratio)| format!("{ratio:.2} of {peer}")).collect();
+        write!(f, "{}: ours takes {}", self.workload, peers.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_names_the_peers_that_win_the_worst_first() {
+        let times = [("ours", 6.0), ("fast", 2.0), ("faster", 1.0), ("slow", 7.0)];
+        let results = Results::of_times(Group::Micro, "pair 64", &times);
+        let losses = losses(&results, Group::Micro, "ours");
+        let lines: Vec<_> = losses.iter().map(Loss::to_string).collect();
+        assert_eq!(lines, ["pair 64: ours takes 6.00 of faster, 3.00 of fast"]);
+    }
 }

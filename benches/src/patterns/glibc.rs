@@ -1,0 +1,49 @@
+//! glibc's two: runs of one size, and a working set.
+
+use super::{lifetimes::mostly_small, on_threads};
+use crate::{contender::Held, contenders::Global, random::Random, workload::Taken};
+
+/// Blocks of a run.
+const RUNS: [usize; 4] = [25, 100, 400, 1_600];
+
+/// Blocks that each length of a run comes to.
+const EACH: usize = 80_000;
+
+/// Sizes that a thread uses in turn.
+const SIZES: [usize; 4] = [8, 64, 128, 512];
+
+/// Blocks of a thread that are live at once.
+const WORKING_SET: usize = 1_024;
+
+/// Replacements of a thread.
+const REPLACED: usize = 500_000;
+
+/// Runs of blocks of one size, freed in the same order.
+pub(super) fn simple<const THREADS: usize>(_: &mut Global) -> Taken {
+    on_threads(THREADS, SIZES.len() * RUNS.len() * EACH, |_| {
+        let mut blocks = Vec::with_capacity(RUNS[RUNS.len() - 1]);
+        for size in SIZES {
+            for run in RUNS {
+                for _ in 0..EACH / run {
+                    blocks.extend((0..run).map(|_| Held::new(&mut Global, size)));
+                    blocks.drain(..).for_each(|held| held.free(&mut Global));
+                }
+            }
+        }
+    })
+}
+
+/// Blocks of mixed sizes, of which one at random is replaced.
+pub(super) fn thread<const THREADS: usize>(_: &mut Global) -> Taken {
+    on_threads(THREADS, REPLACED, |number| {
+        let mut random = Random::new(number as u64);
+        let new = |random: &mut Random| Held::new(&mut Global, mostly_small(random));
+        let mut live: Vec<_> = (0..WORKING_SET).map(|_| new(&mut random)).collect();
+        for _ in 0..REPLACED {
+            let place = random.below(WORKING_SET);
+            live[place].free(&mut Global);
+            live[place] = new(&mut random);
+        }
+        live.into_iter().for_each(|held| held.free(&mut Global));
+    })
+}

@@ -1,0 +1,70 @@
+//! sh6 and sh8: some blocks live for a moment, some for long.
+
+use super::{
+    exchange::{Exchange, Structure},
+    on_threads,
+};
+use crate::{contender::Held, contenders::Global, random::Random, workload::Taken};
+
+/// Blocks that are allocated in a round.
+const ROUND: usize = 1_000;
+
+/// Rounds of a thread.
+const ROUNDS: usize = 500;
+
+/// How many rounds what lives long stays.
+const AGES: usize = 8;
+
+/// What lives long is freed by its own thread.
+pub(super) fn sh6<const THREADS: usize>(_: &mut Global) -> Taken {
+    on_threads(THREADS, ROUNDS * ROUND, |number| live(number, |_, _| ()))
+}
+
+/// What lives long is freed by the thread that finds it.
+pub(super) fn sh8<const THREADS: usize>(_: &mut Global) -> Taken {
+    let exchange = Exchange::new(AGES);
+    on_threads(THREADS, ROUNDS * ROUND, |number| {
+        live(number, |round, old| exchange.swap(round + number, old));
+    })
+}
+
+/// Three of four blocks are freed in their round, half of them in the order of their allocation
+/// and half in the opposite one; the fourth stays until its place is needed again.
+fn live(number: usize, hand_over: impl Fn(usize, &mut Structure)) {
+    let mut random = Random::new(number as u64);
+    let mut long = [(); AGES].map(|()| Structure::with_capacity(ROUND));
+    let mut short: Vec<Held> = Vec::with_capacity(ROUND);
+    for round in 0..ROUNDS {
+        let old = &mut long[round % AGES];
+        hand_over(round, old);
+        old.drain(..).for_each(|held| held.free(&mut Global));
+        for count in 0..ROUND {
+            let held = Held::new(&mut Global, mostly_small(&mut random));
+            if count % 4 == 0 { old.push(held) } else { short.push(held) }
+        }
+        let middle = short.len() / 2;
+        short.drain(middle..).rev().for_each(|held| held.free(&mut Global));
+        short.drain(..).for_each(|held| held.free(&mut Global));
+    }
+    long.into_iter().flatten().for_each(|held| held.free(&mut Global));
+}
+
+/// 1 to 512 bytes, half of them up to 128.
+pub(super) fn mostly_small(random: &mut Random) -> usize {
+    let part = random.below(1 << 16);
+    1 + ((part * part) >> 23)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_sizes_lie_in_the_first_quarter() {
+        let mut random = Random::new(1);
+        let sizes: Vec<_> = (0..100_000).map(|_| mostly_small(&mut random)).collect();
+        assert!(sizes.iter().all(|size| (1..=512).contains(size)));
+        let small = sizes.iter().filter(|size| **size <= 128).count();
+        assert!((49_000..51_000).contains(&small), "{small}");
+    }
+}

@@ -1,0 +1,50 @@
+//! xmalloc: a ring of threads, each of which frees what the one before it allocated.
+
+use std::sync::{
+    Mutex,
+    mpsc::{Receiver, SyncSender, sync_channel},
+};
+
+use super::on_threads;
+use crate::{contender::Held, contenders::Global, random::Random, workload::Taken};
+
+/// Blocks that are sent at once.
+const BATCH: usize = 64;
+
+/// Batches of a thread.
+const BATCHES: usize = 5_000;
+
+/// Batches that may wait: more than there are threads, so that the ring never stands still.
+const WAITING: usize = 16;
+
+type Batch = [Held; BATCH];
+
+/// A thread's two neighbours.
+type Ends = (SyncSender<Batch>, Receiver<Batch>);
+
+/// Blocks of 8 to 512 bytes are allocated on a thread and freed on the next.
+pub(super) fn all_remote<const THREADS: usize>(_: &mut Global) -> Taken {
+    let (mut senders, receivers): (Vec<_>, Vec<_>) =
+        (0..THREADS).map(|_| sync_channel(WAITING)).unzip();
+    senders.rotate_left(1);
+    let ends: Vec<Mutex<Option<Ends>>> =
+        senders.into_iter().zip(receivers).map(|ends| Mutex::new(Some(ends))).collect();
+    on_threads(THREADS, BATCHES * BATCH, |number| {
+        let ends = ends[number].lock().ok().and_then(|mut ends| ends.take());
+        if let Some(ends) = ends {
+            pass_on(&ends, number);
+        }
+    })
+}
+
+fn pass_on((next, previous): &Ends, number: usize) {
+    let mut random = Random::new(number as u64);
+    for _ in 0..BATCHES {
+        let batch = [(); BATCH].map(|()| Held::new(&mut Global, random.size(8, 512)));
+        // Neither neighbour ends before it has passed on as many.
+        let _ = next.send(batch);
+        if let Ok(batch) = previous.recv() {
+            batch.iter().for_each(|held| held.free(&mut Global));
+        }
+    }
+}

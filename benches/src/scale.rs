@@ -1,0 +1,75 @@
+//! What becomes of the figures as blocks and threads grow many.
+//!
+//! ```text
+//!   live blocks   ├──────┤▓▓▓▓▓▓├──────────────────────────────────┤
+//!                        free a run, allocate it again, go on to the next
+//! ```
+//!
+//! An operation is a block's life. Blocks are taken in the order of their allocation, so that the
+//! memory behind them comes as fast as it can; what an allocator adds is its own.
+
+use crate::{
+    contender::{Contender, Held},
+    contenders::Global,
+    patterns::blocks_of_its_own,
+    worker::resident,
+    workload::{Group, Taken, Weight, Workload},
+};
+
+/// Bytes of every block.
+const SIZE: usize = 32;
+
+/// Blocks that are freed before they are allocated again.
+const RUN: usize = 100;
+
+/// Fewer than so many blocks are walked over several times.
+const OPERATIONS: usize = 1_000_000;
+
+/// With 10^3 to 10^8 live blocks.
+pub fn of_blocks<C: Contender>() -> Vec<Workload<C>> {
+    let workload = |name, chunk| Workload::new(Group::Scale, name, chunk);
+    vec![
+        workload("10^3 live blocks", walk::<C, 1_000>),
+        workload("10^4 live blocks", walk::<C, 10_000>),
+        workload("10^5 live blocks", walk::<C, 100_000>),
+        workload("10^6 live blocks", walk::<C, 1_000_000>),
+        workload("10^7 live blocks", walk::<C, 10_000_000>).of_weight(Weight::Heavy),
+        workload("10^8 live blocks", walk::<C, 100_000_000>).of_weight(Weight::Huge),
+    ]
+}
+
+/// With 1 to 64 threads that share nothing.
+pub fn of_threads() -> Vec<Workload<Global>> {
+    let workload = |name, chunk| Workload::new(Group::Scale, name, chunk);
+    vec![
+        workload("1 thread", blocks_of_its_own::<1>),
+        workload("2 threads", blocks_of_its_own::<2>),
+        workload("4 threads", blocks_of_its_own::<4>),
+        workload("8 threads", blocks_of_its_own::<8>),
+        workload("16 threads", blocks_of_its_own::<16>),
+        workload("32 threads", blocks_of_its_own::<32>),
+        workload("64 threads", blocks_of_its_own::<64>),
+    ]
+}
+
+/// Allocates all, walks over them as often as it takes, and frees them.
+fn walk<C: Contender, const LIVE: usize>(contender: &mut C) -> Taken {
+    let new = |contender: &mut C| Held::new(contender, SIZE).start();
+    let mut blocks = vec![std::ptr::null_mut(); LIVE];
+    // Its pages are resident before the blocks' are counted.
+    blocks.fill(std::ptr::dangling_mut());
+    let before = resident("VmRSS:");
+    blocks.fill_with(|| new(contender));
+    let bytes = resident("VmRSS:").saturating_sub(before) as f64;
+    let walks = OPERATIONS.div_ceil(LIVE);
+    let taken = Taken::by(walks * LIVE, || {
+        for _ in 0..walks {
+            for run in blocks.chunks_mut(RUN) {
+                run.iter().for_each(|start| Held::of(*start, SIZE).free(contender));
+                run.fill_with(|| new(contender));
+            }
+        }
+    });
+    blocks.into_iter().for_each(|start| Held::of(start, SIZE).free(contender));
+    taken.with_overhead(bytes / LIVE as f64 - SIZE as f64)
+}
