@@ -40,6 +40,11 @@ const STEPS: &[Step] = &[
     Step { name: "CPython's own tests, the part that is quick", run: suite::run_part },
 ];
 
+/// What is tested beyond the default features. The features of `benches` each are an allocator of
+/// their own, of which a program has one.
+const FEATURES: &[&str] =
+    &["--features", "global-alloc/allocator-api2-02,global-alloc/allocator-api2-04"];
+
 pub(crate) fn run(args: Args) -> Result<()> {
     let chosen = |step: &&Step| args.only.as_ref().is_none_or(|part| step.name.contains(part));
     let steps: Vec<_> = STEPS.iter().filter(chosen).collect();
@@ -124,12 +129,14 @@ fn found_pythons() -> Result<Tally> {
 }
 
 fn clippy() -> Result<Tally> {
-    cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])
+    let all = ["clippy", "--quiet", "--workspace", "--all-targets"];
+    cargo(&[&all[..], FEATURES, &["--", "-D", "warnings"]].concat(), &[])
 }
 
 fn documentation() -> Result<Tally> {
     let variables = [("RUSTDOCFLAGS", "-D warnings")];
-    cargo(&["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"], &variables)
+    let all = ["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"];
+    cargo(&[&all[..], FEATURES].concat(), &variables)
 }
 
 fn without_std() -> Result<Tally> {
@@ -149,11 +156,12 @@ fn tests() -> Result<Tally> {
     let library = library.to_string_lossy();
     let variables = [("OBMALLOC_LIB", &*library)];
     let targets = ["--lib", "--bins", "--tests", "--examples"];
-    cargo(&[&["test", "--workspace", "--no-fail-fast"], &targets[..]].concat(), &variables)
+    let all = ["test", "--workspace", "--no-fail-fast"];
+    cargo(&[&all[..], FEATURES, &targets].concat(), &variables)
 }
 
 fn documentation_tests() -> Result<Tally> {
-    cargo(&["test", "--workspace", "--no-fail-fast", "--doc"], &[])
+    cargo(&[&["test", "--workspace", "--no-fail-fast", "--doc"], FEATURES].concat(), &[])
 }
 
 /// The unit tests of what is made of raw memory, and those that play at random against a model,

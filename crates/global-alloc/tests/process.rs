@@ -5,8 +5,9 @@
 use std::{
     cell::RefCell,
     ffi::c_void,
+    mem::MaybeUninit,
     ptr,
-    sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::Relaxed},
     thread,
 };
 
@@ -103,6 +104,61 @@ fn a_signal_handler_that_interrupts_nothing_of_ours_allocates() {
     // SAFETY: the signal is handled, in this thread, which is not allocating.
     assert_eq!(unsafe { libc::raise(libc::SIGUSR1) }, 0);
     assert_eq!(IN_HANDLER.load(Relaxed), WORKED);
+}
+
+extern "C" fn work_in_a_thread(_: *mut c_void) -> *mut c_void {
+    work();
+    ptr::null_mut()
+}
+
+/// What a forked child does; 0 if it could. Its thread is the C library's: a lock of the standard
+/// library may have been another thread's when the process forked.
+fn live_as_a_child(inherited: Vec<String>) -> i32 {
+    let words = inherited.concat().len();
+    drop(inherited);
+    let mut thread = MaybeUninit::uninit();
+    // SAFETY: the place for the thread's name is ours; if it is started it is joined, once.
+    let joined = unsafe {
+        let main = work_in_a_thread;
+        libc::pthread_create(thread.as_mut_ptr(), ptr::null(), main, ptr::null_mut()) == 0
+            && libc::pthread_join(thread.assume_init(), ptr::null_mut()) == 0
+    };
+    i32::from(!(joined && words == 1000 && work() == WORKED))
+}
+
+#[test]
+fn a_forked_child_of_busy_threads_allocates_frees_and_starts_a_thread() {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let busy = || {
+            while !done.load(Relaxed) {
+                work();
+            }
+        };
+        scope.spawn(busy);
+        scope.spawn(busy);
+        let statuses: Vec<_> = (0..50)
+            .map(|_| {
+                let inherited = vec!["x".to_owned(); 1000];
+                // SAFETY: the child calls nothing but the allocator and the C library, and
+                // leaves without running what is registered for an exit.
+                let pid = unsafe { libc::fork() };
+                if pid == 0 {
+                    // SAFETY: the alarm ends a child that hangs.
+                    unsafe {
+                        libc::alarm(60);
+                        libc::_exit(live_as_a_child(inherited))
+                    }
+                }
+                let mut status = -1;
+                // SAFETY: it waits for the child of this thread.
+                unsafe { libc::waitpid(pid, &mut status, 0) };
+                status
+            })
+            .collect();
+        done.store(true, Relaxed);
+        assert_eq!(statuses, [0; 50]);
+    });
 }
 
 /// Set in the child process that the test below starts.

@@ -2,12 +2,21 @@
 
 #![cfg(not(miri))]
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ptr::NonNull, sync::Arc, time::Duration};
 
+use obmalloc::Blocks;
 use rayon::prelude::*;
+use thread_heap::PerThread;
 
 #[global_allocator]
 static GLOBAL: global_alloc::ObMalloc = global_alloc::ObMalloc::new();
+
+/// The small block in use at `start` is of the threads' pools, not of another allocator.
+fn is_of_the_pools<T>(start: *const T) -> bool {
+    let start = NonNull::new(start.cast_mut().cast()).expect("a block");
+    // SAFETY: the callers hold what is there, in memory of the global allocator.
+    unsafe { PerThread.size_if_ours(start) }.is_some()
+}
 
 /// An object of `serde_json` with numbers, strings, lists and objects in it.
 fn record(number: u64) -> serde_json::Value {
@@ -26,6 +35,10 @@ fn a_parser_reads_megabytes_that_it_wrote_itself() {
     assert!(text.len() > 3 << 20, "{} bytes", text.len());
     let parsed: Vec<serde_json::Value> = serde_json::from_str(&text).expect("it can be read");
     assert_eq!(parsed, records);
+    let name = |record: &serde_json::Value| {
+        record["name"].as_str().is_some_and(|name| is_of_the_pools(name.as_ptr()))
+    };
+    assert!(parsed.iter().all(name));
     drop(records);
     let ids: u64 = parsed.iter().filter_map(|record| record["id"].as_u64()).sum();
     assert_eq!(ids, 30_000 * 29_999 / 2);
@@ -39,6 +52,7 @@ fn a_data_parallel_program_sorts_and_counts() {
         .collect();
     words.par_sort();
     assert!(words.windows(2).all(|pair| pair[0] <= pair[1]));
+    assert!(words.iter().all(|word| is_of_the_pools(word.as_ptr())));
     let counts = words
         .par_iter()
         .fold(BTreeMap::new, |mut counts: BTreeMap<String, usize>, word| {
@@ -76,6 +90,7 @@ fn an_asynchronous_program_passes_messages_between_its_threads() {
         drop(sender);
         let mut sum = 0;
         while let Some(numbers) = receiver.recv().await {
+            assert!(is_of_the_pools(numbers.as_ptr()));
             sum += numbers.iter().sum::<u64>();
         }
         sum
@@ -98,7 +113,10 @@ fn an_interpreter_runs_a_script_of_many_small_objects() {
         [fibonacci(17), lengths["of 6"], lengths["of 7"], lengths["of 8"], lengths["of 9"]]
     "#;
     let run = || {
-        let result: rhai::Array = rhai::Engine::new().eval(script).expect("it runs");
+        let mut engine = rhai::Engine::new();
+        engine.set_max_call_levels(64);
+        let result: rhai::Array = engine.eval(script).expect("it runs");
+        assert!(is_of_the_pools(result.as_ptr()));
         result.into_iter().map(|number| number.as_int().expect("a number")).collect::<Vec<_>>()
     };
     let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(run)).collect();
