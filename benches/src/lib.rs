@@ -21,9 +21,12 @@
 
 pub mod contender;
 pub mod contenders;
+pub mod counted;
 pub mod figures;
 pub mod micro;
 pub mod patterns;
+#[cfg(feature = "programs")]
+pub mod programs;
 pub mod protocol;
 mod random;
 pub mod scale;

@@ -3,6 +3,7 @@
 //! ```text
 //!   worker-NAME list                 what it is and can run
 //!   worker-NAME run WORKLOAD CHUNKS  a chunk to warm up, then so many that are measured
+//!   worker-NAME count LOOP           a loop, for counting its instructions
 //! ```
 
 use std::{fs, process::ExitCode};
@@ -12,6 +13,7 @@ use serde::Serialize;
 use crate::{
     contender::Contender,
     contenders::Global,
+    counted::{self, Counted},
     figures::median,
     micro, patterns,
     protocol::{Answer, Introduction, Listed},
@@ -25,17 +27,26 @@ pub fn serve_global(library: Option<String>) -> ExitCode {
     workloads.extend(patterns::workloads());
     workloads.extend(scale::of_blocks());
     workloads.extend(scale::of_threads());
-    answer(Global, library, &workloads)
+    #[cfg(feature = "programs")]
+    workloads.extend(crate::programs::workloads());
+    let mut loops = counted::loops();
+    loops.extend(counted::loops_of_threads());
+    answer(Global, library, &workloads, &loops)
 }
 
 /// Does what the command line says, on a contender that serves one thread.
 pub fn serve_single<C: Contender>(contender: C, library: Option<String>) -> ExitCode {
     let mut workloads = micro::workloads();
     workloads.extend(scale::of_blocks());
-    answer(contender, library, &workloads)
+    answer(contender, library, &workloads, &counted::loops())
 }
 
-fn answer<C>(mut contender: C, library: Option<String>, workloads: &[Workload<C>]) -> ExitCode {
+fn answer<C>(
+    mut contender: C,
+    library: Option<String>,
+    workloads: &[Workload<C>],
+    loops: &[Counted<C>],
+) -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
@@ -50,8 +61,15 @@ fn answer<C>(mut contender: C, library: Option<String>, workloads: &[Workload<C>
             };
             print(&run(&mut contender, workload, chunks));
         }
+        ["count", name] => {
+            let Some(counted) = loops.iter().find(|counted| counted.name == name) else {
+                eprintln!("no loop {name}");
+                return ExitCode::FAILURE;
+            };
+            counted.run(&mut contender);
+        }
         _ => {
-            eprintln!("usage: list | run WORKLOAD CHUNKS");
+            eprintln!("usage: list | run WORKLOAD CHUNKS | count LOOP");
             return ExitCode::FAILURE;
         }
     }

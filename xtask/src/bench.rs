@@ -18,6 +18,7 @@
 mod build;
 mod chart;
 mod entrant;
+pub(crate) mod instructions;
 mod machine;
 mod page;
 mod results;
@@ -34,6 +35,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use benches::workload::Weight;
 
+use build::Programs;
+
 /// The arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -43,7 +46,8 @@ pub(crate) struct Args {
     /// Measures only these, by the names of the table, and what is ours; may be given several times.
     #[arg(long, value_name = "NAME")]
     against: Vec<String>,
-    /// Takes as few rounds as a median needs: under three minutes, once all is built.
+    /// Takes as few rounds as a median needs, and leaves out what takes long to run or to build:
+    /// under three minutes, once all is built.
     #[arg(long)]
     quick: bool,
     /// How many rounds there are [default: 21, or 11 with --quick]
@@ -55,13 +59,32 @@ pub(crate) struct Args {
     /// Writes a page with charts.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Counts instructions instead of time, and writes docs/instructions.md.
+    #[arg(long, conflicts_with_all = ["only", "against", "quick", "rounds", "json", "html"])]
+    instructions: bool,
+    /// Counts the instructions of ours, and fails where they are more than in that file.
+    #[arg(long, conflicts_with = "instructions")]
+    check_instructions: bool,
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
     let rounds = args.rounds.unwrap_or(if args.quick { 11 } else { 21 });
-    let chunks = if args.quick { 5 } else { 9 };
+    let chunks = if args.quick { 3 } else { 7 };
     let chosen = entrant::chosen(&args.against)?;
-    let workers = build::all(&chosen)?;
+    if args.check_instructions {
+        let tally = instructions::check()?;
+        ensure!(tally.failed == 0, "{tally}");
+        return Ok(());
+    }
+    if args.instructions {
+        return instructions::write(&chosen);
+    }
+    let programs = match &args.only {
+        Some(part) if part.contains("program") => Programs::Included,
+        None if !args.quick => Programs::Included,
+        _ => Programs::Left,
+    };
+    let workers = build::all(&chosen, programs)?;
     let most = if args.quick { Weight::Light } else { Weight::Huge };
     let tasks = schedule::tasks(&workers, args.only.as_deref(), most);
     ensure!(!tasks.is_empty(), "no workload has that in its name");

@@ -14,8 +14,12 @@ const BATCH: usize = 64;
 /// Batches of a thread.
 const BATCHES: usize = 5_000;
 
-/// Batches that may wait: more than there are threads, so that the ring never stands still.
-const WAITING: usize = 16;
+/// Batches that a thread is ahead of what it frees, so that it seldom waits for the one before.
+const AHEAD: usize = 8;
+
+/// Batches that may wait between two threads. Never are all of them full, as more than a thread is
+/// ahead has room in them; so somebody can go on.
+const WAITING: usize = 2 * AHEAD;
 
 type Batch = [Held; BATCH];
 
@@ -39,12 +43,20 @@ pub(super) fn all_remote<const THREADS: usize>(_: &mut Global) -> Taken {
 
 fn pass_on((next, previous): &Ends, number: usize) {
     let mut random = Random::new(number as u64);
-    for _ in 0..BATCHES {
-        let batch = [(); BATCH].map(|()| Held::new(&mut Global, random.size(8, 512)));
-        // Neither neighbour ends before it has passed on as many.
-        let _ = next.send(batch);
-        if let Ok(batch) = previous.recv() {
+    for number in 0..BATCHES + AHEAD {
+        if number < BATCHES {
+            send(next, &mut random);
+        }
+        if number >= AHEAD
+            && let Ok(batch) = previous.recv()
+        {
             batch.iter().for_each(|held| held.free(&mut Global));
         }
     }
+}
+
+fn send(next: &SyncSender<Batch>, random: &mut Random) {
+    let batch = [(); BATCH].map(|()| Held::new(&mut Global, random.size(8, 512)));
+    // The next thread ends after it has freed as many.
+    let _ = next.send(batch);
 }

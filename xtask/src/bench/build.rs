@@ -13,14 +13,21 @@ use super::{
 };
 use crate::{process, workspace};
 
+/// Whether the workers have the programs in them, which take a minute each to build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Programs {
+    Included,
+    Left,
+}
+
 /// The workers of all that can be built here.
-pub(super) fn all(entrants: &[Entrant]) -> Result<Vec<Worker>> {
+pub(super) fn all(entrants: &[Entrant], programs: Programs) -> Result<Vec<Worker>> {
     let style = ProgressStyle::with_template("building {pos}/{len} {msg} ({elapsed})")?;
     let bar = ProgressBar::new(entrants.len() as u64).with_style(style);
     let mut workers = Vec::new();
     for entrant in entrants {
         bar.set_message(entrant.name);
-        match ready(entrant) {
+        match ready(entrant, programs) {
             Ok(worker) => workers.push(worker),
             Err(error) => bar.suspend(|| eprintln!("LEFT OUT: {}: {error:#}", entrant.name)),
         }
@@ -32,12 +39,13 @@ pub(super) fn all(entrants: &[Entrant]) -> Result<Vec<Worker>> {
 }
 
 /// Builds a worker and asks it what it is.
-fn ready(entrant: &Entrant) -> Result<Worker> {
+fn ready(entrant: &Entrant, programs: Programs) -> Result<Worker> {
     let program = format!("worker-{}", entrant.worker);
     let mut command = Command::new(env!("CARGO"));
     command.current_dir(workspace::root());
     command.args(["build", "--quiet", "--release", "--package", "benches", "--bin", &program]);
-    if let Some(feature) = entrant.feature {
+    let programs = (programs == Programs::Included).then_some("programs");
+    for feature in entrant.feature.into_iter().chain(programs) {
         command.args(["--features", feature]);
     }
     let finished = process::run(command, |_| ())?;

@@ -1,6 +1,6 @@
 //! A worker as the bench sees it: a program, what it says of itself, and how it is asked.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, bail};
 use benches::protocol::{Answer, Introduction};
@@ -46,6 +46,20 @@ impl Worker {
     pub(super) fn run(&self, workload: &str, chunks: u32) -> Result<Answer> {
         ask(&self.path, &self.environment, &["run", workload, &chunks.to_string()])
             .with_context(|| format!("{}: {workload}", self.entrant.name))
+    }
+}
+
+impl Worker {
+    /// `tool`, in the environment that the worker needs.
+    pub(super) fn under(&self, tool: &str) -> Command {
+        let mut command = clean_command(tool);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Names the worker's program to a tool.
+    pub(super) fn add_itself(&self, command: &mut Command) {
+        command.arg(&self.path);
     }
 }
 

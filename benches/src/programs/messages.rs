@@ -1,0 +1,49 @@
+//! Two tasks that send boxes to each other.
+
+use tokio::{runtime::Builder, sync::mpsc::unbounded_channel};
+
+use crate::{contenders::Global, workload::Taken};
+
+/// Messages that are under way at once.
+const UNDER_WAY: usize = 32;
+
+/// Messages that come and go in a chunk.
+const MESSAGES: usize = 200_000;
+
+type Message = Box<[u64; 8]>;
+
+/// An operation is a message and its answer, each in a box of its own; the time is what passes.
+///
+/// # Panics
+///
+/// Panics when no threads can be had.
+pub(super) fn ping_pong(_: &mut Global) -> Taken {
+    let runtime = match Builder::new_multi_thread().worker_threads(2).build() {
+        Ok(runtime) => runtime,
+        Err(error) => panic!("there is no runtime: {error}"),
+    };
+    Taken::together(MESSAGES, || runtime.block_on(exchange()))
+}
+
+async fn exchange() {
+    let (to_there, mut there) = unbounded_channel::<Message>();
+    let (to_here, mut here) = unbounded_channel::<Message>();
+    let answering = tokio::spawn(async move {
+        while let Some(message) = there.recv().await {
+            if to_here.send(Box::new([message[0] + 1; 8])).is_err() {
+                return;
+            }
+        }
+    });
+    for number in 0..MESSAGES + UNDER_WAY {
+        if number < MESSAGES {
+            // The other task ends after this one.
+            let _ = to_there.send(Box::new([number as u64; 8]));
+        }
+        if number >= UNDER_WAY {
+            here.recv().await;
+        }
+    }
+    drop(to_there);
+    let _ = answering.await;
+}
