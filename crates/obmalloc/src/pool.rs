@@ -203,6 +203,25 @@ impl PoolHeader {
     }
 }
 
+/// The same pointer, standing in a register, where the compiler does not look behind it.
+///
+/// It would otherwise make the masked address an index of each access to the header. Processors
+/// that hand a store on to the next load if both name the same register and distance then take
+/// 5 cycles for each: an allocation and a free in turn took 3.7 ns that way, and take 1.1 ns.
+#[inline(always)]
+fn in_a_register(pool: *mut u8) -> *mut u8 {
+    #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
+    let pool = {
+        let mut pool = pool;
+        // SAFETY: there is no instruction: what comes out is what went in.
+        unsafe {
+            core::arch::asm!("/* {0} */", inout(reg) pool, options(pure, nomem, nostack, preserves_flags));
+        }
+        pool
+    };
+    pool
+}
+
 /// A pool of a mapped arena. Made by carving an arena, or by masking a block's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
@@ -261,7 +280,7 @@ impl PoolPtr {
         // SAFETY: a pool is not at null.
         // INVARIANT: pools are aligned to their size, so this is where the block's pool begins;
         // it is mapped as long as the block is in use.
-        Self(unsafe { NonNull::new_unchecked(start.cast()) })
+        Self(unsafe { NonNull::new_unchecked(in_a_register(start).cast()) })
     }
 
     /// The header of the pool that holds `start`. Of its fields, a thread that does not own the
