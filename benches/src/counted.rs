@@ -51,7 +51,7 @@ pub const LOOPS: [(&str, &str); 5] = [
     ("alloc", "*counted_allocs*"),
     ("free", "*counted_frees*"),
     ("realloc in place", "*counted_resizes*"),
-    ("remote free", "*counted_remote_frees*"),
+    ("remote free", "*counted_frees*"),
 ];
 
 /// Those that every contender can do.
@@ -126,7 +126,7 @@ fn remote(_: &mut Global) {
             }
             let Ok(filled) = blocks_from.recv() else { return };
             blocks = filled;
-            counted_remote_frees(&mut blocks);
+            counted_frees(&mut Global, &mut blocks);
         }
         drop(back_to);
     });
@@ -135,9 +135,4 @@ fn remote(_: &mut Global) {
 fn fill(mut blocks: Vec<Held>) -> Vec<Held> {
     blocks.extend((0..BLOCKS).map(|_| Held::new(&mut Global, SIZES[1])));
     blocks
-}
-
-#[inline(never)]
-fn counted_remote_frees(blocks: &mut Vec<Held>) {
-    blocks.drain(..).for_each(|held| held.free(&mut Global));
 }

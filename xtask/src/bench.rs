@@ -21,6 +21,7 @@ mod entrant;
 pub(crate) mod instructions;
 mod machine;
 mod page;
+mod python;
 mod results;
 mod schedule;
 mod table;
@@ -79,12 +80,18 @@ pub(crate) fn run(args: Args) -> Result<()> {
     if args.instructions {
         return instructions::write(&chosen);
     }
-    let programs = match &args.only {
-        Some(part) if part.contains("program") => Programs::Included,
-        None if !args.quick => Programs::Included,
-        _ => Programs::Left,
+    let wants = |part: &str| match &args.only {
+        Some(only) => only.contains(part),
+        None => !args.quick,
     };
-    let workers = build::all(&chosen, programs)?;
+    let programs = if wants("program") { Programs::Included } else { Programs::Left };
+    let mut workers = build::all(&chosen, programs)?;
+    if wants("python") {
+        match python::workers() {
+            Ok(pythons) => workers.extend(pythons),
+            Err(error) => eprintln!("LEFT OUT: Python: {error:#}"),
+        }
+    }
     let most = if args.quick { Weight::Light } else { Weight::Huge };
     let tasks = schedule::tasks(&workers, args.only.as_deref(), most);
     ensure!(!tasks.is_empty(), "no workload has that in its name");

@@ -9,7 +9,7 @@ use testkit::pythons::{self, Python};
 
 use super::{
     entrant::{Entrant, Role},
-    worker::Worker,
+    worker::{Program, Worker},
 };
 use crate::{process, workspace};
 
@@ -52,7 +52,7 @@ fn ready(entrant: &Entrant, programs: Programs) -> Result<Worker> {
     ensure!(finished.success, "it does not build\n{}", finished.output);
     let path = workspace::target_dir().join("release").join(program);
     let environment = if entrant.worker == "cpython" { libpython()? } else { Vec::new() };
-    Worker::introduced(*entrant, path, environment)
+    Worker::introduced(*entrant, Program { path, arguments: Vec::new(), environment })
 }
 
 /// What names the newest Python that has a shared library, and where that finds its modules.

@@ -34,7 +34,10 @@ pub(super) fn write(chosen: &[Entrant]) -> Result<()> {
     let workers = build::all(chosen, Programs::Left)?;
     let mut rows = Vec::new();
     for worker in &workers {
-        let counts = LOOPS.map(|(name, function)| count(worker, name, function).ok());
+        let counts = LOOPS.map(|(name, function)| {
+            let counted = count(worker, name, function);
+            counted.inspect_err(|error| eprintln!("{name}: {}", first_line(error))).ok()
+        });
         rows.push((worker.entrant.name.to_owned(), counts));
     }
     let text = page(&workers, &rows)?;
@@ -82,16 +85,19 @@ fn has_valgrind() -> bool {
 
 /// Instructions of an operation of the loop `name`, all of which are in `function`.
 fn count(worker: &Worker, name: &str, function: &str) -> Result<f64> {
-    let mut command = worker.under("valgrind");
-    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
-    command.arg(format!("--toggle-collect={function}"));
-    worker.add_itself(&mut command);
-    command.args(["count", name]);
+    let toggle = format!("--toggle-collect={function}");
+    let options = ["--tool=callgrind", "--callgrind-out-file=/dev/null", &toggle];
+    let command = worker.watched("valgrind", &options, name);
     let finished = process::run(command, |_| ())?;
     ensure!(finished.success, "{}: {name}\n{}", worker.entrant.name, finished.output);
     let collected = collected(&finished.output).context("valgrind counted nothing")?;
     ensure!(collected > 0, "{}: {function} was never called", worker.entrant.name);
     Ok(collected as f64 / OPERATIONS as f64)
+}
+
+/// What a contender that cannot do it says; valgrind tells pages more.
+fn first_line(error: &anyhow::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// The number that valgrind prints at its end: `==123== Collected : 456`.
@@ -107,7 +113,9 @@ fn page(workers: &[Worker], rows: &[(String, Counts)]) -> Result<String> {
         "# Instructions of an operation\n\n\
          Counted by callgrind in loops over blocks of 64 bytes, with the loop and a write to each \
          new block; see `benches/src/counted.rs`. Made by `cargo xtask bench --instructions`, \
-         with {}; `cargo xtask test-all` fails where ours need more than here.\n\n",
+         with {}; `cargo xtask bench --check-instructions` fails where ours need more than here. Without a \
+         figure: the contender serves one thread, or does not run under valgrind (snmalloc \
+         reserves more addresses than valgrind has).\n\n",
         Machine::new().compiler
     );
     let mut table = Table::new();

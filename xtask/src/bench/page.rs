@@ -76,12 +76,14 @@ fn of_ours(results: &Results, group: Group, ours: &str, page: &mut String) -> Re
         }
         page.push_str("</tr>");
     }
-    for (name, measure) in [("geometric mean", TIME), ("geometric mean of peak memory", PEAK)] {
-        write!(page, "<tr class=\"mean\"><td>{name}</td>")?;
-        for other in &others {
-            ratio(measure.mean(results, group, ours, other), page)?;
+    for (name, of_part) in verdict::parts(results, group) {
+        for (name, measure) in [(name.clone(), TIME), (format!("{name} of peak memory"), PEAK)] {
+            write!(page, "<tr class=\"mean\"><td>{}</td>", text(&name))?;
+            for other in &others {
+                ratio(measure.mean(results, group, &of_part, ours, other), page)?;
+            }
+            page.push_str("</tr>");
         }
-        page.push_str("</tr>");
     }
     page.push_str("</table>");
     let losses = verdict::losses(results, group, ours);

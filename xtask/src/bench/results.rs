@@ -61,13 +61,16 @@ impl Results {
             role: worker.entrant.role,
             version: worker.version.clone(),
         };
+        // An entrant may have several workers: one for each Python.
+        let mut entrants: Vec<_> = workers.iter().map(named).collect();
+        entrants.dedup_by(|one, other| one.name == other.name);
         let figure = |one: Measured| Figure::new(one, workers);
         Self {
             machine: Machine::new(),
             command: std::env::args().skip(1).collect(),
             rounds,
             chunks,
-            entrants: workers.iter().map(named).collect(),
+            entrants,
             figures: measured.into_iter().map(figure).collect(),
         }
     }

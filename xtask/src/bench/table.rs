@@ -64,8 +64,8 @@ fn values(results: &Results, group: Group, measure: Measure) -> Option<Table> {
             false => None,
         };
         let cell = |name: &&str| match (value(name), spread(name)) {
-            (Some(value), Some(spread)) => format!("{value:.2} ({spread:.0} %)"),
-            (Some(value), None) => format!("{value:.2}"),
+            (Some(value), Some(spread)) => format!("{} ({spread:.0} %)", short(value)),
+            (Some(value), None) => short(value),
             (None, _) => "–".to_owned(),
         };
         table.add_row([workload.to_owned()].into_iter().chain(names.iter().map(cell)));
@@ -82,13 +82,20 @@ fn ratios(results: &Results, group: Group, ours: &str, measure: Measure) -> Opti
         let Some(value) = measure.value(results, group, workload, ours) else { continue };
         any = true;
         let ratio = |other: &&str| cell(measure.ratio(results, group, workload, ours, other));
-        let first = [workload.to_owned(), format!("{value:.2}")];
+        let first = [workload.to_owned(), short(value)];
         table.add_row(first.into_iter().chain(others.iter().map(ratio)));
     }
-    let mean = |other: &&str| cell(measure.mean(results, group, ours, other));
-    let first = ["geometric mean".to_owned(), String::new()];
-    table.add_row(first.into_iter().chain(others.iter().map(mean)));
+    for (name, workloads) in verdict::parts(results, group) {
+        let mean = |other: &&str| cell(measure.mean(results, group, &workloads, ours, other));
+        let means = others.iter().map(mean);
+        table.add_row([name, String::new()].into_iter().chain(means));
+    }
     any.then(|| right(table))
+}
+
+/// A value with as many digits as tell something.
+fn short(value: f64) -> String {
+    if value < 1000.0 { format!("{value:.2}") } else { format!("{value:.0}") }
 }
 
 fn cell(ratio: Option<f64>) -> String {

@@ -62,18 +62,37 @@ impl Measure {
         Some(value(ours)? / value(theirs)?)
     }
 
-    /// The mean of the ratios of all workloads that both have run.
+    /// The mean of the ratios of all `workloads` that both have run.
     pub(super) fn mean(
         self,
         results: &Results,
         group: Group,
+        workloads: &[&str],
         ours: &str,
         theirs: &str,
     ) -> Option<f64> {
-        let ratio = |workload| self.ratio(results, group, workload, ours, theirs);
-        let ratios: Vec<_> = results.workloads(group).into_iter().filter_map(ratio).collect();
+        let ratio = |workload: &&str| self.ratio(results, group, workload, ours, theirs);
+        let ratios: Vec<_> = workloads.iter().filter_map(ratio).collect();
         (!ratios.is_empty()).then(|| geometric_mean(ratios))
     }
+}
+
+/// Workloads that have a mean of their own, and what it is called: all of a group, and before that
+/// those of each Python.
+pub(super) fn parts(results: &Results, group: Group) -> Vec<(String, Vec<&str>)> {
+    let all = results.workloads(group);
+    let mut parts = Vec::new();
+    if group == Group::Python {
+        let version = |workload: &str| workload.split(' ').next().unwrap_or_default().to_owned();
+        let mut versions: Vec<_> = all.iter().map(|workload| version(workload)).collect();
+        versions.dedup();
+        for one in versions {
+            let of_it = all.iter().copied().filter(|workload| version(workload) == one).collect();
+            parts.push((format!("geometric mean, {one}"), of_it));
+        }
+    }
+    parts.push(("geometric mean".to_owned(), all));
+    parts
 }
 
 /// A workload that peers do in less time than ours.
@@ -120,6 +139,14 @@ impl fmt::Display for Loss {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_python_has_a_mean_of_its_own() {
+        let results = Results::of_times(Group::Python, "3.13.0 float", &[("ours", 1.0)]);
+        let names: Vec<_> =
+            parts(&results, Group::Python).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["geometric mean, 3.13.0", "geometric mean"]);
+    }
 
     #[test]
     fn a_loss_names_the_peers_that_win_the_worst_first() {

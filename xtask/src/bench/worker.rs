@@ -9,72 +9,68 @@ use testkit::pythons::clean_command;
 
 use super::{entrant::Entrant, machine};
 
+/// A program, and what it is given whatever it is asked.
+#[derive(Debug)]
+pub(super) struct Program {
+    pub(super) path: PathBuf,
+    pub(super) arguments: Vec<OsString>,
+    pub(super) environment: Vec<(&'static str, OsString)>,
+}
+
+impl Program {
+    /// `tool`, in the environment that the program needs.
+    fn under(&self, tool: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = clean_command(tool);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    fn ask<T: DeserializeOwned>(&self, question: &[&str]) -> Result<T> {
+        let mut command = self.under(&self.path);
+        command.args(&self.arguments).args(question);
+        let output = command.output();
+        let output = output.with_context(|| format!("cannot start {}", self.path.display()))?;
+        if !output.status.success() {
+            bail!("{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+        }
+        serde_json::from_slice(&output.stdout).with_context(|| {
+            format!("{command:?} answered {:?}", String::from_utf8_lossy(&output.stdout))
+        })
+    }
+}
+
 /// A program that answers.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) entrant: Entrant,
-    path: PathBuf,
-    environment: Vec<(&'static str, OsString)>,
+    program: Program,
     pub(super) introduction: Introduction,
     /// The package's version and the library's, as far as they are known.
     pub(super) version: String,
 }
 
 impl Worker {
-    /// The program at `path`, after it has answered.
-    pub(super) fn introduced(
-        entrant: Entrant,
-        path: PathBuf,
-        environment: Vec<(&'static str, OsString)>,
-    ) -> Result<Self> {
-        let introduction = ask(&path, &environment, &["list"])?;
-        let mut worker = Self { entrant, path, environment, introduction, version: String::new() };
-        worker.version = worker.versions()?.join(", ");
-        Ok(worker)
-    }
-
-    fn versions(&self) -> Result<Vec<String>> {
+    /// `program`, after it has answered.
+    pub(super) fn introduced(entrant: Entrant, program: Program) -> Result<Self> {
+        let introduction = program.ask::<Introduction>(&["list"])?;
         let mut versions = Vec::new();
-        if let Some(package) = self.entrant.package {
+        if let Some(package) = entrant.package {
             versions.push(format!("crate {}", machine::version_of(package)?));
         }
-        versions.extend(self.introduction.library.clone());
-        Ok(versions)
+        versions.extend(introduction.library.as_ref().map(|version| version.trim().to_owned()));
+        Ok(Self { entrant, program, introduction, version: versions.join(", ") })
     }
 
     /// A process that runs `workload`, a chunk to warm up and then `chunks`.
     pub(super) fn run(&self, workload: &str, chunks: u32) -> Result<Answer> {
-        ask(&self.path, &self.environment, &["run", workload, &chunks.to_string()])
-            .with_context(|| format!("{}: {workload}", self.entrant.name))
+        let answer = self.program.ask(&["run", workload, &chunks.to_string()]);
+        answer.with_context(|| format!("{}: {workload}", self.entrant.name))
     }
-}
 
-impl Worker {
-    /// `tool`, in the environment that the worker needs.
-    pub(super) fn under(&self, tool: &str) -> Command {
-        let mut command = clean_command(tool);
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+    /// `tool` with `options`, watching the worker run the loop `name`.
+    pub(super) fn watched(&self, tool: &str, options: &[&str], name: &str) -> Command {
+        let mut command = self.program.under(tool);
+        command.args(options).arg(&self.program.path).args(["count", name]);
         command
     }
-
-    /// Names the worker's program to a tool.
-    pub(super) fn add_itself(&self, command: &mut Command) {
-        command.arg(&self.path);
-    }
-}
-
-fn ask<T: DeserializeOwned>(
-    path: &PathBuf,
-    environment: &[(&'static str, OsString)],
-    arguments: &[&str],
-) -> Result<T> {
-    let mut command = clean_command(path);
-    command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
-    let output = command.output().with_context(|| format!("cannot start {}", path.display()))?;
-    if !output.status.success() {
-        bail!("{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
-    }
-    serde_json::from_slice(&output.stdout).with_context(|| {
-        format!("{command:?} answered {:?}", String::from_utf8_lossy(&output.stdout))
-    })
 }

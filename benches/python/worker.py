@@ -1,0 +1,131 @@
+"""A worker that runs benchmarks of pyperformance in the Python that runs it.
+
+    worker.py FOLDER list                what it can run, as a line of JSON
+    worker.py FOLDER run NAME CHUNKS     a chunk to warm up, then so many that are measured
+
+FOLDER has pyperformance's scripts. They ask pyperf to run and to time their functions; here that
+is `Runner` below, so that all happens in one process and the time is the process's own.
+"""
+
+import argparse
+import json
+import os
+import platform
+import runpy
+import statistics
+import sys
+import time
+import types
+
+# A script, its arguments, the benchmark in it, and how many loops make a chunk: some 40 ms.
+BENCHMARKS = {
+    "chaos": ("chaos", ["--iterations", "1500"], "chaos", 1),
+    "comprehensions": ("comprehensions", [], "comprehensions", 1000),
+    "deepcopy": ("deepcopy", [], "deepcopy", 80),
+    "deltablue": ("deltablue", [], "deltablue", 8),
+    "float": ("float", [], "float", 1),
+    "generators": ("generators", [], "generators", 1),
+    "hexiom": ("hexiom", [], "hexiom", 5),
+    "json_dumps": ("json_dumps", [], "json_dumps", 4),
+    "json_loads": ("json_loads", [], "json_loads", 60),
+    "pickle_pure_python": ("pickle", ["--pure-python", "pickle"], "pickle_pure_python", 6),
+    "raytrace": ("raytrace", ["--width", "40", "--height", "40"], "raytrace", 1),
+    "unpickle_pure_python": ("pickle", ["--pure-python", "unpickle"], "unpickle_pure_python", 8),
+    "xml_etree_process": ("xml_etree", ["process"], "xml_etree_process", 1),
+}
+
+
+class Done(Exception):
+    """The benchmark has run; what else the script would run is not asked for."""
+
+
+class Runner:
+    """What a script asks for its benchmarks to be run."""
+
+    wanted = None
+    loops = 1
+    chunks = 1
+    taken = None
+
+    def __init__(self, **_):
+        self.metadata = {}
+        self.argparser = argparse.ArgumentParser()
+        self.args = None
+
+    def parse_args(self, arguments=None):
+        self.args = self.argparser.parse_args(arguments)
+        return self.args
+
+    def bench_func(self, name, function, *arguments, **_):
+        def timed(loops):
+            start = time.process_time()
+            for _ in range(loops):
+                function(*arguments)
+            return time.process_time() - start
+
+        self.run(name, timed)
+
+    def bench_time_func(self, name, function, *arguments, **_):
+        self.run(name, lambda loops: function(loops, *arguments))
+
+    def run(self, name, timed):
+        if name != Runner.wanted:
+            return
+        timed(Runner.loops)
+        times = [timed(Runner.loops) for _ in range(Runner.chunks)]
+        Runner.taken = statistics.median(times) / Runner.loops
+        raise Done
+
+
+def stand_in():
+    """What the scripts import as pyperf."""
+    pyperf = types.ModuleType("pyperf")
+    pyperf.Runner = Runner
+    pyperf.perf_counter = time.process_time
+    pyperf.python_implementation = lambda: platform.python_implementation().lower()
+    return pyperf
+
+
+def resident(name):
+    """Bytes that the kernel tells of this process under `name`; 0 where it tells none."""
+    try:
+        with open("/proc/self/status") as status:
+            lines = [line.split() for line in status if line.startswith(name)]
+    except OSError:
+        lines = []
+    return int(lines[0][1]) * 1024 if lines else 0
+
+
+def listed():
+    workloads = [
+        {"name": f"{platform.python_version()} {name}", "group": "python", "weight": "heavy"}
+        for name in BENCHMARKS
+    ]
+    return {"library": None, "workloads": workloads}
+
+
+def answer(folder, name, chunks):
+    before = resident("VmRSS:")
+    script, arguments, Runner.wanted, Runner.loops = BENCHMARKS[name.split(" ", 1)[1]]
+    Runner.chunks = chunks
+    path = os.path.join(folder, f"bm_{script}", "run_benchmark.py")
+    sys.modules["pyperf"] = stand_in()
+    sys.argv = [path, *arguments]
+    sys.path[0] = os.path.dirname(path)
+    try:
+        runpy.run_path(path, run_name="__main__")
+    except Done:
+        pass
+    if Runner.taken is None:
+        raise SystemExit(f"{path} has no benchmark {Runner.wanted}")
+    peak = resident("VmHWM:")
+    nanoseconds = Runner.taken * 1e9
+    return {"nanoseconds": nanoseconds, "peak": peak, "before": before, "overhead": None}
+
+
+def main():
+    folder, command, *rest = sys.argv[1:]
+    print(json.dumps(listed() if command == "list" else answer(folder, rest[0], int(rest[1]))))
+
+
+main()
