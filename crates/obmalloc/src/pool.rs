@@ -213,9 +213,14 @@ fn in_a_register(pool: *mut u8) -> *mut u8 {
     #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
     let pool = {
         let mut pool = pool;
+        #[expect(clippy::pointers_in_nomem_asm_block, reason = "no instruction, so no access")]
         // SAFETY: there is no instruction: what comes out is what went in.
         unsafe {
-            core::arch::asm!("/* {0} */", inout(reg) pool, options(pure, nomem, nostack, preserves_flags));
+            core::arch::asm!(
+                "/* {0} */",
+                inout(reg) pool,
+                options(pure, nomem, nostack, preserves_flags)
+            );
         }
         pool
     };
