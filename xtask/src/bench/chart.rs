@@ -63,7 +63,7 @@ fn draw(
         .x_label_area_size(40)
         .y_label_area_size(190)
         .build_cartesian_2d(range.log_scale(), (0..rows).into_segmented())?;
-    // The first workload is at the top.
+    // The first workload is at the top, below a row that is left to the names of the others.
     let row = |place: usize| SegmentValue::CenterOf(rows - 1 - place as i32);
     let label = |value: &SegmentValue<i32>| match value {
         SegmentValue::CenterOf(from_below) => {
@@ -77,6 +77,8 @@ fn draw(
     chart
         .configure_mesh()
         .disable_y_mesh()
+        .light_line_style(WHITE)
+        .x_labels(12)
         .y_labels(workloads.len())
         .y_label_formatter(&label)
         .x_label_formatter(&|ratio| format!("{ratio:.2}"))
