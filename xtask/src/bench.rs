@@ -85,7 +85,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
         None => !args.quick,
     };
     let programs = if wants("program") { Programs::Included } else { Programs::Left };
-    let mut workers = build::all(&chosen, programs)?;
+    let folder = tempfile::tempdir()?;
+    let mut workers = build::all(&chosen, programs, folder.path())?;
     if wants("python") {
         match python::workers() {
             Ok(pythons) => workers.extend(pythons),

@@ -1,6 +1,6 @@
 //! The workers, built one by one: what does not build is told and left out.
 
-use std::{ffi::OsString, path::Path, process::Command};
+use std::{ffi::OsString, fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use benches::contenders::LIBPYTHON;
@@ -20,14 +20,15 @@ pub(super) enum Programs {
     Left,
 }
 
-/// The workers of all that can be built here.
-pub(super) fn all(entrants: &[Entrant], programs: Programs) -> Result<Vec<Worker>> {
+/// The workers of all that can be built here, copied to `folder`: what cargo builds meanwhile is
+/// none of this run's.
+pub(super) fn all(entrants: &[Entrant], programs: Programs, folder: &Path) -> Result<Vec<Worker>> {
     let style = ProgressStyle::with_template("building {pos}/{len} {msg} ({elapsed})")?;
     let bar = ProgressBar::new(entrants.len() as u64).with_style(style);
     let mut workers = Vec::new();
     for entrant in entrants {
         bar.set_message(entrant.name);
-        match ready(entrant, programs) {
+        match ready(entrant, programs, folder) {
             Ok(worker) => workers.push(worker),
             Err(error) => bar.suspend(|| eprintln!("LEFT OUT: {}: {error:#}", entrant.name)),
         }
@@ -38,8 +39,8 @@ pub(super) fn all(entrants: &[Entrant], programs: Programs) -> Result<Vec<Worker
     Ok(workers)
 }
 
-/// Builds a worker and asks it what it is.
-fn ready(entrant: &Entrant, programs: Programs) -> Result<Worker> {
+/// Builds a worker, copies it to `folder`, and asks it what it is.
+fn ready(entrant: &Entrant, programs: Programs, folder: &Path) -> Result<Worker> {
     let program = format!("worker-{}", entrant.worker);
     let mut command = Command::new(env!("CARGO"));
     command.current_dir(workspace::root());
@@ -50,7 +51,8 @@ fn ready(entrant: &Entrant, programs: Programs) -> Result<Worker> {
     }
     let finished = process::run(command, |_| ())?;
     ensure!(finished.success, "it does not build\n{}", finished.output);
-    let path = workspace::target_dir().join("release").join(program);
+    let path = folder.join(&program);
+    fs::copy(workspace::target_dir().join("release").join(program), &path)?;
     let environment = if entrant.worker == "cpython" { libpython()? } else { Vec::new() };
     Worker::introduced(*entrant, Program { path, arguments: Vec::new(), environment })
 }
