@@ -63,20 +63,12 @@ pub(crate) struct Args {
     /// Counts instructions instead of time, and writes docs/instructions.md.
     #[arg(long, conflicts_with_all = ["only", "against", "quick", "rounds", "json", "html"])]
     instructions: bool,
-    /// Counts the instructions of ours, and fails where they are more than in that file.
-    #[arg(long, conflicts_with = "instructions")]
-    check_instructions: bool,
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
     let rounds = args.rounds.unwrap_or(if args.quick { 11 } else { 21 });
     let chunks = if args.quick { 3 } else { 7 };
     let chosen = entrant::chosen(&args.against)?;
-    if args.check_instructions {
-        let tally = instructions::check()?;
-        ensure!(tally.failed == 0, "{tally}");
-        return Ok(());
-    }
     if args.instructions {
         return instructions::write(&chosen);
     }

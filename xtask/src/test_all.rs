@@ -8,7 +8,9 @@ use std::{
 use anyhow::{Result, bail, ensure};
 use testkit::pythons::{self, Python, Search};
 
-use crate::{layers, loom, process, stress::Watcher, suite, tally::Tally, workspace};
+use crate::{
+    bench::instructions, layers, loom, process, stress::Watcher, suite, tally::Tally, workspace,
+};
 
 /// The arguments of `cargo xtask test-all`.
 #[derive(clap::Args)]
@@ -34,6 +36,7 @@ const STEPS: &[Step] = &[
     Step { name: "unit, property and integration tests", run: tests },
     Step { name: "documentation tests", run: documentation_tests },
     Step { name: "programs on every choice of layers", run: layers::run_once },
+    Step { name: "instructions of an operation", run: instructions::check },
     Step { name: "loom models", run: loom::run_bounded },
     Step { name: "AddressSanitizer", run: address_sanitizer },
     Step { name: "Miri", run: miri },

@@ -7,5 +7,7 @@ static GLOBAL: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let version = tikv_jemalloc_ctl::version::read().ok();
-    benches::worker::serve_global(version.map(str::to_owned))
+    benches::worker::serve_global(
+        version.map(|version| version.trim_end_matches(char::from(0)).to_owned()),
+    )
 }

@@ -25,8 +25,11 @@ use crate::{process, tally::Tally, workspace};
 /// Where the table is kept.
 const TABLE: &str = "docs/instructions.md";
 
-/// How far a count may lie above that of the table: where a loop is placed moves it a little.
-const TOLERANCE: f64 = 0.5;
+/// The most that a count may be where the table says `before`: where a loop is placed moves it a
+/// little, and how two threads meet some more.
+fn most(before: f64) -> f64 {
+    before * 1.05 + 0.5
+}
 
 /// Counts for everybody, and writes the table.
 pub(super) fn write(chosen: &[Entrant]) -> Result<()> {
@@ -68,7 +71,7 @@ pub(crate) fn check() -> Result<Tally> {
         for ((loop_name, function), before) in LOOPS.into_iter().zip(before) {
             let Some(before) = before else { continue };
             let now = count(&worker, loop_name, function)?;
-            let holds = now <= before + TOLERANCE;
+            let holds = now <= most(before);
             if !holds {
                 println!("      {name}: {loop_name} was {before:.1} instructions, and is {now:.1}");
                 println!("      (if that is worth it: cargo xtask bench --instructions)");
@@ -115,8 +118,8 @@ fn page(workers: &[Worker], rows: &[(String, Counts)]) -> Result<String> {
         "# Instructions of an operation\n\n\
          Counted by callgrind in loops over blocks of 64 bytes, with the loop and a write to each \
          new block; see `benches/src/counted.rs`. Made by `cargo xtask bench --instructions`, \
-         with {}; `cargo xtask bench --check-instructions` fails where ours need more than here. Without a \
-         figure: the contender serves one thread, or does not run under valgrind (snmalloc \
+         with {}; `cargo xtask test-all` fails where ours need more than \
+         here. Without a figure: the contender serves one thread, or does not run under valgrind (snmalloc \
          reserves more addresses than valgrind has).\n\n",
         Machine::new().compiler
     );
