@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use benches::{contenders::OwnHeap, worker};
-use obmalloc::{Pools16K, RestEachClass};
+use obmalloc::{HeadersInArena, Pools16K, RestEachClass};
 
 fn main() -> ExitCode {
-    worker::serve_single(OwnHeap::<RestEachClass<Pools16K>>::new(), None)
+    worker::serve_single(OwnHeap::<HeadersInArena<RestEachClass<Pools16K>>>::new(), None)
 }

@@ -1,8 +1,8 @@
 //! Requests of any layout, over pools and the layer below.
 //!
 //! ```text
-//!   layout ─► Place ─┬─ Block ─► a block of the class, from its shift on
-//!                    └─ Large ─► the layer below
+//!   layout ─► class ─┬─ of the pools ─► a block of the class
+//!                    └─ none ─────────► the layer below
 //! ```
 //!
 //! Freeing and resizing are told the layout, so they take the same way and never ask whose an
@@ -12,7 +12,7 @@ use std::{alloc::Layout, ptr::NonNull};
 
 use obmalloc::{BlockPtr, SizeClass};
 
-use crate::layout::{Place, Pools, plain_class};
+use crate::layout::{Pools, class};
 
 /// Pools, and a layer below for what they are too small for.
 ///
@@ -61,28 +61,17 @@ pub(crate) unsafe trait AnyLayout {
     /// Memory for `layout`, uninitialised.
     #[inline]
     fn allocate(&self, layout: Layout) -> Option<NonNull<u8>> {
-        match plain_class(layout) {
+        match class(layout) {
             Some(class) => self.block(class).map(BlockPtr::into_start),
-            None => self.allocate_otherwise(layout),
-        }
-    }
-
-    /// Memory for a layout that is large, or aligned to more than every block is.
-    #[inline(never)]
-    fn allocate_otherwise(&self, layout: Layout) -> Option<NonNull<u8>> {
-        match Place::of(layout) {
-            Place::Block { class, shift } => self.block(class).map(|block| skip(block, shift)),
-            Place::Large => self.large(layout),
+            None => self.large(layout),
         }
     }
 
     /// Memory for `layout`, all zero.
     #[inline]
     fn allocate_zeroed(&self, layout: Layout) -> Option<NonNull<u8>> {
-        if Place::of(layout) == Place::Large {
-            return self.large_zeroed(layout);
-        }
-        let start = self.allocate(layout)?;
+        let Some(class) = class(layout) else { return self.large_zeroed(layout) };
+        let start = self.block(class)?.into_start();
         // SAFETY: the memory has that many bytes, and is ours alone.
         unsafe { start.write_bytes(0, layout.size()) };
         Some(start)
@@ -95,31 +84,12 @@ pub(crate) unsafe trait AnyLayout {
     /// `ptr` is live, came from here for `layout`, and is not used again.
     #[inline]
     unsafe fn deallocate(&self, ptr: NonNull<u8>, layout: Layout) {
-        if plain_class(layout).is_some() {
-            // SAFETY: a block for a plain layout is used from its start; the caller gives it up.
+        if class(layout).is_some() {
+            // SAFETY: the pools served the layout; the caller gives the block up.
             unsafe { self.free_block(BlockPtr::from_start(ptr)) };
         } else {
             // SAFETY: the caller's promise.
-            unsafe { self.deallocate_otherwise(ptr, layout) };
-        }
-    }
-
-    /// Takes memory back whose layout is large, or aligned to more than every block is.
-    ///
-    /// # Safety
-    ///
-    /// As for [`deallocate`](Self::deallocate).
-    #[inline(never)]
-    unsafe fn deallocate_otherwise(&self, ptr: NonNull<u8>, layout: Layout) {
-        match Place::of(layout) {
-            Place::Block { shift, .. } => {
-                // SAFETY: what came from here for such a layout is that far into its block.
-                let block = unsafe { BlockPtr::from_start(ptr.sub(shift)) };
-                // SAFETY: the caller gives the block up.
-                unsafe { self.free_block(block) };
-            }
-            // SAFETY: the caller's promise.
-            Place::Large => unsafe { self.free_large(ptr, layout) },
+            unsafe { self.free_large(ptr, layout) };
         }
     }
 
@@ -129,13 +99,14 @@ pub(crate) unsafe trait AnyLayout {
     /// # Safety
     ///
     /// `ptr` is live, and came from here for `old`.
+    #[inline]
     unsafe fn reallocate(&self, ptr: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<u8>> {
-        match (Place::of(old), Place::of(new)) {
-            (Place::Large, Place::Large) if old.align() == new.align() => {
+        match (class(old), class(new)) {
+            (Some(before), Some(after)) if before == after => Some(ptr),
+            (None, None) if old.align() == new.align() => {
                 // SAFETY: the caller's promise; `new` is a layout of the same alignment.
                 unsafe { self.resize_large(ptr, old, new.size()) }
             }
-            (before, after) if before == after && before != Place::Large => Some(ptr),
             // SAFETY: the caller's promise.
             _ => unsafe { self.move_to(ptr, old, new) },
         }
@@ -154,10 +125,4 @@ pub(crate) unsafe trait AnyLayout {
         unsafe { self.deallocate(ptr, old) };
         Some(to)
     }
-}
-
-#[inline]
-fn skip(block: BlockPtr, shift: usize) -> NonNull<u8> {
-    // SAFETY: a block of a class that was chosen for a shift is longer than the shift.
-    unsafe { block.into_start().add(shift) }
 }

@@ -1,102 +1,74 @@
-//! Which block serves a layout: one answer, for allocating and for freeing.
+//! Which class serves a layout: one answer, for allocating and for freeing.
 //!
 //! ```text
 //!   align ≤ 16     the smallest class that fits
+//!   align > 16     the smallest that fits, of those whose blocks are a multiple of the alignment:
 //!
-//!   align > 16     a class whose blocks are a multiple of the alignment, and all begin as far
-//!                  before a multiple of it as the first does: the shift
-//!
-//!     pool, aligned   48       64                 128+48   128+64
-//!     ├── header ─────┼─ shift ┼─ 64-aligned ─ ─ ─┼─ shift ┼─ 64-aligned ─ ─ ─┤
-//!                     └── block of 128 bytes ─────┴── block of 128 bytes ─────┘
+//!     pool, aligned     128      256      384
+//!     ├────────┼────────┼────────┼────────┼─ ─ ─ ─┤     blocks of 128 bytes
+//!     each of them begins at a multiple of 128, because no header comes before the first
 //! ```
 //!
-//! The layout alone tells the shift, so a block finds its start without asking its pool.
+//! The layout alone tells the class, so a block that comes back needs no look at its pool.
 
 use std::alloc::Layout;
 
-use obmalloc::{Geometry, SizeClass};
+use obmalloc::{Geometry, Shape, SizeClass};
 
 /// The geometry of the pools.
 pub(crate) type Pools = thread_heap::ThreadGeometry;
 
-/// Where the first block of a pool begins. Blocks of the smallest class leave no tail, because
-/// pool and header are multiples of it.
-const FIRST_BLOCK: usize = match SizeClass::<Pools>::from_index(0) {
-    Some(class) => Pools::POOL_SIZE - class.capacity() * class.block_size(),
-    None => panic!("there is a smallest class"),
-};
+/// A block is aligned to every power of two up to this that divides its size: the first block of
+/// each pool is aligned to all of them.
+const MOST_ALIGNMENT: usize = Pools::SMALL_THRESHOLD.next_power_of_two();
 
-/// Who serves a layout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// The pools: a block of `class`, used from its byte `shift` on.
-    Block { class: SizeClass<Pools>, shift: usize },
-    /// The layer below.
-    Large,
-}
+const _: () = assert!(
+    Shape::<Pools>::BEFORE_POOL == 0
+        && Shape::<Pools>::BEFORE_FIRST_POOL.is_multiple_of(MOST_ALIGNMENT)
+        && Pools::POOL_SIZE.is_multiple_of(MOST_ALIGNMENT)
+);
 
-impl Place {
-    /// Who serves `layout`.
-    pub(crate) fn of(layout: Layout) -> Self {
-        let beyond = layout.align() - 1;
-        let (class, shift) = if is_plain(layout) {
-            (SizeClass::of(layout.size()), 0)
-        } else {
-            // A pool is aligned to more than any block is long, so this is how far before a
-            // multiple of the alignment the first block begins.
-            let shift = FIRST_BLOCK.wrapping_neg() & beyond;
-            // No sum overflows: a size, rounded up to its alignment, is at most isize::MAX.
-            (SizeClass::of((layout.size() + shift + beyond) & !beyond), shift)
-        };
-        class.map_or(Self::Large, |class| Self::Block { class, shift })
+/// The class that serves `layout`, or `None` if it is too large for the pools, or asks for
+/// nothing.
+#[inline]
+pub(crate) fn class(layout: Layout) -> Option<SizeClass<Pools>> {
+    let mut size = layout.size();
+    if layout.align() > Pools::ALIGNMENT {
+        // No sum overflows: a size, rounded up to its alignment, is at most isize::MAX.
+        size = (size + (layout.align() - 1)) & !(layout.align() - 1);
     }
-}
-
-/// Every block is aligned enough for `layout`.
-#[inline]
-fn is_plain(layout: Layout) -> bool {
-    layout.align() <= Pools::ALIGNMENT
-}
-
-/// The class that serves `layout` without a shift, as it is most of the time.
-#[inline]
-pub(crate) fn plain_class(layout: Layout) -> Option<SizeClass<Pools>> {
-    if is_plain(layout) { SizeClass::of(layout.size()) } else { None }
+    SizeClass::of(size)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn place(size: usize, align: usize) -> Option<(usize, usize)> {
-        match Place::of(Layout::from_size_align(size, align).unwrap()) {
-            Place::Block { class, shift } => Some((class.block_size(), shift)),
-            Place::Large => None,
-        }
+    fn served(size: usize, align: usize) -> Option<usize> {
+        class(Layout::from_size_align(size, align).unwrap()).map(SizeClass::block_size)
     }
 
     #[test]
     fn small_layouts_have_the_smallest_class_that_fits() {
-        assert_eq!(
-            [place(1, 1), place(16, 16), place(17, 8)].map(Option::unwrap),
-            [(16, 0), (16, 0), (32, 0)]
-        );
-        assert_eq!((place(512, 16), place(513, 1)), (Some((512, 0)), None));
+        assert_eq!([served(1, 1), served(16, 16), served(17, 8)].map(Option::unwrap), [16, 16, 32]);
+        assert_eq!((served(512, 16), served(513, 1)), (Some(512), None));
     }
 
     #[test]
-    fn an_aligned_layout_has_a_class_whose_blocks_are_all_aligned_behind_the_shift() {
+    fn an_aligned_layout_has_a_class_whose_blocks_are_a_multiple_of_the_alignment() {
         assert_eq!(
-            [place(32, 32), place(64, 64), place(128, 128)].map(Option::unwrap),
-            [(64, 16), (128, 16), (256, 80)]
+            [served(32, 32), served(33, 32), served(64, 64), served(130, 128)].map(Option::unwrap),
+            [32, 64, 64, 256]
         );
-        assert_eq!([place(496, 32), place(497, 32), place(1, 1024)], [Some((512, 16)), None, None]);
+        assert_eq!(
+            [served(1, 512), served(512, 32), served(1, 1024)],
+            [Some(512), Some(512), None]
+        );
     }
 
     #[test]
     fn a_layout_of_no_bytes_or_of_all_there_can_be_is_not_the_pools() {
-        assert_eq!((place(0, 1), place(isize::MAX as usize - 31, 32)), (None, None));
-        assert_eq!(place(0, 1 << 62), None);
+        assert_eq!((served(0, 1), served(isize::MAX as usize - 31, 32)), (None, None));
+        assert_eq!(served(0, 1 << 62), None);
     }
 }

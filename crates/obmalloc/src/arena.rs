@@ -106,7 +106,7 @@ impl Arena {
         self.carved += 1;
         // SAFETY: the arena is ours to write, its base is a multiple of the pool's size, and no
         // pool was carved here before.
-        Some(unsafe { PoolPtr::carve(start, index, tag) })
+        Some(unsafe { PoolPtr::carve::<G>(start, index, tag) })
     }
 
     /// Puts an emptied `pool` before the other empty ones.
@@ -127,7 +127,7 @@ impl Arena {
         (0..self.carved_pools()).filter_map(move |nth| {
             // SAFETY: the first `carved` pools of the arena are carved, and the arena is mapped
             // while the record has it.
-            base.map(|base| unsafe { PoolPtr::carved_at(base.add(nth * G::POOL_SIZE)) })
+            base.map(|base| unsafe { PoolPtr::carved_at::<G>(base.add(nth * G::POOL_SIZE)) })
         })
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     arena::Arena,
     geometry::{Geometry, Shape},
     heap::Heap,
-    pool::{POOL_OVERHEAD, PoolPtr, State},
+    pool::{PoolPtr, State},
     size_class::SizeClass,
 };
 
@@ -114,16 +114,17 @@ fn check_pool<G: Geometry>(pool: PoolPtr) {
         assert_eq!(header.state(), State::Empty, "a pool without a class is empty");
         return;
     };
+    let (first, capacity) = (header.first_offset(), header.capacity(class));
     let mut listed = 0;
     for block in header.free_blocks() {
-        let offset = block.addr().get().wrapping_sub(pool.address());
-        assert!(offset >= POOL_OVERHEAD && offset < G::POOL_SIZE, "rule 1: a block of this pool");
-        assert_eq!((offset - POOL_OVERHEAD) % class.block_size(), 0, "rule 1: no gaps");
+        let offset = block.addr().get().wrapping_sub(pool.start::<G>().addr().get());
+        assert!(offset >= first && offset < G::POOL_SIZE, "rule 1: a block of this pool");
+        assert_eq!((offset - first) % class.block_size(), 0, "rule 1: no gaps");
         listed += 1;
-        assert!(listed <= class.capacity(), "rule 2: the free list ends");
+        assert!(listed <= capacity, "rule 2: the free list ends");
     }
     let known = header.in_use::<G>() + listed + header.virgin::<G>();
-    assert_eq!(known, class.capacity(), "rule 2: every block is somewhere");
+    assert_eq!(known, capacity, "rule 2: every block is somewhere");
     match header.state() {
         State::Empty => assert_eq!(header.in_use::<G>(), 0, "rule 3: empty means none in use"),
         State::Resting => {}

@@ -15,7 +15,7 @@ use core::{fmt::Debug, marker::PhantomData};
 
 use raw_mem::ArenaSize;
 
-use crate::pool::POOL_OVERHEAD;
+use crate::pool::{HEADER_SLOT, POOL_OVERHEAD};
 
 /// The most size classes that any geometry has.
 pub(crate) const MOST_CLASSES: usize = 64;
@@ -42,6 +42,30 @@ pub enum RestRule {
     Unseen,
     /// One pool for each class, until no other pool can be had or its arena could go.
     EachClass,
+}
+
+/// Where the headers of pools are.
+///
+/// ```text
+///  InPools    ├─┬──────────┼─┬──────────┼─┬──────────┼─┬──────────┤   a header before each
+///             │0│ blocks   │1│ blocks   │2│ blocks   │3│ blocks   │   pool's blocks
+///             ├─┴──────────┼─┴──────────┼─┴──────────┼─┴──────────┤
+///
+///  InArena    ├───────┬────┼────────────┼────────────┼────────────┤   all of them before the
+///             │0 1 2 3│    │ blocks     │ blocks     │ blocks     │   blocks of pool 0
+///             ├───────┴────┼────────────┼────────────┼────────────┤
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderRule {
+    /// CPython's: each pool begins with its own.
+    ///
+    /// Pools are aligned to a power of two, so their headers meet in a few sets of a processor's
+    /// cache, however large it is: with pools of 16 KiB, in one set of the first level.
+    InPools,
+    /// An arena begins with all of them, a cache line each. They meet nowhere, and a few pages
+    /// have them all; the blocks of all pools but the first begin at a multiple of the pool's
+    /// size, so that each is aligned to the largest power of two that divides its own.
+    InArena,
 }
 
 /// The sizes of arenas, pools and blocks, and the rules that differed between versions of CPython.
@@ -82,6 +106,8 @@ pub trait Geometry: Copy + Debug + Default + Send + Sync + 'static {
     const REALLOC: ReallocRule = ReallocRule::ThreeQuarters;
     /// When an emptied pool stays where it is.
     const REST: RestRule = RestRule::Unseen;
+    /// Where the headers of pools are.
+    const HEADERS: HeaderRule = HeaderRule::InPools;
     /// Requests of 0 bytes are served by the smallest class; CPython sends them to the layer
     /// below.
     const ZERO_IN_POOLS: bool = false;
@@ -103,14 +129,25 @@ impl<G: Geometry> Shape<G> {
     };
     /// A class's number is a request's highest byte offset shifted by this.
     pub(crate) const SHIFT: u32 = G::ALIGNMENT.trailing_zeros();
+    /// Bytes before the first block of an arena's first pool.
+    pub const BEFORE_FIRST_POOL: usize = match G::HEADERS {
+        HeaderRule::InPools => POOL_OVERHEAD,
+        HeaderRule::InArena => Self::POOLS * HEADER_SLOT,
+    };
+    /// Bytes before the first block of any other pool.
+    pub const BEFORE_POOL: usize = match G::HEADERS {
+        HeaderRule::InPools => POOL_OVERHEAD,
+        HeaderRule::InArena => 0,
+    };
 
     const SENSIBLE: () = {
         assert!(G::ALIGNMENT.is_power_of_two() && G::ALIGNMENT >= size_of::<usize>());
-        assert!(POOL_OVERHEAD.is_multiple_of(G::ALIGNMENT), "the first block must be aligned");
+        assert!(Self::BEFORE_FIRST_POOL.is_multiple_of(G::ALIGNMENT), "blocks must be aligned");
         assert!(G::SMALL_THRESHOLD > 0 && G::SMALL_THRESHOLD.is_multiple_of(G::ALIGNMENT));
         assert!(Self::CLASSES <= MOST_CLASSES, "too many size classes");
         assert!(G::POOL_SIZE.is_power_of_two() && G::POOL_SIZE <= 1 << 30);
-        assert!(G::POOL_SIZE >= POOL_OVERHEAD + 2 * G::SMALL_THRESHOLD, "two blocks to a pool");
+        let least = Self::BEFORE_FIRST_POOL + 2 * G::SMALL_THRESHOLD;
+        assert!(G::POOL_SIZE >= least, "two blocks to a pool");
         assert!(G::ARENA_SIZE.is_power_of_two() && G::ARENA_SIZE >= 2 * G::POOL_SIZE);
         assert!(Self::POOLS <= MOST_POOLS, "too many pools in an arena");
         assert!(G::ADDRESS_BITS <= usize::BITS && G::ADDRESS_BITS > G::ARENA_SIZE.ilog2());
@@ -216,24 +253,35 @@ macro_rules! switch {
     };
     (@rules KEEP_LAST_ARENA) => {
         switch!(@sizes);
+        const HEADERS: HeaderRule = G::HEADERS;
         const REST: RestRule = G::REST;
         const REALLOC: ReallocRule = G::REALLOC;
         const ZERO_IN_POOLS: bool = G::ZERO_IN_POOLS;
     };
     (@rules REALLOC) => {
         switch!(@sizes);
+        const HEADERS: HeaderRule = G::HEADERS;
         const REST: RestRule = G::REST;
         const KEEP_LAST_ARENA: bool = G::KEEP_LAST_ARENA;
         const ZERO_IN_POOLS: bool = G::ZERO_IN_POOLS;
     };
     (@rules ZERO_IN_POOLS) => {
         switch!(@sizes);
+        const HEADERS: HeaderRule = G::HEADERS;
         const REST: RestRule = G::REST;
         const KEEP_LAST_ARENA: bool = G::KEEP_LAST_ARENA;
         const REALLOC: ReallocRule = G::REALLOC;
     };
     (@rules REST) => {
         switch!(@sizes);
+        const HEADERS: HeaderRule = G::HEADERS;
+        const KEEP_LAST_ARENA: bool = G::KEEP_LAST_ARENA;
+        const REALLOC: ReallocRule = G::REALLOC;
+        const ZERO_IN_POOLS: bool = G::ZERO_IN_POOLS;
+    };
+    (@rules HEADERS) => {
+        switch!(@sizes);
+        const REST: RestRule = G::REST;
         const KEEP_LAST_ARENA: bool = G::KEEP_LAST_ARENA;
         const REALLOC: ReallocRule = G::REALLOC;
         const ZERO_IN_POOLS: bool = G::ZERO_IN_POOLS;
@@ -258,6 +306,11 @@ switch! {
 switch! {
     /// The geometry `G`, with an emptied pool of each class resting in its list.
     RestEachClass, "an emptied pool rests in each class", REST: RestRule = RestRule::EachClass
+}
+
+switch! {
+    /// The geometry `G`, with the headers of all pools at the beginning of their arena.
+    HeadersInArena, "headers in the arena", HEADERS: HeaderRule = HeaderRule::InArena
 }
 
 #[cfg(test)]

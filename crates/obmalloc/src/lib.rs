@@ -93,8 +93,8 @@ pub use block::BlockPtr;
 pub use blocks::Blocks;
 pub use claim::{Claim, KnownArenas};
 pub use geometry::{
-    Arenas2M, Classes8To256, Classes8To512, Geometry, GiveBackAll, KeepInClass, Pools4K, Pools16K,
-    ReallocRule, RestEachClass, RestRule, Shape, Tiny, ZeroInPools,
+    Arenas2M, Classes8To256, Classes8To512, Geometry, GiveBackAll, HeaderRule, HeadersInArena,
+    KeepInClass, Pools4K, Pools16K, ReallocRule, RestEachClass, RestRule, Shape, Tiny, ZeroInPools,
 };
 pub use heap::{Heap, HeapTag};
 pub use pymalloc::Pymalloc;

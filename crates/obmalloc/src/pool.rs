@@ -29,7 +29,7 @@ use core::{cell::Cell, ptr::NonNull};
 use crate::{
     arena_table::ArenaIndex,
     block::{BlockPtr, FreeList},
-    geometry::Geometry,
+    geometry::{Geometry, HeaderRule, Shape},
     heap::HeapTag,
     size_class::SizeClass,
 };
@@ -38,6 +38,9 @@ use crate::{
 pub(crate) const POOL_OVERHEAD: usize = 48;
 
 const _: () = assert!(size_of::<PoolHeader>() == POOL_OVERHEAD);
+
+/// Bytes from one header to the next where an arena begins with all of them: a cache line.
+pub(crate) const HEADER_SLOT: usize = 64;
 
 /// Bytes that carving may touch beyond the block it hands out: to the next multiple of this. No
 /// system has smaller pages.
@@ -70,6 +73,8 @@ pub(crate) struct PoolHeader {
     until_event: Cell<u32>,
     class: Cell<u8>,
     state: Cell<State>,
+    /// Offset of the first block.
+    first: u16,
     /// The neighbours in the class's list; `next` also links an arena's empty pools.
     pub(crate) next: Cell<Option<PoolPtr>>,
     pub(crate) prev: Cell<Option<PoolPtr>>,
@@ -80,17 +85,18 @@ pub(crate) struct PoolHeader {
 }
 
 impl PoolHeader {
-    const fn new(arena: ArenaIndex, tag: HeapTag) -> Self {
+    const fn new(arena: ArenaIndex, tag: HeapTag, first: u16) -> Self {
         Self {
             free: FreeList::new(),
             until_event: Cell::new(0),
             class: Cell::new(NO_CLASS),
             state: Cell::new(State::Empty),
+            first,
             next: Cell::new(None),
             prev: Cell::new(None),
             tag,
             arena,
-            next_offset: Cell::new(POOL_OVERHEAD as u32),
+            next_offset: Cell::new(first as u32),
         }
     }
 
@@ -130,10 +136,20 @@ impl PoolHeader {
         SizeClass::from_index(usize::from(self.class.get()))
     }
 
+    /// Offset of the first block.
+    pub(crate) fn first_offset(&self) -> usize {
+        self.first.into()
+    }
+
+    /// The blocks that the pool has if it is of `class`.
+    pub(crate) fn capacity<G: Geometry>(&self, class: SizeClass<G>) -> usize {
+        (G::POOL_SIZE - self.first_offset()) / class.block_size()
+    }
+
     /// The blocks in use.
     pub(crate) fn in_use<G: Geometry>(&self) -> usize {
         match (self.state.get(), self.class::<G>()) {
-            (State::Full, Some(class)) => class.capacity(),
+            (State::Full, Some(class)) => self.capacity(class),
             (State::Resting, _) => self.until_event.get() as usize - 1,
             _ => self.until_event.get() as usize,
         }
@@ -164,7 +180,7 @@ impl PoolHeader {
     /// The first block of a full pool of `class` came back.
     pub(crate) fn become_used_again<G: Geometry>(&self, class: SizeClass<G>) {
         self.state.set(State::Used);
-        self.until_event.set(class.capacity() as u32 - 1);
+        self.until_event.set(self.capacity(class) as u32 - 1);
     }
 
     /// The last block in use came back, and the pool stays in its list: there is no event any
@@ -198,7 +214,7 @@ impl PoolHeader {
         if self.class::<G>() != Some(class) {
             self.class.set(class.index() as u8);
             self.free.clear();
-            self.next_offset.set(POOL_OVERHEAD as u32);
+            self.next_offset.set(self.first.into());
         }
     }
 }
@@ -209,7 +225,7 @@ impl PoolHeader {
 /// that hand a store on to the next load if both name the same register and distance then take
 /// 5 cycles for each: an allocation and a free in turn took 3.7 ns that way, and take 1.1 ns.
 #[inline(always)]
-fn in_a_register(pool: *mut u8) -> *mut u8 {
+fn in_a_register(pool: *mut PoolHeader) -> *mut PoolHeader {
     #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
     let pool = {
         let mut pool = pool;
@@ -227,7 +243,7 @@ fn in_a_register(pool: *mut u8) -> *mut u8 {
     pool
 }
 
-/// A pool of a mapped arena. Made by carving an arena, or by masking a block's address.
+/// A pool of a mapped arena. Made by carving an arena, or from a block's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct PoolPtr(
@@ -239,6 +255,19 @@ pub(crate) struct PoolPtr(
     NonNull<PoolHeader>,
 );
 
+/// The address of the header of the pool that holds `address`.
+#[inline]
+fn header_address<G: Geometry>(address: usize) -> usize {
+    match G::HEADERS {
+        HeaderRule::InPools => address & !(G::POOL_SIZE - 1),
+        HeaderRule::InArena => {
+            let slots = Shape::<G>::POOLS * HEADER_SLOT;
+            let slot = (address / (G::ARENA_SIZE / slots)) & (slots - HEADER_SLOT);
+            (address & !(G::ARENA_SIZE - 1)) | slot
+        }
+    }
+}
+
 /// The header of no pool: its free list is empty for ever, so that a class without a pool needs
 /// no test of its own.
 struct NoPool(PoolHeader);
@@ -246,7 +275,7 @@ struct NoPool(PoolHeader);
 // SAFETY: it has nothing to give, so no one ever writes to it.
 unsafe impl Sync for NoPool {}
 
-static NO_POOL: NoPool = NoPool(PoolHeader::new(ArenaIndex::NONE, HeapTag::NONE));
+static NO_POOL: NoPool = NoPool(PoolHeader::new(ArenaIndex::NONE, HeapTag::NONE, 0));
 
 impl PoolPtr {
     /// The pool that stands where a class has none: nothing to take, nothing to carve.
@@ -258,12 +287,19 @@ impl PoolPtr {
     ///
     /// # Safety
     ///
-    /// The bytes are valid for reading and writing, aligned to the pool's size, in nobody's use,
-    /// and stay so until the arena is given back.
-    pub(crate) unsafe fn carve(start: NonNull<u8>, arena: ArenaIndex, tag: HeapTag) -> Self {
-        let pool = Self(start.cast());
-        // SAFETY: the caller gives the pool's memory; a header fits it.
-        unsafe { pool.0.write(PoolHeader::new(arena, tag)) };
+    /// The bytes are aligned to the pool's size, and they and the arena's headers are valid for
+    /// reading and writing by this pointer, and stay so until the arena is given back. No pool was
+    /// carved at `start` before.
+    pub(crate) unsafe fn carve<G: Geometry>(
+        start: NonNull<u8>,
+        arena: ArenaIndex,
+        tag: HeapTag,
+    ) -> Self {
+        let is_first = start.addr().get().is_multiple_of(G::ARENA_SIZE);
+        let first = if is_first { Shape::<G>::BEFORE_FIRST_POOL } else { Shape::<G>::BEFORE_POOL };
+        let pool = Self::holding::<G>(start);
+        // SAFETY: the caller gives the memory; a header fits its place.
+        unsafe { pool.0.write(PoolHeader::new(arena, tag, first as u16)) };
         // INVARIANT: the header was written just now.
         pool
     }
@@ -273,19 +309,24 @@ impl PoolPtr {
     /// # Safety
     ///
     /// [`PoolPtr::carve`] was called with `start`, and the arena has not been given back since.
-    pub(crate) unsafe fn carved_at(start: NonNull<u8>) -> Self {
+    pub(crate) unsafe fn carved_at<G: Geometry>(start: NonNull<u8>) -> Self {
         // INVARIANT: the caller's promise.
-        Self(start.cast())
+        Self::holding::<G>(start)
     }
 
     /// The pool of `block`.
     #[inline]
     pub(crate) fn of<G: Geometry>(block: &BlockPtr) -> Self {
-        let start = block.start().as_ptr().map_addr(|addr| addr & !(G::POOL_SIZE - 1));
-        // SAFETY: a pool is not at null.
-        // INVARIANT: pools are aligned to their size, so this is where the block's pool begins;
-        // it is mapped as long as the block is in use.
-        Self(unsafe { NonNull::new_unchecked(in_a_register(start).cast()) })
+        // INVARIANT: the block is in use, so its pool was carved, and is mapped.
+        Self::holding::<G>(block.start())
+    }
+
+    /// The pool that `start` lies in, carved or about to be.
+    #[inline]
+    fn holding<G: Geometry>(start: NonNull<u8>) -> Self {
+        let header = Self::header_at::<G>(start).cast_mut();
+        // SAFETY: no arena is at null.
+        Self(unsafe { NonNull::new_unchecked(in_a_register(header)) })
     }
 
     /// The header of the pool that holds `start`. Of its fields, a thread that does not own the
@@ -293,7 +334,7 @@ impl PoolPtr {
     /// changing.
     #[inline]
     fn header_at<G: Geometry>(start: NonNull<u8>) -> *const PoolHeader {
-        start.as_ptr().map_addr(|addr| addr & !(G::POOL_SIZE - 1)).cast()
+        start.as_ptr().map_addr(header_address::<G>).cast()
     }
 
     /// The tag of the heap that the block at `start` belongs to.
@@ -329,9 +370,18 @@ impl PoolPtr {
         unsafe { self.0.as_ref() }
     }
 
-    /// The pool's address.
-    pub(crate) fn address(self) -> usize {
-        self.0.addr().get()
+    /// The pool's first byte.
+    pub(crate) fn start<G: Geometry>(self) -> NonNull<u8> {
+        let header = self.0.cast::<u8>();
+        match G::HEADERS {
+            HeaderRule::InPools => header,
+            HeaderRule::InArena => {
+                let place = header.addr().get() & (G::ARENA_SIZE - 1);
+                let pool = place / HEADER_SLOT;
+                // SAFETY: the header is in its arena, which has as many pools as headers.
+                unsafe { header.sub(place).add(pool * G::POOL_SIZE) }
+            }
+        }
     }
 
     /// Hands out the first virgin block of a pool whose free list is empty, and lists those that
@@ -351,18 +401,18 @@ impl PoolPtr {
         }
         // Last first, so that they are taken in ascending order.
         for offset in (1..(end - start) / size).rev().map(|nth| start + nth * size) {
-            header.free.push(self.block_at(offset));
+            header.free.push(self.block_at::<G>(offset));
         }
         header.next_offset.set(end as u32);
         header.until_event.set(header.until_event.get() + 1);
-        Some(self.block_at(start))
+        Some(self.block_at::<G>(start))
     }
 
     /// The block at `offset`, which is virgin and becomes the caller's.
-    fn block_at(self, offset: usize) -> BlockPtr {
+    fn block_at<G: Geometry>(self, offset: usize) -> BlockPtr {
         // SAFETY: the invariant makes the whole pool this pointer's to write; the offset of a
         // virgin block is inside of it, and the block is nobody else's.
-        unsafe { BlockPtr::from_start(self.0.cast::<u8>().add(offset)) }
+        unsafe { BlockPtr::from_start(self.start::<G>().add(offset)) }
     }
 }
 
@@ -370,16 +420,31 @@ impl PoolPtr {
 mod tests {
     use std::vec::Vec;
 
+    use raw_mem::{ArenaSource, MmapArenas};
+
     use super::*;
-    use crate::{Pools4K, Pools16K};
+    use crate::{HeadersInArena, Pools4K, Pools16K};
 
     #[repr(align(16384))]
     struct Memory([u8; 16384]);
 
+    /// Carves an arena that lives as long as `source`.
+    fn carve_arena<G: Geometry>(source: &mut MmapArenas) -> Vec<PoolPtr> {
+        let arena = source.map(Shape::<G>::ARENA).unwrap();
+        let carve = |nth| {
+            // SAFETY: the arena is this test's, and each pool is carved once.
+            unsafe {
+                let start = arena.add(nth * G::POOL_SIZE);
+                PoolPtr::carve::<G>(start, ArenaIndex::NONE, HeapTag::NONE)
+            }
+        };
+        (0..Shape::<G>::POOLS).map(carve).collect()
+    }
+
     fn pool<G: Geometry>(memory: &mut Memory, size: usize) -> PoolPtr {
         let start = NonNull::from(&mut memory.0).cast();
         // SAFETY: the memory is borrowed exclusively, as long as a pool and aligned to it.
-        let pool = unsafe { PoolPtr::carve(start, ArenaIndex::NONE, HeapTag::NONE) };
+        let pool = unsafe { PoolPtr::carve::<G>(start, ArenaIndex::NONE, HeapTag::NONE) };
         pool.header().become_used(SizeClass::<G>::of(size).unwrap());
         pool
     }
@@ -390,7 +455,7 @@ mod tests {
 
     fn offsets<G: Geometry>(pool: PoolPtr) -> Vec<usize> {
         core::iter::from_fn(|| take::<G>(pool))
-            .map(|block| block.start().addr().get() - pool.address())
+            .map(|block| block.start().addr().get() - pool.start::<G>().addr().get())
             .collect()
     }
 
@@ -413,7 +478,7 @@ mod tests {
             let pool = pool::<Pools16K>(&mut memory, size);
             let mut given = 0;
             while let Some(block) = take::<Pools16K>(pool) {
-                given = block.start().addr().get() - pool.address() + size;
+                given = block.start().addr().get() - pool.start::<Pools16K>().addr().get() + size;
                 let touched = (given - 1) / PAGE * PAGE + PAGE;
                 // SAFETY: the pool's bytes are this test's, and initialised.
                 let rest = unsafe {
@@ -447,7 +512,32 @@ mod tests {
         pool.header().become_empty();
         pool.header().become_used(SizeClass::<Pools4K>::of(32).unwrap());
         let first = take::<Pools4K>(pool).unwrap();
-        assert_eq!(first.start().addr().get(), pool.address() + POOL_OVERHEAD);
+        assert_eq!(
+            first.start().addr().get(),
+            pool.start::<Pools4K>().addr().get() + POOL_OVERHEAD
+        );
+    }
+
+    #[test]
+    fn headers_in_the_arena_leave_the_pools_to_their_blocks() {
+        type Together = HeadersInArena<Pools16K>;
+        let mut source = MmapArenas::new();
+        let pools = carve_arena::<Together>(&mut source);
+        let arena = pools[0].start::<Together>();
+        for (nth, &pool) in pools.iter().enumerate() {
+            assert_eq!(pool.0.addr().get(), arena.addr().get() + nth * 64);
+            assert_eq!(pool.start::<Together>().addr().get(), arena.addr().get() + nth * 16384);
+            pool.header().become_used(SizeClass::<Together>::of(256).unwrap());
+            let offsets = offsets::<Together>(pool);
+            let first = if nth == 0 { 64 * 64 } else { 0 };
+            assert_eq!(offsets, (first..16384).step_by(256).collect::<Vec<_>>());
+            assert_eq!(pool.header().in_use::<Together>(), offsets.len());
+        }
+        for nth in 64..64 * 64 {
+            // SAFETY: every block was given out above.
+            let block = unsafe { BlockPtr::from_start(arena.add(nth * 256)) };
+            assert_eq!(PoolPtr::of::<Together>(&block), pools[nth / 64]);
+        }
     }
 
     #[test]

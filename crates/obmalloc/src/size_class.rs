@@ -2,10 +2,7 @@
 
 use core::{fmt, marker::PhantomData};
 
-use crate::{
-    geometry::{Geometry, Shape},
-    pool::POOL_OVERHEAD,
-};
+use crate::geometry::{Geometry, Shape};
 
 /// A size class of the geometry `G`: class i has blocks of `(i + 1) * ALIGNMENT` bytes.
 pub struct SizeClass<G> {
@@ -59,10 +56,11 @@ impl<G: Geometry> SizeClass<G> {
         (self.index as usize + 1) << Shape::<G>::SHIFT
     }
 
-    /// The blocks in a pool of this class.
+    /// The blocks in a pool of this class. Where an arena begins with the headers of its pools
+    /// ([`HeaderRule::InArena`](crate::HeaderRule::InArena)), its first pool has fewer.
     #[inline]
     pub const fn capacity(self) -> usize {
-        (G::POOL_SIZE - POOL_OVERHEAD) / self.block_size()
+        (G::POOL_SIZE - Shape::<G>::BEFORE_POOL) / self.block_size()
     }
 
     /// Every class, smallest first.

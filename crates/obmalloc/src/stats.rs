@@ -11,7 +11,7 @@ use crate::{
     arena_map::ArenaMap,
     geometry::{Geometry, MOST_CLASSES, Shape},
     heap::Heap,
-    pool::{POOL_OVERHEAD, PoolPtr, State},
+    pool::{PoolPtr, State},
     size_class::SizeClass,
 };
 
@@ -57,7 +57,7 @@ pub struct ByteStats {
     pub available: usize,
     /// In pools without a block in use, carved or not.
     pub unused_pools: usize,
-    /// In the headers of pools with a block in use.
+    /// In what is before the first block of those pools: headers.
     pub pool_headers: usize,
     /// Behind the last block of those pools.
     pub quantization: usize,
@@ -152,7 +152,8 @@ impl Stats {
             self.unused_pools += 1;
             return;
         }
-        let available = class.capacity() - in_use;
+        let (first, capacity) = (header.first_offset(), header.capacity(class));
+        let available = capacity - in_use;
         let stats = &mut self.classes[class.index()];
         stats.pools += 1;
         stats.in_use += in_use;
@@ -160,8 +161,8 @@ impl Stats {
         stats.virgin += header.virgin::<G>();
         self.bytes.in_use += in_use * size;
         self.bytes.available += available * size;
-        self.bytes.pool_headers += POOL_OVERHEAD;
-        self.bytes.quantization += G::POOL_SIZE - POOL_OVERHEAD - class.capacity() * size;
+        self.bytes.pool_headers += first;
+        self.bytes.quantization += G::POOL_SIZE - first - capacity * size;
     }
 
     /// Adds the nodes of `map`, which the arenas are in.

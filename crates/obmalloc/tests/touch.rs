@@ -10,7 +10,7 @@ mod common;
 
 use std::{collections::BTreeSet, ptr::NonNull};
 
-use obmalloc::{Geometry, Heap, SizeClass};
+use obmalloc::{Geometry, HeaderRule, Heap, SizeClass};
 use raw_mem::{ArenaSize, ArenaSource, Malloc, MapError, MmapArenas};
 use testkit::place::ArenaLog;
 
@@ -62,7 +62,7 @@ impl<G: Geometry> Watched<G> {
         let block = self.heap.alloc(class).expect("there is memory").into_start().addr().get();
         let pages = block / PAGE..=(block + class.block_size() - 1) / PAGE;
         self.needed.extend(pages);
-        self.needed.insert(block / G::POOL_SIZE * G::POOL_SIZE / PAGE);
+        self.needed.insert(header_of::<G>(block) / PAGE);
     }
 
     /// The pages of the arenas that are not needed, but touched.
@@ -73,6 +73,16 @@ impl<G: Geometry> Watched<G> {
             .filter(|page| !self.needed.contains(&(page / PAGE)))
             .filter(|&page| bytes(page, PAGE.min(G::ARENA_SIZE)).iter().any(|&b| b != UNTOUCHED))
             .collect()
+    }
+}
+
+/// The header of the pool that holds `block`.
+fn header_of<G: Geometry>(block: usize) -> usize {
+    let pool = block / G::POOL_SIZE * G::POOL_SIZE;
+    match G::HEADERS {
+        HeaderRule::InPools => pool,
+        // They are 64 bytes each, and no more of them here than fit a page.
+        HeaderRule::InArena => block / G::ARENA_SIZE * G::ARENA_SIZE,
     }
 }
 

@@ -2,12 +2,12 @@
 
 use raw_mem::{ArenaSource, MemAlloc};
 
-use obmalloc::{Geometry, Pools16K, RestEachClass};
+use obmalloc::{Geometry, HeadersInArena, Pools16K, RestEachClass};
 
-/// The geometry of [`PerThread`](crate::PerThread): CPython's of today, but that a pool emptied and
-/// used again in turn stays where it is, in every class. Nobody compares these heaps with
-/// CPython's, pool for pool; and an interpreter or a program frees its last block of a class often.
-pub type ThreadGeometry = RestEachClass<Pools16K>;
+/// The geometry of [`PerThread`](crate::PerThread): CPython's sizes of today, but that the headers
+/// of pools stand together, and that a pool emptied and used again in turn stays where it is, in
+/// every class. Nobody compares these heaps with CPython's, pool for pool.
+pub type ThreadGeometry = HeadersInArena<RestEachClass<Pools16K>>;
 
 /// A source of arenas, the layer below, and a geometry, in one name: a tuple of the three.
 pub trait Parts: Sized + 'static {

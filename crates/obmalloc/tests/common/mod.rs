@@ -99,6 +99,18 @@ impl<G: Geometry> Rig<G> {
     }
 }
 
+/// The smallest pools that leave the first of an arena room for the headers of all of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Small;
+
+impl Geometry for Small {
+    const NAME: &'static str = "small";
+    const ALIGNMENT: usize = 16;
+    const SMALL_THRESHOLD: usize = 64;
+    const POOL_SIZE: usize = 512;
+    const ARENA_SIZE: usize = 2 << 10;
+}
+
 /// How many arenas of `G` make up about `bytes`: at least two, at most a hundred.
 pub(crate) fn arenas_in<G: Geometry>(bytes: usize) -> usize {
     (bytes / G::ARENA_SIZE).clamp(2, 100)
@@ -110,6 +122,14 @@ macro_rules! for_every_profile {
         for_every_shape_of_cpython!($($test),+);
         profile!(
             pools_16k_rest_each_class: obmalloc::RestEachClass<obmalloc::Pools16K> => $($test)+
+        );
+        profile!(
+            pools_16k_headers_in_arena_rest_each_class:
+            obmalloc::HeadersInArena<obmalloc::RestEachClass<obmalloc::Pools16K>> => $($test)+
+        );
+        profile!(
+            small_headers_in_arena:
+            obmalloc::HeadersInArena<crate::common::Small> => $($test)+
         );
         profile!(tiny_rest_each_class: obmalloc::RestEachClass<obmalloc::Tiny> => $($test)+);
         profile!(
