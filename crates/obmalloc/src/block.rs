@@ -88,6 +88,30 @@ impl FreeList {
         self.head.set(Some(block.0));
     }
 
+    /// Fills the list, which is empty, with the blocks of `size` bytes that follow each other from
+    /// `first` on, as long as they begin at most `span` bytes behind it. They will be taken in
+    /// ascending order. Returns the bytes that they take together.
+    ///
+    /// # Safety
+    ///
+    /// All of them are the caller's alone to give, by the pointer of `first`.
+    pub(crate) unsafe fn fill(&self, first: BlockPtr, size: usize, span: usize) -> usize {
+        let (mut last, mut taken) = (first.0, size);
+        while taken <= span {
+            // SAFETY: the caller's promise: the next block begins here.
+            let next = unsafe { last.add(size) };
+            // SAFETY: as above, and a word fits every block.
+            unsafe { last.cast::<Link>().write(Some(next)) };
+            last = next;
+            taken += size;
+        }
+        // SAFETY: as above.
+        unsafe { last.cast::<Link>().write(None) };
+        // INVARIANT: the blocks were given to the list, and each links to the next.
+        self.head.set(Some(first.0));
+        taken
+    }
+
     /// The blocks on the list, in the order in which they will be taken.
     pub(crate) fn iter(&self) -> impl Iterator<Item = NonNull<u8>> {
         core::iter::successors(self.head.get(), |start| {
@@ -115,5 +139,19 @@ mod tests {
             assert_eq!(list.pop().map(BlockPtr::into_start), Some(start));
         }
         assert!(list.is_empty());
+    }
+
+    #[test]
+    fn a_filled_list_gives_its_blocks_in_ascending_order() {
+        let mut memory = [[0_usize; 2]; 4];
+        let first = NonNull::from(&mut memory).cast::<u8>();
+        for (span, count) in [(0, 1), (15, 1), (16, 2), (48, 4)] {
+            let list = FreeList::new();
+            // SAFETY: the array's items are blocks of two words that nobody else uses.
+            let taken = unsafe { list.fill(BlockPtr::from_start(first), 16, span) };
+            assert_eq!(taken, count * 16);
+            // SAFETY: the array has as many items.
+            assert!(list.iter().eq((0..count).map(|nth| unsafe { first.add(nth * 16) })));
+        }
     }
 }

@@ -24,7 +24,7 @@
 //!         └─────────────────────────────────┘ └────────────────────────┘
 //! ```
 
-use core::{cell::Cell, ptr::NonNull};
+use core::{cell::Cell, cmp, ptr::NonNull};
 
 use crate::{
     arena_table::ArenaIndex,
@@ -394,16 +394,14 @@ impl PoolPtr {
         if start > limit {
             return None;
         }
-        let mut end = start + size;
-        let page = (end - 1) / PAGE;
-        while end <= limit && end / PAGE == page {
-            end += size;
+        let mut next = start + size;
+        let last = cmp::min(limit, (next - 1) | (PAGE - 1));
+        if next <= last {
+            let first = self.block_at::<G>(next);
+            // SAFETY: from `next` to `last` blocks begin that are virgin, and all inside the pool.
+            next += unsafe { header.free.fill(first, size, last - next) };
         }
-        // Last first, so that they are taken in ascending order.
-        for offset in (1..(end - start) / size).rev().map(|nth| start + nth * size) {
-            header.free.push(self.block_at::<G>(offset));
-        }
-        header.next_offset.set(end as u32);
+        header.next_offset.set(next as u32);
         header.until_event.set(header.until_event.get() + 1);
         Some(self.block_at::<G>(start))
     }
