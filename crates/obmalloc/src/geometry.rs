@@ -51,9 +51,9 @@ pub enum RestRule {
 ///             │0│ blocks   │1│ blocks   │2│ blocks   │3│ blocks   │   pool's blocks
 ///             ├─┴──────────┼─┴──────────┼─┴──────────┼─┴──────────┤
 ///
-///  InArena    ├───────┬────┼────────────┼────────────┼────────────┤   all of them before the
-///             │0 1 2 3│    │ blocks     │ blocks     │ blocks     │   blocks of pool 0
-///             ├───────┴────┼────────────┼────────────┼────────────┤
+///  InArena    ├─┬───────┬──┼────────────┼────────────┼────────────┤   all of them before the
+///             │t│0 1 2 3│  │ blocks     │ blocks     │ blocks     │   blocks of pool 0, behind
+///             ├─┴───────┴──┼────────────┼────────────┼────────────┤   the tag of the heap
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderRule {
@@ -63,8 +63,9 @@ pub enum HeaderRule {
     /// cache, however large it is: with pools of 16 KiB, in one set of the first level.
     InPools,
     /// An arena begins with all of them, a cache line each. They meet nowhere, and a few pages
-    /// have them all; the blocks of all pools but the first begin at a multiple of the pool's
-    /// size, so that each is aligned to the largest power of two that divides its own.
+    /// have them all. The heap's tag has a line of its own, so that threads that look whose a
+    /// block is read nothing that the owner writes. The first block of each pool is aligned to the
+    /// largest class, so that every block is aligned to what divides its size.
     InArena,
 }
 
@@ -132,7 +133,10 @@ impl<G: Geometry> Shape<G> {
     /// Bytes before the first block of an arena's first pool.
     pub const BEFORE_FIRST_POOL: usize = match G::HEADERS {
         HeaderRule::InPools => POOL_OVERHEAD,
-        HeaderRule::InArena => Self::POOLS * HEADER_SLOT,
+        HeaderRule::InArena => {
+            let headers = (1 + Self::POOLS) * HEADER_SLOT;
+            headers.next_multiple_of(G::SMALL_THRESHOLD.next_power_of_two())
+        }
     };
     /// Bytes before the first block of any other pool.
     pub const BEFORE_POOL: usize = match G::HEADERS {

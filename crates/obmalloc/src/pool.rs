@@ -39,7 +39,8 @@ pub(crate) const POOL_OVERHEAD: usize = 48;
 
 const _: () = assert!(size_of::<PoolHeader>() == POOL_OVERHEAD);
 
-/// Bytes from one header to the next where an arena begins with all of them: a cache line.
+/// Bytes from one header to the next where an arena begins with all of them, and before the first
+/// of them: a cache line.
 pub(crate) const HEADER_SLOT: usize = 64;
 
 /// Bytes that carving may touch beyond the block it hands out: to the next multiple of this. No
@@ -78,6 +79,7 @@ pub(crate) struct PoolHeader {
     /// The neighbours in the class's list; `next` also links an arena's empty pools.
     pub(crate) next: Cell<Option<PoolPtr>>,
     pub(crate) prev: Cell<Option<PoolPtr>>,
+    /// Read where pools begin with their headers; see [`HeaderRule::InArena`] for the other place.
     tag: HeapTag,
     arena: ArenaIndex,
     /// Offset of the first virgin block.
@@ -255,6 +257,12 @@ pub(crate) struct PoolPtr(
     NonNull<PoolHeader>,
 );
 
+/// The address of the arena that holds `address`.
+#[inline]
+fn arena_address<G: Geometry>(address: usize) -> usize {
+    address & !(G::ARENA_SIZE - 1)
+}
+
 /// The address of the header of the pool that holds `address`.
 #[inline]
 fn header_address<G: Geometry>(address: usize) -> usize {
@@ -263,7 +271,7 @@ fn header_address<G: Geometry>(address: usize) -> usize {
         HeaderRule::InArena => {
             let slots = Shape::<G>::POOLS * HEADER_SLOT;
             let slot = (address / (G::ARENA_SIZE / slots)) & (slots - HEADER_SLOT);
-            (address & !(G::ARENA_SIZE - 1)) | slot
+            arena_address::<G>(address) + HEADER_SLOT + slot
         }
     }
 }
@@ -300,6 +308,10 @@ impl PoolPtr {
         let pool = Self::holding::<G>(start);
         // SAFETY: the caller gives the memory; a header fits its place.
         unsafe { pool.0.write(PoolHeader::new(arena, tag, first as u16)) };
+        if is_first && matches!(G::HEADERS, HeaderRule::InArena) {
+            // SAFETY: an arena begins with room for the tag.
+            unsafe { start.cast::<HeapTag>().write(tag) };
+        }
         // INVARIANT: the header was written just now.
         pool
     }
@@ -344,10 +356,17 @@ impl PoolPtr {
     /// A heap of geometry `G` has a block in use that holds this address.
     #[inline]
     pub(crate) unsafe fn tag_at<G: Geometry>(start: NonNull<u8>) -> HeapTag {
-        let header = Self::header_at::<G>(start);
-        // SAFETY: the block in use keeps its pool mapped, and the tag was written before the
+        let place = match G::HEADERS {
+            HeaderRule::InPools => {
+                let header = Self::header_at::<G>(start);
+                // SAFETY: the block in use keeps its pool mapped; no reference is made.
+                unsafe { &raw const (*header).tag }
+            }
+            HeaderRule::InArena => start.as_ptr().map_addr(arena_address::<G>).cast_const().cast(),
+        };
+        // SAFETY: the block in use keeps its arena mapped, and the tag was written before the
         // block was given out and never since.
-        unsafe { (&raw const (*header).tag).read() }
+        unsafe { place.read() }
     }
 
     /// The class of the block at `start`.
@@ -377,8 +396,9 @@ impl PoolPtr {
             HeaderRule::InPools => header,
             HeaderRule::InArena => {
                 let place = header.addr().get() & (G::ARENA_SIZE - 1);
-                let pool = place / HEADER_SLOT;
-                // SAFETY: the header is in its arena, which has as many pools as headers.
+                let pool = place / HEADER_SLOT - 1;
+                // SAFETY: the header is in its arena, behind the tag's line, and there are as many
+                // pools as headers.
                 unsafe { header.sub(place).add(pool * G::POOL_SIZE) }
             }
         }
@@ -523,15 +543,15 @@ mod tests {
         let pools = carve_arena::<Together>(&mut source);
         let arena = pools[0].start::<Together>();
         for (nth, &pool) in pools.iter().enumerate() {
-            assert_eq!(pool.0.addr().get(), arena.addr().get() + nth * 64);
+            assert_eq!(pool.0.addr().get(), arena.addr().get() + (1 + nth) * 64);
             assert_eq!(pool.start::<Together>().addr().get(), arena.addr().get() + nth * 16384);
             pool.header().become_used(SizeClass::<Together>::of(256).unwrap());
             let offsets = offsets::<Together>(pool);
-            let first = if nth == 0 { 64 * 64 } else { 0 };
+            let first = if nth == 0 { 9 * 512 } else { 0 };
             assert_eq!(offsets, (first..16384).step_by(256).collect::<Vec<_>>());
             assert_eq!(pool.header().in_use::<Together>(), offsets.len());
         }
-        for nth in 64..64 * 64 {
+        for nth in 9 * 2..64 * 64 {
             // SAFETY: every block was given out above.
             let block = unsafe { BlockPtr::from_start(arena.add(nth * 256)) };
             assert_eq!(PoolPtr::of::<Together>(&block), pools[nth / 64]);

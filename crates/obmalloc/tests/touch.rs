@@ -81,8 +81,11 @@ fn header_of<G: Geometry>(block: usize) -> usize {
     let pool = block / G::POOL_SIZE * G::POOL_SIZE;
     match G::HEADERS {
         HeaderRule::InPools => pool,
-        // They are 64 bytes each, and no more of them here than fit a page.
-        HeaderRule::InArena => block / G::ARENA_SIZE * G::ARENA_SIZE,
+        // 64 bytes each, behind as many for the tag.
+        HeaderRule::InArena => {
+            let arena = block / G::ARENA_SIZE * G::ARENA_SIZE;
+            arena + 64 * (1 + (block - arena) / G::POOL_SIZE)
+        }
     }
 }
 

@@ -10,8 +10,7 @@ use raw_mem::MemAlloc;
 use sync::{Mutex, MutexGuard};
 
 use crate::{
-    link::Chain,
-    outbox::Parcel,
+    carrier,
     parts::Parts,
     registry::Registry,
     shared_arenas::SharedArenas,
@@ -113,9 +112,8 @@ impl<P: Parts> Heaps<P> {
         let start = block.into_start();
         // SAFETY: the block is in use, in one of these heaps.
         let receiver = unsafe { ThreadHeap::<P>::of_block(start) };
-        // SAFETY: the caller gives the block up.
-        let chain = unsafe { Chain::of(start.cast()) };
-        send(Parcel { receiver, chain });
+        // SAFETY: the caller gives the block up, which is as large as the geometry's alignment.
+        send(receiver, unsafe { carrier::alone(start) });
     }
 
     /// Counts what is in use in the caller's heap, if it has one, and in those that nobody owns, by

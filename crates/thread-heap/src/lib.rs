@@ -14,11 +14,12 @@
 //!                one arena map, read without a lock
 //! ```
 //!
-//! - **Whose is a block?** Its pool carries the tag of its heap, which is read without a lock. A
+//! - **Whose is a block?** Its arena carries the tag of its heap, which is read without a lock. A
 //!   thread that frees its own block does what the single-owner heap does, with no atomics.
 //! - **A remote free** goes to the outbox of the freeing thread, and with up to 31 others for the
-//!   same heap into that heap's inbox, by one compare-and-swap. The owner takes the whole inbox
-//!   when it runs out of blocks at hand.
+//!   same heap into that heap's inbox, by one compare-and-swap. One of them carries the addresses
+//!   of the others, so that most freed blocks are not touched before they are home. The owner takes
+//!   the whole inbox when it runs out of blocks at hand.
 //! - **A thread that ends** empties its inbox, gives back what arenas it can, and abandons its
 //!   heap. A starting thread adopts an abandoned heap as it is. Who frees a block into one that
 //!   nobody adopted becomes its owner for that moment: it frees the block, gives back what arenas
@@ -45,6 +46,7 @@
 #![cfg_attr(loom, expect(dead_code, reason = "what `current` alone uses"))]
 
 // A model passes handles: loom's types cannot be in a static.
+mod carrier;
 #[cfg(not(loom))]
 mod current;
 mod heaps;

@@ -1,4 +1,4 @@
-//! A node that carries its own link: a free block in production, a small object in a model.
+//! A node that has its own link: a free block in production, a small object in a model.
 //!
 //! Loom cannot see raw memory. So the lists that cross threads are generic over their nodes, and
 //! the code that ships is the code that is modelled.
@@ -26,26 +26,6 @@ pub(crate) unsafe trait Link: Sized {
     unsafe fn set_next(node: NonNull<Self>, next: *mut Self);
 }
 
-/// A block that was freed and is on its way to its owner: its first word is the link.
-#[derive(Debug)]
-#[repr(transparent)]
-pub(crate) struct FreeBlock(*mut FreeBlock);
-
-// SAFETY: the link is read from where it is written.
-unsafe impl Link for FreeBlock {
-    #[inline]
-    unsafe fn next(node: NonNull<Self>) -> *mut Self {
-        // SAFETY: the caller's own block, whose first word is the link.
-        unsafe { node.read().0 }
-    }
-
-    #[inline]
-    unsafe fn set_next(node: NonNull<Self>, next: *mut Self) {
-        // SAFETY: the caller's own block, and a word fits every block.
-        unsafe { node.write(Self(next)) }
-    }
-}
-
 /// Nodes that belong to whoever holds the chain, the last one put first.
 #[derive(Debug)]
 pub(crate) struct Chain<N: Link> {
@@ -55,7 +35,6 @@ pub(crate) struct Chain<N: Link> {
     /// `last` need not be set.
     first: NonNull<N>,
     last: NonNull<N>,
-    len: usize,
 }
 
 impl<N: Link> Chain<N> {
@@ -67,7 +46,7 @@ impl<N: Link> Chain<N> {
     #[inline]
     pub(crate) unsafe fn of(node: NonNull<N>) -> Self {
         // INVARIANT: the caller's promise.
-        Self { first: node, last: node, len: 1 }
+        Self { first: node, last: node }
     }
 
     /// Puts a node before the others.
@@ -81,13 +60,6 @@ impl<N: Link> Chain<N> {
         unsafe { N::set_next(node, self.first.as_ptr()) };
         // INVARIANT: the node was given, and links to the others.
         self.first = node;
-        self.len += 1;
-    }
-
-    /// The number of nodes.
-    #[inline]
-    pub(crate) fn len(&self) -> usize {
-        self.len
     }
 
     /// The first node.

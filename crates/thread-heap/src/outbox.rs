@@ -3,58 +3,58 @@
 //! They are collected for one heap at a time and sent together, so that a thread that frees what
 //! another one allocates pays one compare-and-swap for many blocks.
 
-use std::ptr::NonNull;
-
-use crate::link::{Chain, FreeBlock};
+use std::{mem::MaybeUninit, ptr::NonNull, slice};
 
 /// The most blocks that wait.
 pub(crate) const MOST_WAITING: usize = 32;
 
-/// A chain on its way to `T`.
-#[derive(Debug)]
-pub(crate) struct Parcel<T> {
-    /// Whose the blocks are.
-    pub(crate) receiver: NonNull<T>,
-    /// The blocks.
-    pub(crate) chain: Chain<FreeBlock>,
-}
-
 /// The blocks that wait, all for one receiver.
 #[derive(Debug)]
-pub(crate) struct Outbox<T>(Option<Parcel<T>>);
+pub(crate) struct Outbox<T> {
+    receiver: Option<NonNull<T>>,
+    /// # Invariant
+    ///
+    /// At most [`MOST_WAITING`]. So many of `blocks` were written, and are the outbox's alone and
+    /// the receiver's.
+    len: usize,
+    blocks: [MaybeUninit<NonNull<u8>>; MOST_WAITING],
+}
 
 impl<T> Outbox<T> {
     pub(crate) const fn new() -> Self {
-        Self(None)
+        Self { receiver: None, len: 0, blocks: [MaybeUninit::uninit(); MOST_WAITING] }
     }
 
-    /// Adds a block of `receiver`. Returns what must be sent now: the blocks of another receiver,
-    /// or all of this one when [`MOST_WAITING`] are together.
+    /// Another block for `receiver` can be [added](Self::add).
+    #[inline]
+    pub(crate) fn has_room_for(&self, receiver: NonNull<T>) -> bool {
+        self.len == 0 || (self.receiver == Some(receiver) && self.len < MOST_WAITING)
+    }
+
+    /// Adds a block of `receiver`.
     ///
     /// # Safety
     ///
-    /// The block is the caller's alone, who gives it away, and `receiver`'s.
+    /// The block is the caller's alone, who gives it away, and `receiver`'s, for which there is
+    /// room.
     #[inline]
-    pub(crate) unsafe fn add(
-        &mut self,
-        receiver: NonNull<T>,
-        block: NonNull<FreeBlock>,
-    ) -> Option<Parcel<T>> {
-        if let Some(parcel) = self.0.as_mut()
-            && parcel.receiver == receiver
-        {
-            // SAFETY: the caller's promise.
-            unsafe { parcel.chain.push(block) };
-            return if parcel.chain.len() < MOST_WAITING { None } else { self.0.take() };
-        }
-        // SAFETY: the caller's promise.
-        let chain = unsafe { Chain::of(block) };
-        self.0.replace(Parcel { receiver, chain })
+    pub(crate) unsafe fn add(&mut self, receiver: NonNull<T>, block: NonNull<u8>) {
+        debug_assert!(self.has_room_for(receiver));
+        self.receiver = Some(receiver);
+        // SAFETY: there is room.
+        unsafe { self.blocks.get_unchecked_mut(self.len) }.write(block);
+        // INVARIANT: it was written just now.
+        self.len += 1;
     }
 
-    /// Takes everything that waits.
-    pub(crate) fn take(&mut self) -> Option<Parcel<T>> {
-        self.0.take()
+    /// Takes everything that waits: the blocks, and whose they are.
+    pub(crate) fn take(&mut self) -> Option<(NonNull<T>, &[NonNull<u8>])> {
+        let receiver = self.receiver.take()?;
+        // SAFETY: the invariant: so many are written, one after the other.
+        let blocks = unsafe { slice::from_raw_parts(self.blocks.as_ptr().cast(), self.len) };
+        // INVARIANT: the blocks are given away.
+        self.len = 0;
+        Some((receiver, blocks))
     }
 }
 
@@ -62,33 +62,21 @@ impl<T> Outbox<T> {
 mod tests {
     use super::*;
 
-    fn block() -> NonNull<FreeBlock> {
-        NonNull::from(Box::leak(Box::new([0_usize; 2]))).cast()
-    }
-
-    fn drop_blocks(parcel: Parcel<u8>) -> usize {
-        let blocks = parcel.chain.into_nodes();
-        // SAFETY: `block` boxed them.
-        blocks
-            .map(|node| drop(unsafe { Box::from_raw(node.cast::<[usize; 2]>().as_ptr()) }))
-            .count()
-    }
-
     #[test]
     fn blocks_wait_until_there_are_many_or_another_receiver_comes() {
-        let (mut here, mut there) = (0_u8, 0_u8);
-        let (here, there) = (NonNull::from(&mut here), NonNull::from(&mut there));
+        let receivers = [0_u8; 2];
+        let [here, there] = receivers.each_ref().map(NonNull::from);
+        let block = here.cast();
         let mut outbox = Outbox::new();
-        // SAFETY: the blocks are new, and given away.
-        let mut add = |receiver| unsafe { outbox.add(receiver, block()) };
-        for _ in 1..MOST_WAITING {
-            assert!(add(here).is_none());
+        assert_eq!(outbox.take(), None);
+        for _ in 0..MOST_WAITING {
+            assert!(outbox.has_room_for(here));
+            // SAFETY: there is room, and nobody looks at the block.
+            unsafe { outbox.add(here, block) };
+            assert!(!outbox.has_room_for(there));
         }
-        let full = add(here).expect("enough are together");
-        assert_eq!(drop_blocks(full), MOST_WAITING);
-        assert!(add(here).is_none());
-        let other = add(there).expect("another receiver");
-        assert_eq!((other.receiver, drop_blocks(other)), (here, 1));
-        assert_eq!(outbox.take().map(drop_blocks), Some(1));
+        assert!(!outbox.has_room_for(here));
+        assert_eq!(outbox.take(), Some((here, &[block; MOST_WAITING][..])));
+        assert!(outbox.has_room_for(there));
     }
 }

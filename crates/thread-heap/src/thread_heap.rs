@@ -2,13 +2,14 @@
 
 use std::{cell::UnsafeCell, fmt, ptr::NonNull};
 
-use obmalloc::{BlockPtr, Heap, HeapTag, SizeClass, Stats};
+use obmalloc::{BlockPtr, Geometry, Heap, HeapTag, SizeClass, Stats};
 use sync::atomic::AtomicPtr;
 
 use crate::{
+    carrier::{self, Carrier, LEAST_BLOCK},
     inbox::Inbox,
-    link::{FreeBlock, Nodes},
-    outbox::{Outbox, Parcel},
+    link::{Chain, Nodes},
+    outbox::Outbox,
     parts::Parts,
     registry::Registered,
     shared_arenas::SharedArenas,
@@ -33,7 +34,7 @@ pub struct ThreadHeap<P: Parts> {
     outbox: UnsafeCell<Outbox<Self>>,
     /// Keeps what others write on another cache line than what the owner reads.
     _apart: [u8; 128],
-    pub(crate) inbox: Inbox<FreeBlock>,
+    pub(crate) inbox: Inbox<Carrier>,
     next: AtomicPtr<Self>,
 }
 
@@ -49,9 +50,13 @@ unsafe impl<P: Parts> Registered for ThreadHeap<P> {
 }
 
 impl<P: Parts> ThreadHeap<P> {
+    const BLOCKS_CAN_CARRY: () =
+        assert!(P::Geometry::ALIGNMENT >= LEAST_BLOCK, "a freed block is two words, at least");
+
     sync::const_unless_model! {
         /// A heap over `arenas`, whose blocks carry `tag`.
         pub(crate) fn new(arenas: SharedArenas<P>, lower: P::Lower, tag: HeapTag) -> Self {
+            let () = Self::BLOCKS_CAN_CARRY;
             Self {
                 own: UnsafeCell::new(Heap::with_tag(arenas, lower, tag)),
                 outbox: UnsafeCell::new(Outbox::new()),
@@ -141,9 +146,12 @@ impl<P: Parts> ThreadHeap<P> {
     /// The caller is the owner of this heap, and gives up a block of `receiver`, which is another.
     pub(crate) unsafe fn free_other(&self, receiver: NonNull<Self>, block: BlockPtr) {
         // SAFETY: the caller's promise.
-        if let Some(parcel) = unsafe { self.post(receiver, block) } {
-            send(parcel);
+        if !unsafe { &*self.outbox.get() }.has_room_for(receiver) {
+            // SAFETY: the caller's promise.
+            unsafe { self.send_outbox() };
         }
+        // SAFETY: the owner alone enters; there is room now, and the block is given up.
+        unsafe { (*self.outbox.get()).add(receiver, block.into_start()) };
     }
 
     /// Sends what waits in the outbox, takes home what others have freed, and gives back what
@@ -167,9 +175,13 @@ impl<P: Parts> ThreadHeap<P> {
     ///
     /// The caller is the owner.
     pub(crate) unsafe fn send_outbox(&self) {
-        // SAFETY: the owner alone enters.
-        if let Some(parcel) = unsafe { &mut *self.outbox.get() }.take() {
-            send(parcel);
+        // SAFETY: the owner alone enters, and nothing below leads back here.
+        let Some((receiver, blocks)) = unsafe { &mut *self.outbox.get() }.take() else { return };
+        // SAFETY: a block of the outbox is in use until it is sent.
+        let size = |block| unsafe { Self::size_of_block(block) };
+        // SAFETY: the blocks were given up, and are no smaller than the geometry's alignment.
+        if let Some(chain) = unsafe { carrier::pack(blocks, size) } {
+            send(receiver, chain);
         }
     }
 
@@ -184,29 +196,21 @@ impl<P: Parts> ThreadHeap<P> {
         unsafe { OwnHeap::<P>::size_at(start) }
     }
 
-    /// Puts a block of another heap in the outbox; returns what must be sent now.
-    ///
-    /// # Safety
-    ///
-    /// The caller is the owner, and gives up a block of `receiver`.
-    #[inline]
-    unsafe fn post(&self, receiver: NonNull<Self>, block: BlockPtr) -> Option<Parcel<Self>> {
-        let block = block.into_start().cast();
-        // SAFETY: the owner alone enters; the block is the receiver's, and given up.
-        unsafe { (*self.outbox.get()).add(receiver, block) }
-    }
-
     /// Frees blocks of this heap that came from elsewhere.
     ///
     /// # Safety
     ///
     /// The caller is the owner, and the blocks are this heap's.
-    pub(crate) unsafe fn bring_home(&self, blocks: Nodes<FreeBlock>) {
-        for block in blocks {
-            // SAFETY: a node is the start of a block, which its sender gave up.
-            let block = unsafe { BlockPtr::from_start(block.cast()) };
-            // SAFETY: the caller's promise.
-            unsafe { self.free(block) };
+    pub(crate) unsafe fn bring_home(&self, carriers: Nodes<Carrier>) {
+        for carrier in carriers {
+            let free = |start| {
+                // SAFETY: it is the start of a block, which its sender gave up.
+                let block = unsafe { BlockPtr::from_start(start) };
+                // SAFETY: the caller's promise.
+                unsafe { self.free(block) };
+            };
+            // SAFETY: its sender loaded it.
+            unsafe { Carrier::unload(carrier, free) };
         }
     }
 
@@ -263,12 +267,12 @@ impl<P: Parts> ThreadHeap<P> {
     }
 }
 
-/// Sends a parcel: into the receiver's inbox, or, if nobody owns the receiver, by owning it for
-/// this moment.
-pub(crate) fn send<P: Parts>(parcel: Parcel<ThreadHeap<P>>) {
+/// Sends freed blocks of `receiver`: into its inbox, or, if nobody owns it, by owning it for this
+/// moment.
+pub(crate) fn send<P: Parts>(receiver: NonNull<ThreadHeap<P>>, chain: Chain<Carrier>) {
     // SAFETY: a receiver is a registered heap, and those live for ever.
-    let receiver: &ThreadHeap<P> = unsafe { parcel.receiver.as_ref() };
-    if let Some(chain) = receiver.inbox.push(parcel.chain) {
+    let receiver: &ThreadHeap<P> = unsafe { receiver.as_ref() };
+    if let Some(chain) = receiver.inbox.push(chain) {
         // SAFETY: the chain came back, so we are the owner; the blocks are the receiver's.
         unsafe { receiver.bring_home(chain.into_nodes()) };
         // SAFETY: as above, until this returns.

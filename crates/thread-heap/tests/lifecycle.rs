@@ -28,7 +28,12 @@ fn class(size: usize) -> SizeClass<ThreadGeometry> {
 
 /// Blocks of all sizes, a little more than fit `arenas`.
 fn fill(member: &impl Member, arenas: usize) -> Vec<Block> {
-    let sizes = (1..=512).cycle().take(arenas << 12);
+    fill_with(member, 0..arenas << 12)
+}
+
+/// Blocks of these numbers; each has a size of its number.
+fn fill_with(member: &impl Member, numbers: impl Iterator<Item = usize>) -> Vec<Block> {
+    let sizes = numbers.map(|number| 1 + number % 512);
     sizes.map(|size| Block::fill(member.alloc(class(size)), class(size), size as u64)).collect()
 }
 
@@ -112,16 +117,20 @@ fn a_heap_that_is_owned_is_not_adopted() {
 fn blocks_that_others_freed_serve_the_next_requests_of_their_owner() {
     let team = ByHand::new();
     let owner = team.join();
-    let blocks = fill(&owner, 2);
+    // The smaller half of the sizes leaves, so no arena can go.
+    let (freed, kept): (Vec<_>, Vec<_>) =
+        fill(&owner, 4).into_iter().enumerate().partition(|(nth, _)| nth / 256 % 2 == 0);
     let arenas = team.arenas.ever();
     left_by(team, move |member| {
         // SAFETY: the blocks are of this team.
-        blocks.into_iter().for_each(|block| unsafe { member.free(block.check()) });
+        freed.into_iter().for_each(|(_, block)| unsafe { member.free(block.check()) });
     });
-    let again = fill(&owner, 2);
+    // As many of the classes that left.
+    let again = fill_with(&owner, (0..4 << 12).filter(|nth| nth / 256 % 2 == 0));
     assert_eq!(team.arenas.ever(), arenas, "new arenas were mapped");
+    let kept = kept.into_iter().map(|(_, block)| block);
     // SAFETY: the blocks are the owner's.
-    again.into_iter().for_each(|block| unsafe { owner.free(block.check()) });
+    again.into_iter().chain(kept).for_each(|block| unsafe { owner.free(block.check()) });
     assert_eq!(check(&owner), 0);
 }
 
