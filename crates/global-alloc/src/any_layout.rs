@@ -12,7 +12,7 @@ use std::{alloc::Layout, ptr::NonNull};
 
 use obmalloc::{BlockPtr, SizeClass};
 
-use crate::layout::{Pools, class};
+use crate::layout::{Pools, class, grown, serves};
 
 /// Pools, and a layer below for what they are too small for.
 ///
@@ -94,7 +94,7 @@ pub(crate) unsafe trait AnyLayout {
     }
 
     /// Makes memory for `old` memory for `new`, with its contents up to the smaller of both
-    /// sizes. It stays where it is if its block serves both. On `None` it stands untouched.
+    /// sizes. A block that serves `new` as well stays. On `None` all stands untouched.
     ///
     /// # Safety
     ///
@@ -102,7 +102,10 @@ pub(crate) unsafe trait AnyLayout {
     #[inline]
     unsafe fn reallocate(&self, ptr: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<u8>> {
         match (class(old), class(new)) {
-            (Some(before), Some(after)) if before == after => Some(ptr),
+            // SAFETY: a block for `old` is in use.
+            (Some(_), Some(after)) if serves(unsafe { SizeClass::at(ptr) }, new, after) => {
+                Some(ptr)
+            }
             (None, None) if old.align() == new.align() => {
                 // SAFETY: the caller's promise; `new` is a layout of the same alignment.
                 unsafe { self.resize_large(ptr, old, new.size()) }
@@ -117,8 +120,10 @@ pub(crate) unsafe trait AnyLayout {
     /// # Safety
     ///
     /// As for [`reallocate`](Self::reallocate).
+    #[inline(never)]
     unsafe fn move_to(&self, ptr: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<u8>> {
-        let to = self.allocate(new)?;
+        let roomy = grown(old, new).and_then(|class| self.block(class));
+        let to = roomy.map(BlockPtr::into_start).or_else(|| self.allocate(new))?;
         // SAFETY: both are live, so they do not overlap, and have that many bytes.
         unsafe { to.copy_from_nonoverlapping(ptr, old.size().min(new.size())) };
         // SAFETY: the caller's promise; it is replaced, so it is ours alone.

@@ -40,6 +40,27 @@ pub(crate) fn class(layout: Layout) -> Option<SizeClass<Pools>> {
     SizeClass::of(size)
 }
 
+/// A block of the class `now` stays where `new` is asked for, which is of class `after`: it is
+/// large enough and aligned, and more than three quarters of it are needed or no smaller one would
+/// do. CPython keeps blocks by the same rule (`_PyObject_Realloc` in `Objects/obmalloc.c`).
+#[inline]
+pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClass<Pools>) -> bool {
+    let size = now.map_or(0, SizeClass::block_size);
+    let fits = after.block_size() <= size && size & (new.align() - 1) == 0;
+    now == Some(after) || (fits && 4 * new.size() > 3 * size)
+}
+
+/// The class for memory that grows from `old` to `new`, if that should be a larger one than for
+/// new memory: who grows by less than a quarter will grow again, and gets an eighth more.
+#[inline]
+pub(crate) fn grown(old: Layout, new: Layout) -> Option<SizeClass<Pools>> {
+    let (before, after) = (old.size(), new.size());
+    let a_little = after > before && after - before < before / 4;
+    // No sum overflows: a layout has at most isize::MAX bytes.
+    let roomy = Layout::from_size_align(after + after / 8, new.align());
+    roomy.ok().filter(|_| a_little && class(new).is_some()).and_then(class)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +85,29 @@ mod tests {
             [served(1, 512), served(512, 32), served(1, 1024)],
             [Some(512), Some(512), None]
         );
+    }
+
+    fn plain(size: usize) -> Layout {
+        Layout::from_size_align(size, 1).unwrap()
+    }
+
+    #[test]
+    fn a_block_stays_where_more_than_three_quarters_of_it_are_needed() {
+        let stays = |size, new| serves(class(plain(size)), plain(new), class(plain(new)).unwrap());
+        assert_eq!([385, 384, 512].map(|new| stays(512, new)), [true, false, true]);
+        assert_eq!([1, 48, 49].map(|new| stays(48, new)), [false, true, false]);
+        assert!((1..=16).all(|new| stays(16, new)));
+        let aligned = Layout::from_size_align(90, 32).unwrap();
+        let stays = |size| serves(class(plain(size)), aligned, class(aligned).unwrap());
+        assert_eq!([96, 112, 128].map(stays), [true, false, false]);
+    }
+
+    #[test]
+    fn memory_that_grows_a_little_gets_room_to_grow_again() {
+        let block = |old, new| grown(plain(old), plain(new)).map(SizeClass::block_size);
+        assert_eq!(block(256, 272), Some(320));
+        assert_eq!([block(64, 128), block(256, 240), block(500, 508)], [None; 3]);
+        assert_eq!([block(512, 520), block(1 << 62, 1 + (1 << 62))], [None; 2]);
     }
 
     #[test]

@@ -29,7 +29,8 @@
 //! 2. So a small request never falls to the C library: when no arena can be had, it fails.
 //! 3. Alignments above 16 are the pools' too, as long as a block of at most 512 bytes can serve
 //!    them; a class whose blocks are a multiple of the alignment does.
-//! 4. A reallocation within a class keeps the block.
+//! 4. A reallocation keeps the block as long as more than three quarters of it are needed, or no
+//!    smaller one would do. Memory that grows by less than a quarter gets room for an eighth more.
 //!
 //! It needs a Unix: aligned memory above 512 bytes comes from `posix_memalign`.
 

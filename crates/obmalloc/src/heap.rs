@@ -146,20 +146,6 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         unsafe { PoolPtr::tag_at::<G>(start) }
     }
 
-    /// The bytes of the block that holds `start`: the size of its class.
-    ///
-    /// This may be asked by a thread that is not the heap's owner, as [`tag_of`](Self::tag_of).
-    ///
-    /// # Safety
-    ///
-    /// `start` lies in a block in use of a heap with the geometry `G`.
-    #[inline]
-    pub unsafe fn size_at(start: NonNull<u8>) -> usize {
-        // SAFETY: the caller's promise.
-        let class = unsafe { PoolPtr::class_at::<G>(start) };
-        class.map_or(0, SizeClass::block_size)
-    }
-
     /// Gives every arena back, whatever is in use. O(arenas).
     ///
     /// # Safety

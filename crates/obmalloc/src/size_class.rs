@@ -1,8 +1,11 @@
 //! The class of a request, in range by construction.
 
-use core::{fmt, marker::PhantomData};
+use core::{fmt, marker::PhantomData, ptr::NonNull};
 
-use crate::geometry::{Geometry, Shape};
+use crate::{
+    geometry::{Geometry, Shape},
+    pool::PoolPtr,
+};
 
 /// A size class of the geometry `G`: class i has blocks of `(i + 1) * ALIGNMENT` bytes.
 pub struct SizeClass<G> {
@@ -42,6 +45,20 @@ impl<G: Geometry> SizeClass<G> {
         } else {
             None
         }
+    }
+
+    /// The class of the block that holds `start`.
+    ///
+    /// This may be asked by a thread that is not the heap's owner: a block's class does not change
+    /// while it is in use.
+    ///
+    /// # Safety
+    ///
+    /// `start` lies in a block in use of a heap with the geometry `G`.
+    #[inline]
+    pub unsafe fn at(start: NonNull<u8>) -> Option<Self> {
+        // SAFETY: the caller's promise.
+        unsafe { PoolPtr::class_at::<G>(start) }
     }
 
     /// The class's number, from 0.

@@ -193,7 +193,8 @@ impl<P: Parts> ThreadHeap<P> {
     #[inline]
     pub(crate) unsafe fn size_of_block(start: NonNull<u8>) -> usize {
         // SAFETY: the caller's promise.
-        unsafe { OwnHeap::<P>::size_at(start) }
+        let class = unsafe { SizeClass::<P::Geometry>::at(start) };
+        class.map_or(0, SizeClass::block_size)
     }
 
     /// Frees blocks of this heap that came from elsewhere.
