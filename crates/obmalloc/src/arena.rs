@@ -31,6 +31,8 @@ pub(crate) struct Arena {
     carved: u32,
     /// Free pools: empty or not carved yet.
     free_pools: u32,
+    /// Pools that stay idle with their class.
+    idle_pools: u32,
     /// The empty pools, last emptied first.
     empty: Option<PoolPtr>,
     /// The neighbours in the list of usable arenas; `next` also links the unused records.
@@ -40,8 +42,15 @@ pub(crate) struct Arena {
 
 impl Arena {
     /// A record without memory.
-    pub(crate) const UNUSED: Self =
-        Self { base: None, carved: 0, free_pools: 0, empty: None, next: None, prev: None };
+    pub(crate) const UNUSED: Self = Self {
+        base: None,
+        carved: 0,
+        free_pools: 0,
+        idle_pools: 0,
+        empty: None,
+        next: None,
+        prev: None,
+    };
 
     /// Gives the record memory: an arena with all pools free.
     ///
@@ -77,6 +86,26 @@ impl Arena {
     /// No pool is in use.
     pub(crate) fn is_empty<G: Geometry>(&self) -> bool {
         self.free_pools() == Shape::<G>::POOLS
+    }
+
+    /// The pools that stay idle with their class.
+    pub(crate) fn idle_pools(&self) -> usize {
+        self.idle_pools as usize
+    }
+
+    /// No pool is in use, and some are idle.
+    pub(crate) fn is_at_rest<G: Geometry>(&self) -> bool {
+        self.idle_pools > 0 && self.free_pools() + self.idle_pools() == Shape::<G>::POOLS
+    }
+
+    /// A pool becomes idle.
+    pub(crate) fn add_idle(&mut self) {
+        self.idle_pools += 1;
+    }
+
+    /// An idle pool is used again, or becomes free.
+    pub(crate) fn remove_idle(&mut self) {
+        self.idle_pools -= 1;
     }
 
     /// Takes the pool that was emptied last, or carves the next one.
@@ -122,7 +151,7 @@ impl Arena {
     }
 
     /// Every carved pool, in ascending order of address.
-    pub(crate) fn pools<G: Geometry>(&self) -> impl Iterator<Item = PoolPtr> {
+    pub(crate) fn pools<G: Geometry>(&self) -> impl Iterator<Item = PoolPtr> + use<G> {
         let base = self.base.filter(|_| self.carved > 0);
         (0..self.carved_pools()).filter_map(move |nth| {
             // SAFETY: the first `carved` pools of the arena are carved, and the arena is mapped

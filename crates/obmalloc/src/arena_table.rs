@@ -65,6 +65,8 @@ pub(crate) struct ArenaTable {
     usable: Option<ArenaIndex>,
     /// For each count of free pools, the last usable arena with that many.
     last_with: [Option<ArenaIndex>; MOST_POOLS + 1],
+    /// Arenas at rest: no pool is in use, and some are idle.
+    at_rest: usize,
     counts: ArenaCounts,
 }
 
@@ -75,6 +77,7 @@ impl ArenaTable {
             unused: None,
             usable: None,
             last_with: [None; MOST_POOLS + 1],
+            at_rest: 0,
             counts: ArenaCounts { allocated: 0, highwater: 0, current: 0 },
         }
     }
@@ -114,7 +117,7 @@ impl ArenaTable {
     pub(crate) fn take_pool<G: Geometry>(&mut self, tag: HeapTag) -> Option<PoolPtr> {
         let index = self.usable?;
         let free = self.slots[index].free_pools();
-        let pool = self.slots[index].take_pool::<G>(index, tag)?;
+        let pool = self.update::<G, _>(index, |arena| arena.take_pool::<G>(index, tag))?;
         // It was the fullest, so no other has one pool less: the order stands.
         self.lift_finger(index, free);
         if free > 1 {
@@ -132,7 +135,7 @@ impl ArenaTable {
         let free = self.slots[index].free_pools();
         let last_of_its_count = self.last_with[free];
         self.lift_finger(index, free);
-        self.slots[index].give_pool(pool);
+        self.update::<G, _>(index, |arena| arena.give_pool(pool));
         let is_last = free > 0 && self.slots[index].next.is_none();
         if self.slots[index].is_empty::<G>() && !(G::KEEP_LAST_ARENA && is_last) {
             self.unlink(index);
@@ -164,7 +167,52 @@ impl ArenaTable {
     pub(crate) fn could_go<G: Geometry>(&self, index: ArenaIndex, pools: usize) -> bool {
         let arena = &self.slots[index];
         let is_last = arena.free_pools() > 0 && arena.next.is_none();
-        arena.free_pools() + pools >= Shape::<G>::POOLS && !(G::KEEP_LAST_ARENA && is_last)
+        let could_be_free = arena.free_pools() + arena.idle_pools() + pools;
+        could_be_free >= Shape::<G>::POOLS && !(G::KEEP_LAST_ARENA && is_last)
+    }
+
+    /// A pool of the arena at `index` becomes idle. True if the arena is at rest now.
+    pub(crate) fn add_idle<G: Geometry>(&mut self, index: ArenaIndex) -> bool {
+        self.update::<G, _>(index, Arena::add_idle);
+        self.slots[index].is_at_rest::<G>()
+    }
+
+    /// An idle pool of the arena at `index` is used again, or becomes free.
+    pub(crate) fn remove_idle<G: Geometry>(&mut self, index: ArenaIndex) {
+        self.update::<G, _>(index, Arena::remove_idle);
+    }
+
+    /// Arenas at rest.
+    pub(crate) fn at_rest(&self) -> usize {
+        self.at_rest
+    }
+
+    /// An arena at rest, the next one from the place `from` on. O(records).
+    pub(crate) fn next_at_rest<G: Geometry>(&self, from: usize) -> Option<ArenaIndex> {
+        let places = from..self.records();
+        places.map(ArenaIndex::new).find(|index| self.slots[*index].is_at_rest::<G>())
+    }
+
+    /// The carved pools of the arena at `index`.
+    pub(crate) fn pools<G: Geometry>(
+        &self,
+        index: ArenaIndex,
+    ) -> impl Iterator<Item = PoolPtr> + use<G> {
+        self.slots[index].pools::<G>()
+    }
+
+    /// Changes the arena at `index`, and counts those at rest.
+    fn update<G: Geometry, R>(
+        &mut self,
+        index: ArenaIndex,
+        change: impl FnOnce(&mut Arena) -> R,
+    ) -> R {
+        let arena = &mut self.slots[index];
+        let before = arena.is_at_rest::<G>();
+        let result = change(arena);
+        let after = self.slots[index].is_at_rest::<G>();
+        self.at_rest = self.at_rest + usize::from(after) - usize::from(before);
+        result
     }
 
     /// Takes out the arena whose pools are all free, if there is one. By rule 8 it is the last

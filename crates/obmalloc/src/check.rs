@@ -19,6 +19,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// When a rule does not hold; the message says which.
     pub fn check_invariants(&self) {
         self.check_used_pools();
+        self.check_idle_pools();
         self.check_arenas();
         self.check_usable_arenas();
     }
@@ -44,17 +45,36 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
+    /// Rule 3, from the lists of the idle pools.
+    fn check_idle_pools(&self) {
+        let mut listed = 0;
+        for class in SizeClass::<G>::all() {
+            let mut prev = None;
+            for pool in self.idle.iter(class) {
+                let header = pool.header();
+                assert_eq!(header.state(), State::Idle, "rule 3: listed pools are idle");
+                assert_eq!(header.class::<G>(), Some(class), "rule 4: one class to a list");
+                assert_eq!(header.prev.get(), prev, "rule 4: links go both ways");
+                prev = Some(pool);
+                listed += 1;
+            }
+        }
+        let known: usize = self.arenas.arenas().map(|(_, arena)| arena.idle_pools()).sum();
+        assert_eq!(listed, known, "rule 3: idle pools are with their class");
+    }
+
     /// Rules 1, 2, 3 and 5, from the arenas' side.
     fn check_arenas(&self) {
-        let mut with_memory = 0;
+        let (mut with_memory, mut at_rest) = (0, 0);
         for (index, arena) in self.arenas.arenas() {
             with_memory += 1;
-            let mut empty = 0;
+            let (mut empty, mut idle) = (0, 0);
             for pool in arena.pools::<G>() {
                 assert_eq!(pool.header().arena(), index, "a pool knows its arena");
                 check_pool::<G>(pool);
                 match pool.header().state() {
                     State::Empty => empty += 1,
+                    State::Idle => idle += 1,
                     State::Used | State::Resting => self.check_is_listed(pool),
                     State::Full => {}
                 }
@@ -66,12 +86,15 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
                 assert_eq!(pool.header().arena(), index, "an arena lists its own pools");
             });
             assert_eq!(listed.count(), empty, "rule 3: empty pools are with their arena");
+            assert_eq!(arena.idle_pools(), idle, "idle pools are counted");
+            at_rest += usize::from(arena.is_at_rest::<G>());
         }
         let unused = self.arenas.unused().inspect(|(_, arena)| {
             assert_eq!(arena.base(), None, "rule 5: an unused record has no memory");
         });
         assert_eq!(unused.count() + with_memory, self.arenas.records(), "rule 5: none is lost");
         assert_eq!(self.arenas.counts().current, with_memory, "arenas are counted");
+        assert_eq!(self.arenas.at_rest(), at_rest, "arenas at rest are counted");
     }
 
     fn check_is_listed(&self, pool: PoolPtr) {
@@ -126,7 +149,9 @@ fn check_pool<G: Geometry>(pool: PoolPtr) {
     let known = header.in_use::<G>() + listed + header.virgin::<G>();
     assert_eq!(known, capacity, "rule 2: every block is somewhere");
     match header.state() {
-        State::Empty => assert_eq!(header.in_use::<G>(), 0, "rule 3: empty means none in use"),
+        State::Empty | State::Idle => {
+            assert_eq!(header.in_use::<G>(), 0, "rule 3: empty means none in use");
+        }
         State::Resting => {}
         State::Used | State::Full => assert!(header.in_use::<G>() > 0, "rule 3: used means in use"),
     }

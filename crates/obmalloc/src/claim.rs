@@ -94,6 +94,14 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
     fn trim(&mut self) {
         self.source.trim();
     }
+
+    fn would_keep(&mut self, others: usize) -> bool {
+        self.source.would_keep(others)
+    }
+
+    fn asked(&mut self) {
+        self.source.asked();
+    }
 }
 
 impl<S, A: MemAlloc, G: Geometry> Drop for KnownArenas<S, A, G> {

@@ -34,13 +34,14 @@ pub enum ReallocRule {
     WithinClass,
 }
 
-/// When a pool that becomes empty stays in its class's list, to be used again at once.
+/// When a pool that becomes empty stays with its class, to be used again at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestRule {
     /// Where nothing can tell it from CPython's way, which is to give the pool to its arena and to
     /// take it back from there: one pool of the heap at a time, until anything else happens.
     Unseen,
-    /// One pool for each class, until no other pool can be had or its arena could go.
+    /// One pool of each class, until no other pool can be had or its arena could go; and the
+    /// others stay idle with their class, until another class has no pool or their arena could go.
     EachClass,
 }
 
@@ -308,8 +309,8 @@ switch! {
 }
 
 switch! {
-    /// The geometry `G`, with an emptied pool of each class resting in its list.
-    RestEachClass, "an emptied pool rests in each class", REST: RestRule = RestRule::EachClass
+    /// The geometry `G`, with emptied pools that stay with their class.
+    RestEachClass, "emptied pools stay with their class", REST: RestRule = RestRule::EachClass
 }
 
 switch! {

@@ -18,7 +18,8 @@ use raw_mem::{ArenaSource, MemAlloc};
 use crate::{
     arena_table::ArenaTable,
     block::BlockPtr,
-    geometry::{Geometry, Pools16K, Shape},
+    geometry::{Geometry, Pools16K, RestRule, Shape},
+    idle::IdlePools,
     pool::{PoolPtr, State},
     rest::Resting,
     size_class::SizeClass,
@@ -59,6 +60,7 @@ pub struct Heap<S: ArenaSource, A: MemAlloc, G: Geometry = Pools16K> {
     pub(crate) used: UsedPools,
     pub(crate) arenas: ArenaTable,
     pub(crate) resting: Resting,
+    pub(crate) idle: IdlePools,
     source: S,
     lower: A,
     tag: HeapTag,
@@ -83,6 +85,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             used: UsedPools::new(),
             arenas: ArenaTable::new(),
             resting: Resting::NONE,
+            idle: IdlePools::new(),
             source,
             lower,
             tag,
@@ -155,10 +158,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.release_all();
     }
 
-    /// Gives the empty arena back that the geometry keeps, if there is one: for a heap that is
-    /// about to rest.
+    /// Gives the arenas back that have no block in use: for a heap that is about to rest.
     pub fn give_back_empty_arena(&mut self) {
         self.settle_all();
+        self.disband_all();
         if let Some(base) = self.arenas.retire_empty::<G>() {
             // SAFETY: it came from this source, has left the table, and none of its pools is in
             // use or in a list.
@@ -176,6 +179,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     #[inline]
     pub fn source(&self) -> &S {
         &self.source
+    }
+
+    pub(crate) fn source_mut(&mut self) -> &mut S {
+        &mut self.source
     }
 
     /// Requests that failed because no arena could be had.
@@ -204,18 +211,31 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Gives a free pool to `class`, which has none.
     fn new_pool(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
-        let mut free = self.arenas.take_pool::<G>(self.tag);
-        if free.is_none() && self.resting.count() > 0 {
-            self.settle_all();
-            free = self.arenas.take_pool::<G>(self.tag);
-        }
-        let pool = match free {
+        let at_rest = self.arenas.at_rest();
+        let pool = match self.free_pool(class) {
             Some(pool) => pool,
             None => self.new_arena()?,
         };
+        if self.arenas.at_rest() < at_rest {
+            self.source.asked();
+        }
         pool.header().become_used(class);
         self.used.push_front(class, pool);
         Some(pool)
+    }
+
+    /// A pool that has no block in use, for `class`: one of its own, one of the fullest arena, or
+    /// one of another class.
+    fn free_pool(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
+        let pool = self.take_idle(class).or_else(|| self.arenas.take_pool::<G>(self.tag));
+        if let Some(pool) = pool.or_else(|| self.take_any_idle()) {
+            return Some(pool);
+        }
+        if self.resting.count() == 0 {
+            return None;
+        }
+        self.settle_all();
+        self.arenas.take_pool::<G>(self.tag).or_else(|| self.take_any_idle())
     }
 
     /// Maps an arena, as none is usable, and takes its first pool.
@@ -248,20 +268,33 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Gives an emptied pool to its arena, and the arena to the source if it can go.
+    /// Takes an emptied pool out of its class's list: it stays idle with the class, or goes to its
+    /// arena.
     pub(crate) fn retire_empty(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         self.used.unlink(class, pool);
-        pool.header().become_empty();
-        if let Some(base) = self.arenas.give_pool::<G>(pool) {
-            // SAFETY: it came from this source, has left the table, and none of its pools is in
-            // use or in a list.
-            unsafe { self.source.unmap(base, Shape::<G>::ARENA) };
+        match G::REST {
+            RestRule::EachClass => self.make_idle(class, pool),
+            RestRule::Unseen => {
+                self.give_to_arena(pool);
+            }
         }
+    }
+
+    /// Gives a pool without a block in use, which is in no list, to its arena, and the arena to
+    /// the source if it can go. True if it went.
+    pub(crate) fn give_to_arena(&mut self, pool: PoolPtr) -> bool {
+        pool.header().become_empty();
+        let Some(base) = self.arenas.give_pool::<G>(pool) else { return false };
+        // SAFETY: it came from this source, has left the table, and none of its pools is in use or
+        // in a list.
+        unsafe { self.source.unmap(base, Shape::<G>::ARENA) };
+        true
     }
 
     fn release_all(&mut self) {
         self.used = UsedPools::new();
         self.resting = Resting::NONE;
+        self.idle = IdlePools::new();
         self.arenas.clear(&self.lower, |base| {
             // SAFETY: it came from this source, has left the table, and its pools are forgotten.
             unsafe { self.source.unmap(base, Shape::<G>::ARENA) };

@@ -29,7 +29,7 @@
 //! | `block` | a block, and the free list threaded through blocks |
 //! | `pool` | a pool's header: what it can give, what it has out |
 //! | `used_pools` | for each class, the pools that have blocks to give |
-//! | `rest` | an emptied pool that stays in its class's list |
+//! | `rest`, `idle` | emptied pools that stay: one in its class's list, others with their class |
 //! | `arena`, `arena_slots`, `arena_table` | arenas: their pools; where their records live; which is used next, which can go |
 //! | `heap` | the fast paths, and what happens when a list runs dry |
 //! | `arena_map`, `claim` | is this address ours |
@@ -46,7 +46,8 @@
 //! 3. A pool is *used* (in its class's list), *full* (in no list) or *empty* (on its arena's list
 //!    of free pools). Only the first of a class's list may have run out of blocks; it leaves the
 //!    list when the next request finds that out, or when another pool comes before it. A used
-//!    pool that is its class's only one may *rest*, and then have no block in use.
+//!    pool that is its class's only one may *rest*, and then have no block in use. An emptied pool
+//!    may stay *idle* on a list of its class's own.
 //! 4. A class's list is doubly linked and holds pools of that class only.
 //! 5. An arena's record is either unused (it has no memory) or has memory; unused ones are in one
 //!    list and in no other.
@@ -78,6 +79,7 @@ mod check;
 mod claim;
 mod geometry;
 mod heap;
+mod idle;
 mod pool;
 mod pymalloc;
 mod rest;

@@ -53,6 +53,8 @@ const PAGE: usize = 4096;
 pub(crate) enum State {
     /// No block is in use; the pool is with its arena.
     Empty,
+    /// No block is in use; the pool is with its class.
+    Idle,
     /// The pool is in its class's list.
     Used,
     /// Every block is in use, and the pool is in no list.
@@ -170,7 +172,8 @@ impl PoolHeader {
 
     /// There is no block to give, and none to carve.
     pub(crate) fn has_run_out<G: Geometry>(&self) -> bool {
-        self.free.is_empty() && self.virgin::<G>() == 0
+        let end = |class: SizeClass<G>| self.next_offset.get() as usize + class.block_size();
+        self.free.is_empty() && self.class().is_none_or(|class| end(class) > G::POOL_SIZE)
     }
 
     /// The pool leaves its class's list: every block is in use.
@@ -208,10 +211,16 @@ impl PoolHeader {
         self.state.set(State::Empty);
     }
 
-    /// An empty pool begins to serve `class`. If that was its class before, the free list and
+    /// The same, and the pool stays with its class.
+    pub(crate) fn become_idle(&self) {
+        self.state.set(State::Idle);
+    }
+
+    /// An empty or idle pool begins to serve `class`. If that was its class before, the free list and
     /// the virgin blocks stand as they were left; otherwise all blocks are virgin.
     pub(crate) fn become_used<G: Geometry>(&self, class: SizeClass<G>) {
-        debug_assert_eq!((self.state.get(), self.until_event.get()), (State::Empty, 0));
+        debug_assert!(matches!(self.state.get(), State::Empty | State::Idle));
+        debug_assert_eq!(self.until_event.get(), 0);
         self.state.set(State::Used);
         if self.class::<G>() != Some(class) {
             self.class.set(class.index() as u8);

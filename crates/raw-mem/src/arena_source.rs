@@ -105,6 +105,16 @@ pub unsafe trait ArenaSource {
 
     /// Gives back what the source keeps for later requests, if it does.
     fn trim(&mut self) {}
+
+    /// Whether an owner that has an arena with nothing in use, and `others` like it, had better
+    /// keep it than give it back, since it would ask for one again soon.
+    fn would_keep(&mut self, others: usize) -> bool {
+        let _ = others;
+        false
+    }
+
+    /// An owner begins to use an arena that it has kept: as good as a request for one.
+    fn asked(&mut self) {}
 }
 
 // SAFETY: every promise is the referent's, and it is asked unchanged.
@@ -134,6 +144,14 @@ unsafe impl<S: ArenaSource + ?Sized> ArenaSource for &mut S {
 
     fn trim(&mut self) {
         (**self).trim();
+    }
+
+    fn would_keep(&mut self, others: usize) -> bool {
+        (**self).would_keep(others)
+    }
+
+    fn asked(&mut self) {
+        (**self).asked();
     }
 }
 

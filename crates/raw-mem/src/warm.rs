@@ -11,7 +11,8 @@
 //!
 //! 1. An arena is kept only while arenas are asked for: the first that comes back after the
 //!    patience has run out takes all that were kept with it.
-//! 2. No more than [`MOST_KEPT`] are kept.
+//! 2. No more than [`MOST_KEPT`] are kept, those included that an owner keeps because it was told
+//!    to: its arenas come back as it left them, cut into pools.
 //! 3. When the source below has nothing to give, what was kept goes back before it is asked again.
 
 use core::{ffi::CStr, ptr::NonNull};
@@ -110,7 +111,7 @@ impl<S: ArenaSource> WarmArenas<S> {
 // coming back and its being asked for again.
 unsafe impl<S: ArenaSource> ArenaSource for WarmArenas<S> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
-        self.asked = Some(Instant::now());
+        self.asked();
         if let Some(arena) = self.take(size) {
             return Ok(arena);
         }
@@ -151,6 +152,14 @@ unsafe impl<S: ArenaSource> ArenaSource for WarmArenas<S> {
     fn trim(&mut self) {
         self.release();
         self.source.trim();
+    }
+
+    fn would_keep(&mut self, others: usize) -> bool {
+        others + self.count < MOST_KEPT && self.is_asked()
+    }
+
+    fn asked(&mut self) {
+        self.asked = Some(Instant::now());
     }
 }
 
@@ -240,6 +249,22 @@ mod tests {
         source.patience = Duration::ZERO;
         unmap(&mut source, last);
         assert_eq!((source.kept(), source.source.mapped), (0, 0));
+    }
+
+    #[test]
+    fn an_owner_keeps_as_many_while_arenas_are_asked_for() {
+        let mut source = source(HOUR, usize::MAX);
+        assert!(!source.would_keep(0));
+        source.asked();
+        assert_eq!(
+            [0, MOST_KEPT - 1, MOST_KEPT].map(|n| source.would_keep(n)),
+            [true, true, false]
+        );
+        let arenas = map(&mut source, 1);
+        unmap(&mut source, arenas);
+        assert!(!source.would_keep(MOST_KEPT - 1));
+        source.patience = Duration::ZERO;
+        assert!(!source.would_keep(0));
     }
 
     #[test]

@@ -64,6 +64,16 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
             heaps.close_source().trim();
         }
     }
+
+    fn would_keep(&mut self, others: usize) -> bool {
+        self.0.is_some_and(|heaps| heaps.close_source().would_keep(others))
+    }
+
+    fn asked(&mut self) {
+        if let Some(heaps) = self.0 {
+            heaps.close_source().asked();
+        }
+    }
 }
 
 impl<P: Parts> fmt::Debug for SharedArenas<P> {
