@@ -15,7 +15,7 @@ use core::{fmt::Debug, marker::PhantomData};
 
 use raw_mem::ArenaSize;
 
-use crate::pool::{HEADER_SLOT, POOL_OVERHEAD};
+use crate::pool::{FIRST_HEADER, POOL_OVERHEAD, PoolHeader};
 
 /// The most size classes that any geometry has.
 pub(crate) const MOST_CLASSES: usize = 64;
@@ -63,8 +63,8 @@ pub enum HeaderRule {
     /// Pools are aligned to a power of two, so their headers meet in a few sets of a processor's
     /// cache, however large it is: with pools of 16 KiB, in one set of the first level.
     InPools,
-    /// An arena begins with all of them, a cache line each. They meet nowhere, and a few pages
-    /// have them all. The heap's tag has a line of its own, so that threads that look whose a
+    /// An arena begins with all of them. They share no set of the cache beyond their number, and one
+    /// page has them all, or two. The heap's tag has a line of its own, so that threads that look whose a
     /// block is read nothing that the owner writes. The first block of each pool is aligned to the
     /// largest class, so that every block is aligned to what divides its size.
     InArena,
@@ -135,7 +135,7 @@ impl<G: Geometry> Shape<G> {
     pub const BEFORE_FIRST_POOL: usize = match G::HEADERS {
         HeaderRule::InPools => POOL_OVERHEAD,
         HeaderRule::InArena => {
-            let headers = (1 + Self::POOLS) * HEADER_SLOT;
+            let headers = FIRST_HEADER + Self::POOLS * size_of::<PoolHeader>();
             headers.next_multiple_of(G::SMALL_THRESHOLD.next_power_of_two())
         }
     };

@@ -34,14 +34,13 @@ use crate::{
     size_class::SizeClass,
 };
 
-/// Bytes of a pool's header. CPython: `POOL_OVERHEAD`.
+/// Bytes of a pool's header and the heap's tag. CPython: `POOL_OVERHEAD`.
 pub(crate) const POOL_OVERHEAD: usize = 48;
 
-const _: () = assert!(size_of::<PoolHeader>() == POOL_OVERHEAD);
+const _: () = assert!(size_of::<PoolHeader>() + size_of::<HeapTag>() == POOL_OVERHEAD);
 
-/// Bytes from one header to the next where an arena begins with all of them, and before the first
-/// of them: a cache line.
-pub(crate) const HEADER_SLOT: usize = 64;
+/// Where the first header is if an arena begins with all of them: the tag has a cache line alone.
+pub(crate) const FIRST_HEADER: usize = 64;
 
 /// Bytes that carving may touch beyond the block it hands out: to the next multiple of this. No
 /// system has smaller pages.
@@ -81,15 +80,13 @@ pub(crate) struct PoolHeader {
     /// The neighbours in the class's list; `next` also links an arena's empty pools.
     pub(crate) next: Cell<Option<PoolPtr>>,
     pub(crate) prev: Cell<Option<PoolPtr>>,
-    /// Read where pools begin with their headers; see [`HeaderRule::InArena`] for the other place.
-    tag: HeapTag,
     arena: ArenaIndex,
     /// Offset of the first virgin block.
     next_offset: Cell<u32>,
 }
 
 impl PoolHeader {
-    const fn new(arena: ArenaIndex, tag: HeapTag, first: u16) -> Self {
+    const fn new(arena: ArenaIndex, first: u16) -> Self {
         Self {
             free: FreeList::new(),
             until_event: Cell::new(0),
@@ -98,7 +95,6 @@ impl PoolHeader {
             first,
             next: Cell::new(None),
             prev: Cell::new(None),
-            tag,
             arena,
             next_offset: Cell::new(first as u32),
         }
@@ -272,15 +268,24 @@ fn arena_address<G: Geometry>(address: usize) -> usize {
     address & !(G::ARENA_SIZE - 1)
 }
 
+/// Where the tag of the heap is that `start` lies in.
+#[inline]
+fn tag_place<G: Geometry>(start: NonNull<u8>) -> *mut HeapTag {
+    let place = |address| match G::HEADERS {
+        HeaderRule::InPools => header_address::<G>(address) + size_of::<PoolHeader>(),
+        HeaderRule::InArena => arena_address::<G>(address),
+    };
+    start.as_ptr().map_addr(place).cast()
+}
+
 /// The address of the header of the pool that holds `address`.
 #[inline]
 fn header_address<G: Geometry>(address: usize) -> usize {
     match G::HEADERS {
         HeaderRule::InPools => address & !(G::POOL_SIZE - 1),
         HeaderRule::InArena => {
-            let slots = Shape::<G>::POOLS * HEADER_SLOT;
-            let slot = (address / (G::ARENA_SIZE / slots)) & (slots - HEADER_SLOT);
-            arena_address::<G>(address) + HEADER_SLOT + slot
+            let pool = (address / G::POOL_SIZE) & (Shape::<G>::POOLS - 1);
+            arena_address::<G>(address) + FIRST_HEADER + pool * size_of::<PoolHeader>()
         }
     }
 }
@@ -292,7 +297,7 @@ struct NoPool(PoolHeader);
 // SAFETY: it has nothing to give, so no one ever writes to it.
 unsafe impl Sync for NoPool {}
 
-static NO_POOL: NoPool = NoPool(PoolHeader::new(ArenaIndex::NONE, HeapTag::NONE, 0));
+static NO_POOL: NoPool = NoPool(PoolHeader::new(ArenaIndex::NONE, 0));
 
 impl PoolPtr {
     /// The pool that stands where a class has none: nothing to take, nothing to carve.
@@ -316,10 +321,10 @@ impl PoolPtr {
         let first = if is_first { Shape::<G>::BEFORE_FIRST_POOL } else { Shape::<G>::BEFORE_POOL };
         let pool = Self::holding::<G>(start);
         // SAFETY: the caller gives the memory; a header fits its place.
-        unsafe { pool.0.write(PoolHeader::new(arena, tag, first as u16)) };
-        if is_first && matches!(G::HEADERS, HeaderRule::InArena) {
-            // SAFETY: an arena begins with room for the tag.
-            unsafe { start.cast::<HeapTag>().write(tag) };
+        unsafe { pool.0.write(PoolHeader::new(arena, first as u16)) };
+        if is_first || matches!(G::HEADERS, HeaderRule::InPools) {
+            // SAFETY: as above, and the tag has a place of its own beside the headers.
+            unsafe { tag_place::<G>(start).write(tag) };
         }
         // INVARIANT: the header was written just now.
         pool
@@ -365,17 +370,9 @@ impl PoolPtr {
     /// A heap of geometry `G` has a block in use that holds this address.
     #[inline]
     pub(crate) unsafe fn tag_at<G: Geometry>(start: NonNull<u8>) -> HeapTag {
-        let place = match G::HEADERS {
-            HeaderRule::InPools => {
-                let header = Self::header_at::<G>(start);
-                // SAFETY: the block in use keeps its pool mapped; no reference is made.
-                unsafe { &raw const (*header).tag }
-            }
-            HeaderRule::InArena => start.as_ptr().map_addr(arena_address::<G>).cast_const().cast(),
-        };
         // SAFETY: the block in use keeps its arena mapped, and the tag was written before the
         // block was given out and never since.
-        unsafe { place.read() }
+        unsafe { tag_place::<G>(start).read() }
     }
 
     /// The class of the block at `start`.
@@ -405,7 +402,7 @@ impl PoolPtr {
             HeaderRule::InPools => header,
             HeaderRule::InArena => {
                 let place = header.addr().get() & (G::ARENA_SIZE - 1);
-                let pool = place / HEADER_SLOT - 1;
+                let pool = (place - FIRST_HEADER) / size_of::<PoolHeader>();
                 // SAFETY: the header is in its arena, behind the tag's line, and there are as many
                 // pools as headers.
                 unsafe { header.sub(place).add(pool * G::POOL_SIZE) }
@@ -552,15 +549,15 @@ mod tests {
         let pools = carve_arena::<Together>(&mut source);
         let arena = pools[0].start::<Together>();
         for (nth, &pool) in pools.iter().enumerate() {
-            assert_eq!(pool.0.addr().get(), arena.addr().get() + (1 + nth) * 64);
+            assert_eq!(pool.0.addr().get(), arena.addr().get() + 64 + nth * 40);
             assert_eq!(pool.start::<Together>().addr().get(), arena.addr().get() + nth * 16384);
             pool.header().become_used(SizeClass::<Together>::of(256).unwrap());
             let offsets = offsets::<Together>(pool);
-            let first = if nth == 0 { 9 * 512 } else { 0 };
+            let first = if nth == 0 { 6 * 512 } else { 0 };
             assert_eq!(offsets, (first..16384).step_by(256).collect::<Vec<_>>());
             assert_eq!(pool.header().in_use::<Together>(), offsets.len());
         }
-        for nth in 9 * 2..64 * 64 {
+        for nth in 6 * 2..64 * 64 {
             // SAFETY: every block was given out above.
             let block = unsafe { BlockPtr::from_start(arena.add(nth * 256)) };
             assert_eq!(PoolPtr::of::<Together>(&block), pools[nth / 64]);

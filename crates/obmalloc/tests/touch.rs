@@ -81,10 +81,10 @@ fn header_of<G: Geometry>(block: usize) -> usize {
     let pool = block / G::POOL_SIZE * G::POOL_SIZE;
     match G::HEADERS {
         HeaderRule::InPools => pool,
-        // 64 bytes each, behind as many for the tag.
+        // 40 bytes each, behind the tag.
         HeaderRule::InArena => {
             let arena = block / G::ARENA_SIZE * G::ARENA_SIZE;
-            arena + 64 * (1 + (block - arena) / G::POOL_SIZE)
+            arena + 64 + 40 * ((block - arena) / G::POOL_SIZE)
         }
     }
 }
