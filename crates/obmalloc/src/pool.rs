@@ -207,9 +207,12 @@ impl PoolHeader {
         self.state.set(State::Empty);
     }
 
-    /// The same, and the pool stays with its class.
+    /// The last block in use came back, and the pool stays with its class. All its blocks are
+    /// virgin again.
     pub(crate) fn become_idle(&self) {
         self.state.set(State::Idle);
+        self.free.clear();
+        self.next_offset.set(self.first.into());
     }
 
     /// An empty or idle pool begins to serve `class`. If that was its class before, the free list and
