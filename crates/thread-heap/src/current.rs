@@ -10,8 +10,9 @@
 
 #[cfg(unix)]
 mod fork;
+mod slot;
 
-use std::{cell::Cell, ptr, ptr::NonNull};
+use std::{ptr, ptr::NonNull};
 
 use obmalloc::{BlockPtr, Blocks, HeapTag, SizeClass, Stats};
 use raw_mem::{ArenaSource, Malloc, MmapArenas, WarmArenas};
@@ -35,8 +36,6 @@ static HEAPS: CurrentHeaps = Heaps::new(WarmArenas::new(MmapArenas::new()), Mall
 static NO_HEAP: ThreadHeap<Parts> = ThreadHeap::new(SharedArenas::NONE, Malloc, HeapTag::NONE);
 
 thread_local! {
-    /// The thread's heap, or `NO_HEAP`.
-    static CURRENT: Cell<&'static ThreadHeap<Parts>> = const { Cell::new(&NO_HEAP) };
     /// Leaves the thread's heap when the thread ends.
     static LEAVER: Leaver = const { Leaver };
 }
@@ -45,7 +44,8 @@ struct Leaver;
 
 impl Drop for Leaver {
     fn drop(&mut self) {
-        let heap = CURRENT.replace(&NO_HEAP);
+        let heap = slot::get();
+        slot::set(&NO_HEAP);
         if !ptr::eq(heap, &NO_HEAP) {
             // SAFETY: the heap was this thread's, and it has just let go of it.
             unsafe { HEAPS.close(heap) };
@@ -72,7 +72,7 @@ impl PerThread {
     /// Counts what is in use in the calling thread's heap and in those of threads that have ended.
     /// O(heaps + pools).
     pub fn stats_of_all(self) -> HeapsStats {
-        let heap = CURRENT.get();
+        let heap = slot::get();
         let owned = (!ptr::eq(heap, &NO_HEAP)).then_some(heap);
         // SAFETY: the calling thread owns its heap.
         unsafe { HEAPS.stats(owned) }
@@ -82,7 +82,7 @@ impl PerThread {
     /// others have freed of its own, and gives back what arenas can go, those that all threads
     /// keep for later as well: for a thread that is about to wait for long.
     pub fn flush(self) {
-        let heap = CURRENT.get();
+        let heap = slot::get();
         if ptr::eq(heap, &NO_HEAP) {
             HEAPS.close_source().trim();
         } else {
@@ -99,8 +99,8 @@ unsafe impl Blocks for PerThread {
 
     #[inline]
     fn alloc_listed(&self, class: SizeClass<ThreadGeometry>) -> Option<BlockPtr> {
-        // SAFETY: `CURRENT` is the heap that this thread owns, or the one without arenas.
-        unsafe { CURRENT.get().alloc_listed(class) }
+        // SAFETY: the slot has the heap that this thread owns, or the one without arenas.
+        unsafe { slot::get().alloc_listed(class) }
     }
 
     #[inline]
@@ -111,7 +111,7 @@ unsafe impl Blocks for PerThread {
 
     #[inline]
     unsafe fn free(&self, block: BlockPtr) {
-        let heap = CURRENT.get();
+        let heap = slot::get();
         // SAFETY: the caller holds a block of one of these heaps.
         let owner = unsafe { ThreadHeap::of_block(block.start()) };
         if ptr::eq(owner.as_ptr(), heap) {
@@ -144,7 +144,7 @@ unsafe impl Blocks for PerThread {
 ///
 /// # Safety
 ///
-/// The caller gives up a block of `owner`; `heap` is what `CURRENT` says.
+/// The caller gives up a block of `owner`; `heap` is what the slot says.
 #[cold]
 #[inline(never)]
 unsafe fn free_elsewhere(
@@ -163,7 +163,7 @@ unsafe fn free_elsewhere(
 
 /// Calls `visit` with a heap that the calling thread owns: its own, opened if need be.
 fn with_heap<R>(visit: impl FnOnce(&'static ThreadHeap<Parts>) -> R) -> Option<R> {
-    let current = CURRENT.get();
+    let current = slot::get();
     if !ptr::eq(current, &NO_HEAP) {
         return Some(visit(current));
     }
@@ -171,12 +171,12 @@ fn with_heap<R>(visit: impl FnOnce(&'static ThreadHeap<Parts>) -> R) -> Option<R
     fork::guard_forks();
     let heap = HEAPS.open()?;
     // Before the destructor is registered: that may allocate.
-    CURRENT.set(heap);
+    slot::set(heap);
     let stays = LEAVER.try_with(|_| ()).is_ok();
     let result = visit(heap);
     if !stays {
         // The thread's destructor has run, so nobody would close the heap later.
-        CURRENT.set(&NO_HEAP);
+        slot::set(&NO_HEAP);
         // SAFETY: the heap was opened above, and is this thread's no longer.
         unsafe { HEAPS.close(heap) };
     }
