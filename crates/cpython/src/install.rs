@@ -38,8 +38,8 @@ pub(crate) const SERVED: [Domain; 2] = [Domain::Mem, Domain::Obj];
 /// The largest request that the heap serves, in bytes.
 pub(crate) const SMALL: usize = <Pools16K as obmalloc::Geometry>::SMALL_THRESHOLD;
 
-/// The one heap of a CPython with one GIL. What it needs for itself it takes from malloc: the raw domain may be
-/// hooked, and unhooked again while the heap holds on to such a block.
+/// The one heap of a CPython with one GIL. What it needs for itself it takes from malloc: the raw
+/// domain may be hooked, and unhooked again while the heap holds on to such a block.
 type SmallHeap = Heap<KnownArenas<WarmArenas<MmapArenas>, Malloc, Pools16K>, Malloc, Pools16K>;
 
 /// The heap, installed for ever.
