@@ -21,7 +21,7 @@ use allocator_api::{
     hooks::{Counted, Counts, Tally},
 };
 use obmalloc::{Blocks, GilHeld, Heap, KnownArenas, Pools16K, Pymalloc, Stats};
-use raw_mem::{Malloc, MemAlloc, MmapArenas, WarmArenas};
+use raw_mem::{MemAlloc, MmapArenas, PageBlocks, WarmArenas};
 use thread_heap::PerThread;
 
 use crate::{
@@ -38,9 +38,13 @@ pub(crate) const SERVED: [Domain; 2] = [Domain::Mem, Domain::Obj];
 /// The largest request that the heap serves, in bytes.
 pub(crate) const SMALL: usize = <Pools16K as obmalloc::Geometry>::SMALL_THRESHOLD;
 
-/// The one heap of a CPython with one GIL. What it needs for itself it takes from malloc: the raw
-/// domain may be hooked, and unhooked again while the heap holds on to such a block.
-type SmallHeap = Heap<KnownArenas<WarmArenas<MmapArenas>, Malloc, Pools16K>, Malloc, Pools16K>;
+/// The arenas of the one heap of a CPython with one GIL.
+type Arenas = KnownArenas<WarmArenas<MmapArenas>, PageBlocks, Pools16K>;
+
+/// The one heap of a CPython with one GIL. Its records are on pages of their own: the raw domain may
+/// be hooked, and unhooked again while the heap holds on to such a block; and the map of its arenas
+/// is large, and nearly empty.
+type SmallHeap = Heap<Arenas, PageBlocks, Pools16K>;
 
 /// The heap, installed for ever.
 pub(crate) struct Installation {
@@ -95,7 +99,7 @@ impl Installation {
         let installation = match guard {
             Guard::Gil => {
                 let arenas = WarmArenas::new(MmapArenas::new());
-                let heap = Heap::new(KnownArenas::new(arenas, Malloc), Malloc);
+                let heap = Heap::new(KnownArenas::new(arenas, PageBlocks), PageBlocks);
                 // SAFETY: up to 3.11 CPython calls the domains mem and obj with the GIL held, of
                 // which there is one.
                 let heap = unsafe { GilHeld::new(heap) };

@@ -8,9 +8,10 @@
 //!        │                     │
 //!        │                WarmArenas (keeps some that came back)
 //!        │                     │
-//!   Malloc · NoAlloc      MmapArenas · MallocArenas · FixedRegion
+//!   Malloc · PageBlocks   MmapArenas · MallocArenas · FixedRegion
+//!   NoAlloc                    │
 //!        │                     │
-//!   the C library         the operating system, malloc, a buffer of the caller's
+//!   the C library, pages  the operating system, malloc, a buffer of the caller's
 //! ```
 //!
 //! - [`MemAlloc`] is the four operations that CPython's allocators have: allocate, allocate
@@ -36,6 +37,8 @@ mod mmap;
 #[cfg(feature = "std")]
 mod own_pages;
 #[cfg(feature = "std")]
+mod page_blocks;
+#[cfg(feature = "std")]
 mod region;
 #[cfg(feature = "std")]
 mod warm;
@@ -50,5 +53,7 @@ pub use malloc_arenas::MallocArenas;
 pub use mem_alloc::{MAX_REQUEST, MemAlloc, NoAlloc, calloc_size};
 #[cfg(feature = "std")]
 pub use mmap::MmapArenas;
+#[cfg(feature = "std")]
+pub use page_blocks::PageBlocks;
 #[cfg(feature = "std")]
 pub use warm::{MOST_KEPT, WarmArenas};

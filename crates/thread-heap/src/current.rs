@@ -15,7 +15,7 @@ mod slot;
 use std::{ptr, ptr::NonNull};
 
 use obmalloc::{BlockPtr, Blocks, HeapTag, SizeClass, Stats};
-use raw_mem::{ArenaSource, Malloc, MmapArenas, WarmArenas};
+use raw_mem::{ArenaSource, MmapArenas, PageBlocks, WarmArenas};
 
 use crate::{
     heaps::{Heaps, HeapsStats},
@@ -24,16 +24,17 @@ use crate::{
     thread_heap::ThreadHeap,
 };
 
-/// What the process's heaps are made of.
-type Parts = (WarmArenas<MmapArenas>, Malloc, ThreadGeometry);
+/// What the process's heaps are made of. Their records are on pages of their own: whatever is
+/// malloc in this process, it may stand on these heaps.
+type Parts = (WarmArenas<MmapArenas>, PageBlocks, ThreadGeometry);
 
 /// The heaps of the process's threads.
 pub type CurrentHeaps = Heaps<Parts>;
 
-static HEAPS: CurrentHeaps = Heaps::new(WarmArenas::new(MmapArenas::new()), Malloc);
+static HEAPS: CurrentHeaps = Heaps::new(WarmArenas::new(MmapArenas::new()), PageBlocks);
 
 /// The heap of a thread that has none: never entered but to find nothing.
-static NO_HEAP: ThreadHeap<Parts> = ThreadHeap::new(SharedArenas::NONE, Malloc, HeapTag::NONE);
+static NO_HEAP: ThreadHeap<Parts> = ThreadHeap::new(SharedArenas::NONE, PageBlocks, HeapTag::NONE);
 
 thread_local! {
     /// Leaves the thread's heap when the thread ends.

@@ -101,9 +101,10 @@ mod tests {
     use super::*;
     use crate::shared_arenas::SharedArenas;
     use obmalloc::HeapTag;
-    use raw_mem::Malloc;
+    use raw_mem::PageBlocks;
 
-    static OTHER: ThreadHeap<Parts> = ThreadHeap::new(SharedArenas::NONE, Malloc, HeapTag::NONE);
+    static OTHER: ThreadHeap<Parts> =
+        ThreadHeap::new(SharedArenas::NONE, PageBlocks, HeapTag::NONE);
 
     #[test]
     fn each_thread_has_a_word_of_its_own() {
