@@ -1,11 +1,14 @@
 //! A pool: one header, then blocks of one size.
 //!
 //! ```text
-//!  0        48                      next_offset          POOL_SIZE
-//!  ┌────────┬───────┬───────┬─ ─ ─ ─┬───────────────────┬──────┐
+//!  0        first                   next_offset          POOL_SIZE
+//!  ├────────┬───────┬───────┬─ ─ ─ ─┬───────────────────┬──────┐
 //!  │ header │ block │ block │  ...  │ virgin: untouched │ tail │
-//!  └────────┴───────┴───────┴─ ─ ─ ─┴───────────────────┴──────┘
+//!  ├────────┴───────┴───────┴─ ─ ─ ─┴───────────────────┴──────┘
 //! ```
+//!
+//! The header is there under [`HeaderRule::InPools`]; under [`HeaderRule::InArena`] it is with those
+//! of the other pools at the arena's beginning, and `first` is 0 in all pools but the first.
 //!
 //! Virgin blocks are carved when the free list is empty: the first is handed out, and those that
 //! begin on the page where it ends are put on the list, so that carving touches no page that the
@@ -265,31 +268,18 @@ pub(crate) struct PoolPtr(
     NonNull<PoolHeader>,
 );
 
-/// The address of the arena that holds `address`.
+/// The first byte of the arena that holds `start`.
 #[inline]
-fn arena_address<G: Geometry>(address: usize) -> usize {
-    address & !(G::ARENA_SIZE - 1)
+fn arena_at<G: Geometry>(start: NonNull<u8>) -> *mut u8 {
+    start.as_ptr().map_addr(|address| address & !(G::ARENA_SIZE - 1))
 }
 
 /// Where the tag of the heap is that `start` lies in.
 #[inline]
 fn tag_place<G: Geometry>(start: NonNull<u8>) -> *mut HeapTag {
-    let place = |address| match G::HEADERS {
-        HeaderRule::InPools => header_address::<G>(address) + size_of::<PoolHeader>(),
-        HeaderRule::InArena => arena_address::<G>(address),
-    };
-    start.as_ptr().map_addr(place).cast()
-}
-
-/// The address of the header of the pool that holds `address`.
-#[inline]
-fn header_address<G: Geometry>(address: usize) -> usize {
     match G::HEADERS {
-        HeaderRule::InPools => address & !(G::POOL_SIZE - 1),
-        HeaderRule::InArena => {
-            let pool = (address / G::POOL_SIZE) & (Shape::<G>::POOLS - 1);
-            arena_address::<G>(address) + FIRST_HEADER + pool * size_of::<PoolHeader>()
-        }
+        HeaderRule::InPools => PoolPtr::header_at::<G>(start).wrapping_add(1).cast(),
+        HeaderRule::InArena => arena_at::<G>(start).cast(),
     }
 }
 
@@ -353,7 +343,7 @@ impl PoolPtr {
     /// The pool that `start` lies in, carved or about to be.
     #[inline]
     fn holding<G: Geometry>(start: NonNull<u8>) -> Self {
-        let header = Self::header_at::<G>(start).cast_mut();
+        let header = Self::header_at::<G>(start);
         // SAFETY: no arena is at null.
         Self(unsafe { NonNull::new_unchecked(in_a_register(header)) })
     }
@@ -362,8 +352,17 @@ impl PoolPtr {
     /// heap may read those that stay as they are while a block is in use: the others may be
     /// changing.
     #[inline]
-    fn header_at<G: Geometry>(start: NonNull<u8>) -> *const PoolHeader {
-        start.as_ptr().map_addr(header_address::<G>).cast()
+    fn header_at<G: Geometry>(start: NonNull<u8>) -> *mut PoolHeader {
+        match G::HEADERS {
+            HeaderRule::InPools => {
+                start.as_ptr().map_addr(|address| address & !(G::POOL_SIZE - 1)).cast()
+            }
+            HeaderRule::InArena => {
+                let pool = start.addr().get() / G::POOL_SIZE % Shape::<G>::POOLS;
+                let headers = arena_at::<G>(start).wrapping_add(FIRST_HEADER);
+                headers.cast::<PoolHeader>().wrapping_add(pool)
+            }
+        }
     }
 
     /// The tag of the heap that the block at `start` belongs to.
