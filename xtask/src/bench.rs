@@ -47,13 +47,14 @@ pub(crate) struct Args {
     /// Measures only these, by the names of the table, and what is ours; may be given several times.
     #[arg(long, value_name = "NAME")]
     against: Vec<String>,
-    /// Takes as few rounds as a median needs, and leaves out what takes long to run or to build:
-    /// under three minutes, once all is built.
+    /// Leaves out what takes long to run or to build, and runs fewer chunks: under three minutes,
+    /// once all is built.
     #[arg(long)]
     quick: bool,
-    /// How many rounds there are [default: 21, or 11 with --quick]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: Option<u32>,
+    /// How many rounds there are.
+    #[arg(long, value_name = "N", default_value_t = 11)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
     /// Writes everything that was measured.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -66,7 +67,6 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
-    let rounds = args.rounds.unwrap_or(if args.quick { 11 } else { 21 });
     let chunks = if args.quick { 3 } else { 7 };
     let chosen = entrant::chosen(&args.against)?;
     if args.instructions {
@@ -88,8 +88,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let most = if args.quick { Weight::Light } else { Weight::Huge };
     let tasks = schedule::tasks(&workers, args.only.as_deref(), most);
     ensure!(!tasks.is_empty(), "no workload has that in its name");
-    let measured = schedule::run(&workers, &tasks, rounds, chunks)?;
-    let results = results::Results::new(&workers, measured, rounds, chunks);
+    let measured = schedule::run(&workers, &tasks, args.rounds, chunks)?;
+    let results = results::Results::new(&workers, measured, args.rounds, chunks);
     println!("{}", table::Report(&results));
     if let Some(path) = args.json {
         write(&path, serde_json::to_string_pretty(&results)?)?;
