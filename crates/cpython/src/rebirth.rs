@@ -25,10 +25,7 @@ use std::{
     ptr::{self, NonNull},
     sync::{
         OnceLock,
-        atomic::{
-            AtomicBool,
-            Ordering::{Acquire, Relaxed, Release},
-        },
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
 
@@ -51,7 +48,8 @@ static REBIRTH: OnceLock<Rebirth> = OnceLock::new();
 
 /// The heap was installed again in this process.
 pub(crate) fn happened() -> bool {
-    REBORN.load(Acquire)
+    // Who has an elder block has it from a thread that saw the store, and the order with it.
+    REBORN.load(Relaxed)
 }
 
 /// The layer below the heap: the raw domain; after a rebirth, the allocator that CPython put in
@@ -161,7 +159,7 @@ impl Rebirth {
             self.served.store(true, Relaxed);
         } else if self.served.load(Relaxed) {
             // Before the vtables: from the first call on, elder blocks must find their way.
-            REBORN.store(true, Release);
+            REBORN.store(true, Relaxed);
             for (domain, vtable) in SERVED.into_iter().zip(&self.ours) {
                 // SAFETY: blocks older than this moment are ours, from the life before, or the
                 // elder's, and go to it through `Below`.

@@ -41,8 +41,8 @@ pub(crate) fn class(layout: Layout) -> Option<SizeClass<Pools>> {
 }
 
 /// A block of the class `now` stays where `new` is asked for, which is of class `after`: it is
-/// large enough and aligned, and more than three quarters of it are needed or no smaller one would
-/// do. CPython keeps blocks by the same rule (`_PyObject_Realloc` in `Objects/obmalloc.c`).
+/// large enough and aligned, and more than three quarters of it are needed, which is CPython's rule
+/// (`_PyObject_Realloc` in `Objects/obmalloc.c`), or no smaller one would do.
 #[inline]
 pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClass<Pools>) -> bool {
     let size = now.map_or(0, SizeClass::block_size);
@@ -58,7 +58,10 @@ pub(crate) fn grown(old: Layout, new: Layout) -> Option<SizeClass<Pools>> {
     let a_little = after > before && after - before < before / 4;
     // No sum overflows: a layout has at most isize::MAX bytes.
     let roomy = Layout::from_size_align(after + after / 8, new.align());
-    roomy.ok().filter(|_| a_little && class(new).is_some()).and_then(class)
+    let roomy = roomy.ok().filter(|_| a_little).and_then(class);
+    let least = class(new)?;
+    // Room that the next request would not be left in is none.
+    roomy.filter(|_| serves(roomy, new, least))
 }
 
 #[cfg(test)]
@@ -107,6 +110,7 @@ mod tests {
         let block = |old, new| grown(plain(old), plain(new)).map(SizeClass::block_size);
         assert_eq!(block(256, 272), Some(320));
         assert_eq!([block(64, 128), block(256, 240), block(500, 508)], [None; 3]);
+        assert_eq!(block(48, 58), None);
         assert_eq!([block(512, 520), block(1 << 62, 1 + (1 << 62))], [None; 2]);
     }
 

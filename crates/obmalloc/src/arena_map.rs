@@ -40,6 +40,21 @@ type Entry = AtomicU32;
 /// A slot of the root: a leaf, or null.
 type Slot = AtomicPtr<Entry>;
 
+/// The orderings of a map's operations, so that a test can show which are too weak.
+#[derive(Clone, Copy, Debug)]
+struct Orders {
+    /// A node is put in its place.
+    publish: Ordering,
+    /// A node is found there.
+    find: Ordering,
+    /// Another thread was faster, and its node is used.
+    lose: Ordering,
+}
+
+impl Orders {
+    const SOUND: Self = Self { publish: Release, find: Acquire, lose: Acquire };
+}
+
 /// Which arena-sized slots of the address space are arenas, and whose.
 ///
 /// It does not know where its nodes' memory comes from: each call that may need some is told, and
@@ -70,35 +85,39 @@ impl<G: Geometry> ArenaMap<G> {
     /// The owner of the arena that `address` is in, if it is in one.
     #[inline]
     pub fn owner(&self, address: usize) -> Option<OwnerId> {
+        self.owner_with(Orders::SOUND, address)
+    }
+
+    #[inline]
+    fn owner_with(&self, orders: Orders, address: usize) -> Option<OwnerId> {
         let key = Self::key(address)?;
-        OwnerId::new(self.find(key)?.load(Relaxed))
+        OwnerId::new(self.find(orders, key)?.load(Relaxed))
     }
 
     /// Enters the arena at `base` as `owner`'s. False when `lower` has no memory for a leaf, or
     /// when `base` has more bits than the geometry's addresses; nothing has changed then.
     #[must_use]
     pub fn publish<A: MemAlloc>(&self, base: usize, owner: OwnerId, lower: &A) -> bool {
-        self.publish_with(Release, base, owner, lower).is_some()
+        self.publish_with(Orders::SOUND, base, owner, lower).is_some()
     }
 
-    /// Publishes nodes with `order`, so that a test can show which orders are too weak.
     fn publish_with<A: MemAlloc>(
         &self,
-        order: Ordering,
+        orders: Orders,
         base: usize,
         owner: OwnerId,
         lower: &A,
     ) -> Option<()> {
         let key = Self::key(base)?;
-        let root = node(&self.root, order, Self::ROOT_LEN, || Slot::new(ptr::null_mut()), lower)?;
-        let leaf = node(Self::slot(root, key), order, Self::LEAF_LEN, || Entry::new(0), lower)?;
+        let root = node(&self.root, orders, Self::ROOT_LEN, || Slot::new(ptr::null_mut()), lower)?;
+        let leaf = node(Self::slot(root, key), orders, Self::LEAF_LEN, || Entry::new(0), lower)?;
         Self::entry(leaf, key).store(owner.get(), Relaxed);
         Some(())
     }
 
     /// Strikes out the arena at `base`, which was published.
     pub fn retract(&self, base: usize) {
-        if let Some(entry) = Self::key(base).and_then(|key| self.find(key)) {
+        if let Some(entry) = Self::key(base).and_then(|key| self.find(Orders::SOUND, key)) {
             entry.store(0, Relaxed);
         }
     }
@@ -133,9 +152,9 @@ impl<G: Geometry> ArenaMap<G> {
 
     /// The entry for `key`, if its nodes exist.
     #[inline]
-    fn find(&self, key: usize) -> Option<&Entry> {
-        let root = NonNull::new(self.root.load(Acquire))?;
-        let leaf = NonNull::new(Self::slot(root, key).load(Acquire))?;
+    fn find(&self, orders: Orders, key: usize) -> Option<&Entry> {
+        let root = NonNull::new(self.root.load(orders.find))?;
+        let leaf = NonNull::new(Self::slot(root, key).load(orders.find))?;
         Some(Self::entry(leaf, key))
     }
 
@@ -168,16 +187,16 @@ impl<G: Geometry> Default for ArenaMap<G> {
 /// The node that `place` points to, made of `len` items whose bytes are zero if there is none.
 fn node<A: MemAlloc, T>(
     place: &AtomicPtr<T>,
-    order: Ordering,
+    orders: Orders,
     len: usize,
     zero: impl Fn() -> T,
     lower: &A,
 ) -> Option<NonNull<T>> {
-    if let Some(node) = NonNull::new(place.load(Acquire)) {
+    if let Some(node) = NonNull::new(place.load(orders.find)) {
         return Some(node);
     }
     let node = new_node(len, zero, lower)?;
-    match place.compare_exchange(ptr::null_mut(), node.as_ptr(), order, Acquire) {
+    match place.compare_exchange(ptr::null_mut(), node.as_ptr(), orders.publish, orders.lose) {
         // INVARIANT: the node is whole, and stays.
         Ok(_) => Some(node),
         Err(other) => {
@@ -285,38 +304,35 @@ mod models {
 
     /// A reader beside `publish`, which runs on the main thread: loom then tries the reader at
     /// every point of it.
-    fn read_beside(publish: impl FnOnce(&ArenaMap<Narrow>)) {
+    fn read_beside(orders: Orders) {
         let map = sync::Arc::new(ArenaMap::<Narrow>::new());
         let reader = {
             let map = sync::Arc::clone(&map);
             sync::thread::spawn(move || {
-                let seen = map.owner(1 << 10);
+                let seen = map.owner_with(orders, 1 << 10);
                 assert!(seen.is_none() || seen == Some(OWNER));
-                assert_eq!(map.owner(2 << 10), None);
+                assert_eq!(map.owner_with(orders, 2 << 10), None);
             })
         };
-        publish(&map);
+        assert!(map.publish_with(orders, 1 << 10, OWNER, &Malloc).is_some());
+        assert_eq!(map.owner(1 << 10), Some(OWNER));
         reader.join().unwrap();
         sync::Arc::try_unwrap(map).unwrap().release(&Malloc);
     }
 
     #[test]
     fn a_leaf_is_seen_whole_or_not_at_all() {
-        sync::model(|| {
-            read_beside(|map| {
-                assert!(map.publish(1 << 10, OWNER, &Malloc));
-                assert_eq!(map.owner(1 << 10), Some(OWNER));
-            });
-        });
+        sync::model(|| read_beside(Orders::SOUND));
     }
 
     #[test]
     fn a_leaf_published_relaxed_is_rejected() {
-        sync::rejected(|| {
-            read_beside(|map| {
-                assert!(map.publish_with(Relaxed, 1 << 10, OWNER, &Malloc).is_some());
-            });
-        });
+        sync::rejected(|| read_beside(Orders { publish: Relaxed, ..Orders::SOUND }));
+    }
+
+    #[test]
+    fn a_leaf_found_relaxed_is_rejected() {
+        sync::rejected(|| read_beside(Orders { find: Relaxed, ..Orders::SOUND }));
     }
 
     #[test]
@@ -339,18 +355,47 @@ mod models {
         });
     }
 
+    /// Two threads enter arenas of one leaf, which neither finds there.
+    fn two_publish(publish: fn(&ArenaMap<Narrow>, usize)) {
+        let map = sync::Arc::new(ArenaMap::<Narrow>::new());
+        let other = {
+            let map = sync::Arc::clone(&map);
+            sync::thread::spawn(move || publish(&map, 1 << 10))
+        };
+        publish(&map, 2 << 10);
+        other.join().unwrap();
+        assert_eq!([1, 2].map(|nth| map.owner(nth << 10)), [Some(OWNER); 2]);
+        sync::Arc::try_unwrap(map).unwrap().release(&Malloc);
+    }
+
     #[test]
     fn two_threads_that_publish_into_one_leaf_lose_nothing() {
         sync::model(|| {
-            let map = sync::Arc::new(ArenaMap::<Narrow>::new());
-            let publish = |base| {
-                let map = sync::Arc::clone(&map);
-                sync::thread::spawn(move || assert!(map.publish(base, OWNER, &Malloc)))
-            };
-            let publishers = [publish(1 << 10), publish(2 << 10)];
-            publishers.into_iter().for_each(|thread| thread.join().unwrap());
-            assert_eq!([1, 2].map(|nth| map.owner(nth << 10)), [Some(OWNER); 2]);
-            sync::Arc::try_unwrap(map).unwrap().release(&Malloc);
+            two_publish(|map, base| assert!(map.publish(base, OWNER, &Malloc)));
+        });
+    }
+
+    #[test]
+    fn a_leaf_of_another_taken_relaxed_is_rejected() {
+        sync::rejected(|| {
+            two_publish(|map, base| {
+                let orders = Orders { lose: Relaxed, ..Orders::SOUND };
+                assert!(map.publish_with(orders, base, OWNER, &Malloc).is_some());
+            });
+        });
+    }
+
+    #[test]
+    fn a_node_stored_where_another_may_be_is_rejected() {
+        sync::rejected(|| {
+            two_publish(|map, base| {
+                let root =
+                    new_node(ArenaMap::<Narrow>::ROOT_LEN, || Slot::new(ptr::null_mut()), &Malloc);
+                if map.root.load(Acquire).is_null() {
+                    map.root.store(root.unwrap().as_ptr(), Release);
+                }
+                assert!(map.publish(base, OWNER, &Malloc));
+            });
         });
     }
 }

@@ -138,6 +138,9 @@ fn check_pool<G: Geometry>(pool: PoolPtr) {
         return;
     };
     let (first, capacity) = (header.first_offset(), header.capacity(class));
+    let is_first = pool.start::<G>().addr().get().is_multiple_of(G::ARENA_SIZE);
+    let before = if is_first { Shape::<G>::BEFORE_FIRST_POOL } else { Shape::<G>::BEFORE_POOL };
+    assert_eq!(first, before, "rule 1: blocks begin behind the headers");
     let mut listed = 0;
     for block in header.free_blocks() {
         let offset = block.addr().get().wrapping_sub(pool.start::<G>().addr().get());

@@ -95,12 +95,12 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
         self.source.trim();
     }
 
-    fn would_keep(&mut self, others: usize) -> bool {
-        self.source.would_keep(others)
+    fn would_keep(&mut self) -> bool {
+        self.source.would_keep()
     }
 
-    fn asked(&mut self) {
-        self.source.asked();
+    fn kept_no_longer(&mut self, arenas: usize, used: bool) {
+        self.source.kept_no_longer(arenas, used);
     }
 }
 

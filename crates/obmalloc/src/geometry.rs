@@ -151,6 +151,7 @@ impl<G: Geometry> Shape<G> {
         assert!(G::SMALL_THRESHOLD > 0 && G::SMALL_THRESHOLD.is_multiple_of(G::ALIGNMENT));
         assert!(Self::CLASSES <= MOST_CLASSES, "too many size classes");
         assert!(G::POOL_SIZE.is_power_of_two() && G::POOL_SIZE <= 1 << 30);
+        assert!(Self::BEFORE_FIRST_POOL <= u16::MAX as usize, "too many headers in an arena");
         let least = Self::BEFORE_FIRST_POOL + 2 * G::SMALL_THRESHOLD;
         assert!(G::POOL_SIZE >= least, "two blocks to a pool");
         assert!(G::ARENA_SIZE.is_power_of_two() && G::ARENA_SIZE >= 2 * G::POOL_SIZE);

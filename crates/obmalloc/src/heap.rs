@@ -6,8 +6,10 @@
 //!   │ pop its free list ──────────► block        │ push on its free list ───────► done
 //!   ▼ it is empty                                ▼ an event: the count reached 0
 //!   carve a virgin block                         the pool was full: it is used again
-//!   or the next used pool                        the pool is empty: it rests, or goes to its arena
+//!   or the next used pool                        the pool is empty: it rests, becomes idle, or
+//!   or an idle pool of the class                 goes to its arena
 //!   or a free pool of the fullest arena          the arena is empty: to the source
+//!   or an idle pool of another class
 //!   or a new arena
 //! ```
 
@@ -26,7 +28,7 @@ use crate::{
     used_pools::UsedPools,
 };
 
-/// A word of the host's, kept with every pool of a heap: from any block of the heap the host
+/// A word of the host's, kept with every pool or arena of a heap: from any block of the heap the host
 /// finds what it belongs to. The heap gives it no meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeapTag(pub *const ());
@@ -77,7 +79,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         Self::with_tag(source, lower, HeapTag::NONE)
     }
 
-    /// A heap without arenas, whose pools will carry `tag`.
+    /// A heap without arenas, whose blocks will lead to `tag`.
     pub const fn with_tag(source: S, lower: A, tag: HeapTag) -> Self {
         // A geometry that makes no sense is refused here, at compile time.
         let _ = const { Shape::<G>::ARENA };
@@ -211,31 +213,40 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Gives a free pool to `class`, which has none.
     fn new_pool(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
-        let at_rest = self.arenas.at_rest();
         let pool = match self.free_pool(class) {
             Some(pool) => pool,
             None => self.new_arena()?,
         };
-        if self.arenas.at_rest() < at_rest {
-            self.source.asked();
-        }
         pool.header().become_used(class);
         self.used.push_front(class, pool);
         Some(pool)
     }
 
-    /// A pool that has no block in use, for `class`: one of its own, one of the fullest arena, or
-    /// one of another class.
+    /// A pool that has no block in use, for `class`; resting ones are looked at last.
     fn free_pool(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
-        let pool = self.take_idle(class).or_else(|| self.arenas.take_pool::<G>(self.tag));
-        if let Some(pool) = pool.or_else(|| self.take_any_idle()) {
-            return Some(pool);
-        }
-        if self.resting.count() == 0 {
-            return None;
+        let pool = self.pool_at_hand(class);
+        if pool.is_some() || self.resting.count() == 0 {
+            return pool;
         }
         self.settle_all();
-        self.arenas.take_pool::<G>(self.tag).or_else(|| self.take_any_idle())
+        self.pool_at_hand(class)
+    }
+
+    /// An idle pool of `class`, a free one of the fullest arena, or an idle one of another class.
+    fn pool_at_hand(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
+        let at_rest = self.arenas.at_rest();
+        let mut pool = self.take_idle(class);
+        if pool.is_none() {
+            pool = self.arenas.take_pool::<G>(self.tag);
+        }
+        if pool.is_none() {
+            pool = self.take_any_idle();
+        }
+        let woken = at_rest - self.arenas.at_rest();
+        if woken > 0 {
+            self.source.kept_no_longer(woken, true);
+        }
+        pool
     }
 
     /// Maps an arena, as none is usable, and takes its first pool.
@@ -295,6 +306,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.used = UsedPools::new();
         self.resting = Resting::NONE;
         self.idle = IdlePools::new();
+        if self.arenas.at_rest() > 0 {
+            self.source.kept_no_longer(self.arenas.at_rest(), false);
+        }
         self.arenas.clear(&self.lower, |base| {
             // SAFETY: it came from this source, has left the table, and its pools are forgotten.
             unsafe { self.source.unmap(base, Shape::<G>::ARENA) };

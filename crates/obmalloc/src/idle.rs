@@ -104,20 +104,23 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         pool.header().become_idle();
         self.idle.push(class, pool);
         let arena = pool.header().arena();
-        if self.arenas.add_idle::<G>(arena) {
-            let others = self.arenas.at_rest() - 1;
-            if self.source_mut().would_keep(others) {
-                return;
-            }
-            self.disband(arena);
-            if others > 0 {
-                self.disband_all_at_rest();
-            }
+        if !self.arenas.add_idle::<G>(arena) || self.source_mut().would_keep() {
+            return;
+        }
+        self.disband(arena);
+        let kept = self.arenas.at_rest();
+        if kept > 0 {
+            self.source_mut().kept_no_longer(kept, false);
+            self.disband_all_at_rest();
         }
     }
 
     /// Gives every idle pool to its arena, and the arenas to the source that can go. O(pools).
     pub(crate) fn disband_all(&mut self) {
+        let kept = self.arenas.at_rest();
+        if kept > 0 {
+            self.source_mut().kept_no_longer(kept, false);
+        }
         while let Some(pool) = self.take_any_idle() {
             self.give_to_arena(pool);
         }
@@ -158,11 +161,12 @@ mod tests {
     use super::*;
     use crate::{BlockPtr, Pools4K, RestEachClass};
 
-    /// A source that would have so many arenas kept, and counts how often it was asked.
+    /// A source that would have so many arenas kept, and counts those that were used again.
     struct Keeping {
         source: MmapArenas,
         most: usize,
-        asked: usize,
+        kept: usize,
+        used: usize,
     }
 
     // SAFETY: the arenas are those of the source below.
@@ -176,12 +180,15 @@ mod tests {
             unsafe { self.source.unmap(arena, size) }
         }
 
-        fn would_keep(&mut self, others: usize) -> bool {
-            others < self.most
+        fn would_keep(&mut self) -> bool {
+            let would = self.kept < self.most;
+            self.kept += usize::from(would);
+            would
         }
 
-        fn asked(&mut self) {
-            self.asked += 1;
+        fn kept_no_longer(&mut self, arenas: usize, used: bool) {
+            self.kept -= arenas;
+            self.used += if used { arenas } else { 0 };
         }
     }
 
@@ -195,7 +202,7 @@ mod tests {
     const BLOCKS: usize = 7;
 
     fn heap(most: usize) -> TestHeap {
-        Heap::new(Keeping { source: MmapArenas::new(), most, asked: 0 }, Malloc)
+        Heap::new(Keeping { source: MmapArenas::new(), most, kept: 0, used: 0 }, Malloc)
     }
 
     fn alloc(heap: &mut TestHeap, size: usize, count: usize) -> Vec<BlockPtr> {
@@ -260,12 +267,13 @@ mod tests {
         let mut heap = heap(2);
         let blocks = alloc(&mut heap, 512, 2 * POOLS * BLOCKS);
         free(&mut heap, blocks);
-        assert_eq!((heap.stats().arenas.current, heap.source().asked), (2, 0));
+        assert_eq!((heap.stats().arenas.current, heap.source().kept), (2, 2));
         let blocks = alloc(&mut heap, 512, 3 * POOLS * BLOCKS);
-        assert!(heap.source().asked > 0);
+        assert_eq!((heap.source().used, heap.source().kept), (2, 0));
         assert_eq!((heap.stats().arenas.allocated, heap.arenas.at_rest()), (3, 0));
         free(&mut heap, blocks);
         assert_eq!((heap.stats().arenas.current, heap.arenas.at_rest()), (1, 0));
+        assert_eq!(heap.source().kept, 0);
     }
 
     #[test]
@@ -274,8 +282,21 @@ mod tests {
         let blocks = alloc(&mut heap, 512, 3 * POOLS * BLOCKS);
         free(&mut heap, blocks);
         assert!(heap.arenas.at_rest() > 1);
+        assert_eq!(heap.source().kept, heap.arenas.at_rest());
         heap.give_back_empty_arena();
         heap.check_invariants();
-        assert_eq!((idle(&heap), heap.stats().arenas.current), (0, 0));
+        assert_eq!((idle(&heap), heap.stats().arenas.current, heap.source().kept), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_reset_keeps_no_arena() {
+        let mut heap = heap(10);
+        let blocks = alloc(&mut heap, 512, 3 * POOLS * BLOCKS);
+        free(&mut heap, blocks);
+        assert!(heap.source().kept > 0);
+        // SAFETY: no block is in use.
+        unsafe { heap.reset() };
+        heap.check_invariants();
+        assert_eq!((heap.stats().arenas.current, heap.source().kept), (0, 0));
     }
 }

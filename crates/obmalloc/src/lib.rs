@@ -41,7 +41,8 @@
 //!
 //! [`Heap::check_invariants`] asserts each of them.
 //!
-//! 1. A pool's blocks follow its header without gaps; what is left at its end is never given out.
+//! 1. A pool's blocks follow each other without gaps from its first offset on, which is behind all
+//!    headers; what is left at its end is never given out.
 //! 2. Blocks in use, blocks on the free list and virgin blocks make up the pool's capacity.
 //! 3. A pool is *used* (in its class's list), *full* (in no list) or *empty* (on its arena's list
 //!    of free pools). Only the first of a class's list may have run out of blocks; it leaves the

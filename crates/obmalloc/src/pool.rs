@@ -49,7 +49,7 @@ pub(crate) const FIRST_HEADER: usize = 64;
 /// system has smaller pages.
 const PAGE: usize = 4096;
 
-/// Which of its three states a pool is in.
+/// Which of its states a pool is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum State {
@@ -80,7 +80,8 @@ pub(crate) struct PoolHeader {
     state: Cell<State>,
     /// Offset of the first block.
     first: u16,
-    /// The neighbours in the class's list; `next` also links an arena's empty pools.
+    /// The neighbours in the class's list of used or of idle pools; `next` also links an arena's
+    /// empty pools.
     pub(crate) next: Cell<Option<PoolPtr>>,
     pub(crate) prev: Cell<Option<PoolPtr>>,
     arena: ArenaIndex,

@@ -148,7 +148,7 @@ impl Stats {
         };
         let (size, in_use) = (class.block_size(), header.in_use::<G>());
         if in_use == 0 {
-            // It is resting: on its way to its arena.
+            // It is resting or idle: on its way to its arena.
             self.unused_pools += 1;
             return;
         }

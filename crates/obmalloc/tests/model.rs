@@ -52,6 +52,20 @@ fn random_sequences_keep_every_rule_at_each_step<G: Geometry>() {
     });
 }
 
+fn a_heap_that_keeps_arenas_keeps_every_rule_and_rests_without_any<G: Geometry>() {
+    check(16, workload::random(&rules::<G>()), |ops| {
+        let mut rig = Rig::<G>::that_keeps_arenas();
+        for _ in 0..3 {
+            play(&mut rig, &ops, 1);
+            rig.driver.free_all();
+            look_at_everything(&rig);
+        }
+        rig.heap(|heap| heap.give_back_empty_arena());
+        look_at_everything(&rig);
+        assert_eq!(rig.arenas.mapped(), 0);
+    });
+}
+
 fn filling_and_draining_keeps_every_rule<G: Geometry>() {
     let tiny = G::ARENA_SIZE < 4096;
     let (cases, arenas, looks) =
@@ -147,6 +161,7 @@ fn an_address_is_ours_exactly_inside_the_arenas<G: Geometry>() {
 
 for_every_profile!(
     random_sequences_keep_every_rule_at_each_step,
+    a_heap_that_keeps_arenas_keeps_every_rule_and_rests_without_any,
     filling_and_draining_keeps_every_rule,
     everything_freed_gives_every_arena_back_in_any_order,
     the_kept_arena_is_used_again_and_none_is_mapped_for_it,

@@ -106,15 +106,18 @@ pub unsafe trait ArenaSource {
     /// Gives back what the source keeps for later requests, if it does.
     fn trim(&mut self) {}
 
-    /// Whether an owner that has an arena with nothing in use, and `others` like it, had better
-    /// keep it than give it back, since it would ask for one again soon.
-    fn would_keep(&mut self, others: usize) -> bool {
-        let _ = others;
+    /// Whether an owner that has an arena with nothing in use had better keep it than give it
+    /// back, since arenas are asked for. If so, the arena counts as kept until the source is
+    /// [told](Self::kept_no_longer).
+    fn would_keep(&mut self) -> bool {
         false
     }
 
-    /// An owner begins to use an arena that it has kept: as good as a request for one.
-    fn asked(&mut self) {}
+    /// So many `arenas` that owners kept are kept no longer: they come back, or are used again,
+    /// which is as good as a request for one.
+    fn kept_no_longer(&mut self, arenas: usize, used: bool) {
+        let _ = (arenas, used);
+    }
 }
 
 // SAFETY: every promise is the referent's, and it is asked unchanged.
@@ -146,12 +149,12 @@ unsafe impl<S: ArenaSource + ?Sized> ArenaSource for &mut S {
         (**self).trim();
     }
 
-    fn would_keep(&mut self, others: usize) -> bool {
-        (**self).would_keep(others)
+    fn would_keep(&mut self) -> bool {
+        (**self).would_keep()
     }
 
-    fn asked(&mut self) {
-        (**self).asked();
+    fn kept_no_longer(&mut self, arenas: usize, used: bool) {
+        (**self).kept_no_longer(arenas, used);
     }
 }
 

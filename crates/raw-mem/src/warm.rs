@@ -11,8 +11,8 @@
 //!
 //! 1. An arena is kept only while arenas are asked for: the first that comes back after the
 //!    patience has run out takes all that were kept with it.
-//! 2. No more than [`MOST_KEPT`] are kept, those included that an owner keeps because it was told
-//!    to: its arenas come back as it left them, cut into pools.
+//! 2. No more than [`MOST_KEPT`] are kept, those included that owners keep because they were told
+//!    to: an owner finds its arenas as it left them, cut into pools.
 //! 3. When the source below has nothing to give, what was kept goes back before it is asked again.
 
 use core::{ffi::CStr, ptr::NonNull};
@@ -50,6 +50,8 @@ pub struct WarmArenas<S: ArenaSource> {
     /// The first `count` came from `source` with the size `size`, and nobody uses them.
     kept: [NonNull<u8>; MOST_KEPT],
     count: usize,
+    /// Arenas that owners keep.
+    with_owners: usize,
     size: Option<ArenaSize>,
 }
 
@@ -65,12 +67,12 @@ impl<S: ArenaSource> WarmArenas<S> {
     /// The arenas of `source`, kept for `patience` after the last request.
     pub const fn with_patience(source: S, patience: Duration) -> Self {
         let kept = [NonNull::dangling(); MOST_KEPT];
-        Self { source, patience, asked: None, kept, count: 0, size: None }
+        Self { source, patience, asked: None, kept, count: 0, with_owners: 0, size: None }
     }
 
-    /// How many arenas are kept.
+    /// How many arenas are kept, here and by owners.
     pub const fn kept(&self) -> usize {
-        self.count
+        self.count + self.with_owners
     }
 
     /// Arenas are asked for at this time.
@@ -80,7 +82,7 @@ impl<S: ArenaSource> WarmArenas<S> {
 
     fn keep(&mut self, arena: NonNull<u8>, size: ArenaSize) -> bool {
         let fits = self.count == 0 || self.size == Some(size);
-        if self.count == MOST_KEPT || !fits || !self.is_asked() {
+        if self.kept() >= MOST_KEPT || !fits || !self.is_asked() {
             return false;
         }
         // INVARIANT: it came back just now.
@@ -111,7 +113,7 @@ impl<S: ArenaSource> WarmArenas<S> {
 // coming back and its being asked for again.
 unsafe impl<S: ArenaSource> ArenaSource for WarmArenas<S> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
-        self.asked();
+        self.asked = Some(Instant::now());
         if let Some(arena) = self.take(size) {
             return Ok(arena);
         }
@@ -154,12 +156,17 @@ unsafe impl<S: ArenaSource> ArenaSource for WarmArenas<S> {
         self.source.trim();
     }
 
-    fn would_keep(&mut self, others: usize) -> bool {
-        others + self.count < MOST_KEPT && self.is_asked()
+    fn would_keep(&mut self) -> bool {
+        let would = self.kept() < MOST_KEPT && self.is_asked();
+        self.with_owners += usize::from(would);
+        would
     }
 
-    fn asked(&mut self) {
-        self.asked = Some(Instant::now());
+    fn kept_no_longer(&mut self, arenas: usize, used: bool) {
+        self.with_owners = self.with_owners.saturating_sub(arenas);
+        if used {
+            self.asked = Some(Instant::now());
+        }
     }
 }
 
@@ -252,19 +259,20 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_keeps_as_many_while_arenas_are_asked_for() {
+    fn owners_keep_as_many_together_while_arenas_are_asked_for() {
         let mut source = source(HOUR, usize::MAX);
-        assert!(!source.would_keep(0));
-        source.asked();
-        assert_eq!(
-            [0, MOST_KEPT - 1, MOST_KEPT].map(|n| source.would_keep(n)),
-            [true, true, false]
-        );
+        assert!(!source.would_keep());
         let arenas = map(&mut source, 1);
         unmap(&mut source, arenas);
-        assert!(!source.would_keep(MOST_KEPT - 1));
+        // Whichever owners they are; one is kept here already.
+        assert!((1..MOST_KEPT).all(|_| source.would_keep()));
+        assert!(!source.would_keep());
+        source.kept_no_longer(2, true);
+        assert!(source.would_keep());
         source.patience = Duration::ZERO;
-        assert!(!source.would_keep(0));
+        assert!(!source.would_keep());
+        source.kept_no_longer(MOST_KEPT - 2, false);
+        assert_eq!(source.kept(), 1);
     }
 
     #[test]

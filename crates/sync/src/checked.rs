@@ -1,6 +1,7 @@
 //! Loom, under the names of [`crate`].
 
 use std::{
+    any::Any,
     cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -56,16 +57,35 @@ pub fn model(body: impl Fn() + Sync + Send + 'static) {
     explored.report("accepted");
 }
 
-/// States that loom rejects `body`, a protocol that is wrong on purpose.
+/// States that loom rejects `body`, a protocol that is wrong on purpose: that an interleaving of it
+/// races, or fails an assertion of its own.
 ///
 /// # Panics
 ///
-/// When no interleaving of `body` fails.
+/// When no interleaving of `body` fails, or one fails for another reason.
 pub fn rejected(body: impl Fn() + Sync + Send + 'static) {
     let explored = StdArc::new(Explored::default());
-    let outcome = catch_unwind(AssertUnwindSafe(|| explore(&explored, body)));
-    assert!(outcome.is_err(), "loom accepts a protocol that is wrong on purpose");
+    let Err(panic) = catch_unwind(AssertUnwindSafe(|| explore(&explored, body))) else {
+        panic!("loom accepts a protocol that is wrong on purpose");
+    };
+    let reason = reason_of(&*panic);
+    for other in OTHER_REASONS {
+        assert!(!reason.contains(other), "rejected for another reason: {reason}");
+    }
     explored.report("rejected");
+}
+
+/// What loom says of a model that is wrong in other ways than the one it is about.
+const OTHER_REASONS: [&str; 4] = [
+    "Model exceeded maximum number of branches",
+    "leaked",
+    "loom internal",
+    "outside a Loom model",
+];
+
+fn reason_of(panic: &dyn Any) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
 fn explore(explored: &StdArc<Explored>, body: impl Fn() + Sync + Send + 'static) {

@@ -20,7 +20,7 @@ use crate::{
 /// Keeps the shared source closed to other threads while it lives.
 pub type SourceGuard<'a, S> = MutexGuard<'a, S>;
 
-/// The owner of every arena in the map: whose a block is among these heaps, its pool says.
+/// The owner of every arena in the map: whose a block is among these heaps, its tag says.
 pub(crate) const OURS: OwnerId = OwnerId::MIN;
 
 /// The thread heaps over one source of arenas.
@@ -183,3 +183,6 @@ impl<P: Parts> fmt::Debug for Heaps<P> {
         f.debug_list().entries(self.registry.iter()).finish()
     }
 }
+
+#[cfg(test)]
+mod models;

@@ -177,7 +177,11 @@ mod tests {
         }
 
         fn free(&self, contents: u32) {
-            if let Some(chain) = self.inbox.push(chain(contents)) {
+            self.free_chain(chain(contents));
+        }
+
+        fn free_chain(&self, chain: Chain<Node>) {
+            if let Some(chain) = self.inbox.push(chain) {
                 self.bring_home(chain.into_nodes());
                 self.close();
             }
@@ -202,13 +206,17 @@ mod tests {
     }
 
     fn chain(contents: u32) -> Chain<Node> {
+        // SAFETY: the node is ours, and given away.
+        unsafe { Chain::of(node(contents)) }
+    }
+
+    fn node(contents: u32) -> NonNull<Node> {
         let node =
             Box::new(Node { next: UnsafeCell::new(ptr::null_mut()), contents: UnsafeCell::new(0) });
         // Written apart from the making, as a block is.
         // SAFETY: the node is ours.
         node.contents.with_mut(|place| unsafe { *place = contents });
-        // SAFETY: the node is ours, and given away.
-        unsafe { Chain::of(NonNull::from(Box::leak(node))) }
+        NonNull::from(Box::leak(node))
     }
 
     fn spawn(owned: &Arc<Owned>, act: impl FnOnce(&Owned) + Send + 'static) -> impl FnOnce() {
@@ -231,6 +239,24 @@ mod tests {
     #[test]
     fn every_remote_free_reaches_the_owner_once_with_its_contents() {
         sync::model(|| two_frees_meet_an_owner(Orders::SOUND));
+    }
+
+    #[test]
+    fn nodes_that_were_sent_together_arrive_together() {
+        sync::model(|| {
+            let owned = Owned::new(Orders::SOUND);
+            let owner = spawn(&owned, |owned| {
+                owned.bring_home(owned.inbox.take_all());
+                assert!([0, 3].contains(&owned.home()));
+            });
+            let mut both = chain(1);
+            // SAFETY: the node is ours, and given away.
+            unsafe { both.push(node(2)) };
+            owned.free_chain(both);
+            owner();
+            owned.bring_home(owned.inbox.take_all());
+            assert_eq!(owned.home(), 3);
+        });
     }
 
     #[test]
@@ -311,22 +337,37 @@ mod tests {
         });
     }
 
+    fn two_adopt(adopt: fn(&Inbox<Node>) -> bool) {
+        let owned = Owned::new(Orders::SOUND);
+        owned.close();
+        let adopt_and_use = move |owned: &Owned| {
+            if adopt(&owned.inbox) {
+                owned.work();
+                owned.close();
+            }
+        };
+        let adopter = spawn(&owned, adopt_and_use);
+        adopt_and_use(&owned);
+        adopter();
+        assert!(owned.inbox.adopt());
+        assert!([10, 20].contains(&owned.home()));
+    }
+
     #[test]
     fn two_threads_that_adopt_one_heap_do_not_both_get_it() {
-        sync::model(|| {
-            let owned = Owned::new(Orders::SOUND);
-            owned.close();
-            let adopt_and_use = |owned: &Owned| {
-                if owned.inbox.adopt() {
-                    owned.work();
-                    owned.close();
+        sync::model(|| two_adopt(Inbox::adopt));
+    }
+
+    #[test]
+    fn an_adoption_in_two_steps_is_rejected() {
+        sync::rejected(|| {
+            two_adopt(|inbox| {
+                let free = inbox.head.load(Acquire) == abandoned();
+                if free {
+                    inbox.head.store(ptr::null_mut(), Release);
                 }
-            };
-            let adopter = spawn(&owned, adopt_and_use);
-            adopt_and_use(&owned);
-            adopter();
-            assert!(owned.inbox.adopt());
-            assert!([10, 20].contains(&owned.home()));
+                free
+            });
         });
     }
 

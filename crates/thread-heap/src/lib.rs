@@ -23,13 +23,15 @@
 //! - **A thread that ends** empties its inbox, gives back what arenas it can, and abandons its
 //!   heap. A starting thread adopts an abandoned heap as it is. Who frees a block into one that
 //!   nobody adopted becomes its owner for that moment: it frees the block, gives back what arenas
-//!   it can, and abandons the heap again. So the last free gives the last arena back.
+//!   it can, and abandons the heap again. So the last free gives the last arena back, as soon as it
+//!   is sent: in the outbox of a thread that goes on without frees of others, up to 32 blocks wait
+//!   for its [`flush`](PerThread::flush) or its end.
 //!
 //! # What happens before what
 //!
 //! | from | to | by | without it fails |
 //! | --- | --- | --- | --- |
-//! | a block's last use, the link written into it | its reuse by the owner | inbox: push Release, take Acquire | `a_push_without_release_is_rejected` |
+//! | a block's last use, and what is written into it for its way | its reuse by the owner | inbox: push Release, take Acquire | `a_push_without_release_is_rejected` |
 //! | all that an owner did to its heap | what the next owner does | inbox: abandon Release, adopt Acquire | `an_abandonment_without_release_is_rejected` |
 //! | the making of a thread heap | its adoption by another thread | registry: add Release, walk Acquire | `a_heap_registered_without_release_is_rejected` |
 //! | the zeroes of a node of the arena map | a look-up in it | map: publish Release, find Acquire | `a_leaf_published_relaxed_is_rejected` (obmalloc) |

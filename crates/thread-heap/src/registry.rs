@@ -57,11 +57,15 @@ impl<T: Registered + 'static> Registry<T> {
 
     /// The objects, the last one registered first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &'static T> {
+        self.iter_with(Acquire)
+    }
+
+    fn iter_with(&self, order: Ordering) -> impl Iterator<Item = &'static T> {
         let object = |place: *mut T| {
             // SAFETY: the invariant: the object lives for ever, and is only ever shared.
             NonNull::new(place).map(|place| unsafe { place.as_ref() })
         };
-        let first = object(self.first.load(Acquire));
+        let first = object(self.first.load(order));
         std::iter::successors(first, move |at: &&'static T| object(at.next().load(Relaxed)))
     }
 }
@@ -105,40 +109,78 @@ mod tests {
     }
 
     fn sum(registry: &Registry<Item>) -> u32 {
-        // SAFETY: nobody writes to a registered item.
-        registry.iter().map(|item| item.contents.with(|contents| unsafe { *contents })).sum()
+        sum_with(Acquire, registry)
+    }
+
+    fn sum_with(order: Ordering, registry: &Registry<Item>) -> u32 {
+        let contents = |item: &'static Item| {
+            // SAFETY: nobody writes to a registered item.
+            item.contents.with(|contents| unsafe { *contents })
+        };
+        registry.iter_with(order).map(contents).sum()
+    }
+
+    fn two_are_made(add: fn(&Registry<Item>, &'static Item)) {
+        let registry = Arc::new(Registry::new());
+        let other = Arc::clone(&registry);
+        let maker = thread::spawn(move || add(&other, item(1)));
+        add(&registry, item(2));
+        maker.join().unwrap();
+        assert_eq!(sum(&registry), 3);
+        free_items(registry);
     }
 
     #[test]
     fn heaps_made_at_once_are_all_registered() {
-        sync::model(|| {
-            let registry = Arc::new(Registry::new());
-            let other = Arc::clone(&registry);
-            let maker = thread::spawn(move || other.add(item(1)));
-            registry.add(item(2));
-            maker.join().unwrap();
-            assert_eq!(sum(&registry), 3);
-            free_items(registry);
+        sync::model(|| two_are_made(Registry::add));
+    }
+
+    #[test]
+    fn a_registration_in_two_steps_is_rejected() {
+        sync::rejected(|| {
+            two_are_made(|registry, item| {
+                item.next.store(registry.first.load(Relaxed), Relaxed);
+                registry.first.store(ptr::from_ref(item).cast_mut(), Release);
+            });
         });
     }
 
-    fn a_walk_meets_a_registration(order: Ordering) {
+    fn a_walk_meets_a_registration(add: Ordering, walk: Ordering) {
         let registry = Arc::new(Registry::new());
         let other = Arc::clone(&registry);
-        let walker = thread::spawn(move || assert!([0, 1, 3].contains(&sum(&other))));
-        registry.add_with(order, item(1));
-        registry.add_with(order, item(2));
+        let walker = thread::spawn(move || assert!([0, 1, 3].contains(&sum_with(walk, &other))));
+        registry.add_with(add, item(1));
+        registry.add_with(add, item(2));
         walker.join().unwrap();
         free_items(registry);
     }
 
     #[test]
     fn a_walk_sees_registered_heaps_whole() {
-        sync::model(|| a_walk_meets_a_registration(Release));
+        sync::model(|| a_walk_meets_a_registration(Release, Acquire));
+    }
+
+    #[test]
+    fn a_walk_sees_the_heaps_of_two_threads_whole() {
+        sync::model(|| {
+            let registry = Arc::new(Registry::new());
+            let (other, walked) = (Arc::clone(&registry), Arc::clone(&registry));
+            let maker = thread::spawn(move || other.add(item(1)));
+            let walker = thread::spawn(move || assert!(sum(&walked) <= 3));
+            registry.add(item(2));
+            maker.join().unwrap();
+            walker.join().unwrap();
+            free_items(registry);
+        });
     }
 
     #[test]
     fn a_heap_registered_without_release_is_rejected() {
-        sync::rejected(|| a_walk_meets_a_registration(Relaxed));
+        sync::rejected(|| a_walk_meets_a_registration(Relaxed, Acquire));
+    }
+
+    #[test]
+    fn a_walk_without_acquire_is_rejected() {
+        sync::rejected(|| a_walk_meets_a_registration(Release, Relaxed));
     }
 }

@@ -65,13 +65,13 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
         }
     }
 
-    fn would_keep(&mut self, others: usize) -> bool {
-        self.0.is_some_and(|heaps| heaps.close_source().would_keep(others))
+    fn would_keep(&mut self) -> bool {
+        self.0.is_some_and(|heaps| heaps.close_source().would_keep())
     }
 
-    fn asked(&mut self) {
+    fn kept_no_longer(&mut self, arenas: usize, used: bool) {
         if let Some(heaps) = self.0 {
-            heaps.close_source().asked();
+            heaps.close_source().kept_no_longer(arenas, used);
         }
     }
 }

@@ -199,7 +199,7 @@ fn blocks_go_round_in_a_ring_of_threads() {
 
 #[test]
 fn every_heap_frees_blocks_of_every_other() {
-    with_more_and_more_threads(ByHand::new(), all_to_all);
+    with_more_and_more_threads(ByHand::that_keep_arenas(), all_to_all);
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn every_thread_frees_blocks_of_every_other() {
 
 #[test]
 fn heaps_are_opened_and_closed_while_their_blocks_live_elsewhere() {
-    with_more_and_more_threads(ByHand::new(), short_lives);
+    with_more_and_more_threads(ByHand::that_keep_arenas(), short_lives);
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 #![allow(dead_code, unused_macros, unused_imports)]
 
-use std::ptr::NonNull;
+use std::{ptr::NonNull, time::Duration};
 
 use obmalloc::{Access, Geometry, GilHeld, Heap, KnownArenas, Pymalloc, ReallocRule, Stats};
-use raw_mem::{Malloc, MmapArenas};
+use raw_mem::{Malloc, MmapArenas, WarmArenas};
 use testkit::{
     drive::Driver,
     failing::{FailingAlloc, FailingArenas, Faults, LiveBlocks, Plan},
@@ -16,8 +16,8 @@ use testkit::{
 
 /// The layer below: malloc, which fails on demand.
 pub(crate) type Lower = FailingAlloc<Malloc>;
-/// Arenas, remembered in a map, which fail on demand.
-pub(crate) type Arenas<G> = KnownArenas<FailingArenas<MmapArenas>, Lower, G>;
+/// Arenas, remembered in a map, which fail on demand. The source below may have the heap keep some.
+pub(crate) type Arenas<G> = KnownArenas<FailingArenas<WarmArenas<MmapArenas>>, Lower, G>;
 /// The heap under test.
 pub(crate) type TestHeap<G> = Heap<Arenas<G>, Lower, G>;
 /// The heap under test with the layer below it.
@@ -54,10 +54,23 @@ pub(crate) struct Rig<G: Geometry> {
 
 impl<G: Geometry> Rig<G> {
     pub(crate) fn new() -> Self {
+        Self::over(Duration::ZERO)
+    }
+
+    /// A rig whose source would have the heap keep arenas.
+    pub(crate) fn that_keeps_arenas() -> Self {
+        Self::over(Duration::from_secs(3600))
+    }
+
+    fn over(patience: Duration) -> Self {
         let (arenas, source, lower) = (ArenaLog::default(), Faults::default(), Faults::default());
         let alloc = FailingAlloc::new(Malloc, lower.clone());
         let below = alloc.live();
-        let mapped = FailingArenas::new(MmapArenas::new(), source.clone(), arenas.clone());
+        let mapped = FailingArenas::new(
+            WarmArenas::with_patience(MmapArenas::new(), patience),
+            source.clone(),
+            arenas.clone(),
+        );
         let heap = Heap::new(KnownArenas::new(mapped, alloc.clone()), alloc.clone());
         // SAFETY: a rig is used by one thread, and no test enters the heap from inside.
         let pymalloc = Pymalloc::new(unsafe { GilHeld::new(heap) }, alloc);

@@ -57,6 +57,14 @@ unsafe impl<S: ArenaSource> ArenaSource for FailingArenas<S> {
     fn trim(&mut self) {
         self.source.trim();
     }
+
+    fn would_keep(&mut self) -> bool {
+        self.source.would_keep()
+    }
+
+    fn kept_no_longer(&mut self, arenas: usize, used: bool) {
+        self.source.kept_no_longer(arenas, used);
+    }
 }
 
 #[cfg(test)]

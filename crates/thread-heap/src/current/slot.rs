@@ -14,7 +14,7 @@ use super::{NO_HEAP, Parts};
 
 type Heap = &'static ThreadHeap<Parts>;
 
-#[cfg(all(feature = "static-tls", target_arch = "x86_64", target_os = "linux"))]
+#[cfg(all(feature = "static-tls", target_arch = "x86_64", target_os = "linux", not(miri)))]
 mod word {
     use std::arch::{asm, global_asm};
 
@@ -63,7 +63,7 @@ mod word {
     }
 }
 
-#[cfg(not(all(feature = "static-tls", target_arch = "x86_64", target_os = "linux")))]
+#[cfg(not(all(feature = "static-tls", target_arch = "x86_64", target_os = "linux", not(miri))))]
 mod word {
     use std::cell::Cell;
 

@@ -1,8 +1,10 @@
 //! Threads that share heaps, so that a test runs on both kinds: heaps that are held by hand, over
 //! a source whose arenas are counted, and the process's own.
 
+use std::time::Duration;
+
 use obmalloc::{BlockPtr, Blocks, SizeClass};
-use raw_mem::{Malloc, MmapArenas};
+use raw_mem::{Malloc, MmapArenas, WarmArenas};
 use testkit::{
     failing::{FailingArenas, Faults},
     place::ArenaLog,
@@ -10,7 +12,7 @@ use testkit::{
 use thread_heap::{Heaps, PerThread, ThreadGeometry, ThreadHeap};
 
 /// What heaps that are held by hand are made of.
-pub(crate) type Parts = (FailingArenas<MmapArenas>, Malloc, ThreadGeometry);
+pub(crate) type Parts = (FailingArenas<WarmArenas<MmapArenas>>, Malloc, ThreadGeometry);
 
 /// Heaps that threads come by.
 pub(crate) trait Team: Copy + Send + 'static {
@@ -45,9 +47,21 @@ pub(crate) struct ByHand {
 }
 
 impl ByHand {
+    /// Heaps that keep no arena without a block in use but their last.
     pub(crate) fn new() -> Self {
+        Self::over(Duration::ZERO)
+    }
+
+    /// Heaps that keep arenas while their threads are there.
+    #[allow(dead_code, reason = "not every test needs them")]
+    pub(crate) fn that_keep_arenas() -> Self {
+        Self::over(Duration::from_secs(3600))
+    }
+
+    fn over(patience: Duration) -> Self {
         let arenas: &ArenaLog = Box::leak(Box::default());
-        let source = FailingArenas::new(MmapArenas::new(), Faults::default(), arenas.clone());
+        let warm = WarmArenas::with_patience(MmapArenas::new(), patience);
+        let source = FailingArenas::new(warm, Faults::default(), arenas.clone());
         Self { heaps: Box::leak(Box::new(Heaps::new(source, Malloc))), arenas }
     }
 }

@@ -1,0 +1,226 @@
+//! Models of whole heaps: opened, closed, and freed into from elsewhere, as threads do it.
+
+use std::ptr::{self, NonNull};
+
+use obmalloc::{BlockPtr, Geometry, SizeClass};
+use raw_mem::{ArenaSize, ArenaSource, Malloc, MapError, MemAlloc, MmapArenas};
+use sync::thread;
+use testkit::{
+    failing::{FailingArenas, Faults},
+    place::ArenaLog,
+};
+
+use super::Heaps;
+use crate::{shared_arenas::SharedArenas, thread_heap::ThreadHeap};
+
+/// Arenas so large that their map is small: loom makes an object of each entry.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wide;
+
+impl Geometry for Wide {
+    const NAME: &'static str = "wide";
+    const ALIGNMENT: usize = 16;
+    const SMALL_THRESHOLD: usize = 64;
+    const POOL_SIZE: usize = 1 << 24;
+    const ARENA_SIZE: usize = 1 << 32;
+}
+
+const ARENA: ArenaSize = obmalloc::Shape::<Wide>::ARENA;
+
+type Parts = (FailingArenas<MmapArenas>, Malloc, Wide);
+type OneArenaParts = (OneArena, Malloc, Wide);
+
+/// A source of a single arena, which is never touched.
+struct OneArena(Option<NonNull<u8>>);
+
+// SAFETY: the arena is no memory, and nobody owns it.
+unsafe impl Send for OneArena {}
+
+// SAFETY: the arena is handed out to one at a time; the models do not touch it.
+unsafe impl ArenaSource for OneArena {
+    fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+        self.0.take().ok_or(MapError::Exhausted { size })
+    }
+
+    unsafe fn unmap(&mut self, arena: NonNull<u8>, _size: ArenaSize) {
+        self.0 = Some(arena);
+    }
+}
+
+/// Heaps that end with the model.
+struct Stage<P: crate::Parts> {
+    /// # Invariant
+    ///
+    /// Boxed; the stage frees it when the threads are gone.
+    heaps: &'static Heaps<P>,
+}
+
+impl<P: crate::Parts<Lower = Malloc>> Stage<P> {
+    fn new(source: P::Source) -> Self {
+        Self { heaps: Box::leak(Box::new(Heaps::new(source, Malloc))) }
+    }
+}
+
+impl<P: crate::Parts> Drop for Stage<P> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let heaps: Vec<_> = self.heaps.registry.iter().map(NonNull::from).collect();
+        for heap in heaps {
+            // SAFETY: no thread is left, and the registry is not walked again.
+            unsafe { heap.drop_in_place() };
+            // SAFETY: it was made of such a block.
+            unsafe { self.heaps.lower.free(Some(heap.cast())) };
+        }
+        // SAFETY: the invariant.
+        let mut heaps = unsafe { Box::from_raw(ptr::from_ref(self.heaps).cast_mut()) };
+        let Heaps { map, lower, .. } = &mut *heaps;
+        map.release(lower);
+    }
+}
+
+fn stage() -> (Stage<Parts>, ArenaLog) {
+    let log = ArenaLog::default();
+    let source = FailingArenas::new(MmapArenas::new(), Faults::default(), log.clone());
+    (Stage::new(source), log)
+}
+
+/// A block of the heap that the caller owns.
+fn alloc(heap: &ThreadHeap<Parts>) -> BlockPtr {
+    // SAFETY: the caller opened the heap.
+    unsafe { heap.alloc(SizeClass::of(64).unwrap()) }.expect("there is memory")
+}
+
+/// Leaves a heap with a block in use that nobody owns, and returns the block.
+fn abandoned_with_a_block(heaps: &'static Heaps<Parts>) -> BlockPtr {
+    let heap = heaps.open().unwrap();
+    let block = alloc(heap);
+    // SAFETY: it was opened above.
+    unsafe { heaps.close(heap) };
+    block
+}
+
+/// Sends a block to another thread.
+struct Sent(BlockPtr);
+
+// SAFETY: the block is the holder's alone.
+unsafe impl Send for Sent {}
+
+#[test]
+fn the_first_uses_of_two_threads_open_two_heaps() {
+    sync::model(|| {
+        let (stage, log) = stage();
+        let heaps = stage.heaps;
+        let use_one = move || {
+            let heap = heaps.open().unwrap();
+            let block = alloc(heap);
+            // SAFETY: the heap was opened here, and the block is its own.
+            unsafe { heap.free(block) };
+            ptr::from_ref(heap).addr()
+        };
+        let other = thread::spawn(use_one);
+        let mine = use_one();
+        assert_ne!(other.join().unwrap(), mine);
+        for heap in heaps.registry.iter() {
+            // SAFETY: its owner has gone without closing it.
+            unsafe { heaps.close(heap) };
+        }
+        assert_eq!(log.mapped(), 0);
+    });
+}
+
+#[test]
+fn an_adoption_meets_the_last_remote_free() {
+    sync::model(|| {
+        let (stage, log) = stage();
+        let heaps = stage.heaps;
+        let sent = Sent(abandoned_with_a_block(heaps));
+        let freer = thread::spawn(move || {
+            let Sent(block) = { sent };
+            // SAFETY: the block is of these heaps, none of which this thread owns.
+            unsafe { heaps.free_remote(block) };
+        });
+        let heap = heaps.open().unwrap();
+        let block = alloc(heap);
+        // SAFETY: the heap was opened here, and the block is its own.
+        unsafe { heap.free(block) };
+        // SAFETY: as above.
+        unsafe { heaps.close(heap) };
+        freer.join().unwrap();
+        assert_eq!(log.mapped(), 0);
+    });
+}
+
+/// The owner closes its heap, by `close`, while its last block is freed elsewhere.
+fn a_close_meets_the_last_remote_free(close: fn(&Heaps<Parts>, &ThreadHeap<Parts>)) {
+    let (stage, log) = stage();
+    let heaps = stage.heaps;
+    let heap = heaps.open().unwrap();
+    let sent = Sent(alloc(heap));
+    let freer = thread::spawn(move || {
+        let Sent(block) = { sent };
+        // SAFETY: the block is of these heaps, none of which this thread owns.
+        unsafe { heaps.free_remote(block) };
+    });
+    close(heaps, heap);
+    freer.join().unwrap();
+    assert_eq!(log.mapped(), 0);
+}
+
+#[test]
+fn whoever_comes_last_gives_the_last_arena_back() {
+    sync::model(|| {
+        // SAFETY: the model has opened the heap.
+        a_close_meets_the_last_remote_free(|heaps, heap| unsafe { heaps.close(heap) });
+    });
+}
+
+#[test]
+fn a_close_without_a_second_look_is_rejected() {
+    sync::rejected(|| {
+        a_close_meets_the_last_remote_free(|_, heap| {
+            // SAFETY: the model has opened the heap.
+            unsafe { heap.flush() };
+            let _ = heap.inbox.abandon();
+        });
+    });
+}
+
+/// An arena goes back, by `give_back`, while another thread maps, which may get the same.
+fn an_arena_is_mapped_while_it_goes_back(
+    give_back: fn(&'static Heaps<OneArenaParts>, NonNull<u8>),
+) {
+    let base = NonNull::new(ptr::without_provenance_mut(ARENA.bytes())).unwrap();
+    let stage = Stage::<OneArenaParts>::new(OneArena(Some(base)));
+    let heaps = stage.heaps;
+    let arena = SharedArenas::of(heaps).map(ARENA).unwrap();
+    let mapper = thread::spawn(move || {
+        if let Ok(arena) = SharedArenas::of(heaps).map(ARENA) {
+            assert!(heaps.holds(arena.addr().get()), "the arena is ours");
+        }
+    });
+    give_back(heaps, arena);
+    mapper.join().unwrap();
+}
+
+#[test]
+fn an_arena_that_is_mapped_again_is_ours() {
+    sync::model(|| {
+        an_arena_is_mapped_while_it_goes_back(|heaps, arena| {
+            // SAFETY: it came from there, and nobody uses it.
+            unsafe { SharedArenas::of(heaps).unmap(arena, ARENA) };
+        });
+    });
+}
+
+#[test]
+fn an_arena_struck_out_after_it_went_back_is_rejected() {
+    sync::rejected(|| {
+        an_arena_is_mapped_while_it_goes_back(|heaps, arena| {
+            // SAFETY: it came from there, and nobody uses it.
+            unsafe { heaps.close_source().unmap(arena, ARENA) };
+            heaps.map().retract(arena.addr().get());
+        });
+    });
+}
