@@ -34,6 +34,7 @@ const STEPS: &[Step] = &[
     Step { name: "without std", run: without_std },
     Step { name: "the library for CPython", run: library },
     Step { name: "unit, property and integration tests", run: tests },
+    Step { name: "threads and the global allocator without the shared library", run: hosts_alone },
     Step { name: "documentation tests", run: documentation_tests },
     Step { name: "programs on every choice of layers", run: layers::run_once },
     Step { name: "instructions of an operation", run: instructions::check },
@@ -163,19 +164,32 @@ fn tests() -> Result<Tally> {
     cargo(&[&all[..], FEATURES, &targets].concat(), &variables)
 }
 
+/// The hosts as a program has them: features of the whole workspace are those of the shared library
+/// too, which finds a thread's heap in another way.
+fn hosts_alone() -> Result<Tally> {
+    cargo(&["test", "--no-fail-fast", "--tests", "-p", "global-alloc", "-p", "thread-heap"], &[])
+}
+
 fn documentation_tests() -> Result<Tally> {
     cargo(&[&["test", "--workspace", "--no-fail-fast", "--doc"], FEATURES].concat(), &[])
 }
 
-/// The unit tests of what is made of raw memory, and those that play at random against a model,
-/// under AddressSanitizer. The stable compiler has it, behind a switch.
+/// The unit tests of what is made of raw memory, those that play at random against a model, and
+/// those of many threads, under AddressSanitizer. The stable compiler has it, behind a switch.
 fn address_sanitizer() -> Result<Tally> {
+    let mut threads = Command::new(env!("CARGO"));
+    threads.current_dir(workspace::root()).args(["test", "--no-fail-fast", "-p", "thread-heap"]);
+    threads.args(["--test", "lifecycle", "--test", "stress"]);
+    Watcher::Address.watch(&mut threads);
+    // Heaps live for ever, with their records.
+    threads.env("ASAN_OPTIONS", "detect_leaks=0");
+    let threads = counted(threads)?;
     let mut command = Command::new(env!("CARGO"));
     command.current_dir(workspace::root()).args(["test", "--no-fail-fast", "--lib"]);
     command.args(["--test", "model", "--test", "threads"]);
     command.args(["-p", "raw-mem", "-p", "obmalloc", "-p", "thread-heap", "-p", "object-cache"]);
     Watcher::Address.watch(&mut command);
-    counted(command)
+    Ok(threads + counted(command)?)
 }
 
 /// The same under Miri with strict provenance, where there is a Miri.

@@ -169,3 +169,32 @@ impl Drop for LargeList {
         self.clear();
     }
 }
+
+#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
+mod tests {
+    use super::*;
+
+    const BLOCK: Layout = match Layout::from_size_align(64 << 20, 64) {
+        Ok(layout) => layout,
+        Err(_) => panic!("it is a layout"),
+    };
+
+    /// Bytes that the C library has in mappings of their own, as it has large blocks.
+    fn mapped() -> usize {
+        // SAFETY: it may be called at any time.
+        unsafe { libc::mallinfo2() }.hblkhd
+    }
+
+    #[test]
+    fn a_list_that_is_cleared_or_dropped_gives_its_blocks_back() {
+        let before = mapped();
+        let has_a_block = || mapped() >= before + BLOCK.size();
+        let mut list = LargeList::new();
+        assert!(list.alloc(BLOCK).is_some() && has_a_block());
+        list.clear();
+        assert!(!has_a_block());
+        assert!(list.alloc(BLOCK).is_some() && has_a_block());
+        drop(list);
+        assert!(!has_a_block());
+    }
+}

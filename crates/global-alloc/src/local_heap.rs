@@ -13,7 +13,8 @@ type OwnHeap = Heap<MmapArenas, Malloc, Pools>;
 /// A heap apart from all others, used by reference by what is on one thread.
 ///
 /// Dropping it, or [resetting](Self::reset) it, gives all its memory back at once, without a walk
-/// over the objects: a collection that lives in it can be forgotten, if its items need no drop.
+/// over the small objects: a collection that lives in it can be forgotten, if its items need no
+/// drop. What is larger than 512 bytes is on a list, and freed one by one.
 ///
 /// With the feature `allocator-api2-02` or `allocator-api2-04`, `&LocalHeap` is an `Allocator` of
 /// that version.

@@ -25,6 +25,8 @@
 mod checked;
 #[cfg(not(loom))]
 mod native;
+#[cfg(tsan)]
+mod visible;
 
 #[cfg(loom)]
 use checked as chosen;

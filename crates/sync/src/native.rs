@@ -31,13 +31,17 @@ impl<T> UnsafeCell<T> {
 
 #[cfg(feature = "std")]
 mod hosted {
-    pub use std::{
-        sync::{Arc, Mutex, MutexGuard},
-        thread,
-    };
+    pub use std::{sync::Arc, thread};
+
+    #[cfg(not(tsan))]
+    pub use std::sync::{Mutex, MutexGuard};
+
+    #[cfg(tsan)]
+    pub use crate::visible::{Mutex, MutexGuard, lock};
 
     /// Locks `mutex`. A panic of another holder is no reason to refuse: what the lock guards is
     /// consistent between any two statements of ours.
+    #[cfg(not(tsan))]
     #[inline]
     pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)

@@ -13,6 +13,7 @@ mod team;
 use std::{
     sync::{
         Arc,
+        atomic::{AtomicPtr, Ordering::Relaxed},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread,
@@ -215,4 +216,19 @@ fn heaps_are_opened_and_closed_while_their_blocks_live_elsewhere() {
 #[test]
 fn threads_are_born_and_end_while_their_blocks_live_elsewhere() {
     with_more_and_more_threads(OfTheProcess, short_lives);
+}
+
+#[test]
+#[ignore = "a race, which ThreadSanitizer must see for its silence to mean something"]
+fn a_race_on_purpose() {
+    static PLACE: AtomicPtr<u64> = AtomicPtr::new(std::ptr::null_mut());
+    let mut word = 0_u64;
+    PLACE.store(&raw mut word, Relaxed);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            // SAFETY: the word is there until the scope ends. Two threads write to it at once,
+            // which is the point.
+            scope.spawn(|| unsafe { PLACE.load(Relaxed).write_volatile(1) });
+        }
+    });
 }
