@@ -5,6 +5,9 @@
 //!   another thread   …maps an arena… ──┘ waited for        └── child: open it
 //! ```
 //!
+//! Handlers that were registered before the first heap was opened run while the source is closed, so
+//! they must not need a new arena.
+//!
 //! The child has the forking thread alone. The source's lock is the one lock there is, and it is
 //! the forking thread's around the fork; so the child's copy of the source is whole, and opened.
 
