@@ -15,7 +15,7 @@ use benches::{
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::worker::Worker;
+use super::{entrant::Role, worker::Worker};
 
 /// The most rounds of what takes a second.
 const MOST_HEAVY: u32 = 11;
@@ -80,7 +80,7 @@ pub(super) fn tasks(workers: &[Worker], only: Option<&str>, most: Weight) -> Vec
     tasks
 }
 
-/// Runs every task in every round.
+/// Runs every task in every round. A peer that fails at a task is left out of it.
 pub(super) fn run(
     workers: &[Worker],
     tasks: &[Task],
@@ -105,12 +105,17 @@ pub(super) fn run(
             }
             bar.set_message(task.workload.clone());
             for worker in task.rotated(round as usize + number) {
-                let answer = workers[worker].run(&task.workload, chunks)?;
-                let of_both = |one: &&mut Measured| one.task == *task && one.worker == worker;
-                if let Some(entry) = measured.iter_mut().find(of_both) {
-                    entry.answers.push(answer);
-                }
                 bar.inc(1);
+                let of_both = |one: &Measured| one.task == *task && one.worker == worker;
+                let Some(place) = measured.iter().position(of_both) else { continue };
+                match workers[worker].run(&task.workload, chunks) {
+                    Ok(answer) => measured[place].answers.push(answer),
+                    Err(error) if workers[worker].entrant.role == Role::Ours => return Err(error),
+                    Err(error) => {
+                        bar.println(format!("LEFT OUT: {error:#}"));
+                        measured.remove(place);
+                    }
+                }
             }
         }
     }
