@@ -22,6 +22,7 @@ pub(crate) mod instructions;
 mod machine;
 mod page;
 mod python;
+mod reasons;
 mod results;
 mod schedule;
 mod table;

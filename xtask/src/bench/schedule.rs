@@ -112,7 +112,7 @@ pub(super) fn run(
                     Ok(answer) => measured[place].answers.push(answer),
                     Err(error) if workers[worker].entrant.role == Role::Ours => return Err(error),
                     Err(error) => {
-                        bar.println(format!("LEFT OUT: {error:#}"));
+                        bar.suspend(|| eprintln!("LEFT OUT: {error:#}"));
                         measured.remove(place);
                     }
                 }

@@ -6,6 +6,7 @@ use benches::{figures::geometric_mean, workload::Group};
 
 use super::{
     entrant::Role,
+    reasons,
     results::{Figure, Results},
 };
 
@@ -130,8 +131,14 @@ impl Loss {
 
 impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let peers: Vec<_> =
-            self.peers.iter().map(|(peer, ratio)| format!("{ratio:.2} of {peer}")).collect();
+        let peers: Vec<_> = self
+            .peers
+            .iter()
+            .map(|(peer, ratio)| match reasons::why(&self.workload, peer) {
+                Some(why) => format!("{ratio:.2} of {peer} ({why})"),
+                None => format!("{ratio:.2} of {peer}"),
+            })
+            .collect();
         write!(f, "{}: ours takes {}", self.workload, peers.join(", "))
     }
 }
