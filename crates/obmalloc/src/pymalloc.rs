@@ -109,9 +109,13 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
 
     /// Moves the block at `ptr`, of `size` bytes, to one of `new_size`: takes the new block first.
     ///
+    /// Apart from [`realloc`](MemAlloc::realloc), so that a block which stays, and the first block of
+    /// what grows, need no stack frame.
+    ///
     /// # Safety
     ///
     /// `ptr` is a live block of the heap.
+    #[inline(never)]
     unsafe fn move_to(
         &self,
         ptr: NonNull<u8>,
