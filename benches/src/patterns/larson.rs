@@ -1,4 +1,9 @@
 //! larson: a server whose threads come and go, and whose blocks outlive them.
+//!
+//! ```text
+//!   a line    ├─ thread ─┤├─ thread ─┤├─ thread ─┤├─ thread ─┤     one ends, then the next starts
+//!   its slots ──────────────────────────────────────────────────►  freed by whom they pass to
+//! ```
 
 use std::thread;
 
@@ -17,12 +22,28 @@ const GENERATIONS: usize = 4;
 /// Blocks of 8 to 512 bytes replace others at random; the slots pass to a new thread, which frees
 /// what it did not allocate.
 pub(super) fn bleeding<const THREADS: usize>(_: &mut Global) -> Taken {
-    let lines: Vec<_> = (0..THREADS).map(Line::new).collect();
-    Taken::together(THREADS * GENERATIONS * REPLACED, || {
-        let run = |line: Line| thread::spawn(move || line.live(GENERATIONS));
-        let threads: Vec<_> = lines.into_iter().map(run).collect();
-        threads.into_iter().for_each(join);
-    })
+    let mut lines: Vec<_> = (0..THREADS).map(Line::new).collect();
+    let taken = Taken::together(THREADS * GENERATIONS * REPLACED, || {
+        thread::scope(|scope| {
+            for line in &mut lines {
+                scope.spawn(|| one_after_the_other(GENERATIONS, || line.live()));
+            }
+        });
+    });
+    lines.iter().flat_map(|line| &line.slots).for_each(|held| held.free(&mut Global));
+    taken
+}
+
+/// Runs `life` on so many threads, each of which has ended, with all that is the thread's own,
+/// before the next starts.
+fn one_after_the_other(generations: usize, mut life: impl FnMut() + Send) {
+    for _ in 0..generations {
+        thread::scope(|scope| {
+            // The end of the scope alone would wait for `life`, but not for the thread's end. A
+            // panic has ended the process: the workers are compiled so.
+            let _ = scope.spawn(&mut life).join();
+        });
+    }
 }
 
 /// Slots that are handed on, and how they go on.
@@ -39,23 +60,47 @@ impl Line {
         Self { number, slots, random }
     }
 
-    /// What a thread does; then one comes after it, or the slots are freed.
-    fn live(mut self, generations: usize) {
+    /// What a thread does.
+    fn live(&mut self) {
         to_processor(self.number);
         for _ in 0..REPLACED {
             let slot = &mut self.slots[self.random.below(SLOTS)];
             slot.free(&mut Global);
             *slot = Held::new(&mut Global, self.random.size(8, 512));
         }
-        if generations > 1 {
-            join(thread::spawn(move || self.live(generations - 1)));
-        } else {
-            self.slots.iter().for_each(|held| held.free(&mut Global));
-        }
     }
 }
 
-fn join(thread: thread::JoinHandle<()>) {
-    // A panic has ended the process: the workers are compiled so.
-    let _ = thread.join();
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        time::Duration,
+    };
+
+    use super::*;
+
+    static ENDED: AtomicUsize = AtomicUsize::new(0);
+
+    /// The last of a thread; it takes its time, so that a hasty successor is seen.
+    struct End;
+
+    impl Drop for End {
+        fn drop(&mut self) {
+            thread::sleep(Duration::from_millis(10));
+            ENDED.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    thread_local!(static END: End = const { End });
+
+    #[test]
+    fn a_thread_has_ended_before_the_next_of_its_line_starts() {
+        let mut ended = Vec::new();
+        one_after_the_other(GENERATIONS, || {
+            ended.push(ENDED.load(Ordering::Relaxed));
+            END.with(|_| ());
+        });
+        assert_eq!(ended, (0..GENERATIONS).collect::<Vec<_>>());
+    }
 }

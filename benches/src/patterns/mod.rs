@@ -1,7 +1,7 @@
 //! Patterns that are known from the literature, on several threads, after their descriptions.
 //!
 //! ```text
-//!   larson         slots replaced at random; a thread hands its slots to the next and ends
+//!   larson         slots replaced at random; a thread ends, and the next goes on with its slots
 //!   xmalloc        every block is freed by another thread than allocated it
 //!   cache-scratch  blocks that were neighbours on one thread are given to several
 //!   cache-thrash   several threads ask for a small block each and write to it
