@@ -8,7 +8,7 @@
 //!      │ round by round, the order rotated                      schedule.rs
 //!      ▼
 //!   results    all that was measured, and on what machine       results.rs, machine.rs
-//!      │ medians, ratios, means                                 verdict.rs
+//!      │ medians, ratios, means, and where a peer wins          verdict.rs, reasons.rs
 //!      └──► tables, JSON, a page                                table.rs, page.rs, chart.rs
 //! ```
 //!
@@ -38,11 +38,14 @@ use anyhow::{Context, Result, ensure};
 use benches::workload::Weight;
 
 use build::Programs;
+use results::Results;
+use worker::Worker;
 
 /// The arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Runs only the workloads whose group and name hold this, as "micro", "batch" or "micro: pair 64".
+    /// Runs only the workloads whose group and name hold this, as "batch" or "micro: pair 64". Those
+    /// of Python, and then the programs, are looked at where no other has it: they take long to build.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// Measures only these, by the names of the table, and what is ours; may be given several times.
@@ -67,33 +70,46 @@ pub(crate) struct Args {
     instructions: bool,
 }
 
+/// What `--json` writes.
+#[derive(serde::Serialize)]
+struct Written<'a> {
+    #[serde(flatten)]
+    results: &'a Results,
+    comparisons: Vec<verdict::Comparison<'a>>,
+}
+
 pub(crate) fn run(args: Args) -> Result<()> {
     let chunks = if args.quick { 3 } else { 7 };
     let chosen = entrant::chosen(&args.against)?;
     if args.instructions {
         return instructions::write(&chosen);
     }
-    let wants = |part: &str| match &args.only {
-        Some(only) => only.contains(part),
-        None => !args.quick,
-    };
-    let programs = if wants("program") { Programs::Included } else { Programs::Left };
+    let only = args.only.as_deref();
     let folder = tempfile::tempdir()?;
-    let mut workers = build::all(&chosen, programs, folder.path())?;
-    if wants("python") {
-        match python::workers() {
+    let mut left_out = Vec::new();
+    let all = only.is_none() && !args.quick;
+    let programs = if all { Programs::Included } else { Programs::Left };
+    let mut workers = build::all(&chosen, programs, folder.path(), &mut left_out)?;
+    let none_is_named =
+        |workers: &[Worker]| schedule::tasks(workers, only, Weight::Huge).is_empty();
+    if all || none_is_named(&workers) {
+        match python::workers(only) {
             Ok(pythons) => workers.extend(pythons),
-            Err(error) => eprintln!("LEFT OUT: Python: {error:#}"),
+            Err(error) => left_out.push(format!("Python: {error:#}")),
         }
     }
+    if none_is_named(&workers) {
+        workers = build::all(&chosen, Programs::Included, folder.path(), &mut left_out)?;
+    }
     let most = if args.quick { Weight::Light } else { Weight::Huge };
-    let tasks = schedule::tasks(&workers, args.only.as_deref(), most);
-    ensure!(!tasks.is_empty(), "no workload has that in its name");
-    let measured = schedule::run(&workers, &tasks, args.rounds, chunks)?;
-    let results = results::Results::new(&workers, measured, args.rounds, chunks);
+    let tasks = schedule::tasks(&workers, only, most);
+    ensure!(!tasks.is_empty(), "no workload has that in its name, or it takes long");
+    let measured = schedule::run(&workers, &tasks, args.rounds, chunks, &mut left_out)?;
+    let results = Results::new(&workers, measured, args.rounds, chunks, left_out);
     println!("{}", table::Report(&results));
     if let Some(path) = args.json {
-        write(&path, serde_json::to_string_pretty(&results)?)?;
+        let written = Written { results: &results, comparisons: verdict::comparisons(&results) };
+        write(&path, serde_json::to_string_pretty(&written)?)?;
     }
     if let Some(path) = args.html {
         write(&path, page::page(&results)?)?;

@@ -1,4 +1,4 @@
-//! The workers, built one by one: what does not build is told and left out.
+//! The workers, built one by one: a peer that does not build is left out, and named.
 
 use std::{ffi::OsString, fs, path::Path, process::Command};
 
@@ -21,8 +21,13 @@ pub(super) enum Programs {
 }
 
 /// The workers of all that can be built here, copied to `folder`: what cargo builds meanwhile is
-/// none of this run's.
-pub(super) fn all(entrants: &[Entrant], programs: Programs, folder: &Path) -> Result<Vec<Worker>> {
+/// none of this run's. Why a peer cannot be built is added to `left_out`.
+pub(super) fn all(
+    entrants: &[Entrant],
+    programs: Programs,
+    folder: &Path,
+    left_out: &mut Vec<String>,
+) -> Result<Vec<Worker>> {
     let style = ProgressStyle::with_template("building {pos}/{len} {msg} ({elapsed})")?;
     let bar = ProgressBar::new(entrants.len() as u64).with_style(style);
     let mut workers = Vec::new();
@@ -30,12 +35,12 @@ pub(super) fn all(entrants: &[Entrant], programs: Programs, folder: &Path) -> Re
         bar.set_message(entrant.name);
         match ready(entrant, programs, folder) {
             Ok(worker) => workers.push(worker),
-            Err(error) => bar.suspend(|| eprintln!("LEFT OUT: {}: {error:#}", entrant.name)),
+            Err(error) if entrant.role == Role::Ours => return Err(error),
+            Err(error) => left_out.push(format!("{}: {error:#}", entrant.name)),
         }
         bar.inc(1);
     }
     bar.finish_and_clear();
-    ensure!(workers.iter().any(|worker| worker.entrant.role == Role::Ours), "nothing is built");
     Ok(workers)
 }
 

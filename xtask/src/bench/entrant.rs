@@ -27,10 +27,20 @@ pub(crate) struct Entrant {
     pub(crate) feature: Option<&'static str>,
     /// The package whose version it goes by.
     pub(crate) package: Option<&'static str>,
+    /// It serves the whole process, so that the process's memory is what it took.
+    pub(crate) global: bool,
+}
+
+impl Entrant {
+    /// The same, which serves one loop, in a process whose memory is not its own.
+    const fn of_a_loop(self) -> Self {
+        Self { global: false, ..self }
+    }
 }
 
 const fn ours(name: &'static str, worker: &'static str, package: &'static str) -> Entrant {
-    Entrant { name, role: Role::Ours, worker, feature: None, package: Some(package) }
+    let package = Some(package);
+    Entrant { name, role: Role::Ours, worker, feature: None, package, global: true }
 }
 
 const fn peer(
@@ -39,22 +49,22 @@ const fn peer(
     feature: Option<&'static str>,
     package: Option<&'static str>,
 ) -> Entrant {
-    Entrant { name, role: Role::Peer, worker, feature, package }
+    Entrant { name, role: Role::Peer, worker, feature, package, global: true }
 }
 
 /// All of them, in the order of the tables.
 pub(crate) const ALL: &[Entrant] = &[
-    ours("Heap", "heap", "obmalloc"),
-    ours("Heap, CPython's rules", "heap-cpython", "obmalloc"),
+    ours("Heap", "heap", "obmalloc").of_a_loop(),
+    ours("Heap, CPython's rules", "heap-cpython", "obmalloc").of_a_loop(),
     ours("ObMalloc", "obmalloc", "global-alloc"),
-    Entrant { name: "the least", role: Role::Least, worker: "floor", feature: None, package: None },
+    Entrant { role: Role::Least, ..peer("the least", "floor", None, None) }.of_a_loop(),
     peer("mimalloc v3", "mimalloc-v3", Some("mimalloc"), Some("mimalloc")),
     peer("mimalloc v2", "mimalloc-v2", Some("mimalloc-v2"), Some("mimalloc")),
     peer("snmalloc", "snmalloc", Some("snmalloc"), Some("snmalloc-rs")),
     peer("rpmalloc", "rpmalloc", Some("rpmalloc"), Some("rpmalloc")),
     peer("jemalloc", "jemalloc", Some("jemalloc"), Some("tikv-jemallocator")),
     peer("system", "system", None, None),
-    peer("CPython", "cpython", None, None),
+    peer("CPython", "cpython", None, None).of_a_loop(),
 ];
 
 /// Ours, and those that are named; all when none is.

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!   every entrant ─► counts ─► docs/instructions.md          cargo xtask bench --instructions
-//!   ours          ─► counts ─► not above those of the table  a step of the tests
+//!   ours          ─► counts ─► those of the table            a step of the tests
 //! ```
 //!
 //! Instructions are not time, but they are the same on a busy machine and on a quiet one: a change
-//! that costs some is seen.
+//! that costs one is seen. A change that saves one has to be written down, so that its loss is seen.
 
 use std::{fmt::Write, fs, process::Command};
 
@@ -25,17 +25,25 @@ use crate::{process, tally::Tally, workspace};
 /// Where the table is kept.
 const TABLE: &str = "docs/instructions.md";
 
-/// The most that a count may be where the table says `before`: where a loop is placed moves it a
-/// little, and how two threads meet some more.
-fn most(before: f64) -> f64 {
-    before * 1.05 + 0.5
+/// Whether a count is what the table says: a loop's beginning moves it a little. How two threads
+/// meet moves it more.
+fn holds(loop_name: &str, before: f64, now: f64) -> bool {
+    let part = if is_of_threads(loop_name) { 0.05 } else { 0.0 };
+    (now - before).abs() <= before * part + 0.5
+}
+
+/// The loop is one that not all contenders can run, as it takes two threads.
+fn is_of_threads(loop_name: &str) -> bool {
+    loop_name == "remote free"
 }
 
 /// Counts for everybody, and writes the table.
 pub(super) fn write(chosen: &[Entrant]) -> Result<()> {
-    ensure!(has_valgrind(), "there is no valgrind");
+    ensure!(valgrind().is_some(), "there is no valgrind");
     let folder = tempfile::tempdir()?;
-    let workers = build::all(chosen, Programs::Left, folder.path())?;
+    let mut left_out = Vec::new();
+    let workers = build::all(chosen, Programs::Left, folder.path(), &mut left_out)?;
+    left_out.iter().for_each(|why| eprintln!("LEFT OUT: {why}"));
     let mut rows = Vec::new();
     for worker in &workers {
         let counts = LOOPS.map(|(name, function)| {
@@ -53,7 +61,7 @@ pub(super) fn write(chosen: &[Entrant]) -> Result<()> {
 /// Counts for ours, and compares with the table: a step of the tests.
 pub(crate) fn check() -> Result<Tally> {
     let text = fs::read_to_string(workspace::root().join(TABLE))?;
-    if !has_valgrind() {
+    if valgrind().is_none() {
         println!("      SKIPPED: valgrind is not installed");
         return Ok(Tally::default());
     }
@@ -65,16 +73,16 @@ pub(crate) fn check() -> Result<Tally> {
     let ours: Vec<_> = entrant::ALL.iter().filter(|one| one.role == Role::Ours).copied().collect();
     let mut tally = Tally::default();
     let folder = tempfile::tempdir()?;
-    for worker in build::all(&ours, Programs::Left, folder.path())? {
+    for worker in build::all(&ours, Programs::Left, folder.path(), &mut Vec::new())? {
         let name = worker.entrant.name;
         let before = row(&text, name).with_context(|| format!("{name} is not in {TABLE}"))?;
         for ((loop_name, function), before) in LOOPS.into_iter().zip(before) {
             let Some(before) = before else { continue };
             let now = count(&worker, loop_name, function)?;
-            let holds = now <= most(before);
+            let holds = holds(loop_name, before, now);
             if !holds {
                 println!("      {name}: {loop_name} was {before:.1} instructions, and is {now:.1}");
-                println!("      (if that is worth it: cargo xtask bench --instructions)");
+                println!("      (if that is as it should be: cargo xtask bench --instructions)");
             }
             tally = tally + Tally::one(holds);
         }
@@ -82,10 +90,12 @@ pub(crate) fn check() -> Result<Tally> {
     Ok(tally)
 }
 
-fn has_valgrind() -> bool {
+/// The version of valgrind, if it is installed.
+fn valgrind() -> Option<String> {
     let mut probe = Command::new("valgrind");
     probe.arg("--version");
-    process::run(probe, |_| ()).is_ok_and(|finished| finished.success)
+    let finished = process::run(probe, |_| ()).ok().filter(|finished| finished.success)?;
+    Some(finished.output.trim().to_owned())
 }
 
 /// Instructions of an operation of the loop `name`, all of which are in `function`.
@@ -118,10 +128,12 @@ fn page(workers: &[Worker], rows: &[(String, Counts)]) -> Result<String> {
         "# Instructions of an operation\n\n\
          Counted by callgrind in loops over blocks of 64 bytes, with the loop and a write to each \
          new block; see `benches/src/counted.rs`. Made by `cargo xtask bench --instructions`, \
-         with {}; `cargo xtask test-all` fails where ours need more than \
-         here. Without a figure: the contender serves one thread, or does not run under valgrind (snmalloc \
-         reserves more addresses than valgrind has).\n\n",
-        Machine::new().compiler
+         with {} and {}; `cargo xtask test-all` fails where ours differ from \
+         this by more than half an instruction, a remote free by more than a twentieth. Without a \
+         figure: the contender serves one thread, or has no such function of its own, or does not \
+         run under valgrind (snmalloc reserves more addresses than valgrind has).\n\n",
+        Machine::new().compiler,
+        valgrind().unwrap_or_default()
     );
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
@@ -158,6 +170,13 @@ mod tests {
         let text = page(&[], &rows).unwrap();
         assert_eq!(row(&text, "ObMalloc"), Some(rows[0].1));
         assert_eq!(row(&text, "Heap"), None);
+    }
+
+    #[test]
+    fn a_count_holds_within_half_an_instruction_and_that_of_threads_within_a_twentieth() {
+        assert!(holds("alloc", 20.0, 20.4) && holds("alloc", 20.0, 19.6));
+        assert!(!holds("alloc", 20.0, 21.0) && !holds("alloc", 20.0, 19.0));
+        assert!(holds("remote free", 60.0, 63.0) && !holds("remote free", 60.0, 64.0));
     }
 
     #[test]

@@ -70,6 +70,11 @@ fn field(file: &str, name: &str) -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
+/// Bytes that programs can still have.
+pub(super) fn available() -> u64 {
+    field("/proc/meminfo", "MemAvailable").map_or(0, kibibytes)
+}
+
 fn kibibytes(text: String) -> u64 {
     text.trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024
 }

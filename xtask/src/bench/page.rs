@@ -9,6 +9,7 @@ use super::{
     chart::{self, Series},
     entrant::Role,
     results::Results,
+    table,
     verdict::{self, Measure, OVERHEAD, PEAK, TIME},
 };
 
@@ -50,6 +51,13 @@ fn about(results: &Results, page: &mut String) -> Result<()> {
         write!(page, "<li>{}: {}</li>", text(&one.name), text(&one.version))?;
     }
     page.push_str("</ul></details>");
+    if !results.left_out.is_empty() {
+        page.push_str("<p>Left out:</p><ul>");
+        for one in &results.left_out {
+            write!(page, "<li>{}</li>", text(one))?;
+        }
+        page.push_str("</ul>");
+    }
     Ok(())
 }
 
@@ -86,6 +94,10 @@ fn of_ours(results: &Results, group: Group, ours: &str, page: &mut String) -> Re
         }
     }
     page.push_str("</table>");
+    if let Some((peer, ratio)) = verdict::best_peer(results, group, ours) {
+        let peer = text(peer);
+        write!(page, "<p>The best peer is {peer}: ours takes {ratio:.2} of its time.</p>")?;
+    }
     let losses = verdict::losses(results, group, ours);
     if !losses.is_empty() {
         page.push_str("<p>A peer wins:</p><ul>");
@@ -110,10 +122,7 @@ fn values(results: &Results, group: Group, measure: Measure, page: &mut String) 
     for workload in workloads {
         write!(page, "<tr><td>{}</td>", text(workload))?;
         for name in &names {
-            match value(workload, name) {
-                Some(value) => write!(page, "<td>{value:.2}</td>")?,
-                None => page.push_str("<td>–</td>"),
-            }
+            write!(page, "<td>{}</td>", table::figure(results, group, measure, workload, name))?;
         }
         page.push_str("</tr>");
     }

@@ -6,14 +6,20 @@ use anyhow::{Context, Result, ensure};
 use testkit::pythons::{self, Python};
 use xshell::cmd;
 
+use benches::protocol::Listed;
+
 use super::{
     entrant::{Entrant, Role},
+    schedule,
     worker::{Program, Worker},
 };
 use crate::workspace;
 
 /// What is installed from the index of Python packages: scripts, which nothing compiles.
 const PYPERFORMANCE: &str = "pyperformance==1.14.0";
+
+/// Where its scripts are.
+const BENCHMARKS: &str = "pyperformance/data-files/benchmarks";
 
 /// The oldest version that is measured.
 const OLDEST: (u8, u8) = (3, 11);
@@ -24,6 +30,7 @@ const OURS: Entrant = Entrant {
     worker: "python",
     feature: None,
     package: Some("obmalloc-cpython"),
+    global: true,
 };
 
 const THEIRS: Entrant = Entrant {
@@ -32,19 +39,28 @@ const THEIRS: Entrant = Entrant {
     worker: "python",
     feature: None,
     package: None,
+    global: true,
 };
 
-/// Two for each Python: with our library, and without.
-pub(super) fn workers() -> Result<Vec<Worker>> {
+/// Two for each Python: with our library, and without. None if no benchmark's name holds `only`.
+pub(super) fn workers(only: Option<&str>) -> Result<Vec<Worker>> {
     let pythons: Vec<_> = pythons::find().into_iter().filter(is_measured).collect();
     let first = pythons.first().context("no CPython of 3.11 or later was found")?;
-    let benchmarks = &installed(first)?;
+    let benchmarks = &folder().join(BENCHMARKS);
+    let mut theirs = Vec::new();
+    for python in &pythons {
+        let worker = worker(THEIRS, python, benchmarks, None)?;
+        let named = |one: &Listed| schedule::is_named(one.group, &one.name, only);
+        theirs.extend(worker.introduction.workloads.iter().any(named).then_some(worker));
+    }
+    if theirs.is_empty() {
+        return Ok(theirs);
+    }
+    install(first)?;
     let library = workspace::build_library()?;
-    let pythons = &pythons;
-    let on = |entrant, library| {
-        pythons.iter().map(move |python| worker(entrant, python, benchmarks, library))
-    };
-    on(OURS, Some(&*library)).chain(on(THEIRS, None)).collect()
+    let ours = pythons.iter().map(|python| worker(OURS, python, benchmarks, Some(&library)));
+    let ours: Result<Vec<_>> = ours.collect();
+    Ok(ours?.into_iter().chain(theirs).collect())
 }
 
 fn is_measured(python: &Python) -> bool {
@@ -62,14 +78,21 @@ fn worker(
     environment.extend(library.map(|library| ("LD_PRELOAD", library.into())));
     let script = workspace::root().join("benches/python/worker.py");
     let arguments = vec![script.into(), benchmarks.into()];
-    Worker::introduced(entrant, Program { path: python.executable.clone(), arguments, environment })
+    let program = Program { path: python.executable.clone(), arguments, environment };
+    let mut worker = Worker::introduced(entrant, program)?;
+    worker.version = [&*worker.version, PYPERFORMANCE].join(" ").trim_start().to_owned();
+    Ok(worker)
 }
 
-/// Where pyperformance's scripts are, after `python` has installed them.
-fn installed(python: &Python) -> Result<PathBuf> {
-    let folder = workspace::target_dir().join("pyperformance");
-    let benchmarks = folder.join("pyperformance/data-files/benchmarks");
-    if !benchmarks.exists() {
+/// Where pyperformance is.
+fn folder() -> PathBuf {
+    workspace::target_dir().join(PYPERFORMANCE)
+}
+
+/// Has `python` install pyperformance, if it is not there.
+fn install(python: &Python) -> Result<()> {
+    let folder = folder();
+    if !folder.join(BENCHMARKS).exists() {
         let shell = workspace::shell()?;
         let executable = &python.executable;
         cmd!(
@@ -79,6 +102,6 @@ fn installed(python: &Python) -> Result<PathBuf> {
         .run()
         .with_context(|| format!("{PYPERFORMANCE} cannot be installed"))?;
     }
-    ensure!(benchmarks.exists(), "{PYPERFORMANCE} has no {}", benchmarks.display());
-    Ok(benchmarks)
+    ensure!(folder.join(BENCHMARKS).exists(), "{PYPERFORMANCE} has no {BENCHMARKS}");
+    Ok(())
 }

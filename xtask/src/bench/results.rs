@@ -7,7 +7,12 @@ use benches::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{entrant::Role, machine::Machine, schedule::Measured, worker::Worker};
+use super::{
+    entrant::Role,
+    machine::Machine,
+    schedule::{self, Measured},
+    worker::Worker,
+};
 
 /// A run of the bench.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -19,6 +24,8 @@ pub(crate) struct Results {
     /// Chunks of a process; its figure is their median.
     pub(crate) chunks: u32,
     pub(crate) entrants: Vec<Named>,
+    /// Who or what could not be measured, and why.
+    pub(crate) left_out: Vec<String>,
     pub(crate) figures: Vec<Figure>,
 }
 
@@ -40,8 +47,9 @@ pub(crate) struct Figure {
     pub(crate) nanoseconds: f64,
     /// How far the middle half of the rounds reaches, as a part of the median.
     pub(crate) spread: f64,
-    /// Bytes that were resident when most were: the median of the rounds.
-    pub(crate) peak: f64,
+    /// Bytes that were resident when most were: the median of the rounds. None of an entrant in a
+    /// process whose memory is not its own.
+    pub(crate) peak: Option<f64>,
     /// Bytes that each live block took beyond its size, where that was looked at.
     pub(crate) overhead: Option<f64>,
     /// Nanoseconds of an operation, in each round.
@@ -55,6 +63,7 @@ impl Results {
         measured: Vec<Measured>,
         rounds: u32,
         chunks: u32,
+        left_out: Vec<String>,
     ) -> Self {
         let named = |worker: &Worker| Named {
             name: worker.entrant.name.to_owned(),
@@ -71,6 +80,7 @@ impl Results {
             rounds,
             chunks,
             entrants,
+            left_out,
             figures: measured.into_iter().map(figure).collect(),
         }
     }
@@ -83,9 +93,13 @@ impl Results {
     /// How the figures came to be.
     pub(crate) fn method(&self) -> String {
         format!(
-            "medians of {} rounds, in each a process of its own with {} chunks; in brackets how \
-             far the middle half of the rounds reaches",
-            self.rounds, self.chunks
+            "medians of {} rounds, in each a process of its own with {} chunks, one where a chunk \
+             takes a second, and then at most {} rounds if it takes many; in brackets how far the \
+             middle half of the rounds reaches; all compiled by cargo's release profile with fat \
+             LTO",
+            self.rounds,
+            self.chunks,
+            self.rounds.min(schedule::MOST_HUGE)
         )
     }
 
@@ -128,14 +142,15 @@ impl Results {
 
 impl Figure {
     fn new(Measured { task, worker, answers }: Measured, workers: &[Worker]) -> Self {
+        let entrant = workers[worker].entrant;
         let rounds: Vec<_> = answers.iter().map(|answer| answer.nanoseconds).collect();
         Self {
             group: task.group,
             workload: task.workload,
-            entrant: workers[worker].entrant.name.to_owned(),
+            entrant: entrant.name.to_owned(),
             nanoseconds: median(rounds.iter().copied()),
             spread: spread(&rounds),
-            peak: median(answers.iter().map(|answer| answer.peak as f64)),
+            peak: entrant.global.then(|| median(answers.iter().map(|answer| answer.peak as f64))),
             overhead: overhead(&answers),
             rounds,
         }
@@ -158,7 +173,7 @@ impl Results {
             entrant: (*entrant).to_owned(),
             nanoseconds: *nanoseconds,
             spread: 0.0,
-            peak: 1.0,
+            peak: None,
             overhead: None,
             rounds: vec![*nanoseconds],
         };
@@ -172,6 +187,7 @@ impl Results {
             command: Vec::new(),
             rounds: 1,
             chunks: 1,
+            left_out: Vec::new(),
             entrants: times.iter().enumerate().map(named).collect(),
             figures: times.iter().map(figure).collect(),
         }

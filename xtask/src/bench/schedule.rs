@@ -5,8 +5,8 @@
 //!   round 1   workload 0: B C A   workload 1: C A B   …
 //! ```
 //!
-//! Whatever slows the machine for a while slows all alike, and none always runs behind the same
-//! other.
+//! Whatever slows the machine for a while slows all alike, and each goes first as often as the
+//! others.
 
 use anyhow::Result;
 use benches::{
@@ -15,13 +15,16 @@ use benches::{
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{entrant::Role, worker::Worker};
+use super::{entrant::Role, machine, worker::Worker};
 
 /// The most rounds of what takes a second.
 const MOST_HEAVY: u32 = 11;
 
 /// The most rounds of what takes many seconds.
-const MOST_HUGE: u32 = 3;
+pub(super) const MOST_HUGE: u32 = 3;
+
+/// Bytes that have to be there for what takes gigabytes.
+const HUGE: u64 = 8 << 30;
 
 /// A workload, and the workers that run it, by their places.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +37,7 @@ pub(super) struct Task {
 
 impl Task {
     fn is_named(&self, only: Option<&str>) -> bool {
-        only.is_none_or(|part| format!("{}: {}", self.group.name(), self.workload).contains(part))
+        is_named(self.group, &self.workload, only)
     }
 
     /// How many of `rounds` it takes part in.
@@ -51,6 +54,11 @@ impl Task {
         let count = self.workers.len();
         (0..count).map(move |place| self.workers[(place + turn) % count])
     }
+}
+
+/// The workload `name` of `group` holds `only`.
+pub(super) fn is_named(group: Group, name: &str, only: Option<&str>) -> bool {
+    only.is_none_or(|part| format!("{}: {name}", group.name()).contains(part))
 }
 
 /// What one worker answered to one task, round by round.
@@ -80,14 +88,19 @@ pub(super) fn tasks(workers: &[Worker], only: Option<&str>, most: Weight) -> Vec
     tasks
 }
 
-/// Runs every task in every round. A peer that fails at a task is left out of it.
+/// Runs every task in every round. A peer that fails at a task is left out of it, and a task for
+/// which the machine has too little memory altogether; which and why is added to `left_out`.
 pub(super) fn run(
     workers: &[Worker],
     tasks: &[Task],
     rounds: u32,
     chunks: u32,
+    left_out: &mut Vec<String>,
 ) -> Result<Vec<Measured>> {
-    let processes = |task: &Task| task.workers.len() as u64 * u64::from(task.rounds(rounds));
+    let fits = |task: &&Task| task.weight < Weight::Huge || machine::available() >= HUGE;
+    let (tasks, too_large): (Vec<&Task>, Vec<&Task>) = tasks.iter().partition(fits);
+    left_out.extend(too_large.iter().map(|task| format!("{}: too little memory", task.workload)));
+    let processes = |task: &&Task| task.workers.len() as u64 * u64::from(task.rounds(rounds));
     let style = "{bar:30} {pos}/{len} {msg} ({elapsed}, {eta} left)";
     let bar = ProgressBar::new(tasks.iter().map(processes).sum())
         .with_style(ProgressStyle::with_template(style)?);
@@ -96,10 +109,11 @@ pub(super) fn run(
         worker,
         answers: Vec::with_capacity(rounds as usize),
     };
-    let pairs = tasks.iter().flat_map(|task| task.workers.iter().map(move |at| (task, *at)));
+    let pairs =
+        tasks.iter().copied().flat_map(|task| task.workers.iter().map(move |at| (task, *at)));
     let mut measured: Vec<_> = pairs.map(entry).collect();
     for round in 0..rounds {
-        for (number, task) in tasks.iter().enumerate() {
+        for (number, &task) in tasks.iter().enumerate() {
             if round >= task.rounds(rounds) {
                 continue;
             }
@@ -112,7 +126,7 @@ pub(super) fn run(
                     Ok(answer) => measured[place].answers.push(answer),
                     Err(error) if workers[worker].entrant.role == Role::Ours => return Err(error),
                     Err(error) => {
-                        bar.suspend(|| eprintln!("LEFT OUT: {error:#}"));
+                        left_out.push(format!("{error:#}"));
                         measured.remove(place);
                     }
                 }

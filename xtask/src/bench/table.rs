@@ -30,6 +30,9 @@ impl fmt::Display for Report<'_> {
                         write!(f, "\n{group}: {ours}: {name}, ours / theirs\n{table}\n")?;
                     }
                 }
+                if let Some((peer, ratio)) = verdict::best_peer(results, group, ours) {
+                    writeln!(f, "  the best peer: {peer}; ours takes {ratio:.2} of its time")?;
+                }
                 for line in verdict::losses(results, group, ours) {
                     writeln!(f, "  a peer wins: {line}")?;
                 }
@@ -45,6 +48,9 @@ fn about(results: &Results, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for one in results.entrants.iter().filter(|one| !one.version.is_empty()) {
         writeln!(f, "  {}: {}", one.name, one.version)?;
     }
+    for one in &results.left_out {
+        writeln!(f, "  LEFT OUT: {one}")?;
+    }
     write!(f, "{}", results.method())
 }
 
@@ -59,15 +65,7 @@ fn values(results: &Results, group: Group, measure: Measure) -> Option<Table> {
             continue;
         }
         any = true;
-        let spread = |name: &str| match measure.unit == TIME.unit {
-            true => results.figure(group, workload, name).map(|one| one.spread * 100.0),
-            false => None,
-        };
-        let cell = |name: &&str| match (value(name), spread(name)) {
-            (Some(value), Some(spread)) => format!("{} ({spread:.0} %)", short(value)),
-            (Some(value), None) => short(value),
-            (None, _) => "–".to_owned(),
-        };
+        let cell = |name: &&str| figure(results, group, measure, workload, name);
         table.add_row([workload.to_owned()].into_iter().chain(names.iter().map(cell)));
     }
     any.then(|| right(table))
@@ -91,6 +89,25 @@ fn ratios(results: &Results, group: Group, ours: &str, measure: Measure) -> Opti
         table.add_row([name, String::new()].into_iter().chain(means));
     }
     any.then(|| right(table))
+}
+
+/// A figure, and with a time how far the rounds reach.
+pub(super) fn figure(
+    results: &Results,
+    group: Group,
+    measure: Measure,
+    workload: &str,
+    name: &str,
+) -> String {
+    let value = measure.value(results, group, workload, name).map(short);
+    let spread = results.figure(group, workload, name).map(|one| one.spread * 100.0);
+    match (value, spread) {
+        (Some(value), Some(spread)) if measure.unit == TIME.unit => {
+            format!("{value} ({spread:.0} %)")
+        }
+        (Some(value), _) => value,
+        (None, _) => "–".to_owned(),
+    }
 }
 
 /// A value with as many digits as tell something.

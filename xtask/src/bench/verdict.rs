@@ -1,8 +1,9 @@
-//! Who won: ratios of medians, their means, and where a peer was faster.
+//! Who won: ratios of medians, their means, and where a peer needed less.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use benches::{figures::geometric_mean, workload::Group};
+use serde::Serialize;
 
 use super::{
     entrant::Role,
@@ -28,7 +29,7 @@ pub(super) const TIME: Measure =
 pub(super) const PEAK: Measure = Measure {
     name: "most resident memory",
     unit: "MiB",
-    of: |figure| Some(figure.peak / f64::from(1 << 20)),
+    of: |figure| Some(figure.peak? / f64::from(1 << 20)),
 };
 
 /// Memory that is no block's.
@@ -37,6 +38,12 @@ pub(super) const OVERHEAD: Measure = Measure {
     unit: "bytes",
     of: |figure| figure.overhead,
 };
+
+/// All of them.
+const MEASURES: [Measure; 3] = [TIME, PEAK, OVERHEAD];
+
+/// The least ratio that is more than 1 where it is printed.
+const SHOWS: f64 = 1.005;
 
 impl Measure {
     /// The figure of `who`.
@@ -96,36 +103,97 @@ pub(super) fn parts(results: &Results, group: Group) -> Vec<(String, Vec<&str>)>
     parts
 }
 
-/// A workload that peers do in less time than ours.
+/// The ratios of one of ours to one of the others.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Comparison<'a> {
+    group: Group,
+    measure: &'static str,
+    ours: &'a str,
+    theirs: &'a str,
+    ratios: BTreeMap<&'a str, f64>,
+    means: BTreeMap<String, f64>,
+}
+
+/// All that can be compared.
+pub(super) fn comparisons(results: &Results) -> Vec<Comparison<'_>> {
+    let mut comparisons = Vec::new();
+    for group in results.groups() {
+        for ours in results.with_role(Role::Ours) {
+            for theirs in results.others_in(group) {
+                let of_measure = |measure| Comparison::of(results, group, measure, ours, theirs);
+                comparisons.extend(MEASURES.into_iter().filter_map(of_measure));
+            }
+        }
+    }
+    comparisons
+}
+
+impl<'a> Comparison<'a> {
+    /// `None` where there is nothing that both have.
+    fn of(
+        results: &'a Results,
+        group: Group,
+        measure: Measure,
+        ours: &'a str,
+        theirs: &'a str,
+    ) -> Option<Self> {
+        let ratio = |name| Some((name, measure.ratio(results, group, name, ours, theirs)?));
+        let mean = |(name, of_part): (String, Vec<&str>)| {
+            Some((name, measure.mean(results, group, &of_part, ours, theirs)?))
+        };
+        let ratios: BTreeMap<_, _> =
+            results.workloads(group).into_iter().filter_map(ratio).collect();
+        let means = parts(results, group).into_iter().filter_map(mean).collect();
+        let measure = measure.name;
+        (!ratios.is_empty()).then_some(Self { group, measure, ours, theirs, ratios, means })
+    }
+}
+
+/// The peer that ours is nearest to in time, over all workloads of the group, and what ours takes
+/// of its time.
+pub(super) fn best_peer<'a>(
+    results: &'a Results,
+    group: Group,
+    ours: &str,
+) -> Option<(&'a str, f64)> {
+    let all = results.workloads(group);
+    let mean = |peer| Some((peer, TIME.mean(results, group, &all, ours, peer)?));
+    results.with_role(Role::Peer).filter_map(mean).max_by(|one, other| one.1.total_cmp(&other.1))
+}
+
+/// A workload for which peers need less than ours.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Loss {
+    measure: &'static str,
     workload: String,
-    /// The peers, and what ours takes of each one's time; the worst first.
+    /// The peers, and what ours needs to what each one does; the worst first.
     peers: Vec<(String, f64)>,
 }
 
 /// All of a group, the worst first.
 pub(super) fn losses(results: &Results, group: Group, ours: &str) -> Vec<Loss> {
-    let mut losses: Vec<_> = results
-        .workloads(group)
-        .into_iter()
-        .map(|workload| Loss::of(results, group, workload, ours))
-        .filter(|loss| !loss.peers.is_empty())
-        .collect();
-    losses.sort_by(|one, other| other.peers[0].1.total_cmp(&one.peers[0].1));
-    losses
+    let of_measure = |measure| {
+        let all = results.workloads(group).into_iter();
+        let mut losses: Vec<_> = all
+            .map(|workload| Loss::of(results, group, measure, workload, ours))
+            .filter(|loss| !loss.peers.is_empty())
+            .collect();
+        losses.sort_by(|one, other| other.peers[0].1.total_cmp(&one.peers[0].1));
+        losses
+    };
+    MEASURES.into_iter().flat_map(of_measure).collect()
 }
 
 impl Loss {
-    fn of(results: &Results, group: Group, workload: &str, ours: &str) -> Self {
-        let ratio = |peer: &str| TIME.ratio(results, group, workload, ours, peer);
+    fn of(results: &Results, group: Group, measure: Measure, workload: &str, ours: &str) -> Self {
+        let ratio = |peer: &str| measure.ratio(results, group, workload, ours, peer);
         let peers = results.with_role(Role::Peer);
         let mut peers: Vec<_> = peers
             .filter_map(|peer| Some((peer.to_owned(), ratio(peer)?)))
-            .filter(|(_, ratio)| *ratio > 1.0)
+            .filter(|(_, ratio)| *ratio >= SHOWS)
             .collect();
         peers.sort_by(|one, other| other.1.total_cmp(&one.1));
-        Self { workload: workload.to_owned(), peers }
+        Self { measure: measure.name, workload: workload.to_owned(), peers }
     }
 }
 
@@ -134,12 +202,12 @@ impl fmt::Display for Loss {
         let peers: Vec<_> = self
             .peers
             .iter()
-            .map(|(peer, ratio)| match reasons::why(&self.workload, peer) {
+            .map(|(peer, ratio)| match reasons::why(self.measure, &self.workload, peer) {
                 Some(why) => format!("{ratio:.2} of {peer} ({why})"),
                 None => format!("{ratio:.2} of {peer}"),
             })
             .collect();
-        write!(f, "{}: ours takes {}", self.workload, peers.join(", "))
+        write!(f, "{}, {}: ours needs {}", self.workload, self.measure, peers.join(", "))
     }
 }
 
@@ -161,6 +229,20 @@ mod tests {
         let results = Results::of_times(Group::Micro, "pair 64", &times);
         let losses = losses(&results, Group::Micro, "ours");
         let lines: Vec<_> = losses.iter().map(Loss::to_string).collect();
-        assert_eq!(lines, ["pair 64: ours takes 6.00 of faster, 3.00 of fast"]);
+        assert_eq!(
+            lines,
+            ["pair 64, time of an operation: ours needs 6.00 of faster, 3.00 of fast"]
+        );
+        let (best, ratio) = best_peer(&results, Group::Micro, "ours").unwrap();
+        assert!(best == "faster" && (ratio - 6.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_is_compared_has_every_ratio_and_the_mean() {
+        let results = Results::of_times(Group::Micro, "pair 64", &[("ours", 6.0), ("fast", 2.0)]);
+        let written = serde_json::to_value(comparisons(&results)).unwrap();
+        assert_eq!(written[0]["theirs"], "fast");
+        assert_eq!(written[0]["ratios"]["pair 64"], 3.0);
+        assert_eq!(written[0]["means"].as_object().unwrap().len(), 1);
     }
 }
