@@ -7,11 +7,12 @@
 //!   counted_…(contender)      the one function whose instructions are collected
 //! ```
 //!
-//! Blocks are of 64 bytes. All counts have the loop in them, and the write to the new block: about
-//! five instructions. Before the counting each block was in use and freed once, so that the counts
-//! are those of a heap in its stride; what it does now and then has its share in them.
+//! Blocks are of 64 bytes. All counts have the loop in them, the size that is hidden from the
+//! compiler, and the write to the new block: about five instructions. Before the counting each block
+//! was in use and freed once, so that the counts are those of a heap in its stride; what it does now
+//! and then has its share in them.
 
-use std::{sync::mpsc::channel, thread};
+use std::{hint::black_box, sync::mpsc::channel, thread};
 
 use crate::{
     contender::{Contender, Held},
@@ -72,13 +73,13 @@ pub fn loops_of_threads() -> Vec<Counted<Global>> {
 #[inline(never)]
 fn counted_pairs<C: Contender>(contender: &mut C) {
     for _ in 0..OPERATIONS {
-        Held::new(contender, SIZES[1]).free(contender);
+        Held::new(contender, black_box(SIZES[1])).free(contender);
     }
 }
 
 fn many<C: Contender>(contender: &mut C) {
     let mut blocks = Vec::with_capacity(BLOCKS);
-    blocks.extend((0..BLOCKS).map(|_| Held::new(contender, SIZES[1])));
+    blocks.extend((0..BLOCKS).map(|_| Held::new(contender, black_box(SIZES[1]))));
     for _ in 0..TIMES {
         counted_frees(contender, &mut blocks);
         counted_allocs(contender, &mut blocks);
@@ -89,7 +90,7 @@ fn many<C: Contender>(contender: &mut C) {
 /// The room for the blocks is there.
 #[inline(never)]
 fn counted_allocs<C: Contender>(contender: &mut C, blocks: &mut Vec<Held>) {
-    blocks.extend((0..BLOCKS).map(|_| Held::new(contender, SIZES[1])));
+    blocks.extend((0..BLOCKS).map(|_| Held::new(contender, black_box(SIZES[1]))));
 }
 
 #[inline(never)]
@@ -99,9 +100,10 @@ fn counted_frees<C: Contender>(contender: &mut C, blocks: &mut Vec<Held>) {
 
 #[inline(never)]
 fn counted_resizes<C: Contender>(contender: &mut C) {
-    let mut held = Held::new(contender, SIZES[0]);
+    let mut held = Held::new(contender, black_box(SIZES[0]));
     for _ in 0..OPERATIONS / 2 {
-        held = held.resize(contender, SIZES[1]).resize(contender, SIZES[0]);
+        held = held.resize(contender, black_box(SIZES[1]));
+        held = held.resize(contender, black_box(SIZES[0]));
     }
     held.free(contender);
 }
@@ -133,6 +135,6 @@ fn remote(_: &mut Global) {
 }
 
 fn fill(mut blocks: Vec<Held>) -> Vec<Held> {
-    blocks.extend((0..BLOCKS).map(|_| Held::new(&mut Global, SIZES[1])));
+    blocks.extend((0..BLOCKS).map(|_| Held::new(&mut Global, black_box(SIZES[1]))));
     blocks
 }

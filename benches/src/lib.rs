@@ -17,7 +17,9 @@
 //! 2. Every contender runs the same loop on the same sizes in the same order.
 //! 3. A block is written to as soon as it is allocated, by a write that no compiler may leave out.
 //!    Nothing else stands between an allocation and its free.
-//! 4. What a workload needs for itself is allocated before its time begins.
+//! 4. The compiler knows no size, and none as the same as before: an allocator that is inlined finds
+//!    the class each time, as one that is called does.
+//! 5. What a workload needs for itself is allocated before its time begins.
 
 pub mod contender;
 pub mod contenders;

@@ -10,6 +10,8 @@
 //! records cost. (Done once for each run, 10^7 blocks measure the memory: "the least" then takes
 //! twice as long as with 10^5.)
 
+use std::hint::black_box;
+
 use crate::{
     contender::{Contender, Held},
     contenders::Global,
@@ -62,7 +64,7 @@ pub fn of_threads() -> Vec<Workload<Global>> {
 
 /// Allocates all, walks over them as often as it takes, and frees them.
 fn walk<C: Contender, const LIVE: usize>(contender: &mut C) -> Taken {
-    let new = |contender: &mut C| Held::new(contender, SIZE).start();
+    let new = |contender: &mut C| Held::new(contender, black_box(SIZE)).start();
     let mut blocks = vec![std::ptr::null_mut(); LIVE];
     // Its pages are resident before the blocks' are counted.
     blocks.fill(std::ptr::dangling_mut());
@@ -74,13 +76,13 @@ fn walk<C: Contender, const LIVE: usize>(contender: &mut C) -> Taken {
         for _ in 0..walks {
             for run in blocks.chunks_mut(RUN) {
                 for _ in 0..TIMES {
-                    run.iter().for_each(|start| Held::of(*start, SIZE).free(contender));
+                    run.iter().for_each(|start| Held::of(*start, black_box(SIZE)).free(contender));
                     run.fill_with(|| new(contender));
                 }
             }
         }
     });
-    blocks.into_iter().for_each(|start| Held::of(start, SIZE).free(contender));
+    blocks.into_iter().for_each(|start| Held::of(start, black_box(SIZE)).free(contender));
     if LIVE < VISIBLE {
         return taken;
     }

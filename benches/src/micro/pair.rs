@@ -10,22 +10,20 @@ use crate::{
 /// Pairs of a chunk.
 const PAIRS: usize = 1_000_000;
 
-/// Blocks of `SIZE` bytes, which is no constant to the compiler.
+/// Blocks of `SIZE` bytes.
 pub(super) fn plain<C: Contender, const SIZE: usize>(contender: &mut C) -> Taken {
-    let size = black_box(SIZE);
     Taken::by(PAIRS, || {
         for _ in 0..PAIRS {
-            Held::new(contender, size).free(contender);
+            Held::new(contender, black_box(SIZE)).free(contender);
         }
     })
 }
 
 /// The same, zeroed.
 pub(super) fn zeroed<C: Contender, const SIZE: usize>(contender: &mut C) -> Taken {
-    let size = black_box(SIZE);
     Taken::by(PAIRS, || {
         for _ in 0..PAIRS {
-            Held::zeroed(contender, size).free(contender);
+            Held::zeroed(contender, black_box(SIZE)).free(contender);
         }
     })
 }

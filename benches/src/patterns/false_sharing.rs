@@ -1,5 +1,7 @@
 //! cache-scratch and cache-thrash: does an allocator give two threads the same cache line?
 
+use std::hint::black_box;
+
 use super::on_threads;
 use crate::{contender::Held, contenders::Global, workload::Taken};
 
@@ -28,7 +30,7 @@ pub(super) fn thrash<const THREADS: usize>(_: &mut Global) -> Taken {
 
 fn write_to_many() {
     for _ in 0..BLOCKS {
-        let held = Held::new(&mut Global, SIZE);
+        let held = Held::new(&mut Global, black_box(SIZE));
         for count in 0..WRITES {
             // SAFETY: the block has that byte, and is this thread's.
             unsafe { held.start().write_volatile(count as u8) };

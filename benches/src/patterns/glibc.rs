@@ -1,5 +1,7 @@
 //! glibc's two: runs of one size, and a working set.
 
+use std::hint::black_box;
+
 use super::{lifetimes::mostly_small, on_threads};
 use crate::{contender::Held, contenders::Global, random::Random, workload::Taken};
 
@@ -25,7 +27,7 @@ pub(super) fn simple<const THREADS: usize>(_: &mut Global) -> Taken {
         for size in SIZES {
             for run in RUNS {
                 for _ in 0..EACH / run {
-                    blocks.extend((0..run).map(|_| Held::new(&mut Global, size)));
+                    blocks.extend((0..run).map(|_| Held::new(&mut Global, black_box(size))));
                     blocks.drain(..).for_each(|held| held.free(&mut Global));
                 }
             }
