@@ -34,6 +34,15 @@ pub unsafe trait Contender {
     unsafe fn realloc(&mut self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8;
 }
 
+/// Whether an allocator has a `realloc`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Realloc {
+    /// It has, and decides whether a block stays.
+    Own,
+    /// It has none: what [`Contender::realloc`] does, its callers would do for themselves.
+    Lacking,
+}
+
 /// A block in use: where it is, and what it was allocated for.
 #[derive(Clone, Copy, Debug)]
 pub struct Held {

@@ -15,7 +15,7 @@
 use std::{hint::black_box, sync::mpsc::channel, thread};
 
 use crate::{
-    contender::{Contender, Held},
+    contender::{Contender, Held, Realloc},
     contenders::Global,
 };
 
@@ -55,14 +55,17 @@ pub const LOOPS: [(&str, &str); 5] = [
     ("remote free", "*counted_frees*"),
 ];
 
-/// Those that every contender can do.
-pub fn loops<C: Contender>() -> Vec<Counted<C>> {
-    vec![
+/// Those that need one thread: all, or all but that of a `realloc` which is lacking.
+pub fn loops<C: Contender>(realloc: Realloc) -> Vec<Counted<C>> {
+    let mut loops: Vec<Counted<C>> = vec![
         Counted { name: LOOPS[0].0, run: |contender| counted_pairs(contender) },
         Counted { name: LOOPS[1].0, run: many },
         Counted { name: LOOPS[2].0, run: many },
-        Counted { name: LOOPS[3].0, run: |contender| counted_resizes(contender) },
-    ]
+    ];
+    if realloc == Realloc::Own {
+        loops.push(Counted { name: LOOPS[3].0, run: |contender| counted_resizes(contender) });
+    }
+    loops
 }
 
 /// Those that need a second thread.
@@ -137,4 +140,15 @@ fn remote(_: &mut Global) {
 fn fill(mut blocks: Vec<Held>) -> Vec<Held> {
     blocks.extend((0..BLOCKS).map(|_| Held::new(&mut Global, black_box(SIZES[1]))));
     blocks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_realloc_that_is_lacking_is_not_counted() {
+        let counts = |realloc| loops::<Global>(realloc).iter().any(|one| one.name == LOOPS[3].0);
+        assert!(counts(Realloc::Own) && !counts(Realloc::Lacking));
+    }
 }

@@ -11,7 +11,7 @@ use std::{fs, process::ExitCode};
 use serde::Serialize;
 
 use crate::{
-    contender::Contender,
+    contender::{Contender, Realloc},
     contenders::Global,
     counted::{self, Counted},
     figures::median,
@@ -22,23 +22,27 @@ use crate::{
 };
 
 /// Does what the command line says, on the process's global allocator.
-pub fn serve_global(library: Option<String>) -> ExitCode {
+pub fn serve_global(realloc: Realloc, library: Option<String>) -> ExitCode {
     let mut workloads = micro::workloads();
     workloads.extend(patterns::workloads());
     workloads.extend(scale::of_blocks());
     workloads.extend(scale::of_threads());
     #[cfg(feature = "programs")]
     workloads.extend(crate::programs::workloads());
-    let mut loops = counted::loops();
+    let mut loops = counted::loops(realloc);
     loops.extend(counted::loops_of_threads());
     answer(Global, library, &workloads, &loops)
 }
 
 /// Does what the command line says, on a contender that serves one thread.
-pub fn serve_single<C: Contender>(contender: C, library: Option<String>) -> ExitCode {
+pub fn serve_single<C: Contender>(
+    contender: C,
+    realloc: Realloc,
+    library: Option<String>,
+) -> ExitCode {
     let mut workloads = micro::workloads();
     workloads.extend(scale::of_blocks());
-    answer(contender, library, &workloads, &counted::loops())
+    answer(contender, library, &workloads, &counted::loops(realloc))
 }
 
 fn answer<C>(

@@ -2,13 +2,13 @@
 
 use std::process::ExitCode;
 
-use benches::{contenders::CPython, worker};
+use benches::{contender::Realloc, contenders::CPython, worker};
 
 fn main() -> ExitCode {
     match CPython::load() {
         Ok(python) => {
             let version = python.version().to_owned();
-            worker::serve_single(python, Some(version))
+            worker::serve_single(python, Realloc::Own, Some(version))
         }
         Err(error) => {
             eprintln!("{error}");

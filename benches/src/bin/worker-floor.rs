@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use benches::{contenders::Floor, worker};
+use benches::{contender::Realloc, contenders::Floor, worker};
 
 fn main() -> ExitCode {
-    worker::serve_single(Floor::new(), None)
+    worker::serve_single(Floor::new(), Realloc::Lacking, None)
 }

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use benches::{contenders::OwnHeap, worker};
+use benches::{contender::Realloc, contenders::OwnHeap, worker};
 use obmalloc::Pools16K;
 
 fn main() -> ExitCode {
-    worker::serve_single(OwnHeap::<Pools16K>::new(), None)
+    worker::serve_single(OwnHeap::<Pools16K>::new(), Realloc::Lacking, None)
 }

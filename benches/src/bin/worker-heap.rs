@@ -2,9 +2,13 @@
 
 use std::process::ExitCode;
 
-use benches::{contenders::OwnHeap, worker};
+use benches::{contender::Realloc, contenders::OwnHeap, worker};
 use obmalloc::{HeadersInArena, Pools16K, RestEachClass};
 
 fn main() -> ExitCode {
-    worker::serve_single(OwnHeap::<HeadersInArena<RestEachClass<Pools16K>>>::new(), None)
+    worker::serve_single(
+        OwnHeap::<HeadersInArena<RestEachClass<Pools16K>>>::new(),
+        Realloc::Lacking,
+        None,
+    )
 }

@@ -2,6 +2,8 @@
 
 use std::{ffi::c_int, process::ExitCode};
 
+use benches::{contender::Realloc, worker};
+
 #[global_allocator]
 static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -13,5 +15,5 @@ fn main() -> ExitCode {
     // Major, then two digits of the minor version, then two of the patch.
     let version = mi_version();
     let parts = (version / 10_000, version / 100 % 100, version % 100);
-    benches::worker::serve_global(Some(format!("{}.{}.{}", parts.0, parts.1, parts.2)))
+    worker::serve_global(Realloc::Own, Some(format!("{}.{}.{}", parts.0, parts.1, parts.2)))
 }

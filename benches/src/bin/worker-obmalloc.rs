@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
+use benches::{contender::Realloc, worker};
+
 #[global_allocator]
 static GLOBAL: global_alloc::ObMalloc = global_alloc::ObMalloc::new();
 
 fn main() -> ExitCode {
-    benches::worker::serve_global(None)
+    worker::serve_global(Realloc::Own, None)
 }

@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
+use benches::{contender::Realloc, worker};
+
 #[global_allocator]
 static GLOBAL: snmalloc_rs::SnMalloc = snmalloc_rs::SnMalloc;
 
 fn main() -> ExitCode {
-    benches::worker::serve_global(None)
+    worker::serve_global(Realloc::Own, None)
 }

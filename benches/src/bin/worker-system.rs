@@ -2,11 +2,13 @@
 
 use std::process::ExitCode;
 
+use benches::{contender::Realloc, worker};
+
 #[global_allocator]
 static GLOBAL: std::alloc::System = std::alloc::System;
 
 fn main() -> ExitCode {
-    benches::worker::serve_global(library())
+    worker::serve_global(Realloc::Own, library())
 }
 
 /// The C library's version.
