@@ -5,7 +5,7 @@
 //!   xmalloc        every block is freed by another thread than allocated it
 //!   cache-scratch  blocks that were neighbours on one thread are given to several
 //!   cache-thrash   several threads ask for a small block each and write to it
-//!   threadtest     each thread allocates many and frees them: nothing is shared
+//!   threadtest     the same work, divided between threads that share nothing
 //!   sh6            lifetimes of all lengths, small sizes the most likely
 //!   sh8            the same; what lives long is freed by whoever comes along
 //!   mstress        structures that grow, shrink and are exchanged between threads

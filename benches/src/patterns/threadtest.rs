@@ -8,14 +8,17 @@ use crate::{contender::Held, contenders::Global, workload::Taken};
 /// Blocks that a thread has at once.
 const BLOCKS: usize = 1_000;
 
-/// How often it allocates and frees them.
-const TIMES: usize = 1_000;
+/// How often they are allocated and freed by all threads together: 50 times by each of 64.
+const TIMES: usize = 3_200;
 
-/// Each thread allocates its blocks of 64 bytes, and frees them in the same order.
+/// Each thread allocates its blocks of 64 bytes, and frees them in the same order. More threads
+/// have less to do each.
 pub(crate) fn blocks_of_its_own<const THREADS: usize>(_: &mut Global) -> Taken {
-    on_threads(THREADS, TIMES * BLOCKS, |_| {
+    const { assert!(TIMES.is_multiple_of(THREADS)) };
+    let times = TIMES / THREADS;
+    on_threads(THREADS, times * BLOCKS, |_| {
         let mut blocks = Vec::with_capacity(BLOCKS);
-        for _ in 0..TIMES {
+        for _ in 0..times {
             blocks.extend((0..BLOCKS).map(|_| Held::new(&mut Global, black_box(64))));
             blocks.drain(..).for_each(|held| held.free(&mut Global));
         }
