@@ -1,23 +1,24 @@
-//! Pairs and batches on what needs no process of its own: our heaps, the least, and the peers that
-//! are compiled in, called as Rust calls them. `cargo xtask bench` measures each by itself.
+//! The micro set on what needs no process of its own: our heaps, the least, and the peers that are
+//! compiled in, called as Rust calls them. `cargo xtask bench` measures each by itself.
 //!
 //! ```sh
 //! cargo bench -p benches
-//! cargo bench -p benches --features mimalloc,jemalloc -- "pair/64"
+//! cargo bench -p benches --features mimalloc,jemalloc -- "pair 64"
 //! ```
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
-    hint::black_box,
+    time::Duration,
 };
 
 use benches::{
-    contender::{Contender, Held},
-    contenders::{Floor, OwnHeap},
+    contender::Contender,
+    contenders::{CPythonRulesHeap, Floor, ThreadRulesHeap},
+    micro,
+    workload::Workload,
 };
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
 use global_alloc::ObMalloc;
-use obmalloc::{Pools16K, RestEachClass};
 
 /// An allocator that is called by its own functions, though another is the global one.
 struct Called<A>(A);
@@ -49,31 +50,31 @@ unsafe impl<A: GlobalAlloc> Contender for Called<A> {
     }
 }
 
-/// Blocks of a batch.
-const BATCH: usize = 1_000;
-
-/// Every bench on one contender.
+/// The whole micro set on one contender. What criterion takes for an iteration is an operation.
 fn on<C: Contender>(criterion: &mut Criterion, name: &str, mut contender: C) {
-    let mut pairs = criterion.benchmark_group("pair");
-    for size in [16, 64, 256, 512] {
-        pairs.bench_function(BenchmarkId::new(name, size), |bencher| {
-            bencher.iter(|| Held::new(&mut contender, black_box(size)).free(&mut contender));
+    for workload in micro::workloads::<C>() {
+        let mut group = criterion.benchmark_group(workload.name);
+        group.bench_function(name, |bencher| {
+            bencher.iter_custom(|iterations| of_operations(iterations, &workload, &mut contender));
         });
+        group.finish();
     }
-    pairs.finish();
-    let mut blocks = Vec::with_capacity(BATCH);
-    let mut batches = criterion.benchmark_group("batch of 1,000");
-    batches.bench_function(name, |bencher| {
-        bencher.iter(|| {
-            blocks.extend((0..BATCH).map(|place| Held::new(&mut contender, 1 + place % 512)));
-            blocks.drain(..).for_each(|held| held.free(&mut contender));
-        });
-    });
-    batches.finish();
+}
+
+/// What so many operations take, after the chunks that have at least as many.
+fn of_operations<C>(count: u64, workload: &Workload<C>, contender: &mut C) -> Duration {
+    let (mut time, mut operations) = (Duration::ZERO, 0);
+    while operations < count {
+        let taken = (workload.chunk)(contender);
+        time += taken.time;
+        operations += taken.operations;
+    }
+    time.mul_f64(count as f64 / operations as f64)
 }
 
 fn all(criterion: &mut Criterion) {
-    on(criterion, "Heap", OwnHeap::<RestEachClass<Pools16K>>::new());
+    on(criterion, "Heap", ThreadRulesHeap::new());
+    on(criterion, "Heap, CPython's rules", CPythonRulesHeap::new());
     on(criterion, "ObMalloc", Called(ObMalloc::new()));
     on(criterion, "the least", Floor::new());
     on(criterion, "system", Called(System));

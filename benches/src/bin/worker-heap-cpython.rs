@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use benches::{contender::Realloc, contenders::OwnHeap, worker};
-use obmalloc::Pools16K;
+use benches::{contender::Realloc, contenders::CPythonRulesHeap, worker};
 
 fn main() -> ExitCode {
-    worker::serve_single(OwnHeap::<Pools16K>::new(), Realloc::Lacking, None)
+    worker::serve_single(CPythonRulesHeap::new(), Realloc::Lacking, None)
 }

@@ -2,13 +2,8 @@
 
 use std::process::ExitCode;
 
-use benches::{contender::Realloc, contenders::OwnHeap, worker};
-use obmalloc::{HeadersInArena, Pools16K, RestEachClass};
+use benches::{contender::Realloc, contenders::ThreadRulesHeap, worker};
 
 fn main() -> ExitCode {
-    worker::serve_single(
-        OwnHeap::<HeadersInArena<RestEachClass<Pools16K>>>::new(),
-        Realloc::Lacking,
-        None,
-    )
+    worker::serve_single(ThreadRulesHeap::new(), Realloc::Lacking, None)
 }

@@ -5,7 +5,7 @@ use std::{
     ptr::{self, NonNull},
 };
 
-use obmalloc::{BlockPtr, Geometry, Heap, SizeClass};
+use obmalloc::{BlockPtr, Geometry, HeadersInArena, Heap, Pools16K, RestEachClass, SizeClass};
 use raw_mem::{Malloc, MmapArenas, WarmArenas};
 
 use super::moved;
@@ -13,6 +13,12 @@ use crate::contender::Contender;
 
 /// [`Heap`] with the geometry `G`, used as its page shows: a size class in, a block out.
 pub struct OwnHeap<G: Geometry>(Heap<WarmArenas<MmapArenas>, Malloc, G>);
+
+/// Our heap with the rules of the threads' heaps.
+pub type ThreadRulesHeap = OwnHeap<HeadersInArena<RestEachClass<Pools16K>>>;
+
+/// Our heap with CPython's rules.
+pub type CPythonRulesHeap = OwnHeap<Pools16K>;
 
 impl<G: Geometry> OwnHeap<G> {
     /// A heap without arenas.

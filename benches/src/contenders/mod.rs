@@ -9,7 +9,7 @@ mod heap;
 pub use cpython::{CPython, LIBPYTHON, NotLoaded};
 pub use floor::Floor;
 pub use global::Global;
-pub use heap::OwnHeap;
+pub use heap::{CPythonRulesHeap, OwnHeap, ThreadRulesHeap};
 
 use std::{alloc::Layout, ptr};
 
