@@ -198,11 +198,13 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
     fn a_record_published_without_release_is_rejected() {
         sync::rejected(|| set_while_another_reads(Relaxed, Acquire));
     }
 
     #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
     fn a_record_read_without_acquire_is_rejected() {
         sync::rejected(|| set_while_another_reads(Release, Relaxed));
     }

@@ -179,6 +179,7 @@ mod tests {
 
     /// What CPython has: function and context are stored, and loaded, one after the other.
     #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
     fn a_vtable_stored_word_by_word_is_rejected() {
         use sync::atomic::{
             AtomicUsize,

@@ -20,8 +20,16 @@
 //! ```
 //!
 //! It works from the first instruction of the process to the last: before `main`, in destructors
-//! of thread-locals after the thread's heap is gone, in a signal handler that did not interrupt
-//! it, while the process exits, and in the child of a fork, whatever the other threads were doing.
+//! of thread-locals after the thread's heap is gone, in a signal handler that interrupted neither it
+//! nor the C library's allocator, while the process exits, and in the child of a fork, whatever the
+//! other threads were doing.
+//!
+//! # What stays for a while
+//!
+//! Up to 16 MiB of arenas are kept for later requests, if arenas were asked for within a second
+//! before they came back. What other threads freed of a thread's blocks waits until that thread
+//! needs blocks, sends others home, or ends; what it freed of theirs, until it has freed 32 of one
+//! heap, or another's, or ends. [`ObMalloc::flush`] waits for none of it.
 //!
 //! # Rules
 //!

@@ -31,6 +31,19 @@ impl ObMalloc {
     pub const fn new() -> Self {
         Self
     }
+
+    /// Sends the blocks of other threads that this one has freed and holds back, takes home what
+    /// others have freed of its own, and gives back what arenas can go, those that are kept for
+    /// later as well: for a thread that is about to wait for long.
+    ///
+    /// ```
+    /// # use global_alloc::ObMalloc;
+    /// drop((0..100_000).map(Box::new).collect::<Vec<_>>());
+    /// ObMalloc::new().flush();
+    /// ```
+    pub fn flush(self) {
+        PerThread.flush();
+    }
 }
 
 /// A block of `class`, of which none is at hand.

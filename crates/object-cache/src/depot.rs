@@ -156,11 +156,13 @@ mod loom {
     }
 
     #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
     fn a_put_without_release_is_rejected() {
         sync::rejected(|| a_put_meets_a_take(Relaxed, Acquire));
     }
 
     #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
     fn a_take_without_acquire_is_rejected() {
         sync::rejected(|| a_put_meets_a_take(Release, Relaxed));
     }
@@ -188,6 +190,7 @@ mod loom {
     }
 
     #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
     fn a_take_in_two_steps_is_rejected() {
         sync::rejected(|| two_takes_meet(take_in_two_steps));
     }
@@ -218,6 +221,7 @@ mod loom {
     }
 
     #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
     fn a_look_inside_a_magazine_of_the_depot_is_rejected() {
         sync::rejected(|| a_take_meets_a_magazine_that_comes_back(take_after_a_look_inside));
     }
@@ -247,6 +251,7 @@ mod loom {
     }
 
     #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
     fn a_put_in_two_steps_is_rejected() {
         sync::rejected(|| two_puts_meet(put_in_two_steps));
     }

@@ -221,6 +221,7 @@ mod loom {
     }
 
     #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
     fn a_use_of_what_was_left_behind_is_rejected() {
         // SAFETY: wrong: the node is no longer this thread's. Loom finds it.
         sync::rejected(|| an_end_meets_a_take(|node| unsafe { Node::live(node) }));

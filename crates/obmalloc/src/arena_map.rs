@@ -210,7 +210,7 @@ fn node<A: MemAlloc, T>(
 fn new_node<A: MemAlloc, T>(len: usize, zero: impl Fn() -> T, lower: &A) -> Option<NonNull<T>> {
     let node = lower.calloc(len, size_of::<T>())?.cast::<T>();
     // A real entry or slot is the bytes of its value, and these are zero. Loom's is an object.
-    if cfg!(loom) {
+    if sync::IS_MODEL {
         for at in 0..len {
             // SAFETY: the node has room for `len` items.
             unsafe { node.add(at).write(zero()) };
@@ -299,6 +299,7 @@ mod tests {
 #[cfg(test)]
 mod models {
     use raw_mem::Malloc;
+    use sync::atomic::AtomicBool;
 
     use super::{narrow::*, *};
 
@@ -326,32 +327,52 @@ mod models {
     }
 
     #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
     fn a_leaf_published_relaxed_is_rejected() {
         sync::rejected(|| read_beside(Orders { publish: Relaxed, ..Orders::SOUND }));
     }
 
     #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
     fn a_leaf_found_relaxed_is_rejected() {
         sync::rejected(|| read_beside(Orders { find: Relaxed, ..Orders::SOUND }));
+    }
+
+    /// An arena is struck out by `give_back`, which says that it did; a reader hears of it.
+    fn a_reader_learns_that_an_arena_is_gone(give_back: fn(&ArenaMap<Narrow>, &AtomicBool)) {
+        let map = sync::Arc::new(ArenaMap::<Narrow>::new());
+        assert!(map.publish(1 << 10, OWNER, &Malloc));
+        let given_back = sync::Arc::new(AtomicBool::new(false));
+        let reader = {
+            let (map, given_back) = (sync::Arc::clone(&map), sync::Arc::clone(&given_back));
+            sync::thread::spawn(move || {
+                let learned = given_back.load(Acquire);
+                assert!(!learned || map.owner(1 << 10).is_none());
+            })
+        };
+        give_back(&map, &given_back);
+        reader.join().unwrap();
+        sync::Arc::try_unwrap(map).unwrap().release(&Malloc);
     }
 
     #[test]
     fn an_arena_that_was_given_back_is_nobodys_for_whoever_learns_of_it() {
         sync::model(|| {
-            let map = sync::Arc::new(ArenaMap::<Narrow>::new());
-            assert!(map.publish(1 << 10, OWNER, &Malloc));
-            let given_back = sync::Arc::new(sync::atomic::AtomicBool::new(false));
-            let reader = {
-                let (map, given_back) = (sync::Arc::clone(&map), sync::Arc::clone(&given_back));
-                sync::thread::spawn(move || {
-                    let learned = given_back.load(Acquire);
-                    assert!(!learned || map.owner(1 << 10).is_none());
-                })
-            };
-            map.retract(1 << 10);
-            given_back.store(true, Release);
-            reader.join().unwrap();
-            sync::Arc::try_unwrap(map).unwrap().release(&Malloc);
+            a_reader_learns_that_an_arena_is_gone(|map, given_back| {
+                map.retract(1 << 10);
+                given_back.store(true, Release);
+            });
+        });
+    }
+
+    #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
+    fn an_arena_struck_out_after_it_is_said_is_rejected() {
+        sync::rejected(|| {
+            a_reader_learns_that_an_arena_is_gone(|map, given_back| {
+                given_back.store(true, Release);
+                map.retract(1 << 10);
+            });
         });
     }
 
@@ -376,6 +397,7 @@ mod models {
     }
 
     #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
     fn a_leaf_of_another_taken_relaxed_is_rejected() {
         sync::rejected(|| {
             two_publish(|map, base| {
@@ -386,6 +408,7 @@ mod models {
     }
 
     #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
     fn a_node_stored_where_another_may_be_is_rejected() {
         sync::rejected(|| {
             two_publish(|map, base| {

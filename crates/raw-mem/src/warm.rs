@@ -10,10 +10,11 @@
 //! system does with an arena: taking its pages, and giving them back zeroed, one page fault each.
 //!
 //! 1. An arena is kept only while arenas are asked for: the first that comes back after the
-//!    patience has run out takes all that were kept with it.
+//!    patience has run out takes all that are kept here with it.
 //! 2. No more than [`MOST_KEPT`] are kept, those included that owners keep because they were told
 //!    to: an owner finds its arenas as it left them, cut into pools.
-//! 3. When the source below has nothing to give, what was kept goes back before it is asked again.
+//! 3. When the source below has nothing to give, what is kept here goes back before it is asked
+//!    again. What owners keep stays with them: a request may fail beside it.
 
 use core::{ffi::CStr, ptr::NonNull};
 use std::time::{Duration, Instant};
@@ -73,6 +74,11 @@ impl<S: ArenaSource> WarmArenas<S> {
     /// How many arenas are kept, here and by owners.
     pub const fn kept(&self) -> usize {
         self.count + self.with_owners
+    }
+
+    /// Counts no arena as kept by an owner: for the child of a fork, which has no thread but one.
+    pub const fn forget_owners(&mut self) {
+        self.with_owners = 0;
     }
 
     /// Arenas are asked for at this time.
@@ -272,6 +278,20 @@ mod tests {
         source.patience = Duration::ZERO;
         assert!(!source.would_keep());
         source.kept_no_longer(MOST_KEPT - 2, false);
+        assert_eq!(source.kept(), 1);
+    }
+
+    #[test]
+    fn owners_that_are_forgotten_leave_their_share_to_others() {
+        let mut source = source(HOUR, usize::MAX);
+        let arenas = map(&mut source, 1);
+        assert!((0..MOST_KEPT).all(|_| source.would_keep()));
+        source.forget_owners();
+        assert!(source.would_keep());
+        unmap(&mut source, arenas);
+        assert_eq!(source.kept(), 2);
+        // One of those that were forgotten is used again.
+        source.kept_no_longer(2, true);
         assert_eq!(source.kept(), 1);
     }
 

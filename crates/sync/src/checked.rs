@@ -76,8 +76,9 @@ pub fn rejected(body: impl Fn() + Sync + Send + 'static) {
 }
 
 /// What loom says of a model that is wrong in other ways than the one it is about.
-const OTHER_REASONS: [&str; 4] = [
+const OTHER_REASONS: [&str; 5] = [
     "Model exceeded maximum number of branches",
+    "deadlock",
     "leaked",
     "loom internal",
     "outside a Loom model",

@@ -3,7 +3,8 @@
 //!
 //! Every crate that shares memory between threads takes these names from here and nowhere else,
 //! so that the code that ships is the code that loom explores. `RUSTFLAGS="--cfg loom"` makes the
-//! choice; nothing else in the workspace knows of it but tests.
+//! choice. Elsewhere only tests know of it, what cannot be modelled and is left out then (statics,
+//! thread-locals), and [`IS_MODEL`].
 //!
 //! ```text
 //!                 a build            a model (--cfg loom)
@@ -36,6 +37,9 @@ use native as chosen;
 #[cfg(any(feature = "std", loom))]
 pub use chosen::{Arc, Mutex, MutexGuard, lock, model, rejected, thread};
 pub use chosen::{UnsafeCell, atomic};
+
+/// The types are loom's: objects, where the zeroes of real ones are their value.
+pub const IS_MODEL: bool = cfg!(loom);
 
 /// A function that is `const` in a build, and not in a model: loom's types cannot be made at
 /// compile time.

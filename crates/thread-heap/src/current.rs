@@ -58,8 +58,9 @@ impl Drop for Leaver {
 /// thread frees any block.
 ///
 /// It works from the first instruction of the process to the last, in thread-local destructors,
-/// in a signal handler that did not interrupt it, and in a forked child: of a process with many
-/// threads as well.
+/// in a signal handler that interrupted neither it nor the C library's allocator (which the first
+/// block of a thread may need, for the thread's destructors), and in a forked child: of a process
+/// with many threads as well.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PerThread;
 

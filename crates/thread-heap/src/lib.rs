@@ -19,7 +19,9 @@
 //! - **A remote free** goes to the outbox of the freeing thread, and with up to 31 others for the
 //!   same heap into that heap's inbox, by one compare-and-swap. One of them carries the addresses
 //!   of the others, so that most freed blocks are not touched before they are home. The owner takes
-//!   the whole inbox when it runs out of blocks at hand.
+//!   the whole inbox when it runs out of blocks at hand, and when it sends blocks itself: one that
+//!   does neither for long holds what others freed of its own, until its
+//!   [`flush`](PerThread::flush).
 //! - **A thread that ends** empties its inbox, gives back what arenas it can, and abandons its
 //!   heap. A starting thread adopts an abandoned heap as it is. Who frees a block into one that
 //!   nobody adopted becomes its owner for that moment: it frees the block, gives back what arenas
@@ -31,10 +33,11 @@
 //!
 //! | from | to | by | without it fails |
 //! | --- | --- | --- | --- |
-//! | a block's last use, and what is written into it for its way | its reuse by the owner | inbox: push Release, take Acquire | `a_push_without_release_is_rejected` |
-//! | all that an owner did to its heap | what the next owner does | inbox: abandon Release, adopt Acquire | `an_abandonment_without_release_is_rejected` |
-//! | the making of a thread heap | its adoption by another thread | registry: add Release, walk Acquire | `a_heap_registered_without_release_is_rejected` |
-//! | the zeroes of a node of the arena map | a look-up in it | map: publish Release, find Acquire | `a_leaf_published_relaxed_is_rejected` (obmalloc) |
+//! | a block's last use, and what is written into it for its way | its reuse by the owner | inbox: push Release, take Acquire | `a_push_without_release_is_rejected`, `a_take_without_acquire_is_rejected` |
+//! | all that an owner did to its heap | what the next owner does | inbox: abandon Release, adopt Acquire | `an_abandonment_without_release_is_rejected`, `an_adoption_without_acquire_is_rejected` |
+//! | the making of a thread heap | its adoption by another thread | registry: add Release, walk Acquire | `a_heap_registered_without_release_is_rejected`, `a_walk_without_acquire_is_rejected` |
+//! | the zeroes of a node of the arena map | a look-up in it | map: publish Release, find Acquire, lose Acquire | `a_leaf_published_relaxed_is_rejected`, `a_leaf_found_relaxed_is_rejected`, `a_leaf_of_another_taken_relaxed_is_rejected` (obmalloc) |
+//! | an arena struck out of the map | its entry when it is mapped again | the source's lock | `an_arena_struck_out_after_it_went_back_is_rejected` |
 //! | an arena's entry in the map | a look-up of a block in it | whatever brought the block to the reader | |
 //!
 //! # Fork

@@ -136,6 +136,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
     fn a_registration_in_two_steps_is_rejected() {
         sync::rejected(|| {
             two_are_made(|registry, item| {
@@ -175,11 +176,13 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
     fn a_heap_registered_without_release_is_rejected() {
         sync::rejected(|| a_walk_meets_a_registration(Relaxed, Acquire));
     }
 
     #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
     fn a_walk_without_acquire_is_rejected() {
         sync::rejected(|| a_walk_meets_a_registration(Release, Relaxed));
     }

@@ -1,9 +1,9 @@
 //! The heap of one thread: a single-owner heap, an inbox and an outbox.
 
-use std::{cell::UnsafeCell, fmt, ptr::NonNull};
+use std::{fmt, ptr::NonNull};
 
 use obmalloc::{BlockPtr, Geometry, Heap, HeapTag, SizeClass, Stats};
-use sync::atomic::AtomicPtr;
+use sync::{UnsafeCell, atomic::AtomicPtr};
 
 use crate::{
     carrier::{self, Carrier, LEAST_BLOCK},
@@ -94,7 +94,7 @@ impl<P: Parts> ThreadHeap<P> {
     #[inline]
     pub unsafe fn alloc_listed(&self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
         // SAFETY: the owner alone enters; a heap without arenas has nothing that changes.
-        unsafe { &*self.own.get() }.alloc_listed(class)
+        self.own.with(|own| unsafe { &*own }.alloc_listed(class))
     }
 
     /// Takes a block of `class`: what others freed comes home first.
@@ -106,7 +106,7 @@ impl<P: Parts> ThreadHeap<P> {
         // SAFETY: the caller's promise.
         unsafe { self.bring_home(self.inbox.take_all()) };
         // SAFETY: the owner alone enters.
-        unsafe { &mut *self.own.get() }.alloc(class)
+        self.own.with_mut(|own| unsafe { &mut *own }.alloc(class))
     }
 
     /// Takes a block of this heap back.
@@ -117,7 +117,7 @@ impl<P: Parts> ThreadHeap<P> {
     #[inline]
     pub unsafe fn free(&self, block: BlockPtr) {
         // SAFETY: the owner alone enters; the block is this heap's.
-        unsafe { (*self.own.get()).free(block) };
+        self.own.with_mut(|own| unsafe { (*own).free(block) });
     }
 
     /// Takes back a block of any heap that is over the same source as this one: of its own at
@@ -145,13 +145,13 @@ impl<P: Parts> ThreadHeap<P> {
     ///
     /// The caller is the owner of this heap, and gives up a block of `receiver`, which is another.
     pub(crate) unsafe fn free_other(&self, receiver: NonNull<Self>, block: BlockPtr) {
-        // SAFETY: the caller's promise.
-        if !unsafe { &*self.outbox.get() }.has_room_for(receiver) {
+        // SAFETY: the owner alone enters.
+        if !self.outbox.with(|outbox| unsafe { &*outbox }.has_room_for(receiver)) {
             // SAFETY: the caller's promise.
             unsafe { self.send_outbox() };
         }
         // SAFETY: the owner alone enters; there is room now, and the block is given up.
-        unsafe { (*self.outbox.get()).add(receiver, block.into_start()) };
+        self.outbox.with_mut(|outbox| unsafe { (*outbox).add(receiver, block.into_start()) });
     }
 
     /// Sends what waits in the outbox, takes home what others have freed, and gives back what
@@ -163,24 +163,28 @@ impl<P: Parts> ThreadHeap<P> {
     pub unsafe fn flush(&self) {
         // SAFETY: the caller's promise.
         unsafe { self.send_outbox() };
-        // SAFETY: the caller's promise.
-        unsafe { self.tidy() };
         // SAFETY: the owner alone enters.
-        unsafe { &mut *self.own.get() }.trim();
+        self.own.with_mut(|own| unsafe { &mut *own }.trim());
     }
 
-    /// Sends what waits in the outbox.
+    /// Sends what waits in the outbox, and takes home what others have freed: a thread that frees
+    /// and allocates without ever leaving its fast paths has no other time for it.
     ///
     /// # Safety
     ///
     /// The caller is the owner.
     pub(crate) unsafe fn send_outbox(&self) {
-        // SAFETY: the owner alone enters, and nothing below leads back here.
-        let Some((receiver, blocks)) = unsafe { &mut *self.outbox.get() }.take() else { return };
-        // SAFETY: a block of the outbox is in use until it is sent.
-        let size = |block| unsafe { Self::size_of_block(block) };
-        // SAFETY: the blocks were given up, and are no smaller than the geometry's alignment.
-        if let Some(chain) = unsafe { carrier::pack(blocks, size) } {
+        // SAFETY: the caller's promise.
+        unsafe { self.bring_home(self.inbox.take_all()) };
+        let packed = self.outbox.with_mut(|outbox| {
+            // SAFETY: the owner alone enters.
+            let (receiver, blocks) = unsafe { &mut *outbox }.take()?;
+            // SAFETY: a block of the outbox is in use until it is sent.
+            let size = |block| unsafe { Self::size_of_block(block) };
+            // SAFETY: the blocks were given up, and are no smaller than the geometry's alignment.
+            Some((receiver, unsafe { carrier::pack(blocks, size) }?))
+        });
+        if let Some((receiver, chain)) = packed {
             send(receiver, chain);
         }
     }
@@ -194,7 +198,7 @@ impl<P: Parts> ThreadHeap<P> {
     pub(crate) unsafe fn size_of_block(start: NonNull<u8>) -> usize {
         // SAFETY: the caller's promise.
         let class = unsafe { SizeClass::<P::Geometry>::at(start) };
-        class.map_or(0, SizeClass::block_size)
+        class.map_or(LEAST_BLOCK, SizeClass::block_size)
     }
 
     /// Frees blocks of this heap that came from elsewhere.
@@ -224,7 +228,7 @@ impl<P: Parts> ThreadHeap<P> {
         // SAFETY: the caller's promise.
         unsafe { self.bring_home(self.inbox.take_all()) };
         // SAFETY: the owner alone enters.
-        unsafe { &mut *self.own.get() }.give_back_empty_arena();
+        self.own.with_mut(|own| unsafe { &mut *own }.give_back_empty_arena());
     }
 
     /// Brings everything home, gives back what arenas it can, and leaves the heap without an
@@ -250,7 +254,7 @@ impl<P: Parts> ThreadHeap<P> {
     /// The caller is the owner.
     pub unsafe fn stats(&self) -> Stats {
         // SAFETY: the owner alone enters.
-        unsafe { &*self.own.get() }.stats()
+        self.own.with(|own| unsafe { &*own }.stats())
     }
 
     /// Asserts every rule of the single-owner heap. For tests.
@@ -264,7 +268,7 @@ impl<P: Parts> ThreadHeap<P> {
     /// When a rule does not hold.
     pub unsafe fn check_invariants(&self) {
         // SAFETY: the owner alone enters.
-        unsafe { &*self.own.get() }.check_invariants();
+        self.own.with(|own| unsafe { &*own }.check_invariants());
     }
 }
 

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!   forking thread     prepare: close the source ── fork ──┬── parent: open it
-//!   another thread   …maps an arena… ──┘ waited for        └── child: open it
+//!   another thread   …maps an arena… ──┘ waited for        └── child: open it, of owners that are gone
 //! ```
 //!
-//! Handlers that were registered before the first heap was opened run while the source is closed, so
-//! they must not need a new arena.
+//! Handlers that were registered before the first heap was opened run while the source is closed: in
+//! the forking thread they must not make a heap ask for an arena or give one back, and must not wait
+//! for a thread that may.
 //!
 //! The child has the forking thread alone. The source's lock is the one lock there is, and it is
 //! the forking thread's around the fork; so the child's copy of the source is whole, and opened.
@@ -43,7 +44,7 @@ pub(super) fn guard_forks() {
         return;
     }
     // SAFETY: the handlers take no arguments, return, and stay while this code is loaded.
-    if unsafe { libc::pthread_atfork(Some(prepare), Some(open), Some(open)) } == 0 {
+    if unsafe { libc::pthread_atfork(Some(prepare), Some(open), Some(open_in_child)) } == 0 {
         GUARDED.store(true, Relaxed);
     }
 }
@@ -64,6 +65,15 @@ extern "C" fn open() {
         Some(closed) => drop(ManuallyDrop::into_inner(closed.guard)),
         None => {}
     }
+}
+
+/// What the heaps of the other threads keep is lost, and no reason to keep less.
+extern "C" fn open_in_child() {
+    if let Some(mut closed) = CLOSED.take() {
+        closed.guard.forget_owners();
+        CLOSED.set(Some(closed));
+    }
+    open();
 }
 
 #[cfg(test)]

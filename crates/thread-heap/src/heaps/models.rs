@@ -107,48 +107,79 @@ struct Sent(BlockPtr);
 // SAFETY: the block is the holder's alone.
 unsafe impl Send for Sent {}
 
+/// Two threads need a heap for the first time, and have it by `open`.
+fn two_threads_begin(open: fn(&'static Heaps<Parts>) -> &'static ThreadHeap<Parts>) {
+    let (stage, log) = stage();
+    let heaps = stage.heaps;
+    let use_one = move || {
+        let heap = open(heaps);
+        let block = alloc(heap);
+        // SAFETY: the heap was opened here, and the block is its own.
+        unsafe { heap.free(block) };
+        ptr::from_ref(heap).addr()
+    };
+    let other = thread::spawn(use_one);
+    let mine = use_one();
+    assert_ne!(other.join().unwrap(), mine);
+    for heap in heaps.registry.iter() {
+        // SAFETY: its owner has gone without closing it.
+        unsafe { heaps.close(heap) };
+    }
+    assert_eq!(log.mapped(), 0);
+}
+
 #[test]
 fn the_first_uses_of_two_threads_open_two_heaps() {
-    sync::model(|| {
-        let (stage, log) = stage();
-        let heaps = stage.heaps;
-        let use_one = move || {
-            let heap = heaps.open().unwrap();
-            let block = alloc(heap);
-            // SAFETY: the heap was opened here, and the block is its own.
-            unsafe { heap.free(block) };
-            ptr::from_ref(heap).addr()
-        };
-        let other = thread::spawn(use_one);
-        let mine = use_one();
-        assert_ne!(other.join().unwrap(), mine);
-        for heap in heaps.registry.iter() {
-            // SAFETY: its owner has gone without closing it.
-            unsafe { heaps.close(heap) };
-        }
-        assert_eq!(log.mapped(), 0);
+    sync::model(|| two_threads_begin(|heaps| heaps.open().unwrap()));
+}
+
+#[test]
+#[cfg_attr(not(loom), ignore = "only loom can reject")]
+fn a_heap_that_is_found_and_not_adopted_is_rejected() {
+    sync::rejected(|| {
+        two_threads_begin(|heaps| {
+            let found = heaps.registry.iter().next();
+            found.unwrap_or_else(|| heaps.open().unwrap())
+        });
     });
+}
+
+/// A thread has a heap by `open`, while the last block of an abandoned one is freed elsewhere.
+fn an_opening_meets_the_last_remote_free(
+    open: fn(&'static Heaps<Parts>) -> &'static ThreadHeap<Parts>,
+) {
+    let (stage, log) = stage();
+    let heaps = stage.heaps;
+    let sent = Sent(abandoned_with_a_block(heaps));
+    let freer = thread::spawn(move || {
+        let Sent(block) = { sent };
+        // SAFETY: the block is of these heaps, none of which this thread owns.
+        unsafe { heaps.free_remote(block) };
+    });
+    let heap = open(heaps);
+    let block = alloc(heap);
+    // SAFETY: the heap was opened here, and the block is its own.
+    unsafe { heap.free(block) };
+    // SAFETY: as above.
+    unsafe { heaps.close(heap) };
+    freer.join().unwrap();
+    assert_eq!(log.mapped(), 0);
 }
 
 #[test]
 fn an_adoption_meets_the_last_remote_free() {
-    sync::model(|| {
-        let (stage, log) = stage();
-        let heaps = stage.heaps;
-        let sent = Sent(abandoned_with_a_block(heaps));
-        let freer = thread::spawn(move || {
-            let Sent(block) = { sent };
-            // SAFETY: the block is of these heaps, none of which this thread owns.
-            unsafe { heaps.free_remote(block) };
+    sync::model(|| an_opening_meets_the_last_remote_free(|heaps| heaps.open().unwrap()));
+}
+
+#[test]
+#[cfg_attr(not(loom), ignore = "only loom can reject")]
+fn a_heap_adopted_in_two_steps_is_rejected() {
+    sync::rejected(|| {
+        an_opening_meets_the_last_remote_free(|heaps| {
+            let mut heaps_of_nobody = heaps.registry.iter();
+            let adopted = heaps_of_nobody.find(|heap| heap.inbox.adopt_in_two_steps());
+            adopted.unwrap_or_else(|| heaps.open().unwrap())
         });
-        let heap = heaps.open().unwrap();
-        let block = alloc(heap);
-        // SAFETY: the heap was opened here, and the block is its own.
-        unsafe { heap.free(block) };
-        // SAFETY: as above.
-        unsafe { heaps.close(heap) };
-        freer.join().unwrap();
-        assert_eq!(log.mapped(), 0);
     });
 }
 
@@ -177,6 +208,7 @@ fn whoever_comes_last_gives_the_last_arena_back() {
 }
 
 #[test]
+#[cfg_attr(not(loom), ignore = "only loom can reject")]
 fn a_close_without_a_second_look_is_rejected() {
     sync::rejected(|| {
         a_close_meets_the_last_remote_free(|_, heap| {
@@ -215,6 +247,7 @@ fn an_arena_that_is_mapped_again_is_ours() {
 }
 
 #[test]
+#[cfg_attr(not(loom), ignore = "only loom can reject")]
 fn an_arena_struck_out_after_it_went_back_is_rejected() {
     sync::rejected(|| {
         an_arena_is_mapped_while_it_goes_back(|heaps, arena| {
