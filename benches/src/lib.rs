@@ -27,6 +27,7 @@ pub mod counted;
 pub mod figures;
 pub mod micro;
 pub mod patterns;
+mod pin;
 #[cfg(feature = "programs")]
 pub mod programs;
 pub mod protocol;

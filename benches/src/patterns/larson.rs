@@ -7,8 +7,7 @@
 
 use std::thread;
 
-use super::pin::to_processor;
-use crate::{contender::Held, contenders::Global, random::Random, workload::Taken};
+use crate::{contender::Held, contenders::Global, pin, random::Random, workload::Taken};
 
 /// Blocks of a thread that are live at once.
 const SLOTS: usize = 1_000;
@@ -62,7 +61,7 @@ impl Line {
 
     /// What a thread does.
     fn live(&mut self) {
-        to_processor(self.number);
+        pin::to_processor(self.number);
         for _ in 0..REPLACED {
             let slot = &mut self.slots[self.random.below(SLOTS)];
             slot.free(&mut Global);

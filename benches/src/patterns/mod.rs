@@ -27,7 +27,6 @@ mod glibc;
 mod larson;
 mod lifetimes;
 mod mstress;
-mod pin;
 mod threadtest;
 mod xmalloc;
 
@@ -35,6 +34,7 @@ use std::thread;
 
 use crate::{
     contenders::Global,
+    pin,
     workload::{Group, Taken, Workload},
 };
 

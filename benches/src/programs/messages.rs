@@ -1,8 +1,11 @@
-//! Two tasks that send boxes to each other.
+//! Two tasks that send boxes to each other, on two threads with a processor each: which of them
+//! runs which task is tokio's to say.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::{runtime::Builder, sync::mpsc::unbounded_channel};
 
-use crate::{contenders::Global, workload::Taken};
+use crate::{contenders::Global, pin, workload::Taken};
 
 /// Messages that are under way at once.
 const UNDER_WAY: usize = 32;
@@ -18,11 +21,19 @@ type Message = Box<[u64; 8]>;
 ///
 /// Panics when no threads can be had.
 pub(super) fn ping_pong(_: &mut Global) -> Taken {
-    let runtime = match Builder::new_multi_thread().worker_threads(2).build() {
+    let started = AtomicUsize::new(0);
+    let pinned = move || pin::to_processor(started.fetch_add(1, Ordering::Relaxed));
+    let mut builder = Builder::new_multi_thread();
+    let runtime = match builder.worker_threads(2).on_thread_start(pinned).build() {
         Ok(runtime) => runtime,
         Err(error) => panic!("there is no runtime: {error}"),
     };
-    Taken::together(MESSAGES, || runtime.block_on(exchange()))
+    Taken::together(MESSAGES, || {
+        runtime.block_on(async {
+            // Not on this thread, which is kept on no processor.
+            let _ = tokio::spawn(exchange()).await;
+        });
+    })
 }
 
 async fn exchange() {

@@ -1,8 +1,10 @@
-//! A tree of boxed nodes, built and dropped by all processors.
+//! A tree of boxed nodes, built and dropped by all processors, with a thread on each.
 
 use std::hint::black_box;
 
-use crate::{contenders::Global, workload::Taken};
+use rayon::ThreadPoolBuilder;
+
+use crate::{contenders::Global, pin, workload::Taken};
 
 /// Levels of the tree.
 const DEPTH: u32 = 18;
@@ -20,6 +22,8 @@ struct Node {
 
 /// An operation is a node's life; the time is what passes.
 pub(super) fn build_and_drop(_: &mut Global) -> Taken {
+    // From the second chunk on, the threads are there, and it is refused.
+    let _ = ThreadPoolBuilder::new().start_handler(pin::to_processor).build_global();
     Taken::together(TREES * ((1 << DEPTH) - 1), || {
         for _ in 0..TREES {
             let tree = build(DEPTH);

@@ -6,7 +6,7 @@
 /// Keeps this thread on the processor of number `number`, counted over those that the process may
 /// use. Elsewhere than on Linux the kernel chooses.
 #[cfg(target_os = "linux")]
-pub(super) fn to_processor(number: usize) {
+pub(crate) fn to_processor(number: usize) {
     let mut allowed = std::mem::MaybeUninit::<libc::cpu_set_t>::zeroed();
     let size = size_of::<libc::cpu_set_t>();
     // SAFETY: there is room for the set.
@@ -30,4 +30,4 @@ pub(super) fn to_processor(number: usize) {
 
 /// Keeps this thread on the processor of number `number`, where the kernel can be told so.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn to_processor(_number: usize) {}
+pub(crate) fn to_processor(_number: usize) {}
