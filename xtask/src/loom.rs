@@ -84,7 +84,7 @@ fn explore(bound: Option<&str>) -> Result<Tally> {
         println!("      {}: one execution is no exploration", model.name);
     });
     let failed = tried_nothing.count();
-    Ok(Tally { passed: models.len() - failed, failed })
+    Ok(Tally::of(models.len() - failed, failed))
 }
 
 fn command(bound: Option<&str>) -> Command {

@@ -108,7 +108,7 @@ pub(crate) fn counted(command: Command) -> Result<Tally> {
         println!("{}", finished.output);
     }
     Ok(match (finished.success, tally) {
-        (true, Tally { passed: 0, failed: 0 }) => Tally::one(true),
+        (true, Tally { passed: 0, failed: 0, .. }) => Tally::one(true),
         (false, Tally { failed: 0, .. }) => tally + Tally::one(false),
         (_, tally) => tally,
     })
@@ -129,7 +129,8 @@ fn found_pythons() -> Result<Tally> {
     if !pythons.iter().any(Python::is_supported) {
         bail!("no CPython 3.8 to 3.14 was found; name some in {}", pythons::NAMED);
     }
-    Ok(Tally { passed: 1, failed: if pythons::are_named() { silent.len() } else { 0 } })
+    let missing = if pythons::are_named() { silent.len() } else { 0 };
+    Ok(Tally::of(1, missing))
 }
 
 fn clippy() -> Result<Tally> {
@@ -197,8 +198,8 @@ fn miri() -> Result<Tally> {
     let mut probe = Command::new("cargo");
     probe.args(["+nightly", "miri", "--version"]);
     if !process::run(probe, |_| ()).is_ok_and(|finished| finished.success) {
-        println!("      SKIPPED: Miri is not installed (rustup +nightly component add miri)");
-        return Ok(Tally::default());
+        let how = "rustup +nightly component add miri";
+        return Ok(Tally::skipped(format_args!("Miri is not installed ({how})")));
     }
     let mut command = Command::new("cargo");
     command.current_dir(workspace::root()).env("MIRIFLAGS", "-Zmiri-strict-provenance");

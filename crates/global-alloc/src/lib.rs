@@ -53,3 +53,8 @@ mod ob_malloc;
 
 pub use local_heap::LocalHeap;
 pub use ob_malloc::ObMalloc;
+
+/// The examples of the workspace's own page.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Workspace;

@@ -53,6 +53,22 @@ fn check(holder: &Holder) -> usize {
     unsafe { holder.heap.stats() }.classes().iter().map(|class| class.in_use).sum()
 }
 
+#[test]
+fn an_owner_that_sends_blocks_of_others_takes_its_own_home() {
+    let team = ByHand::new();
+    let (mine, other) = (team.join(), team.join());
+    let (own, of_other) = (fill(&mine, 1), fill_with(&other, 0..100));
+    free_remote(team, own);
+    assert!(check(&mine) > 1000, "they wait in the inbox");
+    for block in of_other {
+        // SAFETY: the block is of this team.
+        unsafe { mine.free(block.check()) };
+    }
+    assert_eq!(check(&mine), 0);
+    drop((mine, other));
+    team.nothing_is_left();
+}
+
 /// Frees blocks as a thread does that has no heap.
 fn free_remote(team: ByHand, blocks: impl IntoIterator<Item = Block>) {
     for block in blocks {

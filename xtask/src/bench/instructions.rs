@@ -62,13 +62,12 @@ pub(super) fn write(chosen: &[Entrant]) -> Result<()> {
 pub(crate) fn check() -> Result<Tally> {
     let text = fs::read_to_string(workspace::root().join(TABLE))?;
     if valgrind().is_none() {
-        println!("      SKIPPED: valgrind is not installed");
-        return Ok(Tally::default());
+        return Ok(Tally::skipped("valgrind is not installed"));
     }
     let compiler = Machine::new().compiler;
     if !text.contains(&compiler) {
-        println!("      SKIPPED: {TABLE} was made by another compiler than {compiler}");
-        return Ok(Tally::default());
+        let why = format_args!("{TABLE} was made by another compiler than {compiler}");
+        return Ok(Tally::skipped(why));
     }
     let ours: Vec<_> = entrant::ALL.iter().filter(|one| one.role == Role::Ours).copied().collect();
     let mut tally = Tally::default();

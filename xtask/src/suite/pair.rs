@@ -42,7 +42,7 @@ impl Compared {
     }
 
     pub(super) fn tally(&self) -> Tally {
-        Tally { passed: self.same() + self.permitted.len(), failed: self.different.len() }
+        Tally::of(self.same() + self.permitted.len(), self.different.len())
     }
 }
 
@@ -159,7 +159,7 @@ mod tests {
     fn a_difference_that_does_not_repeat_is_flaky_and_told() {
         let once = judge(&tries(TEST, &[OURS_FAILS, SAME, SAME]));
         assert!(once.different.is_empty() && once.flaky[TEST].contains("Failed with it"));
-        assert_eq!(once.tally(), Tally { passed: 1, failed: 0 });
+        assert_eq!(once.tally(), Tally::of(1, 0));
         let own = tries(TEST, &[OURS_FAILS, [Some(Failed), Some(Failed)]]);
         assert!(!any_open(&own), "it fails without the library too");
         assert!(judge(&own).flaky.contains_key(TEST));
