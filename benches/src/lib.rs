@@ -19,7 +19,8 @@
 //!    Nothing else stands between an allocation and its free.
 //! 4. The compiler knows no size, and none as the same as before: an allocator that is inlined finds
 //!    the class each time, as one that is called does.
-//! 5. What a workload needs for itself is allocated before its time begins.
+//! 5. What a workload needs for itself is allocated before its time begins; all but what the
+//!    standard library takes where threads start and wait.
 
 pub mod contender;
 pub mod contenders;

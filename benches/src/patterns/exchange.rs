@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use super::room;
 use crate::{contender::Held, contenders::Global};
 
 /// A few blocks that belong together.
@@ -11,9 +12,9 @@ pub(super) type Structure = Vec<Held>;
 pub(super) struct Exchange(Vec<Mutex<Structure>>);
 
 impl Exchange {
-    /// So many empty places.
-    pub(super) fn new(places: usize) -> Self {
-        Self((0..places).map(|_| Mutex::default()).collect())
+    /// So many empty places; what is taken from one has room for as many blocks as `most`.
+    pub(super) fn new(places: usize, most: usize) -> Self {
+        Self((0..places).map(|_| Mutex::new(room(most))).collect())
     }
 
     /// Leaves `structure` at a place, and takes what was there.

@@ -16,16 +16,16 @@ const SIZE: usize = 8;
 
 /// Each thread begins by freeing a block that lies beside those of the others.
 pub(super) fn scratch<const THREADS: usize>(_: &mut Global) -> Taken {
-    let neighbours = [(); THREADS].map(|()| Held::new(&mut Global, SIZE));
-    on_threads(THREADS, BLOCKS, |number| {
-        neighbours[number].free(&mut Global);
+    let neighbours = (0..THREADS).map(|_| Held::new(&mut Global, black_box(SIZE))).collect();
+    on_threads(neighbours, BLOCKS, |_, neighbour| {
+        neighbour.free(&mut Global);
         write_to_many();
     })
 }
 
 /// Each thread begins with nothing.
 pub(super) fn thrash<const THREADS: usize>(_: &mut Global) -> Taken {
-    on_threads(THREADS, BLOCKS, |_| write_to_many())
+    on_threads(vec![(); THREADS], BLOCKS, |_, ()| write_to_many())
 }
 
 fn write_to_many() {

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use super::{lifetimes::mostly_small, on_threads};
+use super::{lifetimes::mostly_small, on_threads, room};
 use crate::{contender::Held, contenders::Global, random::Random, workload::Taken};
 
 /// Blocks of a run.
@@ -22,8 +22,8 @@ const REPLACED: usize = 500_000;
 
 /// Runs of blocks of one size, freed in the same order.
 pub(super) fn simple<const THREADS: usize>(_: &mut Global) -> Taken {
-    on_threads(THREADS, SIZES.len() * RUNS.len() * EACH, |_| {
-        let mut blocks = Vec::with_capacity(RUNS[RUNS.len() - 1]);
+    let needs = (0..THREADS).map(|_| room(RUNS[RUNS.len() - 1])).collect();
+    on_threads(needs, SIZES.len() * RUNS.len() * EACH, |_, blocks| {
         for size in SIZES {
             for run in RUNS {
                 for _ in 0..EACH / run {
@@ -37,15 +37,16 @@ pub(super) fn simple<const THREADS: usize>(_: &mut Global) -> Taken {
 
 /// Blocks of mixed sizes, of which one at random is replaced.
 pub(super) fn thread<const THREADS: usize>(_: &mut Global) -> Taken {
-    on_threads(THREADS, REPLACED, |number| {
+    let needs = (0..THREADS).map(|_| room(WORKING_SET)).collect();
+    on_threads(needs, REPLACED, |number, live| {
         let mut random = Random::new(number as u64);
         let new = |random: &mut Random| Held::new(&mut Global, mostly_small(random));
-        let mut live: Vec<_> = (0..WORKING_SET).map(|_| new(&mut random)).collect();
+        live.extend((0..WORKING_SET).map(|_| new(&mut random)));
         for _ in 0..REPLACED {
             let place = random.below(WORKING_SET);
             live[place].free(&mut Global);
             live[place] = new(&mut random);
         }
-        live.into_iter().for_each(|held| held.free(&mut Global));
+        live.drain(..).for_each(|held| held.free(&mut Global));
     })
 }

@@ -2,7 +2,7 @@
 
 use super::{
     exchange::{Exchange, Structure},
-    on_threads,
+    on_threads, room,
 };
 use crate::{contender::Held, contenders::Global, random::Random, workload::Taken};
 
@@ -17,23 +17,36 @@ const AGES: usize = 8;
 
 /// What lives long is freed by its own thread.
 pub(super) fn sh6<const THREADS: usize>(_: &mut Global) -> Taken {
-    on_threads(THREADS, ROUNDS * ROUND, |number| live(number, |_, _| ()))
+    let needs = (0..THREADS).map(|_| Lives::new()).collect();
+    on_threads(needs, ROUNDS * ROUND, |number, lives| live(number, lives, |_, _| ()))
 }
 
 /// What lives long is freed by the thread that finds it.
 pub(super) fn sh8<const THREADS: usize>(_: &mut Global) -> Taken {
-    let exchange = Exchange::new(AGES);
-    on_threads(THREADS, ROUNDS * ROUND, |number| {
-        live(number, |round, old| exchange.swap(round + number, old));
+    let exchange = Exchange::new(AGES, ROUND);
+    let needs = (0..THREADS).map(|_| Lives::new()).collect();
+    on_threads(needs, ROUNDS * ROUND, |number, lives| {
+        live(number, lives, |round, old| exchange.swap(round + number, old));
     })
+}
+
+/// Room for what a thread has.
+struct Lives {
+    long: [Structure; AGES],
+    short: Structure,
+}
+
+impl Lives {
+    fn new() -> Self {
+        Self { long: [(); AGES].map(|()| room(ROUND)), short: room(ROUND) }
+    }
 }
 
 /// Three of four blocks are freed in their round, half of them in the order of their allocation
 /// and half in the opposite one; the fourth stays until its place is needed again.
-fn live(number: usize, hand_over: impl Fn(usize, &mut Structure)) {
+fn live(number: usize, lives: &mut Lives, hand_over: impl Fn(usize, &mut Structure)) {
     let mut random = Random::new(number as u64);
-    let mut long = [(); AGES].map(|()| Structure::with_capacity(ROUND));
-    let mut short: Vec<Held> = Vec::with_capacity(ROUND);
+    let Lives { long, short } = lives;
     for round in 0..ROUNDS {
         let old = &mut long[round % AGES];
         hand_over(round, old);
@@ -46,7 +59,7 @@ fn live(number: usize, hand_over: impl Fn(usize, &mut Structure)) {
         short.drain(middle..).rev().for_each(|held| held.free(&mut Global));
         short.drain(..).for_each(|held| held.free(&mut Global));
     }
-    long.into_iter().flatten().for_each(|held| held.free(&mut Global));
+    long.iter_mut().flat_map(|old| old.drain(..)).for_each(|held| held.free(&mut Global));
 }
 
 /// 1 to 512 bytes, half of them up to 128.

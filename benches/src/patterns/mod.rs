@@ -33,6 +33,7 @@ mod xmalloc;
 use std::thread;
 
 use crate::{
+    contender::Held,
     contenders::Global,
     pin,
     workload::{Group, Taken, Workload},
@@ -67,18 +68,27 @@ pub fn workloads() -> Vec<Workload<Global>> {
     ]
 }
 
-/// Runs `work` on so many threads, each with its number and on a processor of its own as far as
-/// there are enough; each does `operations`.
-fn on_threads(threads: usize, operations: usize, work: impl Fn(usize) + Sync) -> Taken {
-    Taken::together(threads * operations, || {
+/// Runs `work` on a thread for each of `needs`, with its number and what it needs; each is on a
+/// processor of its own as far as there are enough, and does `operations`.
+fn on_threads<N: Send>(
+    mut needs: Vec<N>,
+    operations: usize,
+    work: impl Fn(usize, &mut N) + Sync,
+) -> Taken {
+    Taken::together(needs.len() * operations, || {
         thread::scope(|scope| {
-            for number in 0..threads {
+            for (number, need) in needs.iter_mut().enumerate() {
                 let work = &work;
                 scope.spawn(move || {
                     pin::to_processor(number);
-                    work(number);
+                    work(number, need);
                 });
             }
         });
     })
+}
+
+/// Room for so many blocks.
+fn room(blocks: usize) -> Vec<Held> {
+    Vec::with_capacity(blocks)
 }

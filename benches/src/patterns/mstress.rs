@@ -1,10 +1,6 @@
 //! An mstress-like pattern: structures come, go and wander.
 
-use super::{
-    exchange::{Exchange, Structure},
-    lifetimes::mostly_small,
-    on_threads,
-};
+use super::{exchange::Exchange, lifetimes::mostly_small, on_threads, room};
 use crate::{contender::Held, contenders::Global, random::Random, workload::Taken};
 
 /// Structures that a thread holds.
@@ -22,11 +18,11 @@ const PLACES: usize = 100;
 /// Each thread builds structures of mixed sizes in place of others that it drops; one in four it
 /// exchanges for what another thread has left.
 pub(super) fn exchanged<const THREADS: usize>(_: &mut Global) -> Taken {
-    let exchange = Exchange::new(PLACES);
+    let exchange = Exchange::new(PLACES, MOST);
     // A structure has half of MOST blocks on average.
-    on_threads(THREADS, STRUCTURES * MOST / 2, |number| {
+    let needs = (0..THREADS).map(|_| [(); HELD].map(|()| room(MOST))).collect();
+    on_threads(needs, STRUCTURES * MOST / 2, |number, held| {
         let mut random = Random::new(number as u64);
-        let mut held = [(); HELD].map(|()| Structure::with_capacity(MOST));
         for _ in 0..STRUCTURES {
             let structure = &mut held[random.below(HELD)];
             if random.below(4) == 0 {
@@ -37,6 +33,8 @@ pub(super) fn exchanged<const THREADS: usize>(_: &mut Global) -> Taken {
             structure
                 .extend((0..blocks).map(|_| Held::new(&mut Global, mostly_small(&mut random))));
         }
-        held.into_iter().flatten().for_each(|held| held.free(&mut Global));
+        held.iter_mut()
+            .flat_map(|structure| structure.drain(..))
+            .for_each(|held| held.free(&mut Global));
     })
 }

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use super::on_threads;
+use super::{on_threads, room};
 use crate::{contender::Held, contenders::Global, workload::Taken};
 
 /// Blocks that a thread has at once.
@@ -16,8 +16,8 @@ const TIMES: usize = 3_200;
 pub(crate) fn blocks_of_its_own<const THREADS: usize>(_: &mut Global) -> Taken {
     const { assert!(TIMES.is_multiple_of(THREADS)) };
     let times = TIMES / THREADS;
-    on_threads(THREADS, times * BLOCKS, |_| {
-        let mut blocks = Vec::with_capacity(BLOCKS);
+    let needs = (0..THREADS).map(|_| room(BLOCKS)).collect();
+    on_threads(needs, times * BLOCKS, |_, blocks| {
         for _ in 0..times {
             blocks.extend((0..BLOCKS).map(|_| Held::new(&mut Global, black_box(64))));
             blocks.drain(..).for_each(|held| held.free(&mut Global));

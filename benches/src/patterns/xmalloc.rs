@@ -1,9 +1,6 @@
 //! xmalloc: a ring of threads, each of which frees what the one before it allocated.
 
-use std::sync::{
-    Mutex,
-    mpsc::{Receiver, SyncSender, sync_channel},
-};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::on_threads;
 use crate::{contender::Held, contenders::Global, random::Random, workload::Taken};
@@ -31,14 +28,8 @@ pub(super) fn all_remote<const THREADS: usize>(_: &mut Global) -> Taken {
     let (mut senders, receivers): (Vec<_>, Vec<_>) =
         (0..THREADS).map(|_| sync_channel(WAITING)).unzip();
     senders.rotate_left(1);
-    let ends: Vec<Mutex<Option<Ends>>> =
-        senders.into_iter().zip(receivers).map(|ends| Mutex::new(Some(ends))).collect();
-    on_threads(THREADS, BATCHES * BATCH, |number| {
-        let ends = ends[number].lock().ok().and_then(|mut ends| ends.take());
-        if let Some(ends) = ends {
-            pass_on(&ends, number);
-        }
-    })
+    let ends: Vec<Ends> = senders.into_iter().zip(receivers).collect();
+    on_threads(ends, BATCHES * BATCH, |number, ends| pass_on(ends, number))
 }
 
 fn pass_on((next, previous): &Ends, number: usize) {
