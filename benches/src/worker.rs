@@ -113,3 +113,20 @@ fn print(answer: &impl Serialize) {
         Err(error) => eprintln!("{error}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_of_whatever_is_light_takes_time() {
+        let mut workloads = micro::workloads();
+        workloads.extend(patterns::workloads());
+        workloads.extend(scale::of_blocks());
+        workloads.extend(scale::of_threads());
+        for workload in workloads.iter().filter(|one| one.weight == Weight::Light) {
+            let taken = (workload.chunk)(&mut Global);
+            assert!(taken.operations > 0 && !taken.time.is_zero(), "{}: {taken:?}", workload.name);
+        }
+    }
+}
