@@ -3,6 +3,7 @@
 #![cfg(all(target_os = "linux", not(miri)))]
 
 use std::{
+    alloc::{GlobalAlloc, Layout},
     cell::RefCell,
     ffi::c_void,
     mem::MaybeUninit,
@@ -111,6 +112,87 @@ extern "C" fn work_in_a_thread(_: *mut c_void) -> *mut c_void {
     ptr::null_mut()
 }
 
+/// Forks a child that does `body` and leaves with what that returns, without running what is
+/// registered for an exit. Returns the child's status.
+///
+/// # Safety
+///
+/// `body` calls nothing that another thread may have been inside of.
+unsafe fn in_a_child(body: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: the caller's promise.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        // SAFETY: the alarm ends a child that hangs.
+        unsafe {
+            libc::alarm(60);
+            libc::_exit(body())
+        }
+    }
+    let mut status = -1;
+    // SAFETY: it waits for the child of this thread.
+    unsafe { libc::waitpid(pid, &mut status, 0) };
+    status
+}
+
+/// A limit on this process's addresses; returns the one before.
+fn limit_addresses(limit: libc::rlim_t) -> libc::rlim_t {
+    let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the place for the limits is ours.
+    let outcome = unsafe {
+        let read = libc::getrlimit(libc::RLIMIT_AS, &mut now);
+        let limits = libc::rlimit { rlim_cur: limit, ..now };
+        read | libc::setrlimit(libc::RLIMIT_AS, &limits)
+    };
+    assert_eq!(outcome, 0, "a process may limit itself");
+    now.rlim_cur
+}
+
+/// A block that knows the one before it, and has its number and what it is not.
+#[repr(C)]
+struct Numbered(*mut Numbered, [usize; 5]);
+
+/// Takes blocks until there is none within `limit`; 0 if all of them have their contents then, and
+/// serve again.
+fn run_out_of_memory(limit: libc::rlim_t) -> i32 {
+    let layout = Layout::new::<Numbered>();
+    let contents = |number: usize| [number, !number, number, !number, number];
+    let before = limit_addresses(limit);
+    let (mut last, mut count) = (ptr::null_mut(), 0);
+    loop {
+        // SAFETY: the layout has a size.
+        let block = unsafe { GLOBAL.alloc(layout) }.cast::<Numbered>();
+        if block.is_null() {
+            break;
+        }
+        // SAFETY: the block is new, and has that size.
+        unsafe { block.write(Numbered(last, contents(count))) };
+        (last, count) = (block, count + 1);
+    }
+    let many = count > 10_000;
+    while !last.is_null() {
+        count -= 1;
+        // SAFETY: the block is in use, and was written.
+        let Numbered(next, found) = unsafe { last.read() };
+        if found != contents(count) {
+            return 1;
+        }
+        // SAFETY: the block is given up.
+        unsafe { GLOBAL.dealloc(last.cast(), layout) };
+        last = next;
+    }
+    limit_addresses(before);
+    i32::from(!(many && count == 0 && work() == WORKED))
+}
+
+#[test]
+fn a_small_request_without_memory_gets_null_and_leaves_every_block_as_it_was() {
+    let sizes = std::fs::read_to_string("/proc/self/statm").expect("Linux has it");
+    let pages = sizes.split(' ').next().and_then(|pages| pages.parse().ok());
+    let limit = pages.map(|pages: libc::rlim_t| (pages << 12) + (32 << 20)).expect("a number");
+    // SAFETY: it calls nothing but the allocator and the C library.
+    assert_eq!(unsafe { in_a_child(|| run_out_of_memory(limit)) }, 0);
+}
+
 /// What a forked child does; 0 if it could. Its thread is the C library's: a lock of the standard
 /// library may have been another thread's when the process forked.
 fn live_as_a_child(inherited: Vec<String>) -> i32 {
@@ -140,20 +222,8 @@ fn a_forked_child_of_busy_threads_allocates_frees_and_starts_a_thread() {
         let statuses: Vec<_> = (0..50)
             .map(|_| {
                 let inherited = vec!["x".to_owned(); 1000];
-                // SAFETY: the child calls nothing but the allocator and the C library, and
-                // leaves without running what is registered for an exit.
-                let pid = unsafe { libc::fork() };
-                if pid == 0 {
-                    // SAFETY: the alarm ends a child that hangs.
-                    unsafe {
-                        libc::alarm(60);
-                        libc::_exit(live_as_a_child(inherited))
-                    }
-                }
-                let mut status = -1;
-                // SAFETY: it waits for the child of this thread.
-                unsafe { libc::waitpid(pid, &mut status, 0) };
-                status
+                // SAFETY: it calls nothing but the allocator and the C library.
+                unsafe { in_a_child(|| live_as_a_child(inherited)) }
             })
             .collect();
         done.store(true, Relaxed);
