@@ -1,5 +1,5 @@
-//! What is compared: the process's global allocator, our heap by itself, CPython's, and the least
-//! that any could do.
+//! What is compared: the process's global allocator, our heap by itself, CPython's, and the fewest
+//! instructions that any could do with.
 
 mod cpython;
 mod floor;
