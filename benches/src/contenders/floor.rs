@@ -8,8 +8,8 @@
 //! It knows no pools, gives nothing back, serves one thread, and frees by the size that it is
 //! told. Whoever does any of these things better needs more instructions.
 //!
-//! That is no bound on time. In a pair, each call waits for what the one before has stored, and
-//! the instructions beside that may cost nothing: our heap's pair takes no longer than this one's.
+//! That is no bound on time: our heap's pair has more instructions, and takes no longer than this
+//! one's.
 
 use std::{
     alloc::{self, Layout},
