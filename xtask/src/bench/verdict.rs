@@ -57,7 +57,7 @@ impl Measure {
         results.figure(group, workload, who).and_then(self.of)
     }
 
-    /// Ours to theirs.
+    /// Ours to theirs. None where theirs is nothing.
     pub(super) fn ratio(
         self,
         results: &Results,
@@ -67,7 +67,8 @@ impl Measure {
         theirs: &str,
     ) -> Option<f64> {
         let value = |who| self.value(results, group, workload, who);
-        Some(value(ours)? / value(theirs)?)
+        let theirs = value(theirs).filter(|theirs| *theirs > 0.0)?;
+        Some(value(ours)? / theirs)
     }
 
     /// The mean of the ratios of all `workloads` that both have run.
@@ -161,53 +162,81 @@ pub(super) fn best_peer<'a>(
     results.with_role(Role::Peer).filter_map(mean).max_by(|one, other| one.1.total_cmp(&other.1))
 }
 
-/// A workload for which peers need less than ours.
+/// Where peers need less than ours.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Loss {
-    measure: &'static str,
-    workload: String,
-    /// The peers, and what ours needs to what each one does; the worst first.
-    peers: Vec<(String, f64)>,
+    /// The workload, and the measure; or the measure, and at how many workloads.
+    what: String,
+    /// The peers, what ours needs to what each one does, and why, where that is known; the worst
+    /// first.
+    peers: Vec<(String, f64, Option<&'static str>)>,
 }
 
-/// All of a group, the worst first.
+/// All of a group, the worst first: in time by workloads, in memory by peers.
 pub(super) fn losses(results: &Results, group: Group, ours: &str) -> Vec<Loss> {
-    let of_measure = |measure| {
-        let all = results.workloads(group).into_iter();
-        let mut losses: Vec<_> = all
-            .map(|workload| Loss::of(results, group, measure, workload, ours))
-            .filter(|loss| !loss.peers.is_empty())
-            .collect();
-        losses.sort_by(|one, other| other.peers[0].1.total_cmp(&one.peers[0].1));
-        losses
-    };
-    MEASURES.into_iter().flat_map(of_measure).collect()
+    let all = results.workloads(group).into_iter();
+    let mut losses: Vec<_> =
+        all.filter_map(|workload| Loss::in_time(results, group, workload, ours)).collect();
+    losses.sort_by(|one, other| other.peers[0].1.total_cmp(&one.peers[0].1));
+    for measure in [PEAK, OVERHEAD] {
+        let peers = results.with_role(Role::Peer);
+        let loss = |peer| Loss::to_peer(results, group, measure, peer, ours);
+        losses.extend(peers.filter_map(loss));
+    }
+    losses
 }
 
 impl Loss {
-    fn of(results: &Results, group: Group, measure: Measure, workload: &str, ours: &str) -> Self {
-        let ratio = |peer: &str| measure.ratio(results, group, workload, ours, peer);
-        let peers = results.with_role(Role::Peer);
-        let mut peers: Vec<_> = peers
-            .filter_map(|peer| Some((peer.to_owned(), ratio(peer)?)))
-            .filter(|(_, ratio)| *ratio >= SHOWS)
+    fn in_time(results: &Results, group: Group, workload: &str, ours: &str) -> Option<Self> {
+        let ratio = |peer: &str| TIME.ratio(results, group, workload, ours, peer);
+        let why = |peer: &str| reasons::why(TIME, group, workload, ours, peer);
+        let mut peers: Vec<_> = results
+            .with_role(Role::Peer)
+            .filter_map(|peer| Some((peer.to_owned(), ratio(peer)?, why(peer))))
+            .filter(|(_, ratio, _)| *ratio >= SHOWS)
             .collect();
         peers.sort_by(|one, other| other.1.total_cmp(&one.1));
-        Self { measure: measure.name, workload: workload.to_owned(), peers }
+        (!peers.is_empty()).then(|| Self { what: format!("{workload}, {}", TIME.name), peers })
+    }
+
+    /// `measure` at all workloads where `peer` needs less; the ratio is that of the worst.
+    fn to_peer(
+        results: &Results,
+        group: Group,
+        measure: Measure,
+        peer: &str,
+        ours: &str,
+    ) -> Option<Self> {
+        let ratio = |workload: &str| measure.ratio(results, group, workload, ours, peer);
+        let of_both: Vec<_> = results
+            .workloads(group)
+            .into_iter()
+            .filter_map(|workload| Some((workload, ratio(workload)?)))
+            .collect();
+        let lost = of_both.iter().filter(|(_, ratio)| *ratio >= SHOWS);
+        let count = lost.clone().count();
+        let (workload, worst) = lost.max_by(|one, other| one.1.total_cmp(&other.1))?;
+        let what = format!(
+            "{}, at {count} of {} workloads and most of all at {workload}",
+            measure.name,
+            of_both.len()
+        );
+        let why = reasons::why(measure, group, workload, ours, peer);
+        Some(Self { what, peers: vec![(peer.to_owned(), *worst, why)] })
     }
 }
 
 impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let peers: Vec<_> = self
-            .peers
-            .iter()
-            .map(|(peer, ratio)| match reasons::why(self.measure, &self.workload, peer) {
-                Some(why) => format!("{ratio:.2} of {peer} ({why})"),
-                None => format!("{ratio:.2} of {peer}"),
-            })
-            .collect();
-        write!(f, "{}, {}: ours needs {}", self.workload, self.measure, peers.join(", "))
+        let mut ratios = self.peers.iter().map(|(peer, ratio, _)| format!("{ratio:.2} of {peer}"));
+        let ratios: Vec<_> = ratios.by_ref().collect();
+        write!(f, "{}: ours needs {}", self.what, ratios.join(", "))?;
+        let mut reasons: Vec<_> = self.peers.iter().filter_map(|(_, _, why)| *why).collect();
+        reasons.dedup();
+        match &reasons[..] {
+            [] => f.write_str("; why is not known"),
+            known => write!(f, "; {}", known.join("; ")),
+        }
     }
 }
 
@@ -231,10 +260,44 @@ mod tests {
         let lines: Vec<_> = losses.iter().map(Loss::to_string).collect();
         assert_eq!(
             lines,
-            ["pair 64, time of an operation: ours needs 6.00 of faster, 3.00 of fast"]
+            [
+                "pair 64, time of an operation: ours needs 6.00 of faster, 3.00 of fast; why is not known"
+            ]
         );
         let (best, ratio) = best_peer(&results, Group::Micro, "ours").unwrap();
         assert!(best == "faster" && (ratio - 6.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_loss_in_memory_names_the_peer_and_the_worst_workload() {
+        let mut results = Results::of_times(Group::Scale, "few", &[("ours", 1.0), ("lean", 1.0)]);
+        let figures: Vec<_> = ["few", "many"]
+            .into_iter()
+            .flat_map(|workload| {
+                results.figures.clone().into_iter().map(move |mut figure| {
+                    let part = if workload == "many" { 3.0 } else { 2.0 };
+                    figure.overhead = Some(if figure.entrant == "ours" { part } else { 1.0 });
+                    figure.workload = workload.to_owned();
+                    figure
+                })
+            })
+            .collect();
+        results.figures = figures;
+        let lines: Vec<_> =
+            losses(&results, Group::Scale, "ours").iter().map(Loss::to_string).collect();
+        assert_eq!(
+            lines,
+            [
+                "memory of a live block beyond its size, at 2 of 2 workloads and most of all at many: \
+              ours needs 3.00 of lean; why is not known"
+            ]
+        );
+    }
+
+    #[test]
+    fn nothing_is_no_part_of_a_ratio() {
+        let results = Results::of_times(Group::Micro, "pair 64", &[("ours", 6.0), ("none", 0.0)]);
+        assert_eq!(TIME.ratio(&results, Group::Micro, "pair 64", "ours", "none"), None);
     }
 
     #[test]
