@@ -9,7 +9,6 @@
 mod compare;
 mod comparison;
 mod doctor;
-mod figures;
 mod measure;
 mod programs;
 pub(crate) mod report;

@@ -2,14 +2,10 @@
 
 use std::{collections::BTreeSet, fmt};
 
+use benches::figures::{geometric_mean, median};
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::{
-    figures::{geometric_mean, median},
-    measure::Cost,
-    report::Share,
-    side::Side,
-};
+use super::{measure::Cost, report::Share, side::Side};
 
 /// What is measured: its name with its unit, and how it is read and written.
 struct Metric {
