@@ -93,7 +93,7 @@ impl Results {
     /// How the figures came to be.
     pub(crate) fn method(&self) -> String {
         format!(
-            "medians of {} rounds, in each a process of its own with {} chunks, one where a chunk \
+            "medians of {} rounds, in each a process of its own with {} chunk(s), one where a chunk \
              takes a second, and then at most {} rounds if it takes many; in brackets how far the \
              middle half of the rounds reaches; all compiled by cargo's release profile with fat \
              LTO",
