@@ -44,7 +44,6 @@ pub(crate) struct Inbox<N> {
     ///
     /// Null or [`abandoned`], or a node from which links lead to null; those nodes are the inbox's.
     head: AtomicPtr<N>,
-    orders: Orders,
 }
 
 /// The head of an inbox that nobody owns. No node is at this address: nodes are aligned.
@@ -57,7 +56,7 @@ impl<N: Link> Inbox<N> {
     sync::const_unless_model! {
         /// The empty inbox of a heap that has an owner.
         pub(crate) fn new() -> Self {
-            Self { head: AtomicPtr::new(ptr::null_mut()), orders: Orders::SOUND }
+            Self { head: AtomicPtr::new(ptr::null_mut()) }
         }
     }
 
@@ -67,10 +66,15 @@ impl<N: Link> Inbox<N> {
     /// see to the nodes and then [`abandon`](Self::abandon) the heap, or keep it.
     #[must_use = "a chain that comes back makes its holder the owner"]
     pub(crate) fn push(&self, chain: Chain<N>) -> Option<Chain<N>> {
+        self.push_with(Orders::SOUND, chain)
+    }
+
+    #[inline]
+    fn push_with(&self, orders: Orders, chain: Chain<N>) -> Option<Chain<N>> {
         let mut head = self.head.load(Relaxed);
         loop {
             if head == abandoned() {
-                match self.own(head) {
+                match self.own(orders, head) {
                     Ok(()) => return Some(chain),
                     Err(now) => head = now,
                 }
@@ -78,7 +82,7 @@ impl<N: Link> Inbox<N> {
                 chain.set_rest(head);
                 let first = chain.first().as_ptr();
                 // INVARIANT: the chain was given away, and its last node links to the old head.
-                match self.head.compare_exchange_weak(head, first, self.orders.push, Relaxed) {
+                match self.head.compare_exchange_weak(head, first, orders.push, Relaxed) {
                     Ok(_) => return None,
                     Err(now) => head = now,
                 }
@@ -89,10 +93,15 @@ impl<N: Link> Inbox<N> {
     /// Takes everything that is here. For the owner.
     #[inline]
     pub(crate) fn take_all(&self) -> Nodes<N> {
+        self.take_all_with(Orders::SOUND)
+    }
+
+    #[inline]
+    fn take_all_with(&self, orders: Orders) -> Nodes<N> {
         let mut first = self.head.load(Relaxed);
         if !first.is_null() {
             // INVARIANT: null, for an owned heap.
-            first = self.head.swap(ptr::null_mut(), self.orders.take);
+            first = self.head.swap(ptr::null_mut(), orders.take);
         }
         debug_assert_ne!(first, abandoned(), "only an owner takes");
         // SAFETY: the invariant: the nodes were the inbox's, and it has given them away.
@@ -103,19 +112,30 @@ impl<N: Link> Inbox<N> {
     /// is here.
     #[must_use]
     pub(crate) fn abandon(&self) -> bool {
-        let order = self.orders.abandon;
+        self.abandon_with(Orders::SOUND)
+    }
+
+    #[inline]
+    fn abandon_with(&self, orders: Orders) -> bool {
+        let order = orders.abandon;
         self.head.compare_exchange(ptr::null_mut(), abandoned(), order, Relaxed).is_ok()
     }
 
     /// Makes the caller the owner, if nobody is.
     #[must_use]
     pub(crate) fn adopt(&self) -> bool {
-        let head = self.head.load(Relaxed);
-        head == abandoned() && self.own(head).is_ok()
+        self.adopt_with(Orders::SOUND)
     }
 
-    fn own(&self, abandoned: *mut N) -> Result<(), *mut N> {
-        let order = self.orders.adopt;
+    #[inline]
+    fn adopt_with(&self, orders: Orders) -> bool {
+        let head = self.head.load(Relaxed);
+        head == abandoned() && self.own(orders, head).is_ok()
+    }
+
+    #[inline]
+    fn own(&self, orders: Orders, abandoned: *mut N) -> Result<(), *mut N> {
+        let order = orders.adopt;
         self.head.compare_exchange(abandoned, ptr::null_mut(), order, Relaxed).map(|_| ())
     }
 }
@@ -162,6 +182,7 @@ mod tests {
     /// A heap as the protocol sees it: an inbox, and something that only the owner may touch.
     struct Owned {
         inbox: Inbox<Node>,
+        orders: Orders,
         /// The sum of the contents of all nodes that came home.
         home: UnsafeCell<u32>,
     }
@@ -173,8 +194,7 @@ mod tests {
 
     impl Owned {
         fn new(orders: Orders) -> Arc<Self> {
-            let inbox = Inbox { orders, ..Inbox::new() };
-            Arc::new(Self { inbox, home: UnsafeCell::new(0) })
+            Arc::new(Self { inbox: Inbox::new(), orders, home: UnsafeCell::new(0) })
         }
 
         fn bring_home(&self, nodes: Nodes<Node>) {
@@ -193,16 +213,24 @@ mod tests {
         }
 
         fn free_chain(&self, chain: Chain<Node>) {
-            if let Some(chain) = self.inbox.push(chain) {
+            if let Some(chain) = self.inbox.push_with(self.orders, chain) {
                 self.bring_home(chain.into_nodes());
                 self.close();
             }
         }
 
         fn close(&self) {
-            while !self.inbox.abandon() {
-                self.bring_home(self.inbox.take_all());
+            while !self.inbox.abandon_with(self.orders) {
+                self.take_home();
             }
+        }
+
+        fn take_home(&self) {
+            self.bring_home(self.inbox.take_all_with(self.orders));
+        }
+
+        fn adopt(&self) -> bool {
+            self.inbox.adopt_with(self.orders)
         }
 
         /// What an owner does to its heap.
@@ -239,16 +267,16 @@ mod tests {
 
     /// Two nodes are freed one after the other while the owner takes what is there.
     fn two_frees_meet_an_owner(orders: Orders) {
-        two_frees_meet_a_take(orders, Inbox::take_all);
+        two_frees_meet_a_take(orders, Owned::take_home);
     }
 
-    fn two_frees_meet_a_take(orders: Orders, take: fn(&Inbox<Node>) -> Nodes<Node>) {
+    fn two_frees_meet_a_take(orders: Orders, take_home: fn(&Owned)) {
         let owned = Owned::new(orders);
-        let owner = spawn(&owned, move |owned| owned.bring_home(take(&owned.inbox)));
+        let owner = spawn(&owned, take_home);
         owned.free(1);
         owned.free(2);
         owner();
-        owned.bring_home(owned.inbox.take_all());
+        owned.take_home();
         assert_eq!(owned.home(), 3);
     }
 
@@ -262,7 +290,7 @@ mod tests {
         sync::model(|| {
             let owned = Owned::new(Orders::SOUND);
             let owner = spawn(&owned, |owned| {
-                owned.bring_home(owned.inbox.take_all());
+                owned.take_home();
                 assert!([0, 3].contains(&owned.home()));
             });
             let mut both = chain(1);
@@ -270,7 +298,7 @@ mod tests {
             unsafe { both.push(node(2)) };
             owned.free_chain(both);
             owner();
-            owned.bring_home(owned.inbox.take_all());
+            owned.take_home();
             assert_eq!(owned.home(), 3);
         });
     }
@@ -291,11 +319,11 @@ mod tests {
     #[cfg_attr(not(loom), ignore = "only loom can reject")]
     fn a_take_in_two_steps_is_rejected() {
         sync::rejected(|| {
-            two_frees_meet_a_take(Orders::SOUND, |inbox| {
-                let first = inbox.head.load(Acquire);
-                inbox.head.store(ptr::null_mut(), Release);
+            two_frees_meet_a_take(Orders::SOUND, |owned| {
+                let first = owned.inbox.head.load(Acquire);
+                owned.inbox.head.store(ptr::null_mut(), Release);
                 // SAFETY: not all of them are the inbox's any more, which is what is wrong.
-                unsafe { Nodes::from_first(first) }
+                owned.bring_home(unsafe { Nodes::from_first(first) });
             });
         });
     }
@@ -305,9 +333,9 @@ mod tests {
         let owned = Owned::new(Orders::SOUND);
         let freers =
             [1, 2].map(|contents| spawn(&owned, move |owned| push(owned, chain(contents))));
-        owned.bring_home(owned.inbox.take_all());
+        owned.take_home();
         freers.into_iter().for_each(|freer| freer());
-        owned.bring_home(owned.inbox.take_all());
+        owned.take_home();
         assert_eq!(owned.home(), 3);
     }
 
@@ -336,7 +364,7 @@ mod tests {
         });
         owned.free(1);
         ending();
-        assert!(owned.inbox.adopt(), "somebody closed it last");
+        assert!(owned.adopt(), "somebody closed it last");
         assert_eq!(owned.home(), 11);
     }
 
@@ -363,7 +391,7 @@ mod tests {
 
     /// An end in two steps: it looks whether something is here, and then says that nobody owns it.
     fn close_in_two_steps(owned: &Owned) {
-        owned.bring_home(owned.inbox.take_all());
+        owned.take_home();
         if owned.inbox.head.load(Acquire).is_null() {
             owned.inbox.head.store(abandoned(), Release);
         }
@@ -377,10 +405,10 @@ mod tests {
             let freer = spawn(&owned, |owned| owned.free(1));
             close_in_two_steps(&owned);
             freer();
-            if owned.inbox.adopt() {
+            if owned.adopt() {
                 assert_eq!(owned.home(), 1);
             } else {
-                owned.bring_home(owned.inbox.take_all());
+                owned.take_home();
                 assert_eq!(owned.home(), 1);
             }
         });
@@ -398,7 +426,7 @@ mod tests {
         let adopter = spawn(&owned, adopt_and_use);
         adopt_and_use(&owned);
         adopter();
-        assert!(owned.inbox.adopt());
+        assert!(owned.adopt());
         assert!([10, 20].contains(&owned.home()));
     }
 
@@ -419,12 +447,12 @@ mod tests {
             let owned = Owned::new(Orders::SOUND);
             owned.close();
             let freer = spawn(&owned, |owned| owned.free(1));
-            if owned.inbox.adopt() {
-                owned.bring_home(owned.inbox.take_all());
+            if owned.adopt() {
+                owned.take_home();
                 owned.close();
             }
             freer();
-            assert!(owned.inbox.adopt());
+            assert!(owned.adopt());
             assert_eq!(owned.home(), 1);
         });
     }
