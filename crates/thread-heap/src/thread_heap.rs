@@ -168,11 +168,13 @@ impl<P: Parts> ThreadHeap<P> {
     }
 
     /// Sends what waits in the outbox, and takes home what others have freed: a thread that frees
-    /// and allocates without ever leaving its fast paths has no other time for it.
+    /// and allocates without ever leaving its fast paths has no other time for it. Apart from
+    /// [`free_other`](Self::free_other), so that the blocks that only wait need no stack frame.
     ///
     /// # Safety
     ///
     /// The caller is the owner.
+    #[inline(never)]
     pub(crate) unsafe fn send_outbox(&self) {
         // SAFETY: the caller's promise.
         unsafe { self.bring_home(self.inbox.take_all()) };
