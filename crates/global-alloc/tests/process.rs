@@ -186,9 +186,10 @@ fn run_out_of_memory(limit: libc::rlim_t) -> i32 {
 
 #[test]
 fn a_small_request_without_memory_gets_null_and_leaves_every_block_as_it_was() {
-    let sizes = std::fs::read_to_string("/proc/self/statm").expect("Linux has it");
-    let pages = sizes.split(' ').next().and_then(|pages| pages.parse().ok());
-    let limit = pages.map(|pages: libc::rlim_t| (pages << 12) + (32 << 20)).expect("a number");
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:"));
+    let kib = size.and_then(|size| size.trim().trim_end_matches(" kB").parse().ok());
+    let limit = kib.map(|kib: libc::rlim_t| (kib << 10) + (32 << 20)).expect("a number of KiB");
     // SAFETY: it calls nothing but the allocator and the C library.
     assert_eq!(unsafe { in_a_child(|| run_out_of_memory(limit)) }, 0);
 }

@@ -177,6 +177,12 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.source.trim();
     }
 
+    /// Arenas without a block in use that the heap keeps because its source would rather see them
+    /// kept.
+    pub fn arenas_at_rest(&self) -> usize {
+        self.arenas.at_rest()
+    }
+
     /// Where the arenas come from.
     #[inline]
     pub fn source(&self) -> &S {

@@ -76,9 +76,10 @@ impl<S: ArenaSource> WarmArenas<S> {
         self.count + self.with_owners
     }
 
-    /// Counts no arena as kept by an owner: for the child of a fork, which has no thread but one.
-    pub const fn forget_owners(&mut self) {
-        self.with_owners = 0;
+    /// Counts no arena as kept by an owner but so many `of_one`: for the child of a fork, which has
+    /// no thread but one.
+    pub fn forget_owners_but(&mut self, of_one: usize) {
+        self.with_owners = self.with_owners.min(of_one);
     }
 
     /// Arenas are asked for at this time.
@@ -286,7 +287,9 @@ mod tests {
         let mut source = source(HOUR, usize::MAX);
         let arenas = map(&mut source, 1);
         assert!((0..MOST_KEPT).all(|_| source.would_keep()));
-        source.forget_owners();
+        source.forget_owners_but(MOST_KEPT - 1);
+        assert!(source.would_keep() && !source.would_keep());
+        source.forget_owners_but(0);
         assert!(source.would_keep());
         unmap(&mut source, arenas);
         assert_eq!(source.kept(), 2);

@@ -249,6 +249,16 @@ impl<P: Parts> ThreadHeap<P> {
         }
     }
 
+    /// Arenas that the source counts as kept by this heap.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the owner, or the heap never has an arena.
+    pub(crate) unsafe fn arenas_at_rest(&self) -> usize {
+        // SAFETY: the owner alone enters; a heap without arenas has nothing that changes.
+        self.own.with(|own| unsafe { &*own }.arenas_at_rest())
+    }
+
     /// Counts what is in use, by walking the heap. O(pools).
     ///
     /// # Safety

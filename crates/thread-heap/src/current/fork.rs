@@ -17,7 +17,7 @@ use std::{cell::Cell, mem::ManuallyDrop};
 use raw_mem::{MmapArenas, WarmArenas};
 use sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use super::HEAPS;
+use super::{HEAPS, slot};
 use crate::heaps::SourceGuard;
 
 /// The handlers are registered.
@@ -70,7 +70,8 @@ extern "C" fn open() {
 /// What the heaps of the other threads keep is lost, and no reason to keep less.
 extern "C" fn open_in_child() {
     if let Some(mut closed) = CLOSED.take() {
-        closed.guard.forget_owners();
+        // SAFETY: the slot has the heap that this thread owns, or the one without arenas.
+        closed.guard.forget_owners_but(unsafe { slot::get().arenas_at_rest() });
         CLOSED.set(Some(closed));
     }
     open();
@@ -84,7 +85,10 @@ mod tests {
         time::Duration,
     };
 
+    use raw_mem::ArenaSource;
+
     use super::*;
+    use crate::ThreadGeometry;
 
     /// A message that comes when another thread gets at the source.
     fn another_threads_turn() -> Receiver<()> {
@@ -94,6 +98,22 @@ mod tests {
             sender.send(())
         });
         receiver
+    }
+
+    #[test]
+    fn a_child_forgets_what_the_heaps_of_other_threads_keep() {
+        let size = obmalloc::Shape::<ThreadGeometry>::ARENA;
+        prepare();
+        let mut closed = CLOSED.take().expect("it is closed");
+        let arena = closed.guard.map(size).expect("there is memory");
+        assert!(closed.guard.would_keep());
+        let kept = closed.guard.kept();
+        CLOSED.set(Some(closed));
+        open_in_child();
+        let mut source = HEAPS.close_source();
+        assert_eq!(source.kept(), kept - 1);
+        // SAFETY: it was mapped above, and nobody uses it.
+        unsafe { source.unmap(arena, size) };
     }
 
     #[test]
