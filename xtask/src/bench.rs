@@ -99,11 +99,13 @@ pub(crate) fn run(args: Args) -> Result<()> {
         }
     }
     if none_is_named(&workers) {
+        left_out.retain(|why| why.starts_with("Python"));
         workers = build::all(&chosen, Programs::Included, folder.path(), &mut left_out)?;
     }
     let most = if args.quick { Weight::Light } else { Weight::Huge };
     let tasks = schedule::tasks(&workers, only, most);
-    ensure!(!tasks.is_empty(), "no workload has that in its name, or it takes long");
+    let why = left_out.join("; ");
+    ensure!(!tasks.is_empty(), "no workload has that in its name, or it takes long; {why}");
     let measured = schedule::run(&workers, &tasks, args.rounds, chunks, &mut left_out)?;
     let results = Results::new(&workers, measured, args.rounds, chunks, left_out);
     println!("{}", table::Report(&results));

@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use benches::protocol::Listed;
 use testkit::pythons::{self, Python};
 use xshell::cmd;
-
-use benches::protocol::Listed;
 
 use super::{
     entrant::{Entrant, Role},
@@ -80,7 +79,8 @@ fn worker(
     let arguments = vec![script.into(), benchmarks.into()];
     let program = Program { path: python.executable.clone(), arguments, environment };
     let mut worker = Worker::introduced(entrant, program)?;
-    worker.version = [&*worker.version, PYPERFORMANCE].join(" ").trim_start().to_owned();
+    let versions = [&*worker.version, PYPERFORMANCE].into_iter();
+    worker.version = versions.filter(|version| !version.is_empty()).collect::<Vec<_>>().join(", ");
     Ok(worker)
 }
 

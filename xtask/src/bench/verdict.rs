@@ -42,9 +42,6 @@ pub(super) const OVERHEAD: Measure = Measure {
 /// All of them.
 const MEASURES: [Measure; 3] = [TIME, PEAK, OVERHEAD];
 
-/// The least ratio that is more than 1 where it is printed.
-const SHOWS: f64 = 1.005;
-
 impl Measure {
     /// The figure of `who`.
     pub(super) fn value(
@@ -167,75 +164,77 @@ pub(super) fn best_peer<'a>(
 pub(super) struct Loss {
     /// The workload, and the measure; or the measure, and at how many workloads.
     what: String,
-    /// The peers, what ours needs to what each one does, and why, where that is known; the worst
-    /// first.
-    peers: Vec<(String, f64, Option<&'static str>)>,
+    /// What ours needs, beside what each peer does; the worst first.
+    needs: Vec<String>,
+    /// Why, as far as that is known.
+    reasons: Vec<&'static str>,
 }
 
 /// All of a group, the worst first: in time by workloads, in memory by peers.
 pub(super) fn losses(results: &Results, group: Group, ours: &str) -> Vec<Loss> {
-    let all = results.workloads(group).into_iter();
-    let mut losses: Vec<_> =
-        all.filter_map(|workload| Loss::in_time(results, group, workload, ours)).collect();
-    losses.sort_by(|one, other| other.peers[0].1.total_cmp(&one.peers[0].1));
+    let mut times: Vec<_> = results
+        .workloads(group)
+        .into_iter()
+        .filter_map(|workload| in_time(results, group, workload, ours))
+        .collect();
+    times.sort_by(|one, other| other.0.total_cmp(&one.0));
+    let mut losses: Vec<_> = times.into_iter().map(|(_, loss)| loss).collect();
     for measure in [PEAK, OVERHEAD] {
-        let peers = results.with_role(Role::Peer);
-        let loss = |peer| Loss::to_peer(results, group, measure, peer, ours);
-        losses.extend(peers.filter_map(loss));
+        let loss = |peer| to_peer(results, group, measure, peer, ours);
+        losses.extend(results.with_role(Role::Peer).filter_map(loss));
     }
     losses
 }
 
-impl Loss {
-    fn in_time(results: &Results, group: Group, workload: &str, ours: &str) -> Option<Self> {
-        let ratio = |peer: &str| TIME.ratio(results, group, workload, ours, peer);
-        let why = |peer: &str| reasons::why(TIME, group, workload, ours, peer);
-        let mut peers: Vec<_> = results
-            .with_role(Role::Peer)
-            .filter_map(|peer| Some((peer.to_owned(), ratio(peer)?, why(peer))))
-            .filter(|(_, ratio, _)| *ratio >= SHOWS)
-            .collect();
-        peers.sort_by(|one, other| other.1.total_cmp(&one.1));
-        (!peers.is_empty()).then(|| Self { what: format!("{workload}, {}", TIME.name), peers })
-    }
+/// The peers that take less time for `workload`, and the worst ratio.
+fn in_time(results: &Results, group: Group, workload: &str, ours: &str) -> Option<(f64, Loss)> {
+    let ratio = |peer| TIME.ratio(results, group, workload, ours, peer);
+    let mut peers: Vec<_> = results
+        .with_role(Role::Peer)
+        .filter_map(|peer| Some((peer, ratio(peer)?)))
+        .filter(|(_, ratio)| *ratio > 1.0)
+        .collect();
+    peers.sort_by(|one, other| other.1.total_cmp(&one.1));
+    let needs = peers.iter().map(|(peer, ratio)| format!("{ratio:.2} of {peer}")).collect();
+    let why = |(peer, _): &(&str, f64)| reasons::why(TIME, group, workload, ours, peer);
+    let mut reasons: Vec<_> = peers.iter().filter_map(why).collect();
+    reasons.dedup();
+    let loss = Loss { what: format!("{workload}, {}", TIME.name), needs, reasons };
+    peers.first().map(|(_, worst)| (*worst, loss))
+}
 
-    /// `measure` at all workloads where `peer` needs less; the ratio is that of the worst.
-    fn to_peer(
-        results: &Results,
-        group: Group,
-        measure: Measure,
-        peer: &str,
-        ours: &str,
-    ) -> Option<Self> {
-        let ratio = |workload: &str| measure.ratio(results, group, workload, ours, peer);
-        let of_both: Vec<_> = results
-            .workloads(group)
-            .into_iter()
-            .filter_map(|workload| Some((workload, ratio(workload)?)))
-            .collect();
-        let lost = of_both.iter().filter(|(_, ratio)| *ratio >= SHOWS);
-        let count = lost.clone().count();
-        let (workload, worst) = lost.max_by(|one, other| one.1.total_cmp(&other.1))?;
-        let what = format!(
-            "{}, at {count} of {} workloads and most of all at {workload}",
-            measure.name,
-            of_both.len()
-        );
-        let why = reasons::why(measure, group, workload, ours, peer);
-        Some(Self { what, peers: vec![(peer.to_owned(), *worst, why)] })
-    }
+/// `measure` at all workloads where `peer` needs less, if there are any; what is told is the worst.
+fn to_peer(
+    results: &Results,
+    group: Group,
+    measure: Measure,
+    peer: &str,
+    ours: &str,
+) -> Option<Loss> {
+    let value = |workload: &str, who| measure.value(results, group, workload, who);
+    let both = |workload| Some((workload, value(workload, ours)?, value(workload, peer)?));
+    let of_both: Vec<_> = results.workloads(group).into_iter().filter_map(both).collect();
+    let lost: Vec<_> = of_both.iter().filter(|(_, ours, theirs)| ours > theirs).collect();
+    // Beside nothing, anything is without end more.
+    let (workload, needed, theirs) =
+        lost.iter().max_by(|one, other| (one.1 / one.2).total_cmp(&(other.1 / other.2)))?;
+    let need = if *theirs > 0.0 {
+        format!("{:.2} of {peer}", needed / theirs)
+    } else {
+        format!("{needed:.2} {} where {peer} needs none", measure.unit)
+    };
+    let (name, count, all) = (measure.name, lost.len(), of_both.len());
+    let what = format!("{name}, at {count} of {all} workloads and most of all at {workload}");
+    let reasons = reasons::why(measure, group, workload, ours, peer).into_iter().collect();
+    Some(Loss { what, needs: vec![need], reasons })
 }
 
 impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut ratios = self.peers.iter().map(|(peer, ratio, _)| format!("{ratio:.2} of {peer}"));
-        let ratios: Vec<_> = ratios.by_ref().collect();
-        write!(f, "{}: ours needs {}", self.what, ratios.join(", "))?;
-        let mut reasons: Vec<_> = self.peers.iter().filter_map(|(_, _, why)| *why).collect();
-        reasons.dedup();
-        match &reasons[..] {
-            [] => f.write_str("; why is not known"),
-            known => write!(f, "; {}", known.join("; ")),
+        write!(f, "{}: ours needs {}; ", self.what, self.needs.join(", "))?;
+        match &self.reasons[..] {
+            [] => f.write_str("why is not known"),
+            known => f.write_str(&known.join("; ")),
         }
     }
 }
@@ -258,40 +257,44 @@ mod tests {
         let results = Results::of_times(Group::Micro, "pair 64", &times);
         let losses = losses(&results, Group::Micro, "ours");
         let lines: Vec<_> = losses.iter().map(Loss::to_string).collect();
-        assert_eq!(
-            lines,
-            [
-                "pair 64, time of an operation: ours needs 6.00 of faster, 3.00 of fast; why is not known"
-            ]
+        let told = concat!(
+            "pair 64, time of an operation: ours needs 6.00 of faster, 3.00 of fast; ",
+            "why is not known"
         );
+        assert_eq!(lines, [told]);
         let (best, ratio) = best_peer(&results, Group::Micro, "ours").unwrap();
         assert!(best == "faster" && (ratio - 6.0).abs() < 1e-9);
     }
 
+    /// Results of two workloads, at which each has so much overhead.
+    fn of_overheads(ours: [f64; 2], lean: [f64; 2]) -> Results {
+        let mut results = Results::of_times(Group::Scale, "few", &[("ours", 1.0), ("lean", 1.0)]);
+        let [mut few, mut many] = [results.figures.clone(), results.figures];
+        many.iter_mut().for_each(|figure| figure.workload = "many".to_owned());
+        for (place, figures) in [&mut few, &mut many].into_iter().enumerate() {
+            figures[0].overhead = Some(ours[place]);
+            figures[1].overhead = Some(lean[place]);
+        }
+        results.figures = [few, many].concat();
+        results
+    }
+
+    fn told(results: &Results) -> Vec<String> {
+        losses(results, Group::Scale, "ours").iter().map(Loss::to_string).collect()
+    }
+
     #[test]
     fn a_loss_in_memory_names_the_peer_and_the_worst_workload() {
-        let mut results = Results::of_times(Group::Scale, "few", &[("ours", 1.0), ("lean", 1.0)]);
-        let figures: Vec<_> = ["few", "many"]
-            .into_iter()
-            .flat_map(|workload| {
-                results.figures.clone().into_iter().map(move |mut figure| {
-                    let part = if workload == "many" { 3.0 } else { 2.0 };
-                    figure.overhead = Some(if figure.entrant == "ours" { part } else { 1.0 });
-                    figure.workload = workload.to_owned();
-                    figure
-                })
-            })
-            .collect();
-        results.figures = figures;
-        let lines: Vec<_> =
-            losses(&results, Group::Scale, "ours").iter().map(Loss::to_string).collect();
-        assert_eq!(
-            lines,
-            [
-                "memory of a live block beyond its size, at 2 of 2 workloads and most of all at many: \
-              ours needs 3.00 of lean; why is not known"
-            ]
-        );
+        let [told] = &told(&of_overheads([2.0, 3.0], [1.0, 1.0]))[..] else { panic!("one loss") };
+        assert!(told.contains("at 2 of 2 workloads and most of all at many"), "{told}");
+        assert!(told.ends_with("ours needs 3.00 of lean; why is not known"), "{told}");
+    }
+
+    #[test]
+    fn a_peer_that_needs_nothing_wins_and_is_told() {
+        let [told] = &told(&of_overheads([2.0, 3.0], [0.0, 4.0]))[..] else { panic!("one loss") };
+        assert!(told.contains("at 1 of 2 workloads and most of all at few"), "{told}");
+        assert!(told.contains("ours needs 2.00 bytes where lean needs none"), "{told}");
     }
 
     #[test]
