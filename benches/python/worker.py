@@ -106,7 +106,6 @@ def listed():
 
 
 def answer(folder, name, chunks):
-    before = resident("VmRSS:")
     script, arguments, Runner.wanted, Runner.loops = BENCHMARKS[name.split(" ", 1)[1]]
     Runner.chunks = chunks
     path = os.path.join(folder, f"bm_{script}", "run_benchmark.py")
@@ -121,7 +120,7 @@ def answer(folder, name, chunks):
         raise SystemExit(f"{path} has no benchmark {Runner.wanted}")
     peak = resident("VmHWM:")
     nanoseconds = Runner.taken * 1e9
-    return {"nanoseconds": nanoseconds, "peak": peak, "before": before, "overhead": None}
+    return {"nanoseconds": nanoseconds, "peak": peak, "overhead": None}
 
 
 def main():

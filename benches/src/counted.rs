@@ -8,9 +8,9 @@
 //! ```
 //!
 //! Blocks are of 64 bytes. All counts have the loop in them, the size that is hidden from the
-//! compiler, and the write to the new block: about five instructions. Before the counting each block
-//! was in use and freed once, so that the counts are those of a heap in its stride; what it does now
-//! and then has its share in them.
+//! compiler, and the write to the new block. Before the counting each block was in use and freed
+//! once, so that the counts are those of a heap in its stride; what it does now and then has its
+//! share in them.
 
 use std::{hint::black_box, sync::mpsc::channel, thread};
 

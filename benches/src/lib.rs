@@ -17,8 +17,8 @@
 //! 2. Every contender runs the same loop on the same sizes in the same order.
 //! 3. A block is written to as soon as it is allocated, by a write that no compiler may leave out.
 //!    Nothing else stands between an allocation and its free.
-//! 4. The compiler knows no size, and none as the same as before: an allocator that is inlined finds
-//!    the class each time, as one that is called does.
+//! 4. The compiler knows no size, nor that it is the one of before: an allocator that is inlined
+//!    finds the class each time, as one that is called does.
 //! 5. What a workload needs for itself is allocated before its time begins; all but what the
 //!    standard library takes where threads start and wait.
 

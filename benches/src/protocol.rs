@@ -31,8 +31,6 @@ pub struct Answer {
     pub nanoseconds: f64,
     /// Bytes that were resident when most were, in the whole process.
     pub peak: u64,
-    /// Bytes that were resident before the first chunk.
-    pub before: u64,
     /// Bytes that each live block took beyond its size, where that was looked at.
     pub overhead: Option<f64>,
 }

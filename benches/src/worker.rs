@@ -85,7 +85,6 @@ fn listed<C>(workload: &Workload<C>) -> Listed {
 }
 
 fn run<C>(contender: &mut C, workload: &Workload<C>, chunks: u32) -> Answer {
-    let before = resident("VmRSS:");
     // The first chunk finds the process fresh; what a block takes is seen there.
     let first = (workload.chunk)(contender);
     let taken: Vec<Taken> = if workload.weight > Weight::Light {
@@ -94,7 +93,7 @@ fn run<C>(contender: &mut C, workload: &Workload<C>, chunks: u32) -> Answer {
         (0..chunks).map(|_| (workload.chunk)(contender)).collect()
     };
     let nanoseconds = median(taken.into_iter().map(Taken::nanoseconds));
-    Answer { nanoseconds, peak: resident("VmHWM:"), before, overhead: first.overhead }
+    Answer { nanoseconds, peak: resident("VmHWM:"), overhead: first.overhead }
 }
 
 /// Bytes that the kernel tells of this process under `name`; 0 where it tells none.
