@@ -33,6 +33,39 @@ pub(crate) struct BuiltinModule {
     pub(crate) init: Option<ModuleInit>,
 }
 
+/// The functions that tell which interpreter a thread runs, and that notice its end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InterpreterFunctions {
+    /// The calling thread's state, null if it holds no GIL. CPython: `PyThreadState_GetUnchecked`,
+    /// in 3.12 `_PyThreadState_UncheckedGet`.
+    pub(crate) current_state: unsafe extern "C" fn() -> *mut c_void,
+    /// CPython: `PyThreadState_GetInterpreter`.
+    pub(crate) interpreter_of: unsafe extern "C" fn(*mut c_void) -> *mut c_void,
+    /// CPython: `PyInterpreterState_Main`.
+    pub(crate) main_interpreter: unsafe extern "C" fn() -> *mut c_void,
+    /// The interpreter's dictionary for extensions. CPython: `PyInterpreterState_GetDict`.
+    pub(crate) interpreter_dict: unsafe extern "C" fn(*mut c_void) -> *mut c_void,
+    /// CPython: `PyDict_SetItemString`.
+    pub(crate) dict_set_item:
+        unsafe extern "C" fn(*mut c_void, *const c_char, *mut c_void) -> c_int,
+    /// CPython: `PyCapsule_New`.
+    pub(crate) capsule_new: unsafe extern "C" fn(
+        *mut c_void,
+        *const c_char,
+        unsafe extern "C" fn(*mut c_void),
+    ) -> *mut c_void,
+    /// CPython: `PyCapsule_GetPointer`.
+    pub(crate) capsule_pointer: unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void,
+    /// CPython: `Py_DecRef`.
+    pub(crate) release: unsafe extern "C" fn(*mut c_void),
+    /// CPython: `PyErr_Clear`.
+    pub(crate) clear_error: unsafe extern "C" fn(),
+    /// Releases the GIL and returns the state. CPython: `PyEval_SaveThread`.
+    pub(crate) save_thread: unsafe extern "C" fn() -> *mut c_void,
+    /// Takes the GIL back. CPython: `PyEval_RestoreThread`.
+    pub(crate) restore_thread: unsafe extern "C" fn(*mut c_void),
+}
+
 /// The CPython in this process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CPython {
@@ -45,12 +78,41 @@ pub(crate) struct CPython {
     pub(crate) raw: RawFunctions,
     /// The variable that points to the table of built-in modules. CPython: `PyImport_Inittab`.
     pub(crate) builtin_modules: NonNull<*const BuiltinModule>,
+    /// `None` if one of them is missing.
+    pub(crate) interpreters: Option<InterpreterFunctions>,
 }
 
 // SAFETY: addresses of functions and of a variable; those who use them say why they may.
 unsafe impl Send for CPython {}
 // SAFETY: as above.
 unsafe impl Sync for CPython {}
+
+impl InterpreterFunctions {
+    /// Looks for the functions in this process.
+    ///
+    /// # Safety
+    ///
+    /// What has CPython's names is CPython's.
+    unsafe fn find() -> Option<Self> {
+        // SAFETY: each type is that of the C declaration.
+        unsafe {
+            let current_state = symbol(c"PyThreadState_GetUnchecked");
+            Some(Self {
+                current_state: current_state.or_else(|| symbol(c"_PyThreadState_UncheckedGet"))?,
+                interpreter_of: symbol(c"PyThreadState_GetInterpreter")?,
+                main_interpreter: symbol(c"PyInterpreterState_Main")?,
+                interpreter_dict: symbol(c"PyInterpreterState_GetDict")?,
+                dict_set_item: symbol(c"PyDict_SetItemString")?,
+                capsule_new: symbol(c"PyCapsule_New")?,
+                capsule_pointer: symbol(c"PyCapsule_GetPointer")?,
+                release: symbol(c"Py_DecRef")?,
+                clear_error: symbol(c"PyErr_Clear")?,
+                save_thread: symbol(c"PyEval_SaveThread")?,
+                restore_thread: symbol(c"PyEval_RestoreThread")?,
+            })
+        }
+    }
+}
 
 impl CPython {
     /// Looks for CPython in this process.
@@ -74,6 +136,7 @@ impl CPython {
                         free: symbol(c"PyMem_RawFree")?,
                     },
                     builtin_modules: symbol(c"PyImport_Inittab")?,
+                    interpreters: InterpreterFunctions::find(),
                 })
             })
         };

@@ -29,8 +29,8 @@ pub(crate) enum Decision {
 pub(crate) enum Guard {
     /// The GIL, which is one for the process up to 3.11.
     Gil,
-    /// A heap for each thread: from 3.12 on each interpreter may have its own GIL.
-    Threads,
+    /// The GIL of each interpreter, which has a heap of its own: from 3.12 on.
+    Interpreters,
 }
 
 /// Why the heap is not installed: the rest of a sentence.
@@ -94,7 +94,7 @@ fn guard_for(version_text: &str) -> Result<Guard, Refusal> {
     }
     match version.pair() {
         (3, 8..=11) => Ok(Guard::Gil),
-        (3, 12..=14) => Ok(Guard::Threads),
+        (3, 12..=14) => Ok(Guard::Interpreters),
         _ => Err(Refusal::UnknownVersion(version)),
     }
 }
@@ -104,12 +104,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_gil_guards_the_heap_up_to_3_11_and_each_thread_has_one_from_3_12_on() {
+    fn one_gil_guards_one_heap_up_to_3_11_and_each_interpreter_has_a_heap_from_3_12_on() {
         for minor in 8..=11 {
             assert_eq!(guard_for(&format!("3.{minor}.0 (main)")), Ok(Guard::Gil));
         }
         for minor in 12..=14 {
-            assert_eq!(guard_for(&format!("3.{minor}.0 (main)")), Ok(Guard::Threads));
+            assert_eq!(guard_for(&format!("3.{minor}.0 (main)")), Ok(Guard::Interpreters));
         }
     }
 

@@ -10,8 +10,8 @@
 //!              raw                                     raw
 //! ```
 //!
-//! Up to 3.11 the heap is one, entered by whoever holds the GIL; from 3.12 on each thread has its
-//! own, and a block goes home from wherever it is freed.
+//! Up to 3.11 there is one heap, entered by whoever holds the GIL. From 3.12 on each interpreter has
+//! its own heap and may have its own GIL.
 //!
 //! Both domains share the heap, as in CPython: extensions free a block of the one through the
 //! other. What is not asked for is not in the stack, so it costs nothing.
@@ -22,11 +22,11 @@ use allocator_api::{
 };
 use obmalloc::{Blocks, GilHeld, Heap, KnownArenas, Pools16K, Pymalloc, Stats};
 use raw_mem::{MemAlloc, MmapArenas, PageBlocks, WarmArenas};
-use thread_heap::PerThread;
 
 use crate::{
     abi::CPython,
     decide::Guard,
+    interpreters::{self, PerInterpreter},
     raw_domain::RawDomain,
     rebirth::{self, Below},
     settings::Settings,
@@ -52,24 +52,27 @@ pub(crate) struct Installation {
     vtables: [MemAllocator; 2],
     heap: &'static (dyn Walk + Sync),
     counters: Option<Counters>,
-    guard: Guard,
 }
 
 /// The heap's figures.
 trait Walk {
-    fn stats(&self) -> Stats;
+    /// Counts what is in use by walking the heap. Returns `None` if another thread may be inside.
+    fn stats(&self, python: &CPython) -> Option<Stats>;
 }
 
 impl<L> Walk for Pymalloc<GilHeld<SmallHeap>, L> {
-    fn stats(&self) -> Stats {
-        self.stats()
+    fn stats(&self, python: &CPython) -> Option<Stats> {
+        let alone = !python.is_initialized() || python.holds_gil();
+        alone.then(|| self.stats())
     }
 }
 
-impl<L> Walk for Pymalloc<PerThread, L> {
-    /// Without what other threads have that are still there.
-    fn stats(&self) -> Stats {
-        PerThread.stats_of_all().total
+impl<L> Walk for Pymalloc<PerInterpreter, L> {
+    /// Without the heaps of other interpreters and threads that are still running.
+    fn stats(&self, python: &CPython) -> Option<Stats> {
+        let alone = !python.is_initialized() || interpreters::main_is_current();
+        // SAFETY: this thread holds the main GIL, or no interpreter runs.
+        alone.then(|| unsafe { PerInterpreter.stats() })
     }
 }
 
@@ -103,10 +106,11 @@ impl Installation {
                 // SAFETY: up to 3.11 CPython calls the domains mem and obj with the GIL held, of
                 // which there is one.
                 let heap = unsafe { GilHeld::new(heap) };
-                Self::over(heap, RawDomain::new(python.raw), guard, counted)
+                Self::over(heap, RawDomain::new(python.raw), counted)
             }
-            Guard::Threads => {
-                let installation = Self::over(PerThread, Below::new(python), guard, counted);
+            Guard::Interpreters => {
+                interpreters::watch(python);
+                let installation = Self::over(PerInterpreter, Below::new(python), counted);
                 rebirth::watch(python, installation.vtables);
                 installation
             }
@@ -116,7 +120,7 @@ impl Installation {
     }
 
     /// `heap` over `lower`.
-    fn over<B, L>(heap: B, lower: L, guard: Guard, counted: bool) -> Self
+    fn over<B, L>(heap: B, lower: L, counted: bool) -> Self
     where
         B: Blocks + Sync + 'static,
         L: MemAlloc + Sync + 'static,
@@ -128,10 +132,10 @@ impl Installation {
             let [mem, obj] = SERVED.map(|_| forever(Counted::new(heap, SMALL)));
             let vtables = [MemAllocator::of(mem), MemAllocator::of(obj)];
             let counters = Some(Counters { above: [mem, obj], below: heap.lower() });
-            Self { vtables, heap, counters, guard }
+            Self { vtables, heap, counters }
         } else {
             let heap = forever(Pymalloc::new(heap, lower));
-            Self { vtables: [MemAllocator::of(heap); 2], heap, counters: None, guard }
+            Self { vtables: [MemAllocator::of(heap); 2], heap, counters: None }
         }
     }
 
@@ -143,11 +147,9 @@ impl Installation {
         }
     }
 
-    /// The heap's figures, found by walking it. `None` where another thread may be inside, and the
-    /// GIL, which this thread does not hold, is the guard.
+    /// Counts what is in use by walking the heap. Returns `None` if another thread may be inside.
     pub(crate) fn heap_stats(&self, python: &CPython) -> Option<Stats> {
-        let alone = self.guard == Guard::Threads || !python.is_initialized() || python.holds_gil();
-        alone.then(|| self.heap.stats())
+        self.heap.stats(python)
     }
 
     /// What was asked of each of [`SERVED`], if it was counted.

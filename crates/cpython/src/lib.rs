@@ -11,7 +11,7 @@
 //!        │    ◄──── version    which CPython this is
 //!        ├── refuse, with one line on stderr
 //!        ▼
-//!     install       a heap, or one for each thread (3.12 and later), and its vtable for the
+//!     install       a heap, or one for each interpreter (3.12 and later), and its vtable for the
 //!        │          domains mem and obj
 //!        │          rebirth  (3.12 and later) installs it again in a second Py_Initialize
 //!        ▼
@@ -34,6 +34,7 @@ mod abi;
 mod decide;
 mod in_force;
 mod install;
+mod interpreters;
 mod options;
 mod raw_domain;
 mod rebirth;

@@ -35,6 +35,7 @@ use raw_mem::MemAlloc;
 use crate::{
     abi::{BuiltinModule, CPython, ModuleInit},
     install::SERVED,
+    interpreters,
     raw_domain::RawDomain,
 };
 
@@ -147,6 +148,8 @@ fn is_named(entry: &BuiltinModule, name: &CStr) -> bool {
 unsafe extern "C" fn begin_of_life() -> *mut c_void {
     let Some(rebirth) = REBIRTH.get() else { return ptr::null_mut() };
     rebirth.install_again_if_reset();
+    // SAFETY: CPython makes a module under the GIL of its interpreter.
+    unsafe { interpreters::begin(&rebirth.python) };
     // SAFETY: CPython's own function, called where CPython would call it.
     rebirth.init_first_module.map_or(ptr::null_mut(), |init| unsafe { init() })
 }

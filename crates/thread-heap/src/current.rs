@@ -10,6 +10,7 @@
 
 #[cfg(unix)]
 mod fork;
+mod owned;
 mod slot;
 
 use std::{ptr, ptr::NonNull};
@@ -23,6 +24,8 @@ use crate::{
     shared_arenas::SharedArenas,
     thread_heap::ThreadHeap,
 };
+
+pub use owned::OwnedHeap;
 
 /// What the process's heaps are made of. Their records are on pages of their own: whatever is
 /// malloc in this process, it may stand on these heaps.
@@ -78,6 +81,13 @@ impl PerThread {
         let owned = (!ptr::eq(heap, &NO_HEAP)).then_some(heap);
         // SAFETY: the calling thread owns its heap.
         unsafe { HEAPS.stats(owned) }
+    }
+
+    /// Returns true if `address` lies in an arena of one of the process's heaps. Reads the arena map,
+    /// without a lock.
+    #[inline]
+    pub fn holds(self, address: usize) -> bool {
+        HEAPS.holds(address)
     }
 
     /// Sends the blocks of other threads that this one has freed and holds back, takes home what

@@ -7,7 +7,7 @@ use std::{
 
 use obmalloc::{ArenaMap, BlockPtr, HeapTag, OwnerId, Stats};
 use raw_mem::MemAlloc;
-use sync::{Mutex, MutexGuard};
+use sync::{Mutex, MutexGuard, atomic::Ordering::Relaxed};
 
 use crate::{
     carrier,
@@ -123,10 +123,24 @@ impl<P: Parts> Heaps<P> {
     ///
     /// The caller is the owner of `owned`.
     pub unsafe fn stats(&self, owned: Option<&ThreadHeap<P>>) -> HeapsStats {
+        // SAFETY: the caller's promise.
+        unsafe { self.stats_with(|heap| owned.is_some_and(|owned| ptr::eq(owned, heap))) }
+    }
+
+    /// Counts what is in use in the heaps that the caller owns, which `is_owned` tells, and in
+    /// those that nobody owns. O(heaps + pools).
+    ///
+    /// # Safety
+    ///
+    /// The caller is the owner of every heap for which `is_owned` returns true.
+    pub(crate) unsafe fn stats_with(
+        &self,
+        is_owned: impl Fn(&ThreadHeap<P>) -> bool,
+    ) -> HeapsStats {
         let total = Stats::empty::<P::Geometry>().with_map(&self.map);
         let mut stats = HeapsStats { total, walked: 0, elsewhere: 0 };
         for heap in self.registry.iter() {
-            let is_owned = owned.is_some_and(|owned| ptr::eq(owned, heap));
+            let is_owned = is_owned(heap);
             if !is_owned && !heap.inbox.adopt() {
                 stats.elsewhere += 1;
                 continue;
@@ -152,6 +166,17 @@ impl<P: Parts> Heaps<P> {
     /// the child may find it closed for ever.
     pub fn close_source(&self) -> SourceGuard<'_, P::Source> {
         sync::lock(&self.source)
+    }
+
+    /// Counts the arenas that heaps retain whose owner a forked child still has.
+    ///
+    /// # Safety
+    ///
+    /// No other thread is inside such a heap: the caller is the child of a fork.
+    pub(crate) unsafe fn arenas_at_rest_of_survivors(&self) -> usize {
+        let survivors = self.registry.iter().filter(|heap| heap.outlives_threads().load(Relaxed));
+        // SAFETY: the caller's promise.
+        survivors.map(|heap| unsafe { heap.arenas_at_rest() }).sum()
     }
 
     /// Which arenas these heaps have.

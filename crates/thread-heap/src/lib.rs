@@ -64,7 +64,7 @@ mod shared_arenas;
 mod thread_heap;
 
 #[cfg(not(loom))]
-pub use current::{CurrentHeaps, PerThread};
+pub use current::{CurrentHeaps, OwnedHeap, PerThread};
 pub use heaps::{Heaps, HeapsStats, SourceGuard};
 /// The layers below: their types stand in the signatures here.
 pub use obmalloc;

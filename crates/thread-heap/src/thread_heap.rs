@@ -3,7 +3,10 @@
 use std::{fmt, ptr::NonNull};
 
 use obmalloc::{BlockPtr, Geometry, Heap, HeapTag, SizeClass, Stats};
-use sync::{UnsafeCell, atomic::AtomicPtr};
+use sync::{
+    UnsafeCell,
+    atomic::{AtomicBool, AtomicPtr},
+};
 
 use crate::{
     carrier::{self, Carrier, LEAST_BLOCK},
@@ -36,6 +39,8 @@ pub struct ThreadHeap<P: Parts> {
     _apart: [u8; 128],
     pub(crate) inbox: Inbox<Carrier>,
     next: AtomicPtr<Self>,
+    /// The owner is not a thread, so a forked child still has it.
+    outlives_threads: AtomicBool,
 }
 
 // SAFETY: the cells are entered by the owner alone, and ownership passes from thread to thread
@@ -63,8 +68,15 @@ impl<P: Parts> ThreadHeap<P> {
                 _apart: [0; 128],
                 inbox: Inbox::new(),
                 next: AtomicPtr::new(std::ptr::null_mut()),
+                outlives_threads: AtomicBool::new(false),
             }
         }
+    }
+
+    /// Whether the owner is something other than a thread, so that a forked child still has it.
+    /// Only the number of retained arenas depends on it.
+    pub(crate) fn outlives_threads(&self) -> &AtomicBool {
+        &self.outlives_threads
     }
 
     /// The tag that every block of this heap carries.

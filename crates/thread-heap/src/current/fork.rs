@@ -71,7 +71,10 @@ extern "C" fn open() {
 extern "C" fn open_in_child() {
     if let Some(mut closed) = CLOSED.take() {
         // SAFETY: the slot has the heap that this thread owns, or the one without arenas.
-        closed.guard.forget_owners_but(unsafe { slot::get().arenas_at_rest() });
+        let of_thread = unsafe { slot::get().arenas_at_rest() };
+        // SAFETY: the child of a fork has this thread only.
+        let of_others = unsafe { HEAPS.arenas_at_rest_of_survivors() };
+        closed.guard.forget_owners_but(of_thread + of_others);
         CLOSED.set(Some(closed));
     }
     open();
