@@ -47,18 +47,22 @@ use current::Interpreter;
 /// The name of the capsule, and its key in an interpreter's dictionary.
 const CAPSULE: &CStr = c"obmalloc.heap";
 
+/// The interpreter of an entry that serves none. No object is at this address.
+const NO_INTERPRETER: *mut c_void = ptr::without_provenance_mut(1);
+
 /// An interpreter and its heap. Entries live for ever and are used again.
 struct Entry {
-    /// The interpreter, or null.
+    /// The interpreter, or [`NO_INTERPRETER`].
     ///
     /// # Invariant
     ///
-    /// If it is not null, `heap` is some. Written under the GIL of the interpreter that it names, or
-    /// where only one thread is left.
+    /// If it is an interpreter, `heap` is some. Written under the GIL of that interpreter, or where
+    /// only one thread is left.
     interpreter: AtomicPtr<c_void>,
     /// # Invariant
     ///
-    /// Entered only under the GIL of `interpreter`; while that is null, by whoever claimed the entry.
+    /// Entered only under the GIL of `interpreter`; while there is none, by whoever claimed the
+    /// entry.
     heap: UnsafeCell<Option<OwnedHeap>>,
     /// A thread has this entry for an interpreter of its own.
     claimed: AtomicBool,
@@ -80,7 +84,7 @@ static FOUND: [AtomicPtr<Entry>; 64] = [const { AtomicPtr::new(ptr::null_mut()) 
 impl Entry {
     const fn new() -> Self {
         Self {
-            interpreter: AtomicPtr::new(ptr::null_mut()),
+            interpreter: AtomicPtr::new(NO_INTERPRETER),
             heap: UnsafeCell::new(None),
             claimed: AtomicBool::new(false),
             next: AtomicPtr::new(ptr::null_mut()),
@@ -123,7 +127,7 @@ impl Entry {
     ///
     /// The caller holds the GIL of the entry's interpreter, or is the only thread.
     unsafe fn end(&self) -> Option<OwnedHeap> {
-        self.interpreter.store(ptr::null_mut(), Relaxed);
+        self.interpreter.store(NO_INTERPRETER, Relaxed);
         // SAFETY: the caller's promise: nobody else is inside.
         unsafe { (*self.heap.get()).take() }
     }
@@ -163,20 +167,15 @@ fn claim() -> &'static Entry {
     }
 }
 
-/// The entry of the interpreter that the calling thread runs, if it has a heap.
+/// Returns true if the calling thread runs the main interpreter, which has a heap. May return false
+/// although it does, as long as [`current`] knows no quick way to tell.
 #[inline(always)]
-fn entry() -> Option<&'static Entry> {
-    let interpreter = current::at_hand();
-    // Null is no interpreter, and the value of `MAIN` before it has a heap.
-    if !interpreter.is_null() && MAIN.is_of(interpreter) {
-        return Some(&MAIN);
-    }
-    entry_of_other()
+fn main_is_at_hand() -> bool {
+    current::is_at_hand(MAIN.interpreter.load(Relaxed))
 }
 
-/// As [`entry`], when the interpreter at hand is not the main one.
-#[inline(never)]
-fn entry_of_other() -> Option<&'static Entry> {
+/// The entry of the interpreter that the calling thread runs, if it has a heap.
+fn entry() -> Option<&'static Entry> {
     let interpreter = current::interpreter()?.as_ptr();
     if MAIN.is_of(interpreter) {
         return Some(&MAIN);
@@ -194,7 +193,7 @@ fn entry_of_other() -> Option<&'static Entry> {
 }
 
 /// As [`entry`], and gives the main interpreter its heap if it has none.
-#[inline(never)]
+#[cold]
 fn entry_or_main() -> Option<&'static Entry> {
     let entry = entry();
     if entry.is_some() {
@@ -209,6 +208,23 @@ fn entry_or_main() -> Option<&'static Entry> {
     // SAFETY: `MAIN` has no interpreter, and this thread holds the main GIL, so nobody else is here.
     unsafe { MAIN.begin(interpreter, heap) };
     Some(&MAIN)
+}
+
+/// Frees a block for a thread that does not run the main interpreter, as far as is known.
+///
+/// # Safety
+///
+/// `block` came from one of these heaps, and nobody uses it any more.
+#[cold]
+#[inline(never)]
+unsafe fn free_elsewhere(block: BlockPtr) {
+    match entry() {
+        // SAFETY: the calling thread holds the GIL of the entry's interpreter; the rest is the
+        // caller's promise.
+        Some(entry) => unsafe { entry.heap().free(block) },
+        // SAFETY: the caller's promise.
+        None => unsafe { PerThread.free(block) },
+    }
 }
 
 /// Returns true if the calling thread holds the GIL of the main interpreter.
@@ -351,36 +367,38 @@ impl PerInterpreter {
 unsafe impl Blocks for PerInterpreter {
     type Geometry = ThreadGeometry;
 
-    #[inline]
+    /// Serves the main interpreter only. All others ask [`alloc`](Blocks::alloc), so that the path of
+    /// the main one needs no stack frame.
+    #[inline(always)]
     fn alloc_listed(&self, class: SizeClass<ThreadGeometry>) -> Option<BlockPtr> {
-        match entry() {
-            // SAFETY: the calling thread holds the GIL of the entry's interpreter, and the heap
-            // calls nothing that comes back here.
-            Some(entry) => unsafe { entry.heap() }.alloc_listed(class),
-            None => PerThread.alloc_listed(class),
+        if !main_is_at_hand() {
+            return None;
         }
+        // SAFETY: the calling thread holds the GIL of the entry's interpreter, and the heap calls
+        // nothing that comes back here.
+        unsafe { MAIN.heap() }.alloc_listed(class)
     }
 
-    #[inline]
     fn alloc(&self, class: SizeClass<ThreadGeometry>) -> Option<BlockPtr> {
         match entry_or_main() {
             // SAFETY: as above.
             Some(entry) => unsafe { entry.heap() }.alloc(class),
-            None => PerThread.alloc(class),
+            None => PerThread.alloc_listed(class).or_else(|| PerThread.alloc(class)),
         }
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn free(&self, block: BlockPtr) {
-        match entry() {
+        if main_is_at_hand() {
             // SAFETY: as above; the block is given up, as the caller promises.
-            Some(entry) => unsafe { entry.heap().free(block) },
+            unsafe { MAIN.heap().free(block) };
+        } else {
             // SAFETY: the caller's promise.
-            None => unsafe { PerThread.free(block) },
+            unsafe { free_elsewhere(block) };
         }
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn free_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>> {
         if !PerThread.holds(ptr.addr().get()) {
             return Some(ptr);
@@ -390,7 +408,7 @@ unsafe impl Blocks for PerInterpreter {
         None
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn size_if_ours(&self, ptr: NonNull<u8>) -> Option<usize> {
         // SAFETY: the caller's promise.
         unsafe { PerThread.size_if_ours(ptr) }

@@ -42,7 +42,7 @@ static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 /// # Invariant
 ///
 /// 0 until the thread-local is found. At that distance is the thread's own control block, which
-/// no word of the process names as an interpreter, so [`at_hand`] then finds none that has a heap.
+/// no word of the process names as an interpreter, so [`is_at_hand`] then returns false.
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
 /// Makes the functions of `python` known. Called before the heap is installed.
@@ -57,17 +57,14 @@ pub(super) fn functions() -> Option<&'static InterpreterFunctions> {
     FUNCTIONS.get()
 }
 
-/// Returns the address of the interpreter that the calling thread runs, read without a call. It
-/// may be any other address, or null, if the thread runs none or the thread-local is not known.
+/// Returns true if the calling thread holds the GIL of `interpreter`, without a call. Returns false
+/// as long as the thread-local is not known.
 #[inline(always)]
-pub(super) fn at_hand() -> *const c_void {
+pub(super) fn is_at_hand(interpreter: *const c_void) -> bool {
     let state = word::at(OFFSET.load(Relaxed));
-    if state.is_null() {
-        return ptr::null();
-    }
     // SAFETY: a thread state, whose third word is there; or, before the thread-local is known, the
     // thread's control block, which has more than three words in every C library.
-    unsafe { *state.add(WORDS_BEFORE_INTERPRETER) }
+    !state.is_null() && unsafe { *state.add(WORDS_BEFORE_INTERPRETER) } == interpreter
 }
 
 /// Returns the interpreter whose GIL the calling thread holds, by asking CPython.

@@ -1,6 +1,6 @@
 //! A heap of the process whose owner is not a thread.
 
-use std::{fmt, mem, ptr};
+use std::{fmt, mem, ptr, ptr::NonNull};
 
 use sync::atomic::Ordering::Relaxed;
 
@@ -92,8 +92,28 @@ impl OwnedHeap {
     /// - Nobody uses it any more.
     #[inline]
     pub unsafe fn free(&mut self, block: BlockPtr) {
-        // SAFETY: this value owns the heap; the rest is the caller's promise.
-        unsafe { self.heap.free_any(block) };
+        // SAFETY: the block is in use, in one of the process's heaps.
+        let owner = unsafe { ThreadHeap::of_block(block.start()) };
+        if ptr::eq(owner.as_ptr(), self.heap) {
+            // SAFETY: this value owns the heap, and the block carries its tag.
+            unsafe { self.heap.free(block) };
+        } else {
+            // SAFETY: the block is in use, in another heap.
+            unsafe { self.free_elsewhere(owner, block) };
+        }
+    }
+
+    /// Frees a block of `owner`, another heap. Apart from [`free`](Self::free), so that the heap's own
+    /// blocks need no stack frame.
+    ///
+    /// # Safety
+    ///
+    /// `block` belongs to `owner`, and nobody uses it any more.
+    #[cold]
+    #[inline(never)]
+    unsafe fn free_elsewhere(&mut self, owner: NonNull<ThreadHeap<Parts>>, block: BlockPtr) {
+        // SAFETY: this value owns its heap; the rest is the caller's promise.
+        unsafe { self.heap.free_other(owner, block) };
     }
 
     /// Sends the blocks that wait for other owners, frees those that others sent here, and returns
