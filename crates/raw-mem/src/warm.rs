@@ -1,20 +1,24 @@
-//! Arenas that came back, kept a while for those who will ask again soon.
+//! Arenas that came back, retained for a program that empties and fills them in turn.
 //!
 //! ```text
-//!   map ◄── kept, the last one first ◄── unmap       an arena was asked for within the patience
-//!    ▲                                     │
-//!    └─────── the source below ◄───────────┘         otherwise, and all that was kept
+//!   map ◄── retained, the last one first ◄── unmap     while arenas come back only to be asked for
+//!    ▲                                         │
+//!    └─────── the source below ◄───────────────┘       otherwise
 //! ```
 //!
-//! A program that fills arenas and empties them in turn would otherwise pay each time for what the
-//! system does with an arena: taking its pages, and giving them back zeroed, one page fault each.
+//! Such a program would otherwise pay each time for what the system does with an arena: it takes the
+//! pages away, and gives them back zeroed, with one page fault each. A program that needed much
+//! memory for a moment should not keep any of it. The two are told apart by what happens next:
 //!
-//! 1. An arena is kept only while arenas are asked for: the first that comes back after the
-//!    patience has run out takes all that are kept here with it.
-//! 2. No more than [`MOST_KEPT`] are kept, those included that owners keep because they were told
-//!    to: an owner finds its arenas as it left them, cut into pools.
-//! 3. When the source below has nothing to give, what is kept here goes back before it is asked
-//!    again. What owners keep stays with them: a request may fail beside it.
+//! 1. An arena that goes to the source below, and is asked for again within the patience, could have
+//!    stayed. As many arenas are retained as did that, but at most [`MOST_KEPT`]. A program that drops
+//!    what it has for the first time therefore retains nothing.
+//! 2. The limit holds for the arenas here and for those that owners retain together. An owner finds
+//!    its arenas as it left them, cut into pools.
+//! 3. The first arena that comes back after the patience has run out takes all that are retained here
+//!    with it, and the limit is 0 again.
+//! 4. When the source below has nothing to give, what is retained here goes back before it is asked
+//!    again. What owners retain stays with them: a request may fail beside it.
 
 use core::{ffi::CStr, ptr::NonNull};
 use std::time::{Duration, Instant};
@@ -34,10 +38,16 @@ const PATIENCE: Duration = Duration::from_secs(1);
 ///
 /// let size = ArenaSize::new(1 << 20).unwrap();
 /// let mut source = WarmArenas::new(MmapArenas::new());
-/// let arena = source.map(size)?;
-/// // SAFETY: it was mapped just now, and nobody uses it.
+/// let mut arena = source.map(size)?;
+/// for _ in 0..2 {
+///     // SAFETY: it was mapped just now, and nobody uses it.
+///     unsafe { source.unmap(arena, size) };
+///     arena = source.map(size)?;
+/// }
+/// assert_eq!(source.kept(), 0);
+/// // SAFETY: as above. An arena that comes back a second time is retained.
 /// unsafe { source.unmap(arena, size) };
-/// assert_eq!(source.map(size)?, arena);
+/// assert_eq!(source.kept(), 1);
 /// # Ok::<(), raw_mem::MapError>(())
 /// ```
 #[derive(Debug)]
@@ -53,6 +63,10 @@ pub struct WarmArenas<S: ArenaSource> {
     count: usize,
     /// Arenas that owners keep.
     with_owners: usize,
+    /// How many arenas may be retained. At most [`MOST_KEPT`].
+    wanted: usize,
+    /// Arenas that went to the source below since arenas are asked for. At most [`MOST_KEPT`].
+    gone: usize,
     size: Option<ArenaSize>,
 }
 
@@ -68,7 +82,17 @@ impl<S: ArenaSource> WarmArenas<S> {
     /// The arenas of `source`, kept for `patience` after the last request.
     pub const fn with_patience(source: S, patience: Duration) -> Self {
         let kept = [NonNull::dangling(); MOST_KEPT];
-        Self { source, patience, asked: None, kept, count: 0, with_owners: 0, size: None }
+        Self {
+            source,
+            patience,
+            asked: None,
+            kept,
+            count: 0,
+            with_owners: 0,
+            wanted: 0,
+            gone: 0,
+            size: None,
+        }
     }
 
     /// How many arenas are kept, here and by owners.
@@ -87,9 +111,36 @@ impl<S: ArenaSource> WarmArenas<S> {
         self.asked.is_some_and(|asked| asked.elapsed() < self.patience)
     }
 
+    /// One more arena may be retained.
+    fn has_room(&self) -> bool {
+        self.kept() < self.wanted && self.is_asked()
+    }
+
+    /// Notes that an arena is asked for, at this time.
+    fn ask(&mut self) {
+        if !self.is_asked() {
+            self.forget_demand();
+        }
+        self.asked = Some(Instant::now());
+    }
+
+    /// Notes that the source below is asked for an arena: one that went there could have stayed.
+    fn miss(&mut self) {
+        if self.gone > 0 {
+            self.gone -= 1;
+            self.wanted = MOST_KEPT.min(self.wanted + 1);
+        }
+    }
+
+    /// Retains nothing from now on, until arenas are asked for again.
+    fn forget_demand(&mut self) {
+        self.wanted = 0;
+        self.gone = 0;
+    }
+
     fn keep(&mut self, arena: NonNull<u8>, size: ArenaSize) -> bool {
         let fits = self.count == 0 || self.size == Some(size);
-        if self.kept() >= MOST_KEPT || !fits || !self.is_asked() {
+        if !fits || !self.has_room() {
             return false;
         }
         // INVARIANT: it came back just now.
@@ -120,10 +171,11 @@ impl<S: ArenaSource> WarmArenas<S> {
 // coming back and its being asked for again.
 unsafe impl<S: ArenaSource> ArenaSource for WarmArenas<S> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
-        self.asked = Some(Instant::now());
+        self.ask();
         if let Some(arena) = self.take(size) {
             return Ok(arena);
         }
+        self.miss();
         self.source.map(size).or_else(|error| {
             if self.count == 0 {
                 return Err(error);
@@ -137,8 +189,11 @@ unsafe impl<S: ArenaSource> ArenaSource for WarmArenas<S> {
         if self.keep(arena, size) {
             return;
         }
-        if !self.is_asked() {
+        if self.is_asked() {
+            self.gone = MOST_KEPT.min(self.gone + 1);
+        } else {
             self.release();
+            self.forget_demand();
         }
         // SAFETY: the caller's promise; the arena came from the source below.
         unsafe { self.source.unmap(arena, size) };
@@ -164,7 +219,7 @@ unsafe impl<S: ArenaSource> ArenaSource for WarmArenas<S> {
     }
 
     fn would_keep(&mut self) -> bool {
-        let would = self.kept() < MOST_KEPT && self.is_asked();
+        let would = self.has_room();
         self.with_owners += usize::from(would);
         would
     }
@@ -172,7 +227,7 @@ unsafe impl<S: ArenaSource> ArenaSource for WarmArenas<S> {
     fn kept_no_longer(&mut self, arenas: usize, used: bool) {
         self.with_owners = self.with_owners.saturating_sub(arenas);
         if used {
-            self.asked = Some(Instant::now());
+            self.ask();
         }
     }
 }
@@ -235,10 +290,48 @@ mod tests {
         }
     }
 
+    /// Makes `arenas` arenas come back and be asked for again, so that as many are retained next time.
+    fn cycle(source: &mut WarmArenas<Counting>, arenas: usize) -> Vec<NonNull<u8>> {
+        let first = map(source, arenas);
+        unmap(source, first);
+        map(source, arenas)
+    }
+
+    #[test]
+    fn what_comes_back_for_the_first_time_goes_to_the_system() {
+        let mut source = source(HOUR, usize::MAX);
+        let arenas = map(&mut source, MOST_KEPT);
+        unmap(&mut source, arenas);
+        assert_eq!((source.kept(), source.source.mapped), (0, 0));
+    }
+
+    #[test]
+    fn as_many_are_retained_as_came_back_and_were_asked_for_again() {
+        let mut source = source(HOUR, usize::MAX);
+        let mut arenas = map(&mut source, 10);
+        let tail = arenas.split_off(3);
+        unmap(&mut source, tail);
+        arenas.extend(map(&mut source, 2));
+        unmap(&mut source, arenas);
+        assert_eq!((source.kept(), source.source.mapped), (2, 2));
+    }
+
+    #[test]
+    fn a_pause_ends_the_demand() {
+        let mut source = source(HOUR, usize::MAX);
+        let arenas = cycle(&mut source, 3);
+        source.patience = Duration::ZERO;
+        let more = map(&mut source, 1);
+        source.patience = HOUR;
+        unmap(&mut source, arenas);
+        unmap(&mut source, more);
+        assert_eq!((source.kept(), source.source.mapped), (0, 0));
+    }
+
     #[test]
     fn arenas_that_came_back_serve_the_next_requests_the_last_one_first() {
         let mut source = source(HOUR, 3);
-        let arenas = map(&mut source, 3);
+        let arenas = cycle(&mut source, 3);
         unmap(&mut source, arenas.clone());
         assert_eq!((source.kept(), source.source.mapped), (3, 3));
         let again = map(&mut source, 3);
@@ -249,7 +342,7 @@ mod tests {
     #[test]
     fn no_more_are_kept_than_that() {
         let mut source = source(HOUR, usize::MAX);
-        let arenas = map(&mut source, MOST_KEPT + 5);
+        let arenas = cycle(&mut source, MOST_KEPT + 5);
         unmap(&mut source, arenas);
         assert_eq!((source.kept(), source.source.mapped), (MOST_KEPT, MOST_KEPT));
     }
@@ -257,7 +350,7 @@ mod tests {
     #[test]
     fn when_no_arena_was_asked_for_lately_all_go_back() {
         let mut source = source(HOUR, usize::MAX);
-        let mut arenas = map(&mut source, 3);
+        let mut arenas = cycle(&mut source, 3);
         let last = arenas.split_off(2);
         unmap(&mut source, arenas);
         source.patience = Duration::ZERO;
@@ -269,7 +362,8 @@ mod tests {
     fn owners_keep_as_many_together_while_arenas_are_asked_for() {
         let mut source = source(HOUR, usize::MAX);
         assert!(!source.would_keep());
-        let arenas = map(&mut source, 1);
+        let mut arenas = cycle(&mut source, MOST_KEPT);
+        let last = arenas.split_off(1);
         unmap(&mut source, arenas);
         // Whichever owners they are; one is kept here already.
         assert!((1..MOST_KEPT).all(|_| source.would_keep()));
@@ -280,12 +374,14 @@ mod tests {
         assert!(!source.would_keep());
         source.kept_no_longer(MOST_KEPT - 2, false);
         assert_eq!(source.kept(), 1);
+        unmap(&mut source, last);
     }
 
     #[test]
     fn owners_that_are_forgotten_leave_their_share_to_others() {
         let mut source = source(HOUR, usize::MAX);
-        let arenas = map(&mut source, 1);
+        let mut arenas = cycle(&mut source, MOST_KEPT);
+        let last = arenas.split_off(1);
         assert!((0..MOST_KEPT).all(|_| source.would_keep()));
         source.forget_owners_but(MOST_KEPT - 1);
         assert!(source.would_keep() && !source.would_keep());
@@ -296,19 +392,22 @@ mod tests {
         // One of those that were forgotten is used again.
         source.kept_no_longer(2, true);
         assert_eq!(source.kept(), 1);
+        unmap(&mut source, last);
     }
 
     #[test]
     fn a_trim_and_a_drop_give_back_what_is_kept() {
         let mut source = source(HOUR, usize::MAX);
-        let arenas = map(&mut source, 2);
+        let arenas = cycle(&mut source, 2);
         unmap(&mut source, arenas);
         source.trim();
         assert_eq!((source.kept(), source.source.mapped), (0, 0));
         let mut over = WarmArenas::with_patience(&mut source.source, HOUR);
-        let arena = over.map(SIZE).unwrap();
-        // SAFETY: it was mapped just now.
-        unsafe { over.unmap(arena, SIZE) };
+        for _ in 0..2 {
+            let arena = over.map(SIZE).unwrap();
+            // SAFETY: it was mapped just now.
+            unsafe { over.unmap(arena, SIZE) };
+        }
         assert_eq!(over.kept(), 1);
         drop(over);
         assert_eq!(source.source.mapped, 0);
@@ -317,7 +416,7 @@ mod tests {
     #[test]
     fn an_arena_of_another_size_is_never_handed_out() {
         let mut source = source(HOUR, 2);
-        let arenas = map(&mut source, 1);
+        let arenas = cycle(&mut source, 1);
         unmap(&mut source, arenas);
         let small = source.map(SMALL).unwrap();
         assert_eq!(source.source.mapped, 2);
@@ -329,8 +428,9 @@ mod tests {
     #[test]
     fn what_is_kept_goes_back_before_a_request_fails() {
         let mut source = source(HOUR, 1);
-        let arenas = map(&mut source, 1);
+        let arenas = cycle(&mut source, 1);
         unmap(&mut source, arenas);
+        assert_eq!(source.kept(), 1);
         let small = source.map(SMALL).unwrap();
         assert!(source.map(SMALL).is_err());
         // SAFETY: it was mapped above.

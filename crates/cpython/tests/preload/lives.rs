@@ -63,7 +63,7 @@ const EMBEDDING: &str = r#"
 "#;
 
 /// Where a Python keeps its standard library.
-fn home(python: &Python) -> String {
+pub(crate) fn home(python: &Python) -> String {
     let code = "import sys; print(sys.base_prefix)";
     run(plain(python).args(["-c", code])).stdout.trim().to_owned()
 }

@@ -12,4 +12,5 @@ mod output;
 mod refusals;
 mod stats;
 mod support;
+mod threads;
 mod untouched;

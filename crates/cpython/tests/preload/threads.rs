@@ -1,0 +1,364 @@
+//! Threads that take turns: what one thread allocates and another drops goes back to the system,
+//! whatever the first thread does meanwhile.
+
+use std::fmt::Debug;
+
+use testkit::pythons::Python;
+
+use crate::support::{command, compile, plain, preloaded, run, supported, with_many_gils};
+
+/// Defines `rss()`, in KiB.
+const RSS: &str = r#"
+import gc, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+def rss():
+    with open("/proc/self/status") as status:
+        return int(next(line for line in status if line.startswith("VmRSS")).split()[1])
+def items(page, count):
+    return [{"id": i, "title": "item %d of %d" % (i, page)} for i in range(count)]
+"#;
+
+/// Runs `code` after [`RSS`] and returns the figures that it prints.
+fn figures<const N: usize>(command: &mut std::process::Command, code: &str) -> [f64; N] {
+    let run = run(command.args(["-W", "ignore", "-c", &format!("{RSS}{code}")]));
+    assert!(run.status.success() && run.stderr.is_empty(), "{run:?}");
+    let numbers: Vec<f64> =
+        run.stdout.split_whitespace().map(|word| word.parse().unwrap()).collect();
+    numbers.try_into().unwrap_or_else(|_| panic!("{run:?}"))
+}
+
+/// Returns the figures of `code` without the library and with it.
+fn own_and_ours<const N: usize>(python: &Python, code: &str) -> [[f64; N]; 2] {
+    [figures(&mut plain(python), code), figures(&mut preloaded(python), code)]
+}
+
+/// `ours` is at most `factor` times `own`, and `more` KiB.
+fn assert_at_most(ours: f64, own: f64, factor: f64, more: f64, what: impl Debug) {
+    assert!(ours <= factor * own + more, "{what:?}: {ours} KiB, without the library {own} KiB");
+}
+
+/// Prints RSS after a pool of threads built objects, which the main thread drops.
+fn pool_that_idles(workers: u32, count: u32) -> String {
+    format!(
+        r#"
+def fetch(page):
+    time.sleep(0.02)
+    return items(page, {count})
+with ThreadPoolExecutor({workers}) as pool:
+    pages = list(pool.map(fetch, range({workers})))
+    del pages
+    gc.collect()
+    time.sleep(0.5)
+    print(rss())
+"#
+    )
+}
+
+/// Report: field F2.
+#[test]
+fn a_pool_that_idles_keeps_nothing_of_what_the_main_thread_dropped() {
+    for python in with_many_gils() {
+        for (workers, count) in [(32, 30000), (100, 8000)] {
+            let code = pool_that_idles(workers, count);
+            let [[own], [ours]] = own_and_ours(python, &code);
+            assert_at_most(ours, own, 1.15, 4096.0, (python.name(), workers));
+        }
+    }
+}
+
+/// Report: field F2, one job at a time.
+#[test]
+fn workers_that_take_turns_share_the_memory_of_their_jobs() {
+    let code = r#"
+barrier = threading.Barrier(33)
+def job(turn):
+    for turn_of in range(32):
+        barrier.wait()
+        if turn_of == turn:
+            result[:] = items(turn, 20000)
+        barrier.wait()
+result = []
+threads = [threading.Thread(target=job, args=(turn,), daemon=True) for turn in range(32)]
+for thread in threads:
+    thread.start()
+peak = 0
+for turn in range(32):
+    barrier.wait()
+    barrier.wait()
+    peak = max(peak, rss())
+    result.clear()
+print(peak, rss())
+"#;
+    for python in with_many_gils() {
+        let [[own_peak, own], [our_peak, ours]] = own_and_ours(python, code);
+        assert_at_most(our_peak, own_peak, 1.1, 0.0, (python.name(), "peak"));
+        assert_at_most(ours, own, 1.15, 4096.0, python.name());
+    }
+}
+
+/// Report: field F2, "the main thread building its own afterwards".
+#[test]
+fn the_main_thread_builds_its_own_where_the_pool_s_was() {
+    let code = r#"
+with ThreadPoolExecutor(32) as pool:
+    pages = list(pool.map(lambda page: items(page, 10000), range(32)))
+    del pages
+    gc.collect()
+    mine = [items(page, 10000) for page in range(32)]
+    print(rss())
+"#;
+    for python in with_many_gils() {
+        let [[own], [ours]] = own_and_ours(python, code);
+        assert_at_most(ours, own, 1.1, 0.0, python.name());
+    }
+}
+
+/// Report: field F3.
+#[test]
+fn a_catalogue_that_any_thread_reloads_is_held_once() {
+    let code = r#"
+catalogue = {}
+lock = threading.Lock()
+def serve(worker):
+    for request in range(8):
+        with lock:
+            catalogue.clear()
+            catalogue.update((i, ("%d-%d" % (worker, i), float(i), [i])) for i in range(60000))
+        time.sleep(0.001)
+threads = [threading.Thread(target=serve, args=(worker,)) for worker in range(24)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(rss())
+"#;
+    for python in with_many_gils() {
+        let [[own], [ours]] = own_and_ours(python, code);
+        assert_at_most(ours, own, 1.1, 0.0, python.name());
+    }
+}
+
+/// Report: field F6.
+#[test]
+fn a_child_of_a_fork_gives_back_what_a_loader_thread_built() {
+    let code = r#"
+import os
+cache = {}
+loaded, stop = threading.Event(), threading.Event()
+def load(generation):
+    for i in range(300000):
+        cache[i] = ("%d-%d" % (generation, i), float(i), [i])
+def keep():
+    load(0)
+    loaded.set()
+    stop.wait()
+threading.Thread(target=keep, daemon=True).start()
+loaded.wait()
+if os.fork() == 0:
+    load(1)
+    print(rss())
+    cache.clear()
+    print(rss(), flush=True)
+    os._exit(0)
+os.wait()
+"#;
+    for python in with_many_gils() {
+        let [[own_full, own], [our_full, ours]] = own_and_ours(python, code);
+        assert_at_most(our_full, own_full, 1.1, 0.0, (python.name(), "full"));
+        assert_at_most(ours, own, 1.1, 0.0, python.name());
+    }
+}
+
+/// A C function that a thread without a GIL calls, and one that any thread calls.
+const EXTENSION: &str = r#"
+    #include <stdlib.h>
+    #include <string.h>
+    void *PyMem_Malloc(size_t);
+    void PyMem_Free(void *);
+    static void *blocks[1000];
+    void take(void) {
+        for (int i = 0; i < 1000; i++) memset(blocks[i] = PyMem_Malloc(i % 512), i, i % 512);
+    }
+    void give_back(void) {
+        for (int i = 0; i < 1000; i++) {
+            for (int j = 0; j < i % 512; j++) if (((unsigned char *)blocks[i])[j] != (unsigned char)i) abort();
+            PyMem_Free(blocks[i]);
+        }
+    }
+    void busy(int rounds) {
+        void *own[100];
+        while (rounds-- > 0) {
+            for (int i = 0; i < 100; i++) own[i] = PyMem_Malloc(i * 5);
+            for (int i = 0; i < 100; i++) PyMem_Free(own[i]);
+        }
+    }
+"#;
+
+/// CPython forbids these calls, and from 3.12 on its own allocator crashes in them.
+#[test]
+fn calls_without_the_gil_are_harmless_beside_a_thread_that_holds_it() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let library = compile(folder.path(), "extension", EXTENSION, &["-shared"]);
+    let code = r#"
+import ctypes, sys, threading
+without_gil, with_gil = ctypes.CDLL(sys.argv[1]), ctypes.PyDLL(sys.argv[1])
+threads = [threading.Thread(target=without_gil.busy, args=(20000,)) for _ in range(2)]
+for thread in threads:
+    thread.start()
+while any(thread.is_alive() for thread in threads):
+    assert sum(map(len, [bytes(n % 600) for n in range(2000)])) == sum(n % 600 for n in range(2000))
+for take, give_back in [(without_gil, with_gil), (with_gil, without_gil)] * 20:
+    take.take()
+    give_back.give_back()
+print("done")
+"#;
+    for python in with_many_gils() {
+        let run = run(preloaded(python).args(["-c", code]).arg(&library));
+        assert_eq!(run.is_clean(python).stdout, "done\n");
+    }
+}
+
+/// One thread runs code in several interpreters in turn, each with a GIL of its own, and other
+/// threads run code in the same interpreters.
+#[test]
+fn a_thread_that_switches_interpreters_switches_heaps() {
+    let code = r#"
+import threading
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+names = [interpreters.create() for _ in range(4)]
+work = """
+try:
+    kept.append([bytes(n % 600) for n in range(2000)])
+    del kept[:-3]
+except NameError:
+    kept = []
+assert all(sum(map(len, some)) == sum(n % 600 for n in range(2000)) for some in kept)
+"""
+failures = []
+def visit(first):
+    for turn in range(40):
+        try:
+            failure = interpreters.run_string(names[(first + turn) % 4], work)
+        except Exception as error:
+            failure = None if "running" in str(error) else error
+        if failure is not None and "running" not in str(failure):
+            failures.append(failure)
+        [bytes(n % 600) for n in range(500)]
+threads = [threading.Thread(target=visit, args=(first,)) for first in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+for name in names:
+    interpreters.destroy(name)
+print(failures)
+"#;
+    for python in with_many_gils() {
+        let run = run(preloaded(python).args(["-c", code]));
+        assert_eq!(run.is_clean(python).stdout, "[]\n");
+    }
+}
+
+/// The heap of an interpreter that has ended serves the next one.
+#[test]
+fn interpreters_that_come_and_go_leave_little_behind() {
+    let code = r#"
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+def live():
+    name = interpreters.create()
+    interpreters.run_string(name, "import json; a = [(i, str(i)) for i in range(20000)]")
+    interpreters.destroy(name)
+for _ in range(5):
+    live()
+before = rss()
+for _ in range(30):
+    live()
+print(before, rss())
+"#;
+    for python in with_many_gils() {
+        let [[own_before, own], [our_before, ours]] = own_and_ours(python, code);
+        assert_at_most(ours - our_before, own - own_before, 0.5, 0.0, python.name());
+    }
+}
+
+/// The main interpreter's heap is consistent in a child that its own thread forked, also where C
+/// code forks without the GIL in a process with one thread.
+#[test]
+fn a_child_that_c_code_forked_goes_on_with_what_it_has() {
+    let code = r#"
+import ctypes, os
+live = [bytes(n % 600) for n in range(20000)]
+for library in (ctypes.PyDLL(None), ctypes.CDLL(None)):
+    for child in range(5):
+        pid = library.fork()
+        if pid == 0:
+            more = [bytes(n % 600) for n in range(20000)]
+            same = more == live
+            del live[::2], more
+            os._exit(0 if same else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+print("done")
+"#;
+    for python in supported() {
+        let run = run(preloaded(python).args(["-c", code]));
+        assert_eq!(run.is_clean(python).stdout, "done\n");
+    }
+}
+
+/// An embedding program runs legacy sub-interpreters, which share the main GIL, and passes blocks
+/// between them.
+#[test]
+fn interpreters_that_share_a_gil_free_each_other_s_blocks() {
+    let source = r#"
+        #include <stdio.h>
+        #include <stdlib.h>
+        #include <string.h>
+        void Py_Initialize(void);
+        int Py_FinalizeEx(void);
+        int PyRun_SimpleString(const char *);
+        void *Py_NewInterpreter(void);
+        void Py_EndInterpreter(void *);
+        void *PyThreadState_Swap(void *);
+        void *PyObject_Malloc(size_t);
+        void PyObject_Free(void *);
+        int main(void) {
+            Py_Initialize();
+            void *states[4] = { PyThreadState_Swap(0) };
+            PyThreadState_Swap(states[0]);
+            for (int i = 1; i < 4; i++) { states[i] = Py_NewInterpreter(); PyThreadState_Swap(states[0]); }
+            for (int round = 0; round < 200; round++) {
+                char *blocks[600];
+                PyThreadState_Swap(states[round % 4]);
+                for (int i = 0; i < 600; i++) memset(blocks[i] = PyObject_Malloc(i), round, i);
+                PyThreadState_Swap(states[(round + 1 + round / 4) % 4]);
+                for (int i = 0; i < 600; i++) {
+                    for (int j = 0; j < i; j++) if (blocks[i][j] != (char)round) abort();
+                    PyObject_Free(blocks[i]);
+                }
+                if (PyRun_SimpleString("[bytes(n % 600) for n in range(2000)]")) return 1;
+            }
+            for (int i = 1; i < 4; i++) { PyThreadState_Swap(states[i]); Py_EndInterpreter(states[i]); }
+            PyThreadState_Swap(states[0]);
+            if (Py_FinalizeEx()) return 2;
+            puts("done");
+            return 0;
+        }
+    "#;
+    let folder = tempfile::TempDir::new().unwrap();
+    for (nth, python) in with_many_gils().enumerate() {
+        let Some(libpython) = &python.libpython else { continue };
+        let rpath = format!("-Wl,-rpath,{}", libpython.parent().unwrap().display());
+        let name = format!("legacy-{nth}");
+        let program = compile(folder.path(), &name, source, &[libpython.to_str().unwrap(), &rpath]);
+        let mut command = command(program);
+        command.env("LD_PRELOAD", crate::support::library());
+        let run = run(command.env("PYTHONHOME", crate::lives::home(python)));
+        assert_eq!(run.is_clean(python).stdout, "done\n");
+    }
+}
