@@ -1,7 +1,7 @@
 //! Threads that take turns: what one thread allocates and another drops goes back to the system,
 //! whatever the first thread does meanwhile.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, process::Command};
 
 use testkit::pythons::Python;
 
@@ -19,7 +19,7 @@ def items(page, count):
 "#;
 
 /// Runs `code` after [`RSS`] and returns the figures that it prints.
-fn figures<const N: usize>(command: &mut std::process::Command, code: &str) -> [f64; N] {
+fn figures<const N: usize>(command: &mut Command, code: &str) -> [f64; N] {
     let run = run(command.args(["-W", "ignore", "-c", &format!("{RSS}{code}")]));
     assert!(run.status.success() && run.stderr.is_empty(), "{run:?}");
     let numbers: Vec<f64> =
@@ -27,9 +27,15 @@ fn figures<const N: usize>(command: &mut std::process::Command, code: &str) -> [
     numbers.try_into().unwrap_or_else(|_| panic!("{run:?}"))
 }
 
-/// Returns the figures of `code` without the library and with it.
+/// Returns the figures of `code` without the library and with it: of three runs the one with the
+/// smallest last figure. Whether a last arena can go depends on where a few survivors lie, which
+/// differs from run to run, with CPython's own allocator too.
 fn own_and_ours<const N: usize>(python: &Python, code: &str) -> [[f64; N]; 2] {
-    [figures(&mut plain(python), code), figures(&mut preloaded(python), code)]
+    let least = |command: fn(&Python) -> Command| {
+        let runs = [(); 3].map(|()| figures::<N>(&mut command(python), code));
+        runs.into_iter().min_by(|one, other| one[N - 1].total_cmp(&other[N - 1])).unwrap()
+    };
+    [least(plain), least(preloaded)]
 }
 
 /// `ours` is at most `factor` times `own`, and `more` KiB.
@@ -219,7 +225,8 @@ print("done")
 }
 
 /// One thread runs code in several interpreters in turn, each with a GIL of its own, and other
-/// threads run code in the same interpreters.
+/// threads run code in the same interpreters. Never two at once in one of them: CPython's own check
+/// for that is not sound.
 #[test]
 fn a_thread_that_switches_interpreters_switches_heaps() {
     let code = r#"
@@ -229,6 +236,7 @@ try:
 except ImportError:
     import _xxsubinterpreters as interpreters
 names = [interpreters.create() for _ in range(4)]
+locks = [threading.Lock() for _ in names]
 work = """
 try:
     kept.append([bytes(n % 600) for n in range(2000)])
@@ -240,11 +248,13 @@ assert all(sum(map(len, some)) == sum(n % 600 for n in range(2000)) for some in 
 failures = []
 def visit(first):
     for turn in range(40):
-        try:
-            failure = interpreters.run_string(names[(first + turn) % 4], work)
-        except Exception as error:
-            failure = None if "running" in str(error) else error
-        if failure is not None and "running" not in str(failure):
+        chosen = (first + turn) % 4
+        with locks[chosen]:
+            try:
+                failure = interpreters.run_string(names[chosen], work)
+            except Exception as error:
+                failure = error
+        if failure is not None:
             failures.append(failure)
         [bytes(n % 600) for n in range(500)]
 threads = [threading.Thread(target=visit, args=(first,)) for first in range(4)]
