@@ -104,11 +104,6 @@ fn layout_holds(functions: &InterpreterFunctions, state: NonNull<c_void>) -> boo
 
 /// Looks for CPython's thread-local, in a moment when only this thread runs Python code.
 ///
-/// The word that we want lies in the thread-locals of the program or library that CPython is
-/// linked into. It is the state while the thread holds the GIL, and null while it does not, so we
-/// release the GIL for a moment. If more than one word behaves like that, or none, we keep calling
-/// the function.
-///
 /// CPython was in the process when the loader ran our constructor, so its thread-locals are at the
 /// same distance from the thread pointer in every thread (the loader's "static TLS").
 ///
@@ -117,23 +112,22 @@ fn layout_holds(functions: &InterpreterFunctions, state: NonNull<c_void>) -> boo
 /// The calling thread holds the GIL and may release it here.
 pub(super) unsafe fn find_offset(python: &CPython) {
     let Some(functions) = functions() else { return };
-    if word::CAN_BE_READ && OFFSET.load(Relaxed) == 0 {
-        let locals = Locals::of(python.code_address());
-        // SAFETY: as above.
-        let state = unsafe { (functions.current_state)() };
-        let attached = locals.words().filter(|word| word.read() == state);
-        let mut candidates: Vec<_> = attached.collect();
-        // SAFETY: the caller's promise.
+    if !word::CAN_BE_READ || OFFSET.load(Relaxed) != 0 {
+        return;
+    }
+    // SAFETY: it returns the calling thread's state, at any time.
+    let state = unsafe { (functions.current_state)() };
+    let without_gil = |look: &mut dyn FnMut()| {
+        // SAFETY: the caller's promise; the state that is saved is restored.
         unsafe {
             let saved = (functions.save_thread)();
-            candidates.retain(|word| word.read().is_null());
+            look();
             (functions.restore_thread)(saved);
         }
-        candidates.retain(|word| word.read() == state);
-        if let [word] = candidates[..] {
-            // INVARIANT: it is CPython's word for the current state.
-            OFFSET.store(word.address().wrapping_sub(word::thread_pointer()), Relaxed);
-        }
+    };
+    if let Some(word) = Locals::of(python.code_address()).find(state, without_gil) {
+        // INVARIANT: it is CPython's word for the current state.
+        OFFSET.store(word.address().wrapping_sub(word::thread_pointer()), Relaxed);
     }
 }
 
@@ -188,6 +182,19 @@ impl Locals {
         // SAFETY: `visit` gets the search, which outlives the call.
         unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut search).cast()) };
         if search.found.start.is_aligned() { search.found } else { Self::NONE }
+    }
+
+    /// Finds the word that is `state` now, and null while the GIL is released. Returns `None` if no
+    /// word behaves like that, or more than one. `without_gil` releases the GIL, calls what it is
+    /// given, and takes the GIL back.
+    fn find(&self, state: *mut c_void, without_gil: impl FnOnce(&mut dyn FnMut())) -> Option<Word> {
+        let mut candidates: Vec<_> = self.words().filter(|word| word.read() == state).collect();
+        without_gil(&mut || candidates.retain(|word| word.read().is_null()));
+        candidates.retain(|word| word.read() == state);
+        match candidates[..] {
+            [word] => Some(word),
+            _ => None,
+        }
     }
 
     fn words(&self) -> impl Iterator<Item = Word> {
@@ -249,5 +256,69 @@ mod word {
 
     pub(super) fn thread_pointer() -> usize {
         0
+    }
+}
+
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    thread_local! {
+        static CURRENT: Cell<*mut c_void> = const { Cell::new(ptr::null_mut()) };
+        static ALIKE: Cell<*mut c_void> = const { Cell::new(ptr::null_mut()) };
+    }
+
+    /// Looks for the word that holds `state`, among those of this program.
+    fn find(state: *mut c_void, others_change: bool) -> Option<Word> {
+        Locals::of(find as *const c_void).find(state, |look| {
+            let alike = ALIKE.get();
+            CURRENT.set(ptr::null_mut());
+            if others_change {
+                ALIKE.set(ptr::null_mut());
+            }
+            look();
+            CURRENT.set(state);
+            ALIKE.set(alike);
+        })
+    }
+
+    #[test]
+    fn the_current_state_is_the_word_that_is_null_without_the_gil() {
+        let mut state = 0_u8;
+        let state = (&raw mut state).cast::<c_void>();
+        CURRENT.set(state);
+        ALIKE.set(state);
+        let word = find(state, false).expect("one word changes");
+        assert_eq!(word.address(), CURRENT.with(Cell::as_ptr).addr());
+        let offset = word.address().wrapping_sub(word::thread_pointer());
+        assert_eq!(word::at(offset), state.cast_const().cast());
+    }
+
+    #[test]
+    fn two_words_that_behave_alike_are_not_told_apart() {
+        let mut state = 0_u8;
+        let state = (&raw mut state).cast::<c_void>();
+        CURRENT.set(state);
+        ALIKE.set(state);
+        assert!(find(state, true).is_none());
+    }
+
+    #[test]
+    fn a_state_that_no_word_holds_is_not_found() {
+        let mut state = 0_u8;
+        CURRENT.set(ptr::null_mut());
+        assert!(
+            Locals::of(find as *const c_void)
+                .find((&raw mut state).cast(), |look| look())
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn code_that_no_library_holds_has_no_thread_locals() {
+        let mut local = 0_u8;
+        assert_eq!(Locals::of((&raw mut local).cast::<c_void>().cast_const()).words, 0);
     }
 }
