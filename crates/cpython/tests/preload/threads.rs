@@ -1,7 +1,7 @@
 //! Threads that take turns: what one thread allocates and another drops goes back to the system,
 //! whatever the first thread does meanwhile.
 
-use std::{fmt::Debug, process::Command};
+use std::process::Command;
 
 use testkit::pythons::Python;
 
@@ -19,7 +19,7 @@ def items(page, count):
 "#;
 
 /// Runs `code` after [`RSS`] and returns the figures that it prints.
-fn figures<const N: usize>(command: &mut Command, code: &str) -> [f64; N] {
+fn figures<const N: usize>(mut command: Command, code: &str) -> [f64; N] {
     let run = run(command.args(["-W", "ignore", "-c", &format!("{RSS}{code}")]));
     assert!(run.status.success() && run.stderr.is_empty(), "{run:?}");
     let numbers: Vec<f64> =
@@ -27,20 +27,31 @@ fn figures<const N: usize>(command: &mut Command, code: &str) -> [f64; N] {
     numbers.try_into().unwrap_or_else(|_| panic!("{run:?}"))
 }
 
-/// Returns the figures of `code` without the library and with it: of three runs the one with the
-/// smallest last figure. Whether a last arena can go depends on where a few survivors lie, which
-/// differs from run to run, with CPython's own allocator too.
-fn own_and_ours<const N: usize>(python: &Python, code: &str) -> [[f64; N]; 2] {
-    let least = |command: fn(&Python) -> Command| {
-        let runs = [(); 3].map(|()| figures::<N>(&mut command(python), code));
-        runs.into_iter().min_by(|one, other| one[N - 1].total_cmp(&other[N - 1])).unwrap()
-    };
-    [least(plain), least(preloaded)]
+/// A figure with the library must be at most `factor` times the figure without it, and `more` KiB.
+struct AtMost {
+    factor: f64,
+    more: f64,
 }
 
-/// `ours` is at most `factor` times `own`, and `more` KiB.
-fn assert_at_most(ours: f64, own: f64, factor: f64, more: f64, what: impl Debug) {
-    assert!(ours <= factor * own + more, "{what:?}: {ours} KiB, without the library {own} KiB");
+const A_TENTH_MORE: AtMost = AtMost { factor: 1.1, more: 0.0 };
+const RETAINED: AtMost = AtMost { factor: 1.15, more: 4096.0 };
+
+/// Compares the figures of `code` with and without the library: of up to three runs the smallest
+/// ones. Whether a last arena can go depends on where a few survivors lie, which differs from run to
+/// run, with CPython's own allocator too.
+fn compare<const N: usize>(python: &Python, code: &str, limits: [AtMost; N]) {
+    let [mut own, mut ours] = [[f64::INFINITY; N]; 2];
+    for _ in 0..3 {
+        for (least, command) in [(&mut own, plain(python)), (&mut ours, preloaded(python))] {
+            let figures: [f64; N] = figures(command, code);
+            least.iter_mut().zip(figures).for_each(|(least, figure)| *least = least.min(figure));
+        }
+        let holds = |nth: usize| ours[nth] <= limits[nth].factor * own[nth] + limits[nth].more;
+        if (0..N).all(holds) {
+            return;
+        }
+    }
+    panic!("{}: {ours:?} KiB, without the library {own:?} KiB, in\n{code}", python.name());
 }
 
 /// Prints RSS after a pool of threads built objects, which the main thread drops.
@@ -66,8 +77,7 @@ fn a_pool_that_idles_keeps_nothing_of_what_the_main_thread_dropped() {
     for python in with_many_gils() {
         for (workers, count) in [(32, 30000), (100, 8000)] {
             let code = pool_that_idles(workers, count);
-            let [[own], [ours]] = own_and_ours(python, &code);
-            assert_at_most(ours, own, 1.15, 4096.0, (python.name(), workers));
+            compare(python, &code, [RETAINED]);
         }
     }
 }
@@ -96,9 +106,7 @@ for turn in range(32):
 print(peak, rss())
 "#;
     for python in with_many_gils() {
-        let [[own_peak, own], [our_peak, ours]] = own_and_ours(python, code);
-        assert_at_most(our_peak, own_peak, 1.1, 0.0, (python.name(), "peak"));
-        assert_at_most(ours, own, 1.15, 4096.0, python.name());
+        compare(python, code, [A_TENTH_MORE, RETAINED]);
     }
 }
 
@@ -114,8 +122,7 @@ with ThreadPoolExecutor(32) as pool:
     print(rss())
 "#;
     for python in with_many_gils() {
-        let [[own], [ours]] = own_and_ours(python, code);
-        assert_at_most(ours, own, 1.1, 0.0, python.name());
+        compare(python, code, [A_TENTH_MORE]);
     }
 }
 
@@ -139,8 +146,7 @@ for thread in threads:
 print(rss())
 "#;
     for python in with_many_gils() {
-        let [[own], [ours]] = own_and_ours(python, code);
-        assert_at_most(ours, own, 1.1, 0.0, python.name());
+        compare(python, code, [A_TENTH_MORE]);
     }
 }
 
@@ -169,9 +175,7 @@ if os.fork() == 0:
 os.wait()
 "#;
     for python in with_many_gils() {
-        let [[own_full, own], [our_full, ours]] = own_and_ours(python, code);
-        assert_at_most(our_full, own_full, 1.1, 0.0, (python.name(), "full"));
-        assert_at_most(ours, own, 1.1, 0.0, python.name());
+        compare(python, code, [A_TENTH_MORE, A_TENTH_MORE]);
     }
 }
 
@@ -287,13 +291,13 @@ def live():
 for _ in range(5):
     live()
 before = rss()
-for _ in range(30):
+for _ in range(20):
     live()
-print(before, rss())
+print(rss() - before)
 "#;
     for python in with_many_gils() {
-        let [[own_before, own], [our_before, ours]] = own_and_ours(python, code);
-        assert_at_most(ours - our_before, own - own_before, 0.5, 0.0, python.name());
+        // An interpreter holds some 4 MiB. 3.12 and 3.13 lose all of it.
+        compare(python, code, [AtMost { factor: 0.1, more: 8192.0 }]);
     }
 }
 
