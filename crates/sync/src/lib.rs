@@ -35,7 +35,7 @@ use checked as chosen;
 use native as chosen;
 
 #[cfg(any(feature = "std", loom))]
-pub use chosen::{Arc, Mutex, MutexGuard, lock, model, rejected, thread};
+pub use chosen::{Arc, Mutex, MutexGuard, lock, model, rejected, thread, try_lock};
 pub use chosen::{UnsafeCell, atomic};
 
 /// The types are loom's: objects, where the zeroes of real ones are their value.

@@ -37,7 +37,7 @@ mod hosted {
     pub use std::sync::{Mutex, MutexGuard};
 
     #[cfg(tsan)]
-    pub use crate::visible::{Mutex, MutexGuard, lock};
+    pub use crate::visible::{Mutex, MutexGuard, lock, try_lock};
 
     /// Locks `mutex`. A panic of another holder is no reason to refuse: what the lock guards is
     /// consistent between any two statements of ours.
@@ -45,6 +45,18 @@ mod hosted {
     #[inline]
     pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Locks `mutex`, unless another thread has locked it. As for [`lock`], a panic of another
+    /// holder is no reason to refuse.
+    #[cfg(not(tsan))]
+    #[inline]
+    pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+        match mutex.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(std::sync::TryLockError::Poisoned(error)) => Some(error.into_inner()),
+            Err(std::sync::TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Runs `body` many times on real threads: 2,000 times, 10 under Miri.

@@ -68,3 +68,9 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // INVARIANT: nobody else has taken it.
     MutexGuard(mutex)
 }
+
+/// Locks `mutex`, unless another thread has locked it.
+pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    // INVARIANT: nobody else has taken it.
+    (!mutex.taken.swap(true, Acquire)).then(|| MutexGuard(mutex))
+}

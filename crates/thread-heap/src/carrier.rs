@@ -10,6 +10,10 @@
 //! freeing thread wrote a link into each, each would come to its processor's cache and go back. So
 //! it writes into few of them: a carrier has room for as many addresses as its size allows. The
 //! smallest blocks have room for none, and carry themselves; there, several share a cache line.
+//!
+//! A thread that [takes over](crate::inbox::Inbox::take_over) an inbox replaces its carriers by one
+//! table (see `waiting_pools`). The table travels as a node of the same kind, with a count that no
+//! carrier has.
 
 use std::ptr::NonNull;
 
@@ -22,6 +26,9 @@ pub(crate) struct Carrier {
     link: *mut Self,
     count: usize,
 }
+
+/// The count of a node that is not a carrier but the head of a table.
+const TABLE: usize = usize::MAX;
 
 /// Bytes that every block has at least.
 pub(crate) const LEAST_BLOCK: usize = size_of::<Carrier>();
@@ -42,6 +49,24 @@ unsafe impl Link for Carrier {
 }
 
 impl Carrier {
+    /// Returns the head of a table, whose link is not set yet.
+    pub(crate) const fn table_head() -> Self {
+        Self { link: std::ptr::null_mut(), count: TABLE }
+    }
+
+    /// Returns the number of blocks that `node` brings, itself included, or `None` if it is the
+    /// head of a table.
+    ///
+    /// # Safety
+    ///
+    /// `node` is a loaded carrier or the head of a table, and is the caller's alone.
+    #[inline]
+    pub(crate) unsafe fn blocks(node: NonNull<Self>) -> Option<usize> {
+        // SAFETY: the caller's own node, whose count was written.
+        let count = unsafe { (&raw const (*node.as_ptr()).count).read() };
+        if count == TABLE { None } else { Some(count + 1) }
+    }
+
     /// Makes a carrier of `block`, and loads the others.
     ///
     /// # Safety
@@ -79,16 +104,25 @@ impl Carrier {
     }
 }
 
-/// A block that travels alone.
+/// Freed blocks that are sent together, and about how many bytes they have.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    pub(crate) chain: Chain<Carrier>,
+    /// Each block counts as large as the one that carries it. The exact size of each would take a
+    /// look at its pool, whose cache line the owner writes to.
+    pub(crate) bytes: usize,
+}
+
+/// Returns a parcel of one block of `size` bytes.
 ///
 /// # Safety
 ///
 /// The block is the caller's alone, who gives it away, and has [`LEAST_BLOCK`] bytes.
-pub(crate) unsafe fn alone(block: NonNull<u8>) -> Chain<Carrier> {
+pub(crate) unsafe fn alone(block: NonNull<u8>, size: usize) -> Parcel {
     // SAFETY: the caller's promise.
     let carrier = unsafe { Carrier::load(block, &[]) };
     // SAFETY: as above.
-    unsafe { Chain::of(carrier) }
+    Parcel { chain: unsafe { Chain::of(carrier) }, bytes: size }
 }
 
 /// Makes carriers of as few of `blocks` as can carry the others; `None` if there are no blocks.
@@ -101,23 +135,28 @@ pub(crate) unsafe fn alone(block: NonNull<u8>) -> Chain<Carrier> {
 pub(crate) unsafe fn pack(
     blocks: &[NonNull<u8>],
     size: impl Fn(NonNull<u8>) -> usize,
-) -> Option<Chain<Carrier>> {
-    let mut chain: Option<Chain<Carrier>> = None;
+) -> Option<Parcel> {
+    let mut parcel: Option<Parcel> = None;
     let mut rest = blocks;
     while let Some((&block, others)) = rest.split_last() {
-        let room = (size(block) - LEAST_BLOCK) / size_of::<NonNull<u8>>();
+        let size = size(block);
+        let room = (size - LEAST_BLOCK) / size_of::<NonNull<u8>>();
         let (left, load) = others.split_at(others.len().saturating_sub(room));
         // SAFETY: the caller's promise; there is room for so many.
         let carrier = unsafe { Carrier::load(block, load) };
-        match &mut chain {
+        let bytes = size * (load.len() + 1);
+        match &mut parcel {
+            Some(parcel) => {
+                // SAFETY: as above.
+                unsafe { parcel.chain.push(carrier) };
+                parcel.bytes += bytes;
+            }
             // SAFETY: as above.
-            Some(chain) => unsafe { chain.push(carrier) },
-            // SAFETY: as above.
-            None => chain = Some(unsafe { Chain::of(carrier) }),
+            None => parcel = Some(Parcel { chain: unsafe { Chain::of(carrier) }, bytes }),
         }
         rest = left;
     }
-    chain
+    parcel
 }
 
 #[cfg(test)]
@@ -131,9 +170,12 @@ mod tests {
             memory.iter_mut().map(|block| NonNull::from(block).cast::<u8>()).collect();
         let size = |block| sizes[blocks.iter().position(|other| *other == block).unwrap()];
         // SAFETY: the blocks are this test's, and at least as large as is told.
-        let chain = unsafe { pack(&blocks, size) };
+        let parcel = unsafe { pack(&blocks, size) }.expect("there are blocks");
         let (mut carriers, mut home) = (0, Vec::new());
-        for carrier in chain.expect("there are blocks").into_nodes() {
+        if sizes.iter().all(|size| *size == sizes[0]) {
+            assert_eq!(parcel.bytes, sizes.iter().sum::<usize>());
+        }
+        for carrier in parcel.chain.into_nodes() {
             carriers += 1;
             // SAFETY: it was loaded above.
             unsafe { Carrier::unload(carrier, |block| home.push(block)) };
@@ -158,8 +200,10 @@ mod tests {
         let mut memory = [0_usize; 2];
         let block = NonNull::from(&mut memory).cast::<u8>();
         // SAFETY: the block is this test's.
-        let mut carriers = unsafe { alone(block) }.into_nodes();
+        let mut carriers = unsafe { alone(block, 16) }.chain.into_nodes();
         let carrier = carriers.next().expect("it was sent");
+        // SAFETY: it was loaded above.
+        assert_eq!(unsafe { Carrier::blocks(carrier) }, Some(1));
         let mut home = Vec::new();
         // SAFETY: it was loaded above.
         unsafe { Carrier::unload(carrier, |block| home.push(block)) };

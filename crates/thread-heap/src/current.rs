@@ -93,9 +93,14 @@ impl PerThread {
     /// Sends the blocks of other threads that this one has freed and holds back, takes home what
     /// others have freed of its own, and gives back what arenas can go, those that all threads
     /// keep for later as well: for a thread that is about to wait for long.
+    ///
+    /// Blocks of other threads that were sent and wait for their owner are purged: pages that hold
+    /// nothing else go back to the system, even if the owner is blocked. What another thread
+    /// freed itself and retains stays with it.
     pub fn flush(self) {
         let heap = slot::get();
         if ptr::eq(heap, &NO_HEAP) {
+            HEAPS.take_over_inboxes(1);
             HEAPS.close_source().trim();
         } else {
             // SAFETY: the calling thread owns its heap.

@@ -10,12 +10,10 @@ use raw_mem::MemAlloc;
 use sync::{Mutex, MutexGuard, atomic::Ordering::Relaxed};
 
 use crate::{
-    carrier,
-    parts::Parts,
-    registry::Registry,
-    shared_arenas::SharedArenas,
-    thread_heap::{ThreadHeap, send},
+    carrier, parts::Parts, registry::Registry, shared_arenas::SharedArenas, thread_heap::ThreadHeap,
 };
+
+mod takeover;
 
 /// Keeps the shared source closed to other threads while it lives.
 pub type SourceGuard<'a, S> = MutexGuard<'a, S>;
@@ -54,6 +52,8 @@ pub struct Heaps<P: Parts> {
     lower: P::Lower,
     map: ArenaMap<P::Geometry>,
     registry: Registry<ThreadHeap<P>>,
+    /// Held by the thread that takes inboxes over.
+    takeovers: Mutex<()>,
 }
 
 /// What heaps have in use, all together.
@@ -77,6 +77,7 @@ impl<P: Parts> Heaps<P> {
                 lower,
                 map: ArenaMap::new(),
                 registry: Registry::new(),
+                takeovers: Mutex::new(()),
             }
         }
     }
@@ -112,8 +113,10 @@ impl<P: Parts> Heaps<P> {
         let start = block.into_start();
         // SAFETY: the block is in use, in one of these heaps.
         let receiver = unsafe { ThreadHeap::<P>::of_block(start) };
+        // SAFETY: the caller holds the block.
+        let size = unsafe { ThreadHeap::<P>::size_of_block(start) };
         // SAFETY: the caller gives the block up, which is as large as the geometry's alignment.
-        send(receiver, unsafe { carrier::alone(start) });
+        self.send(receiver, unsafe { carrier::alone(start, size) });
     }
 
     /// Counts what is in use in the caller's heap, if it has one, and in those that nobody owns, by

@@ -14,11 +14,14 @@
 //! An owner can abandon only while nothing is here, in the same step that says so. So a push either
 //! lands before that and stops it, or finds the heap abandoned and makes the pusher its owner: no
 //! block is ever left in an inbox that nobody owns.
+//!
+//! Any thread may [take over](Inbox::take_over) what waits here, because the owner regards those
+//! blocks as in use. The thread must push all of them back. It may do so in another form.
 
 use std::ptr;
 
 use sync::atomic::{
-    AtomicPtr,
+    AtomicPtr, AtomicUsize,
     Ordering::{self, Acquire, Relaxed, Release},
 };
 
@@ -29,12 +32,14 @@ use crate::link::{Chain, Link, Nodes};
 pub(crate) struct Orders {
     push: Ordering,
     take: Ordering,
+    take_over: Ordering,
     abandon: Ordering,
     adopt: Ordering,
 }
 
 impl Orders {
-    const SOUND: Self = Self { push: Release, take: Acquire, abandon: Release, adopt: Acquire };
+    const SOUND: Self =
+        Self { push: Release, take: Acquire, take_over: Acquire, abandon: Release, adopt: Acquire };
 }
 
 /// Freed blocks on their way home.
@@ -44,6 +49,9 @@ pub(crate) struct Inbox<N> {
     ///
     /// Null or [`abandoned`], or a node from which links lead to null; those nodes are the inbox's.
     head: AtomicPtr<N>,
+    /// The bytes that were [counted](Inbox::count) since the inbox was last emptied. No memory
+    /// access depends on this number, so it may be too high while threads race.
+    waiting: AtomicUsize,
 }
 
 /// The head of an inbox that nobody owns. No node is at this address: nodes are aligned.
@@ -56,7 +64,7 @@ impl<N: Link> Inbox<N> {
     sync::const_unless_model! {
         /// The empty inbox of a heap that has an owner.
         pub(crate) fn new() -> Self {
-            Self { head: AtomicPtr::new(ptr::null_mut()) }
+            Self { head: AtomicPtr::new(ptr::null_mut()), waiting: AtomicUsize::new(0) }
         }
     }
 
@@ -100,12 +108,54 @@ impl<N: Link> Inbox<N> {
     fn take_all_with(&self, orders: Orders) -> Nodes<N> {
         let mut first = self.head.load(Relaxed);
         if !first.is_null() {
+            // Before the swap, so that a push after the swap stays counted.
+            self.waiting.store(0, Relaxed);
             // INVARIANT: null, for an owned heap.
             first = self.head.swap(ptr::null_mut(), orders.take);
         }
         debug_assert_ne!(first, abandoned(), "only an owner takes");
         // SAFETY: the invariant: the nodes were the inbox's, and it has given them away.
         unsafe { Nodes::from_first(first) }
+    }
+
+    /// Takes everything that is here, for a thread that need not be the owner, and that must push
+    /// it all back. Returns `None` if nothing is here or nobody owns the heap.
+    #[must_use = "nodes that are not pushed back are lost"]
+    pub(crate) fn take_over(&self) -> Option<Nodes<N>> {
+        self.take_over_with(Orders::SOUND)
+    }
+
+    fn take_over_with(&self, orders: Orders) -> Option<Nodes<N>> {
+        let mut head = self.head.load(Relaxed);
+        // A swap would do for the nodes, but it could make an abandoned heap look owned.
+        while !head.is_null() && head != abandoned() {
+            // INVARIANT: null, for an owned heap.
+            let outcome =
+                self.head.compare_exchange_weak(head, ptr::null_mut(), orders.take_over, Relaxed);
+            match outcome {
+                // SAFETY: the invariant: the nodes were the inbox's, and it has given them away.
+                Ok(first) => return Some(unsafe { Nodes::from_first(first) }),
+                Err(now) => head = now,
+            }
+        }
+        None
+    }
+
+    /// Counts `bytes` that were pushed. Returns true if the count has passed a multiple of `step`.
+    #[inline]
+    pub(crate) fn count(&self, bytes: usize, step: usize) -> bool {
+        let before = self.waiting.fetch_add(bytes, Relaxed);
+        before / step != before.wrapping_add(bytes) / step
+    }
+
+    /// Returns about how many bytes have been pushed since the inbox was last emptied.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
+    }
+
+    /// Starts the count of waiting bytes at zero, and returns the count before.
+    pub(crate) fn restart_count(&self) -> usize {
+        self.waiting.swap(0, Relaxed)
     }
 
     /// Leaves the heap without an owner. False, and the caller is still the owner, if something
@@ -227,6 +277,23 @@ mod tests {
 
         fn take_home(&self) {
             self.bring_home(self.inbox.take_all_with(self.orders));
+        }
+
+        /// Takes the inbox over, adds 100 to the contents of each node, and pushes it back.
+        fn take_over(&self) {
+            let Some(nodes) = self.inbox.take_over_with(self.orders) else { return };
+            self.change_and_push_back(nodes);
+        }
+
+        fn change_and_push_back(&self, nodes: Nodes<Node>) {
+            for node in nodes {
+                // SAFETY: the thread that took the nodes over owns them.
+                let contents = unsafe { &node.as_ref().contents };
+                // SAFETY: as above.
+                contents.with_mut(|contents| unsafe { *contents += 100 });
+                // SAFETY: the node is ours, and given away.
+                self.free_chain(unsafe { Chain::of(node) });
+            }
         }
 
         fn adopt(&self) -> bool {
@@ -455,5 +522,155 @@ mod tests {
             assert!(owned.adopt());
             assert_eq!(owned.home(), 1);
         });
+    }
+
+    /// An inbox with one node, which is taken over while its owner takes it home.
+    fn a_takeover_meets_the_owner(orders: Orders) {
+        let owned = Owned::new(orders);
+        let freer = spawn(&owned, |owned| owned.free(1));
+        let taker = spawn(&owned, Owned::take_over);
+        owned.take_home();
+        freer();
+        taker();
+        owned.take_home();
+        assert!([1, 101].contains(&owned.home()));
+    }
+
+    #[test]
+    fn an_inbox_is_taken_over_while_a_sender_pushes_and_the_owner_takes() {
+        sync::model(|| a_takeover_meets_the_owner(Orders::SOUND));
+    }
+
+    #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
+    fn a_takeover_without_acquire_is_rejected() {
+        sync::rejected(|| {
+            a_takeover_meets_the_owner(Orders { take_over: Relaxed, ..Orders::SOUND });
+        });
+    }
+
+    /// A node that was pushed is taken over and pushed back with `back`, while the owner takes it.
+    fn the_owner_takes_what_was_taken_over(back: Orders) {
+        let owned = Owned::new(Orders::SOUND);
+        owned.free(1);
+        let owner = spawn(&owned, Owned::take_home);
+        if let Some(nodes) = owned.inbox.take_over() {
+            for node in nodes {
+                // SAFETY: the thread that took the nodes over owns them.
+                let contents = unsafe { &node.as_ref().contents };
+                // SAFETY: as above.
+                contents.with_mut(|contents| unsafe { *contents += 100 });
+                // SAFETY: the node is ours, and given away.
+                let chain = unsafe { Chain::of(node) };
+                assert!(owned.inbox.push_with(back, chain).is_none());
+            }
+        }
+        owner();
+        owned.take_home();
+        assert!([1, 101].contains(&owned.home()));
+    }
+
+    #[test]
+    fn the_owner_sees_what_a_takeover_changed() {
+        sync::model(|| the_owner_takes_what_was_taken_over(Orders::SOUND));
+    }
+
+    #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
+    fn nodes_pushed_back_without_release_are_rejected() {
+        sync::rejected(|| {
+            the_owner_takes_what_was_taken_over(Orders { push: Relaxed, ..Orders::SOUND });
+        });
+    }
+
+    fn two_takeovers_meet(take_over: fn(&Owned)) {
+        let owned = Owned::new(Orders::SOUND);
+        owned.free(1);
+        owned.free(2);
+        let taker = spawn(&owned, take_over);
+        take_over(&owned);
+        taker();
+        owned.take_home();
+        assert_eq!(owned.home() % 100, 3);
+    }
+
+    #[test]
+    fn two_threads_that_take_over_one_inbox_lose_nothing() {
+        sync::model(|| two_takeovers_meet(Owned::take_over));
+    }
+
+    #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
+    fn a_takeover_in_two_steps_is_rejected() {
+        sync::rejected(|| {
+            two_takeovers_meet(|owned| {
+                let first = owned.inbox.head.load(Acquire);
+                owned.inbox.head.store(ptr::null_mut(), Relaxed);
+                // SAFETY: wrong on purpose: another thread may have loaded the same node.
+                owned.change_and_push_back(unsafe { Nodes::from_first(first) });
+            });
+        });
+    }
+
+    /// The owner ends while another thread takes its inbox over.
+    fn a_takeover_meets_the_owners_end(take_over: fn(&Owned)) {
+        let owned = Owned::new(Orders::SOUND);
+        owned.free(1);
+        let taker = spawn(&owned, take_over);
+        owned.close();
+        taker();
+        assert!(owned.adopt(), "somebody closed it last");
+        assert_eq!(owned.home() % 100, 1);
+    }
+
+    #[test]
+    fn a_takeover_meets_the_owners_end_and_nothing_is_left_behind() {
+        sync::model(|| a_takeover_meets_the_owners_end(Owned::take_over));
+    }
+
+    #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
+    fn a_takeover_by_a_swap_is_rejected() {
+        sync::rejected(|| {
+            a_takeover_meets_the_owners_end(|owned| {
+                let first = owned.inbox.head.swap(ptr::null_mut(), Acquire);
+                if first != abandoned() {
+                    // SAFETY: the nodes were the inbox's, and it has given them away.
+                    owned.change_and_push_back(unsafe { Nodes::from_first(first) });
+                }
+            });
+        });
+    }
+
+    #[test]
+    fn an_adopter_meets_a_takeover() {
+        sync::model(|| {
+            let owned = Owned::new(Orders::SOUND);
+            owned.close();
+            let taker = spawn(&owned, |owned| {
+                owned.free(1);
+                owned.take_over();
+            });
+            if owned.adopt() {
+                owned.take_home();
+                owned.work();
+                owned.close();
+            }
+            taker();
+            assert!(owned.adopt());
+            assert!([1, 11].contains(&(owned.home() % 100)));
+        });
+    }
+
+    #[test]
+    #[cfg_attr(loom, ignore = "one thread, so there is nothing to explore")]
+    fn the_count_of_waiting_bytes_starts_again_when_the_inbox_is_emptied() {
+        let owned = Owned::new(Orders::SOUND);
+        owned.free(1);
+        assert!(!owned.inbox.count(60, 100));
+        assert!(owned.inbox.count(60, 100), "a multiple of the step was passed");
+        assert_eq!(owned.inbox.waiting(), 120);
+        owned.take_home();
+        assert_eq!(owned.inbox.waiting(), 0);
     }
 }

@@ -62,6 +62,7 @@ mod parts;
 mod registry;
 mod shared_arenas;
 mod thread_heap;
+mod waiting_pools;
 
 #[cfg(not(loom))]
 pub use current::{CurrentHeaps, OwnedHeap, PerThread};

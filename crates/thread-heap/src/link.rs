@@ -101,6 +101,15 @@ impl<N: Link> Nodes<N> {
         // INVARIANT: the caller's promise.
         Self { next: first, owned: PhantomData }
     }
+
+    /// Returns the first node for which `matches` returns true, and takes none of them out.
+    pub(crate) fn find_node(&self, matches: impl Fn(NonNull<N>) -> bool) -> Option<NonNull<N>> {
+        let step = |node: &NonNull<N>| {
+            // SAFETY: the invariant: the nodes are ours, and their links are set.
+            NonNull::new(unsafe { N::next(*node) })
+        };
+        std::iter::successors(NonNull::new(self.next), step).find(|node| matches(*node))
+    }
 }
 
 impl<N: Link> Iterator for Nodes<N> {

@@ -18,6 +18,11 @@ impl<P: Parts> SharedArenas<P> {
     pub(crate) const fn of(heaps: &'static Heaps<P>) -> Self {
         Self(Some(heaps))
     }
+
+    /// The heaps that share the source.
+    pub(crate) const fn heaps(&self) -> Option<&'static Heaps<P>> {
+        self.0
+    }
 }
 
 // SAFETY: the arenas are those of the shared source, which hands each out once.

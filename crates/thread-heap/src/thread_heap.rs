@@ -10,12 +10,14 @@ use sync::{
 
 use crate::{
     carrier::{self, Carrier, LEAST_BLOCK},
+    heaps::Heaps,
     inbox::Inbox,
     link::{Chain, Nodes},
     outbox::Outbox,
     parts::Parts,
     registry::Registered,
     shared_arenas::SharedArenas,
+    waiting_pools::WaitingPools,
 };
 
 /// The single-owner heap inside.
@@ -41,6 +43,8 @@ pub struct ThreadHeap<P: Parts> {
     next: AtomicPtr<Self>,
     /// The owner is not a thread, so a forked child still has it.
     outlives_threads: AtomicBool,
+    /// The heaps that this one belongs to; `None` for the heap of no thread.
+    heaps: Option<&'static Heaps<P>>,
 }
 
 // SAFETY: the cells are entered by the owner alone, and ownership passes from thread to thread
@@ -62,6 +66,7 @@ impl<P: Parts> ThreadHeap<P> {
         /// A heap over `arenas`, whose blocks carry `tag`.
         pub(crate) fn new(arenas: SharedArenas<P>, lower: P::Lower, tag: HeapTag) -> Self {
             let () = Self::BLOCKS_CAN_CARRY;
+            let heaps = arenas.heaps();
             Self {
                 own: UnsafeCell::new(Heap::with_tag(arenas, lower, tag)),
                 outbox: UnsafeCell::new(Outbox::new()),
@@ -69,6 +74,7 @@ impl<P: Parts> ThreadHeap<P> {
                 inbox: Inbox::new(),
                 next: AtomicPtr::new(std::ptr::null_mut()),
                 outlives_threads: AtomicBool::new(false),
+                heaps,
             }
         }
     }
@@ -169,12 +175,18 @@ impl<P: Parts> ThreadHeap<P> {
     /// Sends what waits in the outbox, takes home what others have freed, and gives back what
     /// arenas can go: for a thread that will not be here for a while.
     ///
+    /// The other heaps cannot be entered, but their inboxes are taken over: the pages that hold
+    /// only blocks which wait there go back to the system.
+    ///
     /// # Safety
     ///
     /// The caller is the owner.
     pub unsafe fn flush(&self) {
         // SAFETY: the caller's promise.
         unsafe { self.send_outbox() };
+        if let Some(heaps) = self.heaps {
+            heaps.take_over_inboxes(1);
+        }
         // SAFETY: the owner alone enters.
         self.own.with_mut(|own| unsafe { &mut *own }.trim());
     }
@@ -198,8 +210,8 @@ impl<P: Parts> ThreadHeap<P> {
             // SAFETY: the blocks were given up, and are no smaller than the geometry's alignment.
             Some((receiver, unsafe { carrier::pack(blocks, size) }?))
         });
-        if let Some((receiver, chain)) = packed {
-            send(receiver, chain);
+        if let (Some((receiver, parcel)), Some(heaps)) = (packed, self.heaps) {
+            heaps.send(receiver, parcel);
         }
     }
 
@@ -228,8 +240,17 @@ impl<P: Parts> ThreadHeap<P> {
                 // SAFETY: the caller's promise.
                 unsafe { self.free(block) };
             };
-            // SAFETY: its sender loaded it.
-            unsafe { Carrier::unload(carrier, free) };
+            // SAFETY: the node is ours, and is a carrier or a table.
+            let is_table = unsafe { Carrier::blocks(carrier) }.is_none();
+            match self.heaps {
+                Some(heaps) if is_table => {
+                    // SAFETY: the node is the head of a table, and ours.
+                    let table = unsafe { WaitingPools::<P::Geometry>::from_node(carrier) };
+                    table.unload(heaps.lower(), free);
+                }
+                // SAFETY: its sender loaded it.
+                _ => unsafe { Carrier::unload(carrier, free) },
+            }
         }
     }
 
@@ -296,17 +317,15 @@ impl<P: Parts> ThreadHeap<P> {
     }
 }
 
-/// Sends freed blocks of `receiver`: into its inbox, or, if nobody owns it, by owning it for this
-/// moment.
-pub(crate) fn send<P: Parts>(receiver: NonNull<ThreadHeap<P>>, chain: Chain<Carrier>) {
-    // SAFETY: a receiver is a registered heap, and those live for ever.
-    let receiver: &ThreadHeap<P> = unsafe { receiver.as_ref() };
-    if let Some(chain) = receiver.inbox.push(chain) {
-        // SAFETY: the chain came back, so we are the owner; the blocks are the receiver's.
-        unsafe { receiver.bring_home(chain.into_nodes()) };
-        // SAFETY: as above, until this returns.
-        unsafe { receiver.abandon() };
-    }
+/// Puts freed blocks of `receiver` into its inbox. If nobody owns it, the caller owns it for this
+/// moment and frees them. Returns true if they wait in the inbox.
+pub(crate) fn deliver<P: Parts>(receiver: &ThreadHeap<P>, chain: Chain<Carrier>) -> bool {
+    let Some(chain) = receiver.inbox.push(chain) else { return true };
+    // SAFETY: the chain came back, so we are the owner; the blocks are the receiver's.
+    unsafe { receiver.bring_home(chain.into_nodes()) };
+    // SAFETY: as above, until this returns.
+    unsafe { receiver.abandon() };
+    false
 }
 
 impl<P: Parts> fmt::Debug for ThreadHeap<P> {

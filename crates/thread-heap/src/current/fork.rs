@@ -9,13 +9,17 @@
 //! the forking thread they must not make a heap ask for an arena or give one back, and must not wait
 //! for a thread that may.
 //!
-//! The child has the forking thread alone. The source's lock is the one lock there is, and it is
-//! the forking thread's around the fork; so the child's copy of the source is whole, and opened.
+//! The child has the forking thread alone. Two locks are held across the fork, and unlocked in the
+//! child: the source's, so that the child's copy of the source is consistent, and the one that a
+//! thread holds while it takes inboxes over, so that no waiting block is lost on its way.
 
 use std::{cell::Cell, mem::ManuallyDrop};
 
 use raw_mem::{MmapArenas, WarmArenas};
-use sync::atomic::{AtomicBool, Ordering::Relaxed};
+use sync::{
+    MutexGuard,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use super::{HEAPS, slot};
 use crate::heaps::SourceGuard;
@@ -32,6 +36,8 @@ thread_local! {
 struct Closed {
     /// Not dropped with its thread, so that a thread needs no destructor for it.
     guard: ManuallyDrop<SourceGuard<'static, WarmArenas<MmapArenas>>>,
+    /// Nor is any inbox being taken over: the child would lose the blocks that were taken out.
+    takeovers: ManuallyDrop<MutexGuard<'static, ()>>,
     /// How often it was closed: threads that open the first heaps of a process at the same time
     /// each register the handlers.
     times: u32,
@@ -51,8 +57,10 @@ pub(super) fn guard_forks() {
 
 extern "C" fn prepare() {
     let closed = CLOSED.take().unwrap_or_else(|| {
+        // In this order: a takeover needs the source.
+        let takeovers = ManuallyDrop::new(HEAPS.pause_takeovers());
         let guard = ManuallyDrop::new(HEAPS.close_source());
-        Closed { guard, times: 0 }
+        Closed { guard, takeovers, times: 0 }
     });
     CLOSED.set(Some(Closed { times: closed.times + 1, ..closed }));
 }
@@ -62,7 +70,10 @@ extern "C" fn open() {
         Some(closed) if closed.times > 1 => {
             CLOSED.set(Some(Closed { times: closed.times - 1, ..closed }));
         }
-        Some(closed) => drop(ManuallyDrop::into_inner(closed.guard)),
+        Some(closed) => {
+            drop(ManuallyDrop::into_inner(closed.guard));
+            drop(ManuallyDrop::into_inner(closed.takeovers));
+        }
         None => {}
     }
 }

@@ -1,0 +1,201 @@
+//! Tables of blocks of a real heap, held against what can be seen of each block by itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use obmalloc::{BlockPtr, Heap, Pools4K};
+use raw_mem::{Malloc, MmapArenas};
+use testkit::failing::{FailingAlloc, Faults, Plan};
+
+use super::*;
+use crate::ThreadGeometry;
+
+type TestHeap<G> = Heap<MmapArenas, Malloc, G>;
+
+/// What stands in every byte of a block that is in use.
+const IN_USE: u8 = 0xa5;
+
+/// What is written to a page that was given back.
+const GONE: u8 = 0x5a;
+
+fn random(state: &mut u64, limit: usize) -> usize {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    (*state >> 16) as usize % limit
+}
+
+/// Blocks of a heap by address, with their sizes.
+type BlocksOf = BTreeMap<usize, (NonNull<u8>, usize)>;
+
+fn alloc<G: Geometry>(
+    heap: &mut TestHeap<G>,
+    count: usize,
+    mut size: impl FnMut() -> usize,
+) -> BlocksOf {
+    let blocks = (0..count).map(|_| {
+        let class = SizeClass::of(size()).unwrap();
+        let start = heap.alloc(class).unwrap().into_start();
+        // SAFETY: the block is ours, and has that many bytes.
+        unsafe { start.write_bytes(IN_USE, class.block_size()) };
+        (start.addr().get(), (start, class.block_size()))
+    });
+    blocks.collect()
+}
+
+fn free<G: Geometry>(heap: &mut TestHeap<G>, block: NonNull<u8>) {
+    // SAFETY: the tests free each block once, after the table has let go of it.
+    unsafe { heap.free(BlockPtr::from_start(block)) };
+}
+
+/// Adds blocks to a table, and purges it. Returns the pages that were given back.
+fn wait_and_purge<G: Geometry, A: MemAlloc>(
+    table: &mut WaitingPools<G>,
+    lower: &A,
+    blocks: impl IntoIterator<Item = NonNull<u8>>,
+) -> BTreeSet<usize> {
+    for block in blocks {
+        assert!(table.reserve(1, lower));
+        // SAFETY: the block is the test's, which does not use it any more.
+        unsafe { table.add(block) };
+    }
+    let mut purged = BTreeSet::new();
+    table.purge(|start, len| {
+        let address = start.addr().get();
+        assert!(address.is_multiple_of(PAGE) && len.is_multiple_of(PAGE) && len > 0);
+        assert_eq!(address / G::ARENA_SIZE, (address + len - 1) / G::ARENA_SIZE);
+        // SAFETY: that is what the table promises of the range.
+        unsafe { start.write_bytes(GONE, len) };
+        for page in (address..address + len).step_by(PAGE) {
+            assert!(purged.insert(page), "page {page:#x} was given back twice");
+        }
+    });
+    purged
+}
+
+/// The pages of which every byte belongs to a waiting block, or lies behind a pool's last block.
+fn covered<G: Geometry>(waiting: &BlocksOf) -> BTreeSet<usize> {
+    let mut bytes = BTreeMap::<usize, usize>::new();
+    for (&address, &(_, size)) in waiting {
+        let pool_end = (address / G::POOL_SIZE + 1) * G::POOL_SIZE;
+        let end = if address + 2 * size > pool_end { pool_end } else { address + size };
+        (address..end).for_each(|byte| *bytes.entry(byte / PAGE * PAGE).or_default() += 1);
+    }
+    bytes.into_iter().filter(|(_, bytes)| *bytes == PAGE).map(|(page, _)| page).collect()
+}
+
+/// Blocks of random sizes begin to wait in random order and in several rounds; the others stay in
+/// use. `share` of `256` wait in the end.
+fn rounds<G: Geometry>(seed: u64, share: usize) {
+    let mut state = seed;
+    let sizes: Vec<_> = (0..4).map(|_| 1 + random(&mut state, G::SMALL_THRESHOLD)).collect();
+    let mut heap = TestHeap::<G>::new(MmapArenas::new(), Malloc);
+    let mut in_use = alloc(&mut heap, 8000, || sizes[random(&mut state, sizes.len())]);
+    let mut table = WaitingPools::<G>::new(&Malloc).unwrap();
+    let (mut waiting, mut purged) = (BlocksOf::new(), BTreeSet::new());
+    // Most blocks of a page wait together, as they do where they were made together.
+    let waits =
+        |address: usize| address / (2 * PAGE) % 256 < share || address / 16 % 256 < share / 2;
+    for round in 0..4 {
+        let mut now: Vec<_> = in_use
+            .iter()
+            .filter(|(address, _)| waits(**address) && (*address / 16) % 4 == round)
+            .map(|(address, block)| (*address, *block))
+            .collect();
+        for at in (1..now.len()).rev() {
+            now.swap(at, random(&mut state, at + 1));
+        }
+        now.iter().for_each(|(address, _)| drop(in_use.remove(address)));
+        waiting.extend(now.iter().copied());
+        purged.append(&mut wait_and_purge(&mut table, &Malloc, now.iter().map(|(_, (b, _))| *b)));
+        assert_eq!(purged, covered::<G>(&waiting), "seed {seed}, round {round}");
+    }
+    for (start, size) in in_use.values() {
+        // SAFETY: the block is in use, and was filled.
+        let bytes = unsafe { slice::from_raw_parts(start.as_ptr(), *size) };
+        assert!(bytes.iter().all(|byte| *byte == IN_USE), "a block in use was purged");
+    }
+    table.unload(&Malloc, |block| {
+        assert!(waiting.remove(&block.addr().get()).is_some(), "{block:p} did not wait");
+        free(&mut heap, block);
+    });
+    assert!(waiting.is_empty(), "{} blocks are lost", waiting.len());
+    heap.check_invariants();
+    in_use.into_values().for_each(|(block, _)| free(&mut heap, block));
+    assert_eq!(heap.stats().bytes.in_use, 0);
+}
+
+#[test]
+fn exactly_the_pages_of_waiting_blocks_are_purged_and_every_block_comes_out_once() {
+    let seeds = if cfg!(miri) { 1 } else { 12 };
+    for seed in 1..=seeds {
+        for share in [0, 64, 200, 256] {
+            rounds::<ThreadGeometry>(seed, share);
+        }
+    }
+}
+
+#[test]
+fn a_header_in_a_pool_keeps_its_page() {
+    rounds::<obmalloc::Pools16K>(3, 256);
+    rounds::<Pools4K>(3, 256);
+    let mut heap = TestHeap::<Pools4K>::new(MmapArenas::new(), Malloc);
+    let blocks = alloc(&mut heap, 1000, || 64);
+    let mut table = WaitingPools::<Pools4K>::new(&Malloc).unwrap();
+    let starts = blocks.values().map(|(start, _)| *start);
+    assert!(wait_and_purge(&mut table, &Malloc, starts).is_empty());
+    table.unload(&Malloc, |block| free(&mut heap, block));
+}
+
+#[test]
+fn memory_that_was_never_handed_out_keeps_its_page() {
+    let mut heap = TestHeap::<ThreadGeometry>::new(MmapArenas::new(), Malloc);
+    // Less than one page of a pool whose other pages are not carved yet.
+    let blocks = alloc(&mut heap, 60, || 64);
+    let mut table = WaitingPools::<ThreadGeometry>::new(&Malloc).unwrap();
+    let starts = blocks.values().map(|(start, _)| *start);
+    assert!(wait_and_purge(&mut table, &Malloc, starts).is_empty());
+    table.unload(&Malloc, |block| free(&mut heap, block));
+    heap.check_invariants();
+}
+
+#[test]
+fn a_table_that_cannot_grow_stays_as_it_was() {
+    let faults = Faults::default();
+    let lower = FailingAlloc::new(Malloc, faults.clone());
+    let mut heap = TestHeap::<ThreadGeometry>::new(MmapArenas::new(), Malloc);
+    let mut blocks = alloc(&mut heap, 3000, || 512);
+    let mut table = WaitingPools::<ThreadGeometry>::new(&lower).unwrap();
+    faults.restart(Plan::From(1));
+    let mut refused = 0;
+    for (start, _) in blocks.values() {
+        if table.reserve(1, &lower) {
+            // SAFETY: the block is the test's, which does not use it any more.
+            unsafe { table.add(*start) };
+        } else {
+            refused += 1;
+        }
+    }
+    assert!(refused > 0 && refused < 3000);
+    table.unload(&lower, |block| {
+        blocks.remove(&block.addr().get()).expect("it waited");
+        free(&mut heap, block);
+    });
+    assert_eq!(blocks.len(), refused);
+    blocks.into_values().for_each(|(block, _)| free(&mut heap, block));
+    assert!(WaitingPools::<ThreadGeometry>::new(&lower).is_none());
+}
+
+#[test]
+fn a_table_is_a_node_that_is_no_carrier() {
+    let table = WaitingPools::<ThreadGeometry>::new(&Malloc).unwrap();
+    let node = table.into_node();
+    // SAFETY: the node was made just now.
+    assert_eq!(unsafe { Carrier::blocks(node) }, None);
+    // SAFETY: as above.
+    unsafe { WaitingPools::<ThreadGeometry>::from_node(node) }.unload(&Malloc, |_| unreachable!());
+}
+
+#[test]
+fn pools_that_an_entry_cannot_describe_are_refused() {
+    assert!(WaitingPools::<obmalloc::Tiny>::new(&Malloc).is_none());
+}
