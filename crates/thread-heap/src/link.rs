@@ -102,13 +102,25 @@ impl<N: Link> Nodes<N> {
         Self { next: first, owned: PhantomData }
     }
 
-    /// Returns the first node for which `matches` returns true, and takes none of them out.
-    pub(crate) fn find_node(&self, matches: impl Fn(NonNull<N>) -> bool) -> Option<NonNull<N>> {
-        let step = |node: &NonNull<N>| {
+    /// Takes out the first node for which `matches` returns true, and leaves the others.
+    pub(crate) fn take_out(&mut self, matches: impl Fn(NonNull<N>) -> bool) -> Option<NonNull<N>> {
+        let mut before = None;
+        let mut node = NonNull::new(self.next)?;
+        loop {
             // SAFETY: the invariant: the nodes are ours, and their links are set.
-            NonNull::new(unsafe { N::next(*node) })
-        };
-        std::iter::successors(NonNull::new(self.next), step).find(|node| matches(*node))
+            let next = unsafe { N::next(node) };
+            if matches(node) {
+                match before {
+                    // SAFETY: as above. INVARIANT: the links lead around the node.
+                    Some(before) => unsafe { N::set_next(before, next) },
+                    // INVARIANT: the node was the first.
+                    None => self.next = next,
+                }
+                return Some(node);
+            }
+            before = Some(node);
+            node = NonNull::new(next)?;
+        }
     }
 }
 

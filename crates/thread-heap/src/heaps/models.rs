@@ -11,7 +11,12 @@ use testkit::{
 };
 
 use super::Heaps;
-use crate::{shared_arenas::SharedArenas, thread_heap::ThreadHeap};
+use crate::{
+    carrier::Carrier,
+    link::Chain,
+    shared_arenas::SharedArenas,
+    thread_heap::{ThreadHeap, deliver},
+};
 
 /// Arenas so large that their map is small: loom makes an object of each entry.
 #[derive(Clone, Copy, Debug, Default)]
@@ -216,6 +221,68 @@ fn a_close_without_a_second_look_is_rejected() {
             unsafe { heap.flush() };
             let _ = heap.inbox.abandon();
         });
+    });
+}
+
+/// The owner closes its heap while another thread takes over its inbox, which holds the last block,
+/// and pushes it back by `push_back`.
+fn a_close_meets_a_takeover(push_back: fn(&ThreadHeap<Parts>, Chain<Carrier>)) {
+    let (stage, log) = stage();
+    let heaps = stage.heaps;
+    let heap = heaps.open().unwrap();
+    let block = alloc(heap);
+    // SAFETY: the block is of these heaps. This thread frees it as one would that owns none.
+    unsafe { heaps.free_remote(block) };
+    let taker = thread::spawn(move || {
+        if let Some(nodes) = heap.inbox.take_over() {
+            for node in nodes {
+                // SAFETY: the node is ours, and given to the chain.
+                push_back(heap, unsafe { Chain::of(node) });
+            }
+        }
+    });
+    // SAFETY: the model has opened the heap.
+    unsafe { heaps.close(heap) };
+    taker.join().unwrap();
+    assert_eq!(log.mapped(), 0);
+}
+
+#[test]
+fn a_takeover_gives_the_last_arena_back_if_the_owner_has_gone() {
+    sync::model(|| {
+        a_close_meets_a_takeover(|heap, chain| {
+            deliver(heap, chain);
+        })
+    });
+}
+
+#[test]
+#[cfg_attr(not(loom), ignore = "only loom can reject")]
+fn a_takeover_that_does_not_become_the_owner_is_rejected() {
+    sync::rejected(|| a_close_meets_a_takeover(|heap, chain| drop(heap.inbox.push(chain))));
+}
+
+#[test]
+fn two_flushes_and_a_remote_free_meet() {
+    sync::model(|| {
+        let (stage, log) = stage();
+        let heaps = stage.heaps;
+        let (idle, mine) = (heaps.open().unwrap(), heaps.open().unwrap());
+        let sent = Sent(alloc(idle));
+        let freer = thread::spawn(move || {
+            let Sent(block) = { sent };
+            // SAFETY: the block is of these heaps, none of which this thread owns.
+            unsafe { heaps.free_remote(block) };
+            heaps.take_over_inboxes(0);
+        });
+        // SAFETY: the model has opened the heap.
+        unsafe { mine.flush() };
+        freer.join().unwrap();
+        for heap in [idle, mine] {
+            // SAFETY: the model has opened both.
+            unsafe { heaps.close(heap) };
+        }
+        assert_eq!(log.mapped(), 0);
     });
 }
 

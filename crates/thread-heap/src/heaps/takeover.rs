@@ -96,11 +96,10 @@ impl<P: Parts> Heaps<P> {
     /// Makes one table of `nodes`, which were taken out of an inbox after about `bytes` had been
     /// pushed there, and purges the pages that they cover. Returns the chain to push back, and
     /// true unless some of its carriers are as they were.
-    fn purge(&self, nodes: Nodes<Carrier>, bytes: usize) -> (Option<Chain<Carrier>>, bool) {
+    fn purge(&self, mut nodes: Nodes<Carrier>, bytes: usize) -> (Option<Chain<Carrier>>, bool) {
         // SAFETY: the nodes are ours, and are carriers or tables.
         let blocks = |node| unsafe { Carrier::blocks(node) };
-        let old = nodes.find_node(|node| blocks(node).is_none());
-        let mut table = match old {
+        let mut table = match nodes.take_out(|node| blocks(node).is_none()) {
             // SAFETY: the node is ours, and the head of a table.
             Some(node) => Some(unsafe { WaitingPools::<P::Geometry>::from_node(node) }),
             // So little covers no page.
@@ -108,7 +107,7 @@ impl<P: Parts> Heaps<P> {
             None => WaitingPools::new(&self.lower),
         };
         let mut back = None;
-        for node in nodes.filter(|node| Some(*node) != old) {
+        for node in nodes {
             let with_room = table
                 .as_mut()
                 .zip(blocks(node))

@@ -78,7 +78,8 @@ fn covered<G: Geometry>(waiting: &BlocksOf) -> BTreeSet<usize> {
     for (&address, &(_, size)) in waiting {
         let pool_end = (address / G::POOL_SIZE + 1) * G::POOL_SIZE;
         let end = if address + 2 * size > pool_end { pool_end } else { address + size };
-        (address..end).for_each(|byte| *bytes.entry(byte / PAGE * PAGE).or_default() += 1);
+        let parts = (address..end).step_by(16);
+        parts.for_each(|part| *bytes.entry(part / PAGE * PAGE).or_default() += 16);
     }
     bytes.into_iter().filter(|(_, bytes)| *bytes == PAGE).map(|(page, _)| page).collect()
 }
@@ -104,7 +105,9 @@ fn rounds<G: Geometry>(seed: u64, share: usize) {
         for at in (1..now.len()).rev() {
             now.swap(at, random(&mut state, at + 1));
         }
-        now.iter().for_each(|(address, _)| drop(in_use.remove(address)));
+        for (address, _) in &now {
+            in_use.remove(address);
+        }
         waiting.extend(now.iter().copied());
         purged.append(&mut wait_and_purge(&mut table, &Malloc, now.iter().map(|(_, (b, _))| *b)));
         assert_eq!(purged, covered::<G>(&waiting), "seed {seed}, round {round}");

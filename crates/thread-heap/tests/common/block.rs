@@ -65,6 +65,7 @@ impl Block {
 }
 
 /// A place for one block, that any thread may exchange.
+#[allow(dead_code, reason = "not every test needs it")]
 #[derive(Default)]
 pub(crate) struct Slot(
     /// # Invariant
@@ -73,6 +74,7 @@ pub(crate) struct Slot(
     AtomicPtr<u8>,
 );
 
+#[allow(dead_code, reason = "not every test needs it")]
 impl Slot {
     /// Puts a block here, or none, and takes what was here.
     pub(crate) fn swap(&self, block: Option<Block>) -> Option<Block> {

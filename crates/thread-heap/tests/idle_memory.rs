@@ -1,0 +1,127 @@
+//! The memory of a process whose threads wait while others free their blocks (issue 14, point 4;
+//! the report "defects", Doubtful).
+
+#![cfg(all(target_os = "linux", not(miri), not(loom)))]
+
+use std::{
+    ptr::NonNull,
+    sync::{Barrier, Mutex},
+    thread,
+};
+
+use obmalloc::{BlockPtr, Blocks, SizeClass};
+use thread_heap::{PerThread, ThreadGeometry};
+
+const THREADS: usize = 32;
+
+/// Blocks of 64 bytes that each thread makes.
+const BLOCKS: usize = 100_000;
+
+/// One test at a time: each looks at the memory of the process.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Blocks that are linked through themselves, so that a test has no memory but theirs.
+struct Stack(
+    /// # Invariant
+    ///
+    /// Null, or a block that is ours, whose first word is the next one's address.
+    Option<NonNull<Link>>,
+);
+
+struct Link(Option<NonNull<Link>>);
+
+// SAFETY: the blocks are the stack's alone, whichever thread has it.
+unsafe impl Send for Stack {}
+
+impl Stack {
+    fn of_new_blocks() -> Self {
+        let class = SizeClass::<ThreadGeometry>::of(64).expect("it is small");
+        (0..BLOCKS).fold(Self(None), |Self(next), _| {
+            let block = PerThread.alloc_listed(class).or_else(|| PerThread.alloc(class));
+            let start = block.expect("there is memory").into_start();
+            // SAFETY: the block is ours, and has 64 bytes.
+            unsafe { start.write_bytes(1, 64) };
+            // SAFETY: as above, and it is aligned to words.
+            unsafe { start.cast::<Link>().write(Link(next)) };
+            // INVARIANT: the link was written just now.
+            Self(Some(start.cast()))
+        })
+    }
+
+    fn free_all(self) {
+        let mut rest = self.0;
+        while let Some(link) = rest {
+            // SAFETY: the invariant.
+            rest = unsafe { link.read() }.0;
+            // SAFETY: the invariant; the block is given up here.
+            unsafe { PerThread.free(BlockPtr::from_start(link.cast())) };
+        }
+    }
+}
+
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it is there");
+    line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number of KiB") << 10
+}
+
+/// Frees the blocks of threads that wait, by `free_all`, and returns by how much the memory of the
+/// process has grown then. The threads use their heaps again before they end.
+fn grown_after(free_all: impl FnOnce(Vec<Stack>)) -> usize {
+    let _alone = ALONE.lock();
+    PerThread.flush();
+    let start = resident();
+    let (made, freed) = (Barrier::new(THREADS + 1), Barrier::new(THREADS + 1));
+    let stacks = Mutex::new(Vec::new());
+    let grown = thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                let stack = Stack::of_new_blocks();
+                stacks.lock().expect("nobody panicked").push(stack);
+                made.wait();
+                freed.wait();
+                Stack::of_new_blocks().free_all();
+            });
+        }
+        made.wait();
+        let full = resident() - start;
+        assert!(full > THREADS * BLOCKS * 64, "{full} bytes for all blocks");
+        free_all(std::mem::take(&mut stacks.lock().expect("nobody panicked")));
+        let grown = resident().saturating_sub(start);
+        println!("{} KiB with all blocks, {} KiB without", full >> 10, grown >> 10);
+        freed.wait();
+        grown
+    });
+    PerThread.flush();
+    let end = resident().saturating_sub(start);
+    assert!(end < 4 << 20, "{end} bytes are left when the threads have ended");
+    grown
+}
+
+#[test]
+fn a_trim_by_any_thread_gives_the_memory_of_waiting_threads_back() {
+    let grown = grown_after(|stacks| {
+        stacks.into_iter().for_each(Stack::free_all);
+        PerThread.flush();
+    });
+    assert!(grown <= 4 << 20, "{grown} bytes");
+}
+
+#[test]
+fn a_trim_by_a_thread_without_a_heap_gives_it_back_as_well() {
+    let grown = grown_after(|stacks| {
+        let free = || stacks.into_iter().for_each(Stack::free_all);
+        thread::scope(|scope| {
+            scope.spawn(free).join().expect("it frees");
+            scope.spawn(|| PerThread.flush()).join().expect("it trims");
+        });
+    });
+    assert!(grown <= 4 << 20, "{grown} bytes");
+}
+
+#[test]
+fn what_waits_for_waiting_threads_is_bounded_although_nobody_trims() {
+    let grown = grown_after(|stacks| stacks.into_iter().for_each(Stack::free_all));
+    let bound = (16 << 20) + THREADS * (256 << 10) + (4 << 20);
+    assert!(grown <= bound, "{grown} bytes are more than {bound}");
+}
