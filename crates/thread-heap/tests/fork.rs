@@ -9,7 +9,7 @@ use std::{
     ffi::c_void,
     mem::MaybeUninit,
     ptr,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     thread,
 };
 
@@ -141,6 +141,48 @@ fn the_child_of_a_busy_process_allocates_frees_and_starts_threads() {
             assert_eq!(status, 0, "child {nth} ended with status {status:#x}");
         }
     });
+}
+
+/// Blocks of the forking thread that another thread frees.
+const FREED_ELSEWHERE: usize = 40_000;
+
+/// Blocks that may be in the outbox of the other thread, or on their way from there.
+const ON_THEIR_WAY: usize = 2 * 32;
+
+#[test]
+fn a_child_loses_no_block_to_a_thread_that_was_taking_an_inbox_over() {
+    // No other test may use the heap of this thread, and it has to be new.
+    let forking = || {
+        for nth in 0..FORKS / 4 {
+            let blocks = slots(FREED_ELSEWHERE);
+            blocks.iter().for_each(|slot| assert!(slot.swap(Some(alloc(64))).is_none()));
+            let freed = AtomicUsize::new(0);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    for (nth, slot) in blocks.iter().enumerate() {
+                        slot.swap(None).into_iter().for_each(free);
+                        freed.store(nth + 1, Relaxed);
+                        if nth % 500 == 0 {
+                            PerThread.flush();
+                        }
+                    }
+                });
+                while freed.load(Relaxed) < 1000 + nth * 700 {
+                    thread::yield_now();
+                }
+                let status = fork(|| {
+                    let freed = freed.load(Relaxed);
+                    PerThread.flush();
+                    let stats = PerThread.stats().expect("this thread has a heap");
+                    let class = SizeClass::<ThreadGeometry>::of(64).expect("it is small");
+                    let in_use = stats.classes()[class.index()].in_use;
+                    i32::from(in_use > FREED_ELSEWHERE - freed + ON_THEIR_WAY)
+                });
+                assert_eq!(status, 0, "blocks were lost to child {nth}");
+            });
+        }
+    };
+    thread::spawn(forking).join().expect("no child lost a block");
 }
 
 #[test]

@@ -124,6 +124,10 @@ fn pass_on(
         while let Ok(burst) = receiver.try_recv() {
             check_and_free(member, burst);
         }
+        if random.below(64) == 0 {
+            // Takes over what waits in the inboxes of all others.
+            member.flush();
+        }
     }
     // The next one ends when there is no sender any more.
     drop(sender);
@@ -141,6 +145,7 @@ fn exchange(member: &impl Member, slots: &[Slot], random: &mut Random) {
         let from = random.below(SLOTS);
         let blocks = slots[from..].iter().filter_map(|slot| slot.swap(None));
         check_and_free(member, blocks);
+        member.flush();
     }
     let block = new_block(member, random);
     check_and_free(member, slots[random.below(SLOTS)].swap(Some(block)));

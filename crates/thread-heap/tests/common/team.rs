@@ -37,6 +37,10 @@ pub(crate) trait Member {
     ///
     /// The block came from a member of the same team, and is given up.
     unsafe fn free(&self, block: BlockPtr);
+
+    /// Flushes the member's heap, which takes over the inboxes of the others.
+    #[allow(dead_code, reason = "not every test needs it")]
+    fn flush(&self);
 }
 
 /// Heaps that are held by hand.
@@ -96,6 +100,11 @@ impl Member for Holder {
         // SAFETY: as above; the block is of this team, and given up.
         unsafe { self.heap.free_any(block) };
     }
+
+    fn flush(&self) {
+        // SAFETY: as above.
+        unsafe { self.heap.flush() };
+    }
 }
 
 impl Drop for Holder {
@@ -130,5 +139,9 @@ impl Member for PerThread {
     unsafe fn free(&self, block: BlockPtr) {
         // SAFETY: the caller's promise.
         unsafe { Blocks::free(self, block) };
+    }
+
+    fn flush(&self) {
+        Self::flush(*self);
     }
 }
