@@ -31,6 +31,12 @@
 //! needs blocks, sends others home, or ends; what it freed of theirs, until it has freed 32 of one
 //! heap, or another's, or ends. [`ObMalloc::flush`] waits for none of it.
 //!
+//! A thread that waits does none of this, and its heap cannot be entered. Other threads therefore
+//! purge the pages that hold only blocks which were freed for it: at every [`ObMalloc::flush`], and
+//! when such pages come to about 16 MiB in the process, or 256 KiB for each thread if that is more.
+//! What the waiting thread freed itself stays with it: at most one empty arena of its own, arenas
+//! that count towards the 16 MiB above, and the free part of each arena that has a block in use.
+//!
 //! # Rules
 //!
 //! 1. The layout tells where memory came from: freeing does not ask whose an address is.

@@ -36,6 +36,9 @@ impl ObMalloc {
     /// others have freed of its own, and gives back what arenas can go, those that are kept for
     /// later as well: for a thread that is about to wait for long.
     ///
+    /// It also purges what waits for other threads: pages that hold only blocks which were freed
+    /// for a thread, and which that thread has not taken back yet, go back to the system.
+    ///
     /// ```
     /// # use global_alloc::ObMalloc;
     /// drop((0..100_000).map(Box::new).collect::<Vec<_>>());

@@ -109,6 +109,8 @@ impl<P: Parts> Heaps<P> {
     ///
     /// The block came from one of these heaps, and the caller gives it up. The caller does not own
     /// that heap.
+    // Apart from its callers, whose common case then needs no stack frame.
+    #[inline(never)]
     pub unsafe fn free_remote(&self, block: BlockPtr) {
         let start = block.into_start();
         // SAFETY: the block is in use, in one of these heaps.

@@ -19,9 +19,14 @@
 //! - **A remote free** goes to the outbox of the freeing thread, and with up to 31 others for the
 //!   same heap into that heap's inbox, by one compare-and-swap. One of them carries the addresses
 //!   of the others, so that most freed blocks are not touched before they are home. The owner takes
-//!   the whole inbox when it runs out of blocks at hand, and when it sends blocks itself: one that
-//!   does neither for long holds what others freed of its own, until its
-//!   [`flush`](PerThread::flush).
+//!   the whole inbox when it runs out of blocks at hand, and when it sends blocks itself.
+//! - **An idle owner** does neither, and its heap cannot be entered. But the blocks in an inbox
+//!   belong to whoever takes them out, so another thread can take the inbox over. That thread
+//!   purges every page that holds nothing but waiting blocks, and pushes back a small table of
+//!   them. A [`flush`](PerThread::flush) by any thread does this to all inboxes. A sender does it
+//!   when more than 16 MiB wait in all inboxes together, to each inbox with at least 256 KiB. So
+//!   the pages that hold only waiting blocks are bounded by about 16 MiB for the process, or
+//!   256 KiB for each owner if that is more.
 //! - **A thread that ends** empties its inbox, gives back what arenas it can, and abandons its
 //!   heap. A starting thread adopts an abandoned heap as it is. Who frees a block into one that
 //!   nobody adopted becomes its owner for that moment: it frees the block, gives back what arenas
@@ -34,6 +39,8 @@
 //! | from | to | by | without it fails |
 //! | --- | --- | --- | --- |
 //! | a block's last use, and what is written into it for its way | its reuse by the owner | inbox: push Release, take Acquire | `a_push_without_release_is_rejected`, `a_take_without_acquire_is_rejected` |
+//! | what a sender wrote into blocks | a takeover of them by another thread | inbox: push Release, take over Acquire | `a_takeover_without_acquire_is_rejected` |
+//! | what a takeover wrote into blocks, and the table | the owner's use of both | inbox: push Release, take Acquire | `nodes_pushed_back_without_release_are_rejected` |
 //! | all that an owner did to its heap | what the next owner does | inbox: abandon Release, adopt Acquire | `an_abandonment_without_release_is_rejected`, `an_adoption_without_acquire_is_rejected` |
 //! | the making of a thread heap | its adoption by another thread | registry: add Release, walk Acquire | `a_heap_registered_without_release_is_rejected`, `a_walk_without_acquire_is_rejected` |
 //! | the zeroes of a node of the arena map | a look-up in it | map: publish Release, find Acquire, lose Acquire | `a_leaf_published_relaxed_is_rejected`, `a_leaf_found_relaxed_is_rejected`, `a_leaf_of_another_taken_relaxed_is_rejected` (obmalloc) |
@@ -44,9 +51,11 @@
 //!
 //! The child of a process with many threads has the forking thread alone. Its heap goes on. The
 //! heaps of the other threads may have been in the middle of anything, so they stay as they are:
-//! their blocks can be freed (into an inbox that nobody empties), their memory is not used again.
-//! The one lock must be held across the fork. [`PerThread`] sees to that itself; for other heaps
-//! there is [`Heaps::close_source`].
+//! their blocks can be freed (into an inbox that nobody empties, but that a flush still purges),
+//! their memory is not used again. The source's lock must be held across the fork. [`PerThread`]
+//! sees to that itself; for other heaps there is [`Heaps::close_source`]. [`PerThread`] also lets no
+//! thread take an inbox over during a fork. With other heaps, blocks that were taken out at that
+//! moment are lost to the child, and the child purges no inbox.
 
 #![cfg_attr(loom, expect(dead_code, reason = "what `current` alone uses"))]
 

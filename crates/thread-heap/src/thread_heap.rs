@@ -234,24 +234,32 @@ impl<P: Parts> ThreadHeap<P> {
     /// The caller is the owner, and the blocks are this heap's.
     pub(crate) unsafe fn bring_home(&self, carriers: Nodes<Carrier>) {
         for carrier in carriers {
-            let free = |start| {
-                // SAFETY: it is the start of a block, which its sender gave up.
-                let block = unsafe { BlockPtr::from_start(start) };
-                // SAFETY: the caller's promise.
-                unsafe { self.free(block) };
-            };
             // SAFETY: the node is ours, and is a carrier or a table.
-            let is_table = unsafe { Carrier::blocks(carrier) }.is_none();
-            match self.heaps {
-                Some(heaps) if is_table => {
-                    // SAFETY: the node is the head of a table, and ours.
-                    let table = unsafe { WaitingPools::<P::Geometry>::from_node(carrier) };
-                    table.unload(heaps.lower(), free);
-                }
-                // SAFETY: its sender loaded it.
-                _ => unsafe { Carrier::unload(carrier, free) },
+            if unsafe { Carrier::blocks(carrier) }.is_none() {
+                // SAFETY: it is a table; the rest is the caller's promise.
+                unsafe { self.bring_table_home(carrier) };
+                continue;
             }
+            // SAFETY: its sender loaded it, and gave its blocks up; the rest is the caller's
+            // promise.
+            unsafe { Carrier::unload(carrier, |start| self.free(BlockPtr::from_start(start))) };
         }
+    }
+
+    /// Frees the blocks of this heap that a takeover of the inbox has put into a table.
+    ///
+    /// # Safety
+    ///
+    /// - `node` is the head of a table, and belongs to the caller.
+    /// - The caller is the owner, and the blocks are this heap's.
+    #[cold]
+    #[inline(never)]
+    unsafe fn bring_table_home(&self, node: NonNull<Carrier>) {
+        let Some(heaps) = self.heaps else { return };
+        // SAFETY: the caller's promise.
+        let table = unsafe { WaitingPools::<P::Geometry>::from_node(node) };
+        // SAFETY: the blocks were given up when they were sent; the rest is the caller's promise.
+        table.unload(heaps.lower(), |start| unsafe { self.free(BlockPtr::from_start(start)) });
     }
 
     /// Takes home what others have freed, and gives back what arenas can go.

@@ -18,8 +18,9 @@
 //! 2. A block that touches a purged page is on no list: that page says that the block waits.
 //! 3. Every other block is on the list of its pool, linked through its first word.
 //!
-//! The table is itself a node of the inbox. It has 32 bytes for each pool, and at most three
-//! quarters of its entries are in use, so it takes less than a hundredth of the memory it describes.
+//! The table is itself a node of the inbox. An entry has 32 bytes, and a table doubles before more
+//! than three quarters of its entries are in use. It therefore takes at most 86 bytes for each pool
+//! of 16 KiB, but at least 2 KiB.
 
 use std::{marker::PhantomData, ops::Range, ptr, ptr::NonNull, slice};
 
@@ -91,7 +92,7 @@ impl WaitingPool {
 
 /// The pages that hold the bytes of `span`.
 fn pages(span: &Range<usize>) -> impl Iterator<Item = usize> + use<> {
-    span.start / PAGE..=(span.end - 1) / PAGE
+    span.start / PAGE..span.end.div_ceil(PAGE)
 }
 
 /// A table of the pools that have waiting blocks. The holder owns the table and those blocks.
@@ -185,7 +186,7 @@ impl<G: Geometry> WaitingPools<G> {
         let mut place = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - bits)) as usize;
         // A vacant entry ends the search, and there are some.
         while !entries[place].start.is_null() && entries[place].start != start {
-            place = (place + 1) % entries.len();
+            place = (place + 1) & (entries.len() - 1);
         }
         place
     }
@@ -233,9 +234,9 @@ impl<G: Geometry> WaitingPools<G> {
             unlist_full_pages::<G>(pool);
         }
         for place in 0..self.entries().len() {
+            let WaitingPool { start, pages, .. } = self.entries()[place];
             for page in 0..G::POOL_SIZE / PAGE {
-                let start = self.entries()[place].start;
-                if self.is_full(start, page) && !self.is_full_before(start, page) {
+                if pages[page] == FULL && !self.is_full_before(start, page) {
                     // SAFETY: the page lies in the pool.
                     let first = unsafe { NonNull::new_unchecked(start.add(page * PAGE)) };
                     give_back(first, PAGE * self.full_pages_from(start, page));
