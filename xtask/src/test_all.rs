@@ -180,7 +180,7 @@ fn documentation_tests() -> Result<Tally> {
 fn address_sanitizer() -> Result<Tally> {
     let mut threads = Command::new(env!("CARGO"));
     threads.current_dir(workspace::root()).args(["test", "--no-fail-fast", "-p", "thread-heap"]);
-    threads.args(["--test", "lifecycle", "--test", "stress"]);
+    threads.args(["--test", "lifecycle", "--test", "idle", "--test", "stress"]);
     Watcher::Address.watch(&mut threads);
     // Heaps live for ever, with their records.
     threads.env("ASAN_OPTIONS", "detect_leaks=0");

@@ -33,7 +33,7 @@
 //!
 //! A thread that waits does none of this, and its heap cannot be entered. Other threads therefore
 //! purge the pages that hold only blocks which were freed for it: at every [`ObMalloc::flush`], and
-//! when such pages come to about 16 MiB in the process, or 256 KiB for each thread if that is more.
+//! when about 16 MiB of such blocks are new in the process, and at most 256 KiB for each thread.
 //! What the waiting thread freed itself stays with it: at most one empty arena of its own, arenas
 //! that count towards the 16 MiB above, and the free part of each arena that has a block in use.
 //!

@@ -106,23 +106,23 @@ impl Carrier {
 
 /// Freed blocks that are sent together, and about how many bytes they have.
 #[derive(Debug)]
-pub(crate) struct Parcel {
+pub(crate) struct Batch {
     pub(crate) chain: Chain<Carrier>,
     /// Each block counts as large as the one that carries it. The exact size of each would take a
     /// look at its pool, whose cache line the owner writes to.
     pub(crate) bytes: usize,
 }
 
-/// Returns a parcel of one block of `size` bytes.
+/// Returns a batch of one block of `size` bytes.
 ///
 /// # Safety
 ///
 /// The block is the caller's alone, who gives it away, and has [`LEAST_BLOCK`] bytes.
-pub(crate) unsafe fn alone(block: NonNull<u8>, size: usize) -> Parcel {
+pub(crate) unsafe fn alone(block: NonNull<u8>, size: usize) -> Batch {
     // SAFETY: the caller's promise.
     let carrier = unsafe { Carrier::load(block, &[]) };
     // SAFETY: as above.
-    Parcel { chain: unsafe { Chain::of(carrier) }, bytes: size }
+    Batch { chain: unsafe { Chain::of(carrier) }, bytes: size }
 }
 
 /// Makes carriers of as few of `blocks` as can carry the others; `None` if there are no blocks.
@@ -135,8 +135,8 @@ pub(crate) unsafe fn alone(block: NonNull<u8>, size: usize) -> Parcel {
 pub(crate) unsafe fn pack(
     blocks: &[NonNull<u8>],
     size: impl Fn(NonNull<u8>) -> usize,
-) -> Option<Parcel> {
-    let mut parcel: Option<Parcel> = None;
+) -> Option<Batch> {
+    let mut batch: Option<Batch> = None;
     let mut rest = blocks;
     while let Some((&block, others)) = rest.split_last() {
         let size = size(block);
@@ -145,18 +145,18 @@ pub(crate) unsafe fn pack(
         // SAFETY: the caller's promise; there is room for so many.
         let carrier = unsafe { Carrier::load(block, load) };
         let bytes = size * (load.len() + 1);
-        match &mut parcel {
-            Some(parcel) => {
+        match &mut batch {
+            Some(batch) => {
                 // SAFETY: as above.
-                unsafe { parcel.chain.push(carrier) };
-                parcel.bytes += bytes;
+                unsafe { batch.chain.push(carrier) };
+                batch.bytes += bytes;
             }
             // SAFETY: as above.
-            None => parcel = Some(Parcel { chain: unsafe { Chain::of(carrier) }, bytes }),
+            None => batch = Some(Batch { chain: unsafe { Chain::of(carrier) }, bytes }),
         }
         rest = left;
     }
-    parcel
+    batch
 }
 
 #[cfg(test)]
@@ -170,12 +170,12 @@ mod tests {
             memory.iter_mut().map(|block| NonNull::from(block).cast::<u8>()).collect();
         let size = |block| sizes[blocks.iter().position(|other| *other == block).unwrap()];
         // SAFETY: the blocks are this test's, and at least as large as is told.
-        let parcel = unsafe { pack(&blocks, size) }.expect("there are blocks");
+        let batch = unsafe { pack(&blocks, size) }.expect("there are blocks");
         let (mut carriers, mut home) = (0, Vec::new());
         if sizes.iter().all(|size| *size == sizes[0]) {
-            assert_eq!(parcel.bytes, sizes.iter().sum::<usize>());
+            assert_eq!(batch.bytes, sizes.iter().sum::<usize>());
         }
-        for carrier in parcel.chain.into_nodes() {
+        for carrier in batch.chain.into_nodes() {
             carriers += 1;
             // SAFETY: it was loaded above.
             unsafe { Carrier::unload(carrier, |block| home.push(block)) };

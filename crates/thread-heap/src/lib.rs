@@ -24,9 +24,9 @@
 //!   belong to whoever takes them out, so another thread can take the inbox over. That thread
 //!   purges every page that holds nothing but waiting blocks, and pushes back a small table of
 //!   them. A [`flush`](PerThread::flush) by any thread does this to all inboxes. A sender does it
-//!   when more than 16 MiB wait in all inboxes together, to each inbox with at least 256 KiB. So
-//!   the pages that hold only waiting blocks are bounded by about 16 MiB for the process, or
-//!   256 KiB for each owner if that is more.
+//!   to each inbox with at least 256 KiB of new blocks, when more than 16 MiB of new blocks wait in
+//!   all inboxes together. So about 16 MiB, and 256 KiB for each owner, wait at most before they
+//!   are purged. A page that still has a block in use at that time waits for the next takeover.
 //! - **A thread that ends** empties its inbox, gives back what arenas it can, and abandons its
 //!   heap. A starting thread adopts an abandoned heap as it is. Who frees a block into one that
 //!   nobody adopted becomes its owner for that moment: it frees the block, gives back what arenas

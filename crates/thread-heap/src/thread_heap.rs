@@ -210,8 +210,8 @@ impl<P: Parts> ThreadHeap<P> {
             // SAFETY: the blocks were given up, and are no smaller than the geometry's alignment.
             Some((receiver, unsafe { carrier::pack(blocks, size) }?))
         });
-        if let (Some((receiver, parcel)), Some(heaps)) = (packed, self.heaps) {
-            heaps.send(receiver, parcel);
+        if let (Some((receiver, batch)), Some(heaps)) = (packed, self.heaps) {
+            heaps.send(receiver, batch);
         }
     }
 

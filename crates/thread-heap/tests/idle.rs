@@ -2,7 +2,7 @@
 //!
 //! Issue 14 and the report "defects" (Doubtful: "`flush` gives all of it back") describe the case.
 
-#![cfg(not(loom))]
+#![cfg(not(any(loom, miri)))]
 
 #[path = "common/block.rs"]
 mod block;
@@ -253,7 +253,6 @@ fn a_system_that_takes_no_advice_leaves_every_block_usable() {
 #[test]
 fn inboxes_are_taken_over_while_owners_and_senders_are_busy() {
     let stage = Stage::new(false);
-    let rounds = if cfg!(miri) { 2 } else { 300 };
     let (owner, sender) = (stage.open(), stage.open());
     let (blocks_to, blocks_from) = std::sync::mpsc::sync_channel(2);
     let heaps = stage.heaps;
@@ -261,7 +260,7 @@ fn inboxes_are_taken_over_while_owners_and_senders_are_busy() {
     thread::scope(|scope| {
         // From here on each heap is used by one thread, until the threads have ended.
         scope.spawn(move || {
-            for round in 0..rounds {
+            for round in 0..300 {
                 let blocks = fill(owner, mixed_sizes(round % 7 * 1000));
                 blocks_to.send(blocks).expect("the sender is there");
             }

@@ -26,7 +26,7 @@ use raw_mem::{Advice, ArenaSource};
 use sync::MutexGuard;
 
 use crate::{
-    carrier::{Carrier, Parcel},
+    carrier::{Batch, Carrier},
     heaps::Heaps,
     link::{Chain, Nodes},
     parts::Parts,
@@ -44,11 +44,11 @@ const STEP: usize = 256 << 10;
 impl<P: Parts> Heaps<P> {
     /// Sends freed blocks of `receiver`, and sees to it that not too much waits for owners that do
     /// not come.
-    pub(crate) fn send(&self, receiver: NonNull<ThreadHeap<P>>, parcel: Parcel) {
+    pub(crate) fn send(&self, receiver: NonNull<ThreadHeap<P>>, batch: Batch) {
         // SAFETY: a receiver is a registered heap, and those live for ever.
         let receiver: &ThreadHeap<P> = unsafe { receiver.as_ref() };
-        let is_waiting = deliver(receiver, parcel.chain);
-        if is_waiting && receiver.inbox.count(parcel.bytes, STEP) {
+        let is_waiting = deliver(receiver, batch.chain);
+        if is_waiting && receiver.inbox.count(batch.bytes, STEP) {
             self.limit_waiting();
         }
     }

@@ -11,6 +11,9 @@ use crate::ThreadGeometry;
 
 type TestHeap<G> = Heap<MmapArenas, Malloc, G>;
 
+/// Blocks of a heap in the test of all pages.
+const BLOCKS: usize = if cfg!(miri) { 500 } else { 8000 };
+
 /// What stands in every byte of a block that is in use.
 const IN_USE: u8 = 0xa5;
 
@@ -90,7 +93,7 @@ fn rounds<G: Geometry>(seed: u64, share: usize) {
     let mut state = seed;
     let sizes: Vec<_> = (0..4).map(|_| 1 + random(&mut state, G::SMALL_THRESHOLD)).collect();
     let mut heap = TestHeap::<G>::new(MmapArenas::new(), Malloc);
-    let mut in_use = alloc(&mut heap, 8000, || sizes[random(&mut state, sizes.len())]);
+    let mut in_use = alloc(&mut heap, BLOCKS, || sizes[random(&mut state, sizes.len())]);
     let mut table = WaitingPools::<G>::new(&Malloc).unwrap();
     let (mut waiting, mut purged) = (BlocksOf::new(), BTreeSet::new());
     // Most blocks of a page wait together, as they do where they were made together.
