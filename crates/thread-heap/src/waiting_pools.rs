@@ -235,8 +235,8 @@ impl<G: Geometry> WaitingPools<G> {
         }
         for place in 0..self.entries().len() {
             let WaitingPool { start, pages, .. } = self.entries()[place];
-            for page in 0..G::POOL_SIZE / PAGE {
-                if pages[page] == FULL && !self.is_full_before(start, page) {
+            for (page, count) in pages.into_iter().enumerate() {
+                if count == FULL && !self.is_full_before(start, page) {
                     // SAFETY: the page lies in the pool.
                     let first = unsafe { NonNull::new_unchecked(start.add(page * PAGE)) };
                     give_back(first, PAGE * self.full_pages_from(start, page));

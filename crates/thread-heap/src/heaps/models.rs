@@ -252,7 +252,7 @@ fn a_takeover_gives_the_last_arena_back_if_the_owner_has_gone() {
     sync::model(|| {
         a_close_meets_a_takeover(|heap, chain| {
             deliver(heap, chain);
-        })
+        });
     });
 }
 
