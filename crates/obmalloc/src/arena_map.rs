@@ -57,8 +57,9 @@ impl Orders {
 
 /// Which arena-sized slots of the address space are arenas, and whose.
 ///
-/// It does not know where its nodes' memory comes from: each call that may need some is told, and
-/// it must be the same layer each time.
+/// The map does not store the allocator of its nodes: the operations that allocate or free nodes
+/// are given it. Anyone may read a map. Changing one is unsafe, because whoever frees blocks
+/// relies on its entries.
 #[derive(Debug)]
 pub struct ArenaMap<G> {
     /// # Invariant
@@ -94,10 +95,16 @@ impl<G: Geometry> ArenaMap<G> {
         OwnerId::new(self.find(orders, key)?.load(Relaxed))
     }
 
-    /// Enters the arena at `base` as `owner`'s. False when `lower` has no memory for a leaf, or
-    /// when `base` has more bits than the geometry's addresses; nothing has changed then.
+    /// Records the arena at `base` as `owner`'s. Returns false if `lower` has no memory for a node,
+    /// or if `base` has more bits than the geometry's addresses. Nothing has changed then.
+    ///
+    /// # Safety
+    ///
+    /// - Every call on this map must pass the same allocator, because nodes are freed to it.
+    /// - `base` must be the first byte of an arena whose blocks are `owner`'s. The arena must stay
+    ///   mapped until the entry is [retracted](Self::retract).
     #[must_use]
-    pub fn publish<A: MemAlloc>(&self, base: usize, owner: OwnerId, lower: &A) -> bool {
+    pub unsafe fn publish<A: MemAlloc>(&self, base: usize, owner: OwnerId, lower: &A) -> bool {
         self.publish_with(Orders::SOUND, base, owner, lower).is_some()
     }
 
@@ -115,8 +122,12 @@ impl<G: Geometry> ArenaMap<G> {
         Some(())
     }
 
-    /// Strikes out the arena at `base`, which was published.
-    pub fn retract(&self, base: usize) {
+    /// Removes the entry of the arena at `base`.
+    ///
+    /// # Safety
+    ///
+    /// No block of the arena is in use. Such a block would be freed to another allocator.
+    pub unsafe fn retract(&self, base: usize) {
         if let Some(entry) = Self::key(base).and_then(|key| self.find(Orders::SOUND, key)) {
             entry.store(0, Relaxed);
         }
@@ -132,8 +143,13 @@ impl<G: Geometry> ArenaMap<G> {
         (Self::ROOT_LEN * size_of::<Slot>(), Self::LEAF_LEN * size_of::<Entry>())
     }
 
-    /// Forgets every arena and gives all nodes back to `lower`. O(size of the root).
-    pub fn release<A: MemAlloc>(&mut self, lower: &A) {
+    /// Removes every entry and frees all nodes to `lower`. O(size of the root).
+    ///
+    /// # Safety
+    ///
+    /// - `lower` must be the allocator that was passed to [`publish`](Self::publish).
+    /// - No block of a published arena is in use.
+    pub unsafe fn release<A: MemAlloc>(&mut self, lower: &A) {
         for slot in self.slots() {
             // SAFETY: `root`'s invariant; the map is borrowed alone, so nobody reads the leaf.
             unsafe { free_node(lower, slot.load(Acquire), Self::LEAF_LEN) };
@@ -177,6 +193,42 @@ impl<G: Geometry> ArenaMap<G> {
         (0..Self::ROOT_LEN).map_while(move |at| Some(Self::slot(root?, at << Self::LEAF_BITS)))
     }
 }
+
+/// defects D3: an arena in use was retracted through a shared reference, so its blocks were freed
+/// to another allocator. defects D4: nodes were freed to an allocator that they were not from.
+///
+/// ```
+/// # use obmalloc::{ArenaMap, Heap, KnownArenas, OwnerId, Pools16K};
+/// # use raw_mem::{Malloc, MmapArenas, PageBlocks};
+/// # type H = Heap<KnownArenas<MmapArenas, Malloc, Pools16K>, Malloc, Pools16K>;
+/// let heap: H = Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc);
+/// let map: &ArenaMap<Pools16K> = heap.source().map();
+/// assert_eq!((map.owner(5 << 40), map.leaves()), (None, 0));
+/// ```
+///
+/// ```compile_fail,E0133
+/// # use obmalloc::{ArenaMap, Heap, KnownArenas, OwnerId, Pools16K};
+/// # use raw_mem::{Malloc, MmapArenas, PageBlocks};
+/// # type H = Heap<KnownArenas<MmapArenas, Malloc, Pools16K>, Malloc, Pools16K>;
+/// let heap: H = Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc);
+/// heap.source().map().retract(5 << 40);
+/// ```
+///
+/// ```compile_fail,E0133
+/// # use obmalloc::{ArenaMap, OwnerId, Pools16K};
+/// # use raw_mem::PageBlocks;
+/// let map = ArenaMap::<Pools16K>::new();
+/// assert!(map.publish(5 << 40, OwnerId::MIN, &PageBlocks));
+/// ```
+///
+/// ```compile_fail,E0133
+/// # use obmalloc::{ArenaMap, OwnerId, Pools16K};
+/// # use raw_mem::Malloc;
+/// let mut map = ArenaMap::<Pools16K>::new();
+/// map.release(&Malloc);
+/// ```
+#[cfg(doctest)]
+struct SafeCodeOnlyReadsAMap;
 
 impl<G: Geometry> Default for ArenaMap<G> {
     fn default() -> Self {
@@ -235,6 +287,8 @@ unsafe fn free_node<A: MemAlloc, T>(lower: &A, node: *mut T, len: usize) {
 
 #[cfg(test)]
 mod narrow {
+    use raw_mem::Malloc;
+
     use super::*;
 
     /// Slots of 1 KiB in addresses of 14 bits: a root of 4 slots, leaves of 4 entries.
@@ -251,48 +305,67 @@ mod narrow {
     }
 
     pub(super) const OWNER: OwnerId = OwnerId::new(7).unwrap();
+
+    /// Publishes an arena that does not exist, with nodes from malloc.
+    pub(super) fn publish<G: Geometry>(map: &ArenaMap<G>, base: usize) -> bool {
+        // SAFETY: these tests pass the same allocator each time, and no block relies on the entry.
+        unsafe { map.publish(base, OWNER, &Malloc) }
+    }
+
+    /// Retracts an arena.
+    pub(super) fn retract<G: Geometry>(map: &ArenaMap<G>, base: usize) {
+        // SAFETY: the arenas of these tests do not exist, so they have no blocks.
+        unsafe { map.retract(base) };
+    }
+
+    /// Frees the nodes of a map.
+    pub(super) fn release<G: Geometry>(mut map: ArenaMap<G>) {
+        // SAFETY: the nodes are from malloc, and the arenas have no blocks.
+        unsafe { map.release(&Malloc) };
+    }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use raw_mem::{Malloc, NoAlloc};
+    use raw_mem::NoAlloc;
 
     use super::{narrow::*, *};
     use crate::Pools16K;
 
     #[test]
     fn an_address_one_byte_outside_of_an_arena_is_nobodys() {
-        let mut map = ArenaMap::<Pools16K>::new();
+        let map = ArenaMap::<Pools16K>::new();
         let base = 5 << 40;
-        assert!(map.publish(base, OWNER, &Malloc));
+        assert!(publish(&map, base));
         assert_eq!(map.owner(base), Some(OWNER));
         assert_eq!(map.owner(base + (1 << 20) - 1), Some(OWNER));
         assert_eq!(map.owner(base - 1), None);
         assert_eq!(map.owner(base + (1 << 20)), None);
-        map.retract(base);
+        retract(&map, base);
         assert_eq!(map.owner(base), None);
-        map.release(&Malloc);
+        release(map);
     }
 
     #[test]
     fn no_address_whatever_is_out_of_the_maps_bounds() {
-        let mut map = ArenaMap::<Pools16K>::new();
+        let map = ArenaMap::<Pools16K>::new();
         for address in [0, 1, 1 << 47, (1 << 48) - 1, 1 << 48, usize::MAX] {
             assert_eq!(map.owner(address), None);
         }
-        assert!(!map.publish(1 << 48, OWNER, &Malloc));
-        assert!(map.publish((1 << 48) - (1 << 20), OWNER, &Malloc));
+        assert!(!publish(&map, 1 << 48));
+        assert!(publish(&map, (1 << 48) - (1 << 20)));
         assert_eq!(map.owner((1 << 48) - 1), Some(OWNER));
         assert_eq!(map.leaves(), 1);
-        map.release(&Malloc);
+        release(map);
     }
 
     #[test]
     fn without_memory_there_is_no_map_and_no_entry() {
-        let mut map = ArenaMap::<Narrow>::new();
-        assert!(!map.publish(1 << 10, OWNER, &NoAlloc));
+        let map = ArenaMap::<Narrow>::new();
+        // SAFETY: no node is allocated, and no block relies on the entry.
+        assert!(!unsafe { map.publish(1 << 10, OWNER, &NoAlloc) });
         assert_eq!(map.owner(1 << 10), None);
-        map.release(&Malloc);
+        release(map);
     }
 }
 
@@ -318,7 +391,7 @@ mod models {
         assert!(map.publish_with(orders, 1 << 10, OWNER, &Malloc).is_some());
         assert_eq!(map.owner(1 << 10), Some(OWNER));
         reader.join().unwrap();
-        sync::Arc::try_unwrap(map).unwrap().release(&Malloc);
+        release(sync::Arc::try_unwrap(map).unwrap());
     }
 
     #[test]
@@ -338,10 +411,26 @@ mod models {
         sync::rejected(|| read_beside(Orders { find: Relaxed, ..Orders::SOUND }));
     }
 
+    /// mutants 19: the nodes were counted without having been seen.
+    #[test]
+    fn the_leaves_are_counted_beside_a_publication() {
+        sync::model(|| {
+            let map = sync::Arc::new(ArenaMap::<Narrow>::new());
+            let reader = {
+                let map = sync::Arc::clone(&map);
+                sync::thread::spawn(move || assert!(map.leaves() <= 1))
+            };
+            assert!(publish(&map, 1 << 10));
+            assert_eq!(map.leaves(), 1);
+            reader.join().unwrap();
+            release(sync::Arc::try_unwrap(map).unwrap());
+        });
+    }
+
     /// An arena is struck out by `give_back`, which says that it did; a reader hears of it.
     fn a_reader_learns_that_an_arena_is_gone(give_back: fn(&ArenaMap<Narrow>, &AtomicBool)) {
         let map = sync::Arc::new(ArenaMap::<Narrow>::new());
-        assert!(map.publish(1 << 10, OWNER, &Malloc));
+        assert!(publish(&map, 1 << 10));
         let given_back = sync::Arc::new(AtomicBool::new(false));
         let reader = {
             let (map, given_back) = (sync::Arc::clone(&map), sync::Arc::clone(&given_back));
@@ -352,14 +441,14 @@ mod models {
         };
         give_back(&map, &given_back);
         reader.join().unwrap();
-        sync::Arc::try_unwrap(map).unwrap().release(&Malloc);
+        release(sync::Arc::try_unwrap(map).unwrap());
     }
 
     #[test]
     fn an_arena_that_was_given_back_is_nobodys_for_whoever_learns_of_it() {
         sync::model(|| {
             a_reader_learns_that_an_arena_is_gone(|map, given_back| {
-                map.retract(1 << 10);
+                retract(map, 1 << 10);
                 given_back.store(true, Release);
             });
         });
@@ -371,7 +460,7 @@ mod models {
         sync::rejected(|| {
             a_reader_learns_that_an_arena_is_gone(|map, given_back| {
                 given_back.store(true, Release);
-                map.retract(1 << 10);
+                retract(map, 1 << 10);
             });
         });
     }
@@ -386,13 +475,13 @@ mod models {
         publish(&map, 2 << 10);
         other.join().unwrap();
         assert_eq!([1, 2].map(|nth| map.owner(nth << 10)), [Some(OWNER); 2]);
-        sync::Arc::try_unwrap(map).unwrap().release(&Malloc);
+        release(sync::Arc::try_unwrap(map).unwrap());
     }
 
     #[test]
     fn two_threads_that_publish_into_one_leaf_lose_nothing() {
         sync::model(|| {
-            two_publish(|map, base| assert!(map.publish(base, OWNER, &Malloc)));
+            two_publish(|map, base| assert!(publish(map, base)));
         });
     }
 
@@ -417,7 +506,7 @@ mod models {
                 if map.root.load(Acquire).is_null() {
                     map.root.store(root.unwrap().as_ptr(), Release);
                 }
-                assert!(map.publish(base, OWNER, &Malloc));
+                assert!(publish(map, base));
             });
         });
     }

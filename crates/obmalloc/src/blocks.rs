@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 use raw_mem::{ArenaSource, MemAlloc};
 
 use crate::{
-    access::Access,
+    access::Enter,
     block::BlockPtr,
     claim::{Claim, KnownArenas},
     geometry::Geometry,
@@ -13,15 +13,20 @@ use crate::{
     size_class::SizeClass,
 };
 
-/// A heap of blocks that takes care of who enters it.
+/// A heap of blocks that controls who enters it.
 ///
-/// A [`Heap`] behind a door is one; so are the heaps of many threads together.
+/// [`GilHeld`](crate::GilHeld) and [`Locked`](crate::Locked) are such heaps. The heaps of many
+/// threads together are one as well.
 ///
 /// # Safety
 ///
-/// An implementer promises that a block it gives has the size of its class, is aligned to the
-/// geometry's alignment, overlaps no other block in use, and is the caller's until freed; and that
-/// it knows every pointer into its arenas from every other one.
+/// An implementer promises that
+///
+/// - a block has at least the size of its class and is aligned to the geometry's alignment;
+/// - a block overlaps no other block in use, and no block of the layer below;
+/// - a block belongs to the caller until it is freed, or until the implementer is dropped, and
+///   moving the implementer does not affect it;
+/// - a pointer is recognised as its own exactly if it lies in one of its arenas.
 pub unsafe trait Blocks {
     /// The sizes of its blocks.
     type Geometry: Geometry;
@@ -55,10 +60,11 @@ pub unsafe trait Blocks {
     unsafe fn size_if_ours(&self, ptr: NonNull<u8>) -> Option<usize>;
 }
 
-// SAFETY: the heap behind the door keeps the promises, and its arena map knows its pointers.
+// SAFETY: the guarded heap keeps the promises and stays the same heap (contract of `Enter`). Its
+// arena map recognises its pointers, and only the heap's source can change that map.
 unsafe impl<X, S, M, L, G> Blocks for X
 where
-    X: Access<Heap = Heap<KnownArenas<S, M, G>, L, G>>,
+    X: Enter<Heap = Heap<KnownArenas<S, M, G>, L, G>>,
     S: ArenaSource,
     M: MemAlloc,
     L: MemAlloc,

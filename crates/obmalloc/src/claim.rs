@@ -26,7 +26,9 @@ pub enum Claim {
 
 /// An arena source that knows every arena it has handed out.
 ///
-/// The nodes of its map are blocks of `A`.
+/// The nodes of its map are blocks of `A`. It maps arenas of `G`'s size only, because an entry of
+/// the map covers that much. Its arenas are for the heap on top of it: their memory must not be
+/// served by an allocator below that heap.
 #[derive(Debug)]
 pub struct KnownArenas<S, A: MemAlloc, G: Geometry> {
     source: S,
@@ -51,7 +53,7 @@ impl<S, A: MemAlloc, G: Geometry> KnownArenas<S, A, G> {
         self.map.owner(address).is_some()
     }
 
-    /// Which arenas were handed out.
+    /// The map of the arenas that were handed out, for reading.
     pub fn map(&self) -> &ArenaMap<G> {
         &self.map
     }
@@ -60,9 +62,13 @@ impl<S, A: MemAlloc, G: Geometry> KnownArenas<S, A, G> {
 // SAFETY: the arenas are those of the source below.
 unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArenas<S, A, G> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
-        debug_assert_eq!(size.bytes(), G::ARENA_SIZE);
+        if size.bytes() != G::ARENA_SIZE {
+            return Err(MapError::Exhausted { size });
+        }
         let arena = self.source.map(size)?;
-        if self.map.publish(arena.addr().get(), OURS, &self.lower) {
+        // SAFETY: the map's nodes all come from `lower`. The arena was mapped just now, and
+        // `unmap` retracts it.
+        if unsafe { self.map.publish(arena.addr().get(), OURS, &self.lower) } {
             return Ok(arena);
         }
         // SAFETY: it was mapped just now, and nobody has seen it.
@@ -71,8 +77,9 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
-        // Before its memory goes: from then on the address may be anyone's.
-        self.map.retract(arena.addr().get());
+        // Before the memory goes, because anyone may map the address afterwards.
+        // SAFETY: nobody uses the arena any more (contract of `unmap`).
+        unsafe { self.map.retract(arena.addr().get()) };
         // SAFETY: the caller's promise, which is about the source below as well.
         unsafe { self.source.unmap(arena, size) }
     }
@@ -106,7 +113,9 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
 
 impl<S, A: MemAlloc, G: Geometry> Drop for KnownArenas<S, A, G> {
     fn drop(&mut self) {
-        self.map.release(&self.lower);
+        // SAFETY: the map's nodes all came from `lower`. The source's arenas must not be used
+        // once it is dropped (contract of `ArenaSource`).
+        unsafe { self.map.release(&self.lower) };
     }
 }
 
@@ -126,5 +135,66 @@ impl<S: ArenaSource, M: MemAlloc, A: MemAlloc, G: Geometry> Heap<KnownArenas<S, 
         } else {
             Claim::Foreign(ptr)
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use core::cell::Cell;
+    use std::{rc::Rc, vec::Vec};
+
+    use raw_mem::{Malloc, MmapArenas};
+
+    use super::*;
+    use crate::{Pools16K, Shape, Tiny};
+
+    type Known<G> = KnownArenas<MmapArenas, Malloc, G>;
+
+    /// If a small arena were entered, the map would claim what lies beside it.
+    #[test]
+    fn an_arena_of_another_size_is_refused() {
+        let mut known = Known::<Pools16K>::new(MmapArenas::new(), Malloc);
+        let small = Shape::<Tiny>::ARENA;
+        assert_eq!(ArenaSource::map(&mut known, small), Err(MapError::Exhausted { size: small }));
+        assert_eq!(known.map().leaves(), 0);
+    }
+
+    /// A source that records what it is told.
+    #[derive(Default)]
+    struct Recording {
+        names: Rc<Cell<Vec<&'static CStr>>>,
+        trims: Rc<Cell<usize>>,
+    }
+
+    // SAFETY: it has no arenas.
+    unsafe impl ArenaSource for Recording {
+        fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+            Err(MapError::Exhausted { size })
+        }
+
+        unsafe fn unmap(&mut self, _arena: NonNull<u8>, _size: ArenaSize) {}
+
+        fn name(&mut self, name: &'static CStr) {
+            let mut names = self.names.take();
+            names.push(name);
+            self.names.set(names);
+        }
+
+        fn trim(&mut self) {
+            self.trims.set(self.trims.get() + 1);
+        }
+    }
+
+    /// mutants 15 and 16: neither was passed on.
+    #[test]
+    fn a_name_and_a_trim_reach_the_source_below() {
+        let below = Recording::default();
+        let (names, trims) = (Rc::clone(&below.names), Rc::clone(&below.trims));
+        let mut known = KnownArenas::<_, _, Pools16K>::new(below, Malloc);
+        known.name(c"arenas of a test");
+        assert_eq!(names.take(), [c"arenas of a test"]);
+        let mut heap = Heap::<_, _, Pools16K>::new(known, Malloc);
+        heap.trim();
+        assert_eq!(trims.get(), 1);
     }
 }

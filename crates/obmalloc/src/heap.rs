@@ -332,7 +332,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Drop for Heap<S, A, G> {
 mod tests {
     use std::vec::Vec;
 
-    use raw_mem::{Malloc, MmapArenas};
+    use raw_mem::{Malloc, MallocArenas, MmapArenas, NoAlloc};
 
     use super::*;
     use crate::{GiveBackAll, Pools4K};
@@ -425,6 +425,28 @@ mod tests {
         heap.check_invariants();
         assert_eq!(heap.stats().arenas.current, 0);
         assert!(heap.alloc(SizeClass::of(512).unwrap()).is_some());
+    }
+
+    /// mutants 17: `trim` gave back only what its source retained.
+    #[test]
+    fn a_trimmed_heap_keeps_no_empty_arena() {
+        let mut heap = heap::<Pools4K>();
+        let block = heap.alloc(SizeClass::of(512).unwrap());
+        drain(&mut heap, block);
+        assert_eq!(heap.stats().arenas.current, 1);
+        heap.trim();
+        heap.check_invariants();
+        assert_eq!(heap.stats().arenas.current, 0);
+    }
+
+    /// mutants 18: the figure was never looked at.
+    #[test]
+    fn each_request_that_finds_no_arena_is_counted_as_refused() {
+        let mut heap: Heap<_, _> = Heap::new(MallocArenas::new(NoAlloc), Malloc);
+        for refused in 1..=3 {
+            assert!(heap.alloc(SizeClass::of(100).unwrap()).is_none());
+            assert_eq!((heap.refused(), heap.stats().refused), (refused, refused));
+        }
     }
 
     #[test]

@@ -288,6 +288,18 @@ mod tests {
         assert_eq!((idle(&heap), heap.stats().arenas.current, heap.source().kept), (0, 0, 0));
     }
 
+    /// mutants 8: a single arena at rest was given back, and the source was not told.
+    #[test]
+    fn the_source_learns_that_the_only_arena_at_rest_is_kept_no_longer() {
+        let mut heap = heap(10);
+        let blocks = alloc(&mut heap, 512, POOLS * BLOCKS);
+        free(&mut heap, blocks);
+        heap.settle_all();
+        assert_eq!((heap.arenas.at_rest(), heap.source().kept), (1, 1));
+        heap.give_back_empty_arena();
+        assert_eq!((heap.stats().arenas.current, heap.source().kept), (0, 0));
+    }
+
     #[test]
     fn a_reset_keeps_no_arena() {
         let mut heap = heap(10);

@@ -12,27 +12,25 @@
 
 use core::{cmp, ptr::NonNull};
 
-use raw_mem::{ArenaSource, MAX_REQUEST, MemAlloc, calloc_size};
+use raw_mem::{MAX_REQUEST, MemAlloc, calloc_size};
 
 use crate::{
     access::Access,
     block::BlockPtr,
     blocks::Blocks,
-    claim::KnownArenas,
     geometry::{Geometry, ReallocRule},
-    heap::Heap,
     size_class::SizeClass,
     stats::Stats,
 };
 
-/// A heap behind a door, and the layer below it.
+/// A guarded heap, and the layer below it.
 ///
 /// ```
 /// use obmalloc::{GilHeld, Heap, KnownArenas, Pools16K, Pymalloc};
 /// use raw_mem::{Malloc, MemAlloc, MmapArenas};
 ///
 /// let arenas = KnownArenas::<_, _, Pools16K>::new(MmapArenas::new(), Malloc);
-/// // SAFETY: one thread, which does not enter twice.
+/// // SAFETY: one thread uses the allocator, and neither layer below it calls back.
 /// let pymalloc = Pymalloc::new(unsafe { GilHeld::new(Heap::new(arenas, Malloc)) }, Malloc);
 /// let block = pymalloc.malloc(40);
 /// assert_eq!(pymalloc.stats().classes()[2].in_use, 1);
@@ -54,7 +52,7 @@ impl<X, A> Pymalloc<X, A> {
         Self { heap, lower }
     }
 
-    /// The heap behind its door.
+    /// The guarded heap.
     pub const fn access(&self) -> &X {
         &self.heap
     }
@@ -65,17 +63,10 @@ impl<X, A> Pymalloc<X, A> {
     }
 }
 
-impl<X, A, S, M, L, G> Pymalloc<X, A>
-where
-    X: Access<Heap = Heap<KnownArenas<S, M, G>, L, G>>,
-    S: ArenaSource,
-    M: MemAlloc,
-    L: MemAlloc,
-    G: Geometry,
-{
+impl<X: Access, A> Pymalloc<X, A> {
     /// Counts what the heap has in use, by walking it. O(pools).
     pub fn stats(&self) -> Stats {
-        self.heap.enter(|heap| heap.stats().with_map(heap.source().map()))
+        self.heap.stats()
     }
 }
 
@@ -89,13 +80,14 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
     /// A block of `size` bytes, of a class, stays where it is when `new_size` bytes are asked for.
     #[inline]
     fn stays(size: usize, new_size: usize) -> bool {
-        let fits = new_size <= size;
+        // First, because any request may come here: four times a large one overflows.
+        if new_size > size {
+            return false;
+        }
         let needs_it = 4 * new_size > 3 * size;
         match B::Geometry::REALLOC {
-            ReallocRule::ThreeQuarters => fits && needs_it,
-            ReallocRule::WithinClass => {
-                fits && (needs_it || Self::class(new_size) == Self::class(size))
-            }
+            ReallocRule::ThreeQuarters => needs_it,
+            ReallocRule::WithinClass => needs_it || Self::class(new_size) == Self::class(size),
         }
     }
 
@@ -186,13 +178,13 @@ mod tests {
     use raw_mem::{Malloc, MmapArenas};
 
     use super::*;
-    use crate::{GilHeld, KeepInClass, Pools16K, ZeroInPools};
+    use crate::{GilHeld, Heap, KeepInClass, KnownArenas, Pools16K, ZeroInPools};
 
     type TestHeap<G> = Heap<KnownArenas<MmapArenas, Malloc, G>, Malloc, G>;
 
     fn pymalloc<G: Geometry>() -> Pymalloc<GilHeld<TestHeap<G>>, Malloc> {
         let heap = Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc);
-        // SAFETY: each test is one thread, which does not enter twice.
+        // SAFETY: each test is one thread, and neither layer below the heap calls back.
         Pymalloc::new(unsafe { GilHeld::new(heap) }, Malloc)
     }
 
@@ -298,6 +290,20 @@ mod tests {
         // SAFETY: the block is live, and stays so because the request fails.
         assert_eq!(unsafe { pymalloc.realloc(block, MAX_REQUEST + 1) }, None);
         assert_eq!(small(&pymalloc), 1);
+    }
+
+    /// defects D7: a request of at most `MAX_REQUEST` was multiplied by four before it was compared.
+    #[test]
+    fn a_reallocation_to_an_unservable_size_is_refused_and_leaves_the_block() {
+        let pymalloc = pymalloc::<Pools16K>();
+        let block = pymalloc.malloc(40);
+        for size in [1 << 62, (1 << 62) + 1, MAX_REQUEST - 1, MAX_REQUEST] {
+            // SAFETY: the block is live, and stays live because the request fails.
+            assert_eq!(unsafe { pymalloc.realloc(block, size) }, None);
+        }
+        assert_eq!(small(&pymalloc), 1);
+        // SAFETY: the block is live and not used again.
+        unsafe { pymalloc.free(block) };
     }
 
     #[test]

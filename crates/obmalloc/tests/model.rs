@@ -6,9 +6,12 @@
 mod common;
 
 use common::{Rig, arenas_in, rules};
-use obmalloc::{Geometry, SizeClass};
+use obmalloc::{Access, Geometry, Heap, KnownArenas, SizeClass};
+use raw_mem::{Malloc, MmapArenas};
 use testkit::{
+    failing::{FailingArenas, Faults},
     op::{Op, Outcome},
+    place::ArenaLog,
     property::check,
     workload::{self, Order, Phase, Player, Sizes},
 };
@@ -60,7 +63,7 @@ fn a_heap_that_keeps_arenas_keeps_every_rule_and_rests_without_any<G: Geometry>(
             rig.driver.free_all();
             look_at_everything(&rig);
         }
-        rig.heap(|heap| heap.give_back_empty_arena());
+        rig.heap().trim();
         look_at_everything(&rig);
         assert_eq!(rig.arenas.mapped(), 0);
     });
@@ -111,11 +114,11 @@ fn a_heap_that_rests_holds_no_arena_and_wakes_up<G: Geometry>() {
         for _ in 0..2 {
             play(&mut rig, &ops, ops.len());
             let used = rig.arenas.mapped();
-            rig.heap(|heap| heap.give_back_empty_arena());
+            rig.heap().trim();
             look_at_everything(&rig);
             assert!(rig.arenas.mapped() + 1 >= used);
             rig.driver.free_all();
-            rig.heap(|heap| heap.give_back_empty_arena());
+            rig.heap().trim();
             look_at_everything(&rig);
             assert_eq!(rig.arenas.mapped(), 0);
         }
@@ -124,17 +127,20 @@ fn a_heap_that_rests_holds_no_arena_and_wakes_up<G: Geometry>() {
 }
 
 fn a_reset_gives_back_arenas_whose_blocks_live<G: Geometry>() {
-    let mut rig = Rig::<G>::new();
+    let arenas = ArenaLog::default();
+    let source = FailingArenas::new(MmapArenas::new(), Faults::default(), arenas.clone());
+    let mut heap: Heap<_, _, G> = Heap::new(KnownArenas::<_, _, G>::new(source, Malloc), Malloc);
     for size in (1..=G::SMALL_THRESHOLD).cycle().take(2_000) {
-        let class = SizeClass::of(size).unwrap();
-        assert!(rig.heap(|heap| heap.alloc(class)).is_some());
+        assert!(heap.alloc(SizeClass::of(size).unwrap()).is_some());
     }
     // SAFETY: the blocks above are not used.
-    rig.heap(|heap| unsafe { heap.reset() });
-    look_at_everything(&rig);
-    assert_eq!(rig.arenas.mapped(), 0);
-    play(&mut rig, &[Op::Malloc { slot: 0, size: 1 }], 1);
-    leave_nothing(rig);
+    unsafe { heap.reset() };
+    heap.check_invariants();
+    assert_eq!(arenas.mapped(), 0);
+    assert!(heap.alloc(SizeClass::of(1).unwrap()).is_some());
+    heap.check_invariants();
+    drop(heap);
+    assert_eq!(arenas.mapped(), 0);
 }
 
 fn an_address_is_ours_exactly_inside_the_arenas<G: Geometry>() {
@@ -142,7 +148,7 @@ fn an_address_is_ours_exactly_inside_the_arenas<G: Geometry>() {
     let blocks = 3 * G::ARENA_SIZE / G::SMALL_THRESHOLD;
     let fill = Phase::Fill { sizes: Sizes::of([G::SMALL_THRESHOLD]), blocks };
     play(&mut rig, &Player::new(0).play(&fill), blocks);
-    let ours = |address: usize| rig.heap(|heap| heap.source().holds(address));
+    let ours = |address: usize| rig.heap().holds(address);
     let mapped: Vec<_> = rig.arenas.arenas().into_values().collect();
     assert!(mapped.len() >= 3);
     for &arena in &mapped {
@@ -154,7 +160,7 @@ fn an_address_is_ours_exactly_inside_the_arenas<G: Geometry>() {
     }
     assert_eq!([0, 1, usize::MAX, usize::MAX / 2, 1 << 47].map(ours), [false; 5]);
     rig.driver.free_all();
-    let ours = |address: usize| rig.heap(|heap| heap.source().holds(address));
+    let ours = |address: usize| rig.heap().holds(address);
     let left = mapped.iter().filter(|&&arena| ours(arena)).count();
     assert_eq!(left, usize::from(G::KEEP_LAST_ARENA));
 }

@@ -72,7 +72,7 @@ impl<G: Geometry> Rig<G> {
             arenas.clone(),
         );
         let heap = Heap::new(KnownArenas::new(mapped, alloc.clone()), alloc.clone());
-        // SAFETY: a rig is used by one thread, and no test enters the heap from inside.
+        // SAFETY: one thread uses a rig, and neither layer below the heap calls back.
         let pymalloc = Pymalloc::new(unsafe { GilHeld::new(heap) }, alloc);
         Self { driver: Driver::new(pymalloc, G::ALIGNMENT), arenas, source, lower, below }
     }
@@ -87,14 +87,14 @@ impl<G: Geometry> Rig<G> {
         self.arenas.spot(block.addr().get(), G::ARENA_SIZE, G::POOL_SIZE)
     }
 
-    /// Visits the heap.
-    pub(crate) fn heap<R>(&self, visit: impl FnOnce(&mut TestHeap<G>) -> R) -> R {
-        self.driver.alloc().access().enter(visit)
+    /// Returns the heap under the allocator.
+    pub(crate) fn heap(&self) -> &impl Access {
+        self.driver.alloc().access()
     }
 
     /// Asserts every rule of the crate's page.
     pub(crate) fn check(&self) {
-        self.heap(|heap| heap.check_invariants());
+        self.heap().check_invariants();
     }
 
     pub(crate) fn stats(&self) -> Stats {
