@@ -6,7 +6,7 @@ use std::{
 };
 
 use obmalloc::{ArenaMap, BlockPtr, HeapTag, OwnerId, Stats};
-use raw_mem::MemAlloc;
+use raw_mem::{ArenaSource, MemAlloc, WarmArenas};
 use sync::{Mutex, MutexGuard, atomic::Ordering::Relaxed};
 
 use crate::{
@@ -15,8 +15,65 @@ use crate::{
 
 mod takeover;
 
-/// Keeps the shared source closed to other threads while it lives.
-pub type SourceGuard<'a, S> = MutexGuard<'a, S>;
+/// Keeps the shared source of arenas locked until it is dropped.
+///
+/// The source itself cannot be reached through it, because every heap relies on the source that
+/// its arenas came from.
+#[must_use = "the source is unlocked when the guard is dropped"]
+pub struct SourceGuard<'a, S> {
+    source: MutexGuard<'a, S>,
+}
+
+impl<S: ArenaSource> SourceGuard<'_, S> {
+    /// Gives back what the source retains for later requests.
+    pub fn trim(&mut self) {
+        self.source.trim();
+    }
+
+    /// Returns the source, for code that gives back only what it mapped.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn source(&mut self) -> &mut S {
+        &mut self.source
+    }
+}
+
+impl<S: ArenaSource> SourceGuard<'_, WarmArenas<S>> {
+    /// Returns how many arenas are retained, by the source and by the heaps.
+    pub fn kept(&self) -> usize {
+        self.source.kept()
+    }
+
+    /// Counts at most `of_one` arenas as retained by heaps.
+    pub(crate) fn forget_owners_but(&mut self, of_one: usize) {
+        self.source.forget_owners_but(of_one);
+    }
+}
+
+impl<S> fmt::Debug for SourceGuard<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SourceGuard(..)")
+    }
+}
+
+/// defects D2: the source was replaced through its guard, which unmapped arenas in use.
+///
+/// ```
+/// # use obmalloc::Pools16K;
+/// # use raw_mem::{Malloc, MmapArenas};
+/// # use thread_heap::Heaps;
+/// static HEAPS: Heaps<(MmapArenas, Malloc, Pools16K)> = Heaps::new(MmapArenas::new(), Malloc);
+/// HEAPS.close_source().trim();
+/// ```
+///
+/// ```compile_fail,E0614
+/// # use obmalloc::Pools16K;
+/// # use raw_mem::{Malloc, MmapArenas};
+/// # use thread_heap::Heaps;
+/// static HEAPS: Heaps<(MmapArenas, Malloc, Pools16K)> = Heaps::new(MmapArenas::new(), Malloc);
+/// *HEAPS.close_source() = MmapArenas::new();
+/// ```
+#[cfg(doctest)]
+struct AGuardDoesNotLendItsSource;
 
 /// The owner of every arena in the map: whose a block is among these heaps, its tag says.
 pub(crate) const OURS: OwnerId = OwnerId::MIN;
@@ -83,7 +140,7 @@ impl<P: Parts> Heaps<P> {
     }
 
     /// A heap for the calling thread, which owns it until it [closes](Self::close) it: an
-    /// abandoned one, or a new one. `None` when there is no memory for one.
+    /// abandoned one, or a new one. `None` when the layer below has no suitable memory for one.
     ///
     /// O(heaps): at most as many as there ever were threads at the same time.
     pub fn open(&'static self) -> Option<&'static ThreadHeap<P>> {
@@ -170,6 +227,11 @@ impl<P: Parts> Heaps<P> {
     /// Closes the source of arenas until the guard is dropped. A fork must happen under it, or
     /// the child may find it closed for ever.
     pub fn close_source(&self) -> SourceGuard<'_, P::Source> {
+        SourceGuard { source: self.source() }
+    }
+
+    /// Locks the source of arenas.
+    pub(crate) fn source(&self) -> MutexGuard<'_, P::Source> {
         sync::lock(&self.source)
     }
 
@@ -194,12 +256,19 @@ impl<P: Parts> Heaps<P> {
         &self.lower
     }
 
-    /// Makes a heap that the caller owns.
+    /// Makes a heap that the caller owns. Returns `None` if the layer below has no memory for it, or
+    /// aligns its blocks to less than the heap needs.
     fn make(&'static self) -> Option<&'static ThreadHeap<P>> {
-        let place = self.lower.malloc(size_of::<ThreadHeap<P>>())?.cast::<ThreadHeap<P>>();
+        let block = self.lower.malloc(size_of::<ThreadHeap<P>>())?;
+        let place = block.cast::<ThreadHeap<P>>();
+        if !place.is_aligned() {
+            // SAFETY: the block came from `lower` just now, and nobody uses it.
+            unsafe { self.lower.free(Some(block)) };
+            return None;
+        }
         let tag = HeapTag(place.as_ptr().cast_const().cast());
         let heap = ThreadHeap::new(SharedArenas::of(self), self.lower.clone(), tag);
-        // SAFETY: the block of the layer below is ours, large enough, and aligned to words.
+        // SAFETY: the block is ours, and has the size and the alignment of a heap.
         unsafe { place.write(heap) };
         // SAFETY: it was written just now, is never freed, and only shared from here on.
         let heap: &'static ThreadHeap<P> = unsafe { NonNull::as_ref(&place) };

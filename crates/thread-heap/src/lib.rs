@@ -80,5 +80,4 @@ pub use heaps::{Heaps, HeapsStats, SourceGuard};
 pub use obmalloc;
 pub use obmalloc::raw_mem;
 pub use parts::{Parts, ThreadGeometry};
-pub use shared_arenas::SharedArenas;
 pub use thread_heap::ThreadHeap;

@@ -10,6 +10,9 @@ use obmalloc::{Geometry, HeadersInArena, Pools16K, RestEachClass};
 pub type ThreadGeometry = HeadersInArena<RestEachClass<Pools16K>>;
 
 /// A source of arenas, the layer below, and a geometry, in one name: a tuple of the three.
+///
+/// Neither the source nor the layer below may call back into the heap that is calling it: see
+/// [`ThreadHeap`](crate::ThreadHeap).
 pub trait Parts: Sized + 'static {
     /// Gives arenas; shared by all heaps, behind a lock.
     type Source: ArenaSource + Send;

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// A thread heap's way to the shared source; for the heap of no thread, a way to nowhere.
-pub struct SharedArenas<P: Parts>(Option<&'static Heaps<P>>);
+pub(crate) struct SharedArenas<P: Parts>(Option<&'static Heaps<P>>);
 
 impl<P: Parts> SharedArenas<P> {
     pub(crate) const NONE: Self = Self(None);
@@ -30,21 +30,24 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         let exhausted = MapError::Exhausted { size };
         let heaps = self.0.ok_or(exhausted)?;
-        let arena = heaps.close_source().map(size)?;
-        if heaps.map().publish(arena.addr().get(), OURS, heaps.lower()) {
+        let arena = heaps.source().map(size)?;
+        // SAFETY: the map's nodes all come from `lower`. The arena was mapped just now, and `unmap`
+        // retracts it.
+        if unsafe { heaps.map().publish(arena.addr().get(), OURS, heaps.lower()) } {
             return Ok(arena);
         }
         // SAFETY: it was mapped just now, and nobody has seen it.
-        unsafe { heaps.close_source().unmap(arena, size) };
+        unsafe { heaps.source().unmap(arena, size) };
         Err(exhausted)
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
         let Some(heaps) = self.0 else { return };
-        // Before its memory goes: from then on the address may be anyone's.
-        heaps.map().retract(arena.addr().get());
+        // Before the memory goes, because anyone may map the address afterwards.
+        // SAFETY: nobody uses the arena any more (contract of `unmap`).
+        unsafe { heaps.map().retract(arena.addr().get()) };
         // SAFETY: the caller's promise, which is about the shared source as well.
-        unsafe { heaps.close_source().unmap(arena, size) }
+        unsafe { heaps.source().unmap(arena, size) }
     }
 
     unsafe fn advise(
@@ -55,28 +58,28 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
     ) -> Result<(), AdviseError> {
         let heaps = self.0.ok_or(AdviseError::Unsupported { advice })?;
         // SAFETY: the caller's promise, which is about the shared source as well.
-        unsafe { heaps.close_source().advise(start, len, advice) }
+        unsafe { heaps.source().advise(start, len, advice) }
     }
 
     fn name(&mut self, name: &'static CStr) {
         if let Some(heaps) = self.0 {
-            heaps.close_source().name(name);
+            heaps.source().name(name);
         }
     }
 
     fn trim(&mut self) {
         if let Some(heaps) = self.0 {
-            heaps.close_source().trim();
+            heaps.source().trim();
         }
     }
 
     fn would_keep(&mut self) -> bool {
-        self.0.is_some_and(|heaps| heaps.close_source().would_keep())
+        self.0.is_some_and(|heaps| heaps.source().would_keep())
     }
 
     fn kept_no_longer(&mut self, arenas: usize, used: bool) {
         if let Some(heaps) = self.0 {
-            heaps.close_source().kept_no_longer(arenas, used);
+            heaps.source().kept_no_longer(arenas, used);
         }
     }
 }

@@ -27,6 +27,10 @@ type OwnHeap<P> = Heap<SharedArenas<P>, <P as Parts>::Lower, <P as Parts>::Geome
 ///
 /// The owner is the thread that opened it ([`Heaps::open`](crate::Heaps::open)), until it closes
 /// it ([`Heaps::close`](crate::Heaps::close)). The unsafe methods are for the owner alone.
+///
+/// A caller that promises to be the owner also promises that no other call of an unsafe method is
+/// running on the heap. The source of arenas and the layer below must therefore not call back into
+/// the heap that is calling them.
 #[repr(C)]
 pub struct ThreadHeap<P: Parts> {
     /// # Invariant

@@ -7,10 +7,14 @@ mod block;
 #[path = "common/team.rs"]
 mod team;
 
-use std::{ptr, thread};
+use std::{
+    ptr::{self, NonNull},
+    thread,
+    time::Duration,
+};
 
 use obmalloc::{BlockPtr, SizeClass};
-use raw_mem::{Malloc, MmapArenas};
+use raw_mem::{Malloc, MemAlloc, MmapArenas, WarmArenas};
 use testkit::{
     failing::{FailingAlloc, FailingArenas, Faults, Plan},
     place::ArenaLog,
@@ -257,6 +261,64 @@ fn without_memory_for_its_record_no_heap_is_opened() {
     faulty.lower_faults.restart(Plan::Nth(1));
     assert!(faulty.heaps.open().is_none());
     assert!(faulty.heaps.open().is_some());
+}
+
+/// A layer below whose handle needs more alignment than its blocks have.
+#[derive(Clone, Copy)]
+#[repr(align(4096))]
+struct OverAligned;
+
+// SAFETY: every promise is malloc's.
+unsafe impl MemAlloc for OverAligned {
+    fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
+        Malloc.malloc(size)
+    }
+
+    fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
+        Malloc.calloc(count, size)
+    }
+
+    unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
+        // SAFETY: the caller's promise.
+        unsafe { Malloc.realloc(ptr, size) }
+    }
+
+    unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
+        // SAFETY: the caller's promise.
+        unsafe { Malloc.free(ptr) }
+    }
+}
+
+#[test]
+fn a_heap_is_never_made_in_memory_that_is_not_aligned_for_it() {
+    static HEAPS: Heaps<(MmapArenas, OverAligned, ThreadGeometry)> =
+        Heaps::new(MmapArenas::new(), OverAligned);
+    for _ in 0..20 {
+        if let Some(heap) = HEAPS.open() {
+            assert!(ptr::from_ref(heap).is_aligned());
+        }
+    }
+}
+
+/// mutants 7 and 8: the source counted arenas as retained that had been given back.
+#[test]
+fn flushed_heaps_retain_no_arena() {
+    static HEAPS: Heaps<(WarmArenas<MmapArenas>, Malloc, ThreadGeometry)> =
+        Heaps::new(WarmArenas::with_patience(MmapArenas::new(), Duration::from_secs(3600)), Malloc);
+    let heap = HEAPS.open().expect("there is memory");
+    let mut most = 0;
+    for count in [1000, 10_000] {
+        // SAFETY: this thread opened the heap.
+        let alloc = || unsafe { heap.alloc(class(512)) }.expect("there is memory");
+        let blocks: Vec<_> = (0..count).map(|_| alloc()).collect();
+        // SAFETY: as above; the blocks are the heap's.
+        blocks.into_iter().for_each(|block| unsafe { heap.free(block) });
+        most = most.max(HEAPS.close_source().kept());
+        // SAFETY: as above.
+        unsafe { heap.flush() };
+        assert_eq!(HEAPS.close_source().kept(), 0, "after {count} blocks");
+    }
+    assert!(most > 0, "the source never had arenas kept");
 }
 
 #[test]

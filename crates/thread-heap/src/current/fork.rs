@@ -119,19 +119,19 @@ mod tests {
         let size = obmalloc::Shape::<ThreadGeometry>::ARENA;
         prepare();
         let mut closed = CLOSED.take().expect("it is closed");
-        let first = closed.guard.map(size).expect("there is memory");
+        let first = closed.guard.source().map(size).expect("there is memory");
         // SAFETY: it was mapped above, and nobody uses it.
-        unsafe { closed.guard.unmap(first, size) };
+        unsafe { closed.guard.source().unmap(first, size) };
         // One that came back and is asked for again: from now on one may be retained.
-        let arena = closed.guard.map(size).expect("there is memory");
-        assert!(closed.guard.would_keep());
+        let arena = closed.guard.source().map(size).expect("there is memory");
+        assert!(closed.guard.source().would_keep());
         let kept = closed.guard.kept();
         CLOSED.set(Some(closed));
         open_in_child();
         let mut source = HEAPS.close_source();
         assert_eq!(source.kept(), kept - 1);
         // SAFETY: it was mapped above, and nobody uses it.
-        unsafe { source.unmap(arena, size) };
+        unsafe { source.source().unmap(arena, size) };
     }
 
     #[test]

@@ -81,7 +81,8 @@ impl<P: crate::Parts> Drop for Stage<P> {
         // SAFETY: the invariant.
         let mut heaps = unsafe { Box::from_raw(ptr::from_ref(self.heaps).cast_mut()) };
         let Heaps { map, lower, .. } = &mut *heaps;
-        map.release(lower);
+        // SAFETY: the map's nodes came from `lower`, and the heaps are gone.
+        unsafe { map.release(lower) };
     }
 }
 
@@ -319,8 +320,9 @@ fn an_arena_struck_out_after_it_went_back_is_rejected() {
     sync::rejected(|| {
         an_arena_is_mapped_while_it_goes_back(|heaps, arena| {
             // SAFETY: it came from there, and nobody uses it.
-            unsafe { heaps.close_source().unmap(arena, ARENA) };
-            heaps.map().retract(arena.addr().get());
+            unsafe { heaps.source().unmap(arena, ARENA) };
+            // SAFETY: as above.
+            unsafe { heaps.map().retract(arena.addr().get()) };
         });
     });
 }
