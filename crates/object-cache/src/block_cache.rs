@@ -105,10 +105,8 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
     fn take_from_new_block(&self) -> Option<NonNull<T>> {
         self.list.missed();
         let block = Self::WHOLE.ask(&self.lower)?;
-        let mut blocks = self.blocks.replace(Chain::EMPTY);
-        // SAFETY: the block came from `lower` just now, and begins with room for a link.
-        unsafe { blocks.push(block.cast()) };
-        self.blocks.set(blocks);
+        // INVARIANT: the block came from `lower` just now.
+        self.put_block(block.cast());
         self.block_count.set(self.block_count.get() + 1);
         // SAFETY: the block is that long.
         let object = |index| unsafe { block.add(Self::FIRST + index * Self::STEP) };
@@ -137,48 +135,46 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
     ///
     /// Takes O(n log n) steps for n dead objects and blocks, and no memory: both are sorted by
     /// address where they are, and then read side by side.
+    ///
+    /// The layer below may use the cache while it is given a block. If it panics, the blocks that
+    /// it was not given yet stay in the cache.
     pub fn compact(&self) -> Cleared {
-        let mut dead = sort::by_address(self.list.drain().0);
-        let mut kept = Chain::EMPTY;
+        let mut rest = Remaining::<T, A, BLOCK> {
+            dead: sort::by_address(self.list.drain().0),
+            blocks: sort::by_address(self.blocks.replace(Chain::EMPTY)),
+            cache: self,
+        };
         let mut given = 0;
-        for block in sort::by_address(self.blocks.replace(Chain::EMPTY)) {
-            let mut inside = Chain::EMPTY;
-            let count = Self::move_dead_of(block, &mut dead, &mut inside);
-            if count == Self::OBJECTS {
-                // SAFETY: the block came from `lower`; every object in it is dead, and has left
-                // the list.
-                unsafe { self.lower.free(Some(block.cast())) };
-                given += 1;
+        while let Some(block) = rest.blocks.pop() {
+            let (inside, count) = rest.take_dead_of(block);
+            if count < Self::OBJECTS {
+                self.put_block(block);
+                self.put_all(inside);
                 continue;
             }
-            // SAFETY: the block has left its chain.
-            unsafe { kept.push(block) };
-            inside.for_each(|object| {
-                // SAFETY: the object has left its chain.
-                let _ = unsafe { self.list.put(object) };
-            });
+            self.block_count.set(self.block_count.get() - 1);
+            given += 1;
+            // SAFETY: the block came from `lower` and has left its chain. Every object in it is
+            // dead, and has left the list.
+            unsafe { self.lower.free(Some(block.cast())) };
         }
-        self.blocks.set(kept);
-        self.block_count.set(self.block_count.get() - given);
         Cleared { objects: given * Self::OBJECTS, bytes: given * Self::WHOLE.bytes }
     }
 
-    /// Moves the objects in `block` from the front of `dead` to `inside`, and counts them. No
-    /// object before the block is left in `dead`.
-    fn move_dead_of(
-        block: NonNull<Dead>,
-        dead: &mut Chain<Dead>,
-        inside: &mut Chain<Dead>,
-    ) -> usize {
-        let end = block.addr().get() + Self::WHOLE.bytes;
-        let mut count = 0;
-        while dead.first().is_some_and(|object| object.addr().get() < end) {
-            let Some(object) = dead.pop() else { break };
-            // SAFETY: the object has left its chain.
-            unsafe { inside.push(object) };
-            count += 1;
-        }
-        count
+    /// Puts a block that has left its chain before the others.
+    fn put_block(&self, block: NonNull<Dead>) {
+        let mut blocks = self.blocks.replace(Chain::EMPTY);
+        // SAFETY: the block is in no chain, and begins with room for a link.
+        unsafe { blocks.push(block) };
+        self.blocks.set(blocks);
+    }
+
+    /// Puts dead objects that have left the list, each of which lies in a block.
+    fn put_all(&self, dead: Chain<Dead>) {
+        dead.for_each(|object| {
+            // SAFETY: the object has left its chain. The list has no bound to refuse it by.
+            let _ = unsafe { self.list.put(object) };
+        });
     }
 
     /// How many blocks there are.
@@ -189,6 +185,49 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
     /// The figures. A miss is a new block.
     pub fn stats(&self) -> Stats {
         self.list.stats(Self::STEP)
+    }
+}
+
+/// What a compaction has taken out of a cache and not looked at yet. Dropping it puts everything
+/// back.
+struct Remaining<'c, T, A: MemAlloc, const BLOCK: usize> {
+    /// Dead objects, in ascending order of address.
+    dead: Chain<Dead>,
+    /// Blocks, in ascending order of address.
+    blocks: Chain<Dead>,
+    cache: &'c BlockCache<T, A, BLOCK>,
+}
+
+impl<T, A: MemAlloc, const BLOCK: usize> Remaining<'_, T, A, BLOCK> {
+    /// Takes out the dead objects of `block`, which was the first of the blocks, and counts them.
+    ///
+    /// Objects before the block lie in a block that another compaction has taken out. They go back
+    /// into the list.
+    fn take_dead_of(&mut self, block: NonNull<Dead>) -> (Chain<Dead>, usize) {
+        let start = block.addr().get();
+        let end = start + BlockCache::<T, A, BLOCK>::WHOLE.bytes;
+        let (mut before, mut inside, mut count) = (Chain::EMPTY, Chain::EMPTY, 0);
+        while let Some(object) = self.dead.pop_if(|object| object.addr().get() < end) {
+            if object.addr().get() < start {
+                // SAFETY: the object has left its chain.
+                unsafe { before.push(object) };
+            } else {
+                // SAFETY: as above.
+                unsafe { inside.push(object) };
+                count += 1;
+            }
+        }
+        self.cache.put_all(before);
+        (inside, count)
+    }
+}
+
+impl<T, A: MemAlloc, const BLOCK: usize> Drop for Remaining<'_, T, A, BLOCK> {
+    fn drop(&mut self) {
+        while let Some(block) = self.blocks.pop() {
+            self.cache.put_block(block);
+        }
+        self.cache.put_all(core::mem::replace(&mut self.dead, Chain::EMPTY));
     }
 }
 
@@ -238,8 +277,13 @@ impl<T, A: MemAlloc, const BLOCK: usize> Drop for BlockCache<T, A, BLOCK> {
 
 #[cfg(test)]
 mod tests {
+    use std::{boxed::Box, cell::RefCell, rc::Rc, vec::Vec};
+
     use super::*;
-    use crate::testing::{Below, Plan, below, failing};
+    use crate::{
+        Cached,
+        testing::{Below, Hooked, Plan, below, failing, on_next_free, panic_of},
+    };
 
     /// An int of CPython 2.
     type Int = [u64; 3];
@@ -308,6 +352,77 @@ mod tests {
         let objects = take(&ints, 41);
         assert_eq!((ints.compact(), ints.blocks()), (Cleared::default(), 1));
         put(&ints, &objects);
+    }
+
+    /// mutants 22: clearing did nothing when the cache was seen as a `Cache`.
+    #[test]
+    fn clearing_any_cache_clears_this_one() {
+        let ints = Ints::new(below().0);
+        put(&ints, &take(&ints, 1));
+        assert_eq!(Cache::clear(&ints), Cleared { objects: 41, bytes: 992 });
+        assert_eq!(ints.blocks(), 0);
+    }
+
+    type HookedInts = BlockCache<Int, Hooked>;
+    type Live = Vec<Cached<Int, &'static HookedInts>>;
+
+    fn live(ints: &'static HookedInts, count: usize) -> Live {
+        (0..count as u64).map(|nth| Cached::new_in([nth; 3], ints).unwrap()).collect()
+    }
+
+    /// defects D6: a block that the cache asked for during a compaction was lost, and its objects
+    /// were counted to the next block, which was freed under a live object.
+    #[test]
+    fn a_block_asked_for_during_a_compaction_is_kept() {
+        let (hooked, blocks) = Hooked::new();
+        let ints: &HookedInts = Box::leak(Box::new(HookedInts::new(hooked)));
+        let mut all = live(ints, 82);
+        all.sort_by_key(|int| core::ptr::from_ref(&**int).addr());
+        let lives = all.pop().unwrap();
+        let value = *lives;
+        drop(all);
+        let made = Rc::new(RefCell::new(Live::new()));
+        let more = Rc::clone(&made);
+        on_next_free(move || more.borrow_mut().extend(live(ints, 40)));
+        assert_eq!(ints.compact(), Cleared { objects: 41, bytes: 992 });
+        assert_eq!((ints.blocks(), blocks.count(), ints.stats().free), (2, 2, 41));
+        assert_eq!(ints.compact(), Cleared::default());
+        assert_eq!((*lives, made.borrow().len()), (value, 40));
+        drop((lives, made.take()));
+        assert_eq!(ints.compact().objects, 82);
+        assert_eq!((ints.blocks(), blocks.count(), ints.stats().free), (0, 0, 0));
+    }
+
+    /// defects D6: blocks that were not given down yet were lost when one was refused by a panic.
+    #[test]
+    fn a_compaction_that_panics_loses_nothing() {
+        let (hooked, blocks) = Hooked::new();
+        let ints: &HookedInts = Box::leak(Box::new(HookedInts::new(hooked)));
+        drop(live(ints, 123));
+        on_next_free(|| panic!("a free that panics"));
+        assert_eq!(panic_of(|| _ = ints.compact()), "a free that panics");
+        assert_eq!((ints.blocks(), blocks.count(), ints.stats().free), (2, 2, 82));
+        assert_eq!(ints.compact(), Cleared { objects: 82, bytes: 2 * 992 });
+        assert_eq!((ints.blocks(), blocks.count(), ints.stats().free), (0, 0, 0));
+    }
+
+    /// The inner compaction sees dead objects whose block the outer one has taken out.
+    #[test]
+    fn a_compaction_within_another_loses_nothing() {
+        let (hooked, blocks) = Hooked::new();
+        let ints: &HookedInts = Box::leak(Box::new(HookedInts::new(hooked)));
+        let mut all = live(ints, 123);
+        all.sort_by_key(|int| core::ptr::from_ref(&**int).addr());
+        let late = all.split_off(60);
+        drop(all);
+        on_next_free(move || {
+            drop(late);
+            assert_eq!(ints.compact(), Cleared::default(), "their blocks are with the outer one");
+        });
+        assert_eq!(ints.compact(), Cleared { objects: 41, bytes: 992 });
+        assert_eq!((ints.blocks(), ints.stats().free), (2, 82));
+        assert_eq!(ints.compact(), Cleared { objects: 82, bytes: 2 * 992 });
+        assert_eq!((ints.blocks(), blocks.count(), ints.stats().free), (0, 0, 0));
     }
 
     #[test]

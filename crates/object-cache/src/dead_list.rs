@@ -160,6 +160,33 @@ impl<N: Link> DeadList<N> {
         unsafe { self.push_under(newcomer, under) }
     }
 
+    /// Takes out the objects that are in the list now, one at a time, and calls `down` with each.
+    /// Returns their number.
+    ///
+    /// `down` may use the list, or panic. Objects that it was not called with stay in the list.
+    pub(crate) fn clear(&self, mut down: impl FnMut(NonNull<N>)) -> u32 {
+        let count = self.len();
+        for cleared in 0..count {
+            let Some(object) = self.discard() else { return cleared };
+            down(object);
+        }
+        count
+    }
+
+    /// Takes the object that was put last, and counts no hit, because nobody will use it.
+    fn discard(&self) -> Option<NonNull<N>> {
+        if let Some(top) = self.top.take() {
+            self.top_hits.set(self.top_hits.get() | DRAINED);
+            return Some(top);
+        }
+        let object = self.head.get()?;
+        // As if it had never been pushed: it was not a hit.
+        self.pushed.set(self.pushed.get().wrapping_sub(1));
+        // SAFETY: `head`'s invariant.
+        self.head.set(unsafe { N::next(object) });
+        Some(object)
+    }
+
     /// Takes everything out, in the order in which it would be taken, and says how much it is.
     pub(crate) fn drain(&self) -> (Chain<N>, u32) {
         let count = self.len();
@@ -302,6 +329,29 @@ mod tests {
             let (chain, count) = list.drain();
             assert_eq!((chain.count(), count), (1, 1));
             assert_eq!((list.stats(16).high_water, list.stats(16).free), (1, 0));
+        });
+    }
+
+    #[test]
+    fn a_cleared_list_counts_no_hits_and_keeps_its_high_water() {
+        with_list(5, |list, objects| {
+            objects.iter().for_each(|&object| assert!(put(list, object)));
+            let mut cleared = std::vec::Vec::new();
+            assert_eq!(list.clear(|object| cleared.push(object)), 5);
+            assert!(cleared.iter().eq(objects.iter().rev()));
+            let stats = list.stats(16);
+            assert_eq!((stats.free, stats.hits, stats.high_water), (0, 0, 5));
+            objects.iter().for_each(|&object| assert!(put(list, object)));
+            assert_eq!((take_all(list).len(), list.stats(16).hits), (5, 5));
+        });
+    }
+
+    #[test]
+    fn clearing_ends_though_objects_are_put_meanwhile() {
+        with_list(5, |list, objects| {
+            objects[..2].iter().for_each(|&object| assert!(put(list, object)));
+            assert_eq!(list.clear(|object| assert!(put(list, object))), 2);
+            assert_eq!(list.len(), 2);
         });
     }
 

@@ -30,6 +30,26 @@ pub struct KeyedFreeList<H, E, A: MemAlloc, const LENGTHS: usize> {
     of: PhantomData<fn() -> (H, E)>,
 }
 
+/// defects, doubtful: items aligned to more than 16 bytes panicked in `take`, and again in `drop`.
+///
+/// ```
+/// # use object_cache::KeyedFreeList;
+/// # use raw_mem::Malloc;
+/// #[repr(align(16))]
+/// struct Item(u8);
+/// KeyedFreeList::<(), Item, _, 4>::new(10, Malloc);
+/// ```
+///
+/// ```compile_fail,E0080
+/// # use object_cache::KeyedFreeList;
+/// # use raw_mem::Malloc;
+/// #[repr(align(32))]
+/// struct Item(u8);
+/// KeyedFreeList::<(), Item, _, 4>::new(10, Malloc);
+/// ```
+#[cfg(doctest)]
+struct AnObjectIsAlignedTo16BytesAtMost;
+
 // SAFETY: the lists own the storage in them, as in a `FreeList`.
 unsafe impl<H, E, A: MemAlloc + Send, const LENGTHS: usize> Send
     for KeyedFreeList<H, E, A, LENGTHS>
@@ -49,6 +69,8 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> KeyedFreeList<H, E, A, LENGTHS> {
     ///
     /// Panics when `bound` is 0.
     pub const fn new(bound: u32, lower: A) -> Self {
+        // An alignment that no layer below promises is refused here, at compile time.
+        let _ = const { Storage::new(Self::ITEMS, Self::ALIGN) };
         let mut lists = [const { DeadList::new(1) }; LENGTHS];
         let mut index = 0;
         while index < LENGTHS {
@@ -145,12 +167,13 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> KeyedFreeList<H, E, A, LENGTHS> {
     }
 
     /// Gives every dead object's storage down, and says how much it was.
+    ///
+    /// If the layer below panics, the objects that it was not given yet stay in their lists.
     pub fn clear(&self) -> Cleared {
         let mut cleared = Cleared::default();
         for (list, len) in self.lists.iter().zip(1..) {
-            let (chain, count) = list.drain();
-            // SAFETY: `lists`' invariant, and the chain has left its list.
-            chain.for_each(|dead| unsafe { self.put_below(dead) });
+            // SAFETY: `lists`' invariant, and the object has left its list.
+            let count = list.clear(|dead| unsafe { self.put_below(dead) });
             cleared += Cleared::of(count as usize, Self::bytes(len));
         }
         cleared
@@ -185,7 +208,7 @@ mod tests {
     use raw_mem::Malloc;
 
     use super::*;
-    use crate::testing::below;
+    use crate::testing::{Hooked, below, on_next_free, panic_of};
 
     type Tuples<A> = KeyedFreeList<u32, u64, A, 3>;
 
@@ -205,6 +228,23 @@ mod tests {
         assert_ne!(two, three);
         assert_eq!((take_and_put(&tuples, 2), take_and_put(&tuples, 3)), (two, three));
         assert_eq!(live.count(), 2);
+    }
+
+    /// defects D6, in this cache: what was drained was lost when the layer below panicked.
+    #[test]
+    fn a_clear_that_panics_keeps_what_it_did_not_give_down() {
+        let (hooked, live) = Hooked::new();
+        let tuples = Tuples::new(10, hooked);
+        for len in [1, 1, 2] {
+            let object = tuples.take(len).unwrap();
+            take_and_put(&tuples, len);
+            // SAFETY: the object came from the cache with this length and holds no values.
+            unsafe { tuples.put(object, len) };
+        }
+        on_next_free(|| panic!("a free that panics"));
+        assert_eq!(panic_of(|| _ = tuples.clear()), "a free that panics");
+        let left = live.count();
+        assert_eq!((left, tuples.clear().objects, live.count()), (3, 3, 0));
     }
 
     #[test]

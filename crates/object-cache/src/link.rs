@@ -132,6 +132,11 @@ impl<N: Link> Chain<N> {
         self.head = Some(object);
     }
 
+    /// Takes the first object out if `wanted` says so; the caller owns it.
+    pub(crate) fn pop_if(&mut self, wanted: impl FnOnce(NonNull<N>) -> bool) -> Option<NonNull<N>> {
+        if wanted(self.head?) { self.pop() } else { None }
+    }
+
     /// Takes the first object out; the caller owns it.
     pub(crate) fn pop(&mut self) -> Option<NonNull<N>> {
         let object = self.head?;

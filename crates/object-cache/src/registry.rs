@@ -6,8 +6,10 @@
 //! ```
 //!
 //! 1. A scope is in the list exactly while its call runs, so the caches in it are borrowed.
+//! 2. Calls usually end in the reverse of the order in which they began. Calls in coroutines that
+//!    have a stack of their own may end in any order, so a scope is taken out wherever it stands.
 
-use core::{cell::Cell, ptr::NonNull};
+use core::{cell::Cell, ptr, ptr::NonNull};
 
 use crate::{Cache, Cleared, Report};
 
@@ -47,7 +49,20 @@ pub struct Registry {
 /// The caches of one call, without their lifetime.
 struct Scope {
     caches: NonNull<[Named<'static>]>,
-    outer: Option<NonNull<Scope>>,
+    outer: Cell<Option<NonNull<Scope>>>,
+    /// Calls of [`each`](Registry::each) that are reading the scope.
+    readers: Cell<usize>,
+}
+
+impl Scope {
+    fn of(caches: &[Named<'_>]) -> Self {
+        let caches = NonNull::from(caches);
+        Self {
+            caches: NonNull::slice_from_raw_parts(caches.cast(), caches.len()),
+            outer: Cell::new(None),
+            readers: Cell::new(0),
+        }
+    }
 }
 
 impl Registry {
@@ -58,17 +73,29 @@ impl Registry {
 
     /// Calls `body`; while it runs, `caches` are registered. Calls can be nested.
     ///
+    /// If `body` runs in a coroutine, it must not end while another coroutine visits the caches.
+    /// Such a call ends the process, because the visitor would go on with caches that are gone.
+    ///
     /// # Panics
     ///
     /// Panics when `body` does; the caches are not registered any more then.
     pub fn during<R>(&self, caches: &[Named<'_>], body: impl FnOnce() -> R) -> R {
-        let caches = NonNull::from(caches);
-        let caches = NonNull::slice_from_raw_parts(caches.cast(), caches.len());
-        let scope = Scope { caches, outer: self.innermost.get() };
-        // INVARIANT: the guard takes the scope out again before this call returns.
-        self.innermost.set(Some(NonNull::from(&scope)));
-        let _leave = Leave { registry: self, outer: scope.outer };
+        let scope = Scope::of(caches);
+        // SAFETY: the guard is dropped before this call ends, and it is not lent to `body`.
+        let _leave = unsafe { self.enter(&scope) };
         body()
+    }
+
+    /// Puts `scope` into the list until the guard is dropped.
+    ///
+    /// # Safety
+    ///
+    /// The guard must be dropped, not forgotten, while the scope's caches are still borrowed.
+    unsafe fn enter<'s>(&'s self, scope: &'s Scope) -> Leave<'s> {
+        scope.outer.set(self.innermost.get());
+        // INVARIANT: the guard takes the scope out before the call ends (contract).
+        self.innermost.set(Some(NonNull::from(scope)));
+        Leave { registry: self, scope }
     }
 
     /// Calls `see` with each registered cache, those of the outermost call first.
@@ -80,8 +107,9 @@ impl Registry {
         let Some(scope) = scope else { return };
         // SAFETY: `innermost`'s invariant: the call is still running, and holds its scope.
         let scope = unsafe { scope.as_ref() };
-        Self::each_from(scope.outer, see);
-        // SAFETY: the call still borrows its caches; the reference ends with this function.
+        let _reading = Reading::of(scope);
+        Self::each_from(scope.outer.get(), see);
+        // SAFETY: the call still borrows its caches. It cannot end before `_reading` is dropped.
         unsafe { scope.caches.as_ref() }.iter().for_each(see);
     }
 
@@ -111,17 +139,51 @@ impl Cache for Registry {
     }
 }
 
+/// Keeps the call of a scope from ending.
+struct Reading<'s>(&'s Scope);
+
+impl<'s> Reading<'s> {
+    fn of(scope: &'s Scope) -> Self {
+        scope.readers.set(scope.readers.get() + 1);
+        Self(scope)
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.readers.set(self.0.readers.get() - 1);
+    }
+}
+
 /// Takes a scope out when its call ends, by an unwinding as well.
-struct Leave<'r> {
-    registry: &'r Registry,
-    outer: Option<NonNull<Scope>>,
+struct Leave<'s> {
+    registry: &'s Registry,
+    scope: &'s Scope,
 }
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
-        // INVARIANT: what was registered before this call still is.
-        self.registry.innermost.set(self.outer);
+        if self.scope.readers.get() > 0 {
+            abort_instead_of_leaving();
+        }
+        let mut link = &self.registry.innermost;
+        while let Some(scope) = link.get() {
+            // SAFETY: `innermost`'s invariant.
+            let scope = unsafe { scope.as_ref() };
+            if ptr::eq(scope, self.scope) {
+                // INVARIANT: the other scopes stay linked, and this one is gone.
+                link.set(scope.outer.get());
+                return;
+            }
+            link = &scope.outer;
+        }
     }
+}
+
+/// Ends the process: a panic that leaves a function of the C ABI does not unwind.
+#[cold]
+extern "C" fn abort_instead_of_leaving() -> ! {
+    panic!("caches are unregistered while a coroutine visits them");
 }
 
 #[cfg(test)]
@@ -156,6 +218,48 @@ mod tests {
             });
         });
         assert_eq!([a, b, c].map(|cache| cache.stats().free), [0; 3]);
+    }
+
+    /// As calls in coroutines do that are resumed in turn.
+    #[test]
+    fn calls_that_end_in_any_order_leave_the_others_registered() {
+        let (registry, [a, b, c]) = (Registry::new(), [0; 3].map(|_| with_one_dead()));
+        let named = [
+            [Named { name: "a", cache: &a }],
+            [Named { name: "b", cache: &b }],
+            [Named { name: "c", cache: &c }],
+        ];
+        let scopes = named.each_ref().map(|caches| Scope::of(caches));
+        // SAFETY: each guard is dropped below.
+        let [a, b, c] = scopes.each_ref().map(|scope| unsafe { registry.enter(scope) });
+        assert_eq!(names(&registry), ["a", "b", "c"]);
+        drop(b);
+        assert_eq!(names(&registry), ["a", "c"]);
+        drop(c);
+        assert_eq!(names(&registry), ["a"]);
+        drop(a);
+        assert_eq!(names(&registry), [""; 0]);
+    }
+
+    #[test]
+    fn a_call_that_would_end_under_a_visitor_ends_the_process() {
+        const CHILD: &str = "OBJECT_CACHE_TEST_CHILD";
+        if std::env::var_os(CHILD).is_some() {
+            let (registry, cache) = (Registry::new(), with_one_dead());
+            let caches = [Named { name: "a", cache: &cache }];
+            let scope = Scope::of(&caches);
+            // SAFETY: the guard is dropped below, or the process ends.
+            let mut leave = Some(unsafe { registry.enter(&scope) });
+            registry.each(|_| leave = None);
+            std::process::exit(0);
+        }
+        let name = "registry::tests::a_call_that_would_end_under_a_visitor_ends_the_process";
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        assert_eq!(child.status.code(), None, "it ended by a signal: {child:?}");
     }
 
     #[test]

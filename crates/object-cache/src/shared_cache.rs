@@ -18,7 +18,10 @@ use raw_mem::MemAlloc;
 use sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::{
-    Cache, Cleared, Stats, ThreadCache, depot::Depot, link::Dead, magazine::Magazine,
+    Cache, Cleared, Stats, ThreadCache,
+    depot::Depot,
+    link::{Chain, Dead},
+    magazine::Magazine,
     storage::Storage,
 };
 
@@ -121,19 +124,27 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
     }
 
     /// Gives a magazine down, and says how many objects it had.
+    ///
+    /// If the layer below panics, the rest of the magazine goes into the depot. It is leaked if the
+    /// depot is full.
     pub(crate) fn give_down(&self, magazine: Magazine<Dead>) -> usize {
         let (chain, count) = magazine.open();
-        // SAFETY: `depot`'s invariant holds of every magazine of ours, and the objects have left
-        // their chain.
-        chain.for_each(|dead| unsafe { self.put_below(dead.cast()) });
+        let mut rest = Rest { chain, count, depot: &self.depot };
+        while let Some(dead) = rest.chain.pop() {
+            rest.count -= 1;
+            // SAFETY: `depot`'s invariant holds of every magazine of ours, and the object has left
+            // its chain.
+            unsafe { self.put_below(dead.cast()) };
+        }
         count as usize
     }
 
     /// Gives what is in the depot to the layer below, and says how much it was. Any thread may
     /// call this; what other threads have in their own caches stays there.
     pub fn clear(&self) -> Cleared {
-        let objects =
-            core::iter::from_fn(|| self.depot.take()).map(|full| self.give_down(full)).sum();
+        // As many as there are slots, so that it ends though others put magazines meanwhile.
+        let magazines = (0..SLOTS).map_while(|_| self.depot.take());
+        let objects = magazines.map(|full| self.give_down(full)).sum();
         Cleared::of(objects, Self::STORAGE.bytes)
     }
 
@@ -150,6 +161,22 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
             bound: SLOTS * self.magazine as usize,
             object_bytes: Self::STORAGE.bytes,
             ..self.past.stats()
+        }
+    }
+}
+
+/// Objects of a magazine that is being given down. Dropping it puts them into the depot.
+struct Rest<'c, const SLOTS: usize> {
+    chain: Chain<Dead>,
+    count: u32,
+    depot: &'c Depot<Dead, SLOTS>,
+}
+
+impl<const SLOTS: usize> Drop for Rest<'_, SLOTS> {
+    fn drop(&mut self) {
+        let chain = core::mem::replace(&mut self.chain, Chain::EMPTY);
+        if let Some(magazine) = Magazine::seal(chain, self.count) {
+            let _ = self.depot.put(magazine);
         }
     }
 }

@@ -1,14 +1,18 @@
 //! What the tests of several modules need.
 
-use core::cell::{Cell, RefCell};
+use core::{
+    cell::{Cell, RefCell},
+    ptr::NonNull,
+};
 use std::{
+    boxed::Box,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     string::{String, ToString},
     vec::Vec,
 };
 
-use raw_mem::Malloc;
+use raw_mem::{Malloc, MemAlloc};
 use testkit::failing::{FailingAlloc, LiveBlocks};
 pub(crate) use testkit::failing::{Faults, Plan};
 
@@ -28,6 +32,51 @@ pub(crate) fn below() -> (Below, LiveBlocks) {
 pub(crate) fn failing(plan: Plan) -> (Below, Faults) {
     let faults = Faults::new(plan);
     (Below::new(Malloc, faults.clone()), faults)
+}
+
+std::thread_local! {
+    /// What the next free of a [`Hooked`] of this thread does.
+    static ON_FREE: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
+}
+
+/// Calls `act` in the next free of a [`Hooked`], once the block is freed.
+pub(crate) fn on_next_free(act: impl FnOnce() + 'static) {
+    ON_FREE.set(Some(Box::new(act)));
+}
+
+/// An allocator whose `free` may use the cache above it, or panic, as [`on_next_free`] says.
+pub(crate) struct Hooked(pub(crate) Below);
+
+impl Hooked {
+    /// An allocator that does not fail, and its live blocks.
+    pub(crate) fn new() -> (Self, LiveBlocks) {
+        let (below, live) = below();
+        (Self(below), live)
+    }
+}
+
+// SAFETY: every promise is that of the allocator below.
+unsafe impl MemAlloc for Hooked {
+    fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
+        self.0.malloc(size)
+    }
+
+    fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
+        self.0.calloc(count, size)
+    }
+
+    unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.realloc(ptr, size) }
+    }
+
+    unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.free(ptr) };
+        if let Some(act) = ON_FREE.take() {
+            act();
+        }
+    }
 }
 
 /// The message that `body` panics with.

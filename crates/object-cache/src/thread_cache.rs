@@ -91,7 +91,7 @@ impl<'s, T, A: MemAlloc, const SLOTS: usize> ThreadCache<'s, T, A, SLOTS> {
     /// Gives what this thread has to the layer below, and says how much it was. The depot keeps
     /// what it has: [`SharedCache::clear`] empties that.
     pub fn clear(&self) -> Cleared {
-        let magazines = self.list.magazines().into_iter().flatten();
+        let magazines = self.list.magazines();
         let objects = magazines.map(|magazine| self.shared.give_down(magazine)).sum();
         Cleared::of(objects, SharedCache::<T, A, SLOTS>::STORAGE.bytes)
     }
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
     use crate::{
         Cached,
-        testing::{Below, Log, below, panic_of},
+        testing::{Below, Hooked, Log, below, on_next_free, panic_of},
     };
 
     type Shared = SharedCache<u64, Below, 2>;
@@ -184,6 +184,25 @@ mod tests {
         assert_eq!((live.count(), shared.magazines(), local.stats().free), ((2 + 2) * 3, 2, 6));
         drop(local);
         assert_eq!(live.count(), 2 * 3);
+    }
+
+    /// defects D6, in this cache: the rest of a magazine, and the other magazine in hand, were lost
+    /// when the layer below panicked.
+    #[test]
+    fn a_clear_that_panics_leaves_the_rest_in_the_depot_or_in_hand() {
+        let (hooked, live) = Hooked::new();
+        let shared = SharedCache::<u64, Hooked, 2>::new(3, hooked);
+        let local = shared.thread();
+        let objects: Vec<_> = (0..5).map(|_| local.take().unwrap()).collect();
+        // SAFETY: the objects come from this cache and hold no values.
+        objects.into_iter().for_each(|object| unsafe { local.put(object) });
+        on_next_free(|| panic!("a free that panics"));
+        assert_eq!(panic_of(|| _ = local.clear()), "a free that panics");
+        assert_eq!((live.count(), shared.magazines(), local.stats().free), (4, 1, 2));
+        on_next_free(|| panic!("a free that panics"));
+        assert_eq!(panic_of(|| _ = shared.clear()), "a free that panics");
+        assert_eq!((live.count(), shared.magazines()), (3, 1));
+        assert_eq!((local.clear().objects, shared.clear().objects, live.count()), (2, 1, 0));
     }
 
     #[test]

@@ -83,16 +83,12 @@ impl<N: Lead> ThreadList<N> {
         depot: &Depot<N, SLOTS>,
         down: impl FnMut(Magazine<N>),
     ) {
-        self.magazines()
-            .into_iter()
-            .flatten()
-            .filter_map(|full| depot.put(full).err())
-            .for_each(down);
+        self.magazines().filter_map(|full| depot.put(full).err()).for_each(down);
     }
 
-    /// Takes out what is in both hands.
-    pub(crate) fn magazines(&self) -> [Option<Magazine<N>>; 2] {
-        [self.spare.take(), self.seal()]
+    /// Takes out the spare, then what is in the list. Each stays where it is until it is asked for.
+    pub(crate) fn magazines(&self) -> impl Iterator<Item = Magazine<N>> {
+        [|list: &Self| list.spare.take(), Self::seal].into_iter().filter_map(|take| take(self))
     }
 
     fn seal(&self) -> Option<Magazine<N>> {

@@ -54,10 +54,14 @@ pub enum Advice {
 ///
 /// # Safety
 ///
-/// An implementer promises that what [`map`](Self::map) returns is `size` bytes of memory,
-/// readable, writable, aligned to `size`, overlapping nothing else in use, that stays so until
-/// [`unmap`](Self::unmap) or, for a source that takes its memory along, until the source is
-/// dropped.
+/// An implementer promises that what [`map`](Self::map) returns is `size` bytes of memory that
+///
+/// - are readable and writable, and aligned to `size`;
+/// - overlap nothing else in use;
+/// - stay so until [`unmap`](Self::unmap) or, for a source that takes its memory along, until the
+///   source is dropped. Moving the source does not affect them, nor does any safe method of it.
+///
+/// A heap relies on its own source, so it never lends the source mutably.
 pub unsafe trait ArenaSource {
     /// Maps an arena. Its contents are unspecified.
     ///

@@ -20,12 +20,23 @@ pub const MAX_REQUEST: usize = isize::MAX as usize;
 /// # Safety
 ///
 /// An implementer promises that every block it returns
-/// - has at least the bytes asked for, all of them the caller's until the block is freed or moved;
-/// - is aligned to 16 bytes, unless its type says otherwise (CPython's oldest profiles promise 8);
-/// - overlaps no other live block;
 ///
-/// that a zeroed block is zeroed in the bytes asked for, that a moved block keeps its contents up
-/// to the smaller of both sizes, and that a failed request leaves every live block as it was.
+/// - has at least the bytes asked for, all of them the caller's until the block is freed or moved;
+/// - is aligned to 16 bytes, unless its type says otherwise (CPython's oldest profiles promise 8).
+///   It is always aligned to a word;
+/// - overlaps no other live block;
+/// - stays valid as long as the allocator or a clone of it exists. Moving the allocator does not
+///   affect the block.
+///
+/// An implementer also promises that
+///
+/// - a zeroed block is zeroed in the bytes asked for;
+/// - a moved block keeps its contents up to the smaller of both sizes;
+/// - a failed request leaves every live block as it was;
+/// - if the type is `Send` or `Sync`, a block may be freed by another thread than allocated it.
+///
+/// Callers that rely on more, such as that an allocator does not call back into them, must say so
+/// in a contract of their own: see `obmalloc::GilHeld` and `thread_heap::ThreadHeap`.
 pub unsafe trait MemAlloc {
     /// Allocates a block of `size` bytes, uninitialised.
     ///

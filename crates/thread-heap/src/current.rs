@@ -16,7 +16,7 @@ mod slot;
 use std::{ptr, ptr::NonNull};
 
 use obmalloc::{BlockPtr, Blocks, HeapTag, SizeClass, Stats};
-use raw_mem::{ArenaSource, MmapArenas, PageBlocks, WarmArenas};
+use raw_mem::{MmapArenas, PageBlocks, WarmArenas};
 
 use crate::{
     heaps::{Heaps, HeapsStats},
