@@ -17,6 +17,7 @@
 
 use core::{
     ffi::c_void,
+    fmt,
     mem::offset_of,
     ptr::{self, NonNull},
 };
@@ -48,19 +49,64 @@ unsafe impl Send for ArenaAllocator {}
 // SAFETY: as above.
 unsafe impl Sync for ArenaAllocator {}
 
+/// A source of arenas behind a lock, for a vtable.
+///
+/// The source cannot be reached, because whoever calls the vtable relies on its arenas.
+pub struct LockedSource<S>(Mutex<S>);
+
+impl<S> LockedSource<S> {
+    sync::const_unless_model! {
+        /// Wraps `source` with a lock.
+        pub fn new(source: S) -> Self {
+            Self(Mutex::new(source))
+        }
+    }
+}
+
+impl<S: ArenaSource> LockedSource<S> {
+    /// Gives back what the source retains for later requests.
+    pub fn trim(&self) {
+        sync::lock(&self.0).trim();
+    }
+}
+
+impl<S> fmt::Debug for LockedSource<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LockedSource(..)")
+    }
+}
+
+/// As defects D2: the source of a vtable was replaced, which unmapped arenas in use.
+///
+/// ```
+/// # use allocator_api::{ArenaAllocator, LockedSource};
+/// # use raw_mem::MmapArenas;
+/// static SOURCE: LockedSource<MmapArenas> = LockedSource::new(MmapArenas::new());
+/// static VTABLE: ArenaAllocator = ArenaAllocator::of(&SOURCE);
+/// SOURCE.trim();
+/// ```
+///
+/// ```compile_fail,E0308
+/// # use allocator_api::{ArenaAllocator, LockedSource};
+/// # use raw_mem::MmapArenas;
+/// static SOURCE: std::sync::Mutex<MmapArenas> = std::sync::Mutex::new(MmapArenas::new());
+/// static VTABLE: ArenaAllocator = ArenaAllocator::of(&SOURCE);
+/// *SOURCE.lock().unwrap() = MmapArenas::new();
+/// ```
+#[cfg(doctest)]
+struct NobodyElseReachesTheSource;
+
 impl ArenaAllocator {
     /// The vtable of `source`. Its arenas are aligned to their size.
     ///
     /// ```
-    /// use std::sync::Mutex;
-    ///
-    /// use allocator_api::ArenaAllocator;
+    /// use allocator_api::{ArenaAllocator, LockedSource};
     /// use raw_mem::MmapArenas;
     ///
-    /// static SOURCE: Mutex<MmapArenas> = Mutex::new(MmapArenas::new());
+    /// static SOURCE: LockedSource<MmapArenas> = LockedSource::new(MmapArenas::new());
     /// static VTABLE: ArenaAllocator = ArenaAllocator::of(&SOURCE);
     /// ```
-    pub const fn of<S: ArenaSource + Send>(source: &'static Mutex<S>) -> Self {
+    pub const fn of<S: ArenaSource + Send>(source: &'static LockedSource<S>) -> Self {
         Self { ctx: ptr::from_ref(source).cast_mut().cast(), alloc: alloc::<S>, free: free::<S> }
     }
 }
@@ -77,8 +123,8 @@ fn arena_size(size: usize) -> Option<ArenaSize> {
 /// `ctx` is the reference that [`ArenaAllocator::of`] was given.
 unsafe extern "C" fn alloc<S: ArenaSource>(ctx: *mut c_void, size: usize) -> *mut c_void {
     // SAFETY: the caller's promise; the referent is `'static`.
-    let source = unsafe { &*ctx.cast::<Mutex<S>>() };
-    let arena = arena_size(size).and_then(|size| sync::lock(source).map(size).ok());
+    let source = unsafe { &*ctx.cast::<LockedSource<S>>() };
+    let arena = arena_size(size).and_then(|size| sync::lock(&source.0).map(size).ok());
     arena.map_or(ptr::null_mut(), NonNull::as_ptr).cast()
 }
 
@@ -90,10 +136,10 @@ unsafe extern "C" fn alloc<S: ArenaSource>(ctx: *mut c_void, size: usize) -> *mu
 /// any more.
 unsafe extern "C" fn free<S: ArenaSource>(ctx: *mut c_void, arena: *mut c_void, size: usize) {
     // SAFETY: as in `alloc`.
-    let source = unsafe { &*ctx.cast::<Mutex<S>>() };
+    let source = unsafe { &*ctx.cast::<LockedSource<S>>() };
     if let (Some(arena), Some(size)) = (NonNull::new(arena.cast()), arena_size(size)) {
         // SAFETY: it came from this source for this size, and is given up.
-        unsafe { sync::lock(source).unmap(arena, size) };
+        unsafe { sync::lock(&source.0).unmap(arena, size) };
     }
 }
 
@@ -105,7 +151,7 @@ mod tests {
 
     #[test]
     fn any_size_is_served_and_aligned_and_null_can_be_freed() {
-        static SOURCE: Mutex<MmapArenas> = Mutex::new(MmapArenas::new());
+        static SOURCE: LockedSource<MmapArenas> = LockedSource::new(MmapArenas::new());
         let ArenaAllocator { ctx, alloc, free } = ArenaAllocator::of(&SOURCE);
         for size in [1, 4096, 16_384, 48 << 10, 1 << 20, (1 << 20) + 1] {
             // SAFETY: `ctx` belongs to `alloc`.
@@ -124,7 +170,8 @@ mod tests {
 
     #[test]
     fn a_source_without_memory_gives_null() {
-        static SOURCE: Mutex<MallocArenas<NoAlloc>> = Mutex::new(MallocArenas::new(NoAlloc));
+        static SOURCE: LockedSource<MallocArenas<NoAlloc>> =
+            LockedSource::new(MallocArenas::new(NoAlloc));
         let ArenaAllocator { ctx, alloc, .. } = ArenaAllocator::of(&SOURCE);
         // SAFETY: `ctx` belongs to `alloc`.
         let outcomes = unsafe { [alloc(ctx, 1 << 20), alloc(ctx, usize::MAX)] };

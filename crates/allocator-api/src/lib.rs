@@ -60,7 +60,7 @@ mod record;
 mod registry;
 mod vtable;
 
-pub use arena_vtable::ArenaAllocator;
+pub use arena_vtable::{ArenaAllocator, LockedSource};
 pub use domain::Domain;
 pub use foreign::Foreign;
 /// The layer below: its types stand in the signatures here.

@@ -204,6 +204,7 @@ mod tests {
         use std::sync::OnceLock;
 
         use raw_mem::MAX_REQUEST;
+        use testkit::failing::FailingAlloc;
 
         use super::*;
         use crate::hooks::Counted;
@@ -265,6 +266,21 @@ mod tests {
                 entry.free(None);
                 entry.free(zero);
             }
+        }
+
+        /// mutants 21: the records were leaked.
+        #[test]
+        fn a_registry_that_goes_frees_its_records() {
+            let memory = FailingAlloc::<Malloc>::default();
+            let records = memory.live();
+            let registry = Registry::with_memory([MALLOC; 3], memory);
+            for vtable in [ONE, OTHER, ONE] {
+                // SAFETY: the domain has no block.
+                unsafe { registry.set(Domain::Obj, vtable) }.unwrap();
+            }
+            assert_eq!(records.count(), 2);
+            drop(registry);
+            assert_eq!(records.count(), 0);
         }
 
         #[test]
