@@ -128,13 +128,15 @@ impl Installation {
         Pymalloc<B, Counted<L>>: Walk,
     {
         if counted {
-            let heap = forever(Pymalloc::new(heap, Counted::new(lower, SMALL)));
+            // SAFETY: the raw domain does not allocate from the domains that the heap serves.
+            let heap = forever(unsafe { Pymalloc::new(heap, Counted::new(lower, SMALL)) });
             let [mem, obj] = SERVED.map(|_| forever(Counted::new(heap, SMALL)));
             let vtables = [MemAllocator::of(mem), MemAllocator::of(obj)];
             let counters = Some(Counters { above: [mem, obj], below: heap.lower() });
             Self { vtables, heap, counters }
         } else {
-            let heap = forever(Pymalloc::new(heap, lower));
+            // SAFETY: as above.
+            let heap = forever(unsafe { Pymalloc::new(heap, lower) });
             Self { vtables: [MemAllocator::of(heap); 2], heap, counters: None }
         }
     }

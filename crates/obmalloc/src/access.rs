@@ -114,7 +114,8 @@ unsafe impl<H> Enter for GilHeld<H> {
 /// # use raw_mem::{Malloc, MmapArenas};
 /// # type H = Heap<KnownArenas<MmapArenas, Malloc, Pools16K>, Malloc, Pools16K>;
 /// # fn heap() -> H { Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc) }
-/// let pymalloc = Pymalloc::new(Locked::new(heap()), Malloc);
+/// // SAFETY: malloc does not serve memory of the heap's arenas.
+/// let pymalloc = unsafe { Pymalloc::new(Locked::new(heap()), Malloc) };
 /// pymalloc.access().trim();
 /// ```
 ///
@@ -123,7 +124,8 @@ unsafe impl<H> Enter for GilHeld<H> {
 /// # use raw_mem::{Malloc, MmapArenas};
 /// # type H = Heap<KnownArenas<MmapArenas, Malloc, Pools16K>, Malloc, Pools16K>;
 /// # fn heap() -> H { Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc) }
-/// let pymalloc = Pymalloc::new(Locked::new(heap()), Malloc);
+/// // SAFETY: malloc does not serve memory of the heap's arenas.
+/// let pymalloc = unsafe { Pymalloc::new(Locked::new(heap()), Malloc) };
 /// pymalloc.access().enter(|inside: &mut H| *inside = heap());
 /// ```
 ///
@@ -134,8 +136,8 @@ unsafe impl<H> Enter for GilHeld<H> {
 /// # use raw_mem::{Malloc, MmapArenas};
 /// # type H = Heap<KnownArenas<MmapArenas, Malloc, Pools16K>, Malloc, Pools16K>;
 /// # fn heap() -> H { Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc) }
-/// // SAFETY: one thread, and nothing calls back.
-/// let pymalloc = Pymalloc::new(unsafe { GilHeld::new(heap()) }, Malloc);
+/// // SAFETY: one thread, nothing calls back, and malloc does not serve memory of the arenas.
+/// let pymalloc = unsafe { Pymalloc::new(GilHeld::new(heap()), Malloc) };
 /// pymalloc.access().enter(|inside: &mut H| *inside = heap());
 /// ```
 ///
@@ -152,7 +154,8 @@ unsafe impl<H> Enter for GilHeld<H> {
 /// #     fn trim(&self) {}
 /// #     fn check_invariants(&self) {}
 /// # }
-/// let pymalloc = Pymalloc::new(Fresh, Malloc);
+/// // SAFETY: it is no heap, so it has no arenas.
+/// let pymalloc = unsafe { Pymalloc::new(Fresh, Malloc) };
 /// pymalloc.stats();
 /// ```
 ///
@@ -166,7 +169,8 @@ unsafe impl<H> Enter for GilHeld<H> {
 /// #     fn trim(&self) {}
 /// #     fn check_invariants(&self) {}
 /// # }
-/// let pymalloc = Pymalloc::new(Fresh, Malloc);
+/// // SAFETY: it is no heap, so it has no arenas.
+/// let pymalloc = unsafe { Pymalloc::new(Fresh, Malloc) };
 /// pymalloc.malloc(10);
 /// ```
 #[cfg(doctest)]
@@ -191,7 +195,8 @@ mod tests {
 
     fn pymalloc() -> Pymalloc<Locked<TestHeap>, Malloc> {
         let heap = Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc);
-        Pymalloc::new(Locked::new(heap), Malloc)
+        // SAFETY: malloc does not serve memory of the heap's arenas.
+        unsafe { Pymalloc::new(Locked::new(heap), Malloc) }
     }
 
     #[test]

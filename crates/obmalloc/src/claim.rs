@@ -27,8 +27,7 @@ pub enum Claim {
 /// An arena source that knows every arena it has handed out.
 ///
 /// The nodes of its map are blocks of `A`. It maps arenas of `G`'s size only, because an entry of
-/// the map covers that much. Its arenas are for the heap on top of it: their memory must not be
-/// served by an allocator below that heap.
+/// the map covers that much.
 #[derive(Debug)]
 pub struct KnownArenas<S, A: MemAlloc, G: Geometry> {
     source: S,

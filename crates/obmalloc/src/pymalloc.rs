@@ -30,8 +30,10 @@ use crate::{
 /// use raw_mem::{Malloc, MemAlloc, MmapArenas};
 ///
 /// let arenas = KnownArenas::<_, _, Pools16K>::new(MmapArenas::new(), Malloc);
-/// // SAFETY: one thread uses the allocator, and neither layer below it calls back.
-/// let pymalloc = Pymalloc::new(unsafe { GilHeld::new(Heap::new(arenas, Malloc)) }, Malloc);
+/// // SAFETY: one thread uses the heap, and neither layer below it calls back.
+/// let heap = unsafe { GilHeld::new(Heap::new(arenas, Malloc)) };
+/// // SAFETY: malloc does not serve memory of the heap's arenas.
+/// let pymalloc = unsafe { Pymalloc::new(heap, Malloc) };
 /// let block = pymalloc.malloc(40);
 /// assert_eq!(pymalloc.stats().classes()[2].in_use, 1);
 /// // SAFETY: the block is live, and replaced by what comes back.
@@ -43,12 +45,42 @@ use crate::{
 #[derive(Debug)]
 pub struct Pymalloc<X, A> {
     heap: X,
+    /// # Invariant
+    ///
+    /// None of its blocks lies in an arena of `heap`.
     lower: A,
 }
 
+/// A layer below that carves its blocks out of the heap's, behind a header of its own, keeps every
+/// promise of `MemAlloc`. The heap would free such a block from the middle of its own block, so
+/// whoever stacks the two must promise that they are apart.
+///
+/// ```
+/// # use obmalloc::{Heap, KnownArenas, Locked, Pools16K, Pymalloc};
+/// # use raw_mem::{Malloc, MmapArenas};
+/// let arenas = KnownArenas::<_, _, Pools16K>::new(MmapArenas::new(), Malloc);
+/// // SAFETY: malloc does not serve memory of the heap's arenas.
+/// unsafe { Pymalloc::new(Locked::new(Heap::<_, _>::new(arenas, Malloc)), Malloc) };
+/// ```
+///
+/// ```compile_fail,E0133
+/// # use obmalloc::{Heap, KnownArenas, Locked, Pools16K, Pymalloc};
+/// # use raw_mem::{Malloc, MmapArenas};
+/// let arenas = KnownArenas::<_, _, Pools16K>::new(MmapArenas::new(), Malloc);
+/// Pymalloc::new(Locked::new(Heap::<_, _>::new(arenas, Malloc)), Malloc);
+/// ```
+#[cfg(doctest)]
+struct TheLayerBelowIsApartFromTheHeap;
+
 impl<X, A> Pymalloc<X, A> {
-    /// Small requests to `heap`, all else to `lower`.
-    pub const fn new(heap: X, lower: A) -> Self {
+    /// Makes an allocator that sends small requests to `heap`, and all others to `lower`.
+    ///
+    /// # Safety
+    ///
+    /// As long as the allocator is in use, no block of `lower` may lie in an arena of `heap`:
+    /// [`free`](MemAlloc::free) would take it for a block of the heap. Malloc, and pages of its own,
+    /// satisfy this. A layer that carves its blocks out of blocks of the same heap does not.
+    pub const unsafe fn new(heap: X, lower: A) -> Self {
         Self { heap, lower }
     }
 
@@ -123,9 +155,9 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
     }
 }
 
-// SAFETY: a block is the heap's or the layer below's, and goes back to where it came from: the
-// heap's arena map tells. The heap's blocks are apart, aligned by the geometry and large enough
-// for their class.
+// SAFETY: a block is the heap's or the layer below's, and goes back to where it came from. The
+// heap's arena map tells, because no block of the layer below lies in an arena (invariant of
+// `lower`). The heap's blocks do not overlap, and have the size and alignment of their class.
 unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
@@ -185,7 +217,9 @@ mod tests {
     fn pymalloc<G: Geometry>() -> Pymalloc<GilHeld<TestHeap<G>>, Malloc> {
         let heap = Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc);
         // SAFETY: each test is one thread, and neither layer below the heap calls back.
-        Pymalloc::new(unsafe { GilHeld::new(heap) }, Malloc)
+        let heap = unsafe { GilHeld::new(heap) };
+        // SAFETY: malloc does not serve memory of the heap's arenas.
+        unsafe { Pymalloc::new(heap, Malloc) }
     }
 
     fn small<G: Geometry>(pymalloc: &Pymalloc<GilHeld<TestHeap<G>>, Malloc>) -> usize {
@@ -310,7 +344,8 @@ mod tests {
     fn a_locked_heap_serves_many_threads() {
         let heap: TestHeap<Pools16K> =
             Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc);
-        let pymalloc = Pymalloc::new(crate::Locked::new(heap), Malloc);
+        // SAFETY: malloc does not serve memory of the heap's arenas.
+        let pymalloc = unsafe { Pymalloc::new(crate::Locked::new(heap), Malloc) };
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {

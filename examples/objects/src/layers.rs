@@ -128,5 +128,6 @@ fn pool() -> &'static Pool {
     // SAFETY: the pools belong to the thread that asked for them, and neither they nor the
     // objects in them are sent to another one; nothing in the heap calls back.
     let heap = unsafe { GilHeld::new(Heap::new(arenas, Malloc)) };
-    Box::leak(Box::new(Pymalloc::new(heap, Malloc)))
+    // SAFETY: malloc does not serve memory of the heap's arenas.
+    Box::leak(Box::new(unsafe { Pymalloc::new(heap, Malloc) }))
 }

@@ -130,7 +130,9 @@ impl Contender for Bytes {
     fn new(_: usize) -> Self {
         let heap = obmalloc::Heap::new(Arenas::new(MmapArenas::new(), Malloc), Malloc);
         // SAFETY: it is used by this thread alone, and nothing in it calls back.
-        Self(Pymalloc::new(unsafe { GilHeld::new(heap) }, Malloc))
+        let heap = unsafe { GilHeld::new(heap) };
+        // SAFETY: malloc does not serve memory of the heap's arenas.
+        Self(unsafe { Pymalloc::new(heap, Malloc) })
     }
 
     #[inline]

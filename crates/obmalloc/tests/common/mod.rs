@@ -73,7 +73,9 @@ impl<G: Geometry> Rig<G> {
         );
         let heap = Heap::new(KnownArenas::new(mapped, alloc.clone()), alloc.clone());
         // SAFETY: one thread uses a rig, and neither layer below the heap calls back.
-        let pymalloc = Pymalloc::new(unsafe { GilHeld::new(heap) }, alloc);
+        let heap = unsafe { GilHeld::new(heap) };
+        // SAFETY: malloc does not serve memory of the heap's arenas.
+        let pymalloc = unsafe { Pymalloc::new(heap, alloc) };
         Self { driver: Driver::new(pymalloc, G::ALIGNMENT), arenas, source, lower, below }
     }
 

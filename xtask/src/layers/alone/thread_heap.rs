@@ -6,7 +6,8 @@ use thread_heap::obmalloc::{Blocks, Pymalloc};
 use thread_heap::raw_mem::{Malloc, MemAlloc};
 use thread_heap::PerThread;
 
-static HEAPS: Pymalloc<PerThread, Malloc> = Pymalloc::new(PerThread, Malloc);
+// SAFETY: malloc does not serve memory of the heaps' arenas.
+static HEAPS: Pymalloc<PerThread, Malloc> = unsafe { Pymalloc::new(PerThread, Malloc) };
 
 /// A block, on its way to another thread.
 struct Message(std::ptr::NonNull<u8>);
