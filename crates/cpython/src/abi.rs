@@ -2,7 +2,7 @@
 //! library, whichever version.
 //!
 //! Source of the signatures: `Include/cpython/pymem.h`, `Include/pymem.h`, `Include/pylifecycle.h`,
-//! `Include/pystate.h` and `Include/import.h`, unchanged from 3.8 to 3.14.
+//! `Include/pystate.h` and `Include/import.h`, unchanged from 3.8 to 3.15.
 
 use std::{
     ffi::{CStr, c_char, c_int, c_uint, c_void},
@@ -74,6 +74,9 @@ pub(crate) struct CPython {
     get_version: unsafe extern "C" fn() -> *const c_char,
     is_initialized: unsafe extern "C" fn() -> c_int,
     holds_gil: unsafe extern "C" fn() -> c_int,
+    /// It exports `_Py_MergeZeroLocalRefcount` and `_Py_DecRefShared`, which only a free-threaded
+    /// build needs.
+    pub(crate) shares_refcounts: bool,
     /// The raw domain's entry points.
     pub(crate) raw: RawFunctions,
     /// The variable that points to the table of built-in modules. CPython: `PyImport_Inittab`.
@@ -88,61 +91,76 @@ unsafe impl Send for CPython {}
 unsafe impl Sync for CPython {}
 
 impl InterpreterFunctions {
-    /// Looks for the functions in this process.
+    /// Looks for the functions in the library that `handle` stands for.
     ///
     /// # Safety
     ///
-    /// What has CPython's names is CPython's.
-    unsafe fn find() -> Option<Self> {
-        // SAFETY: each type is that of the C declaration.
+    /// As for [`CPython::find_in`].
+    unsafe fn find(handle: *mut c_void) -> Option<Self> {
+        // SAFETY: each type is that of the C declaration; the handle is valid (contract of `find`).
         unsafe {
-            let current_state = symbol(c"PyThreadState_GetUnchecked");
+            let current_state = symbol(handle, c"PyThreadState_GetUnchecked");
             Some(Self {
-                current_state: current_state.or_else(|| symbol(c"_PyThreadState_UncheckedGet"))?,
-                interpreter_of: symbol(c"PyThreadState_GetInterpreter")?,
-                main_interpreter: symbol(c"PyInterpreterState_Main")?,
-                interpreter_dict: symbol(c"PyInterpreterState_GetDict")?,
-                dict_set_item: symbol(c"PyDict_SetItemString")?,
-                capsule_new: symbol(c"PyCapsule_New")?,
-                capsule_pointer: symbol(c"PyCapsule_GetPointer")?,
-                release: symbol(c"Py_DecRef")?,
-                clear_error: symbol(c"PyErr_Clear")?,
-                save_thread: symbol(c"PyEval_SaveThread")?,
-                restore_thread: symbol(c"PyEval_RestoreThread")?,
+                current_state: current_state.or_else(|| symbol(handle, c"_PyThreadState_UncheckedGet"))?,
+                interpreter_of: symbol(handle, c"PyThreadState_GetInterpreter")?,
+                main_interpreter: symbol(handle, c"PyInterpreterState_Main")?,
+                interpreter_dict: symbol(handle, c"PyInterpreterState_GetDict")?,
+                dict_set_item: symbol(handle, c"PyDict_SetItemString")?,
+                capsule_new: symbol(handle, c"PyCapsule_New")?,
+                capsule_pointer: symbol(handle, c"PyCapsule_GetPointer")?,
+                release: symbol(handle, c"Py_DecRef")?,
+                clear_error: symbol(handle, c"PyErr_Clear")?,
+                save_thread: symbol(handle, c"PyEval_SaveThread")?,
+                restore_thread: symbol(handle, c"PyEval_RestoreThread")?,
             })
         }
     }
 }
 
 impl CPython {
-    /// Looks for CPython in this process.
+    /// Looks for CPython among the symbols that every library of this process can see.
     ///
-    /// `None` without one, and for CPython 3.4 and earlier, which lack some of the functions.
+    /// Returns `None` without one, and for CPython 3.4 and earlier, which lack some of the
+    /// functions.
     pub(crate) fn find() -> Option<Self> {
-        // SAFETY: each type is that of the C declaration.
+        // SAFETY: `RTLD_DEFAULT` is a handle that is always valid.
+        unsafe { Self::find_in(libc::RTLD_DEFAULT) }
+    }
+
+    /// Looks for CPython in the library that `handle` stands for, and in those that it needs.
+    ///
+    /// # Safety
+    ///
+    /// - `handle` must be a handle of `dlopen` that was not closed, or a pseudo-handle of `dlsym`.
+    /// - The library must stay loaded for as long as the result is used.
+    pub(crate) unsafe fn find_in(handle: *mut c_void) -> Option<Self> {
+        // SAFETY: each type is that of the C declaration; the handle is valid (contract of
+        // `find_in`).
         let found = unsafe {
             // The first one decides for most processes: they have no CPython.
-            symbol(c"PyMem_SetAllocator").and_then(|set_allocator| {
+            symbol(handle, c"PyMem_SetAllocator").and_then(|set_allocator| {
                 Some(Self {
                     set_allocator,
-                    get_allocator: symbol(c"PyMem_GetAllocator")?,
-                    get_version: symbol(c"Py_GetVersion")?,
-                    is_initialized: symbol(c"Py_IsInitialized")?,
-                    holds_gil: symbol(c"PyGILState_Check")?,
+                    get_allocator: symbol(handle, c"PyMem_GetAllocator")?,
+                    get_version: symbol(handle, c"Py_GetVersion")?,
+                    is_initialized: symbol(handle, c"Py_IsInitialized")?,
+                    holds_gil: symbol(handle, c"PyGILState_Check")?,
+                    shares_refcounts: [c"_Py_MergeZeroLocalRefcount", c"_Py_DecRefShared"]
+                        .into_iter()
+                        .any(|name| symbol::<*const c_void>(handle, name).is_some()),
                     raw: RawFunctions {
-                        malloc: symbol(c"PyMem_RawMalloc")?,
-                        calloc: symbol(c"PyMem_RawCalloc")?,
-                        realloc: symbol(c"PyMem_RawRealloc")?,
-                        free: symbol(c"PyMem_RawFree")?,
+                        malloc: symbol(handle, c"PyMem_RawMalloc")?,
+                        calloc: symbol(handle, c"PyMem_RawCalloc")?,
+                        realloc: symbol(handle, c"PyMem_RawRealloc")?,
+                        free: symbol(handle, c"PyMem_RawFree")?,
                     },
-                    builtin_modules: symbol(c"PyImport_Inittab")?,
-                    interpreters: InterpreterFunctions::find(),
+                    builtin_modules: symbol(handle, c"PyImport_Inittab")?,
+                    interpreters: InterpreterFunctions::find(handle),
                 })
             })
         };
-        if found.is_none() {
-            forget_failed_look_up();
-        }
+        // At least one look-up has failed in every build but a free-threaded one.
+        forget_failed_look_up();
         found
     }
 
@@ -193,22 +211,23 @@ impl CPython {
     }
 }
 
-/// The address of a symbol of this process.
+/// The address of a symbol that `handle` finds.
 ///
 /// # Safety
 ///
-/// `T` is a pointer or function pointer type that is right for the symbol.
-unsafe fn symbol<T: Copy>(name: &CStr) -> Option<T> {
+/// - `handle` must be valid, as in [`CPython::find_in`].
+/// - `T` must be a pointer or function pointer type that is right for the symbol.
+unsafe fn symbol<T: Copy>(handle: *mut c_void, name: &CStr) -> Option<T> {
     const { assert!(size_of::<T>() == size_of::<*mut c_void>()) };
-    // SAFETY: the name is a C string.
-    let address = NonNull::new(unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) })?;
+    // SAFETY: the name is a C string, and the handle is valid (contract of `symbol`).
+    let address = NonNull::new(unsafe { libc::dlsym(handle, name.as_ptr()) })?;
     // SAFETY: an address, as an address of the type that the caller vouches for.
     Some(unsafe { mem::transmute_copy(&address) })
 }
 
 /// Takes the loader's error message away, which the program might find and take for its own: the
 /// first call reads it, the second frees it.
-fn forget_failed_look_up() {
+pub(crate) fn forget_failed_look_up() {
     for _ in 0..2 {
         // SAFETY: the message is not looked at.
         unsafe { libc::dlerror() };

@@ -45,8 +45,13 @@ pub(crate) enum Refusal {
          of its own"
     )]
     FreeThreaded(Version),
-    #[error("this is CPython {0}, and the heap is known to be right in 3.8 to 3.14")]
+    #[error("this is CPython {0}, and the heap is known to be right in 3.8 to 3.15")]
     UnknownVersion(Version),
+    #[error(
+        "the {0} domain is served by CPython's debug allocator, which is the default of a debug \
+         build and finds errors that this heap does not look for"
+    )]
+    DebugAllocator(Domain),
     #[error("the interpreter is running already; the library must be preloaded")]
     AlreadyRunning,
     #[error("{0} makes CPython use allocators of its own")]
@@ -70,7 +75,7 @@ fn judge(python: &CPython, settings: &Settings) -> Result<Guard, Refusal> {
     if let Switch::Unknown(value) = &settings.switch {
         return Err(Refusal::UnknownSwitch(value.clone()));
     }
-    let guard = guard_for(python.version_text())?;
+    let guard = guard_for(python.version_text(), python.shares_refcounts)?;
     if python.is_initialized() {
         return Err(Refusal::AlreadyRunning);
     }
@@ -78,23 +83,26 @@ fn judge(python: &CPython, settings: &Settings) -> Result<Guard, Refusal> {
         return Err(Refusal::Undone(undoing));
     }
     for domain in SERVED {
-        if let Server::Library(by) = Server::of(&python.allocator(domain), python) {
-            return Err(Refusal::Taken { domain, by });
+        match Server::of(&python.allocator(domain), python) {
+            Server::Library(by) => return Err(Refusal::Taken { domain, by }),
+            Server::Hook => return Err(Refusal::DebugAllocator(domain)),
+            Server::CPython | Server::Obmalloc => (),
         }
     }
     Ok(guard)
 }
 
-/// The guard that the CPython with this version text needs.
-fn guard_for(version_text: &str) -> Result<Guard, Refusal> {
+/// The guard that the CPython with this version text needs. A free-threaded build also shows in
+/// the functions for shared reference counts that it exports.
+fn guard_for(version_text: &str, shares_refcounts: bool) -> Result<Guard, Refusal> {
     let version = Version::parse(version_text)
         .ok_or_else(|| Refusal::UnreadableVersion(version_text.to_owned()))?;
-    if version.free_threaded {
+    if version.free_threaded || shares_refcounts {
         return Err(Refusal::FreeThreaded(version));
     }
     match version.pair() {
         (3, 8..=11) => Ok(Guard::Gil),
-        (3, 12..=14) => Ok(Guard::Interpreters),
+        (3, 12..=15) => Ok(Guard::Interpreters),
         _ => Err(Refusal::UnknownVersion(version)),
     }
 }
@@ -106,10 +114,10 @@ mod tests {
     #[test]
     fn one_gil_guards_one_heap_up_to_3_11_and_each_interpreter_has_a_heap_from_3_12_on() {
         for minor in 8..=11 {
-            assert_eq!(guard_for(&format!("3.{minor}.0 (main)")), Ok(Guard::Gil));
+            assert_eq!(guard_for(&format!("3.{minor}.0 (main)"), false), Ok(Guard::Gil));
         }
-        for minor in 12..=14 {
-            assert_eq!(guard_for(&format!("3.{minor}.0 (main)")), Ok(Guard::Interpreters));
+        for minor in 12..=15 {
+            assert_eq!(guard_for(&format!("3.{minor}.0 (main)"), false), Ok(Guard::Interpreters));
         }
     }
 
@@ -118,15 +126,22 @@ mod tests {
         let texts = [
             "2.7.18 (default)",
             "3.7.16 (default)",
-            "3.15.0a1 (main)",
+            "3.16.0a1 (main)",
             "4.0.0 (main)",
             "3.13.0 experimental free-threading build (main)",
             "?",
         ];
         for text in texts {
-            let line = guard_for(text).unwrap_err().to_string();
+            let line = guard_for(text, false).unwrap_err().to_string();
             assert!(!line.contains('\n') && line.len() > 20, "{line}");
         }
-        assert!(matches!(guard_for(texts[4]), Err(Refusal::FreeThreaded(_))));
+        assert!(matches!(guard_for(texts[4], false), Err(Refusal::FreeThreaded(_))));
+    }
+
+    #[test]
+    fn shared_reference_counts_are_enough_to_refuse_a_build() {
+        let text = "3.15.2 (main)";
+        assert_eq!(guard_for(text, false), Ok(Guard::Threads));
+        assert!(matches!(guard_for(text, true), Err(Refusal::FreeThreaded(_))));
     }
 }

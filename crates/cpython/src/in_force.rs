@@ -14,8 +14,11 @@ use crate::abi::CPython;
 /// Who serves a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Server {
-    /// Functions of CPython: one of its allocators, or a hook of its own over any allocator.
+    /// Functions of CPython without a context: one of its allocators.
     CPython,
+    /// Functions of CPython with a context: one of its hooks over another allocator. Before the
+    /// interpreter begins, that is the debug allocator, because `tracemalloc` starts later.
+    Hook,
     /// Functions of this library.
     Obmalloc,
     /// Functions of the library at this path.
@@ -29,7 +32,8 @@ impl Server {
         if server.base == Code::at(Self::of as *const c_void).base {
             Self::Obmalloc
         } else if server.base == Code::at(python.code_address()).base {
-            Self::CPython
+            // None of CPython's allocators has a context, and each of its hooks needs one.
+            if allocator.ctx.is_null() { Self::CPython } else { Self::Hook }
         } else {
             Self::Library(server.path)
         }

@@ -148,7 +148,7 @@ impl DomainReport {
     fn new(python: &CPython, domain: Domain, counts: Option<Counts>) -> Self {
         let allocator = python.allocator(domain);
         let served_by = match Server::of(&allocator, python) {
-            Server::CPython => "CPython",
+            Server::CPython | Server::Hook => "CPython",
             Server::Obmalloc => OBMALLOC,
             Server::Library(_) => "library",
         };
