@@ -9,7 +9,7 @@ use std::{
 
 use allocator_api::MemAllocator;
 
-use crate::abi::CPython;
+use crate::{abi::CPython, install::SERVED};
 
 /// Who serves a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,11 @@ impl Server {
     }
 }
 
+/// Returns true if our heap serves all the domains that it is for.
+pub(crate) fn is_in_force(python: &CPython) -> bool {
+    SERVED.iter().all(|domain| Server::of(&python.allocator(*domain), python) == Server::Obmalloc)
+}
+
 /// A piece of code that the loader loaded: the program, or a library.
 #[derive(Debug)]
 pub(crate) struct Code {
@@ -54,7 +59,7 @@ impl Code {
     }
 
     /// The code that `address` is in.
-    fn at(address: *const c_void) -> Self {
+    pub(crate) fn at(address: *const c_void) -> Self {
         let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
         // SAFETY: dladdr takes any address and fills `info` in if it is in loaded code.
         let info = unsafe {

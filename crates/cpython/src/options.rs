@@ -1,11 +1,11 @@
-//! What in CPython's environment and command line makes it put allocators of its own in place,
-//! over ours.
+//! What CPython's environment and command line say about its allocators.
 //!
 //! | given | effect |
 //! | --- | --- |
-//! | `PYTHONMALLOC`, not empty | the allocator of that name |
-//! | `-X dev`, or `PYTHONDEVMODE`, not empty | without the above: CPython's debug allocator |
-//! | `-E`, `-I` | both variables are ignored |
+//! | `PYTHONMALLOC`, not empty | the allocator of that name replaces ours |
+//! | `-X dev`, or `PYTHONDEVMODE`, not empty | without the above, the debug allocator replaces ours |
+//! | `PYTHONMALLOCSTATS`, not empty | the statistics of the allocator, in CPython's format |
+//! | `-E`, `-I` | the three variables are ignored |
 //!
 //! The command line is read as CPython's pre-initialisation reads it: options up to `-c`, `-m`,
 //! `--` or the first word that is none. Source: `Python/preconfig.c` and `Python/getopt.c`.
@@ -51,10 +51,7 @@ impl Undoing {
         var: impl Fn(&str) -> Option<OsString>,
     ) -> Option<Self> {
         let options = Options::parse(args);
-        let var = |name| {
-            let value = if options.ignores_environment { None } else { var(name) };
-            value.filter(|value| !value.is_empty())
-        };
+        let var = |name| options.variable(name, &var);
         if let Some(name) = var("PYTHONMALLOC") {
             return Some(Self::PythonMalloc(name));
         }
@@ -65,7 +62,25 @@ impl Undoing {
     }
 }
 
+/// Returns true if `PYTHONMALLOCSTATS` asks this process for statistics at exit.
+pub(crate) fn asks_for_malloc_stats() -> bool {
+    malloc_stats(std::env::args_os().skip(1), |name| std::env::var_os(name))
+}
+
+fn malloc_stats(
+    args: impl Iterator<Item = OsString>,
+    var: impl Fn(&str) -> Option<OsString>,
+) -> bool {
+    Options::parse(args).variable("PYTHONMALLOCSTATS", &var).is_some()
+}
+
 impl Options {
+    /// Returns the value that CPython reads from a variable. CPython takes an empty value for none.
+    fn variable(&self, name: &str, var: impl Fn(&str) -> Option<OsString>) -> Option<OsString> {
+        let value = if self.ignores_environment { None } else { var(name) };
+        value.filter(|value| !value.is_empty())
+    }
+
     fn parse(mut args: impl Iterator<Item = OsString>) -> Self {
         let mut options = Self::default();
         while let Some(arg) = args.next() {
@@ -139,6 +154,16 @@ mod tests {
             assert_eq!(undoing(args, &malloc), None, "{args}");
             assert_eq!(undoing(args, &dev), None, "{args}");
         }
+    }
+
+    #[test]
+    fn statistics_are_asked_for_unless_the_environment_is_ignored() {
+        let asked = |args: &str, value: &str| {
+            let args = args.split_whitespace().map(OsString::from);
+            malloc_stats(args, |name| (name == "PYTHONMALLOCSTATS").then(|| value.into()))
+        };
+        assert!(asked("-c pass", "1") && asked("x.py -E", "0"));
+        assert!(!asked("-c pass", "") && !asked("-E -c pass", "1") && !asked("-I x.py", "1"));
     }
 
     #[test]

@@ -31,7 +31,7 @@ use serde_json::value::RawValue;
 use crate::{
     Start,
     abi::CPython,
-    in_force::{Code, Server},
+    in_force::{Code, Server, is_in_force},
     install::{Installation, SERVED, SMALL},
     rebirth,
     settings::StatsPlace,
@@ -39,6 +39,9 @@ use crate::{
 
 /// How the report names this library.
 const OBMALLOC: &str = "obmalloc";
+
+/// The reason for a heap that was installed and is not in force any more.
+pub(crate) const REPLACED: &str = "it was installed, and then other functions were put over it";
 
 /// The figures of this process at one moment.
 #[derive(Debug, Serialize)]
@@ -104,11 +107,11 @@ impl Report {
                 (domain.name(), DomainReport::new(python, domain, counts))
             })
             .collect();
-        let in_force = SERVED.iter().all(|domain| domains[domain.name()].served_by == OBMALLOC);
+        let in_force = is_in_force(python);
         let reason = match outcome {
             Err(reason) => Some(reason.clone()),
             Ok(_) if in_force => None,
-            Ok(_) => Some("it was installed, and then other functions were put over it".to_owned()),
+            Ok(_) => Some(REPLACED.to_owned()),
         };
         Self {
             schema: 1,

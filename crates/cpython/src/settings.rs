@@ -9,6 +9,9 @@
 //! | | `1` | statistics as text to stderr, at exit |
 //! | | a path | statistics to that file, at exit; as JSON if the path ends in `.json` |
 //!
+//! Where one of them, or another variable whose name begins with `OBMALLOC_`, is set and the heap
+//! is not in force, one line on stderr says why. `off` and `quiet` suppress that line.
+//!
 //! `%p` in the path is the process: a program that starts other Pythons should have it, or the
 //! last one to end leaves the file.
 
@@ -25,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) switch: Switch,
     pub(crate) quiet: bool,
     pub(crate) stats: Option<StatsPlace>,
+    /// A variable of ours is set, so the user expects something of this library.
+    pub(crate) any: bool,
 }
 
 /// Whether to install.
@@ -46,10 +51,19 @@ pub(crate) enum StatsPlace {
 
 impl Settings {
     pub(crate) fn from_env() -> Self {
-        Self::read(env::var_os("OBMALLOC"), env::var_os("OBMALLOC_STATS"))
+        Self::read(env::vars_os().filter(|(name, _)| is_ours(name)))
     }
 
-    fn read(switch: Option<OsString>, stats: Option<OsString>) -> Self {
+    fn read(variables: impl Iterator<Item = (OsString, OsString)>) -> Self {
+        let (mut switch, mut stats, mut any) = (None, None, false);
+        for (name, value) in variables {
+            any |= !value.is_empty();
+            match name.as_bytes() {
+                b"OBMALLOC" => switch = Some(value),
+                b"OBMALLOC_STATS" => stats = Some(value),
+                _ => (),
+            }
+        }
         let value = switch.unwrap_or_default();
         let switch = match value.as_bytes() {
             b"" | b"on" | b"quiet" => Switch::On,
@@ -61,8 +75,19 @@ impl Settings {
             b"1" => Some(StatsPlace::Stderr),
             _ => Some(StatsPlace::File(absolute(place))),
         });
-        Self { switch, quiet: value == "quiet", stats }
+        Self { switch, quiet: value == "quiet", stats, any }
     }
+
+    /// Returns true if nothing is said about a heap that is not in force.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.quiet || self.switch == Switch::Off
+    }
+}
+
+/// Returns true for `OBMALLOC` and for every name that begins with `OBMALLOC_`.
+fn is_ours(name: &OsStr) -> bool {
+    let rest = name.as_bytes().strip_prefix(b"OBMALLOC");
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"_"))
 }
 
 /// The path from the root: at exit the program may stand in another folder.
@@ -98,15 +123,18 @@ mod tests {
     use super::*;
 
     fn read(switch: Option<&str>, stats: Option<&str>) -> Settings {
-        Settings::read(switch.map(OsString::from), stats.map(OsString::from))
+        let variables = [("OBMALLOC", switch), ("OBMALLOC_STATS", stats)];
+        let set = variables.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        Settings::read(set.map(|(name, value)| (name.into(), value.into())))
     }
 
     #[test]
     fn without_variables_the_heap_is_installed_without_statistics() {
-        let expected = Settings { switch: Switch::On, quiet: false, stats: None };
+        let expected = Settings { switch: Switch::On, quiet: false, stats: None, any: false };
         assert_eq!(read(None, None), expected);
         assert_eq!(read(Some(""), Some("")), expected);
-        assert_eq!(read(Some("on"), Some("0")), expected);
+        let any = Settings { any: true, ..expected };
+        assert_eq!(read(Some("on"), Some("0")), any);
     }
 
     #[test]
@@ -115,6 +143,20 @@ mod tests {
         assert!(read(Some("quiet"), None).quiet);
         assert_eq!(read(Some("off"), None).switch, Switch::Off);
         assert_eq!(read(Some("OFF"), None).switch, Switch::Unknown("OFF".into()));
+    }
+
+    #[test]
+    fn a_variable_is_ours_by_its_whole_name_or_the_part_before_an_underscore() {
+        let is_ours = |name: &str| is_ours(OsStr::new(name));
+        assert!(is_ours("OBMALLOC") && is_ours("OBMALLOC_STATS") && is_ours("OBMALLOC_"));
+        assert!(!is_ours("OBMALLOCS") && !is_ours("PYTHONMALLOC") && !is_ours(""));
+    }
+
+    #[test]
+    fn off_and_quiet_are_silent() {
+        assert!(read(Some("off"), Some("1")).is_silent() && read(Some("quiet"), None).is_silent());
+        assert!(!read(Some("on"), None).is_silent() && !read(None, Some("1")).is_silent());
+        assert!(!read(Some("of"), None).is_silent());
     }
 
     #[test]
