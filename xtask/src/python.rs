@@ -71,5 +71,7 @@ pub(crate) fn named(paths: &[PathBuf]) -> Result<Vec<Python>> {
 fn default() -> Result<Python> {
     let on_path = Python::ask("python3".as_ref()).filter(Python::is_supported);
     let any = || pythons::find().into_iter().find(Python::is_supported);
-    on_path.or_else(any).context("no CPython 3.8 to 3.14 was found; name one with --with")
+    on_path
+        .or_else(any)
+        .with_context(|| format!("no {} was found; name one with --with", pythons::SUPPORTED))
 }

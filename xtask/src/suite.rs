@@ -79,7 +79,7 @@ fn compare(pythons: &[Python], extent: &Extent, workers: u16) -> Result<Tally> {
     for python in without {
         println!("      {} does not ship the tests", python.name());
     }
-    ensure!(!with_tests.is_empty(), "no CPython 3.8 to 3.14 with its own tests was found");
+    ensure!(!with_tests.is_empty(), "no {} with its own tests was found", pythons::SUPPORTED);
     let shelves = with_tests.into_iter().map(Shelf::of).collect::<Result<Vec<_>>>()?;
     for shelf in shelves.iter().filter(|shelf| !shelf.missing().is_empty()) {
         println!("      {} has no {}", shelf.python.name(), shelf.missing().join(", "));

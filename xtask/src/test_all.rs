@@ -127,7 +127,7 @@ fn found_pythons() -> Result<Tally> {
         println!("      {} does not answer as a CPython does", path.display());
     }
     if !pythons.iter().any(Python::is_supported) {
-        bail!("no CPython 3.8 to 3.14 was found; name some in {}", pythons::NAMED);
+        bail!("no {} was found; name some in {}", pythons::SUPPORTED, pythons::NAMED);
     }
     let missing = if pythons::are_named() { silent.len() } else { 0 };
     Ok(Tally::of(1, missing))

@@ -4,12 +4,17 @@
 //!   $OBMALLOC_PYTHONS, or else      asked what it is
 //!   python3 on the PATH ─────┐
 //!   pyenv's versions ────────┼──► an answer ──► Python       one for each program
-//!   /usr/bin/python3* ───────┘    none      ──► silent
+//!   /usr/bin/python3* ───────┤    none      ──► silent
+//!   those that were brought ─┘
 //! ```
+//!
+//! `cargo xtask pythons` brings Pythons that are newer than this machine's into a folder of the
+//! project, see [`brought`].
 //!
 //! `$OBMALLOC_PYTHONS` is a list of paths, of the form of `PATH`. A pyenv shim is a script that
 //! starts another program, so a Python is known by what it says of itself, not by its file.
 
+pub mod brought;
 mod search;
 
 use std::{
@@ -25,8 +30,11 @@ use std::{
 
 pub use search::{NAMED, Search, are_named, find, search};
 
-/// The versions that the heap is for: 3.8 to 3.14.
-const SUPPORTED_MINORS: std::ops::RangeInclusive<u8> = 8..=14;
+/// The versions that the heap is for.
+const SUPPORTED_MINORS: std::ops::RangeInclusive<u8> = 8..=15;
+
+/// The versions that the heap is for, in words.
+pub const SUPPORTED: &str = "CPython 3.8 to 3.15";
 
 /// How long an interpreter may think about the question.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -41,13 +49,27 @@ def tests():
     except ImportError:
         return False
 config = sysconfig.get_config_var
-shared = os.path.join(config('LIBDIR') or '', config('INSTSONAME') or '')
+def shared():
+    if config('Py_ENABLE_SHARED'):
+        # A Python that was moved still names the folder that it was built for.
+        moved = os.path.join(sys.base_prefix, 'lib')
+        for folder in (config('LIBDIR'), moved, os.path.join(moved, config('MULTIARCH') or '')):
+            path = os.path.join(folder or '', config('INSTSONAME') or '')
+            if os.path.exists(path):
+                return path
+    return ''
+def loader():
+    with open('/proc/self/maps') as maps:
+        paths = [line.split()[-1] for line in maps if '/ld-' in line]
+    return paths[0] if paths else ''
 facts = {
     'executable': os.path.abspath(sys.executable),
     'implementation': platform.python_implementation(),
     'version': '%d.%d.%d' % sys.version_info[:3],
-    'libpython': shared if config('Py_ENABLE_SHARED') and os.path.exists(shared) else '',
+    'libpython': shared(),
+    'loader': loader(),
     'gil': int(not config('Py_GIL_DISABLED')),
+    'debug': int(hasattr(sys, 'gettotalrefcount')),
     'tests': int(tests()),
 }
 for fact in facts.items():
@@ -63,8 +85,13 @@ pub struct Python {
     pub version: (u8, u8, u8),
     /// The shared library that it runs on; `None` when it is linked statically.
     pub libpython: Option<PathBuf>,
+    /// The dynamic loader that started it. A Python that was brought has one of its own, and with
+    /// it another C library than the rest of this machine.
+    pub loader: PathBuf,
     /// False for a free-threaded build.
     pub has_gil: bool,
+    /// It is a debug build (`--with-pydebug`), whose default allocator is the debug allocator.
+    pub is_debug: bool,
     /// `python -m test` is there, and tests for it to run.
     pub ships_tests: bool,
 }
@@ -73,7 +100,14 @@ impl Python {
     /// The heap is for this version and build.
     pub fn is_supported(&self) -> bool {
         let (major, minor, _) = self.version;
-        major == 3 && SUPPORTED_MINORS.contains(&minor) && self.has_gil
+        let is_known = major == 3 && SUPPORTED_MINORS.contains(&minor);
+        is_known && self.has_gil && !self.is_debug
+    }
+
+    /// Returns true if a program of this machine cannot load its libpython, because that needs a
+    /// newer C library.
+    pub fn has_own_c_library(&self) -> bool {
+        brought::has(&self.loader)
     }
 
     /// Version and executable.
@@ -107,7 +141,9 @@ impl Python {
             executable: PathBuf::from(facts.get("executable")?),
             version: (part()?, part()?, part()?),
             libpython: facts.get("libpython").filter(|path| !path.is_empty()).map(PathBuf::from),
+            loader: PathBuf::from(facts.get("loader")?),
             has_gil: *facts.get("gil")? == "1",
+            is_debug: *facts.get("debug")? == "1",
             ships_tests: *facts.get("tests")? == "1",
         })
     }
@@ -146,7 +182,7 @@ mod tests {
     use super::*;
 
     const ANSWER: &str = "executable=/opt/python3.12\nimplementation=CPython\nversion=3.12.1\n\
-                          libpython=\ngil=1\ntests=0\n";
+                          libpython=\nloader=/lib/ld-2.36.so\ngil=1\ndebug=0\ntests=0\n";
 
     #[test]
     fn an_answer_is_read_fact_by_fact() {
@@ -157,14 +193,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_old_too_new_or_without_a_gil_is_not_supported() {
+    fn what_is_too_old_too_new_without_a_gil_or_for_debugging_is_not_supported() {
         let supported = |from: &str, to: &str| {
             Python::from_answer(&ANSWER.replace(from, to))
                 .is_some_and(|python| python.is_supported())
         };
-        assert!(supported("3.12.1", "3.8.0") && supported("3.12.1", "3.14.4"));
-        assert!(!supported("3.12.1", "3.7.16") && !supported("3.12.1", "3.15.0"));
-        assert!(!supported("gil=1", "gil=0") && !supported("CPython", "PyPy"));
+        assert!(supported("3.12.1", "3.8.0") && supported("3.12.1", "3.15.4"));
+        assert!(!supported("3.12.1", "3.7.16") && !supported("3.12.1", "3.16.0"));
+        assert!(!supported("gil=1", "gil=0") && !supported("debug=0", "debug=1"));
+        assert!(!supported("CPython", "PyPy"));
     }
 
     #[test]

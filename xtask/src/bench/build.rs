@@ -62,11 +62,13 @@ fn ready(entrant: &Entrant, programs: Programs, folder: &Path) -> Result<Worker>
     Worker::introduced(*entrant, Program { path, arguments: Vec::new(), environment })
 }
 
-/// What names the newest Python that has a shared library, and where that finds its modules.
+/// What names the newest Python that has a shared library for this machine's C library, and where
+/// that finds its modules.
 fn libpython() -> Result<Vec<(&'static str, OsString)>> {
     let pythons = pythons::find();
-    let shared =
-        pythons.iter().filter(|python| python.is_supported() && python.libpython.is_some());
+    let shared = pythons.iter().filter(|python| {
+        python.is_supported() && python.libpython.is_some() && !python.has_own_c_library()
+    });
     let newest = shared.max_by_key(|python| python.version);
     let library = newest.and_then(|python| python.libpython.clone());
     let library = library.context("no CPython with a shared libpython was found")?;

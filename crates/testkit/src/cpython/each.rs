@@ -49,7 +49,15 @@ pub fn in_each(test: &str, body: impl FnOnce(Interpreter)) {
 /// Runs the child for `python`; what it wrote, if it failed.
 fn run_child(test: &str, python: &Libpython) -> Option<String> {
     let binary = env::current_exe().expect("a test has a binary");
-    let mut child = Command::new(binary);
+    let mut child = match &python.loader {
+        None => Command::new(binary),
+        // The library needs a newer C library than this binary does. The newer one serves both.
+        Some(loader) => {
+            let mut child = Command::new(loader);
+            child.arg("--library-path").args(loader.parent()).arg(binary);
+            child
+        }
+    };
     child.args([test, "--exact", "--nocapture", "--test-threads=1"]);
     // Nothing may choose another allocator, or another library.
     for (name, _) in env::vars_os() {

@@ -12,6 +12,9 @@ pub struct Libpython {
     pub path: PathBuf,
     /// Where its standard library is, as `PYTHONHOME` wants it.
     pub home: PathBuf,
+    /// The dynamic loader to run a program by that loads the library; `None` where the program's
+    /// own will do.
+    pub(super) loader: Option<PathBuf>,
 }
 
 /// The libpythons of [`pythons::find`], each once, looked for once in a process.
@@ -34,11 +37,11 @@ impl Libpython {
         let (major, minor, patch) = python.version;
         let version = Version { major: major.into(), minor: minor.into(), patch: patch.into() };
         let path = python.libpython.clone()?;
-        let is_debug = path.to_string_lossy().contains("d.so");
-        version.rules().filter(|_| python.has_gil && !is_debug)?;
+        version.rules().filter(|_| python.has_gil && !python.is_debug)?;
         // In a virtual environment the executable is a link to the one that has a library.
         let executable = fs::canonicalize(&python.executable).ok()?;
-        Some(Self { path, home: executable.parent()?.parent()?.to_owned() })
+        let loader = python.has_own_c_library().then(|| python.loader.clone());
+        Some(Self { path, home: executable.parent()?.parent()?.to_owned(), loader })
     }
 }
 
@@ -46,22 +49,27 @@ impl Libpython {
 mod tests {
     use super::*;
 
-    fn libpython(version: (u8, u8, u8), library: &str, has_gil: bool) -> Option<Libpython> {
-        Libpython::of(&Python {
+    fn python() -> Python {
+        Python {
             executable: "/bin/sh".into(),
-            version,
-            libpython: (!library.is_empty()).then(|| library.into()),
-            has_gil,
+            version: (3, 13, 0),
+            libpython: Some("/lib/libpython3.13.so.1.0".into()),
+            loader: "/lib/ld-2.36.so".into(),
+            has_gil: true,
+            is_debug: false,
             ships_tests: false,
-        })
+        }
     }
 
     #[test]
     fn only_a_release_with_a_library_and_known_rules_can_be_started() {
-        assert!(libpython((3, 13, 0), "/lib/libpython3.13.so.1.0", true).is_some());
-        assert_eq!(libpython((3, 13, 0), "", true), None);
-        assert_eq!(libpython((3, 13, 0), "/lib/libpython3.13d.so.1.0", true), None);
-        assert_eq!(libpython((3, 13, 0), "/lib/libpython3.13t.so.1.0", false), None);
-        assert_eq!(libpython((3, 6, 15), "/lib/libpython3.6m.so.1.0", true), None);
+        assert!(Libpython::of(&python()).is_some());
+        let left_out = [
+            Python { libpython: None, ..python() },
+            Python { is_debug: true, ..python() },
+            Python { has_gil: false, ..python() },
+            Python { version: (3, 6, 15), ..python() },
+        ];
+        assert_eq!(left_out.map(|python| Libpython::of(&python)), [const { None }; 4]);
     }
 }

@@ -5,7 +5,7 @@
 //!   │ live │      │ freelist │ nextpool │ prevpool │ arena │ class│ nextoff│ maxnext │ blocks …
 //! ```
 //!
-//! The 48 bytes are the same from 2.5 to 3.14 (`Include/internal/pycore_obmalloc.h`).
+//! The 48 bytes are the same from 2.5 to 3.15 (`Include/internal/pycore_obmalloc.h`).
 
 use std::{collections::BTreeMap, ptr::with_exposed_provenance};
 

@@ -32,7 +32,7 @@ impl Version {
             (3, 7, 0..=3) => Some(Rules::CLASSES_8_TO_512),
             (3, 7 | 8, _) => Some(Rules::POOLS_4K_GIVE_BACK_ALL),
             (3, 9, _) => Some(Rules::POOLS_4K),
-            (3, 10..=14, _) => Some(Rules::POOLS_16K),
+            (3, 10..=15, _) => Some(Rules::POOLS_16K),
             _ => None,
         }
     }
@@ -61,6 +61,7 @@ mod tests {
         let rules = |minor| Version { major: 3, minor, patch: 9 }.rules();
         assert_eq!(rules(6), None);
         assert_eq!(rules(8), Some(Rules::POOLS_4K_GIVE_BACK_ALL));
-        assert_eq!(rules(15), None);
+        assert_eq!(rules(15), Some(Rules::POOLS_16K));
+        assert_eq!(rules(16), None);
     }
 }

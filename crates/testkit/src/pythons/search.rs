@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::Python;
+use super::{Python, brought};
 
 /// The variable that names the Pythons to use, and no others.
 pub const NAMED: &str = "OBMALLOC_PYTHONS";
@@ -71,7 +71,8 @@ fn usual_places() -> Vec<PathBuf> {
     let pyenv = entries(root.unwrap_or_default().join("versions"));
     let pyenv = pyenv.into_iter().map(|version| version.join("bin/python3"));
     let debian = entries(PathBuf::from("/usr/bin")).into_iter().filter(|path| is_python(path));
-    on_path.chain(pyenv).chain(debian).filter(|place| place.exists()).collect()
+    let places = on_path.chain(pyenv).chain(debian).chain(brought::executables());
+    places.filter(|place| place.exists()).collect()
 }
 
 /// `python3`, or `python3.` and a number, with a `t` where it is free-threaded.
