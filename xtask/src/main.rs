@@ -1,6 +1,7 @@
 //! The project's commands: `cargo xtask help` lists them.
 
 mod bench;
+mod debian;
 mod layers;
 mod loom;
 mod process;
@@ -31,6 +32,8 @@ enum Command {
     Layers(layers::Args),
     /// Runs Python on our heap, compares it with other allocators, or says who serves what.
     Python(python::Args),
+    /// Brings CPython 3.14 and 3.15 from Debian into target/pythons, and lists every Python found.
+    Pythons(debian::Args),
     /// Runs every test there is; the last line counts them.
     TestAll(test_all::Args),
     /// Runs CPython's own tests with and without our heap, and compares test by test.
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args),
         Command::Layers(args) => layers::run(args),
         Command::Python(args) => python::run(args),
+        Command::Pythons(args) => debian::run(args),
         Command::TestAll(args) => test_all::run(args),
         Command::TestPython(args) => suite::run(args),
         Command::Loom(args) => loom::run(args),

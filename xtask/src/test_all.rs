@@ -9,7 +9,8 @@ use anyhow::{Result, bail, ensure};
 use testkit::pythons::{self, Python, Search};
 
 use crate::{
-    bench::instructions, layers, loom, process, stress::Watcher, suite, tally::Tally, workspace,
+    bench::instructions, debian, layers, loom, process, stress::Watcher, suite, tally::Tally,
+    workspace,
 };
 
 /// The arguments of `cargo xtask test-all`.
@@ -27,6 +28,7 @@ struct Step {
 }
 
 const STEPS: &[Step] = &[
+    Step { name: "CPython 3.14, 3.15 and a debug build", run: debian::bring_for_tests },
     Step { name: "the Pythons of this machine", run: found_pythons },
     Step { name: "formatting", run: || cargo(&["fmt", "--all", "--check"], &[]) },
     Step { name: "clippy", run: clippy },
@@ -117,15 +119,9 @@ pub(crate) fn counted(command: Command) -> Result<Tally> {
 /// Says which Pythons there are; the steps that follow use them. One that is named and does not
 /// answer would be missed by none of them, so it is a failure.
 fn found_pythons() -> Result<Tally> {
-    let Search { pythons, silent } = pythons::search();
-    for python in &pythons {
-        let refused = if python.is_supported() { "" } else { " (not supported: it is refused)" };
-        let tests = if python.ships_tests { "" } else { " (without CPython's own tests)" };
-        println!("      {}{refused}{tests}", python.name());
-    }
-    for path in &silent {
-        println!("      {} does not answer as a CPython does", path.display());
-    }
+    let search = pythons::search();
+    debian::list(&search);
+    let Search { pythons, silent } = search;
     if !pythons.iter().any(Python::is_supported) {
         bail!("no {} was found; name some in {}", pythons::SUPPORTED, pythons::NAMED);
     }

@@ -72,9 +72,10 @@ os.write({writer}, b"1")
 while os.path.exists({running.name!r}):
     [bytes(470) for n in range(20000)]
 """
-threads = []
+threads, created = [], []
 for _ in range(2):
     interpreter = interpreters.create()
+    created.append(interpreter)
     threads.append(threading.Thread(target=interpreters.run_string, args=(interpreter, work)))
     threads[-1].start()
     assert os.read(reader, 1) == b"1"
@@ -96,6 +97,8 @@ for child in range(400):
 running.close()
 for thread in threads:
     thread.join()
+for interpreter in created:
+    interpreters.destroy(interpreter)
 "#;
     for python in with_many_gils() {
         let run = run(preloaded(python).args(["-c", code]));

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use testkit::pythons::Python;
 
-use crate::support::{Run, command, compile, library, plain, run, supported};
+use crate::support::{Run, command, compile, home, library, linker_flags, run, supported};
 
 /// Lives `argv[1]` times, running `argv[2]` in each, and carries blocks from life to life: what was
 /// taken in one is checked, grown, and freed in the next.
@@ -62,12 +62,6 @@ const EMBEDDING: &str = r#"
     }
 "#;
 
-/// Where a Python keeps its standard library.
-pub(crate) fn home(python: &Python) -> String {
-    let code = "import sys; print(sys.base_prefix)";
-    run(plain(python).args(["-c", code])).stdout.trim().to_owned()
-}
-
 /// Runs the embedding program on every supported Python with a shared library, in `folder`.
 fn embed(folder: &Path, lives: &str, code: &str, judge: impl Fn(&Python, Run, Value)) {
     let mut found = 0;
@@ -75,8 +69,9 @@ fn embed(folder: &Path, lives: &str, code: &str, judge: impl Fn(&Python, Run, Va
         let Some(libpython) = &python.libpython else { continue };
         found += 1;
         let name = format!("embed-{found}");
-        let rpath = format!("-Wl,-rpath,{}", libpython.parent().unwrap().display());
-        let program = compile(folder, &name, EMBEDDING, &[libpython.to_str().unwrap(), &rpath]);
+        let mut flags = linker_flags(python, libpython);
+        flags.push(libpython.display().to_string());
+        let program = compile(folder, &name, EMBEDDING, &flags);
         let stats = folder.join(format!("{name}.json"));
         let mut command = command(program);
         command.env("LD_PRELOAD", library()).env("PYTHONHOME", home(python));

@@ -6,6 +6,7 @@
 mod exit;
 mod fork;
 mod interpreters;
+mod late;
 mod lives;
 mod memory;
 mod output;

@@ -1,7 +1,7 @@
 //! Where the heap cannot be right, it is not installed: one line says why, and the program runs as
 //! without the library.
 
-use std::{fs::File, process::Command};
+use std::{fs::File, io::Write, os::unix::process::ExitStatusExt, process::Command};
 
 use tempfile::TempDir;
 use testkit::pythons::Python;
@@ -106,8 +106,13 @@ const FAKE: &str = r#"
     static int sets;
     void PyMem_SetAllocator(unsigned d, void *a) { sets++; }
     void PyMem_GetAllocator(unsigned d, void **a) {
-        for (int i = 0; i < 5; i++) a[i] = (void *)PyMem_SetAllocator;
+        a[0] = getenv("CONTEXT");
+        for (int i = 1; i < 5; i++) a[i] = (void *)PyMem_SetAllocator;
     }
+    #ifdef FREE_THREADED
+    void _Py_MergeZeroLocalRefcount(void *o) {}
+    void _Py_DecRefShared(void *o) {}
+    #endif
     const char *Py_GetVersion(void) { return getenv("VERSION"); }
     int Py_IsInitialized(void) { return 0; }
     int PyGILState_Check(void) { return 1; }
@@ -125,12 +130,15 @@ fn free_threaded_builds_and_unknown_versions_are_refused() {
     let fake = compile(folder.path(), "fake", FAKE, &["-rdynamic"]);
     let with =
         |version: &str| run(command(&fake).env("LD_PRELOAD", library()).env("VERSION", version));
-    let known = with("3.13.0 (main, Oct 16 2024) [GCC 12.2.0]");
-    assert_eq!((known.status.code(), known.stderr.as_str()), (Some(2), ""), "mem and obj are set");
+    for version in ["3.8.0 (main)", "3.13.0 (main, Oct 16 2024) [GCC 12.2.0]", "3.15.2 (main)"] {
+        let known = with(version);
+        let seen = (known.status.code(), known.stderr.as_str());
+        assert_eq!(seen, (Some(2), ""), "mem and obj are set");
+    }
     let refused = [
         ("3.13.0 experimental free-threading build (main) [GCC 12.2.0]", "free-threaded"),
         ("3.14.0 free-threading build (main) [GCC 12.2.0]", "free-threaded"),
-        ("3.15.0a1 (main) [GCC 12.2.0]", "CPython 3.15"),
+        ("3.16.0a1 (main) [GCC 12.2.0]", "CPython 3.16"),
         ("4.0.0 (main) [GCC 12.2.0]", "CPython 4.0"),
         ("unknown", "unknown"),
     ];
@@ -139,6 +147,56 @@ fn free_threaded_builds_and_unknown_versions_are_refused() {
         assert_eq!(run.status.code(), Some(0), "{run:?}");
         let lines: Vec<_> = run.stderr.lines().collect();
         assert!(lines.len() == 1 && lines[0].contains(reason), "{run:?}");
+    }
+}
+
+#[test]
+fn functions_for_shared_reference_counts_are_a_sign_of_a_free_threaded_build() {
+    let folder = TempDir::new().unwrap();
+    let fake = compile(folder.path(), "fake", FAKE, &["-rdynamic", "-DFREE_THREADED"]);
+    let run = run(command(fake).env("LD_PRELOAD", library()).env("VERSION", "3.15.2 (main)"));
+    assert_eq!(run.status.code(), Some(0), "{run:?}");
+    let lines: Vec<_> = run.stderr.lines().collect();
+    assert!(lines.len() == 1 && lines[0].contains("free-threaded"), "{run:?}");
+}
+
+/// Field F7: no allocator of CPython has a context, and the debug allocator has one.
+#[test]
+fn a_cpython_that_starts_with_the_debug_allocator_keeps_it() {
+    let folder = TempDir::new().unwrap();
+    let fake = compile(folder.path(), "fake", FAKE, &["-rdynamic"]);
+    let mut command = command(fake);
+    command.env("LD_PRELOAD", library()).env("VERSION", "3.15.2 (main)").env("CONTEXT", "x");
+    let run = run(&mut command);
+    assert_eq!(run.status.code(), Some(0), "{run:?}");
+    let lines: Vec<_> = run.stderr.lines().collect();
+    assert!(lines.len() == 1 && lines[0].contains("debug allocator"), "{run:?}");
+}
+
+/// Field F7, `fail-06.py`: an extension writes behind its block, which a debug build is for finding.
+#[test]
+fn a_real_debug_build_still_finds_an_overflow() {
+    let mut debug_builds = pythons().iter().filter(|python| python.is_debug).peekable();
+    if debug_builds.peek().is_none() {
+        let line = "SKIPPED: there is no debug build of CPython (cargo xtask pythons brings one)";
+        writeln!(std::io::stderr(), "{line}").unwrap();
+    }
+    for python in debug_builds {
+        let code = "import _testcapi; _testcapi.pymem_buffer_overflow()";
+        let overflow = |command: Command| {
+            let mut command = command;
+            let run = run(command.args(["-c", code]));
+            assert!(run.stderr.contains("Debug memory block at address"), "{run:?}");
+            assert_eq!(run.status.signal(), Some(6), "it aborts: {run:?}");
+            run.stderr.lines().filter(|line| line.starts_with("obmalloc: ")).count()
+        };
+        assert_eq!(overflow(plain(python)), 0);
+        assert_eq!(overflow(preloaded(python)), 1);
+        let mut off = preloaded(python);
+        off.env("OBMALLOC", "off");
+        assert_eq!(overflow(off), 0);
+        let line = run(preloaded(python).args(["-c", "pass"])).stderr;
+        assert!(line.contains("debug allocator") && line.lines().count() == 1, "{line}");
     }
 }
 

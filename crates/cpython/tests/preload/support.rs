@@ -114,11 +114,37 @@ impl Run {
 }
 
 /// Compiles C: a program, or with `-shared` among `flags` a library.
-pub(crate) fn compile(folder: &Path, name: &str, source: &str, flags: &[&str]) -> PathBuf {
+pub(crate) fn compile(
+    folder: &Path,
+    name: &str,
+    source: &str,
+    flags: &[impl AsRef<OsStr>],
+) -> PathBuf {
     let (code, product) = (folder.join(format!("{name}.c")), folder.join(name));
     fs::write(&code, source).unwrap();
     let mut cc = command("cc");
     let status = cc.args(["-O1", "-fPIC", "-o"]).arg(&product).arg(&code).args(flags).status();
     assert!(status.unwrap().success(), "{name}.c does not compile");
     product
+}
+
+/// Where a Python keeps its standard library.
+pub(crate) fn home(python: &Python) -> String {
+    let code = "import sys; print(sys.base_prefix)";
+    run(plain(python).args(["-c", code])).stdout.trim().to_owned()
+}
+
+/// What the linker is told for a program that uses `libpython`, the library of `python`. Where that
+/// one has a C library of its own, the program runs on that C library too.
+pub(crate) fn linker_flags(python: &Python, libpython: &Path) -> Vec<String> {
+    let folder = libpython.parent().unwrap();
+    let mut flags = vec![format!("-Wl,-rpath,{}", folder.display())];
+    if python.has_own_c_library() {
+        flags.push(format!("-Wl,--dynamic-linker={}", python.loader.display()));
+        // The older kind of path holds for what the libraries load in turn.
+        flags.push("-Wl,--disable-new-dtags".to_owned());
+        // The linker of this machine does not know the symbols of a newer C library.
+        flags.push("-Wl,--unresolved-symbols=ignore-in-shared-libs".to_owned());
+    }
+    flags
 }
