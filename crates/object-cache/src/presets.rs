@@ -45,6 +45,7 @@ pub struct Entry {
 pub enum Kind {
     Int,
     Float,
+    Complex,
     Tuple,
     List,
     ListIterator,
@@ -61,6 +62,7 @@ pub enum Kind {
     BoundMethod,
     Unicode,
     UnicodeWriter,
+    BytesWriter,
     Slice,
     Range,
     RangeIterator,
@@ -230,7 +232,7 @@ pub const PYTHON_3_13: Preset = Preset {
 
 const FREELIST_3_14: &str = "Include/internal/pycore_freelist_state.h";
 
-const CACHES_3_14: &[Entry] = &[
+const CACHES_3_14: [Entry; 23] = [
     // Integers of one digit: magnitude below 2^30.
     up_to(Kind::Int, 100, FREELIST_3_14),
     up_to(Kind::Float, 100, FREELIST_3_14),
@@ -262,15 +264,25 @@ pub const PYTHON_3_14: Preset = Preset {
     version: "3.14",
     small_ints: -5..=256,
     small_ints_source: "Include/internal/pycore_runtime_structs.h",
-    caches: CACHES_3_14,
+    caches: &CACHES_3_14,
 };
 
-/// CPython 3.15: as 3.14, with more small ints.
+/// The caches of 3.14, and two more.
+const CACHES_3_15: [Entry; 25] = {
+    let mut caches = [up_to(Kind::Complex, 100, FREELIST_3_14); 25];
+    caches[1] = up_to(Kind::BytesWriter, 1, FREELIST_3_14);
+    let (_, of_3_14) = caches.split_at_mut(2);
+    of_3_14.copy_from_slice(&CACHES_3_14);
+    caches
+};
+
+/// CPython 3.15: as 3.14, with caches of complex numbers and of writers of bytes, and with more
+/// small ints.
 pub const PYTHON_3_15: Preset = Preset {
     version: "3.15",
     small_ints: -5..=1_024,
     small_ints_source: "Include/internal/pycore_runtime_structs.h",
-    caches: CACHES_3_14,
+    caches: &CACHES_3_15,
 };
 
 #[cfg(test)]
@@ -298,6 +310,8 @@ mod tests {
         assert_eq!(bounds(Kind::Int), [none, none, none, none, Some(100), Some(100)]);
         assert_eq!(bounds(Kind::Frame), [Some(200), Some(200), none, none, none, none]);
         assert_eq!(bounds(Kind::Unicode), [Some(1_024), none, none, none, none, none]);
+        assert_eq!(bounds(Kind::Complex), [none, none, none, none, none, Some(100)]);
+        assert_eq!(bounds(Kind::BytesWriter), [none, none, none, none, none, Some(1)]);
         assert_eq!(PYTHON_2_7.keeps(Kind::Float), Some(Keeps::Blocks { bytes: 1_000 }));
         assert_eq!(
             ALL.map(|preset| preset.keeps(Kind::Tuple)),
