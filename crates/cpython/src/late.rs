@@ -1,14 +1,12 @@
 //! A CPython that was loaded after the program had started.
 //!
 //! A program that opens libpython with `dlopen`, as the one-file programs of PyInstaller do, has no
-//! CPython when our constructor runs. Serving it would mean to intercept `dlopen`, which every
-//! process with the library would then pay for, or to replace the allocators of a CPython that may
-//! have blocks already. We do neither. We name it at exit instead, so that nobody takes CPython's
-//! own allocator for ours.
+//! CPython when our constructor runs. To serve it, we would have to intercept `dlopen` in every
+//! process, or to replace the allocators of a CPython that may already have blocks. We do neither.
+//! We name it at exit instead, so that nobody takes CPython's own allocator for ours.
 
 use std::{
-    ffi::{CStr, CString, OsStr, c_int, c_void},
-    os::unix::ffi::OsStrExt,
+    ffi::{CStr, CString, c_int, c_void},
     path::{Path, PathBuf},
 };
 
@@ -17,8 +15,8 @@ use crate::{
     in_force::Code,
 };
 
-/// Looks for a CPython in every library that is loaded now, also in those whose symbols other
-/// libraries cannot see. Returns it and its file.
+/// Looks for a CPython in every library that is loaded now, including those whose symbols are not
+/// visible to other libraries. Returns the CPython and the file that it is in.
 pub(crate) fn find() -> Option<(CPython, PathBuf)> {
     let python = CPython::find().or_else(|| loaded_libraries().iter().find_map(|it| within(it)))?;
     let path = Code::at(python.code_address()).path;
@@ -71,10 +69,10 @@ unsafe extern "C" fn collect(
 
 /// The reason that is given for a CPython from the file at `path`.
 pub(crate) fn reason(path: &Path) -> String {
-    let name = path.file_name().unwrap_or(OsStr::from_bytes(b"CPython"));
+    let name = path.file_name().unwrap_or("CPython".as_ref());
     format!(
-        "{} was loaded after the program had started, which is too late; link the program to it, \
-         or name it behind this library in LD_PRELOAD",
+        "{} was loaded after the program had started, which is too late (link the program to it, \
+         or list it after this library in LD_PRELOAD)",
         name.display()
     )
 }
