@@ -28,7 +28,7 @@ pub(crate) struct Settings {
     pub(crate) switch: Switch,
     pub(crate) quiet: bool,
     pub(crate) stats: Option<StatsPlace>,
-    /// A variable of ours is set, so the user expects something of this library.
+    /// A variable of ours has a value, so the user expects something of this library.
     pub(crate) any: bool,
 }
 
