@@ -101,7 +101,8 @@ impl InterpreterFunctions {
         unsafe {
             let current_state = symbol(handle, c"PyThreadState_GetUnchecked");
             Some(Self {
-                current_state: current_state.or_else(|| symbol(handle, c"_PyThreadState_UncheckedGet"))?,
+                current_state: current_state
+                    .or_else(|| symbol(handle, c"_PyThreadState_UncheckedGet"))?,
                 interpreter_of: symbol(handle, c"PyThreadState_GetInterpreter")?,
                 main_interpreter: symbol(handle, c"PyInterpreterState_Main")?,
                 interpreter_dict: symbol(handle, c"PyInterpreterState_GetDict")?,

@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn shared_reference_counts_are_enough_to_refuse_a_build() {
         let text = "3.15.2 (main)";
-        assert_eq!(guard_for(text, false), Ok(Guard::Threads));
+        assert_eq!(guard_for(text, false), Ok(Guard::Interpreters));
         assert!(matches!(guard_for(text, true), Err(Refusal::FreeThreaded(_))));
     }
 }

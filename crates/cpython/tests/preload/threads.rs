@@ -5,7 +5,9 @@ use std::process::Command;
 
 use testkit::pythons::Python;
 
-use crate::support::{command, compile, plain, preloaded, run, supported, with_many_gils};
+use crate::support::{
+    command, compile, home, library, linker_flags, plain, preloaded, run, supported, with_many_gils,
+};
 
 /// Defines `rss()`, in KiB.
 const RSS: &str = r#"
@@ -367,12 +369,12 @@ fn interpreters_that_share_a_gil_free_each_other_s_blocks() {
     let folder = tempfile::TempDir::new().unwrap();
     for (nth, python) in with_many_gils().enumerate() {
         let Some(libpython) = &python.libpython else { continue };
-        let rpath = format!("-Wl,-rpath,{}", libpython.parent().unwrap().display());
-        let name = format!("legacy-{nth}");
-        let program = compile(folder.path(), &name, source, &[libpython.to_str().unwrap(), &rpath]);
+        let mut flags = linker_flags(python, libpython);
+        flags.push(libpython.display().to_string());
+        let program = compile(folder.path(), &format!("legacy-{nth}"), source, &flags);
         let mut command = command(program);
-        command.env("LD_PRELOAD", crate::support::library());
-        let run = run(command.env("PYTHONHOME", crate::lives::home(python)));
+        command.env("LD_PRELOAD", library());
+        let run = run(command.env("PYTHONHOME", home(python)));
         assert_eq!(run.is_clean(python).stdout, "done\n");
     }
 }
