@@ -37,6 +37,10 @@ pub unsafe trait Blocks {
     /// Takes a block of `class` by any means; `None` when no arena can be had.
     fn alloc(&self, class: SizeClass<Self::Geometry>) -> Option<BlockPtr>;
 
+    /// Gives back all memory that no block in use needs: what is retained for later requests, here
+    /// and in the source of arenas.
+    fn trim(&self);
+
     /// Takes `block` back.
     ///
     /// # Safety
@@ -80,6 +84,10 @@ where
     #[inline]
     fn alloc(&self, class: SizeClass<G>) -> Option<BlockPtr> {
         self.enter(|heap| heap.alloc(class))
+    }
+
+    fn trim(&self) {
+        self.enter(Heap::trim);
     }
 
     #[inline]

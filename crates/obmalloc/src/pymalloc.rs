@@ -4,6 +4,8 @@
 //!   malloc(n) ── 1 ≤ n ≤ threshold ──► the heap ── no arena to be had ──┐
 //!        └────── all other n ─────────────────────────────────────────► the layer below
 //!
+//!   the layer below has no memory either: trim the heap, and ask the layer below once more
+//!
 //!   free(p) ─── p in an arena of the heap ──► the heap
 //!        └───── any other p ────────────────► the layer below
 //! ```
@@ -128,7 +130,31 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
     #[inline(never)]
     fn alloc_unlisted(&self, class: SizeClass<B::Geometry>, size: usize) -> Option<NonNull<u8>> {
         let block = self.heap.alloc(class).map(BlockPtr::into_start);
-        block.or_else(|| self.lower.malloc(size))
+        block.or_else(|| self.lower_malloc(size))
+    }
+
+    /// Asks the layer below for `size` bytes.
+    #[inline]
+    fn lower_malloc(&self, size: usize) -> Option<NonNull<u8>> {
+        let block = self.lower.malloc(size);
+        block.or_else(|| self.once_more(size, || self.lower.malloc(size)))
+    }
+
+    /// Repeats a request that the layer below has refused, after the heap has given back what it
+    /// retains. The layer below may have failed because our arenas take the memory or the addresses
+    /// that it needs.
+    #[cold]
+    #[inline(never)]
+    fn once_more(
+        &self,
+        size: usize,
+        request: impl FnOnce() -> Option<NonNull<u8>>,
+    ) -> Option<NonNull<u8>> {
+        if size > MAX_REQUEST {
+            return None;
+        }
+        self.heap.trim();
+        request()
     }
 
     /// Moves the block at `ptr`, of `size` bytes, to one of `new_size`: takes the new block first.
@@ -161,7 +187,7 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
 unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
-        let Some(class) = Self::class(size) else { return self.lower.malloc(size) };
+        let Some(class) = Self::class(size) else { return self.lower_malloc(size) };
         match self.heap.alloc_listed(class) {
             Some(block) => Some(block.into_start()),
             None => self.alloc_unlisted(class, size),
@@ -172,7 +198,8 @@ unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
         let bytes = calloc_size(count, size)?;
         if Self::class(bytes).is_none() {
-            return self.lower.calloc(count, size);
+            let block = self.lower.calloc(count, size);
+            return block.or_else(|| self.once_more(bytes, || self.lower.calloc(count, size)));
         }
         let block = self.malloc(bytes)?;
         // SAFETY: the block has that many bytes, and is ours alone.
@@ -184,8 +211,12 @@ unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
         let Some(ptr) = ptr else { return self.malloc(size) };
         // SAFETY: the caller gives a live block.
         match unsafe { self.heap.size_if_ours(ptr) } {
-            // SAFETY: it is not the heap's, so it is a live block of the layer below.
-            None => unsafe { self.lower.realloc(Some(ptr), size) },
+            None => {
+                // SAFETY: it is not the heap's, so it is a live block of the layer below. A request
+                // that fails leaves it as it was.
+                let request = || unsafe { self.lower.realloc(Some(ptr), size) };
+                request().or_else(|| self.once_more(size, request))
+            }
             Some(_) if size > MAX_REQUEST => None,
             Some(old) if Self::stays(old, size) => Some(ptr),
             // SAFETY: it is a live block of the heap, of that size.
@@ -207,7 +238,10 @@ unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use raw_mem::{Malloc, MmapArenas};
+    use core::cell::Cell;
+    use std::vec::Vec;
+
+    use raw_mem::{Malloc, MmapArenas, WarmArenas};
 
     use super::*;
     use crate::{GilHeld, Heap, KeepInClass, KnownArenas, Pools16K, ZeroInPools};
@@ -338,6 +372,83 @@ mod tests {
         assert_eq!(small(&pymalloc), 1);
         // SAFETY: the block is live and not used again.
         unsafe { pymalloc.free(block) };
+    }
+
+    /// A layer below that serves a large request only while no arena is mapped.
+    struct Short<'a>(&'a Cell<usize>);
+
+    // SAFETY: the blocks are malloc's.
+    unsafe impl MemAlloc for Short<'_> {
+        fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
+            if self.0.get() > 0 { None } else { Malloc.malloc(size) }
+        }
+
+        fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
+            if self.0.get() > 0 { None } else { Malloc.calloc(count, size) }
+        }
+
+        unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
+            // SAFETY: the caller's promise.
+            if self.0.get() > 0 { None } else { unsafe { Malloc.realloc(ptr, size) } }
+        }
+
+        unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
+            // SAFETY: the caller's promise.
+            unsafe { Malloc.free(ptr) }
+        }
+    }
+
+    /// A source that counts the arenas that are mapped.
+    struct Counted<'a>(MmapArenas, &'a Cell<usize>);
+
+    // SAFETY: the arenas are those of the source below.
+    unsafe impl ArenaSource for Counted<'_> {
+        fn map(&mut self, size: raw_mem::ArenaSize) -> Result<NonNull<u8>, raw_mem::MapError> {
+            self.1.set(self.1.get() + 1);
+            self.0.map(size)
+        }
+
+        unsafe fn unmap(&mut self, arena: NonNull<u8>, size: raw_mem::ArenaSize) {
+            self.1.set(self.1.get() - 1);
+            // SAFETY: the caller's promise.
+            unsafe { self.0.unmap(arena, size) }
+        }
+    }
+
+    /// F5 of the field report: retained arenas must not be the reason for a refusal.
+    #[test]
+    fn a_request_that_the_layer_below_refuses_is_repeated_after_a_trim() {
+        let mapped = Cell::new(0);
+        let arenas = WarmArenas::new(Counted(MmapArenas::new(), &mapped));
+        let heap = Heap::new(KnownArenas::<_, _, Pools16K>::new(arenas, Malloc), Malloc);
+        // SAFETY: the test is one thread, which does not enter twice; the layer below is the C
+        // library.
+        let pymalloc = unsafe { Pymalloc::new(GilHeld::new(heap), Short(&mapped)) };
+        // Arenas that come back twice are retained.
+        let retain = || {
+            for _ in 0..2 {
+                let blocks: Vec<_> = (0..10_000).map(|_| pymalloc.malloc(512).unwrap()).collect();
+                for block in blocks {
+                    // SAFETY: the block is live and not used again.
+                    unsafe { pymalloc.free(Some(block)) };
+                }
+            }
+            assert!(mapped.get() > 1);
+        };
+        retain();
+        let large = pymalloc.malloc(10_000);
+        assert!(large.is_some());
+        retain();
+        let zeroed = pymalloc.calloc(10_000, 1);
+        assert!(zeroed.is_some());
+        retain();
+        // SAFETY: the block is live, and replaced by what comes back.
+        let large = unsafe { pymalloc.realloc(large, 20_000) };
+        assert!(large.is_some());
+        for block in [large, zeroed] {
+            // SAFETY: the block is live and not used again.
+            unsafe { pymalloc.free(block) };
+        }
     }
 
     #[test]

@@ -78,7 +78,7 @@ pub unsafe trait ArenaSource {
     /// given back since, and nobody uses its memory any more.
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize);
 
-    /// Advises the system about `len` bytes from `start`, all inside one mapped arena.
+    /// Advises the system about `len` bytes from `start`.
     ///
     /// A range that does not begin and end on a page is rounded inwards, so that no byte outside
     /// of it is touched by the advice.
@@ -90,7 +90,8 @@ pub unsafe trait ArenaSource {
     ///
     /// # Safety
     ///
-    /// With [`Advice::DontNeed`] and [`Advice::Free`], nobody relies on the contents of the range.
+    /// - The range must lie inside one arena that this source has mapped.
+    /// - With [`Advice::DontNeed`] and [`Advice::Free`], nothing may rely on its contents.
     unsafe fn advise(
         &mut self,
         start: NonNull<u8>,

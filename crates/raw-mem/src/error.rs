@@ -34,14 +34,6 @@ pub enum AdviseError {
         /// The advice given.
         advice: Advice,
     },
-    /// The range is not inside memory that the source has mapped.
-    #[error("{len} bytes at {start:#x} are not inside a mapped arena")]
-    OutOfRange {
-        /// First address of the range.
-        start: usize,
-        /// Bytes of the range.
-        len: usize,
-    },
     /// The operating system refused.
     #[error("cannot advise {advice:?} on {len} bytes at {start:#x}: {code}")]
     Os {

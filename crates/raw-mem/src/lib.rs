@@ -26,6 +26,8 @@
 
 mod align;
 mod arena_source;
+#[cfg(feature = "std")]
+mod errno;
 mod error;
 mod fixed_region;
 #[cfg(feature = "std")]
@@ -33,18 +35,19 @@ mod malloc;
 mod malloc_arenas;
 mod mem_alloc;
 #[cfg(feature = "std")]
+#[cfg_attr(not(all(unix, not(miri))), path = "mmap_elsewhere.rs")]
 mod mmap;
 #[cfg(feature = "std")]
-mod own_pages;
-#[cfg(feature = "std")]
 mod page_blocks;
-#[cfg(feature = "std")]
-mod region;
+#[cfg(all(feature = "std", unix, not(miri)))]
+mod pages;
 #[cfg(feature = "std")]
 mod warm;
 
 pub use align::{align_down, align_up};
 pub use arena_source::{Advice, ArenaSize, ArenaSource};
+#[cfg(feature = "std")]
+pub use errno::preserving_errno;
 pub use error::{AdviseError, MapError, OsCode};
 pub use fixed_region::FixedRegion;
 #[cfg(feature = "std")]

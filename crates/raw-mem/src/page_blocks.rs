@@ -15,7 +15,7 @@ use core::{cmp, ptr::NonNull};
 
 use memmap2::{MmapOptions, MmapRaw};
 
-use crate::{MAX_REQUEST, MemAlloc, calloc_size};
+use crate::{MAX_REQUEST, MemAlloc, calloc_size, preserving_errno};
 
 /// Bytes before a block: its mapping. A multiple of every block's alignment.
 const HEAD: usize = size_of::<MmapRaw>().next_multiple_of(16);
@@ -82,7 +82,8 @@ unsafe impl MemAlloc for PageBlocks {
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
         let Some(start) = ptr else { return };
         // SAFETY: the block's mapping stands before it, and is read out once.
-        drop(unsafe { start.sub(HEAD).cast::<MmapRaw>().read() });
+        let mapping = unsafe { start.sub(HEAD).cast::<MmapRaw>().read() };
+        preserving_errno(|| drop(mapping));
     }
 }
 
@@ -120,6 +121,29 @@ mod tests {
         }
         // SAFETY: the block is live, and not used again.
         unsafe { PageBlocks.free(block) };
+    }
+
+    /// Mutant 11 of the mutation sample.
+    #[test]
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn a_block_that_is_replaced_is_unmapped() {
+        let resident = || {
+            let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+            let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
+            pages * 4096
+        };
+        let before = resident();
+        for _ in 0..300 {
+            let block = PageBlocks.malloc(1 << 20).unwrap();
+            // SAFETY: the block has that many bytes, is live, and is replaced by what comes back.
+            let block = unsafe {
+                block.write_bytes(1, 1 << 20);
+                PageBlocks.realloc(Some(block), 2 << 20)
+            };
+            // SAFETY: the block is live, and not used again.
+            unsafe { PageBlocks.free(block) };
+        }
+        assert!(resident() < before + (100 << 20), "{before} bytes, then {}", resident());
     }
 
     #[test]

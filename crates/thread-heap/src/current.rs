@@ -126,6 +126,10 @@ unsafe impl Blocks for PerThread {
         with_heap(|heap| unsafe { heap.alloc(class) })?
     }
 
+    fn trim(&self) {
+        self.flush();
+    }
+
     #[inline]
     unsafe fn free(&self, block: BlockPtr) {
         let heap = slot::get();

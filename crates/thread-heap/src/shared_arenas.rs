@@ -2,7 +2,7 @@
 
 use std::{ffi::CStr, fmt, ptr::NonNull};
 
-use raw_mem::{Advice, AdviseError, ArenaSize, ArenaSource, MapError};
+use raw_mem::{Advice, AdviseError, ArenaSize, ArenaSource, MapError, preserving_errno};
 
 use crate::{
     heaps::{Heaps, OURS},
@@ -12,6 +12,7 @@ use crate::{
 /// A thread heap's way to the shared source; for the heap of no thread, a way to nowhere.
 pub(crate) struct SharedArenas<P: Parts>(Option<&'static Heaps<P>>);
 
+/// The methods that a free may call leave `errno` alone, because waiting for the lock can change it.
 impl<P: Parts> SharedArenas<P> {
     pub(crate) const NONE: Self = Self(None);
 
@@ -47,7 +48,7 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
         // SAFETY: nobody uses the arena any more (contract of `unmap`).
         unsafe { heaps.map().retract(arena.addr().get()) };
         // SAFETY: the caller's promise, which is about the shared source as well.
-        unsafe { heaps.source().unmap(arena, size) }
+        preserving_errno(|| unsafe { heaps.source().unmap(arena, size) });
     }
 
     unsafe fn advise(
@@ -74,12 +75,12 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
     }
 
     fn would_keep(&mut self) -> bool {
-        self.0.is_some_and(|heaps| heaps.source().would_keep())
+        preserving_errno(|| self.0.is_some_and(|heaps| heaps.source().would_keep()))
     }
 
     fn kept_no_longer(&mut self, arenas: usize, used: bool) {
         if let Some(heaps) = self.0 {
-            heaps.source().kept_no_longer(arenas, used);
+            preserving_errno(|| heaps.source().kept_no_longer(arenas, used));
         }
     }
 }

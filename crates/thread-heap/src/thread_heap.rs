@@ -128,6 +128,22 @@ impl<P: Parts> ThreadHeap<P> {
         // SAFETY: the caller's promise.
         unsafe { self.bring_home(self.inbox.take_all()) };
         // SAFETY: the owner alone enters.
+        let block = self.own.with_mut(|own| unsafe { &mut *own }.alloc(class));
+        // SAFETY: the caller's promise.
+        block.or_else(|| unsafe { self.alloc_after_flush(class) })
+    }
+
+    /// Takes a block of `class` after no arena was to be had. The source may have one once this heap
+    /// and the source have given back what they retain.
+    ///
+    /// # Safety
+    ///
+    /// The caller must be the owner.
+    #[cold]
+    unsafe fn alloc_after_flush(&self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
+        // SAFETY: the caller is the owner.
+        unsafe { self.flush() };
+        // SAFETY: the owner alone enters.
         self.own.with_mut(|own| unsafe { &mut *own }.alloc(class))
     }
 

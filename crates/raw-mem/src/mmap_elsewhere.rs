@@ -1,0 +1,47 @@
+//! Arenas from the operating system, where the system calls of Unix are not to be had: from the
+//! standard library's system allocator, which aligns them.
+
+use core::{alloc::Layout, ptr::NonNull};
+use std::alloc::{GlobalAlloc, System};
+
+use crate::{ArenaSize, ArenaSource, MapError};
+
+/// The operating system, as a source of arenas.
+///
+/// It gives no advice and knows no names and no huge pages on this system. An arena that has not
+/// been given back stays mapped.
+#[derive(Debug, Default)]
+pub struct MmapArenas(());
+
+impl MmapArenas {
+    /// Creates a source that has mapped nothing yet.
+    pub const fn new() -> Self {
+        Self(())
+    }
+
+    /// Changes nothing on this system.
+    pub const fn with_huge_pages(self) -> Self {
+        self
+    }
+}
+
+/// The layout of an arena.
+fn layout(size: ArenaSize) -> Option<Layout> {
+    Layout::from_size_align(size.bytes(), size.bytes()).ok()
+}
+
+// SAFETY: an arena is a block of the system allocator, with the arena's size as its alignment.
+unsafe impl ArenaSource for MmapArenas {
+    fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+        // SAFETY: an arena has at least 64 bytes.
+        let arena = layout(size).map(|layout| unsafe { System.alloc(layout) });
+        arena.and_then(NonNull::new).ok_or(MapError::Exhausted { size })
+    }
+
+    unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
+        if let Some(layout) = layout(size) {
+            // SAFETY: the arena came from `map`, with the same layout, and is not used any more.
+            unsafe { System.dealloc(arena.as_ptr(), layout) };
+        }
+    }
+}
