@@ -4,6 +4,19 @@ use std::{alloc::Layout, ptr::NonNull};
 
 use raw_mem::{Malloc, MemAlloc};
 
+/// Repeats a request that the C library has refused, after `trim` has given back the memory that
+/// pools retain. The request may have failed because that memory was not the C library's to use.
+#[inline]
+pub(crate) fn after_trim<T>(request: impl Fn() -> Option<T>, trim: impl FnOnce()) -> Option<T> {
+    request().or_else(
+        #[cold]
+        || {
+            trim();
+            request()
+        },
+    )
+}
+
 /// The alignment of every block of the C library: that of its largest plain type.
 const MALLOC_ALIGN: usize = 2 * size_of::<usize>();
 

@@ -4,8 +4,9 @@ use std::{alloc::Layout, cell::UnsafeCell, fmt, num::NonZero, ptr::NonNull};
 
 use obmalloc::{BlockPtr, Heap, SizeClass, Stats};
 use raw_mem::{Malloc, MmapArenas};
+use thread_heap::PerThread;
 
-use crate::{any_layout::AnyLayout, large_list::LargeList, layout::Pools};
+use crate::{any_layout::AnyLayout, large, large_list::LargeList, layout::Pools};
 
 /// The single-owner heap inside.
 type OwnHeap = Heap<MmapArenas, Malloc, Pools>;
@@ -109,6 +110,23 @@ impl LocalHeap {
         self.large.clear();
     }
 
+    /// Takes a block of `class` that is on no free list.
+    #[cold]
+    #[inline(never)]
+    fn block_by_any_means(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {
+        // SAFETY: the invariant.
+        let request = || unsafe { &mut *self.heap.get() }.alloc(class);
+        large::after_trim(request, || self.trim())
+    }
+
+    /// Gives back the memory that pools retain, those of this heap and those of the process.
+    #[cold]
+    fn trim(&self) {
+        // SAFETY: the invariant.
+        unsafe { &mut *self.heap.get() }.trim();
+        PerThread.flush();
+    }
+
     /// Counts what the pools have in use; large memory is not in them. O(pools).
     pub fn stats(&self) -> Stats {
         // SAFETY: the invariant.
@@ -127,7 +145,10 @@ unsafe impl AnyLayout for LocalHeap {
     #[inline]
     fn block(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {
         // SAFETY: the invariant.
-        unsafe { &mut *self.heap.get() }.alloc(class)
+        match unsafe { &*self.heap.get() }.alloc_listed(class) {
+            Some(block) => Some(block),
+            None => self.block_by_any_means(class),
+        }
     }
 
     #[inline]
@@ -137,11 +158,11 @@ unsafe impl AnyLayout for LocalHeap {
     }
 
     fn large(&self, layout: Layout) -> Option<NonNull<u8>> {
-        self.large.alloc(layout)
+        large::after_trim(|| self.large.alloc(layout), || self.trim())
     }
 
     fn large_zeroed(&self, layout: Layout) -> Option<NonNull<u8>> {
-        self.large.alloc_zeroed(layout)
+        large::after_trim(|| self.large.alloc_zeroed(layout), || self.trim())
     }
 
     unsafe fn resize_large(
@@ -150,8 +171,8 @@ unsafe impl AnyLayout for LocalHeap {
         layout: Layout,
         size: usize,
     ) -> Option<NonNull<u8>> {
-        // SAFETY: the caller's promise.
-        unsafe { self.large.resize(ptr, layout, size) }
+        // SAFETY: the caller's promise; a request that fails leaves the memory as it was.
+        large::after_trim(|| unsafe { self.large.resize(ptr, layout, size) }, || self.trim())
     }
 
     unsafe fn free_large(&self, ptr: NonNull<u8>, layout: Layout) {

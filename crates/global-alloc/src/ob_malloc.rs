@@ -73,11 +73,11 @@ unsafe impl AnyLayout for ObMalloc {
     }
 
     fn large(&self, layout: Layout) -> Option<NonNull<u8>> {
-        large::alloc(layout)
+        large::after_trim(|| large::alloc(layout), || self.flush())
     }
 
     fn large_zeroed(&self, layout: Layout) -> Option<NonNull<u8>> {
-        large::alloc_zeroed(layout)
+        large::after_trim(|| large::alloc_zeroed(layout), || self.flush())
     }
 
     unsafe fn resize_large(
@@ -86,8 +86,8 @@ unsafe impl AnyLayout for ObMalloc {
         layout: Layout,
         size: usize,
     ) -> Option<NonNull<u8>> {
-        // SAFETY: the caller's promise.
-        unsafe { large::resize(ptr, layout, size) }
+        // SAFETY: the caller's promise; a request that fails leaves the memory as it was.
+        large::after_trim(|| unsafe { large::resize(ptr, layout, size) }, || self.flush())
     }
 
     unsafe fn free_large(&self, ptr: NonNull<u8>, _layout: Layout) {

@@ -1,0 +1,225 @@
+//! A program that may not do everything: under a seccomp filter, within limits on addresses and on
+//! data, with locked memory.
+//!
+//! Each test starts this program again, as a child that limits itself.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64", not(miri)))]
+
+use std::{
+    alloc::Layout,
+    env, fs,
+    hint::black_box,
+    process::{Command, Output},
+};
+
+use global_alloc::{LocalHeap, ObMalloc};
+
+#[global_allocator]
+static GLOBAL: ObMalloc = ObMalloc::new();
+
+/// Set in a child: which of the programs below it is.
+const PROGRAM: &str = "OBMALLOC_TEST_LIMITED";
+
+/// What a child prints at its end.
+const DONE: &str = "done\n";
+
+/// Runs the program of this name in a child. It must end well, and print that it is done.
+fn run(program: &str) {
+    let test = env::current_exe().expect("it runs");
+    let output: Output = Command::new(test)
+        .args(["--exact", "this_program_as_a_child", "--nocapture"])
+        .env(PROGRAM, program)
+        .output()
+        .expect("it starts");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && printed.contains(DONE), "{program}: {output:?}");
+}
+
+#[test]
+fn this_program_as_a_child() {
+    match env::var(PROGRAM).as_deref() {
+        Ok("killed") => in_a_sandbox(libc::SECCOMP_RET_KILL_PROCESS),
+        Ok("refused") => in_a_sandbox(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        Ok("large") => a_large_request_without_addresses(),
+        Ok("local") => a_local_heap_without_addresses(),
+        Ok("addresses") => half_a_budget_at_once(libc::RLIMIT_AS, "VmSize"),
+        Ok("data") => half_a_budget_at_once(libc::RLIMIT_DATA, "VmData"),
+        Ok("locked") => frees_with_locked_memory(),
+        _ => return,
+    }
+    // Only calls that a sandbox allows: no test harness comes after this.
+    // SAFETY: the bytes are there, and the process ends at once.
+    unsafe {
+        libc::write(1, DONE.as_ptr().cast(), DONE.len());
+        libc::_exit(0)
+    }
+}
+
+/// Makes boxes and drops them, in turn.
+fn make_and_drop(boxes: u64) -> u64 {
+    let made: Vec<Box<[u64; 8]>> = (0..boxes).map(|number| Box::new([number; 8])).collect();
+    made.iter().map(|numbers| numbers[1]).sum()
+}
+
+/// The system calls that a sandbox allows: what the C library's allocator and locks need, reading
+/// and writing, and the end.
+const ALLOWED: [libc::c_long; 20] = [
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_brk,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_mprotect,
+    libc::SYS_futex,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_clock_gettime,
+    libc::SYS_openat,
+    libc::SYS_close,
+    libc::SYS_fstat,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_lseek,
+];
+
+/// From now on, `otherwise` is the answer to any system call of this thread that is not allowed.
+fn enter_sandbox(otherwise: u32) {
+    let step = |code: u32, jf, k| libc::sock_filter { code: code as u16, jt: 0, jf, k };
+    let answer = |answer| step(libc::BPF_RET | libc::BPF_K, 0, answer);
+    let mut filter = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0)];
+    for call in ALLOWED {
+        filter.push(step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, call as u32));
+        filter.push(answer(libc::SECCOMP_RET_ALLOW));
+    }
+    filter.push(answer(otherwise));
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the filter is there while the kernel copies it.
+    let outcome = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            | libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program)
+    };
+    assert_eq!(outcome, 0, "a process may restrict itself");
+}
+
+fn in_a_sandbox(otherwise: u32) {
+    let before: Vec<_> = (0..1000).map(|number| Box::new([number; 8])).collect();
+    enter_sandbox(otherwise);
+    // SAFETY: the call has no effect, and is not allowed.
+    let refused = otherwise & libc::SECCOMP_RET_ACTION_FULL == libc::SECCOMP_RET_ERRNO;
+    assert!(!refused || unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) } == -1);
+    for _ in 0..4 {
+        black_box(make_and_drop(400_000));
+        GLOBAL.flush();
+    }
+    let local = LocalHeap::new();
+    for _ in 0..100_000 {
+        black_box(local.allocate(Layout::new::<[u64; 8]>()));
+    }
+    drop((before, local));
+}
+
+/// F4 of the field report.
+#[test]
+fn a_filter_that_kills_lets_boxes_come_and_go() {
+    run("killed");
+}
+
+/// F4 of the field report.
+#[test]
+fn a_filter_that_refuses_lets_boxes_come_and_go() {
+    run("refused");
+}
+
+/// A figure of `/proc/self/status`, in bytes.
+fn status(name: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").expect("Linux has it");
+    let figure = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let kib = figure.and_then(|kib| kib.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.expect("a number of KiB") << 10
+}
+
+fn limit(resource: libc::__rlimit_resource_t, bytes: u64) {
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the limits are there while the kernel copies them.
+    assert_eq!(unsafe { libc::setrlimit(resource, &limit) }, 0, "a process may limit itself");
+}
+
+/// F5 of the field report.
+fn half_a_budget_at_once(resource: libc::__rlimit_resource_t, used: &str) {
+    limit(resource, status(used) + (100 << 20));
+    black_box(make_and_drop(1_000_000));
+    let buffer = Vec::<u8>::with_capacity(50 << 20);
+    assert!(buffer.capacity() > 0);
+}
+
+/// F5 of the field report.
+#[test]
+fn a_budget_of_addresses_serves_half_of_it_at_once_after_small_objects() {
+    run("addresses");
+}
+
+/// F5 of the field report.
+#[test]
+fn a_budget_of_data_serves_half_of_it_at_once_after_small_objects() {
+    run("data");
+}
+
+fn a_large_request_without_addresses() {
+    black_box(make_and_drop(1_000_000));
+    limit(libc::RLIMIT_AS, status("VmSize"));
+    let mut buffer = Vec::<u8>::new();
+    assert!(buffer.try_reserve_exact(8 << 20).is_ok(), "retained arenas are in the way");
+    assert!(buffer.try_reserve_exact(1 << 40).is_err());
+}
+
+/// F5 of the field report.
+#[test]
+fn a_large_request_makes_the_heaps_give_back_what_they_retain() {
+    run("large");
+}
+
+fn a_local_heap_without_addresses() {
+    black_box(make_and_drop(1_000_000));
+    limit(libc::RLIMIT_AS, status("VmSize"));
+    let local = LocalHeap::new();
+    let layout = Layout::new::<[u64; 8]>();
+    assert!((0..100_000).all(|_| local.allocate(layout).is_some()));
+}
+
+/// F5 of the field report.
+#[test]
+fn a_local_heap_gets_the_arenas_that_the_threads_heaps_retain() {
+    run("local");
+}
+
+/// From the list of doubts in the defects report: `free` changes `errno`, and arenas that come back
+/// stay resident.
+fn frees_with_locked_memory() {
+    // SAFETY: it changes nothing but where pages are kept.
+    if unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) } != 0 {
+        println!("not tested: this process may not lock its memory");
+        return;
+    }
+    let boxes: Vec<_> = (0..300_000_u64).map(|number| Box::new([number; 8])).collect();
+    let full = status("VmRSS");
+    // SAFETY: the C library's variable of this thread.
+    let errno = unsafe { &mut *libc::__errno_location() };
+    for number in boxes {
+        *errno = libc::EDOM;
+        drop(number);
+        assert_eq!(*errno, libc::EDOM);
+    }
+    GLOBAL.flush();
+    assert_eq!(*errno, libc::EDOM);
+    let empty = status("VmRSS");
+    assert!(full > empty + (16 << 20), "{full} bytes, then {empty}");
+}
+
+#[test]
+fn locked_memory_goes_back_and_errno_stays() {
+    run("locked");
+}
