@@ -7,6 +7,7 @@ mod exit;
 mod fork;
 mod interpreters;
 mod late;
+mod limits;
 mod lives;
 mod memory;
 mod output;

@@ -1,0 +1,99 @@
+//! A process that may not do everything: under a seccomp filter, or within a budget of addresses or
+//! of data.
+
+use testkit::pythons::Python;
+
+use crate::support::{Run, preloaded, run, supported};
+
+/// Runs `code` in `python` with the library.
+fn ours(python: &Python, code: &str) -> Run {
+    run(preloaded(python).args(["-c", code]))
+}
+
+/// F4 of the field report: whatever the filter does not allow kills the process.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_sandboxed_python_makes_and_drops_objects() {
+    let code = r#"
+import ctypes, os, struct
+# read write mmap mprotect munmap brk rt_sigreturn mremap exit futex clock_gettime exit_group
+allowed = [0, 1, 9, 10, 11, 12, 15, 25, 60, 202, 228, 231]
+step = lambda code, otherwise, value: struct.pack('HBBI', code, 0, otherwise, value)
+filter = step(0x20, 0, 0)
+for number in allowed:
+    filter += step(0x15, 1, number) + step(0x06, 0, 0x7fff0000)
+filter += step(0x06, 0, 0x80000000)
+buffer = ctypes.create_string_buffer(filter)
+program = struct.pack('HxxxxxxP', len(filter) // 8, ctypes.addressof(buffer))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
+for _ in range(4):
+    objects = [(number, str(number)) for number in range(200_000)]
+    del objects
+os.write(1, b'done\n')
+os._exit(0)
+"#;
+    for python in supported() {
+        assert_eq!(ours(python, code).is_clean(python).stdout, "done\n");
+    }
+}
+
+/// Gives the process `mebibytes` more of what a limit of `kind` counts, and `figure` shows.
+fn budget(kind: &str, figure: &str, mebibytes: u32) -> String {
+    format!(
+        r#"
+import resource
+line = [line for line in open('/proc/self/status') if line.startswith('{figure}:')][0]
+limit = int(line.split()[1]) * 1024 + ({mebibytes} << 20)
+resource.setrlimit(resource.{kind}, (limit, limit))
+"#
+    )
+}
+
+/// F5 of the field report.
+#[test]
+fn a_budget_serves_half_of_it_in_one_buffer_after_small_objects() {
+    for (kind, figure) in [("RLIMIT_AS", "VmSize"), ("RLIMIT_DATA", "VmData")] {
+        let code = budget(kind, figure, 100)
+            + r#"
+objects = [(number, str(number)) for number in range(500_000)]
+del objects
+print(len(bytearray(50 << 20)))
+"#;
+        for python in supported() {
+            let run = ours(python, &code);
+            assert_eq!(run.is_clean((kind, python)).stdout, "52428800\n");
+        }
+    }
+}
+
+/// F5 of the field report: the C library maps the stacks of threads, so what the heap retains must
+/// leave room for them.
+#[test]
+fn threads_start_where_few_addresses_are_left() {
+    // The first thread loads what a thread needs. No thread ends within the budget, because the C
+    // library loads a library for that.
+    let begin = r#"
+import os, threading
+threading.stack_size(256 << 10)
+first = threading.Thread(target=int)
+first.start()
+first.join()
+"#;
+    let end = r#"
+objects = [(number, str(number)) for number in range(500_000)]
+del objects
+buffer = bytearray(90 << 20)
+never, started = threading.Lock(), 0
+never.acquire()
+for _ in range(4):
+    threading.Thread(target=never.acquire, daemon=True).start()
+    started += 1
+os.write(1, b'%d threads\n' % started)
+os._exit(0)
+"#;
+    let code = [begin, &budget("RLIMIT_AS", "VmSize", 100), end].concat();
+    for python in supported() {
+        assert_eq!(ours(python, &code).is_clean(python).stdout, "4 threads\n");
+    }
+}
