@@ -326,9 +326,27 @@ fn flushed_heaps_retain_no_arena() {
 fn without_an_arena_a_request_fails_and_the_next_one_may_not() {
     let faulty = Faulty::new();
     let heap = faulty.heaps.open().expect("there is memory");
-    faulty.arena_faults.restart(Plan::Nth(1));
+    faulty.arena_faults.restart(Plan::From(1));
     assert_eq!(alloc(heap), None);
+    faulty.arena_faults.restart(Plan::Never);
     assert!(alloc(heap).is_some());
+}
+
+/// F5 of the field report: the source may have an arena once retained memory is released.
+#[test]
+fn a_request_that_finds_no_arena_is_repeated_after_a_flush() {
+    let faulty = Faulty::new();
+    let heap = faulty.heaps.open().expect("there is memory");
+    let other = faulty.heaps.open().expect("there is memory");
+    let blocks: Vec<_> = (0..20).filter_map(|_| alloc(other)).collect();
+    // SAFETY: this thread opened the heap.
+    unsafe { faulty.heaps.close(other) };
+    // SAFETY: this thread owns the heap, and gives up blocks of the other one.
+    blocks.into_iter().for_each(|block| unsafe { heap.free_any(block) });
+    assert_eq!(faulty.arenas.mapped(), 1, "the freed blocks are held back");
+    faulty.arena_faults.restart(Plan::Nth(1));
+    assert!(alloc(heap).is_some());
+    assert_eq!(faulty.arenas.mapped(), 1, "the other heap has given its arena back");
 }
 
 #[test]
@@ -337,8 +355,9 @@ fn an_arena_that_cannot_be_entered_in_the_books_goes_back() {
     for request in 1..=3 {
         let faulty = Faulty::new();
         let heap = faulty.heaps.open().expect("there is memory");
-        faulty.lower_faults.restart(Plan::Nth(request));
+        faulty.lower_faults.restart(Plan::From(request));
         assert_eq!((alloc(heap), faulty.arenas.mapped()), (None, 0), "request {request}");
+        faulty.lower_faults.restart(Plan::Never);
         let block = alloc(heap).expect("there is memory");
         assert!(faulty.heaps.holds(block.start().addr().get()));
     }
