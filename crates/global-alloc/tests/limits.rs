@@ -29,6 +29,8 @@ fn run(program: &str) {
     let output: Output = Command::new(test)
         .args(["--exact", "this_program_as_a_child", "--nocapture"])
         .env(PROGRAM, program)
+        // An arena of the C library for this thread would have addresses in reserve.
+        .env("MALLOC_ARENA_MAX", "1")
         .output()
         .expect("it starts");
     let printed = String::from_utf8_lossy(&output.stdout);
@@ -38,12 +40,11 @@ fn run(program: &str) {
 #[test]
 fn this_program_as_a_child() {
     match env::var(PROGRAM).as_deref() {
-        Ok("killed") => in_a_sandbox(libc::SECCOMP_RET_KILL_PROCESS),
-        Ok("refused") => in_a_sandbox(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        Ok("sandbox") => in_a_sandbox(),
         Ok("large") => a_large_request_without_addresses(),
         Ok("local") => a_local_heap_without_addresses(),
-        Ok("addresses") => half_a_budget_at_once(libc::RLIMIT_AS, "VmSize"),
-        Ok("data") => half_a_budget_at_once(libc::RLIMIT_DATA, "VmData"),
+        Ok("addresses") => most_of_a_budget_at_once(libc::RLIMIT_AS, "VmSize"),
+        Ok("data") => most_of_a_budget_at_once(libc::RLIMIT_DATA, "VmData"),
         Ok("locked") => frees_with_locked_memory(),
         _ => return,
     }
@@ -86,8 +87,8 @@ const ALLOWED: [libc::c_long; 20] = [
     libc::SYS_lseek,
 ];
 
-/// From now on, `otherwise` is the answer to any system call of this thread that is not allowed.
-fn enter_sandbox(otherwise: u32) {
+/// From now on, any other system call of this thread kills the process.
+fn enter_sandbox() {
     let step = |code: u32, jf, k| libc::sock_filter { code: code as u16, jt: 0, jf, k };
     let answer = |answer| step(libc::BPF_RET | libc::BPF_K, 0, answer);
     let mut filter = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0)];
@@ -95,7 +96,7 @@ fn enter_sandbox(otherwise: u32) {
         filter.push(step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, call as u32));
         filter.push(answer(libc::SECCOMP_RET_ALLOW));
     }
-    filter.push(answer(otherwise));
+    filter.push(answer(libc::SECCOMP_RET_KILL_PROCESS));
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
     // SAFETY: the filter is there while the kernel copies it.
     let outcome = unsafe {
@@ -105,12 +106,9 @@ fn enter_sandbox(otherwise: u32) {
     assert_eq!(outcome, 0, "a process may restrict itself");
 }
 
-fn in_a_sandbox(otherwise: u32) {
+fn in_a_sandbox() {
     let before: Vec<_> = (0..1000).map(|number| Box::new([number; 8])).collect();
-    enter_sandbox(otherwise);
-    // SAFETY: the call has no effect, and is not allowed.
-    let refused = otherwise & libc::SECCOMP_RET_ACTION_FULL == libc::SECCOMP_RET_ERRNO;
-    assert!(!refused || unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) } == -1);
+    enter_sandbox();
     for _ in 0..4 {
         black_box(make_and_drop(400_000));
         GLOBAL.flush();
@@ -125,13 +123,7 @@ fn in_a_sandbox(otherwise: u32) {
 /// F4 of the field report.
 #[test]
 fn a_filter_that_kills_lets_boxes_come_and_go() {
-    run("killed");
-}
-
-/// F4 of the field report.
-#[test]
-fn a_filter_that_refuses_lets_boxes_come_and_go() {
-    run("refused");
+    run("sandbox");
 }
 
 /// A figure of `/proc/self/status`, in bytes.
@@ -149,22 +141,22 @@ fn limit(resource: libc::__rlimit_resource_t, bytes: u64) {
 }
 
 /// F5 of the field report.
-fn half_a_budget_at_once(resource: libc::__rlimit_resource_t, used: &str) {
+fn most_of_a_budget_at_once(resource: libc::__rlimit_resource_t, used: &str) {
     limit(resource, status(used) + (100 << 20));
     black_box(make_and_drop(1_000_000));
-    let buffer = Vec::<u8>::with_capacity(50 << 20);
+    let buffer = Vec::<u8>::with_capacity(90 << 20);
     assert!(buffer.capacity() > 0);
 }
 
 /// F5 of the field report.
 #[test]
-fn a_budget_of_addresses_serves_half_of_it_at_once_after_small_objects() {
+fn a_budget_of_addresses_serves_most_of_it_at_once_after_small_objects() {
     run("addresses");
 }
 
 /// F5 of the field report.
 #[test]
-fn a_budget_of_data_serves_half_of_it_at_once_after_small_objects() {
+fn a_budget_of_data_serves_most_of_it_at_once_after_small_objects() {
     run("data");
 }
 
