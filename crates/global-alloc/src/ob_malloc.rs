@@ -56,6 +56,7 @@ fn block_by_any_means(class: SizeClass<Pools>) -> Option<BlockPtr> {
     PerThread.alloc(class)
 }
 
+// What is large is never inlined, so that small requests need no stack frame.
 // SAFETY: blocks are those of the threads' heaps, and what is large is the C library's.
 unsafe impl AnyLayout for ObMalloc {
     #[inline]
@@ -72,14 +73,17 @@ unsafe impl AnyLayout for ObMalloc {
         unsafe { PerThread.free(block) };
     }
 
+    #[inline(never)]
     fn large(&self, layout: Layout) -> Option<NonNull<u8>> {
         large::after_trim(|| large::alloc(layout), || self.flush())
     }
 
+    #[inline(never)]
     fn large_zeroed(&self, layout: Layout) -> Option<NonNull<u8>> {
         large::after_trim(|| large::alloc_zeroed(layout), || self.flush())
     }
 
+    #[inline(never)]
     unsafe fn resize_large(
         &self,
         ptr: NonNull<u8>,

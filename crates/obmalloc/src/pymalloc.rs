@@ -133,11 +133,31 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         block.or_else(|| self.lower_malloc(size))
     }
 
-    /// Asks the layer below for `size` bytes.
-    #[inline]
+    /// Asks the layer below for `size` bytes. Like the next two functions it is never inlined, so
+    /// that a small request needs no stack frame.
+    #[inline(never)]
     fn lower_malloc(&self, size: usize) -> Option<NonNull<u8>> {
-        let block = self.lower.malloc(size);
-        block.or_else(|| self.once_more(size, || self.lower.malloc(size)))
+        let request = || self.lower.malloc(size);
+        request().or_else(|| self.once_more(size, request))
+    }
+
+    /// Asks the layer below for `count * size` zeroed bytes.
+    #[inline(never)]
+    fn lower_calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
+        let request = || self.lower.calloc(count, size);
+        request().or_else(|| self.once_more(count * size, request))
+    }
+
+    /// Has the layer below resize its block at `ptr`.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` must be a live block of the layer below.
+    #[inline(never)]
+    unsafe fn lower_realloc(&self, ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
+        // SAFETY: the caller's promise; a request that fails leaves the block as it was.
+        let request = || unsafe { self.lower.realloc(Some(ptr), size) };
+        request().or_else(|| self.once_more(size, request))
     }
 
     /// Repeats a request that the layer below has refused, after the heap has given back what it
@@ -198,8 +218,7 @@ unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
         let bytes = calloc_size(count, size)?;
         if Self::class(bytes).is_none() {
-            let block = self.lower.calloc(count, size);
-            return block.or_else(|| self.once_more(bytes, || self.lower.calloc(count, size)));
+            return self.lower_calloc(count, size);
         }
         let block = self.malloc(bytes)?;
         // SAFETY: the block has that many bytes, and is ours alone.
@@ -211,12 +230,8 @@ unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
         let Some(ptr) = ptr else { return self.malloc(size) };
         // SAFETY: the caller gives a live block.
         match unsafe { self.heap.size_if_ours(ptr) } {
-            None => {
-                // SAFETY: it is not the heap's, so it is a live block of the layer below. A request
-                // that fails leaves it as it was.
-                let request = || unsafe { self.lower.realloc(Some(ptr), size) };
-                request().or_else(|| self.once_more(size, request))
-            }
+            // SAFETY: it is not the heap's, so it is a live block of the layer below.
+            None => unsafe { self.lower_realloc(ptr, size) },
             Some(_) if size > MAX_REQUEST => None,
             Some(old) if Self::stays(old, size) => Some(ptr),
             // SAFETY: it is a live block of the heap, of that size.
