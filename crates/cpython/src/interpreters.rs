@@ -387,6 +387,14 @@ unsafe impl Blocks for PerInterpreter {
         }
     }
 
+    fn trim(&self) {
+        match entry() {
+            // SAFETY: as above.
+            Some(entry) => unsafe { entry.heap() }.flush(),
+            None => PerThread.flush(),
+        }
+    }
+
     #[inline(always)]
     unsafe fn free(&self, block: BlockPtr) {
         if main_is_at_hand() {

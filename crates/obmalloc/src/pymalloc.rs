@@ -256,7 +256,7 @@ mod tests {
     use core::cell::Cell;
     use std::vec::Vec;
 
-    use raw_mem::{Malloc, MmapArenas, WarmArenas};
+    use raw_mem::{ArenaSource, Malloc, MmapArenas, WarmArenas};
 
     use super::*;
     use crate::{GilHeld, Heap, KeepInClass, KnownArenas, Pools16K, ZeroInPools};

@@ -22,7 +22,7 @@
 
 use std::ptr::NonNull;
 
-use raw_mem::{Advice, ArenaSource};
+use raw_mem::{Advice, ArenaSource, preserving_errno};
 use sync::MutexGuard;
 
 use crate::{
@@ -71,9 +71,12 @@ impl<P: Parts> Heaps<P> {
     #[inline(never)]
     pub(crate) fn take_over_inboxes(&self, least: usize) {
         let Some(_taking_over) = sync::try_lock(&self.takeovers) else { return };
-        for heap in self.registry.iter().filter(|heap| heap.inbox.waiting() >= least) {
-            self.take_over(heap);
-        }
+        // A sender is in a call that frees memory, which must leave `errno` alone.
+        preserving_errno(|| {
+            for heap in self.registry.iter().filter(|heap| heap.inbox.waiting() >= least) {
+                self.take_over(heap);
+            }
+        });
     }
 
     /// Waits until no inbox is being taken over, and keeps it so until the guard is dropped. A
