@@ -15,7 +15,7 @@ use core::{fmt::Debug, marker::PhantomData};
 
 use raw_mem::ArenaSize;
 
-use crate::pool::{FIRST_HEADER, POOL_OVERHEAD, PoolHeader};
+use crate::pool::{CACHE_LINE, POOL_OVERHEAD, PoolHeader};
 
 /// The most size classes that any geometry has.
 pub(crate) const MOST_CLASSES: usize = 64;
@@ -52,9 +52,9 @@ pub enum RestRule {
 ///             │0│ blocks   │1│ blocks   │2│ blocks   │3│ blocks   │   pool's blocks
 ///             ├─┴──────────┼─┴──────────┼─┴──────────┼─┴──────────┤
 ///
-///  InArena    ├─┬───────┬──┼────────────┼────────────┼────────────┤   all of them before the
-///             │t│0 1 2 3│  │ blocks     │ blocks     │ blocks     │   blocks of pool 0, behind
-///             ├─┴───────┴──┼────────────┼────────────┼────────────┤   the tag of the heap
+///  InArena    ├───────┬─┬──┼────────────┼────────────┼────────────┤   all of them before the
+///             │0 1 2 3│t│  │ blocks     │ blocks     │ blocks     │   blocks of pool 0, followed by
+///             ├───────┴─┴──┼────────────┼────────────┼────────────┤   the tag of the heap
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderRule {
@@ -131,12 +131,15 @@ impl<G: Geometry> Shape<G> {
     };
     /// A class's number is a request's highest byte offset shifted by this.
     pub(crate) const SHIFT: u32 = G::ALIGNMENT.trailing_zeros();
+    /// Offset of the heap's tag in an arena that begins with all headers.
+    pub(crate) const TAG: usize =
+        (Self::POOLS * size_of::<PoolHeader>()).next_multiple_of(CACHE_LINE);
     /// Bytes before the first block of an arena's first pool.
     pub const BEFORE_FIRST_POOL: usize = match G::HEADERS {
         HeaderRule::InPools => POOL_OVERHEAD,
         HeaderRule::InArena => {
-            let headers = FIRST_HEADER + Self::POOLS * size_of::<PoolHeader>();
-            headers.next_multiple_of(G::SMALL_THRESHOLD.next_power_of_two())
+            let headers_and_tag = Self::TAG + CACHE_LINE;
+            headers_and_tag.next_multiple_of(G::SMALL_THRESHOLD.next_power_of_two())
         }
     };
     /// Bytes before the first block of any other pool.

@@ -42,8 +42,8 @@ pub(crate) const POOL_OVERHEAD: usize = 48;
 
 const _: () = assert!(size_of::<PoolHeader>() + size_of::<HeapTag>() == POOL_OVERHEAD);
 
-/// Where the first header is if an arena begins with all of them: the tag has a cache line alone.
-pub(crate) const FIRST_HEADER: usize = 64;
+/// Bytes of a cache line. The tag of an arena that begins with all headers has one for itself.
+pub(crate) const CACHE_LINE: usize = 64;
 
 /// Bytes that carving may touch beyond the block it hands out: to the next multiple of this. No
 /// system has smaller pages.
@@ -280,7 +280,7 @@ fn arena_at<G: Geometry>(start: NonNull<u8>) -> *mut u8 {
 fn tag_place<G: Geometry>(start: NonNull<u8>) -> *mut HeapTag {
     match G::HEADERS {
         HeaderRule::InPools => PoolPtr::header_at::<G>(start).wrapping_add(1).cast(),
-        HeaderRule::InArena => arena_at::<G>(start).cast(),
+        HeaderRule::InArena => arena_at::<G>(start).wrapping_add(Shape::<G>::TAG).cast(),
     }
 }
 
@@ -360,8 +360,7 @@ impl PoolPtr {
             }
             HeaderRule::InArena => {
                 let pool = start.addr().get() / G::POOL_SIZE % Shape::<G>::POOLS;
-                let headers = arena_at::<G>(start).wrapping_add(FIRST_HEADER);
-                headers.cast::<PoolHeader>().wrapping_add(pool)
+                arena_at::<G>(start).cast::<PoolHeader>().wrapping_add(pool)
             }
         }
     }
@@ -405,9 +404,9 @@ impl PoolPtr {
             HeaderRule::InPools => header,
             HeaderRule::InArena => {
                 let place = header.addr().get() & (G::ARENA_SIZE - 1);
-                let pool = (place - FIRST_HEADER) / size_of::<PoolHeader>();
-                // SAFETY: the header is in its arena, behind the tag's line, and there are as many
-                // pools as headers.
+                let pool = place / size_of::<PoolHeader>();
+                // SAFETY: the header is one of those that its arena begins with, and there are as
+                // many pools as headers.
                 unsafe { header.sub(place).add(pool * G::POOL_SIZE) }
             }
         }
@@ -552,7 +551,7 @@ mod tests {
         let pools = carve_arena::<Together>(&mut source);
         let arena = pools[0].start::<Together>();
         for (nth, &pool) in pools.iter().enumerate() {
-            assert_eq!(pool.0.addr().get(), arena.addr().get() + 64 + nth * 40);
+            assert_eq!(pool.0.addr().get(), arena.addr().get() + nth * 40);
             assert_eq!(pool.start::<Together>().addr().get(), arena.addr().get() + nth * 16384);
             pool.header().become_used(SizeClass::<Together>::of(256).unwrap());
             let offsets = offsets::<Together>(pool);

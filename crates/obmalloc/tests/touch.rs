@@ -81,10 +81,10 @@ fn header_of<G: Geometry>(block: usize) -> usize {
     let pool = block / G::POOL_SIZE * G::POOL_SIZE;
     match G::HEADERS {
         HeaderRule::InPools => pool,
-        // 40 bytes each, behind the tag.
+        // 40 bytes each, at the beginning of the arena.
         HeaderRule::InArena => {
             let arena = block / G::ARENA_SIZE * G::ARENA_SIZE;
-            arena + 64 + 40 * ((block - arena) / G::POOL_SIZE)
+            arena + 40 * ((block - arena) / G::POOL_SIZE)
         }
     }
 }

@@ -1,13 +1,15 @@
 //! The calling thread's heap: the one room with thread-locals, and the heaps of a process.
 //!
 //! ```text
-//!   a thread's life:   NO_HEAP ──first block──► its heap ──thread-local destructor──► NO_HEAP
+//!   a thread's life:   NO_HEAP ──first block──► its heap ──destructor of our key──► NO_HEAP
 //! ```
 //!
 //! A thread that has no heap points to one that never has an arena: it has no block at hand, and
-//! no block is its own, so the fast paths need no test. After the thread's destructor has run,
-//! later destructors still allocate and free: each request then opens a heap and closes it again.
+//! no block is its own, so the fast paths need no test. After the destructor has run, later
+//! destructors of the thread may still allocate and free. Each such request opens a heap and closes
+//! it again.
 
+mod exit;
 #[cfg(unix)]
 mod fork;
 mod owned;
@@ -17,6 +19,7 @@ use std::{ptr, ptr::NonNull};
 
 use obmalloc::{BlockPtr, Blocks, HeapTag, SizeClass, Stats};
 use raw_mem::{MmapArenas, PageBlocks, WarmArenas};
+use sync::atomic::Ordering::Relaxed;
 
 use crate::{
     heaps::{Heaps, HeapsStats},
@@ -39,31 +42,18 @@ static HEAPS: CurrentHeaps = Heaps::new(WarmArenas::new(MmapArenas::new()), Page
 /// The heap of a thread that has none: never entered but to find nothing.
 static NO_HEAP: ThreadHeap<Parts> = ThreadHeap::new(SharedArenas::NONE, PageBlocks, HeapTag::NONE);
 
-thread_local! {
-    /// Leaves the thread's heap when the thread ends.
-    static LEAVER: Leaver = const { Leaver };
-}
-
-struct Leaver;
-
-impl Drop for Leaver {
-    fn drop(&mut self) {
-        let heap = slot::get();
-        slot::set(&NO_HEAP);
-        if !ptr::eq(heap, &NO_HEAP) {
-            // SAFETY: the heap was this thread's, and it has just let go of it.
-            unsafe { HEAPS.close(heap) };
-        }
-    }
-}
-
 /// The heaps of the process's threads, as one heap: each thread allocates from its own, and any
 /// thread frees any block.
 ///
-/// It works from the first instruction of the process to the last, in thread-local destructors,
-/// in a signal handler that interrupted neither it nor the C library's allocator (which the first
-/// block of a thread may need, for the thread's destructors), and in a forked child: of a process
-/// with many threads as well.
+/// It works from the first instruction of the process to the last, in every destructor that runs
+/// when a thread ends, and in a forked child, even if the process has many threads. It also works
+/// in a signal handler, provided that the handler interrupted neither this allocator nor the C
+/// library's. The first block of a thread may need the C library's allocator, but only in a process
+/// that has more than 31 keys for thread-specific values.
+///
+/// A coroutine may allocate and free on every thread that it runs on. It may move to another thread
+/// whenever it is not inside a call of this allocator. The allocator calls no code of its user, so
+/// only a signal handler that switches stacks could break this rule.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PerThread;
 
@@ -140,7 +130,7 @@ unsafe impl Blocks for PerThread {
             unsafe { heap.free(block) };
         } else {
             // SAFETY: the block is of the heap `owner`, which is not this thread's.
-            unsafe { free_elsewhere(heap, owner, block) };
+            unsafe { free_elsewhere(heap, block) };
         }
     }
 
@@ -161,45 +151,64 @@ unsafe impl Blocks for PerThread {
     }
 }
 
-/// Frees a block of `owner`, another thread's heap.
+/// Frees a block of a heap that is not the calling thread's. It looks the owner up again, so that
+/// [`PerThread::free`] can compare the owner in memory and does not load it into a register.
 ///
 /// # Safety
 ///
-/// The caller gives up a block of `owner`; `heap` is what the slot says.
+/// - `heap` is what the slot of the calling thread holds.
+/// - `block` belongs to another one of the process's heaps.
+/// - Nobody uses the block any more.
 #[cold]
 #[inline(never)]
-unsafe fn free_elsewhere(
-    heap: &'static ThreadHeap<Parts>,
-    owner: NonNull<ThreadHeap<Parts>>,
-    block: BlockPtr,
-) {
+unsafe fn free_elsewhere(heap: &'static ThreadHeap<Parts>, block: BlockPtr) {
     if ptr::eq(heap, &NO_HEAP) {
         // SAFETY: this thread has no heap, so it is not the owner.
         unsafe { HEAPS.free_remote(block) };
         return;
     }
+    // SAFETY: the block is in use, in one of these heaps.
+    let owner = unsafe { ThreadHeap::of_block(block.start()) };
     // SAFETY: the calling thread owns `heap`; the block is `owner`'s, and given up.
     unsafe { heap.free_other(owner, block) };
 }
 
-/// Calls `visit` with a heap that the calling thread owns: its own, opened if need be.
+/// Calls `visit` with a heap that the calling thread owns, which is opened if the thread has none.
+/// Returns `None` if there is no memory for a heap.
 fn with_heap<R>(visit: impl FnOnce(&'static ThreadHeap<Parts>) -> R) -> Option<R> {
+    let heap = slot::get();
+    if ptr::eq(heap, &NO_HEAP) { with_new_heap(visit) } else { Some(visit(heap)) }
+}
+
+/// As [`with_heap`], for a thread that has no heap. The thread keeps the heap if its end will be
+/// noticed.
+#[cold]
+#[inline(never)]
+fn with_new_heap<R>(visit: impl FnOnce(&'static ThreadHeap<Parts>) -> R) -> Option<R> {
+    #[cfg(unix)]
+    let is_guarded = fork::guard_forks();
+    #[cfg(not(unix))]
+    let is_guarded = true;
+    // The call above may have allocated through these heaps.
     let current = slot::get();
     if !ptr::eq(current, &NO_HEAP) {
         return Some(visit(current));
     }
-    #[cfg(unix)]
-    fork::guard_forks();
-    let heap = HEAPS.open()?;
-    // Before the destructor is registered: that may allocate.
+    let thread = slot::thread();
+    // SAFETY: this thread is alive and has no heap, so a heap with its number was left by another
+    // thread, which has ended. A forked child resets the numbers.
+    let heap = unsafe { HEAPS.open_as(thread) }?;
+    // The slot is set first, because the registration below may allocate through these heaps.
     slot::set(heap);
-    let stays = LEAVER.try_with(|_| ()).is_ok();
-    let result = visit(heap);
-    if !stays {
-        // The thread's destructor has run, so nobody would close the heap later.
-        slot::set(&NO_HEAP);
-        // SAFETY: the heap was opened above, and is this thread's no longer.
-        unsafe { HEAPS.close(heap) };
+    if exit::will_be_noticed() {
+        if is_guarded {
+            heap.thread().store(thread, Relaxed);
+        }
+        return Some(visit(heap));
     }
+    let result = visit(heap);
+    slot::set(&NO_HEAP);
+    // SAFETY: the heap was opened above, and is this thread's no longer.
+    unsafe { HEAPS.close(heap) };
     Some(result)
 }

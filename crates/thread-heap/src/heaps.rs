@@ -147,6 +147,28 @@ impl<P: Parts> Heaps<P> {
         self.registry.iter().find(|heap| heap.inbox.adopt()).or_else(|| self.make())
     }
 
+    /// Opens a heap for the thread with the number `thread`, as [`open`](Self::open) does. A heap
+    /// that a thread with this number left open is preferred.
+    ///
+    /// # Safety
+    ///
+    /// Every heap that has this number (see [`ThreadHeap::thread`]) was owned by a thread that has
+    /// ended, outside of any call into the heap.
+    pub(crate) unsafe fn open_as(&'static self, thread: usize) -> Option<&'static ThreadHeap<P>> {
+        // Relaxed is enough: the C library makes the end of the thread happen before this thread
+        // uses the same memory for its own thread-locals, whose address is the number.
+        let is_left = |heap: &ThreadHeap<P>| heap.thread().load(Relaxed) == thread;
+        let found = self.registry.iter().find(|heap| is_left(heap) || heap.inbox.adopt());
+        found.or_else(|| self.make())
+    }
+
+    /// Removes the number from every heap that has one other than `thread`.
+    pub(crate) fn forget_threads_but(&self, thread: usize) {
+        for heap in self.registry.iter().filter(|heap| heap.thread().load(Relaxed) != thread) {
+            heap.thread().store(0, Relaxed);
+        }
+    }
+
     /// Leaves `heap`, sending what waits in its outbox; it gives back what arenas it can.
     ///
     /// # Safety

@@ -3,7 +3,11 @@
 //! They are collected for one heap at a time and sent together, so that a thread that frees what
 //! another one allocates pays one compare-and-swap for many blocks.
 
-use std::{mem::MaybeUninit, ptr::NonNull, slice};
+use std::{
+    mem::MaybeUninit,
+    ptr::{self, NonNull},
+    slice,
+};
 
 /// The most blocks that wait.
 pub(crate) const MOST_WAITING: usize = 32;
@@ -28,7 +32,9 @@ impl<T> Outbox<T> {
     /// Another block for `receiver` can be [added](Self::add).
     #[inline]
     pub(crate) fn has_room_for(&self, receiver: NonNull<T>) -> bool {
-        self.len == 0 || (self.receiver == Some(receiver) && self.len < MOST_WAITING)
+        // Compared as pointers, because a comparison of options tests for `None` first.
+        let current = self.receiver.map_or(ptr::null_mut(), NonNull::as_ptr);
+        self.len == 0 || (ptr::eq(current, receiver.as_ptr()) && self.len < MOST_WAITING)
     }
 
     /// Adds a block of `receiver`.

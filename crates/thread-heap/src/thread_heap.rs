@@ -5,7 +5,7 @@ use std::{fmt, ptr::NonNull};
 use obmalloc::{BlockPtr, Geometry, Heap, HeapTag, SizeClass, Stats};
 use sync::{
     UnsafeCell,
-    atomic::{AtomicBool, AtomicPtr},
+    atomic::{AtomicBool, AtomicPtr, AtomicUsize},
 };
 
 use crate::{
@@ -49,6 +49,8 @@ pub struct ThreadHeap<P: Parts> {
     outlives_threads: AtomicBool,
     /// The heaps that this one belongs to; `None` for the heap of no thread.
     heaps: Option<&'static Heaps<P>>,
+    /// See [`ThreadHeap::thread`].
+    thread: AtomicUsize,
 }
 
 // SAFETY: the cells are entered by the owner alone, and ownership passes from thread to thread
@@ -79,6 +81,7 @@ impl<P: Parts> ThreadHeap<P> {
                 next: AtomicPtr::new(std::ptr::null_mut()),
                 outlives_threads: AtomicBool::new(false),
                 heaps,
+                thread: AtomicUsize::new(0),
             }
         }
     }
@@ -93,6 +96,13 @@ impl<P: Parts> ThreadHeap<P> {
     #[inline]
     pub fn tag(&self) -> HeapTag {
         HeapTag(std::ptr::from_ref(self).cast())
+    }
+
+    /// The number of the thread that keeps this heap open, or 0. No two live threads share a
+    /// number, so a thread that finds its own number here, without having opened the heap, knows
+    /// that the owner has ended and did not close the heap.
+    pub(crate) fn thread(&self) -> &AtomicUsize {
+        &self.thread
     }
 
     /// The heap whose block is at `start`.
@@ -182,12 +192,29 @@ impl<P: Parts> ThreadHeap<P> {
     /// # Safety
     ///
     /// The caller is the owner of this heap, and gives up a block of `receiver`, which is another.
+    #[inline]
     pub(crate) unsafe fn free_other(&self, receiver: NonNull<Self>, block: BlockPtr) {
         // SAFETY: the owner alone enters.
-        if !self.outbox.with(|outbox| unsafe { &*outbox }.has_room_for(receiver)) {
+        if self.outbox.with(|outbox| unsafe { &*outbox }.has_room_for(receiver)) {
+            // SAFETY: the owner alone enters; there is room, and the block is given up.
+            self.outbox.with_mut(|outbox| unsafe { (*outbox).add(receiver, block.into_start()) });
+        } else {
             // SAFETY: the caller's promise.
-            unsafe { self.send_outbox() };
+            unsafe { self.free_other_after_sending(receiver, block) };
         }
+    }
+
+    /// Sends what waits in the outbox, which has no room for a block of `receiver`, and puts the
+    /// block there.
+    ///
+    /// # Safety
+    ///
+    /// As for [`free_other`](Self::free_other).
+    #[cold]
+    #[inline(never)]
+    unsafe fn free_other_after_sending(&self, receiver: NonNull<Self>, block: BlockPtr) {
+        // SAFETY: the caller's promise.
+        unsafe { self.send_outbox() };
         // SAFETY: the owner alone enters; there is room now, and the block is given up.
         self.outbox.with_mut(|outbox| unsafe { (*outbox).add(receiver, block.into_start()) });
     }

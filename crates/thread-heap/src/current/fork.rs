@@ -43,16 +43,18 @@ struct Closed {
     times: u32,
 }
 
-/// Sees to it that forks find the source open. To be called before a heap is opened; without
-/// memory for the handlers, the next call tries again.
-pub(super) fn guard_forks() {
+/// Registers the handlers unless they are registered already. It must be called before a heap is
+/// opened. Returns false if there is no memory for the handlers; the next call tries again.
+pub(super) fn guard_forks() -> bool {
     if GUARDED.load(Relaxed) {
-        return;
+        return true;
     }
     // SAFETY: the handlers take no arguments, return, and stay while this code is loaded.
-    if unsafe { libc::pthread_atfork(Some(prepare), Some(open), Some(open_in_child)) } == 0 {
+    let outcome = unsafe { libc::pthread_atfork(Some(prepare), Some(open), Some(open_in_child)) };
+    if outcome == 0 {
         GUARDED.store(true, Relaxed);
     }
+    outcome == 0
 }
 
 extern "C" fn prepare() {
@@ -79,7 +81,11 @@ extern "C" fn open() {
 }
 
 /// What the heaps of the other threads keep is lost, and no reason to keep less.
+///
+/// Threads of the child may get the numbers of threads that exist only in the parent. Their heaps
+/// may be inconsistent, so they must not be found by these numbers.
 extern "C" fn open_in_child() {
+    HEAPS.forget_threads_but(slot::thread());
     if let Some(mut closed) = CLOSED.take() {
         // SAFETY: the slot has the heap that this thread owns, or the one without arenas.
         let of_thread = unsafe { slot::get().arenas_at_rest() };

@@ -1,71 +1,147 @@
-//! The word of a thread that says which heap is its own.
+//! The thread-local word that points to the calling thread's heap.
 //!
-//! A program finds its thread-locals at a distance from the thread pointer that is known when it is
-//! linked. A shared library does not know it: the compiler has it ask `__tls_get_addr` each time,
-//! which costs as much as the rest of an allocation. What is loaded with the program, by
-//! `LD_PRELOAD` or as a dependency, may find the distance in its offset table instead: the
-//! "initial-exec" model of thread-locals. Stable Rust cannot be told to use it, so under the feature
-//! `static-tls` the word is declared here. The C library keeps room for a few such words in
-//! libraries that are loaded later, too.
+//! A coroutine may allocate on one thread, switch, and continue on another thread. To the compiler
+//! the switch is an ordinary call, and the address of a `thread_local!` is the same before and
+//! after it. Optimised code may therefore keep that address in a register across the switch, and
+//! then read the word of a thread that is running elsewhere. So no address of the word may leave
+//! this module, and none may be computed where the compiler can keep it:
+//!
+//! - On x86-64 Linux, inline assembly reads the word. The compiler may keep only the word's offset
+//!   from the thread pointer, which is the same for all threads.
+//! - Elsewhere, and with the feature `dynamic-tls`, functions that are never inlined read and write
+//!   the word. No value but the heap leaves them.
+//!
+//! A switch of stacks is a call of a function that the compiler cannot see through, or inline
+//! assembly that may write memory. In both cases the compiler must read the word again afterwards.
+//!
+//! # The model of the thread-local
+//!
+//! The offset comes from the offset table of the program or library, which the dynamic linker
+//! fills ("initial-exec"). A program's linker replaces the table entry by a constant. A library
+//! that is loaded with `dlopen` needs room for its thread-locals in the static block of threads
+//! that already run. The C library reserves a small surplus for this, so a few such libraries can
+//! be loaded. The feature `dynamic-tls` avoids the need for it.
 
-use crate::thread_heap::ThreadHeap;
+use sync::atomic::Ordering::Relaxed;
 
 use super::{NO_HEAP, Parts};
+use crate::thread_heap::ThreadHeap;
 
 type Heap = &'static ThreadHeap<Parts>;
 
-#[cfg(all(feature = "static-tls", target_arch = "x86_64", target_os = "linux", not(miri)))]
+#[cfg(all(
+    target_arch = "x86_64",
+    target_pointer_width = "64",
+    target_os = "linux",
+    // The dynamic linker of musl refuses the model in libraries that are loaded later.
+    any(target_env = "gnu", all(target_env = "musl", target_feature = "crt-static")),
+    not(feature = "dynamic-tls"),
+    not(miri)
+))]
 mod word {
     use std::arch::{asm, global_asm};
 
-    use super::{Heap, NO_HEAP, Parts, ThreadHeap};
+    use super::{Heap, NO_HEAP};
+
+    /// The name of the word. Two versions of this crate in one program have a word each.
+    macro_rules! word {
+        () => {
+            concat!(
+                "obmalloc_thread_heap_",
+                env!("CARGO_PKG_VERSION_MAJOR"),
+                "_",
+                env!("CARGO_PKG_VERSION_MINOR"),
+                "_",
+                env!("CARGO_PKG_VERSION_PATCH")
+            )
+        };
+    }
 
     global_asm!(
-        ".pushsection .tdata.obmalloc_thread_heap, \"awT\", @progbits",
+        concat!(".pushsection .tdata.", word!(), ", \"awT\", @progbits"),
         ".balign 8",
-        ".hidden obmalloc_thread_heap",
-        ".globl obmalloc_thread_heap",
-        ".type obmalloc_thread_heap, @object",
-        ".size obmalloc_thread_heap, 8",
-        "obmalloc_thread_heap:",
+        concat!(".hidden ", word!()),
+        concat!(".globl ", word!()),
+        concat!(".type ", word!(), ", @object"),
+        concat!(".size ", word!(), ", 8"),
+        concat!(word!(), ":"),
         ".quad {no_heap}",
         ".popsection",
         no_heap = sym NO_HEAP,
     );
 
+    /// Returns the distance from the thread pointer to the word. It is the same in all threads.
     #[inline]
-    pub(super) fn get() -> Heap {
-        let heap: *const ThreadHeap<Parts>;
-        // SAFETY: the word is this thread's; it is read.
+    fn offset() -> usize {
+        let offset: usize;
+        // SAFETY: the instruction only loads the word's entry of the offset table. The entry never
+        // changes after the dynamic linker has filled it, so `nomem` holds.
         unsafe {
             asm!(
-                "mov {heap}, qword ptr [rip + obmalloc_thread_heap@gottpoff]",
-                "mov {heap}, qword ptr fs:[{heap}]",
-                heap = out(reg) heap,
+                concat!("mov {offset}, qword ptr [rip + ", word!(), "@gottpoff]"),
+                offset = out(reg) offset,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        offset
+    }
+
+    #[inline]
+    pub(super) fn get() -> Heap {
+        let heap: *const super::ThreadHeap<super::Parts>;
+        // SAFETY: the instruction loads the calling thread's word. `pure` holds because the result
+        // depends only on memory and on the thread pointer. The thread pointer changes only at a
+        // switch of stacks, where the compiler must assume that memory changes too.
+        unsafe {
+            asm!(
+                "mov {heap}, qword ptr fs:[{offset}]",
+                offset = in(reg) offset(),
+                heap = lateout(reg) heap,
                 options(pure, readonly, nostack, preserves_flags)
             );
         }
-        // SAFETY: the word holds what `set` wrote last, or `NO_HEAP`.
+        // SAFETY: the word holds `NO_HEAP` or what `set` stored, and both are `'static`.
         unsafe { &*heap }
     }
 
     pub(super) fn set(heap: Heap) {
-        // SAFETY: the word is this thread's, and nobody else knows its address.
+        // SAFETY: the instruction stores to the calling thread's word, which only this module
+        // accesses. It may write memory as far as the compiler knows.
         unsafe {
             asm!(
-                "mov {place}, qword ptr [rip + obmalloc_thread_heap@gottpoff]",
-                "mov qword ptr fs:[{place}], {heap}",
-                place = out(reg) _,
+                "mov qword ptr fs:[{offset}], {heap}",
+                offset = in(reg) offset(),
                 heap = in(reg) std::ptr::from_ref(heap),
                 options(nostack, preserves_flags)
             );
         }
     }
+
+    /// Returns the thread pointer, which no two live threads share.
+    pub(super) fn thread() -> usize {
+        let thread: usize;
+        // SAFETY: on this target the thread pointer points to a word that holds the pointer itself.
+        unsafe {
+            asm!(
+                "mov {thread}, qword ptr fs:[0]",
+                thread = lateout(reg) thread,
+                options(pure, readonly, nostack, preserves_flags)
+            );
+        }
+        thread
+    }
 }
 
-#[cfg(not(all(feature = "static-tls", target_arch = "x86_64", target_os = "linux", not(miri))))]
+#[cfg(not(all(
+    target_arch = "x86_64",
+    target_pointer_width = "64",
+    target_os = "linux",
+    any(target_env = "gnu", all(target_env = "musl", target_feature = "crt-static")),
+    not(feature = "dynamic-tls"),
+    not(miri)
+)))]
 mod word {
-    use std::cell::Cell;
+    use std::{cell::Cell, ptr};
 
     use super::{Heap, NO_HEAP};
 
@@ -73,25 +149,46 @@ mod word {
         static WORD: Cell<Heap> = const { Cell::new(&NO_HEAP) };
     }
 
-    #[inline]
+    #[inline(never)]
     pub(super) fn get() -> Heap {
-        WORD.get()
+        // The read is volatile so that the compiler cannot conclude that two calls of this function
+        // return the same heap.
+        // SAFETY: the word is initialised, and only this thread accesses it.
+        WORD.with(|word| unsafe { word.as_ptr().read_volatile() })
     }
 
+    #[inline(never)]
     pub(super) fn set(heap: Heap) {
         WORD.set(heap);
     }
+
+    /// Returns the address of the word, which no two live threads share.
+    #[inline(never)]
+    pub(super) fn thread() -> usize {
+        WORD.with(|word| ptr::from_ref(word).addr())
+    }
 }
 
-/// The calling thread's heap, or `NO_HEAP`.
+/// Returns the calling thread's heap, or `NO_HEAP`.
 #[inline]
 pub(super) fn get() -> Heap {
     word::get()
 }
 
-/// Makes `heap` what [`get`] returns to this thread.
+/// Makes `heap` the one that [`get`] returns to this thread. The heap that it returned until now
+/// no longer counts as [left by](ThreadHeap::thread) this thread if the thread ends.
 pub(super) fn set(heap: Heap) {
+    let before = word::get();
+    if !std::ptr::eq(before, &NO_HEAP) {
+        before.thread().store(0, Relaxed);
+    }
     word::set(heap);
+}
+
+/// Returns a number that is not 0, and that no two live threads share. A thread that starts later
+/// may have the number of one that has ended.
+pub(super) fn thread() -> usize {
+    word::thread()
 }
 
 #[cfg(test)]
@@ -116,6 +213,26 @@ mod tests {
             assert!(is(&OTHER));
             set(&NO_HEAP);
             assert!(is(&NO_HEAP));
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn live_threads_have_different_numbers() {
+        let here = super::thread();
+        assert_eq!(here, super::thread());
+        let there = thread::spawn(super::thread).join().unwrap();
+        assert!(there != here && there != 0 && here != 0);
+    }
+
+    #[test]
+    fn a_heap_that_the_thread_gives_up_is_not_left_by_it() {
+        thread::spawn(|| {
+            set(&OTHER);
+            OTHER.thread().store(super::thread(), Relaxed);
+            set(&NO_HEAP);
+            assert_eq!(OTHER.thread().load(Relaxed), 0);
         })
         .join()
         .unwrap();

@@ -1,0 +1,152 @@
+//! How the end of a thread is noticed, so that its heap is closed.
+//!
+//! ```text
+//!   thread ends ─► destructors of thread-locals ─► destructors of keys, round 1 ─► … round 4
+//!                                                   └─ our key's: the heap is closed
+//! ```
+//!
+//! The C library runs the destructors of keys after those of thread-locals, and repeats them for up
+//! to four rounds (`PTHREAD_DESTRUCTOR_ITERATIONS`) as long as keys get new values. A heap that is
+//! opened in any round but the last is closed in the next one. Setting a key's value needs no
+//! memory unless the process has more than 31 keys, and a lack of memory is reported rather than
+//! fatal. The destructor of a thread-local has neither property.
+//!
+//! Once the destructor has run, the thread never keeps a heap again. Each of its later requests
+//! opens a heap and closes it. A heap that was opened for the first time in the last round stays
+//! open when its thread ends; [`ThreadHeap::thread`] says how it is found again.
+//!
+//! [`ThreadHeap::thread`]: crate::ThreadHeap::thread
+
+use std::{cell::Cell, ptr};
+
+use super::{HEAPS, NO_HEAP, slot};
+
+thread_local! {
+    /// Whether [`close_heap`] has run in this thread.
+    static ENDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Closes the calling thread's heap, and has the thread keep no heap from now on.
+fn close_heap() {
+    ENDED.set(true);
+    let heap = slot::get();
+    if !ptr::eq(heap, &NO_HEAP) {
+        slot::set(&NO_HEAP);
+        // SAFETY: the heap was this thread's until the line above.
+        unsafe { HEAPS.close(heap) };
+    }
+}
+
+/// Arranges for the calling thread's heap to be closed when the thread ends. Returns false if it
+/// must be closed at once instead: the thread is ending already, or there is no memory, or no key.
+///
+/// This function is never inlined, because a coroutine must not keep the address of `ENDED` across
+/// a switch between threads.
+#[cold]
+#[inline(never)]
+pub(super) fn will_be_noticed() -> bool {
+    !ENDED.get() && system::call_at_exit()
+}
+
+#[cfg(unix)]
+mod system {
+    use std::{ffi::c_void, ptr};
+
+    use sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use super::close_heap;
+
+    /// One more than the key whose destructor closes a thread's heap, or one of the two values
+    /// below.
+    ///
+    /// All accesses are relaxed, because the key is only a number.
+    static KEY: AtomicUsize = AtomicUsize::new(NOT_CREATED);
+
+    const NOT_CREATED: usize = 0;
+    const DELETED: usize = usize::MAX;
+
+    unsafe extern "C" fn at_exit(_: *mut c_void) {
+        close_heap();
+    }
+
+    /// Returns the key, creating it if this is the first call. `None` if the process has no key
+    /// left, or if this code is being unloaded.
+    fn key() -> Option<libc::pthread_key_t> {
+        let known = KEY.load(Relaxed);
+        if known != NOT_CREATED {
+            return (known != DELETED).then(|| (known - 1) as libc::pthread_key_t);
+        }
+        let mut created = 0;
+        // SAFETY: the key's place is ours, and the destructor stays until `delete_key` has run.
+        if unsafe { libc::pthread_key_create(&mut created, Some(at_exit)) } != 0 {
+            return None;
+        }
+        match KEY.compare_exchange(NOT_CREATED, created as usize + 1, Relaxed, Relaxed) {
+            Ok(_) => Some(created),
+            Err(_) => {
+                // SAFETY: no other thread has seen this key.
+                unsafe { libc::pthread_key_delete(created) };
+                key()
+            }
+        }
+    }
+
+    pub(super) fn call_at_exit() -> bool {
+        let Some(key) = key() else { return false };
+        // The value only has to be different from null.
+        let value = ptr::from_ref(&KEY).cast::<c_void>();
+        // SAFETY: the key was created, or `delete_key` ran meanwhile, which the call reports.
+        unsafe { libc::pthread_setspecific(key, value) == 0 }
+    }
+
+    /// Deletes the key when the program exits, or when the library that this code is part of is
+    /// unloaded. Otherwise a thread that ends later would call a destructor that is gone.
+    #[cfg(not(target_vendor = "apple"))]
+    #[used]
+    #[unsafe(link_section = ".fini_array")]
+    static AT_UNLOAD: extern "C" fn() = delete_key;
+
+    #[cfg(not(target_vendor = "apple"))]
+    extern "C" fn delete_key() {
+        let known = KEY.swap(DELETED, Relaxed);
+        if known != NOT_CREATED && known != DELETED {
+            // SAFETY: the key was created, and is deleted once.
+            unsafe { libc::pthread_key_delete((known - 1) as libc::pthread_key_t) };
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use std::thread;
+
+        use super::*;
+
+        #[test]
+        fn all_threads_use_the_same_key() {
+            let keys: Vec<_> = (0..4).map(|_| thread::spawn(key)).collect();
+            let keys: Vec<_> = keys.into_iter().map(|key| key.join().unwrap().unwrap()).collect();
+            assert_eq!(keys, [keys[0]; 4]);
+        }
+    }
+}
+
+#[cfg(not(unix))]
+mod system {
+    use super::close_heap;
+
+    thread_local! {
+        static AT_EXIT: AtExit = const { AtExit };
+    }
+
+    struct AtExit;
+
+    impl Drop for AtExit {
+        fn drop(&mut self) {
+            close_heap();
+        }
+    }
+
+    pub(super) fn call_at_exit() -> bool {
+        AT_EXIT.try_with(|_| ()).is_ok()
+    }
+}
