@@ -75,6 +75,28 @@ pub(crate) unsafe fn free(ptr: NonNull<u8>) {
     unsafe { Malloc.free(Some(ptr)) };
 }
 
+/// Returns how many bytes of a block the program may use.
+///
+/// # Safety
+///
+/// `ptr` must be a live block that came from here.
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+pub(crate) unsafe fn usable_size(ptr: NonNull<u8>) -> usize {
+    // SAFETY: the block is the C library's, and live.
+    unsafe { libc::malloc_usable_size(ptr.as_ptr().cast()) }
+}
+
+/// Returns how many bytes of a block the program may use.
+///
+/// # Safety
+///
+/// `ptr` must be a live block that came from here.
+#[cfg(target_vendor = "apple")]
+pub(crate) unsafe fn usable_size(ptr: NonNull<u8>) -> usize {
+    // SAFETY: the block is the C library's, and live.
+    unsafe { libc::malloc_size(ptr.as_ptr().cast_const().cast()) }
+}
+
 fn alloc_aligned(layout: Layout) -> Option<NonNull<u8>> {
     let mut block = std::ptr::null_mut();
     // SAFETY: a layout's alignment is a power of two, and it is above that of a word here.

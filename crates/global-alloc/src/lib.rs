@@ -19,10 +19,39 @@
 //! assert_eq!(*squares[9], 81);
 //! ```
 //!
-//! It works from the first instruction of the process to the last: before `main`, in destructors
-//! of thread-locals after the thread's heap is gone, in a signal handler that interrupted neither it
-//! nor the C library's allocator, while the process exits, and in the child of a fork, whatever the
-//! other threads were doing.
+//! It works from the first instruction of the process to the last: before `main`, in every
+//! destructor that runs when a thread ends, while the process exits, and in the child of a fork,
+//! whatever the other threads were doing. It also works in a signal handler, provided that the
+//! handler interrupted neither this allocator nor the C library's.
+//!
+//! # Coroutines
+//!
+//! Stackful coroutines, such as those of `may`, `generator` and `corosensei`, may allocate and free
+//! anywhere. At every switch they may move to another thread, and any thread may free their memory.
+//! The allocator finds the heap of the current thread again in each call, and calls no code of its
+//! user, so no switch can happen inside it. The one exception is a signal handler: it must not
+//! switch stacks if it may have interrupted the allocator.
+//!
+//! A [`LocalHeap`] belongs to one thread at a time. A coroutine that borrows one must not move to
+//! another thread.
+//!
+//! # Shared libraries
+//!
+//! A library that is loaded with `dlopen` may have this allocator as its own. On x86-64 Linux it
+//! then takes a few bytes of the space that the C library reserves in each thread for such
+//! libraries. If a process loads so many of them that `dlopen` fails with "cannot allocate memory
+//! in static TLS block", build them with the feature `dynamic-tls`. The same feature is needed if
+//! this crate is part of a Rust `dylib`. It costs a function call in each allocation and free.
+//! Unload a library only when no thread uses its memory any more.
+//!
+//! # Memory of other allocators
+//!
+//! Memory must be freed by the allocator that it came from. A debug build checks each pointer that
+//! is freed or resized. If the pointer cannot be memory for its layout, the process ends with one
+//! line on stderr. A release build does not check: a small layout makes it read and write the
+//! surroundings of the pointer, which is undefined behaviour and often a crash. A layout of more
+//! than 512 bytes passes the pointer on to the C library. Memory of this allocator that is given to
+//! C's `free` ends the process in the C library, except for what is larger than 512 bytes.
 //!
 //! # What stays for a while
 //!
@@ -51,6 +80,7 @@
 #[cfg(any(feature = "allocator-api2-02", feature = "allocator-api2-04"))]
 mod allocator_api;
 mod any_layout;
+mod foreign;
 mod large;
 mod large_list;
 mod layout;

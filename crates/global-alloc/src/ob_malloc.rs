@@ -8,7 +8,7 @@ use std::{
 use obmalloc::{BlockPtr, Blocks, SizeClass};
 use thread_heap::PerThread;
 
-use crate::{any_layout::AnyLayout, large, layout::Pools};
+use crate::{any_layout::AnyLayout, foreign, large, layout::Pools};
 
 /// The global allocator: small requests to a heap for each thread, large ones to the C library.
 ///
@@ -46,6 +46,41 @@ impl ObMalloc {
     /// ```
     pub fn flush(self) {
         PerThread.flush();
+    }
+
+    /// Returns how many bytes the program may use at `ptr`. This is at least the size that was
+    /// asked for.
+    ///
+    /// The bytes beyond that size are uninitialised at first, and a reallocation does not have to
+    /// preserve them. The memory must still be freed with the layout that it was allocated with.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` must have been returned by this allocator, and must not have been freed since. An
+    /// empty collection has no such pointer.
+    ///
+    /// ```
+    /// # use global_alloc::ObMalloc;
+    /// #[global_allocator]
+    /// static GLOBAL: ObMalloc = ObMalloc::new();
+    ///
+    /// let text = String::from("nineteen characters");
+    /// // SAFETY: the string has memory of the global allocator.
+    /// assert_eq!(unsafe { GLOBAL.usable_size(text.as_ptr()) }, 32);
+    /// ```
+    #[cfg(any(
+        target_os = "linux",
+        target_os = "android",
+        target_os = "freebsd",
+        target_vendor = "apple"
+    ))]
+    pub unsafe fn usable_size(self, ptr: *const u8) -> usize {
+        // SAFETY: memory of this allocator is not at null.
+        let ptr = unsafe { NonNull::new_unchecked(ptr.cast_mut()) };
+        // SAFETY: if it is in an arena, it is a block in use, as the caller promises.
+        let block_size = unsafe { PerThread.size_if_ours(ptr) };
+        // SAFETY: the caller promises that it is in use, and it is not a block of the pools.
+        block_size.unwrap_or_else(|| unsafe { large::usable_size(ptr) })
     }
 }
 
@@ -123,6 +158,10 @@ unsafe impl GlobalAlloc for ObMalloc {
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         // SAFETY: the caller gives memory of this allocator, which is not at null.
         let ptr = unsafe { NonNull::new_unchecked(ptr) };
+        if cfg!(debug_assertions) {
+            // SAFETY: the caller's promise.
+            unsafe { foreign::check("free", ptr, layout) };
+        }
         // SAFETY: the caller's promise.
         unsafe { self.deallocate(ptr, layout) };
     }
@@ -131,6 +170,10 @@ unsafe impl GlobalAlloc for ObMalloc {
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: the caller gives memory of this allocator, which is not at null.
         let ptr = unsafe { NonNull::new_unchecked(ptr) };
+        if cfg!(debug_assertions) {
+            // SAFETY: the caller's promise.
+            unsafe { foreign::check("resize", ptr, layout) };
+        }
         // SAFETY: the caller promises that this is a layout.
         let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
         // SAFETY: the caller's promise.

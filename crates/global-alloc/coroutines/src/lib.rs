@@ -8,7 +8,7 @@
 //! test-all` also runs them in release builds. `OBMALLOC_COROUTINE_RUNS` is how often each test
 //! repeats its work; the default is 3.
 
-#![cfg(all(target_os = "linux", target_arch = "x86_64", not(miri)))]
+#![cfg(all(test, unix, not(miri)))]
 
 use std::{
     collections::VecDeque,

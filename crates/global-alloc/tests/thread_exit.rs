@@ -1,0 +1,332 @@
+//! Threads whose first request comes late, or that end in an unusual way (defects D5).
+//!
+//! A thread's heap must be closed when the thread ends. Otherwise each such thread costs memory for
+//! ever, and the walk over all heaps becomes longer and longer. Every test runs its threads in a
+//! forked child, which has no other threads, and counts the heaps that are still open afterwards.
+
+#![cfg(all(target_os = "linux", not(miri)))]
+
+use std::{
+    alloc::{GlobalAlloc, Layout},
+    cell::Cell,
+    ffi::{CStr, c_void},
+    hint::black_box,
+    mem::MaybeUninit,
+    process::Command,
+    ptr,
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering::SeqCst},
+    thread,
+};
+
+use thread_heap::PerThread;
+
+#[global_allocator]
+static GLOBAL: global_alloc::ObMalloc = global_alloc::ObMalloc::new();
+
+/// How many threads a test runs, one after the other.
+const THREADS: usize = 2000;
+
+/// The most that a process may grow while its threads run.
+const GROWTH: usize = 4 << 20;
+
+/// The C library repeats the destructors of keys this often (`PTHREAD_DESTRUCTOR_ITERATIONS`).
+const ROUNDS: usize = 4;
+
+/// A key that is created before the first request of the process, and so before the allocator's
+/// own key. In each round its destructor runs first.
+static EARLY_KEY: AtomicU32 = AtomicU32::new(0);
+
+/// How many more keys the process creates before its first request.
+const MORE_KEYS: &CStr = c"OBMALLOC_TEST_MORE_KEYS";
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static CONSTRUCTOR: extern "C" fn() = create_early_keys;
+
+extern "C" fn create_early_keys() {
+    // All threads use the same memory of the C library, so one thread can exhaust it for all.
+    // SAFETY: it only sets a number.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    EARLY_KEY.store(new_key(), SeqCst);
+    // SAFETY: the name is a C string, and no other thread exists that could change the environment.
+    let more = unsafe { libc::getenv(MORE_KEYS.as_ptr()) };
+    if !more.is_null() {
+        // SAFETY: the C library returned a C string.
+        let more = unsafe { libc::atoi(more) };
+        (0..more).for_each(|_| _ = new_key());
+    }
+}
+
+fn new_key() -> libc::pthread_key_t {
+    let mut key = 0;
+    // SAFETY: the key's place is ours, and the destructor stays as long as the process.
+    assert_eq!(unsafe { libc::pthread_key_create(&mut key, Some(at_thread_exit)) }, 0);
+    key
+}
+
+thread_local! {
+    /// The key of the thread, and in how many rounds its destructor still does nothing but wait for
+    /// the next round.
+    static WAITING: Cell<(libc::pthread_key_t, usize)> = const { Cell::new((0, 0)) };
+}
+
+/// Makes the first request of the thread once enough rounds have passed.
+unsafe extern "C" fn at_thread_exit(value: *mut c_void) {
+    let (key, rounds) = WAITING.get();
+    if rounds == 0 {
+        request();
+    } else {
+        WAITING.set((key, rounds - 1));
+        // SAFETY: the key exists.
+        assert_eq!(unsafe { libc::pthread_setspecific(key, value) }, 0);
+    }
+}
+
+/// Has the calling thread make its first request in round `round` of its keys' destructors,
+/// counted from 1.
+fn request_in_round(key: libc::pthread_key_t, round: usize) {
+    WAITING.set((key, round - 1));
+    // SAFETY: the key exists. The value only has to be different from null.
+    assert_eq!(unsafe { libc::pthread_setspecific(key, ptr::from_ref(&EARLY_KEY).cast()) }, 0);
+}
+
+fn request() {
+    drop(black_box(Box::new([1_u64; 4])));
+}
+
+/// What the threads of this process do. The process is a child with one test.
+static BODY: AtomicPtr<fn()> = AtomicPtr::new(ptr::null_mut());
+
+extern "C" fn run_body(_: *mut c_void) -> *mut c_void {
+    // SAFETY: `run_threads` stored a reference to a function that lives as long as the threads.
+    unsafe { (*BODY.load(SeqCst))() };
+    ptr::null_mut()
+}
+
+/// Starts a thread of the C library, which makes no request before it runs `BODY`.
+fn start() -> libc::pthread_t {
+    let mut thread = MaybeUninit::uninit();
+    // SAFETY: the place for the thread's name is ours.
+    let outcome = unsafe {
+        libc::pthread_create(thread.as_mut_ptr(), ptr::null(), run_body, ptr::null_mut())
+    };
+    assert_eq!(outcome, 0, "cannot start a thread");
+    // SAFETY: the thread was started.
+    unsafe { thread.assume_init() }
+}
+
+fn join(thread: libc::pthread_t) {
+    // SAFETY: the thread is joined once.
+    assert_eq!(unsafe { libc::pthread_join(thread, ptr::null_mut()) }, 0);
+}
+
+fn run_threads(mut body: fn(), count: usize) {
+    BODY.store(&mut body, SeqCst);
+    (0..count).for_each(|_| join(start()));
+}
+
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a figure");
+    line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number of KiB") << 10
+}
+
+/// Runs `body` in a forked child and panics unless it returns there.
+fn in_a_child(body: impl FnOnce()) {
+    // SAFETY: the child calls the allocator and the C library, and this process has no thread that
+    // holds a lock that the child could need.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+        // SAFETY: it only ends the process.
+        unsafe { libc::_exit(i32::from(outcome.is_err())) }
+    }
+    let mut status = -1;
+    // SAFETY: it waits for the child of this thread.
+    unsafe { libc::waitpid(pid, &mut status, 0) };
+    assert_eq!(status, 0, "the child failed");
+}
+
+/// Runs `body` in many threads, one after the other, and checks that they leave at most
+/// `left_open` heaps open and that the process does not grow.
+fn leaves_heaps_open(left_open: usize, body: fn()) {
+    in_a_child(|| {
+        run_threads(body, 10);
+        let heaps = |()| {
+            let stats = PerThread.stats_of_all();
+            (stats.elsewhere, stats.elsewhere + stats.walked)
+        };
+        let ((open, all), before) = (heaps(()), resident());
+        run_threads(body, THREADS);
+        let ((open_after, all_after), after) = (heaps(()), resident());
+        assert!(open_after <= open + left_open, "{open} heaps were open, then {open_after}");
+        assert!(all_after <= all + 1, "there were {all} heaps, then {all_after}");
+        assert!(after < before + GROWTH, "the process grew from {before} to {after} bytes");
+    });
+}
+
+/// As [`leaves_heaps_open`], with no heap left open.
+fn leaves_nothing(body: fn()) {
+    leaves_heaps_open(0, body);
+}
+
+#[test]
+fn a_thread_that_makes_requests_in_its_body_leaves_nothing() {
+    leaves_nothing(request);
+}
+
+#[test]
+fn a_thread_whose_first_request_is_in_a_keys_destructor_leaves_nothing() {
+    leaves_nothing(|| request_in_round(late_key(), 1));
+}
+
+#[test]
+fn a_thread_whose_first_request_is_in_the_destructor_of_an_earlier_key_leaves_nothing() {
+    leaves_nothing(|| request_in_round(EARLY_KEY.load(SeqCst), 1));
+}
+
+#[test]
+fn a_thread_whose_first_request_is_in_the_second_round_leaves_nothing() {
+    leaves_nothing(|| request_in_round(late_key(), 2));
+}
+
+#[test]
+fn a_thread_whose_first_request_is_in_the_last_round_but_one_leaves_nothing() {
+    leaves_nothing(|| request_in_round(late_key(), ROUNDS - 1));
+}
+
+/// Nothing runs any more that could close the heap. The next thread takes the heap over, because it
+/// has the same place for its thread-locals.
+#[test]
+fn heaps_of_threads_whose_first_request_is_in_the_last_round_are_used_again() {
+    leaves_heaps_open(1, || request_in_round(late_key(), ROUNDS));
+}
+
+#[test]
+fn a_heap_left_open_by_a_thread_of_the_parent_is_not_used_in_a_forked_child() {
+    in_a_child(|| {
+        let heaps = || PerThread.stats_of_all().elsewhere;
+        run_threads(|| request_in_round(late_key(), ROUNDS), 1);
+        let left_open = heaps();
+        in_a_child(|| {
+            // The C library gives this thread the place of the one that ended in the parent.
+            run_threads(request, 1);
+            assert_eq!(heaps(), left_open, "the child took a heap over");
+        });
+        run_threads(request, 1);
+        assert_eq!(heaps(), left_open - 1, "the parent did not");
+    });
+}
+
+/// A key that is created after the first request of the process.
+fn late_key() -> libc::pthread_key_t {
+    static KEY: AtomicU32 = AtomicU32::new(u32::MAX);
+    if KEY.load(SeqCst) == u32::MAX {
+        KEY.store(new_key(), SeqCst);
+    }
+    KEY.load(SeqCst)
+}
+
+/// Makes a request when its thread ends.
+struct Late;
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        request();
+    }
+}
+
+thread_local! {
+    static LATE: Late = const { Late };
+}
+
+#[test]
+fn a_thread_whose_first_request_is_in_a_thread_locals_destructor_leaves_nothing() {
+    leaves_nothing(|| LATE.with(|_| ()));
+}
+
+#[test]
+fn a_thread_that_makes_requests_in_every_destructor_leaves_nothing() {
+    leaves_nothing(|| {
+        request();
+        LATE.with(|_| ());
+        request_in_round(EARLY_KEY.load(SeqCst), 1);
+        request_in_round(late_key(), ROUNDS);
+    });
+}
+
+#[test]
+fn a_thread_that_ends_by_pthread_exit_leaves_nothing() {
+    leaves_nothing(|| {
+        request();
+        // SAFETY: no frame below has anything to drop.
+        unsafe { libc::pthread_exit(ptr::null_mut()) }
+    });
+}
+
+/// Set in a process that creates many keys before its first request.
+const KEYS: &str = "40";
+
+/// Setting the value of a key beyond the first 31 needs memory from the C library.
+#[test]
+fn threads_leave_nothing_where_the_allocators_key_is_not_one_of_the_first() {
+    let program = std::env::current_exe().expect("it runs");
+    let output = Command::new(program)
+        .args(["leaves_nothing", "without_memory", "are_used_again"])
+        .env(MORE_KEYS.to_str().expect("it is ASCII"), KEYS)
+        .output()
+        .expect("it starts");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}: {printed}", output.status);
+    assert!(printed.contains(" passed; 0 failed") && !printed.contains(" 0 passed"), "{printed}");
+}
+
+/// Whether the thread below may make its first request, and what it got.
+static GO: AtomicBool = AtomicBool::new(false);
+static GOT: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+fn request_when_told() {
+    while !GO.load(SeqCst) {
+        thread::yield_now();
+    }
+    // SAFETY: the layout has a size.
+    let block = unsafe { GLOBAL.alloc(Layout::new::<u64>()) };
+    GOT.store(block.addr(), SeqCst);
+}
+
+/// Takes all memory that the C library can still get.
+fn exhaust_the_c_library() {
+    let no_more = libc::rlimit { rlim_cur: 1 << 20, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the limits are ours. The blocks are never used, and never freed.
+    unsafe {
+        assert_eq!(libc::setrlimit(libc::RLIMIT_AS, &no_more), 0);
+        for size in (4..=24).rev().map(|shift| 1 << shift) {
+            while !black_box(libc::malloc(size)).is_null() {}
+        }
+    }
+}
+
+/// The thread would abort if its exit were watched by the destructor of a thread-local, for which
+/// the C library needs memory.
+#[test]
+fn the_first_request_of_a_thread_is_served_without_memory_for_a_destructor() {
+    in_a_child(|| {
+        // An ended thread leaves a heap with many free blocks, and one block in use.
+        run_threads(
+            || {
+                let blocks: Vec<_> = (0..1000).map(Box::new).collect();
+                let mut blocks = blocks.into_iter();
+                std::mem::forget(blocks.next());
+                blocks.for_each(drop);
+            },
+            1,
+        );
+        static FIRST: fn() = request_when_told;
+        BODY.store((&raw const FIRST).cast_mut(), SeqCst);
+        let waiting = start();
+        exhaust_the_c_library();
+        GO.store(true, SeqCst);
+        join(waiting);
+        assert_ne!(GOT.load(SeqCst), 0, "a free block was at hand");
+    });
+}
