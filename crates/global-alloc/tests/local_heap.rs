@@ -112,3 +112,33 @@ fn no_bytes_are_an_aligned_pointer_and_cost_nothing() {
     };
     assert_eq!((start.addr().get() % 64, in_use(&heap)), (0, 0));
 }
+
+/// mutants 4: the bytes that memory grew by were not zeroed.
+macro_rules! grows_zeroed {
+    ($api:ident) => {{
+        use $api::alloc::Allocator;
+        let heap = LocalHeap::new();
+        let [small, big] = [16, 256].map(|size| Layout::from_size_align(size, 8).expect("small"));
+        let [kept, dirty] = [(); 2].map(|()| heap.allocate(big).expect("there is memory"));
+        let start = heap.allocate(small).expect("there is memory");
+        // SAFETY: the memory is the heap's, has the sizes of the layouts, and is freed once, with
+        // the layout that it has then.
+        unsafe {
+            dirty.write_bytes(0xff, 256);
+            heap.deallocate(dirty, big);
+            start.write_bytes(7, 16);
+            let grown = (&heap).grow_zeroed(start, small, big).expect("there is memory");
+            assert_eq!(grown.cast(), dirty, "the dirty memory was not used again");
+            assert_eq!(grown.as_ref()[..16], [7; 16]);
+            assert_eq!(grown.as_ref()[16..], [0; 240]);
+            heap.deallocate(grown.cast(), big);
+            heap.deallocate(kept, big);
+        }
+    }};
+}
+
+#[test]
+fn memory_that_grows_zeroed_is_zero_beyond_its_old_size() {
+    grows_zeroed!(v02);
+    grows_zeroed!(v04);
+}

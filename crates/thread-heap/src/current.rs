@@ -212,3 +212,29 @@ fn with_new_heap<R>(visit: impl FnOnce(&'static ThreadHeap<Parts>) -> R) -> Opti
     unsafe { HEAPS.close(heap) };
     Some(result)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// mutants 5: no thread kept its heap, so each request opened one.
+    #[test]
+    fn a_thread_keeps_its_heap_from_one_request_to_the_next() {
+        thread::spawn(|| {
+            let class = SizeClass::of(100).expect("it is small");
+            let blocks = [(); 2].map(|()| PerThread.alloc(class).expect("there is memory"));
+            let [first, second] = blocks;
+            // SAFETY: the block is in use, and given up.
+            unsafe { PerThread.free(first) };
+            let again = PerThread.alloc_listed(class).expect("the block is at hand");
+            for block in [again, second] {
+                // SAFETY: as above.
+                unsafe { PerThread.free(block) };
+            }
+        })
+        .join()
+        .expect("the thread ends well");
+    }
+}

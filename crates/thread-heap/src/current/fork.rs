@@ -120,6 +120,13 @@ mod tests {
         receiver
     }
 
+    /// mutants 20: the handlers were registered again for each heap.
+    #[test]
+    fn handlers_are_registered_once() {
+        assert!(guard_forks());
+        assert!(GUARDED.load(Relaxed));
+    }
+
     #[test]
     fn a_child_forgets_what_the_heaps_of_other_threads_keep() {
         let size = obmalloc::Shape::<ThreadGeometry>::ARENA;
