@@ -36,7 +36,8 @@ const STEPS: &[Step] = &[
     Step { name: "without std", run: without_std },
     Step { name: "the library for CPython", run: library },
     Step { name: "unit, property and integration tests", run: tests },
-    Step { name: "threads and the global allocator without the shared library", run: hosts_alone },
+    Step { name: "threads and the global allocator with dynamic thread-locals", run: dynamic_tls },
+    Step { name: "coroutines that move between threads", run: coroutines },
     Step { name: "documentation tests", run: documentation_tests },
     Step { name: "programs on every choice of layers", run: layers::run_once },
     Step { name: "instructions of an operation", run: instructions::check },
@@ -161,32 +162,69 @@ fn tests() -> Result<Tally> {
     cargo(&[&all[..], FEATURES, &targets].concat(), &variables)
 }
 
-/// The hosts as a program has them: features of the whole workspace are those of the shared library
-/// too, which finds a thread's heap in another way.
-fn hosts_alone() -> Result<Tally> {
-    cargo(&["test", "--no-fail-fast", "--tests", "-p", "global-alloc", "-p", "thread-heap"], &[])
+/// Tests the way to the thread's heap that other targets than x86-64 Linux use.
+fn dynamic_tls() -> Result<Tally> {
+    let arguments = ["test", "--no-fail-fast", "--lib", "--tests", "-p", "global-alloc"];
+    let thread_heap = ["-p", "thread-heap", "--features", "global-alloc/dynamic-tls"];
+    cargo(&[&arguments[..], &thread_heap].concat(), &[])
+}
+
+/// How often each test of the coroutines repeats its work in a release build.
+const COROUTINE_RUNS: &str = "40";
+
+/// Runs the tests of the coroutines in release builds, where the compiler may keep more in registers
+/// across a switch: with fat LTO and in cargo's default release profile, and with both ways to the
+/// thread's heap.
+fn coroutines() -> Result<Tally> {
+    let folder = workspace::target_dir().join("coroutines");
+    let folder = folder.to_string_lossy();
+    let default_profile = [
+        ("CARGO_TARGET_DIR", &*folder),
+        ("CARGO_PROFILE_RELEASE_LTO", "false"),
+        ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
+    ];
+    let mut tally = Tally::default();
+    for profile in [&[][..], &default_profile] {
+        for features in [&[][..], &["--features", "dynamic-tls"]] {
+            let arguments = ["test", "--release", "--no-fail-fast", "-p", "coroutines", "--lib"];
+            let variables = [profile, &[("OBMALLOC_COROUTINE_RUNS", COROUTINE_RUNS)]].concat();
+            tally = tally + cargo(&[&arguments[..], features].concat(), &variables)?;
+        }
+    }
+    Ok(tally)
 }
 
 fn documentation_tests() -> Result<Tally> {
     cargo(&[&["test", "--workspace", "--no-fail-fast", "--doc"], FEATURES].concat(), &[])
 }
 
-/// The unit tests of what is made of raw memory, those that play at random against a model, and
-/// those of many threads, under AddressSanitizer. The stable compiler has it, behind a switch.
+/// The unit tests of what is made of raw memory, those that play at random against a model, those of
+/// many threads and those of the global allocator, under AddressSanitizer. The stable compiler has
+/// it, behind a switch.
 fn address_sanitizer() -> Result<Tally> {
-    let mut threads = Command::new(env!("CARGO"));
-    threads.current_dir(workspace::root()).args(["test", "--no-fail-fast", "-p", "thread-heap"]);
+    let mut threads = watched_by_address_sanitizer(&["-p", "thread-heap"]);
     threads.args(["--test", "lifecycle", "--test", "idle", "--test", "stress"]);
-    Watcher::Address.watch(&mut threads);
-    // Heaps live for ever, with their records.
+    // These tests leak their heaps on purpose, with their records.
     threads.env("ASAN_OPTIONS", "detect_leaks=0");
-    let threads = counted(threads)?;
-    let mut command = Command::new(env!("CARGO"));
-    command.current_dir(workspace::root()).args(["test", "--no-fail-fast", "--lib"]);
-    command.args(["--test", "model", "--test", "threads"]);
+    let mut global = watched_by_address_sanitizer(&["-p", "global-alloc"]);
+    global.args(FEATURES).args(["--lib", "--test", "layouts", "--test", "local_heap"]);
+    global.args(["--test", "gives_back"]);
+    // Freed memory that the sanitizer holds back would look like memory that does not go back. One
+    // test asks for more than there can be.
+    let options = "detect_leaks=1:quarantine_size_mb=8:allocator_may_return_null=1";
+    global.env("ASAN_OPTIONS", options);
+    let mut command = watched_by_address_sanitizer(&["--lib", "--test", "model"]);
+    command.args(["--test", "threads"]);
     command.args(["-p", "raw-mem", "-p", "obmalloc", "-p", "thread-heap", "-p", "object-cache"]);
+    Ok(counted(threads)? + counted(global)? + counted(command)?)
+}
+
+/// A run of tests under AddressSanitizer.
+fn watched_by_address_sanitizer(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(workspace::root()).args(["test", "--no-fail-fast"]).args(arguments);
     Watcher::Address.watch(&mut command);
-    Ok(threads + counted(command)?)
+    command
 }
 
 /// The same under Miri with strict provenance, where there is a Miri.
