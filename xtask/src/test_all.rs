@@ -164,9 +164,10 @@ fn tests() -> Result<Tally> {
 
 /// Tests the way to the thread's heap that other targets than x86-64 Linux use.
 fn dynamic_tls() -> Result<Tally> {
-    let arguments = ["test", "--no-fail-fast", "--lib", "--tests", "-p", "global-alloc"];
-    let thread_heap = ["-p", "thread-heap", "--features", "global-alloc/dynamic-tls"];
-    cargo(&[&arguments[..], &thread_heap].concat(), &[])
+    let targets = ["--lib", "--tests"];
+    let packages = ["-p", "global-alloc", "-p", "thread-heap"];
+    let feature = ["--features", "global-alloc/dynamic-tls"];
+    cargo(&[&["test", "--no-fail-fast"], &targets[..], &packages, &feature].concat(), &[])
 }
 
 /// How often each test of the coroutines repeats its work in a release build.

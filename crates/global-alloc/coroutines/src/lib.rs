@@ -69,8 +69,8 @@ trait Task: Send {
 /// Runs all `tasks` on `WORKERS` threads. Every task goes to the end of a shared queue when it
 /// switches, so the next thread that is free resumes it.
 fn run_on_all_workers(tasks: impl Iterator<Item = Box<dyn Task>>) {
-    let queue: Mutex<VecDeque<(Box<dyn Task>, Option<ThreadId>)>> =
-        Mutex::new(tasks.map(|task| (task, None)).collect());
+    let queue: Mutex<VecDeque<_>> =
+        Mutex::new(tasks.map(|task| (task, None::<ThreadId>)).collect());
     let work = || {
         let mut migrations = 0;
         loop {
