@@ -171,7 +171,7 @@ fn dynamic_tls() -> Result<Tally> {
 }
 
 /// How often each test of the coroutines repeats its work in a release build.
-const COROUTINE_RUNS: &str = "40";
+const COROUTINE_RUNS: &str = "10";
 
 /// Runs the tests of the coroutines in release builds, where the compiler may keep more in registers
 /// across a switch: with fat LTO and in cargo's default release profile, and with both ways to the

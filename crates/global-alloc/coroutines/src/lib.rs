@@ -12,8 +12,11 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, Once},
-    thread::{self, ThreadId},
+    sync::{
+        Mutex, MutexGuard, Once,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
 };
 
 use corosensei::{Coroutine, CoroutineResult};
@@ -23,7 +26,9 @@ use generator::{Generator, Gn};
 static GLOBAL: global_alloc::ObMalloc = global_alloc::ObMalloc::new();
 
 const WORKERS: usize = 4;
+/// Tasks of `may`, and of the tests that move every task at every switch.
 const TASKS: u64 = 400;
+const MOVED_TASKS: u64 = 100;
 const STEPS: u64 = 200;
 
 /// Blocks that a task drops together, once it holds more than `MOST_HELD`.
@@ -66,29 +71,47 @@ trait Task: Send {
     fn resume(&mut self) -> bool;
 }
 
-/// Runs all `tasks` on `WORKERS` threads. Every task goes to the end of a shared queue when it
-/// switches, so the next thread that is free resumes it.
+/// Runs all `tasks` on `WORKERS` threads. At each switch a task moves to the next thread.
 fn run_on_all_workers(tasks: impl Iterator<Item = Box<dyn Task>>) {
-    let queue: Mutex<VecDeque<_>> =
-        Mutex::new(tasks.map(|task| (task, None::<ThreadId>)).collect());
-    let work = || {
-        let mut migrations = 0;
-        loop {
-            let Some((mut task, before)) = queue.lock().unwrap().pop_front() else {
-                return migrations;
+    let queues = [const { Mutex::new(VecDeque::new()) }; WORKERS];
+    for (place, task) in tasks.enumerate() {
+        lock(&queues[place % WORKERS]).push_back(task);
+    }
+    let running = AtomicUsize::new(MOVED_TASKS as usize);
+    let work = |place: usize| {
+        let _stop = StopOnPanic(&running);
+        while running.load(Relaxed) > 0 {
+            let next = lock(&queues[place]).pop_front();
+            let Some(mut task) = next else {
+                thread::yield_now();
+                continue;
             };
-            let here = thread::current().id();
-            migrations += usize::from(before.is_some_and(|before| before != here));
             if task.resume() {
-                queue.lock().unwrap().push_back((task, Some(here)));
+                lock(&queues[(place + 1) % WORKERS]).push_back(task);
+            } else {
+                running.fetch_sub(1, Relaxed);
             }
         }
     };
-    let migrations: usize = thread::scope(|scope| {
-        let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().map(|worker| worker.join().expect("no block was damaged")).sum()
+    thread::scope(|scope| {
+        let work = &work;
+        (0..WORKERS).for_each(|place| drop(scope.spawn(move || work(place))));
     });
-    assert!(migrations > 0, "no task ever moved to another thread");
+}
+
+fn lock<T>(queue: &Mutex<T>) -> MutexGuard<'_, T> {
+    queue.lock().expect("no thread panics while it holds a queue")
+}
+
+/// Has the other threads end when one of them panics.
+struct StopOnPanic<'a>(&'a AtomicUsize);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.store(0, Relaxed);
+        }
+    }
 }
 
 #[test]
@@ -117,7 +140,7 @@ impl Task for Generator<'static, (), ()> {
 #[test]
 fn generators_allocate_on_every_thread_that_resumes_them() {
     repeat(|| {
-        run_on_all_workers((0..TASKS).map(|task| -> Box<dyn Task> {
+        run_on_all_workers((0..MOVED_TASKS).map(|task| -> Box<dyn Task> {
             Box::new(Gn::new_scoped(move |mut scope| {
                 allocate_between_switches(task, || {
                     scope.yield_(());
@@ -144,7 +167,7 @@ impl Task for Movable {
 #[test]
 fn coroutines_of_corosensei_allocate_on_every_thread_that_resumes_them() {
     repeat(|| {
-        run_on_all_workers((0..TASKS).map(|task| -> Box<dyn Task> {
+        run_on_all_workers((0..MOVED_TASKS).map(|task| -> Box<dyn Task> {
             Box::new(Movable(Coroutine::new(move |yielder, ()| {
                 allocate_between_switches(task, || yielder.suspend(()));
             })))
