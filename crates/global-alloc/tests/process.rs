@@ -84,8 +84,8 @@ fn destructors_of_a_thread_allocate_and_free_after_its_heap_is_gone() {
     let thread = thread::spawn(move || {
         WORKER.with_borrow_mut(|worker| worker.0 = vec!["abc".to_owned(); 100]);
         let word = Box::into_raw(Box::new("at the end".to_owned()));
-        // SAFETY: the key was made above. Its destructors run after those of thread-locals, and
-        // so after the one that leaves the thread's heap.
+        // SAFETY: the key was made above. That was after the allocator made its own key, so the
+        // destructor runs after the one that closes the thread's heap.
         assert_eq!(unsafe { libc::pthread_setspecific(key, word.cast()) }, 0);
     });
     thread.join().expect("its destructors run");

@@ -45,6 +45,7 @@
 //! | the making of a thread heap | its adoption by another thread | registry: add Release, walk Acquire | `a_heap_registered_without_release_is_rejected`, `a_walk_without_acquire_is_rejected` |
 //! | the zeroes of a node of the arena map | a look-up in it | map: publish Release, find Acquire, lose Acquire | `a_leaf_published_relaxed_is_rejected`, `a_leaf_found_relaxed_is_rejected`, `a_leaf_of_another_taken_relaxed_is_rejected` (obmalloc) |
 //! | an arena struck out of the map | its entry when it is mapped again | the source's lock | `an_arena_struck_out_after_it_went_back_is_rejected` |
+//! | all that a thread did to a heap which it left open when it ended | what the next thread with the same place for thread-locals does | the C library, before it uses the place again | |
 //! | an arena's entry in the map | a look-up of a block in it | whatever brought the block to the reader | |
 //!
 //! # Fork
