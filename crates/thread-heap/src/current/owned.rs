@@ -1,6 +1,6 @@
 //! A heap of the process whose owner is not a thread.
 
-use std::{fmt, mem, ptr, ptr::NonNull};
+use std::{fmt, mem, ptr};
 
 use sync::atomic::Ordering::Relaxed;
 
@@ -99,20 +99,23 @@ impl OwnedHeap {
             unsafe { self.heap.free(block) };
         } else {
             // SAFETY: the block is in use, in another heap.
-            unsafe { self.free_elsewhere(owner, block) };
+            unsafe { self.free_elsewhere(block) };
         }
     }
 
-    /// Frees a block of `owner`, another heap. Apart from [`free`](Self::free), so that the heap's own
-    /// blocks need no stack frame.
+    /// Frees a block of another heap. It looks the owner up again, so that [`free`](Self::free) can
+    /// compare the owner in memory and needs no stack frame.
     ///
     /// # Safety
     ///
-    /// `block` belongs to `owner`, and nobody uses it any more.
+    /// - `block` belongs to another one of the process's heaps.
+    /// - Nobody uses it any more.
     #[cold]
     #[inline(never)]
-    unsafe fn free_elsewhere(&mut self, owner: NonNull<ThreadHeap<Parts>>, block: BlockPtr) {
-        // SAFETY: this value owns its heap; the rest is the caller's promise.
+    unsafe fn free_elsewhere(&mut self, block: BlockPtr) {
+        // SAFETY: the block is in use, in one of these heaps.
+        let owner = unsafe { ThreadHeap::of_block(block.start()) };
+        // SAFETY: this value owns its heap; the block is `owner`'s, and given up.
         unsafe { self.heap.free_other(owner, block) };
     }
 
