@@ -5,6 +5,12 @@ use std::{sync::Mutex, thread};
 use obmalloc::{BlockPtr, Blocks, SizeClass};
 use thread_heap::{OwnedHeap, PerThread, ThreadGeometry};
 
+/// Blocks on their way to another thread.
+struct Sent(Vec<BlockPtr>);
+
+// SAFETY: a block may be freed by any thread.
+unsafe impl Send for Sent {}
+
 fn class() -> SizeClass<ThreadGeometry> {
     SizeClass::of(200).unwrap()
 }
@@ -19,10 +25,10 @@ fn threads_that_hold_the_lock_free_each_others_blocks_at_once() {
     let blocks: Vec<BlockPtr> = thread::scope(|scope| {
         let maker = || {
             let mut heap = heap.lock().unwrap();
-            (0..1000).map(|_| heap.alloc(class()).unwrap()).collect::<Vec<_>>()
+            Sent((0..1000).map(|_| heap.alloc(class()).unwrap()).collect())
         };
         let makers = [(); 3].map(|()| scope.spawn(maker));
-        makers.into_iter().flat_map(|maker| maker.join().unwrap()).collect()
+        makers.into_iter().flat_map(|maker| maker.join().unwrap().0).collect()
     });
     let mut heap = heap.into_inner().unwrap();
     assert_eq!(in_use(&mut heap), 3000);
