@@ -51,7 +51,7 @@ const LOADS: &str = "import ctypes, hashlib, sqlite3, ssl, zlib";
 /// The arguments of `cargo xtask pythons`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Brings them again, though they are there: Debian may have newer ones.
+    /// Downloads them again even if they are present, because Debian may have newer ones.
     #[arg(long)]
     fresh: bool,
 }
@@ -202,8 +202,9 @@ impl Delivery {
         command
     }
 
-    /// Has `executable` run on the loader and the C library in the root. The path to the libraries
-    /// is of the older kind (`DT_RPATH`), which holds for what they load in turn.
+    /// Makes `executable` use the loader and the C library in the root. The library path is stored
+    /// as `DT_RPATH`, the older form, because it also applies to the dependencies of those
+    /// libraries.
     fn give_own_c_library(&self, executable: &Path) -> Result<()> {
         let mut patchelf = Command::new(self.scratch.join("tools/bin/patchelf"));
         patchelf.arg("--set-interpreter").arg(self.root.join("usr/lib64/ld-linux-x86-64.so.2"));

@@ -74,7 +74,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         cargo.env("OBMALLOC_STRESS_SECONDS", (args.minutes * 60).div_ceil(TESTS).to_string());
         cargo.args(["--test", "stress"]);
         args.under.watch(&mut cargo);
-        // Heaps live for ever, with their records; that no arena is left, the tests themselves see.
+        // Heaps live forever, with their records; that no arena is left, the tests themselves see.
         cargo.env("ASAN_OPTIONS", "detect_leaks=0");
         cargo.env("TSAN_OPTIONS", format!("suppressions={}", hidden.path().display()));
         cargo.args(["--", "--test-threads", "1", "--nocapture"]).args(arguments);

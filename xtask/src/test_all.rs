@@ -162,7 +162,7 @@ fn tests() -> Result<Tally> {
     cargo(&[&all[..], FEATURES, &targets].concat(), &variables)
 }
 
-/// Tests the way to the thread's heap that other targets than x86-64 Linux use.
+/// Tests the access to the thread's heap that targets other than x86-64 Linux use.
 fn dynamic_tls() -> Result<Tally> {
     let targets = ["--lib", "--tests"];
     let packages = ["-p", "global-alloc", "-p", "thread-heap"];

@@ -51,7 +51,7 @@ unsafe impl Sync for ArenaAllocator {}
 
 /// A source of arenas behind a lock, for a vtable.
 ///
-/// The source cannot be reached, because whoever calls the vtable relies on its arenas.
+/// The type never lends the source, because users of the vtable rely on its arenas.
 pub struct LockedSource<S>(Mutex<S>);
 
 impl<S> LockedSource<S> {

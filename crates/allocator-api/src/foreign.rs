@@ -37,7 +37,7 @@ impl Foreign {
     /// unsafe { MALLOC.free(block) };
     /// ```
     pub const fn of<A: MemAlloc + Sync>(alloc: &'static A) -> Self {
-        // The vtable's functions are A's, which keeps the promises and lives for ever.
+        // The vtable's functions are A's, which keeps the promises and lives forever.
         Self(MemAllocator::of(alloc))
     }
 

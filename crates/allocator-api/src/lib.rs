@@ -49,7 +49,7 @@
 //! # Ok::<(), allocator_api::SetError>(())
 //! ```
 //!
-//! A hook lives for ever (`of` asks for a `'static` reference): a thread may still be inside of it
+//! A hook lives forever (`of` asks for a `'static` reference): a thread may still be inside of it
 //! when it is taken away.
 
 mod arena_vtable;

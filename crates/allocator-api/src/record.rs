@@ -1,7 +1,7 @@
 //! How a vtable is shown to other threads: an immutable record behind one pointer.
 //!
 //! ```text
-//!   Slot                    Records: for ever, newest first
+//!   Slot                    Records: forever, newest first
 //!   ┌─────────┐
 //!   │ initial │             ┌────────┐   ┌────────┐   ┌────────┐
 //!   │ record ─┼────────────►│ vtable │   │ vtable │   │ vtable │

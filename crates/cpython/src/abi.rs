@@ -74,8 +74,8 @@ pub(crate) struct CPython {
     get_version: unsafe extern "C" fn() -> *const c_char,
     is_initialized: unsafe extern "C" fn() -> c_int,
     holds_gil: unsafe extern "C" fn() -> c_int,
-    /// It exports `_Py_MergeZeroLocalRefcount` and `_Py_DecRefShared`, which only a free-threaded
-    /// build needs.
+    /// True if it exports `_Py_MergeZeroLocalRefcount` or `_Py_DecRefShared`, which only a
+    /// free-threaded build needs.
     pub(crate) shares_refcounts: bool,
     /// The raw domain's entry points.
     pub(crate) raw: RawFunctions,

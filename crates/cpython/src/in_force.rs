@@ -17,7 +17,8 @@ pub(crate) enum Server {
     /// Functions of CPython without a context: one of its allocators.
     CPython,
     /// Functions of CPython with a context: one of its hooks over another allocator. Before the
-    /// interpreter begins, that is the debug allocator, because `tracemalloc` starts later.
+    /// interpreter is initialised, this can only be the debug allocator, because `tracemalloc`
+    /// starts later.
     Hook,
     /// Functions of this library.
     Obmalloc,

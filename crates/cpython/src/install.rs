@@ -46,7 +46,7 @@ type Arenas = KnownArenas<WarmArenas<MmapArenas>, PageBlocks, Pools16K>;
 /// is large, and nearly empty.
 type SmallHeap = Heap<Arenas, PageBlocks, Pools16K>;
 
-/// The heap, installed for ever.
+/// The heap, installed forever.
 pub(crate) struct Installation {
     /// The vtables of [`SERVED`].
     vtables: [MemAllocator; 2],
@@ -144,7 +144,7 @@ impl Installation {
     fn put_in_force(&self, python: &CPython) {
         for (domain, vtable) in SERVED.into_iter().zip(&self.vtables) {
             // SAFETY: the interpreter has not begun, so the domain has no block; the vtable's
-            // functions and what they use live for ever, behind the guard that this version needs.
+            // functions and what they use live forever, behind the guard that this version needs.
             unsafe { python.set_allocator(domain, vtable) };
         }
     }

@@ -14,10 +14,11 @@
 //! A block that is freed under another GIL, or without one, travels to its heap through that heap's
 //! inbox. CPython's own allocator would corrupt its memory there.
 //!
-//! The main interpreter has its heap from its first slow request on, and for ever: its address does
-//! not change, also not in a second `Py_Initialize`. Any other interpreter gets one when it makes
-//! its first module. A capsule in the interpreter's own dictionary abandons the heap when the
-//! interpreter ends. What it frees afterwards travels to the abandoned heap.
+//! The main interpreter gets its heap at its first slow request and keeps it for the life of the
+//! process, because its address does not change, not even in a second `Py_Initialize`. Any other
+//! interpreter gets a heap when it creates its first module. When such an interpreter ends, a
+//! capsule in its own dictionary abandons the heap. Blocks that the interpreter frees afterwards
+//! are sent to the abandoned heap.
 //!
 //! # Fork
 //!
@@ -50,7 +51,7 @@ const CAPSULE: &CStr = c"obmalloc.heap";
 /// The interpreter of an entry that serves none. No object is at this address.
 const NO_INTERPRETER: *mut c_void = ptr::without_provenance_mut(1);
 
-/// An interpreter and its heap. Entries live for ever and are used again.
+/// An interpreter and its heap. Entries are never freed, but they are reused.
 struct Entry {
     /// The interpreter, or [`NO_INTERPRETER`].
     ///
@@ -61,10 +62,10 @@ struct Entry {
     interpreter: AtomicPtr<c_void>,
     /// # Invariant
     ///
-    /// Entered only under the GIL of `interpreter`; while there is none, by whoever claimed the
-    /// entry.
+    /// Accessed only under the GIL of `interpreter`. While the entry has no interpreter, only the
+    /// thread that claimed it may access it, or for `MAIN` the thread that holds the main GIL.
     heap: UnsafeCell<Option<OwnedHeap>>,
-    /// A thread has this entry for an interpreter of its own.
+    /// True if a thread has claimed the entry for an interpreter, so that no other one can use it.
     claimed: AtomicBool,
     next: AtomicPtr<Entry>,
 }
@@ -75,10 +76,10 @@ unsafe impl Sync for Entry {}
 /// The main interpreter's.
 static MAIN: Entry = Entry::new();
 
-/// The entries of other interpreters: the first of a list that only grows.
+/// The head of the list of entries of the other interpreters. The list only grows.
 static OTHERS: AtomicPtr<Entry> = AtomicPtr::new(ptr::null_mut());
 
-/// For each hash of an interpreter's address, the entry that was found last.
+/// The entry that was found most recently for each hash of an interpreter's address.
 static FOUND: [AtomicPtr<Entry>; 64] = [const { AtomicPtr::new(ptr::null_mut()) }; 64];
 
 impl Entry {
@@ -113,9 +114,10 @@ impl Entry {
     ///
     /// # Safety
     ///
-    /// The caller claimed this entry and holds the GIL of `interpreter`.
+    /// - The entry has no interpreter. The caller has claimed it, unless it is `MAIN`.
+    /// - The caller holds the GIL of `interpreter`.
     unsafe fn begin(&self, interpreter: Interpreter, heap: OwnedHeap) {
-        // SAFETY: the entry has no interpreter, and the caller claimed it.
+        // SAFETY: the entry has no interpreter, so only the caller may access it (contract).
         unsafe { *self.heap.get() = Some(heap) };
         // INVARIANT: the heap is there.
         self.interpreter.store(interpreter.as_ptr(), Release);
@@ -140,12 +142,12 @@ impl Entry {
 
 /// The entries of interpreters other than the main one.
 fn others() -> impl Iterator<Item = &'static Entry> {
-    // SAFETY: entries live for ever, and the Acquire sees one as it was before it was linked.
+    // SAFETY: entries live forever, and the Acquire sees one as it was before it was linked.
     let entry = |place: &AtomicPtr<Entry>| unsafe { place.load(Acquire).as_ref() };
     iter::successors(entry(&OTHERS), move |last| entry(&last.next))
 }
 
-/// An entry without an interpreter, which is the caller's: one that is used again, or a new one.
+/// Claims an entry without an interpreter for the caller: an existing one, or else a new one.
 fn claim() -> &'static Entry {
     let is_free = |entry: &&Entry| {
         !entry.claimed.load(Relaxed)
@@ -167,14 +169,14 @@ fn claim() -> &'static Entry {
     }
 }
 
-/// Returns true if the calling thread runs the main interpreter, which has a heap. May return false
-/// although it does, as long as [`current`] knows no quick way to tell.
+/// Returns true if the calling thread runs the main interpreter and that interpreter has a heap.
+/// May return false even then, as long as [`current`] has no fast way to tell.
 #[inline(always)]
 fn main_is_at_hand() -> bool {
     current::is_at_hand(MAIN.interpreter.load(Relaxed))
 }
 
-/// The entry of the interpreter that the calling thread runs, if it has a heap.
+/// The entry of the calling thread's current interpreter, if that interpreter has a heap.
 fn entry() -> Option<&'static Entry> {
     let interpreter = current::interpreter()?.as_ptr();
     if MAIN.is_of(interpreter) {
@@ -182,7 +184,7 @@ fn entry() -> Option<&'static Entry> {
     }
     // Interpreters are large objects, so the low bits of their addresses tell little.
     let hash = interpreter.addr() / 1024 % FOUND.len();
-    // SAFETY: an entry lives for ever, and the Acquire sees it as it was before it was stored.
+    // SAFETY: an entry lives forever, and the Acquire sees it as it was before it was stored.
     let found = unsafe { FOUND[hash].load(Acquire).as_ref() };
     if found.is_some_and(|entry| entry.is_of(interpreter)) {
         return found;
@@ -232,7 +234,7 @@ pub(crate) fn main_is_current() -> bool {
     current::interpreter().is_some_and(current::is_main)
 }
 
-/// Prepares for the interpreters of `python`. To be called before the heap is installed.
+/// Prepares for the interpreters of `python`. Must be called before the heap is installed.
 pub(crate) fn watch(python: &CPython) {
     current::watch(python);
     // SAFETY: the handlers take no arguments, return, and stay while this code is loaded.
@@ -258,8 +260,8 @@ pub(crate) unsafe fn begin(python: &CPython) {
     }
 }
 
-/// Gives an interpreter a heap, to be abandoned when its dictionary is cleared. Without memory for
-/// that, the interpreter uses the heaps of its threads.
+/// Gives an interpreter a heap, which is abandoned when its dictionary is cleared. If there is no
+/// memory for the heap or the capsule, the interpreter uses the heaps of its threads.
 ///
 /// # Safety
 ///
@@ -296,7 +298,7 @@ unsafe extern "C" fn end_of_interpreter(capsule: *mut c_void) {
     let Some(functions) = current::functions() else { return };
     // SAFETY: CPython passes the capsule, which has that name.
     let place = unsafe { (functions.capsule_pointer)(capsule, CAPSULE.as_ptr()) };
-    // SAFETY: the pointer is an entry, which lives for ever.
+    // SAFETY: the pointer is an entry, which lives forever.
     let Some(entry) = (unsafe { place.cast::<Entry>().as_ref() }) else { return };
     let is_current =
         current::interpreter().is_some_and(|interpreter| entry.is_of(interpreter.as_ptr()));
@@ -332,8 +334,8 @@ extern "C" fn in_child() {
     }
 }
 
-/// Returns true if the process has never had a second thread that still runs. glibc 2.32 and later
-/// know.
+/// Returns true if the C library knows that the process has only one thread. glibc 2.32 and later
+/// can tell; otherwise the function returns false.
 fn has_one_thread() -> bool {
     // SAFETY: the name is a C string.
     let variable = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__libc_single_threaded".as_ptr()) };

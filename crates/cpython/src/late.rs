@@ -1,9 +1,9 @@
 //! A CPython that was loaded after the program had started.
 //!
-//! A program that opens libpython with `dlopen`, as the one-file programs of PyInstaller do, has no
+//! A program that opens libpython with `dlopen`, such as a one-file program of PyInstaller, has no
 //! CPython when our constructor runs. To serve it, we would have to intercept `dlopen` in every
-//! process, or to replace the allocators of a CPython that may already have blocks. We do neither.
-//! We name it at exit instead, so that nobody takes CPython's own allocator for ours.
+//! process, or replace the allocators of a CPython that may already have allocated blocks. We do
+//! neither. Instead we report it at exit, so that nobody mistakes CPython's own allocator for ours.
 
 use std::{
     ffi::{CStr, CString, c_int, c_void},

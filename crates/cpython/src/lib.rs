@@ -22,12 +22,12 @@
 //! ```
 //!
 //! Rules:
-//! 1. A process without CPython is left alone. It pays for one failed symbol look-up and for a look
-//!    at its environment. At exit, and only if a variable of ours is set, we look for a CPython in
-//!    the libraries that were loaded meanwhile.
+//! 1. A process without CPython is left alone. It pays only for one failed symbol look-up and for
+//!    reading its environment. At exit, if one of our variables is set, we look for a CPython in
+//!    the libraries that were loaded in the meantime.
 //! 2. The raw domain stays CPython's. CPython 3.8 frees a block there, in a forked child, that it
 //!    took behind the vtable's back.
-//! 3. The heap and the allocators over it live for ever: destructors of C libraries free blocks
+//! 3. The heap and the allocators over it live forever: destructors of C libraries free blocks
 //!    after the interpreter is gone.
 //! 4. Nothing here allocates through the allocator it installs: this library's own memory comes
 //!    from the C library.
@@ -145,8 +145,8 @@ fn report_late(settings: &Settings) {
 }
 
 impl Start {
-    /// Prints and writes at exit what was asked for. A user who set a variable of ours also reads
-    /// that the heap was installed and is no longer in force.
+    /// Prints and writes what was asked for at exit. If one of our variables is set and the heap
+    /// was installed but is no longer in force, also says so.
     fn report(&self) {
         let settings = &self.settings;
         if let Some(place) = &settings.stats {

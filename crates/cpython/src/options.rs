@@ -75,7 +75,8 @@ fn malloc_stats(
 }
 
 impl Options {
-    /// Returns the value that CPython reads from a variable. CPython takes an empty value for none.
+    /// Returns the value that CPython reads from a variable. CPython treats an empty value as
+    /// unset.
     fn variable(&self, name: &str, var: impl Fn(&str) -> Option<OsString>) -> Option<OsString> {
         let value = if self.ignores_environment { None } else { var(name) };
         value.filter(|value| !value.is_empty())

@@ -134,7 +134,7 @@ unsafe fn replace_first_module(python: &CPython) -> Option<ModuleInit> {
     let first = copy.iter_mut().find(|entry| is_named(entry, FIRST_MODULE))?;
     let init = first.init.replace(begin_of_life)?;
     // SAFETY: the variable is CPython's, and is there to be changed before the interpreter begins.
-    // The copy lives for ever.
+    // The copy lives forever.
     unsafe { python.builtin_modules.write(copy.leak().as_ptr()) };
     Some(init)
 }

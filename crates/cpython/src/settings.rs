@@ -9,8 +9,10 @@
 //! | | `1` | statistics as text to stderr, at exit |
 //! | | a path | statistics to that file, at exit; as JSON if the path ends in `.json` |
 //!
-//! Where one of them, or another variable whose name begins with `OBMALLOC_`, is set and the heap
-//! is not in force, one line on stderr says why. `off` and `quiet` suppress that line.
+//! If the heap is refused, one line on stderr says why. If it has been replaced by the time the
+//! process exits, or if CPython was loaded too late, the line appears only if one of these
+//! variables, or another whose name begins with `OBMALLOC_`, is set. `off` and `quiet` suppress all
+//! of these lines.
 //!
 //! `%p` in the path is the process: a program that starts other Pythons should have it, or the
 //! last one to end leaves the file.

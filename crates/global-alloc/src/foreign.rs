@@ -1,4 +1,4 @@
-//! The check of debug builds that memory which comes back is this allocator's own.
+//! Checks in debug builds that memory which is freed or resized came from this allocator.
 //!
 //! Rust code can hand memory of another allocator to this one, for example with
 //! `CString::from_raw` on what C's `strdup` returned. A release build trusts the layout and never

@@ -37,12 +37,12 @@
 //!
 //! # Shared libraries
 //!
-//! A library that is loaded with `dlopen` may have this allocator as its own. On x86-64 Linux it
+//! A library that is loaded with `dlopen` may use this allocator as its own. On x86-64 Linux it
 //! then takes a few bytes of the space that the C library reserves in each thread for such
 //! libraries. If a process loads so many of them that `dlopen` fails with "cannot allocate memory
 //! in static TLS block", build them with the feature `dynamic-tls`. The same feature is needed if
-//! this crate is part of a Rust `dylib`. It costs a function call in each allocation and free.
-//! Unload a library only when no thread uses its memory any more.
+//! this crate is part of a Rust `dylib`. It costs a function call in each allocation and free. Do
+//! not unload a library while a thread still uses its memory.
 //!
 //! # Memory of other allocators
 //!
@@ -60,11 +60,13 @@
 //! needs blocks, sends others home, or ends; what it freed of theirs, until it has freed 32 of one
 //! heap, or another's, or ends. [`ObMalloc::flush`] waits for none of it.
 //!
-//! A thread that waits does none of this, and its heap cannot be entered. Other threads therefore
-//! purge the pages that hold only blocks which were freed for it: at every [`ObMalloc::flush`], and
-//! when about 16 MiB of such blocks are new in the process, and at most 256 KiB for each thread.
-//! What the waiting thread freed itself stays with it: at most one empty arena of its own, arenas
-//! that count towards the 16 MiB above, and the free part of each arena that has a block in use.
+//! A thread that waits does none of this, and no other thread can enter its heap. Other threads
+//! therefore purge every page that holds only blocks which were freed for the waiting thread. They
+//! do so at every [`ObMalloc::flush`], and when more than about 16 MiB of such blocks are new in
+//! the process. Up to 256 KiB for each thread can stay unpurged in addition. Blocks that the
+//! waiting thread freed itself are not affected. It keeps at most one empty arena of its own,
+//! arenas that count towards the 16 MiB above, and the free part of each arena that has a block in
+//! use.
 //!
 //! # Rules
 //!

@@ -110,7 +110,8 @@ impl LocalHeap {
         self.large.clear();
     }
 
-    /// Takes a block of `class` that is on no free list.
+    /// Takes a block of `class` when the free list has none. If no arena is available, trims and
+    /// retries.
     #[cold]
     #[inline(never)]
     fn block_by_any_means(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {

@@ -79,7 +79,8 @@ impl ObMalloc {
         let ptr = unsafe { NonNull::new_unchecked(ptr.cast_mut()) };
         // SAFETY: if it is in an arena, it is a block in use, as the caller promises.
         let block_size = unsafe { PerThread.size_if_ours(ptr) };
-        // SAFETY: the caller promises that it is in use, and it is not a block of the pools.
+        // SAFETY: the memory is live (contract) and lies outside the pools, so the C library
+        // allocated it.
         block_size.unwrap_or_else(|| unsafe { large::usable_size(ptr) })
     }
 }

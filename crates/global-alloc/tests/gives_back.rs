@@ -45,7 +45,7 @@ fn layout(size: usize, align: usize) -> Layout {
 }
 
 fn allocate_and_free(layout: Layout) {
-    // SAFETY: the layout has a size. The memory is freed once, with its layout.
+    // SAFETY: the size is not 0. The memory is freed once, with the layout it was allocated with.
     unsafe {
         let start = black_box(alloc(layout));
         assert!(!start.is_null());

@@ -23,7 +23,7 @@ const PROGRAM: &str = "OBMALLOC_TEST_LIMITED";
 /// What a child prints at its end.
 const DONE: &str = "done\n";
 
-/// Runs the program of this name in a child. It must end well, and print that it is done.
+/// Runs the program with this name in a child, which must succeed and print [`DONE`].
 fn run(program: &str) {
     let test = env::current_exe().expect("it runs");
     let output: Output = Command::new(test)

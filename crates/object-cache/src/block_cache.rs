@@ -136,8 +136,8 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
     /// Takes O(n log n) steps for n dead objects and blocks, and no memory: both are sorted by
     /// address where they are, and then read side by side.
     ///
-    /// The layer below may use the cache while it is given a block. If it panics, the blocks that
-    /// it was not given yet stay in the cache.
+    /// The layer below may use the cache while it frees a block. If it panics, the blocks that have
+    /// not been passed to it yet stay in the cache.
     pub fn compact(&self) -> Cleared {
         let mut rest = Remaining::<T, A, BLOCK> {
             dead: sort::by_address(self.list.drain().0),

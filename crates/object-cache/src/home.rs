@@ -19,7 +19,7 @@ use core::ptr::NonNull;
 ///
 /// - [`retire`](Self::retire) ends the object's life once, also when the value panics while it is
 ///   dropped;
-/// - a clone is the same home: what came from the one may be retired and put to the other;
+/// - a clone is the same home, so an object taken from one may be retired and put to the other;
 /// - storage stays valid as long as the home or a clone of it exists, and moving the home does not
 ///   affect it;
 /// - if the home is `Send` or `Sync`, an object may be retired by another thread than took it.

@@ -1,4 +1,4 @@
-//! Values that live for ever, handed out by number.
+//! Values that live forever, handed out by number.
 
 use core::ops::RangeInclusive;
 

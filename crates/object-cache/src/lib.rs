@@ -17,7 +17,7 @@
 //! 3. No object is handed out twice, and every value is dropped once, whoever panics.
 //! 4. No more is kept than a bound allows; `clear` gives all of it down, and says how much it was.
 //!
-//! Values for ever are in [`Immortals`]; a [`Registry`] clears and reports many caches at once,
+//! Values forever are in [`Immortals`]; a [`Registry`] clears and reports many caches at once,
 //! and [`RetryAfterClear`] does so when memory is out. [`presets`] has CPython's bounds.
 //!
 //! The crate knows the trait [`MemAlloc`], and no heap. It is `no_std`, and

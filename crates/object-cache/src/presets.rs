@@ -20,7 +20,7 @@ use core::ops::RangeInclusive;
 pub struct Preset {
     /// The version, as in `3.13`.
     pub version: &'static str,
-    /// The integers that live for ever, for [`Immortals`](crate::Immortals).
+    /// The integers that live forever, for [`Immortals`](crate::Immortals).
     pub small_ints: RangeInclusive<i64>,
     /// Where CPython's source says so.
     pub small_ints_source: &'static str,

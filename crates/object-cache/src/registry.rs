@@ -74,7 +74,8 @@ impl Registry {
     /// Calls `body`; while it runs, `caches` are registered. Calls can be nested.
     ///
     /// If `body` runs in a coroutine, it must not end while another coroutine visits the caches.
-    /// Such a call ends the process, because the visitor would go on with caches that are gone.
+    /// Otherwise the call aborts the process, because the visitor would use caches that no longer
+    /// exist.
     ///
     /// # Panics
     ///
@@ -180,7 +181,7 @@ impl Drop for Leave<'_> {
     }
 }
 
-/// Ends the process: a panic that leaves a function of the C ABI does not unwind.
+/// Aborts the process, because a panic cannot unwind out of a function with the C ABI.
 #[cold]
 extern "C" fn abort_instead_of_leaving() -> ! {
     panic!("caches are unregistered while a coroutine visits them");

@@ -142,7 +142,7 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
     /// Gives what is in the depot to the layer below, and says how much it was. Any thread may
     /// call this; what other threads have in their own caches stays there.
     pub fn clear(&self) -> Cleared {
-        // As many as there are slots, so that it ends though others put magazines meanwhile.
+        // At most `SLOTS` magazines, so that the loop ends even if other threads keep adding some.
         let magazines = (0..SLOTS).map_while(|_| self.depot.take());
         let objects = magazines.map(|full| self.give_down(full)).sum();
         Cleared::of(objects, Self::STORAGE.bytes)

@@ -86,7 +86,8 @@ impl<N: Lead> ThreadList<N> {
         self.magazines().filter_map(|full| depot.put(full).err()).for_each(down);
     }
 
-    /// Takes out the spare, then what is in the list. Each stays where it is until it is asked for.
+    /// Yields the spare magazine, then one with the contents of the list. Neither is taken out
+    /// before the iterator reaches it.
     pub(crate) fn magazines(&self) -> impl Iterator<Item = Magazine<N>> {
         [|list: &Self| list.spare.take(), Self::seal].into_iter().filter_map(|take| take(self))
     }

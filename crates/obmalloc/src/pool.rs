@@ -284,7 +284,7 @@ fn tag_place<G: Geometry>(start: NonNull<u8>) -> *mut HeapTag {
     }
 }
 
-/// The header of no pool: its free list is empty for ever, so that a class without a pool needs
+/// The header of no pool: its free list is empty forever, so that a class without a pool needs
 /// no test of its own.
 struct NoPool(PoolHeader);
 

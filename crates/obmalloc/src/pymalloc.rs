@@ -79,9 +79,10 @@ impl<X, A> Pymalloc<X, A> {
     ///
     /// # Safety
     ///
-    /// As long as the allocator is in use, no block of `lower` may lie in an arena of `heap`:
-    /// [`free`](MemAlloc::free) would take it for a block of the heap. Malloc, and pages of its own,
-    /// satisfy this. A layer that carves its blocks out of blocks of the same heap does not.
+    /// As long as the allocator is in use, no block of `lower` may lie in an arena of `heap`,
+    /// because [`free`](MemAlloc::free) would mistake it for a block of the heap. `Malloc`
+    /// satisfies this, and so do allocators that map pages of their own. A layer that carves its
+    /// blocks out of blocks of the same heap does not.
     pub const unsafe fn new(heap: X, lower: A) -> Self {
         Self { heap, lower }
     }
@@ -114,7 +115,7 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
     /// A block of `size` bytes, of a class, stays where it is when `new_size` bytes are asked for.
     #[inline]
     fn stays(size: usize, new_size: usize) -> bool {
-        // First, because any request may come here: four times a large one overflows.
+        // Tested first, because `4 * new_size` could overflow for a large request.
         if new_size > size {
             return false;
         }

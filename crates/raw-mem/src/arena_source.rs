@@ -54,7 +54,7 @@ pub enum Advice {
 ///
 /// # Safety
 ///
-/// An implementer promises that what [`map`](Self::map) returns is `size` bytes of memory that
+/// An implementer promises that [`map`](Self::map) returns `size` bytes of memory that
 ///
 /// - are readable and writable, and aligned to `size`;
 /// - overlap nothing else in use;

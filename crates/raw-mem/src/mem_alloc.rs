@@ -33,7 +33,8 @@ pub const MAX_REQUEST: usize = isize::MAX as usize;
 /// - a zeroed block is zeroed in the bytes asked for;
 /// - a moved block keeps its contents up to the smaller of both sizes;
 /// - a failed request leaves every live block as it was;
-/// - if the type is `Send` or `Sync`, a block may be freed by another thread than allocated it.
+/// - if the type is `Send` or `Sync`, any thread may free a block, not only the one that allocated
+///   it.
 ///
 /// Callers that rely on more, such as that an allocator does not call back into them, must say so
 /// in a contract of their own: see `obmalloc::GilHeld` and `thread_heap::ThreadHeap`.

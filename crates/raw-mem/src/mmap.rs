@@ -7,9 +7,10 @@
 //!   ─ ─ ─ ─ ─ ─┴───────┴───────┴───────┴───────┴───────┴───────┴─ ─ ─
 //! ```
 //!
-//! Mapping each arena alone would cost three more system calls for its alignment. So the source
-//! reserves addresses for the next arenas as well: a quarter of what is in use, at least one arena
-//! and at most 16. A program that must fit into a budget of addresses keeps most of it this way.
+//! Mapping each arena on its own would cost three more system calls, because the mapping must be
+//! aligned. So the source also reserves addresses for the next arenas: a quarter of what is in use,
+//! but at least one arena and at most 16. The extra space for the alignment can yield one more
+//! arena. Under a limit on addresses, a program therefore keeps most of its budget.
 //!
 //! 1. Reserved arenas cannot be accessed, so limits on data and strict overcommit do not count them.
 //!    An arena becomes writable when it is first used.
@@ -29,7 +30,7 @@ use crate::{
     preserving_errno,
 };
 
-/// The most arenas that are reserved at a time.
+/// The most arenas that a reservation asks for. The space for alignment can yield one more.
 const MOST_RESERVED: usize = 16;
 
 /// The share of what is in use that is reserved: one arena in so many.

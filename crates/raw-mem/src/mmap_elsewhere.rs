@@ -1,4 +1,4 @@
-//! Arenas from the operating system, where the system calls of Unix are not to be had: from the
+//! Arenas from the operating system on targets without the system calls of Unix. They come from the
 //! standard library's system allocator, which aligns them.
 
 use core::{alloc::Layout, ptr::NonNull};

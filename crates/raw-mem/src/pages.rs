@@ -2,13 +2,14 @@
 //!
 //! | call | when |
 //! | --- | --- |
-//! | `mmap` | an arena is mapped, or addresses are reserved for the next ones |
+//! | `mmap` | an arena is mapped, addresses are reserved, or [`Advice::DontNeed`] replaces pages |
 //! | `mprotect` | a reserved arena is used for the first time |
 //! | `munmap` | an arena comes back, or a reservation is larger than needed |
 //! | `madvise` | only for [`Advice::HugePage`] and [`Advice::Free`] |
 //! | `prctl` | only after [`ArenaSource::name`](crate::ArenaSource::name) |
 //!
-//! The first three are what the C library's `malloc` needs as well, so every sandbox allows them.
+//! The C library's `malloc` needs the first three too, so a sandbox that allows `malloc` allows
+//! them.
 
 use core::{ffi::CStr, ptr, ptr::NonNull};
 
@@ -34,7 +35,7 @@ impl Access {
     }
 }
 
-/// Private anonymous memory. Swap space is not set aside where the system knows of that.
+/// Private anonymous memory. On systems with `MAP_NORESERVE`, no swap space is reserved for it.
 #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
 const PRIVATE: c_int = libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_NORESERVE;
 #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
@@ -71,7 +72,7 @@ pub(crate) unsafe fn map_over(start: NonNull<u8>, bytes: usize) -> Result<(), Os
 /// The range must consist of whole pages that the caller has mapped.
 pub(crate) unsafe fn make_writable(start: NonNull<u8>, bytes: usize) -> Result<(), OsCode> {
     refuse_on_demand()?;
-    // SAFETY: the caller owns the pages, and more access than before harms nobody.
+    // SAFETY: the caller owns the pages, and adding access to them invalidates nothing.
     outcome(unsafe { libc::mprotect(to_c(start), bytes, Access::ReadWrite.protection()) })
 }
 

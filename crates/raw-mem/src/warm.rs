@@ -6,19 +6,23 @@
 //!    └─────── the source below ◄───────────────┘       otherwise
 //! ```
 //!
-//! Such a program would otherwise pay each time for what the system does with an arena: it takes the
-//! pages away, and gives them back zeroed, with one page fault each. A program that needed much
-//! memory for a moment should not keep any of it. The two are told apart by what happens next:
+//! Without this source, such a program would pay for every cycle: the system takes the pages of an
+//! arena away and later provides zeroed ones, with a page fault for each. A program that needed
+//! much memory only briefly, however, should retain none of it. What happens next tells the two
+//! apart:
 //!
-//! 1. An arena that goes to the source below, and is asked for again within the patience, could have
-//!    stayed. As many arenas are retained as did that, but at most [`MOST_KEPT`]. A program that drops
-//!    what it has for the first time therefore retains nothing.
+//! 1. If an arena was returned to the source below, and an arena is requested again within the
+//!    patience, the first one could have been retained. We therefore retain as many arenas as there
+//!    were such requests, but at most [`MOST_KEPT`]. A program that drops what it has for the first
+//!    time retains nothing.
 //! 2. The limit holds for the arenas here and for those that owners retain together. An owner finds
 //!    its arenas as it left them, cut into pools.
-//! 3. The first arena that comes back after the patience has run out takes all that are retained here
-//!    with it, and the limit is 0 again.
-//! 4. When the source below has nothing to give, what is retained here goes back before it is asked
-//!    again. What owners retain stays with them: a request may fail beside it.
+//! 3. If an arena comes back after the patience has run out, it goes to the source below together
+//!    with all arenas retained here, and the limit becomes 0. A request after that time also sets
+//!    the limit to 0.
+//! 4. If the source below cannot map an arena, the arenas retained here are returned to it, and it
+//!    is asked once more. Owners keep the arenas that they retain, so a request can fail while such
+//!    arenas exist.
 
 use core::{ffi::CStr, ptr::NonNull};
 use std::time::{Duration, Instant};
@@ -65,7 +69,8 @@ pub struct WarmArenas<S: ArenaSource> {
     with_owners: usize,
     /// How many arenas may be retained. At most [`MOST_KEPT`].
     wanted: usize,
-    /// Arenas that went to the source below since arenas are asked for. At most [`MOST_KEPT`].
+    /// Arenas returned to the source below within the patience and not yet requested again. At most
+    /// [`MOST_KEPT`].
     gone: usize,
     size: Option<ArenaSize>,
 }
@@ -124,7 +129,8 @@ impl<S: ArenaSource> WarmArenas<S> {
         self.asked = Some(Instant::now());
     }
 
-    /// Notes that the source below is asked for an arena: one that went there could have stayed.
+    /// Records that a request reaches the source below. If an arena was returned to it, that arena
+    /// could have been retained, so the limit grows by one.
     fn miss(&mut self) {
         if self.gone > 0 {
             self.gone -= 1;

@@ -80,7 +80,7 @@ pub(crate) const OURS: OwnerId = OwnerId::MIN;
 
 /// The thread heaps over one source of arenas.
 ///
-/// It lives for ever, as a static or leaked, because its heaps do: a block of theirs may outlive
+/// It lives forever, as a static or leaked, because its heaps do: a block of theirs may outlive
 /// every thread.
 ///
 /// ```
@@ -147,8 +147,9 @@ impl<P: Parts> Heaps<P> {
         self.registry.iter().find(|heap| heap.inbox.adopt()).or_else(|| self.make())
     }
 
-    /// Opens a heap for the thread with the number `thread`, as [`open`](Self::open) does. A heap
-    /// that a thread with this number left open is preferred.
+    /// Opens a heap for the thread with the number `thread`: the first registered heap that is
+    /// abandoned or that a thread with this number left open, or else a new one. Returns `None` as
+    /// [`open`](Self::open) does.
     ///
     /// # Safety
     ///
@@ -247,7 +248,7 @@ impl<P: Parts> Heaps<P> {
     }
 
     /// Closes the source of arenas until the guard is dropped. A fork must happen under it, or
-    /// the child may find it closed for ever.
+    /// the child may find it closed forever.
     pub fn close_source(&self) -> SourceGuard<'_, P::Source> {
         SourceGuard { source: self.source() }
     }

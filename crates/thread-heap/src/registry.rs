@@ -20,12 +20,12 @@ pub(crate) unsafe trait Registered: Sized {
     fn next(&self) -> &AtomicPtr<Self>;
 }
 
-/// A list of objects that live for ever.
+/// A list of objects that live forever.
 #[derive(Debug)]
 pub(crate) struct Registry<T> {
     /// # Invariant
     ///
-    /// Null, or an object that lives for ever, from which links lead over others to null.
+    /// Null, or an object that lives forever, from which links lead over others to null.
     first: AtomicPtr<T>,
 }
 
@@ -47,7 +47,7 @@ impl<T: Registered + 'static> Registry<T> {
         let mut first = self.first.load(Relaxed);
         loop {
             object.next().store(first, Relaxed);
-            // INVARIANT: the object lives for ever, and links to the others.
+            // INVARIANT: the object lives forever, and links to the others.
             match self.first.compare_exchange_weak(first, place, order, Relaxed) {
                 Ok(_) => return,
                 Err(now) => first = now,
@@ -62,7 +62,7 @@ impl<T: Registered + 'static> Registry<T> {
 
     fn iter_with(&self, order: Ordering) -> impl Iterator<Item = &'static T> {
         let object = |place: *mut T| {
-            // SAFETY: the invariant: the object lives for ever, and is only ever shared.
+            // SAFETY: the invariant: the object lives forever, and is only ever shared.
             NonNull::new(place).map(|place| unsafe { place.as_ref() })
         };
         let first = object(self.first.load(order));

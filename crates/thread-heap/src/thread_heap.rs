@@ -28,9 +28,9 @@ type OwnHeap<P> = Heap<SharedArenas<P>, <P as Parts>::Lower, <P as Parts>::Geome
 /// The owner is the thread that opened it ([`Heaps::open`](crate::Heaps::open)), until it closes
 /// it ([`Heaps::close`](crate::Heaps::close)). The unsafe methods are for the owner alone.
 ///
-/// A caller that promises to be the owner also promises that no other call of an unsafe method is
-/// running on the heap. The source of arenas and the layer below must therefore not call back into
-/// the heap that is calling them.
+/// A caller that promises to be the owner also promises that no other unsafe method is running on
+/// the heap at the same time. The source of arenas and the layer below must therefore not call back
+/// into the heap that is calling them.
 #[repr(C)]
 pub struct ThreadHeap<P: Parts> {
     /// # Invariant
@@ -305,7 +305,8 @@ impl<P: Parts> ThreadHeap<P> {
         let Some(heaps) = self.heaps else { return };
         // SAFETY: the caller's promise.
         let table = unsafe { WaitingPools::<P::Geometry>::from_node(node) };
-        // SAFETY: the blocks were given up when they were sent; the rest is the caller's promise.
+        // SAFETY: the senders gave the blocks up, and the caller owns this heap, to which they
+        // belong.
         table.unload(heaps.lower(), |start| unsafe { self.free(BlockPtr::from_start(start)) });
     }
 

@@ -18,9 +18,10 @@
 //! 2. A block that touches a purged page is on no list: that page says that the block waits.
 //! 3. Every other block is on the list of its pool, linked through its first word.
 //!
-//! The table is itself a node of the inbox. An entry has 32 bytes, and a table doubles before more
-//! than three quarters of its entries are in use. It therefore takes at most 86 bytes for each pool
-//! of 16 KiB, but at least 2 KiB.
+//! The table is itself a node of the inbox. An entry has 32 bytes. Before a carrier's blocks are
+//! added, the table reserves room for as many new pools as the carrier has blocks, which is at most
+//! 32. It doubles before more than three quarters of its entries would be in use. A table therefore
+//! takes at least 2 KiB, and at most 86 bytes for each pool of 16 KiB plus another 3 KiB.
 
 use std::{marker::PhantomData, ops::Range, ptr, ptr::NonNull, slice};
 
@@ -29,8 +30,8 @@ use raw_mem::MemAlloc;
 
 use crate::carrier::Carrier;
 
-/// The unit in which waiting bytes are counted. If the pages of the system are larger, it gets
-/// those that lie in a purged range as a whole.
+/// The unit in which waiting bytes are counted. If the pages of the system are larger, the system
+/// gets only those that lie entirely in a purged range.
 pub(crate) const PAGE: usize = 4096;
 
 /// The most pages of a pool.
@@ -102,10 +103,11 @@ fn pages(span: &Range<usize>) -> impl Iterator<Item = usize> + use<> {
 pub(crate) struct WaitingPools<G> {
     /// # Invariant
     ///
-    /// - A block of the layer below that is ours alone: an initialised head, then as many
-    ///   initialised entries as it says, a power of two, of which at least a quarter are vacant.
-    /// - Each entry in use describes a pool of a thread heap of the geometry `G`, and keeps the
-    ///   rules of this module. The waiting blocks are ours alone.
+    /// - `head` is a block of the layer below that only we own. It holds an initialised `Head`,
+    ///   followed by `capacity` initialised entries. The capacity is a power of two, and at least a
+    ///   quarter of the entries are vacant.
+    /// - Each entry in use describes a pool of a thread heap of the geometry `G` and keeps the
+    ///   rules of this module. We exclusively own the waiting blocks.
     head: NonNull<Head>,
     geometry: PhantomData<G>,
 }
@@ -305,7 +307,7 @@ fn unlist_full_pages<G: Geometry>(pool: &mut WaitingPool) {
     let mut kept = ptr::null_mut();
     for block in Listed(pool.listed) {
         if !pool.touches::<G>(block.addr().get() - pool.start.addr(), FULL) {
-            // SAFETY: the block is listed, so it is the table's, and has room for a word.
+            // SAFETY: a listed block belongs to the table, and every block has room for a word.
             unsafe { block.cast::<*mut u8>().write(kept) };
             kept = block.as_ptr();
         }

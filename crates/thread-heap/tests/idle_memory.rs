@@ -20,7 +20,7 @@ const BLOCKS: usize = 100_000;
 /// One test at a time: each looks at the memory of the process.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Blocks that are linked through themselves, so that a test has no memory but theirs.
+/// A stack of blocks, linked through their own first words so that the test needs no other memory.
 struct Stack(
     /// # Invariant
     ///

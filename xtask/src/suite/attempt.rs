@@ -79,7 +79,7 @@ fn finish(command: &mut Command, patience: Duration) -> Result<(u32, ExitStatus)
 
 /// Has `command` start with the signals of a terminal as they are by default. A shell ignores some
 /// of them for what it runs in the background, and a Python that ignores SIGINT is none that
-/// CPython's tests of it are for: test_threading then waits for ever.
+/// CPython's tests of it are for: test_threading then waits forever.
 fn hear_signals(command: &mut Command) {
     let reset = || {
         for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {

@@ -41,8 +41,9 @@ static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 ///
 /// # Invariant
 ///
-/// 0 until the thread-local is found. At that distance is the thread's own control block, which
-/// no word of the process names as an interpreter, so [`is_at_hand`] then returns false.
+/// 0 until the thread-local is found. The word at distance 0 points to the thread's own control
+/// block. The third word of that block is never the address of an interpreter, so [`is_at_hand`]
+/// then returns false.
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
 /// Makes the functions of `python` known. Called before the heap is installed.

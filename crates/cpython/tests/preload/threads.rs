@@ -1,5 +1,5 @@
-//! Threads that take turns: what one thread allocates and another drops goes back to the system,
-//! whatever the first thread does meanwhile.
+//! Threads that take turns. Memory that one thread allocates and another drops goes back to the
+//! system, whatever the first thread is doing.
 
 use std::process::Command;
 
@@ -29,7 +29,7 @@ fn figures<const N: usize>(mut command: Command, code: &str) -> [f64; N] {
     numbers.try_into().unwrap_or_else(|_| panic!("{run:?}"))
 }
 
-/// A figure with the library must be at most `factor` times the figure without it, and `more` KiB.
+/// A figure with the library must be at most `factor` times the one without it, plus `more` KiB.
 struct AtMost {
     factor: f64,
     more: f64,

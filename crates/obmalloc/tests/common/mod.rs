@@ -72,7 +72,7 @@ impl<G: Geometry> Rig<G> {
             arenas.clone(),
         );
         let heap = Heap::new(KnownArenas::new(mapped, alloc.clone()), alloc.clone());
-        // SAFETY: one thread uses a rig, and neither layer below the heap calls back.
+        // SAFETY: only one thread uses the heap, and neither layer below it calls back.
         let heap = unsafe { GilHeld::new(heap) };
         // SAFETY: malloc does not serve memory of the heap's arenas.
         let pymalloc = unsafe { Pymalloc::new(heap, alloc) };

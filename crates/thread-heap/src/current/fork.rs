@@ -9,9 +9,10 @@
 //! the forking thread they must not make a heap ask for an arena or give one back, and must not wait
 //! for a thread that may.
 //!
-//! The child has the forking thread alone. Two locks are held across the fork, and unlocked in the
-//! child: the source's, so that the child's copy of the source is consistent, and the one that a
-//! thread holds while it takes inboxes over, so that no waiting block is lost on its way.
+//! The child has only the forking thread. Two locks are held across the fork and unlocked in the
+//! child. Holding the source's lock makes the child's copy of the source consistent. Holding the
+//! lock of the thread that takes over inboxes ensures that no block is lost while it is out of its
+//! inbox.
 
 use std::{cell::Cell, mem::ManuallyDrop};
 
@@ -36,7 +37,7 @@ thread_local! {
 struct Closed {
     /// Not dropped with its thread, so that a thread needs no destructor for it.
     guard: ManuallyDrop<SourceGuard<'static, WarmArenas<MmapArenas>>>,
-    /// Nor is any inbox being taken over: the child would lose the blocks that were taken out.
+    /// Prevents takeovers of inboxes, because the child would lose the blocks that were taken out.
     takeovers: ManuallyDrop<MutexGuard<'static, ()>>,
     /// How often it was closed: threads that open the first heaps of a process at the same time
     /// each register the handlers.

@@ -21,8 +21,9 @@ use crate::{heaps::HeapsStats, parts::ThreadGeometry, thread_heap::ThreadHeap};
 ///
 /// # Fork
 ///
-/// In the child of a fork, the heap is consistent only if no other thread was inside it at the
-/// time of the fork. Otherwise the child must never touch this value again, not even to drop it.
+/// In the child of a fork, the heap is consistent only if no other thread was inside it at the time
+/// of the fork. Otherwise the child must give the value up with [`lose`](Self::lose) or leak it,
+/// and must not use or drop it.
 ///
 /// ```
 /// use thread_heap::{OwnedHeap, obmalloc::SizeClass};
@@ -62,7 +63,7 @@ impl OwnedHeap {
         Some(Self::new(heap))
     }
 
-    /// Makes `heap`, which the caller owns, the property of a value.
+    /// Wraps `heap`, whose ownership passes from the caller to the new value.
     fn new(heap: &'static ThreadHeap<Parts>) -> Self {
         heap.outlives_threads().store(true, Relaxed);
         Self { heap }

@@ -42,10 +42,10 @@ const MOST_WAITING: usize = 16 << 20;
 const STEP: usize = 256 << 10;
 
 impl<P: Parts> Heaps<P> {
-    /// Sends freed blocks of `receiver`, and sees to it that not too much waits for owners that do
-    /// not come.
+    /// Sends freed blocks of `receiver`. Also limits how many blocks wait for owners that do not
+    /// take them.
     pub(crate) fn send(&self, receiver: NonNull<ThreadHeap<P>>, batch: Batch) {
-        // SAFETY: a receiver is a registered heap, and those live for ever.
+        // SAFETY: a receiver is a registered heap, and those live forever.
         let receiver: &ThreadHeap<P> = unsafe { receiver.as_ref() };
         let is_waiting = deliver(receiver, batch.chain);
         if is_waiting && receiver.inbox.count(batch.bytes, STEP) {
@@ -96,9 +96,9 @@ impl<P: Parts> Heaps<P> {
         }
     }
 
-    /// Makes one table of `nodes`, which were taken out of an inbox after about `bytes` had been
-    /// pushed there, and purges the pages that they cover. Returns the chain to push back, and
-    /// true unless some of its carriers are as they were.
+    /// Puts the blocks of `nodes` into one table, if there is memory for it, and purges the pages
+    /// that they cover. The nodes were taken out of an inbox after about `bytes` had been pushed
+    /// there. Returns the chain to push back, and false if it still contains carriers.
     fn purge(&self, mut nodes: Nodes<Carrier>, bytes: usize) -> (Option<Chain<Carrier>>, bool) {
         // SAFETY: the nodes are ours, and are carriers or tables.
         let blocks = |node| unsafe { Carrier::blocks(node) };

@@ -50,7 +50,7 @@ fn free<G: Geometry>(heap: &mut TestHeap<G>, block: NonNull<u8>) {
     unsafe { heap.free(BlockPtr::from_start(block)) };
 }
 
-/// Adds blocks to a table, and purges it. Returns the pages that were given back.
+/// Adds blocks to a table and purges their pages. Returns the pages that were given back.
 fn wait_and_purge<G: Geometry, A: MemAlloc>(
     table: &mut WaitingPools<G>,
     lower: &A,
