@@ -14,7 +14,7 @@ use crate::{process, tally::Tally, workspace};
 const PACKAGES: &[&str] = &["obmalloc", "thread-heap", "allocator-api", "object-cache"];
 
 /// Preemptions that a bounded exploration allows in one execution.
-const BOUND: &str = "3";
+pub(crate) const BOUND: &str = "3";
 
 /// The arguments of `cargo xtask loom`.
 #[derive(clap::Args)]
@@ -91,28 +91,34 @@ fn command(bound: Option<&str>) -> Command {
     let mut command = Command::new(env!("CARGO"));
     command
         .current_dir(workspace::root())
-        .env("RUSTFLAGS", "--cfg loom")
         .env("RUST_BACKTRACE", "0")
         .env("CARGO_TARGET_DIR", workspace::target_dir().join("loom"))
-        // The models take seconds; what counts is how soon they are built.
-        .env("CARGO_PROFILE_RELEASE_LTO", "off")
-        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
-        .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
         .args(["test", "--release", "--no-fail-fast", "--lib"]);
+    configure(&mut command, bound);
     for package in PACKAGES {
         command.args(["--package", package]);
     }
+    command.args(["--", "--nocapture", "--test-threads", "2"]);
+    command
+}
+
+/// Has `cargo` build the models and explore them within `bound`.
+pub(crate) fn configure(cargo: &mut Command, bound: Option<&str>) {
+    cargo
+        .env("RUSTFLAGS", "--cfg loom")
+        // The models take seconds; what counts is how soon they are built.
+        .env("CARGO_PROFILE_RELEASE_LTO", "off")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "false");
     // A bound that nobody asked for would not be in the table.
     for (name, _) in env::vars_os() {
         if name.to_string_lossy().starts_with("LOOM_") {
-            command.env_remove(name);
+            cargo.env_remove(name);
         }
     }
     if let Some(bound) = bound {
-        command.env("LOOM_MAX_PREEMPTIONS", bound);
+        cargo.env("LOOM_MAX_PREEMPTIONS", bound);
     }
-    command.args(["--", "--nocapture", "--test-threads", "2"]);
-    command
 }
 
 fn table(models: &[Model], bound: Option<&str>) -> Table {

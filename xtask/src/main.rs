@@ -4,6 +4,7 @@ mod bench;
 mod debian;
 mod layers;
 mod loom;
+mod mutants;
 mod process;
 mod python;
 mod stress;
@@ -40,6 +41,8 @@ enum Command {
     TestPython(suite::Args),
     /// Explores every loom model, and prints a table of them.
     Loom(loom::Args),
+    /// Measures how many small faults in the crates the tests notice.
+    Mutants(mutants::Args),
     /// Runs the stress test of the thread heaps for minutes, under what sees bad accesses.
     Stress(stress::Args),
 }
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::TestAll(args) => test_all::run(args),
         Command::TestPython(args) => suite::run(args),
         Command::Loom(args) => loom::run(args),
+        Command::Mutants(args) => mutants::run(args),
         Command::Stress(args) => stress::run(args),
     };
     match outcome {

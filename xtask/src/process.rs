@@ -3,8 +3,11 @@
 use std::{
     io::{BufRead, BufReader, Read},
     os::unix::process::CommandExt,
-    process::{Child, Command, Stdio},
-    sync::mpsc::{RecvTimeoutError, Sender, channel},
+    process::{self, Child, Command, Stdio},
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{RecvTimeoutError, Sender, channel},
+    },
     thread,
     time::Duration,
 };
@@ -13,6 +16,20 @@ use anyhow::{Context, Result};
 
 /// A child that prints nothing for so long hangs.
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
+
+/// The children that run, each the leader of a process group of its own.
+static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+/// Has an interrupt end this program with what it started. The terminal would only tell this
+/// program, because each child has a process group of its own.
+pub(crate) fn kill_children_when_interrupted() -> Result<()> {
+    ctrlc::set_handler(|| {
+        let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        running.iter().copied().for_each(kill_group);
+        process::exit(130);
+    })
+    .context("cannot handle interrupts")
+}
 
 /// How a child ended.
 pub(crate) struct Finished {
@@ -28,13 +45,14 @@ pub(crate) fn run(command: Command, see: impl FnMut(&str)) -> Result<Finished> {
     run_with(command, PATIENCE, see)
 }
 
-fn run_with(
+/// The same for a child that hangs when it prints nothing for as long as `patience`.
+pub(crate) fn run_with(
     mut command: Command,
     patience: Duration,
     mut see: impl FnMut(&str),
 ) -> Result<Finished> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
+    let mut child = start(&mut command)?;
     let (sender, lines) = channel();
     let readers = [
         child.stdout.take().map(|pipe| read(pipe, sender.clone())),
@@ -51,7 +69,7 @@ fn run_with(
             Ok(line) => keep(&line),
             Err(RecvTimeoutError::Timeout) => {
                 keep(&format!("killed: it printed nothing for {} s", patience.as_secs()));
-                kill_group(&child);
+                kill_group(child.id());
             }
             Err(RecvTimeoutError::Disconnected) => break,
         }
@@ -59,13 +77,24 @@ fn run_with(
     for reader in readers.into_iter().flatten() {
         let _ = reader.join();
     }
+    let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    running.retain(|leader| *leader != child.id());
     Ok(Finished { success: child.wait()?.success(), output })
 }
 
+/// Starts `command` and enters it in [`RUNNING`].
+fn start(command: &mut Command) -> Result<Child> {
+    // An interrupt waits for the lock, so it finds every child that was started.
+    let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
+    running.push(child.id());
+    Ok(child)
+}
+
 /// Kills `leader`, which was started in a process group of its own, and what else is in the group.
-pub(crate) fn kill_group(leader: &Child) {
+pub(crate) fn kill_group(leader: u32) {
     // SAFETY: it takes two numbers; where nobody is left in the group, nothing happens.
-    unsafe { libc::kill(-leader.id().cast_signed(), libc::SIGKILL) };
+    unsafe { libc::kill(-leader.cast_signed(), libc::SIGKILL) };
 }
 
 fn read(pipe: impl Read + Send + 'static, lines: Sender<String>) -> thread::JoinHandle<()> {

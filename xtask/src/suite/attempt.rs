@@ -67,11 +67,11 @@ fn finish(command: &mut Command, patience: Duration) -> Result<(u32, ExitStatus)
     let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
     loop {
         if let Some(status) = child.try_wait()? {
-            kill_group(&child);
+            kill_group(child.id());
             return Ok((child.id(), status));
         }
         if started.elapsed() > patience {
-            kill_group(&child);
+            kill_group(child.id());
         }
         thread::sleep(Duration::from_millis(50));
     }
@@ -182,7 +182,7 @@ mod tests {
         let mut child = command.process_group(0).spawn().unwrap();
         child.wait().unwrap();
         let started = Instant::now();
-        kill_group(&child);
+        kill_group(child.id());
         std::io::copy(&mut child.stdout.take().unwrap(), &mut std::io::sink()).unwrap();
         assert!(started.elapsed() < Duration::from_secs(500));
     }

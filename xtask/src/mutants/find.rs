@@ -1,0 +1,144 @@
+//! All mutants of some crates: those that cargo-mutants lists, and our own.
+
+use std::{collections::HashMap, ops::Range, path::PathBuf, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use xshell::cmd;
+
+use super::{
+    Crate,
+    mutant::{Kind, Mutant},
+    own::{self, Scan},
+    tree::Tree,
+};
+use crate::workspace;
+
+/// Returns every mutant of `crates` in a fixed order. `tree` is a copy of the project that nothing
+/// is built from.
+pub(super) fn all(tree: &Tree, crates: &[&'static Crate]) -> Result<Vec<Mutant>> {
+    let mut scans = HashMap::new();
+    for krate in crates {
+        for scan in own::scan(krate)? {
+            let visible = show_unsafe_functions(&scan.source.text);
+            tree.write(scan.source.path.as_ref(), visible.as_bytes())?;
+            scans.insert(scan.source.path.clone(), scan);
+        }
+    }
+    let listed = list(tree, crates)?;
+    let mut all: Vec<_> = listed.iter().filter_map(|listed| listed.mutant(&scans)).collect();
+    all.extend(scans.into_values().flat_map(|scan| scan.mutants));
+    all.sort_by_cached_key(|mutant| {
+        (
+            mutant.source.path.clone(),
+            mutant.range.start,
+            mutant.range.end,
+            mutant.replacement.clone(),
+        )
+    });
+    all.dedup_by(|a, b| {
+        (&a.source.path, &a.range, &a.replacement) == (&b.source.path, &b.range, &b.replacement)
+    });
+    Ok(all)
+}
+
+/// Hides the word `unsafe` of functions without moving any other character. cargo-mutants skips
+/// unsafe functions, but those are most of an allocator.
+fn show_unsafe_functions(text: &str) -> String {
+    text.replace("unsafe fn ", "       fn ").replace("unsafe extern ", "       extern ")
+}
+
+/// A mutant as cargo-mutants lists it.
+#[derive(Deserialize)]
+struct Listed {
+    file: String,
+    span: Span,
+    replacement: String,
+}
+
+#[derive(Deserialize)]
+struct Span {
+    start: Place,
+    end: Place,
+}
+
+/// A line and a column in characters, both from 1.
+#[derive(Deserialize)]
+struct Place {
+    line: usize,
+    column: usize,
+}
+
+impl Listed {
+    /// `None` if the change is to code that is not compiled here or that we do not measure.
+    fn mutant(&self, scans: &HashMap<String, Scan>) -> Option<Mutant> {
+        let scan = scans.get(&self.file)?;
+        let range = self.span.range(&scan.source.text)?;
+        let replacement = self.replacement.clone();
+        scan.mutant(Kind::Listed, range, replacement)
+    }
+}
+
+impl Span {
+    fn range(&self, text: &str) -> Option<Range<usize>> {
+        Some(self.start.offset(text)?..self.end.offset(text)?)
+    }
+}
+
+impl Place {
+    fn offset(&self, text: &str) -> Option<usize> {
+        let start: usize = text.split_inclusive('\n').take(self.line - 1).map(str::len).sum();
+        let line = text.get(start..)?;
+        let column = self.column - 1;
+        let within = line.char_indices().map(|(at, _)| at).chain([line.len()]).nth(column)?;
+        Some(start + within)
+    }
+}
+
+fn list(tree: &Tree, crates: &[&Crate]) -> Result<Vec<Listed>> {
+    let mut command = Command::new(installed()?);
+    command.current_dir(tree.root()).args(["mutants", "--list", "--json"]);
+    for krate in crates {
+        command.args(["--package", krate.package]);
+    }
+    let output = command.output()?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "cargo-mutants cannot list the mutants: {errors}");
+    serde_json::from_slice(&output.stdout).context("cargo-mutants printed an unknown format")
+}
+
+/// The path of cargo-mutants, which is installed below the target folder if it is missing.
+fn installed() -> Result<PathBuf> {
+    let root = workspace::target_dir().join("tools");
+    let tool = root.join("bin/cargo-mutants");
+    if !tool.exists() {
+        println!("installing cargo-mutants into {}, which takes minutes", root.display());
+        let shell = workspace::shell()?;
+        cmd!(shell, "cargo install --locked --root {root} cargo-mutants").run()?;
+    }
+    Ok(tool)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_count_characters_and_not_bytes() {
+        let text = "// →\nlet a = 1;\n";
+        let place = |line, column| Place { line, column }.offset(text);
+        assert_eq!(place(1, 4), Some(3));
+        assert_eq!(place(1, 5), Some(6));
+        assert_eq!(place(2, 1), Some(7));
+        assert_eq!(place(9, 9), None);
+    }
+
+    #[test]
+    fn unsafe_functions_are_shown_without_moving_anything() {
+        let text = "pub unsafe fn f() {}\nunsafe extern \"C\" fn g() {}\nunsafe { f() }\n";
+        let visible = show_unsafe_functions(text);
+        assert_eq!(visible.len(), text.len());
+        assert_eq!(visible.matches("unsafe").count(), 1);
+        assert!(visible.ends_with("unsafe { f() }\n"));
+    }
+}

@@ -1,0 +1,416 @@
+//! The mutants that cargo-mutants does not know, and what is left out of the measure.
+//!
+//! Left out are tests, `Debug` and `Display`, and code that this system does not compile.
+
+use std::{env::consts, fs, ops::Range, path::Path, sync::Arc};
+
+use anyhow::{Context, Result};
+use syn::{
+    Attribute, Block, Expr, Ident, ImplItem, Item, Lit, Meta, Pat, Stmt, Token, Type,
+    punctuated::Punctuated,
+    spanned::Spanned,
+    visit::{self, Visit},
+};
+
+use super::{
+    Crate,
+    mutant::{Kind, Mutant, Source},
+};
+use crate::workspace;
+
+/// A source file of a crate, with our mutants of it.
+pub(super) struct Scan {
+    krate: &'static str,
+    pub(super) source: Arc<Source>,
+    pub(super) mutants: Vec<Mutant>,
+    /// Code that is not measured.
+    excluded: Vec<Range<usize>>,
+    /// Every function with its name; an inner one follows the one around it.
+    functions: Vec<(Range<usize>, String)>,
+    /// Modules in files of their own.
+    modules: Vec<String>,
+    /// The `impl` or trait around what is visited.
+    owner: Option<String>,
+    /// The only statement of the function that is visited. cargo-mutants deletes it with the body.
+    only: Option<Range<usize>>,
+}
+
+/// Scans the files that belong to `krate` in a build on this system.
+pub(super) fn scan(krate: &'static Crate) -> Result<Vec<Scan>> {
+    let mut scans = Vec::new();
+    let mut files = vec![format!("crates/{}/src/lib.rs", krate.folder)];
+    while let Some(path) = files.pop() {
+        let text = fs::read_to_string(workspace::root().join(&path))
+            .with_context(|| format!("cannot read {path}"))?;
+        let scan = Scan::new(krate.folder, path, text)?;
+        files.extend(scan.modules.iter().map(|module| scan.file_of(module)));
+        scans.push(scan);
+    }
+    Ok(scans)
+}
+
+impl Scan {
+    fn new(krate: &'static str, path: String, text: String) -> Result<Self> {
+        let parsed = syn::parse_file(&text).with_context(|| format!("cannot parse {path}"))?;
+        let mut scan = Self {
+            krate,
+            source: Arc::new(Source { path, text }),
+            mutants: Vec::new(),
+            excluded: Vec::new(),
+            functions: Vec::new(),
+            modules: Vec::new(),
+            owner: None,
+            only: None,
+        };
+        scan.visit_file(&parsed);
+        scan.name_functions();
+        Ok(scan)
+    }
+
+    /// Returns the change of `range`, or `None` if it lies in code that is not measured.
+    pub(super) fn mutant(
+        &self,
+        kind: Kind,
+        range: Range<usize>,
+        replacement: String,
+    ) -> Option<Mutant> {
+        let inside = |outer: &Range<usize>| outer.start <= range.start && range.end <= outer.end;
+        if self.excluded.iter().any(inside) {
+            return None;
+        }
+        let around = self.functions.iter().rfind(|(outer, _)| inside(outer));
+        let function = around.map_or_else(String::new, |(_, name)| name.clone());
+        let source = Arc::clone(&self.source);
+        Some(Mutant { krate: self.krate, source, function, kind, range, replacement })
+    }
+
+    fn file_of(&self, module: &str) -> String {
+        let path = Path::new(&self.source.path);
+        let is_root = path.ends_with("lib.rs") || path.ends_with("mod.rs");
+        let folder = if is_root { path.with_file_name("") } else { path.with_extension("") };
+        let folder = folder.to_string_lossy();
+        let folder = folder.trim_end_matches('/');
+        let nested = format!("{folder}/{module}/mod.rs");
+        if workspace::root().join(&nested).exists() {
+            return nested;
+        }
+        format!("{folder}/{module}.rs")
+    }
+
+    fn add(&mut self, kind: Kind, range: Range<usize>, replacement: impl Into<String>) {
+        let mutant = self.mutant(kind, range, replacement.into());
+        self.mutants.extend(mutant);
+    }
+
+    /// Names the functions of the mutants, which were not all known when the mutants were found.
+    fn name_functions(&mut self) {
+        let mutants = std::mem::take(&mut self.mutants);
+        let named = mutants.into_iter().filter_map(|m| self.mutant(m.kind, m.range, m.replacement));
+        self.mutants = named.collect();
+    }
+
+    /// Excludes `node` from the measure if its attributes say so.
+    fn excludes(&mut self, attributes: &[Attribute], node: &impl Spanned) -> bool {
+        let excluded = attributes.iter().any(|attribute| {
+            attribute.path().is_ident("test")
+                || attribute.path().is_ident("cfg")
+                    && attribute.parse_args().ok().and_then(|meta| holds(&meta)) == Some(false)
+        });
+        if excluded {
+            self.excluded.push(range(node));
+        }
+        excluded
+    }
+
+    fn function(
+        &mut self,
+        node: &impl Spanned,
+        name: &Ident,
+        body: &Block,
+        visit: impl FnOnce(&mut Self),
+    ) {
+        let name = match &self.owner {
+            Some(owner) => format!("{owner}::{name}"),
+            None => name.to_string(),
+        };
+        self.functions.push((range(node), name));
+        let only = match &body.stmts[..] {
+            [only] => Some(range(only)),
+            _ => None,
+        };
+        let outer = std::mem::replace(&mut self.only, only);
+        visit(self);
+        self.only = outer;
+    }
+
+    fn owned_by(&mut self, owner: String, visit: impl FnOnce(&mut Self)) {
+        let outer = self.owner.replace(owner);
+        visit(self);
+        self.owner = outer;
+    }
+
+    fn negate(&mut self, condition: &Expr) {
+        // cargo-mutants changes operators, and a pattern has no negation.
+        if matches!(condition, Expr::MethodCall(_) | Expr::Call(_) | Expr::Path(_) | Expr::Field(_))
+        {
+            let range = range(condition);
+            let negated = format!("!{}", &self.source.text[range.clone()]);
+            self.add(Kind::Condition, range, negated);
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Scan {
+    fn visit_item(&mut self, item: &'ast Item) {
+        if self.excludes(attributes(item), item) {
+            return;
+        }
+        match item {
+            Item::Mod(module) if module.content.is_none() => {
+                self.modules.push(module.ident.to_string());
+            }
+            Item::Fn(function) => {
+                self.function(item, &function.sig.ident, &function.block, |scan| {
+                    visit::visit_item(scan, item);
+                })
+            }
+            Item::Impl(block) => {
+                let implements =
+                    block.trait_.as_ref().and_then(|(_, path, _)| path.segments.last());
+                if implements.is_some_and(|name| name.ident == "Debug" || name.ident == "Display") {
+                    self.excluded.push(range(item));
+                    return;
+                }
+                self.owned_by(type_name(&block.self_ty), |scan| visit::visit_item(scan, item));
+            }
+            Item::Trait(block) => {
+                self.owned_by(block.ident.to_string(), |scan| visit::visit_item(scan, item));
+            }
+            _ => visit::visit_item(self, item),
+        }
+    }
+
+    fn visit_impl_item(&mut self, item: &'ast ImplItem) {
+        match item {
+            ImplItem::Fn(function) => {
+                if !self.excludes(&function.attrs, item) {
+                    let visit = |scan: &mut Self| visit::visit_impl_item(scan, item);
+                    self.function(item, &function.sig.ident, &function.block, visit);
+                }
+            }
+            ImplItem::Const(constant) if self.excludes(&constant.attrs, item) => {}
+            _ => visit::visit_impl_item(self, item),
+        }
+    }
+
+    fn visit_trait_item_fn(&mut self, item: &'ast syn::TraitItemFn) {
+        let Some(body) = &item.default else { return };
+        self.function(item, &item.sig.ident, body, |scan| visit::visit_trait_item_fn(scan, item));
+    }
+
+    fn visit_stmt(&mut self, statement: &'ast Stmt) {
+        let attributes = match statement {
+            Stmt::Local(local) => &local.attrs[..],
+            Stmt::Expr(Expr::Block(block), _) => &block.attrs,
+            Stmt::Expr(Expr::Unsafe(block), _) => &block.attrs,
+            Stmt::Expr(Expr::Call(call), _) => &call.attrs,
+            Stmt::Expr(Expr::MethodCall(call), _) => &call.attrs,
+            Stmt::Macro(call) => &call.attrs,
+            _ => &[],
+        };
+        if self.excludes(attributes, statement) {
+            return;
+        }
+        if can_go(statement) && self.only != Some(range(statement)) {
+            self.add(Kind::Statement, range(statement), "");
+        }
+        visit::visit_stmt(self, statement);
+    }
+
+    fn visit_expr_if(&mut self, node: &'ast syn::ExprIf) {
+        self.negate(&node.cond);
+        visit::visit_expr_if(self, node);
+    }
+
+    fn visit_expr_while(&mut self, node: &'ast syn::ExprWhile) {
+        self.negate(&node.cond);
+        visit::visit_expr_while(self, node);
+    }
+
+    fn visit_expr_path(&mut self, node: &'ast syn::ExprPath) {
+        let Some(last) = node.path.segments.last() else { return };
+        let strong = ["Acquire", "Release", "AcqRel", "SeqCst"];
+        if strong.iter().any(|name| last.ident == name) {
+            self.add(Kind::Ordering, range(node), "core::sync::atomic::Ordering::Relaxed");
+        }
+        visit::visit_expr_path(self, node);
+    }
+
+    fn visit_expr_lit(&mut self, node: &'ast syn::ExprLit) {
+        if let Lit::Int(number) = &node.lit
+            && let Ok(value) = number.base10_parse::<u128>()
+        {
+            self.add(Kind::Number, range(node), format!("{}{}", value + 1, number.suffix()));
+        }
+    }
+
+    // A longer array is another type, which does not compile.
+    fn visit_type_array(&mut self, _: &'ast syn::TypeArray) {}
+}
+
+/// A call, an assignment, or a block of one of them, whose value nobody uses.
+fn can_go(statement: &Stmt) -> bool {
+    match statement {
+        Stmt::Local(local) => matches!(local.pat, Pat::Wild(_)),
+        Stmt::Expr(expression, semicolon) => match expression {
+            Expr::Call(_) | Expr::MethodCall(_) | Expr::Assign(_) => semicolon.is_some(),
+            Expr::Binary(binary) => semicolon.is_some() && is_assignment(&binary.op),
+            Expr::Unsafe(block) => match &block.block.stmts[..] {
+                [Stmt::Expr(Expr::Call(_) | Expr::MethodCall(_) | Expr::Assign(_), None)] => {
+                    semicolon.is_some()
+                }
+                _ => false,
+            },
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+fn is_assignment(operator: &syn::BinOp) -> bool {
+    use syn::BinOp::*;
+    matches!(
+        operator,
+        AddAssign(_)
+            | SubAssign(_)
+            | MulAssign(_)
+            | DivAssign(_)
+            | RemAssign(_)
+            | BitXorAssign(_)
+            | BitAndAssign(_)
+            | BitOrAssign(_)
+            | ShlAssign(_)
+            | ShrAssign(_)
+    )
+}
+
+/// Returns whether a build of the tests on this system meets a `cfg`. `None` if that depends.
+fn holds(cfg: &Meta) -> Option<bool> {
+    match cfg {
+        Meta::Path(name) => {
+            let name = name.get_ident()?.to_string();
+            match &*name {
+                "unix" => Some(cfg!(unix)),
+                "test" | "loom" | "miri" | "tsan" | "doctest" | "windows" => Some(false),
+                _ => None,
+            }
+        }
+        Meta::NameValue(pair) => {
+            let Expr::Lit(syn::ExprLit { lit: Lit::Str(value), .. }) = &pair.value else {
+                return None;
+            };
+            match &*pair.path.get_ident()?.to_string() {
+                "target_os" => Some(value.value() == consts::OS),
+                "target_arch" => Some(value.value() == consts::ARCH),
+                "target_pointer_width" => Some(value.value() == usize::BITS.to_string()),
+                // Only the shared library has this feature, and its tests are not run here.
+                "feature" => Some(value.value() != "static-tls"),
+                _ => None,
+            }
+        }
+        Meta::List(list) => {
+            let parts = list.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated);
+            let parts: Vec<_> = parts.ok()?.iter().map(holds).collect();
+            match &*list.path.get_ident()?.to_string() {
+                "all" if parts.contains(&Some(false)) => Some(false),
+                "any" if parts.contains(&Some(true)) => Some(true),
+                "all" | "any" if parts.contains(&None) => None,
+                "all" => Some(true),
+                "any" => Some(false),
+                "not" => parts.first().copied().flatten().map(|part| !part),
+                _ => None,
+            }
+        }
+    }
+}
+
+fn attributes(item: &Item) -> &[Attribute] {
+    match item {
+        Item::Const(item) => &item.attrs,
+        Item::Enum(item) => &item.attrs,
+        Item::Fn(item) => &item.attrs,
+        Item::Impl(item) => &item.attrs,
+        Item::Macro(item) => &item.attrs,
+        Item::Mod(item) => &item.attrs,
+        Item::Static(item) => &item.attrs,
+        Item::Struct(item) => &item.attrs,
+        Item::Trait(item) => &item.attrs,
+        Item::Use(item) => &item.attrs,
+        _ => &[],
+    }
+}
+
+fn type_name(name: &Type) -> String {
+    match name {
+        Type::Path(path) => {
+            path.path.segments.last().map_or_else(String::new, |last| last.ident.to_string())
+        }
+        Type::Reference(reference) => format!("&{}", type_name(&reference.elem)),
+        _ => "impl".to_owned(),
+    }
+}
+
+fn range(node: &impl Spanned) -> Range<usize> {
+    node.span().byte_range()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(text: &str) -> Vec<String> {
+        let scan = Scan::new("a", "a.rs".to_owned(), text.to_owned()).unwrap();
+        scan.mutants.iter().map(|mutant| mutant.name().replacen("a.rs: ", "", 1)).collect()
+    }
+
+    #[test]
+    fn statements_conditions_orderings_and_numbers_are_changed() {
+        let text = "impl A {\n    fn f(&self) {\n        self.g();\n        self.n += 1;\n        \
+                    if self.h() {}\n        self.n.load(Ordering::Acquire)\n    }\n}\n";
+        let expected = [
+            "A::f: `self.g();` → ``",
+            "A::f: `self.n += 1;` → ``",
+            "A::f: `self.n += 1;` → `self.n += 2;`",
+            "A::f: `if self.h() {}` → `if !self.h() {}`",
+            "A::f: `self.n.load(Ordering::Acquire)` → `self.n.load(core::sync::atomic::Ordering::Relaxed)`",
+        ];
+        assert_eq!(names(text), expected);
+    }
+
+    #[test]
+    fn a_statement_in_an_unsafe_block_goes_with_the_block() {
+        let text =
+            "fn f() {\n    unsafe { free(p) };\n    let _ = unsafe { advise(p) };\n    p\n}\n";
+        let expected = ["f: `unsafe { free(p) };` → ``", "f: `let _ = unsafe { advise(p) };` → ``"];
+        assert_eq!(names(text), expected);
+    }
+
+    #[test]
+    fn the_only_statement_of_a_function_is_left_to_cargo_mutants() {
+        assert_eq!(names("fn f() {\n    g();\n}\n"), [""; 0]);
+    }
+
+    #[test]
+    fn tests_formatting_and_other_systems_are_left_out() {
+        for text in [
+            "#[test]\nfn f() { g(1) }",
+            "#[cfg(all(test, not(loom)))]\nmod tests { const A: usize = 1; }",
+            "impl fmt::Debug for A { fn fmt(&self) { f.pad(1) } }",
+            "#[cfg(not(unix))]\nfn f() { g(1) }",
+            "fn f() { #[cfg(miri)]\n{ g(1) } }",
+        ] {
+            assert_eq!(names(text), [""; 0], "{text}");
+        }
+        assert_eq!(names("#[cfg(not(any(loom, test)))]\nconst A: usize = 1;").len(), 1);
+    }
+}

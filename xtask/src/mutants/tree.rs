@@ -1,0 +1,77 @@
+//! A copy of the project that mutants are applied to.
+
+use std::{
+    collections::HashSet,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use xshell::cmd;
+
+use super::mutant::Mutant;
+use crate::workspace;
+
+/// A copy of every file that git knows or would add.
+pub(super) struct Tree {
+    root: PathBuf,
+}
+
+impl Tree {
+    /// Copies the project to `root`. A file that is the same there keeps its time, so that cargo
+    /// does not build it again.
+    pub(super) fn copy(root: PathBuf) -> Result<Self> {
+        let shell = workspace::shell()?;
+        let files = cmd!(shell, "git ls-files -z --cached --others --exclude-standard").read()?;
+        let files: HashSet<_> = files.split_terminator('\0').map(Path::new).collect();
+        fs::create_dir_all(&root)?;
+        remove_others(&root, Path::new(""), &files)?;
+        let tree = Self { root };
+        for file in files {
+            let from = workspace::root().join(file);
+            // Git still lists a file that was deleted and not committed.
+            if from.is_file() {
+                tree.write(file, &fs::read(&from)?)?;
+            }
+        }
+        Ok(tree)
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Replaces the contents of `file`, unless they are the same.
+    pub(super) fn write(&self, file: &Path, contents: &[u8]) -> Result<()> {
+        let to = self.root.join(file);
+        if fs::read(&to).is_ok_and(|present| present == contents) {
+            return Ok(());
+        }
+        let folder = to.parent().context("a file is in a folder")?;
+        fs::create_dir_all(folder)?;
+        fs::write(&to, contents).with_context(|| format!("cannot write {}", to.display()))
+    }
+
+    /// Applies `mutant` while `during` runs.
+    pub(super) fn with<T>(&self, mutant: &Mutant, during: impl FnOnce() -> Result<T>) -> Result<T> {
+        let file = Path::new(&mutant.source.path);
+        self.write(file, mutant.mutated().as_bytes())?;
+        let outcome = during();
+        self.write(file, mutant.source.text.as_bytes())?;
+        outcome
+    }
+}
+
+/// Removes the files below `folder` that are not in `files`.
+fn remove_others(root: &Path, folder: &Path, files: &HashSet<&Path>) -> io::Result<()> {
+    for entry in fs::read_dir(root.join(folder))? {
+        let entry = entry?;
+        let path = folder.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            remove_others(root, &path, files)?;
+        } else if !files.contains(&*path) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
