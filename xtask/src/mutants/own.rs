@@ -5,8 +5,9 @@
 use std::{env::consts, fs, ops::Range, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
+use proc_macro2::{Group, TokenStream, TokenTree};
 use syn::{
-    Attribute, Block, Expr, Ident, ImplItem, Item, Lit, Meta, Pat, Stmt, Token, Type,
+    Attribute, Block, Expr, File, Ident, ImplItem, Item, Lit, Meta, Pat, Stmt, Token, Type,
     punctuated::Punctuated,
     spanned::Spanned,
     visit::{self, Visit},
@@ -186,6 +187,11 @@ impl<'ast> Visit<'ast> for Scan {
             Item::Trait(block) => {
                 self.owned_by(block.ident.to_string(), |scan| visit::visit_item(scan, item));
             }
+            Item::Macro(definition) if definition.mac.path.is_ident("macro_rules") => {
+                for body in bodies(definition.mac.tokens.clone()) {
+                    self.visit_file(&body);
+                }
+            }
             _ => visit::visit_item(self, item),
         }
     }
@@ -350,6 +356,30 @@ fn attributes(item: &Item) -> &[Attribute] {
     }
 }
 
+/// The bodies of a `macro_rules!` that define items. Parameters are read as names.
+fn bodies(rules: TokenStream) -> Vec<File> {
+    let groups = rules.into_iter().filter_map(|token| match token {
+        TokenTree::Group(group) => Some(group),
+        _ => None,
+    });
+    // Each rule is a pattern and a body.
+    let bodies = groups.skip(1).step_by(2);
+    bodies.filter_map(|body| syn::parse2(without_dollars(body.stream())).ok()).collect()
+}
+
+fn without_dollars(tokens: TokenStream) -> TokenStream {
+    let kept = tokens.into_iter().filter_map(|token| match token {
+        TokenTree::Punct(punct) if punct.as_char() == '$' => None,
+        TokenTree::Group(group) => {
+            let mut inner = Group::new(group.delimiter(), without_dollars(group.stream()));
+            inner.set_span(group.span());
+            Some(inner.into())
+        }
+        token => Some(token),
+    });
+    kept.collect()
+}
+
 fn type_name(name: &Type) -> String {
     match name {
         Type::Path(path) => {
@@ -393,6 +423,14 @@ mod tests {
             "fn f() {\n    unsafe { free(p) };\n    let _ = unsafe { advise(p) };\n    p\n}\n";
         let expected = ["f: `unsafe { free(p) };` → ``", "f: `let _ = unsafe { advise(p) };` → ``"];
         assert_eq!(names(text), expected);
+    }
+
+    #[test]
+    fn items_that_a_macro_defines_are_changed_too() {
+        let text = "macro_rules! implement {\n    ($api:ident) => {\n        \
+                    impl $api::Allocator for A {\n            fn f(&self, at: $api) {\n                \
+                    a();\n                b($api)\n            }\n        }\n    };\n}\n";
+        assert_eq!(names(text), ["A::f: `a();` → ``"]);
     }
 
     #[test]
