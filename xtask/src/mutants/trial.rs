@@ -48,13 +48,14 @@ impl Lab {
                 if lab.usual.contains_key(&stage) {
                     continue;
                 }
-                println!("without a mutant: {}", stage.name());
                 let built = process::run(lab.command(stage, true), |_| ())?;
                 ensure!(built.success, "the tests do not build:\n{}", built.output);
                 let started = Instant::now();
                 let passed = process::run(lab.command(stage, false), |_| ())?;
                 ensure!(passed.success, "the tests fail without a mutant:\n{}", passed.output);
-                lab.usual.insert(stage, started.elapsed());
+                let usual = started.elapsed();
+                println!("without a mutant: {} in {:.0} s", stage.name(), usual.as_secs_f64());
+                lab.usual.insert(stage, usual);
             }
         }
         Ok(lab)
@@ -145,7 +146,7 @@ fn stages(krate: &Crate, mutant: &Mutant) -> Vec<Stage> {
         return loom.into_iter().collect();
     }
     let mut stages = vec![Stage::Unit(krate.package)];
-    if krate.integration {
+    if krate.has_integration_tests() {
         stages.push(Stage::Integration(krate.package));
     }
     stages.extend(loom);
