@@ -72,7 +72,7 @@ struct Crate {
 }
 
 const CRATES: &[Crate] = &[
-    Crate::new("sync", false, &["obmalloc", "thread-heap", "object-cache", "allocator-api"]),
+    Crate::new("sync", false, &["object-cache", "thread-heap"]),
     Crate::new("raw-mem", false, &["obmalloc", "thread-heap", "global-alloc"]),
     Crate::new("obmalloc", true, &["thread-heap", "global-alloc"]),
     Crate::new("thread-heap", true, &["global-alloc"]),

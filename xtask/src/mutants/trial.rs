@@ -91,7 +91,7 @@ impl Lab {
         let mut command = Command::new(env!("CARGO"));
         command.current_dir(self.tree.root()).env("CARGO_TARGET_DIR", &self.build);
         command.env("RUST_BACKTRACE", "0").env("CARGO_PROFILE_DEV_DEBUG", "false");
-        command.env("OBMALLOC_STRESS_SECONDS", "1").env("OBMALLOC_CHURN_THREADS", "200");
+        command.env("OBMALLOC_CHURN_THREADS", "200");
         command.args(["test", "--quiet"]);
         let packages: &[_] = match stage {
             Stage::Unit(ref package) => {
