@@ -62,6 +62,13 @@ fn make_and_drop(boxes: u64) -> u64 {
     made.iter().map(|numbers| numbers[1]).sum()
 }
 
+/// Fills arenas and empties them in turn, so that the heaps retain some.
+fn make_heaps_retain_arenas() {
+    for _ in 0..3 {
+        black_box(make_and_drop(1_000_000));
+    }
+}
+
 /// The system calls that a sandbox allows: what the C library's allocator and locks need, reading
 /// and writing, and the end.
 const ALLOWED: [libc::c_long; 20] = [
@@ -161,7 +168,7 @@ fn a_budget_of_data_serves_most_of_it_at_once_after_small_objects() {
 }
 
 fn a_large_request_without_addresses() {
-    black_box(make_and_drop(1_000_000));
+    make_heaps_retain_arenas();
     limit(libc::RLIMIT_AS, status("VmSize"));
     let mut buffer = Vec::<u8>::new();
     assert!(buffer.try_reserve_exact(8 << 20).is_ok(), "retained arenas are in the way");
@@ -175,7 +182,7 @@ fn a_large_request_makes_the_heaps_give_back_what_they_retain() {
 }
 
 fn a_local_heap_without_addresses() {
-    black_box(make_and_drop(1_000_000));
+    make_heaps_retain_arenas();
     limit(libc::RLIMIT_AS, status("VmSize"));
     let local = LocalHeap::new();
     let layout = Layout::new::<[u64; 8]>();
