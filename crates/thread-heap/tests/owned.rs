@@ -1,6 +1,9 @@
 //! A heap that belongs to a lock: every thread that holds the lock uses it directly.
 
-use std::{sync::Mutex, thread};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+};
 
 use obmalloc::{BlockPtr, Blocks, SizeClass};
 use thread_heap::{OwnedHeap, PerThread, ThreadGeometry};
@@ -10,6 +13,12 @@ struct Sent(Vec<BlockPtr>);
 
 // SAFETY: a block may be freed by any thread.
 unsafe impl Send for Sent {}
+
+/// One test runs at a time, because it may adopt a heap that another has dropped.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn class() -> SizeClass<ThreadGeometry> {
     SizeClass::of(200).unwrap()
@@ -21,6 +30,7 @@ fn in_use(heap: &mut OwnedHeap) -> usize {
 
 #[test]
 fn threads_that_hold_the_lock_free_each_others_blocks_at_once() {
+    let _alone = alone();
     let heap = Mutex::new(OwnedHeap::open().unwrap());
     let blocks: Vec<BlockPtr> = thread::scope(|scope| {
         let maker = || {
@@ -41,6 +51,7 @@ fn threads_that_hold_the_lock_free_each_others_blocks_at_once() {
 
 #[test]
 fn blocks_of_threads_and_of_owned_heaps_are_freed_by_either() {
+    let _alone = alone();
     let mut heap = OwnedHeap::open().unwrap();
     let of_heap = heap.alloc(class()).unwrap();
     let of_thread = PerThread.alloc(class()).unwrap();
@@ -57,6 +68,7 @@ fn blocks_of_threads_and_of_owned_heaps_are_freed_by_either() {
 
 #[test]
 fn a_thread_gives_its_heap_away_with_every_block_in_it() {
+    let _alone = alone();
     thread::spawn(|| {
         let block = PerThread.alloc(class()).unwrap();
         let mut heap = OwnedHeap::of_this_thread().unwrap();
@@ -73,13 +85,18 @@ fn a_thread_gives_its_heap_away_with_every_block_in_it() {
         heap
     })
     .join()
-    .map(|mut heap| assert!(heap.alloc(class()).is_some()))
+    .map(|mut heap| {
+        let block = heap.alloc(class()).unwrap();
+        // SAFETY: the block came from this heap and is not used again.
+        unsafe { heap.free(block) };
+    })
     .unwrap();
 }
 
 /// Blocks stay valid when their heap is dropped, and the next owner takes it over.
 #[test]
 fn a_dropped_heap_is_adopted_with_its_blocks() {
+    let _alone = alone();
     let mut heap = OwnedHeap::open().unwrap();
     let block = heap.alloc(class()).unwrap();
     // SAFETY: the block is in use and has 200 bytes.
@@ -94,6 +111,7 @@ fn a_dropped_heap_is_adopted_with_its_blocks() {
 
 #[test]
 fn a_heap_that_is_lost_is_never_adopted() {
+    let _alone = alone();
     let mut heap = OwnedHeap::open().unwrap();
     let block = heap.alloc(class()).unwrap();
     let lost = format!("{heap:?}");
