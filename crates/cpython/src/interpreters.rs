@@ -254,7 +254,14 @@ pub(crate) unsafe fn begin(python: &CPython) {
         // SAFETY: the caller's promise; the interpreter has not imported anything, so this is the
         // only thread that runs Python code.
         unsafe { current::find_offset(python) };
-    } else if entry().is_none() {
+    } else {
+        // An interpreter that ended without its capsule's destructor has left its entry behind, and
+        // this one has the same address.
+        if let Some(entry) = entry() {
+            // SAFETY: this thread holds the interpreter's GIL, and the other interpreter is gone.
+            drop(unsafe { entry.end() });
+            entry.unclaim();
+        }
         // SAFETY: the caller's promise.
         unsafe { begin_other(functions, interpreter) };
     }
@@ -302,8 +309,8 @@ unsafe extern "C" fn end_of_interpreter(capsule: *mut c_void) {
     let Some(entry) = (unsafe { place.cast::<Entry>().as_ref() }) else { return };
     let is_current =
         current::interpreter().is_some_and(|interpreter| entry.is_of(interpreter.as_ptr()));
-    // In the child of a fork CPython clears interpreters that it does not run; `in_child` has taken
-    // their heaps away already.
+    // In the child of a fork CPython clears interpreters that it does not run. Their entries stay,
+    // without a heap unless the process had one thread, until an interpreter has the same address.
     if is_current {
         // SAFETY: the calling thread holds the interpreter's GIL.
         drop(unsafe { entry.end() });

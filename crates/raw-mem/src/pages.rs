@@ -2,10 +2,10 @@
 //!
 //! | call | when |
 //! | --- | --- |
-//! | `mmap` | an arena is mapped, addresses are reserved, or [`Advice::DontNeed`] replaces pages |
+//! | `mmap` | an arena is mapped, or addresses are reserved for the next ones |
 //! | `mprotect` | a reserved arena is used for the first time |
 //! | `munmap` | an arena comes back, or a reservation is larger than needed |
-//! | `madvise` | only for [`Advice::HugePage`] and [`Advice::Free`] |
+//! | `madvise` | only for [`ArenaSource::advise`](crate::ArenaSource::advise) and huge pages |
 //! | `prctl` | only after [`ArenaSource::name`](crate::ArenaSource::name) |
 //!
 //! The C library's `malloc` needs the first three too, so a sandbox that allows `malloc` allows
@@ -51,20 +51,6 @@ pub(crate) fn map(hint: usize, bytes: usize, access: Access) -> Result<NonNull<u
     if start == libc::MAP_FAILED { Err(last()) } else { NonNull::new(start.cast()).ok_or(last()) }
 }
 
-/// Replaces `bytes` from `start` with zeroed pages that can be read and written.
-///
-/// # Safety
-///
-/// - The range must consist of whole pages that the caller has mapped.
-/// - Nothing may rely on its contents.
-pub(crate) unsafe fn map_over(start: NonNull<u8>, bytes: usize) -> Result<(), OsCode> {
-    refuse_on_demand()?;
-    let (protection, flags) = (Access::ReadWrite.protection(), PRIVATE | libc::MAP_FIXED);
-    // SAFETY: the caller owns every page that is replaced.
-    let mapped = unsafe { libc::mmap(to_c(start), bytes, protection, flags, -1, 0) };
-    if mapped == libc::MAP_FAILED { Err(last()) } else { Ok(()) }
-}
-
 /// Makes `bytes` of reserved pages from `start` readable and writable.
 ///
 /// # Safety
@@ -100,10 +86,10 @@ pub(crate) unsafe fn advise(
     advice: Advice,
 ) -> Result<(), OsCode> {
     let code = match advice {
-        // A fresh mapping needs no call that a sandbox may forbid, and unlike `madvise` it also
-        // replaces pages that `mlockall` has locked.
-        // SAFETY: the caller's promise.
-        Advice::DontNeed => return unsafe { map_over(start, bytes) },
+        // A fixed mapping would need no call that a sandbox may forbid. But kernels before 6.12 unmap
+        // the range before they can fail, and a forked child cannot join the new mapping with what
+        // it inherited, so it would run out of mappings.
+        Advice::DontNeed => libc::MADV_DONTNEED,
         Advice::Free => libc::MADV_FREE,
         #[cfg(any(target_os = "linux", target_os = "android"))]
         Advice::HugePage => libc::MADV_HUGEPAGE,

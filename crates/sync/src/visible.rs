@@ -6,6 +6,7 @@
 
 use std::{
     cell::UnsafeCell,
+    marker::PhantomData,
     ops::{Deref, DerefMut},
     sync::atomic::{
         AtomicBool,
@@ -34,9 +35,12 @@ impl<T> Mutex<T> {
     }
 }
 
-/// Who has taken a lock.
+/// Who has taken a lock. As the standard library's, it stays in its thread.
 #[derive(Debug)]
-pub struct MutexGuard<'l, T>(&'l Mutex<T>);
+pub struct MutexGuard<'l, T>(&'l Mutex<T>, PhantomData<*const ()>);
+
+// SAFETY: a shared guard gives out `&T` only.
+unsafe impl<T: Sync> Sync for MutexGuard<'_, T> {}
 
 impl<T> Deref for MutexGuard<'_, T> {
     type Target = T;
@@ -66,11 +70,11 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         yield_now();
     }
     // INVARIANT: nobody else has taken it.
-    MutexGuard(mutex)
+    MutexGuard(mutex, PhantomData)
 }
 
 /// Locks `mutex`, unless another thread has locked it.
 pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     // INVARIANT: nobody else has taken it.
-    (!mutex.taken.swap(true, Acquire)).then(|| MutexGuard(mutex))
+    (!mutex.taken.swap(true, Acquire)).then(|| MutexGuard(mutex, PhantomData))
 }

@@ -7,7 +7,10 @@ use std::{
 
 use obmalloc::{ArenaMap, BlockPtr, HeapTag, OwnerId, Stats};
 use raw_mem::{ArenaSource, MemAlloc, WarmArenas};
-use sync::{Mutex, MutexGuard, atomic::Ordering::Relaxed};
+use sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use crate::{
     carrier, parts::Parts, registry::Registry, shared_arenas::SharedArenas, thread_heap::ThreadHeap,
@@ -111,6 +114,8 @@ pub struct Heaps<P: Parts> {
     registry: Registry<ThreadHeap<P>>,
     /// Held by the thread that takes inboxes over.
     takeovers: Mutex<()>,
+    /// The system refused to take pages back. It is not asked again.
+    purges_are_refused: AtomicBool,
 }
 
 /// What heaps have in use, all together.
@@ -135,6 +140,7 @@ impl<P: Parts> Heaps<P> {
                 map: ArenaMap::new(),
                 registry: Registry::new(),
                 takeovers: Mutex::new(()),
+                purges_are_refused: AtomicBool::new(false),
             }
         }
     }

@@ -7,9 +7,13 @@ mod block;
 
 use std::{
     ffi::c_void,
+    fs, mem,
     mem::MaybeUninit,
     ptr,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
     thread,
 };
 
@@ -67,12 +71,61 @@ fn work_in_a_thread() -> bool {
         work(MANY);
         ptr::null_mut()
     }
+    started_and_joined(main)
+}
+
+/// Runs `main` in a thread that the C library starts; `false` if it could not.
+fn started_and_joined(main: extern "C" fn(*mut c_void) -> *mut c_void) -> bool {
     let mut thread = MaybeUninit::uninit();
     // SAFETY: the place for the thread's name is ours, and the function expects no argument.
     let started =
         unsafe { libc::pthread_create(thread.as_mut_ptr(), ptr::null(), main, ptr::null_mut()) };
     // SAFETY: it was started, so it has a name, and it is joined once.
     started == 0 && unsafe { libc::pthread_join(thread.assume_init(), ptr::null_mut()) } == 0
+}
+
+/// The blocks that a thread of [`frees_every_second_page`] frees.
+static TO_FREE: Mutex<Vec<Block>> = Mutex::new(Vec::new());
+
+/// Frees all of [`TO_FREE`] that lies on every second page, in a thread that the C library starts, and
+/// gives back what can go. Returns `false` if no thread could be started.
+fn frees_every_second_page() -> bool {
+    extern "C" fn main(_: *mut c_void) -> *mut c_void {
+        let blocks = mem::take(&mut *TO_FREE.lock().expect("nobody else locks it"));
+        for block in blocks.into_iter().map(Block::check) {
+            if block.start().addr().get() / 4096 % 2 == 0 {
+                // SAFETY: the process's heaps gave the block, and it is given up.
+                unsafe { PerThread.free(block) };
+            }
+        }
+        PerThread.flush();
+        ptr::null_mut()
+    }
+    started_and_joined(main)
+}
+
+fn mappings() -> usize {
+    let maps = fs::read_to_string("/proc/self/maps").expect("it can be read");
+    maps.lines().count()
+}
+
+/// The system joins a mapping that is made in a child with no mapping that the child inherited, so
+/// that a purge must not make one for each range of pages.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_child_that_purges_pages_needs_no_mapping_for_each() {
+    let class = SizeClass::<ThreadGeometry>::of(512).expect("it is small");
+    TO_FREE
+        .lock()
+        .expect("nobody else locks it")
+        .extend((0..40_000).map(|_| alloc(class.block_size())));
+    let status = fork(|| {
+        let blocks = TO_FREE.lock().expect("nobody else locks it").len();
+        let before = mappings();
+        let done = blocks > 0 && frees_every_second_page();
+        i32::from(!done || mappings() > before + 100)
+    });
+    assert_eq!(status, 0);
 }
 
 /// Tells the busy threads to end, also when the test fails.

@@ -5,6 +5,10 @@
 //! the state says which heap the thread may enter. CPython: `_PyThreadState_Attach` and
 //! `detach_thread` in `Python/pystate.c` (3.12: `PyEval_RestoreThread`, `PyEval_SaveThread`).
 //!
+//! `PyThreadState_Swap` of 3.12 sets the state first and takes the GIL afterwards. It makes no
+//! request in between. A thread that finalization ends there must not make one in its own
+//! destructors, as in every CPython.
+//!
 //! ```text
 //!   fs:[offset] ─► thread state ─► │ prev │ next │ interp │ …     the same from 3.12 to 3.15
 //! ```

@@ -23,7 +23,7 @@
 use std::ptr::NonNull;
 
 use raw_mem::{Advice, ArenaSource, preserving_errno};
-use sync::MutexGuard;
+use sync::{MutexGuard, atomic::Ordering::Relaxed};
 
 use crate::{
     carrier::{Batch, Carrier},
@@ -70,6 +70,9 @@ impl<P: Parts> Heaps<P> {
     #[cold]
     #[inline(never)]
     pub(crate) fn take_over_inboxes(&self, least: usize) {
+        if self.purges_are_refused.load(Relaxed) {
+            return;
+        }
         let Some(_taking_over) = sync::try_lock(&self.takeovers) else { return };
         // A sender is in a call that frees memory, which must leave `errno` alone.
         preserving_errno(|| {
@@ -135,12 +138,15 @@ impl<P: Parts> Heaps<P> {
         (back, is_complete)
     }
 
-    /// Gives pages back to the system. If the system does not take them, they stay as they are.
+    /// Gives pages back to the system. If the system does not take them, they stay as they are, and
+    /// no inbox is taken over again.
     fn purge_pages(&self, start: NonNull<u8>, len: usize) {
         let mut source = sync::lock(&self.source);
         // SAFETY: the range lies in one arena, which is mapped because blocks of it are in use;
         // all of its bytes belong to blocks that the caller owns and does not read again.
-        let _ = unsafe { source.advise(start, len, Advice::DontNeed) };
+        if unsafe { source.advise(start, len, Advice::DontNeed) }.is_err() {
+            self.purges_are_refused.store(true, Relaxed);
+        }
     }
 }
 
