@@ -177,7 +177,7 @@ impl<'ast> Visit<'ast> for Scan {
             Item::Fn(function) => {
                 self.function(item, &function.sig.ident, &function.block, |scan| {
                     visit::visit_item(scan, item);
-                })
+                });
             }
             Item::Impl(block) => {
                 let implements =
