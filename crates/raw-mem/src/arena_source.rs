@@ -163,9 +163,125 @@ unsafe impl<S: ArenaSource + ?Sized> ArenaSource for &mut S {
     }
 }
 
-#[cfg(test)]
-mod tests {
+/// A source for tests that writes down what it is asked.
+#[cfg(all(test, feature = "std"))]
+pub(crate) mod recording {
+    use std::vec::Vec;
+
     use super::*;
+
+    /// One call, with its arguments.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) enum Call {
+        Map(ArenaSize),
+        Unmap(NonNull<u8>, ArenaSize),
+        Advise(NonNull<u8>, usize, Advice),
+        Name(&'static CStr),
+        Trim,
+        WouldKeep,
+        KeptNoLonger(usize, bool),
+    }
+
+    /// Has no memory, takes every advice, and would keep every arena.
+    #[derive(Debug, Default)]
+    pub(crate) struct Recording(pub(crate) Vec<Call>);
+
+    // SAFETY: it hands out no arena.
+    unsafe impl ArenaSource for Recording {
+        fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+            self.0.push(Call::Map(size));
+            Err(MapError::Exhausted { size })
+        }
+
+        unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
+            self.0.push(Call::Unmap(arena, size));
+        }
+
+        unsafe fn advise(
+            &mut self,
+            start: NonNull<u8>,
+            len: usize,
+            advice: Advice,
+        ) -> Result<(), AdviseError> {
+            self.0.push(Call::Advise(start, len, advice));
+            Ok(())
+        }
+
+        fn name(&mut self, name: &'static CStr) {
+            self.0.push(Call::Name(name));
+        }
+
+        fn trim(&mut self) {
+            self.0.push(Call::Trim);
+        }
+
+        fn would_keep(&mut self) -> bool {
+            self.0.push(Call::WouldKeep);
+            true
+        }
+
+        fn kept_no_longer(&mut self, arenas: usize, used: bool) {
+            self.0.push(Call::KeptNoLonger(arenas, used));
+        }
+    }
+}
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use super::{
+        recording::{Call, Recording},
+        *,
+    };
+
+    const SIZE: ArenaSize = ArenaSize::new(1 << 12).unwrap();
+
+    /// Asks everything of `source` that a source can be asked.
+    fn ask_everything(mut source: impl ArenaSource) -> (bool, Result<(), AdviseError>) {
+        let place = NonNull::dangling();
+        assert_eq!(source.map(SIZE), Err(MapError::Exhausted { size: SIZE }));
+        source.name(c"arenas");
+        source.kept_no_longer(3, true);
+        source.trim();
+        // SAFETY: the sources of these tests touch no memory.
+        let advised = unsafe {
+            source.unmap(place, SIZE);
+            source.advise(place, 64, Advice::Free)
+        };
+        (source.would_keep(), advised)
+    }
+
+    #[test]
+    fn a_source_by_reference_is_asked_everything_unchanged() {
+        let mut source = Recording::default();
+        assert_eq!(ask_everything(&mut source), (true, Ok(())));
+        let expected = [
+            Call::Map(SIZE),
+            Call::Name(c"arenas"),
+            Call::KeptNoLonger(3, true),
+            Call::Trim,
+            Call::Unmap(NonNull::dangling(), SIZE),
+            Call::Advise(NonNull::dangling(), 64, Advice::Free),
+            Call::WouldKeep,
+        ];
+        assert_eq!(source.0, expected);
+    }
+
+    #[test]
+    fn a_source_that_only_maps_takes_no_advice_and_would_keep_nothing() {
+        struct Plain;
+
+        // SAFETY: it hands out no arena.
+        unsafe impl ArenaSource for Plain {
+            fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+                Err(MapError::Exhausted { size })
+            }
+
+            unsafe fn unmap(&mut self, _arena: NonNull<u8>, _size: ArenaSize) {}
+        }
+
+        let unsupported = AdviseError::Unsupported { advice: Advice::Free };
+        assert_eq!(ask_everything(Plain), (false, Err(unsupported)));
+    }
 
     #[test]
     fn only_powers_of_two_can_be_the_size_of_an_arena() {
@@ -173,6 +289,8 @@ mod tests {
         assert!(ArenaSize::new(3 << 20).is_none());
         assert!(ArenaSize::new(32).is_none());
         assert!(ArenaSize::new(0).is_none());
+        assert!(ArenaSize::new(64).is_some());
+        assert!(ArenaSize::new(1 << (usize::BITS - 2)).is_some());
         assert!(ArenaSize::new(1 << (usize::BITS - 1)).is_none());
     }
 }

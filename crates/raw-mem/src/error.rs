@@ -48,7 +48,7 @@ pub enum AdviseError {
     },
 }
 
-/// An error number of the operating system (`errno`); 0 where the system gave none.
+/// An error number of the operating system (`errno`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OsCode(pub i32);
 
@@ -58,13 +58,6 @@ impl fmt::Display for OsCode {
         return fmt::Display::fmt(&std::io::Error::from_raw_os_error(self.0), f);
         #[cfg(not(feature = "std"))]
         write!(f, "os error {}", self.0)
-    }
-}
-
-#[cfg(feature = "std")]
-impl From<std::io::Error> for OsCode {
-    fn from(error: std::io::Error) -> Self {
-        Self(error.raw_os_error().unwrap_or(0))
     }
 }
 

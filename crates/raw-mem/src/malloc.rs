@@ -80,6 +80,25 @@ mod tests {
         unsafe { Malloc.free(Some(block)) }
     }
 
+    /// The blocks are never touched, so they only cost addresses.
+    #[test]
+    #[cfg(all(target_os = "linux", target_pointer_width = "64", not(miri)))]
+    fn a_freed_block_goes_back_to_the_c_library() {
+        const BLOCK: usize = 1 << 30;
+        let addresses = || {
+            let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+            statm.split(' ').next().unwrap().parse::<usize>().unwrap() * 4096
+        };
+        let before = addresses();
+        for _ in 0..100 {
+            let block = Malloc.malloc(BLOCK);
+            assert!(block.is_some());
+            // SAFETY: the block is live and not used again.
+            unsafe { Malloc.free(block) };
+        }
+        assert!(addresses() < before + 50 * BLOCK);
+    }
+
     #[test]
     fn null_is_reallocated_by_allocating_and_freed_by_doing_nothing() {
         // SAFETY: `None` is allowed.

@@ -52,6 +52,8 @@ unsafe impl<A: MemAlloc> ArenaSource for MallocArenas<A> {
 
 #[cfg(all(test, feature = "std"))]
 mod tests {
+    use core::cell::Cell;
+
     use super::*;
     use crate::{Malloc, NoAlloc};
 
@@ -68,6 +70,50 @@ mod tests {
         for arena in arenas {
             // SAFETY: it came from this source and is not used again.
             unsafe { source.unmap(arena, size) };
+        }
+    }
+
+    /// Malloc that remembers the block it gave last, until that block is freed.
+    #[derive(Default)]
+    struct Watched(Cell<Option<(usize, usize)>>);
+
+    // SAFETY: the blocks are malloc's.
+    unsafe impl MemAlloc for Watched {
+        fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
+            let block = Malloc.malloc(size)?;
+            self.0.set(Some((block.addr().get(), size)));
+            Some(block)
+        }
+
+        fn calloc(&self, _count: usize, _size: usize) -> Option<NonNull<u8>> {
+            None
+        }
+
+        unsafe fn realloc(&self, _: Option<NonNull<u8>>, _: usize) -> Option<NonNull<u8>> {
+            None
+        }
+
+        unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
+            let (start, _) = self.0.take().unwrap();
+            assert_eq!(ptr.map(|ptr| ptr.addr().get()), Some(start));
+            // SAFETY: the caller's promise.
+            unsafe { Malloc.free(ptr) };
+        }
+    }
+
+    #[test]
+    fn an_arena_lies_inside_its_block_which_goes_with_it() {
+        let mut source = MallocArenas::new(Watched::default());
+        for bytes in [64, 128, 1 << 12, 1 << 18] {
+            let size = ArenaSize::new(bytes).unwrap();
+            let arena = source.map(size).unwrap();
+            let (block, length) = source.0.0.get().unwrap();
+            let start = arena.addr().get();
+            assert!(block + START <= start && start + bytes <= block + length);
+            assert_eq!(length, START + 2 * bytes);
+            // SAFETY: it came from this source and is not used again.
+            unsafe { source.unmap(arena, size) };
+            assert_eq!(source.0.0.get(), None);
         }
     }
 

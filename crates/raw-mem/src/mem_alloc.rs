@@ -134,6 +134,8 @@ unsafe impl MemAlloc for NoAlloc {
 
 #[cfg(test)]
 mod tests {
+    use core::{cell::Cell, num::NonZero};
+
     use super::*;
 
     #[test]
@@ -148,5 +150,56 @@ mod tests {
     fn the_trait_can_be_an_object() {
         let layer: &dyn MemAlloc = &NoAlloc;
         assert_eq!(layer.malloc(1), None);
+    }
+
+    /// Writes down what it is asked, and answers with the argument as an address.
+    #[derive(Default)]
+    struct Recording(Cell<Option<(Option<NonNull<u8>>, usize)>>);
+
+    fn place(address: usize) -> Option<NonNull<u8>> {
+        NonZero::new(address).map(NonNull::without_provenance)
+    }
+
+    // SAFETY: nobody accesses its blocks.
+    unsafe impl MemAlloc for Recording {
+        fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
+            place(size)
+        }
+
+        fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
+            place(100 * count + size)
+        }
+
+        unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
+            self.0.set(Some((ptr, size)));
+            place(size)
+        }
+
+        unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
+            self.0.set(Some((ptr, 0)));
+        }
+    }
+
+    #[test]
+    fn a_layer_by_reference_is_asked_everything_unchanged() {
+        fn ask(layer: impl MemAlloc, recorded: &Recording) {
+            assert_eq!((layer.malloc(7), layer.calloc(3, 4)), (place(7), place(304)));
+            // SAFETY: the layer accesses no block.
+            assert_eq!(unsafe { layer.realloc(place(5), 6) }, place(6));
+            assert_eq!(recorded.0.take(), Some((place(5), 6)));
+            // SAFETY: as above.
+            unsafe { layer.free(place(8)) };
+            assert_eq!(recorded.0.take(), Some((place(8), 0)));
+        }
+
+        let layer = Recording::default();
+        ask(&layer, &layer);
+    }
+
+    #[test]
+    fn a_layer_without_memory_refuses_everything() {
+        assert_eq!((NoAlloc.malloc(1), NoAlloc.calloc(1, 1)), (None, None));
+        // SAFETY: `None` is allowed.
+        assert_eq!(unsafe { NoAlloc.realloc(None, 1) }, None);
     }
 }

@@ -106,6 +106,18 @@ mod tests {
     }
 
     #[test]
+    fn a_block_has_room_for_what_was_asked_and_no_more() {
+        for size in [0, 16, 5000] {
+            let block = PageBlocks.malloc(size).unwrap();
+            // SAFETY: the block is live, and freed once.
+            unsafe {
+                assert_eq!(room(block), size);
+                PageBlocks.free(Some(block));
+            }
+        }
+    }
+
+    #[test]
     fn a_block_keeps_its_contents_when_it_grows_and_shrinks() {
         let mut block = PageBlocks.malloc(16);
         for size in [16, 5000, 100_000, 16] {

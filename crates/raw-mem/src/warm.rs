@@ -249,7 +249,10 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
-    use crate::{Malloc, MallocArenas};
+    use crate::{
+        Malloc, MallocArenas,
+        arena_source::recording::{Call, Recording},
+    };
 
     const SIZE: ArenaSize = ArenaSize::new(1 << 16).unwrap();
     const SMALL: ArenaSize = ArenaSize::new(1 << 12).unwrap();
@@ -417,6 +420,27 @@ mod tests {
         assert_eq!(over.kept(), 1);
         drop(over);
         assert_eq!(source.source.mapped, 0);
+    }
+
+    #[test]
+    fn the_source_below_hears_of_advice_names_and_trims() {
+        let mut source = WarmArenas::new(Recording::default());
+        let place = NonNull::dangling();
+        source.name(c"arenas");
+        source.trim();
+        // SAFETY: the source below touches no memory.
+        assert_eq!(unsafe { source.advise(place, 64, Advice::Free) }, Ok(()));
+        let expected = [Call::Name(c"arenas"), Call::Trim, Call::Advise(place, 64, Advice::Free)];
+        assert_eq!(source.source.0, expected);
+    }
+
+    #[test]
+    fn an_arena_that_an_owner_uses_again_counts_as_asked_for() {
+        let mut source = source(HOUR, usize::MAX);
+        source.kept_no_longer(0, false);
+        assert!(!source.is_asked());
+        source.kept_no_longer(0, true);
+        assert!(source.is_asked());
     }
 
     #[test]
