@@ -106,6 +106,8 @@ fn alloc_aligned(layout: Layout) -> Option<NonNull<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     #[test]
@@ -125,6 +127,40 @@ mod tests {
             assert!(std::slice::from_raw_parts(block.as_ptr(), 1000).iter().all(|byte| *byte == 7));
             free(block);
         }
+    }
+
+    #[test]
+    fn only_alignments_beyond_mallocs_own_need_an_aligned_block() {
+        let is_plain = |align| is_plain(Layout::from_size_align(1000, align).unwrap());
+        assert_eq!([1, MALLOC_ALIGN, 2 * MALLOC_ALIGN].map(is_plain), [true, true, false]);
+        assert_eq!(MALLOC_ALIGN, 2 * align_of::<usize>());
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_block_is_hardly_larger_than_asked() {
+        for align in [1, 64] {
+            let layout = Layout::from_size_align(100_000, align).unwrap();
+            for block in [alloc(layout), alloc_zeroed(layout)] {
+                let block = block.unwrap();
+                // SAFETY: the block is live, and freed once.
+                unsafe {
+                    assert!((100_000..110_000).contains(&usable_size(block)));
+                    free(block);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_refused_request_is_repeated_once_after_a_trim() {
+        let trims = Cell::new(0);
+        let trim = || trims.set(trims.get() + 1);
+        assert_eq!(after_trim(|| Some(7), trim), Some(7));
+        assert_eq!(trims.get(), 0);
+        assert_eq!(after_trim(|| (trims.get() > 0).then_some(7), trim), Some(7));
+        assert_eq!(after_trim(|| None::<u8>, trim), None);
+        assert_eq!(trims.get(), 2);
     }
 
     #[test]

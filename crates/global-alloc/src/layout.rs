@@ -109,6 +109,8 @@ mod tests {
     fn memory_that_grows_a_little_gets_room_to_grow_again() {
         let block = |old, new| grown(plain(old), plain(new)).map(SizeClass::block_size);
         assert_eq!(block(256, 272), Some(320));
+        assert_eq!([block(256, 319), block(256, 320)], [Some(368), None]);
+        assert_eq!([block(256, 256), block(256, 255)], [None; 2]);
         assert_eq!([block(64, 128), block(256, 240), block(500, 508)], [None; 3]);
         assert_eq!(block(48, 58), None);
         assert_eq!([block(512, 520), block(1 << 62, 1 + (1 << 62))], [None; 2]);

@@ -80,6 +80,20 @@ mod tests {
         unsafe { Malloc.free(Some(block)) }
     }
 
+    #[test]
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn a_block_is_hardly_larger_than_asked() {
+        // SAFETY: `None` is allowed.
+        let moved = unsafe { Malloc.realloc(None, 100_000) };
+        for block in [Malloc.malloc(100_000), Malloc.calloc(10, 10_000), moved] {
+            // SAFETY: the block is live.
+            let size = unsafe { libc::malloc_usable_size(block.unwrap().as_ptr().cast()) };
+            assert!((100_000..110_000).contains(&size));
+            // SAFETY: the block is live and not used again.
+            unsafe { Malloc.free(block) };
+        }
+    }
+
     /// The blocks are never touched, so they only cost addresses.
     #[test]
     #[cfg(all(target_os = "linux", target_pointer_width = "64", not(miri)))]
