@@ -163,3 +163,20 @@ impl fmt::Debug for OwnedHeap {
         f.debug_tuple("OwnedHeap").field(&self.heap).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heap_outlives_threads_until_it_is_dropped_or_lost() {
+        let ends: [fn(OwnedHeap); 2] = [drop, OwnedHeap::lose];
+        for end in ends {
+            let owned = OwnedHeap::open().unwrap();
+            let heap = owned.heap;
+            assert!(heap.outlives_threads().load(Relaxed));
+            end(owned);
+            assert!(!heap.outlives_threads().load(Relaxed));
+        }
+    }
+}

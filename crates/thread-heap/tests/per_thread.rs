@@ -1,0 +1,115 @@
+//! What a thread may ask of its heap, and of all heaps of the process.
+
+#![cfg(not(loom))]
+
+use std::{
+    ptr::NonNull,
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+use obmalloc::{Blocks, SizeClass, Stats};
+use thread_heap::{OwnedHeap, PerThread, ThreadGeometry};
+
+/// One test runs at a time, because a thread may adopt the heap of another one.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs `body` in a new thread to its end.
+fn in_a_thread(body: fn()) {
+    let _alone = alone();
+    thread::spawn(body).join().unwrap();
+}
+
+fn class() -> SizeClass<ThreadGeometry> {
+    SizeClass::of(200).unwrap()
+}
+
+fn in_use(stats: &Stats) -> usize {
+    stats.classes().iter().map(|class| class.in_use).sum()
+}
+
+#[test]
+fn a_thread_has_figures_once_it_has_made_a_request() {
+    in_a_thread(|| {
+        let block = PerThread.alloc(class()).unwrap();
+        assert_eq!(in_use(&PerThread.stats().unwrap()), 1);
+        // SAFETY: the block is in use, and given up.
+        unsafe { PerThread.free(block) };
+        assert_eq!(in_use(&PerThread.stats().unwrap()), 0);
+    });
+}
+
+#[test]
+fn a_pointer_is_ours_if_it_lies_in_an_arena() {
+    in_a_thread(|| {
+        let ours = PerThread.alloc(class()).unwrap().into_start();
+        let foreign = NonNull::from(&mut 0_u64).cast();
+        // SAFETY: one pointer is a block in use, and the other lies in no arena.
+        unsafe {
+            assert_eq!(PerThread.size_if_ours(ours), Some(208));
+            assert_eq!(PerThread.size_if_ours(foreign), None);
+            assert_eq!(PerThread.free_if_ours(foreign), Some(foreign));
+            assert_eq!(PerThread.free_if_ours(ours), None);
+        }
+        assert_eq!(in_use(&PerThread.stats().unwrap()), 0);
+    });
+}
+
+#[test]
+fn a_trim_gives_the_empty_arena_back() {
+    in_a_thread(|| {
+        let block = PerThread.alloc(class()).unwrap();
+        // SAFETY: the block is in use, and given up.
+        unsafe { PerThread.free(block) };
+        assert_eq!(PerThread.stats().unwrap().arenas.current, 1);
+        PerThread.trim();
+        assert_eq!(PerThread.stats().unwrap().arenas.current, 0);
+    });
+}
+
+#[test]
+fn the_figures_of_all_heaps_include_an_owned_heap_and_that_of_the_thread() {
+    in_a_thread(|| {
+        let mut heap = OwnedHeap::open().unwrap();
+        let owned = [(); 3].map(|()| heap.alloc(class()).unwrap());
+        let others = [(); 2].map(|()| PerThread.alloc(class()).unwrap());
+        let all = heap.stats_of_all();
+        assert_eq!(in_use(&all.total), 5);
+        assert!(all.walked >= 2);
+        // SAFETY: the blocks are in use, and given up.
+        unsafe {
+            owned.into_iter().for_each(|block| heap.free(block));
+            others.into_iter().for_each(|block| PerThread.free(block));
+        }
+    });
+}
+
+#[test]
+fn a_block_that_an_owned_heap_took_back_is_at_hand() {
+    in_a_thread(|| {
+        let mut heap = OwnedHeap::open().unwrap();
+        let [first, second] = [(); 2].map(|()| heap.alloc(class()).unwrap());
+        let start = first.start();
+        // SAFETY: the block is in use, and given up.
+        unsafe { heap.free(first) };
+        let again = heap.alloc_listed(class()).unwrap();
+        assert_eq!(again.start(), start);
+        // SAFETY: as above.
+        unsafe { [again, second].into_iter().for_each(|block| heap.free(block)) };
+    });
+}
+
+#[test]
+fn a_thread_without_a_heap_gives_a_new_one_away() {
+    in_a_thread(|| {
+        let mut heap = OwnedHeap::of_this_thread().unwrap();
+        let block = heap.alloc(class()).unwrap();
+        // The heap is not the thread's, which makes one of its own.
+        assert_eq!(in_use(&PerThread.stats().unwrap()), 0);
+        // SAFETY: the block is in use, and given up.
+        unsafe { heap.free(block) };
+    });
+}
