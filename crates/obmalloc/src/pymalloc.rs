@@ -468,6 +468,28 @@ mod tests {
     }
 
     #[test]
+    fn only_a_request_that_can_succeed_makes_the_heap_trim() {
+        let pymalloc = pymalloc::<Pools16K>();
+        let block = pymalloc.malloc(16);
+        // SAFETY: the block is live and not used again.
+        unsafe { pymalloc.free(block) };
+        let arenas = || pymalloc.stats().arenas.current;
+        assert_eq!(pymalloc.malloc(MAX_REQUEST + 1), None);
+        assert_eq!(arenas(), 1);
+        assert_eq!(pymalloc.malloc(MAX_REQUEST), None);
+        assert_eq!(arenas(), 0);
+    }
+
+    #[test]
+    fn the_layer_below_and_the_heap_can_be_asked() {
+        let pymalloc = pymalloc::<Pools16K>();
+        let large = pymalloc.lower().malloc(1000);
+        assert_eq!(pymalloc.access().stats(), pymalloc.stats());
+        // SAFETY: the block came from the layer below, so the allocator frees it there.
+        unsafe { pymalloc.free(large) };
+    }
+
+    #[test]
     fn a_locked_heap_serves_many_threads() {
         let heap: TestHeap<Pools16K> =
             Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc);
