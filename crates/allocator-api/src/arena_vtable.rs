@@ -145,7 +145,9 @@ unsafe extern "C" fn free<S: ArenaSource>(ctx: *mut c_void, arena: *mut c_void, 
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use raw_mem::{MallocArenas, MmapArenas, NoAlloc};
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use raw_mem::{MallocArenas, MapError, MmapArenas, NoAlloc};
 
     use super::*;
 
@@ -166,6 +168,46 @@ mod tests {
                 free(ctx, ptr::null_mut(), size);
             }
         }
+    }
+
+    /// Counts its arenas and trims in [`MAPPED`] and [`TRIMS`].
+    struct Counted(MmapArenas);
+
+    static MAPPED: AtomicUsize = AtomicUsize::new(0);
+    static TRIMS: AtomicUsize = AtomicUsize::new(0);
+
+    // SAFETY: the arenas are those of the source below.
+    unsafe impl ArenaSource for Counted {
+        fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+            MAPPED.fetch_add(size.bytes(), Relaxed);
+            self.0.map(size)
+        }
+
+        unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
+            MAPPED.fetch_sub(size.bytes(), Relaxed);
+            // SAFETY: the caller's promise.
+            unsafe { self.0.unmap(arena, size) };
+        }
+
+        fn trim(&mut self) {
+            TRIMS.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[test]
+    fn an_arena_goes_back_to_the_source_with_its_size_and_a_trim_reaches_it() {
+        static SOURCE: LockedSource<Counted> = LockedSource::new(Counted(MmapArenas::new()));
+        let ArenaAllocator { ctx, alloc, free } = ArenaAllocator::of(&SOURCE);
+        for (size, bytes) in [(1, 64), (65, 128), (48 << 10, 64 << 10)] {
+            // SAFETY: `ctx` belongs to `alloc`.
+            let arena = unsafe { alloc(ctx, size) };
+            assert_eq!(MAPPED.load(Relaxed), bytes);
+            // SAFETY: the arena goes back once.
+            unsafe { free(ctx, arena, size) };
+            assert_eq!(MAPPED.load(Relaxed), 0);
+        }
+        SOURCE.trim();
+        assert_eq!(TRIMS.load(Relaxed), 1);
     }
 
     #[test]

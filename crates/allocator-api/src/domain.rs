@@ -43,3 +43,16 @@ impl fmt::Display for Domain {
 
 const _: () =
     assert!(Domain::Raw as u32 == 0 && Domain::Mem as u32 == 1 && Domain::Obj as u32 == 2);
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn domains_are_numbered_and_named_as_in_cpython() {
+        assert_eq!(Domain::ALL.map(Domain::index), [0, 1, 2]);
+        assert_eq!(Domain::ALL.map(|domain| domain.to_string()), ["raw", "mem", "obj"]);
+    }
+}

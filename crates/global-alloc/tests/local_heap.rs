@@ -142,3 +142,27 @@ fn memory_that_grows_zeroed_is_zero_beyond_its_old_size() {
     grows_zeroed!(v02);
     grows_zeroed!(v04);
 }
+
+macro_rules! shrinks {
+    ($api:ident) => {{
+        use $api::alloc::Allocator;
+        let heap = LocalHeap::new();
+        let [small, big] = [16, 256].map(|size| Layout::from_size_align(size, 8).expect("small"));
+        let start = heap.allocate_zeroed(big).expect("there is memory");
+        // SAFETY: the memory is the heap's, has the sizes of the layouts, and is freed once, with
+        // the layout that it has then.
+        unsafe {
+            start.write_bytes(7, 16);
+            let shrunk = (&heap).shrink(start, big, small).expect("there is memory");
+            assert_eq!((shrunk.as_ref(), in_use(&heap)), (&[7; 16][..], 16));
+            heap.deallocate(shrunk.cast(), small);
+        }
+        assert_eq!(in_use(&heap), 0);
+    }};
+}
+
+#[test]
+fn memory_that_shrinks_keeps_its_contents_and_takes_less() {
+    shrinks!(v02);
+    shrinks!(v04);
+}

@@ -73,8 +73,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cache_that_was_never_asked_has_no_hits() {
+    fn the_hit_rate_is_the_share_of_hits_and_0_before_the_first_take() {
         assert_eq!(Stats::default().hit_rate(), 0.0);
+        let stats = Stats { hits: 3, misses: 1, ..Stats::default() };
+        assert_eq!(stats.hit_rate(), 0.75);
     }
 
     #[test]
