@@ -90,3 +90,96 @@ impl<P: Parts> fmt::Debug for SharedArenas<P> {
         f.write_str(if self.0.is_some() { "SharedArenas" } else { "SharedArenas::NONE" })
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::{Arc, LazyLock, Mutex};
+
+    use raw_mem::Malloc;
+
+    use super::*;
+    use crate::ThreadGeometry;
+
+    /// A source without arenas that records what it is told.
+    #[derive(Clone, Default)]
+    struct Recording(Arc<Mutex<Vec<String>>>);
+
+    impl Recording {
+        fn add(&self, call: impl fmt::Debug) {
+            self.0.lock().unwrap().push(format!("{call:?}"));
+        }
+    }
+
+    // SAFETY: it has no arenas.
+    unsafe impl ArenaSource for Recording {
+        fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+            self.add("map");
+            Err(MapError::Exhausted { size })
+        }
+
+        unsafe fn unmap(&mut self, _arena: NonNull<u8>, _size: ArenaSize) {
+            self.add("unmap");
+        }
+
+        unsafe fn advise(
+            &mut self,
+            start: NonNull<u8>,
+            len: usize,
+            advice: Advice,
+        ) -> Result<(), AdviseError> {
+            self.add((start.addr(), len, advice));
+            Ok(())
+        }
+
+        fn name(&mut self, name: &'static CStr) {
+            self.add(name);
+        }
+
+        fn trim(&mut self) {
+            self.add("trim");
+        }
+
+        fn would_keep(&mut self) -> bool {
+            self.add("would keep");
+            true
+        }
+
+        fn kept_no_longer(&mut self, arenas: usize, used: bool) {
+            self.add((arenas, used));
+        }
+    }
+
+    type TestParts = (Recording, Malloc, ThreadGeometry);
+    type TestArenas = SharedArenas<TestParts>;
+
+    /// Tells `arenas` everything that a source can be told. Returns what it answers.
+    fn tell_everything(mut arenas: TestArenas) -> (bool, bool) {
+        arenas.name(c"arenas of a test");
+        arenas.trim();
+        arenas.kept_no_longer(3, true);
+        // SAFETY: the source touches no memory.
+        let advised = unsafe { arenas.advise(NonNull::<u8>::dangling(), 64, Advice::Free) };
+        (arenas.would_keep(), advised.is_ok())
+    }
+
+    #[test]
+    fn the_shared_source_hears_of_everything() {
+        static HEAPS: LazyLock<(Recording, Heaps<TestParts>)> = LazyLock::new(|| {
+            let source = Recording::default();
+            (source.clone(), Heaps::new(source, Malloc))
+        });
+        let (source, heaps) = &*HEAPS;
+        assert_eq!(tell_everything(SharedArenas::of(heaps)), (true, true));
+        let expected =
+            ["\"arenas of a test\"", "\"trim\"", "(3, true)", "(1, 64, Free)", "\"would keep\""];
+        assert_eq!(*source.0.lock().unwrap(), expected);
+    }
+
+    #[test]
+    fn the_heap_of_no_thread_keeps_and_maps_nothing() {
+        let size = obmalloc::Shape::<ThreadGeometry>::ARENA;
+        assert_eq!(tell_everything(SharedArenas::NONE), (false, false));
+        let mut arenas = TestArenas::NONE;
+        assert!(arenas.map(size).is_err());
+    }
+}
