@@ -70,9 +70,13 @@ struct Place {
 }
 
 impl Listed {
-    /// `None` if the change is to code that is not compiled here or that we do not measure.
+    /// `None` if the change is to code that is not compiled here or that we do not measure, or if
+    /// it cannot compile because no pointer can be made of a number.
     fn mutant(&self, scans: &HashMap<String, Scan>) -> Option<Mutant> {
         let scan = scans.get(&self.file)?;
+        if self.replacement.contains("NonNull::") {
+            return None;
+        }
         let range = self.span.range(&scan.source.text)?;
         let replacement = self.replacement.clone();
         scan.mutant(Kind::Listed, range, replacement)

@@ -175,9 +175,8 @@ impl<'ast> Visit<'ast> for Scan {
                 self.modules.push(module.ident.to_string());
             }
             Item::Fn(function) => {
-                self.function(item, &function.sig.ident, &function.block, |scan| {
-                    visit::visit_item(scan, item);
-                });
+                let visit = |scan: &mut Self| visit::visit_item(scan, item);
+                self.function(item, &function.sig.ident, &function.block, visit);
             }
             Item::Impl(block) => {
                 let implements =
@@ -231,6 +230,10 @@ impl<'ast> Visit<'ast> for Scan {
         if self.excludes(attributes, statement) {
             return;
         }
+        if does_nothing(statement) {
+            self.excluded.push(range(statement));
+            return;
+        }
         if can_go(statement) && self.only != Some(range(statement)) {
             self.add(Kind::Statement, range(statement), "");
         }
@@ -266,6 +269,18 @@ impl<'ast> Visit<'ast> for Scan {
 
     // A longer array is another type, which does not compile.
     fn visit_type_array(&mut self, _: &'ast syn::TypeArray) {}
+}
+
+/// Returns true for `let _ = name;`, which only marks a parameter as unused.
+fn does_nothing(statement: &Stmt) -> bool {
+    let Stmt::Local(syn::Local { pat: Pat::Wild(_), init: Some(init), .. }) = statement else {
+        return false;
+    };
+    let is_name = |expression: &Expr| matches!(expression, Expr::Path(_));
+    match &*init.expr {
+        Expr::Tuple(tuple) => tuple.elems.iter().all(is_name),
+        expression => is_name(expression),
+    }
 }
 
 /// A call, an assignment, or a block of one of them, whose value nobody uses.
@@ -440,6 +455,11 @@ mod tests {
     #[test]
     fn the_only_statement_of_a_function_is_left_to_cargo_mutants() {
         assert_eq!(names("fn f() {\n    g();\n}\n"), [""; 0]);
+    }
+
+    #[test]
+    fn marking_parameters_as_unused_is_no_statement_to_delete() {
+        assert_eq!(names("fn f() {\n    let _ = (a, b);\n    let _ = c;\n    d\n}\n"), [""; 0]);
     }
 
     #[test]
