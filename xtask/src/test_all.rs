@@ -212,13 +212,14 @@ fn address_sanitizer() -> Result<Tally> {
     global.args(["--test", "gives_back"]);
     // One test reads the figures of the C library's allocator, which the sanitizer replaces.
     global.args(["--", "--skip", "a_list_that_is_cleared_or_dropped_gives_its_blocks_back"]);
-    // Freed memory that the sanitizer holds back would look like memory that does not go back. One
-    // test asks for more than there can be.
+    // Some tests ask for more than there can be. Freed memory that the sanitizer holds back would
+    // look like memory that does not go back.
     let options = "detect_leaks=1:quarantine_size_mb=8:allocator_may_return_null=1";
     global.env("ASAN_OPTIONS", options);
     let mut command = watched_by_address_sanitizer(&["--lib", "--test", "model"]);
     command.args(["--test", "threads"]);
     command.args(["-p", "raw-mem", "-p", "obmalloc", "-p", "thread-heap", "-p", "object-cache"]);
+    command.env("ASAN_OPTIONS", "detect_leaks=1:allocator_may_return_null=1");
     Ok(counted(threads)? + counted(global)? + counted(command)?)
 }
 

@@ -277,7 +277,7 @@ impl<T, A: MemAlloc, const BLOCK: usize> Drop for BlockCache<T, A, BLOCK> {
 
 #[cfg(test)]
 mod tests {
-    use std::{boxed::Box, cell::RefCell, rc::Rc, vec::Vec};
+    use std::{boxed::Box, cell::RefCell, rc::Rc, sync::Mutex, vec::Vec};
 
     use super::*;
     use crate::{
@@ -366,6 +366,14 @@ mod tests {
     type HookedInts = BlockCache<Int, Hooked>;
     type Live = Vec<Cached<Int, &'static HookedInts>>;
 
+    /// A cache that a closure without a lifetime can use. LeakSanitizer reaches it through `MADE`.
+    fn lasting(below: Hooked) -> &'static HookedInts {
+        static MADE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+        let ints = Box::leak(Box::new(HookedInts::new(below)));
+        MADE.lock().unwrap().push(core::ptr::from_mut(ints).expose_provenance());
+        ints
+    }
+
     fn live(ints: &'static HookedInts, count: usize) -> Live {
         (0..count as u64).map(|nth| Cached::new_in([nth; 3], ints).unwrap()).collect()
     }
@@ -375,7 +383,7 @@ mod tests {
     #[test]
     fn a_block_asked_for_during_a_compaction_is_kept() {
         let (hooked, blocks) = Hooked::new();
-        let ints: &HookedInts = Box::leak(Box::new(HookedInts::new(hooked)));
+        let ints = lasting(hooked);
         let mut all = live(ints, 82);
         all.sort_by_key(|int| core::ptr::from_ref(&**int).addr());
         let lives = all.pop().unwrap();
@@ -397,7 +405,7 @@ mod tests {
     #[test]
     fn a_compaction_that_panics_loses_nothing() {
         let (hooked, blocks) = Hooked::new();
-        let ints: &HookedInts = Box::leak(Box::new(HookedInts::new(hooked)));
+        let ints = lasting(hooked);
         drop(live(ints, 123));
         on_next_free(|| panic!("a free that panics"));
         assert_eq!(panic_of(|| _ = ints.compact()), "a free that panics");
@@ -410,7 +418,7 @@ mod tests {
     #[test]
     fn a_compaction_within_another_loses_nothing() {
         let (hooked, blocks) = Hooked::new();
-        let ints: &HookedInts = Box::leak(Box::new(HookedInts::new(hooked)));
+        let ints = lasting(hooked);
         let mut all = live(ints, 123);
         all.sort_by_key(|int| core::ptr::from_ref(&**int).addr());
         let late = all.split_off(60);
