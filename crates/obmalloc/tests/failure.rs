@@ -21,7 +21,8 @@ use testkit::{
 fn workload<G: Geometry>() -> Vec<Op> {
     let arenas = if G::SIZES.arena_size < 4096 { 20 } else { 3 };
     let blocks = arenas * G::SIZES.arena_size / G::SIZES.small_threshold;
-    let large = Sizes::of([G::SIZES.small_threshold, G::SIZES.small_threshold - G::SIZES.alignment]);
+    let large =
+        Sizes::of([G::SIZES.small_threshold, G::SIZES.small_threshold - G::SIZES.alignment]);
     let many = Sizes::many(&rules::<G>());
     let phases = vec![
         Phase::Churn { sizes: many.clone(), ops: 60 },

@@ -129,7 +129,8 @@ fn a_heap_that_rests_holds_no_arena_and_wakes_up<G: Geometry>() {
 fn a_reset_gives_back_arenas_whose_blocks_live<G: Geometry>() {
     let arenas = ArenaLog::default();
     let source = FailingArenas::new(MmapArenas::new(), Faults::default(), arenas.clone());
-    let mut heap: Heap<_, _, G> = Heap::new(KnownArenas::<_, _, G>::new(source, Malloc), Malloc);
+    let source = KnownArenas::<_, _, G>::with_geometry(source, Malloc);
+    let mut heap = Heap::<_, _, G>::with_geometry(source, Malloc);
     for size in (1..=G::SIZES.small_threshold).cycle().take(2_000) {
         assert!(heap.alloc(SizeClass::of(size).unwrap()).is_some());
     }
@@ -152,10 +153,11 @@ fn an_address_is_ours_exactly_inside_the_arenas<G: Geometry>() {
     let mapped: Vec<_> = rig.arenas.arenas().into_values().collect();
     assert!(mapped.len() >= 3);
     for &arena in &mapped {
-        let inside = [arena, arena + 1, arena + G::SIZES.arena_size / 2, arena + G::SIZES.arena_size - 1];
+        let inside =
+            [arena, arena + 1, arena + G::SIZES.arena_size / 2, arena + G::SIZES.arena_size - 1];
         assert_eq!(inside.map(ours), [true; 4]);
-        let neighbours =
-            [arena - G::SIZES.arena_size, arena + G::SIZES.arena_size].map(|at| mapped.contains(&at));
+        let neighbours = [arena - G::SIZES.arena_size, arena + G::SIZES.arena_size]
+            .map(|at| mapped.contains(&at));
         assert_eq!([arena - 1, arena + G::SIZES.arena_size].map(ours), neighbours);
     }
     assert_eq!([0, 1, usize::MAX, usize::MAX / 2, 1 << 47].map(ours), [false; 5]);

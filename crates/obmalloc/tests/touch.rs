@@ -55,7 +55,7 @@ impl<G: Geometry> Watched<G> {
     fn new() -> Self {
         let log = ArenaLog::default();
         let source = Patterned { source: MmapArenas::new(), log: log.clone() };
-        Self { heap: Heap::new(source, Malloc), log, needed: BTreeSet::new() }
+        Self { heap: Heap::with_geometry(source, Malloc), log, needed: BTreeSet::new() }
     }
 
     fn alloc(&mut self, class: SizeClass<G>) {
@@ -71,7 +71,9 @@ impl<G: Geometry> Watched<G> {
         let pages = arenas.flat_map(|arena| (arena..arena + G::SIZES.arena_size).step_by(PAGE));
         pages
             .filter(|page| !self.needed.contains(&(page / PAGE)))
-            .filter(|&page| bytes(page, PAGE.min(G::SIZES.arena_size)).iter().any(|&b| b != UNTOUCHED))
+            .filter(|&page| {
+                bytes(page, PAGE.min(G::SIZES.arena_size)).iter().any(|&b| b != UNTOUCHED)
+            })
             .collect()
     }
 }

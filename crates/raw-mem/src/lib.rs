@@ -25,9 +25,9 @@
 //!        │                RetainingArenas (retains some arenas that come back)
 //!        │                     │
 //!   Malloc · PageBlocks   MmapArenas · MallocArenas · FixedRegion
-//!   NoAlloc                    │
+//!   Bump · NoAlloc             │
 //!        │                     │
-//!   the C library, pages  the operating system, malloc, a buffer
+//!   the C library, pages, a buffer    the operating system, malloc, a buffer
 //! ```
 //!
 //! - [`MemAlloc`] has the four operations of CPython's allocators: allocate, allocate zeroed,
@@ -38,13 +38,14 @@
 //! # Features
 //!
 //! `std` (on by default) adds [`Malloc`], [`PageBlocks`], [`MmapArenas`] and [`RetainingArenas`].
-//! Without it the crate is `no_std`: the traits, [`NoAlloc`], [`MallocArenas`] and [`FixedRegion`]
+//! Without it the crate is `no_std`: the traits, [`Bump`], [`NoAlloc`], [`MallocArenas`] and [`FixedRegion`]
 //! need no operating system.
 
 #![cfg_attr(not(feature = "std"), no_std)]
 
 mod align;
 mod arena_source;
+mod bump;
 #[cfg(feature = "std")]
 mod errno;
 mod error;
@@ -65,6 +66,7 @@ mod retaining;
 
 pub use align::{align_down, align_up};
 pub use arena_source::{ArenaSize, ArenaSource};
+pub use bump::Bump;
 #[cfg(feature = "std")]
 pub use errno::preserving_errno;
 pub use error::{MapError, OsCode, PurgeError};

@@ -65,8 +65,10 @@ unsafe impl<P: Parts> Registered for ThreadHeap<P> {
 }
 
 impl<P: Parts> ThreadHeap<P> {
-    const BLOCKS_CAN_CARRY: () =
-        assert!(P::Geometry::SIZES.alignment >= LEAST_BLOCK, "a freed block is two words, at least");
+    const BLOCKS_CAN_CARRY: () = assert!(
+        P::Geometry::SIZES.alignment >= LEAST_BLOCK,
+        "a freed block is two words, at least"
+    );
 
     sync::const_unless_model! {
         /// A heap over `arenas`, whose blocks carry `tag`.

@@ -116,7 +116,8 @@ impl<G: Geometry> WaitingPools<G> {
     /// Makes a table without entries. Returns `None` if `lower` has no memory, or if the pools of
     /// the geometry have more pages than an entry.
     pub(crate) fn new<A: MemAlloc>(lower: &A) -> Option<Self> {
-        let supported = G::SIZES.pool_size.is_multiple_of(PAGE) && G::SIZES.pool_size / PAGE <= MOST_PAGES;
+        let supported =
+            G::SIZES.pool_size.is_multiple_of(PAGE) && G::SIZES.pool_size / PAGE <= MOST_PAGES;
         if supported { Self::with_capacity(FEWEST_ENTRIES, lower) } else { None }
     }
 
@@ -261,7 +262,9 @@ impl<G: Geometry> WaitingPools<G> {
         match page.checked_sub(1) {
             Some(before) => self.is_full(start, before),
             None if start.addr().is_multiple_of(G::SIZES.arena_size) => false,
-            None => self.is_full(start.wrapping_sub(G::SIZES.pool_size), G::SIZES.pool_size / PAGE - 1),
+            None => {
+                self.is_full(start.wrapping_sub(G::SIZES.pool_size), G::SIZES.pool_size / PAGE - 1)
+            }
         }
     }
 
@@ -270,8 +273,10 @@ impl<G: Geometry> WaitingPools<G> {
         let before = start.addr() % G::SIZES.arena_size / PAGE + page;
         let rest = 0..G::SIZES.arena_size / PAGE - before;
         let is_full = |nth: &usize| {
-            let (pool, page) =
-                ((page + nth) / (G::SIZES.pool_size / PAGE), (page + nth) % (G::SIZES.pool_size / PAGE));
+            let (pool, page) = (
+                (page + nth) / (G::SIZES.pool_size / PAGE),
+                (page + nth) % (G::SIZES.pool_size / PAGE),
+            );
             self.is_full(start.wrapping_add(pool * G::SIZES.pool_size), page)
         };
         rest.take_while(is_full).count()

@@ -304,8 +304,10 @@ fn a_heap_is_never_made_in_memory_that_is_not_aligned_for_it() {
 /// mutants 7 and 8: the source counted arenas as retained that had been given back.
 #[test]
 fn flushed_heaps_retain_no_arena() {
-    static HEAPS: Heaps<(RetainingArenas<MmapArenas>, Malloc, ThreadGeometry)> =
-        Heaps::new(RetainingArenas::with_decay(MmapArenas::new(), Duration::from_secs(3600)), Malloc);
+    static HEAPS: Heaps<(RetainingArenas<MmapArenas>, Malloc, ThreadGeometry)> = Heaps::new(
+        RetainingArenas::with_decay(MmapArenas::new(), Duration::from_secs(3600)),
+        Malloc,
+    );
     let heap = HEAPS.open().expect("there is memory");
     let mut most = 0;
     for count in [1000, 10_000] {

@@ -203,8 +203,7 @@ impl ArenaTable {
     fn leave_last_with(&mut self, index: ArenaIndex, free: usize) {
         if self.last_with[free] == Some(index) {
             let before = self.slots[index].prev;
-            self.last_with[free] =
-                before.filter(|before| self.slots[*before].free_pools() == free);
+            self.last_with[free] = before.filter(|before| self.slots[*before].free_pools() == free);
         }
     }
 

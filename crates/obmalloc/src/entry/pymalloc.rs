@@ -271,7 +271,8 @@ mod tests {
     type TestHeap<G> = Heap<KnownArenas<MmapArenas, Malloc, G>, Malloc, G>;
 
     fn pymalloc<G: Geometry>() -> Pymalloc<GilHeld<TestHeap<G>>, Malloc> {
-        let heap = Heap::with_geometry(KnownArenas::with_geometry(MmapArenas::new(), Malloc), Malloc);
+        let heap =
+            Heap::with_geometry(KnownArenas::with_geometry(MmapArenas::new(), Malloc), Malloc);
         // SAFETY: each test is one thread, and neither layer below the heap calls back.
         let heap = unsafe { GilHeld::new(heap) };
         // SAFETY: malloc does not serve memory of the heap's arenas.

@@ -63,11 +63,8 @@ pub struct Native;
 impl Geometry for Native {
     const NAME: &'static str = "native";
     const SIZES: Sizes = Sizes::CPYTHON;
-    const RULES: Rules = Rules {
-        headers: HeaderRule::InArena,
-        retain: RetainRule::EachClass,
-        ..Rules::CPYTHON
-    };
+    const RULES: Rules =
+        Rules { headers: HeaderRule::InArena, retain: RetainRule::EachClass, ..Rules::CPYTHON };
 }
 
 /// 4 classes in pools of 256 bytes and arenas of 1 KiB. Models and tests reach every transition of

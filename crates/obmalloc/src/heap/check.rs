@@ -124,7 +124,7 @@ fn check_pool<G: Geometry>(pool: PoolPtr) {
     let known = header.in_use::<G>() + listed + header.uncarved::<G>();
     assert_eq!(known, capacity, "rule 2: every block is accounted for");
     match header.state() {
-        State::Free => assert_eq!(header.in_use::<G>(), 0, "rule 3: no block of a free pool is used"),
+        State::Free => assert_eq!(header.in_use::<G>(), 0, "rule 3: a free pool has none in use"),
         State::Retained => {}
         State::Used | State::Full => assert!(header.in_use::<G>() > 0, "rule 3: used means in use"),
     }

@@ -73,10 +73,7 @@ impl EmptyPools {
 
     /// Ends retentions until a pool turns out to be empty. Returns this pool, which is in no list any
     /// more, or `None` if none is left.
-    pub(crate) fn end_any<G: Geometry>(
-        &mut self,
-        used: &mut UsedPools,
-    ) -> Option<PoolPtr> {
+    pub(crate) fn end_any<G: Geometry>(&mut self, used: &mut UsedPools) -> Option<PoolPtr> {
         while let Some(class) = SizeClass::<G>::from_index(self.0.trailing_zeros() as usize) {
             let empty = self.end(class, used);
             if empty.is_some() {
@@ -86,11 +83,7 @@ impl EmptyPools {
         None
     }
 
-    fn end<G: Geometry>(
-        &mut self,
-        class: SizeClass<G>,
-        used: &mut UsedPools,
-    ) -> Option<PoolPtr> {
+    fn end<G: Geometry>(&mut self, class: SizeClass<G>, used: &mut UsedPools) -> Option<PoolPtr> {
         self.0 &= !(1 << class.index());
         let pool = used.first(class);
         if !pool.header().end_retention() {

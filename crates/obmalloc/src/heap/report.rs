@@ -68,7 +68,8 @@ impl fmt::Display for Stats {
         writeln!(
             f,
             "Small block threshold = {}, in {} size classes.\n",
-            self.small_threshold, self.classes().len()
+            self.small_threshold,
+            self.classes().len()
         )?;
         writeln!(f, "class   size   num pools   blocks in use  avail blocks")?;
         writeln!(f, "-----   ----   ---------   -------------  ------------")?;

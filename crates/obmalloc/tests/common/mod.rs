@@ -4,7 +4,7 @@
 
 use std::{ptr::NonNull, time::Duration};
 
-use obmalloc::{Access, Geometry, GilHeld, Heap, KnownArenas, Pymalloc, ReallocRule, Stats};
+use obmalloc::{Access, Geometry, GilHeld, Heap, KnownArenas, Pymalloc, ReallocRule, Sizes, Stats};
 use raw_mem::{Malloc, MmapArenas, RetainingArenas};
 use testkit::{
     drive::Driver,
@@ -71,7 +71,8 @@ impl<G: Geometry> Rig<G> {
             source.clone(),
             arenas.clone(),
         );
-        let heap = Heap::new(KnownArenas::new(mapped, alloc.clone()), alloc.clone());
+        let heap =
+            Heap::with_geometry(KnownArenas::with_geometry(mapped, alloc.clone()), alloc.clone());
         // SAFETY: only one thread uses the heap, and neither layer below it calls back.
         let heap = unsafe { GilHeld::new(heap) };
         // SAFETY: malloc does not serve memory of the heap's arenas.
@@ -120,10 +121,7 @@ pub(crate) struct Small;
 
 impl Geometry for Small {
     const NAME: &'static str = "small";
-    const ALIGNMENT: usize = 16;
-    const SMALL_THRESHOLD: usize = 64;
-    const POOL_SIZE: usize = 512;
-    const ARENA_SIZE: usize = 2 << 10;
+    const SIZES: Sizes = Sizes { pool_size: 512, arena_size: 2 << 10, ..obmalloc::Tiny::SIZES };
 }
 
 /// How many arenas of `G` make up about `bytes`: at least two, at most a hundred.

@@ -3,7 +3,10 @@
 mod narrow {
     use raw_mem::Malloc;
 
-    use crate::{arena::map::*, geometry::{Sizes, eras::Tiny}};
+    use crate::{
+        arena::map::*,
+        geometry::{Sizes, eras::Tiny},
+    };
 
     /// Slots of 1 KiB in addresses of 14 bits: a root of 4 slots, leaves of 4 entries.
     #[derive(Clone, Copy, Debug, Default)]
