@@ -71,6 +71,20 @@ mod unit {
     }
 
     #[test]
+    fn arenas_of_several_leaves_are_contained() {
+        let map = ArenaMap::<Narrow>::new();
+        let bases = [9 << 10, 1 << 10, 8 << 10, 15 << 10];
+        assert!(bases.iter().all(|base| publish(&map, *base)));
+        for base in (0..16).map(|nth| nth << 10) {
+            assert_eq!(map.contains(base), bases.contains(&base));
+        }
+        assert_eq!(map.leaves(), 3);
+        bases.iter().for_each(|base| retract(&map, *base));
+        assert!((0..16).all(|nth| !map.contains(nth << 10)));
+        release(map);
+    }
+
+    #[test]
     fn without_memory_nothing_is_published() {
         let map = ArenaMap::<Narrow>::new();
         // SAFETY: no node is allocated, and no block relies on the entry.
@@ -87,9 +101,11 @@ mod models {
     use super::narrow::*;
     use crate::arena::map::*;
 
-    /// A reader runs beside `publish` on the main thread, so that loom tries it at every point.
-    fn read_beside(orders: Orders) {
+    /// A reader runs beside `publish` on the main thread, so that loom tries it at every point. The
+    /// leaf that is published is the map's first, or a later one if there are arenas `before`.
+    fn read_beside(orders: Orders, before: &[usize]) {
         let map = sync::Arc::new(ArenaMap::<Narrow>::new());
+        assert!(before.iter().all(|base| publish(&map, *base)));
         let reader = {
             let map = sync::Arc::clone(&map);
             sync::thread::spawn(move || {
@@ -104,21 +120,41 @@ mod models {
         release(sync::Arc::try_unwrap(map).unwrap());
     }
 
+    /// An arena that has another leaf than the one at 1 KiB.
+    const FAR: &[usize] = &[4 << 10];
+
     #[test]
     fn a_leaf_is_seen_whole_or_not_at_all() {
-        sync::model(|| read_beside(Orders::SOUND));
+        sync::model(|| read_beside(Orders::SOUND, &[]));
+    }
+
+    #[test]
+    fn a_later_leaf_is_seen_whole_or_not_at_all() {
+        sync::model(|| read_beside(Orders::SOUND, FAR));
     }
 
     #[test]
     #[cfg_attr(not(loom), ignore = "only loom can reject")]
     fn a_leaf_published_relaxed_is_rejected() {
-        sync::rejected(|| read_beside(Orders { publish: Relaxed, ..Orders::SOUND }));
+        sync::rejected(|| read_beside(Orders { publish: Relaxed, ..Orders::SOUND }, &[]));
+    }
+
+    #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
+    fn a_later_leaf_published_relaxed_is_rejected() {
+        sync::rejected(|| read_beside(Orders { publish: Relaxed, ..Orders::SOUND }, FAR));
     }
 
     #[test]
     #[cfg_attr(not(loom), ignore = "only loom can reject")]
     fn a_leaf_found_relaxed_is_rejected() {
-        sync::rejected(|| read_beside(Orders { find: Relaxed, ..Orders::SOUND }));
+        sync::rejected(|| read_beside(Orders { find: Relaxed, ..Orders::SOUND }, &[]));
+    }
+
+    #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
+    fn a_later_leaf_found_relaxed_is_rejected() {
+        sync::rejected(|| read_beside(Orders { find: Relaxed, ..Orders::SOUND }, FAR));
     }
 
     /// Mutants 19: the nodes were counted without being acquired.
