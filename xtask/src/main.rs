@@ -11,11 +11,12 @@ mod stress;
 mod suite;
 mod tally;
 mod test_all;
+mod tidy;
 mod workspace;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// The commands of obmalloc.
 #[derive(Parser)]
@@ -43,6 +44,8 @@ enum Command {
     Loom(loom::Args),
     /// Measures how many small faults in the crates the tests notice.
     Mutants(mutants::Args),
+    /// Checks facts about the repository that neither the compiler nor a test sees.
+    Tidy(tidy::Args),
     /// Runs the stress test of the thread heaps for minutes, under what sees bad accesses.
     Stress(stress::Args),
 }
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::TestPython(args) => suite::run(args),
         Command::Loom(args) => loom::run(args),
         Command::Mutants(args) => mutants::run(args),
+        Command::Tidy(args) => tidy::run(args, &commands()),
         Command::Stress(args) => stress::run(args),
     };
     match outcome {
@@ -66,4 +70,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The commands, for checks that documents name them right.
+pub(crate) fn commands() -> clap::Command {
+    Cli::command()
 }

@@ -9,7 +9,7 @@ use anyhow::{Result, bail, ensure};
 use testkit::pythons::{self, Python, Search};
 
 use crate::{
-    bench::instructions, debian, layers, loom, process, stress::Watcher, suite, tally::Tally,
+    bench::instructions, debian, layers, loom, process, stress::Watcher, suite, tally::Tally, tidy,
     workspace,
 };
 
@@ -30,6 +30,7 @@ struct Step {
 const STEPS: &[Step] = &[
     Step { name: "CPython 3.14, 3.15 and a debug build", run: debian::bring_for_tests },
     Step { name: "the Pythons of this machine", run: found_pythons },
+    Step { name: "tidiness", run: || tidy::check_all(&crate::commands()) },
     Step { name: "formatting", run: || cargo(&["fmt", "--all", "--check"], &[]) },
     Step { name: "clippy", run: clippy },
     Step { name: "documentation", run: documentation },

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::ArenaSize;
+use crate::arena_size::ArenaSize;
 
 /// Why an arena could not be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

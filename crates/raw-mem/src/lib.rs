@@ -44,6 +44,7 @@
 #![cfg_attr(not(feature = "std"), no_std)]
 
 mod align;
+mod arena_size;
 mod arena_source;
 mod bump;
 #[cfg(feature = "std")]
@@ -65,7 +66,8 @@ mod pages;
 mod retaining;
 
 pub use align::{align_down, align_up};
-pub use arena_source::{ArenaSize, ArenaSource};
+pub use arena_size::ArenaSize;
+pub use arena_source::ArenaSource;
 pub use bump::Bump;
 #[cfg(feature = "std")]
 pub use errno::preserving_errno;

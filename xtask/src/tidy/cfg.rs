@@ -84,7 +84,8 @@ mod tests {
 
     #[test]
     fn a_cfg_on_a_statement_an_arm_or_an_expression_is_a_violation() {
-        for body in ["#[cfg(unix)] g();", "match x { #[cfg(unix)] 1 => 2, _ => 3 };", "cfg!(unix);"] {
+        for body in ["#[cfg(unix)] g();", "match x { #[cfg(unix)] 1 => 2, _ => 3 };", "cfg!(unix);"]
+        {
             assert_eq!(violations(&format!("fn f() {{ {body} }}")).len(), 1, "{body}");
         }
         assert_eq!(violations("impl S { fn f() { #[cfg(unix)] let x = 1; } }").len(), 1);

@@ -8,7 +8,8 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
     let rows = tree.table("crate");
     let mut violations = Vec::new();
     for (path, manifest) in &tree.files {
-        let Some(name) = path.strip_prefix("crates/").and_then(|path| path.strip_suffix("/Cargo.toml"))
+        let Some(name) =
+            path.strip_prefix("crates/").and_then(|path| path.strip_suffix("/Cargo.toml"))
         else {
             continue;
         };

@@ -5,7 +5,8 @@ use std::path::{Component, Path, PathBuf};
 use super::tree::Tree;
 
 /// Folders of the repository. A path in a document that begins with one of them must exist.
-const FOLDERS: &[&str] = &[".cargo/", ".ci/", "benches/", "crates/", "docs/", "examples/", "xtask/"];
+const FOLDERS: &[&str] =
+    &[".cargo/", ".ci/", "benches/", "crates/", "docs/", "examples/", "xtask/"];
 
 pub(super) fn check(tree: &Tree) -> Vec<String> {
     let mut violations = Vec::new();
@@ -65,7 +66,9 @@ fn resolved(path: &str, link: &str) -> String {
 
 /// The commands of a line, each up to its end in the line.
 fn commands(line: &str) -> impl Iterator<Item = &str> {
-    line.split("cargo xtask ").skip(1).map(|rest| rest.split(['`', '|', '#']).next().unwrap_or(rest))
+    line.split("cargo xtask ")
+        .skip(1)
+        .map(|rest| rest.split(['`', '|', '#']).next().unwrap_or(rest))
 }
 
 /// What is wrong with the command of `cargo xtask` that `text` begins with.

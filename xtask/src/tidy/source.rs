@@ -60,7 +60,8 @@ mod tests {
 
     #[test]
     fn what_only_tests_see_is_removed() {
-        let text = "fn a() {} #[cfg(test)] mod tests { fn b() {} } #[cfg(all(test, unix))] fn c() {}
+        let text =
+            "fn a() {} #[cfg(test)] mod tests { fn b() {} } #[cfg(all(test, unix))] fn c() {}
             mod d { #[cfg(doctest)] struct E; #[cfg(unix)] fn f() {} }";
         let file = production(text).unwrap();
         assert_eq!(file.items.len(), 2);

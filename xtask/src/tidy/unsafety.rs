@@ -148,7 +148,10 @@ mod tests {
     fn a_listed_file_without_unsafe_is_a_violation() {
         let files = [
             ("crates/sync/src/a.rs", "unsafe fn f() {}"),
-            ("crates/sync/src/a/b.rs", "#![forbid(unsafe_code)]\n#[cfg(test)] mod t { unsafe fn f() {} }"),
+            (
+                "crates/sync/src/a/b.rs",
+                "#![forbid(unsafe_code)]\n#[cfg(test)] mod t { unsafe fn f() {} }",
+            ),
         ];
         let found = violations(&files);
         assert!(found.len() == 1 && found[0].contains("a/b"), "{found:?}");

@@ -57,7 +57,9 @@ mod tests {
 
     #[test]
     fn a_dropped_word_is_a_violation_in_prose_and_in_names() {
-        for line in ["// A carrier.", "struct HuskList;", "fn bury_it() {}", "let with_patience = 1;"] {
+        for line in
+            ["// A carrier.", "struct HuskList;", "fn bury_it() {}", "let with_patience = 1;"]
+        {
             assert_eq!(violations("a.rs", line), 1, "{line}");
         }
         assert_eq!(violations("a.md", "The husks of objects."), 1);
