@@ -16,8 +16,23 @@
 //! ```
 //!
 //! [`Heap`] alone serves blocks of a [`SizeClass`], without a lock and without an allocator for large
-//! requests. Without the feature `std` the crate is `no_std`, and a heap can live in a buffer: see
-//! [`raw_mem::FixedRegion`].
+//! requests. It needs no operating system:
+//!
+//! ```
+//! use core::mem::MaybeUninit;
+//! use obmalloc::{Heap, SizeClass};
+//! use raw_mem::{Bump, FixedRegion};
+//!
+//! // Arenas of 1 MiB are aligned to their size, so 2 MiB always contain one.
+//! let mut arenas = vec![MaybeUninit::uninit(); 2 << 20];
+//! let mut records = [MaybeUninit::uninit(); 4096];
+//! let mut heap = Heap::new(FixedRegion::new(&mut arenas), Bump::new(&mut records));
+//! assert!(heap.alloc(SizeClass::of(100).ok_or("too large")?).is_some());
+//! # Ok::<(), &str>(())
+//! ```
+//!
+//! The feature `std` (on by default) adds [`Locked`] and the sources of memory in `raw_mem` that need an
+//! operating system. Without it the crate is `no_std`.
 //!
 //! # Arenas, pools, blocks
 //!
