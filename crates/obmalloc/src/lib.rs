@@ -132,3 +132,8 @@ pub use heap::{
 pub use pool::{block::BlockPtr, tag::HeapTag};
 /// The layer below, whose types appear in signatures of this crate.
 pub use raw_mem;
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -83,3 +83,8 @@ pub use mmap::MmapArenas;
 pub use page_blocks::PageBlocks;
 #[cfg(feature = "std")]
 pub use retaining::{MAX_RETAINED, RetainingArenas};
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
