@@ -1,4 +1,4 @@
-//! What `sys._debugmallocstats` prints, as numbers: counted by walking, or read from its text.
+//! The figures of CPython's `sys._debugmallocstats`, counted by a walk or parsed from its text.
 
 use std::collections::BTreeMap;
 
@@ -10,62 +10,63 @@ use super::{
 /// The figures of one size class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClassFigures {
-    /// Bytes of a block.
+    /// The size of a block in bytes.
     pub block_size: usize,
-    /// Pools that have live blocks.
+    /// The pools that have live blocks.
     pub pools: usize,
-    /// Live blocks.
+    /// The live blocks.
     pub in_use: usize,
-    /// Blocks of those pools that are not live, carved or not.
+    /// The other blocks of those pools, carved or not.
     pub available: usize,
 }
 
 /// The figures of a heap.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
-    /// By size class, those with at least one pool.
+    /// The size classes with at least one pool.
     pub classes: BTreeMap<usize, ClassFigures>,
-    /// Arenas that were ever mapped.
+    /// The arenas that were ever mapped.
     pub arenas_ever: usize,
-    /// Arenas that were given back.
+    /// The arenas that were unmapped.
     pub arenas_reclaimed: usize,
-    /// The most arenas at once.
+    /// The highest number of arenas that were mapped at once.
     pub arenas_highwater: usize,
-    /// Arenas now.
+    /// The mapped arenas.
     pub arenas: usize,
-    /// Bytes of an arena.
+    /// The size of an arena in bytes.
     pub arena_size: usize,
-    /// Bytes of live blocks.
+    /// The bytes of live blocks.
     pub allocated: usize,
-    /// Bytes of the other blocks in the same pools.
+    /// The bytes of the other blocks in the same pools.
     pub available: usize,
-    /// Pools that are empty or were never carved.
+    /// The pools that are empty or were never carved.
     pub unused_pools: usize,
-    /// Bytes of a pool.
+    /// The size of a pool in bytes.
     pub pool_size: usize,
-    /// Bytes of the headers of pools in use.
+    /// The bytes of the headers of used and full pools.
     pub headers: usize,
-    /// Bytes at the ends of pools in use that are too few for a block.
+    /// The bytes at the ends of those pools that are too few for a block.
     pub quantization: usize,
-    /// Bytes of pools lost because an arena was not aligned.
+    /// The bytes of pools that are lost because an arena is not aligned.
     pub alignment: usize,
     /// The sum of all bytes above.
     pub total: usize,
 }
 
 impl Figures {
+    /// Counts the figures of a heap.
     pub(super) fn of(rules: &Rules, arenas: &Arenas) -> Self {
         let mut figures = Self {
             arenas_ever: arenas.mapped_ever,
-            arenas_reclaimed: arenas.mapped_ever - arenas.mapped(),
+            arenas_reclaimed: arenas.mapped_ever - arenas.mapped.len(),
             arenas_highwater: arenas.highwater,
-            arenas: arenas.mapped(),
+            arenas: arenas.mapped.len(),
             arena_size: rules.arena_size,
             pool_size: rules.pool_size,
             ..Self::default()
         };
-        for (_, arena) in arenas.iter() {
-            figures.unused_pools += arena.available;
+        for arena in arenas.mapped.values() {
+            figures.unused_pools += arena.available(rules);
             for pool in arena.pools.iter().filter(|pool| !pool.is_empty()) {
                 let class = figures.classes.entry(pool.class).or_default();
                 class.block_size = rules.block_size(pool.class);
@@ -84,7 +85,7 @@ impl Figures {
         figures
     }
 
-    /// The sum of the bytes that every byte of every arena is one of.
+    /// Returns the sum of the six figures that account for every byte of the arenas.
     pub fn bytes(&self) -> usize {
         self.allocated
             + self.available
@@ -94,11 +95,11 @@ impl Figures {
             + self.alignment
     }
 
-    /// Reads the text that `_PyObject_DebugMallocStats` writes, or one in its form.
+    /// Parses the text of `_PyObject_DebugMallocStats`, or text in its format.
     ///
     /// # Panics
     ///
-    /// Panics when a figure is missing.
+    /// Panics if a figure is missing.
     pub fn parse(text: &str) -> Self {
         let classes = text.lines().filter_map(class_line).collect();
         let lines: BTreeMap<_, _> = text.lines().filter_map(figure_line).collect();
@@ -127,7 +128,7 @@ impl Figures {
     }
 }
 
-/// A line of the table of classes: five numbers and nothing else.
+/// Parses a line of the table of classes, which consists of five numbers.
 fn class_line(line: &str) -> Option<(usize, ClassFigures)> {
     let numbers: Vec<usize> =
         line.split_whitespace().map(|word| word.parse().ok()).collect::<Option<_>>()?;
@@ -135,13 +136,17 @@ fn class_line(line: &str) -> Option<(usize, ClassFigures)> {
     Some((class, ClassFigures { block_size, pools, in_use, available }))
 }
 
-/// A line `label = 1,234`.
+/// Parses a line `label = 1,234`.
 fn figure_line(line: &str) -> Option<(&str, usize)> {
     let (label, number) = line.split_once('=')?;
     Some((label.trim(), number.trim().replace(',', "").parse().ok()?))
 }
 
-/// The two factors of a line `3 things * 4 units = 12`, whose product is checked.
+/// Finds the line `3 things * 4 units = 12` and returns its two factors.
+///
+/// # Panics
+///
+/// Panics if there is no such line or its product is wrong.
 fn product_line(text: &str, things: &str, units: &str) -> (usize, usize) {
     let factors = text.lines().find_map(|line| {
         let (label, product) = figure_line(line)?;
@@ -154,7 +159,7 @@ fn product_line(text: &str, things: &str, units: &str) -> (usize, usize) {
     factors.unwrap_or_else(|| panic!("no line of {things} times {units} in:\n{text}"))
 }
 
-/// The first `Total`; a second one is of the arena map.
+/// Returns the first `Total`. A second one belongs to the arena map.
 fn first_total(text: &str) -> usize {
     let total = text.lines().filter_map(figure_line).find(|&(label, _)| label == "Total");
     total.unwrap_or_else(|| panic!("no line \"Total\" in:\n{text}")).1
