@@ -1,4 +1,4 @@
-//! A test that runs once for each libpython, in a process of its own.
+//! Runs a test once for each libpython, each time in a process of its own.
 //!
 //! ```text
 //!   cargo test ──► test "x" ──┬──► the same binary, test "x", LIBPYTHON=…3.8.so
@@ -13,45 +13,48 @@ use std::{
     thread,
 };
 
-use super::{Interpreter, Libpython, libpythons};
+use super::{
+    find::{Libpython, libpythons},
+    interpreter::Interpreter,
+};
 
-/// Tells the child which library it is the child for.
+/// The variable that tells a child which library to load.
 const LIBPYTHON: &str = "TESTKIT_LIBPYTHON";
 
-/// Runs `body` with each libpython found, in a child process.
+/// Runs `body` with each libpython that is found, in a child process.
 ///
-/// `test` is the full name of the test that calls this: the child is this binary, told to run that
-/// test alone.
+/// `test` must be the full name of the calling test, because the child is this binary and runs only
+/// that test. If no libpython is found, writes one line to stderr and returns. The line appears even
+/// if output is captured.
 ///
 /// # Panics
 ///
-/// Panics when a child fails, with what it wrote. Where no libpython is found, says so on stderr,
-/// whether or not output is captured, and returns.
+/// Panics with the output of every child that fails.
 pub fn in_each(test: &str, body: impl FnOnce(Interpreter)) {
     if let Some(libpython) = env::var_os(LIBPYTHON) {
-        // SAFETY: `libpythons` finds only releases; this process was made for this one.
+        // SAFETY: `libpythons` finds only releases with a GIL, and this process starts only this one.
         body(unsafe { Interpreter::start(Path::new(&libpython)) });
         return;
     }
     let libpythons = libpythons();
     if libpythons.is_empty() {
-        let _ = writeln!(std::io::stderr(), "{test}: SKIPPED, for want of a shared libpython");
+        let _ = writeln!(std::io::stderr(), "{test}: SKIPPED, because no shared libpython was found");
         return;
     }
     let failures: Vec<_> = thread::scope(|scope| {
         let children: Vec<_> =
             libpythons.iter().map(|python| scope.spawn(|| run_child(test, python))).collect();
-        children.into_iter().filter_map(|child| child.join().expect("it waits")).collect()
+        children.into_iter().filter_map(|child| child.join().expect("the thread does not panic")).collect()
     });
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// Runs the child for `python`; what it wrote, if it failed.
+/// Runs the child for `python`. Returns its output if it fails.
 fn run_child(test: &str, python: &Libpython) -> Option<String> {
     let binary = env::current_exe().expect("a test has a binary");
     let mut child = match &python.loader {
         None => Command::new(binary),
-        // The library needs a newer C library than this binary does. The newer one serves both.
+        // The library needs a newer C library than this binary, which also runs with the newer one.
         Some(loader) => {
             let mut child = Command::new(loader);
             child.arg("--library-path").args(loader.parent()).arg(binary);
@@ -59,7 +62,7 @@ fn run_child(test: &str, python: &Libpython) -> Option<String> {
         }
     };
     child.args([test, "--exact", "--nocapture", "--test-threads=1"]);
-    // Nothing may choose another allocator, or another library.
+    // These variables could choose another allocator or another library.
     for (name, _) in env::vars_os() {
         if name.to_string_lossy().starts_with("PYTHON") || name == "LD_PRELOAD" {
             child.env_remove(&name);

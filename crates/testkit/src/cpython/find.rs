@@ -1,44 +1,43 @@
-//! Which of this machine's Pythons have a shared library that can be started.
+//! The Pythons of this machine that have a shared library.
 
-use std::{fs, path::PathBuf, sync::OnceLock};
+use std::{fs, path::PathBuf, sync::LazyLock};
 
-use super::Version;
-use crate::pythons::{self, Python};
+use crate::{
+    pythons::{self, Python},
+    reference::Rules,
+};
 
 /// A shared libpython, and the installation that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Libpython {
-    /// The library's file.
-    pub path: PathBuf,
-    /// Where its standard library is, as `PYTHONHOME` wants it.
-    pub home: PathBuf,
-    /// The dynamic loader to run a program by that loads the library; `None` where the program's
-    /// own will do.
+pub(super) struct Libpython {
+    /// The file of the library.
+    pub(super) path: PathBuf,
+    /// The folder of its standard library, in the form of `PYTHONHOME`.
+    pub(super) home: PathBuf,
+    /// The dynamic loader that must start a program that loads the library, or `None` for the
+    /// usual one.
     pub(super) loader: Option<PathBuf>,
 }
 
-/// The libpythons of [`pythons::find`], each once, looked for once in a process.
+/// Returns the libpythons of [`pythons::find`], each once.
 ///
-/// Left out are interpreters that are linked statically, as they have no library to load;
-/// versions without known rules; free-threaded builds, which have no `pymalloc`; and debug builds,
-/// which have it under hooks.
-pub fn libpythons() -> &'static [Libpython] {
-    static FOUND: OnceLock<Vec<Libpython>> = OnceLock::new();
-    FOUND.get_or_init(|| {
+/// It leaves out interpreters that are linked statically, versions without known rules, free-threaded
+/// builds, which have no `pymalloc`, and debug builds, which wrap it in the debug allocator.
+pub(super) fn libpythons() -> &'static [Libpython] {
+    static FOUND: LazyLock<Vec<Libpython>> = LazyLock::new(|| {
         let mut found: Vec<_> = pythons::find().iter().filter_map(Libpython::of).collect();
         found.dedup_by(|one, other| one.path == other.path);
         found
-    })
+    });
+    &FOUND
 }
 
 impl Libpython {
-    /// The library of `python`, if there is one that can be started.
+    /// Returns the library of `python`, unless [`libpythons`] leaves it out.
     fn of(python: &Python) -> Option<Self> {
-        let (major, minor, patch) = python.version;
-        let version = Version { major: major.into(), minor: minor.into(), patch: patch.into() };
         let path = python.libpython.clone()?;
-        version.rules().filter(|_| python.has_gil && !python.is_debug)?;
-        // In a virtual environment the executable is a link to the one that has a library.
+        Rules::of_cpython(python.version).filter(|_| python.has_gil && !python.is_debug)?;
+        // In a virtual environment the executable is a link to the installation.
         let executable = fs::canonicalize(&python.executable).ok()?;
         let loader = python.has_own_c_library().then(|| python.loader.clone());
         Some(Self { path, home: executable.parent()?.parent()?.to_owned(), loader })
@@ -62,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_release_with_a_library_and_known_rules_can_be_started() {
+    fn only_a_release_with_a_shared_library_and_known_rules_is_used() {
         assert!(Libpython::of(&python()).is_some());
         let left_out = [
             Python { libpython: None, ..python() },

@@ -20,8 +20,8 @@
 //! 3. An emptied pool goes to its arena (`freepools`), and remembers its class and free list.
 //! 4. A class takes its pools from the first usable arena: an empty pool if there is one, otherwise
 //!    the next one to carve.
-//! 5. Usable arenas stand in ascending order of available pools. An arena goes before those that
-//!    have the same number of available pools already (`nfp2lasta`).
+//! 5. Usable arenas are sorted by their number of available pools, lowest first. An arena that
+//!    gains a pool is placed before the others with the same number (`nfp2lasta`).
 //! 6. An arena is unmapped when all of its pools are available, unless it is the last usable arena
 //!    and the rules retain that one.
 
