@@ -109,7 +109,7 @@ impl<A: MemAlloc> Shadowed<A> {
         &self.alloc
     }
 
-    /// Returns the record of live blocks and their contents.
+    /// Returns its live blocks and their contents.
     pub fn shadow(&self) -> &Shadow {
         &self.shadow
     }

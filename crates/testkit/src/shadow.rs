@@ -10,7 +10,7 @@
 //! 2. Every block is aligned.
 //! 3. A live block holds the bytes that were last written to it.
 //!
-//! A broken rule is a panic that names the blocks.
+//! The functions panic and name the blocks if a rule is broken.
 
 use std::{collections::BTreeMap, ptr::NonNull};
 
@@ -61,9 +61,8 @@ impl Live {
 }
 
 impl Shadow {
-    /// Creates the shadow of an allocator that has no live block and aligns blocks to `align`
-    /// bytes.
-    pub fn new(align: usize) -> Self {
+    /// Creates the shadow of an allocator that has no live block and aligns blocks to `align` bytes.
+    pub(crate) fn new(align: usize) -> Self {
         Self { live: BTreeMap::new(), align, allocated: 0 }
     }
 
@@ -74,11 +73,7 @@ impl Shadow {
     /// - The caller may write `size` bytes at `ptr`, and nobody else uses them.
     /// - This holds until the block is passed to [`freed`](Self::freed) or
     ///   [`reallocated`](Self::reallocated).
-    ///
-    /// # Panics
-    ///
-    /// Panics if the block is misaligned or overlaps a live block.
-    pub unsafe fn allocated(&mut self, ptr: NonNull<u8>, size: usize) {
+    pub(crate) unsafe fn allocated(&mut self, ptr: NonNull<u8>, size: usize) {
         let address = ptr.addr().get();
         let align = self.align;
         assert!(address.is_multiple_of(align), "{ptr:p} is not aligned to {align} bytes");
@@ -103,11 +98,7 @@ impl Shadow {
     ///
     /// - As for [`allocated`](Self::allocated).
     /// - The bytes are initialised.
-    ///
-    /// # Panics
-    ///
-    /// Panics if a byte is not zero, and where [`allocated`](Self::allocated) does.
-    pub unsafe fn allocated_zeroed(&mut self, ptr: NonNull<u8>, size: usize) {
+    pub(crate) unsafe fn allocated_zeroed(&mut self, ptr: NonNull<u8>, size: usize) {
         // SAFETY: the bytes are initialised, and only the caller uses them (our own contract).
         let bytes = unsafe { std::slice::from_raw_parts(ptr.as_ptr(), size) };
         if let Some(at) = bytes.iter().position(|&byte| byte != 0) {
@@ -118,11 +109,7 @@ impl Shadow {
     }
 
     /// Checks and forgets the block at `ptr`. This must be called before the block is freed.
-    ///
-    /// # Panics
-    ///
-    /// Panics if no such block is live or its contents were overwritten.
-    pub fn freed(&mut self, ptr: NonNull<u8>) {
+    pub(crate) fn freed(&mut self, ptr: NonNull<u8>) {
         self.check_block(ptr);
         self.live.remove(&ptr.addr().get());
     }
@@ -134,11 +121,7 @@ impl Shadow {
     ///
     /// - As for [`allocated`](Self::allocated), with `to`.
     /// - The bytes that both blocks have, up to the smaller size, are initialised at `to`.
-    ///
-    /// # Panics
-    ///
-    /// Panics if the contents were not copied, and where [`allocated`](Self::allocated) does.
-    pub unsafe fn reallocated(&mut self, from: NonNull<u8>, to: NonNull<u8>, size: usize) {
+    pub(crate) unsafe fn reallocated(&mut self, from: NonNull<u8>, to: NonNull<u8>, size: usize) {
         let old = self.live.remove(&from.addr().get()).expect("the block is live");
         Live { ptr: to, size: old.size.min(size), ..old }.check();
         // SAFETY: our own contract includes the one of `allocated` for `to`.
@@ -146,11 +129,7 @@ impl Shadow {
     }
 
     /// Checks the contents of the block at `ptr`, which stays live.
-    ///
-    /// # Panics
-    ///
-    /// Panics if no such block is live or its contents were overwritten.
-    pub fn check_block(&self, ptr: NonNull<u8>) {
+    pub(crate) fn check_block(&self, ptr: NonNull<u8>) {
         self.live.get(&ptr.addr().get()).expect("the block is live").check();
     }
 

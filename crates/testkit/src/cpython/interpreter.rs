@@ -18,7 +18,7 @@ use crate::{
     failing::Faults,
     place::ArenaLog,
     pythons::parse_version,
-    reference::{Figures, Rules, State},
+    reference::{Rules, State},
 };
 
 type GetAllocator = unsafe extern "C" fn(c_int, *mut Vtable);
@@ -110,15 +110,6 @@ impl Interpreter {
     /// Reads the state of `pymalloc` from the headers of its pools.
     pub fn state(&self) -> State {
         headers::state(&self.arenas, &self.rules)
-    }
-
-    /// Returns the figures that `_PyObject_DebugMallocStats` prints.
-    ///
-    /// # Panics
-    ///
-    /// Panics if a figure is missing from its text.
-    pub fn figures(&self) -> Figures {
-        Figures::parse(&self.stats_text())
     }
 
     /// Returns the text that `_PyObject_DebugMallocStats` prints.

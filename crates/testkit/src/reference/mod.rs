@@ -72,11 +72,6 @@ impl Reference {
         Self { rules, arenas: Arenas::default(), used, faults }
     }
 
-    /// Returns the rules that the heap follows.
-    pub fn rules(&self) -> &Rules {
-        &self.rules
-    }
-
     /// Returns the number of mapped arenas.
     pub fn mapped(&self) -> usize {
         self.arenas.mapped.len()
