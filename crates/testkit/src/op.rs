@@ -1,8 +1,8 @@
 //! The operations of a test, and how one can end.
 //!
 //! An operation names a *slot* instead of an address. One sequence can therefore be played into any
-//! allocator, into a model of one, or into several at once. Every sequence is legal, so a fuzzer may
-//! write any sequence, and a property test may drop any operation from one:
+//! allocator, into a model of one, or into several at once. Every sequence is legal, so a fuzzer
+//! may write any sequence, and a property test may drop any operation from one:
 //!
 //! | operation | on an empty slot | on a slot with a block |
 //! | --- | --- | --- |

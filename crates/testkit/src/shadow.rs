@@ -55,13 +55,15 @@ impl Live {
         // SAFETY: the block is live (contract of `allocated`), and `fill` initialised its bytes.
         let bytes = unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.size) };
         if let Some(at) = bytes.iter().zip(self.pattern()).position(|(&is, was)| is != was) {
-            panic!("byte {at} of the block of {} bytes at {:p} was overwritten", self.size, self.ptr);
+            let Self { size, ptr, .. } = self;
+            panic!("byte {at} of the block of {size} bytes at {ptr:p} was overwritten");
         }
     }
 }
 
 impl Shadow {
-    /// Creates the shadow of an allocator that has no live block and aligns blocks to `align` bytes.
+    /// Creates the shadow of an allocator that has no live block and aligns blocks to `align`
+    /// bytes.
     pub(crate) fn new(align: usize) -> Self {
         Self { live: BTreeMap::new(), align, allocated: 0 }
     }

@@ -1,8 +1,8 @@
 //! A hook for CPython's arenas: it aligns them to their size, logs them, and fails on demand.
 //!
 //! CPython maps arenas with `mmap`, which aligns them to 4 KiB, so most of them lose a pool. With
-//! this hook they have as many pools as ours. From 3.11 on CPython also uses the hook for the chunks
-//! of the interpreter's data stack. Those are served, but neither logged nor failed.
+//! this hook they have as many pools as ours. From 3.11 on CPython also uses the hook for the
+//! chunks of the interpreter's data stack. Those are served, but neither logged nor failed.
 
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc},

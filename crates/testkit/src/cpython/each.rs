@@ -24,27 +24,28 @@ const LIBPYTHON: &str = "TESTKIT_LIBPYTHON";
 /// Runs `body` with each libpython that is found, in a child process.
 ///
 /// `test` must be the full name of the calling test, because the child is this binary and runs only
-/// that test. If no libpython is found, writes one line to stderr and returns. The line appears even
-/// if output is captured.
+/// that test. If no libpython is found, writes one line to stderr and returns. The line appears
+/// even if output is captured.
 ///
 /// # Panics
 ///
 /// Panics with the output of every child that fails.
 pub fn in_each(test: &str, body: impl FnOnce(Interpreter)) {
     if let Some(libpython) = env::var_os(LIBPYTHON) {
-        // SAFETY: `libpythons` finds only releases with a GIL, and this process starts only this one.
+        // SAFETY: `libpythons` finds only releases with a GIL, and this process starts only this
+        // one.
         body(unsafe { Interpreter::start(Path::new(&libpython)) });
         return;
     }
     let libpythons = libpythons();
     if libpythons.is_empty() {
-        let _ = writeln!(std::io::stderr(), "{test}: SKIPPED, because no shared libpython was found");
+        let _ = writeln!(std::io::stderr(), "{test}: SKIPPED, no shared libpython was found");
         return;
     }
     let failures: Vec<_> = thread::scope(|scope| {
         let children: Vec<_> =
             libpythons.iter().map(|python| scope.spawn(|| run_child(test, python))).collect();
-        children.into_iter().filter_map(|child| child.join().expect("the thread does not panic")).collect()
+        children.into_iter().filter_map(|child| child.join().expect("no panic")).collect()
     });
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

@@ -21,8 +21,9 @@ pub(super) struct Libpython {
 
 /// Returns the libpythons of [`pythons::find`], each once.
 ///
-/// It leaves out interpreters that are linked statically, versions without known rules, free-threaded
-/// builds, which have no `pymalloc`, and debug builds, which wrap it in the debug allocator.
+/// It leaves out interpreters that are linked statically, versions without known rules,
+/// free-threaded builds, which have no `pymalloc`, and debug builds, which wrap it in the debug
+/// allocator.
 pub(super) fn libpythons() -> &'static [Libpython] {
     static FOUND: LazyLock<Vec<Libpython>> = LazyLock::new(|| {
         let mut found: Vec<_> = pythons::find().iter().filter_map(Libpython::of).collect();

@@ -43,7 +43,8 @@ impl Header {
     /// Returns the offsets of the free blocks. The last one is taken first.
     fn free_blocks(&self, pool: usize) -> Vec<usize> {
         let link = |&block: &usize| {
-            // SAFETY: `block` is a free block of a mapped arena, so it begins with the next address.
+            // SAFETY: `block` is a free block of a mapped arena, so it begins with the next
+            // address.
             Some(unsafe { read::<usize>(block) }).filter(|&next| next != 0)
         };
         let first = Some(self.free).filter(|&block| block != 0);

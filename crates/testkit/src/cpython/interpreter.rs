@@ -59,9 +59,9 @@ impl Interpreter {
         let rules = rules.unwrap_or_else(|| panic!("the rules of CPython {version} are not known"));
         let (arenas, faults) = (ArenaLog::default(), Faults::default());
         let mut hook = ArenaHook::leak(rules.arena_size, arenas.clone(), faults.clone());
-        // SAFETY: the names and types are those of CPython's headers. All allocators may be set before
-        // initialisation. The interpreter has made no request yet, so it will free everything where
-        // it came from.
+        // SAFETY: the names and types are those of CPython's headers. All allocators may be set
+        // before initialisation. The interpreter has made no request yet, so it will free
+        // everything where it came from.
         let pymalloc = unsafe {
             let pymalloc = get_allocator(&library, OBJ);
             let malloc = get_allocator(&library, RAW);

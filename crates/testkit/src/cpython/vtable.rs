@@ -37,9 +37,9 @@ fn raw(ptr: Option<NonNull<u8>>) -> *mut c_void {
     ptr.map_or(null_mut(), |ptr| ptr.as_ptr().cast())
 }
 
-// SAFETY: CPython's contract for the functions of a domain is that of `MemAlloc`. The caller holds the
-// GIL, because a `Vtable` is neither `Send` nor `Sync` and comes from the thread that started the
-// interpreter.
+// SAFETY: CPython's contract for the functions of a domain is that of `MemAlloc`. The caller holds
+// the GIL, because a `Vtable` is neither `Send` nor `Sync` and comes from the thread that started
+// the interpreter.
 unsafe impl MemAlloc for Vtable {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         // SAFETY: the function belongs to `ctx` and accepts any size.

@@ -99,8 +99,8 @@ impl Python {
         format!("{major}.{minor}.{micro} {}", self.executable.display())
     }
 
-    /// Asks the interpreter at `path` what it is. Returns `None` if it does not answer in 30 seconds
-    /// or is not CPython.
+    /// Asks the interpreter at `path` what it is. Returns `None` if it does not answer in 30
+    /// seconds or is not CPython.
     pub fn ask(path: &Path) -> Option<Self> {
         let child = clean_command(path)
             .args(["-I", "-S", "-c", QUESTION])
