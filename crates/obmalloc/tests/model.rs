@@ -38,7 +38,7 @@ fn check_everything<G: Geometry>(rig: &Rig<G>) {
 }
 
 /// Frees every live block and drops the heap. Asserts that nothing is left.
-fn drop_without_a_trace<G: Geometry>(mut rig: Rig<G>) {
+fn assert_drop_leaves_nothing<G: Geometry>(mut rig: Rig<G>) {
     rig.driver.free_all();
     check_everything(&rig);
     assert!(rig.arenas.mapped() <= usize::from(G::KEEP_LAST_ARENA));
@@ -52,7 +52,7 @@ fn every_rule_holds_after_each_step_of_random_sequences<G: Geometry>() {
     check(16, workload::random(&rules::<G>()), |ops| {
         let mut rig = Rig::<G>::new();
         play(&mut rig, &ops, 1);
-        drop_without_a_trace(rig);
+        assert_drop_leaves_nothing(rig);
     });
 }
 
@@ -77,7 +77,7 @@ fn every_rule_holds_while_arenas_fill_and_drain<G: Geometry>() {
     check(cases, workload::phases(&rules::<G>(), arenas), |script| {
         let (mut rig, ops) = (Rig::<G>::new(), script.ops());
         play(&mut rig, &ops, ops.len().div_ceil(checks).max(1));
-        drop_without_a_trace(rig);
+        assert_drop_leaves_nothing(rig);
     });
 }
 
@@ -93,11 +93,11 @@ fn freeing_all_blocks_in_any_order_unmaps_every_arena<G: Geometry>() {
         play(&mut rig, &drain, blocks.div_ceil(20));
         assert_eq!(rig.arenas.mapped(), usize::from(G::KEEP_LAST_ARENA), "{order:?}");
         assert_eq!(rig.shadow().blocks(), 0);
-        drop_without_a_trace(rig);
+        assert_drop_leaves_nothing(rig);
     }
 }
 
-fn the_retained_arena_is_reused_and_none_is_mapped<G: Geometry>() {
+fn a_retained_arena_is_reused<G: Geometry>() {
     let mut rig = Rig::<G>::new();
     // The class changes each time, so the pool goes back to its arena in between.
     for (round, size) in [1, G::SMALL_THRESHOLD].into_iter().cycle().take(10).enumerate() {
@@ -106,7 +106,7 @@ fn the_retained_arena_is_reused_and_none_is_mapped<G: Geometry>() {
         let ever = if G::KEEP_LAST_ARENA { 1 } else { round + 1 };
         assert_eq!(rig.arenas.ever(), ever);
     }
-    drop_without_a_trace(rig);
+    assert_drop_leaves_nothing(rig);
 }
 
 fn a_trimmed_heap_unmaps_its_free_arenas_and_serves_again<G: Geometry>() {
@@ -123,7 +123,7 @@ fn a_trimmed_heap_unmaps_its_free_arenas_and_serves_again<G: Geometry>() {
             check_everything(&rig);
             assert_eq!(rig.arenas.mapped(), 0);
         }
-        drop_without_a_trace(rig);
+        assert_drop_leaves_nothing(rig);
     });
 }
 
@@ -171,7 +171,7 @@ for_every_profile!(
     every_rule_holds_in_a_heap_that_retains_arenas_and_trim_unmaps_them,
     every_rule_holds_while_arenas_fill_and_drain,
     freeing_all_blocks_in_any_order_unmaps_every_arena,
-    the_retained_arena_is_reused_and_none_is_mapped,
+    a_retained_arena_is_reused,
     a_trimmed_heap_unmaps_its_free_arenas_and_serves_again,
     a_reset_unmaps_arenas_with_live_blocks,
     the_heap_holds_exactly_the_addresses_in_its_arenas,

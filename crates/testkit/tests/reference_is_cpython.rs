@@ -92,11 +92,8 @@ impl Pair {
     fn report(&self) {
         let figures = self.figures();
         println!(
-            "{}: {} steps, {} arenas mapped, {} at most at once",
-            self.python.version(),
-            self.steps,
-            figures.arenas_ever,
-            figures.arenas_highwater
+            "{} steps, {} arenas mapped, {} at most at once",
+            self.steps, figures.arenas_ever, figures.arenas_highwater
         );
     }
 }

@@ -73,6 +73,6 @@ fn run_child(test: &str, python: &Libpython) -> Option<String> {
     let Output { status, stdout, stderr } = child.output().expect("the binary can be run");
     let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     let passed = status.success() && stdout.contains("1 passed");
-    print!("{stdout}");
+    print!("{}:{stdout}", python.path.display());
     (!passed).then(|| format!("{}: {status}\n{stdout}{stderr}", python.path.display()))
 }

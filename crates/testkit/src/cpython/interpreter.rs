@@ -29,7 +29,6 @@ type SetAllocator = unsafe extern "C" fn(c_int, *mut Vtable);
 pub struct Interpreter {
     /// Never unloaded, because a thread that ends runs destructors of CPython.
     library: ManuallyDrop<Library>,
-    version: String,
     rules: Rules,
     pymalloc: Vtable,
     arenas: ArenaLog,
@@ -79,12 +78,7 @@ impl Interpreter {
             pymalloc
         };
         assert_eq!(arenas.ever(), 0, "malloc serves the interpreter itself");
-        Self { library, version, rules, pymalloc, arenas, faults }
-    }
-
-    /// Returns the version as `Py_GetVersion` reports it, without the build.
-    pub fn version(&self) -> &str {
-        &self.version
+        Self { library, rules, pymalloc, arenas, faults }
     }
 
     /// Returns the rules of its version.
@@ -141,7 +135,7 @@ impl Interpreter {
     }
 }
 
-/// Returns the version, such as `3.14.0rc2`.
+/// Returns the version and build, such as `3.14.0rc2 (main)`.
 ///
 /// # Safety
 ///
@@ -154,8 +148,7 @@ unsafe fn version(library: &Library) -> String {
             *library.get(b"Py_GetVersion").expect("a function of every version");
         CStr::from_ptr(get())
     };
-    let text = text.to_str().expect("a version is ASCII");
-    text.split(' ').next().unwrap_or(text).to_owned()
+    text.to_str().expect("a version is ASCII").to_owned()
 }
 
 /// Returns the functions of `domain`.

@@ -15,13 +15,14 @@ use std::{
 };
 
 /// The variable that names the folder. Several checkouts can share one.
-pub const FOLDER: &str = "OBMALLOC_PYTHONS_FOLDER";
+const FOLDER: &str = "OBMALLOC_PYTHONS_FOLDER";
 
 const RELEASES: [&str; 2] = ["python3.14", "python3.15"];
 
 const DEBUG_BUILD: &str = "python3.14-dbg";
 
-/// Returns the folder that [`FOLDER`] names, or otherwise `pythons` in cargo's target folder.
+/// Returns the folder that `OBMALLOC_PYTHONS_FOLDER` names, or otherwise `pythons` in cargo's
+/// target folder.
 pub fn folder() -> PathBuf {
     let named = |name: &str| env::var_os(name).filter(|value: &OsString| !value.is_empty());
     if let Some(folder) = named(FOLDER) {
@@ -34,7 +35,7 @@ pub fn folder() -> PathBuf {
 }
 
 /// Returns the folder into which the packages are unpacked.
-pub fn root() -> PathBuf {
+fn root() -> PathBuf {
     folder().join("root")
 }
 

@@ -16,8 +16,8 @@ impl Sizes {
         Self(sizes.into_iter().map(|size| size..=size).collect())
     }
 
-    /// Returns a strategy for one to three sizes, so that pools of the same class come and go.
-    pub fn few(rules: &Rules) -> impl Strategy<Value = Self> + use<> {
+    /// With so few sizes, pools of the same class come and go.
+    fn few(rules: &Rules) -> impl Strategy<Value = Self> + use<> {
         prop::collection::vec(1..=rules.threshold, 1..=3).prop_map(Self::of)
     }
 
@@ -35,7 +35,7 @@ impl Sizes {
         ])
     }
 
-    /// Returns a strategy for either [`few`](Self::few) or [`many`](Self::many).
+    /// Returns a strategy for one to three sizes, or for [`many`](Self::many).
     pub fn any(rules: &Rules) -> impl Strategy<Value = Self> + use<> {
         prop_oneof![Self::few(rules), Just(Self::many(rules))]
     }
