@@ -68,7 +68,11 @@ fn play<G: Geometry>(rig: &mut Rig<G>, ops: &[Op], mut judge: impl FnMut(&Rig<G>
 /// Asserts that a request was refused only if the layer below had failed.
 fn refused_only_by_the_layer_below<G: Geometry>(_rig: &Rig<G>, step: &Step) {
     if step.outcome == Outcome::Refused {
-        assert!(step.lower.failures > 0, "{:?} was refused, but no layer failed", step.op);
+        assert!(
+            step.lower.failures > 0,
+            "{:?} was refused, but the layer below did not fail",
+            step.op
+        );
     }
 }
 
