@@ -52,7 +52,7 @@ impl Interpreter {
         let library = unsafe { Library::open(Some(libpython), RTLD_NOW | RTLD_GLOBAL) };
         let library = library.unwrap_or_else(|error| panic!("{}: {error}", libpython.display()));
         let library = ManuallyDrop::new(library);
-        // SAFETY: `library` is CPython.
+        // SAFETY: `library` is CPython (our own contract).
         let version = unsafe { version(&library) };
         let rules = parse_version(&version).and_then(Rules::of_cpython);
         let rules = rules.unwrap_or_else(|| panic!("the rules of CPython {version} are not known"));
@@ -67,13 +67,13 @@ impl Interpreter {
             set_allocator(&library, MEM, malloc);
             set_allocator(&library, OBJ, malloc);
             let set_arenas: unsafe extern "C" fn(*mut ArenaVtable) =
-                *library.get(b"PyObject_SetArenaAllocator").expect("a function of 3.4");
+                *library.get(b"PyObject_SetArenaAllocator").expect("a function since 3.4");
             set_arenas(&raw mut hook);
             // Without the site module the start is faster and reads fewer files.
-            let no_site: *mut c_int = *library.get(b"Py_NoSiteFlag").expect("a flag of 2.3");
+            let no_site: *mut c_int = *library.get(b"Py_NoSiteFlag").expect("a flag since 2.3");
             no_site.write(1);
             let initialize: unsafe extern "C" fn(c_int) =
-                *library.get(b"Py_InitializeEx").expect("a function of 2.4");
+                *library.get(b"Py_InitializeEx").expect("a function since 2.4");
             initialize(0);
             pymalloc
         };
@@ -119,7 +119,7 @@ impl Interpreter {
         // nothing in that time. `text` is read after the stream was closed, so it is a C string.
         unsafe {
             let print: unsafe extern "C" fn(*mut libc::FILE) -> c_int =
-                *self.library.get(b"_PyObject_DebugMallocStats").expect("a function of 3.3");
+                *self.library.get(b"_PyObject_DebugMallocStats").expect("a function since 3.3");
             let stream = libc::open_memstream(&raw mut text, &raw mut size);
             assert!(!stream.is_null(), "no memory for a stream");
             let malloc = get_allocator(&self.library, OBJ);
@@ -161,7 +161,7 @@ unsafe fn get_allocator(library: &Library, domain: c_int) -> Vtable {
     // SAFETY: the name and the type are those of CPython's headers. The function fills in every
     // field for a known domain.
     unsafe {
-        let get: GetAllocator = *library.get(b"PyMem_GetAllocator").expect("a function of 3.4");
+        let get: GetAllocator = *library.get(b"PyMem_GetAllocator").expect("a function since 3.4");
         get(domain, vtable.as_mut_ptr());
         vtable.assume_init()
     }
@@ -176,7 +176,7 @@ unsafe fn get_allocator(library: &Library, domain: c_int) -> Vtable {
 unsafe fn set_allocator(library: &Library, domain: c_int, mut vtable: Vtable) {
     // SAFETY: the name and the type are those of CPython's headers. The function copies the vtable.
     unsafe {
-        let set: SetAllocator = *library.get(b"PyMem_SetAllocator").expect("a function of 3.4");
+        let set: SetAllocator = *library.get(b"PyMem_SetAllocator").expect("a function since 3.4");
         set(domain, &raw mut vtable);
     }
 }
