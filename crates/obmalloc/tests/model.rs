@@ -14,7 +14,7 @@ use testkit::{
     op::{Op, Outcome},
     place::ArenaLog,
     property::check,
-    workload::{self, Order, Phase, Generator, Sizes},
+    workload::{self, Generator, Order, Phase, Sizes},
 };
 
 /// Plays `ops`, and checks everything after every `stride`-th operation.

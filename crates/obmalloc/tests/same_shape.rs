@@ -18,7 +18,7 @@ use testkit::{
     op::Op,
     property::samples,
     reference::Rules,
-    workload::{self, Order, Phase, Generator, Sizes},
+    workload::{self, Generator, Order, Phase, Sizes},
 };
 
 /// The number of operations between two comparisons of the statistics.
