@@ -35,7 +35,7 @@ use std::collections::{BTreeMap, VecDeque};
 use self::arena::Arenas;
 pub use self::{
     arena::Arena,
-    figures::{ClassFigures, Figures},
+    figures::Figures,
     pool::Pool,
     rules::{HEADER, Realloc, Rules},
 };

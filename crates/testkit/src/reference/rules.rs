@@ -32,10 +32,6 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// CPython 2.5: 8-byte classes up to 256 bytes, 4 KiB pools, 256 KiB arenas.
-    pub const CLASSES_8_TO_256: Self =
-        Self { alignment: 8, threshold: 256, ..Self::POOLS_4K_GIVE_BACK_ALL };
-
     /// CPython 3.3 to 3.7.3: 8-byte classes up to 512 bytes, 4 KiB pools, 256 KiB arenas.
     pub const CLASSES_8_TO_512: Self = Self { alignment: 8, ..Self::POOLS_4K_GIVE_BACK_ALL };
 
@@ -56,9 +52,6 @@ impl Rules {
         realloc: Realloc::ThreeQuarters,
         zero_in_pools: false,
     };
-
-    /// CPython 3.15 with huge pages: 16 KiB pools and 2 MiB arenas.
-    pub const ARENAS_2M: Self = Self { arena_size: 2 << 20, ..Self::POOLS_16K };
 
     /// Returns the rules of a version of CPython, or `None` if they are not known.
     pub const fn of_cpython((major, minor, patch): (u8, u8, u8)) -> Option<Self> {
@@ -124,11 +117,8 @@ mod tests {
         assert_eq!(blocks, [253, 126, 63, 15, 7]);
         let narrow = Rules::CLASSES_8_TO_512;
         assert_eq!([narrow.capacity(0), narrow.capacity(2)], [506, 168]);
-        assert_eq!(
-            [narrow.classes(), small.classes(), Rules::CLASSES_8_TO_256.classes()],
-            [64, 32, 32]
-        );
-        assert_eq!([narrow.pools(), large.pools(), Rules::ARENAS_2M.pools()], [64, 64, 128]);
+        assert_eq!([narrow.classes(), small.classes()], [64, 32]);
+        assert_eq!([narrow.pools(), large.pools()], [64, 64]);
     }
 
     #[test]

@@ -77,8 +77,8 @@ fn a_free_arena_is_unmapped_unless_the_rules_retain_the_last_one() {
         drain(&mut heap, &blocks);
         assert_eq!(heap.mapped(), left);
         let figures = heap.figures();
-        assert_eq!(figures.arenas_reclaimed, 3 - left);
-        assert_eq!(figures.total, left * rules.arena_size);
+        assert_eq!(figures.get("# arenas reclaimed"), 3 - left);
+        assert_eq!(figures.get("Total"), left * rules.arena_size);
     }
 }
 
@@ -151,10 +151,10 @@ arena map counts
 Total                              =              655,360
 ";
     let figures = Figures::parse(text);
-    let class = ClassFigures { block_size: 16, pools: 1, in_use: 2, available: 1019 };
-    assert_eq!(figures.classes, [(0, class)].into());
-    assert_eq!((figures.arenas_ever, figures.unused_pools), (2, 63));
-    assert_eq!(figures.bytes(), figures.total);
+    assert_eq!(figures.classes, [[0, 16, 1, 2, 1019]]);
+    assert_eq!(figures.get("# arenas allocated total"), 2);
+    assert_eq!(figures.get("63 unused pools * 16384 bytes"), 1_032_192);
+    assert_eq!(figures.get("Total"), 1_048_576);
     let mut heap = heap(Rules::POOLS_16K);
     let blocks: Vec<_> = (0..64 * 31 + 2).map(|_| heap.malloc(512).unwrap()).collect();
     drain(&mut heap, &blocks);
