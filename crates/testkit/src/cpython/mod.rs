@@ -12,7 +12,6 @@
 
 mod arena_hook;
 mod each;
-mod find;
 mod headers;
 mod interpreter;
 mod vtable;
