@@ -116,7 +116,7 @@ fn classes_side_by_side_touch_only_their_own_pools<G: Geometry>() {
         watched.alloc(class);
         assert_eq!(watched.touched_in_vain(), [0; 0], "{class:?}");
     }
-    // Pools may be smaller than pages, so the rest is checked pool by pool.
+    // Pools may be smaller than pages, so untouched pools are checked one by one.
     let begun = SizeClass::<G>::all().count();
     let untouched = watched.log.arenas().into_iter().flat_map(|(number, arena)| {
         let pools = G::ARENA_SIZE / G::POOL_SIZE;

@@ -39,8 +39,8 @@ fn op(sizes: Sizes) -> impl Strategy<Value = Op> {
 
 /// Returns a strategy for scripts that repeatedly fill up to `arenas` arenas and drain them.
 pub fn phases(rules: &Rules, arenas: usize) -> impl Strategy<Value = Script> + use<> {
-    let rest = prop::collection::vec(phase(rules, arenas), 1..6);
-    (any::<u64>(), fill(rules, arenas), rest).prop_map(|(seed, fill, mut phases)| {
+    let others = prop::collection::vec(phase(rules, arenas), 1..6);
+    (any::<u64>(), fill(rules, arenas), others).prop_map(|(seed, fill, mut phases)| {
         phases.insert(0, fill);
         Script { seed, phases }
     })

@@ -182,7 +182,7 @@ mod tests {
         generator.ops(&Phase::Fill { sizes: Sizes::of([8]), blocks: 100 });
         let frees = generator.ops(&Phase::Drain { order: Order::Backward, keep_one_in: 10 });
         assert_eq!(frees.len(), 90);
-        let rest = generator.ops(&Phase::Drain { order: Order::Forward, keep_one_in: 0 });
-        assert_eq!(rest.len(), 10);
+        let frees = generator.ops(&Phase::Drain { order: Order::Forward, keep_one_in: 0 });
+        assert_eq!(frees.len(), 10);
     }
 }
