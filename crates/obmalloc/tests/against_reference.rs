@@ -1,6 +1,7 @@
-//! The heap is held against the reference, which is held against CPython: after each operation
-//! the block must lie in the same arena, pool and place in the pool, as many arenas must be
-//! mapped, and the figures must be the same.
+//! Compares the heap with the reference, which is itself compared with CPython.
+//!
+//! After each operation the block must lie at the same place in the same pool and arena, and as
+//! many arenas must be mapped. At intervals the figures must be equal.
 
 #[macro_use]
 mod common;
@@ -9,31 +10,34 @@ use common::{Rig, arenas_in, rules};
 use obmalloc::Geometry;
 use proptest::prelude::*;
 use testkit::{
+    drive::Driver,
     failing::{Faults, Plan},
-    op::{Op, Slots},
+    op::Op,
     property::check,
-    reference::{Block, Reference},
+    reference::Reference,
     workload,
 };
 
-/// Plays `ops` into both, failing requests for arenas as `plan` says; `strides` looks at the
-/// figures.
+/// Plays `ops` into the heap and the reference, and compares them. The requests for arenas follow
+/// `plan`. The figures are compared `strides` times.
 fn take_the_same_shape<G: Geometry>(ops: &[Op], plan: Plan, strides: usize) {
-    let (mut rig, mut slots) = (Rig::<G>::new(), Slots::default());
-    let mut reference = Reference::new(rules::<G>(), Faults::new(plan));
+    let mut rig = Rig::<G>::new();
+    let mut reference = Driver::new(Reference::new(rules::<G>(), Faults::new(plan)));
     rig.source.restart(plan);
     for (nth, &op) in ops.iter().enumerate() {
-        let expected = slots.play(&mut reference, op).map(Block::spot);
-        let given = rig.step(op).map(|block| rig.spot(block));
-        assert_eq!(given, expected, "operation {nth}: {op:?}");
-        assert_eq!(rig.arenas.mapped(), reference.mapped(), "arenas after operation {nth}: {op:?}");
+        let expected = reference.step(op);
+        let outcome = rig.step(op).map(|block| rig.spot(block));
+        assert_eq!(outcome, expected, "operation {nth}: {op:?}");
+        let mapped = reference.subject().mapped();
+        assert_eq!(rig.arenas.mapped(), mapped, "arenas after operation {nth}: {op:?}");
         if nth.is_multiple_of(ops.len().div_ceil(strides)) {
-            assert_eq!(rig.figures(), reference.figures(), "after operation {nth}: {op:?}");
+            let figures = reference.subject().figures();
+            assert_eq!(rig.figures(), figures, "after operation {nth}: {op:?}");
         }
     }
     rig.driver.free_all();
-    slots.free_all(&mut reference);
-    assert_eq!(rig.figures(), reference.figures(), "with nothing live");
+    reference.free_all();
+    assert_eq!(rig.figures(), reference.subject().figures(), "without a live block");
 }
 
 fn random_sequences<G: Geometry>() {
@@ -48,7 +52,7 @@ fn arenas_that_fill_and_drain<G: Geometry>() {
     check(cases, phases, |script| take_the_same_shape::<G>(&script.ops(), Plan::Never, 40));
 }
 
-fn arenas_that_are_not_to_be_had<G: Geometry>() {
+fn requests_for_arenas_that_fail<G: Geometry>() {
     let cases = if G::SIZES.arena_size < 4096 { 50 } else { 4 };
     let plan = prop_oneof![
         (1..5_usize).prop_map(Plan::Nth),
@@ -64,5 +68,5 @@ fn arenas_that_are_not_to_be_had<G: Geometry>() {
 for_every_shape_of_cpython!(
     random_sequences,
     arenas_that_fill_and_drain,
-    arenas_that_are_not_to_be_had
+    requests_for_arenas_that_fail
 );

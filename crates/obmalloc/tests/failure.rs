@@ -1,6 +1,7 @@
-//! No memory: for every call that a workload makes to its source of arenas, and for every call to
-//! the layer below, that call fails. Requests fall to the layer below and are refused only when
-//! that fails too, live blocks keep their contents, and the heap goes on once memory is there.
+//! Fails every call that a workload makes to its source of arenas and to the layer below.
+//!
+//! A request without an arena must go to the layer below, and is refused only if that fails too.
+//! Live blocks must keep their contents, and the heap must continue once memory can be had again.
 
 #[macro_use]
 mod common;
@@ -16,8 +17,8 @@ use testkit::{
     workload::{Order, Phase, Script, Sizes},
 };
 
-/// A life of some arenas: filled, thinned out, filled again, resized and churned. With one arena
-/// more than the table of records has at first, where arenas are small.
+/// Returns operations that fill, thin out, refill, resize and churn some arenas. If arenas are
+/// small, there are more of them than the first table of records can hold.
 fn workload<G: Geometry>() -> Vec<Op> {
     let arenas = if G::SIZES.arena_size < 4096 { 20 } else { 3 };
     let blocks = arenas * G::SIZES.arena_size / G::SIZES.small_threshold;
@@ -36,7 +37,7 @@ fn workload<G: Geometry>() -> Vec<Op> {
     Script { seed: 5, phases }.ops()
 }
 
-/// What an operation came to, and what it asked of the source and of the layer below.
+/// An operation, its outcome, and its calls to the source and to the layer below.
 struct Step {
     op: Op,
     outcome: Outcome<NonNull<u8>>,
@@ -44,12 +45,12 @@ struct Step {
     lower: Tally,
 }
 
-/// What was counted since `before`.
+/// Returns the counts between two tallies.
 fn since(after: Tally, before: Tally) -> Tally {
     Tally { calls: after.calls - before.calls, failures: after.failures - before.failures }
 }
 
-/// Plays the workload, hands each step to `judge`, and looks at every rule now and then.
+/// Plays `ops` and passes each step to `judge`. Checks every rule at intervals and after a failure.
 fn play<G: Geometry>(rig: &mut Rig<G>, ops: &[Op], mut judge: impl FnMut(&Rig<G>, &Step)) {
     for (nth, &op) in ops.iter().enumerate() {
         let before = (rig.source.tally(), rig.lower.tally());
@@ -62,48 +63,53 @@ fn play<G: Geometry>(rig: &mut Rig<G>, ops: &[Op], mut judge: impl FnMut(&Rig<G>
         }
     }
     rig.check();
-    rig.driver.shadow().check();
+    rig.shadow().check();
 }
 
-/// A request is refused only when the layer below has refused it.
+/// Asserts that a request was refused only if the layer below had failed.
 fn refused_only_by_the_layer_below<G: Geometry>(_rig: &Rig<G>, step: &Step) {
     if step.outcome == Outcome::Refused {
-        assert!(step.lower.failures > 0, "{:?} is refused, but nobody was asked", step.op);
+        assert!(
+            step.lower.failures > 0,
+            "{:?} was refused, but the layer below did not fail",
+            step.op
+        );
     }
 }
 
-/// Memory is there again: the heap serves from its arenas, and gives them all back in the end.
-fn goes_on<G: Geometry>(mut rig: Rig<G>) {
+/// Asserts that the heap serves from its arenas once memory can be had, and unmaps them in the end.
+fn assert_recovers<G: Geometry>(mut rig: Rig<G>) {
     rig.source.restart(Plan::Never);
     rig.lower.restart(Plan::Never);
     let blocks = 2 * G::SIZES.arena_size / G::SIZES.small_threshold;
     for slot in 0..blocks {
         let outcome = rig.step(Op::Malloc { slot, size: G::SIZES.small_threshold });
-        assert!(outcome.given().is_some_and(|block| rig.spot(block).is_some()));
+        assert!(outcome.block().is_some_and(|block| rig.spot(block).is_some()));
     }
     rig.driver.free_all();
     rig.check();
-    assert_eq!(rig.arenas.mapped(), rig.kept());
+    assert_eq!(rig.arenas.mapped(), rig.retained());
     let (arenas, below) = (rig.arenas.clone(), rig.below.clone());
     drop(rig);
     assert_eq!((arenas.mapped(), below.count()), (0, 0));
 }
 
-/// Every number up to `calls`, or `at_most` of them, evenly spread; more in deeper runs.
+/// Returns the numbers up to `calls`, or about `at_most` of them, evenly spread. A deeper run has
+/// more.
 fn calls_to_fail(calls: usize, at_most: usize) -> impl Iterator<Item = usize> {
-    assert!(calls > 0, "the workload makes calls");
+    assert!(calls > 0, "the workload makes no calls");
     let stride = calls.div_ceil(at_most * depth() as usize);
     (1..=calls + 1).step_by(stride)
 }
 
-/// How many calls the workload makes to the source and to the layer below when none fails.
+/// Returns the number of calls that `ops` make to the source and to the layer below if none fails.
 fn calls<G: Geometry>(ops: &[Op]) -> (usize, usize) {
     let mut rig = Rig::<G>::new();
     play(&mut rig, ops, |_, step| assert_ne!(step.outcome, Outcome::Refused));
     (rig.source.tally().calls, rig.lower.tally().calls)
 }
 
-fn a_request_without_an_arena_falls_to_the_layer_below<G: Geometry>() {
+fn a_request_without_an_arena_goes_to_the_layer_below<G: Geometry>() {
     let ops = workload::<G>();
     for call in 1..=calls::<G>(&ops).0 {
         let mut rig = Rig::<G>::new();
@@ -111,17 +117,17 @@ fn a_request_without_an_arena_falls_to_the_layer_below<G: Geometry>() {
         play(&mut rig, &ops, |rig, step| {
             assert_ne!(step.outcome, Outcome::Refused, "{:?}", step.op);
             if step.source.failures > 0 {
-                let block = step.outcome.given().expect("only requests ask for arenas");
+                let block = step.outcome.block().expect("only an allocation asks for arenas");
                 assert_eq!(rig.spot(block), None);
                 assert!(rig.below.contains(block));
             }
         });
         assert_eq!(rig.source.tally().failures, 1, "call {call}");
-        goes_on(rig);
+        assert_recovers(rig);
     }
 }
 
-fn a_heap_without_arenas_lives_off_the_layer_below<G: Geometry>() {
+fn a_heap_without_arenas_is_served_by_the_layer_below<G: Geometry>() {
     let ops = workload::<G>();
     for call in 1..=calls::<G>(&ops).0 {
         let mut rig = Rig::<G>::new();
@@ -130,11 +136,11 @@ fn a_heap_without_arenas_lives_off_the_layer_below<G: Geometry>() {
             assert_ne!(step.outcome, Outcome::Refused, "{:?}", step.op);
             assert!(rig.arenas.ever() < call);
         });
-        goes_on(rig);
+        assert_recovers(rig);
     }
 }
 
-fn a_request_that_the_layer_below_cannot_serve_is_refused_alone<G: Geometry>() {
+fn a_failure_of_the_layer_below_refuses_at_most_one_request<G: Geometry>() {
     let ops = workload::<G>();
     for call in calls_to_fail(calls::<G>(&ops).1, 40) {
         let mut rig = Rig::<G>::new();
@@ -144,22 +150,22 @@ fn a_request_that_the_layer_below_cannot_serve_is_refused_alone<G: Geometry>() {
             refused_only_by_the_layer_below(rig, step);
             refused += usize::from(step.outcome == Outcome::Refused);
         });
-        assert!(refused <= 1, "call {call} fails alone, but {refused} requests were refused");
-        goes_on(rig);
+        assert!(refused <= 1, "only call {call} fails, but {refused} requests were refused");
+        assert_recovers(rig);
     }
 }
 
-fn a_heap_without_the_layer_below_lives_off_its_arenas<G: Geometry>() {
+fn a_heap_without_the_layer_below_serves_from_its_arenas<G: Geometry>() {
     let ops = workload::<G>();
     for call in calls_to_fail(calls::<G>(&ops).1, 20) {
         let mut rig = Rig::<G>::new();
         rig.lower.restart(Plan::From(call));
         play(&mut rig, &ops, refused_only_by_the_layer_below);
-        goes_on(rig);
+        assert_recovers(rig);
     }
 }
 
-fn without_any_memory_requests_are_refused_and_nothing_is_lost<G: Geometry>() {
+fn requests_without_any_memory_are_refused_and_no_block_is_lost<G: Geometry>() {
     let ops = workload::<G>();
     let (source, lower) = calls::<G>(&ops);
     for arenas in calls_to_fail(source, 5) {
@@ -168,7 +174,7 @@ fn without_any_memory_requests_are_refused_and_nothing_is_lost<G: Geometry>() {
             rig.source.restart(Plan::From(arenas));
             rig.lower.restart(Plan::From(call));
             play(&mut rig, &ops, refused_only_by_the_layer_below);
-            goes_on(rig);
+            assert_recovers(rig);
         }
     }
 }
@@ -181,14 +187,14 @@ fn a_first_request_without_any_memory_is_refused_and_the_next_is_served<G: Geome
         assert_eq!(rig.step(Op::Malloc { slot: 0, size }), Outcome::Refused);
         assert_eq!(rig.step(Op::Realloc { slot: 0, size }), Outcome::Refused);
     }
-    goes_on(rig);
+    assert_recovers(rig);
 }
 
 for_every_profile!(
-    a_request_without_an_arena_falls_to_the_layer_below,
-    a_heap_without_arenas_lives_off_the_layer_below,
-    a_request_that_the_layer_below_cannot_serve_is_refused_alone,
-    a_heap_without_the_layer_below_lives_off_its_arenas,
-    without_any_memory_requests_are_refused_and_nothing_is_lost,
+    a_request_without_an_arena_goes_to_the_layer_below,
+    a_heap_without_arenas_is_served_by_the_layer_below,
+    a_failure_of_the_layer_below_refuses_at_most_one_request,
+    a_heap_without_the_layer_below_serves_from_its_arenas,
+    requests_without_any_memory_are_refused_and_no_block_is_lost,
     a_first_request_without_any_memory_is_refused_and_the_next_is_served,
 );

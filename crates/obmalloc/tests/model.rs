@@ -1,6 +1,7 @@
-//! The heap against the shadow, with its own rules asserted after each step: no two live blocks
-//! overlap, contents survive, blocks are aligned; every arena goes back when everything is freed,
-//! and nothing of the layer below is left when the heap is dropped.
+//! Plays operations into the heap, and checks the shadow and the heap's own rules after each step.
+//!
+//! Live blocks must not overlap, must keep their contents and must be aligned. Every arena must be
+//! unmapped once all blocks are freed, and a dropped heap must own nothing of the layer below.
 
 #[macro_use]
 mod common;
@@ -13,33 +14,33 @@ use testkit::{
     op::{Op, Outcome},
     place::ArenaLog,
     property::check,
-    workload::{self, Order, Phase, Player, Sizes},
+    workload::{self, Generator, Order, Phase, Sizes},
 };
 
-/// Plays `ops`, looking at everything after every `stride`-th of them.
+/// Plays `ops`, and checks everything after every `stride`-th operation.
 fn play<G: Geometry>(rig: &mut Rig<G>, ops: &[Op], stride: usize) {
     for (nth, &op) in ops.iter().enumerate() {
         let outcome = rig.step(op);
         assert_ne!(outcome, Outcome::Refused, "operation {nth}: {op:?}");
         if nth.is_multiple_of(stride) {
-            look_at_everything(rig);
+            check_everything(rig);
         }
     }
 }
 
-fn look_at_everything<G: Geometry>(rig: &Rig<G>) {
+fn check_everything<G: Geometry>(rig: &Rig<G>) {
     rig.check();
-    rig.driver.shadow().check();
+    rig.shadow().check();
     let stats = rig.stats();
     assert_eq!(stats.bytes.total(), stats.arenas.current * G::SIZES.arena_size);
     assert_eq!(stats.arenas.current, rig.arenas.mapped());
     assert_eq!(stats.arenas.allocated, rig.arenas.ever());
 }
 
-/// Frees what is live, then drops the heap.
-fn leave_nothing<G: Geometry>(mut rig: Rig<G>) {
+/// Frees every live block and drops the heap. Asserts that nothing is left.
+fn assert_drop_leaves_nothing<G: Geometry>(mut rig: Rig<G>) {
     rig.driver.free_all();
-    look_at_everything(&rig);
+    check_everything(&rig);
     assert!(rig.arenas.mapped() <= usize::from(G::RULES.retain_last_arena));
     assert_eq!(rig.stats().bytes.in_use, 0);
     let Rig { driver, arenas, below, .. } = rig;
@@ -47,86 +48,86 @@ fn leave_nothing<G: Geometry>(mut rig: Rig<G>) {
     assert_eq!((arenas.mapped(), below.count()), (0, 0));
 }
 
-fn random_sequences_keep_every_rule_at_each_step<G: Geometry>() {
+fn every_rule_holds_after_each_step_of_random_sequences<G: Geometry>() {
     check(16, workload::random(&rules::<G>()), |ops| {
         let mut rig = Rig::<G>::new();
         play(&mut rig, &ops, 1);
-        leave_nothing(rig);
+        assert_drop_leaves_nothing(rig);
     });
 }
 
-fn a_heap_that_keeps_arenas_keeps_every_rule_and_rests_without_any<G: Geometry>() {
+fn every_rule_holds_in_a_heap_that_retains_arenas_and_trim_unmaps_them<G: Geometry>() {
     check(16, workload::random(&rules::<G>()), |ops| {
-        let mut rig = Rig::<G>::that_keeps_arenas();
+        let mut rig = Rig::<G>::that_retains_arenas();
         for _ in 0..3 {
             play(&mut rig, &ops, 1);
             rig.driver.free_all();
-            look_at_everything(&rig);
+            check_everything(&rig);
         }
         rig.heap().trim();
-        look_at_everything(&rig);
+        check_everything(&rig);
         assert_eq!(rig.arenas.mapped(), 0);
     });
 }
 
-fn filling_and_draining_keeps_every_rule<G: Geometry>() {
+fn every_rule_holds_while_arenas_fill_and_drain<G: Geometry>() {
     let tiny = G::SIZES.arena_size < 4096;
-    let (cases, arenas, looks) =
+    let (cases, arenas, checks) =
         if tiny { (6, 5, usize::MAX) } else { (4, arenas_in::<G>(1 << 20), 50) };
     check(cases, workload::phases(&rules::<G>(), arenas), |script| {
         let (mut rig, ops) = (Rig::<G>::new(), script.ops());
-        play(&mut rig, &ops, ops.len().div_ceil(looks).max(1));
-        leave_nothing(rig);
+        play(&mut rig, &ops, ops.len().div_ceil(checks).max(1));
+        assert_drop_leaves_nothing(rig);
     });
 }
 
-fn everything_freed_gives_every_arena_back_in_any_order<G: Geometry>() {
+fn freeing_all_blocks_in_any_order_unmaps_every_arena<G: Geometry>() {
     let arenas = arenas_in::<G>(1 << 20).max(3);
     let blocks = arenas * G::SIZES.arena_size / G::SIZES.small_threshold;
     for order in [Order::Forward, Order::Backward, Order::Shuffled] {
-        let (mut rig, mut player) = (Rig::<G>::new(), Player::new(1));
+        let (mut rig, mut generator) = (Rig::<G>::new(), Generator::new(1));
         let fill = Phase::Fill { sizes: Sizes::of([G::SIZES.small_threshold]), blocks };
-        play(&mut rig, &player.play(&fill), blocks);
+        play(&mut rig, &generator.ops(&fill), blocks);
         assert!(rig.arenas.mapped() >= arenas);
-        let drain = player.play(&Phase::Drain { order, keep_one_in: 0 });
+        let drain = generator.ops(&Phase::Drain { order, keep_one_in: 0 });
         play(&mut rig, &drain, blocks.div_ceil(20));
         assert_eq!(rig.arenas.mapped(), usize::from(G::RULES.retain_last_arena), "{order:?}");
-        assert_eq!(rig.driver.shadow().blocks(), 0);
-        leave_nothing(rig);
+        assert_eq!(rig.shadow().blocks(), 0);
+        assert_drop_leaves_nothing(rig);
     }
 }
 
-fn the_kept_arena_is_used_again_and_none_is_mapped_for_it<G: Geometry>() {
+fn a_retained_arena_is_reused<G: Geometry>() {
     let mut rig = Rig::<G>::new();
-    // Of another class each time, so that the pool goes by way of the arena.
+    // The class changes each time, so the pool goes back to its arena in between.
     for (round, size) in [1, G::SIZES.small_threshold].into_iter().cycle().take(10).enumerate() {
         rig.step(Op::Malloc { slot: 0, size });
         rig.step(Op::Free { slot: 0 });
         let ever = if G::RULES.retain_last_arena { 1 } else { round + 1 };
         assert_eq!(rig.arenas.ever(), ever);
     }
-    leave_nothing(rig);
+    assert_drop_leaves_nothing(rig);
 }
 
-fn a_heap_that_rests_holds_no_arena_and_wakes_up<G: Geometry>() {
+fn a_trimmed_heap_unmaps_its_free_arenas_and_serves_again<G: Geometry>() {
     check(4, workload::random(&rules::<G>()), |ops| {
         let mut rig = Rig::<G>::new();
         for _ in 0..2 {
             play(&mut rig, &ops, ops.len());
             let used = rig.arenas.mapped();
             rig.heap().trim();
-            look_at_everything(&rig);
+            check_everything(&rig);
             assert!(rig.arenas.mapped() + 1 >= used);
             rig.driver.free_all();
             rig.heap().trim();
-            look_at_everything(&rig);
+            check_everything(&rig);
             assert_eq!(rig.arenas.mapped(), 0);
         }
-        leave_nothing(rig);
+        assert_drop_leaves_nothing(rig);
     });
 }
 
-fn a_reset_gives_back_arenas_whose_blocks_live<G: Geometry>() {
+fn a_reset_unmaps_arenas_with_live_blocks<G: Geometry>() {
     let arenas = ArenaLog::default();
     let source = FailingArenas::new(MmapArenas::new(), Faults::default(), arenas.clone());
     let source = KnownArenas::<_, _, G>::with_geometry(source, Malloc);
@@ -134,7 +135,7 @@ fn a_reset_gives_back_arenas_whose_blocks_live<G: Geometry>() {
     for size in (1..=G::SIZES.small_threshold).cycle().take(2_000) {
         assert!(heap.alloc(SizeClass::of(size).unwrap()).is_some());
     }
-    // SAFETY: the blocks above are not used.
+    // SAFETY: the blocks above are not used again.
     unsafe { heap.reset() };
     heap.check_invariants();
     assert_eq!(arenas.mapped(), 0);
@@ -144,11 +145,11 @@ fn a_reset_gives_back_arenas_whose_blocks_live<G: Geometry>() {
     assert_eq!(arenas.mapped(), 0);
 }
 
-fn an_address_is_ours_exactly_inside_the_arenas<G: Geometry>() {
+fn the_heap_holds_exactly_the_addresses_in_its_arenas<G: Geometry>() {
     let mut rig = Rig::<G>::new();
     let blocks = 3 * G::SIZES.arena_size / G::SIZES.small_threshold;
     let fill = Phase::Fill { sizes: Sizes::of([G::SIZES.small_threshold]), blocks };
-    play(&mut rig, &Player::new(0).play(&fill), blocks);
+    play(&mut rig, &Generator::new(0).ops(&fill), blocks);
     let ours = |address: usize| rig.heap().contains(address);
     let mapped: Vec<_> = rig.arenas.arenas().into_values().collect();
     assert!(mapped.len() >= 3);
@@ -168,12 +169,12 @@ fn an_address_is_ours_exactly_inside_the_arenas<G: Geometry>() {
 }
 
 for_every_profile!(
-    random_sequences_keep_every_rule_at_each_step,
-    a_heap_that_keeps_arenas_keeps_every_rule_and_rests_without_any,
-    filling_and_draining_keeps_every_rule,
-    everything_freed_gives_every_arena_back_in_any_order,
-    the_kept_arena_is_used_again_and_none_is_mapped_for_it,
-    a_heap_that_rests_holds_no_arena_and_wakes_up,
-    a_reset_gives_back_arenas_whose_blocks_live,
-    an_address_is_ours_exactly_inside_the_arenas,
+    every_rule_holds_after_each_step_of_random_sequences,
+    every_rule_holds_in_a_heap_that_retains_arenas_and_trim_unmaps_them,
+    every_rule_holds_while_arenas_fill_and_drain,
+    freeing_all_blocks_in_any_order_unmaps_every_arena,
+    a_retained_arena_is_reused,
+    a_trimmed_heap_unmaps_its_free_arenas_and_serves_again,
+    a_reset_unmaps_arenas_with_live_blocks,
+    the_heap_holds_exactly_the_addresses_in_its_arenas,
 );

@@ -1,10 +1,11 @@
-//! Same sequence, same shape: the heap against the `pymalloc` of real CPythons, directly. Each
-//! shared libpython found plays in a child process of its own, against the profile of its
-//! version, with its arenas aligned as ours are.
+//! Compares the heap with the `pymalloc` of real CPythons.
 //!
-//! After every operation the block must lie in the same arena, pool and place in the pool, and as
-//! many arenas must be mapped; at intervals the statistics must be CPython's to the letter: pools
-//! and blocks of each class, arenas, and where their bytes are.
+//! Each shared libpython that is found runs in a child process, and is compared with the profile of
+//! its version. Its arenas are aligned as ours are.
+//!
+//! After each operation the block must lie at the same place in the same pool and arena, and as
+//! many arenas must be mapped. At intervals the text of the statistics must be equal. It counts the
+//! pools and blocks of each class, the arenas, and the use of their bytes.
 
 mod common;
 
@@ -12,22 +13,24 @@ use common::{Rig, arenas_in, rules};
 use obmalloc::{Classes8To512, Geometry, GiveBackAll, Pools4K, Pools16K};
 use testkit::{
     cpython::{Interpreter, Vtable, in_each},
-    drive::Driver,
+    drive::{Driver, Shadowed},
     failing::Plan,
     op::Op,
     property::samples,
     reference::Rules,
-    workload::{self, Order, Phase, Player, Sizes},
+    workload::{self, Generator, Order, Phase, Sizes},
 };
 
-/// Operations between two looks at the statistics.
+/// The number of operations between two comparisons of the statistics.
 const STRIDE: usize = 5_000;
 
-/// A CPython and the heap, asked the same. They go on from workload to workload: emptied pools
-/// and arenas that were given back are a part of the shape.
+/// A CPython and the heap, which serve the same requests.
+///
+/// One pair serves several workloads, because empty pools and unmapped arenas of earlier ones are
+/// part of the state.
 struct Pair<G: Geometry> {
     python: Interpreter,
-    pymalloc: Driver<Vtable>,
+    pymalloc: Driver<Shadowed<Vtable>>,
     rig: Rig<G>,
     steps: usize,
 }
@@ -35,7 +38,7 @@ struct Pair<G: Geometry> {
 impl<G: Geometry> Pair<G> {
     fn new(python: Interpreter) -> Self {
         assert_eq!(python.rules(), rules::<G>());
-        let pymalloc = Driver::new(python.pymalloc(), G::SIZES.alignment);
+        let pymalloc = Driver::new(Shadowed::new(python.pymalloc(), G::SIZES.alignment));
         Self { pymalloc, rig: Rig::new(), python, steps: 0 }
     }
 
@@ -71,31 +74,26 @@ impl<G: Geometry> Pair<G> {
     }
 
     fn finish(mut self) {
-        for slot in 0..self.pymalloc.slots() {
+        for slot in self.pymalloc.live() {
             self.step(Op::Free { slot });
         }
         self.compare_statistics();
-        assert_eq!(self.rig.arenas.mapped(), self.rig.kept());
-        println!(
-            "{}: {} steps, {} arenas had",
-            self.python.version(),
-            self.steps,
-            self.rig.arenas.ever()
-        );
+        assert_eq!(self.rig.arenas.mapped(), self.rig.retained());
+        println!("{} steps, {} arenas mapped", self.steps, self.rig.arenas.ever());
     }
 }
 
-/// The text up to the arena map, whose nodes depend on addresses and on its own geometry.
+/// Returns the text up to the arena map, which differs because its nodes depend on addresses.
 fn without_map(text: &str) -> &str {
     text.split("\narena map counts").next().unwrap_or(text).trim_end()
 }
 
-/// What is played into a pair of any geometry.
+/// A workload for a pair of any geometry.
 trait Scenario {
     fn play<G: Geometry>(pair: &mut Pair<G>);
 }
 
-/// Runs `S` in a child for each CPython, with the profile of its version.
+/// Runs `S` in a child process for each CPython, with the profile of its version.
 fn in_each_profile<S: Scenario>(test: &str) {
     fn play<S: Scenario, G: Geometry>(python: Interpreter) {
         let mut pair = Pair::<G>::new(python);
@@ -107,7 +105,7 @@ fn in_each_profile<S: Scenario>(test: &str) {
         Rules::POOLS_4K_GIVE_BACK_ALL => play::<S, GiveBackAll<Pools4K>>(python),
         Rules::POOLS_4K => play::<S, Pools4K>(python),
         Rules::POOLS_16K => play::<S, Pools16K>(python),
-        other => panic!("no profile has the rules of {}: {other:?}", python.version()),
+        other => panic!("no profile has these rules: {other:?}"),
     });
 }
 
@@ -147,12 +145,12 @@ impl Scenario for ManyArenas {
     fn play<G: Geometry>(pair: &mut Pair<G>) {
         let blocks = (20 << 20) / G::SIZES.small_threshold;
         let fill = Phase::Fill { sizes: Sizes::of([G::SIZES.small_threshold]), blocks };
-        let mut player = Player::new(3);
+        let mut generator = Generator::new(3);
         for (order, keep_one_in) in [(Order::Shuffled, 100), (Order::Forward, 3)] {
-            pair.run(&player.play(&fill));
-            pair.run(&player.play(&Phase::Drain { order, keep_one_in }));
+            pair.run(&generator.ops(&fill));
+            pair.run(&generator.ops(&Phase::Drain { order, keep_one_in }));
         }
-        assert!(pair.rig.arenas.ever() > 16, "the table has grown");
+        assert!(pair.rig.arenas.ever() > 16, "the table of arenas must grow");
     }
 }
 
@@ -166,9 +164,9 @@ struct Reallocations;
 impl Scenario for Reallocations {
     fn play<G: Geometry>(pair: &mut Pair<G>) {
         let sizes = Sizes::many(&rules::<G>());
-        let mut player = Player::new(4);
-        pair.run(&player.play(&Phase::Fill { sizes: sizes.clone(), blocks: 500 }));
-        pair.run(&player.play(&Phase::Resize { sizes, ops: 50_000 }));
+        let mut generator = Generator::new(4);
+        pair.run(&generator.ops(&Phase::Fill { sizes: sizes.clone(), blocks: 500 }));
+        pair.run(&generator.ops(&Phase::Resize { sizes, ops: 50_000 }));
         for size in 0..=G::SIZES.small_threshold + 1 {
             pair.step(Op::Malloc { slot: 0, size });
             for to in (0..=G::SIZES.small_threshold + 1).step_by(7) {
@@ -197,6 +195,6 @@ impl Scenario for ScarceArenas {
 }
 
 #[test]
-fn heaps_without_arenas_to_be_had_take_the_same_shape() {
-    in_each_profile::<ScarceArenas>("heaps_without_arenas_to_be_had_take_the_same_shape");
+fn heaps_that_cannot_map_arenas_take_the_same_shape() {
+    in_each_profile::<ScarceArenas>("heaps_that_cannot_map_arenas_take_the_same_shape");
 }

@@ -1,9 +1,8 @@
-//! Memory is not touched before it is needed: what the heap has not handed out, and needs for
-//! nothing else, stands as the source gave it.
+//! The heap must not touch a page before it needs it.
 //!
-//! The source fills each arena with a pattern. Carving may write to the page of the block that it
-//! hands out and to the header of its pool, and to nothing else: a page that holds neither a
-//! header of a pool in use nor a block that was handed out must show the pattern to the last byte.
+//! The source fills each arena with a pattern. Carving may write only to the header of the pool and
+//! to the page of the block that it hands out. A page with neither the header of a used pool nor an
+//! allocated block must therefore still hold the pattern.
 
 #[macro_use]
 mod common;
@@ -14,23 +13,23 @@ use obmalloc::{Geometry, HeaderRule, Heap, SizeClass};
 use raw_mem::{ArenaSize, ArenaSource, Malloc, MapError, MmapArenas};
 use testkit::place::ArenaLog;
 
-/// What an untouched byte looks like.
+/// The value of an untouched byte.
 const UNTOUCHED: u8 = 0xa5;
 
-/// The grain of the promise: no system has smaller pages.
+/// The smallest page size of any system, in bytes.
 const PAGE: usize = 4096;
 
-/// Arenas filled with the pattern.
+/// A source that fills its arenas with the pattern.
 struct Patterned {
     source: MmapArenas,
     log: ArenaLog,
 }
 
-// SAFETY: the memory is that of the source below.
+// SAFETY: all memory comes from the inner source.
 unsafe impl ArenaSource for Patterned {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         let arena = self.source.map(size)?;
-        // SAFETY: the arena is mapped, and nobody's yet.
+        // SAFETY: the arena was just mapped with this size, and nobody else uses it yet.
         unsafe { arena.write_bytes(UNTOUCHED, size.bytes()) };
         arena.as_ptr().expose_provenance();
         self.log.map(arena);
@@ -39,12 +38,12 @@ unsafe impl ArenaSource for Patterned {
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
         self.log.unmap(arena);
-        // SAFETY: the caller's promise.
+        // SAFETY: `map` returned `arena` with this size, and it is unused (contract of `unmap`).
         unsafe { self.source.unmap(arena, size) }
     }
 }
 
-/// A heap of patterned arenas, and the pages that it may have touched.
+/// A heap with patterned arenas, and the numbers of the pages that it may touch.
 struct Watched<G: Geometry> {
     heap: Heap<Patterned, Malloc, G>,
     log: ArenaLog,
@@ -59,13 +58,13 @@ impl<G: Geometry> Watched<G> {
     }
 
     fn alloc(&mut self, class: SizeClass<G>) {
-        let block = self.heap.alloc(class).expect("there is memory").into_start().addr().get();
+        let block = self.heap.alloc(class).expect("memory can be had").into_start().addr().get();
         let pages = block / PAGE..=(block + class.block_size() - 1) / PAGE;
         self.needed.extend(pages);
         self.needed.insert(header_of::<G>(block) / PAGE);
     }
 
-    /// The pages of the arenas that are not needed, but touched.
+    /// Returns the pages that were touched without need.
     fn touched_in_vain(&self) -> Vec<usize> {
         let arenas = self.log.arenas().into_values();
         let pages = arenas.flat_map(|arena| (arena..arena + G::SIZES.arena_size).step_by(PAGE));
@@ -78,12 +77,12 @@ impl<G: Geometry> Watched<G> {
     }
 }
 
-/// The header of the pool that holds `block`.
+/// Returns the address of the header of the pool that holds `block`.
 fn header_of<G: Geometry>(block: usize) -> usize {
     let pool = block / G::SIZES.pool_size * G::SIZES.pool_size;
     match G::RULES.headers {
         HeaderRule::InPools => pool,
-        // 40 bytes each, at the beginning of the arena.
+        // Headers of 40 bytes stand at the start of the arena.
         HeaderRule::InArena => {
             let arena = block / G::SIZES.arena_size * G::SIZES.arena_size;
             arena + 40 * ((block - arena) / G::SIZES.pool_size)
@@ -91,17 +90,17 @@ fn header_of<G: Geometry>(block: usize) -> usize {
     }
 }
 
-/// Bytes of an arena that is mapped.
+/// Returns bytes of a mapped arena.
 fn bytes<'a>(start: usize, len: usize) -> &'a [u8] {
-    // SAFETY: they lie in one mapped arena, all of which the source has written; its provenance
-    // was exposed then. The heap is not called while they are looked at.
+    // SAFETY: the bytes lie in one mapped arena. The source initialised all of it and exposed its
+    // provenance. The heap is not called while the slice is in use.
     unsafe { std::slice::from_raw_parts(std::ptr::with_exposed_provenance(start), len) }
 }
 
-fn only_pages_with_a_block_handed_out_are_touched<G: Geometry>() {
+fn only_pages_with_an_allocated_block_are_touched<G: Geometry>() {
     for class in SizeClass::<G>::all() {
         let mut watched = Watched::<G>::new();
-        // A pool and a half: a pool is full, and another one was begun.
+        // One pool becomes full, and another one is half full.
         let blocks = G::SIZES.pool_size / class.block_size() * 3 / 2;
         for nth in 0..blocks {
             watched.alloc(class);
@@ -119,40 +118,41 @@ fn classes_side_by_side_touch_only_their_own_pools<G: Geometry>() {
         watched.alloc(class);
         assert_eq!(watched.touched_in_vain(), [0; 0], "{class:?}");
     }
-    // Where pools are smaller than pages, the pool is the grain.
+    // Pools may be smaller than pages, so untouched pools are checked one by one.
     let begun = SizeClass::<G>::all().count();
-    let virgin = watched.log.arenas().into_iter().flat_map(|(number, arena)| {
+    let untouched = watched.log.arenas().into_iter().flat_map(|(number, arena)| {
         let pools = G::SIZES.arena_size / G::SIZES.pool_size;
         (0..pools)
             .filter(move |pool| number * pools + pool >= begun)
             .map(move |pool| arena + pool * G::SIZES.pool_size)
     });
-    for pool in virgin {
+    for pool in untouched {
         assert!(bytes(pool, G::SIZES.pool_size).iter().all(|&byte| byte == UNTOUCHED));
     }
 }
 
-fn an_emptied_pool_is_used_before_a_virgin_one_is_touched<G: Geometry>() {
+fn an_emptied_pool_is_reused_before_an_untouched_one<G: Geometry>() {
     let mut watched = Watched::<G>::new();
     let [one, other, last] = [1, G::SIZES.alignment + 1, G::SIZES.small_threshold]
         .map(|size| SizeClass::of(size).expect("a small size"));
     watched.alloc(last);
-    let block = watched.heap.alloc(one).expect("there is memory");
-    // SAFETY: the block came from this heap just now.
+    let block = watched.heap.alloc(one).expect("memory can be had");
+    // SAFETY: `block` came from this heap and is not used again.
     unsafe { watched.heap.free(block) };
     watched.alloc(other);
     let third = watched.log.arenas()[&0] + 2 * G::SIZES.pool_size;
     assert!(bytes(third, G::SIZES.pool_size).iter().all(|&byte| byte == UNTOUCHED));
 }
 
-/// Of no profile where emptied pools of other classes rest.
+/// Only profiles where an emptied pool goes back to its arena. In the others it stays with its
+/// class.
 mod emptied {
-    use super::an_emptied_pool_is_used_before_a_virgin_one_is_touched;
+    use super::an_emptied_pool_is_reused_before_an_untouched_one;
 
-    for_every_shape_of_cpython!(an_emptied_pool_is_used_before_a_virgin_one_is_touched);
+    for_every_shape_of_cpython!(an_emptied_pool_is_reused_before_an_untouched_one);
 }
 
 for_every_profile!(
-    only_pages_with_a_block_handed_out_are_touched,
+    only_pages_with_an_allocated_block_are_touched,
     classes_side_by_side_touch_only_their_own_pools,
 );

@@ -1,7 +1,8 @@
-//! Plays operations into a real allocator, and lets the oracle judge each answer.
+//! Plays operations into a subject, and checks every answer of a real allocator.
 //!
 //! ```text
-//!   Op ──► Slots ──► Shadowed { allocator, Shadow } ──► Outcome
+//!   Op ──► Driver { slots } ─┬─► Shadowed { allocator, Shadow } ──► Outcome of an address
+//!                            └─► Reference ───────────────────────► Outcome of a place
 //! ```
 
 use std::ptr::NonNull;
@@ -9,9 +10,86 @@ use std::ptr::NonNull;
 use raw_mem::{MemAlloc, calloc_size};
 
 use crate::{
-    op::{Op, Outcome, Slots, Subject},
+    op::{Op, Outcome, Subject},
     shadow::Shadow,
 };
+
+/// A subject and its live blocks by slot.
+///
+/// Dropping a driver frees every live block, unless the thread is panicking.
+#[derive(Debug)]
+pub struct Driver<S: Subject> {
+    subject: S,
+    slots: Vec<Option<S::Block>>,
+}
+
+impl<S: Subject> Driver<S> {
+    /// Creates a driver of `subject` without a live block.
+    pub fn new(subject: S) -> Self {
+        Self { subject, slots: Vec::new() }
+    }
+
+    /// Plays one operation.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the subject panics. A [`Shadowed`] allocator does if it breaks a rule of the
+    /// [`shadow`](crate::shadow).
+    pub fn step(&mut self, op: Op) -> Outcome<S::Block> {
+        if op.slot() >= self.slots.len() {
+            self.slots.resize(op.slot() + 1, None);
+        }
+        let held = &mut self.slots[op.slot()];
+        if matches!(op, Op::Malloc { .. } | Op::Calloc { .. })
+            && let Some(old) = held.take()
+        {
+            self.subject.free(Some(old));
+        }
+        let block = match op {
+            Op::Malloc { size, .. } => self.subject.malloc(size),
+            Op::Calloc { count, size, .. } => self.subject.calloc(count, size),
+            Op::Realloc { size, .. } => self.subject.realloc(*held, size),
+            Op::Free { .. } => {
+                self.subject.free(held.take());
+                return Outcome::Freed;
+            }
+        };
+        match block {
+            Some(block) => Outcome::Allocated(*held.insert(block)),
+            None => Outcome::Refused,
+        }
+    }
+
+    /// Frees every live block in the order of the slots.
+    ///
+    /// # Panics
+    ///
+    /// As [`step`](Self::step).
+    pub fn free_all(&mut self) {
+        for block in self.slots.iter_mut().filter_map(Option::take) {
+            self.subject.free(Some(block));
+        }
+    }
+
+    /// Returns the slots that hold a block, in ascending order.
+    pub fn live(&self) -> Vec<usize> {
+        (0..self.slots.len()).filter(|&slot| self.slots[slot].is_some()).collect()
+    }
+
+    /// Returns the subject.
+    pub fn subject(&self) -> &S {
+        &self.subject
+    }
+}
+
+impl<S: Subject> Drop for Driver<S> {
+    fn drop(&mut self) {
+        // After a failed check the memory may hold anything.
+        if !std::thread::panicking() {
+            self.free_all();
+        }
+    }
+}
 
 /// An allocator whose every answer is checked by a [`Shadow`].
 #[derive(Debug)]
@@ -20,36 +98,53 @@ pub struct Shadowed<A> {
     shadow: Shadow,
 }
 
+impl<A: MemAlloc> Shadowed<A> {
+    /// Wraps `alloc`, which must have no live block and align its blocks to `align` bytes.
+    pub fn new(alloc: A, align: usize) -> Self {
+        Self { alloc, shadow: Shadow::new(align) }
+    }
+
+    /// Returns the allocator.
+    pub fn alloc(&self) -> &A {
+        &self.alloc
+    }
+
+    /// Returns its live blocks and their contents.
+    pub fn shadow(&self) -> &Shadow {
+        &self.shadow
+    }
+}
+
 impl<A: MemAlloc> Subject for Shadowed<A> {
     type Block = NonNull<u8>;
 
     fn malloc(&mut self, size: usize) -> Option<NonNull<u8>> {
         let block = self.alloc.malloc(size)?;
-        // SAFETY: the allocator says that the block is ours.
-        unsafe { self.shadow.given(block, size) }
+        // SAFETY: `malloc` returned a block of `size` bytes, which only the driver's slot names.
+        unsafe { self.shadow.allocated(block, size) }
         Some(block)
     }
 
     fn calloc(&mut self, count: usize, size: usize) -> Option<NonNull<u8>> {
         let block = self.alloc.calloc(count, size)?;
         let bytes = calloc_size(count, size).expect("a product that overflows is refused");
-        // SAFETY: the allocator says that the block is ours, and zeroed.
-        unsafe { self.shadow.given_zeroed(block, bytes) }
+        // SAFETY: `calloc` returned an initialised block of `bytes` bytes, as for `malloc`.
+        unsafe { self.shadow.allocated_zeroed(block, bytes) }
         Some(block)
     }
 
     fn realloc(&mut self, old: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
         if let Some(old) = old {
-            self.shadow.still_stands(old);
+            self.shadow.check_block(old);
         }
-        // SAFETY: `old` is in a slot, so it is live.
+        // SAFETY: `old` is null or live, because `check_block` found it in the shadow.
         let block = unsafe { self.alloc.realloc(old, size) };
         match (old, block) {
-            // SAFETY: the allocator says that the block is ours.
-            (None, Some(block)) => unsafe { self.shadow.given(block, size) },
-            // SAFETY: the allocator says that the block is ours, in place of the old one.
-            (Some(old), Some(block)) => unsafe { self.shadow.moved(old, block, size) },
-            (Some(old), None) => self.shadow.still_stands(old),
+            // SAFETY: `realloc` of null returned a new block of `size` bytes, as for `malloc`.
+            (None, Some(block)) => unsafe { self.shadow.allocated(block, size) },
+            // SAFETY: `realloc` returned a block of `size` bytes, and `old` is no longer used.
+            (Some(old), Some(block)) => unsafe { self.shadow.reallocated(old, block, size) },
+            (Some(old), None) => self.shadow.check_block(old),
             (None, None) => {}
         }
         block
@@ -57,135 +152,12 @@ impl<A: MemAlloc> Subject for Shadowed<A> {
 
     fn free(&mut self, old: Option<NonNull<u8>>) {
         if let Some(old) = old {
-            self.shadow.taken(old);
+            self.shadow.freed(old);
         }
-        // SAFETY: `old` is null, or was in a slot, so it is live; the shadow has forgotten it.
+        // SAFETY: `old` is null, or was live until `freed` removed it from the shadow.
         unsafe { self.alloc.free(old) }
     }
 }
 
-/// Plays operations into an allocator, with a shadow beside it.
-///
-/// Dropping a driver frees what is live.
-#[derive(Debug)]
-pub struct Driver<A: MemAlloc> {
-    subject: Shadowed<A>,
-    slots: Slots<NonNull<u8>>,
-}
-
-impl<A: MemAlloc> Driver<A> {
-    /// A driver of `alloc`, which aligns its blocks to `align` bytes.
-    pub fn new(alloc: A, align: usize) -> Self {
-        Self { subject: Shadowed { alloc, shadow: Shadow::new(align) }, slots: Slots::default() }
-    }
-
-    /// Plays one operation.
-    ///
-    /// # Panics
-    ///
-    /// Panics when the allocator's answer breaks a rule of the [`shadow`](crate::shadow).
-    pub fn step(&mut self, op: Op) -> Outcome<NonNull<u8>> {
-        self.slots.play(&mut self.subject, op)
-    }
-
-    /// Plays `ops`, calling `after_each` with the operation and its outcome.
-    ///
-    /// # Panics
-    ///
-    /// As [`step`](Self::step).
-    pub fn run(
-        &mut self,
-        ops: &[Op],
-        mut after_each: impl FnMut(&mut Self, Op, Outcome<NonNull<u8>>),
-    ) {
-        for &op in ops {
-            let outcome = self.step(op);
-            after_each(self, op, outcome);
-        }
-    }
-
-    /// Frees every live block.
-    ///
-    /// # Panics
-    ///
-    /// Panics when a block's contents were overwritten.
-    pub fn free_all(&mut self) {
-        self.slots.free_all(&mut self.subject);
-    }
-
-    /// How many slots were ever used: those that hold a block are below this.
-    pub fn slots(&self) -> usize {
-        self.slots.count()
-    }
-
-    /// The allocator that is driven.
-    pub fn alloc(&self) -> &A {
-        &self.subject.alloc
-    }
-
-    /// What is live, and what must stand in it.
-    pub fn shadow(&self) -> &Shadow {
-        &self.subject.shadow
-    }
-}
-
-impl<A: MemAlloc> Drop for Driver<A> {
-    fn drop(&mut self) {
-        // A failed check has stopped the run; the memory may be anything then.
-        if !std::thread::panicking() {
-            self.free_all();
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use raw_mem::Malloc;
-
-    use super::*;
-    use crate::{reference::Rules, workload};
-
-    proptest! {
-        #[test]
-        fn malloc_keeps_the_rules_of_the_shadow(ops in workload::random(&Rules::POOLS_16K)) {
-            let mut driver = Driver::new(Malloc, 16);
-            driver.run(&ops, |driver, op, outcome| {
-                assert!(outcome.given().is_some() || matches!(op, Op::Free { .. }));
-                driver.shadow().check();
-            });
-            driver.free_all();
-            prop_assert_eq!(driver.shadow().blocks(), 0);
-        }
-    }
-
-    /// Hands out one and the same block, whatever is asked.
-    struct Same(NonNull<u8>);
-
-    // SAFETY: this one breaks its promise, which is what the test is about; the shadow notices
-    // before any byte is touched twice.
-    unsafe impl MemAlloc for Same {
-        fn malloc(&self, _size: usize) -> Option<NonNull<u8>> {
-            Some(self.0)
-        }
-
-        fn calloc(&self, _count: usize, _size: usize) -> Option<NonNull<u8>> {
-            Some(self.0)
-        }
-
-        unsafe fn realloc(&self, _ptr: Option<NonNull<u8>>, _size: usize) -> Option<NonNull<u8>> {
-            Some(self.0)
-        }
-
-        unsafe fn free(&self, _ptr: Option<NonNull<u8>>) {}
-    }
-
-    #[test]
-    #[should_panic(expected = "overlaps")]
-    fn an_allocator_that_hands_out_a_live_block_is_found() {
-        let mut word = 0_u128;
-        let mut driver = Driver::new(Same(NonNull::from(&mut word).cast()), 16);
-        driver.step(Op::Malloc { slot: 0, size: 8 });
-        driver.step(Op::Malloc { slot: 1, size: 8 });
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
-//! Where a block lies, said so that two heaps can be compared.
+//! Places of blocks, so that heaps at different addresses can be compared.
 //!
-//! Addresses differ from run to run. What must not differ between a heap and its model is which
-//! arena (counted in the order in which arenas were had), which pool of it, and how far into it:
+//! Addresses differ from run to run. A heap and its model must instead agree on the arena (counted
+//! in the order of mapping), the pool in the arena, and the offset in the pool:
 //!
 //! ```text
 //!   0x7f31_2c14_8030  =  arena 2 · pool 5 · offset 48
@@ -16,31 +16,32 @@ use std::{
 /// A place in the arenas of one heap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Spot {
-    /// The arena: 0 for the first that the heap ever got, and so on.
+    /// The number of the arena. The first one that was ever mapped is 0.
     pub arena: usize,
-    /// The pool in the arena.
+    /// The index of the pool in the arena.
     pub pool: usize,
-    /// Bytes from the start of the pool, its header included.
+    /// The bytes from the start of the pool, including its header.
     pub offset: usize,
 }
 
-/// Which arenas a heap has, numbered in the order in which it got them. Clones share the log.
+/// The arenas of a heap, numbered in the order of mapping. Clones share the log.
 #[derive(Clone, Debug, Default)]
 pub struct ArenaLog(Arc<Mutex<Entries>>);
 
 #[derive(Debug, Default)]
 struct Entries {
-    /// Address to number.
+    /// The numbers of the mapped arenas by address.
     mapped: BTreeMap<usize, usize>,
+    /// The number of arenas that were ever mapped.
     ever: usize,
 }
 
 impl ArenaLog {
-    /// Takes note of a new arena.
+    /// Records a new arena.
     ///
     /// # Panics
     ///
-    /// Panics when it is mapped already.
+    /// Panics if it is already mapped.
     pub fn map(&self, arena: NonNull<u8>) {
         let mut log = self.entries();
         let number = log.ever;
@@ -49,33 +50,33 @@ impl ArenaLog {
         assert_eq!(before, None, "{arena:p} is mapped twice");
     }
 
-    /// Takes note that an arena was given back.
+    /// Records that an arena was unmapped.
     ///
     /// # Panics
     ///
-    /// Panics when it is not mapped.
+    /// Panics if it is not mapped.
     pub fn unmap(&self, arena: NonNull<u8>) {
         let number = self.entries().mapped.remove(&arena.addr().get());
-        assert!(number.is_some(), "{arena:p} is given back, but not mapped");
+        assert!(number.is_some(), "{arena:p} is unmapped but was not mapped");
     }
 
-    /// How many arenas are mapped now.
+    /// Returns the number of mapped arenas.
     pub fn mapped(&self) -> usize {
         self.entries().mapped.len()
     }
 
-    /// How many arenas were ever mapped.
+    /// Returns the number of arenas that were ever mapped.
     pub fn ever(&self) -> usize {
         self.entries().ever
     }
 
-    /// The addresses of the arenas that are mapped now, by number.
+    /// Returns the addresses of the mapped arenas by number.
     pub fn arenas(&self) -> BTreeMap<usize, usize> {
         self.entries().mapped.iter().map(|(&address, &number)| (number, address)).collect()
     }
 
-    /// Where `address` lies in arenas of `arena_size` bytes with pools of `pool_size` bytes, both
-    /// powers of two; `None` when it is in no arena.
+    /// Returns the place of `address` in arenas of `arena_size` bytes with pools of `pool_size`
+    /// bytes, or `None` if it is in no arena. Both sizes must be powers of two.
     pub fn spot(&self, address: usize, arena_size: usize, pool_size: usize) -> Option<Spot> {
         let base = address & !(arena_size - 1);
         let arena = *self.entries().mapped.get(&base)?;
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn arenas_are_numbered_in_the_order_in_which_they_came() {
+    fn arenas_are_numbered_in_the_order_of_mapping() {
         let log = ArenaLog::default();
         log.map(arena(0x8000));
         log.map(arena(0x4000));
@@ -113,8 +114,8 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "not mapped")]
-    fn an_arena_that_is_given_back_twice_is_found() {
+    #[should_panic(expected = "was not mapped")]
+    fn an_arena_that_is_unmapped_twice_is_detected() {
         let log = ArenaLog::default();
         log.map(arena(0x4000));
         log.unmap(arena(0x4000));

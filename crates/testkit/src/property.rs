@@ -1,7 +1,8 @@
-//! How many inputs a property is tried on, and which.
+//! The number and choice of inputs for a property test.
 //!
-//! The inputs are the same in every run, on every machine, until the environment asks for others:
-//! `OBMALLOC_TEST_DEPTH=20` tries twenty times as many, `OBMALLOC_TEST_SEED=7` other ones.
+//! The inputs are the same in every run and on every machine, unless the environment asks for
+//! others. `OBMALLOC_TEST_DEPTH=20` tries twenty times as many inputs, and `OBMALLOC_TEST_SEED=7`
+//! tries other ones.
 
 use std::{env, fmt::Debug};
 
@@ -10,11 +11,11 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
 
-/// By how much tests run deeper than by default: `OBMALLOC_TEST_DEPTH`, or 1.
+/// Returns the factor by which tests try more than by default: `OBMALLOC_TEST_DEPTH`, or 1.
 ///
 /// # Panics
 ///
-/// Panics when the variable is not a number.
+/// Panics if the variable is not a number.
 pub fn depth() -> u32 {
     number("OBMALLOC_TEST_DEPTH").unwrap_or(1)
 }
@@ -36,11 +37,11 @@ fn runner(cases: u32) -> TestRunner {
     TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::XorShift, &seed))
 }
 
-/// Calls `holds`, which panics when it does not, with `cases` inputs.
+/// Calls `holds` with `cases` inputs. It must panic if the property does not hold.
 ///
 /// # Panics
 ///
-/// Panics with the smallest input found for which `holds` panics.
+/// Panics with the smallest failing input that was found.
 pub fn check<T: Debug>(cases: u32, inputs: impl Strategy<Value = T>, holds: impl Fn(T)) {
     let result = runner(cases).run(&inputs, |input| {
         holds(input);
@@ -49,11 +50,12 @@ pub fn check<T: Debug>(cases: u32, inputs: impl Strategy<Value = T>, holds: impl
     result.unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// `cases` inputs, where one state goes on from input to input and none can be left out.
+/// Returns `cases` inputs for a test whose state carries over from one input to the next. Such a
+/// test cannot search for a smaller input.
 ///
 /// # Panics
 ///
-/// Panics when `inputs` rejects too many of its own.
+/// Panics if `inputs` filters out too many of its own values.
 pub fn samples<T: Debug>(cases: u32, inputs: impl Strategy<Value = T>) -> impl Iterator<Item = T> {
     let mut runner = runner(cases);
     (0..cases * depth())
@@ -73,7 +75,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "minimal failing input: 10")]
-    fn the_smallest_input_that_fails_is_told() {
+    fn the_smallest_failing_input_is_reported() {
         check(100, 0..1000, |number| assert!(number < 10));
     }
 }

@@ -1,28 +1,29 @@
-//! The oracle: what an allocator has handed out, and what must still stand in it.
+//! The shadow of an allocator: its live blocks, and the bytes that must stand in them.
 //!
 //! ```text
-//!   live blocks, by address:   [ 0x1000, 24 bytes, seed 7 ]  [ 0x1020, 8 bytes, seed 9 ] …
+//!   live blocks by address:    [ 0x1000, 24 bytes, seed 7 ]  [ 0x1020, 8 bytes, seed 9 ] …
 //!                                   │
 //!   the memory itself:         07 08 09 0a …                 09 0a 0b …
 //! ```
 //!
-//! 1. No two live blocks overlap, and a block of 0 bytes is distinct from every other.
-//! 2. A block is aligned.
-//! 3. A live block's bytes are what was last written to it.
+//! 1. No two live blocks overlap. A block of 0 bytes has an address of its own.
+//! 2. Every block is aligned.
+//! 3. A live block holds the bytes that were last written to it.
 //!
-//! A broken rule is a panic that names the blocks.
+//! The functions panic and name the blocks if a rule is broken.
 
 use std::{collections::BTreeMap, ptr::NonNull};
 
-/// Follows every live block of one allocator.
+/// The live blocks of one allocator.
 ///
-/// The shadow writes a pattern into each block that it is told of, and reads it again when the
-/// block goes, moves, or when [`check`](Self::check) is called.
+/// The shadow fills each new block with a pattern. It reads the pattern again when the block is
+/// freed or reallocated, and in [`check`](Self::check).
 #[derive(Debug)]
 pub struct Shadow {
     live: BTreeMap<usize, Live>,
     align: usize,
-    given: usize,
+    /// The number of blocks that were ever allocated.
+    allocated: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,67 +34,56 @@ struct Live {
 }
 
 impl Live {
-    /// The address after the block; a block of 0 bytes still takes one of its own.
+    /// Returns the address after the block. A block of 0 bytes occupies one address.
     fn end(&self) -> usize {
         self.ptr.addr().get() + self.size.max(1)
     }
 
-    fn expected(&self) -> impl Iterator<Item = u8> {
+    fn pattern(&self) -> impl Iterator<Item = u8> {
         let seed = self.seed;
         (0..self.size).map(move |at| seed.wrapping_add(at as u8))
     }
 
-    fn bytes(&self) -> &[u8] {
-        // SAFETY: the block is live, so its bytes are ours, and the shadow has written them all.
-        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.size) }
-    }
-
     fn fill(&self) {
-        for (at, byte) in self.expected().enumerate() {
-            // SAFETY: the block is live, and `at` is below its size.
+        for (at, byte) in self.pattern().enumerate() {
+            // SAFETY: the block is live (contract of `allocated`), and `at` is below its size.
             unsafe { self.ptr.add(at).write(byte) }
         }
     }
 
-    fn check(&self, upto: usize) {
-        let wrong =
-            self.bytes()[..upto].iter().zip(self.expected()).position(|(&is, was)| is != was);
-        if let Some(at) = wrong {
-            panic!(
-                "byte {at} of the block of {} bytes at {:p} was overwritten",
-                self.size, self.ptr
-            );
+    fn check(&self) {
+        // SAFETY: the block is live (contract of `allocated`), and `fill` initialised its bytes.
+        let bytes = unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.size) };
+        if let Some(at) = bytes.iter().zip(self.pattern()).position(|(&is, was)| is != was) {
+            let Self { size, ptr, .. } = self;
+            panic!("byte {at} of the block of {size} bytes at {ptr:p} was overwritten");
         }
     }
 }
 
 impl Shadow {
-    /// A shadow of an allocator that has handed out nothing and aligns its blocks to `align`.
-    pub fn new(align: usize) -> Self {
-        Self { live: BTreeMap::new(), align, given: 0 }
+    /// Creates the shadow of an allocator that has no live block and aligns blocks to `align`
+    /// bytes.
+    pub(crate) fn new(align: usize) -> Self {
+        Self { live: BTreeMap::new(), align, allocated: 0 }
     }
 
-    /// Takes note of a block of `size` bytes that was handed out, and fills it.
+    /// Records and fills a new block.
     ///
     /// # Safety
     ///
-    /// The allocator claims that `ptr` is `size` bytes that the caller may write, until the
-    /// block is told to have been [taken](Self::taken) or [moved](Self::moved).
-    ///
-    /// # Panics
-    ///
-    /// Panics when the block is not aligned or overlaps a live one.
-    pub unsafe fn given(&mut self, ptr: NonNull<u8>, size: usize) {
-        assert!(
-            ptr.addr().get().is_multiple_of(self.align),
-            "{ptr:p} is not aligned to {} bytes",
-            self.align
-        );
-        self.given += 1;
-        let block = Live { ptr, size, seed: (self.given % 251) as u8 + 1 };
+    /// - The caller may write `size` bytes at `ptr`, and nobody else uses them.
+    /// - This holds until the block is passed to [`freed`](Self::freed) or
+    ///   [`reallocated`](Self::reallocated).
+    pub(crate) unsafe fn allocated(&mut self, ptr: NonNull<u8>, size: usize) {
+        let address = ptr.addr().get();
+        let align = self.align;
+        assert!(address.is_multiple_of(align), "{ptr:p} is not aligned to {align} bytes");
+        self.allocated += 1;
+        let block = Live { ptr, size, seed: (self.allocated % 251) as u8 + 1 };
         let before = self.live.range(..block.end()).next_back();
         if let Some((_, other)) = before
-            && other.end() > ptr.addr().get()
+            && other.end() > address
         {
             panic!(
                 "the block of {size} bytes at {ptr:p} overlaps the one of {} bytes at {:p}",
@@ -101,83 +91,62 @@ impl Shadow {
             );
         }
         block.fill();
-        self.live.insert(ptr.addr().get(), block);
+        self.live.insert(address, block);
     }
 
-    /// As [`given`](Self::given), for a block that must read as zero.
+    /// Records a new block that must be zeroed.
     ///
     /// # Safety
     ///
-    /// As for [`given`](Self::given); the allocator claims that the bytes are initialised.
-    ///
-    /// # Panics
-    ///
-    /// Panics when a byte is not zero, and where [`given`](Self::given) does.
-    pub unsafe fn given_zeroed(&mut self, ptr: NonNull<u8>, size: usize) {
-        // SAFETY: the caller says that the bytes are its own and initialised.
+    /// - As for [`allocated`](Self::allocated).
+    /// - The bytes are initialised.
+    pub(crate) unsafe fn allocated_zeroed(&mut self, ptr: NonNull<u8>, size: usize) {
+        // SAFETY: the bytes are initialised, and only the caller uses them (our own contract).
         let bytes = unsafe { std::slice::from_raw_parts(ptr.as_ptr(), size) };
         if let Some(at) = bytes.iter().position(|&byte| byte != 0) {
             panic!("byte {at} of the zeroed block of {size} bytes at {ptr:p} is not zero");
         }
-        // SAFETY: the caller's promise.
-        unsafe { self.given(ptr, size) }
+        // SAFETY: our own contract includes the one of `allocated`.
+        unsafe { self.allocated(ptr, size) }
     }
 
-    /// Checks the block at `ptr` and forgets it; to be called before it is freed.
-    ///
-    /// # Panics
-    ///
-    /// Panics when no such block is live or its contents were overwritten.
-    pub fn taken(&mut self, ptr: NonNull<u8>) {
-        let block = self.live.remove(&ptr.addr().get()).expect("the block is live");
-        block.check(block.size);
+    /// Checks and forgets the block at `ptr`. This must be called before the block is freed.
+    pub(crate) fn freed(&mut self, ptr: NonNull<u8>) {
+        self.check_block(ptr);
+        self.live.remove(&ptr.addr().get());
     }
 
-    /// Takes note that the block at `from` was reallocated to `size` bytes at `to`, which may be
-    /// the same place.
+    /// Records that the block at `from` was reallocated to `size` bytes at `to`, which may be the
+    /// same address.
     ///
     /// # Safety
     ///
-    /// As for [`given`](Self::given), with `to`; `from` is no longer used.
-    ///
-    /// # Panics
-    ///
-    /// Panics when the contents did not move along, and where [`given`](Self::given) does.
-    pub unsafe fn moved(&mut self, from: NonNull<u8>, to: NonNull<u8>, size: usize) {
+    /// - As for [`allocated`](Self::allocated), with `to`.
+    /// - The bytes that both blocks have, up to the smaller size, are initialised at `to`.
+    pub(crate) unsafe fn reallocated(&mut self, from: NonNull<u8>, to: NonNull<u8>, size: usize) {
         let old = self.live.remove(&from.addr().get()).expect("the block is live");
-        let kept = old.size.min(size);
-        Live { ptr: to, size: kept, ..old }.check(kept);
-        // SAFETY: the caller's promise.
-        unsafe { self.given(to, size) }
+        Live { ptr: to, size: old.size.min(size), ..old }.check();
+        // SAFETY: our own contract includes the one of `allocated` for `to`.
+        unsafe { self.allocated(to, size) }
     }
 
     /// Checks the contents of the block at `ptr`, which stays live.
-    ///
-    /// # Panics
-    ///
-    /// Panics when no such block is live or its contents were overwritten.
-    pub fn still_stands(&self, ptr: NonNull<u8>) {
-        let block = self.live.get(&ptr.addr().get()).expect("the block is live");
-        block.check(block.size);
+    pub(crate) fn check_block(&self, ptr: NonNull<u8>) {
+        self.live.get(&ptr.addr().get()).expect("the block is live").check();
     }
 
     /// Checks the contents of every live block.
     ///
     /// # Panics
     ///
-    /// Panics when one was overwritten.
+    /// Panics if a block was overwritten.
     pub fn check(&self) {
-        self.live.values().for_each(|block| block.check(block.size));
+        self.live.values().for_each(Live::check);
     }
 
-    /// How many blocks are live.
+    /// Returns the number of live blocks.
     pub fn blocks(&self) -> usize {
         self.live.len()
-    }
-
-    /// How many bytes were asked for in live blocks.
-    pub fn bytes(&self) -> usize {
-        self.live.values().map(|block| block.size).sum()
     }
 }
 

@@ -1,4 +1,4 @@
-//! A heap with everything around it that a test wants to see or to break, and every profile.
+//! A heap whose layers a test can observe and fail, and the list of profiles.
 
 #![allow(dead_code, unused_macros, unused_imports)]
 
@@ -7,77 +7,80 @@ use std::{ptr::NonNull, time::Duration};
 use obmalloc::{Access, Geometry, GilHeld, Heap, KnownArenas, Pymalloc, ReallocRule, Sizes, Stats};
 use raw_mem::{Malloc, MmapArenas, RetainingArenas};
 use testkit::{
-    drive::Driver,
+    drive::{Driver, Shadowed},
     failing::{FailingAlloc, FailingArenas, Faults, LiveBlocks, Plan},
     op::{Op, Outcome},
     place::{ArenaLog, Spot},
-    reference::{Figures, Keep, Rules, Zero},
+    reference::{Figures, Realloc, Rules},
+    shadow::Shadow,
 };
 
-/// The layer below: malloc, which fails on demand.
+/// The layer below: malloc that fails on demand.
 pub(crate) type Lower = FailingAlloc<Malloc>;
-/// Arenas, remembered in a map, which fail on demand. The source below may have the heap keep some.
+/// A source of mapped arenas that fails on demand. It may let the heap retain some.
 pub(crate) type Arenas<G> = KnownArenas<FailingArenas<RetainingArenas<MmapArenas>>, Lower, G>;
 /// The heap under test.
 pub(crate) type TestHeap<G> = Heap<Arenas<G>, Lower, G>;
-/// The heap under test with the layer below it.
+/// The heap under test and the layer below it.
 pub(crate) type TestPymalloc<G> = Pymalloc<GilHeld<TestHeap<G>>, Lower>;
 
-/// The rules of `G`, as numbers.
+/// Returns the rules of `G` in the form of the reference.
 pub(crate) fn rules<G: Geometry>() -> Rules {
     Rules {
         alignment: G::SIZES.alignment,
         threshold: G::SIZES.small_threshold,
         pool_size: G::SIZES.pool_size,
         arena_size: G::SIZES.arena_size,
-        keep_last: G::RULES.retain_last_arena,
-        keep: match G::RULES.realloc {
-            ReallocRule::ThreeQuarters => Keep::AboveThreeQuarters,
-            ReallocRule::WithinClass => Keep::InClass,
+        retain_last_arena: G::RULES.retain_last_arena,
+        realloc: match G::RULES.realloc {
+            ReallocRule::ThreeQuarters => Realloc::ThreeQuarters,
+            ReallocRule::WithinClass => Realloc::WithinClass,
         },
-        zero: if G::RULES.zero_in_pools { Zero::SmallestClass } else { Zero::Below },
+        zero_in_pools: G::RULES.zero_in_pools,
     }
 }
 
-/// A heap of geometry `G` under a driver, with a shadow.
+/// A heap of geometry `G`, its driver and shadow, and handles to its layers.
 pub(crate) struct Rig<G: Geometry> {
-    pub(crate) driver: Driver<TestPymalloc<G>>,
-    /// The arenas that it has.
+    pub(crate) driver: Driver<Shadowed<TestPymalloc<G>>>,
+    /// The mapped arenas.
     pub(crate) arenas: ArenaLog,
-    /// Whether arenas are to be had.
+    /// The faults of the source of arenas.
     pub(crate) source: Faults,
-    /// Whether the layer below has memory.
+    /// The faults of the layer below.
     pub(crate) lower: Faults,
-    /// What it has of the layer below.
+    /// The live blocks of the layer below.
     pub(crate) below: LiveBlocks,
 }
 
 impl<G: Geometry> Rig<G> {
+    /// Creates a rig whose source retains no arenas.
     pub(crate) fn new() -> Self {
         Self::over(Duration::ZERO)
     }
 
-    /// A rig whose source would have the heap keep arenas.
-    pub(crate) fn that_keeps_arenas() -> Self {
+    /// Creates a rig whose source lets the heap retain arenas.
+    pub(crate) fn that_retains_arenas() -> Self {
         Self::over(Duration::from_secs(3600))
     }
 
-    fn over(patience: Duration) -> Self {
+    fn over(decay: Duration) -> Self {
         let (arenas, source, lower) = (ArenaLog::default(), Faults::default(), Faults::default());
         let alloc = FailingAlloc::new(Malloc, lower.clone());
         let below = alloc.live();
         let mapped = FailingArenas::new(
-            RetainingArenas::with_decay(MmapArenas::new(), patience),
+            RetainingArenas::with_decay(MmapArenas::new(), decay),
             source.clone(),
             arenas.clone(),
         );
         let heap =
             Heap::with_geometry(KnownArenas::with_geometry(mapped, alloc.clone()), alloc.clone());
-        // SAFETY: only one thread uses the heap, and neither layer below it calls back.
+        // SAFETY: one thread uses the heap, and neither layer below it calls back.
         let heap = unsafe { GilHeld::new(heap) };
-        // SAFETY: malloc does not serve memory of the heap's arenas.
+        // SAFETY: malloc never returns memory of the heap's arenas.
         let pymalloc = unsafe { Pymalloc::new(heap, alloc) };
-        Self { driver: Driver::new(pymalloc, G::SIZES.alignment), arenas, source, lower, below }
+        let driver = Driver::new(Shadowed::new(pymalloc, G::SIZES.alignment));
+        Self { driver, arenas, source, lower, below }
     }
 
     /// Plays one operation.
@@ -85,14 +88,14 @@ impl<G: Geometry> Rig<G> {
         self.driver.step(op)
     }
 
-    /// Where a block lies; `None` in the layer below.
+    /// Returns the place of a block, or `None` if it is in the layer below.
     pub(crate) fn spot(&self, block: NonNull<u8>) -> Option<Spot> {
         self.arenas.spot(block.addr().get(), G::SIZES.arena_size, G::SIZES.pool_size)
     }
 
     /// Returns the heap under the allocator.
     pub(crate) fn heap(&self) -> &impl Access {
-        self.driver.alloc().access()
+        self.driver.subject().alloc().access()
     }
 
     /// Asserts every rule of the crate's page.
@@ -100,22 +103,27 @@ impl<G: Geometry> Rig<G> {
         self.heap().check_invariants();
     }
 
-    pub(crate) fn stats(&self) -> Stats {
-        self.driver.alloc().stats()
+    /// Returns the live blocks and their contents.
+    pub(crate) fn shadow(&self) -> &Shadow {
+        self.driver.subject().shadow()
     }
 
-    /// The figures, by way of the text.
+    pub(crate) fn stats(&self) -> Stats {
+        self.driver.subject().alloc().stats()
+    }
+
+    /// Returns the figures, parsed from the text of the statistics.
     pub(crate) fn figures(&self) -> Figures {
         Figures::parse(&self.stats().to_string())
     }
 
-    /// Whether an arena remains mapped when nothing is live, and arenas were had.
-    pub(crate) fn kept(&self) -> usize {
+    /// Returns the number of arenas that stay mapped once no block is live.
+    pub(crate) fn retained(&self) -> usize {
         usize::from(G::RULES.retain_last_arena && self.arenas.ever() > 0)
     }
 }
 
-/// The smallest pools that leave the first of an arena room for the headers of all of them.
+/// The smallest pools with which an arena's first pool has room for the headers of all pools.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Small;
 
@@ -124,12 +132,12 @@ impl Geometry for Small {
     const SIZES: Sizes = Sizes { pool_size: 512, arena_size: 2 << 10, ..obmalloc::Tiny::SIZES };
 }
 
-/// How many arenas of `G` make up about `bytes`: at least two, at most a hundred.
+/// Returns the number of arenas of `G` in about `bytes`, between 2 and 100.
 pub(crate) fn arenas_in<G: Geometry>(bytes: usize) -> usize {
     (bytes / G::SIZES.arena_size).clamp(2, 100)
 }
 
-/// The tests named, once for each profile.
+/// Runs the named tests for each profile.
 macro_rules! for_every_profile {
     ($($test:ident),+ $(,)?) => {
         for_every_shape_of_cpython!($($test),+);
@@ -152,7 +160,7 @@ macro_rules! for_every_profile {
     };
 }
 
-/// The tests named, once for each profile whose pools and arenas move as CPython's do.
+/// Runs the named tests for each profile whose pools and arenas behave as CPython's do.
 macro_rules! for_every_shape_of_cpython {
     ($($test:ident),+ $(,)?) => {
         profile!(classes_8_to_256: obmalloc::Classes8To256 => $($test)+);

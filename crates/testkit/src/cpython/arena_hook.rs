@@ -1,8 +1,8 @@
-//! The arenas of a CPython, aligned to their size, counted, and failing on demand.
+//! A hook for CPython's arenas: it aligns them to their size, logs them, and fails on demand.
 //!
-//! CPython takes arenas from `mmap`, which aligns them to 4 KiB and so costs most of them a pool.
-//! With this hook they have all their pools, as ours have. From 3.11 on the same hook is asked for
-//! the chunks of the interpreter's data stack; they are served, but not counted.
+//! CPython maps arenas with `mmap`, which aligns them to 4 KiB, so most of them lose a pool. With
+//! this hook they have as many pools as ours. From 3.11 on CPython also uses the hook for the
+//! chunks of the interpreter's data stack. Those are served, but neither logged nor failed.
 
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc},
@@ -13,10 +13,10 @@ use std::{
 use super::vtable::ArenaVtable;
 use crate::{failing::Faults, place::ArenaLog};
 
-/// The alignment of what is no arena.
+/// The alignment of everything but arenas, in bytes.
 const PAGE: usize = 4096;
 
-/// What the hook's functions find behind their `ctx`.
+/// The context of the hook's functions.
 #[derive(Debug)]
 pub(super) struct ArenaHook {
     arena_size: usize,
@@ -25,7 +25,7 @@ pub(super) struct ArenaHook {
 }
 
 impl ArenaHook {
-    /// The C structure of a hook that lives as long as the process.
+    /// Creates a hook that is never freed, and returns its C structure.
     pub(super) fn leak(arena_size: usize, log: ArenaLog, faults: Faults) -> ArenaVtable {
         let hook = Box::leak(Box::new(Self { arena_size, log, faults }));
         ArenaVtable { ctx: std::ptr::from_mut(hook).cast(), alloc, free }
@@ -37,15 +37,15 @@ impl ArenaHook {
     }
 }
 
-/// Arenas are zeroed, so that a pool that was never carved can be told by its header.
+/// Maps a zeroed arena. The header of a pool that was never carved is therefore zero.
 unsafe extern "C" fn alloc(ctx: *mut c_void, size: usize) -> *mut c_void {
-    // SAFETY: `ctx` is the hook that `leak` made, which is only read.
+    // SAFETY: `ctx` is the hook that `leak` created. It is never freed and only read.
     let hook = unsafe { &*ctx.cast::<ArenaHook>() };
     let is_arena = size == hook.arena_size;
-    if is_arena && hook.faults.strike() {
+    if is_arena && hook.faults.call_fails() {
         return null_mut();
     }
-    // SAFETY: no caller asks for 0 bytes.
+    // SAFETY: CPython never asks for 0 bytes.
     let Some(memory) = NonNull::new(unsafe { alloc_zeroed(hook.layout(size)) }) else {
         return null_mut();
     };
@@ -57,13 +57,13 @@ unsafe extern "C" fn alloc(ctx: *mut c_void, size: usize) -> *mut c_void {
 }
 
 unsafe extern "C" fn free(ctx: *mut c_void, memory: *mut c_void, size: usize) {
-    // An interpreter that ends gives back every entry of its table, the empty ones too.
+    // An interpreter that ends frees every entry of its table, including empty ones.
     let Some(memory) = NonNull::new(memory.cast::<u8>()) else { return };
-    // SAFETY: `ctx` is the hook that `leak` made, which is only read.
+    // SAFETY: `ctx` is the hook that `leak` created. It is never freed and only read.
     let hook = unsafe { &*ctx.cast::<ArenaHook>() };
     if size == hook.arena_size {
         hook.log.unmap(memory);
     }
-    // SAFETY: CPython gives back what `alloc` handed out, with the same size.
+    // SAFETY: CPython frees memory that `alloc` returned, with the same size.
     unsafe { dealloc(memory.as_ptr(), hook.layout(size)) }
 }

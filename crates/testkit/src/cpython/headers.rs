@@ -1,17 +1,21 @@
-//! Reads the state of a CPython's heap out of the headers of its pools.
+//! Reads the state of a CPython's heap from the headers of its pools.
 //!
 //! ```text
 //!   0      4      8          16         24         32      36     40       44        48
 //!   │ live │      │ freelist │ nextpool │ prevpool │ arena │ class│ nextoff│ maxnext │ blocks …
 //! ```
 //!
-//! The 48 bytes are the same from 2.5 to 3.15 (`Include/internal/pycore_obmalloc.h`).
+//! The layout is the same from 2.5 to 3.15 (`Include/internal/pycore_obmalloc.h`).
 
-use std::{collections::BTreeMap, ptr::with_exposed_provenance};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    iter::successors,
+    ptr::with_exposed_provenance,
+};
 
 use crate::{
     place::ArenaLog,
-    reference::{ArenaState, HEADER, Pool, Rules, State},
+    reference::{Arena, HEADER, Pool, Rules, State},
 };
 
 #[repr(C)]
@@ -31,20 +35,20 @@ struct Header {
 const _: () = assert!(size_of::<Header>() == HEADER);
 
 impl Header {
-    /// A pool of zeroed memory was never given a class.
+    /// Returns true if the pool was ever carved. Otherwise its memory is still zero.
     fn is_carved(&self) -> bool {
         self.next_offset != 0
     }
 
-    /// Offsets of the free blocks, the next to go last.
+    /// Returns the offsets of the free blocks. The last one is taken first.
     fn free_blocks(&self, pool: usize) -> Vec<usize> {
         let link = |&block: &usize| {
-            // SAFETY: `block` is free and so begins with the address of the next one.
+            // SAFETY: `block` is a free block of a mapped arena, so it begins with the next
+            // address.
             Some(unsafe { read::<usize>(block) }).filter(|&next| next != 0)
         };
         let first = Some(self.free).filter(|&block| block != 0);
-        let mut free: Vec<_> =
-            std::iter::successors(first, link).map(|block| block - pool).collect();
+        let mut free: Vec<_> = successors(first, link).map(|block| block - pool).collect();
         free.reverse();
         free
     }
@@ -54,44 +58,43 @@ impl Header {
 ///
 /// # Safety
 ///
-/// `address` holds a `T`, in an arena that is mapped.
+/// `address` must hold a `T`, in a mapped arena.
 unsafe fn read<T: Copy>(address: usize) -> T {
-    // SAFETY: the caller's promise; the arena's provenance was exposed when it was handed out.
+    // SAFETY: `address` holds a `T` (our own contract). The hook exposed the arena's provenance.
     unsafe { with_exposed_provenance::<T>(address).read() }
 }
 
-/// The headers of all pools that were ever carved, by address.
+/// Returns the headers of all pools that were ever carved, by address.
 fn headers(log: &ArenaLog, rules: &Rules) -> BTreeMap<usize, Header> {
     let pools = log
         .arenas()
         .into_values()
         .flat_map(|arena| (0..rules.pools()).map(move |pool| arena + pool * rules.pool_size));
-    // SAFETY: every pool of a mapped arena begins with a header, or with zeros.
+    // SAFETY: every pool of a mapped arena begins with a header or with zeros.
     let read = pools.map(|pool| (pool, unsafe { read::<Header>(pool) }));
     read.filter(|(_, header)| header.is_carved()).collect()
 }
 
-/// The state of the heap whose arenas `log` knows.
+/// Returns the state of the heap whose arenas are in `log`.
 pub(super) fn state(log: &ArenaLog, rules: &Rules) -> State {
     let headers = headers(log, rules);
-    let arena_state = |(number, arena): (usize, usize)| {
-        let end = arena + rules.arena_size;
-        let pools: Vec<_> = headers.range(arena..end).collect();
+    let arena = |(number, address): (usize, usize)| {
+        let pools: Vec<_> = headers.range(address..address + rules.arena_size).collect();
         let descriptor = pools.first().map_or(usize::MAX, |(_, header)| header.descriptor as usize);
-        let state = ArenaState {
+        let arena = Arena {
             descriptor,
-            pools: pools.iter().map(|&(&address, header)| pool_state(address, header)).collect(),
-            free_pools: free_pools(arena, &pools, rules),
+            pools: pools.iter().map(|&(&address, header)| pool(address, header)).collect(),
+            free_pools: free_pools(address, &pools, rules),
         };
-        (number, state)
+        (number, arena)
     };
     State {
-        arenas: log.arenas().into_iter().map(arena_state).collect(),
+        arenas: log.arenas().into_iter().map(arena).collect(),
         used: (0..rules.classes()).map(|class| used_pools(class, &headers, log, rules)).collect(),
     }
 }
 
-fn pool_state(address: usize, header: &Header) -> Pool {
+fn pool(address: usize, header: &Header) -> Pool {
     Pool {
         class: header.class as usize,
         live: header.live as usize,
@@ -100,7 +103,9 @@ fn pool_state(address: usize, header: &Header) -> Pool {
     }
 }
 
-/// The empty pools of an arena: the first is the one that no other links to.
+/// Returns the indices of the empty pools of an arena. The last one is taken first.
+///
+/// That one heads their list, so no other pool links to it.
 fn free_pools(arena: usize, pools: &[(&usize, &Header)], rules: &Rules) -> Vec<usize> {
     let empty: BTreeMap<usize, usize> = pools
         .iter()
@@ -108,25 +113,28 @@ fn free_pools(arena: usize, pools: &[(&usize, &Header)], rules: &Rules) -> Vec<u
         .map(|&(&address, header)| (address, header.next))
         .collect();
     let first = empty.keys().find(|&&pool| !empty.values().any(|&next| next == pool)).copied();
-    std::iter::successors(first, |pool| empty.get(pool).copied().filter(|&next| next != 0))
-        .map(|pool| (pool - arena) / rules.pool_size)
-        .collect()
+    let next = |pool: &usize| empty.get(pool).copied().filter(|&next| next != 0);
+    let mut free: Vec<_> =
+        successors(first, next).map(|pool| (pool - arena) / rules.pool_size).collect();
+    free.reverse();
+    free
 }
 
-/// The used pools of a class: the first is the one before which there is no pool, but the table.
+/// Returns the used pools of a class, front first, as the number of the arena and the index in it.
+///
+/// The front pool is the one whose previous link leads to CPython's table instead of a pool.
 fn used_pools(
     class: usize,
     headers: &BTreeMap<usize, Header>,
     log: &ArenaLog,
     rules: &Rules,
-) -> Vec<(usize, usize)> {
+) -> VecDeque<(usize, usize)> {
     let used =
         |header: &Header| header.class as usize == class && header.live > 0 && header.free != 0;
     let first =
         headers.iter().find(|(_, header)| used(header) && !headers.contains_key(&header.prev));
     let first = first.map(|(&pool, _)| pool);
-    let next = |pool: &usize| headers.get(pool).map(|header| header.next);
-    std::iter::successors(first, next)
+    successors(first, |pool| headers.get(pool).map(|header| header.next))
         .take_while(|pool| headers.contains_key(pool))
         .filter_map(|pool| log.spot(pool, rules.arena_size, rules.pool_size))
         .map(|spot| (spot.arena, spot.pool))

@@ -1,4 +1,4 @@
-//! CPython's C structures of functions, and one of them as a [`MemAlloc`].
+//! CPython's structures of allocator functions, and a [`MemAlloc`] that calls one of them.
 
 use std::{
     ffi::{c_int, c_void},
@@ -25,7 +25,7 @@ pub struct Vtable {
     free: unsafe extern "C" fn(*mut c_void, *mut c_void),
 }
 
-/// The functions that arenas come from. CPython: `PyObjectArenaAllocator`.
+/// The functions that map and unmap arenas. CPython: `PyObjectArenaAllocator`.
 #[repr(C)]
 pub(super) struct ArenaVtable {
     pub(super) ctx: *mut c_void,
@@ -37,27 +37,27 @@ fn raw(ptr: Option<NonNull<u8>>) -> *mut c_void {
     ptr.map_or(null_mut(), |ptr| ptr.as_ptr().cast())
 }
 
-// SAFETY: CPython's contract for the functions of a domain is that of `MemAlloc`. They are called
-// on the thread that holds the GIL, because a `Vtable` is neither `Send` nor `Sync`, and its
-// interpreter was started on its thread.
+// SAFETY: CPython's contract for the functions of a domain is that of `MemAlloc`. The caller holds
+// the GIL, because a `Vtable` is neither `Send` nor `Sync` and comes from the thread that started
+// the interpreter.
 unsafe impl MemAlloc for Vtable {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: any size may be asked for.
+        // SAFETY: the function belongs to `ctx` and accepts any size.
         NonNull::new(unsafe { (self.malloc)(self.ctx, size) }.cast())
     }
 
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: any product that does not overflow may be asked for, and no test has another.
+        // SAFETY: as in `malloc`. The product must not overflow, and no test lets it.
         NonNull::new(unsafe { (self.calloc)(self.ctx, count, size) }.cast())
     }
 
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: the caller's promise.
+        // SAFETY: `ptr` is null or a live block of this allocator (contract of `realloc`).
         NonNull::new(unsafe { (self.realloc)(self.ctx, raw(ptr), size) }.cast())
     }
 
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `ptr` is null or a live block of this allocator (contract of `free`).
         unsafe { (self.free)(self.ctx, raw(ptr)) }
     }
 }

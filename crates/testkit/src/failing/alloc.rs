@@ -1,4 +1,4 @@
-//! A layer that does not always have memory.
+//! An allocator that fails on demand and knows its live blocks.
 
 use std::{
     collections::BTreeSet,
@@ -8,88 +8,91 @@ use std::{
 
 use raw_mem::MemAlloc;
 
-use super::Faults;
+use super::faults::Faults;
 
-/// An allocator that counts its requests for memory (`malloc`, `calloc` and `realloc`), fails
-/// those that its [`Faults`] name, and sees to it that it gets back only what it handed out.
-/// Clones are one and the same allocator.
+/// An allocator that follows its [`Faults`] in `malloc`, `calloc` and `realloc`.
+///
+/// It panics if it is given a block that it did not hand out. Clones share the faults and the live
+/// blocks.
 #[derive(Clone, Debug, Default)]
 pub struct FailingAlloc<A> {
     alloc: A,
     faults: Faults,
-    live: Arc<Mutex<BTreeSet<usize>>>,
+    live: LiveBlocks,
 }
 
 impl<A> FailingAlloc<A> {
-    /// `alloc`, failing as `faults` says.
+    /// Wraps `alloc`.
     pub fn new(alloc: A, faults: Faults) -> Self {
-        Self { alloc, faults, live: Arc::default() }
+        Self { alloc, faults, live: LiveBlocks::default() }
     }
 
-    /// The blocks that are live now, as a handle that stays current.
+    /// Returns the live blocks. The result follows later changes.
     pub fn live(&self) -> LiveBlocks {
-        LiveBlocks(Arc::clone(&self.live))
+        self.live.clone()
     }
 
-    fn note(&self, given: Option<NonNull<u8>>) -> Option<NonNull<u8>> {
-        if let Some(block) = given {
-            assert!(lock(&self.live).insert(block.addr().get()), "{block:p} is handed out twice");
+    fn allocate(&self, allocate: impl FnOnce(&A) -> Option<NonNull<u8>>) -> Option<NonNull<u8>> {
+        if self.faults.call_fails() {
+            return None;
         }
-        given
-    }
-
-    fn forget(&self, old: Option<NonNull<u8>>) {
-        if let Some(block) = old {
-            assert!(lock(&self.live).remove(&block.addr().get()), "{block:p} is not from here");
-        }
+        allocate(&self.alloc).inspect(|&block| self.live.insert(block))
     }
 }
 
-/// The live blocks of a [`FailingAlloc`].
-#[derive(Clone, Debug)]
-pub struct LiveBlocks(Arc<Mutex<BTreeSet<usize>>>);
-
-impl LiveBlocks {
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        lock(&self.0).len()
-    }
-
-    /// Whether `block` is one of them.
-    pub fn contains(&self, block: NonNull<u8>) -> bool {
-        lock(&self.0).contains(&block.addr().get())
-    }
-}
-
-fn lock(live: &Mutex<BTreeSet<usize>>) -> MutexGuard<'_, BTreeSet<usize>> {
-    live.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-// SAFETY: memory is the inner allocator's, unchanged; a refusal hands out nothing and changes
-// nothing.
+// SAFETY: all memory comes from the inner allocator. A refused request changes nothing.
 unsafe impl<A: MemAlloc> MemAlloc for FailingAlloc<A> {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
-        if self.faults.strike() { None } else { self.note(self.alloc.malloc(size)) }
+        self.allocate(|alloc| alloc.malloc(size))
     }
 
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
-        if self.faults.strike() { None } else { self.note(self.alloc.calloc(count, size)) }
+        self.allocate(|alloc| alloc.calloc(count, size))
     }
 
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-        if self.faults.strike() {
-            return None;
-        }
-        // SAFETY: the caller's promise.
-        let block = unsafe { self.alloc.realloc(ptr, size) }?;
-        self.forget(ptr);
-        self.note(Some(block))
+        self.allocate(|alloc| {
+            // SAFETY: `ptr` is null or a live block of `alloc` (contract of `realloc`).
+            let block = unsafe { alloc.realloc(ptr, size) }?;
+            self.live.remove(ptr);
+            Some(block)
+        })
     }
 
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        self.forget(ptr);
-        // SAFETY: the caller's promise, and it is one of ours.
+        self.live.remove(ptr);
+        // SAFETY: `ptr` is null or a live block of `alloc`, as `remove` has checked.
         unsafe { self.alloc.free(ptr) }
+    }
+}
+
+/// The live blocks of a [`FailingAlloc`]. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct LiveBlocks(Arc<Mutex<BTreeSet<usize>>>);
+
+impl LiveBlocks {
+    /// Returns the number of live blocks.
+    pub fn count(&self) -> usize {
+        self.addresses().len()
+    }
+
+    /// Returns true if `block` is live.
+    pub fn contains(&self, block: NonNull<u8>) -> bool {
+        self.addresses().contains(&block.addr().get())
+    }
+
+    fn insert(&self, block: NonNull<u8>) {
+        assert!(self.addresses().insert(block.addr().get()), "{block:p} is handed out twice");
+    }
+
+    fn remove(&self, block: Option<NonNull<u8>>) {
+        if let Some(block) = block {
+            assert!(self.addresses().remove(&block.addr().get()), "{block:p} is not from here");
+        }
+    }
+
+    fn addresses(&self) -> MutexGuard<'_, BTreeSet<usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -102,9 +105,10 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "is not from here")]
-    fn a_block_of_another_allocator_is_found_on_free() {
+    fn freeing_a_block_of_another_allocator_is_detected() {
         let foreign = Malloc.malloc(8);
-        // SAFETY: the allocator refuses the block before anything is done with it.
+        // SAFETY: this breaks the contract on purpose. The allocator panics before it uses the
+        // block.
         unsafe { FailingAlloc::new(Malloc, Faults::default()).free(foreign) }
     }
 
@@ -113,7 +117,7 @@ mod tests {
         let faults = Faults::new(Plan::Nth(2));
         let alloc = FailingAlloc::new(Malloc, faults.clone());
         let block = alloc.malloc(8).unwrap();
-        // SAFETY: the block is live, and stays so as the request fails.
+        // SAFETY: the block is live, and stays live because the request fails.
         assert_eq!(unsafe { alloc.realloc(Some(block), 16) }, None);
         assert!(alloc.live().contains(block));
         // SAFETY: the block is live and not used again.

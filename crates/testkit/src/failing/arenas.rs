@@ -1,14 +1,15 @@
-//! Arenas that are not always to be had.
+//! An arena source that fails on demand and logs its arenas.
 
 use std::ptr::NonNull;
 
 use raw_mem::{ArenaSize, ArenaSource, MapError};
 
-use super::Faults;
+use super::faults::Faults;
 use crate::place::ArenaLog;
 
-/// An arena source that counts calls to [`map`](ArenaSource::map), fails those that its
-/// [`Faults`] name, and keeps an [`ArenaLog`], so that only what is mapped can be unmapped.
+/// An arena source that follows its [`Faults`] in [`map`](ArenaSource::map).
+///
+/// It enters its arenas in an [`ArenaLog`], and panics if it must unmap what it did not map.
 #[derive(Debug, Default)]
 pub struct FailingArenas<S> {
     source: S,
@@ -17,16 +18,16 @@ pub struct FailingArenas<S> {
 }
 
 impl<S> FailingArenas<S> {
-    /// `source`, failing as `faults` says, its arenas entered in `log`.
+    /// Wraps `source`.
     pub fn new(source: S, faults: Faults, log: ArenaLog) -> Self {
         Self { source, faults, log }
     }
 }
 
-// SAFETY: memory is the inner source's, unchanged; a refusal hands out nothing.
+// SAFETY: all memory comes from the inner source. A refused request changes nothing.
 unsafe impl<S: ArenaSource> ArenaSource for FailingArenas<S> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
-        if self.faults.strike() {
+        if self.faults.call_fails() {
             return Err(MapError::Exhausted { size });
         }
         let arena = self.source.map(size)?;
@@ -36,7 +37,7 @@ unsafe impl<S: ArenaSource> ArenaSource for FailingArenas<S> {
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
         self.log.unmap(arena);
-        // SAFETY: the arena came from the inner source (contract of `unmap`).
+        // SAFETY: `map` returned `arena` with this size, and it is unused (contract of `unmap`).
         unsafe { self.source.unmap(arena, size) }
     }
 
@@ -53,7 +54,7 @@ mod tests {
     use crate::failing::{Plan, Tally};
 
     #[test]
-    fn a_clone_of_the_faults_sees_and_steers_the_source() {
+    fn a_clone_of_the_faults_counts_and_fails_the_calls_of_the_source() {
         let (faults, log) = (Faults::new(Plan::From(2)), ArenaLog::default());
         let mut arenas = FailingArenas::new(MallocArenas::new(Malloc), faults.clone(), log.clone());
         let size = ArenaSize::new(4096).unwrap();
@@ -63,7 +64,7 @@ mod tests {
         faults.restart(Plan::Never);
         let other = arenas.map(size).unwrap();
         assert_eq!(log.mapped(), 2);
-        // SAFETY: both are mapped and unused.
+        // SAFETY: both arenas are mapped and unused.
         unsafe {
             arenas.unmap(arena, size);
             arenas.unmap(other, size);

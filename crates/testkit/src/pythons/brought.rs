@@ -1,12 +1,12 @@
-//! Pythons that `cargo xtask pythons` brought into a folder of the project.
+//! The Pythons that `cargo xtask pythons` downloads into a folder of the project.
 //!
 //! ```text
 //!   target/pythons/root/usr/bin/python3.15, python3.14, python3.14-dbg
 //!                      /lib/x86_64-linux-gnu/ld-linux-x86-64.so.2, libc.so.6, libpython3.15.so.1.0
 //! ```
 //!
-//! They are unpacked from packages of a newer Debian, with the C library of that Debian. Nothing of
-//! them is installed on this machine.
+//! They are unpacked from packages of Debian sid, together with its C library. Nothing is installed
+//! on this machine.
 
 use std::{
     env,
@@ -15,15 +15,14 @@ use std::{
 };
 
 /// The variable that names the folder. Several checkouts can share one.
-pub const FOLDER: &str = "OBMALLOC_PYTHONS_FOLDER";
+const FOLDER: &str = "OBMALLOC_PYTHONS_FOLDER";
 
-/// The releases.
 const RELEASES: [&str; 2] = ["python3.14", "python3.15"];
 
-/// The debug build.
 const DEBUG_BUILD: &str = "python3.14-dbg";
 
-/// The folder: the one that the variable names, or `pythons` in the folder that cargo builds into.
+/// Returns the folder that `OBMALLOC_PYTHONS_FOLDER` names, or otherwise `pythons` in cargo's
+/// target folder.
 pub fn folder() -> PathBuf {
     let named = |name: &str| env::var_os(name).filter(|value: &OsString| !value.is_empty());
     if let Some(folder) = named(FOLDER) {
@@ -35,17 +34,17 @@ pub fn folder() -> PathBuf {
     target.canonicalize().unwrap_or(target).join("pythons")
 }
 
-/// The folder that the packages are unpacked into.
-pub fn root() -> PathBuf {
+/// Returns the folder into which the packages are unpacked.
+fn root() -> PathBuf {
     folder().join("root")
 }
 
-/// The paths of the interpreters that are releases, whether they are there or not.
+/// Returns the paths of the releases, whether they exist or not.
 pub fn releases() -> [PathBuf; 2] {
     RELEASES.map(executable)
 }
 
-/// The paths of all interpreters, whether they are there or not.
+/// Returns the paths of the releases and the debug build, whether they exist or not.
 pub fn executables() -> [PathBuf; 3] {
     let [one, other] = releases();
     [one, other, executable(DEBUG_BUILD)]
@@ -55,7 +54,7 @@ fn executable(name: &str) -> PathBuf {
     root().join("usr/bin").join(name)
 }
 
-/// Returns true if `path` is a file that was brought.
+/// Returns true if `path` is in the folder of downloaded Pythons.
 pub(super) fn has(path: &Path) -> bool {
     root().canonicalize().is_ok_and(|root| path.starts_with(root))
 }

@@ -1,4 +1,4 @@
-//! Where Pythons are looked for.
+//! The search for Pythons.
 
 use std::{
     collections::BTreeSet,
@@ -8,12 +8,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Python, brought};
+use super::{brought, python::Python};
 
-/// The variable that names the Pythons to use, and no others.
+/// The variable that names the Pythons to use. If it is set, no others are used.
 pub const NAMED: &str = "OBMALLOC_PYTHONS";
 
-/// The Pythons are named, not looked for.
+/// Returns true if [`NAMED`] is set.
 pub fn are_named() -> bool {
     named().is_some()
 }
@@ -22,21 +22,21 @@ fn named() -> Option<OsString> {
     env::var_os(NAMED).filter(|named| !named.is_empty())
 }
 
-/// Every CPython that is found, each once, by version and path.
+/// Returns every CPython that is found, each once, sorted by version and path.
 pub fn find() -> Vec<Python> {
     search().pythons
 }
 
-/// What a search came to.
+/// The result of a search.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Search {
-    /// Every CPython, each once, by version and path.
+    /// Every CPython, each once, sorted by version and path.
     pub pythons: Vec<Python>,
-    /// Files that should be a CPython, and did not say that they are.
+    /// Files that did not answer as a CPython.
     pub silent: Vec<PathBuf>,
 }
 
-/// Searches, and says what did not answer too.
+/// Searches for CPythons. The result includes the files that did not answer.
 pub fn search() -> Search {
     match named() {
         Some(named) => Search::of(env::split_paths(&named).collect()),
@@ -75,7 +75,7 @@ fn usual_places() -> Vec<PathBuf> {
     places.filter(|place| place.exists()).collect()
 }
 
-/// `python3`, or `python3.` and a number, with a `t` where it is free-threaded.
+/// Returns true for `python3`, and for `python3.` with a number and perhaps a `t`.
 fn is_python(path: &Path) -> bool {
     let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
     let minor = name.strip_prefix("python3.");
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_interpreters_are_taken_from_a_folder_of_programs() {
+    fn only_interpreters_are_found_in_a_folder_of_programs() {
         let taken = ["python3", "python3.11", "python3.13t"];
         let left = ["python3-config", "python3.11-config", "python3t"];
         assert_eq!(taken.map(|name| is_python(Path::new(name))), [true; 3]);
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_answer_is_told_and_the_others_are_found() {
+    fn files_that_do_not_answer_are_reported() {
         let none = PathBuf::from("/no/such/python3");
         let other = PathBuf::from("/bin/true");
         let search = Search::of(vec![none.clone(), other.clone()]);
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_is_found_once_under_all_its_names() {
+    fn a_program_with_several_names_is_found_once() {
         let python = find().pop().expect("no CPython is found; name some in OBMALLOC_PYTHONS");
         let folder = env::temp_dir().join(format!("testkit-pythons-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();

@@ -1,153 +1,126 @@
-//! Arenas and their table: which are unused, which have a pool to give, and in which order.
+//! Arenas, and the lists that say which arena serves next.
 
-use super::{pool::Pool, rules::Rules, state::ArenaState};
+use std::collections::BTreeMap;
 
-/// How many descriptors the table has at first. CPython: `INITIAL_ARENA_OBJECTS`.
+use super::{pool::Pool, rules::Rules};
+
+/// The number of descriptors in the first table. CPython: `INITIAL_ARENA_OBJECTS`.
 const FIRST_DESCRIPTORS: usize = 16;
 
 /// A mapped arena.
-#[derive(Clone, Debug)]
-pub(super) struct Arena {
-    /// Its number among all arenas that were ever mapped.
-    pub(super) number: usize,
-    /// The pools carved so far, in the order of their addresses.
-    pub(super) pools: Vec<Pool>,
-    /// The carved pools that are empty, the next to go last.
-    free_pools: Vec<usize>,
-    /// How many pools it has to give: empty ones and those never carved.
-    pub(super) available: usize,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arena {
+    /// The index of its descriptor in the table.
+    pub descriptor: usize,
+    /// The pools that were ever carved, by address.
+    pub pools: Vec<Pool>,
+    /// The indices of those that are empty. The last one is taken first.
+    pub free_pools: Vec<usize>,
 }
 
 impl Arena {
-    pub(super) fn state(&self, descriptor: usize) -> (usize, ArenaState) {
-        let state = ArenaState {
-            descriptor,
-            pools: self.pools.clone(),
-            free_pools: self.free_pools.iter().rev().copied().collect(),
-        };
-        (self.number, state)
+    /// Returns the number of pools that a class can take: the empty ones and those never carved.
+    pub(super) fn available(&self, rules: &Rules) -> usize {
+        rules.pools() - self.pools.len() + self.free_pools.len()
     }
 }
 
-/// The table of arena descriptors, and the two lists that they are in.
+/// The arenas of a heap. They are numbered in the order of mapping.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Arenas {
-    descriptors: Vec<Option<Arena>>,
-    /// Descriptors without an arena, the next to go last.
-    unused: Vec<usize>,
-    /// Descriptors with a pool to give, by ascending number of such pools.
+    /// The mapped arenas by number.
+    pub(super) mapped: BTreeMap<usize, Arena>,
+    /// The numbers of the arenas with an available pool, ascending by how many they have.
     usable: Vec<usize>,
-    /// How many arenas were ever mapped.
+    /// The length of the table of descriptors.
+    descriptors: usize,
+    /// The descriptors without an arena. The last one is taken first.
+    unused: Vec<usize>,
+    /// The number of arenas that were ever mapped.
     pub(super) mapped_ever: usize,
-    /// The most arenas that were mapped at once.
+    /// The highest number of arenas that were mapped at once.
     pub(super) highwater: usize,
 }
 
 impl Arenas {
-    /// The arena that the next pool comes from, the fullest usable one; `None` when there is
-    /// none.
-    pub(super) fn first_usable(&self) -> Option<usize> {
-        self.usable.first().copied()
+    /// Returns true if an arena has an available pool.
+    pub(super) fn has_usable(&self) -> bool {
+        !self.usable.is_empty()
     }
 
-    /// Enters a new arena, the only usable one.
-    pub(super) fn map(&mut self, rules: &Rules) -> usize {
-        assert!(self.usable.is_empty(), "an arena is asked for only when none is usable");
+    /// Maps an arena, which becomes the only usable one.
+    pub(super) fn map(&mut self) {
+        assert!(self.usable.is_empty(), "an arena is mapped only if none is usable");
         if self.unused.is_empty() {
             self.grow();
         }
         let descriptor = self.unused.pop().expect("the table has just grown");
-        self.descriptors[descriptor] = Some(Arena {
-            number: self.mapped_ever,
-            pools: Vec::new(),
-            free_pools: Vec::new(),
-            available: rules.pools(),
-        });
+        let arena = Arena { descriptor, pools: Vec::new(), free_pools: Vec::new() };
+        self.mapped.insert(self.mapped_ever, arena);
+        self.usable.push(self.mapped_ever);
         self.mapped_ever += 1;
-        self.highwater = self.highwater.max(self.mapped());
-        self.usable.push(descriptor);
-        descriptor
+        self.highwater = self.highwater.max(self.mapped.len());
     }
 
-    /// Doubles the table; the new descriptors are linked in ascending order.
+    /// Doubles the table. The lowest of the new descriptors is taken first.
     fn grow(&mut self) {
-        let before = self.descriptors.len();
-        let after = if before == 0 { FIRST_DESCRIPTORS } else { 2 * before };
-        self.descriptors.resize(after, None);
-        self.unused.extend((before..after).rev());
+        let before = self.descriptors;
+        self.descriptors = if before == 0 { FIRST_DESCRIPTORS } else { 2 * before };
+        self.unused.extend((before..self.descriptors).rev());
     }
 
-    /// Takes a pool from the arena at the head of the usable ones, and gives it `class`: an empty
-    /// pool if it has one, or else the next one carved. A pool that had the class before goes on
-    /// where it stopped.
+    /// Takes a pool for `class` from the first usable arena. Returns the numbers of the arena and
+    /// of the pool.
+    ///
+    /// An empty pool goes before the next one to carve. If an empty pool had the same class, it
+    /// keeps its free list.
     pub(super) fn take_pool(&mut self, class: usize, rules: &Rules) -> (usize, usize) {
-        let descriptor = self.usable[0];
-        let arena = self.arena_mut(descriptor);
-        arena.available -= 1;
-        let exhausted = arena.available == 0;
-        let index = match arena.free_pools.pop() {
-            Some(index) => {
-                if arena.pools[index].class != class {
-                    arena.pools[index] = Pool::fresh(class, rules);
+        let number = self.usable[0];
+        let arena = self.arena_mut(number);
+        let pool = match arena.free_pools.pop() {
+            Some(pool) => {
+                if arena.pools[pool].class != class {
+                    arena.pools[pool] = Pool::fresh(class, rules);
                 }
-                index
+                pool
             }
             None => {
                 arena.pools.push(Pool::fresh(class, rules));
                 arena.pools.len() - 1
             }
         };
-        if exhausted {
+        if arena.available(rules) == 0 {
             self.usable.remove(0);
         }
-        (descriptor, index)
+        (number, pool)
     }
 
-    /// Takes an emptied pool back, and moves its arena to its new place among the usable ones, or
-    /// gives it back.
-    pub(super) fn put_pool(&mut self, descriptor: usize, pool: usize, rules: &Rules) {
-        let arena = self.arena_mut(descriptor);
+    /// Takes an emptied pool back. Its arena moves to its new place among the usable ones, or is
+    /// unmapped.
+    pub(super) fn put_pool(&mut self, number: usize, pool: usize, rules: &Rules) {
+        let arena = self.arena_mut(number);
         arena.free_pools.push(pool);
-        arena.available += 1;
-        let available = arena.available;
-        let place = self.usable.iter().position(|&usable| usable == descriptor);
-        let last = place.is_some_and(|place| place + 1 == self.usable.len());
-        if available == rules.pools() && !(rules.keep_last && last) {
-            self.usable.remove(place.expect("it had a pool to give before"));
-            self.descriptors[descriptor] = None;
-            self.unused.push(descriptor);
-            return;
-        }
+        let available = arena.available(rules);
+        let place = self.usable.iter().position(|&usable| usable == number);
+        let is_last = place.is_some_and(|place| place + 1 == self.usable.len());
         if let Some(place) = place {
             self.usable.remove(place);
         }
+        if available == rules.pools() && !(rules.retain_last_arena && is_last) {
+            let arena = self.mapped.remove(&number).expect("the arena is mapped");
+            self.unused.push(arena.descriptor);
+            return;
+        }
         let behind =
-            self.usable.partition_point(|&usable| self.arena(usable).available < available);
-        self.usable.insert(behind, descriptor);
+            self.usable.partition_point(|usable| self.mapped[usable].available(rules) < available);
+        self.usable.insert(behind, number);
     }
 
-    /// How many arenas are mapped now.
-    pub(super) fn mapped(&self) -> usize {
-        self.descriptors.iter().flatten().count()
+    fn arena_mut(&mut self, number: usize) -> &mut Arena {
+        self.mapped.get_mut(&number).expect("the arena is mapped")
     }
 
-    /// The mapped arenas, by descriptor.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Arena)> {
-        self.descriptors
-            .iter()
-            .enumerate()
-            .filter_map(|(descriptor, arena)| Some((descriptor, arena.as_ref()?)))
-    }
-
-    pub(super) fn arena(&self, descriptor: usize) -> &Arena {
-        self.descriptors[descriptor].as_ref().expect("the descriptor has an arena")
-    }
-
-    fn arena_mut(&mut self, descriptor: usize) -> &mut Arena {
-        self.descriptors[descriptor].as_mut().expect("the descriptor has an arena")
-    }
-
-    pub(super) fn pool_mut(&mut self, descriptor: usize, pool: usize) -> &mut Pool {
-        &mut self.arena_mut(descriptor).pools[pool]
+    pub(super) fn pool_mut(&mut self, number: usize, pool: usize) -> &mut Pool {
+        &mut self.arena_mut(number).pools[pool]
     }
 }

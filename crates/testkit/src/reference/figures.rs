@@ -1,4 +1,4 @@
-//! What `sys._debugmallocstats` prints, as numbers: counted by walking, or read from its text.
+//! The figures of CPython's `sys._debugmallocstats`, counted by a walk or parsed from its text.
 
 use std::collections::BTreeMap;
 
@@ -7,155 +7,95 @@ use super::{
     rules::{HEADER, Rules},
 };
 
-/// The figures of one size class.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ClassFigures {
-    /// Bytes of a block.
-    pub block_size: usize,
-    /// Pools that have live blocks.
-    pub pools: usize,
-    /// Live blocks.
-    pub in_use: usize,
-    /// Blocks of those pools that are not live, carved or not.
-    pub available: usize,
-}
-
 /// The figures of a heap.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Figures {
-    /// By size class, those with at least one pool.
-    pub classes: BTreeMap<usize, ClassFigures>,
-    /// Arenas that were ever mapped.
-    pub arenas_ever: usize,
-    /// Arenas that were given back.
-    pub arenas_reclaimed: usize,
-    /// The most arenas at once.
-    pub arenas_highwater: usize,
-    /// Arenas now.
-    pub arenas: usize,
-    /// Bytes of an arena.
-    pub arena_size: usize,
-    /// Bytes of live blocks.
-    pub allocated: usize,
-    /// Bytes of the other blocks in the same pools.
-    pub available: usize,
-    /// Pools that are empty or were never carved.
-    pub unused_pools: usize,
-    /// Bytes of a pool.
-    pub pool_size: usize,
-    /// Bytes of the headers of pools in use.
-    pub headers: usize,
-    /// Bytes at the ends of pools in use that are too few for a block.
-    pub quantization: usize,
-    /// Bytes of pools lost because an arena was not aligned.
-    pub alignment: usize,
-    /// The sum of all bytes above.
-    pub total: usize,
+    /// For each class with a used or full pool: the class, the bytes of a block, and the numbers of
+    /// those pools, of their live blocks and of their other blocks.
+    pub classes: Vec<[usize; 5]>,
+    /// The other figures by CPython's label, up to the total of all bytes.
+    figures: BTreeMap<String, usize>,
 }
 
 impl Figures {
+    /// Counts the figures of a heap.
     pub(super) fn of(rules: &Rules, arenas: &Arenas) -> Self {
-        let mut figures = Self {
-            arenas_ever: arenas.mapped_ever,
-            arenas_reclaimed: arenas.mapped_ever - arenas.mapped(),
-            arenas_highwater: arenas.highwater,
-            arenas: arenas.mapped(),
-            arena_size: rules.arena_size,
-            pool_size: rules.pool_size,
-            ..Self::default()
-        };
-        for (_, arena) in arenas.iter() {
-            figures.unused_pools += arena.available;
+        let mut classes = BTreeMap::new();
+        let mut unused_pools = 0;
+        for arena in arenas.mapped.values() {
+            unused_pools += arena.available(rules);
             for pool in arena.pools.iter().filter(|pool| !pool.is_empty()) {
-                let class = figures.classes.entry(pool.class).or_default();
-                class.block_size = rules.block_size(pool.class);
-                class.pools += 1;
-                class.in_use += pool.live;
-                class.available += rules.capacity(pool.class) - pool.live;
+                let class = pool.class;
+                let [.., pools, live, others] =
+                    classes.entry(class).or_insert([class, rules.block_size(class), 0, 0, 0]);
+                *pools += 1;
+                *live += pool.live;
+                *others += rules.capacity(class) - pool.live;
             }
         }
-        for class in figures.classes.values() {
-            figures.allocated += class.in_use * class.block_size;
-            figures.available += class.available * class.block_size;
-            figures.headers += class.pools * HEADER;
-            figures.quantization += class.pools * ((rules.pool_size - HEADER) % class.block_size);
+        let classes: Vec<[usize; 5]> = classes.into_values().collect();
+        let Rules { arena_size, pool_size, .. } = *rules;
+        let (mut in_blocks, mut in_others, mut in_headers, mut in_tails) = (0, 0, 0, 0);
+        for [_, size, pools, live, others] in &classes {
+            in_blocks += live * size;
+            in_others += others * size;
+            in_headers += pools * HEADER;
+            in_tails += pools * ((pool_size - HEADER) % size);
         }
-        figures.total = figures.bytes();
-        figures
+        let in_unused = unused_pools * pool_size;
+        let mapped = arenas.mapped.len();
+        let figures = [
+            ("# arenas allocated total", arenas.mapped_ever),
+            ("# arenas reclaimed", arenas.mapped_ever - mapped),
+            ("# arenas highwater mark", arenas.highwater),
+            ("# arenas allocated current", mapped),
+            (&format!("{mapped} arenas * {arena_size} bytes/arena"), mapped * arena_size),
+            ("# bytes in allocated blocks", in_blocks),
+            ("# bytes in available blocks", in_others),
+            (&format!("{unused_pools} unused pools * {pool_size} bytes"), in_unused),
+            ("# bytes lost to pool headers", in_headers),
+            ("# bytes lost to quantization", in_tails),
+            ("# bytes lost to arena alignment", 0),
+            ("Total", in_blocks + in_others + in_unused + in_headers + in_tails),
+        ];
+        let figures =
+            figures.into_iter().map(|(label, figure)| (label.to_owned(), figure)).collect();
+        Self { classes, figures }
     }
 
-    /// The sum of the bytes that every byte of every arena is one of.
-    pub fn bytes(&self) -> usize {
-        self.allocated
-            + self.available
-            + self.unused_pools * self.pool_size
-            + self.headers
-            + self.quantization
-            + self.alignment
+    /// Parses the text of `_PyObject_DebugMallocStats`, or text in its format.
+    pub fn parse(text: &str) -> Self {
+        let classes = text.lines().filter_map(class_line).collect();
+        let mut figures = BTreeMap::new();
+        for (label, figure) in text.lines().filter_map(figure_line) {
+            figures.insert(label.to_owned(), figure);
+            // The figures after the first total are those of the arena map.
+            if label == "Total" {
+                break;
+            }
+        }
+        Self { classes, figures }
     }
 
-    /// Reads the text that `_PyObject_DebugMallocStats` writes, or one in its form.
+    /// Returns the figure with CPython's `label`.
     ///
     /// # Panics
     ///
-    /// Panics when a figure is missing.
-    pub fn parse(text: &str) -> Self {
-        let classes = text.lines().filter_map(class_line).collect();
-        let lines: BTreeMap<_, _> = text.lines().filter_map(figure_line).collect();
-        let figure = |label: &str| {
-            *lines.get(label).unwrap_or_else(|| panic!("no line \"{label}\" in:\n{text}"))
-        };
-        let (arenas, arena_size) = product_line(text, "arenas", "bytes/arena");
-        let (unused_pools, pool_size) = product_line(text, "unused pools", "bytes");
-        assert_eq!(arenas, figure("# arenas allocated current"));
-        Self {
-            classes,
-            arenas_ever: figure("# arenas allocated total"),
-            arenas_reclaimed: figure("# arenas reclaimed"),
-            arenas_highwater: figure("# arenas highwater mark"),
-            arenas,
-            arena_size,
-            allocated: figure("# bytes in allocated blocks"),
-            available: figure("# bytes in available blocks"),
-            unused_pools,
-            pool_size,
-            headers: figure("# bytes lost to pool headers"),
-            quantization: figure("# bytes lost to quantization"),
-            alignment: figure("# bytes lost to arena alignment"),
-            total: first_total(text),
-        }
+    /// Panics if there is no such figure.
+    pub fn get(&self, label: &str) -> usize {
+        *self.figures.get(label).unwrap_or_else(|| panic!("no figure \"{label}\" in {self:?}"))
     }
 }
 
-/// A line of the table of classes: five numbers and nothing else.
-fn class_line(line: &str) -> Option<(usize, ClassFigures)> {
+/// Parses a line of the table of classes, which consists of five numbers.
+fn class_line(line: &str) -> Option<[usize; 5]> {
     let numbers: Vec<usize> =
         line.split_whitespace().map(|word| word.parse().ok()).collect::<Option<_>>()?;
-    let [class, block_size, pools, in_use, available] = numbers.try_into().ok()?;
-    Some((class, ClassFigures { block_size, pools, in_use, available }))
+    numbers.try_into().ok()
 }
 
-/// A line `label = 1,234`.
+/// Parses a line `label = 1,234`.
 fn figure_line(line: &str) -> Option<(&str, usize)> {
     let (label, number) = line.split_once('=')?;
     Some((label.trim(), number.trim().replace(',', "").parse().ok()?))
-}
-
-/// The two factors of a line `3 things * 4 units = 12`, whose product is checked.
-fn product_line(text: &str, things: &str, units: &str) -> (usize, usize) {
-    let factors = text.lines().find_map(|line| {
-        let (label, product) = figure_line(line)?;
-        let (count, rest) = label.strip_suffix(units)?.split_once('*')?;
-        let count: usize = count.trim().strip_suffix(things)?.trim().parse().ok()?;
-        let size: usize = rest.trim().parse().ok()?;
-        assert_eq!(count * size, product, "in: {line}");
-        Some((count, size))
-    });
-    factors.unwrap_or_else(|| panic!("no line of {things} times {units} in:\n{text}"))
-}
-
-/// The first `Total`; a second one is of the arena map.
-fn first_total(text: &str) -> usize {
-    let total = text.lines().filter_map(figure_line).find(|&(label, _)| label == "Total");
-    total.unwrap_or_else(|| panic!("no line \"Total\" in:\n{text}")).1
 }

@@ -1,31 +1,30 @@
-//! A pool: blocks of one size, some carved, some not yet.
+//! A pool: blocks of one size, some of them not carved yet.
 
 use super::rules::{HEADER, Rules};
 
 /// A pool that has had a class at least once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
-    /// The class it has, or had when it was last in use.
+    /// Its class, or its last class if it is empty.
     pub class: usize,
-    /// How many of its blocks are live.
+    /// The number of live blocks.
     pub live: usize,
-    /// Offsets of the carved blocks that are not live, the next to go last.
+    /// The offsets of the free blocks that were carved. The last one is taken first.
     pub free: Vec<usize>,
-    /// Offset of the next block to carve.
+    /// The offset of the next block to carve.
     pub next_offset: usize,
 }
 
 impl Pool {
-    /// A pool with nothing but its first block carved, for a new `class`. Taking from it carves
-    /// the second.
+    /// Returns an empty pool of `class` with its first block carved.
     pub(super) fn fresh(class: usize, rules: &Rules) -> Self {
         let next_offset = HEADER + rules.block_size(class);
         Self { class, live: 0, free: vec![HEADER], next_offset }
     }
 
-    /// Hands out a block, and carves one more if that was the last one carved.
+    /// Takes a block, and carves the next one if no carved block is left.
     pub(super) fn take(&mut self, rules: &Rules) -> usize {
-        let offset = self.free.pop().expect("a pool is asked only while it has a block");
+        let offset = self.free.pop().expect("only a pool with a free block serves");
         self.live += 1;
         if self.free.is_empty() {
             self.carve(rules);
@@ -47,12 +46,12 @@ impl Pool {
         self.free.push(offset);
     }
 
-    /// Whether nothing is left to hand out.
+    /// Returns true if no free block is left.
     pub(super) fn is_full(&self) -> bool {
         self.free.is_empty()
     }
 
-    /// Whether no block is live.
+    /// Returns true if no block is live.
     pub(super) fn is_empty(&self) -> bool {
         self.live == 0
     }
@@ -65,7 +64,7 @@ mod tests {
     const RULES: Rules = Rules::POOLS_16K;
 
     #[test]
-    fn a_pool_is_carved_one_block_ahead_of_what_is_asked() {
+    fn a_pool_is_carved_one_block_ahead() {
         let mut pool = Pool::fresh(31, &RULES);
         assert_eq!(pool.take(&RULES), 48);
         assert_eq!((pool.free.as_slice(), pool.next_offset), ([560].as_slice(), 1072));
@@ -74,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn the_block_freed_last_goes_first() {
+    fn the_block_freed_last_is_taken_first() {
         let mut pool = Pool::fresh(0, &RULES);
         let blocks = [pool.take(&RULES), pool.take(&RULES)];
         pool.put(blocks[1]);
@@ -83,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_is_full_exactly_when_its_capacity_is_live() {
+    fn a_pool_is_full_exactly_when_all_its_blocks_are_live() {
         let mut pool = Pool::fresh(31, &RULES);
         for _ in 0..RULES.capacity(31) {
             assert!(!pool.is_full());

@@ -1,7 +1,7 @@
-//! Sequences of operations: wholly random ones, and phases that fill and drain arenas.
+//! Sequences of operations: random ones, and phases that fill and drain arenas.
 //!
-//! A random sequence finds what nobody thought of, but it stays near one level of use: pools and
-//! arenas seldom empty. Phases go there on purpose:
+//! A random sequence finds cases that nobody thought of, but its pools and arenas seldom become
+//! empty. Phases make that happen:
 //!
 //! ```text
 //!   live │      ╱‾‾╲fill     ╱‾‾‾‾╲
@@ -9,7 +9,7 @@
 //!        │    ╱                     ‾‾‾‾‾‾‾‾churn
 //! ```
 //!
-//! Everything is derived from seeds, so a sequence is the same in every run, on every machine.
+//! A sequence depends only on its seed, so it is the same in every run and on every machine.
 
 mod script;
 mod sizes;
@@ -17,15 +17,14 @@ mod sizes;
 use proptest::prelude::*;
 
 pub use self::{
-    script::{Order, Phase, Player, Script},
+    script::{Generator, Order, Phase, Script},
     sizes::Sizes,
 };
 use crate::{op::Op, reference::Rules};
 
-/// Any operations at all, on few slots.
+/// Returns a strategy for random operations on 64 slots.
 pub fn random(rules: &Rules) -> impl Strategy<Value = Vec<Op>> + use<> {
-    let rules = *rules;
-    Sizes::any(&rules).prop_flat_map(|sizes| prop::collection::vec(op(sizes), 1..400))
+    Sizes::any(rules).prop_flat_map(|sizes| prop::collection::vec(op(sizes), 1..400))
 }
 
 fn op(sizes: Sizes) -> impl Strategy<Value = Op> {
@@ -38,16 +37,16 @@ fn op(sizes: Sizes) -> impl Strategy<Value = Op> {
     })
 }
 
-/// Phases that fill up to `arenas` arenas of `rules` and drain them again, in all ways.
+/// Returns a strategy for scripts that repeatedly fill up to `arenas` arenas and drain them.
 pub fn phases(rules: &Rules, arenas: usize) -> impl Strategy<Value = Script> + use<> {
-    let rest = prop::collection::vec(phase(rules, arenas), 1..6);
-    (any::<u64>(), fill(rules, arenas), rest).prop_map(|(seed, fill, mut phases)| {
+    let others = prop::collection::vec(phase(rules, arenas), 1..6);
+    (any::<u64>(), fill(rules, arenas), others).prop_map(|(seed, fill, mut phases)| {
         phases.insert(0, fill);
         Script { seed, phases }
     })
 }
 
-/// A fill that takes up to `arenas` arenas, whatever the sizes.
+/// Returns a strategy for fills of up to `arenas` arenas.
 fn fill(rules: &Rules, arenas: usize) -> impl Strategy<Value = Phase> + use<> {
     let (room, step) = (arenas * rules.arena_size, rules.alignment);
     (Sizes::any(rules), 1..=16_usize).prop_map(move |(sizes, sixteenths)| {
@@ -56,7 +55,6 @@ fn fill(rules: &Rules, arenas: usize) -> impl Strategy<Value = Phase> + use<> {
     })
 }
 
-/// Any phase.
 fn phase(rules: &Rules, arenas: usize) -> impl Strategy<Value = Phase> + use<> {
     let order = prop::sample::select(vec![Order::Forward, Order::Backward, Order::Shuffled]);
     let drain = (order, prop::sample::select(vec![0, 0, 2, 10, 100, 1000]))

@@ -1,88 +1,72 @@
-//! The stretches of a program's life, and the operations that they stand for.
+//! Phases of a program, and the operations that they consist of.
 
 use proptest::{
     prelude::*,
     test_runner::{RngAlgorithm, TestRng},
 };
 
-use super::Sizes;
+use super::sizes::Sizes;
 use crate::op::Op;
 
-/// In which order blocks are freed.
+/// The order in which blocks are freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// The oldest first.
+    /// Oldest first.
     Forward,
-    /// The youngest first.
+    /// Youngest first.
     Backward,
-    /// Any.
+    /// Random.
     Shuffled,
 }
 
-/// A stretch of a program's life.
+/// A phase of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the variants say what their fields are")]
 pub enum Phase {
-    /// Allocates blocks and frees none.
-    Fill {
-        /// The sizes asked for.
-        sizes: Sizes,
-        /// How many blocks.
-        blocks: usize,
-    },
-    /// Frees what is live.
-    Drain {
-        /// In this order.
-        order: Order,
-        /// One block in so many stays; none if it is 0.
-        keep_one_in: usize,
-    },
-    /// Allocates, reallocates and frees at random, at about the same level.
-    Churn {
-        /// The sizes asked for.
-        sizes: Sizes,
-        /// How many operations.
-        ops: usize,
-    },
-    /// Reallocates blocks at random.
-    Resize {
-        /// The sizes asked for.
-        sizes: Sizes,
-        /// How many operations.
-        ops: usize,
-    },
+    /// Allocates `blocks` blocks of `sizes`.
+    Fill { sizes: Sizes, blocks: usize },
+    /// Frees the live blocks in this `order`. Of every `keep_one_in` blocks one stays live, unless
+    /// that is 0.
+    Drain { order: Order, keep_one_in: usize },
+    /// Allocates, reallocates and frees at random in `ops` operations. About as many blocks stay
+    /// live as before.
+    Churn { sizes: Sizes, ops: usize },
+    /// Reallocates random live blocks in `ops` operations.
+    Resize { sizes: Sizes, ops: usize },
 }
 
-/// Phases, and the seed of what is left to chance in them.
+/// Phases, and the seed of their random choices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Script {
     /// The seed.
     pub seed: u64,
-    /// The phases, one after the other.
+    /// The phases in order.
     pub phases: Vec<Phase>,
 }
 
 impl Script {
-    /// The operations that the script stands for.
+    /// Returns the operations of all phases.
     pub fn ops(&self) -> Vec<Op> {
-        let mut player = Player::new(self.seed);
-        self.phases.iter().flat_map(|phase| player.play(phase)).collect()
+        let mut generator = Generator::new(self.seed);
+        self.phases.iter().flat_map(|phase| generator.ops(phase)).collect()
     }
 }
 
-/// A generator of operations that knows which of its slots are live.
+/// A generator of operations. It tracks which slots are live.
 #[derive(Debug)]
-pub struct Player {
+pub struct Generator {
     rng: TestRng,
-    /// Slots with a block, in the order of their age unless shuffled.
+    /// The slots with a block. They are sorted by age until blocks are freed.
     live: Vec<usize>,
-    /// Slots without one.
+    /// The slots without a block.
     vacant: Vec<usize>,
+    /// The number of slots in both lists.
     slots: usize,
     ops: Vec<Op>,
 }
 
-impl Player {
-    /// A player of the sequences that `seed` stands for, with no block live.
+impl Generator {
+    /// Creates a generator without a live block. Its random choices depend on `seed`.
     pub fn new(seed: u64) -> Self {
         let mut bytes = [0x5a; 16];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
@@ -95,8 +79,8 @@ impl Player {
         }
     }
 
-    /// The operations of `phase`, after all those that were had before.
-    pub fn play(&mut self, phase: &Phase) -> Vec<Op> {
+    /// Returns the operations of `phase`, which must be played after all earlier ones.
+    pub fn ops(&mut self, phase: &Phase) -> Vec<Op> {
         match phase {
             Phase::Fill { sizes, blocks } => (0..*blocks).for_each(|_| self.allocate(sizes)),
             Phase::Drain { order, keep_one_in } => self.drain(*order, *keep_one_in),
@@ -141,8 +125,9 @@ impl Player {
         match self.rng.random_range(0..8) {
             0..=2 => self.allocate(sizes),
             3 => self.resize(sizes),
-            // As many frees as allocations, and now and then a null.
+            // There are as many frees as allocations.
             4..=6 => self.free(),
+            // This slot was never used, so null is freed.
             _ => self.ops.push(Op::Free { slot: self.slots }),
         }
     }
@@ -180,24 +165,24 @@ mod tests {
     use crate::reference::Rules;
 
     #[test]
-    fn the_same_seed_plays_the_same_operations() {
+    fn the_same_seed_gives_the_same_operations() {
         let phases = [
             Phase::Fill { sizes: Sizes::many(&Rules::POOLS_16K), blocks: 50 },
             Phase::Churn { sizes: Sizes::of([16, 32]), ops: 50 },
             Phase::Drain { order: Order::Shuffled, keep_one_in: 3 },
         ];
-        let play = |seed| Script { seed, phases: phases.to_vec() }.ops();
-        assert_eq!(play(1), play(1));
-        assert_ne!(play(1), play(2));
+        let ops = |seed| Script { seed, phases: phases.to_vec() }.ops();
+        assert_eq!(ops(1), ops(1));
+        assert_ne!(ops(1), ops(2));
     }
 
     #[test]
-    fn a_drain_frees_all_but_what_it_is_told_to_keep() {
-        let mut player = Player::new(0);
-        player.play(&Phase::Fill { sizes: Sizes::of([8]), blocks: 100 });
-        let frees = player.play(&Phase::Drain { order: Order::Backward, keep_one_in: 10 });
+    fn a_drain_frees_nine_of_ten_blocks_if_one_in_ten_stays() {
+        let mut generator = Generator::new(0);
+        generator.ops(&Phase::Fill { sizes: Sizes::of([8]), blocks: 100 });
+        let frees = generator.ops(&Phase::Drain { order: Order::Backward, keep_one_in: 10 });
         assert_eq!(frees.len(), 90);
-        let rest = player.play(&Phase::Drain { order: Order::Forward, keep_one_in: 0 });
-        assert_eq!(rest.len(), 10);
+        let frees = generator.ops(&Phase::Drain { order: Order::Forward, keep_one_in: 0 });
+        assert_eq!(frees.len(), 10);
     }
 }

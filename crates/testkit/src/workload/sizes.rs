@@ -1,4 +1,4 @@
-//! Which sizes a workload asks for.
+//! The sizes that a workload requests.
 
 use std::ops::RangeInclusive;
 
@@ -6,22 +6,23 @@ use proptest::{prelude::*, test_runner::TestRng};
 
 use crate::reference::Rules;
 
-/// Which sizes are asked for: each range is as likely as the others.
+/// Ranges of requested sizes in bytes. Each range is equally likely.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sizes(pub(super) Vec<RangeInclusive<usize>>);
 
 impl Sizes {
-    /// These sizes alone.
+    /// Returns exactly these sizes.
     pub fn of(sizes: impl IntoIterator<Item = usize>) -> Self {
         Self(sizes.into_iter().map(|size| size..=size).collect())
     }
 
-    /// Sizes of a few classes of `rules`, so that pools of the same class come and go.
-    pub fn few(rules: &Rules) -> impl Strategy<Value = Self> + use<> {
+    /// With so few sizes, pools of the same class come and go.
+    fn few(rules: &Rules) -> impl Strategy<Value = Self> + use<> {
         prop::collection::vec(1..=rules.threshold, 1..=3).prop_map(Self::of)
     }
 
-    /// All sizes: mostly small ones, the edges of `rules`, 0 bytes, and some for the layer below.
+    /// Returns all sizes. Most are small. Some are 0, at the limits of `rules`, or too large for
+    /// the pools.
     pub fn many(rules: &Rules) -> Self {
         let (step, most) = (rules.alignment, rules.threshold);
         Self(vec![
@@ -34,7 +35,7 @@ impl Sizes {
         ])
     }
 
-    /// Few classes or many.
+    /// Returns a strategy for one to three sizes, or for [`many`](Self::many).
     pub fn any(rules: &Rules) -> impl Strategy<Value = Self> + use<> {
         prop_oneof![Self::few(rules), Just(Self::many(rules))]
     }
@@ -43,7 +44,8 @@ impl Sizes {
         let range = &self.0[rng.random_range(0..self.0.len())];
         rng.random_range(range.clone())
     }
-    /// The mean of what is drawn, in bytes.
+
+    /// Returns the mean size.
     pub(super) fn mean(&self) -> usize {
         let sum: usize = self.0.iter().map(|range| range.start().midpoint(*range.end())).sum();
         sum / self.0.len()

@@ -1,21 +1,4 @@
-//! Every CPython of this machine.
-//!
-//! ```text
-//!   $OBMALLOC_PYTHONS, or else      asked what it is
-//!   python3 on the PATH ─────┐
-//!   pyenv's versions ────────┼──► an answer ──► Python       one for each program
-//!   /usr/bin/python3* ───────┤    none      ──► silent
-//!   those that were brought ─┘
-//! ```
-//!
-//! `cargo xtask pythons` brings Pythons that are newer than this machine's into a folder of the
-//! project, see [`brought`].
-//!
-//! `$OBMALLOC_PYTHONS` is a list of paths, of the form of `PATH`. A pyenv shim is a script that
-//! starts another program, so a Python is known by what it says of itself, not by its file.
-
-pub mod brought;
-mod search;
+//! An interpreter, and the question that it is asked.
 
 use std::{
     collections::BTreeMap,
@@ -28,18 +11,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use search::{NAMED, Search, are_named, find, search};
+use super::brought;
 
-/// The versions that the heap is for.
+/// The supported minor versions of CPython 3.
 const SUPPORTED_MINORS: std::ops::RangeInclusive<u8> = 8..=15;
 
-/// The versions that the heap is for, in words.
+/// The supported versions, in words.
 pub const SUPPORTED: &str = "CPython 3.8 to 3.15";
 
-/// How long an interpreter may think about the question.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The time that an interpreter has to answer.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What each interpreter is asked; it answers a line `name=value` for each fact.
+/// The program that an interpreter runs. It prints a line `name=value` for each fact.
 const QUESTION: &str = "
 import importlib.util, os, platform, sys, sysconfig
 def tests():
@@ -51,7 +34,7 @@ def tests():
 config = sysconfig.get_config_var
 def shared():
     if config('Py_ENABLE_SHARED'):
-        # A Python that was moved still names the folder that it was built for.
+        # A Python that was moved still names the folder for which it was built.
         moved = os.path.join(sys.base_prefix, 'lib')
         for folder in (config('LIBDIR'), moved, os.path.join(moved, config('MULTIARCH') or '')):
             path = os.path.join(folder or '', config('INSTSONAME') or '')
@@ -79,45 +62,45 @@ for fact in facts.items():
 /// A CPython of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Python {
-    /// Its executable, as it calls itself: in a virtual environment, the link there.
+    /// Its executable, as it names itself. In a virtual environment this is the link there.
     pub executable: PathBuf,
-    /// Major, minor and micro version.
+    /// The major, minor and micro version.
     pub version: (u8, u8, u8),
-    /// The shared library that it runs on; `None` when it is linked statically.
+    /// Its shared libpython, or `None` if it is linked statically.
     pub libpython: Option<PathBuf>,
-    /// The dynamic loader that started it. A Python that was brought has one of its own, and with
-    /// it another C library than the rest of this machine.
+    /// The dynamic loader that started it. A [downloaded](brought) Python has its own loader and
+    /// C library.
     pub loader: PathBuf,
     /// False for a free-threaded build.
     pub has_gil: bool,
-    /// It is a debug build (`--with-pydebug`), whose default allocator is the debug allocator.
+    /// True for a debug build (`--with-pydebug`), whose default allocator is the debug allocator.
     pub is_debug: bool,
-    /// `python -m test` is there, and tests for it to run.
+    /// True if it has `python -m test` and CPython's own tests.
     pub ships_tests: bool,
 }
 
 impl Python {
-    /// The heap is for this version and build.
+    /// Returns true if the heap supports this version and build.
     pub fn is_supported(&self) -> bool {
         let (major, minor, _) = self.version;
         let is_known = major == 3 && SUPPORTED_MINORS.contains(&minor);
         is_known && self.has_gil && !self.is_debug
     }
 
-    /// Returns true if a program of this machine cannot load its libpython, because that needs a
-    /// newer C library.
+    /// Returns true if programs of this machine cannot load its libpython, because it needs a newer
+    /// C library.
     pub fn has_own_c_library(&self) -> bool {
         brought::has(&self.loader)
     }
 
-    /// Version and executable.
+    /// Returns the version and the executable.
     pub fn name(&self) -> String {
         let (major, minor, micro) = self.version;
         format!("{major}.{minor}.{micro} {}", self.executable.display())
     }
 
-    /// Asks the interpreter at `path` what it is; `None` when it does not answer, or is not
-    /// CPython.
+    /// Asks the interpreter at `path` what it is. Returns `None` if it does not answer in 30
+    /// seconds or is not CPython.
     pub fn ask(path: &Path) -> Option<Self> {
         let child = clean_command(path)
             .args(["-I", "-S", "-c", QUESTION])
@@ -126,7 +109,7 @@ impl Python {
             .stderr(Stdio::null())
             .spawn()
             .ok()?;
-        Self::from_answer(&answer(child, PATIENCE)?)
+        Self::from_answer(&output_within(TIMEOUT, child)?)
     }
 
     fn from_answer(answer: &str) -> Option<Self> {
@@ -135,11 +118,9 @@ impl Python {
         if *facts.get("implementation")? != "CPython" {
             return None;
         }
-        let mut version = facts.get("version")?.split('.').map(|part| part.parse().ok());
-        let mut part = || version.next().flatten();
         Some(Self {
             executable: PathBuf::from(facts.get("executable")?),
-            version: (part()?, part()?, part()?),
+            version: parse_version(facts.get("version")?)?,
             libpython: facts.get("libpython").filter(|path| !path.is_empty()).map(PathBuf::from),
             loader: PathBuf::from(facts.get("loader")?),
             has_gil: *facts.get("gil")? == "1",
@@ -149,9 +130,19 @@ impl Python {
     }
 }
 
-/// What `child` printed, if it ended within `patience`. Else it is killed.
-fn answer(mut child: Child, patience: Duration) -> Option<String> {
-    let deadline = Instant::now() + patience;
+/// Parses the version at the start of `text`, such as `3.14.0rc2 (main)`.
+pub(crate) fn parse_version(text: &str) -> Option<(u8, u8, u8)> {
+    let number = |part: &str| {
+        let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
+        part[..end].parse().ok()
+    };
+    let mut parts = text.split_whitespace().next()?.splitn(3, '.').map(number);
+    Some((parts.next()??, parts.next()??, parts.next()??))
+}
+
+/// Returns what `child` printed. If it does not end within `timeout`, kills it and returns `None`.
+fn output_within(timeout: Duration, mut child: Child) -> Option<String> {
+    let deadline = Instant::now() + timeout;
     while child.try_wait().ok()?.is_none() {
         if Instant::now() > deadline {
             let _ = child.kill();
@@ -160,12 +151,12 @@ fn answer(mut child: Child, patience: Duration) -> Option<String> {
         }
         thread::sleep(Duration::from_millis(2));
     }
-    let mut answer = String::new();
-    child.stdout?.read_to_string(&mut answer).ok()?;
-    Some(answer)
+    let mut output = String::new();
+    child.stdout?.read_to_string(&mut output).ok()?;
+    Some(output)
 }
 
-/// A command in an environment that says nothing to CPython, to the loader or to the library.
+/// Returns a command without the variables that CPython, the loader or the library would read.
 pub fn clean_command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in env::vars_os() {
@@ -185,7 +176,7 @@ mod tests {
                           libpython=\nloader=/lib/ld-2.36.so\ngil=1\ndebug=0\ntests=0\n";
 
     #[test]
-    fn an_answer_is_read_fact_by_fact() {
+    fn an_answer_is_parsed_fact_by_fact() {
         let python = Python::from_answer(ANSWER).unwrap();
         assert_eq!(python.version, (3, 12, 1));
         assert_eq!((&python.libpython, python.ships_tests), (&None, false));
@@ -193,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_old_too_new_without_a_gil_or_for_debugging_is_not_supported() {
+    fn only_releases_of_known_versions_with_a_gil_are_supported() {
         let supported = |from: &str, to: &str| {
             Python::from_answer(&ANSWER.replace(from, to))
                 .is_some_and(|python| python.is_supported())
@@ -205,17 +196,24 @@ mod tests {
     }
 
     #[test]
-    fn half_an_answer_is_no_python() {
+    fn an_incomplete_answer_is_rejected() {
         assert_eq!(Python::from_answer(""), None);
         assert_eq!(Python::from_answer("implementation=CPython\nversion=3"), None);
     }
 
     #[test]
-    fn a_program_that_does_not_end_is_not_waited_for() {
+    fn a_version_is_parsed_up_to_its_digits() {
+        assert_eq!(parse_version("3.13.0 (main, Oct  7 2024) [GCC 12.2.0]"), Some((3, 13, 0)));
+        assert_eq!(parse_version("3.14.0rc2 (main)"), Some((3, 14, 0)));
+        assert_eq!(parse_version("PyPy"), None);
+    }
+
+    #[test]
+    fn a_program_that_does_not_end_is_killed() {
         let mut sleep = Command::new("sleep");
         let child = sleep.arg("60").stdout(Stdio::piped()).spawn().unwrap();
         let started = Instant::now();
-        assert_eq!(answer(child, Duration::from_millis(20)), None);
+        assert_eq!(output_within(Duration::from_millis(20), child), None);
         assert!(started.elapsed() < Duration::from_secs(30));
     }
 }

@@ -1,0 +1,182 @@
+//! A started CPython: its allocator, its arenas and its state.
+
+use std::{
+    ffi::{CStr, c_char, c_int},
+    mem::{ManuallyDrop, MaybeUninit},
+    path::Path,
+    ptr::null_mut,
+};
+
+use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+
+use super::{
+    arena_hook::ArenaHook,
+    headers,
+    vtable::{ArenaVtable, MEM, OBJ, RAW, Vtable},
+};
+use crate::{
+    failing::Faults,
+    place::ArenaLog,
+    pythons::parse_version,
+    reference::{Rules, State},
+};
+
+type GetAllocator = unsafe extern "C" fn(c_int, *mut Vtable);
+type SetAllocator = unsafe extern "C" fn(c_int, *mut Vtable);
+
+/// A started CPython.
+#[derive(Debug)]
+pub struct Interpreter {
+    /// Never unloaded, because a thread that ends runs destructors of CPython.
+    library: ManuallyDrop<Library>,
+    rules: Rules,
+    pymalloc: Vtable,
+    arenas: ArenaLog,
+    faults: Faults,
+}
+
+impl Interpreter {
+    /// Loads `libpython` and starts it on this thread.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it cannot be loaded, if the rules of its version are not known, or if its start
+    /// needed an arena.
+    ///
+    /// # Safety
+    ///
+    /// - `libpython` must be CPython, built without `--disable-gil` and without `--with-pydebug`.
+    /// - No other CPython may be started in this process.
+    pub unsafe fn start(libpython: &Path) -> Self {
+        // SAFETY: loading CPython runs no initialisers of its own.
+        let library = unsafe { Library::open(Some(libpython), RTLD_NOW | RTLD_GLOBAL) };
+        let library = library.unwrap_or_else(|error| panic!("{}: {error}", libpython.display()));
+        let library = ManuallyDrop::new(library);
+        // SAFETY: `library` is CPython (our own contract).
+        let version = unsafe { version(&library) };
+        let rules = parse_version(&version).and_then(Rules::of_cpython);
+        let rules = rules.unwrap_or_else(|| panic!("the rules of CPython {version} are not known"));
+        let (arenas, faults) = (ArenaLog::default(), Faults::default());
+        let mut hook = ArenaHook::leak(rules.arena_size, arenas.clone(), faults.clone());
+        // SAFETY: the names and types are those of CPython's headers. All allocators may be set
+        // before initialisation. The interpreter has made no request yet, so it will free
+        // everything where it came from.
+        let pymalloc = unsafe {
+            let pymalloc = get_allocator(&library, OBJ);
+            let malloc = get_allocator(&library, RAW);
+            set_allocator(&library, MEM, malloc);
+            set_allocator(&library, OBJ, malloc);
+            let set_arenas: unsafe extern "C" fn(*mut ArenaVtable) =
+                *library.get(b"PyObject_SetArenaAllocator").expect("a function since 3.4");
+            set_arenas(&raw mut hook);
+            // Without the site module the start is faster and reads fewer files.
+            let no_site: *mut c_int = *library.get(b"Py_NoSiteFlag").expect("a flag since 2.3");
+            no_site.write(1);
+            let initialize: unsafe extern "C" fn(c_int) =
+                *library.get(b"Py_InitializeEx").expect("a function since 2.4");
+            initialize(0);
+            pymalloc
+        };
+        assert_eq!(arenas.ever(), 0, "malloc serves the interpreter itself");
+        Self { library, rules, pymalloc, arenas, faults }
+    }
+
+    /// Returns the rules of its version.
+    pub fn rules(&self) -> Rules {
+        self.rules
+    }
+
+    /// Returns its allocator of small objects. Only the thread that started it can call it.
+    pub fn pymalloc(&self) -> Vtable {
+        self.pymalloc
+    }
+
+    /// Returns the arenas of `pymalloc`.
+    pub fn arenas(&self) -> &ArenaLog {
+        &self.arenas
+    }
+
+    /// Returns the faults of `pymalloc`'s requests for arenas.
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// Reads the state of `pymalloc` from the headers of its pools.
+    pub fn state(&self) -> State {
+        headers::state(&self.arenas, &self.rules)
+    }
+
+    /// Returns the text that `_PyObject_DebugMallocStats` prints.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it prints nothing.
+    pub fn stats_text(&self) -> String {
+        let mut text: *mut c_char = null_mut();
+        let mut size = 0_usize;
+        // SAFETY: the names and types are those of CPython's headers. CPython prints only if
+        // `pymalloc` is in force, so it is installed meanwhile. The interpreter allocates and frees
+        // nothing in that time. `text` is read after the stream was closed, so it is a C string.
+        unsafe {
+            let print: unsafe extern "C" fn(*mut libc::FILE) -> c_int =
+                *self.library.get(b"_PyObject_DebugMallocStats").expect("a function since 3.3");
+            let stream = libc::open_memstream(&raw mut text, &raw mut size);
+            assert!(!stream.is_null(), "no memory for a stream");
+            let malloc = get_allocator(&self.library, OBJ);
+            set_allocator(&self.library, OBJ, self.pymalloc);
+            let printed = print(stream);
+            set_allocator(&self.library, OBJ, malloc);
+            libc::fclose(stream);
+            assert_eq!(printed, 1, "the statistics are those of pymalloc");
+            let copy = CStr::from_ptr(text).to_string_lossy().into_owned();
+            libc::free(text.cast());
+            copy
+        }
+    }
+}
+
+/// Returns the version and build, such as `3.14.0rc2 (main)`.
+///
+/// # Safety
+///
+/// `library` must be CPython.
+unsafe fn version(library: &Library) -> String {
+    // SAFETY: the name and the type are those of CPython's headers. The function returns a constant
+    // string, and may be called before initialisation.
+    let text = unsafe {
+        let get: unsafe extern "C" fn() -> *const c_char =
+            *library.get(b"Py_GetVersion").expect("a function of every version");
+        CStr::from_ptr(get())
+    };
+    text.to_str().expect("a version is ASCII").to_owned()
+}
+
+/// Returns the functions of `domain`.
+///
+/// # Safety
+///
+/// `library` must be CPython.
+unsafe fn get_allocator(library: &Library, domain: c_int) -> Vtable {
+    let mut vtable = MaybeUninit::<Vtable>::uninit();
+    // SAFETY: the name and the type are those of CPython's headers. The function fills in every
+    // field for a known domain.
+    unsafe {
+        let get: GetAllocator = *library.get(b"PyMem_GetAllocator").expect("a function since 3.4");
+        get(domain, vtable.as_mut_ptr());
+        vtable.assume_init()
+    }
+}
+
+/// Lets `vtable` serve `domain`.
+///
+/// # Safety
+///
+/// - `library` must be CPython, and `vtable` one of its allocators.
+/// - While `vtable` is in force, nothing may be freed that the domain has allocated before.
+unsafe fn set_allocator(library: &Library, domain: c_int, mut vtable: Vtable) {
+    // SAFETY: the name and the type are those of CPython's headers. The function copies the vtable.
+    unsafe {
+        let set: SetAllocator = *library.get(b"PyMem_SetAllocator").expect("a function since 3.4");
+        set(domain, &raw mut vtable);
+    }
+}

@@ -1,0 +1,89 @@
+//! Plans of failure, and the counts of what was asked for.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The calls that fail. The first call is number 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Plan {
+    /// No call fails.
+    #[default]
+    Never,
+    /// Only this call fails.
+    Nth(usize),
+    /// This call and all later ones fail.
+    From(usize),
+    /// Every call whose number is a multiple of this fails.
+    Every(usize),
+}
+
+impl Plan {
+    fn fails(self, call: usize) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Nth(nth) => call == nth,
+            Self::From(first) => call >= first,
+            Self::Every(step) => call.is_multiple_of(step),
+        }
+    }
+}
+
+/// The requests for memory that were counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// All requests.
+    pub calls: usize,
+    /// The requests that the plan refused.
+    pub failures: usize,
+}
+
+/// A [`Plan`] and its [`Tally`]. Clones share both.
+#[derive(Clone, Debug, Default)]
+pub struct Faults(Arc<Mutex<(Plan, Tally)>>);
+
+impl Faults {
+    /// Creates faults that follow `plan` and have counted nothing.
+    pub fn new(plan: Plan) -> Self {
+        Self(Arc::new(Mutex::new((plan, Tally::default()))))
+    }
+
+    /// Follows `plan` from now on, and counts from 0 again.
+    pub fn restart(&self, plan: Plan) {
+        *self.state() = (plan, Tally::default());
+    }
+
+    /// Returns the counts since the start or the last [`restart`](Self::restart).
+    pub fn tally(&self) -> Tally {
+        self.state().1
+    }
+
+    /// Counts a call. Returns true if the plan says that it must fail.
+    pub fn call_fails(&self) -> bool {
+        let (plan, tally) = &mut *self.state();
+        tally.calls += 1;
+        let fails = plan.fails(tally.calls);
+        tally.failures += usize::from(fails);
+        fails
+    }
+
+    fn state(&self) -> MutexGuard<'_, (Plan, Tally)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answers(plan: Plan) -> Vec<bool> {
+        let faults = Faults::new(plan);
+        (0..5).map(|_| faults.call_fails()).collect()
+    }
+
+    #[test]
+    fn exactly_the_calls_of_the_plan_fail() {
+        assert_eq!(answers(Plan::Never), [false; 5]);
+        assert_eq!(answers(Plan::Nth(2)), [false, true, false, false, false]);
+        assert_eq!(answers(Plan::From(3)), [false, false, true, true, true]);
+        assert_eq!(answers(Plan::Every(2)), [false, true, false, true, false]);
+    }
+}
