@@ -1,19 +1,19 @@
-//! A source of arenas as C sees it: three words.
+//! A source of arenas as C code sees it.
 //!
 //! ```text
 //!   0      8       16     24
 //!   ┌──────┬───────┬──────┐
-//!   │ ctx  │ alloc │ free │   ArenaAllocator
+//!   │ ctx  │ alloc │ free │   ArenaVTable
 //!   └──┬───┴───────┴──────┘
-//!      └─► a source behind a lock
+//!      └─► a LockedSource
 //! ```
 //!
-//! CPython asks its arena allocator for more than arenas: the chunks of its threads' data stacks
-//! come from it too (3.11 and later), and `free` may get null (3.13). So any size is served here,
-//! rounded up to the next size that a source has.
+//! CPython asks its arena allocator for other memory too, such as the chunks of its threads' data
+//! stacks (3.11 and later). It may also free null (3.13). Requests of any size are therefore
+//! served, rounded up to the next arena size.
 //!
-//! There is no way back: an arena vtable promises no alignment, and an
-//! [`ArenaSource`] does.
+//! There is no conversion from a vtable to an [`ArenaSource`], because a vtable does not promise
+//! the alignment that an `ArenaSource` must have.
 
 use core::{
     ffi::c_void,
@@ -25,33 +25,34 @@ use core::{
 use raw_mem::{ArenaSize, ArenaSource};
 use sync::Mutex;
 
-/// A table of two functions and their context. CPython: `PyObjectArenaAllocator`.
+/// The two functions of an arena allocator, and the context that both receive. CPython:
+/// `PyObjectArenaAllocator`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct ArenaAllocator {
+pub struct ArenaVTable {
     /// The first argument of both functions.
     pub ctx: *mut c_void,
-    /// Allocates `size` bytes; null when there is no memory.
+    /// Allocates `size` bytes. Returns null if there is no memory.
     pub alloc: unsafe extern "C" fn(ctx: *mut c_void, size: usize) -> *mut c_void,
-    /// Frees what `alloc` returned for `size`; does nothing with null.
+    /// Frees what `alloc` returned for `size`. Does nothing with null.
     pub free: unsafe extern "C" fn(ctx: *mut c_void, ptr: *mut c_void, size: usize),
 }
 
 #[cfg(target_pointer_width = "64")]
 const _: () = {
-    assert!(size_of::<ArenaAllocator>() == 24 && align_of::<ArenaAllocator>() == 8);
-    assert!(offset_of!(ArenaAllocator, ctx) == 0 && offset_of!(ArenaAllocator, alloc) == 8);
-    assert!(offset_of!(ArenaAllocator, free) == 16);
+    assert!(size_of::<ArenaVTable>() == 24 && align_of::<ArenaVTable>() == 8);
+    assert!(offset_of!(ArenaVTable, ctx) == 0 && offset_of!(ArenaVTable, alloc) == 8);
+    assert!(offset_of!(ArenaVTable, free) == 16);
 };
 
-// SAFETY: three addresses; using them is for those who promise that it is right.
-unsafe impl Send for ArenaAllocator {}
-// SAFETY: as above.
-unsafe impl Sync for ArenaAllocator {}
+// SAFETY: a vtable is three addresses. Only unsafe code follows them.
+unsafe impl Send for ArenaVTable {}
+// SAFETY: a vtable is three addresses. Only unsafe code follows them.
+unsafe impl Sync for ArenaVTable {}
 
-/// A source of arenas behind a lock, for a vtable.
+/// An arena source behind a lock.
 ///
-/// The type never lends the source, because users of the vtable rely on its arenas.
+/// The lock never lends the source, because users of the vtable rely on its arenas.
 pub struct LockedSource<S>(Mutex<S>);
 
 impl<S> LockedSource<S> {
@@ -64,7 +65,7 @@ impl<S> LockedSource<S> {
 }
 
 impl<S: ArenaSource> LockedSource<S> {
-    /// Gives back what the source retains for later requests.
+    /// Unmaps the arenas that the source retains.
     pub fn trim(&self) {
         sync::lock(&self.0).trim();
     }
@@ -76,42 +77,42 @@ impl<S> fmt::Debug for LockedSource<S> {
     }
 }
 
-/// As defects D2: the source of a vtable was replaced, which unmapped arenas in use.
+/// The source of a vtable cannot be replaced, which would unmap arenas in use (defects D2).
 ///
 /// ```
-/// # use allocator_api::{ArenaAllocator, LockedSource};
+/// # use allocator_api::{ArenaVTable, LockedSource};
 /// # use raw_mem::MmapArenas;
 /// static SOURCE: LockedSource<MmapArenas> = LockedSource::new(MmapArenas::new());
-/// static VTABLE: ArenaAllocator = ArenaAllocator::of(&SOURCE);
+/// static VTABLE: ArenaVTable = ArenaVTable::of(&SOURCE);
 /// SOURCE.trim();
 /// ```
 ///
 /// ```compile_fail,E0308
-/// # use allocator_api::{ArenaAllocator, LockedSource};
+/// # use allocator_api::{ArenaVTable, LockedSource};
 /// # use raw_mem::MmapArenas;
 /// static SOURCE: std::sync::Mutex<MmapArenas> = std::sync::Mutex::new(MmapArenas::new());
-/// static VTABLE: ArenaAllocator = ArenaAllocator::of(&SOURCE);
+/// static VTABLE: ArenaVTable = ArenaVTable::of(&SOURCE);
 /// *SOURCE.lock().unwrap() = MmapArenas::new();
 /// ```
 #[cfg(doctest)]
-struct NobodyElseReachesTheSource;
+struct TheSourceCannotBeReplaced;
 
-impl ArenaAllocator {
-    /// The vtable of `source`. Its arenas are aligned to their size.
+impl ArenaVTable {
+    /// Returns the vtable of `source`. Its arenas are aligned to their size.
     ///
     /// ```
-    /// use allocator_api::{ArenaAllocator, LockedSource};
+    /// use allocator_api::{ArenaVTable, LockedSource};
     /// use raw_mem::MmapArenas;
     ///
     /// static SOURCE: LockedSource<MmapArenas> = LockedSource::new(MmapArenas::new());
-    /// static VTABLE: ArenaAllocator = ArenaAllocator::of(&SOURCE);
+    /// static VTABLE: ArenaVTable = ArenaVTable::of(&SOURCE);
     /// ```
     pub const fn of<S: ArenaSource + Send>(source: &'static LockedSource<S>) -> Self {
         Self { ctx: ptr::from_ref(source).cast_mut().cast(), alloc: alloc::<S>, free: free::<S> }
     }
 }
 
-/// The arena that serves `size` bytes.
+/// Returns the size of the arena that serves a request for `size` bytes.
 fn arena_size(size: usize) -> Option<ArenaSize> {
     ArenaSize::new(size.checked_next_power_of_two()?.max(64))
 }
@@ -120,9 +121,9 @@ fn arena_size(size: usize) -> Option<ArenaSize> {
 ///
 /// # Safety
 ///
-/// `ctx` is the reference that [`ArenaAllocator::of`] was given.
+/// - `ctx` must be the context of a vtable that [`ArenaVTable::of`] made for an `S`.
 unsafe extern "C" fn alloc<S: ArenaSource>(ctx: *mut c_void, size: usize) -> *mut c_void {
-    // SAFETY: the caller's promise; the referent is `'static`.
+    // SAFETY: `ctx` is a `&'static LockedSource<S>` (contract of this function).
     let source = unsafe { &*ctx.cast::<LockedSource<S>>() };
     let arena = arena_size(size).and_then(|size| sync::lock(&source.0).map(size).ok());
     arena.map_or(ptr::null_mut(), NonNull::as_ptr).cast()
@@ -132,13 +133,14 @@ unsafe extern "C" fn alloc<S: ArenaSource>(ctx: *mut c_void, size: usize) -> *mu
 ///
 /// # Safety
 ///
-/// As for [`alloc`]; and `arena` is null, or came from it for the same `size` and is not used
-/// any more.
+/// - `ctx` must be as in [`alloc`].
+/// - `arena` must be null, or an arena that [`alloc`] returned for the same `ctx` and `size` and
+///   that is not used again.
 unsafe extern "C" fn free<S: ArenaSource>(ctx: *mut c_void, arena: *mut c_void, size: usize) {
-    // SAFETY: as in `alloc`.
+    // SAFETY: `ctx` is a `&'static LockedSource<S>` (contract of this function).
     let source = unsafe { &*ctx.cast::<LockedSource<S>>() };
     if let (Some(arena), Some(size)) = (NonNull::new(arena.cast()), arena_size(size)) {
-        // SAFETY: it came from this source for this size, and is given up.
+        // SAFETY: the arena came from this source with this size, and is not used again (contract).
         unsafe { sync::lock(&source.0).unmap(arena, size) };
     }
 }
@@ -152,15 +154,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_size_is_served_and_aligned_and_null_can_be_freed() {
+    fn any_size_is_served_with_alignment_and_null_can_be_freed() {
         static SOURCE: LockedSource<MmapArenas> = LockedSource::new(MmapArenas::new());
-        let ArenaAllocator { ctx, alloc, free } = ArenaAllocator::of(&SOURCE);
+        let ArenaVTable { ctx, alloc, free } = ArenaVTable::of(&SOURCE);
         for size in [1, 4096, 16_384, 48 << 10, 1 << 20, (1 << 20) + 1] {
             // SAFETY: `ctx` belongs to `alloc`.
             let arena = unsafe { alloc(ctx, size) };
             assert!(!arena.is_null());
             assert_eq!(arena.addr() % size.next_power_of_two(), 0);
-            // SAFETY: the arena has `size` bytes, is this test's alone, and goes back once; null
+            // SAFETY: the arena has `size` bytes, belongs to this test, and is freed once. Null
             // may be freed.
             unsafe {
                 arena.cast::<u8>().write_bytes(0xff, size);
@@ -170,14 +172,14 @@ mod tests {
         }
     }
 
-    /// Counts its arenas and trims in [`MAPPED`] and [`TRIMS`].
-    struct Counted(MmapArenas);
+    /// Counts mapped bytes and trims in [`MAPPED`] and [`TRIMS`].
+    struct CountingSource(MmapArenas);
 
     static MAPPED: AtomicUsize = AtomicUsize::new(0);
     static TRIMS: AtomicUsize = AtomicUsize::new(0);
 
-    // SAFETY: the arenas are those of the source below.
-    unsafe impl ArenaSource for Counted {
+    // SAFETY: every request goes to the source below unchanged.
+    unsafe impl ArenaSource for CountingSource {
         fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
             MAPPED.fetch_add(size.bytes(), Relaxed);
             self.0.map(size)
@@ -185,7 +187,7 @@ mod tests {
 
         unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
             MAPPED.fetch_sub(size.bytes(), Relaxed);
-            // SAFETY: the caller's promise.
+            // SAFETY: the arena came from the source below (contract of `unmap`).
             unsafe { self.0.unmap(arena, size) };
         }
 
@@ -195,14 +197,15 @@ mod tests {
     }
 
     #[test]
-    fn an_arena_goes_back_to_the_source_with_its_size_and_a_trim_reaches_it() {
-        static SOURCE: LockedSource<Counted> = LockedSource::new(Counted(MmapArenas::new()));
-        let ArenaAllocator { ctx, alloc, free } = ArenaAllocator::of(&SOURCE);
+    fn the_source_gets_arenas_back_with_their_size_and_is_trimmed() {
+        static SOURCE: LockedSource<CountingSource> =
+            LockedSource::new(CountingSource(MmapArenas::new()));
+        let ArenaVTable { ctx, alloc, free } = ArenaVTable::of(&SOURCE);
         for (size, bytes) in [(1, 64), (65, 128), (48 << 10, 64 << 10)] {
             // SAFETY: `ctx` belongs to `alloc`.
             let arena = unsafe { alloc(ctx, size) };
             assert_eq!(MAPPED.load(Relaxed), bytes);
-            // SAFETY: the arena goes back once.
+            // SAFETY: the arena is freed once, with its size.
             unsafe { free(ctx, arena, size) };
             assert_eq!(MAPPED.load(Relaxed), 0);
         }
@@ -211,10 +214,10 @@ mod tests {
     }
 
     #[test]
-    fn a_source_without_memory_gives_null() {
+    fn a_source_without_memory_returns_null() {
         static SOURCE: LockedSource<MallocArenas<NoAlloc>> =
             LockedSource::new(MallocArenas::new(NoAlloc));
-        let ArenaAllocator { ctx, alloc, .. } = ArenaAllocator::of(&SOURCE);
+        let ArenaVTable { ctx, alloc, .. } = ArenaVTable::of(&SOURCE);
         // SAFETY: `ctx` belongs to `alloc`.
         let outcomes = unsafe { [alloc(ctx, 1 << 20), alloc(ctx, usize::MAX)] };
         assert!(outcomes.iter().all(|arena| arena.is_null()));

@@ -1,12 +1,12 @@
-//! The three families of requests that CPython keeps apart.
+//! The three kinds of memory that CPython asks for separately.
 
 use core::fmt;
 
-/// Which allocator a request is for. CPython: `PyMemAllocatorDomain`.
+/// A family of requests that has an allocator of its own. CPython: `PyMemAllocatorDomain`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Domain {
-    /// Memory for any use, asked for from any thread. CPython: `PYMEM_DOMAIN_RAW`.
+    /// Memory for any purpose, requested by any thread. CPython: `PYMEM_DOMAIN_RAW`.
     Raw = 0,
     /// Buffers of the interpreter. CPython: `PYMEM_DOMAIN_MEM`.
     Mem = 1,
@@ -15,17 +15,16 @@ pub enum Domain {
 }
 
 impl Domain {
-    /// Every domain, in the order of their values.
+    /// All domains, ordered by value.
     pub const ALL: [Self; 3] = [Self::Raw, Self::Mem, Self::Obj];
 
-    /// The domain's value, from 0.
+    /// Returns the domain's value: 0, 1 or 2.
     #[inline]
     pub const fn index(self) -> usize {
         self as usize
     }
 
-    /// The domain's name in lower case, as in `PyMem_RawMalloc`, `PyMem_Malloc` and
-    /// `PyObject_Malloc`.
+    /// Returns the domain's name: `raw`, `mem` or `obj`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",

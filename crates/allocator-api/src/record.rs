@@ -1,7 +1,7 @@
-//! How a vtable is shown to other threads: an immutable record behind one pointer.
+//! How a vtable becomes visible to other threads: as an immutable record behind one pointer.
 //!
 //! ```text
-//!   Slot                    Records: forever, newest first
+//!   Slot                    Records, newest first
 //!   ┌─────────┐
 //!   │ initial │             ┌────────┐   ┌────────┐   ┌────────┐
 //!   │ record ─┼────────────►│ vtable │   │ vtable │   │ vtable │
@@ -9,10 +9,11 @@
 //!    null: initial          └────────┘   └────────┘   └────────┘
 //! ```
 //!
-//! 1. A record never changes and never goes while its [`Records`] live. So a reader loads one
-//!    pointer (Acquire) and has a whole vtable; nobody waits, and nothing is reclaimed.
-//! 2. No two records have the same vtable. So setting and restoring in a loop takes no memory
-//!    but for the first round.
+//! 1. A record never changes, and lives as long as its [`Records`]. A reader therefore gets a
+//!    complete vtable by loading one pointer with Acquire. No thread waits, and no record is freed
+//!    early.
+//! 2. No two records have the same vtable. A program that sets and restores vtables in a loop
+//!    therefore needs memory in the first round only.
 
 use core::{ptr, ptr::NonNull};
 
@@ -25,37 +26,37 @@ use sync::{
     },
 };
 
-use crate::Foreign;
+use crate::c_allocator::CAllocator;
 
-/// A vtable for other threads to find.
+/// A vtable that other threads can read.
 #[derive(Debug)]
 pub(crate) struct Record {
     /// # Invariant
     ///
-    /// Never written again: it is a cell only for a model to see who reads it, and when.
-    vtable: UnsafeCell<Foreign>,
+    /// Never written after its creation. It is a cell only so that a model can see the accesses.
+    vtable: UnsafeCell<CAllocator>,
     next: Option<NonNull<Record>>,
 }
 
 impl Record {
     #[inline]
-    fn vtable(&self) -> Foreign {
-        // SAFETY: `vtable`'s invariant.
+    fn vtable(&self) -> CAllocator {
+        // SAFETY: nobody writes the vtable (its invariant).
         self.vtable.with(|vtable| unsafe { *vtable })
     }
 }
 
-/// Every record of a registry, in memory of `A`.
+/// All records of a table, in memory of `A`.
 #[derive(Debug)]
 pub(crate) struct Records<A: MemAlloc> {
     /// # Invariant
     ///
-    /// A chain of records, each in a block of `memory`.
+    /// A list of records, each in a block of `memory`.
     newest: Option<NonNull<Record>>,
     memory: A,
 }
 
-// SAFETY: records are immutable, and their memory belongs to no thread.
+// SAFETY: records are immutable, and their memory is not tied to a thread.
 unsafe impl<A: MemAlloc + Send> Send for Records<A> {}
 
 impl<A: MemAlloc> Records<A> {
@@ -63,26 +64,27 @@ impl<A: MemAlloc> Records<A> {
         Self { newest: None, memory }
     }
 
-    /// The record of `vtable`, made if there is none. `None` when there is no memory for it.
-    pub(crate) fn intern(&mut self, vtable: &Foreign) -> Option<NonNull<Record>> {
+    /// Returns the record of `vtable`, which is created if necessary. Returns `None` if there is no
+    /// memory for it.
+    pub(crate) fn intern(&mut self, vtable: &CAllocator) -> Option<NonNull<Record>> {
         if let Some((at, _)) = self.iter().find(|(_, record)| record.vtable().is(vtable)) {
             return Some(at);
         }
         let block = self.memory.malloc(size_of::<Record>())?.cast::<Record>();
         let record = Record { vtable: UnsafeCell::new(*vtable), next: self.newest };
-        // SAFETY: the block has a record's size, is aligned for any type, and is ours alone.
+        // SAFETY: the block is new, has the size of a record, and is aligned for any type.
         unsafe { block.write(record) };
-        // INVARIANT: the record before it is the rest of the chain.
+        // INVARIANT: the new record's `next` is the list so far.
         self.newest = Some(block);
         Some(block)
     }
 
     fn iter(&self) -> impl Iterator<Item = (NonNull<Record>, &Record)> {
         core::iter::successors(self.newest, |at| {
-            // SAFETY: `newest`'s invariant.
+            // SAFETY: `at` is a record of the list (invariant of `newest`).
             unsafe { at.as_ref() }.next
         })
-        // SAFETY: as above; the chain is borrowed as long as the record.
+        // SAFETY: `at` is a record of the list, which is borrowed as long as the record.
         .map(|at| (at, unsafe { at.as_ref() }))
     }
 }
@@ -91,12 +93,10 @@ impl<A: MemAlloc> Drop for Records<A> {
     fn drop(&mut self) {
         let mut next = self.newest.take();
         while let Some(at) = next {
-            // SAFETY: `newest`'s invariant; the record is read before its block goes, and whoever
-            // had a pointer to it borrowed these records.
-            unsafe {
-                next = at.as_ref().next;
-                self.memory.free(Some(at.cast()));
-            }
+            // SAFETY: `at` is a record of the list (invariant of `newest`).
+            next = unsafe { at.as_ref() }.next;
+            // SAFETY: the block came from `memory`, and every pointer to it has borrowed `self`.
+            unsafe { self.memory.free(Some(at.cast())) };
         }
     }
 }
@@ -104,52 +104,52 @@ impl<A: MemAlloc> Drop for Records<A> {
 /// The vtable in force for one domain.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    initial: Foreign,
+    initial: CAllocator,
     /// # Invariant
     ///
-    /// Null, for `initial`, or a record that lives as long as this slot.
+    /// Null, which stands for `initial`, or a record that lives as long as this slot.
     record: AtomicPtr<Record>,
 }
 
 impl Slot {
     sync::const_unless_model! {
-        pub(crate) fn new(initial: Foreign) -> Self {
+        pub(crate) fn new(initial: CAllocator) -> Self {
             Self { initial, record: AtomicPtr::new(ptr::null_mut()) }
         }
     }
 
-    /// The vtable in force.
+    /// Returns the vtable in force.
     #[inline]
-    pub(crate) fn read(&self) -> Foreign {
-        // Acquire: the record's words must be seen with its address (the model
-        // `a_reader_sees_a_whole_vtable_old_or_new`).
+    pub(crate) fn read(&self) -> CAllocator {
+        // Acquire makes the contents of the record visible along with its address (model
+        // `a_record_is_visible_with_its_contents`).
         self.read_with(Acquire)
     }
 
     #[inline]
-    fn read_with(&self, order: Ordering) -> Foreign {
+    fn read_with(&self, order: Ordering) -> CAllocator {
         let Some(record) = NonNull::new(self.record.load(order)) else { return self.initial };
-        // SAFETY: `record`'s invariant.
+        // SAFETY: the record lives as long as the slot (invariant of `record`).
         unsafe { record.as_ref() }.vtable()
     }
 
-    /// Puts the vtable of `record` in force; without one, the initial vtable.
+    /// Puts the vtable of `record` in force, or the initial vtable for `None`.
     ///
     /// # Safety
     ///
-    /// `record` lives as long as the slot.
+    /// - `record` must live as long as the slot.
     pub(crate) unsafe fn publish(&self, record: Option<NonNull<Record>>) {
-        // Release: with the record's address go its words.
+        // Release makes the contents of the record visible along with its address.
         self.publish_with(Release, record);
     }
 
     fn publish_with(&self, order: Ordering, record: Option<NonNull<Record>>) {
-        // INVARIANT: the promise of `publish`.
+        // INVARIANT: the record lives as long as the slot (contract of `publish`).
         self.record.store(record.map_or(ptr::null_mut(), NonNull::as_ptr), order);
     }
 
-    /// The vtable that was in force when the slot was made.
-    pub(crate) fn initial(&self) -> &Foreign {
+    /// Returns the vtable that the slot was created with.
+    pub(crate) fn initial(&self) -> &CAllocator {
         &self.initial
     }
 }
@@ -162,15 +162,15 @@ mod tests {
     use sync::{Arc, atomic::Ordering::Relaxed, thread};
 
     use super::*;
-    use crate::MemAllocator;
+    use crate::vtable::VTable;
 
-    fn vtable(ctx: usize) -> Foreign {
+    fn vtable(ctx: usize) -> CAllocator {
         let ctx = ptr::without_provenance_mut::<c_void>(ctx);
-        // SAFETY: these tests compare vtables and call none.
-        unsafe { Foreign::new(MemAllocator { ctx, ..MemAllocator::of(&Malloc) }) }
+        // SAFETY: the tests only compare the vtables and never call them.
+        unsafe { CAllocator::new(VTable { ctx, ..VTable::of(&Malloc) }) }
     }
 
-    /// A slot, and the records that live as long as it does.
+    /// A slot and its records, which live equally long.
     struct Published {
         slot: Slot,
         records: sync::Mutex<Records<Malloc>>,
@@ -181,7 +181,7 @@ mod tests {
         Arc::new(Published { slot: Slot::new(vtable(1)), records })
     }
 
-    /// One thread sets a vtable while another one reads it, in the orders given.
+    /// One thread sets a vtable while another one reads it, with these memory orderings.
     fn set_while_another_reads(store: Ordering, load: Ordering) {
         let setter = published();
         let reader = Arc::clone(&setter);
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_seen_whole_or_not_at_all() {
+    fn a_record_is_visible_with_its_contents() {
         sync::model(|| set_while_another_reads(Release, Acquire));
     }
 
@@ -214,11 +214,11 @@ mod tests {
         use super::*;
 
         #[test]
-        fn a_vtable_has_one_record_however_often_it_is_set() {
+        fn a_vtable_that_is_set_repeatedly_has_one_record() {
             let mut records = Records::new(Malloc);
-            let made = [1, 2, 3].map(|ctx| records.intern(&vtable(ctx)).unwrap());
+            let created = [1, 2, 3].map(|ctx| records.intern(&vtable(ctx)).unwrap());
             let again = [1, 2, 3].map(|ctx| records.intern(&vtable(ctx)).unwrap());
-            assert_eq!(made, again);
+            assert_eq!(created, again);
             assert_eq!(records.iter().count(), 3);
         }
 

@@ -1,11 +1,11 @@
-//! An allocator as C sees it: five words.
+//! An allocator as C code sees it.
 //!
 //! ```text
 //!   0      8        16       24        32     40
 //!   ┌──────┬────────┬────────┬─────────┬──────┐
-//!   │ ctx  │ malloc │ calloc │ realloc │ free │   MemAllocator
+//!   │ ctx  │ malloc │ calloc │ realloc │ free │   VTable
 //!   └──┬───┴────────┴────────┴─────────┴──────┘
-//!      └─► a MemAlloc, for the shims of `of`; anything, for another library's functions
+//!      └─► a MemAlloc if the vtable comes from `of`, otherwise whatever its functions expect
 //! ```
 
 use core::{
@@ -16,20 +16,22 @@ use core::{
 
 use raw_mem::MemAlloc;
 
-/// A table of functions and the context that each of them is given. CPython: `PyMemAllocatorEx`.
+/// The functions of an allocator, and the context that each of them receives. CPython:
+/// `PyMemAllocatorEx`.
 ///
-/// To have one is to have five addresses; calling through it is what needs care, see
-/// [`Foreign::new`](crate::Foreign::new).
+/// A vtable is plain data and safe to create. A caller of its functions must know what they do,
+/// see [`CAllocator::new`](crate::CAllocator::new).
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct MemAllocator {
+pub struct VTable {
     /// The first argument of every function.
     pub ctx: *mut c_void,
-    /// Allocates `size` bytes, of which there may be none; null when there is no memory.
+    /// Allocates `size` bytes, which may be 0. Returns null if there is no memory.
     pub malloc: unsafe extern "C" fn(ctx: *mut c_void, size: usize) -> *mut c_void,
-    /// Allocates `nelem * elsize` zeroed bytes.
+    /// Allocates `nelem * elsize` zeroed bytes. Returns null if there is no memory.
     pub calloc: unsafe extern "C" fn(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void,
-    /// Moves or keeps the block at `ptr`; allocates when `ptr` is null, and never frees.
+    /// Resizes the block at `ptr`, or allocates one if `ptr` is null. Never frees. Returns null and
+    /// leaves the block as it was if there is no memory.
     pub realloc:
         unsafe extern "C" fn(ctx: *mut c_void, ptr: *mut c_void, new_size: usize) -> *mut c_void,
     /// Frees the block at `ptr`, which may be null.
@@ -38,24 +40,24 @@ pub struct MemAllocator {
 
 #[cfg(target_pointer_width = "64")]
 const _: () = {
-    assert!(size_of::<MemAllocator>() == 40 && align_of::<MemAllocator>() == 8);
-    assert!(offset_of!(MemAllocator, ctx) == 0 && offset_of!(MemAllocator, malloc) == 8);
-    assert!(offset_of!(MemAllocator, calloc) == 16 && offset_of!(MemAllocator, realloc) == 24);
-    assert!(offset_of!(MemAllocator, free) == 32);
+    assert!(size_of::<VTable>() == 40 && align_of::<VTable>() == 8);
+    assert!(offset_of!(VTable, ctx) == 0 && offset_of!(VTable, malloc) == 8);
+    assert!(offset_of!(VTable, calloc) == 16 && offset_of!(VTable, realloc) == 24);
+    assert!(offset_of!(VTable, free) == 32);
 };
 
-// SAFETY: five addresses; using them is for those who promise that it is right.
-unsafe impl Send for MemAllocator {}
-// SAFETY: as above.
-unsafe impl Sync for MemAllocator {}
+// SAFETY: a vtable is five addresses. Only unsafe code follows them.
+unsafe impl Send for VTable {}
+// SAFETY: a vtable is five addresses. Only unsafe code follows them.
+unsafe impl Sync for VTable {}
 
-impl MemAllocator {
-    /// The vtable of `alloc`.
+impl VTable {
+    /// Returns the vtable of `alloc`.
     ///
     /// ```
-    /// # use allocator_api::MemAllocator;
+    /// # use allocator_api::VTable;
     /// # use raw_mem::Malloc;
-    /// static VTABLE: MemAllocator = MemAllocator::of(&Malloc);
+    /// static VTABLE: VTable = VTable::of(&Malloc);
     /// ```
     pub const fn of<A: MemAlloc + Sync>(alloc: &'static A) -> Self {
         Self {
@@ -67,7 +69,7 @@ impl MemAllocator {
         }
     }
 
-    /// Both are the same five words.
+    /// Returns true if both vtables have the same context and the same functions.
     pub fn is(&self, other: &Self) -> bool {
         self.ctx == other.ctx
             && ptr::fn_addr_eq(self.malloc, other.malloc)
@@ -77,62 +79,55 @@ impl MemAllocator {
     }
 }
 
-/// A block, or the lack of one, as C has it.
+/// Returns the C pointer of `block`, which is null for `None`.
 #[inline]
 pub(crate) fn to_c(block: Option<NonNull<u8>>) -> *mut c_void {
     block.map_or(ptr::null_mut(), NonNull::as_ptr).cast()
 }
 
-/// Calls `A::malloc`.
-///
-/// # Safety
-///
-/// `ctx` is the reference that [`MemAllocator::of`] was given; so for the other three.
+// The functions of the vtables that `VTable::of` makes. `ctx` must be the context of such a vtable
+// for an `A`. `block` must be null or a live block of that allocator, and `free` ends its use.
+
 unsafe extern "C" fn malloc<A: MemAlloc>(ctx: *mut c_void, size: usize) -> *mut c_void {
-    // SAFETY: the caller's promise; the referent is `'static`.
-    to_c(unsafe { &*ctx.cast::<A>() }.malloc(size))
+    // SAFETY: `ctx` belongs to an `A` (see above).
+    to_c(unsafe { from_ctx::<A>(ctx) }.malloc(size))
 }
 
-/// Calls `A::calloc`.
-///
-/// # Safety
-///
-/// As for [`malloc`].
 unsafe extern "C" fn calloc<A: MemAlloc>(
     ctx: *mut c_void,
     nelem: usize,
     elsize: usize,
 ) -> *mut c_void {
-    // SAFETY: as in `malloc`.
-    to_c(unsafe { &*ctx.cast::<A>() }.calloc(nelem, elsize))
+    // SAFETY: `ctx` belongs to an `A` (see above).
+    to_c(unsafe { from_ctx::<A>(ctx) }.calloc(nelem, elsize))
 }
 
-/// Calls `A::realloc`.
-///
-/// # Safety
-///
-/// As for [`malloc`], and for [`MemAlloc::realloc`].
 unsafe extern "C" fn realloc<A: MemAlloc>(
     ctx: *mut c_void,
     block: *mut c_void,
     new_size: usize,
 ) -> *mut c_void {
-    // SAFETY: as in `malloc`.
-    let alloc = unsafe { &*ctx.cast::<A>() };
-    // SAFETY: the caller gives null or a live block of this allocator.
+    // SAFETY: `ctx` belongs to an `A` (see above).
+    let alloc = unsafe { from_ctx::<A>(ctx) };
+    // SAFETY: `block` is null or a live block of `alloc` (see above).
     to_c(unsafe { alloc.realloc(NonNull::new(block.cast()), new_size) })
 }
 
-/// Calls `A::free`.
+unsafe extern "C" fn free<A: MemAlloc>(ctx: *mut c_void, block: *mut c_void) {
+    // SAFETY: `ctx` belongs to an `A` (see above).
+    let alloc = unsafe { from_ctx::<A>(ctx) };
+    // SAFETY: `block` is null or a live block of `alloc`, not used again (see above).
+    unsafe { alloc.free(NonNull::new(block.cast())) }
+}
+
+/// Returns the allocator that `ctx` points to.
 ///
 /// # Safety
 ///
-/// As for [`malloc`], and for [`MemAlloc::free`].
-unsafe extern "C" fn free<A: MemAlloc>(ctx: *mut c_void, block: *mut c_void) {
-    // SAFETY: as in `malloc`.
-    let alloc = unsafe { &*ctx.cast::<A>() };
-    // SAFETY: the caller gives null or a live block of this allocator, and gives it up.
-    unsafe { alloc.free(NonNull::new(block.cast())) }
+/// - `ctx` must be the context of a vtable that [`VTable::of`] made for an `A`.
+unsafe fn from_ctx<'a, A>(ctx: *mut c_void) -> &'a A {
+    // SAFETY: the context of such a vtable is a `&'static A`.
+    unsafe { &*ctx.cast::<A>() }
 }
 
 #[cfg(test)]
@@ -142,18 +137,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn vtables_are_the_same_when_all_five_words_are() {
+    fn vtables_are_the_same_if_all_five_words_are() {
         static PLACES: [u8; 2] = [0; 2];
         let [one, other] = PLACES.each_ref().map(|place| ptr::from_ref(place).cast_mut().cast());
-        let malloc = MemAllocator { ctx: one, ..MemAllocator::of(&Malloc) };
-        let none = MemAllocator::of(&NoAlloc);
+        let malloc = VTable { ctx: one, ..VTable::of(&Malloc) };
+        let none = VTable::of(&NoAlloc);
         assert!(malloc.is(&malloc.clone()));
         let others = [
-            MemAllocator { ctx: other, ..malloc },
-            MemAllocator { malloc: none.malloc, ..malloc },
-            MemAllocator { calloc: none.calloc, ..malloc },
-            MemAllocator { realloc: none.realloc, ..malloc },
-            MemAllocator { free: none.free, ..malloc },
+            VTable { ctx: other, ..malloc },
+            VTable { malloc: none.malloc, ..malloc },
+            VTable { calloc: none.calloc, ..malloc },
+            VTable { realloc: none.realloc, ..malloc },
+            VTable { free: none.free, ..malloc },
         ];
         assert!(others.iter().all(|vtable| !malloc.is(vtable)));
     }
@@ -161,6 +156,6 @@ mod tests {
     #[test]
     fn a_vtable_may_be_shared_between_threads() {
         const fn shared<T: Send + Sync>() {}
-        const { shared::<MemAllocator>() };
+        const { shared::<VTable>() };
     }
 }

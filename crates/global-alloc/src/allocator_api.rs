@@ -1,19 +1,19 @@
-//! `Allocator` of allocator-api2 for a heap by reference, in the two versions that are in use.
+//! The trait `Allocator` of allocator-api2, in the two versions that are in use.
 
 use std::{alloc::Layout, ptr::NonNull};
 
-use crate::LocalHeap;
+use crate::{large::Init, layouts::Layouts, local_heap::LocalHeap, ob_malloc::ObMalloc};
 
-/// `Allocator` of the crate `$api`.
+/// Implements `Allocator` of the crate `$api` for `$handle`, which is or borrows an `$allocator`.
 macro_rules! implement {
-    ($api:ident) => {
-        // SAFETY: memory is the heap's, which the reference keeps borrowed; copies of the
-        // reference are the same heap.
-        unsafe impl $api::alloc::Allocator for &LocalHeap {
+    ($api:ident, $handle:ty, $allocator:ty) => {
+        // SAFETY: memory is as its layout demands (contract of `Layouts` and of `Large`). Copies of
+        // a handle are the same allocator, which lives at least as long as they do.
+        unsafe impl $api::alloc::Allocator for $handle {
             #[inline]
             fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, $api::alloc::AllocError> {
-                let start = LocalHeap::allocate(self, layout);
-                start.map(|start| bytes(start, layout)).ok_or($api::alloc::AllocError)
+                let start = <$allocator as Layouts>::allocate(self, layout, Init::Uninit);
+                bytes(start, layout).ok_or($api::alloc::AllocError)
             }
 
             #[inline]
@@ -21,14 +21,14 @@ macro_rules! implement {
                 &self,
                 layout: Layout,
             ) -> Result<NonNull<[u8]>, $api::alloc::AllocError> {
-                let start = LocalHeap::allocate_zeroed(self, layout);
-                start.map(|start| bytes(start, layout)).ok_or($api::alloc::AllocError)
+                let start = <$allocator as Layouts>::allocate(self, layout, Init::Zeroed);
+                bytes(start, layout).ok_or($api::alloc::AllocError)
             }
 
             #[inline]
             unsafe fn deallocate(&self, ptr: NonNull<u8>, layout: Layout) {
-                // SAFETY: the caller's promise.
-                unsafe { LocalHeap::deallocate(self, ptr, layout) };
+                // SAFETY: the memory is live and not used again (contract of `deallocate`).
+                unsafe { <$allocator as Layouts>::deallocate(self, ptr, layout) };
             }
 
             unsafe fn grow(
@@ -37,9 +37,9 @@ macro_rules! implement {
                 old: Layout,
                 new: Layout,
             ) -> Result<NonNull<[u8]>, $api::alloc::AllocError> {
-                // SAFETY: the caller's promise.
-                let start = unsafe { self.reallocate(ptr, old, new) };
-                start.map(|start| bytes(start, new)).ok_or($api::alloc::AllocError)
+                // SAFETY: the memory is live memory for `old` (contract of `grow`).
+                let start = unsafe { <$allocator as Layouts>::reallocate(self, ptr, old, new) };
+                bytes(start, new).ok_or($api::alloc::AllocError)
             }
 
             unsafe fn grow_zeroed(
@@ -48,12 +48,13 @@ macro_rules! implement {
                 old: Layout,
                 new: Layout,
             ) -> Result<NonNull<[u8]>, $api::alloc::AllocError> {
-                // SAFETY: the caller's promise.
-                let start = unsafe { self.reallocate(ptr, old, new) };
-                let start = start.ok_or($api::alloc::AllocError)?;
-                // SAFETY: what was there came along, and what is behind it is ours as well.
+                // SAFETY: the contract is the same.
+                let memory = unsafe { $api::alloc::Allocator::grow(self, ptr, old, new) }?;
+                let start = memory.cast::<u8>();
+                // SAFETY: the memory has `new.size()` bytes, of which the first `old.size()` are in
+                // use.
                 unsafe { start.add(old.size()).write_bytes(0, new.size() - old.size()) };
-                Ok(bytes(start, new))
+                Ok(memory)
             }
 
             unsafe fn shrink(
@@ -62,20 +63,25 @@ macro_rules! implement {
                 old: Layout,
                 new: Layout,
             ) -> Result<NonNull<[u8]>, $api::alloc::AllocError> {
-                // SAFETY: the caller's promise.
-                let start = unsafe { self.reallocate(ptr, old, new) };
-                start.map(|start| bytes(start, new)).ok_or($api::alloc::AllocError)
+                // SAFETY: the memory is live memory for `old` (contract of `shrink`).
+                let start = unsafe { <$allocator as Layouts>::reallocate(self, ptr, old, new) };
+                bytes(start, new).ok_or($api::alloc::AllocError)
             }
         }
     };
 }
 
 #[cfg(feature = "allocator-api2-02")]
-implement!(allocator_api2_02);
+implement!(allocator_api2_02, ObMalloc, ObMalloc);
+#[cfg(feature = "allocator-api2-02")]
+implement!(allocator_api2_02, &LocalHeap, LocalHeap);
 #[cfg(feature = "allocator-api2-04")]
-implement!(allocator_api2_04);
+implement!(allocator_api2_04, ObMalloc, ObMalloc);
+#[cfg(feature = "allocator-api2-04")]
+implement!(allocator_api2_04, &LocalHeap, LocalHeap);
 
+/// Returns the memory for `layout` that starts at `start`.
 #[inline]
-fn bytes(start: NonNull<u8>, layout: Layout) -> NonNull<[u8]> {
-    NonNull::slice_from_raw_parts(start, layout.size())
+fn bytes(start: Option<NonNull<u8>>, layout: Layout) -> Option<NonNull<[u8]>> {
+    Some(NonNull::slice_from_raw_parts(start?, layout.size()))
 }

@@ -1,11 +1,54 @@
-//! What is too large for pools: the C library's, of any alignment.
+//! Memory that is too large for the pools.
 
 use std::{alloc::Layout, ptr::NonNull};
 
+#[cfg(target_vendor = "apple")]
+use libc::malloc_size as c_usable_size;
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+use libc::malloc_usable_size as c_usable_size;
 use raw_mem::{Malloc, MemAlloc};
 
-/// Repeats a request that the C library has refused, after `trim` has given back the memory that
-/// pools retain. The request may have failed because that memory was not the C library's to use.
+/// What new memory contains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Init {
+    Uninit,
+    Zeroed,
+}
+
+/// An allocator of memory that is too large for the pools.
+///
+/// # Safety
+///
+/// An implementer promises that memory which it returns
+///
+/// - has the size and the alignment of its layout, and is zeroed if the caller asked for that;
+/// - overlaps no other memory in use;
+/// - belongs to the caller until it is freed or the implementer is dropped. Moving the implementer
+///   does not affect it.
+pub(crate) unsafe trait Large {
+    /// Allocates memory for `layout`.
+    fn alloc(&self, layout: Layout, init: Init) -> Option<NonNull<u8>>;
+
+    /// Makes memory hold `size` bytes, and moves it if necessary. On `None` the memory has not
+    /// changed.
+    ///
+    /// # Safety
+    ///
+    /// - `ptr` must be live memory of this allocator for `layout`.
+    /// - `size` and the alignment of `layout` must be a valid layout.
+    unsafe fn resize(&self, ptr: NonNull<u8>, layout: Layout, size: usize) -> Option<NonNull<u8>>;
+
+    /// Frees memory.
+    ///
+    /// # Safety
+    ///
+    /// - `ptr` must be live memory of this allocator for `layout`.
+    /// - It must not be used again.
+    unsafe fn free(&self, ptr: NonNull<u8>, layout: Layout);
+}
+
+/// Repeats a request that was refused, after `trim` has given back the memory that pools retain.
+/// The request may have failed because the C library could not use that memory.
 #[inline]
 pub(crate) fn after_trim<T>(request: impl Fn() -> Option<T>, trim: impl FnOnce()) -> Option<T> {
     request().or_else(
@@ -17,61 +60,61 @@ pub(crate) fn after_trim<T>(request: impl Fn() -> Option<T>, trim: impl FnOnce()
     )
 }
 
-/// The alignment of every block of the C library: that of its largest plain type.
+/// The alignment of every block of the C library, which is that of its largest plain type.
 const MALLOC_ALIGN: usize = 2 * size_of::<usize>();
 
-/// Malloc aligns enough for `layout`.
+/// Returns true if malloc aligns enough for `layout`.
 #[inline]
 fn is_plain(layout: Layout) -> bool {
     layout.align() <= MALLOC_ALIGN
 }
 
-/// A block for `layout`, uninitialised.
-#[inline]
-pub(crate) fn alloc(layout: Layout) -> Option<NonNull<u8>> {
-    if is_plain(layout) { Malloc.malloc(layout.size()) } else { alloc_aligned(layout) }
-}
+/// The C library's allocator.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CLibrary;
 
-/// A block for `layout`, all zero.
-#[inline]
-pub(crate) fn alloc_zeroed(layout: Layout) -> Option<NonNull<u8>> {
-    if is_plain(layout) {
-        return Malloc.calloc(1, layout.size());
+// SAFETY: the C library promises the same for `malloc`, `calloc` and `posix_memalign`.
+unsafe impl Large for CLibrary {
+    #[inline]
+    fn alloc(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
+        match (is_plain(layout), init) {
+            (true, Init::Uninit) => Malloc.malloc(layout.size()),
+            (true, Init::Zeroed) => Malloc.calloc(1, layout.size()),
+            (false, _) => alloc_aligned(layout, init),
+        }
     }
-    let block = alloc_aligned(layout)?;
-    // SAFETY: the block has that many bytes, and is ours alone.
-    unsafe { block.write_bytes(0, layout.size()) };
-    Some(block)
+
+    unsafe fn resize(&self, ptr: NonNull<u8>, layout: Layout, size: usize) -> Option<NonNull<u8>> {
+        if is_plain(layout) {
+            // SAFETY: a block for a plain layout came from malloc, and is live (contract).
+            return unsafe { Malloc.realloc(Some(ptr), size) };
+        }
+        // SAFETY: `size` and the alignment are a valid layout (contract of `resize`).
+        let new = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        let block = alloc_aligned(new, Init::Uninit)?;
+        // SAFETY: both blocks are live and have that many bytes. A new block overlaps no other.
+        unsafe { block.copy_from_nonoverlapping(ptr, layout.size().min(size)) };
+        // SAFETY: the old block is live, and the caller uses the new one from now on (contract).
+        unsafe { free(ptr) };
+        Some(block)
+    }
+
+    #[inline]
+    unsafe fn free(&self, ptr: NonNull<u8>, _layout: Layout) {
+        // SAFETY: the contract is the same.
+        unsafe { free(ptr) };
+    }
 }
 
-/// Makes the block hold `size` bytes, moving it if it must. On `None` it stands untouched.
+/// Frees a block of [`CLibrary`], of any layout.
 ///
 /// # Safety
 ///
-/// `ptr` is a live block that came from here for `layout`; `size`, rounded up to the layout's
-/// alignment, is at most `isize::MAX`.
-pub(crate) unsafe fn resize(ptr: NonNull<u8>, layout: Layout, size: usize) -> Option<NonNull<u8>> {
-    if is_plain(layout) {
-        // SAFETY: a block for a plain layout is malloc's.
-        return unsafe { Malloc.realloc(Some(ptr), size) };
-    }
-    // SAFETY: the alignment is a layout's, and the caller promises the rest.
-    let new = alloc_aligned(unsafe { Layout::from_size_align_unchecked(size, layout.align()) })?;
-    // SAFETY: both blocks are live, so they do not overlap, and have that many bytes.
-    unsafe { new.copy_from_nonoverlapping(ptr, layout.size().min(size)) };
-    // SAFETY: the caller gives the block up, now that there is another.
-    unsafe { free(ptr) };
-    Some(new)
-}
-
-/// Frees a block.
-///
-/// # Safety
-///
-/// `ptr` is a live block that came from here, and is not used again.
+/// - `ptr` must be a live block of [`CLibrary`].
+/// - It must not be used again.
 #[inline]
 pub(crate) unsafe fn free(ptr: NonNull<u8>) {
-    // SAFETY: aligned or not, it is the C library's.
+    // SAFETY: the C library frees aligned blocks as it frees those of malloc.
     unsafe { Malloc.free(Some(ptr)) };
 }
 
@@ -79,29 +122,28 @@ pub(crate) unsafe fn free(ptr: NonNull<u8>) {
 ///
 /// # Safety
 ///
-/// `ptr` must be a live block that came from here.
-#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+/// - `ptr` must be a live block of [`CLibrary`].
+#[cfg(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "freebsd",
+    target_vendor = "apple"
+))]
 pub(crate) unsafe fn usable_size(ptr: NonNull<u8>) -> usize {
-    // SAFETY: the block is the C library's, and live.
-    unsafe { libc::malloc_usable_size(ptr.as_ptr().cast()) }
+    // SAFETY: the block is the C library's, and live (contract of `usable_size`).
+    unsafe { c_usable_size(ptr.as_ptr().cast()) }
 }
 
-/// Returns how many bytes of a block the program may use.
-///
-/// # Safety
-///
-/// `ptr` must be a live block that came from here.
-#[cfg(target_vendor = "apple")]
-pub(crate) unsafe fn usable_size(ptr: NonNull<u8>) -> usize {
-    // SAFETY: the block is the C library's, and live.
-    unsafe { libc::malloc_size(ptr.as_ptr().cast_const().cast()) }
-}
-
-fn alloc_aligned(layout: Layout) -> Option<NonNull<u8>> {
+fn alloc_aligned(layout: Layout, init: Init) -> Option<NonNull<u8>> {
     let mut block = std::ptr::null_mut();
-    // SAFETY: a layout's alignment is a power of two, and it is above that of a word here.
+    // SAFETY: the alignment is a power of two, and here it is a multiple of a word's.
     let code = unsafe { libc::posix_memalign(&mut block, layout.align(), layout.size().max(1)) };
-    NonNull::new(block.cast()).filter(|_| code == 0)
+    let block = NonNull::new(block.cast::<u8>()).filter(|_| code == 0)?;
+    if init == Init::Zeroed {
+        // SAFETY: the block is new and has that many bytes.
+        unsafe { block.write_bytes(0, layout.size()) };
+    }
+    Some(block)
 }
 
 #[cfg(test)]
@@ -113,24 +155,24 @@ mod tests {
     #[test]
     fn an_aligned_block_keeps_contents_and_alignment_when_it_is_resized() {
         let layout = Layout::from_size_align(1000, 4096).unwrap();
-        let block = alloc_zeroed(layout).unwrap();
-        // SAFETY: the block is live; its 1000 bytes are initialised.
+        let block = CLibrary.alloc(layout, Init::Zeroed).unwrap();
+        // SAFETY: the block is live, and its 1000 bytes are initialised.
         unsafe {
             assert!(std::slice::from_raw_parts(block.as_ptr(), 1000).iter().all(|byte| *byte == 0));
             block.write_bytes(7, 1000);
         }
-        // SAFETY: the block is live, and replaced by what comes back.
-        let block = unsafe { resize(block, layout, 100_000) }.unwrap();
+        // SAFETY: the block is live and not used again.
+        let block = unsafe { CLibrary.resize(block, layout, 100_000) }.unwrap();
         assert_eq!(block.addr().get() % 4096, 0);
-        // SAFETY: the block is live; its first 1000 bytes came along; it is freed once.
+        // SAFETY: the block is live, its first 1000 bytes are initialised, and it is freed once.
         unsafe {
             assert!(std::slice::from_raw_parts(block.as_ptr(), 1000).iter().all(|byte| *byte == 7));
-            free(block);
+            CLibrary.free(block, layout);
         }
     }
 
     #[test]
-    fn only_alignments_beyond_mallocs_own_need_an_aligned_block() {
+    fn only_alignments_above_mallocs_own_need_an_aligned_block() {
         let is_plain = |align| is_plain(Layout::from_size_align(1000, align).unwrap());
         assert_eq!([1, MALLOC_ALIGN, 2 * MALLOC_ALIGN].map(is_plain), [true, true, false]);
         assert_eq!(MALLOC_ALIGN, 2 * align_of::<usize>());
@@ -138,15 +180,17 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn a_block_is_hardly_larger_than_asked() {
+    fn a_block_is_hardly_larger_than_the_request() {
         for align in [1, 64] {
             let layout = Layout::from_size_align(100_000, align).unwrap();
-            for block in [alloc(layout), alloc_zeroed(layout)] {
+            for block in
+                [CLibrary.alloc(layout, Init::Uninit), CLibrary.alloc(layout, Init::Zeroed)]
+            {
                 let block = block.unwrap();
                 // SAFETY: the block is live, and freed once.
                 unsafe {
                     assert!((100_000..110_000).contains(&usable_size(block)));
-                    free(block);
+                    CLibrary.free(block, layout);
                 }
             }
         }
@@ -164,8 +208,11 @@ mod tests {
     }
 
     #[test]
-    fn more_than_there_can_be_is_refused() {
+    fn an_impossible_size_is_refused() {
         let layout = Layout::from_size_align(isize::MAX as usize - 4095, 4096).unwrap();
-        assert_eq!((alloc(layout), alloc_zeroed(layout)), (None, None));
+        assert_eq!(
+            (CLibrary.alloc(layout, Init::Uninit), CLibrary.alloc(layout, Init::Zeroed)),
+            (None, None)
+        );
     }
 }

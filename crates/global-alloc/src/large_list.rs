@@ -1,56 +1,92 @@
-//! The large memory of a heap that takes it along when it goes: a list through all of it.
+//! Large memory that is freed together with its owner.
 //!
 //! ```text
 //!   head ─► ┌───────┬─ ─ ─┬────────────┐ ⇄ ┌───────┬─ ─ ─┬────────────┐
-//!           │ links │     │ the caller's│   │ links │     │ the caller's│
+//!           │ links │     │ user memory │   │ links │     │ user memory │
 //!           └───────┴─ ─ ─┴────────────┘   └───────┴─ ─ ─┴────────────┘
-//!           ├─── offset ──┤ a multiple of the alignment, told by the layout
+//!           ├─── offset ──┤ a multiple of the alignment, known from the layout
 //! ```
 
 use std::{alloc::Layout, cell::Cell, ptr::NonNull};
 
-use crate::large;
+use crate::large::{self, CLibrary, Init, Large};
 
-/// What stands before the caller's memory.
+/// The links at the start of a block.
 #[derive(Debug)]
 struct Links {
     prev: Cell<Option<NonNull<Links>>>,
     next: Cell<Option<NonNull<Links>>>,
 }
 
-/// Large memory that goes when the list goes.
+/// A list of blocks of the C library, which are freed when the list is dropped.
 #[derive(Debug)]
 pub(crate) struct LargeList {
     /// # Invariant
     ///
-    /// The head of a doubly linked list of blocks of the C library that are this list's: each
-    /// begins with its `Links`, and is freed when it leaves the list.
+    /// The head of a doubly linked list. Each block starts with its `Links`, belongs to this list
+    /// alone, and is freed when it leaves the list.
     head: Cell<Option<NonNull<Links>>>,
 }
 
-// SAFETY: the blocks belong to the list and move with it; the C library's blocks are not tied to a
-// thread.
+// SAFETY: the list owns its blocks, and blocks of the C library are not tied to a thread.
 unsafe impl Send for LargeList {}
 
-/// Bytes from the start of a block to the caller's memory.
+/// Returns the distance from the start of a block to the user's memory, in bytes.
 fn offset(layout: Layout) -> usize {
     layout.align().max(size_of::<Links>())
 }
 
-/// The layout of a block around `layout`; `None` if there can be none.
+/// Returns the layout of the block around memory for `layout`, or `None` if it would be too large.
 fn around(layout: Layout) -> Option<Layout> {
     let offset = offset(layout);
     Layout::from_size_align(layout.size().checked_add(offset)?, offset).ok()
 }
 
-/// The block around the caller's memory at `ptr`.
+/// Returns the block around the user's memory at `ptr`.
 ///
 /// # Safety
 ///
-/// `ptr` came from a list for `layout`.
+/// - `ptr` must be memory of a list for `layout`.
 unsafe fn block_around(ptr: NonNull<u8>, layout: Layout) -> NonNull<Links> {
-    // SAFETY: the caller's memory begins that far into the block.
+    // SAFETY: the user's memory starts at that offset in its block.
     unsafe { ptr.sub(offset(layout)) }.cast()
+}
+
+// SAFETY: the memory is part of a block of the C library. It starts at a multiple of its alignment,
+// behind the links, and the block stays in place while the list moves.
+unsafe impl Large for LargeList {
+    fn alloc(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
+        Some(self.insert(CLibrary.alloc(around(layout)?, init)?, layout))
+    }
+
+    unsafe fn resize(&self, ptr: NonNull<u8>, layout: Layout, size: usize) -> Option<NonNull<u8>> {
+        // SAFETY: `size` and the alignment are a valid layout (contract of `resize`).
+        let new = around(unsafe { Layout::from_size_align_unchecked(size, layout.align()) })?;
+        let old = around(layout)?;
+        // SAFETY: `ptr` is memory of this list for `layout` (contract of `resize`).
+        let block = unsafe { block_around(ptr, layout) };
+        // SAFETY: the block came from the C library for `old`.
+        let block = unsafe { CLibrary.resize(block.cast(), old, new.size()) }?.cast();
+        // SAFETY: the links were copied with the block, and its neighbours are in the list.
+        unsafe { self.link_neighbours(block) };
+        // SAFETY: the block is longer than the offset.
+        Some(unsafe { block.cast::<u8>().add(offset(layout)) })
+    }
+
+    unsafe fn free(&self, ptr: NonNull<u8>, layout: Layout) {
+        // SAFETY: `ptr` is memory of this list for `layout` (contract of `free`).
+        let block = unsafe { block_around(ptr, layout) };
+        // SAFETY: the block is in the list, so it starts with its links.
+        let Links { prev, next } = unsafe { block.as_ref() };
+        if let Some(next) = next.get() {
+            // SAFETY: a neighbour is in the list.
+            unsafe { next.as_ref() }.prev.set(prev.get());
+        }
+        // SAFETY: a neighbour is in the list.
+        unsafe { self.link_after(prev.get()) }.set(next.get());
+        // SAFETY: the block has left the list and is not used again (contract of `free`).
+        unsafe { large::free(block.cast()) };
+    }
 }
 
 impl LargeList {
@@ -58,77 +94,23 @@ impl LargeList {
         Self { head: Cell::new(None) }
     }
 
-    /// Memory for `layout`, uninitialised.
-    pub(crate) fn alloc(&self, layout: Layout) -> Option<NonNull<u8>> {
-        Some(self.enter(large::alloc(around(layout)?)?, layout))
-    }
-
-    /// Memory for `layout`, all zero.
-    pub(crate) fn alloc_zeroed(&self, layout: Layout) -> Option<NonNull<u8>> {
-        Some(self.enter(large::alloc_zeroed(around(layout)?)?, layout))
-    }
-
-    /// Makes memory hold `size` bytes, moving it if it must. On `None` it stands untouched.
-    ///
-    /// # Safety
-    ///
-    /// `ptr` is live memory of this list for `layout`; `size` and its alignment make a layout.
-    pub(crate) unsafe fn resize(
-        &self,
-        ptr: NonNull<u8>,
-        layout: Layout,
-        size: usize,
-    ) -> Option<NonNull<u8>> {
-        // SAFETY: the caller's promise.
-        let new = around(unsafe { Layout::from_size_align_unchecked(size, layout.align()) })?;
-        let old = around(layout)?;
-        // SAFETY: the caller's promise.
-        let block = unsafe { block_around(ptr, layout) };
-        // SAFETY: the block came from there for the layout around; its links move along.
-        let block = unsafe { large::resize(block.cast(), old, new.size()) }?.cast();
-        // SAFETY: the block has its links, and its neighbours are in the list.
-        unsafe { self.link_neighbours(block) };
-        // SAFETY: the block is longer than the offset.
-        Some(unsafe { block.cast::<u8>().add(offset(layout)) })
-    }
-
-    /// Takes memory back.
-    ///
-    /// # Safety
-    ///
-    /// `ptr` is live memory of this list for `layout`, and is not used again.
-    pub(crate) unsafe fn free(&self, ptr: NonNull<u8>, layout: Layout) {
-        // SAFETY: the caller's promise.
-        let block = unsafe { block_around(ptr, layout) };
-        // SAFETY: the block is in the list, so it and its neighbours have links.
-        unsafe {
-            let Links { prev, next } = block.as_ref();
-            if let Some(next) = next.get() {
-                next.as_ref().prev.set(prev.get());
-            }
-            self.link_behind(prev.get()).set(next.get());
-        }
-        // SAFETY: it has left the list, and the caller gives it up.
-        unsafe { large::free(block.cast()) };
-    }
-
-    /// Takes everything back. O(blocks).
+    /// Frees all memory. O(blocks).
     pub(crate) fn clear(&mut self) {
-        let mut rest = self.head.take();
-        while let Some(block) = rest {
-            // SAFETY: the block is in the list.
-            rest = unsafe { block.as_ref() }.next.get();
-            // SAFETY: the list has forgotten it, and is borrowed alone, so nobody uses the block.
+        let mut next = self.head.take();
+        while let Some(block) = next {
+            // SAFETY: the block was in the list.
+            next = unsafe { block.as_ref() }.next.get();
+            // SAFETY: the list is borrowed mutably, so nobody uses its memory any more.
             unsafe { large::free(block.cast()) };
         }
     }
 
-    /// Puts a block around `layout` before all others, and returns the caller's part.
-    fn enter(&self, block: NonNull<u8>, layout: Layout) -> NonNull<u8> {
+    /// Inserts a new block around memory for `layout`, and returns the user's part.
+    fn insert(&self, block: NonNull<u8>, layout: Layout) -> NonNull<u8> {
         let links = block.cast::<Links>();
-        // SAFETY: the block is ours, longer than its links, and aligned to words.
+        // SAFETY: the block is new, longer than its links, and aligned for them.
         unsafe { links.write(Links { prev: Cell::new(None), next: self.head.clone() }) };
-        // SAFETY: the links were written just now; the old head is in the list.
+        // SAFETY: the links were just written, and the old head is in the list.
         unsafe { self.link_neighbours(links) };
         // SAFETY: the block is longer than the offset.
         unsafe { block.add(offset(layout)) }
@@ -138,26 +120,26 @@ impl LargeList {
     ///
     /// # Safety
     ///
-    /// The block's links are to its neighbours in this list.
+    /// - `block` must start with links to its neighbours in this list.
     unsafe fn link_neighbours(&self, block: NonNull<Links>) {
-        // SAFETY: the caller's promise; neighbours are in the list.
-        unsafe {
-            let Links { prev, next } = block.as_ref();
-            if let Some(next) = next.get() {
-                next.as_ref().prev.set(Some(block));
-            }
-            self.link_behind(prev.get()).set(Some(block));
+        // SAFETY: the block starts with its links (contract of `link_neighbours`).
+        let Links { prev, next } = unsafe { block.as_ref() };
+        if let Some(next) = next.get() {
+            // SAFETY: a neighbour is in the list.
+            unsafe { next.as_ref() }.prev.set(Some(block));
         }
+        // SAFETY: a neighbour is in the list.
+        unsafe { self.link_after(prev.get()) }.set(Some(block));
     }
 
-    /// The link from `prev`, or from the head, to what comes next.
+    /// Returns the link from `prev` to the next block, or the head for `None`.
     ///
     /// # Safety
     ///
-    /// `prev` is in this list.
-    unsafe fn link_behind(&self, prev: Option<NonNull<Links>>) -> &Cell<Option<NonNull<Links>>> {
+    /// - `prev` must be in this list, and must stay in it as long as the result is used.
+    unsafe fn link_after(&self, prev: Option<NonNull<Links>>) -> &Cell<Option<NonNull<Links>>> {
         match prev {
-            // SAFETY: the caller's promise; it stays in the list while this is borrowed.
+            // SAFETY: the block is in the list (contract of `link_after`).
             Some(prev) => unsafe { &prev.as_ref().next },
             None => &self.head,
         }
@@ -176,12 +158,12 @@ mod tests {
 
     const BLOCK: Layout = match Layout::from_size_align(64 << 20, 64) {
         Ok(layout) => layout,
-        Err(_) => panic!("it is a layout"),
+        Err(_) => panic!("a valid layout"),
     };
 
-    /// Bytes that the C library has in mappings of their own, as it has large blocks.
+    /// Returns how many bytes the C library has mapped for large blocks.
     fn mapped() -> usize {
-        // SAFETY: it may be called at any time.
+        // SAFETY: the function has no requirements.
         unsafe { libc::mallinfo2() }.hblkhd
     }
 
@@ -190,10 +172,10 @@ mod tests {
         let before = mapped();
         let has_a_block = || mapped() >= before + BLOCK.size();
         let mut list = LargeList::new();
-        assert!(list.alloc(BLOCK).is_some() && has_a_block());
+        assert!(list.alloc(BLOCK, Init::Uninit).is_some() && has_a_block());
         list.clear();
         assert!(!has_a_block());
-        assert!(list.alloc(BLOCK).is_some() && has_a_block());
+        assert!(list.alloc(BLOCK, Init::Uninit).is_some() && has_a_block());
         drop(list);
         assert!(!has_a_block());
     }

@@ -1,46 +1,55 @@
-//! A heap of its own, for collections that go away at once.
+//! A heap for collections that are dropped together.
 
-use std::{alloc::Layout, cell::UnsafeCell, fmt, num::NonZero, ptr::NonNull};
+use std::{alloc::Layout, cell::UnsafeCell, fmt, ptr::NonNull};
 
 use obmalloc::{BlockPtr, Heap, SizeClass, Stats};
 use raw_mem::{Malloc, MmapArenas};
 use thread_heap::PerThread;
 
-use crate::{any_layout::AnyLayout, large, large_list::LargeList, layout::Pools};
+use crate::{
+    classes::Pools,
+    large::{Init, after_trim},
+    large_list::LargeList,
+    layouts::Layouts,
+};
 
-/// The single-owner heap inside.
-type OwnHeap = Heap<MmapArenas, Malloc, Pools>;
+type PoolHeap = Heap<MmapArenas, Malloc, Pools>;
 
-/// A heap apart from all others, used by reference by what is on one thread.
+/// A heap that shares no memory with others, for collections on one thread that borrow it.
 ///
-/// Dropping it, or [resetting](Self::reset) it, gives all its memory back at once, without a walk
-/// over the small objects: a collection that lives in it can be forgotten, if its items need no
-/// drop. What is larger than 512 bytes is on a list, and freed one by one.
+/// Dropping or [resetting](Self::reset) the heap frees all of its memory. It does not visit small
+/// objects one by one, so a collection whose items need no drop can be forgotten. Memory of more
+/// than 512 bytes is on a list and is freed one by one.
 ///
-/// With the feature `allocator-api2-02` or `allocator-api2-04`, `&LocalHeap` is an `Allocator` of
-/// that version.
+/// With the feature `allocator-api2-02` or `allocator-api2-04`, `&LocalHeap` implements that
+/// version's `Allocator`:
 ///
-/// ```
-/// use std::alloc::Layout;
+#[cfg_attr(feature = "allocator-api2-04", doc = "```")]
+#[cfg_attr(not(feature = "allocator-api2-04"), doc = "```ignore")]
+/// # use allocator_api2_04 as allocator_api2;
+/// use allocator_api2::vec::Vec;
 /// use global_alloc::LocalHeap;
 ///
-/// let heap = LocalHeap::new();
-/// let layout = Layout::new::<[u64; 4]>();
-/// let first = heap.allocate(layout).expect("there is memory");
-/// assert_eq!(heap.stats().bytes.in_use, 32);
-/// // SAFETY: the memory came from this heap for this layout, and is not used again.
-/// unsafe { heap.deallocate(first, layout) };
+/// let mut heap = LocalHeap::new();
+/// let mut numbers = Vec::new_in(&heap);
+/// numbers.extend([1, 2, 3]);
+/// assert_eq!(numbers.iter().sum::<i32>(), 6);
+/// std::mem::forget(numbers);
+/// heap.reset();
 /// ```
+///
+/// Without these features it serves layouts, see [`alloc`](Self::alloc).
 pub struct LocalHeap {
     /// # Invariant
     ///
-    /// Nobody is in it between two calls, and no call comes from within one.
-    heap: UnsafeCell<OwnHeap>,
+    /// Not borrowed between two calls. No call is made from within another one, because the heap
+    /// calls no code of its user.
+    heap: UnsafeCell<PoolHeap>,
     large: LargeList,
 }
 
 impl LocalHeap {
-    /// A heap that has no memory yet.
+    /// Creates a heap. It allocates nothing before its first request.
     pub const fn new() -> Self {
         Self {
             heap: UnsafeCell::new(Heap::with_geometry(MmapArenas::new(), Malloc)),
@@ -48,137 +57,115 @@ impl LocalHeap {
         }
     }
 
-    /// Memory for `layout`, uninitialised; `None` when there is none.
+    /// Allocates memory for `layout`, uninitialised. Returns `None` if there is none.
     ///
-    /// For no bytes this is an aligned pointer to nothing.
+    /// An empty layout gets an aligned pointer to nothing.
+    ///
+    /// ```
+    /// # use std::alloc::Layout;
+    /// # use global_alloc::LocalHeap;
+    /// let heap = LocalHeap::new();
+    /// let layout = Layout::new::<[u64; 4]>();
+    /// let block = heap.alloc(layout).expect("out of memory");
+    /// // SAFETY: the memory came from this heap for this layout, and is not used again.
+    /// unsafe { heap.dealloc(block, layout) };
+    /// ```
     #[inline]
-    pub fn allocate(&self, layout: Layout) -> Option<NonNull<u8>> {
-        if layout.size() == 0 { Some(nothing(layout)) } else { AnyLayout::allocate(self, layout) }
+    pub fn alloc(&self, layout: Layout) -> Option<NonNull<u8>> {
+        self.allocate(layout, Init::Uninit)
     }
 
-    /// As [`allocate`](Self::allocate), all zero.
+    /// Allocates memory for `layout`, all zero. Returns `None` if there is none.
     #[inline]
-    pub fn allocate_zeroed(&self, layout: Layout) -> Option<NonNull<u8>> {
-        if layout.size() == 0 {
-            return Some(nothing(layout));
-        }
-        AnyLayout::allocate_zeroed(self, layout)
+    pub fn alloc_zeroed(&self, layout: Layout) -> Option<NonNull<u8>> {
+        self.allocate(layout, Init::Zeroed)
     }
 
-    /// Takes memory back.
+    /// Frees memory.
     ///
     /// # Safety
     ///
-    /// `ptr` is live memory of this heap for `layout`, and is not used again.
+    /// - `ptr` must be live memory of this heap for `layout`.
+    /// - It must not be used again.
     #[inline]
-    pub unsafe fn deallocate(&self, ptr: NonNull<u8>, layout: Layout) {
-        if layout.size() > 0 {
-            // SAFETY: the caller's promise.
-            unsafe { AnyLayout::deallocate(self, ptr, layout) };
-        }
+    pub unsafe fn dealloc(&self, ptr: NonNull<u8>, layout: Layout) {
+        // SAFETY: the contract is the same.
+        unsafe { self.deallocate(ptr, layout) };
     }
 
-    /// Makes memory for `old` memory for `new`, moving it if it must, with its contents up to the
-    /// smaller of both sizes. On `None` it stands untouched.
+    /// Makes memory for `new` out of memory for `old`, and moves it if necessary. Keeps the
+    /// contents up to the smaller of both sizes. On `None` the memory has not changed.
     ///
     /// # Safety
     ///
-    /// `ptr` is live memory of this heap for `old`; it is replaced by what comes back.
-    pub unsafe fn reallocate(
+    /// - `ptr` must be live memory of this heap for `old`.
+    /// - It must not be used again unless the function returns `None` or the same pointer.
+    pub unsafe fn realloc(
         &self,
         ptr: NonNull<u8>,
         old: Layout,
         new: Layout,
     ) -> Option<NonNull<u8>> {
-        if old.size() == 0 {
-            return self.allocate(new);
-        }
-        if new.size() == 0 {
-            // SAFETY: the caller's promise.
-            unsafe { self.deallocate(ptr, old) };
-            return Some(nothing(new));
-        }
-        // SAFETY: the caller's promise.
-        unsafe { AnyLayout::reallocate(self, ptr, old, new) }
+        // SAFETY: the contract is the same.
+        unsafe { self.reallocate(ptr, old, new) }
     }
 
-    /// Gives all memory back, whatever is in use: what borrowed the heap is gone.
+    /// Frees all memory, including blocks in use. No collection can still use it, because each of
+    /// them would have borrowed the heap.
     pub fn reset(&mut self) {
-        // SAFETY: the heap is borrowed alone, so no reference to it is left through which
-        // anybody could hold a block.
+        // SAFETY: the heap is borrowed mutably, so nobody else can hold a block.
         unsafe { self.heap.get_mut().reset() };
         self.large.clear();
     }
 
-    /// Takes a block of `class` when the free list has none. If no arena is available, trims and
-    /// retries.
-    #[cold]
-    #[inline(never)]
-    fn block_by_any_means(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {
-        // SAFETY: the invariant.
-        let request = || unsafe { &mut *self.heap.get() }.alloc(class);
-        large::after_trim(request, || self.trim())
-    }
-
-    /// Gives back the memory that pools retain, those of this heap and those of the process.
-    #[cold]
-    fn trim(&self) {
-        // SAFETY: the invariant.
-        unsafe { &mut *self.heap.get() }.trim();
-        PerThread.flush();
-    }
-
-    /// Counts what the pools have in use; large memory is not in them. O(pools).
+    /// Counts what is in use in the pools. Memory of more than 512 bytes is not included. O(pools).
     pub fn stats(&self) -> Stats {
-        // SAFETY: the invariant.
+        // SAFETY: nobody else borrows the heap (its invariant).
         unsafe { &*self.heap.get() }.stats()
     }
+
+    /// Allocates a block of `class` when the free list has none. If no arena is available, trims
+    /// the heaps and tries again.
+    #[cold]
+    #[inline(never)]
+    fn alloc_block_slow(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {
+        // SAFETY: nobody else borrows the heap (its invariant).
+        let request = || unsafe { &mut *self.heap.get() }.alloc(class);
+        after_trim(request, || self.trim())
+    }
 }
 
-/// An aligned pointer to no bytes.
-fn nothing(layout: Layout) -> NonNull<u8> {
-    NonZero::new(layout.align()).map_or(NonNull::dangling(), NonNull::without_provenance)
-}
+// SAFETY: the blocks come from the heap, which only one thread at a time can reach.
+unsafe impl Layouts for LocalHeap {
+    type Large = LargeList;
 
-// SAFETY: blocks are those of the heap, which is entered by one thread alone, and what is large is
-// on a list of its own.
-unsafe impl AnyLayout for LocalHeap {
     #[inline]
-    fn block(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {
-        // SAFETY: the invariant.
+    fn large(&self) -> &LargeList {
+        &self.large
+    }
+
+    #[inline]
+    fn alloc_block(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {
+        // SAFETY: nobody else borrows the heap (its invariant).
         match unsafe { &*self.heap.get() }.alloc_listed(class) {
             Some(block) => Some(block),
-            None => self.block_by_any_means(class),
+            None => self.alloc_block_slow(class),
         }
     }
 
     #[inline]
     unsafe fn free_block(&self, block: BlockPtr) {
-        // SAFETY: the invariant; the block came from this heap.
+        // SAFETY: nobody else borrows the heap (its invariant), and the block came from it
+        // (contract of `free_block`).
         unsafe { (*self.heap.get()).free(block) };
     }
 
-    fn large(&self, layout: Layout) -> Option<NonNull<u8>> {
-        large::after_trim(|| self.large.alloc(layout), || self.trim())
-    }
-
-    fn large_zeroed(&self, layout: Layout) -> Option<NonNull<u8>> {
-        large::after_trim(|| self.large.alloc_zeroed(layout), || self.trim())
-    }
-
-    unsafe fn resize_large(
-        &self,
-        ptr: NonNull<u8>,
-        layout: Layout,
-        size: usize,
-    ) -> Option<NonNull<u8>> {
-        // SAFETY: the caller's promise; a request that fails leaves the memory as it was.
-        large::after_trim(|| unsafe { self.large.resize(ptr, layout, size) }, || self.trim())
-    }
-
-    unsafe fn free_large(&self, ptr: NonNull<u8>, layout: Layout) {
-        // SAFETY: the caller's promise.
-        unsafe { self.large.free(ptr, layout) };
+    /// Trims this heap and those of the process's threads.
+    #[cold]
+    fn trim(&self) {
+        // SAFETY: nobody else borrows the heap (its invariant).
+        unsafe { &mut *self.heap.get() }.trim();
+        PerThread.flush();
     }
 }
 

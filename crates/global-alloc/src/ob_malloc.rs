@@ -1,4 +1,4 @@
-//! The process's heaps as the global allocator.
+//! The heaps of the process's threads as the global allocator.
 
 use std::{
     alloc::{GlobalAlloc, Layout},
@@ -8,9 +8,15 @@ use std::{
 use obmalloc::{BlockPtr, Blocks, SizeClass};
 use thread_heap::PerThread;
 
-use crate::{any_layout::AnyLayout, foreign, large, layout::Pools};
+use crate::{
+    classes::Pools,
+    foreign,
+    large::{self, CLibrary, Init},
+    layouts::Layouts,
+};
 
-/// The global allocator: small requests to a heap for each thread, large ones to the C library.
+/// The global allocator. It serves small requests from a heap for each thread and large ones from
+/// the C library.
 ///
 /// ```
 /// use global_alloc::ObMalloc;
@@ -22,22 +28,38 @@ use crate::{any_layout::AnyLayout, foreign, large, layout::Pools};
 /// assert_eq!(words.concat().len(), 2890);
 /// ```
 ///
-/// It holds nothing: any two of them are one and the same.
+/// With the feature `allocator-api2-02` or `allocator-api2-04`, it also implements that version's
+/// `Allocator`, for single collections of a program with another global allocator:
+///
+#[cfg_attr(feature = "allocator-api2-04", doc = "```")]
+#[cfg_attr(not(feature = "allocator-api2-04"), doc = "```ignore")]
+/// # use allocator_api2_04 as allocator_api2;
+/// use allocator_api2::vec::Vec;
+/// use global_alloc::ObMalloc;
+///
+/// let mut numbers = Vec::new_in(ObMalloc);
+/// numbers.extend([1, 2, 3]);
+/// assert_eq!(numbers.iter().sum::<i32>(), 6);
+/// ```
+///
+/// The value has no state, so all values of this type are the same allocator.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ObMalloc;
 
 impl ObMalloc {
-    /// The allocator.
+    /// Creates the allocator.
     pub const fn new() -> Self {
         Self
     }
 
-    /// Sends the blocks of other threads that this one has freed and holds back, takes home what
-    /// others have freed of its own, and gives back what arenas can go, those that are kept for
-    /// later as well: for a thread that is about to wait for long.
+    /// Returns as much memory to the system as the calling thread can. A thread should call it
+    /// before it waits for long.
     ///
-    /// It also purges what waits for other threads: pages that hold only blocks which were freed
-    /// for a thread, and which that thread has not taken back yet, go back to the system.
+    /// - It sends the blocks of other threads that this thread has freed and not sent yet.
+    /// - It reclaims the blocks of this thread that other threads have freed.
+    /// - It unmaps the empty arenas of this thread, and those that the process retains.
+    /// - It purges the pages that hold only blocks which were freed for other threads and which
+    ///   those threads have not reclaimed.
     ///
     /// ```
     /// # use global_alloc::ObMalloc;
@@ -49,15 +71,15 @@ impl ObMalloc {
     }
 
     /// Returns how many bytes the program may use at `ptr`. This is at least the size that was
-    /// asked for.
+    /// requested.
     ///
     /// The bytes beyond that size are uninitialised at first, and a reallocation does not have to
     /// preserve them. The memory must still be freed with the layout that it was allocated with.
     ///
     /// # Safety
     ///
-    /// `ptr` must have been returned by this allocator, and must not have been freed since. An
-    /// empty collection has no such pointer.
+    /// - `ptr` must have been returned by this allocator. An empty collection has no such pointer.
+    /// - It must not have been freed since.
     ///
     /// ```
     /// # use global_alloc::ObMalloc;
@@ -75,109 +97,95 @@ impl ObMalloc {
         target_vendor = "apple"
     ))]
     pub unsafe fn usable_size(self, ptr: *const u8) -> usize {
-        // SAFETY: memory of this allocator is not at null.
+        // SAFETY: memory of this allocator is never at null.
         let ptr = unsafe { NonNull::new_unchecked(ptr.cast_mut()) };
-        // SAFETY: if it is in an arena, it is a block in use, as the caller promises.
+        // SAFETY: a pointer into an arena is a block in use (contract of `usable_size`).
         let block_size = unsafe { PerThread.size_if_ours(ptr) };
-        // SAFETY: the memory is live (contract) and lies outside the pools, so the C library
-        // allocated it.
+        // SAFETY: the memory is live (contract of `usable_size`) and outside the pools, so the C
+        // library allocated it.
         block_size.unwrap_or_else(|| unsafe { large::usable_size(ptr) })
     }
 }
 
-/// A block of `class`, of which none is at hand.
+/// Allocates a block of `class` when the free list has none.
 #[cold]
 #[inline(never)]
-fn block_by_any_means(class: SizeClass<Pools>) -> Option<BlockPtr> {
+fn alloc_block_slow(class: SizeClass<Pools>) -> Option<BlockPtr> {
     PerThread.alloc(class)
 }
 
-// What is large is never inlined, so that small requests need no stack frame.
-// SAFETY: blocks are those of the threads' heaps, and what is large is the C library's.
-unsafe impl AnyLayout for ObMalloc {
+// SAFETY: the blocks come from the heaps of the process's threads.
+unsafe impl Layouts for ObMalloc {
+    type Large = CLibrary;
+
     #[inline]
-    fn block(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {
+    fn large(&self) -> &CLibrary {
+        &CLibrary
+    }
+
+    #[inline]
+    fn alloc_block(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {
         match PerThread.alloc_listed(class) {
             Some(block) => Some(block),
-            None => block_by_any_means(class),
+            None => alloc_block_slow(class),
         }
     }
 
     #[inline]
     unsafe fn free_block(&self, block: BlockPtr) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the block came from these heaps (contract of `free_block`).
         unsafe { PerThread.free(block) };
     }
 
-    #[inline(never)]
-    fn large(&self, layout: Layout) -> Option<NonNull<u8>> {
-        large::after_trim(|| large::alloc(layout), || self.flush())
+    fn trim(&self) {
+        self.flush();
     }
 
-    #[inline(never)]
-    fn large_zeroed(&self, layout: Layout) -> Option<NonNull<u8>> {
-        large::after_trim(|| large::alloc_zeroed(layout), || self.flush())
-    }
-
-    #[inline(never)]
-    unsafe fn resize_large(
-        &self,
-        ptr: NonNull<u8>,
-        layout: Layout,
-        size: usize,
-    ) -> Option<NonNull<u8>> {
-        // SAFETY: the caller's promise; a request that fails leaves the memory as it was.
-        large::after_trim(|| unsafe { large::resize(ptr, layout, size) }, || self.flush())
-    }
-
-    unsafe fn free_large(&self, ptr: NonNull<u8>, _layout: Layout) {
-        // SAFETY: the caller's promise.
-        unsafe { large::free(ptr) };
+    #[inline]
+    unsafe fn check(action: &str, ptr: NonNull<u8>, layout: Layout) {
+        if cfg!(debug_assertions) {
+            // SAFETY: a pointer into an arena is a block in use (contract of `Layouts::check`).
+            unsafe { foreign::check(action, ptr, layout) };
+        }
     }
 }
 
-/// The pointer of a request, null if it failed.
+/// Returns the pointer of a request, or null if the request failed.
 #[inline]
 fn or_null(start: Option<NonNull<u8>>) -> *mut u8 {
     start.map_or(ptr::null_mut(), NonNull::as_ptr)
 }
 
-// SAFETY: memory is as `AnyLayout` promises: as large and aligned as the layout, the caller's
-// alone; and nothing here unwinds.
+// SAFETY: memory has the size and alignment of its layout and overlaps no other memory in use
+// (contract of `Layouts` and of `Large`). No function here unwinds.
 unsafe impl GlobalAlloc for ObMalloc {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        or_null(self.allocate(layout))
+        or_null(self.allocate(layout, Init::Uninit))
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        or_null(self.allocate_zeroed(layout))
+        or_null(self.allocate(layout, Init::Zeroed))
     }
 
     #[inline]
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the caller gives memory of this allocator, which is not at null.
+        // SAFETY: memory of this allocator is never at null.
         let ptr = unsafe { NonNull::new_unchecked(ptr) };
-        if cfg!(debug_assertions) {
-            // SAFETY: the caller's promise.
-            unsafe { foreign::check("free", ptr, layout) };
-        }
-        // SAFETY: the caller's promise.
+        // SAFETY: the memory is live, came from this allocator for `layout`, and is not used again
+        // (contract of `dealloc`).
         unsafe { self.deallocate(ptr, layout) };
     }
 
     #[inline]
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // SAFETY: the caller gives memory of this allocator, which is not at null.
+        // SAFETY: memory of this allocator is never at null.
         let ptr = unsafe { NonNull::new_unchecked(ptr) };
-        if cfg!(debug_assertions) {
-            // SAFETY: the caller's promise.
-            unsafe { foreign::check("resize", ptr, layout) };
-        }
-        // SAFETY: the caller promises that this is a layout.
+        // SAFETY: the new size and the alignment are a valid layout (contract of `realloc`).
         let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
-        // SAFETY: the caller's promise.
+        // SAFETY: the memory is live and came from this allocator for `layout` (contract of
+        // `realloc`).
         or_null(unsafe { self.reallocate(ptr, layout, new) })
     }
 }

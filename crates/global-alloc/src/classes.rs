@@ -1,15 +1,16 @@
-//! Which class serves a layout: one answer, for allocating and for freeing.
+//! The size class of each layout.
 //!
 //! ```text
 //!   align ≤ 16     the smallest class that fits
-//!   align > 16     the smallest that fits, of those whose blocks are a multiple of the alignment:
+//!   align > 16     the smallest class that fits and whose block size is a multiple of the alignment
 //!
 //!     pool, aligned     128      256      384
 //!     ├────────┼────────┼────────┼────────┼─ ─ ─ ─┤     blocks of 128 bytes
-//!     each of them begins at a multiple of 128, because no header comes before the first
+//!     each block starts at a multiple of 128, because no header precedes the first one
 //! ```
 //!
-//! The layout alone tells the class, so a block that comes back needs no look at its pool.
+//! The class depends on the layout alone. A block can therefore be freed without reading the header
+//! of its pool.
 
 use std::alloc::Layout;
 
@@ -18,31 +19,34 @@ use obmalloc::{Geometry, Shape, SizeClass};
 /// The geometry of the pools.
 pub(crate) type Pools = thread_heap::ThreadGeometry;
 
-/// A block is aligned to every power of two up to this that divides its size: the first block of
-/// each pool is aligned to all of them.
-const MOST_ALIGNMENT: usize = Pools::SIZES.small_threshold.next_power_of_two();
+/// The largest alignment that a class can have. The first block of each pool is aligned to it. Each
+/// block is therefore aligned to every power of two up to this one that divides its size.
+const MAX_ALIGN: usize = Pools::SMALL_THRESHOLD.next_power_of_two();
 
 const _: () = assert!(
     Shape::<Pools>::BEFORE_POOL == 0
-        && Shape::<Pools>::BEFORE_FIRST_POOL.is_multiple_of(MOST_ALIGNMENT)
-        && Pools::SIZES.pool_size.is_multiple_of(MOST_ALIGNMENT)
+        && Shape::<Pools>::BEFORE_FIRST_POOL.is_multiple_of(MAX_ALIGN)
+        && Pools::POOL_SIZE.is_multiple_of(MAX_ALIGN)
 );
 
-/// The class that serves `layout`, or `None` if it is too large for the pools, or asks for
-/// nothing.
+/// Returns the class that serves `layout`, or `None` if the layout is empty or too large for the
+/// pools.
 #[inline]
 pub(crate) fn class(layout: Layout) -> Option<SizeClass<Pools>> {
     let mut size = layout.size();
-    if layout.align() > Pools::SIZES.alignment {
-        // No sum overflows: a size, rounded up to its alignment, is at most isize::MAX.
+    if layout.align() > Pools::ALIGNMENT {
+        // This cannot overflow, because a layout that is rounded up to its alignment has at most
+        // isize::MAX bytes.
         size = (size + (layout.align() - 1)) & !(layout.align() - 1);
     }
     SizeClass::of(size)
 }
 
-/// A block of the class `now` stays where `new` is asked for, which is of class `after`: it is
-/// large enough and aligned, and more than three quarters of it are needed, which is CPython's rule
-/// (`_PyObject_Realloc` in `Objects/obmalloc.c`), or no smaller one would do.
+/// Returns true if a block of class `now` can serve `new`, whose own class is `after`.
+///
+/// The block must be large enough and aligned. Unless its class is `after`, more than three
+/// quarters of it must be needed. That is CPython's rule (`_PyObject_Realloc` in
+/// `Objects/obmalloc.c`).
 #[inline]
 pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClass<Pools>) -> bool {
     let size = now.map_or(0, SizeClass::block_size);
@@ -50,17 +54,17 @@ pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClas
     now == Some(after) || (fits && 4 * new.size() > 3 * size)
 }
 
-/// The class for memory that grows from `old` to `new`, if that should be a larger one than for
-/// new memory: who grows by less than a quarter will grow again, and gets an eighth more.
+/// Returns a class with room for growth if memory grows from `old` to `new` by less than a quarter,
+/// because such memory is likely to grow again. The class has room for an eighth more than `new`.
 #[inline]
 pub(crate) fn grown(old: Layout, new: Layout) -> Option<SizeClass<Pools>> {
     let (before, after) = (old.size(), new.size());
     let a_little = after > before && after - before < before / 4;
-    // No sum overflows: a layout has at most isize::MAX bytes.
+    // This cannot overflow, because a layout has at most isize::MAX bytes.
     let roomy = Layout::from_size_align(after + after / 8, new.align());
     let roomy = roomy.ok().filter(|_| a_little).and_then(class);
     let least = class(new)?;
-    // Room that the next request would not be left in is none.
+    // The next reallocation must not leave the block because it is too large.
     roomy.filter(|_| serves(roomy, new, least))
 }
 
@@ -73,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn small_layouts_have_the_smallest_class_that_fits() {
+    fn a_small_layout_has_the_smallest_class_that_fits() {
         assert_eq!([served(1, 1), served(16, 16), served(17, 8)].map(Option::unwrap), [16, 16, 32]);
         assert_eq!((served(512, 16), served(513, 1)), (Some(512), None));
     }
@@ -95,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_stays_where_more_than_three_quarters_of_it_are_needed() {
+    fn a_block_stays_if_more_than_three_quarters_of_it_are_needed() {
         let stays = |size, new| serves(class(plain(size)), plain(new), class(plain(new)).unwrap());
         assert_eq!([385, 384, 512].map(|new| stays(512, new)), [true, false, true]);
         assert_eq!([1, 48, 49].map(|new| stays(48, new)), [false, true, false]);
@@ -106,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_grows_a_little_gets_room_to_grow_again() {
+    fn memory_that_grows_by_less_than_a_quarter_gets_room_to_grow_again() {
         let block = |old, new| grown(plain(old), plain(new)).map(SizeClass::block_size);
         assert_eq!(block(256, 272), Some(320));
         assert_eq!([block(256, 319), block(256, 320)], [Some(368), None]);
@@ -117,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layout_of_no_bytes_or_of_all_there_can_be_is_not_the_pools() {
+    fn an_empty_layout_and_the_largest_one_have_no_class() {
         assert_eq!((served(0, 1), served(isize::MAX as usize - 31, 32)), (None, None));
         assert_eq!(served(0, 1 << 62), None);
     }

@@ -1,41 +1,45 @@
-//! A hook that counts: how many requests, for how many bytes, below and above a threshold.
+//! Allocators that wrap another allocator and observe its requests.
+//!
+//! A hook only knows the [`MemAlloc`] below it. Hooks can therefore be stacked in any order, and a
+//! hook that is not part of the stack costs nothing.
 
 use core::ptr::NonNull;
 
 use raw_mem::MemAlloc;
 use sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// An allocator that counts what is asked of the one below it.
+/// A hook that counts requests and their bytes, below and above a threshold.
 ///
-/// `malloc`, `calloc` and `realloc` are requests, granted or not; `free` is none. The counters are
-/// Relaxed: each is exact, and two read while others allocate need not agree.
+/// Calls to `malloc`, `calloc` and `realloc` count as requests whether or not they succeed. Calls
+/// to `free` do not. Each counter is exact, but counters that are read while other threads allocate
+/// may not agree with each other.
 #[derive(Debug)]
-pub struct Counted<A> {
+pub struct Counting<A> {
     below: A,
     threshold: usize,
     small: Counters,
     large: Counters,
 }
 
-/// What a [`Counted`] has counted.
+/// The figures of a [`Counting`] hook.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
-    /// Requests of at most the threshold, those of 0 bytes among them.
+    /// Requests of at most the threshold, including those of 0 bytes.
     pub small: Tally,
     /// Requests above the threshold.
     pub large: Tally,
 }
 
-/// Requests of one kind.
+/// The figures of requests of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tally {
-    /// How many there were.
+    /// The number of requests.
     pub requests: u64,
-    /// The bytes that they asked for, all together.
+    /// The total number of bytes that were requested.
     pub bytes: u64,
-    /// How many of them got no memory.
+    /// The number of requests that got no memory.
     pub refused: u64,
 }
 
@@ -66,25 +70,20 @@ impl Counters {
     }
 }
 
-impl<A> Counted<A> {
+impl<A> Counting<A> {
     sync::const_unless_model! {
-        /// Counts the requests to `below`; up to `threshold` bytes they are small.
+        /// Wraps `below`. Requests of at most `threshold` bytes count as small.
         pub fn new(below: A, threshold: usize) -> Self {
             Self { below, threshold, small: Counters::new(), large: Counters::new() }
         }
     }
 
-    /// The allocator below.
-    pub const fn below(&self) -> &A {
-        &self.below
-    }
-
-    /// What was counted so far.
+    /// Returns the figures so far.
     pub fn counts(&self) -> Counts {
         Counts { small: self.small.tally(), large: self.large.tally() }
     }
 
-    /// Counts a request of `bytes` that came out as `outcome`.
+    /// Counts a request for `bytes` bytes and returns its `outcome`.
     fn count(&self, bytes: usize, outcome: Option<NonNull<u8>>) -> Option<NonNull<u8>> {
         let counters = if bytes <= self.threshold { &self.small } else { &self.large };
         counters.requests.fetch_add(1, Relaxed);
@@ -96,8 +95,8 @@ impl<A> Counted<A> {
     }
 }
 
-// SAFETY: every promise is that of the allocator below, and it is asked unchanged.
-unsafe impl<A: MemAlloc> MemAlloc for Counted<A> {
+// SAFETY: every request is passed unchanged to `below`, which implements `MemAlloc`.
+unsafe impl<A: MemAlloc> MemAlloc for Counting<A> {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         self.count(size, self.below.malloc(size))
     }
@@ -107,12 +106,12 @@ unsafe impl<A: MemAlloc> MemAlloc for Counted<A> {
     }
 
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: the caller's promise is about the blocks of the allocator below.
+        // SAFETY: a live block of the hook is one of `below` (contract of `realloc`).
         self.count(size, unsafe { self.below.realloc(ptr, size) })
     }
 
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: the caller's promise is about the blocks of the allocator below.
+        // SAFETY: a live block of the hook is one of `below` (contract of `free`).
         unsafe { self.below.free(ptr) }
     }
 }
@@ -124,26 +123,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_and_bytes_are_counted_apart_below_and_above_the_threshold() {
-        let counted = Counted::new(Malloc, 512);
-        let blocks = [counted.malloc(0), counted.calloc(8, 64), counted.malloc(513)];
-        // SAFETY: the first block is live and replaced.
-        let moved = unsafe { counted.realloc(blocks[0], 100) };
+    fn requests_and_bytes_are_counted_below_and_above_the_threshold() {
+        let hook = Counting::new(Malloc, 512);
+        let blocks = [hook.malloc(0), hook.calloc(8, 64), hook.malloc(513)];
+        // SAFETY: the first block is live and not used again.
+        let moved = unsafe { hook.realloc(blocks[0], 100) };
         for block in [moved, blocks[1], blocks[2], None] {
             // SAFETY: null, or a live block that is not used again.
-            unsafe { counted.free(block) };
+            unsafe { hook.free(block) };
         }
-        let Counts { small, large } = counted.counts();
+        let Counts { small, large } = hook.counts();
         assert_eq!(small, Tally { requests: 3, bytes: 612, refused: 0 });
         assert_eq!(large, Tally { requests: 1, bytes: 513, refused: 0 });
     }
 
     #[test]
     fn a_request_that_got_no_memory_is_counted_as_refused() {
-        let counted = Counted::new(NoAlloc, 512);
-        assert_eq!(counted.malloc(8), None);
-        assert_eq!(counted.calloc(usize::MAX, 2), None);
-        let Counts { small, large } = counted.counts();
+        let hook = Counting::new(NoAlloc, 512);
+        assert_eq!(hook.malloc(8), None);
+        assert_eq!(hook.calloc(usize::MAX, 2), None);
+        let Counts { small, large } = hook.counts();
         assert_eq!(small, Tally { requests: 1, bytes: 8, refused: 1 });
         assert_eq!((large.requests, large.refused), (1, 1));
     }

@@ -1,0 +1,142 @@
+//! The table of the allocators in force.
+//!
+//! ```text
+//!   allocator(Obj).malloc(n) ──► the slot of obj ──► the vtable in force ──► malloc(ctx, n)
+//!   set(Obj, vtable) ──────────► a record of it, made under a lock ──► the slot of obj
+//! ```
+//!
+//! CPython: `PyMem_GetAllocator`, `PyMem_SetAllocator`. CPython loads the function and the context
+//! one after the other, so a reader can get them from two different vtables. A reader of this table
+//! cannot.
+
+use core::ptr::NonNull;
+
+use raw_mem::{Malloc, MemAlloc};
+use sync::Mutex;
+
+use crate::{
+    c_allocator::CAllocator,
+    domain::Domain,
+    record::{Records, Slot},
+};
+
+/// The error of a failed [`DomainTable::set`]. The previous allocator is still in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetError {
+    /// There is no memory for the record of the vtable.
+    #[error("cannot set the allocator of the {domain} domain: out of memory for its record")]
+    OutOfMemory {
+        /// The domain whose allocator was to be set.
+        domain: Domain,
+    },
+}
+
+/// The allocators of the three domains.
+///
+/// A table can be a `static`. It allocates a record, from `A`, for each vtable that it has not seen
+/// before.
+#[derive(Debug)]
+pub struct DomainTable<A: MemAlloc = Malloc> {
+    slots: [Slot; 3],
+    records: Mutex<Records<A>>,
+}
+
+impl DomainTable {
+    sync::const_unless_model! {
+        /// Creates a table with these allocators for raw, mem and obj.
+        pub fn new(initial: [CAllocator; 3]) -> Self {
+            Self::with_memory(initial, Malloc)
+        }
+    }
+}
+
+impl<A: MemAlloc> DomainTable<A> {
+    sync::const_unless_model! {
+        /// Creates a table with these allocators for raw, mem and obj. Its records come from
+        /// `memory`.
+        pub fn with_memory(initial: [CAllocator; 3], memory: A) -> Self {
+            let [raw, mem, obj] = initial;
+            Self {
+                slots: [Slot::new(raw), Slot::new(mem), Slot::new(obj)],
+                records: Mutex::new(Records::new(memory)),
+            }
+        }
+    }
+
+    /// Returns the allocator that serves `domain` at this moment.
+    #[inline]
+    pub fn get(&self, domain: Domain) -> CAllocator {
+        self.slots[domain.index()].read()
+    }
+
+    /// Makes `allocator` serve `domain` from now on. Calls that have already begun end in the
+    /// previous allocator. O(vtables ever set).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`SetError`] if there is no memory for a record. Nothing has changed in that case.
+    ///
+    /// # Safety
+    ///
+    /// - `allocator` must be able to free and to reallocate every live block of the domain.
+    /// - The contract of [`CAllocator::new`] must hold as long as the table is in use.
+    pub unsafe fn set(&self, domain: Domain, allocator: CAllocator) -> Result<(), SetError> {
+        let slot = &self.slots[domain.index()];
+        let mut records = sync::lock(&self.records);
+        let record = if allocator.is(slot.initial()) {
+            None
+        } else {
+            Some(records.intern(&allocator).ok_or(SetError::OutOfMemory { domain })?)
+        };
+        // The lock is still held, so allocators come into force in the order of the calls.
+        // SAFETY: records live as long as the table, and so does the slot.
+        unsafe { slot.publish(record) };
+        Ok(())
+    }
+
+    /// Returns an allocator that sends each call to the allocator in force for `domain`.
+    #[inline]
+    pub fn allocator(&self, domain: Domain) -> DomainAllocator<'_> {
+        DomainAllocator(&self.slots[domain.index()])
+    }
+}
+
+/// A domain of a [`DomainTable`] as an allocator. Each call goes to the vtable that is in force at
+/// that moment.
+///
+/// It makes the same checks as [`CAllocator`]. CPython: `PyMem_RawMalloc`, `PyMem_Malloc`,
+/// `PyObject_Malloc` and their siblings.
+#[derive(Clone, Copy, Debug)]
+pub struct DomainAllocator<'t>(&'t Slot);
+
+// SAFETY: each call goes to an allocator that knows every live block of the domain (contract of
+// `DomainTable::set`).
+unsafe impl MemAlloc for DomainAllocator<'_> {
+    #[inline]
+    fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
+        self.0.read().malloc(size)
+    }
+
+    #[inline]
+    fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
+        self.0.read().calloc(count, size)
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
+        // SAFETY: `ptr` is null or a live block of the domain (contract of `realloc`), which the
+        // allocator in force knows (contract of `set`).
+        unsafe { self.0.read().realloc(ptr, size) }
+    }
+
+    #[inline]
+    unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
+        // SAFETY: `ptr` is null or a live block of the domain (contract of `free`), which the
+        // allocator in force knows (contract of `set`).
+        unsafe { self.0.read().free(ptr) }
+    }
+}
+
+#[cfg(test)]
+mod tests;
