@@ -21,12 +21,12 @@ pub(crate) type Pools = thread_heap::ThreadGeometry;
 
 /// The largest alignment that a class can have. The first block of each pool is aligned to it. Each
 /// block is therefore aligned to every power of two up to this one that divides its size.
-const MAX_ALIGN: usize = Pools::SMALL_THRESHOLD.next_power_of_two();
+const MAX_ALIGN: usize = Pools::SIZES.small_threshold.next_power_of_two();
 
 const _: () = assert!(
     Shape::<Pools>::BEFORE_POOL == 0
         && Shape::<Pools>::BEFORE_FIRST_POOL.is_multiple_of(MAX_ALIGN)
-        && Pools::POOL_SIZE.is_multiple_of(MAX_ALIGN)
+        && Pools::SIZES.pool_size.is_multiple_of(MAX_ALIGN)
 );
 
 /// Returns the class that serves `layout`, or `None` if the layout is empty or too large for the
@@ -34,7 +34,7 @@ const _: () = assert!(
 #[inline]
 pub(crate) fn class(layout: Layout) -> Option<SizeClass<Pools>> {
     let mut size = layout.size();
-    if layout.align() > Pools::ALIGNMENT {
+    if layout.align() > Pools::SIZES.alignment {
         // This cannot overflow, because a layout that is rounded up to its alignment has at most
         // isize::MAX bytes.
         size = (size + (layout.align() - 1)) & !(layout.align() - 1);
