@@ -17,10 +17,12 @@
 //! Every cache keeps its free objects in lists that are linked through the objects themselves
 //! (`list`). The following holds for all of them:
 //!
-//! 1. Storage freed by one type is never handed to another, unless it was returned to the allocator.
+//! 1. Storage freed by one type is never handed to another, unless it was returned to the
+//!    allocator.
 //! 2. A cache allocates no memory for itself.
 //! 3. No object is handed out twice, and every value is dropped exactly once, even if code panics.
-//! 4. A cache retains no more than its bound. `clear` returns all of it and reports how much it was.
+//! 4. A cache retains no more than its bound. `clear` returns all of it and reports how much it
+//!    was.
 //!
 //! [`CacheGroup`] clears and measures several caches together. [`RetryAfterClear`] clears them when
 //! memory is exhausted.

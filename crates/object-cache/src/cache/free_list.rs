@@ -7,7 +7,8 @@ use raw_mem::MemAlloc;
 use super::{Cache, StorageSource, show};
 use crate::list::{BoundedStack, CacheStats, Cleared, FreeObject, Storage};
 
-/// A cache that retains the storage of up to `bound` free objects of type `T`, over the allocator `A`.
+/// A cache that retains the storage of up to `bound` free objects of type `T`, over the allocator
+/// `A`.
 ///
 /// A take returns the storage that was put last, or allocates from `A` if the list is empty. A put
 /// returns storage to `A` if the list is full. The list is linked through the free objects, so it

@@ -45,8 +45,8 @@ impl<A: MemAlloc, C: Cache> RetryAfterClear<A, C> {
         Self { below, caches }
     }
 
-    /// Clears the caches, and calls `ask` if that returned any storage. Does neither if no amount of
-    /// memory could serve a request of `bytes`.
+    /// Clears the caches, and calls `ask` if that returned any storage. Does neither if no amount
+    /// of memory could serve a request of `bytes`.
     #[cold]
     #[inline(never)]
     fn retry(
@@ -59,8 +59,8 @@ impl<A: MemAlloc, C: Cache> RetryAfterClear<A, C> {
     }
 }
 
-// SAFETY: all memory is that of the allocator below. A refused request leaves every block as it was,
-// and so does clearing caches, because free objects hold no values.
+// SAFETY: all memory is that of the allocator below. A refused request leaves every block as it
+// was, and so does clearing caches, because free objects hold no values.
 unsafe impl<A: MemAlloc, C: Cache> MemAlloc for RetryAfterClear<A, C> {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {

@@ -4,9 +4,9 @@ use core::{mem, ptr::NonNull};
 
 /// A source of storage for objects of type `T`.
 ///
-/// [`Cached`](crate::Cached) and [`CachedRc`](crate::CachedRc) take storage from a source and put it
-/// back. A reference to a cache is a source. A type of no size that finds the running thread's cache
-/// can be one too, and [`thread_cache!`](crate::thread_cache!) declares such a type.
+/// [`Cached`](crate::Cached) and [`CachedRc`](crate::CachedRc) take storage from a source and put
+/// it back. A reference to a cache is a source. A type of no size that finds the running thread's
+/// cache can be one too, and [`thread_cache!`](crate::thread_cache!) declares such a type.
 ///
 /// # Safety
 ///
@@ -20,8 +20,8 @@ use core::{mem, ptr::NonNull};
 pub unsafe trait StorageSource<T> {
     /// Takes uninitialised storage for a `T`.
     ///
-    /// Returns `None` if there is no memory, or if the layer below aligns its blocks to less than `T`
-    /// needs.
+    /// Returns `None` if there is no memory, or if the layer below aligns its blocks to less than
+    /// `T` needs.
     fn take(&self) -> Option<NonNull<T>>;
 
     /// Puts the storage of an object whose value was dropped or never written.

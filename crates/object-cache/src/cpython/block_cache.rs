@@ -22,8 +22,8 @@ use crate::{
 
 /// A cache of storage for objects of type `T`, cut out of blocks of at most `BLOCK` bytes.
 ///
-/// It retains every block until [`compact`](Self::compact) is called. Within a new block, the object
-/// with the highest address is handed out first.
+/// It retains every block until [`compact`](Self::compact) is called. Within a new block, the
+/// object with the highest address is handed out first.
 ///
 /// CPython 2: `PyIntBlock` and `PyFloatBlock`. These are 1,000 bytes including what malloc adds, or
 /// 41 objects of 24 bytes after a link of 8. `compact` is what `PyInt_ClearFreeList` did. Source:
@@ -106,8 +106,8 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
 
     /// Returns every block without an object in use to the layer below.
     ///
-    /// Takes O(n log n) steps for n free objects and blocks, and no memory. Both are sorted by address
-    /// in place, and then traversed together.
+    /// Takes O(n log n) steps for n free objects and blocks, and no memory. Both are sorted by
+    /// address in place, and then traversed together.
     ///
     /// The layer below may use the cache while it frees a block. If it panics, the blocks that were
     /// not yet passed to it stay in the cache.
@@ -127,8 +127,8 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
             }
             self.block_count.set(self.block_count.get() - 1);
             returned += 1;
-            // SAFETY: the block came from `lower` and has left its chain. Every object in it is free
-            // and has left the stack.
+            // SAFETY: the block came from `lower` and has left its chain. Every object in it is
+            // free and has left the stack.
             unsafe { self.lower.free(Some(block.cast())) };
         }
         Cleared { objects: returned * Self::OBJECTS, bytes: returned * Self::WHOLE.bytes }
@@ -172,11 +172,11 @@ struct Remaining<'c, T, A: MemAlloc, const BLOCK: usize> {
 }
 
 impl<T, A: MemAlloc, const BLOCK: usize> Remaining<'_, T, A, BLOCK> {
-    /// Removes the free objects of `block`, which was the first of the blocks. Returns them and their
-    /// number.
+    /// Removes the free objects of `block`, which was the first of the blocks. Returns them and
+    /// their number.
     ///
-    /// Objects before the block lie in a block that another compaction has removed. They go back into
-    /// the stack.
+    /// Objects before the block lie in a block that another compaction has removed. They go back
+    /// into the stack.
     fn take_free_of(&mut self, block: NonNull<FreeObject>) -> (Chain<FreeObject>, usize) {
         let start = block.addr().get();
         let end = start + BlockCache::<T, A, BLOCK>::WHOLE.bytes;
@@ -207,7 +207,8 @@ impl<T, A: MemAlloc, const BLOCK: usize> Drop for Remaining<'_, T, A, BLOCK> {
 }
 
 // SAFETY: objects of a block do not overlap and have the layout of a `T`. Storage leaves the stack
-// before it is handed out, and comes back only by `put`. Blocks in use stay until the cache is dropped.
+// before it is handed out, and comes back only by `put`. Blocks in use stay until the cache is
+// dropped.
 unsafe impl<T, A: MemAlloc, const BLOCK: usize> StorageSource<T> for BlockCache<T, A, BLOCK> {
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {

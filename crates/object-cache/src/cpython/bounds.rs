@@ -1,7 +1,8 @@
 //! The bounds of CPython's caches, version by version.
 //!
-//! All figures are from CPython's sources. Those of 2.7.18 and 3.6.15 that are the length of an array
-//! were also read from the built library. In free-threaded builds, each bound is for one thread.
+//! All figures are from CPython's sources. Those of 2.7.18 and 3.6.15 that are the length of an
+//! array were also read from the built library. In free-threaded builds, each bound is for one
+//! thread.
 
 use core::ops::RangeInclusive;
 
@@ -27,8 +28,8 @@ pub enum Version {
 }
 
 impl Version {
-    /// Returns the most free objects of `kind` that one list retains. Returns `None` if this version
-    /// has no such list, or none with a bound.
+    /// Returns the most free objects of `kind` that one list retains. Returns `None` if this
+    /// version has no such list, or none with a bound.
     pub const fn bound(self, kind: Kind) -> Option<u32> {
         match BOUNDS[kind as usize][self as usize] {
             0 => None,
@@ -36,8 +37,8 @@ impl Version {
         }
     }
 
-    /// Returns the number of items of the longest tuples that are cached. Each length from 1 on has a
-    /// list of its own.
+    /// Returns the number of items of the longest tuples that are cached. Each length from 1 on has
+    /// a list of its own.
     ///
     /// Source: as for [`Kind::Tuple`].
     pub const fn longest_tuple(self) -> usize {
@@ -49,8 +50,9 @@ impl Version {
 
     /// Returns the ints that are never freed.
     ///
-    /// Source: `Objects/intobject.c` of 2.7, `Objects/longobject.c` of 3.6, and in `Include/internal`,
-    /// `pycore_global_objects.h` of 3.11 and 3.13 and `pycore_runtime_structs.h` of 3.14 and 3.15.
+    /// Source: `Objects/intobject.c` of 2.7, `Objects/longobject.c` of 3.6, and in
+    /// `Include/internal`, `pycore_global_objects.h` of 3.11 and 3.13 and
+    /// `pycore_runtime_structs.h` of 3.14 and 3.15.
     pub const fn small_ints(self) -> RangeInclusive<i64> {
         match self {
             Self::V3_15 => -5..=1_024,

@@ -3,8 +3,8 @@
 /// A table of `N` values for consecutive numbers.
 ///
 /// The table is plain data, so a `static` table costs nothing at run time. Its values may be owning
-/// pointers, such as [`CachedRc`](crate::CachedRc). Because the table holds a reference, their counts
-/// never reach 0.
+/// pointers, such as [`CachedRc`](crate::CachedRc). Because the table holds a reference, their
+/// counts never reach 0.
 ///
 /// CPython: `small_ints`. [`Version::small_ints`](super::Version::small_ints) has their range.
 ///

@@ -17,8 +17,8 @@ use crate::{
 ///   └──────────┴────────┴────────┴─ ─ ─ ┴────────────┘
 /// ```
 ///
-/// Each length from 1 to `LENGTHS` has a list of its own. Objects of other lengths are allocated from
-/// `A` and returned to it at once.
+/// Each length from 1 to `LENGTHS` has a list of its own. Objects of other lengths are allocated
+/// from `A` and returned to it at once.
 ///
 /// This type manages bare storage, for a runtime that has pointers of its own. The runtime writes
 /// and drops the header and the items.
@@ -42,7 +42,8 @@ use crate::{
 pub struct TupleLists<H, E, A: MemAlloc, const LENGTHS: usize> {
     /// # Invariant
     ///
-    /// Every object in stack i is storage for i + 1 items that came from `lower` and holds no values.
+    /// Every object in stack i is storage for i + 1 items that came from `lower` and holds no
+    /// values.
     stacks: [BoundedStack<FreeObject>; LENGTHS],
     lower: A,
     of: PhantomData<fn() -> (H, E)>,
@@ -80,8 +81,8 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
 
     /// Makes empty lists that retain at most `bound` free objects each. Allocates nothing.
     ///
-    /// The header and the items may be aligned to at most 16 bytes. A greater alignment is an error at
-    /// compile time.
+    /// The header and the items may be aligned to at most 16 bytes. A greater alignment is an error
+    /// at compile time.
     ///
     /// # Panics
     ///
@@ -109,8 +110,8 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
 
     /// Takes uninitialised storage for an object of `len` items.
     ///
-    /// Returns `None` if there is no memory, or if the layer below aligns its blocks to less than the
-    /// object needs.
+    /// Returns `None` if there is no memory, or if the layer below aligns its blocks to less than
+    /// the object needs.
     #[inline]
     pub fn take(&self, len: usize) -> Option<NonNull<H>> {
         match self.stack(len).and_then(BoundedStack::take) {
@@ -163,8 +164,8 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
     ///
     /// # Safety
     ///
-    /// `object` must have come from [`take`](Self::take) of a cache of this type, or be a live block
-    /// with room for as many bytes.
+    /// `object` must have come from [`take`](Self::take) of a cache of this type, or be a live
+    /// block with room for as many bytes.
     #[inline]
     pub unsafe fn items(object: NonNull<H>) -> NonNull<E> {
         // SAFETY: the storage of an object reaches at least to its items (contract).

@@ -14,8 +14,9 @@
 //! the pair needs no access to the object's memory and takes nine instructions.
 //!
 //! The stack stores `limit = popped + bound − 1` instead of `popped`. Each pop increments `limit`,
-//! which counts the hit, and each push compares `pushed` with `limit`, which enforces the bound. The
-//! fast paths therefore need one addition each, and every other figure follows from these counters.
+//! which counts the hit, and each push compares `pushed` with `limit`, which enforces the bound.
+//! The fast paths therefore need one addition each, and every other figure follows from these
+//! counters.
 //!
 //! A take increments its counter before it unlinks the object. Otherwise compilers merge the
 //! increments of both branches into one at a computed address. Golden Cove forwards a store to a
@@ -149,8 +150,8 @@ impl<N: Link> BoundedStack<N> {
         Some(object)
     }
 
-    /// Removes all objects without counting hits. Returns them in the order in which they would have
-    /// been taken, and their number.
+    /// Removes all objects without counting hits. Returns them in the order in which they would
+    /// have been taken, and their number.
     pub(crate) fn drain(&self) -> (Chain<N>, u32) {
         let count = self.len();
         self.pushed.set(self.popped());

@@ -43,8 +43,8 @@ impl Storage {
 
     /// Allocates storage from `lower`.
     ///
-    /// Returns `None` if there is no memory. Also returns `None` if `lower` aligns the block to less
-    /// than the object needs, as the oldest profiles of CPython may.
+    /// Returns `None` if there is no memory. Also returns `None` if `lower` aligns the block to
+    /// less than the object needs, as the oldest profiles of CPython may.
     pub(crate) fn allocate(self, lower: &impl MemAlloc) -> Option<NonNull<u8>> {
         let block = lower.malloc(self.bytes)?;
         if block.addr().get().is_multiple_of(self.align) {
@@ -92,7 +92,8 @@ mod tests {
         }
 
         unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-            // SAFETY: every block of this allocator begins 8 bytes after the start of one of malloc's.
+            // SAFETY: every block of this allocator begins 8 bytes after the start of one of
+            // malloc's.
             unsafe { Malloc.free(ptr.map(|block| block.sub(8))) }
         }
     }

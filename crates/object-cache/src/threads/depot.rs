@@ -85,7 +85,8 @@ impl<N: Link, const SLOTS: usize> Depot<N, SLOTS> {
             if slot.load(Relaxed).is_null() {
                 return None;
             }
-            // SAFETY: `slots`' invariant. The swap emptied the slot, so this is the only conversion.
+            // SAFETY: `slots`' invariant. The swap emptied the slot, so this is the only
+            // conversion.
             NonNull::new(slot.swap(ptr::null_mut(), receive))
                 .map(|first| unsafe { Magazine::from_first(first) })
         })

@@ -48,7 +48,8 @@ impl<N: Link> Magazine<N> {
     ///
     /// # Safety
     ///
-    /// `first` must have come from [`into_first`](Self::into_first), and must be converted only once.
+    /// `first` must have come from [`into_first`](Self::into_first), and must be converted only
+    /// once.
     pub(super) unsafe fn from_first(first: NonNull<N>) -> Self {
         // INVARIANT: that of the magazine that was converted to `first`.
         Self { first }

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! An object may be put by another thread than took it. Its storage is then in the putting thread's
-//! cache. If one thread makes objects and another drops them, full magazines travel back through the
-//! depot, so the maker keeps hitting.
+//! cache. If one thread makes objects and another drops them, full magazines travel back through
+//! the depot, so the maker keeps hitting.
 
 use core::{fmt, marker::PhantomData, mem, ptr::NonNull};
 
@@ -25,8 +25,8 @@ use crate::{
 
 /// A cache for several threads: what their [`ThreadCache`](crate::ThreadCache)s share.
 ///
-/// [`thread`](Self::thread) makes a thread's cache. [`thread_cache!`](crate::thread_cache!) declares
-/// one for every thread.
+/// [`thread`](Self::thread) makes a thread's cache. [`thread_cache!`](crate::thread_cache!)
+/// declares one for every thread.
 ///
 /// # When a thread ends
 ///
@@ -36,7 +36,8 @@ use crate::{
 ///
 /// # Bounds
 ///
-/// With magazines of m objects and t threads, at most (2 t + `SLOTS`) · m free objects are retained.
+/// With magazines of m objects and t threads, at most (2 t + `SLOTS`) · m free objects are
+/// retained.
 pub struct SharedCache<T, A: MemAlloc, const SLOTS: usize = 16> {
     /// # Invariant
     ///
@@ -53,7 +54,8 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
     pub(super) const STORAGE: Storage = Storage::of_magazine::<T>();
 
     sync::const_unless_model! {
-        /// Makes a cache with an empty depot, for magazines of `magazine` objects. Allocates nothing.
+        /// Makes a cache with an empty depot, for magazines of `magazine` objects. Allocates
+        /// nothing.
         ///
         /// # Panics
         ///
@@ -102,8 +104,8 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
         count as usize
     }
 
-    /// Returns the storage of the objects in the depot to the layer below. Any thread may call this.
-    /// Objects in the threads' own caches stay there.
+    /// Returns the storage of the objects in the depot to the layer below. Any thread may call
+    /// this. Objects in the threads' own caches stay there.
     pub fn clear(&self) -> Cleared {
         // The loop is bounded because other threads may keep adding magazines.
         let magazines = (0..SLOTS).map_while(|_| self.depot.take());
@@ -136,8 +138,8 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
     }
 }
 
-/// Objects of a magazine that [`SharedCache::release`] has not returned yet. Dropping this moves them
-/// to the depot.
+/// Objects of a magazine that [`SharedCache::release`] has not returned yet. Dropping this moves
+/// them to the depot.
 struct Remaining<'c, const SLOTS: usize> {
     chain: Chain<FreeObject>,
     count: u32,

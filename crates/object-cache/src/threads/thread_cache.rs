@@ -33,8 +33,8 @@ use crate::{
 pub struct ThreadCache<'s, T, A: MemAlloc, const SLOTS: usize = 16> {
     /// # Invariant
     ///
-    /// Every object in the list is storage for a `T` that came from `shared`'s allocator and holds no
-    /// value.
+    /// Every object in the list is storage for a `T` that came from `shared`'s allocator and holds
+    /// no value.
     list: ThreadList<FreeObject>,
     shared: &'s SharedCache<T, A, SLOTS>,
 }
@@ -78,8 +78,8 @@ impl<T, A: MemAlloc, const SLOTS: usize> ThreadCache<'_, T, A, SLOTS> {
 
     /// Returns the figures of this thread.
     ///
-    /// An overflow means that the full stack became the spare. Storage returns to the layer below only
-    /// if the depot has no slot for the old spare.
+    /// An overflow means that the full stack became the spare. Storage returns to the layer below
+    /// only if the depot has no slot for the old spare.
     pub fn stats(&self) -> CacheStats {
         self.list.stats(SharedCache::<T, A, SLOTS>::STORAGE.bytes)
     }

@@ -1,14 +1,15 @@
 //! One thread's free objects: a stack, and a spare magazine before the depot.
 //!
 //! ```text
-//!   take ◄── stack ◄── spare ◄── depot        an empty stack loads the spare, else one of the depot's
-//!   put  ──► stack ──► spare ──► depot ──► ×  a full stack becomes the spare, the old spare moves on
+//!   take ◄── stack ◄── spare ◄── depot        an empty stack loads the spare or one of the depot's
+//!   put  ──► stack ──► spare ──► depot ──► ×  a full stack becomes the spare, the old one moves on
 //! ```
 //!
 //! 1. Only one thread uses the stack and the spare, so they need no atomics.
-//! 2. Between two visits to the depot there are at least as many takes, or puts, as a magazine holds.
-//!    Because of the spare, a thread that alternates takes and puts does not visit the depot each
-//!    time that it crosses the edge of a magazine (Bonwick and Adams, "Magazines and Vmem", 2001).
+//! 2. Between two visits to the depot there are at least as many takes, or puts, as a magazine
+//!    holds. Because of the spare, a thread that alternates takes and puts does not visit the depot
+//!    each time that it crosses the edge of a magazine (Bonwick and Adams, "Magazines and Vmem",
+//!    2001).
 //! 3. If the depot has no slot for a magazine, the caller returns it to the layer below.
 
 use core::{cell::Cell, ptr::NonNull};
@@ -84,7 +85,8 @@ impl<N: Link> ThreadList<N> {
         refused
     }
 
-    /// Moves all objects to the depot. Passes magazines for which the depot has no slot to `release`.
+    /// Moves all objects to the depot. Passes magazines for which the depot has no slot to
+    /// `release`.
     pub(super) fn hand_over<const SLOTS: usize>(
         &self,
         depot: &Depot<N, SLOTS>,
@@ -93,8 +95,8 @@ impl<N: Link> ThreadList<N> {
         self.magazines().filter_map(|full| depot.put(full).err()).for_each(release);
     }
 
-    /// Returns an iterator that removes the spare, then the objects in the stack. It removes neither
-    /// before it reaches it.
+    /// Returns an iterator that removes the spare, then the objects in the stack. It removes
+    /// neither before it reaches it.
     pub(super) fn magazines(&self) -> impl Iterator<Item = Magazine<N>> {
         [|list: &Self| list.spare.take(), Self::seal].into_iter().filter_map(|take| take(self))
     }

@@ -99,8 +99,8 @@ fn live(ints: &'static HookedInts, count: usize) -> Live {
     (0..count as u64).map(|nth| Cached::new_in([nth; 3], ints).unwrap()).collect()
 }
 
-/// Defect D6: a block allocated during a compaction was lost. Its objects were counted as part of the
-/// next block, which was then freed while an object in it was in use.
+/// Defect D6: a block allocated during a compaction was lost. Its objects were counted as part of
+/// the next block, which was then freed while an object in it was in use.
 #[test]
 fn a_block_allocated_during_a_compaction_is_retained() {
     let (hooked, blocks) = Hooked::new();
