@@ -91,7 +91,7 @@ unsafe impl<T, A: MemAlloc, const SLOTS: usize> StorageSource<T> for ThreadCache
     /// Takes storage from this cache, else from the depot, else from the layer below.
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {
-        match self.list.take() {
+        match self.list.stack.take() {
             Some(free) => Some(free.cast()),
             None => self.refill(),
         }
@@ -102,8 +102,8 @@ unsafe impl<T, A: MemAlloc, const SLOTS: usize> StorageSource<T> for ThreadCache
     unsafe fn put(&self, storage: NonNull<T>) {
         // SAFETY: the caller gives up the storage, which holds no value (contract).
         // INVARIANT: the storage came from the shared allocator.
-        if let Err(refused) = unsafe { self.list.put(storage.cast()) } {
-            // SAFETY: as above. The list does not own `refused`.
+        if let Err(refused) = unsafe { self.list.stack.put(storage.cast()) } {
+            // SAFETY: as above. The stack does not own `refused`.
             unsafe { self.spill(refused) };
         }
     }

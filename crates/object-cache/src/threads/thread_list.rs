@@ -19,7 +19,7 @@ use crate::list::{BoundedStack, CacheStats, Link};
 
 /// A stack and a spare magazine. See the [module's](self) picture.
 pub(super) struct ThreadList<N> {
-    stack: BoundedStack<N>,
+    pub(super) stack: BoundedStack<N>,
     spare: Cell<Option<Magazine<N>>>,
 }
 
@@ -33,12 +33,6 @@ impl<N: Link> ThreadList<N> {
         Self { stack: BoundedStack::new(size), spare: Cell::new(None) }
     }
 
-    /// Takes an object from the stack. The caller then owns it.
-    #[inline]
-    pub(super) fn take(&self) -> Option<NonNull<N>> {
-        self.stack.take()
-    }
-
     /// Loads another magazine into the empty stack, and takes an object from it.
     pub(super) fn refill<const SLOTS: usize>(&self, depot: &Depot<N, SLOTS>) -> Option<NonNull<N>> {
         let Some(magazine) = self.spare.take().or_else(|| depot.take()) else {
@@ -48,22 +42,6 @@ impl<N: Link> ThreadList<N> {
         let (chain, count) = magazine.open();
         self.stack.load(chain, count);
         self.stack.take()
-    }
-
-    /// Puts an object into the stack.
-    ///
-    /// # Errors
-    ///
-    /// Returns `object` if the stack is full.
-    ///
-    /// # Safety
-    ///
-    /// - The caller must own `object` exclusively, and gives up that ownership on success.
-    /// - `object` must not hold a value.
-    #[inline]
-    pub(super) unsafe fn put(&self, object: NonNull<N>) -> Result<(), NonNull<N>> {
-        // SAFETY: this function has the same contract.
-        unsafe { self.stack.put(object) }
     }
 
     /// Makes the full stack the spare, moves the old spare to the depot, and puts `object`. Returns
@@ -146,7 +124,7 @@ mod models {
             // SAFETY: a model gets each node once, and so owns it.
             unsafe {
                 Node::touch(node);
-                if let Err(node) = self.list.put(node)
+                if let Err(node) = self.list.stack.put(node)
                     && let Some(refused) = self.list.spill(node, self.depot)
                 {
                     self.release(refused);
@@ -160,7 +138,7 @@ mod models {
 
         /// Takes an object and uses it. Returns 1 if there was one, and 0 otherwise.
         fn take(&self) -> u32 {
-            let Some(node) = self.list.take().or_else(|| self.list.refill(self.depot)) else {
+            let Some(node) = self.list.stack.take().or_else(|| self.list.refill(self.depot)) else {
                 return 0;
             };
             // SAFETY: the thread owns the node that it has taken.
