@@ -14,18 +14,17 @@
 //!   MemAlloc                 the allocator below, such as malloc or a heap of `obmalloc`
 //! ```
 //!
-//! Every cache keeps its free objects in lists that are linked through the objects themselves
-//! (`list`). The following holds for all of them:
+//! Every list is linked through the free objects themselves (`list`). All caches have these
+//! properties:
 //!
-//! 1. Storage freed by one type is never handed to another, unless it was returned to the
-//!    allocator.
+//! 1. Storage of one type is never handed to another, unless it returned to the allocator between.
 //! 2. A cache allocates no memory for itself.
 //! 3. No object is handed out twice, and every value is dropped exactly once, even if code panics.
-//! 4. A cache retains no more than its bound. `clear` returns all of it and reports how much it
-//!    was.
+//! 4. A cache retains no more than its bound, and `clear` returns the storage of all free objects.
+//!    Only [`cpython::BlockCache`] has no bound and returns whole blocks.
 //!
-//! [`CacheGroup`] clears and measures several caches together. [`RetryAfterClear`] clears them when
-//! memory is exhausted.
+//! [`CacheGroup`] clears and measures several caches together. [`RetryAfterClear`] clears caches
+//! when memory is exhausted.
 
 #![no_std]
 

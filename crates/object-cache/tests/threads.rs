@@ -80,10 +80,10 @@ fn a_maker_hits_objects_that_another_thread_drops() {
     let (sender, receiver) = mpsc::sync_channel::<Cached<Message, Messages>>(256);
     let dropper =
         thread::spawn(move || receiver.iter().map(|message| message.assert_is_whole()).sum());
-    let mut warm = CacheStats::default();
+    let mut start = CacheStats::default();
     for number in 0..MESSAGES {
         if number == WARM_UP {
-            warm = stats();
+            start = stats();
         }
         sender.send(Cached::new_in(Message::new(number), Messages).unwrap()).unwrap();
     }
@@ -92,7 +92,7 @@ fn a_maker_hits_objects_that_another_thread_drops() {
     let sum: usize = dropper.join().unwrap();
     assert_eq!(sum, MESSAGES * (MESSAGES - 1) / 2);
 
-    let steady = CacheStats { hits: end.hits - warm.hits, misses: end.misses - warm.misses, ..end };
+    let steady = CacheStats { hits: end.hits - start.hits, misses: end.misses - start.misses, ..end };
     let rate = steady.hit_rate();
     println!("hit rate {rate:.6}: {steady:?}; {live} live blocks");
     assert!(rate > 0.95, "hit rate {rate}");

@@ -129,7 +129,7 @@ kinds! {
     AsyncGenSend [0, 80, 80, 80, 80, 80],
     /// An asyncio future's iterator. `Modules/_asynciomodule.c`, up to 3.13.
     FutureIterator [0, 255, 255, 255, 255, 255],
-    /// An array of pointers to objects that the collector keeps.
+    /// An array of pointers that the garbage collector uses.
     ObjectStackChunk [0, 0, 0, 4, 4, 4],
     /// A part of a deque. From 3.11 on, each deque has its own list. All versions:
     /// `Modules/_collectionsmodule.c`.

@@ -1,7 +1,7 @@
 //! Lists of free objects, linked through the objects themselves.
 //!
 //! ```text
-//!   stack     a bounded stack with figures: what every cache keeps its free objects in
+//!   stack     a bounded stack with figures, which is the list of every cache
 //!   chain     a plain linked list, which moves objects from one stack to another
 //!   link      the first words of a free object
 //!   storage   how many bytes an object needs, and how they are requested from the layer below

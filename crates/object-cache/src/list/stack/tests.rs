@@ -87,7 +87,8 @@ fn clearing_ends_although_objects_are_put_meanwhile() {
 #[test]
 fn the_bound_holds_after_clearing_and_draining() {
     with_stack(3, |stack, objects| {
-        for remove in [|stack: &Stack| stack.clear(|_| ()), |stack| stack.drain().1] {
+        let clear = |stack: &Stack| stack.clear(|_| ());
+        for remove in [clear, |stack: &Stack| stack.drain().1] {
             assert_eq!(objects.map(|object| put(stack, object)), [true, true, true, false, false]);
             assert_eq!(remove(stack), 3);
         }
