@@ -44,7 +44,7 @@ pub(crate) fn json(times: &Figures, counts: Option<&Figures>) -> Result<()> {
 
 /// Prints all figures, and compares a free list with the others.
 pub(crate) fn tables(times: &Figures, counts: Option<&Figures>) -> Result<()> {
-    let mut table = new_table("a take and a put, ns", |pattern| pattern.name().to_owned());
+    let mut table = new_table("a take and a put, ns");
     for (at, entry) in ALL.iter().enumerate() {
         table.add_row(row(entry.name, |place| {
             let time = format!("{:.2}", times[at][place]);
@@ -62,9 +62,7 @@ pub(crate) fn tables(times: &Figures, counts: Option<&Figures>) -> Result<()> {
 /// Compares the time of a free list with that of others. In brackets is the same ratio for a list
 /// without bound or figures.
 fn bars(times: &Figures) -> Table {
-    let mut table = new_table("time of FreeList (of a bare list) relative to", |pattern| {
-        pattern.name().to_owned()
-    });
+    let mut table = new_table("time of FreeList (of a bare list) relative to");
     for (name, kind, allowed) in BARS {
         table.add_row(row(&format!("{name} (bar: {allowed})"), |place| {
             let of_kind = ALL.iter().zip(times).filter(|(entry, _)| entry.kind == kind);
@@ -82,11 +80,10 @@ fn bars(times: &Figures) -> Table {
     table
 }
 
-fn new_table(title: &str, column: fn(Pattern) -> String) -> Table {
+fn new_table(title: &str) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
-    let columns = Pattern::ALL.into_iter().map(column);
-    table.set_header([title.to_owned()].into_iter().chain(columns));
+    table.set_header([title].into_iter().chain(Pattern::ALL.map(Pattern::name)));
     table.column_iter_mut().skip(1).for_each(|column| {
         column.set_cell_alignment(CellAlignment::Right);
     });
