@@ -2,12 +2,10 @@
 
 use std::{cell::Cell, fmt, marker::PhantomData, ops::Deref, ptr::NonNull};
 
+use object_cache::cpython::TupleLists;
 use raw_mem::MemAlloc;
 
-use crate::{
-    layers::{Layers, Tuples},
-    value::Value,
-};
+use crate::{layers::Layers, value::Value};
 
 /// What precedes the items. As in CPython, it takes three words.
 #[derive(Debug)]
@@ -72,9 +70,9 @@ impl<T, L: Layers, const TUPLE: bool> Run<T, L, TUPLE> {
     }
 
     fn items(&self) -> NonNull<[T]> {
-        // SAFETY: the block continues after the head.
-        let first = unsafe { self.head.add(1) };
-        NonNull::slice_from_raw_parts(first.cast(), self.head().len)
+        // SAFETY: storage from below has the layout of a tuple's, too.
+        let first = unsafe { TupleLists::<Head, T, L::Below, 1>::items(self.head) };
+        NonNull::slice_from_raw_parts(first, self.head().len)
     }
 
     /// Returns true if both are the same object.
@@ -136,8 +134,8 @@ impl<L: Layers> Instance<L> {
     #[inline]
     pub fn get(&self, slot: usize) -> Value<L> {
         // SAFETY: `head`'s invariant, and nothing changes an instance after it was created.
-        unsafe { self.items().as_ref() }
-        [slot].clone()
+        let slots = unsafe { self.items().as_ref() };
+        slots[slot].clone()
     }
 }
 
