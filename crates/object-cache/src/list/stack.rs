@@ -94,7 +94,8 @@ impl<N: Link> BoundedStack<N> {
     ///
     /// # Errors
     ///
-    /// Returns `object` if the stack is full.
+    /// Returns `object` if the stack is full. The caller should then call
+    /// [`count_overflow`](Self::count_overflow) off its fast path.
     ///
     /// # Safety
     ///
@@ -102,27 +103,20 @@ impl<N: Link> BoundedStack<N> {
     /// - `object` must not hold a value.
     #[inline]
     pub(crate) unsafe fn put(&self, object: NonNull<N>) -> Result<(), NonNull<N>> {
-        let Some(older) = self.newest.replace(Some(object)) else {
+        let Some(older) = self.newest.get() else {
+            self.newest.set(Some(object));
             return Ok(());
         };
         if self.pushed.get() == self.limit.get() {
-            return Err(self.refuse(object, older));
+            return Err(object);
         }
         self.pushed.set(self.pushed.get().wrapping_add(1));
-        // SAFETY: `older` was in `newest`, so the stack owns it.
+        // SAFETY: `older` is in `newest`, so the stack owns it.
         unsafe { N::set_next(older, self.head.get()) };
         // INVARIANT: the stack owns `older`, whose link has just been initialised.
         self.head.set(Some(older));
+        self.newest.set(Some(object));
         Ok(())
-    }
-
-    /// Undoes the replacement of `older` by `object` because the chain is full.
-    #[cold]
-    #[inline(never)]
-    fn refuse(&self, object: NonNull<N>, older: NonNull<N>) -> NonNull<N> {
-        self.newest.set(Some(older));
-        self.overflows.set(self.overflows.get() + 1);
-        object
     }
 
     /// Removes the objects that are in the stack now, and passes each to `release`, which then owns
@@ -177,6 +171,11 @@ impl<N: Link> BoundedStack<N> {
     /// Counts a take that found the stack empty.
     pub(crate) fn count_miss(&self) {
         self.misses.set(self.misses.get() + 1);
+    }
+
+    /// Counts a put that found the stack full.
+    pub(crate) fn count_overflow(&self) {
+        self.overflows.set(self.overflows.get() + 1);
     }
 
     fn len(&self) -> u32 {
