@@ -1,8 +1,8 @@
-//! Instructions, by callgrind: this program runs itself.
+//! Instructions, counted by running this program under callgrind.
 //!
-//! The difference between two runs of different length, over the difference of their lengths, is
-//! what a take and a put cost with the loop around them; how the program starts and warms up
-//! falls out.
+//! Two runs of different length are compared. The difference of their counts divided by the
+//! difference of their lengths is the cost of a take, a put and the loop. The cost of starting the
+//! program cancels out.
 
 use std::{
     env,
@@ -18,10 +18,10 @@ use crate::{
     pattern::Pattern,
 };
 
-/// A multiple of the length of every burst.
+/// Takes and puts of the shorter run. A multiple of the length of every burst.
 const PAIRS: usize = 64_000;
 
-/// Instructions for a take and a put.
+/// Counts the instructions of a take and a put.
 pub(crate) fn all() -> Result<Figures> {
     let bar = bar(ALL.len() * Pattern::ALL.len());
     let mut figures = Figures::new();
@@ -40,7 +40,7 @@ pub(crate) fn all() -> Result<Figures> {
     Ok(figures)
 }
 
-/// All instructions of a run.
+/// Counts all instructions of a run.
 fn instructions(contender: &str, pattern: Pattern, pairs: usize) -> Result<f64> {
     let pattern = pattern.to_possible_value().context("every pattern has a name")?;
     let output = Command::new("valgrind")
@@ -49,10 +49,10 @@ fn instructions(contender: &str, pattern: Pattern, pairs: usize) -> Result<f64> 
         .args(["one", contender, pattern.get_name(), &pairs.to_string()])
         .stdin(Stdio::null())
         .output()
-        .context("valgrind counts the instructions, and cannot be started")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{said}");
-    let count = said.lines().find_map(|line| line.split("Collected :").nth(1));
+        .context("cannot start valgrind to count instructions")?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "valgrind failed: {stderr}");
+    let count = stderr.lines().find_map(|line| line.split("Collected :").nth(1));
     let count = count.and_then(|count| count.trim().parse().ok());
-    count.with_context(|| format!("callgrind told no count: {said}"))
+    count.with_context(|| format!("callgrind printed no instruction count: {stderr}"))
 }

@@ -1,19 +1,19 @@
-//! Take and put on a hit, beside the heap, mimalloc and the pools of other crates.
+//! The cost of a cache hit, compared with our heap, mimalloc and the object pools of other crates.
 //!
 //! ```text
-//!   contenders   floor · ours · rivals        each by its own fastest way for one thread
-//!   pattern      one by one, or in bursts     the loops, the same for all
-//!   measure      in turn, round by round      medians of nanoseconds
-//!   count        callgrind                    instructions, the loop included
+//!   contenders   floor · ours · rivals        each used in its own fastest way for one thread
+//!   pattern      one by one, or in bursts     the loops, which are the same for all
+//!   measure      in turn, round by round      medians in nanoseconds
+//!   count        callgrind                    instructions, including the loop
 //! ```
 //!
 //! ```sh
 //! cargo run --release -p caches -- --count
 //! ```
 //!
-//! An object has 64 bytes. Each is written to once between its take and its put, where the
-//! compiler cannot see that nobody reads it. Nothing is subtracted: what the loop costs alone is a
-//! row of its own.
+//! An object has 64 bytes. Each is written to once between its take and its put, and the compiler
+//! cannot see that nobody reads it. Nothing is subtracted. The cost of the loop is a row of its
+//! own.
 
 mod contender;
 mod contenders;
@@ -29,22 +29,22 @@ use clap::{Parser, Subcommand};
 
 use crate::pattern::Pattern;
 
-/// What a take and a put cost that find a dead object.
+/// Measures a take that finds a free object, and the put that follows.
 #[derive(Parser)]
 struct Args {
     #[command(subcommand)]
     only: Option<Only>,
-    /// How often each is measured.
+    /// How often each contender is measured.
     #[arg(long, default_value_t = 101)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// Takes and puts of one measurement.
     #[arg(long, default_value_t = 256_000)]
     pairs: usize,
-    /// Counts instructions too, by callgrind.
+    /// Also counts instructions with callgrind.
     #[arg(long)]
     count: bool,
-    /// Prints a line of JSON for each in place of the tables.
+    /// Prints a line of JSON for each contender and pattern instead of tables.
     #[arg(long)]
     json: bool,
 }
@@ -60,7 +60,7 @@ fn main() -> Result<()> {
     if let Some(Only::One { contender, pattern, pairs }) = args.only {
         let Some(entry) = contenders::ALL.iter().find(|entry| entry.name == contender) else {
             let known: Vec<_> = contenders::ALL.iter().map(|entry| entry.name).collect();
-            eprintln!("no such contender; there are {known:?}");
+            eprintln!("unknown contender {contender:?}, expected one of {known:?}");
             exit(2)
         };
         (entry.run)(pattern, pairs);

@@ -1,21 +1,21 @@
-//! Times: every contender in turn, round by round, so that what slows the machine down for a
-//! while slows all of them down.
+//! Times. Every round measures each contender, so a disturbance of the machine affects all of them.
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{contenders::ALL, pattern::Pattern};
 
-/// A figure for each contender in the order of [`ALL`], for each pattern in the order of
+/// A figure for each contender in the order of [`ALL`] and each pattern in the order of
 /// [`Pattern::ALL`].
 pub(crate) type Figures = Vec<[f64; Pattern::ALL.len()]>;
 
-/// A bar for `steps` steps.
+/// Makes a progress bar of `steps` steps.
 pub(crate) fn bar(steps: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len}  {elapsed}  {msg}");
-    ProgressBar::new(steps as u64).with_style(style.expect("a template"))
+    ProgressBar::new(steps as u64).with_style(style.expect("the template is valid"))
 }
 
-/// Nanoseconds for a take and a put: medians of `rounds`, each of about `pairs` of them.
+/// Measures the nanoseconds of a take and a put. Returns medians of `rounds`, each of about `pairs`
+/// takes and puts.
 pub(crate) fn all(rounds: usize, pairs: usize) -> Figures {
     let bar = bar(rounds * ALL.len());
     let mut seen = vec![[const { Vec::new() }; Pattern::ALL.len()]; ALL.len()];

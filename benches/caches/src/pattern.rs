@@ -1,4 +1,4 @@
-//! In which order objects are taken and put. The loops are the same for every contender.
+//! The order in which objects are taken and put. The loops are the same for every contender.
 
 use std::{
     hint::black_box,
@@ -15,16 +15,16 @@ use crate::contender::{Contender, begin, end};
 pub(crate) enum Pattern {
     /// Each object is put before the next is taken.
     OneByOne,
-    /// 64 are taken, then put in the order in which they were taken.
+    /// 64 objects are taken, then put in the order in which they were taken.
     Burst64,
-    /// The same with 1,000.
+    /// The same with 1,000 objects.
     Burst1000,
 }
 
 impl Pattern {
     pub(crate) const ALL: [Self; 3] = [Self::OneByOne, Self::Burst64, Self::Burst1000];
 
-    /// How tables call it.
+    /// Returns the name in tables.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::OneByOne => "one by one",
@@ -33,7 +33,7 @@ impl Pattern {
         }
     }
 
-    /// How many of `pairs` are run: a burst is not cut.
+    /// Returns the largest multiple of the burst length that is at most `pairs`.
     pub(crate) const fn whole(self, pairs: usize) -> usize {
         let burst = match self {
             Self::OneByOne => 1,
@@ -43,8 +43,8 @@ impl Pattern {
         pairs / burst * burst
     }
 
-    /// Takes and puts, after a warm-up that leaves every object in the pool; the time of
-    /// [`whole`](Self::whole) `pairs`.
+    /// Measures the time of [`whole`](Self::whole) `pairs`. A warm-up before that leaves every
+    /// object in the pool.
     pub(crate) fn run<C: Contender>(self, pairs: usize) -> Duration {
         match self {
             Self::OneByOne => one_by_one(black_box(&mut C::new(1)), pairs),
@@ -56,8 +56,8 @@ impl Pattern {
 
 #[inline(never)]
 fn one_by_one<C: Contender>(contender: &mut C, pairs: usize) -> Duration {
-    let warm = begin(contender);
-    end(contender, warm);
+    let first = begin(contender);
+    end(contender, first);
     let start = Instant::now();
     for _ in 0..pairs {
         let held = begin(contender);
@@ -83,7 +83,7 @@ fn burst<C: Contender>(contender: &mut C, all: &mut [MaybeUninit<C::Held>]) {
         held.write(begin(contender));
     }
     for held in &*all {
-        // SAFETY: it was written just now, and is written anew before it is read again.
+        // SAFETY: `held` has just been written, and is written again before it is read again.
         end(contender, unsafe { held.assume_init_read() });
     }
 }

@@ -10,14 +10,14 @@ use crate::{
     pattern::Pattern,
 };
 
-/// What a free list is allowed, as a part of the fastest of a kind.
+/// The most time that a free list may take, as a ratio to the fastest contender of a kind.
 const BARS: [(&str, Kind, f64); 3] = [
     ("our Heap", Kind::Heap, 0.5),
     ("mimalloc", Kind::Mimalloc, 0.35),
     ("the fastest pool", Kind::Pool, 1.0),
 ];
 
-/// One contender in one pattern.
+/// The figures of one contender in one pattern.
 #[derive(Serialize)]
 struct Line {
     contender: &'static str,
@@ -42,9 +42,9 @@ pub(crate) fn json(times: &Figures, counts: Option<&Figures>) -> Result<()> {
     Ok(())
 }
 
-/// Prints all figures, and how a free list stands beside the others.
+/// Prints all figures, and compares a free list with the others.
 pub(crate) fn tables(times: &Figures, counts: Option<&Figures>) -> Result<()> {
-    let mut table = new_table("take and put, ns", |pattern| pattern.name().to_owned());
+    let mut table = new_table("a take and a put, ns");
     for (at, entry) in ALL.iter().enumerate() {
         table.add_row(row(entry.name, |place| {
             let time = format!("{:.2}", times[at][place]);
@@ -53,36 +53,37 @@ pub(crate) fn tables(times: &Figures, counts: Option<&Figures>) -> Result<()> {
     }
     println!("{table}");
     if counts.is_some() {
-        println!("in brackets: instructions, the loop included");
+        println!("in brackets: instructions, including the loop");
     }
     println!("{}", bars(times));
     Ok(())
 }
 
-/// A free list's time as a part of others', and in brackets that of the floor.
+/// Compares the time of a free list with that of others. In brackets is the same ratio for a list
+/// without bound or figures.
 fn bars(times: &Figures) -> Table {
-    let mut table = new_table("FreeList (a bare list), to", |pattern| pattern.name().to_owned());
+    let mut table = new_table("time of FreeList (of a bare list) relative to");
     for (name, kind, allowed) in BARS {
-        table.add_row(row(&format!("{name}: at most {allowed}"), |place| {
+        table.add_row(row(&format!("{name} (bar: {allowed})"), |place| {
             let of_kind = ALL.iter().zip(times).filter(|(entry, _)| entry.kind == kind);
             let fastest = of_kind.min_by(|a, b| a.1[place].total_cmp(&b.1[place]));
             let Some((fastest, time)) = fastest else { return String::new() };
-            let part = |kind| {
+            let ratio = |kind| {
                 let at = ALL.iter().position(|entry| entry.kind == kind).unwrap_or_default();
                 times[at][place] / time[place]
             };
-            let (ours, floor) = (part(Kind::Cache), part(Kind::Floor));
-            format!("{ours:.2} ({floor:.2})\n{}", fastest.name)
+            let (ours, floor) = (ratio(Kind::Cache), ratio(Kind::Floor));
+            let verdict = if ours <= allowed { "met" } else { "missed" };
+            format!("{ours:.2} ({floor:.2}) {verdict}\n{}", fastest.name)
         }));
     }
     table
 }
 
-fn new_table(title: &str, column: fn(Pattern) -> String) -> Table {
+fn new_table(title: &str) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
-    let columns = Pattern::ALL.into_iter().map(column);
-    table.set_header([title.to_owned()].into_iter().chain(columns));
+    table.set_header([title].into_iter().chain(Pattern::ALL.map(Pattern::name)));
     table.column_iter_mut().skip(1).for_each(|column| {
         column.set_cell_alignment(CellAlignment::Right);
     });

@@ -1,4 +1,4 @@
-//! What the tests of several modules need.
+//! Helpers for the unit tests of several modules.
 
 use core::{
     cell::{Cell, RefCell},
@@ -16,30 +16,28 @@ use raw_mem::{Malloc, MemAlloc};
 use testkit::failing::{FailingAlloc, LiveBlocks};
 pub(crate) use testkit::failing::{Faults, Plan};
 
-use crate::Recycle;
-
-/// An allocator that knows what it handed out, and fails on demand.
+/// An allocator that tracks its live blocks and fails on demand.
 pub(crate) type Below = FailingAlloc<Malloc>;
 
-/// An allocator that does not fail, and its live blocks.
+/// Makes an allocator that does not fail. Also returns its live blocks.
 pub(crate) fn below() -> (Below, LiveBlocks) {
     let below = Below::default();
     let live = below.live();
     (below, live)
 }
 
-/// An allocator that fails as `plan` says.
+/// Makes an allocator that fails according to `plan`.
 pub(crate) fn failing(plan: Plan) -> (Below, Faults) {
     let faults = Faults::new(plan);
     (Below::new(Malloc, faults.clone()), faults)
 }
 
 std::thread_local! {
-    /// What the next free of a [`Hooked`] of this thread does.
+    /// What the next `free` of a [`Hooked`] on this thread does.
     static ON_FREE: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
 }
 
-/// Calls `act` in the next free of a [`Hooked`], once the block is freed.
+/// Calls `act` in the next `free` of a [`Hooked`], after the block was freed.
 pub(crate) fn on_next_free(act: impl FnOnce() + 'static) {
     ON_FREE.set(Some(Box::new(act)));
 }
@@ -48,14 +46,14 @@ pub(crate) fn on_next_free(act: impl FnOnce() + 'static) {
 pub(crate) struct Hooked(pub(crate) Below);
 
 impl Hooked {
-    /// An allocator that does not fail, and its live blocks.
+    /// Makes an allocator that does not fail. Also returns its live blocks.
     pub(crate) fn new() -> (Self, LiveBlocks) {
         let (below, live) = below();
         (Self(below), live)
     }
 }
 
-// SAFETY: every promise is that of the allocator below.
+// SAFETY: the guarantees are those of the allocator below.
 unsafe impl MemAlloc for Hooked {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         self.0.malloc(size)
@@ -66,12 +64,12 @@ unsafe impl MemAlloc for Hooked {
     }
 
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the block came from the allocator below (contract of `realloc`).
         unsafe { self.0.realloc(ptr, size) }
     }
 
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the block came from the allocator below (contract of `free`).
         unsafe { self.0.free(ptr) };
         if let Some(act) = ON_FREE.take() {
             act();
@@ -79,7 +77,7 @@ unsafe impl MemAlloc for Hooked {
     }
 }
 
-/// The message that `body` panics with.
+/// Returns the message that `body` panics with.
 pub(crate) fn panic_of(body: impl FnOnce()) -> String {
     let payload = catch_unwind(AssertUnwindSafe(body)).expect_err("a panic");
     payload.downcast_ref::<&str>().map_or_else(
@@ -88,90 +86,45 @@ pub(crate) fn panic_of(body: impl FnOnce()) -> String {
     )
 }
 
-/// What became of the values of a test. Clones share it.
+/// The values of a test that were dropped. Clones share the log.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Log(Rc<Notes>);
+pub(crate) struct Log(Rc<Entries>);
 
 #[derive(Debug, Default)]
-struct Notes {
+struct Entries {
     dropped: RefCell<Vec<u32>>,
-    recycled: RefCell<Vec<u32>>,
     bombs: RefCell<Vec<u32>>,
 }
 
 impl Log {
-    /// The values that were dropped since the last call, in order.
+    /// Returns the values dropped since the last call, in order.
     pub(crate) fn dropped(&self) -> Vec<u32> {
         self.0.dropped.take()
     }
 
-    /// The values that were recycled since the last call, in order.
-    pub(crate) fn recycled(&self) -> Vec<u32> {
-        self.0.recycled.take()
-    }
-
-    /// Makes values panic, once each, when they are dropped; n + 100 is value n when it is
-    /// recycled, and n + 1000 when it is made.
+    /// Makes these values panic when they are dropped.
     pub(crate) fn arm<const N: usize>(&self, bombs: [u32; N]) {
         self.0.bombs.borrow_mut().extend(bombs);
     }
 
-    fn explode(&self, bomb: u32) {
-        let mut bombs = self.0.bombs.borrow_mut();
-        let before = bombs.len();
-        bombs.retain(|&armed| armed != bomb);
-        let explodes = bombs.len() < before;
-        drop(bombs);
-        assert!(!explodes, "bomb {bomb}");
-    }
-
-    /// A value that this log follows.
+    /// Makes a value that the log follows.
     pub(crate) fn value(&self, id: u32) -> Logged {
-        Logged { id, log: Some(self.clone()) }
+        Logged { id, log: self.clone() }
     }
 }
 
-/// A value whose end is written down.
+/// A value whose drop is logged.
 #[derive(Debug)]
 pub(crate) struct Logged {
     pub(crate) id: u32,
-    /// None for a husk: it owns nothing, so that it may be forgotten.
-    log: Option<Log>,
-}
-
-impl Logged {
-    fn log(&self) -> Log {
-        self.log.clone().unwrap_or_else(husk_log)
-    }
+    log: Log,
 }
 
 impl Drop for Logged {
     fn drop(&mut self) {
-        self.log().0.dropped.borrow_mut().push(self.id);
-        self.log().explode(self.id);
-    }
-}
-
-std::thread_local! {
-    /// The log of husks, which are made without arguments.
-    static HUSKS: Log = Log::default();
-    static NEXT: Cell<u32> = const { Cell::new(0) };
-}
-
-/// The log of the husks of this test, which count from 0.
-pub(crate) fn husk_log() -> Log {
-    HUSKS.with(Log::clone)
-}
-
-impl Recycle for Logged {
-    fn fresh() -> Self {
-        let id = NEXT.replace(NEXT.get() + 1);
-        husk_log().explode(1000 + id);
-        Self { id, log: None }
-    }
-
-    fn recycle(&mut self) {
-        self.log().0.recycled.borrow_mut().push(self.id);
-        self.log().explode(100 + self.id);
+        let Entries { dropped, bombs } = &*self.log.0;
+        dropped.borrow_mut().push(self.id);
+        let armed = bombs.borrow().contains(&self.id);
+        assert!(!armed, "bomb {}", self.id);
     }
 }

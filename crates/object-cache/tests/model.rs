@@ -1,8 +1,8 @@
-//! Every cache against a model: random sequences of making and ending objects.
+//! Every cache against a model, with random sequences of operations.
 //!
-//! The allocator below knows what is live, so that a block handed out twice, freed twice or lost
-//! is found there; every value writes down its end; every object carries its number, so that two
-//! objects in one place are found by reading them.
+//! The allocator below knows which blocks are live, so it finds a block that is handed out twice,
+//! freed twice or lost. Every value logs its drop. Every object carries its number, so reading it
+//! shows whether another object overwrote it.
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,8 +13,8 @@ use std::{
 };
 
 use object_cache::{
-    BareHome, BlockCache, Cache, Cached, CachedRc, CachedRun, Counted, FreeList, HuskList,
-    KeyedFreeList, Recycle, SharedCache,
+    Cache, Cached, CachedRc, FreeList, RcBox, SharedCache, StorageSource,
+    cpython::{BlockCache, TupleLists},
 };
 use proptest::prelude::*;
 use raw_mem::{Malloc, MemAlloc};
@@ -23,17 +23,17 @@ use testkit::{
     property,
 };
 
-/// What a test does to a cache. Objects are named by a number, of those that live.
+/// An operation on a cache. A number names one of the live objects.
 #[derive(Clone, Copy, Debug)]
 enum Op {
     /// Makes an object.
     Make,
     /// Calls a constructor that panics.
     MakeAndPanic,
-    /// Ends the life of an object.
-    End(usize),
-    /// Ends the life of an object that panics while it is dropped.
-    EndAndPanic(usize),
+    /// Drops an object.
+    Drop(usize),
+    /// Drops an object that panics in its destructor.
+    DropAndPanic(usize),
     Clear,
 }
 
@@ -41,20 +41,20 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
         12 => Just(Op::Make),
         1 => Just(Op::MakeAndPanic),
-        10 => any::<usize>().prop_map(Op::End),
-        1 => any::<usize>().prop_map(Op::EndAndPanic),
+        10 => any::<usize>().prop_map(Op::Drop),
+        1 => any::<usize>().prop_map(Op::DropAndPanic),
         1 => Just(Op::Clear),
     ];
     prop::collection::vec(op, 1..200)
 }
 
-/// How often each value was dropped, by number.
+/// How often each value was dropped, by its number.
 #[derive(Clone, Default)]
-struct Ends(Rc<RefCell<BTreeMap<u64, u32>>>);
+struct Drops(Rc<RefCell<BTreeMap<u64, u32>>>);
 
-impl Ends {
+impl Drops {
     fn value(&self, number: u64) -> Value {
-        Value { number, check: !number, bomb: Cell::new(false), ends: self.clone() }
+        Value { number, check: !number, bomb: Cell::new(false), drops: self.clone() }
     }
 
     fn of(&self, number: u64) -> u32 {
@@ -62,29 +62,29 @@ impl Ends {
     }
 }
 
-/// An object that knows when its storage was overwritten.
+/// An object that detects when its storage was overwritten.
 struct Value {
     number: u64,
     check: u64,
     bomb: Cell<bool>,
-    ends: Ends,
+    drops: Drops,
 }
 
 impl Value {
     fn assert_is(&self, number: u64) {
-        assert_eq!((self.number, self.check), (number, !number), "the object is its own");
+        assert_eq!((self.number, self.check), (number, !number), "no other object overwrote it");
     }
 }
 
 impl Drop for Value {
     fn drop(&mut self) {
         self.assert_is(self.number);
-        *self.ends.0.borrow_mut().entry(self.number).or_default() += 1;
-        assert!(!self.bomb.get(), "a value that panics while it is dropped");
+        *self.drops.0.borrow_mut().entry(self.number).or_default() += 1;
+        assert!(!self.bomb.get(), "a value that panics in its destructor");
     }
 }
 
-/// The allocator below, which fails at every `step`-th request, and its live blocks.
+/// Makes an allocator that fails at every `step`-th request. Also returns its live blocks.
 fn below(step: usize) -> (FailingAlloc<Malloc>, LiveBlocks) {
     let alloc = FailingAlloc::new(Malloc, Faults::new(Plan::Every(step)));
     let live = alloc.live();
@@ -92,22 +92,22 @@ fn below(step: usize) -> (FailingAlloc<Malloc>, LiveBlocks) {
 }
 
 fn panics(body: impl FnOnce()) {
-    assert!(catch_unwind(AssertUnwindSafe(body)).is_err(), "a panic goes through");
+    assert!(catch_unwind(AssertUnwindSafe(body)).is_err(), "the panic is propagated");
 }
 
-/// The objects that live, and the caches' way to make them.
+/// The live objects of a test.
 struct Play<P> {
     live: Vec<(u64, P)>,
-    ends: Ends,
+    drops: Drops,
     made: u64,
 }
 
 impl<P> Play<P> {
     fn new() -> Self {
-        Self { live: Vec::new(), ends: Ends::default(), made: 0 }
+        Self { live: Vec::new(), drops: Drops::default(), made: 0 }
     }
 
-    /// Plays one operation into the cache behind `make`. `value` finds a value behind a pointer.
+    /// Performs one operation. `make` makes an object in the cache, and `value` returns its value.
     fn step(
         &mut self,
         op: Op,
@@ -118,37 +118,40 @@ impl<P> Play<P> {
         match op {
             Op::Make => {
                 let number = self.made;
-                let made = make(&mut || self.ends.value(number));
+                let made = make(&mut || self.drops.value(number));
                 self.live.extend(made.map(|pointer| (number, pointer)));
                 self.made += 1;
             }
             Op::MakeAndPanic => {
-                // Without memory the constructor is not called.
+                // There may be no panic, because the constructor is not called without memory.
                 let _ = catch_unwind(AssertUnwindSafe(|| make(&mut || panic!("no value"))));
             }
-            Op::End(_) | Op::EndAndPanic(_) if self.live.is_empty() => {}
-            Op::End(which) => {
+            Op::Drop(_) | Op::DropAndPanic(_) if self.live.is_empty() => {}
+            Op::Drop(which) => {
                 let (number, pointer) = self.live.swap_remove(which % self.live.len());
                 drop(pointer);
-                assert_eq!(self.ends.of(number), 1, "a value is dropped once");
+                assert_eq!(self.drops.of(number), 1, "a value is dropped exactly once");
             }
-            Op::EndAndPanic(which) => {
+            Op::DropAndPanic(which) => {
                 let (number, pointer) = self.live.swap_remove(which % self.live.len());
                 value(&pointer).bomb.set(true);
                 panics(|| drop(pointer));
-                assert_eq!(self.ends.of(number), 1, "a value is dropped once");
+                assert_eq!(self.drops.of(number), 1, "a value is dropped exactly once");
             }
             Op::Clear => clear(),
         }
         for (number, pointer) in &self.live {
             value(pointer).assert_is(*number);
-            assert_eq!(self.ends.of(*number), 0, "a live value was not dropped");
+            assert_eq!(self.drops.of(*number), 0, "a live value is not dropped");
         }
     }
 
     fn end(self) {
         drop(self.live);
-        assert!(self.ends.0.borrow().values().all(|&ends| ends == 1), "every value, once");
+        assert!(
+            self.drops.0.borrow().values().all(|&drops| drops == 1),
+            "every value is dropped exactly once"
+        );
     }
 }
 
@@ -162,7 +165,7 @@ fn free(cache: &dyn Cache) -> usize {
 }
 
 #[test]
-fn a_free_list_keeps_its_promises() {
+fn a_free_list_matches_the_model() {
     property::check(400, (ops(), 1..8_u32, 2..20_usize), |(ops, bound, step)| {
         let (alloc, blocks) = below(step);
         let cache = FreeList::new(bound, alloc);
@@ -174,7 +177,7 @@ fn a_free_list_keeps_its_promises() {
                 |pointer| pointer,
                 || _ = cache.clear(),
             );
-            assert_eq!(blocks.count(), play.live.len() + free(&cache), "nothing is lost");
+            assert_eq!(blocks.count(), play.live.len() + free(&cache), "no storage is lost");
         }
         play.end();
         drop(cache);
@@ -183,10 +186,10 @@ fn a_free_list_keeps_its_promises() {
 }
 
 #[test]
-fn counted_pointers_keep_the_promises() {
+fn counted_pointers_match_the_model() {
     property::check(200, (ops(), 1..8_u32, 2..20_usize), |(ops, bound, step)| {
         let (alloc, blocks) = below(step);
-        let cache = FreeList::<Counted<Value>, _>::new(bound, alloc);
+        let cache = FreeList::<RcBox<Value>, _>::new(bound, alloc);
         let mut play = Play::new();
         for op in ops {
             play.step(
@@ -200,7 +203,7 @@ fn counted_pointers_keep_the_promises() {
                 |pointer| pointer,
                 || _ = cache.clear(),
             );
-            assert_eq!(blocks.count(), play.live.len() + free(&cache), "nothing is lost");
+            assert_eq!(blocks.count(), play.live.len() + free(&cache), "no storage is lost");
         }
         play.end();
         drop(cache);
@@ -208,29 +211,76 @@ fn counted_pointers_keep_the_promises() {
     });
 }
 
+type Tuples = TupleLists<u8, Value, FailingAlloc<Malloc>, 3>;
+
+/// A tuple of `len` values, the first `made` of which are live.
+struct Tuple<'c> {
+    object: NonNull<u8>,
+    made: usize,
+    len: usize,
+    cache: &'c Tuples,
+}
+
+impl<'c> Tuple<'c> {
+    fn new(cache: &'c Tuples, len: usize, mut item: impl FnMut(usize) -> Value) -> Option<Self> {
+        let object = cache.take(len)?;
+        let mut tuple = Self { object, made: 0, len, cache };
+        for index in 0..len {
+            let value = item(index);
+            // SAFETY: the storage has room for `len` items.
+            unsafe { Tuples::items(object).add(index).write(value) };
+            tuple.made += 1;
+        }
+        Some(tuple)
+    }
+
+    fn first(&self) -> &Value {
+        // SAFETY: the tuple has at least one item, and all of its items are live.
+        unsafe { Tuples::items(self.object).as_ref() }
+    }
+}
+
+impl Drop for Tuple<'_> {
+    fn drop(&mut self) {
+        /// Puts the storage even if a value panics.
+        struct Put<'t, 'c>(&'t Tuple<'c>);
+        impl Drop for Put<'_, '_> {
+            fn drop(&mut self) {
+                // SAFETY: the storage came from the cache with this length, and holds no live
+                // value.
+                unsafe { self.0.cache.put(self.0.object, self.0.len) };
+            }
+        }
+        let put = Put(self);
+        // SAFETY: the storage came from a cache of this type.
+        let first = unsafe { Tuples::items(put.0.object) };
+        // SAFETY: the first `made` items are live and not used again.
+        unsafe { NonNull::slice_from_raw_parts(first, put.0.made).drop_in_place() };
+    }
+}
+
 #[test]
-fn a_family_by_length_keeps_its_promises() {
+fn tuple_lists_match_the_model() {
     property::check(200, (ops(), 1..4_u32, 2..20_usize), |(ops, bound, step)| {
         let (alloc, blocks) = below(step);
-        let cache = KeyedFreeList::<u8, Value, _, 3>::new(bound, alloc);
-        let mut play = Play::<CachedRun<'_, u8, Value, _, 3>>::new();
-        // The other items of a run have numbers of their own.
+        let cache = Tuples::new(bound, alloc);
+        let mut play = Play::new();
+        // The other items of a tuple have numbers of their own.
         let mut others = 1_u64 << 32;
         for (op, len) in ops.into_iter().zip((1..=4).cycle()) {
-            let ends = play.ends.clone();
+            let drops = play.drops.clone();
             play.step(
                 op,
                 |value| {
-                    cache.run(7, len, |index| {
+                    Tuple::new(&cache, len, |index| {
                         others += 1;
-                        if index == 0 { value() } else { ends.value(others) }
+                        if index == 0 { value() } else { drops.value(others) }
                     })
                 },
-                |pointer| &pointer[0],
+                Tuple::first,
                 || _ = cache.clear(),
             );
-            assert!(play.live.iter().all(|(_, run)| *run.header() == 7));
-            assert_eq!(blocks.count(), play.live.len() + free(&cache), "nothing is lost");
+            assert_eq!(blocks.count(), play.live.len() + free(&cache), "no storage is lost");
         }
         play.end();
         drop(cache);
@@ -239,7 +289,7 @@ fn a_family_by_length_keeps_its_promises() {
 }
 
 #[test]
-fn a_block_cache_keeps_its_promises() {
+fn a_block_cache_matches_the_model() {
     property::check(200, (ops(), 2..20_usize), |(ops, step)| {
         let (alloc, blocks) = below(step);
         let cache = BlockCache::<Value, _, 200>::new(alloc);
@@ -253,20 +303,20 @@ fn a_block_cache_keeps_its_promises() {
             );
             assert_eq!(blocks.count(), cache.blocks());
             let objects = cache.blocks() * BlockCache::<Value, FailingAlloc<Malloc>, 200>::OBJECTS;
-            assert_eq!(objects, play.live.len() + free(&cache), "nothing is lost");
+            assert_eq!(objects, play.live.len() + free(&cache), "no storage is lost");
         }
         play.end();
         let _ = cache.compact();
-        assert_eq!(blocks.count(), 0, "a block in which nothing lives is given down");
+        assert_eq!(blocks.count(), 0, "blocks without an object in use are returned");
     });
 }
 
 #[test]
-fn a_thread_cache_keeps_its_promises() {
+fn a_thread_cache_matches_the_model() {
     property::check(200, (ops(), 1..4_u32, 2..20_usize), |(ops, magazine, step)| {
         let (alloc, blocks) = below(step);
         let shared = SharedCache::<Value, _, 2>::new(magazine, alloc);
-        // Two caches, in turn: an object may end in another than it was made in.
+        // Two caches take turns, so an object may be dropped into another cache than made it.
         let locals = [shared.thread(), shared.thread()];
         let mut play = Play::new();
         for (op, local) in ops.into_iter().zip(locals.iter().cycle()) {
@@ -276,9 +326,9 @@ fn a_thread_cache_keeps_its_promises() {
                 |pointer| pointer,
                 || _ = shared.clear(),
             );
-            let kept = locals.iter().map(|local| free(local)).sum::<usize>();
-            let in_depot = blocks.count() - play.live.len() - kept;
-            assert!(in_depot <= free(&shared), "nothing is lost");
+            let in_locals = locals.iter().map(|local| free(local)).sum::<usize>();
+            let in_depot = blocks.count() - play.live.len() - in_locals;
+            assert!(in_depot <= free(&shared), "no storage is lost");
         }
         play.end();
         drop(locals);
@@ -287,80 +337,22 @@ fn a_thread_cache_keeps_its_promises() {
     });
 }
 
-/// A husk: a value with a buffer, one for each life.
-struct Buffer {
-    bytes: Vec<u8>,
-    lives: Rc<Cell<usize>>,
-}
-
-thread_local! {
-    static LIVES: Rc<Cell<usize>> = Rc::default();
-}
-
-impl Recycle for Buffer {
-    fn fresh() -> Self {
-        let lives = LIVES.with(Rc::clone);
-        lives.set(lives.get() + 1);
-        Self { bytes: Vec::new(), lives }
-    }
-
-    fn recycle(&mut self) {
-        self.bytes.clear();
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        self.lives.set(self.lives.get() - 1);
-    }
-}
-
-#[test]
-fn husks_are_as_fresh_ones_and_none_is_lost() {
-    property::check(200, (ops(), 1..8_u32, 2..20_usize), |(ops, bound, step)| {
-        let (alloc, blocks) = below(step);
-        let cache = HuskList::<Buffer, _>::new(bound, alloc);
-        let mut live = Vec::new();
-        for op in ops {
-            match op {
-                Op::Make | Op::MakeAndPanic => {
-                    if let Some(mut buffer) = Cached::revive_in(&cache) {
-                        assert!(buffer.bytes.is_empty());
-                        buffer.bytes.extend_from_slice(&[1; 10]);
-                        live.push(buffer);
-                    }
-                }
-                Op::End(which) | Op::EndAndPanic(which) if !live.is_empty() => {
-                    drop(live.swap_remove(which % live.len()));
-                }
-                Op::Clear => _ = cache.clear(),
-                _ => {}
-            }
-            assert_eq!(blocks.count(), live.len() + free(&cache), "nothing is lost");
-            assert_eq!(LIVES.with(|lives| lives.get()), blocks.count(), "a value in each");
-        }
-        drop(live);
-        drop(cache);
-        assert_eq!((blocks.count(), LIVES.with(|lives| lives.get())), (0, 0));
-    });
-}
-
-/// Storage, by address, and the type that it serves.
+/// The type that each storage serves, by its address.
 #[derive(Default)]
 struct Types(BTreeMap<usize, &'static str>);
 
 impl Types {
-    /// Takes storage of `cache` for `name`; it must not have served another type since it came
-    /// from below.
-    fn take<T>(&mut self, cache: &impl BareHome<T>, name: &'static str) -> Option<NonNull<T>> {
+    /// Takes storage from `cache` for the type `name`. Since it came from the layer below, the
+    /// storage must not have served another type.
+    fn take<T>(&mut self, cache: &impl StorageSource<T>, name: &'static str) -> Option<NonNull<T>> {
         let storage = cache.take()?;
         let before = self.0.insert(storage.addr().get(), name);
         assert!(before.is_none_or(|before| before == name), "{name} in the storage of {before:?}");
         Some(storage)
     }
 
-    /// What went back below may serve any type.
-    fn forget_what_went_down(&mut self, blocks: &LiveBlocks) {
+    /// Forgets returned storage, which may serve any type.
+    fn forget_returned(&mut self, blocks: &LiveBlocks) {
         self.0.retain(|&address, _| {
             let block = NonNull::without_provenance(address.try_into().expect("not null"));
             blocks.contains(block)
@@ -381,26 +373,26 @@ fn types_never_share_storage() {
                     live_floats.extend(types.take(&floats, "float"));
                 }
                 Op::Make | Op::MakeAndPanic => live_ints.extend(types.take(&ints, "int")),
-                Op::End(which) | Op::EndAndPanic(which) => {
-                    end(&floats, &mut live_floats, which);
-                    end(&ints, &mut live_ints, which);
+                Op::Drop(which) | Op::DropAndPanic(which) => {
+                    put_one(&floats, &mut live_floats, which);
+                    put_one(&ints, &mut live_ints, which);
                 }
                 Op::Clear => _ = floats.clear(),
             }
-            types.forget_what_went_down(&blocks);
+            types.forget_returned(&blocks);
         }
         live_floats.drain(..).for_each(|storage| put(&floats, storage));
         live_ints.drain(..).for_each(|storage| put(&ints, storage));
     });
 }
 
-fn end<T, A: MemAlloc>(cache: &FreeList<T, A>, live: &mut Vec<NonNull<T>>, which: usize) {
+fn put_one<T, A: MemAlloc>(cache: &FreeList<T, A>, live: &mut Vec<NonNull<T>>, which: usize) {
     if !live.is_empty() {
         put(cache, live.swap_remove(which % live.len()));
     }
 }
 
 fn put<T, A: MemAlloc>(cache: &FreeList<T, A>, storage: NonNull<T>) {
-    // SAFETY: the storage came from this cache, once, and holds no value.
+    // SAFETY: the storage came from this cache, is put once, and holds no value.
     unsafe { cache.put(storage) };
 }

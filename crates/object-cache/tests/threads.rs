@@ -1,4 +1,4 @@
-//! Caches of several threads: what one ends another makes again, and nothing is left behind.
+//! Caches of several threads: one thread reuses what another dropped, and nothing is leaked.
 
 use std::{
     cell::RefCell,
@@ -10,10 +10,10 @@ use std::{
     thread,
 };
 
-use object_cache::{Cached, MemAlloc, Stats, thread_cache};
+use object_cache::{CacheStats, Cached, MemAlloc, thread_cache};
 use raw_mem::Malloc;
 
-/// Malloc, with a count of its live blocks.
+/// Malloc with a count of its live blocks.
 struct Counting {
     live: AtomicUsize,
 }
@@ -37,13 +37,13 @@ unsafe impl MemAlloc for &'static Counting {
     }
 
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the block is malloc's (contract of `realloc`).
         unsafe { Malloc.realloc(ptr, size) }
     }
 
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
         self.live.fetch_sub(usize::from(ptr.is_some()), Relaxed);
-        // SAFETY: the caller's promise.
+        // SAFETY: the block is malloc's (contract of `free`).
         unsafe { Malloc.free(ptr) }
     }
 }
@@ -57,15 +57,15 @@ impl Message {
     }
 
     fn assert_is_whole(&self) -> usize {
-        assert_eq!(self.0[0], !self.0[1], "the object is its own");
+        assert_eq!(self.0[0], !self.0[1], "no other object overwrote it");
         self.0[0]
     }
 }
 
-/// One thread makes messages, another ends them. The maker never ends one, and the ender never
-/// makes one, so that every hit of the maker is a message that came back through the depot.
+/// One thread makes messages, and another drops them. Every hit of the maker is therefore a message
+/// that came back through the depot.
 #[test]
-fn a_maker_and_an_ender_hit_without_growing() {
+fn a_maker_hits_objects_that_another_thread_drops() {
     const WARM_UP: usize = 20_000;
     const MESSAGES: usize = if cfg!(miri) { 20_500 } else { 400_000 };
 
@@ -73,42 +73,41 @@ fn a_maker_and_an_ender_hit_without_growing() {
     thread_cache! {
         struct Messages: Message, magazine = 64, below: &'static Counting = &BELOW;
     }
-    fn stats() -> Stats {
-        Messages.local(|messages| messages.stats()).expect("the thread has not ended")
+    fn stats() -> CacheStats {
+        Messages.local(|messages| messages.stats()).expect("the thread is not ending")
     }
 
     let (sender, receiver) = mpsc::sync_channel::<Cached<Message, Messages>>(256);
-    let ender =
+    let dropper =
         thread::spawn(move || receiver.iter().map(|message| message.assert_is_whole()).sum());
-    let mut warm = Stats::default();
+    let mut start = CacheStats::default();
     for number in 0..MESSAGES {
         if number == WARM_UP {
-            warm = stats();
+            start = stats();
         }
         sender.send(Cached::new_in(Message::new(number), Messages).unwrap()).unwrap();
     }
     let (end, live) = (stats(), BELOW.live.load(Relaxed));
     drop(sender);
-    let sum: usize = ender.join().unwrap();
+    let sum: usize = dropper.join().unwrap();
     assert_eq!(sum, MESSAGES * (MESSAGES - 1) / 2);
 
-    let steady = Stats { hits: end.hits - warm.hits, misses: end.misses - warm.misses, ..end };
+    let steady = CacheStats { hits: end.hits - start.hits, misses: end.misses - start.misses, ..end };
     let rate = steady.hit_rate();
     println!("hit rate {rate:.6}: {steady:?}; {live} live blocks");
     assert!(rate > 0.95, "hit rate {rate}");
-    // All that can be under way at once: the channel, four magazines in hand, and the depot.
+    // At most the channel, two magazines in each thread, and the depot are full at once.
     let most = 256 + 2 + 4 * 64 + 16 * 64;
     assert!(live <= most, "{live} live blocks");
 
     let _ = Messages.local(|messages| messages.clear());
     let _ = Messages.shared().clear();
-    assert_eq!(BELOW.live.load(Relaxed), 0, "nothing is lost");
+    assert_eq!(BELOW.live.load(Relaxed), 0, "no storage is lost");
 }
 
-/// Objects that die in destructors of thread-local values, before and after the cache of their
-/// thread is gone.
+/// Thread-locals drop objects before and after the thread's cache was dropped.
 #[test]
-fn objects_that_outlive_their_threads_cache_go_below() {
+fn objects_that_outlive_their_threads_cache_return_to_the_layer_below() {
     static BELOW: Counting = Counting::new();
     thread_cache! {
         struct Messages: Message, magazine = 4, below: &'static Counting = &BELOW;
@@ -122,25 +121,25 @@ fn objects_that_outlive_their_threads_cache_go_below() {
     }
 
     thread::spawn(|| {
-        // The first use of a thread-local value decides when it is dropped: one comes before the
-        // cache, and one after it.
-        BEFORE.with(|kept| kept.borrow_mut().clear());
+        // Thread-locals are dropped in an order that depends on their first use. One of these is
+        // dropped before the cache, and the other one after it.
+        BEFORE.with(|before| before.borrow_mut().clear());
         let messages = make(10);
-        AFTER.with(|kept| *kept.borrow_mut() = make(10));
-        BEFORE.with(|kept| *kept.borrow_mut() = messages);
+        AFTER.with(|after| *after.borrow_mut() = make(10));
+        BEFORE.with(|before| *before.borrow_mut() = messages);
     })
     .join()
     .unwrap();
 
     let live = BELOW.live.load(Relaxed);
-    assert_eq!(live, 10, "those that died in time are in the depot, and the others are not");
-    assert_eq!(Messages.shared().clear().objects, live, "nothing is lost");
+    assert_eq!(live, 10, "only those dropped before the cache are in the depot");
+    assert_eq!(Messages.shared().clear().objects, live, "no storage is lost");
     assert_eq!(BELOW.live.load(Relaxed), 0);
 }
 
-/// Threads that come and go, each making objects that the next one ends.
+/// Each thread makes objects that the next one drops.
 #[test]
-fn threads_that_come_and_go_neither_lose_nor_grow() {
+fn short_lived_threads_neither_leak_nor_accumulate() {
     static BELOW: Counting = Counting::new();
     thread_cache! {
         struct Messages: Message, magazine = 8, below: &'static Counting = &BELOW;
@@ -156,19 +155,19 @@ fn threads_that_come_and_go_neither_lose_nor_grow() {
         })
         .join()
         .unwrap();
-        assert!(BELOW.live.load(Relaxed) <= 50 + 16 * 8, "the depot is the bound");
+        assert!(BELOW.live.load(Relaxed) <= 50 + 16 * 8, "the depot is bounded");
     }
     drop(inherited);
     let stats = Messages.shared().stats();
-    assert!(stats.hit_rate() > 0.95, "each thread lives off the one before");
+    assert!(stats.hit_rate() > 0.95, "each thread reuses objects of the one before");
     let _ = Messages.local(|messages| messages.clear());
     let _ = Messages.shared().clear();
-    assert_eq!(BELOW.live.load(Relaxed), 0, "nothing is lost");
+    assert_eq!(BELOW.live.load(Relaxed), 0, "no storage is lost");
 }
 
-/// Several threads that make and end at once, and pass what they made in a ring.
+/// Several threads make and drop objects at once, and pass them on in a ring.
 #[test]
-fn objects_that_go_round_a_ring_of_threads_stay_whole() {
+fn objects_passed_around_a_ring_of_threads_stay_whole() {
     static BELOW: Counting = Counting::new();
     thread_cache! {
         struct Messages: Message, magazine = 8, below: &'static Counting = &BELOW;
@@ -187,7 +186,7 @@ fn objects_that_go_round_a_ring_of_threads_stay_whole() {
             thread::spawn(move || {
                 for number in 0..ROUNDS {
                     let message = Cached::new_in(Message::new(number), Messages).unwrap();
-                    // A full channel ends the object here, where it was made.
+                    // If the channel is full, the object is dropped here.
                     let _ = next.try_send(message);
                     for received in receiver.try_iter().take(2) {
                         received.assert_is_whole();
@@ -198,5 +197,5 @@ fn objects_that_go_round_a_ring_of_threads_stay_whole() {
         .collect();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     let _ = Messages.shared().clear();
-    assert_eq!(BELOW.live.load(Relaxed), 0, "nothing is lost");
+    assert_eq!(BELOW.live.load(Relaxed), 0, "no storage is lost");
 }

@@ -6,82 +6,104 @@
 //!   pools on      Pools                  CachesOverPools
 //! ```
 //!
-//! The type is a parameter of every object, so that a layer that is off is not there at all.
+//! The type is a parameter of every object, so a layer that is off leaves no code behind.
 
-use core::fmt::Debug;
+use std::{fmt::Debug, marker::PhantomData};
 
-use object_cache::{Counted, FreeList, KeyedFreeList, Named, Registry, presets};
+use object_cache::{
+    Cache, CacheGroup, CacheStats, Cleared, FreeList, RcBox, RetryAfterClear,
+    cpython::{Kind, TupleLists, Version},
+};
 use obmalloc::{GilHeld, Heap, KnownArenas, Pools16K, Pymalloc};
-use presets::{Kind, PYTHON_3_14};
 use raw_mem::{Malloc, MemAlloc, MmapArenas};
 
-use crate::{Dict, List, Value, row::RowHead};
+use crate::{
+    run::Head,
+    value::{Dict, List, Value},
+};
+
+/// The version of CPython whose caches the runtime has.
+pub(crate) const VERSION: Version = Version::V3_14;
 
 type Arenas = KnownArenas<MmapArenas, Malloc, Pools16K>;
 
 /// Layer 2 over layer 1, for one thread.
 pub type Pool = Pymalloc<GilHeld<Heap<Arenas, Malloc, Pools16K>>, Malloc>;
 
+/// The free lists of tuples.
+pub(crate) type Tuples<L> =
+    TupleLists<Head, Value<L>, <L as Layers>::Below, { VERSION.longest_tuple() }>;
+
 /// A choice of layers.
 pub trait Layers: Copy + Debug + Default + 'static {
-    /// What is below the caches.
+    /// The allocator below the caches.
     type Below: MemAlloc + Copy + Debug + 'static;
 
-    /// How a table names the choice.
+    /// The choice's name in tables.
     const NAME: &'static str;
 
-    /// Whether dead objects are cached, and small ints immortal.
+    /// True if free objects are cached, and small ints are immortal.
     const CACHED: bool;
 
-    /// The running thread's memory.
+    /// Returns the running thread's memory.
     fn store() -> &'static Store<Self>;
 }
 
-/// One thread's memory: the layers below, and a cache for each type, with CPython 3.14's bounds.
+/// One thread's memory: the layers below, and a cache for each type with CPython's bounds.
 #[derive(Debug)]
 pub struct Store<L: Layers> {
-    /// What is below the caches.
+    /// The allocator below the caches.
     pub below: L::Below,
-    pub(crate) ints: FreeList<Counted<i64>, L::Below>,
-    pub(crate) floats: FreeList<Counted<f64>, L::Below>,
-    pub(crate) lists: FreeList<Counted<List<L>>, L::Below>,
-    pub(crate) dicts: FreeList<Counted<Dict<L>>, L::Below>,
-    pub(crate) tuples: KeyedFreeList<RowHead, Value<L>, L::Below, 20>,
-}
-
-const fn bound(kind: Kind) -> u32 {
-    PYTHON_3_14.bound(kind).expect("CPython 3.14 caches it")
+    pub(crate) ints: FreeList<RcBox<i64>, L::Below>,
+    pub(crate) floats: FreeList<RcBox<f64>, L::Below>,
+    pub(crate) lists: FreeList<RcBox<List<L>>, L::Below>,
+    pub(crate) dicts: FreeList<RcBox<Dict<L>>, L::Below>,
+    pub(crate) tuples: Tuples<L>,
 }
 
 impl<L: Layers> Store<L> {
     fn new(below: L::Below) -> Self {
+        let bound = |kind| VERSION.bound(kind).expect("this version of CPython caches it");
         Self {
             below,
-            ints: FreeList::new(const { bound(Kind::Int) }, below),
-            floats: FreeList::new(const { bound(Kind::Float) }, below),
-            lists: FreeList::new(const { bound(Kind::List) }, below),
-            dicts: FreeList::new(const { bound(Kind::Dict) }, below),
-            tuples: KeyedFreeList::new(const { bound(Kind::Tuple) }, below),
+            ints: FreeList::new(bound(Kind::Int), below),
+            floats: FreeList::new(bound(Kind::Float), below),
+            lists: FreeList::new(bound(Kind::List), below),
+            dicts: FreeList::new(bound(Kind::Dict), below),
+            tuples: TupleLists::new(bound(Kind::Tuple), below),
         }
     }
 
-    /// Calls `body` with all caches registered under their names.
-    pub fn registered<R>(&self, registry: &Registry, body: impl FnOnce() -> R) -> R {
-        let caches = [
-            Named { name: "Dict", cache: &self.dicts },
-            Named { name: "Float", cache: &self.floats },
-            Named { name: "Int", cache: &self.ints },
-            Named { name: "List", cache: &self.lists },
-            Named { name: "Tuple", cache: &self.tuples },
-        ];
-        registry.during(&caches, body)
+    /// Returns all caches with their names.
+    pub fn caches(&self) -> [(&'static str, &dyn Cache); 5] {
+        [
+            ("Dict", &self.dicts),
+            ("Float", &self.floats),
+            ("Int", &self.ints),
+            ("List", &self.lists),
+            ("Tuple", &self.tuples),
+        ]
     }
 }
 
-/// Declares a choice of layers. What a thread's objects live in is made when it is first asked
-/// for, and lives as long as the process, as an interpreter's does.
+/// All caches of the running thread. They are cleared when memory is exhausted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AllCaches<L>(PhantomData<L>);
+
+impl<L: Layers> Cache for AllCaches<L> {
+    fn clear(&self) -> Cleared {
+        CacheGroup(&L::store().caches()).clear()
+    }
+
+    fn each_list(&self, visit: &mut dyn FnMut(Option<usize>, CacheStats)) {
+        CacheGroup(&L::store().caches()).each_list(visit);
+    }
+}
+
+/// Declares a choice of layers. A thread's memory is created on first use and lives as long as the
+/// process, as an interpreter's does.
 macro_rules! layers {
-    ($(#[$doc:meta])* $Choice:ident, $name:literal, cached: $cached:literal, below: $Below:ty = $below:expr) => {
+    ($($(#[$doc:meta])* $Choice:ident($name:literal): $Below:ty = $below:expr, cached: $cached:literal;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default)]
         pub struct $Choice;
@@ -100,34 +122,38 @@ macro_rules! layers {
                 STORE.with(|store| *store)
             }
         }
-    };
+    )*};
 }
 
 layers! {
     /// Layer 1 alone.
-    MallocAlone, "malloc", cached: false, below: Malloc = Malloc
-}
+    MallocAlone("malloc"): Malloc = Malloc, cached: false;
 
-layers! {
     /// Layer 2 over layer 1.
-    Pools, "malloc + pools", cached: false, below: &'static Pool = pool()
-}
+    Pools("malloc + pools"): &'static Pool = pool(), cached: false;
 
-layers! {
     /// Layer 3 over layer 1.
-    CachesOverMalloc, "malloc + caches", cached: true, below: Malloc = Malloc
-}
+    CachesOverMalloc("malloc + caches"): RetryAfterClear<Malloc, AllCaches<Self>> =
+        RetryAfterClear::new(Malloc, AllCaches::default()), cached: true;
 
-layers! {
     /// Layer 3 over layer 2 over layer 1.
-    CachesOverPools, "malloc + pools + caches", cached: true, below: &'static Pool = pool()
+    CachesOverPools("malloc + pools + caches"): RetryAfterClear<&'static Pool, AllCaches<Self>> =
+        RetryAfterClear::new(pool(), AllCaches::default()), cached: true;
 }
 
-fn pool() -> &'static Pool {
+/// Returns the running thread's pools.
+pub fn pool() -> &'static Pool {
+    thread_local! {
+        static POOL: &'static Pool = Box::leak(Box::new(new_pool()));
+    }
+    POOL.with(|pool| *pool)
+}
+
+fn new_pool() -> Pool {
     let arenas = Arenas::new(MmapArenas::new(), Malloc);
-    // SAFETY: the pools belong to the thread that asked for them, and neither they nor the
-    // objects in them are sent to another one; nothing in the heap calls back.
+    // SAFETY: only the thread that created the pools uses them, because objects are not `Send`.
+    // Nothing in the heap calls back.
     let heap = unsafe { GilHeld::new(Heap::new(arenas, Malloc)) };
     // SAFETY: malloc does not serve memory of the heap's arenas.
-    Box::leak(Box::new(unsafe { Pymalloc::new(heap, Malloc) }))
+    unsafe { Pymalloc::new(heap, Malloc) }
 }

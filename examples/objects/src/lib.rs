@@ -1,37 +1,32 @@
-//! A runtime on the four layers: a small object model, and programs that make many objects.
+//! A runtime of small objects over a choice of memory layers, and programs that create many
+//! objects.
 //!
 //! ```text
-//!   workloads            the programs of examples/python, as a runtime would run them
+//!   workloads            programs of examples/python, as a runtime would run them
 //!   Value                a counted pointer: int, float, string, list, dict, tuple, instance
-//!     │ fixed size         │ by length        │ growing
-//!   Objects: FreeList    Row: KeyedFreeList  Buffer, Text
-//!     └────────────────────┴──────────────────┘
+//!     │ fixed size         │ by length       │ growing
+//!   Objects: FreeList    Run: TupleLists   Memory: Vec, HashMap
+//!     └────────────────────┴─────────────────┘
 //!   Layers               malloc alone, with pools, with caches, with both
 //! ```
 //!
-//! Objects are made, counted and dropped as CPython does it, but for its collector: every number
-//! is an object, a list is an object with a buffer, a dict one with two tables. So what one layer
-//! brings to a runtime can be seen by leaving it out.
+//! The runtime creates, counts and drops objects as CPython does, except that it has no garbage
+//! collector. Every number is an object, a list is an object with a buffer, and a dict is an object
+//! with a table. The effect of a layer is the difference that it makes to leave it out.
 //!
-//! `unsafe` stands in `buffer`, `row`, `text`, `objects` and `layers`: where memory is laid out.
+//! `unsafe` code is in `run`, `objects`, `memory` and `layers`, where memory is laid out.
 
-mod buffer;
-mod dict;
 pub mod layers;
-mod list;
+mod memory;
 mod objects;
-mod row;
+mod run;
 mod runtime;
-mod text;
 mod value;
 pub mod workloads;
 
-pub use buffer::Buffer;
-pub use dict::Dict;
-pub use layers::{CachesOverMalloc, CachesOverPools, Layers, MallocAlone, Pools, Store};
-pub use list::List;
+pub use layers::{AllCaches, CachesOverMalloc, CachesOverPools, Layers, MallocAlone, Pools, Store};
+pub use memory::Memory;
 pub use objects::{Fixed, Objects};
-pub use row::{Instance, Row, Tuple};
+pub use run::{Instance, Run, Text, Tuple};
 pub use runtime::Runtime;
-pub use text::Text;
-pub use value::Value;
+pub use value::{Dict, List, Value};

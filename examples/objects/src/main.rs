@@ -1,29 +1,28 @@
-//! Runs programs of the object model on a choice of layers, and says what it cost.
+//! Runs programs of the object model on a choice of layers, and reports their cost.
 
 use std::{fs, time::Instant};
 
 use anyhow::{Result, ensure};
 use clap::Parser;
-use object_cache::{Cache, Registry};
+use object_cache::{Cache, CacheGroup, CacheStats, cpython::DebugMallocStats};
 use objects::{
-    CachesOverMalloc, CachesOverPools, Layers, MallocAlone, Pools, Runtime,
-    workloads::{ALL, Workload},
+    AllCaches, CachesOverMalloc, CachesOverPools, Layers, MallocAlone, Pools, Runtime,
+    workloads::Workload,
 };
 use serde::Serialize;
 
-/// The programs of examples/python on a small object model, with a switch for each layer.
+/// Programs of examples/python on a small object model, with a switch for each layer.
 ///
-/// Without switches every object comes from malloc. To compare peaks of memory, run each choice in
+/// Without switches, every object comes from malloc. To compare peaks of memory, run each choice in
 /// a process of its own.
 #[derive(Parser)]
 struct Args {
-    /// Programs to run; all of them by default.
-    #[arg(value_parser = workload)]
+    /// Programs to run [default: all of them].
     workloads: Vec<Workload>,
-    /// Small objects come from arenas, pools and blocks.
+    /// Allocates small objects from arenas and pools.
     #[arg(long)]
     pools: bool,
-    /// Dead objects are cached by type, and small ints are immortal.
+    /// Caches free objects by type, and makes small ints immortal.
     #[arg(long)]
     caches: bool,
     /// How often each program runs.
@@ -32,32 +31,26 @@ struct Args {
     /// Prints a line of JSON for each program.
     #[arg(long)]
     json: bool,
-    /// Prints what the caches hold at the end, as CPython prints it.
+    /// Prints the figures of the caches at the end, as CPython does.
     #[arg(long)]
     stats: bool,
-    /// Prints the names of the programs, and runs none.
+    /// Prints the names of the programs without running them.
     #[arg(long)]
     list: bool,
 }
 
-fn workload(name: &str) -> Result<Workload, String> {
-    let known = || ALL.iter().map(|workload| workload.name).collect::<Vec<_>>().join(", ");
-    let found = ALL.iter().find(|workload| workload.name == name).copied();
-    found.ok_or_else(|| format!("no such program; there are {}", known()))
-}
-
-/// What a program cost on a choice of layers.
+/// The cost of a program on a choice of layers.
 #[derive(Serialize)]
 struct Outcome {
     workload: &'static str,
     layers: &'static str,
-    /// What it printed, in every round.
-    printed: String,
+    /// The line that it printed in every round.
+    printed: &'static str,
     /// Wall time of each round, in seconds.
     seconds: Vec<f64>,
-    /// The most memory the process ever had, in KiB, where the system tells.
+    /// The peak of the process's memory in KiB, if the system reports it.
     peak_kib: Option<u64>,
-    /// Objects that a cache served, and those that it had to ask for below.
+    /// Objects that a cache served, and objects that it allocated from below.
     hits: u64,
     misses: u64,
 }
@@ -65,11 +58,11 @@ struct Outcome {
 fn main() -> Result<()> {
     let mut args = Args::parse();
     if args.list {
-        ALL.iter().for_each(|workload| println!("{}", workload.name));
+        Workload::ALL.iter().for_each(|workload| println!("{}", workload.name()));
         return Ok(());
     }
     if args.workloads.is_empty() {
-        args.workloads = ALL.to_vec();
+        args.workloads = Workload::ALL.to_vec();
     }
     match (args.pools, args.caches) {
         (false, false) => run::<MallocAlone>(&args),
@@ -80,47 +73,44 @@ fn main() -> Result<()> {
 }
 
 fn run<L: Layers>(args: &Args) -> Result<()> {
-    let (registry, runtime) = (Registry::new(), Runtime::<L>::default());
-    L::store().registered(&registry, || {
-        let mut before = takes(&registry);
-        for workload in &args.workloads {
-            let (mut seconds, mut printed) = (Vec::new(), String::new());
-            for _ in 0..args.rounds {
-                let start = Instant::now();
-                printed = workload.run(&runtime);
-                seconds.push(start.elapsed().as_secs_f64());
-                check(*workload, &printed)?;
-            }
-            let after = takes(&registry);
-            let (hits, misses) = (after.0 - before.0, after.1 - before.1);
-            before = after;
-            let peak_kib = peak_kib();
-            let (workload, layers) = (workload.name, L::NAME);
-            let outcome = Outcome { workload, layers, printed, seconds, peak_kib, hits, misses };
-            print(&outcome, args.json)?;
+    let runtime = Runtime::<L>::default();
+    let mut before = takes::<L>();
+    for workload in &args.workloads {
+        let mut seconds = Vec::new();
+        for _ in 0..args.rounds {
+            let start = Instant::now();
+            let printed = workload.run(&runtime);
+            seconds.push(start.elapsed().as_secs_f64());
+            let (name, expected) = (workload.name(), workload.prints());
+            ensure!(printed == expected, "{name} printed {printed:?}, expected {expected:?}");
         }
-        if args.stats {
-            eprint!("{}", registry.report());
-        }
-        Ok(())
-    })
-}
-
-/// Fails when a program printed something else than its Python original.
-fn check(workload: Workload, printed: &str) -> Result<()> {
-    let expected = workload.prints;
-    ensure!(printed == expected, "{}: {printed:?} in place of {expected:?}", workload.name);
+        let after = takes::<L>();
+        let outcome = Outcome {
+            workload: workload.name(),
+            layers: L::NAME,
+            printed: workload.prints(),
+            seconds,
+            peak_kib: peak_kib(),
+            hits: after.hits - before.hits,
+            misses: after.misses - before.misses,
+        };
+        before = after;
+        print(&outcome, args.json)?;
+    }
+    if args.stats {
+        eprint!("{}", DebugMallocStats(CacheGroup(&L::store().caches())));
+    }
     Ok(())
 }
 
-/// Hits and misses of all caches so far.
-fn takes(registry: &Registry) -> (u64, u64) {
-    let (mut hits, mut misses) = (0, 0);
-    registry.each_list(&mut |_, stats| {
-        hits += stats.hits;
-        misses += stats.misses;
+/// Returns the hits and misses of all caches so far.
+fn takes<L: Layers>() -> CacheStats {
+    let mut sum = CacheStats::default();
+    AllCaches::<L>::default().each_list(&mut |_, stats| {
+        sum.hits += stats.hits;
+        sum.misses += stats.misses;
     });
-    (hits, misses)
+    sum
 }
 
 fn peak_kib() -> Option<u64> {
@@ -138,7 +128,8 @@ fn print(outcome: &Outcome, json: bool) -> Result<()> {
     sorted.sort_by(f64::total_cmp);
     let median = sorted.get(sorted.len() / 2).copied().unwrap_or_default();
     let peak = outcome.peak_kib.map_or_else(String::new, |peak| format!("{peak} KiB"));
-    let Outcome { workload, layers, hits, misses, .. } = outcome;
-    println!("{workload:20} {layers:24} {median:8.3} s {peak:>12}  {hits} hits, {misses} misses");
+    let Outcome { workload, layers, hits, misses, .. } = *outcome;
+    let rate = 100.0 * CacheStats { hits, misses, ..CacheStats::default() }.hit_rate();
+    println!("{workload:16} {layers:24} {median:8.3} s {peak:>12}  {hits} hits ({rate:.1} %)");
     Ok(())
 }

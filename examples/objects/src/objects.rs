@@ -1,40 +1,32 @@
-//! Where objects of a fixed size live: in the cache of their type, or straight from below.
+//! Where objects of a fixed size are stored: in the cache of their type, or in memory from below
+//! it.
 
-use core::{marker::PhantomData, ptr::NonNull};
+use std::{marker::PhantomData, ptr::NonNull};
 
-use object_cache::{BareHome, Counted, FreeList, Home, drop_and_put};
+use object_cache::{FreeList, RcBox, StorageSource};
 use raw_mem::MemAlloc;
 
-use crate::{Dict, Layers, List, layers::Store};
+use crate::{
+    layers::{Layers, Store},
+    value::{Dict, List},
+};
 
-/// The home of every object of a fixed size. Takes no room: the thread's [`Store`] is found when
-/// it is needed.
-#[derive(Debug)]
+/// The source of storage for objects of a fixed size. It has no size itself, because it finds the
+/// thread's [`Store`] when it is needed.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Objects<L>(PhantomData<L>);
-
-impl<L> Objects<L> {
-    pub(crate) const HERE: Self = Self(PhantomData);
-}
-
-impl<L> Clone for Objects<L> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<L> Copy for Objects<L> {}
 
 /// A type with a cache of its own.
 pub trait Fixed<L: Layers>: Sized {
-    /// Its cache.
-    fn cache(store: &Store<L>) -> &FreeList<Counted<Self>, L::Below>;
+    /// Returns the type's cache.
+    fn cache(store: &Store<L>) -> &FreeList<RcBox<Self>, L::Below>;
 }
 
 macro_rules! fixed {
     ($($Type:ty: $field:ident),*) => {
         $(impl<L: Layers> Fixed<L> for $Type {
             #[inline]
-            fn cache(store: &Store<L>) -> &FreeList<Counted<Self>, L::Below> {
+            fn cache(store: &Store<L>) -> &FreeList<RcBox<Self>, L::Below> {
                 &store.$field
             }
         })*
@@ -43,35 +35,26 @@ macro_rules! fixed {
 
 fixed!(i64: ints, f64: floats, List<L>: lists, Dict<L>: dicts);
 
-// SAFETY: `drop_and_put` ends a life once.
-unsafe impl<L: Layers, T: Fixed<L>> Home<Counted<T>> for Objects<L> {
+// SAFETY: the guarantees are the cache's, or those of the allocator below, whose blocks have the
+// object's size and are aligned to 16 bytes. Neither is ever dropped.
+unsafe impl<L: Layers, T: Fixed<L>> StorageSource<RcBox<T>> for Objects<L> {
     #[inline]
-    unsafe fn retire(&self, object: NonNull<Counted<T>>) {
-        // SAFETY: the caller's promise.
-        unsafe { drop_and_put(self, object) }
-    }
-}
-
-// SAFETY: either the cache's promise, or the allocator's: a block of the object's size, aligned to
-// 16 bytes, which is the caller's until it is freed. No object needs more than 16.
-unsafe impl<L: Layers, T: Fixed<L>> BareHome<Counted<T>> for Objects<L> {
-    #[inline]
-    fn take(&self) -> Option<NonNull<Counted<T>>> {
-        const { assert!(align_of::<Counted<T>>() <= 16) };
+    fn take(&self) -> Option<NonNull<RcBox<T>>> {
+        const { assert!(align_of::<RcBox<T>>() <= 16) };
         if L::CACHED {
             T::cache(L::store()).take()
         } else {
-            L::store().below.malloc(size_of::<Counted<T>>()).map(NonNull::cast)
+            L::store().below.malloc(size_of::<RcBox<T>>()).map(NonNull::cast)
         }
     }
 
     #[inline]
-    unsafe fn put(&self, storage: NonNull<Counted<T>>) {
+    unsafe fn put(&self, storage: NonNull<RcBox<T>>) {
         if L::CACHED {
-            // SAFETY: the caller's promise; with this choice of layers it came from the cache.
+            // SAFETY: the storage came from `take` (contract), which used the cache.
             unsafe { T::cache(L::store()).put(storage) }
         } else {
-            // SAFETY: the caller's promise; with this choice it came from below.
+            // SAFETY: the storage came from `take` (contract), which used the allocator below.
             unsafe { L::store().below.free(Some(storage.cast())) }
         }
     }

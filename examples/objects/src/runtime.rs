@@ -1,28 +1,36 @@
-//! What a program of the runtime has at hand.
+//! The immortal objects of a runtime.
 
-use object_cache::{CachedRc, Immortals};
+use object_cache::{CachedRc, cpython::Immortals};
 
-use crate::{Layers, Objects, Value};
+use crate::{
+    layers::{Layers, VERSION},
+    objects::Objects,
+    value::Value,
+};
 
-/// The immortal objects of one thread: small ints and strings of one character, where caches are
-/// on.
+const FIRST_INT: i64 = *VERSION.small_ints().start();
+const INTS: usize = (*VERSION.small_ints().end() - FIRST_INT + 1) as usize;
+
+/// The immortal objects of one thread: small ints and strings of one ASCII character. There are
+/// none if caches are off.
 #[derive(Debug)]
 pub struct Runtime<L: Layers> {
-    small_ints: Option<Immortals<Value<L>, 262>>,
+    small_ints: Option<Immortals<Value<L>, INTS>>,
     characters: Option<Immortals<Value<L>, 128>>,
 }
 
 impl<L: Layers> Default for Runtime<L> {
     fn default() -> Self {
         Self {
-            small_ints: L::CACHED.then(|| Immortals::build(-5, new_int)),
+            small_ints: L::CACHED.then(|| Immortals::build(FIRST_INT, new_int)),
             characters: L::CACHED.then(|| Immortals::build(0, |code| new_character(code as u8))),
         }
     }
 }
 
 fn new_int<L: Layers>(int: i64) -> Value<L> {
-    Value::Int(CachedRc::new_in(int, Objects::HERE).expect("memory for an int"))
+    let object = CachedRc::new_in(int, Objects::default());
+    Value::Int(object.expect("there is no memory for an int"))
 }
 
 fn new_character<L: Layers>(code: u8) -> Value<L> {
@@ -30,11 +38,11 @@ fn new_character<L: Layers>(code: u8) -> Value<L> {
 }
 
 impl<L: Layers> Runtime<L> {
-    /// An int.
+    /// Returns an int.
     ///
     /// # Panics
     ///
-    /// Panics when there is no memory.
+    /// Panics if there is no memory.
     #[inline]
     pub fn int(&self, int: i64) -> Value<L> {
         match self.small_ints.as_ref().and_then(|small| small.get(int)) {
@@ -43,11 +51,11 @@ impl<L: Layers> Runtime<L> {
         }
     }
 
-    /// A string of one ASCII character.
+    /// Returns a string of one ASCII character.
     ///
     /// # Panics
     ///
-    /// Panics when there is no memory.
+    /// Panics if there is no memory.
     #[inline]
     pub fn character(&self, code: u8) -> Value<L> {
         match self.characters.as_ref().and_then(|known| known.get(code.into())) {

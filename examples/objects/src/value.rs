@@ -1,20 +1,32 @@
 //! Any object: what lists, dicts and tuples hold.
 
+use std::{
+    cell::RefCell,
+    hash::{BuildHasherDefault, Hash, Hasher},
+};
+
+use allocator_api2_02::vec::Vec;
+use hashbrown::HashMap;
 use object_cache::CachedRc;
 
-use crate::{Dict, Instance, Layers, List, Objects, Text, Tuple};
+use crate::{Instance, Layers, Memory, Objects, Text, Tuple};
 
-/// A counted pointer at an object of the layers `L`, or one of the values that need none.
-#[derive(Debug, Clone, Default)]
+/// A list.
+pub type List<L> = RefCell<Vec<Value<L>, Memory<L>>>;
+
+/// A dict. Its keys are ints and strings.
+pub type Dict<L> = RefCell<HashMap<Value<L>, Value<L>, BuildHasherDefault<Spread>, Memory<L>>>;
+
+/// A counted pointer to an object of the layers `L`, or a value that needs no object.
+#[derive(Clone, Debug)]
 pub enum Value<L: Layers> {
     /// No value.
-    #[default]
     None,
     /// True or false.
     Bool(bool),
     /// An integer.
     Int(CachedRc<i64, Objects<L>>),
-    /// A number with a fraction.
+    /// A floating-point number.
     Float(CachedRc<f64, Objects<L>>),
     /// A string.
     Text(Text<L>),
@@ -32,16 +44,16 @@ macro_rules! accessors {
     ($($name:ident: $Variant:ident => $T:ty),* $(,)?) => {
         impl<L: Layers> Value<L> {
             $(
-                /// What the value is, where the program knows its type.
+                /// Returns the value as one of this type.
                 ///
                 /// # Panics
                 ///
-                /// Panics when it is of another type.
+                /// Panics if it is of another type.
                 #[inline]
                 pub fn $name(&self) -> &$T {
                     match self {
                         Self::$Variant(object) => object,
-                        other => panic!(concat!(stringify!($Variant), " expected, not {:?}"), other),
+                        other => panic!(concat!("expected ", stringify!($Variant), ", got {:?}"), other),
                     }
                 }
             )*
@@ -51,89 +63,54 @@ macro_rules! accessors {
 
 accessors! {
     int: Int => i64,
-    float: Float => f64,
     text: Text => Text<L>,
     list: List => List<L>,
     dict: Dict => Dict<L>,
     tuple: Tuple => Tuple<L>,
-    instance: Instance => Instance<L>,
 }
 
+/// Functions that make an object. They panic if there is no memory.
 impl<L: Layers> Value<L> {
-    /// A float.
-    ///
-    /// # Panics
-    ///
-    /// Panics when there is no memory, as every function here that makes an object.
+    /// Makes a float.
     #[inline]
     pub fn from_float(float: f64) -> Self {
-        Self::Float(CachedRc::new_in(float, Objects::HERE).expect("memory for a float"))
+        let object = CachedRc::new_in(float, Objects::default());
+        Self::Float(object.expect("there is no memory for a float"))
     }
 
-    /// A string of these parts, one after the other.
-    ///
-    /// # Panics
-    ///
-    /// Panics when there is no memory.
+    /// Makes a string of the concatenation of `parts`.
     pub fn concat(parts: &[&str]) -> Self {
         Self::Text(Text::concat(parts))
     }
 
-    /// A tuple of these values.
-    ///
-    /// # Panics
-    ///
-    /// Panics when there is no memory.
+    /// Makes a tuple of these values.
     pub fn from_tuple<const N: usize>(values: [Self; N]) -> Self {
         Self::Tuple(Tuple::new(values))
     }
 
-    /// An instance with these slots.
-    ///
-    /// # Panics
-    ///
-    /// Panics when there is no memory.
+    /// Makes an instance with these slots.
     pub fn from_instance<const N: usize>(slots: [Self; N]) -> Self {
         Self::Instance(Instance::new(slots))
     }
 
-    /// A list of these values.
-    ///
-    /// # Panics
-    ///
-    /// Panics when there is no memory.
+    /// Makes a list of these values.
     pub fn from_list(values: impl IntoIterator<Item = Self>) -> Self {
-        let list = CachedRc::make_in(List::default, Objects::HERE).expect("memory for a list");
-        list.items_mut().extend(values);
-        Self::List(list)
+        let mut items = Vec::new_in(Memory::default());
+        items.extend(values);
+        let object = CachedRc::new_in(RefCell::new(items), Objects::default());
+        Self::List(object.expect("there is no memory for a list"))
     }
 
-    /// A dict of these entries.
-    ///
-    /// # Panics
-    ///
-    /// Panics when there is no memory.
+    /// Makes a dict of these entries.
     pub fn from_dict(entries: impl IntoIterator<Item = (Self, Self)>) -> Self {
-        let dict = CachedRc::make_in(Dict::default, Objects::HERE).expect("memory for a dict");
-        entries.into_iter().for_each(|(key, value)| dict.set(key, value));
-        Self::Dict(dict)
-    }
-
-    /// The hash of a value that can be a key.
-    ///
-    /// # Panics
-    ///
-    /// Panics when it cannot.
-    pub fn hash(&self) -> u64 {
-        match self {
-            Self::Int(int) => **int as u64,
-            Self::Text(text) => text.hash(),
-            other => panic!("a key expected, not {other:?}"),
-        }
+        let mut table = HashMap::with_hasher_in(BuildHasherDefault::new(), Memory::default());
+        table.extend(entries);
+        let object = CachedRc::new_in(RefCell::new(table), Objects::default());
+        Self::Dict(object.expect("there is no memory for a dict"))
     }
 }
 
-/// By value, deeply.
+/// Compares values deeply.
 impl<L: Layers> PartialEq for Value<L> {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
@@ -141,13 +118,50 @@ impl<L: Layers> PartialEq for Value<L> {
             (Self::Bool(a), Self::Bool(b)) => a == b,
             (Self::Int(a), Self::Int(b)) => **a == **b,
             (Self::Float(a), Self::Float(b)) => **a == **b,
-            (Self::Text(a), Self::Text(b)) => a == b,
-            (Self::List(a), Self::List(b)) => CachedRc::ptr_eq(a, b) || **a.items() == **b.items(),
+            (Self::Text(a), Self::Text(b)) => a.is(b) || **a == **b,
+            (Self::List(a), Self::List(b)) => CachedRc::ptr_eq(a, b) || **a == **b,
             (Self::Dict(a), Self::Dict(b)) => CachedRc::ptr_eq(a, b) || **a == **b,
             (Self::Tuple(a), Self::Tuple(b)) => a.is(b) || **a == **b,
             (Self::Instance(a), Self::Instance(b)) => a.is(b),
             _ => false,
         }
+    }
+}
+
+impl<L: Layers> Eq for Value<L> {}
+
+impl<L: Layers> Hash for Value<L> {
+    /// Hashes a key.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the value cannot be a key.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(match self {
+            Self::Int(int) => **int as u64,
+            Self::Text(text) => text.hash(),
+            other => panic!("expected a key, got {other:?}"),
+        });
+    }
+}
+
+/// A hasher that spreads the bits of one number, so that runs are repeatable.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spread(u64);
+
+impl Hasher for Spread {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a value hashes one number");
+    }
+
+    #[inline]
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -159,6 +173,6 @@ impl<L: Layers> From<bool> for Value<L> {
 
 impl<L: Layers> From<&str> for Value<L> {
     fn from(text: &str) -> Self {
-        Self::Text(text.into())
+        Self::concat(&[text])
     }
 }

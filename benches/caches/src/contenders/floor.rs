@@ -1,4 +1,4 @@
-//! What is below every contender: the loop, and the least that a list of dead objects does.
+//! The cost of the loop, and the least that a list of free objects must do.
 
 use std::{cell::Cell, ptr::NonNull};
 
@@ -26,12 +26,11 @@ impl Contender for Nothing {
     fn put(&mut self, (): ()) {}
 }
 
-/// A list through dead objects, and nothing else: it cannot say how much it has or how often it
-/// served, keeps all it is given, and never gives anything back.
+/// A linked list of free objects without a bound or figures. It never frees an object.
 pub(super) struct BareList {
     /// # Invariant
     ///
-    /// From here on every object is the list's, and its first word is the next one.
+    /// The list owns every object from here on, and their first word is the link to the next one.
     head: Cell<Option<NonNull<Link>>>,
 }
 
@@ -67,9 +66,9 @@ impl Contender for BareList {
 
     #[inline]
     fn put(&mut self, object: NonNull<Link>) {
-        // SAFETY: the loop gives the object up.
+        // SAFETY: the benchmark loop took the object and gives it up.
         unsafe { object.write(Link(self.head.get())) };
-        // INVARIANT: the link was written just now.
+        // INVARIANT: the link has just been written.
         self.head.set(Some(object));
     }
 }

@@ -1,4 +1,4 @@
-//! All that are compared.
+//! All contenders.
 
 mod floor;
 mod ours;
@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use crate::pattern::Pattern;
 
-/// What a contender is to our caches.
+/// How a contender relates to our caches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// The loop.
     Loop,
-    /// What any list of dead objects must do.
+    /// The least that any list of free objects must do.
     Floor,
     /// One of our caches.
     Cache,
@@ -23,11 +23,11 @@ pub(crate) enum Kind {
     Pymalloc,
     /// mimalloc.
     Mimalloc,
-    /// A pool of objects of another crate, or such as programs write for themselves.
+    /// An object pool of another crate, or one that programs write for themselves.
     Pool,
 }
 
-/// One of them.
+/// A contender.
 #[derive(Clone, Copy)]
 pub(crate) struct Entry {
     pub(crate) name: &'static str,
@@ -45,14 +45,16 @@ macro_rules! entries {
     };
 }
 
-/// All of them. The first of our caches is the one that the bars are for.
+/// All contenders. The bars are for the first of our caches.
 pub(crate) const ALL: &[Entry] = entries! {
     "the loop alone" Loop floor::Nothing,
     "a list without bound or figures" Floor floor::BareList,
-    "FreeList" Cache ours::Free,
-    "FreeList, by Cached" Cache ours::Owned,
-    "ThreadCache" Cache ours::Thread,
-    "Heap" Heap ours::Blocks,
+    "FreeList" Cache ours::Bare<ours::Free>,
+    "FreeList, by Cached" Cache ours::Owned<ours::FreeRef>,
+    "ThreadCache" Cache ours::Bare<ours::Thread>,
+    "thread_cache!, by Cached" Cache ours::Owned<ours::Declared>,
+    "BlockCache (CPython 2)" Cache ours::Bare<ours::Blocks>,
+    "Heap" Heap ours::HeapBlocks,
     "Pymalloc over Heap" Pymalloc ours::Bytes,
     "mimalloc" Mimalloc rivals::Mi,
     "slab" Pool rivals::Slabs,

@@ -1,26 +1,74 @@
-//! Our caches, and the heap that they are to be faster than.
+//! Our caches, and the heap that they must outperform.
 
 use std::ptr::NonNull;
 
-use object_cache::{Cached, FreeList, SharedCache, ThreadCache};
+use object_cache::{
+    Cached, FreeList, SharedCache, StorageSource, ThreadCache, cpython::BlockCache, thread_cache,
+};
 use obmalloc::{BlockPtr, GilHeld, KnownArenas, Pools16K, Pymalloc, SizeClass};
 use raw_mem::{Malloc, MemAlloc, MmapArenas};
 
 use crate::contender::{Contender, Object, Storage};
 
-/// A free list.
-pub(super) struct Free(FreeList<Object, Malloc>);
+/// A source of storage that is benchmarked.
+pub(crate) trait Source<T>: StorageSource<T> {
+    /// Makes a source with room for `most` objects at once.
+    fn new(most: usize) -> Self;
+}
 
-impl Contender for Free {
+pub(super) type Free = FreeList<Object, Malloc>;
+pub(super) type FreeRef = &'static FreeList<Storage, Malloc>;
+pub(super) type Thread = ThreadCache<'static, Object, Malloc>;
+pub(super) type Blocks = BlockCache<Object, Malloc>;
+
+thread_cache! {
+    /// A cache for every thread.
+    pub(crate) struct Declared: Storage, magazine = 1000, below: Malloc = Malloc;
+}
+
+impl Source<Object> for Free {
+    fn new(most: usize) -> Self {
+        Self::new(most as u32, Malloc)
+    }
+}
+
+impl Source<Storage> for FreeRef {
+    fn new(most: usize) -> Self {
+        Box::leak(Box::new(FreeList::new(most as u32, Malloc)))
+    }
+}
+
+impl Source<Object> for Thread {
+    fn new(most: usize) -> Self {
+        Box::leak(Box::new(SharedCache::new(most as u32, Malloc))).thread()
+    }
+}
+
+impl Source<Storage> for Declared {
+    fn new(_: usize) -> Self {
+        Self
+    }
+}
+
+impl Source<Object> for Blocks {
+    fn new(_: usize) -> Self {
+        Self::new(Malloc)
+    }
+}
+
+/// A source, used by its own functions.
+pub(super) struct Bare<S>(S);
+
+impl<S: Source<Object>> Contender for Bare<S> {
     type Held = NonNull<Object>;
 
     fn new(most: usize) -> Self {
-        Self(FreeList::new(most as u32, Malloc))
+        Self(S::new(most))
     }
 
     #[inline]
     fn take(&mut self) -> NonNull<Object> {
-        self.0.take().expect("memory")
+        self.0.take().expect("there is memory for an object")
     }
 
     #[inline]
@@ -30,24 +78,24 @@ impl Contender for Free {
 
     #[inline]
     fn put(&mut self, object: NonNull<Object>) {
-        // SAFETY: it came from the list, and the loop gives it up.
+        // SAFETY: the object came from the source, and the benchmark loop gives it up.
         unsafe { self.0.put(object) };
     }
 }
 
-/// The same by owning pointers, as most users would have it.
-pub(super) struct Owned(&'static FreeList<Storage, Malloc>);
+/// A source, used by owning pointers as most programs do.
+pub(super) struct Owned<S>(S);
 
-impl Contender for Owned {
-    type Held = Cached<Storage, &'static FreeList<Storage, Malloc>>;
+impl<S: Source<Storage> + Copy> Contender for Owned<S> {
+    type Held = Cached<Storage, S>;
 
     fn new(most: usize) -> Self {
-        Self(Box::leak(Box::new(FreeList::new(most as u32, Malloc))))
+        Self(S::new(most))
     }
 
     #[inline]
     fn take(&mut self) -> Self::Held {
-        Cached::new_in(Storage::uninit(), self.0).expect("memory")
+        Cached::new_in(Storage::uninit(), self.0).expect("there is memory for an object")
     }
 
     #[inline]
@@ -61,40 +109,12 @@ impl Contender for Owned {
     }
 }
 
-/// One thread's cache before a depot.
-pub(super) struct Thread(ThreadCache<'static, Object, Malloc>);
-
-impl Contender for Thread {
-    type Held = NonNull<Object>;
-
-    fn new(most: usize) -> Self {
-        let shared = Box::leak(Box::new(SharedCache::new(most as u32, Malloc)));
-        Self(shared.thread())
-    }
-
-    #[inline]
-    fn take(&mut self) -> NonNull<Object> {
-        self.0.take().expect("memory")
-    }
-
-    #[inline]
-    fn place(&mut self, object: &mut NonNull<Object>) -> *mut Storage {
-        object.as_ptr().cast()
-    }
-
-    #[inline]
-    fn put(&mut self, object: NonNull<Object>) {
-        // SAFETY: it came from the cache, and the loop gives it up.
-        unsafe { self.0.put(object) };
-    }
-}
-
-/// The heap itself: blocks of a class.
-pub(super) struct Blocks(obmalloc::Heap<MmapArenas, Malloc>);
+/// The heap itself, which hands out blocks of a size class.
+pub(super) struct HeapBlocks(obmalloc::Heap<MmapArenas, Malloc>);
 
 const CLASS: SizeClass<Pools16K> = SizeClass::of(size_of::<Object>()).expect("a small object");
 
-impl Contender for Blocks {
+impl Contender for HeapBlocks {
     type Held = BlockPtr;
 
     fn new(_: usize) -> Self {
@@ -103,7 +123,7 @@ impl Contender for Blocks {
 
     #[inline]
     fn take(&mut self) -> BlockPtr {
-        self.0.alloc(CLASS).expect("memory")
+        self.0.alloc(CLASS).expect("there is memory for a block")
     }
 
     #[inline]
@@ -113,7 +133,7 @@ impl Contender for Blocks {
 
     #[inline]
     fn put(&mut self, block: BlockPtr) {
-        // SAFETY: it came from the heap.
+        // SAFETY: the block came from the heap.
         unsafe { self.0.free(block) };
     }
 }
@@ -121,7 +141,7 @@ impl Contender for Blocks {
 type Arenas = KnownArenas<MmapArenas, Malloc, Pools16K>;
 type Pool = Pymalloc<GilHeld<obmalloc::Heap<Arenas, Malloc, Pools16K>>, Malloc>;
 
-/// The heap as an allocator of any size, which asks of each block whether it is its own.
+/// The heap as an allocator of any size, which looks up whether each block is its own.
 pub(super) struct Bytes(Pool);
 
 impl Contender for Bytes {
@@ -129,7 +149,7 @@ impl Contender for Bytes {
 
     fn new(_: usize) -> Self {
         let heap = obmalloc::Heap::new(Arenas::new(MmapArenas::new(), Malloc), Malloc);
-        // SAFETY: it is used by this thread alone, and nothing in it calls back.
+        // SAFETY: only this thread uses the heap, and nothing in it calls back.
         let heap = unsafe { GilHeld::new(heap) };
         // SAFETY: malloc does not serve memory of the heap's arenas.
         Self(unsafe { Pymalloc::new(heap, Malloc) })
@@ -137,7 +157,7 @@ impl Contender for Bytes {
 
     #[inline]
     fn take(&mut self) -> NonNull<u8> {
-        self.0.malloc(size_of::<Object>()).expect("memory")
+        self.0.malloc(size_of::<Object>()).expect("there is memory for a block")
     }
 
     #[inline]
@@ -147,7 +167,7 @@ impl Contender for Bytes {
 
     #[inline]
     fn put(&mut self, block: NonNull<u8>) {
-        // SAFETY: it came from this allocator, and the loop gives it up.
+        // SAFETY: the block came from this allocator, and the benchmark loop gives it up.
         unsafe { self.0.free(Some(block)) };
     }
 }

@@ -1,5 +1,5 @@
-//! mimalloc, and pools of objects. Where a pool moves its objects about, it has boxes of them,
-//! which is the faster way.
+//! mimalloc, and object pools. A pool that moves its objects holds boxes of them, because that is
+//! faster.
 
 use std::{
     alloc::{GlobalAlloc, Layout},
@@ -14,7 +14,7 @@ use typed_arena::Arena;
 
 use crate::contender::{Contender, Object, Storage};
 
-/// mimalloc, as Rust's programs have it.
+/// mimalloc, as Rust programs use it.
 pub(super) struct Mi;
 
 const LAYOUT: Layout = Layout::new::<Object>();
@@ -28,9 +28,9 @@ impl Contender for Mi {
 
     #[inline]
     fn take(&mut self) -> *mut u8 {
-        // SAFETY: the layout is not of no bytes.
+        // SAFETY: the layout has more than zero bytes.
         let block = unsafe { MiMalloc.alloc(LAYOUT) };
-        assert!(!block.is_null(), "memory");
+        assert!(!block.is_null(), "there is memory for an object");
         block
     }
 
@@ -41,12 +41,13 @@ impl Contender for Mi {
 
     #[inline]
     fn put(&mut self, block: *mut u8) {
-        // SAFETY: it came from mimalloc with this layout, and the loop gives it up.
+        // SAFETY: the block came from mimalloc with this layout, and the benchmark loop gives it
+        // up.
         unsafe { MiMalloc.dealloc(block, LAYOUT) };
     }
 }
 
-/// A slab of storage, by keys.
+/// A slab, whose users hold keys.
 pub(super) struct Slabs(Slab<Storage>);
 
 impl Contender for Slabs {
@@ -63,7 +64,7 @@ impl Contender for Slabs {
 
     #[inline]
     fn place(&mut self, key: &mut usize) -> *mut Storage {
-        // SAFETY: the key came from `insert`, and its object was not removed.
+        // SAFETY: the key came from `insert`, and its object has not been removed.
         unsafe { self.0.get_unchecked_mut(*key) }
     }
 
@@ -73,7 +74,7 @@ impl Contender for Slabs {
     }
 }
 
-/// How opool makes an object.
+/// Makes the objects of opool.
 pub(super) struct Boxes;
 
 impl PoolAllocator<Box<Storage>> for Boxes {
@@ -108,7 +109,7 @@ impl Contender for Opool {
     }
 }
 
-/// object-pool's pool, which any thread may use.
+/// object-pool's pool, which all threads may use.
 pub(super) struct ObjectPool(&'static Pool<Box<Storage>>);
 
 impl Contender for ObjectPool {
@@ -134,9 +135,9 @@ impl Contender for ObjectPool {
     }
 }
 
-/// An arena, and a stack of what is dead in it.
+/// An arena, and a stack of its free objects.
 pub(super) struct Arenas {
-    dead: Vec<&'static mut Storage>,
+    free: Vec<&'static mut Storage>,
     arena: &'static Arena<Storage>,
 }
 
@@ -145,12 +146,12 @@ impl Contender for Arenas {
 
     fn new(most: usize) -> Self {
         let arena = Box::leak(Box::new(Arena::with_capacity(most)));
-        Self { dead: Vec::with_capacity(most), arena }
+        Self { free: Vec::with_capacity(most), arena }
     }
 
     #[inline]
     fn take(&mut self) -> &'static mut Storage {
-        self.dead.pop().unwrap_or_else(|| self.arena.alloc(Storage::uninit()))
+        self.free.pop().unwrap_or_else(|| self.arena.alloc(Storage::uninit()))
     }
 
     #[inline]
@@ -160,16 +161,16 @@ impl Contender for Arenas {
 
     #[inline]
     fn put(&mut self, object: &'static mut Storage) {
-        self.dead.push(object);
+        self.free.push(object);
     }
 }
 
 thread_local! {
-    #[expect(clippy::vec_box, reason = "what is taken stays in its place")]
-    static DEAD: RefCell<Vec<Box<Storage>>> = const { RefCell::new(Vec::new()) };
+    #[expect(clippy::vec_box, reason = "objects must not move")]
+    static FREE: RefCell<Vec<Box<Storage>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A stack of boxes for each thread.
+/// A stack of boxes for every thread.
 pub(super) struct ThreadLocal;
 
 impl Contender for ThreadLocal {
@@ -181,7 +182,7 @@ impl Contender for ThreadLocal {
 
     #[inline]
     fn take(&mut self) -> Box<Storage> {
-        DEAD.with_borrow_mut(Vec::pop).unwrap_or_else(Box::new_uninit)
+        FREE.with_borrow_mut(Vec::pop).unwrap_or_else(Box::new_uninit)
     }
 
     #[inline]
@@ -191,6 +192,6 @@ impl Contender for ThreadLocal {
 
     #[inline]
     fn put(&mut self, object: Box<Storage>) {
-        DEAD.with_borrow_mut(|dead| dead.push(object));
+        FREE.with_borrow_mut(|free| free.push(object));
     }
 }

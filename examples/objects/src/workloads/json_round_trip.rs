@@ -1,6 +1,4 @@
-//! JSON written and read again.
-
-use core::fmt::Write;
+//! JSON that is written and read again.
 
 use crate::{Layers, Runtime, Value};
 
@@ -20,76 +18,70 @@ fn record<L: Layers>(runtime: &Runtime<L>, number: i64) -> Value<L> {
     ])
 }
 
-/// Appends the pieces of a value's text to a list, as CPython's encoder does.
+/// Appends the text of a value to a list, piece by piece, as CPython's encoder does.
 fn encode<L: Layers>(runtime: &Runtime<L>, value: &Value<L>, pieces: &Value<L>) {
-    let piece = |text: &str| pieces.list().push(Value::from(text));
-    let mark = |code| pieces.list().push(runtime.character(code));
+    let push = |piece| pieces.list().borrow_mut().push(piece);
     match value {
-        Value::None => piece("null"),
-        Value::Bool(true) => piece("true"),
-        Value::Bool(false) => piece("false"),
-        Value::Int(int) => piece(&int.to_string()),
-        Value::Float(float) => piece(&format!("{:?}", **float)),
-        Value::Text(text) => pieces.list().push(Value::concat(&["\"", text, "\""])),
+        Value::None => push("null".into()),
+        Value::Bool(flag) => push((if *flag { "true" } else { "false" }).into()),
+        Value::Int(int) => push(Value::from(&*int.to_string())),
+        Value::Float(float) => push(Value::from(&*format!("{:?}", **float))),
+        Value::Text(text) => push(Value::concat(&["\"", text, "\""])),
         Value::List(list) => {
-            mark(b'[');
-            for (index, item) in list.items().iter().enumerate() {
+            push(runtime.character(b'['));
+            for (index, item) in list.borrow().iter().enumerate() {
                 if index > 0 {
-                    piece(", ");
+                    push(", ".into());
                 }
                 encode(runtime, item, pieces);
             }
-            mark(b']');
+            push(runtime.character(b']'));
         }
         Value::Dict(dict) => {
-            let entries = Value::<L>::from_list([]);
-            dict.each(|key, value| {
-                entries.list().push(Value::from_tuple([key.clone(), value.clone()]));
-            });
-            let by_key = |a: &Value<L>, b: &Value<L>| a.tuple()[0].text().cmp(b.tuple()[0].text());
-            entries.list().items_mut().sort_by(by_key);
-            mark(b'{');
-            for (index, entry) in entries.list().items().iter().enumerate() {
+            let dict = dict.borrow();
+            let pair = |(key, value): (&Value<L>, &Value<L>)| [key.clone(), value.clone()];
+            let entries = Value::from_list(dict.iter().map(pair).map(Value::from_tuple));
+            let mut entries = entries.list().borrow_mut();
+            entries.sort_by(|a, b| a.tuple()[0].text().cmp(b.tuple()[0].text()));
+            push(runtime.character(b'{'));
+            for (index, entry) in entries.iter().enumerate() {
                 if index > 0 {
-                    piece(", ");
+                    push(", ".into());
                 }
                 encode(runtime, &entry.tuple()[0], pieces);
-                piece(": ");
+                push(": ".into());
                 encode(runtime, &entry.tuple()[1], pieces);
             }
-            mark(b'}');
+            push(runtime.character(b'}'));
         }
-        other => panic!("no JSON for {other:?}"),
+        other => panic!("there is no JSON for {other:?}"),
     }
 }
 
 fn dumps<L: Layers>(runtime: &Runtime<L>, value: &Value<L>) -> Value<L> {
     let pieces = Value::from_list([]);
     encode(runtime, value, &pieces);
-    let mut text = String::new();
-    for piece in pieces.list().items().iter() {
-        text.write_str(piece.text()).expect("a string takes all");
-    }
+    let text: String = pieces.list().borrow().iter().map(|piece| &**piece.text()).collect();
     Value::from(&*text)
 }
 
-/// Reads what `dumps` wrote.
+/// Reads the text that `dumps` wrote.
 struct Reader<'r, L: Layers> {
     runtime: &'r Runtime<L>,
     rest: &'r str,
-    /// The keys read so far, so that equal ones are one object.
+    /// The keys read so far. Equal keys become one object.
     keys: Value<L>,
 }
 
 impl<L: Layers> Reader<'_, L> {
-    /// Steps over `text`, if it comes next.
+    /// Skips `text` if it comes next. Returns true if it did.
     fn skip(&mut self, text: &str) -> bool {
         let rest = self.rest.strip_prefix(text);
         self.rest = rest.unwrap_or(self.rest);
         rest.is_some()
     }
 
-    /// Splits off what comes before `end`.
+    /// Splits off the text before `end`.
     fn before(&mut self, end: impl FnMut(char) -> bool) -> &str {
         let at = self.rest.find(end).unwrap_or(self.rest.len());
         let (text, rest) = self.rest.split_at(at);
@@ -106,11 +98,8 @@ impl<L: Layers> Reader<'_, L> {
     fn key(&mut self) -> Value<L> {
         self.skip("\"");
         let key = self.text();
-        if let Some(known) = self.keys.dict().get(&key) {
-            return known;
-        }
-        self.keys.dict().set(key.clone(), key.clone());
-        key
+        let mut keys = self.keys.dict().borrow_mut();
+        keys.entry(key.clone()).or_insert(key).clone()
     }
 
     fn value(&mut self) -> Value<L> {
@@ -144,7 +133,8 @@ impl<L: Layers> Reader<'_, L> {
         let list = Value::from_list([]);
         while !self.skip("]") {
             self.skip(", ");
-            list.list().push(self.value());
+            let item = self.value();
+            list.list().borrow_mut().push(item);
         }
         list
     }
@@ -155,7 +145,8 @@ impl<L: Layers> Reader<'_, L> {
             self.skip(", ");
             let key = self.key();
             self.skip(": ");
-            dict.dict().set(key, self.value());
+            let value = self.value();
+            dict.dict().borrow_mut().insert(key, value);
         }
         dict
     }
@@ -170,11 +161,9 @@ pub(super) fn run<L: Layers>(runtime: &Runtime<L>) -> String {
         let text = dumps(runtime, &records);
         let mut reader = Reader { runtime, rest: text.text(), keys: Value::from_dict([]) };
         let again = reader.value();
-        assert_eq!(again, records, "what was written is read");
-        let mut sum = 0;
-        for item in again.list().items().iter() {
-            sum += item.dict().get(&id).expect("every record has one").int();
-        }
+        assert_eq!(again, records, "the records are read as they were written");
+        let records = again.list().borrow();
+        let sum: i64 = records.iter().map(|record| *record.dict().borrow()[&id].int()).sum();
         total = (total * 31 + text.text().len() as i64 + sum) % 1_000_003;
     }
     format!("json {total}")

@@ -1,57 +1,57 @@
-//! The programs of `examples/python`, one by one: the same work on the same kinds of objects, and
-//! the same line at the end.
+//! Programs of `examples/python`, which do the same work on the same types of objects as a runtime.
 
-mod async_echo;
-mod class_simulation;
 mod dict_list_churn;
-mod event_queue;
-mod expression_parser;
 mod json_round_trip;
 mod object_tree;
-mod string_building;
-mod text_counts;
+
+use clap::ValueEnum;
 
 use crate::{Layers, Runtime};
 
-/// A program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Workload {
-    /// Its name: that of the program in `examples/python`.
-    pub name: &'static str,
-    /// What the program prints.
-    pub prints: &'static str,
+/// A program. Its name is that of the program in `examples/python`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Workload {
+    /// Dicts and lists that grow, shrink and are dropped.
+    DictListChurn,
+    /// JSON that is written and read again.
+    JsonRoundTrip,
+    /// A tree of small objects that is built and dropped several times.
+    ObjectTree,
 }
 
-macro_rules! workloads {
-    ($($name:ident: $prints:literal),* $(,)?) => {
-        /// All of them.
-        pub const ALL: &[Workload] =
-            &[$(Workload { name: stringify!($name), prints: $prints }),*];
+impl Workload {
+    /// Every program.
+    pub const ALL: [Self; 3] = [Self::DictListChurn, Self::JsonRoundTrip, Self::ObjectTree];
 
-        impl Workload {
-            /// Runs the program, and returns what it prints.
-            ///
-            /// # Panics
-            ///
-            /// Panics when there is no memory.
-            pub fn run<L: Layers>(self, runtime: &Runtime<L>) -> String {
-                match self.name {
-                    $(stringify!($name) => $name::run(runtime),)*
-                    other => unreachable!("{other} is not in the table that this is made of"),
-                }
-            }
+    /// Returns the name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DictListChurn => "dict_list_churn",
+            Self::JsonRoundTrip => "json_round_trip",
+            Self::ObjectTree => "object_tree",
         }
-    };
-}
+    }
 
-workloads! {
-    async_echo: "echoed 22500 checksum 2314100",
-    class_simulation: "trades 712395 goods 712395 money 150000.000",
-    dict_list_churn: "lists 28344818526 dicts 10148922",
-    event_queue: "events 644000 ended at 4694.788 kept 3000",
-    expression_parser: "expressions 636191",
-    json_round_trip: "json 331328",
-    object_tree: "trees 133093 kept 817004",
-    string_building: "strings 404074",
-    text_counts: "words 684 checksum 335760",
+    /// Returns the line that the program in `examples/python` prints.
+    pub const fn prints(self) -> &'static str {
+        match self {
+            Self::DictListChurn => "lists 28344818526 dicts 10148922",
+            Self::JsonRoundTrip => "json 331328",
+            Self::ObjectTree => "trees 133093 kept 817004",
+        }
+    }
+
+    /// Runs the program, and returns the line that it prints.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no memory.
+    pub fn run<L: Layers>(self, runtime: &Runtime<L>) -> String {
+        match self {
+            Self::DictListChurn => dict_list_churn::run(runtime),
+            Self::JsonRoundTrip => json_round_trip::run(runtime),
+            Self::ObjectTree => object_tree::run(runtime),
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! A tree of small objects, built and dropped several times.
+//! A tree of small objects that is built and dropped several times.
 
 use crate::{Layers, Runtime, Value};
 
@@ -27,11 +27,11 @@ fn checksum<L: Layers>(runtime: &Runtime<L>, node: &Value<L>) -> Value<L> {
 }
 
 pub(super) fn run<L: Layers>(runtime: &Runtime<L>) -> String {
-    let keeper = build(runtime, 14, 1);
+    let kept = build(runtime, 14, 1);
     let mut total = 0;
     for depth in [17, 10, 16, 12, 17, 14, 18, 16] {
         let sum = checksum(runtime, &build(runtime, depth, depth.into()));
         total = (total * 7 + sum.int()) % 1_000_003;
     }
-    format!("trees {total} kept {}", checksum(runtime, &keeper).int())
+    format!("trees {total} kept {}", checksum(runtime, &kept).int())
 }

@@ -1,0 +1,94 @@
+//! An allocator that clears caches when memory is exhausted.
+
+use core::ptr::NonNull;
+
+use raw_mem::{MAX_REQUEST, MemAlloc, calloc_size};
+
+use super::Cache;
+
+/// An allocator that clears `caches` if `below` refuses a request, and then tries again.
+///
+/// A runtime puts it between its caches and its heap, so that storage retained for one type can
+/// serve another. `below` may refuse because memory is exhausted or because a limit is reached. The
+/// request fails if there was nothing to clear, or if it exceeds [`MAX_REQUEST`].
+///
+/// The caches usually stand on this allocator, so it cannot borrow them. Give it a type of no size
+/// that finds them:
+///
+/// ```
+/// use object_cache::{Cache, CacheStats, Cleared, FreeList, RetryAfterClear};
+/// use raw_mem::Malloc;
+///
+/// #[derive(Clone, Copy)]
+/// struct Caches;
+/// type Heap = RetryAfterClear<Malloc, Caches>;
+///
+/// thread_local! {
+///     static FLOATS: FreeList<f64, Heap> = FreeList::new(100, Heap::new(Malloc, Caches));
+/// }
+/// impl Cache for Caches {
+///     fn clear(&self) -> Cleared { FLOATS.with(|floats| floats.clear()) }
+///     fn each_list(&self, visit: &mut dyn FnMut(Option<usize>, CacheStats)) {
+///         FLOATS.with(|floats| floats.each_list(visit));
+///     }
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RetryAfterClear<A, C> {
+    below: A,
+    caches: C,
+}
+
+impl<A: MemAlloc, C: Cache> RetryAfterClear<A, C> {
+    /// Makes an allocator over `below` that clears `caches`.
+    pub const fn new(below: A, caches: C) -> Self {
+        Self { below, caches }
+    }
+
+    /// Clears the caches, and calls `ask` if that returned any storage. Does neither if no amount
+    /// of memory could serve a request of `bytes`.
+    #[cold]
+    #[inline(never)]
+    fn retry(
+        &self,
+        bytes: Option<usize>,
+        ask: impl FnOnce(&A) -> Option<NonNull<u8>>,
+    ) -> Option<NonNull<u8>> {
+        let servable = bytes.is_some_and(|bytes| bytes <= MAX_REQUEST);
+        if servable && self.caches.clear().objects > 0 { ask(&self.below) } else { None }
+    }
+}
+
+// SAFETY: all memory is that of the allocator below. A refused request leaves every block as it
+// was, and so does clearing caches, because free objects hold no values.
+unsafe impl<A: MemAlloc, C: Cache> MemAlloc for RetryAfterClear<A, C> {
+    #[inline]
+    fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
+        self.below.malloc(size).or_else(|| self.retry(Some(size), |below| below.malloc(size)))
+    }
+
+    #[inline]
+    fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
+        self.below
+            .calloc(count, size)
+            .or_else(|| self.retry(calloc_size(count, size), |below| below.calloc(count, size)))
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
+        // SAFETY: the block came from the allocator below (contract of `realloc`).
+        unsafe { self.below.realloc(ptr, size) }.or_else(|| {
+            // SAFETY: as above. The block is still live, because the first request failed.
+            self.retry(Some(size), |below| unsafe { below.realloc(ptr, size) })
+        })
+    }
+
+    #[inline]
+    unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
+        // SAFETY: the block came from the allocator below (contract of `free`).
+        unsafe { self.below.free(ptr) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! Where owning pointers take the storage for their objects from.
+
+use core::{mem, ptr::NonNull};
+
+/// A source of storage for objects of type `T`.
+///
+/// [`Cached`](crate::Cached) and [`CachedRc`](crate::CachedRc) take storage from a source and put
+/// it back. A reference to a cache is a source. A type of no size that finds the running thread's
+/// cache can be one too, and [`thread_cache!`](crate::thread_cache!) declares such a type.
+///
+/// # Safety
+///
+/// An implementer must guarantee the following:
+///
+/// - [`take`](Self::take) returns storage with the size and alignment of a `T`. The caller owns it
+///   exclusively until it is put.
+/// - The storage stays valid while the source or a clone of it exists, even if the source is moved.
+/// - A clone is the same source, so storage taken from one may be put to the other.
+/// - If the source is `Send` or `Sync`, storage may be put by another thread than took it.
+pub unsafe trait StorageSource<T> {
+    /// Takes uninitialised storage for a `T`.
+    ///
+    /// Returns `None` if there is no memory, or if the layer below aligns its blocks to less than
+    /// `T` needs.
+    fn take(&self) -> Option<NonNull<T>>;
+
+    /// Puts the storage of an object whose value was dropped or never written.
+    ///
+    /// # Safety
+    ///
+    /// - `storage` must have been taken from this source or a clone of it.
+    /// - `storage` must not hold a live value, and must not be used again.
+    unsafe fn put(&self, storage: NonNull<T>);
+}
+
+// SAFETY: the guarantees are the referent's.
+unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
+    #[inline]
+    fn take(&self) -> Option<NonNull<T>> {
+        (**self).take()
+    }
+
+    #[inline]
+    unsafe fn put(&self, storage: NonNull<T>) {
+        // SAFETY: the storage came from the referent (contract of `put`).
+        unsafe { (**self).put(storage) }
+    }
+}
+
+/// Drops the value of `object`, then puts its storage to `source`, even if the drop panics.
+///
+/// # Safety
+///
+/// - `object` must have been taken from `source` or a clone of it.
+/// - `object` must hold a live value, and must not be used again.
+#[inline]
+pub(crate) unsafe fn drop_and_put<T>(source: &impl StorageSource<T>, object: NonNull<T>) {
+    // SAFETY: `object` came from `source` (contract), and its value is dropped before the guard is.
+    let _vacant = unsafe { Vacant::new(source, object) };
+    // SAFETY: the value is live and is not used again (contract).
+    unsafe { object.drop_in_place() };
+}
+
+/// Storage without a value. Dropping it puts the storage to its source.
+pub(crate) struct Vacant<'s, T, S: StorageSource<T>> {
+    source: &'s S,
+    storage: NonNull<T>,
+}
+
+impl<'s, T, S: StorageSource<T>> Vacant<'s, T, S> {
+    /// # Safety
+    ///
+    /// - `storage` must have been taken from `source` or a clone of it.
+    /// - When the guard is dropped, `storage` must not hold a live value. It must not be used
+    ///   afterwards.
+    #[inline]
+    pub(crate) unsafe fn new(source: &'s S, storage: NonNull<T>) -> Self {
+        Self { source, storage }
+    }
+
+    /// Moves `value` into the storage, which then no longer goes back to its source.
+    #[inline]
+    pub(crate) fn fill(self, value: T) -> NonNull<T> {
+        let storage = self.storage;
+        mem::forget(self);
+        // SAFETY: the storage is large enough for a `T`, aligned, and owned by this guard.
+        unsafe { storage.write(value) };
+        storage
+    }
+}
+
+impl<T, S: StorageSource<T>> Drop for Vacant<'_, T, S> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: the storage came from `source` and holds no value (contract of `new`).
+        unsafe { self.source.put(self.storage) }
+    }
+}

@@ -1,0 +1,77 @@
+//! The figures of a cache.
+
+use core::ops::AddAssign;
+
+/// The figures of one list of free objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheStats {
+    /// The number of free objects in the list.
+    pub free: usize,
+    /// The bytes that one object takes from the layer below.
+    pub object_bytes: usize,
+    /// The most free objects that the list retains.
+    pub bound: usize,
+    /// The number of takes served by a free object.
+    pub hits: u64,
+    /// The number of takes passed to the layer below.
+    pub misses: u64,
+    /// The number of objects that were put while the list was full.
+    pub overflows: u64,
+}
+
+impl CacheStats {
+    /// Returns the share of takes that were hits, from 0 to 1. Returns 0 before the first take.
+    ///
+    /// ```
+    /// # use object_cache::CacheStats;
+    /// let stats = CacheStats { hits: 3, misses: 1, ..CacheStats::default() };
+    /// assert_eq!(stats.hit_rate(), 0.75);
+    /// ```
+    pub fn hit_rate(&self) -> f64 {
+        let takes = self.hits + self.misses;
+        if takes == 0 { 0.0 } else { self.hits as f64 / takes as f64 }
+    }
+}
+
+/// The storage that a cache returned to the layer below.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use = "says whether there was any storage to return"]
+pub struct Cleared {
+    /// The number of objects.
+    pub objects: usize,
+    /// The bytes of their storage.
+    pub bytes: usize,
+}
+
+impl Cleared {
+    pub(crate) const fn new(objects: usize, object_bytes: usize) -> Self {
+        Self { objects, bytes: objects * object_bytes }
+    }
+}
+
+impl AddAssign for Cleared {
+    fn add_assign(&mut self, other: Self) {
+        self.objects += other.objects;
+        self.bytes += other.bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hit_rate_is_the_share_of_hits_and_0_before_the_first_take() {
+        assert_eq!(CacheStats::default().hit_rate(), 0.0);
+        let stats = CacheStats { hits: 3, misses: 1, ..CacheStats::default() };
+        assert_eq!(stats.hit_rate(), 0.75);
+    }
+
+    #[test]
+    fn the_storage_returned_by_several_caches_adds_up() {
+        let mut sum = Cleared::new(2, 24);
+        sum += Cleared::new(1, 40);
+        sum += Cleared::new(1, 1);
+        assert_eq!(sum, Cleared { objects: 4, bytes: 89 });
+    }
+}

@@ -1,0 +1,79 @@
+//! Objects that a model can watch.
+
+use core::ptr::NonNull;
+use std::sync::Arc;
+
+use sync::UnsafeCell;
+
+use super::Link;
+
+/// A free object in a model. Loom sees each access to its parts.
+#[derive(Debug)]
+pub(crate) struct Node {
+    next: UnsafeCell<Option<NonNull<Node>>>,
+    count: UnsafeCell<u32>,
+    value: UnsafeCell<u32>,
+}
+
+// SAFETY: only the owner of a node accesses it, and a node has one owner at a time. The models
+// check that.
+unsafe impl Send for Node {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Node {}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self { next: UnsafeCell::new(None), count: UnsafeCell::new(0), value: UnsafeCell::new(0) }
+    }
+}
+
+/// Nodes that the threads of a model share.
+#[derive(Clone)]
+pub(crate) struct Nodes(Arc<[Node; 3]>);
+
+impl Nodes {
+    pub(crate) fn new() -> Self {
+        Self(Arc::default())
+    }
+
+    /// Returns a node. A model calls this once for each node, so the caller owns it.
+    pub(crate) fn get(&self, index: usize) -> NonNull<Node> {
+        NonNull::from(&self.0[index])
+    }
+}
+
+impl Node {
+    /// Uses the object as a program does, by writing to it.
+    ///
+    /// # Safety
+    ///
+    /// The caller must own `this` exclusively.
+    pub(crate) unsafe fn touch(this: NonNull<Self>) {
+        // SAFETY: the caller owns the node (contract).
+        let node = unsafe { this.as_ref() };
+        // SAFETY: as above.
+        node.value.with_mut(|value| unsafe { *value += 1 });
+    }
+}
+
+impl Link for Node {
+    unsafe fn set_next(this: NonNull<Self>, next: Option<NonNull<Self>>) {
+        // SAFETY: the caller owns the node (contract).
+        unsafe { this.as_ref() }.next.with_mut(|link| unsafe { *link = next });
+    }
+
+    unsafe fn next(this: NonNull<Self>) -> Option<NonNull<Self>> {
+        // SAFETY: the caller owns the node (contract).
+        unsafe { this.as_ref() }.next.with(|link| unsafe { *link })
+    }
+
+    unsafe fn set_count(this: NonNull<Self>, count: u32) {
+        // SAFETY: the caller owns the node (contract).
+        unsafe { this.as_ref() }.count.with_mut(|cell| unsafe { *cell = count });
+    }
+
+    unsafe fn count(this: NonNull<Self>) -> u32 {
+        // SAFETY: the caller owns the node (contract).
+        unsafe { this.as_ref() }.count.with(|cell| unsafe { *cell })
+    }
+}

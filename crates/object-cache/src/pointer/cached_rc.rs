@@ -1,0 +1,185 @@
+//! A pointer that shares an object in a cache by counting references.
+
+use core::{cell::Cell, fmt, marker::PhantomData, ops::Deref, ptr::NonNull};
+
+use crate::cache::{StorageSource, Vacant, drop_and_put};
+
+/// A value with its reference count. A cache for [`CachedRc`] pointers is a cache of these.
+#[derive(Debug)]
+pub struct RcBox<T> {
+    count: Cell<usize>,
+    value: T,
+}
+
+/// Shares a `T` whose storage came from the source `S`, as `Rc` shares one on the heap.
+///
+/// Dropping the last pointer drops the value and puts its storage back. The count is not atomic, so
+/// all pointers stay on one thread.
+///
+/// ```
+/// use object_cache::{CachedRc, FreeList, RcBox};
+/// use raw_mem::Malloc;
+///
+/// let lists = FreeList::<RcBox<Vec<u8>>, _>::new(80, Malloc);
+/// let list = CachedRc::new_in(vec![1, 2, 3], &lists).unwrap();
+/// let same = CachedRc::clone(&list);
+/// assert_eq!((same.len(), CachedRc::count(&list)), (3, 2));
+/// ```
+pub struct CachedRc<T, S: StorageSource<RcBox<T>>> {
+    /// # Invariant
+    ///
+    /// The object came from `source` and is live. Its count is the number of pointers to it.
+    object: NonNull<RcBox<T>>,
+    source: S,
+    shares: PhantomData<RcBox<T>>,
+}
+
+impl<T, S: StorageSource<RcBox<T>>> CachedRc<T, S> {
+    /// Moves `value` into storage from `source`. If there is no memory, drops `value` and returns
+    /// `None`.
+    #[inline]
+    pub fn new_in(value: T, source: S) -> Option<Self> {
+        Self::make_in(|| value, source)
+    }
+
+    /// Moves the result of `make` into storage from `source`. If there is no memory, returns `None`
+    /// without calling `make`.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `make` does. The storage goes back to `source`.
+    #[inline]
+    pub fn make_in(make: impl FnOnce() -> T, source: S) -> Option<Self> {
+        let storage = source.take()?;
+        // SAFETY: the storage has just come from `source`, and holds no value until `fill`.
+        let vacant = unsafe { Vacant::new(&source, storage) };
+        // INVARIANT: `fill` moves the value in, with a count of one.
+        let object = vacant.fill(RcBox { count: Cell::new(1), value: make() });
+        Some(Self { object, source, shares: PhantomData })
+    }
+
+    #[inline]
+    fn inner(&self) -> &RcBox<T> {
+        // SAFETY: `object`'s invariant.
+        unsafe { self.object.as_ref() }
+    }
+
+    /// Returns the number of pointers that share the value.
+    #[inline]
+    pub fn count(this: &Self) -> usize {
+        this.inner().count.get()
+    }
+
+    /// Returns true if both pointers share one object.
+    #[inline]
+    pub fn ptr_eq(this: &Self, other: &Self) -> bool {
+        this.object == other.object
+    }
+
+    /// Returns the value for writing. Returns `None` if another pointer shares it.
+    #[inline]
+    pub fn get_mut(this: &mut Self) -> Option<&mut T> {
+        if Self::count(this) != 1 {
+            return None;
+        }
+        // SAFETY: `object`'s invariant. This is the only pointer, and it is borrowed exclusively.
+        Some(unsafe { &mut this.object.as_mut().value })
+    }
+}
+
+impl<T, S: StorageSource<RcBox<T>> + Clone> Clone for CachedRc<T, S> {
+    /// Makes another pointer to the same object.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the count would overflow, which is possible only if pointers were forgotten.
+    #[inline]
+    fn clone(&self) -> Self {
+        let source = self.source.clone();
+        let count = &self.inner().count;
+        // INVARIANT: there is one more pointer.
+        count.set(count.get().checked_add(1).expect("the reference count must not overflow"));
+        Self { object: self.object, source, shares: PhantomData }
+    }
+}
+
+impl<T, S: StorageSource<RcBox<T>>> Drop for CachedRc<T, S> {
+    #[inline]
+    fn drop(&mut self) {
+        let count = &self.inner().count;
+        // INVARIANT: there is one pointer fewer.
+        count.set(count.get() - 1);
+        if count.get() == 0 {
+            // SAFETY: `object`'s invariant. This was the last pointer.
+            unsafe { drop_and_put(&self.source, self.object) }
+        }
+    }
+}
+
+impl<T, S: StorageSource<RcBox<T>>> Deref for CachedRc<T, S> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.inner().value
+    }
+}
+
+impl<T: fmt::Debug, S: StorageSource<RcBox<T>>> fmt::Debug for CachedRc<T, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: fmt::Display, S: StorageSource<RcBox<T>>> fmt::Display for CachedRc<T, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        FreeList,
+        testing::{Below, Log, Logged, below, panic_of},
+    };
+
+    type Lists = FreeList<RcBox<Logged>, Below>;
+
+    #[test]
+    fn the_last_pointer_drops_the_value() {
+        let log = Log::default();
+        let cache = Lists::new(10, below().0);
+        let one = CachedRc::new_in(log.value(1), &cache).unwrap();
+        let other = one.clone();
+        assert!(CachedRc::ptr_eq(&one, &other));
+        drop(one);
+        assert_eq!((log.dropped(), CachedRc::count(&other), cache.stats().free), ([].into(), 1, 0));
+        drop(other);
+        assert_eq!((log.dropped(), cache.stats().free), ([1].into(), 1));
+    }
+
+    #[test]
+    fn only_an_unshared_value_can_be_changed() {
+        let log = Log::default();
+        let cache = Lists::new(10, below().0);
+        let mut one = CachedRc::new_in(log.value(1), &cache).unwrap();
+        let other = one.clone();
+        assert!(CachedRc::get_mut(&mut one).is_none());
+        drop(other);
+        CachedRc::get_mut(&mut one).unwrap().id = 5;
+        drop(one);
+        assert_eq!((log.dropped(), cache.stats().free), ([5].into(), 1));
+    }
+
+    #[test]
+    fn a_value_that_panics_in_its_destructor_puts_the_storage_back() {
+        let log = Log::default();
+        let cache = Lists::new(10, below().0);
+        let value = CachedRc::new_in(log.value(1), &cache);
+        log.arm([1]);
+        assert_eq!(panic_of(|| drop(value)), "bomb 1");
+        assert_eq!((log.dropped(), cache.stats().free), ([1].into(), 1));
+    }
+}

@@ -1,0 +1,91 @@
+//! The declaration of a cache for every thread.
+
+/// Declares a type of no size that gives every thread a cache for one type of object.
+///
+/// The type is a [`StorageSource`](crate::StorageSource), so nobody has to pass a cache around.
+/// [`Cached`](crate::Cached) and [`CachedRc`](crate::CachedRc) pointers with it take one word. A
+/// `Cached` pointer may move to another thread if its value may.
+///
+/// - `shared()` returns the [`SharedCache`](crate::SharedCache), whose page
+///   [says what happens when a thread ends](crate::SharedCache#when-a-thread-ends).
+/// - `local(f)` calls `f` with the running thread's [`ThreadCache`](crate::ThreadCache). It returns
+///   `None` if the thread is ending and has dropped its cache.
+///
+/// The code that uses the macro needs the standard library, for `thread_local!`.
+///
+/// ```
+/// use object_cache::{Cached, thread_cache};
+/// use raw_mem::Malloc;
+///
+/// struct Float(f64);
+///
+/// thread_cache! {
+///     /// The floats of every thread, in magazines of 50.
+///     pub struct Floats: Float, magazine = 50, below: Malloc = Malloc;
+/// }
+///
+/// let pi: Cached<Float, Floats> = Cached::new_in(Float(3.14), Floats).unwrap();
+/// assert_eq!(size_of_val(&pi), size_of::<usize>());
+/// std::thread::spawn(move || drop(pi)).join().unwrap();
+/// // The other thread left the storage in the depot, where this thread finds it.
+/// let e = Cached::new_in(Float(2.72), Floats).unwrap();
+/// assert_eq!(Floats.local(|floats| floats.stats().hits), Some(1));
+/// # drop(e);
+/// ```
+#[macro_export]
+macro_rules! thread_cache {
+    (
+        $(#[$meta:meta])*
+        $vis:vis struct $Handle:ident: $T:ty, magazine = $magazine:expr, below: $A:ty = $lower:expr;
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, Default)]
+        $vis struct $Handle;
+
+        impl $Handle {
+            /// Returns what the caches of all threads share.
+            #[allow(dead_code, reason = "not every user needs it")]
+            $vis fn shared(self) -> &'static $crate::SharedCache<$T, $A> {
+                static SHARED: $crate::SharedCache<$T, $A> =
+                    $crate::SharedCache::new($magazine, $lower);
+                &SHARED
+            }
+
+            /// Calls `f` with the running thread's cache. Returns `None` if the thread has dropped
+            /// it, which it does when it ends.
+            #[inline]
+            $vis fn local<R>(
+                self,
+                f: impl FnOnce(&$crate::ThreadCache<'static, $T, $A>) -> R,
+            ) -> Option<R> {
+                ::std::thread_local! {
+                    static LOCAL: $crate::ThreadCache<'static, $T, $A> =
+                        $Handle.shared().thread();
+                }
+                LOCAL.try_with(f).ok()
+            }
+        }
+
+        // SAFETY: all values of the type lead to the caches of one static `SharedCache`, which
+        // gives the guarantees. Each thread uses a cache of its own.
+        unsafe impl $crate::StorageSource<$T> for $Handle {
+            #[inline]
+            fn take(&self) -> Option<::core::ptr::NonNull<$T>> {
+                match self.local(|cache| $crate::StorageSource::take(cache)) {
+                    Some(storage) => storage,
+                    None => self.shared().take_below(),
+                }
+            }
+
+            #[inline]
+            unsafe fn put(&self, storage: ::core::ptr::NonNull<$T>) {
+                // SAFETY: `storage` came from a cache of the same `SharedCache` (contract).
+                let put = self.local(|cache| unsafe { $crate::StorageSource::put(cache, storage) });
+                if put.is_none() {
+                    // SAFETY: as above. No cache took the storage, because there is none.
+                    unsafe { self.shared().put_below(storage) };
+                }
+            }
+        }
+    };
+}

@@ -1,0 +1,102 @@
+//! A depot: full magazines on their way from one thread to another.
+//!
+//! ```text
+//!   thread a:  put(magazine)              thread b:  take() -> magazine
+//!                   │ null → first (release)             ▲ first → null (acquire)
+//!                   ▼                                    │
+//!   slots:     [ null | first | null | first | … ]───────┘
+//! ```
+//!
+//! 1. A slot holds null or a whole magazine. The thread that swaps the magazine out owns it.
+//! 2. A depot holds at most one magazine per slot.
+//!
+//! Magazines are not linked, so no thread follows a link that another may change, and no pointer is
+//! compared after its object was reused. No thread holds a lock. Each operation is a few loads and
+//! one atomic exchange for a whole magazine of objects.
+//!
+//! | ordering | what it publishes | the model that fails without it |
+//! | --- | --- | --- |
+//! | put: release | the links, and the last use of the objects | `a_put_without_release_is_rejected` |
+//! | take: acquire | the same | `a_take_without_acquire_is_rejected` |
+//! | all others: relaxed | nothing, because null is no magazine and a look at a slot is a guess | |
+
+use core::ptr::{self, NonNull};
+
+use sync::atomic::{
+    AtomicPtr,
+    Ordering::{self, Acquire, Relaxed, Release},
+};
+
+use super::magazine::Magazine;
+use crate::list::Link;
+
+/// Slots for full magazines. See the [module's](self) picture.
+pub(super) struct Depot<N, const SLOTS: usize> {
+    /// # Invariant
+    ///
+    /// Each is null or the first object of a magazine that the depot owns.
+    slots: [AtomicPtr<N>; SLOTS],
+}
+
+impl<N: Link, const SLOTS: usize> Depot<N, SLOTS> {
+    /// Makes an empty depot.
+    #[cfg(not(loom))]
+    pub(super) const fn new() -> Self {
+        Self { slots: [const { AtomicPtr::new(ptr::null_mut()) }; SLOTS] }
+    }
+
+    /// Makes an empty depot. Loom's atomics cannot be made at compile time.
+    #[cfg(loom)]
+    pub(super) fn new() -> Self {
+        Self { slots: core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())) }
+    }
+
+    /// Puts a magazine.
+    ///
+    /// # Errors
+    ///
+    /// Returns the magazine if every slot is full.
+    pub(super) fn put(&self, magazine: Magazine<N>) -> Result<(), Magazine<N>> {
+        self.put_with(magazine, Release)
+    }
+
+    /// Takes a magazine. Returns `None` if every slot is empty.
+    pub(super) fn take(&self) -> Option<Magazine<N>> {
+        self.take_with(Acquire)
+    }
+
+    fn put_with(&self, magazine: Magazine<N>, publish: Ordering) -> Result<(), Magazine<N>> {
+        let first = magazine.into_first();
+        for slot in &self.slots {
+            let empty = slot.load(Relaxed).is_null();
+            // INVARIANT: if the exchange succeeds, the depot owns the magazine.
+            if empty
+                && slot.compare_exchange(ptr::null_mut(), first.as_ptr(), publish, Relaxed).is_ok()
+            {
+                return Ok(());
+            }
+        }
+        // SAFETY: no slot received `first`, so this is its only conversion.
+        Err(unsafe { Magazine::from_first(first) })
+    }
+
+    fn take_with(&self, receive: Ordering) -> Option<Magazine<N>> {
+        self.slots.iter().find_map(|slot| {
+            if slot.load(Relaxed).is_null() {
+                return None;
+            }
+            // SAFETY: `slots`' invariant. The swap emptied the slot, so this is the only
+            // conversion.
+            NonNull::new(slot.swap(ptr::null_mut(), receive))
+                .map(|first| unsafe { Magazine::from_first(first) })
+        })
+    }
+
+    /// Returns the number of magazines. Other threads may change it at any time.
+    pub(super) fn magazines(&self) -> usize {
+        self.slots.iter().filter(|slot| !slot.load(Relaxed).is_null()).count()
+    }
+}
+
+#[cfg(test)]
+mod models;
