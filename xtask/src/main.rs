@@ -1,4 +1,4 @@
-//! The project's commands: `cargo xtask help` lists them.
+//! The project's commands. `cargo xtask help` lists them.
 
 mod bench;
 mod debian;
@@ -7,6 +7,7 @@ mod loom;
 mod mutants;
 mod process;
 mod python;
+mod report;
 mod stress;
 mod suite;
 mod tally;
@@ -17,9 +18,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// The commands of obmalloc.
+/// The commands of people who work on obmalloc.
 #[derive(Parser)]
-#[command(name = "cargo xtask", disable_help_subcommand = false)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -27,23 +28,23 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measures our allocators and their peers side by side.
+    /// Measures our allocators and other allocators side by side.
     Bench(bench::Args),
-    /// Runs programs on malloc alone, with pools, with caches: what each layer brings.
+    /// Measures what each layer contributes: programs on malloc alone, with pools, with caches.
     Layers(layers::Args),
-    /// Runs Python on our heap, compares it with other allocators, or says who serves what.
+    /// Runs Python on our heap, compares it with other allocators, or tells which one serves what.
     Python(python::Args),
-    /// Brings CPython 3.14 and 3.15 from Debian into target/pythons, and lists every Python found.
+    /// Fetches CPython 3.14 and 3.15 from Debian into target/pythons, and lists every Python found.
     Pythons(debian::Args),
-    /// Runs every test there is; the last line counts them.
+    /// Runs every test. The last line counts them.
     TestAll(test_all::Args),
-    /// Runs CPython's own tests with and without our heap, and compares test by test.
+    /// Runs CPython's own tests with and without our heap, and compares the result of each test.
     TestPython(suite::Args),
     /// Explores every loom model, and prints a table of them.
     Loom(loom::Args),
     /// Measures how many small faults in the crates the tests notice.
     Mutants(mutants::Args),
-    /// Runs the stress test of the thread heaps for minutes, under what sees bad accesses.
+    /// Runs the stress test of the thread heaps for minutes, under a tool that sees bad accesses.
     Stress(stress::Args),
 }
 
