@@ -150,10 +150,11 @@ fn add_means_of_versions(figures: &mut Figures) {
     let version = |row: &usize| figures.rows[*row].0.split(' ').next().unwrap_or_default();
     let all: Vec<_> = (0..figures.rows.len()).collect();
     let by_version = all.chunk_by(|one, next| version(one) == version(next));
-    let means: Vec<_> = by_version
+    let mut means: Vec<_> = by_version
         .map(|rows| (format!("geometric mean, {}", version(&rows[0])), rows.to_vec()))
         .collect();
-    figures.means.splice(0..0, means);
+    means.append(&mut figures.means);
+    figures.means = means;
 }
 
 impl Record {
