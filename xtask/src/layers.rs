@@ -95,7 +95,7 @@ fn programs(runtime: &Path) -> Result<Vec<String>> {
 fn measure(runtime: &Path, programs: &[String], rounds: usize) -> Result<Vec<Outcomes>> {
     let names = CHOICES.map(|(name, _)| name);
     let outcomes = report::in_rounds(programs, &names, rounds, |program, choice| {
-        let program = &programs[program];
+        let program = programs[program].as_str();
         let line = ask(runtime, &[&[program, "--json"], CHOICES[choice].1].concat())?;
         serde_json::from_str(&line).with_context(|| format!("{program} printed {line:?}"))
     })?;
