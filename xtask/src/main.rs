@@ -5,6 +5,7 @@ mod debian;
 mod layers;
 mod loom;
 mod mutants;
+mod parallel;
 mod process;
 mod python;
 mod report;
