@@ -81,7 +81,7 @@ fn compare(pythons: &[Python], extent: &Extent, threads: usize) -> Result<Tally>
     let jobs = shelves::jobs(&shelves, extent)?;
     ensure!(!jobs.is_empty(), "none of these Pythons has such a test");
     let (count, ended) = (jobs.len(), AtomicUsize::new(0));
-    let work = |(): &(), Job { python, file }| {
+    let work = |_: &(), Job { python, file }| {
         let compared = pair::compare(&library, python, file)
             .with_context(|| format!("{} on {}", file.name, python.name()))?;
         let ended = ended.fetch_add(1, Ordering::Relaxed) + 1;

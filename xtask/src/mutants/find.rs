@@ -1,13 +1,13 @@
-//! All mutants of some crates: those that cargo-mutants lists, and our own.
+//! Finds all mutants of some crates: those that cargo-mutants lists, and our own.
 
-use std::{collections::HashMap, ops::Range, path::PathBuf, process::Command};
+use std::{collections::HashMap, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use xshell::cmd;
 
 use super::{
-    Crate,
+    crates::Crate,
     mutant::{Kind, Mutant},
     own::{self, Scan},
     tree::Tree,
@@ -28,17 +28,11 @@ pub(super) fn all(tree: &Tree, crates: &[&'static Crate]) -> Result<Vec<Mutant>>
     let listed = list(tree, crates)?;
     let mut all: Vec<_> = listed.iter().filter_map(|listed| listed.mutant(&scans)).collect();
     all.extend(scans.into_values().flat_map(|scan| scan.mutants));
-    all.sort_by_cached_key(|mutant| {
-        (
-            mutant.source.path.clone(),
-            mutant.range.start,
-            mutant.range.end,
-            mutant.replacement.clone(),
-        )
-    });
-    all.dedup_by(|a, b| {
-        (&a.source.path, &a.range, &a.replacement) == (&b.source.path, &b.range, &b.replacement)
-    });
+    let key = |one: &Mutant| {
+        (one.source.path.clone(), one.range.start, one.range.end, one.replacement.clone())
+    };
+    all.sort_by_cached_key(key);
+    all.dedup_by_key(|one| key(one));
     Ok(all)
 }
 
@@ -62,7 +56,7 @@ struct Span {
     end: Place,
 }
 
-/// A line and a column in characters, both from 1.
+/// A line and a column in characters, both counted from 1.
 #[derive(Deserialize)]
 struct Place {
     line: usize,
@@ -70,22 +64,16 @@ struct Place {
 }
 
 impl Listed {
-    /// `None` if the change is to code that is not compiled here or that we do not measure, or if
-    /// it cannot compile because no pointer can be made of a number.
+    /// Returns `None` if the change is to code that is not compiled here or not measured, or if it
+    /// would make a pointer of a number, which does not compile.
     fn mutant(&self, scans: &HashMap<String, Scan>) -> Option<Mutant> {
         let scan = scans.get(&self.file)?;
         if self.replacement.contains("NonNull::") {
             return None;
         }
-        let range = self.span.range(&scan.source.text)?;
-        let replacement = self.replacement.clone();
-        scan.mutant(Kind::Listed, range, replacement)
-    }
-}
-
-impl Span {
-    fn range(&self, text: &str) -> Option<Range<usize>> {
-        Some(self.start.offset(text)?..self.end.offset(text)?)
+        let text = &scan.source.text;
+        let range = self.span.start.offset(text)?..self.span.end.offset(text)?;
+        scan.mutant(Kind::Listed, range, self.replacement.clone())
     }
 }
 
@@ -111,7 +99,7 @@ fn list(tree: &Tree, crates: &[&Crate]) -> Result<Vec<Listed>> {
     serde_json::from_slice(&output.stdout).context("cargo-mutants printed an unknown format")
 }
 
-/// The path of cargo-mutants, which is installed below the target folder if it is missing.
+/// Returns the path of cargo-mutants. Installs it below the target folder if it is missing.
 fn installed() -> Result<PathBuf> {
     let root = workspace::target_dir().join("tools");
     let tool = root.join("bin/cargo-mutants");

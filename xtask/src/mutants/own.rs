@@ -1,6 +1,5 @@
-//! The mutants that cargo-mutants does not know, and what is left out of the measure.
-//!
-//! Left out are tests, `Debug` and `Display`, and code that this system does not compile.
+//! Finds the mutants that cargo-mutants does not list, and the code that is not measured: tests,
+//! `Debug`, `Display`, and code that this system does not compile.
 
 use std::{env::consts, fs, ops::Range, path::Path, sync::Arc};
 
@@ -14,12 +13,12 @@ use syn::{
 };
 
 use super::{
-    Crate,
+    crates::Crate,
     mutant::{Kind, Mutant, Source},
 };
 use crate::workspace;
 
-/// Files that only tests call: what they assert is not asserted by other tests.
+/// Files that only tests call. No other test asserts what they assert.
 const FOR_TESTS: &[&str] = &["crates/obmalloc/src/check.rs"];
 
 /// A source file of a crate, with our mutants of it.
@@ -29,13 +28,13 @@ pub(super) struct Scan {
     pub(super) mutants: Vec<Mutant>,
     /// Code that is not measured.
     excluded: Vec<Range<usize>>,
-    /// Every function with its name; an inner one follows the one around it.
+    /// Every function with its name. An inner function follows the one around it.
     functions: Vec<(Range<usize>, String)>,
-    /// Modules in files of their own.
+    /// Modules in their own files.
     modules: Vec<String>,
-    /// The `impl` or trait around what is visited.
+    /// The `impl` or trait around the visited code.
     owner: Option<String>,
-    /// The only statement of the function that is visited. cargo-mutants deletes it with the body.
+    /// The only statement of the visited function. Cargo-mutants deletes it with the body.
     only: Option<Range<usize>>,
 }
 
@@ -72,7 +71,7 @@ impl Scan {
         Ok(scan)
     }
 
-    /// Returns the change of `range`, or `None` if it lies in code that is not measured.
+    /// Returns the change of `range`, or `None` if that code is not measured.
     pub(super) fn mutant(
         &self,
         kind: Kind,
@@ -107,7 +106,7 @@ impl Scan {
         self.mutants.extend(mutant);
     }
 
-    /// Names the functions of the mutants, which were not all known when the mutants were found.
+    /// Names the functions of the mutants, because not all were known when the mutants were found.
     fn name_functions(&mut self) {
         let mutants = std::mem::take(&mut self.mutants);
         let named = mutants.into_iter().filter_map(|m| self.mutant(m.kind, m.range, m.replacement));
@@ -155,7 +154,7 @@ impl Scan {
     }
 
     fn negate(&mut self, condition: &Expr) {
-        // cargo-mutants changes operators, and a pattern has no negation.
+        // Cargo-mutants changes operators, and a pattern has no negation.
         if matches!(condition, Expr::MethodCall(_) | Expr::Call(_) | Expr::Path(_) | Expr::Field(_))
         {
             let range = range(condition);
@@ -289,7 +288,8 @@ fn can_go(statement: &Stmt) -> bool {
         Stmt::Local(local) => matches!(local.pat, Pat::Wild(_)),
         Stmt::Expr(expression, semicolon) => match expression {
             Expr::Call(_) | Expr::MethodCall(_) | Expr::Assign(_) => semicolon.is_some(),
-            Expr::Binary(binary) => semicolon.is_some() && is_assignment(&binary.op),
+            // The value of any other operator would be unused, which is a warning.
+            Expr::Binary(_) => semicolon.is_some(),
             Expr::Unsafe(block) => match &block.block.stmts[..] {
                 [Stmt::Expr(Expr::Call(_) | Expr::MethodCall(_) | Expr::Assign(_), None)] => {
                     semicolon.is_some()
@@ -302,24 +302,8 @@ fn can_go(statement: &Stmt) -> bool {
     }
 }
 
-fn is_assignment(operator: &syn::BinOp) -> bool {
-    use syn::BinOp::*;
-    matches!(
-        operator,
-        AddAssign(_)
-            | SubAssign(_)
-            | MulAssign(_)
-            | DivAssign(_)
-            | RemAssign(_)
-            | BitXorAssign(_)
-            | BitAndAssign(_)
-            | BitOrAssign(_)
-            | ShlAssign(_)
-            | ShrAssign(_)
-    )
-}
-
-/// Returns whether a build of the tests on this system meets a `cfg`. `None` if that depends.
+/// Returns whether a build of the tests on this system satisfies a `cfg`, or `None` if that depends
+/// on more than the system.
 fn holds(cfg: &Meta) -> Option<bool> {
     match cfg {
         Meta::Path(name) => {
@@ -387,7 +371,7 @@ fn bodies(rules: TokenStream) -> Vec<File> {
 }
 
 fn without_dollars(tokens: TokenStream) -> TokenStream {
-    let kept = tokens.into_iter().filter_map(|token| match token {
+    let without = tokens.into_iter().filter_map(|token| match token {
         TokenTree::Punct(punct) if punct.as_char() == '$' => None,
         TokenTree::Group(group) => {
             let mut inner = Group::new(group.delimiter(), without_dollars(group.stream()));
@@ -396,7 +380,7 @@ fn without_dollars(tokens: TokenStream) -> TokenStream {
         }
         token => Some(token),
     });
-    kept.collect()
+    without.collect()
 }
 
 fn type_name(name: &Type) -> String {

@@ -18,8 +18,8 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Copies the project to `root`. A file that is the same there keeps its time, so that cargo
-    /// does not build it again.
+    /// Copies the project to `root`. A file that is the same there is not written, so cargo does not
+    /// build it again.
     pub(super) fn copy(root: PathBuf) -> Result<Self> {
         let shell = workspace::shell()?;
         let files = cmd!(shell, "git ls-files -z --cached --others --exclude-standard").read()?;
@@ -29,7 +29,7 @@ impl Tree {
         let tree = Self { root };
         for file in files {
             let from = workspace::root().join(file);
-            // Git still lists a file that was deleted and not committed.
+            // Git still lists a file whose deletion is not committed.
             if from.is_file() {
                 tree.write(file, &fs::read(&from)?)?;
             }

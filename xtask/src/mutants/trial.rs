@@ -1,4 +1,4 @@
-//! Tries one mutant: builds the tests, runs them stage by stage, and stops at the first failure.
+//! Tries a mutant: builds the tests, runs them stage by stage, and stops at the first failure.
 
 use std::{
     collections::BTreeMap,
@@ -10,14 +10,14 @@ use std::{
 use anyhow::{Result, ensure};
 
 use super::{
-    CRATES, Crate,
+    crates::{self, Crate},
     mutant::{Kind, Mutant},
-    report::{Outcome, Tried},
+    report::Outcome,
     tree::Tree,
 };
 use crate::{loom, process};
 
-/// What global-alloc's tests need beyond the default features.
+/// Features that the tests of global-alloc need beyond the default ones.
 const FEATURES: &str = "global-alloc/allocator-api2-02,global-alloc/allocator-api2-04";
 
 /// Some tests that may notice a fault.
@@ -29,7 +29,7 @@ enum Stage {
     Above(&'static [&'static str]),
 }
 
-/// A copy of the project, and how long each stage takes there without a mutant.
+/// A copy of the project, and the time that each stage takes there without a mutant.
 pub(super) struct Lab {
     tree: Tree,
     build: PathBuf,
@@ -41,8 +41,7 @@ impl Lab {
     pub(super) fn new(folder: &Path, crates: &[&Crate], sample: &[Mutant]) -> Result<Self> {
         let tree = Tree::copy(folder.join("tree"))?;
         let mut lab = Self { tree, build: folder.join("build"), usual: BTreeMap::new() };
-        let drawn = |krate: &&&Crate| sample.iter().any(|mutant| mutant.krate == krate.folder);
-        for krate in crates.iter().filter(drawn) {
+        for krate in crates {
             let mutants = || sample.iter().filter(|mutant| mutant.krate == krate.folder);
             for stage in mutants().flat_map(|mutant| stages(krate, mutant)) {
                 if lab.usual.contains_key(&stage) {
@@ -62,21 +61,19 @@ impl Lab {
     }
 
     /// Applies `mutant`, and runs the tests that may notice it.
-    pub(super) fn try_out(&self, mutant: &Mutant) -> Result<Tried> {
-        let started = Instant::now();
-        let outcome = self.tree.with(mutant, || self.outcome(mutant))?;
-        Ok(Tried::new(mutant, outcome, started.elapsed()))
+    pub(super) fn try_out(&self, mutant: &Mutant) -> Result<Outcome> {
+        self.tree.with(mutant, || self.outcome(mutant))
     }
 
     fn outcome(&self, mutant: &Mutant) -> Result<Outcome> {
-        let krate = CRATES.iter().find(|krate| krate.folder == mutant.krate);
+        let krate = crates::ALL.iter().find(|krate| krate.folder == mutant.krate);
         let krate = krate.expect("a mutant is of one of the crates");
         for (place, stage) in stages(krate, mutant).into_iter().enumerate() {
             if !process::run(self.command(stage, true), |_| ())?.success && place == 0 {
                 return Ok(Outcome::Unviable);
             }
-            let patience = self.usual[&stage] * 3 + Duration::from_secs(20);
-            if !process::run_with(self.command(stage, false), patience, |_| ())?.success {
+            let most_silence = self.usual[&stage] * 3 + Duration::from_secs(20);
+            if !process::run_within(self.command(stage, false), most_silence, |_| ())?.success {
                 return Ok(match stage {
                     Stage::Above(_) => Outcome::CaughtAbove,
                     _ => Outcome::Caught { by: stage.name() },
@@ -86,7 +83,7 @@ impl Lab {
         Ok(Outcome::Survived)
     }
 
-    /// The command that runs `stage`, or only builds it.
+    /// Returns a command that runs `stage`, or only builds it.
     fn command(&self, stage: Stage, only_build: bool) -> Command {
         let mut command = Command::new(env!("CARGO"));
         command.current_dir(self.tree.root()).env("CARGO_TARGET_DIR", &self.build);
@@ -136,7 +133,7 @@ impl Stage {
     }
 }
 
-/// The stages for `mutant`, the quickest first.
+/// Returns the stages for `mutant`, the quickest first.
 fn stages(krate: &Crate, mutant: &Mutant) -> Vec<Stage> {
     let text = &mutant.source.text;
     let is_concurrent = text.contains("atomic") || text.contains("Mutex");

@@ -74,7 +74,7 @@ const ALL: [(Part, &[&str]); 3] = [
 
 /// Returns every file that is compared.
 pub(super) fn all() -> impl Iterator<Item = File> {
-    ALL.into_iter().flat_map(|(part, names)| names.iter().map(move |name| File { name, part }))
+    ALL.into_iter().flat_map(|(part, names)| names.iter().map(move |&name| File { name, part }))
 }
 
 impl File {
