@@ -1,15 +1,12 @@
-//! The micro set on what needs no process of its own: our heaps, the least, and the peers that are
-//! compiled in, called as Rust calls them. `cargo xtask bench` measures each by itself.
+//! The micro set under criterion: our heaps, the least, the system's allocator, and the peers that
+//! are compiled in. All run in one process; `cargo xtask bench` gives each its own.
 //!
 //! ```sh
 //! cargo bench -p benches
 //! cargo bench -p benches --features mimalloc,jemalloc -- "pair 64"
 //! ```
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    time::Duration,
-};
+use std::{alloc::System, time::Duration};
 
 use benches::{
     contender::Contender,
@@ -20,49 +17,19 @@ use benches::{
 use criterion::{Criterion, criterion_group, criterion_main};
 use global_alloc::ObMalloc;
 
-/// An allocator that is called by its own functions, though another is the global one.
-struct Called<A>(A);
-
-// SAFETY: the promises are those of a global allocator.
-unsafe impl<A: GlobalAlloc> Contender for Called<A> {
-    #[inline]
-    fn alloc(&mut self, layout: Layout) -> *mut u8 {
-        // SAFETY: the trait asks for at least a byte.
-        unsafe { self.0.alloc(layout) }
-    }
-
-    #[inline]
-    fn alloc_zeroed(&mut self, layout: Layout) -> *mut u8 {
-        // SAFETY: the trait asks for at least a byte.
-        unsafe { self.0.alloc_zeroed(layout) }
-    }
-
-    #[inline]
-    unsafe fn free(&mut self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
-        unsafe { self.0.dealloc(memory, layout) };
-    }
-
-    #[inline]
-    unsafe fn realloc(&mut self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller's promise.
-        unsafe { self.0.realloc(memory, layout, size) }
-    }
-}
-
-/// The whole micro set on one contender. What criterion takes for an iteration is an operation.
+/// Runs the whole micro set on one contender. An iteration of criterion is an operation.
 fn on<C: Contender>(criterion: &mut Criterion, name: &str, mut contender: C) {
     for workload in micro::workloads::<C>() {
         let mut group = criterion.benchmark_group(workload.name);
         group.bench_function(name, |bencher| {
-            bencher.iter_custom(|iterations| of_operations(iterations, &workload, &mut contender));
+            bencher.iter_custom(|iterations| time_of(iterations, &workload, &mut contender));
         });
         group.finish();
     }
 }
 
-/// What so many operations take, after the chunks that have at least as many.
-fn of_operations<C>(count: u64, workload: &Workload<C>, contender: &mut C) -> Duration {
+/// Runs chunks until they have `count` operations, and returns the time of as many.
+fn time_of<C>(count: u64, workload: &Workload<C>, contender: &mut C) -> Duration {
     let (mut time, mut operations) = (Duration::ZERO, 0);
     while operations < count {
         let taken = (workload.chunk)(contender);
@@ -73,19 +40,19 @@ fn of_operations<C>(count: u64, workload: &Workload<C>, contender: &mut C) -> Du
 }
 
 fn all(criterion: &mut Criterion) {
-    on(criterion, "Heap", ThreadRulesHeap::new());
-    on(criterion, "Heap, CPython's rules", CPythonRulesHeap::new());
-    on(criterion, "ObMalloc", Called(ObMalloc::new()));
-    on(criterion, "the least", Floor::new());
-    on(criterion, "system", Called(System));
+    on(criterion, "Heap", ThreadRulesHeap::default());
+    on(criterion, "Heap, CPython's rules", CPythonRulesHeap::default());
+    on(criterion, "ObMalloc", ObMalloc::new());
+    on(criterion, "the least", Floor::default());
+    on(criterion, "system", System);
     #[cfg(feature = "mimalloc")]
-    on(criterion, "mimalloc", Called(mimalloc::MiMalloc));
+    on(criterion, "mimalloc", mimalloc::MiMalloc);
     #[cfg(feature = "rpmalloc")]
-    on(criterion, "rpmalloc", Called(rpmalloc::RpMalloc));
+    on(criterion, "rpmalloc", rpmalloc::RpMalloc);
     #[cfg(feature = "snmalloc")]
-    on(criterion, "snmalloc", Called(snmalloc_rs::SnMalloc));
+    on(criterion, "snmalloc", snmalloc_rs::SnMalloc);
     #[cfg(feature = "jemalloc")]
-    on(criterion, "jemalloc", Called(tikv_jemallocator::Jemalloc));
+    on(criterion, "jemalloc", tikv_jemallocator::Jemalloc);
 }
 
 criterion_group!(micro, all);

@@ -1,36 +1,35 @@
-//! The global allocator of the process, whichever the worker has linked in.
+//! The global allocator of the process, which is the one that the worker links.
 
-use std::alloc::{self, Layout};
+use std::alloc::{self, GlobalAlloc, Layout};
 
-use crate::contender::Contender;
-
-/// The global allocator, through the functions that `Box` and `Vec` go through.
+/// The global allocator, called through the functions that `Box` and `Vec` call.
 #[derive(Clone, Copy, Debug)]
 pub struct Global;
 
-// SAFETY: the promises are those of the global allocator.
-unsafe impl Contender for Global {
+// SAFETY: the functions are those of the global allocator, and have its contract.
+unsafe impl GlobalAlloc for Global {
     #[inline(always)]
-    fn alloc(&mut self, layout: Layout) -> *mut u8 {
-        // SAFETY: the trait asks for at least a byte.
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the layout has at least one byte (contract of `GlobalAlloc::alloc`).
         unsafe { alloc::alloc(layout) }
     }
 
     #[inline(always)]
-    fn alloc_zeroed(&mut self, layout: Layout) -> *mut u8 {
-        // SAFETY: the trait asks for at least a byte.
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the layout has at least one byte (contract of `GlobalAlloc::alloc_zeroed`).
         unsafe { alloc::alloc_zeroed(layout) }
     }
 
     #[inline(always)]
-    unsafe fn free(&mut self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: `memory` came from `alloc` for `layout` (contract of `GlobalAlloc::dealloc`).
         unsafe { alloc::dealloc(memory, layout) };
     }
 
     #[inline(always)]
-    unsafe fn realloc(&mut self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller's promise.
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: `memory` came from `alloc` for `layout`, and `size` is not zero (contract of
+        // `GlobalAlloc::realloc`).
         unsafe { alloc::realloc(memory, layout, size) }
     }
 }
