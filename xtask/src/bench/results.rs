@@ -176,39 +176,38 @@ impl Record {
 }
 
 #[cfg(test)]
-impl Results {
-    /// The times of one workload. The first allocator is ours, and the others are peers.
-    pub(super) fn of_times(group: Group, workload: &str, times: &[(&str, f64)]) -> Self {
-        let record = |(entrant, nanoseconds): &(&str, f64)| Record {
-            group,
-            workload: workload.to_owned(),
-            entrant: (*entrant).to_owned(),
-            nanoseconds: *nanoseconds,
-            spread: 0.0,
-            peak: None,
-            overhead: None,
-            rounds: vec![*nanoseconds],
-        };
-        let named = |(place, (name, _)): (usize, &(&str, f64))| Named {
-            name: (*name).to_owned(),
-            role: if place == 0 { Role::Ours } else { Role::Peer },
-            version: String::new(),
-        };
-        Self {
-            machine: Machine::new(),
-            command: Vec::new(),
-            rounds: 1,
-            chunks: 1,
-            left_out: Vec::new(),
-            entrants: times.iter().enumerate().map(named).collect(),
-            figures: times.iter().map(record).collect(),
-        }
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Results {
+        /// The times of one workload. The first allocator is ours, and the others are peers.
+        pub(in crate::bench) fn of_times(group: Group, workload: &str, times: &[(&str, f64)]) -> Self {
+            let record = |(entrant, nanoseconds): &(&str, f64)| Record {
+                group,
+                workload: workload.to_owned(),
+                entrant: (*entrant).to_owned(),
+                nanoseconds: *nanoseconds,
+                spread: 0.0,
+                peak: None,
+                overhead: None,
+                rounds: vec![*nanoseconds],
+            };
+            let named = |(place, (name, _)): (usize, &(&str, f64))| Named {
+                name: (*name).to_owned(),
+                role: if place == 0 { Role::Ours } else { Role::Peer },
+                version: String::new(),
+            };
+            Self {
+                machine: Machine::new(),
+                command: Vec::new(),
+                rounds: 1,
+                chunks: 1,
+                left_out: Vec::new(),
+                entrants: times.iter().enumerate().map(named).collect(),
+                figures: times.iter().map(record).collect(),
+            }
+        }
+    }
 
     #[test]
     fn each_python_has_a_mean_of_its_own() {

@@ -120,19 +120,18 @@ impl Figures {
 }
 
 #[cfg(test)]
-impl Figures {
-    /// Figures of one row, `w`.
-    pub(crate) fn example(figures: &[(&str, f64)]) -> Self {
-        let measure = Measure { name: "time", unit: "ns", decimals: 2 };
-        let columns = figures.iter().map(|(name, _)| (*name).to_owned()).collect();
-        let row = figures.iter().map(|(_, value)| Some(Figure::plain(*value))).collect();
-        Self::new(measure, columns, vec![("w".to_owned(), row)])
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Figures {
+        /// Figures of one row, `w`.
+        pub(crate) fn example(figures: &[(&str, f64)]) -> Self {
+            let measure = Measure { name: "time", unit: "ns", decimals: 2 };
+            let columns = figures.iter().map(|(name, _)| (*name).to_owned()).collect();
+            let row = figures.iter().map(|(_, value)| Some(Figure::plain(*value))).collect();
+            Self::new(measure, columns, vec![("w".to_owned(), row)])
+        }
+    }
 
     #[test]
     fn a_table_has_figures_ratios_and_their_means() {

@@ -20,61 +20,31 @@ pub(super) enum Part {
     Nowhere,
 }
 
-/// Every file that is compared, the longest first, so that the last file to end is a short one.
-/// Some have another name in other versions of CPython, or do not exist there yet.
-const ALL: [(Part, &[&str]); 3] = [
+/// The files that are compared, the longest first, so that the last file to end is a short one.
+/// Some have another name in other versions of CPython, or do not exist there.
+const FILES: [(Part, &str); 3] = [
     (
         Part::Nowhere,
-        &[
-            "test_multiprocessing_spawn",
-            "test_concurrent_futures",
-            "test_asyncio",
-            "test_multiprocessing_fork",
-            "test_interpreters",
-            "test__interpreters",
-            "test__xxsubinterpreters",
-        ],
+        "test_multiprocessing_spawn test_concurrent_futures test_asyncio \
+         test_multiprocessing_fork test_interpreters test__interpreters \
+         test__xxsubinterpreters",
     ),
     (
         Part::Somewhere,
-        &[
-            "test_subprocess",
-            "test_threading",
-            "test_weakref",
-            "test_pickle",
-            "test_os",
-            "test_cmd_line",
-        ],
+        "test_subprocess test_threading test_weakref test_pickle test_os test_cmd_line",
     ),
     (
         Part::Everywhere,
-        &[
-            "test_set",
-            "test_json",
-            "test_bytes",
-            "test_long",
-            "test_gc",
-            "test_sys",
-            "test_tracemalloc",
-            "test_unicode",
-            "test_str",
-            "test_descr",
-            "test_int",
-            "test_tuple",
-            "test_re",
-            "test_list",
-            "test_dict",
-            "test_float",
-            "test_generators",
-            "test_class",
-            "test_capi",
-        ],
+        "test_set test_json test_bytes test_long test_gc test_sys test_tracemalloc \
+         test_unicode test_str test_descr test_int test_tuple test_re test_list test_dict \
+         test_float test_generators test_class test_capi",
     ),
 ];
 
 /// Returns every file that is compared.
 pub(super) fn all() -> impl Iterator<Item = File> {
-    ALL.into_iter().flat_map(|(part, names)| names.iter().map(move |&name| File { name, part }))
+    let file = |part| move |name| File { name, part };
+    FILES.into_iter().flat_map(move |(part, names)| names.split_whitespace().map(file(part)))
 }
 
 impl File {
