@@ -27,7 +27,7 @@ pub(super) fn all(tree: &Tree, crates: &[&'static Crate]) -> Result<Vec<Mutant>>
     }
     let listed = list(tree, crates)?;
     let mut all: Vec<_> = listed.iter().filter_map(|listed| listed.mutant(&scans)).collect();
-    all.extend(scans.into_values().flat_map(|scan| scan.mutants));
+    all.extend(scans.values().flat_map(Scan::mutants));
     let key = |one: &Mutant| {
         (one.source.path.clone(), one.range.start, one.range.end, one.replacement.clone())
     };

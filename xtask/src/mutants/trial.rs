@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::Command,
+    slice,
     time::{Duration, Instant},
 };
 
@@ -20,13 +21,20 @@ use crate::{loom, process};
 /// Features that the tests of global-alloc need beyond the default ones.
 const FEATURES: &str = "global-alloc/allocator-api2-02,global-alloc/allocator-api2-04";
 
-/// Some tests that may notice a fault.
+/// Tests of some packages that may notice a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    Unit(&'static str),
-    Integration(&'static str),
-    Loom(&'static str),
-    Above(&'static [&'static str]),
+struct Stage {
+    tests: Tests,
+    packages: &'static [&'static str],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Tests {
+    Unit,
+    Integration,
+    Loom,
+    /// All tests of the crates above.
+    Above,
 }
 
 /// A copy of the project, and the time that each stage takes there without a mutant.
@@ -38,7 +46,7 @@ pub(super) struct Lab {
 
 impl Lab {
     /// Copies the project into `folder`, and checks that the stages that `sample` may need pass.
-    pub(super) fn new(folder: &Path, crates: &[&Crate], sample: &[Mutant]) -> Result<Self> {
+    pub(super) fn new(folder: &Path, crates: &[&'static Crate], sample: &[Mutant]) -> Result<Self> {
         let tree = Tree::copy(folder.join("tree"))?;
         let mut lab = Self { tree, build: folder.join("build"), usual: BTreeMap::new() };
         for krate in crates {
@@ -74,8 +82,8 @@ impl Lab {
             }
             let most_silence = self.usual[&stage] * 3 + Duration::from_secs(20);
             if !process::run_within(self.command(stage, false), most_silence, |_| ())?.success {
-                return Ok(match stage {
-                    Stage::Above(_) => Outcome::CaughtAbove,
+                return Ok(match stage.tests {
+                    Tests::Above => Outcome::CaughtAbove,
                     _ => Outcome::Caught { by: stage.name() },
                 });
             }
@@ -90,26 +98,16 @@ impl Lab {
         command.env("RUST_BACKTRACE", "0").env("CARGO_PROFILE_DEV_DEBUG", "false");
         command.env("OBMALLOC_CHURN_THREADS", "200");
         command.args(["test", "--quiet"]);
-        let packages: &[_] = match stage {
-            Stage::Unit(ref package) => {
-                command.arg("--lib");
-                std::slice::from_ref(package)
-            }
-            Stage::Integration(ref package) => {
-                command.args(["--test", "*"]);
-                std::slice::from_ref(package)
-            }
-            Stage::Loom(ref package) => {
-                command.args(["--release", "--lib"]);
+        match stage.tests {
+            Tests::Unit => command.arg("--lib"),
+            Tests::Integration => command.args(["--test", "*"]),
+            Tests::Above => command.args(["--lib", "--tests"]),
+            Tests::Loom => {
                 loom::configure(&mut command, Some(loom::BOUND));
-                std::slice::from_ref(package)
-            }
-            Stage::Above(packages) => {
-                command.args(["--lib", "--tests"]);
-                packages
+                command.args(["--release", "--lib"])
             }
         };
-        for package in packages {
+        for package in stage.packages {
             command.args(["--package", package]);
             if *package == "global-alloc" {
                 command.args(["--features", FEATURES]);
@@ -124,31 +122,36 @@ impl Lab {
 
 impl Stage {
     fn name(self) -> String {
-        match self {
-            Self::Unit(package) => format!("unit tests of {package}"),
-            Self::Integration(package) => format!("integration tests of {package}"),
-            Self::Loom(package) => format!("loom models of {package}"),
-            Self::Above(packages) => format!("tests of {}", packages.join(", ")),
-        }
+        let tests = match self.tests {
+            Tests::Unit => "unit tests",
+            Tests::Integration => "integration tests",
+            Tests::Loom => "loom models",
+            Tests::Above => "tests",
+        };
+        format!("{tests} of {}", self.packages.join(", "))
     }
 }
 
 /// Returns the stages for `mutant`, the quickest first.
-fn stages(krate: &Crate, mutant: &Mutant) -> Vec<Stage> {
+fn stages(krate: &'static Crate, mutant: &Mutant) -> Vec<Stage> {
     let text = &mutant.source.text;
     let is_concurrent = text.contains("atomic") || text.contains("Mutex");
-    let loom = (krate.loom && is_concurrent).then_some(Stage::Loom(krate.package));
-    if mutant.kind == Kind::Ordering && loom.is_some() {
-        // This machine may order memory more strictly than the ordering asks for.
-        return loom.into_iter().collect();
+    let loom = krate.loom && is_concurrent;
+    if mutant.kind == Kind::Ordering && loom {
+        // This machine may order memory more strictly than the ordering requires.
+        return vec![Stage { tests: Tests::Loom, packages: slice::from_ref(&krate.package) }];
     }
-    let mut stages = vec![Stage::Unit(krate.package)];
-    if krate.has_integration_tests() {
-        stages.push(Stage::Integration(krate.package));
-    }
-    stages.extend(loom);
+    let of_crate = [
+        (Tests::Unit, true),
+        (Tests::Integration, krate.has_integration_tests()),
+        (Tests::Loom, loom),
+    ];
+    let of_crate = of_crate.into_iter().filter(|(_, exist)| *exist);
+    let mut stages: Vec<_> = of_crate
+        .map(|(tests, _)| Stage { tests, packages: slice::from_ref(&krate.package) })
+        .collect();
     if !krate.above.is_empty() {
-        stages.push(Stage::Above(krate.above));
+        stages.push(Stage { tests: Tests::Above, packages: krate.above });
     }
     stages
 }
