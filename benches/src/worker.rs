@@ -67,8 +67,10 @@ fn without_programs() -> Vec<Workload<Global>> {
 /// Returns every workload of a worker that is built with the programs.
 pub fn every_workload() -> Vec<Listed> {
     let mut all: Vec<_> = without_programs().iter().map(listed).collect();
-    all.extend(programs::NAMES.map(|name| {
-        Listed { name: name.to_owned(), group: Group::Programs, weight: Weight::Light }
+    all.extend(programs::NAMES.map(|name| Listed {
+        name: name.to_owned(),
+        group: Group::Programs,
+        weight: Weight::Light,
     }));
     all
 }

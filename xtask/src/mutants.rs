@@ -73,7 +73,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     ensure!(!sample.is_empty(), "no mutant matches");
     process::kill_children_when_interrupted()?;
-    let report = Report::new(args.seed, sample.len(), folder.join(format!("seed-{}.json", args.seed)));
+    let report =
+        Report::new(args.seed, sample.len(), folder.join(format!("seed-{}.json", args.seed)));
     let report = Mutex::new(report);
     let begin = |job: usize| Lab::new(&folder.join(job.to_string()), &crates, &sample);
     let work = |lab: &Lab, mutant: &Mutant| {

@@ -29,8 +29,7 @@ pub(crate) fn in_parallel<T: Send, S, R: Send>(
     };
     thread::scope(|scope| {
         let run = &run;
-        let running: Vec<_> =
-            (0..threads).map(|thread| scope.spawn(move || run(thread))).collect();
+        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || run(thread))).collect();
         let mut done = Vec::new();
         for thread in running {
             done.extend(thread.join().expect("no worker panics")?);

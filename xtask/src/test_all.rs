@@ -184,7 +184,8 @@ fn address_sanitizer() -> Result<Tally> {
         command.arg("--").args(of_the_harness).env("ASAN_OPTIONS", options);
         Tally::of_command(command)
     };
-    let threads = ["-p", "thread-heap", "--test", "lifecycle", "--test", "idle", "--test", "stress"];
+    let threads =
+        ["-p", "thread-heap", "--test", "lifecycle", "--test", "idle", "--test", "stress"];
     // These tests leak their heaps, with the metadata, on purpose.
     let threads = watched(&threads, &[], "detect_leaks=0")?;
     let targets = ["--lib", "--test", "layouts", "--test", "local_heap", "--test", "gives_back"];

@@ -27,7 +27,8 @@ fn runs(layer: &str, source: &str, std: bool) {
     write("src/program.rs", source);
     // The versions that the workspace uses are on this machine already.
     fs::copy(root.join("Cargo.lock"), folder.path().join("Cargo.lock")).expect("a lock file");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into);
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into);
 
     let output = Command::new(env!("CARGO"))
         .args(["run", "--quiet", "--release", "--offline"])

@@ -44,7 +44,8 @@ impl CPython {
     ///
     /// Fails if the variable is not set, or if it names no CPython that can be loaded.
     pub fn load() -> Result<Self, Box<dyn Error>> {
-        let path = env::var_os(LIBPYTHON).ok_or(format!("{LIBPYTHON} names no shared libpython"))?;
+        let path =
+            env::var_os(LIBPYTHON).ok_or(format!("{LIBPYTHON} names no shared libpython"))?;
         Self::open(&path).map_err(|error| format!("cannot load {}: {error}", path.display()).into())
     }
 

@@ -119,7 +119,8 @@ type Counts = [Option<f64>; LOOPS.len()];
 fn page(valgrind: &str, workers: &[Worker], rows: &[(String, Counts)]) -> String {
     let mut table = Table::new(["allocator"].into_iter().chain(LOOPS.map(|(name, _)| name)));
     for (name, counts) in rows {
-        let text = |count: Option<f64>| count.map_or("–".to_owned(), |count| format!("{count:.1}"));
+        let text =
+            |count: Option<f64>| count.map_or("–".to_owned(), |count| format!("{count:.1}"));
         table.add([name.clone()].into_iter().chain(counts.map(text)));
     }
     let mut page = format!(

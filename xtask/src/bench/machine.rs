@@ -61,7 +61,10 @@ impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { processor, cores, system, compiler, commit, date, load, .. } = self;
         let memory = self.memory as f64 / f64::from(1 << 30);
-        write!(f, "{processor} ({cores} hardware threads), {memory:.1} GiB, {system}, {compiler}; ")?;
+        write!(
+            f,
+            "{processor} ({cores} hardware threads), {memory:.1} GiB, {system}, {compiler}; "
+        )?;
         write!(f, "{date} UTC, commit {commit}, load {load} before the run")
     }
 }

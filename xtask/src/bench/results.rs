@@ -56,15 +56,15 @@ pub(super) struct Record {
 /// What is compared, and where a record has it.
 type Measured = (Measure, fn(&Record) -> Option<Figure>);
 
-pub(super) const TIME: Measured = (
-    Measure { name: "time of an operation", unit: "ns", decimals: 2 },
-    |one| Some(Figure { value: one.nanoseconds, spread: Some(one.spread) }),
-);
+pub(super) const TIME: Measured =
+    (Measure { name: "time of an operation", unit: "ns", decimals: 2 }, |one| {
+        Some(Figure { value: one.nanoseconds, spread: Some(one.spread) })
+    });
 
-pub(super) const PEAK: Measured = (
-    Measure { name: "peak of resident memory", unit: "MiB", decimals: 2 },
-    |one| Some(Figure::plain(one.peak? / f64::from(1 << 20))),
-);
+pub(super) const PEAK: Measured =
+    (Measure { name: "peak of resident memory", unit: "MiB", decimals: 2 }, |one| {
+        Some(Figure::plain(one.peak? / f64::from(1 << 20)))
+    });
 
 pub(super) const OVERHEAD: Measured = (
     Measure { name: "memory of a live block beyond its size", unit: "bytes", decimals: 2 },
@@ -130,7 +130,8 @@ impl Results {
         workloads.dedup();
         let row = |workload: &String| {
             let figure = |entrant: &&Named| {
-                let is_it = |one: &&&Record| one.workload == *workload && one.entrant == entrant.name;
+                let is_it =
+                    |one: &&&Record| one.workload == *workload && one.entrant == entrant.name;
                 of(records.iter().find(is_it)?)
             };
             (workload.clone(), entrants.iter().map(figure).collect())
@@ -181,7 +182,11 @@ mod tests {
 
     impl Results {
         /// The times of one workload. The first allocator is ours, and the others are peers.
-        pub(in crate::bench) fn of_times(group: Group, workload: &str, times: &[(&str, f64)]) -> Self {
+        pub(in crate::bench) fn of_times(
+            group: Group,
+            workload: &str,
+            times: &[(&str, f64)],
+        ) -> Self {
             let record = |(entrant, nanoseconds): &(&str, f64)| Record {
                 group,
                 workload: workload.to_owned(),

@@ -28,7 +28,8 @@ pub(super) fn comparisons(results: &Results) -> Vec<Comparison> {
     for group in results.groups() {
         let columns = Columns::of(&results.entrants_of(group));
         let all = [TIME, PEAK, OVERHEAD].map(|measured| results.figures(group, measured));
-        let pairs = columns.ours.iter().flat_map(|our| columns.others.iter().map(move |it| (*our, *it)));
+        let pairs =
+            columns.ours.iter().flat_map(|our| columns.others.iter().map(move |it| (*our, *it)));
         let both = pairs.flat_map(|pair| all.iter().map(move |figures| (figures, pair)));
         comparisons.extend(both.filter_map(|(figures, pair)| Comparison::of(group, figures, pair)));
     }
@@ -39,7 +40,9 @@ impl Comparison {
     fn of(group: Group, figures: &Figures, (ours, theirs): (usize, usize)) -> Option<Self> {
         let rows = figures.rows.iter().enumerate();
         let ratios: BTreeMap<_, _> = rows
-            .filter_map(|(row, (name, _))| Some((name.clone(), figures.ratio(row, (ours, theirs))?)))
+            .filter_map(|(row, (name, _))| {
+                Some((name.clone(), figures.ratio(row, (ours, theirs))?))
+            })
             .collect();
         let means = figures.means.iter();
         let mean = |rows: &[usize]| figures.mean(rows, (ours, theirs));

@@ -113,9 +113,8 @@ impl Report {
 /// Returns the counts of `tried`, and the share of caught mutants among those that are viable and
 /// not equivalent.
 fn row<'a>(name: &str, tried: impl Iterator<Item = &'a Tried> + Clone) -> [String; 7] {
-    let count = |is_one: fn(&Outcome) -> bool| {
-        tried.clone().filter(|tried| is_one(&tried.outcome)).count()
-    };
+    let count =
+        |is_one: fn(&Outcome) -> bool| tried.clone().filter(|tried| is_one(&tried.outcome)).count();
     let caught = count(|outcome| matches!(outcome, Outcome::Caught { .. }));
     let above = count(|outcome| *outcome == Outcome::CaughtAbove);
     let equivalent = count(|outcome| matches!(outcome, Outcome::Equivalent { .. }));

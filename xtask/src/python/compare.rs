@@ -88,9 +88,8 @@ fn figures(programs: &[Program], costs: &[Vec<Vec<Cost>>]) -> [Figures; 3] {
         ("peak of resident memory", "MiB", |cost| cost.peak / f64::from(1 << 20)),
     ];
     measures.map(|(name, unit, of)| {
-        let figure = |costs: &Vec<Cost>| {
-            Some(Figure::of_rounds(&costs.iter().map(of).collect::<Vec<_>>()))
-        };
+        let figure =
+            |costs: &Vec<Cost>| Some(Figure::of_rounds(&costs.iter().map(of).collect::<Vec<_>>()));
         let row = |(program, sides): (&Program, &Vec<Vec<Cost>>)| {
             (program.name.clone(), sides.iter().map(figure).collect())
         };
