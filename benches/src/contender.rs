@@ -1,7 +1,7 @@
 //! A contender allocates memory for a layout and frees it.
 
 use std::{
-    alloc::{GlobalAlloc, Layout, handle_alloc_error},
+    alloc::{Layout, handle_alloc_error},
     ptr::{self, NonNull},
     sync::atomic::{Ordering, compiler_fence},
 };
@@ -43,34 +43,6 @@ pub unsafe trait Contender {
     /// - `memory` must have been allocated by this contender for `layout`.
     /// - It must not be used afterwards, unless null is returned.
     unsafe fn realloc(&mut self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8;
-}
-
-// SAFETY: the contract of a global allocator is as strict.
-unsafe impl<A: GlobalAlloc> Contender for A {
-    #[inline(always)]
-    fn alloc(&mut self, layout: Layout) -> *mut u8 {
-        // SAFETY: the layout has at least one byte (contract of `Contender::alloc`).
-        unsafe { GlobalAlloc::alloc(self, layout) }
-    }
-
-    #[inline(always)]
-    fn alloc_zeroed(&mut self, layout: Layout) -> *mut u8 {
-        // SAFETY: the layout has at least one byte (contract of `Contender::alloc`).
-        unsafe { GlobalAlloc::alloc_zeroed(self, layout) }
-    }
-
-    #[inline(always)]
-    unsafe fn free(&mut self, memory: *mut u8, layout: Layout) {
-        // SAFETY: this allocator allocated `memory` for `layout` (contract of `Contender::free`).
-        unsafe { self.dealloc(memory, layout) };
-    }
-
-    #[inline(always)]
-    unsafe fn realloc(&mut self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: this allocator allocated `memory` for `layout` (contract of `Contender::realloc`),
-        // and no workload asks for zero bytes.
-        unsafe { GlobalAlloc::realloc(self, memory, layout, size) }
-    }
 }
 
 /// Moves memory into a new block of `size` bytes.

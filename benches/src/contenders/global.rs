@@ -1,35 +1,37 @@
 //! The global allocator of the process, which is the one that the worker links.
 
-use std::alloc::{self, GlobalAlloc, Layout};
+use std::alloc::{self, Layout};
+
+use crate::contender::Contender;
 
 /// The global allocator, called through the functions that `Box` and `Vec` call.
 #[derive(Clone, Copy, Debug)]
 pub struct Global;
 
-// SAFETY: the functions are those of the global allocator, and have its contract.
-unsafe impl GlobalAlloc for Global {
+// SAFETY: the functions are those of the global allocator, whose contract is as strict.
+unsafe impl Contender for Global {
     #[inline(always)]
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the layout has at least one byte (contract of `GlobalAlloc::alloc`).
+    fn alloc(&mut self, layout: Layout) -> *mut u8 {
+        // SAFETY: the layout has at least one byte (contract of `Contender::alloc`).
         unsafe { alloc::alloc(layout) }
     }
 
     #[inline(always)]
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the layout has at least one byte (contract of `GlobalAlloc::alloc_zeroed`).
+    fn alloc_zeroed(&mut self, layout: Layout) -> *mut u8 {
+        // SAFETY: the layout has at least one byte (contract of `Contender::alloc`).
         unsafe { alloc::alloc_zeroed(layout) }
     }
 
     #[inline(always)]
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: `memory` came from `alloc` for `layout` (contract of `GlobalAlloc::dealloc`).
+    unsafe fn free(&mut self, memory: *mut u8, layout: Layout) {
+        // SAFETY: `memory` was allocated for `layout` and is not used again (contract of `free`).
         unsafe { alloc::dealloc(memory, layout) };
     }
 
     #[inline(always)]
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: `memory` came from `alloc` for `layout`, and `size` is not zero (contract of
-        // `GlobalAlloc::realloc`).
+    unsafe fn realloc(&mut self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: `memory` was allocated for `layout` (contract of `realloc`), and no workload asks
+        // for zero bytes.
         unsafe { alloc::realloc(memory, layout, size) }
     }
 }
