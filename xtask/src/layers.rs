@@ -6,14 +6,15 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use crate::{
-    report::{self, Figure, Figures, Measure, Table},
+    process,
+    report::{self, Figures, Measure, Table},
     tally::Tally,
     workspace,
 };
@@ -114,34 +115,21 @@ fn ensure_same(program: &str, outcomes: &Outcomes) -> Result<()> {
 }
 
 fn ask(runtime: &Path, arguments: &[&str]) -> Result<String> {
-    let output = Command::new(runtime)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot start {}", runtime.display()))?;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{} {arguments:?}: {errors}", runtime.display());
-    Ok(String::from_utf8(output.stdout)?)
+    process::stdout_of(Command::new(runtime).args(arguments))
 }
 
 /// Returns the time and the memory of each program on each choice of layers.
 fn figures(programs: &[String], outcomes: &[Outcomes]) -> [Figures; 2] {
-    let of_measure = |measure, of: fn(&Outcome) -> f64| {
-        let figure = |outcomes: &Vec<Outcome>| {
-            Some(Figure::of_rounds(&outcomes.iter().map(of).collect::<Vec<_>>()))
-        };
-        let row = |(program, choices): (&String, &Outcomes)| {
-            (program.clone(), choices.iter().map(figure).collect())
-        };
-        let rows = programs.iter().zip(outcomes).map(row).collect();
-        Figures::new(measure, CHOICES.map(|(name, _)| name.to_owned()).to_vec(), rows)
-    };
-    let time = Measure { name: "wall time", unit: "ms", decimals: 1 };
-    let peak = Measure { name: "peak of resident memory", unit: "MiB", decimals: 1 };
-    [
-        of_measure(time, |outcome| outcome.seconds.iter().sum::<f64>() * 1e3),
-        of_measure(peak, |outcome| outcome.peak_kib.unwrap_or_default() as f64 / 1024.0),
-    ]
+    let columns = CHOICES.map(|(name, _)| name);
+    let measures: [(_, _, fn(&Outcome) -> f64); 2] = [
+        ("wall time", "ms", |outcome| outcome.seconds.iter().sum::<f64>() * 1e3),
+        ("peak of resident memory", "MiB", |outcome| {
+            outcome.peak_kib.unwrap_or_default() as f64 / 1024.0
+        }),
+    ];
+    measures.map(|(name, unit, of)| {
+        Figures::of_runs(Measure { name, unit, decimals: 1 }, &columns, programs, outcomes, of)
+    })
 }
 
 /// Makes a table of the requests that the caches served.

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 /// A child hangs if it prints nothing for this long.
 const MOST_SILENCE: Duration = Duration::from_secs(10 * 60);
@@ -80,6 +80,19 @@ pub(crate) fn run_within(
     let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
     running.retain(|leader| *leader != child.id());
     Ok(Finished { success: child.wait()?.success(), output })
+}
+
+/// Runs `command` to its end, and returns what it printed to stdout.
+///
+/// # Errors
+///
+/// Fails if it cannot be started or fails. The error has what it printed to stderr.
+pub(crate) fn stdout_of(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("cannot start {command:?}"))?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {}\n{errors}", output.status);
+    String::from_utf8(output.stdout).with_context(|| format!("{command:?} does not print text"))
 }
 
 /// Starts `command` and enters it in [`RUNNING`].

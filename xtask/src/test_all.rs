@@ -210,9 +210,7 @@ fn address_sanitizer() -> Result<Tally> {
 
 /// Runs unit tests under Miri with strict provenance, if Miri is installed.
 fn miri() -> Result<Tally> {
-    let mut probe = Command::new("cargo");
-    probe.args(["+nightly", "miri", "--version"]);
-    if !process::run(probe, |_| ()).is_ok_and(|finished| finished.success) {
+    if process::stdout_of(Command::new("cargo").args(["+nightly", "miri", "--version"])).is_err() {
         let how = "rustup +nightly component add miri";
         return Ok(Tally::skipped(format_args!("Miri is not installed ({how})")));
     }

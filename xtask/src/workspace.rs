@@ -6,18 +6,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use xshell::Shell;
 
 /// The project's folder.
 pub(crate) fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-}
-
-/// Returns a shell in the project's folder.
-pub(crate) fn shell() -> Result<Shell> {
-    let shell = Shell::new()?;
-    shell.change_dir(root());
-    Ok(shell)
 }
 
 /// The folder that cargo builds into.

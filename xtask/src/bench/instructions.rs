@@ -86,10 +86,8 @@ pub(crate) fn check() -> Result<Tally> {
 
 /// Returns the version of valgrind, or `None` if it is not installed.
 fn valgrind() -> Option<String> {
-    let mut probe = Command::new("valgrind");
-    probe.arg("--version");
-    let finished = process::run(probe, |_| ()).ok().filter(|finished| finished.success)?;
-    Some(finished.output.trim().to_owned())
+    let version = process::stdout_of(Command::new("valgrind").arg("--version")).ok()?;
+    Some(version.trim().to_owned())
 }
 
 /// Returns the instructions of an operation of the loop `name`, all of which are in `function`.

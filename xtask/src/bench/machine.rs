@@ -1,12 +1,11 @@
 //! The machine and the versions that figures were measured with.
 
-use std::{fmt, fs};
+use std::{fmt, fs, process::Command};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use xshell::cmd;
 
-use crate::workspace;
+use crate::{process, workspace};
 
 /// The machine, and what was on it.
 #[derive(Clone, Debug, Serialize)]
@@ -91,8 +90,9 @@ fn bytes(text: String) -> u64 {
 }
 
 fn said(program: &str, arguments: &[&str]) -> Option<String> {
-    let shell = workspace::shell().ok()?;
-    cmd!(shell, "{program} {arguments...}").quiet().ignore_stderr().read().ok()
+    let mut command = Command::new(program);
+    let said = process::stdout_of(command.current_dir(workspace::root()).args(arguments)).ok()?;
+    Some(said.trim().to_owned())
 }
 
 /// Returns the version of `package` in the lock file.

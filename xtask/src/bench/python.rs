@@ -2,15 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use testkit::pythons::{self, Python};
-use xshell::cmd;
 
 use super::{
     entrant::{Entrant, OUR_PYTHON, THEIR_PYTHON},
     worker::{Program, Worker},
 };
-use crate::workspace;
+use crate::{process, workspace};
 
 /// What pip installs: scripts, which need no compiler.
 const PYPERFORMANCE: &str = "pyperformance==1.14.0";
@@ -72,11 +71,9 @@ fn folder() -> PathBuf {
 fn install(python: &Python) -> Result<()> {
     let folder = folder();
     if !folder.join(BENCHMARKS).exists() {
-        let (shell, python) = (workspace::shell()?, &python.executable);
-        let install = ["-m", "pip", "install", "--quiet", "--no-deps", "--target"];
-        cmd!(shell, "{python} {install...} {folder} {PYPERFORMANCE}")
-            .run()
-            .with_context(|| format!("cannot install {PYPERFORMANCE}"))?;
+        let mut pip = pythons::clean_command(&python.executable);
+        pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"]);
+        process::stdout_of(pip.arg(&folder).arg(PYPERFORMANCE))?;
     }
     ensure!(folder.join(BENCHMARKS).exists(), "{PYPERFORMANCE} has no {BENCHMARKS}");
     Ok(())

@@ -2,12 +2,13 @@
 
 use std::{ffi::OsString, path::PathBuf, process::Command};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use benches::protocol::{Answer, Introduction};
 use serde::de::DeserializeOwned;
 use testkit::pythons::clean_command;
 
 use super::{entrant::Entrant, machine};
+use crate::process;
 
 /// A program, and what it gets with every question.
 #[derive(Debug)]
@@ -27,15 +28,8 @@ impl Program {
 
     fn ask<T: DeserializeOwned>(&self, question: &[&str]) -> Result<T> {
         let mut command = self.under(&self.path);
-        command.args(&self.arguments).args(question);
-        let output = command.output();
-        let output = output.with_context(|| format!("cannot start {}", self.path.display()))?;
-        if !output.status.success() {
-            bail!("{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
-        }
-        serde_json::from_slice(&output.stdout).with_context(|| {
-            format!("{command:?} answered {:?}", String::from_utf8_lossy(&output.stdout))
-        })
+        let answer = process::stdout_of(command.args(&self.arguments).args(question))?;
+        serde_json::from_str(&answer).with_context(|| format!("{command:?} answered {answer:?}"))
     }
 }
 

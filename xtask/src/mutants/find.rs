@@ -4,7 +4,6 @@ use std::{collections::HashMap, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
-use xshell::cmd;
 
 use super::{
     crates::Crate,
@@ -12,7 +11,7 @@ use super::{
     own::{self, Scan},
     tree::Tree,
 };
-use crate::workspace;
+use crate::{process, workspace};
 
 /// Returns every mutant of `crates` in a fixed order. `tree` is a copy of the project that nothing
 /// is built from.
@@ -93,10 +92,8 @@ fn list(tree: &Tree, crates: &[&Crate]) -> Result<Vec<Listed>> {
     for krate in crates {
         command.args(["--package", krate.package]);
     }
-    let output = command.output()?;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "cargo-mutants cannot list the mutants: {errors}");
-    serde_json::from_slice(&output.stdout).context("cargo-mutants printed an unknown format")
+    let listed = process::stdout_of(&mut command).context("cannot list the mutants")?;
+    serde_json::from_str(&listed).context("cargo-mutants printed an unknown format")
 }
 
 /// Returns the path of cargo-mutants. Installs it below the target folder if it is missing.
@@ -105,8 +102,8 @@ fn installed() -> Result<PathBuf> {
     let tool = root.join("bin/cargo-mutants");
     if !tool.exists() {
         println!("installing cargo-mutants into {}, which takes minutes", root.display());
-        let shell = workspace::shell()?;
-        cmd!(shell, "cargo install --locked --root {root} cargo-mutants").run()?;
+        let mut install = workspace::cargo(&["install", "--locked", "cargo-mutants", "--root"]);
+        ensure!(install.arg(&root).status()?.success(), "cannot install cargo-mutants");
     }
     Ok(tool)
 }

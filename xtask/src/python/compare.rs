@@ -15,7 +15,7 @@ use super::{
     side::Side,
 };
 use crate::{
-    report::{self, Figure, Figures, Measure, Table},
+    report::{self, Figures, Measure, Table},
     workspace,
 };
 
@@ -52,7 +52,7 @@ fn compare(python: &Python, library: &Path, programs: &[Program], rounds: usize)
         }
         Ok(run.cost)
     })?;
-    for figures in figures(programs, &costs) {
+    for figures in figures(&names, &costs) {
         let Measure { name, unit, .. } = figures.measure;
         let table = figures.table("program", &[0, 1, 2], &[(2, 0), (2, 1)]);
         table.into_iter().for_each(|table| println!("\n{name}, {unit}\n{table}"));
@@ -80,22 +80,15 @@ fn count(python: &Python, library: &Path, program: &Program) -> Result<(Vec<u8>,
     Ok((stdout, Share::of(reports.values())))
 }
 
-/// Time, processor time and memory of each program on each side.
-fn figures(programs: &[Program], costs: &[Vec<Vec<Cost>>]) -> [Figures; 3] {
+/// Returns the time, the processor time and the memory of each program on each side.
+fn figures(names: &[&String], costs: &[Vec<Vec<Cost>>]) -> [Figures; 3] {
     let measures: [(_, _, fn(&Cost) -> f64); 3] = [
         ("wall time", "s", |cost| cost.wall),
         ("processor time", "s", |cost| cost.cpu),
         ("peak of resident memory", "MiB", |cost| cost.peak / f64::from(1 << 20)),
     ];
     measures.map(|(name, unit, of)| {
-        let figure =
-            |costs: &Vec<Cost>| Some(Figure::of_rounds(&costs.iter().map(of).collect::<Vec<_>>()));
-        let row = |(program, sides): (&Program, &Vec<Vec<Cost>>)| {
-            (program.name.clone(), sides.iter().map(figure).collect())
-        };
-        let rows = programs.iter().zip(costs).map(row).collect();
-        let columns = NAMES.map(str::to_owned).to_vec();
-        Figures::new(Measure { name, unit, decimals: 3 }, columns, rows)
+        Figures::of_runs(Measure { name, unit, decimals: 3 }, &NAMES, names, costs, of)
     })
 }
 
@@ -105,10 +98,9 @@ mod tests {
 
     #[test]
     fn a_comparison_has_the_medians_of_every_measure() {
-        let program = Program { name: "p".to_owned(), args: Vec::new(), bundled: true };
         let costs = |wall| vec![Cost { wall, cpu: 1.0, peak: 1024.0 * 1024.0 }; 3];
         let sides = vec![costs(2.0), costs(4.0), costs(1.0)];
-        let [wall, cpu, peak] = figures(&[program], &[sides]);
+        let [wall, cpu, peak] = figures(&[&"p".to_owned()], &[sides]);
         assert_eq!([(2, 0), (2, 1)].map(|pair| wall.ratio(0, pair)), [Some(0.5), Some(0.25)]);
         assert_eq!([cpu.value(0, 2), peak.value(0, 2)], [Some(1.0), Some(1.0)]);
     }

@@ -57,6 +57,21 @@ pub(crate) struct Figures {
 pub(crate) type Pair = (usize, usize);
 
 impl Figures {
+    /// Creates figures from `runs`, which has what each row's runs returned, by column and round.
+    pub(crate) fn of_runs<T>(
+        measure: Measure,
+        columns: &[&str],
+        rows: &[impl ToString],
+        runs: &[Vec<Vec<T>>],
+        of: fn(&T) -> f64,
+    ) -> Self {
+        let figure =
+            |rounds: &Vec<T>| Some(Figure::of_rounds(&rounds.iter().map(of).collect::<Vec<_>>()));
+        let figures = runs.iter().map(|columns| columns.iter().map(figure).collect());
+        let rows = rows.iter().map(ToString::to_string).zip(figures).collect();
+        Self::new(measure, columns.iter().map(ToString::to_string).collect(), rows)
+    }
+
     /// Creates figures with one mean, which covers every row.
     pub(crate) fn new(
         measure: Measure,

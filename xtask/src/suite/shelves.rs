@@ -1,9 +1,10 @@
 //! Decides which files run on which Pythons.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use testkit::pythons::{self, Python};
 
 use super::files::{self, File, Part};
+use crate::process;
 
 /// How much runs.
 #[derive(Debug)]
@@ -38,9 +39,7 @@ impl<'a> Shelf<'a> {
                                     if importlib.util.find_spec('test.' + name): print(name)";
         let mut command = pythons::clean_command(&python.executable);
         let names = files::all().map(|file| file.name);
-        let output = command.args(["-c", QUESTION]).args(names).output();
-        let output = output.with_context(|| python.name())?;
-        let answer = String::from_utf8_lossy(&output.stdout);
+        let answer = process::stdout_of(command.args(["-c", QUESTION]).args(names))?;
         let has = |file: &File| answer.lines().any(|line| line == file.name);
         Ok(Self { python, files: files::all().filter(has).collect() })
     }
