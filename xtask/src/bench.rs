@@ -142,7 +142,7 @@ fn nothing_matches(args: &Args, left_out: &[String]) -> String {
     text
 }
 
-fn listed_names<'a>(listed: impl IntoIterator<Item = &'a Listed>) -> String {
+fn names<'a>(listed: impl IntoIterator<Item = &'a Listed>) -> String {
     listed.into_iter().map(|one| one.name.as_str()).collect::<Vec<_>>().join("; ")
 }
 

@@ -16,4 +16,4 @@ pub(crate) use chart::chart;
 pub(crate) use figures::{Figure, Figures, Measure};
 pub(crate) use parts::{Part, page};
 pub(crate) use rounds::{in_rounds, progress_bar, rotated};
-pub(crate) use table::{Cell, Table};
+pub(crate) use table::Table;

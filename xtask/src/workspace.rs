@@ -25,12 +25,13 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
 }
 
 /// Builds `package` in the profile `dev` or `release`, and returns the path of `file`, which the
-/// build makes.
+/// build makes. Cargo shows its progress only if the file does not exist yet.
 pub(crate) fn build(package: &str, profile: &str, file: &str) -> Result<PathBuf> {
-    let status = cargo(&["build", "--package", package, "--profile", profile]).status()?;
-    ensure!(status.success(), "cannot build the package {package}");
     let folder = if profile == "dev" { "debug" } else { profile };
     let path = target_dir().join(folder).join(file);
+    let mut command = cargo(&["build", "--package", package, "--profile", profile]);
+    command.args(path.exists().then_some("--quiet"));
+    ensure!(command.status()?.success(), "cannot build the package {package}");
     path.canonicalize().with_context(|| format!("cargo built no {}", path.display()))
 }
 

@@ -45,7 +45,7 @@ fn ready(entrant: &Entrant, features: &[&str], folder: &Path) -> Result<Worker> 
     let program = format!("worker-{}", entrant.worker);
     let mut command = workspace::cargo(&["build", "--quiet", "--release"]);
     command.args(["--package", "benches", "--bin", &program]);
-    for feature in entrant.feature.iter().chain(features) {
+    for feature in entrant.feature.iter().chain(features).copied() {
         command.args(["--features", feature]);
     }
     let finished = process::run(command, |_| ())?;
