@@ -106,7 +106,7 @@ fn measure(runtime: &Path, programs: &[String], rounds: usize) -> Result<Vec<Out
     Ok(outcomes)
 }
 
-fn ensure_same(program: &str, outcomes: &Outcomes) -> Result<()> {
+fn ensure_same(program: &str, outcomes: &[Vec<Outcome>]) -> Result<()> {
     let mut printed = outcomes.iter().flatten().map(|outcome| &outcome.printed);
     let first = printed.next();
     let is_same = printed.all(|line| Some(line) == first);
