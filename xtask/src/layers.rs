@@ -121,7 +121,8 @@ fn ask(runtime: &Path, arguments: &[&str]) -> Result<String> {
 /// Returns the time and the memory of each program on each choice of layers.
 fn figures(programs: &[String], outcomes: &[Outcomes]) -> [Figures; 2] {
     let columns = CHOICES.map(|(name, _)| name);
-    let measures: [(_, _, fn(&Outcome) -> f64); 2] = [
+    type Of = fn(&Outcome) -> f64;
+    let measures: [(_, _, Of); 2] = [
         ("wall time", "ms", |outcome| outcome.seconds.iter().sum::<f64>() * 1e3),
         ("peak of resident memory", "MiB", |outcome| {
             outcome.peak_kib.unwrap_or_default() as f64 / 1024.0

@@ -82,7 +82,8 @@ fn count(python: &Python, library: &Path, program: &Program) -> Result<(Vec<u8>,
 
 /// Returns the time, the processor time and the memory of each program on each side.
 fn figures(names: &[&String], costs: &[Vec<Vec<Cost>>]) -> [Figures; 3] {
-    let measures: [(_, _, fn(&Cost) -> f64); 3] = [
+    type Of = fn(&Cost) -> f64;
+    let measures: [(_, _, Of); 3] = [
         ("wall time", "s", |cost| cost.wall),
         ("processor time", "s", |cost| cost.cpu),
         ("peak of resident memory", "MiB", |cost| cost.peak / f64::from(1 << 20)),
