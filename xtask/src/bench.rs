@@ -125,8 +125,10 @@ pub(crate) fn run(args: Args) -> Result<()> {
 /// Returns the workers of Python, or fails if no workload of theirs is wanted.
 fn pythons(args: &Args) -> Result<Vec<Worker>> {
     let pythons = Pythons::find()?;
-    let listed = || pythons.theirs.iter().flat_map(|worker| &worker.introduction.workloads);
-    ensure!(listed().any(|one| args.wants(one)), "the workloads are {}", names(listed()));
+    let listed = |worker: &Worker| worker.introduction.workloads.clone();
+    let is_wanted = |worker: &Worker| listed(worker).iter().any(|one| args.wants(one));
+    let first = names(&listed(&pythons.theirs[0]));
+    ensure!(pythons.theirs.iter().any(is_wanted), "each version has workloads like {first}");
     pythons.workers()
 }
 
@@ -142,8 +144,8 @@ fn nothing_matches(args: &Args, left_out: &[String]) -> String {
     text
 }
 
-fn names<'a>(listed: impl IntoIterator<Item = &'a Listed>) -> String {
-    listed.into_iter().map(|one| one.name.as_str()).collect::<Vec<_>>().join("; ")
+fn names(listed: &[Listed]) -> String {
+    listed.iter().map(|one| one.name.as_str()).collect::<Vec<_>>().join("; ")
 }
 
 fn write(path: &Path, text: String) -> Result<()> {

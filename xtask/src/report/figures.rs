@@ -9,7 +9,8 @@ use super::table::{Cell, Table};
 pub(crate) struct Measure {
     pub(crate) name: &'static str,
     pub(crate) unit: &'static str,
-    /// Decimals of a figure below 1,000; larger figures have none.
+    /// The decimals of a figure below 1,000. Larger figures have none. A ratio has as many, and at
+    /// least two.
     pub(crate) decimals: usize,
 }
 
@@ -113,6 +114,7 @@ impl Figures {
             _ => format!("{} / {}", self.columns[*over], self.columns[*under]),
         }));
         let mut table = Table::new(header);
+        let ratio = |ratio| Cell::ratio(ratio, self.measure.decimals.max(2));
         let has_figure = |row: &usize| shown.iter().any(|at| self.rows[*row].1[*at].is_some());
         let rows: Vec<_> = (0..self.rows.len()).filter(has_figure).collect();
         for row in &rows {
@@ -121,13 +123,13 @@ impl Figures {
             let mut cells = vec![Cell::from(name)];
             let figures = shown.iter().map(|at| figures[*at].map_or("–".to_owned(), text));
             cells.extend(figures.map(Cell::from));
-            cells.extend(pairs.iter().map(|pair| Cell::ratio(self.ratio(*row, *pair))));
+            cells.extend(pairs.iter().map(|pair| ratio(self.ratio(*row, *pair))));
             table.add(cells);
         }
         for (name, rows) in self.means.iter().filter(|_| !pairs.is_empty()) {
             let mut cells = vec![Cell::from(name)];
             cells.extend(shown.iter().map(|_| Cell::from("")));
-            cells.extend(pairs.iter().map(|pair| Cell::ratio(self.mean(rows, *pair))));
+            cells.extend(pairs.iter().map(|pair| ratio(self.mean(rows, *pair))));
             table.add(cells);
         }
         (!rows.is_empty()).then_some(table)

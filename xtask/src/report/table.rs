@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, TableStyle, presets};
 
 use super::html::escaped;
 
-/// A header and rows. Columns of numbers are aligned to the right.
+/// A header and rows. Columns of numbers, except the first, are aligned to the right.
 #[derive(Debug)]
 pub(crate) struct Table {
     header: Vec<String>,
@@ -29,8 +29,8 @@ impl<T: Into<String>> From<T> for Cell {
 
 impl Cell {
     /// A ratio of ours to theirs. Above 1, ours loses.
-    pub(crate) fn ratio(ratio: Option<f64>) -> Self {
-        let text = ratio.map_or("–".to_owned(), |ratio| format!("{ratio:.2}"));
+    pub(super) fn ratio(ratio: Option<f64>, decimals: usize) -> Self {
+        let text = ratio.map_or("–".to_owned(), |ratio| format!("{ratio:.decimals$}"));
         Self { text, is_loss: ratio.is_some_and(|ratio| ratio > 1.0) }
     }
 
@@ -75,7 +75,7 @@ impl Table {
         for cells in &self.rows {
             table.add_row(cells.iter().map(|cell| &cell.text));
         }
-        for (place, column) in table.column_iter_mut().enumerate() {
+        for (place, column) in table.column_iter_mut().enumerate().skip(1) {
             if self.rows.iter().filter_map(|cells| cells.get(place)).all(Cell::is_number) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
@@ -97,8 +97,8 @@ mod tests {
     #[test]
     fn a_page_marks_ratios_above_one_and_escapes_text() {
         let mut table = Table::new(["a < b", "ratio"]);
-        table.add([Cell::from("x"), Cell::ratio(Some(1.25))]);
-        table.add([Cell::from("y"), Cell::ratio(None)]);
+        table.add([Cell::from("x"), Cell::ratio(Some(1.25), 2)]);
+        table.add([Cell::from("y"), Cell::ratio(None, 2)]);
         let html = table.html();
         for part in ["<th>a &lt; b</th>", "<td class=\"loss\">1.25</td>", "<td>–</td>"] {
             assert!(html.contains(part), "{part} in {html}");
