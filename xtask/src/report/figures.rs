@@ -28,13 +28,14 @@ impl Figure {
         Self { value, spread: None }
     }
 
-    /// The median of `rounds`, with their spread.
+    /// The median of `rounds`, with their spread if there are several.
     ///
     /// # Panics
     ///
     /// Panics if there is no round.
-    pub(crate) fn of_rounds(rounds: &[f64]) -> Self {
-        Self { value: median(rounds.iter().copied()), spread: Some(spread(rounds)) }
+    fn of_rounds(rounds: &[f64]) -> Self {
+        let spread = (rounds.len() > 1).then(|| spread(rounds));
+        Self { value: median(rounds.iter().copied()), spread }
     }
 
     fn text(self, decimals: usize) -> String {
