@@ -13,11 +13,12 @@ mod stress;
 mod suite;
 mod tally;
 mod test_all;
+mod tidy;
 mod workspace;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// The commands of people who work on obmalloc.
 #[derive(Parser)]
@@ -45,6 +46,8 @@ enum Command {
     Loom(loom::Args),
     /// Measures how many small faults in the crates the tests notice.
     Mutants(mutants::Args),
+    /// Checks facts about the repository that neither the compiler nor a test sees.
+    Tidy(tidy::Args),
     /// Runs the stress test of the thread heaps for minutes, under a tool that sees bad accesses.
     Stress(stress::Args),
 }
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::TestPython(args) => suite::run(args),
         Command::Loom(args) => loom::run(args),
         Command::Mutants(args) => mutants::run(args),
+        Command::Tidy(args) => tidy::run(args, &Cli::command()),
         Command::Stress(args) => stress::run(args),
     };
     match outcome {

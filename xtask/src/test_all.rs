@@ -1,6 +1,7 @@
 //! Runs every test, step by step. The last line counts them.
 
 use std::{
+    env,
     process::Command,
     time::{Duration, Instant},
 };
@@ -30,6 +31,7 @@ struct Step {
 const STEPS: &[Step] = &[
     Step { name: "CPython 3.14, 3.15 and a debug build", run: debian::bring_for_tests },
     Step { name: "the Pythons of this machine", run: found_pythons },
+    Step { name: "tidiness", run: tidy },
     Step { name: "formatting", run: || cargo(&["fmt", "--all", "--check"], &[]) },
     Step { name: "clippy", run: clippy },
     Step { name: "documentation", run: documentation },
@@ -106,6 +108,13 @@ fn found_pythons() -> Result<Tally> {
     }
     let missing = if pythons::are_named() { silent.len() } else { 0 };
     Ok(Tally::of(1, missing))
+}
+
+/// Runs this program for its command `tidy`.
+fn tidy() -> Result<Tally> {
+    let mut command = Command::new(env::current_exe()?);
+    command.arg("tidy");
+    Tally::of_command(command)
 }
 
 fn clippy() -> Result<Tally> {

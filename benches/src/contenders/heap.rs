@@ -5,23 +5,23 @@ use std::{
     ptr::{self, NonNull},
 };
 
-use obmalloc::{BlockPtr, Geometry, HeadersInArena, Heap, Pools16K, RestEachClass, SizeClass};
-use raw_mem::{Malloc, MmapArenas, WarmArenas};
+use obmalloc::{BlockPtr, Geometry, Heap, Native, Pools16K, SizeClass};
+use raw_mem::{Malloc, MmapArenas, RetainingArenas};
 
 use crate::contender::{Contender, moved};
 
 /// [`Heap`] with the geometry `G`.
-pub struct OwnHeap<G: Geometry>(Heap<WarmArenas<MmapArenas>, Malloc, G>);
+pub struct OwnHeap<G: Geometry>(Heap<RetainingArenas<MmapArenas>, Malloc, G>);
 
 /// Our heap with the rules of the threads' heaps.
-pub type ThreadRulesHeap = OwnHeap<HeadersInArena<RestEachClass<Pools16K>>>;
+pub type ThreadRulesHeap = OwnHeap<Native>;
 
 /// Our heap with CPython's rules.
 pub type CPythonRulesHeap = OwnHeap<Pools16K>;
 
 impl<G: Geometry> Default for OwnHeap<G> {
     fn default() -> Self {
-        Self(Heap::new(WarmArenas::new(MmapArenas::new()), Malloc))
+        Self(Heap::with_geometry(RetainingArenas::new(MmapArenas::new()), Malloc))
     }
 }
 

@@ -21,7 +21,7 @@ use allocator_api::{
     hooks::{Counted, Counts, Tally},
 };
 use obmalloc::{Blocks, GilHeld, Heap, KnownArenas, Pools16K, Pymalloc, Stats};
-use raw_mem::{MemAlloc, MmapArenas, PageBlocks, WarmArenas};
+use raw_mem::{MemAlloc, MmapArenas, PageBlocks, RetainingArenas};
 
 use crate::{
     abi::CPython,
@@ -36,10 +36,10 @@ use crate::{
 pub(crate) const SERVED: [Domain; 2] = [Domain::Mem, Domain::Obj];
 
 /// The largest request that the heap serves, in bytes.
-pub(crate) const SMALL: usize = <Pools16K as obmalloc::Geometry>::SMALL_THRESHOLD;
+pub(crate) const SMALL: usize = <Pools16K as obmalloc::Geometry>::SIZES.small_threshold;
 
 /// The arenas of the one heap of a CPython with one GIL.
-type Arenas = KnownArenas<WarmArenas<MmapArenas>, PageBlocks, Pools16K>;
+type Arenas = KnownArenas<RetainingArenas<MmapArenas>, PageBlocks, Pools16K>;
 
 /// The one heap of a CPython with one GIL. Its records are on pages of their own: the raw domain may
 /// be hooked, and unhooked again while the heap holds on to such a block; and the map of its arenas
@@ -101,7 +101,7 @@ impl Installation {
         let counted = settings.stats.is_some();
         let installation = match guard {
             Guard::Gil => {
-                let arenas = WarmArenas::new(MmapArenas::new());
+                let arenas = RetainingArenas::new(MmapArenas::new());
                 let heap = Heap::new(KnownArenas::new(arenas, PageBlocks), PageBlocks);
                 // SAFETY: up to 3.11 CPython calls the domains mem and obj with the GIL held, of
                 // which there is one.

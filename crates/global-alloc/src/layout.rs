@@ -20,12 +20,12 @@ pub(crate) type Pools = thread_heap::ThreadGeometry;
 
 /// A block is aligned to every power of two up to this that divides its size: the first block of
 /// each pool is aligned to all of them.
-const MOST_ALIGNMENT: usize = Pools::SMALL_THRESHOLD.next_power_of_two();
+const MOST_ALIGNMENT: usize = Pools::SIZES.small_threshold.next_power_of_two();
 
 const _: () = assert!(
     Shape::<Pools>::BEFORE_POOL == 0
         && Shape::<Pools>::BEFORE_FIRST_POOL.is_multiple_of(MOST_ALIGNMENT)
-        && Pools::POOL_SIZE.is_multiple_of(MOST_ALIGNMENT)
+        && Pools::SIZES.pool_size.is_multiple_of(MOST_ALIGNMENT)
 );
 
 /// The class that serves `layout`, or `None` if it is too large for the pools, or asks for
@@ -33,7 +33,7 @@ const _: () = assert!(
 #[inline]
 pub(crate) fn class(layout: Layout) -> Option<SizeClass<Pools>> {
     let mut size = layout.size();
-    if layout.align() > Pools::ALIGNMENT {
+    if layout.align() > Pools::SIZES.alignment {
         // No sum overflows: a size, rounded up to its alignment, is at most isize::MAX.
         size = (size + (layout.align() - 1)) & !(layout.align() - 1);
     }

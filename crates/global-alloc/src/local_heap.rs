@@ -43,7 +43,7 @@ impl LocalHeap {
     /// A heap that has no memory yet.
     pub const fn new() -> Self {
         Self {
-            heap: UnsafeCell::new(Heap::new(MmapArenas::new(), Malloc)),
+            heap: UnsafeCell::new(Heap::with_geometry(MmapArenas::new(), Malloc)),
             large: LargeList::new(),
         }
     }

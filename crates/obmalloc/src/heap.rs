@@ -1,68 +1,59 @@
-//! The heap: the fast paths, and what happens when a list runs dry.
+//! The heap: its fast paths, and what happens when a list runs out of blocks.
 //!
 //! ```text
 //!   alloc(class)                                 free(block)
-//!   │ first used pool of the class               │ the block's pool, by masking its address
-//!   │ pop its free list ──────────► block        │ push on its free list ───────► done
-//!   ▼ it is empty                                ▼ an event: the count reached 0
-//!   carve a virgin block                         the pool was full: it is used again
-//!   or the next used pool                        the pool is empty: it rests, becomes idle, or
-//!   or an idle pool of the class                 goes to its arena
-//!   or a free pool of the fullest arena          the arena is empty: to the source
-//!   or an idle pool of another class
-//!   or a new arena
+//!   │ the first used pool of the class           │ the block's pool, found by masking its address
+//!   │ pop its free list ──────────► block        │ push onto its free list ────► done
+//!   ▼ it is empty                                ▼ the count of the pool reached 0
+//!   carve a block                                the pool was full: it is used again
+//!   or take the next used pool                   the pool is empty: it is retained by its class, or
+//!   or a free pool of the fullest arena            goes to its arena
+//!   or a pool that another class retains         the arena is free: it is retained or unmapped
+//!   or map an arena
 //! ```
 
-use core::{marker::PhantomData, ptr, ptr::NonNull};
+use core::{marker::PhantomData, ptr::NonNull};
 
 use raw_mem::{ArenaSource, MemAlloc};
 
+pub(crate) mod check;
+pub(crate) mod empty_pools;
+pub(crate) mod report;
+pub(crate) mod stats;
+pub(crate) mod used_pools;
+
+use self::{empty_pools::EmptyPools, used_pools::UsedPools};
 use crate::{
-    arena_table::ArenaTable,
-    block::BlockPtr,
-    geometry::{Geometry, Pools16K, RestRule, Shape},
-    idle::IdlePools,
-    pool::{PoolPtr, State},
-    rest::Resting,
-    size_class::SizeClass,
-    used_pools::UsedPools,
+    arena::table::ArenaTable,
+    geometry::{Geometry, RetainRule, eras::Pools16K, shape::Shape, size_class::SizeClass},
+    pool::{PoolPtr, State, block::BlockPtr, tag::HeapTag},
 };
-
-/// A word of the host's, kept with every pool or arena of a heap: from any block of the heap the host
-/// finds what it belongs to. The heap gives it no meaning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeapTag(pub *const ());
-
-impl HeapTag {
-    /// The tag of a heap whose host needs none.
-    pub const NONE: Self = Self(ptr::null());
-}
 
 /// A heap of small blocks, for one owner at a time.
 ///
-/// `S` gives it arenas, `A` memory for the arenas' records, and `G` is its geometry. It asks for
-/// nothing before the first block, so it can be made in a `static`. Dropping it gives every arena
-/// back, whatever is in use.
+/// `S` provides arenas, `A` provides memory for their records, and `G` is the geometry. The heap asks
+/// for no memory before the first block, so it can be a `static`. Dropping it unmaps every arena, even
+/// if blocks are in use.
 ///
-/// It knows blocks and size classes only. [`Pymalloc`](crate::Pymalloc) makes an allocator of any
-/// size of it.
+/// A heap knows blocks and size classes only. [`Pymalloc`](crate::Pymalloc) makes it an allocator of
+/// any size.
 ///
 /// ```
 /// use obmalloc::{Heap, SizeClass};
 /// use raw_mem::{Malloc, MmapArenas};
 ///
-/// let mut heap: Heap<_, _> = Heap::new(MmapArenas::new(), Malloc);
-/// let class = SizeClass::of(100).unwrap();
-/// let block = heap.alloc(class).unwrap();
-/// // SAFETY: the block came from this heap just now.
+/// let mut heap = Heap::new(MmapArenas::new(), Malloc);
+/// let class = SizeClass::of(100).ok_or("too large")?;
+/// let block = heap.alloc(class).ok_or("out of memory")?;
+/// // SAFETY: the block came from this heap.
 /// unsafe { heap.free(block) };
+/// # Ok::<(), &str>(())
 /// ```
 #[derive(Debug)]
 pub struct Heap<S: ArenaSource, A: MemAlloc, G: Geometry = Pools16K> {
     pub(crate) used: UsedPools,
     pub(crate) arenas: ArenaTable,
-    pub(crate) resting: Resting,
-    pub(crate) idle: IdlePools,
+    pub(crate) empty: EmptyPools,
     source: S,
     lower: A,
     tag: HeapTag,
@@ -70,24 +61,33 @@ pub struct Heap<S: ArenaSource, A: MemAlloc, G: Geometry = Pools16K> {
     geometry: PhantomData<G>,
 }
 
-// SAFETY: pools, and the pointers between them, belong to the heap and move with it.
+// SAFETY: the heap exclusively owns its pools and the pointers between them.
 unsafe impl<S: ArenaSource + Send, A: MemAlloc + Send, G: Geometry> Send for Heap<S, A, G> {}
 
-impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
-    /// A heap without arenas.
+impl<S: ArenaSource, A: MemAlloc> Heap<S, A> {
+    /// Creates a heap without arenas, with the geometry [`Pools16K`].
+    #[must_use]
     pub const fn new(source: S, lower: A) -> Self {
+        Self::with_geometry(source, lower)
+    }
+}
+
+impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
+    /// Creates a heap without arenas, with the geometry `G`.
+    #[must_use]
+    pub const fn with_geometry(source: S, lower: A) -> Self {
         Self::with_tag(source, lower, HeapTag::NONE)
     }
 
-    /// A heap without arenas, whose blocks will lead to `tag`.
+    /// Creates a heap without arenas, whose blocks will lead to `tag`.
+    #[must_use]
     pub const fn with_tag(source: S, lower: A, tag: HeapTag) -> Self {
-        // A geometry that makes no sense is refused here, at compile time.
+        // Fails to compile if the geometry contradicts itself.
         let _ = const { Shape::<G>::ARENA };
         Self {
             used: UsedPools::new(),
             arenas: ArenaTable::new(),
-            resting: Resting::NONE,
-            idle: IdlePools::new(),
+            empty: EmptyPools::NONE,
             source,
             lower,
             tag,
@@ -96,9 +96,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Takes a block of `class`, uninitialised. `None` when no arena can be had; nothing has
-    /// changed then.
+    /// Allocates an uninitialised block of `class`. Returns `None` if no arena can be mapped; nothing
+    /// has changed in that case.
     #[inline]
+    #[must_use = "the block leaks unless it is freed"]
     pub fn alloc(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
         match self.alloc_listed(class) {
             Some(block) => Some(block),
@@ -106,19 +107,20 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Takes a block of `class` if one is on the free list of the pool that serves the class, as
-    /// it is most of the time. `None` tells nothing about memory: ask
-    /// [`alloc`](Self::alloc) then, out of the fast path.
+    /// Allocates a block of `class` if the pool that serves the class has one on its free list, which
+    /// is the common case. `None` says nothing about memory: the caller then calls
+    /// [`alloc`](Self::alloc), outside of its own fast path.
     #[inline]
+    #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_listed(&self, class: SizeClass<G>) -> Option<BlockPtr> {
         self.used.first(class).header().take()
     }
 
-    /// Takes a block back.
+    /// Frees a block.
     ///
     /// # Safety
     ///
-    /// The block came from this heap.
+    /// `block` must have come from this heap.
     #[inline]
     pub unsafe fn free(&mut self, block: BlockPtr) {
         let pool = PoolPtr::of::<G>(&block);
@@ -127,88 +129,81 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// The bytes of `block`: the size of its class.
+    /// Returns the size of `block` in bytes, which is that of its class.
     ///
     /// # Safety
     ///
-    /// The block came from this heap.
+    /// `block` must have come from this heap.
     #[inline]
     pub unsafe fn block_size(&self, block: &BlockPtr) -> usize {
         PoolPtr::of::<G>(block).header().class::<G>().map_or(0, SizeClass::block_size)
     }
 
-    /// The tag of the heap that the block at `start` belongs to.
+    /// Returns the tag of the heap that the block at `start` belongs to.
     ///
-    /// This may be asked by a thread that is not the heap's owner: only what never changes while
-    /// the block is in use is read.
+    /// Threads that do not own the heap may call this, because it only reads what does not change
+    /// while the block is in use.
     ///
     /// # Safety
     ///
-    /// `start` lies in a block in use of a heap with the geometry `G`.
+    /// `start` must lie in a block in use of a heap with the geometry `G`.
     #[inline]
     pub unsafe fn tag_of(start: NonNull<u8>) -> HeapTag {
-        // SAFETY: the caller's promise.
+        // SAFETY: the contract of this function.
         unsafe { PoolPtr::tag_at::<G>(start) }
     }
 
-    /// Gives every arena back, whatever is in use. O(arenas).
+    /// Unmaps every arena, even if blocks are in use. O(arenas).
     ///
     /// # Safety
     ///
-    /// No block of this heap is used any more.
+    /// No block of this heap may be used any more.
     pub unsafe fn reset(&mut self) {
-        self.release_all();
+        self.unmap_all();
     }
 
-    /// Gives the arenas back that have no block in use: for a heap that is about to rest.
-    pub fn give_back_empty_arena(&mut self) {
-        self.settle_all();
-        self.disband_all();
-        if let Some(base) = self.arenas.retire_empty::<G>() {
-            // SAFETY: it came from this source, has left the table, and none of its pools is in
-            // use or in a list.
-            unsafe { self.source.unmap(base, Shape::<G>::ARENA) };
+    /// Unmaps the arenas that have no block in use.
+    pub fn unmap_free_arenas(&mut self) {
+        self.end_retentions();
+        self.source.retain(self.arenas.retained(), 0);
+        while let Some(base) = self.arenas.remove_free::<G>() {
+            self.unmap(base);
         }
     }
 
-    /// Gives back what memory can go: for an owner that will not be here for a while.
+    /// Unmaps the arenas that have no block in use, and what the source retains.
     pub fn trim(&mut self) {
-        self.give_back_empty_arena();
+        self.unmap_free_arenas();
         self.source.trim();
     }
 
-    /// Arenas without a block in use that the heap keeps because its source would rather see them
-    /// kept.
-    pub fn arenas_at_rest(&self) -> usize {
-        self.arenas.at_rest()
+    /// Returns how many free arenas the heap retains with the permission of its source.
+    pub fn retained_arenas(&self) -> usize {
+        self.arenas.retained()
     }
 
-    /// Where the arenas come from.
+    /// Returns the source of arenas.
     #[inline]
     pub fn source(&self) -> &S {
         &self.source
     }
 
-    pub(crate) fn source_mut(&mut self) -> &mut S {
-        &mut self.source
-    }
-
-    /// Requests that failed because no arena could be had.
+    /// Returns how many requests have failed because no arena could be mapped.
     pub fn refused(&self) -> usize {
         self.refused
     }
 
-    /// The first used pool has nothing on its free list.
+    /// Allocates a block of `class` when the free list of its first used pool is empty.
     #[cold]
     #[inline(never)]
     fn alloc_unlisted(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
-        self.settle_for(class);
+        self.end_retentions_for(class);
         let first = self.used.first(class);
         if first != PoolPtr::NONE {
             if let Some(block) = first.carve_block::<G>() {
                 return Some(block);
             }
-            self.used.retire(class, first);
+            self.used.remove_full(class, first);
         }
         let mut pool = self.used.first(class);
         if pool == PoolPtr::NONE {
@@ -217,46 +212,34 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         pool.header().take().or_else(|| pool.carve_block::<G>())
     }
 
-    /// Gives a free pool to `class`, which has none.
+    /// Makes a free pool the first used pool of `class`, which has none.
     fn new_pool(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
-        let pool = match self.free_pool(class) {
+        let mut pool = self.take_free_pool();
+        if pool.is_none() && self.empty.count() > 0 {
+            self.end_retentions();
+            pool = self.take_free_pool();
+        }
+        let pool = match pool {
             Some(pool) => pool,
-            None => self.new_arena()?,
+            None => self.map_arena()?,
         };
         pool.header().become_used(class);
         self.used.push_front(class, pool);
         Some(pool)
     }
 
-    /// A pool that has no block in use, for `class`; resting ones are looked at last.
-    fn free_pool(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
-        let pool = self.pool_at_hand(class);
-        if pool.is_some() || self.resting.count() == 0 {
-            return pool;
-        }
-        self.settle_all();
-        self.pool_at_hand(class)
-    }
-
-    /// An idle pool of `class`, a free one of the fullest arena, or an idle one of another class.
-    fn pool_at_hand(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
-        let at_rest = self.arenas.at_rest();
-        let mut pool = self.take_idle(class);
-        if pool.is_none() {
-            pool = self.arenas.take_pool::<G>(self.tag);
-        }
-        if pool.is_none() {
-            pool = self.take_any_idle();
-        }
-        let woken = at_rest - self.arenas.at_rest();
-        if woken > 0 {
-            self.source.kept_no_longer(woken, true);
+    /// Takes a free pool of the fullest arena.
+    fn take_free_pool(&mut self) -> Option<PoolPtr> {
+        let retained = self.arenas.retained();
+        let pool = self.arenas.take_pool::<G>(self.tag);
+        if self.arenas.retained() < retained {
+            self.source.reuse_retained(1);
         }
         pool
     }
 
-    /// Maps an arena, as none is usable, and takes its first pool.
-    fn new_arena(&mut self) -> Option<PoolPtr> {
+    /// Maps an arena when none is usable, and takes its first pool.
+    fn map_arena(&mut self) -> Option<PoolPtr> {
         let mapped = match self.arenas.reserve(&self.lower) {
             true => self.source.map(Shape::<G>::ARENA).ok(),
             false => None,
@@ -265,18 +248,18 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             self.refused += 1;
             return None;
         };
-        // SAFETY: a source gives ARENA_SIZE bytes, aligned and nobody's; a record was reserved,
-        // and this is called when no arena is usable.
-        unsafe { self.arenas.enter::<G>(base) };
+        // SAFETY: a source returns `arena_size` bytes that are aligned and unused. A record was
+        // reserved above. This function is only called when no arena is usable.
+        unsafe { self.arenas.add::<G>(base) };
         self.arenas.take_pool::<G>(self.tag)
     }
 
-    /// The first block of a full pool came back, or the last block of a used one.
+    /// Handles the first freed block of a full pool, or the last one of a used pool.
     #[cold]
     #[inline(never)]
     fn pool_event(&mut self, pool: PoolPtr) {
         let Some(class) = pool.header().class::<G>() else { return };
-        self.settle_for(class);
+        self.end_retentions_for(class);
         if pool.header().state() == State::Full {
             pool.header().become_used_again(class);
             self.used.push_front(class, pool);
@@ -285,38 +268,72 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Takes an emptied pool out of its class's list: it stays idle with the class, or goes to its
-    /// arena.
-    pub(crate) fn retire_empty(&mut self, class: SizeClass<G>, pool: PoolPtr) {
-        self.used.unlink(class, pool);
-        match G::REST {
-            RestRule::EachClass => self.make_idle(class, pool),
-            RestRule::Unseen => {
-                self.give_to_arena(pool);
-            }
+    /// Retains an emptied pool of `class`, or gives it to its arena.
+    fn pool_emptied(&mut self, class: SizeClass<G>, pool: PoolPtr) {
+        let may_retain = self.empty.may_retain::<G>(&self.arenas, pool);
+        let is_only = pool.header().next.get().is_none() && pool.header().prev.get().is_none();
+        if may_retain && is_only {
+            self.empty.retain(class, pool);
+            return;
+        }
+        if !may_retain {
+            // The arena may be free but for retained pools.
+            self.end_retentions();
+        }
+        self.used.remove(class, pool);
+        self.free_pool(pool);
+    }
+
+    /// Ends the retention of pools that an event of `class` concerns.
+    #[inline]
+    fn end_retentions_for(&mut self, class: SizeClass<G>) {
+        while let Some(pool) = self.empty.end_for(class, &mut self.used) {
+            self.free_pool(pool);
         }
     }
 
-    /// Gives a pool without a block in use, which is in no list, to its arena, and the arena to
-    /// the source if it can go. True if it went.
-    pub(crate) fn give_to_arena(&mut self, pool: PoolPtr) -> bool {
-        pool.header().become_empty();
-        let Some(base) = self.arenas.give_pool::<G>(pool) else { return false };
-        // SAFETY: it came from this source, has left the table, and none of its pools is in use or
-        // in a list.
+    /// Ends the retention of every pool.
+    fn end_retentions(&mut self) {
+        while let Some(pool) = self.empty.end_any::<G>(&mut self.used) {
+            self.free_pool(pool);
+        }
+    }
+
+    /// Gives an empty pool, which is in no list, to its arena. If the arena becomes free and must not
+    /// be retained, it is unmapped, together with all others that must not be retained any more.
+    fn free_pool(&mut self, pool: PoolPtr) {
+        pool.header().become_free::<G>();
+        let source = &mut self.source;
+        let mut may_retain = usize::MAX;
+        let unmapped = self.arenas.put_pool::<G>(pool, |retained| {
+            may_retain = match G::RULES.retain {
+                RetainRule::Unobservable => 0,
+                RetainRule::EachClass => source.retain(retained, retained + 1),
+            };
+            may_retain > retained
+        });
+        if let Some(base) = unmapped {
+            self.unmap(base);
+        }
+        while self.arenas.retained() > may_retain
+            && let Some(base) = self.arenas.remove_free::<G>()
+        {
+            self.unmap(base);
+        }
+    }
+
+    /// Unmaps an arena that has left the table.
+    fn unmap(&mut self, base: NonNull<u8>) {
+        // SAFETY: the arena came from this source. None of its pools is in use or in a list.
         unsafe { self.source.unmap(base, Shape::<G>::ARENA) };
-        true
     }
 
-    fn release_all(&mut self) {
+    fn unmap_all(&mut self) {
         self.used = UsedPools::new();
-        self.resting = Resting::NONE;
-        self.idle = IdlePools::new();
-        if self.arenas.at_rest() > 0 {
-            self.source.kept_no_longer(self.arenas.at_rest(), false);
-        }
+        self.empty = EmptyPools::NONE;
+        self.source.retain(self.arenas.retained(), 0);
         self.arenas.clear(&self.lower, |base| {
-            // SAFETY: it came from this source, has left the table, and its pools are forgotten.
+            // SAFETY: the arena came from this source, and nothing refers to its pools any more.
             unsafe { self.source.unmap(base, Shape::<G>::ARENA) };
         });
     }
@@ -324,7 +341,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
 impl<S: ArenaSource, A: MemAlloc, G: Geometry> Drop for Heap<S, A, G> {
     fn drop(&mut self) {
-        self.release_all();
+        self.unmap_all();
     }
 }
 
@@ -332,15 +349,15 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Drop for Heap<S, A, G> {
 mod tests {
     use std::vec::Vec;
 
-    use raw_mem::{Malloc, MallocArenas, MmapArenas, NoAlloc};
+    use raw_mem::{ArenaSize, Malloc, MallocArenas, MapError, MmapArenas, NoAlloc};
 
     use super::*;
-    use crate::{GiveBackAll, Pools4K};
+    use crate::geometry::eras::{GiveBackAll, Pools4K, RetainEachClass};
 
     type TestHeap<G> = Heap<MmapArenas, Malloc, G>;
 
     fn heap<G: Geometry>() -> TestHeap<G> {
-        Heap::new(MmapArenas::new(), Malloc)
+        Heap::with_geometry(MmapArenas::new(), Malloc)
     }
 
     fn fill<G: Geometry>(heap: &mut TestHeap<G>, size: usize, arenas: usize) -> Vec<BlockPtr> {
@@ -354,14 +371,14 @@ mod tests {
 
     fn drain<G: Geometry>(heap: &mut TestHeap<G>, blocks: impl IntoIterator<Item = BlockPtr>) {
         for block in blocks {
-            // SAFETY: the tests free what they took from this heap, once.
+            // SAFETY: the tests free once what they allocated from this heap.
             unsafe { heap.free(block) };
             heap.check_invariants();
         }
     }
 
     #[test]
-    fn the_block_freed_last_is_given_first() {
+    fn the_block_freed_last_is_allocated_first() {
         let mut heap = heap::<Pools16K>();
         let class = SizeClass::of(64).unwrap();
         let blocks = [(); 3].map(|()| heap.alloc(class).unwrap());
@@ -372,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_pool_that_gets_a_block_back_serves_the_next_request() {
+    fn a_full_pool_with_a_freed_block_serves_the_next_request() {
         let mut heap = heap::<Pools4K>();
         let class = SizeClass::of(512).unwrap();
         let mut blocks: Vec<_> = (0..15).map(|_| heap.alloc(class).unwrap()).collect();
@@ -384,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn an_emptied_pool_serves_any_other_class() {
+    fn an_emptied_pool_serves_any_class() {
         let mut heap = heap::<Pools4K>();
         let block = heap.alloc(SizeClass::of(8).unwrap()).unwrap();
         let start = block.start();
@@ -395,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn every_arena_but_the_last_is_given_back_when_its_blocks_are() {
+    fn every_free_arena_but_the_last_is_unmapped() {
         let mut heap = heap::<Pools4K>();
         let blocks = fill(&mut heap, 512, 2);
         drain(&mut heap, blocks);
@@ -404,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn the_older_rule_gives_every_arena_back() {
+    fn under_the_older_rule_every_free_arena_is_unmapped() {
         let mut heap = heap::<GiveBackAll<Pools4K>>();
         let blocks = fill(&mut heap, 512, 2);
         drain(&mut heap, blocks.into_iter().rev());
@@ -413,23 +430,23 @@ mod tests {
     }
 
     #[test]
-    fn a_heap_that_rests_keeps_no_empty_arena() {
+    fn free_arenas_are_unmapped_on_demand() {
         let mut heap = heap::<Pools4K>();
         let mut blocks = fill(&mut heap, 512, 1);
         let last = blocks.pop();
         drain(&mut heap, blocks);
-        heap.give_back_empty_arena();
+        heap.unmap_free_arenas();
         assert_eq!(heap.stats().arenas.current, 1);
         drain(&mut heap, last);
-        heap.give_back_empty_arena();
+        heap.unmap_free_arenas();
         heap.check_invariants();
         assert_eq!(heap.stats().arenas.current, 0);
         assert!(heap.alloc(SizeClass::of(512).unwrap()).is_some());
     }
 
-    /// mutants 17: `trim` gave back only what its source retained.
+    /// Mutants 17: `trim` unmapped only what its source retained.
     #[test]
-    fn a_trimmed_heap_keeps_no_empty_arena() {
+    fn a_trim_unmaps_free_arenas() {
         let mut heap = heap::<Pools4K>();
         let block = heap.alloc(SizeClass::of(512).unwrap());
         drain(&mut heap, block);
@@ -439,10 +456,10 @@ mod tests {
         assert_eq!(heap.stats().arenas.current, 0);
     }
 
-    /// mutants 18: the figure was never looked at.
+    /// Mutants 18: nothing checked the figure.
     #[test]
-    fn each_request_that_finds_no_arena_is_counted_as_refused() {
-        let mut heap: Heap<_, _> = Heap::new(MallocArenas::new(NoAlloc), Malloc);
+    fn requests_that_find_no_arena_are_counted() {
+        let mut heap = Heap::new(MallocArenas::new(NoAlloc), Malloc);
         for refused in 1..=3 {
             assert!(heap.alloc(SizeClass::of(100).unwrap()).is_none());
             assert_eq!((heap.refused(), heap.stats().refused), (refused, refused));
@@ -450,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_gives_every_arena_back_at_once() {
+    fn a_reset_unmaps_every_arena() {
         let mut heap = heap::<Pools16K>();
         drop(fill(&mut heap, 256, 3));
         // SAFETY: the blocks are not used any more.
@@ -470,5 +487,153 @@ mod tests {
         // SAFETY: the block is in use, in a heap of this geometry.
         let found = unsafe { Heap::<MmapArenas, Malloc, Pools16K>::tag_of(block.start()) };
         assert_eq!(found, tag);
+    }
+
+    /// A source that lets the heap retain `max` arenas, and counts those that were used again.
+    struct Retaining {
+        source: MmapArenas,
+        max: usize,
+        retained: usize,
+        reused: usize,
+    }
+
+    // SAFETY: arenas are mapped and unmapped by the source below.
+    unsafe impl ArenaSource for Retaining {
+        fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+            self.source.map(size)
+        }
+
+        unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
+            // SAFETY: the arena came from the source below (contract of `unmap`).
+            unsafe { self.source.unmap(arena, size) }
+        }
+
+        fn retain(&mut self, had: usize, want: usize) -> usize {
+            assert_eq!(had, self.retained, "the heap knows what it was granted");
+            self.retained = want.min(self.max);
+            self.retained
+        }
+
+        fn reuse_retained(&mut self, count: usize) {
+            self.retained -= count;
+            self.reused += count;
+        }
+    }
+
+    type RetainingHeap = Heap<Retaining, Malloc, RetainEachClass<Pools4K>>;
+
+    /// The pools of an arena.
+    const POOLS: usize = 64;
+
+    /// The blocks of 512 bytes in a pool.
+    const BLOCKS: usize = 7;
+
+    fn retaining(max: usize) -> RetainingHeap {
+        let source = Retaining { source: MmapArenas::new(), max, retained: 0, reused: 0 };
+        Heap::with_geometry(source, Malloc)
+    }
+
+    fn take(heap: &mut RetainingHeap, size: usize, count: usize) -> Vec<BlockPtr> {
+        let class = SizeClass::of(size).unwrap();
+        let blocks = (0..count).map(|_| heap.alloc(class).unwrap()).collect();
+        heap.check_invariants();
+        blocks
+    }
+
+    fn put(heap: &mut RetainingHeap, blocks: Vec<BlockPtr>) {
+        for block in blocks {
+            // SAFETY: the tests free once what they allocated from this heap.
+            unsafe { heap.free(block) };
+            heap.check_invariants();
+            assert_eq!(heap.source().retained, heap.retained_arenas());
+        }
+    }
+
+    #[test]
+    fn blocks_of_an_emptied_pool_are_carved_in_ascending_order_again() {
+        let mut heap = retaining(0);
+        let blocks = take(&mut heap, 512, 4 * BLOCKS);
+        let mut starts: Vec<_> = blocks.iter().map(BlockPtr::start).collect();
+        put(&mut heap, blocks);
+        assert_eq!((heap.empty.count(), heap.stats().bytes.in_use), (1, 0));
+        let again = take(&mut heap, 512, 4 * BLOCKS);
+        let mut served: Vec<_> = again.iter().map(BlockPtr::start).collect();
+        // The first pool was retained, so it kept its free list.
+        assert!(served[BLOCKS..].chunks(BLOCKS).all(|pool| pool.is_sorted()));
+        starts.sort();
+        served.sort();
+        assert_eq!(served, starts);
+        put(&mut heap, again);
+    }
+
+    #[test]
+    fn pools_of_an_arena_in_use_serve_any_class_before_an_arena_is_mapped() {
+        let mut heap = retaining(0);
+        let mut blocks = take(&mut heap, 512, POOLS * BLOCKS);
+        let last = blocks.split_off(blocks.len() - 1);
+        put(&mut heap, blocks);
+        let other = take(&mut heap, 256, (POOLS - 1) * 15);
+        assert_eq!(heap.stats().arenas.current, 1);
+        put(&mut heap, other);
+        put(&mut heap, last);
+    }
+
+    #[test]
+    fn free_arenas_but_the_last_are_unmapped_if_the_source_retains_none() {
+        let mut heap = retaining(0);
+        let blocks = take(&mut heap, 512, 3 * POOLS * BLOCKS);
+        put(&mut heap, blocks);
+        assert_eq!((heap.stats().arenas.current, heap.retained_arenas()), (1, 0));
+    }
+
+    #[test]
+    fn a_heap_retains_as_many_arenas_as_its_source_allows() {
+        let mut heap = retaining(2);
+        let blocks = take(&mut heap, 512, 5 * POOLS * BLOCKS);
+        put(&mut heap, blocks);
+        assert_eq!((heap.stats().arenas.current, heap.retained_arenas()), (3, 2));
+        let blocks = take(&mut heap, 512, 3 * POOLS * BLOCKS);
+        assert_eq!((heap.source().reused, heap.retained_arenas()), (2, 0));
+        assert_eq!(heap.stats().arenas.allocated, 5);
+        put(&mut heap, blocks);
+    }
+
+    #[test]
+    fn a_source_that_retains_less_makes_the_heap_unmap_the_others() {
+        let mut heap = retaining(3);
+        let mut blocks = take(&mut heap, 512, 6 * POOLS * BLOCKS);
+        let others = blocks.split_off(4 * POOLS * BLOCKS);
+        put(&mut heap, blocks);
+        assert_eq!((heap.stats().arenas.current, heap.retained_arenas()), (6, 3));
+        heap.source.max = 0;
+        put(&mut heap, others);
+        assert_eq!((heap.stats().arenas.current, heap.retained_arenas()), (1, 0));
+    }
+
+    /// Mutants 8: the source did not learn that the only retained arena was unmapped.
+    #[test]
+    fn the_source_learns_that_retained_arenas_are_unmapped() {
+        for arenas in 1..4 {
+            let mut heap = retaining(10);
+            let blocks = take(&mut heap, 512, arenas * POOLS * BLOCKS);
+            put(&mut heap, blocks);
+            assert_eq!(heap.retained_arenas(), arenas - 1);
+            heap.unmap_free_arenas();
+            heap.check_invariants();
+            assert_eq!((heap.stats().arenas.current, heap.source().retained), (0, 0));
+        }
+    }
+
+    #[test]
+    fn a_reset_unmaps_retained_arenas() {
+        for arenas in [0, 1, 3] {
+            let mut heap = retaining(10);
+            let blocks = take(&mut heap, 512, arenas * POOLS * BLOCKS);
+            put(&mut heap, blocks);
+            // SAFETY: no block is in use.
+            unsafe { heap.reset() };
+            heap.check_invariants();
+            assert_eq!((heap.stats().arenas.current, heap.source().retained), (0, 0));
+        }
     }
 }

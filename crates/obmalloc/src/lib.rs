@@ -1,107 +1,139 @@
-//! CPython's small-object heap, for one owner: arenas are cut into pools, pools into blocks.
+//! CPython's small-object heap, for one owner at a time.
+//!
+//! ```
+//! use obmalloc::{Heap, KnownArenas, Locked, Pymalloc};
+//! use raw_mem::{Malloc, MemAlloc, MmapArenas};
+//!
+//! // Requests of up to 512 bytes are served from arenas, all others by malloc.
+//! let heap = Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc);
+//! // SAFETY: malloc does not serve memory of the heap's arenas.
+//! let allocator = unsafe { Pymalloc::new(Locked::new(heap), Malloc) };
+//! let block = allocator.malloc(100).ok_or("out of memory")?;
+//! println!("{}", allocator.stats());
+//! // SAFETY: `block` is live and is not used again.
+//! unsafe { allocator.free(Some(block)) };
+//! # Ok::<(), &str>(())
+//! ```
+//!
+//! [`Heap`] alone serves blocks of a [`SizeClass`], without a lock and without an allocator for large
+//! requests. It needs no operating system:
+//!
+//! ```
+//! use core::mem::MaybeUninit;
+//! use obmalloc::{Heap, SizeClass};
+//! use raw_mem::{Bump, FixedRegion};
+//!
+//! // Arenas of 1 MiB are aligned to their size, so 2 MiB always contain one.
+//! let mut arenas = vec![MaybeUninit::uninit(); 2 << 20];
+//! let mut records = [MaybeUninit::uninit(); 4096];
+//! let mut heap = Heap::new(FixedRegion::new(&mut arenas), Bump::new(&mut records));
+//! assert!(heap.alloc(SizeClass::of(100).ok_or("too large")?).is_some());
+//! # Ok::<(), &str>(())
+//! ```
+//!
+//! The feature `std` (on by default) adds [`Locked`] and the sources of memory in `raw_mem` that need an
+//! operating system. Without it the crate is `no_std`.
+//!
+//! # Arenas, pools, blocks
 //!
 //! ```text
-//!  arena   ARENA_SIZE bytes, aligned to it          from an ArenaSource
+//!  arena   arena_size bytes, aligned to that        from an ArenaSource
 //!  ├────────┬────────┬────────┬─ ─ ─ ─ ┬────────┤
 //!  │ pool 0 │ pool 1 │ pool 2 │   ...  │ pool n │
 //!  ├────────┴────────┴────────┴─ ─ ─ ─ ┴────────┤
 //!      │
 //!      ▼
-//!  pool    POOL_SIZE bytes, aligned to it, serves one size class at a time
+//!  pool    pool_size bytes, aligned to that, serves one size class at a time
 //!  ├────────┬───────┬───────┬───────┬─ ─ ─ ─ ─ ─┬──────┤
-//!  │ header │ block │ block │ block │  virgin   │ tail │
+//!  │ header │ block │ block │ block │ uncarved  │ tail │
 //!  ├────────┴───────┴───────┴───────┴─ ─ ─ ─ ─ ─┴──────┤
-//!      │ free list: the last block freed, then the one before …
+//!      │ free list: the block freed last, then the one before it, …
 //!      ▼
 //!  block   of one size class: what a caller gets
 //! ```
 //!
-//! A request of `n` bytes is of class `(n - 1) / ALIGNMENT`. The heap has at most one pool for
-//! each class at the front of its [used pools](crate::Heap), and pops a block from that pool's
-//! free list. Everything else happens seldom, and has a cold function named for the event.
+//! A request of `n` bytes has the class `(n - 1) / alignment`. The heap pops a block from the free list
+//! of the first used pool of that class. Everything else is rare, and has a cold function named after
+//! the event.
 //!
-//! # The rooms
+//! The sizes and some rules differ between versions of CPython. A [`Geometry`] describes them:
+//! [`Pools16K`] is CPython from 3.10, and [`Native`] has our own rules.
 //!
-//! | room | its idea |
+//! # Where things are
+//!
+//! | module | content |
 //! | --- | --- |
-//! | `geometry` | the sizes of everything, as a type: one for each era of CPython |
-//! | `size_class` | a request's class, in range by construction |
-//! | `block` | a block, and the free list threaded through blocks |
-//! | `pool` | a pool's header: what it can give, what it has out |
-//! | `used_pools` | for each class, the pools that have blocks to give |
-//! | `rest`, `idle` | emptied pools that stay: one in its class's list, others with their class |
-//! | `arena`, `arena_slots`, `arena_table` | arenas: their pools; where their records live; which is used next, which can go |
-//! | `heap` | the fast paths, and what happens when a list runs dry |
-//! | `arena_map`, `claim` | is this address ours |
-//! | `access`, `blocks` | who may enter, and what they may ask for |
-//! | `pymalloc` | small requests to the heap, all else below |
-//! | `check`, `stats` | walks that assert every rule, and count |
+//! | `geometry` | sizes and rules as a type, CPython's eras, size classes |
+//! | `pool` | a pool's header, blocks, and the free list |
+//! | `arena` | the records of arenas: which pools are free, which arena is used next; the map that tells whether an address is in an arena |
+//! | `heap` | the fast and slow paths; used pools; empty pools; statistics and invariants |
+//! | `entry` | guards around a heap, and [`Pymalloc`] |
 //!
-//! # The rules
+//! # Rules
 //!
 //! [`Heap::check_invariants`] asserts each of them.
 //!
-//! 1. A pool's blocks follow each other without gaps from its first offset on, which is behind all
-//!    headers; what is left at its end is never given out.
-//! 2. Blocks in use, blocks on the free list and virgin blocks make up the pool's capacity.
-//! 3. A pool is *used* (in its class's list), *full* (in no list) or *empty* (on its arena's list
-//!    of free pools). Only the first of a class's list may have run out of blocks; it leaves the
-//!    list when the next request finds that out, or when another pool comes before it. A used
-//!    pool that is its class's only one may *rest*, and then have no block in use. An emptied pool
-//!    may stay *idle* on a list of its class's own.
-//! 4. A class's list is doubly linked and holds pools of that class only.
-//! 5. An arena's record is either unused (it has no memory) or has memory; unused ones are in one
-//!    list and in no other.
-//! 6. `usable_arenas` holds exactly the arenas with a free pool, ascending by free pools; so the
-//!    fullest is used first, and the emptiest has the best chance to go.
-//! 7. `last_with[n]` is the last arena of that list with n free pools, if there is one.
-//! 8. An arena whose pools are all free has been given back, unless it is the last of the list
-//!    and the geometry keeps that one (CPython 3.9 and later).
+//! 1. The blocks of a pool are adjacent, from its first offset on, which is behind all headers. What
+//!    is left at its end is never allocated.
+//! 2. The blocks in use, the blocks on the free list and the uncarved blocks of a pool add up to its
+//!    capacity.
+//! 3. A pool is *used* (in its class's list), *full* (in no list) or *free* (in its arena's list). Only
+//!    the first pool of a class's list can have run out of blocks. It leaves the list when the next
+//!    request notices, or when another pool is put before it. A used pool that is its class's only one
+//!    can be *retained*. Then it may have no block in use.
+//! 4. The list of a class is doubly linked, and all of its pools have that class.
+//! 5. The record of an arena is either unused or has an arena. The unused records are in one list, and
+//!    in no other.
+//! 6. The usable arenas are exactly those with a free pool, in ascending order of free pools. The
+//!    fullest is used first, so that the others can become free.
+//! 7. `last_with[n]` is the last usable arena with n free pools, if there is one.
+//! 8. An arena whose pools are all free is unmapped, unless it is the last usable one and the geometry
+//!    retains that one (CPython from 3.9), or the source allows the heap to retain it.
 //!
-//! What CPython does differently inside, to the same effect: it unlinks a pool when it hands out
-//! its last block (here: on the request after that), carves one block ahead (here: up to the end
-//! of the page it touches anyway), and gives each emptied pool to its arena (here: not if the next
-//! request would take it from there). Which address serves which request is the same; the
-//! integration tests compare both.
+//! Internally CPython does three things differently, with the same result. It removes a pool from its
+//! list when it allocates the last block, where we wait for the next request. It carves one block
+//! ahead, where we carve up to the end of the page that is touched anyway. It gives each emptied pool
+//! to its arena, where we do not if the next request would take it from there. The integration tests
+//! check that every request gets the same address as in CPython.
 
 #![no_std]
 
 #[cfg(feature = "std")]
 extern crate std;
 
-mod access;
 mod arena;
-mod arena_map;
-mod arena_slots;
-mod arena_table;
-mod block;
-mod blocks;
-mod check;
-mod claim;
+mod entry;
 mod geometry;
 mod heap;
-mod idle;
 mod pool;
-mod pymalloc;
-mod rest;
-mod size_class;
-mod stats;
-mod used_pools;
 
-pub use access::{Access, GilHeld};
+pub use arena::map::ArenaMap;
 #[cfg(feature = "std")]
-pub use access::{Locked, LockedGuard};
-pub use arena_map::{ArenaMap, OwnerId};
-pub use block::BlockPtr;
-pub use blocks::Blocks;
-pub use claim::{Claim, KnownArenas};
-pub use geometry::{
-    Arenas2M, Classes8To256, Classes8To512, Geometry, GiveBackAll, HeaderRule, HeadersInArena,
-    KeepInClass, Pools4K, Pools16K, ReallocRule, RestEachClass, RestRule, Shape, Tiny, ZeroInPools,
+pub use entry::access::{Locked, LockedGuard};
+pub use entry::{
+    access::{Access, GilHeld},
+    blocks::Blocks,
+    claim::{Claim, KnownArenas},
+    pymalloc::Pymalloc,
 };
-pub use heap::{Heap, HeapTag};
-pub use pymalloc::Pymalloc;
-/// The layer below: its types stand in the signatures here.
+pub use geometry::{
+    Geometry, HeaderRule, ReallocRule, RetainRule, Rules, Sizes,
+    eras::{
+        Arenas2M, Classes8To256, Classes8To512, GiveBackAll, HeadersInArena, KeepInClass, Native,
+        Pools4K, Pools16K, RetainEachClass, Tiny, ZeroInPools,
+    },
+    shape::Shape,
+    size_class::SizeClass,
+};
+pub use heap::{
+    Heap,
+    stats::{ArenaStats, ByteStats, ClassStats, Stats},
+};
+pub use pool::{block::BlockPtr, tag::HeapTag};
+/// The layer below, whose types appear in signatures of this crate.
 pub use raw_mem;
-pub use size_class::SizeClass;
-pub use stats::{ArenaStats, ByteStats, ClassStats, Stats};
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

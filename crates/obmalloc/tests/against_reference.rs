@@ -43,13 +43,13 @@ fn random_sequences<G: Geometry>() {
 }
 
 fn arenas_that_fill_and_drain<G: Geometry>() {
-    let cases = if G::ARENA_SIZE < 4096 { 50 } else { 6 };
+    let cases = if G::SIZES.arena_size < 4096 { 50 } else { 6 };
     let phases = workload::phases(&rules::<G>(), arenas_in::<G>(1 << 20));
     check(cases, phases, |script| take_the_same_shape::<G>(&script.ops(), Plan::Never, 40));
 }
 
 fn arenas_that_are_not_to_be_had<G: Geometry>() {
-    let cases = if G::ARENA_SIZE < 4096 { 50 } else { 4 };
+    let cases = if G::SIZES.arena_size < 4096 { 50 } else { 4 };
     let plan = prop_oneof![
         (1..5_usize).prop_map(Plan::Nth),
         (1..5_usize).prop_map(Plan::From),

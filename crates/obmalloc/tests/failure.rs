@@ -19,9 +19,10 @@ use testkit::{
 /// A life of some arenas: filled, thinned out, filled again, resized and churned. With one arena
 /// more than the table of records has at first, where arenas are small.
 fn workload<G: Geometry>() -> Vec<Op> {
-    let arenas = if G::ARENA_SIZE < 4096 { 20 } else { 3 };
-    let blocks = arenas * G::ARENA_SIZE / G::SMALL_THRESHOLD;
-    let large = Sizes::of([G::SMALL_THRESHOLD, G::SMALL_THRESHOLD - G::ALIGNMENT]);
+    let arenas = if G::SIZES.arena_size < 4096 { 20 } else { 3 };
+    let blocks = arenas * G::SIZES.arena_size / G::SIZES.small_threshold;
+    let large =
+        Sizes::of([G::SIZES.small_threshold, G::SIZES.small_threshold - G::SIZES.alignment]);
     let many = Sizes::many(&rules::<G>());
     let phases = vec![
         Phase::Churn { sizes: many.clone(), ops: 60 },
@@ -75,9 +76,9 @@ fn refused_only_by_the_layer_below<G: Geometry>(_rig: &Rig<G>, step: &Step) {
 fn goes_on<G: Geometry>(mut rig: Rig<G>) {
     rig.source.restart(Plan::Never);
     rig.lower.restart(Plan::Never);
-    let blocks = 2 * G::ARENA_SIZE / G::SMALL_THRESHOLD;
+    let blocks = 2 * G::SIZES.arena_size / G::SIZES.small_threshold;
     for slot in 0..blocks {
-        let outcome = rig.step(Op::Malloc { slot, size: G::SMALL_THRESHOLD });
+        let outcome = rig.step(Op::Malloc { slot, size: G::SIZES.small_threshold });
         assert!(outcome.given().is_some_and(|block| rig.spot(block).is_some()));
     }
     rig.driver.free_all();
@@ -176,7 +177,7 @@ fn a_first_request_without_any_memory_is_refused_and_the_next_is_served<G: Geome
     let mut rig = Rig::<G>::new();
     rig.source.restart(Plan::From(1));
     rig.lower.restart(Plan::From(1));
-    for size in [0, 1, G::SMALL_THRESHOLD, G::SMALL_THRESHOLD + 1] {
+    for size in [0, 1, G::SIZES.small_threshold, G::SIZES.small_threshold + 1] {
         assert_eq!(rig.step(Op::Malloc { slot: 0, size }), Outcome::Refused);
         assert_eq!(rig.step(Op::Realloc { slot: 0, size }), Outcome::Refused);
     }

@@ -31,7 +31,7 @@ fn look_at_everything<G: Geometry>(rig: &Rig<G>) {
     rig.check();
     rig.driver.shadow().check();
     let stats = rig.stats();
-    assert_eq!(stats.bytes.total(), stats.arenas.current * G::ARENA_SIZE);
+    assert_eq!(stats.bytes.total(), stats.arenas.current * G::SIZES.arena_size);
     assert_eq!(stats.arenas.current, rig.arenas.mapped());
     assert_eq!(stats.arenas.allocated, rig.arenas.ever());
 }
@@ -40,7 +40,7 @@ fn look_at_everything<G: Geometry>(rig: &Rig<G>) {
 fn leave_nothing<G: Geometry>(mut rig: Rig<G>) {
     rig.driver.free_all();
     look_at_everything(&rig);
-    assert!(rig.arenas.mapped() <= usize::from(G::KEEP_LAST_ARENA));
+    assert!(rig.arenas.mapped() <= usize::from(G::RULES.retain_last_arena));
     assert_eq!(rig.stats().bytes.in_use, 0);
     let Rig { driver, arenas, below, .. } = rig;
     drop(driver);
@@ -70,7 +70,7 @@ fn a_heap_that_keeps_arenas_keeps_every_rule_and_rests_without_any<G: Geometry>(
 }
 
 fn filling_and_draining_keeps_every_rule<G: Geometry>() {
-    let tiny = G::ARENA_SIZE < 4096;
+    let tiny = G::SIZES.arena_size < 4096;
     let (cases, arenas, looks) =
         if tiny { (6, 5, usize::MAX) } else { (4, arenas_in::<G>(1 << 20), 50) };
     check(cases, workload::phases(&rules::<G>(), arenas), |script| {
@@ -82,15 +82,15 @@ fn filling_and_draining_keeps_every_rule<G: Geometry>() {
 
 fn everything_freed_gives_every_arena_back_in_any_order<G: Geometry>() {
     let arenas = arenas_in::<G>(1 << 20).max(3);
-    let blocks = arenas * G::ARENA_SIZE / G::SMALL_THRESHOLD;
+    let blocks = arenas * G::SIZES.arena_size / G::SIZES.small_threshold;
     for order in [Order::Forward, Order::Backward, Order::Shuffled] {
         let (mut rig, mut player) = (Rig::<G>::new(), Player::new(1));
-        let fill = Phase::Fill { sizes: Sizes::of([G::SMALL_THRESHOLD]), blocks };
+        let fill = Phase::Fill { sizes: Sizes::of([G::SIZES.small_threshold]), blocks };
         play(&mut rig, &player.play(&fill), blocks);
         assert!(rig.arenas.mapped() >= arenas);
         let drain = player.play(&Phase::Drain { order, keep_one_in: 0 });
         play(&mut rig, &drain, blocks.div_ceil(20));
-        assert_eq!(rig.arenas.mapped(), usize::from(G::KEEP_LAST_ARENA), "{order:?}");
+        assert_eq!(rig.arenas.mapped(), usize::from(G::RULES.retain_last_arena), "{order:?}");
         assert_eq!(rig.driver.shadow().blocks(), 0);
         leave_nothing(rig);
     }
@@ -99,10 +99,10 @@ fn everything_freed_gives_every_arena_back_in_any_order<G: Geometry>() {
 fn the_kept_arena_is_used_again_and_none_is_mapped_for_it<G: Geometry>() {
     let mut rig = Rig::<G>::new();
     // Of another class each time, so that the pool goes by way of the arena.
-    for (round, size) in [1, G::SMALL_THRESHOLD].into_iter().cycle().take(10).enumerate() {
+    for (round, size) in [1, G::SIZES.small_threshold].into_iter().cycle().take(10).enumerate() {
         rig.step(Op::Malloc { slot: 0, size });
         rig.step(Op::Free { slot: 0 });
-        let ever = if G::KEEP_LAST_ARENA { 1 } else { round + 1 };
+        let ever = if G::RULES.retain_last_arena { 1 } else { round + 1 };
         assert_eq!(rig.arenas.ever(), ever);
     }
     leave_nothing(rig);
@@ -129,8 +129,9 @@ fn a_heap_that_rests_holds_no_arena_and_wakes_up<G: Geometry>() {
 fn a_reset_gives_back_arenas_whose_blocks_live<G: Geometry>() {
     let arenas = ArenaLog::default();
     let source = FailingArenas::new(MmapArenas::new(), Faults::default(), arenas.clone());
-    let mut heap: Heap<_, _, G> = Heap::new(KnownArenas::<_, _, G>::new(source, Malloc), Malloc);
-    for size in (1..=G::SMALL_THRESHOLD).cycle().take(2_000) {
+    let source = KnownArenas::<_, _, G>::with_geometry(source, Malloc);
+    let mut heap = Heap::<_, _, G>::with_geometry(source, Malloc);
+    for size in (1..=G::SIZES.small_threshold).cycle().take(2_000) {
         assert!(heap.alloc(SizeClass::of(size).unwrap()).is_some());
     }
     // SAFETY: the blocks above are not used.
@@ -145,24 +146,25 @@ fn a_reset_gives_back_arenas_whose_blocks_live<G: Geometry>() {
 
 fn an_address_is_ours_exactly_inside_the_arenas<G: Geometry>() {
     let mut rig = Rig::<G>::new();
-    let blocks = 3 * G::ARENA_SIZE / G::SMALL_THRESHOLD;
-    let fill = Phase::Fill { sizes: Sizes::of([G::SMALL_THRESHOLD]), blocks };
+    let blocks = 3 * G::SIZES.arena_size / G::SIZES.small_threshold;
+    let fill = Phase::Fill { sizes: Sizes::of([G::SIZES.small_threshold]), blocks };
     play(&mut rig, &Player::new(0).play(&fill), blocks);
-    let ours = |address: usize| rig.heap().holds(address);
+    let ours = |address: usize| rig.heap().contains(address);
     let mapped: Vec<_> = rig.arenas.arenas().into_values().collect();
     assert!(mapped.len() >= 3);
     for &arena in &mapped {
-        let inside = [arena, arena + 1, arena + G::ARENA_SIZE / 2, arena + G::ARENA_SIZE - 1];
+        let inside =
+            [arena, arena + 1, arena + G::SIZES.arena_size / 2, arena + G::SIZES.arena_size - 1];
         assert_eq!(inside.map(ours), [true; 4]);
-        let neighbours =
-            [arena - G::ARENA_SIZE, arena + G::ARENA_SIZE].map(|at| mapped.contains(&at));
-        assert_eq!([arena - 1, arena + G::ARENA_SIZE].map(ours), neighbours);
+        let neighbours = [arena - G::SIZES.arena_size, arena + G::SIZES.arena_size]
+            .map(|at| mapped.contains(&at));
+        assert_eq!([arena - 1, arena + G::SIZES.arena_size].map(ours), neighbours);
     }
     assert_eq!([0, 1, usize::MAX, usize::MAX / 2, 1 << 47].map(ours), [false; 5]);
     rig.driver.free_all();
-    let ours = |address: usize| rig.heap().holds(address);
+    let ours = |address: usize| rig.heap().contains(address);
     let left = mapped.iter().filter(|&&arena| ours(arena)).count();
-    assert_eq!(left, usize::from(G::KEEP_LAST_ARENA));
+    assert_eq!(left, usize::from(G::RULES.retain_last_arena));
 }
 
 for_every_profile!(

@@ -35,7 +35,7 @@ struct Pair<G: Geometry> {
 impl<G: Geometry> Pair<G> {
     fn new(python: Interpreter) -> Self {
         assert_eq!(python.rules(), rules::<G>());
-        let pymalloc = Driver::new(python.pymalloc(), G::ALIGNMENT);
+        let pymalloc = Driver::new(python.pymalloc(), G::SIZES.alignment);
         Self { pymalloc, rig: Rig::new(), python, steps: 0 }
     }
 
@@ -53,7 +53,7 @@ impl<G: Geometry> Pair<G> {
     fn step(&mut self, op: Op) {
         self.steps += 1;
         let theirs = self.pymalloc.step(op).map(|block| {
-            self.python.arenas().spot(block.addr().get(), G::ARENA_SIZE, G::POOL_SIZE)
+            self.python.arenas().spot(block.addr().get(), G::SIZES.arena_size, G::SIZES.pool_size)
         });
         let ours = self.rig.step(op).map(|block| self.rig.spot(block));
         assert_eq!(ours, theirs, "step {}: {op:?}", self.steps);
@@ -145,8 +145,8 @@ struct ManyArenas;
 
 impl Scenario for ManyArenas {
     fn play<G: Geometry>(pair: &mut Pair<G>) {
-        let blocks = (20 << 20) / G::SMALL_THRESHOLD;
-        let fill = Phase::Fill { sizes: Sizes::of([G::SMALL_THRESHOLD]), blocks };
+        let blocks = (20 << 20) / G::SIZES.small_threshold;
+        let fill = Phase::Fill { sizes: Sizes::of([G::SIZES.small_threshold]), blocks };
         let mut player = Player::new(3);
         for (order, keep_one_in) in [(Order::Shuffled, 100), (Order::Forward, 3)] {
             pair.run(&player.play(&fill));
@@ -169,9 +169,9 @@ impl Scenario for Reallocations {
         let mut player = Player::new(4);
         pair.run(&player.play(&Phase::Fill { sizes: sizes.clone(), blocks: 500 }));
         pair.run(&player.play(&Phase::Resize { sizes, ops: 50_000 }));
-        for size in 0..=G::SMALL_THRESHOLD + 1 {
+        for size in 0..=G::SIZES.small_threshold + 1 {
             pair.step(Op::Malloc { slot: 0, size });
-            for to in (0..=G::SMALL_THRESHOLD + 1).step_by(7) {
+            for to in (0..=G::SIZES.small_threshold + 1).step_by(7) {
                 pair.step(Op::Realloc { slot: 0, size: to });
             }
         }

@@ -55,7 +55,7 @@ impl<G: Geometry> Watched<G> {
     fn new() -> Self {
         let log = ArenaLog::default();
         let source = Patterned { source: MmapArenas::new(), log: log.clone() };
-        Self { heap: Heap::new(source, Malloc), log, needed: BTreeSet::new() }
+        Self { heap: Heap::with_geometry(source, Malloc), log, needed: BTreeSet::new() }
     }
 
     fn alloc(&mut self, class: SizeClass<G>) {
@@ -68,23 +68,25 @@ impl<G: Geometry> Watched<G> {
     /// The pages of the arenas that are not needed, but touched.
     fn touched_in_vain(&self) -> Vec<usize> {
         let arenas = self.log.arenas().into_values();
-        let pages = arenas.flat_map(|arena| (arena..arena + G::ARENA_SIZE).step_by(PAGE));
+        let pages = arenas.flat_map(|arena| (arena..arena + G::SIZES.arena_size).step_by(PAGE));
         pages
             .filter(|page| !self.needed.contains(&(page / PAGE)))
-            .filter(|&page| bytes(page, PAGE.min(G::ARENA_SIZE)).iter().any(|&b| b != UNTOUCHED))
+            .filter(|&page| {
+                bytes(page, PAGE.min(G::SIZES.arena_size)).iter().any(|&b| b != UNTOUCHED)
+            })
             .collect()
     }
 }
 
 /// The header of the pool that holds `block`.
 fn header_of<G: Geometry>(block: usize) -> usize {
-    let pool = block / G::POOL_SIZE * G::POOL_SIZE;
-    match G::HEADERS {
+    let pool = block / G::SIZES.pool_size * G::SIZES.pool_size;
+    match G::RULES.headers {
         HeaderRule::InPools => pool,
         // 40 bytes each, at the beginning of the arena.
         HeaderRule::InArena => {
-            let arena = block / G::ARENA_SIZE * G::ARENA_SIZE;
-            arena + 40 * ((block - arena) / G::POOL_SIZE)
+            let arena = block / G::SIZES.arena_size * G::SIZES.arena_size;
+            arena + 40 * ((block - arena) / G::SIZES.pool_size)
         }
     }
 }
@@ -100,7 +102,7 @@ fn only_pages_with_a_block_handed_out_are_touched<G: Geometry>() {
     for class in SizeClass::<G>::all() {
         let mut watched = Watched::<G>::new();
         // A pool and a half: a pool is full, and another one was begun.
-        let blocks = G::POOL_SIZE / class.block_size() * 3 / 2;
+        let blocks = G::SIZES.pool_size / class.block_size() * 3 / 2;
         for nth in 0..blocks {
             watched.alloc(class);
             if nth < 3 || nth.is_multiple_of(blocks.div_ceil(16)) {
@@ -120,27 +122,27 @@ fn classes_side_by_side_touch_only_their_own_pools<G: Geometry>() {
     // Where pools are smaller than pages, the pool is the grain.
     let begun = SizeClass::<G>::all().count();
     let virgin = watched.log.arenas().into_iter().flat_map(|(number, arena)| {
-        let pools = G::ARENA_SIZE / G::POOL_SIZE;
+        let pools = G::SIZES.arena_size / G::SIZES.pool_size;
         (0..pools)
             .filter(move |pool| number * pools + pool >= begun)
-            .map(move |pool| arena + pool * G::POOL_SIZE)
+            .map(move |pool| arena + pool * G::SIZES.pool_size)
     });
     for pool in virgin {
-        assert!(bytes(pool, G::POOL_SIZE).iter().all(|&byte| byte == UNTOUCHED));
+        assert!(bytes(pool, G::SIZES.pool_size).iter().all(|&byte| byte == UNTOUCHED));
     }
 }
 
 fn an_emptied_pool_is_used_before_a_virgin_one_is_touched<G: Geometry>() {
     let mut watched = Watched::<G>::new();
-    let [one, other, last] = [1, G::ALIGNMENT + 1, G::SMALL_THRESHOLD]
+    let [one, other, last] = [1, G::SIZES.alignment + 1, G::SIZES.small_threshold]
         .map(|size| SizeClass::of(size).expect("a small size"));
     watched.alloc(last);
     let block = watched.heap.alloc(one).expect("there is memory");
     // SAFETY: the block came from this heap just now.
     unsafe { watched.heap.free(block) };
     watched.alloc(other);
-    let third = watched.log.arenas()[&0] + 2 * G::POOL_SIZE;
-    assert!(bytes(third, G::POOL_SIZE).iter().all(|&byte| byte == UNTOUCHED));
+    let third = watched.log.arenas()[&0] + 2 * G::SIZES.pool_size;
+    assert!(bytes(third, G::SIZES.pool_size).iter().all(|&byte| byte == UNTOUCHED));
 }
 
 /// Of no profile where emptied pools of other classes rest.

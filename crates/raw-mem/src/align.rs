@@ -1,12 +1,13 @@
 //! Rounding to powers of two.
 
-/// `value` rounded down to a multiple of `align`, a power of two.
+/// Rounds `value` down to a multiple of `align`, which must be a power of two.
 #[inline]
 pub const fn align_down(value: usize, align: usize) -> usize {
     value & !(align - 1)
 }
 
-/// `value` rounded up to a multiple of `align`, a power of two; `None` when that overflows.
+/// Rounds `value` up to a multiple of `align`, which must be a power of two. Returns `None` on
+/// overflow.
 #[inline]
 pub const fn align_up(value: usize, align: usize) -> Option<usize> {
     match value.checked_add(align - 1) {
@@ -20,13 +21,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn multiples_stay_and_others_move_to_the_next() {
+    fn multiples_are_unchanged_and_others_are_rounded() {
         assert_eq!((align_down(48, 16), align_up(48, 16)), (48, Some(48)));
         assert_eq!((align_down(49, 16), align_up(49, 16)), (48, Some(64)));
     }
 
     #[test]
-    fn rounding_up_past_the_address_space_is_refused() {
+    fn rounding_up_reports_overflow() {
         assert_eq!(align_up(usize::MAX, 16), None);
     }
 }

@@ -1,65 +1,28 @@
 //! Where arenas come from.
 
-use core::{ffi::CStr, fmt, ptr::NonNull};
+use core::ptr::NonNull;
 
-use crate::{AdviseError, MapError};
+use crate::{
+    arena_size::ArenaSize,
+    error::{MapError, PurgeError},
+};
 
-/// The bytes of an arena, which are also its alignment: a power of two of at least 64.
+/// A source of arenas, which are large pieces of memory aligned to their size.
 ///
-/// Because an arena is aligned to its size, the arena of an address is that address with its low
-/// bits cleared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ArenaSize(usize);
-
-impl ArenaSize {
-    /// An arena of `bytes`; `None` unless that is a power of two of at least 64 and at most
-    /// a quarter of the address space.
-    pub const fn new(bytes: usize) -> Option<Self> {
-        if bytes.is_power_of_two() && bytes >= 64 && bytes <= 1 << (usize::BITS - 2) {
-            Some(Self(bytes))
-        } else {
-            None
-        }
-    }
-
-    /// The size, and alignment, in bytes.
-    #[inline]
-    pub const fn bytes(self) -> usize {
-        self.0
-    }
-}
-
-impl fmt::Display for ArenaSize {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes, aligned to its size", self.0)
-    }
-}
-
-/// What the operating system may be told about a range of an arena.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Advice {
-    /// The contents are not needed: memory goes back now, and reads as zero when touched again.
-    DontNeed,
-    /// The contents are not needed: memory goes back when the system is short of it.
-    Free,
-    /// Back the range with huge pages where possible.
-    HugePage,
-}
-
-/// A source of arenas: large pieces of memory, each aligned to its size.
+/// A source has one user at a time (`&mut self`). To share one between threads, put a lock around
+/// it.
 ///
-/// A source has one owner at a time (`&mut self`). Who shares one between threads puts a lock
-/// around it.
+/// A source can be wrapped in another one, which for example retains arenas or records them. Such
+/// a wrapper implements [`below`](Self::below), and every method with a default is then passed on.
 ///
 /// # Safety
 ///
-/// An implementer promises that [`map`](Self::map) returns `size` bytes of memory that
+/// The memory that [`map`](Self::map) returns must
 ///
-/// - are readable and writable, and aligned to `size`;
-/// - overlap nothing else in use;
-/// - stay so until [`unmap`](Self::unmap) or, for a source that takes its memory along, until the
-///   source is dropped. Moving the source does not affect them, nor does any safe method of it.
+/// - be readable and writable, have `size` bytes, and be aligned to `size`;
+/// - overlap no other memory in use;
+/// - stay valid until it is passed to [`unmap`](Self::unmap), or until the source is dropped if the
+///   source owns its memory. Moving the source and calling its safe methods must not affect it.
 ///
 /// A heap relies on its own source, so it never lends the source mutably.
 pub unsafe trait ArenaSource {
@@ -67,103 +30,85 @@ pub unsafe trait ArenaSource {
     ///
     /// # Errors
     ///
-    /// [`MapError`] when no memory is to be had; nothing has changed then.
+    /// Returns [`MapError`] if there is no memory. Nothing has changed in that case.
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError>;
 
     /// Takes an arena back.
     ///
     /// # Safety
     ///
-    /// `arena` came from [`map`](Self::map) of this source with the same `size`, has not been
-    /// given back since, and nobody uses its memory any more.
+    /// - `arena` must have been returned by [`map`](Self::map) of this source for the same `size`,
+    ///   and must not have been unmapped since.
+    /// - Nothing may use its memory any more.
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize);
 
-    /// Advises the system about `len` bytes from `start`.
-    ///
-    /// A range that does not begin and end on a page is rounded inwards, so that no byte outside
-    /// of it is touched by the advice.
+    /// Returns the source that this one wraps. A source that wraps none returns `None`.
+    fn below(&mut self) -> Option<&mut dyn ArenaSource> {
+        None
+    }
+
+    /// Purges the whole pages inside the `len` bytes from `start`: their memory goes back to the
+    /// system, their addresses stay usable, and they read as zero. Bytes outside of the range are
+    /// not affected.
     ///
     /// # Errors
     ///
-    /// [`AdviseError`]; the memory is as usable as before. A source without an operating system
-    /// below it takes no advice.
+    /// Returns [`PurgeError`] if the source or the system cannot purge. The memory is as usable as
+    /// before, but its contents are unspecified.
     ///
     /// # Safety
     ///
     /// - The range must lie inside one arena that this source has mapped.
-    /// - With [`Advice::DontNeed`] and [`Advice::Free`], nothing may rely on its contents.
-    unsafe fn advise(
-        &mut self,
-        start: NonNull<u8>,
-        len: usize,
-        advice: Advice,
-    ) -> Result<(), AdviseError> {
-        let _ = (start, len);
-        Err(AdviseError::Unsupported { advice })
+    /// - Nothing may rely on the contents of the range.
+    unsafe fn purge(&mut self, start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
+        match self.below() {
+            // SAFETY: the arena was mapped by the wrapped source, and the rest is our contract.
+            Some(below) => unsafe { below.purge(start, len) },
+            None => Err(PurgeError::Unsupported),
+        }
     }
 
-    /// Names the memory that is mapped from now on, for tools that show a process's mappings.
-    /// Best effort: many systems have no such names.
-    fn name(&mut self, name: &'static CStr) {
-        let _ = name;
+    /// Unmaps everything that the source retains for later requests.
+    fn trim(&mut self) {
+        if let Some(below) = self.below() {
+            below.trim();
+        }
     }
 
-    /// Gives back what the source keeps for later requests, if it does.
-    fn trim(&mut self) {}
-
-    /// Whether an owner that has an arena with nothing in use had better keep it than give it
-    /// back, since arenas are asked for. If so, the arena counts as kept until the source is
-    /// [told](Self::kept_no_longer).
-    fn would_keep(&mut self) -> bool {
-        false
+    /// Asks how many free arenas a user of the source may retain instead of unmapping them.
+    ///
+    /// The user has been granted `had` arenas so far and would now retain `want`. Returns how many
+    /// it may retain, at most `want`; this number replaces `had`. The user must unmap the others.
+    fn retain(&mut self, had: usize, want: usize) -> usize {
+        self.below().map_or(0, |below| below.retain(had, want))
     }
 
-    /// So many `arenas` that owners kept are kept no longer: they come back, or are used again,
-    /// which is as good as a request for one.
-    fn kept_no_longer(&mut self, arenas: usize, used: bool) {
-        let _ = (arenas, used);
+    /// Records that a user allocates from `count` of the arenas that it retained. They no longer
+    /// count as retained. Their use is as much a sign of demand as a call of [`map`](Self::map).
+    fn reuse_retained(&mut self, count: usize) {
+        if let Some(below) = self.below() {
+            below.reuse_retained(count);
+        }
     }
 }
 
-// SAFETY: every promise is the referent's, and it is asked unchanged.
-unsafe impl<S: ArenaSource + ?Sized> ArenaSource for &mut S {
+// SAFETY: arenas are mapped and unmapped by the referent, which fulfils the contract.
+unsafe impl<S: ArenaSource> ArenaSource for &mut S {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         (**self).map(size)
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
-        // SAFETY: the caller's promise is about the referent's arenas.
+        // SAFETY: the arena came from the referent, and the rest is the contract of `unmap`.
         unsafe { (**self).unmap(arena, size) }
     }
 
-    unsafe fn advise(
-        &mut self,
-        start: NonNull<u8>,
-        len: usize,
-        advice: Advice,
-    ) -> Result<(), AdviseError> {
-        // SAFETY: the caller's promise is about the referent's arenas.
-        unsafe { (**self).advise(start, len, advice) }
-    }
-
-    fn name(&mut self, name: &'static CStr) {
-        (**self).name(name);
-    }
-
-    fn trim(&mut self) {
-        (**self).trim();
-    }
-
-    fn would_keep(&mut self) -> bool {
-        (**self).would_keep()
-    }
-
-    fn kept_no_longer(&mut self, arenas: usize, used: bool) {
-        (**self).kept_no_longer(arenas, used);
+    fn below(&mut self) -> Option<&mut dyn ArenaSource> {
+        Some(*self)
     }
 }
 
-/// A source for tests that writes down what it is asked.
+/// A source for tests that records how it is called.
 #[cfg(all(test, feature = "std"))]
 pub(crate) mod recording {
     use std::vec::Vec;
@@ -175,18 +120,17 @@ pub(crate) mod recording {
     pub(crate) enum Call {
         Map(ArenaSize),
         Unmap(NonNull<u8>, ArenaSize),
-        Advise(NonNull<u8>, usize, Advice),
-        Name(&'static CStr),
+        Purge(NonNull<u8>, usize),
         Trim,
-        WouldKeep,
-        KeptNoLonger(usize, bool),
+        Retain(usize, usize),
+        ReuseRetained(usize),
     }
 
-    /// Has no memory, takes every advice, and would keep every arena.
+    /// Has no memory, purges everything, and lets its users retain every arena.
     #[derive(Debug, Default)]
     pub(crate) struct Recording(pub(crate) Vec<Call>);
 
-    // SAFETY: it hands out no arena.
+    // SAFETY: it returns no arena.
     unsafe impl ArenaSource for Recording {
         fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
             self.0.push(Call::Map(size));
@@ -197,31 +141,22 @@ pub(crate) mod recording {
             self.0.push(Call::Unmap(arena, size));
         }
 
-        unsafe fn advise(
-            &mut self,
-            start: NonNull<u8>,
-            len: usize,
-            advice: Advice,
-        ) -> Result<(), AdviseError> {
-            self.0.push(Call::Advise(start, len, advice));
+        unsafe fn purge(&mut self, start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
+            self.0.push(Call::Purge(start, len));
             Ok(())
-        }
-
-        fn name(&mut self, name: &'static CStr) {
-            self.0.push(Call::Name(name));
         }
 
         fn trim(&mut self) {
             self.0.push(Call::Trim);
         }
 
-        fn would_keep(&mut self) -> bool {
-            self.0.push(Call::WouldKeep);
-            true
+        fn retain(&mut self, had: usize, want: usize) -> usize {
+            self.0.push(Call::Retain(had, want));
+            want
         }
 
-        fn kept_no_longer(&mut self, arenas: usize, used: bool) {
-            self.0.push(Call::KeptNoLonger(arenas, used));
+        fn reuse_retained(&mut self, count: usize) {
+            self.0.push(Call::ReuseRetained(count));
         }
     }
 }
@@ -235,42 +170,40 @@ mod tests {
 
     const SIZE: ArenaSize = ArenaSize::new(1 << 12).unwrap();
 
-    /// Asks everything of `source` that a source can be asked.
-    fn ask_everything(mut source: impl ArenaSource) -> (bool, Result<(), AdviseError>) {
+    /// Calls every method of `source`.
+    fn call_everything(mut source: impl ArenaSource) -> (usize, Result<(), PurgeError>) {
         let place = NonNull::dangling();
         assert_eq!(source.map(SIZE), Err(MapError::Exhausted { size: SIZE }));
-        source.name(c"arenas");
-        source.kept_no_longer(3, true);
+        source.reuse_retained(3);
         source.trim();
         // SAFETY: the sources of these tests touch no memory.
-        let advised = unsafe {
+        let purged = unsafe {
             source.unmap(place, SIZE);
-            source.advise(place, 64, Advice::Free)
+            source.purge(place, 64)
         };
-        (source.would_keep(), advised)
+        (source.retain(2, 4), purged)
     }
 
     #[test]
-    fn a_source_by_reference_is_asked_everything_unchanged() {
+    fn a_reference_to_a_source_passes_every_call_on() {
         let mut source = Recording::default();
-        assert_eq!(ask_everything(&mut source), (true, Ok(())));
+        assert_eq!(call_everything(&mut source), (4, Ok(())));
         let expected = [
             Call::Map(SIZE),
-            Call::Name(c"arenas"),
-            Call::KeptNoLonger(3, true),
+            Call::ReuseRetained(3),
             Call::Trim,
             Call::Unmap(NonNull::dangling(), SIZE),
-            Call::Advise(NonNull::dangling(), 64, Advice::Free),
-            Call::WouldKeep,
+            Call::Purge(NonNull::dangling(), 64),
+            Call::Retain(2, 4),
         ];
         assert_eq!(source.0, expected);
     }
 
     #[test]
-    fn a_source_that_only_maps_takes_no_advice_and_would_keep_nothing() {
+    fn a_source_that_only_maps_purges_and_retains_nothing() {
         struct Plain;
 
-        // SAFETY: it hands out no arena.
+        // SAFETY: it returns no arena.
         unsafe impl ArenaSource for Plain {
             fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
                 Err(MapError::Exhausted { size })
@@ -279,18 +212,6 @@ mod tests {
             unsafe fn unmap(&mut self, _arena: NonNull<u8>, _size: ArenaSize) {}
         }
 
-        let unsupported = AdviseError::Unsupported { advice: Advice::Free };
-        assert_eq!(ask_everything(Plain), (false, Err(unsupported)));
-    }
-
-    #[test]
-    fn only_powers_of_two_can_be_the_size_of_an_arena() {
-        assert!(ArenaSize::new(1 << 20).is_some());
-        assert!(ArenaSize::new(3 << 20).is_none());
-        assert!(ArenaSize::new(32).is_none());
-        assert!(ArenaSize::new(0).is_none());
-        assert!(ArenaSize::new(64).is_some());
-        assert!(ArenaSize::new(1 << (usize::BITS - 2)).is_some());
-        assert!(ArenaSize::new(1 << (usize::BITS - 1)).is_none());
+        assert_eq!(call_everything(Plain), (0, Err(PurgeError::Unsupported)));
     }
 }

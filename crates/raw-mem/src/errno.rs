@@ -1,56 +1,64 @@
-//! The C library's error number, which `free` must leave as it found it.
+//! The C library's error number, which freeing memory must not change.
 
 /// Calls `action` and restores `errno` afterwards.
 ///
-/// A program may free memory between a failing call and the place that reads its error number, so
-/// no function that frees may change it. Memory goes back to the system, and locks wait, through
-/// system calls that set it when they fail.
+/// A program may free memory between a call that failed and the code that reads its error number, so
+/// functions that free must not change it. They unmap memory and wait for locks through system calls,
+/// which set the number when they fail.
 ///
 /// ```
-/// let length = raw_mem::preserving_errno(|| "whatever happens here".len());
-/// assert_eq!(length, 21);
+/// let length = raw_mem::preserving_errno(|| "any code".len());
+/// assert_eq!(length, 8);
 /// ```
 pub fn preserving_errno<R>(action: impl FnOnce() -> R) -> R {
-    #[cfg(all(unix, not(miri)))]
-    {
-        let before = get();
-        let result = action();
-        set(before);
-        result
+    let before = number::get();
+    let result = action();
+    number::set(before);
+    result
+}
+
+#[cfg(all(unix, not(miri)))]
+pub(crate) use number::get;
+#[cfg(all(test, unix, not(miri)))]
+pub(crate) use number::set;
+
+#[cfg(all(unix, not(miri)))]
+mod number {
+    use core::ptr::NonNull;
+
+    /// Returns the calling thread's error number.
+    pub(crate) fn get() -> i32 {
+        // SAFETY: the C library's variable of this thread always exists.
+        NonNull::new(location()).map_or(0, |location| unsafe { location.read() })
     }
-    #[cfg(not(all(unix, not(miri))))]
-    action()
-}
 
-/// The calling thread's error number.
-#[cfg(all(unix, not(miri)))]
-pub(crate) fn get() -> i32 {
-    location().map_or(0, |location| {
-        // SAFETY: the C library's variable of this thread is always there.
-        unsafe { location.read() }
-    })
-}
-
-#[cfg(all(unix, not(miri)))]
-pub(crate) fn set(value: i32) {
-    if let Some(location) = location() {
-        // SAFETY: the C library's variable of this thread is always there.
-        unsafe { location.write(value) }
+    /// Sets the calling thread's error number.
+    pub(crate) fn set(value: i32) {
+        if let Some(location) = NonNull::new(location()) {
+            // SAFETY: the C library's variable of this thread always exists.
+            unsafe { location.write(value) }
+        }
     }
-}
 
-/// Where the C library keeps the calling thread's error number.
-#[cfg(all(unix, not(miri)))]
-fn location() -> Option<core::ptr::NonNull<i32>> {
+    /// Returns the address of the calling thread's error number, or null if it is unknown.
     #[cfg(any(target_os = "linux", target_os = "emscripten"))]
-    // SAFETY: the function takes nothing and returns an address of this thread's.
-    let location = unsafe { libc::__errno_location() };
+    fn location() -> *mut i32 {
+        // SAFETY: the function has no arguments and returns an address.
+        unsafe { libc::__errno_location() }
+    }
+
     #[cfg(any(target_os = "android", target_os = "netbsd", target_os = "openbsd"))]
-    // SAFETY: as above.
-    let location = unsafe { libc::__errno() };
+    fn location() -> *mut i32 {
+        // SAFETY: the function has no arguments and returns an address.
+        unsafe { libc::__errno() }
+    }
+
     #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
-    // SAFETY: as above.
-    let location = unsafe { libc::__error() };
+    fn location() -> *mut i32 {
+        // SAFETY: the function has no arguments and returns an address.
+        unsafe { libc::__error() }
+    }
+
     #[cfg(not(any(
         target_os = "linux",
         target_os = "emscripten",
@@ -60,8 +68,19 @@ fn location() -> Option<core::ptr::NonNull<i32>> {
         target_os = "freebsd",
         target_vendor = "apple"
     )))]
-    let location = core::ptr::null_mut();
-    core::ptr::NonNull::new(location)
+    fn location() -> *mut i32 {
+        core::ptr::null_mut()
+    }
+}
+
+/// Systems whose allocators do not use the C library's error number.
+#[cfg(not(all(unix, not(miri))))]
+mod number {
+    pub(crate) fn get() -> i32 {
+        0
+    }
+
+    pub(crate) fn set(_: i32) {}
 }
 
 #[cfg(all(test, unix, not(miri)))]
@@ -69,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_action_that_fails_leaves_the_error_number_as_it_was() {
+    fn an_action_that_fails_does_not_change_the_error_number() {
         set(0);
         preserving_errno(|| set(libc::ENOMEM));
         assert_eq!(get(), 0);

@@ -1,8 +1,8 @@
-//! What was asked, and what the operating system answered.
+//! The errors of arena sources.
 
 use core::fmt;
 
-use crate::{Advice, ArenaSize};
+use crate::arena_size::ArenaSize;
 
 /// Why an arena could not be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -11,39 +11,35 @@ pub enum MapError {
     /// The operating system refused the mapping.
     #[error("cannot map an arena of {size}: {code}")]
     Os {
-        /// The arena asked for.
+        /// The size of the requested arena.
         size: ArenaSize,
-        /// The system's answer.
+        /// The error that the system returned.
         code: OsCode,
     },
-    /// The source has a fixed amount of memory, and what is left holds no such arena.
-    #[error("no arena of {size} is left in this source")]
+    /// The source cannot provide an arena of this size, for example because its fixed amount of
+    /// memory is used up.
+    #[error("cannot map an arena of {size}: none is left in this source")]
     Exhausted {
-        /// The arena asked for.
+        /// The size of the requested arena.
         size: ArenaSize,
     },
 }
 
-/// Why a piece of advice was not taken. Advice is optional: memory is as usable as before.
+/// Why memory could not be purged. It is as usable as before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum AdviseError {
-    /// The source or the platform has no such advice.
-    #[error("{advice:?} is not supported here")]
-    Unsupported {
-        /// The advice given.
-        advice: Advice,
-    },
+pub enum PurgeError {
+    /// The source or the platform cannot purge.
+    #[error("this source of arenas cannot purge")]
+    Unsupported,
     /// The operating system refused.
-    #[error("cannot advise {advice:?} on {len} bytes at {start:#x}: {code}")]
+    #[error("cannot purge {len} bytes at {start:#x}: {code}")]
     Os {
-        /// The advice given.
-        advice: Advice,
-        /// First address of the range.
+        /// The address of the first page.
         start: usize,
-        /// Bytes of the range.
+        /// The bytes of the range.
         len: usize,
-        /// The system's answer.
+        /// The error that the system returned.
         code: OsCode,
     },
 }
@@ -52,11 +48,16 @@ pub enum AdviseError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OsCode(pub i32);
 
+#[cfg(feature = "std")]
 impl fmt::Display for OsCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        #[cfg(feature = "std")]
-        return fmt::Display::fmt(&std::io::Error::from_raw_os_error(self.0), f);
-        #[cfg(not(feature = "std"))]
+        fmt::Display::fmt(&std::io::Error::from_raw_os_error(self.0), f)
+    }
+}
+
+#[cfg(not(feature = "std"))]
+impl fmt::Display for OsCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "os error {}", self.0)
     }
 }
@@ -66,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_says_what_was_asked_and_what_the_system_answered() {
+    fn a_message_names_the_request_and_the_answer_of_the_system() {
         let size = ArenaSize::new(1 << 20).unwrap();
         let error = MapError::Os { size, code: OsCode(12) };
         let text = error.to_string();

@@ -1,19 +1,19 @@
-//! Arenas from a buffer of the caller's: no operating system, no allocator.
+//! Arenas from a buffer, without an operating system or an allocator.
 //!
 //! ```text
 //!   ├─ ─ ┬───────┬───────┬──────────────────┤
 //!   │    │ arena │ arena │ not yet cut      │
 //!   └─ ─ ┴───────┴───────┴──────────────────┘
-//!                        cut: grows to the end
+//!                        ◄─ cut from the front
 //! ```
 //!
-//! An arena that came back holds, in its own first words, its size and the next such arena.
+//! The first words of an unmapped arena hold its size and the next such arena.
 
 use core::{marker::PhantomData, mem::MaybeUninit, num::NonZero, ptr::NonNull};
 
 use crate::{ArenaSize, ArenaSource, MapError, align_up};
 
-/// What an arena that came back says in its first words.
+/// The first words of an unmapped arena.
 struct Returned {
     size: ArenaSize,
     next: Option<NonNull<Returned>>,
@@ -21,10 +21,11 @@ struct Returned {
 
 const _: () = assert!(size_of::<Returned>() <= 64, "it fits the smallest arena");
 
-/// A buffer, as a source of arenas.
+/// A source of arenas that are parts of a buffer.
 ///
-/// Arenas are cut from the front, each aligned to its size; one that came back serves the next
-/// request of its size. The buffer is best aligned to the largest size asked for.
+/// Arenas are cut from the front of the buffer, each aligned to its size. An unmapped arena serves the
+/// next request of its size. Align the buffer to the size of the arenas, or bytes at its beginning
+/// stay unused.
 ///
 /// ```
 /// use core::mem::MaybeUninit;
@@ -37,12 +38,11 @@ const _: () = assert!(size_of::<Returned>() <= 64, "it fits the smallest arena")
 /// ```
 #[derive(Debug)]
 pub struct FixedRegion<'a> {
-    /// What is not cut yet.
+    /// The part that is not cut yet.
     rest: NonNull<[MaybeUninit<u8>]>,
     /// # Invariant
     ///
-    /// Every arena on the chain was cut from the buffer, is in nobody's use, and begins with a
-    /// `Returned`.
+    /// Every arena of the list was cut from the buffer, is not used, and begins with a `Returned`.
     returned: Option<NonNull<Returned>>,
     buffer: PhantomData<&'a mut [MaybeUninit<u8>]>,
 }
@@ -51,22 +51,22 @@ pub struct FixedRegion<'a> {
 unsafe impl Send for FixedRegion<'_> {}
 
 impl<'a> FixedRegion<'a> {
-    /// Arenas cut from `buffer`.
+    /// Creates a source of arenas in `buffer`.
     pub const fn new(buffer: &'a mut [MaybeUninit<u8>]) -> Self {
         Self { rest: NonNull::from_mut(buffer), returned: None, buffer: PhantomData }
     }
 
-    /// Takes the first returned arena of `size` off the chain. O(returned arenas).
+    /// Takes the first unmapped arena of `size` off the list. O(unmapped arenas).
     fn take_returned(&mut self, size: ArenaSize) -> Option<NonNull<u8>> {
         let mut link: *mut Option<NonNull<Returned>> = &raw mut self.returned;
         loop {
-            // SAFETY: `link` is the head or the link of an arena on the chain, which holds a
-            // `Returned`; only this loop has a pointer to it.
+            // SAFETY: `link` is the head of the list or the link of an arena on it. Nothing else refers to
+            // it.
             let arena = unsafe { *link }?;
-            // SAFETY: `returned`'s invariant.
+            // SAFETY: by the invariant of `returned`.
             let entry = unsafe { &mut *arena.as_ptr() };
             if entry.size == size {
-                // SAFETY: as above; the arena leaves the chain, the rest of which keeps it.
+                // SAFETY: as above. The arena leaves the list, and the others stay on it.
                 unsafe { *link = entry.next };
                 return Some(arena.cast());
             }
@@ -74,22 +74,22 @@ impl<'a> FixedRegion<'a> {
         }
     }
 
-    /// Cuts a new arena of `size` from the rest.
+    /// Cuts a new arena of `size` from the buffer.
     fn cut(&mut self, size: ArenaSize) -> Option<NonNull<u8>> {
         let start = self.rest.cast::<u8>();
         let aligned = align_up(start.addr().get(), size.bytes())?;
         let before = aligned - start.addr().get();
         let left = self.rest.len().checked_sub(before)?.checked_sub(size.bytes())?;
         let arena = start.map_addr(|address| NonZero::new(aligned).unwrap_or(address));
-        // SAFETY: `left` says that the arena ends inside the rest.
+        // SAFETY: the arena ends inside of the buffer, or `left` would have been negative.
         let behind = unsafe { arena.add(size.bytes()) };
         self.rest = NonNull::slice_from_raw_parts(behind.cast(), left);
         Some(arena)
     }
 }
 
-// SAFETY: an arena is cut from the exclusively borrowed buffer once, aligned, and handed out
-// again only after it came back.
+// SAFETY: an arena is cut from the exclusively borrowed buffer once, is aligned, and is handed out
+// again only after it was unmapped.
 unsafe impl ArenaSource for FixedRegion<'_> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         self.take_returned(size).or_else(|| self.cut(size)).ok_or(MapError::Exhausted { size })
@@ -97,10 +97,10 @@ unsafe impl ArenaSource for FixedRegion<'_> {
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
         let entry = arena.cast();
-        // SAFETY: the caller gives back an arena of this source, which is in nobody's use, large
-        // enough and aligned to 64 bytes at least.
+        // SAFETY: the arena came from this source and is not used (contract of `unmap`). It has at least
+        // 64 bytes and is aligned to them.
         unsafe { entry.write(Returned { size, next: self.returned }) };
-        // INVARIANT: the entry was written just now.
+        // INVARIANT: the entry was written above.
         self.returned = Some(entry);
     }
 }
@@ -132,7 +132,7 @@ mod tests {
         let mut buffer = vec![MaybeUninit::uninit(); 16 * 1024];
         let mut source = FixedRegion::new(&mut buffer);
         let [small, large] = [1024, 4096].map(|bytes| source.map(size(bytes)).unwrap());
-        // SAFETY: both came from this source and are not used any more.
+        // SAFETY: both arenas came from this source and are not used any more.
         unsafe {
             source.unmap(small, size(1024));
             source.unmap(large, size(4096));

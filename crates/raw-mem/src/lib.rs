@@ -1,31 +1,52 @@
-//! Layers 0 and 1: memory from the operating system and from `malloc`, and the two traits that
-//! every layer above speaks.
+//! Memory from the operating system and from `malloc`, and the two traits that all layers share.
+//!
+//! ```
+//! use raw_mem::{ArenaSize, ArenaSource, Malloc, MemAlloc, MmapArenas};
+//!
+//! let block = Malloc.calloc(10, 8).ok_or("out of memory")?;
+//! // SAFETY: `block` is live and is not used again.
+//! unsafe { Malloc.free(Some(block)) };
+//!
+//! let mut source = MmapArenas::new();
+//! let size = ArenaSize::new(1 << 20).ok_or("not a power of two")?;
+//! let arena = source.map(size)?;
+//! // SAFETY: the arena came from this source, and nothing uses it.
+//! unsafe { source.unmap(arena, size) };
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! These are layers 0 and 1 of CPython's memory architecture.
 //!
 //! ```text
-//!   a heap, a cache, a hook, a vtable …          speak MemAlloc, upwards and downwards
+//!   heaps, caches, hooks, vtables       implement MemAlloc over another MemAlloc
 //!        │                     │
 //!   MemAlloc (blocks)     ArenaSource (arenas)
 //!        │                     │
-//!        │                WarmArenas (keeps some that came back)
+//!        │                RetainingArenas (retains some arenas that come back)
 //!        │                     │
 //!   Malloc · PageBlocks   MmapArenas · MallocArenas · FixedRegion
-//!   NoAlloc                    │
+//!   Bump · NoAlloc             │
 //!        │                     │
-//!   the C library, pages  the operating system, malloc, a buffer of the caller's
+//!   the C library, pages, a buffer    the operating system, malloc, a buffer
 //! ```
 //!
-//! - [`MemAlloc`] is the four operations that CPython's allocators have: allocate, allocate
-//!   zeroed, reallocate, free.
-//! - [`ArenaSource`] gives large pieces of memory, each aligned to its own size, so that the
-//!   arena of an address is found by masking it.
+//! - [`MemAlloc`] has the four operations of CPython's allocators: allocate, allocate zeroed,
+//!   reallocate and free.
+//! - [`ArenaSource`] provides large pieces of memory. Each is aligned to its own size, so masking an
+//!   address gives the start of its arena.
 //!
-//! Without the feature `std` the traits, [`NoAlloc`], [`MallocArenas`] and [`FixedRegion`]
-//! remain: they need no operating system.
+//! # Features
+//!
+//! `std` (on by default) adds [`Malloc`], [`PageBlocks`], [`MmapArenas`] and [`RetainingArenas`].
+//! Without it the crate is `no_std`: the traits, [`Bump`], [`NoAlloc`], [`MallocArenas`] and [`FixedRegion`]
+//! need no operating system.
 
 #![cfg_attr(not(feature = "std"), no_std)]
 
 mod align;
+mod arena_size;
 mod arena_source;
+mod bump;
 #[cfg(feature = "std")]
 mod errno;
 mod error;
@@ -42,13 +63,15 @@ mod page_blocks;
 #[cfg(all(feature = "std", unix, not(miri)))]
 mod pages;
 #[cfg(feature = "std")]
-mod warm;
+mod retaining;
 
 pub use align::{align_down, align_up};
-pub use arena_source::{Advice, ArenaSize, ArenaSource};
+pub use arena_size::ArenaSize;
+pub use arena_source::ArenaSource;
+pub use bump::Bump;
 #[cfg(feature = "std")]
 pub use errno::preserving_errno;
-pub use error::{AdviseError, MapError, OsCode};
+pub use error::{MapError, OsCode, PurgeError};
 pub use fixed_region::FixedRegion;
 #[cfg(feature = "std")]
 pub use malloc::Malloc;
@@ -59,4 +82,9 @@ pub use mmap::MmapArenas;
 #[cfg(feature = "std")]
 pub use page_blocks::PageBlocks;
 #[cfg(feature = "std")]
-pub use warm::{MOST_KEPT, WarmArenas};
+pub use retaining::{MAX_RETAINED, RetainingArenas};
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

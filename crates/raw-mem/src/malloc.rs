@@ -4,15 +4,15 @@ use core::ptr::NonNull;
 
 use crate::{MAX_REQUEST, MemAlloc, calloc_size};
 
-/// The C library's allocator, with CPython's rules for the edges: a request of 0 bytes is one of
-/// 1 byte, and one above [`MAX_REQUEST`] is refused before the library sees it.
+/// The C library's allocator.
 ///
-/// Blocks are aligned to 16 bytes on 64-bit platforms. CPython: `_PyMem_RawMalloc` and its
-/// siblings (`Objects/obmalloc.c`).
+/// As in CPython, a request of 0 bytes becomes one of 1 byte, and a request above [`MAX_REQUEST`] is
+/// refused without calling the library. Blocks are aligned to 16 bytes on 64-bit platforms. CPython:
+/// `_PyMem_RawMalloc` and related functions (`Objects/obmalloc.c`).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Malloc;
 
-// SAFETY: the C standard makes the same promises for malloc, calloc, realloc and free.
+// SAFETY: the C standard requires the same of malloc, calloc, realloc and free.
 unsafe impl MemAlloc for Malloc {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
@@ -36,15 +36,15 @@ unsafe impl MemAlloc for Malloc {
             return None;
         }
         let old = ptr.map_or(core::ptr::null_mut(), NonNull::as_ptr);
-        // SAFETY: the caller gives null or a live block, which came from malloc, calloc or
-        // realloc; the size is not 0, so nothing is freed but by moving.
+        // SAFETY: `old` is null or a live block of malloc, calloc or realloc (contract of this function).
+        // The size is not 0, so the block is freed only if it moves.
         NonNull::new(unsafe { libc::realloc(old.cast(), size.max(1)) }.cast())
     }
 
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
         let old = ptr.map_or(core::ptr::null_mut(), NonNull::as_ptr);
-        // SAFETY: the caller gives null or a live block, which came from this library.
+        // SAFETY: `old` is null or a live block of this library (contract of `free`).
         unsafe { libc::free(old.cast()) }
     }
 }
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn zero_bytes_are_a_block_of_their_own() {
+    fn requests_of_zero_bytes_return_distinct_blocks() {
         let one = Malloc.malloc(0).unwrap();
         let other = Malloc.calloc(0, 8).unwrap();
         assert_ne!(one, other);
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_above_the_limit_are_refused_and_leave_the_block() {
+    fn a_refused_request_leaves_the_block_unchanged() {
         assert_eq!(Malloc.malloc(MAX_REQUEST + 1), None);
         assert_eq!(Malloc.calloc(MAX_REQUEST, 2), None);
         let block = Malloc.calloc(1, 4).unwrap();
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     #[cfg(all(target_os = "linux", not(miri)))]
-    fn a_block_is_hardly_larger_than_asked() {
+    fn a_block_is_hardly_larger_than_requested() {
         // SAFETY: `None` is allowed.
         let moved = unsafe { Malloc.realloc(None, 100_000) };
         for block in [Malloc.malloc(100_000), Malloc.calloc(10, 10_000), moved] {
@@ -94,7 +94,7 @@ mod tests {
         }
     }
 
-    /// The blocks are never touched, so they only cost addresses.
+    /// The blocks are never touched, so they take up addresses but no memory.
     #[test]
     #[cfg(all(target_os = "linux", target_pointer_width = "64", not(miri)))]
     fn a_freed_block_goes_back_to_the_c_library() {
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_reallocated_by_allocating_and_freed_by_doing_nothing() {
+    fn reallocating_null_allocates_and_freeing_null_does_nothing() {
         // SAFETY: `None` is allowed.
         let block = unsafe { Malloc.realloc(None, 8) };
         assert!(block.is_some());

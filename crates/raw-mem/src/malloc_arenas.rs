@@ -1,51 +1,52 @@
-//! Arenas from a [`MemAlloc`]: the older way, as up to CPython 2.5.
+//! Arenas from a [`MemAlloc`], as in CPython up to 2.5.
 //!
 //! ```text
-//!   block of the layer below: one and a bit arenas' worth
+//!   block of the layer below, a little longer than two arenas
 //!   ├─ ─ ─ ─ ┬─────┬──────────────────────┬─ ─ ─┤
 //!   │ unused │start│        arena         │     │
 //!   └─ ─ ─ ─ ┴─────┴──────────────────────┴─ ─ ─┘
-//!             the word before the arena: where the block starts
+//!             the word before the arena: the start of the block
 //! ```
 
 use core::{num::NonZero, ptr::NonNull};
 
 use crate::{ArenaSize, ArenaSource, MapError, MemAlloc, align_up};
 
-/// Bytes kept before each arena for the start of its block.
+/// The bytes before each arena that store the start of its block.
 const START: usize = size_of::<NonNull<u8>>();
 
-/// A layer below, as a source of arenas. Alignment costs up to one arena's worth of addresses for
-/// each arena; whether it costs memory is the layer's affair.
+/// A source of arenas that are blocks of the layer below.
+///
+/// Alignment takes up as many addresses again as the arena has. Whether it also takes up memory
+/// depends on the layer below.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MallocArenas<A>(A);
 
 impl<A: MemAlloc> MallocArenas<A> {
-    /// Arenas that are blocks of `lower`.
+    /// Creates a source whose arenas are blocks of `lower`.
     pub const fn new(lower: A) -> Self {
         Self(lower)
     }
 }
 
-// SAFETY: an arena is a part of a live block of the layer below that nobody else knows; it is
-// aligned by the arithmetic of `map`.
+// SAFETY: an arena is part of a live block of the layer below that nothing else refers to. `map`
+// aligns it.
 unsafe impl<A: MemAlloc> ArenaSource for MallocArenas<A> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         let block = self.0.malloc(START + 2 * size.bytes()).ok_or(MapError::Exhausted { size })?;
         let aligned = align_up(block.addr().get() + START, size.bytes()).and_then(NonZero::new);
-        // A live block ends below the top of the address space, so its middle is an address.
+        // A live block ends below the top of the address space, so this does not overflow.
         let arena = block.map_addr(|start| aligned.unwrap_or(start));
-        // SAFETY: the arena begins at least START bytes behind the block's start and, rounded up
-        // by less than its size, ends inside of it.
+        // SAFETY: the arena begins at least START bytes behind the start of the block. It was rounded up
+        // by less than its size, so it ends inside of the block.
         unsafe { arena.cast::<NonNull<u8>>().sub(1).write(block) };
         Ok(arena)
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, _size: ArenaSize) {
-        // SAFETY: `map` wrote the start of the block before the arena, and nobody else writes
-        // there.
+        // SAFETY: `map` wrote the start of the block before the arena, and nothing else writes there.
         let block = unsafe { arena.cast::<NonNull<u8>>().sub(1).read() };
-        // SAFETY: the block came from this layer, and the arena in it is not used any more.
+        // SAFETY: the block came from `lower`, and its arena is not used any more (contract of `unmap`).
         unsafe { self.0.free(Some(block)) }
     }
 }
@@ -64,20 +65,20 @@ mod tests {
         let arenas: Vec<_> = (0..20).map(|_| source.map(size).unwrap()).collect();
         for arena in &arenas {
             assert_eq!(arena.addr().get() % size.bytes(), 0);
-            // SAFETY: the arena is mapped, and this test's alone.
+            // SAFETY: the arena is mapped, and only this test uses it.
             unsafe { arena.write_bytes(0xff, size.bytes()) };
         }
         for arena in arenas {
-            // SAFETY: it came from this source and is not used again.
+            // SAFETY: the arena came from this source and is not used again.
             unsafe { source.unmap(arena, size) };
         }
     }
 
-    /// Malloc that remembers the block it gave last, until that block is freed.
+    /// Malloc that remembers the last block it returned, until that block is freed.
     #[derive(Default)]
     struct Watched(Cell<Option<(usize, usize)>>);
 
-    // SAFETY: the blocks are malloc's.
+    // SAFETY: every block comes from malloc.
     unsafe impl MemAlloc for Watched {
         fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
             let block = Malloc.malloc(size)?;
@@ -96,7 +97,7 @@ mod tests {
         unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
             let (start, _) = self.0.take().unwrap();
             assert_eq!(ptr.map(|ptr| ptr.addr().get()), Some(start));
-            // SAFETY: the caller's promise.
+            // SAFETY: `ptr` is null or a live block of malloc (contract of this function).
             unsafe { Malloc.free(ptr) };
         }
     }
@@ -111,7 +112,7 @@ mod tests {
             let start = arena.addr().get();
             assert!(block + START <= start && start + bytes <= block + length);
             assert_eq!(length, START + 2 * bytes);
-            // SAFETY: it came from this source and is not used again.
+            // SAFETY: the arena came from this source and is not used again.
             unsafe { source.unmap(arena, size) };
             assert_eq!(source.0.0.get(), None);
         }

@@ -1,74 +1,75 @@
-//! The four operations that every layer offers and every layer asks for.
+//! The trait of all allocators of blocks: allocate, allocate zeroed, reallocate and free.
 //!
 //! | operation | 0 bytes | above [`MAX_REQUEST`] | no memory |
 //! | --- | --- | --- | --- |
-//! | `malloc(n)` | a block of its own | `None` | `None` |
-//! | `calloc(n, size)` | a block of its own | `None`, also when `n * size` overflows | `None` |
-//! | `realloc(p, n)` | a block, never a free | `None`, `p` untouched | `None`, `p` untouched |
+//! | `malloc(n)` | a distinct block | `None` | `None` |
+//! | `calloc(n, size)` | a distinct block | `None`, also when `n * size` overflows | `None` |
+//! | `realloc(p, n)` | a block; `p` is not freed | `None`, `p` unchanged | `None`, `p` unchanged |
 //! | `free(p)` | | | cannot fail |
 
 use core::ptr::NonNull;
 
-/// The most bytes that one request can ask for: `isize::MAX`, as CPython's `PY_SSIZE_T_MAX`.
+/// The largest request, in bytes: `isize::MAX`, like CPython's `PY_SSIZE_T_MAX`.
 pub const MAX_REQUEST: usize = isize::MAX as usize;
 
-/// An allocator of blocks: the shape of CPython's `PyMemAllocatorEx`, as a trait.
+/// An allocator of blocks, with the operations of CPython's `PyMemAllocatorEx`.
 ///
-/// A layer implements it over a lower `MemAlloc`, a hook implements it around another one, and
-/// the facade turns it into a C vtable. It is object safe.
+/// A layer implements it over a lower `MemAlloc`, and a hook implements it around another one. The
+/// trait is object safe.
 ///
 /// # Safety
 ///
-/// An implementer promises that every block it returns
+/// Every block that an implementer returns must
 ///
-/// - has at least the bytes asked for, all of them the caller's until the block is freed or moved;
-/// - is aligned to 16 bytes, unless its type says otherwise (CPython's oldest profiles promise 8).
-///   It is always aligned to a word;
-/// - overlaps no other live block;
-/// - stays valid as long as the allocator or a clone of it exists. Moving the allocator does not
-///   affect the block.
+/// - have at least the requested size, and belong to the caller until it is freed or moved;
+/// - be aligned to 16 bytes, unless its type says otherwise (CPython's oldest geometries have 8), and
+///   always to a word;
+/// - overlap no other live block;
+/// - stay valid as long as the allocator or a clone of it exists, even if the allocator is moved.
 ///
-/// An implementer also promises that
+/// In addition,
 ///
-/// - a zeroed block is zeroed in the bytes asked for;
-/// - a moved block keeps its contents up to the smaller of both sizes;
-/// - a failed request leaves every live block as it was;
-/// - if the type is `Send` or `Sync`, any thread may free a block, not only the one that allocated
-///   it.
+/// - the requested bytes of a zeroed block must be zero;
+/// - a moved block must keep its contents up to the smaller of both sizes;
+/// - a failed request must leave every live block unchanged;
+/// - if the type is `Send` or `Sync`, any thread must be allowed to free a block, not only the one
+///   that allocated it.
 ///
-/// Callers that rely on more, such as that an allocator does not call back into them, must say so
-/// in a contract of their own: see `obmalloc::GilHeld` and `thread_heap::ThreadHeap`.
+/// Callers that need more must ask for it in a contract of their own. An example is that an allocator
+/// does not call back into its caller: see `obmalloc::GilHeld` and `thread_heap::ThreadHeap`.
 pub unsafe trait MemAlloc {
-    /// Allocates a block of `size` bytes, uninitialised.
+    /// Allocates an uninitialised block of `size` bytes.
     ///
-    /// A request of 0 bytes gives a block of its own, like any other. `None` when there is no
+    /// A request of 0 bytes returns a distinct block, like any other. Returns `None` if there is no
     /// memory or `size` is above [`MAX_REQUEST`].
     fn malloc(&self, size: usize) -> Option<NonNull<u8>>;
 
-    /// Allocates a block of `count * size` bytes, all zero.
+    /// Allocates a zeroed block of `count * size` bytes.
     ///
-    /// `None` as for [`malloc`](Self::malloc), and when the product overflows.
+    /// Returns `None` under the conditions of [`malloc`](Self::malloc), and if the product
+    /// overflows.
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>>;
 
-    /// Makes the block at `ptr` hold `size` bytes, moving it if it must.
+    /// Resizes the block at `ptr` to `size` bytes, in place or by moving it.
     ///
-    /// With `None` for `ptr` this is `malloc(size)`. It never frees: 0 bytes give a block. On
-    /// `None` the old block stands untouched; otherwise the old pointer must not be used again.
+    /// If `ptr` is `None`, this is `malloc(size)`. A `size` of 0 does not free the block, but returns
+    /// a block like any other size. If the result is `None`, the old block is unchanged. Otherwise the
+    /// old pointer must not be used again.
     ///
     /// # Safety
     ///
-    /// `ptr` is `None` or a live block of this allocator.
+    /// `ptr` must be `None` or a live block of this allocator.
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>>;
 
-    /// Frees the block at `ptr`; does nothing with `None`.
+    /// Frees the block at `ptr`. Does nothing if `ptr` is `None`.
     ///
     /// # Safety
     ///
-    /// `ptr` is `None` or a live block of this allocator, and is not used again.
+    /// `ptr` must be `None` or a live block of this allocator, and must not be used again.
     unsafe fn free(&self, ptr: Option<NonNull<u8>>);
 }
 
-// SAFETY: every promise is the referent's, and it is asked unchanged.
+// SAFETY: every call is passed on to the referent, which fulfils the contract.
 unsafe impl<A: MemAlloc + ?Sized> MemAlloc for &A {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
@@ -82,18 +83,18 @@ unsafe impl<A: MemAlloc + ?Sized> MemAlloc for &A {
 
     #[inline]
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: the caller's promise is about the referent's blocks.
+        // SAFETY: the block came from the referent, and the rest is the contract of this function.
         unsafe { (**self).realloc(ptr, size) }
     }
 
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: the caller's promise is about the referent's blocks.
+        // SAFETY: the block came from the referent, and the rest is the contract of this function.
         unsafe { (**self).free(ptr) }
     }
 }
 
-/// The bytes of `count` items of `size` bytes, where one request may ask for that many.
+/// Returns `count * size`, or `None` if that overflows or is above [`MAX_REQUEST`].
 ///
 /// ```
 /// # use raw_mem::calloc_size;
@@ -108,14 +109,14 @@ pub const fn calloc_size(count: usize, size: usize) -> Option<usize> {
     }
 }
 
-/// The layer that never has memory: below a heap that must live off its arenas alone.
+/// An allocator without memory: every request fails.
 ///
-/// Every request fails; it owns no block, so nothing can be given to its `realloc` or `free`
-/// but `None`.
+/// Below `Pymalloc` it restricts an allocator to requests that the heap serves. It cannot provide the
+/// metadata of a heap: a heap over it never gets an arena. [`Bump`](crate::Bump) can.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoAlloc;
 
-// SAFETY: it returns no block, so it has nothing to promise.
+// SAFETY: it returns no block.
 unsafe impl MemAlloc for NoAlloc {
     fn malloc(&self, _size: usize) -> Option<NonNull<u8>> {
         None
@@ -152,7 +153,7 @@ mod tests {
         assert_eq!(layer.malloc(1), None);
     }
 
-    /// Writes down what it is asked, and answers with the argument as an address.
+    /// Records its arguments and returns them as addresses.
     #[derive(Default)]
     struct Recording(Cell<Option<(Option<NonNull<u8>>, usize)>>);
 
@@ -160,7 +161,7 @@ mod tests {
         NonZero::new(address).map(NonNull::without_provenance)
     }
 
-    // SAFETY: nobody accesses its blocks.
+    // SAFETY: nothing accesses its blocks.
     unsafe impl MemAlloc for Recording {
         fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
             place(size)

@@ -22,10 +22,10 @@
 //! 5. The system can refuse to unmap an arena, where a process has as many mappings as it may have.
 //!    Such an arena is retained: it serves a later request, or a trim unmaps it.
 
-use core::{ffi::CStr, ptr::NonNull};
+use core::ptr::NonNull;
 
 use crate::{
-    Advice, AdviseError, ArenaSize, ArenaSource, MapError, OsCode, align_down, align_up,
+    ArenaSize, ArenaSource, MapError, OsCode, PurgeError, align_down, align_up,
     pages::{self, Access},
     preserving_errno,
 };
@@ -61,10 +61,6 @@ pub struct MmapArenas {
     in_use: usize,
     unmapped: Places,
     retained: Option<NonNull<Retained>>,
-    /// The name that new arenas get; `None` if there is none, or if the system refused it.
-    name: Option<&'static CStr>,
-    /// Ask for huge pages; false once the system has refused them.
-    huge_pages: bool,
 }
 
 /// Arenas whose addresses are reserved.
@@ -106,17 +102,7 @@ impl MmapArenas {
             in_use: 0,
             unmapped: Places { addresses: [0; MOST_PLACES], count: 0 },
             retained: None,
-            name: None,
-            huge_pages: false,
         }
-    }
-
-    /// Makes the source ask the system to back its arenas with huge pages (`MADV_HUGEPAGE`), which
-    /// means fewer page faults and a larger resident size. The source stops asking once the system
-    /// has refused.
-    pub const fn with_huge_pages(mut self) -> Self {
-        self.huge_pages = true;
-        self
     }
 
     /// Returns memory for an arena, by the cheapest way that works.
@@ -311,15 +297,6 @@ unsafe impl ArenaSource for MmapArenas {
         let arena = self.take(size)?;
         let bytes = mapped_bytes(size);
         self.in_use += bytes;
-        if let Some(name) = self.name {
-            // SAFETY: the arena was mapped above.
-            let is_named = unsafe { pages::name(arena, bytes, name) };
-            self.name = is_named.then_some(name);
-        }
-        if self.huge_pages {
-            // SAFETY: the arena was mapped above, and this advice leaves its contents alone.
-            self.huge_pages = unsafe { pages::advise(arena, bytes, Advice::HugePage) }.is_ok();
-        }
         Ok(arena)
     }
 
@@ -334,12 +311,8 @@ unsafe impl ArenaSource for MmapArenas {
         });
     }
 
-    unsafe fn advise(
-        &mut self,
-        start: NonNull<u8>,
-        len: usize,
-        advice: Advice,
-    ) -> Result<(), AdviseError> {
+    /// One system call (`madvise`), which leaves `errno` unchanged.
+    unsafe fn purge(&mut self, start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
         let page = pages::page_size();
         let address = start.addr().get();
         let end = align_down(address + len, page);
@@ -350,18 +323,11 @@ unsafe impl ArenaSource for MmapArenas {
         preserving_errno(|| {
             // SAFETY: the first page begins less than `len` bytes after the start of the range.
             let start = unsafe { start.add(first - address) };
-            // SAFETY: the pages lie inside an arena, and the rest is the caller's promise.
-            unsafe { pages::advise(start, len, advice) }.map_err(|code| AdviseError::Os {
-                advice,
-                start: first,
-                len,
-                code,
-            })
+            // SAFETY: the pages lie inside an arena, and nothing relies on their contents (contract
+            // of `purge`).
+            let purged = unsafe { pages::purge(start, len) };
+            purged.map_err(|code| PurgeError::Os { start: first, len, code })
         })
-    }
-
-    fn name(&mut self, name: &'static CStr) {
-        self.name = Some(name);
     }
 
     fn trim(&mut self) {
@@ -648,67 +614,15 @@ mod tests {
         refuse(Plan::Never);
     }
 
-    /// Mutants 12 and 13 of the mutation sample.
     #[test]
-    fn huge_pages_are_asked_for_only_by_a_source_that_wants_them() {
-        let has_flag = |arena| {
-            let mapping = mapping_of(arena).unwrap();
-            let flags = mapping.iter().find_map(|line| line.strip_prefix("VmFlags:")).unwrap();
-            flags.split_whitespace().any(|flag| flag == "hg")
-        };
-        let arena = map(&mut MmapArenas::new().with_huge_pages());
-        // A kernel without huge pages refuses.
-        assert_eq!(has_flag(arena), fs::exists("/sys/kernel/mm/transparent_hugepage").unwrap());
-        assert!(!has_flag(map(&mut MmapArenas::new())));
-    }
-
-    #[test]
-    fn an_optional_call_is_not_made_again_after_the_system_refused_it() {
-        let after_refusal = |nth| {
-            let mut source = MmapArenas::new().with_huge_pages();
-            source.name(c"arenas");
-            refuse(Plan::Nth(nth));
-            let _ = source.map(SIZE);
-            refuse(Plan::Never);
-            source
-        };
-        // Which call is which depends on how many a reservation takes: it may be aligned by chance.
-        let mut sources: Vec<_> = (1..8).map(after_refusal).collect();
-        assert!(sources.iter().any(|source| source.name.is_none() && source.huge_pages));
-        assert!(sources.iter().any(|source| !source.huge_pages));
-        for source in &mut sources {
-            let optional = usize::from(source.name.is_some()) + usize::from(source.huge_pages);
-            assert!(calls_to_map(source) <= 4 + optional);
-        }
-    }
-
-    /// How many calls the source makes for an arena after a new reservation.
-    fn calls_to_map(source: &mut MmapArenas) -> usize {
-        source.release_reserved();
-        refuse(Plan::Never);
-        map(source);
-        source.release_reserved();
-        calls() - 1
-    }
-
-    /// Mutant 14 of the mutation sample.
-    #[test]
-    fn a_name_is_kept_for_the_arenas_to_come() {
-        let mut source = MmapArenas::new();
-        assert_eq!(source.name, None);
-        source.name(c"x");
-        assert_eq!(source.name, Some(c"x"));
-    }
-
-    #[test]
-    fn advice_touches_whole_pages_inside_the_range_only() {
+    fn only_whole_pages_inside_the_range_are_purged() {
         let mut source = MmapArenas::new();
         let arena = map(&mut source);
         // SAFETY: the arena is mapped and this test's alone; the range is inside it.
         let contents = unsafe {
             arena.write_bytes(7, 16 * 4096);
-            source.advise(arena.add(100), 3 * 4096, Advice::DontNeed).unwrap();
-            source.advise(arena.add(5000), 100, Advice::DontNeed).unwrap();
+            source.purge(arena.add(100), 3 * 4096).unwrap();
+            source.purge(arena.add(5000), 100).unwrap();
             core::slice::from_raw_parts(arena.as_ptr(), 16 * 4096)
         };
         assert!(contents[..4096].iter().all(|byte| *byte == 7));

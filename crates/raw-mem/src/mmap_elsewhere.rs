@@ -8,8 +8,8 @@ use crate::{ArenaSize, ArenaSource, MapError};
 
 /// The operating system, as a source of arenas.
 ///
-/// It gives no advice and knows no names and no huge pages on this system. An arena that has not
-/// been given back stays mapped.
+/// It cannot purge on this system. An arena that has not been unmapped stays mapped when the source
+/// is dropped.
 #[derive(Debug, Default)]
 pub struct MmapArenas(());
 
@@ -17,11 +17,6 @@ impl MmapArenas {
     /// Creates a source that has mapped nothing yet.
     pub const fn new() -> Self {
         Self(())
-    }
-
-    /// Changes nothing on this system.
-    pub const fn with_huge_pages(self) -> Self {
-        self
     }
 }
 

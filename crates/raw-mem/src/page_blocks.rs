@@ -1,4 +1,4 @@
-//! Blocks on pages of their own.
+//! Blocks on separate pages.
 //!
 //! ```text
 //!   page          page          page
@@ -7,9 +7,9 @@
 //!   ├─────────┴───────────────────┴─ ─ ─ ┤
 //! ```
 //!
-//! For an allocator's own records: few, long-lived, some of them large and never filled, as the
-//! nodes of a map of the address space are. A page that nobody writes to takes no memory, and no
-//! other allocator is entered.
+//! They are meant for the metadata of an allocator, which consists of few, long-lived blocks. Some of
+//! these are large and mostly empty, such as the nodes of an arena map. A page that is never written
+//! to takes up no memory, and no other allocator is called.
 
 use core::{cmp, ptr::NonNull};
 
@@ -17,10 +17,11 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use crate::{MAX_REQUEST, MemAlloc, calloc_size, preserving_errno};
 
-/// Bytes before a block: its mapping. A multiple of every block's alignment.
+/// The bytes before a block, which hold its mapping. A multiple of the block's alignment.
 const HEAD: usize = size_of::<MmapRaw>().next_multiple_of(16);
 
-/// An allocator that maps pages for each block: a system call, and a page at least.
+/// An allocator that maps pages for each block. An allocation takes one system call and at least one
+/// page.
 ///
 /// ```
 /// use raw_mem::{MemAlloc, PageBlocks};
@@ -35,19 +36,19 @@ const HEAD: usize = size_of::<MmapRaw>().next_multiple_of(16);
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PageBlocks;
 
-/// The bytes that the block at `start` has room for.
+/// Returns the size of the block at `start`, in bytes.
 ///
 /// # Safety
 ///
-/// `start` is a live block of [`PageBlocks`].
+/// `start` must be a live block of [`PageBlocks`].
 unsafe fn room(start: NonNull<u8>) -> usize {
-    // SAFETY: the block's mapping stands before it.
+    // SAFETY: the mapping of a live block stands before it.
     let mapping = unsafe { start.sub(HEAD).cast::<MmapRaw>().as_ref() };
     mapping.len() - HEAD
 }
 
-// SAFETY: each block lies in a mapping of its own, behind a head that is a multiple of the
-// alignment, and is as long as was asked for.
+// SAFETY: each block has a mapping of its own. It lies behind a head whose size is a multiple of the
+// alignment, and is as long as requested.
 unsafe impl MemAlloc for PageBlocks {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         if size > MAX_REQUEST - HEAD {
@@ -55,7 +56,7 @@ unsafe impl MemAlloc for PageBlocks {
         }
         let mapping = MmapRaw::from(MmapOptions::new().len(HEAD + size).map_anon().ok()?);
         let start = NonNull::new(mapping.as_mut_ptr())?;
-        // SAFETY: the mapping is ours, aligned to pages, and longer than its head.
+        // SAFETY: the mapping is new, aligned to pages, and longer than the head.
         unsafe { start.cast::<MmapRaw>().write(mapping) };
         // SAFETY: as above.
         Some(unsafe { start.add(HEAD) })
@@ -69,11 +70,11 @@ unsafe impl MemAlloc for PageBlocks {
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
         let new = self.malloc(size)?;
         if let Some(old) = ptr {
-            // SAFETY: the caller gives a live block.
+            // SAFETY: `old` is a live block (contract of `realloc`).
             let bytes = cmp::min(unsafe { room(old) }, size);
-            // SAFETY: both blocks are live, so they are apart, and have that many bytes.
+            // SAFETY: both blocks are live, so they do not overlap, and both have this many bytes.
             unsafe { new.copy_from_nonoverlapping(old, bytes) };
-            // SAFETY: the caller's promise; the block is replaced.
+            // SAFETY: `old` is a live block and is not used again.
             unsafe { self.free(Some(old)) };
         }
         Some(new)
@@ -81,7 +82,7 @@ unsafe impl MemAlloc for PageBlocks {
 
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
         let Some(start) = ptr else { return };
-        // SAFETY: the block's mapping stands before it, and is read out once.
+        // SAFETY: the mapping of a live block stands before it, and is read only here.
         let mapping = unsafe { start.sub(HEAD).cast::<MmapRaw>().read() };
         preserving_errno(|| drop(mapping));
     }
@@ -92,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_block_is_aligned_zero_and_as_long_as_asked() {
+    fn a_block_is_aligned_zeroed_and_as_long_as_requested() {
         for size in [0, 1, 4096 - HEAD, 4096, 100_000] {
             let block = PageBlocks.calloc(size, 1).unwrap();
             assert_eq!(block.addr().get() % 16, 0);
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_has_room_for_what_was_asked_and_no_more() {
+    fn a_block_has_exactly_the_requested_size() {
         for size in [0, 16, 5000] {
             let block = PageBlocks.malloc(size).unwrap();
             // SAFETY: the block is live, and freed once.
@@ -135,10 +136,10 @@ mod tests {
         unsafe { PageBlocks.free(block) };
     }
 
-    /// Mutant 11 of the mutation sample.
+    /// Mutants 11: the old block stayed mapped.
     #[test]
     #[cfg(all(target_os = "linux", not(miri)))]
-    fn a_block_that_is_replaced_is_unmapped() {
+    fn a_replaced_block_is_unmapped() {
         let resident = || {
             let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
             let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_mapped_is_refused_and_the_block_stays() {
+    fn a_refused_request_leaves_the_block_unchanged() {
         let block = PageBlocks.calloc(16, 1);
         for size in [MAX_REQUEST, MAX_REQUEST - HEAD, usize::MAX] {
             assert_eq!(PageBlocks.malloc(size), None);

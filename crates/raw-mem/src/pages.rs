@@ -5,17 +5,16 @@
 //! | `mmap` | an arena is mapped, or addresses are reserved for the next ones |
 //! | `mprotect` | a reserved arena is used for the first time |
 //! | `munmap` | an arena comes back, or a reservation is larger than needed |
-//! | `madvise` | only for [`ArenaSource::advise`](crate::ArenaSource::advise) and huge pages |
-//! | `prctl` | only after [`ArenaSource::name`](crate::ArenaSource::name) |
+//! | `madvise` | pages are purged ([`ArenaSource::purge`](crate::ArenaSource::purge)) |
 //!
-//! The C library's `malloc` needs the first three too, so a sandbox that allows `malloc` allows
+//! The C library's `malloc` also makes the first three, so a sandbox that allows `malloc` allows
 //! them.
 
-use core::{ffi::CStr, ptr, ptr::NonNull};
+use core::{ptr, ptr::NonNull};
 
 use libc::{c_int, c_void};
 
-use crate::{Advice, OsCode, errno};
+use crate::{OsCode, errno};
 
 /// What a new mapping allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,52 +73,20 @@ pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) -> Result<(), OsCod
     outcome(unsafe { libc::munmap(to_c(start), bytes) })
 }
 
-/// Gives optional advice about `bytes` from `start`.
+/// Gives the memory of `bytes` from `start` back to the system. The pages read as zero afterwards.
+///
+/// A fixed mapping over the range would need no call that a sandbox may forbid. But kernels before
+/// 6.12 unmap the range before they can fail, and a forked child cannot join the new mapping with
+/// the ones it inherited, so it would run out of mappings.
 ///
 /// # Safety
 ///
 /// - The range must consist of whole pages that the caller has mapped.
-/// - With [`Advice::DontNeed`] and [`Advice::Free`], nothing may rely on its contents.
-pub(crate) unsafe fn advise(
-    start: NonNull<u8>,
-    bytes: usize,
-    advice: Advice,
-) -> Result<(), OsCode> {
-    let code = match advice {
-        // A fixed mapping would need no call that a sandbox may forbid. But kernels before 6.12 unmap
-        // the range before they can fail, and a forked child cannot join the new mapping with what
-        // it inherited, so it would run out of mappings.
-        Advice::DontNeed => libc::MADV_DONTNEED,
-        Advice::Free => libc::MADV_FREE,
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        Advice::HugePage => libc::MADV_HUGEPAGE,
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
-        Advice::HugePage => return Err(OsCode(libc::ENOSYS)),
-    };
+/// - Nothing may rely on its contents.
+pub(crate) unsafe fn purge(start: NonNull<u8>, bytes: usize) -> Result<(), OsCode> {
     refuse_on_demand()?;
-    // SAFETY: the caller owns the pages, and their contents may go where the advice says so.
-    outcome(unsafe { libc::madvise(to_c(start), bytes, code) })
-}
-
-/// Shows `name` beside the mapping of `bytes` from `start`, in the system's list of mappings.
-/// Returns false if the system has no such names.
-///
-/// # Safety
-///
-/// The range must consist of whole pages that the caller has mapped.
-pub(crate) unsafe fn name(start: NonNull<u8>, bytes: usize, name: &'static CStr) -> bool {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    {
-        let (option, what) = (libc::PR_SET_VMA, libc::PR_SET_VMA_ANON_NAME);
-        // SAFETY: the caller owns the range, and the name is a C string of static lifetime.
-        refuse_on_demand().is_ok()
-            && unsafe { libc::prctl(option, what, to_c(start), bytes, name.as_ptr()) } == 0
-    }
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    {
-        let _ = (start, bytes, name);
-        false
-    }
+    // SAFETY: the caller owns the pages and gives up their contents.
+    outcome(unsafe { libc::madvise(to_c(start), bytes, libc::MADV_DONTNEED) })
 }
 
 /// The bytes of a page. The C library knows them, so this is no system call.

@@ -18,7 +18,7 @@ mod slot;
 use std::{ptr, ptr::NonNull};
 
 use obmalloc::{BlockPtr, Blocks, HeapTag, SizeClass, Stats};
-use raw_mem::{MmapArenas, PageBlocks, WarmArenas};
+use raw_mem::{MmapArenas, PageBlocks, RetainingArenas};
 use sync::atomic::Ordering::Relaxed;
 
 use crate::{
@@ -32,12 +32,12 @@ pub use owned::OwnedHeap;
 
 /// What the process's heaps are made of. Their records are on pages of their own: whatever is
 /// malloc in this process, it may stand on these heaps.
-type Parts = (WarmArenas<MmapArenas>, PageBlocks, ThreadGeometry);
+type Parts = (RetainingArenas<MmapArenas>, PageBlocks, ThreadGeometry);
 
 /// The heaps of the process's threads.
 pub type CurrentHeaps = Heaps<Parts>;
 
-static HEAPS: CurrentHeaps = Heaps::new(WarmArenas::new(MmapArenas::new()), PageBlocks);
+static HEAPS: CurrentHeaps = Heaps::new(RetainingArenas::new(MmapArenas::new()), PageBlocks);
 
 /// The heap of a thread that has none: never entered but to find nothing.
 static NO_HEAP: ThreadHeap<Parts> = ThreadHeap::new(SharedArenas::NONE, PageBlocks, HeapTag::NONE);

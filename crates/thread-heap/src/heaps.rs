@@ -5,8 +5,8 @@ use std::{
     ptr::{self, NonNull},
 };
 
-use obmalloc::{ArenaMap, BlockPtr, HeapTag, OwnerId, Stats};
-use raw_mem::{ArenaSource, MemAlloc, WarmArenas};
+use obmalloc::{ArenaMap, BlockPtr, HeapTag, Stats};
+use raw_mem::{ArenaSource, MemAlloc, RetainingArenas};
 use sync::{
     Mutex, MutexGuard,
     atomic::{AtomicBool, Ordering::Relaxed},
@@ -40,15 +40,15 @@ impl<S: ArenaSource> SourceGuard<'_, S> {
     }
 }
 
-impl<S: ArenaSource> SourceGuard<'_, WarmArenas<S>> {
+impl<S: ArenaSource> SourceGuard<'_, RetainingArenas<S>> {
     /// Returns how many arenas are retained, by the source and by the heaps.
-    pub fn kept(&self) -> usize {
-        self.source.kept()
+    pub fn retained(&self) -> usize {
+        self.source.retained()
     }
 
     /// Counts at most `of_one` arenas as retained by heaps.
-    pub(crate) fn forget_owners_but(&mut self, of_one: usize) {
-        self.source.forget_owners_but(of_one);
+    pub(crate) fn limit_users_to(&mut self, of_one: usize) {
+        self.source.limit_users_to(of_one);
     }
 }
 
@@ -77,9 +77,6 @@ impl<S> fmt::Debug for SourceGuard<'_, S> {
 /// ```
 #[cfg(doctest)]
 struct AGuardDoesNotLendItsSource;
-
-/// The owner of every arena in the map: whose a block is among these heaps, its tag says.
-pub(crate) const OURS: OwnerId = OwnerId::MIN;
 
 /// The thread heaps over one source of arenas.
 ///
@@ -250,7 +247,7 @@ impl<P: Parts> Heaps<P> {
     /// `address` is in an arena of one of these heaps. Reads the arena map, without a lock.
     #[inline]
     pub fn holds(&self, address: usize) -> bool {
-        self.map.owner(address).is_some()
+        self.map.contains(address)
     }
 
     /// Closes the source of arenas until the guard is dropped. A fork must happen under it, or
@@ -269,10 +266,10 @@ impl<P: Parts> Heaps<P> {
     /// # Safety
     ///
     /// No other thread is inside such a heap: the caller is the child of a fork.
-    pub(crate) unsafe fn arenas_at_rest_of_survivors(&self) -> usize {
+    pub(crate) unsafe fn retained_arenas_of_survivors(&self) -> usize {
         let survivors = self.registry.iter().filter(|heap| heap.outlives_threads().load(Relaxed));
         // SAFETY: the caller's promise.
-        survivors.map(|heap| unsafe { heap.arenas_at_rest() }).sum()
+        survivors.map(|heap| unsafe { heap.retained_arenas() }).sum()
     }
 
     /// Which arenas these heaps have.

@@ -2,12 +2,10 @@
 
 use raw_mem::{ArenaSource, MemAlloc};
 
-use obmalloc::{Geometry, HeadersInArena, Pools16K, RestEachClass};
+use obmalloc::{Geometry, Native};
 
-/// The geometry of [`PerThread`](crate::PerThread): CPython's sizes of today, but that the headers
-/// of pools stand together, and that a pool emptied and used again in turn stays where it is, in
-/// every class. Nobody compares these heaps with CPython's, pool for pool.
-pub type ThreadGeometry = HeadersInArena<RestEachClass<Pools16K>>;
+/// The geometry of [`PerThread`](crate::PerThread).
+pub type ThreadGeometry = Native;
 
 /// A source of arenas, the layer below, and a geometry, in one name: a tuple of the three.
 ///

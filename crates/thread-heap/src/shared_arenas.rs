@@ -1,18 +1,19 @@
-//! The arenas of one thread heap: from the source that all share, entered in the map as its own.
+//! The arenas of one thread heap. They come from the source that all heaps share, and are published
+//! in the map that all heaps share.
 
-use std::{ffi::CStr, fmt, ptr::NonNull};
+use std::{fmt, ptr::NonNull};
 
-use raw_mem::{Advice, AdviseError, ArenaSize, ArenaSource, MapError, preserving_errno};
+use raw_mem::{ArenaSize, ArenaSource, MapError, PurgeError, preserving_errno};
 
-use crate::{
-    heaps::{Heaps, OURS},
-    parts::Parts,
-};
+use crate::{heaps::Heaps, parts::Parts};
 
-/// A thread heap's way to the shared source; for the heap of no thread, a way to nowhere.
+/// A thread heap's access to the shared source. A heap that belongs to no thread has none, so it
+/// never gets an arena.
+///
+/// Every method that a free may call leaves `errno` unchanged, because waiting for the lock can set
+/// it.
 pub(crate) struct SharedArenas<P: Parts>(Option<&'static Heaps<P>>);
 
-/// The methods that a free may call leave `errno` alone, because waiting for the lock can change it.
 impl<P: Parts> SharedArenas<P> {
     pub(crate) const NONE: Self = Self(None);
 
@@ -20,52 +21,35 @@ impl<P: Parts> SharedArenas<P> {
         Self(Some(heaps))
     }
 
-    /// The heaps that share the source.
+    /// Returns the heaps that share the source.
     pub(crate) const fn heaps(&self) -> Option<&'static Heaps<P>> {
         self.0
     }
 }
 
-// SAFETY: the arenas are those of the shared source, which hands each out once.
+// SAFETY: arenas are mapped and unmapped by the shared source.
 unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
-        let exhausted = MapError::Exhausted { size };
-        let heaps = self.0.ok_or(exhausted)?;
+        let heaps = self.0.ok_or(MapError::Exhausted { size })?;
         let arena = heaps.source().map(size)?;
-        // SAFETY: the map's nodes all come from `lower`. The arena was mapped just now, and `unmap`
-        // retracts it.
-        if unsafe { heaps.map().publish(arena.addr().get(), OURS, heaps.lower()) } {
-            return Ok(arena);
-        }
-        // SAFETY: it was mapped just now, and nobody has seen it.
-        unsafe { heaps.source().unmap(arena, size) };
-        Err(exhausted)
+        // SAFETY: the arena was mapped by the shared source, and nothing else refers to it.
+        let unmap = |arena| unsafe { heaps.source().unmap(arena, size) };
+        // SAFETY: all nodes of the map come from `lower`, and `unmap` retracts the arena.
+        unsafe { heaps.map().publish_or_unmap(arena, size, heaps.lower(), unmap) }
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
         let Some(heaps) = self.0 else { return };
-        // Before the memory goes, because anyone may map the address afterwards.
-        // SAFETY: nobody uses the arena any more (contract of `unmap`).
+        // SAFETY: nothing uses the arena any more (contract of `unmap`).
         unsafe { heaps.map().retract(arena.addr().get()) };
-        // SAFETY: the caller's promise, which is about the shared source as well.
+        // SAFETY: the arena came from the shared source, and nothing uses it (contract of `unmap`).
         preserving_errno(|| unsafe { heaps.source().unmap(arena, size) });
     }
 
-    unsafe fn advise(
-        &mut self,
-        start: NonNull<u8>,
-        len: usize,
-        advice: Advice,
-    ) -> Result<(), AdviseError> {
-        let heaps = self.0.ok_or(AdviseError::Unsupported { advice })?;
-        // SAFETY: the caller's promise, which is about the shared source as well.
-        unsafe { heaps.source().advise(start, len, advice) }
-    }
-
-    fn name(&mut self, name: &'static CStr) {
-        if let Some(heaps) = self.0 {
-            heaps.source().name(name);
-        }
+    unsafe fn purge(&mut self, start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
+        let heaps = self.0.ok_or(PurgeError::Unsupported)?;
+        // SAFETY: the range lies in an arena of the shared source (contract of `purge`).
+        preserving_errno(|| unsafe { heaps.source().purge(start, len) })
     }
 
     fn trim(&mut self) {
@@ -74,13 +58,16 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
         }
     }
 
-    fn would_keep(&mut self) -> bool {
-        preserving_errno(|| self.0.is_some_and(|heaps| heaps.source().would_keep()))
+    fn retain(&mut self, had: usize, want: usize) -> usize {
+        if (had, want) == (0, 0) {
+            return 0;
+        }
+        preserving_errno(|| self.0.map_or(0, |heaps| heaps.source().retain(had, want)))
     }
 
-    fn kept_no_longer(&mut self, arenas: usize, used: bool) {
+    fn reuse_retained(&mut self, count: usize) {
         if let Some(heaps) = self.0 {
-            preserving_errno(|| heaps.source().kept_no_longer(arenas, used));
+            preserving_errno(|| heaps.source().reuse_retained(count));
         }
     }
 }
@@ -100,86 +87,86 @@ mod tests {
     use super::*;
     use crate::ThreadGeometry;
 
-    /// A source without arenas that records what it is told.
+    /// A call of a source.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Call {
+        Map,
+        Unmap,
+        Purge(usize),
+        Trim,
+        Retain(usize, usize),
+        Reuse(usize),
+    }
+
+    /// A source without arenas that records how it is called.
     #[derive(Clone, Default)]
-    struct Recording(Arc<Mutex<Vec<String>>>);
+    struct Recording(Arc<Mutex<Vec<Call>>>);
 
     impl Recording {
-        fn add(&self, call: impl fmt::Debug) {
-            self.0.lock().unwrap().push(format!("{call:?}"));
+        fn add(&self, call: Call) {
+            self.0.lock().unwrap().push(call);
         }
     }
 
-    // SAFETY: it has no arenas.
+    // SAFETY: it returns no arena.
     unsafe impl ArenaSource for Recording {
         fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
-            self.add("map");
+            self.add(Call::Map);
             Err(MapError::Exhausted { size })
         }
 
         unsafe fn unmap(&mut self, _arena: NonNull<u8>, _size: ArenaSize) {
-            self.add("unmap");
+            self.add(Call::Unmap);
         }
 
-        unsafe fn advise(
-            &mut self,
-            start: NonNull<u8>,
-            len: usize,
-            advice: Advice,
-        ) -> Result<(), AdviseError> {
-            self.add((start.addr(), len, advice));
+        unsafe fn purge(&mut self, _start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
+            self.add(Call::Purge(len));
             Ok(())
         }
 
-        fn name(&mut self, name: &'static CStr) {
-            self.add(name);
-        }
-
         fn trim(&mut self) {
-            self.add("trim");
+            self.add(Call::Trim);
         }
 
-        fn would_keep(&mut self) -> bool {
-            self.add("would keep");
-            true
+        fn retain(&mut self, had: usize, want: usize) -> usize {
+            self.add(Call::Retain(had, want));
+            want
         }
 
-        fn kept_no_longer(&mut self, arenas: usize, used: bool) {
-            self.add((arenas, used));
+        fn reuse_retained(&mut self, count: usize) {
+            self.add(Call::Reuse(count));
         }
     }
 
     type TestParts = (Recording, Malloc, ThreadGeometry);
     type TestArenas = SharedArenas<TestParts>;
 
-    /// Tells `arenas` everything that a source can be told. Returns what it answers.
-    fn tell_everything(mut arenas: TestArenas) -> (bool, bool) {
-        arenas.name(c"arenas of a test");
+    /// Calls every method of `arenas` that does not map. Returns what can be retained, and whether
+    /// memory was purged.
+    fn call_everything(mut arenas: TestArenas) -> (usize, bool) {
         arenas.trim();
-        arenas.kept_no_longer(3, true);
+        arenas.reuse_retained(3);
         // SAFETY: the source touches no memory.
-        let advised = unsafe { arenas.advise(NonNull::<u8>::dangling(), 64, Advice::Free) };
-        (arenas.would_keep(), advised.is_ok())
+        let purged = unsafe { arenas.purge(NonNull::<u8>::dangling(), 64) };
+        (arenas.retain(1, 2), purged.is_ok())
     }
 
     #[test]
-    fn the_shared_source_hears_of_everything() {
+    fn every_call_reaches_the_shared_source() {
         static HEAPS: LazyLock<(Recording, Heaps<TestParts>)> = LazyLock::new(|| {
             let source = Recording::default();
             (source.clone(), Heaps::new(source, Malloc))
         });
         let (source, heaps) = &*HEAPS;
-        assert_eq!(tell_everything(SharedArenas::of(heaps)), (true, true));
-        let expected =
-            ["\"arenas of a test\"", "\"trim\"", "(3, true)", "(1, 64, Free)", "\"would keep\""];
+        assert_eq!(call_everything(SharedArenas::of(heaps)), (2, true));
+        let expected = [Call::Trim, Call::Reuse(3), Call::Purge(64), Call::Retain(1, 2)];
         assert_eq!(*source.0.lock().unwrap(), expected);
     }
 
     #[test]
-    fn the_heap_of_no_thread_keeps_and_maps_nothing() {
+    fn a_heap_without_a_source_maps_and_retains_nothing() {
         let size = obmalloc::Shape::<ThreadGeometry>::ARENA;
-        assert_eq!(tell_everything(SharedArenas::NONE), (false, false));
-        let mut arenas = TestArenas::NONE;
-        assert!(arenas.map(size).is_err());
+        assert_eq!(call_everything(SharedArenas::NONE), (0, false));
+        assert!(TestArenas::NONE.map(size).is_err());
     }
 }

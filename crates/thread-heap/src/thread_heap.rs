@@ -65,8 +65,10 @@ unsafe impl<P: Parts> Registered for ThreadHeap<P> {
 }
 
 impl<P: Parts> ThreadHeap<P> {
-    const BLOCKS_CAN_CARRY: () =
-        assert!(P::Geometry::ALIGNMENT >= LEAST_BLOCK, "a freed block is two words, at least");
+    const BLOCKS_CAN_CARRY: () = assert!(
+        P::Geometry::SIZES.alignment >= LEAST_BLOCK,
+        "a freed block is two words, at least"
+    );
 
     sync::const_unless_model! {
         /// A heap over `arenas`, whose blocks carry `tag`.
@@ -319,7 +321,7 @@ impl<P: Parts> ThreadHeap<P> {
         // SAFETY: the caller's promise.
         unsafe { self.bring_home(self.inbox.take_all()) };
         // SAFETY: the owner alone enters.
-        self.own.with_mut(|own| unsafe { &mut *own }.give_back_empty_arena());
+        self.own.with_mut(|own| unsafe { &mut *own }.unmap_free_arenas());
     }
 
     /// Brings everything home, gives back what arenas it can, and leaves the heap without an
@@ -343,9 +345,9 @@ impl<P: Parts> ThreadHeap<P> {
     /// # Safety
     ///
     /// The caller is the owner, or the heap never has an arena.
-    pub(crate) unsafe fn arenas_at_rest(&self) -> usize {
+    pub(crate) unsafe fn retained_arenas(&self) -> usize {
         // SAFETY: the owner alone enters; a heap without arenas has nothing that changes.
-        self.own.with(|own| unsafe { &*own }.arenas_at_rest())
+        self.own.with(|own| unsafe { &*own }.retained_arenas())
     }
 
     /// Counts what is in use, by walking the heap. O(pools).

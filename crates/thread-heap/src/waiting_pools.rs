@@ -73,8 +73,8 @@ impl WaitingPool {
     /// The bytes of the pool that belong to its block at `offset`.
     fn span<G: Geometry>(&self, offset: usize) -> Range<usize> {
         let end = offset + self.size as usize;
-        let is_last = end + self.size as usize > G::POOL_SIZE;
-        offset..if is_last { G::POOL_SIZE } else { end }
+        let is_last = end + self.size as usize > G::SIZES.pool_size;
+        offset..if is_last { G::SIZES.pool_size } else { end }
     }
 
     /// Returns true if the block at `offset` touches a page whose count is `count`.
@@ -84,10 +84,10 @@ impl WaitingPool {
 
     /// The offsets of all blocks that the pool can hold.
     fn offsets<G: Geometry>(&self) -> impl Iterator<Item = usize> + use<G> {
-        let is_first = self.start.addr().is_multiple_of(G::ARENA_SIZE);
+        let is_first = self.start.addr().is_multiple_of(G::SIZES.arena_size);
         let first = if is_first { Shape::<G>::BEFORE_FIRST_POOL } else { Shape::<G>::BEFORE_POOL };
         let size = self.size as usize;
-        (first..=G::POOL_SIZE - size).step_by(size)
+        (first..=G::SIZES.pool_size - size).step_by(size)
     }
 }
 
@@ -116,7 +116,8 @@ impl<G: Geometry> WaitingPools<G> {
     /// Makes a table without entries. Returns `None` if `lower` has no memory, or if the pools of
     /// the geometry have more pages than an entry.
     pub(crate) fn new<A: MemAlloc>(lower: &A) -> Option<Self> {
-        let supported = G::POOL_SIZE.is_multiple_of(PAGE) && G::POOL_SIZE / PAGE <= MOST_PAGES;
+        let supported =
+            G::SIZES.pool_size.is_multiple_of(PAGE) && G::SIZES.pool_size / PAGE <= MOST_PAGES;
         if supported { Self::with_capacity(FEWEST_ENTRIES, lower) } else { None }
     }
 
@@ -182,7 +183,7 @@ impl<G: Geometry> WaitingPools<G> {
     /// The place of the pool at `start`: its entry, or a vacant one.
     fn place(&mut self, start: *mut u8) -> usize {
         let entries = self.entries();
-        let number = (start.addr() / G::POOL_SIZE) as u64;
+        let number = (start.addr() / G::SIZES.pool_size) as u64;
         // Multiplying by 2^64 over the golden ratio spreads neighbours; the highest bits are best.
         let bits = entries.len().trailing_zeros();
         let mut place = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - bits)) as usize;
@@ -208,8 +209,8 @@ impl<G: Geometry> WaitingPools<G> {
         // SAFETY: the caller's promise.
         let class = unsafe { SizeClass::<G>::at(block) };
         debug_assert!(class.is_some(), "a block in use has a class");
-        let size = class.map_or(G::ALIGNMENT, SizeClass::block_size) as u32;
-        let start = block.as_ptr().map_addr(|address| address & !(G::POOL_SIZE - 1));
+        let size = class.map_or(G::SIZES.alignment, SizeClass::block_size) as u32;
+        let start = block.as_ptr().map_addr(|address| address & !(G::SIZES.pool_size - 1));
         let pool = self.entry(start);
         let is_new = pool.start.is_null();
         if is_new {
@@ -260,19 +261,23 @@ impl<G: Geometry> WaitingPools<G> {
     fn is_full_before(&mut self, start: *mut u8, page: usize) -> bool {
         match page.checked_sub(1) {
             Some(before) => self.is_full(start, before),
-            None if start.addr().is_multiple_of(G::ARENA_SIZE) => false,
-            None => self.is_full(start.wrapping_sub(G::POOL_SIZE), G::POOL_SIZE / PAGE - 1),
+            None if start.addr().is_multiple_of(G::SIZES.arena_size) => false,
+            None => {
+                self.is_full(start.wrapping_sub(G::SIZES.pool_size), G::SIZES.pool_size / PAGE - 1)
+            }
         }
     }
 
     /// Counts the full pages that follow each other from this one on, within the arena.
     fn full_pages_from(&mut self, start: *mut u8, page: usize) -> usize {
-        let before = start.addr() % G::ARENA_SIZE / PAGE + page;
-        let rest = 0..G::ARENA_SIZE / PAGE - before;
+        let before = start.addr() % G::SIZES.arena_size / PAGE + page;
+        let rest = 0..G::SIZES.arena_size / PAGE - before;
         let is_full = |nth: &usize| {
-            let (pool, page) =
-                ((page + nth) / (G::POOL_SIZE / PAGE), (page + nth) % (G::POOL_SIZE / PAGE));
-            self.is_full(start.wrapping_add(pool * G::POOL_SIZE), page)
+            let (pool, page) = (
+                (page + nth) / (G::SIZES.pool_size / PAGE),
+                (page + nth) % (G::SIZES.pool_size / PAGE),
+            );
+            self.is_full(start.wrapping_add(pool * G::SIZES.pool_size), page)
         };
         rest.take_while(is_full).count()
     }

@@ -134,7 +134,10 @@ fn stays_within_twice_of_what_is_live(body: impl Fn()) {
     );
     assert_eq!(LIVE.load(Relaxed), 0);
     assert!(grown <= 2 * live, "{grown} bytes for {live}");
-    assert!(end <= start + 2 * ThreadGeometry::ARENA_SIZE, "{start} bytes, and {end} in the end");
+    assert!(
+        end <= start + 2 * ThreadGeometry::SIZES.arena_size,
+        "{start} bytes, and {end} in the end"
+    );
 }
 
 #[test]

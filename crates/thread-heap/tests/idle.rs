@@ -17,7 +17,7 @@ use std::{
 };
 
 use obmalloc::{BlockPtr, SizeClass};
-use raw_mem::{Advice, AdviseError, ArenaSize, ArenaSource, Malloc, MapError, MmapArenas};
+use raw_mem::{ArenaSize, ArenaSource, Malloc, MapError, MmapArenas, PurgeError};
 use testkit::failing::{FailingAlloc, Faults, Plan};
 use thread_heap::{Heaps, ThreadGeometry, ThreadHeap};
 
@@ -41,19 +41,13 @@ unsafe impl ArenaSource for Watched {
         unsafe { self.source.unmap(arena, size) }
     }
 
-    unsafe fn advise(
-        &mut self,
-        start: NonNull<u8>,
-        len: usize,
-        advice: Advice,
-    ) -> Result<(), AdviseError> {
-        assert_eq!(advice, Advice::DontNeed);
+    unsafe fn purge(&mut self, start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
         self.purged.fetch_add(len, Relaxed);
         if self.refuses {
-            return Err(AdviseError::Unsupported { advice });
+            return Err(PurgeError::Unsupported);
         }
-        // SAFETY: the caller's promise.
-        unsafe { self.source.advise(start, len, advice) }
+        // SAFETY: the arena came from the source below (contract of `purge`).
+        unsafe { self.source.purge(start, len) }
     }
 }
 

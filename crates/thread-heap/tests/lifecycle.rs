@@ -14,7 +14,7 @@ use std::{
 };
 
 use obmalloc::{BlockPtr, SizeClass};
-use raw_mem::{Malloc, MemAlloc, MmapArenas, WarmArenas};
+use raw_mem::{Malloc, MemAlloc, MmapArenas, RetainingArenas};
 use testkit::{
     failing::{FailingAlloc, FailingArenas, Faults, Plan},
     place::ArenaLog,
@@ -304,8 +304,10 @@ fn a_heap_is_never_made_in_memory_that_is_not_aligned_for_it() {
 /// mutants 7 and 8: the source counted arenas as retained that had been given back.
 #[test]
 fn flushed_heaps_retain_no_arena() {
-    static HEAPS: Heaps<(WarmArenas<MmapArenas>, Malloc, ThreadGeometry)> =
-        Heaps::new(WarmArenas::with_patience(MmapArenas::new(), Duration::from_secs(3600)), Malloc);
+    static HEAPS: Heaps<(RetainingArenas<MmapArenas>, Malloc, ThreadGeometry)> = Heaps::new(
+        RetainingArenas::with_decay(MmapArenas::new(), Duration::from_secs(3600)),
+        Malloc,
+    );
     let heap = HEAPS.open().expect("there is memory");
     let mut most = 0;
     for count in [1000, 10_000] {
@@ -314,10 +316,10 @@ fn flushed_heaps_retain_no_arena() {
         let blocks: Vec<_> = (0..count).map(|_| alloc()).collect();
         // SAFETY: as above; the blocks are the heap's.
         blocks.into_iter().for_each(|block| unsafe { heap.free(block) });
-        most = most.max(HEAPS.close_source().kept());
+        most = most.max(HEAPS.close_source().retained());
         // SAFETY: as above.
         unsafe { heap.flush() };
-        assert_eq!(HEAPS.close_source().kept(), 0, "after {count} blocks");
+        assert_eq!(HEAPS.close_source().retained(), 0, "after {count} blocks");
     }
     assert!(most > 0, "the source never had arenas kept");
 }

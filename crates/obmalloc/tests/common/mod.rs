@@ -4,8 +4,8 @@
 
 use std::{ptr::NonNull, time::Duration};
 
-use obmalloc::{Access, Geometry, GilHeld, Heap, KnownArenas, Pymalloc, ReallocRule, Stats};
-use raw_mem::{Malloc, MmapArenas, WarmArenas};
+use obmalloc::{Access, Geometry, GilHeld, Heap, KnownArenas, Pymalloc, ReallocRule, Sizes, Stats};
+use raw_mem::{Malloc, MmapArenas, RetainingArenas};
 use testkit::{
     drive::Driver,
     failing::{FailingAlloc, FailingArenas, Faults, LiveBlocks, Plan},
@@ -17,7 +17,7 @@ use testkit::{
 /// The layer below: malloc, which fails on demand.
 pub(crate) type Lower = FailingAlloc<Malloc>;
 /// Arenas, remembered in a map, which fail on demand. The source below may have the heap keep some.
-pub(crate) type Arenas<G> = KnownArenas<FailingArenas<WarmArenas<MmapArenas>>, Lower, G>;
+pub(crate) type Arenas<G> = KnownArenas<FailingArenas<RetainingArenas<MmapArenas>>, Lower, G>;
 /// The heap under test.
 pub(crate) type TestHeap<G> = Heap<Arenas<G>, Lower, G>;
 /// The heap under test with the layer below it.
@@ -26,16 +26,16 @@ pub(crate) type TestPymalloc<G> = Pymalloc<GilHeld<TestHeap<G>>, Lower>;
 /// The rules of `G`, as numbers.
 pub(crate) fn rules<G: Geometry>() -> Rules {
     Rules {
-        alignment: G::ALIGNMENT,
-        threshold: G::SMALL_THRESHOLD,
-        pool_size: G::POOL_SIZE,
-        arena_size: G::ARENA_SIZE,
-        keep_last: G::KEEP_LAST_ARENA,
-        keep: match G::REALLOC {
+        alignment: G::SIZES.alignment,
+        threshold: G::SIZES.small_threshold,
+        pool_size: G::SIZES.pool_size,
+        arena_size: G::SIZES.arena_size,
+        keep_last: G::RULES.retain_last_arena,
+        keep: match G::RULES.realloc {
             ReallocRule::ThreeQuarters => Keep::AboveThreeQuarters,
             ReallocRule::WithinClass => Keep::InClass,
         },
-        zero: if G::ZERO_IN_POOLS { Zero::SmallestClass } else { Zero::Below },
+        zero: if G::RULES.zero_in_pools { Zero::SmallestClass } else { Zero::Below },
     }
 }
 
@@ -67,16 +67,17 @@ impl<G: Geometry> Rig<G> {
         let alloc = FailingAlloc::new(Malloc, lower.clone());
         let below = alloc.live();
         let mapped = FailingArenas::new(
-            WarmArenas::with_patience(MmapArenas::new(), patience),
+            RetainingArenas::with_decay(MmapArenas::new(), patience),
             source.clone(),
             arenas.clone(),
         );
-        let heap = Heap::new(KnownArenas::new(mapped, alloc.clone()), alloc.clone());
+        let heap =
+            Heap::with_geometry(KnownArenas::with_geometry(mapped, alloc.clone()), alloc.clone());
         // SAFETY: only one thread uses the heap, and neither layer below it calls back.
         let heap = unsafe { GilHeld::new(heap) };
         // SAFETY: malloc does not serve memory of the heap's arenas.
         let pymalloc = unsafe { Pymalloc::new(heap, alloc) };
-        Self { driver: Driver::new(pymalloc, G::ALIGNMENT), arenas, source, lower, below }
+        Self { driver: Driver::new(pymalloc, G::SIZES.alignment), arenas, source, lower, below }
     }
 
     /// Plays one operation.
@@ -86,7 +87,7 @@ impl<G: Geometry> Rig<G> {
 
     /// Where a block lies; `None` in the layer below.
     pub(crate) fn spot(&self, block: NonNull<u8>) -> Option<Spot> {
-        self.arenas.spot(block.addr().get(), G::ARENA_SIZE, G::POOL_SIZE)
+        self.arenas.spot(block.addr().get(), G::SIZES.arena_size, G::SIZES.pool_size)
     }
 
     /// Returns the heap under the allocator.
@@ -110,7 +111,7 @@ impl<G: Geometry> Rig<G> {
 
     /// Whether an arena remains mapped when nothing is live, and arenas were had.
     pub(crate) fn kept(&self) -> usize {
-        usize::from(G::KEEP_LAST_ARENA && self.arenas.ever() > 0)
+        usize::from(G::RULES.retain_last_arena && self.arenas.ever() > 0)
     }
 }
 
@@ -120,15 +121,12 @@ pub(crate) struct Small;
 
 impl Geometry for Small {
     const NAME: &'static str = "small";
-    const ALIGNMENT: usize = 16;
-    const SMALL_THRESHOLD: usize = 64;
-    const POOL_SIZE: usize = 512;
-    const ARENA_SIZE: usize = 2 << 10;
+    const SIZES: Sizes = Sizes { pool_size: 512, arena_size: 2 << 10, ..obmalloc::Tiny::SIZES };
 }
 
 /// How many arenas of `G` make up about `bytes`: at least two, at most a hundred.
 pub(crate) fn arenas_in<G: Geometry>(bytes: usize) -> usize {
-    (bytes / G::ARENA_SIZE).clamp(2, 100)
+    (bytes / G::SIZES.arena_size).clamp(2, 100)
 }
 
 /// The tests named, once for each profile.
@@ -136,20 +134,20 @@ macro_rules! for_every_profile {
     ($($test:ident),+ $(,)?) => {
         for_every_shape_of_cpython!($($test),+);
         profile!(
-            pools_16k_rest_each_class: obmalloc::RestEachClass<obmalloc::Pools16K> => $($test)+
+            pools_16k_rest_each_class: obmalloc::RetainEachClass<obmalloc::Pools16K> => $($test)+
         );
         profile!(
             pools_16k_headers_in_arena_rest_each_class:
-            obmalloc::HeadersInArena<obmalloc::RestEachClass<obmalloc::Pools16K>> => $($test)+
+            obmalloc::Native => $($test)+
         );
         profile!(
             small_headers_in_arena:
             obmalloc::HeadersInArena<crate::common::Small> => $($test)+
         );
-        profile!(tiny_rest_each_class: obmalloc::RestEachClass<obmalloc::Tiny> => $($test)+);
+        profile!(tiny_rest_each_class: obmalloc::RetainEachClass<obmalloc::Tiny> => $($test)+);
         profile!(
             tiny_give_back_all_rest_each_class:
-            obmalloc::RestEachClass<obmalloc::GiveBackAll<obmalloc::Tiny>> => $($test)+
+            obmalloc::RetainEachClass<obmalloc::GiveBackAll<obmalloc::Tiny>> => $($test)+
         );
     };
 }

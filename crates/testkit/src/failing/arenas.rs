@@ -1,8 +1,8 @@
 //! Arenas that are not always to be had.
 
-use std::{ffi::CStr, ptr::NonNull};
+use std::ptr::NonNull;
 
-use raw_mem::{Advice, AdviseError, ArenaSize, ArenaSource, MapError};
+use raw_mem::{ArenaSize, ArenaSource, MapError};
 
 use super::Faults;
 use crate::place::ArenaLog;
@@ -36,34 +36,12 @@ unsafe impl<S: ArenaSource> ArenaSource for FailingArenas<S> {
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
         self.log.unmap(arena);
-        // SAFETY: the caller's promise.
+        // SAFETY: the arena came from the inner source (contract of `unmap`).
         unsafe { self.source.unmap(arena, size) }
     }
 
-    unsafe fn advise(
-        &mut self,
-        start: NonNull<u8>,
-        len: usize,
-        advice: Advice,
-    ) -> Result<(), AdviseError> {
-        // SAFETY: the caller's promise.
-        unsafe { self.source.advise(start, len, advice) }
-    }
-
-    fn name(&mut self, name: &'static CStr) {
-        self.source.name(name);
-    }
-
-    fn trim(&mut self) {
-        self.source.trim();
-    }
-
-    fn would_keep(&mut self) -> bool {
-        self.source.would_keep()
-    }
-
-    fn kept_no_longer(&mut self, arenas: usize, used: bool) {
-        self.source.kept_no_longer(arenas, used);
+    fn below(&mut self) -> Option<&mut dyn ArenaSource> {
+        Some(&mut self.source)
     }
 }
 

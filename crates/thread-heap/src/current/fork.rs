@@ -16,7 +16,7 @@
 
 use std::{cell::Cell, mem::ManuallyDrop};
 
-use raw_mem::{MmapArenas, WarmArenas};
+use raw_mem::{MmapArenas, RetainingArenas};
 use sync::{
     MutexGuard,
     atomic::{AtomicBool, Ordering::Relaxed},
@@ -36,7 +36,7 @@ thread_local! {
 /// The source, kept closed.
 struct Closed {
     /// Not dropped with its thread, so that a thread needs no destructor for it.
-    guard: ManuallyDrop<SourceGuard<'static, WarmArenas<MmapArenas>>>,
+    guard: ManuallyDrop<SourceGuard<'static, RetainingArenas<MmapArenas>>>,
     /// Prevents takeovers of inboxes, because the child would lose the blocks that were taken out.
     takeovers: ManuallyDrop<MutexGuard<'static, ()>>,
     /// How often it was closed: threads that open the first heaps of a process at the same time
@@ -89,10 +89,10 @@ extern "C" fn open_in_child() {
     HEAPS.forget_threads_but(slot::thread());
     if let Some(mut closed) = CLOSED.take() {
         // SAFETY: the slot has the heap that this thread owns, or the one without arenas.
-        let of_thread = unsafe { slot::get().arenas_at_rest() };
+        let of_thread = unsafe { slot::get().retained_arenas() };
         // SAFETY: the child of a fork has this thread only.
-        let of_others = unsafe { HEAPS.arenas_at_rest_of_survivors() };
-        closed.guard.forget_owners_but(of_thread + of_others);
+        let of_others = unsafe { HEAPS.retained_arenas_of_survivors() };
+        closed.guard.limit_users_to(of_thread + of_others);
         CLOSED.set(Some(closed));
     }
     open();
@@ -138,12 +138,12 @@ mod tests {
         unsafe { closed.guard.source().unmap(first, size) };
         // One that came back and is asked for again: from now on one may be retained.
         let arena = closed.guard.source().map(size).expect("there is memory");
-        assert!(closed.guard.source().would_keep());
-        let kept = closed.guard.kept();
+        assert_eq!(closed.guard.source().retain(0, 1), 1);
+        let kept = closed.guard.retained();
         CLOSED.set(Some(closed));
         open_in_child();
         let mut source = HEAPS.close_source();
-        assert_eq!(source.kept(), kept - 1);
+        assert_eq!(source.retained(), kept - 1);
         // SAFETY: it was mapped above, and nobody uses it.
         unsafe { source.source().unmap(arena, size) };
     }

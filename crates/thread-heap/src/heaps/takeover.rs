@@ -22,7 +22,7 @@
 
 use std::ptr::NonNull;
 
-use raw_mem::{Advice, ArenaSource, preserving_errno};
+use raw_mem::{ArenaSource, preserving_errno};
 use sync::{MutexGuard, atomic::Ordering::Relaxed};
 
 use crate::{
@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// The most bytes that wait in all inboxes together before senders take inboxes over: as many as
-/// the arenas that [`WarmArenas`](raw_mem::WarmArenas) keeps.
+/// the arenas that [`RetainingArenas`](raw_mem::RetainingArenas) keeps.
 const MOST_WAITING: usize = 16 << 20;
 
 /// The bytes of one inbox after which a sender adds up what waits in all of them.
@@ -144,7 +144,7 @@ impl<P: Parts> Heaps<P> {
         let mut source = sync::lock(&self.source);
         // SAFETY: the range lies in one arena, which is mapped because blocks of it are in use;
         // all of its bytes belong to blocks that the caller owns and does not read again.
-        if unsafe { source.advise(start, len, Advice::DontNeed) }.is_err() {
+        if unsafe { source.purge(start, len) }.is_err() {
             self.purges_are_refused.store(true, Relaxed);
         }
     }

@@ -65,7 +65,7 @@ fn wait_and_purge<G: Geometry, A: MemAlloc>(
     table.purge(|start, len| {
         let address = start.addr().get();
         assert!(address.is_multiple_of(PAGE) && len.is_multiple_of(PAGE) && len > 0);
-        assert_eq!(address / G::ARENA_SIZE, (address + len - 1) / G::ARENA_SIZE);
+        assert_eq!(address / G::SIZES.arena_size, (address + len - 1) / G::SIZES.arena_size);
         // SAFETY: that is what the table promises of the range.
         unsafe { start.write_bytes(GONE, len) };
         for page in (address..address + len).step_by(PAGE) {
@@ -79,7 +79,7 @@ fn wait_and_purge<G: Geometry, A: MemAlloc>(
 fn covered<G: Geometry>(waiting: &BlocksOf) -> BTreeSet<usize> {
     let mut bytes = BTreeMap::<usize, usize>::new();
     for (&address, &(_, size)) in waiting {
-        let pool_end = (address / G::POOL_SIZE + 1) * G::POOL_SIZE;
+        let pool_end = (address / G::SIZES.pool_size + 1) * G::SIZES.pool_size;
         let end = if address + 2 * size > pool_end { pool_end } else { address + size };
         let parts = (address..end).step_by(16);
         parts.for_each(|part| *bytes.entry(part / PAGE * PAGE).or_default() += 16);
@@ -91,7 +91,7 @@ fn covered<G: Geometry>(waiting: &BlocksOf) -> BTreeSet<usize> {
 /// use. `share` of `256` wait in the end.
 fn rounds<G: Geometry>(seed: u64, share: usize) {
     let mut state = seed;
-    let sizes: Vec<_> = (0..4).map(|_| 1 + random(&mut state, G::SMALL_THRESHOLD)).collect();
+    let sizes: Vec<_> = (0..4).map(|_| 1 + random(&mut state, G::SIZES.small_threshold)).collect();
     let mut heap = TestHeap::<G>::new(MmapArenas::new(), Malloc);
     let mut in_use = alloc(&mut heap, BLOCKS, || sizes[random(&mut state, sizes.len())]);
     let mut table = WaitingPools::<G>::new(&Malloc).unwrap();

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use obmalloc::{BlockPtr, Blocks, SizeClass};
-use raw_mem::{Malloc, MmapArenas, WarmArenas};
+use raw_mem::{Malloc, MmapArenas, RetainingArenas};
 use testkit::{
     failing::{FailingArenas, Faults},
     place::ArenaLog,
@@ -12,7 +12,7 @@ use testkit::{
 use thread_heap::{Heaps, PerThread, ThreadGeometry, ThreadHeap};
 
 /// What heaps that are held by hand are made of.
-pub(crate) type Parts = (FailingArenas<WarmArenas<MmapArenas>>, Malloc, ThreadGeometry);
+pub(crate) type Parts = (FailingArenas<RetainingArenas<MmapArenas>>, Malloc, ThreadGeometry);
 
 /// Heaps that threads come by.
 pub(crate) trait Team: Copy + Send + 'static {
@@ -64,7 +64,7 @@ impl ByHand {
 
     fn over(patience: Duration) -> Self {
         let arenas: &ArenaLog = Box::leak(Box::default());
-        let warm = WarmArenas::with_patience(MmapArenas::new(), patience);
+        let warm = RetainingArenas::with_decay(MmapArenas::new(), patience);
         let source = FailingArenas::new(warm, Faults::default(), arenas.clone());
         Self { heaps: Box::leak(Box::new(Heaps::new(source, Malloc))), arenas }
     }

@@ -1,27 +1,31 @@
-//! How an allocator reaches its heap: under a lock of its own, or under one that the caller holds.
+//! Guards around a heap: one with a lock of its own, one for a lock that the caller holds.
 //!
-//! Blocks in use rely on the heap that they came from, so no code outside of this crate may get
-//! `&mut Heap`: it could replace the heap, or call the allocator again while it is inside. A
+//! Blocks in use rely on the heap that they came from, so code outside of this crate must not get
+//! `&mut Heap`. It could replace the heap, or call the allocator while that is inside the heap. A
 //! guarded heap offers operations instead.
 
 use core::{cell::UnsafeCell, fmt};
 
 use raw_mem::{ArenaSource, MemAlloc};
 
-use crate::{claim::KnownArenas, geometry::Geometry, heap::Heap, stats::Stats};
+use crate::{
+    entry::claim::KnownArenas,
+    geometry::Geometry,
+    heap::{Heap, stats::Stats},
+};
 
-/// What can be asked of a guarded heap, such as [`GilHeld`] or [`Locked`].
+/// Operations on a guarded heap, such as [`GilHeld`] or [`Locked`].
 ///
 /// None of these operations affects a block in use, so they are safe. No unsafe code relies on an
 /// implementation of this trait.
 pub trait Access {
-    /// Counts what the heap has in use, by walking it. O(pools).
+    /// Walks the heap and returns its statistics. O(pools).
     fn stats(&self) -> Stats;
 
     /// Returns true if `address` lies in an arena of the heap.
-    fn holds(&self, address: usize) -> bool;
+    fn contains(&self, address: usize) -> bool;
 
-    /// Gives back all memory that is not in use, including what the source of arenas retains.
+    /// Unmaps the arenas that have no block in use, and what the source of arenas retains.
     fn trim(&self);
 
     /// Asserts every rule of the [crate's page](crate). For tests.
@@ -37,8 +41,8 @@ pub trait Access {
 ///
 /// # Safety
 ///
-/// - Each call of [`enter`](Self::enter) on one value visits the same heap.
-/// - The heap is borrowed by nobody else while `visit` runs.
+/// - Each call of [`enter`](Self::enter) on one value must visit the same heap.
+/// - Nothing else may borrow the heap while `visit` runs.
 pub(crate) unsafe trait Enter {
     /// The guarded heap.
     type Heap;
@@ -59,8 +63,8 @@ where
         self.enter(|heap| heap.stats().with_map(heap.source().map()))
     }
 
-    fn holds(&self, address: usize) -> bool {
-        self.enter(|heap| heap.source().holds(address))
+    fn contains(&self, address: usize) -> bool {
+        self.enter(|heap| heap.source().contains(address))
     }
 
     fn trim(&self) {
@@ -76,7 +80,7 @@ where
 /// guard costs nothing.
 pub struct GilHeld<H>(UnsafeCell<H>);
 
-// SAFETY: the caller of `new` promised that no two calls run at the same time.
+// SAFETY: no two calls run at the same time (contract of `new`).
 unsafe impl<H: Send> Sync for GilHeld<H> {}
 
 impl<H> GilHeld<H> {
@@ -84,19 +88,16 @@ impl<H> GilHeld<H> {
     ///
     /// # Safety
     ///
-    /// As long as the value is in use, at most one call into it or into an allocator over it may
-    /// run at a time. This includes:
-    ///
-    /// - calls from other threads, and
-    /// - calls from within a call, which the heap's arena source or the allocator of its metadata
-    ///   could make.
+    /// As long as the value is in use, at most one call into it or into an allocator over it may run
+    /// at a time. This includes calls from other threads. It also includes calls from within a call,
+    /// which the heap's arena source or the allocator of its metadata could make.
     pub const unsafe fn new(heap: H) -> Self {
         Self(UnsafeCell::new(heap))
     }
 }
 
-// SAFETY: the value owns its one heap and never lends it elsewhere. The caller of `new` promised
-// that no other call runs meanwhile.
+// SAFETY: the value owns its one heap and does not lend it elsewhere. No other call runs meanwhile
+// (contract of `new`).
 unsafe impl<H> Enter for GilHeld<H> {
     type Heap = H;
 
@@ -107,12 +108,12 @@ unsafe impl<H> Enter for GilHeld<H> {
     }
 }
 
-/// defects D1: a heap was replaced through `enter`, and its blocks were unmapped with it.
+/// Defects D1: safe code replaced a heap through `enter`, which unmapped the blocks in use.
 ///
 /// ```
-/// # use obmalloc::{Access, Heap, KnownArenas, Locked, Pools16K, Pymalloc};
+/// # use obmalloc::{Access, Heap, KnownArenas, Locked, Pymalloc};
 /// # use raw_mem::{Malloc, MmapArenas};
-/// # type H = Heap<KnownArenas<MmapArenas, Malloc, Pools16K>, Malloc, Pools16K>;
+/// # type H = Heap<KnownArenas<MmapArenas, Malloc>, Malloc>;
 /// # fn heap() -> H { Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc) }
 /// // SAFETY: malloc does not serve memory of the heap's arenas.
 /// let pymalloc = unsafe { Pymalloc::new(Locked::new(heap()), Malloc) };
@@ -120,9 +121,9 @@ unsafe impl<H> Enter for GilHeld<H> {
 /// ```
 ///
 /// ```compile_fail,E0599
-/// # use obmalloc::{Access, Heap, KnownArenas, Locked, Pools16K, Pymalloc};
+/// # use obmalloc::{Access, Heap, KnownArenas, Locked, Pymalloc};
 /// # use raw_mem::{Malloc, MmapArenas};
-/// # type H = Heap<KnownArenas<MmapArenas, Malloc, Pools16K>, Malloc, Pools16K>;
+/// # type H = Heap<KnownArenas<MmapArenas, Malloc>, Malloc>;
 /// # fn heap() -> H { Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc) }
 /// // SAFETY: malloc does not serve memory of the heap's arenas.
 /// let pymalloc = unsafe { Pymalloc::new(Locked::new(heap()), Malloc) };
@@ -132,17 +133,17 @@ unsafe impl<H> Enter for GilHeld<H> {
 /// The same holds for a heap under a lock that the caller holds:
 ///
 /// ```compile_fail,E0599
-/// # use obmalloc::{Access, GilHeld, Heap, KnownArenas, Pools16K, Pymalloc};
+/// # use obmalloc::{Access, GilHeld, Heap, KnownArenas, Pymalloc};
 /// # use raw_mem::{Malloc, MmapArenas};
-/// # type H = Heap<KnownArenas<MmapArenas, Malloc, Pools16K>, Malloc, Pools16K>;
+/// # type H = Heap<KnownArenas<MmapArenas, Malloc>, Malloc>;
 /// # fn heap() -> H { Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc) }
 /// // SAFETY: one thread, nothing calls back, and malloc does not serve memory of the arenas.
 /// let pymalloc = unsafe { Pymalloc::new(GilHeld::new(heap()), Malloc) };
 /// pymalloc.access().enter(|inside: &mut H| *inside = heap());
 /// ```
 ///
-/// defects D1: an implementation of `Access` lent another heap each time. A type that has the
-/// operations of the trait is no heap that an allocator can be made of:
+/// Defects D1: an implementation of `Access` lent another heap each time. Implementing the trait
+/// does not make a type a heap that an allocator can be made of:
 ///
 /// ```
 /// # use obmalloc::{Access, Blocks, Pools16K, Pymalloc, Stats};
@@ -150,7 +151,7 @@ unsafe impl<H> Enter for GilHeld<H> {
 /// # struct Fresh;
 /// # impl Access for Fresh {
 /// #     fn stats(&self) -> Stats { Stats::empty::<Pools16K>() }
-/// #     fn holds(&self, _: usize) -> bool { false }
+/// #     fn contains(&self, _: usize) -> bool { false }
 /// #     fn trim(&self) {}
 /// #     fn check_invariants(&self) {}
 /// # }
@@ -165,7 +166,7 @@ unsafe impl<H> Enter for GilHeld<H> {
 /// # struct Fresh;
 /// # impl Access for Fresh {
 /// #     fn stats(&self) -> Stats { Stats::empty::<Pools16K>() }
-/// #     fn holds(&self, _: usize) -> bool { false }
+/// #     fn contains(&self, _: usize) -> bool { false }
 /// #     fn trim(&self) {}
 /// #     fn check_invariants(&self) {}
 /// # }
@@ -174,7 +175,7 @@ unsafe impl<H> Enter for GilHeld<H> {
 /// pymalloc.malloc(10);
 /// ```
 #[cfg(doctest)]
-struct NobodyElseEntersAHeap;
+struct SafeCodeCannotEnterAHeap;
 
 impl<H> fmt::Debug for GilHeld<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -189,9 +190,9 @@ mod tests {
     use raw_mem::{Malloc, MemAlloc, MmapArenas};
 
     use super::*;
-    use crate::{Pools16K, Pymalloc};
+    use crate::entry::pymalloc::Pymalloc;
 
-    type TestHeap = Heap<KnownArenas<MmapArenas, Malloc, Pools16K>, Malloc, Pools16K>;
+    type TestHeap = Heap<KnownArenas<MmapArenas, Malloc>, Malloc>;
 
     fn pymalloc() -> Pymalloc<Locked<TestHeap>, Malloc> {
         let heap = Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc);
@@ -200,22 +201,22 @@ mod tests {
     }
 
     #[test]
-    fn a_trim_gives_the_empty_arena_back_and_leaves_blocks_alone() {
+    fn a_trim_unmaps_free_arenas_only() {
         let pymalloc = pymalloc();
         let block = pymalloc.malloc(100).unwrap();
         pymalloc.access().trim();
         assert_eq!(pymalloc.stats().arenas.current, 1);
-        assert!(pymalloc.access().holds(block.addr().get()));
+        assert!(pymalloc.access().contains(block.addr().get()));
         // SAFETY: the block is live and not used again.
         unsafe { pymalloc.free(Some(block)) };
         pymalloc.access().trim();
         pymalloc.access().check_invariants();
         assert_eq!(pymalloc.stats().arenas.current, 0);
-        assert!(!pymalloc.access().holds(block.addr().get()));
+        assert!(!pymalloc.access().contains(block.addr().get()));
     }
 
     #[test]
-    fn a_closed_heap_is_used_by_nobody_until_its_guard_is_dropped() {
+    fn a_closed_heap_cannot_be_used_until_its_guard_is_dropped() {
         let pymalloc = pymalloc();
         let (sender, receiver) = channel();
         thread::scope(|scope| {
@@ -264,21 +265,21 @@ mod locked {
         }
     }
 
-    /// defects D1: a heap was swapped through the guard that keeps it locked.
+    /// Defects D1: safe code swapped a heap through the guard that keeps it locked.
     ///
     /// ```
-    /// # use obmalloc::{Heap, KnownArenas, Locked, Pools16K};
+    /// # use obmalloc::{Heap, KnownArenas, Locked};
     /// # use raw_mem::{Malloc, MmapArenas};
-    /// # type H = Heap<KnownArenas<MmapArenas, Malloc, Pools16K>, Malloc, Pools16K>;
+    /// # type H = Heap<KnownArenas<MmapArenas, Malloc>, Malloc>;
     /// # fn heap() -> H { Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc) }
     /// let locked = Locked::new(heap());
     /// let mut guard = locked.close();
     /// ```
     ///
     /// ```compile_fail,E0614
-    /// # use obmalloc::{Heap, KnownArenas, Locked, Pools16K};
+    /// # use obmalloc::{Heap, KnownArenas, Locked};
     /// # use raw_mem::{Malloc, MmapArenas};
-    /// # type H = Heap<KnownArenas<MmapArenas, Malloc, Pools16K>, Malloc, Pools16K>;
+    /// # type H = Heap<KnownArenas<MmapArenas, Malloc>, Malloc>;
     /// # fn heap() -> H { Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc) }
     /// let locked = Locked::new(heap());
     /// let mut guard = locked.close();
@@ -287,7 +288,7 @@ mod locked {
     #[cfg(doctest)]
     struct AGuardDoesNotLendItsHeap;
 
-    // SAFETY: the mutex owns its one heap, and lends it to one caller at a time.
+    // SAFETY: the mutex owns its one heap and lends it to one caller at a time.
     unsafe impl<H> Enter for Locked<H> {
         type Heap = H;
 

@@ -8,32 +8,35 @@
 
 use core::{cell::Cell, ptr::NonNull};
 
-/// A block that is the holder's alone: at least `ALIGNMENT` bytes, aligned to that.
+/// A block that its holder owns exclusively. It has at least the bytes of its class and is aligned to
+/// the geometry's alignment.
 ///
-/// It is not `Copy`: who gives it away has lost it.
+/// It is not `Copy`, because passing it on gives up ownership.
 #[derive(Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct BlockPtr(NonNull<u8>);
 
 impl BlockPtr {
-    /// The block that starts at `start`.
+    /// Makes a block of the memory at `start`.
     ///
     /// # Safety
     ///
-    /// A heap gave out a block at `start`, with this very pointer or one derived from it, and the
-    /// caller is its only holder.
+    /// - A heap must have returned a block that starts at `start`, and `start` must be the pointer
+    ///   that it returned or be derived from it.
+    /// - The caller must be the only holder of that block.
     #[inline]
     pub const unsafe fn from_start(start: NonNull<u8>) -> Self {
         Self(start)
     }
 
-    /// The block's first byte. The caller holds the block now.
+    /// Returns the block's first byte. The caller owns the memory from now on.
     #[inline]
+    #[must_use = "the block leaks unless its memory is passed on"]
     pub const fn into_start(self) -> NonNull<u8> {
         self.0
     }
 
-    /// The block's first byte.
+    /// Returns the block's first byte.
     #[inline]
     pub const fn start(&self) -> NonNull<u8> {
         self.0
@@ -43,13 +46,13 @@ impl BlockPtr {
 /// The first word of a free block.
 type Link = Option<NonNull<u8>>;
 
-/// Free blocks of one pool, last in, first out.
+/// The free blocks of one pool, last in, first out.
 #[derive(Debug)]
 #[repr(transparent)]
 pub(crate) struct FreeList {
     /// # Invariant
     ///
-    /// Every block on the chain is the list's alone, and its first word is the chain's next link.
+    /// The list exclusively owns every block on it. The first word of each is the link to the next.
     head: Cell<Link>,
 }
 
@@ -68,54 +71,55 @@ impl FreeList {
         self.head.set(None);
     }
 
-    /// Takes the block that was put last.
+    /// Takes the block that was pushed last.
     #[inline]
     pub(crate) fn pop(&self) -> Option<BlockPtr> {
         let start = self.head.get()?;
-        // SAFETY: `head`'s invariant: the first word of a listed block is a link.
+        // SAFETY: by the invariant of `head`, the first word of a listed block is a link.
         let next = unsafe { start.cast::<Link>().read() };
-        // INVARIANT: `next` was the rest of the chain.
+        // INVARIANT: `next` heads the list without its first block.
         self.head.set(next);
         Some(BlockPtr(start))
     }
 
-    /// Puts `block` before all others.
+    /// Puts `block` at the front of the list.
     #[inline]
     pub(crate) fn push(&self, block: BlockPtr) {
-        // SAFETY: the block is the caller's alone, and a word fits every block.
+        // SAFETY: the list owns the block from now on, and every block has room for a word.
         unsafe { block.0.cast::<Link>().write(self.head.get()) };
-        // INVARIANT: the block was given to the list, and its first word is the old chain.
+        // INVARIANT: the block's first word was set to the old head above.
         self.head.set(Some(block.0));
     }
 
-    /// Fills the list, which is empty, with the blocks of `size` bytes that follow each other from
-    /// `first` on, as long as they begin at most `span` bytes behind it. They will be taken in
-    /// ascending order. Returns the bytes that they take together.
+    /// Fills an empty list with adjacent blocks of `size` bytes: `first`, and all that begin at most
+    /// `span` bytes behind it. They will be taken in ascending order. Returns the bytes of all of
+    /// them together.
     ///
     /// # Safety
     ///
-    /// All of them are the caller's alone to give, by the pointer of `first`.
+    /// The caller must exclusively own these blocks, and the pointer of `first` must be valid for all
+    /// of them.
     pub(crate) unsafe fn fill(&self, first: BlockPtr, size: usize, span: usize) -> usize {
         let (mut last, mut taken) = (first.0, size);
         while taken <= span {
-            // SAFETY: the caller's promise: the next block begins here.
+            // SAFETY: the next block begins here (contract of `fill`).
             let next = unsafe { last.add(size) };
-            // SAFETY: as above, and a word fits every block.
+            // SAFETY: the list owns the block from now on, and every block has room for a word.
             unsafe { last.cast::<Link>().write(Some(next)) };
             last = next;
             taken += size;
         }
         // SAFETY: as above.
         unsafe { last.cast::<Link>().write(None) };
-        // INVARIANT: the blocks were given to the list, and each links to the next.
+        // INVARIANT: each block was linked to the next above.
         self.head.set(Some(first.0));
         taken
     }
 
-    /// The blocks on the list, in the order in which they will be taken.
+    /// Iterates over the blocks in the order in which they will be taken.
     pub(crate) fn iter(&self) -> impl Iterator<Item = NonNull<u8>> {
         core::iter::successors(self.head.get(), |start| {
-            // SAFETY: `head`'s invariant, and the list is borrowed, so no block leaves it.
+            // SAFETY: by the invariant of `head`. The list is borrowed, so no block leaves it.
             unsafe { start.cast::<Link>().read() }
         })
     }
@@ -126,12 +130,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_block_put_is_the_first_taken() {
+    fn the_block_pushed_last_is_popped_first() {
         let mut memory = [[0_usize; 2]; 3];
         let list = FreeList::new();
         let starts = memory.each_mut().map(|block| NonNull::from(block).cast::<u8>());
         for start in starts {
-            // SAFETY: the array's items are blocks of two words that nobody else uses.
+            // SAFETY: the items of the array are blocks of two words, and nothing else uses them.
             list.push(unsafe { BlockPtr::from_start(start) });
         }
         assert!(list.iter().eq(starts.into_iter().rev()));
@@ -142,15 +146,15 @@ mod tests {
     }
 
     #[test]
-    fn a_filled_list_gives_its_blocks_in_ascending_order() {
+    fn a_filled_list_returns_its_blocks_in_ascending_order() {
         let mut memory = [[0_usize; 2]; 4];
         let first = NonNull::from(&mut memory).cast::<u8>();
         for (span, count) in [(0, 1), (15, 1), (16, 2), (48, 4)] {
             let list = FreeList::new();
-            // SAFETY: the array's items are blocks of two words that nobody else uses.
+            // SAFETY: the items of the array are blocks of two words, and nothing else uses them.
             let taken = unsafe { list.fill(BlockPtr::from_start(first), 16, span) };
             assert_eq!(taken, count * 16);
-            // SAFETY: the array has as many items.
+            // SAFETY: `nth` is less than the length of the array.
             assert!(list.iter().eq((0..count).map(|nth| unsafe { first.add(nth * 16) })));
         }
     }

@@ -1,17 +1,16 @@
-//! For each class, the pools that have blocks to give.
+//! The pools that serve each size class.
 //!
 //! ```text
-//!   class 0 ──► pool ⇄ pool ⇄ pool          the first serves every request of its class
-//!   class 1 ──► no pool                      a pool that has nothing, so that no test asks
+//!   class 0 ──► pool ⇄ pool ⇄ pool          the first one serves every request of its class
+//!   class 1 ──► PoolPtr::NONE                a pool without blocks, so no test for null is needed
 //!   class 2 ──► pool
 //! ```
 //!
 //! CPython: `usedpools`.
 
 use crate::{
-    geometry::{Geometry, MOST_CLASSES},
+    geometry::{Geometry, MAX_CLASSES, size_class::SizeClass},
     pool::{PoolPtr, State},
-    size_class::SizeClass,
 };
 
 /// The first used pool of each class.
@@ -19,31 +18,31 @@ use crate::{
 pub(crate) struct UsedPools {
     /// # Invariant
     ///
-    /// The head of each class's list, or `PoolPtr::NONE`. Every pool of a list is of that class
-    /// and in the state `Used` or `Resting`.
-    heads: [PoolPtr; MOST_CLASSES],
+    /// The first pool of each class's list, or `PoolPtr::NONE`. Every pool of a list is of that class
+    /// and in the state `Used` or `Retained`.
+    heads: [PoolPtr; MAX_CLASSES],
 }
 
 impl UsedPools {
     pub(crate) const fn new() -> Self {
-        Self { heads: [PoolPtr::NONE; MOST_CLASSES] }
+        Self { heads: [PoolPtr::NONE; MAX_CLASSES] }
     }
 
-    /// The pool that serves `class`, or [`PoolPtr::NONE`].
+    /// Returns the pool that serves `class`, or [`PoolPtr::NONE`].
     #[inline]
     pub(crate) fn first<G: Geometry>(&self, class: SizeClass<G>) -> PoolPtr {
-        // The mask is known to change nothing, and spares the bounds check.
-        self.heads[class.index() % MOST_CLASSES]
+        // The index is below MAX_CLASSES already. The mask only removes the bounds check.
+        self.heads[class.index() % MAX_CLASSES]
     }
 
-    /// Puts `pool` before all others of its class.
+    /// Puts `pool` at the front of its class's list.
     ///
-    /// If the first has run out of blocks it leaves the list before that, so that no pool without
-    /// blocks is ever second.
+    /// If the first pool has run out of blocks, it leaves the list, so that only the first pool of a
+    /// list can be without blocks.
     pub(crate) fn push_front<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         let mut first = self.first(class);
         if first != PoolPtr::NONE && first.header().has_run_out::<G>() {
-            self.retire(class, first);
+            self.remove_full(class, first);
             first = self.first(class);
         }
         pool.header().prev.set(None);
@@ -57,14 +56,14 @@ impl UsedPools {
         self.heads[class.index()] = pool;
     }
 
-    /// Takes a full `pool` out of its class's list.
-    pub(crate) fn retire<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
-        self.unlink(class, pool);
+    /// Removes a `pool` that has run out of blocks from its class's list.
+    pub(crate) fn remove_full<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
+        self.remove(class, pool);
         pool.header().become_full();
     }
 
-    /// Takes `pool` out of its class's list.
-    pub(crate) fn unlink<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
+    /// Removes `pool` from its class's list.
+    pub(crate) fn remove<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         debug_assert_eq!(pool.header().state(), State::Used);
         let (prev, next) = (pool.header().prev.take(), pool.header().next.take());
         if let Some(next) = next {
@@ -76,7 +75,7 @@ impl UsedPools {
         }
     }
 
-    /// The pools of `class`, first to last.
+    /// Iterates over the pools of `class`, first to last.
     pub(crate) fn iter<G: Geometry>(&self, class: SizeClass<G>) -> impl Iterator<Item = PoolPtr> {
         let first = Some(self.first(class)).filter(|first| *first != PoolPtr::NONE);
         core::iter::successors(first, |pool| pool.header().next.get())

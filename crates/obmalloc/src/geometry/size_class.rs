@@ -1,13 +1,10 @@
-//! The class of a request, in range by construction.
+//! The size class of a request.
 
-use core::{fmt, marker::PhantomData, ptr::NonNull};
+use core::{fmt, marker::PhantomData};
 
-use crate::{
-    geometry::{Geometry, Shape},
-    pool::PoolPtr,
-};
+use crate::geometry::{Geometry, shape::Shape};
 
-/// A size class of the geometry `G`: class i has blocks of `(i + 1) * ALIGNMENT` bytes.
+/// A size class of the geometry `G`. Class i has blocks of `(i + 1) * alignment` bytes.
 pub struct SizeClass<G> {
     /// # Invariant
     ///
@@ -17,7 +14,8 @@ pub struct SizeClass<G> {
 }
 
 impl<G: Geometry> SizeClass<G> {
-    /// The class that serves `size` bytes; `None` for 0 bytes and for more than the threshold.
+    /// Returns the class that serves `size` bytes, or `None` for 0 bytes and for more than the
+    /// geometry's threshold.
     ///
     /// ```
     /// use obmalloc::{Pools16K, SizeClass};
@@ -26,18 +24,19 @@ impl<G: Geometry> SizeClass<G> {
     /// assert!(SizeClass::<Pools16K>::of(513).is_none());
     /// ```
     #[inline]
+    #[must_use]
     pub const fn of(size: usize) -> Option<Self> {
-        // 0 wraps to the largest number, which is in no class.
-        let highest = size.wrapping_sub(1);
-        if highest < G::SMALL_THRESHOLD {
-            // INVARIANT: the highest byte of a small request is below CLASSES alignments.
-            Some(Self { index: (highest >> Shape::<G>::SHIFT) as u8, geometry: PhantomData })
+        // 0 wraps to the largest number, which no class serves.
+        let last = size.wrapping_sub(1);
+        if last < G::SIZES.small_threshold {
+            // INVARIANT: `last` is less than CLASSES times the alignment.
+            Some(Self { index: (last >> Shape::<G>::SHIFT) as u8, geometry: PhantomData })
         } else {
             None
         }
     }
 
-    /// The class of number `index`, where there is one.
+    /// Returns the class with the number `index`, or `None` if there is no such class.
     #[inline]
     pub const fn from_index(index: usize) -> Option<Self> {
         if index < Shape::<G>::CLASSES {
@@ -47,40 +46,26 @@ impl<G: Geometry> SizeClass<G> {
         }
     }
 
-    /// The class of the block that holds `start`.
-    ///
-    /// This may be asked by a thread that is not the heap's owner: a block's class does not change
-    /// while it is in use.
-    ///
-    /// # Safety
-    ///
-    /// `start` lies in a block in use of a heap with the geometry `G`.
-    #[inline]
-    pub unsafe fn at(start: NonNull<u8>) -> Option<Self> {
-        // SAFETY: the caller's promise.
-        unsafe { PoolPtr::class_at::<G>(start) }
-    }
-
-    /// The class's number, from 0.
+    /// Returns the number of the class, counted from 0.
     #[inline]
     pub const fn index(self) -> usize {
         self.index as usize
     }
 
-    /// The bytes of each of its blocks.
+    /// Returns the size of its blocks, in bytes.
     #[inline]
     pub const fn block_size(self) -> usize {
         (self.index as usize + 1) << Shape::<G>::SHIFT
     }
 
-    /// The blocks in a pool of this class. Where an arena begins with the headers of its pools
-    /// ([`HeaderRule::InArena`](crate::HeaderRule::InArena)), its first pool has fewer.
+    /// Returns the number of blocks in a pool of this class. Where an arena begins with the headers
+    /// of its pools ([`HeaderRule::InArena`](crate::HeaderRule::InArena)), its first pool has fewer.
     #[inline]
     pub const fn capacity(self) -> usize {
-        (G::POOL_SIZE - Shape::<G>::BEFORE_POOL) / self.block_size()
+        (G::SIZES.pool_size - Shape::<G>::BEFORE_POOL) / self.block_size()
     }
 
-    /// Every class, smallest first.
+    /// Iterates over all classes, smallest first.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..Shape::<G>::CLASSES).filter_map(Self::from_index)
     }
@@ -113,15 +98,15 @@ impl<G: Geometry> fmt::Debug for SizeClass<G> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Classes8To256, Classes8To512, Pools4K, Pools16K};
+    use crate::geometry::eras::{Classes8To256, Classes8To512, Pools4K, Pools16K};
 
     fn sizes_fit<G: Geometry>() {
-        for size in 1..=G::SMALL_THRESHOLD {
+        for size in 1..=G::SIZES.small_threshold {
             let class = SizeClass::<G>::of(size).unwrap();
-            assert!(class.block_size() >= size && class.block_size() < size + G::ALIGNMENT);
+            assert!(class.block_size() >= size && class.block_size() < size + G::SIZES.alignment);
         }
         assert!(SizeClass::<G>::of(0).is_none());
-        assert!(SizeClass::<G>::of(G::SMALL_THRESHOLD + 1).is_none());
+        assert!(SizeClass::<G>::of(G::SIZES.small_threshold + 1).is_none());
         assert!(SizeClass::<G>::of(usize::MAX).is_none());
     }
 

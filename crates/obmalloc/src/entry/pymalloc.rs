@@ -1,10 +1,10 @@
-//! An allocator of any size: small requests to the heap, all else to the layer below.
+//! An allocator of any size: the heap serves small requests, and the layer below all others.
 //!
 //! ```text
-//!   malloc(n) ── 1 ≤ n ≤ threshold ──► the heap ── no arena to be had ──┐
-//!        └────── all other n ─────────────────────────────────────────► the layer below
+//!   malloc(n) ── 1 ≤ n ≤ threshold ──► the heap ── cannot map an arena ──┐
+//!        └────── all other n ──────────────────────────────────────────► the layer below
 //!
-//!   the layer below has no memory either: trim the heap, and ask the layer below once more
+//!   if the layer below has no memory either: trim the heap, and ask the layer below once more
 //!
 //!   free(p) ─── p in an arena of the heap ──► the heap
 //!        └───── any other p ────────────────► the layer below
@@ -17,21 +17,19 @@ use core::{cmp, ptr::NonNull};
 use raw_mem::{MAX_REQUEST, MemAlloc, calloc_size};
 
 use crate::{
-    access::Access,
-    block::BlockPtr,
-    blocks::Blocks,
-    geometry::{Geometry, ReallocRule},
-    size_class::SizeClass,
-    stats::Stats,
+    entry::{access::Access, blocks::Blocks},
+    geometry::{Geometry, ReallocRule, size_class::SizeClass},
+    heap::stats::Stats,
+    pool::block::BlockPtr,
 };
 
-/// A guarded heap, and the layer below it.
+/// A guarded heap over a layer below it, as an allocator of any size.
 ///
 /// ```
-/// use obmalloc::{GilHeld, Heap, KnownArenas, Pools16K, Pymalloc};
+/// use obmalloc::{GilHeld, Heap, KnownArenas, Pymalloc};
 /// use raw_mem::{Malloc, MemAlloc, MmapArenas};
 ///
-/// let arenas = KnownArenas::<_, _, Pools16K>::new(MmapArenas::new(), Malloc);
+/// let arenas = KnownArenas::new(MmapArenas::new(), Malloc);
 /// // SAFETY: one thread uses the heap, and neither layer below it calls back.
 /// let heap = unsafe { GilHeld::new(Heap::new(arenas, Malloc)) };
 /// // SAFETY: malloc does not serve memory of the heap's arenas.
@@ -53,29 +51,29 @@ pub struct Pymalloc<X, A> {
     lower: A,
 }
 
-/// A layer below that carves its blocks out of the heap's, behind a header of its own, keeps every
-/// promise of `MemAlloc`. The heap would free such a block from the middle of its own block, so
-/// whoever stacks the two must promise that they are apart.
+/// A layer below can carve its blocks out of the heap's blocks, behind a header of its own, and still
+/// fulfil the contract of `MemAlloc`. The heap would free such a block from the middle of its own
+/// block, so stacking the two is unsafe.
 ///
 /// ```
-/// # use obmalloc::{Heap, KnownArenas, Locked, Pools16K, Pymalloc};
+/// # use obmalloc::{Heap, KnownArenas, Locked, Pymalloc};
 /// # use raw_mem::{Malloc, MmapArenas};
-/// let arenas = KnownArenas::<_, _, Pools16K>::new(MmapArenas::new(), Malloc);
+/// let arenas = KnownArenas::new(MmapArenas::new(), Malloc);
 /// // SAFETY: malloc does not serve memory of the heap's arenas.
-/// unsafe { Pymalloc::new(Locked::new(Heap::<_, _>::new(arenas, Malloc)), Malloc) };
+/// unsafe { Pymalloc::new(Locked::new(Heap::new(arenas, Malloc)), Malloc) };
 /// ```
 ///
 /// ```compile_fail,E0133
-/// # use obmalloc::{Heap, KnownArenas, Locked, Pools16K, Pymalloc};
+/// # use obmalloc::{Heap, KnownArenas, Locked, Pymalloc};
 /// # use raw_mem::{Malloc, MmapArenas};
-/// let arenas = KnownArenas::<_, _, Pools16K>::new(MmapArenas::new(), Malloc);
-/// Pymalloc::new(Locked::new(Heap::<_, _>::new(arenas, Malloc)), Malloc);
+/// let arenas = KnownArenas::new(MmapArenas::new(), Malloc);
+/// Pymalloc::new(Locked::new(Heap::new(arenas, Malloc)), Malloc);
 /// ```
 #[cfg(doctest)]
-struct TheLayerBelowIsApartFromTheHeap;
+struct TheLayerBelowMustNotUseTheHeap;
 
 impl<X, A> Pymalloc<X, A> {
-    /// Makes an allocator that sends small requests to `heap`, and all others to `lower`.
+    /// Creates an allocator that passes small requests to `heap` and all others to `lower`.
     ///
     /// # Safety
     ///
@@ -87,32 +85,33 @@ impl<X, A> Pymalloc<X, A> {
         Self { heap, lower }
     }
 
-    /// The guarded heap.
+    /// Returns the guarded heap.
     pub const fn access(&self) -> &X {
         &self.heap
     }
 
-    /// The layer below.
+    /// Returns the layer below.
     pub const fn lower(&self) -> &A {
         &self.lower
     }
 }
 
 impl<X: Access, A> Pymalloc<X, A> {
-    /// Counts what the heap has in use, by walking it. O(pools).
+    /// Walks the heap and returns its statistics. O(pools).
     pub fn stats(&self) -> Stats {
         self.heap.stats()
     }
 }
 
 impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
-    /// The class that serves `size` bytes.
+    /// Returns the class that serves `size` bytes.
     #[inline]
     fn class(size: usize) -> Option<SizeClass<B::Geometry>> {
-        SizeClass::of(if B::Geometry::ZERO_IN_POOLS { cmp::max(size, 1) } else { size })
+        SizeClass::of(if B::Geometry::RULES.zero_in_pools { cmp::max(size, 1) } else { size })
     }
 
-    /// A block of `size` bytes, of a class, stays where it is when `new_size` bytes are asked for.
+    /// Returns true if a block of the heap with `size` bytes stays in place when it is reallocated to
+    /// `new_size` bytes.
     #[inline]
     fn stays(size: usize, new_size: usize) -> bool {
         // Tested first, because `4 * new_size` could overflow for a large request.
@@ -120,13 +119,14 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
             return false;
         }
         let needs_it = 4 * new_size > 3 * size;
-        match B::Geometry::REALLOC {
+        match B::Geometry::RULES.realloc {
             ReallocRule::ThreeQuarters => needs_it,
             ReallocRule::WithinClass => needs_it || Self::class(new_size) == Self::class(size),
         }
     }
 
-    /// A block of `class` by any means, from the layer below if there is no other.
+    /// Allocates a block when none of `class` is on the first free list: from the heap, or else from
+    /// the layer below.
     #[cold]
     #[inline(never)]
     fn alloc_unlisted(&self, class: SizeClass<B::Geometry>, size: usize) -> Option<NonNull<u8>> {
@@ -134,36 +134,36 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         block.or_else(|| self.lower_malloc(size))
     }
 
-    /// Asks the layer below for `size` bytes. Like the next two functions it is never inlined, so
-    /// that a small request needs no stack frame.
+    /// Allocates `size` bytes from the layer below. This and the next two functions are never inlined,
+    /// so that a small request needs no stack frame.
     #[inline(never)]
     fn lower_malloc(&self, size: usize) -> Option<NonNull<u8>> {
         let request = || self.lower.malloc(size);
         request().or_else(|| self.once_more(size, request))
     }
 
-    /// Asks the layer below for `count * size` zeroed bytes.
+    /// Allocates `count * size` zeroed bytes from the layer below.
     #[inline(never)]
     fn lower_calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
         let request = || self.lower.calloc(count, size);
         request().or_else(|| self.once_more(count * size, request))
     }
 
-    /// Has the layer below resize its block at `ptr`.
+    /// Reallocates the block of the layer below at `ptr`.
     ///
     /// # Safety
     ///
     /// `ptr` must be a live block of the layer below.
     #[inline(never)]
     unsafe fn lower_realloc(&self, ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: the caller's promise; a request that fails leaves the block as it was.
+        // SAFETY: `ptr` is a live block of `lower` (contract of this function). If the first request
+        // fails, it is still live for the second.
         let request = || unsafe { self.lower.realloc(Some(ptr), size) };
         request().or_else(|| self.once_more(size, request))
     }
 
-    /// Repeats a request that the layer below has refused, after the heap has given back what it
-    /// retains. The layer below may have failed because our arenas take the memory or the addresses
-    /// that it needs.
+    /// Trims the heap and repeats a request that the layer below has refused. It may have failed
+    /// because our arenas take up the memory or the addresses that it needs.
     #[cold]
     #[inline(never)]
     fn once_more(
@@ -178,14 +178,15 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         request()
     }
 
-    /// Moves the block at `ptr`, of `size` bytes, to one of `new_size`: takes the new block first.
+    /// Moves the block of `size` bytes at `ptr` to a new one of `new_size` bytes. Returns `None`, and
+    /// leaves the block in place, if there is no memory.
     ///
-    /// Apart from [`realloc`](MemAlloc::realloc), so that a block which stays, and the first block of
-    /// what grows, need no stack frame.
+    /// This is not part of [`realloc`](MemAlloc::realloc), so that a block which stays in place needs
+    /// no stack frame.
     ///
     /// # Safety
     ///
-    /// `ptr` is a live block of the heap.
+    /// `ptr` must be a live block of the heap with `size` bytes.
     #[inline(never)]
     unsafe fn move_to(
         &self,
@@ -194,17 +195,17 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         new_size: usize,
     ) -> Option<NonNull<u8>> {
         let new = self.malloc(new_size)?;
-        // SAFETY: both blocks are live, so they do not overlap, and have that many bytes.
+        // SAFETY: both blocks are live, so they do not overlap, and both have at least this many bytes.
         unsafe { new.copy_from_nonoverlapping(ptr, cmp::min(size, new_size)) };
-        // SAFETY: the caller's promise; the block is replaced, so it is ours alone.
+        // SAFETY: `ptr` is a live block of the heap (contract of this function) and is not used again.
         unsafe { self.heap.free(BlockPtr::from_start(ptr)) };
         Some(new)
     }
 }
 
-// SAFETY: a block is the heap's or the layer below's, and goes back to where it came from. The
-// heap's arena map tells, because no block of the layer below lies in an arena (invariant of
-// `lower`). The heap's blocks do not overlap, and have the size and alignment of their class.
+// SAFETY: a block comes from the heap or from the layer below, and is freed to where it came from. The
+// heap tells which, because no block of the layer below lies in an arena (invariant of `lower`). The
+// heap's blocks do not overlap, and have the size and alignment of their class.
 unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
@@ -222,20 +223,20 @@ unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
             return self.lower_calloc(count, size);
         }
         let block = self.malloc(bytes)?;
-        // SAFETY: the block has that many bytes, and is ours alone.
+        // SAFETY: the block has at least this many bytes, and nothing else uses it.
         unsafe { block.write_bytes(0, bytes) };
         Some(block)
     }
 
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
         let Some(ptr) = ptr else { return self.malloc(size) };
-        // SAFETY: the caller gives a live block.
+        // SAFETY: `ptr` is a live block of this allocator (contract of `realloc`).
         match unsafe { self.heap.size_if_ours(ptr) } {
-            // SAFETY: it is not the heap's, so it is a live block of the layer below.
+            // SAFETY: the block is not the heap's, so it is a live block of the layer below.
             None => unsafe { self.lower_realloc(ptr, size) },
             Some(_) if size > MAX_REQUEST => None,
             Some(old) if Self::stays(old, size) => Some(ptr),
-            // SAFETY: it is a live block of the heap, of that size.
+            // SAFETY: it is a live block of the heap with this size.
             Some(old) => unsafe { self.move_to(ptr, old, size) },
         }
     }
@@ -243,10 +244,11 @@ unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
         let Some(ptr) = ptr else { return };
-        // SAFETY: a live block of this allocator is the heap's if it is in an arena of the heap.
+        // SAFETY: `ptr` is a live block of this allocator (contract of `free`). If it lies in an arena
+        // of the heap, it is one of the heap's blocks.
         let foreign = unsafe { self.heap.free_if_ours(ptr) };
         if foreign.is_some() {
-            // SAFETY: it is not the heap's, so it is a live block of the layer below.
+            // SAFETY: the block is not the heap's, so it is a live block of the layer below.
             unsafe { self.lower.free(foreign) };
         }
     }
@@ -257,15 +259,20 @@ mod tests {
     use core::cell::Cell;
     use std::vec::Vec;
 
-    use raw_mem::{ArenaSource, Malloc, MmapArenas, WarmArenas};
+    use raw_mem::{ArenaSource, Malloc, MmapArenas, RetainingArenas};
 
     use super::*;
-    use crate::{GilHeld, Heap, KeepInClass, KnownArenas, Pools16K, ZeroInPools};
+    use crate::{
+        entry::{access::GilHeld, claim::KnownArenas},
+        geometry::eras::{KeepInClass, Pools16K, ZeroInPools},
+        heap::Heap,
+    };
 
     type TestHeap<G> = Heap<KnownArenas<MmapArenas, Malloc, G>, Malloc, G>;
 
     fn pymalloc<G: Geometry>() -> Pymalloc<GilHeld<TestHeap<G>>, Malloc> {
-        let heap = Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc);
+        let heap =
+            Heap::with_geometry(KnownArenas::with_geometry(MmapArenas::new(), Malloc), Malloc);
         // SAFETY: each test is one thread, and neither layer below the heap calls back.
         let heap = unsafe { GilHeld::new(heap) };
         // SAFETY: malloc does not serve memory of the heap's arenas.
@@ -277,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_above_the_threshold_and_of_no_bytes_go_below() {
+    fn requests_of_zero_bytes_or_above_the_threshold_go_to_the_layer_below() {
         let pymalloc = pymalloc::<Pools16K>();
         let blocks = [0, 513, 1 << 20].map(|size| pymalloc.malloc(size).unwrap());
         assert_eq!(small(&pymalloc), 0);
@@ -289,14 +296,14 @@ mod tests {
     }
 
     #[test]
-    fn a_geometry_may_serve_zero_bytes_itself() {
+    fn a_geometry_may_serve_zero_bytes_from_pools() {
         let pymalloc = pymalloc::<ZeroInPools<Pools16K>>();
         assert!(pymalloc.malloc(0).is_some() && pymalloc.calloc(0, 7).is_some());
         assert_eq!(small(&pymalloc), 2);
     }
 
     #[test]
-    fn zeroed_blocks_are_zero_where_a_freed_block_is_used_again() {
+    fn a_reused_block_is_zeroed_by_calloc() {
         let pymalloc = pymalloc::<Pools16K>();
         let block = pymalloc.malloc(100).unwrap();
         // SAFETY: the block has 100 bytes, is live, and is freed once.
@@ -311,7 +318,7 @@ mod tests {
         assert!(bytes.iter().all(|byte| *byte == 0));
     }
 
-    /// The sizes from which a block of `old` bytes moves when it is made `new` bytes.
+    /// Returns true if a block of `old` bytes moves when it is reallocated to `new` bytes.
     fn moves<G: Geometry>(old: usize, new: usize) -> bool {
         let pymalloc = pymalloc::<G>();
         let before = pymalloc.malloc(old).unwrap();
@@ -323,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_stays_where_more_than_three_quarters_of_it_are_needed() {
+    fn a_block_stays_in_place_if_more_than_three_quarters_are_needed() {
         assert!(!moves::<Pools16K>(512, 385) && moves::<Pools16K>(512, 384));
         assert!(moves::<Pools16K>(5, 10) && !moves::<Pools16K>(5, 13));
         assert!(moves::<Pools16K>(36, 36) && !moves::<Pools16K>(37, 37));
@@ -331,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_geometry_may_keep_every_block_within_its_class() {
+    fn a_geometry_may_leave_every_block_in_place_within_its_class() {
         for size in 1..=512 {
             assert!(!moves::<KeepInClass<Pools16K>>(size, size));
         }
@@ -355,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_of_the_layer_below_stays_there() {
+    fn a_block_of_the_layer_below_stays_in_that_layer() {
         let pymalloc = pymalloc::<Pools16K>();
         let large = pymalloc.malloc(10_000);
         // SAFETY: the block is live, and replaced by what comes back.
@@ -376,7 +383,7 @@ mod tests {
         assert_eq!(small(&pymalloc), 1);
     }
 
-    /// defects D7: a request of at most `MAX_REQUEST` was multiplied by four before it was compared.
+    /// Defects D7: a size of at most `MAX_REQUEST` was multiplied by four before it was compared.
     #[test]
     fn a_reallocation_to_an_unservable_size_is_refused_and_leaves_the_block() {
         let pymalloc = pymalloc::<Pools16K>();
@@ -393,7 +400,7 @@ mod tests {
     /// A layer below that serves a large request only while no arena is mapped.
     struct Short<'a>(&'a Cell<usize>);
 
-    // SAFETY: the blocks are malloc's.
+    // SAFETY: every block comes from malloc.
     unsafe impl MemAlloc for Short<'_> {
         fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
             if self.0.get() > 0 { None } else { Malloc.malloc(size) }
@@ -404,12 +411,12 @@ mod tests {
         }
 
         unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-            // SAFETY: the caller's promise.
+            // SAFETY: `ptr` is null or a live block of malloc (contract of `realloc`).
             if self.0.get() > 0 { None } else { unsafe { Malloc.realloc(ptr, size) } }
         }
 
         unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-            // SAFETY: the caller's promise.
+            // SAFETY: `ptr` is null or a live block of malloc (contract of `free`).
             unsafe { Malloc.free(ptr) }
         }
     }
@@ -417,7 +424,7 @@ mod tests {
     /// A source that counts the arenas that are mapped.
     struct Counted<'a>(MmapArenas, &'a Cell<usize>);
 
-    // SAFETY: the arenas are those of the source below.
+    // SAFETY: arenas are mapped and unmapped by the source below.
     unsafe impl ArenaSource for Counted<'_> {
         fn map(&mut self, size: raw_mem::ArenaSize) -> Result<NonNull<u8>, raw_mem::MapError> {
             self.1.set(self.1.get() + 1);
@@ -426,19 +433,19 @@ mod tests {
 
         unsafe fn unmap(&mut self, arena: NonNull<u8>, size: raw_mem::ArenaSize) {
             self.1.set(self.1.get() - 1);
-            // SAFETY: the caller's promise.
+            // SAFETY: the arena came from the source below (contract of `unmap`).
             unsafe { self.0.unmap(arena, size) }
         }
     }
 
-    /// F5 of the field report: retained arenas must not be the reason for a refusal.
+    /// Field report F5: a request failed although retained arenas could have been unmapped.
     #[test]
     fn a_request_that_the_layer_below_refuses_is_repeated_after_a_trim() {
         let mapped = Cell::new(0);
-        let arenas = WarmArenas::new(Counted(MmapArenas::new(), &mapped));
-        let heap = Heap::new(KnownArenas::<_, _, Pools16K>::new(arenas, Malloc), Malloc);
-        // SAFETY: the test is one thread, which does not enter twice; the layer below is the C
-        // library.
+        let arenas = RetainingArenas::new(Counted(MmapArenas::new(), &mapped));
+        let heap = Heap::new(KnownArenas::new(arenas, Malloc), Malloc);
+        // SAFETY: the test has one thread, nothing calls back, and the C library does not serve memory of
+        // the arenas.
         let pymalloc = unsafe { Pymalloc::new(GilHeld::new(heap), Short(&mapped)) };
         // Arenas that come back twice are retained.
         let retain = || {
@@ -481,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn the_layer_below_and_the_heap_can_be_asked() {
+    fn the_heap_and_the_layer_below_are_accessible() {
         let pymalloc = pymalloc::<Pools16K>();
         let large = pymalloc.lower().malloc(1000);
         assert_eq!(pymalloc.access().stats(), pymalloc.stats());
@@ -494,7 +501,7 @@ mod tests {
         let heap: TestHeap<Pools16K> =
             Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc);
         // SAFETY: malloc does not serve memory of the heap's arenas.
-        let pymalloc = unsafe { Pymalloc::new(crate::Locked::new(heap), Malloc) };
+        let pymalloc = unsafe { Pymalloc::new(crate::entry::access::Locked::new(heap), Malloc) };
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {

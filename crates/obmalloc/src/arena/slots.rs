@@ -1,4 +1,4 @@
-//! Where the arenas' records live: one array, asked from the layer below, that doubles.
+//! The storage of the arenas' records: one array, allocated from the layer below, that doubles.
 //!
 //! CPython: `arenas`, `new_arena`.
 
@@ -6,9 +6,9 @@ use core::{ptr::NonNull, slice};
 
 use raw_mem::MemAlloc;
 
-use crate::{arena::Arena, arena_table::ArenaIndex};
+use crate::{arena::Arena, pool::arena_index::ArenaIndex};
 
-/// Records in the first array. CPython: `INITIAL_ARENA_OBJECTS`.
+/// The number of records in the first array. CPython: `INITIAL_ARENA_OBJECTS`.
 const INITIAL_RECORDS: usize = 16;
 
 /// An array of records that only grows.
@@ -16,7 +16,7 @@ const INITIAL_RECORDS: usize = 16;
 pub(crate) struct ArenaSlots {
     /// # Invariant
     ///
-    /// A block of the layer below with `len` initialised records; dangling while `len` is 0.
+    /// A block of the layer below with `len` initialised records. Dangling while `len` is 0.
     records: NonNull<Arena>,
     len: usize,
 }
@@ -26,8 +26,8 @@ impl ArenaSlots {
         Self { records: NonNull::dangling(), len: 0 }
     }
 
-    /// Doubles the array; the new records are unused. Returns the indices of the new records, or
-    /// `None` when the layer below has no memory, and then nothing has changed. O(records).
+    /// Doubles the array, whose new records are unused. Returns their indices, or `None` if the layer
+    /// below has no memory; nothing has changed in that case. O(records).
     pub(crate) fn grow<A: MemAlloc>(&mut self, lower: &A) -> Option<core::ops::Range<usize>> {
         let len = if self.len == 0 { INITIAL_RECORDS } else { self.len.checked_mul(2)? };
         if u32::try_from(len).is_err() {
@@ -35,34 +35,35 @@ impl ArenaSlots {
         }
         let bytes = len.checked_mul(size_of::<Arena>())?;
         let old = Some(self.records.cast()).filter(|_| self.len > 0);
-        // SAFETY: `records`' invariant: `old` is a live block of `lower`, and is replaced below.
+        // SAFETY: by the invariant of `records`, `old` is a live block of `lower`. It is replaced
+        // below.
         let records = unsafe { lower.realloc(old, bytes) }?.cast::<Arena>();
         let new = self.len..len;
         for index in new.clone() {
-            // SAFETY: the block holds `len` records, and blocks are aligned to words.
+            // SAFETY: the block has room for `len` records and is aligned to words.
             unsafe { records.add(index).write(Arena::UNUSED) };
         }
-        // INVARIANT: the old records moved with the block, the new ones were written.
+        // INVARIANT: the old records moved with the block, and the new ones were written above.
         (self.records, self.len) = (records, len);
         Some(new)
     }
 
-    /// Every record.
+    /// Returns every record.
     pub(crate) fn all(&self) -> &[Arena] {
-        // SAFETY: `records`' invariant.
+        // SAFETY: by the invariant of `records`.
         unsafe { slice::from_raw_parts(self.records.as_ptr(), self.len) }
     }
 
     fn all_mut(&mut self) -> &mut [Arena] {
-        // SAFETY: `records`' invariant.
+        // SAFETY: by the invariant of `records`.
         unsafe { slice::from_raw_parts_mut(self.records.as_ptr(), self.len) }
     }
 
-    /// Gives the array back. All records must be unused.
-    pub(crate) fn release<A: MemAlloc>(&mut self, lower: &A) {
+    /// Frees the array. All records must be unused.
+    pub(crate) fn free<A: MemAlloc>(&mut self, lower: &A) {
         let old = core::mem::replace(self, Self::new());
         if old.len > 0 {
-            // SAFETY: `records`' invariant; the array is forgotten.
+            // SAFETY: by the invariant of `records`, and nothing refers to the array any more.
             unsafe { lower.free(Some(old.records.cast())) }
         }
     }

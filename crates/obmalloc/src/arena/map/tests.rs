@@ -1,0 +1,259 @@
+//! Unit tests and models of the arena map.
+
+mod narrow {
+    use raw_mem::Malloc;
+
+    use crate::{
+        arena::map::*,
+        geometry::{Sizes, eras::Tiny},
+    };
+
+    /// Slots of 1 KiB in addresses of 14 bits: a root of 4 slots, leaves of 4 entries.
+    #[derive(Clone, Copy, Debug, Default)]
+    pub(super) struct Narrow;
+
+    impl Geometry for Narrow {
+        const NAME: &'static str = "narrow";
+        const SIZES: Sizes = Sizes { address_bits: 14, ..Tiny::SIZES };
+    }
+
+    /// Publishes an arena that does not exist. The nodes come from malloc.
+    pub(super) fn publish<G: Geometry>(map: &ArenaMap<G>, base: usize) -> bool {
+        // SAFETY: these tests pass the same allocator each time, and no block relies on the entry.
+        unsafe { map.publish(base, &Malloc) }
+    }
+
+    /// Retracts an arena.
+    pub(super) fn retract<G: Geometry>(map: &ArenaMap<G>, base: usize) {
+        // SAFETY: the arenas of these tests do not exist, so they have no blocks.
+        unsafe { map.retract(base) };
+    }
+
+    /// Frees the nodes of a map.
+    pub(super) fn release<G: Geometry>(mut map: ArenaMap<G>) {
+        // SAFETY: the nodes are from malloc, and the arenas have no blocks.
+        unsafe { map.release(&Malloc) };
+    }
+}
+
+#[cfg(not(loom))]
+mod unit {
+    use raw_mem::NoAlloc;
+
+    use super::narrow::*;
+    use crate::{arena::map::*, geometry::eras::Pools16K};
+
+    #[test]
+    fn an_address_one_byte_outside_of_an_arena_is_not_contained() {
+        let map = ArenaMap::<Pools16K>::new();
+        let base = 5 << 40;
+        assert!(publish(&map, base));
+        assert!(map.contains(base));
+        assert!(map.contains(base + (1 << 20) - 1));
+        assert!(!map.contains(base - 1));
+        assert!(!map.contains(base + (1 << 20)));
+        retract(&map, base);
+        assert!(!map.contains(base));
+        release(map);
+    }
+
+    #[test]
+    fn every_address_can_be_looked_up() {
+        let map = ArenaMap::<Pools16K>::new();
+        for address in [0, 1, 1 << 47, (1 << 48) - 1, 1 << 48, usize::MAX] {
+            assert!(!map.contains(address));
+        }
+        assert!(!publish(&map, 1 << 48));
+        assert!(publish(&map, (1 << 48) - (1 << 20)));
+        assert!(map.contains((1 << 48) - 1));
+        assert_eq!(map.leaves(), 1);
+        release(map);
+    }
+
+    #[test]
+    fn arenas_of_several_leaves_are_contained() {
+        let map = ArenaMap::<Narrow>::new();
+        let bases = [9 << 10, 1 << 10, 8 << 10, 15 << 10];
+        assert!(bases.iter().all(|base| publish(&map, *base)));
+        for base in (0..16).map(|nth| nth << 10) {
+            assert_eq!(map.contains(base), bases.contains(&base));
+        }
+        assert_eq!(map.leaves(), 3);
+        bases.iter().for_each(|base| retract(&map, *base));
+        assert!((0..16).all(|nth| !map.contains(nth << 10)));
+        release(map);
+    }
+
+    #[test]
+    fn without_memory_nothing_is_published() {
+        let map = ArenaMap::<Narrow>::new();
+        // SAFETY: no node is allocated, and no block relies on the entry.
+        assert!(!unsafe { map.publish(1 << 10, &NoAlloc) });
+        assert!(!map.contains(1 << 10));
+        release(map);
+    }
+}
+
+mod models {
+    use raw_mem::Malloc;
+    use sync::atomic::AtomicBool;
+
+    use super::narrow::*;
+    use crate::arena::map::*;
+
+    /// A reader runs beside `publish` on the main thread, so that loom tries it at every point. The
+    /// leaf that is published is the map's first, or a later one if there are arenas `before`.
+    fn read_beside(orders: Orders, before: &[usize]) {
+        let map = sync::Arc::new(ArenaMap::<Narrow>::new());
+        assert!(before.iter().all(|base| publish(&map, *base)));
+        let reader = {
+            let map = sync::Arc::clone(&map);
+            sync::thread::spawn(move || {
+                // Either answer is right, but both reads must be of initialised memory.
+                let _ = map.contains_with(orders, 1 << 10);
+                assert!(!map.contains_with(orders, 2 << 10));
+            })
+        };
+        assert!(map.publish_with(orders, 1 << 10, &Malloc).is_some());
+        assert!(map.contains(1 << 10));
+        reader.join().unwrap();
+        release(sync::Arc::try_unwrap(map).unwrap());
+    }
+
+    /// An arena that has another leaf than the one at 1 KiB.
+    const FAR: &[usize] = &[4 << 10];
+
+    #[test]
+    fn a_leaf_is_seen_whole_or_not_at_all() {
+        sync::model(|| read_beside(Orders::SOUND, &[]));
+    }
+
+    #[test]
+    fn a_later_leaf_is_seen_whole_or_not_at_all() {
+        sync::model(|| read_beside(Orders::SOUND, FAR));
+    }
+
+    #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
+    fn a_leaf_published_relaxed_is_rejected() {
+        sync::rejected(|| read_beside(Orders { publish: Relaxed, ..Orders::SOUND }, &[]));
+    }
+
+    #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
+    fn a_later_leaf_published_relaxed_is_rejected() {
+        sync::rejected(|| read_beside(Orders { publish: Relaxed, ..Orders::SOUND }, FAR));
+    }
+
+    #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
+    fn a_leaf_found_relaxed_is_rejected() {
+        sync::rejected(|| read_beside(Orders { find: Relaxed, ..Orders::SOUND }, &[]));
+    }
+
+    #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
+    fn a_later_leaf_found_relaxed_is_rejected() {
+        sync::rejected(|| read_beside(Orders { find: Relaxed, ..Orders::SOUND }, FAR));
+    }
+
+    /// Mutants 19: the nodes were counted without being acquired.
+    #[test]
+    fn the_leaves_are_counted_beside_a_publication() {
+        sync::model(|| {
+            let map = sync::Arc::new(ArenaMap::<Narrow>::new());
+            let reader = {
+                let map = sync::Arc::clone(&map);
+                sync::thread::spawn(move || assert!(map.leaves() <= 1))
+            };
+            assert!(publish(&map, 1 << 10));
+            assert_eq!(map.leaves(), 1);
+            reader.join().unwrap();
+            release(sync::Arc::try_unwrap(map).unwrap());
+        });
+    }
+
+    /// `unmap` retracts an arena and announces it to a reader.
+    fn a_reader_learns_that_an_arena_is_gone(unmap: fn(&ArenaMap<Narrow>, &AtomicBool)) {
+        let map = sync::Arc::new(ArenaMap::<Narrow>::new());
+        assert!(publish(&map, 1 << 10));
+        let unmapped = sync::Arc::new(AtomicBool::new(false));
+        let reader = {
+            let (map, unmapped) = (sync::Arc::clone(&map), sync::Arc::clone(&unmapped));
+            sync::thread::spawn(move || {
+                let learned = unmapped.load(Acquire);
+                assert!(!learned || !map.contains(1 << 10));
+            })
+        };
+        unmap(&map, &unmapped);
+        reader.join().unwrap();
+        release(sync::Arc::try_unwrap(map).unwrap());
+    }
+
+    #[test]
+    fn a_reader_that_learns_of_an_unmapped_arena_finds_it_retracted() {
+        sync::model(|| {
+            a_reader_learns_that_an_arena_is_gone(|map, unmapped| {
+                retract(map, 1 << 10);
+                unmapped.store(true, Release);
+            });
+        });
+    }
+
+    #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
+    fn an_arena_retracted_after_it_is_announced_is_rejected() {
+        sync::rejected(|| {
+            a_reader_learns_that_an_arena_is_gone(|map, unmapped| {
+                unmapped.store(true, Release);
+                retract(map, 1 << 10);
+            });
+        });
+    }
+
+    /// Two threads publish arenas of one leaf, which neither finds.
+    fn two_publish(publish: fn(&ArenaMap<Narrow>, usize)) {
+        let map = sync::Arc::new(ArenaMap::<Narrow>::new());
+        let other = {
+            let map = sync::Arc::clone(&map);
+            sync::thread::spawn(move || publish(&map, 1 << 10))
+        };
+        publish(&map, 2 << 10);
+        other.join().unwrap();
+        assert_eq!([1, 2].map(|nth| map.contains(nth << 10)), [true; 2]);
+        release(sync::Arc::try_unwrap(map).unwrap());
+    }
+
+    #[test]
+    fn two_threads_that_publish_into_one_leaf_lose_nothing() {
+        sync::model(|| {
+            two_publish(|map, base| assert!(publish(map, base)));
+        });
+    }
+
+    #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
+    fn a_leaf_of_another_thread_found_relaxed_is_rejected() {
+        sync::rejected(|| {
+            two_publish(|map, base| {
+                let orders = Orders { lose: Relaxed, ..Orders::SOUND };
+                assert!(map.publish_with(orders, base, &Malloc).is_some());
+            });
+        });
+    }
+
+    #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
+    fn a_node_stored_where_another_may_be_is_rejected() {
+        sync::rejected(|| {
+            two_publish(|map, base| {
+                let root =
+                    new_node(ArenaMap::<Narrow>::ROOT_LEN, || Slot::new(ptr::null_mut()), &Malloc);
+                if map.root.load(Acquire).is_null() {
+                    map.root.store(root.unwrap().as_ptr(), Release);
+                }
+                assert!(publish(map, base));
+            });
+        });
+    }
+}

@@ -1,0 +1,283 @@
+//! The arenas of a heap: which one is used next, and which can be unmapped.
+//!
+//! ```text
+//!   unused ──► record ──► record                    (records without an arena)
+//!
+//!   usable ──► 1 free ⇄ 1 free ⇄ 4 free ⇄ 9 free    (ascending by number of free pools)
+//!                         ▲        ▲        ▲
+//!   last_with:           [1]      [4]      [9]      (the last arena with each number)
+//! ```
+//!
+//! Pools are taken from the first usable arena, which is the fullest, so that the others can become
+//! free. When a pool comes back to an arena with n free pools, the arena moves behind the last one
+//! that has n, which `last_with` knows. Each move is O(1). CPython: `usable_arenas`,
+//! `unused_arena_objects`, `nfp2lasta`.
+
+use core::ptr::NonNull;
+
+use raw_mem::MemAlloc;
+
+use crate::{
+    arena::{Arena, slots::ArenaSlots},
+    geometry::{Geometry, MAX_POOLS, shape::Shape},
+    pool::{PoolPtr, arena_index::ArenaIndex, tag::HeapTag},
+};
+
+/// How many arenas were mapped.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ArenaCounts {
+    /// All that were ever mapped. CPython: `ntimes_arena_allocated`.
+    pub(crate) allocated: usize,
+    /// The largest number at the same time. CPython: `narenas_highwater`.
+    pub(crate) highwater: usize,
+    /// Those that are mapped now. CPython: `narenas_currently_allocated`.
+    pub(crate) current: usize,
+}
+
+/// The records of all arenas, and the lists they are in.
+#[derive(Debug)]
+pub(crate) struct ArenaTable {
+    slots: ArenaSlots,
+    /// The unused records, last used first.
+    unused: Option<ArenaIndex>,
+    /// The arenas with a free pool, in ascending order of free pools.
+    usable: Option<ArenaIndex>,
+    /// For each number of free pools, the last usable arena that has as many.
+    last_with: [Option<ArenaIndex>; MAX_POOLS + 1],
+    /// Free arenas that the source has allowed the heap to retain.
+    retained: usize,
+    counts: ArenaCounts,
+}
+
+impl ArenaTable {
+    pub(crate) const fn new() -> Self {
+        Self {
+            slots: ArenaSlots::new(),
+            unused: None,
+            usable: None,
+            last_with: [None; MAX_POOLS + 1],
+            retained: 0,
+            counts: ArenaCounts { allocated: 0, highwater: 0, current: 0 },
+        }
+    }
+
+    /// Makes sure that there is an unused record for the next arena. Returns false if the layer below
+    /// has no memory for more records.
+    pub(crate) fn reserve<A: MemAlloc>(&mut self, lower: &A) -> bool {
+        if self.unused.is_some() {
+            return true;
+        }
+        let Some(new) = self.slots.grow(lower) else { return false };
+        for index in new.rev() {
+            self.push_unused(ArenaIndex::new(index));
+        }
+        true
+    }
+
+    /// Adds a new arena, as the only usable one.
+    ///
+    /// # Safety
+    ///
+    /// - The contract of [`Arena::set`] must hold for `base`.
+    /// - No arena is usable, and a record was [reserved](Self::reserve).
+    pub(crate) unsafe fn add<G: Geometry>(&mut self, base: NonNull<u8>) {
+        debug_assert_eq!(self.usable, None);
+        let Some(index) = self.unused else { return };
+        self.unused = self.slots[index].next;
+        // SAFETY: the contract of this function.
+        unsafe { self.slots[index].set::<G>(base) };
+        self.usable = Some(index);
+        self.last_with[Shape::<G>::POOLS] = Some(index);
+        self.counts.allocated += 1;
+        self.counts.current += 1;
+        self.counts.highwater = self.counts.highwater.max(self.counts.current);
+    }
+
+    /// Takes a free pool of the fullest usable arena. If that arena is a retained one, it no longer
+    /// counts as retained.
+    pub(crate) fn take_pool<G: Geometry>(&mut self, tag: HeapTag) -> Option<PoolPtr> {
+        let index = self.usable?;
+        let free = self.slots[index].free_pools();
+        let pool = self.slots[index].take_pool::<G>(index, tag)?;
+        if free == Shape::<G>::POOLS {
+            self.retained = self.retained.saturating_sub(1);
+        }
+        // It was the fullest, so no other arena has one free pool less. The order is unchanged.
+        self.leave_last_with(index, free);
+        if free > 1 {
+            self.last_with[free - 1] = Some(index);
+        } else {
+            self.unlink(index);
+        }
+        Some(pool)
+    }
+
+    /// Puts a free pool back into its arena. If the arena becomes free and is not the last usable one
+    /// that the geometry retains, `retain` decides about it. Unless it returns true, this returns the
+    /// first byte of the arena, which is in no list any more, and the caller unmaps it.
+    pub(crate) fn put_pool<G: Geometry>(
+        &mut self,
+        pool: PoolPtr,
+        retain: impl FnOnce(usize) -> bool,
+    ) -> Option<NonNull<u8>> {
+        let index = pool.header().arena();
+        let free = self.slots[index].free_pools();
+        let is_last = free > 0 && self.slots[index].next.is_none();
+        let last_of_its_number = self.last_with[free];
+        self.leave_last_with(index, free);
+        self.slots[index].put_pool(pool);
+        if self.slots[index].is_free::<G>() && !(G::RULES.retain_last_arena && is_last) {
+            if !retain(self.retained) {
+                self.unlink(index);
+                return self.remove(index);
+            }
+            self.retained += 1;
+        }
+        if free == 0 {
+            self.push_front(index);
+        } else if let Some(last) = last_of_its_number
+            && last != index
+        {
+            self.unlink(index);
+            self.insert_behind(last, index);
+        }
+        self.last_with[free + 1].get_or_insert(index);
+        None
+    }
+
+    /// Returns true if the arena at `index` would not be unmapped if it got a pool back, and would
+    /// provide the next pool that is taken.
+    pub(crate) fn would_be_next<G: Geometry>(&self, index: ArenaIndex) -> bool {
+        let free = self.slots[index].free_pools();
+        // It is the fullest, and stays the fullest with one more free pool.
+        let stays_first = self.usable == Some(index) && self.last_with[free] == Some(index);
+        (free == 0 || stays_first) && !self.could_be_free::<G>(index, 1)
+    }
+
+    /// Returns true if the arena at `index` could be unmapped once it got `pools` back.
+    pub(crate) fn could_be_free<G: Geometry>(&self, index: ArenaIndex, pools: usize) -> bool {
+        let arena = &self.slots[index];
+        let is_last = arena.free_pools() > 0 && arena.next.is_none();
+        let could_be_free = arena.free_pools() + pools >= Shape::<G>::POOLS;
+        could_be_free && !(G::RULES.retain_last_arena && is_last)
+    }
+
+    /// Returns how many free arenas the source has allowed the heap to retain.
+    pub(crate) fn retained(&self) -> usize {
+        self.retained
+    }
+
+    /// Removes a free arena, a retained one if there is any. Returns its first byte.
+    pub(crate) fn remove_free<G: Geometry>(&mut self) -> Option<NonNull<u8>> {
+        let free = Shape::<G>::POOLS;
+        let index = self.last_with[free]?;
+        self.retained = self.retained.saturating_sub(1);
+        self.leave_last_with(index, free);
+        self.unlink(index);
+        self.remove(index)
+    }
+
+    /// Removes every arena, calls `unmap` with the first byte of each, and frees the records.
+    /// O(arenas).
+    pub(crate) fn clear<A: MemAlloc>(&mut self, lower: &A, mut unmap: impl FnMut(NonNull<u8>)) {
+        for index in 0..self.slots.all().len() {
+            if let Some(base) = self.slots[ArenaIndex::new(index)].clear() {
+                unmap(base);
+            }
+        }
+        self.slots.free(lower);
+        let counts = ArenaCounts { current: 0, ..self.counts };
+        *self = Self { counts, ..Self::new() };
+    }
+
+    /// Makes the record at `index`, which is in no list, unused. Returns the arena's first byte.
+    fn remove(&mut self, index: ArenaIndex) -> Option<NonNull<u8>> {
+        let base = self.slots[index].clear();
+        self.push_unused(index);
+        self.counts.current -= 1;
+        base
+    }
+
+    /// Prepares for the arena at `index` to have another number of free pools than `free`. If it is
+    /// the last one with that number, the one before it takes its place in `last_with`.
+    fn leave_last_with(&mut self, index: ArenaIndex, free: usize) {
+        if self.last_with[free] == Some(index) {
+            let before = self.slots[index].prev;
+            self.last_with[free] = before.filter(|before| self.slots[*before].free_pools() == free);
+        }
+    }
+
+    fn push_unused(&mut self, index: ArenaIndex) {
+        self.slots[index].next = self.unused;
+        self.unused = Some(index);
+    }
+
+    fn push_front(&mut self, index: ArenaIndex) {
+        self.slots[index].next = self.usable;
+        self.slots[index].prev = None;
+        if let Some(first) = self.usable {
+            self.slots[first].prev = Some(index);
+        }
+        self.usable = Some(index);
+    }
+
+    fn insert_behind(&mut self, place: ArenaIndex, index: ArenaIndex) {
+        let next = self.slots[place].next;
+        self.slots[index].next = next;
+        self.slots[index].prev = Some(place);
+        if let Some(next) = next {
+            self.slots[next].prev = Some(index);
+        }
+        self.slots[place].next = Some(index);
+    }
+
+    fn unlink(&mut self, index: ArenaIndex) {
+        let Arena { next, prev, .. } = self.slots[index];
+        if let Some(next) = next {
+            self.slots[next].prev = prev;
+        }
+        match prev {
+            Some(prev) => self.slots[prev].next = next,
+            None => self.usable = next,
+        }
+        (self.slots[index].next, self.slots[index].prev) = (None, None);
+    }
+
+    /// Iterates over all arenas.
+    pub(crate) fn arenas(&self) -> impl Iterator<Item = (ArenaIndex, &Arena)> {
+        let indexed = self.slots.all().iter().enumerate();
+        indexed
+            .map(|(index, arena)| (ArenaIndex::new(index), arena))
+            .filter(|(_, arena)| arena.base().is_some())
+    }
+
+    /// Iterates over the usable arenas, first to last.
+    pub(crate) fn usable(&self) -> impl Iterator<Item = (ArenaIndex, &Arena)> {
+        self.list(self.usable)
+    }
+
+    /// Iterates over the unused records, in the order in which they will be used.
+    pub(crate) fn unused(&self) -> impl Iterator<Item = (ArenaIndex, &Arena)> {
+        self.list(self.unused)
+    }
+
+    fn list(&self, first: Option<ArenaIndex>) -> impl Iterator<Item = (ArenaIndex, &Arena)> {
+        let step = |index: &ArenaIndex| self.slots[*index].next;
+        core::iter::successors(first, step).map(|index| (index, &self.slots[index]))
+    }
+
+    /// Returns the number of records, used or not.
+    pub(crate) fn records(&self) -> usize {
+        self.slots.all().len()
+    }
+
+    /// Returns the last usable arena with `free` free pools.
+    pub(crate) fn last_with(&self, free: usize) -> Option<ArenaIndex> {
+        self.last_with[free]
+    }
+
+    /// Returns how many arenas were mapped.
+    pub(crate) fn counts(&self) -> ArenaCounts {
+        self.counts
+    }
+}

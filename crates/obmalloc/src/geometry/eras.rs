@@ -1,0 +1,163 @@
+//! The geometries: CPython's by era, our own, and variants for tests and comparisons.
+
+use core::marker::PhantomData;
+
+use crate::geometry::{Geometry, HeaderRule, ReallocRule, RetainRule, Rules, Sizes};
+
+/// 8-byte classes to 256 bytes in 4 KiB pools and 256 KiB arenas: CPython 2.5.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Classes8To256;
+
+impl Geometry for Classes8To256 {
+    const NAME: &'static str = "8-byte classes to 256 bytes";
+    const SIZES: Sizes = Sizes { alignment: 8, small_threshold: 256, ..Sizes::CPYTHON_4K };
+    const RULES: Rules = Rules { retain_last_arena: false, ..Rules::CPYTHON };
+}
+
+/// 8-byte classes to 512 bytes in 4 KiB pools and 256 KiB arenas: CPython 3.3 to 3.7.3.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Classes8To512;
+
+impl Geometry for Classes8To512 {
+    const NAME: &'static str = "8-byte classes to 512 bytes";
+    const SIZES: Sizes = Sizes { alignment: 8, ..Sizes::CPYTHON_4K };
+    const RULES: Rules = Rules { retain_last_arena: false, ..Rules::CPYTHON };
+}
+
+/// 16-byte classes to 512 bytes in 4 KiB pools and 256 KiB arenas: CPython 3.9, and with
+/// [`GiveBackAll`] 3.7.4 to 3.8.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pools4K;
+
+impl Geometry for Pools4K {
+    const NAME: &'static str = "4 KiB pools";
+    const SIZES: Sizes = Sizes::CPYTHON_4K;
+}
+
+/// 16-byte classes to 512 bytes in 16 KiB pools and 1 MiB arenas: CPython 3.10 to 3.15. The
+/// default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pools16K;
+
+impl Geometry for Pools16K {
+    const NAME: &'static str = "16 KiB pools";
+    const SIZES: Sizes = Sizes::CPYTHON;
+}
+
+/// As [`Pools16K`] with 2 MiB arenas: CPython 3.15 built with huge pages.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Arenas2M;
+
+impl Geometry for Arenas2M {
+    const NAME: &'static str = "2 MiB arenas";
+    const SIZES: Sizes = Sizes { arena_size: 2 << 20, ..Sizes::CPYTHON };
+}
+
+/// The geometry of our own allocators: CPython's current sizes, but the headers of all pools stand
+/// at the beginning of their arena, and each class retains an emptied pool.
+///
+/// A heap with this geometry does not lay out its blocks as CPython does.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Native;
+
+impl Geometry for Native {
+    const NAME: &'static str = "native";
+    const SIZES: Sizes = Sizes::CPYTHON;
+    const RULES: Rules =
+        Rules { headers: HeaderRule::InArena, retain: RetainRule::EachClass, ..Rules::CPYTHON };
+}
+
+/// 4 classes in pools of 256 bytes and arenas of 1 KiB. Models and tests reach every transition of
+/// such a heap in a few steps.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tiny;
+
+impl Geometry for Tiny {
+    const NAME: &'static str = "tiny";
+    const SIZES: Sizes =
+        Sizes { small_threshold: 64, pool_size: 256, arena_size: 1 << 10, ..Sizes::CPYTHON };
+}
+
+/// The geometry `G`, but every arena that becomes free is unmapped: CPython before 3.9.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GiveBackAll<G>(PhantomData<G>);
+
+impl<G: Geometry> Geometry for GiveBackAll<G> {
+    const NAME: &'static str = "no free arena retained";
+    const SIZES: Sizes = G::SIZES;
+    const RULES: Rules = Rules { retain_last_arena: false, ..G::RULES };
+}
+
+/// The geometry `G`, but a reallocation never moves a block within its class.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeepInClass<G>(PhantomData<G>);
+
+impl<G: Geometry> Geometry for KeepInClass<G> {
+    const NAME: &'static str = "no move within a class";
+    const SIZES: Sizes = G::SIZES;
+    const RULES: Rules = Rules { realloc: ReallocRule::WithinClass, ..G::RULES };
+}
+
+/// The geometry `G`, but requests of 0 bytes are served by its smallest class.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ZeroInPools<G>(PhantomData<G>);
+
+impl<G: Geometry> Geometry for ZeroInPools<G> {
+    const NAME: &'static str = "zero bytes from pools";
+    const SIZES: Sizes = G::SIZES;
+    const RULES: Rules = Rules { zero_in_pools: true, ..G::RULES };
+}
+
+/// The geometry `G`, but each class retains an emptied pool.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RetainEachClass<G>(PhantomData<G>);
+
+impl<G: Geometry> Geometry for RetainEachClass<G> {
+    const NAME: &'static str = "each class retains a pool";
+    const SIZES: Sizes = G::SIZES;
+    const RULES: Rules = Rules { retain: RetainRule::EachClass, ..G::RULES };
+}
+
+/// The geometry `G`, but the headers of all pools stand at the beginning of their arena.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HeadersInArena<G>(PhantomData<G>);
+
+impl<G: Geometry> Geometry for HeadersInArena<G> {
+    const NAME: &'static str = "headers in the arena";
+    const SIZES: Sizes = G::SIZES;
+    const RULES: Rules = Rules { headers: HeaderRule::InArena, ..G::RULES };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::shape::Shape;
+
+    #[test]
+    fn every_era_has_the_figures_of_its_version() {
+        assert_eq!((Shape::<Classes8To256>::CLASSES, Shape::<Classes8To256>::POOLS), (32, 64));
+        assert_eq!((Shape::<Classes8To512>::CLASSES, Shape::<Classes8To512>::POOLS), (64, 64));
+        assert_eq!((Shape::<Pools4K>::CLASSES, Shape::<Pools4K>::POOLS), (32, 64));
+        assert_eq!((Shape::<Pools16K>::CLASSES, Shape::<Pools16K>::POOLS), (32, 64));
+        assert_eq!((Shape::<Arenas2M>::CLASSES, Shape::<Arenas2M>::POOLS), (32, 128));
+    }
+
+    #[test]
+    fn a_variant_changes_one_rule_only() {
+        type Eager = GiveBackAll<KeepInClass<ZeroInPools<Pools4K>>>;
+        assert_eq!(Eager::SIZES, Pools4K::SIZES);
+        let expected = Rules {
+            retain_last_arena: false,
+            realloc: ReallocRule::WithinClass,
+            zero_in_pools: true,
+            ..Pools4K::RULES
+        };
+        assert_eq!(Eager::RULES, expected);
+    }
+
+    #[test]
+    fn our_own_geometry_has_the_sizes_of_cpython() {
+        assert_eq!(Native::SIZES, Pools16K::SIZES);
+        assert_eq!(Native::RULES, HeadersInArena::<RetainEachClass<Pools16K>>::RULES);
+    }
+}

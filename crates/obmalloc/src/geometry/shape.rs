@@ -1,0 +1,66 @@
+//! What follows from the sizes and rules of a geometry.
+
+use core::marker::PhantomData;
+
+use raw_mem::ArenaSize;
+
+use crate::geometry::{Geometry, HeaderRule, MAX_CLASSES, MAX_POOLS};
+
+/// The bytes of a pool's header.
+pub(crate) const HEADER_SIZE: usize = 40;
+
+/// The bytes of a pool's header and of the heap's tag behind it. CPython: `POOL_OVERHEAD`.
+pub(crate) const POOL_OVERHEAD: usize = 48;
+
+/// The bytes of a cache line. The tag of an arena that begins with all headers has one to itself.
+const CACHE_LINE: usize = 64;
+
+/// The counts and offsets that follow from a [`Geometry`].
+#[derive(Clone, Copy, Debug)]
+pub struct Shape<G>(PhantomData<G>);
+
+impl<G: Geometry> Shape<G> {
+    /// The number of size classes.
+    pub const CLASSES: usize = G::SIZES.small_threshold / G::SIZES.alignment;
+    /// The number of pools in an arena.
+    pub const POOLS: usize = G::SIZES.arena_size / G::SIZES.pool_size;
+    /// The size of an arena, as its source takes it.
+    pub const ARENA: ArenaSize = match (ArenaSize::new(G::SIZES.arena_size), Self::CONSISTENT) {
+        (Some(size), ()) => size,
+        (None, ()) => panic!("no source has arenas of this size"),
+    };
+    /// The offset of the last byte of a request, shifted right by this, is the number of its class.
+    pub(crate) const SHIFT: u32 = G::SIZES.alignment.trailing_zeros();
+    /// The offset of the heap's tag in an arena that begins with all headers.
+    pub(crate) const TAG: usize = (Self::POOLS * HEADER_SIZE).next_multiple_of(CACHE_LINE);
+    /// The bytes before the first block of an arena's first pool.
+    pub const BEFORE_FIRST_POOL: usize = match G::RULES.headers {
+        HeaderRule::InPools => POOL_OVERHEAD,
+        HeaderRule::InArena => {
+            let headers_and_tag = Self::TAG + CACHE_LINE;
+            headers_and_tag.next_multiple_of(G::SIZES.small_threshold.next_power_of_two())
+        }
+    };
+    /// The bytes before the first block of every other pool.
+    pub const BEFORE_POOL: usize = match G::RULES.headers {
+        HeaderRule::InPools => POOL_OVERHEAD,
+        HeaderRule::InArena => 0,
+    };
+
+    const CONSISTENT: () = {
+        let sizes = G::SIZES;
+        assert!(sizes.alignment.is_power_of_two() && sizes.alignment >= size_of::<usize>());
+        assert!(Self::BEFORE_FIRST_POOL.is_multiple_of(sizes.alignment), "blocks must be aligned");
+        assert!(sizes.small_threshold > 0);
+        assert!(sizes.small_threshold.is_multiple_of(sizes.alignment));
+        assert!(Self::CLASSES <= MAX_CLASSES, "too many size classes");
+        assert!(sizes.pool_size.is_power_of_two() && sizes.pool_size <= 1 << 30);
+        assert!(Self::BEFORE_FIRST_POOL <= u16::MAX as usize, "too many headers in an arena");
+        let minimum = Self::BEFORE_FIRST_POOL + 2 * sizes.small_threshold;
+        assert!(sizes.pool_size >= minimum, "a pool must have two blocks");
+        assert!(sizes.arena_size.is_power_of_two() && sizes.arena_size >= 2 * sizes.pool_size);
+        assert!(Self::POOLS <= MAX_POOLS, "too many pools in an arena");
+        assert!(sizes.address_bits <= usize::BITS);
+        assert!(sizes.address_bits > sizes.arena_size.ilog2());
+    };
+}

@@ -1,0 +1,134 @@
+//! A walk over the heap that asserts every numbered rule of the crate's page.
+
+use raw_mem::{ArenaSource, MemAlloc};
+
+use crate::{
+    geometry::{Geometry, MAX_POOLS, shape::Shape, size_class::SizeClass},
+    heap::Heap,
+    pool::{PoolPtr, State},
+};
+
+impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
+    /// Asserts every rule of the [crate's page](crate). For tests, because it visits every block of
+    /// every pool.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a rule is broken. The message names the rule.
+    pub fn check_invariants(&self) {
+        self.check_used_pools();
+        self.check_arenas();
+        self.check_usable_arenas();
+    }
+
+    /// Rules 3 and 4, seen from the lists.
+    fn check_used_pools(&self) {
+        for class in SizeClass::<G>::all() {
+            let mut prev = None;
+            for pool in self.used.iter(class) {
+                let header = pool.header();
+                let retained = header.state() == State::Retained;
+                assert!(retained || header.state() == State::Used, "rule 3: listed pools are used");
+                let is_only = prev.is_none() && header.next.get().is_none();
+                assert!(!retained || is_only, "rule 3: a retained pool is its class's only one");
+                assert_eq!(header.class::<G>(), Some(class), "rule 4: a list has one class");
+                assert_eq!(header.prev.get(), prev, "rule 4: links go both ways");
+                let is_first = prev.is_none();
+                assert!(is_first || !header.has_run_out::<G>(), "rule 3: only the first runs out");
+                let in_use = retained || header.in_use::<G>() > 0;
+                assert!(in_use, "rule 3: an empty pool is in no class's list");
+                prev = Some(pool);
+            }
+        }
+    }
+
+    /// Rules 1, 2, 3 and 5, seen from the arenas.
+    fn check_arenas(&self) {
+        let mut arenas = 0;
+        for (index, arena) in self.arenas.arenas() {
+            arenas += 1;
+            let mut free = 0;
+            for pool in arena.pools::<G>() {
+                assert_eq!(pool.header().arena(), index, "a pool knows its arena");
+                check_pool::<G>(pool);
+                match pool.header().state() {
+                    State::Free => free += 1,
+                    State::Used | State::Retained => self.check_is_listed(pool),
+                    State::Full => {}
+                }
+            }
+            let uncarved = Shape::<G>::POOLS - arena.carved_pools();
+            assert_eq!(arena.free_pools(), free + uncarved, "rule 6: free pools are counted");
+            let listed = arena.list().inspect(|pool| {
+                assert_eq!(pool.header().state(), State::Free, "rule 3: an arena lists free pools");
+                assert_eq!(pool.header().arena(), index, "an arena lists its own pools");
+            });
+            assert_eq!(listed.count(), free, "rule 3: free pools are in their arena's list");
+        }
+        let unused = self.arenas.unused().inspect(|(_, arena)| {
+            assert_eq!(arena.base(), None, "rule 5: an unused record has no arena");
+        });
+        assert_eq!(unused.count() + arenas, self.arenas.records(), "rule 5: no record is lost");
+        assert_eq!(self.arenas.counts().current, arenas, "arenas are counted");
+    }
+
+    fn check_is_listed(&self, pool: PoolPtr) {
+        let class = pool.header().class::<G>();
+        let listed = class.is_some_and(|class| self.used.iter(class).any(|other| other == pool));
+        assert!(listed, "rule 3: a used pool is in its class's list");
+    }
+
+    /// Rules 6, 7 and 8.
+    fn check_usable_arenas(&self) {
+        let mut last = [None; MAX_POOLS + 1];
+        let (mut before, mut prev, mut free) = (1, None, 0);
+        for (index, arena) in self.arenas.usable() {
+            assert!(arena.base().is_some(), "rule 5: a usable record has an arena");
+            assert!(arena.free_pools() >= before, "rule 6: ascending by free pools");
+            assert_eq!(arena.prev, prev, "rule 6: links go both ways");
+            free += usize::from(arena.is_free::<G>());
+            last[arena.free_pools()] = Some(index);
+            (before, prev) = (arena.free_pools(), Some(index));
+        }
+        for (free, last) in last.into_iter().enumerate() {
+            assert_eq!(self.arenas.last_with(free), last, "rule 7: the last arena with {free}");
+        }
+        let usable = self.arenas.usable().count();
+        let with_room = self.arenas.arenas().filter(|(_, arena)| arena.free_pools() > 0);
+        assert_eq!(usable, with_room.count(), "rule 6: every arena with a free pool is usable");
+        let retained = self.arenas.retained();
+        let may_be_free = retained + usize::from(G::RULES.retain_last_arena);
+        assert!((retained..=may_be_free).contains(&free), "rule 8: other free arenas are unmapped");
+    }
+}
+
+/// Rules 1 and 2.
+fn check_pool<G: Geometry>(pool: PoolPtr) {
+    let header = pool.header();
+    let Some(class) = header.class::<G>() else {
+        assert_eq!(header.state(), State::Free, "a pool without a class is free");
+        return;
+    };
+    let (first, capacity) = (header.first_offset(), header.capacity(class));
+    let is_first = pool.start::<G>().addr().get().is_multiple_of(G::SIZES.arena_size);
+    let before = if is_first { Shape::<G>::BEFORE_FIRST_POOL } else { Shape::<G>::BEFORE_POOL };
+    assert_eq!(first, before, "rule 1: blocks begin behind the headers");
+    let mut listed = 0;
+    for block in header.free_blocks() {
+        let offset = block.addr().get().wrapping_sub(pool.start::<G>().addr().get());
+        assert!(offset >= first && offset < G::SIZES.pool_size, "rule 1: a block of this pool");
+        assert_eq!((offset - first) % class.block_size(), 0, "rule 1: no gaps");
+        listed += 1;
+        assert!(listed <= capacity, "rule 2: the free list ends");
+    }
+    let known = header.in_use::<G>() + listed + header.uncarved::<G>();
+    assert_eq!(known, capacity, "rule 2: every block is accounted for");
+    match header.state() {
+        State::Free => assert_eq!(header.in_use::<G>(), 0, "rule 3: a free pool has none in use"),
+        State::Retained => {}
+        State::Used | State::Full => assert!(header.in_use::<G>() > 0, "rule 3: used means in use"),
+    }
+    if header.state() == State::Full {
+        assert!(header.has_run_out::<G>(), "rule 3: a full pool has no free block");
+    }
+}

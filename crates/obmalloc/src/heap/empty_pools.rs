@@ -1,0 +1,175 @@
+//! Which emptied pools are retained by their class.
+//!
+//! ```text
+//!   the last block of a pool is freed
+//!      │ retained: stays the only pool of its class's list ──► serves the next request of the class
+//!      └ otherwise ──► free: goes to its arena ──► serves any class
+//!                                 └ all pools of the arena are free: the arena is retained or unmapped
+//! ```
+//!
+//! Without this, a program that allocates and frees one block in turn would move the pool of that
+//! block to its arena and back each time. A retained pool stays where it is and reports no event.
+//!
+//! Retention ends when something happens that the pool could be needed for: a slow path of the same
+//! class, a request that finds no free pool, or an arena that could be unmapped. If no block of the
+//! pool is in use by then, it goes to its arena after all.
+//!
+//! Under [`RetainRule::Unobservable`] a pool is retained only if it would be the next one that anyone
+//! takes, and retention ends before any other pool or arena moves. Requests and statistics therefore
+//! cannot reveal that the pool did not move.
+
+use crate::{
+    arena::table::ArenaTable,
+    geometry::{Geometry, MAX_CLASSES, RetainRule, size_class::SizeClass},
+    heap::used_pools::UsedPools,
+    pool::PoolPtr,
+};
+
+/// The classes whose only pool is retained.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct EmptyPools(u64);
+
+const _: () = assert!(MAX_CLASSES <= u64::BITS as usize);
+
+impl EmptyPools {
+    pub(crate) const NONE: Self = Self(0);
+
+    /// Returns the number of classes that have a retained pool.
+    pub(crate) fn count(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    /// Returns true if the rule of the geometry allows `pool`, which has become empty, to be
+    /// retained.
+    pub(crate) fn may_retain<G: Geometry>(self, arenas: &ArenaTable, pool: PoolPtr) -> bool {
+        let arena = pool.header().arena();
+        match G::RULES.retain {
+            RetainRule::Unobservable => arenas.would_be_next::<G>(arena),
+            RetainRule::EachClass => !arenas.could_be_free::<G>(arena, self.count() + 1),
+        }
+    }
+
+    /// Retains `pool`, which has become empty and is the only one of its class.
+    pub(crate) fn retain<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
+        pool.header().become_retained();
+        self.0 |= 1 << class.index();
+    }
+
+    /// Ends the retention of the pool of `class`, or under [`RetainRule::Unobservable`] of any class,
+    /// because a slow path of `class` begins. Returns a pool that turns out to be empty and is in no
+    /// list any more.
+    #[inline]
+    pub(crate) fn end_for<G: Geometry>(
+        &mut self,
+        class: SizeClass<G>,
+        used: &mut UsedPools,
+    ) -> Option<PoolPtr> {
+        match G::RULES.retain {
+            RetainRule::Unobservable => self.end_any::<G>(used),
+            RetainRule::EachClass if self.0 & 1 << class.index() != 0 => self.end(class, used),
+            RetainRule::EachClass => None,
+        }
+    }
+
+    /// Ends retentions until a pool turns out to be empty. Returns this pool, which is in no list any
+    /// more, or `None` if none is left.
+    pub(crate) fn end_any<G: Geometry>(&mut self, used: &mut UsedPools) -> Option<PoolPtr> {
+        while let Some(class) = SizeClass::<G>::from_index(self.0.trailing_zeros() as usize) {
+            let empty = self.end(class, used);
+            if empty.is_some() {
+                return empty;
+            }
+        }
+        None
+    }
+
+    fn end<G: Geometry>(&mut self, class: SizeClass<G>, used: &mut UsedPools) -> Option<PoolPtr> {
+        self.0 &= !(1 << class.index());
+        let pool = used.first(class);
+        if !pool.header().end_retention() {
+            return None;
+        }
+        used.remove(class, pool);
+        Some(pool)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use raw_mem::{Malloc, MmapArenas};
+
+    use crate::{
+        geometry::{
+            Geometry,
+            eras::{Pools4K, RetainEachClass},
+            size_class::SizeClass,
+        },
+        heap::Heap,
+        pool::block::BlockPtr,
+    };
+
+    type TestHeap<G> = Heap<MmapArenas, Malloc, G>;
+
+    fn heap<G: Geometry>() -> TestHeap<G> {
+        Heap::with_geometry(MmapArenas::new(), Malloc)
+    }
+
+    fn alloc<G: Geometry>(heap: &mut TestHeap<G>, size: usize) -> BlockPtr {
+        heap.alloc(SizeClass::of(size).unwrap()).unwrap()
+    }
+
+    fn free<G: Geometry>(heap: &mut TestHeap<G>, block: BlockPtr) {
+        // SAFETY: the tests free once what they allocated from this heap.
+        unsafe { heap.free(block) };
+        heap.check_invariants();
+    }
+
+    #[test]
+    fn a_pool_that_is_emptied_and_used_in_turn_does_not_move() {
+        let mut heap = heap::<Pools4K>();
+        let block = alloc(&mut heap, 64);
+        let start = block.start();
+        free(&mut heap, block);
+        assert_eq!(heap.empty.count(), 1);
+        assert_eq!(heap.stats().classes()[3].pools, 0);
+        let again = alloc(&mut heap, 64);
+        assert_eq!((again.start(), heap.stats().classes()[3].pools), (start, 1));
+        free(&mut heap, again);
+        let other = alloc(&mut heap, 128);
+        assert_eq!((other.start(), heap.empty.count()), (start, 0));
+    }
+
+    #[test]
+    fn each_class_may_retain_one_pool() {
+        let mut heap = heap::<RetainEachClass<Pools4K>>();
+        for size in [16, 32, 48, 64] {
+            let block = alloc(&mut heap, size);
+            free(&mut heap, block);
+        }
+        assert_eq!(heap.empty.count(), 4);
+        let block = alloc(&mut heap, 32);
+        assert_eq!((heap.empty.count(), heap.stats().bytes.in_use), (4, 32));
+        free(&mut heap, block);
+        heap.unmap_free_arenas();
+        assert_eq!(heap.stats().arenas.current, 0);
+    }
+
+    #[test]
+    fn retained_pools_keep_no_arena_mapped_and_serve_before_a_new_one_is_mapped() {
+        let mut heap = heap::<RetainEachClass<Pools4K>>();
+        let mut blocks = Vec::new();
+        for size in (16..=512).step_by(16).cycle() {
+            blocks.push(alloc(&mut heap, size));
+            if heap.stats().arenas.current == 3 {
+                break;
+            }
+        }
+        blocks.into_iter().for_each(|block| free(&mut heap, block));
+        assert_eq!(heap.stats().arenas.current, 1);
+        let pools = (0..64 * 7).map(|_| alloc(&mut heap, 512)).collect::<Vec<_>>();
+        assert_eq!((heap.stats().arenas.current, heap.empty.count()), (1, 0));
+        pools.into_iter().for_each(|block| free(&mut heap, block));
+    }
+}

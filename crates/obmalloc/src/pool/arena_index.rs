@@ -1,0 +1,23 @@
+//! The number of an arena, which the header of each of its pools stores.
+
+use core::num::NonZero;
+
+/// The index of an arena's record. The array of records never shrinks, so an index stays valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ArenaIndex(
+    /// The index plus one, so that `Option<ArenaIndex>` takes no more room.
+    NonZero<u32>,
+);
+
+impl ArenaIndex {
+    /// An index that no arena has.
+    pub(crate) const NONE: Self = Self(NonZero::<u32>::MAX);
+
+    pub(crate) fn new(index: usize) -> Self {
+        Self(NonZero::<u32>::MIN.saturating_add(index as u32))
+    }
+
+    pub(crate) const fn get(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}

@@ -1,0 +1,145 @@
+//! Blocks from a buffer, without reuse.
+
+use core::{cell::Cell, marker::PhantomData, mem::MaybeUninit, ptr::NonNull};
+
+use crate::{MAX_REQUEST, MemAlloc, align_up, calloc_size};
+
+/// The alignment of a block, in bytes. A block's size stands in as many bytes before it.
+const ALIGNMENT: usize = 16;
+
+/// An allocator that cuts blocks from the front of a buffer and never reuses them.
+///
+/// It provides a heap without an operating system with memory for its metadata, which grows seldom
+/// and is never freed.
+///
+/// ```
+/// use core::mem::MaybeUninit;
+/// use raw_mem::{Bump, MemAlloc};
+///
+/// let mut buffer = [MaybeUninit::uninit(); 256];
+/// let bump = Bump::new(&mut buffer);
+/// assert!(bump.malloc(100).is_some());
+/// assert!(bump.malloc(200).is_none());
+/// ```
+#[derive(Debug)]
+pub struct Bump<'a> {
+    /// # Invariant
+    ///
+    /// The unused end of the buffer: `left` bytes from here belong to no block.
+    next: Cell<NonNull<u8>>,
+    left: Cell<usize>,
+    buffer: PhantomData<&'a mut [MaybeUninit<u8>]>,
+}
+
+// SAFETY: the buffer is borrowed exclusively and is not tied to a thread.
+unsafe impl Send for Bump<'_> {}
+
+impl<'a> Bump<'a> {
+    /// Creates an allocator of the memory in `buffer`.
+    #[must_use]
+    pub const fn new(buffer: &'a mut [MaybeUninit<u8>]) -> Self {
+        let left = Cell::new(buffer.len());
+        // INVARIANT: no block was cut yet.
+        let next = Cell::new(NonNull::from_mut(buffer).cast());
+        Self { next, left, buffer: PhantomData }
+    }
+
+    /// Cuts `bytes` bytes, aligned, from the buffer.
+    fn cut(&self, bytes: usize) -> Option<NonNull<u8>> {
+        let next = self.next.get();
+        let address = next.addr().get();
+        let start = align_up(address, ALIGNMENT)?.checked_add(ALIGNMENT)?;
+        let used = (start - address).checked_add(bytes)?;
+        let left = self.left.get().checked_sub(used)?;
+        // SAFETY: `used` bytes are left in the buffer, and the block is the last part of them.
+        let block = unsafe { next.add(start - address) };
+        // SAFETY: as above.
+        let end = unsafe { next.add(used) };
+        // SAFETY: the bytes before the block were skipped for its size, and are aligned to it.
+        unsafe { block.cast::<usize>().sub(1).write(bytes) };
+        // INVARIANT: the block and what is before it were cut off.
+        self.next.set(end);
+        self.left.set(left);
+        Some(block)
+    }
+}
+
+// SAFETY: blocks are cut from the buffer one after the other, so they do not overlap. They stay valid
+// as long as the buffer is borrowed, are aligned, and are as long as requested.
+unsafe impl MemAlloc for Bump<'_> {
+    fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
+        if size > MAX_REQUEST { None } else { self.cut(size.max(1)) }
+    }
+
+    fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
+        let bytes = calloc_size(count, size)?;
+        let block = self.malloc(bytes)?;
+        // SAFETY: the block has at least this many bytes, and nothing else uses it.
+        unsafe { block.write_bytes(0, bytes) };
+        Some(block)
+    }
+
+    unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
+        let new = self.malloc(size)?;
+        if let Some(old) = ptr {
+            // SAFETY: `old` is a block of this allocator (contract of `realloc`), so its size stands
+            // before it.
+            let bytes = unsafe { old.cast::<usize>().sub(1).read() }.min(size);
+            // SAFETY: blocks do not overlap, and both have at least this many bytes.
+            unsafe { new.copy_from_nonoverlapping(old, bytes) };
+        }
+        Some(new)
+    }
+
+    /// Does nothing, because blocks are not reused.
+    unsafe fn free(&self, _ptr: Option<NonNull<u8>>) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_aligned_apart_and_inside_of_the_buffer() {
+        let mut buffer = [MaybeUninit::uninit(); 1000];
+        let range = buffer.as_ptr_range();
+        let bump = Bump::new(&mut buffer);
+        let mut end = range.start.addr();
+        let mut blocks = 0;
+        while let Some(block) = bump.malloc(40) {
+            let start = block.addr().get();
+            assert!(start % 16 == 0 && start >= end && start + 40 <= range.end.addr());
+            // SAFETY: the block has 40 bytes.
+            unsafe { block.write_bytes(0xff, 40) };
+            (end, blocks) = (start + 40, blocks + 1);
+        }
+        assert!((14..=15).contains(&blocks), "{blocks} blocks");
+    }
+
+    #[test]
+    fn a_block_that_grows_keeps_its_contents() {
+        let mut buffer = [MaybeUninit::uninit(); 512];
+        let bump = Bump::new(&mut buffer);
+        let block = bump.calloc(2, 8).unwrap();
+        // SAFETY: the block has 16 bytes, and is replaced by what `realloc` returns.
+        let block = unsafe {
+            block.cast::<[u64; 2]>().write([3, 4]);
+            bump.realloc(Some(block), 200).unwrap()
+        };
+        // SAFETY: the first 16 bytes were copied.
+        assert_eq!(unsafe { block.cast::<[u64; 2]>().read() }, [3, 4]);
+        // SAFETY: the block is live, and stays live because the request fails.
+        assert_eq!(unsafe { bump.realloc(Some(block), 400) }, None);
+    }
+
+    #[test]
+    fn a_request_that_does_not_fit_is_refused_and_leaves_the_rest() {
+        let mut buffer = [MaybeUninit::uninit(); 128];
+        let bump = Bump::new(&mut buffer);
+        for size in [128, 1 << 40, MAX_REQUEST, usize::MAX] {
+            assert_eq!(bump.malloc(size), None);
+        }
+        assert_eq!(bump.calloc(usize::MAX, 2), None);
+        assert!(bump.malloc(64).is_some());
+    }
+}

@@ -1,0 +1,466 @@
+//! Arenas that are retained for a program that empties and fills them in turn.
+//!
+//! ```text
+//!   map ◄── retained, the latest first ◄── unmap      while freed arenas are requested again
+//!    ▲                                       │
+//!    └─────── the source below ◄─────────────┘        otherwise
+//! ```
+//!
+//! If every free arena were unmapped, such a program would pay for each cycle: the system takes the
+//! pages of an arena away and later provides zeroed ones, with a page fault for each. A program
+//! that needed much memory only once, however, should retain none of it. What happens after an
+//! arena was unmapped tells the two apart:
+//!
+//! 1. If an arena is requested within the decay time, the unmapped one could have been retained. The
+//!    limit on retained arenas therefore grows by one with each such request, up to
+//!    [`MAX_RETAINED`]. A program that drops its memory for the first time retains nothing.
+//! 2. The limit covers the arenas retained here together with those that users of the source retain.
+//!    A user finds its arenas as it left them, cut into pools.
+//! 3. When the decay time has passed since the last request, nothing more is retained. The next
+//!    arena that comes back is unmapped together with all arenas retained here, and the limit
+//!    becomes 0. A request after that time also sets the limit to 0.
+//! 4. If the source below cannot map an arena, the arenas retained here are unmapped, and it is
+//!    asked once more. Users keep what they retain, so a request can fail while they retain arenas.
+
+use core::ptr::NonNull;
+use std::time::{Duration, Instant};
+
+use crate::{ArenaSize, ArenaSource, MapError};
+
+/// The largest number of arenas that are retained.
+pub const MAX_RETAINED: usize = 16;
+
+/// The default decay time.
+const DECAY: Duration = Duration::from_secs(1);
+
+/// An arena source that retains some of the arenas that come back.
+///
+/// ```
+/// use raw_mem::{ArenaSize, ArenaSource, MmapArenas, RetainingArenas};
+///
+/// let size = ArenaSize::new(1 << 20).unwrap();
+/// let mut source = RetainingArenas::new(MmapArenas::new());
+/// let mut arena = source.map(size)?;
+/// for _ in 0..2 {
+///     // SAFETY: the arena was mapped above, and nothing uses it.
+///     unsafe { source.unmap(arena, size) };
+///     arena = source.map(size)?;
+/// }
+/// assert_eq!(source.retained(), 0);
+/// // SAFETY: as above. An arena that comes back again and again is retained.
+/// unsafe { source.unmap(arena, size) };
+/// assert_eq!(source.retained(), 1);
+/// # Ok::<(), raw_mem::MapError>(())
+/// ```
+#[derive(Debug)]
+pub struct RetainingArenas<S: ArenaSource> {
+    source: S,
+    decay: Duration,
+    /// When an arena was last requested.
+    requested: Option<Instant>,
+    /// # Invariant
+    ///
+    /// The first `count` came from `source` with the size `size`, and nothing uses them.
+    arenas: [NonNull<u8>; MAX_RETAINED],
+    count: usize,
+    size: Option<ArenaSize>,
+    /// Arenas that users of the source retain.
+    by_users: usize,
+    /// How many arenas may be retained. At most [`MAX_RETAINED`].
+    limit: usize,
+    /// Arenas that were unmapped within the decay time and not requested again. At most
+    /// [`MAX_RETAINED`].
+    unmapped: usize,
+}
+
+// SAFETY: the source exclusively owns the retained arenas, and none is tied to a thread.
+unsafe impl<S: ArenaSource + Send> Send for RetainingArenas<S> {}
+
+impl<S: ArenaSource> RetainingArenas<S> {
+    /// Wraps `source`, with a decay time of one second.
+    pub const fn new(source: S) -> Self {
+        Self::with_decay(source, DECAY)
+    }
+
+    /// Wraps `source`. Arenas are retained until `decay` has passed since the last request.
+    pub const fn with_decay(source: S, decay: Duration) -> Self {
+        Self {
+            source,
+            decay,
+            requested: None,
+            arenas: [NonNull::dangling(); MAX_RETAINED],
+            count: 0,
+            size: None,
+            by_users: 0,
+            limit: 0,
+            unmapped: 0,
+        }
+    }
+
+    /// Returns how many arenas are retained, here and by users of the source.
+    pub const fn retained(&self) -> usize {
+        self.count + self.by_users
+    }
+
+    /// Counts at most `count` arenas as retained by users. A forked child calls this because the
+    /// users that belong to other threads are gone.
+    pub fn limit_users_to(&mut self, count: usize) {
+        self.by_users = self.by_users.min(count);
+    }
+
+    /// Returns true if an arena was requested within the decay time.
+    fn is_in_demand(&self) -> bool {
+        self.requested.is_some_and(|requested| requested.elapsed() < self.decay)
+    }
+
+    /// Returns how many more arenas may be retained.
+    fn room(&self) -> usize {
+        match self.is_in_demand() {
+            true => self.limit.saturating_sub(self.retained()),
+            false => 0,
+        }
+    }
+
+    /// Records that an arena is requested now.
+    fn note_request(&mut self) {
+        if !self.is_in_demand() {
+            self.reset_limit();
+        }
+        self.requested = Some(Instant::now());
+    }
+
+    /// Records that a request reaches the source below. If an arena was unmapped before, it could
+    /// have been retained, so the limit grows by one.
+    fn note_miss(&mut self) {
+        if self.unmapped > 0 {
+            self.unmapped -= 1;
+            self.limit = MAX_RETAINED.min(self.limit + 1);
+        }
+    }
+
+    /// Retains nothing from now on, until arenas are unmapped and requested again.
+    fn reset_limit(&mut self) {
+        self.limit = 0;
+        self.unmapped = 0;
+    }
+
+    /// Retains `arena` if it may be retained. Otherwise returns false.
+    fn push(&mut self, arena: NonNull<u8>, size: ArenaSize) -> bool {
+        let fits = self.count == 0 || self.size == Some(size);
+        if !fits || self.room() == 0 {
+            return false;
+        }
+        // INVARIANT: the arena has just come back.
+        self.arenas[self.count] = arena;
+        self.count += 1;
+        self.size = Some(size);
+        true
+    }
+
+    /// Takes the arena that was retained last, if it has the right size.
+    fn pop(&mut self, size: ArenaSize) -> Option<NonNull<u8>> {
+        if self.size != Some(size) {
+            return None;
+        }
+        self.count = self.count.checked_sub(1)?;
+        Some(self.arenas[self.count])
+    }
+
+    /// Unmaps the arenas that are retained here.
+    fn unmap_retained(&mut self) {
+        let Some(size) = self.size else { return };
+        while let Some(arena) = self.pop(size) {
+            // SAFETY: by the invariant of `arenas`, which it has just left.
+            unsafe { self.source.unmap(arena, size) };
+        }
+    }
+}
+
+// SAFETY: every arena comes from the source below. We hand it out once, and again only after it
+// came back.
+unsafe impl<S: ArenaSource> ArenaSource for RetainingArenas<S> {
+    fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+        self.note_request();
+        if let Some(arena) = self.pop(size) {
+            return Ok(arena);
+        }
+        self.note_miss();
+        self.source.map(size).or_else(|error| {
+            if self.count == 0 {
+                return Err(error);
+            }
+            self.unmap_retained();
+            self.source.map(size)
+        })
+    }
+
+    unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
+        if self.push(arena, size) {
+            return;
+        }
+        if self.is_in_demand() {
+            self.unmapped = MAX_RETAINED.min(self.unmapped + 1);
+        } else {
+            self.unmap_retained();
+            self.reset_limit();
+        }
+        // SAFETY: the arena came from the source below, and nothing uses it (contract of `unmap`).
+        unsafe { self.source.unmap(arena, size) };
+    }
+
+    fn below(&mut self) -> Option<&mut dyn ArenaSource> {
+        Some(&mut self.source)
+    }
+
+    fn trim(&mut self) {
+        self.unmap_retained();
+        self.source.trim();
+    }
+
+    fn retain(&mut self, had: usize, want: usize) -> usize {
+        self.by_users = self.by_users.saturating_sub(had);
+        let granted = want.min(self.room());
+        self.by_users += granted;
+        granted
+    }
+
+    fn reuse_retained(&mut self, count: usize) {
+        self.by_users = self.by_users.saturating_sub(count);
+        self.note_request();
+    }
+}
+
+impl<S: ArenaSource> Drop for RetainingArenas<S> {
+    fn drop(&mut self) {
+        self.unmap_retained();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::{
+        Malloc, MallocArenas,
+        arena_source::recording::{Call, Recording},
+    };
+
+    const SIZE: ArenaSize = ArenaSize::new(1 << 16).unwrap();
+    const SMALL: ArenaSize = ArenaSize::new(1 << 12).unwrap();
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// A source that counts mapped arenas and has at most `max` of them.
+    #[derive(Debug)]
+    struct Counting {
+        source: MallocArenas<Malloc>,
+        mapped: usize,
+        max: usize,
+    }
+
+    // SAFETY: arenas are mapped and unmapped by the source below.
+    unsafe impl ArenaSource for Counting {
+        fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+            if self.mapped == self.max {
+                return Err(MapError::Exhausted { size });
+            }
+            self.mapped += 1;
+            self.source.map(size)
+        }
+
+        unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
+            self.mapped -= 1;
+            // SAFETY: the arena came from the source below (contract of `unmap`).
+            unsafe { self.source.unmap(arena, size) };
+        }
+    }
+
+    fn source(decay: Duration, max: usize) -> RetainingArenas<Counting> {
+        let below = Counting { source: MallocArenas::new(Malloc), mapped: 0, max };
+        RetainingArenas::with_decay(below, decay)
+    }
+
+    fn map(source: &mut RetainingArenas<Counting>, arenas: usize) -> Vec<NonNull<u8>> {
+        (0..arenas).map(|_| source.map(SIZE).unwrap()).collect()
+    }
+
+    fn unmap(source: &mut RetainingArenas<Counting>, arenas: Vec<NonNull<u8>>) {
+        for arena in arenas {
+            // SAFETY: the tests unmap once what they mapped.
+            unsafe { source.unmap(arena, SIZE) };
+        }
+    }
+
+    /// Maps, unmaps and maps `arenas` arenas, which raises the limit by as many.
+    fn cycle(source: &mut RetainingArenas<Counting>, arenas: usize) -> Vec<NonNull<u8>> {
+        let first = map(source, arenas);
+        unmap(source, first);
+        map(source, arenas)
+    }
+
+    /// What is retained in all, and what the source below has mapped.
+    fn figures(source: &RetainingArenas<Counting>) -> (usize, usize) {
+        (source.retained(), source.source.mapped)
+    }
+
+    #[test]
+    fn arenas_that_come_back_for_the_first_time_are_unmapped() {
+        let mut source = source(HOUR, usize::MAX);
+        let arenas = map(&mut source, MAX_RETAINED);
+        unmap(&mut source, arenas);
+        assert_eq!(figures(&source), (0, 0));
+    }
+
+    #[test]
+    fn as_many_arenas_are_retained_as_came_back_and_were_requested_again() {
+        let mut source = source(HOUR, usize::MAX);
+        let mut arenas = map(&mut source, 10);
+        let tail = arenas.split_off(3);
+        unmap(&mut source, tail);
+        arenas.extend(map(&mut source, 2));
+        unmap(&mut source, arenas);
+        assert_eq!(figures(&source), (2, 2));
+    }
+
+    #[test]
+    fn a_pause_resets_the_limit() {
+        let mut source = source(HOUR, usize::MAX);
+        let arenas = cycle(&mut source, 3);
+        source.decay = Duration::ZERO;
+        let more = map(&mut source, 1);
+        source.decay = HOUR;
+        unmap(&mut source, arenas);
+        unmap(&mut source, more);
+        assert_eq!(figures(&source), (0, 0));
+    }
+
+    #[test]
+    fn retained_arenas_serve_the_next_requests_latest_first() {
+        let mut source = source(HOUR, 3);
+        let arenas = cycle(&mut source, 3);
+        unmap(&mut source, arenas.clone());
+        assert_eq!(figures(&source), (3, 3));
+        let again = map(&mut source, 3);
+        assert!(again.iter().eq(arenas.iter().rev()));
+        unmap(&mut source, again);
+    }
+
+    #[test]
+    fn at_most_16_arenas_are_retained() {
+        let mut source = source(HOUR, usize::MAX);
+        let arenas = cycle(&mut source, 21);
+        unmap(&mut source, arenas);
+        assert_eq!(figures(&source), (16, 16));
+    }
+
+    #[test]
+    fn all_retained_arenas_are_unmapped_after_the_decay_time() {
+        let mut source = source(HOUR, usize::MAX);
+        let mut arenas = cycle(&mut source, 3);
+        let last = arenas.split_off(2);
+        unmap(&mut source, arenas);
+        source.decay = Duration::ZERO;
+        unmap(&mut source, last);
+        assert_eq!(figures(&source), (0, 0));
+    }
+
+    #[test]
+    fn users_retain_as_many_arenas_as_the_limit_leaves() {
+        let mut source = source(HOUR, usize::MAX);
+        assert_eq!(source.retain(0, 1), 0);
+        let mut arenas = cycle(&mut source, MAX_RETAINED);
+        let last = arenas.split_off(1);
+        // One is retained here.
+        unmap(&mut source, arenas);
+        assert_eq!(source.retain(0, 9), 9);
+        // Another user.
+        assert_eq!(source.retain(0, 9), MAX_RETAINED - 10);
+        assert_eq!(source.retain(9, 10), 9);
+        source.reuse_retained(2);
+        assert_eq!(source.retain(7, 8), 8);
+        source.decay = Duration::ZERO;
+        assert_eq!(source.retain(8, 9), 0);
+        assert_eq!(source.retain(MAX_RETAINED - 10, 0), 0);
+        assert_eq!(source.retained(), 1);
+        unmap(&mut source, last);
+    }
+
+    #[test]
+    fn what_lost_users_retained_can_be_retained_by_others() {
+        let mut source = source(HOUR, usize::MAX);
+        let mut arenas = cycle(&mut source, MAX_RETAINED);
+        let last = arenas.split_off(1);
+        assert_eq!(source.retain(0, MAX_RETAINED), MAX_RETAINED);
+        source.limit_users_to(MAX_RETAINED - 1);
+        assert_eq!(source.retain(0, 2), 1);
+        source.limit_users_to(0);
+        assert_eq!(source.retain(0, 1), 1);
+        unmap(&mut source, arenas);
+        assert_eq!(source.retained(), 2);
+        // A lost user turns out to exist.
+        source.reuse_retained(2);
+        assert_eq!(source.retained(), 1);
+        unmap(&mut source, last);
+    }
+
+    #[test]
+    fn a_trim_and_a_drop_unmap_what_is_retained() {
+        let mut source = source(HOUR, usize::MAX);
+        let arenas = cycle(&mut source, 2);
+        unmap(&mut source, arenas);
+        source.trim();
+        assert_eq!(figures(&source), (0, 0));
+        let mut over = RetainingArenas::with_decay(&mut source.source, HOUR);
+        for _ in 0..2 {
+            let arena = over.map(SIZE).unwrap();
+            // SAFETY: the arena was mapped above.
+            unsafe { over.unmap(arena, SIZE) };
+        }
+        assert_eq!(over.retained(), 1);
+        drop(over);
+        assert_eq!(source.source.mapped, 0);
+    }
+
+    #[test]
+    fn trims_and_purges_reach_the_source_below() {
+        let mut source = RetainingArenas::new(Recording::default());
+        let place = NonNull::dangling();
+        source.trim();
+        // SAFETY: the source below touches no memory.
+        assert_eq!(unsafe { source.purge(place, 64) }, Ok(()));
+        assert_eq!(source.source.0, [Call::Trim, Call::Purge(place, 64)]);
+    }
+
+    #[test]
+    fn an_arena_that_a_user_allocates_from_again_is_demand() {
+        let mut source = source(HOUR, usize::MAX);
+        assert_eq!(source.retain(0, 0), 0);
+        assert!(!source.is_in_demand());
+        source.reuse_retained(0);
+        assert!(source.is_in_demand());
+    }
+
+    #[test]
+    fn a_retained_arena_of_another_size_is_never_handed_out() {
+        let mut source = source(HOUR, 2);
+        let arenas = cycle(&mut source, 1);
+        unmap(&mut source, arenas);
+        let small = source.map(SMALL).unwrap();
+        assert_eq!(source.source.mapped, 2);
+        // SAFETY: the arena was mapped above.
+        unsafe { source.unmap(small, SMALL) };
+        assert_eq!(figures(&source), (1, 1));
+    }
+
+    #[test]
+    fn retained_arenas_are_unmapped_before_a_request_fails() {
+        let mut source = source(HOUR, 1);
+        let arenas = cycle(&mut source, 1);
+        unmap(&mut source, arenas);
+        assert_eq!(source.retained(), 1);
+        let small = source.map(SMALL).unwrap();
+        assert!(source.map(SMALL).is_err());
+        // SAFETY: the arena was mapped above.
+        unsafe { source.unmap(small, SMALL) };
+    }
+}

@@ -1,0 +1,88 @@
+//! What is checked: the files of the repository, its commands, and its commits.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{process, workspace};
+
+/// The crates that users get. The others test, measure or demonstrate.
+pub(super) const SHIPPING: &[&str] = &[
+    "allocator-api",
+    "cpython",
+    "global-alloc",
+    "object-cache",
+    "obmalloc",
+    "raw-mem",
+    "sync",
+    "thread-heap",
+];
+
+/// Commits since this day are checked.
+const SINCE: &str = "2026-11-29T00:00:00Z";
+
+/// A repository at one moment.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tree {
+    /// The text of each file by its path from the root. Files that are not text are left out.
+    pub(super) files: BTreeMap<String, String>,
+    /// The subcommands of `cargo xtask`, each with its options.
+    pub(super) commands: BTreeMap<String, BTreeSet<String>>,
+    /// The subjects of the commits.
+    pub(super) subjects: Vec<String>,
+}
+
+impl Tree {
+    /// Reads every file that git knows or would add.
+    pub(super) fn of_repository(commands: &clap::Command) -> Result<Self> {
+        let git = |arguments: &[&str]| {
+            process::stdout_of(Command::new("git").current_dir(workspace::root()).args(arguments))
+        };
+        let listed = git(&["ls-files", "--cached", "--others", "--exclude-standard"])
+            .context("cannot list the files of the repository")?;
+        let mut files = BTreeMap::new();
+        for path in listed.lines() {
+            let bytes = fs::read(workspace::root().join(path));
+            if let Some(text) = bytes.ok().and_then(|bytes| String::from_utf8(bytes).ok()) {
+                files.insert(path.to_owned(), text);
+            }
+        }
+        let log = git(&["log", "--no-merges", "--since", SINCE, "--format=%s"]);
+        let subjects = log.context("cannot list the commits")?.lines().map(str::to_owned).collect();
+        let commands = commands.get_subcommands().map(|command| {
+            let options = command.get_arguments().filter_map(clap::Arg::get_long);
+            (command.get_name().to_owned(), options.map(str::to_owned).collect())
+        });
+        Ok(Self { files, commands: commands.collect(), subjects })
+    }
+
+    /// A repository with these files, for tests.
+    #[cfg(test)]
+    pub(super) fn with(files: &[(&str, &str)]) -> Self {
+        let owned = |(path, text): &(&str, &str)| ((*path).to_owned(), (*text).to_owned());
+        Self { files: files.iter().map(owned).collect(), ..Self::default() }
+    }
+
+    /// The Rust files of the shipping crate `name`, each with its path below `src`.
+    pub(super) fn sources(&self, name: &str) -> impl Iterator<Item = (&str, &str)> {
+        let folder = format!("crates/{name}/src/");
+        self.files.iter().filter_map(move |(path, text)| {
+            let file = path.strip_prefix(&folder)?;
+            file.ends_with(".rs").then_some((file, &**text))
+        })
+    }
+
+    /// The rows of the table in ARCHITECTURE.md whose header begins with `first`, without markup.
+    pub(super) fn table(&self, first: &str) -> Vec<Vec<String>> {
+        let text = self.files.get("ARCHITECTURE.md").map_or("", |text| text);
+        let header = format!("| {first} |");
+        let lines = text.lines().skip_while(|line| !line.starts_with(&header)).skip(2);
+        let rows = lines.take_while(|line| line.starts_with('|'));
+        let cell = |cell: &str| cell.replace('`', "").trim().to_owned();
+        rows.map(|row| row.trim_matches('|').split('|').map(cell).collect()).collect()
+    }
+}
