@@ -1,4 +1,4 @@
-//! Tells the commands which target they were built for.
+//! Passes the name of the target to the commands.
 
 fn main() {
     let target = std::env::var("TARGET").unwrap_or_default();

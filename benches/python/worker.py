@@ -3,9 +3,10 @@
     worker.py FOLDER list                what it can run, as a line of JSON
     worker.py FOLDER run NAME CHUNKS     a chunk to warm up, then so many that are measured
 
-FOLDER has pyperformance's scripts. They ask pyperf to run and to time their functions; here that
-is `Runner` below, so that all happens in one process. The clock is pyperf's: reading the process's
-own time is a system call, which a script that reads it in its inner loop would mostly measure.
+FOLDER has pyperformance's scripts. They ask pyperf to run and time their functions. Here `Runner`
+takes the place of pyperf, so that everything happens in one process. The clock is that of pyperf,
+because reading the processor time is a system call. A script that reads the clock in its inner loop
+would mostly measure that call.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import sys
 import time
 import types
 
-# A script, its arguments, the benchmark in it, and how many loops make a chunk: some 40 ms.
+# A script, its arguments, the benchmark in it, and the loops of a chunk, which take some 40 ms.
 BENCHMARKS = {
     "chaos": ("chaos", ["--iterations", "1500"], "chaos", 1),
     "comprehensions": ("comprehensions", [], "comprehensions", 1000),
@@ -37,11 +38,11 @@ BENCHMARKS = {
 
 
 class Done(Exception):
-    """The benchmark has run; what else the script would run is not asked for."""
+    """The benchmark has run. The rest of the script is not needed."""
 
 
 class Runner:
-    """What a script asks for its benchmarks to be run."""
+    """Runs the wanted benchmark of a script."""
 
     wanted = None
     loops = 1
@@ -79,7 +80,7 @@ class Runner:
 
 
 def stand_in():
-    """What the scripts import as pyperf."""
+    """Returns what the scripts import as pyperf."""
     pyperf = types.ModuleType("pyperf")
     pyperf.Runner = Runner
     pyperf.perf_counter = time.perf_counter
@@ -88,7 +89,7 @@ def stand_in():
 
 
 def resident(name):
-    """Bytes that the kernel tells of this process under `name`; 0 where it tells none."""
+    """Returns the bytes that the kernel reports for this process under `name`, or 0."""
     try:
         with open("/proc/self/status") as status:
             lines = [line.split() for line in status if line.startswith(name)]

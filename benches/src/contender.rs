@@ -1,59 +1,92 @@
-//! A contender: something that gives memory for a layout and takes it back.
+//! A contender allocates memory for a layout and frees it.
 
 use std::{
     alloc::{Layout, handle_alloc_error},
-    ptr::NonNull,
+    ptr::{self, NonNull},
     sync::atomic::{Ordering, compiler_fence},
 };
 
-/// An allocator by its own fastest way.
+/// An allocator, called in its own fastest way.
 ///
 /// # Safety
 ///
-/// Memory that is given is as large and aligned as its layout says, and nobody else's until it
-/// is freed.
+/// - Allocated memory must be as large and as aligned as its layout says.
+/// - The contender must not use the memory, or allocate it again, before it is freed.
 pub unsafe trait Contender {
-    /// Memory for `layout`, of 1 to 512 bytes, aligned to at most 16; uninitialised.
+    /// Allocates uninitialised memory for `layout`, which has 1 to 512 bytes and an alignment of at
+    /// most 16. Returns null if there is no memory.
     fn alloc(&mut self, layout: Layout) -> *mut u8;
 
-    /// The same, all zero.
-    fn alloc_zeroed(&mut self, layout: Layout) -> *mut u8;
+    /// Allocates zeroed memory.
+    #[inline(always)]
+    fn alloc_zeroed(&mut self, layout: Layout) -> *mut u8 {
+        let start = self.alloc(layout);
+        if !start.is_null() {
+            // SAFETY: the memory was allocated for `layout`, and nothing else uses it.
+            unsafe { start.write_bytes(0, layout.size()) };
+        }
+        start
+    }
 
-    /// Takes memory back.
+    /// Frees memory.
     ///
     /// # Safety
     ///
-    /// `memory` came from this contender for `layout`, and is not used again.
+    /// - `memory` must have been allocated by this contender for `layout`.
+    /// - It must not be used afterwards.
     unsafe fn free(&mut self, memory: *mut u8, layout: Layout);
 
-    /// Makes memory for `layout` memory for `size` bytes, with its contents.
+    /// Resizes memory to `size` bytes, with its contents. Returns its new address.
     ///
     /// # Safety
     ///
-    /// `memory` came from this contender for `layout`; it is replaced by what comes back.
+    /// - `memory` must have been allocated by this contender for `layout`.
+    /// - It must not be used afterwards, unless null is returned.
     unsafe fn realloc(&mut self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8;
+}
+
+/// Moves memory into a new block of `size` bytes.
+///
+/// # Safety
+///
+/// As [`Contender::realloc`].
+#[inline]
+pub(crate) unsafe fn moved<C: Contender>(
+    contender: &mut C,
+    memory: *mut u8,
+    old: Layout,
+    size: usize,
+) -> *mut u8 {
+    let new = contender.alloc(layout(size));
+    if !new.is_null() {
+        // SAFETY: the blocks do not overlap, and each has at least the smaller of both sizes.
+        unsafe { ptr::copy_nonoverlapping(memory, new, size.min(old.size())) };
+        // SAFETY: `contender` allocated `memory` for `old` (contract of `moved`).
+        unsafe { contender.free(memory, old) };
+    }
+    new
 }
 
 /// Whether an allocator has a `realloc`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Realloc {
-    /// It has, and decides whether a block stays.
+    /// It has one, and decides whether a block stays in its place.
     Own,
-    /// It has none: what [`Contender::realloc`] does, its callers would do for themselves.
+    /// It has none. Its callers could do what [`Contender::realloc`] does.
     Lacking,
 }
 
-/// A block in use: where it is, and what it was allocated for.
+/// A block in use, and the size that it was allocated for.
 #[derive(Clone, Copy, Debug)]
 pub struct Held {
     start: NonNull<u8>,
     size: usize,
 }
 
-/// The alignment of every block: that of a word, as of most that programs allocate.
+/// The alignment of every block: that of a word, as most blocks of programs have.
 const ALIGN: usize = align_of::<usize>();
 
-/// What `size` bytes are allocated for.
+/// Returns the layout of a block of `size` bytes.
 #[inline(always)]
 pub(crate) fn layout(size: usize) -> Layout {
     debug_assert!(size <= 1 << 20);
@@ -64,13 +97,13 @@ pub(crate) fn layout(size: usize) -> Layout {
 impl Held {
     /// Allocates `size` bytes and writes to the first one.
     ///
-    /// The process ends where there is no memory: a time without the work would be worth nothing.
+    /// Ends the process if there is no memory, because a time without the work would be wrong.
     #[inline(always)]
     pub fn new<C: Contender>(contender: &mut C, size: usize) -> Self {
         Self::begin(contender.alloc(layout(size)), size)
     }
 
-    /// The same, zeroed.
+    /// Does the same with zeroed memory.
     #[inline(always)]
     pub fn zeroed<C: Contender>(contender: &mut C, size: usize) -> Self {
         Self::begin(contender.alloc_zeroed(layout(size)), size)
@@ -83,47 +116,47 @@ impl Held {
         Self { start, size }
     }
 
-    /// The first write to a block.
+    /// Writes to a new block.
     #[inline(always)]
     fn begin(start: *mut u8, size: usize) -> Self {
-        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout(size)) };
-        // SAFETY: the block has at least a byte, and is the caller's.
-        unsafe { start.write_volatile(1) };
+        let held = Self::of(start, size);
+        // SAFETY: the block has at least one byte, and was allocated just now.
+        unsafe { held.start.write_volatile(1) };
         between();
-        Self { start, size }
+        held
     }
 
-    /// Grows or shrinks it to `size` bytes.
+    /// Grows or shrinks the block to `size` bytes.
     #[inline(always)]
     pub fn resize<C: Contender>(self, contender: &mut C, size: usize) -> Self {
-        // SAFETY: a workload uses one contender, and gives the old block up here.
+        // SAFETY: a workload uses one contender, and `self` is not used afterwards.
         let start = unsafe { contender.realloc(self.start.as_ptr(), layout(self.size), size) };
         Self::begin(start, size)
     }
 
-    /// Frees it.
+    /// Frees the block.
     #[inline(always)]
     pub fn free<C: Contender>(self, contender: &mut C) {
-        // SAFETY: a workload uses one contender, and frees what it holds once.
+        // SAFETY: a workload uses one contender, and frees each block once.
         unsafe { contender.free(self.start.as_ptr(), layout(self.size)) };
         between();
     }
 
-    /// Its first byte.
+    /// The address of the first byte.
     #[inline(always)]
     pub fn start(self) -> *mut u8 {
         self.start.as_ptr()
     }
 }
 
-/// What a program does between two calls of its allocator, as the compiler sees it: anything to
-/// any memory. Without it, what is inlined would be simplified across calls, as in no program.
+/// Stands for what a program does between two calls of its allocator, which the compiler must
+/// assume to change any memory. Otherwise it would simplify inlined code across calls.
 #[inline(always)]
 fn between() {
     compiler_fence(Ordering::SeqCst);
 }
 
-// SAFETY: it is an address and a size; who holds it decides who uses the block.
+// SAFETY: an address and a size. The owner of the value decides which thread uses the block.
 unsafe impl Send for Held {}
-// SAFETY: as above.
+// SAFETY: a shared value only gives out the address and the size.
 unsafe impl Sync for Held {}

@@ -1,16 +1,15 @@
-//! Loops for counting instructions: exactly the same work in every run.
+//! Loops for counting instructions, which do exactly the same work in every run.
 //!
 //! ```text
 //!   worker-NAME count LOOP
-//!        │ what it needs is set up
+//!        │ sets up what the loop needs
 //!        ▼
-//!   counted_…(contender)      the one function whose instructions are collected
+//!   counted_…(contender)      the only function whose instructions are counted
 //! ```
 //!
-//! Blocks are of 64 bytes. All counts have the loop in them, the size that is hidden from the
-//! compiler, and the write to the new block. Before the counting each block was in use and freed
-//! once, so that the counts are those of a heap in its stride; what it does now and then has its
-//! share in them.
+//! Blocks have 64 bytes. The counts include the loop, hiding the size from the compiler, and the
+//! write to the new block. Each block was in use and freed once before the counting, so the counts
+//! are those of a heap that has been running for a while. Rare events have their share in them.
 
 use std::{hint::black_box, sync::mpsc::channel, thread};
 
@@ -19,7 +18,7 @@ use crate::{
     contenders::Global,
 };
 
-/// Blocks that are live at once, where there are many.
+/// Live blocks of a loop over many.
 const BLOCKS: usize = 1_000;
 
 /// How often they are allocated and freed.
@@ -28,25 +27,13 @@ const TIMES: usize = 100;
 /// Operations of each loop.
 pub const OPERATIONS: usize = BLOCKS * TIMES;
 
-/// Bytes of a block, and what it is resized to and back.
+/// Bytes of a block that is resized: a smaller size, and that of every other block.
 const SIZES: [usize; 2] = [56, 64];
 
-/// A loop on the contender `C`.
-#[derive(Debug)]
-pub struct Counted<C> {
-    /// What it is called on the command line and in tables.
-    pub name: &'static str,
-    run: fn(&mut C),
-}
+/// The name of a loop, and the function that runs it once.
+pub type Loop<C> = (&'static str, fn(&mut C));
 
-impl<C> Counted<C> {
-    /// Runs it once.
-    pub fn run(&self, contender: &mut C) {
-        (self.run)(contender);
-    }
-}
-
-/// The names of all, and the functions whose instructions are collected.
+/// The names of all loops, and the functions whose instructions are counted.
 pub const LOOPS: [(&str, &str); 5] = [
     ("alloc + free", "*counted_pairs*"),
     ("alloc", "*counted_allocs*"),
@@ -55,22 +42,22 @@ pub const LOOPS: [(&str, &str); 5] = [
     ("remote free", "*counted_frees*"),
 ];
 
-/// Those that need one thread: all, or all but that of a `realloc` which is lacking.
-pub fn loops<C: Contender>(realloc: Realloc) -> Vec<Counted<C>> {
-    let mut loops: Vec<Counted<C>> = vec![
-        Counted { name: LOOPS[0].0, run: |contender| counted_pairs(contender) },
-        Counted { name: LOOPS[1].0, run: many },
-        Counted { name: LOOPS[2].0, run: many },
+/// Returns the loops for one thread. The `realloc` loop is only for a contender that has its own.
+pub fn loops<C: Contender>(realloc: Realloc) -> Vec<Loop<C>> {
+    let mut loops: Vec<Loop<C>> = vec![
+        (LOOPS[0].0, |contender| counted_pairs(contender)),
+        (LOOPS[1].0, many),
+        (LOOPS[2].0, many),
     ];
     if realloc == Realloc::Own {
-        loops.push(Counted { name: LOOPS[3].0, run: |contender| counted_resizes(contender) });
+        loops.push((LOOPS[3].0, |contender| counted_resizes(contender)));
     }
     loops
 }
 
-/// Those that need a second thread.
-pub fn loops_of_threads() -> Vec<Counted<Global>> {
-    vec![Counted { name: LOOPS[4].0, run: remote }]
+/// Returns the loops for two threads.
+pub fn loops_of_threads() -> Vec<Loop<Global>> {
+    vec![(LOOPS[4].0, remote)]
 }
 
 #[inline(never)]
@@ -90,7 +77,7 @@ fn many<C: Contender>(contender: &mut C) {
     blocks.into_iter().for_each(|held| held.free(contender));
 }
 
-/// The room for the blocks is there.
+/// Fills `blocks`, which has the capacity.
 #[inline(never)]
 fn counted_allocs<C: Contender>(contender: &mut C, blocks: &mut Vec<Held>) {
     blocks.extend((0..BLOCKS).map(|_| Held::new(contender, black_box(SIZES[1]))));
@@ -111,15 +98,14 @@ fn counted_resizes<C: Contender>(contender: &mut C) {
     held.free(contender);
 }
 
-/// Another thread allocates, and lives on while its blocks are freed here.
+/// Frees blocks that another thread allocated. That thread lives until all are freed.
 fn remote(_: &mut Global) {
     let (blocks_to, blocks_from) = channel::<Vec<Held>>();
     let (back_to, back_from) = channel();
     thread::scope(|scope| {
         scope.spawn(move || {
-            for mut blocks in back_from {
-                blocks = fill(blocks);
-                if blocks_to.send(blocks).is_err() {
+            for blocks in back_from {
+                if blocks_to.send(filled(blocks)).is_err() {
                     return;
                 }
             }
@@ -137,7 +123,7 @@ fn remote(_: &mut Global) {
     });
 }
 
-fn fill(mut blocks: Vec<Held>) -> Vec<Held> {
+fn filled(mut blocks: Vec<Held>) -> Vec<Held> {
     blocks.extend((0..BLOCKS).map(|_| Held::new(&mut Global, black_box(SIZES[1]))));
     blocks
 }
@@ -147,8 +133,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_realloc_that_is_lacking_is_not_counted() {
-        let counts = |realloc| loops::<Global>(realloc).iter().any(|one| one.name == LOOPS[3].0);
+    fn a_missing_realloc_is_not_counted() {
+        let counts = |realloc| loops::<Global>(realloc).iter().any(|one| one.0 == LOOPS[3].0);
         assert!(counts(Realloc::Own) && !counts(Realloc::Lacking));
     }
 }

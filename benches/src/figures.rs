@@ -1,25 +1,25 @@
 //! Medians, spreads and means.
 
-/// The middle one, or the mean of the two in the middle.
+/// Returns the median.
 ///
 /// # Panics
 ///
-/// Panics when there is none.
+/// Panics if there is no figure.
 pub fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
     quantile(figures, 0.5)
 }
 
-/// How far the middle half of the figures reaches, as a part of the median.
+/// Returns the interquartile range, as a part of the median.
 ///
 /// # Panics
 ///
-/// Panics when there is none.
+/// Panics if there is no figure.
 pub fn spread(figures: &[f64]) -> f64 {
     let at = |part| quantile(figures.iter().copied(), part);
     (at(0.75) - at(0.25)) / at(0.5)
 }
 
-/// The mean of ratios: half as much and twice as much come to the same.
+/// Returns the geometric mean of ratios, in which a half and a double balance each other.
 pub fn geometric_mean(ratios: impl IntoIterator<Item = f64>) -> f64 {
     let (mut logarithms, mut count) = (0.0, 0);
     for ratio in ratios {
@@ -29,7 +29,7 @@ pub fn geometric_mean(ratios: impl IntoIterator<Item = f64>) -> f64 {
     (logarithms / f64::from(count)).exp()
 }
 
-/// The figure below which `part` of them lie, between its two neighbours where it is none.
+/// Returns the value below which `part` of the figures lie. It is interpolated between two figures.
 fn quantile(figures: impl IntoIterator<Item = f64>, part: f64) -> f64 {
     let mut figures: Vec<_> = figures.into_iter().collect();
     figures.sort_by(f64::total_cmp);
@@ -43,18 +43,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_median_is_not_moved_by_one_slow_run() {
+    fn one_slow_run_does_not_move_a_median() {
         assert!((median([3.0, 1.0, 900.0]) - 3.0).abs() < 1e-9);
         assert!((median([4.0, 1.0, 2.0, 900.0]) - 3.0).abs() < 1e-9);
     }
 
     #[test]
-    fn a_spread_is_that_of_the_middle_half() {
+    fn a_spread_is_the_interquartile_range() {
         assert!((spread(&[900.0, 9.0, 10.0, 11.0, 1.0]) - 0.2).abs() < 1e-9);
     }
 
     #[test]
-    fn a_geometric_mean_takes_half_and_twice_as_even() {
+    fn a_geometric_mean_of_a_half_and_a_double_is_one() {
         assert!((geometric_mean([0.5, 2.0]) - 1.0).abs() < 1e-9);
     }
 }

@@ -1,36 +1,36 @@
-//! What a worker prints: each a line of JSON.
+//! What a worker prints: one value of these types, as a line of JSON.
 
 use serde::{Deserialize, Serialize};
 
 use crate::workload::{Group, Weight};
 
-/// What a worker says of itself when it is asked to `list`.
+/// The answer to `list`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Introduction {
-    /// The version that the allocator's library gives of itself, where it gives one.
+    /// The version that the allocator's library reports, if it does.
     pub library: Option<String>,
-    /// What it can run.
+    /// The workloads that the worker can run.
     pub workloads: Vec<Listed>,
 }
 
 /// A workload by its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Where it belongs.
+    /// The group that it belongs to.
     pub group: Group,
-    /// How long a chunk of it takes.
+    /// How long a chunk takes.
     pub weight: Weight,
 }
 
-/// What a worker answers to `run NAME CHUNKS`.
+/// The answer to `run NAME CHUNKS`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Answer {
     /// Nanoseconds of an operation: the median of the chunks.
     pub nanoseconds: f64,
-    /// Bytes that were resident when most were, in the whole process.
+    /// The peak of the process's resident memory, in bytes.
     pub peak: u64,
-    /// Bytes that each live block took beyond its size, where that was looked at.
+    /// Bytes of each live block beyond its size, if the workload measures them.
     pub overhead: Option<f64>,
 }

@@ -1,16 +1,16 @@
-//! Numbers that look random and are the same in every run.
+//! Pseudorandom numbers, which are the same in every run.
 
 /// Marsaglia's xorshift, with 64 bits.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// The sequence of number `seed`.
+    /// Creates the sequence of `seed`.
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    /// The next number below `bound`, which is at most 2^32.
+    /// Returns the next number below `bound`, which is at most 2^32.
     #[inline(always)]
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;
@@ -20,13 +20,13 @@ impl Random {
         (((self.0 >> 32) * bound as u64) >> 32) as usize
     }
 
-    /// The next size of `from` to `to` bytes.
+    /// Returns the next size of `from` to `to` bytes.
     #[inline(always)]
     pub(crate) fn size(&mut self, from: usize, to: usize) -> usize {
         from + self.below(to - from + 1)
     }
 
-    /// The numbers below `count`, in some order.
+    /// Returns the numbers below `count` in a random order.
     pub(crate) fn order(&mut self, count: usize) -> Vec<u32> {
         let mut order: Vec<_> = (0..count as u32).collect();
         for last in (1..count).rev() {
@@ -41,14 +41,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_reach_both_ends_and_go_no_further() {
+    fn sizes_include_both_ends_and_nothing_beyond() {
         let mut random = Random::new(1);
         let sizes: Vec<_> = (0..100_000).map(|_| random.size(1, 512)).collect();
         assert_eq!((sizes.iter().min(), sizes.iter().max()), (Some(&1), Some(&512)));
     }
 
     #[test]
-    fn an_order_has_each_number_once() {
+    fn a_random_order_has_each_number_once() {
         let mut order = Random::new(2).order(1000);
         assert_ne!(order, (0..1000).collect::<Vec<_>>());
         order.sort_unstable();

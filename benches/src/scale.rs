@@ -1,20 +1,21 @@
-//! What becomes of the figures as blocks and threads grow many.
+//! Figures for a growing number of blocks and threads.
 //!
 //! ```text
 //!   live blocks   ├──────┤▓▓▓▓▓▓├──────────────────────────────────┤
-//!                        free a run, allocate it again; TIMES times, and go on to the next
+//!                        free a run and allocate it again, TIMES times, then go to the next run
 //! ```
 //!
-//! An operation is a block's life. Blocks are taken in the order of their allocation.
+//! An operation is the life of a block. Runs are taken in the order of allocation.
 //!
-//! - A run that is replaced 8 times stays in the cache for a while: what more blocks cost is what
-//!   the allocator's own records cost.
-//! - Replaced once through, the blocks come from memory each time, as those of a program that walks
-//!   over all it has. That measures the machine's memory as much as the allocator: "the least"
-//!   itself takes about twice as long with 10^7 as with 10^5.
-//! - What a block takes beyond its size is seen while the second half of the blocks is allocated:
-//!   what is resident before the first, or is taken from the system at a time, is no block's.
-//! - The threads share nothing, and however many they are, their work comes to the same.
+//! - A run that is replaced 8 times stays in the cache for a while. The additional cost of more
+//!   blocks is therefore that of the allocator's own metadata.
+//! - If each run is replaced once, blocks come from memory each time, as in a program that walks
+//!   over all of its memory. This measures the machine's memory as much as the allocator. "The
+//!   least" itself takes about twice as long with 10^7 blocks as with 10^5.
+//! - The memory of a block beyond its size is measured while the second half of the blocks is
+//!   allocated. What is resident before, or is requested from the system at a time, then counts
+//!   for little.
+//! - The threads share nothing, and their total work does not depend on their number.
 
 use std::{hint::black_box, ptr};
 
@@ -22,23 +23,24 @@ use crate::{
     contender::{Contender, Held},
     contenders::Global,
     patterns::blocks_of_its_own,
-    worker::resident,
+    resident::resident,
     workload::{Group, Taken, Weight, Workload},
 };
 
 /// Bytes of every block.
 const SIZE: usize = 32;
 
-/// Blocks that are freed before they are allocated again.
+/// Blocks of a run.
 const RUN: usize = 100;
 
-/// Fewer than so many blocks are walked over several times.
+/// The least number of operations. Fewer blocks are walked over several times.
 const OPERATIONS: usize = 1_000_000;
 
-/// The memory of fewer blocks is lost in what an allocator takes from the system at a time.
+/// The least number of blocks whose memory is measured. An allocator requests too much from the
+/// system at a time to show the memory of fewer blocks.
 const VISIBLE: usize = 1_000_000;
 
-/// With 10^3 to 10^8 live blocks, in runs that the cache holds; then once through.
+/// Workloads of 10^3 to 10^8 live blocks, in runs that are replaced 8 times, then once.
 pub fn of_blocks<C: Contender>() -> Vec<Workload<C>> {
     let workload = |name, chunk| Workload::new(Group::Scale, name, chunk);
     vec![
@@ -54,7 +56,7 @@ pub fn of_blocks<C: Contender>() -> Vec<Workload<C>> {
     ]
 }
 
-/// With 1 to 64 threads that share nothing.
+/// Workloads of 1 to 64 threads that share nothing.
 pub fn of_threads() -> Vec<Workload<Global>> {
     let workload = |name, chunk| Workload::new(Group::Scale, name, chunk);
     vec![
@@ -68,19 +70,19 @@ pub fn of_threads() -> Vec<Workload<Global>> {
     ]
 }
 
-/// Allocates all, walks over them as often as it takes, replacing each run so many `TIMES`, and
-/// frees them.
+/// Allocates `LIVE` blocks, walks over them until there are enough operations, and frees them. A
+/// walk replaces each run `TIMES` times.
 fn walk<C: Contender, const LIVE: usize, const TIMES: usize>(contender: &mut C) -> Taken {
     let new = |contender: &mut C| Held::new(contender, black_box(SIZE)).start();
     let mut blocks = vec![ptr::null_mut(); LIVE];
-    // Its pages are resident before the blocks' are counted.
+    // The vector's own pages are resident before those of the blocks are counted.
     blocks.fill(ptr::dangling_mut());
     let (first, second) = blocks.split_at_mut(LIVE / 2);
     first.fill_with(|| new(contender));
     let before = resident("VmRSS:");
     second.fill_with(|| new(contender));
     let bytes = resident("VmRSS:") as f64 - before as f64;
-    // Where there is none, the pages that are begun at either end leave some bytes of difference.
+    // Partly used pages at either end can make the difference negative.
     let overhead = (bytes / second.len() as f64 - SIZE as f64).max(0.0);
     let walks = OPERATIONS.div_ceil(LIVE * TIMES);
     let taken = Taken::by(walks * LIVE * TIMES, || {
@@ -94,5 +96,5 @@ fn walk<C: Contender, const LIVE: usize, const TIMES: usize>(contender: &mut C) 
         }
     });
     blocks.into_iter().for_each(|start| Held::of(start, black_box(SIZE)).free(contender));
-    if LIVE < VISIBLE { taken } else { taken.with_overhead(overhead) }
+    Taken { overhead: (LIVE >= VISIBLE).then_some(overhead), ..taken }
 }

@@ -1,40 +1,51 @@
-//! A worker: the process that runs a workload on its contender, and answers.
+//! A worker is a process that runs a workload on its contender, and answers.
 //!
 //! ```text
-//!   worker-NAME list                 what it is and can run
+//!   worker-NAME list                 what it can run
 //!   worker-NAME run WORKLOAD CHUNKS  a chunk to warm up, then so many that are measured
 //!   worker-NAME count LOOP           a loop, for counting its instructions
 //! ```
 
-use std::{fs, process::ExitCode};
+use std::process::ExitCode;
 
 use serde::Serialize;
 
 use crate::{
     contender::{Contender, Realloc},
     contenders::Global,
-    counted::{self, Counted},
+    counted::{self, Loop},
     figures::median,
-    micro, patterns,
+    micro, patterns, programs,
     protocol::{Answer, Introduction, Listed},
+    resident::resident,
     scale,
-    workload::{Taken, Weight, Workload},
+    workload::{Group, Taken, Weight, Workload},
 };
 
-/// Does what the command line says, on the process's global allocator.
+/// Defines `main` of a worker. The arguments are the type and the value of its global allocator,
+/// a variant of [`Realloc`], and the version of the allocator's library.
+#[macro_export]
+macro_rules! global_worker {
+    ($allocator:ty = $value:expr, $realloc:ident, $version:expr) => {
+        #[global_allocator]
+        static GLOBAL: $allocator = $value;
+
+        fn main() -> std::process::ExitCode {
+            $crate::worker::serve_global($crate::contender::Realloc::$realloc, $version)
+        }
+    };
+}
+
+/// Follows the command line, on the process's global allocator.
 pub fn serve_global(realloc: Realloc, library: Option<String>) -> ExitCode {
-    let mut workloads = micro::workloads();
-    workloads.extend(patterns::workloads());
-    workloads.extend(scale::of_blocks());
-    workloads.extend(scale::of_threads());
-    #[cfg(feature = "programs")]
-    workloads.extend(crate::programs::workloads());
     let mut loops = counted::loops(realloc);
     loops.extend(counted::loops_of_threads());
+    let mut workloads = without_programs();
+    workloads.extend(programs::workloads());
     answer(Global, library, &workloads, &loops)
 }
 
-/// Does what the command line says, on a contender that serves one thread.
+/// Follows the command line, on a contender that serves one thread.
 pub fn serve_single<C: Contender>(
     contender: C,
     realloc: Realloc,
@@ -45,11 +56,36 @@ pub fn serve_single<C: Contender>(
     answer(contender, library, &workloads, &counted::loops(realloc))
 }
 
+fn without_programs() -> Vec<Workload<Global>> {
+    let mut workloads = micro::workloads();
+    workloads.extend(patterns::workloads());
+    workloads.extend(scale::of_blocks());
+    workloads.extend(scale::of_threads());
+    workloads
+}
+
+/// Returns every workload of a worker that is built with the programs.
+pub fn every_workload() -> Vec<Listed> {
+    let mut all: Vec<_> = without_programs().iter().map(listed).collect();
+    all.extend(programs::NAMES.map(|name| Listed {
+        name: name.to_owned(),
+        group: Group::Programs,
+        weight: Weight::Light,
+    }));
+    all
+}
+
+/// Returns the version of mimalloc's library. Its `number` has two digits for the minor version and
+/// two for the patch.
+pub fn mimalloc_version(number: i32) -> String {
+    format!("{}.{}.{}", number / 10_000, number / 100 % 100, number % 100)
+}
+
 fn answer<C>(
     mut contender: C,
     library: Option<String>,
     workloads: &[Workload<C>],
-    loops: &[Counted<C>],
+    loops: &[Loop<C>],
 ) -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
@@ -60,17 +96,17 @@ fn answer<C>(
         ["run", name, chunks] => {
             let workload = workloads.iter().find(|workload| workload.name == name);
             let (Some(workload), Ok(chunks @ 1..)) = (workload, chunks.parse()) else {
-                eprintln!("no workload {name}, or not {chunks} chunks");
+                eprintln!("cannot run {chunks} chunks of {name}");
                 return ExitCode::FAILURE;
             };
             print(&run(&mut contender, workload, chunks));
         }
         ["count", name] => {
-            let Some(counted) = loops.iter().find(|counted| counted.name == name) else {
-                eprintln!("no loop {name}");
+            let Some((_, run)) = loops.iter().find(|one| one.0 == name) else {
+                eprintln!("there is no loop {name}");
                 return ExitCode::FAILURE;
             };
-            counted.run(&mut contender);
+            run(&mut contender);
         }
         _ => {
             eprintln!("usage: list | run WORKLOAD CHUNKS | count LOOP");
@@ -85,7 +121,7 @@ fn listed<C>(workload: &Workload<C>) -> Listed {
 }
 
 fn run<C>(contender: &mut C, workload: &Workload<C>, chunks: u32) -> Answer {
-    // The first chunk finds the process fresh; what a block takes is seen there.
+    // The memory of a block is measured in the first chunk, which finds a fresh process.
     let first = (workload.chunk)(contender);
     let taken: Vec<Taken> = if workload.weight > Weight::Light {
         vec![first]
@@ -94,16 +130,6 @@ fn run<C>(contender: &mut C, workload: &Workload<C>, chunks: u32) -> Answer {
     };
     let nanoseconds = median(taken.into_iter().map(Taken::nanoseconds));
     Answer { nanoseconds, peak: resident("VmHWM:"), overhead: first.overhead }
-}
-
-/// Bytes that the kernel tells of this process under `name`; 0 where it tells none.
-///
-/// `getrusage` would count what was resident in the parent when it forked.
-pub(crate) fn resident(name: &str) -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-    kibibytes.unwrap_or(0_u64) * 1024
 }
 
 fn print(answer: &impl Serialize) {
@@ -118,14 +144,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chunk_of_whatever_is_light_takes_time() {
-        let mut workloads = micro::workloads();
-        workloads.extend(patterns::workloads());
-        workloads.extend(scale::of_blocks());
-        workloads.extend(scale::of_threads());
-        for workload in workloads.iter().filter(|one| one.weight == Weight::Light) {
+    fn a_chunk_of_every_light_workload_takes_time() {
+        for workload in without_programs().iter().filter(|one| one.weight == Weight::Light) {
             let taken = (workload.chunk)(&mut Global);
             assert!(taken.operations > 0 && !taken.time.is_zero(), "{}: {taken:?}", workload.name);
         }
+    }
+
+    #[test]
+    fn a_version_of_mimalloc_has_three_parts() {
+        assert_eq!(mimalloc_version(30_302), "3.3.2");
     }
 }

@@ -1,14 +1,14 @@
-//! A workload: a loop over a contender, and what it took.
+//! A workload is a loop over a contender. A chunk of it tells what it took.
 
 use std::{
     mem::MaybeUninit,
     time::{Duration, Instant},
 };
 
-/// Which part of the bench a workload belongs to.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
+use serde::{Deserialize, Serialize};
+
+/// The part of the bench that a workload belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Group {
     /// A few instructions over and over, on one thread.
@@ -24,7 +24,7 @@ pub enum Group {
 }
 
 impl Group {
-    /// How tables call it.
+    /// The name in tables.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Micro => "micro",
@@ -37,14 +37,12 @@ impl Group {
 }
 
 /// How long a chunk of a workload takes.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Weight {
-    /// Milliseconds: there is a chunk to warm up, and then several.
+    /// Milliseconds. A chunk warms up, and several chunks follow.
     Light,
-    /// About a second: one chunk is enough.
+    /// About a second. One chunk is enough.
     Heavy,
     /// Many seconds, and gigabytes.
     Huge,
@@ -55,15 +53,15 @@ pub enum Weight {
 pub struct Taken {
     /// The time of all its operations.
     pub time: Duration,
-    /// How many they were. What an operation is, the workload says.
+    /// The number of its operations. The workload says what an operation is.
     pub operations: u64,
-    /// Bytes that each live block took beyond its size, where that was looked at.
+    /// Bytes of each live block beyond its size, if the workload measures them.
     pub overhead: Option<f64>,
 }
 
 impl Taken {
-    /// What `work`, which does `operations`, takes of this thread's processor time: in the
-    /// program, and in the kernel for it. What the kernel gives to other programs is not in it.
+    /// Measures the processor time of this thread while `work` does `operations`. It includes the
+    /// time in the kernel, and excludes what other programs use.
     #[inline(always)]
     pub fn by(operations: usize, work: impl FnOnce()) -> Self {
         let start = processor_time();
@@ -71,17 +69,12 @@ impl Taken {
         Self { time: processor_time() - start, operations: operations as u64, overhead: None }
     }
 
-    /// The time that passes while `work` does `operations`, on any number of threads.
+    /// Measures the wall time while `work` does `operations`, on any number of threads.
     #[inline(always)]
     pub fn together(operations: usize, work: impl FnOnce()) -> Self {
         let start = Instant::now();
         work();
         Self { time: start.elapsed(), operations: operations as u64, overhead: None }
-    }
-
-    /// The same, after the memory of the blocks was looked at.
-    pub fn with_overhead(self, overhead: f64) -> Self {
-        Self { overhead: Some(overhead), ..self }
     }
 
     /// Nanoseconds of an operation.
@@ -90,12 +83,12 @@ impl Taken {
     }
 }
 
-/// What this thread has used of the processor.
+/// Returns the processor time of this thread.
 fn processor_time() -> Duration {
     let mut time = MaybeUninit::<libc::timespec>::zeroed();
-    // SAFETY: there is room for the time. The clock is there on every Unix, so that it is written.
+    // SAFETY: the pointer is valid for the write of a `timespec`.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, time.as_mut_ptr()) };
-    // SAFETY: two numbers, which were zero before the kernel filled them in.
+    // SAFETY: a `timespec` consists of two numbers, for which zero is valid.
     let time = unsafe { time.assume_init() };
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
@@ -103,23 +96,23 @@ fn processor_time() -> Duration {
 /// A workload on the contender `C`.
 #[derive(Debug)]
 pub struct Workload<C> {
-    /// What it is called on the command line and in tables.
+    /// The name on the command line and in tables.
     pub name: &'static str,
-    /// Where it belongs.
+    /// The group that it belongs to.
     pub group: Group,
-    /// Runs a chunk of it: some milliseconds, if it is not heavy.
+    /// Runs a chunk, which takes some milliseconds unless `weight` says otherwise.
     pub chunk: fn(&mut C) -> Taken,
-    /// How long that is.
+    /// How long a chunk takes.
     pub weight: Weight,
 }
 
 impl<C> Workload<C> {
-    /// The workload `name` of `group`.
+    /// Creates a light workload.
     pub const fn new(group: Group, name: &'static str, chunk: fn(&mut C) -> Taken) -> Self {
         Self { name, group, chunk, weight: Weight::Light }
     }
 
-    /// The same, of another weight.
+    /// The same workload, with another weight.
     #[must_use]
     pub const fn of_weight(self, weight: Weight) -> Self {
         Self { weight, ..self }

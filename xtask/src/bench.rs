@@ -1,31 +1,28 @@
-//! Our allocators and their peers, side by side.
+//! Our allocators and others, side by side.
 //!
 //! ```text
-//!   entrants   who takes part: ours, the peers, the least       entrant.rs
-//!      │ cargo build, a worker each                             build.rs
+//!   entrants   the allocators that take part                   entrant.rs
+//!      │ cargo builds a worker for each                        build.rs, python.rs
 //!      ▼
-//!   workers    what each can run, and its version               worker.rs
-//!      │ round by round, the order rotated                      schedule.rs
+//!   workers    what each can run, and its version              worker.rs
+//!      │ round by round, in rotating order                     schedule.rs
 //!      ▼
-//!   results    all that was measured, and on what machine       results.rs, machine.rs
-//!      │ medians, ratios, means, and where a peer wins          verdict.rs, reasons.rs
-//!      └──► tables, JSON, a page                                table.rs, page.rs, chart.rs
+//!   results    all figures, the machine and the versions       results.rs, machine.rs
+//!      │ ratios, means, and where a peer needs less            verdict.rs
+//!      └──► text, JSON, a page                                 sections.rs
 //! ```
 //!
-//! Rules: a figure is a median over rounds, and a round runs every worker once, in a process of
-//! its own; a worker that cannot be built or does not answer is named and left out.
+//! A figure is a median over rounds. A round runs every worker once for each workload, in a process
+//! of its own. A worker that cannot be built or does not answer is left out, and the report says so.
 
 mod build;
-mod chart;
 mod entrant;
 pub(crate) mod instructions;
 mod machine;
-mod page;
 mod python;
-mod reasons;
 mod results;
 mod schedule;
-mod table;
+mod sections;
 mod verdict;
 mod worker;
 
@@ -35,88 +32,120 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use benches::workload::Weight;
+use benches::{
+    protocol::Listed,
+    worker::every_workload,
+    workload::{Group, Weight},
+};
 
-use build::Programs;
+use crate::report;
+use machine::Machine;
+use python::Pythons;
 use results::Results;
 use worker::Worker;
 
 /// The arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Runs only the workloads whose group and name hold this, as "batch" or "micro: pair 64". Those
-    /// of Python, and then the programs, are looked at where no other has it: they take long to build.
+    /// Runs only the workloads whose "group: name" contains this, as in "batch" or "micro: pair 64".
+    /// Those of Python are searched only if no other workload matches.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
-    /// Measures only these, by the names of the table, and what is ours; may be given several times.
+    /// Compares ours only with this allocator, by its name in the tables. May be repeated.
     #[arg(long, value_name = "NAME")]
     against: Vec<String>,
-    /// Leaves out what takes long to run or to build, and runs a chunk of each: under three minutes,
-    /// once all is built.
+    /// Leaves out what takes long to run or to build, and runs one chunk of each workload. This
+    /// takes less than three minutes once everything is built.
     #[arg(long)]
     quick: bool,
-    /// How many rounds there are.
+    /// The number of rounds.
     #[arg(long, value_name = "N", default_value_t = 11)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Writes everything that was measured.
+    /// Writes everything that was measured to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Writes a page with charts.
+    /// Writes a page with charts to this file.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Counts instructions instead of time, and writes docs/instructions.md.
+    /// Counts instructions instead of measuring time, and writes docs/instructions.md.
     #[arg(long, conflicts_with_all = ["only", "against", "quick", "rounds", "json", "html"])]
     instructions: bool,
 }
 
-/// What `--json` writes.
-#[derive(serde::Serialize)]
-struct Written<'a> {
-    #[serde(flatten)]
-    results: &'a Results,
-    comparisons: Vec<verdict::Comparison<'a>>,
+impl Args {
+    fn wants(&self, listed: &Listed) -> bool {
+        let name = || format!("{}: {}", listed.group.name(), listed.name);
+        let is_named = self.only.as_ref().is_none_or(|part| name().contains(part));
+        is_named && (!self.quick || listed.weight == Weight::Light)
+    }
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
-    let chunks = if args.quick { 1 } else { 7 };
-    let chosen = entrant::chosen(&args.against)?;
+    let entrants = entrant::chosen(&args.against)?;
     if args.instructions {
-        return instructions::write(&chosen);
+        return instructions::write(&entrants);
     }
-    let only = args.only.as_deref();
-    let folder = tempfile::tempdir()?;
+    let machine = Machine::new();
     let mut left_out = Vec::new();
-    let all = only.is_none() && !args.quick;
-    let programs = if all { Programs::Included } else { Programs::Left };
-    let mut workers = build::all(&chosen, programs, folder.path(), &mut left_out)?;
-    let none_is_named =
-        |workers: &[Worker]| schedule::tasks(workers, only, Weight::Huge).is_empty();
-    if all || none_is_named(&workers) {
-        match python::workers(only) {
-            Ok(pythons) => workers.extend(pythons),
-            Err(error) => left_out.push(format!("Python: {error:#}")),
-        }
+    let natives: Vec<_> = every_workload().into_iter().filter(|one| args.wants(one)).collect();
+    let may_be_python = if args.only.is_some() { natives.is_empty() } else { !args.quick };
+    let pythons = if may_be_python { pythons(&args) } else { Ok(Vec::new()) };
+    let pythons = pythons.unwrap_or_else(|error| {
+        left_out.push(format!("Python: {error:#}"));
+        Vec::new()
+    });
+    ensure!(!natives.is_empty() || !pythons.is_empty(), nothing_matches(&args, &left_out));
+    let folder = tempfile::tempdir()?;
+    let mut workers = Vec::new();
+    if !natives.is_empty() {
+        let are_programs = natives.iter().any(|one| one.group == Group::Programs);
+        let features: &[_] =
+            if are_programs && (args.only.is_some() || !args.quick) { &["programs"] } else { &[] };
+        workers = build::all(&entrants, features, folder.path(), &mut left_out)?;
     }
-    if none_is_named(&workers) {
-        left_out.retain(|why| why.starts_with("Python"));
-        workers = build::all(&chosen, Programs::Included, folder.path(), &mut left_out)?;
-    }
-    let most = if args.quick { Weight::Light } else { Weight::Huge };
-    let tasks = schedule::tasks(&workers, only, most);
-    let why = left_out.join("; ");
-    ensure!(!tasks.is_empty(), "no workload has that in its name, or it takes long; {why}");
-    let measured = schedule::run(&workers, &tasks, args.rounds, chunks, &mut left_out)?;
-    let results = Results::new(&workers, measured, args.rounds, chunks, left_out);
-    println!("{}", table::Report(&results));
+    workers.extend(pythons);
+    let mut tasks = schedule::tasks(&workers, |one| args.wants(one));
+    let measured = (args.rounds, if args.quick { 1 } else { 7 });
+    schedule::run(&workers, &mut tasks, measured, &mut left_out)?;
+    let results = Results::new(machine, &workers, &tasks, measured, left_out);
+    let parts = sections::parts(&results);
+    parts.iter().for_each(|part| print!("{part}"));
     if let Some(path) = args.json {
-        let written = Written { results: &results, comparisons: verdict::comparisons(&results) };
-        write(&path, serde_json::to_string_pretty(&written)?)?;
+        let mut json = serde_json::to_value(&results)?;
+        json["comparisons"] = serde_json::to_value(verdict::comparisons(&results))?;
+        write(&path, serde_json::to_string_pretty(&json)?)?;
     }
     if let Some(path) = args.html {
-        write(&path, page::page(&results)?)?;
+        write(&path, report::page("obmalloc and its peers", &parts))?;
     }
     Ok(())
+}
+
+/// Returns the workers of Python, or fails if no workload of theirs is wanted.
+fn pythons(args: &Args) -> Result<Vec<Worker>> {
+    let pythons = Pythons::find()?;
+    let listed = |worker: &Worker| worker.introduction.workloads.clone();
+    let is_wanted = |worker: &Worker| listed(worker).iter().any(|one| args.wants(one));
+    let first = names(&listed(&pythons.theirs[0]));
+    ensure!(pythons.theirs.iter().any(is_wanted), "each version has workloads like {first}");
+    pythons.workers()
+}
+
+/// Says which workloads there are.
+fn nothing_matches(args: &Args, left_out: &[String]) -> String {
+    let only = args.only.as_deref().unwrap_or_default();
+    let quick = if args.quick { " that --quick runs" } else { "" };
+    let mut text = format!("no workload{quick} has {only:?} in its \"group: name\"; there are:");
+    for group in every_workload().chunk_by(|one, next| one.group == next.group) {
+        text += &format!("\n  {}: {}", group[0].group.name(), names(group));
+    }
+    left_out.iter().for_each(|line| text += &format!("\n  {line}"));
+    text
+}
+
+fn names(listed: &[Listed]) -> String {
+    listed.iter().map(|one| one.name.as_str()).collect::<Vec<_>>().join("; ")
 }
 
 fn write(path: &Path, text: String) -> Result<()> {

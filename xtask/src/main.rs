@@ -1,12 +1,14 @@
-//! The project's commands: `cargo xtask help` lists them.
+//! The project's commands. `cargo xtask help` lists them.
 
 mod bench;
 mod debian;
 mod layers;
 mod loom;
 mod mutants;
+mod parallel;
 mod process;
 mod python;
+mod report;
 mod stress;
 mod suite;
 mod tally;
@@ -18,9 +20,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-/// The commands of obmalloc.
+/// The commands of people who work on obmalloc.
 #[derive(Parser)]
-#[command(name = "cargo xtask", disable_help_subcommand = false)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -28,17 +30,17 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measures our allocators and their peers side by side.
+    /// Measures our allocators and other allocators side by side.
     Bench(bench::Args),
-    /// Runs programs on malloc alone, with pools, with caches: what each layer brings.
+    /// Measures what each layer contributes: programs on malloc alone, with pools, with caches.
     Layers(layers::Args),
-    /// Runs Python on our heap, compares it with other allocators, or says who serves what.
+    /// Runs Python on our heap, compares it with other allocators, or tells which one serves what.
     Python(python::Args),
-    /// Brings CPython 3.14 and 3.15 from Debian into target/pythons, and lists every Python found.
+    /// Fetches CPython 3.14 and 3.15 from Debian into target/pythons, and lists every Python found.
     Pythons(debian::Args),
-    /// Runs every test there is; the last line counts them.
+    /// Runs every test. The last line counts them.
     TestAll(test_all::Args),
-    /// Runs CPython's own tests with and without our heap, and compares test by test.
+    /// Runs CPython's own tests with and without our heap, and compares the result of each test.
     TestPython(suite::Args),
     /// Explores every loom model, and prints a table of them.
     Loom(loom::Args),
@@ -46,7 +48,7 @@ enum Command {
     Mutants(mutants::Args),
     /// Checks facts about the repository that neither the compiler nor a test sees.
     Tidy(tidy::Args),
-    /// Runs the stress test of the thread heaps for minutes, under what sees bad accesses.
+    /// Runs the stress test of the thread heaps for minutes, under a tool that sees bad accesses.
     Stress(stress::Args),
 }
 
@@ -60,7 +62,7 @@ fn main() -> ExitCode {
         Command::TestPython(args) => suite::run(args),
         Command::Loom(args) => loom::run(args),
         Command::Mutants(args) => mutants::run(args),
-        Command::Tidy(args) => tidy::run(args, &commands()),
+        Command::Tidy(args) => tidy::run(args, &Cli::command()),
         Command::Stress(args) => stress::run(args),
     };
     match outcome {
@@ -70,9 +72,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// The commands, for checks that documents name them right.
-pub(crate) fn commands() -> clap::Command {
-    Cli::command()
 }

@@ -1,4 +1,4 @@
-//! A child process whose every line is kept, and seen as it comes.
+//! A child process whose output is shown line by line as it comes, and collected.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -12,16 +12,16 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-/// A child that prints nothing for so long hangs.
-const PATIENCE: Duration = Duration::from_secs(10 * 60);
+/// A child hangs if it prints nothing for this long.
+const MOST_SILENCE: Duration = Duration::from_secs(10 * 60);
 
-/// The children that run, each the leader of a process group of its own.
+/// The children that run. Each leads a process group of its own.
 static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
-/// Has an interrupt end this program with what it started. The terminal would only tell this
-/// program, because each child has a process group of its own.
+/// Makes an interrupt end this program and its children. The terminal would interrupt this program
+/// alone, because each child has a process group of its own.
 pub(crate) fn kill_children_when_interrupted() -> Result<()> {
     ctrlc::set_handler(|| {
         let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -31,24 +31,24 @@ pub(crate) fn kill_children_when_interrupted() -> Result<()> {
     .context("cannot handle interrupts")
 }
 
-/// How a child ended.
+/// A child that has ended.
 pub(crate) struct Finished {
     /// It exited with 0.
     pub(crate) success: bool,
-    /// All it printed to stdout and stderr, in the order it came.
+    /// What it printed to stdout and stderr, in the order in which it came.
     pub(crate) output: String,
 }
 
-/// Runs `command` to its end, calling `see` with each line that it prints. If it hangs, it and
+/// Runs `command` to its end, and calls `see` with each line that it prints. If it hangs, it and
 /// what it started are killed.
 pub(crate) fn run(command: Command, see: impl FnMut(&str)) -> Result<Finished> {
-    run_with(command, PATIENCE, see)
+    run_within(command, MOST_SILENCE, see)
 }
 
-/// The same for a child that hangs when it prints nothing for as long as `patience`.
-pub(crate) fn run_with(
+/// Does the same for a child that hangs if it prints nothing for as long as `most_silence`.
+pub(crate) fn run_within(
     mut command: Command,
-    patience: Duration,
+    most_silence: Duration,
     mut see: impl FnMut(&str),
 ) -> Result<Finished> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
@@ -59,16 +59,16 @@ pub(crate) fn run_with(
         child.stderr.take().map(|pipe| read(pipe, sender)),
     ];
     let mut output = String::new();
-    let mut keep = |line: &str| {
+    let mut add = |line: &str| {
         see(line);
         output.push_str(line);
         output.push('\n');
     };
     loop {
-        match lines.recv_timeout(patience) {
-            Ok(line) => keep(&line),
+        match lines.recv_timeout(most_silence) {
+            Ok(line) => add(&line),
             Err(RecvTimeoutError::Timeout) => {
-                keep(&format!("killed: it printed nothing for {} s", patience.as_secs()));
+                add(&format!("killed because it printed nothing for {most_silence:?}"));
                 kill_group(child.id());
             }
             Err(RecvTimeoutError::Disconnected) => break,
@@ -82,6 +82,19 @@ pub(crate) fn run_with(
     Ok(Finished { success: child.wait()?.success(), output })
 }
 
+/// Runs `command` to its end, and returns what it printed to stdout.
+///
+/// # Errors
+///
+/// Fails if it cannot be started or fails. The error has what it printed to stderr.
+pub(crate) fn stdout_of(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("cannot start {command:?}"))?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {}\n{errors}", output.status);
+    String::from_utf8(output.stdout).with_context(|| format!("{command:?} does not print text"))
+}
+
 /// Starts `command` and enters it in [`RUNNING`].
 fn start(command: &mut Command) -> Result<Child> {
     // An interrupt waits for the lock, so it finds every child that was started.
@@ -91,9 +104,9 @@ fn start(command: &mut Command) -> Result<Child> {
     Ok(child)
 }
 
-/// Kills `leader`, which was started in a process group of its own, and what else is in the group.
+/// Kills the process group that `leader` was started with.
 pub(crate) fn kill_group(leader: u32) {
-    // SAFETY: it takes two numbers; where nobody is left in the group, nothing happens.
+    // SAFETY: `kill` takes two numbers. It does nothing if the group is empty.
     unsafe { libc::kill(-leader.cast_signed(), libc::SIGKILL) };
 }
 
@@ -116,11 +129,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_hangs_is_killed_with_what_it_started_and_said() {
+    fn a_child_that_hangs_is_killed_with_what_it_started() {
         let mut command = Command::new("sh");
         command.args(["-c", "echo begun; sleep 1000 & sleep 1000"]);
-        let finished = run_with(command, Duration::from_secs(1), |_| ()).unwrap();
+        let finished = run_within(command, Duration::from_secs(1), |_| ()).unwrap();
         assert!(!finished.success);
-        assert_eq!(finished.output, "begun\nkilled: it printed nothing for 1 s\n");
+        assert_eq!(finished.output, "begun\nkilled because it printed nothing for 1s\n");
     }
 }

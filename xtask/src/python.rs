@@ -1,17 +1,16 @@
-//! Python on our heap, beside other allocators, or asked who serves it.
+//! Python on our heap, compared with other allocators, or asked which allocator serves it.
 //!
 //! ```text
-//!   --with, or python3 ─► Python ─┬─► run        the program, on our heap
-//!                                 ├─► compare    the program on CPython's, on malloc, on ours: a table
-//!                                 └─► doctor     who serves which domain, and why not we
+//!   --with, or python3 ─► Python ─┬─► run        runs the program on our heap
+//!                                 ├─► compare    runs it on CPython's, on malloc and on ours
+//!                                 └─► doctor     tells which allocator serves which domain
 //! ```
 
 mod compare;
-mod comparison;
 mod doctor;
 mod measure;
 mod programs;
-pub(crate) mod report;
+pub(crate) mod reports;
 mod run;
 mod side;
 
@@ -23,24 +22,25 @@ use testkit::pythons::{self, Python};
 /// The arguments of `cargo xtask python`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The Python to use; may be given several times [default: python3 on the PATH]
+    /// The Python to use. May be repeated [default: python3 on the PATH]
     #[arg(long, value_name = "PATH")]
     with: Vec<PathBuf>,
-    /// Runs the program on CPython's own allocator, on malloc and on ours, and prints a table.
+    /// Runs the program on CPython's own allocator, on malloc and on ours, and prints tables.
     #[arg(long)]
     compare: bool,
-    /// How often a comparison runs the program on each of them.
+    /// How often a comparison runs the program on each allocator.
     #[arg(long, value_name = "N", default_value_t = 5, requires = "compare")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Prints what our heap served, and its figures, when the program ends.
+    /// Prints the statistics of our heap when the program ends.
     #[arg(long, conflicts_with = "compare")]
     stats: bool,
-    /// Says for each Python found which allocator serves which domain, and what undid ours.
+    /// Tells for each Python which allocator serves which domain, and why ours does not.
     #[arg(long, conflicts_with_all = ["compare", "stats"])]
     doctor: bool,
-    /// What Python is given [default: each program of examples/python]
-    #[arg(last = true)]
+    /// The arguments of Python: a program and its arguments, or, after --, an option of Python
+    /// [default: each program of examples/python]
+    #[arg(trailing_var_arg = true)]
     args: Vec<OsString>,
 }
 
@@ -58,16 +58,20 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
 }
 
-/// The Pythons that the user named.
+/// Returns the Pythons at `paths`.
+///
+/// # Errors
+///
+/// Fails if a path is no CPython 3.
 pub(crate) fn named(paths: &[PathBuf]) -> Result<Vec<Python>> {
     let ask = |path: &PathBuf| {
         Python::ask(path)
-            .with_context(|| format!("{} is no CPython 3 that answers", path.display()))
+            .with_context(|| format!("{} does not answer as a CPython 3 does", path.display()))
     };
     paths.iter().map(ask).collect()
 }
 
-/// `python3` on the `PATH`, or another one where that one is not for us.
+/// Returns `python3` on the `PATH`, or another Python if we do not support that one.
 fn default() -> Result<Python> {
     let on_path = Python::ask("python3".as_ref()).filter(Python::is_supported);
     let any = || pythons::find().into_iter().find(Python::is_supported);

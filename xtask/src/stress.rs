@@ -1,4 +1,4 @@
-//! The stress test of the thread heaps, for as long as one likes, under what sees bad accesses.
+//! Runs the stress test of the thread heaps for minutes, under a tool that sees bad accesses.
 
 use std::{fs, process::Command};
 
@@ -7,24 +7,24 @@ use clap::ValueEnum;
 
 use crate::workspace;
 
-/// How many tests there are in `thread-heap/tests/stress.rs`; they run one after the other.
+/// The tests in `thread-heap/tests/stress.rs`, which run one after the other.
 const TESTS: u64 = 6;
 
 /// The arguments of `cargo xtask stress`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// What watches the test.
+    /// The tool that watches the test.
     #[arg(long, value_enum, default_value_t = Watcher::None)]
     under: Watcher,
-    /// How long it takes, all in all.
+    /// How long all tests take together.
     #[arg(long, default_value_t = 5)]
     minutes: u64,
 }
 
-/// What watches a test.
+/// A tool that watches a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Watcher {
-    /// Nothing: blocks are checked by the test alone.
+    /// No tool. Only the test itself checks blocks.
     None,
     /// AddressSanitizer, which the stable compiler has behind a switch.
     Address,
@@ -34,15 +34,15 @@ pub(crate) enum Watcher {
     Memcheck,
 }
 
-/// Races that ThreadSanitizer sees because the compiled part of the standard library does not tell
-/// it what it does: how the test harness hears of an ended test, who is to be woken by a channel,
-/// and how the last handle of a thread goes. None of these calls anything of ours.
+/// Races that ThreadSanitizer reports because the compiled part of the standard library does not
+/// tell it about synchronisation: when the test harness learns that a test ended, when a channel
+/// wakes a thread, and when the last handle of a thread is dropped. None of these calls our code.
 const HIDDEN: &str = "race:Channel<test::event::CompletedTest>\n\
     race:std::sync::mpmc::waker\n\
     race:drop_in_place::<std::thread::thread::Thread>\n";
 
 impl Watcher {
-    /// Has the tests that `cargo` builds and runs be watched.
+    /// Makes this tool watch the tests that `cargo` builds and runs.
     pub(crate) fn watch(self, cargo: &mut Command) {
         let target = env!("XTASK_TARGET");
         let mut sanitize = |flags, folder| {
@@ -68,23 +68,21 @@ impl Watcher {
 pub(crate) fn run(args: Args) -> Result<()> {
     let hidden = tempfile::NamedTempFile::new()?;
     fs::write(hidden.path(), HIDDEN)?;
-    let cargo = |arguments: &[&str]| {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.current_dir(workspace::root()).args(["test", "--package", "thread-heap"]);
+    let run_tests = |arguments: &[&str]| {
+        let mut cargo = workspace::cargo(&["test", "--package", "thread-heap", "--test", "stress"]);
         cargo.env("OBMALLOC_STRESS_SECONDS", (args.minutes * 60).div_ceil(TESTS).to_string());
-        cargo.args(["--test", "stress"]);
         args.under.watch(&mut cargo);
-        // Heaps live forever, with their records; that no arena is left, the tests themselves see.
+        // Heaps and their metadata are never freed. The tests themselves check that no arena is left.
         cargo.env("ASAN_OPTIONS", "detect_leaks=0");
         cargo.env("TSAN_OPTIONS", format!("suppressions={}", hidden.path().display()));
         cargo.args(["--", "--test-threads", "1", "--nocapture"]).args(arguments);
         cargo.status()
     };
     if args.under == Watcher::Thread {
-        let unseen = cargo(&["--ignored", "a_race_on_purpose"])?.success();
+        let unseen = run_tests(&["--ignored", "a_race_on_purpose"])?.success();
         ensure!(!unseen, "ThreadSanitizer does not see a race on purpose");
-        println!("that race was on purpose, and was seen");
+        println!("ThreadSanitizer saw that race, which was on purpose");
     }
-    ensure!(cargo(&[])?.success(), "the stress test failed");
+    ensure!(run_tests(&[])?.success(), "the stress test failed");
     Ok(())
 }

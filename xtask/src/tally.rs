@@ -1,41 +1,64 @@
-//! Tests passed and failed, and steps that could not be taken.
+//! Counts of tests that passed or failed, and of steps that were skipped.
 
-use std::{fmt, iter::Sum, ops::Add};
+use std::{fmt, iter::Sum, ops::Add, process::Command};
+
+use anyhow::Result;
+
+use crate::process;
 
 /// A count of tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) passed: usize,
     pub(crate) failed: usize,
-    /// Steps that this machine lacks something for.
+    /// Steps for which this machine lacks something.
     pub(crate) skipped: usize,
 }
 
 impl Tally {
-    /// Tests that were run.
     pub(crate) const fn of(passed: usize, failed: usize) -> Self {
         Self { passed, failed, skipped: 0 }
     }
 
-    /// One test, passed or not.
+    /// One test.
     pub(crate) fn one(passed: bool) -> Self {
         Self::of(usize::from(passed), usize::from(!passed))
     }
 
-    /// One step that is not taken, and why, which is printed.
-    pub(crate) fn skipped(why: impl fmt::Display) -> Self {
-        println!("      SKIPPED: {why}");
+    /// One step that is skipped. Prints the reason.
+    pub(crate) fn skipped(reason: impl fmt::Display) -> Self {
+        println!("      SKIPPED: {reason}");
         Self { skipped: 1, ..Self::default() }
     }
 
-    /// The sum of the lines `test result: ok. 3 passed; 0 failed; …` in what cargo printed.
-    pub(crate) fn of_cargo(output: &str) -> Self {
+    /// Runs tests by `command`, and prints the name of each test program as it starts and the whole
+    /// output if a test fails. Counts the tests, or the command itself if it ran none.
+    pub(crate) fn of_command(command: Command) -> Result<Self> {
+        let finished = process::run(command, |line| {
+            let line = line.trim();
+            if line.starts_with("Running ") || line.starts_with("Doc-tests ") {
+                println!("      {line}");
+            }
+        })?;
+        if !finished.success {
+            println!("{}", finished.output);
+        }
+        let tally = Self::of_output(&finished.output);
+        Ok(match (finished.success, tally) {
+            (true, Self { passed: 0, failed: 0, .. }) => Self::one(true),
+            (false, Self { failed: 0, .. }) => tally + Self::one(false),
+            (_, tally) => tally,
+        })
+    }
+
+    /// Sums up the lines `test result: ok. 3 passed; 0 failed; …` that cargo printed.
+    pub(crate) fn of_output(output: &str) -> Self {
         let results = output.lines().filter_map(|line| line.trim().strip_prefix("test result: "));
         results.map(|result| Self::of(before(result, " passed"), before(result, " failed"))).sum()
     }
 }
 
-/// The number that stands before `word`.
+/// Returns the number before `word`.
 fn before(text: &str, word: &str) -> usize {
     let number = text.find(word).and_then(|end| text[..end].split_whitespace().last());
     number.and_then(|number| number.parse().ok()).unwrap_or(0)
@@ -75,16 +98,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cargos_result_lines_are_summed() {
+    fn the_result_lines_of_cargo_are_summed_up() {
         let output = "running 3 tests\n\
                       test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out\n\
                       test result: FAILED. 12 passed; 2 failed; 0 ignored; 0 measured\n";
-        assert_eq!(Tally::of_cargo(output), Tally::of(15, 2));
-        assert_eq!(Tally::of_cargo("no tests"), Tally::default());
+        assert_eq!(Tally::of_output(output), Tally::of(15, 2));
+        assert_eq!(Tally::of_output("no tests"), Tally::default());
     }
 
     #[test]
-    fn a_skipped_step_is_told_beside_the_tests() {
+    fn a_skipped_step_is_printed_beside_the_tests() {
         let tally = Tally::one(true) + Tally::skipped("there is no such tool");
         assert_eq!(tally.to_string(), "1 passed, 0 failed, 1 step SKIPPED");
     }

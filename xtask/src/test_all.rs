@@ -1,6 +1,7 @@
-//! Every test there is, step by step; the last line counts them.
+//! Runs every test, step by step. The last line counts them.
 
 use std::{
+    env,
     process::Command,
     time::{Duration, Instant},
 };
@@ -9,19 +10,19 @@ use anyhow::{Result, bail, ensure};
 use testkit::pythons::{self, Python, Search};
 
 use crate::{
-    bench::instructions, debian, layers, loom, process, stress::Watcher, suite, tally::Tally, tidy,
+    bench::instructions, debian, layers, loom, process, stress::Watcher, suite, tally::Tally,
     workspace,
 };
 
 /// The arguments of `cargo xtask test-all`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Runs only the steps whose name holds this.
+    /// Runs only the steps whose name contains this.
     #[arg(long)]
     only: Option<String>,
 }
 
-/// A step: its name, and what it does.
+/// A step of the tests.
 struct Step {
     name: &'static str,
     run: fn() -> Result<Tally>,
@@ -30,7 +31,7 @@ struct Step {
 const STEPS: &[Step] = &[
     Step { name: "CPython 3.14, 3.15 and a debug build", run: debian::bring_for_tests },
     Step { name: "the Pythons of this machine", run: found_pythons },
-    Step { name: "tidiness", run: || tidy::check_all(&crate::commands()) },
+    Step { name: "tidiness", run: tidy },
     Step { name: "formatting", run: || cargo(&["fmt", "--all", "--check"], &[]) },
     Step { name: "clippy", run: clippy },
     Step { name: "documentation", run: documentation },
@@ -48,15 +49,16 @@ const STEPS: &[Step] = &[
     Step { name: "CPython's own tests, the part that is quick", run: suite::run_part },
 ];
 
-/// What is tested beyond the default features. The features of `benches` each are an allocator of
-/// their own, of which a program has one.
+/// What is tested beyond the default features. The features of `benches` are left out, because each
+/// is an allocator and a program has only one.
 const FEATURES: &[&str] =
     &["--features", "global-alloc/allocator-api2-02,global-alloc/allocator-api2-04"];
 
 pub(crate) fn run(args: Args) -> Result<()> {
     let chosen = |step: &&Step| args.only.as_ref().is_none_or(|part| step.name.contains(part));
     let steps: Vec<_> = STEPS.iter().filter(chosen).collect();
-    ensure!(!steps.is_empty(), "no step has that in its name");
+    let names = || STEPS.iter().map(|step| step.name).collect::<Vec<_>>().join("\n  ");
+    ensure!(!steps.is_empty(), "no step has that in its name; there are:\n  {}", names());
     let started = Instant::now();
     let mut total = Tally::default();
     for (place, step) in steps.iter().enumerate() {
@@ -64,7 +66,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         println!("[{}/{}, {elapsed}] {}", place + 1, steps.len(), step.name);
         total = total + take(step);
     }
-    println!("all of it took {}", minutes(started.elapsed()));
+    println!("all steps took {}", minutes(started.elapsed()));
     println!("{total}");
     match total.failed {
         0 => Ok(()),
@@ -88,38 +90,15 @@ fn minutes(time: Duration) -> String {
     format!("{}:{:02} min", seconds / 60, seconds % 60)
 }
 
-/// Runs cargo and counts the tests that it ran, or the run itself if it has none. What it prints
-/// is shown if it fails.
+/// Runs cargo with `arguments` and environment `variables`, and counts the tests.
 fn cargo(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Tally> {
-    let mut command = Command::new(env!("CARGO"));
-    command.current_dir(workspace::root()).args(arguments);
-    for (name, value) in variables {
-        command.env(name, value);
-    }
-    counted(command)
+    let mut command = workspace::cargo(arguments);
+    command.envs(variables.iter().copied());
+    Tally::of_command(command)
 }
 
-/// Runs `command`, naming the test programs as they start.
-pub(crate) fn counted(command: Command) -> Result<Tally> {
-    let finished = process::run(command, |line| {
-        if line.trim_start().starts_with("Running ") || line.trim_start().starts_with("Doc-tests ")
-        {
-            println!("      {}", line.trim());
-        }
-    })?;
-    let tally = Tally::of_cargo(&finished.output);
-    if !finished.success {
-        println!("{}", finished.output);
-    }
-    Ok(match (finished.success, tally) {
-        (true, Tally { passed: 0, failed: 0, .. }) => Tally::one(true),
-        (false, Tally { failed: 0, .. }) => tally + Tally::one(false),
-        (_, tally) => tally,
-    })
-}
-
-/// Says which Pythons there are; the steps that follow use them. One that is named and does not
-/// answer would be missed by none of them, so it is a failure.
+/// Prints the Pythons that the later steps use. One that the user names and that does not answer is
+/// a failure, because no later step would miss it.
 fn found_pythons() -> Result<Tally> {
     let search = pythons::search();
     debian::list(&search);
@@ -131,15 +110,21 @@ fn found_pythons() -> Result<Tally> {
     Ok(Tally::of(1, missing))
 }
 
+/// Runs this program for its command `tidy`.
+fn tidy() -> Result<Tally> {
+    let mut command = Command::new(env::current_exe()?);
+    command.arg("tidy");
+    Tally::of_command(command)
+}
+
 fn clippy() -> Result<Tally> {
     let all = ["clippy", "--quiet", "--workspace", "--all-targets"];
     cargo(&[&all[..], FEATURES, &["--", "-D", "warnings"]].concat(), &[])
 }
 
 fn documentation() -> Result<Tally> {
-    let variables = [("RUSTDOCFLAGS", "-D warnings")];
     let all = ["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"];
-    cargo(&[&all[..], FEATURES].concat(), &variables)
+    cargo(&[&all[..], FEATURES].concat(), &[("RUSTDOCFLAGS", "-D warnings")])
 }
 
 fn without_std() -> Result<Tally> {
@@ -156,27 +141,25 @@ fn library() -> Result<Tally> {
 
 fn tests() -> Result<Tally> {
     let library = workspace::build_library()?;
-    let library = library.to_string_lossy();
-    let variables = [("OBMALLOC_LIB", &*library)];
     let targets = ["--lib", "--bins", "--tests", "--examples"];
     let all = ["test", "--workspace", "--no-fail-fast"];
+    let variables = [("OBMALLOC_LIB", &*library.to_string_lossy())];
     cargo(&[&all[..], FEATURES, &targets].concat(), &variables)
 }
 
 /// Tests the access to the thread's heap that targets other than x86-64 Linux use.
 fn dynamic_tls() -> Result<Tally> {
-    let targets = ["--lib", "--tests"];
+    let all = ["test", "--no-fail-fast", "--lib", "--tests"];
     let packages = ["-p", "global-alloc", "-p", "thread-heap"];
-    let feature = ["--features", "global-alloc/dynamic-tls"];
-    cargo(&[&["test", "--no-fail-fast"], &targets[..], &packages, &feature].concat(), &[])
+    cargo(&[&all[..], &packages, &["--features", "global-alloc/dynamic-tls"]].concat(), &[])
 }
 
 /// How often each test of the coroutines repeats its work in a release build.
 const COROUTINE_RUNS: &str = "10";
 
-/// Runs the tests of the coroutines in release builds, where the compiler may keep more in registers
-/// across a switch: with fat LTO and in cargo's default release profile, and with both ways to the
-/// thread's heap.
+/// Tests the coroutines in release builds, where the compiler may hold more values in registers
+/// across a switch. The builds use fat LTO or cargo's default release profile, and either access to
+/// the thread's heap.
 fn coroutines() -> Result<Tally> {
     let folder = workspace::target_dir().join("coroutines");
     let folder = folder.to_string_lossy();
@@ -200,51 +183,49 @@ fn documentation_tests() -> Result<Tally> {
     cargo(&[&["test", "--workspace", "--no-fail-fast", "--doc"], FEATURES].concat(), &[])
 }
 
-/// The unit tests of what is made of raw memory, those that play at random against a model, those of
-/// many threads and those of the global allocator, under AddressSanitizer. The stable compiler has
-/// it, behind a switch.
+/// Runs tests under AddressSanitizer, which the stable compiler has behind a switch: the unit tests
+/// of what uses raw memory, the random tests against a model, and the tests of many threads and of
+/// the global allocator.
 fn address_sanitizer() -> Result<Tally> {
-    let mut threads = watched_by_address_sanitizer(&["-p", "thread-heap"]);
-    threads.args(["--test", "lifecycle", "--test", "idle", "--test", "stress"]);
-    // These tests leak their heaps on purpose, with their records.
-    threads.env("ASAN_OPTIONS", "detect_leaks=0");
-    let mut global = watched_by_address_sanitizer(&["-p", "global-alloc"]);
-    global.args(FEATURES).args(["--lib", "--test", "layouts", "--test", "local_heap"]);
-    global.args(["--test", "gives_back"]);
-    // One test reads the figures of the C library's allocator, which the sanitizer replaces.
-    global.args(["--", "--skip", "a_list_that_is_cleared_or_dropped_gives_its_blocks_back"]);
-    // Some tests ask for more than there can be. Freed memory that the sanitizer holds back would
-    // look like memory that does not go back.
-    let options = "detect_leaks=1:quarantine_size_mb=8:allocator_may_return_null=1";
-    global.env("ASAN_OPTIONS", options);
-    let mut command = watched_by_address_sanitizer(&["--lib", "--test", "model"]);
-    command.args(["--test", "threads"]);
-    command.args(["-p", "raw-mem", "-p", "obmalloc", "-p", "thread-heap", "-p", "object-cache"]);
-    command.env("ASAN_OPTIONS", "detect_leaks=1:allocator_may_return_null=1");
-    Ok(counted(threads)? + counted(global)? + counted(command)?)
+    let watched = |arguments: &[&str], of_the_harness: &[&str], options| {
+        let mut command = workspace::cargo(&[&["test", "--no-fail-fast"], arguments].concat());
+        Watcher::Address.watch(&mut command);
+        command.arg("--").args(of_the_harness).env("ASAN_OPTIONS", options);
+        Tally::of_command(command)
+    };
+    let threads =
+        ["-p", "thread-heap", "--test", "lifecycle", "--test", "idle", "--test", "stress"];
+    // These tests leak their heaps, with the metadata, on purpose.
+    let threads = watched(&threads, &[], "detect_leaks=0")?;
+    let targets = ["--lib", "--test", "layouts", "--test", "local_heap", "--test", "gives_back"];
+    // One test reads the statistics of the C library's allocator, which the sanitizer replaces.
+    let skipped = ["--skip", "a_list_that_is_cleared_or_dropped_gives_its_blocks_back"];
+    // Some tests request more memory than there can be. Freed memory that the sanitizer holds back
+    // would look like memory that is not returned.
+    let global = watched(
+        &[&["-p", "global-alloc"], FEATURES, &targets].concat(),
+        &skipped,
+        "detect_leaks=1:quarantine_size_mb=8:allocator_may_return_null=1",
+    )?;
+    let packages = ["-p", "raw-mem", "-p", "obmalloc", "-p", "thread-heap", "-p", "object-cache"];
+    let targets = ["--lib", "--test", "model", "--test", "threads"];
+    let others = watched(
+        &[&targets[..], &packages].concat(),
+        &[],
+        "detect_leaks=1:allocator_may_return_null=1",
+    )?;
+    Ok(threads + global + others)
 }
 
-/// A run of tests under AddressSanitizer.
-fn watched_by_address_sanitizer(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO"));
-    command.current_dir(workspace::root()).args(["test", "--no-fail-fast"]).args(arguments);
-    Watcher::Address.watch(&mut command);
-    command
-}
-
-/// The same under Miri with strict provenance, where there is a Miri.
+/// Runs unit tests under Miri with strict provenance, if Miri is installed.
 fn miri() -> Result<Tally> {
-    let mut probe = Command::new("cargo");
-    probe.args(["+nightly", "miri", "--version"]);
-    if !process::run(probe, |_| ()).is_ok_and(|finished| finished.success) {
+    if process::stdout_of(Command::new("cargo").args(["+nightly", "miri", "--version"])).is_err() {
         let how = "rustup +nightly component add miri";
         return Ok(Tally::skipped(format_args!("Miri is not installed ({how})")));
     }
     let mut command = Command::new("cargo");
     command.current_dir(workspace::root()).env("MIRIFLAGS", "-Zmiri-strict-provenance");
     command.args(["+nightly", "miri", "test", "--no-fail-fast", "--lib"]);
-    counted({
-        command.args(["-p", "raw-mem", "-p", "obmalloc", "-p", "thread-heap"]);
-        command
-    })
+    command.args(["-p", "raw-mem", "-p", "obmalloc", "-p", "thread-heap"]);
+    Tally::of_command(command)
 }

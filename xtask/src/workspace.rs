@@ -1,20 +1,15 @@
-//! Where things are, and how the library for CPython is built.
+//! Where the project's files are, and how cargo is started.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use anyhow::{Context, Result};
-use xshell::{Shell, cmd};
+use anyhow::{Context, Result, ensure};
 
 /// The project's folder.
 pub(crate) fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-}
-
-/// A shell in the project's folder.
-pub(crate) fn shell() -> Result<Shell> {
-    let shell = Shell::new()?;
-    shell.change_dir(root());
-    Ok(shell)
 }
 
 /// The folder that cargo builds into.
@@ -22,13 +17,25 @@ pub(crate) fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
+/// Returns a command that runs cargo with `arguments` in the project's folder.
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(root()).args(arguments);
+    cargo
+}
+
+/// Builds `package` in the profile `dev` or `release`, and returns the path of `file`, which the
+/// build makes. Cargo shows its progress only if the file does not exist yet.
+pub(crate) fn build(package: &str, profile: &str, file: &str) -> Result<PathBuf> {
+    let folder = if profile == "dev" { "debug" } else { profile };
+    let path = target_dir().join(folder).join(file);
+    let mut command = cargo(&["build", "--package", package, "--profile", profile]);
+    command.args(path.exists().then_some("--quiet"));
+    ensure!(command.status()?.success(), "cannot build the package {package}");
+    path.canonicalize().with_context(|| format!("cargo built no {}", path.display()))
+}
+
 /// Builds the shared library for CPython, and returns its path.
 pub(crate) fn build_library() -> Result<PathBuf> {
-    let library = target_dir().join("release/libobmalloc_cpython.so");
-    if !library.exists() {
-        eprintln!("building {}: a minute or two, the first time", library.display());
-    }
-    let shell = shell()?;
-    cmd!(shell, "cargo build --quiet --release --package obmalloc-cpython").quiet().run()?;
-    library.canonicalize().with_context(|| format!("cargo built no {}", library.display()))
+    build("obmalloc-cpython", "release", "libobmalloc_cpython.so")
 }

@@ -1,9 +1,7 @@
 //! The workloads on our heap, for one owner, with CPython's rules.
 
-use std::process::ExitCode;
-
 use benches::{contender::Realloc, contenders::CPythonRulesHeap, worker};
 
-fn main() -> ExitCode {
-    worker::serve_single(CPythonRulesHeap::new(), Realloc::Lacking, None)
+fn main() -> std::process::ExitCode {
+    worker::serve_single(CPythonRulesHeap::default(), Realloc::Lacking, None)
 }

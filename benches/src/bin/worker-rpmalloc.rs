@@ -1,13 +1,4 @@
 //! The workloads on rpmalloc as the global allocator.
 
-use std::process::ExitCode;
-
-use benches::{contender::Realloc, worker};
-
-#[global_allocator]
-static GLOBAL: rpmalloc::RpMalloc = rpmalloc::RpMalloc;
-
-fn main() -> ExitCode {
-    // The crate leaves it to what Rust does for every allocator: a move.
-    worker::serve_global(Realloc::Lacking, None)
-}
+// The crate does not call the library's `realloc`, so Rust moves the block.
+benches::global_worker!(rpmalloc::RpMalloc = rpmalloc::RpMalloc, Lacking, None);

@@ -1,26 +1,19 @@
 //! The workloads on the C library's allocator.
 
-use std::process::ExitCode;
+use std::alloc::System;
 
-use benches::{contender::Realloc, worker};
+benches::global_worker!(System = System, Own, version());
 
-#[global_allocator]
-static GLOBAL: std::alloc::System = std::alloc::System;
-
-fn main() -> ExitCode {
-    worker::serve_global(Realloc::Own, library())
-}
-
-/// The C library's version.
+/// The version of the C library.
 #[cfg(target_env = "gnu")]
-fn library() -> Option<String> {
-    // SAFETY: it returns a C string that stays.
+fn version() -> Option<String> {
+    // SAFETY: the function returns a static C string.
     let version = unsafe { std::ffi::CStr::from_ptr(libc::gnu_get_libc_version()) };
     Some(format!("glibc {}", version.to_string_lossy()))
 }
 
-/// Other C libraries do not tell.
+/// Other C libraries do not report a version.
 #[cfg(not(target_env = "gnu"))]
-fn library() -> Option<String> {
+fn version() -> Option<String> {
     None
 }

@@ -3,10 +3,10 @@
 use std::{
     alloc::Layout,
     env,
-    ffi::{CStr, OsString, c_char, c_int, c_void},
+    error::Error,
+    ffi::{CStr, c_char, c_int, c_void},
     fmt,
     mem::MaybeUninit,
-    path::Path,
 };
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
@@ -30,66 +30,46 @@ struct AllocatorEx {
     free: unsafe extern "C" fn(*mut c_void, *mut c_void),
 }
 
-/// The allocator behind `PyObject_Malloc`, called by its own functions, without the look-up of
-/// who serves the domain. The interpreter is initialised, and its lock is held.
+/// The allocator behind `PyObject_Malloc`, called directly rather than through the domain's vtable.
+/// The interpreter is initialised, and this thread holds its lock.
 pub struct CPython {
     allocator: AllocatorEx,
     version: String,
 }
 
-/// Why there is none.
-#[derive(Debug)]
-pub enum NotLoaded {
-    /// [`LIBPYTHON`] is not set.
-    NotNamed,
-    /// The library cannot be loaded, or is no CPython.
-    Library(OsString, libloading::Error),
-}
-
-impl fmt::Display for NotLoaded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotNamed => write!(f, "{LIBPYTHON} names no shared libpython"),
-            Self::Library(path, error) => write!(f, "{}: {error}", Path::new(path).display()),
-        }
-    }
-}
-
-impl std::error::Error for NotLoaded {}
-
 impl CPython {
-    /// Loads the library that [`LIBPYTHON`] names and initialises the interpreter.
+    /// Loads the library that [`LIBPYTHON`] names, and initialises the interpreter.
     ///
     /// # Errors
     ///
-    /// Fails when none is named, or it is no CPython.
-    pub fn load() -> Result<Self, NotLoaded> {
-        let path = env::var_os(LIBPYTHON).ok_or(NotLoaded::NotNamed)?;
-        Self::open(&path).map_err(|error| NotLoaded::Library(path, error))
+    /// Fails if the variable is not set, or if it names no CPython that can be loaded.
+    pub fn load() -> Result<Self, Box<dyn Error>> {
+        let path =
+            env::var_os(LIBPYTHON).ok_or(format!("{LIBPYTHON} names no shared libpython"))?;
+        Self::open(&path).map_err(|error| format!("cannot load {}: {error}", path.display()).into())
     }
 
-    fn open(path: &OsString) -> Result<Self, libloading::Error> {
-        // SAFETY: a libpython runs no code on loading that relies on more than the loader.
+    fn open(path: &std::ffi::OsStr) -> Result<Self, libloading::Error> {
+        // SAFETY: the constructors of a libpython only rely on the loader.
         let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) }?;
-        // SAFETY: CPython's documented signatures, in every version.
-        let (initialise, get_allocator, get_version) = unsafe {
-            (
-                library.get::<extern "C" fn(c_int)>(b"Py_InitializeEx\0")?,
-                library.get::<unsafe extern "C" fn(c_int, *mut AllocatorEx)>(
-                    b"PyMem_GetAllocator\0",
-                )?,
-                library.get::<extern "C" fn() -> *const c_char>(b"Py_GetVersion\0")?,
-            )
-        };
+        // SAFETY: this is the documented signature in every version of CPython.
+        let initialise = unsafe { library.get::<extern "C" fn(c_int)>(b"Py_InitializeEx\0") }?;
+        type GetAllocator = unsafe extern "C" fn(c_int, *mut AllocatorEx);
+        // SAFETY: this is the documented signature in every version of CPython.
+        let get_allocator = unsafe { library.get::<GetAllocator>(b"PyMem_GetAllocator\0") }?;
+        type GetVersion = extern "C" fn() -> *const c_char;
+        // SAFETY: this is the documented signature in every version of CPython.
+        let get_version = unsafe { library.get::<GetVersion>(b"Py_GetVersion\0") }?;
         initialise(0);
         let mut allocator = MaybeUninit::uninit();
-        // SAFETY: there is room for the record, which the call fills.
+        // SAFETY: the pointer is valid for the write of an `AllocatorEx`.
         unsafe { get_allocator(DOMAIN_OBJ, allocator.as_mut_ptr()) };
-        // SAFETY: a C string that stays as long as the library, which is never unloaded.
+        // SAFETY: the function returns a C string that lives as long as the library.
         let version = unsafe { CStr::from_ptr(get_version()) }.to_string_lossy();
         let version = version.split(' ').next().unwrap_or_default().to_owned();
+        // The library is never unloaded, because the allocator's functions are in it.
         std::mem::forget(library);
-        // SAFETY: it was filled above.
+        // SAFETY: `get_allocator` filled it in.
         Ok(Self { allocator: unsafe { allocator.assume_init() }, version })
     }
 
@@ -105,7 +85,8 @@ impl fmt::Debug for CPython {
     }
 }
 
-// SAFETY: CPython promises as much for memory of the domain, aligned to 16.
+// SAFETY: memory of the domain is as large as requested, and aligned to 16. CPython does not use it
+// before it is freed.
 unsafe impl Contender for CPython {
     #[inline(always)]
     fn alloc(&mut self, layout: Layout) -> *mut u8 {
@@ -119,13 +100,13 @@ unsafe impl Contender for CPython {
 
     #[inline(always)]
     unsafe fn free(&mut self, memory: *mut u8, _layout: Layout) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `memory` came from this domain and is not used again (contract of `free`).
         unsafe { (self.allocator.free)(self.allocator.ctx, memory.cast()) };
     }
 
     #[inline(always)]
     unsafe fn realloc(&mut self, memory: *mut u8, _layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller's promise.
+        // SAFETY: `memory` came from this domain (contract of `realloc`).
         unsafe { (self.allocator.realloc)(self.allocator.ctx, memory.cast(), size) }.cast()
     }
 }

@@ -1,31 +1,29 @@
 //! The least that an allocator of size classes does: a stack for each class.
 //!
 //! ```text
-//!   heads[class] ──► block ──► block ──► block         the first word of a free block is the next
-//!   chunk        ├── given ──┼── not yet given ──┤
+//!   heads[class] ──► block ──► block ──► block      the first word of a free block links to the next
+//!   chunk        ├── allocated ──┼── fresh ──┤
 //! ```
 //!
-//! It knows no pools, gives nothing back, serves one thread, and frees by the size that it is
-//! told. Whoever does any of these things better needs more instructions.
+//! It has no pools, returns no memory to the system, serves one thread, and trusts the size that it
+//! gets with a free. Any of these features costs more instructions.
 //!
-//! That is no bound on time: our heap's pair has more instructions, and takes no longer than this
-//! one's.
+//! This is no bound on time. A pair on our heap has more instructions and takes no longer.
 
 use std::{
     alloc::{self, Layout},
     ptr,
 };
 
-use super::moved;
-use crate::contender::Contender;
+use crate::contender::{Contender, moved};
 
-/// The bytes of a class's step.
+/// The size difference between two classes, in bytes.
 const STEP: usize = 16;
 
 /// The classes up to 512 bytes.
 const CLASSES: usize = 512 / STEP;
 
-/// The bytes that it takes from the system allocator at a time.
+/// The bytes that it requests from the system allocator at a time.
 const CHUNK: usize = 1 << 20;
 
 /// A stack of free blocks for each class.
@@ -33,11 +31,11 @@ const CHUNK: usize = 1 << 20;
 pub struct Floor {
     /// # Invariant
     ///
-    /// From each head on every block is free, and its first word is the next one.
+    /// Every block on a stack is free, and its first word links to the next one.
     heads: [*mut Link; CLASSES],
     /// # Invariant
     ///
-    /// From here to `end` the memory is nobody's.
+    /// Nothing uses the memory from here to `end`.
     fresh: *mut u8,
     end: *mut u8,
 }
@@ -47,18 +45,13 @@ pub struct Floor {
 struct Link(*mut Link);
 
 impl Floor {
-    /// One without memory.
-    pub const fn new() -> Self {
-        Self { heads: [ptr::null_mut(); CLASSES], fresh: ptr::null_mut(), end: ptr::null_mut() }
-    }
-
-    /// A block that was never given.
+    /// Allocates a fresh block.
     #[cold]
     #[inline(never)]
     fn carve(&mut self, class: usize) -> *mut u8 {
         let size = (class + 1) * STEP;
         if self.end.addr() - self.fresh.addr() < size {
-            // SAFETY: the chunk is of more than no bytes.
+            // SAFETY: a chunk has more than zero bytes.
             self.fresh = unsafe { alloc::alloc(Layout::new::<[u128; CHUNK / 16]>()) };
             if self.fresh.is_null() {
                 return ptr::null_mut();
@@ -66,7 +59,7 @@ impl Floor {
             self.end = self.fresh.wrapping_add(CHUNK);
         }
         let start = self.fresh;
-        // INVARIANT: the block between is given now.
+        // INVARIANT: the allocated block lies before the new start.
         self.fresh = start.wrapping_add(size);
         start
     }
@@ -74,18 +67,17 @@ impl Floor {
 
 impl Default for Floor {
     fn default() -> Self {
-        Self::new()
+        Self { heads: [ptr::null_mut(); CLASSES], fresh: ptr::null_mut(), end: ptr::null_mut() }
     }
 }
 
 #[inline(always)]
 fn class(layout: Layout) -> usize {
-    // No workload asks for more than the classes have; the remainder saves the check.
+    // No workload asks for more than the largest class has. The remainder avoids the bounds check.
     ((layout.size() - 1) / STEP) % CLASSES
 }
 
-// SAFETY: blocks of a class are cut from a chunk side by side, and a block leaves its stack when
-// it is given.
+// SAFETY: blocks of a chunk do not overlap, and a block is on no stack while it is in use.
 unsafe impl Contender for Floor {
     #[inline(always)]
     fn alloc(&mut self, layout: Layout) -> *mut u8 {
@@ -93,28 +85,18 @@ unsafe impl Contender for Floor {
         if head.is_null() {
             return self.carve(class(layout));
         }
-        // SAFETY: the invariant of `heads`.
+        // SAFETY: the head is a free block, whose first word is a link (invariant of `heads`).
         self.heads[class(layout)] = unsafe { head.read() }.0;
         head.cast()
-    }
-
-    #[inline(always)]
-    fn alloc_zeroed(&mut self, layout: Layout) -> *mut u8 {
-        let start = self.alloc(layout);
-        if !start.is_null() {
-            // SAFETY: the block is that large, and nobody else's.
-            unsafe { start.write_bytes(0, layout.size()) };
-        }
-        start
     }
 
     #[inline(always)]
     unsafe fn free(&mut self, memory: *mut u8, layout: Layout) {
         let head = &mut self.heads[class(layout)];
         let block = memory.cast::<Link>();
-        // SAFETY: the caller gives the block up; it is aligned to 16.
+        // SAFETY: the block is not used again (contract of `free`), and it is aligned to 16.
         unsafe { block.write(Link(*head)) };
-        // INVARIANT: the link was written just now.
+        // INVARIANT: the block is free now, and its link was written above.
         *head = block;
     }
 
@@ -123,7 +105,7 @@ unsafe impl Contender for Floor {
         if class(layout) == (size - 1) / STEP {
             return memory;
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: `memory` came from this allocator for `layout` (contract of `realloc`).
         unsafe { moved(self, memory, layout, size) }
     }
 }

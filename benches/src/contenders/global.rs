@@ -1,36 +1,37 @@
-//! The global allocator of the process, whichever the worker has linked in.
+//! The global allocator of the process, which is the one that the worker links.
 
 use std::alloc::{self, Layout};
 
 use crate::contender::Contender;
 
-/// The global allocator, through the functions that `Box` and `Vec` go through.
+/// The global allocator, called through the functions that `Box` and `Vec` call.
 #[derive(Clone, Copy, Debug)]
 pub struct Global;
 
-// SAFETY: the promises are those of the global allocator.
+// SAFETY: the functions are those of the global allocator, whose contract is as strict.
 unsafe impl Contender for Global {
     #[inline(always)]
     fn alloc(&mut self, layout: Layout) -> *mut u8 {
-        // SAFETY: the trait asks for at least a byte.
+        // SAFETY: the layout has at least one byte (contract of `Contender::alloc`).
         unsafe { alloc::alloc(layout) }
     }
 
     #[inline(always)]
     fn alloc_zeroed(&mut self, layout: Layout) -> *mut u8 {
-        // SAFETY: the trait asks for at least a byte.
+        // SAFETY: the layout has at least one byte (contract of `Contender::alloc`).
         unsafe { alloc::alloc_zeroed(layout) }
     }
 
     #[inline(always)]
     unsafe fn free(&mut self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `memory` was allocated for `layout` and is not used again (contract of `free`).
         unsafe { alloc::dealloc(memory, layout) };
     }
 
     #[inline(always)]
     unsafe fn realloc(&mut self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller's promise.
+        // SAFETY: `memory` was allocated for `layout` (contract of `realloc`), and no workload asks
+        // for zero bytes.
         unsafe { alloc::realloc(memory, layout, size) }
     }
 }

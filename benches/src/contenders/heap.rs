@@ -8,10 +8,9 @@ use std::{
 use obmalloc::{BlockPtr, Geometry, Heap, Native, Pools16K, SizeClass};
 use raw_mem::{Malloc, MmapArenas, RetainingArenas};
 
-use super::moved;
-use crate::contender::Contender;
+use crate::contender::{Contender, moved};
 
-/// [`Heap`] with the geometry `G`, used as its page shows: a size class in, a block out.
+/// [`Heap`] with the geometry `G`.
 pub struct OwnHeap<G: Geometry>(Heap<RetainingArenas<MmapArenas>, Malloc, G>);
 
 /// Our heap with the rules of the threads' heaps.
@@ -20,20 +19,14 @@ pub type ThreadRulesHeap = OwnHeap<Native>;
 /// Our heap with CPython's rules.
 pub type CPythonRulesHeap = OwnHeap<Pools16K>;
 
-impl<G: Geometry> OwnHeap<G> {
-    /// A heap without arenas.
-    pub const fn new() -> Self {
+impl<G: Geometry> Default for OwnHeap<G> {
+    fn default() -> Self {
         Self(Heap::with_geometry(RetainingArenas::new(MmapArenas::new()), Malloc))
     }
 }
 
-impl<G: Geometry> Default for OwnHeap<G> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-// SAFETY: a block is at least as large as its class's requests, aligned to 16, and its holder's.
+// SAFETY: a block is at least as large as the requests of its class, and aligned to 16. The heap
+// does not use it before it is freed.
 unsafe impl<G: Geometry> Contender for OwnHeap<G> {
     #[inline(always)]
     fn alloc(&mut self, layout: Layout) -> *mut u8 {
@@ -42,20 +35,10 @@ unsafe impl<G: Geometry> Contender for OwnHeap<G> {
     }
 
     #[inline(always)]
-    fn alloc_zeroed(&mut self, layout: Layout) -> *mut u8 {
-        let start = self.alloc(layout);
-        if !start.is_null() {
-            // SAFETY: the block is that large, and nobody else's.
-            unsafe { start.write_bytes(0, layout.size()) };
-        }
-        start
-    }
-
-    #[inline(always)]
     unsafe fn free(&mut self, memory: *mut u8, _layout: Layout) {
-        // SAFETY: the caller's promise: it is a block in use of this heap, so it is not at null.
+        // SAFETY: `memory` is a block in use of this heap (contract of `free`), so it is not null.
         let block = unsafe { BlockPtr::from_start(NonNull::new_unchecked(memory)) };
-        // SAFETY: the caller's promise.
+        // SAFETY: the block came from this heap and is not used again (contract of `free`).
         unsafe { self.0.free(block) };
     }
 
@@ -65,7 +48,7 @@ unsafe impl<G: Geometry> Contender for OwnHeap<G> {
         if class(layout.size()) == class(size) {
             return memory;
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: `memory` came from this heap for `layout` (contract of `realloc`).
         unsafe { moved(self, memory, layout, size) }
     }
 }

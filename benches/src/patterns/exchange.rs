@@ -1,23 +1,23 @@
-//! Places where threads leave blocks for each other.
+//! Places where threads exchange blocks.
 
 use std::sync::{Mutex, PoisonError};
 
-use super::room;
+use super::threads::room;
 use crate::{contender::Held, contenders::Global};
 
-/// A few blocks that belong together.
+/// Blocks that belong together.
 pub(super) type Structure = Vec<Held>;
 
-/// Places for structures, each behind a lock of its own.
+/// Places for structures. Each has a lock of its own.
 pub(super) struct Exchange(Vec<Mutex<Structure>>);
 
 impl Exchange {
-    /// So many empty places; what is taken from one has room for as many blocks as `most`.
+    /// Creates `places` with empty structures that have room for `most` blocks.
     pub(super) fn new(places: usize, most: usize) -> Self {
         Self((0..places).map(|_| Mutex::new(room(most))).collect())
     }
 
-    /// Leaves `structure` at a place, and takes what was there.
+    /// Exchanges `structure` for the one at a place.
     pub(super) fn swap(&self, place: usize, structure: &mut Structure) {
         let place = &self.0[place % self.0.len()];
         std::mem::swap(&mut *place.lock().unwrap_or_else(PoisonError::into_inner), structure);

@@ -1,26 +1,29 @@
-//! glibc's two: runs of one size, and a working set.
+//! glibc simple and glibc thread: runs of one size, and a working set.
 
 use std::hint::black_box;
 
-use super::{lifetimes::mostly_small, on_threads, room};
+use super::{
+    lifetimes::mostly_small,
+    threads::{on_threads, room},
+};
 use crate::{contender::Held, contenders::Global, random::Random, workload::Taken};
 
 /// Blocks of a run.
 const RUNS: [usize; 4] = [25, 100, 400, 1_600];
 
-/// Blocks that each length of a run comes to.
+/// Blocks of all runs of one length.
 const EACH: usize = 80_000;
 
-/// Sizes that a thread uses in turn.
+/// The sizes that a thread uses, one after the other.
 const SIZES: [usize; 4] = [8, 64, 128, 512];
 
-/// Blocks of a thread that are live at once.
+/// Live blocks of a thread.
 const WORKING_SET: usize = 1_024;
 
 /// Replacements of a thread.
 const REPLACED: usize = 500_000;
 
-/// Runs of blocks of one size, freed in the same order.
+/// Frees runs of blocks of one size in the order of their allocation.
 pub(super) fn simple<const THREADS: usize>(_: &mut Global) -> Taken {
     let needs = (0..THREADS).map(|_| room(RUNS[RUNS.len() - 1])).collect();
     on_threads(needs, SIZES.len() * RUNS.len() * EACH, |_, blocks| {
@@ -35,7 +38,7 @@ pub(super) fn simple<const THREADS: usize>(_: &mut Global) -> Taken {
     })
 }
 
-/// Blocks of mixed sizes, of which one at random is replaced.
+/// Replaces random blocks of mixed sizes.
 pub(super) fn thread<const THREADS: usize>(_: &mut Global) -> Taken {
     let needs = (0..THREADS).map(|_| room(WORKING_SET)).collect();
     on_threads(needs, REPLACED, |number, live| {

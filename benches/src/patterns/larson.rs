@@ -1,25 +1,25 @@
-//! larson: a server whose threads come and go, and whose blocks outlive them.
+//! larson: a server whose threads end before their blocks do.
 //!
 //! ```text
 //!   a line    ├─ thread ─┤├─ thread ─┤├─ thread ─┤├─ thread ─┤     one ends, then the next starts
-//!   its slots ──────────────────────────────────────────────────►  freed by whom they pass to
+//!   its slots ──────────────────────────────────────────────────►  freed by the next thread
 //! ```
 
 use std::thread;
 
 use crate::{contender::Held, contenders::Global, pin, random::Random, workload::Taken};
 
-/// Blocks of a thread that are live at once.
+/// Live blocks of a thread.
 const SLOTS: usize = 1_000;
 
-/// Replacements until a thread ends.
+/// Replacements of a thread.
 const REPLACED: usize = 100_000;
 
 /// Threads that follow each other on the same slots.
 const GENERATIONS: usize = 4;
 
-/// Blocks of 8 to 512 bytes replace others at random; the slots pass to a new thread, which frees
-/// what it did not allocate.
+/// Replaces random blocks by others of 8 to 512 bytes. The slots pass to a new thread, which frees
+/// blocks that it did not allocate.
 pub(super) fn bleeding<const THREADS: usize>(_: &mut Global) -> Taken {
     let mut lines: Vec<_> = (0..THREADS).map(Line::new).collect();
     let taken = Taken::together(THREADS * GENERATIONS * REPLACED, || {
@@ -33,19 +33,19 @@ pub(super) fn bleeding<const THREADS: usize>(_: &mut Global) -> Taken {
     taken
 }
 
-/// Runs `life` on so many threads, each of which has ended, with all that is the thread's own,
-/// before the next starts.
+/// Runs `life` on `generations` threads. Each has ended, with its thread-locals, before the next
+/// starts.
 fn one_after_the_other(generations: usize, mut life: impl FnMut() + Send) {
     for _ in 0..generations {
         thread::scope(|scope| {
-            // The end of the scope alone would wait for `life`, but not for the thread's end. A
-            // panic has ended the process: the workers are compiled so.
+            // The scope alone would wait for the end of `life`, but not of the thread. A panic has
+            // ended the process, because that is how the workers are compiled.
             let _ = scope.spawn(&mut life).join();
         });
     }
 }
 
-/// Slots that are handed on, and how they go on.
+/// Slots that pass from thread to thread, and the state of their random numbers.
 struct Line {
     number: usize,
     slots: Vec<Held>,
@@ -59,7 +59,7 @@ impl Line {
         Self { number, slots, random }
     }
 
-    /// What a thread does.
+    /// Does what each thread does.
     fn live(&mut self) {
         pin::to_processor(self.number);
         for _ in 0..REPLACED {
@@ -81,7 +81,7 @@ mod tests {
 
     static ENDED: AtomicUsize = AtomicUsize::new(0);
 
-    /// The last of a thread; it takes its time, so that a hasty successor is seen.
+    /// Ends after its thread. It takes some time, so that a successor that starts early is noticed.
     struct End;
 
     impl Drop for End {
@@ -94,7 +94,7 @@ mod tests {
     thread_local!(static END: End = const { End });
 
     #[test]
-    fn a_thread_has_ended_before_the_next_of_its_line_starts() {
+    fn a_thread_has_ended_before_the_next_one_starts() {
         let mut ended = Vec::new();
         one_after_the_other(GENERATIONS, || {
             ended.push(ENDED.load(Ordering::Relaxed));

@@ -1,27 +1,27 @@
-//! sh6 and sh8: some blocks live for a moment, some for long.
+//! sh6 and sh8: short-lived and long-lived blocks.
 
 use super::{
     exchange::{Exchange, Structure},
-    on_threads, room,
+    threads::{on_threads, room},
 };
 use crate::{contender::Held, contenders::Global, random::Random, workload::Taken};
 
-/// Blocks that are allocated in a round.
+/// Blocks of a round.
 const ROUND: usize = 1_000;
 
 /// Rounds of a thread.
 const ROUNDS: usize = 500;
 
-/// How many rounds what lives long stays.
+/// Rounds that a long-lived block lives.
 const AGES: usize = 8;
 
-/// What lives long is freed by its own thread.
+/// Each thread frees its own long-lived blocks.
 pub(super) fn sh6<const THREADS: usize>(_: &mut Global) -> Taken {
     let needs = (0..THREADS).map(|_| Lives::new()).collect();
     on_threads(needs, ROUNDS * ROUND, |number, lives| live(number, lives, |_, _| ()))
 }
 
-/// What lives long is freed by the thread that finds it.
+/// Long-lived blocks are freed by the thread that finds them.
 pub(super) fn sh8<const THREADS: usize>(_: &mut Global) -> Taken {
     let exchange = Exchange::new(AGES, ROUND);
     let needs = (0..THREADS).map(|_| Lives::new()).collect();
@@ -30,7 +30,7 @@ pub(super) fn sh8<const THREADS: usize>(_: &mut Global) -> Taken {
     })
 }
 
-/// Room for what a thread has.
+/// The blocks of a thread.
 struct Lives {
     long: [Structure; AGES],
     short: Structure,
@@ -42,8 +42,8 @@ impl Lives {
     }
 }
 
-/// Three of four blocks are freed in their round, half of them in the order of their allocation
-/// and half in the opposite one; the fourth stays until its place is needed again.
+/// Frees three of four blocks in their round, half of them in the order of allocation and half in
+/// the opposite order. The fourth lives until its place is needed again.
 fn live(number: usize, lives: &mut Lives, hand_over: impl Fn(usize, &mut Structure)) {
     let mut random = Random::new(number as u64);
     let Lives { long, short } = lives;
@@ -62,7 +62,7 @@ fn live(number: usize, lives: &mut Lives, hand_over: impl Fn(usize, &mut Structu
     long.iter_mut().flat_map(|old| old.drain(..)).for_each(|held| held.free(&mut Global));
 }
 
-/// 1 to 512 bytes, half of them up to 128.
+/// Returns a size of 1 to 512 bytes. Half of the sizes are at most 128.
 pub(super) fn mostly_small(random: &mut Random) -> usize {
     let part = random.below(1 << 16);
     1 + ((part * part) >> 23)
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_of_the_sizes_lie_in_the_first_quarter() {
+    fn half_of_the_sizes_are_in_the_first_quarter() {
         let mut random = Random::new(1);
         let sizes: Vec<_> = (0..100_000).map(|_| mostly_small(&mut random)).collect();
         assert!(sizes.iter().all(|size| (1..=512).contains(size)));

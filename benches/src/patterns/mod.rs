@@ -1,25 +1,20 @@
-//! Patterns that are known from the literature, on several threads, after their descriptions.
+//! Patterns from the literature, on several threads, written from their descriptions.
 //!
-//! ```text
-//!   larson         slots replaced at random; a thread ends, and the next goes on with its slots
-//!   xmalloc        every block is freed by another thread than allocated it
-//!   cache-scratch  blocks that were neighbours on one thread are given to several
-//!   cache-thrash   several threads ask for a small block each and write to it
-//!   threadtest     the same work, divided between threads that share nothing
-//!   sh6            lifetimes of all lengths, small sizes the most likely
-//!   sh8            the same; what lives long is freed by whoever comes along
-//!   mstress        structures that grow, shrink and are exchanged between threads
-//!   glibc simple   runs of 25 to 1,600 blocks of one size, freed in the same order
-//!   glibc thread   a working set replaced at random, small sizes the most likely
-//! ```
+//! | pattern | what it does | source |
+//! | --- | --- | --- |
+//! | larson | replaces slots at random; a thread ends, and the next continues with its slots | Larson and Krishnan, *Memory Allocation for Long-Running Server Applications* (1998) |
+//! | xmalloc | frees every block on another thread | Lever and Boreham, *malloc() Performance in a Multithreaded Linux Environment* (2000) |
+//! | cache-scratch | gives blocks that were neighbours on one thread to several threads | Berger et al., *Hoard* (2000) |
+//! | cache-thrash | allocates a small block on each of several threads and writes to it | Hoard |
+//! | threadtest | divides the same work between threads that share nothing | Hoard |
+//! | sh6 | has lifetimes of all lengths and mostly small sizes | MicroQuill's SmartHeap benches |
+//! | sh8 | does the same, and long-lived blocks are freed by any thread | SmartHeap |
+//! | mstress | exchanges growing and shrinking structures between threads | mimalloc's stress test |
+//! | glibc simple | frees runs of 25 to 1,600 blocks of one size in the same order | glibc's `benchtests` |
+//! | glibc thread | replaces a working set of mostly small blocks at random | glibc |
 //!
-//! Their sizes go up to 512 bytes here. An operation is a block's life. Time is what passes from
-//! the start of the first thread to the end of the last.
-//!
-//! Sources: Larson and Krishnan, *Memory Allocation for Long-Running Server Applications* (1998);
-//! Lever and Boreham, *malloc() Performance in a Multithreaded Linux Environment* (2000), for
-//! xmalloc; Berger et al., *Hoard* (2000), for the two of the cache and threadtest; MicroQuill's
-//! SmartHeap benches, for sh6 and sh8; the stress test of mimalloc; glibc's `benchtests`.
+//! Sizes go up to 512 bytes here. An operation is the life of a block. The time is the wall time
+//! from the start of the first thread to the end of the last.
 
 mod exchange;
 mod false_sharing;
@@ -27,21 +22,18 @@ mod glibc;
 mod larson;
 mod lifetimes;
 mod mstress;
+mod threads;
 mod threadtest;
 mod xmalloc;
 
-use std::thread;
-
 use crate::{
-    contender::Held,
     contenders::Global,
-    pin,
-    workload::{Group, Taken, Workload},
+    workload::{Group, Workload},
 };
 
 pub(crate) use threadtest::blocks_of_its_own;
 
-/// Each with 2 and with 4 threads.
+/// Each pattern with 2 and with 4 threads.
 pub fn workloads() -> Vec<Workload<Global>> {
     let workload = |name, chunk| Workload::new(Group::Patterns, name, chunk);
     vec![
@@ -66,29 +58,4 @@ pub fn workloads() -> Vec<Workload<Global>> {
         workload("glibc thread, 2 threads", glibc::thread::<2>),
         workload("glibc thread, 4 threads", glibc::thread::<4>),
     ]
-}
-
-/// Runs `work` on a thread for each of `needs`, with its number and what it needs; each is on a
-/// processor of its own as far as there are enough, and does `operations`.
-fn on_threads<N: Send>(
-    mut needs: Vec<N>,
-    operations: usize,
-    work: impl Fn(usize, &mut N) + Sync,
-) -> Taken {
-    Taken::together(needs.len() * operations, || {
-        thread::scope(|scope| {
-            for (number, need) in needs.iter_mut().enumerate() {
-                let work = &work;
-                scope.spawn(move || {
-                    pin::to_processor(number);
-                    work(number, need);
-                });
-            }
-        });
-    })
-}
-
-/// Room for so many blocks.
-fn room(blocks: usize) -> Vec<Held> {
-    Vec::with_capacity(blocks)
 }

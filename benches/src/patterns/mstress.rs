@@ -1,22 +1,26 @@
-//! An mstress-like pattern: structures come, go and wander.
+//! mstress: structures that grow, shrink and are exchanged between threads.
 
-use super::{exchange::Exchange, lifetimes::mostly_small, on_threads, room};
+use super::{
+    exchange::Exchange,
+    lifetimes::mostly_small,
+    threads::{on_threads, room},
+};
 use crate::{contender::Held, contenders::Global, random::Random, workload::Taken};
 
 /// Structures that a thread holds.
 const HELD: usize = 50;
 
-/// The most blocks of a structure.
+/// The largest number of blocks in a structure.
 const MOST: usize = 40;
 
-/// Structures of a thread.
+/// Structures that a thread builds.
 const STRUCTURES: usize = 25_000;
 
 /// Places of the exchange.
 const PLACES: usize = 100;
 
-/// Each thread builds structures of mixed sizes in place of others that it drops; one in four it
-/// exchanges for what another thread has left.
+/// Each thread drops structures and builds others of mixed sizes in their places. It exchanges one
+/// in four for a structure of another thread.
 pub(super) fn exchanged<const THREADS: usize>(_: &mut Global) -> Taken {
     let exchange = Exchange::new(PLACES, MOST);
     // A structure has half of MOST blocks on average.

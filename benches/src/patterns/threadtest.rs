@@ -2,17 +2,17 @@
 
 use std::hint::black_box;
 
-use super::{on_threads, room};
+use super::threads::{on_threads, room};
 use crate::{contender::Held, contenders::Global, workload::Taken};
 
-/// Blocks that a thread has at once.
+/// Live blocks of a thread.
 const BLOCKS: usize = 1_000;
 
-/// How often they are allocated and freed by all threads together: 50 times by each of 64.
+/// How often all threads together allocate and free their blocks. Each of 64 does so 50 times.
 const TIMES: usize = 3_200;
 
-/// Each thread allocates its blocks of 64 bytes, and frees them in the same order. More threads
-/// have less to do each.
+/// Each thread allocates its blocks of 64 bytes, and frees them in the same order. With more
+/// threads, each has less to do.
 pub(crate) fn blocks_of_its_own<const THREADS: usize>(_: &mut Global) -> Taken {
     const { assert!(TIMES.is_multiple_of(THREADS)) };
     let times = TIMES / THREADS;

@@ -1,29 +1,29 @@
-//! xmalloc: a ring of threads, each of which frees what the one before it allocated.
+//! xmalloc: a ring of threads. Each frees what the one before it allocated.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use super::on_threads;
+use super::threads::on_threads;
 use crate::{contender::Held, contenders::Global, random::Random, workload::Taken};
 
-/// Blocks that are sent at once.
+/// Blocks of a batch.
 const BATCH: usize = 64;
 
-/// Batches of a thread.
+/// Batches that a thread sends.
 const BATCHES: usize = 5_000;
 
-/// Batches that a thread is ahead of what it frees, so that it seldom waits for the one before.
+/// Batches that a thread sends before it frees one, so that it seldom waits.
 const AHEAD: usize = 8;
 
-/// Batches that may wait between two threads. Never are all of them full, as more than a thread is
-/// ahead has room in them; so somebody can go on.
+/// Batches that can wait between two threads. This is more than a thread sends ahead, so not all
+/// channels are ever full, and some thread can continue.
 const WAITING: usize = 2 * AHEAD;
 
 type Batch = [Held; BATCH];
 
-/// A thread's two neighbours.
+/// The channels to the next thread and from the previous one.
 type Ends = (SyncSender<Batch>, Receiver<Batch>);
 
-/// Blocks of 8 to 512 bytes are allocated on a thread and freed on the next.
+/// Allocates blocks of 8 to 512 bytes on a thread, and frees them on the next.
 pub(super) fn all_remote<const THREADS: usize>(_: &mut Global) -> Taken {
     let (mut senders, receivers): (Vec<_>, Vec<_>) =
         (0..THREADS).map(|_| sync_channel(WAITING)).unzip();
@@ -48,6 +48,6 @@ fn pass_on((next, previous): &Ends, number: usize) {
 
 fn send(next: &SyncSender<Batch>, random: &mut Random) {
     let batch = [(); BATCH].map(|()| Held::new(&mut Global, random.size(8, 512)));
-    // The next thread ends after it has freed as many.
+    // The next thread lives until it has received every batch.
     let _ = next.send(batch);
 }

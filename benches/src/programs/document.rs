@@ -1,4 +1,4 @@
-//! A document of small values, parsed and dropped.
+//! Parses a document of small values and drops it.
 
 use std::{fmt::Write, hint::black_box};
 
@@ -12,7 +12,7 @@ const RECORDS: usize = 2_000;
 /// How often it is parsed in a chunk.
 const TIMES: usize = 5;
 
-/// An operation is a record's life.
+/// An operation is the life of a record.
 pub(super) fn parse_and_drop(_: &mut Global) -> Taken {
     let text = text();
     Taken::by(TIMES * RECORDS, || {
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_document_has_every_record() {
+    fn the_document_has_all_records() {
         let value: Value = serde_json::from_str(&text()).unwrap();
         assert_eq!(value.as_array().map(Vec::len), Some(RECORDS));
         assert_eq!(value[7]["at"]["x"], 7.5);

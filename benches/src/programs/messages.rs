@@ -1,5 +1,5 @@
-//! Two tasks that send boxes to each other, on two threads with a processor each: which of them
-//! runs which task is tokio's to say.
+//! Two tasks that send boxes to each other, on two threads with a processor each. Tokio decides
+//! which thread runs which task.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -7,30 +7,30 @@ use tokio::{runtime::Builder, sync::mpsc::unbounded_channel};
 
 use crate::{contenders::Global, pin, workload::Taken};
 
-/// Messages that are under way at once.
+/// Messages that are under way at the same time.
 const UNDER_WAY: usize = 32;
 
-/// Messages that come and go in a chunk.
+/// Messages of a chunk.
 const MESSAGES: usize = 200_000;
 
 type Message = Box<[u64; 8]>;
 
-/// An operation is a message and its answer, each in a box of its own; the time is what passes.
+/// An operation is a message and its answer, each in a box of its own. The time is wall time.
 ///
 /// # Panics
 ///
-/// Panics when no threads can be had.
+/// Panics if the threads cannot be started.
 pub(super) fn ping_pong(_: &mut Global) -> Taken {
     let started = AtomicUsize::new(0);
     let pinned = move || pin::to_processor(started.fetch_add(1, Ordering::Relaxed));
     let mut builder = Builder::new_multi_thread();
     let runtime = match builder.worker_threads(2).on_thread_start(pinned).build() {
         Ok(runtime) => runtime,
-        Err(error) => panic!("there is no runtime: {error}"),
+        Err(error) => panic!("cannot start a runtime: {error}"),
     };
     Taken::together(MESSAGES, || {
         runtime.block_on(async {
-            // Not on this thread, which is kept on no processor.
+            // A task, because this thread is not pinned to a processor.
             let _ = tokio::spawn(exchange()).await;
         });
     })
@@ -48,7 +48,7 @@ async fn exchange() {
     });
     for number in 0..MESSAGES + UNDER_WAY {
         if number < MESSAGES {
-            // The other task ends after this one.
+            // The other task lives until it has answered every message.
             let _ = to_there.send(Box::new([number as u64; 8]));
         }
         if number >= UNDER_WAY {

@@ -1,29 +1,37 @@
-//! Programs as people write them, on whatever allocator the worker has linked in.
+//! Programs as people write them, on the allocator that the worker links.
 //!
 //! | program | what it allocates |
 //! | --- | --- |
-//! | tree | nodes in boxes, by all processors at once (rayon) |
+//! | tree | nodes in boxes, on all processors at the same time (rayon) |
 //! | document | the values of a JSON document: strings, arrays, maps (serde_json) |
 //! | script | the values of a script: strings, arrays and maps that come and go (rhai) |
 //! | messages | boxes that two tasks send to each other (tokio) |
 
+#[cfg(feature = "programs")]
 mod document;
+#[cfg(feature = "programs")]
 mod messages;
+#[cfg(feature = "programs")]
 mod script;
+#[cfg(feature = "programs")]
 mod tree;
 
-use crate::{
-    contenders::Global,
-    workload::{Group, Workload},
-};
+use crate::{contenders::Global, workload::Workload};
+
+/// The names of the programs, which are known without the feature, too.
+pub const NAMES: [&str; 4] =
+    ["tree (rayon)", "document (serde_json)", "script (rhai)", "messages (tokio)"];
 
 /// All of them.
+#[cfg(feature = "programs")]
 pub fn workloads() -> Vec<Workload<Global>> {
-    let workload = |name, chunk| Workload::new(Group::Programs, name, chunk);
-    vec![
-        workload("tree (rayon)", tree::build_and_drop),
-        workload("document (serde_json)", document::parse_and_drop),
-        workload("script (rhai)", script::run),
-        workload("messages (tokio)", messages::ping_pong),
-    ]
+    let chunks = [tree::build_and_drop, document::parse_and_drop, script::run, messages::ping_pong];
+    let group = crate::workload::Group::Programs;
+    NAMES.into_iter().zip(chunks).map(|(name, chunk)| Workload::new(group, name, chunk)).collect()
+}
+
+/// None, because they are not compiled.
+#[cfg(not(feature = "programs"))]
+pub fn workloads() -> Vec<Workload<Global>> {
+    Vec::new()
 }

@@ -1,4 +1,4 @@
-//! A script whose values come and go.
+//! Runs a script whose values come and go.
 
 use std::hint::black_box;
 
@@ -6,7 +6,7 @@ use rhai::{Engine, INT};
 
 use crate::{contenders::Global, workload::Taken};
 
-/// How often its loop turns.
+/// Iterations of its loop.
 const TURNS: INT = 3_000;
 
 const SCRIPT: &str = r#"
@@ -25,7 +25,7 @@ const SCRIPT: &str = r#"
     total
 "#;
 
-/// An operation is a turn of its loop.
+/// An operation is an iteration of the script's loop.
 pub(super) fn run(_: &mut Global) -> Taken {
     let engine = Engine::new();
     Taken::by(TURNS as usize, || {
@@ -33,11 +33,11 @@ pub(super) fn run(_: &mut Global) -> Taken {
     })
 }
 
-/// What the script comes to.
+/// Returns the script's result.
 ///
 /// # Panics
 ///
-/// Panics when the script is wrong.
+/// Panics if the script fails.
 fn total(engine: &Engine, turns: INT) -> INT {
     let mut scope = rhai::Scope::new();
     scope.push("turns", turns);
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_script_comes_to_what_it_says() {
+    fn the_script_returns_the_expected_total() {
         // Ten records with eight words and a name of eight letters.
         assert_eq!(total(&Engine::new(), 10), 10 * (8 + 8));
     }

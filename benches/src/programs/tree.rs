@@ -1,4 +1,4 @@
-//! A tree of boxed nodes, built and dropped by all processors, with a thread on each.
+//! Builds and drops a tree of boxed nodes on all processors, with a thread on each.
 
 use std::hint::black_box;
 
@@ -9,7 +9,7 @@ use crate::{contenders::Global, pin, workload::Taken};
 /// Levels of the tree.
 const DEPTH: u32 = 18;
 
-/// Levels that are divided between processors.
+/// Levels whose subtrees are divided between processors.
 const DIVIDED: u32 = 6;
 
 /// Trees of a chunk.
@@ -20,9 +20,9 @@ struct Node {
     children: Option<[Box<Self>; 2]>,
 }
 
-/// An operation is a node's life; the time is what passes.
+/// An operation is the life of a node. The time is wall time.
 pub(super) fn build_and_drop(_: &mut Global) -> Taken {
-    // From the second chunk on, the threads are there, and it is refused.
+    // This fails from the second chunk on, because the threads exist already.
     let _ = ThreadPoolBuilder::new().start_handler(pin::to_processor).build_global();
     Taken::together(TREES * ((1 << DEPTH) - 1), || {
         for _ in 0..TREES {

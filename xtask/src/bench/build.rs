@@ -1,39 +1,35 @@
-//! The workers, built one by one: a peer that does not build is left out, and named.
+//! Builds the workers one by one, because a peer that does not build is only left out.
 
-use std::{ffi::OsString, fs, path::Path, process::Command};
+use std::{ffi::OsString, fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use benches::contenders::LIBPYTHON;
-use indicatif::{ProgressBar, ProgressStyle};
-use testkit::pythons::{self, Python};
+use testkit::pythons;
 
 use super::{
     entrant::{Entrant, Role},
     worker::{Program, Worker},
 };
-use crate::{process, workspace};
+use crate::{process, report, workspace};
 
-/// Whether the workers have the programs in them, which take a minute each to build.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Programs {
-    Included,
-    Left,
-}
-
-/// The workers of all that can be built here, copied to `folder`: what cargo builds meanwhile is
-/// none of this run's. Why a peer cannot be built is added to `left_out`.
+/// Builds the workers of `entrants` and copies them to `folder`, so that a later build cannot
+/// replace a program between two rounds. With `features`, they have more of the workloads. The
+/// reason why a peer cannot be built is added to `left_out`.
+///
+/// # Errors
+///
+/// Fails if one of our allocators does not build.
 pub(super) fn all(
     entrants: &[Entrant],
-    programs: Programs,
+    features: &[&str],
     folder: &Path,
     left_out: &mut Vec<String>,
 ) -> Result<Vec<Worker>> {
-    let style = ProgressStyle::with_template("building {pos}/{len} {msg} ({elapsed})")?;
-    let bar = ProgressBar::new(entrants.len() as u64).with_style(style);
+    let bar = report::progress_bar(entrants.len());
     let mut workers = Vec::new();
     for entrant in entrants {
-        bar.set_message(entrant.name);
-        match ready(entrant, programs, folder) {
+        bar.set_message(format!("building {}", entrant.name));
+        match ready(entrant, features, folder) {
             Ok(worker) => workers.push(worker),
             Err(error) if entrant.role == Role::Ours => return Err(error),
             Err(error) => left_out.push(format!("{}: {error:#}", entrant.name)),
@@ -44,14 +40,12 @@ pub(super) fn all(
     Ok(workers)
 }
 
-/// Builds a worker, copies it to `folder`, and asks it what it is.
-fn ready(entrant: &Entrant, programs: Programs, folder: &Path) -> Result<Worker> {
+/// Builds a worker, copies it to `folder`, and asks it what it can run.
+fn ready(entrant: &Entrant, features: &[&str], folder: &Path) -> Result<Worker> {
     let program = format!("worker-{}", entrant.worker);
-    let mut command = Command::new(env!("CARGO"));
-    command.current_dir(workspace::root());
-    command.args(["build", "--quiet", "--release", "--package", "benches", "--bin", &program]);
-    let programs = (programs == Programs::Included).then_some("programs");
-    for feature in entrant.feature.into_iter().chain(programs) {
+    let mut command = workspace::cargo(&["build", "--quiet", "--release"]);
+    command.args(["--package", "benches", "--bin", &program]);
+    for feature in entrant.feature.iter().chain(features).copied() {
         command.args(["--features", feature]);
     }
     let finished = process::run(command, |_| ())?;
@@ -62,20 +56,15 @@ fn ready(entrant: &Entrant, programs: Programs, folder: &Path) -> Result<Worker>
     Worker::introduced(*entrant, Program { path, arguments: Vec::new(), environment })
 }
 
-/// What names the newest Python that has a shared library for this machine's C library, and where
-/// that finds its modules.
+/// Returns the variables that name the newest Python with a shared library for this machine's C
+/// library, and the folder where that Python finds its modules.
 fn libpython() -> Result<Vec<(&'static str, OsString)>> {
     let pythons = pythons::find();
-    let shared = pythons.iter().filter(|python| {
-        python.is_supported() && python.libpython.is_some() && !python.has_own_c_library()
-    });
-    let newest = shared.max_by_key(|python| python.version);
-    let library = newest.and_then(|python| python.libpython.clone());
-    let library = library.context("no CPython with a shared libpython was found")?;
-    let home = newest.and_then(prefix).context("its executable lies in no folder")?;
+    let fits = pythons.iter().filter(|python| python.is_supported() && !python.has_own_c_library());
+    let shared = fits.filter_map(|python| Some((python.libpython.clone()?, python)));
+    let newest = shared.max_by_key(|(_, python)| python.version);
+    let (library, python) = newest.context("no CPython with a shared libpython was found")?;
+    let home = python.executable.parent().and_then(Path::parent);
+    let home = home.with_context(|| format!("{} is in no folder", python.executable.display()))?;
     Ok(vec![(LIBPYTHON, library.into()), ("PYTHONHOME", home.into())])
-}
-
-fn prefix(python: &Python) -> Option<&Path> {
-    python.executable.parent()?.parent()
 }

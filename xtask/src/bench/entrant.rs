@@ -1,81 +1,102 @@
-//! Who takes part.
+//! The allocators that are compared.
 
 use anyhow::{Result, ensure};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-/// What somebody is to the comparison.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What an allocator is to the comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Role {
-    /// One of our allocators: it gets a table of its own.
+pub(super) enum Role {
+    /// One of our allocators. It gets a table of its own.
     Ours,
-    /// What people use instead.
+    /// An allocator that people use instead.
     Peer,
-    /// What any allocator of size classes must do: no peer, it cannot do what they do.
+    /// The least that any allocator of size classes must do. It is not a peer, because it lacks
+    /// what an allocator needs beyond that.
     Least,
 }
 
-/// Somebody who takes part.
+/// An allocator that takes part.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Entrant {
-    /// How tables call it.
-    pub(crate) name: &'static str,
-    pub(crate) role: Role,
-    /// The program `worker-…` of the package `benches`.
-    pub(crate) worker: &'static str,
-    /// The feature that compiles it in.
-    pub(crate) feature: Option<&'static str>,
-    /// The package whose version it goes by.
-    pub(crate) package: Option<&'static str>,
-    /// It serves the whole process, so that the process's memory is what it took.
-    pub(crate) global: bool,
+pub(super) struct Entrant {
+    /// The name in tables.
+    pub(super) name: &'static str,
+    pub(super) role: Role,
+    /// The worker is the program `worker-…` of the package `benches`.
+    pub(super) worker: &'static str,
+    /// The feature of `benches` that compiles the allocator in.
+    pub(super) feature: Option<&'static str>,
+    /// The package that gives the version.
+    pub(super) package: Option<&'static str>,
+    /// The allocator serves the whole process, so the process's memory is what it took.
+    pub(super) global: bool,
 }
 
 impl Entrant {
-    /// The same, which serves one loop, in a process whose memory is not its own.
+    const fn new(name: &'static str, role: Role, worker: &'static str) -> Self {
+        Self { name, role, worker, feature: None, package: None, global: true }
+    }
+
+    /// The same allocator, with the version of `package`.
+    pub(super) const fn of_package(self, package: &'static str) -> Self {
+        Self { package: Some(package), ..self }
+    }
+
+    /// The same allocator, serving only the measured loop.
     const fn of_a_loop(self) -> Self {
         Self { global: false, ..self }
     }
 }
 
-const fn ours(name: &'static str, worker: &'static str, package: &'static str) -> Entrant {
-    let package = Some(package);
-    Entrant { name, role: Role::Ours, worker, feature: None, package, global: true }
+const fn ours(name: &'static str, worker: &'static str) -> Entrant {
+    Entrant::new(name, Role::Ours, worker)
 }
 
-const fn peer(
-    name: &'static str,
-    worker: &'static str,
-    feature: Option<&'static str>,
-    package: Option<&'static str>,
-) -> Entrant {
-    Entrant { name, role: Role::Peer, worker, feature, package, global: true }
+const fn peer(name: &'static str, worker: &'static str) -> Entrant {
+    Entrant::new(name, Role::Peer, worker)
 }
 
-/// All of them, in the order of the tables.
-pub(crate) const ALL: &[Entrant] = &[
-    ours("Heap", "heap", "obmalloc").of_a_loop(),
-    ours("Heap, CPython's rules", "heap-cpython", "obmalloc").of_a_loop(),
-    ours("ObMalloc", "obmalloc", "global-alloc"),
-    Entrant { role: Role::Least, ..peer("the least", "floor", None, None) }.of_a_loop(),
-    peer("mimalloc v3", "mimalloc-v3", Some("mimalloc"), Some("mimalloc")),
-    peer("mimalloc v2", "mimalloc-v2", Some("mimalloc-v2"), Some("mimalloc")),
-    peer("snmalloc", "snmalloc", Some("snmalloc"), Some("snmalloc-rs")),
-    peer("rpmalloc", "rpmalloc", Some("rpmalloc"), Some("rpmalloc")),
-    peer("jemalloc", "jemalloc", Some("jemalloc"), Some("tikv-jemallocator")),
-    peer("system", "system", None, None),
-    peer("CPython", "cpython", None, None).of_a_loop(),
+/// A peer that a feature of `benches` compiles in.
+const fn compiled(name: &'static str, feature: &'static str, package: &'static str) -> Entrant {
+    Entrant { feature: Some(feature), ..peer(name, feature) }.of_package(package)
+}
+
+/// Every allocator that runs the workloads of `benches`, in the order of the tables.
+pub(super) const ALL: &[Entrant] = &[
+    ours("Heap", "heap").of_package("obmalloc").of_a_loop(),
+    ours("Heap, CPython's rules", "heap-cpython").of_package("obmalloc").of_a_loop(),
+    ours("ObMalloc", "obmalloc").of_package("global-alloc"),
+    Entrant::new("the least", Role::Least, "floor").of_a_loop(),
+    Entrant { worker: "mimalloc-v3", ..compiled("mimalloc v3", "mimalloc", "mimalloc") },
+    compiled("mimalloc v2", "mimalloc-v2", "mimalloc"),
+    compiled("snmalloc", "snmalloc", "snmalloc-rs"),
+    compiled("rpmalloc", "rpmalloc", "rpmalloc"),
+    compiled("jemalloc", "jemalloc", "tikv-jemallocator"),
+    peer("system", "system"),
+    peer("CPython", "cpython").of_a_loop(),
 ];
 
-/// Ours, and those that are named; all when none is.
-pub(crate) fn chosen(against: &[String]) -> Result<Vec<Entrant>> {
+/// CPython with our library.
+pub(super) const OUR_PYTHON: Entrant =
+    ours("obmalloc in CPython", "python").of_package("obmalloc-cpython");
+
+/// CPython with its own allocator.
+pub(super) const THEIR_PYTHON: Entrant = peer("CPython's own", "python");
+
+/// Returns our allocators and those that `against` names, or all of them if it names none.
+///
+/// # Errors
+///
+/// Fails if there is no allocator of a name.
+pub(super) fn chosen(against: &[String]) -> Result<Vec<Entrant>> {
     for name in against {
         let names: Vec<_> = ALL.iter().map(|entrant| entrant.name).collect();
-        ensure!(names.contains(&name.as_str()), "nobody is called {name}: {}", names.join(", "));
+        let is_known = names.contains(&name.as_str());
+        ensure!(is_known, "no allocator is called {name:?}; there are: {}", names.join("; "));
     }
     let takes_part = |entrant: &&Entrant| {
-        let named = against.iter().any(|name| name == entrant.name);
-        against.is_empty() || named || entrant.role == Role::Ours
+        let is_named = against.iter().any(|name| name == entrant.name);
+        against.is_empty() || is_named || entrant.role == Role::Ours
     };
     Ok(ALL.iter().filter(takes_part).copied().collect())
 }
@@ -85,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ours_take_part_beside_whoever_is_named() {
+    fn our_allocators_take_part_beside_those_that_are_named() {
         let named = chosen(&["jemalloc".to_owned()]).unwrap();
         let names: Vec<_> = named.iter().map(|entrant| entrant.name).collect();
         assert_eq!(names, ["Heap", "Heap, CPython's rules", "ObMalloc", "jemalloc"]);

@@ -1,48 +1,43 @@
-//! How many instructions each operation is, counted by valgrind.
+//! Counts the instructions of each operation with valgrind.
 //!
 //! ```text
-//!   every entrant ─► counts ─► docs/instructions.md          cargo xtask bench --instructions
-//!   ours          ─► counts ─► those of the table            a step of the tests
+//!   every allocator ─► counts ─► docs/instructions.md            cargo xtask bench --instructions
+//!   ours            ─► counts ─► compared with that table        a step of test-all
 //! ```
 //!
-//! Instructions are not time, but they are the same on a busy machine and on a quiet one: a change
-//! that costs one is seen. A change that saves one has to be written down, so that its loss is seen.
+//! Instructions are not time, but they are the same on a busy machine as on a quiet one, so a
+//! single additional instruction is noticed. A change that saves instructions must be written down,
+//! or its loss would not be noticed later.
 
-use std::{fmt::Write, fs, process::Command};
+use std::{fs, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use benches::counted::{LOOPS, OPERATIONS};
-use comfy_table::{Table, presets};
 
 use super::{
-    build::{self, Programs},
+    build,
     entrant::{self, Entrant, Role},
-    machine::Machine,
+    machine,
     worker::Worker,
 };
-use crate::{process, tally::Tally, workspace};
+use crate::{process, report::Table, tally::Tally, workspace};
 
-/// Where the table is kept.
+/// The file of the table.
 const TABLE: &str = "docs/instructions.md";
 
-/// Whether a count is what the table says: a loop's beginning moves it a little. How two threads
-/// meet moves it more.
-fn holds(loop_name: &str, before: f64, now: f64) -> bool {
-    let part = if is_of_threads(loop_name) { 0.05 } else { 0.0 };
+/// Returns true if a count agrees with the table. The start of a loop moves a count a little, and
+/// the way in which two threads meet moves it more.
+fn agrees(loop_name: &str, before: f64, now: f64) -> bool {
+    let part = if loop_name == "remote free" { 0.05 } else { 0.0 };
     (now - before).abs() <= before * part + 0.5
 }
 
-/// The loop is one that not all contenders can run, as it takes two threads.
-fn is_of_threads(loop_name: &str) -> bool {
-    loop_name == "remote free"
-}
-
-/// Counts for everybody, and writes the table.
+/// Counts for every allocator, and writes the table.
 pub(super) fn write(chosen: &[Entrant]) -> Result<()> {
-    ensure!(valgrind().is_some(), "there is no valgrind");
+    let valgrind = valgrind().context("valgrind is not installed")?;
     let folder = tempfile::tempdir()?;
     let mut left_out = Vec::new();
-    let workers = build::all(chosen, Programs::Left, folder.path(), &mut left_out)?;
+    let workers = build::all(chosen, &[], folder.path(), &mut left_out)?;
     left_out.iter().for_each(|why| eprintln!("LEFT OUT: {why}"));
     let mut rows = Vec::new();
     for worker in &workers {
@@ -52,69 +47,66 @@ pub(super) fn write(chosen: &[Entrant]) -> Result<()> {
         });
         rows.push((worker.entrant.name.to_owned(), counts));
     }
-    let text = page(&workers, &rows)?;
+    let text = page(&valgrind, &workers, &rows);
     println!("{text}");
     let path = workspace::root().join(TABLE);
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Counts for ours, and compares with the table: a step of the tests.
+/// Counts for our allocators, and compares the counts with the table, as a step of the tests.
 pub(crate) fn check() -> Result<Tally> {
     let text = fs::read_to_string(workspace::root().join(TABLE))?;
     if valgrind().is_none() {
         return Ok(Tally::skipped("valgrind is not installed"));
     }
-    let compiler = Machine::new().compiler;
+    let compiler = machine::compiler();
     if !text.contains(&compiler) {
-        let why = format_args!("{TABLE} was made by another compiler than {compiler}");
+        let why = format_args!("{TABLE} was made with another compiler than {compiler}");
         return Ok(Tally::skipped(why));
     }
     let ours: Vec<_> = entrant::ALL.iter().filter(|one| one.role == Role::Ours).copied().collect();
     let mut tally = Tally::default();
     let folder = tempfile::tempdir()?;
-    for worker in build::all(&ours, Programs::Left, folder.path(), &mut Vec::new())? {
+    for worker in build::all(&ours, &[], folder.path(), &mut Vec::new())? {
         let name = worker.entrant.name;
         let before = row(&text, name).with_context(|| format!("{name} is not in {TABLE}"))?;
         for ((loop_name, function), before) in LOOPS.into_iter().zip(before) {
             let Some(before) = before else { continue };
             let now = count(&worker, loop_name, function)?;
-            let holds = holds(loop_name, before, now);
-            if !holds {
-                println!("      {name}: {loop_name} was {before:.1} instructions, and is {now:.1}");
-                println!("      (if that is as it should be: cargo xtask bench --instructions)");
+            let agrees = agrees(loop_name, before, now);
+            if !agrees {
+                println!("      {name}: {loop_name} took {before:.1} instructions, now {now:.1}");
+                println!("      (cargo xtask bench --instructions writes the new counts)");
             }
-            tally = tally + Tally::one(holds);
+            tally = tally + Tally::one(agrees);
         }
     }
     Ok(tally)
 }
 
-/// The version of valgrind, if it is installed.
+/// Returns the version of valgrind, or `None` if it is not installed.
 fn valgrind() -> Option<String> {
-    let mut probe = Command::new("valgrind");
-    probe.arg("--version");
-    let finished = process::run(probe, |_| ()).ok().filter(|finished| finished.success)?;
-    Some(finished.output.trim().to_owned())
+    let version = process::stdout_of(Command::new("valgrind").arg("--version")).ok()?;
+    Some(version.trim().to_owned())
 }
 
-/// Instructions of an operation of the loop `name`, all of which are in `function`.
+/// Returns the instructions of an operation of the loop `name`, all of which are in `function`.
 fn count(worker: &Worker, name: &str, function: &str) -> Result<f64> {
     let toggle = format!("--toggle-collect={function}");
     let options = ["--tool=callgrind", "--callgrind-out-file=/dev/null", &toggle];
-    let command = worker.watched("valgrind", &options, name);
-    let finished = process::run(command, |_| ())?;
+    let finished = process::run(worker.watched("valgrind", &options, name), |_| ())?;
     ensure!(finished.success, "{}: {name}\n{}", worker.entrant.name, finished.output);
     let collected = collected(&finished.output).context("valgrind counted nothing")?;
     ensure!(collected > 0, "{}: {function} was never called", worker.entrant.name);
     Ok(collected as f64 / OPERATIONS as f64)
 }
 
-/// What a contender that cannot do it says; valgrind tells pages more.
+/// Returns the line that gives the reason. Valgrind prints pages after it.
 fn first_line(error: &anyhow::Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-/// The number that valgrind prints at its end: `==123== Collected : 456`.
+/// Returns the number in the line that valgrind prints at its end: `==123== Collected : 456`.
 fn collected(output: &str) -> Option<u64> {
     let line = output.lines().find(|line| line.contains("Collected :"))?;
     line.rsplit(' ').next()?.parse().ok()
@@ -122,34 +114,33 @@ fn collected(output: &str) -> Option<u64> {
 
 type Counts = [Option<f64>; LOOPS.len()];
 
-fn page(workers: &[Worker], rows: &[(String, Counts)]) -> Result<String> {
-    let mut text = format!(
-        "# Instructions of an operation\n\n\
-         Counted by callgrind in loops over blocks of 64 bytes, with the loop and a write to each \
-         new block; see `benches/src/counted.rs`. Made by `cargo xtask bench --instructions`, \
-         with {} and {}; `cargo xtask test-all` fails where ours differ from \
-         this by more than half an instruction, a remote free by more than a twentieth. Without a \
-         figure: the contender serves one thread, or has no such function of its own, or does not \
-         run under valgrind (snmalloc reserves more addresses than valgrind has).\n\n",
-        Machine::new().compiler,
-        valgrind().unwrap_or_default()
-    );
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN);
-    table.set_header(["allocator"].into_iter().chain(LOOPS.map(|(name, _)| name)));
+fn page(valgrind: &str, workers: &[Worker], rows: &[(String, Counts)]) -> String {
+    let mut table = Table::new(["allocator"].into_iter().chain(LOOPS.map(|(name, _)| name)));
     for (name, counts) in rows {
-        let counts =
-            counts.map(|count| count.map_or("–".to_owned(), |count| format!("{count:.1}")));
-        table.add_row([name.clone()].into_iter().chain(counts));
+        let text =
+            |count: Option<f64>| count.map_or("–".to_owned(), |count| format!("{count:.1}"));
+        table.add([name.clone()].into_iter().chain(counts.map(text)));
     }
-    writeln!(text, "{table}\n")?;
+    let mut page = format!(
+        "# Instructions of an operation\n\n\
+         `cargo xtask bench --instructions` wrote this page with {} and {valgrind}. Callgrind counts \
+         in loops over blocks of 64 bytes, and the counts include the loop and a write to each new \
+         block (`benches/src/counted.rs`).\n\n\
+         `cargo xtask test-all` fails if a count of ours differs from this page by more than half an \
+         instruction, or by more than a twentieth for a remote free.\n\n\
+         A count is missing if the allocator serves only one thread, has no `realloc` of its own, \
+         or does not run under valgrind. Snmalloc does not, because it reserves more addresses than \
+         valgrind has.\n\n{}\n\n",
+        machine::compiler(),
+        table.markdown()
+    );
     for worker in workers.iter().filter(|worker| !worker.version.is_empty()) {
-        writeln!(text, "- {}: {}", worker.entrant.name, worker.version.trim())?;
+        page += &format!("- {}: {}\n", worker.entrant.name, worker.version.trim());
     }
-    Ok(text)
+    page
 }
 
-/// The counts of `name` in the table.
+/// Returns the counts of `name` in the table.
 fn row(text: &str, name: &str) -> Option<Counts> {
     let mut cells = text.lines().filter_map(|line| {
         let mut cells = line.trim_matches('|').split('|').map(str::trim);
@@ -166,20 +157,20 @@ mod tests {
     #[test]
     fn a_row_of_the_table_is_read_back() {
         let rows = [("ObMalloc".to_owned(), [Some(30.0), Some(14.5), None, Some(2.0), None])];
-        let text = page(&[], &rows).unwrap();
+        let text = page("valgrind-3", &[], &rows);
         assert_eq!(row(&text, "ObMalloc"), Some(rows[0].1));
         assert_eq!(row(&text, "Heap"), None);
     }
 
     #[test]
-    fn a_count_holds_within_half_an_instruction_and_that_of_threads_within_a_twentieth() {
-        assert!(holds("alloc", 20.0, 20.4) && holds("alloc", 20.0, 19.6));
-        assert!(!holds("alloc", 20.0, 21.0) && !holds("alloc", 20.0, 19.0));
-        assert!(holds("remote free", 60.0, 63.0) && !holds("remote free", 60.0, 64.0));
+    fn counts_agree_within_half_an_instruction_and_those_of_threads_within_a_twentieth() {
+        assert!(agrees("alloc", 20.0, 20.4) && agrees("alloc", 20.0, 19.6));
+        assert!(!agrees("alloc", 20.0, 21.0) && !agrees("alloc", 20.0, 19.0));
+        assert!(agrees("remote free", 60.0, 63.0) && !agrees("remote free", 60.0, 64.0));
     }
 
     #[test]
-    fn what_valgrind_collected_is_read() {
+    fn the_count_is_read_from_what_valgrind_prints() {
         let output = "==7== Events    : Ir\n==7== Collected : 1400093\n==7== \n";
         assert_eq!(collected(output), Some(1_400_093));
         assert_eq!(collected("==7== Events    : Ir\n"), None);

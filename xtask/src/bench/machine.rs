@@ -1,95 +1,102 @@
-//! What the figures were measured on, and of which versions.
+//! The machine and the versions that figures were measured with.
 
-use std::{fmt, fs};
+use std::{fmt, fs, process::Command};
 
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
-use xshell::cmd;
+use serde::Serialize;
 
-use crate::workspace;
+use crate::{process, workspace};
 
 /// The machine, and what was on it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Machine {
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Machine {
     /// The processor's model.
-    pub(crate) processor: String,
-    /// Threads that it runs at once.
-    pub(crate) cores: usize,
+    processor: String,
+    /// Hardware threads that this process may use.
+    cores: usize,
     /// Bytes of memory.
-    pub(crate) memory: u64,
-    /// Kernel and its version.
-    pub(crate) system: String,
+    memory: u64,
+    /// The kernel and its version.
+    system: String,
     /// The compiler's version.
-    pub(crate) compiler: String,
-    /// The commit that was measured, with a mark when files differed from it.
-    pub(crate) commit: String,
-    /// When, in UTC.
-    pub(crate) date: String,
-    /// Processes that wanted to run as the run ended, over a minute: 0 on a quiet machine.
-    pub(crate) load: f64,
+    compiler: String,
+    /// The commit that was measured, with a mark if files differed from it.
+    commit: String,
+    /// The time, in UTC.
+    date: String,
+    /// The load before the run, averaged over a minute. A quiet machine has 0.
+    load: f64,
 }
 
 impl Machine {
-    /// This machine, now.
-    pub(crate) fn new() -> Self {
+    /// Describes this machine at this moment.
+    pub(super) fn new() -> Self {
         let unknown = || "unknown".to_owned();
+        let load = || fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok();
         Self {
             processor: field("/proc/cpuinfo", "model name").unwrap_or_else(unknown),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
-            memory: field("/proc/meminfo", "MemTotal").map_or(0, kibibytes),
+            memory: field("/proc/meminfo", "MemTotal").map_or(0, bytes),
             system: said("uname", &["-sr"]).unwrap_or_else(unknown),
-            compiler: said("rustc", &["--version"]).unwrap_or_else(unknown),
+            compiler: compiler(),
             commit: said("git", &["describe", "--always", "--dirty"]).unwrap_or_else(unknown),
             date: said("date", &["-u", "+%Y-%m-%d %H:%M"]).unwrap_or_else(unknown),
             load: load().unwrap_or(0.0),
         }
     }
+
+    /// Returns a warning if other programs kept the machine busy before the run.
+    pub(super) fn warning(&self) -> Option<String> {
+        (self.load > 1.0).then(|| {
+            let load = self.load;
+            format!(
+                "UNDER LOAD: the load was {load} before the run, so times can be too long and vary"
+            )
+        })
+    }
 }
 
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { processor, cores, system, compiler, commit, date, load, .. } = self;
+        let memory = self.memory as f64 / f64::from(1 << 30);
         write!(
             f,
-            "{} ({} threads at once), {:.1} GiB, {}, {}; {} UTC, commit {}, load {} at the end",
-            self.processor,
-            self.cores,
-            self.memory as f64 / f64::from(1 << 30),
-            self.system,
-            self.compiler,
-            self.date,
-            self.commit,
-            self.load,
-        )
+            "{processor} ({cores} hardware threads), {memory:.1} GiB, {system}, {compiler}; "
+        )?;
+        write!(f, "{date} UTC, commit {commit}, load {load} before the run")
     }
 }
 
-/// What the kernel tells under `name`.
+/// Returns the compiler's version.
+pub(super) fn compiler() -> String {
+    said("rustc", &["--version"]).unwrap_or_else(|| "an unknown compiler".to_owned())
+}
+
+/// Returns the bytes of memory that programs can still allocate.
+pub(super) fn available() -> u64 {
+    field("/proc/meminfo", "MemAvailable").map_or(0, bytes)
+}
+
+/// Returns the value that `name` has in a file of the kernel.
 fn field(file: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-/// Bytes that programs can still have.
-pub(super) fn available() -> u64 {
-    field("/proc/meminfo", "MemAvailable").map_or(0, kibibytes)
-}
-
-fn kibibytes(text: String) -> u64 {
+fn bytes(text: String) -> u64 {
     text.trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024
 }
 
-fn load() -> Option<f64> {
-    fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
-}
-
 fn said(program: &str, arguments: &[&str]) -> Option<String> {
-    let shell = workspace::shell().ok()?;
-    cmd!(shell, "{program} {arguments...}").quiet().ignore_stderr().read().ok()
+    let mut command = Command::new(program);
+    let said = process::stdout_of(command.current_dir(workspace::root()).args(arguments)).ok()?;
+    Some(said.trim().to_owned())
 }
 
-/// The version of `package` that the lock file has.
-pub(crate) fn version_of(package: &str) -> Result<String> {
+/// Returns the version of `package` in the lock file.
+pub(super) fn version_of(package: &str) -> Result<String> {
     let lock = fs::read_to_string(workspace::root().join("Cargo.lock"))?;
     let name = format!("name = \"{package}\"");
     let mut lines = lock.lines().skip_while(|line| *line != name).skip(1);
@@ -103,8 +110,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_packages_version_is_the_lock_files() {
+    fn a_packages_version_is_read_from_the_lock_file() {
         assert_eq!(version_of("benches").unwrap(), env!("CARGO_PKG_VERSION"));
         assert!(version_of("no-such-package").is_err());
+    }
+
+    #[test]
+    fn only_a_load_above_one_gives_a_warning() {
+        let under = |load| Machine { load, ..Machine::new() }.warning();
+        assert_eq!(under(1.0), None);
+        assert!(under(1.5).unwrap().contains("the load was 1.5"));
     }
 }

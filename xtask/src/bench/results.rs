@@ -1,68 +1,83 @@
-//! All that was measured, as it is written to a file.
+//! Everything that was measured, as `--json` writes it.
 
-use benches::{
-    figures::{median, spread},
-    protocol::Answer,
-    workload::Group,
-};
-use serde::{Deserialize, Serialize};
+use benches::{figures, protocol::Answer, workload::Group};
+use serde::Serialize;
 
 use super::{
     entrant::Role,
     machine::Machine,
-    schedule::{self, Measured},
+    schedule::{self, Task},
     worker::Worker,
 };
+use crate::report::{Figure, Figures, Measure};
 
 /// A run of the bench.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Results {
-    pub(crate) machine: Machine,
+#[derive(Debug, Serialize)]
+pub(super) struct Results {
+    pub(super) machine: Machine,
     /// The command line.
-    pub(crate) command: Vec<String>,
-    pub(crate) rounds: u32,
-    /// Chunks of a process; its figure is their median.
-    pub(crate) chunks: u32,
-    pub(crate) entrants: Vec<Named>,
-    /// Who or what could not be measured, and why.
-    pub(crate) left_out: Vec<String>,
-    pub(crate) figures: Vec<Figure>,
+    pub(super) command: Vec<String>,
+    pub(super) rounds: u32,
+    /// Chunks that a process runs. Its figure is their median.
+    pub(super) chunks: u32,
+    pub(super) entrants: Vec<Named>,
+    /// What could not be measured, and why.
+    pub(super) left_out: Vec<String>,
+    pub(super) figures: Vec<Record>,
 }
 
-/// Somebody who took part.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Named {
-    pub(crate) name: String,
-    pub(crate) role: Role,
-    pub(crate) version: String,
+/// An allocator that took part.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Named {
+    pub(super) name: String,
+    pub(super) role: Role,
+    pub(super) version: String,
 }
 
-/// What one entrant took for one workload.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Figure {
-    pub(crate) group: Group,
-    pub(crate) workload: String,
-    pub(crate) entrant: String,
+/// What one allocator needed for one workload.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Record {
+    pub(super) group: Group,
+    pub(super) workload: String,
+    pub(super) entrant: String,
     /// Nanoseconds of an operation: the median of the rounds.
-    pub(crate) nanoseconds: f64,
-    /// How far the middle half of the rounds reaches, as a part of the median.
-    pub(crate) spread: f64,
-    /// Bytes that were resident when most were: the median of the rounds. None of an entrant in a
-    /// process whose memory is not its own.
-    pub(crate) peak: Option<f64>,
-    /// Bytes that each live block took beyond its size, where that was looked at.
-    pub(crate) overhead: Option<f64>,
-    /// Nanoseconds of an operation, in each round.
-    pub(crate) rounds: Vec<f64>,
+    nanoseconds: f64,
+    /// The interquartile range of the rounds, as a part of their median.
+    spread: f64,
+    /// The peak of resident memory in bytes: the median of the rounds. `None` if other memory
+    /// than the allocator's is in the process.
+    peak: Option<f64>,
+    /// Bytes of each live block beyond its size, if the workload measures them.
+    pub(super) overhead: Option<f64>,
+    /// Nanoseconds of an operation in each round.
+    rounds: Vec<f64>,
 }
+
+/// What is compared, and where a record has it.
+type Measured = (Measure, fn(&Record) -> Option<Figure>);
+
+pub(super) const TIME: Measured =
+    (Measure { name: "time of an operation", unit: "ns", decimals: 2 }, |one| {
+        Some(Figure { value: one.nanoseconds, spread: Some(one.spread) })
+    });
+
+pub(super) const PEAK: Measured =
+    (Measure { name: "peak of resident memory", unit: "MiB", decimals: 2 }, |one| {
+        Some(Figure::plain(one.peak? / f64::from(1 << 20)))
+    });
+
+pub(super) const OVERHEAD: Measured = (
+    Measure { name: "memory of a live block beyond its size", unit: "bytes", decimals: 2 },
+    |one| one.overhead.map(Figure::plain),
+);
 
 impl Results {
-    /// What the `workers` answered.
+    /// Collects what the `workers` answered.
     pub(super) fn new(
+        machine: Machine,
         workers: &[Worker],
-        measured: Vec<Measured>,
-        rounds: u32,
-        chunks: u32,
+        tasks: &[Task],
+        (rounds, chunks): (u32, u32),
         left_out: Vec<String>,
     ) -> Self {
         let named = |worker: &Worker| Named {
@@ -70,126 +85,142 @@ impl Results {
             role: worker.entrant.role,
             version: worker.version.clone(),
         };
-        // An entrant may have several workers: one for each Python.
+        // An allocator can have several workers: one for each Python.
         let mut entrants: Vec<_> = workers.iter().map(named).collect();
         entrants.dedup_by(|one, other| one.name == other.name);
-        let figure = |one: Measured| Figure::new(one, workers);
-        Self {
-            machine: Machine::new(),
-            command: std::env::args().skip(1).collect(),
-            rounds,
-            chunks,
-            entrants,
-            left_out,
-            figures: measured.into_iter().map(figure).collect(),
-        }
+        let runs = tasks.iter().flat_map(|task| task.runs.iter().map(move |run| (task, run)));
+        let figures =
+            runs.map(|(task, run)| Record::new(task, &workers[run.worker], &run.answers)).collect();
+        let command = std::env::args().skip(1).collect();
+        Self { machine, command, rounds, chunks, entrants, left_out, figures }
     }
 
-    /// The names of those with this role.
-    pub(crate) fn with_role(&self, role: Role) -> impl Iterator<Item = &str> {
-        self.entrants.iter().filter(move |one| one.role == role).map(|one| one.name.as_str())
-    }
-
-    /// How the figures came to be.
-    pub(crate) fn method(&self) -> String {
+    /// Says how the figures were measured.
+    pub(super) fn method(&self) -> String {
+        let (rounds, chunks) = (self.rounds, self.chunks);
+        let huge = rounds.min(schedule::MOST_HUGE);
         format!(
-            "medians of {} rounds, in each a process of its own with {} chunk(s), one where a chunk \
-             takes a second, and then at most {} rounds if it takes many; in brackets how far the \
-             middle half of the rounds reaches; all compiled by cargo's release profile with fat \
-             LTO",
-            self.rounds,
-            self.chunks,
-            self.rounds.min(schedule::MOST_HUGE)
+            "Medians of {rounds} rounds. In each round a process of its own runs {chunks} chunk(s) \
+             of a workload, or one chunk if that takes a second, and at most {huge} rounds are run \
+             if it takes many. The interquartile range of the rounds is in brackets. Everything is \
+             compiled with fat LTO."
         )
     }
 
-    /// Those that have run anything of a group.
-    pub(crate) fn names_in(&self, group: Group) -> impl Iterator<Item = &str> {
-        let ran = move |name: &str| {
-            self.figures.iter().any(|figure| figure.group == group && figure.entrant == name)
-        };
-        self.entrants.iter().map(|one| one.name.as_str()).filter(move |name| ran(name))
-    }
-
-    /// Those of them that are not ours.
-    pub(crate) fn others_in(&self, group: Group) -> Vec<&str> {
-        let is_ours = |name: &&str| self.with_role(Role::Ours).any(|ours| ours == *name);
-        self.names_in(group).filter(|name| !is_ours(name)).collect()
-    }
-
     /// The groups that were measured, in order.
-    pub(crate) fn groups(&self) -> Vec<Group> {
-        let mut groups: Vec<_> = self.figures.iter().map(|figure| figure.group).collect();
+    pub(super) fn groups(&self) -> Vec<Group> {
+        let mut groups: Vec<_> = self.figures.iter().map(|record| record.group).collect();
         groups.dedup();
         groups
     }
 
-    /// The workloads of a group, in order.
-    pub(crate) fn workloads(&self, group: Group) -> Vec<&str> {
-        let of_group = self.figures.iter().filter(|figure| figure.group == group);
-        let mut names: Vec<_> = of_group.map(|figure| figure.workload.as_str()).collect();
-        names.dedup();
-        names
+    /// The allocators that ran a workload of `group`.
+    pub(super) fn entrants_of(&self, group: Group) -> Vec<&Named> {
+        let ran = |one: &&Named| {
+            self.figures.iter().any(|record| record.group == group && record.entrant == one.name)
+        };
+        self.entrants.iter().filter(ran).collect()
     }
 
-    /// What `entrant` took, if it took part.
-    pub(crate) fn figure(&self, group: Group, workload: &str, entrant: &str) -> Option<&Figure> {
-        self.figures.iter().find(|figure| {
-            figure.group == group && figure.workload == workload && figure.entrant == entrant
-        })
+    /// The figures of `group`, with a column for each of its allocators.
+    pub(super) fn figures(&self, group: Group, (measure, of): Measured) -> Figures {
+        let entrants = self.entrants_of(group);
+        let records: Vec<_> = self.figures.iter().filter(|one| one.group == group).collect();
+        let mut workloads: Vec<_> = records.iter().map(|one| &one.workload).collect();
+        workloads.dedup();
+        let row = |workload: &String| {
+            let figure = |entrant: &&Named| {
+                let is_it =
+                    |one: &&&Record| one.workload == *workload && one.entrant == entrant.name;
+                of(records.iter().find(is_it)?)
+            };
+            (workload.clone(), entrants.iter().map(figure).collect())
+        };
+        let rows = workloads.iter().map(|workload| row(workload)).collect();
+        let columns = entrants.iter().map(|one| one.name.clone()).collect();
+        let mut figures = Figures::new(measure, columns, rows);
+        if group == Group::Python {
+            add_means_of_versions(&mut figures);
+        }
+        figures
     }
 }
 
-impl Figure {
-    fn new(Measured { task, worker, answers }: Measured, workers: &[Worker]) -> Self {
-        let entrant = workers[worker].entrant;
+/// Adds a mean for the workloads of each Python, before that of all.
+fn add_means_of_versions(figures: &mut Figures) {
+    let version = |row: &usize| figures.rows[*row].0.split(' ').next().unwrap_or_default();
+    let all: Vec<_> = (0..figures.rows.len()).collect();
+    let by_version = all.chunk_by(|one, next| version(one) == version(next));
+    let mut means: Vec<_> = by_version
+        .map(|rows| (format!("geometric mean, {}", version(&rows[0])), rows.to_vec()))
+        .collect();
+    means.append(&mut figures.means);
+    figures.means = means;
+}
+
+impl Record {
+    fn new(task: &Task, worker: &Worker, answers: &[Answer]) -> Self {
         let rounds: Vec<_> = answers.iter().map(|answer| answer.nanoseconds).collect();
+        let overheads: Option<Vec<_>> = answers.iter().map(|answer| answer.overhead).collect();
+        let peaks = || answers.iter().map(|answer| answer.peak as f64);
         Self {
-            group: task.group,
-            workload: task.workload,
-            entrant: entrant.name.to_owned(),
-            nanoseconds: median(rounds.iter().copied()),
-            spread: spread(&rounds),
-            peak: entrant.global.then(|| median(answers.iter().map(|answer| answer.peak as f64))),
-            overhead: overhead(&answers),
+            group: task.listed.group,
+            workload: task.listed.name.clone(),
+            entrant: worker.entrant.name.to_owned(),
+            nanoseconds: figures::median(rounds.iter().copied()),
+            spread: figures::spread(&rounds),
+            peak: worker.entrant.global.then(|| figures::median(peaks())),
+            overhead: overheads.map(figures::median),
             rounds,
         }
     }
 }
 
-/// The median, where every answer has one.
-fn overhead(answers: &[Answer]) -> Option<f64> {
-    let overheads: Option<Vec<_>> = answers.iter().map(|answer| answer.overhead).collect();
-    overheads.map(median)
-}
-
 #[cfg(test)]
-impl Results {
-    /// One workload's times; the first is ours.
-    pub(super) fn of_times(group: Group, workload: &str, times: &[(&str, f64)]) -> Self {
-        let figure = |(entrant, nanoseconds): &(&str, f64)| Figure {
-            group,
-            workload: workload.to_owned(),
-            entrant: (*entrant).to_owned(),
-            nanoseconds: *nanoseconds,
-            spread: 0.0,
-            peak: None,
-            overhead: None,
-            rounds: vec![*nanoseconds],
-        };
-        let named = |(place, (name, _)): (usize, &(&str, f64))| Named {
-            name: (*name).to_owned(),
-            role: if place == 0 { Role::Ours } else { Role::Peer },
-            version: String::new(),
-        };
-        Self {
-            machine: Machine::new(),
-            command: Vec::new(),
-            rounds: 1,
-            chunks: 1,
-            left_out: Vec::new(),
-            entrants: times.iter().enumerate().map(named).collect(),
-            figures: times.iter().map(figure).collect(),
+mod tests {
+    use super::*;
+
+    impl Results {
+        /// The times of one workload. The first allocator is ours, and the others are peers.
+        pub(in crate::bench) fn of_times(
+            group: Group,
+            workload: &str,
+            times: &[(&str, f64)],
+        ) -> Self {
+            let record = |(entrant, nanoseconds): &(&str, f64)| Record {
+                group,
+                workload: workload.to_owned(),
+                entrant: (*entrant).to_owned(),
+                nanoseconds: *nanoseconds,
+                spread: 0.0,
+                peak: None,
+                overhead: None,
+                rounds: vec![*nanoseconds],
+            };
+            let named = |(place, (name, _)): (usize, &(&str, f64))| Named {
+                name: (*name).to_owned(),
+                role: if place == 0 { Role::Ours } else { Role::Peer },
+                version: String::new(),
+            };
+            Self {
+                machine: Machine::new(),
+                command: Vec::new(),
+                rounds: 1,
+                chunks: 1,
+                left_out: Vec::new(),
+                entrants: times.iter().enumerate().map(named).collect(),
+                figures: times.iter().map(record).collect(),
+            }
         }
+    }
+
+    #[test]
+    fn each_python_has_a_mean_of_its_own() {
+        let mut results = Results::of_times(Group::Python, "3.13.0 float", &[("ours", 1.0)]);
+        let older = Record { workload: "3.12.0 float".to_owned(), ..results.figures[0].clone() };
+        results.figures.push(older);
+        let names: Vec<_> =
+            results.figures(Group::Python, TIME).means.into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["geometric mean, 3.13.0", "geometric mean, 3.12.0", "geometric mean"]);
     }
 }

@@ -1,167 +1,133 @@
-//! Who runs what, and when.
+//! Which worker runs what, and when.
 //!
 //! ```text
 //!   round 0   workload 0: A B C   workload 1: B C A   …
 //!   round 1   workload 0: B C A   workload 1: C A B   …
 //! ```
-//!
-//! Whatever slows the machine for a while slows all alike, and each goes first as often as the
-//! others.
 
 use anyhow::Result;
 use benches::{
     protocol::{Answer, Listed},
-    workload::{Group, Weight},
+    workload::Weight,
 };
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{entrant::Role, machine, worker::Worker};
+use crate::report;
 
-/// The most rounds of what takes a second.
+/// The most rounds of a workload that takes seconds.
 const MOST_HEAVY: u32 = 11;
 
-/// The most rounds of what takes many seconds.
+/// The most rounds of a workload that takes many seconds.
 pub(super) const MOST_HUGE: u32 = 3;
 
-/// Bytes that have to be there for what takes gigabytes.
+/// Bytes that must be available for a workload that takes gigabytes.
 const HUGE: u64 = 8 << 30;
 
-/// A workload, and the workers that run it, by their places.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A workload and the workers that run it.
+#[derive(Debug)]
 pub(super) struct Task {
-    pub(super) group: Group,
-    pub(super) workload: String,
-    weight: Weight,
-    workers: Vec<usize>,
+    pub(super) listed: Listed,
+    pub(super) runs: Vec<Run>,
+}
+
+/// What one worker answered, round by round.
+#[derive(Debug, Default)]
+pub(super) struct Run {
+    /// The worker's place among the workers.
+    pub(super) worker: usize,
+    pub(super) answers: Vec<Answer>,
+    failed: bool,
 }
 
 impl Task {
-    fn is_named(&self, only: Option<&str>) -> bool {
-        is_named(self.group, &self.workload, only)
-    }
-
-    /// How many of `rounds` it takes part in.
+    /// In how many of `rounds` the workload runs.
     fn rounds(&self, rounds: u32) -> u32 {
-        match self.weight {
+        match self.listed.weight {
             Weight::Light => rounds,
             Weight::Heavy => rounds.min(MOST_HEAVY),
             Weight::Huge => rounds.min(MOST_HUGE),
         }
     }
-
-    /// The workers in the order of a turn.
-    fn rotated(&self, turn: usize) -> impl Iterator<Item = usize> {
-        let count = self.workers.len();
-        (0..count).map(move |place| self.workers[(place + turn) % count])
-    }
 }
 
-/// The workload `name` of `group` holds `only`.
-pub(super) fn is_named(group: Group, name: &str, only: Option<&str>) -> bool {
-    only.is_none_or(|part| format!("{}: {name}", group.name()).contains(part))
-}
-
-/// What one worker answered to one task, round by round.
-#[derive(Debug)]
-pub(super) struct Measured {
-    pub(super) task: Task,
-    pub(super) worker: usize,
-    pub(super) answers: Vec<Answer>,
-}
-
-/// Every workload up to `most` that any worker has, those whose name holds `only`.
-pub(super) fn tasks(workers: &[Worker], only: Option<&str>, most: Weight) -> Vec<Task> {
+/// Returns a task for each workload of any worker that `is_wanted`, group by group.
+pub(super) fn tasks(workers: &[Worker], is_wanted: impl Fn(&Listed) -> bool) -> Vec<Task> {
     let mut tasks: Vec<Task> = Vec::new();
-    for (place, worker) in workers.iter().enumerate() {
-        for Listed { name, group, weight } in &worker.introduction.workloads {
-            match tasks.iter_mut().find(|task| task.workload == *name && task.group == *group) {
-                Some(task) => task.workers.push(place),
-                None => {
-                    let (group, workload, weight) = (*group, name.clone(), *weight);
-                    tasks.push(Task { group, workload, weight, workers: vec![place] });
-                }
+    for (worker, introduced) in workers.iter().enumerate() {
+        for listed in introduced.introduction.workloads.iter().filter(|one| is_wanted(one)) {
+            let run = Run { worker, ..Run::default() };
+            match tasks.iter_mut().find(|task| task.listed == *listed) {
+                Some(task) => task.runs.push(run),
+                None => tasks.push(Task { listed: listed.clone(), runs: vec![run] }),
             }
         }
     }
-    tasks.retain(|task| task.is_named(only) && task.weight <= most);
-    tasks.sort_by_key(|task| task.group);
+    tasks.sort_by_key(|task| task.listed.group);
     tasks
 }
 
-/// Runs every task in every round. A peer that fails at a task is left out of it, and a task for
-/// which the machine has too little memory altogether; which and why is added to `left_out`.
+/// Runs every task in every round. A peer that fails is left out of that task, and a task that
+/// needs more memory than is available is left out altogether. The reasons are added to `left_out`.
+///
+/// # Errors
+///
+/// Fails if one of our allocators fails.
 pub(super) fn run(
     workers: &[Worker],
-    tasks: &[Task],
-    rounds: u32,
-    chunks: u32,
+    tasks: &mut Vec<Task>,
+    (rounds, chunks): (u32, u32),
     left_out: &mut Vec<String>,
-) -> Result<Vec<Measured>> {
-    let fits = |task: &&Task| task.weight < Weight::Huge || machine::available() >= HUGE;
-    let (tasks, too_large): (Vec<&Task>, Vec<&Task>) = tasks.iter().partition(fits);
-    left_out.extend(too_large.iter().map(|task| format!("{}: too little memory", task.workload)));
-    let processes = |task: &&Task| task.workers.len() as u64 * u64::from(task.rounds(rounds));
-    let style = "{bar:30} {pos}/{len} {msg} ({elapsed}, {eta} left)";
-    let bar = ProgressBar::new(tasks.iter().map(processes).sum())
-        .with_style(ProgressStyle::with_template(style)?);
-    let entry = |(task, worker): (&Task, usize)| Measured {
-        task: task.clone(),
-        worker,
-        answers: Vec::with_capacity(rounds as usize),
-    };
-    let pairs =
-        tasks.iter().copied().flat_map(|task| task.workers.iter().map(move |at| (task, *at)));
-    let mut measured: Vec<_> = pairs.map(entry).collect();
+) -> Result<()> {
+    tasks.retain(|task| {
+        let fits = task.listed.weight < Weight::Huge || machine::available() >= HUGE;
+        if !fits {
+            left_out.push(format!("{}: less than 8 GiB are available", task.listed.name));
+        }
+        fits
+    });
+    let processes = |task: &Task| task.runs.len() * task.rounds(rounds) as usize;
+    let bar = report::progress_bar(tasks.iter().map(processes).sum());
     for round in 0..rounds {
-        for (number, &task) in tasks.iter().enumerate() {
+        for (number, task) in tasks.iter_mut().enumerate() {
             if round >= task.rounds(rounds) {
                 continue;
             }
-            bar.set_message(task.workload.clone());
-            for worker in task.rotated(round as usize + number) {
+            bar.set_message(task.listed.name.clone());
+            for place in report::rotated(task.runs.len(), round as usize + number) {
+                let run = &mut task.runs[place];
+                let worker = &workers[run.worker];
                 bar.inc(1);
-                let of_both = |one: &Measured| one.task == *task && one.worker == worker;
-                let Some(place) = measured.iter().position(of_both) else { continue };
-                match workers[worker].run(&task.workload, chunks) {
-                    Ok(answer) => measured[place].answers.push(answer),
-                    Err(error) if workers[worker].entrant.role == Role::Ours => return Err(error),
+                if run.failed {
+                    continue;
+                }
+                match worker.run(&task.listed.name, chunks) {
+                    Ok(answer) => run.answers.push(answer),
+                    Err(error) if worker.entrant.role == Role::Ours => return Err(error),
                     Err(error) => {
                         left_out.push(format!("{error:#}"));
-                        measured.remove(place);
+                        run.failed = true;
                     }
                 }
             }
         }
     }
+    tasks.iter_mut().for_each(|task| task.runs.retain(|run| !run.failed));
     bar.finish_and_clear();
-    Ok(measured)
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use benches::workload::Group;
+
     use super::*;
 
-    fn task() -> Task {
-        let workload = "pair 64".to_owned();
-        Task { group: Group::Micro, workload, weight: Weight::Light, workers: vec![0, 2, 5] }
-    }
-
     #[test]
-    fn each_goes_first_as_often_as_the_others() {
-        let first: Vec<_> = (0..6).filter_map(|turn| task().rotated(turn).next()).collect();
-        assert_eq!(first, [0, 2, 5, 0, 2, 5]);
-        assert_eq!(task().rotated(1).collect::<Vec<_>>(), [2, 5, 0]);
-    }
-
-    #[test]
-    fn what_takes_long_takes_part_in_fewer_rounds() {
-        let rounds = |weight| Task { weight, ..task() }.rounds(21);
+    fn a_workload_that_takes_long_runs_in_fewer_rounds() {
+        let rounds = |weight| {
+            let listed = Listed { name: "pair 64".to_owned(), group: Group::Micro, weight };
+            Task { listed, runs: Vec::new() }.rounds(21)
+        };
         assert_eq!([Weight::Light, Weight::Heavy, Weight::Huge].map(rounds), [21, 11, 3]);
-    }
-
-    #[test]
-    fn a_task_is_named_by_its_group_and_by_its_workload() {
-        assert!(task().is_named(None) && task().is_named(Some("micro")));
-        assert!(task().is_named(Some("pair")) && !task().is_named(Some("batch")));
     }
 }

@@ -1,15 +1,16 @@
-//! A worker as the bench sees it: a program, what it says of itself, and how it is asked.
+//! A worker as the bench sees it: a program that introduces itself and answers questions.
 
 use std::{ffi::OsString, path::PathBuf, process::Command};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use benches::protocol::{Answer, Introduction};
 use serde::de::DeserializeOwned;
 use testkit::pythons::clean_command;
 
 use super::{entrant::Entrant, machine};
+use crate::process;
 
-/// A program, and what it is given whatever it is asked.
+/// A program, and what it gets with every question.
 #[derive(Debug)]
 pub(super) struct Program {
     pub(super) path: PathBuf,
@@ -18,7 +19,7 @@ pub(super) struct Program {
 }
 
 impl Program {
-    /// `tool`, in the environment that the program needs.
+    /// Returns a command that runs `tool` in the environment that the program needs.
     fn under(&self, tool: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = clean_command(tool);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -27,30 +28,23 @@ impl Program {
 
     fn ask<T: DeserializeOwned>(&self, question: &[&str]) -> Result<T> {
         let mut command = self.under(&self.path);
-        command.args(&self.arguments).args(question);
-        let output = command.output();
-        let output = output.with_context(|| format!("cannot start {}", self.path.display()))?;
-        if !output.status.success() {
-            bail!("{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
-        }
-        serde_json::from_slice(&output.stdout).with_context(|| {
-            format!("{command:?} answered {:?}", String::from_utf8_lossy(&output.stdout))
-        })
+        let answer = process::stdout_of(command.args(&self.arguments).args(question))?;
+        serde_json::from_str(&answer).with_context(|| format!("{command:?} answered {answer:?}"))
     }
 }
 
-/// A program that answers.
+/// A program that has introduced itself.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) entrant: Entrant,
     program: Program,
     pub(super) introduction: Introduction,
-    /// The package's version and the library's, as far as they are known.
+    /// The versions of the package and of the library, as far as they are known.
     pub(super) version: String,
 }
 
 impl Worker {
-    /// `program`, after it has answered.
+    /// Asks `program` to introduce itself.
     pub(super) fn introduced(entrant: Entrant, program: Program) -> Result<Self> {
         let introduction = program.ask::<Introduction>(&["list"])?;
         let mut versions = Vec::new();
@@ -61,13 +55,13 @@ impl Worker {
         Ok(Self { entrant, program, introduction, version: versions.join(", ") })
     }
 
-    /// A process that runs `workload`, a chunk to warm up and then `chunks`.
+    /// Runs `workload` in a process of its own: a chunk to warm up, and then `chunks`.
     pub(super) fn run(&self, workload: &str, chunks: u32) -> Result<Answer> {
         let answer = self.program.ask(&["run", workload, &chunks.to_string()]);
         answer.with_context(|| format!("{}: {workload}", self.entrant.name))
     }
 
-    /// `tool` with `options`, watching the worker run the loop `name`.
+    /// Returns a command in which `tool` watches the worker run the loop `name`.
     pub(super) fn watched(&self, tool: &str, options: &[&str], name: &str) -> Command {
         let mut command = self.program.under(tool);
         command.args(options).arg(&self.program.path).args(["count", name]);

@@ -1,4 +1,6 @@
-//! Mutants that behave like the original, as `equivalent.txt` lists them.
+//! The mutants that `equivalent.txt` lists because they behave like the original.
+
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 
@@ -6,29 +8,26 @@ use anyhow::{Context, Result, ensure};
 /// indented lines below it give the reason.
 const LIST: &str = include_str!("equivalent.txt");
 
-/// A mutant that no test can tell from the original.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Listed {
-    pub(super) name: String,
-    pub(super) reason: String,
-}
-
-pub(super) fn listed() -> Result<Vec<Listed>> {
+/// Returns the reason for each listed mutant, by name.
+pub(super) fn listed() -> Result<BTreeMap<String, String>> {
     parse(LIST)
 }
 
-fn parse(text: &str) -> Result<Vec<Listed>> {
-    let mut all = Vec::<Listed>::new();
+fn parse(text: &str) -> Result<BTreeMap<String, String>> {
+    let mut all = BTreeMap::<String, String>::new();
+    let mut last = None;
     for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        if line.starts_with(' ') {
-            let last = all.last_mut().context("equivalent.txt begins with a reason")?;
-            last.reason = format!("{} {}", last.reason, line.trim()).trim().to_owned();
-        } else {
-            all.push(Listed { name: line.trim().to_owned(), reason: String::new() });
+        if !line.starts_with(' ') {
+            all.insert(line.to_owned(), String::new());
+            last = Some(line);
+            continue;
         }
+        let reason = last.and_then(|name| all.get_mut(name));
+        let reason = reason.context("equivalent.txt begins with a reason")?;
+        *reason = format!("{reason} {}", line.trim()).trim().to_owned();
     }
-    for listed in &all {
-        ensure!(!listed.reason.is_empty(), "equivalent.txt gives no reason for {}", listed.name);
+    for (name, reason) in &all {
+        ensure!(!reason.is_empty(), "equivalent.txt gives no reason for {name}");
     }
     Ok(all)
 }
@@ -45,9 +44,8 @@ mod tests {
     #[test]
     fn a_reason_may_take_several_lines_and_must_exist() {
         let text = "# A comment.\na.rs: f: `x` → `y`\n    The first line\n    and the second.\n";
-        let reason = "The first line and the second.".to_owned();
-        let expected = Listed { name: "a.rs: f: `x` → `y`".to_owned(), reason };
-        assert_eq!(parse(text).unwrap(), [expected]);
+        let parsed = parse(text).unwrap();
+        assert_eq!(parsed["a.rs: f: `x` → `y`"], "The first line and the second.");
         assert!(parse("a.rs: f: `x` → `y`\n").is_err());
     }
 }

@@ -1,18 +1,17 @@
-//! All mutants of some crates: those that cargo-mutants lists, and our own.
+//! Finds all mutants of some crates: those that cargo-mutants lists, and our own.
 
-use std::{collections::HashMap, ops::Range, path::PathBuf, process::Command};
+use std::{collections::HashMap, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
-use xshell::cmd;
 
 use super::{
-    Crate,
+    crates::Crate,
     mutant::{Kind, Mutant},
     own::{self, Scan},
     tree::Tree,
 };
-use crate::workspace;
+use crate::{process, workspace};
 
 /// Returns every mutant of `crates` in a fixed order. `tree` is a copy of the project that nothing
 /// is built from.
@@ -27,18 +26,12 @@ pub(super) fn all(tree: &Tree, crates: &[&'static Crate]) -> Result<Vec<Mutant>>
     }
     let listed = list(tree, crates)?;
     let mut all: Vec<_> = listed.iter().filter_map(|listed| listed.mutant(&scans)).collect();
-    all.extend(scans.into_values().flat_map(|scan| scan.mutants));
-    all.sort_by_cached_key(|mutant| {
-        (
-            mutant.source.path.clone(),
-            mutant.range.start,
-            mutant.range.end,
-            mutant.replacement.clone(),
-        )
-    });
-    all.dedup_by(|a, b| {
-        (&a.source.path, &a.range, &a.replacement) == (&b.source.path, &b.range, &b.replacement)
-    });
+    all.extend(scans.values().flat_map(Scan::mutants));
+    let key = |one: &Mutant| {
+        (one.source.path.clone(), one.range.start, one.range.end, one.replacement.clone())
+    };
+    all.sort_by_cached_key(key);
+    all.dedup_by_key(|one| key(one));
     Ok(all)
 }
 
@@ -62,7 +55,7 @@ struct Span {
     end: Place,
 }
 
-/// A line and a column in characters, both from 1.
+/// A line and a column in characters, both counted from 1.
 #[derive(Deserialize)]
 struct Place {
     line: usize,
@@ -70,22 +63,16 @@ struct Place {
 }
 
 impl Listed {
-    /// `None` if the change is to code that is not compiled here or that we do not measure, or if
-    /// it cannot compile because no pointer can be made of a number.
+    /// Returns `None` if the change is to code that is not compiled here or not measured, or if it
+    /// would make a pointer of a number, which does not compile.
     fn mutant(&self, scans: &HashMap<String, Scan>) -> Option<Mutant> {
         let scan = scans.get(&self.file)?;
         if self.replacement.contains("NonNull::") {
             return None;
         }
-        let range = self.span.range(&scan.source.text)?;
-        let replacement = self.replacement.clone();
-        scan.mutant(Kind::Listed, range, replacement)
-    }
-}
-
-impl Span {
-    fn range(&self, text: &str) -> Option<Range<usize>> {
-        Some(self.start.offset(text)?..self.end.offset(text)?)
+        let text = &scan.source.text;
+        let range = self.span.start.offset(text)?..self.span.end.offset(text)?;
+        scan.mutant(Kind::Listed, range, self.replacement.clone())
     }
 }
 
@@ -105,20 +92,18 @@ fn list(tree: &Tree, crates: &[&Crate]) -> Result<Vec<Listed>> {
     for krate in crates {
         command.args(["--package", krate.package]);
     }
-    let output = command.output()?;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "cargo-mutants cannot list the mutants: {errors}");
-    serde_json::from_slice(&output.stdout).context("cargo-mutants printed an unknown format")
+    let listed = process::stdout_of(&mut command).context("cannot list the mutants")?;
+    serde_json::from_str(&listed).context("cargo-mutants printed an unknown format")
 }
 
-/// The path of cargo-mutants, which is installed below the target folder if it is missing.
+/// Returns the path of cargo-mutants. Installs it below the target folder if it is missing.
 fn installed() -> Result<PathBuf> {
     let root = workspace::target_dir().join("tools");
     let tool = root.join("bin/cargo-mutants");
     if !tool.exists() {
         println!("installing cargo-mutants into {}, which takes minutes", root.display());
-        let shell = workspace::shell()?;
-        cmd!(shell, "cargo install --locked --root {root} cargo-mutants").run()?;
+        let mut install = workspace::cargo(&["install", "--locked", "cargo-mutants", "--root"]);
+        ensure!(install.arg(&root).status()?.success(), "cannot install cargo-mutants");
     }
     Ok(tool)
 }

@@ -22,7 +22,7 @@ pub(super) enum Kind {
     Number,
     /// A memory ordering becomes `Relaxed`.
     Ordering,
-    /// A statement goes.
+    /// A statement is deleted.
     Statement,
 }
 
@@ -32,7 +32,7 @@ pub(super) struct Mutant {
     /// The folder of the crate below `crates`.
     pub(super) krate: &'static str,
     pub(super) source: Arc<Source>,
-    /// The function that is changed; empty for a constant.
+    /// The changed function, or nothing for a constant.
     pub(super) function: String,
     pub(super) kind: Kind,
     /// The bytes of the file that are replaced.
@@ -41,18 +41,18 @@ pub(super) struct Mutant {
 }
 
 impl Mutant {
-    /// The whole file with the change.
+    /// Returns the whole file with the change.
     pub(super) fn mutated(&self) -> String {
         let text = &self.source.text;
         [&text[..self.range.start], &self.replacement, &text[self.range.end..]].concat()
     }
 
-    /// The line that the change begins on, from 1.
+    /// The line of the change, counted from 1.
     pub(super) fn line(&self) -> usize {
         self.source.text[..self.range.start].matches('\n').count() + 1
     }
 
-    /// The lines of the file that the change touches, before and after it.
+    /// Returns the changed lines of the file, before and after the change.
     fn lines(&self) -> (&str, String) {
         let text = &self.source.text;
         let start = text[..self.range.start].rfind('\n').map_or(0, |at| at + 1);
@@ -61,7 +61,7 @@ impl Mutant {
         (&text[start..end], after.concat())
     }
 
-    /// The name without the line number, so that it stays the same when other code moves.
+    /// Returns the name without the line number, so that it does not change when other code moves.
     pub(super) fn name(&self) -> String {
         let (before, after) = self.lines();
         let changed = match before.contains('\n') {
@@ -75,12 +75,12 @@ impl Mutant {
         format!("{}: {function}: {changed}", self.source.path)
     }
 
-    /// The name with the line number after the path.
+    /// Returns the name with the line number after the path.
     pub(super) fn place(&self) -> String {
         self.name().replacen(": ", &format!(":{}: ", self.line()), 1)
     }
 
-    /// The changed lines, marked as in a diff.
+    /// Returns the changed lines, marked as in a diff.
     pub(super) fn diff(&self) -> String {
         let (before, after) = self.lines();
         let mark = |mark, text: &str| {

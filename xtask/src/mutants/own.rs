@@ -1,6 +1,5 @@
-//! The mutants that cargo-mutants does not know, and what is left out of the measure.
-//!
-//! Left out are tests, `Debug` and `Display`, and code that this system does not compile.
+//! Finds the mutants that cargo-mutants does not list, and the code that is not measured: tests,
+//! `Debug`, `Display`, and code that this system does not compile.
 
 use std::{env::consts, fs, ops::Range, path::Path, sync::Arc};
 
@@ -14,28 +13,25 @@ use syn::{
 };
 
 use super::{
-    Crate,
+    crates::Crate,
     mutant::{Kind, Mutant, Source},
 };
 use crate::workspace;
 
-/// Files that only tests call: what they assert is not asserted by other tests.
-const FOR_TESTS: &[&str] = &["crates/obmalloc/src/check.rs"];
-
-/// A source file of a crate, with our mutants of it.
+/// A source file of a crate, and our changes to it.
 pub(super) struct Scan {
     krate: &'static str,
     pub(super) source: Arc<Source>,
-    pub(super) mutants: Vec<Mutant>,
+    changes: Vec<(Kind, Range<usize>, String)>,
     /// Code that is not measured.
     excluded: Vec<Range<usize>>,
-    /// Every function with its name; an inner one follows the one around it.
+    /// Every function with its name. An inner function follows the one around it.
     functions: Vec<(Range<usize>, String)>,
-    /// Modules in files of their own.
+    /// Modules in their own files.
     modules: Vec<String>,
-    /// The `impl` or trait around what is visited.
+    /// The `impl` or trait around the visited code.
     owner: Option<String>,
-    /// The only statement of the function that is visited. cargo-mutants deletes it with the body.
+    /// The only statement of the visited function. Cargo-mutants deletes it with the body.
     only: Option<Range<usize>>,
 }
 
@@ -48,7 +44,8 @@ pub(super) fn scan(krate: &'static Crate) -> Result<Vec<Scan>> {
             .with_context(|| format!("cannot read {path}"))?;
         let scan = Scan::new(krate.folder, path, text)?;
         let modules = scan.modules.iter().map(|module| scan.file_of(module));
-        files.extend(modules.filter(|file| !FOR_TESTS.contains(&&**file)));
+        // Only tests call the checks of the heap, and no other test asserts what they assert.
+        files.extend(modules.filter(|file| !file.ends_with("/check.rs")));
         scans.push(scan);
     }
     Ok(scans)
@@ -60,7 +57,7 @@ impl Scan {
         let mut scan = Self {
             krate,
             source: Arc::new(Source { path, text }),
-            mutants: Vec::new(),
+            changes: Vec::new(),
             excluded: Vec::new(),
             functions: Vec::new(),
             modules: Vec::new(),
@@ -68,11 +65,16 @@ impl Scan {
             only: None,
         };
         scan.visit_file(&parsed);
-        scan.name_functions();
         Ok(scan)
     }
 
-    /// Returns the change of `range`, or `None` if it lies in code that is not measured.
+    /// Returns our mutants of the file.
+    pub(super) fn mutants(&self) -> impl Iterator<Item = Mutant> {
+        let changes = self.changes.iter();
+        changes.filter_map(|(kind, range, text)| self.mutant(*kind, range.clone(), text.clone()))
+    }
+
+    /// Returns the change of `range`, or `None` if that code is not measured.
     pub(super) fn mutant(
         &self,
         kind: Kind,
@@ -103,15 +105,7 @@ impl Scan {
     }
 
     fn add(&mut self, kind: Kind, range: Range<usize>, replacement: impl Into<String>) {
-        let mutant = self.mutant(kind, range, replacement.into());
-        self.mutants.extend(mutant);
-    }
-
-    /// Names the functions of the mutants, which were not all known when the mutants were found.
-    fn name_functions(&mut self) {
-        let mutants = std::mem::take(&mut self.mutants);
-        let named = mutants.into_iter().filter_map(|m| self.mutant(m.kind, m.range, m.replacement));
-        self.mutants = named.collect();
+        self.changes.push((kind, range, replacement.into()));
     }
 
     /// Excludes `node` from the measure if its attributes say so.
@@ -155,7 +149,7 @@ impl Scan {
     }
 
     fn negate(&mut self, condition: &Expr) {
-        // cargo-mutants changes operators, and a pattern has no negation.
+        // Cargo-mutants changes operators, and a pattern has no negation.
         if matches!(condition, Expr::MethodCall(_) | Expr::Call(_) | Expr::Path(_) | Expr::Field(_))
         {
             let range = range(condition);
@@ -218,18 +212,6 @@ impl<'ast> Visit<'ast> for Scan {
     }
 
     fn visit_stmt(&mut self, statement: &'ast Stmt) {
-        let attributes = match statement {
-            Stmt::Local(local) => &local.attrs[..],
-            Stmt::Expr(Expr::Block(block), _) => &block.attrs,
-            Stmt::Expr(Expr::Unsafe(block), _) => &block.attrs,
-            Stmt::Expr(Expr::Call(call), _) => &call.attrs,
-            Stmt::Expr(Expr::MethodCall(call), _) => &call.attrs,
-            Stmt::Macro(call) => &call.attrs,
-            _ => &[],
-        };
-        if self.excludes(attributes, statement) {
-            return;
-        }
         if does_nothing(statement) {
             self.excluded.push(range(statement));
             return;
@@ -289,7 +271,8 @@ fn can_go(statement: &Stmt) -> bool {
         Stmt::Local(local) => matches!(local.pat, Pat::Wild(_)),
         Stmt::Expr(expression, semicolon) => match expression {
             Expr::Call(_) | Expr::MethodCall(_) | Expr::Assign(_) => semicolon.is_some(),
-            Expr::Binary(binary) => semicolon.is_some() && is_assignment(&binary.op),
+            // The value of any other operator would be unused, which is a warning.
+            Expr::Binary(_) => semicolon.is_some(),
             Expr::Unsafe(block) => match &block.block.stmts[..] {
                 [Stmt::Expr(Expr::Call(_) | Expr::MethodCall(_) | Expr::Assign(_), None)] => {
                     semicolon.is_some()
@@ -302,24 +285,8 @@ fn can_go(statement: &Stmt) -> bool {
     }
 }
 
-fn is_assignment(operator: &syn::BinOp) -> bool {
-    use syn::BinOp::*;
-    matches!(
-        operator,
-        AddAssign(_)
-            | SubAssign(_)
-            | MulAssign(_)
-            | DivAssign(_)
-            | RemAssign(_)
-            | BitXorAssign(_)
-            | BitAndAssign(_)
-            | BitOrAssign(_)
-            | ShlAssign(_)
-            | ShrAssign(_)
-    )
-}
-
-/// Returns whether a build of the tests on this system meets a `cfg`. `None` if that depends.
+/// Returns whether a build of the tests on this system satisfies a `cfg`, or `None` if that depends
+/// on more than the system.
 fn holds(cfg: &Meta) -> Option<bool> {
     match cfg {
         Meta::Path(name) => {
@@ -360,19 +327,15 @@ fn holds(cfg: &Meta) -> Option<bool> {
 }
 
 fn attributes(item: &Item) -> &[Attribute] {
-    match item {
-        Item::Const(item) => &item.attrs,
-        Item::Enum(item) => &item.attrs,
-        Item::Fn(item) => &item.attrs,
-        Item::Impl(item) => &item.attrs,
-        Item::Macro(item) => &item.attrs,
-        Item::Mod(item) => &item.attrs,
-        Item::Static(item) => &item.attrs,
-        Item::Struct(item) => &item.attrs,
-        Item::Trait(item) => &item.attrs,
-        Item::Use(item) => &item.attrs,
-        _ => &[],
+    macro_rules! of_kinds {
+        ($($kind:ident)*) => {
+            match item {
+                $(Item::$kind(item) => &item.attrs,)*
+                _ => &[],
+            }
+        };
     }
+    of_kinds!(Const Enum Fn Impl Macro Mod Static Struct Trait Use)
 }
 
 /// The bodies of a `macro_rules!` that define items. Parameters are read as names.
@@ -387,7 +350,7 @@ fn bodies(rules: TokenStream) -> Vec<File> {
 }
 
 fn without_dollars(tokens: TokenStream) -> TokenStream {
-    let kept = tokens.into_iter().filter_map(|token| match token {
+    let without = tokens.into_iter().filter_map(|token| match token {
         TokenTree::Punct(punct) if punct.as_char() == '$' => None,
         TokenTree::Group(group) => {
             let mut inner = Group::new(group.delimiter(), without_dollars(group.stream()));
@@ -396,7 +359,7 @@ fn without_dollars(tokens: TokenStream) -> TokenStream {
         }
         token => Some(token),
     });
-    kept.collect()
+    without.collect()
 }
 
 fn type_name(name: &Type) -> String {
@@ -419,7 +382,7 @@ mod tests {
 
     fn names(text: &str) -> Vec<String> {
         let scan = Scan::new("a", "a.rs".to_owned(), text.to_owned()).unwrap();
-        scan.mutants.iter().map(|mutant| mutant.name().replacen("a.rs: ", "", 1)).collect()
+        scan.mutants().map(|mutant| mutant.name().replacen("a.rs: ", "", 1)).collect()
     }
 
     #[test]
@@ -469,7 +432,6 @@ mod tests {
             "#[cfg(all(test, not(loom)))]\nmod tests { const A: usize = 1; }",
             "impl fmt::Debug for A { fn fmt(&self) { f.pad(1) } }",
             "#[cfg(not(unix))]\nfn f() { g(1) }",
-            "fn f() { #[cfg(miri)]\n{ g(1) } }",
         ] {
             assert_eq!(names(text), [""; 0], "{text}");
         }

@@ -1,17 +1,21 @@
-//! What became of each mutant: a line at once, a JSON file, and a table at the end.
+//! The outcome of each mutant: a line at once, a JSON file, and a table at the end.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
-use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use super::{
-    Args, CRATES,
+    crates,
     mutant::{Kind, Mutant},
 };
+use crate::report::Table;
 
-/// What the tests made of a mutant.
+/// What the tests showed about a mutant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub(super) enum Outcome {
@@ -43,18 +47,12 @@ pub(super) struct Tried {
 
 impl Tried {
     pub(super) fn new(mutant: &Mutant, outcome: Outcome, time: Duration) -> Self {
-        let (krate, kind) = (mutant.krate, mutant.kind);
-        let seconds = time.as_secs_f64();
-        Self { krate, kind, place: mutant.place(), diff: mutant.diff(), outcome, seconds }
-    }
-
-    pub(super) fn equivalent(mutant: &Mutant, reason: &str) -> Self {
-        let outcome = Outcome::Equivalent { reason: reason.to_owned() };
-        Self::new(mutant, outcome, Duration::ZERO)
+        let (place, diff, seconds) = (mutant.place(), mutant.diff(), time.as_secs_f64());
+        Self { krate: mutant.krate, kind: mutant.kind, place, diff, outcome, seconds }
     }
 }
 
-/// All that were tried so far.
+/// The mutants that were tried so far.
 #[derive(Serialize)]
 pub(super) struct Report {
     seed: u64,
@@ -62,29 +60,28 @@ pub(super) struct Report {
     tried: Vec<Tried>,
     #[serde(skip)]
     file: PathBuf,
+    #[serde(skip)]
+    started: Instant,
 }
 
 impl Report {
-    pub(super) fn new(args: &Args, file: PathBuf) -> Self {
-        Self { seed: args.seed, sample: args.sample, tried: Vec::new(), file }
+    pub(super) fn new(seed: u64, sample: usize, file: PathBuf) -> Self {
+        Self { seed, sample, tried: Vec::new(), file, started: Instant::now() }
     }
 
-    /// Prints a line for `tried`, and writes the file anew, so that an interrupted measure keeps
-    /// what it found.
-    pub(super) fn add(&mut self, tried: Tried, total: usize, elapsed: Duration) -> Result<()> {
-        let minutes = elapsed.as_secs() / 60;
+    /// Prints a line for `tried`, and writes the file again, so that an interrupted run leaves what
+    /// it found.
+    pub(super) fn add(&mut self, tried: Tried) -> Result<()> {
         let outcome = match &tried.outcome {
-            Outcome::Unviable => "does not compile".to_owned(),
-            Outcome::Caught { by } => format!("caught by {by}"),
-            Outcome::CaughtAbove => "caught above only".to_owned(),
-            Outcome::Equivalent { .. } => "equivalent".to_owned(),
-            Outcome::Survived => "SURVIVED".to_owned(),
+            Outcome::Unviable => "does not compile",
+            Outcome::Caught { by } => &format!("caught by {by}"),
+            Outcome::CaughtAbove => "caught above only",
+            Outcome::Equivalent { .. } => "equivalent",
+            Outcome::Survived => "SURVIVED",
         };
-        let count = self.tried.len() + 1;
-        println!(
-            "[{count}/{total}, {minutes} min] {outcome} ({:.0} s): {}",
-            tried.seconds, tried.place
-        );
+        let (count, minutes) = (self.tried.len() + 1, self.started.elapsed().as_secs() / 60);
+        let Tried { place, seconds, .. } = &tried;
+        println!("[{count}/{}, {minutes} min] {outcome} ({seconds:.0} s): {place}", self.sample);
         self.tried.push(tried);
         let json = serde_json::to_string_pretty(self)?;
         fs::write(&self.file, json).with_context(|| format!("cannot write {}", self.file.display()))
@@ -100,69 +97,33 @@ impl Report {
             };
             println!("\n{what}: {}\n{}", tried.place, tried.diff);
         }
-        let mut table = Table::new();
-        table.load_style(presets::UTF8_FULL_CONDENSED);
-        table.set_header([
-            "crate",
-            "viable",
-            "caught",
-            "above only",
-            "equivalent",
-            "survived",
-            "share",
-        ]);
-        for krate in CRATES {
-            let counts = Counts::of(self.tried.iter().filter(|tried| tried.krate == krate.folder));
-            if counts.viable() > 0 {
-                table.add_row(counts.row(krate.folder));
+        let counts = ["viable", "caught", "above only", "equivalent", "survived", "share"];
+        let mut table = Table::new(["crate"].into_iter().chain(counts));
+        for krate in crates::ALL {
+            let of_crate = self.tried.iter().filter(|tried| tried.krate == krate.folder);
+            if of_crate.clone().any(|tried| tried.outcome != Outcome::Unviable) {
+                table.add(row(krate.folder, of_crate));
             }
         }
-        table.add_row(Counts::of(&self.tried).row("all"));
+        table.add(row("all", self.tried.iter()));
         println!("{table}\nresults: {}", self.file.display());
     }
 }
 
-/// How many mutants had which outcome.
-#[derive(Default)]
-struct Counts {
-    caught: usize,
-    above: usize,
-    equivalent: usize,
-    survived: usize,
-}
-
-impl Counts {
-    fn of<'a>(tried: impl IntoIterator<Item = &'a Tried>) -> Self {
-        let mut counts = Self::default();
-        for tried in tried {
-            match tried.outcome {
-                Outcome::Unviable => {}
-                Outcome::Caught { .. } => counts.caught += 1,
-                Outcome::CaughtAbove => counts.above += 1,
-                Outcome::Equivalent { .. } => counts.equivalent += 1,
-                Outcome::Survived => counts.survived += 1,
-            }
-        }
-        counts
-    }
-
-    fn viable(&self) -> usize {
-        self.caught + self.above + self.equivalent + self.survived
-    }
-
-    /// The share of caught mutants among those that are not equivalent.
-    fn share(&self) -> f64 {
-        let real = self.caught + self.above + self.survived;
-        100.0 * (self.caught + self.above) as f64 / real.max(1) as f64
-    }
-
-    fn row(&self, name: &str) -> [String; 7] {
-        let Self { caught, above, equivalent, survived } = self;
-        let counts = [self.viable(), *caught, *above, *equivalent, *survived];
-        let [viable, caught, above, equivalent, survived] = counts.map(|count| count.to_string());
-        let share = format!("{:.1} %", self.share());
-        [name.to_owned(), viable, caught, above, equivalent, survived, share]
-    }
+/// Returns the counts of `tried`, and the share of caught mutants among those that are viable and
+/// not equivalent.
+fn row<'a>(name: &str, tried: impl Iterator<Item = &'a Tried> + Clone) -> [String; 7] {
+    let count =
+        |is_one: fn(&Outcome) -> bool| tried.clone().filter(|tried| is_one(&tried.outcome)).count();
+    let caught = count(|outcome| matches!(outcome, Outcome::Caught { .. }));
+    let above = count(|outcome| *outcome == Outcome::CaughtAbove);
+    let equivalent = count(|outcome| matches!(outcome, Outcome::Equivalent { .. }));
+    let survived = count(|outcome| *outcome == Outcome::Survived);
+    let real = caught + above + survived;
+    let share = 100.0 * (caught + above) as f64 / real.max(1) as f64;
+    let counts = [real + equivalent, caught, above, equivalent, survived];
+    let [viable, caught, above, equivalent, survived] = counts.map(|count| count.to_string());
+    [name.to_owned(), viable, caught, above, equivalent, survived, format!("{share:.1} %")]
 }
 
 #[cfg(test)]
@@ -187,7 +148,7 @@ mod tests {
             Outcome::CaughtAbove,
             Outcome::Survived,
         ];
-        let counts = Counts::of(&outcomes.map(tried));
-        assert_eq!(counts.row("all"), ["all", "5", "1", "2", "1", "1", "75.0 %"]);
+        let tried = outcomes.map(tried);
+        assert_eq!(row("all", tried.iter()), ["all", "5", "1", "2", "1", "1", "75.0 %"]);
     }
 }

@@ -4,13 +4,13 @@ use std::{
     collections::HashSet,
     fs, io,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context, Result};
-use xshell::cmd;
 
 use super::mutant::Mutant;
-use crate::workspace;
+use crate::{process, workspace};
 
 /// A copy of every file that git knows or would add.
 pub(super) struct Tree {
@@ -18,18 +18,19 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Copies the project to `root`. A file that is the same there keeps its time, so that cargo
-    /// does not build it again.
+    /// Copies the project to `root`. A file that is the same there is not written, so cargo does not
+    /// build it again.
     pub(super) fn copy(root: PathBuf) -> Result<Self> {
-        let shell = workspace::shell()?;
-        let files = cmd!(shell, "git ls-files -z --cached --others --exclude-standard").read()?;
+        let mut list = Command::new("git");
+        list.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
+        let files = process::stdout_of(list.current_dir(workspace::root()))?;
         let files: HashSet<_> = files.split_terminator('\0').map(Path::new).collect();
         fs::create_dir_all(&root)?;
         remove_others(&root, Path::new(""), &files)?;
         let tree = Self { root };
         for file in files {
             let from = workspace::root().join(file);
-            // Git still lists a file that was deleted and not committed.
+            // Git still lists a file whose deletion is not committed.
             if from.is_file() {
                 tree.write(file, &fs::read(&from)?)?;
             }

@@ -1,124 +1,108 @@
-//! A program on three allocators in turn.
+//! Compares programs on three allocators.
 //!
-//! ```text
-//!   counted    round 1               round 2               round 3
-//!   ours       CPython malloc ours   malloc ours CPython   ours CPython malloc   …
-//! ```
-//!
-//! The order turns from round to round, so that what slows the machine down for a while slows all
-//! of them down. The counted run says what we served and is not measured, since counting costs
-//! time; it brings the files into memory, too.
+//! A run on our heap with counters comes first. It tells which part of the requests we served, and
+//! it brings the files into memory. It is not measured, because counting takes time.
 
 use std::{collections::BTreeSet, path::Path};
 
-use anyhow::{Context, Result, bail, ensure};
-use indicatif::{ProgressBar, ProgressStyle};
+use anyhow::{Context, Result, ensure};
 use testkit::pythons::Python;
 
 use super::{
-    comparison::{Comparison, Row},
     measure::{self, Cost, Run},
     programs::Program,
-    report::{Reports, Share},
+    reports::{Reports, Share},
     side::Side,
 };
-use crate::workspace;
+use crate::{
+    report::{self, Figures, Measure, Table},
+    workspace,
+};
 
-/// Compares `programs` on each of `pythons`, and prints a table for each.
+/// The names of the allocators, in the order of [`Side::ALL`].
+const NAMES: [&str; 3] = ["CPython", "malloc", "obmalloc"];
+
+/// Compares `programs` on each of `pythons`, and prints tables for each.
 pub(super) fn run(pythons: &[Python], programs: &[Program], rounds: usize) -> Result<()> {
     for python in pythons {
-        ensure!(python.is_supported(), "obmalloc is not for {}", python.name());
+        ensure!(python.is_supported(), "obmalloc does not support {}", python.name());
     }
     let library = workspace::build_library()?;
     for python in pythons {
-        let runs = Runs::new(python, &library, programs, rounds);
-        println!("{}, medians of {rounds}:\n{}", python.name(), runs.compare()?);
+        println!("{}, medians of {rounds} rounds:", python.name());
+        compare(python, &library, programs, rounds)?;
     }
     Ok(())
 }
 
-/// All the runs of one Python.
-struct Runs<'a> {
-    python: &'a Python,
-    library: &'a Path,
-    programs: &'a [Program],
-    rounds: usize,
-    bar: ProgressBar,
+fn compare(python: &Python, library: &Path, programs: &[Program], rounds: usize) -> Result<()> {
+    let counted: Result<Vec<_>> =
+        programs.iter().map(|program| count(python, library, program)).collect();
+    let counted = counted?;
+    let mut differing = BTreeSet::new();
+    let names: Vec<_> = programs.iter().map(|program| &program.name).collect();
+    let costs = report::in_rounds(&names, &NAMES, rounds, |at, side| {
+        let program = &programs[at];
+        let mut command = Side::ALL[side].command(python, library);
+        let run = measure::run(command.args(&program.args))?;
+        if run.stdout != counted[at].0 {
+            let (name, side) = (&program.name, NAMES[side]);
+            ensure!(!program.bundled, "{name} does not print the same on {side} as it did on ours");
+            differing.insert(name);
+        }
+        Ok(run.cost)
+    })?;
+    for figures in figures(&names, &costs) {
+        let Measure { name, unit, .. } = figures.measure;
+        let table = figures.table("program", &[0, 1, 2], &[(2, 0), (2, 1)]);
+        table.into_iter().for_each(|table| println!("\n{name}, {unit}\n{table}"));
+    }
+    let mut table = Table::new(["program", "served, ≤ 512 B", "served, all"]);
+    for (program, (_, share)) in programs.iter().zip(&counted) {
+        let percent = |part: f64| format!("{:.2} %", part * 100.0);
+        table.add([program.name.clone(), percent(share.of_small()), percent(share.of_all())]);
+    }
+    println!("\nrequests that our pools served\n{table}");
+    differing.iter().for_each(|name| println!("{name} does not print the same in every run"));
+    Ok(())
 }
 
-/// A program, and what is known of it so far.
-struct Subject<'a> {
-    program: &'a Program,
-    share: Share,
-    printed: Vec<u8>,
-    /// In the order of [`Side::ALL`].
-    costs: [Vec<Cost>; 3],
+/// Runs `program` on our heap with counters. Returns what it printed and the share that we served.
+fn count(python: &Python, library: &Path, program: &Program) -> Result<(Vec<u8>, Share)> {
+    let reports = Reports::new()?;
+    let mut command = Side::Obmalloc.command(python, library);
+    reports.ask(&mut command);
+    let Run { pid, stdout, .. } = measure::run(command.args(&program.args))?;
+    let reports = reports.read()?;
+    let report = reports.get(&pid).context("the library left no report of the program")?;
+    let reason = report.reason.as_deref().unwrap_or("no reason given");
+    ensure!(report.in_force, "our heap is not in force: {reason}");
+    Ok((stdout, Share::of(reports.values())))
 }
 
-impl<'a> Runs<'a> {
-    fn new(python: &'a Python, library: &'a Path, programs: &'a [Program], rounds: usize) -> Self {
-        let runs = programs.len() * (1 + Side::ALL.len() * rounds);
-        let bar = ProgressBar::new(runs as u64);
-        let style = "{bar:40} {pos}/{len}  {elapsed} of about {duration}  {msg}";
-        bar.set_style(ProgressStyle::with_template(style).expect("a template"));
-        Self { python, library, programs, rounds, bar }
-    }
+/// Returns the time, the processor time and the memory of each program on each side.
+fn figures(names: &[&String], costs: &[Vec<Vec<Cost>>]) -> [Figures; 3] {
+    type Of = fn(&Cost) -> f64;
+    let measures: [(_, _, Of); 3] = [
+        ("wall time", "s", |cost| cost.wall),
+        ("processor time", "s", |cost| cost.cpu),
+        ("peak of resident memory", "MiB", |cost| cost.peak / f64::from(1 << 20)),
+    ];
+    measures.map(|(name, unit, of)| {
+        Figures::of_runs(Measure { name, unit, decimals: 3 }, &NAMES, names, costs, of)
+    })
+}
 
-    fn compare(&self) -> Result<Comparison> {
-        let subjects: Result<Vec<_>> =
-            self.programs.iter().map(|program| self.counted(program)).collect();
-        let mut subjects = subjects?;
-        let mut differing = BTreeSet::new();
-        for round in 0..self.rounds {
-            for subject in &mut subjects {
-                for turn in 0..Side::ALL.len() {
-                    let at = (turn + round) % Side::ALL.len();
-                    let Run { cost, stdout, .. } = self.one(Side::ALL[at], subject.program)?;
-                    subject.costs[at].push(cost);
-                    if stdout != subject.printed {
-                        differing.insert(subject.program.name.clone());
-                        ensure!(
-                            !subject.program.bundled,
-                            "{} with {} prints something else on {} than in its counted run on {}",
-                            subject.program.name,
-                            self.python.name(),
-                            Side::ALL[at].name(),
-                            Side::Obmalloc.name()
-                        );
-                    }
-                }
-            }
-        }
-        self.bar.finish_and_clear();
-        let rows = subjects
-            .into_iter()
-            .map(|subject| Row::new(subject.program.name.clone(), &subject.costs, subject.share));
-        Ok(Comparison { rows: rows.collect(), differing })
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// Runs `program` on our heap, with counters.
-    fn counted(&self, program: &'a Program) -> Result<Subject<'a>> {
-        self.bar.set_message(format!("{}, counted", program.name));
-        let reports = Reports::new()?;
-        let mut command = Side::Obmalloc.command(self.python, self.library);
-        reports.ask(&mut command);
-        let run = measure::run(command.args(&program.args))?;
-        let reports = reports.read()?;
-        let report = reports.get(&run.pid).context("the library left no report of this process")?;
-        if !report.in_force {
-            bail!("our heap is not in force: {}", report.reason.as_deref().unwrap_or("?"));
-        }
-        self.bar.inc(1);
-        let share = Share::of(reports.values());
-        Ok(Subject { program, share, printed: run.stdout, costs: Default::default() })
-    }
-
-    /// Runs `program` on `side`, measured.
-    fn one(&self, side: Side, program: &Program) -> Result<Run> {
-        self.bar.set_message(format!("{} on {}", program.name, side.name()));
-        let mut command = side.command(self.python, self.library);
-        let run = measure::run(command.args(&program.args))?;
-        self.bar.inc(1);
-        Ok(run)
+    #[test]
+    fn a_comparison_has_the_medians_of_every_measure() {
+        let costs = |wall| vec![Cost { wall, cpu: 1.0, peak: 1024.0 * 1024.0 }; 3];
+        let sides = vec![costs(2.0), costs(4.0), costs(1.0)];
+        let [wall, cpu, peak] = figures(&[&"p".to_owned()], &[sides]);
+        assert_eq!([(2, 0), (2, 1)].map(|pair| wall.ratio(0, pair)), [Some(0.5), Some(0.25)]);
+        assert_eq!([cpu.value(0, 2), peak.value(0, 2)], [Some(1.0), Some(1.0)]);
     }
 }

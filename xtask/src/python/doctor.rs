@@ -1,41 +1,46 @@
-//! Who serves which domain, in a Python and in a child of it, and what undid our installation.
+//! Tells which allocator serves which domain, in a Python and in a child of it.
 
-use std::{ffi::OsString, path::Path};
+use std::{ffi::OsString, path::Path, process::Stdio};
 
 use anyhow::{Result, ensure};
-use comfy_table::{Table, presets};
 use testkit::pythons::Python;
 
 use super::{
-    report::{Report, Reports},
+    reports::{Report, Reports},
     run::preloaded,
 };
-use crate::workspace;
+use crate::{report::Table, workspace};
 
-/// What is run: a Python that starts another one, as programs do.
+/// A Python that starts another one, as programs do.
 const PROGRAM: &str = "import subprocess, sys; \
                        subprocess.run([sys.executable, '-c', 'pass'], check=True)";
 
 /// The domains, in the order of the table.
 const DOMAINS: [&str; 3] = ["raw", "mem", "obj"];
 
-/// Looks at each of `pythons`, started with `options`, and prints a table.
+/// Examines each of `pythons`, started with `options`, and prints a table.
 ///
-/// Fails when a Python that we are for does not run on our heap.
+/// # Errors
+///
+/// Fails if a Python that we support does not run on our heap.
 pub(super) fn run(pythons: &[Python], options: &[OsString]) -> Result<()> {
     ensure!(!pythons.is_empty(), "no CPython was found; name one with --with");
     let library = workspace::build_library()?;
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(["Python", "process", "raw", "mem", "obj", "our heap"]);
+    let mut table = Table::new(["Python", "process", "raw", "mem", "obj", "our heap"]);
     let mut unserved = Vec::new();
     for python in pythons {
-        let patients = examine(python, &library, options)?;
-        if python.is_supported() && !patients.iter().all(Patient::is_served) {
+        let (reports, silence) = examine(python, &library, options)?;
+        let is_served =
+            |report: &Option<Report>| report.as_ref().is_some_and(|report| report.in_force);
+        if python.is_supported() && !reports.iter().all(is_served) {
             unserved.push(python.name());
         }
-        for patient in &patients {
-            table.add_row(patient.row(python));
+        for (process, report) in ["itself", "a child"].into_iter().zip(&reports) {
+            let mut row = vec![python.name(), process.to_owned()];
+            let server = |domain| report.as_ref().map_or("?", |report| server(report, domain));
+            row.extend(DOMAINS.map(|domain| server(domain).to_owned()));
+            row.push(report.as_ref().map_or(silence.clone(), state));
+            table.add(row);
         }
     }
     println!("{table}");
@@ -43,34 +48,27 @@ pub(super) fn run(pythons: &[Python], options: &[OsString]) -> Result<()> {
     Ok(())
 }
 
-/// A process that was looked at.
-struct Patient {
-    process: &'static str,
-    report: Option<Report>,
-    /// What to say where there is no report.
-    silence: String,
-}
-
-/// Runs `python` and a child of it.
-fn examine(python: &Python, library: &Path, options: &[OsString]) -> Result<Vec<Patient>> {
+/// Runs `python`, which starts a child. Returns the reports of both, and what to say of a process
+/// that left no report.
+fn examine(
+    python: &Python,
+    library: &Path,
+    options: &[OsString],
+) -> Result<([Option<Report>; 2], String)> {
     let reports = Reports::new()?;
     let mut command = preloaded(python, library);
     reports.ask(&mut command);
-    command.args(options).args(["-c", PROGRAM]);
-    let child = command.stderr(std::process::Stdio::piped()).spawn()?;
+    let child = command.args(options).args(["-c", PROGRAM]).stderr(Stdio::piped()).spawn()?;
     let pid = child.id();
     let output = child.wait_with_output()?;
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let silence = silence(&stderr);
     let mut reports = reports.read()?;
-    let patient = |process, report| Patient { process, report, silence: silence.clone() };
-    let itself = patient("itself", reports.remove(&pid));
-    let child = patient("a child", reports.into_values().next());
-    Ok(vec![itself, child])
+    let itself = reports.remove(&pid);
+    let silence = silence(&String::from_utf8_lossy(&output.stderr));
+    Ok(([itself, reports.into_values().next()], silence))
 }
 
-/// What to say of a process without a report, after a run that wrote `stderr`: the last line that
-/// tells of an error, or else the last one.
+/// Describes a process without a report in a run that wrote `stderr`, by the last line about an
+/// error or else by the last line.
 fn silence(stderr: &str) -> String {
     let lines = || stderr.trim().lines();
     let error = lines().rfind(|line| line.contains("rror:"));
@@ -80,35 +78,19 @@ fn silence(stderr: &str) -> String {
     }
 }
 
-impl Patient {
-    fn is_served(&self) -> bool {
-        self.report.as_ref().is_some_and(|report| report.in_force)
+fn state(report: &Report) -> String {
+    if report.in_force {
+        return "in force".to_owned();
     }
-
-    fn row(&self, python: &Python) -> Vec<String> {
-        let served_by =
-            |domain: &str| self.report.as_ref().map_or("?", |report| report.server(domain));
-        let mut row = vec![python.name(), self.process.to_owned()];
-        row.extend(DOMAINS.map(|domain| served_by(domain).to_owned()));
-        row.push(match &self.report {
-            None => self.silence.clone(),
-            Some(Report { in_force: true, .. }) => "in force".to_owned(),
-            Some(report) => {
-                format!("not in force: {}", report.reason.as_deref().unwrap_or("no reason given"))
-            }
-        });
-        row
-    }
+    format!("not in force: {}", report.reason.as_deref().unwrap_or("no reason given"))
 }
 
-impl Report {
-    /// Who serves `domain`: CPython, obmalloc, or the file of another library.
-    fn server(&self, domain: &str) -> &str {
-        match self.domains.get(domain) {
-            None => "?",
-            Some(found) if found.served_by == "library" => &found.library,
-            Some(found) => &found.served_by,
-        }
+/// Returns what serves `domain`: CPython, obmalloc, or the file of another library.
+fn server<'a>(report: &'a Report, domain: &str) -> &'a str {
+    match report.domains.get(domain) {
+        None => "?",
+        Some(found) if found.served_by == "library" => &found.library,
+        Some(found) => &found.served_by,
     }
 }
 
@@ -117,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_python_that_does_not_start_is_told_by_its_error() {
+    fn a_python_that_does_not_start_is_described_by_its_error() {
         let stderr = "obmalloc: not installed: PYTHONMALLOC=x makes CPython use its own\n\
                       Fatal Python error: PYTHONMALLOC: unknown allocator\n\
                       Python runtime state: preinitializing\n\n";
@@ -127,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_says_nothing_has_no_cpython() {
+    fn a_process_that_prints_nothing_has_no_cpython() {
         assert!(silence("").contains("found no CPython"));
     }
 }

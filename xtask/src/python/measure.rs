@@ -1,9 +1,8 @@
-//! One run of a program: what it cost, and what it printed.
+//! Runs a program once, and measures what it costs.
 //!
-//! The kernel counts for each child by itself: processor time of all its threads and of the
-//! children it waited for, and the most memory that was resident at once. A child begins with the
-//! resident memory of the process that forks it, which here is some megabytes; every Python needs
-//! more.
+//! The kernel counts for each child: the processor time of its threads and of the children that it
+//! waited for, and the peak of its resident memory. A child begins with the resident memory of the
+//! process that forks it. That is some megabytes here, and less than any Python needs.
 
 use std::{
     fs::File,
@@ -19,27 +18,28 @@ use anyhow::{Context, Result, bail};
 /// What a run cost.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cost {
-    /// Seconds from its start to its end.
+    /// Seconds from start to end.
     pub(super) wall: f64,
     /// Seconds of processor time, in the program and in the kernel for it.
     pub(super) cpu: f64,
-    /// Bytes that were resident when most were.
+    /// The peak of resident memory, in bytes.
     pub(super) peak: f64,
 }
 
-/// A run that ended well.
+/// A run that succeeded.
 #[derive(Debug)]
 pub(super) struct Run {
-    /// The process it was.
+    /// The id of the process.
     pub(super) pid: u32,
     pub(super) cost: Cost,
-    /// What it printed.
     pub(super) stdout: Vec<u8>,
 }
 
 /// Runs `command` to its end.
 ///
-/// Fails when it cannot be started or ends badly, with what it printed.
+/// # Errors
+///
+/// Fails if it cannot be started or fails. The error has what it printed.
 pub(super) fn run(command: &mut Command) -> Result<Run> {
     let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
     command.stdin(Stdio::null()).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
@@ -54,19 +54,21 @@ pub(super) fn run(command: &mut Command) -> Result<Run> {
         bail!("{command:?}: {status}\n{}", String::from_utf8_lossy(&printed));
     }
     let cpu = seconds(usage.ru_utime) + seconds(usage.ru_stime);
-    Ok(Run { pid, cost: Cost { wall, cpu, peak: bytes(usage.ru_maxrss) }, stdout })
+    // The kernel's unit is 1,024 bytes, except on macOS.
+    let unit = if cfg!(target_os = "macos") { 1.0 } else { 1024.0 };
+    Ok(Run { pid, cost: Cost { wall, cpu, peak: usage.ru_maxrss as f64 * unit }, stdout })
 }
 
-/// Waits for `child`, and asks what it used.
+/// Waits for `child`, and asks the kernel what it used.
 fn wait(child: Child) -> io::Result<(ExitStatus, libc::rusage)> {
     let mut status = 0;
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     loop {
-        // SAFETY: the child is ours and nobody has waited for it; both places can be written.
+        // SAFETY: nobody has waited for this child, and both pointers are valid for writes.
         let pid =
             unsafe { libc::wait4(child.id().cast_signed(), &mut status, 0, usage.as_mut_ptr()) };
         if pid >= 0 {
-            // SAFETY: numbers, which were zero before the kernel filled them in.
+            // SAFETY: the usage consists of numbers, for which zero is valid.
             return Ok((ExitStatus::from_raw(status), unsafe { usage.assume_init() }));
         }
         let error = io::Error::last_os_error();
@@ -79,11 +81,6 @@ fn wait(child: Child) -> io::Result<(ExitStatus, libc::rusage)> {
 fn seconds(time: libc::timeval) -> f64 {
     let part = Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0));
     time.tv_sec as f64 + part.as_secs_f64()
-}
-
-/// The kernel's unit of memory: a byte on macOS, 1,024 bytes elsewhere.
-fn bytes(resident: libc::c_long) -> f64 {
-    resident as f64 * if cfg!(target_os = "macos") { 1.0 } else { 1024.0 }
 }
 
 fn contents(file: &mut File) -> io::Result<Vec<u8>> {
@@ -109,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_fails_is_told_with_what_it_printed() {
+    fn the_error_of_a_failed_program_has_what_it_printed() {
         let error = run(Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"]));
         let text = error.unwrap_err().to_string();
         assert!(text.contains("out\nerr\n") && text.contains("exit status: 3"), "{text}");

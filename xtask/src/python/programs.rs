@@ -1,4 +1,4 @@
-//! What is run: the user's program, or the ones that come with the project.
+//! The programs that run: the user's program, or those of `examples/python`.
 
 use std::{ffi::OsString, fs, path::PathBuf};
 
@@ -6,18 +6,18 @@ use anyhow::{Context, Result};
 
 use crate::workspace;
 
-/// Something for Python to run.
+/// A program for Python.
 #[derive(Clone, Debug)]
 pub(super) struct Program {
-    /// How tables call it.
+    /// The name in tables.
     pub(super) name: String,
-    /// What Python is given.
+    /// The arguments of Python.
     pub(super) args: Vec<OsString>,
-    /// It comes with the project, so it prints the same in every run.
+    /// The program is one of ours, which print the same in every run.
     pub(super) bundled: bool,
 }
 
-/// The program that `args` are, or all that come with the project where there are none.
+/// Returns the program that `args` run, or the bundled programs if there are none.
 pub(super) fn chosen(args: &[OsString]) -> Result<Vec<Program>> {
     if args.is_empty() {
         return bundled();
@@ -29,8 +29,9 @@ pub(super) fn chosen(args: &[OsString]) -> Result<Vec<Program>> {
 fn bundled() -> Result<Vec<Program>> {
     let folder = workspace::root().join("examples/python");
     let entries = fs::read_dir(&folder).with_context(|| format!("{}", folder.display()))?;
-    let paths: Result<Vec<PathBuf>, _> = entries.map(|entry| Ok(entry?.path())).collect();
-    let mut paths = paths.map_err(|error: std::io::Error| error)?;
+    let paths: Result<Vec<PathBuf>, std::io::Error> =
+        entries.map(|entry| Ok(entry?.path())).collect();
+    let mut paths = paths?;
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "py"));
     paths.sort();
     let program = |path: PathBuf| {
@@ -40,7 +41,7 @@ fn bundled() -> Result<Vec<Program>> {
     Ok(paths.into_iter().map(program).collect())
 }
 
-/// The beginning of a long command.
+/// Returns the beginning of a long command.
 fn shortened(text: &str) -> String {
     const LONGEST: usize = 40;
     let line = text.lines().next().unwrap_or_default();
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_are_programs_of_every_kind_that_a_newcomer_is_shown() {
+    fn the_bundled_programs_are_of_every_kind() {
         let programs = bundled().unwrap();
         for kind in ["tree", "json", "text", "dict", "class", "async"] {
             assert!(programs.iter().any(|program| program.name.contains(kind)), "no {kind}");

@@ -1,8 +1,7 @@
-//! Programs on our heap.
+//! Runs programs on our heap.
 
 use std::{
     ffi::OsString,
-    io::{self, Write},
     os::unix::process::ExitStatusExt,
     path::Path,
     process::{self, Command},
@@ -14,7 +13,7 @@ use testkit::pythons::Python;
 use super::programs::Program;
 use crate::workspace;
 
-/// A command that runs `python` with the library, in the user's own environment.
+/// Returns a command that runs `python` with the library, in the user's own environment.
 pub(super) fn preloaded(python: &Python, library: &Path) -> Command {
     let mut preload = OsString::from(library);
     if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
@@ -26,14 +25,13 @@ pub(super) fn preloaded(python: &Python, library: &Path) -> Command {
     command
 }
 
-/// Runs `programs` with each of `pythons`, and ends as the first one that fails.
+/// Runs `programs` with each of `pythons`. Exits with the status of the first program that fails.
 pub(super) fn run(pythons: &[Python], programs: &[Program], stats: bool) -> Result<()> {
     let library = workspace::build_library()?;
     for python in pythons {
         for program in programs {
             if program.bundled {
                 println!("{}, {}:", program.name, python.name());
-                io::stdout().flush()?;
             }
             let mut command = preloaded(python, &library);
             command.args(&program.args);
@@ -42,7 +40,7 @@ pub(super) fn run(pythons: &[Python], programs: &[Program], stats: bool) -> Resu
             }
             let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
             if !status.success() {
-                // For a program that a signal killed, what a shell says.
+                // A shell reports a program that a signal killed in this way.
                 let killed = || 128 + status.signal().unwrap_or_default();
                 process::exit(status.code().unwrap_or_else(killed));
             }

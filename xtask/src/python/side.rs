@@ -1,4 +1,4 @@
-//! The allocators that a program is run on.
+//! The allocators that a program runs on.
 
 use std::{path::Path, process::Command};
 
@@ -7,15 +7,15 @@ use testkit::pythons::Python;
 /// An allocator of small objects, as the environment of a Python chooses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
-    /// CPython's own: `pymalloc`.
+    /// CPython's own allocator, `pymalloc`.
     CPython,
-    /// The C library's, for every request.
+    /// The C library's allocator for every request.
     Malloc,
-    /// Ours.
+    /// Our heap.
     Obmalloc,
 }
 
-/// What chooses an allocator in a Python, or makes it allocate more than the program does.
+/// Variables that choose an allocator, or make a Python allocate more than the program does.
 const VARIABLES: [&str; 7] = [
     "PYTHONMALLOC",
     "PYTHONMALLOCSTATS",
@@ -29,17 +29,8 @@ const VARIABLES: [&str; 7] = [
 impl Side {
     pub(super) const ALL: [Self; 3] = [Self::CPython, Self::Malloc, Self::Obmalloc];
 
-    /// How tables call it.
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::CPython => "CPython",
-            Self::Malloc => "malloc",
-            Self::Obmalloc => "obmalloc",
-        }
-    }
-
-    /// A command that runs `python` on it. Strings hash alike in every run, unless the user says
-    /// how, so that all runs do the same work.
+    /// Returns a command that runs `python` on this allocator. Unless the user sets another seed,
+    /// the hashes of strings are the same in every run, so all runs do the same work.
     pub(super) fn command(self, python: &Python, library: &Path) -> Command {
         let mut command = Command::new(&python.executable);
         for variable in VARIABLES {
@@ -49,14 +40,10 @@ impl Side {
             command.env("PYTHONHASHSEED", "0");
         }
         match self {
-            Self::CPython => {}
-            Self::Malloc => {
-                command.env("PYTHONMALLOC", "malloc");
-            }
-            Self::Obmalloc => {
-                command.env("LD_PRELOAD", library);
-            }
-        }
+            Self::CPython => &mut command,
+            Self::Malloc => command.env("PYTHONMALLOC", "malloc"),
+            Self::Obmalloc => command.env("LD_PRELOAD", library),
+        };
         command
     }
 }

@@ -1,6 +1,7 @@
-//! One run of a test file, in a process and a folder of its own.
+//! Runs a test file once, in a process and a folder of its own.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::process::CommandExt,
     path::Path,
@@ -13,36 +14,78 @@ use anyhow::{Context, Result};
 use testkit::pythons::{self, Python};
 
 use super::{
-    children::Processes,
     files::File,
     outcome::{self, Outcome, Outcomes},
 };
-use crate::{process::kill_group, python::report::Reports};
+use crate::{
+    process::kill_group,
+    python::reports::{Report, Reports},
+};
 
-/// What CPython's runner gets on top of its timeout to say where it hung, and to give up.
+/// The additional time in which CPython's runner, after its own time limit, tells where it hung.
 const GRACE: Duration = Duration::from_secs(30);
+
+/// The end of the reason if a test makes a child use an allocator of CPython.
+pub(super) const REQUESTED: &str = " makes CPython use allocators of its own";
+
+/// The end of the reason if a test leaves a tracer or a hook above our heap.
+const HOOKED: &str = "other functions were put over it";
 
 /// What a run left.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    /// Of each test, and of the file as a whole.
+    /// The outcome of each test, and of the file as a whole.
     pub(super) outcomes: Outcomes,
-    /// All it printed.
+    /// What it printed.
     pub(super) output: String,
-    /// With the library: the processes that it was in.
+    /// The processes that the library was loaded into.
     pub(super) processes: Processes,
 }
 
+/// The processes of a run that left a report.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Processes {
+    /// The process that ran the tests was on our heap.
+    itself: bool,
+    /// The number of processes on our heap.
+    pub(super) ours: usize,
+    /// The number of other processes, by reason.
+    pub(super) others: BTreeMap<String, usize>,
+}
+
+impl Processes {
+    /// Sorts `reports`. The process `pid` ran the tests.
+    fn of(reports: &BTreeMap<u32, Report>, pid: u32) -> Self {
+        let itself = reports.get(&pid).is_some_and(|report| report.in_force);
+        let mut processes = Self { itself, ..Self::default() };
+        for report in reports.values() {
+            if report.in_force {
+                processes.ours += 1;
+            } else {
+                let reason = report.reason.as_deref().unwrap_or("no reason given");
+                *processes.others.entry(reason.to_owned()).or_default() += 1;
+            }
+        }
+        processes
+    }
+
+    /// Returns the reasons that no test can have caused.
+    pub(super) fn unexplained(&self) -> impl Iterator<Item = &str> {
+        let reasons = self.others.keys().map(String::as_str);
+        reasons.filter(|reason| ![REQUESTED, HOOKED].iter().any(|end| reason.ends_with(end)))
+    }
+}
+
 /// Runs `file` on `python`, with `library` if there is one.
-pub(super) fn run(python: &Python, file: &File, library: Option<&Path>) -> Result<Attempt> {
+pub(super) fn run(python: &Python, file: File, library: Option<&Path>) -> Result<Attempt> {
     let folder = tempfile::tempdir()?;
     let (results, printed) = (folder.path().join("results.xml"), folder.path().join("output"));
     let reports = Reports::new()?;
     let mut command = pythons::clean_command(&python.executable);
-    let patience = file.part.patience();
-    command.args(["-m", "test", "-v", "--timeout", &patience.as_secs().to_string()]);
+    let limit = file.longest();
+    command.args(["-m", "test", "-v", "--timeout", &limit.as_secs().to_string()]);
     command.arg("--junit-xml").arg(&results).arg(file.name);
-    command.args(file.matching.iter().flat_map(|pattern| ["-m", pattern]));
+    command.args(file.patterns().iter().flat_map(|pattern| ["-m", pattern]));
     command.env("PYTHONDONTWRITEBYTECODE", "1").current_dir(folder.path());
     if let Some(library) = library {
         // Some tests start a Python with another allocator and read its stderr.
@@ -51,39 +94,43 @@ pub(super) fn run(python: &Python, file: &File, library: Option<&Path>) -> Resul
     }
     let output = fs::File::create(&printed)?;
     command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-    let (pid, status) = finish(&mut command, patience + GRACE)?;
+    let (pid, status) = finish(&mut command, limit + GRACE)?;
     let output = String::from_utf8_lossy(&fs::read(&printed)?).into_owned();
     let mut outcomes = outcomes(file, status, fs::read_to_string(&results).ok(), &output)?;
     let processes = Processes::of(&reports.read()?, pid);
-    add_heap(&mut outcomes, file, library.map(|_| &processes));
+    let is_unexplained = || !processes.itself || processes.unexplained().next().is_some();
+    // Without the library, this counts as a test that passes.
+    let failed = library.is_some() && is_unexplained();
+    let outcome = if failed { Outcome::Failed } else { Outcome::Passed };
+    outcome::add(&mut outcomes, &format!("{} on our heap", file.name), outcome);
     Ok(Attempt { outcomes, output, processes })
 }
 
-/// Starts `command` in a process group of its own and waits for it, but no longer than `patience`.
-/// What it leaves behind in the group is killed.
-fn finish(command: &mut Command, patience: Duration) -> Result<(u32, ExitStatus)> {
+/// Starts `command` in a process group of its own, and waits for it for at most `limit`. Kills what
+/// it leaves behind in the group.
+fn finish(command: &mut Command, limit: Duration) -> Result<(u32, ExitStatus)> {
     let started = Instant::now();
-    hear_signals(command.process_group(0));
+    reset_signals(command.process_group(0));
     let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
     loop {
         if let Some(status) = child.try_wait()? {
             kill_group(child.id());
             return Ok((child.id(), status));
         }
-        if started.elapsed() > patience {
+        if started.elapsed() > limit {
             kill_group(child.id());
         }
         thread::sleep(Duration::from_millis(50));
     }
 }
 
-/// Has `command` start with the signals of a terminal as they are by default. A shell ignores some
-/// of them for what it runs in the background, and a Python that ignores SIGINT is none that
-/// CPython's tests of it are for: test_threading then waits forever.
-fn hear_signals(command: &mut Command) {
+/// Makes `command` start with the default handlers of a terminal's signals. A shell ignores some of
+/// these signals for what it runs in the background, and CPython's tests do not expect that:
+/// test_threading then waits forever.
+fn reset_signals(command: &mut Command) {
     let reset = || {
         for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
-            // SAFETY: it takes two constants, and may be called between fork and exec.
+            // SAFETY: `signal` takes two constants and may be called between fork and exec.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
         }
         Ok(())
@@ -92,10 +139,10 @@ fn hear_signals(command: &mut Command) {
     unsafe { command.pre_exec(reset) };
 }
 
-/// The outcome of each test, and of the file as a whole, which tells what no test tells: doctests,
-/// a crash, a file that is skipped.
+/// Returns the outcome of each test, and of the file as a whole. The latter shows what no test
+/// shows: doctests, a crash, a file that is skipped.
 fn outcomes(
-    file: &File,
+    file: File,
     status: ExitStatus,
     results: Option<String>,
     output: &str,
@@ -108,11 +155,11 @@ fn outcomes(
     for (test, _) in outcome::failures(output) {
         outcome::add(&mut outcomes, &test, Outcome::Failed);
     }
-    let is_told = outcomes.values().any(|outcome| *outcome == Outcome::Failed);
+    let is_shown = outcomes.values().any(|outcome| *outcome == Outcome::Failed);
     let whole = match (status.success(), has_results) {
         (true, true) => Outcome::Passed,
         (true, false) => Outcome::Skipped,
-        (false, true) if status.code().is_some() && is_told => Outcome::Passed,
+        (false, true) if status.code().is_some() && is_shown => Outcome::Passed,
         (false, true) if status.code().is_some() => Outcome::Failed,
         (false, _) => Outcome::Lost,
     };
@@ -120,49 +167,42 @@ fn outcomes(
     Ok(outcomes)
 }
 
-/// Adds that the file and its children were on our heap, as a test that passes without the library.
-fn add_heap(outcomes: &mut Outcomes, file: &File, processes: Option<&Processes>) {
-    let holds = processes
-        .is_none_or(|processes| processes.itself && processes.unexplained().next().is_none());
-    let outcome = if holds { Outcome::Passed } else { Outcome::Failed };
-    outcome::add(outcomes, &format!("{} on our heap", file.name), outcome);
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::process::ExitStatusExt;
 
     use super::*;
+    use crate::suite::files::Part;
 
-    const FILE: &File = &super::super::files::ALL[0];
+    const FILE: File = File { name: "test_x", part: Part::Everywhere };
 
     fn whole(raw_status: i32, results: Option<&str>, output: &str) -> Outcome {
         let status = ExitStatus::from_raw(raw_status);
         let outcomes = outcomes(FILE, status, results.map(str::to_owned), output).unwrap();
-        outcomes[&format!("{} as a whole", FILE.name)]
+        outcomes["test_x as a whole"]
     }
 
     #[test]
-    fn a_file_as_a_whole_tells_what_no_test_tells() {
+    fn a_file_as_a_whole_shows_what_no_test_shows() {
         let passed = Some("<a><testcase name='x'/></a>");
         let failed = Some("<a><testcase name='x'><failure/></testcase></a>");
         let (exit_0, exit_2, killed) = (0, 2 << 8, libc::SIGSEGV);
         assert_eq!(whole(exit_0, passed, ""), Outcome::Passed);
         assert_eq!(whole(exit_0, None, ""), Outcome::Skipped);
-        assert_eq!(whole(exit_2, failed, ""), Outcome::Passed, "the test tells");
+        assert_eq!(whole(exit_2, failed, ""), Outcome::Passed, "the test shows it");
         assert_eq!(whole(exit_2, passed, ""), Outcome::Failed, "a doctest");
         assert_eq!(whole(exit_2, None, ""), Outcome::Lost);
         assert_eq!(whole(killed, passed, ""), Outcome::Lost);
     }
 
     #[test]
-    fn a_run_hears_an_interrupt_that_we_ignore() {
+    fn a_run_receives_an_interrupt_that_we_ignore() {
         let mut command = Command::new("sh");
         command.args(["-c", "kill -INT $$"]);
-        // SAFETY: no handler is set; what is started meanwhile may ignore it as well.
+        // SAFETY: no handler is set. What is started meanwhile may ignore the signal as well.
         let before = unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
         let ended = finish(&mut command, Duration::from_secs(60));
-        // SAFETY: `before` is what it was.
+        // SAFETY: `before` is the handler that was set before.
         unsafe { libc::signal(libc::SIGINT, before) };
         assert_eq!(ended.unwrap().1.signal(), Some(libc::SIGINT));
     }
@@ -177,7 +217,7 @@ mod tests {
     #[test]
     fn what_a_run_leaves_behind_is_killed() {
         let mut command = Command::new("sh");
-        // The sleeper has the pipe, so there is no end to read before it dies.
+        // The sleeper holds the pipe open, so reading ends only when it is killed.
         command.args(["-c", "sleep 1000 &"]).stdout(Stdio::piped());
         let mut child = command.process_group(0).spawn().unwrap();
         child.wait().unwrap();
@@ -185,5 +225,22 @@ mod tests {
         kill_group(child.id());
         std::io::copy(&mut child.stdout.take().unwrap(), &mut std::io::sink()).unwrap();
         assert!(started.elapsed() < Duration::from_secs(500));
+    }
+
+    fn report(reason: Option<&str>) -> Report {
+        let reason = reason.map(str::to_owned);
+        Report { in_force: reason.is_none(), reason, domains: BTreeMap::new(), served: None }
+    }
+
+    #[test]
+    fn children_that_a_test_takes_off_our_heap_are_told_from_others() {
+        let requested = "PYTHONMALLOC=debug makes CPython use allocators of its own";
+        let reports = [report(None), report(Some(requested)), report(Some("?"))];
+        let reports = (1..).zip(reports).collect();
+        let processes = Processes::of(&reports, 1);
+        assert!(processes.itself && processes.ours == 1);
+        assert_eq!(processes.unexplained().collect::<Vec<_>>(), ["?"]);
+        assert!(!Processes::of(&reports, 2).itself);
+        assert!(!Processes::of(&reports, 9).itself, "it left no report");
     }
 }

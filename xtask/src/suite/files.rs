@@ -1,112 +1,88 @@
-//! Which of CPython's test files are compared, and which of their tests may differ.
+//! The test files of CPython that are compared, and the tests whose outcome may differ.
 
 use std::time::Duration;
 
 /// A test file, or a part of one.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct File {
     pub(super) name: &'static str,
-    /// Only the tests that match one of these patterns, if there are any.
-    pub(super) matching: &'static [&'static str],
     pub(super) part: Part,
 }
 
-/// Whether a file is in the part that fits into five minutes.
+/// On which Pythons a file runs in the part that takes five minutes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     /// On every Python.
     Everywhere,
-    /// On one Python, another one for each of these files: it takes longer.
+    /// On one Python, because it takes longer. Each of these files gets another one.
     Somewhere,
-    /// On none: it takes minutes.
+    /// On none, because it takes minutes.
     Nowhere,
 }
 
-impl Part {
-    /// A file that takes longer has hung, be the machine ever so busy.
-    pub(super) const fn patience(self) -> Duration {
-        let minutes = match self {
-            Self::Everywhere => 10,
-            Self::Somewhere => 20,
-            Self::Nowhere => 30,
+/// The files that are compared, the longest first, so that the last file to end is a short one.
+/// Some have another name in other versions of CPython, or do not exist there.
+const FILES: [(Part, &str); 3] = [
+    (
+        Part::Nowhere,
+        "test_multiprocessing_spawn test_concurrent_futures test_asyncio \
+         test_multiprocessing_fork test_interpreters test__interpreters \
+         test__xxsubinterpreters",
+    ),
+    (
+        Part::Somewhere,
+        "test_subprocess test_threading test_weakref test_pickle test_os test_cmd_line",
+    ),
+    (
+        Part::Everywhere,
+        "test_set test_json test_bytes test_long test_gc test_sys test_tracemalloc \
+         test_unicode test_str test_descr test_int test_tuple test_re test_list test_dict \
+         test_float test_generators test_class test_capi",
+    ),
+];
+
+/// Returns every file that is compared.
+pub(super) fn all() -> impl Iterator<Item = File> {
+    let file = |part| move |name| File { name, part };
+    FILES.into_iter().flat_map(move |(part, names)| names.split_whitespace().map(file(part)))
+}
+
+impl File {
+    /// Returns patterns of the tests that run, or none if all tests of the file run.
+    pub(super) fn patterns(self) -> &'static [&'static str] {
+        match self.name {
+            "test_capi" => &["*PyMem*", "*test_pymem*", "*test_pyobject*", "*test_set_nomemory*"],
+            _ => &[],
+        }
+    }
+
+    /// Returns the time after which the file has hung, even on a busy machine.
+    pub(super) fn longest(self) -> Duration {
+        let minutes = match self.part {
+            Part::Everywhere => 10,
+            Part::Somewhere => 20,
+            Part::Nowhere => 30,
         };
         Duration::from_secs(minutes * 60)
     }
 }
 
-const fn file(part: Part, name: &'static str) -> File {
-    File { name, matching: &[], part }
-}
-
-const fn quick(name: &'static str) -> File {
-    file(Part::Everywhere, name)
-}
-
-const fn slow(name: &'static str) -> File {
-    file(Part::Somewhere, name)
-}
-
-const fn long(name: &'static str) -> File {
-    file(Part::Nowhere, name)
-}
-
-/// Every file that is compared, the longest first, so that none is left to the end alone. A Python
-/// has those that it ships: some have another name, or are not there yet, in other versions.
-pub(super) const ALL: &[File] = &[
-    long("test_multiprocessing_spawn"),
-    long("test_concurrent_futures"),
-    long("test_asyncio"),
-    long("test_multiprocessing_fork"),
-    slow("test_subprocess"),
-    slow("test_threading"),
-    long("test_interpreters"),
-    long("test__interpreters"),
-    long("test__xxsubinterpreters"),
-    slow("test_weakref"),
-    slow("test_pickle"),
-    slow("test_os"),
-    slow("test_cmd_line"),
-    quick("test_set"),
-    quick("test_json"),
-    quick("test_bytes"),
-    quick("test_long"),
-    quick("test_gc"),
-    quick("test_sys"),
-    quick("test_tracemalloc"),
-    quick("test_unicode"),
-    quick("test_str"),
-    quick("test_descr"),
-    quick("test_int"),
-    quick("test_tuple"),
-    quick("test_re"),
-    quick("test_list"),
-    quick("test_dict"),
-    quick("test_float"),
-    quick("test_generators"),
-    quick("test_class"),
-    File {
-        name: "test_capi",
-        matching: &["*PyMem*", "*test_pymem*", "*test_pyobject*", "*test_set_nomemory*"],
-        part: Part::Everywhere,
-    },
-];
-
 /// How the library may change the outcome of a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
-    /// It may fail, if the heading of each failure has these words.
+    /// The test may fail if the heading of each failure has these words.
     Fails(&'static str),
-    /// It may be skipped.
+    /// The test may be skipped.
     IsSkipped,
 }
 
-/// The tests that the library may change: the file, the name, and how.
+/// The tests that the library may change: file, name, and change.
 const PERMITTED: [(&str, &str, Change); 4] = [
-    // They ask CPython for its own allocator's counters or name.
+    // These ask CPython for the counters or the name of its own allocator.
     ("test_sys", "test_getallocatedblocks", Change::Fails("")),
     ("test_sys", "test_debugmallocstats", Change::Fails("")),
     ("test_cmd_line", "test_pythonmalloc", Change::Fails("(env_var=None, ")),
-    // It is skipped wherever strace is installed and LD_PRELOAD is set.
+    // This is skipped wherever strace is installed and LD_PRELOAD is set.
     ("test_subprocess", "test_vfork_used_when_expected", Change::IsSkipped),
 ];
 
@@ -154,8 +130,8 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_named_once() {
-        let names: std::collections::BTreeSet<_> = ALL.iter().map(|file| file.name).collect();
-        assert_eq!(names.len(), ALL.len());
+    fn each_file_is_listed_once() {
+        let names: std::collections::BTreeSet<_> = all().map(|file| file.name).collect();
+        assert_eq!(names.len(), all().count());
     }
 }

@@ -1,7 +1,7 @@
-//! The outcome of each test of a file, read from what the run left.
+//! Reads the outcome of each test of a file from what the run left.
 //!
-//! Two things are read, for neither has everything: the results in JUnit's form name each test, but
-//! not those of which a part failed (`subTest`), nor what fails around tests (`setUpClass`); the
+//! Two sources are read, because neither is complete. The results in JUnit's format name each test,
+//! except those of which a part failed (`subTest`) and what fails around tests (`setUpClass`). The
 //! printed output has a heading for each failure.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use quick_xml::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Outcome {
     Passed,
-    /// It failed, as it says it does.
+    /// The test failed, as it declares it does.
     ExpectedFailure,
     Skipped,
     Failed,
@@ -27,13 +27,13 @@ pub(super) enum Outcome {
 /// The outcome of each test, by name.
 pub(super) type Outcomes = BTreeMap<String, Outcome>;
 
-/// A name can stand for several runs of a test: the worst counts.
+/// Adds the outcome of one run of a test. The worst outcome of several runs counts.
 pub(super) fn add(outcomes: &mut Outcomes, test: &str, outcome: Outcome) {
     let known = outcomes.entry(test.to_owned()).or_insert(outcome);
     *known = outcome.max(*known);
 }
 
-/// Reads JUnit's form: a `testcase` for each test, with a child where it did not just pass.
+/// Reads JUnit's format, which has a `testcase` for each test, with a child unless it passed.
 pub(super) fn of_junit(text: &str) -> Result<Outcomes> {
     let mut outcomes = Outcomes::new();
     let mut reader = Reader::from_str(text);
@@ -53,7 +53,7 @@ pub(super) fn of_junit(text: &str) -> Result<Outcomes> {
             }
             "output" => Outcome::ExpectedFailure,
             "skipped" => Outcome::Skipped,
-            // An `outcome` is a success that was not expected.
+            // An `outcome` is an unexpected success.
             "failure" | "error" | "outcome" => Outcome::Failed,
             _ => continue,
         };
@@ -63,13 +63,13 @@ pub(super) fn of_junit(text: &str) -> Result<Outcomes> {
     }
 }
 
-/// The name of a test; one of which a part failed has none.
+/// Returns the name of a test, or `None` if only a part of the test failed.
 fn name_of(tag: &BytesStart<'_>) -> Result<Option<String>> {
     let Some(name) = tag.try_get_attribute("name")? else { return Ok(None) };
     Ok(Some(name.normalized_value(XmlVersion::Implicit1_0)?.into_owned()))
 }
 
-/// The tests that printed output has a heading for, each with the text under it.
+/// Returns the tests that have a heading in the printed output, and the text below each.
 ///
 /// ```text
 ///   ======================================================================
@@ -83,7 +83,8 @@ pub(super) fn failures(output: &str) -> Vec<(String, &str)> {
     sections.filter_map(|section| Some((failed_test(section.lines().next()?)?, section))).collect()
 }
 
-/// `test.test_int.IntTest.test_sum` of a heading. Up to 3.10 the parentheses hold the class only.
+/// Returns the test in a heading, such as `test.test_int.IntTest.test_sum`. Up to CPython 3.10 the
+/// parentheses have only the class.
 fn failed_test(heading: &str) -> Option<String> {
     let rest = heading.strip_prefix("FAIL: ").or_else(|| heading.strip_prefix("ERROR: "))?;
     let (name, rest) = rest.split_once(" (")?;
@@ -100,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_are_read_test_by_test() {
+    fn the_outcome_of_each_test_is_read() {
         let text = r#"<testsuites><testsuite name="x">
             <testcase name="a.one" status="run" time="0.1"/>
             <testcase name="a.two"><failure type="E">&lt;x&gt;</failure></testcase>
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_the_output_tells_is_found_there_in_old_and_new_form() {
+    fn failures_are_found_in_old_and_new_headings() {
         let rule = "=".repeat(70);
         let output = format!(
             "test_x ... ok\n\n{rule}\nERROR: setUpClass (test.a.T)\n----\nwhy\n\n\

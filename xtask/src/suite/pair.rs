@@ -1,4 +1,4 @@
-//! A test file without the library and with it, and what is not the same.
+//! Compares a test file with the library and without it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,26 +10,27 @@ use anyhow::Result;
 use testkit::pythons::Python;
 
 use super::{
-    attempt,
-    children::Processes,
-    files::File,
-    history::{History, Try, histories},
+    attempt::{self, Attempt, Processes},
+    files::{File, may_differ},
     outcome::{Outcome, failures},
 };
 use crate::tally::Tally;
 
-/// How often a difference is tried, at most.
+/// How often a file with a difference runs at most.
 const TRIES: usize = 3;
 
-/// What the runs of a file came to.
+/// How often a difference must show to count.
+const REPEATS: usize = 2;
+
+/// What the runs of a file showed.
 #[derive(Debug, Default)]
 pub(super) struct Compared {
     pub(super) tests: usize,
-    /// Tests whose outcome is another one with the library, with what they printed.
+    /// Tests with another outcome with the library, and what they printed.
     pub(super) different: BTreeMap<String, String>,
-    /// Those that may.
+    /// Tests whose outcome may differ, and does.
     pub(super) permitted: BTreeSet<String>,
-    /// Tests whose outcome differed and did so no more, with what was seen.
+    /// Tests whose outcome differed, but not repeatedly, and what was seen.
     pub(super) flaky: BTreeMap<String, String>,
     /// The processes of the first run with the library.
     pub(super) processes: Processes,
@@ -46,19 +47,69 @@ impl Compared {
     }
 }
 
-/// Runs `file` on both sides, again where an outcome differs.
-pub(super) fn compare(library: &Path, python: &Python, file: &File) -> Result<Compared> {
+/// A run without the library and one with it.
+type Try = [Attempt; 2];
+
+/// Runs `file` without and with the library, and again while another run could decide.
+pub(super) fn compare(library: &Path, python: &Python, file: File) -> Result<Compared> {
     let started = Instant::now();
     let mut tries = Vec::new();
     loop {
         let without = attempt::run(python, file, None)?;
-        let with = attempt::run(python, file, Some(library))?;
-        tries.push(Try { without, with });
+        tries.push([without, attempt::run(python, file, Some(library))?]);
         if tries.len() == TRIES || !any_open(&tries) {
-            break;
+            return Ok(Compared { took: started.elapsed(), ..judge(&tries) });
         }
     }
-    Ok(Compared { took: started.elapsed(), ..judge(&tries) })
+}
+
+/// The outcomes of one test in some tries.
+struct History<'a> {
+    test: &'a str,
+    /// The outcome without the library and with it, in each try.
+    seen: Vec<[Option<Outcome>; 2]>,
+    /// The test may have the outcomes that it has with the library.
+    may_differ: bool,
+}
+
+impl<'a> History<'a> {
+    fn of(test: &'a str, tries: &[Try]) -> Self {
+        let outcomes =
+            |one: &Try| one.each_ref().map(|attempt| attempt.outcomes.get(test).copied());
+        let failures = tries.iter().flat_map(|[_, with]| failures(&with.output));
+        let sections = failures.filter(|(failed, _)| failed == test).map(|(_, section)| section);
+        let may_differ = may_differ(test, sections.filter_map(|section| section.lines().next()));
+        Self { test, seen: tries.iter().map(outcomes).collect(), may_differ }
+    }
+
+    fn differs(&self) -> bool {
+        self.seen.iter().any(|[without, with]| without != with)
+    }
+
+    /// Returns the number of tries in which the outcome with the library was one that the test
+    /// never had without it.
+    fn strange(&self) -> usize {
+        let own = |outcome| self.seen.iter().any(|[without, _]| *without == outcome);
+        self.seen.iter().filter(|[_, with]| !own(*with)).count()
+    }
+
+    /// Returns true if the test has another outcome with the library. A crash need not repeat.
+    fn is_different(&self) -> bool {
+        let crashes = self.seen.iter().any(|[_, with]| *with == Some(Outcome::Lost));
+        self.strange() >= if crashes { 1 } else { REPEATS }
+    }
+
+    /// Returns true if another try could change the verdict.
+    fn is_open(&self) -> bool {
+        self.differs() && !self.may_differ && !self.is_different() && self.strange() > 0
+    }
+}
+
+/// Returns the history of every test of `tries`.
+fn histories(tries: &[Try]) -> Vec<History<'_>> {
+    let tests: BTreeSet<_> =
+        tries.iter().flatten().flat_map(|attempt| attempt.outcomes.keys()).collect();
+    tests.into_iter().map(|test| History::of(test, tries)).collect()
 }
 
 fn any_open(tries: &[Try]) -> bool {
@@ -67,8 +118,8 @@ fn any_open(tries: &[Try]) -> bool {
 
 fn judge(tries: &[Try]) -> Compared {
     let histories = histories(tries);
-    let mut compared = Compared { tests: histories.len(), ..Compared::default() };
-    compared.processes = tries[0].with.processes.clone();
+    let processes = tries[0][1].processes.clone();
+    let mut compared = Compared { tests: histories.len(), processes, ..Compared::default() };
     for history in histories.iter().filter(|history| history.differs()) {
         let test = history.test.to_owned();
         if history.may_differ {
@@ -82,36 +133,36 @@ fn judge(tries: &[Try]) -> Compared {
     compared
 }
 
-/// The outcomes of each try.
+/// Describes the outcomes of each try.
 fn in_words(seen: &[[Option<Outcome>; 2]]) -> String {
-    let word = |outcome: &Option<Outcome>| {
-        outcome.map_or("not there".to_owned(), |outcome| format!("{outcome:?}"))
-    };
-    let tries = seen.iter().map(|[without, with]| {
-        format!("{} without the library, {} with it", word(without), word(with))
+    let tries = seen.iter().map(|outcomes| {
+        let [without, with] = outcomes.map(|outcome| match outcome {
+            Some(outcome) => format!("{outcome:?}"),
+            None => "not there".to_owned(),
+        });
+        format!("{without} without the library, {with} with it")
     });
     tries.collect::<Vec<_>>().join("; ")
 }
 
-/// What was seen, and what the test printed when it failed with the library, or the last lines of
-/// all that was printed.
+/// Returns what was seen, and what the test printed when it failed with the library, or else the
+/// last lines of the output.
 fn evidence(history: &History<'_>, tries: &[Try]) -> String {
     const LAST: usize = 60;
     let mut text = in_words(&history.seen);
-    let is_strange = |(_, [without, with]): &(&Try, &[Option<Outcome>; 2])| without != with;
-    let Some((one, _)) = tries.iter().zip(&history.seen).find(is_strange) else { return text };
-    let output = &one.with.output;
-    let mut sections = failures(output).into_iter().filter(|(test, _)| test == history.test);
-    match sections.next() {
+    let strange = history.seen.iter().position(|[without, with]| without != with);
+    let Some([_, with]) = strange.map(|place| &tries[place]) else { return text };
+    let section = failures(&with.output).into_iter().find(|(test, _)| test == history.test);
+    match section {
         Some((_, section)) => text.extend(["\n", section]),
         None => {
-            let lines: Vec<_> = output.lines().collect();
+            let lines: Vec<_> = with.output.lines().collect();
             for line in &lines[lines.len().saturating_sub(LAST)..] {
                 text.extend(["\n", line]);
             }
         }
     }
-    for reason in one.with.processes.unexplained() {
+    for reason in with.processes.unexplained() {
         text.extend(["\nnot on our heap: ", reason]);
     }
     text
@@ -120,33 +171,26 @@ fn evidence(history: &History<'_>, tries: &[Try]) -> String {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{
-            attempt::Attempt,
-            outcome::Outcome::{Failed, Lost, Passed},
-        },
+        super::outcome::Outcome::{Failed, Lost, Passed},
         *,
     };
 
     const TEST: &str = "test.test_x.X.test_y";
 
-    fn result(test: &str, outcome: Option<Outcome>) -> Attempt {
+    fn attempt(test: &str, outcome: Option<Outcome>) -> Attempt {
         let outcomes = outcome.map(|outcome| (test.to_owned(), outcome)).into_iter().collect();
         Attempt { outcomes, output: String::new(), processes: Processes::default() }
     }
 
     fn tries(test: &str, seen: &[[Option<Outcome>; 2]]) -> Vec<Try> {
-        let both = |[without, with]: &[Option<Outcome>; 2]| Try {
-            without: result(test, *without),
-            with: result(test, *with),
-        };
-        seen.iter().map(both).collect()
+        seen.iter().map(|both| both.map(|outcome| attempt(test, outcome))).collect()
     }
 
     const SAME: [Option<Outcome>; 2] = [Some(Passed), Some(Passed)];
     const OURS_FAILS: [Option<Outcome>; 2] = [Some(Passed), Some(Failed)];
 
     #[test]
-    fn a_difference_that_repeats_is_one() {
+    fn a_difference_that_repeats_counts() {
         assert!(any_open(&tries(TEST, &[OURS_FAILS])));
         let repeated = tries(TEST, &[OURS_FAILS, SAME, OURS_FAILS]);
         assert!(judge(&repeated).different.contains_key(TEST));
@@ -156,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_that_does_not_repeat_is_flaky_and_told() {
+    fn a_difference_that_does_not_repeat_is_reported_as_flaky() {
         let once = judge(&tries(TEST, &[OURS_FAILS, SAME, SAME]));
         assert!(once.different.is_empty() && once.flaky[TEST].contains("Failed with it"));
         assert_eq!(once.tally(), Tally::of(1, 0));
@@ -172,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_differ_is_not_tried_again() {
+    fn a_permitted_difference_is_not_tried_again() {
         let test = "test.test_sys.SysModuleTest.test_debugmallocstats";
         let permitted = tries(test, &[OURS_FAILS]);
         assert!(!any_open(&permitted));
@@ -180,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_the_same_on_both_sides_is_no_difference() {
+    fn the_same_outcome_on_both_sides_is_no_difference() {
         let both_fail = judge(&tries(TEST, &[[Some(Failed), Some(Failed)]]));
         assert_eq!((both_fail.tests, both_fail.same()), (1, 1));
     }

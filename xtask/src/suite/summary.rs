@@ -1,17 +1,25 @@
-//! What a comparison came to, in lines and as a table.
+//! The result of a comparison, in lines and as a table.
 
-use comfy_table::{CellAlignment, Table, presets};
+use testkit::pythons::Python;
 
-use super::{Done, children, pair::Compared};
+use super::{attempt, pair::Compared};
+use crate::report::Table;
 
-/// The lines about one file on one Python.
+/// A file that was compared on a Python.
+pub(super) struct Done<'a> {
+    pub(super) python: &'a Python,
+    pub(super) file: &'static str,
+    pub(super) compared: Compared,
+}
+
+/// Returns lines about one file on one Python.
 pub(super) fn lines(compared: &Compared) -> Vec<String> {
     let Compared { tests, took, processes, .. } = compared;
-    let (same, seconds) = (compared.same(), took.as_secs());
-    let ours = processes.ours;
+    let (same, seconds, ours) = (compared.same(), took.as_secs(), processes.ours);
     let mut lines =
         vec![format!("{tests} tests, {same} the same, {seconds} s; {ours} processes on our heap")];
     if !processes.others.is_empty() {
+        let short = |reason: &str| reason.trim_end_matches(attempt::REQUESTED).to_owned();
         let others = processes.others.iter();
         let others: Vec<_> =
             others.map(|(reason, count)| format!("{count} × {}", short(reason))).collect();
@@ -25,28 +33,12 @@ pub(super) fn lines(compared: &Compared) -> Vec<String> {
     lines
 }
 
-/// What a test asked for, of the reason that this gives.
-fn short(reason: &str) -> &str {
-    reason.strip_suffix(children::ASKED).unwrap_or(reason)
-}
-
-/// A row for each file on each Python.
+/// Makes a table with a row for each file on each Python.
 pub(super) fn table(done: &[Done<'_>]) -> Table {
     let mut rows: Vec<_> = done.iter().collect();
     rows.sort_by_key(|done| (done.python.version, &done.python.executable, done.file));
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header([
-        "Python",
-        "file",
-        "tests",
-        "same",
-        "permitted",
-        "flaky",
-        "different",
-        "on our heap",
-        "s",
-    ]);
+    let counts = ["tests", "same", "permitted", "flaky", "different", "on our heap", "s"];
+    let mut table = Table::new(["Python", "file"].into_iter().chain(counts));
     for Done { python, file, compared } in rows {
         let counts = [
             compared.tests,
@@ -55,14 +47,10 @@ pub(super) fn table(done: &[Done<'_>]) -> Table {
             compared.flaky.len(),
             compared.different.len(),
             compared.processes.ours,
+            compared.took.as_secs() as usize,
         ];
-        let mut cells = vec![python.name(), (*file).to_owned()];
-        cells.extend(counts.map(|count| count.to_string()));
-        cells.push(compared.took.as_secs().to_string());
-        table.add_row(cells);
-    }
-    for column in table.column_iter_mut().skip(2) {
-        column.set_cell_alignment(CellAlignment::Right);
+        let names = [python.name(), (*file).to_owned()].into_iter();
+        table.add(names.chain(counts.map(|count| count.to_string())));
     }
     table
 }

@@ -3,12 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    process::Command,
 };
 
 use anyhow::{Context, Result};
-use xshell::cmd;
 
-use crate::workspace;
+use crate::{process, workspace};
 
 /// The crates that users get. The others test, measure or demonstrate.
 pub(super) const SHIPPING: &[&str] = &[
@@ -39,9 +39,11 @@ pub(super) struct Tree {
 impl Tree {
     /// Reads every file that git knows or would add.
     pub(super) fn of_repository(commands: &clap::Command) -> Result<Self> {
-        let shell = workspace::shell()?;
-        let listed = cmd!(shell, "git ls-files --cached --others --exclude-standard").quiet();
-        let listed = listed.read().context("cannot list the files of the repository")?;
+        let git = |arguments: &[&str]| {
+            process::stdout_of(Command::new("git").current_dir(workspace::root()).args(arguments))
+        };
+        let listed = git(&["ls-files", "--cached", "--others", "--exclude-standard"])
+            .context("cannot list the files of the repository")?;
         let mut files = BTreeMap::new();
         for path in listed.lines() {
             let bytes = fs::read(workspace::root().join(path));
@@ -49,7 +51,7 @@ impl Tree {
                 files.insert(path.to_owned(), text);
             }
         }
-        let log = cmd!(shell, "git log --no-merges --since={SINCE} --format=%s").quiet().read();
+        let log = git(&["log", "--no-merges", "--since", SINCE, "--format=%s"]);
         let subjects = log.context("cannot list the commits")?.lines().map(str::to_owned).collect();
         let commands = commands.get_subcommands().map(|command| {
             let options = command.get_arguments().filter_map(clap::Arg::get_long);

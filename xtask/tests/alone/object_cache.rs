@@ -1,4 +1,4 @@
-//! Cached objects in a buffer, without the standard library, `alloc` or an allocator of the system.
+//! Cached objects in a buffer, without the standard library, `alloc`, or a system allocator.
 
 pub(crate) use object_cache::MemAlloc;
 use object_cache::{Cached, CachedRc, FreeList, RcBox, cpython::Immortals};
@@ -7,7 +7,7 @@ use crate::bump::Bump;
 
 static DIGITS: Immortals<u8, 10> = Immortals::new(0, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
 
-/// Makes and drops many more objects than the buffer has room for.
+/// Creates and drops many more objects than the buffer has room for at once.
 pub(crate) fn main() {
     let mut buffer = [0; 64];
     let memory = Bump::new(&mut buffer);

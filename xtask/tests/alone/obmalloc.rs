@@ -1,4 +1,4 @@
-//! A heap in a buffer: no operating system, no other allocator.
+//! A heap in a buffer, without an operating system or another allocator.
 
 use core::mem::MaybeUninit;
 
@@ -19,13 +19,13 @@ pub(crate) fn main() {
         let blocks = [16, 30, 48, 64].map(|size| {
             let class = SizeClass::of(size).expect("a small size");
             let block = heap.alloc(class).expect("the buffer has room");
-            // SAFETY: the block has that many bytes and is this program's.
+            // SAFETY: the block has at least `size` bytes and is in use by this program alone.
             unsafe { block.start().write_bytes(round, size) };
             block
         });
         heap.check_invariants();
         for block in blocks {
-            // SAFETY: the block came from this heap.
+            // SAFETY: the block came from this heap and is not used again.
             unsafe { heap.free(block) };
         }
     }

@@ -1,4 +1,4 @@
-//! A program without the standard library: it ends with 0 if `program` runs to its end.
+//! A program without the standard library. It exits with 0 if `program` runs to its end.
 
 #![no_std]
 #![no_main]
@@ -22,7 +22,7 @@ struct Stderr;
 
 impl Write for Stderr {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        // SAFETY: the bytes are those of the text.
+        // SAFETY: the pointer and the length are those of `text`.
         match unsafe { write(2, text.as_ptr().cast(), text.len()) } {
             ..0 => Err(fmt::Error),
             _ => Ok(()),
@@ -33,7 +33,7 @@ impl Write for Stderr {
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     let _ = writeln!(Stderr, "{info}");
-    // SAFETY: abort may be called at any time.
+    // SAFETY: `abort` has no precondition.
     unsafe { abort() }
 }
 

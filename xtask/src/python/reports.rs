@@ -1,10 +1,11 @@
-//! What the library says of the processes that it was loaded into.
+//! The reports of the library on the processes that it was loaded into.
 //!
 //! ```text
-//!   OBMALLOC_STATS=FOLDER/%p.json ─► a Python, and the Pythons it starts ─► a file for each
+//!   OBMALLOC_STATS=FOLDER/%p.json ─► a Python, and the Pythons that it starts ─► a file for each
 //! ```
 //!
-//! A process that is killed, or that ends by `_exit` as a forked worker does, leaves none.
+//! A process that is killed leaves no report, nor does one that ends with `_exit`, such as a forked
+//! worker.
 
 use std::{collections::BTreeMap, fs, process::Command};
 
@@ -12,17 +13,17 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use tempfile::TempDir;
 
-/// What the library says of one process.
+/// The report on one process.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Report {
-    /// Our heap serves mem and obj.
+    /// Our heap serves the domains `mem` and `obj`.
     pub(crate) in_force: bool,
-    /// Why not.
+    /// Why our heap is not in force.
     pub(crate) reason: Option<String>,
-    /// By name: raw, mem, obj.
+    /// The domains `raw`, `mem` and `obj`.
     pub(crate) domains: BTreeMap<String, Domain>,
     /// Small requests that the heap itself served.
-    pub(crate) served: Option<Served>,
+    pub(crate) served: Option<Requests>,
 }
 
 /// A domain.
@@ -30,24 +31,18 @@ pub(crate) struct Report {
 pub(crate) struct Domain {
     /// `CPython`, `obmalloc` or `library`.
     pub(crate) served_by: String,
-    /// The file that the domain's functions are in.
+    /// The file that has the domain's functions.
     pub(crate) library: String,
     /// Requests of at most 512 bytes.
-    pub(crate) small: Option<Requests>,
-    /// Requests above that.
-    pub(crate) large: Option<Requests>,
+    small: Option<Requests>,
+    /// Larger requests.
+    large: Option<Requests>,
 }
 
-/// Requests that were counted.
+/// A count of requests.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(crate) struct Requests {
-    pub(crate) requests: u64,
-}
-
-/// What the heap itself served.
-#[derive(Clone, Copy, Debug, Deserialize)]
-pub(crate) struct Served {
-    pub(crate) requests: u64,
+    requests: u64,
 }
 
 /// A folder that the library writes reports to.
@@ -58,7 +53,7 @@ pub(crate) struct Reports {
 
 impl Reports {
     pub(crate) fn new() -> Result<Self> {
-        Ok(Self { folder: tempfile::tempdir().context("no folder for reports")? })
+        Ok(Self { folder: tempfile::tempdir().context("cannot create a folder for reports")? })
     }
 
     /// Makes `command`, and what it starts, write reports.
@@ -66,7 +61,7 @@ impl Reports {
         command.env("OBMALLOC_STATS", self.folder.path().join("%p.json"));
     }
 
-    /// The reports that are there, by process.
+    /// Reads the reports, by process id.
     pub(crate) fn read(&self) -> Result<BTreeMap<u32, Report>> {
         let mut reports = BTreeMap::new();
         for entry in fs::read_dir(self.folder.path())? {
@@ -82,7 +77,7 @@ impl Reports {
     }
 }
 
-/// What part of the requests our pools served, over several processes.
+/// The share of the requests of several processes that our pools served.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Share {
     served: u64,
@@ -105,19 +100,15 @@ impl Share {
         share
     }
 
-    /// Of the requests of at most 512 bytes.
+    /// Returns the share of the requests of at most 512 bytes.
     pub(crate) fn of_small(self) -> f64 {
-        part(self.served, self.small)
+        self.served as f64 / self.small.max(1) as f64
     }
 
-    /// Of all requests.
+    /// Returns the share of all requests.
     pub(crate) fn of_all(self) -> f64 {
-        part(self.served, self.all)
+        self.served as f64 / self.all.max(1) as f64
     }
-}
-
-fn part(some: u64, all: u64) -> f64 {
-    if all == 0 { 0.0 } else { some as f64 / all as f64 }
 }
 
 #[cfg(test)]
@@ -137,16 +128,16 @@ mod tests {
     }"#;
 
     #[test]
-    fn the_share_is_of_what_all_processes_asked_for() {
+    fn the_share_covers_all_processes() {
         let report: Report = serde_json::from_str(REPORT).unwrap();
         let mut other = report.clone();
-        other.served = Some(Served { requests: 100 });
+        other.served = Some(Requests { requests: 100 });
         let share = Share::of([&report, &other]);
         assert!((share.of_small() - 0.95).abs() < 1e-9 && (share.of_all() - 0.475).abs() < 1e-9);
     }
 
     #[test]
-    fn reports_are_known_by_process_and_half_a_report_is_none() {
+    fn reports_are_read_by_process_and_half_a_report_is_ignored() {
         let reports = Reports::new().unwrap();
         let write = |name: &str, text: &str| fs::write(reports.folder.path().join(name), text);
         write("7.json", REPORT).unwrap();

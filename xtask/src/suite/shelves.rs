@@ -1,20 +1,19 @@
-//! Which files are run on which Pythons.
+//! Decides which files run on which Pythons.
 
-use std::collections::{BTreeSet, VecDeque};
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use testkit::pythons::{self, Python};
 
 use super::files::{self, File, Part};
+use crate::process;
 
-/// How much is run.
+/// How much runs.
 #[derive(Debug)]
 pub(super) enum Extent {
     /// Every file on every Python.
     All,
-    /// What fits into five minutes: the quick files on every Python, each slow one on one.
+    /// What takes five minutes: the quick files on every Python, and each slow file on one.
     Part,
-    /// These files, on every Python.
+    /// These files on every Python.
     Only(Vec<String>),
 }
 
@@ -22,14 +21,14 @@ pub(super) enum Extent {
 #[derive(Debug)]
 pub(super) struct Job<'a> {
     pub(super) python: &'a Python,
-    pub(super) file: &'static File,
+    pub(super) file: File,
 }
 
-/// A Python, and those of the files that it has.
+/// A Python and the files that it has.
 #[derive(Debug)]
 pub(super) struct Shelf<'a> {
     pub(super) python: &'a Python,
-    files: BTreeSet<&'static str>,
+    files: Vec<File>,
 }
 
 impl<'a> Shelf<'a> {
@@ -38,49 +37,46 @@ impl<'a> Shelf<'a> {
         const QUESTION: &str = "import importlib.util, sys\n\
                                 for name in sys.argv[1:]:\n    \
                                     if importlib.util.find_spec('test.' + name): print(name)";
-        let names = || files::ALL.iter().map(|file| file.name);
         let mut command = pythons::clean_command(&python.executable);
-        let output = command.args(["-c", QUESTION]).args(names()).output();
-        let output = output.with_context(|| python.name())?;
-        let answer = String::from_utf8_lossy(&output.stdout);
-        let files = names().filter(|name| answer.lines().any(|line| line == *name)).collect();
-        Ok(Self { python, files })
+        let names = files::all().map(|file| file.name);
+        let answer = process::stdout_of(command.args(["-c", QUESTION]).args(names))?;
+        let has = |file: &File| answer.lines().any(|line| line == file.name);
+        Ok(Self { python, files: files::all().filter(has).collect() })
     }
 
-    /// The files that it does not have, because another version has them or because somebody
-    /// installed a part of CPython's tests only.
+    /// Returns the files that it does not have, because another version has them or because only a
+    /// part of CPython's tests is installed.
     pub(super) fn missing(&self) -> Vec<&'static str> {
-        let names = files::ALL.iter().map(|file| file.name);
-        names.filter(|name| !self.files.contains(name)).collect()
+        files::all().filter(|file| !self.files.contains(file)).map(|file| file.name).collect()
     }
 }
 
-/// What is to be run, in this order.
+/// Returns what runs, in this order.
 ///
 /// # Errors
 ///
-/// When a file is named that is none of ours.
-pub(super) fn jobs<'a>(shelves: &[Shelf<'a>], extent: &Extent) -> Result<VecDeque<Job<'a>>> {
+/// Fails if `extent` names a file that is not compared.
+pub(super) fn jobs<'a>(shelves: &[Shelf<'a>], extent: &Extent) -> Result<Vec<Job<'a>>> {
     if let Extent::Only(names) = extent {
-        let is_known = |name: &&String| files::ALL.iter().any(|file| file.name == **name);
-        let unknown = names.iter().find(|name| !is_known(name));
-        ensure!(unknown.is_none(), "{} is not compared", unknown.map_or("", String::as_str));
+        for name in names {
+            ensure!(files::all().any(|file| file.name == name), "{name} is not compared");
+        }
     }
-    let mut jobs = VecDeque::new();
+    let mut jobs = Vec::new();
     let mut turn = 0;
-    for file in files::ALL {
-        let with_file = shelves.iter().filter(|shelf| shelf.files.contains(file.name));
-        let with_file: Vec<_> = with_file.map(|shelf| shelf.python).collect();
-        let chosen = match (extent, file.part) {
-            (Extent::All, _) | (Extent::Part, Part::Everywhere) => with_file,
-            (Extent::Only(names), _) if names.iter().any(|name| name == file.name) => with_file,
-            (Extent::Part, Part::Somewhere) if !with_file.is_empty() => {
+    for file in files::all() {
+        let with_file = shelves.iter().filter(|shelf| shelf.files.contains(&file));
+        let mut pythons: Vec<_> = with_file.map(|shelf| shelf.python).collect();
+        match (extent, file.part) {
+            (Extent::All, _) | (Extent::Part, Part::Everywhere) => {}
+            (Extent::Only(names), _) if names.iter().any(|name| name == file.name) => {}
+            (Extent::Part, Part::Somewhere) if !pythons.is_empty() => {
                 turn += 1;
-                vec![with_file[turn % with_file.len()]]
+                pythons = vec![pythons[turn % pythons.len()]];
             }
-            _ => Vec::new(),
-        };
-        jobs.extend(chosen.into_iter().map(|python| Job { python, file }));
+            _ => continue,
+        }
+        jobs.extend(pythons.into_iter().map(|python| Job { python, file }));
     }
     Ok(jobs)
 }
@@ -107,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_named_is_run_alone() {
+    fn a_named_file_runs_alone() {
         let found = pythons::find();
         let with_tests = found.iter().filter(|python| python.ships_tests);
         let shelves: Vec<_> = with_tests.map(|python| Shelf::of(python).unwrap()).collect();
@@ -117,17 +113,17 @@ mod tests {
     }
 
     #[test]
-    fn a_python_has_a_file_or_misses_it() {
+    fn a_python_has_a_file_or_lacks_it() {
         for python in pythons::find().iter().filter(|python| python.ships_tests) {
             let shelf = Shelf::of(python).unwrap();
             let (had, missing) = (shelf.files.len(), shelf.missing());
-            assert_eq!(had + missing.len(), files::ALL.len(), "{}", python.name());
+            assert_eq!(had + missing.len(), files::all().count(), "{}", python.name());
             assert!(!missing.contains(&"test_dict"), "{}", python.name());
         }
     }
 
     #[test]
-    fn a_name_that_is_no_file_is_an_error() {
+    fn a_name_without_a_file_is_an_error() {
         let names = ["test_int", "test_itn"].map(str::to_owned).to_vec();
         let error = jobs(&[], &Extent::Only(names)).unwrap_err();
         assert_eq!(error.to_string(), "test_itn is not compared");

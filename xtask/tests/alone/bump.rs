@@ -1,10 +1,10 @@
-//! The simplest allocator there is.
+//! The simplest allocator.
 
 use core::{cell::Cell, ptr::NonNull};
 
 use crate::program::MemAlloc;
 
-/// Hands out a buffer from front to end, and takes nothing back.
+/// Hands out a buffer from front to end, and reuses nothing.
 pub(crate) struct Bump<'a> {
     buffer: &'a [Cell<u128>],
     used: Cell<usize>,
@@ -16,8 +16,8 @@ impl<'a> Bump<'a> {
     }
 }
 
-// SAFETY: each block is a part of the buffer that was not handed out before, aligned to 16 bytes;
-// the buffer is borrowed for as long as the allocator can be used.
+// SAFETY: each block is a part of the buffer that was not handed out before, and is aligned to 16
+// bytes. The allocator borrows the buffer.
 unsafe impl MemAlloc for Bump<'_> {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         let cells = size.div_ceil(16).max(1);
@@ -29,13 +29,13 @@ unsafe impl MemAlloc for Bump<'_> {
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
         let bytes = count.checked_mul(size)?;
         let block = self.malloc(bytes)?;
-        // SAFETY: the block has that many bytes.
+        // SAFETY: the block has `bytes` bytes.
         unsafe { block.write_bytes(0, bytes) };
         Some(block)
     }
 
     unsafe fn realloc(&self, block: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-        // It does not know how long a block is, so none can grow.
+        // The size of a block is not known, so none can grow.
         if block.is_none() { self.malloc(size) } else { None }
     }
 

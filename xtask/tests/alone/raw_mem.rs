@@ -1,4 +1,4 @@
-//! Blocks by the trait alone, and arenas of several sources.
+//! Blocks through the trait alone, and arenas from two sources.
 
 use core::mem::MaybeUninit;
 
@@ -20,13 +20,13 @@ pub(crate) fn main() {
     two_arenas(size, FixedRegion::new(&mut [MaybeUninit::uninit(); 4096]));
 }
 
-/// Takes two arenas, and gives them back.
+/// Maps two arenas, and unmaps them.
 fn two_arenas(size: ArenaSize, mut source: impl ArenaSource) {
     let arenas = [0; 2].map(|_| source.map(size).expect("memory"));
     assert!(arenas[0] != arenas[1]);
     for arena in arenas {
         assert_eq!(arena.addr().get() % size.bytes(), 0);
-        // SAFETY: the arena came from this source with this size, and nobody uses it.
+        // SAFETY: the arena came from this source with this size, and nothing uses it.
         unsafe { source.unmap(arena, size) };
     }
 }

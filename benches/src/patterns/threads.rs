@@ -1,0 +1,30 @@
+//! The threads of a pattern.
+
+use std::thread;
+
+use crate::{contender::Held, pin, workload::Taken};
+
+/// Runs `work` on a thread for each of `needs`, and passes it the thread's number and what it needs.
+/// Each thread does `operations`, and has a processor of its own if there are enough.
+pub(super) fn on_threads<N: Send>(
+    mut needs: Vec<N>,
+    operations: usize,
+    work: impl Fn(usize, &mut N) + Sync,
+) -> Taken {
+    Taken::together(needs.len() * operations, || {
+        thread::scope(|scope| {
+            for (number, need) in needs.iter_mut().enumerate() {
+                let work = &work;
+                scope.spawn(move || {
+                    pin::to_processor(number);
+                    work(number, need);
+                });
+            }
+        });
+    })
+}
+
+/// Returns a vector with room for this number of blocks.
+pub(super) fn room(blocks: usize) -> Vec<Held> {
+    Vec::with_capacity(blocks)
+}

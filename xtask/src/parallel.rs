@@ -1,0 +1,57 @@
+//! Works on several items at the same time.
+
+use std::{iter, sync::Mutex, thread};
+
+use anyhow::Result;
+
+/// Takes `items` in order on `threads` threads, and passes each to `work` with what `begin` made
+/// for the thread.
+///
+/// # Errors
+///
+/// A thread ends when `begin` or `work` fails there. The others take the remaining items before the
+/// error is returned.
+///
+/// # Panics
+///
+/// Panics if `begin` or `work` does.
+pub(crate) fn in_parallel<T: Send, S, R: Send>(
+    threads: usize,
+    items: Vec<T>,
+    begin: impl Fn(usize) -> Result<S> + Sync,
+    work: impl Fn(&S, T) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    let queue = Mutex::new(items.into_iter());
+    let run = |thread| -> Result<Vec<R>> {
+        let state = begin(thread)?;
+        let next = || queue.lock().expect("taking an item does not panic").next();
+        iter::from_fn(next).map(|item| work(&state, item)).collect()
+    };
+    thread::scope(|scope| {
+        let run = &run;
+        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || run(thread))).collect();
+        let mut done = Vec::new();
+        for thread in running {
+            done.extend(thread.join().expect("no worker panics")?);
+        }
+        Ok(done)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_item_is_worked_on_once() {
+        let mut done = in_parallel(3, (0..100).collect(), Ok, |_, item| Ok(item)).unwrap();
+        done.sort_unstable();
+        assert!(done.into_iter().eq(0..100));
+    }
+
+    #[test]
+    fn an_error_is_returned() {
+        let work = |_: &usize, item| if item == 5 { anyhow::bail!("five") } else { Ok(()) };
+        assert_eq!(in_parallel(2, (0..9).collect(), Ok, work).unwrap_err().to_string(), "five");
+    }
+}

@@ -1,0 +1,19 @@
+//! How a measurement is run and shown, for `bench`, `python` and `layers`.
+//!
+//! ```text
+//!   rounds ──► figures ──► ratios and geometric means ──► table ──► parts ──► text or a page
+//!                 └──────► chart ───────────────────────────────────┘
+//! ```
+
+mod chart;
+mod figures;
+mod html;
+mod parts;
+mod rounds;
+mod table;
+
+pub(crate) use chart::chart;
+pub(crate) use figures::{Figure, Figures, Measure};
+pub(crate) use parts::{Part, page};
+pub(crate) use rounds::{in_rounds, progress_bar, rotated};
+pub(crate) use table::Table;
