@@ -1,24 +1,24 @@
-//! What thread heaps are made of.
+//! The types that heaps are made of.
 
 use raw_mem::{ArenaSource, MemAlloc};
 
 use obmalloc::{Geometry, HeadersInArena, Pools16K, RestEachClass};
 
-/// The geometry of [`PerThread`](crate::PerThread): CPython's sizes of today, but that the headers
-/// of pools stand together, and that a pool emptied and used again in turn stays where it is, in
-/// every class. Nobody compares these heaps with CPython's, pool for pool.
+/// The geometry of [`PerThread`](crate::PerThread). It has the sizes of CPython today, but the
+/// headers of an arena's pools stand together, and a pool that is emptied and soon used again stays
+/// with its size class. The placement of blocks therefore differs from CPython's.
 pub type ThreadGeometry = HeadersInArena<RestEachClass<Pools16K>>;
 
-/// A source of arenas, the layer below, and a geometry, in one name: a tuple of the three.
+/// A name for a tuple of a source of arenas, an allocator for metadata, and a geometry.
 ///
-/// Neither the source nor the layer below may call back into the heap that is calling it: see
-/// [`ThreadHeap`](crate::ThreadHeap).
+/// Neither the source nor the allocator may call back into a heap that is calling it.
+#[doc(hidden)]
 pub trait Parts: Sized + 'static {
-    /// Gives arenas; shared by all heaps, behind a lock.
+    /// Maps arenas. All heaps share it behind a lock.
     type Source: ArenaSource + Send;
-    /// Gives memory for records; each heap has its own handle.
+    /// Allocates metadata. Each heap has its own handle.
     type Lower: MemAlloc + Clone + Send + Sync;
-    /// The sizes of everything.
+    /// The sizes of arenas, pools and blocks.
     type Geometry: Geometry;
 }
 

@@ -5,23 +5,23 @@ use std::{ffi::CStr, fmt, ptr::NonNull};
 use raw_mem::{Advice, AdviseError, ArenaSize, ArenaSource, MapError, preserving_errno};
 
 use crate::{
-    heaps::{Heaps, OURS},
     parts::Parts,
+    shared_source::{OURS, SharedSource},
 };
 
 /// A thread heap's way to the shared source; for the heap of no thread, a way to nowhere.
-pub(crate) struct SharedArenas<P: Parts>(Option<&'static Heaps<P>>);
+pub(crate) struct SharedArenas<P: Parts>(Option<&'static SharedSource<P>>);
 
 /// The methods that a free may call leave `errno` alone, because waiting for the lock can change it.
 impl<P: Parts> SharedArenas<P> {
     pub(crate) const NONE: Self = Self(None);
 
-    pub(crate) const fn of(heaps: &'static Heaps<P>) -> Self {
-        Self(Some(heaps))
+    pub(crate) const fn of(shared: &'static SharedSource<P>) -> Self {
+        Self(Some(shared))
     }
 
-    /// The heaps that share the source.
-    pub(crate) const fn heaps(&self) -> Option<&'static Heaps<P>> {
+    /// Returns the source that all heaps share.
+    pub(crate) const fn shared(&self) -> Option<&'static SharedSource<P>> {
         self.0
     }
 }
@@ -164,9 +164,9 @@ mod tests {
 
     #[test]
     fn the_shared_source_hears_of_everything() {
-        static HEAPS: LazyLock<(Recording, Heaps<TestParts>)> = LazyLock::new(|| {
+        static HEAPS: LazyLock<(Recording, SharedSource<TestParts>)> = LazyLock::new(|| {
             let source = Recording::default();
-            (source.clone(), Heaps::new(source, Malloc))
+            (source.clone(), SharedSource::new(source, Malloc))
         });
         let (source, heaps) = &*HEAPS;
         assert_eq!(tell_everything(SharedArenas::of(heaps)), (true, true));

@@ -1,70 +1,64 @@
-//! Inboxes of idle owners: any thread can give the memory of the blocks that wait there back.
+//! Takeovers of inboxes, which purge the blocks that wait for idle owners.
 //!
 //! ```text
-//!   inbox    carrier ► carrier ► carrier           what senders pushed
-//!               │ a takeover, by any thread
-//!               ▼
-//!   inbox    table                                 pages of waiting blocks are with the system
-//!               │ take_all, by the owner
-//!               ▼
-//!   pools    every block is free                   pages come back as they are written to
+//!   inbox    batch ► batch ► batch    pushed by senders
+//!              │ a takeover by any thread
+//!              ▼
+//!   inbox    table                    the pages of waiting blocks are purged
+//!              │ take_all by the owner
+//!              ▼
+//!   pools    every block is free      a page comes back when it is written to
 //! ```
 //!
-//! An owner that does not run leaves its inbox as it is. Its heap cannot be entered, but the
-//! blocks in the inbox belong to whoever takes them out. So another thread takes them out, purges
-//! the pages that they cover, and pushes back a [table](WaitingPools) of them. This happens
+//! An owner that does not run leaves its inbox as it is, and nobody else may enter its heap. But the
+//! blocks in the inbox belong to whoever takes them out. Another thread can therefore take them out,
+//! purge the pages that they cover, and push back a [table](WaitingPools) of them. This happens
 //!
-//! - when a thread asks for it ([`PerThread::flush`](crate::PerThread::flush)), to every inbox;
-//! - when a sender finds that more than [`MOST_WAITING`] bytes wait in all inboxes together, to
-//!   those in which at least [`STEP`] wait.
+//! - to every inbox, when a thread [flushes](crate::PerThread::flush);
+//! - to each inbox with at least [`STEP`] waiting bytes, when a sender finds that more than
+//!   [`MOST_WAITING`] bytes wait in all inboxes together.
 //!
-//! Without memory for a table, the blocks go back as they are.
+//! If there is no memory for a table, the blocks are pushed back as they are.
 
 use std::ptr::NonNull;
 
 use raw_mem::{Advice, ArenaSource, preserving_errno};
-use sync::{MutexGuard, atomic::Ordering::Relaxed};
-
-use crate::{
-    carrier::{Batch, Carrier},
-    heaps::Heaps,
-    link::{Chain, Nodes},
-    parts::Parts,
-    thread_heap::{ThreadHeap, deliver},
-    waiting_pools::{PAGE, WaitingPools},
+use sync::{
+    MutexGuard,
+    atomic::Ordering::Relaxed,
+    link::{Chain, Segment},
 };
 
-/// The most bytes that wait in all inboxes together before senders take inboxes over: as many as
-/// the arenas that [`WarmArenas`](raw_mem::WarmArenas) keeps.
+use super::Heaps;
+use crate::{
+    freed::{
+        batch::Batch,
+        waiting_pools::{PAGE, WaitingPools},
+    },
+    parts::Parts,
+    thread_heap::ThreadHeap,
+};
+
+/// The most bytes that wait in all inboxes together before senders take inboxes over. The limit of
+/// [retained arenas](raw_mem::WarmArenas) is the same.
 const MOST_WAITING: usize = 16 << 20;
 
-/// The bytes of one inbox after which a sender adds up what waits in all of them.
-const STEP: usize = 256 << 10;
+/// A sender adds up what waits in all inboxes when one of them has received this many bytes.
+pub(super) const STEP: usize = 256 << 10;
 
 impl<P: Parts> Heaps<P> {
-    /// Sends freed blocks of `receiver`. Also limits how many blocks wait for owners that do not
-    /// take them.
-    pub(crate) fn send(&self, receiver: NonNull<ThreadHeap<P>>, batch: Batch) {
-        // SAFETY: a receiver is a registered heap, and those live forever.
-        let receiver: &ThreadHeap<P> = unsafe { receiver.as_ref() };
-        let is_waiting = deliver(receiver, batch.chain);
-        if is_waiting && receiver.inbox.count(batch.bytes, STEP) {
-            self.limit_waiting();
-        }
-    }
-
-    /// Takes inboxes over if too much waits in all of them together. O(heaps).
+    /// Takes over inboxes if too much waits in all of them together. O(heaps).
     #[cold]
     #[inline(never)]
-    fn limit_waiting(&self) {
-        let waiting = self.registry.iter().map(|heap| heap.inbox.waiting());
+    pub(super) fn limit_waiting(&self) {
+        let waiting = self.list.iter().map(|heap| heap.inbox.waiting());
         if waiting.fold(0, usize::saturating_add) > MOST_WAITING {
             self.take_over_inboxes(STEP);
         }
     }
 
     /// Takes over the inboxes in which at least `least` bytes wait, and purges the pages that
-    /// hold nothing but waiting blocks. If another thread is doing so, that is left to it.
+    /// contain waiting blocks only. Does nothing if another thread is doing so.
     ///
     /// O(heaps + waiting blocks), and a system call for each range of pages.
     #[cold]
@@ -73,93 +67,83 @@ impl<P: Parts> Heaps<P> {
         if self.purges_are_refused.load(Relaxed) {
             return;
         }
-        let Some(_taking_over) = sync::try_lock(&self.takeovers) else { return };
-        // A sender is in a call that frees memory, which must leave `errno` alone.
+        let Some(_guard) = sync::try_lock(&self.takeovers) else { return };
+        // A sender may be inside a call that must not change `errno`, because it frees memory.
         preserving_errno(|| {
-            for heap in self.registry.iter().filter(|heap| heap.inbox.waiting() >= least) {
+            for heap in self.list.iter().filter(|heap| heap.inbox.waiting() >= least) {
                 self.take_over(heap);
             }
         });
     }
 
-    /// Waits until no inbox is being taken over, and keeps it so until the guard is dropped. A
-    /// fork must happen under it, or the child loses what another thread has taken out.
+    /// Prevents takeovers until the guard is dropped, after waiting for one that runs. A fork must
+    /// happen under this lock. Otherwise the child loses what another thread has taken out.
     pub(crate) fn pause_takeovers(&self) -> MutexGuard<'_, ()> {
         sync::lock(&self.takeovers)
     }
 
     /// Takes over the inbox of `heap`.
-    pub(super) fn take_over(&self, heap: &ThreadHeap<P>) {
+    fn take_over(&self, heap: &ThreadHeap<P>) {
         let bytes = heap.inbox.restart_count();
         let Some(nodes) = heap.inbox.take_over() else { return };
-        let (chain, is_complete) = self.purge(nodes, bytes);
-        let Some(chain) = chain else { return };
-        if deliver(heap, chain) && !is_complete {
+        let (nodes, has_batches) = self.purge(nodes, bytes);
+        let Some(nodes) = nodes else { return };
+        if heap.deliver(nodes) && has_batches {
             heap.inbox.count(bytes, STEP);
         }
     }
 
-    /// Puts the blocks of `nodes` into one table, if there is memory for it, and purges the pages
-    /// that they cover. The nodes were taken out of an inbox after about `bytes` had been pushed
-    /// there. Returns the chain to push back, and false if it still contains carriers.
-    fn purge(&self, mut nodes: Nodes<Carrier>, bytes: usize) -> (Option<Chain<Carrier>>, bool) {
-        // SAFETY: the nodes are ours, and are carriers or tables.
-        let blocks = |node| unsafe { Carrier::blocks(node) };
-        let mut table = match nodes.take_out(|node| blocks(node).is_none()) {
-            // SAFETY: the node is ours, and the head of a table.
-            Some(node) => Some(unsafe { WaitingPools::<P::Geometry>::from_node(node) }),
-            // So little covers no page.
-            None if bytes < PAGE => None,
-            None => WaitingPools::new(&self.lower),
-        };
-        let mut back = None;
+    /// Moves the blocks of `nodes` into one table, as far as there is memory for it, and purges the
+    /// pages that they cover. About `bytes` had been pushed to the inbox before it was taken over.
+    /// Returns the nodes to push back, and true if they include batches.
+    fn purge(&self, nodes: Chain<Batch>, bytes: usize) -> (Option<Segment<Batch>>, bool) {
+        let lower = self.shared.lower();
+        let (mut table, mut batches) = (None, Chain::EMPTY);
         for node in nodes {
-            let with_room = table
-                .as_mut()
-                .zip(blocks(node))
-                .and_then(|(table, blocks)| table.reserve(blocks, &self.lower).then_some(table));
-            match with_room {
-                Some(table) => {
-                    // SAFETY: a sender gave the block up, and its owner has not taken it.
-                    let add = |block| unsafe { table.add(block) };
-                    // SAFETY: its sender loaded it, and it is ours now with all that it carries.
-                    unsafe { Carrier::unload(node, add) };
-                }
-                // SAFETY: the node is ours, and given to the chain.
-                None => unsafe { put(&mut back, node) },
+            // SAFETY: we own the node, which is a packed batch or the head of a table.
+            if table.is_none() && unsafe { Batch::blocks(node) }.is_none() {
+                // SAFETY: we own the node, which is the head of a table.
+                table = Some(unsafe { WaitingPools::<P::Geometry>::from_node(node) });
+            } else {
+                // SAFETY: we own the node, and give it up.
+                unsafe { batches.push(node) };
             }
         }
-        let is_complete = back.is_none();
+        // Fewer bytes than a page cover none.
+        if table.is_none() && bytes >= PAGE {
+            table = WaitingPools::new(lower);
+        }
+        let mut back = None;
+        for batch in batches {
+            // SAFETY: we own the batch.
+            let blocks = unsafe { Batch::blocks(batch) };
+            match table.as_mut().zip(blocks) {
+                Some((table, blocks)) if table.reserve(blocks, lower) => {
+                    // SAFETY: a sender gave the block up, and its owner has not taken it.
+                    let add = |block| unsafe { table.add(block) };
+                    // SAFETY: we own the batch and its blocks.
+                    unsafe { Batch::unpack(batch, add) };
+                }
+                // SAFETY: we own the batch, and give it up.
+                _ => unsafe { Segment::push(&mut back, batch) },
+            }
+        }
+        let has_batches = back.is_some();
         if let Some(mut table) = table {
             table.purge(|start, len| self.purge_pages(start, len));
-            // SAFETY: the table is ours, and given to the chain.
-            unsafe { put(&mut back, table.into_node()) };
+            // SAFETY: we own the table, and give it up.
+            unsafe { Segment::push(&mut back, table.into_node()) };
         }
-        (back, is_complete)
+        (back, has_batches)
     }
 
-    /// Gives pages back to the system. If the system does not take them, they stay as they are, and
-    /// no inbox is taken over again.
+    /// Purges pages. If the system refuses, they stay as they are, and no inbox is taken over again.
     fn purge_pages(&self, start: NonNull<u8>, len: usize) {
-        let mut source = sync::lock(&self.source);
-        // SAFETY: the range lies in one arena, which is mapped because blocks of it are in use;
-        // all of its bytes belong to blocks that the caller owns and does not read again.
+        let mut source = self.shared.source();
+        // SAFETY: the range lies in one arena, which is mapped because blocks in it are in use. We
+        // own the blocks that all bytes of the range belong to, and do not read them again.
         if unsafe { source.advise(start, len, Advice::DontNeed) }.is_err() {
             self.purges_are_refused.store(true, Relaxed);
         }
-    }
-}
-
-/// Puts `node` before the others.
-///
-/// # Safety
-///
-/// The caller owns the node, and gives it to the chain.
-unsafe fn put(chain: &mut Option<Chain<Carrier>>, node: NonNull<Carrier>) {
-    match chain {
-        // SAFETY: the caller's promise.
-        Some(chain) => unsafe { chain.push(node) },
-        // SAFETY: as above.
-        None => *chain = Some(unsafe { Chain::of(node) }),
     }
 }
