@@ -176,6 +176,10 @@ impl<P: Parts> Owner<P> {
 
 impl<P: Parts> Drop for Owner<P> {
     fn drop(&mut self) {
+        // Loom allows no access while a failed model unwinds.
+        if sync::IS_MODEL && std::thread::panicking() {
+            return;
+        }
         // SAFETY: this value owns the heap (invariant).
         unsafe { self.heaps.send_outbox(self.heap) };
         // SAFETY: as above. The value is gone afterwards, and the outbox is empty.

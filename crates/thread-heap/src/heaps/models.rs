@@ -76,7 +76,7 @@ impl<P: crate::Parts> Drop for Stage<P> {
             // SAFETY: no thread is left, and the list is not walked again.
             unsafe { heap.drop_in_place() };
             // SAFETY: the heap was created in such a block.
-            unsafe { Malloc.free(Some(heap.cast())) };
+            unsafe { self.heaps.shared.lower().free(Some(heap.cast())) };
         }
         // SAFETY: it was boxed (invariant of `heaps`).
         let mut heaps = unsafe { Box::from_raw(ptr::from_ref(self.heaps).cast_mut()) };
