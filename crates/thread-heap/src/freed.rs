@@ -11,4 +11,5 @@
 pub(crate) mod batch;
 pub(crate) mod inbox;
 pub(crate) mod outbox;
+pub(crate) mod takeover;
 pub(crate) mod waiting_pools;

@@ -2,16 +2,14 @@
 //!
 //! ```text
 //!   Heaps ── list ──► ThreadHeap ► ThreadHeap ► ThreadHeap
-//!     │                   │            │            │ SharedArenas
+//!     │                   ▲            │            │
+//!     │                 Owner          └─ SharedArenas
 //!     └── shared: one source behind a lock, one map of arenas
 //! ```
 
 use std::fmt;
 
-use sync::{
-    Mutex,
-    atomic::{AtomicBool, Ordering::Relaxed},
-};
+use sync::{Mutex, MutexGuard, atomic::Ordering::Relaxed};
 
 use crate::{
     heap_list::HeapList,
@@ -23,11 +21,10 @@ use crate::{
 #[cfg(test)]
 mod models;
 mod open;
-mod remote_free;
+pub(crate) mod owner;
 pub(crate) mod stats;
-mod takeover;
 
-/// The heaps over one source of arenas, each with an [`Owner`](crate::Owner) or abandoned.
+/// The heaps over one source of arenas. Each has an [`Owner`](crate::Owner) or is abandoned.
 ///
 /// `P` is a tuple of a source of arenas, an allocator for metadata, and a geometry. The value must
 /// live forever, as a static or leaked, because a block may outlive every thread. Neither the source
@@ -54,12 +51,10 @@ mod takeover;
 /// assert_eq!(heap.stats().bytes.in_use, 0);
 /// ```
 pub struct Heaps<P: Parts> {
-    pub(crate) shared: SharedSource<P>,
+    shared: SharedSource<P>,
     list: HeapList<ThreadHeap<P>>,
     /// Locked by the thread that takes over inboxes.
     takeovers: Mutex<()>,
-    /// True once the system has refused to purge pages. We do not ask it again.
-    purges_are_refused: AtomicBool,
 }
 
 impl<P: Parts> Heaps<P> {
@@ -71,7 +66,6 @@ impl<P: Parts> Heaps<P> {
                 shared: SharedSource::new(source, lower),
                 list: HeapList::new(),
                 takeovers: Mutex::new(()),
-                purges_are_refused: AtomicBool::new(false),
             }
         }
     }
@@ -89,22 +83,17 @@ impl<P: Parts> Heaps<P> {
         SourceGuard::new(self.shared.source())
     }
 
-    /// Removes the thread number from every heap that has a number other than `thread`.
-    pub(crate) fn forget_threads_but(&self, thread: usize) {
-        for heap in self.list.iter().filter(|heap| heap.thread().load(Relaxed) != thread) {
-            heap.thread().store(0, Relaxed);
-        }
+    /// Prevents takeovers until the guard is dropped, after waiting for one that runs. A fork must
+    /// happen under this lock. Otherwise the child loses what another thread has taken out.
+    pub(crate) fn pause_takeovers(&self) -> MutexGuard<'_, ()> {
+        sync::lock(&self.takeovers)
     }
 
-    /// Counts the arenas that are retained by heaps whose owner is not a thread.
-    ///
-    /// # Safety
-    ///
-    /// No other thread may use such a heap, as in the child of a fork.
-    pub(crate) unsafe fn retained_without_threads(&self) -> usize {
-        let survivors = self.list.iter().filter(|heap| heap.outlives_threads().load(Relaxed));
-        // SAFETY: nobody else uses the heap (contract of `retained_without_threads`).
-        survivors.map(|heap| unsafe { heap.retained_arenas() }).sum()
+    /// Removes the thread number from every heap that has a number other than `thread`.
+    pub(crate) fn forget_threads_but(&self, thread: usize) {
+        for heap in self.list.iter().filter(|heap| heap.thread.load(Relaxed) != thread) {
+            heap.thread.store(0, Relaxed);
+        }
     }
 }
 

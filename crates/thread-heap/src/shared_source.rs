@@ -4,7 +4,7 @@ use std::fmt;
 
 use obmalloc::{ArenaMap, OwnerId};
 use raw_mem::{ArenaSource, WarmArenas};
-use sync::{Mutex, MutexGuard};
+use sync::{Mutex, MutexGuard, atomic::AtomicBool};
 
 use crate::parts::Parts;
 
@@ -16,13 +16,20 @@ pub(crate) struct SharedSource<P: Parts> {
     source: Mutex<P::Source>,
     lower: P::Lower,
     map: ArenaMap<P::Geometry>,
+    /// True once the system has refused to purge pages. We do not ask it again.
+    pub(crate) purges_are_refused: AtomicBool,
 }
 
 impl<P: Parts> SharedSource<P> {
     sync::const_unless_model! {
         /// Wraps `source`. The metadata of heaps and of the map comes from `lower`.
         pub(crate) fn new(source: P::Source, lower: P::Lower) -> Self {
-            Self { source: Mutex::new(source), lower, map: ArenaMap::new() }
+            Self {
+                source: Mutex::new(source),
+                lower,
+                map: ArenaMap::new(),
+                purges_are_refused: AtomicBool::new(false),
+            }
         }
     }
 

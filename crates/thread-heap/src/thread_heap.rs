@@ -6,15 +6,13 @@ use obmalloc::{BlockPtr, Geometry, Heap, HeapTag, SizeClass};
 use sync::{
     UnsafeCell,
     atomic::{AtomicBool, AtomicPtr, AtomicUsize},
-    link::{Chain, Segment},
 };
 
 use crate::{
     freed::{
-        batch::{Batch, Batches, LEAST_BLOCK},
+        batch::{Batch, LEAST_BLOCK},
         inbox::Inbox,
         outbox::Outbox,
-        waiting_pools::WaitingPools,
     },
     heap_list::Listed,
     parts::Parts,
@@ -22,31 +20,30 @@ use crate::{
 };
 
 /// The single-owner heap inside.
-type OwnHeap<P> = Heap<SharedArenas<P>, <P as Parts>::Lower, <P as Parts>::Geometry>;
+pub(crate) type OwnHeap<P> = Heap<SharedArenas<P>, <P as Parts>::Lower, <P as Parts>::Geometry>;
 
 /// A single-owner heap with an inbox and an outbox.
-///
-/// What any thread may do is safe. The unsafe methods are for the owner, whose rights an
-/// [`Owner`](crate::Owner) represents. "The caller must own the heap" means that
-///
-/// - the heap has no other owner, and
-/// - no other call for the owner runs on it at the same time.
 #[repr(C)]
 pub(crate) struct ThreadHeap<P: Parts> {
     /// # Invariant
     ///
-    /// Only the owner accesses it.
-    own: UnsafeCell<OwnHeap<P>>,
+    /// Only the [`Owner`](crate::Owner) accesses it.
+    pub(crate) own: UnsafeCell<OwnHeap<P>>,
     /// # Invariant
     ///
-    /// Only the owner accesses it.
-    outbox: UnsafeCell<Outbox<Self>>,
-    /// Separates what others write from the cache lines that the owner reads.
+    /// Only the [`Owner`](crate::Owner) accesses it.
+    pub(crate) outbox: UnsafeCell<Outbox<Self>>,
+    /// Separates what other threads write from the cache lines that the owner reads.
     _apart: [u8; 128],
     pub(crate) inbox: Inbox<Batch>,
     next: AtomicPtr<Self>,
-    outlives_threads: AtomicBool,
-    thread: AtomicUsize,
+    /// True if the owner is not a thread, so that it still exists in a forked child. Only the number
+    /// of retained arenas depends on this flag.
+    pub(crate) outlives_threads: AtomicBool,
+    /// The number of the thread that has the heap open, or 0. No two live threads share a number. A
+    /// thread that has not opened the heap but finds its own number here therefore knows that the
+    /// owner has ended without closing the heap.
+    pub(crate) thread: AtomicUsize,
 }
 
 // SAFETY: only the owner accesses the cells. Everything that an owner did happens before the next
@@ -85,19 +82,6 @@ impl<P: Parts> ThreadHeap<P> {
         HeapTag(std::ptr::from_ref(self).cast())
     }
 
-    /// True if the owner is not a thread, so that it still exists in a forked child. Only the number
-    /// of retained arenas depends on this flag.
-    pub(crate) fn outlives_threads(&self) -> &AtomicBool {
-        &self.outlives_threads
-    }
-
-    /// The number of the thread that has the heap open, or 0. No two live threads share a number. A
-    /// thread that has not opened the heap but finds its own number here therefore knows that the
-    /// owner has ended without closing the heap.
-    pub(crate) fn thread(&self) -> &AtomicUsize {
-        &self.thread
-    }
-
     /// Returns the heap that the block at `start` belongs to.
     ///
     /// # Safety
@@ -123,29 +107,6 @@ impl<P: Parts> ThreadHeap<P> {
         class.map_or(LEAST_BLOCK, SizeClass::block_size)
     }
 
-    /// Pushes freed blocks of this heap to its inbox. If the heap has no owner, the caller becomes
-    /// its owner, frees the blocks, and abandons the heap again. Returns true if the blocks wait in
-    /// the inbox.
-    pub(crate) fn deliver(&self, nodes: Segment<Batch>) -> bool {
-        let Some(nodes) = self.inbox.push(nodes) else { return true };
-        // SAFETY: the nodes came back, so we own the heap. Their blocks belong to it.
-        unsafe { self.reclaim(nodes.into_chain()) };
-        // SAFETY: we own the heap until `abandon` returns.
-        unsafe { self.abandon() };
-        false
-    }
-
-    /// Calls `visit` with the single-owner heap.
-    ///
-    /// # Safety
-    ///
-    /// The caller must own the heap. `visit` must not use it in another way.
-    #[inline]
-    pub(crate) unsafe fn enter<R>(&self, visit: impl FnOnce(&mut OwnHeap<P>) -> R) -> R {
-        // SAFETY: the caller owns the heap (contract of `enter`), so nobody else accesses the cell.
-        self.own.with_mut(|own| visit(unsafe { &mut *own }))
-    }
-
     /// Takes a block of `class` from the free list of its first pool. This is the fast path.
     ///
     /// # Safety
@@ -157,23 +118,11 @@ impl<P: Parts> ThreadHeap<P> {
         self.own.with(|own| unsafe { &*own }.alloc_listed(class))
     }
 
-    /// Takes a block of `class` after reclaiming what others freed.
+    /// Frees `block` if it belongs to this heap. Otherwise returns it. This is the fast path.
     ///
     /// # Safety
     ///
-    /// The caller must own the heap.
-    pub(crate) unsafe fn alloc(&self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
-        // SAFETY: the caller owns the heap (contract of `alloc`).
-        unsafe { self.reclaim_inbox() };
-        // SAFETY: as above.
-        unsafe { self.enter(|own| own.alloc(class)) }
-    }
-
-    /// Frees `block` if it belongs to this heap. Otherwise returns it.
-    ///
-    /// # Safety
-    ///
-    /// - `block` must belong to a heap over the same source of arenas.
+    /// - `block` must have come from a thread heap of these types.
     /// - The caller must own this heap, unless the heap never has an arena.
     #[inline]
     pub(crate) unsafe fn free_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
@@ -183,130 +132,8 @@ impl<P: Parts> ThreadHeap<P> {
             return Some(block);
         }
         // SAFETY: the block carries this heap's tag. The heap has an arena, so the caller owns it.
-        unsafe { self.free(block) };
-        None
-    }
-
-    /// Frees a block of this heap.
-    ///
-    /// # Safety
-    ///
-    /// The caller must own the heap, and `block` must belong to it.
-    #[inline]
-    unsafe fn free(&self, block: BlockPtr) {
-        // SAFETY: the caller owns the heap, and the block belongs to it (contract of `free`).
         self.own.with_mut(|own| unsafe { (*own).free(block) });
-    }
-
-    /// Puts `block` into the outbox. Returns it if the outbox has no room for a block of `receiver`.
-    ///
-    /// # Safety
-    ///
-    /// The caller must own this heap, and `block` must belong to the heap `receiver`.
-    #[inline]
-    pub(crate) unsafe fn post(&self, receiver: NonNull<Self>, block: BlockPtr) -> Option<BlockPtr> {
-        // SAFETY: the caller owns the heap (contract of `post`).
-        if !self.outbox.with(|outbox| unsafe { &*outbox }.has_room_for(receiver)) {
-            return Some(block);
-        }
-        // SAFETY: as above. There is room, and a `BlockPtr` is exclusive ownership of the block.
-        self.outbox.with_mut(|outbox| unsafe { (*outbox).add(receiver, block.into_start()) });
         None
-    }
-
-    /// Packs the blocks of the outbox. Returns them and the heap that they belong to, or `None` if
-    /// there are none.
-    ///
-    /// # Safety
-    ///
-    /// The caller must own the heap.
-    pub(crate) unsafe fn pack_outbox(&self) -> Option<(NonNull<Self>, Batches)> {
-        self.outbox.with_mut(|outbox| {
-            // SAFETY: the caller owns the heap (contract of `pack_outbox`).
-            let (receiver, blocks) = unsafe { &mut *outbox }.take()?;
-            // SAFETY: a block of the outbox stays in use until its owner frees it.
-            let size = |block| unsafe { Self::size_of_block(block) };
-            // SAFETY: the outbox gave up the blocks, which have at least `LEAST_BLOCK` bytes.
-            Some((receiver, unsafe { Batches::pack(blocks, size) }?))
-        })
-    }
-
-    /// Frees the blocks that wait in the inbox.
-    ///
-    /// # Safety
-    ///
-    /// The caller must own the heap.
-    #[inline]
-    pub(crate) unsafe fn reclaim_inbox(&self) {
-        // SAFETY: the caller owns the heap (contract), and its inbox contains blocks of it only.
-        unsafe { self.reclaim(self.inbox.take_all()) };
-    }
-
-    /// Frees blocks of this heap that other threads sent.
-    ///
-    /// # Safety
-    ///
-    /// The caller must own the heap, and the blocks must belong to it.
-    unsafe fn reclaim(&self, nodes: Chain<Batch>) {
-        for node in nodes {
-            // SAFETY: we own the node, which is a packed batch or the head of a table.
-            if unsafe { Batch::blocks(node) }.is_none() {
-                // SAFETY: it is a table. The caller owns the heap (contract of `reclaim`).
-                unsafe { self.reclaim_table(node) };
-                continue;
-            }
-            // SAFETY: the blocks belong to this heap, and its owner calls (contract of `reclaim`).
-            let free = |start| unsafe { self.free(BlockPtr::from_start(start)) };
-            // SAFETY: a sender packed the batch and gave it up.
-            unsafe { Batch::unpack(node, free) };
-        }
-    }
-
-    /// Frees the blocks in a table that a takeover of the inbox has made.
-    ///
-    /// # Safety
-    ///
-    /// - `node` must be the head of a table, and the caller must exclusively own it.
-    /// - The caller must own the heap, and the blocks must belong to it.
-    #[cold]
-    #[inline(never)]
-    unsafe fn reclaim_table(&self, node: NonNull<Batch>) {
-        // SAFETY: the caller owns the heap (contract of `reclaim_table`).
-        let shared = unsafe { self.enter(|own| own.source().shared()) };
-        let Some(shared) = shared else { return };
-        // SAFETY: `node` is the head of a table, and we own it (contract of `reclaim_table`).
-        let table = unsafe { WaitingPools::<P::Geometry>::from_node(node) };
-        // SAFETY: the blocks belong to this heap, and its owner calls (contract).
-        let free = |start| unsafe { self.free(BlockPtr::from_start(start)) };
-        table.unload(shared.lower(), free);
-    }
-
-    /// Reclaims what others freed, returns empty arenas to the source, and leaves the heap without
-    /// an owner. The outbox must be empty.
-    ///
-    /// # Safety
-    ///
-    /// The caller must own the heap, and gives up that ownership.
-    pub(crate) unsafe fn abandon(&self) {
-        loop {
-            // SAFETY: the caller is the owner until `abandon` succeeds.
-            unsafe { self.reclaim_inbox() };
-            // SAFETY: as above.
-            unsafe { self.enter(Heap::give_back_empty_arena) };
-            if self.inbox.abandon() {
-                return;
-            }
-        }
-    }
-
-    /// Returns how many empty arenas the source counts as retained by this heap.
-    ///
-    /// # Safety
-    ///
-    /// The caller must own the heap, unless the heap never has an arena.
-    pub(crate) unsafe fn retained_arenas(&self) -> usize {
-        // SAFETY: the caller owns the heap (contract). Nothing changes in a heap without arenas.
-        self.own.with(|own| unsafe { &*own }.arenas_at_rest())
     }
 }
 

@@ -6,10 +6,8 @@ use obmalloc::HeapTag;
 use raw_mem::MemAlloc;
 use sync::atomic::Ordering::Relaxed;
 
-use super::Heaps;
-use crate::{
-    owner::Owner, parts::Parts, shared_arenas::SharedArenas, thread_heap::ThreadHeap,
-};
+use super::{Heaps, owner::Owner};
+use crate::{parts::Parts, shared_arenas::SharedArenas, thread_heap::ThreadHeap};
 
 impl<P: Parts> Heaps<P> {
     /// Opens a heap for the caller: an abandoned one, or else a new one. Returns `None` if the
@@ -31,15 +29,12 @@ impl<P: Parts> Heaps<P> {
     pub(crate) unsafe fn open_as(&'static self, thread: usize) -> Option<Owner<P>> {
         // Relaxed is enough. The C library makes the end of the old thread happen before a new
         // thread uses the same memory for its thread-locals, and their address is the number.
-        let is_left_open = |heap: &ThreadHeap<P>| heap.thread().load(Relaxed) == thread;
-        let owner = |heap| {
-            if is_left_open(heap) {
-                // SAFETY: its owner has ended outside of the heap (contract of `open_as`).
-                return Some(unsafe { Owner::new(heap, self) });
-            }
-            Owner::adopt(heap, self)
+        let open = |heap: &'static ThreadHeap<P>| match heap.thread.load(Relaxed) == thread {
+            // SAFETY: its owner has ended outside of the heap (contract of `open_as`).
+            true => Some(unsafe { Owner::new(heap, self) }),
+            false => Owner::adopt(heap, self),
         };
-        self.list.iter().find_map(owner).or_else(|| self.create())
+        self.list.iter().find_map(open).or_else(|| self.create())
     }
 
     /// Creates a heap. Returns `None` if the allocator of metadata has no memory for it, or aligns

@@ -1,11 +1,12 @@
 //! The figures of all heaps together.
 
-use std::ptr;
+use std::{mem::ManuallyDrop, ptr};
 
 use obmalloc::Stats;
+use sync::atomic::Ordering::Relaxed;
 
-use super::Heaps;
-use crate::{owner::Owner, parts::Parts};
+use super::{Heaps, owner::Owner};
+use crate::{parts::Parts, thread_heap::ThreadHeap};
 
 /// What several heaps have in use together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,5 +43,20 @@ impl<P: Parts> Heaps<P> {
             }
         }
         stats
+    }
+
+    /// Counts the arenas that are retained by heaps whose owner is not a thread.
+    ///
+    /// # Safety
+    ///
+    /// No other thread may use such a heap, as in the child of a fork.
+    pub(crate) unsafe fn retained_without_threads(&'static self) -> usize {
+        let survivors = self.list.iter().filter(|heap| heap.outlives_threads.load(Relaxed));
+        let retained = |heap: &'static ThreadHeap<P>| {
+            // SAFETY: nobody else uses the heap (contract). The value is not dropped.
+            let owner = ManuallyDrop::new(unsafe { Owner::new(heap, self) });
+            owner.retained_arenas()
+        };
+        survivors.map(retained).sum()
     }
 }

@@ -66,7 +66,7 @@ mod system {
 
     /// Returns the key, creating it if this is the first call. `None` if the process has no key
     /// left, or if this code is being unloaded.
-    fn key() -> Option<libc::pthread_key_t> {
+    pub(super) fn key() -> Option<libc::pthread_key_t> {
         let known = KEY.load(Relaxed);
         if known != NOT_CREATED {
             return (known != DELETED).then(|| (known - 1) as libc::pthread_key_t);
@@ -109,20 +109,6 @@ mod system {
             unsafe { libc::pthread_key_delete((known - 1) as libc::pthread_key_t) };
         }
     }
-
-    #[cfg(test)]
-    mod tests {
-        use std::thread;
-
-        use super::*;
-
-        #[test]
-        fn all_threads_use_the_same_key() {
-            let keys: Vec<_> = (0..4).map(|_| thread::spawn(key)).collect();
-            let keys: Vec<_> = keys.into_iter().map(|key| key.join().unwrap().unwrap()).collect();
-            assert_eq!(keys, [keys[0]; 4]);
-        }
-    }
 }
 
 #[cfg(not(unix))]
@@ -143,5 +129,19 @@ mod system {
 
     pub(super) fn call_at_exit() -> bool {
         AT_EXIT.try_with(|_| ()).is_ok()
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::thread;
+
+    use super::system::key;
+
+    #[test]
+    fn all_threads_use_the_same_key() {
+        let keys: Vec<_> = (0..4).map(|_| thread::spawn(key)).collect();
+        let keys: Vec<_> = keys.into_iter().map(|key| key.join().unwrap().unwrap()).collect();
+        assert_eq!(keys, [keys[0]; 4]);
     }
 }

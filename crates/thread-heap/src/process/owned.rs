@@ -10,7 +10,10 @@ use super::{
     heaps::{CurrentParts, HEAPS},
     slot,
 };
-use crate::{heaps::stats::HeapsStats, owner::Owner, parts::ThreadGeometry};
+use crate::{
+    heaps::{owner::Owner, stats::HeapsStats},
+    parts::ThreadGeometry,
+};
 
 /// An [`Owner`] of one of the process's heaps that may move between threads.
 ///
@@ -62,7 +65,7 @@ impl OwnedHeap {
     }
 
     fn new(owner: Owner<CurrentParts>) -> Self {
-        owner.heap().outlives_threads().store(true, Relaxed);
+        owner.heap().outlives_threads.store(true, Relaxed);
         Self { owner }
     }
 
@@ -104,7 +107,7 @@ impl OwnedHeap {
     /// Gives the heap up without entering it, for the child of a fork in which another thread may
     /// have been inside. Its blocks can still be freed, but its memory is not used again.
     pub fn lose(self) {
-        self.owner.heap().outlives_threads().store(false, Relaxed);
+        self.owner.heap().outlives_threads.store(false, Relaxed);
         mem::forget(self);
     }
 
@@ -121,7 +124,7 @@ impl OwnedHeap {
 impl Drop for OwnedHeap {
     fn drop(&mut self) {
         // The owner is dropped next, and abandons the heap.
-        self.owner.heap().outlives_threads().store(false, Relaxed);
+        self.owner.heap().outlives_threads.store(false, Relaxed);
     }
 }
 
@@ -135,9 +138,9 @@ mod tests {
         for end in ends {
             let owned = OwnedHeap::open().unwrap();
             let heap = owned.owner.heap();
-            assert!(heap.outlives_threads().load(Relaxed));
+            assert!(heap.outlives_threads.load(Relaxed));
             end(owned);
-            assert!(!heap.outlives_threads().load(Relaxed));
+            assert!(!heap.outlives_threads.load(Relaxed));
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The calling thread's heap as an allocator.
 
-use std::ptr::{self, NonNull};
+use std::{
+    mem::ManuallyDrop,
+    ptr::{self, NonNull},
+};
 
 use obmalloc::{BlockPtr, Blocks, SizeClass, Stats};
 use sync::atomic::Ordering::Relaxed;
@@ -11,7 +14,9 @@ use super::{
     slot,
 };
 use crate::{
-    heaps::stats::HeapsStats, owner::Owner, parts::ThreadGeometry, thread_heap::ThreadHeap,
+    heaps::{owner::Owner, stats::HeapsStats},
+    parts::ThreadGeometry,
+    thread_heap::ThreadHeap,
 };
 
 /// The heaps of the process's threads. Each thread allocates from its own heap, and any thread may
@@ -141,11 +146,12 @@ unsafe impl Blocks for PerThread {
 unsafe fn free_elsewhere(heap: &'static ThreadHeap<CurrentParts>, block: BlockPtr) {
     if ptr::eq(heap, &NO_HEAP) {
         // SAFETY: the block came from these heaps (contract of `free_elsewhere`).
-        unsafe { HEAPS.free_remote(block) };
-    } else {
-        // SAFETY: the calling thread owns `heap`, and the block belongs to another one (contract).
-        unsafe { HEAPS.free_elsewhere(heap, block) };
+        return unsafe { HEAPS.free_remote(block) };
     }
+    // SAFETY: the calling thread owns the heap in its slot, which nobody uses in the meantime.
+    let mut owner = ManuallyDrop::new(unsafe { Owner::new(heap, &HEAPS) });
+    // SAFETY: the block belongs to another heap (contract of `free_elsewhere`).
+    unsafe { owner.post(block) };
 }
 
 /// Calls `visit` with the owner of the calling thread's heap, which is opened if the thread has
@@ -174,7 +180,7 @@ fn with_new_heap<R>(visit: impl FnOnce(&mut Owner<CurrentParts>) -> R) -> Option
     // The slot is set first, because the registration may allocate through these heaps.
     let is_noticed = exit::will_be_noticed();
     if is_noticed && is_guarded {
-        slot::get().thread().store(thread, Relaxed);
+        slot::get().thread.store(thread, Relaxed);
     }
     let result = slot::owner().map(|mut owner| visit(&mut owner));
     if !is_noticed {

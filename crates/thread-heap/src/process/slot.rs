@@ -30,7 +30,7 @@ use std::{
 use sync::atomic::Ordering::Relaxed;
 
 use super::heaps::{CurrentParts, HEAPS, NO_HEAP};
-use crate::{owner::Owner, thread_heap::ThreadHeap};
+use crate::{heaps::owner::Owner, thread_heap::ThreadHeap};
 
 type Heap = &'static ThreadHeap<CurrentParts>;
 
@@ -207,7 +207,7 @@ pub(super) fn take() -> Option<Owner<CurrentParts>> {
     if ptr::eq(heap, &NO_HEAP) {
         return None;
     }
-    heap.thread().store(0, Relaxed);
+    heap.thread.store(0, Relaxed);
     word::set(&NO_HEAP);
     // SAFETY: the slot owned the heap, and has just given it up.
     Some(unsafe { Owner::new(heap, &HEAPS) })
@@ -264,9 +264,9 @@ mod tests {
     fn a_heap_that_is_taken_out_of_the_slot_is_not_left_open() {
         thread::spawn(|| {
             put_other();
-            OTHER.thread().store(super::thread(), Relaxed);
+            OTHER.thread.store(super::thread(), Relaxed);
             mem::forget(take());
-            assert_eq!(OTHER.thread().load(Relaxed), 0);
+            assert_eq!(OTHER.thread.load(Relaxed), 0);
         })
         .join()
         .unwrap();
