@@ -2,9 +2,9 @@
 //!
 //! # What happens before what
 //!
-//! Each row names the tests that fail without it.
+//! Loom rejects the models in the last column, each of which lacks one ordering.
 //!
-//! | from | to | by | tests |
+//! | from | to | by | model |
 //! | --- | --- | --- | --- |
 //! | a block's last use, and what a sender writes into it | its reuse by the owner | inbox: push Release, take Acquire | `a_push_without_release_is_rejected`, `a_take_without_acquire_is_rejected` |
 //! | what a sender wrote into blocks | a takeover of them by another thread | inbox: push Release, take over Acquire | `a_takeover_without_acquire_is_rejected` |

@@ -48,15 +48,10 @@ impl<P: Parts> SharedSource<P> {
         &self.map
     }
 
-    /// Frees the nodes of the map, for a model whose heaps do not live forever.
-    ///
-    /// # Safety
-    ///
-    /// No heap may use the map any more.
+    /// Returns the map and the allocator of its nodes, for a model that frees them.
     #[cfg(test)]
-    pub(crate) unsafe fn release_map(&mut self) {
-        // SAFETY: the map's nodes came from `lower`, and no heap uses them (contract).
-        unsafe { self.map.release(&self.lower) };
+    pub(crate) fn map_mut(&mut self) -> (&mut ArenaMap<P::Geometry>, &P::Lower) {
+        (&mut self.map, &self.lower)
     }
 }
 

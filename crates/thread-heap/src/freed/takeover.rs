@@ -10,10 +10,8 @@
 //!   pools    every block is free      a page comes back when it is written to
 //! ```
 //!
-//! An owner that does not run leaves its inbox as it is, and nobody else may enter its heap. But the
-//! blocks in the inbox belong to whoever takes them out. Another thread can therefore take them out,
-//! purge the pages that they cover, and push back a [table](WaitingPools) of them. If there is no
-//! memory for a table, it pushes the blocks back as they are.
+//! The blocks in an inbox belong to whoever takes them out, even if that is not the owner of the
+//! heap. If there is no memory for a table, they are pushed back as they are.
 
 use raw_mem::{Advice, ArenaSource};
 use sync::{

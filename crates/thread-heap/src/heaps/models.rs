@@ -78,8 +78,9 @@ impl<P: crate::Parts> Drop for Stage<P> {
         }
         // SAFETY: it was boxed (invariant of `heaps`).
         let mut heaps = unsafe { Box::from_raw(ptr::from_ref(self.heaps).cast_mut()) };
-        // SAFETY: the heaps are gone.
-        unsafe { heaps.shared.release_map() };
+        let (map, lower) = heaps.shared.map_mut();
+        // SAFETY: the map's nodes came from `lower`, and the heaps are gone.
+        unsafe { map.release(lower) };
     }
 }
 

@@ -1,7 +1,7 @@
 //! Ownership of a heap as a type, and how freed blocks get to their owner.
 //!
-//! Both are in one file because each needs the other. An owner sends blocks, and a thread that sends
-//! blocks to an abandoned heap becomes its owner for a moment.
+//! Each needs the other. An owner sends blocks, and a thread that sends blocks to an abandoned heap
+//! becomes its owner for a moment.
 
 use std::{fmt, marker::PhantomData, mem::ManuallyDrop, ptr::NonNull};
 
@@ -41,36 +41,30 @@ const STEP: usize = 256 << 10;
 /// Live blocks stay valid when the heap is abandoned. Another owner adopts the heap later.
 ///
 /// ```
-/// # use obmalloc::{Pools16K, SizeClass};
-/// # use raw_mem::{Malloc, MmapArenas};
-/// # use thread_heap::Heaps;
-/// # static HEAPS: Heaps<(MmapArenas, Malloc, Pools16K)> = Heaps::new(MmapArenas::new(), Malloc);
-/// let mut heap = HEAPS.open().expect("there is memory");
-/// let block = heap.alloc(SizeClass::of(100).unwrap()).expect("there is memory");
-/// // SAFETY: the block came from this heap, and is not used again.
-/// unsafe { heap.free(block) };
-/// drop(heap);
+/// # use thread_heap::{Owner, ThreadGeometry, obmalloc::SizeClass, raw_mem::{Malloc, MmapArenas}};
+/// fn use_once(mut heap: Owner<(MmapArenas, Malloc, ThreadGeometry)>) {
+///     let block = heap.alloc(SizeClass::of(100).unwrap()).expect("there is memory");
+///     // SAFETY: the block came from this heap, and is not used again.
+///     unsafe { heap.free(block) };
+///     drop(heap);
+/// }
 /// ```
 ///
-/// A heap cannot be used after it is closed, and cannot leave its thread:
+/// It cannot be used after it is dropped, and cannot be sent to another thread:
 ///
 /// ```compile_fail,E0382
-/// # use obmalloc::{Pools16K, SizeClass};
-/// # use raw_mem::{Malloc, MmapArenas};
-/// # use thread_heap::Heaps;
-/// # static HEAPS: Heaps<(MmapArenas, Malloc, Pools16K)> = Heaps::new(MmapArenas::new(), Malloc);
-/// let mut heap = HEAPS.open().expect("there is memory");
-/// drop(heap);
-/// heap.alloc(SizeClass::of(100).unwrap());
+/// # use thread_heap::{Owner, ThreadGeometry, raw_mem::{Malloc, MmapArenas}};
+/// fn use_after_drop(mut heap: Owner<(MmapArenas, Malloc, ThreadGeometry)>) {
+///     drop(heap);
+///     heap.flush();
+/// }
 /// ```
 ///
 /// ```compile_fail,E0277
-/// # use obmalloc::{Pools16K, SizeClass};
-/// # use raw_mem::{Malloc, MmapArenas};
-/// # use thread_heap::Heaps;
-/// # static HEAPS: Heaps<(MmapArenas, Malloc, Pools16K)> = Heaps::new(MmapArenas::new(), Malloc);
-/// let heap = HEAPS.open().expect("there is memory");
-/// std::thread::spawn(move || drop(heap));
+/// # use thread_heap::{Owner, ThreadGeometry, raw_mem::{Malloc, MmapArenas}};
+/// fn send(heap: Owner<(MmapArenas, Malloc, ThreadGeometry)>) {
+///     std::thread::spawn(move || drop(heap));
+/// }
 /// ```
 pub struct Owner<P: Parts> {
     /// # Invariant
@@ -205,12 +199,9 @@ impl<P: Parts> Owner<P> {
         unsafe { owner.post(block) };
     }
 
-    /// Sends the blocks in the outbox, reclaims what others freed, and unmaps every arena that can
-    /// be unmapped, including those that the source retains. Call it before the owner will be idle
-    /// for a while.
-    ///
-    /// It also takes over the inboxes of all other heaps, and purges the pages that contain only
-    /// blocks that wait there.
+    /// Sends the blocks in the outbox, reclaims what others freed, and unmaps every empty arena,
+    /// including those that the source retains. Also takes over all other inboxes, and purges the
+    /// pages that contain only blocks that wait there. Call it before the owner becomes idle.
     pub fn flush(&mut self) {
         self.send_outbox();
         self.heaps.take_over_inboxes(1);

@@ -69,20 +69,19 @@ impl OwnedHeap {
         Self { owner }
     }
 
-    /// Takes a block of `class` from the free list of its first pool, as [`Owner::alloc_listed`]
-    /// does.
+    /// As [`Owner::alloc_listed`].
     #[inline]
     pub fn alloc_listed(&mut self, class: SizeClass<ThreadGeometry>) -> Option<BlockPtr> {
         self.owner.alloc_listed(class)
     }
 
-    /// Takes an uninitialised block of `class`. Returns `None` if no arena can be mapped.
+    /// As [`Owner::alloc`].
     #[inline]
     pub fn alloc(&mut self, class: SizeClass<ThreadGeometry>) -> Option<BlockPtr> {
         self.owner.alloc(class)
     }
 
-    /// Frees a block of any heap of the process, as [`Owner::free`] does.
+    /// As [`Owner::free`], for a block of any heap of the process.
     ///
     /// # Safety
     ///
@@ -94,12 +93,12 @@ impl OwnedHeap {
         unsafe { self.owner.free(block) };
     }
 
-    /// Sends freed blocks, reclaims others, and releases retained memory, as [`Owner::flush`] does.
+    /// As [`Owner::flush`].
     pub fn flush(&mut self) {
         self.owner.flush();
     }
 
-    /// Counts what is in use in this heap. O(pools).
+    /// As [`Owner::stats`].
     pub fn stats(&mut self) -> Stats {
         self.owner.stats()
     }

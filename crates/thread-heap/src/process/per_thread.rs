@@ -68,12 +68,11 @@ impl PerThread {
     }
 
     /// Sends the blocks of other heaps that this thread has freed, reclaims what others freed, and
-    /// unmaps every arena that can be unmapped, including those that the process retains. Call it
-    /// before the thread will be idle for a while.
+    /// unmaps every empty arena, including those that the process retains. Call it before the thread
+    /// becomes idle.
     ///
-    /// It also purges the blocks that wait for other threads: pages that contain nothing else go
-    /// back to the system, even if their owner is blocked. Memory that another thread freed itself
-    /// stays with that thread.
+    /// It also purges the pages that contain only blocks which wait for other threads, even if those
+    /// threads are blocked. What another thread freed itself stays with that thread.
     pub fn flush(self) {
         match slot::owner() {
             Some(mut owner) => owner.flush(),
@@ -134,8 +133,8 @@ unsafe impl Blocks for PerThread {
     }
 }
 
-/// Frees a block of a heap that is not the calling thread's. It looks up the owner again, so that
-/// [`PerThread::free`] can compare the owner in memory without loading it into a register.
+/// Frees a block of a heap that is not the calling thread's. It looks up that heap again, so that
+/// [`PerThread::free`] can compare it in memory without loading it into a register.
 ///
 /// # Safety
 ///
