@@ -194,7 +194,7 @@ mod tests {
 
     use super::*;
 
-    /// mutants 5: no thread kept its heap, so each request opened one.
+    /// mutants 5: each request of a thread opened a heap of its own.
     #[test]
     fn a_thread_uses_the_same_heap_for_all_its_requests() {
         thread::spawn(|| {
