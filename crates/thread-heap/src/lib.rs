@@ -57,10 +57,10 @@ mod shared_source;
 mod thread_heap;
 
 pub use heaps::{Heaps, owner::Owner, stats::HeapsStats};
+/// The layers below, whose types appear in the signatures here.
+pub use obmalloc;
+pub use obmalloc::raw_mem;
 pub use parts::{Parts, ThreadGeometry};
 #[cfg(not(loom))]
 pub use process::{CurrentHeaps, OwnedHeap, PerThread};
 pub use shared_source::SourceGuard;
-/// The layers below, whose types appear in the signatures here.
-pub use obmalloc;
-pub use obmalloc::raw_mem;

@@ -19,11 +19,6 @@ impl<P: Parts> SharedArenas<P> {
     pub(crate) const fn of(shared: &'static SharedSource<P>) -> Self {
         Self(Some(shared))
     }
-
-    /// Returns the source that all heaps share.
-    pub(crate) const fn shared(&self) -> Option<&'static SharedSource<P>> {
-        self.0
-    }
 }
 
 // SAFETY: the arenas are those of the shared source, which hands each out once.

@@ -238,7 +238,8 @@ fn every_block_stays_usable_if_the_system_refuses_to_purge() {
     free(&mut mine, fill(&mut idle, mixed_sizes(30_000)));
     mine.flush();
     assert!(stage.purged() > 0);
-    free(&mut idle, fill(&mut idle, mixed_sizes(30_000)));
+    let again = fill(&mut idle, mixed_sizes(30_000));
+    free(&mut idle, again);
     idle.flush();
     assert_eq!(in_use(&idle), 0);
 }

@@ -110,8 +110,7 @@ fn a_heap_that_is_abandoned_empty_unmaps_its_arenas_at_once() {
 #[test]
 fn a_starting_thread_adopts_an_abandoned_heap_and_the_rules_hold() {
     let team = Family::new();
-    let (before, mut blocks) =
-        left_by(team, |member| (member.tag().0.addr(), fill(member, 2)));
+    let (before, mut blocks) = left_by(team, |member| (member.tag().0.addr(), fill(member, 2)));
     free_remote(team, blocks.drain(1000..3000));
     left_by(team, move |member| {
         assert_eq!(member.tag().0.addr(), before, "another heap was opened");

@@ -52,15 +52,19 @@ pub(crate) fn purge<P: Parts>(
     for batch in batches {
         // SAFETY: we own the batch.
         let blocks = unsafe { Batch::blocks(batch) };
-        match table.as_mut().zip(blocks) {
-            Some((table, blocks)) if table.reserve(blocks, shared.lower()) => {
+        let with_room = table
+            .as_mut()
+            .zip(blocks)
+            .and_then(|(table, blocks)| table.reserve(blocks, shared.lower()).then_some(table));
+        match with_room {
+            Some(table) => {
                 // SAFETY: a sender gave the block up, and its owner has not taken it.
                 let add = |block| unsafe { table.add(block) };
                 // SAFETY: we own the batch and its blocks.
                 unsafe { Batch::unpack(batch, add) };
             }
             // SAFETY: we own the batch, and give it up.
-            _ => unsafe { Segment::push(&mut back, batch) },
+            None => unsafe { Segment::push(&mut back, batch) },
         }
     }
     let has_batches = back.is_some();

@@ -1,7 +1,5 @@
 //! How threads get a heap.
 
-use std::ptr::NonNull;
-
 use obmalloc::HeapTag;
 use raw_mem::MemAlloc;
 use sync::atomic::Ordering::Relaxed;

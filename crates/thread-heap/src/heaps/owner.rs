@@ -171,7 +171,8 @@ impl<P: Parts> Owner<P> {
         // SAFETY: this value owns the heap (invariant), and is borrowed mutably.
         if self.heap.outbox.with(|outbox| unsafe { &*outbox }.has_room_for(receiver)) {
             // SAFETY: as above. There is room, and `block` is exclusive ownership of the block.
-            let add = |outbox: *mut Outbox<_>| unsafe { (*outbox).add(receiver, block.into_start()) };
+            let add =
+                |outbox: *mut Outbox<_>| unsafe { (*outbox).add(receiver, block.into_start()) };
             self.heap.outbox.with_mut(add);
         } else {
             // SAFETY: this value owns the heap, and does not use it in the meantime.

@@ -14,8 +14,7 @@ pub(crate) type CurrentParts = (WarmArenas<MmapArenas>, PageBlocks, ThreadGeomet
 /// The heaps of the process's threads.
 pub type CurrentHeaps = Heaps<CurrentParts>;
 
-pub(super) static HEAPS: CurrentHeaps =
-    Heaps::new(WarmArenas::new(MmapArenas::new()), PageBlocks);
+pub(super) static HEAPS: CurrentHeaps = Heaps::new(WarmArenas::new(MmapArenas::new()), PageBlocks);
 
 /// The heap of every thread that has none. It never has an arena, so nothing in it changes.
 pub(super) static NO_HEAP: ThreadHeap<CurrentParts> =

@@ -124,8 +124,7 @@ fn segment(contents: u32) -> Segment<Node> {
 }
 
 fn node(contents: u32) -> NonNull<Node> {
-    let node =
-        Box::new(Node { next: UnsafeCell::new(None), contents: UnsafeCell::new(0) });
+    let node = Box::new(Node { next: UnsafeCell::new(None), contents: UnsafeCell::new(0) });
     // The contents are written after the node is created, like those of a block.
     // SAFETY: we own the node.
     node.contents.with_mut(|place| unsafe { *place = contents });
@@ -206,8 +205,7 @@ fn a_take_in_two_steps_is_rejected() {
 /// Two threads free with `push` while the owner empties the inbox.
 fn two_pushes_meet_an_owner(push: fn(&Owned, Segment<Node>)) {
     let owned = Owned::new(Orders::SOUND);
-    let freers =
-        [1, 2].map(|contents| spawn(&owned, move |owned| push(owned, segment(contents))));
+    let freers = [1, 2].map(|contents| spawn(&owned, move |owned| push(owned, segment(contents))));
     owned.reclaim_inbox();
     freers.into_iter().for_each(|freer| freer());
     owned.reclaim_inbox();
