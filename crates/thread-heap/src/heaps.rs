@@ -7,15 +7,24 @@
 //!     └── shared: one source behind a lock, one map of arenas
 //! ```
 
-use std::fmt;
+use std::{fmt, ptr::NonNull};
 
-use sync::{Mutex, MutexGuard, atomic::Ordering::Relaxed};
+use obmalloc::{BlockPtr, Geometry, Heap, HeapTag, SizeClass};
+use sync::{
+    Mutex, MutexGuard, UnsafeCell,
+    atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::Relaxed},
+};
 
 use crate::{
-    heap_list::HeapList,
+    freed::{
+        batch::{Batch, LEAST_BLOCK},
+        inbox::Inbox,
+        outbox::Outbox,
+    },
+    heap_list::{HeapList, Listed},
     parts::Parts,
+    shared_arenas::SharedArenas,
     shared_source::{SharedSource, SourceGuard},
-    thread_heap::ThreadHeap,
 };
 
 #[cfg(test)]
@@ -100,5 +109,137 @@ impl<P: Parts> Heaps<P> {
 impl<P: Parts> fmt::Debug for Heaps<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.list.iter()).finish()
+    }
+}
+
+/// The single-owner heap inside.
+pub(crate) type OwnHeap<P> = Heap<SharedArenas<P>, <P as Parts>::Lower, <P as Parts>::Geometry>;
+
+/// A single-owner heap with an inbox and an outbox.
+#[repr(C)]
+pub(crate) struct ThreadHeap<P: Parts> {
+    /// # Invariant
+    ///
+    /// Only the [`Owner`](crate::Owner) accesses it.
+    pub(crate) own: UnsafeCell<OwnHeap<P>>,
+    /// # Invariant
+    ///
+    /// Only the [`Owner`](crate::Owner) accesses it.
+    pub(crate) outbox: UnsafeCell<Outbox<Self>>,
+    /// Separates what other threads write from the cache lines that the owner reads.
+    _apart: [u8; 128],
+    pub(crate) inbox: Inbox<Batch>,
+    /// The heaps that this one belongs to.
+    heaps: &'static Heaps<P>,
+    next: AtomicPtr<Self>,
+    /// True if the owner is not a thread, so that it still exists in a forked child. Only the number
+    /// of retained arenas depends on this flag.
+    pub(crate) outlives_threads: AtomicBool,
+    /// The number of the thread that has the heap open, or 0. No two live threads share a number. A
+    /// thread that has not opened the heap but finds its own number here therefore knows that the
+    /// owner has ended without closing the heap.
+    pub(crate) thread: AtomicUsize,
+}
+
+// SAFETY: only the owner accesses the cells. Everything that an owner did happens before the next
+// owner's accesses (see the table on the crate's page). The other fields are atomics.
+unsafe impl<P: Parts> Sync for ThreadHeap<P> {}
+
+// SAFETY: it is always the same field.
+unsafe impl<P: Parts> Listed for ThreadHeap<P> {
+    fn next(&self) -> &AtomicPtr<Self> {
+        &self.next
+    }
+}
+
+impl<P: Parts> ThreadHeap<P> {
+    const EVERY_BLOCK_CAN_BE_SENT: () =
+        assert!(P::Geometry::ALIGNMENT >= LEAST_BLOCK, "a block has room for the head of a batch");
+
+    sync::const_unless_model! {
+        /// Creates a heap that has an owner. Its blocks carry `tag`.
+        pub(crate) fn new(
+            heaps: &'static Heaps<P>,
+            arenas: SharedArenas<P>,
+            lower: P::Lower,
+            tag: HeapTag,
+        ) -> Self {
+            let () = Self::EVERY_BLOCK_CAN_BE_SENT;
+            Self {
+                own: UnsafeCell::new(Heap::with_tag(arenas, lower, tag)),
+                outbox: UnsafeCell::new(Outbox::new()),
+                _apart: [0; 128],
+                inbox: Inbox::new(),
+                heaps,
+                next: AtomicPtr::new(std::ptr::null_mut()),
+                outlives_threads: AtomicBool::new(false),
+                thread: AtomicUsize::new(0),
+            }
+        }
+    }
+
+    /// Returns the tag that every block of this heap carries.
+    pub(crate) fn tag(&self) -> HeapTag {
+        HeapTag(std::ptr::from_ref(self).cast())
+    }
+
+    /// Returns the heap that the block at `start` belongs to.
+    ///
+    /// # Safety
+    ///
+    /// `start` must lie in a block in use of a thread heap of these types.
+    #[inline]
+    pub(crate) unsafe fn of_block(start: NonNull<u8>) -> NonNull<Self> {
+        // SAFETY: `start` lies in a block in use of this geometry (contract of `of_block`).
+        let HeapTag(heap) = unsafe { OwnHeap::<P>::tag_of(start) };
+        // SAFETY: the tag of such a block is the address of its heap.
+        unsafe { NonNull::new_unchecked(heap.cast_mut().cast()) }
+    }
+
+    /// Returns the size in bytes of the block at `start`.
+    ///
+    /// # Safety
+    ///
+    /// `start` must be a block in use of a thread heap of these types.
+    #[inline]
+    pub(crate) unsafe fn size_of_block(start: NonNull<u8>) -> usize {
+        // SAFETY: `start` is a block in use of this geometry (contract of `size_of_block`).
+        let class = unsafe { SizeClass::<P::Geometry>::at(start) };
+        class.map_or(LEAST_BLOCK, SizeClass::block_size)
+    }
+
+    /// Takes a block of `class` from the free list of its first pool. This is the fast path.
+    ///
+    /// # Safety
+    ///
+    /// The caller must own the heap, unless the heap never has an arena.
+    #[inline]
+    pub(crate) unsafe fn alloc_listed(&self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
+        // SAFETY: the caller owns the heap (contract). Nothing changes in a heap without arenas.
+        self.own.with(|own| unsafe { &*own }.alloc_listed(class))
+    }
+
+    /// Frees `block` if it belongs to this heap. Otherwise returns it. This is the fast path.
+    ///
+    /// # Safety
+    ///
+    /// - `block` must have come from a thread heap of these types.
+    /// - The caller must own this heap, unless the heap never has an arena.
+    #[inline]
+    pub(crate) unsafe fn free_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
+        // SAFETY: the block is in use (contract of `free_if_own`).
+        let heap = unsafe { Self::of_block(block.start()) };
+        if !std::ptr::eq(heap.as_ptr(), self) {
+            return Some(block);
+        }
+        // SAFETY: the block carries this heap's tag. The heap has an arena, so the caller owns it.
+        self.own.with_mut(|own| unsafe { (*own).free(block) });
+        None
+    }
+}
+
+impl<P: Parts> fmt::Debug for ThreadHeap<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ThreadHeap({:p})", std::ptr::from_ref::<Self>(self))
     }
 }

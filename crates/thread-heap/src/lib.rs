@@ -38,8 +38,7 @@
 //! | module | what it contains |
 //! | --- | --- |
 //! | `process` | the heaps of this process: the thread's slot, thread exit, fork, `PerThread`, `OwnedHeap` |
-//! | `heaps` | all heaps over one source: how they are opened, owned and counted |
-//! | `thread_heap` | one heap with its inbox and outbox |
+//! | `heaps` | a heap with its inbox and outbox; how heaps are opened, owned and counted |
 //! | `freed` | freed blocks on their way: outbox, batches, inbox, the table of a takeover |
 //! | `heap_list`, `shared_source`, `shared_arenas` | what all heaps share |
 
@@ -54,7 +53,6 @@ mod parts;
 mod process;
 mod shared_arenas;
 mod shared_source;
-mod thread_heap;
 
 pub use heaps::{Heaps, owner::Owner, stats::HeapsStats};
 /// The layers below, whose types appear in the signatures here.

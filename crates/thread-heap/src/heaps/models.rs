@@ -13,8 +13,8 @@ use testkit::{
     place::ArenaLog,
 };
 
-use super::{Heaps, owner::Owner};
-use crate::{freed::batch::Batch, shared_arenas::SharedArenas, thread_heap::ThreadHeap};
+use super::{Heaps, ThreadHeap, owner::Owner};
+use crate::{freed::batch::Batch, shared_arenas::SharedArenas};
 
 /// Arenas that are so large that their map is small, because loom creates an object for each entry.
 #[derive(Clone, Copy, Debug, Default)]
@@ -139,7 +139,7 @@ fn two_threads_begin(open: fn(&'static Heaps<Parts>) -> Owner<Parts>) {
     assert_ne!(other.join().unwrap(), mine);
     for heap in heaps.list.iter() {
         // SAFETY: its owner has ended without closing it.
-        drop(unsafe { Owner::new(heap, heaps) });
+        drop(unsafe { Owner::new(heap) });
     }
     assert_eq!(log.mapped(), 0);
 }
@@ -155,7 +155,7 @@ fn a_heap_that_is_found_and_not_adopted_is_rejected() {
     sync::rejected(|| {
         two_threads_begin(|heaps| {
             // SAFETY: wrong on purpose, because the heap may have an owner.
-            let found = heaps.list.iter().next().map(|heap| unsafe { Owner::new(heap, heaps) });
+            let found = heaps.list.iter().next().map(|heap| unsafe { Owner::new(heap) });
             found.unwrap_or_else(|| heaps.open().unwrap())
         });
     });
@@ -187,7 +187,7 @@ fn a_heap_adopted_in_two_steps_is_rejected() {
         an_opening_meets_the_last_remote_free(|heaps| {
             let adopted = heaps.list.iter().find(|heap| heap.inbox.adopt_in_two_steps());
             // SAFETY: wrong on purpose, because another thread may have adopted the heap as well.
-            let adopted = adopted.map(|heap| unsafe { Owner::new(heap, heaps) });
+            let adopted = adopted.map(|heap| unsafe { Owner::new(heap) });
             adopted.unwrap_or_else(|| heaps.open().unwrap())
         });
     });

@@ -4,8 +4,8 @@ use obmalloc::HeapTag;
 use raw_mem::MemAlloc;
 use sync::atomic::Ordering::Relaxed;
 
-use super::{Heaps, owner::Owner};
-use crate::{parts::Parts, shared_arenas::SharedArenas, thread_heap::ThreadHeap};
+use super::{Heaps, ThreadHeap, owner::Owner};
+use crate::{parts::Parts, shared_arenas::SharedArenas};
 
 impl<P: Parts> Heaps<P> {
     /// Opens a heap for the caller: an abandoned one, or else a new one. Returns `None` if the
@@ -13,7 +13,7 @@ impl<P: Parts> Heaps<P> {
     ///
     /// O(heaps). There are at most as many heaps as ever had an owner at the same time.
     pub fn open(&'static self) -> Option<Owner<P>> {
-        self.list.iter().find_map(|heap| Owner::adopt(heap, self)).or_else(|| self.create())
+        self.list.iter().find_map(Owner::adopt).or_else(|| self.create())
     }
 
     /// Opens a heap for the thread with the number `thread`: the first one that is abandoned or that
@@ -29,8 +29,8 @@ impl<P: Parts> Heaps<P> {
         // thread uses the same memory for its thread-locals, and their address is the number.
         let open = |heap: &'static ThreadHeap<P>| match heap.thread.load(Relaxed) == thread {
             // SAFETY: its owner has ended outside of the heap (contract of `open_as`).
-            true => Some(unsafe { Owner::new(heap, self) }),
-            false => Owner::adopt(heap, self),
+            true => Some(unsafe { Owner::new(heap) }),
+            false => Owner::adopt(heap),
         };
         self.list.iter().find_map(open).or_else(|| self.create())
     }
@@ -47,13 +47,13 @@ impl<P: Parts> Heaps<P> {
             return None;
         }
         let tag = HeapTag(place.as_ptr().cast_const().cast());
-        let heap = ThreadHeap::new(SharedArenas::of(&self.shared), lower.clone(), tag);
+        let heap = ThreadHeap::new(self, SharedArenas::of(&self.shared), lower.clone(), tag);
         // SAFETY: we own the block, which has the size and the alignment of a heap.
         unsafe { place.write(heap) };
         // SAFETY: the heap was written just now, is never freed, and is only shared from now on.
         let heap: &'static ThreadHeap<P> = unsafe { place.as_ref() };
         self.list.add(heap);
         // SAFETY: a new heap has an owner, which is the caller.
-        Some(unsafe { Owner::new(heap, self) })
+        Some(unsafe { Owner::new(heap) })
     }
 }

@@ -12,7 +12,7 @@ use sync::{
     link::{Chain, Segment},
 };
 
-use super::Heaps;
+use super::{Heaps, OwnHeap, ThreadHeap};
 use crate::{
     freed::{
         batch::{Batch, Batches},
@@ -21,7 +21,6 @@ use crate::{
         waiting_pools::WaitingPools,
     },
     parts::Parts,
-    thread_heap::{OwnHeap, ThreadHeap},
 };
 
 /// The most bytes that wait in all inboxes together before senders take inboxes over. The limit of
@@ -69,10 +68,9 @@ const STEP: usize = 256 << 10;
 pub struct Owner<P: Parts> {
     /// # Invariant
     ///
-    /// `heap` is one of `heaps`, and this value owns it. Another value for the same heap may exist
-    /// only if it is never used at the same time and never dropped.
+    /// This value owns the heap. Another value for the same heap may exist only if it is never used
+    /// at the same time and never dropped.
     heap: &'static ThreadHeap<P>,
-    heaps: &'static Heaps<P>,
     stays_on_its_thread: PhantomData<*const ()>,
 }
 
@@ -81,19 +79,19 @@ impl<P: Parts> Owner<P> {
     ///
     /// # Safety
     ///
-    /// - `heap` must be one of `heaps`, and the caller must own it.
-    /// - If the caller keeps the ownership, nobody may use the heap in another way as long as this
-    ///   value is used, and this value must not be dropped.
+    /// - The caller must own the heap.
+    /// - If the caller does not give up the ownership, nobody may use the heap in another way as long
+    ///   as this value is used, and this value must not be dropped.
     #[inline]
-    pub(crate) unsafe fn new(heap: &'static ThreadHeap<P>, heaps: &'static Heaps<P>) -> Self {
+    pub(crate) unsafe fn new(heap: &'static ThreadHeap<P>) -> Self {
         // INVARIANT: the caller owned the heap (contract of `new`).
-        Self { heap, heaps, stays_on_its_thread: PhantomData }
+        Self { heap, stays_on_its_thread: PhantomData }
     }
 
-    /// Makes the caller the owner of `heap`, one of `heaps`. Returns `None` if it has an owner.
-    pub(crate) fn adopt(heap: &'static ThreadHeap<P>, heaps: &'static Heaps<P>) -> Option<Self> {
+    /// Makes the caller the owner of `heap`. Returns `None` if the heap has an owner.
+    pub(crate) fn adopt(heap: &'static ThreadHeap<P>) -> Option<Self> {
         // SAFETY: the heap had no owner, and the caller has just become its owner.
-        heap.inbox.adopt().then(|| unsafe { Self::new(heap, heaps) })
+        heap.inbox.adopt().then(|| unsafe { Self::new(heap) })
     }
 
     /// Returns the heap.
@@ -176,7 +174,7 @@ impl<P: Parts> Owner<P> {
             self.heap.outbox.with_mut(add);
         } else {
             // SAFETY: this value owns the heap, and does not use it in the meantime.
-            unsafe { Self::post_after_sending(self.heap, self.heaps, block) };
+            unsafe { Self::post_after_sending(self.heap, block) };
         }
     }
 
@@ -188,13 +186,9 @@ impl<P: Parts> Owner<P> {
     /// As for [`new`](Self::new) and [`post`](Self::post).
     #[cold]
     #[inline(never)]
-    unsafe fn post_after_sending(
-        heap: &'static ThreadHeap<P>,
-        heaps: &'static Heaps<P>,
-        block: BlockPtr,
-    ) {
+    unsafe fn post_after_sending(heap: &'static ThreadHeap<P>, block: BlockPtr) {
         // SAFETY: the caller owns the heap and does not use it in the meantime (contract).
-        let mut owner = ManuallyDrop::new(unsafe { Self::new(heap, heaps) });
+        let mut owner = ManuallyDrop::new(unsafe { Self::new(heap) });
         owner.send_outbox();
         // SAFETY: the block belongs to another heap over the same source (contract).
         unsafe { owner.post(block) };
@@ -205,7 +199,7 @@ impl<P: Parts> Owner<P> {
     /// pages that contain only blocks that wait there. Call it before the owner becomes idle.
     pub fn flush(&mut self) {
         self.send_outbox();
-        self.heaps.take_over_inboxes(1);
+        self.heap.heaps.take_over_inboxes(1);
         self.enter(Heap::trim);
     }
 
@@ -252,7 +246,7 @@ impl<P: Parts> Owner<P> {
             Some((receiver, unsafe { Batches::pack(blocks, size) }?))
         });
         if let Some((receiver, batches)) = packed {
-            self.heaps.send(receiver, batches);
+            self.heap.heaps.send(receiver, batches);
         }
     }
 
@@ -295,7 +289,7 @@ impl<P: Parts> Owner<P> {
     unsafe fn reclaim_table(&mut self, node: NonNull<Batch>) {
         // SAFETY: we own `node`, which is the head of a table (contract of `reclaim_table`).
         let table = unsafe { WaitingPools::<P::Geometry>::from_node(node) };
-        let lower = self.heaps.shared.lower();
+        let lower = self.heap.heaps.shared.lower();
         // SAFETY: the block belongs to this heap (contract of `reclaim_table`).
         table.unload(lower, |start| unsafe { self.free_own(start) });
     }
@@ -379,7 +373,7 @@ impl<P: Parts> Heaps<P> {
     ) -> bool {
         let Some(nodes) = receiver.inbox.push(nodes) else { return true };
         // SAFETY: the nodes came back, so we own the heap.
-        let mut owner = unsafe { Owner::new(receiver, self) };
+        let mut owner = unsafe { Owner::new(receiver) };
         // SAFETY: the blocks belong to the receiver.
         unsafe { owner.reclaim(nodes.into_chain()) };
         false

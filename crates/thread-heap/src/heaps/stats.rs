@@ -5,8 +5,8 @@ use std::{mem::ManuallyDrop, ptr};
 use obmalloc::Stats;
 use sync::atomic::Ordering::Relaxed;
 
-use super::{Heaps, owner::Owner};
-use crate::{parts::Parts, thread_heap::ThreadHeap};
+use super::{Heaps, ThreadHeap, owner::Owner};
+use crate::parts::Parts;
 
 /// What several heaps have in use together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl<P: Parts> Heaps<P> {
             let of_heap = match owned {
                 Some(owner) => Some(owner.stats()),
                 // Dropping the owner abandons the heap again.
-                None => Owner::adopt(heap, self).map(|owner| owner.stats()),
+                None => Owner::adopt(heap).map(|owner| owner.stats()),
             };
             match of_heap {
                 Some(of_heap) => {
@@ -54,7 +54,7 @@ impl<P: Parts> Heaps<P> {
         let survivors = self.list.iter().filter(|heap| heap.outlives_threads.load(Relaxed));
         let retained = |heap: &'static ThreadHeap<P>| {
             // SAFETY: nobody else uses the heap (contract). The value is not dropped.
-            let owner = ManuallyDrop::new(unsafe { Owner::new(heap, self) });
+            let owner = ManuallyDrop::new(unsafe { Owner::new(heap) });
             owner.retained_arenas()
         };
         survivors.map(retained).sum()

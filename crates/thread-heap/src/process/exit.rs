@@ -15,7 +15,7 @@
 //! later requests opens a heap and closes it. A heap that was opened for the first time in the last
 //! round stays open when its thread ends. [`ThreadHeap::thread`] tells how it is found again.
 //!
-//! [`ThreadHeap::thread`]: crate::thread_heap::ThreadHeap::thread
+//! [`ThreadHeap::thread`]: crate::heaps::ThreadHeap::thread
 
 use std::cell::Cell;
 

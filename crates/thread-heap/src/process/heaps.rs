@@ -4,7 +4,9 @@ use obmalloc::HeapTag;
 use raw_mem::{MmapArenas, PageBlocks, WarmArenas};
 
 use crate::{
-    heaps::Heaps, parts::ThreadGeometry, shared_arenas::SharedArenas, thread_heap::ThreadHeap,
+    heaps::{Heaps, ThreadHeap},
+    parts::ThreadGeometry,
+    shared_arenas::SharedArenas,
 };
 
 /// What the process's heaps are made of. Their metadata lives on pages of its own, because malloc
@@ -18,4 +20,4 @@ pub(super) static HEAPS: CurrentHeaps = Heaps::new(WarmArenas::new(MmapArenas::n
 
 /// The heap of every thread that has none. It never has an arena, so nothing in it changes.
 pub(super) static NO_HEAP: ThreadHeap<CurrentParts> =
-    ThreadHeap::new(SharedArenas::NONE, PageBlocks, HeapTag::NONE);
+    ThreadHeap::new(&HEAPS, SharedArenas::NONE, PageBlocks, HeapTag::NONE);

@@ -14,9 +14,8 @@ use super::{
     slot,
 };
 use crate::{
-    heaps::{owner::Owner, stats::HeapsStats},
+    heaps::{ThreadHeap, owner::Owner, stats::HeapsStats},
     parts::ThreadGeometry,
-    thread_heap::ThreadHeap,
 };
 
 /// The heaps of the process's threads. Each thread allocates from its own heap, and any thread may
@@ -148,7 +147,7 @@ unsafe fn free_elsewhere(heap: &'static ThreadHeap<CurrentParts>, block: BlockPt
         return unsafe { HEAPS.free_remote(block) };
     }
     // SAFETY: the calling thread owns the heap in its slot, which nobody uses in the meantime.
-    let mut owner = ManuallyDrop::new(unsafe { Owner::new(heap, &HEAPS) });
+    let mut owner = ManuallyDrop::new(unsafe { Owner::new(heap) });
     // SAFETY: the block belongs to another heap (contract of `free_elsewhere`).
     unsafe { owner.post(block) };
 }

@@ -29,8 +29,8 @@ use std::{
 
 use sync::atomic::Ordering::Relaxed;
 
-use super::heaps::{CurrentParts, HEAPS, NO_HEAP};
-use crate::{heaps::owner::Owner, thread_heap::ThreadHeap};
+use super::heaps::{CurrentParts, NO_HEAP};
+use crate::heaps::{ThreadHeap, owner::Owner};
 
 type Heap = &'static ThreadHeap<CurrentParts>;
 
@@ -188,7 +188,7 @@ pub(super) fn owner() -> Option<ManuallyDrop<Owner<CurrentParts>>> {
     let heap = get();
     // SAFETY: the calling thread owns the heap in its slot. The value is not dropped, and nobody
     // uses the slot in the meantime.
-    let owner = || ManuallyDrop::new(unsafe { Owner::new(heap, &HEAPS) });
+    let owner = || ManuallyDrop::new(unsafe { Owner::new(heap) });
     (!ptr::eq(heap, &NO_HEAP)).then(owner)
 }
 
@@ -210,7 +210,7 @@ pub(super) fn take() -> Option<Owner<CurrentParts>> {
     heap.thread.store(0, Relaxed);
     word::set(&NO_HEAP);
     // SAFETY: the slot owned the heap, and has just given it up.
-    Some(unsafe { Owner::new(heap, &HEAPS) })
+    Some(unsafe { Owner::new(heap) })
 }
 
 /// Returns a number that is not 0, and that no two live threads share. A thread that starts later
@@ -226,15 +226,15 @@ mod tests {
     use obmalloc::HeapTag;
     use raw_mem::PageBlocks;
 
-    use super::*;
+    use super::{super::heaps::HEAPS, *};
     use crate::shared_arenas::SharedArenas;
 
     static OTHER: ThreadHeap<CurrentParts> =
-        ThreadHeap::new(SharedArenas::NONE, PageBlocks, HeapTag::NONE);
+        ThreadHeap::new(&HEAPS, SharedArenas::NONE, PageBlocks, HeapTag::NONE);
 
     fn put_other() {
         // SAFETY: the tests never use the heap, and never drop its owner.
-        put(unsafe { Owner::new(&OTHER, &HEAPS) });
+        put(unsafe { Owner::new(&OTHER) });
     }
 
     #[test]
