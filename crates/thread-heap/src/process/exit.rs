@@ -50,7 +50,7 @@ mod system {
 
     use sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-    use super::close_heap;
+    use crate::process::exit::close_heap;
 
     /// The key whose destructor closes a thread's heap, plus 1, or one of the two values below.
     ///
@@ -113,7 +113,7 @@ mod system {
 
 #[cfg(not(unix))]
 mod system {
-    use super::close_heap;
+    use crate::process::exit::close_heap;
 
     thread_local! {
         static AT_EXIT: AtExit = const { AtExit };
@@ -136,7 +136,7 @@ mod system {
 mod tests {
     use std::thread;
 
-    use super::system::key;
+    use crate::process::exit::system::key;
 
     #[test]
     fn all_threads_use_the_same_key() {

@@ -46,7 +46,7 @@ type Heap = &'static ThreadHeap<CurrentParts>;
 mod word {
     use std::arch::{asm, global_asm};
 
-    use super::{Heap, NO_HEAP};
+    use crate::process::{heaps::NO_HEAP, slot::Heap};
 
     /// The name of the word. Two versions of this crate in one program each have a word.
     macro_rules! word {
@@ -93,7 +93,7 @@ mod word {
 
     #[inline]
     pub(super) fn get() -> Heap {
-        let heap: *const super::ThreadHeap<super::CurrentParts>;
+        let heap: *const _;
         // SAFETY: the instruction loads the calling thread's word. `pure` holds because the result
         // depends only on memory and on the thread pointer. The thread pointer changes only at a
         // switch of stacks, where the compiler must assume that memory changes too.
@@ -148,7 +148,7 @@ mod word {
 mod word {
     use std::{cell::Cell, ptr};
 
-    use super::{Heap, NO_HEAP};
+    use crate::process::{heaps::NO_HEAP, slot::Heap};
 
     thread_local! {
         static WORD: Cell<Heap> = const { Cell::new(&NO_HEAP) };
@@ -226,8 +226,8 @@ mod tests {
     use obmalloc::HeapTag;
     use raw_mem::PageBlocks;
 
-    use super::{super::heaps::HEAPS, *};
-    use crate::shared_arenas::SharedArenas;
+    use super::*;
+    use crate::{process::heaps::HEAPS, shared_arenas::SharedArenas};
 
     static OTHER: ThreadHeap<CurrentParts> =
         ThreadHeap::new(&HEAPS, SharedArenas::NONE, PageBlocks, HeapTag::NONE);
