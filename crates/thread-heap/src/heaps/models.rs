@@ -100,7 +100,7 @@ fn abandoned_with_a_block(heaps: &'static Heaps<Parts>) -> BlockPtr {
 }
 
 /// Frees a block as a thread does that has no heap.
-fn free_remote(heaps: &'static Heaps<Parts>, block: BlockPtr) {
+fn free_remote(heaps: &Heaps<Parts>, block: BlockPtr) {
     // SAFETY: the block came from these heaps, and is not used again.
     unsafe { heaps.free_remote(block) };
 }
@@ -222,7 +222,7 @@ fn a_close_without_a_second_look_is_rejected() {
 }
 
 /// Pushes nodes back to the inbox of a heap.
-type PushBack = fn(&'static Heaps<Parts>, &'static ThreadHeap<Parts>, Segment<Batch>);
+type PushBack = fn(&'static ThreadHeap<Parts>, Segment<Batch>);
 
 /// The owner closes its heap while another thread takes over its inbox, which contains the last
 /// block, and pushes it back with `push_back`.
@@ -236,7 +236,7 @@ fn a_close_meets_a_takeover(push_back: PushBack) {
         if let Some(nodes) = heap.inbox.take_over() {
             for node in nodes {
                 // SAFETY: we own the node, and give it up.
-                push_back(heaps, heap, unsafe { Segment::of(node) });
+                push_back(heap, unsafe { Segment::of(node) });
             }
         }
     });
@@ -248,8 +248,8 @@ fn a_close_meets_a_takeover(push_back: PushBack) {
 #[test]
 fn a_takeover_unmaps_the_last_arena_if_the_owner_has_gone() {
     sync::model(|| {
-        a_close_meets_a_takeover(|heaps, heap, nodes| {
-            heaps.deliver(heap, nodes);
+        a_close_meets_a_takeover(|heap, nodes| {
+            heap.deliver(nodes);
         });
     });
 }
@@ -257,7 +257,7 @@ fn a_takeover_unmaps_the_last_arena_if_the_owner_has_gone() {
 #[test]
 #[cfg_attr(not(loom), ignore = "only loom can reject")]
 fn a_takeover_that_does_not_become_the_owner_is_rejected() {
-    sync::rejected(|| a_close_meets_a_takeover(|_, heap, nodes| drop(heap.inbox.push(nodes))));
+    sync::rejected(|| a_close_meets_a_takeover(|heap, nodes| drop(heap.inbox.push(nodes))));
 }
 
 #[test]

@@ -331,6 +331,20 @@ impl<P: Parts> fmt::Debug for Owner<P> {
     }
 }
 
+impl<P: Parts> ThreadHeap<P> {
+    /// Pushes freed blocks of this heap to its inbox. If the heap has no owner, the caller becomes
+    /// its owner, frees the blocks, and abandons the heap again. Returns true if the blocks wait in
+    /// the inbox.
+    pub(super) fn deliver(&'static self, nodes: Segment<Batch>) -> bool {
+        let Some(nodes) = self.inbox.push(nodes) else { return true };
+        // SAFETY: the nodes came back, so the caller owns the heap.
+        let mut owner = unsafe { Owner::new(self) };
+        // SAFETY: the blocks belong to this heap.
+        unsafe { owner.reclaim(nodes.into_chain()) };
+        false
+    }
+}
+
 impl<P: Parts> Heaps<P> {
     /// Frees a block for a thread that has no heap. The block is sent to its owner at once.
     ///
@@ -340,7 +354,7 @@ impl<P: Parts> Heaps<P> {
     /// - Nobody may use it any more.
     // Never inlined, so that the common path of the caller needs no stack frame.
     #[inline(never)]
-    pub unsafe fn free_remote(&'static self, block: BlockPtr) {
+    pub unsafe fn free_remote(&self, block: BlockPtr) {
         let start = block.into_start();
         // SAFETY: the block is in use, in one of these heaps (contract of `free_remote`).
         let receiver = unsafe { ThreadHeap::of_block(start) };
@@ -354,35 +368,19 @@ impl<P: Parts> Heaps<P> {
 
     /// Sends freed blocks of `receiver`. Limits how many blocks wait for owners that do not take
     /// them.
-    fn send(&'static self, receiver: NonNull<ThreadHeap<P>>, batches: Batches) {
+    fn send(&self, receiver: NonNull<ThreadHeap<P>>, batches: Batches) {
         // SAFETY: the receiver is in the list of heaps, and those live forever.
         let receiver: &'static ThreadHeap<P> = unsafe { receiver.as_ref() };
-        let is_waiting = self.deliver(receiver, batches.nodes);
+        let is_waiting = receiver.deliver(batches.nodes);
         if is_waiting && receiver.inbox.count(batches.bytes, STEP) {
             self.limit_waiting();
         }
     }
 
-    /// Pushes freed blocks of `receiver` to its inbox. If the heap has no owner, the caller becomes
-    /// its owner, frees the blocks, and abandons the heap again. Returns true if the blocks wait in
-    /// the inbox.
-    pub(super) fn deliver(
-        &'static self,
-        receiver: &'static ThreadHeap<P>,
-        nodes: Segment<Batch>,
-    ) -> bool {
-        let Some(nodes) = receiver.inbox.push(nodes) else { return true };
-        // SAFETY: the nodes came back, so we own the heap.
-        let mut owner = unsafe { Owner::new(receiver) };
-        // SAFETY: the blocks belong to the receiver.
-        unsafe { owner.reclaim(nodes.into_chain()) };
-        false
-    }
-
     /// Takes over inboxes if too much waits in all of them together. O(heaps).
     #[cold]
     #[inline(never)]
-    fn limit_waiting(&'static self) {
+    fn limit_waiting(&self) {
         let waiting = self.list.iter().map(|heap| heap.inbox.waiting());
         if waiting.fold(0, usize::saturating_add) > MOST_WAITING {
             self.take_over_inboxes(STEP);
@@ -395,7 +393,7 @@ impl<P: Parts> Heaps<P> {
     /// O(heaps + waiting blocks), and a system call for each range of pages.
     #[cold]
     #[inline(never)]
-    pub(crate) fn take_over_inboxes(&'static self, least: usize) {
+    pub(crate) fn take_over_inboxes(&self, least: usize) {
         if self.shared.purges_are_refused.load(Relaxed) {
             return;
         }
@@ -409,12 +407,12 @@ impl<P: Parts> Heaps<P> {
     }
 
     /// Takes over the inbox of `heap`.
-    fn take_over(&'static self, heap: &'static ThreadHeap<P>) {
+    fn take_over(&self, heap: &'static ThreadHeap<P>) {
         let bytes = heap.inbox.restart_count();
         let Some(nodes) = heap.inbox.take_over() else { return };
         let (nodes, has_batches) = takeover::purge(&self.shared, nodes, bytes);
         let Some(nodes) = nodes else { return };
-        if self.deliver(heap, nodes) && has_batches {
+        if heap.deliver(nodes) && has_batches {
             heap.inbox.count(bytes, STEP);
         }
     }

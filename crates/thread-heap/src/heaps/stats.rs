@@ -24,7 +24,7 @@ pub struct HeapsStats {
 impl<P: Parts> Heaps<P> {
     /// Counts what is in use in the heaps of `owners` and in the abandoned ones.
     /// O(heaps × owners + pools).
-    pub fn stats(&'static self, owners: &[&Owner<P>]) -> HeapsStats {
+    pub fn stats(&self, owners: &[&Owner<P>]) -> HeapsStats {
         let total = Stats::empty::<P::Geometry>().with_map(self.shared.map());
         let mut stats = HeapsStats { total, walked: 0, elsewhere: 0 };
         for heap in self.list.iter() {
@@ -50,7 +50,7 @@ impl<P: Parts> Heaps<P> {
     /// # Safety
     ///
     /// No other thread may use such a heap, as in the child of a fork.
-    pub(crate) unsafe fn retained_without_threads(&'static self) -> usize {
+    pub(crate) unsafe fn retained_without_threads(&self) -> usize {
         let survivors = self.list.iter().filter(|heap| heap.outlives_threads.load(Relaxed));
         let retained = |heap: &'static ThreadHeap<P>| {
             // SAFETY: nobody else uses the heap (contract). The value is not dropped.
