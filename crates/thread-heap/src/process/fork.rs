@@ -87,7 +87,8 @@ extern "C" fn release() {
 extern "C" fn release_in_child() {
     HEAPS.forget_threads_but(slot::thread());
     if let Some(mut held) = HELD.take() {
-        let of_thread = slot::owner().map_or(0, |owner| owner.retained_arenas());
+        // SAFETY: the value is used at once, and not dropped.
+        let of_thread = unsafe { slot::owner() }.map_or(0, |owner| owner.retained_arenas());
         // SAFETY: the child of a fork has this thread only.
         let of_others = unsafe { HEAPS.retained_without_threads() };
         held.source.limit_retained_by_heaps(of_thread + of_others);

@@ -113,7 +113,8 @@ impl OwnedHeap {
     /// Counts what is in use in this heap, in the calling thread's heap and in the abandoned ones.
     /// O(heaps + pools).
     pub fn stats_of_all(&mut self) -> HeapsStats {
-        match slot::owner() {
+        // SAFETY: the value is used at once, and not dropped.
+        match unsafe { slot::owner() } {
             Some(of_thread) => HEAPS.stats(&[&self.owner, &*of_thread]),
             None => HEAPS.stats(&[&self.owner]),
         }

@@ -53,7 +53,8 @@ impl PerThread {
     /// Counts what is in use in the calling thread's heap and in the abandoned ones.
     /// O(heaps + pools).
     pub fn stats_of_all(self) -> HeapsStats {
-        match slot::owner() {
+        // SAFETY: the value is used at once, and not dropped.
+        match unsafe { slot::owner() } {
             Some(owner) => HEAPS.stats(&[&*owner]),
             None => HEAPS.stats(&[]),
         }
@@ -73,7 +74,8 @@ impl PerThread {
     /// It also purges the pages that contain only blocks which wait for other threads, even if those
     /// threads are blocked. What another thread freed itself stays with that thread.
     pub fn flush(self) {
-        match slot::owner() {
+        // SAFETY: the value is used at once, and not dropped.
+        match unsafe { slot::owner() } {
             Some(mut owner) => owner.flush(),
             None => {
                 HEAPS.take_over_inboxes(1);
@@ -155,7 +157,8 @@ unsafe fn free_elsewhere(heap: &'static ThreadHeap<CurrentParts>, block: BlockPt
 /// Calls `visit` with the owner of the calling thread's heap, which is opened if the thread has
 /// none. Returns `None` if there is no memory for a heap.
 fn with_heap<R>(visit: impl FnOnce(&mut Owner<CurrentParts>) -> R) -> Option<R> {
-    match slot::owner() {
+    // SAFETY: the value is used at once, and not dropped.
+    match unsafe { slot::owner() } {
         Some(mut owner) => Some(visit(&mut owner)),
         None => with_new_heap(visit),
     }
@@ -168,7 +171,8 @@ fn with_heap<R>(visit: impl FnOnce(&mut Owner<CurrentParts>) -> R) -> Option<R> 
 fn with_new_heap<R>(visit: impl FnOnce(&mut Owner<CurrentParts>) -> R) -> Option<R> {
     let is_guarded = fork::guard();
     // The call above may have allocated through these heaps.
-    if let Some(mut owner) = slot::owner() {
+    // SAFETY: the value is used at once, and not dropped.
+    if let Some(mut owner) = unsafe { slot::owner() } {
         return Some(visit(&mut owner));
     }
     let thread = slot::thread();
@@ -180,7 +184,8 @@ fn with_new_heap<R>(visit: impl FnOnce(&mut Owner<CurrentParts>) -> R) -> Option
     if is_noticed && is_guarded {
         slot::get().thread.store(thread, Relaxed);
     }
-    let result = slot::owner().map(|mut owner| visit(&mut owner));
+    // SAFETY: the value is used at once, and not dropped.
+    let result = unsafe { slot::owner() }.map(|mut owner| visit(&mut owner));
     if !is_noticed {
         drop(slot::take());
     }

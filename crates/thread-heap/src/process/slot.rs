@@ -181,13 +181,16 @@ pub(super) fn get() -> Heap {
 }
 
 /// Returns the owner of the calling thread's heap, or `None` if the thread has no heap. The
-/// ownership stays with the slot. The caller must not keep the owner across a call that may use the
-/// slot.
+/// ownership stays with the slot.
+///
+/// # Safety
+///
+/// The value must not be dropped, and must not be used after the slot has changed.
 #[inline]
-pub(super) fn owner() -> Option<ManuallyDrop<Owner<CurrentParts>>> {
+pub(super) unsafe fn owner() -> Option<ManuallyDrop<Owner<CurrentParts>>> {
     let heap = get();
-    // SAFETY: the calling thread owns the heap in its slot. The value is not dropped, and nobody
-    // uses the slot in the meantime.
+    // SAFETY: the calling thread owns the heap in its slot. The caller does not drop the value, and
+    // uses it only while the slot does not change (contract of `owner`).
     let owner = || ManuallyDrop::new(unsafe { Owner::new(heap) });
     (!ptr::eq(heap, &NO_HEAP)).then(owner)
 }
