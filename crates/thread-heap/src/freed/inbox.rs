@@ -18,7 +18,10 @@
 //! Any thread may [take over](Inbox::take_over) the waiting blocks, because the owner regards them as
 //! in use. The thread must push all of them back. It may do so in another form.
 
-use std::ptr::{self, NonNull};
+use std::{
+    marker::PhantomData,
+    ptr::{self, NonNull},
+};
 
 use sync::{
     atomic::{
@@ -29,23 +32,23 @@ use sync::{
 };
 
 /// The orderings of an inbox's operations. Tests weaken one to show that it is needed.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Orders {
-    push: Ordering,
-    take: Ordering,
-    take_over: Ordering,
-    abandon: Ordering,
-    adopt: Ordering,
+pub(crate) trait Orders {
+    const PUSH: Ordering = Release;
+    const TAKE: Ordering = Acquire;
+    const TAKE_OVER: Ordering = Acquire;
+    const ABANDON: Ordering = Release;
+    const ADOPT: Ordering = Acquire;
 }
 
-impl Orders {
-    const SOUND: Self =
-        Self { push: Release, take: Acquire, take_over: Acquire, abandon: Release, adopt: Acquire };
-}
+/// The orderings that are needed.
+#[derive(Debug)]
+pub(crate) struct Sound;
+
+impl Orders for Sound {}
 
 /// The inbox of a heap.
 #[derive(Debug)]
-pub(crate) struct Inbox<N> {
+pub(crate) struct Inbox<N, O = Sound> {
     /// # Invariant
     ///
     /// Null, [`abandoned`], or a node from which links lead to null. The inbox exclusively owns
@@ -54,6 +57,7 @@ pub(crate) struct Inbox<N> {
     /// The bytes that were [counted](Inbox::count) since the inbox was last emptied. No memory
     /// access depends on this number, so it may be too high while threads race.
     waiting: AtomicUsize,
+    orders: PhantomData<O>,
 }
 
 /// The head of an inbox without an owner. Nodes are aligned, so no node has this address.
@@ -62,11 +66,15 @@ fn abandoned<N>() -> *mut N {
     ptr::without_provenance_mut(1)
 }
 
-impl<N: Link> Inbox<N> {
+impl<N: Link, O: Orders> Inbox<N, O> {
     sync::const_unless_model! {
         /// Creates the empty inbox of a heap that has an owner.
         pub(crate) fn new() -> Self {
-            Self { head: AtomicPtr::new(ptr::null_mut()), waiting: AtomicUsize::new(0) }
+            Self {
+                head: AtomicPtr::new(ptr::null_mut()),
+                waiting: AtomicUsize::new(0),
+                orders: PhantomData,
+            }
         }
     }
 
@@ -76,15 +84,10 @@ impl<N: Link> Inbox<N> {
     /// handle them and then [abandon](Self::abandon) the heap.
     #[must_use = "nodes that come back make the caller the owner"]
     pub(crate) fn push(&self, nodes: Segment<N>) -> Option<Segment<N>> {
-        self.push_with(Orders::SOUND, nodes)
-    }
-
-    #[inline]
-    fn push_with(&self, orders: Orders, nodes: Segment<N>) -> Option<Segment<N>> {
         let mut head = self.head.load(Relaxed);
         loop {
             if head == abandoned() {
-                match self.own(orders, head) {
+                match self.own(head) {
                     Ok(()) => return Some(nodes),
                     Err(now) => head = now,
                 }
@@ -92,7 +95,7 @@ impl<N: Link> Inbox<N> {
                 nodes.link_to(NonNull::new(head));
                 let first = nodes.first().as_ptr();
                 // INVARIANT: the nodes were given up, and the last one links to the old head.
-                match self.head.compare_exchange_weak(head, first, orders.push, Relaxed) {
+                match self.head.compare_exchange_weak(head, first, O::PUSH, Relaxed) {
                     Ok(_) => return None,
                     Err(now) => head = now,
                 }
@@ -103,17 +106,12 @@ impl<N: Link> Inbox<N> {
     /// Takes everything out. Only the owner may call this.
     #[inline]
     pub(crate) fn take_all(&self) -> Chain<N> {
-        self.take_all_with(Orders::SOUND)
-    }
-
-    #[inline]
-    fn take_all_with(&self, orders: Orders) -> Chain<N> {
         let mut first = self.head.load(Relaxed);
         if !first.is_null() {
             // Before the swap, so that a push after the swap stays counted.
             self.waiting.store(0, Relaxed);
             // INVARIANT: null means an empty inbox with an owner.
-            first = self.head.swap(ptr::null_mut(), orders.take);
+            first = self.head.swap(ptr::null_mut(), O::TAKE);
         }
         debug_assert_ne!(first, abandoned(), "only an owner takes");
         // SAFETY: the inbox owned the nodes from `first` to null (invariant of `head`), and has
@@ -125,16 +123,12 @@ impl<N: Link> Inbox<N> {
     /// back. Returns `None` if the inbox is empty or has no owner.
     #[must_use = "nodes that are not pushed back are lost"]
     pub(crate) fn take_over(&self) -> Option<Chain<N>> {
-        self.take_over_with(Orders::SOUND)
-    }
-
-    fn take_over_with(&self, orders: Orders) -> Option<Chain<N>> {
         let mut head = self.head.load(Relaxed);
         // A swap would get the nodes as well, but could make an abandoned heap look owned.
         while !head.is_null() && head != abandoned() {
             // INVARIANT: null means an empty inbox with an owner.
             let outcome =
-                self.head.compare_exchange_weak(head, ptr::null_mut(), orders.take_over, Relaxed);
+                self.head.compare_exchange_weak(head, ptr::null_mut(), O::TAKE_OVER, Relaxed);
             match outcome {
                 // SAFETY: the inbox owned the nodes from its head to null (invariant of `head`),
                 // and has given them up.
@@ -166,31 +160,19 @@ impl<N: Link> Inbox<N> {
     /// then still the owner.
     #[must_use]
     pub(crate) fn abandon(&self) -> bool {
-        self.abandon_with(Orders::SOUND)
-    }
-
-    #[inline]
-    fn abandon_with(&self, orders: Orders) -> bool {
-        let order = orders.abandon;
-        self.head.compare_exchange(ptr::null_mut(), abandoned(), order, Relaxed).is_ok()
+        self.head.compare_exchange(ptr::null_mut(), abandoned(), O::ABANDON, Relaxed).is_ok()
     }
 
     /// Makes the caller the owner if the heap has none. Returns true if it does so.
     #[must_use]
     pub(crate) fn adopt(&self) -> bool {
-        self.adopt_with(Orders::SOUND)
-    }
-
-    #[inline]
-    fn adopt_with(&self, orders: Orders) -> bool {
         let head = self.head.load(Relaxed);
-        head == abandoned() && self.own(orders, head).is_ok()
+        head == abandoned() && self.own(head).is_ok()
     }
 
     #[inline]
-    fn own(&self, orders: Orders, abandoned: *mut N) -> Result<(), *mut N> {
-        let order = orders.adopt;
-        self.head.compare_exchange(abandoned, ptr::null_mut(), order, Relaxed).map(|_| ())
+    fn own(&self, abandoned: *mut N) -> Result<(), *mut N> {
+        self.head.compare_exchange(abandoned, ptr::null_mut(), O::ADOPT, Relaxed).map(|_| ())
     }
 }
 

@@ -23,6 +23,25 @@ unsafe impl Link for Node {
     }
 }
 
+/// Orders of which one is too weak.
+macro_rules! weak_orders {
+    ($($name:ident: $operation:ident,)*) => { $(
+        struct $name;
+
+        impl Orders for $name {
+            const $operation: Ordering = Relaxed;
+        }
+    )* };
+}
+
+weak_orders! {
+    RelaxedPush: PUSH,
+    RelaxedTake: TAKE,
+    RelaxedTakeOver: TAKE_OVER,
+    RelaxedAbandon: ABANDON,
+    RelaxedAdopt: ADOPT,
+}
+
 impl<N: Link> Inbox<N> {
     /// Checks that the heap has no owner, and then makes the caller its owner. This is wrong,
     /// because another thread may do the same between the two steps.
@@ -36,21 +55,20 @@ impl<N: Link> Inbox<N> {
 }
 
 /// A heap reduced to its inbox and something that only the owner may access.
-struct Owned {
-    inbox: Inbox<Node>,
-    orders: Orders,
+struct Owned<O = Sound> {
+    inbox: Inbox<Node, O>,
     /// The sum of the contents of all nodes that were reclaimed.
     sum: UnsafeCell<u32>,
 }
 
 // SAFETY: only the owner accesses `sum`, which is what the models show.
-unsafe impl Send for Owned {}
+unsafe impl<O> Send for Owned<O> {}
 // SAFETY: as above.
-unsafe impl Sync for Owned {}
+unsafe impl<O> Sync for Owned<O> {}
 
-impl Owned {
-    fn new(orders: Orders) -> Arc<Self> {
-        Arc::new(Self { inbox: Inbox::new(), orders, sum: UnsafeCell::new(0) })
+impl<O: Orders> Owned<O> {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { inbox: Inbox::new(), sum: UnsafeCell::new(0) })
     }
 
     fn reclaim(&self, nodes: Chain<Node>) {
@@ -69,25 +87,25 @@ impl Owned {
     }
 
     fn free_nodes(&self, nodes: Segment<Node>) {
-        if let Some(nodes) = self.inbox.push_with(self.orders, nodes) {
+        if let Some(nodes) = self.inbox.push(nodes) {
             self.reclaim(nodes.into_chain());
             self.close();
         }
     }
 
     fn close(&self) {
-        while !self.inbox.abandon_with(self.orders) {
+        while !self.inbox.abandon() {
             self.reclaim_inbox();
         }
     }
 
     fn reclaim_inbox(&self) {
-        self.reclaim(self.inbox.take_all_with(self.orders));
+        self.reclaim(self.inbox.take_all());
     }
 
     /// Takes the inbox over, adds 100 to the contents of each node, and pushes the nodes back.
     fn take_over(&self) {
-        let Some(nodes) = self.inbox.take_over_with(self.orders) else { return };
+        let Some(nodes) = self.inbox.take_over() else { return };
         self.change_and_push_back(nodes);
     }
 
@@ -103,7 +121,7 @@ impl Owned {
     }
 
     fn adopt(&self) -> bool {
-        self.inbox.adopt_with(self.orders)
+        self.inbox.adopt()
     }
 
     /// Changes the heap, as only its owner may.
@@ -131,19 +149,22 @@ fn node(contents: u32) -> NonNull<Node> {
     NonNull::from(Box::leak(node))
 }
 
-fn spawn(owned: &Arc<Owned>, act: impl FnOnce(&Owned) + Send + 'static) -> impl FnOnce() {
+fn spawn<O: Orders + 'static>(
+    owned: &Arc<Owned<O>>,
+    act: impl FnOnce(&Owned<O>) + Send + 'static,
+) -> impl FnOnce() {
     let owned = Arc::clone(owned);
     let thread = thread::spawn(move || act(&owned));
     move || thread.join().unwrap()
 }
 
 /// Two nodes are freed one after the other while the owner empties the inbox.
-fn two_frees_meet_an_owner(orders: Orders) {
-    two_frees_meet_a_take(orders, Owned::reclaim_inbox);
+fn two_frees_meet_an_owner<O: Orders + 'static>() {
+    two_frees_meet_a_take(Owned::<O>::reclaim_inbox);
 }
 
-fn two_frees_meet_a_take(orders: Orders, take: fn(&Owned)) {
-    let owned = Owned::new(orders);
+fn two_frees_meet_a_take<O: Orders + 'static>(take: fn(&Owned<O>)) {
+    let owned = Owned::<O>::new();
     let owner = spawn(&owned, take);
     owned.free(1);
     owned.free(2);
@@ -154,13 +175,13 @@ fn two_frees_meet_a_take(orders: Orders, take: fn(&Owned)) {
 
 #[test]
 fn every_remote_free_reaches_the_owner_once_with_its_contents() {
-    sync::model(|| two_frees_meet_an_owner(Orders::SOUND));
+    sync::model(two_frees_meet_an_owner::<Sound>);
 }
 
 #[test]
 fn nodes_that_were_sent_together_arrive_together() {
     sync::model(|| {
-        let owned = Owned::new(Orders::SOUND);
+        let owned = Owned::<Sound>::new();
         let owner = spawn(&owned, |owned| {
             owned.reclaim_inbox();
             assert!([0, 3].contains(&owned.sum()));
@@ -180,20 +201,20 @@ fn nodes_that_were_sent_together_arrive_together() {
 #[test]
 #[cfg_attr(not(loom), ignore = "only loom can reject")]
 fn a_push_without_release_is_rejected() {
-    sync::rejected(|| two_frees_meet_an_owner(Orders { push: Relaxed, ..Orders::SOUND }));
+    sync::rejected(two_frees_meet_an_owner::<RelaxedPush>);
 }
 
 #[test]
 #[cfg_attr(not(loom), ignore = "only loom can reject")]
 fn a_take_without_acquire_is_rejected() {
-    sync::rejected(|| two_frees_meet_an_owner(Orders { take: Relaxed, ..Orders::SOUND }));
+    sync::rejected(two_frees_meet_an_owner::<RelaxedTake>);
 }
 
 #[test]
 #[cfg_attr(not(loom), ignore = "only loom can reject")]
 fn a_take_in_two_steps_is_rejected() {
     sync::rejected(|| {
-        two_frees_meet_a_take(Orders::SOUND, |owned| {
+        two_frees_meet_a_take(|owned: &Owned| {
             let first = owned.inbox.head.load(Acquire);
             owned.inbox.head.store(ptr::null_mut(), Release);
             // SAFETY: wrong on purpose, because a push may have come between the two steps.
@@ -204,7 +225,7 @@ fn a_take_in_two_steps_is_rejected() {
 
 /// Two threads free with `push` while the owner empties the inbox.
 fn two_pushes_meet_an_owner(push: fn(&Owned, Segment<Node>)) {
-    let owned = Owned::new(Orders::SOUND);
+    let owned = Owned::<Sound>::new();
     let freers = [1, 2].map(|contents| spawn(&owned, move |owned| push(owned, segment(contents))));
     owned.reclaim_inbox();
     freers.into_iter().for_each(|freer| freer());
@@ -229,8 +250,8 @@ fn a_push_in_two_steps_is_rejected() {
 }
 
 /// The owner closes its heap while another thread frees the last block.
-fn the_last_free_meets_the_owners_end(orders: Orders) {
-    let owned = Owned::new(orders);
+fn the_last_free_meets_the_owners_end<O: Orders + 'static>() {
+    let owned = Owned::<O>::new();
     let ending = spawn(&owned, |owned| {
         owned.work();
         owned.close();
@@ -243,23 +264,19 @@ fn the_last_free_meets_the_owners_end(orders: Orders) {
 
 #[test]
 fn the_last_remote_free_may_race_with_the_owners_end() {
-    sync::model(|| the_last_free_meets_the_owners_end(Orders::SOUND));
+    sync::model(the_last_free_meets_the_owners_end::<Sound>);
 }
 
 #[test]
 #[cfg_attr(not(loom), ignore = "only loom can reject")]
 fn an_abandonment_without_release_is_rejected() {
-    sync::rejected(|| {
-        the_last_free_meets_the_owners_end(Orders { abandon: Relaxed, ..Orders::SOUND });
-    });
+    sync::rejected(the_last_free_meets_the_owners_end::<RelaxedAbandon>);
 }
 
 #[test]
 #[cfg_attr(not(loom), ignore = "only loom can reject")]
 fn an_adoption_without_acquire_is_rejected() {
-    sync::rejected(|| {
-        the_last_free_meets_the_owners_end(Orders { adopt: Relaxed, ..Orders::SOUND });
-    });
+    sync::rejected(the_last_free_meets_the_owners_end::<RelaxedAdopt>);
 }
 
 /// Checks that the inbox is empty, and then abandons the heap in a second step.
@@ -274,7 +291,7 @@ fn close_in_two_steps(owned: &Owned) {
 #[cfg_attr(not(loom), ignore = "only loom can reject")]
 fn an_abandonment_in_two_steps_is_rejected() {
     sync::rejected(|| {
-        let owned = Owned::new(Orders::SOUND);
+        let owned = Owned::<Sound>::new();
         let freer = spawn(&owned, |owned| owned.free(1));
         close_in_two_steps(&owned);
         freer();
@@ -288,7 +305,7 @@ fn an_abandonment_in_two_steps_is_rejected() {
 }
 
 fn two_adopt(adopt: fn(&Inbox<Node>) -> bool) {
-    let owned = Owned::new(Orders::SOUND);
+    let owned = Owned::<Sound>::new();
     owned.close();
     let adopt_and_use = move |owned: &Owned| {
         if adopt(&owned.inbox) {
@@ -317,7 +334,7 @@ fn an_adoption_in_two_steps_is_rejected() {
 #[test]
 fn an_adopter_and_a_remote_free_do_not_both_own_the_heap() {
     sync::model(|| {
-        let owned = Owned::new(Orders::SOUND);
+        let owned = Owned::<Sound>::new();
         owned.close();
         let freer = spawn(&owned, |owned| owned.free(1));
         if owned.adopt() {
@@ -331,8 +348,8 @@ fn an_adopter_and_a_remote_free_do_not_both_own_the_heap() {
 }
 
 /// An inbox with one node is taken over while its owner empties it.
-fn a_takeover_meets_the_owner(orders: Orders) {
-    let owned = Owned::new(orders);
+fn a_takeover_meets_the_owner<O: Orders + 'static>() {
+    let owned = Owned::<O>::new();
     let freer = spawn(&owned, |owned| owned.free(1));
     let taker = spawn(&owned, Owned::take_over);
     owned.reclaim_inbox();
@@ -344,20 +361,18 @@ fn a_takeover_meets_the_owner(orders: Orders) {
 
 #[test]
 fn an_inbox_is_taken_over_while_a_sender_pushes_and_the_owner_takes() {
-    sync::model(|| a_takeover_meets_the_owner(Orders::SOUND));
+    sync::model(a_takeover_meets_the_owner::<Sound>);
 }
 
 #[test]
 #[cfg_attr(not(loom), ignore = "only loom can reject")]
 fn a_takeover_without_acquire_is_rejected() {
-    sync::rejected(|| {
-        a_takeover_meets_the_owner(Orders { take_over: Relaxed, ..Orders::SOUND });
-    });
+    sync::rejected(a_takeover_meets_the_owner::<RelaxedTakeOver>);
 }
 
-/// A node is taken over and pushed back with the orderings `back` while the owner takes it.
-fn the_owner_takes_what_was_taken_over(back: Orders) {
-    let owned = Owned::new(Orders::SOUND);
+/// A node is taken over and pushed back while the owner takes it.
+fn the_owner_takes_what_was_taken_over<O: Orders + 'static>() {
+    let owned = Owned::<O>::new();
     owned.free(1);
     let owner = spawn(&owned, Owned::reclaim_inbox);
     if let Some(nodes) = owned.inbox.take_over() {
@@ -368,7 +383,7 @@ fn the_owner_takes_what_was_taken_over(back: Orders) {
             contents.with_mut(|contents| unsafe { *contents += 100 });
             // SAFETY: we own the node, and give it up.
             let nodes = unsafe { Segment::of(node) };
-            assert!(owned.inbox.push_with(back, nodes).is_none());
+            assert!(owned.inbox.push(nodes).is_none());
         }
     }
     owner();
@@ -378,19 +393,17 @@ fn the_owner_takes_what_was_taken_over(back: Orders) {
 
 #[test]
 fn the_owner_sees_what_a_takeover_changed() {
-    sync::model(|| the_owner_takes_what_was_taken_over(Orders::SOUND));
+    sync::model(the_owner_takes_what_was_taken_over::<Sound>);
 }
 
 #[test]
 #[cfg_attr(not(loom), ignore = "only loom can reject")]
 fn nodes_pushed_back_without_release_are_rejected() {
-    sync::rejected(|| {
-        the_owner_takes_what_was_taken_over(Orders { push: Relaxed, ..Orders::SOUND });
-    });
+    sync::rejected(the_owner_takes_what_was_taken_over::<RelaxedPush>);
 }
 
 fn two_takeovers_meet(take_over: fn(&Owned)) {
-    let owned = Owned::new(Orders::SOUND);
+    let owned = Owned::<Sound>::new();
     owned.free(1);
     owned.free(2);
     let taker = spawn(&owned, take_over);
@@ -420,7 +433,7 @@ fn a_takeover_in_two_steps_is_rejected() {
 
 /// The owner closes its heap while another thread takes over its inbox.
 fn a_takeover_meets_the_owners_end(take_over: fn(&Owned)) {
-    let owned = Owned::new(Orders::SOUND);
+    let owned = Owned::<Sound>::new();
     owned.free(1);
     let taker = spawn(&owned, take_over);
     owned.close();
@@ -451,7 +464,7 @@ fn a_takeover_by_a_swap_is_rejected() {
 #[test]
 fn an_adopter_meets_a_takeover() {
     sync::model(|| {
-        let owned = Owned::new(Orders::SOUND);
+        let owned = Owned::<Sound>::new();
         owned.close();
         let taker = spawn(&owned, |owned| {
             owned.free(1);
@@ -471,7 +484,7 @@ fn an_adopter_meets_a_takeover() {
 #[test]
 #[cfg_attr(loom, ignore = "one thread, so there is nothing to explore")]
 fn the_count_of_waiting_bytes_starts_again_when_the_inbox_is_emptied() {
-    let owned = Owned::new(Orders::SOUND);
+    let owned = Owned::<Sound>::new();
     owned.free(1);
     assert!(!owned.inbox.count(60, 100));
     assert!(owned.inbox.count(60, 100), "a multiple of the step was passed");
