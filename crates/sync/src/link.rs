@@ -4,7 +4,10 @@
 //! memory. The lists are generic over their nodes, so the lists that ship are the lists that loom
 //! explores.
 
-use core::{marker::PhantomData, ptr::NonNull};
+use core::{
+    marker::PhantomData,
+    ptr::{self, NonNull},
+};
 
 /// A node with room for a link.
 ///
@@ -12,46 +15,45 @@ use core::{marker::PhantomData, ptr::NonNull};
 ///
 /// [`next`](Self::next) must return what [`set_next`](Self::set_next) last stored in the node.
 pub unsafe trait Link: Sized {
-    /// Reads the link of `node`.
+    /// Reads the link of `node`: the next node, or null.
     ///
     /// # Safety
     ///
     /// - The caller must exclusively own `node`.
     /// - The link must have been set.
-    unsafe fn next(node: NonNull<Self>) -> Option<NonNull<Self>>;
+    unsafe fn next(node: NonNull<Self>) -> *mut Self;
 
     /// Writes the link of `node`.
     ///
     /// # Safety
     ///
     /// The caller must exclusively own `node`.
-    unsafe fn set_next(node: NonNull<Self>, next: Option<NonNull<Self>>);
+    unsafe fn set_next(node: NonNull<Self>, next: *mut Self);
 }
 
-/// A list of nodes that ends with an empty link. The chain owns its nodes.
+/// A list of nodes that ends with a null link. The chain owns its nodes.
 ///
 /// As an iterator it takes the nodes out one by one. Each belongs to whoever receives it.
 #[derive(Debug)]
 pub struct Chain<N> {
     /// # Invariant
     ///
-    /// The chain exclusively owns the nodes along the links from here to the empty one.
-    head: Option<NonNull<N>>,
+    /// The chain exclusively owns the nodes along the links from here to null.
+    head: *mut N,
     owned: PhantomData<N>,
 }
 
 impl<N: Link> Chain<N> {
     /// The chain without nodes.
-    pub const EMPTY: Self = Self { head: None, owned: PhantomData };
+    pub const EMPTY: Self = Self { head: ptr::null_mut(), owned: PhantomData };
 
-    /// Makes a chain of `head` and the nodes that it links to.
+    /// Makes a chain of the nodes along the links from `head` to null.
     ///
     /// # Safety
     ///
-    /// The caller must exclusively own these nodes, and gives up that ownership. Their links must
-    /// lead to an empty one.
+    /// The caller must exclusively own these nodes, and gives up that ownership.
     #[inline]
-    pub unsafe fn from_head(head: Option<NonNull<N>>) -> Self {
+    pub unsafe fn from_head(head: *mut N) -> Self {
         // INVARIANT: the caller owned the nodes (contract of `from_head`).
         Self { head, owned: PhantomData }
     }
@@ -66,7 +68,7 @@ impl<N: Link> Chain<N> {
         // SAFETY: the caller owns `node` (contract of `push`).
         unsafe { N::set_next(node, self.head) };
         // INVARIANT: the node was given up, and links to the others.
-        self.head = Some(node);
+        self.head = node.as_ptr();
     }
 }
 
@@ -75,7 +77,7 @@ impl<N: Link> Iterator for Chain<N> {
 
     #[inline]
     fn next(&mut self) -> Option<NonNull<N>> {
-        let node = self.head?;
+        let node = NonNull::new(self.head)?;
         // SAFETY: we own the node, and its link was set (invariant of `head`).
         self.head = unsafe { N::next(node) };
         Some(node)
@@ -116,7 +118,7 @@ impl<N: Link> Segment<N> {
         match segment {
             Some(segment) => {
                 // SAFETY: the caller owns `node` (contract of `push`).
-                unsafe { N::set_next(node, Some(segment.first)) };
+                unsafe { N::set_next(node, segment.first.as_ptr()) };
                 // INVARIANT: the node was given up, and links to the others.
                 segment.first = node;
             }
@@ -133,16 +135,17 @@ impl<N: Link> Segment<N> {
 
     /// Links the last node to `rest`.
     #[inline]
-    pub fn link_to(&self, rest: Option<NonNull<N>>) {
+    #[expect(clippy::not_unsafe_ptr_arg_deref, reason = "the link is stored, not followed")]
+    pub fn link_to(&self, rest: *mut N) {
         // SAFETY: the segment owns the node (invariant of `first`).
         unsafe { N::set_next(self.last, rest) }
     }
 
     /// Makes a chain of the nodes.
     pub fn into_chain(self) -> Chain<N> {
-        self.link_to(None);
-        // SAFETY: the segment owned the nodes, and the last one has an empty link now.
-        unsafe { Chain::from_head(Some(self.first)) }
+        self.link_to(ptr::null_mut());
+        // SAFETY: the segment owned the nodes, and the last link is null now.
+        unsafe { Chain::from_head(self.first.as_ptr()) }
     }
 }
 
@@ -150,16 +153,16 @@ impl<N: Link> Segment<N> {
 mod tests {
     use super::*;
 
-    struct Node(Option<NonNull<Node>>);
+    struct Node(*mut Node);
 
     // SAFETY: the link is read from where it is written.
     unsafe impl Link for Node {
-        unsafe fn next(node: NonNull<Self>) -> Option<NonNull<Self>> {
+        unsafe fn next(node: NonNull<Self>) -> *mut Self {
             // SAFETY: the caller owns the node (contract of `next`).
             unsafe { node.as_ref() }.0
         }
 
-        unsafe fn set_next(node: NonNull<Self>, next: Option<NonNull<Self>>) {
+        unsafe fn set_next(node: NonNull<Self>, next: *mut Self) {
             // SAFETY: the caller owns the node (contract of `set_next`).
             unsafe { (*node.as_ptr()).0 = next };
         }
@@ -167,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_chain_returns_the_node_that_was_pushed_last_first() {
-        let mut nodes = [Node(None), Node(None), Node(None)];
+        let mut nodes = [const { Node(ptr::null_mut()) }; 3];
         let nodes = nodes.each_mut().map(NonNull::from);
         let mut chain = Chain::EMPTY;
         // SAFETY: the test owns the nodes, and no longer uses them.
@@ -177,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_segment_becomes_a_chain_of_its_nodes() {
-        let mut nodes = [Node(None), Node(None), Node(None)];
+        let mut nodes = [const { Node(ptr::null_mut()) }; 3];
         let nodes = nodes.each_mut().map(NonNull::from);
         let mut segment = None;
         // SAFETY: the test owns the nodes, and no longer uses them.

@@ -16,7 +16,7 @@
 //! [table](super::waiting_pools). The table travels as a node of the same type, with a count that
 //! no batch has.
 
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 
 use sync::link::{Link, Segment};
 
@@ -24,7 +24,7 @@ use sync::link::{Link, Segment};
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Batch {
-    next: Option<NonNull<Self>>,
+    next: *mut Self,
     /// How many addresses follow, or [`TABLE`].
     count: usize,
 }
@@ -38,13 +38,13 @@ pub(crate) const LEAST_BLOCK: usize = size_of::<Batch>();
 // SAFETY: the link is read from where it is written.
 unsafe impl Link for Batch {
     #[inline]
-    unsafe fn next(node: NonNull<Self>) -> Option<NonNull<Self>> {
+    unsafe fn next(node: NonNull<Self>) -> *mut Self {
         // SAFETY: the caller owns the node, and its link is set (contract of `next`).
         unsafe { (&raw const (*node.as_ptr()).next).read() }
     }
 
     #[inline]
-    unsafe fn set_next(node: NonNull<Self>, next: Option<NonNull<Self>>) {
+    unsafe fn set_next(node: NonNull<Self>, next: *mut Self) {
         // SAFETY: the caller owns the node (contract of `set_next`), which has room for a link.
         unsafe { (&raw mut (*node.as_ptr()).next).write(next) }
     }
@@ -53,7 +53,7 @@ unsafe impl Link for Batch {
 impl Batch {
     /// Returns the head of a table. Its link is not set yet.
     pub(crate) const fn table_head() -> Self {
-        Self { next: None, count: TABLE }
+        Self { next: ptr::null_mut(), count: TABLE }
     }
 
     /// Returns how many blocks the batch `node` has, or `None` if it is the head of a table.
@@ -118,6 +118,19 @@ pub(crate) struct Batches {
 }
 
 impl Batches {
+    /// Makes a batch of one block of `size` bytes.
+    ///
+    /// # Safety
+    ///
+    /// - The caller must exclusively own the block, and gives up that ownership.
+    /// - The block must have at least [`LEAST_BLOCK`] bytes.
+    pub(crate) unsafe fn of(block: NonNull<u8>, size: usize) -> Self {
+        // SAFETY: the caller gives up the block, which has room for a batch (contract of `of`).
+        let batch = unsafe { Batch::pack(block, &[]) };
+        // SAFETY: the batch was packed just now, so we own it.
+        Self { nodes: unsafe { Segment::of(batch) }, bytes: size }
+    }
+
     /// Packs `blocks` into as few batches as possible. `size` returns how many bytes a block has.
     /// Returns `None` if there are no blocks.
     ///
@@ -186,6 +199,21 @@ mod tests {
         assert_eq!(batches_of(&[16, 512, 32, 48, 16]), 2);
         assert_eq!(batches_of(&[512]), 1);
         assert_eq!(batches_of(&[16]), 1);
+    }
+
+    #[test]
+    fn one_block_is_a_batch() {
+        let mut memory = [0_usize; 2];
+        let block = NonNull::from(&mut memory).cast::<u8>();
+        // SAFETY: the test owns the block.
+        let mut batches = unsafe { Batches::of(block, 16) }.nodes.into_chain();
+        let batch = batches.next().expect("there is a block");
+        // SAFETY: it was packed above, and the test owns it.
+        assert_eq!(unsafe { Batch::blocks(batch) }, Some(1));
+        let mut unpacked = Vec::new();
+        // SAFETY: as above.
+        unsafe { Batch::unpack(batch, |block| unpacked.push(block)) };
+        assert_eq!((unpacked, batches.next()), (vec![block], None));
     }
 
     #[test]

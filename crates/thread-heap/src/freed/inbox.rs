@@ -18,10 +18,7 @@
 //! Any thread may [take over](Inbox::take_over) the waiting blocks, because the owner regards them as
 //! in use. The thread must push all of them back. It may do so in another form.
 
-use std::{
-    marker::PhantomData,
-    ptr::{self, NonNull},
-};
+use std::{marker::PhantomData, ptr};
 
 use sync::{
     atomic::{
@@ -92,7 +89,7 @@ impl<N: Link, O: Orders> Inbox<N, O> {
                     Err(now) => head = now,
                 }
             } else {
-                nodes.link_to(NonNull::new(head));
+                nodes.link_to(head);
                 let first = nodes.first().as_ptr();
                 // INVARIANT: the nodes were given up, and the last one links to the old head.
                 match self.head.compare_exchange_weak(head, first, O::PUSH, Relaxed) {
@@ -116,7 +113,7 @@ impl<N: Link, O: Orders> Inbox<N, O> {
         debug_assert_ne!(first, abandoned(), "only an owner takes");
         // SAFETY: the inbox owned the nodes from `first` to null (invariant of `head`), and has
         // given them up.
-        unsafe { Chain::from_head(NonNull::new(first)) }
+        unsafe { Chain::from_head(first) }
     }
 
     /// Takes everything out, for a thread that need not be the owner. The caller must push all of it
@@ -132,7 +129,7 @@ impl<N: Link, O: Orders> Inbox<N, O> {
             match outcome {
                 // SAFETY: the inbox owned the nodes from its head to null (invariant of `head`),
                 // and has given them up.
-                Ok(first) => return Some(unsafe { Chain::from_head(NonNull::new(first)) }),
+                Ok(first) => return Some(unsafe { Chain::from_head(first) }),
                 Err(now) => head = now,
             }
         }

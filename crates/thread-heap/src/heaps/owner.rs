@@ -360,10 +360,8 @@ impl<P: Parts> Heaps<P> {
         let receiver = unsafe { ThreadHeap::of_block(start) };
         // SAFETY: as above.
         let size = unsafe { ThreadHeap::<P>::size_of_block(start) };
-        // SAFETY: the block is given up, and has `size` bytes, at least `LEAST_BLOCK`.
-        if let Some(batches) = unsafe { Batches::pack(&[start], |_| size) } {
-            self.send(receiver, batches);
-        }
+        // SAFETY: the block is given up, and every block has at least `LEAST_BLOCK` bytes.
+        self.send(receiver, unsafe { Batches::of(start, size) });
     }
 
     /// Sends freed blocks of `receiver`. Limits how many blocks wait for owners that do not take

@@ -1,23 +1,25 @@
 //! Models of an inbox, with nodes that loom can observe.
 
+use std::ptr::NonNull;
+
 use sync::{Arc, UnsafeCell, thread};
 
 use super::*;
 
 /// A node whose link and contents loom can observe.
 struct Node {
-    next: UnsafeCell<Option<NonNull<Node>>>,
+    next: UnsafeCell<*mut Node>,
     contents: UnsafeCell<u32>,
 }
 
 // SAFETY: the link is read from where it is written.
 unsafe impl Link for Node {
-    unsafe fn next(node: NonNull<Self>) -> Option<NonNull<Self>> {
+    unsafe fn next(node: NonNull<Self>) -> *mut Self {
         // SAFETY: the caller owns the node (contract of `next`).
         unsafe { node.as_ref() }.next.with(|next| unsafe { *next })
     }
 
-    unsafe fn set_next(node: NonNull<Self>, next: Option<NonNull<Self>>) {
+    unsafe fn set_next(node: NonNull<Self>, next: *mut Self) {
         // SAFETY: the caller owns the node (contract of `set_next`).
         unsafe { node.as_ref() }.next.with_mut(|place| unsafe { *place = next });
     }
@@ -142,7 +144,8 @@ fn segment(contents: u32) -> Segment<Node> {
 }
 
 fn node(contents: u32) -> NonNull<Node> {
-    let node = Box::new(Node { next: UnsafeCell::new(None), contents: UnsafeCell::new(0) });
+    let node =
+        Box::new(Node { next: UnsafeCell::new(ptr::null_mut()), contents: UnsafeCell::new(0) });
     // The contents are written after the node is created, like those of a block.
     // SAFETY: we own the node.
     node.contents.with_mut(|place| unsafe { *place = contents });
@@ -218,7 +221,7 @@ fn a_take_in_two_steps_is_rejected() {
             let first = owned.inbox.head.load(Acquire);
             owned.inbox.head.store(ptr::null_mut(), Release);
             // SAFETY: wrong on purpose, because a push may have come between the two steps.
-            owned.reclaim(unsafe { Chain::from_head(NonNull::new(first)) });
+            owned.reclaim(unsafe { Chain::from_head(first) });
         });
     });
 }
@@ -243,7 +246,7 @@ fn two_threads_free_into_one_inbox_while_the_owner_takes_it() {
 fn a_push_in_two_steps_is_rejected() {
     sync::rejected(|| {
         two_pushes_meet_an_owner(|owned, nodes| {
-            nodes.link_to(NonNull::new(owned.inbox.head.load(Acquire)));
+            nodes.link_to(owned.inbox.head.load(Acquire));
             owned.inbox.head.store(nodes.first().as_ptr(), Release);
         });
     });
@@ -426,7 +429,7 @@ fn a_takeover_in_two_steps_is_rejected() {
             let first = owned.inbox.head.load(Acquire);
             owned.inbox.head.store(ptr::null_mut(), Relaxed);
             // SAFETY: wrong on purpose: another thread may have loaded the same node.
-            owned.change_and_push_back(unsafe { Chain::from_head(NonNull::new(first)) });
+            owned.change_and_push_back(unsafe { Chain::from_head(first) });
         });
     });
 }
@@ -455,7 +458,7 @@ fn a_takeover_by_a_swap_is_rejected() {
             let first = owned.inbox.head.swap(ptr::null_mut(), Acquire);
             if first != abandoned() {
                 // SAFETY: the inbox owned the nodes, and has given them up.
-                owned.change_and_push_back(unsafe { Chain::from_head(NonNull::new(first)) });
+                owned.change_and_push_back(unsafe { Chain::from_head(first) });
             }
         });
     });
