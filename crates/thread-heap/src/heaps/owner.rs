@@ -116,16 +116,23 @@ impl<P: Parts> Owner<P> {
     /// Takes an uninitialised block of `class`. Returns `None` if no arena can be mapped.
     #[inline]
     pub fn alloc(&mut self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
-        self.reclaim_inbox();
-        self.enter(|own| own.alloc(class)).or_else(|| self.alloc_after_flush(class))
+        // A copy of the value can stay in a register, so the fast path needs no stack frame.
+        // SAFETY: this value owns the heap, and is not used in the meantime.
+        let mut owner = ManuallyDrop::new(unsafe { Self::new(self.heap) });
+        owner.reclaim_inbox();
+        let block = owner.enter(|own| own.alloc(class));
+        block.or_else(|| Self::alloc_after_flush(owner, class))
     }
 
     /// Takes a block of `class` when no arena could be mapped. The source may have one after this
     /// heap and the source have released what they retain.
     #[cold]
-    fn alloc_after_flush(&mut self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
-        self.flush();
-        self.enter(|own| own.alloc(class))
+    fn alloc_after_flush(
+        mut owner: ManuallyDrop<Self>,
+        class: SizeClass<P::Geometry>,
+    ) -> Option<BlockPtr> {
+        owner.flush();
+        owner.enter(|own| own.alloc(class))
     }
 
     /// Frees a block of any heap over the same source. A block of another heap waits in the outbox
