@@ -1,4 +1,4 @@
-//! Loom, under the names of [`crate`].
+//! Loom under the names of [`crate`].
 
 use std::{
     any::Any,
@@ -21,16 +21,16 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Locks `mutex`, unless another thread has locked it.
+/// Locks `mutex`, or returns `None` if it is locked.
 pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     mutex.try_lock().ok()
 }
 
-/// Threads under loom: at most four beside the main one.
+/// Loom's threads: at most four beside the main one.
 pub mod thread {
     pub use loom::thread::*;
 
-    /// Starts a thread of the model, and counts it for the model's report.
+    /// Starts a thread of the model and counts it for the report.
     pub fn spawn<F, T>(body: F) -> JoinHandle<T>
     where
         F: FnOnce() -> T + 'static,
@@ -42,45 +42,45 @@ pub mod thread {
 }
 
 thread_local! {
-    /// Threads that the present execution has started. Loom runs all of them on one of std's.
+    /// How many threads the current execution has started. Loom runs them all on one real thread.
     static SPAWNED: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Explores every interleaving of `body`, within the bounds of loom's environment variables, and
-/// prints how many there were.
+/// Explores every interleaving of `body` within the bounds of loom's environment variables, and
+/// prints how many executions there were.
 ///
-/// Loom 0.7 remembers one access for each atomic, so a thread's own load can hide another's load
-/// from the store that follows: put the thread that stores on the main thread, where it comes
-/// first, and see that more than one execution was explored.
+/// Loom 0.7 remembers only one access of each atomic, so a thread's own load can hide another
+/// thread's load from a later store. Let the main thread do the stores, because it runs first, and
+/// check that more than one execution was explored.
 ///
 /// # Panics
 ///
-/// When an interleaving of `body` panics, races, leaks or dead-locks.
+/// Panics if an interleaving of `body` panics, races, leaks or deadlocks.
 pub fn model(body: impl Fn() + Sync + Send + 'static) {
     let explored = StdArc::new(Explored::default());
     explore(&explored, body);
     explored.report("accepted");
 }
 
-/// States that loom rejects `body`, a protocol that is wrong on purpose: that an interleaving of it
-/// races, or fails an assertion of its own.
+/// Asserts that loom rejects `body`, which is wrong on purpose: some interleaving must race or fail
+/// an assertion of `body`.
 ///
 /// # Panics
 ///
-/// When no interleaving of `body` fails, or one fails for another reason.
+/// Panics if no interleaving of `body` fails, or if one fails for another reason.
 pub fn rejected(body: impl Fn() + Sync + Send + 'static) {
     let explored = StdArc::new(Explored::default());
     let Err(panic) = catch_unwind(AssertUnwindSafe(|| explore(&explored, body))) else {
-        panic!("loom accepts a protocol that is wrong on purpose");
+        panic!("loom accepted a protocol that is wrong on purpose");
     };
     let reason = reason_of(&*panic);
     for other in OTHER_REASONS {
-        assert!(!reason.contains(other), "rejected for another reason: {reason}");
+        assert!(!reason.contains(other), "loom rejected the protocol for another reason: {reason}");
     }
     explored.report("rejected");
 }
 
-/// What loom says of a model that is wrong in other ways than the one it is about.
+/// Parts of loom's messages about errors that no rejected model is meant to have.
 const OTHER_REASONS: [&str; 5] = [
     "Model exceeded maximum number of branches",
     "deadlock",
@@ -104,7 +104,7 @@ fn explore(explored: &StdArc<Explored>, body: impl Fn() + Sync + Send + 'static)
     });
 }
 
-/// What an exploration came to.
+/// The figures of an exploration.
 struct Explored {
     started: Instant,
     executions: AtomicUsize,
@@ -118,13 +118,13 @@ impl Default for Explored {
 }
 
 impl Explored {
-    /// One line for each model, of which `cargo xtask loom` makes a table: its name, the verdict,
-    /// executions, threads, milliseconds.
+    /// Prints the model's name, its verdict, and how many executions, threads and milliseconds it
+    /// took. `cargo xtask loom` makes a table of these lines.
     fn report(&self, verdict: &str) {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("unnamed");
         let executions = self.executions.load(Relaxed);
-        // An execution that was rejected did not come to its end.
+        // A rejected execution ended before it was counted.
         let threads = self.threads.load(Relaxed).max(1 + SPAWNED.get());
         let milliseconds = self.started.elapsed().as_millis();
         println!("model {name} {verdict} {executions} {threads} {milliseconds}");

@@ -1,29 +1,46 @@
-//! Atomics, cells, locks and threads under one set of names: the standard library's in a build,
-//! loom's in a model.
+//! Atomics, cells, locks and threads under one set of names: from the standard library in a build,
+//! and from [loom](https://docs.rs/loom) in a model.
 //!
-//! Every crate that shares memory between threads takes these names from here and nowhere else,
-//! so that the code that ships is the code that loom explores. `RUSTFLAGS="--cfg loom"` makes the
-//! choice. Elsewhere only tests know of it, what cannot be modelled and is left out then (statics,
-//! thread-locals), and [`IS_MODEL`].
+//! ```
+//! use sync::{Arc, Mutex, lock, thread};
 //!
-//! ```text
-//!                 a build            a model (--cfg loom)
-//!   atomic        core::sync         loom::sync::atomic: every allowed value is tried
-//!   UnsafeCell    core::cell         loom::cell: a race on the contents is a failure
-//!   Arc, Mutex    std::sync          loom::sync: every order of locking is tried
-//!   thread        std::thread        loom::thread: at most four beside the main one
-//!   model(body)   many real runs     every interleaving of body, once
+//! sync::model(|| {
+//!     let sum = Arc::new(Mutex::new(0));
+//!     let other = Arc::clone(&sum);
+//!     let adder = thread::spawn(move || *lock(&other) += 1);
+//!     *lock(&sum) += 2;
+//!     adder.join().unwrap();
+//!     assert_eq!(*lock(&sum), 3);
+//! });
 //! ```
 //!
-//! What loom does not explore: `SeqCst` beyond acquire-release, and stores that a later load of
-//! the same thread overtakes. The workspace uses `Acquire`, `Release` and `Relaxed` only.
+//! Every crate that shares memory between threads imports these names from here only, so the code
+//! that ships is the code that loom explores. `RUSTFLAGS="--cfg loom"` chooses loom. Other crates
+//! need that flag only to leave out what cannot be modelled, such as statics and thread-locals.
 //!
-//! Without the feature `std`, [`atomic`] and [`UnsafeCell`] remain.
+//! ```text
+//!                 in a build       in a model (--cfg loom)
+//!   atomic        core::sync       loom::sync::atomic: every allowed value is tried
+//!   UnsafeCell    core::cell       loom::cell: a race on the contents is a failure
+//!   Arc, Mutex    std::sync        loom::sync: every order of locking is tried
+//!   thread        std::thread      loom::thread: at most four threads beside the main one
+//!   model(body)   many real runs   every interleaving of body, once
+//!   link          lists whose nodes are free blocks in a build and objects in a model
+//! ```
+//!
+//! Loom does not explore `SeqCst` beyond acquire-release, or a store that a later load of the same
+//! thread overtakes. The workspace uses `Acquire`, `Release` and `Relaxed` only.
+//!
+//! # Features
+//!
+//! - `std` (default): locks, threads and models. Without it the crate is `no_std` and offers
+//!   [`atomic`], [`UnsafeCell`] and [`link`].
 
 #![cfg_attr(not(any(feature = "std", loom)), no_std)]
 
 #[cfg(loom)]
 mod checked;
+pub mod link;
 #[cfg(not(loom))]
 mod native;
 #[cfg(tsan)]
@@ -38,19 +55,19 @@ use native as chosen;
 pub use chosen::{Arc, Mutex, MutexGuard, lock, model, rejected, thread, try_lock};
 pub use chosen::{UnsafeCell, atomic};
 
-/// The types are loom's: objects, where the zeroes of real ones are their value.
+/// True if the types are loom's. Unlike the real types, loom's are not initialised by zero bytes.
 pub const IS_MODEL: bool = cfg!(loom);
 
-/// A function that is `const` in a build, and not in a model: loom's types cannot be made at
-/// compile time.
+/// Declares a function that is `const` in a build. It is not `const` in a model, because loom's
+/// types cannot be created at compile time.
 #[cfg(not(loom))]
 #[macro_export]
 macro_rules! const_unless_model {
     ($(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => { $(#[$meta])* $vis const fn $($rest)* };
 }
 
-/// A function that is `const` in a build, and not in a model: loom's types cannot be made at
-/// compile time.
+/// Declares a function that is `const` in a build. It is not `const` in a model, because loom's
+/// types cannot be created at compile time.
 #[cfg(loom)]
 #[macro_export]
 macro_rules! const_unless_model {

@@ -1,28 +1,28 @@
-//! The standard library, under the names of [`crate`].
+//! The standard library under the names of [`crate`].
 
 pub use core::sync::atomic;
 
-/// A cell whose contents are reached through closures only, so that a model sees each access.
+/// A cell that gives access to its contents through closures only, so that a model observes each
+/// access.
 #[derive(Debug, Default)]
 #[repr(transparent)]
 pub struct UnsafeCell<T>(core::cell::UnsafeCell<T>);
 
 impl<T> UnsafeCell<T> {
-    /// A cell that holds `value`.
+    /// Creates a cell that contains `value`.
     #[inline]
     pub const fn new(value: T) -> Self {
         Self(core::cell::UnsafeCell::new(value))
     }
 
-    /// Calls `f` with a pointer for reading. The caller of the pointer keeps Rust's rules: nobody
-    /// writes meanwhile.
+    /// Calls `f` with a pointer for reading. Nobody may write to the contents in the meantime.
     #[inline]
     pub fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
         f(self.0.get())
     }
 
-    /// Calls `f` with a pointer for writing. The caller of the pointer keeps Rust's rules: nobody
-    /// else reads or writes meanwhile.
+    /// Calls `f` with a pointer for writing. Nobody else may read or write the contents in the
+    /// meantime.
     #[inline]
     pub fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
         f(self.0.get())
@@ -39,16 +39,19 @@ mod hosted {
     #[cfg(tsan)]
     pub use crate::visible::{Mutex, MutexGuard, lock, try_lock};
 
-    /// Locks `mutex`. A panic of another holder is no reason to refuse: what the lock guards is
-    /// consistent between any two statements of ours.
+    /// How often [`model`] runs its body.
+    const RUNS: usize = if cfg!(miri) { 10 } else { 2_000 };
+
+    /// Locks `mutex`, even if a thread panicked while it held the lock. What our locks protect is
+    /// consistent between any two statements.
     #[cfg(not(tsan))]
     #[inline]
     pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Locks `mutex`, unless another thread has locked it. As for [`lock`], a panic of another
-    /// holder is no reason to refuse.
+    /// Locks `mutex`, or returns `None` if it is locked. As with [`lock`], a panic of an earlier
+    /// holder does not matter.
     #[cfg(not(tsan))]
     #[inline]
     pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
@@ -59,23 +62,20 @@ mod hosted {
         }
     }
 
-    /// Runs `body` many times on real threads: 2,000 times, 10 under Miri.
-    ///
-    /// Under loom it is explored instead, one run for each interleaving.
+    /// Runs `body` on real threads 2,000 times, or 10 times under Miri. Loom explores it instead,
+    /// with one run for each interleaving.
     ///
     /// # Panics
     ///
-    /// When `body` panics.
+    /// Panics if `body` does.
     pub fn model(body: impl Fn() + Sync + Send + 'static) {
-        let runs = if cfg!(miri) { 10 } else { 2_000 };
-        for _ in 0..runs {
+        for _ in 0..RUNS {
             body();
         }
     }
 
-    /// States that loom rejects `body`, a protocol that is wrong on purpose.
-    ///
-    /// Only an exhaustive search can keep that promise, so on real threads nothing runs.
+    /// Asserts in a model that loom rejects `body`, which is wrong on purpose. In a build it does
+    /// nothing, because only an exhaustive search is certain to find the error.
     pub fn rejected(body: impl Fn() + Sync + Send + 'static) {
         drop(body);
     }
@@ -91,11 +91,11 @@ mod tests {
     use super::{Mutex, UnsafeCell, atomic::AtomicU32, lock, model};
 
     #[test]
-    fn a_cell_gives_its_contents_to_closures() {
+    fn a_cell_gives_closures_access_to_its_contents() {
         let cell = UnsafeCell::new(1);
-        // SAFETY: the cell is this function's alone.
+        // SAFETY: only this function has the cell.
         cell.with_mut(|value| unsafe { *value = 2 });
-        // SAFETY: the cell is this function's alone.
+        // SAFETY: only this function has the cell.
         assert_eq!(cell.with(|value| unsafe { *value }), 2);
     }
 
@@ -110,12 +110,12 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_whose_holder_panicked_can_still_be_taken() {
+    fn a_lock_can_be_taken_after_a_holder_panicked() {
         let mutex = Arc::new(Mutex::new(1));
         let held = Arc::clone(&mutex);
         let outcome = std::thread::spawn(move || {
             let _guard = lock(&held);
-            panic!("a holder that panics");
+            panic!("this holder panics on purpose");
         })
         .join();
         assert!(outcome.is_err());

@@ -1,8 +1,8 @@
-//! A lock that ThreadSanitizer sees.
+//! A lock that ThreadSanitizer can observe.
 //!
-//! The standard library's is compiled without it, so that what a contended lock orders would look
-//! like a race. Under `--cfg tsan` this one takes its place; it waits by yielding, and is not for
-//! programs.
+//! The standard library is compiled without ThreadSanitizer, so what its lock orders would look
+//! like a race. Under `--cfg tsan` this lock replaces it. It waits by yielding, so it is meant for
+//! tests only.
 
 use std::{
     cell::UnsafeCell,
@@ -15,45 +15,45 @@ use std::{
     thread::yield_now,
 };
 
-/// A lock, with the names of `std::sync::Mutex` that are used.
+/// A lock with the functions of `std::sync::Mutex` that we use.
 #[derive(Debug, Default)]
 pub struct Mutex<T> {
     taken: AtomicBool,
     /// # Invariant
     ///
-    /// Reached by the guard alone, of which there is at most one.
+    /// Accessed only through the guard. At most one guard exists.
     value: UnsafeCell<T>,
 }
 
-// SAFETY: the value is reached by one thread at a time.
+// SAFETY: one thread at a time accesses the value.
 unsafe impl<T: Send> Sync for Mutex<T> {}
 
 impl<T> Mutex<T> {
-    /// A lock that nobody has taken.
+    /// Creates an unlocked lock.
     pub const fn new(value: T) -> Self {
         Self { taken: AtomicBool::new(false), value: UnsafeCell::new(value) }
     }
 }
 
-/// Who has taken a lock. As the standard library's, it stays in its thread.
+/// Keeps a lock locked until it is dropped. It is not `Send`, like the standard library's.
 #[derive(Debug)]
 pub struct MutexGuard<'l, T>(&'l Mutex<T>, PhantomData<*const ()>);
 
-// SAFETY: a shared guard gives out `&T` only.
+// SAFETY: a shared guard lends `&T` only.
 unsafe impl<T: Sync> Sync for MutexGuard<'_, T> {}
 
 impl<T> Deref for MutexGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the invariant of `value`.
+        // SAFETY: this is the only guard (invariant of `value`).
         unsafe { &*self.0.value.get() }
     }
 }
 
 impl<T> DerefMut for MutexGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: the invariant of `value`.
+        // SAFETY: this is the only guard (invariant of `value`).
         unsafe { &mut *self.0.value.get() }
     }
 }
@@ -64,17 +64,17 @@ impl<T> Drop for MutexGuard<'_, T> {
     }
 }
 
-/// Takes `mutex`.
+/// Locks `mutex`.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     while mutex.taken.swap(true, Acquire) {
         yield_now();
     }
-    // INVARIANT: nobody else has taken it.
+    // INVARIANT: the swap found the lock unlocked, so there is no other guard.
     MutexGuard(mutex, PhantomData)
 }
 
-/// Locks `mutex`, unless another thread has locked it.
+/// Locks `mutex`, or returns `None` if it is locked.
 pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-    // INVARIANT: nobody else has taken it.
+    // INVARIANT: the swap found the lock unlocked, so there is no other guard.
     (!mutex.taken.swap(true, Acquire)).then(|| MutexGuard(mutex, PhantomData))
 }

@@ -1,313 +1,247 @@
-//! All thread heaps over one source: where they get arenas, and how threads come by them.
+//! All heaps over one source of arenas.
+//!
+//! ```text
+//!   Heaps ── list ──► ThreadHeap ► ThreadHeap ► ThreadHeap
+//!     │                   ▲            │            │
+//!     │                 Owner          └─ SharedArenas
+//!     └── shared: one source behind a lock, one map of arenas
+//! ```
 
-use std::{
-    fmt,
-    ptr::{self, NonNull},
-};
+use std::{fmt, ptr::NonNull};
 
-use obmalloc::{ArenaMap, BlockPtr, HeapTag, Stats};
-use raw_mem::{ArenaSource, MemAlloc, RetainingArenas};
+use obmalloc::{BlockPtr, Geometry, Heap, HeapTag, SizeClass};
 use sync::{
-    Mutex, MutexGuard,
-    atomic::{AtomicBool, Ordering::Relaxed},
+    Mutex, MutexGuard, UnsafeCell,
+    atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::Relaxed},
 };
 
 use crate::{
-    carrier, parts::Parts, registry::Registry, shared_arenas::SharedArenas, thread_heap::ThreadHeap,
+    freed::{
+        batch::{Batch, LEAST_BLOCK},
+        inbox::Inbox,
+        outbox::Outbox,
+    },
+    heap_list::{HeapList, Listed},
+    parts::Parts,
+    shared_arenas::SharedArenas,
+    shared_source::{SharedSource, SourceGuard},
 };
 
-mod takeover;
+#[cfg(test)]
+mod models;
+mod open;
+pub(crate) mod owner;
+pub(crate) mod stats;
 
-/// Keeps the shared source of arenas locked until it is dropped.
+/// The heaps over one source of arenas. Each has an [`Owner`](crate::Owner) or is abandoned.
 ///
-/// The source itself cannot be reached through it, because every heap relies on the source that
-/// its arenas came from.
-#[must_use = "the source is unlocked when the guard is dropped"]
-pub struct SourceGuard<'a, S> {
-    source: MutexGuard<'a, S>,
-}
-
-impl<S: ArenaSource> SourceGuard<'_, S> {
-    /// Gives back what the source retains for later requests.
-    pub fn trim(&mut self) {
-        self.source.trim();
-    }
-
-    /// Returns the source, for code that gives back only what it mapped.
-    #[cfg(all(test, not(loom)))]
-    pub(crate) fn source(&mut self) -> &mut S {
-        &mut self.source
-    }
-}
-
-impl<S: ArenaSource> SourceGuard<'_, RetainingArenas<S>> {
-    /// Returns how many arenas are retained, by the source and by the heaps.
-    pub fn retained(&self) -> usize {
-        self.source.retained()
-    }
-
-    /// Counts at most `of_one` arenas as retained by heaps.
-    pub(crate) fn limit_users_to(&mut self, of_one: usize) {
-        self.source.limit_users_to(of_one);
-    }
-}
-
-impl<S> fmt::Debug for SourceGuard<'_, S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SourceGuard(..)")
-    }
-}
-
-/// defects D2: the source was replaced through its guard, which unmapped arenas in use.
+/// `P` is a tuple of a source of arenas, an allocator for metadata, and a geometry. The value must
+/// live forever, as a static or leaked, because a block may outlive every thread. Neither the source
+/// nor the allocator may call back into a heap.
 ///
 /// ```
-/// # use obmalloc::Pools16K;
-/// # use raw_mem::{Malloc, MmapArenas};
-/// # use thread_heap::Heaps;
-/// static HEAPS: Heaps<(MmapArenas, Malloc, Pools16K)> = Heaps::new(MmapArenas::new(), Malloc);
-/// HEAPS.close_source().trim();
-/// ```
-///
-/// ```compile_fail,E0614
-/// # use obmalloc::Pools16K;
-/// # use raw_mem::{Malloc, MmapArenas};
-/// # use thread_heap::Heaps;
-/// static HEAPS: Heaps<(MmapArenas, Malloc, Pools16K)> = Heaps::new(MmapArenas::new(), Malloc);
-/// *HEAPS.close_source() = MmapArenas::new();
-/// ```
-#[cfg(doctest)]
-struct AGuardDoesNotLendItsSource;
-
-/// The thread heaps over one source of arenas.
-///
-/// It lives forever, as a static or leaked, because its heaps do: a block of theirs may outlive
-/// every thread.
-///
-/// ```
-/// use obmalloc::{Pools16K, SizeClass};
+/// use obmalloc::{BlockPtr, Pools16K, SizeClass};
 /// use raw_mem::{Malloc, MmapArenas};
 /// use thread_heap::Heaps;
 ///
 /// static HEAPS: Heaps<(MmapArenas, Malloc, Pools16K)> = Heaps::new(MmapArenas::new(), Malloc);
 ///
-/// let heap = HEAPS.open().expect("there is memory");
-/// // SAFETY: this thread opened the heap, so it is the owner.
-/// let block = unsafe { heap.alloc(SizeClass::of(100).unwrap()) }.expect("there is memory");
-/// let start = block.into_start().as_ptr() as usize;
+/// let mut heap = HEAPS.open().expect("there is memory");
+/// let block = heap.alloc(SizeClass::of(100).unwrap()).expect("there is memory");
+/// let address = block.into_start().as_ptr().expose_provenance();
 /// std::thread::spawn(move || {
-///     let start = std::ptr::NonNull::new(std::ptr::with_exposed_provenance_mut(start)).unwrap();
+///     let start = std::ptr::with_exposed_provenance_mut(address);
 ///     // SAFETY: the block was given to this thread, which frees it.
-///     unsafe { HEAPS.free_remote(obmalloc::BlockPtr::from_start(start)) };
+///     unsafe { HEAPS.free_remote(BlockPtr::from_start(std::ptr::NonNull::new(start).unwrap())) };
 /// })
 /// .join()
 /// .unwrap();
-/// // SAFETY: this thread is the owner, and is done with the heap.
-/// unsafe { HEAPS.close(heap) };
+/// heap.flush();
+/// assert_eq!(heap.stats().bytes.in_use, 0);
 /// ```
 pub struct Heaps<P: Parts> {
-    source: Mutex<P::Source>,
-    lower: P::Lower,
-    map: ArenaMap<P::Geometry>,
-    registry: Registry<ThreadHeap<P>>,
-    /// Held by the thread that takes inboxes over.
+    shared: SharedSource<P>,
+    list: HeapList<ThreadHeap<P>>,
+    /// Locked by the thread that takes over inboxes.
     takeovers: Mutex<()>,
-    /// The system refused to take pages back. It is not asked again.
-    purges_are_refused: AtomicBool,
-}
-
-/// What heaps have in use, all together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct HeapsStats {
-    /// Of the heaps that could be walked.
-    pub total: Stats,
-    /// How many were walked.
-    pub walked: usize,
-    /// How many have another thread as their owner, who may be inside: they are not in the total.
-    pub elsewhere: usize,
 }
 
 impl<P: Parts> Heaps<P> {
     sync::const_unless_model! {
-        /// No heaps yet, over the arenas of `source`; records come from `lower`.
+        /// Creates a family without heaps. Its arenas come from `source` and its metadata from
+        /// `lower`.
         pub fn new(source: P::Source, lower: P::Lower) -> Self {
             Self {
-                source: Mutex::new(source),
-                lower,
-                map: ArenaMap::new(),
-                registry: Registry::new(),
+                shared: SharedSource::new(source, lower),
+                list: HeapList::new(),
                 takeovers: Mutex::new(()),
-                purges_are_refused: AtomicBool::new(false),
             }
         }
     }
 
-    /// A heap for the calling thread, which owns it until it [closes](Self::close) it: an
-    /// abandoned one, or a new one. `None` when the layer below has no suitable memory for one.
-    ///
-    /// O(heaps): at most as many as there ever were threads at the same time.
-    pub fn open(&'static self) -> Option<&'static ThreadHeap<P>> {
-        self.registry.iter().find(|heap| heap.inbox.adopt()).or_else(|| self.make())
-    }
-
-    /// Opens a heap for the thread with the number `thread`: the first registered heap that is
-    /// abandoned or that a thread with this number left open, or else a new one. Returns `None` as
-    /// [`open`](Self::open) does.
-    ///
-    /// # Safety
-    ///
-    /// Every heap that has this number (see [`ThreadHeap::thread`]) was owned by a thread that has
-    /// ended, outside of any call into the heap.
-    pub(crate) unsafe fn open_as(&'static self, thread: usize) -> Option<&'static ThreadHeap<P>> {
-        // Relaxed is enough: the C library makes the end of the thread happen before this thread
-        // uses the same memory for its own thread-locals, whose address is the number.
-        let is_left = |heap: &ThreadHeap<P>| heap.thread().load(Relaxed) == thread;
-        let found = self.registry.iter().find(|heap| is_left(heap) || heap.inbox.adopt());
-        found.or_else(|| self.make())
-    }
-
-    /// Removes the number from every heap that has one other than `thread`.
-    pub(crate) fn forget_threads_but(&self, thread: usize) {
-        for heap in self.registry.iter().filter(|heap| heap.thread().load(Relaxed) != thread) {
-            heap.thread().store(0, Relaxed);
-        }
-    }
-
-    /// Leaves `heap`, sending what waits in its outbox; it gives back what arenas it can.
-    ///
-    /// # Safety
-    ///
-    /// The caller is the owner, and is so no longer.
-    pub unsafe fn close(&self, heap: &ThreadHeap<P>) {
-        // SAFETY: the caller is still the owner.
-        unsafe { heap.send_outbox() };
-        // SAFETY: the caller's promise.
-        unsafe { heap.abandon() };
-    }
-
-    /// Frees a block from a thread that does not own its heap and has no heap of its own, or no
-    /// patience: it is sent at once.
-    ///
-    /// # Safety
-    ///
-    /// The block came from one of these heaps, and the caller gives it up. The caller does not own
-    /// that heap.
-    // Apart from its callers, whose common case then needs no stack frame.
-    #[inline(never)]
-    pub unsafe fn free_remote(&self, block: BlockPtr) {
-        let start = block.into_start();
-        // SAFETY: the block is in use, in one of these heaps.
-        let receiver = unsafe { ThreadHeap::<P>::of_block(start) };
-        // SAFETY: the caller holds the block.
-        let size = unsafe { ThreadHeap::<P>::size_of_block(start) };
-        // SAFETY: the caller gives the block up, which is as large as the geometry's alignment.
-        self.send(receiver, unsafe { carrier::alone(start, size) });
-    }
-
-    /// Counts what is in use in the caller's heap, if it has one, and in those that nobody owns, by
-    /// walking them. O(heaps + pools).
-    ///
-    /// # Safety
-    ///
-    /// The caller is the owner of `owned`.
-    pub unsafe fn stats(&self, owned: Option<&ThreadHeap<P>>) -> HeapsStats {
-        // SAFETY: the caller's promise.
-        unsafe { self.stats_with(|heap| owned.is_some_and(|owned| ptr::eq(owned, heap))) }
-    }
-
-    /// Counts what is in use in the heaps that the caller owns, which `is_owned` tells, and in
-    /// those that nobody owns. O(heaps + pools).
-    ///
-    /// # Safety
-    ///
-    /// The caller is the owner of every heap for which `is_owned` returns true.
-    pub(crate) unsafe fn stats_with(
-        &self,
-        is_owned: impl Fn(&ThreadHeap<P>) -> bool,
-    ) -> HeapsStats {
-        let total = Stats::empty::<P::Geometry>().with_map(&self.map);
-        let mut stats = HeapsStats { total, walked: 0, elsewhere: 0 };
-        for heap in self.registry.iter() {
-            let is_owned = is_owned(heap);
-            if !is_owned && !heap.inbox.adopt() {
-                stats.elsewhere += 1;
-                continue;
-            }
-            // SAFETY: the caller is the owner: it said so, or has just adopted the heap.
-            stats.total += &unsafe { heap.stats() };
-            stats.walked += 1;
-            if !is_owned {
-                // SAFETY: it was adopted above, and is let go of here.
-                unsafe { heap.abandon() };
-            }
-        }
-        stats
-    }
-
-    /// `address` is in an arena of one of these heaps. Reads the arena map, without a lock.
+    /// Returns true if `address` lies in an arena of one of these heaps. Reads the arena map
+    /// without a lock.
     #[inline]
     pub fn holds(&self, address: usize) -> bool {
-        self.map.contains(address)
+        self.shared.map().contains(address)
     }
 
-    /// Closes the source of arenas until the guard is dropped. A fork must happen under it, or
-    /// the child may find it closed forever.
-    pub fn close_source(&self) -> SourceGuard<'_, P::Source> {
-        SourceGuard { source: self.source() }
+    /// Locks the source of arenas until the guard is dropped. A fork must happen under this lock.
+    /// Otherwise the child may find the source locked forever.
+    pub fn lock_source(&self) -> SourceGuard<'_, P::Source> {
+        SourceGuard::new(self.shared.source())
     }
 
-    /// Locks the source of arenas.
-    pub(crate) fn source(&self) -> MutexGuard<'_, P::Source> {
-        sync::lock(&self.source)
+    /// Prevents takeovers until the guard is dropped, after waiting for one that runs. A fork must
+    /// happen under this lock. Otherwise the child loses what another thread has taken out.
+    pub(crate) fn pause_takeovers(&self) -> MutexGuard<'_, ()> {
+        sync::lock(&self.takeovers)
     }
 
-    /// Counts the arenas that heaps retain whose owner a forked child still has.
-    ///
-    /// # Safety
-    ///
-    /// No other thread is inside such a heap: the caller is the child of a fork.
-    pub(crate) unsafe fn retained_arenas_of_survivors(&self) -> usize {
-        let survivors = self.registry.iter().filter(|heap| heap.outlives_threads().load(Relaxed));
-        // SAFETY: the caller's promise.
-        survivors.map(|heap| unsafe { heap.retained_arenas() }).sum()
-    }
-
-    /// Which arenas these heaps have.
-    pub(crate) fn map(&self) -> &ArenaMap<P::Geometry> {
-        &self.map
-    }
-
-    /// Where records come from.
-    pub(crate) fn lower(&self) -> &P::Lower {
-        &self.lower
-    }
-
-    /// Makes a heap that the caller owns. Returns `None` if the layer below has no memory for it, or
-    /// aligns its blocks to less than the heap needs.
-    fn make(&'static self) -> Option<&'static ThreadHeap<P>> {
-        let block = self.lower.malloc(size_of::<ThreadHeap<P>>())?;
-        let place = block.cast::<ThreadHeap<P>>();
-        if !place.is_aligned() {
-            // SAFETY: the block came from `lower` just now, and nobody uses it.
-            unsafe { self.lower.free(Some(block)) };
-            return None;
+    /// Removes the thread number from every heap that has a number other than `thread`.
+    pub(crate) fn forget_threads_but(&self, thread: usize) {
+        for heap in self.list.iter().filter(|heap| heap.thread.load(Relaxed) != thread) {
+            heap.thread.store(0, Relaxed);
         }
-        let tag = HeapTag(place.as_ptr().cast_const().cast());
-        let heap = ThreadHeap::new(SharedArenas::of(self), self.lower.clone(), tag);
-        // SAFETY: the block is ours, and has the size and the alignment of a heap.
-        unsafe { place.write(heap) };
-        // SAFETY: it was written just now, is never freed, and only shared from here on.
-        let heap: &'static ThreadHeap<P> = unsafe { NonNull::as_ref(&place) };
-        self.registry.add(heap);
-        Some(heap)
     }
 }
 
 impl<P: Parts> fmt::Debug for Heaps<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.registry.iter()).finish()
+        f.debug_list().entries(self.list.iter()).finish()
     }
 }
 
-#[cfg(test)]
-mod models;
+/// The single-owner heap inside.
+pub(crate) type OwnHeap<P> = Heap<SharedArenas<P>, <P as Parts>::Lower, <P as Parts>::Geometry>;
+
+/// A single-owner heap with an inbox and an outbox.
+#[repr(C)]
+pub(crate) struct ThreadHeap<P: Parts> {
+    /// # Invariant
+    ///
+    /// Only the [`Owner`](crate::Owner) accesses it.
+    pub(crate) own: UnsafeCell<OwnHeap<P>>,
+    /// # Invariant
+    ///
+    /// Only the [`Owner`](crate::Owner) accesses it.
+    pub(crate) outbox: UnsafeCell<Outbox<Self>>,
+    /// Separates what other threads write from the cache lines that the owner reads.
+    _apart: [u8; 128],
+    pub(crate) inbox: Inbox<Batch>,
+    /// The heaps that this one belongs to.
+    heaps: &'static Heaps<P>,
+    next: AtomicPtr<Self>,
+    /// True if the owner is not a thread, so that it still exists in a forked child. Only the number
+    /// of retained arenas depends on this flag.
+    pub(crate) outlives_threads: AtomicBool,
+    /// The number of the thread that has the heap open, or 0. No two live threads share a number. A
+    /// thread that has not opened the heap but finds its own number here therefore knows that the
+    /// owner has ended without closing the heap.
+    pub(crate) thread: AtomicUsize,
+}
+
+// SAFETY: only the owner accesses the cells. Everything that an owner did happens before the next
+// owner's accesses (see the table on the crate's page). The other fields are atomics.
+unsafe impl<P: Parts> Sync for ThreadHeap<P> {}
+
+// SAFETY: it is always the same field.
+unsafe impl<P: Parts> Listed for ThreadHeap<P> {
+    fn next(&self) -> &AtomicPtr<Self> {
+        &self.next
+    }
+}
+
+impl<P: Parts> ThreadHeap<P> {
+    const EVERY_BLOCK_CAN_BE_SENT: () = assert!(
+        P::Geometry::SIZES.alignment >= LEAST_BLOCK,
+        "a block has room for the head of a batch"
+    );
+
+    sync::const_unless_model! {
+        /// Creates a heap that has an owner. Its blocks carry `tag`.
+        pub(crate) fn new(
+            heaps: &'static Heaps<P>,
+            arenas: SharedArenas<P>,
+            lower: P::Lower,
+            tag: HeapTag,
+        ) -> Self {
+            let () = Self::EVERY_BLOCK_CAN_BE_SENT;
+            Self {
+                own: UnsafeCell::new(Heap::with_tag(arenas, lower, tag)),
+                outbox: UnsafeCell::new(Outbox::new()),
+                _apart: [0; 128],
+                inbox: Inbox::new(),
+                heaps,
+                next: AtomicPtr::new(std::ptr::null_mut()),
+                outlives_threads: AtomicBool::new(false),
+                thread: AtomicUsize::new(0),
+            }
+        }
+    }
+
+    /// Returns the tag that every block of this heap carries.
+    pub(crate) fn tag(&self) -> HeapTag {
+        HeapTag(std::ptr::from_ref(self).cast())
+    }
+
+    /// Returns the heap that the block at `start` belongs to.
+    ///
+    /// # Safety
+    ///
+    /// `start` must lie in a block in use of a thread heap of these types.
+    #[inline]
+    pub(crate) unsafe fn of_block(start: NonNull<u8>) -> NonNull<Self> {
+        // SAFETY: `start` lies in a block in use of this geometry (contract of `of_block`).
+        let HeapTag(heap) = unsafe { OwnHeap::<P>::tag_of(start) };
+        // SAFETY: the tag of such a block is the address of its heap.
+        unsafe { NonNull::new_unchecked(heap.cast_mut().cast()) }
+    }
+
+    /// Returns the size in bytes of the block at `start`.
+    ///
+    /// # Safety
+    ///
+    /// `start` must be a block in use of a thread heap of these types.
+    #[inline]
+    pub(crate) unsafe fn size_of_block(start: NonNull<u8>) -> usize {
+        // SAFETY: `start` is a block in use of this geometry (contract of `size_of_block`).
+        let class = unsafe { SizeClass::<P::Geometry>::at(start) };
+        class.map_or(LEAST_BLOCK, SizeClass::block_size)
+    }
+
+    /// Takes a block of `class` from the free list of its first pool. This is the fast path.
+    ///
+    /// # Safety
+    ///
+    /// The caller must own the heap, unless the heap never has an arena.
+    #[inline]
+    pub(crate) unsafe fn alloc_listed(&self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
+        // SAFETY: the caller owns the heap (contract). Nothing changes in a heap without arenas.
+        self.own.with(|own| unsafe { &*own }.alloc_listed(class))
+    }
+
+    /// Frees `block` if it belongs to this heap. Otherwise returns it. This is the fast path.
+    ///
+    /// # Safety
+    ///
+    /// - `block` must have come from a thread heap of these types.
+    /// - The caller must own this heap, unless the heap never has an arena.
+    #[inline]
+    pub(crate) unsafe fn free_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
+        // SAFETY: the block is in use (contract of `free_if_own`).
+        let heap = unsafe { Self::of_block(block.start()) };
+        if !std::ptr::eq(heap.as_ptr(), self) {
+            return Some(block);
+        }
+        // SAFETY: the block carries this heap's tag. The heap has an arena, so the caller owns it.
+        self.own.with_mut(|own| unsafe { (*own).free(block) });
+        None
+    }
+}
+
+impl<P: Parts> fmt::Debug for ThreadHeap<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ThreadHeap({:p})", std::ptr::from_ref::<Self>(self))
+    }
+}

@@ -1,22 +1,24 @@
-//! What thread heaps are made of.
+//! The types that heaps are made of.
 
 use raw_mem::{ArenaSource, MemAlloc};
 
 use obmalloc::{Geometry, Native};
 
-/// The geometry of [`PerThread`](crate::PerThread).
+/// The geometry of [`PerThread`](crate::PerThread). It has the sizes of CPython today, but the
+/// headers of an arena's pools stand together, and a pool that is emptied and soon used again stays
+/// with its size class. The placement of blocks therefore differs from CPython's.
 pub type ThreadGeometry = Native;
 
-/// A source of arenas, the layer below, and a geometry, in one name: a tuple of the three.
+/// A name for a tuple of a source of arenas, an allocator for metadata, and a geometry.
 ///
-/// Neither the source nor the layer below may call back into the heap that is calling it: see
-/// [`ThreadHeap`](crate::ThreadHeap).
+/// Neither the source nor the allocator may call back into a heap that is calling it.
+#[doc(hidden)]
 pub trait Parts: Sized + 'static {
-    /// Gives arenas; shared by all heaps, behind a lock.
+    /// Maps arenas. All heaps share it behind a lock.
     type Source: ArenaSource + Send;
-    /// Gives memory for records; each heap has its own handle.
+    /// Allocates metadata. Each heap has its own handle.
     type Lower: MemAlloc + Clone + Send + Sync;
-    /// The sizes of everything.
+    /// The sizes of arenas, pools and blocks.
     type Geometry: Geometry;
 }
 

@@ -5,56 +5,51 @@ use std::{fmt, ptr::NonNull};
 
 use raw_mem::{ArenaSize, ArenaSource, MapError, PurgeError, preserving_errno};
 
-use crate::{heaps::Heaps, parts::Parts};
+use crate::{parts::Parts, shared_source::SharedSource};
 
 /// A thread heap's access to the shared source. A heap that belongs to no thread has none, so it
 /// never gets an arena.
 ///
 /// Every method that a free may call leaves `errno` unchanged, because waiting for the lock can set
 /// it.
-pub(crate) struct SharedArenas<P: Parts>(Option<&'static Heaps<P>>);
+pub(crate) struct SharedArenas<P: Parts>(Option<&'static SharedSource<P>>);
 
 impl<P: Parts> SharedArenas<P> {
     pub(crate) const NONE: Self = Self(None);
 
-    pub(crate) const fn of(heaps: &'static Heaps<P>) -> Self {
-        Self(Some(heaps))
-    }
-
-    /// Returns the heaps that share the source.
-    pub(crate) const fn heaps(&self) -> Option<&'static Heaps<P>> {
-        self.0
+    pub(crate) const fn of(shared: &'static SharedSource<P>) -> Self {
+        Self(Some(shared))
     }
 }
 
 // SAFETY: arenas are mapped and unmapped by the shared source.
 unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
-        let heaps = self.0.ok_or(MapError::Exhausted { size })?;
-        let arena = heaps.source().map(size)?;
+        let shared = self.0.ok_or(MapError::Exhausted { size })?;
+        let arena = shared.source().map(size)?;
         // SAFETY: the arena was mapped by the shared source, and nothing else refers to it.
-        let unmap = |arena| unsafe { heaps.source().unmap(arena, size) };
+        let unmap = |arena| unsafe { shared.source().unmap(arena, size) };
         // SAFETY: all nodes of the map come from `lower`, and `unmap` retracts the arena.
-        unsafe { heaps.map().publish_or_unmap(arena, size, heaps.lower(), unmap) }
+        unsafe { shared.map().publish_or_unmap(arena, size, shared.lower(), unmap) }
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
-        let Some(heaps) = self.0 else { return };
+        let Some(shared) = self.0 else { return };
         // SAFETY: nothing uses the arena any more (contract of `unmap`).
-        unsafe { heaps.map().retract(arena.addr().get()) };
+        unsafe { shared.map().retract(arena.addr().get()) };
         // SAFETY: the arena came from the shared source, and nothing uses it (contract of `unmap`).
-        preserving_errno(|| unsafe { heaps.source().unmap(arena, size) });
+        preserving_errno(|| unsafe { shared.source().unmap(arena, size) });
     }
 
     unsafe fn purge(&mut self, start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
-        let heaps = self.0.ok_or(PurgeError::Unsupported)?;
+        let shared = self.0.ok_or(PurgeError::Unsupported)?;
         // SAFETY: the range lies in an arena of the shared source (contract of `purge`).
-        preserving_errno(|| unsafe { heaps.source().purge(start, len) })
+        preserving_errno(|| unsafe { shared.source().purge(start, len) })
     }
 
     fn trim(&mut self) {
-        if let Some(heaps) = self.0 {
-            heaps.source().trim();
+        if let Some(shared) = self.0 {
+            shared.source().trim();
         }
     }
 
@@ -62,12 +57,12 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
         if (had, want) == (0, 0) {
             return 0;
         }
-        preserving_errno(|| self.0.map_or(0, |heaps| heaps.source().retain(had, want)))
+        preserving_errno(|| self.0.map_or(0, |shared| shared.source().retain(had, want)))
     }
 
     fn reuse_retained(&mut self, count: usize) {
-        if let Some(heaps) = self.0 {
-            preserving_errno(|| heaps.source().reuse_retained(count));
+        if let Some(shared) = self.0 {
+            preserving_errno(|| shared.source().reuse_retained(count));
         }
     }
 }
@@ -152,10 +147,10 @@ mod tests {
     }
 
     #[test]
-    fn every_call_reaches_the_shared_source() {
-        static HEAPS: LazyLock<(Recording, Heaps<TestParts>)> = LazyLock::new(|| {
+    fn the_shared_source_hears_of_everything() {
+        static HEAPS: LazyLock<(Recording, SharedSource<TestParts>)> = LazyLock::new(|| {
             let source = Recording::default();
-            (source.clone(), Heaps::new(source, Malloc))
+            (source.clone(), SharedSource::new(source, Malloc))
         });
         let (source, heaps) = &*HEAPS;
         assert_eq!(call_everything(SharedArenas::of(heaps)), (2, true));
@@ -167,6 +162,7 @@ mod tests {
     fn a_heap_without_a_source_maps_and_retains_nothing() {
         let size = obmalloc::Shape::<ThreadGeometry>::ARENA;
         assert_eq!(call_everything(SharedArenas::NONE), (0, false));
-        assert!(TestArenas::NONE.map(size).is_err());
+        let mut arenas = TestArenas::NONE;
+        assert!(arenas.map(size).is_err());
     }
 }

@@ -1,7 +1,7 @@
-//! Many threads that do not live long, and what they leave: next to nothing.
+//! The memory that many short-lived threads leave behind.
 //!
-//! Each allocates 1 MiB in small blocks and frees half of it; the other half another thread frees.
-//! `OBMALLOC_CHURN_THREADS` is how many threads there are, 1,000 if it is not set.
+//! Each thread allocates 1 MiB in small blocks and frees half of it. Another thread frees the other
+//! half. There are `OBMALLOC_CHURN_THREADS` threads, or 1,000 if the variable is not set.
 
 #![cfg(all(target_os = "linux", not(miri), not(loom)))]
 
@@ -17,24 +17,24 @@ use std::{
 use obmalloc::{BlockPtr, Blocks, Geometry, SizeClass};
 use thread_heap::{PerThread, ThreadGeometry};
 
-/// Bytes that each thread allocates.
+/// How many bytes each thread allocates.
 const EACH: usize = 1 << 20;
 
-/// Threads that live at the same time, in the test of many.
+/// How many threads live at the same time in the second test.
 const AT_ONCE: usize = 64;
 
-/// Bytes of live blocks, and the most there were.
+/// The bytes of live blocks, and their maximum.
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static MOST_LIVE: AtomicUsize = AtomicUsize::new(0);
 
-/// One test at a time: both look at the memory of the process.
+/// One test runs at a time, because both measure the memory of the process.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Blocks that are linked through themselves, so that a test has no memory but theirs.
+/// Blocks that are linked through their own first words, so the stack needs no other memory.
 struct Stack {
     /// # Invariant
     ///
-    /// Null, or a block that is ours, whose first words are the next one's address and its size.
+    /// None, or a block that the stack exclusively owns. It begins with an [`Entry`].
     first: Option<NonNull<Entry>>,
 }
 
@@ -43,7 +43,7 @@ struct Entry {
     size: usize,
 }
 
-// SAFETY: the blocks are the stack's alone, whichever thread has it.
+// SAFETY: the blocks belong to the holder of the stack, whichever thread that is.
 unsafe impl Send for Stack {}
 
 impl Stack {
@@ -54,8 +54,8 @@ impl Stack {
         let block = PerThread.alloc_listed(class).or_else(|| PerThread.alloc(class));
         let entry = block.expect("there is memory").into_start().cast::<Entry>();
         let size = class.block_size();
-        // SAFETY: the block is ours, aligned, and has two words. All of it is used, as memory that
-        // nobody touched would not count.
+        // SAFETY: we own the block, which is aligned and has two words. We write to all of it,
+        // because untouched memory does not count.
         unsafe {
             entry.cast::<u8>().write_bytes(1, size);
             entry.write(Entry { next: self.first, size });
@@ -68,17 +68,17 @@ impl Stack {
     fn free_all(self) {
         let mut rest = self.first;
         while let Some(entry) = rest {
-            // SAFETY: the invariant.
+            // SAFETY: we own the block, which begins with an entry (invariant).
             let Entry { next, size } = unsafe { entry.read() };
             rest = next;
-            // SAFETY: the invariant; the block is given up here.
+            // SAFETY: the block came from `PerThread`, and is not used again.
             unsafe { PerThread.free(BlockPtr::from_start(entry.cast())) };
             LIVE.fetch_sub(size, Relaxed);
         }
     }
 }
 
-/// Allocates what one thread has: what it will free itself, and what it will not.
+/// Allocates the blocks of one thread: those that it will free itself, and those that it leaves.
 fn alloc() -> (Stack, Stack) {
     let (mut mine, mut left) = (Stack::EMPTY, Stack::EMPTY);
     let (mut bytes, mut nth) = (0, 0);
@@ -99,7 +99,7 @@ fn threads() -> usize {
     threads.and_then(|threads| threads.parse().ok()).unwrap_or(1000)
 }
 
-/// Bytes of the process's memory that the kernel tells under `name`, in `/proc/self/status`.
+/// Returns the figure `name` of `/proc/self/status` in bytes.
 fn memory(name: &str) -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
     let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux tells it");
@@ -111,13 +111,13 @@ fn resident() -> usize {
     memory("VmRSS")
 }
 
-/// Has the kernel forget the peak of the past.
+/// Resets the peak that the kernel has recorded.
 fn reset_peak() {
     std::fs::write("/proc/self/clear_refs", "5").expect("Linux has it");
 }
 
-/// Runs `body`, and compares its peak with what was live.
-fn stays_within_twice_of_what_is_live(body: impl Fn()) {
+/// Runs `body`, and compares its peak with the bytes of live blocks.
+fn uses_at_most_twice_what_is_live(body: impl Fn()) {
     let start = resident();
     MOST_LIVE.store(0, Relaxed);
     reset_peak();
@@ -141,9 +141,9 @@ fn stays_within_twice_of_what_is_live(body: impl Fn()) {
 }
 
 #[test]
-fn threads_one_after_the_other_leave_their_memory() {
+fn threads_one_after_the_other_leave_no_memory_behind() {
     let _alone = ALONE.lock();
-    stays_within_twice_of_what_is_live(|| {
+    uses_at_most_twice_what_is_live(|| {
         for _ in 0..threads() {
             let thread = thread::spawn(|| {
                 let (mine, left) = alloc();
@@ -157,12 +157,12 @@ fn threads_one_after_the_other_leave_their_memory() {
 }
 
 #[test]
-fn threads_64_at_a_time_leave_their_memory() {
+fn threads_64_at_a_time_leave_no_memory_behind() {
     let _alone = ALONE.lock();
-    stays_within_twice_of_what_is_live(|| {
+    uses_at_most_twice_what_is_live(|| {
         let mut left: Vec<Stack> = (0..AT_ONCE).map(|_| Stack::EMPTY).collect();
         for _ in 0..threads() / AT_ONCE {
-            // All are there, with all their blocks; and nobody has freed what the last ones left.
+            // All threads have all their blocks, and nobody has freed what the last ones left.
             let all_are_there = Barrier::new(AT_ONCE + 1);
             let live = |before: Stack| {
                 let (mine, left) = alloc();
@@ -172,7 +172,7 @@ fn threads_64_at_a_time_leave_their_memory() {
                 left
             };
             left = thread::scope(|scope| {
-                // What one left, its neighbour frees: it is not the one who adopts the heap.
+                // A neighbour frees the blocks, so it is not the thread that adopts the heap.
                 left.rotate_left(1);
                 let start = |before| scope.spawn(move || live(before));
                 let threads: Vec<_> = left.drain(..).map(start).collect();

@@ -1,4 +1,4 @@
-//! The child of a process whose other threads were in the middle of everything.
+//! The child of a process whose other threads were busy during the fork.
 
 #![cfg(all(unix, not(miri), not(loom)))]
 
@@ -25,10 +25,10 @@ use crate::block::{Block, Slot};
 /// How often the process forks.
 const FORKS: usize = 200;
 
-/// Seconds after which the system ends a child: it waits for something that nobody will do.
-const PATIENCE: u32 = 60;
+/// After how many seconds the system kills a child, which then waits for a thread that is gone.
+const TIME_LIMIT: u32 = 60;
 
-/// Blocks that a busy thread has at a time: some arenas' worth, which come and go.
+/// How many blocks a busy thread has at a time. They fill several arenas.
 const MANY: usize = 10_000;
 
 fn alloc(size: usize) -> Block {
@@ -38,20 +38,20 @@ fn alloc(size: usize) -> Block {
 }
 
 fn free(block: Block) {
-    // SAFETY: the process's heaps gave the block, and it is given up.
+    // SAFETY: the block came from the process's heaps, and is not used again.
     unsafe { PerThread.free(block.check()) };
 }
 
-/// Allocates and frees so much that arenas are mapped and unmapped all the time.
+/// Allocates and frees so many blocks that arenas are mapped and unmapped.
 fn work(blocks: usize) {
     let blocks: Vec<_> = (0..blocks).map(|nth| alloc(nth % 512 + 1)).collect();
     blocks.into_iter().for_each(free);
 }
 
-/// Blocks of other threads, of which some have ended.
+/// Blocks of threads that still run and of threads that have ended.
 struct Inherited {
-    of_the_living: Vec<Slot>,
-    of_the_dead: Vec<Slot>,
+    of_running_threads: Vec<Slot>,
+    of_ended_threads: Vec<Slot>,
 }
 
 fn slots(blocks: usize) -> Vec<Slot> {
@@ -62,10 +62,10 @@ fn put_blocks(slots: &[Slot]) {
     slots.iter().for_each(|slot| assert!(slot.swap(Some(alloc(100))).is_none()));
 }
 
-/// Works in a thread that the C library starts; `false` if it could not.
+/// Works in a thread that the C library starts. Returns false if it could not be started.
 ///
-/// The standard library takes a lock of its own where a thread starts, and does not expect to be
-/// forked: the child would wait for a thread that held it and is not there.
+/// The standard library locks something when a thread starts, and does not expect a fork. The child
+/// would wait for a thread that held this lock and no longer exists.
 fn work_in_a_thread() -> bool {
     extern "C" fn main(_: *mut c_void) -> *mut c_void {
         work(MANY);
@@ -74,27 +74,27 @@ fn work_in_a_thread() -> bool {
     started_and_joined(main)
 }
 
-/// Runs `main` in a thread that the C library starts; `false` if it could not.
+/// Runs `main` in a thread that the C library starts. Returns false if it could not be started.
 fn started_and_joined(main: extern "C" fn(*mut c_void) -> *mut c_void) -> bool {
     let mut thread = MaybeUninit::uninit();
-    // SAFETY: the place for the thread's name is ours, and the function expects no argument.
+    // SAFETY: `thread` is writable, and the function expects no argument.
     let started =
         unsafe { libc::pthread_create(thread.as_mut_ptr(), ptr::null(), main, ptr::null_mut()) };
-    // SAFETY: it was started, so it has a name, and it is joined once.
+    // SAFETY: the thread was started, so `thread` is initialised. It is joined once.
     started == 0 && unsafe { libc::pthread_join(thread.assume_init(), ptr::null_mut()) } == 0
 }
 
 /// The blocks that a thread of [`frees_every_second_page`] frees.
 static TO_FREE: Mutex<Vec<Block>> = Mutex::new(Vec::new());
 
-/// Frees all of [`TO_FREE`] that lies on every second page, in a thread that the C library starts, and
-/// gives back what can go. Returns `false` if no thread could be started.
+/// Frees the blocks of [`TO_FREE`] on every second page, in a thread that the C library starts, and
+/// flushes. Returns false if no thread could be started.
 fn frees_every_second_page() -> bool {
     extern "C" fn main(_: *mut c_void) -> *mut c_void {
         let blocks = mem::take(&mut *TO_FREE.lock().expect("nobody else locks it"));
         for block in blocks.into_iter().map(Block::check) {
             if block.start().addr().get() / 4096 % 2 == 0 {
-                // SAFETY: the process's heaps gave the block, and it is given up.
+                // SAFETY: the block came from the process's heaps, and is not used again.
                 unsafe { PerThread.free(block) };
             }
         }
@@ -109,8 +109,8 @@ fn mappings() -> usize {
     maps.lines().count()
 }
 
-/// The system joins a mapping that is made in a child with no mapping that the child inherited, so
-/// that a purge must not make one for each range of pages.
+/// The system never merges a new mapping with one that the child inherited, so a purge must not create
+/// a mapping for each range of pages.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_child_that_purges_pages_needs_no_mapping_for_each() {
@@ -128,7 +128,7 @@ fn a_child_that_purges_pages_needs_no_mapping_for_each() {
     assert_eq!(status, 0);
 }
 
-/// Tells the busy threads to end, also when the test fails.
+/// Makes the busy threads end, even if the test fails.
 struct Done<'a>(&'a AtomicBool);
 
 impl Drop for Done<'_> {
@@ -137,10 +137,10 @@ impl Drop for Done<'_> {
     }
 }
 
-/// What a child does; 0 if all of it could be done.
+/// What a child does. Returns 0 if everything succeeded.
 fn live_as_a_child(inherited: &Inherited) -> i32 {
     work(MANY);
-    for slot in inherited.of_the_living.iter().chain(&inherited.of_the_dead) {
+    for slot in inherited.of_running_threads.iter().chain(&inherited.of_ended_threads) {
         slot.swap(None).into_iter().for_each(free);
     }
     let worked = work_in_a_thread();
@@ -148,19 +148,19 @@ fn live_as_a_child(inherited: &Inherited) -> i32 {
     i32::from(!worked)
 }
 
-/// Forks, and returns how the child ended.
+/// Forks, and returns the status of the child.
 fn fork(child: impl FnOnce() -> i32) -> i32 {
     // SAFETY: the child calls nothing but the heap and the C library, which expects to be forked.
     match unsafe { libc::fork() } {
         0 => {
             // SAFETY: the alarm ends a child that hangs; `_exit` runs nobody's handlers.
             unsafe {
-                libc::alarm(PATIENCE);
+                libc::alarm(TIME_LIMIT);
                 libc::_exit(child())
             }
         }
         pid => {
-            assert!(pid > 0, "no process could be had");
+            assert!(pid > 0, "the process cannot fork");
             let mut status = 0;
             // SAFETY: it waits for the child of this thread.
             unsafe { libc::waitpid(pid, &mut status, 0) };
@@ -171,12 +171,12 @@ fn fork(child: impl FnOnce() -> i32) -> i32 {
 
 #[test]
 fn the_child_of_a_busy_process_allocates_frees_and_starts_threads() {
-    let inherited = Inherited { of_the_living: slots(100), of_the_dead: slots(100) };
+    let inherited = Inherited { of_running_threads: slots(100), of_ended_threads: slots(100) };
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| put_blocks(&inherited.of_the_dead)).join().expect("there is memory");
+        scope.spawn(|| put_blocks(&inherited.of_ended_threads)).join().expect("there is memory");
         let busy = || {
-            put_blocks(&inherited.of_the_living[..]);
+            put_blocks(&inherited.of_running_threads[..]);
             while !done.load(Relaxed) {
                 work(MANY);
             }
@@ -196,15 +196,15 @@ fn the_child_of_a_busy_process_allocates_frees_and_starts_threads() {
     });
 }
 
-/// Blocks of the forking thread that another thread frees.
+/// How many blocks of the forking thread another thread frees.
 const FREED_ELSEWHERE: usize = 40_000;
 
-/// Blocks that may be in the outbox of the other thread, or on their way from there.
+/// How many blocks may be in the outbox of the other thread or on their way from there.
 const ON_THEIR_WAY: usize = 2 * 32;
 
 #[test]
 fn a_child_loses_no_block_to_a_thread_that_was_taking_an_inbox_over() {
-    // No other test may use the heap of this thread, and it has to be new.
+    // No other test may use the heap of this thread, so the thread is new.
     let forking = || {
         for nth in 0..FORKS / 4 {
             let blocks = slots(FREED_ELSEWHERE);

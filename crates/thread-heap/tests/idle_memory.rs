@@ -1,5 +1,5 @@
-//! The memory of a process whose threads wait while others free their blocks (issue 14, point 4;
-//! the report "defects", Doubtful).
+//! The memory of a process whose threads are blocked while others free their blocks (issue 14, point
+//! 4, and the report "defects", Doubtful).
 
 #![cfg(all(target_os = "linux", not(miri), not(loom)))]
 
@@ -14,23 +14,23 @@ use thread_heap::{PerThread, ThreadGeometry};
 
 const THREADS: usize = 32;
 
-/// Blocks of 64 bytes that each thread makes.
+/// How many blocks of 64 bytes each thread allocates.
 const BLOCKS: usize = 100_000;
 
-/// One test at a time: each looks at the memory of the process.
+/// One test runs at a time, because each measures the memory of the process.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// A stack of blocks, linked through their own first words so that the test needs no other memory.
+/// A stack of blocks that are linked through their own first words, so it needs no other memory.
 struct Stack(
     /// # Invariant
     ///
-    /// Null, or a block that is ours, whose first word is the next one's address.
+    /// None, or a block that the stack exclusively owns. Its first word links to the next one.
     Option<NonNull<Link>>,
 );
 
 struct Link(Option<NonNull<Link>>);
 
-// SAFETY: the blocks are the stack's alone, whichever thread has it.
+// SAFETY: the blocks belong to the holder of the stack, whichever thread that is.
 unsafe impl Send for Stack {}
 
 impl Stack {
@@ -39,7 +39,7 @@ impl Stack {
         (0..BLOCKS).fold(Self(None), |Self(next), _| {
             let block = PerThread.alloc_listed(class).or_else(|| PerThread.alloc(class));
             let start = block.expect("there is memory").into_start();
-            // SAFETY: the block is ours, and has 64 bytes.
+            // SAFETY: we own the block, which has 64 bytes.
             unsafe { start.write_bytes(1, 64) };
             // SAFETY: as above, and it is aligned to words.
             unsafe { start.cast::<Link>().write(Link(next)) };
@@ -51,9 +51,9 @@ impl Stack {
     fn free_all(self) {
         let mut rest = self.0;
         while let Some(link) = rest {
-            // SAFETY: the invariant.
+            // SAFETY: we own the block, and its first word is a link (invariant).
             rest = unsafe { link.read() }.0;
-            // SAFETY: the invariant; the block is given up here.
+            // SAFETY: the block came from `PerThread`, and is not used again.
             unsafe { PerThread.free(BlockPtr::from_start(link.cast())) };
         }
     }
@@ -65,8 +65,8 @@ fn resident() -> usize {
     line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number of KiB") << 10
 }
 
-/// Frees the blocks of threads that wait, by `free_all`, and returns by how much the memory of the
-/// process has grown then. The threads use their heaps again before they end.
+/// Frees the blocks of blocked threads with `free_all`, and returns by how much the memory of the
+/// process has grown after that. The threads use their heaps again before they end.
 fn grown_after(free_all: impl FnOnce(Vec<Stack>)) -> usize {
     let _alone = ALONE.lock();
     PerThread.flush();
@@ -101,7 +101,7 @@ fn grown_after(free_all: impl FnOnce(Vec<Stack>)) -> usize {
 }
 
 #[test]
-fn a_trim_by_any_thread_gives_the_memory_of_waiting_threads_back() {
+fn a_flush_by_any_thread_purges_the_memory_of_blocked_threads() {
     let grown = grown_after(|stacks| {
         stacks.into_iter().for_each(Stack::free_all);
         PerThread.flush();
@@ -110,19 +110,19 @@ fn a_trim_by_any_thread_gives_the_memory_of_waiting_threads_back() {
 }
 
 #[test]
-fn a_trim_by_a_thread_without_a_heap_gives_it_back_as_well() {
+fn a_flush_by_a_thread_without_a_heap_purges_it_as_well() {
     let grown = grown_after(|stacks| {
         let free = || stacks.into_iter().for_each(Stack::free_all);
         thread::scope(|scope| {
             scope.spawn(free).join().expect("it frees");
-            scope.spawn(|| PerThread.flush()).join().expect("it trims");
+            scope.spawn(|| PerThread.flush()).join().expect("it flushes");
         });
     });
     assert!(grown <= 4 << 20, "{grown} bytes");
 }
 
 #[test]
-fn what_waits_for_waiting_threads_is_bounded_although_nobody_trims() {
+fn what_waits_for_blocked_threads_is_limited_although_nobody_flushes() {
     let grown = grown_after(|stacks| stacks.into_iter().for_each(Stack::free_all));
     let bound = (16 << 20) + THREADS * (256 << 10) + (4 << 20);
     assert!(grown <= bound, "{grown} bytes are more than {bound}");

@@ -1,4 +1,4 @@
-//! The life of a heap: opened, abandoned, adopted, owned for a moment, and short of memory.
+//! The life of a heap: it is opened, abandoned, adopted, owned for a moment, and short of memory.
 
 #![cfg(not(loom))]
 
@@ -19,197 +19,192 @@ use testkit::{
     failing::{FailingAlloc, FailingArenas, Faults, Plan},
     place::ArenaLog,
 };
-use thread_heap::{Heaps, ThreadGeometry, ThreadHeap};
+use thread_heap::{Heaps, Owner, ThreadGeometry};
 
 use crate::{
     block::{Block, Slot},
-    team::{ByHand, Holder, Member, OfTheProcess, Team},
+    team::{Family, Member, OfTheProcess, Parts, Team},
 };
 
 fn class(size: usize) -> SizeClass<ThreadGeometry> {
     SizeClass::of(size).expect("it is small")
 }
 
-/// Blocks of all sizes, a little more than fit `arenas`.
-fn fill(member: &impl Member, arenas: usize) -> Vec<Block> {
+/// Allocates blocks of all sizes, a little more than fit into `arenas`.
+fn fill(member: &mut impl Member, arenas: usize) -> Vec<Block> {
     fill_with(member, 0..arenas << 12)
 }
 
-/// Blocks of these numbers; each has a size of its number.
-fn fill_with(member: &impl Member, numbers: impl Iterator<Item = usize>) -> Vec<Block> {
+/// Allocates a block for each number. The number determines the size.
+fn fill_with(member: &mut impl Member, numbers: impl Iterator<Item = usize>) -> Vec<Block> {
     let sizes = numbers.map(|number| 1 + number % 512);
     sizes.map(|size| Block::fill(member.alloc(class(size)), class(size), size as u64)).collect()
 }
 
-/// What a thread leaves that joined, did `body`, and ended.
-fn left_by<T, R>(team: T, body: impl FnOnce(&T::Member) -> R + Send + 'static) -> R
+/// Runs `body` in a thread that joins the team, and returns its result after the thread has ended.
+fn left_by<T, R>(team: T, body: impl FnOnce(&mut T::Member) -> R + Send + 'static) -> R
 where
     T: Team,
     R: Send + 'static,
 {
-    thread::spawn(move || body(&team.join())).join().expect("the thread ends well")
+    thread::spawn(move || body(&mut team.join())).join().expect("the thread does not panic")
 }
 
-fn check(holder: &Holder) -> usize {
-    // SAFETY: the holder is the owner.
-    unsafe { holder.heap.check_invariants() };
-    // SAFETY: as above.
-    unsafe { holder.heap.stats() }.classes().iter().map(|class| class.in_use).sum()
+/// Checks the rules of a heap, and returns how many blocks are in use.
+fn check(owner: &Owner<Parts>) -> usize {
+    owner.check_invariants();
+    owner.stats().classes().iter().map(|class| class.in_use).sum()
+}
+
+/// Allocates one block of 100 bytes.
+fn block_of_100(member: &mut impl Member) -> Block {
+    Block::fill(member.alloc(class(100)), class(100), 1)
 }
 
 #[test]
-fn an_owner_that_sends_blocks_of_others_takes_its_own_home() {
-    let team = ByHand::new();
-    let (mine, other) = (team.join(), team.join());
-    let (own, of_other) = (fill(&mine, 1), fill_with(&other, 0..100));
+fn an_owner_that_sends_blocks_of_others_reclaims_its_own() {
+    let team = Family::new();
+    let (mut mine, mut other) = (team.join(), team.join());
+    let (own, of_other) = (fill(&mut mine, 1), fill_with(&mut other, 0..100));
     free_remote(team, own);
     assert!(check(&mine) > 1000, "they wait in the inbox");
     for block in of_other {
-        // SAFETY: the block is of this team.
+        // SAFETY: the block came from this team.
         unsafe { mine.free(block.check()) };
     }
     assert_eq!(check(&mine), 0);
     drop((mine, other));
-    team.nothing_is_left();
+    team.assert_nothing_is_mapped();
 }
 
 /// Frees blocks as a thread does that has no heap.
-fn free_remote(team: ByHand, blocks: impl IntoIterator<Item = Block>) {
+fn free_remote(team: Family, blocks: impl IntoIterator<Item = Block>) {
     for block in blocks {
-        // SAFETY: the block is of this team; this thread owns none of its heaps.
+        // SAFETY: the block came from this team.
         unsafe { team.heaps.free_remote(block.check()) };
     }
 }
 
 #[test]
-fn a_heap_that_nobody_adopts_gives_its_arenas_back_on_the_last_remote_free() {
-    let team = ByHand::new();
+fn the_last_remote_free_into_an_abandoned_heap_unmaps_its_last_arena() {
+    let team = Family::new();
     let mut blocks = left_by(team, |member| fill(member, 3));
     assert!(team.arenas.mapped() >= 3);
     let last = blocks.pop();
     free_remote(team, blocks);
     assert_eq!(team.arenas.mapped(), 1);
     free_remote(team, last);
-    team.nothing_is_left();
+    team.assert_nothing_is_mapped();
 }
 
 #[test]
-fn a_heap_that_is_abandoned_empty_gives_its_arenas_back_at_once() {
-    let team = ByHand::new();
+fn a_heap_that_is_abandoned_empty_unmaps_its_arenas_at_once() {
+    let team = Family::new();
     left_by(team, |member| {
-        // SAFETY: the blocks are the member's own.
+        // SAFETY: the blocks came from the member's own heap.
         fill(member, 2).into_iter().for_each(|block| unsafe { member.free(block.check()) });
     });
-    team.nothing_is_left();
+    team.assert_nothing_is_mapped();
 }
 
 #[test]
 fn a_starting_thread_adopts_an_abandoned_heap_and_the_rules_hold() {
-    let team = ByHand::new();
-    let (before, mut blocks) =
-        left_by(team, |member| (ptr::from_ref(member.heap).addr(), fill(member, 2)));
+    let team = Family::new();
+    let (before, mut blocks) = left_by(team, |member| (member.tag().0.addr(), fill(member, 2)));
     free_remote(team, blocks.drain(1000..3000));
     left_by(team, move |member| {
-        assert_eq!(ptr::from_ref(member.heap).addr(), before, "another heap was opened");
+        assert_eq!(member.tag().0.addr(), before, "another heap was opened");
         assert_eq!(check(member), blocks.len());
         let more = fill(member, 2);
         assert_eq!(check(member), blocks.len() + more.len());
         for block in blocks.into_iter().chain(more) {
-            // SAFETY: the blocks are of the member's heap.
+            // SAFETY: the blocks came from the member's heap.
             unsafe { member.free(block.check()) };
         }
         assert_eq!(check(member), 0);
     });
-    team.nothing_is_left();
+    team.assert_nothing_is_mapped();
 }
 
 #[test]
-fn a_heap_that_is_owned_is_not_adopted() {
-    let team = ByHand::new();
+fn a_heap_that_has_an_owner_is_not_adopted() {
+    let team = Family::new();
     let (one, other) = (team.join(), team.join());
-    assert!(!ptr::eq(one.heap, other.heap));
+    assert_ne!(one.tag(), other.tag());
     drop(one);
     let third = team.join();
-    assert!(!ptr::eq(third.heap, other.heap));
+    assert_ne!(third.tag(), other.tag());
 }
 
 #[test]
 fn blocks_that_others_freed_serve_the_next_requests_of_their_owner() {
-    let team = ByHand::new();
-    let owner = team.join();
-    // The smaller half of the sizes leaves, so no arena can go.
-    let (freed, kept): (Vec<_>, Vec<_>) =
-        fill(&owner, 4).into_iter().enumerate().partition(|(nth, _)| nth / 256 % 2 == 0);
+    let team = Family::new();
+    let mut owner = team.join();
+    // Half of the sizes are freed, so every arena stays in use.
+    let (freed, in_use): (Vec<_>, Vec<_>) =
+        fill(&mut owner, 4).into_iter().enumerate().partition(|(nth, _)| nth / 256 % 2 == 0);
     let arenas = team.arenas.ever();
     left_by(team, move |member| {
-        // SAFETY: the blocks are of this team.
+        // SAFETY: the blocks came from this team.
         freed.into_iter().for_each(|(_, block)| unsafe { member.free(block.check()) });
     });
-    // As many of the classes that left.
-    let again = fill_with(&owner, (0..4 << 12).filter(|nth| nth / 256 % 2 == 0));
+    // As many blocks of the same classes.
+    let again = fill_with(&mut owner, (0..4 << 12).filter(|nth| nth / 256 % 2 == 0));
     assert_eq!(team.arenas.ever(), arenas, "new arenas were mapped");
-    let kept = kept.into_iter().map(|(_, block)| block);
-    // SAFETY: the blocks are the owner's.
-    again.into_iter().chain(kept).for_each(|block| unsafe { owner.free(block.check()) });
+    let in_use = in_use.into_iter().map(|(_, block)| block);
+    // SAFETY: the blocks came from the owner's heap.
+    again.into_iter().chain(in_use).for_each(|block| unsafe { owner.free(block.check()) });
     assert_eq!(check(&owner), 0);
 }
 
 #[test]
-fn blocks_that_wait_in_an_outbox_are_sent_when_their_thread_ends() {
-    let team = ByHand::new();
-    let owner = team.join();
-    let block = Block::fill(owner.alloc(class(100)), class(100), 1);
+fn the_blocks_in_an_outbox_are_sent_when_their_thread_ends() {
+    let team = Family::new();
+    let mut owner = team.join();
+    let block = block_of_100(&mut owner);
     left_by(team, |member| {
-        // SAFETY: the block is of this team.
+        // SAFETY: the block came from this team.
         unsafe { member.free(block.check()) };
         assert_eq!(check(member), 0);
     });
-    assert_eq!(check(&owner), 1, "it is on its way");
-    // SAFETY: the owner's own heap.
-    unsafe { owner.heap.flush() };
+    assert_eq!(check(&owner), 1, "the block waits in the inbox");
+    owner.flush();
     assert_eq!(check(&owner), 0);
-    team.nothing_is_left();
+    team.assert_nothing_is_mapped();
 }
 
 #[test]
-fn a_flush_sends_what_waits() {
-    let team = ByHand::new();
-    let block = left_by(team, |member| Block::fill(member.alloc(class(100)), class(100), 1));
+fn a_flush_sends_the_blocks_in_the_outbox() {
+    let team = Family::new();
+    let block = left_by(team, block_of_100);
     let other = team.heaps.open().expect("the abandoned heap");
-    let freer = team.join();
-    // SAFETY: the block is of this team.
+    let mut freer = team.join();
+    // SAFETY: the block came from this team.
     unsafe { freer.free(block.check()) };
     assert_eq!(team.arenas.mapped(), 1);
-    // SAFETY: each heap is closed or flushed by this thread, which opened both.
-    unsafe {
-        freer.heap.flush();
-        team.heaps.close(other);
-    }
-    team.nothing_is_left();
+    freer.flush();
+    drop(other);
+    team.assert_nothing_is_mapped();
 }
 
 #[test]
 fn the_figures_of_all_heaps_leave_out_those_that_another_thread_owns() {
-    let team = ByHand::new();
-    let ended = left_by(team, |member| Block::fill(member.alloc(class(40)), class(40), 1));
-    let (mine, other) = (team.heaps.open().expect("the abandoned heap"), team.join());
-    let held = other.alloc(class(100));
-    // SAFETY: this thread opened the heap.
-    let stats = unsafe { team.heaps.stats(Some(mine)) };
+    let team = Family::new();
+    let ended = left_by(team, |member| Block::fill(Member::alloc(member, class(40)), class(40), 1));
+    let (mine, mut other) = (team.heaps.open().expect("the abandoned heap"), team.join());
+    let held = block_of_100(&mut other);
+    let stats = team.heaps.stats(&[&mine]);
     assert_eq!((stats.walked, stats.elsewhere), (1, 1));
     assert_eq!(stats.total.bytes.in_use, 48);
-    // SAFETY: this thread opened both heaps; the blocks are of this team.
-    unsafe {
-        team.heaps.close(mine);
-        other.free(held);
-    }
+    drop(mine);
+    // SAFETY: the block came from this team.
+    unsafe { other.free(held.check()) };
     drop(other);
-    // SAFETY: no heap is said to be owned.
-    let stats = unsafe { team.heaps.stats(None) };
+    let stats = team.heaps.stats(&[]);
     assert_eq!((stats.walked, stats.elsewhere), (2, 0));
     assert_eq!((stats.total.bytes.in_use, stats.total.arenas.allocated), (48, 2));
     free_remote(team, [ended]);
-    team.nothing_is_left();
+    team.assert_nothing_is_mapped();
 }
 
 #[test]
@@ -217,19 +212,19 @@ fn a_thread_without_a_heap_frees_what_another_allocated() {
     let slot = Slot::default();
     thread::scope(|scope| {
         let maker = scope.spawn(|| {
-            let member = OfTheProcess.join();
+            let mut member = OfTheProcess.join();
             slot.swap(Some(Block::fill(member.alloc(class(40)), class(40), 7)));
         });
         maker.join().expect("there is memory");
         scope.spawn(|| {
             let block = slot.swap(None).expect("it was put there");
-            // SAFETY: the block is the process's.
+            // SAFETY: the block came from the process's heaps.
             unsafe { OfTheProcess.join().free(block.check()) };
         });
     });
 }
 
-/// Heaps without memory where `faults` say so.
+/// Heaps whose requests for memory fail when `Faults` say so.
 type FaultyParts = (FailingArenas<MmapArenas>, FailingAlloc<Malloc>, ThreadGeometry);
 
 struct Faulty {
@@ -250,25 +245,24 @@ impl Faulty {
     }
 }
 
-fn alloc(heap: &ThreadHeap<FaultyParts>) -> Option<BlockPtr> {
-    // SAFETY: the tests below are one thread each, which opened the heap.
-    unsafe { heap.alloc(class(64)) }
+fn alloc(owner: &mut Owner<FaultyParts>) -> Option<BlockPtr> {
+    owner.alloc(class(64))
 }
 
 #[test]
-fn without_memory_for_its_record_no_heap_is_opened() {
+fn no_heap_is_opened_without_memory_for_its_metadata() {
     let faulty = Faulty::new();
     faulty.lower_faults.restart(Plan::Nth(1));
     assert!(faulty.heaps.open().is_none());
     assert!(faulty.heaps.open().is_some());
 }
 
-/// A layer below whose handle needs more alignment than its blocks have.
+/// An allocator of metadata whose handle needs more alignment than its blocks have.
 #[derive(Clone, Copy)]
 #[repr(align(4096))]
 struct OverAligned;
 
-// SAFETY: every promise is malloc's.
+// SAFETY: `Malloc` serves every request.
 unsafe impl MemAlloc for OverAligned {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         Malloc.malloc(size)
@@ -279,24 +273,25 @@ unsafe impl MemAlloc for OverAligned {
     }
 
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: the caller's promise.
+        // SAFETY: `ptr` came from `Malloc` (contract of `realloc`).
         unsafe { Malloc.realloc(ptr, size) }
     }
 
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: the caller's promise.
+        // SAFETY: `ptr` came from `Malloc` (contract of `free`).
         unsafe { Malloc.free(ptr) }
     }
 }
 
 #[test]
-fn a_heap_is_never_made_in_memory_that_is_not_aligned_for_it() {
+fn a_heap_is_never_created_in_memory_that_is_not_aligned_for_it() {
     static HEAPS: Heaps<(MmapArenas, OverAligned, ThreadGeometry)> =
         Heaps::new(MmapArenas::new(), OverAligned);
     for _ in 0..20 {
-        if let Some(heap) = HEAPS.open() {
-            let place = std::hint::black_box(ptr::from_ref(heap));
-            assert!(place.is_aligned());
+        if let Some(owner) = HEAPS.open() {
+            // The heap begins at the address that is its tag.
+            let address = std::hint::black_box(owner.tag().0.addr());
+            assert!(address.is_multiple_of(align_of::<OverAligned>()));
         }
     }
 }
@@ -308,71 +303,68 @@ fn flushed_heaps_retain_no_arena() {
         RetainingArenas::with_decay(MmapArenas::new(), Duration::from_secs(3600)),
         Malloc,
     );
-    let heap = HEAPS.open().expect("there is memory");
+    let mut owner = HEAPS.open().expect("there is memory");
     let mut most = 0;
     for count in [1000, 10_000] {
-        // SAFETY: this thread opened the heap.
-        let alloc = || unsafe { heap.alloc(class(512)) }.expect("there is memory");
-        let blocks: Vec<_> = (0..count).map(|_| alloc()).collect();
-        // SAFETY: as above; the blocks are the heap's.
-        blocks.into_iter().for_each(|block| unsafe { heap.free(block) });
-        most = most.max(HEAPS.close_source().retained());
-        // SAFETY: as above.
-        unsafe { heap.flush() };
-        assert_eq!(HEAPS.close_source().retained(), 0, "after {count} blocks");
+        let blocks: Vec<_> =
+            (0..count).map(|_| owner.alloc(class(512)).expect("there is memory")).collect();
+        // SAFETY: the blocks came from this heap.
+        blocks.into_iter().for_each(|block| unsafe { owner.free(block) });
+        most = most.max(HEAPS.lock_source().retained());
+        owner.flush();
+        assert_eq!(HEAPS.lock_source().retained(), 0, "after {count} blocks");
     }
-    assert!(most > 0, "the source never had arenas kept");
+    assert!(most > 0, "no arena was ever retained");
 }
 
 #[test]
-fn without_an_arena_a_request_fails_and_the_next_one_may_not() {
+fn a_request_without_an_arena_fails_and_a_later_one_succeeds() {
     let faulty = Faulty::new();
-    let heap = faulty.heaps.open().expect("there is memory");
+    let mut heap = faulty.heaps.open().expect("there is memory");
     faulty.arena_faults.restart(Plan::From(1));
-    assert_eq!(alloc(heap), None);
+    assert_eq!(alloc(&mut heap), None);
     faulty.arena_faults.restart(Plan::Never);
-    assert!(alloc(heap).is_some());
+    assert!(alloc(&mut heap).is_some());
 }
 
-/// F5 of the field report: the source may have an arena once retained memory is released.
+/// F5 of the field report: the source may have an arena after retained memory is released.
 #[test]
 fn a_request_that_finds_no_arena_is_repeated_after_a_flush() {
     let faulty = Faulty::new();
-    let heap = faulty.heaps.open().expect("there is memory");
-    let other = faulty.heaps.open().expect("there is memory");
-    let blocks: Vec<_> = (0..20).filter_map(|_| alloc(other)).collect();
-    // SAFETY: this thread opened the heap.
-    unsafe { faulty.heaps.close(other) };
-    // SAFETY: this thread owns the heap, and gives up blocks of the other one.
-    blocks.into_iter().for_each(|block| unsafe { heap.free_any(block) });
-    assert_eq!(faulty.arenas.mapped(), 1, "the freed blocks are held back");
+    let mut heap = faulty.heaps.open().expect("there is memory");
+    let mut other = faulty.heaps.open().expect("there is memory");
+    let blocks: Vec<_> = (0..20).filter_map(|_| alloc(&mut other)).collect();
+    drop(other);
+    // SAFETY: the blocks came from a heap of the same family.
+    blocks.into_iter().for_each(|block| unsafe { heap.free(block) });
+    assert_eq!(faulty.arenas.mapped(), 1, "the freed blocks wait in the outbox");
     faulty.arena_faults.restart(Plan::Nth(1));
-    assert!(alloc(heap).is_some());
-    assert_eq!(faulty.arenas.mapped(), 1, "the other heap has given its arena back");
+    assert!(alloc(&mut heap).is_some());
+    assert_eq!(faulty.arenas.mapped(), 1, "the other heap has unmapped its arena");
 }
 
 #[test]
-fn an_arena_that_cannot_be_entered_in_the_books_goes_back() {
-    // The first request asks the layer below for arena records, the map's root, and a leaf.
+fn an_arena_without_memory_for_its_metadata_is_unmapped() {
+    // The first request needs memory for arena records, the map's root, and a leaf.
     for request in 1..=3 {
         let faulty = Faulty::new();
-        let heap = faulty.heaps.open().expect("there is memory");
+        let mut heap = faulty.heaps.open().expect("there is memory");
         faulty.lower_faults.restart(Plan::From(request));
-        assert_eq!((alloc(heap), faulty.arenas.mapped()), (None, 0), "request {request}");
+        assert_eq!((alloc(&mut heap), faulty.arenas.mapped()), (None, 0), "request {request}");
         faulty.lower_faults.restart(Plan::Never);
-        let block = alloc(heap).expect("there is memory");
+        let block = alloc(&mut heap).expect("there is memory");
         assert!(faulty.heaps.holds(block.start().addr().get()));
     }
 }
 
 #[test]
-fn the_heaps_know_their_addresses_until_an_arena_goes() {
-    let team = ByHand::new();
-    let block = left_by(team, |member| Block::fill(member.alloc(class(64)), class(64), 3));
+fn the_heaps_hold_an_address_until_its_arena_is_unmapped() {
+    let team = Family::new();
+    let block = left_by(team, |member| Block::fill(Member::alloc(member, class(64)), class(64), 3));
     let block = block.check();
     let address = block.start().addr().get();
     assert!(team.heaps.holds(address) && !team.heaps.holds(ptr::from_ref(&team).addr()));
-    // SAFETY: the block is of this team; this thread owns none of its heaps.
+    // SAFETY: the block came from this team.
     unsafe { team.heaps.free_remote(block) };
     assert!(!team.heaps.holds(address));
 }

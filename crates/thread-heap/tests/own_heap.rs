@@ -1,5 +1,5 @@
-//! What the process's heaps say about the calling thread's heap. The test is alone in its program,
-//! so that no other thread has a heap.
+//! The figures of the calling thread's heap. The test is alone in its program, so no other thread has
+//! a heap.
 
 #![cfg(not(loom))]
 
@@ -14,7 +14,7 @@ fn the_figures_of_all_heaps_include_that_of_the_calling_thread() {
     let stats = PerThread.stats_of_all();
     assert_eq!((stats.walked, stats.elsewhere), (1, 0));
     assert_eq!(stats.total.bytes.in_use, class.block_size());
-    // SAFETY: the block is in use, and given up.
+    // SAFETY: the block came from these heaps, and is not used again.
     unsafe { PerThread.free(block) };
     assert_eq!(PerThread.stats_of_all().total.bytes.in_use, 0);
 }

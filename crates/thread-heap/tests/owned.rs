@@ -1,4 +1,4 @@
-//! A heap that belongs to a lock: every thread that holds the lock uses it directly.
+//! A heap that belongs to a lock. Every thread that holds the lock uses it directly.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -8,7 +8,7 @@ use std::{
 use obmalloc::{BlockPtr, Blocks, SizeClass};
 use thread_heap::{OwnedHeap, PerThread, ThreadGeometry};
 
-/// Blocks on their way to another thread.
+/// Blocks that are sent to another thread.
 struct Sent(Vec<BlockPtr>);
 
 // SAFETY: a block may be freed by any thread.
@@ -43,7 +43,7 @@ fn threads_that_hold_the_lock_free_each_others_blocks_at_once() {
     let mut heap = heap.into_inner().unwrap();
     assert_eq!(in_use(&mut heap), 3000);
     for block in blocks {
-        // SAFETY: the block came from this heap and is not used again.
+        // SAFETY: the block came from this heap, and is not used again.
         unsafe { heap.free(block) };
     }
     assert_eq!(in_use(&mut heap), 0);
@@ -67,7 +67,7 @@ fn blocks_of_threads_and_of_owned_heaps_are_freed_by_either() {
 }
 
 #[test]
-fn a_thread_gives_its_heap_away_with_every_block_in_it() {
+fn a_thread_gives_up_its_heap_with_every_block_in_it() {
     let _alone = alone();
     thread::spawn(|| {
         let block = PerThread.alloc(class()).unwrap();
@@ -87,13 +87,12 @@ fn a_thread_gives_its_heap_away_with_every_block_in_it() {
     .join()
     .map(|mut heap| {
         let block = heap.alloc(class()).unwrap();
-        // SAFETY: the block came from this heap and is not used again.
+        // SAFETY: the block came from this heap, and is not used again.
         unsafe { heap.free(block) };
     })
     .unwrap();
 }
 
-/// Blocks stay valid when their heap is dropped, and the next owner takes it over.
 #[test]
 fn a_dropped_heap_is_adopted_with_its_blocks() {
     let _alone = alone();

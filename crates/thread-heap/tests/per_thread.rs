@@ -1,4 +1,4 @@
-//! What a thread may ask of its heap, and of all heaps of the process.
+//! What a thread can ask of its heap and of all heaps of the process.
 
 #![cfg(not(loom))]
 
@@ -17,7 +17,7 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs `body` in a new thread to its end.
+/// Runs `body` in a new thread.
 fn in_a_thread(body: fn()) {
     let _alone = alone();
     thread::spawn(body).join().unwrap();
@@ -36,7 +36,7 @@ fn a_thread_has_figures_once_it_has_made_a_request() {
     in_a_thread(|| {
         let block = PerThread.alloc(class()).unwrap();
         assert_eq!(in_use(&PerThread.stats().unwrap()), 1);
-        // SAFETY: the block is in use, and given up.
+        // SAFETY: the block came from these heaps, and is not used again.
         unsafe { PerThread.free(block) };
         assert_eq!(in_use(&PerThread.stats().unwrap()), 0);
     });
@@ -59,10 +59,10 @@ fn a_pointer_is_ours_if_it_lies_in_an_arena() {
 }
 
 #[test]
-fn a_trim_gives_the_empty_arena_back() {
+fn a_trim_unmaps_the_empty_arena() {
     in_a_thread(|| {
         let block = PerThread.alloc(class()).unwrap();
-        // SAFETY: the block is in use, and given up.
+        // SAFETY: the block came from these heaps, and is not used again.
         unsafe { PerThread.free(block) };
         assert_eq!(PerThread.stats().unwrap().arenas.current, 1);
         PerThread.trim();
@@ -79,7 +79,7 @@ fn the_figures_of_all_heaps_include_an_owned_heap_and_that_of_the_thread() {
         let all = heap.stats_of_all();
         assert_eq!(in_use(&all.total), 5);
         assert!(all.walked >= 2);
-        // SAFETY: the blocks are in use, and given up.
+        // SAFETY: the blocks came from these heaps, and are not used again.
         unsafe {
             owned.into_iter().for_each(|block| heap.free(block));
             others.into_iter().for_each(|block| PerThread.free(block));
@@ -88,12 +88,12 @@ fn the_figures_of_all_heaps_include_an_owned_heap_and_that_of_the_thread() {
 }
 
 #[test]
-fn a_block_that_an_owned_heap_took_back_is_at_hand() {
+fn a_block_that_an_owned_heap_freed_is_on_its_free_list() {
     in_a_thread(|| {
         let mut heap = OwnedHeap::open().unwrap();
         let [first, second] = [(); 2].map(|()| heap.alloc(class()).unwrap());
         let start = first.start();
-        // SAFETY: the block is in use, and given up.
+        // SAFETY: the block came from these heaps, and is not used again.
         unsafe { heap.free(first) };
         let again = heap.alloc_listed(class()).unwrap();
         assert_eq!(again.start(), start);
@@ -103,13 +103,13 @@ fn a_block_that_an_owned_heap_took_back_is_at_hand() {
 }
 
 #[test]
-fn a_thread_without_a_heap_gives_a_new_one_away() {
+fn a_thread_without_a_heap_gives_up_a_new_one() {
     in_a_thread(|| {
         let mut heap = OwnedHeap::of_this_thread().unwrap();
         let block = heap.alloc(class()).unwrap();
-        // The heap is not the thread's, which makes one of its own.
+        // The thread opens another heap for its own requests.
         assert_eq!(in_use(&PerThread.stats().unwrap()), 0);
-        // SAFETY: the block is in use, and given up.
+        // SAFETY: the block came from these heaps, and is not used again.
         unsafe { heap.free(block) };
     });
 }

@@ -1,33 +1,28 @@
-//! Models of whole heaps: opened, closed, and freed into from elsewhere, as threads do it.
+//! Models of whole heaps that threads open and close, and into which other threads free.
 
-use std::ptr::{self, NonNull};
+use std::{
+    mem,
+    ptr::{self, NonNull},
+};
 
-use obmalloc::{BlockPtr, Geometry, SizeClass};
+use obmalloc::{BlockPtr, Geometry, SizeClass, Sizes};
 use raw_mem::{ArenaSize, ArenaSource, Malloc, MapError, MemAlloc, MmapArenas};
-use sync::thread;
+use sync::{link::Segment, thread};
 use testkit::{
     failing::{FailingArenas, Faults},
     place::ArenaLog,
 };
 
-use super::Heaps;
-use crate::{
-    carrier::Carrier,
-    link::Chain,
-    shared_arenas::SharedArenas,
-    thread_heap::{ThreadHeap, deliver},
-};
+use super::{Heaps, ThreadHeap, owner::Owner};
+use crate::{freed::batch::Batch, shared_arenas::SharedArenas};
 
-/// Arenas so large that their map is small: loom makes an object of each entry.
+/// Arenas that are so large that their map is small, because loom creates an object for each entry.
 #[derive(Clone, Copy, Debug, Default)]
 struct Wide;
 
 impl Geometry for Wide {
     const NAME: &'static str = "wide";
-    const ALIGNMENT: usize = 16;
-    const SMALL_THRESHOLD: usize = 64;
-    const POOL_SIZE: usize = 1 << 24;
-    const ARENA_SIZE: usize = 1 << 32;
+    const SIZES: Sizes = Sizes { pool_size: 1 << 24, arena_size: 1 << 32, ..obmalloc::Tiny::SIZES };
 }
 
 const ARENA: ArenaSize = obmalloc::Shape::<Wide>::ARENA;
@@ -38,10 +33,10 @@ type OneArenaParts = (OneArena, Malloc, Wide);
 /// A source of a single arena, which is never touched.
 struct OneArena(Option<NonNull<u8>>);
 
-// SAFETY: the arena is no memory, and nobody owns it.
+// SAFETY: the models do not access the arena.
 unsafe impl Send for OneArena {}
 
-// SAFETY: the arena is handed out to one at a time; the models do not touch it.
+// SAFETY: the arena has one holder at a time, and the models do not access it.
 unsafe impl ArenaSource for OneArena {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         self.0.take().ok_or(MapError::Exhausted { size })
@@ -56,7 +51,7 @@ unsafe impl ArenaSource for OneArena {
 struct Stage<P: crate::Parts> {
     /// # Invariant
     ///
-    /// Boxed; the stage frees it when the threads are gone.
+    /// Boxed. The stage frees it after the threads have ended.
     heaps: &'static Heaps<P>,
 }
 
@@ -71,16 +66,16 @@ impl<P: crate::Parts> Drop for Stage<P> {
         if std::thread::panicking() {
             return;
         }
-        let heaps: Vec<_> = self.heaps.registry.iter().map(NonNull::from).collect();
+        let heaps: Vec<_> = self.heaps.list.iter().map(NonNull::from).collect();
         for heap in heaps {
-            // SAFETY: no thread is left, and the registry is not walked again.
+            // SAFETY: no thread is left, and the list is not walked again.
             unsafe { heap.drop_in_place() };
-            // SAFETY: it was made of such a block.
-            unsafe { self.heaps.lower.free(Some(heap.cast())) };
+            // SAFETY: the heap was created in such a block.
+            unsafe { self.heaps.shared.lower().free(Some(heap.cast())) };
         }
-        // SAFETY: the invariant.
+        // SAFETY: it was boxed (invariant of `heaps`).
         let mut heaps = unsafe { Box::from_raw(ptr::from_ref(self.heaps).cast_mut()) };
-        let Heaps { map, lower, .. } = &mut *heaps;
+        let (map, lower) = heaps.shared.map_mut();
         // SAFETY: the map's nodes came from `lower`, and the heaps are gone.
         unsafe { map.release(lower) };
     }
@@ -92,44 +87,56 @@ fn stage() -> (Stage<Parts>, ArenaLog) {
     (Stage::new(source), log)
 }
 
-/// A block of the heap that the caller owns.
-fn alloc(heap: &ThreadHeap<Parts>) -> BlockPtr {
-    // SAFETY: the caller opened the heap.
-    unsafe { heap.alloc(SizeClass::of(64).unwrap()) }.expect("there is memory")
+fn alloc(heap: &mut Owner<Parts>) -> BlockPtr {
+    heap.alloc(SizeClass::of(64).unwrap()).expect("there is memory")
 }
 
-/// Leaves a heap with a block in use that nobody owns, and returns the block.
+/// Leaves a block in use in an abandoned heap, and returns the block.
 fn abandoned_with_a_block(heaps: &'static Heaps<Parts>) -> BlockPtr {
-    let heap = heaps.open().unwrap();
-    let block = alloc(heap);
-    // SAFETY: it was opened above.
-    unsafe { heaps.close(heap) };
-    block
+    alloc(&mut heaps.open().unwrap())
 }
 
-/// Sends a block to another thread.
+/// Frees a block as a thread does that has no heap.
+fn free_remote(heaps: &Heaps<Parts>, block: BlockPtr) {
+    // SAFETY: the block came from these heaps, and is not used again.
+    unsafe { heaps.free_remote(block) };
+}
+
+/// A block that is sent to another thread.
 struct Sent(BlockPtr);
 
-// SAFETY: the block is the holder's alone.
+// SAFETY: the block belongs to its holder, whichever thread that is.
 unsafe impl Send for Sent {}
 
-/// Two threads need a heap for the first time, and have it by `open`.
-fn two_threads_begin(open: fn(&'static Heaps<Parts>) -> &'static ThreadHeap<Parts>) {
+/// Frees the block with [`free_remote`] in a new thread.
+fn free_in_a_thread(heaps: &'static Heaps<Parts>, block: BlockPtr) -> thread::JoinHandle<()> {
+    let sent = Sent(block);
+    thread::spawn(move || {
+        let Sent(block) = { sent };
+        free_remote(heaps, block);
+    })
+}
+
+/// Two threads need a heap for the first time, and get it from `open`.
+fn two_threads_begin(open: fn(&'static Heaps<Parts>) -> Owner<Parts>) {
     let (stage, log) = stage();
     let heaps = stage.heaps;
     let use_one = move || {
-        let heap = open(heaps);
-        let block = alloc(heap);
-        // SAFETY: the heap was opened here, and the block is its own.
-        unsafe { heap.free(block) };
-        ptr::from_ref(heap).addr()
+        let mut owner = open(heaps);
+        let block = alloc(&mut owner);
+        // SAFETY: the block came from this heap, and is not used again.
+        unsafe { owner.free(block) };
+        let address = ptr::from_ref(owner.heap()).addr();
+        // The thread stays the owner.
+        mem::forget(owner);
+        address
     };
     let other = thread::spawn(use_one);
     let mine = use_one();
     assert_ne!(other.join().unwrap(), mine);
-    for heap in heaps.registry.iter() {
-        // SAFETY: its owner has gone without closing it.
-        unsafe { heaps.close(heap) };
+    for heap in heaps.list.iter() {
+        // SAFETY: its owner has ended without closing it.
+        drop(unsafe { Owner::new(heap) });
     }
     assert_eq!(log.mapped(), 0);
 }
@@ -144,30 +151,23 @@ fn the_first_uses_of_two_threads_open_two_heaps() {
 fn a_heap_that_is_found_and_not_adopted_is_rejected() {
     sync::rejected(|| {
         two_threads_begin(|heaps| {
-            let found = heaps.registry.iter().next();
+            // SAFETY: wrong on purpose, because the heap may have an owner.
+            let found = heaps.list.iter().next().map(|heap| unsafe { Owner::new(heap) });
             found.unwrap_or_else(|| heaps.open().unwrap())
         });
     });
 }
 
-/// A thread has a heap by `open`, while the last block of an abandoned one is freed elsewhere.
-fn an_opening_meets_the_last_remote_free(
-    open: fn(&'static Heaps<Parts>) -> &'static ThreadHeap<Parts>,
-) {
+/// A thread gets a heap from `open` while another one frees the last block of an abandoned heap.
+fn an_opening_meets_the_last_remote_free(open: fn(&'static Heaps<Parts>) -> Owner<Parts>) {
     let (stage, log) = stage();
     let heaps = stage.heaps;
-    let sent = Sent(abandoned_with_a_block(heaps));
-    let freer = thread::spawn(move || {
-        let Sent(block) = { sent };
-        // SAFETY: the block is of these heaps, none of which this thread owns.
-        unsafe { heaps.free_remote(block) };
-    });
-    let heap = open(heaps);
-    let block = alloc(heap);
-    // SAFETY: the heap was opened here, and the block is its own.
-    unsafe { heap.free(block) };
-    // SAFETY: as above.
-    unsafe { heaps.close(heap) };
+    let freer = free_in_a_thread(heaps, abandoned_with_a_block(heaps));
+    let mut owner = open(heaps);
+    let block = alloc(&mut owner);
+    // SAFETY: the block came from this heap, and is not used again.
+    unsafe { owner.free(block) };
+    drop(owner);
     freer.join().unwrap();
     assert_eq!(log.mapped(), 0);
 }
@@ -182,77 +182,71 @@ fn an_adoption_meets_the_last_remote_free() {
 fn a_heap_adopted_in_two_steps_is_rejected() {
     sync::rejected(|| {
         an_opening_meets_the_last_remote_free(|heaps| {
-            let mut heaps_of_nobody = heaps.registry.iter();
-            let adopted = heaps_of_nobody.find(|heap| heap.inbox.adopt_in_two_steps());
+            let adopted = heaps.list.iter().find(|heap| heap.inbox.adopt_in_two_steps());
+            // SAFETY: wrong on purpose, because another thread may have adopted the heap as well.
+            let adopted = adopted.map(|heap| unsafe { Owner::new(heap) });
             adopted.unwrap_or_else(|| heaps.open().unwrap())
         });
     });
 }
 
-/// The owner closes its heap, by `close`, while its last block is freed elsewhere.
-fn a_close_meets_the_last_remote_free(close: fn(&Heaps<Parts>, &ThreadHeap<Parts>)) {
+/// The owner closes its heap with `close` while another thread frees its last block.
+fn a_close_meets_the_last_remote_free(close: fn(Owner<Parts>)) {
     let (stage, log) = stage();
-    let heaps = stage.heaps;
-    let heap = heaps.open().unwrap();
-    let sent = Sent(alloc(heap));
-    let freer = thread::spawn(move || {
-        let Sent(block) = { sent };
-        // SAFETY: the block is of these heaps, none of which this thread owns.
-        unsafe { heaps.free_remote(block) };
-    });
-    close(heaps, heap);
+    let mut owner = stage.heaps.open().unwrap();
+    let freer = free_in_a_thread(stage.heaps, alloc(&mut owner));
+    close(owner);
     freer.join().unwrap();
     assert_eq!(log.mapped(), 0);
 }
 
 #[test]
-fn whoever_comes_last_gives_the_last_arena_back() {
-    sync::model(|| {
-        // SAFETY: the model has opened the heap.
-        a_close_meets_the_last_remote_free(|heaps, heap| unsafe { heaps.close(heap) });
-    });
+fn whoever_comes_last_unmaps_the_last_arena() {
+    sync::model(|| a_close_meets_the_last_remote_free(drop));
 }
 
 #[test]
 #[cfg_attr(not(loom), ignore = "only loom can reject")]
 fn a_close_without_a_second_look_is_rejected() {
     sync::rejected(|| {
-        a_close_meets_the_last_remote_free(|_, heap| {
-            // SAFETY: the model has opened the heap.
-            unsafe { heap.flush() };
+        a_close_meets_the_last_remote_free(|mut owner| {
+            owner.flush();
+            let heap = owner.heap();
+            mem::forget(owner);
             let _ = heap.inbox.abandon();
         });
     });
 }
 
-/// The owner closes its heap while another thread takes over its inbox, which holds the last block,
-/// and pushes it back by `push_back`.
-fn a_close_meets_a_takeover(push_back: fn(&ThreadHeap<Parts>, Chain<Carrier>)) {
+/// Pushes nodes back to the inbox of a heap.
+type PushBack = fn(&'static ThreadHeap<Parts>, Segment<Batch>);
+
+/// The owner closes its heap while another thread takes over its inbox, which contains the last
+/// block, and pushes it back with `push_back`.
+fn a_close_meets_a_takeover(push_back: PushBack) {
     let (stage, log) = stage();
     let heaps = stage.heaps;
-    let heap = heaps.open().unwrap();
-    let block = alloc(heap);
-    // SAFETY: the block is of these heaps. This thread frees it as one would that owns none.
-    unsafe { heaps.free_remote(block) };
+    let mut owner = heaps.open().unwrap();
+    free_remote(heaps, alloc(&mut owner));
+    let heap = owner.heap();
     let taker = thread::spawn(move || {
         if let Some(nodes) = heap.inbox.take_over() {
             for node in nodes {
-                // SAFETY: the node is ours, and given to the chain.
-                push_back(heap, unsafe { Chain::of(node) });
+                // SAFETY: we own the node, and give it up.
+                push_back(heap, unsafe { Segment::of(node) });
             }
         }
     });
-    // SAFETY: the model has opened the heap.
-    unsafe { heaps.close(heap) };
+    drop(owner);
     taker.join().unwrap();
     assert_eq!(log.mapped(), 0);
 }
 
 #[test]
-fn a_takeover_gives_the_last_arena_back_if_the_owner_has_gone() {
+fn a_takeover_unmaps_the_last_arena_if_the_owner_has_gone() {
     sync::model(|| {
-        a_close_meets_a_takeover(|heap, chain| {
-            deliver(heap, chain);
+        a_close_meets_a_takeover(|heap, nodes| {
+            heap.deliver(nodes);
         });
     });
 }
@@ -260,7 +254,7 @@ fn a_takeover_gives_the_last_arena_back_if_the_owner_has_gone() {
 #[test]
 #[cfg_attr(not(loom), ignore = "only loom can reject")]
 fn a_takeover_that_does_not_become_the_owner_is_rejected() {
-    sync::rejected(|| a_close_meets_a_takeover(|heap, chain| drop(heap.inbox.push(chain))));
+    sync::rejected(|| a_close_meets_a_takeover(|heap, nodes| drop(heap.inbox.push(nodes))));
 }
 
 #[test]
@@ -268,61 +262,54 @@ fn two_flushes_and_a_remote_free_meet() {
     sync::model(|| {
         let (stage, log) = stage();
         let heaps = stage.heaps;
-        let (idle, mine) = (heaps.open().unwrap(), heaps.open().unwrap());
-        let sent = Sent(alloc(idle));
+        let (mut idle, mut mine) = (heaps.open().unwrap(), heaps.open().unwrap());
+        let sent = Sent(alloc(&mut idle));
         let freer = thread::spawn(move || {
             let Sent(block) = { sent };
-            // SAFETY: the block is of these heaps, none of which this thread owns.
-            unsafe { heaps.free_remote(block) };
+            free_remote(heaps, block);
             heaps.take_over_inboxes(0);
         });
-        // SAFETY: the model has opened the heap.
-        unsafe { mine.flush() };
+        mine.flush();
         freer.join().unwrap();
-        for heap in [idle, mine] {
-            // SAFETY: the model has opened both.
-            unsafe { heaps.close(heap) };
-        }
+        drop((idle, mine));
         assert_eq!(log.mapped(), 0);
     });
 }
 
-/// An arena goes back, by `give_back`, while another thread maps, which may get the same.
-fn an_arena_is_mapped_while_it_goes_back(
-    give_back: fn(&'static Heaps<OneArenaParts>, NonNull<u8>),
-) {
+/// An arena is unmapped with `unmap` while another thread maps one, which may be the same.
+fn an_arena_is_mapped_while_one_is_unmapped(unmap: fn(&'static Heaps<OneArenaParts>, NonNull<u8>)) {
     let base = NonNull::new(ptr::without_provenance_mut(ARENA.bytes())).unwrap();
     let stage = Stage::<OneArenaParts>::new(OneArena(Some(base)));
     let heaps = stage.heaps;
-    let arena = SharedArenas::of(heaps).map(ARENA).unwrap();
+    let arena = SharedArenas::of(&heaps.shared).map(ARENA).unwrap();
     let mapper = thread::spawn(move || {
-        if let Ok(arena) = SharedArenas::of(heaps).map(ARENA) {
-            assert!(heaps.holds(arena.addr().get()), "the arena is ours");
+        if let Ok(arena) = SharedArenas::of(&heaps.shared).map(ARENA) {
+            assert!(heaps.holds(arena.addr().get()), "the arena is in the map");
         }
     });
-    give_back(heaps, arena);
+    unmap(heaps, arena);
     mapper.join().unwrap();
 }
 
 #[test]
-fn an_arena_that_is_mapped_again_is_ours() {
+fn an_arena_that_is_mapped_again_is_in_the_map() {
     sync::model(|| {
-        an_arena_is_mapped_while_it_goes_back(|heaps, arena| {
-            // SAFETY: it came from there, and nobody uses it.
-            unsafe { SharedArenas::of(heaps).unmap(arena, ARENA) };
+        an_arena_is_mapped_while_one_is_unmapped(|heaps, arena| {
+            // SAFETY: it was mapped there, and nobody uses it.
+            unsafe { SharedArenas::of(&heaps.shared).unmap(arena, ARENA) };
         });
     });
 }
 
 #[test]
 #[cfg_attr(not(loom), ignore = "only loom can reject")]
-fn an_arena_struck_out_after_it_went_back_is_rejected() {
+fn an_arena_retracted_after_it_was_unmapped_is_rejected() {
     sync::rejected(|| {
-        an_arena_is_mapped_while_it_goes_back(|heaps, arena| {
-            // SAFETY: it came from there, and nobody uses it.
-            unsafe { heaps.source().unmap(arena, ARENA) };
+        an_arena_is_mapped_while_one_is_unmapped(|heaps, arena| {
+            // SAFETY: it was mapped there, and nobody uses it.
+            unsafe { heaps.shared.source().unmap(arena, ARENA) };
             // SAFETY: as above.
-            unsafe { heaps.map().retract(arena.addr().get()) };
+            unsafe { heaps.shared.map().retract(arena.addr().get()) };
         });
     });
 }

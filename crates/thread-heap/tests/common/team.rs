@@ -1,5 +1,5 @@
-//! Threads that share heaps, so that a test runs on both kinds: heaps that are held by hand, over
-//! a source whose arenas are counted, and the process's own.
+//! Threads that share heaps. The tests run on two kinds: on a family of heaps over a source whose
+//! arenas are counted, and on the process's own heaps.
 
 use std::time::Duration;
 
@@ -9,108 +9,93 @@ use testkit::{
     failing::{FailingArenas, Faults},
     place::ArenaLog,
 };
-use thread_heap::{Heaps, PerThread, ThreadGeometry, ThreadHeap};
+use thread_heap::{Heaps, Owner, PerThread, ThreadGeometry};
 
-/// What heaps that are held by hand are made of.
+/// What a [`Family`] is made of.
 pub(crate) type Parts = (FailingArenas<RetainingArenas<MmapArenas>>, Malloc, ThreadGeometry);
 
-/// Heaps that threads come by.
+/// Heaps that threads can get.
 pub(crate) trait Team: Copy + Send + 'static {
-    /// A thread's way to its heap.
+    /// A thread's access to its heap.
     type Member: Member;
 
-    /// A heap for the calling thread, until the member is dropped.
+    /// Returns a heap for the calling thread.
     fn join(self) -> Self::Member;
 
-    /// Panics if an arena is left. To be called when nobody is a member and no block is in use.
-    fn nothing_is_left(self);
+    /// Panics if an arena is mapped. To be called when there are no members and no blocks in use.
+    fn assert_nothing_is_mapped(self);
 }
 
-/// A thread's way to its heap.
+/// A thread's access to its heap.
 pub(crate) trait Member {
-    /// A block of `class`.
-    fn alloc(&self, class: SizeClass<ThreadGeometry>) -> BlockPtr;
+    /// Takes a block of `class`.
+    fn alloc(&mut self, class: SizeClass<ThreadGeometry>) -> BlockPtr;
 
     /// Frees a block of any member.
     ///
     /// # Safety
     ///
-    /// The block came from a member of the same team, and is given up.
-    unsafe fn free(&self, block: BlockPtr);
+    /// - The block must have come from a member of the same team.
+    /// - Nobody may use it any more.
+    unsafe fn free(&mut self, block: BlockPtr);
 
-    /// Flushes the member's heap, which takes over the inboxes of the others.
+    /// Flushes the member's heap, and takes over the inboxes of the others.
     #[allow(dead_code, reason = "not every test needs it")]
-    fn flush(&self);
+    fn flush(&mut self);
 }
 
-/// Heaps that are held by hand.
+/// A family of heaps. Each member is the owner of one.
 #[derive(Clone, Copy)]
-pub(crate) struct ByHand {
+pub(crate) struct Family {
     pub(crate) heaps: &'static Heaps<Parts>,
     pub(crate) arenas: &'static ArenaLog,
 }
 
-impl ByHand {
-    /// Heaps that keep no arena without a block in use but their last.
+impl Family {
+    /// A family whose source retains no empty arena.
     pub(crate) fn new() -> Self {
         Self::over(Duration::ZERO)
     }
 
-    /// Heaps that keep arenas while their threads are there.
-    #[allow(dead_code, reason = "not every test needs them")]
-    pub(crate) fn that_keep_arenas() -> Self {
+    /// A family whose source retains empty arenas.
+    #[allow(dead_code, reason = "not every test needs it")]
+    pub(crate) fn that_retains_arenas() -> Self {
         Self::over(Duration::from_secs(3600))
     }
 
-    fn over(patience: Duration) -> Self {
+    fn over(decay: Duration) -> Self {
         let arenas: &ArenaLog = Box::leak(Box::default());
-        let warm = RetainingArenas::with_decay(MmapArenas::new(), patience);
-        let source = FailingArenas::new(warm, Faults::default(), arenas.clone());
+        let retaining = RetainingArenas::with_decay(MmapArenas::new(), decay);
+        let source = FailingArenas::new(retaining, Faults::default(), arenas.clone());
         Self { heaps: Box::leak(Box::new(Heaps::new(source, Malloc))), arenas }
     }
 }
 
-impl Team for ByHand {
-    type Member = Holder;
+impl Team for Family {
+    type Member = Owner<Parts>;
 
-    fn join(self) -> Holder {
-        Holder { heaps: self.heaps, heap: self.heaps.open().expect("there is memory") }
+    fn join(self) -> Owner<Parts> {
+        self.heaps.open().expect("there is memory")
     }
 
-    fn nothing_is_left(self) {
+    fn assert_nothing_is_mapped(self) {
         assert!(self.arenas.ever() > 0, "nothing was ever allocated");
-        assert_eq!(self.arenas.mapped(), 0, "arenas are left, of {}", self.arenas.ever());
+        assert_eq!(self.arenas.mapped(), 0, "arenas are still mapped, of {}", self.arenas.ever());
     }
 }
 
-/// Who holds a heap.
-pub(crate) struct Holder {
-    heaps: &'static Heaps<Parts>,
-    pub(crate) heap: &'static ThreadHeap<Parts>,
-}
-
-impl Member for Holder {
-    fn alloc(&self, class: SizeClass<ThreadGeometry>) -> BlockPtr {
-        // SAFETY: the heap was opened for this holder, which is not given to other threads.
-        unsafe { self.heap.alloc_listed(class).or_else(|| self.heap.alloc(class)) }
-            .expect("there is memory")
+impl Member for Owner<Parts> {
+    fn alloc(&mut self, class: SizeClass<ThreadGeometry>) -> BlockPtr {
+        self.alloc_listed(class).or_else(|| Owner::alloc(self, class)).expect("there is memory")
     }
 
-    unsafe fn free(&self, block: BlockPtr) {
-        // SAFETY: as above; the block is of this team, and given up.
-        unsafe { self.heap.free_any(block) };
+    unsafe fn free(&mut self, block: BlockPtr) {
+        // SAFETY: the block came from the same family, and is not used again (contract).
+        unsafe { Owner::free(self, block) };
     }
 
-    fn flush(&self) {
-        // SAFETY: as above.
-        unsafe { self.heap.flush() };
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        // SAFETY: the holder opened the heap, and is gone.
-        unsafe { self.heaps.close(self.heap) };
+    fn flush(&mut self) {
+        Owner::flush(self);
     }
 }
 
@@ -125,23 +110,23 @@ impl Team for OfTheProcess {
         PerThread
     }
 
-    fn nothing_is_left(self) {
+    fn assert_nothing_is_mapped(self) {
         // Other tests use the same heaps, so only the calling thread's is known to be empty.
         PerThread.flush();
     }
 }
 
 impl Member for PerThread {
-    fn alloc(&self, class: SizeClass<ThreadGeometry>) -> BlockPtr {
-        self.alloc_listed(class).or_else(|| Blocks::alloc(self, class)).expect("there is memory")
+    fn alloc(&mut self, class: SizeClass<ThreadGeometry>) -> BlockPtr {
+        self.alloc_listed(class).or_else(|| Blocks::alloc(&*self, class)).expect("there is memory")
     }
 
-    unsafe fn free(&self, block: BlockPtr) {
-        // SAFETY: the caller's promise.
-        unsafe { Blocks::free(self, block) };
+    unsafe fn free(&mut self, block: BlockPtr) {
+        // SAFETY: the block came from the process's heaps, and is not used again (contract).
+        unsafe { Blocks::free(&*self, block) };
     }
 
-    fn flush(&self) {
+    fn flush(&mut self) {
         Self::flush(*self);
     }
 }

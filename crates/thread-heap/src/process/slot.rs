@@ -9,7 +9,7 @@
 //! - On x86-64 Linux, inline assembly reads the word. The compiler may keep only the word's offset
 //!   from the thread pointer, which is the same for all threads.
 //! - Elsewhere, and with the feature `dynamic-tls`, functions that are never inlined read and write
-//!   the word. No value but the heap leaves them.
+//!   the word. Only the heap leaves them.
 //!
 //! A switch of stacks is a call of a function that the compiler cannot see through, or inline
 //! assembly that may write memory. In both cases the compiler must read the word again afterwards.
@@ -22,12 +22,17 @@
 //! that already run. The C library reserves a small surplus for this, so a few such libraries can
 //! be loaded. The feature `dynamic-tls` avoids the need for it.
 
+use std::{
+    mem::{self, ManuallyDrop},
+    ptr,
+};
+
 use sync::atomic::Ordering::Relaxed;
 
-use super::{NO_HEAP, Parts};
-use crate::thread_heap::ThreadHeap;
+use super::heaps::{CurrentParts, NO_HEAP};
+use crate::heaps::{ThreadHeap, owner::Owner};
 
-type Heap = &'static ThreadHeap<Parts>;
+type Heap = &'static ThreadHeap<CurrentParts>;
 
 #[cfg(all(
     target_arch = "x86_64",
@@ -41,9 +46,9 @@ type Heap = &'static ThreadHeap<Parts>;
 mod word {
     use std::arch::{asm, global_asm};
 
-    use super::{Heap, NO_HEAP};
+    use crate::process::{heaps::NO_HEAP, slot::Heap};
 
-    /// The name of the word. Two versions of this crate in one program have a word each.
+    /// The name of the word. Two versions of this crate in one program each have a word.
     macro_rules! word {
         () => {
             concat!(
@@ -88,7 +93,7 @@ mod word {
 
     #[inline]
     pub(super) fn get() -> Heap {
-        let heap: *const super::ThreadHeap<super::Parts>;
+        let heap: *const _;
         // SAFETY: the instruction loads the calling thread's word. `pure` holds because the result
         // depends only on memory and on the thread pointer. The thread pointer changes only at a
         // switch of stacks, where the compiler must assume that memory changes too.
@@ -143,7 +148,7 @@ mod word {
 mod word {
     use std::{cell::Cell, ptr};
 
-    use super::{Heap, NO_HEAP};
+    use crate::process::{heaps::NO_HEAP, slot::Heap};
 
     thread_local! {
         static WORD: Cell<Heap> = const { Cell::new(&NO_HEAP) };
@@ -175,14 +180,40 @@ pub(super) fn get() -> Heap {
     word::get()
 }
 
-/// Makes `heap` the one that [`get`] returns to this thread. The heap that it returned until now
-/// no longer counts as [left by](ThreadHeap::thread) this thread if the thread ends.
-pub(super) fn set(heap: Heap) {
-    let before = word::get();
-    if !std::ptr::eq(before, &NO_HEAP) {
-        before.thread().store(0, Relaxed);
+/// Returns the owner of the calling thread's heap, or `None` if the thread has no heap. The
+/// ownership stays with the slot.
+///
+/// # Safety
+///
+/// The value must not be dropped, and must not be used after the slot has changed.
+#[inline]
+pub(super) unsafe fn owner() -> Option<ManuallyDrop<Owner<CurrentParts>>> {
+    let heap = get();
+    // SAFETY: the calling thread owns the heap in its slot. The caller does not drop the value, and
+    // uses it only while the slot does not change (contract of `owner`).
+    let owner = || ManuallyDrop::new(unsafe { Owner::new(heap) });
+    (!ptr::eq(heap, &NO_HEAP)).then(owner)
+}
+
+/// Puts a heap into the slot of the calling thread, which must have none.
+pub(super) fn put(owner: Owner<CurrentParts>) {
+    debug_assert!(ptr::eq(get(), &NO_HEAP), "the slot is empty");
+    word::set(owner.heap());
+    // The slot owns the heap from now on.
+    mem::forget(owner);
+}
+
+/// Takes the calling thread's heap out of the slot, if the thread has one. The heap no longer counts
+/// as [left open](ThreadHeap::thread) if the thread ends.
+pub(super) fn take() -> Option<Owner<CurrentParts>> {
+    let heap = get();
+    if ptr::eq(heap, &NO_HEAP) {
+        return None;
     }
-    word::set(heap);
+    heap.thread.store(0, Relaxed);
+    word::set(&NO_HEAP);
+    // SAFETY: the slot owned the heap, and has just given it up.
+    Some(unsafe { Owner::new(heap) })
 }
 
 /// Returns a number that is not 0, and that no two live threads share. A thread that starts later
@@ -193,25 +224,31 @@ pub(super) fn thread() -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::{ptr, thread};
+    use std::thread;
 
-    use super::*;
-    use crate::shared_arenas::SharedArenas;
     use obmalloc::HeapTag;
     use raw_mem::PageBlocks;
 
-    static OTHER: ThreadHeap<Parts> =
-        ThreadHeap::new(SharedArenas::NONE, PageBlocks, HeapTag::NONE);
+    use super::*;
+    use crate::{process::heaps::HEAPS, shared_arenas::SharedArenas};
+
+    static OTHER: ThreadHeap<CurrentParts> =
+        ThreadHeap::new(&HEAPS, SharedArenas::NONE, PageBlocks, HeapTag::NONE);
+
+    fn put_other() {
+        // SAFETY: the tests never use the heap, and never drop its owner.
+        put(unsafe { Owner::new(&OTHER) });
+    }
 
     #[test]
     fn each_thread_has_a_word_of_its_own() {
         let is = |heap: Heap| ptr::eq(get(), heap);
         thread::spawn(move || {
             assert!(is(&NO_HEAP));
-            set(&OTHER);
+            put_other();
             thread::spawn(move || assert!(is(&NO_HEAP))).join().unwrap();
             assert!(is(&OTHER));
-            set(&NO_HEAP);
+            mem::forget(take());
             assert!(is(&NO_HEAP));
         })
         .join()
@@ -227,12 +264,12 @@ mod tests {
     }
 
     #[test]
-    fn a_heap_that_the_thread_gives_up_is_not_left_by_it() {
+    fn a_heap_that_is_taken_out_of_the_slot_is_not_left_open() {
         thread::spawn(|| {
-            set(&OTHER);
-            OTHER.thread().store(super::thread(), Relaxed);
-            set(&NO_HEAP);
-            assert_eq!(OTHER.thread().load(Relaxed), 0);
+            put_other();
+            OTHER.thread.store(super::thread(), Relaxed);
+            mem::forget(take());
+            assert_eq!(OTHER.thread.load(Relaxed), 0);
         })
         .join()
         .unwrap();

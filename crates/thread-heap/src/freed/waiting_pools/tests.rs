@@ -1,4 +1,4 @@
-//! Tables of blocks of a real heap, held against what can be seen of each block by itself.
+//! Tables of the blocks of a real heap, compared with what each block alone says.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,14 +11,14 @@ use crate::ThreadGeometry;
 
 type TestHeap<G> = Heap<MmapArenas, Malloc, G>;
 
-/// Blocks of a heap in the test of all pages.
+/// How many blocks the heap of the random test has.
 const BLOCKS: usize = if cfg!(miri) { 500 } else { 8000 };
 
-/// What stands in every byte of a block that is in use.
+/// Every byte of a block that is in use.
 const IN_USE: u8 = 0xa5;
 
-/// What is written to a page that was given back.
-const GONE: u8 = 0x5a;
+/// Every byte of a page that was purged.
+const PURGED_BYTE: u8 = 0x5a;
 
 fn random(state: &mut u64, limit: usize) -> usize {
     *state ^= *state << 13;
@@ -27,7 +27,7 @@ fn random(state: &mut u64, limit: usize) -> usize {
     (*state >> 16) as usize % limit
 }
 
-/// Blocks of a heap by address, with their sizes.
+/// The blocks of a heap by address, with their sizes.
 type BlocksOf = BTreeMap<usize, (NonNull<u8>, usize)>;
 
 fn alloc<G: Geometry>(
@@ -38,7 +38,7 @@ fn alloc<G: Geometry>(
     let blocks = (0..count).map(|_| {
         let class = SizeClass::of(size()).unwrap();
         let start = heap.alloc(class).unwrap().into_start();
-        // SAFETY: the block is ours, and has that many bytes.
+        // SAFETY: we own the block, which has that many bytes.
         unsafe { start.write_bytes(IN_USE, class.block_size()) };
         (start.addr().get(), (start, class.block_size()))
     });
@@ -46,11 +46,11 @@ fn alloc<G: Geometry>(
 }
 
 fn free<G: Geometry>(heap: &mut TestHeap<G>, block: NonNull<u8>) {
-    // SAFETY: the tests free each block once, after the table has let go of it.
+    // SAFETY: the tests free each block once, after the table has given it up.
     unsafe { heap.free(BlockPtr::from_start(block)) };
 }
 
-/// Adds blocks to a table and purges their pages. Returns the pages that were given back.
+/// Adds blocks to a table and purges their pages. Returns the pages that were purged.
 fn wait_and_purge<G: Geometry, A: MemAlloc>(
     table: &mut WaitingPools<G>,
     lower: &A,
@@ -58,7 +58,7 @@ fn wait_and_purge<G: Geometry, A: MemAlloc>(
 ) -> BTreeSet<usize> {
     for block in blocks {
         assert!(table.reserve(1, lower));
-        // SAFETY: the block is the test's, which does not use it any more.
+        // SAFETY: the test owns the block, and gives it up.
         unsafe { table.add(block) };
     }
     let mut purged = BTreeSet::new();
@@ -66,16 +66,16 @@ fn wait_and_purge<G: Geometry, A: MemAlloc>(
         let address = start.addr().get();
         assert!(address.is_multiple_of(PAGE) && len.is_multiple_of(PAGE) && len > 0);
         assert_eq!(address / G::SIZES.arena_size, (address + len - 1) / G::SIZES.arena_size);
-        // SAFETY: that is what the table promises of the range.
-        unsafe { start.write_bytes(GONE, len) };
+        // SAFETY: the table owns every byte of the range, and does not read it again.
+        unsafe { start.write_bytes(PURGED_BYTE, len) };
         for page in (address..address + len).step_by(PAGE) {
-            assert!(purged.insert(page), "page {page:#x} was given back twice");
+            assert!(purged.insert(page), "page {page:#x} was purged twice");
         }
     });
     purged
 }
 
-/// The pages of which every byte belongs to a waiting block, or lies behind a pool's last block.
+/// Returns the pages of which every byte belongs to a waiting block or lies behind a pool's last block.
 fn covered<G: Geometry>(waiting: &BlocksOf) -> BTreeSet<usize> {
     let mut bytes = BTreeMap::<usize, usize>::new();
     for (&address, &(_, size)) in waiting {
@@ -87,16 +87,16 @@ fn covered<G: Geometry>(waiting: &BlocksOf) -> BTreeSet<usize> {
     bytes.into_iter().filter(|(_, bytes)| *bytes == PAGE).map(|(page, _)| page).collect()
 }
 
-/// Blocks of random sizes begin to wait in random order and in several rounds; the others stay in
-/// use. `share` of `256` wait in the end.
+/// Blocks of random sizes begin to wait in random order and in several rounds. About `share` of 256
+/// wait in the end, and the others stay in use.
 fn rounds<G: Geometry>(seed: u64, share: usize) {
     let mut state = seed;
     let sizes: Vec<_> = (0..4).map(|_| 1 + random(&mut state, G::SIZES.small_threshold)).collect();
-    let mut heap = TestHeap::<G>::new(MmapArenas::new(), Malloc);
+    let mut heap = TestHeap::<G>::with_geometry(MmapArenas::new(), Malloc);
     let mut in_use = alloc(&mut heap, BLOCKS, || sizes[random(&mut state, sizes.len())]);
     let mut table = WaitingPools::<G>::new(&Malloc).unwrap();
     let (mut waiting, mut purged) = (BlocksOf::new(), BTreeSet::new());
-    // Most blocks of a page wait together, as they do where they were made together.
+    // Most blocks of a page wait together, like blocks that were allocated together.
     let waits =
         |address: usize| address / (2 * PAGE) % 256 < share || address / 16 % 256 < share / 2;
     for round in 0..4 {
@@ -116,7 +116,7 @@ fn rounds<G: Geometry>(seed: u64, share: usize) {
         assert_eq!(purged, covered::<G>(&waiting), "seed {seed}, round {round}");
     }
     for (start, size) in in_use.values() {
-        // SAFETY: the block is in use, and was filled.
+        // SAFETY: the block is in use, and its bytes were written.
         let bytes = unsafe { slice::from_raw_parts(start.as_ptr(), *size) };
         assert!(bytes.iter().all(|byte| *byte == IN_USE), "a block in use was purged");
     }
@@ -131,7 +131,7 @@ fn rounds<G: Geometry>(seed: u64, share: usize) {
 }
 
 #[test]
-fn exactly_the_pages_of_waiting_blocks_are_purged_and_every_block_comes_out_once() {
+fn exactly_the_pages_of_waiting_blocks_are_purged_and_every_block_is_visited_once() {
     let seeds = if cfg!(miri) { 1 } else { 12 };
     for seed in 1..=seeds {
         for share in [0, 64, 200, 256] {
@@ -141,10 +141,10 @@ fn exactly_the_pages_of_waiting_blocks_are_purged_and_every_block_comes_out_once
 }
 
 #[test]
-fn a_header_in_a_pool_keeps_its_page() {
+fn a_page_with_a_header_is_not_purged() {
     rounds::<obmalloc::Pools16K>(3, 256);
     rounds::<Pools4K>(3, 256);
-    let mut heap = TestHeap::<Pools4K>::new(MmapArenas::new(), Malloc);
+    let mut heap = TestHeap::<Pools4K>::with_geometry(MmapArenas::new(), Malloc);
     let blocks = alloc(&mut heap, 1000, || 64);
     let mut table = WaitingPools::<Pools4K>::new(&Malloc).unwrap();
     let starts = blocks.values().map(|(start, _)| *start);
@@ -153,8 +153,8 @@ fn a_header_in_a_pool_keeps_its_page() {
 }
 
 #[test]
-fn memory_that_was_never_handed_out_keeps_its_page() {
-    let mut heap = TestHeap::<ThreadGeometry>::new(MmapArenas::new(), Malloc);
+fn a_page_with_memory_that_was_never_handed_out_is_not_purged() {
+    let mut heap = TestHeap::<ThreadGeometry>::with_geometry(MmapArenas::new(), Malloc);
     // Less than one page of a pool whose other pages are not carved yet.
     let blocks = alloc(&mut heap, 60, || 64);
     let mut table = WaitingPools::<ThreadGeometry>::new(&Malloc).unwrap();
@@ -165,17 +165,17 @@ fn memory_that_was_never_handed_out_keeps_its_page() {
 }
 
 #[test]
-fn a_table_that_cannot_grow_stays_as_it_was() {
+fn a_table_that_cannot_grow_does_not_change() {
     let faults = Faults::default();
     let lower = FailingAlloc::new(Malloc, faults.clone());
-    let mut heap = TestHeap::<ThreadGeometry>::new(MmapArenas::new(), Malloc);
+    let mut heap = TestHeap::<ThreadGeometry>::with_geometry(MmapArenas::new(), Malloc);
     let mut blocks = alloc(&mut heap, 3000, || 512);
     let mut table = WaitingPools::<ThreadGeometry>::new(&lower).unwrap();
     faults.restart(Plan::From(1));
     let mut refused = 0;
     for (start, _) in blocks.values() {
         if table.reserve(1, &lower) {
-            // SAFETY: the block is the test's, which does not use it any more.
+            // SAFETY: the test owns the block, and gives it up.
             unsafe { table.add(*start) };
         } else {
             refused += 1;
@@ -192,11 +192,11 @@ fn a_table_that_cannot_grow_stays_as_it_was() {
 }
 
 #[test]
-fn a_table_is_a_node_that_is_no_carrier() {
+fn a_table_is_a_node_but_not_a_batch() {
     let table = WaitingPools::<ThreadGeometry>::new(&Malloc).unwrap();
     let node = table.into_node();
-    // SAFETY: the node was made just now.
-    assert_eq!(unsafe { Carrier::blocks(node) }, None);
+    // SAFETY: the node is a table, and the test owns it.
+    assert_eq!(unsafe { Batch::blocks(node) }, None);
     // SAFETY: as above.
     unsafe { WaitingPools::<ThreadGeometry>::from_node(node) }.unload(&Malloc, |_| unreachable!());
 }

@@ -1,7 +1,7 @@
-//! Every thread heap there ever was, owned or abandoned: a list that only grows.
+//! The list of all heaps, with and without an owner.
 //!
-//! A heap is registered once, when it is made, and adopted again and again; so the list is as long
-//! as the most threads that ever had a heap at the same time.
+//! A heap is added once, when it is created, and is adopted again and again. The list only grows, to
+//! the largest number of heaps that ever had an owner at the same time.
 
 use std::ptr::{self, NonNull};
 
@@ -10,34 +10,34 @@ use sync::atomic::{
     Ordering::{self, Acquire, Relaxed, Release},
 };
 
-/// Something that can be in a registry, once.
+/// An object that can be in one [`HeapList`].
 ///
 /// # Safety
 ///
-/// [`next`](Registered::next) is always the same cell of the object.
-pub(crate) unsafe trait Registered: Sized {
-    /// The registry's link to the object that was registered before.
+/// [`next`](Self::next) must always return the same field of the object.
+pub(crate) unsafe trait Listed: Sized {
+    /// Returns the link to the object that was added before.
     fn next(&self) -> &AtomicPtr<Self>;
 }
 
 /// A list of objects that live forever.
 #[derive(Debug)]
-pub(crate) struct Registry<T> {
+pub(crate) struct HeapList<T> {
     /// # Invariant
     ///
-    /// Null, or an object that lives forever, from which links lead over others to null.
+    /// Null, or an object from which links lead over others to null. All of them live forever.
     first: AtomicPtr<T>,
 }
 
-impl<T: Registered + 'static> Registry<T> {
+impl<T: Listed + 'static> HeapList<T> {
     sync::const_unless_model! {
-        /// Nothing is registered.
+        /// Creates an empty list.
         pub(crate) fn new() -> Self {
             Self { first: AtomicPtr::new(ptr::null_mut()) }
         }
     }
 
-    /// Registers `object`, which is in no registry yet.
+    /// Adds `object`, which must not be in a list yet.
     pub(crate) fn add(&self, object: &'static T) {
         self.add_with(Release, object);
     }
@@ -55,14 +55,14 @@ impl<T: Registered + 'static> Registry<T> {
         }
     }
 
-    /// The objects, the last one registered first.
+    /// Iterates over the objects. Those added last come first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &'static T> {
         self.iter_with(Acquire)
     }
 
     fn iter_with(&self, order: Ordering) -> impl Iterator<Item = &'static T> {
         let object = |place: *mut T| {
-            // SAFETY: the invariant: the object lives forever, and is only ever shared.
+            // SAFETY: the object lives forever (invariant of `first`), and is only shared.
             NonNull::new(place).map(|place| unsafe { place.as_ref() })
         };
         let first = object(self.first.load(order));
@@ -81,11 +81,11 @@ mod tests {
         contents: UnsafeCell<u32>,
     }
 
-    // SAFETY: `contents` is only read once the item is registered.
+    // SAFETY: `contents` is only read once the item is in a list.
     unsafe impl Sync for Item {}
 
-    // SAFETY: the field is always the same.
-    unsafe impl Registered for Item {
+    // SAFETY: it is always the same field.
+    unsafe impl Listed for Item {
         fn next(&self) -> &AtomicPtr<Self> {
             &self.next
         }
@@ -93,97 +93,97 @@ mod tests {
 
     fn item(contents: u32) -> &'static Item {
         let item = Item { next: AtomicPtr::new(ptr::null_mut()), contents: UnsafeCell::new(0) };
-        // SAFETY: the item is ours until it is registered.
+        // SAFETY: nobody else has the item before it is added.
         item.contents.with_mut(|place| unsafe { *place = contents });
         Box::leak(Box::new(item))
     }
 
-    /// Frees the items of a registry that nobody walks any more.
-    fn free_items(registry: Arc<Registry<Item>>) {
-        let items: Vec<_> = registry.iter().map(|item| ptr::from_ref(item).cast_mut()).collect();
-        drop(registry);
+    /// Frees the items of a list that no other thread uses any more.
+    fn free_items(list: Arc<HeapList<Item>>) {
+        let items: Vec<_> = list.iter().map(|item| ptr::from_ref(item).cast_mut()).collect();
+        drop(list);
         for item in items {
-            // SAFETY: `item` boxed it, and the registry was the last to know it.
+            // SAFETY: `item` boxed it, and nothing else refers to it.
             drop(unsafe { Box::from_raw(item) });
         }
     }
 
-    fn sum(registry: &Registry<Item>) -> u32 {
-        sum_with(Acquire, registry)
+    fn sum(list: &HeapList<Item>) -> u32 {
+        sum_with(Acquire, list)
     }
 
-    fn sum_with(order: Ordering, registry: &Registry<Item>) -> u32 {
+    fn sum_with(order: Ordering, list: &HeapList<Item>) -> u32 {
         let contents = |item: &'static Item| {
-            // SAFETY: nobody writes to a registered item.
+            // SAFETY: nobody writes to an item in a list.
             item.contents.with(|contents| unsafe { *contents })
         };
-        registry.iter_with(order).map(contents).sum()
+        list.iter_with(order).map(contents).sum()
     }
 
-    fn two_are_made(add: fn(&Registry<Item>, &'static Item)) {
-        let registry = Arc::new(Registry::new());
-        let other = Arc::clone(&registry);
+    fn two_are_added(add: fn(&HeapList<Item>, &'static Item)) {
+        let list = Arc::new(HeapList::new());
+        let other = Arc::clone(&list);
         let maker = thread::spawn(move || add(&other, item(1)));
-        add(&registry, item(2));
+        add(&list, item(2));
         maker.join().unwrap();
-        assert_eq!(sum(&registry), 3);
-        free_items(registry);
+        assert_eq!(sum(&list), 3);
+        free_items(list);
     }
 
     #[test]
-    fn heaps_made_at_once_are_all_registered() {
-        sync::model(|| two_are_made(Registry::add));
+    fn heaps_that_are_added_at_once_are_all_in_the_list() {
+        sync::model(|| two_are_added(HeapList::add));
     }
 
     #[test]
     #[cfg_attr(not(loom), ignore = "only loom can reject")]
-    fn a_registration_in_two_steps_is_rejected() {
+    fn an_addition_in_two_steps_is_rejected() {
         sync::rejected(|| {
-            two_are_made(|registry, item| {
-                item.next.store(registry.first.load(Relaxed), Relaxed);
-                registry.first.store(ptr::from_ref(item).cast_mut(), Release);
+            two_are_added(|list, item| {
+                item.next.store(list.first.load(Relaxed), Relaxed);
+                list.first.store(ptr::from_ref(item).cast_mut(), Release);
             });
         });
     }
 
-    fn a_walk_meets_a_registration(add: Ordering, walk: Ordering) {
-        let registry = Arc::new(Registry::new());
-        let other = Arc::clone(&registry);
+    fn a_walk_meets_an_addition(add: Ordering, walk: Ordering) {
+        let list = Arc::new(HeapList::new());
+        let other = Arc::clone(&list);
         let walker = thread::spawn(move || assert!([0, 1, 3].contains(&sum_with(walk, &other))));
-        registry.add_with(add, item(1));
-        registry.add_with(add, item(2));
+        list.add_with(add, item(1));
+        list.add_with(add, item(2));
         walker.join().unwrap();
-        free_items(registry);
+        free_items(list);
     }
 
     #[test]
-    fn a_walk_sees_registered_heaps_whole() {
-        sync::model(|| a_walk_meets_a_registration(Release, Acquire));
+    fn a_walk_sees_listed_heaps_initialised() {
+        sync::model(|| a_walk_meets_an_addition(Release, Acquire));
     }
 
     #[test]
-    fn a_walk_sees_the_heaps_of_two_threads_whole() {
+    fn a_walk_sees_the_heaps_of_two_threads_initialised() {
         sync::model(|| {
-            let registry = Arc::new(Registry::new());
-            let (other, walked) = (Arc::clone(&registry), Arc::clone(&registry));
+            let list = Arc::new(HeapList::new());
+            let (other, walked) = (Arc::clone(&list), Arc::clone(&list));
             let maker = thread::spawn(move || other.add(item(1)));
             let walker = thread::spawn(move || assert!(sum(&walked) <= 3));
-            registry.add(item(2));
+            list.add(item(2));
             maker.join().unwrap();
             walker.join().unwrap();
-            free_items(registry);
+            free_items(list);
         });
     }
 
     #[test]
     #[cfg_attr(not(loom), ignore = "only loom can reject")]
-    fn a_heap_registered_without_release_is_rejected() {
-        sync::rejected(|| a_walk_meets_a_registration(Relaxed, Acquire));
+    fn a_heap_added_without_release_is_rejected() {
+        sync::rejected(|| a_walk_meets_an_addition(Relaxed, Acquire));
     }
 
     #[test]
     #[cfg_attr(not(loom), ignore = "only loom can reject")]
     fn a_walk_without_acquire_is_rejected() {
-        sync::rejected(|| a_walk_meets_a_registration(Release, Relaxed));
+        sync::rejected(|| a_walk_meets_an_addition(Release, Relaxed));
     }
 }

@@ -11,34 +11,30 @@
 //! memory unless the process has more than 31 keys, and a lack of memory is reported rather than
 //! fatal. The destructor of a thread-local has neither property.
 //!
-//! Once the destructor has run, the thread never keeps a heap again. Each of its later requests
-//! opens a heap and closes it. A heap that was opened for the first time in the last round stays
-//! open when its thread ends; [`ThreadHeap::thread`] says how it is found again.
+//! Once the destructor has run, the thread does not stay the owner of a heap again. Each of its
+//! later requests opens a heap and closes it. A heap that was opened for the first time in the last
+//! round stays open when its thread ends. [`ThreadHeap::thread`] tells how it is found again.
 //!
-//! [`ThreadHeap::thread`]: crate::ThreadHeap::thread
+//! [`ThreadHeap::thread`]: crate::heaps::ThreadHeap::thread
 
-use std::{cell::Cell, ptr};
+use std::cell::Cell;
 
-use super::{HEAPS, NO_HEAP, slot};
+use super::slot;
 
 thread_local! {
-    /// Whether [`close_heap`] has run in this thread.
+    /// True once [`close_heap`] has run in this thread.
     static ENDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Closes the calling thread's heap, and has the thread keep no heap from now on.
+/// Closes the calling thread's heap. From now on the thread closes a heap after each request.
 fn close_heap() {
     ENDED.set(true);
-    let heap = slot::get();
-    if !ptr::eq(heap, &NO_HEAP) {
-        slot::set(&NO_HEAP);
-        // SAFETY: the heap was this thread's until the line above.
-        unsafe { HEAPS.close(heap) };
-    }
+    drop(slot::take());
 }
 
-/// Arranges for the calling thread's heap to be closed when the thread ends. Returns false if it
-/// must be closed at once instead: the thread is ending already, or there is no memory, or no key.
+/// Arranges for the calling thread's heap to be closed when the thread ends. Returns false if the
+/// heap must be closed at once instead, because the thread is already ending, or because there is no
+/// memory or no key.
 ///
 /// This function is never inlined, because a coroutine must not keep the address of `ENDED` across
 /// a switch between threads.
@@ -54,10 +50,9 @@ mod system {
 
     use sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-    use super::close_heap;
+    use crate::process::exit::close_heap;
 
-    /// One more than the key whose destructor closes a thread's heap, or one of the two values
-    /// below.
+    /// The key whose destructor closes a thread's heap, plus 1, or one of the two values below.
     ///
     /// All accesses are relaxed, because the key is only a number.
     static KEY: AtomicUsize = AtomicUsize::new(NOT_CREATED);
@@ -71,13 +66,13 @@ mod system {
 
     /// Returns the key, creating it if this is the first call. `None` if the process has no key
     /// left, or if this code is being unloaded.
-    fn key() -> Option<libc::pthread_key_t> {
+    pub(super) fn key() -> Option<libc::pthread_key_t> {
         let known = KEY.load(Relaxed);
         if known != NOT_CREATED {
             return (known != DELETED).then(|| (known - 1) as libc::pthread_key_t);
         }
         let mut created = 0;
-        // SAFETY: the key's place is ours, and the destructor stays until `delete_key` has run.
+        // SAFETY: `created` is writable, and the destructor stays until `delete_key` has run.
         if unsafe { libc::pthread_key_create(&mut created, Some(at_exit)) } != 0 {
             return None;
         }
@@ -95,7 +90,7 @@ mod system {
         let Some(key) = key() else { return false };
         // The value only has to be different from null.
         let value = ptr::from_ref(&KEY).cast::<c_void>();
-        // SAFETY: the key was created, or `delete_key` ran meanwhile, which the call reports.
+        // SAFETY: the key exists, or `delete_key` has run in the meantime, which the call reports.
         unsafe { libc::pthread_setspecific(key, value) == 0 }
     }
 
@@ -110,29 +105,15 @@ mod system {
     extern "C" fn delete_key() {
         let known = KEY.swap(DELETED, Relaxed);
         if known != NOT_CREATED && known != DELETED {
-            // SAFETY: the key was created, and is deleted once.
+            // SAFETY: the key exists, and only this call deletes it.
             unsafe { libc::pthread_key_delete((known - 1) as libc::pthread_key_t) };
-        }
-    }
-
-    #[cfg(test)]
-    mod tests {
-        use std::thread;
-
-        use super::*;
-
-        #[test]
-        fn all_threads_use_the_same_key() {
-            let keys: Vec<_> = (0..4).map(|_| thread::spawn(key)).collect();
-            let keys: Vec<_> = keys.into_iter().map(|key| key.join().unwrap().unwrap()).collect();
-            assert_eq!(keys, [keys[0]; 4]);
         }
     }
 }
 
 #[cfg(not(unix))]
 mod system {
-    use super::close_heap;
+    use crate::process::exit::close_heap;
 
     thread_local! {
         static AT_EXIT: AtExit = const { AtExit };
@@ -148,5 +129,19 @@ mod system {
 
     pub(super) fn call_at_exit() -> bool {
         AT_EXIT.try_with(|_| ()).is_ok()
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::thread;
+
+    use crate::process::exit::system::key;
+
+    #[test]
+    fn all_threads_use_the_same_key() {
+        let keys: Vec<_> = (0..4).map(|_| thread::spawn(key)).collect();
+        let keys: Vec<_> = keys.into_iter().map(|key| key.join().unwrap().unwrap()).collect();
+        assert_eq!(keys, [keys[0]; 4]);
     }
 }

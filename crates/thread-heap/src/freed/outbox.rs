@@ -1,0 +1,90 @@
+//! Blocks of other heaps that a thread has freed and not sent yet.
+//!
+//! The outbox collects blocks for one receiver at a time and sends them together. A thread that
+//! frees what another thread allocates therefore pays one compare-and-swap for many blocks.
+
+use std::{
+    mem::MaybeUninit,
+    ptr::{self, NonNull},
+    slice,
+};
+
+/// The most blocks that an outbox holds.
+pub(crate) const CAPACITY: usize = 32;
+
+/// Freed blocks of one receiver of type `T`.
+#[derive(Debug)]
+pub(crate) struct Outbox<T> {
+    receiver: Option<NonNull<T>>,
+    /// # Invariant
+    ///
+    /// `len <= CAPACITY`. `blocks[..len]` are initialised. Each block belongs to `receiver`, and
+    /// the outbox exclusively owns it.
+    len: usize,
+    blocks: [MaybeUninit<NonNull<u8>>; CAPACITY],
+}
+
+impl<T> Outbox<T> {
+    pub(crate) const fn new() -> Self {
+        Self { receiver: None, len: 0, blocks: [MaybeUninit::uninit(); CAPACITY] }
+    }
+
+    /// Returns true if a block of `receiver` can be [added](Self::add).
+    #[inline]
+    pub(crate) fn has_room_for(&self, receiver: NonNull<T>) -> bool {
+        // We compare pointers, because a comparison of options tests for `None` first.
+        let current = self.receiver.map_or(ptr::null_mut(), NonNull::as_ptr);
+        self.len == 0 || (ptr::eq(current, receiver.as_ptr()) && self.len < CAPACITY)
+    }
+
+    /// Adds a block of `receiver`.
+    ///
+    /// # Safety
+    ///
+    /// - The outbox must [have room](Self::has_room_for) for a block of `receiver`.
+    /// - The block must belong to `receiver`.
+    /// - The caller must exclusively own the block, and gives up that ownership.
+    #[inline]
+    pub(crate) unsafe fn add(&mut self, receiver: NonNull<T>, block: NonNull<u8>) {
+        debug_assert!(self.has_room_for(receiver));
+        self.receiver = Some(receiver);
+        // SAFETY: there is room (contract of `add`), so `len < CAPACITY`.
+        unsafe { self.blocks.get_unchecked_mut(self.len) }.write(block);
+        // INVARIANT: the element was written just now, and the block was given up.
+        self.len += 1;
+    }
+
+    /// Empties the outbox. Returns its receiver and its blocks, which the caller then owns, or
+    /// `None` if there are none.
+    pub(crate) fn take(&mut self) -> Option<(NonNull<T>, &[NonNull<u8>])> {
+        let receiver = self.receiver.take()?;
+        // SAFETY: the first `len` elements are initialised (invariant of `len`).
+        let blocks = unsafe { slice::from_raw_parts(self.blocks.as_ptr().cast(), self.len) };
+        // INVARIANT: no block is left.
+        self.len = 0;
+        Some((receiver, blocks))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outbox_has_room_for_32_blocks_of_one_receiver() {
+        let receivers = [0_u8; 2];
+        let [here, there] = receivers.each_ref().map(NonNull::from);
+        let block = here.cast();
+        let mut outbox = Outbox::new();
+        assert_eq!(outbox.take(), None);
+        for _ in 0..CAPACITY {
+            assert!(outbox.has_room_for(here));
+            // SAFETY: there is room, and nobody accesses the block.
+            unsafe { outbox.add(here, block) };
+            assert!(!outbox.has_room_for(there));
+        }
+        assert!(!outbox.has_room_for(here));
+        assert_eq!(outbox.take(), Some((here, &[block; CAPACITY][..])));
+        assert!(outbox.has_room_for(there));
+    }
+}

@@ -1,0 +1,83 @@
+//! What a takeover does with the blocks of an inbox.
+//!
+//! ```text
+//!   inbox    batch ► batch ► batch    pushed by senders
+//!              │ a takeover by any thread
+//!              ▼
+//!   inbox    table                    the pages of waiting blocks are purged
+//!              │ take_all by the owner
+//!              ▼
+//!   pools    every block is free      a page comes back when it is written to
+//! ```
+//!
+//! The blocks in an inbox belong to whoever takes them out, even if that is not the owner of the
+//! heap. If there is no memory for a table, they are pushed back as they are.
+
+use raw_mem::ArenaSource;
+use sync::{
+    atomic::Ordering::Relaxed,
+    link::{Chain, Segment},
+};
+
+use super::{
+    batch::Batch,
+    waiting_pools::{PAGE, WaitingPools},
+};
+use crate::{parts::Parts, shared_source::SharedSource};
+
+/// Moves the blocks of `nodes` into one table, as far as there is memory for it, and purges the
+/// pages that they cover. About `bytes` had been pushed to the inbox before it was taken over.
+/// Returns the nodes to push back, and true if they include batches.
+pub(crate) fn purge<P: Parts>(
+    shared: &SharedSource<P>,
+    nodes: Chain<Batch>,
+    bytes: usize,
+) -> (Option<Segment<Batch>>, bool) {
+    let (mut table, mut batches) = (None, Chain::EMPTY);
+    for node in nodes {
+        // SAFETY: we own the node, which is a packed batch or the head of a table.
+        if table.is_none() && unsafe { Batch::blocks(node) }.is_none() {
+            // SAFETY: we own the node, which is the head of a table.
+            table = Some(unsafe { WaitingPools::<P::Geometry>::from_node(node) });
+        } else {
+            // SAFETY: we own the node, and give it up.
+            unsafe { batches.push(node) };
+        }
+    }
+    // Fewer bytes than a page cover none.
+    if table.is_none() && bytes >= PAGE {
+        table = WaitingPools::new(shared.lower());
+    }
+    let mut back = None;
+    for batch in batches {
+        // SAFETY: we own the batch.
+        let blocks = unsafe { Batch::blocks(batch) };
+        let with_room = table
+            .as_mut()
+            .zip(blocks)
+            .and_then(|(table, blocks)| table.reserve(blocks, shared.lower()).then_some(table));
+        match with_room {
+            Some(table) => {
+                // SAFETY: a sender gave the block up, and its owner has not taken it.
+                let add = |block| unsafe { table.add(block) };
+                // SAFETY: we own the batch and its blocks.
+                unsafe { Batch::unpack(batch, add) };
+            }
+            // SAFETY: we own the batch, and give it up.
+            None => unsafe { Segment::push(&mut back, batch) },
+        }
+    }
+    let has_batches = back.is_some();
+    if let Some(mut table) = table {
+        table.purge(|start, len| {
+            // SAFETY: the range lies in one arena, which is mapped because blocks in it are in use.
+            // Each byte belongs to a block that we own and do not read again.
+            if unsafe { shared.source().purge(start, len) }.is_err() {
+                shared.purges_are_refused.store(true, Relaxed);
+            }
+        });
+        // SAFETY: we own the table, and give it up.
+        unsafe { Segment::push(&mut back, table.into_node()) };
+    }
+    (back, has_batches)
+}

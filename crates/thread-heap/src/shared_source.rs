@@ -1,0 +1,117 @@
+//! The source of arenas that all heaps share.
+
+use std::fmt;
+
+use obmalloc::ArenaMap;
+use raw_mem::{ArenaSource, RetainingArenas};
+use sync::{Mutex, MutexGuard, atomic::AtomicBool};
+
+use crate::parts::Parts;
+
+/// A source of arenas behind a lock, and a map of the arenas that heaps have.
+pub(crate) struct SharedSource<P: Parts> {
+    source: Mutex<P::Source>,
+    lower: P::Lower,
+    map: ArenaMap<P::Geometry>,
+    /// True once the system has refused to purge pages. We do not ask it again.
+    pub(crate) purges_are_refused: AtomicBool,
+}
+
+impl<P: Parts> SharedSource<P> {
+    sync::const_unless_model! {
+        /// Wraps `source`. The metadata of heaps and of the map comes from `lower`.
+        pub(crate) fn new(source: P::Source, lower: P::Lower) -> Self {
+            Self {
+                source: Mutex::new(source),
+                lower,
+                map: ArenaMap::new(),
+                purges_are_refused: AtomicBool::new(false),
+            }
+        }
+    }
+
+    /// Locks the source.
+    pub(crate) fn source(&self) -> MutexGuard<'_, P::Source> {
+        sync::lock(&self.source)
+    }
+
+    /// Returns the allocator of metadata.
+    pub(crate) fn lower(&self) -> &P::Lower {
+        &self.lower
+    }
+
+    /// Returns the map of the arenas that heaps have.
+    pub(crate) fn map(&self) -> &ArenaMap<P::Geometry> {
+        &self.map
+    }
+
+    /// Returns the map and the allocator of its nodes, for a model that frees them.
+    #[cfg(test)]
+    pub(crate) fn map_mut(&mut self) -> (&mut ArenaMap<P::Geometry>, &P::Lower) {
+        (&mut self.map, &self.lower)
+    }
+}
+
+/// Keeps the shared source of arenas locked until it is dropped.
+///
+/// The source itself cannot be reached through it, because every heap relies on the source that
+/// its arenas came from.
+#[must_use = "the source is unlocked when the guard is dropped"]
+pub struct SourceGuard<'a, S> {
+    source: MutexGuard<'a, S>,
+}
+
+impl<'a, S: ArenaSource> SourceGuard<'a, S> {
+    pub(crate) fn new(source: MutexGuard<'a, S>) -> Self {
+        Self { source }
+    }
+
+    /// Unmaps the arenas that the source retains.
+    pub fn trim(&mut self) {
+        self.source.trim();
+    }
+
+    /// Returns the source, for code that unmaps only what it mapped.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn source(&mut self) -> &mut S {
+        &mut self.source
+    }
+}
+
+impl<S: ArenaSource> SourceGuard<'_, RetainingArenas<S>> {
+    /// Returns how many arenas are retained, by the source and by the heaps together.
+    pub fn retained(&self) -> usize {
+        self.source.retained()
+    }
+
+    /// Corrects the number of arenas that heaps retain to at most `by_heaps`.
+    pub(crate) fn limit_retained_by_heaps(&mut self, by_heaps: usize) {
+        self.source.limit_users_to(by_heaps);
+    }
+}
+
+impl<S> fmt::Debug for SourceGuard<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SourceGuard(..)")
+    }
+}
+
+/// Defects D2: safe code replaced the source through its guard, which unmapped arenas in use.
+///
+/// ```
+/// # use obmalloc::Pools16K;
+/// # use raw_mem::{Malloc, MmapArenas};
+/// # use thread_heap::Heaps;
+/// static HEAPS: Heaps<(MmapArenas, Malloc, Pools16K)> = Heaps::new(MmapArenas::new(), Malloc);
+/// HEAPS.lock_source().trim();
+/// ```
+///
+/// ```compile_fail,E0614
+/// # use obmalloc::Pools16K;
+/// # use raw_mem::{Malloc, MmapArenas};
+/// # use thread_heap::Heaps;
+/// static HEAPS: Heaps<(MmapArenas, Malloc, Pools16K)> = Heaps::new(MmapArenas::new(), Malloc);
+/// *HEAPS.lock_source() = MmapArenas::new();
+/// ```
+#[cfg(doctest)]
+struct AGuardDoesNotLendItsSource;
