@@ -163,7 +163,7 @@ mod tests {
         put(&cache, &objects);
     }
 
-    /// Defect D6 in this cache: drained objects were lost if the layer below panicked.
+    /// Regression: drained objects were lost if the layer below panicked.
     #[test]
     fn a_clear_that_panics_retains_the_remaining_objects() {
         let (hooked, live) = Hooked::new();
