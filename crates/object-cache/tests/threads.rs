@@ -92,7 +92,8 @@ fn a_maker_hits_objects_that_another_thread_drops() {
     let sum: usize = dropper.join().unwrap();
     assert_eq!(sum, MESSAGES * (MESSAGES - 1) / 2);
 
-    let steady = CacheStats { hits: end.hits - start.hits, misses: end.misses - start.misses, ..end };
+    let steady =
+        CacheStats { hits: end.hits - start.hits, misses: end.misses - start.misses, ..end };
     let rate = steady.hit_rate();
     println!("hit rate {rate:.6}: {steady:?}; {live} live blocks");
     assert!(rate > 0.95, "hit rate {rate}");
