@@ -68,8 +68,7 @@ impl<T, A: MemAlloc> FreeList<T, A> {
     /// `free` must be storage from `lower` without a value, and must not be used again.
     #[cold]
     #[inline(never)]
-    unsafe fn overflow(&self, free: NonNull<FreeObject>) {
-        self.stack.count_overflow();
+    unsafe fn put_below(&self, free: NonNull<FreeObject>) {
         // SAFETY: `free` came from `lower` and is not used again (contract).
         unsafe { self.lower.free(Some(free.cast())) }
     }
@@ -79,7 +78,7 @@ impl<T, A: MemAlloc> FreeList<T, A> {
     /// If the layer below panics, the remaining objects stay in the cache.
     pub fn clear(&self) -> Cleared {
         // SAFETY: `stack`'s invariant. The object has left the stack.
-        let count = self.stack.clear(|free| unsafe { self.lower.free(Some(free.cast())) });
+        let count = self.stack.clear(|free| unsafe { self.put_below(free) });
         Cleared::new(count as usize, Self::STORAGE.bytes)
     }
 
@@ -106,7 +105,7 @@ unsafe impl<T, A: MemAlloc> StorageSource<T> for FreeList<T, A> {
         // INVARIANT: the storage came from `take`, so it came from `lower`.
         if let Err(refused) = unsafe { self.stack.put(storage.cast()) } {
             // SAFETY: the stack does not own `refused`, which came from `lower` as above.
-            unsafe { self.overflow(refused) };
+            unsafe { self.put_below(refused) };
         }
     }
 }
@@ -164,7 +163,7 @@ mod tests {
         put(&cache, &objects);
     }
 
-    /// Defect D6 in this cache: drained objects were lost if the layer below panicked.
+    /// Regression: drained objects were lost if the layer below panicked.
     #[test]
     fn a_clear_that_panics_retains_the_remaining_objects() {
         let (hooked, live) = Hooked::new();

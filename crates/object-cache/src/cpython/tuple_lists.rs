@@ -137,29 +137,27 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
     /// - `storage` must not hold a live value, and must not be used again.
     #[inline]
     pub unsafe fn put(&self, storage: NonNull<H>, len: usize) {
-        if let Some(stack) = self.stack(len) {
+        let refused = match self.stack(len) {
             // SAFETY: the caller gives up the storage, which holds no value (contract).
             // INVARIANT: the storage came from `take` with this length, so it came from `lower`.
-            if unsafe { stack.put(storage.cast()) }.is_ok() {
-                return;
-            }
-        }
-        // SAFETY: no stack owns the storage, which came from `lower` as above.
-        unsafe { self.put_below(storage, len) };
+            Some(stack) => match unsafe { stack.put(storage.cast()) } {
+                Ok(()) => return,
+                Err(refused) => refused,
+            },
+            None => storage.cast(),
+        };
+        // SAFETY: no stack owns `refused`, which came from `lower` as above.
+        unsafe { self.put_below(refused) };
     }
 
     /// # Safety
     ///
-    /// `storage` must have come from `lower` for `len` items, must hold no value, and must not be
-    /// used again.
+    /// `free` must be storage from `lower` without a value, and must not be used again.
     #[cold]
     #[inline(never)]
-    unsafe fn put_below(&self, storage: NonNull<H>, len: usize) {
-        if let Some(stack) = self.stack(len) {
-            stack.count_overflow();
-        }
-        // SAFETY: the storage came from `lower` and is not used again (contract).
-        unsafe { self.lower.free(Some(storage.cast())) }
+    unsafe fn put_below(&self, free: NonNull<FreeObject>) {
+        // SAFETY: `free` came from `lower` and is not used again (contract).
+        unsafe { self.lower.free(Some(free.cast())) }
     }
 
     /// Returns a pointer to the first item of an object.
@@ -181,7 +179,7 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
         let mut cleared = Cleared::default();
         for (stack, len) in self.stacks.iter().zip(1..) {
             // SAFETY: `stacks`' invariant. The object has left its stack.
-            let count = stack.clear(|free| unsafe { self.lower.free(Some(free.cast())) });
+            let count = stack.clear(|free| unsafe { self.put_below(free) });
             cleared += Cleared::new(count as usize, Self::bytes(len));
         }
         cleared
@@ -244,7 +242,7 @@ mod tests {
         assert_eq!(live.count(), 2);
     }
 
-    /// Defect D6 in this cache: drained objects were lost if the layer below panicked.
+    /// Regression: drained objects were lost if the layer below panicked.
     #[test]
     fn a_clear_that_panics_retains_the_remaining_objects() {
         let (hooked, live) = Hooked::new();

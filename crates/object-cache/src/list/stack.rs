@@ -18,6 +18,9 @@
 //! The fast paths therefore need one addition each, and every other figure follows from these
 //! counters.
 //!
+//! A put writes `newest` before it tests whether the stack is full, and undoes that on the cold
+//! path. If it tests first, a pair takes 2.0 instead of 1.2 nanoseconds (`benches/caches`).
+//!
 //! A take increments its counter before it unlinks the object. Otherwise compilers merge the
 //! increments of both branches into one at a computed address. Golden Cove forwards a store to a
 //! later load without delay only if both use a constant offset, so each hit would wait for the
@@ -94,8 +97,7 @@ impl<N: Link> BoundedStack<N> {
     ///
     /// # Errors
     ///
-    /// Returns `object` if the stack is full. The caller should then call
-    /// [`count_overflow`](Self::count_overflow) off its fast path.
+    /// Returns `object` if the stack is full.
     ///
     /// # Safety
     ///
@@ -103,20 +105,26 @@ impl<N: Link> BoundedStack<N> {
     /// - `object` must not hold a value.
     #[inline]
     pub(crate) unsafe fn put(&self, object: NonNull<N>) -> Result<(), NonNull<N>> {
-        let Some(older) = self.newest.get() else {
-            self.newest.set(Some(object));
+        let Some(older) = self.newest.replace(Some(object)) else {
             return Ok(());
         };
         if self.pushed.get() == self.limit.get() {
-            return Err(object);
+            return self.refuse(older);
         }
         self.pushed.set(self.pushed.get().wrapping_add(1));
-        // SAFETY: `older` is in `newest`, so the stack owns it.
+        // SAFETY: `older` was in `newest`, so the stack owns it.
         unsafe { N::set_next(older, self.head.get()) };
         // INVARIANT: the stack owns `older`, whose link has just been initialised.
         self.head.set(Some(older));
-        self.newest.set(Some(object));
         Ok(())
+    }
+
+    /// Returns the object in `newest`, which has replaced `older`, because the chain is full.
+    #[cold]
+    #[inline(never)]
+    fn refuse(&self, older: NonNull<N>) -> Result<(), NonNull<N>> {
+        self.overflows.set(self.overflows.get() + 1);
+        self.newest.replace(Some(older)).map_or(Ok(()), Err)
     }
 
     /// Removes the objects that are in the stack now, and passes each to `release`, which then owns
@@ -171,11 +179,6 @@ impl<N: Link> BoundedStack<N> {
     /// Counts a take that found the stack empty.
     pub(crate) fn count_miss(&self) {
         self.misses.set(self.misses.get() + 1);
-    }
-
-    /// Counts a put that found the stack full.
-    pub(crate) fn count_overflow(&self) {
-        self.overflows.set(self.overflows.get() + 1);
     }
 
     fn len(&self) -> u32 {

@@ -56,7 +56,6 @@ impl<N: Link> ThreadList<N> {
         object: NonNull<N>,
         depot: &Depot<N, SLOTS>,
     ) -> Option<Magazine<N>> {
-        self.stack.count_overflow();
         let old = self.spare.replace(self.seal());
         let refused = old.and_then(|magazine| depot.put(magazine).err());
         // SAFETY: the caller gives up `object` (contract). The stack is empty, so it has room.

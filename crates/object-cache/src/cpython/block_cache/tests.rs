@@ -99,7 +99,7 @@ fn live(ints: &'static HookedInts, count: usize) -> Live {
     (0..count as u64).map(|nth| Cached::new_in([nth; 3], ints).unwrap()).collect()
 }
 
-/// Defect D6: a block allocated during a compaction was lost. Its objects were counted as part of
+/// Regression: a block allocated during a compaction was lost. Its objects were counted as part of
 /// the next block, which was then freed while an object in it was in use.
 #[test]
 fn a_block_allocated_during_a_compaction_is_retained() {
@@ -122,7 +122,7 @@ fn a_block_allocated_during_a_compaction_is_retained() {
     assert_eq!((ints.blocks(), blocks.count(), ints.stats().free), (0, 0, 0));
 }
 
-/// Defect D6: the remaining blocks were lost if the layer below panicked.
+/// Regression: the remaining blocks were lost if the layer below panicked.
 #[test]
 fn a_compaction_that_panics_loses_nothing() {
     let (hooked, blocks) = Hooked::new();

@@ -35,7 +35,7 @@ fn a_thread_retains_two_magazines_and_the_depot_one_per_slot() {
     assert_eq!(live.count(), 2 * 3);
 }
 
-/// Defect D6 in this cache: the other objects of a magazine, and the thread's other magazine, were
+/// Regression: the other objects of a magazine, and the thread's other magazine, were
 /// lost if the layer below panicked.
 #[test]
 fn a_clear_that_panics_retains_the_remaining_objects() {
