@@ -102,8 +102,9 @@ fn installed() -> Result<PathBuf> {
     let tool = root.join("bin/cargo-mutants");
     if !tool.exists() {
         println!("installing cargo-mutants into {}, which takes minutes", root.display());
-        let mut install = workspace::cargo(&["install", "--locked", "cargo-mutants", "--root"]);
-        ensure!(install.arg(&root).status()?.success(), "cannot install cargo-mutants");
+        let mut install = Command::new("cargo");
+        install.args(["install", "--locked", "cargo-mutants", "--root"]).arg(&root);
+        ensure!(install.status()?.success(), "cannot install cargo-mutants");
     }
     Ok(tool)
 }

@@ -12,7 +12,7 @@ pub(crate) fn main() {
     let mut records = [0; 256];
     let records = Bump::new(&mut records);
     let mut buffer = [MaybeUninit::uninit(); 8 * 1024];
-    let mut heap = Heap::<_, _, Tiny>::new(FixedRegion::new(&mut buffer), &records);
+    let mut heap = Heap::<_, _, Tiny>::with_geometry(FixedRegion::new(&mut buffer), &records);
 
     // Many more blocks than the buffer has room for at once.
     for round in 0..100 {
