@@ -1,6 +1,6 @@
-//! Memory that is freed, resized or reset goes back (mutants 1, 2 and 3).
+//! Memory that is freed, resized or reset goes back to the system (mutants 1, 2 and 3).
 //!
-//! Each test allocates many times what a process may grow by, and frees it all.
+//! Each test allocates and frees many times as much memory as the process may grow by.
 
 #![cfg(all(target_os = "linux", not(miri)))]
 
@@ -18,13 +18,14 @@ static GLOBAL: global_alloc::ObMalloc = global_alloc::ObMalloc::new();
 const TIMES: usize = 300;
 const MIB: usize = 1 << 20;
 
-/// The most that a process may grow by.
+/// The most that the process may grow by, in bytes.
 const GROWTH: usize = 50 * MIB;
 
-/// One test at a time measures the process.
+/// Held by the one test that measures the process.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Bytes of memory that the process has. Only what was written counts, so all tests write.
+/// Returns the resident memory of the process, in bytes. It only includes pages that were written,
+/// so all tests write to their memory.
 fn resident() -> usize {
     let text = std::fs::read_to_string("/proc/self/statm").expect("Linux has it");
     let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
@@ -41,11 +42,11 @@ fn grows_little(mut step: impl FnMut()) {
 }
 
 fn layout(size: usize, align: usize) -> Layout {
-    Layout::from_size_align(size, align).expect("it is a layout")
+    Layout::from_size_align(size, align).expect("a valid layout")
 }
 
 fn allocate_and_free(layout: Layout) {
-    // SAFETY: the size is not 0. The memory is freed once, with the layout it was allocated with.
+    // SAFETY: the layout is not empty. The memory is freed once, with its layout.
     unsafe {
         let start = black_box(alloc(layout));
         assert!(!start.is_null());
@@ -65,14 +66,14 @@ fn large_aligned_memory_goes_back_when_it_is_freed() {
 }
 
 fn allocate_resize_and_free(layout: Layout, new_size: usize) {
-    // SAFETY: the layout has a size. The memory is resized and freed with the layout that it has.
+    // SAFETY: the layout is not empty. The memory is resized and freed with the layout that it has.
     unsafe {
         let start = alloc(layout);
         assert!(!start.is_null());
         start.write_bytes(1, layout.size());
         let resized = black_box(realloc(start, layout, new_size));
         assert!(!resized.is_null());
-        let new = Layout::from_size_align(new_size, layout.align()).expect("it is a layout");
+        let new = Layout::from_size_align(new_size, layout.align()).expect("a valid layout");
         dealloc(resized, new);
     }
 }
@@ -92,9 +93,9 @@ fn large_memory_goes_back_when_it_becomes_small() {
     grows_little(|| allocate_resize_and_free(layout(MIB, 8), 100));
 }
 
-/// Allocates and writes memory of `heap`, and leaves it in use.
+/// Allocates and writes memory of `heap`, and does not free it.
 fn fill(heap: &LocalHeap, layout: Layout) {
-    let start = heap.allocate(layout).expect("there is memory");
+    let start = heap.alloc(layout).expect("out of memory");
     // SAFETY: the memory has that many bytes.
     unsafe { start.write_bytes(1, layout.size()) };
 }
@@ -130,13 +131,13 @@ fn all_memory_goes_back_when_a_local_heap_is_dropped() {
 fn large_memory_of_a_local_heap_goes_back_when_it_is_freed_or_moves() {
     let heap = LocalHeap::new();
     grows_little(|| {
-        let start = heap.allocate_zeroed(layout(MIB, 8)).expect("there is memory");
-        // SAFETY: the memory is the heap's. It is written, resized and freed with the layout that
-        // it has.
+        let start = heap.alloc_zeroed(layout(MIB, 8)).expect("out of memory");
+        // SAFETY: the memory is live memory of the heap. It is resized and freed with the layout
+        // that it has.
         unsafe {
             start.write_bytes(1, MIB);
-            let moved = heap.reallocate(start, layout(MIB, 8), layout(2 * MIB, 8));
-            heap.deallocate(moved.expect("there is memory"), layout(2 * MIB, 8));
+            let moved = heap.realloc(start, layout(MIB, 8), layout(2 * MIB, 8));
+            heap.dealloc(moved.expect("out of memory"), layout(2 * MIB, 8));
         }
     });
 }

@@ -1,4 +1,4 @@
-//! Layouts of every kind, through the global allocator's own functions.
+//! All kinds of layouts, through the functions of the global allocator.
 
 use std::{
     alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc},
@@ -8,18 +8,18 @@ use std::{
 #[global_allocator]
 static GLOBAL: global_alloc::ObMalloc = global_alloc::ObMalloc::new();
 
-/// Every alignment from 1 to 4096.
+/// Returns every alignment from 1 to 4096.
 fn alignments() -> impl Iterator<Item = usize> {
     (0..=12).map(|shift| 1 << shift)
 }
 
-/// Sizes around every border there is.
+/// Sizes around every limit of the classes and the pools.
 const SIZES: &[usize] = &[
     1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 100, 127, 128, 129, 255, 256, 257, 304,
     432, 433, 480, 496, 497, 511, 512, 513, 600, 1000, 4095, 4096, 4097, 20_000, 200_000,
 ];
 
-/// Memory in use, filled with a byte of its own.
+/// Memory in use whose bytes all have the same value.
 struct Filled {
     start: *mut u8,
     layout: Layout,
@@ -28,11 +28,11 @@ struct Filled {
 
 impl Filled {
     fn new(layout: Layout, byte: u8) -> Self {
-        // SAFETY: the layout is not of no bytes.
+        // SAFETY: the layout is not empty.
         let start = unsafe { alloc(layout) };
         let filled = Self { start, layout, byte };
         filled.is_aligned();
-        // SAFETY: the memory was allocated just now, with that many bytes.
+        // SAFETY: the memory is new and has that many bytes.
         unsafe { start.write_bytes(byte, layout.size()) };
         filled
     }
@@ -43,16 +43,16 @@ impl Filled {
     }
 
     fn has_contents(&self, bytes: usize) {
-        // SAFETY: the memory is in use, and its bytes were written.
+        // SAFETY: the memory is in use, and its bytes are initialised.
         let contents = unsafe { std::slice::from_raw_parts(self.start, bytes) };
         assert!(contents.iter().all(|byte| *byte == self.byte), "{:?}", self.layout);
     }
 
     fn resize(&mut self, size: usize) {
         let old = self.layout;
-        // SAFETY: the memory is in use for the layout, and is replaced by what comes back.
+        // SAFETY: the memory is live for the layout and is not used again.
         self.start = unsafe { realloc(self.start, old, size) };
-        self.layout = Layout::from_size_align(size, old.align()).expect("it is small");
+        self.layout = Layout::from_size_align(size, old.align()).expect("a valid layout");
         self.is_aligned();
         self.has_contents(old.size().min(size));
         // SAFETY: the memory has that many bytes.
@@ -63,25 +63,25 @@ impl Filled {
 impl Drop for Filled {
     fn drop(&mut self) {
         self.has_contents(self.layout.size());
-        // SAFETY: the memory is in use for the layout, and not used again.
+        // SAFETY: the memory is live for the layout and is not used again.
         unsafe { dealloc(self.start, self.layout) };
     }
 }
 
 fn layouts() -> impl Iterator<Item = Layout> {
     let all = alignments().flat_map(|align| SIZES.iter().map(move |size| (*size, align)));
-    all.map(|(size, align)| Layout::from_size_align(size, align).expect("it is small"))
+    all.map(|(size, align)| Layout::from_size_align(size, align).expect("a valid layout"))
 }
 
 #[test]
-fn every_alignment_to_4096_is_honoured_and_no_contents_overlap() {
+fn memory_has_its_alignment_up_to_4096_and_overlaps_no_other() {
     for _ in 0..3 {
         let all: Vec<_> = layouts()
             .flat_map(|layout| [layout; 3])
             .enumerate()
             .map(|(nth, layout)| Filled::new(layout, nth as u8))
             .collect();
-        // Every other one first, so that what is left has neighbours that were freed.
+        // Every other block is freed first, so that the remaining blocks have free neighbours.
         let (even, odd): (Vec<_>, Vec<_>) =
             all.into_iter().enumerate().partition(|(nth, _)| nth % 2 == 0);
         drop(even);
@@ -90,10 +90,10 @@ fn every_alignment_to_4096_is_honoured_and_no_contents_overlap() {
 }
 
 #[test]
-fn zeroed_memory_is_zero_where_freed_memory_is_used_again() {
+fn zeroed_memory_is_zero_even_if_it_was_used_before() {
     for layout in layouts() {
         drop(Filled::new(layout, 0xff));
-        // SAFETY: the layout is not of no bytes.
+        // SAFETY: the layout is not empty.
         let start = unsafe { alloc_zeroed(layout) };
         let zeroed = Filled { start, layout, byte: 0 };
         zeroed.is_aligned();
@@ -101,10 +101,10 @@ fn zeroed_memory_is_zero_where_freed_memory_is_used_again() {
 }
 
 #[test]
-fn memory_keeps_its_contents_from_every_size_to_every_other() {
+fn a_resize_from_any_size_to_any_other_keeps_the_contents() {
     for align in alignments() {
         for old in SIZES {
-            let layout = Layout::from_size_align(*old, align).expect("it is small");
+            let layout = Layout::from_size_align(*old, align).expect("a valid layout");
             for new in SIZES {
                 Filled::new(layout, *new as u8).resize(*new);
             }
@@ -113,7 +113,7 @@ fn memory_keeps_its_contents_from_every_size_to_every_other() {
 }
 
 #[test]
-fn memory_stays_where_it_is_within_its_class() {
+fn a_resize_within_a_class_does_not_move_memory() {
     for (old, new, align) in [(33, 48, 8), (48, 33, 16), (1, 48, 64), (48, 2, 64)] {
         let mut filled = Filled::new(Layout::from_size_align(old, align).unwrap(), 1);
         let before = filled.start;
@@ -123,17 +123,17 @@ fn memory_stays_where_it_is_within_its_class() {
 }
 
 #[test]
-fn more_than_there_is_gives_null_and_leaves_what_is_there() {
+fn a_request_for_too_much_returns_null_and_changes_nothing() {
     let most = isize::MAX as usize;
-    let all = Layout::from_size_align(most, 1).expect("it is the limit");
+    let all = Layout::from_size_align(most, 1).expect("a valid layout");
     for request in [alloc, alloc_zeroed] {
-        // SAFETY: the layout is not of no bytes. Memory that nobody looks at need not be asked
-        // for, so somebody does.
+        // The black box keeps the compiler from removing the request.
+        // SAFETY: the layout is not empty.
         assert!(black_box(unsafe { request(all) }).is_null());
     }
     for size in [100, 1000] {
         let filled = Filled::new(Layout::from_size_align(size, 8).unwrap(), 7);
-        // SAFETY: the memory is in use for the layout, and stays so, as the request fails.
+        // SAFETY: the memory is live for the layout. It stays so, because the request fails.
         assert!(black_box(unsafe { realloc(filled.start, filled.layout, most - 7) }).is_null());
     }
 }

@@ -1,7 +1,7 @@
-//! A program that may not do everything: under a seccomp filter, within limits on addresses and on
-//! data, with locked memory.
+//! Restricted programs: under a seccomp filter, with limits on addresses or data, and with locked
+//! memory.
 //!
-//! Each test starts this program again, as a child that limits itself.
+//! Each test starts this program again as a child, which restricts itself.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64", not(miri)))]
 
@@ -17,22 +17,22 @@ use global_alloc::{LocalHeap, ObMalloc};
 #[global_allocator]
 static GLOBAL: ObMalloc = ObMalloc::new();
 
-/// Set in a child: which of the programs below it is.
+/// Names the program that a child runs.
 const PROGRAM: &str = "OBMALLOC_TEST_LIMITED";
 
-/// What a child prints at its end.
+/// The last output of a child that succeeds.
 const DONE: &str = "done\n";
 
 /// Runs the program with this name in a child, which must succeed and print [`DONE`].
 fn run(program: &str) {
-    let test = env::current_exe().expect("it runs");
+    let test = env::current_exe().expect("the path of this program");
     let output: Output = Command::new(test)
         .args(["--exact", "this_program_as_a_child", "--nocapture"])
         .env(PROGRAM, program)
-        // An arena of the C library for this thread would have addresses in reserve.
+        // The C library would reserve addresses for an arena of this thread.
         .env("MALLOC_ARENA_MAX", "1")
         .output()
-        .expect("it starts");
+        .expect("the child starts");
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && printed.contains(DONE), "{program}: {output:?}");
 }
@@ -43,34 +43,34 @@ fn this_program_as_a_child() {
         Ok("sandbox") => in_a_sandbox(),
         Ok("large") => a_large_request_without_addresses(),
         Ok("local") => a_local_heap_without_addresses(),
-        Ok("addresses") => most_of_a_budget_at_once(libc::RLIMIT_AS, "VmSize"),
-        Ok("data") => most_of_a_budget_at_once(libc::RLIMIT_DATA, "VmData"),
+        Ok("addresses") => most_of_a_limit_at_once(libc::RLIMIT_AS, "VmSize"),
+        Ok("data") => most_of_a_limit_at_once(libc::RLIMIT_DATA, "VmData"),
         Ok("locked") => frees_with_locked_memory(),
         _ => return,
     }
-    // Only calls that a sandbox allows: no test harness comes after this.
-    // SAFETY: the bytes are there, and the process ends at once.
+    // The test harness would make calls that the sandbox does not allow.
+    // SAFETY: `DONE` has that many bytes. `_exit` has no requirements.
     unsafe {
         libc::write(1, DONE.as_ptr().cast(), DONE.len());
         libc::_exit(0)
     }
 }
 
-/// Makes boxes and drops them, in turn.
+/// Creates boxes and drops them, and returns a sum of their contents.
 fn make_and_drop(boxes: u64) -> u64 {
     let made: Vec<Box<[u64; 8]>> = (0..boxes).map(|number| Box::new([number; 8])).collect();
     made.iter().map(|numbers| numbers[1]).sum()
 }
 
-/// Fills arenas and empties them in turn, so that the heaps retain some.
+/// Fills arenas and empties them repeatedly, so that the heaps retain some.
 fn make_heaps_retain_arenas() {
     for _ in 0..3 {
         black_box(make_and_drop(1_000_000));
     }
 }
 
-/// The system calls that a sandbox allows: what the C library's allocator and locks need, reading
-/// and writing, and the end.
+/// The system calls that the sandbox allows: those of the C library's allocator and locks, input and
+/// output, and exit.
 const ALLOWED: [libc::c_long; 20] = [
     libc::SYS_read,
     libc::SYS_write,
@@ -94,7 +94,7 @@ const ALLOWED: [libc::c_long; 20] = [
     libc::SYS_lseek,
 ];
 
-/// From now on, any other system call of this thread kills the process.
+/// Makes the system kill the process at any other system call of this thread.
 fn enter_sandbox() {
     let step = |code: u32, jf, k| libc::sock_filter { code: code as u16, jt: 0, jf, k };
     let answer = |answer| step(libc::BPF_RET | libc::BPF_K, 0, answer);
@@ -105,7 +105,7 @@ fn enter_sandbox() {
     }
     filter.push(answer(libc::SECCOMP_RET_KILL_PROCESS));
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-    // SAFETY: the filter is there while the kernel copies it.
+    // SAFETY: the filter is valid while the kernel copies it.
     let outcome = unsafe {
         libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
             | libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program)
@@ -122,18 +122,18 @@ fn in_a_sandbox() {
     }
     let local = LocalHeap::new();
     for _ in 0..100_000 {
-        black_box(local.allocate(Layout::new::<[u64; 8]>()));
+        black_box(local.alloc(Layout::new::<[u64; 8]>()));
     }
     drop((before, local));
 }
 
 /// F4 of the field report.
 #[test]
-fn a_filter_that_kills_lets_boxes_come_and_go() {
+fn boxes_can_be_allocated_and_freed_under_a_filter_that_kills() {
     run("sandbox");
 }
 
-/// A figure of `/proc/self/status`, in bytes.
+/// Returns a figure of `/proc/self/status`, in bytes.
 fn status(name: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("Linux has it");
     let figure = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -143,12 +143,12 @@ fn status(name: &str) -> u64 {
 
 fn limit(resource: libc::__rlimit_resource_t, bytes: u64) {
     let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: the limits are there while the kernel copies them.
+    // SAFETY: the limits are valid while the kernel copies them.
     assert_eq!(unsafe { libc::setrlimit(resource, &limit) }, 0, "a process may limit itself");
 }
 
 /// F5 of the field report.
-fn most_of_a_budget_at_once(resource: libc::__rlimit_resource_t, used: &str) {
+fn most_of_a_limit_at_once(resource: libc::__rlimit_resource_t, used: &str) {
     limit(resource, status(used) + (100 << 20));
     black_box(make_and_drop(1_000_000));
     let buffer = Vec::<u8>::with_capacity(90 << 20);
@@ -157,13 +157,13 @@ fn most_of_a_budget_at_once(resource: libc::__rlimit_resource_t, used: &str) {
 
 /// F5 of the field report.
 #[test]
-fn a_budget_of_addresses_serves_most_of_it_at_once_after_small_objects() {
+fn most_of_an_address_limit_can_be_one_buffer_after_small_objects() {
     run("addresses");
 }
 
 /// F5 of the field report.
 #[test]
-fn a_budget_of_data_serves_most_of_it_at_once_after_small_objects() {
+fn most_of_a_data_limit_can_be_one_buffer_after_small_objects() {
     run("data");
 }
 
@@ -177,7 +177,7 @@ fn a_large_request_without_addresses() {
 
 /// F5 of the field report.
 #[test]
-fn a_large_request_makes_the_heaps_give_back_what_they_retain() {
+fn a_large_request_without_addresses_trims_the_heaps() {
     run("large");
 }
 
@@ -186,26 +186,26 @@ fn a_local_heap_without_addresses() {
     limit(libc::RLIMIT_AS, status("VmSize"));
     let local = LocalHeap::new();
     let layout = Layout::new::<[u64; 8]>();
-    assert!((0..100_000).all(|_| local.allocate(layout).is_some()));
+    assert!((0..100_000).all(|_| local.alloc(layout).is_some()));
 }
 
 /// F5 of the field report.
 #[test]
-fn a_local_heap_gets_the_arenas_that_the_threads_heaps_retain() {
+fn a_local_heap_without_addresses_trims_the_heaps_of_the_threads() {
     run("local");
 }
 
-/// From the list of doubts in the defects report: `free` changes `errno`, and arenas that come back
-/// stay resident.
+/// The defects report suspected that `free` changes `errno`, and that unmapped arenas stay
+/// resident.
 fn frees_with_locked_memory() {
-    // SAFETY: it changes nothing but where pages are kept.
+    // SAFETY: the call only locks pages in memory.
     if unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) } != 0 {
-        println!("not tested: this process may not lock its memory");
+        println!("SKIPPED: this process may not lock its memory");
         return;
     }
     let boxes: Vec<_> = (0..300_000_u64).map(|number| Box::new([number; 8])).collect();
     let full = status("VmRSS");
-    // SAFETY: the C library's variable of this thread.
+    // SAFETY: the variable belongs to this thread and always exists.
     let errno = unsafe { &mut *libc::__errno_location() };
     for number in boxes {
         *errno = libc::EDOM;
@@ -219,6 +219,6 @@ fn frees_with_locked_memory() {
 }
 
 #[test]
-fn locked_memory_goes_back_and_errno_stays() {
+fn locked_memory_goes_back_to_the_system_and_errno_is_preserved() {
     run("locked");
 }

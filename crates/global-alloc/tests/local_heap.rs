@@ -1,21 +1,21 @@
-//! Collections that live in a heap of their own, by either version of allocator-api2.
+//! Collections in a `LocalHeap` or in `ObMalloc`, with both versions of allocator-api2.
 
 use std::{alloc::Layout, ptr::NonNull};
 
 use allocator_api2_02 as v02;
 use allocator_api2_04 as v04;
-use global_alloc::LocalHeap;
+use global_alloc::{LocalHeap, ObMalloc};
 
 fn in_use(heap: &LocalHeap) -> usize {
     heap.stats().bytes.in_use
 }
 
-/// Uses a vector and a box of the crate `$api` in a heap.
+/// Uses a vector and a box of the crate `$api` in `$heap`.
 macro_rules! collections_of {
     ($api:ident, $heap:expr) => {{
         let heap: &LocalHeap = $heap;
         let mut numbers = $api::vec::Vec::new_in(heap);
-        // Over the border between pools and what is large, and back.
+        // It grows from the pools to large memory, and shrinks back.
         numbers.extend(0..1000_u64);
         numbers.truncate(20);
         numbers.shrink_to_fit();
@@ -26,7 +26,7 @@ macro_rules! collections_of {
 }
 
 #[test]
-fn vectors_and_boxes_live_in_a_heap_of_their_own_and_leave_nothing() {
+fn vectors_and_boxes_leave_nothing_in_a_local_heap() {
     let heap = LocalHeap::new();
     collections_of!(v02, &heap);
     assert_eq!(in_use(&heap), 0);
@@ -35,7 +35,7 @@ fn vectors_and_boxes_live_in_a_heap_of_their_own_and_leave_nothing() {
 }
 
 #[test]
-fn a_hash_map_lives_in_a_heap_of_its_own() {
+fn a_hash_map_can_live_in_a_local_heap() {
     let heap = LocalHeap::new();
     let mut squares = hashbrown::HashMap::new_in(&heap);
     for number in 0..10_000_u64 {
@@ -47,7 +47,7 @@ fn a_hash_map_lives_in_a_heap_of_its_own() {
 }
 
 #[test]
-fn what_was_forgotten_goes_with_the_heap_and_the_heap_serves_again() {
+fn a_reset_frees_forgotten_collections_and_the_heap_can_be_used_again() {
     let mut heap = LocalHeap::new();
     for _ in 0..3 {
         let mut small = v04::vec::Vec::new_in(&heap);
@@ -60,85 +60,85 @@ fn what_was_forgotten_goes_with_the_heap_and_the_heap_serves_again() {
 }
 
 #[test]
-fn a_heap_moves_to_another_thread_when_nobody_borrows_it() {
+fn a_heap_that_nobody_borrows_can_move_to_another_thread() {
     let heap = LocalHeap::new();
     collections_of!(v04, &heap);
-    let large = heap.allocate(Layout::new::<[u8; 5000]>()).expect("there is memory");
+    let large = heap.alloc(Layout::new::<[u8; 5000]>()).expect("out of memory");
     // SAFETY: the memory has that many bytes.
     unsafe { large.write_bytes(1, 5000) };
     let thread = std::thread::spawn(move || collections_of!(v04, &heap));
-    thread.join().expect("it works there as well");
+    thread.join().expect("the heap works on the other thread");
 }
 
 #[test]
-fn large_memory_leaves_the_list_from_any_place() {
+fn large_memory_can_leave_the_list_at_any_place() {
     let heap = LocalHeap::new();
     let layouts = [(600, 8), (5000, 64), (1000, 4096), (70_000, 16), (900, 128)]
-        .map(|(size, align)| Layout::from_size_align(size, align).expect("it is small"));
+        .map(|(size, align)| Layout::from_size_align(size, align).expect("a valid layout"));
     for first in 0..layouts.len() {
         let all = layouts.map(|layout| {
-            let start = heap.allocate_zeroed(layout).expect("there is memory");
+            let start = heap.alloc_zeroed(layout).expect("out of memory");
             assert_eq!(start.addr().get() % layout.align(), 0);
             start
         });
         for place in (0..layouts.len()).map(|step| (first + 2 * step) % layouts.len()) {
             let (old, new) =
                 (layouts[place], Layout::from_size_align(2000, layouts[place].align()));
-            let new = new.expect("it is small");
-            // SAFETY: the memory is in use for the layout, all zero, and is replaced; the new
-            // memory is freed once.
+            let new = new.expect("a valid layout");
+            // SAFETY: the memory is live for the old layout and zeroed. The new memory is freed
+            // once, with its layout.
             unsafe {
-                let moved = heap.reallocate(all[place], old, new).expect("there is memory");
+                let moved = heap.realloc(all[place], old, new).expect("out of memory");
                 let kept = std::slice::from_raw_parts(moved.as_ptr(), old.size().min(2000));
                 assert!(kept.iter().all(|byte| *byte == 0));
-                heap.deallocate(moved, new);
+                heap.dealloc(moved, new);
             }
         }
     }
 }
 
 #[test]
-fn no_bytes_are_an_aligned_pointer_and_cost_nothing() {
+fn an_empty_layout_gets_an_aligned_pointer_without_memory() {
     let heap = LocalHeap::new();
-    let none = Layout::from_size_align(0, 64).expect("it is a layout");
-    let some = Layout::from_size_align(100, 64).expect("it is a layout");
-    let start = heap.allocate(none).expect("it needs no memory");
+    let none = Layout::from_size_align(0, 64).expect("a valid layout");
+    let some = Layout::from_size_align(100, 64).expect("a valid layout");
+    let start = heap.alloc(none).expect("an empty layout needs no memory");
     assert_eq!((start.addr().get() % 64, in_use(&heap)), (0, 0));
-    // SAFETY: each pointer is the heap's for the layout that is given with it.
+    // SAFETY: each pointer is live memory of the heap for the layout beside it.
     let start: NonNull<u8> = unsafe {
-        let grown = heap.reallocate(start, none, some).expect("there is memory");
+        let grown = heap.realloc(start, none, some).expect("out of memory");
         assert_eq!(in_use(&heap), 128);
-        heap.reallocate(grown, some, none).expect("it needs no memory")
+        heap.realloc(grown, some, none).expect("an empty layout needs no memory")
     };
     assert_eq!((start.addr().get() % 64, in_use(&heap)), (0, 0));
 }
 
-/// mutants 4: the bytes that memory grew by were not zeroed.
+/// A mutant that did not zero the new bytes once passed all tests (mutants 4).
 macro_rules! grows_zeroed {
     ($api:ident) => {{
         use $api::alloc::Allocator;
         let heap = LocalHeap::new();
-        let [small, big] = [16, 256].map(|size| Layout::from_size_align(size, 8).expect("small"));
-        let [kept, dirty] = [(); 2].map(|()| heap.allocate(big).expect("there is memory"));
-        let start = heap.allocate(small).expect("there is memory");
-        // SAFETY: the memory is the heap's, has the sizes of the layouts, and is freed once, with
-        // the layout that it has then.
+        let [small, big] = [16, 256].map(|size| Layout::from_size_align(size, 8).expect("a valid layout"));
+        let [kept, dirty] = [(); 2].map(|()| heap.alloc(big).expect("out of memory"));
+        let start = heap.alloc(small).expect("out of memory");
+        // SAFETY: the memory is live memory of the heap. It is resized and freed with the layout
+        // that it has at that time.
         unsafe {
             dirty.write_bytes(0xff, 256);
-            heap.deallocate(dirty, big);
+            heap.dealloc(dirty, big);
             start.write_bytes(7, 16);
-            let grown = (&heap).grow_zeroed(start, small, big).expect("there is memory");
-            assert_eq!(grown.cast(), dirty, "the dirty memory was not used again");
+            let grown = (&heap).grow_zeroed(start, small, big).expect("out of memory");
+            assert_eq!(grown.cast(), dirty, "the dirty memory was not reused");
             assert_eq!(grown.as_ref()[..16], [7; 16]);
             assert_eq!(grown.as_ref()[16..], [0; 240]);
-            heap.deallocate(grown.cast(), big);
-            heap.deallocate(kept, big);
+            heap.dealloc(grown.cast(), big);
+            heap.dealloc(kept, big);
         }
     }};
 }
 
 #[test]
-fn memory_that_grows_zeroed_is_zero_beyond_its_old_size() {
+fn memory_that_grows_zeroed_is_zero_behind_its_old_contents() {
     grows_zeroed!(v02);
     grows_zeroed!(v04);
 }
@@ -147,22 +147,66 @@ macro_rules! shrinks {
     ($api:ident) => {{
         use $api::alloc::Allocator;
         let heap = LocalHeap::new();
-        let [small, big] = [16, 256].map(|size| Layout::from_size_align(size, 8).expect("small"));
-        let start = heap.allocate_zeroed(big).expect("there is memory");
-        // SAFETY: the memory is the heap's, has the sizes of the layouts, and is freed once, with
-        // the layout that it has then.
+        let [small, big] = [16, 256].map(|size| Layout::from_size_align(size, 8).expect("a valid layout"));
+        let start = heap.alloc_zeroed(big).expect("out of memory");
+        // SAFETY: the memory is live memory of the heap. It is resized and freed with the layout
+        // that it has at that time.
         unsafe {
             start.write_bytes(7, 16);
-            let shrunk = (&heap).shrink(start, big, small).expect("there is memory");
+            let shrunk = (&heap).shrink(start, big, small).expect("out of memory");
             assert_eq!((shrunk.as_ref(), in_use(&heap)), (&[7; 16][..], 16));
-            heap.deallocate(shrunk.cast(), small);
+            heap.dealloc(shrunk.cast(), small);
         }
         assert_eq!(in_use(&heap), 0);
     }};
 }
 
 #[test]
-fn memory_that_shrinks_keeps_its_contents_and_takes_less() {
+fn memory_that_shrinks_keeps_its_contents_and_uses_less_memory() {
     shrinks!(v02);
     shrinks!(v04);
+}
+
+/// Uses collections of the crate `$api` in the heaps of the process's threads.
+macro_rules! obmalloc_serves {
+    ($api:ident) => {{
+        use $api::alloc::Allocator;
+        let mut numbers = $api::vec::Vec::new_in(ObMalloc);
+        numbers.extend(0..1000_u64);
+        let boxes: Vec<_> = (0..100_u64).map(|n| $api::boxed::Box::new_in(n, ObMalloc)).collect();
+        // SAFETY: the box has memory of `ObMalloc`.
+        let usable = unsafe { ObMalloc.usable_size(std::ptr::from_ref(&*boxes[99]).cast()) };
+        assert_eq!(usable, 16);
+        // Another thread may free the memory.
+        let sums = std::thread::spawn(move || {
+            numbers.truncate(20);
+            numbers.shrink_to_fit();
+            (numbers.iter().sum::<u64>(), boxes.iter().map(|number| **number).sum::<u64>())
+        });
+        assert_eq!(sums.join().expect("the other thread frees the memory"), (190, 4950));
+        let empty = Layout::from_size_align(0, 64).expect("a valid layout");
+        let large = Layout::from_size_align(5000, 64).expect("a valid layout");
+        let start = ObMalloc.allocate_zeroed(empty).expect("an empty layout needs no memory");
+        // SAFETY: each pointer is live memory of `ObMalloc` for the layout beside it.
+        unsafe {
+            let grown = ObMalloc.grow_zeroed(start.cast(), empty, large).expect("out of memory");
+            assert!(grown.cast::<u8>().addr().get().is_multiple_of(64));
+            assert_eq!(grown.as_ref(), [0; 5000]);
+            let start = ObMalloc.shrink(grown.cast(), large, empty).expect("no memory is needed");
+            ObMalloc.deallocate(start.cast(), empty);
+        }
+    }};
+}
+
+#[test]
+fn collections_can_use_obmalloc_without_a_global_allocator() {
+    obmalloc_serves!(v02);
+    obmalloc_serves!(v04);
+}
+
+#[test]
+fn a_hash_map_can_use_obmalloc() {
+    let mut squares = hashbrown::HashMap::new_in(ObMalloc);
+    squares.extend((0..1000_u64).map(|number| (number, number * number)));
+    assert_eq!(squares[&30], 900);
 }

@@ -1,4 +1,5 @@
-//! The first and the last instructions of a process, and what comes between them at odd times.
+//! The allocator from the first to the last instruction of a process, and in signal handlers, thread
+//! destructors and forked children.
 
 #![cfg(all(target_os = "linux", not(miri)))]
 
@@ -15,8 +16,8 @@ use std::{
 #[global_allocator]
 static GLOBAL: global_alloc::ObMalloc = global_alloc::ObMalloc::new();
 
-/// Allocates, reallocates and frees blocks of many sizes; what it returns shows that all of them
-/// had their contents.
+/// Allocates, resizes and frees blocks of many sizes. Returns [`WORKED`] if all of them kept their
+/// contents.
 fn work() -> usize {
     let mut words: Vec<String> = Vec::new();
     for number in 0..500 {
@@ -30,10 +31,10 @@ fn work() -> usize {
     kept
 }
 
-/// What [`work`] returns.
+/// The result of [`work`].
 const WORKED: usize = 103_834;
 
-/// What was allocated before `main`.
+/// A vector that was allocated before `main`.
 static BEFORE_MAIN: AtomicPtr<Vec<String>> = AtomicPtr::new(ptr::null_mut());
 
 #[used]
@@ -46,17 +47,17 @@ extern "C" fn construct() {
 }
 
 #[test]
-fn what_was_allocated_before_main_stands_and_can_be_freed() {
+fn memory_that_was_allocated_before_main_is_intact_and_can_be_freed() {
     let words = BEFORE_MAIN.swap(ptr::null_mut(), Relaxed);
-    // SAFETY: the constructor made it of a box, and it is taken once.
+    // SAFETY: the pointer came from `Box::into_raw`, and is converted back once.
     let words = unsafe { Box::from_raw(words) };
     assert!(words.iter().enumerate().all(|(number, word)| *word == number.to_string()));
 }
 
-/// What the destructors of a thread came to.
+/// The sum of what the destructors of a thread counted.
 static IN_DESTRUCTORS: AtomicUsize = AtomicUsize::new(0);
 
-/// Allocates and frees while its thread ends, and frees what was allocated when it lived.
+/// Allocates and frees while its thread ends, and frees what the thread allocated before.
 struct Worker(Vec<String>);
 
 impl Drop for Worker {
@@ -71,24 +72,25 @@ thread_local! {
 }
 
 unsafe extern "C" fn at_the_very_end(word: *mut c_void) {
-    // SAFETY: the thread gave a boxed string to the key.
+    // SAFETY: the value of the key came from `Box::into_raw`.
     let word = unsafe { Box::from_raw(word.cast::<String>()) };
     IN_DESTRUCTORS.fetch_add(word.len() + work(), Relaxed);
 }
 
 #[test]
-fn destructors_of_a_thread_allocate_and_free_after_its_heap_is_gone() {
+fn destructors_of_a_thread_can_allocate_and_free_after_its_heap_was_closed() {
     let mut key = 0;
-    // SAFETY: the key lives as long as the process, and so does the destructor.
+    // SAFETY: the key is never deleted, and the destructor is never unloaded.
     assert_eq!(unsafe { libc::pthread_key_create(&mut key, Some(at_the_very_end)) }, 0);
     let thread = thread::spawn(move || {
         WORKER.with_borrow_mut(|worker| worker.0 = vec!["abc".to_owned(); 100]);
         let word = Box::into_raw(Box::new("at the end".to_owned()));
-        // SAFETY: the key was made above. That was after the allocator made its own key, so the
-        // destructor runs after the one that closes the thread's heap.
+        // The allocator created its own key earlier, so its destructor, which closes the heap of the
+        // thread, runs earlier too.
+        // SAFETY: the key exists.
         assert_eq!(unsafe { libc::pthread_setspecific(key, word.cast()) }, 0);
     });
-    thread.join().expect("its destructors run");
+    thread.join().expect("no destructor panics");
     assert_eq!(IN_DESTRUCTORS.load(Relaxed), 300 + WORKED + 10 + WORKED);
 }
 
@@ -99,10 +101,10 @@ extern "C" fn handle(_signal: i32) {
 }
 
 #[test]
-fn a_signal_handler_that_interrupts_nothing_of_ours_allocates() {
-    // SAFETY: the handler is a function of a signal's number.
+fn a_signal_handler_that_does_not_interrupt_the_allocator_can_allocate() {
+    // SAFETY: the handler has the type that the call expects.
     unsafe { libc::signal(libc::SIGUSR1, handle as *const () as libc::sighandler_t) };
-    // SAFETY: the signal is handled, in this thread, which is not allocating.
+    // SAFETY: the signal has a handler, and this thread is not inside the allocator.
     assert_eq!(unsafe { libc::raise(libc::SIGUSR1) }, 0);
     assert_eq!(IN_HANDLER.load(Relaxed), WORKED);
 }
@@ -112,32 +114,32 @@ extern "C" fn work_in_a_thread(_: *mut c_void) -> *mut c_void {
     ptr::null_mut()
 }
 
-/// Forks a child that does `body` and leaves with what that returns, without running what is
-/// registered for an exit. Returns the child's status.
+/// Forks a child that ends with the result of `body`, without calling functions registered for the
+/// exit. Returns the child's status.
 ///
 /// # Safety
 ///
-/// `body` calls nothing that another thread may have been inside of.
+/// - `body` must not need a lock that another thread may hold.
 unsafe fn in_a_child(body: impl FnOnce() -> i32) -> i32 {
-    // SAFETY: the caller's promise.
+    // SAFETY: the child only runs `body`, which needs no lock of another thread (contract).
     let pid = unsafe { libc::fork() };
     if pid == 0 {
-        // SAFETY: the alarm ends a child that hangs.
+        // SAFETY: both calls have no requirements. The alarm ends a child that hangs.
         unsafe {
             libc::alarm(60);
             libc::_exit(body())
         }
     }
     let mut status = -1;
-    // SAFETY: it waits for the child of this thread.
+    // SAFETY: `status` is a valid place.
     unsafe { libc::waitpid(pid, &mut status, 0) };
     status
 }
 
-/// A limit on this process's addresses; returns the one before.
+/// Limits the addresses of this process, in bytes. Returns the previous limit.
 fn limit_addresses(limit: libc::rlim_t) -> libc::rlim_t {
     let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the place for the limits is ours.
+    // SAFETY: `now` and `limits` are valid places.
     let outcome = unsafe {
         let read = libc::getrlimit(libc::RLIMIT_AS, &mut now);
         let limits = libc::rlimit { rlim_cur: limit, ..now };
@@ -147,36 +149,36 @@ fn limit_addresses(limit: libc::rlim_t) -> libc::rlim_t {
     now.rlim_cur
 }
 
-/// A block that knows the one before it, and has its number and what it is not.
+/// A block with a link to the previous block, and with its own number and the complement.
 #[repr(C)]
 struct Numbered(*mut Numbered, [usize; 5]);
 
-/// Takes blocks until there is none within `limit`; 0 if all of them have their contents then, and
-/// serve again.
+/// Allocates blocks until `limit` is reached. Returns 0 if all of them kept their contents and the
+/// allocator works afterwards.
 fn run_out_of_memory(limit: libc::rlim_t) -> i32 {
     let layout = Layout::new::<Numbered>();
     let contents = |number: usize| [number, !number, number, !number, number];
     let before = limit_addresses(limit);
     let (mut last, mut count) = (ptr::null_mut(), 0);
     loop {
-        // SAFETY: the layout has a size.
+        // SAFETY: the layout is not empty.
         let block = unsafe { GLOBAL.alloc(layout) }.cast::<Numbered>();
         if block.is_null() {
             break;
         }
-        // SAFETY: the block is new, and has that size.
+        // SAFETY: the block is new and has the size of a `Numbered`.
         unsafe { block.write(Numbered(last, contents(count))) };
         (last, count) = (block, count + 1);
     }
     let many = count > 10_000;
     while !last.is_null() {
         count -= 1;
-        // SAFETY: the block is in use, and was written.
+        // SAFETY: the block is in use and initialised.
         let Numbered(next, found) = unsafe { last.read() };
         if found != contents(count) {
             return 1;
         }
-        // SAFETY: the block is given up.
+        // SAFETY: the block came from `GLOBAL` for `layout` and is not used again.
         unsafe { GLOBAL.dealloc(last.cast(), layout) };
         last = next;
     }
@@ -185,22 +187,23 @@ fn run_out_of_memory(limit: libc::rlim_t) -> i32 {
 }
 
 #[test]
-fn a_small_request_without_memory_gets_null_and_leaves_every_block_as_it_was() {
+fn a_small_request_without_memory_returns_null_and_changes_no_block() {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
     let size = status.lines().find_map(|line| line.strip_prefix("VmSize:"));
     let kib = size.and_then(|size| size.trim().trim_end_matches(" kB").parse().ok());
     let limit = kib.map(|kib: libc::rlim_t| (kib << 10) + (32 << 20)).expect("a number of KiB");
-    // SAFETY: it calls nothing but the allocator and the C library.
+    // SAFETY: the child only calls the allocator and the C library, whose locks survive a fork.
     assert_eq!(unsafe { in_a_child(|| run_out_of_memory(limit)) }, 0);
 }
 
-/// What a forked child does; 0 if it could. Its thread is the C library's: a lock of the standard
-/// library may have been another thread's when the process forked.
+/// Allocates, frees and starts a thread in a forked child. Returns 0 if all of that worked. The
+/// thread is started through the C library, because another thread may have held a lock of the
+/// standard library when the process forked.
 fn live_as_a_child(inherited: Vec<String>) -> i32 {
     let words = inherited.concat().len();
     drop(inherited);
     let mut thread = MaybeUninit::uninit();
-    // SAFETY: the place for the thread's name is ours; if it is started it is joined, once.
+    // SAFETY: `thread` is a valid place. The thread is joined once, if it was started.
     let joined = unsafe {
         let main = work_in_a_thread;
         libc::pthread_create(thread.as_mut_ptr(), ptr::null(), main, ptr::null_mut()) == 0
@@ -210,7 +213,7 @@ fn live_as_a_child(inherited: Vec<String>) -> i32 {
 }
 
 #[test]
-fn a_forked_child_of_busy_threads_allocates_frees_and_starts_a_thread() {
+fn the_child_of_a_fork_beside_busy_threads_allocates_frees_and_starts_a_thread() {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let busy = || {
@@ -223,7 +226,7 @@ fn a_forked_child_of_busy_threads_allocates_frees_and_starts_a_thread() {
         let statuses: Vec<_> = (0..50)
             .map(|_| {
                 let inherited = vec!["x".to_owned(); 1000];
-                // SAFETY: it calls nothing but the allocator and the C library.
+                // SAFETY: the child only calls the allocator and the C library, whose locks survive a fork.
                 unsafe { in_a_child(|| live_as_a_child(inherited)) }
             })
             .collect();
@@ -232,7 +235,7 @@ fn a_forked_child_of_busy_threads_allocates_frees_and_starts_a_thread() {
     });
 }
 
-/// Set in the child process that the test below starts.
+/// The variable that is set in the child process of the test below.
 const CHILD: &str = "OBMALLOC_TEST_EXIT";
 
 extern "C" fn at_exit() {
@@ -240,18 +243,18 @@ extern "C" fn at_exit() {
 }
 
 #[test]
-fn a_function_that_runs_at_exit_allocates() {
+fn a_function_that_runs_at_exit_can_allocate() {
     if std::env::var_os(CHILD).is_some() {
-        // SAFETY: the function takes and returns nothing, and stays.
+        // SAFETY: the function has the type that the call expects, and is never unloaded.
         unsafe { libc::atexit(at_exit) };
         std::process::exit(0);
     }
-    let program = std::env::current_exe().expect("it runs");
+    let program = std::env::current_exe().expect("the path of this program");
     let output = std::process::Command::new(program)
-        .args(["--exact", "a_function_that_runs_at_exit_allocates", "--nocapture"])
+        .args(["--exact", "a_function_that_runs_at_exit_can_allocate", "--nocapture"])
         .env(CHILD, "1")
         .output()
-        .expect("it starts");
+        .expect("the child starts");
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}: {printed}", output.status);
     assert!(printed.contains(&format!("worked at exit: {WORKED}")), "{printed}");

@@ -1,4 +1,4 @@
-//! Programs by others, with obmalloc as their allocator, and their results.
+//! Crates by others that use obmalloc as their allocator, and the results that they compute.
 
 #![cfg(not(miri))]
 
@@ -11,14 +11,14 @@ use thread_heap::PerThread;
 #[global_allocator]
 static GLOBAL: global_alloc::ObMalloc = global_alloc::ObMalloc::new();
 
-/// The small block in use at `start` is of the threads' pools, not of another allocator.
+/// Returns true if the small block at `start` is in a pool of a thread's heap.
 fn is_of_the_pools<T>(start: *const T) -> bool {
     let start = NonNull::new(start.cast_mut().cast()).expect("a block");
-    // SAFETY: the callers hold what is there, in memory of the global allocator.
+    // SAFETY: the callers pass the start of a live block of the global allocator.
     unsafe { PerThread.size_if_ours(start) }.is_some()
 }
 
-/// An object of `serde_json` with numbers, strings, lists and objects in it.
+/// Returns a JSON object that contains numbers, strings, lists and objects.
 fn record(number: u64) -> serde_json::Value {
     serde_json::json!({
         "id": number,
@@ -29,7 +29,7 @@ fn record(number: u64) -> serde_json::Value {
 }
 
 #[test]
-fn a_parser_reads_megabytes_that_it_wrote_itself() {
+fn serde_json_reads_megabytes_that_it_wrote() {
     let records: Vec<_> = (0..30_000).map(record).collect();
     let text = serde_json::to_string(&records).expect("it can be written");
     assert!(text.len() > 3 << 20, "{} bytes", text.len());
@@ -45,7 +45,7 @@ fn a_parser_reads_megabytes_that_it_wrote_itself() {
 }
 
 #[test]
-fn a_data_parallel_program_sorts_and_counts() {
+fn rayon_sorts_and_counts_words() {
     let mut words: Vec<String> = (0..200_000_u32)
         .into_par_iter()
         .map(|number| format!("{:06}", number.wrapping_mul(7919) % 200_000))
@@ -63,12 +63,12 @@ fn a_data_parallel_program_sorts_and_counts() {
             part.into_iter().for_each(|(key, count)| *all.entry(key).or_default() += count);
             all
         });
-    // 7919 is prime, so each number from 0 to 199,999 comes once.
+    // 7919 and 200,000 have no common factor, so each number from 0 to 199,999 occurs once.
     assert_eq!((counts.len(), counts["00"], counts["19"]), (20, 10_000, 10_000));
 }
 
 #[test]
-fn an_asynchronous_program_passes_messages_between_its_threads() {
+fn tokio_passes_messages_between_threads() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)
         .enable_time()
@@ -95,12 +95,12 @@ fn an_asynchronous_program_passes_messages_between_its_threads() {
         }
         sum
     });
-    // Of each task: 1,275 times its number, and the sum of the first triangular numbers.
+    // Each task adds 1,275 times its number, and the sum of the first triangular numbers.
     assert_eq!(sum, 1275 * (199 * 200 / 2) + 200 * 20_825);
 }
 
 #[test]
-fn an_interpreter_runs_a_script_of_many_small_objects() {
+fn rhai_runs_a_script_with_many_small_objects() {
     let script = r#"
         fn fibonacci(n) { if n < 2 { n } else { fibonacci(n - 1) + fibonacci(n - 2) } }
         let words = [];

@@ -1,8 +1,8 @@
 //! Threads whose first request comes late, or that end in an unusual way (defects D5).
 //!
-//! A thread's heap must be closed when the thread ends. Otherwise each such thread costs memory for
-//! ever, and the walk over all heaps becomes longer and longer. Every test runs its threads in a
-//! forked child, which has no other threads, and counts the heaps that are still open afterwards.
+//! A thread's heap must be closed when the thread ends. Otherwise each such thread leaks memory, and
+//! the walk over all heaps becomes longer and longer. Every test runs its threads in a forked child,
+//! which has no other threads, and counts the heaps that are still open afterwards.
 
 #![cfg(all(target_os = "linux", not(miri)))]
 
@@ -26,17 +26,18 @@ static GLOBAL: global_alloc::ObMalloc = global_alloc::ObMalloc::new();
 /// How many threads a test runs, one after the other.
 const THREADS: usize = 2000;
 
-/// The most that a process may grow while its threads run.
+/// The most that a process may grow while its threads run, in bytes.
 const GROWTH: usize = 4 << 20;
 
-/// The C library repeats the destructors of keys this often (`PTHREAD_DESTRUCTOR_ITERATIONS`).
+/// The number of rounds in which the C library calls the destructors of keys
+/// (`PTHREAD_DESTRUCTOR_ITERATIONS`).
 const ROUNDS: usize = 4;
 
-/// A key that is created before the first request of the process, and so before the allocator's
-/// own key. In each round its destructor runs first.
+/// A key that is created before the first request of the process, and therefore before the
+/// allocator's own key. In each round its destructor runs first.
 static EARLY_KEY: AtomicU32 = AtomicU32::new(0);
 
-/// How many more keys the process creates before its first request.
+/// Names the variable that says how many more keys the process creates before its first request.
 const MORE_KEYS: &CStr = c"OBMALLOC_TEST_MORE_KEYS";
 
 #[used]
@@ -44,8 +45,8 @@ const MORE_KEYS: &CStr = c"OBMALLOC_TEST_MORE_KEYS";
 static CONSTRUCTOR: extern "C" fn() = create_early_keys;
 
 extern "C" fn create_early_keys() {
-    // All threads use the same memory of the C library, so one thread can exhaust it for all.
-    // SAFETY: it only sets a number.
+    // All threads share one arena of the C library, so one thread can exhaust it for all.
+    // SAFETY: the call only sets a number.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
     EARLY_KEY.store(new_key(), SeqCst);
     // SAFETY: the name is a C string, and no other thread exists that could change the environment.
@@ -59,14 +60,13 @@ extern "C" fn create_early_keys() {
 
 fn new_key() -> libc::pthread_key_t {
     let mut key = 0;
-    // SAFETY: the key's place is ours, and the destructor stays as long as the process.
+    // SAFETY: `key` is a valid place, and the destructor is never unloaded.
     assert_eq!(unsafe { libc::pthread_key_create(&mut key, Some(at_thread_exit)) }, 0);
     key
 }
 
 thread_local! {
-    /// The key of the thread, and in how many rounds its destructor still does nothing but wait for
-    /// the next round.
+    /// The key of the thread, and the number of rounds that its destructor still lets pass.
     static WAITING: Cell<(libc::pthread_key_t, usize)> = const { Cell::new((0, 0)) };
 }
 
@@ -94,7 +94,7 @@ fn request() {
     drop(black_box(Box::new([1_u64; 4])));
 }
 
-/// What the threads of this process do. The process is a child with one test.
+/// The function that the threads of this process run. The process is a child with one test.
 static BODY: AtomicPtr<fn()> = AtomicPtr::new(ptr::null_mut());
 
 extern "C" fn run_body(_: *mut c_void) -> *mut c_void {
@@ -106,7 +106,7 @@ extern "C" fn run_body(_: *mut c_void) -> *mut c_void {
 /// Starts a thread of the C library, which makes no request before it runs `BODY`.
 fn start() -> libc::pthread_t {
     let mut thread = MaybeUninit::uninit();
-    // SAFETY: the place for the thread's name is ours.
+    // SAFETY: `thread` is a valid place.
     let outcome = unsafe {
         libc::pthread_create(thread.as_mut_ptr(), ptr::null(), run_body, ptr::null_mut())
     };
@@ -138,11 +138,11 @@ fn in_a_child(body: impl FnOnce()) {
     let pid = unsafe { libc::fork() };
     if pid == 0 {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
-        // SAFETY: it only ends the process.
+        // SAFETY: the call has no requirements.
         unsafe { libc::_exit(i32::from(outcome.is_err())) }
     }
     let mut status = -1;
-    // SAFETY: it waits for the child of this thread.
+    // SAFETY: `status` is a valid place.
     unsafe { libc::waitpid(pid, &mut status, 0) };
     assert_eq!(status, 0, "the child failed");
 }
@@ -165,7 +165,7 @@ fn leaves_heaps_open(left_open: usize, body: fn()) {
     });
 }
 
-/// As [`leaves_heaps_open`], with no heap left open.
+/// Runs [`leaves_heaps_open`] and allows no open heap.
 fn leaves_nothing(body: fn()) {
     leaves_heaps_open(0, body);
 }
@@ -195,10 +195,10 @@ fn a_thread_whose_first_request_is_in_the_last_round_but_one_leaves_nothing() {
     leaves_nothing(|| request_in_round(late_key(), ROUNDS - 1));
 }
 
-/// Nothing runs any more that could close the heap. The next thread takes the heap over, because it
-/// has the same place for its thread-locals.
+/// In the last round no code runs later that could close the heap. The next thread takes the heap
+/// over, because its thread-locals are at the same address.
 #[test]
-fn heaps_of_threads_whose_first_request_is_in_the_last_round_are_used_again() {
+fn heaps_of_threads_whose_first_request_is_in_the_last_round_are_reused() {
     leaves_heaps_open(1, || request_in_round(late_key(), ROUNDS));
 }
 
@@ -209,7 +209,7 @@ fn a_heap_left_open_by_a_thread_of_the_parent_is_not_used_in_a_forked_child() {
         run_threads(|| request_in_round(late_key(), ROUNDS), 1);
         let left_open = heaps();
         in_a_child(|| {
-            // The C library gives this thread the place of the one that ended in the parent.
+            // The C library places this thread where the one was that ended in the parent.
             run_threads(request, 1);
             assert_eq!(heaps(), left_open, "the child took a heap over");
         });
@@ -270,34 +270,34 @@ const KEYS: &str = "40";
 /// Setting the value of a key beyond the first 31 needs memory from the C library.
 #[test]
 fn threads_leave_nothing_where_the_allocators_key_is_not_one_of_the_first() {
-    let program = std::env::current_exe().expect("it runs");
+    let program = std::env::current_exe().expect("the path of this program");
     let output = Command::new(program)
-        .args(["leaves_nothing", "without_memory", "are_used_again"])
-        .env(MORE_KEYS.to_str().expect("it is ASCII"), KEYS)
+        .args(["leaves_nothing", "without_memory", "are_reused"])
+        .env(MORE_KEYS.to_str().expect("an ASCII name"), KEYS)
         .output()
-        .expect("it starts");
+        .expect("the child starts");
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}: {printed}", output.status);
     assert!(printed.contains(" passed; 0 failed") && !printed.contains(" 0 passed"), "{printed}");
 }
 
-/// Whether the thread below may make its first request, and what it got.
+/// Lets the thread below make its first request, and receives the address that it gets.
 static GO: AtomicBool = AtomicBool::new(false);
 static GOT: AtomicUsize = AtomicUsize::new(usize::MAX);
 
-fn request_when_told() {
+fn request_on_signal() {
     while !GO.load(SeqCst) {
         thread::yield_now();
     }
-    // SAFETY: the layout has a size.
+    // SAFETY: the layout is not empty.
     let block = unsafe { GLOBAL.alloc(Layout::new::<u64>()) };
     GOT.store(block.addr(), SeqCst);
 }
 
-/// Takes all memory that the C library can still get.
+/// Allocates all memory that the C library can still get.
 fn exhaust_the_c_library() {
     let no_more = libc::rlimit { rlim_cur: 1 << 20, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: the limits are ours. The blocks are never used, and never freed.
+    // SAFETY: `no_more` is a valid place. The blocks are never used and never freed.
     unsafe {
         assert_eq!(libc::setrlimit(libc::RLIMIT_AS, &no_more), 0);
         for size in (4..=24).rev().map(|shift| 1 << shift) {
@@ -306,12 +306,12 @@ fn exhaust_the_c_library() {
     }
 }
 
-/// The thread would abort if its exit were watched by the destructor of a thread-local, for which
-/// the C library needs memory.
+/// The C library needs memory for the destructor of a thread-local. The thread would abort if the
+/// allocator watched its exit by such a destructor.
 #[test]
 fn the_first_request_of_a_thread_is_served_without_memory_for_a_destructor() {
     in_a_child(|| {
-        // An ended thread leaves a heap with many free blocks, and one block in use.
+        // A thread that has ended leaves a heap with many free blocks and one block in use.
         run_threads(
             || {
                 let blocks: Vec<_> = (0..1000).map(Box::new).collect();
@@ -321,12 +321,12 @@ fn the_first_request_of_a_thread_is_served_without_memory_for_a_destructor() {
             },
             1,
         );
-        static FIRST: fn() = request_when_told;
+        static FIRST: fn() = request_on_signal;
         BODY.store((&raw const FIRST).cast_mut(), SeqCst);
         let waiting = start();
         exhaust_the_c_library();
         GO.store(true, SeqCst);
         join(waiting);
-        assert_ne!(GOT.load(SeqCst), 0, "a free block was at hand");
+        assert_ne!(GOT.load(SeqCst), 0, "the heap had a free block");
     });
 }

@@ -26,19 +26,20 @@ use generator::{Generator, Gn};
 static GLOBAL: global_alloc::ObMalloc = global_alloc::ObMalloc::new();
 
 const WORKERS: usize = 4;
-/// Tasks of `may`, and of the tests that move every task at every switch.
+/// The number of tasks of `may`.
 const TASKS: u64 = 400;
+/// The number of tasks in the tests that move every task at every switch.
 const MOVED_TASKS: u64 = 100;
 const STEPS: u64 = 200;
 
-/// Blocks that a task drops together, once it holds more than `MOST_HELD`.
+/// A task that holds more than `HELD` blocks drops `DROPPED` of them.
+const HELD: usize = 40;
 const DROPPED: usize = 30;
-const MOST_HELD: usize = 40;
 
-/// Allocates two blocks in each step, with a switch after each block, and checks every block when
-/// it is freed.
+/// Allocates two blocks in each step, switches after each block, and checks every block before it
+/// drops the block.
 ///
-/// It is inlined so that a switch stands between two allocations of the same function.
+/// It is inlined, so that one function allocates before and after a switch.
 #[inline(always)]
 fn allocate_between_switches(task: u64, mut switch: impl FnMut()) {
     let mut held: Vec<Box<[u64; 6]>> = Vec::new();
@@ -47,7 +48,7 @@ fn allocate_between_switches(task: u64, mut switch: impl FnMut()) {
         switch();
         held.push(Box::new([task << 32 | step; 6]));
         switch();
-        if held.len() > MOST_HELD {
+        if held.len() > HELD {
             held.drain(..DROPPED).for_each(|block| check(task, &block));
         }
     }
@@ -103,7 +104,7 @@ fn lock<T>(queue: &Mutex<T>) -> MutexGuard<'_, T> {
     queue.lock().expect("no thread panics while it holds a queue")
 }
 
-/// Has the other threads end when one of them panics.
+/// Makes the other threads end when one of them panics.
 struct StopOnPanic<'a>(&'a AtomicUsize);
 
 impl Drop for StopOnPanic<'_> {
@@ -123,11 +124,11 @@ fn tasks_of_may_allocate_on_every_thread_that_they_move_to() {
     repeat(|| {
         let start = |task| {
             let body = move || allocate_between_switches(task, may::coroutine::yield_now);
-            // SAFETY: the body uses no thread-local of its own, and needs little stack.
+            // SAFETY: the body uses no thread-locals of its own and little stack.
             unsafe { may::coroutine::spawn(body) }
         };
         let tasks: Vec<_> = (0..TASKS).map(start).collect();
-        tasks.into_iter().for_each(|task| task.join().expect("no block was damaged"));
+        tasks.into_iter().for_each(|task| task.join().expect("every block was intact"));
     });
 }
 
@@ -151,11 +152,10 @@ fn generators_allocate_on_every_thread_that_resumes_them() {
     });
 }
 
-/// A coroutine of `corosensei`, which is not `Send` because of what its stack may hold.
+/// A coroutine of `corosensei`. It is not `Send` by itself, because its stack may hold anything.
 struct Movable(Coroutine<(), (), ()>);
 
-// SAFETY: what is on its stack are blocks of the global allocator and numbers, which may be used
-// on any thread.
+// SAFETY: its stack holds numbers and blocks of the global allocator, which any thread may use.
 unsafe impl Send for Movable {}
 
 impl Task for Movable {
