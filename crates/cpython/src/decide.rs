@@ -1,4 +1,4 @@
-//! Whether the heap can be right in this CPython, and if not, why not.
+//! The decision whether to install the heap in this CPython.
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -6,9 +6,8 @@ use allocator_api::Domain;
 
 use crate::{
     abi::CPython,
-    in_force::Server,
-    install::SERVED,
-    options::Undoing,
+    domains::{SERVED, Server},
+    options::OwnAllocator,
     settings::{Settings, Switch},
     version::Version,
 };
@@ -16,47 +15,44 @@ use crate::{
 /// What to do in this process.
 #[derive(Debug)]
 pub(crate) enum Decision {
-    /// Leave CPython as it is: the user said so.
+    /// Leave CPython as it is, because the user said so.
     Off,
     /// Leave CPython as it is, and say why.
     Refuse(Refusal),
-    /// Install the heap, guarded so.
+    /// Install the heap with this guard.
     Install(Guard),
 }
 
-/// What keeps two threads from being inside the heap at once.
+/// What keeps two threads from being inside a heap at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Guard {
-    /// The GIL, which is one for the process up to 3.11.
+    /// The GIL. Up to 3.11 the process has only one.
     Gil,
-    /// The GIL of each interpreter, which has a heap of its own: from 3.12 on.
+    /// The GIL of each interpreter, which has its own heap. From 3.12 on.
     Interpreters,
 }
 
-/// Why the heap is not installed: the rest of a sentence.
+/// The reason why the heap is not installed. The text continues "not installed: ".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error("OBMALLOC={} is none of on, quiet and off", .0.display())]
+    #[error("OBMALLOC={} is not one of on, quiet and off", .0.display())]
     UnknownSwitch(OsString),
-    #[error("the version of this CPython cannot be read from {0:?}")]
+    #[error("cannot read the version of this CPython from {0:?}")]
     UnreadableVersion(String),
-    #[error(
-        "this CPython {0} is a free-threaded build, whose garbage collector finds objects in heaps \
-         of its own"
-    )]
+    #[error("CPython {0} is a free-threaded build, which looks for objects in its own heaps")]
     FreeThreaded(Version),
-    #[error("this is CPython {0}, and the heap is known to be right in 3.8 to 3.15")]
+    #[error("CPython {0} is not supported, only 3.8 to 3.15 are")]
     UnknownVersion(Version),
     #[error(
-        "the {0} domain is served by CPython's debug allocator, which is the default of a debug \
-         build and finds errors that this heap does not look for"
+        "CPython's debug allocator serves the {0} domain (the default of a debug build), and it \
+         finds errors that this heap does not look for"
     )]
     DebugAllocator(Domain),
-    #[error("the interpreter is running already; the library must be preloaded")]
+    #[error("the interpreter is already running, so the library must be preloaded")]
     AlreadyRunning,
     #[error("{0} makes CPython use allocators of its own")]
-    Undone(Undoing),
-    #[error("the {domain} domain is served by {} already", .by.display())]
+    OwnAllocator(OwnAllocator),
+    #[error("{} already serves the {domain} domain", .by.display())]
     Taken { domain: Domain, by: PathBuf },
 }
 
@@ -65,13 +61,13 @@ pub(crate) fn decide(python: &CPython, settings: &Settings) -> Decision {
     if settings.switch == Switch::Off {
         return Decision::Off;
     }
-    match judge(python, settings) {
+    match find_guard(python, settings) {
         Ok(guard) => Decision::Install(guard),
         Err(refusal) => Decision::Refuse(refusal),
     }
 }
 
-fn judge(python: &CPython, settings: &Settings) -> Result<Guard, Refusal> {
+fn find_guard(python: &CPython, settings: &Settings) -> Result<Guard, Refusal> {
     if let Switch::Unknown(value) = &settings.switch {
         return Err(Refusal::UnknownSwitch(value.clone()));
     }
@@ -79,8 +75,8 @@ fn judge(python: &CPython, settings: &Settings) -> Result<Guard, Refusal> {
     if python.is_initialized() {
         return Err(Refusal::AlreadyRunning);
     }
-    if let Some(undoing) = Undoing::from_process() {
-        return Err(Refusal::Undone(undoing));
+    if let Some(own) = OwnAllocator::from_process() {
+        return Err(Refusal::OwnAllocator(own));
     }
     for domain in SERVED {
         match Server::of(&python.allocator(domain), python) {
@@ -92,8 +88,8 @@ fn judge(python: &CPython, settings: &Settings) -> Result<Guard, Refusal> {
     Ok(guard)
 }
 
-/// The guard that the CPython with this version text needs. A free-threaded build also shows in
-/// the functions for shared reference counts that it exports.
+/// Returns the guard for the CPython with this version text. `shares_refcounts` is true if it
+/// exports functions that only a free-threaded build needs.
 fn guard_for(version_text: &str, shares_refcounts: bool) -> Result<Guard, Refusal> {
     let version = Version::parse(version_text)
         .ok_or_else(|| Refusal::UnreadableVersion(version_text.to_owned()))?;
@@ -112,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_gil_guards_one_heap_up_to_3_11_and_each_interpreter_has_a_heap_from_3_12_on() {
+    fn there_is_one_heap_up_to_3_11_and_one_for_each_interpreter_from_3_12_on() {
         for minor in 8..=11 {
             assert_eq!(guard_for(&format!("3.{minor}.0 (main)"), false), Ok(Guard::Gil));
         }
@@ -122,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn other_versions_and_free_threaded_builds_are_refused_in_one_line() {
+    fn other_versions_and_free_threaded_builds_are_refused_with_one_line() {
         let texts = [
             "2.7.18 (default)",
             "3.7.16 (default)",
@@ -139,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_reference_counts_are_enough_to_refuse_a_build() {
+    fn a_build_with_shared_reference_counts_is_refused() {
         let text = "3.15.2 (main)";
         assert_eq!(guard_for(text, false), Ok(Guard::Interpreters));
         assert!(matches!(guard_for(text, true), Err(Refusal::FreeThreaded(_))));

@@ -1,24 +1,28 @@
 //! What CPython's environment and command line say about its allocators.
 //!
-//! | given | effect |
+//! | setting | effect |
 //! | --- | --- |
 //! | `PYTHONMALLOC`, not empty | the allocator of that name replaces ours |
-//! | `-X dev`, or `PYTHONDEVMODE`, not empty | without the above, the debug allocator replaces ours |
-//! | `PYTHONMALLOCSTATS`, not empty | the statistics of the allocator, in CPython's format |
+//! | `-X dev`, or `PYTHONDEVMODE`, not empty | without `PYTHONMALLOC`, the debug allocator replaces ours |
+//! | `PYTHONMALLOCSTATS`, not empty | CPython prints statistics of the allocator in force |
 //! | `-E`, `-I` | the three variables are ignored |
 //!
-//! The command line is read as CPython's pre-initialisation reads it: options up to `-c`, `-m`,
-//! `--` or the first word that is none. Source: `Python/preconfig.c` and `Python/getopt.c`.
+//! We parse the command line the way CPython's pre-initialisation does. Options end at `-c`, `-m`,
+//! `--` or the first argument that is not an option. Source: `Python/preconfig.c` and
+//! `Python/getopt.c`.
 //!
-//! A program that embeds CPython may have other rules. If it is misread, nothing breaks: the heap
-//! is not installed where it could have been, or CPython replaces it before the first block.
+//! A program that embeds CPython may have other rules. A misread command line is harmless: either
+//! the heap is not installed although it could have been, or CPython replaces it before the first
+//! block.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt,
+};
 
-/// What makes CPython put its own allocators in place.
+/// A setting that makes CPython use its own allocators.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Undoing {
+pub(crate) enum OwnAllocator {
     #[error("PYTHONMALLOC={}", .0.display())]
     PythonMalloc(OsString),
     #[error("-X dev")]
@@ -27,20 +31,20 @@ pub(crate) enum Undoing {
     PythonDevMode,
 }
 
-/// Options of CPython that take a word: the rest of their own, or the next one.
-const WITH_WORD: &[u8] = b"cmWX";
+/// Options of CPython that take an argument: the rest of their own word, or the next word.
+const WITH_ARGUMENT: &[u8] = b"cmWX";
 
-/// Long options that take the next word.
-const LONG_WITH_WORD: &[&[u8]] = &[b"--check-hash-based-pycs"];
+/// The long option of CPython that takes the next word as its argument.
+const LONG_WITH_ARGUMENT: &[u8] = b"--check-hash-based-pycs";
 
-/// The options that matter here.
+/// The options that concern allocators.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Options {
     ignores_environment: bool,
     dev: bool,
 }
 
-impl Undoing {
+impl OwnAllocator {
     /// Reads this process's environment and command line.
     pub(crate) fn from_process() -> Option<Self> {
         Self::read(std::env::args_os().skip(1), |name| std::env::var_os(name))
@@ -62,8 +66,8 @@ impl Undoing {
     }
 }
 
-/// Returns true if `PYTHONMALLOCSTATS` asks this process for statistics at exit.
-pub(crate) fn asks_for_malloc_stats() -> bool {
+/// Returns true if `PYTHONMALLOCSTATS` requests statistics from this process.
+pub(crate) fn requests_malloc_stats() -> bool {
     malloc_stats(std::env::args_os().skip(1), |name| std::env::var_os(name))
 }
 
@@ -87,13 +91,10 @@ impl Options {
         while let Some(arg) = args.next() {
             match arg.as_bytes() {
                 b"--" | b"-" => break,
-                [b'-', b'-', ..] => {
-                    if LONG_WITH_WORD.contains(&arg.as_bytes()) {
-                        args.next();
-                    }
-                }
+                LONG_WITH_ARGUMENT => _ = args.next(),
+                [b'-', b'-', ..] => (),
                 [b'-', letters @ ..] => {
-                    if !options.take(letters, &mut args) {
+                    if !options.parse_word(letters, &mut args) {
                         break;
                     }
                 }
@@ -103,13 +104,13 @@ impl Options {
         options
     }
 
-    /// Takes the options of one word; false when the options end with it.
-    fn take(&mut self, letters: &[u8], args: &mut impl Iterator<Item = OsString>) -> bool {
+    /// Parses one word of options. Returns false if no options follow.
+    fn parse_word(&mut self, letters: &[u8], args: &mut impl Iterator<Item = OsString>) -> bool {
         for (at, letter) in letters.iter().enumerate() {
             match letter {
                 b'E' | b'I' => self.ignores_environment = true,
                 b'c' | b'm' => return false,
-                letter if WITH_WORD.contains(letter) => {
+                letter if WITH_ARGUMENT.contains(letter) => {
                     let rest = OsStr::from_bytes(&letters[at + 1..]);
                     let word = if rest.is_empty() { args.next() } else { Some(rest.into()) };
                     self.dev |= *letter == b'X' && word.is_some_and(|word| is_dev(&word));
@@ -122,7 +123,7 @@ impl Options {
     }
 }
 
-/// The word of `-X` is `dev`, or `dev=` and anything.
+/// Returns true if the argument of `-X` is `dev`, with or without a value.
 fn is_dev(word: &OsStr) -> bool {
     word.as_bytes().split(|byte| *byte == b'=').next() == Some(b"dev")
 }
@@ -131,67 +132,67 @@ fn is_dev(word: &OsStr) -> bool {
 mod tests {
     use super::*;
 
-    fn undoing(args: &str, vars: &[(&str, &str)]) -> Option<String> {
+    fn own_allocator(args: &str, vars: &[(&str, &str)]) -> Option<String> {
         let args = args.split_whitespace().map(OsString::from);
         let var = |name: &str| {
             vars.iter().find(|(other, _)| *other == name).map(|(_, value)| OsString::from(value))
         };
-        Undoing::read(args, var).map(|undoing| undoing.to_string())
+        OwnAllocator::read(args, var).map(|own| own.to_string())
     }
 
     #[test]
-    fn nothing_is_undone_without_options_and_variables() {
-        assert_eq!(undoing("", &[]), None);
-        assert_eq!(undoing("-c pass", &[("PYTHONMALLOC", ""), ("PYTHONDEVMODE", "")]), None);
+    fn without_options_and_variables_cpython_keeps_the_heap() {
+        assert_eq!(own_allocator("", &[]), None);
+        assert_eq!(own_allocator("-c pass", &[("PYTHONMALLOC", ""), ("PYTHONDEVMODE", "")]), None);
     }
 
     #[test]
-    fn a_variable_counts_unless_the_environment_is_ignored() {
+    fn a_variable_has_an_effect_unless_the_environment_is_ignored() {
         let malloc = [("PYTHONMALLOC", "malloc")];
         let dev = [("PYTHONDEVMODE", "1")];
-        assert_eq!(undoing("", &malloc).unwrap(), "PYTHONMALLOC=malloc");
-        assert_eq!(undoing("", &dev).unwrap(), "PYTHONDEVMODE");
+        assert_eq!(own_allocator("", &malloc).unwrap(), "PYTHONMALLOC=malloc");
+        assert_eq!(own_allocator("", &dev).unwrap(), "PYTHONDEVMODE");
         for args in ["-E", "-I", "-sE x.py", "-bI -c pass", "-X utf8 -E", "-Wd -WE -E"] {
-            assert_eq!(undoing(args, &malloc), None, "{args}");
-            assert_eq!(undoing(args, &dev), None, "{args}");
+            assert_eq!(own_allocator(args, &malloc), None, "{args}");
+            assert_eq!(own_allocator(args, &dev), None, "{args}");
         }
     }
 
     #[test]
-    fn statistics_are_asked_for_unless_the_environment_is_ignored() {
-        let asked = |args: &str, value: &str| {
+    fn statistics_are_requested_unless_the_environment_is_ignored() {
+        let requested = |args: &str, value: &str| {
             let args = args.split_whitespace().map(OsString::from);
             malloc_stats(args, |name| (name == "PYTHONMALLOCSTATS").then(|| value.into()))
         };
-        assert!(asked("-c pass", "1") && asked("x.py -E", "0"));
-        assert!(!asked("-c pass", "") && !asked("-E -c pass", "1") && !asked("-I x.py", "1"));
+        assert!(requested("-c pass", "1") && requested("x.py -E", "0"));
+        assert!(!requested("-c pass", "") && !requested("-E -c pass", "1") && !requested("-I x.py", "1"));
     }
 
     #[test]
-    fn the_name_of_an_allocator_goes_before_the_developers_mode() {
+    fn pythonmalloc_takes_precedence_over_development_mode() {
         let both = [("PYTHONMALLOC", "malloc"), ("PYTHONDEVMODE", "1")];
-        assert_eq!(undoing("-X dev", &both).unwrap(), "PYTHONMALLOC=malloc");
-        assert_eq!(undoing("-E -X dev", &both).unwrap(), "-X dev");
+        assert_eq!(own_allocator("-X dev", &both).unwrap(), "PYTHONMALLOC=malloc");
+        assert_eq!(own_allocator("-E -X dev", &both).unwrap(), "-X dev");
     }
 
     #[test]
-    fn the_developers_mode_is_found_wherever_cpython_finds_it() {
+    fn development_mode_is_found_wherever_cpython_finds_it() {
         for args in ["-X dev", "-Xdev", "-X dev=0", "-bX dev", "-X utf8 -Xdev -m x", "-W -E -Xdev"]
         {
-            assert_eq!(undoing(args, &[]).as_deref(), Some("-X dev"), "{args}");
+            assert_eq!(own_allocator(args, &[]).as_deref(), Some("-X dev"), "{args}");
         }
         let hash = "--check-hash-based-pycs never -X dev";
-        assert_eq!(undoing(hash, &[]).as_deref(), Some("-X dev"));
+        assert_eq!(own_allocator(hash, &[]).as_deref(), Some("-X dev"));
     }
 
     #[test]
-    fn what_stands_after_the_options_is_the_programs() {
+    fn arguments_behind_the_options_belong_to_the_program() {
         let malloc = [("PYTHONMALLOC", "malloc")];
         for args in ["-c -E", "-m mod -E", "-mE -E", "x.py -E", "-- -E", "- -E", "-W -E", "-X -E"] {
-            assert!(undoing(args, &malloc).is_some(), "{args}");
+            assert!(own_allocator(args, &malloc).is_some(), "{args}");
         }
         for args in ["-c -Xdev", "x.py -X dev", "-X devel", "-X utf8 dev", "-W -Xdev"] {
-            assert_eq!(undoing(args, &[]), None, "{args}");
+            assert_eq!(own_allocator(args, &[]), None, "{args}");
         }
     }
 }

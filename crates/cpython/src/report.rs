@@ -1,16 +1,16 @@
-//! What was in force, and what was served: at exit, as text or as JSON.
+//! The statistics at exit, as text or as JSON.
 //!
-//! The JSON has these fields. `schema` is 1; it changes when one of the others changes its
-//! meaning or goes.
+//! The JSON has these fields. `schema` is 2. It changes when a field is removed or changes its
+//! meaning.
 //!
 //! | field | value |
 //! | --- | --- |
 //! | `schema`, `pid`, `python`, `obmalloc` | numbers, and versions as text |
-//! | `in_force` | the heap serves mem and obj at this moment |
-//! | `reason` | why not, or null |
-//! | `reborn` | the heap was installed again in a second life of the interpreter |
-//! | `domains` | `raw`, `mem`, `obj`: `served_by` (`CPython`, `obmalloc` or `library`), `library` (a path), and for a counted domain `small` and `large` requests |
-//! | `served` | small requests that the heap itself served: `requests`, `bytes`, and their `share` of all small requests |
+//! | `in_force` | whether the heap serves mem and obj at this moment |
+//! | `reason` | why the heap is not in force, or null |
+//! | `reinitialised` | whether the heap was installed again in a later `Py_Initialize` |
+//! | `domains` | for `raw`, `mem` and `obj`: `served_by` (`CPython`, `obmalloc` or `library`), `library` (a path), and for a counted domain the `small` and `large` requests |
+//! | `served` | the small requests that the heap itself served: `requests`, `bytes`, and their `share` of all small requests |
 //! | `heap` | the heap's figures, or null |
 
 use std::{
@@ -29,18 +29,18 @@ use serde::{Serialize, Serializer, ser::Error};
 use serde_json::value::RawValue;
 
 use crate::{
-    Start,
     abi::CPython,
-    in_force::{Code, Server, is_in_force},
-    install::{Installation, SERVED, SMALL},
-    rebirth,
+    domains::{SERVED, Server, is_in_force},
+    install::{Installation, SMALL},
+    loader::Code,
+    lower,
     settings::StatsPlace,
 };
 
-/// How the report names this library.
+/// The name of this library in the report.
 const OBMALLOC: &str = "obmalloc";
 
-/// The reason for a heap that was installed and is not in force any more.
+/// The reason for a heap that was installed and is no longer in force.
 pub(crate) const REPLACED: &str = "it was installed, and then other functions were put over it";
 
 /// The figures of this process at one moment.
@@ -52,7 +52,7 @@ pub(crate) struct Report {
     obmalloc: &'static str,
     in_force: bool,
     reason: Option<String>,
-    reborn: bool,
+    reinitialised: bool,
     domains: BTreeMap<&'static str, DomainReport>,
     served: Option<Served>,
     heap: Option<HeapReport>,
@@ -73,7 +73,7 @@ struct Requests {
     refused: u64,
 }
 
-/// Small requests that went no further than the heap.
+/// Small requests that the heap did not pass to the layer below.
 #[derive(Debug, Serialize)]
 struct Served {
     requests: u64,
@@ -81,7 +81,7 @@ struct Served {
     share: f64,
 }
 
-/// The heap's figures, which are JSON by themselves.
+/// The heap's figures, which format themselves as JSON.
 #[derive(Debug)]
 struct HeapReport(Stats);
 
@@ -94,49 +94,52 @@ impl Serialize for HeapReport {
 }
 
 impl Report {
-    /// Looks at this process.
-    pub(crate) fn new(start: &Start) -> Self {
-        let Start { python, outcome, .. } = start;
+    /// Collects the figures of this process. `outcome` is the installation, or the reason why there
+    /// is none.
+    pub(crate) fn new(python: &CPython, outcome: &Result<Installation, String>) -> Self {
         let installation = outcome.as_ref().ok();
-        let asked = installation.and_then(Installation::asked);
-        let domains: BTreeMap<_, _> = Domain::ALL
-            .into_iter()
-            .map(|domain| {
-                let counted = SERVED.iter().position(|served| *served == domain);
-                let counts = asked.zip(counted).map(|(asked, at)| asked[at]);
-                (domain.name(), DomainReport::new(python, domain, counts))
-            })
-            .collect();
+        let requested = installation.and_then(Installation::requested);
+        let domain_report = |domain: Domain| {
+            let served = SERVED.iter().position(|served| *served == domain);
+            let counts = requested.zip(served).map(|(requested, at)| requested[at]);
+            (domain.name(), DomainReport::new(python, domain, counts))
+        };
         let in_force = is_in_force(python);
         let reason = match outcome {
             Err(reason) => Some(reason.clone()),
             Ok(_) if in_force => None,
             Ok(_) => Some(REPLACED.to_owned()),
         };
+        let passed_below = installation.and_then(Installation::passed_below);
+        let heap = installation.and_then(|installation| installation.heap_stats(python));
         Self {
-            schema: 1,
+            schema: 2,
             pid: process::id(),
             python: python.version_text().replace('\n', ""),
             obmalloc: env!("CARGO_PKG_VERSION"),
             in_force,
             reason,
-            reborn: rebirth::happened(),
-            domains,
-            served: asked.zip(installation.and_then(Installation::sent_below)).map(Served::new),
-            heap: installation.and_then(|installed| installed.heap_stats(python)).map(HeapReport),
+            reinitialised: lower::was_reinitialised(),
+            domains: Domain::ALL.into_iter().map(domain_report).collect(),
+            served: requested.zip(passed_below).map(Served::new),
+            heap: heap.map(HeapReport),
         }
     }
 
-    /// Writes the report to `place`. What cannot be written is told on stderr, in one line.
+    /// Writes the report to `place`. If that fails, one line on stderr says why.
     pub(crate) fn write(&self, place: &StatsPlace) {
         let text = if place.is_json() { self.json() } else { self.to_string() };
-        let outcome = match place.path(self.pid) {
-            Some(path) => fs::write(path, text),
-            None => io::stderr().write_all(text.as_bytes()),
+        let Some(path) = place.path(self.pid) else {
+            // If stderr is closed, there is no place for an error message either.
+            let _ = io::stderr().write_all(text.as_bytes());
+            return;
         };
-        if let Err(error) = outcome {
-            // There is nobody left to tell when stderr is closed as well.
-            let _ = writeln!(io::stderr(), "obmalloc: no statistics written: {error}");
+        if let Err(error) = fs::write(&path, text) {
+            let path = path.display();
+            let _ = writeln!(
+                io::stderr(),
+                "obmalloc: cannot write the statistics to {path}: {error}"
+            );
         }
     }
 
@@ -149,15 +152,15 @@ impl Report {
 
 impl DomainReport {
     fn new(python: &CPython, domain: Domain, counts: Option<Counts>) -> Self {
-        let allocator = python.allocator(domain);
-        let served_by = match Server::of(&allocator, python) {
+        let vtable = python.allocator(domain);
+        let served_by = match Server::of(&vtable, python) {
             Server::CPython | Server::Hook => "CPython",
             Server::Obmalloc => OBMALLOC,
             Server::Library(_) => "library",
         };
         Self {
             served_by,
-            library: Code::of(&allocator).path.display().to_string(),
+            library: Code::at(vtable.malloc as *const _).path.display().to_string(),
             small: counts.map(|counts| Requests::from(counts.small)),
             large: counts.map(|counts| Requests::from(counts.large)),
         }
@@ -171,14 +174,14 @@ impl From<Tally> for Requests {
 }
 
 impl Served {
-    /// What was asked for, less what was sent below.
-    fn new((asked, sent_below): ([Counts; 2], Tally)) -> Self {
-        let all: u64 = asked.iter().map(|counts| counts.small.requests).sum();
-        let bytes: u64 = asked.iter().map(|counts| counts.small.bytes).sum();
-        // The two were not read at one moment.
-        let requests = all.saturating_sub(sent_below.requests);
+    /// Subtracts the requests that were passed below from all small requests.
+    fn new((requested, passed_below): ([Counts; 2], Tally)) -> Self {
+        let all: u64 = requested.iter().map(|counts| counts.small.requests).sum();
+        let bytes: u64 = requested.iter().map(|counts| counts.small.bytes).sum();
+        // The figures were not read at the same moment, so the differences could be negative.
+        let requests = all.saturating_sub(passed_below.requests);
         let share = if all == 0 { 1.0 } else { requests as f64 / all as f64 };
-        Self { requests, bytes: bytes.saturating_sub(sent_below.bytes), share }
+        Self { requests, bytes: bytes.saturating_sub(passed_below.bytes), share }
     }
 }
 
@@ -187,7 +190,7 @@ impl fmt::Display for Report {
         let Self { pid, python, obmalloc, .. } = self;
         writeln!(f, "obmalloc {obmalloc} in process {pid}, CPython {python}")?;
         match &self.reason {
-            None if self.reborn => writeln!(f, "in force, installed again in a second life")?,
+            None if self.reinitialised => writeln!(f, "in force, installed again by a later Py_Initialize")?,
             None => writeln!(f, "in force")?,
             Some(reason) => writeln!(f, "not in force: {reason}")?,
         }

@@ -1,21 +1,22 @@
-//! What the user asks of this library.
+//! The settings of this library.
 //!
 //! | variable | value | meaning |
 //! | --- | --- | --- |
-//! | `OBMALLOC` | unset, empty, `on` | install; where that cannot be right, say why in one line |
-//! | | `quiet` | install; where that cannot be right, say nothing |
+//! | `OBMALLOC` | unset, empty, `on` | install the heap, or say in one line why not |
+//! | | `quiet` | install the heap, or say nothing |
 //! | | `off` | leave CPython as it is, and say nothing |
-//! | `OBMALLOC_STATS` | unset, empty, `0` | no statistics |
-//! | | `1` | statistics as text to stderr, at exit |
-//! | | a path | statistics to that file, at exit; as JSON if the path ends in `.json` |
+//! | `OBMALLOC_STATS` | unset, empty, `0`, `false`, `no`, `off` | no statistics |
+//! | | `1`, `true`, `yes`, `on` | statistics as text to stderr, at exit |
+//! | | a path | statistics to that file, at exit, as JSON if the path ends in `.json` |
+//!
+//! The words of `OBMALLOC_STATS` may be in upper case. `%p` in the path stands for the process id. A
+//! program that starts other Pythons should use it, because otherwise each of them overwrites the
+//! file.
 //!
 //! If the heap is refused, one line on stderr says why. If it has been replaced by the time the
 //! process exits, or if CPython was loaded too late, the line appears only if one of these
 //! variables, or another whose name begins with `OBMALLOC_`, is set. `off` and `quiet` suppress all
 //! of these lines.
-//!
-//! `%p` in the path is the process: a program that starts other Pythons should have it, or the
-//! last one to end leaves the file.
 
 use std::{
     env,
@@ -30,16 +31,15 @@ pub(crate) struct Settings {
     pub(crate) switch: Switch,
     pub(crate) quiet: bool,
     pub(crate) stats: Option<StatsPlace>,
-    /// A variable of ours has a value, so the user expects something of this library.
+    /// True if one of our variables has a value, so the user expects something of this library.
     pub(crate) any: bool,
 }
 
-/// Whether to install.
+/// The value of `OBMALLOC`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Switch {
     On,
     Off,
-    /// A value that this library does not know.
     Unknown(OsString),
 }
 
@@ -47,7 +47,7 @@ pub(crate) enum Switch {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StatsPlace {
     Stderr,
-    /// The bytes of a path, with `%p` for the process.
+    /// A path, in which `%p` stands for the process id.
     File(OsString),
 }
 
@@ -57,30 +57,25 @@ impl Settings {
     }
 
     fn read(variables: impl Iterator<Item = (OsString, OsString)>) -> Self {
-        let (mut switch, mut stats, mut any) = (None, None, false);
+        let (mut switch, mut stats, mut any) = (OsString::new(), OsString::new(), false);
         for (name, value) in variables {
             any |= !value.is_empty();
             match name.as_bytes() {
-                b"OBMALLOC" => switch = Some(value),
-                b"OBMALLOC_STATS" => stats = Some(value),
+                b"OBMALLOC" => switch = value,
+                b"OBMALLOC_STATS" => stats = value,
                 _ => (),
             }
         }
-        let value = switch.unwrap_or_default();
-        let switch = match value.as_bytes() {
+        let quiet = switch == "quiet";
+        let switch = match switch.as_bytes() {
             b"" | b"on" | b"quiet" => Switch::On,
             b"off" => Switch::Off,
-            _ => Switch::Unknown(value.clone()),
+            _ => Switch::Unknown(switch),
         };
-        let stats = stats.and_then(|place| match place.as_bytes() {
-            b"" | b"0" => None,
-            b"1" => Some(StatsPlace::Stderr),
-            _ => Some(StatsPlace::File(absolute(place))),
-        });
-        Self { switch, quiet: value == "quiet", stats, any }
+        Self { switch, quiet, stats: StatsPlace::parse(stats), any }
     }
 
-    /// Returns true if nothing is said about a heap that is not in force.
+    /// Returns true if nothing is printed about a heap that is not in force.
     pub(crate) fn is_silent(&self) -> bool {
         self.quiet || self.switch == Switch::Off
     }
@@ -92,13 +87,18 @@ fn is_ours(name: &OsStr) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"_"))
 }
 
-/// The path from the root: at exit the program may stand in another folder.
-fn absolute(path: OsString) -> OsString {
-    std::path::absolute(&path).map_or(path, PathBuf::into_os_string)
-}
-
 impl StatsPlace {
-    /// The file, for the process `pid`; `None` for stderr.
+    /// Parses the value of `OBMALLOC_STATS`.
+    fn parse(value: OsString) -> Option<Self> {
+        match value.to_ascii_lowercase().as_bytes() {
+            b"" | b"0" | b"false" | b"no" | b"off" => None,
+            b"1" | b"true" | b"yes" | b"on" => Some(Self::Stderr),
+            // The path is made absolute, because the program may change its directory.
+            _ => Some(Self::File(std::path::absolute(&value).map_or(value, PathBuf::into_os_string))),
+        }
+    }
+
+    /// Returns the path of the file for the process `pid`, or `None` for stderr.
     pub(crate) fn path(&self, pid: u32) -> Option<PathBuf> {
         let Self::File(template) = self else { return None };
         let pid = pid.to_string();
@@ -113,10 +113,9 @@ impl StatsPlace {
         Some(PathBuf::from(OsString::from_vec(path)))
     }
 
-    /// The statistics are written as JSON, not as text.
+    /// Returns true if the statistics are written as JSON, not as text.
     pub(crate) fn is_json(&self) -> bool {
-        let json: &OsStr = OsStr::new(".json");
-        matches!(self, Self::File(template) if template.as_bytes().ends_with(json.as_bytes()))
+        matches!(self, Self::File(template) if template.as_bytes().ends_with(b".json"))
     }
 }
 
@@ -140,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn it_can_be_quiet_or_off_and_no_other_word_is_taken_for_either() {
+    fn no_other_word_is_mistaken_for_quiet_or_off() {
         assert_eq!(read(Some("quiet"), None).switch, Switch::On);
         assert!(read(Some("quiet"), None).quiet);
         assert_eq!(read(Some("off"), None).switch, Switch::Off);
@@ -148,25 +147,39 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_is_ours_by_its_whole_name_or_the_part_before_an_underscore() {
+    fn a_variable_is_ours_if_its_name_is_or_begins_with_our_prefix() {
         let is_ours = |name: &str| is_ours(OsStr::new(name));
         assert!(is_ours("OBMALLOC") && is_ours("OBMALLOC_STATS") && is_ours("OBMALLOC_"));
         assert!(!is_ours("OBMALLOCS") && !is_ours("PYTHONMALLOC") && !is_ours(""));
     }
 
     #[test]
-    fn off_and_quiet_are_silent() {
+    fn nothing_is_printed_with_off_and_quiet() {
         assert!(read(Some("off"), Some("1")).is_silent() && read(Some("quiet"), None).is_silent());
         assert!(!read(Some("on"), None).is_silent() && !read(None, Some("1")).is_silent());
         assert!(!read(Some("of"), None).is_silent());
     }
 
     #[test]
-    fn a_path_names_the_process_and_the_format() {
+    fn a_path_can_contain_the_process_id_and_determines_the_format() {
         let place = read(None, Some("/tmp/a%p-%p%.json")).stats.unwrap();
         assert_eq!(place.path(12), Some(PathBuf::from("/tmp/a12-12%.json")));
         assert!(place.is_json());
         assert!(!read(None, Some("out.txt")).stats.unwrap().is_json());
         assert_eq!(read(None, Some("1")).stats.unwrap().path(12), None);
+    }
+
+    #[test]
+    fn statistics_can_be_switched_by_words_in_upper_or_lower_case() {
+        for word in ["1", "true", "yes", "on", "TRUE", "Yes", "oN"] {
+            assert_eq!(read(None, Some(word)).stats, Some(StatsPlace::Stderr), "{word}");
+        }
+        for word in ["", "0", "false", "no", "off", "FALSE", "No", "oFF"] {
+            assert_eq!(read(None, Some(word)).stats, None, "{word}");
+        }
+        for path in ["./on", "truely", "2"] {
+            let place = read(None, Some(path)).stats;
+            assert!(matches!(place, Some(StatsPlace::File(_))), "{path}");
+        }
     }
 }

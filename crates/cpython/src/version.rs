@@ -1,4 +1,4 @@
-//! Which CPython this is, read from the text of `Py_GetVersion()`.
+//! The version of a CPython, as read from the text of `Py_GetVersion()`.
 
 use std::fmt;
 
@@ -7,23 +7,23 @@ use std::fmt;
 pub(crate) struct Version {
     major: u8,
     minor: u8,
-    /// Built without the GIL. CPython: `Py_GIL_DISABLED`.
+    /// True for a build without the GIL. CPython: `Py_GIL_DISABLED`.
     pub(crate) free_threaded: bool,
 }
 
 impl Version {
-    /// Reads the text of `Py_GetVersion()`: `3.13.0 (main, …) [GCC 12.2.0]`, and in a
-    /// free-threaded build `3.13.0 experimental free-threading build (main, …) [GCC 12.2.0]`.
+    /// Parses a text such as `3.13.0 (main, …) [GCC 12.2.0]`, or for a free-threaded build
+    /// `3.13.0 experimental free-threading build (main, …) [GCC 12.2.0]`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.split('.');
         let major = numbers.next()?.parse().ok()?;
         let minor = numbers.next()?.parse().ok()?;
-        // The build's own name stands in parentheses, and may say anything.
+        // The name of the build is in parentheses, and may contain any text.
         let before_build = text.split('(').next()?;
         Some(Self { major, minor, free_threaded: before_build.contains("free-threading") })
     }
 
-    /// Major and minor number.
+    /// Returns the major and the minor number.
     pub(crate) fn pair(self) -> (u8, u8) {
         (self.major, self.minor)
     }
@@ -44,14 +44,14 @@ mod tests {
     }
 
     #[test]
-    fn a_version_is_read_from_what_cpython_says_of_itself() {
+    fn a_version_is_read_from_the_text_of_cpython() {
         let debian = "3.11.2 (main, Mar 13 2023, 12:18:29) [GCC 12.2.0]";
         assert_eq!(parse(debian), Some(((3, 11), false)));
         assert_eq!(parse("3.15.0a1+ (heads/main:1234, …) [GCC]"), Some(((3, 15), false)));
     }
 
     #[test]
-    fn a_free_threaded_build_says_so_before_the_name_of_the_build() {
+    fn a_free_threaded_build_is_recognised_by_the_text_before_its_name() {
         let first = "3.13.0 experimental free-threading build (main, Oct 16 2024) [GCC 13.2.0]";
         assert_eq!(parse(first), Some(((3, 13), true)));
         let later = "3.14.0 free-threading build (main, Oct 7 2025) [GCC 13.2.0]";
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_version_is_none() {
+    fn a_text_without_a_version_is_not_parsed() {
         assert_eq!(parse("?"), None);
         assert_eq!(parse("three.eleven"), None);
     }

@@ -1,44 +1,49 @@
 //! Which interpreter the calling thread is running.
 //!
-//! A thread has a current thread state exactly while it holds the GIL of that state's interpreter:
+//! A thread has a current thread state exactly while it holds the GIL of that state's interpreter.
 //! CPython sets the state after it has taken the GIL, and clears it before it releases the GIL. So
 //! the state says which heap the thread may enter. CPython: `_PyThreadState_Attach` and
 //! `detach_thread` in `Python/pystate.c` (3.12: `PyEval_RestoreThread`, `PyEval_SaveThread`).
 //!
 //! `PyThreadState_Swap` of 3.12 sets the state first and takes the GIL afterwards. It makes no
-//! request in between. A thread that finalization ends there must not make one in its own
-//! destructors, as in every CPython.
+//! request in between. A thread that finalization ends at that point must not make requests in its
+//! own destructors, as in every CPython.
 //!
 //! ```text
 //!   fs:[offset] ─► thread state ─► │ prev │ next │ interp │ …     the same from 3.12 to 3.15
 //! ```
 //!
 //! CPython keeps the state in a thread-local that no symbol names. Its public function returns it,
-//! but in a shared libpython that takes some twenty instructions. So we look for the thread-local
-//! once ([`find_offset`]) and then read it directly. Until it is found, and where it cannot be
-//! found, we call the function.
+//! but in a shared libpython that takes some twenty instructions. We therefore look for the
+//! thread-local once ([`find_offset`]) and then read it directly. Until we have found it, and if we
+//! cannot find it, we call the function.
 
 use std::{
     ffi::c_void,
+    ops::ControlFlow,
     ptr::{self, NonNull},
+    slice,
     sync::{
         OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
 };
 
-use crate::abi::{CPython, InterpreterFunctions};
+use crate::{
+    abi::{CPython, InterpreterFunctions},
+    loader,
+};
 
-/// An interpreter of CPython, of which only the address matters.
+/// An interpreter of CPython, of which we only use the address.
 pub(super) type Interpreter = NonNull<c_void>;
 
-/// The words of a thread state before its interpreter. CPython: `struct _ts` in
-/// `Include/cpython/pystate.h`, 3.12 to 3.15; [`layout_holds`] verifies it in the process.
+/// The number of words that precede the interpreter in a thread state. CPython: `struct _ts` in
+/// `Include/cpython/pystate.h`, 3.12 to 3.15. [`layout_holds`] verifies it in the process.
 const WORDS_BEFORE_INTERPRETER: usize = 2;
 
 static FUNCTIONS: OnceLock<InterpreterFunctions> = OnceLock::new();
 
-/// A thread state's interpreter was found where we expect it.
+/// True if a thread state has its interpreter at the expected place.
 static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 
 /// The distance from the thread pointer to CPython's current thread state, in bytes.
@@ -50,80 +55,82 @@ static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 /// then returns false.
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
-/// Makes the functions of `python` known. Called before the heap is installed.
+/// Makes the functions of `python` known. Must be called before the heap is installed.
 pub(super) fn watch(python: &CPython) {
     if let Some(functions) = python.interpreters {
         FUNCTIONS.get_or_init(|| functions);
     }
 }
 
-/// CPython's functions, if it has all that we need.
+/// Returns CPython's functions, if it has all that we need.
 pub(super) fn functions() -> Option<&'static InterpreterFunctions> {
     FUNCTIONS.get()
 }
 
-/// Returns true if the calling thread holds the GIL of `interpreter`, without a call. Returns false
-/// as long as the thread-local is not known.
+/// Returns true if the calling thread holds the GIL of `interpreter`, without calling CPython.
+/// Until the thread-local is found, it returns false in any case.
 #[inline(always)]
 pub(super) fn is_at_hand(interpreter: *const c_void) -> bool {
     let state = word::at(OFFSET.load(Relaxed));
-    // SAFETY: a thread state, whose third word is there; or, before the thread-local is known, the
-    // thread's control block, which has more than three words in every C library.
+    // SAFETY: `state` is a thread state, or the thread's control block before the thread-local is
+    // found. Both have more than three words.
     !state.is_null() && unsafe { *state.add(WORDS_BEFORE_INTERPRETER) } == interpreter
 }
 
-/// Returns the interpreter whose GIL the calling thread holds, by asking CPython.
+/// Returns the interpreter whose GIL the calling thread holds, by calling CPython.
 pub(super) fn interpreter() -> Option<Interpreter> {
     let functions = functions()?;
-    // SAFETY: it returns the calling thread's state, or null, at any time.
+    // SAFETY: the function may be called at any time.
     let state = NonNull::new(unsafe { (functions.current_state)() })?;
     if !LAYOUT_HOLDS.load(Relaxed) && !layout_holds(functions, state) {
         return None;
     }
-    // SAFETY: the state is current, so it lives, and its layout was verified.
+    // SAFETY: the state is current, so it is live, and its layout was verified.
     NonNull::new(unsafe { *interpreter_of(state) })
 }
 
 /// Returns true if `interpreter` is the main one.
 pub(super) fn is_main(interpreter: Interpreter) -> bool {
-    // SAFETY: it returns an address, at any time.
+    // SAFETY: the function returns an address, and may be called at any time.
     functions()
         .is_some_and(|functions| interpreter.as_ptr() == unsafe { (functions.main_interpreter)() })
 }
 
-/// The place where `state` keeps its interpreter.
+/// Returns the place of the interpreter in `state`.
 fn interpreter_of(state: NonNull<c_void>) -> *const *mut c_void {
     state.as_ptr().cast::<*mut c_void>().wrapping_add(WORDS_BEFORE_INTERPRETER).cast_const()
 }
 
-/// Compares the place of the interpreter in `state` with what CPython says.
+/// Returns true if the interpreter that CPython reports for `state` is at the expected place.
 #[cold]
 fn layout_holds(functions: &InterpreterFunctions, state: NonNull<c_void>) -> bool {
     // SAFETY: the state is the calling thread's current one.
-    let told = unsafe { (functions.interpreter_of)(state.as_ptr()) };
-    // SAFETY: a thread state is longer than three words in every version that is supported.
-    let holds = unsafe { *interpreter_of(state) } == told;
+    let reported = unsafe { (functions.interpreter_of)(state.as_ptr()) };
+    // SAFETY: a thread state has more than three words in every supported version.
+    let holds = unsafe { *interpreter_of(state) } == reported;
     LAYOUT_HOLDS.store(holds, Relaxed);
     holds
 }
 
-/// Looks for CPython's thread-local, in a moment when only this thread runs Python code.
+/// Looks for CPython's thread-local while no other thread runs Python code.
 ///
-/// CPython was in the process when the loader ran our constructor, so its thread-locals are at the
-/// same distance from the thread pointer in every thread (the loader's "static TLS").
+/// CPython was in the process when the loader called our constructor. Its thread-locals are
+/// therefore at the same distance from the thread pointer in every thread (the loader's "static
+/// TLS").
 ///
 /// # Safety
 ///
-/// The calling thread holds the GIL and may release it here.
+/// - The calling thread must hold the GIL, and the GIL may be released for a moment.
 pub(super) unsafe fn find_offset(python: &CPython) {
     let Some(functions) = functions() else { return };
     if !word::CAN_BE_READ || OFFSET.load(Relaxed) != 0 {
         return;
     }
-    // SAFETY: it returns the calling thread's state, at any time.
+    // SAFETY: the function may be called at any time.
     let state = unsafe { (functions.current_state)() };
     let without_gil = |look: &mut dyn FnMut()| {
-        // SAFETY: the caller's promise; the state that is saved is restored.
+        // SAFETY: the thread holds the GIL, which may be released (contract of `find_offset`). The
+        // saved state is restored.
         unsafe {
             let saved = (functions.save_thread)();
             look();
@@ -131,7 +138,7 @@ pub(super) unsafe fn find_offset(python: &CPython) {
         }
     };
     if let Some(word) = Locals::of(python.code_address()).find(state, without_gil) {
-        // INVARIANT: it is CPython's word for the current state.
+        // INVARIANT: the word is CPython's pointer to the current state.
         OFFSET.store(word.address().wrapping_sub(word::thread_pointer()), Relaxed);
     }
 }
@@ -142,56 +149,42 @@ struct Locals {
     words: usize,
 }
 
-/// One word of a thread-local block, which CPython may write at any time.
+/// One word of the thread-locals. CPython may write it at any time.
 #[derive(Clone, Copy)]
 struct Word(*const *mut c_void);
 
 impl Locals {
     const NONE: Self = Self { start: ptr::null(), words: 0 };
 
-    /// Finds the thread-locals of the program or library that `code` is in.
+    /// Finds the thread-locals of the program or library that contains `code`.
     fn of(code: *const c_void) -> Self {
-        struct Search {
-            code: usize,
-            found: Locals,
-        }
-
-        unsafe extern "C" fn visit(
-            info: *mut libc::dl_phdr_info,
-            _size: usize,
-            search: *mut c_void,
-        ) -> libc::c_int {
-            // SAFETY: the loader passes its own record, and the search that it was given.
-            let (info, search) = unsafe { (&*info, &mut *search.cast::<Search>()) };
-            // SAFETY: the loader's table of that many entries.
+        let mut found = Self::NONE;
+        loader::visit_loaded(|info| {
+            // SAFETY: the loader describes a table of that many headers.
             let headers =
-                unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+                unsafe { slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
             let holds_code = headers.iter().any(|header| {
                 let start = info.dlpi_addr.wrapping_add(header.p_vaddr) as usize;
                 header.p_type == libc::PT_LOAD
-                    && search.code.wrapping_sub(start) < header.p_memsz as usize
+                    && code.addr().wrapping_sub(start) < header.p_memsz as usize
             });
             if !holds_code {
-                return 0;
+                return ControlFlow::Continue(());
             }
             let locals = headers.iter().find(|header| header.p_type == libc::PT_TLS);
             if let Some(locals) = locals.filter(|_| !info.dlpi_tls_data.is_null()) {
                 let start = info.dlpi_tls_data.cast_const().cast();
                 let words = locals.p_memsz as usize / size_of::<*mut c_void>();
-                search.found = Locals { start, words };
+                found = Self { start, words };
             }
-            1
-        }
-
-        let mut search = Search { code: code.addr(), found: Self::NONE };
-        // SAFETY: `visit` gets the search, which outlives the call.
-        unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut search).cast()) };
-        if search.found.start.is_aligned() { search.found } else { Self::NONE }
+            ControlFlow::Break(())
+        });
+        if found.start.is_aligned() { found } else { Self::NONE }
     }
 
-    /// Finds the word that is `state` now, and null while the GIL is released. Returns `None` if no
-    /// word behaves like that, or more than one. `without_gil` releases the GIL, calls what it is
-    /// given, and takes the GIL back.
+    /// Finds the word that equals `state` now and is null while the GIL is released. Returns `None`
+    /// if no word behaves like that, or more than one. `without_gil` releases the GIL, calls its
+    /// argument, and takes the GIL again.
     fn find(&self, state: *mut c_void, without_gil: impl FnOnce(&mut dyn FnMut())) -> Option<Word> {
         let mut candidates: Vec<_> = self.words().filter(|word| word.read() == state).collect();
         without_gil(&mut || candidates.retain(|word| word.read().is_null()));
@@ -209,8 +202,8 @@ impl Locals {
 
 impl Word {
     fn read(self) -> *mut c_void {
-        // SAFETY: the word is inside the calling thread's block of thread-locals and aligned. It
-        // changes behind the compiler's back, so the read is volatile.
+        // The read is volatile, because the word changes without the compiler's knowledge.
+        // SAFETY: the word is aligned and inside the calling thread's thread-locals.
         unsafe { self.0.read_volatile() }
     }
 
@@ -223,15 +216,15 @@ impl Word {
 mod word {
     use std::{arch::asm, ffi::c_void};
 
-    /// Words at a distance from the thread pointer can be read.
+    /// True if words can be read relative to the thread pointer.
     pub(super) const CAN_BE_READ: bool = true;
 
     /// Reads the word at `offset` from the thread pointer.
     #[inline(always)]
     pub(super) fn at(offset: usize) -> *const *const c_void {
         let word;
-        // SAFETY: the invariant of `OFFSET`: a word of the thread's static thread-locals, or of its
-        // control block.
+        // SAFETY: the offset is that of a word in the thread's static thread-locals or in its
+        // control block (invariant of `OFFSET`).
         unsafe {
             asm!(
                 "mov {word}, qword ptr fs:[{offset}]",
@@ -243,7 +236,7 @@ mod word {
         word
     }
 
-    /// The thread pointer, which is also the address of the thread's control block.
+    /// Returns the thread pointer, which is also the address of the thread's control block.
     pub(super) fn thread_pointer() -> usize {
         at(0).addr()
     }
@@ -275,7 +268,7 @@ mod tests {
         static ALIKE: Cell<*mut c_void> = const { Cell::new(ptr::null_mut()) };
     }
 
-    /// Looks for the word that holds `state`, among those of this program.
+    /// Looks for the word that holds `state` among the thread-locals of this program.
     fn find(state: *mut c_void, others_change: bool) -> Option<Word> {
         Locals::of(find as *const c_void).find(state, |look| {
             let alike = ALIKE.get();
@@ -290,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn the_current_state_is_the_word_that_is_null_without_the_gil() {
+    fn the_word_that_is_null_without_the_gil_is_found() {
         let mut state = 0_u8;
         let state = (&raw mut state).cast::<c_void>();
         CURRENT.set(state);
@@ -302,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn two_words_that_behave_alike_are_not_told_apart() {
+    fn no_word_is_found_if_two_words_behave_like_the_current_state() {
         let mut state = 0_u8;
         let state = (&raw mut state).cast::<c_void>();
         CURRENT.set(state);
@@ -311,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_that_no_word_holds_is_not_found() {
+    fn no_word_is_found_if_none_holds_the_state() {
         let mut state = 0_u8;
         CURRENT.set(ptr::null_mut());
         assert!(
@@ -322,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn code_that_no_library_holds_has_no_thread_locals() {
+    fn code_outside_of_any_library_has_no_thread_locals() {
         let mut local = 0_u8;
         assert_eq!(Locals::of((&raw mut local).cast::<c_void>().cast_const()).words, 0);
     }

@@ -1,0 +1,87 @@
+//! What the dynamic loader knows: symbols, and which code is loaded where.
+
+use std::{
+    ffi::{CStr, OsStr, c_int, c_void},
+    mem::{self, MaybeUninit},
+    ops::ControlFlow,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    ptr::NonNull,
+};
+
+/// Returns the address of a symbol that `handle` finds.
+///
+/// # Safety
+///
+/// - `handle` must be an open handle of `dlopen`, or a pseudo-handle of `dlsym`.
+/// - `T` must be a pointer type or function pointer type that fits the symbol.
+pub(crate) unsafe fn symbol<T: Copy>(handle: *mut c_void, name: &CStr) -> Option<T> {
+    const { assert!(size_of::<T>() == size_of::<*mut c_void>()) };
+    // SAFETY: the name is a C string, and the handle is valid (contract of `symbol`).
+    let address = NonNull::new(unsafe { libc::dlsym(handle, name.as_ptr()) })?;
+    // SAFETY: `T` is a pointer type that fits the symbol (contract of `symbol`).
+    Some(unsafe { mem::transmute_copy(&address) })
+}
+
+/// Removes the error message of a failed look-up, which the program could mistake for its own. The
+/// first call reads the message, the second one frees it.
+pub(crate) fn clear_error() {
+    for _ in 0..2 {
+        // SAFETY: the call has no requirements, and the message is not read.
+        unsafe { libc::dlerror() };
+    }
+}
+
+/// Calls `visit` with the loader's description of the program and of each library, until it breaks.
+pub(crate) fn visit_loaded<V>(mut visit: V)
+where
+    V: FnMut(&libc::dl_phdr_info) -> ControlFlow<()>,
+{
+    unsafe extern "C" fn call<V>(
+        info: *mut libc::dl_phdr_info,
+        _size: usize,
+        visit: *mut c_void,
+    ) -> c_int
+    where
+        V: FnMut(&libc::dl_phdr_info) -> ControlFlow<()>,
+    {
+        // SAFETY: the loader passes a valid description, and the pointer that it got below.
+        let (info, visit) = unsafe { (&*info, &mut *visit.cast::<V>()) };
+        c_int::from(visit(info).is_break())
+    }
+    // SAFETY: `call` expects a pointer to a `V`, and `visit` outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(call::<V>), (&raw mut visit).cast()) };
+}
+
+/// The program, or a loaded library.
+#[derive(Debug)]
+pub(crate) struct Code {
+    base: usize,
+    pub(crate) path: PathBuf,
+}
+
+impl Code {
+    /// Returns the code that contains `address`.
+    pub(crate) fn at(address: *const c_void) -> Self {
+        let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
+        // SAFETY: dladdr takes any address. It fills `info` in if the address is in loaded code.
+        // Otherwise `info` stays zeroed, which is a valid value.
+        let info = unsafe {
+            libc::dladdr(address, info.as_mut_ptr());
+            info.assume_init()
+        };
+        let path = if info.dli_fname.is_null() {
+            PathBuf::from("code outside of any library")
+        } else {
+            // SAFETY: the loader's C string, which lives as long as the library is loaded.
+            let name = unsafe { CStr::from_ptr(info.dli_fname) };
+            Path::new(OsStr::from_bytes(name.to_bytes())).to_owned()
+        };
+        Self { base: info.dli_fbase.addr(), path }
+    }
+
+    /// Returns true if both are the same program or library.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.base == other.base
+    }
+}

@@ -1,0 +1,120 @@
+//! A second `Py_Initialize` in one process.
+//!
+//! Up to 3.11 the allocators stay as they were set. From 3.12 on, CPython resets its runtime and
+//! silently restores its own allocators. Blocks of the heap are still live at that time, for example
+//! in static types of extension modules and in the embedding program. CPython's own allocator would
+//! pass such a block to the C library's `free`, which aborts.
+//!
+//! We therefore install the heap again when the interpreter creates `_imp`, its first built-in
+//! module. That is the earliest sign of a reinitialisation that we can see without hooking functions
+//! that other programs use. It comes before the interpreter imports anything, and before any code
+//! but CPython's own runs.
+//!
+//! ```text
+//!   PyImport_Inittab ─► … │ "_imp", create_first_module ─► the real function │ …     (our copy)
+//!
+//!   first Py_Initialize    the heap, from before main on
+//!   later ones             CPython's own allocator ─► _imp ─► the heap
+//!                            its blocks ◄───────────────────── Lower passes foreign blocks on
+//! ```
+//!
+//! An embedding program can make CPython use its own allocators from the first `Py_Initialize` on.
+//! We respect that: the heap is only installed again if it has been in force before.
+
+use std::{
+    ffi::{CStr, c_void},
+    ptr,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use allocator_api::VTable;
+
+use crate::{
+    abi::{BuiltinModule, CPython, ModuleInit},
+    domains::SERVED,
+    interpreters, lower,
+};
+
+/// The module that every interpreter creates first.
+const FIRST_MODULE: &CStr = c"_imp";
+
+/// What is needed to install the heap again.
+struct Watch {
+    python: CPython,
+    /// The heap's vtables of [`SERVED`].
+    ours: [VTable; 2],
+    /// CPython's own vtables of [`SERVED`].
+    cpythons: [VTable; 2],
+    init_first_module: Option<ModuleInit>,
+    /// True if an interpreter has started with the heap in force.
+    was_in_force: AtomicBool,
+}
+
+static WATCH: OnceLock<Watch> = OnceLock::new();
+
+/// Watches for interpreters of `python` that start, and installs `ours` again after a
+/// reinitialisation. Must be called before the first installation.
+pub(crate) fn watch(python: &CPython, ours: [VTable; 2]) {
+    WATCH.get_or_init(|| {
+        let cpythons = SERVED.map(|domain| python.allocator(domain));
+        // SAFETY: the interpreter has not started yet.
+        let init_first_module = unsafe { replace_first_module(python) };
+        let was_in_force = AtomicBool::new(false);
+        Watch { python: *python, ours, cpythons, init_first_module, was_in_force }
+    });
+}
+
+/// Replaces the function that creates the first module by [`create_first_module`], and returns the
+/// original function. Returns `None` and changes nothing if there is no such module.
+///
+/// # Safety
+///
+/// - The interpreter must not have started, because it reads the table of modules.
+unsafe fn replace_first_module(python: &CPython) -> Option<ModuleInit> {
+    // SAFETY: CPython's variable is initialised statically.
+    let table = unsafe { python.builtin_modules.read() };
+    let mut copy: Vec<BuiltinModule> = Vec::new();
+    while copy.last().is_none_or(|entry| !entry.name.is_null()) {
+        // SAFETY: the table ends with an entry without a name, which was not found yet.
+        copy.push(unsafe { *table.add(copy.len()) });
+    }
+    let first = copy.iter_mut().find(|entry| {
+        // SAFETY: a name that is not null is a C string.
+        !entry.name.is_null() && unsafe { CStr::from_ptr(entry.name) } == FIRST_MODULE
+    })?;
+    let init = first.init.replace(create_first_module)?;
+    // SAFETY: programs may change the variable before the interpreter starts. The copy is never
+    // freed.
+    unsafe { python.builtin_modules.write(copy.leak().as_ptr()) };
+    Some(init)
+}
+
+/// Creates the first module of an interpreter, after installing the heap again if necessary.
+unsafe extern "C" fn create_first_module() -> *mut c_void {
+    let Some(watch) = WATCH.get() else { return ptr::null_mut() };
+    watch.reinstall_if_reset();
+    // SAFETY: CPython creates a module under the GIL of its interpreter.
+    unsafe { interpreters::start(&watch.python) };
+    // SAFETY: CPython would call its own function at this point.
+    watch.init_first_module.map_or(ptr::null_mut(), |init| unsafe { init() })
+}
+
+impl Watch {
+    fn reinstall_if_reset(&self) {
+        let in_force = SERVED.map(|domain| self.python.allocator(domain));
+        let is_reset = in_force.iter().zip(&self.cpythons).all(|(now, cpython)| now.is(cpython));
+        if !is_reset {
+            self.was_in_force.store(true, Relaxed);
+        } else if self.was_in_force.load(Relaxed) {
+            lower::note_reinit();
+            for (domain, vtable) in SERVED.into_iter().zip(&self.ours) {
+                // SAFETY: a live block is either the heap's or CPython's, and the heap passes those
+                // of CPython to `Lower`, which can free them since `note_reinit`.
+                unsafe { self.python.set_allocator(domain, vtable) };
+            }
+        }
+    }
+}
