@@ -1,11 +1,11 @@
-//! The end of a process: threads that go on, and C code that frees after the interpreter is gone.
+//! The end of a process, with threads that still run and C code that frees blocks after finalization.
 
 use tempfile::TempDir;
 
 use crate::support::{compile, preloaded, run, supported};
 
 #[test]
-fn daemon_threads_may_allocate_until_the_process_is_gone() {
+fn daemon_threads_can_allocate_until_the_process_ends() {
     let code = r#"
 import threading
 def work():
@@ -25,7 +25,7 @@ print("done")
 }
 
 #[test]
-fn destructors_of_c_libraries_free_blocks_after_finalization() {
+fn destructors_of_c_libraries_can_free_blocks_after_finalization() {
     let source = r#"
         #include <stdio.h>
         #include <stdlib.h>
@@ -62,7 +62,7 @@ fn destructors_of_c_libraries_free_blocks_after_finalization() {
 }
 
 #[test]
-fn an_exit_without_finalization_and_without_the_gil_can_be_reported() {
+fn statistics_are_written_at_an_exit_without_finalization_and_without_the_gil() {
     let code = r#"
 import ctypes, threading
 def work():

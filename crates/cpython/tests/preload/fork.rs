@@ -1,4 +1,4 @@
-//! Forks, and what Python builds on them.
+//! Forks, and the parts of Python that use them.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use crate::support::{plain, preloaded, run, supported, with_many_gils};
 
 #[test]
-fn a_child_allocates_and_frees_its_parents_blocks() {
+fn a_child_can_allocate_and_free_its_parents_blocks() {
     let code = r#"
 import os, sys
 live = [bytes(n % 600) for n in range(20000)]
@@ -28,7 +28,7 @@ print(sum(map(len, live)))
 }
 
 #[test]
-fn a_child_of_a_process_with_busy_threads_allocates_at_once() {
+fn the_child_of_a_process_with_busy_threads_can_allocate_at_once() {
     let code = r#"
 import os, threading, warnings
 warnings.simplefilter("ignore")
@@ -53,10 +53,11 @@ print("done")
     }
 }
 
-/// From 3.12 on a thread with another GIL can be inside the heap while this one forks. Python's
-/// own `os.fork` ends the other interpreters in the child, so C's is called. The other threads fill and empty arenas, and are inside for long.
+/// From 3.12 on, a thread with another GIL can be inside a heap while this thread forks. Python's
+/// `os.fork` ends the other interpreters in the child, so the test calls C's `fork`. The other
+/// threads fill and empty arenas, so they are often inside.
 #[test]
-fn a_child_allocates_at_once_though_another_interpreter_was_inside_the_heap() {
+fn a_child_can_allocate_at_once_although_another_interpreter_was_inside_a_heap() {
     let code = r#"
 import ctypes, os, signal, tempfile, threading, time
 try:
@@ -107,7 +108,7 @@ for interpreter in created:
 }
 
 #[test]
-fn other_programs_are_started_from_python() {
+fn python_can_start_other_programs() {
     let code = r#"
 import os, subprocess, sys
 print(subprocess.run(["sh", "-c", "echo from a shell"], capture_output=True, text=True))
@@ -123,7 +124,7 @@ os.execv(sys.executable, [sys.executable, "-c", "print('from its successor')"])
 }
 
 #[test]
-fn multiprocessing_works_in_its_three_ways_to_start() {
+fn multiprocessing_works_with_its_three_start_methods() {
     let code = r#"
 import multiprocessing, sys, warnings
 warnings.simplefilter("ignore")

@@ -1,15 +1,15 @@
-//! Interpreters with a GIL each, from 3.12 on: several threads are in the domains mem and obj at
-//! once.
+//! Interpreters with their own GIL, from 3.12 on. Several threads use the domains mem and obj at the
+//! same time.
 //!
-//! `OBMALLOC_INTERPRETERS_SECONDS` is how long that goes on for each Python, 5 if it is not set.
+//! `OBMALLOC_INTERPRETERS_SECONDS` says how long that takes for each Python. The default is 5.
 
 use std::env;
 
 use crate::support::{plain, preloaded, run, with_many_gils};
 
-/// Four threads each live through interpreters of their own, one after the other, while others
-/// free what their neighbours allocated. Then it forks, once alone and once beside the neighbours:
-/// CPython's own fork does not survive other interpreters that run.
+/// Four threads each create and destroy interpreters, while other threads free blocks that their
+/// neighbours allocated. Then the program forks, first alone and then beside those neighbours. It
+/// does not fork beside other interpreters, because CPython's fork does not survive that.
 const CODE: &str = r#"
 import multiprocessing, os, queue, threading, time, warnings
 warnings.simplefilter("ignore")
@@ -69,7 +69,7 @@ print(failures)
 "#;
 
 #[test]
-fn interpreters_with_their_own_gil_threads_and_forks_allocate_at_once() {
+fn interpreters_with_their_own_gil_can_allocate_beside_threads_and_forks() {
     let seconds = env::var("OBMALLOC_INTERPRETERS_SECONDS").unwrap_or_else(|_| "5".to_owned());
     for python in with_many_gils() {
         let own = run(plain(python).args(["-c", CODE]).env("SECONDS", "0"));

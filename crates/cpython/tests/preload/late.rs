@@ -1,5 +1,5 @@
-//! Field F8, `fail-07.c` and `fail-07.py`: a CPython that the program loads after its start, as
-//! frozen programs do. It is not served, and one line at exit says so if a variable of ours is set.
+//! A CPython that the program loads after its start, as frozen programs do (field F8, `fail-07.c` and
+//! `fail-07.py`). It is not served, and one line at exit says so if one of our variables is set.
 
 use std::{
     ffi::OsString,
@@ -14,7 +14,7 @@ use testkit::pythons::Python;
 
 use crate::support::{command, compile, home, library, linker_flags, preloaded, run, supported};
 
-/// Loads the library `argv[1]`, so that others see its symbols only if there is an `argv[2]`.
+/// Loads the library `argv[1]`. Its symbols are only visible to others if there is an `argv[2]`.
 const LOADING: &str = r#"
     #include <dlfcn.h>
     #include <stddef.h>
@@ -38,7 +38,7 @@ struct Loading<'a> {
 }
 
 impl Loading<'_> {
-    /// The command that runs it, with `preload` in `LD_PRELOAD`.
+    /// Returns the command that runs the program with `preload` in `LD_PRELOAD`.
     fn command(&self, preload: impl Into<OsString>) -> Command {
         let mut command = command(&self.program);
         command.env("LD_PRELOAD", preload.into()).env("PYTHONHOME", home(self.python));
@@ -47,7 +47,7 @@ impl Loading<'_> {
     }
 }
 
-/// Every program that loads the libpython of a supported Python, built in `folder`.
+/// Builds a program for the libpython of each supported Python, in `folder`.
 fn loading(folder: &Path) -> Vec<Loading<'static>> {
     let mut programs = Vec::new();
     for python in supported() {
@@ -63,7 +63,7 @@ fn loading(folder: &Path) -> Vec<Loading<'static>> {
 }
 
 #[test]
-fn a_cpython_that_is_loaded_late_is_named_if_a_variable_of_ours_is_set() {
+fn a_line_names_a_cpython_that_is_loaded_late_if_one_of_our_variables_is_set() {
     let folder = TempDir::new().unwrap();
     for loading in loading(folder.path()) {
         for visibility in [&[][..], &["global"]] {
@@ -84,13 +84,13 @@ fn a_cpython_that_is_loaded_late_is_named_if_a_variable_of_ours_is_set() {
             }
             let report = with(&[("OBMALLOC_STATS", "1")]);
             assert!(report.contains("\nnot in force: ") && report.contains(file), "{report}");
-            assert!(!report.contains("not installed"), "it is said once: {report}");
+            assert!(!report.contains("not installed"), "the report already says it: {report}");
         }
     }
 }
 
 #[test]
-fn the_statistics_of_a_cpython_that_is_loaded_late_say_why_it_is_not_served() {
+fn the_statistics_say_why_a_cpython_that_is_loaded_late_is_not_served() {
     let folder = TempDir::new().unwrap();
     for loading in loading(folder.path()) {
         let path = folder.path().join("stats.json");
@@ -103,9 +103,9 @@ fn the_statistics_of_a_cpython_that_is_loaded_late_say_why_it_is_not_served() {
     }
 }
 
-/// What the line advises.
+/// The line at exit advises to do this.
 #[test]
-fn a_libpython_behind_the_library_in_ld_preload_is_served() {
+fn a_libpython_that_follows_the_library_in_ld_preload_is_served() {
     let folder = TempDir::new().unwrap();
     for loading in loading(folder.path()) {
         let path = folder.path().join("stats.json");
@@ -119,7 +119,7 @@ fn a_libpython_behind_the_library_in_ld_preload_is_served() {
 }
 
 #[test]
-fn functions_that_are_put_over_the_heap_later_are_named_at_exit() {
+fn a_line_at_exit_says_if_the_heap_was_replaced() {
     let code = "import ctypes, tracemalloc; tracemalloc.start(); ctypes.CDLL(None).exit(0)";
     for python in supported() {
         let with = |variables: &[(&str, &str)]| {

@@ -1,5 +1,4 @@
-//! A process that may not do everything: under a seccomp filter, or within a budget of addresses or
-//! of data.
+//! Restricted processes: under a seccomp filter, or with limits on addresses or data.
 
 use testkit::pythons::Python;
 
@@ -10,10 +9,10 @@ fn ours(python: &Python, code: &str) -> Run {
     run(preloaded(python).args(["-c", code]))
 }
 
-/// F4 of the field report: whatever the filter does not allow kills the process.
+/// The filter kills the process at any system call that it does not allow (F4 of the field report).
 #[test]
 #[cfg(target_arch = "x86_64")]
-fn a_sandboxed_python_makes_and_drops_objects() {
+fn a_sandboxed_python_can_create_and_drop_objects() {
     let code = r#"
 import ctypes, os, struct
 # read write mmap mprotect munmap brk rt_sigreturn mremap exit futex clock_gettime exit_group
@@ -38,8 +37,9 @@ os._exit(0)
     }
 }
 
-/// Gives the process `mebibytes` more of what a limit of `kind` counts, and `figure` shows.
-fn budget(kind: &str, figure: &str, mebibytes: u32) -> String {
+/// Returns code that limits the process to `mebibytes` more than it uses now. The limit is of `kind`,
+/// and `figure` of `/proc/self/status` shows the use.
+fn limit(kind: &str, figure: &str, mebibytes: u32) -> String {
     format!(
         r#"
 import resource
@@ -52,9 +52,9 @@ resource.setrlimit(resource.{kind}, (limit, limit))
 
 /// F5 of the field report.
 #[test]
-fn a_budget_serves_half_of_it_in_one_buffer_after_small_objects() {
+fn half_of_a_limit_can_be_one_buffer_after_small_objects() {
     for (kind, figure) in [("RLIMIT_AS", "VmSize"), ("RLIMIT_DATA", "VmData")] {
-        let code = budget(kind, figure, 100)
+        let code = limit(kind, figure, 100)
             + r#"
 objects = [(number, str(number)) for number in range(500_000)]
 del objects
@@ -67,11 +67,11 @@ print(len(bytearray(50 << 20)))
     }
 }
 
-/// F5 of the field report: the C library maps the stacks of threads, so what the heap retains must
-/// leave room for them.
+/// The C library maps the stacks of threads, so the memory that the heap retains must leave room for
+/// them (F5 of the field report).
 #[test]
-fn threads_start_where_few_addresses_are_left() {
-    // The first thread loads what a thread needs. No thread ends within the budget, because the C
+fn threads_can_start_when_few_addresses_are_left() {
+    // The first thread loads what a thread needs. No thread ends under the limit, because the C
     // library loads a library for that.
     let begin = r#"
 import os, threading
@@ -92,7 +92,7 @@ for _ in range(4):
 os.write(1, b'%d threads\n' % started)
 os._exit(0)
 "#;
-    let code = [begin, &budget("RLIMIT_AS", "VmSize", 100), end].concat();
+    let code = [begin, &limit("RLIMIT_AS", "VmSize", 100), end].concat();
     for python in supported() {
         assert_eq!(ours(python, &code).is_clean(python).stdout, "4 threads\n");
     }

@@ -1,17 +1,17 @@
-//! The library in real CPythons, as `LD_PRELOAD` puts it there: one module for each promise.
+//! Tests of the library in real CPythons, loaded with `LD_PRELOAD`.
 //!
-//! `OBMALLOC_LIB` names the library to test; without it, it is built. The Pythons are those of
-//! `testkit::pythons`; a test runs on every one that its promise is about.
+//! `OBMALLOC_LIB` names the library to test. If it is not set, the library is built. The Pythons are
+//! those that `testkit::pythons` finds. A test runs on every Python that it applies to.
 
 mod exit;
 mod fork;
 mod interpreters;
 mod late;
 mod limits;
-mod lives;
 mod memory;
 mod output;
 mod refusals;
+mod reinit;
 mod stats;
 mod support;
 mod threads;

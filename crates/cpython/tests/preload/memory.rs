@@ -1,4 +1,4 @@
-//! A process that may have no more memory.
+//! A process that runs out of memory.
 
 use testkit::pythons::Python;
 
@@ -16,7 +16,7 @@ fn limited(python: &Python, mebibytes: u32, code: &str) -> Run {
 }
 
 #[test]
-fn python_raises_memory_error_and_goes_on() {
+fn python_raises_memory_error_and_continues() {
     let code = r#"
 import gc
 gc.disable()

@@ -1,8 +1,8 @@
-//! A program runs as it does without the library, and on the heap.
+//! The output of a program, and the share of its requests that the heap serves.
 
 use crate::support::{plain, preloaded, run, run_counted, supported};
 
-/// Allocates and frees in many sizes, in the ways that Python programs do.
+/// Allocates and frees blocks of many sizes, in ways that are typical of Python programs.
 const PROGRAM: &str = r#"
 import collections, json, re
 class Node:
@@ -45,10 +45,10 @@ fn at_least_95_of_100_small_requests_are_served_from_pools() {
 }
 
 #[test]
-fn interpreters_are_served_before_their_first_allocation() {
+fn an_interpreter_is_served_from_its_first_allocation_on() {
     for python in supported() {
         let (_, stats) = run_counted(python, "pass");
-        // What CPython asks for at its start, and gives back at its end, is thousands of blocks.
+        // CPython allocates thousands of blocks at its start, and frees them at its end.
         assert!(stats["domains"]["obj"]["small"]["requests"].as_u64().unwrap() > 5_000, "{stats}");
         assert!(stats["in_force"].as_bool().unwrap());
     }

@@ -1,5 +1,5 @@
-//! Where the heap cannot be right, it is not installed: one line says why, and the program runs as
-//! without the library.
+//! Cases in which the heap is not installed. One line says why, and the program runs as without the
+//! library.
 
 use std::{fs::File, io::Write, os::unix::process::ExitStatusExt, process::Command};
 
@@ -8,7 +8,7 @@ use testkit::pythons::Python;
 
 use crate::support::{Run, command, compile, library, plain, preloaded, pythons, run, supported};
 
-/// Says which vtable serves the domain obj: the path of the library that its `malloc` is in.
+/// Prints whether the library that contains `malloc` of the domain obj is ours.
 const SERVER: &str = r#"
 import ctypes, sys
 class Vtable(ctypes.Structure):
@@ -22,8 +22,8 @@ print("ours" if b"obmalloc_cpython" in info.path else "theirs")
 sys.exit(3)
 "#;
 
-/// `ours` has the same output and status as `own`, and `lines` lines of ours on stderr before the
-/// program's own.
+/// Asserts that `ours` has the same output and status as `own`, except for `lines` lines of refusal on
+/// stderr. Returns these lines.
 fn refused_with(own: &Run, ours: &Run, lines: usize) -> String {
     let (said, rest): (Vec<_>, Vec<_>) =
         ours.stderr.lines().partition(|line| line.starts_with("obmalloc: not installed: "));
@@ -33,7 +33,8 @@ fn refused_with(own: &Run, ours: &Run, lines: usize) -> String {
     said.concat()
 }
 
-/// Runs `python` with and without the library, as `set` says; returns the line of refusal.
+/// Runs `python` with and without the library, after `set` has changed the command. Returns the line
+/// of refusal.
 fn refusal(python: &Python, lines: usize, set: impl Fn(&mut Command)) -> String {
     let go = |mut command: Command| {
         set(&mut command);
@@ -45,7 +46,7 @@ fn refusal(python: &Python, lines: usize, set: impl Fn(&mut Command)) -> String 
 }
 
 #[test]
-fn allocators_that_cpython_is_told_to_use_are_not_replaced() {
+fn allocators_that_the_user_chose_are_not_replaced() {
     for python in supported() {
         for name in ["malloc", "pymalloc", "debug", "default"] {
             let line = refusal(python, 1, |command| {
@@ -65,7 +66,7 @@ fn allocators_that_cpython_is_told_to_use_are_not_replaced() {
 }
 
 #[test]
-fn a_line_that_cannot_be_written_stops_no_program() {
+fn a_line_that_cannot_be_written_does_not_stop_the_program() {
     for python in supported() {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let mut command = preloaded(python);
@@ -76,7 +77,7 @@ fn a_line_that_cannot_be_written_stops_no_program() {
 }
 
 #[test]
-fn variables_that_cpython_ignores_are_ignored() {
+fn variables_that_cpython_ignores_have_no_effect() {
     for python in supported() {
         for option in ["-E", "-I"] {
             let mut command = preloaded(python);
@@ -97,8 +98,8 @@ fn versions_before_3_8_are_refused() {
     }
 }
 
-/// A program that says of itself that it is the CPython of `$VERSION`, and fails if anybody sets
-/// an allocator in it.
+/// A program that claims to be the CPython of `$VERSION`. Its exit status is the number of allocators
+/// that were set in it.
 const FAKE: &str = r#"
     #include <stdio.h>
     #include <stdlib.h>
@@ -133,7 +134,7 @@ fn free_threaded_builds_and_unknown_versions_are_refused() {
     for version in ["3.8.0 (main)", "3.13.0 (main, Oct 16 2024) [GCC 12.2.0]", "3.15.2 (main)"] {
         let known = with(version);
         let seen = (known.status.code(), known.stderr.as_str());
-        assert_eq!(seen, (Some(2), ""), "mem and obj are set");
+        assert_eq!(seen, (Some(2), ""), "mem and obj must be set");
     }
     let refused = [
         ("3.13.0 experimental free-threading build (main) [GCC 12.2.0]", "free-threaded"),
@@ -151,7 +152,7 @@ fn free_threaded_builds_and_unknown_versions_are_refused() {
 }
 
 #[test]
-fn functions_for_shared_reference_counts_are_a_sign_of_a_free_threaded_build() {
+fn a_build_with_functions_for_shared_reference_counts_is_refused() {
     let folder = TempDir::new().unwrap();
     let fake = compile(folder.path(), "fake", FAKE, &["-rdynamic", "-DFREE_THREADED"]);
     let run = run(command(fake).env("LD_PRELOAD", library()).env("VERSION", "3.15.2 (main)"));
@@ -160,7 +161,7 @@ fn functions_for_shared_reference_counts_are_a_sign_of_a_free_threaded_build() {
     assert!(lines.len() == 1 && lines[0].contains("free-threaded"), "{run:?}");
 }
 
-/// Field F7: no allocator of CPython has a context, and the debug allocator has one.
+/// CPython's other allocators have no context, but the debug allocator has one (field F7).
 #[test]
 fn a_cpython_that_starts_with_the_debug_allocator_keeps_it() {
     let folder = TempDir::new().unwrap();
@@ -173,12 +174,13 @@ fn a_cpython_that_starts_with_the_debug_allocator_keeps_it() {
     assert!(lines.len() == 1 && lines[0].contains("debug allocator"), "{run:?}");
 }
 
-/// Field F7, `fail-06.py`: an extension writes behind its block, which a debug build is for finding.
+/// An extension writes behind its block. A debug build exists to find such errors (field F7,
+/// `fail-06.py`).
 #[test]
 fn a_real_debug_build_still_finds_an_overflow() {
     let mut debug_builds = pythons().iter().filter(|python| python.is_debug).peekable();
     if debug_builds.peek().is_none() {
-        let line = "SKIPPED: there is no debug build of CPython (cargo xtask pythons brings one)";
+        let line = "SKIPPED: there is no debug build of CPython (cargo xtask pythons fetches one)";
         writeln!(std::io::stderr(), "{line}").unwrap();
     }
     for python in debug_builds {
@@ -187,7 +189,7 @@ fn a_real_debug_build_still_finds_an_overflow() {
             let mut command = command;
             let run = run(command.args(["-c", code]));
             assert!(run.stderr.contains("Debug memory block at address"), "{run:?}");
-            assert_eq!(run.status.signal(), Some(6), "it aborts: {run:?}");
+            assert_eq!(run.status.signal(), Some(6), "the program must abort: {run:?}");
             run.stderr.lines().filter(|line| line.starts_with("obmalloc: ")).count()
         };
         assert_eq!(overflow(plain(python)), 0);
@@ -201,7 +203,7 @@ fn a_real_debug_build_still_finds_an_overflow() {
 }
 
 #[test]
-fn a_domain_that_another_library_serves_is_left_to_it() {
+fn a_domain_that_another_library_serves_is_not_replaced() {
     let folder = TempDir::new().unwrap();
     let source = r#"
         #include <dlfcn.h>
@@ -219,12 +221,12 @@ fn a_domain_that_another_library_serves_is_left_to_it() {
     "#;
     let taker = compile(folder.path(), "taker.so", source, &["-shared", "-ldl"]);
     for python in supported() {
-        // The loader runs the constructor of the last one first.
+        // The loader calls the constructor of the last library first.
         let both = format!("{}:{}", library().display(), taker.display());
         let own = run(plain(python).env("LD_PRELOAD", &taker).args(["-c", SERVER]));
         let ours = run(plain(python).env("LD_PRELOAD", both).args(["-c", SERVER]));
         let line = refused_with(&own, &ours, 1);
-        assert!(line.contains("mem domain") && line.contains("taker.so"), "{line}");
+        assert!(line.contains("serves the mem domain") && line.contains("taker.so"), "{line}");
     }
 }
 
@@ -234,12 +236,12 @@ fn a_running_interpreter_keeps_its_allocators() {
         let code = format!("import ctypes; ctypes.CDLL({:?})\n{SERVER}", library());
         let ours = run(plain(python).args(["-c", &code]));
         assert_eq!((ours.stdout.as_str(), ours.status.code()), ("theirs\n", Some(3)), "{ours:?}");
-        assert!(ours.stderr.lines().count() == 1 && ours.stderr.contains("running already"));
+        assert!(ours.stderr.lines().count() == 1 && ours.stderr.contains("already running"));
     }
 }
 
 #[test]
-fn a_switch_that_is_not_understood_is_told_and_installs_nothing() {
+fn an_unknown_value_of_obmalloc_is_reported_and_installs_nothing() {
     let python = supported().next().unwrap();
     let line = refusal(python, 1, |command| {
         command.env("OBMALLOC", "yes").args(["-c", SERVER]);
@@ -248,7 +250,7 @@ fn a_switch_that_is_not_understood_is_told_and_installs_nothing() {
 }
 
 #[test]
-fn off_leaves_cpython_as_it_is_without_a_word() {
+fn off_leaves_cpython_as_it_is_and_prints_nothing() {
     for python in supported() {
         refusal(python, 0, |command| {
             command.env("OBMALLOC", "off").args(["-c", SERVER]);
@@ -257,7 +259,7 @@ fn off_leaves_cpython_as_it_is_without_a_word() {
 }
 
 #[test]
-fn quiet_refuses_without_a_word_and_installs_where_it_can() {
+fn quiet_installs_the_heap_or_refuses_without_a_line() {
     for python in supported() {
         refusal(python, 0, |command| {
             command.env("OBMALLOC", "quiet").args(["-X", "dev", "-c", SERVER]);

@@ -1,4 +1,4 @@
-//! The statistics at exit: what was in force, and what was served.
+//! The statistics at exit.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::support::{library, plain, preloaded, run, run_counted, supported};
 
 #[test]
-fn as_text_they_go_to_stderr_and_leave_stdout_alone() {
+fn statistics_as_text_go_to_stderr() {
     for python in supported() {
         let mut command = preloaded(python);
         let run = run(command.env("OBMALLOC_STATS", "1").args(["-c", "print('out')"]));
@@ -24,12 +24,12 @@ fn as_text_they_go_to_stderr_and_leave_stdout_alone() {
 }
 
 #[test]
-fn as_json_they_have_every_figure() {
+fn statistics_as_json_have_every_figure() {
     for python in supported() {
         let (run, stats) = run_counted(python, "print('out')");
         assert_eq!(run.is_clean(python).stdout, "out\n");
-        assert_eq!((&stats["schema"], &stats["in_force"]), (&Value::from(1), &Value::from(true)));
-        assert_eq!((&stats["reason"], &stats["reborn"]), (&Value::Null, &Value::from(false)));
+        assert_eq!((&stats["schema"], &stats["in_force"]), (&Value::from(2), &Value::from(true)));
+        assert_eq!((&stats["reason"], &stats["reinitialised"]), (&Value::Null, &Value::from(false)));
         let version = stats["python"].as_str().unwrap();
         assert!(version.starts_with(&format!("3.{}.", python.version.1)), "{version}");
         for domain in ["mem", "obj"] {
@@ -43,7 +43,7 @@ fn as_json_they_have_every_figure() {
             }
         }
         assert_eq!(stats["domains"]["raw"]["served_by"], "CPython");
-        // From 3.14 on no block is left at exit, and so no arena either.
+        // From 3.14 on, no block and therefore no arena is left at exit.
         let heap = &stats["heap"];
         assert!(heap["arenas"]["highwater"].as_u64() > Some(0), "{stats}");
         let served = stats["served"]["requests"].as_u64();
@@ -52,7 +52,7 @@ fn as_json_they_have_every_figure() {
 }
 
 #[test]
-fn they_say_why_the_heap_is_not_in_force() {
+fn statistics_say_why_the_heap_is_not_in_force() {
     for python in supported() {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("stats.json");
@@ -82,7 +82,7 @@ fn each_process_can_have_a_file_of_its_own() {
 }
 
 #[test]
-fn a_path_is_one_from_where_the_program_began() {
+fn a_path_is_relative_to_the_directory_in_which_the_program_started() {
     for python in supported() {
         let folder = TempDir::new().unwrap();
         let mut command = preloaded(python);
@@ -93,17 +93,37 @@ fn a_path_is_one_from_where_the_program_began() {
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_told_in_one_line() {
+fn a_file_that_cannot_be_written_is_named_in_one_line() {
     for python in supported() {
         let mut command = preloaded(python);
         let run = run(command.env("OBMALLOC_STATS", "/no/such/folder/x").args(["-c", "print(1)"]));
         assert!(run.status.success() && run.stdout == "1\n");
-        assert!(run.stderr.lines().count() == 1 && run.stderr.starts_with("obmalloc: "), "{run:?}");
+        let expected = "obmalloc: cannot write the statistics to /no/such/folder/x: ";
+        assert!(run.stderr.lines().count() == 1 && run.stderr.starts_with(expected), "{run:?}");
     }
 }
 
-/// The words of CPython's tables up to the arena map, which not all versions have. Figures are left
-/// out, because they differ from heap to heap.
+#[test]
+fn statistics_can_be_switched_by_words() {
+    let python = supported().next().unwrap();
+    let folder = TempDir::new().unwrap();
+    let with = |word: &str| {
+        let mut command = preloaded(python);
+        command.current_dir(folder.path()).env("OBMALLOC_STATS", word).args(["-c", "pass"]);
+        run(&mut command)
+    };
+    for word in ["true", "on", "YES"] {
+        let run = with(word);
+        assert!(run.stderr.contains("\nin force\n"), "{word}: {run:?}");
+    }
+    for word in ["false", "off", "NO", "0", ""] {
+        with(word).is_clean(word);
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "a word is not a file");
+}
+
+/// Returns the words of the tables in CPython's format, without the arena map, which not all versions
+/// have, and without the figures, which differ from heap to heap.
 fn words_of_tables(text: &str) -> Vec<String> {
     let is_word = |word: &&str| !word.starts_with(|c: char| c.is_ascii_digit());
     let words = |line: &str| line.split_whitespace().filter(is_word).collect::<Vec<_>>().join(" ");
@@ -111,9 +131,9 @@ fn words_of_tables(text: &str) -> Vec<String> {
     lines.map(words).filter(|words| !words.is_empty()).collect()
 }
 
-/// Field F9: CPython prints nothing by itself, because its allocator is not in force.
+/// CPython itself prints nothing, because its allocator is not in force (field F9).
 #[test]
-fn pythonmallocstats_prints_our_figures_as_cpython_prints_its_own() {
+fn pythonmallocstats_prints_our_figures_in_cpythons_format() {
     for python in supported() {
         let own = run(plain(python).env("PYTHONMALLOCSTATS", "1").args(["-c", "pass"]));
         let (_, last) = own.stderr.rsplit_once("Small block threshold").unwrap();
@@ -122,12 +142,12 @@ fn pythonmallocstats_prints_our_figures_as_cpython_prints_its_own() {
         assert_eq!(ours.stdout, "out\n");
         let rest = ours.stderr.strip_prefix("Small block threshold").unwrap();
         assert_eq!(words_of_tables(last), words_of_tables(rest), "{python:?}");
-        assert!(!rest.contains("Small block threshold"), "it is printed once: {ours:?}");
+        assert!(!rest.contains("Small block threshold"), "the table must be printed once: {ours:?}");
     }
 }
 
 #[test]
-fn pythonmallocstats_is_ignored_where_cpython_ignores_it_and_not_printed_twice() {
+fn pythonmallocstats_is_ignored_if_cpython_ignores_it_and_is_not_printed_twice() {
     for python in supported() {
         let with = |stats: &str, args: [&str; 3]| {
             let mut command = preloaded(python);

@@ -1,4 +1,4 @@
-//! The library, the Pythons, and programs to run with and without it.
+//! The library, the Pythons, and functions that run programs with and without the library.
 
 use std::{
     env,
@@ -13,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use testkit::pythons::{Python, clean_command};
 
-/// The library under test.
+/// Returns the path of the library under test.
 pub(crate) fn library() -> &'static Path {
     static LIBRARY: LazyLock<PathBuf> = LazyLock::new(|| match env::var_os("OBMALLOC_LIB") {
         Some(library) => PathBuf::from(library),
@@ -29,48 +29,47 @@ fn build() -> PathBuf {
         .arg(target)
         .status()
         .unwrap();
-    assert!(status.success(), "the library does not build");
+    assert!(status.success(), "the library cannot be built");
     target.join("release/libobmalloc_cpython.so")
 }
 
-/// Every CPython of this machine.
+/// Returns every CPython of this machine.
 pub(crate) fn pythons() -> &'static [Python] {
     static PYTHONS: LazyLock<Vec<Python>> = LazyLock::new(testkit::pythons::find);
-    assert!(!PYTHONS.is_empty(), "no CPython is found; name some in OBMALLOC_PYTHONS");
+    assert!(!PYTHONS.is_empty(), "no CPython was found (OBMALLOC_PYTHONS can name some)");
     &PYTHONS
 }
 
-/// The CPythons that the heap is for.
+/// Returns the CPythons that the heap supports.
 pub(crate) fn supported() -> impl Iterator<Item = &'static Python> {
     pythons().iter().filter(|python| python.is_supported())
 }
 
-/// Those of them whose interpreters may have a GIL each.
+/// Returns the supported CPythons in which each interpreter may have its own GIL.
 pub(crate) fn with_many_gils() -> impl Iterator<Item = &'static Python> {
     supported().filter(|python| python.version.1 >= 12)
 }
 
-/// A command in an environment that says nothing to CPython, to the loader or to the library.
+/// Returns a command whose environment has no variables of CPython, the loader or the library.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = clean_command(program);
     command.env("PYTHONDONTWRITEBYTECODE", "1");
     command
 }
 
-/// The command that runs `python` without the library.
+/// Returns the command that runs `python` without the library.
 pub(crate) fn plain(python: &Python) -> Command {
     command(&python.executable)
 }
 
-/// The command that runs `python` with the library.
+/// Returns the command that runs `python` with the library.
 pub(crate) fn preloaded(python: &Python) -> Command {
     let mut command = plain(python);
     command.env("LD_PRELOAD", library());
     command
 }
 
-/// Runs `code` in `python` with the library. Returns what it printed, and the statistics of its
-/// process.
+/// Runs `code` in `python` with the library. Returns its output and the statistics of its process.
 pub(crate) fn run_counted(python: &Python, code: &str) -> (Run, Value) {
     let folder = TempDir::new().unwrap();
     let mut command = preloaded(python);
@@ -82,7 +81,7 @@ pub(crate) fn run_counted(python: &Python, code: &str) -> (Run, Value) {
     (run, serde_json::from_slice(&json).unwrap())
 }
 
-/// How a program ended, and what it printed.
+/// The output and the exit status of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) stdout: String,
@@ -106,14 +105,14 @@ pub(crate) fn run(command: &mut Command) -> Run {
 }
 
 impl Run {
-    /// The program ended well and printed nothing to stderr. `whose` says which run it was.
+    /// Asserts that the program succeeded and printed nothing to stderr. `whose` names the run.
     pub(crate) fn is_clean(&self, whose: impl std::fmt::Debug) -> &Self {
         assert!(self.status.success() && self.stderr.is_empty(), "{whose:?}: {self:?}");
         self
     }
 }
 
-/// Compiles C: a program, or with `-shared` among `flags` a library.
+/// Compiles C code to a program, or to a library if `flags` contain `-shared`.
 pub(crate) fn compile(
     folder: &Path,
     name: &str,
@@ -124,26 +123,26 @@ pub(crate) fn compile(
     fs::write(&code, source).unwrap();
     let mut cc = command("cc");
     let status = cc.args(["-O1", "-fPIC", "-o"]).arg(&product).arg(&code).args(flags).status();
-    assert!(status.unwrap().success(), "{name}.c does not compile");
+    assert!(status.unwrap().success(), "{name}.c cannot be compiled");
     product
 }
 
-/// Where a Python keeps its standard library.
+/// Returns the folder of a Python's standard library.
 pub(crate) fn home(python: &Python) -> String {
     let code = "import sys; print(sys.base_prefix)";
     run(plain(python).args(["-c", code])).stdout.trim().to_owned()
 }
 
-/// What the linker is told for a program that uses `libpython`, the library of `python`. Where that
-/// one has a C library of its own, the program runs on that C library too.
+/// Returns the linker flags for a program that uses `libpython`, the library of `python`. If that
+/// Python has its own C library, the program uses that C library too.
 pub(crate) fn linker_flags(python: &Python, libpython: &Path) -> Vec<String> {
     let folder = libpython.parent().unwrap();
     let mut flags = vec![format!("-Wl,-rpath,{}", folder.display())];
     if python.has_own_c_library() {
         flags.push(format!("-Wl,--dynamic-linker={}", python.loader.display()));
-        // The older kind of path holds for what the libraries load in turn.
+        // The older kind of path also applies to the dependencies of the libraries.
         flags.push("-Wl,--disable-new-dtags".to_owned());
-        // The linker of this machine does not know the symbols of a newer C library.
+        // The linker of this machine does not find the symbols of a newer C library.
         flags.push("-Wl,--unresolved-symbols=ignore-in-shared-libs".to_owned());
     }
     flags

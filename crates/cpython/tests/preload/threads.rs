@@ -38,9 +38,9 @@ struct AtMost {
 const A_TENTH_MORE: AtMost = AtMost { factor: 1.1, more: 0.0 };
 const RETAINED: AtMost = AtMost { factor: 1.15, more: 4096.0 };
 
-/// Compares the figures of `code` with and without the library: the means of three to six runs, as many
-/// as it takes. Whether a last arena can go depends on where a few survivors lie, which differs from run
-/// to run, with CPython's own allocator too.
+/// Compares the figures of `code` with and without the library. They are means of three to six runs,
+/// and the comparison ends as soon as the limits hold. The figures differ from run to run, because a
+/// few live blocks decide whether an arena is unmapped. That is so for CPython's own allocator too.
 fn compare<const N: usize>(python: &Python, code: &str, limits: [AtMost; N]) {
     let [mut own, mut ours] = [[0.0; N]; 2];
     for runs in 1..=6 {
@@ -64,8 +64,8 @@ fn compare<const N: usize>(python: &Python, code: &str, limits: [AtMost; N]) {
     );
 }
 
-/// Prints RSS after a pool of threads built objects, which the main thread drops.
-fn pool_that_idles(workers: u32, count: u32) -> String {
+/// Returns code that prints the RSS after the main thread has dropped the objects of a thread pool.
+fn idle_pool(workers: u32, count: u32) -> String {
     format!(
         r#"
 def fetch(page):
@@ -81,20 +81,20 @@ with ThreadPoolExecutor({workers}) as pool:
     )
 }
 
-/// Report: field F2.
+/// Field F2.
 #[test]
-fn a_pool_that_idles_keeps_nothing_of_what_the_main_thread_dropped() {
+fn an_idle_pool_of_threads_does_not_hold_memory_that_the_main_thread_freed() {
     for python in with_many_gils() {
         for (workers, count) in [(32, 30000), (100, 8000)] {
-            let code = pool_that_idles(workers, count);
+            let code = idle_pool(workers, count);
             compare(python, &code, [RETAINED]);
         }
     }
 }
 
-/// Report: field F2, one job at a time.
+/// Field F2, with one job at a time.
 #[test]
-fn workers_that_take_turns_share_the_memory_of_their_jobs() {
+fn workers_that_take_turns_reuse_the_memory_of_each_other() {
     let code = r#"
 barrier = threading.Barrier(33)
 def job(turn):
@@ -120,9 +120,9 @@ print(peak, rss())
     }
 }
 
-/// Report: field F2, "the main thread building its own afterwards".
+/// Field F2, "the main thread building its own afterwards".
 #[test]
-fn the_main_thread_builds_its_own_where_the_pool_s_was() {
+fn the_main_thread_reuses_the_memory_of_a_thread_pool() {
     let code = r#"
 with ThreadPoolExecutor(32) as pool:
     pages = list(pool.map(lambda page: items(page, 10000), range(32)))
@@ -136,9 +136,9 @@ with ThreadPoolExecutor(32) as pool:
     }
 }
 
-/// Report: field F3.
+/// Field F3.
 #[test]
-fn a_catalogue_that_any_thread_reloads_is_held_once() {
+fn a_catalogue_that_any_thread_reloads_is_in_memory_once() {
     let code = r#"
 catalogue = {}
 lock = threading.Lock()
@@ -160,9 +160,9 @@ print(rss())
     }
 }
 
-/// Report: field F6.
+/// Field F6.
 #[test]
-fn a_child_of_a_fork_gives_back_what_a_loader_thread_built() {
+fn the_child_of_a_fork_can_reuse_and_unmap_what_a_loader_thread_built() {
     let code = r#"
 import os
 cache = {}
@@ -189,7 +189,7 @@ os.wait()
     }
 }
 
-/// A C function that a thread without a GIL calls, and one that any thread calls.
+/// C functions that threads call with and without the GIL.
 const EXTENSION: &str = r#"
     #include <stdlib.h>
     #include <string.h>
@@ -214,9 +214,9 @@ const EXTENSION: &str = r#"
     }
 "#;
 
-/// CPython forbids these calls, and from 3.12 on its own allocator crashes in them.
+/// CPython forbids these calls, and its own allocator crashes in them from 3.12 on.
 #[test]
-fn calls_without_the_gil_are_harmless_beside_a_thread_that_holds_it() {
+fn calls_without_the_gil_are_safe_beside_a_thread_that_holds_it() {
     let folder = tempfile::TempDir::new().unwrap();
     let library = compile(folder.path(), "extension", EXTENSION, &["-shared"]);
     let code = r#"
@@ -238,9 +238,9 @@ print("done")
     }
 }
 
-/// One thread runs code in several interpreters in turn, each with a GIL of its own, and other
-/// threads run code in the same interpreters. Never two at once in one of them: CPython's own check
-/// for that is not sound.
+/// Each of several threads runs code in several interpreters in turn, each of which has its own GIL.
+/// No two threads run in one interpreter at the same time, because CPython's own check for that is
+/// not sound.
 #[test]
 fn a_thread_that_switches_interpreters_switches_heaps() {
     let code = r#"
@@ -286,9 +286,9 @@ print(failures)
     }
 }
 
-/// The heap of an interpreter that has ended serves the next one.
+/// The heap of an interpreter that has ended is used by the next one.
 #[test]
-fn interpreters_that_come_and_go_leave_little_behind() {
+fn the_memory_of_destroyed_interpreters_is_reused() {
     let code = r#"
 try:
     import _interpreters as interpreters
@@ -306,15 +306,15 @@ for _ in range(20):
 print(rss() - before)
 "#;
     for python in with_many_gils() {
-        // An interpreter holds some 4 MiB. 3.12 and 3.13 lose all of it.
+        // An interpreter needs about 4 MiB. 3.12 and 3.13 alone leak all of it.
         compare(python, code, [AtMost { factor: 0.1, more: 8192.0 }]);
     }
 }
 
-/// The main interpreter's heap is consistent in a child that its own thread forked, also where C
-/// code forks without the GIL in a process with one thread.
+/// The main interpreter's heap is consistent in a child that its own thread forked. In a process with
+/// one thread, this is so even if C code forks without the GIL.
 #[test]
-fn a_child_that_c_code_forked_goes_on_with_what_it_has() {
+fn a_child_that_c_code_forked_can_use_its_blocks() {
     let code = r#"
 import ctypes, os
 live = [bytes(n % 600) for n in range(20000)]
@@ -335,10 +335,10 @@ print("done")
     }
 }
 
-/// An embedding program runs legacy sub-interpreters, which share the main GIL, and passes blocks
-/// between them.
+/// An embedding program runs sub-interpreters that share the main GIL, and passes blocks between
+/// them.
 #[test]
-fn interpreters_that_share_a_gil_free_each_other_s_blocks() {
+fn interpreters_that_share_a_gil_can_free_each_others_blocks() {
     let source = r#"
         #include <stdio.h>
         #include <stdlib.h>

@@ -1,4 +1,4 @@
-//! Processes without CPython: the children of a Python script inherit the library.
+//! Processes without CPython, such as the children of a Python script, which inherit the library.
 
 use std::{fs, process::Command};
 
@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use crate::support::{command, compile, library, run};
 
 #[test]
-fn other_programs_run_as_without_the_library_and_leave_no_statistics() {
+fn other_programs_run_as_without_the_library_and_write_no_statistics() {
     let folder = TempDir::new().unwrap();
     let source = folder.path().join("main.c");
     fs::write(&source, "int main(void) { return 3; }").unwrap();
@@ -30,7 +30,7 @@ fn other_programs_run_as_without_the_library_and_leave_no_statistics() {
 }
 
 #[test]
-fn a_program_finds_no_error_message_of_ours_in_the_loader() {
+fn a_program_does_not_find_our_error_message_in_the_loader() {
     let folder = TempDir::new().unwrap();
     let source = r#"
         #include <dlfcn.h>

@@ -1,4 +1,4 @@
-//! A program that embeds CPython and begins it again.
+//! A program that embeds CPython and initialises it several times.
 
 use std::path::Path;
 
@@ -8,8 +8,8 @@ use testkit::pythons::Python;
 
 use crate::support::{Run, command, compile, home, library, linker_flags, run, supported};
 
-/// Lives `argv[1]` times, running `argv[2]` in each, and carries blocks from life to life: what was
-/// taken in one is checked, grown, and freed in the next.
+/// Initialises and finalizes CPython `argv[1]` times, and runs `argv[2]` each time. Blocks that it
+/// allocates in one round are checked, grown and freed in the next one.
 const EMBEDDING: &str = r#"
     #include <stdio.h>
     #include <stdlib.h>
@@ -49,13 +49,13 @@ const EMBEDDING: &str = r#"
         }
     }
     int main(int argc, char **argv) {
-        for (int life = 1; life <= atoi(argv[1]); life++) {
+        for (int round = 1; round <= atoi(argv[1]); round++) {
             Py_Initialize();
-            if (life > 1) give_back();
+            if (round > 1) give_back();
             if (PyRun_SimpleString(argv[2])) return 1;
             take();
             if (Py_FinalizeEx()) return 2;
-            printf("life %d\n", life);
+            printf("round %d\n", round);
             fflush(stdout);
         }
         return 0;
@@ -63,7 +63,7 @@ const EMBEDDING: &str = r#"
 "#;
 
 /// Runs the embedding program on every supported Python with a shared library, in `folder`.
-fn embed(folder: &Path, lives: &str, code: &str, judge: impl Fn(&Python, Run, Value)) {
+fn embed(folder: &Path, rounds: &str, code: &str, judge: impl Fn(&Python, Run, Value)) {
     let mut found = 0;
     for python in supported() {
         let Some(libpython) = &python.libpython else { continue };
@@ -75,33 +75,33 @@ fn embed(folder: &Path, lives: &str, code: &str, judge: impl Fn(&Python, Run, Va
         let stats = folder.join(format!("{name}.json"));
         let mut command = command(program);
         command.env("LD_PRELOAD", library()).env("PYTHONHOME", home(python));
-        let run = run(command.env("OBMALLOC_STATS", &stats).args([lives, code]));
+        let run = run(command.env("OBMALLOC_STATS", &stats).args([rounds, code]));
         let json = std::fs::read(stats).unwrap_or_else(|_| panic!("{python:?}: {run:?}"));
         judge(python, run, serde_json::from_slice(&json).unwrap());
     }
     assert!(found > 0, "no Python with a shared library");
 }
 
-/// `datetime` and `ctypes` keep static types with blocks of the first life in them: CPython 3.12.1
-/// by itself dies of a second life with either.
+/// `datetime` and `ctypes` have static types that keep blocks of the first round. CPython 3.12.1
+/// alone crashes in a second round with either of them.
 #[test]
-fn blocks_live_on_in_the_next_life_and_the_heap_serves_it_too() {
+fn blocks_stay_valid_in_a_second_initialisation_and_the_heap_serves_it_too() {
     let folder = TempDir::new().unwrap();
     let code = "import json, datetime, ctypes\n\
                 assert json.loads(json.dumps([datetime.MAXYEAR] * 1000))[999] == 9999";
     embed(folder.path(), "4", code, |python, run, stats| {
-        assert_eq!(run.is_clean(python).stdout, "life 1\nlife 2\nlife 3\nlife 4\n");
+        assert_eq!(run.is_clean(python).stdout, "round 1\nround 2\nround 3\nround 4\n");
         assert_eq!(stats["in_force"], true, "{python:?}");
-        assert_eq!(stats["reborn"], python.version.1 >= 12, "{python:?}");
+        assert_eq!(stats["reinitialised"], python.version.1 >= 12, "{python:?}");
     });
 }
 
 #[test]
-fn one_life_of_an_embedding_program_is_served_from_its_first_block() {
+fn an_embedding_program_is_served_from_its_first_block_on() {
     let folder = TempDir::new().unwrap();
     embed(folder.path(), "1", "pass", |python, run, stats| {
-        assert_eq!(run.is_clean(python).stdout, "life 1\n");
-        assert_eq!((&stats["in_force"], &stats["reborn"]), (&true.into(), &false.into()));
+        assert_eq!(run.is_clean(python).stdout, "round 1\n");
+        assert_eq!((&stats["in_force"], &stats["reinitialised"]), (&true.into(), &false.into()));
         assert!(stats["served"]["share"].as_f64() > Some(0.95), "{stats}");
     });
 }
