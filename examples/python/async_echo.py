@@ -1,6 +1,6 @@
 """An echo server and its clients in one event loop, over the loopback address.
 
-What it asks of the allocator: coroutines, futures, handles and byte strings that live from one turn
+The allocator serves coroutines, futures, handles and byte strings, most of which live from one turn
 of the loop to the next.
 """
 

@@ -1,12 +1,12 @@
 """A small economy of objects that trade with each other.
 
-What it asks of the allocator: instances with dicts, bound methods, tuples and floats that live for
-a step or for the whole run.
+The allocator serves instances with dicts, bound methods, tuples and floats. Some live for one step,
+others for the whole run.
 """
 
 
 class Random:
-    """A generator of our own, so that every version of Python draws the same."""
+    """A generator that returns the same numbers in every version of Python."""
 
     def __init__(self, seed):
         self.state = seed

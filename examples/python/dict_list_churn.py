@@ -1,7 +1,7 @@
-"""Dicts and lists that grow, shrink and are thrown away.
+"""Dicts and lists that grow, shrink and are dropped.
 
-What it asks of the allocator: reallocation through all size classes and beyond them, and tables of
-dicts that move between the pools and the layer below as they grow.
+The allocator resizes blocks across all size classes and beyond them. The tables of growing dicts
+move between the pools and the layer below.
 """
 
 

@@ -1,7 +1,7 @@
 """A simulation driven by a queue of events.
 
-What it asks of the allocator: tuples, floats and closures with lifetimes that have nothing to do
-with the order in which they were made.
+The allocator serves tuples, floats and closures. They are freed in a different order than they were
+allocated.
 """
 
 import heapq

@@ -1,7 +1,7 @@
 """A recursive-descent parser for arithmetic, and an evaluator of its trees.
 
-What it asks of the allocator: small objects of many types made in the order of a text and dropped
-in the order of a tree, with frames and slices between them.
+The allocator serves small objects of many types. They are allocated in the order of the text and
+freed in the order of the tree, with frames and slices in between.
 """
 
 import re

@@ -1,7 +1,7 @@
-"""JSON written and read again.
+"""JSON that is written and read again.
 
-What it asks of the allocator: short strings, dicts and lists of many sizes that are made in bursts
-by C code, and long strings that go to the layer below.
+The allocator serves bursts of short strings, dicts and lists of many sizes from C code. Long strings
+come from the layer below.
 """
 
 import json

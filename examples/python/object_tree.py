@@ -1,7 +1,7 @@
 """A tree of small objects, built and dropped several times.
 
-What it asks of the allocator: some millions of objects of two sizes that live equally long and
-die together, so that whole pools and arenas fill, empty and are used again.
+The allocator serves some millions of objects of two sizes. They live equally long, so whole pools
+and arenas fill, become empty and are used again.
 """
 
 

@@ -1,7 +1,7 @@
-"""Strings built piece by piece.
+"""Strings that are built piece by piece.
 
-What it asks of the allocator: strings of every length up to some thousands of characters, copied,
-sliced, joined and formatted; the short ones from pools, the long ones from below.
+The allocator serves strings of up to some thousands of characters, which are copied, sliced, joined
+and formatted. Short strings come from the pools, long ones from the layer below.
 """
 
 

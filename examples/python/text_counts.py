@@ -1,14 +1,14 @@
-"""Text split into words, and the words counted.
+"""Text that is split into words, and the counts of the words.
 
-What it asks of the allocator: very many short strings that die at once, beside a few that live on
-as keys of a growing dict.
+The allocator serves very many short strings that are freed at once, beside a few that stay as keys
+of a growing dict.
 """
 
 SYLLABLES = ["ka", "lo", "mi", "ren", "sto", "va", "ti", "quo", "ber", "na", "shu", "pel"]
 
 
 def text(seed, words):
-    """Words from a linear congruential generator, so that every run reads the same."""
+    """Returns words from a linear congruential generator, so that every run has the same text."""
     state = seed
     out = []
     for _ in range(words):
