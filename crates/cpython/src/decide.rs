@@ -7,21 +7,10 @@ use allocator_api::Domain;
 use crate::{
     abi::CPython,
     domains::{SERVED, Server},
-    options::OwnAllocator,
+    options::{Options, OwnAllocator},
     settings::{Settings, Switch},
     version::Version,
 };
-
-/// What to do in this process.
-#[derive(Debug)]
-pub(crate) enum Decision {
-    /// Leave CPython as it is, because the user said so.
-    Off,
-    /// Leave CPython as it is, and say why.
-    Refuse(Refusal),
-    /// Install the heap with this guard.
-    Install(Guard),
-}
 
 /// What keeps two threads from being inside a heap at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +24,8 @@ pub(crate) enum Guard {
 /// The reason why the heap is not installed. The text continues "not installed: ".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
+    #[error("OBMALLOC=off")]
+    SwitchedOff,
     #[error("OBMALLOC={} is not one of on, quiet and off", .0.display())]
     UnknownSwitch(OsString),
     #[error("cannot read the version of this CPython from {0:?}")]
@@ -54,29 +45,31 @@ pub(crate) enum Refusal {
     OwnAllocator(OwnAllocator),
     #[error("{} already serves the {domain} domain", .by.display())]
     Taken { domain: Domain, by: PathBuf },
+    #[error(
+        "{} was loaded after the program had started, which is too late (link the program to it, \
+         or list it after this library in LD_PRELOAD)",
+        .0.display()
+    )]
+    LoadedLate(OsString),
 }
 
-/// Decides for this process.
-pub(crate) fn decide(python: &CPython, settings: &Settings) -> Decision {
-    if settings.switch == Switch::Off {
-        return Decision::Off;
-    }
-    match find_guard(python, settings) {
-        Ok(guard) => Decision::Install(guard),
-        Err(refusal) => Decision::Refuse(refusal),
-    }
-}
-
-fn find_guard(python: &CPython, settings: &Settings) -> Result<Guard, Refusal> {
-    if let Switch::Unknown(value) = &settings.switch {
-        return Err(Refusal::UnknownSwitch(value.clone()));
+/// Decides whether to install the heap in this process, and with which guard.
+pub(crate) fn decide(
+    python: &CPython,
+    settings: &Settings,
+    options: &Options,
+) -> Result<Guard, Refusal> {
+    match &settings.switch {
+        Switch::On => (),
+        Switch::Off => return Err(Refusal::SwitchedOff),
+        Switch::Unknown(value) => return Err(Refusal::UnknownSwitch(value.clone())),
     }
     let guard = guard_for(python.version_text(), python.shares_refcounts)?;
     if python.is_initialized() {
         return Err(Refusal::AlreadyRunning);
     }
-    if let Some(own) = OwnAllocator::from_process() {
-        return Err(Refusal::OwnAllocator(own));
+    if let Some(own) = &options.own_allocator {
+        return Err(Refusal::OwnAllocator(own.clone()));
     }
     for domain in SERVED {
         match Server::of(&python.allocator(domain), python) {

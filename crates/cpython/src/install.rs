@@ -13,8 +13,8 @@
 //! Up to 3.11 there is one heap, which the holder of the GIL enters. From 3.12 on, each interpreter
 //! has its own heap, and may have its own GIL.
 //!
-//! Both domains share the heap, as in CPython, because extensions allocate a block in one domain and
-//! free it in the other. Layers that nobody asked for are left out, so they cost nothing.
+//! Both domains share the heap, as in CPython, because extensions allocate a block in one domain
+//! and free it in the other. Layers that nobody asked for are left out, so they cost nothing.
 
 use allocator_api::{
     CAllocator, VTable,
@@ -39,8 +39,8 @@ pub(crate) const SMALL: usize = Pools16K::SMALL_THRESHOLD;
 /// The only heap of a CPython with one GIL.
 ///
 /// Its metadata lives on its own pages rather than in the raw domain, for two reasons. The raw
-/// domain may be hooked and later unhooked while the heap still holds a block from it, and the arena
-/// map is large but mostly empty.
+/// domain may be hooked and later unhooked while the heap still holds a block from it, and the
+/// arena map is large but mostly empty.
 type GilHeap = GilHeld<Heap<Arenas, PageBlocks, Pools16K>>;
 
 type Arenas = KnownArenas<WarmArenas<MmapArenas>, PageBlocks, Pools16K>;

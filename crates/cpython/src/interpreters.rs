@@ -8,8 +8,8 @@
 //!
 //! CPython allows a call into the domains mem and obj only under the GIL of the calling thread's
 //! interpreter, so a thread that holds this GIL may enter the interpreter's heap. A block that one
-//! thread allocated and another one frees goes straight back to its pool, and no memory waits for an
-//! idle thread. A thread that switches interpreters switches heaps with them.
+//! thread allocated and another one frees goes straight back to its pool, and no memory waits for
+//! an idle thread. A thread that switches interpreters switches heaps with them.
 //!
 //! A block that is freed under another GIL, or without one, is sent to the inbox of its heap.
 //! CPython's own allocator would corrupt its memory in that case.
@@ -204,8 +204,8 @@ fn main_is_at_hand() -> bool {
 #[inline(never)]
 unsafe fn free_elsewhere(block: BlockPtr) {
     match entry() {
-        // SAFETY: the calling thread holds the GIL of the entry's interpreter. `block` came from one
-        // of these heaps (contract of `free_elsewhere`).
+        // SAFETY: the calling thread holds the GIL of the entry's interpreter. `block` came from
+        // one of these heaps (contract of `free_elsewhere`).
         Some(entry) => unsafe { entry.heap().free(block) },
         // SAFETY: `block` came from one of these heaps (contract of `free_elsewhere`).
         None => unsafe { PerThread.free(block) },

@@ -8,7 +8,7 @@
 use std::{
     ffi::{CStr, CString},
     ops::ControlFlow,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use crate::{
@@ -56,14 +56,4 @@ fn loaded_libraries() -> Vec<CString> {
         ControlFlow::Continue(())
     });
     names
-}
-
-/// Returns the reason why a CPython in the file at `path` is not served.
-pub(crate) fn reason(path: &Path) -> String {
-    let name = path.file_name().unwrap_or("CPython".as_ref());
-    format!(
-        "{} was loaded after the program had started, which is too late (link the program to it, \
-         or list it after this library in LD_PRELOAD)",
-        name.display()
-    )
 }

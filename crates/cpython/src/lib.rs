@@ -33,10 +33,10 @@
 //!    the libraries that were loaded in the meantime.
 //! 2. CPython keeps serving the raw domain. In a forked child, CPython 3.8 frees a block there that
 //!    it allocated without calling the vtable.
-//! 3. The heap and the allocators over it are never dropped, because destructors of C libraries free
-//!    blocks after the interpreter has ended.
-//! 4. This library allocates its own memory from the C library, and never through the allocator that
-//!    it installs.
+//! 3. The heap and the allocators over it are never dropped, because destructors of C libraries
+//!    free blocks after the interpreter has ended.
+//! 4. This library allocates its own memory from the C library, and never through the allocator
+//!    that it installs.
 
 mod abi;
 mod decide;
@@ -60,9 +60,10 @@ use std::{
 
 use crate::{
     abi::CPython,
-    decide::{Decision, decide},
+    decide::{Refusal, decide},
     domains::is_in_force,
     install::Installation,
+    options::Options,
     report::Report,
     settings::{Settings, StatsPlace, Switch},
 };
@@ -77,14 +78,9 @@ unsafe extern "C" {}
 struct Start {
     python: CPython,
     settings: Settings,
-    /// The installation, or the reason why there is none.
-    outcome: Result<Installation, String>,
-    /// True if `PYTHONMALLOCSTATS` requests the statistics of the allocator in force.
-    malloc_stats: bool,
+    options: Options,
+    outcome: Result<Installation, Refusal>,
 }
-
-/// The reason that is reported if the user switched the library off.
-const OFF: &str = "OBMALLOC=off";
 
 static START: OnceLock<Start> = OnceLock::new();
 
@@ -124,38 +120,40 @@ extern "C" fn destruct() {
 #[cold]
 fn report_late(settings: &Settings) {
     let Some((python, path)) = late::find() else { return };
-    let reason = match settings.switch {
-        Switch::Off => OFF.to_owned(),
-        Switch::On | Switch::Unknown(_) => late::reason(&path),
+    let refusal = match settings.switch {
+        Switch::Off => Refusal::SwitchedOff,
+        Switch::On | Switch::Unknown(_) => {
+            Refusal::LoadedLate(path.file_name().unwrap_or(path.as_os_str()).to_owned())
+        }
     };
-    if !settings.is_silent() && settings.stats != Some(StatsPlace::Stderr) {
-        say(format_args!("not installed: {reason}"));
+    if settings.stats != Some(StatsPlace::Stderr) {
+        say_refused(&refusal, settings);
     }
-    let settings = settings.clone();
-    Start { python, settings, outcome: Err(reason), malloc_stats: false }.report();
+    let options = Options::from_process();
+    Start { python, settings: settings.clone(), options, outcome: Err(refusal) }.report();
+}
+
+/// Prints a line that says why the heap is not installed, unless the settings suppress it.
+fn say_refused(refusal: &Refusal, settings: &Settings) {
+    if !settings.is_silent() {
+        say(format_args!("not installed: {refusal}"));
+    }
 }
 
 impl Start {
     #[cold]
     fn new(python: CPython) -> Self {
-        let settings = Settings::from_env();
-        let outcome = match decide(&python, &settings) {
-            Decision::Off => Err(OFF.to_owned()),
-            Decision::Refuse(reason) => {
-                if !settings.is_silent() {
-                    say(format_args!("not installed: {reason}"));
-                }
-                Err(reason.to_string())
-            }
-            Decision::Install(guard) => Ok(Installation::new(&python, guard, &settings)),
-        };
-        Self { python, settings, outcome, malloc_stats: options::requests_malloc_stats() }
+        let (settings, options) = (Settings::from_env(), Options::from_process());
+        let outcome = decide(&python, &settings, &options)
+            .inspect_err(|refusal| say_refused(refusal, &settings))
+            .map(|guard| Installation::new(&python, guard, &settings));
+        Self { python, settings, options, outcome }
     }
 
     /// Writes the statistics that were requested. Also says whether the heap is no longer in force,
     /// if one of our variables is set.
     fn report(&self) {
-        let Self { python, settings, outcome, malloc_stats } = self;
+        let Self { python, settings, options, outcome } = self;
         if let Some(place) = &settings.stats {
             Report::new(python, outcome).write(place);
             if *place == StatsPlace::Stderr {
@@ -168,7 +166,7 @@ impl Start {
             if settings.any && !settings.is_silent() {
                 say(format_args!("not in force at exit: {}", report::REPLACED));
             }
-        } else if *malloc_stats
+        } else if options.malloc_stats
             && let Some(stats) = installation.heap_stats(python)
         {
             let _ = write!(io::stderr(), "{stats}");

@@ -40,16 +40,16 @@ pub(crate) struct Lower {
 impl Lower {
     /// Returns the layer below in `python`, in which nothing has been installed yet.
     pub(crate) fn new(python: &CPython) -> Self {
-        // SAFETY: the allocator is only called after a reinitialisation, and only by the domains mem
-        // and obj, as CPython would call it.
+        // SAFETY: the allocator is only called after a reinitialisation, and only by the domains
+        // mem and obj, as CPython would call it.
         let cpython = unsafe { CAllocator::new(python.allocator(Domain::Obj)) };
         Self { raw: python.raw, cpython }
     }
 }
 
-// SAFETY: CPython's raw domain promises the same to every thread, even before the initialisation and
-// after the finalization. CPython's own allocator does so for mem and obj, and it knows blocks of
-// the raw domain.
+// SAFETY: CPython's raw domain promises the same to every thread, even before the initialisation
+// and after the finalization. CPython's own allocator does so for mem and obj, and it knows blocks
+// of the raw domain.
 unsafe impl MemAlloc for Lower {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         if was_reinitialised() {

@@ -37,71 +37,64 @@ const WITH_ARGUMENT: &[u8] = b"cmWX";
 /// The long option of CPython that takes the next word as its argument.
 const LONG_WITH_ARGUMENT: &[u8] = b"--check-hash-based-pycs";
 
-/// The options that concern allocators.
+/// What CPython's settings say about its allocators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// The setting that makes CPython use its own allocators, if there is one.
+    pub(crate) own_allocator: Option<OwnAllocator>,
+    /// True if `PYTHONMALLOCSTATS` requests the statistics of the allocator in force.
+    pub(crate) malloc_stats: bool,
+}
+
+/// The options on the command line that concern allocators.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Options {
+struct CommandLine {
     ignores_environment: bool,
     dev: bool,
 }
 
-impl OwnAllocator {
+impl Options {
     /// Reads this process's environment and command line.
-    pub(crate) fn from_process() -> Option<Self> {
+    pub(crate) fn from_process() -> Self {
         Self::read(std::env::args_os().skip(1), |name| std::env::var_os(name))
     }
 
     fn read(
         args: impl Iterator<Item = OsString>,
         var: impl Fn(&str) -> Option<OsString>,
-    ) -> Option<Self> {
-        let options = Options::parse(args);
-        let var = |name| options.variable(name, &var);
-        if let Some(name) = var("PYTHONMALLOC") {
-            return Some(Self::PythonMalloc(name));
-        }
-        if options.dev {
-            return Some(Self::XDev);
-        }
-        var("PYTHONDEVMODE").map(|_| Self::PythonDevMode)
+    ) -> Self {
+        let line = CommandLine::parse(args);
+        // CPython treats an empty value as unset.
+        let var = |name| {
+            let value = if line.ignores_environment { None } else { var(name) };
+            value.filter(|value| !value.is_empty())
+        };
+        let own_allocator = match var("PYTHONMALLOC") {
+            Some(name) => Some(OwnAllocator::PythonMalloc(name)),
+            None if line.dev => Some(OwnAllocator::XDev),
+            None => var("PYTHONDEVMODE").map(|_| OwnAllocator::PythonDevMode),
+        };
+        Self { own_allocator, malloc_stats: var("PYTHONMALLOCSTATS").is_some() }
     }
 }
 
-/// Returns true if `PYTHONMALLOCSTATS` requests statistics from this process.
-pub(crate) fn requests_malloc_stats() -> bool {
-    malloc_stats(std::env::args_os().skip(1), |name| std::env::var_os(name))
-}
-
-fn malloc_stats(
-    args: impl Iterator<Item = OsString>,
-    var: impl Fn(&str) -> Option<OsString>,
-) -> bool {
-    Options::parse(args).variable("PYTHONMALLOCSTATS", &var).is_some()
-}
-
-impl Options {
-    /// Returns the value that CPython reads from a variable. CPython treats an empty value as
-    /// unset.
-    fn variable(&self, name: &str, var: impl Fn(&str) -> Option<OsString>) -> Option<OsString> {
-        let value = if self.ignores_environment { None } else { var(name) };
-        value.filter(|value| !value.is_empty())
-    }
-
+impl CommandLine {
     fn parse(mut args: impl Iterator<Item = OsString>) -> Self {
-        let mut options = Self::default();
+        let mut line = Self::default();
         while let Some(arg) = args.next() {
             match arg.as_bytes() {
                 b"--" | b"-" => break,
                 LONG_WITH_ARGUMENT => _ = args.next(),
                 [b'-', b'-', ..] => (),
                 [b'-', letters @ ..] => {
-                    if !options.parse_word(letters, &mut args) {
+                    if !line.parse_word(letters, &mut args) {
                         break;
                     }
                 }
                 _ => break,
             }
         }
-        options
+        line
     }
 
     /// Parses one word of options. Returns false if no options follow.
@@ -137,7 +130,7 @@ mod tests {
         let var = |name: &str| {
             vars.iter().find(|(other, _)| *other == name).map(|(_, value)| OsString::from(value))
         };
-        OwnAllocator::read(args, var).map(|own| own.to_string())
+        Options::read(args, var).own_allocator.map(|own| own.to_string())
     }
 
     #[test]
@@ -162,7 +155,8 @@ mod tests {
     fn statistics_are_requested_unless_the_environment_is_ignored() {
         let requested = |args: &str, value: &str| {
             let args = args.split_whitespace().map(OsString::from);
-            malloc_stats(args, |name| (name == "PYTHONMALLOCSTATS").then(|| value.into()))
+            let var = |name: &str| (name == "PYTHONMALLOCSTATS").then(|| value.into());
+            Options::read(args, var).malloc_stats
         };
         assert!(requested("-c pass", "1") && requested("x.py -E", "0"));
         assert!(!requested("-c pass", "") && !requested("-E -c pass", "1") && !requested("-I x.py", "1"));

@@ -1,14 +1,14 @@
 //! A second `Py_Initialize` in one process.
 //!
 //! Up to 3.11 the allocators stay as they were set. From 3.12 on, CPython resets its runtime and
-//! silently restores its own allocators. Blocks of the heap are still live at that time, for example
-//! in static types of extension modules and in the embedding program. CPython's own allocator would
-//! pass such a block to the C library's `free`, which aborts.
+//! silently restores its own allocators. Blocks of the heap are still live at that time, for
+//! example in static types of extension modules and in the embedding program. CPython's own
+//! allocator would pass such a block to the C library's `free`, which aborts.
 //!
 //! We therefore install the heap again when the interpreter creates `_imp`, its first built-in
-//! module. That is the earliest sign of a reinitialisation that we can see without hooking functions
-//! that other programs use. It comes before the interpreter imports anything, and before any code
-//! but CPython's own runs.
+//! module. That is the earliest sign of a reinitialisation that we can see without hooking
+//! functions that other programs use. It comes before the interpreter imports anything, and before
+//! any code but CPython's own runs.
 //!
 //! ```text
 //!   PyImport_Inittab ─► … │ "_imp", create_first_module ─► the real function │ …     (our copy)

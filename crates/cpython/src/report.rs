@@ -30,6 +30,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     abi::CPython,
+    decide::Refusal,
     domains::{SERVED, Server, is_in_force},
     install::{Installation, SMALL},
     loader::Code,
@@ -94,9 +95,8 @@ impl Serialize for HeapReport {
 }
 
 impl Report {
-    /// Collects the figures of this process. `outcome` is the installation, or the reason why there
-    /// is none.
-    pub(crate) fn new(python: &CPython, outcome: &Result<Installation, String>) -> Self {
+    /// Collects the figures of this process.
+    pub(crate) fn new(python: &CPython, outcome: &Result<Installation, Refusal>) -> Self {
         let installation = outcome.as_ref().ok();
         let requested = installation.and_then(Installation::requested);
         let domain_report = |domain: Domain| {
@@ -106,7 +106,7 @@ impl Report {
         };
         let in_force = is_in_force(python);
         let reason = match outcome {
-            Err(reason) => Some(reason.clone()),
+            Err(refusal) => Some(refusal.to_string()),
             Ok(_) if in_force => None,
             Ok(_) => Some(REPLACED.to_owned()),
         };

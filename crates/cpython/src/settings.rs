@@ -9,8 +9,8 @@
 //! | | `1`, `true`, `yes`, `on` | statistics as text to stderr, at exit |
 //! | | a path | statistics to that file, at exit, as JSON if the path ends in `.json` |
 //!
-//! The words of `OBMALLOC_STATS` may be in upper case. `%p` in the path stands for the process id. A
-//! program that starts other Pythons should use it, because otherwise each of them overwrites the
+//! The words of `OBMALLOC_STATS` may be in upper case. `%p` in the path stands for the process id.
+//! A program that starts other Pythons should use it, because otherwise each of them overwrites the
 //! file.
 //!
 //! If the heap is refused, one line on stderr says why. If it has been replaced by the time the

@@ -44,8 +44,9 @@ pub(crate) fn class(layout: Layout) -> Option<SizeClass<Pools>> {
 
 /// Returns true if a block of class `now` can serve `new`, whose own class is `after`.
 ///
-/// The block must be large enough and aligned. Unless its class is `after`, more than three quarters
-/// of it must be needed. That is CPython's rule (`_PyObject_Realloc` in `Objects/obmalloc.c`).
+/// The block must be large enough and aligned. Unless its class is `after`, more than three
+/// quarters of it must be needed. That is CPython's rule (`_PyObject_Realloc` in
+/// `Objects/obmalloc.c`).
 #[inline]
 pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClass<Pools>) -> bool {
     let size = now.map_or(0, SizeClass::block_size);

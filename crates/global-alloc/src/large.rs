@@ -47,8 +47,8 @@ pub(crate) unsafe trait Large {
     unsafe fn free(&self, ptr: NonNull<u8>, layout: Layout);
 }
 
-/// Repeats a request that was refused, after `trim` has given back the memory that pools retain. The
-/// request may have failed because the C library could not use that memory.
+/// Repeats a request that was refused, after `trim` has given back the memory that pools retain.
+/// The request may have failed because the C library could not use that memory.
 #[inline]
 pub(crate) fn after_trim<T>(request: impl Fn() -> Option<T>, trim: impl FnOnce()) -> Option<T> {
     request().or_else(

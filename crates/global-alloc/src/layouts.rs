@@ -78,8 +78,8 @@ pub(crate) unsafe trait Layouts {
             // again (contract of `deallocate`).
             unsafe { self.free_block(BlockPtr::from_start(ptr)) };
         } else if layout.size() > 0 {
-            // SAFETY: the layout has no class, so the memory came from `large`. It is not used again
-            // (contract of `deallocate`).
+            // SAFETY: the layout has no class, so the memory came from `large`. It is not used
+            // again (contract of `deallocate`).
             unsafe { self.large().free(ptr, layout) };
         }
     }

@@ -69,8 +69,8 @@ fn make_heaps_retain_arenas() {
     }
 }
 
-/// The system calls that the sandbox allows: those of the C library's allocator and locks, input and
-/// output, and exit.
+/// The system calls that the sandbox allows: those of the C library's allocator and locks, input
+/// and output, and exit.
 const ALLOWED: [libc::c_long; 20] = [
     libc::SYS_read,
     libc::SYS_write,

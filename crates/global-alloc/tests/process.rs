@@ -1,5 +1,5 @@
-//! The allocator from the first to the last instruction of a process, and in signal handlers, thread
-//! destructors and forked children.
+//! The allocator from the first to the last instruction of a process, and in signal handlers,
+//! thread destructors and forked children.
 
 #![cfg(all(target_os = "linux", not(miri)))]
 
@@ -85,8 +85,8 @@ fn destructors_of_a_thread_can_allocate_and_free_after_its_heap_was_closed() {
     let thread = thread::spawn(move || {
         WORKER.with_borrow_mut(|worker| worker.0 = vec!["abc".to_owned(); 100]);
         let word = Box::into_raw(Box::new("at the end".to_owned()));
-        // The allocator created its own key earlier, so its destructor, which closes the heap of the
-        // thread, runs earlier too.
+        // The allocator created its own key earlier, so its destructor, which closes the heap of
+        // the thread, runs earlier too.
         // SAFETY: the key exists.
         assert_eq!(unsafe { libc::pthread_setspecific(key, word.cast()) }, 0);
     });
@@ -226,7 +226,8 @@ fn the_child_of_a_fork_beside_busy_threads_allocates_frees_and_starts_a_thread()
         let statuses: Vec<_> = (0..50)
             .map(|_| {
                 let inherited = vec!["x".to_owned(); 1000];
-                // SAFETY: the child only calls the allocator and the C library, whose locks survive a fork.
+                // SAFETY: the child only calls the allocator and the C library, whose locks survive
+                // a fork.
                 unsafe { in_a_child(|| live_as_a_child(inherited)) }
             })
             .collect();

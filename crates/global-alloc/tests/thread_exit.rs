@@ -1,8 +1,8 @@
 //! Threads whose first request comes late, or that end in an unusual way (defects D5).
 //!
-//! A thread's heap must be closed when the thread ends. Otherwise each such thread leaks memory, and
-//! the walk over all heaps becomes longer and longer. Every test runs its threads in a forked child,
-//! which has no other threads, and counts the heaps that are still open afterwards.
+//! A thread's heap must be closed when the thread ends. Otherwise each such thread leaks memory,
+//! and the walk over all heaps becomes longer and longer. Every test runs its threads in a forked
+//! child, which has no other threads, and counts the heaps that are still open afterwards.
 
 #![cfg(all(target_os = "linux", not(miri)))]
 

@@ -1,4 +1,5 @@
-//! The end of a process, with threads that still run and C code that frees blocks after finalization.
+//! The end of a process, with threads that still run and C code that frees blocks after
+//! finalization.
 
 use tempfile::TempDir;
 

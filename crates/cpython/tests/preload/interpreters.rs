@@ -1,5 +1,5 @@
-//! Interpreters with their own GIL, from 3.12 on. Several threads use the domains mem and obj at the
-//! same time.
+//! Interpreters with their own GIL, from 3.12 on. Several threads use the domains mem and obj at
+//! the same time.
 //!
 //! `OBMALLOC_INTERPRETERS_SECONDS` says how long that takes for each Python. The default is 5.
 

@@ -1,5 +1,6 @@
-//! A CPython that the program loads after its start, as frozen programs do (field F8, `fail-07.c` and
-//! `fail-07.py`). It is not served, and one line at exit says so if one of our variables is set.
+//! A CPython that the program loads after its start, as frozen programs do (field F8, `fail-07.c`
+//! and `fail-07.py`). It is not served, and one line at exit says so if one of our variables is
+//! set.
 
 use std::{
     ffi::OsString,

@@ -37,8 +37,8 @@ os._exit(0)
     }
 }
 
-/// Returns code that limits the process to `mebibytes` more than it uses now. The limit is of `kind`,
-/// and `figure` of `/proc/self/status` shows the use.
+/// Returns code that limits the process to `mebibytes` more than it uses now. The limit is of
+/// `kind`, and `figure` of `/proc/self/status` shows the use.
 fn limit(kind: &str, figure: &str, mebibytes: u32) -> String {
     format!(
         r#"
@@ -67,8 +67,8 @@ print(len(bytearray(50 << 20)))
     }
 }
 
-/// The C library maps the stacks of threads, so the memory that the heap retains must leave room for
-/// them (F5 of the field report).
+/// The C library maps the stacks of threads, so the memory that the heap retains must leave room
+/// for them (F5 of the field report).
 #[test]
 fn threads_can_start_when_few_addresses_are_left() {
     // The first thread loads what a thread needs. No thread ends under the limit, because the C

@@ -22,8 +22,8 @@ print("ours" if b"obmalloc_cpython" in info.path else "theirs")
 sys.exit(3)
 "#;
 
-/// Asserts that `ours` has the same output and status as `own`, except for `lines` lines of refusal on
-/// stderr. Returns these lines.
+/// Asserts that `ours` has the same output and status as `own`, except for `lines` lines of refusal
+/// on stderr. Returns these lines.
 fn refused_with(own: &Run, ours: &Run, lines: usize) -> String {
     let (said, rest): (Vec<_>, Vec<_>) =
         ours.stderr.lines().partition(|line| line.starts_with("obmalloc: not installed: "));
@@ -33,8 +33,8 @@ fn refused_with(own: &Run, ours: &Run, lines: usize) -> String {
     said.concat()
 }
 
-/// Runs `python` with and without the library, after `set` has changed the command. Returns the line
-/// of refusal.
+/// Runs `python` with and without the library, after `set` has changed the command. Returns the
+/// line of refusal.
 fn refusal(python: &Python, lines: usize, set: impl Fn(&mut Command)) -> String {
     let go = |mut command: Command| {
         set(&mut command);
@@ -98,8 +98,8 @@ fn versions_before_3_8_are_refused() {
     }
 }
 
-/// A program that claims to be the CPython of `$VERSION`. Its exit status is the number of allocators
-/// that were set in it.
+/// A program that claims to be the CPython of `$VERSION`. Its exit status is the number of
+/// allocators that were set in it.
 const FAKE: &str = r#"
     #include <stdio.h>
     #include <stdlib.h>

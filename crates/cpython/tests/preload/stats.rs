@@ -122,8 +122,8 @@ fn statistics_can_be_switched_by_words() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "a word is not a file");
 }
 
-/// Returns the words of the tables in CPython's format, without the arena map, which not all versions
-/// have, and without the figures, which differ from heap to heap.
+/// Returns the words of the tables in CPython's format, without the arena map, which not all
+/// versions have, and without the figures, which differ from heap to heap.
 fn words_of_tables(text: &str) -> Vec<String> {
     let is_word = |word: &&str| !word.starts_with(|c: char| c.is_ascii_digit());
     let words = |line: &str| line.split_whitespace().filter(is_word).collect::<Vec<_>>().join(" ");

@@ -38,9 +38,10 @@ struct AtMost {
 const A_TENTH_MORE: AtMost = AtMost { factor: 1.1, more: 0.0 };
 const RETAINED: AtMost = AtMost { factor: 1.15, more: 4096.0 };
 
-/// Compares the figures of `code` with and without the library. They are means of three to six runs,
-/// and the comparison ends as soon as the limits hold. The figures differ from run to run, because a
-/// few live blocks decide whether an arena is unmapped. That is so for CPython's own allocator too.
+/// Compares the figures of `code` with and without the library. They are means of three to six
+/// runs, and the comparison ends as soon as the limits hold. The figures differ from run to run,
+/// because a few live blocks decide whether an arena is unmapped. That is so for CPython's own
+/// allocator too.
 fn compare<const N: usize>(python: &Python, code: &str, limits: [AtMost; N]) {
     let [mut own, mut ours] = [[0.0; N]; 2];
     for runs in 1..=6 {
@@ -238,9 +239,9 @@ print("done")
     }
 }
 
-/// Each of several threads runs code in several interpreters in turn, each of which has its own GIL.
-/// No two threads run in one interpreter at the same time, because CPython's own check for that is
-/// not sound.
+/// Each of several threads runs code in several interpreters in turn, each of which has its own
+/// GIL. No two threads run in one interpreter at the same time, because CPython's own check for
+/// that is not sound.
 #[test]
 fn a_thread_that_switches_interpreters_switches_heaps() {
     let code = r#"
@@ -311,8 +312,8 @@ print(rss() - before)
     }
 }
 
-/// The main interpreter's heap is consistent in a child that its own thread forked. In a process with
-/// one thread, this is so even if C code forks without the GIL.
+/// The main interpreter's heap is consistent in a child that its own thread forked. In a process
+/// with one thread, this is so even if C code forks without the GIL.
 #[test]
 fn a_child_that_c_code_forked_can_use_its_blocks() {
     let code = r#"
