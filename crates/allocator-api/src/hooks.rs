@@ -2,32 +2,6 @@
 //!
 //! A hook only knows the [`MemAlloc`] below it. Hooks can therefore be stacked in any order, and a
 //! hook that is not part of the stack costs nothing.
-//!
-//! To install a hook over an allocator in force, read that allocator, wrap it, and set the hook. To
-//! remove the hook, set the allocator that was read. Blocks stay valid through both changes,
-//! because the hook passes every request on.
-//!
-//! ```
-//! use std::sync::OnceLock;
-//!
-//! use allocator_api::{CAllocator, Domain, DomainTable, hooks::Counting};
-//! use raw_mem::{Malloc, MemAlloc};
-//!
-//! static TABLE: DomainTable = DomainTable::new([CAllocator::of(&Malloc); 3]);
-//! static HOOK: OnceLock<Counting<CAllocator>> = OnceLock::new();
-//!
-//! let before = TABLE.get(Domain::Obj);
-//! let hook = HOOK.get_or_init(|| Counting::new(before, 512));
-//! // SAFETY: the hook passes every request on, so it can free blocks of the allocator below it.
-//! unsafe { TABLE.set(Domain::Obj, CAllocator::of(hook)) }?;
-//! let block = TABLE.allocator(Domain::Obj).malloc(40);
-//! // SAFETY: every block of the hook is a block of the allocator below it.
-//! unsafe { TABLE.set(Domain::Obj, before) }?;
-//! // SAFETY: the block is live and not used again.
-//! unsafe { TABLE.allocator(Domain::Obj).free(block) };
-//! assert_eq!(hook.counts().small.requests, 1);
-//! # Ok::<(), allocator_api::SetError>(())
-//! ```
 
 use core::ptr::NonNull;
 

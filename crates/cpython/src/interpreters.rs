@@ -179,8 +179,7 @@ fn entry_or_main() -> Option<&'static Entry> {
     if entry.is_some() || !current::is_main(interpreter) {
         return entry;
     }
-    // Blocks that the thread allocated before it had an interpreter belong to the main interpreter
-    // as well.
+    // Blocks that the thread allocated before it had an interpreter become the main interpreter's.
     let heap = OwnedHeap::of_this_thread()?;
     // SAFETY: `MAIN` has no interpreter, and this thread holds the main GIL.
     unsafe { MAIN.assign(interpreter, heap) };
@@ -204,10 +203,9 @@ fn main_is_at_hand() -> bool {
 #[inline(never)]
 unsafe fn free_elsewhere(block: BlockPtr) {
     match entry() {
-        // SAFETY: the calling thread holds the GIL of the entry's interpreter. `block` came from
-        // one of these heaps (contract of `free_elsewhere`).
+        // SAFETY: the thread holds the GIL of the entry's interpreter. The contract is the same.
         Some(entry) => unsafe { entry.heap().free(block) },
-        // SAFETY: `block` came from one of these heaps (contract of `free_elsewhere`).
+        // SAFETY: the contract is the same.
         None => unsafe { PerThread.free(block) },
     }
 }
@@ -225,11 +223,11 @@ impl PerInterpreter {
     ///
     /// - The calling thread must hold the GIL of the main interpreter, or no interpreter may run.
     pub(crate) unsafe fn stats(self) -> Stats {
-        // SAFETY: no other thread is inside the main interpreter's heap (contract of `stats`).
-        match unsafe { MAIN.heap_if_any() } {
-            Some(heap) => heap.stats_of_all().total,
-            None => PerThread.stats_of_all().total,
+        if !MAIN.has_heap() {
+            return PerThread.stats_of_all().total;
         }
+        // SAFETY: no other thread is inside the main interpreter's heap (contract of `stats`).
+        unsafe { MAIN.heap() }.stats_of_all().total
     }
 }
 
@@ -245,15 +243,13 @@ unsafe impl Blocks for PerInterpreter {
         if !main_is_at_hand() {
             return None;
         }
-        // SAFETY: the calling thread holds the main GIL, and the heap calls nothing that comes back
-        // here.
+        // SAFETY: the calling thread holds the main GIL, and the heap never calls back.
         unsafe { MAIN.heap() }.alloc_listed(class)
     }
 
     fn alloc(&self, class: SizeClass<ThreadGeometry>) -> Option<BlockPtr> {
         match entry_or_main() {
-            // SAFETY: the calling thread holds the GIL of the entry's interpreter, and the heap
-            // calls nothing that comes back here.
+            // SAFETY: the thread holds the GIL of the entry's interpreter. The heap never calls back.
             Some(entry) => unsafe { entry.heap() }.alloc(class),
             None => PerThread.alloc_listed(class).or_else(|| PerThread.alloc(class)),
         }
@@ -261,8 +257,7 @@ unsafe impl Blocks for PerInterpreter {
 
     fn trim(&self) {
         match entry() {
-            // SAFETY: the calling thread holds the GIL of the entry's interpreter, and the heap
-            // calls nothing that comes back here.
+            // SAFETY: the thread holds the GIL of the entry's interpreter. The heap never calls back.
             Some(entry) => unsafe { entry.heap() }.flush(),
             None => PerThread.flush(),
         }
@@ -271,11 +266,10 @@ unsafe impl Blocks for PerInterpreter {
     #[inline(always)]
     unsafe fn free(&self, block: BlockPtr) {
         if main_is_at_hand() {
-            // SAFETY: the calling thread holds the main GIL. `block` came from one of these heaps
-            // (contract of `free`).
+            // SAFETY: the thread holds the main GIL. `block` came from these heaps (contract).
             unsafe { MAIN.heap().free(block) };
         } else {
-            // SAFETY: `block` came from one of these heaps (contract of `free`).
+            // SAFETY: `block` came from these heaps (contract of `free`).
             unsafe { free_elsewhere(block) };
         }
     }
@@ -285,8 +279,7 @@ unsafe impl Blocks for PerInterpreter {
         if !PerThread.holds(ptr.addr().get()) {
             return Some(ptr);
         }
-        // SAFETY: the pointer is in an arena of these heaps, so it is a block in use (contract of
-        // `free_if_ours`).
+        // SAFETY: the pointer is in an arena of these heaps, so it is a block in use (contract).
         unsafe { self.free(BlockPtr::from_start(ptr)) };
         None
     }

@@ -1,42 +1,4 @@
-//! A shared library that puts the obmalloc heap into an unmodified CPython.
-//!
-//! ```sh
-//! cargo build --release -p obmalloc-cpython
-//! LD_PRELOAD=target/release/libobmalloc_cpython.so python3 prog.py
-//! ```
-//!
-//! # Overview
-//!
-//! ```text
-//!   the loader calls our constructor, before main
-//!        │ abi      is PyMem_SetAllocator in this process? if not, nothing happens until exit
-//!        ▼
-//!      decide ◄──── settings   OBMALLOC, OBMALLOC_STATS
-//!        │    ◄──── options    what CPython's environment and command line say about allocators
-//!        │    ◄──── version    which CPython this is
-//!        ├── refuse, with one line on stderr
-//!        ▼
-//!     install       a heap, or one for each interpreter (3.12 and later), and its vtable for the
-//!        │          domains mem and obj
-//!        │          reinit  (3.12 and later) installs it again in a second Py_Initialize
-//!        ▼
-//!    the interpreter runs                                obj, mem ─► hooks ─► heap
-//!        ▼                                                                     │ large, foreign
-//!      report       at exit, if requested: what was in force and served        ▼
-//!      late         at exit: a CPython that came too late             raw ─► CPython's own
-//! ```
-//!
-//! # Rules
-//!
-//! 1. A process without CPython does not change. It pays only for one failed symbol look-up and for
-//!    reading its environment. At exit, if one of our variables is set, we look for a CPython in
-//!    the libraries that were loaded in the meantime.
-//! 2. CPython keeps serving the raw domain. In a forked child, CPython 3.8 frees a block there that
-//!    it allocated without calling the vtable.
-//! 3. The heap and the allocators over it are never dropped, because destructors of C libraries
-//!    free blocks after the interpreter has ended.
-//! 4. This library allocates its own memory from the C library, and never through the allocator
-//!    that it installs.
+#![doc = include_str!("../README.md")]
 
 mod abi;
 mod decide;

@@ -69,7 +69,7 @@ unsafe impl MemAlloc for Lower {
 
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
         if was_reinitialised() {
-            // SAFETY: `ptr` is null or a live block of either allocator (contract of `realloc`).
+            // SAFETY: `ptr` is null or a live block of either allocator (contract).
             return unsafe { self.cpython.realloc(ptr, size) };
         }
         // SAFETY: `ptr` is null or a live block of the raw domain (contract of `realloc`).
@@ -78,12 +78,10 @@ unsafe impl MemAlloc for Lower {
 
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
         if was_reinitialised() {
-            // SAFETY: `ptr` is null or a live block of either allocator, and is not used again
-            // (contract of `free`).
+            // SAFETY: `ptr` is null or a live block of either allocator, not used again (contract).
             return unsafe { self.cpython.free(ptr) };
         }
-        // SAFETY: `ptr` is null or a live block of the raw domain, and is not used again (contract
-        // of `free`).
+        // SAFETY: `ptr` is null or a live block of the raw domain, not used again (contract).
         unsafe { (self.raw.free)(ptr) }
     }
 }

@@ -1,17 +1,4 @@
-//! The statistics at exit, as text or as JSON.
-//!
-//! The JSON has these fields. `schema` is 2. It changes when a field is removed or changes its
-//! meaning.
-//!
-//! | field | value |
-//! | --- | --- |
-//! | `schema`, `pid`, `python`, `obmalloc` | numbers, and versions as text |
-//! | `in_force` | whether the heap serves mem and obj at this moment |
-//! | `reason` | why the heap is not in force, or null |
-//! | `reinitialised` | whether the heap was installed again in a later `Py_Initialize` |
-//! | `domains` | for `raw`, `mem` and `obj`: `served_by` (`CPython`, `obmalloc` or `library`), `library` (a path), and for a counted domain the `small` and `large` requests |
-//! | `served` | the small requests that the heap itself served: `requests`, `bytes`, and their `share` of all small requests |
-//! | `heap` | the heap's figures, or null |
+//! The statistics at exit, as text or as JSON. The README lists the fields of the JSON.
 
 use std::{
     collections::BTreeMap,

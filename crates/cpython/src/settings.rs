@@ -1,22 +1,4 @@
-//! The settings of this library.
-//!
-//! | variable | value | meaning |
-//! | --- | --- | --- |
-//! | `OBMALLOC` | unset, empty, `on` | install the heap, or say in one line why not |
-//! | | `quiet` | install the heap, or say nothing |
-//! | | `off` | leave CPython as it is, and say nothing |
-//! | `OBMALLOC_STATS` | unset, empty, `0`, `false`, `no`, `off` | no statistics |
-//! | | `1`, `true`, `yes`, `on` | statistics as text to stderr, at exit |
-//! | | a path | statistics to that file, at exit, as JSON if the path ends in `.json` |
-//!
-//! The words of `OBMALLOC_STATS` may be in upper case. `%p` in the path stands for the process id.
-//! A program that starts other Pythons should use it, because otherwise each of them overwrites the
-//! file.
-//!
-//! If the heap is refused, one line on stderr says why. If it has been replaced by the time the
-//! process exits, or if CPython was loaded too late, the line appears only if one of these
-//! variables, or another whose name begins with `OBMALLOC_`, is set. `off` and `quiet` suppress all
-//! of these lines.
+//! The settings of this library, which the README lists.
 
 use std::{
     env,

@@ -38,19 +38,7 @@ type PoolHeap = Heap<MmapArenas, Malloc, Pools>;
 /// heap.reset();
 /// ```
 ///
-/// Without these features it serves layouts:
-///
-/// ```
-/// use std::alloc::Layout;
-/// use global_alloc::LocalHeap;
-///
-/// let heap = LocalHeap::new();
-/// let layout = Layout::new::<[u64; 4]>();
-/// let block = heap.alloc(layout).expect("out of memory");
-/// assert_eq!(heap.stats().bytes.in_use, 32);
-/// // SAFETY: the memory came from this heap for this layout, and is not used again.
-/// unsafe { heap.dealloc(block, layout) };
-/// ```
+/// Without these features it serves layouts, see [`alloc`](Self::alloc).
 pub struct LocalHeap {
     /// # Invariant
     ///
@@ -72,6 +60,16 @@ impl LocalHeap {
     /// Allocates memory for `layout`, uninitialised. Returns `None` if there is none.
     ///
     /// An empty layout gets an aligned pointer to nothing.
+    ///
+    /// ```
+    /// # use std::alloc::Layout;
+    /// # use global_alloc::LocalHeap;
+    /// let heap = LocalHeap::new();
+    /// let layout = Layout::new::<[u64; 4]>();
+    /// let block = heap.alloc(layout).expect("out of memory");
+    /// // SAFETY: the memory came from this heap for this layout, and is not used again.
+    /// unsafe { heap.dealloc(block, layout) };
+    /// ```
     #[inline]
     pub fn alloc(&self, layout: Layout) -> Option<NonNull<u8>> {
         self.allocate(layout, Init::Uninit)
@@ -95,8 +93,8 @@ impl LocalHeap {
         unsafe { self.deallocate(ptr, layout) };
     }
 
-    /// Makes memory for `new` out of memory for `old`, and moves it if necessary. Keeps the contents
-    /// up to the smaller of both sizes. On `None` the memory has not changed.
+    /// Makes memory for `new` out of memory for `old`, and moves it if necessary. Keeps the
+    /// contents up to the smaller of both sizes. On `None` the memory has not changed.
     ///
     /// # Safety
     ///

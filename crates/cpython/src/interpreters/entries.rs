@@ -59,6 +59,11 @@ impl Entry {
         }
     }
 
+    /// Returns true if the entry has an interpreter, and therefore a heap.
+    pub(super) fn has_heap(&self) -> bool {
+        !self.is_of(NO_INTERPRETER)
+    }
+
     /// Returns the address of the interpreter, or one that no interpreter has.
     #[inline(always)]
     pub(super) fn interpreter(&self) -> *const c_void {
@@ -71,30 +76,18 @@ impl Entry {
         ptr::eq(self.interpreter(), interpreter)
     }
 
-    /// Returns the heap of an entry that has an interpreter.
+    /// Returns the heap.
     ///
     /// # Safety
     ///
-    /// - The entry must have an interpreter, and the calling thread must hold its GIL.
+    /// - The entry must have an interpreter, and the calling thread must hold its GIL or be the
+    ///   only thread in CPython.
     /// - The calling thread must not have the heap borrowed already.
     #[inline(always)]
     #[expect(clippy::mut_from_ref, reason = "the GIL is the lock")]
     pub(super) unsafe fn heap(&self) -> &mut OwnedHeap {
         // SAFETY: the GIL keeps other threads out. An entry with an interpreter has a heap.
         unsafe { (*self.heap.get()).as_mut().unwrap_unchecked() }
-    }
-
-    /// As [`heap`](Self::heap), for an entry that may have no interpreter.
-    ///
-    /// # Safety
-    ///
-    /// - The calling thread must hold the GIL of the entry's interpreter, or no other thread may
-    ///   access the entry.
-    /// - The calling thread must not have the heap borrowed already.
-    #[expect(clippy::mut_from_ref, reason = "the GIL is the lock")]
-    pub(super) unsafe fn heap_if_any(&self) -> Option<&mut OwnedHeap> {
-        // SAFETY: no other thread is inside (contract of `heap_if_any`).
-        unsafe { (*self.heap.get()).as_mut() }
     }
 
     /// Assigns the entry to `interpreter`, with a heap.
