@@ -85,68 +85,49 @@ pub(crate) fn to_c(block: Option<NonNull<u8>>) -> *mut c_void {
     block.map_or(ptr::null_mut(), NonNull::as_ptr).cast()
 }
 
-/// Returns the allocator that `ctx` points to.
-///
-/// # Safety
-///
-/// `ctx` must be the context of a vtable that [`VTable::of`] made for an `A`.
-unsafe fn from_ctx<A>(ctx: *mut c_void) -> &'static A {
-    // SAFETY: the context of such a vtable is a `&'static A` (contract of `from_ctx`).
-    unsafe { &*ctx.cast::<A>() }
-}
+// The functions of the vtables that `VTable::of` makes. `ctx` must be the context of such a vtable
+// for an `A`. `block` must be null or a live block of that allocator, and `free` ends its use.
 
-/// Calls `A::malloc`.
-///
-/// # Safety
-///
-/// - `ctx` must be as in [`from_ctx`].
 unsafe extern "C" fn malloc<A: MemAlloc>(ctx: *mut c_void, size: usize) -> *mut c_void {
-    // SAFETY: `ctx` belongs to an `A` (contract of this function).
+    // SAFETY: `ctx` belongs to an `A` (see above).
     to_c(unsafe { from_ctx::<A>(ctx) }.malloc(size))
 }
 
-/// Calls `A::calloc`.
-///
-/// # Safety
-///
-/// - `ctx` must be as in [`from_ctx`].
 unsafe extern "C" fn calloc<A: MemAlloc>(
     ctx: *mut c_void,
     nelem: usize,
     elsize: usize,
 ) -> *mut c_void {
-    // SAFETY: `ctx` belongs to an `A` (contract of this function).
+    // SAFETY: `ctx` belongs to an `A` (see above).
     to_c(unsafe { from_ctx::<A>(ctx) }.calloc(nelem, elsize))
 }
 
-/// Calls `A::realloc`.
-///
-/// # Safety
-///
-/// - `ctx` must be as in [`from_ctx`].
-/// - `block` must be null or a live block of that allocator.
 unsafe extern "C" fn realloc<A: MemAlloc>(
     ctx: *mut c_void,
     block: *mut c_void,
     new_size: usize,
 ) -> *mut c_void {
-    // SAFETY: `ctx` belongs to an `A` (contract of this function).
+    // SAFETY: `ctx` belongs to an `A` (see above).
     let alloc = unsafe { from_ctx::<A>(ctx) };
-    // SAFETY: `block` is null or a live block of `alloc` (contract of this function).
+    // SAFETY: `block` is null or a live block of `alloc` (see above).
     to_c(unsafe { alloc.realloc(NonNull::new(block.cast()), new_size) })
 }
 
-/// Calls `A::free`.
+unsafe extern "C" fn free<A: MemAlloc>(ctx: *mut c_void, block: *mut c_void) {
+    // SAFETY: `ctx` belongs to an `A` (see above).
+    let alloc = unsafe { from_ctx::<A>(ctx) };
+    // SAFETY: `block` is null or a live block of `alloc`, not used again (see above).
+    unsafe { alloc.free(NonNull::new(block.cast())) }
+}
+
+/// Returns the allocator that `ctx` points to.
 ///
 /// # Safety
 ///
-/// - `ctx` must be as in [`from_ctx`].
-/// - `block` must be null, or a live block of that allocator that is not used again.
-unsafe extern "C" fn free<A: MemAlloc>(ctx: *mut c_void, block: *mut c_void) {
-    // SAFETY: `ctx` belongs to an `A` (contract of this function).
-    let alloc = unsafe { from_ctx::<A>(ctx) };
-    // SAFETY: `block` is null or a live block of `alloc`, not used again (contract).
-    unsafe { alloc.free(NonNull::new(block.cast())) }
+/// - `ctx` must be the context of a vtable that [`VTable::of`] made for an `A`.
+unsafe fn from_ctx<A>(ctx: *mut c_void) -> &'static A {
+    // SAFETY: the context of such a vtable is a `&'static A`.
+    unsafe { &*ctx.cast::<A>() }
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub(crate) enum OwnAllocator {
     PythonDevMode,
 }
 
-/// Options of CPython that take an argument: the rest of their own word, or the next word.
+/// Options of CPython that take an argument: either the end of their own word, or the next word.
 const WITH_ARGUMENT: &[u8] = b"cmWX";
 
 /// The long option of CPython that takes the next word as its argument.
@@ -104,8 +104,8 @@ impl CommandLine {
                 b'E' | b'I' => self.ignores_environment = true,
                 b'c' | b'm' => return false,
                 letter if WITH_ARGUMENT.contains(letter) => {
-                    let rest = OsStr::from_bytes(&letters[at + 1..]);
-                    let word = if rest.is_empty() { args.next() } else { Some(rest.into()) };
+                    let tail = OsStr::from_bytes(&letters[at + 1..]);
+                    let word = if tail.is_empty() { args.next() } else { Some(tail.into()) };
                     self.dev |= *letter == b'X' && word.is_some_and(|word| is_dev(&word));
                     return true;
                 }

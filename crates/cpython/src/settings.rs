@@ -65,8 +65,8 @@ impl Settings {
 
 /// Returns true for `OBMALLOC` and for every name that begins with `OBMALLOC_`.
 fn is_ours(name: &OsStr) -> bool {
-    let rest = name.as_bytes().strip_prefix(b"OBMALLOC");
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"_"))
+    let tail = name.as_bytes().strip_prefix(b"OBMALLOC");
+    tail.is_some_and(|tail| tail.is_empty() || tail.starts_with(b"_"))
 }
 
 impl StatsPlace {
@@ -85,13 +85,13 @@ impl StatsPlace {
         let Self::File(template) = self else { return None };
         let pid = pid.to_string();
         let mut path = Vec::new();
-        let mut rest = template.as_bytes();
-        while let Some(at) = rest.windows(2).position(|pair| pair == b"%p") {
-            path.extend_from_slice(&rest[..at]);
+        let mut tail = template.as_bytes();
+        while let Some(at) = tail.windows(2).position(|pair| pair == b"%p") {
+            path.extend_from_slice(&tail[..at]);
             path.extend_from_slice(pid.as_bytes());
-            rest = &rest[at + 2..];
+            tail = &tail[at + 2..];
         }
-        path.extend_from_slice(rest);
+        path.extend_from_slice(tail);
         Some(PathBuf::from(OsString::from_vec(path)))
     }
 

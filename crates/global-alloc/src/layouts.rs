@@ -1,9 +1,9 @@
 //! Requests of any layout, served by pools and an allocator of large memory.
 //!
 //! ```text
-//!   layout ─► class ─┬─ some ─► a block of the class, from the pools
-//!                    ├─ none ─► the allocator of large memory
-//!                    └─ no bytes ─► an aligned pointer to nothing
+//!   layout ─┬─ with a class ──► a block of the class, from the pools
+//!           ├─ too large ─────► the allocator of large memory
+//!           └─ empty ─────────► an aligned pointer to nothing
 //! ```
 //!
 //! The caller passes the layout again to free or resize memory, so the address need not be looked

@@ -25,10 +25,10 @@ sys.exit(3)
 /// Asserts that `ours` has the same output and status as `own`, except for `lines` lines of refusal
 /// on stderr. Returns these lines.
 fn refused_with(own: &Run, ours: &Run, lines: usize) -> String {
-    let (said, rest): (Vec<_>, Vec<_>) =
+    let (said, others): (Vec<_>, Vec<_>) =
         ours.stderr.lines().partition(|line| line.starts_with("obmalloc: not installed: "));
     assert_eq!(said.len(), lines, "{ours:?}");
-    assert_eq!(rest, own.stderr.lines().collect::<Vec<_>>(), "{ours:?}");
+    assert_eq!(others, own.stderr.lines().collect::<Vec<_>>(), "{ours:?}");
     assert_eq!((&own.stdout, own.status), (&ours.stdout, ours.status), "{ours:?}");
     said.concat()
 }

@@ -140,9 +140,9 @@ fn pythonmallocstats_prints_our_figures_in_cpythons_format() {
         let mut command = preloaded(python);
         let ours = run(command.env("PYTHONMALLOCSTATS", "1").args(["-c", "print('out')"]));
         assert_eq!(ours.stdout, "out\n");
-        let rest = ours.stderr.strip_prefix("Small block threshold").unwrap();
-        assert_eq!(words_of_tables(last), words_of_tables(rest), "{python:?}");
-        assert!(!rest.contains("Small block threshold"), "the table must be printed once: {ours:?}");
+        let tail = ours.stderr.strip_prefix("Small block threshold").unwrap();
+        assert_eq!(words_of_tables(last), words_of_tables(tail), "{python:?}");
+        assert!(!tail.contains("Small block threshold"), "the table must be printed once: {ours:?}");
     }
 }
 
