@@ -134,7 +134,7 @@ fn stack<B: Blocks + Sync + 'static>(
         let pymalloc = leak(unsafe { Pymalloc::new(heap, lower) });
         return (pymalloc.access(), [VTable::of(pymalloc); 2], None);
     }
-    let below: &_ = leak(Counting::new(lower, SMALL));
+    let below = leak(Counting::new(lower, SMALL));
     // SAFETY: the raw domain does not allocate from the domains that the heap serves.
     let pymalloc = leak(unsafe { Pymalloc::new(heap, below) });
     let above = SERVED.map(|_| leak(Counting::new(CAllocator::of(pymalloc), SMALL)));

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::c_void,
     fmt, fs,
     io::{self, Write},
     process,
@@ -147,7 +148,7 @@ impl DomainReport {
         };
         Self {
             served_by,
-            library: Code::at(vtable.malloc as *const _).path.display().to_string(),
+            library: Code::at(vtable.malloc as *const c_void).path.display().to_string(),
             small: counts.map(|counts| Requests::from(counts.small)),
             large: counts.map(|counts| Requests::from(counts.large)),
         }

@@ -49,7 +49,7 @@ macro_rules! implement {
                 new: Layout,
             ) -> Result<NonNull<[u8]>, $api::alloc::AllocError> {
                 // SAFETY: the contract is the same.
-                let memory = unsafe { self.grow(ptr, old, new) }?;
+                let memory = unsafe { $api::alloc::Allocator::grow(self, ptr, old, new) }?;
                 let start = memory.cast::<u8>();
                 // SAFETY: the memory has `new.size()` bytes, of which the first `old.size()` are in
                 // use.
