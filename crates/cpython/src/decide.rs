@@ -60,7 +60,7 @@ pub(crate) fn decide(
     options: &Options,
 ) -> Result<Guard, Refusal> {
     match &settings.switch {
-        Switch::On => (),
+        Switch::On | Switch::Quiet => (),
         Switch::Off => return Err(Refusal::SwitchedOff),
         Switch::Unknown(value) => return Err(Refusal::UnknownSwitch(value.clone())),
     }

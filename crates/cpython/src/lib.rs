@@ -84,7 +84,7 @@ fn report_late(settings: &Settings) {
     let Some((python, path)) = late::find() else { return };
     let refusal = match settings.switch {
         Switch::Off => Refusal::SwitchedOff,
-        Switch::On | Switch::Unknown(_) => {
+        _ => {
             Refusal::LoadedLate(path.file_name().unwrap_or(path.as_os_str()).to_owned())
         }
     };

@@ -11,7 +11,6 @@ use std::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) switch: Switch,
-    pub(crate) quiet: bool,
     pub(crate) stats: Option<StatsPlace>,
     /// True if one of our variables has a value, so the user expects something of this library.
     pub(crate) any: bool,
@@ -21,6 +20,7 @@ pub(crate) struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Switch {
     On,
+    Quiet,
     Off,
     Unknown(OsString),
 }
@@ -48,18 +48,18 @@ impl Settings {
                 _ => (),
             }
         }
-        let quiet = switch == "quiet";
         let switch = match switch.as_bytes() {
-            b"" | b"on" | b"quiet" => Switch::On,
+            b"" | b"on" => Switch::On,
+            b"quiet" => Switch::Quiet,
             b"off" => Switch::Off,
             _ => Switch::Unknown(switch),
         };
-        Self { switch, quiet, stats: StatsPlace::parse(stats), any }
+        Self { switch, stats: StatsPlace::parse(stats), any }
     }
 
     /// Returns true if nothing is printed about a heap that is not in force.
     pub(crate) fn is_silent(&self) -> bool {
-        self.quiet || self.switch == Switch::Off
+        matches!(self.switch, Switch::Quiet | Switch::Off)
     }
 }
 
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn without_variables_the_heap_is_installed_without_statistics() {
-        let expected = Settings { switch: Switch::On, quiet: false, stats: None, any: false };
+        let expected = Settings { switch: Switch::On, stats: None, any: false };
         assert_eq!(read(None, None), expected);
         assert_eq!(read(Some(""), Some("")), expected);
         let any = Settings { any: true, ..expected };
@@ -122,8 +122,7 @@ mod tests {
 
     #[test]
     fn no_other_word_is_mistaken_for_quiet_or_off() {
-        assert_eq!(read(Some("quiet"), None).switch, Switch::On);
-        assert!(read(Some("quiet"), None).quiet);
+        assert_eq!(read(Some("quiet"), None).switch, Switch::Quiet);
         assert_eq!(read(Some("off"), None).switch, Switch::Off);
         assert_eq!(read(Some("OFF"), None).switch, Switch::Unknown("OFF".into()));
     }

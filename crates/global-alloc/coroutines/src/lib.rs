@@ -5,8 +5,8 @@
 //! its heap through such an address uses the heap of a thread that is running elsewhere.
 //!
 //! The tests can only fail where the compiler optimises across the switch, so `cargo xtask
-//! test-all` also runs them in release builds. `OBMALLOC_COROUTINE_RUNS` is how often each test
-//! repeats its work; the default is 3.
+//! test-all` also runs them in release builds. `OBMALLOC_COROUTINE_RUNS` says how often each test
+//! repeats its work. The default is 3.
 
 #![cfg(all(test, unix, not(miri)))]
 
