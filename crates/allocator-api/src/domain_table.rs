@@ -15,7 +15,8 @@ use raw_mem::{Malloc, MemAlloc};
 use sync::Mutex;
 
 use crate::{
-    CAllocator, Domain,
+    c_allocator::CAllocator,
+    domain::Domain,
     record::{Records, Slot},
 };
 

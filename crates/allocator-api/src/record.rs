@@ -26,7 +26,7 @@ use sync::{
     },
 };
 
-use crate::CAllocator;
+use crate::c_allocator::CAllocator;
 
 /// A vtable that other threads can read.
 #[derive(Debug)]
@@ -162,7 +162,7 @@ mod tests {
     use sync::{Arc, atomic::Ordering::Relaxed, thread};
 
     use super::*;
-    use crate::VTable;
+    use crate::vtable::VTable;
 
     fn vtable(ctx: usize) -> CAllocator {
         let ctx = ptr::without_provenance_mut::<c_void>(ctx);

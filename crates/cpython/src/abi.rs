@@ -89,6 +89,9 @@ c_functions! {
     }
 }
 
+/// An interpreter of CPython, of which we only use the address.
+pub(crate) type Interpreter = NonNull<c_void>;
+
 /// Creates a built-in module, and returns the module or its definition.
 pub(crate) type ModuleInit = unsafe extern "C" fn() -> *mut c_void;
 

@@ -39,8 +39,7 @@ use std::{
 use obmalloc::{BlockPtr, Blocks, SizeClass, Stats};
 use thread_heap::{OwnedHeap, PerThread, ThreadGeometry};
 
-use crate::abi::{CPython, InterpreterFunctions};
-use current::Interpreter;
+use crate::abi::{CPython, Interpreter, InterpreterFunctions};
 use entries::{Entry, MAIN};
 
 /// The name of the capsule, and its key in an interpreter's dictionary.

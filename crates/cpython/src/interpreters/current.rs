@@ -30,12 +30,9 @@ use std::{
 };
 
 use crate::{
-    abi::{CPython, InterpreterFunctions},
+    abi::{CPython, Interpreter, InterpreterFunctions},
     loader,
 };
-
-/// An interpreter of CPython, of which we only use the address.
-pub(super) type Interpreter = NonNull<c_void>;
 
 /// The number of words that precede the interpreter in a thread state. CPython: `struct _ts` in
 /// `Include/cpython/pystate.h`, 3.12 to 3.15. [`layout_holds`] verifies it in the process.

@@ -12,7 +12,7 @@ use std::{
 
 use thread_heap::OwnedHeap;
 
-use super::current::Interpreter;
+use crate::abi::Interpreter;
 
 /// The interpreter of an entry that serves none. No object has this address.
 const NO_INTERPRETER: *mut c_void = ptr::without_provenance_mut(1);
