@@ -198,7 +198,8 @@ mod tests {
 
     #[test]
     fn the_source_gets_arenas_back_with_their_size_and_is_trimmed() {
-        static SOURCE: LockedSource<CountingSource> = LockedSource::new(CountingSource(MmapArenas::new()));
+        static SOURCE: LockedSource<CountingSource> =
+            LockedSource::new(CountingSource(MmapArenas::new()));
         let ArenaVTable { ctx, alloc, free } = ArenaVTable::of(&SOURCE);
         for (size, bytes) in [(1, 64), (65, 128), (48 << 10, 64 << 10)] {
             // SAFETY: `ctx` belongs to `alloc`.

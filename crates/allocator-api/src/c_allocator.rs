@@ -142,8 +142,7 @@ mod tests {
         let zero = through_c.malloc(0);
         let five = through_c.calloc(2, 5);
         // SAFETY: null is allowed. `five` is live and not used again.
-        let (new, more) =
-            unsafe { (through_c.realloc(None, 7), through_c.realloc(five, 200)) };
+        let (new, more) = unsafe { (through_c.realloc(None, 7), through_c.realloc(five, 200)) };
         assert!([zero, five, new, more].iter().all(Option::is_some));
         assert_eq!(through_c.malloc(MAX_REQUEST + 1), None);
         assert_eq!(through_c.calloc(MAX_REQUEST, 2), None);

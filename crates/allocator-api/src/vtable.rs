@@ -125,7 +125,7 @@ unsafe extern "C" fn free<A: MemAlloc>(ctx: *mut c_void, block: *mut c_void) {
 /// # Safety
 ///
 /// - `ctx` must be the context of a vtable that [`VTable::of`] made for an `A`.
-unsafe fn from_ctx<A>(ctx: *mut c_void) -> &'static A {
+unsafe fn from_ctx<'a, A>(ctx: *mut c_void) -> &'a A {
     // SAFETY: the context of such a vtable is a `&'static A`.
     unsafe { &*ctx.cast::<A>() }
 }

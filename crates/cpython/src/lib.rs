@@ -84,9 +84,7 @@ fn report_late(settings: &Settings) {
     let Some((python, path)) = late::find() else { return };
     let refusal = match settings.switch {
         Switch::Off => Refusal::SwitchedOff,
-        _ => {
-            Refusal::LoadedLate(path.file_name().unwrap_or(path.as_os_str()).to_owned())
-        }
+        _ => Refusal::LoadedLate(path.file_name().unwrap_or(path.as_os_str()).to_owned()),
     };
     if settings.stats != Some(StatsPlace::Stderr) {
         say_refused(&refusal, settings);

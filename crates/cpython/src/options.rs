@@ -59,10 +59,7 @@ impl Options {
         Self::read(std::env::args_os().skip(1), |name| std::env::var_os(name))
     }
 
-    fn read(
-        args: impl Iterator<Item = OsString>,
-        var: impl Fn(&str) -> Option<OsString>,
-    ) -> Self {
+    fn read(args: impl Iterator<Item = OsString>, var: impl Fn(&str) -> Option<OsString>) -> Self {
         let line = CommandLine::parse(args);
         // CPython treats an empty value as unset.
         let var = |name| {
@@ -159,7 +156,11 @@ mod tests {
             Options::read(args, var).malloc_stats
         };
         assert!(requested("-c pass", "1") && requested("x.py -E", "0"));
-        assert!(!requested("-c pass", "") && !requested("-E -c pass", "1") && !requested("-I x.py", "1"));
+        assert!(
+            !requested("-c pass", "")
+                && !requested("-E -c pass", "1")
+                && !requested("-I x.py", "1")
+        );
     }
 
     #[test]

@@ -124,10 +124,8 @@ impl Report {
         };
         if let Err(error) = fs::write(&path, text) {
             let path = path.display();
-            let _ = writeln!(
-                io::stderr(),
-                "obmalloc: cannot write the statistics to {path}: {error}"
-            );
+            let _ =
+                writeln!(io::stderr(), "obmalloc: cannot write the statistics to {path}: {error}");
         }
     }
 
@@ -178,7 +176,9 @@ impl fmt::Display for Report {
         let Self { pid, python, obmalloc, .. } = self;
         writeln!(f, "obmalloc {obmalloc} in process {pid}, CPython {python}")?;
         match &self.reason {
-            None if self.reinitialised => writeln!(f, "in force, installed again by a later Py_Initialize")?,
+            None if self.reinitialised => {
+                writeln!(f, "in force again after a later Py_Initialize")?
+            }
             None => writeln!(f, "in force")?,
             Some(reason) => writeln!(f, "not in force: {reason}")?,
         }

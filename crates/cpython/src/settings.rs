@@ -76,7 +76,9 @@ impl StatsPlace {
             b"" | b"0" | b"false" | b"no" | b"off" => None,
             b"1" | b"true" | b"yes" | b"on" => Some(Self::Stderr),
             // The path is made absolute, because the program may change its directory.
-            _ => Some(Self::File(std::path::absolute(&value).map_or(value, PathBuf::into_os_string))),
+            _ => {
+                Some(Self::File(std::path::absolute(&value).map_or(value, PathBuf::into_os_string)))
+            }
         }
     }
 

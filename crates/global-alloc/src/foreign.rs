@@ -32,8 +32,12 @@ pub(crate) unsafe fn check(action: &str, ptr: NonNull<u8>, layout: Layout) {
     match (class(layout), block_size) {
         (Some(_), Some(size)) if size >= layout.size() => {}
         (None, None) => {}
-        (_, None) => abort(action, ptr, layout, format_args!("it did not come from this allocator")),
-        (_, Some(size)) => abort(action, ptr, layout, format_args!("it is a block of {size} bytes")),
+        (_, None) => {
+            abort(action, ptr, layout, format_args!("it did not come from this allocator"))
+        }
+        (_, Some(size)) => {
+            abort(action, ptr, layout, format_args!("it is a block of {size} bytes"))
+        }
     }
 }
 

@@ -183,7 +183,9 @@ mod tests {
     fn a_block_is_hardly_larger_than_the_request() {
         for align in [1, 64] {
             let layout = Layout::from_size_align(100_000, align).unwrap();
-            for block in [CLibrary.alloc(layout, Init::Uninit), CLibrary.alloc(layout, Init::Zeroed)] {
+            for block in
+                [CLibrary.alloc(layout, Init::Uninit), CLibrary.alloc(layout, Init::Zeroed)]
+            {
                 let block = block.unwrap();
                 // SAFETY: the block is live, and freed once.
                 unsafe {
@@ -208,6 +210,9 @@ mod tests {
     #[test]
     fn an_impossible_size_is_refused() {
         let layout = Layout::from_size_align(isize::MAX as usize - 4095, 4096).unwrap();
-        assert_eq!((CLibrary.alloc(layout, Init::Uninit), CLibrary.alloc(layout, Init::Zeroed)), (None, None));
+        assert_eq!(
+            (CLibrary.alloc(layout, Init::Uninit), CLibrary.alloc(layout, Init::Zeroed)),
+            (None, None)
+        );
     }
 }

@@ -118,7 +118,8 @@ macro_rules! grows_zeroed {
     ($api:ident) => {{
         use $api::alloc::Allocator;
         let heap = LocalHeap::new();
-        let [small, big] = [16, 256].map(|size| Layout::from_size_align(size, 8).expect("a valid layout"));
+        let [small, big] =
+            [16, 256].map(|size| Layout::from_size_align(size, 8).expect("a valid layout"));
         let [kept, dirty] = [(); 2].map(|()| heap.alloc(big).expect("out of memory"));
         let start = heap.alloc(small).expect("out of memory");
         // SAFETY: the memory is live memory of the heap. It is resized and freed with the layout
@@ -147,7 +148,8 @@ macro_rules! shrinks {
     ($api:ident) => {{
         use $api::alloc::Allocator;
         let heap = LocalHeap::new();
-        let [small, big] = [16, 256].map(|size| Layout::from_size_align(size, 8).expect("a valid layout"));
+        let [small, big] =
+            [16, 256].map(|size| Layout::from_size_align(size, 8).expect("a valid layout"));
         let start = heap.alloc_zeroed(big).expect("out of memory");
         // SAFETY: the memory is live memory of the heap. It is resized and freed with the layout
         // that it has at that time.

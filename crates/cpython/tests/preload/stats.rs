@@ -29,7 +29,10 @@ fn statistics_as_json_have_every_figure() {
         let (run, stats) = run_counted(python, "print('out')");
         assert_eq!(run.is_clean(python).stdout, "out\n");
         assert_eq!((&stats["schema"], &stats["in_force"]), (&Value::from(2), &Value::from(true)));
-        assert_eq!((&stats["reason"], &stats["reinitialised"]), (&Value::Null, &Value::from(false)));
+        assert_eq!(
+            (&stats["reason"], &stats["reinitialised"]),
+            (&Value::Null, &Value::from(false))
+        );
         let version = stats["python"].as_str().unwrap();
         assert!(version.starts_with(&format!("3.{}.", python.version.1)), "{version}");
         for domain in ["mem", "obj"] {
@@ -142,7 +145,10 @@ fn pythonmallocstats_prints_our_figures_in_cpythons_format() {
         assert_eq!(ours.stdout, "out\n");
         let tail = ours.stderr.strip_prefix("Small block threshold").unwrap();
         assert_eq!(words_of_tables(last), words_of_tables(tail), "{python:?}");
-        assert!(!tail.contains("Small block threshold"), "the table must be printed once: {ours:?}");
+        assert!(
+            !tail.contains("Small block threshold"),
+            "the table must be printed once: {ours:?}"
+        );
     }
 }
 
