@@ -175,11 +175,10 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { pid, python, obmalloc, .. } = self;
         writeln!(f, "obmalloc {obmalloc} in process {pid}, CPython {python}")?;
+        let again =
+            if self.reinitialised { ", installed again by a later Py_Initialize" } else { "" };
         match &self.reason {
-            None if self.reinitialised => {
-                writeln!(f, "in force again after a later Py_Initialize")?
-            }
-            None => writeln!(f, "in force")?,
+            None => writeln!(f, "in force{again}")?,
             Some(reason) => writeln!(f, "not in force: {reason}")?,
         }
         for (name, DomainReport { served_by, library, small, large }) in &self.domains {
