@@ -39,7 +39,7 @@ pub(crate) unsafe trait Layouts {
     /// - `block` must have been returned by [`alloc_block`](Self::alloc_block).
     unsafe fn free_block(&self, block: BlockPtr);
 
-    /// Gives back all memory that the pools retain.
+    /// Unmaps the memory that the pools retain.
     fn trim(&self);
 
     /// Ends the process if it can tell that `ptr` is not memory of this allocator for `layout`.

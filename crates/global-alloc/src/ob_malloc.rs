@@ -52,8 +52,8 @@ impl ObMalloc {
         Self
     }
 
-    /// Gives back all memory that the calling thread can give back. A thread calls it before it
-    /// waits for long.
+    /// Returns as much memory to the system as the calling thread can. A thread should call it
+    /// before it waits for long.
     ///
     /// - It sends the blocks of other threads that this thread has freed and not sent yet.
     /// - It reclaims the blocks of this thread that other threads have freed.
