@@ -20,8 +20,8 @@ use allocator_api::{
     CAllocator, VTable,
     hooks::{Counting, Counts, Tally},
 };
-use obmalloc::{Access, Blocks, Geometry, GilHeld, Heap, KnownArenas, Native, Pymalloc, Stats};
-use raw_mem::{MmapArenas, PageBlocks, RetainingArenas};
+use obmalloc::{Access, Blocks, Geometry, GilHeld, Heap, KnownArenas, Pools16K, Pymalloc, Stats};
+use raw_mem::{MmapArenas, PageBlocks, WarmArenas};
 
 use crate::{
     abi::CPython,
@@ -34,16 +34,16 @@ use crate::{
 };
 
 /// The largest request that the heap serves, in bytes.
-pub(crate) const SMALL: usize = Native::SIZES.small_threshold;
+pub(crate) const SMALL: usize = Pools16K::SMALL_THRESHOLD;
 
 /// The only heap of a CPython with one GIL.
 ///
 /// Its metadata lives on its own pages rather than in the raw domain, for two reasons. The raw
 /// domain may be hooked and later unhooked while the heap still holds a block from it, and the
 /// arena map is large but mostly empty.
-type GilHeap = GilHeld<Heap<Arenas, PageBlocks, Native>>;
+type GilHeap = GilHeld<Heap<Arenas, PageBlocks, Pools16K>>;
 
-type Arenas = KnownArenas<RetainingArenas<MmapArenas>, PageBlocks, Native>;
+type Arenas = KnownArenas<WarmArenas<MmapArenas>, PageBlocks, Pools16K>;
 
 /// The heap of an installation. It is never dropped, because CPython may call it until the process
 /// ends.
@@ -72,9 +72,8 @@ impl Installation {
         let lower = Lower::new(python);
         let (heap, vtables, counters) = match guard {
             Guard::Gil => {
-                let arenas = RetainingArenas::new(MmapArenas::new());
-                let heap =
-                    Heap::with_geometry(KnownArenas::with_geometry(arenas, PageBlocks), PageBlocks);
+                let arenas = WarmArenas::new(MmapArenas::new());
+                let heap = Heap::new(KnownArenas::new(arenas, PageBlocks), PageBlocks);
                 // SAFETY: up to 3.11, CPython calls the domains mem and obj with the one GIL held.
                 // Neither the source nor `PageBlocks` calls back.
                 let heap = unsafe { GilHeld::new(heap) };

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_behind_the_options_belong_to_the_program() {
+    fn arguments_after_the_options_belong_to_the_program() {
         let malloc = [("PYTHONMALLOC", "malloc")];
         for args in ["-c -E", "-m mod -E", "-mE -E", "x.py -E", "-- -E", "- -E", "-W -E", "-X -E"] {
             assert!(own_allocator(args, &malloc).is_some(), "{args}");

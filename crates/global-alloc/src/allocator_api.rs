@@ -7,7 +7,7 @@ use crate::{large::Init, layouts::Layouts, local_heap::LocalHeap, ob_malloc::ObM
 /// Implements `Allocator` of the crate `$api` for `$handle`, which is or borrows an `$allocator`.
 macro_rules! implement {
     ($api:ident, $handle:ty, $allocator:ty) => {
-        // SAFETY: memory is as its layout demands (contract of `Layouts` and of `Large`). Copies of
+        // SAFETY: memory is as its layout demands (contract of `Layouts`). Copies of
         // a handle are the same allocator, which lives at least as long as they do.
         unsafe impl $api::alloc::Allocator for $handle {
             #[inline]

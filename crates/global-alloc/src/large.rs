@@ -1,4 +1,4 @@
-//! Memory that is too large for the pools.
+//! Memory of the C library, for requests that are too large for the pools.
 
 use std::{alloc::Layout, ptr::NonNull};
 
@@ -13,38 +13,6 @@ use raw_mem::{Malloc, MemAlloc};
 pub(crate) enum Init {
     Uninit,
     Zeroed,
-}
-
-/// An allocator of memory that is too large for the pools.
-///
-/// # Safety
-///
-/// An implementer promises that memory which it returns
-///
-/// - has the size and the alignment of its layout, and is zeroed if the caller asked for that;
-/// - overlaps no other memory in use;
-/// - belongs to the caller until it is freed or the implementer is dropped. Moving the implementer
-///   does not affect it.
-pub(crate) unsafe trait Large {
-    /// Allocates memory for `layout`.
-    fn alloc(&self, layout: Layout, init: Init) -> Option<NonNull<u8>>;
-
-    /// Makes memory hold `size` bytes, and moves it if necessary. On `None` the memory has not
-    /// changed.
-    ///
-    /// # Safety
-    ///
-    /// - `ptr` must be live memory of this allocator for `layout`.
-    /// - `size` and the alignment of `layout` must be a valid layout.
-    unsafe fn resize(&self, ptr: NonNull<u8>, layout: Layout, size: usize) -> Option<NonNull<u8>>;
-
-    /// Frees memory.
-    ///
-    /// # Safety
-    ///
-    /// - `ptr` must be live memory of this allocator for `layout`.
-    /// - It must not be used again.
-    unsafe fn free(&self, ptr: NonNull<u8>, layout: Layout);
 }
 
 /// Repeats a request that was refused, after `trim` has given back the memory that pools retain.
@@ -69,48 +37,43 @@ fn is_plain(layout: Layout) -> bool {
     layout.align() <= MALLOC_ALIGN
 }
 
-/// The C library's allocator.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct CLibrary;
-
-// SAFETY: the C library promises the same for `malloc`, `calloc` and `posix_memalign`.
-unsafe impl Large for CLibrary {
-    #[inline]
-    fn alloc(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
-        match (is_plain(layout), init) {
-            (true, Init::Uninit) => Malloc.malloc(layout.size()),
-            (true, Init::Zeroed) => Malloc.calloc(1, layout.size()),
-            (false, _) => alloc_aligned(layout, init),
-        }
-    }
-
-    unsafe fn resize(&self, ptr: NonNull<u8>, layout: Layout, size: usize) -> Option<NonNull<u8>> {
-        if is_plain(layout) {
-            // SAFETY: a block for a plain layout came from malloc, and is live (contract).
-            return unsafe { Malloc.realloc(Some(ptr), size) };
-        }
-        // SAFETY: `size` and the alignment are a valid layout (contract of `resize`).
-        let new = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
-        let block = alloc_aligned(new, Init::Uninit)?;
-        // SAFETY: both blocks are live and have that many bytes. A new block overlaps no other.
-        unsafe { block.copy_from_nonoverlapping(ptr, layout.size().min(size)) };
-        // SAFETY: the old block is live, and the caller uses the new one from now on (contract).
-        unsafe { free(ptr) };
-        Some(block)
-    }
-
-    #[inline]
-    unsafe fn free(&self, ptr: NonNull<u8>, _layout: Layout) {
-        // SAFETY: the contract is the same.
-        unsafe { free(ptr) };
+/// Allocates memory for `layout`. It overlaps no other memory in use, and belongs to the caller until
+/// it is freed.
+#[inline]
+pub(crate) fn alloc(layout: Layout, init: Init) -> Option<NonNull<u8>> {
+    match (is_plain(layout), init) {
+        (true, Init::Uninit) => Malloc.malloc(layout.size()),
+        (true, Init::Zeroed) => Malloc.calloc(1, layout.size()),
+        (false, _) => alloc_aligned(layout, init),
     }
 }
 
-/// Frees a block of [`CLibrary`], of any layout.
+/// Makes memory hold `size` bytes, and moves it if necessary. On `None` the memory has not changed.
 ///
 /// # Safety
 ///
-/// - `ptr` must be a live block of [`CLibrary`].
+/// - `ptr` must be live memory of [`alloc`] or [`resize`] for `layout`.
+/// - `size` and the alignment of `layout` must be a valid layout.
+pub(crate) unsafe fn resize(ptr: NonNull<u8>, layout: Layout, size: usize) -> Option<NonNull<u8>> {
+    if is_plain(layout) {
+        // SAFETY: memory for a plain layout came from malloc, and is live (contract of `resize`).
+        return unsafe { Malloc.realloc(Some(ptr), size) };
+    }
+    // SAFETY: `size` and the alignment are a valid layout (contract of `resize`).
+    let new = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+    let block = alloc_aligned(new, Init::Uninit)?;
+    // SAFETY: both blocks are live and have that many bytes. A new block overlaps no other.
+    unsafe { block.copy_from_nonoverlapping(ptr, layout.size().min(size)) };
+    // SAFETY: the old block is live, and the caller uses the new one from now on (contract).
+    unsafe { free(ptr) };
+    Some(block)
+}
+
+/// Frees memory of any layout.
+///
+/// # Safety
+///
+/// - `ptr` must be live memory of [`alloc`] or [`resize`].
 /// - It must not be used again.
 #[inline]
 pub(crate) unsafe fn free(ptr: NonNull<u8>) {
@@ -122,7 +85,7 @@ pub(crate) unsafe fn free(ptr: NonNull<u8>) {
 ///
 /// # Safety
 ///
-/// - `ptr` must be a live block of [`CLibrary`].
+/// - `ptr` must be live memory of [`alloc`] or [`resize`].
 #[cfg(any(
     target_os = "linux",
     target_os = "android",
@@ -155,19 +118,19 @@ mod tests {
     #[test]
     fn an_aligned_block_keeps_contents_and_alignment_when_it_is_resized() {
         let layout = Layout::from_size_align(1000, 4096).unwrap();
-        let block = CLibrary.alloc(layout, Init::Zeroed).unwrap();
+        let block = alloc(layout, Init::Zeroed).unwrap();
         // SAFETY: the block is live, and its 1000 bytes are initialised.
         unsafe {
             assert!(std::slice::from_raw_parts(block.as_ptr(), 1000).iter().all(|byte| *byte == 0));
             block.write_bytes(7, 1000);
         }
         // SAFETY: the block is live and not used again.
-        let block = unsafe { CLibrary.resize(block, layout, 100_000) }.unwrap();
+        let block = unsafe { resize(block, layout, 100_000) }.unwrap();
         assert_eq!(block.addr().get() % 4096, 0);
         // SAFETY: the block is live, its first 1000 bytes are initialised, and it is freed once.
         unsafe {
             assert!(std::slice::from_raw_parts(block.as_ptr(), 1000).iter().all(|byte| *byte == 7));
-            CLibrary.free(block, layout);
+            free(block);
         }
     }
 
@@ -183,14 +146,12 @@ mod tests {
     fn a_block_is_hardly_larger_than_the_request() {
         for align in [1, 64] {
             let layout = Layout::from_size_align(100_000, align).unwrap();
-            for block in
-                [CLibrary.alloc(layout, Init::Uninit), CLibrary.alloc(layout, Init::Zeroed)]
-            {
+            for block in [alloc(layout, Init::Uninit), alloc(layout, Init::Zeroed)] {
                 let block = block.unwrap();
                 // SAFETY: the block is live, and freed once.
                 unsafe {
                     assert!((100_000..110_000).contains(&usable_size(block)));
-                    CLibrary.free(block, layout);
+                    free(block);
                 }
             }
         }
@@ -210,9 +171,6 @@ mod tests {
     #[test]
     fn an_impossible_size_is_refused() {
         let layout = Layout::from_size_align(isize::MAX as usize - 4095, 4096).unwrap();
-        assert_eq!(
-            (CLibrary.alloc(layout, Init::Uninit), CLibrary.alloc(layout, Init::Zeroed)),
-            (None, None)
-        );
+        assert_eq!((alloc(layout, Init::Uninit), alloc(layout, Init::Zeroed)), (None, None));
     }
 }

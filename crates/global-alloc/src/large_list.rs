@@ -9,7 +9,7 @@
 
 use std::{alloc::Layout, cell::Cell, ptr::NonNull};
 
-use crate::large::{self, CLibrary, Init, Large};
+use crate::large::{self, Init};
 
 /// The links at the start of a block.
 #[derive(Debug)]
@@ -52,28 +52,50 @@ unsafe fn block_around(ptr: NonNull<u8>, layout: Layout) -> NonNull<Links> {
     unsafe { ptr.sub(offset(layout)) }.cast()
 }
 
-// SAFETY: the memory is part of a block of the C library. It starts at a multiple of its alignment,
-// behind the links, and the block stays in place while the list moves.
-unsafe impl Large for LargeList {
-    fn alloc(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
-        Some(self.insert(CLibrary.alloc(around(layout)?, init)?, layout))
+impl LargeList {
+    pub(crate) const fn new() -> Self {
+        Self { head: Cell::new(None) }
     }
 
-    unsafe fn resize(&self, ptr: NonNull<u8>, layout: Layout, size: usize) -> Option<NonNull<u8>> {
+    /// Allocates memory for `layout`. It overlaps no other memory in use, and belongs to the caller
+    /// until it is freed or the list is dropped. Moving the list does not affect it.
+    pub(crate) fn alloc(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
+        Some(self.insert(large::alloc(around(layout)?, init)?, layout))
+    }
+
+    /// Makes memory hold `size` bytes, and moves it if necessary. On `None` the memory has not
+    /// changed.
+    ///
+    /// # Safety
+    ///
+    /// - `ptr` must be live memory of this list for `layout`.
+    /// - `size` and the alignment of `layout` must be a valid layout.
+    pub(crate) unsafe fn resize(
+        &self,
+        ptr: NonNull<u8>,
+        layout: Layout,
+        size: usize,
+    ) -> Option<NonNull<u8>> {
         // SAFETY: `size` and the alignment are a valid layout (contract of `resize`).
         let new = around(unsafe { Layout::from_size_align_unchecked(size, layout.align()) })?;
         let old = around(layout)?;
         // SAFETY: `ptr` is memory of this list for `layout` (contract of `resize`).
         let block = unsafe { block_around(ptr, layout) };
         // SAFETY: the block came from the C library for `old`.
-        let block = unsafe { CLibrary.resize(block.cast(), old, new.size()) }?.cast();
+        let block = unsafe { large::resize(block.cast(), old, new.size()) }?.cast();
         // SAFETY: the links were copied with the block, and its neighbours are in the list.
         unsafe { self.link_neighbours(block) };
         // SAFETY: the block is longer than the offset.
         Some(unsafe { block.cast::<u8>().add(offset(layout)) })
     }
 
-    unsafe fn free(&self, ptr: NonNull<u8>, layout: Layout) {
+    /// Frees memory.
+    ///
+    /// # Safety
+    ///
+    /// - `ptr` must be live memory of this list for `layout`.
+    /// - It must not be used again.
+    pub(crate) unsafe fn free(&self, ptr: NonNull<u8>, layout: Layout) {
         // SAFETY: `ptr` is memory of this list for `layout` (contract of `free`).
         let block = unsafe { block_around(ptr, layout) };
         // SAFETY: the block is in the list, so it starts with its links.
@@ -86,12 +108,6 @@ unsafe impl Large for LargeList {
         unsafe { self.link_after(prev.get()) }.set(next.get());
         // SAFETY: the block has left the list and is not used again (contract of `free`).
         unsafe { large::free(block.cast()) };
-    }
-}
-
-impl LargeList {
-    pub(crate) const fn new() -> Self {
-        Self { head: Cell::new(None) }
     }
 
     /// Frees all memory. O(blocks).

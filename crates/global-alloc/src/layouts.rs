@@ -1,8 +1,8 @@
-//! Requests of any layout, served by pools and an allocator of large memory.
+//! Requests of any layout, served by pools and the C library.
 //!
 //! ```text
 //!   layout ─┬─ with a class ──► a block of the class, from the pools
-//!           ├─ too large ─────► the allocator of large memory
+//!           ├─ too large ─────► the C library
 //!           └─ empty ─────────► an aligned pointer to nothing
 //! ```
 //!
@@ -15,19 +15,22 @@ use obmalloc::{BlockPtr, SizeClass};
 
 use crate::{
     classes::{Pools, class, grown, serves},
-    large::{Init, Large, after_trim},
+    large::{self, Init, after_trim},
+    large_list::LargeList,
 };
 
-/// An allocator that consists of pools for small layouts and of [`Large`] for all others.
+/// An allocator with pools for small layouts. Memory for all others comes from the C library.
 ///
 /// # Safety
 ///
 /// An implementer promises about its blocks what [`obmalloc::Blocks`] promises.
 pub(crate) unsafe trait Layouts {
-    type Large: Large;
-
-    /// Returns the allocator for layouts that have no class.
-    fn large(&self) -> &Self::Large;
+    /// Returns the list of the memory from the C library, if the allocator frees that memory when
+    /// it is dropped.
+    #[inline]
+    fn large_list(&self) -> Option<&LargeList> {
+        None
+    }
 
     /// Allocates a block of `class`, uninitialised. Returns `None` if no arena is available.
     fn alloc_block(&self, class: SizeClass<Pools>) -> Option<BlockPtr>;
@@ -78,9 +81,14 @@ pub(crate) unsafe trait Layouts {
             // again (contract of `deallocate`).
             unsafe { self.free_block(BlockPtr::from_start(ptr)) };
         } else if layout.size() > 0 {
-            // SAFETY: the layout has no class, so the memory came from `large`. It is not used
-            // again (contract of `deallocate`).
-            unsafe { self.large().free(ptr, layout) };
+            match self.large_list() {
+                // SAFETY: the layout has no class, so the memory came from the list. It is not used
+                // again (contract of `deallocate`).
+                Some(list) => unsafe { list.free(ptr, layout) },
+                // SAFETY: there is no list, so the memory came from the C library. It is not used
+                // again (contract of `deallocate`).
+                None => unsafe { large::free(ptr) },
+            }
         }
     }
 
@@ -102,8 +110,7 @@ pub(crate) unsafe trait Layouts {
                 Some(ptr)
             }
             (None, None) if is_resizable(old, new) => {
-                // SAFETY: `old` has no class and is not empty, so the memory came from `large`.
-                // `new` is a layout with the same alignment.
+                // SAFETY: `old` has no class and is not empty, and `new` has the same alignment.
                 unsafe { self.resize_large(ptr, old, new.size()) }
             }
             // SAFETY: the contract is the same.
@@ -134,14 +141,19 @@ pub(crate) unsafe trait Layouts {
         if layout.size() == 0 {
             return Some(nothing(layout));
         }
-        after_trim(|| self.large().alloc(layout, init), || self.trim())
+        let request = || match self.large_list() {
+            Some(list) => list.alloc(layout, init),
+            None => large::alloc(layout, init),
+        };
+        after_trim(request, || self.trim())
     }
 
-    /// Resizes memory that has no class, before and afterwards.
+    /// Resizes memory to a layout with the same alignment. Neither layout has a class.
     ///
     /// # Safety
     ///
-    /// As for [`Large::resize`].
+    /// - `ptr` must be live memory of this allocator for `layout`, which must not be empty.
+    /// - `size` and the alignment of `layout` must be a valid layout.
     #[inline(never)]
     unsafe fn resize_large(
         &self,
@@ -149,9 +161,14 @@ pub(crate) unsafe trait Layouts {
         layout: Layout,
         size: usize,
     ) -> Option<NonNull<u8>> {
-        // SAFETY: the contract is the same. A request that fails leaves the memory as it was, so it
-        // can be repeated.
-        after_trim(|| unsafe { self.large().resize(ptr, layout, size) }, || self.trim())
+        // A request that fails leaves the memory as it was, so it can be repeated.
+        let request = || match self.large_list() {
+            // SAFETY: the layout has no class, so the memory came from the list (contract).
+            Some(list) => unsafe { list.resize(ptr, layout, size) },
+            // SAFETY: there is no list, so the memory came from the C library (contract).
+            None => unsafe { large::resize(ptr, layout, size) },
+        };
+        after_trim(request, || self.trim())
     }
 }
 

@@ -137,11 +137,9 @@ impl LocalHeap {
 
 // SAFETY: the blocks come from the heap, which only one thread at a time can reach.
 unsafe impl Layouts for LocalHeap {
-    type Large = LargeList;
-
     #[inline]
-    fn large(&self) -> &LargeList {
-        &self.large
+    fn large_list(&self) -> Option<&LargeList> {
+        Some(&self.large)
     }
 
     #[inline]

@@ -11,7 +11,7 @@ use thread_heap::PerThread;
 use crate::{
     classes::Pools,
     foreign,
-    large::{self, CLibrary, Init},
+    large::{self, Init},
     layouts::Layouts,
 };
 
@@ -116,13 +116,6 @@ fn alloc_block_slow(class: SizeClass<Pools>) -> Option<BlockPtr> {
 
 // SAFETY: the blocks come from the heaps of the process's threads.
 unsafe impl Layouts for ObMalloc {
-    type Large = CLibrary;
-
-    #[inline]
-    fn large(&self) -> &CLibrary {
-        &CLibrary
-    }
-
     #[inline]
     fn alloc_block(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {
         match PerThread.alloc_listed(class) {
@@ -157,7 +150,7 @@ fn or_null(start: Option<NonNull<u8>>) -> *mut u8 {
 }
 
 // SAFETY: memory has the size and alignment of its layout and overlaps no other memory in use
-// (contract of `Layouts` and of `Large`). No function here unwinds.
+// (contract of `Layouts`). No function here unwinds.
 unsafe impl GlobalAlloc for ObMalloc {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

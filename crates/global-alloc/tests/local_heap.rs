@@ -139,7 +139,7 @@ macro_rules! grows_zeroed {
 }
 
 #[test]
-fn memory_that_grows_zeroed_is_zero_behind_its_old_contents() {
+fn memory_that_grows_zeroed_is_zero_after_its_old_contents() {
     grows_zeroed!(v02);
     grows_zeroed!(v04);
 }

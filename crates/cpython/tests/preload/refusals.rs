@@ -174,7 +174,7 @@ fn a_cpython_that_starts_with_the_debug_allocator_keeps_it() {
     assert!(lines.len() == 1 && lines[0].contains("debug allocator"), "{run:?}");
 }
 
-/// An extension writes behind its block. A debug build exists to find such errors (field F7,
+/// An extension writes past its block. A debug build exists to find such errors (field F7,
 /// `fail-06.py`).
 #[test]
 fn a_real_debug_build_still_finds_an_overflow() {
