@@ -21,7 +21,7 @@ use allocator_api::{
     hooks::{Counting, Counts, Tally},
 };
 use obmalloc::{Access, Blocks, Geometry, GilHeld, Heap, KnownArenas, Pools16K, Pymalloc, Stats};
-use raw_mem::{MmapArenas, PageBlocks, WarmArenas};
+use raw_mem::{MmapArenas, PageBlocks, RetainingArenas};
 
 use crate::{
     abi::CPython,
@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// The largest request that the heap serves, in bytes.
-pub(crate) const SMALL: usize = Pools16K::SMALL_THRESHOLD;
+pub(crate) const SMALL: usize = Pools16K::SIZES.small_threshold;
 
 /// The only heap of a CPython with one GIL.
 ///
@@ -43,7 +43,7 @@ pub(crate) const SMALL: usize = Pools16K::SMALL_THRESHOLD;
 /// arena map is large but mostly empty.
 type GilHeap = GilHeld<Heap<Arenas, PageBlocks, Pools16K>>;
 
-type Arenas = KnownArenas<WarmArenas<MmapArenas>, PageBlocks, Pools16K>;
+type Arenas = KnownArenas<RetainingArenas<MmapArenas>, PageBlocks, Pools16K>;
 
 /// The heap of an installation. It is never dropped, because CPython may call it until the process
 /// ends.
@@ -72,7 +72,7 @@ impl Installation {
         let lower = Lower::new(python);
         let (heap, vtables, counters) = match guard {
             Guard::Gil => {
-                let arenas = WarmArenas::new(MmapArenas::new());
+                let arenas = RetainingArenas::new(MmapArenas::new());
                 let heap = Heap::new(KnownArenas::new(arenas, PageBlocks), PageBlocks);
                 // SAFETY: up to 3.11, CPython calls the domains mem and obj with the one GIL held.
                 // Neither the source nor `PageBlocks` calls back.

@@ -67,12 +67,13 @@ impl Tree {
         Self { files: files.iter().map(owned).collect(), ..Self::default() }
     }
 
-    /// The Rust files of the shipping crate `name`, each with its path below `src`.
+    /// The Rust files of the shipping crate `name`, each with its path below `src`. Files with nothing
+    /// but tests are left out.
     pub(super) fn sources(&self, name: &str) -> impl Iterator<Item = (&str, &str)> {
         let folder = format!("crates/{name}/src/");
         self.files.iter().filter_map(move |(path, text)| {
             let file = path.strip_prefix(&folder)?;
-            file.ends_with(".rs").then_some((file, &**text))
+            (file.ends_with(".rs") && !is_test_file(file)).then_some((file, &**text))
         })
     }
 
@@ -85,4 +86,11 @@ impl Tree {
         let cell = |cell: &str| cell.replace('`', "").trim().to_owned();
         rows.map(|row| row.trim_matches('|').split('|').map(cell).collect()).collect()
     }
+}
+
+/// Returns true if a file has nothing but tests.
+fn is_test_file(file: &str) -> bool {
+    ["tests.rs", "models.rs", "testing.rs"].iter().any(|name| {
+        file.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('/'))
+    })
 }

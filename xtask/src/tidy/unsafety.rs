@@ -17,9 +17,6 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
         let listed: BTreeSet<_> = row.map(|row| row[1].split(", ").collect()).unwrap_or_default();
         let mut found = BTreeSet::new();
         for (file, text) in tree.sources(name) {
-            if is_test_file(file) {
-                continue;
-            }
             let stem = file.trim_end_matches(".rs");
             if is_unsafe(text) {
                 found.insert(stem);
@@ -28,7 +25,7 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
         for (file, text) in tree.sources(name) {
             let stem = file.trim_end_matches(".rs");
             let is_above = stem == "lib" || found.iter().any(|below| is_below(below, stem));
-            if !is_test_file(file) && !found.contains(stem) && !is_above && !forbids(text) {
+            if !found.contains(stem) && !is_above && !forbids(text) {
                 violations.push(format!("crates/{name}/src/{file}: does not forbid `unsafe`"));
             }
         }
@@ -46,13 +43,6 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
 /// cannot forbid it.
 fn is_below(below: &str, stem: &str) -> bool {
     below.strip_prefix(stem).is_some_and(|rest| rest.starts_with('/'))
-}
-
-/// Returns true if a file has nothing but tests.
-fn is_test_file(file: &str) -> bool {
-    ["tests.rs", "models.rs", "testing.rs"].iter().any(|name| {
-        file.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('/'))
-    })
 }
 
 fn forbids(text: &str) -> bool {
