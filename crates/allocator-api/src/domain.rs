@@ -1,5 +1,7 @@
 //! The three kinds of memory that CPython asks for separately.
 
+#![forbid(unsafe_code)]
+
 use core::fmt;
 
 /// A family of requests that has an allocator of its own. CPython: `PyMemAllocatorDomain`.

@@ -1,5 +1,7 @@
 //! The decision whether to install the heap in this CPython.
 
+#![forbid(unsafe_code)]
+
 use std::{ffi::OsString, path::PathBuf};
 
 use allocator_api::Domain;

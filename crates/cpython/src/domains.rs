@@ -1,5 +1,7 @@
 //! The domains that the heap serves, and who serves a domain now.
 
+#![forbid(unsafe_code)]
+
 use std::{ffi::c_void, path::PathBuf};
 
 use allocator_api::{Domain, VTable};

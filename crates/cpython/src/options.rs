@@ -15,6 +15,8 @@
 //! the heap is not installed although it could have been, or CPython replaces it before the first
 //! block.
 
+#![forbid(unsafe_code)]
+
 use std::{
     ffi::{OsStr, OsString},
     os::unix::ffi::OsStrExt,

@@ -1,5 +1,7 @@
 //! The statistics at exit, as text or as JSON. The README lists the fields of the JSON.
 
+#![forbid(unsafe_code)]
+
 use std::{
     collections::BTreeMap,
     ffi::c_void,

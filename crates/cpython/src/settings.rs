@@ -1,5 +1,7 @@
 //! The settings of this library, which the README lists.
 
+#![forbid(unsafe_code)]
+
 use std::{
     env,
     ffi::{OsStr, OsString},

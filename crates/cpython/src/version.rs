@@ -1,5 +1,7 @@
 //! The version of a CPython, as read from the text of `Py_GetVersion()`.
 
+#![forbid(unsafe_code)]
+
 use std::fmt;
 
 /// A version of CPython.

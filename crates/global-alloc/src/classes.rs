@@ -12,6 +12,8 @@
 //! The class depends on the layout alone. A block can therefore be freed without reading the header
 //! of its pool.
 
+#![forbid(unsafe_code)]
+
 use std::alloc::Layout;
 
 use obmalloc::{Geometry, Shape, SizeClass};

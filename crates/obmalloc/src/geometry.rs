@@ -20,6 +20,8 @@
 //! [`Arenas2M`]: eras::Arenas2M
 //! [`Native`]: eras::Native
 
+#![forbid(unsafe_code)]
+
 use core::fmt::Debug;
 
 pub(crate) mod eras;

@@ -1,5 +1,7 @@
 //! Rounding to powers of two.
 
+#![forbid(unsafe_code)]
+
 /// Rounds `value` down to a multiple of `align`, which must be a power of two.
 #[inline]
 pub const fn align_down(value: usize, align: usize) -> usize {

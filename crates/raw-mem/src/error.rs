@@ -1,5 +1,7 @@
 //! The errors of arena sources.
 
+#![forbid(unsafe_code)]
+
 use core::fmt;
 
 use crate::arena_size::ArenaSize;

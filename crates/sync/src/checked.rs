@@ -1,5 +1,7 @@
 //! Loom under the names of [`crate`].
 
+#![forbid(unsafe_code)]
+
 use std::{
     any::Any,
     cell::Cell,

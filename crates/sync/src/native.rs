@@ -1,5 +1,7 @@
 //! The standard library under the names of [`crate`].
 
+#![cfg_attr(not(test), forbid(unsafe_code))]
+
 pub use core::sync::atomic;
 
 /// A cell that gives access to its contents through closures only, so that a model observes each

@@ -1,5 +1,7 @@
 //! The types that heaps are made of.
 
+#![forbid(unsafe_code)]
+
 use raw_mem::{ArenaSource, MemAlloc};
 
 use obmalloc::{Geometry, Native};

@@ -1,5 +1,7 @@
 //! The source of arenas that all heaps share.
 
+#![forbid(unsafe_code)]
+
 use std::fmt;
 
 use obmalloc::ArenaMap;

@@ -2,6 +2,9 @@
 //!
 //! A file uses another one if it names an item that is defined there. Re-exports are resolved, so a
 //! name in the root of a crate leads to the file that defines it. A test module may use anything.
+//!
+//! Examples are left out. The objects of one of them form a recursive type: a list has values, and a
+//! value is a pointer to a list, among others.
 
 use std::collections::{BTreeMap, BTreeSet};
 

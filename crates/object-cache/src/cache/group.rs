@@ -1,5 +1,7 @@
 //! What can be done with a cache of any type, and with several caches together.
 
+#![forbid(unsafe_code)]
+
 use core::fmt;
 
 use crate::list::{CacheStats, Cleared};

@@ -4,6 +4,8 @@
 //! array were also read from the built library. In free-threaded builds, each bound is for one
 //! thread.
 
+#![forbid(unsafe_code)]
+
 use core::ops::RangeInclusive;
 
 /// A version of CPython.

@@ -1,5 +1,7 @@
 //! The figures of caches, as CPython prints them.
 
+#![forbid(unsafe_code)]
+
 use core::fmt::{self, Write};
 
 use crate::{

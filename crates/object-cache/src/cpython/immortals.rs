@@ -1,5 +1,7 @@
 //! Values that are never freed, found by number.
 
+#![forbid(unsafe_code)]
+
 /// A table of `N` values for consecutive numbers.
 ///
 /// The table is plain data, so a `static` table costs nothing at run time. Its values may be owning

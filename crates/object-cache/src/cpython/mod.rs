@@ -17,6 +17,8 @@
 //! assert_eq!(floats.stats().bound, 100);
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod block_cache;
 mod bounds;
 mod debug_stats;

@@ -7,6 +7,8 @@
 //!   storage   how many bytes an object needs, and how they are requested from the layer below
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod chain;
 mod link;
 mod stack;

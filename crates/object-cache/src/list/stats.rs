@@ -1,5 +1,7 @@
 //! The figures of a cache.
 
+#![forbid(unsafe_code)]
+
 use core::ops::AddAssign;
 
 /// The figures of one list of free objects.

@@ -9,6 +9,8 @@
 //!   magazine       free objects that change threads together
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod declare;
 mod depot;
 mod magazine;

@@ -1,5 +1,7 @@
 //! The geometries: CPython's by era, our own, and variants for tests and comparisons.
 
+#![forbid(unsafe_code)]
+
 use core::marker::PhantomData;
 
 use crate::geometry::{Geometry, HeaderRule, ReallocRule, RetainRule, Rules, Sizes};

@@ -1,5 +1,7 @@
 //! What follows from the sizes and rules of a geometry.
 
+#![forbid(unsafe_code)]
+
 use core::marker::PhantomData;
 
 use raw_mem::ArenaSize;

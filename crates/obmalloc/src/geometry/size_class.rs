@@ -1,5 +1,7 @@
 //! The size class of a request.
 
+#![forbid(unsafe_code)]
+
 use core::{fmt, marker::PhantomData};
 
 use crate::geometry::{Geometry, shape::Shape};

@@ -1,5 +1,7 @@
 //! A walk over the heap that asserts every numbered rule of the crate's page.
 
+#![forbid(unsafe_code)]
+
 use raw_mem::{ArenaSource, MemAlloc};
 
 use crate::{

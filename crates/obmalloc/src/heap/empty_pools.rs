@@ -18,6 +18,8 @@
 //! takes, and retention ends before any other pool or arena moves. Requests and statistics therefore
 //! cannot reveal that the pool did not move.
 
+#![cfg_attr(not(test), forbid(unsafe_code))]
+
 use crate::{
     arena::table::ArenaTable,
     geometry::{Geometry, MAX_CLASSES, RetainRule, size_class::SizeClass},

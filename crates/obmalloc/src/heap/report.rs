@@ -3,6 +3,8 @@
 //! The text is the report of CPython's `sys._debugmallocstats()` (`_PyObject_DebugMallocStats` in
 //! `Objects/obmalloc.c`).
 
+#![forbid(unsafe_code)]
+
 use core::fmt;
 
 use crate::heap::stats::{ClassStats, MapStats, Stats};

@@ -1,5 +1,7 @@
 //! The statistics of a heap. They are found by walking it, so the fast paths need not count.
 
+#![forbid(unsafe_code)]
+
 use core::ops::AddAssign;
 
 use raw_mem::{ArenaSource, MemAlloc};

@@ -8,6 +8,8 @@
 //!
 //! CPython: `usedpools`.
 
+#![forbid(unsafe_code)]
+
 use crate::{
     geometry::{Geometry, MAX_CLASSES, size_class::SizeClass},
     pool::{PoolPtr, State},

@@ -1,5 +1,7 @@
 //! The number of an arena, which the header of each of its pools stores.
 
+#![forbid(unsafe_code)]
+
 use core::num::NonZero;
 
 /// The index of an arena's record. The array of records never shrinks, so an index stays valid.

@@ -1,5 +1,7 @@
 //! The word by which a block leads to its heap's host.
 
+#![forbid(unsafe_code)]
+
 use core::ptr;
 
 /// A word of the host's that is stored with every pool or arena of a heap. From any block of the

@@ -1,5 +1,7 @@
 //! The statics.
 
+#![forbid(unsafe_code)]
+
 use obmalloc::HeapTag;
 use raw_mem::{MmapArenas, PageBlocks, RetainingArenas};
 
