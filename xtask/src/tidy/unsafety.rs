@@ -42,7 +42,8 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
 /// Returns true if `below` is a module inside of `stem`. A file that declares a module with `unsafe`
 /// cannot forbid it.
 fn is_below(below: &str, stem: &str) -> bool {
-    below.strip_prefix(stem).is_some_and(|rest| rest.starts_with('/'))
+    let folder = stem.strip_suffix("/mod").unwrap_or(stem);
+    below.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn forbids(text: &str) -> bool {

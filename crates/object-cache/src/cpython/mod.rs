@@ -17,8 +17,6 @@
 //! assert_eq!(floats.stats().bound, 100);
 //! ```
 
-#![forbid(unsafe_code)]
-
 mod block_cache;
 mod bounds;
 mod debug_stats;

@@ -7,8 +7,6 @@
 //!   storage   how many bytes an object needs, and how they are requested from the layer below
 //! ```
 
-#![forbid(unsafe_code)]
-
 mod chain;
 mod link;
 mod stack;

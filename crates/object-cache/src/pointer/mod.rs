@@ -1,7 +1,5 @@
 //! Owning pointers to objects in a cache: one with a single owner, and one with many.
 
-#![forbid(unsafe_code)]
-
 mod cached;
 mod cached_rc;
 

@@ -9,8 +9,6 @@
 //!   magazine       free objects that change threads together
 //! ```
 
-#![forbid(unsafe_code)]
-
 mod declare;
 mod depot;
 mod magazine;
