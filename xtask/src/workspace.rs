@@ -7,9 +7,23 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
+use crate::process;
+
 /// The project's folder.
 pub(crate) fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// Runs git with `arguments` in the project's folder, and returns what it prints.
+pub(crate) fn git(arguments: &[&str]) -> Result<String> {
+    process::stdout_of(Command::new("git").current_dir(root()).args(arguments))
+}
+
+/// Returns the paths, from the root, of every file that git knows or would add. Git still lists a
+/// file whose deletion is not committed.
+pub(crate) fn files() -> Result<Vec<String>> {
+    let files = git(&["ls-files", "-z", "--cached", "--others", "--exclude-standard"])?;
+    Ok(files.split_terminator('\0').map(str::to_owned).collect())
 }
 
 /// The folder that cargo builds into.

@@ -4,13 +4,12 @@ use std::{
     collections::HashSet,
     fs, io,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context, Result};
 
 use super::mutant::Mutant;
-use crate::{process, workspace};
+use crate::workspace;
 
 /// A copy of every file that git knows or would add.
 pub(super) struct Tree {
@@ -21,16 +20,13 @@ impl Tree {
     /// Copies the project to `root`. A file that is the same there is not written, so cargo does not
     /// build it again.
     pub(super) fn copy(root: PathBuf) -> Result<Self> {
-        let mut list = Command::new("git");
-        list.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
-        let files = process::stdout_of(list.current_dir(workspace::root()))?;
-        let files: HashSet<_> = files.split_terminator('\0').map(Path::new).collect();
+        let files = workspace::files()?;
+        let files: HashSet<_> = files.iter().map(Path::new).collect();
         fs::create_dir_all(&root)?;
         remove_others(&root, Path::new(""), &files)?;
         let tree = Self { root };
         for file in files {
             let from = workspace::root().join(file);
-            // Git still lists a file whose deletion is not committed.
             if from.is_file() {
                 tree.write(file, &fs::read(&from)?)?;
             }

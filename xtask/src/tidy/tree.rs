@@ -3,12 +3,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    process::Command,
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use crate::{process, workspace};
+use crate::workspace;
 
 /// The crates that users get. The others test, measure or demonstrate.
 pub(super) const SHIPPING: &[&str] = &[
@@ -39,20 +38,15 @@ pub(super) struct Tree {
 impl Tree {
     /// Reads every file that git knows or would add.
     pub(super) fn of_repository(commands: &clap::Command) -> Result<Self> {
-        let git = |arguments: &[&str]| {
-            process::stdout_of(Command::new("git").current_dir(workspace::root()).args(arguments))
-        };
-        let listed = git(&["ls-files", "--cached", "--others", "--exclude-standard"])
-            .context("cannot list the files of the repository")?;
         let mut files = BTreeMap::new();
-        for path in listed.lines() {
-            let bytes = fs::read(workspace::root().join(path));
+        for path in workspace::files()? {
+            let bytes = fs::read(workspace::root().join(&path));
             if let Some(text) = bytes.ok().and_then(|bytes| String::from_utf8(bytes).ok()) {
-                files.insert(path.to_owned(), text);
+                files.insert(path, text);
             }
         }
-        let log = git(&["log", "--no-merges", "--since", SINCE, "--format=%s"]);
-        let subjects = log.context("cannot list the commits")?.lines().map(str::to_owned).collect();
+        let log = workspace::git(&["log", "--no-merges", "--since", SINCE, "--format=%s"])?;
+        let subjects = log.lines().map(str::to_owned).collect();
         let commands = commands.get_subcommands().map(|command| {
             let options = command.get_arguments().filter_map(clap::Arg::get_long);
             (command.get_name().to_owned(), options.map(str::to_owned).collect())
