@@ -15,7 +15,7 @@ use super::{source, tree::Tree};
 pub(super) fn check(tree: &Tree) -> Vec<String> {
     let roots = tree.files.keys().filter_map(|path| {
         let folder = path.strip_suffix("/lib.rs").or_else(|| path.strip_suffix("/main.rs"))?;
-        folder.ends_with("src").then_some((path, folder))
+        (folder.ends_with("src") && !path.starts_with("examples/")).then_some((path, folder))
     });
     roots
         .flat_map(|(root, folder)| {
