@@ -6,9 +6,7 @@ use raw_mem::{ArenaSource, MemAlloc};
 
 use obmalloc::{Geometry, Native};
 
-/// The geometry of [`PerThread`](crate::PerThread). It has the sizes of CPython today, but the
-/// headers of an arena's pools stand together, and a pool that is emptied and soon used again stays
-/// with its size class. The placement of blocks therefore differs from CPython's.
+/// The geometry of [`PerThread`](crate::PerThread).
 pub type ThreadGeometry = Native;
 
 /// A name for a tuple of a source of arenas, an allocator for metadata, and a geometry.

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shared_source_hears_of_everything() {
+    fn every_call_reaches_the_shared_source() {
         static HEAPS: LazyLock<(Recording, SharedSource<TestParts>)> = LazyLock::new(|| {
             let source = Recording::default();
             (source.clone(), SharedSource::new(source, Malloc))

@@ -11,7 +11,10 @@ use std::{
     ptr::NonNull,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
     thread,
 };
@@ -243,12 +246,8 @@ fn inboxes_are_taken_over_while_owners_and_senders_are_busy() {
     let stage = Stage::new(false);
     let (blocks_to, blocks_from) = std::sync::mpsc::sync_channel(2);
     let heaps = stage.heaps;
-    let done = AtomicUsize::new(0);
-    let wait = || {
-        while done.load(Relaxed) == 0 {
-            thread::yield_now();
-        }
-    };
+    // How many of the other threads have closed their heaps. The sender is the first.
+    let closed = AtomicUsize::new(0);
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut owner = heaps.open().expect("there is memory");
@@ -257,24 +256,29 @@ fn inboxes_are_taken_over_while_owners_and_senders_are_busy() {
                 blocks_to.send(blocks).expect("the sender has not ended");
             }
             drop(blocks_to);
-            wait();
+            // A thread that is taking the inbox over holds some of the blocks.
+            while closed.load(Acquire) < 3 {
+                thread::yield_now();
+            }
             owner.flush();
             assert_eq!(in_use(&owner), 0);
         });
         for _ in 0..2 {
             scope.spawn(|| {
                 let mut heap = heaps.open().expect("there is memory");
-                while done.load(Relaxed) == 0 {
+                while closed.load(Acquire) == 0 {
                     heap.flush();
                 }
+                drop(heap);
+                closed.fetch_add(1, Release);
             });
         }
-        let done = &done;
+        let closed = &closed;
         scope.spawn(move || {
             let mut sender = heaps.open().expect("there is memory");
             blocks_from.into_iter().for_each(|blocks| free(&mut sender, blocks));
-            sender.flush();
-            done.store(1, Relaxed);
+            drop(sender);
+            closed.fetch_add(1, Release);
         });
     });
 }

@@ -75,20 +75,21 @@ fn grown_after(free_all: impl FnOnce(Vec<Stack>)) -> usize {
     let stacks = Mutex::new(Vec::new());
     // Nothing may fail before the threads are released, or the scope would wait for them forever.
     let (full, grown) = thread::scope(|scope| {
-        for _ in 0..THREADS {
-            scope.spawn(|| {
-                let stack = Stack::of_new_blocks();
-                stacks.lock().expect("nobody panicked").push(stack);
-                made.wait();
-                freed.wait();
-                Stack::of_new_blocks().free_all();
-            });
-        }
+        let body = || {
+            let stack = Stack::of_new_blocks();
+            stacks.lock().expect("nobody panicked").push(stack);
+            made.wait();
+            freed.wait();
+            Stack::of_new_blocks().free_all();
+        };
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(body)).collect();
         made.wait();
         let full = resident().saturating_sub(start);
         free_all(std::mem::take(&mut stacks.lock().expect("nobody panicked")));
         let grown = resident().saturating_sub(start);
         freed.wait();
+        // The scope does not wait until the threads have closed their heaps.
+        threads.into_iter().for_each(|thread| thread.join().expect("the thread does not panic"));
         (full, grown)
     });
     PerThread.flush();
