@@ -36,7 +36,7 @@ pub const MAX_REQUEST: usize = isize::MAX as usize;
 ///   that allocated it.
 ///
 /// Callers that need more must ask for it in a contract of their own. An example is that an allocator
-/// does not call back into its caller: see `obmalloc::GilHeld` and `thread_heap::ThreadHeap`.
+/// does not call back into its caller: see `obmalloc::GilHeld` and `thread_heap::Heaps`.
 pub unsafe trait MemAlloc {
     /// Allocates an uninitialised block of `size` bytes.
     ///
