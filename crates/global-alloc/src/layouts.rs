@@ -109,12 +109,30 @@ pub(crate) unsafe trait Layouts {
             (Some(_), Some(after)) if serves(unsafe { SizeClass::at(ptr) }, new, after) => {
                 Some(ptr)
             }
-            (None, None) if is_resizable(old, new) => {
-                // SAFETY: `old` has no class and is not empty, and `new` has the same alignment.
-                unsafe { self.resize_large(ptr, old, new.size()) }
-            }
             // SAFETY: the contract is the same.
-            _ => unsafe { self.move_to(ptr, old, new) },
+            _ => unsafe { self.resize_or_move(ptr, old, new) },
+        }
+    }
+
+    /// Resizes large memory, or moves memory that cannot stay in its block. It is not inlined, so that
+    /// a block which stays in place needs no stack frame.
+    ///
+    /// # Safety
+    ///
+    /// As for [`reallocate`](Self::reallocate).
+    #[inline(never)]
+    unsafe fn resize_or_move(
+        &self,
+        ptr: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Option<NonNull<u8>> {
+        if class(old).is_none() && class(new).is_none() && is_resizable(old, new) {
+            // SAFETY: `old` has no class and is not empty, and `new` has the same alignment.
+            unsafe { self.resize_large(ptr, old, new.size()) }
+        } else {
+            // SAFETY: the contract is the same.
+            unsafe { self.move_to(ptr, old, new) }
         }
     }
 
@@ -123,7 +141,6 @@ pub(crate) unsafe trait Layouts {
     /// # Safety
     ///
     /// As for [`reallocate`](Self::reallocate).
-    #[inline(never)]
     unsafe fn move_to(&self, ptr: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<u8>> {
         let roomy = grown(old, new).and_then(|class| self.alloc_block(class));
         let to = roomy.map(BlockPtr::into_start).or_else(|| self.allocate(new, Init::Uninit))?;
