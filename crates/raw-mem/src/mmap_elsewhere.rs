@@ -1,5 +1,5 @@
-//! Arenas from the operating system on targets without the system calls of Unix. They come from the
-//! standard library's system allocator, which aligns them.
+//! A source of arenas for targets without the system calls of Unix. It allocates arenas from the
+//! standard library's system allocator, which returns blocks of any requested alignment.
 
 use core::{alloc::Layout, ptr::NonNull};
 use std::alloc::{GlobalAlloc, System};
@@ -8,8 +8,8 @@ use crate::{ArenaSize, ArenaSource, MapError};
 
 /// The operating system, as a source of arenas.
 ///
-/// It cannot purge on this system. An arena that has not been unmapped stays mapped when the source
-/// is dropped.
+/// On this target the source cannot purge. Dropping the source does not unmap its arenas: an arena
+/// that has not been unmapped stays allocated.
 #[derive(Debug, Default)]
 pub struct MmapArenas(());
 
@@ -25,7 +25,8 @@ fn layout(size: ArenaSize) -> Option<Layout> {
     Layout::from_size_align(size.bytes(), size.bytes()).ok()
 }
 
-// SAFETY: an arena is a block of the system allocator, with the arena's size as its alignment.
+// SAFETY: each arena is a separate block of the system allocator, whose size and alignment are both
+// the arena's size.
 unsafe impl ArenaSource for MmapArenas {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         // SAFETY: an arena has at least 64 bytes.
