@@ -1,8 +1,8 @@
 //! Intrusive linked lists: each node holds the link to the next node.
 //!
-//! In a normal build, a node is a free block of memory, whose first word is the link. In a model, a
-//! node is a small object, because loom cannot observe accesses to raw memory. The lists are
-//! generic over the type of their nodes, so loom explores the same list code that ships.
+//! In a normal build, a node is a free block of memory that stores the link in its own bytes. In a
+//! model, a node is a small object, because loom cannot observe accesses to raw memory. The lists
+//! are generic over the type of their nodes, so loom explores the same list code that ships.
 
 use core::{
     marker::PhantomData,
