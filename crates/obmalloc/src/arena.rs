@@ -22,7 +22,7 @@ use crate::{
     pool::{PoolPtr, arena_index::ArenaIndex, tag::HeapTag},
 };
 
-/// The record of an arena.
+/// The record of an arena, or an unused record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arena {
     /// # Invariant
@@ -33,7 +33,7 @@ pub(crate) struct Arena {
     /// The number of pools that were carved. Pools are carved in ascending order, so these are the
     /// first pools of the arena.
     carved: u32,
-    /// The number of free pools, including those that are uncarved.
+    /// The number of free pools, including those that are not carved yet.
     free_pools: u32,
     /// The list of the carved free pools. The pool that was freed last is the first.
     free: Option<PoolPtr>,
@@ -44,7 +44,7 @@ pub(crate) struct Arena {
 }
 
 impl Arena {
-    /// A record without an arena.
+    /// An unused record, which describes no arena.
     pub(crate) const UNUSED: Self =
         Self { base: None, carved: 0, free_pools: 0, free: None, next: None, prev: None };
 
@@ -65,7 +65,7 @@ impl Arena {
         core::mem::replace(self, Self::UNUSED).base
     }
 
-    /// Returns the arena's first byte, or `None` if the record is unused.
+    /// Returns a pointer to the arena's first byte, or `None` if the record is unused.
     pub(crate) fn base(&self) -> Option<NonNull<u8>> {
         self.base
     }
@@ -75,12 +75,12 @@ impl Arena {
         self.free_pools as usize
     }
 
-    /// Returns the number of pools that were carved.
+    /// Returns the number of pools of the arena that were carved.
     pub(crate) fn carved_pools(&self) -> usize {
         self.carved as usize
     }
 
-    /// Returns true if no pool is in use.
+    /// Returns true if all pools of the arena are free.
     pub(crate) fn is_free<G: Geometry>(&self) -> bool {
         self.free_pools() == Shape::<G>::POOLS
     }
@@ -124,12 +124,12 @@ impl Arena {
         self.free_pools += 1;
     }
 
-    /// Iterates over the carved free pools, latest first.
+    /// Iterates over the carved free pools of the arena, starting with the one that was freed last.
     pub(crate) fn list(&self) -> impl Iterator<Item = PoolPtr> {
         core::iter::successors(self.free, |pool| pool.header().next.get())
     }
 
-    /// Iterates over all carved pools, in ascending order of address.
+    /// Iterates over all carved pools of the arena, in ascending order of address.
     pub(crate) fn pools<G: Geometry>(&self) -> impl Iterator<Item = PoolPtr> + use<G> {
         let base = self.base.filter(|_| self.carved > 0);
         (0..self.carved_pools()).filter_map(move |nth| {

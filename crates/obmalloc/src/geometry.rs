@@ -29,10 +29,10 @@ pub(crate) mod eras;
 pub(crate) mod shape;
 pub(crate) mod size_class;
 
-/// The largest number of size classes in any geometry.
+/// The largest number of size classes that a geometry may have.
 pub(crate) const MAX_CLASSES: usize = 64;
 
-/// The largest number of pools in an arena of any geometry.
+/// The largest number of pools that an arena of any geometry may have.
 pub(crate) const MAX_POOLS: usize = 256;
 
 /// The sizes of arenas, pools and blocks, in bytes.
@@ -53,7 +53,7 @@ pub struct Sizes {
     pub address_bits: u32,
 }
 
-/// The number of address bits that a program can use.
+/// The number of bits in the addresses that a program can use: 48 on 64-bit platforms.
 const ADDRESS_BITS: u32 = if usize::BITS > 48 { 48 } else { usize::BITS };
 
 impl Sizes {
@@ -157,7 +157,7 @@ pub enum HeaderRule {
     InArena,
 }
 
-/// The sizes and rules of a heap.
+/// A type that describes the sizes and rules of a heap.
 ///
 /// A geometry whose sizes contradict each other does not compile:
 ///

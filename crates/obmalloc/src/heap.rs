@@ -120,11 +120,11 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.used.first(class).header().take()
     }
 
-    /// Frees a block.
+    /// Frees `block`, which must not be used again.
     ///
     /// # Safety
     ///
-    /// `block` must have come from this heap.
+    /// `block` must have been allocated from this heap.
     #[inline]
     pub unsafe fn free(&mut self, block: BlockPtr) {
         let pool = PoolPtr::of::<G>(&block);
@@ -138,7 +138,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     ///
     /// # Safety
     ///
-    /// `block` must have come from this heap.
+    /// `block` must have been allocated from this heap.
     #[inline]
     pub unsafe fn block_size(&self, block: &BlockPtr) -> usize {
         PoolPtr::of::<G>(block).header().class::<G>().map_or(0, SizeClass::block_size)
@@ -349,7 +349,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.empty = EmptyPools::NONE;
         self.source.retain(self.arenas.retained(), 0);
         self.arenas.clear(&self.lower, |base| {
-            // SAFETY: the arena came from this source, and nothing refers to its pools any more.
+            // SAFETY: the arena came from this source. The lists of pools were cleared above, so
+            // nothing refers to the arena's pools any more.
             unsafe { self.source.unmap(base, Shape::<G>::ARENA) };
         });
     }
@@ -461,7 +462,8 @@ mod tests {
         assert!(heap.alloc(SizeClass::of(512).unwrap()).is_some());
     }
 
-    /// Mutants 17: `trim` unmapped only what its source retained.
+    /// Mutants 17: `trim` did not unmap the free arenas of the heap, but only what its source
+    /// retained.
     #[test]
     fn a_trim_unmaps_free_arenas() {
         let mut heap = heap::<Pools4K>();
@@ -630,7 +632,8 @@ mod tests {
         assert_eq!((heap.stats().arenas.current, heap.retained_arenas()), (1, 0));
     }
 
-    /// Mutants 8: the source did not learn that the only retained arena was unmapped.
+    /// Mutants 8: when the heap unmapped its only retained arena, it did not tell the source, which
+    /// therefore still counted the arena as retained.
     #[test]
     fn the_source_learns_that_retained_arenas_are_unmapped() {
         for arenas in 1..4 {

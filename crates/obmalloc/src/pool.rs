@@ -129,7 +129,7 @@ impl PoolHeader {
         until_event == 0
     }
 
-    /// Returns the arena that the pool belongs to.
+    /// Returns the index of the arena that the pool belongs to.
     #[inline]
     pub(crate) fn arena(&self) -> ArenaIndex {
         self.arena
@@ -158,7 +158,7 @@ impl PoolHeader {
         (G::SIZES.pool_size - self.first_offset()) / class.block_size()
     }
 
-    /// Returns the number of blocks in use.
+    /// Returns the number of blocks of the pool that are in use.
     pub(crate) fn in_use<G: Geometry>(&self) -> usize {
         match (self.state.get(), self.class::<G>()) {
             (State::Full, Some(class)) => self.capacity(class),
@@ -173,12 +173,12 @@ impl PoolHeader {
         self.class::<G>().map_or(0, |class| bytes / class.block_size())
     }
 
-    /// Iterates over the free list, in the order in which blocks will be taken.
+    /// Iterates over the blocks of the free list, in the order in which they will be taken.
     pub(crate) fn free_blocks(&self) -> impl Iterator<Item = NonNull<u8>> {
         self.free.iter()
     }
 
-    /// Returns true if no block is free and none can be carved.
+    /// Returns true if no block of the pool is free and no further block can be carved.
     pub(crate) fn has_run_out<G: Geometry>(&self) -> bool {
         let end = |class: SizeClass<G>| self.next_offset.get() as usize + class.block_size();
         self.free.is_empty() && self.class().is_none_or(|class| end(class) > G::SIZES.pool_size)
@@ -190,7 +190,8 @@ impl PoolHeader {
         self.until_event.set(1);
     }
 
-    /// Records that the first block of a full pool of `class` was freed.
+    /// Records that a block of a full pool of `class` was freed, so all other blocks are still in
+    /// use. The caller puts the pool back into its class's list.
     pub(crate) fn become_used_again<G: Geometry>(&self, class: SizeClass<G>) {
         self.state.set(State::Used);
         self.until_event.set(self.capacity(class) as u32 - 1);
@@ -323,8 +324,9 @@ impl PoolPtr {
     /// # Safety
     ///
     /// - `start` must be aligned to the pool size.
-    /// - The pool and the headers of its arena must be valid for reading and writing through `start`
-    ///   until the arena is unmapped.
+    /// - The pool and the place of its header must be valid for reading and writing through `start`
+    ///   until the arena is unmapped. Under [`HeaderRule::InArena`] this place is at the beginning
+    ///   of the arena.
     /// - No pool may have been carved at `start` since the arena was mapped.
     pub(crate) unsafe fn carve<G: Geometry>(
         start: NonNull<u8>,
@@ -356,10 +358,10 @@ impl PoolPtr {
         Self::containing::<G>(start)
     }
 
-    /// Returns the pool of `block`.
+    /// Returns the pool that `block` belongs to.
     #[inline]
     pub(crate) fn of<G: Geometry>(block: &BlockPtr) -> Self {
-        // INVARIANT: the block is in use, so its pool was carved and is mapped.
+        // INVARIANT: the block is in use, so its pool was carved and its arena is mapped.
         Self::containing::<G>(block.start())
     }
 
@@ -407,7 +409,7 @@ impl PoolPtr {
         unsafe { self.0.as_ref() }
     }
 
-    /// Returns the pool's first byte.
+    /// Returns a pointer to the pool's first byte.
     pub(crate) fn start<G: Geometry>(self) -> NonNull<u8> {
         let header = self.0.cast::<u8>();
         match G::RULES.headers {

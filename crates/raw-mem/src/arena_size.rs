@@ -1,4 +1,4 @@
-//! The size of an arena.
+//! The type of arena sizes.
 
 #![forbid(unsafe_code)]
 

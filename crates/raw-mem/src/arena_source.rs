@@ -1,4 +1,4 @@
-//! Where arenas come from.
+//! The trait of sources of arenas.
 
 use core::ptr::NonNull;
 
@@ -7,7 +7,7 @@ use crate::{
     error::{MapError, PurgeError},
 };
 
-/// A source of arenas, which are large pieces of memory aligned to their size.
+/// A source of arenas. An arena is a large piece of memory that is aligned to its size.
 ///
 /// Every method takes `&mut self`, so a source has one user at a time. To share a source between
 /// threads, put it behind a lock.
@@ -116,14 +116,14 @@ unsafe impl<S: ArenaSource> ArenaSource for &mut S {
     }
 }
 
-/// A source for tests that records how it is called.
+/// A source for tests that records every call of its methods.
 #[cfg(all(test, feature = "std"))]
 pub(crate) mod recording {
     use std::vec::Vec;
 
     use super::*;
 
-    /// One call, with its arguments.
+    /// One call of a method of the source, with its arguments.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) enum Call {
         Map(ArenaSize),

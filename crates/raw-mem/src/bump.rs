@@ -36,7 +36,7 @@ pub struct Bump<'a> {
 unsafe impl Send for Bump<'_> {}
 
 impl<'a> Bump<'a> {
-    /// Creates an allocator of the memory in `buffer`.
+    /// Creates an allocator that cuts its blocks from `buffer`.
     #[must_use]
     pub const fn new(buffer: &'a mut [MaybeUninit<u8>]) -> Self {
         let left = Cell::new(buffer.len());
@@ -55,7 +55,7 @@ impl<'a> Bump<'a> {
         // SAFETY: at least `used` bytes were left in the buffer. They consist of the skipped bytes
         // before the block and the block itself, so both pointers stay inside the buffer.
         let block = unsafe { next.add(start - address) };
-        // SAFETY: as above.
+        // SAFETY: as above, for the end of the block.
         let end = unsafe { next.add(used) };
         // SAFETY: at least 16 bytes before the block were skipped to store its size. They belong to
         // no other block, and are aligned for a `usize`.
@@ -89,13 +89,14 @@ unsafe impl MemAlloc for Bump<'_> {
             // SAFETY: `old` is a block of this allocator (contract of `realloc`), so `cut` has
             // stored its size in the word before it.
             let bytes = unsafe { old.cast::<usize>().sub(1).read() }.min(size);
-            // SAFETY: blocks do not overlap, and both have at least this many bytes.
+            // SAFETY: different blocks do not overlap. Both have at least as many bytes as the
+            // smaller of the two sizes.
             unsafe { new.copy_from_nonoverlapping(old, bytes) };
         }
         Some(new)
     }
 
-    /// Does nothing, because blocks are not reused.
+    /// Does nothing, because memory of freed blocks is not reused.
     unsafe fn free(&self, _ptr: Option<NonNull<u8>>) {}
 }
 

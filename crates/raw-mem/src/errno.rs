@@ -1,6 +1,6 @@
-//! The C library's error number, which freeing memory must not change.
+//! The C library's error number (`errno`), which functions that free memory must not change.
 
-/// Calls `action` and restores `errno` afterwards.
+/// Calls `action` and then restores the value that `errno` had before.
 ///
 /// A program may free memory between a call that failed and the code that reads the `errno` of that
 /// call. Functions that free memory must therefore leave `errno` unchanged. Internally they make
@@ -40,22 +40,23 @@ mod number {
         }
     }
 
-    /// Returns the address of the calling thread's error number, or null if it is unknown.
+    /// Returns the address of the calling thread's `errno`, or null on systems where we do not know
+    /// how to find it.
     #[cfg(any(target_os = "linux", target_os = "emscripten"))]
     fn location() -> *mut i32 {
-        // SAFETY: the function has no arguments and returns an address.
+        // SAFETY: the C function takes no arguments, always succeeds, and only returns an address.
         unsafe { libc::__errno_location() }
     }
 
     #[cfg(any(target_os = "android", target_os = "netbsd", target_os = "openbsd"))]
     fn location() -> *mut i32 {
-        // SAFETY: the function has no arguments and returns an address.
+        // SAFETY: the C function takes no arguments, always succeeds, and only returns an address.
         unsafe { libc::__errno() }
     }
 
     #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
     fn location() -> *mut i32 {
-        // SAFETY: the function has no arguments and returns an address.
+        // SAFETY: the C function takes no arguments, always succeeds, and only returns an address.
         unsafe { libc::__error() }
     }
 

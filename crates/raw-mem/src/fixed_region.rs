@@ -22,7 +22,7 @@ struct Returned {
 
 const _: () = assert!(size_of::<Returned>() <= 64, "it fits the smallest arena");
 
-/// A source of arenas that are parts of a buffer.
+/// A source that provides parts of a buffer as arenas.
 ///
 /// Arenas are cut from the front of the buffer, each aligned to its size. An unmapped arena is
 /// reused for the next request of the same size. The buffer should be aligned to the size of the
@@ -54,7 +54,7 @@ pub struct FixedRegion<'a> {
 unsafe impl Send for FixedRegion<'_> {}
 
 impl<'a> FixedRegion<'a> {
-    /// Creates a source of arenas in `buffer`.
+    /// Creates a source that cuts its arenas from `buffer`.
     pub const fn new(buffer: &'a mut [MaybeUninit<u8>]) -> Self {
         Self { rest: NonNull::from_mut(buffer), returned: None, buffer: PhantomData }
     }
@@ -79,7 +79,8 @@ impl<'a> FixedRegion<'a> {
         }
     }
 
-    /// Cuts a new arena of `size` from the buffer.
+    /// Cuts a new arena of `size` from the rest of the buffer. Returns `None` if the rest is too
+    /// short.
     fn cut(&mut self, size: ArenaSize) -> Option<NonNull<u8>> {
         let start = self.rest.cast::<u8>();
         let aligned = align_up(start.addr().get(), size.bytes())?;

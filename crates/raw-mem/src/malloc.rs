@@ -1,4 +1,4 @@
-//! The C library's `malloc`, as the lowest [`MemAlloc`].
+//! The C library's `malloc`, which is the lowest [`MemAlloc`] in a stack of layers.
 
 use core::ptr::NonNull;
 

@@ -1,4 +1,5 @@
-//! The trait of all allocators of blocks: allocate, allocate zeroed, reallocate and free.
+//! The trait of all allocators of blocks, with four operations: allocate, allocate zeroed,
+//! reallocate and free.
 //!
 //! | operation | 0 bytes | above [`MAX_REQUEST`] | no memory |
 //! | --- | --- | --- | --- |
@@ -56,7 +57,8 @@ pub unsafe trait MemAlloc {
     /// [`MAX_REQUEST`].
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>>;
 
-    /// Resizes the block at `ptr` to `size` bytes, in place or by moving it.
+    /// Resizes the block at `ptr` to `size` bytes, either in place or by moving its contents to
+    /// another block.
     ///
     /// If `ptr` is `None`, the call is equivalent to `malloc(size)`. A `size` of 0 does not free
     /// the block; the result is a block, as with any other size. If the result is `None`, the block
@@ -72,7 +74,7 @@ pub unsafe trait MemAlloc {
     ///
     /// # Safety
     ///
-    /// `ptr` must be `None` or a live block of this allocator, and must not be used again.
+    /// `ptr` must be `None` or a live block of this allocator. The block must not be used again.
     unsafe fn free(&self, ptr: Option<NonNull<u8>>);
 }
 
@@ -118,7 +120,7 @@ pub const fn calloc_size(count: usize, size: usize) -> Option<usize> {
     }
 }
 
-/// An allocator without memory: every request fails.
+/// An allocator that has no memory, so every request fails.
 ///
 /// As the layer below `Pymalloc`, it limits the allocator to the small requests that the heap
 /// serves, because all larger requests go to the layer below and fail. `NoAlloc` is not suitable

@@ -46,7 +46,7 @@ const RESERVED_SHARE: usize = 4;
 /// The number of addresses of unmapped arenas that the source remembers.
 const MOST_PLACES: usize = 32;
 
-/// The operating system, as a source of arenas: anonymous private mappings.
+/// A source that maps arenas from the operating system, as private anonymous mappings.
 ///
 /// Dropping the source unmaps its reservation. An arena that has not been passed to
 /// [`unmap`](ArenaSource::unmap) stays mapped.
@@ -528,7 +528,7 @@ mod tests {
         assert!(arenas.iter().all(|arena| is_filled(*arena, 3)));
     }
 
-    /// Mutants 9 and 10 of the mutation sample.
+    /// Catches mutants 9 and 10 of the mutation sample.
     #[test]
     #[cfg(target_pointer_width = "64")]
     fn a_reservation_that_does_not_fit_is_halved() {
@@ -617,7 +617,7 @@ mod tests {
         let mut source = MmapArenas::new();
         let _arenas: Vec<_> = (0..41).map(|_| map(&mut source)).collect();
         assert!(reserved(&source) > 0);
-        // The call makes a reserved arena writable.
+        // The next system call is the one that makes a reserved arena writable.
         refuse(Plan::Nth(1));
         assert!(matches!(source.map(SIZE), Err(MapError::Os { code: OsCode(libc::ENOMEM), .. })));
         assert_eq!(reserved(&source), 0);
@@ -633,7 +633,7 @@ mod tests {
         let arena = map(&mut source);
         refuse(Plan::EachNth(1));
         preserving_errno(|| {
-            // SAFETY: no file has this number, so the call fails.
+            // SAFETY: no file has this descriptor, so the call fails and sets `errno`.
             unsafe { libc::close(-1) };
             unmap(&mut source, arena);
             source.trim();

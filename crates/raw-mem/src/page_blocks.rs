@@ -60,14 +60,16 @@ unsafe impl MemAlloc for PageBlocks {
         }
         let mapping = MmapRaw::from(MmapOptions::new().len(HEAD + size).map_anon().ok()?);
         let start = NonNull::new(mapping.as_mut_ptr())?;
-        // SAFETY: the mapping is new, aligned to pages, and longer than the head.
+        // SAFETY: the mapping is new, so nothing else uses it. It is aligned to a page, and it is
+        // at least as long as the head, which has room for an `MmapRaw`.
         unsafe { start.cast::<MmapRaw>().write(mapping) };
-        // SAFETY: as above.
+        // SAFETY: the mapping is at least as long as the head, so the pointer stays inside it or
+        // points to its end.
         Some(unsafe { start.add(HEAD) })
     }
 
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
-        // New pages are zero.
+        // The system fills new pages with zeros, so the block need not be cleared.
         self.malloc(calloc_size(count, size)?)
     }
 
@@ -76,7 +78,8 @@ unsafe impl MemAlloc for PageBlocks {
         if let Some(old) = ptr {
             // SAFETY: `old` is a live block (contract of `realloc`).
             let bytes = cmp::min(unsafe { room(old) }, size);
-            // SAFETY: both blocks are live, so they do not overlap, and both have this many bytes.
+            // SAFETY: both blocks are live, so they do not overlap. Both have at least as many
+            // bytes as the smaller of the two sizes.
             unsafe { new.copy_from_nonoverlapping(old, bytes) };
             // SAFETY: `old` is a live block and is not used again.
             unsafe { self.free(Some(old)) };

@@ -16,7 +16,7 @@ use libc::{c_int, c_void};
 
 use crate::{OsCode, errno};
 
-/// What a new mapping allows.
+/// The kinds of access that a new mapping allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Neither reading nor writing. Limits on data and on committed memory do not count such pages.
@@ -46,7 +46,7 @@ const PRIVATE: c_int = libc::MAP_PRIVATE | libc::MAP_ANON;
 pub(crate) fn map(hint: usize, bytes: usize, access: Access) -> Result<NonNull<u8>, OsCode> {
     refuse_on_demand()?;
     let hint = ptr::without_provenance_mut(hint);
-    // SAFETY: without MAP_FIXED, a new mapping replaces no other.
+    // SAFETY: without MAP_FIXED, the system never replaces an existing mapping.
     let start = unsafe { libc::mmap(hint, bytes, access.protection(), PRIVATE, -1, 0) };
     if start == libc::MAP_FAILED { Err(last()) } else { NonNull::new(start.cast()).ok_or(last()) }
 }

@@ -37,7 +37,7 @@ pub const MAX_RETAINED: usize = 16;
 /// The default decay time: after this time without a request, arenas are no longer retained.
 const DECAY: Duration = Duration::from_secs(1);
 
-/// An arena source that retains some of the arenas that come back.
+/// An arena source that wraps another source and retains some of the arenas that come back.
 ///
 /// ```
 /// use raw_mem::{ArenaSize, ArenaSource, MmapArenas, RetainingArenas};
@@ -60,7 +60,7 @@ const DECAY: Duration = Duration::from_secs(1);
 pub struct RetainingArenas<S: ArenaSource> {
     source: S,
     decay: Duration,
-    /// When an arena was last requested.
+    /// The time of the last request for an arena, or `None` before the first request.
     requested: Option<Instant>,
     /// # Invariant
     ///

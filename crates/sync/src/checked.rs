@@ -60,7 +60,7 @@ thread_local! {
 ///
 /// # Panics
 ///
-/// Panics if an interleaving of `body` panics, races, leaks or deadlocks.
+/// Panics if `body` panics, has a data race, leaks or deadlocks in any interleaving.
 pub fn model(body: impl Fn() + Sync + Send + 'static) {
     let explored = StdArc::new(Explored::default());
     explore(&explored, body);
@@ -111,7 +111,7 @@ fn explore(explored: &StdArc<Explored>, body: impl Fn() + Sync + Send + 'static)
     });
 }
 
-/// The figures of an exploration.
+/// The figures about the exploration of one model.
 struct Explored {
     started: Instant,
     executions: AtomicUsize,

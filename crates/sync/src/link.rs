@@ -103,7 +103,7 @@ pub struct Segment<N> {
 }
 
 impl<N: Link> Segment<N> {
-    /// Makes a segment of one node.
+    /// Makes a segment that consists of one node.
     ///
     /// # Safety
     ///
@@ -135,7 +135,7 @@ impl<N: Link> Segment<N> {
         }
     }
 
-    /// Returns the first node, which still belongs to the segment.
+    /// Returns a pointer to the first node. The node still belongs to the segment.
     #[inline]
     pub fn first(&self) -> NonNull<N> {
         self.first

@@ -42,7 +42,7 @@ mod hosted {
     #[cfg(tsan)]
     pub use crate::visible::{Mutex, MutexGuard, lock, try_lock};
 
-    /// How often [`model`] runs its body.
+    /// The number of times that [`model`] runs its body.
     const RUNS: usize = if cfg!(miri) { 10 } else { 2_000 };
 
     /// Locks `mutex`, even if a thread panicked while it held the lock. We can ignore such a panic,

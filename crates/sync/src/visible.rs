@@ -16,7 +16,7 @@ use std::{
     thread::yield_now,
 };
 
-/// A lock with the functions of `std::sync::Mutex` that we use.
+/// A lock with those functions of `std::sync::Mutex` that the workspace uses.
 #[derive(Debug, Default)]
 pub struct Mutex<T> {
     taken: AtomicBool,
@@ -73,12 +73,12 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     while mutex.taken.swap(true, Acquire) {
         yield_now();
     }
-    // INVARIANT: the swap found the lock unlocked, so there is no other guard.
+    // INVARIANT: the swap returned false, so the lock was unlocked and no other guard exists.
     MutexGuard(mutex, PhantomData)
 }
 
 /// Locks `mutex`, or returns `None` if it is already locked.
 pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-    // INVARIANT: the swap found the lock unlocked, so there is no other guard.
+    // INVARIANT: the swap returned false, so the lock was unlocked and no other guard exists.
     (!mutex.taken.swap(true, Acquire)).then(|| MutexGuard(mutex, PhantomData))
 }

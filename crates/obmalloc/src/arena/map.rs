@@ -94,7 +94,7 @@ impl<G: Geometry> ArenaMap<G> {
     const ROOT_LEN: usize = 1 << (Self::KEY_BITS - Self::LEAF_BITS);
 
     sync::const_unless_model! {
-        /// Creates an empty map without nodes.
+        /// Creates an empty map. Nodes are allocated when the first arena is published.
         pub fn new() -> Self {
             Self {
                 first_slot: AtomicUsize::new(NO_SLOT),
@@ -160,7 +160,7 @@ impl<G: Geometry> ArenaMap<G> {
     ///
     /// # Safety
     ///
-    /// The contract of [`publish`](Self::publish) must hold for `arena`.
+    /// The contract of [`publish`](Self::publish) must hold for the address of `arena`.
     pub unsafe fn publish_or_unmap<A: MemAlloc>(
         &self,
         arena: NonNull<u8>,
@@ -205,7 +205,7 @@ impl<G: Geometry> ArenaMap<G> {
         }
     }
 
-    /// Returns the number of leaves.
+    /// Returns the number of leaves that the map has allocated.
     pub fn leaves(&self) -> usize {
         self.slots().filter(|slot| !slot.load(Acquire).is_null()).count()
     }
@@ -230,7 +230,8 @@ impl<G: Geometry> ArenaMap<G> {
             unsafe { free_node(lower, slot.load(Acquire), Self::LEAF_LEN) };
         }
         let root = self.root.swap(ptr::null_mut(), Acquire);
-        // SAFETY: as above, for the root.
+        // SAFETY: the root is null or has ROOT_LEN items (invariant of `root`), and nothing reads
+        // it any more.
         unsafe { free_node(lower, root, Self::ROOT_LEN) };
     }
 
@@ -344,7 +345,7 @@ fn new_node<A: MemAlloc, T>(len: usize, zero: impl Fn() -> T, lower: &A) -> Opti
     // model, however, the items are objects of loom, which must be created one by one.
     if sync::IS_MODEL {
         for at in 0..len {
-            // SAFETY: the node has room for `len` items.
+            // SAFETY: the node was allocated above with room for `len` items.
             unsafe { node.add(at).write(zero()) };
         }
     }

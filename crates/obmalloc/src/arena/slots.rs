@@ -1,7 +1,7 @@
 //! The storage of the arenas' records: one array that is allocated from the layer below and doubles
 //! when it is full.
 //!
-//! CPython: `arenas`, `new_arena`.
+//! In CPython, the array is `arenas`, and `new_arena` doubles it.
 
 use core::{ptr::NonNull, slice};
 
@@ -42,7 +42,8 @@ impl ArenaSlots {
         let records = unsafe { lower.realloc(old, bytes) }?.cast::<Arena>();
         let new = self.len..len;
         for index in new.clone() {
-            // SAFETY: the block has room for `len` records and is aligned to words.
+            // SAFETY: the block has room for `len` records. Every block is aligned at least like a
+            // `usize`, which is sufficient for a record.
             unsafe { records.add(index).write(Arena::UNUSED) };
         }
         // INVARIANT: the old records moved with the block, and the new ones were written above.
@@ -50,7 +51,7 @@ impl ArenaSlots {
         Some(new)
     }
 
-    /// Returns every record.
+    /// Returns all records, including unused ones.
     pub(crate) fn all(&self) -> &[Arena] {
         // SAFETY: `records` holds `len` initialised records (invariant of `records`).
         unsafe { slice::from_raw_parts(self.records.as_ptr(), self.len) }
@@ -61,7 +62,7 @@ impl ArenaSlots {
         unsafe { slice::from_raw_parts_mut(self.records.as_ptr(), self.len) }
     }
 
-    /// Frees the array. All records must be unused.
+    /// Frees the array to `lower`. All records must be unused.
     pub(crate) fn free<A: MemAlloc>(&mut self, lower: &A) {
         let old = core::mem::replace(self, Self::new());
         if old.len > 0 {

@@ -88,7 +88,7 @@ pub struct GilHeld<H>(UnsafeCell<H>);
 unsafe impl<H: Send> Sync for GilHeld<H> {}
 
 impl<H> GilHeld<H> {
-    /// Wraps `heap` without a lock.
+    /// Wraps `heap` without adding a lock.
     ///
     /// # Safety
     ///

@@ -36,14 +36,15 @@ pub unsafe trait Blocks {
     /// should then call [`alloc`](Self::alloc).
     fn alloc_listed(&self, class: SizeClass<Self::Geometry>) -> Option<BlockPtr>;
 
-    /// Allocates a block of `class`. Returns `None` if no arena can be mapped.
+    /// Allocates a block of `class`, which may map an arena. Returns `None` if no arena can be
+    /// mapped.
     fn alloc(&self, class: SizeClass<Self::Geometry>) -> Option<BlockPtr>;
 
     /// Unmaps all arenas that have no block in use, and then all arenas that the source has
     /// retained.
     fn trim(&self);
 
-    /// Frees `block`.
+    /// Frees `block` to the heap that it came from.
     ///
     /// # Safety
     ///

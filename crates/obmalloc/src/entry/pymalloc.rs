@@ -148,7 +148,7 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         request().or_else(|| self.once_more(size, request))
     }
 
-    /// Allocates `count * size` zeroed bytes from the layer below.
+    /// Allocates `count * size` zeroed bytes from the layer below. The product must not overflow.
     #[inline(never)]
     fn lower_calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
         let request = || self.lower.calloc(count, size);
@@ -203,7 +203,8 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         new_size: usize,
     ) -> Option<NonNull<u8>> {
         let new = self.malloc(new_size)?;
-        // SAFETY: both blocks are live, so they do not overlap, and both have at least this many bytes.
+        // SAFETY: both blocks are live, so they do not overlap. Both have at least as many bytes as
+        // the smaller of the two sizes.
         unsafe { new.copy_from_nonoverlapping(ptr, cmp::min(size, new_size)) };
         // SAFETY: `ptr` is a live block of the heap (contract of this function) and is not used again.
         unsafe { self.heap.free(BlockPtr::from_start(ptr)) };
@@ -285,7 +286,8 @@ mod tests {
     fn pymalloc<G: Geometry>() -> Pymalloc<GilHeld<TestHeap<G>>, Malloc> {
         let heap =
             Heap::with_geometry(KnownArenas::with_geometry(MmapArenas::new(), Malloc), Malloc);
-        // SAFETY: each test is one thread, and neither layer below the heap calls back.
+        // SAFETY: each test uses its allocator from one thread only, and neither the arena source
+        // nor the allocator of the metadata calls back into the heap.
         let heap = unsafe { GilHeld::new(heap) };
         // SAFETY: malloc does not serve memory of the heap's arenas.
         unsafe { Pymalloc::new(heap, Malloc) }
@@ -437,7 +439,7 @@ mod tests {
     /// A source that counts the arenas that are mapped now.
     struct Counted<'a>(MmapArenas, &'a Cell<usize>);
 
-    // SAFETY: arenas are mapped and unmapped by the source below.
+    // SAFETY: the source below maps and unmaps every arena.
     unsafe impl ArenaSource for Counted<'_> {
         fn map(&mut self, size: raw_mem::ArenaSize) -> Result<NonNull<u8>, raw_mem::MapError> {
             self.1.set(self.1.get() + 1);
@@ -458,8 +460,8 @@ mod tests {
         let mapped = Cell::new(0);
         let arenas = RetainingArenas::new(Counted(MmapArenas::new(), &mapped));
         let heap = Heap::new(KnownArenas::new(arenas, Malloc), Malloc);
-        // SAFETY: the test has one thread, nothing calls back, and the C library does not serve memory of
-        // the arenas.
+        // SAFETY: only one thread uses the allocator, nothing calls back into the heap, and the C
+        // library allocates no memory in the heap's arenas.
         let pymalloc = unsafe { Pymalloc::new(GilHeld::new(heap), Short(&mapped)) };
         // The source retains arenas only if they come back and are requested again, so we repeat
         // the cycle.

@@ -18,7 +18,7 @@ pub(crate) const POOL_OVERHEAD: usize = 48;
 /// heap's tag has a separate cache line.
 const CACHE_LINE: usize = 64;
 
-/// The counts and offsets that follow from a [`Geometry`].
+/// The counts and offsets that follow from the sizes and rules of a [`Geometry`].
 #[derive(Clone, Copy, Debug)]
 pub struct Shape<G>(PhantomData<G>);
 

@@ -1,4 +1,4 @@
-//! The size class of a request.
+//! Size classes: each request is rounded up to the block size of its class.
 
 #![forbid(unsafe_code)]
 

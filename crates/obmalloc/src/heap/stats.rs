@@ -71,7 +71,7 @@ impl ByteStats {
     }
 }
 
-/// The size of an arena map.
+/// The sizes of an arena map's nodes, and the number of its leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MapStats {
     pub(crate) root_bytes: usize,

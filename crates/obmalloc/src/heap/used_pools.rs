@@ -7,7 +7,7 @@
 //!   class 2 ──► pool
 //! ```
 //!
-//! CPython: `usedpools`.
+//! In CPython, these lists are `usedpools`.
 
 #![forbid(unsafe_code)]
 

@@ -14,7 +14,7 @@ pub(crate) struct ArenaIndex(
 );
 
 impl ArenaIndex {
-    /// An index that no arena has.
+    /// An index that no record has, for pools that are part of no arena.
     pub(crate) const NONE: Self = Self(NonZero::<u32>::MAX);
 
     pub(crate) fn new(index: usize) -> Self {

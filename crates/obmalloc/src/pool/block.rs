@@ -79,7 +79,7 @@ impl FreeList {
     #[inline]
     pub(crate) fn pop(&self) -> Option<BlockPtr> {
         let start = self.head.get()?;
-        // SAFETY: by the invariant of `head`, the first word of a listed block is a link.
+        // SAFETY: the block is on the list, so its first word is a link (invariant of `head`).
         let next = unsafe { start.cast::<Link>().read() };
         // INVARIANT: the list now begins at `next`, and no longer contains the block that is
         // returned.
@@ -103,8 +103,8 @@ impl FreeList {
     ///
     /// # Safety
     ///
-    /// The caller must exclusively own these blocks, and the pointer of `first` must be valid for all
-    /// of them.
+    /// The caller must exclusively own all of these blocks, and gives up that ownership. The
+    /// pointer in `first` must be valid for all of them.
     pub(crate) unsafe fn fill(&self, first: BlockPtr, size: usize, span: usize) -> usize {
         let (mut last, mut taken) = (first.0, size);
         while taken <= span {
