@@ -25,8 +25,8 @@ pub const MAX_REQUEST: usize = isize::MAX as usize;
 ///
 /// - have at least the requested size, and belong to the caller until the caller frees or
 ///   reallocates it;
-/// - be aligned to 16 bytes. A type may document a smaller alignment, but never less than that of a
-///   `usize`. (The geometries of CPython's oldest versions align blocks to 8 bytes.)
+/// - be aligned to 16 bytes, or to a smaller multiple of a word that the type documents (CPython's
+///   oldest geometries align blocks to 8 bytes);
 /// - not overlap any other live block;
 /// - stay valid as long as the allocator or a clone of it exists, even if the allocator is moved in
 ///   memory.

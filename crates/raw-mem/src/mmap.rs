@@ -24,9 +24,9 @@
 //! 4. If the system refuses a reservation, the source asks for half as much. If the system refuses
 //!    to make an arena usable, the source unmaps its whole reservation, so that other parts of the
 //!    program can have the addresses.
-//! 5. The system can refuse to unmap an arena if that would split a mapping and the process already
-//!    has as many mappings as it may have. The source retains such an arena. A later request reuses
-//!    it, or a trim tries again to unmap it.
+//! 5. The system can refuse to unmap an arena, because unmapping can split a mapping in two and a
+//!    process may have only a limited number of mappings. The source retains such an arena. A later
+//!    request reuses it, or a trim tries again to unmap it.
 
 use core::ptr::NonNull;
 
@@ -318,7 +318,7 @@ impl Drop for MmapArenas {
 // overlaps. It is writable and aligned, and is handed out again only after its user has given it
 // back.
 unsafe impl ArenaSource for MmapArenas {
-    /// Usually makes one system call, and about four when new addresses are reserved.
+    /// Usually makes one system call, and four when new addresses are reserved.
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         let arena = self.take(size)?;
         let bytes = mapped_bytes(size);

@@ -6,22 +6,23 @@
 //!    └─────── the source below ◄─────────────┘        otherwise
 //! ```
 //!
-//! If a source unmapped every free arena, such a program would pay for each cycle. The system takes
-//! back the pages of an unmapped arena and has to provide zeroed pages for the next one, with a
-//! page fault for each page. For a program that needed much memory only once, however, retained
-//! arenas would be wasted. The source tells these two kinds of programs apart by what happens after
-//! it has unmapped an arena:
+//! A program that empties and refills its arenas in turn would pay for each cycle if every free
+//! arena were unmapped. The system takes back the pages of an unmapped arena and has to provide
+//! zeroed pages for the next one, with a page fault for each page. For a program that needed much
+//! memory only once, however, retained arenas would be wasted. The source tells these two kinds of
+//! programs apart by what happens after it has unmapped an arena:
 //!
-//! 1. If an arena is requested within the decay time, the unmapped arena could have been retained
-//!    for that request. Each such request therefore raises the limit on retained arenas by one, up
-//!    to [`MAX_RETAINED`]. The limit is 0 at first, so a program that frees its memory for the
-//!    first time retains nothing.
+//! 1. Suppose that an arena was unmapped, and another one is requested within the decay time, which
+//!    is one second by default. Then the unmapped arena could have been retained for this request.
+//!    Each such request therefore raises the limit on retained arenas by one, up to
+//!    [`MAX_RETAINED`]. The limit is 0 at first, so a program that frees its memory for the first
+//!    time retains nothing.
 //! 2. The limit applies to the sum of the arenas that this source retains and those that users of
 //!    the source, such as heaps, retain. A user that retains a free arena itself can use it again
 //!    without cutting it into pools first.
-//! 3. When no arena was requested for the decay time, nothing more is retained. The next arena that
-//!    comes back is unmapped together with all arenas that the source retains, and the limit
-//!    becomes 0. If a request comes first, it also sets the limit to 0.
+//! 3. If no arena was requested for the decay time, nothing more is retained. The next arena that
+//!    comes back is then unmapped together with all arenas that the source retains, and the limit
+//!    becomes 0. If a request comes before an arena comes back, it also sets the limit to 0.
 //! 4. If the source below cannot map an arena, this source unmaps all arenas that it retains and
 //!    asks the source below once more. Users keep the arenas that they retain, so a request can
 //!    fail although a user retains free arenas.
@@ -34,7 +35,8 @@ use crate::{ArenaSize, ArenaSource, MapError};
 /// The largest number of arenas that a source and its users retain together.
 pub const MAX_RETAINED: usize = 16;
 
-/// The default decay time: after this time without a request, arenas are no longer retained.
+/// The default decay time. When this time has passed since the last request, no more arenas are
+/// retained.
 const DECAY: Duration = Duration::from_secs(1);
 
 /// An arena source that wraps another source and retains some of the arenas that come back.
@@ -89,8 +91,8 @@ impl<S: ArenaSource> RetainingArenas<S> {
         Self::with_decay(source, DECAY)
     }
 
-    /// Wraps `source`. Arenas are no longer retained when `decay` has passed since the last
-    /// request.
+    /// Wraps `source`. When `decay` has passed since the last request, no more arenas are retained,
+    /// and the next arena that comes back is unmapped together with the retained ones.
     pub const fn with_decay(source: S, decay: Duration) -> Self {
         Self {
             source,

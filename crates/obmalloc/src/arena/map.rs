@@ -24,10 +24,11 @@
 //! location depends on the address in question, instead of three.
 //!
 //! Readers take no lock. A new leaf is published with `Release` and loaded with `Acquire`, so a
-//! reader that finds it also sees its initial zeros (model `a_leaf_is_seen_whole_or_not_at_all`).
-//! Entries are read with `Relaxed`. That is sufficient because a thread that asks about a live
-//! block received the block from a thread that had already observed the entry. A node is not freed
-//! before the map is.
+//! reader that finds the leaf also sees its initial zeros (model
+//! `a_leaf_is_seen_whole_or_not_at_all`). Entries are read with `Relaxed`. That is sufficient
+//! because a thread that asks about a live block received the block from a thread that had already
+//! observed the block's entry. The nodes are not freed before the map is, so a reader never follows
+//! a dangling pointer.
 
 use core::{marker::PhantomData, mem, ptr, ptr::NonNull};
 
@@ -134,7 +135,7 @@ impl<G: Geometry> ArenaMap<G> {
     }
 
     /// Adds the arena at `base`. Returns false if `lower` has no memory for a node, or if `base`
-    /// has more bits than an address of the geometry may have. The map is unchanged in that case.
+    /// has more bits than an address of the geometry may have. No arena is added in that case.
     ///
     /// # Safety
     ///
