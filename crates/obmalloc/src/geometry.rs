@@ -77,9 +77,9 @@ impl Sizes {
 /// own heaps follow differently from CPython.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// If this is true, the heap retains an arena whose pools have all become free if it is the
-    /// last usable arena (CPython from 3.9). Otherwise a program that needs one arena more and one
-    /// arena less in turn would map and unmap that arena each time.
+    /// Whether the heap retains the last usable arena when all pools of that arena become free
+    /// (CPython from 3.9). Without this rule, a program whose need for memory rises and falls by
+    /// one arena would map and unmap that arena each time.
     pub retain_last_arena: bool,
     /// Which pools stay with their size class when they become empty.
     pub retain: RetainRule,
@@ -87,8 +87,8 @@ pub struct Rules {
     pub realloc: ReallocRule,
     /// Where the headers of the pools are stored.
     pub headers: HeaderRule,
-    /// If this is true, requests of 0 bytes are allocated from the smallest size class. CPython
-    /// forwards such requests to the layer below.
+    /// Whether requests of 0 bytes are allocated from the smallest size class. CPython forwards
+    /// such requests to the layer below.
     pub zero_in_pools: bool,
 }
 

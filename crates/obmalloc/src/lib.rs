@@ -53,8 +53,8 @@
 //! ```
 //!
 //! A request of `n` bytes has the size class `(n - 1) / alignment`. The heap pops a block from the
-//! free list of the first pool in that class's list of used pools. If that free list is empty, a
-//! cold function handles the event and is named after it.
+//! free list of the first pool in that class's list of used pools. Rarer events, such as an empty
+//! free list, are handled by cold functions, which are named after the events.
 //!
 //! The sizes and some rules differ between versions of CPython. A type that implements [`Geometry`]
 //! describes them. For example, [`Pools16K`] has the sizes and rules of CPython from 3.10, and

@@ -1,4 +1,4 @@
-//! The trait of sources of arenas.
+//! The trait that sources of arenas implement.
 
 use core::ptr::NonNull;
 
@@ -81,10 +81,10 @@ pub unsafe trait ArenaSource {
 
     /// Asks how many free arenas a user of the source may retain instead of unmapping them.
     ///
-    /// `had` is the number of arenas that earlier calls have granted the user and that it still
-    /// retains. `want` is the number that the user would like to retain now. The method returns how
-    /// many arenas the user may retain from now on, which is at most `want`; this number replaces
-    /// `had`. The user must unmap its other free arenas.
+    /// `had` is the number of arenas that the user retains at present because earlier calls have
+    /// allowed it. `want` is the number that the user would like to retain from now on. The method
+    /// returns how many the user may retain from now on, which is at most `want`. This number
+    /// replaces `had`, and the user must unmap its other free arenas.
     fn retain(&mut self, had: usize, want: usize) -> usize {
         self.below().map_or(0, |below| below.retain(had, want))
     }

@@ -105,7 +105,8 @@ unsafe impl ArenaSource for FixedRegion<'_> {
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
         let entry = arena.cast();
         // SAFETY: the arena came from this source and is not used any more (contract of `unmap`).
-        // It has at least 64 bytes and is aligned to its size, so a `Returned` fits at its start.
+        // An arena has at least 64 bytes and is aligned to its size, so a `Returned` fits at its
+        // start.
         unsafe { entry.write(Returned { size, next: self.returned }) };
         // INVARIANT: the entry was written above.
         self.returned = Some(entry);

@@ -16,7 +16,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! These are layers 0 and 1 of CPython's memory architecture.
+//! This crate contains layers 0 and 1 of CPython's memory architecture, on which all other layers
+//! build:
 //!
 //! ```text
 //!   heaps, caches, hooks, vtables       implement MemAlloc over another MemAlloc
@@ -31,11 +32,11 @@
 //!   the C library, pages, a buffer    the operating system, malloc, a buffer
 //! ```
 //!
-//! - [`MemAlloc`] is the trait of allocators of blocks. It has the four operations of CPython's
-//!   allocators: allocate, allocate zeroed, reallocate and free.
-//! - [`ArenaSource`] is the trait of sources of arenas. An arena is a large piece of memory that is
-//!   aligned to its own size, so clearing the low bits of any address in the arena gives the
-//!   address of its first byte.
+//! - [`MemAlloc`] is the trait that block allocators implement. It has the four operations of
+//!   CPython's allocators: allocate, allocate zeroed, reallocate and free.
+//! - [`ArenaSource`] is the trait that sources of arenas implement. An arena is a large piece of
+//!   memory that is aligned to its own size, so clearing the low bits of any address in the arena
+//!   gives the address of its first byte.
 //!
 //! # Features
 //!

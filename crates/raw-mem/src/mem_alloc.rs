@@ -1,5 +1,5 @@
-//! The trait of all allocators of blocks, with four operations: allocate, allocate zeroed,
-//! reallocate and free.
+//! The trait that all block allocators implement. It has four operations: allocate, allocate
+//! zeroed, reallocate and free.
 //!
 //! | operation | 0 bytes | above [`MAX_REQUEST`] | no memory |
 //! | --- | --- | --- | --- |

@@ -207,8 +207,7 @@ impl MmapArenas {
     fn release_reserved(&mut self) {
         if let Some(reserved) = self.reserved.take() {
             // SAFETY: the source owns the range, and nobody accesses it (invariant of `start`). If
-            // the system refuses to unmap it, its addresses are lost for the process, but no memory
-            // is.
+            // the system refuses to unmap the range, the process loses addresses but no memory.
             let _ = unsafe { pages::unmap(reserved.start, reserved.count * reserved.bytes) };
         }
     }
@@ -275,8 +274,8 @@ impl Reserved {
         for (unaligned, length) in [(mapping, before), (end, all - before - count * bytes)] {
             if length > 0 {
                 // SAFETY: the range is part of the new mapping, outside of the aligned arenas, so
-                // nothing uses it. If the system refuses to unmap it, its addresses are lost for
-                // the process, but no memory is.
+                // nothing uses it. If the system refuses to unmap the range, the process loses
+                // addresses but no memory.
                 let _ = unsafe { pages::unmap(unaligned, length) };
             }
         }

@@ -76,7 +76,7 @@ pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) -> Result<(), OsCod
     outcome(unsafe { libc::munmap(to_c(start), bytes) })
 }
 
-/// Returns the memory of the `bytes` bytes from `start` to the system. The pages stay mapped and
+/// Gives the memory of the `bytes` bytes from `start` back to the system. The pages stay mapped and
 /// read as zero afterwards.
 ///
 /// We use `madvise`, although a sandbox may forbid it, rather than mapping new pages over the range

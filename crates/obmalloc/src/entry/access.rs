@@ -204,7 +204,7 @@ mod tests {
 
     fn pymalloc() -> Pymalloc<Locked<TestHeap>, Malloc> {
         let heap = Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc);
-        // SAFETY: malloc does not serve memory of the heap's arenas.
+        // SAFETY: malloc never returns memory that lies in an arena of the heap.
         unsafe { Pymalloc::new(Locked::new(heap), Malloc) }
     }
 

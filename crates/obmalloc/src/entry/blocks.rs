@@ -14,9 +14,9 @@ use crate::{
     pool::block::BlockPtr,
 };
 
-/// A heap, or several heaps, of blocks of size classes, with its own control over which thread
-/// enters it. [`GilHeld`](crate::GilHeld) and [`Locked`](crate::Locked) implement the trait for one
-/// heap. An implementer can also combine the heaps of many threads.
+/// One or more heaps that allocate blocks of size classes and control which thread may enter them.
+/// [`GilHeld`](crate::GilHeld) and [`Locked`](crate::Locked) implement the trait for one heap. An
+/// implementer can also combine the heaps of many threads.
 ///
 /// # Safety
 ///

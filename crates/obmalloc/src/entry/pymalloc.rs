@@ -289,7 +289,7 @@ mod tests {
         // SAFETY: each test uses its allocator from one thread only, and neither the arena source
         // nor the allocator of the metadata calls back into the heap.
         let heap = unsafe { GilHeld::new(heap) };
-        // SAFETY: malloc does not serve memory of the heap's arenas.
+        // SAFETY: malloc never returns memory that lies in an arena of the heap.
         unsafe { Pymalloc::new(heap, Malloc) }
     }
 
@@ -517,7 +517,7 @@ mod tests {
     fn a_locked_heap_serves_many_threads() {
         let heap: TestHeap<Pools16K> =
             Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc);
-        // SAFETY: malloc does not serve memory of the heap's arenas.
+        // SAFETY: malloc never returns memory that lies in an arena of the heap.
         let pymalloc = unsafe { Pymalloc::new(crate::entry::access::Locked::new(heap), Malloc) };
         std::thread::scope(|scope| {
             for _ in 0..4 {

@@ -1,4 +1,5 @@
-//! Blocks, and the free list of a pool, whose links are stored in the free blocks themselves.
+//! Blocks, and the free list of a pool. The links of the list are stored in the free blocks
+//! themselves.
 //!
 //! ```text
 //!   head ──► ┌──────┬─ ─ ─ ─┐   ┌──────┬─ ─ ─ ─┐   ┌──────┬─ ─ ─ ─┐
