@@ -1,4 +1,5 @@
-//! The record of an arena, which says which of its pools are free. It is not part of the arena.
+//! The record of an arena, which stores which of the arena's pools are free. The record lies
+//! outside of the arena.
 //!
 //! ```text
 //!  ├────────┬────────┬────────┬────────┬─ ─ ─ ─ ─ ─ ─ ─ ─ ─┤
@@ -7,8 +8,8 @@
 //!               └─ list of free pools, latest first ─┘
 //! ```
 //!
-//! A free pool is used again before a new one is carved, so memory is not touched before it is
-//! needed. Uncarved pools count as free. CPython: `arena_object`.
+//! A pool that was freed is reused before a new pool is carved, so that the heap touches new memory
+//! only when it must. Pools that are not carved yet count as free. CPython: `arena_object`.
 
 use core::ptr::NonNull;
 
@@ -21,48 +22,50 @@ use crate::{
     pool::{PoolPtr, arena_index::ArenaIndex, tag::HeapTag},
 };
 
-/// The record of an arena.
+/// The record of an arena, or an unused record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arena {
     /// # Invariant
     ///
-    /// The arena's first byte, valid for reading and writing all of it. `None` if the record is
-    /// unused.
+    /// A pointer to the arena's first byte, valid for reading and writing the whole arena. `None`
+    /// if the record is unused.
     base: Option<NonNull<u8>>,
-    /// The number of pools that were carved. They are the first ones.
+    /// The number of pools that were carved. Pools are carved in ascending order, so these are the
+    /// first pools of the arena.
     carved: u32,
-    /// The number of free pools, including those that are uncarved.
+    /// The number of free pools, including those that are not carved yet.
     free_pools: u32,
-    /// The carved free pools, latest first.
+    /// The list of the carved free pools. The pool that was freed last is the first.
     free: Option<PoolPtr>,
-    /// The neighbours in the list of usable arenas. In an unused record, `next` is the next unused
-    /// one.
+    /// The neighbours of this record in the list of usable arenas. In an unused record, `next` is
+    /// the next unused record.
     pub(crate) next: Option<ArenaIndex>,
     pub(crate) prev: Option<ArenaIndex>,
 }
 
 impl Arena {
-    /// A record without an arena.
+    /// An unused record, which describes no arena.
     pub(crate) const UNUSED: Self =
         Self { base: None, carved: 0, free_pools: 0, free: None, next: None, prev: None };
 
-    /// Makes this the record of the arena at `base`, all of whose pools are uncarved.
+    /// Makes this record describe the arena at `base`. All pools of the arena are uncarved at
+    /// first.
     ///
     /// # Safety
     ///
-    /// `base` must point to `arena_size` bytes, aligned to that size and valid for reading and
-    /// writing. Nothing else may use them until [`clear`](Self::clear) is called.
+    /// `base` must point to `arena_size` bytes that are aligned to that size and valid for reading
+    /// and writing. Nothing else may use these bytes until [`clear`](Self::clear) is called.
     pub(crate) unsafe fn set<G: Geometry>(&mut self, base: NonNull<u8>) {
-        // INVARIANT: the contract of this function.
+        // INVARIANT: `base` is valid for the whole arena (contract of this function).
         *self = Self { base: Some(base), free_pools: Shape::<G>::POOLS as u32, ..Self::UNUSED };
     }
 
-    /// Makes the record unused. Returns the first byte of its arena.
+    /// Makes the record unused. Returns the first byte of the arena that it described.
     pub(crate) fn clear(&mut self) -> Option<NonNull<u8>> {
         core::mem::replace(self, Self::UNUSED).base
     }
 
-    /// Returns the arena's first byte, or `None` if the record is unused.
+    /// Returns a pointer to the arena's first byte, or `None` if the record is unused.
     pub(crate) fn base(&self) -> Option<NonNull<u8>> {
         self.base
     }
@@ -72,17 +75,18 @@ impl Arena {
         self.free_pools as usize
     }
 
-    /// Returns the number of pools that were carved.
+    /// Returns the number of pools of the arena that were carved.
     pub(crate) fn carved_pools(&self) -> usize {
         self.carved as usize
     }
 
-    /// Returns true if no pool is in use.
+    /// Returns true if all pools of the arena are free.
     pub(crate) fn is_free<G: Geometry>(&self) -> bool {
         self.free_pools() == Shape::<G>::POOLS
     }
 
-    /// Takes the pool that was freed last, or carves the next one.
+    /// Takes the free pool that was freed last, or carves the next pool. Returns `None` if no pool
+    /// is free.
     pub(crate) fn take_pool<G: Geometry>(
         &mut self,
         index: ArenaIndex,
@@ -104,32 +108,33 @@ impl Arena {
         if self.carved_pools() == Shape::<G>::POOLS {
             return None;
         }
-        // SAFETY: fewer pools are carved than fit the arena, so the next one is inside of it.
+        // SAFETY: fewer pools are carved than the arena has room for, so the next pool lies inside
+        // the arena.
         let start = unsafe { base.add(self.carved_pools() * G::SIZES.pool_size) };
         self.carved += 1;
-        // SAFETY: by the invariant of `base`, the arena is valid and aligned. Pools are carved in
-        // ascending order, so none was carved here before.
+        // SAFETY: the arena is valid and aligned (invariant of `base`), so the pool is as well.
+        // Pools are carved in ascending order, so no pool was carved at `start` before.
         Some(unsafe { PoolPtr::carve::<G>(start, index, tag) })
     }
 
-    /// Puts a free `pool` at the front of the list.
+    /// Puts `pool`, which has become free, at the front of the list of free pools.
     pub(crate) fn put_pool(&mut self, pool: PoolPtr) {
         pool.header().next.set(self.free);
         self.free = Some(pool);
         self.free_pools += 1;
     }
 
-    /// Iterates over the carved free pools, latest first.
+    /// Iterates over the carved free pools of the arena, starting with the one that was freed last.
     pub(crate) fn list(&self) -> impl Iterator<Item = PoolPtr> {
         core::iter::successors(self.free, |pool| pool.header().next.get())
     }
 
-    /// Iterates over all carved pools, in ascending order of address.
+    /// Iterates over all carved pools of the arena, in ascending order of address.
     pub(crate) fn pools<G: Geometry>(&self) -> impl Iterator<Item = PoolPtr> + use<G> {
         let base = self.base.filter(|_| self.carved > 0);
         (0..self.carved_pools()).filter_map(move |nth| {
-            // SAFETY: the first `carved` pools were carved, and the arena is mapped while the record
-            // is in use.
+            // SAFETY: the first `carved` pools of the arena were carved, and the arena stays mapped
+            // while its record is in use.
             base.map(|base| unsafe { PoolPtr::carved_at::<G>(base.add(nth * G::SIZES.pool_size)) })
         })
     }

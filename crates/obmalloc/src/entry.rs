@@ -1,5 +1,5 @@
-//! The ways into a heap: guards, the test of whether a pointer is ours, and the allocator of any
-//! size.
+//! The interface around a heap: guards that control access to it, the test of whether a pointer
+//! belongs to it, and an allocator of any size on top of it.
 
 pub(crate) mod access;
 pub(crate) mod blocks;

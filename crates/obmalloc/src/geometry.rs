@@ -1,4 +1,4 @@
-//! The sizes and rules of a heap, as a type.
+//! The geometry of a heap: its sizes and rules, expressed as a type.
 //!
 //! | geometry | classes | small to | pool | arena | CPython |
 //! | --- | --- | --- | --- | --- | --- |
@@ -10,7 +10,8 @@
 //! | [`Arenas2M`] | 16 bytes apart | 512 | 16 KiB | 2 MiB | 3.15 with huge pages |
 //! | [`Native`] | 16 bytes apart | 512 | 16 KiB | 1 MiB | not CPython's: our own rules |
 //!
-//! Source: `Objects/obmalloc.c` and `Include/internal/pycore_obmalloc.h` of those versions.
+//! Source of CPython's sizes and rules: `Objects/obmalloc.c` and
+//! `Include/internal/pycore_obmalloc.h` of the versions in the table.
 //!
 //! [`Classes8To256`]: eras::Classes8To256
 //! [`Classes8To512`]: eras::Classes8To512
@@ -28,33 +29,36 @@ pub(crate) mod eras;
 pub(crate) mod shape;
 pub(crate) mod size_class;
 
-/// The largest number of size classes in any geometry.
+/// The largest number of size classes that a geometry may have.
 pub(crate) const MAX_CLASSES: usize = 64;
 
-/// The largest number of pools in an arena of any geometry.
+/// The largest number of pools that an arena of any geometry may have.
 pub(crate) const MAX_POOLS: usize = 256;
 
 /// The sizes of arenas, pools and blocks, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// The distance between two size classes, and the alignment of every block. CPython:
-    /// `ALIGNMENT`.
+    /// The difference between the block sizes of two adjacent size classes. It is also the
+    /// alignment of every block. CPython: `ALIGNMENT`.
     pub alignment: usize,
-    /// The largest request that a pool serves. CPython: `SMALL_REQUEST_THRESHOLD`.
+    /// The largest request that is allocated from a pool, in bytes. CPython:
+    /// `SMALL_REQUEST_THRESHOLD`.
     pub small_threshold: usize,
-    /// The size of a pool, and its alignment. CPython: `POOL_SIZE`.
+    /// The size of a pool, which is also its alignment. CPython: `POOL_SIZE`.
     pub pool_size: usize,
-    /// The size of an arena, and its alignment. CPython: `ARENA_SIZE`.
+    /// The size of an arena, which is also its alignment. CPython: `ARENA_SIZE`.
     pub arena_size: usize,
-    /// The number of address bits that arenas can have. Higher addresses belong to the system.
+    /// The number of bits in the address of an arena. Addresses with more bits belong to the
+    /// system, so no arena can be there.
     pub address_bits: u32,
 }
 
-/// The number of address bits that a program can use.
+/// The number of bits in the addresses that a program can use: 48 on 64-bit platforms.
 const ADDRESS_BITS: u32 = if usize::BITS > 48 { 48 } else { usize::BITS };
 
 impl Sizes {
-    /// CPython from 3.10: classes 16 bytes apart up to 512 bytes, pools of 16 KiB, arenas of 1 MiB.
+    /// The sizes of CPython from 3.10: size classes 16 bytes apart up to 512 bytes, pools of 16
+    /// KiB, and arenas of 1 MiB.
     pub const CPYTHON: Self = Self {
         alignment: 16,
         small_threshold: 512,
@@ -63,25 +67,28 @@ impl Sizes {
         address_bits: ADDRESS_BITS,
     };
 
-    /// CPython before 3.10: as [`CPYTHON`](Self::CPYTHON) with pools of 4 KiB and arenas of
-    /// 256 KiB.
+    /// The sizes of CPython before 3.10: like [`CPYTHON`](Self::CPYTHON), but with pools of 4 KiB
+    /// and arenas of 256 KiB.
     pub const CPYTHON_4K: Self =
         Self { pool_size: 4 << 10, arena_size: 256 << 10, ..Self::CPYTHON };
 }
 
-/// The rules of a heap: what differed between versions of CPython, and what we do differently.
+/// The rules of a heap. Each field is a rule that differed between versions of CPython, or that our
+/// own heaps follow differently from CPython.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// Retain an arena that becomes free if it is the last of the usable ones (CPython from 3.9), so
-    /// that a program at the boundary does not map and unmap it in turn.
+    /// Whether the heap retains the last usable arena when all pools of that arena become free
+    /// (CPython from 3.9). Without this rule, a program whose need for memory rises and falls by
+    /// one arena would map and unmap that arena each time.
     pub retain_last_arena: bool,
-    /// Which emptied pools are retained by their class.
+    /// Which pools stay with their size class when they become empty.
     pub retain: RetainRule,
-    /// When a reallocation leaves its block in place.
+    /// When a reallocation leaves the block in place instead of moving it to another one.
     pub realloc: ReallocRule,
-    /// Where the headers of pools are.
+    /// Where the headers of the pools are stored.
     pub headers: HeaderRule,
-    /// Serve requests of 0 bytes from the smallest class. CPython passes them to the layer below.
+    /// Whether requests of 0 bytes are allocated from the smallest size class. CPython forwards
+    /// such requests to the layer below.
     pub zero_in_pools: bool,
 }
 
@@ -96,30 +103,33 @@ impl Rules {
     };
 }
 
-/// When a reallocation leaves its block in place.
+/// When a reallocation leaves the block in place instead of moving it to another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReallocRule {
-    /// CPython's rule: the request must fit the block and need more than three quarters of it. In
-    /// the three smallest classes, a request for the current size can therefore move the block.
+    /// CPython's rule: a block stays in place if the new size fits into it and is more than three
+    /// quarters of the block. In the three smallest classes, even a request for the size that was
+    /// requested before can therefore move the block.
     ThreeQuarters,
-    /// As [`ThreeQuarters`](Self::ThreeQuarters), but a request of the block's own class never moves
-    /// it.
+    /// Like [`ThreeQuarters`](Self::ThreeQuarters), but a block also stays in place if the new size
+    /// belongs to the block's own class.
     WithinClass,
 }
 
-/// When a pool that becomes empty is retained by its class, for the next request of that class.
+/// When a pool that becomes empty is retained by its size class, which uses it for its next
+/// request. Other pools go back to their arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetainRule {
-    /// One pool of the heap at a time, and only where the heap behaves exactly as if it had been
-    /// given to its arena and taken back, which is CPython's way.
+    /// At most one pool of the heap is retained at a time, and only if nobody can tell the
+    /// difference: the heap behaves exactly as if the pool had gone back to its arena and then been
+    /// taken again, as in CPython.
     Unobservable,
-    /// One pool of each class, until no other pool is free or its arena could be unmapped. Free
-    /// arenas are retained as well, as many as their source allows
-    /// ([`ArenaSource::retain`](raw_mem::ArenaSource::retain)).
+    /// Each class may retain one pool. The retention ends when no other pool is free, or when the
+    /// arena of the pool could be unmapped. The heap also retains free arenas, as many as its
+    /// source allows ([`ArenaSource::retain`](raw_mem::ArenaSource::retain)).
     EachClass,
 }
 
-/// Where the headers of pools are.
+/// Where the headers of the pools are stored.
 ///
 /// ```text
 ///  InPools    ├─┬──────────┼─┬──────────┼─┬──────────┼─┬──────────┤   a header before the blocks
@@ -132,21 +142,24 @@ pub enum RetainRule {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderRule {
-    /// CPython's rule: each pool begins with its header.
+    /// CPython's rule: each pool begins with its own header.
     ///
-    /// Pools are aligned to a power of two, so their headers compete for a few sets of a processor's
-    /// cache, however large the cache is. With pools of 16 KiB they share one set of the first level.
+    /// Pools are aligned to a power of two, so the addresses of all headers have the same low bits.
+    /// The headers therefore compete for a few sets of a processor's cache, no matter how large
+    /// that cache is. With pools of 16 KiB, all headers share a single set of the first-level
+    /// cache.
     InPools,
-    /// An arena begins with the headers of all its pools, which fill adjacent cache lines of one or
-    /// two pages. The tag of the heap has a cache line to itself, so that threads which look up the
-    /// owner of a block read nothing that the owner writes. The first block of each pool is aligned
-    /// to the largest class, so every block is aligned to each power of two that divides its size.
+    /// Each arena begins with the headers of all its pools. The headers fill adjacent cache lines
+    /// of one or two pages. The heap's tag has a separate cache line. A thread that looks up the
+    /// owner of a block reads only that tag, so it never reads a cache line that the owner writes.
+    /// The first block of each pool is aligned to the size of the largest class. Every block is
+    /// therefore aligned to each power of two that divides the block's size.
     InArena,
 }
 
-/// The sizes and rules of a heap.
+/// A type that describes the sizes and rules of a heap.
 ///
-/// A geometry that contradicts itself does not compile:
+/// A geometry whose sizes contradict each other does not compile:
 ///
 /// ```compile_fail
 /// # use obmalloc::{Geometry, Heap, Sizes};
@@ -160,7 +173,7 @@ pub enum HeaderRule {
 /// let heap = Heap::<_, _, Uneven>::with_geometry(MmapArenas::new(), Malloc);
 /// ```
 pub trait Geometry: Copy + Debug + Default + Send + Sync + 'static {
-    /// The name of the geometry in reports.
+    /// The name of the geometry, which reports show.
     const NAME: &'static str;
     /// The sizes of arenas, pools and blocks.
     const SIZES: Sizes;

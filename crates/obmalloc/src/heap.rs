@@ -1,4 +1,5 @@
-//! The heap: its fast paths, and what happens when a list runs out of blocks.
+//! The heap. Its fast paths allocate from and free to the free list of a pool. Its slow paths run
+//! when a free list is empty or a pool changes its state.
 //!
 //! ```text
 //!   alloc(class)                                 free(block)
@@ -29,14 +30,14 @@ use crate::{
     pool::{PoolPtr, State, block::BlockPtr, tag::HeapTag},
 };
 
-/// A heap of small blocks, for one owner at a time.
+/// A heap of small blocks. It has one owner at a time.
 ///
-/// `S` provides arenas, `A` provides memory for their records, and `G` is the geometry. The heap asks
-/// for no memory before the first block, so it can be a `static`. Dropping it unmaps every arena, even
-/// if blocks are in use.
+/// `S` provides arenas, `A` provides memory for the arenas' records, and `G` is the geometry. A
+/// heap allocates no memory until its first block is requested, so it can be stored in a `static`.
+/// Dropping a heap unmaps all its arenas, even if some of their blocks are still in use.
 ///
-/// A heap knows blocks and size classes only. [`Pymalloc`](crate::Pymalloc) makes it an allocator of
-/// any size.
+/// A heap allocates blocks of size classes only. [`Pymalloc`](crate::Pymalloc) turns a heap into an
+/// allocator for requests of any size.
 ///
 /// ```
 /// use obmalloc::{Heap, SizeClass};
@@ -61,7 +62,8 @@ pub struct Heap<S: ArenaSource, A: MemAlloc, G: Geometry = Pools16K> {
     geometry: PhantomData<G>,
 }
 
-// SAFETY: the heap exclusively owns its pools and the pointers between them.
+// SAFETY: the heap exclusively owns its pools, so all pointers between them move to the other
+// thread together with the heap.
 unsafe impl<S: ArenaSource + Send, A: MemAlloc + Send, G: Geometry> Send for Heap<S, A, G> {}
 
 impl<S: ArenaSource, A: MemAlloc> Heap<S, A> {
@@ -79,10 +81,11 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         Self::with_tag(source, lower, HeapTag::NONE)
     }
 
-    /// Creates a heap without arenas, whose blocks will lead to `tag`.
+    /// Creates a heap without arenas. Every block of the heap will lead to `tag`, which
+    /// [`tag_of`](Self::tag_of) returns.
     #[must_use]
     pub const fn with_tag(source: S, lower: A, tag: HeapTag) -> Self {
-        // Fails to compile if the geometry contradicts itself.
+        // This constant fails to compile if the sizes of the geometry contradict each other.
         let _ = const { Shape::<G>::ARENA };
         Self {
             used: UsedPools::new(),
@@ -96,8 +99,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Allocates an uninitialised block of `class`. Returns `None` if no arena can be mapped; nothing
-    /// has changed in that case.
+    /// Allocates an uninitialised block of `class`. Returns `None` if no arena can be mapped. In
+    /// that case nothing changes but the count of [`refused`](Self::refused) requests.
     #[inline]
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
@@ -107,20 +110,21 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Allocates a block of `class` if the pool that serves the class has one on its free list, which
-    /// is the common case. `None` says nothing about memory: the caller then calls
-    /// [`alloc`](Self::alloc), outside of its own fast path.
+    /// Allocates a block of `class` if one is on the free list of the pool that currently provides
+    /// blocks of this class. This is the most common case. A result of `None` does not mean that
+    /// there is no memory. The caller should then call [`alloc`](Self::alloc), in a function
+    /// outside of its own fast path.
     #[inline]
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_listed(&self, class: SizeClass<G>) -> Option<BlockPtr> {
         self.used.first(class).header().take()
     }
 
-    /// Frees a block.
+    /// Frees `block`, which must not be used again.
     ///
     /// # Safety
     ///
-    /// `block` must have come from this heap.
+    /// `block` must have been allocated from this heap.
     #[inline]
     pub unsafe fn free(&mut self, block: BlockPtr) {
         let pool = PoolPtr::of::<G>(&block);
@@ -129,11 +133,12 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Returns the size of `block` in bytes, which is that of its class.
+    /// Returns the size of `block` in bytes. This is the block size of its class, so it can be more
+    /// than was requested.
     ///
     /// # Safety
     ///
-    /// `block` must have come from this heap.
+    /// `block` must have been allocated from this heap.
     #[inline]
     pub unsafe fn block_size(&self, block: &BlockPtr) -> usize {
         PoolPtr::of::<G>(block).header().class::<G>().map_or(0, SizeClass::block_size)
@@ -141,19 +146,20 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Returns the tag of the heap that the block at `start` belongs to.
     ///
-    /// Threads that do not own the heap may call this, because it only reads what does not change
-    /// while the block is in use.
+    /// A thread that does not own the heap may call this function, because it reads only memory
+    /// that does not change while the block is in use.
     ///
     /// # Safety
     ///
-    /// `start` must lie in a block in use of a heap with the geometry `G`.
+    /// `start` must lie in a block that is in use, of a heap with the geometry `G`.
     #[inline]
     pub unsafe fn tag_of(start: NonNull<u8>) -> HeapTag {
-        // SAFETY: the contract of this function.
+        // SAFETY: `start` lies in a block in use of a heap with this geometry (contract of this
+        // function).
         unsafe { PoolPtr::tag_at::<G>(start) }
     }
 
-    /// Unmaps every arena, even if blocks are in use. O(arenas).
+    /// Unmaps every arena of the heap, even if some of its blocks are in use. O(arenas).
     ///
     /// # Safety
     ///
@@ -162,7 +168,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.unmap_all();
     }
 
-    /// Unmaps the arenas that have no block in use.
+    /// Unmaps all arenas of the heap that have no block in use.
     pub fn unmap_free_arenas(&mut self) {
         self.end_retentions();
         self.source.retain(self.arenas.retained(), 0);
@@ -171,13 +177,14 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Unmaps the arenas that have no block in use, and what the source retains.
+    /// Unmaps all arenas of the heap that have no block in use, and then all arenas that the source
+    /// has retained.
     pub fn trim(&mut self) {
         self.unmap_free_arenas();
         self.source.trim();
     }
 
-    /// Returns how many free arenas the heap retains with the permission of its source.
+    /// Returns how many free arenas the heap retains because its source has allowed it to.
     pub fn retained_arenas(&self) -> usize {
         self.arenas.retained()
     }
@@ -193,7 +200,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.refused
     }
 
-    /// Allocates a block of `class` when the free list of its first used pool is empty.
+    /// Allocates a block of `class` when the first used pool of the class has no block on its free
+    /// list, or when the class has no pool.
     #[cold]
     #[inline(never)]
     fn alloc_unlisted(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
@@ -212,7 +220,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         pool.header().take().or_else(|| pool.carve_block::<G>())
     }
 
-    /// Makes a free pool the first used pool of `class`, which has none.
+    /// Makes a free pool the first used pool of `class`, whose list of used pools is empty. Maps an
+    /// arena if no pool is free.
     fn new_pool(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
         let mut pool = self.take_free_pool();
         if pool.is_none() && self.empty.count() > 0 {
@@ -228,7 +237,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         Some(pool)
     }
 
-    /// Takes a free pool of the fullest arena.
+    /// Takes a free pool of the fullest usable arena, if there is one. If the heap had retained
+    /// this arena, tells the source that it is used again.
     fn take_free_pool(&mut self) -> Option<PoolPtr> {
         let retained = self.arenas.retained();
         let pool = self.arenas.take_pool::<G>(self.tag);
@@ -238,7 +248,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         pool
     }
 
-    /// Maps an arena when none is usable, and takes its first pool.
+    /// Maps an arena and takes its first pool. This must only be called when no arena is usable.
     fn map_arena(&mut self) -> Option<PoolPtr> {
         let mapped = match self.arenas.reserve(&self.lower) {
             true => self.source.map(Shape::<G>::ARENA).ok(),
@@ -248,13 +258,15 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             self.refused += 1;
             return None;
         };
-        // SAFETY: a source returns `arena_size` bytes that are aligned and unused. A record was
-        // reserved above. This function is only called when no arena is usable.
+        // SAFETY: the source returned `arena_size` bytes that are aligned and not in use (contract
+        // of `ArenaSource`). A record was reserved above. This function is only called when no
+        // arena is usable.
         unsafe { self.arenas.add::<G>(base) };
         self.arenas.take_pool::<G>(self.tag)
     }
 
-    /// Handles the first freed block of a full pool, or the last one of a used pool.
+    /// Handles the event that the first block of a full pool or the last block of a used pool was
+    /// freed.
     #[cold]
     #[inline(never)]
     fn pool_event(&mut self, pool: PoolPtr) {
@@ -268,7 +280,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Retains an emptied pool of `class`, or gives it to its arena.
+    /// Retains `pool`, which has become empty, for its class if that is possible. Otherwise gives
+    /// it to its arena.
     fn pool_emptied(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         let may_retain = self.empty.may_retain::<G>(&self.arenas, pool);
         let is_only = pool.header().next.get().is_none() && pool.header().prev.get().is_none();
@@ -277,14 +290,15 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             return;
         }
         if !may_retain {
-            // The arena may be free but for retained pools.
+            // Retained pools may be the only reason why the arena is not free. If they go back to
+            // it, the arena can be unmapped.
             self.end_retentions();
         }
         self.used.remove(class, pool);
         self.free_pool(pool);
     }
 
-    /// Ends the retention of pools that an event of `class` concerns.
+    /// Ends the retention of the pools that an event of `class` affects.
     #[inline]
     fn end_retentions_for(&mut self, class: SizeClass<G>) {
         while let Some(pool) = self.empty.end_for(class, &mut self.used) {
@@ -299,8 +313,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Gives an empty pool, which is in no list, to its arena. If the arena becomes free and must not
-    /// be retained, it is unmapped, together with all others that must not be retained any more.
+    /// Gives an empty pool to its arena. The pool must be in no list. If all pools of the arena are
+    /// free now and the arena must not be retained, it is unmapped. If the source allows fewer
+    /// retained arenas than before, the excess ones are unmapped as well.
     fn free_pool(&mut self, pool: PoolPtr) {
         pool.header().become_free::<G>();
         let source = &mut self.source;
@@ -322,9 +337,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Unmaps an arena that has left the table.
+    /// Unmaps an arena that was removed from the table of arenas.
     fn unmap(&mut self, base: NonNull<u8>) {
-        // SAFETY: the arena came from this source. None of its pools is in use or in a list.
+        // SAFETY: the arena came from this source. None of its pools is in use or in a list, so
+        // nothing refers to its memory any more.
         unsafe { self.source.unmap(base, Shape::<G>::ARENA) };
     }
 
@@ -333,7 +349,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.empty = EmptyPools::NONE;
         self.source.retain(self.arenas.retained(), 0);
         self.arenas.clear(&self.lower, |base| {
-            // SAFETY: the arena came from this source, and nothing refers to its pools any more.
+            // SAFETY: the arena came from this source. The lists of pools were cleared above, so
+            // nothing refers to the arena's pools any more.
             unsafe { self.source.unmap(base, Shape::<G>::ARENA) };
         });
     }
@@ -371,7 +388,8 @@ mod tests {
 
     fn drain<G: Geometry>(heap: &mut TestHeap<G>, blocks: impl IntoIterator<Item = BlockPtr>) {
         for block in blocks {
-            // SAFETY: the tests free once what they allocated from this heap.
+            // SAFETY: the tests free each block once, and only blocks that they have allocated from
+            // this heap.
             unsafe { heap.free(block) };
             heap.check_invariants();
         }
@@ -444,7 +462,8 @@ mod tests {
         assert!(heap.alloc(SizeClass::of(512).unwrap()).is_some());
     }
 
-    /// Mutants 17: `trim` unmapped only what its source retained.
+    /// Mutants 17: `trim` did not unmap the free arenas of the heap, but only what its source
+    /// retained.
     #[test]
     fn a_trim_unmaps_free_arenas() {
         let mut heap = heap::<Pools4K>();
@@ -456,7 +475,7 @@ mod tests {
         assert_eq!(heap.stats().arenas.current, 0);
     }
 
-    /// Mutants 18: nothing checked the figure.
+    /// Mutants 18: no test checked the number of refused requests.
     #[test]
     fn requests_that_find_no_arena_are_counted() {
         let mut heap = Heap::new(MallocArenas::new(NoAlloc), Malloc);
@@ -489,7 +508,8 @@ mod tests {
         assert_eq!(found, tag);
     }
 
-    /// A source that lets the heap retain `max` arenas, and counts those that were used again.
+    /// A source that lets the heap retain up to `max` arenas, and counts how many of these the heap
+    /// used again.
     struct Retaining {
         source: MmapArenas,
         max: usize,
@@ -497,7 +517,7 @@ mod tests {
         reused: usize,
     }
 
-    // SAFETY: arenas are mapped and unmapped by the source below.
+    // SAFETY: the source below maps and unmaps every arena.
     unsafe impl ArenaSource for Retaining {
         fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
             self.source.map(size)
@@ -522,10 +542,10 @@ mod tests {
 
     type RetainingHeap = Heap<Retaining, Malloc, RetainEachClass<Pools4K>>;
 
-    /// The pools of an arena.
+    /// The number of pools in an arena.
     const POOLS: usize = 64;
 
-    /// The blocks of 512 bytes in a pool.
+    /// The number of blocks of 512 bytes in a pool.
     const BLOCKS: usize = 7;
 
     fn retaining(max: usize) -> RetainingHeap {
@@ -542,7 +562,8 @@ mod tests {
 
     fn put(heap: &mut RetainingHeap, blocks: Vec<BlockPtr>) {
         for block in blocks {
-            // SAFETY: the tests free once what they allocated from this heap.
+            // SAFETY: the tests free each block once, and only blocks that they have allocated from
+            // this heap.
             unsafe { heap.free(block) };
             heap.check_invariants();
             assert_eq!(heap.source().retained, heap.retained_arenas());
@@ -558,7 +579,8 @@ mod tests {
         assert_eq!((heap.empty.count(), heap.stats().bytes.in_use), (1, 0));
         let again = take(&mut heap, 512, 4 * BLOCKS);
         let mut served: Vec<_> = again.iter().map(BlockPtr::start).collect();
-        // The first pool was retained, so it kept its free list.
+        // The first pool was retained, so it kept its free list. All other pools were carved anew,
+        // in ascending order.
         assert!(served[BLOCKS..].chunks(BLOCKS).all(|pool| pool.is_sorted()));
         starts.sort();
         served.sort();
@@ -610,7 +632,8 @@ mod tests {
         assert_eq!((heap.stats().arenas.current, heap.retained_arenas()), (1, 0));
     }
 
-    /// Mutants 8: the source did not learn that the only retained arena was unmapped.
+    /// Mutants 8: when the heap unmapped its only retained arena, it did not tell the source, which
+    /// therefore still counted the arena as retained.
     #[test]
     fn the_source_learns_that_retained_arenas_are_unmapped() {
         for arenas in 1..4 {

@@ -1,4 +1,4 @@
-//! CPython's small-object heap, for one owner at a time.
+//! CPython's heap for small objects. A heap has one owner at a time.
 //!
 //! ```
 //! use obmalloc::{Heap, KnownArenas, Locked, Pymalloc};
@@ -15,7 +15,7 @@
 //! # Ok::<(), &str>(())
 //! ```
 //!
-//! [`Heap`] alone serves blocks of a [`SizeClass`], without a lock and without an allocator for large
+//! [`Heap`] alone allocates blocks of a [`SizeClass`]. It has no lock, and no allocator for large
 //! requests. It needs no operating system:
 //!
 //! ```
@@ -31,8 +31,8 @@
 //! # Ok::<(), &str>(())
 //! ```
 //!
-//! The feature `std` (on by default) adds [`Locked`] and the sources of memory in `raw_mem` that need an
-//! operating system. Without it the crate is `no_std`.
+//! The feature `std` (on by default) adds [`Locked`], and the sources of memory in `raw_mem` that
+//! need an operating system. Without this feature the crate is `no_std`.
 //!
 //! # Arenas, pools, blocks
 //!
@@ -52,12 +52,13 @@
 //!  block   of one size class: what a caller gets
 //! ```
 //!
-//! A request of `n` bytes has the class `(n - 1) / alignment`. The heap pops a block from the free list
-//! of the first used pool of that class. Everything else is rare, and has a cold function named after
-//! the event.
+//! A request of `n` bytes has the size class `(n - 1) / alignment`. The heap pops a block from the
+//! free list of the first pool in that class's list of used pools. Rarer events, such as an empty
+//! free list, are handled by cold functions, which are named after the events.
 //!
-//! The sizes and some rules differ between versions of CPython. A [`Geometry`] describes them:
-//! [`Pools16K`] is CPython from 3.10, and [`Native`] has our own rules.
+//! The sizes and some rules differ between versions of CPython. A type that implements [`Geometry`]
+//! describes them. For example, [`Pools16K`] has the sizes and rules of CPython from 3.10, and
+//! [`Native`] has our own rules.
 //!
 //! # Where things are
 //!
@@ -71,30 +72,36 @@
 //!
 //! # Rules
 //!
-//! [`Heap::check_invariants`] asserts each of them.
+//! [`Heap::check_invariants`] asserts each of the following rules.
 //!
-//! 1. The blocks of a pool are adjacent, from its first offset on, which is behind all headers. What
-//!    is left at its end is never allocated.
-//! 2. The blocks in use, the blocks on the free list and the uncarved blocks of a pool add up to its
-//!    capacity.
-//! 3. A pool is *used* (in its class's list), *full* (in no list) or *free* (in its arena's list). Only
-//!    the first pool of a class's list can have run out of blocks. It leaves the list when the next
-//!    request notices, or when another pool is put before it. A used pool that is its class's only one
-//!    can be *retained*. Then it may have no block in use.
-//! 4. The list of a class is doubly linked, and all of its pools have that class.
-//! 5. The record of an arena is either unused or has an arena. The unused records are in one list, and
-//!    in no other.
-//! 6. The usable arenas are exactly those with a free pool, in ascending order of free pools. The
-//!    fullest is used first, so that the others can become free.
-//! 7. `last_with[n]` is the last usable arena with n free pools, if there is one.
-//! 8. An arena whose pools are all free is unmapped, unless it is the last usable one and the geometry
-//!    retains that one (CPython from 3.9), or the source allows the heap to retain it.
+//! 1. The blocks of a pool are adjacent. The first one begins at the pool's first offset, behind
+//!    all headers. The rest at the end of the pool, which is smaller than a block, is never
+//!    allocated.
+//! 2. The numbers of blocks in use, blocks on the free list and uncarved blocks of a pool add up to
+//!    the pool's capacity.
+//! 3. A pool is *used* (in its class's list), *full* (in no list) or *free* (in its arena's list).
+//!    Only the first pool of a class's list can have run out of blocks. Such a pool leaves the list
+//!    when the next request of the class finds it empty, or when another pool is put before it. A
+//!    used pool that is the only one of its class can be *retained*. A retained pool stays in the
+//!    list even if none of its blocks is in use.
+//! 4. The list of a class is doubly linked, and all pools of the list have that class.
+//! 5. A record either describes an arena or is unused. Every unused record is in the list of unused
+//!    records, and in no other list.
+//! 6. The usable arenas are exactly those with a free pool. They are listed in ascending order of
+//!    their number of free pools. New pools are taken from the fullest arena, so that all pools of
+//!    the other arenas can become free.
+//! 7. `last_with[n]` is the last arena in the list of usable arenas that has n free pools, if there
+//!    is one.
+//! 8. An arena whose pools are all free is unmapped, with two exceptions. The geometry can retain
+//!    the last usable arena (CPython from 3.9), and the source can allow the heap to retain further
+//!    ones.
 //!
-//! Internally CPython does three things differently, with the same result. It removes a pool from its
-//! list when it allocates the last block, where we wait for the next request. It carves one block
-//! ahead, where we carve up to the end of the page that is touched anyway. It gives each emptied pool
-//! to its arena, where we do not if the next request would take it from there. The integration tests
-//! check that every request gets the same address as in CPython.
+//! CPython does three things differently inside, with the same result. CPython removes a pool from
+//! its list when it allocates the pool's last block; we wait until the next request finds the pool
+//! empty. CPython carves one block ahead; we carve all blocks up to the end of the page that the
+//! caller touches anyway. CPython gives each emptied pool to its arena; we do not if the next
+//! request would take that same pool again. The integration tests check that every request gets the
+//! same address as in CPython.
 
 #![no_std]
 
@@ -130,7 +137,7 @@ pub use heap::{
     stats::{ArenaStats, ByteStats, ClassStats, Stats},
 };
 pub use pool::{block::BlockPtr, tag::HeapTag};
-/// The layer below, whose types appear in signatures of this crate.
+/// The crate of the layer below, re-exported because its types appear in signatures of this crate.
 pub use raw_mem;
 
 /// The examples of the README.

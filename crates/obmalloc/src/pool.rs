@@ -1,4 +1,4 @@
-//! A pool: one header, then blocks of one size.
+//! A pool, which consists of a header and blocks of one size.
 //!
 //! ```text
 //!  0        first                   next_offset          pool_size
@@ -7,13 +7,13 @@
 //!  ├────────┴───────┴───────┴─ ─ ─ ─┴───────────────────┴──────┘
 //! ```
 //!
-//! Under [`HeaderRule::InPools`] the header is in the pool, as drawn. Under [`HeaderRule::InArena`] it
-//! stands with the headers of the other pools at the beginning of the arena, and `first` is 0 in all
-//! pools but the first.
+//! Under [`HeaderRule::InPools`] each pool begins with its header, as drawn. Under
+//! [`HeaderRule::InArena`] the headers of all pools stand at the beginning of the arena, and
+//! `first` is 0 in every pool except the first pool of the arena.
 //!
-//! When the free list is empty, we carve blocks from the uncarved memory. The first one is returned.
-//! Those that begin on the page where it ends go to the free list, so carving touches no page that
-//! the caller would not touch anyway.
+//! When the free list of a pool is empty, we carve blocks from its uncarved memory. The first of
+//! them is returned to the caller. The others, which begin on the page where the first block ends,
+//! go to the free list. Carving therefore touches no page that the caller would not touch anyway.
 //!
 //! ```text
 //!                 a class needs a pool             out of blocks
@@ -22,11 +22,13 @@
 //!         └─────────────────────────────────┘ └────────────────────────┘
 //! ```
 //!
-//! The header counts down to the next event, so a free needs one test for two events. In a used pool
-//! the count is the number of blocks in use. [`PoolHeader::put`] brings it to 0 when the last one is
-//! freed, and the pool is empty. In a full pool the count is 1, so the first block that is freed
-//! brings it to 0 as well, and the pool is used again. A used pool can be *retained* by its class
-//! (see `heap::empty_pools`). Then it counts one more than is in use, and there is no event.
+//! The header of a pool counts down to the next event, so `free` needs only one test to detect two
+//! kinds of events. In a used pool the count is the number of blocks in use. [`PoolHeader::put`]
+//! decrements it, and it reaches 0 when the last of these blocks is freed and the pool becomes
+//! empty. In a full pool the count is 1, so it reaches 0 when the first block is freed and the pool
+//! becomes used again. A used pool can be *retained* by its class (see `heap::empty_pools`). In a
+//! retained pool the count is one more than the number of blocks in use, so it never reaches 0 and
+//! there is no event.
 
 use core::{cell::Cell, cmp, ptr::NonNull};
 
@@ -48,44 +50,47 @@ use crate::geometry::{
 const _: () = assert!(size_of::<PoolHeader>() == HEADER_SIZE);
 const _: () = assert!(HEADER_SIZE + size_of::<HeapTag>() == POOL_OVERHEAD);
 
-/// Carving may touch memory beyond the returned block up to the next multiple of this. No system has
-/// smaller pages.
+/// Carving may touch memory beyond the returned block, up to the next multiple of this size. No
+/// system has smaller pages, so that memory is on the same page as the end of the block.
 const PAGE: usize = 4096;
 
 /// The state of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum State {
-    /// No block is in use. The pool is in its arena's list.
+    /// No block of the pool is in use. The pool is in its arena's list of free pools.
     Free,
-    /// A block is in use. The pool is in its class's list.
+    /// A block of the pool is in use. The pool is in its class's list of used pools.
     Used,
-    /// Every block is in use. The pool is in no list.
+    /// Every block of the pool is in use. The pool is in no list.
     Full,
-    /// The pool is in its class's list, and stays there even if no block is in use.
+    /// The pool is in its class's list of used pools, and stays there even if none of its blocks is
+    /// in use.
     Retained,
 }
 
-/// The class of a pool that has none.
+/// The value of `class` in a pool that has no size class.
 const NO_CLASS: u8 = u8::MAX;
 
-/// The header of a pool. It is only borrowed shared, so what changes is in cells.
+/// The header of a pool. A header is only borrowed shared, never mutably, so the fields that change
+/// are cells.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct PoolHeader {
     free: FreeList,
-    /// How many blocks must be freed until the next event: the number in use, one more in a retained
-    /// pool, and 1 in a full one.
+    /// How many blocks must be freed until the next event. In a used pool this is the number of
+    /// blocks in use, in a retained pool it is one more, and in a full pool it is 1.
     until_event: Cell<u32>,
     class: Cell<u8>,
     state: Cell<State>,
-    /// Offset of the first block.
+    /// The offset of the first block from the start of the pool, in bytes.
     first: u16,
-    /// The neighbours in the class's list. In a free pool, `next` is the next free pool of the arena.
+    /// The neighbours of this pool in its class's list. In a free pool, `next` is the next free
+    /// pool of the arena.
     pub(crate) next: Cell<Option<PoolPtr>>,
     pub(crate) prev: Cell<Option<PoolPtr>>,
     arena: ArenaIndex,
-    /// Offset of the uncarved memory.
+    /// The offset of the uncarved memory from the start of the pool, in bytes.
     next_offset: Cell<u32>,
 }
 
@@ -104,7 +109,8 @@ impl PoolHeader {
         }
     }
 
-    /// Takes the block that was freed last.
+    /// Takes the block that was freed last off the free list. Returns `None` if the free list is
+    /// empty.
     #[inline]
     pub(crate) fn take(&self) -> Option<BlockPtr> {
         let block = self.free.pop()?;
@@ -112,7 +118,8 @@ impl PoolHeader {
         Some(block)
     }
 
-    /// Puts `block` on the free list. Returns true if this is an event (see the module's page).
+    /// Puts `block` on the free list. Returns true if this is an event: the pool has become empty,
+    /// or was full before.
     #[inline]
     #[must_use]
     pub(crate) fn put(&self, block: BlockPtr) -> bool {
@@ -122,7 +129,7 @@ impl PoolHeader {
         until_event == 0
     }
 
-    /// Returns the arena that the pool belongs to.
+    /// Returns the index of the arena that the pool belongs to.
     #[inline]
     pub(crate) fn arena(&self) -> ArenaIndex {
         self.arena
@@ -134,13 +141,14 @@ impl PoolHeader {
         self.state.get()
     }
 
-    /// Returns the pool's class. In a free pool this is the last class, or `None`.
+    /// Returns the pool's class. In a free pool this is the class that it had before it became
+    /// free, or `None` if it has none.
     #[inline]
     pub(crate) fn class<G: Geometry>(&self) -> Option<SizeClass<G>> {
         SizeClass::from_index(usize::from(self.class.get()))
     }
 
-    /// Returns the offset of the first block.
+    /// Returns the offset of the first block from the start of the pool.
     pub(crate) fn first_offset(&self) -> usize {
         self.first.into()
     }
@@ -150,7 +158,7 @@ impl PoolHeader {
         (G::SIZES.pool_size - self.first_offset()) / class.block_size()
     }
 
-    /// Returns the number of blocks in use.
+    /// Returns the number of blocks of the pool that are in use.
     pub(crate) fn in_use<G: Geometry>(&self) -> usize {
         match (self.state.get(), self.class::<G>()) {
             (State::Full, Some(class)) => self.capacity(class),
@@ -159,44 +167,45 @@ impl PoolHeader {
         }
     }
 
-    /// Returns how many blocks the uncarved memory has room for.
+    /// Returns how many more blocks can be carved from the uncarved memory.
     pub(crate) fn uncarved<G: Geometry>(&self) -> usize {
         let bytes = G::SIZES.pool_size - self.next_offset.get() as usize;
         self.class::<G>().map_or(0, |class| bytes / class.block_size())
     }
 
-    /// Iterates over the free list, in the order in which blocks will be taken.
+    /// Iterates over the blocks of the free list, in the order in which they will be taken.
     pub(crate) fn free_blocks(&self) -> impl Iterator<Item = NonNull<u8>> {
         self.free.iter()
     }
 
-    /// Returns true if no block is free and none can be carved.
+    /// Returns true if no block of the pool is free and no further block can be carved.
     pub(crate) fn has_run_out<G: Geometry>(&self) -> bool {
         let end = |class: SizeClass<G>| self.next_offset.get() as usize + class.block_size();
         self.free.is_empty() && self.class().is_none_or(|class| end(class) > G::SIZES.pool_size)
     }
 
-    /// Records that every block is in use. The pool has left its class's list.
+    /// Records that every block of the pool is in use. The pool must have left its class's list.
     pub(crate) fn become_full(&self) {
         self.state.set(State::Full);
         self.until_event.set(1);
     }
 
-    /// Records that the first block of a full pool of `class` was freed.
+    /// Records that a block of a full pool of `class` was freed, so all other blocks are still in
+    /// use. The caller puts the pool back into its class's list.
     pub(crate) fn become_used_again<G: Geometry>(&self, class: SizeClass<G>) {
         self.state.set(State::Used);
         self.until_event.set(self.capacity(class) as u32 - 1);
     }
 
-    /// Records that the last block was freed and the pool stays in its list. There are no events
-    /// until [`end_retention`](Self::end_retention).
+    /// Records that the last block in use was freed and the pool stays in its class's list. From
+    /// now on there are no events, until [`end_retention`](Self::end_retention) is called.
     pub(crate) fn become_retained(&self) {
         self.state.set(State::Retained);
         self.until_event.set(1);
     }
 
-    /// Makes a retained pool a used one. Returns true if no block is in use, which is the event that
-    /// was suppressed.
+    /// Turns a retained pool into a used one. Returns true if no block is in use. Normally this
+    /// would have been an event, but a retained pool has none, so the caller must handle it now.
     #[must_use]
     pub(crate) fn end_retention(&self) -> bool {
         self.state.set(State::Used);
@@ -205,13 +214,15 @@ impl PoolHeader {
         in_use == 0
     }
 
-    /// Records that the last block was freed and the pool goes to its arena. Under
-    /// [`RetainRule::Unobservable`] it keeps its class and free list, because CPython does: the next
-    /// request of the class gets the block that was freed last.
+    /// Records that the last block in use was freed and the pool goes back to its arena. Under
+    /// [`RetainRule::Unobservable`] the pool keeps its class and its free list, as in CPython: if
+    /// the pool is used for the same class again, the next request gets the block that was freed
+    /// last.
     ///
-    /// Otherwise all of its memory is uncarved again. Blocks will be carved in ascending order, so
-    /// blocks that are allocated together are adjacent. Walking a tree built from such blocks takes
-    /// 8 % less time in Python than walking one in the order in which the last tree was freed.
+    /// Under [`RetainRule::EachClass`] the pool forgets its class, so all of its memory is uncarved
+    /// again. Blocks will then be carved in ascending order, and blocks that are allocated one
+    /// after the other are adjacent. In Python, walking a tree of such blocks takes 8 % less time
+    /// than walking a tree whose blocks are in the order in which the previous tree was freed.
     pub(crate) fn become_free<G: Geometry>(&self) {
         self.state.set(State::Free);
         if G::RULES.retain == RetainRule::EachClass {
@@ -219,8 +230,8 @@ impl PoolHeader {
         }
     }
 
-    /// Makes a free pool serve `class`. If it served that class before, it keeps its free list;
-    /// otherwise all of its memory is uncarved.
+    /// Makes a free pool a used pool of `class`. If the pool had the same class before, it keeps
+    /// its free list. Otherwise all of its memory becomes uncarved.
     pub(crate) fn become_used<G: Geometry>(&self, class: SizeClass<G>) {
         debug_assert_eq!(self.state.get(), State::Free);
         debug_assert_eq!(self.until_event.get(), 0);
@@ -233,17 +244,19 @@ impl PoolHeader {
     }
 }
 
-/// Moves `pool` into a register and hides where it came from from the compiler.
+/// Moves `pool` into a register, and hides from the compiler how the pointer was computed.
 ///
-/// The compiler would otherwise use the masked address as the index of each access to the header.
-/// Some processors forward a store to the next load only if both name the same register and offset.
-/// On these, the indexed form costs 5 cycles per access: an allocation and a free in turn took
-/// 3.7 ns with it, and 1.1 ns without.
+/// The pointer to a header is computed by masking the address of a block. Left alone, the compiler
+/// would not keep the masked address in a register, but use it as an index in each access to the
+/// header. Some processors forward a store to the next load of the same address only if both
+/// instructions name the same register and offset. On such a processor, the indexed form costs 5
+/// cycles per access: an allocation followed by a free took 3.7 ns with it, and 1.1 ns without.
 #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 #[inline(always)]
 fn in_a_register(mut pool: *mut PoolHeader) -> *mut PoolHeader {
     #[expect(clippy::pointers_in_nomem_asm_block, reason = "no instruction, so no access")]
-    // SAFETY: there is no instruction, so the register holds the same pointer afterwards.
+    // SAFETY: the assembly contains no instruction, so the register holds the same pointer
+    // afterwards.
     unsafe {
         core::arch::asm!(
             "/* {0} */",
@@ -254,32 +267,33 @@ fn in_a_register(mut pool: *mut PoolHeader) -> *mut PoolHeader {
     pool
 }
 
-/// Returns `pool`. Other processors have not been measured.
+/// Returns `pool` unchanged, on processors for which the effect has not been measured.
 #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))))]
 #[inline(always)]
 fn in_a_register(pool: *mut PoolHeader) -> *mut PoolHeader {
     pool
 }
 
-/// A pool of a mapped arena, found by carving the arena or from the address of a block.
+/// A pointer to a pool of a mapped arena. It comes from carving the arena, or is computed from the
+/// address of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct PoolPtr(
     /// # Invariant
     ///
-    /// The header was written when the pool was carved. It stays until the arena is unmapped, and no
-    /// `PoolPtr` to it exists by then. The pointer is valid for reading and writing the whole pool.
-    /// The one exception is [`PoolPtr::NONE`], which is never written.
+    /// The header was written when the pool was carved, and it exists until the arena is unmapped.
+    /// No `PoolPtr` to the pool is left by then. The pointer is valid for reading and writing the
+    /// whole pool. The only exception is [`PoolPtr::NONE`], which nothing ever writes to.
     NonNull<PoolHeader>,
 );
 
-/// Returns the first byte of the arena that contains `start`.
+/// Returns a pointer to the first byte of the arena that contains `start`.
 #[inline]
 fn arena_at<G: Geometry>(start: NonNull<u8>) -> *mut u8 {
     start.as_ptr().map_addr(|address| address & !(G::SIZES.arena_size - 1))
 }
 
-/// Returns the place of the tag of the heap that `start` belongs to.
+/// Returns a pointer to the tag of the heap that owns the memory at `start`.
 #[inline]
 fn tag_place<G: Geometry>(start: NonNull<u8>) -> *mut HeapTag {
     match G::RULES.headers {
@@ -288,29 +302,32 @@ fn tag_place<G: Geometry>(start: NonNull<u8>) -> *mut HeapTag {
     }
 }
 
-/// The header of [`PoolPtr::NONE`]. Its free list is always empty, so the fast path needs no test
-/// for a class without a pool.
+/// The type of the header that [`PoolPtr::NONE`] points to. The free list of this header is always
+/// empty, so the fast path does not need to test whether a class has a pool.
 struct NoPool(PoolHeader);
 
-// SAFETY: it has no block to take, so nothing ever writes to it.
+// SAFETY: the header has no block that could be taken, so nothing ever writes to it, and threads
+// may share it.
 unsafe impl Sync for NoPool {}
 
 static NO_POOL: NoPool = NoPool(PoolHeader::new(ArenaIndex::NONE, 0));
 
 impl PoolPtr {
-    /// A pool without blocks, which stands in for the pool of a class that has none.
+    /// A pool without blocks, which is stored in place of a pool for each class that has none.
     // SAFETY: the address of a static is not null.
     pub(crate) const NONE: Self =
         Self(unsafe { NonNull::new_unchecked((&raw const NO_POOL.0).cast_mut()) });
 
-    /// Makes a pool of the `pool_size` bytes at `start`, which belong to `arena`.
+    /// Makes a pool of the `pool_size` bytes at `start`, which are part of the arena with the index
+    /// `arena`.
     ///
     /// # Safety
     ///
     /// - `start` must be aligned to the pool size.
-    /// - The pool and the headers of its arena must be valid for reading and writing through `start`
-    ///   until the arena is unmapped.
-    /// - No pool was carved at `start` before.
+    /// - The pool and the place of its header must be valid for reading and writing through `start`
+    ///   until the arena is unmapped. Under [`HeaderRule::InArena`] this place is at the beginning
+    ///   of the arena.
+    /// - No pool may have been carved at `start` since the arena was mapped.
     pub(crate) unsafe fn carve<G: Geometry>(
         start: NonNull<u8>,
         arena: ArenaIndex,
@@ -319,10 +336,11 @@ impl PoolPtr {
         let is_first = start.addr().get().is_multiple_of(G::SIZES.arena_size);
         let first = if is_first { Shape::<G>::BEFORE_FIRST_POOL } else { Shape::<G>::BEFORE_POOL };
         let pool = Self::containing::<G>(start);
-        // SAFETY: the caller owns the memory, and a header fits its place.
+        // SAFETY: the caller guarantees that the headers of the arena are valid for writing, and no
+        // other pool has its header here.
         unsafe { pool.0.write(PoolHeader::new(arena, first as u16)) };
         if is_first || matches!(G::RULES.headers, HeaderRule::InPools) {
-            // SAFETY: as above. The tag has a place of its own beside the headers.
+            // SAFETY: as above. No header and no block overlaps the place of the tag.
             unsafe { tag_place::<G>(start).write(tag) };
         }
         // INVARIANT: the header was written above.
@@ -333,20 +351,22 @@ impl PoolPtr {
     ///
     /// # Safety
     ///
-    /// [`PoolPtr::carve`] was called with `start`, and the arena has not been unmapped since.
+    /// [`PoolPtr::carve`] must have been called with `start`, and the arena must not have been
+    /// unmapped since.
     pub(crate) unsafe fn carved_at<G: Geometry>(start: NonNull<u8>) -> Self {
         // INVARIANT: the header was written when the pool was carved (contract of this function).
         Self::containing::<G>(start)
     }
 
-    /// Returns the pool of `block`.
+    /// Returns the pool that `block` belongs to.
     #[inline]
     pub(crate) fn of<G: Geometry>(block: &BlockPtr) -> Self {
-        // INVARIANT: the block is in use, so its pool was carved and is mapped.
+        // INVARIANT: the block is in use, so its pool was carved and its arena is mapped.
         Self::containing::<G>(block.start())
     }
 
-    /// Returns the pool that contains `start`, which was carved or is about to be.
+    /// Returns the pool that contains `start`. The pool must have been carved already, unless the
+    /// caller is about to carve it.
     #[inline]
     fn containing<G: Geometry>(start: NonNull<u8>) -> Self {
         let header = Self::header_at::<G>(start);
@@ -354,8 +374,9 @@ impl PoolPtr {
         Self(unsafe { NonNull::new_unchecked(in_a_register(header)) })
     }
 
-    /// Returns the header of the pool that contains `start`. A thread that does not own the heap may
-    /// only read the fields that do not change while a block is in use.
+    /// Returns a pointer to the header of the pool that contains `start`. A thread that does not
+    /// own the heap may only read those fields of the header that do not change while a block of
+    /// the pool is in use.
     #[inline]
     fn header_at<G: Geometry>(start: NonNull<u8>) -> *mut PoolHeader {
         match G::RULES.headers {
@@ -373,21 +394,22 @@ impl PoolPtr {
     ///
     /// # Safety
     ///
-    /// `start` must lie in a block in use of a heap with the geometry `G`.
+    /// `start` must lie in a block that is in use, of a heap with the geometry `G`.
     #[inline]
     pub(crate) unsafe fn tag_at<G: Geometry>(start: NonNull<u8>) -> HeapTag {
-        // SAFETY: the block keeps its arena mapped. The tag was written before the block was
-        // allocated and does not change.
+        // SAFETY: an arena stays mapped while one of its blocks is in use. The tag was written
+        // before the block was allocated, and it does not change.
         unsafe { tag_place::<G>(start).read() }
     }
 
     #[inline]
     pub(crate) fn header(&self) -> &PoolHeader {
-        // SAFETY: by the invariant, the header is valid. Headers are only borrowed shared.
+        // SAFETY: the header is valid (invariant of `PoolPtr`). Headers are only borrowed shared,
+        // so a shared reference is always allowed.
         unsafe { self.0.as_ref() }
     }
 
-    /// Returns the pool's first byte.
+    /// Returns a pointer to the pool's first byte.
     pub(crate) fn start<G: Geometry>(self) -> NonNull<u8> {
         let header = self.0.cast::<u8>();
         match G::RULES.headers {
@@ -395,15 +417,16 @@ impl PoolPtr {
             HeaderRule::InArena => {
                 let offset = header.addr().get() & (G::SIZES.arena_size - 1);
                 let pool = offset / size_of::<PoolHeader>();
-                // SAFETY: the header is one of those at the beginning of its arena, which has as
-                // many pools as headers.
+                // SAFETY: the header is one of those at the beginning of its arena. An arena has as
+                // many pools as headers, so the pool with the same number lies inside the arena.
                 unsafe { header.sub(offset).add(pool * G::SIZES.pool_size) }
             }
         }
     }
 
-    /// Carves and returns the first uncarved block of a pool whose free list is empty. Blocks that
-    /// begin on the page where it ends go to the free list. Returns `None` if no block is uncarved.
+    /// Carves and returns the first uncarved block of a pool whose free list is empty. Further
+    /// blocks that begin on the page where the returned block ends are carved as well, and go to
+    /// the free list. Returns `None` if no uncarved block is left.
     pub(crate) fn carve_block<G: Geometry>(self) -> Option<BlockPtr> {
         let header = self.header();
         let size = header.class::<G>()?.block_size();
@@ -416,7 +439,8 @@ impl PoolPtr {
         let last = cmp::min(limit, (next - 1) | (PAGE - 1));
         if next <= last {
             let first = self.block_at::<G>(next);
-            // SAFETY: uncarved blocks of this pool begin at the offsets from `next` to `last`.
+            // SAFETY: uncarved blocks of this pool begin at `next`, and then every `size` bytes up
+            // to `last`. Nothing else uses them.
             next += unsafe { header.free.fill(first, size, last - next) };
         }
         header.next_offset.set(next as u32);
@@ -424,28 +448,28 @@ impl PoolPtr {
         Some(self.block_at::<G>(start))
     }
 
-    /// Returns the uncarved block at `offset`. The caller owns it.
+    /// Returns the uncarved block at `offset`. The caller must carve it now, and becomes its owner.
     fn block_at<G: Geometry>(self, offset: usize) -> BlockPtr {
-        // SAFETY: by the invariant, the pointer is valid for the whole pool. The offset lies inside
-        // of it, and nothing else uses an uncarved block.
+        // SAFETY: the pointer is valid for the whole pool (invariant of `PoolPtr`), and the offset
+        // lies inside the pool. Nothing else uses an uncarved block.
         unsafe { BlockPtr::from_start(self.start::<G>().add(offset)) }
     }
 }
 
 impl<G: Geometry> SizeClass<G> {
-    /// Returns the class of the block that contains `start`.
+    /// Returns the size class of the block that contains `start`.
     ///
-    /// Threads that do not own the heap may call this, because the class of a block does not change
-    /// while the block is in use.
+    /// A thread that does not own the heap may call this function, because the class of a block
+    /// does not change while the block is in use.
     ///
     /// # Safety
     ///
-    /// `start` must lie in a block in use of a heap with the geometry `G`.
+    /// `start` must lie in a block that is in use, of a heap with the geometry `G`.
     #[inline]
     pub unsafe fn at(start: NonNull<u8>) -> Option<Self> {
         let header = PoolPtr::header_at::<G>(start);
-        // SAFETY: the block keeps its pool mapped, and the class of a pool does not change while one
-        // of its blocks is in use.
+        // SAFETY: a pool stays mapped, and its class does not change, while one of its blocks is in
+        // use.
         let class = unsafe { (&raw const (*header).class).cast::<u8>().read() };
         Self::from_index(usize::from(class))
     }
@@ -463,7 +487,7 @@ mod tests {
     #[repr(align(16384))]
     struct Memory([u8; 16384]);
 
-    /// Carves all pools of an arena, which stays mapped as long as `source` exists.
+    /// Carves all pools of a new arena. The arena stays mapped as long as `source` exists.
     fn carve_arena<G: Geometry>(source: &mut MmapArenas) -> Vec<PoolPtr> {
         let arena = source.map(Shape::<G>::ARENA).unwrap();
         let carve = |nth| {
@@ -478,7 +502,8 @@ mod tests {
 
     fn pool<G: Geometry>(memory: &mut Memory, size: usize) -> PoolPtr {
         let start = NonNull::from(&mut memory.0).cast();
-        // SAFETY: the memory is borrowed exclusively, has the size of a pool, and is aligned to it.
+        // SAFETY: the test borrows the memory exclusively. The memory has the size of a pool and is
+        // aligned to it.
         let pool = unsafe { PoolPtr::carve::<G>(start, ArenaIndex::NONE, HeapTag::NONE) };
         pool.header().become_used(SizeClass::<G>::of(size).unwrap());
         pool

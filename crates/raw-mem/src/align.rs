@@ -1,4 +1,4 @@
-//! Rounding to powers of two.
+//! Functions that round addresses and sizes to multiples of a power of two.
 
 #![forbid(unsafe_code)]
 
@@ -8,8 +8,8 @@ pub const fn align_down(value: usize, align: usize) -> usize {
     value & !(align - 1)
 }
 
-/// Rounds `value` up to a multiple of `align`, which must be a power of two. Returns `None` on
-/// overflow.
+/// Rounds `value` up to a multiple of `align`, which must be a power of two. Returns `None` if the
+/// result overflows.
 #[inline]
 pub const fn align_up(value: usize, align: usize) -> Option<usize> {
     match value.checked_add(align - 1) {

@@ -1,4 +1,4 @@
-//! Where arenas come from.
+//! The trait that sources of arenas implement.
 
 use core::ptr::NonNull;
 
@@ -7,54 +7,57 @@ use crate::{
     error::{MapError, PurgeError},
 };
 
-/// A source of arenas, which are large pieces of memory aligned to their size.
+/// A source of arenas. An arena is a large piece of memory that is aligned to its size.
 ///
-/// A source has one user at a time (`&mut self`). To share one between threads, put a lock around
-/// it.
+/// Every method takes `&mut self`, so a source has one user at a time. To share a source between
+/// threads, put it behind a lock.
 ///
-/// A source can be wrapped in another one, which for example retains arenas or records them. Such
-/// a wrapper implements [`below`](Self::below), and every method with a default is then passed on.
+/// A source can wrap another one, for example to retain arenas or to record calls. Such a wrapper
+/// returns the wrapped source from [`below`](Self::below). Every method with a default
+/// implementation then forwards its call to the wrapped source.
 ///
 /// # Safety
 ///
 /// The memory that [`map`](Self::map) returns must
 ///
-/// - be readable and writable, have `size` bytes, and be aligned to `size`;
-/// - overlap no other memory in use;
-/// - stay valid until it is passed to [`unmap`](Self::unmap), or until the source is dropped if the
-///   source owns its memory. Moving the source and calling its safe methods must not affect it.
+/// - be readable and writable, be at least `size` bytes long, and be aligned to `size`;
+/// - not overlap any other memory in use;
+/// - stay valid until it is passed to [`unmap`](Self::unmap). If the source owns the memory,
+///   dropping the source may also invalidate it. Moving the source and calling its safe methods
+///   must not.
 ///
-/// A heap relies on its own source, so it never lends the source mutably.
+/// A heap relies on the arenas of its source, so it never lends out a mutable reference to the
+/// source.
 pub unsafe trait ArenaSource {
-    /// Maps an arena. Its contents are unspecified.
+    /// Maps an arena. The contents of the arena are unspecified.
     ///
     /// # Errors
     ///
-    /// Returns [`MapError`] if there is no memory. Nothing has changed in that case.
+    /// Returns [`MapError`] if there is no memory. The source is unchanged in that case.
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError>;
 
-    /// Takes an arena back.
+    /// Takes back an arena that the user no longer needs.
     ///
     /// # Safety
     ///
     /// - `arena` must have been returned by [`map`](Self::map) of this source for the same `size`,
     ///   and must not have been unmapped since.
-    /// - Nothing may use its memory any more.
+    /// - Nothing may use the memory of the arena any more.
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize);
 
-    /// Returns the source that this one wraps. A source that wraps none returns `None`.
+    /// Returns the source that this one wraps, or `None` if it wraps no other source.
     fn below(&mut self) -> Option<&mut dyn ArenaSource> {
         None
     }
 
-    /// Purges the whole pages inside the `len` bytes from `start`: their memory goes back to the
-    /// system, their addresses stay usable, and they read as zero. Bytes outside of the range are
-    /// not affected.
+    /// Purges the pages that lie entirely inside the `len` bytes from `start`. Purging a page
+    /// returns its memory to the system. Its addresses stay usable, and its bytes read as zero
+    /// afterwards. Bytes outside of the range are not affected.
     ///
     /// # Errors
     ///
-    /// Returns [`PurgeError`] if the source or the system cannot purge. The memory is as usable as
-    /// before, but its contents are unspecified.
+    /// Returns [`PurgeError`] if the source or the system cannot purge. The memory stays usable in
+    /// that case, but its contents are unspecified.
     ///
     /// # Safety
     ///
@@ -62,13 +65,14 @@ pub unsafe trait ArenaSource {
     /// - Nothing may rely on the contents of the range.
     unsafe fn purge(&mut self, start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
         match self.below() {
-            // SAFETY: the arena was mapped by the wrapped source, and the rest is our contract.
+            // SAFETY: the wrapped source has mapped the arena. The caller guarantees the rest
+            // (contract of `purge`, which is the same for both sources).
             Some(below) => unsafe { below.purge(start, len) },
             None => Err(PurgeError::Unsupported),
         }
     }
 
-    /// Unmaps everything that the source retains for later requests.
+    /// Unmaps all memory that the source has retained for later requests.
     fn trim(&mut self) {
         if let Some(below) = self.below() {
             below.trim();
@@ -77,14 +81,17 @@ pub unsafe trait ArenaSource {
 
     /// Asks how many free arenas a user of the source may retain instead of unmapping them.
     ///
-    /// The user has been granted `had` arenas so far and would now retain `want`. Returns how many
-    /// it may retain, at most `want`; this number replaces `had`. The user must unmap the others.
+    /// `had` is the number of arenas that the user retains at present because earlier calls have
+    /// allowed it. `want` is the number that the user would like to retain from now on. The method
+    /// returns how many the user may retain from now on, which is at most `want`. This number
+    /// replaces `had`, and the user must unmap its other free arenas.
     fn retain(&mut self, had: usize, want: usize) -> usize {
         self.below().map_or(0, |below| below.retain(had, want))
     }
 
-    /// Records that a user allocates from `count` of the arenas that it retained. They no longer
-    /// count as retained. Their use is as much a sign of demand as a call of [`map`](Self::map).
+    /// Records that a user allocates again from `count` of the arenas that it had retained. These
+    /// arenas no longer count as retained. Like a call of [`map`](Self::map), such a reuse shows
+    /// that the program needs arenas at present.
     fn reuse_retained(&mut self, count: usize) {
         if let Some(below) = self.below() {
             below.reuse_retained(count);
@@ -92,14 +99,15 @@ pub unsafe trait ArenaSource {
     }
 }
 
-// SAFETY: arenas are mapped and unmapped by the referent, which fulfils the contract.
+// SAFETY: the referent maps and unmaps every arena, and it fulfils the contract of `ArenaSource`.
 unsafe impl<S: ArenaSource> ArenaSource for &mut S {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         (**self).map(size)
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
-        // SAFETY: the arena came from the referent, and the rest is the contract of `unmap`.
+        // SAFETY: the referent has mapped the arena. The caller guarantees the rest (contract of
+        // `unmap`).
         unsafe { (**self).unmap(arena, size) }
     }
 
@@ -108,14 +116,14 @@ unsafe impl<S: ArenaSource> ArenaSource for &mut S {
     }
 }
 
-/// A source for tests that records how it is called.
+/// A source for tests that records every call of its methods.
 #[cfg(all(test, feature = "std"))]
 pub(crate) mod recording {
     use std::vec::Vec;
 
     use super::*;
 
-    /// One call, with its arguments.
+    /// One call of a method of the source, with its arguments.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) enum Call {
         Map(ArenaSize),
@@ -126,7 +134,8 @@ pub(crate) mod recording {
         ReuseRetained(usize),
     }
 
-    /// Has no memory, purges everything, and lets its users retain every arena.
+    /// A source without memory that records each call. It accepts every purge, and lets its users
+    /// retain every arena.
     #[derive(Debug, Default)]
     pub(crate) struct Recording(pub(crate) Vec<Call>);
 

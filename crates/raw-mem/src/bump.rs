@@ -1,16 +1,16 @@
-//! Blocks from a buffer, without reuse.
+//! An allocator that cuts blocks from a buffer and never reuses them.
 
 use core::{cell::Cell, marker::PhantomData, mem::MaybeUninit, ptr::NonNull};
 
 use crate::{MAX_REQUEST, MemAlloc, align_up, calloc_size};
 
-/// The alignment of a block, in bytes. A block's size stands in as many bytes before it.
+/// The alignment of a block, in bytes. The same number of bytes before each block store its size.
 const ALIGNMENT: usize = 16;
 
 /// An allocator that cuts blocks from the front of a buffer and never reuses them.
 ///
-/// It provides a heap without an operating system with memory for its metadata, which grows seldom
-/// and is never freed.
+/// On a system without memory mappings, [`Bump`] can provide the memory for a heap's metadata. That
+/// metadata seldom grows and is never freed, so little memory is lost by not reusing it.
 ///
 /// ```
 /// use core::mem::MaybeUninit;
@@ -25,47 +25,51 @@ const ALIGNMENT: usize = 16;
 pub struct Bump<'a> {
     /// # Invariant
     ///
-    /// The unused end of the buffer: `left` bytes from here belong to no block.
+    /// `next` points to the unused end of the buffer: the `left` bytes from there belong to no
+    /// block.
     next: Cell<NonNull<u8>>,
     left: Cell<usize>,
     buffer: PhantomData<&'a mut [MaybeUninit<u8>]>,
 }
 
-// SAFETY: the buffer is borrowed exclusively and is not tied to a thread.
+// SAFETY: the allocator borrows the buffer exclusively, and neither is tied to a thread.
 unsafe impl Send for Bump<'_> {}
 
 impl<'a> Bump<'a> {
-    /// Creates an allocator of the memory in `buffer`.
+    /// Creates an allocator that cuts its blocks from `buffer`.
     #[must_use]
     pub const fn new(buffer: &'a mut [MaybeUninit<u8>]) -> Self {
         let left = Cell::new(buffer.len());
-        // INVARIANT: no block was cut yet.
+        // INVARIANT: no block has been cut yet, so the whole buffer is unused.
         let next = Cell::new(NonNull::from_mut(buffer).cast());
         Self { next, left, buffer: PhantomData }
     }
 
-    /// Cuts `bytes` bytes, aligned, from the buffer.
+    /// Cuts an aligned block of `bytes` bytes from the buffer.
     fn cut(&self, bytes: usize) -> Option<NonNull<u8>> {
         let next = self.next.get();
         let address = next.addr().get();
         let start = align_up(address, ALIGNMENT)?.checked_add(ALIGNMENT)?;
         let used = (start - address).checked_add(bytes)?;
         let left = self.left.get().checked_sub(used)?;
-        // SAFETY: `used` bytes are left in the buffer, and the block is the last part of them.
+        // SAFETY: at least `used` bytes were left in the buffer. They consist of the skipped bytes
+        // before the block and the block itself, so both pointers stay inside the buffer.
         let block = unsafe { next.add(start - address) };
-        // SAFETY: as above.
+        // SAFETY: as above, for the end of the block.
         let end = unsafe { next.add(used) };
-        // SAFETY: the bytes before the block were skipped for its size, and are aligned to it.
+        // SAFETY: at least 16 bytes before the block were skipped to store its size. They belong to
+        // no other block, and are aligned for a `usize`.
         unsafe { block.cast::<usize>().sub(1).write(bytes) };
-        // INVARIANT: the block and what is before it were cut off.
+        // INVARIANT: the first `used` bytes, which hold the block and its size, are no longer part
+        // of the unused end.
         self.next.set(end);
         self.left.set(left);
         Some(block)
     }
 }
 
-// SAFETY: blocks are cut from the buffer one after the other, so they do not overlap. They stay valid
-// as long as the buffer is borrowed, are aligned, and are as long as requested.
+// SAFETY: blocks are cut from the buffer one after the other, so they do not overlap. They stay
+// valid as long as the buffer is borrowed. `cut` aligns them and makes them as long as requested.
 unsafe impl MemAlloc for Bump<'_> {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         if size > MAX_REQUEST { None } else { self.cut(size.max(1)) }
@@ -82,16 +86,17 @@ unsafe impl MemAlloc for Bump<'_> {
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
         let new = self.malloc(size)?;
         if let Some(old) = ptr {
-            // SAFETY: `old` is a block of this allocator (contract of `realloc`), so its size stands
-            // before it.
+            // SAFETY: `old` is a block of this allocator (contract of `realloc`), so `cut` has
+            // stored its size in the word before it.
             let bytes = unsafe { old.cast::<usize>().sub(1).read() }.min(size);
-            // SAFETY: blocks do not overlap, and both have at least this many bytes.
+            // SAFETY: different blocks do not overlap. Both have at least as many bytes as the
+            // smaller of the two sizes.
             unsafe { new.copy_from_nonoverlapping(old, bytes) };
         }
         Some(new)
     }
 
-    /// Does nothing, because blocks are not reused.
+    /// Does nothing, because memory of freed blocks is not reused.
     unsafe fn free(&self, _ptr: Option<NonNull<u8>>) {}
 }
 

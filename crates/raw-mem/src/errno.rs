@@ -1,10 +1,10 @@
-//! The C library's error number, which freeing memory must not change.
+//! The C library's error number (`errno`), which functions that free memory must not change.
 
-/// Calls `action` and restores `errno` afterwards.
+/// Calls `action` and then restores the value that `errno` had before.
 ///
-/// A program may free memory between a call that failed and the code that reads its error number, so
-/// functions that free must not change it. They unmap memory and wait for locks through system calls,
-/// which set the number when they fail.
+/// A program may free memory between a call that failed and the code that reads the `errno` of that
+/// call. Functions that free memory must therefore leave `errno` unchanged. Internally they make
+/// system calls, to unmap memory or to wait for a lock, and a system call that fails sets `errno`.
 ///
 /// ```
 /// let length = raw_mem::preserving_errno(|| "any code".len());
@@ -28,34 +28,35 @@ mod number {
 
     /// Returns the calling thread's error number.
     pub(crate) fn get() -> i32 {
-        // SAFETY: the C library's variable of this thread always exists.
+        // SAFETY: the C library's `errno` variable exists as long as its thread runs.
         NonNull::new(location()).map_or(0, |location| unsafe { location.read() })
     }
 
     /// Sets the calling thread's error number.
     pub(crate) fn set(value: i32) {
         if let Some(location) = NonNull::new(location()) {
-            // SAFETY: the C library's variable of this thread always exists.
+            // SAFETY: the C library's `errno` variable exists as long as its thread runs.
             unsafe { location.write(value) }
         }
     }
 
-    /// Returns the address of the calling thread's error number, or null if it is unknown.
+    /// Returns the address of the calling thread's `errno`, or null on systems where we do not know
+    /// how to find it.
     #[cfg(any(target_os = "linux", target_os = "emscripten"))]
     fn location() -> *mut i32 {
-        // SAFETY: the function has no arguments and returns an address.
+        // SAFETY: the C function takes no arguments, always succeeds, and only returns an address.
         unsafe { libc::__errno_location() }
     }
 
     #[cfg(any(target_os = "android", target_os = "netbsd", target_os = "openbsd"))]
     fn location() -> *mut i32 {
-        // SAFETY: the function has no arguments and returns an address.
+        // SAFETY: the C function takes no arguments, always succeeds, and only returns an address.
         unsafe { libc::__errno() }
     }
 
     #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
     fn location() -> *mut i32 {
-        // SAFETY: the function has no arguments and returns an address.
+        // SAFETY: the C function takes no arguments, always succeeds, and only returns an address.
         unsafe { libc::__error() }
     }
 
@@ -73,7 +74,8 @@ mod number {
     }
 }
 
-/// Systems whose allocators do not use the C library's error number.
+/// The fallback for systems on which our allocators do not use `errno`. Nothing is saved or
+/// restored there.
 #[cfg(not(all(unix, not(miri))))]
 mod number {
     pub(crate) fn get() -> i32 {

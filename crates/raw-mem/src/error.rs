@@ -18,8 +18,8 @@ pub enum MapError {
         /// The error that the system returned.
         code: OsCode,
     },
-    /// The source cannot provide an arena of this size, for example because its fixed amount of
-    /// memory is used up.
+    /// The source cannot provide an arena of this size. For example, a source with a fixed amount
+    /// of memory has used it up.
     #[error("cannot map an arena of {size}: none is left in this source")]
     Exhausted {
         /// The size of the requested arena.
@@ -27,19 +27,19 @@ pub enum MapError {
     },
 }
 
-/// Why memory could not be purged. It is as usable as before.
+/// Why memory could not be purged. The memory stays usable in each case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PurgeError {
     /// The source or the platform cannot purge.
     #[error("this source of arenas cannot purge")]
     Unsupported,
-    /// The operating system refused.
+    /// The operating system refused to purge the pages.
     #[error("cannot purge {len} bytes at {start:#x}: {code}")]
     Os {
         /// The address of the first page.
         start: usize,
-        /// The bytes of the range.
+        /// The length of the range, in bytes.
         len: usize,
         /// The error that the system returned.
         code: OsCode,

@@ -1,4 +1,4 @@
-//! Arenas from a buffer, without an operating system or an allocator.
+//! A source that cuts arenas from a buffer, without an operating system or an allocator.
 //!
 //! ```text
 //!   ├─ ─ ┬───────┬───────┬──────────────────┤
@@ -7,13 +7,14 @@
 //!                        ◄─ cut from the front
 //! ```
 //!
-//! The first words of an unmapped arena hold its size and the next such arena.
+//! Unmapped arenas form a linked list. The first words of an unmapped arena hold its size and a
+//! pointer to the next unmapped arena.
 
 use core::{marker::PhantomData, mem::MaybeUninit, num::NonZero, ptr::NonNull};
 
 use crate::{ArenaSize, ArenaSource, MapError, align_up};
 
-/// The first words of an unmapped arena.
+/// The list entry that the first words of an unmapped arena hold.
 struct Returned {
     size: ArenaSize,
     next: Option<NonNull<Returned>>,
@@ -21,11 +22,11 @@ struct Returned {
 
 const _: () = assert!(size_of::<Returned>() <= 64, "it fits the smallest arena");
 
-/// A source of arenas that are parts of a buffer.
+/// A source that provides parts of a buffer as arenas.
 ///
-/// Arenas are cut from the front of the buffer, each aligned to its size. An unmapped arena serves the
-/// next request of its size. Align the buffer to the size of the arenas, or bytes at its beginning
-/// stay unused.
+/// Arenas are cut from the front of the buffer, each aligned to its size. An unmapped arena is
+/// reused for the next request of the same size. The buffer should be aligned to the size of the
+/// arenas; otherwise the bytes before the first aligned address stay unused.
 ///
 /// ```
 /// use core::mem::MaybeUninit;
@@ -38,35 +39,39 @@ const _: () = assert!(size_of::<Returned>() <= 64, "it fits the smallest arena")
 /// ```
 #[derive(Debug)]
 pub struct FixedRegion<'a> {
-    /// The part that is not cut yet.
+    /// The rest of the buffer, which has not been cut into arenas yet.
     rest: NonNull<[MaybeUninit<u8>]>,
     /// # Invariant
     ///
-    /// Every arena of the list was cut from the buffer, is not used, and begins with a `Returned`.
+    /// Every arena of the list was cut from the buffer, is not in use, and begins with a
+    /// `Returned`.
     returned: Option<NonNull<Returned>>,
     buffer: PhantomData<&'a mut [MaybeUninit<u8>]>,
 }
 
-// SAFETY: the buffer is borrowed exclusively, so it may move to another thread with its borrower.
+// SAFETY: the source borrows the buffer exclusively, so no other thread can access the buffer, and
+// the source may move to another thread.
 unsafe impl Send for FixedRegion<'_> {}
 
 impl<'a> FixedRegion<'a> {
-    /// Creates a source of arenas in `buffer`.
+    /// Creates a source that cuts its arenas from `buffer`.
     pub const fn new(buffer: &'a mut [MaybeUninit<u8>]) -> Self {
         Self { rest: NonNull::from_mut(buffer), returned: None, buffer: PhantomData }
     }
 
-    /// Takes the first unmapped arena of `size` off the list. O(unmapped arenas).
+    /// Removes the first unmapped arena of `size` from the list and returns it. O(unmapped arenas).
     fn take_returned(&mut self, size: ArenaSize) -> Option<NonNull<u8>> {
         let mut link: *mut Option<NonNull<Returned>> = &raw mut self.returned;
         loop {
-            // SAFETY: `link` is the head of the list or the link of an arena on it. Nothing else refers to
-            // it.
+            // SAFETY: `link` is the head of the list, or the `next` field of an arena on the list.
+            // Nothing else refers to either while `self` is borrowed exclusively.
             let arena = unsafe { *link }?;
-            // SAFETY: by the invariant of `returned`.
+            // SAFETY: the arena is on the list, so it begins with a `Returned` (invariant of
+            // `returned`).
             let entry = unsafe { &mut *arena.as_ptr() };
             if entry.size == size {
-                // SAFETY: as above. The arena leaves the list, and the others stay on it.
+                // SAFETY: as above for `link`. The arena leaves the list, and the other arenas stay
+                // on it.
                 unsafe { *link = entry.next };
                 return Some(arena.cast());
             }
@@ -74,22 +79,24 @@ impl<'a> FixedRegion<'a> {
         }
     }
 
-    /// Cuts a new arena of `size` from the buffer.
+    /// Cuts a new arena of `size` from the rest of the buffer. Returns `None` if the rest is too
+    /// short.
     fn cut(&mut self, size: ArenaSize) -> Option<NonNull<u8>> {
         let start = self.rest.cast::<u8>();
         let aligned = align_up(start.addr().get(), size.bytes())?;
         let before = aligned - start.addr().get();
         let left = self.rest.len().checked_sub(before)?.checked_sub(size.bytes())?;
         let arena = start.map_addr(|address| NonZero::new(aligned).unwrap_or(address));
-        // SAFETY: the arena ends inside of the buffer, or `left` would have been negative.
+        // SAFETY: the arena ends inside the buffer. If it did not, the subtraction for `left` would
+        // have failed.
         let behind = unsafe { arena.add(size.bytes()) };
         self.rest = NonNull::slice_from_raw_parts(behind.cast(), left);
         Some(arena)
     }
 }
 
-// SAFETY: an arena is cut from the exclusively borrowed buffer once, is aligned, and is handed out
-// again only after it was unmapped.
+// SAFETY: the buffer is borrowed exclusively, and each part of it is cut only once, so arenas do
+// not overlap. They are aligned, and an arena is handed out again only after it was unmapped.
 unsafe impl ArenaSource for FixedRegion<'_> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         self.take_returned(size).or_else(|| self.cut(size)).ok_or(MapError::Exhausted { size })
@@ -97,8 +104,9 @@ unsafe impl ArenaSource for FixedRegion<'_> {
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
         let entry = arena.cast();
-        // SAFETY: the arena came from this source and is not used (contract of `unmap`). It has at least
-        // 64 bytes and is aligned to them.
+        // SAFETY: the arena came from this source and is not used any more (contract of `unmap`).
+        // An arena has at least 64 bytes and is aligned to its size, so a `Returned` fits at its
+        // start.
         unsafe { entry.write(Returned { size, next: self.returned }) };
         // INVARIANT: the entry was written above.
         self.returned = Some(entry);

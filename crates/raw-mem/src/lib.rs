@@ -1,4 +1,5 @@
-//! Memory from the operating system and from `malloc`, and the two traits that all layers share.
+//! Memory from the operating system and from `malloc`, behind the two traits that all layers of the
+//! workspace share.
 //!
 //! ```
 //! use raw_mem::{ArenaSize, ArenaSource, Malloc, MemAlloc, MmapArenas};
@@ -15,7 +16,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! These are layers 0 and 1 of CPython's memory architecture.
+//! This crate contains layers 0 and 1 of CPython's memory architecture, on which all other layers
+//! build:
 //!
 //! ```text
 //!   heaps, caches, hooks, vtables       implement MemAlloc over another MemAlloc
@@ -30,16 +32,17 @@
 //!   the C library, pages, a buffer    the operating system, malloc, a buffer
 //! ```
 //!
-//! - [`MemAlloc`] has the four operations of CPython's allocators: allocate, allocate zeroed,
-//!   reallocate and free.
-//! - [`ArenaSource`] provides large pieces of memory. Each is aligned to its own size, so masking an
-//!   address gives the start of its arena.
+//! - [`MemAlloc`] is the trait that block allocators implement. It has the four operations of
+//!   CPython's allocators: allocate, allocate zeroed, reallocate and free.
+//! - [`ArenaSource`] is the trait that sources of arenas implement. An arena is a large piece of
+//!   memory that is aligned to its own size, so clearing the low bits of any address in the arena
+//!   gives the address of its first byte.
 //!
 //! # Features
 //!
 //! `std` (on by default) adds [`Malloc`], [`PageBlocks`], [`MmapArenas`] and [`RetainingArenas`].
-//! Without it the crate is `no_std`: the traits, [`Bump`], [`NoAlloc`], [`MallocArenas`] and [`FixedRegion`]
-//! need no operating system.
+//! Without this feature the crate is `no_std`. The traits, [`Bump`], [`NoAlloc`], [`MallocArenas`]
+//! and [`FixedRegion`] remain, because they need no operating system.
 
 #![cfg_attr(not(feature = "std"), no_std)]
 

@@ -1,4 +1,4 @@
-//! The C library's `malloc`, as the lowest [`MemAlloc`].
+//! The C library's `malloc`, which is the lowest [`MemAlloc`] in a stack of layers.
 
 use core::ptr::NonNull;
 
@@ -6,13 +6,14 @@ use crate::{MAX_REQUEST, MemAlloc, calloc_size};
 
 /// The C library's allocator.
 ///
-/// As in CPython, a request of 0 bytes becomes one of 1 byte, and a request above [`MAX_REQUEST`] is
-/// refused without calling the library. Blocks are aligned to 16 bytes on 64-bit platforms. CPython:
-/// `_PyMem_RawMalloc` and related functions (`Objects/obmalloc.c`).
+/// As in CPython, a request of 0 bytes allocates 1 byte, and a request above [`MAX_REQUEST`] is
+/// refused without calling the C library. Blocks are aligned to 16 bytes on 64-bit platforms.
+/// CPython: `_PyMem_RawMalloc` and related functions (`Objects/obmalloc.c`).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Malloc;
 
-// SAFETY: the C standard requires the same of malloc, calloc, realloc and free.
+// SAFETY: the C standard requires of `malloc`, `calloc`, `realloc` and `free` what the contract of
+// `MemAlloc` requires.
 unsafe impl MemAlloc for Malloc {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
@@ -36,8 +37,9 @@ unsafe impl MemAlloc for Malloc {
             return None;
         }
         let old = ptr.map_or(core::ptr::null_mut(), NonNull::as_ptr);
-        // SAFETY: `old` is null or a live block of malloc, calloc or realloc (contract of this function).
-        // The size is not 0, so the block is freed only if it moves.
+        // SAFETY: `old` is null or a live block of malloc, calloc or realloc (contract of this
+        // function). The size is not 0, so the library frees the old block only if it returns
+        // another one.
         NonNull::new(unsafe { libc::realloc(old.cast(), size.max(1)) }.cast())
     }
 
@@ -94,7 +96,7 @@ mod tests {
         }
     }
 
-    /// The blocks are never touched, so they take up addresses but no memory.
+    /// The test never touches the blocks, so they take up addresses but no memory.
     #[test]
     #[cfg(all(target_os = "linux", target_pointer_width = "64", not(miri)))]
     fn a_freed_block_goes_back_to_the_c_library() {

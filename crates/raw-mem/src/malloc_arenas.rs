@@ -1,4 +1,4 @@
-//! Arenas from a [`MemAlloc`], as in CPython up to 2.5.
+//! A source that allocates each arena from a [`MemAlloc`], as CPython did up to version 2.5.
 //!
 //! ```text
 //!   block of the layer below, a little longer than two arenas
@@ -12,33 +12,37 @@ use core::{num::NonZero, ptr::NonNull};
 
 use crate::{ArenaSize, ArenaSource, MapError, MemAlloc, align_up};
 
-/// The bytes before each arena that store the start of its block.
+/// The number of bytes before each arena. They store the address of the block that contains the
+/// arena.
 const START: usize = size_of::<NonNull<u8>>();
 
-/// A source of arenas that are blocks of the layer below.
+/// A source that allocates each arena as part of a block of the layer below.
 ///
-/// Alignment takes up as many addresses again as the arena has. Whether it also takes up memory
-/// depends on the layer below.
+/// To be sure that the block contains an aligned arena, the source asks for a block of twice the
+/// arena's size. Whether the unused half takes up memory, or only addresses, depends on the layer
+/// below.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MallocArenas<A>(A);
 
 impl<A: MemAlloc> MallocArenas<A> {
-    /// Creates a source whose arenas are blocks of `lower`.
+    /// Creates a source that allocates its arenas from `lower`.
     pub const fn new(lower: A) -> Self {
         Self(lower)
     }
 }
 
-// SAFETY: an arena is part of a live block of the layer below that nothing else refers to. `map`
-// aligns it.
+// SAFETY: an arena is part of a live block of the layer below, and nothing else refers to that
+// block. `map` aligns the arena.
 unsafe impl<A: MemAlloc> ArenaSource for MallocArenas<A> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         let block = self.0.malloc(START + 2 * size.bytes()).ok_or(MapError::Exhausted { size })?;
         let aligned = align_up(block.addr().get() + START, size.bytes()).and_then(NonZero::new);
-        // A live block ends below the top of the address space, so this does not overflow.
+        // A live block ends below the top of the address space, so rounding up does not overflow
+        // and the fallback is never used.
         let arena = block.map_addr(|start| aligned.unwrap_or(start));
-        // SAFETY: the arena begins at least START bytes behind the start of the block. It was rounded up
-        // by less than its size, so it ends inside of the block.
+        // SAFETY: the arena begins at least START bytes after the start of the block, so the word
+        // before the arena is part of the block. The address was rounded up by less than the
+        // arena's size, so the arena ends inside the block, which is twice as long.
         unsafe { arena.cast::<NonNull<u8>>().sub(1).write(block) };
         Ok(arena)
     }
@@ -74,7 +78,8 @@ mod tests {
         }
     }
 
-    /// Malloc that remembers the last block it returned, until that block is freed.
+    /// An allocator over `Malloc` that remembers the last block it returned, until that block is
+    /// freed.
     #[derive(Default)]
     struct Watched(Cell<Option<(usize, usize)>>);
 

@@ -1,4 +1,5 @@
-//! The trait of all allocators of blocks: allocate, allocate zeroed, reallocate and free.
+//! The trait that all block allocators implement. It has four operations: allocate, allocate
+//! zeroed, reallocate and free.
 //!
 //! | operation | 0 bytes | above [`MAX_REQUEST`] | no memory |
 //! | --- | --- | --- | --- |
@@ -14,47 +15,55 @@ pub const MAX_REQUEST: usize = isize::MAX as usize;
 
 /// An allocator of blocks, with the operations of CPython's `PyMemAllocatorEx`.
 ///
-/// A layer implements it over a lower `MemAlloc`, and a hook implements it around another one. The
+/// Layers and hooks are also allocators: a layer implements this trait on top of a lower
+/// `MemAlloc`, and a hook implements it around another `MemAlloc` whose calls it observes. The
 /// trait is object safe.
 ///
 /// # Safety
 ///
 /// Every block that an implementer returns must
 ///
-/// - have at least the requested size, and belong to the caller until it is freed or moved;
-/// - be aligned to 16 bytes, unless its type says otherwise (CPython's oldest geometries have 8), and
-///   always to a word;
-/// - overlap no other live block;
-/// - stay valid as long as the allocator or a clone of it exists, even if the allocator is moved.
+/// - have at least the requested size, and belong to the caller until the caller frees or
+///   reallocates it;
+/// - be aligned to 16 bytes, or to a smaller multiple of a word that the type documents (CPython's
+///   oldest geometries align blocks to 8 bytes);
+/// - not overlap any other live block;
+/// - stay valid as long as the allocator or a clone of it exists, even if the allocator is moved in
+///   memory.
 ///
-/// In addition,
+/// In addition, an implementer must meet the following requirements:
 ///
-/// - the requested bytes of a zeroed block must be zero;
-/// - a moved block must keep its contents up to the smaller of both sizes;
-/// - a failed request must leave every live block unchanged;
-/// - if the type is `Send` or `Sync`, any thread must be allowed to free a block, not only the one
-///   that allocated it.
+/// - A block from [`calloc`](Self::calloc) must contain zeros in all requested bytes.
+/// - A block that [`realloc`](Self::realloc) moves must keep its contents, up to the smaller of the
+///   old and the new size.
+/// - A request that fails must leave every live block unchanged.
+/// - If the type is `Send` or `Sync`, any thread must be allowed to free a block, not only the
+///   thread that allocated it.
 ///
-/// Callers that need more must ask for it in a contract of their own. An example is that an allocator
-/// does not call back into its caller: see `obmalloc::GilHeld` and `thread_heap::Heaps`.
+/// Code that relies on more than these requirements must demand it in its own safety contract. For
+/// example, `obmalloc::GilHeld` and `thread_heap::Heaps` demand that the allocator below them does
+/// not call back into them.
 pub unsafe trait MemAlloc {
     /// Allocates an uninitialised block of `size` bytes.
     ///
-    /// A request of 0 bytes returns a distinct block, like any other. Returns `None` if there is no
-    /// memory or `size` is above [`MAX_REQUEST`].
+    /// A request of 0 bytes returns a block that is distinct from all other live blocks, like a
+    /// request of any other size. Returns `None` if there is no memory or if `size` is above
+    /// [`MAX_REQUEST`].
     fn malloc(&self, size: usize) -> Option<NonNull<u8>>;
 
     /// Allocates a zeroed block of `count * size` bytes.
     ///
-    /// Returns `None` under the conditions of [`malloc`](Self::malloc), and if the product
-    /// overflows.
+    /// Returns `None` if there is no memory, if the product overflows, or if it is above
+    /// [`MAX_REQUEST`].
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>>;
 
-    /// Resizes the block at `ptr` to `size` bytes, in place or by moving it.
+    /// Resizes the block at `ptr` to `size` bytes, either in place or by moving its contents to
+    /// another block.
     ///
-    /// If `ptr` is `None`, this is `malloc(size)`. A `size` of 0 does not free the block, but returns
-    /// a block like any other size. If the result is `None`, the old block is unchanged. Otherwise the
-    /// old pointer must not be used again.
+    /// If `ptr` is `None`, the call is equivalent to `malloc(size)`. A `size` of 0 does not free
+    /// the block; the result is a block, as with any other size. If the result is `None`, the block
+    /// at `ptr` is unchanged and still live. Otherwise the caller must use only the returned
+    /// pointer from then on.
     ///
     /// # Safety
     ///
@@ -65,11 +74,11 @@ pub unsafe trait MemAlloc {
     ///
     /// # Safety
     ///
-    /// `ptr` must be `None` or a live block of this allocator, and must not be used again.
+    /// `ptr` must be `None` or a live block of this allocator. The block must not be used again.
     unsafe fn free(&self, ptr: Option<NonNull<u8>>);
 }
 
-// SAFETY: every call is passed on to the referent, which fulfils the contract.
+// SAFETY: each method forwards its call to the referent, which fulfils the contract of `MemAlloc`.
 unsafe impl<A: MemAlloc + ?Sized> MemAlloc for &A {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
@@ -83,18 +92,20 @@ unsafe impl<A: MemAlloc + ?Sized> MemAlloc for &A {
 
     #[inline]
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: the block came from the referent, and the rest is the contract of this function.
+        // SAFETY: the referent allocated the block, because every call is forwarded to it. The
+        // caller guarantees the rest (contract of this function).
         unsafe { (**self).realloc(ptr, size) }
     }
 
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: the block came from the referent, and the rest is the contract of this function.
+        // SAFETY: the referent allocated the block, because every call is forwarded to it. The
+        // caller guarantees the rest (contract of this function).
         unsafe { (**self).free(ptr) }
     }
 }
 
-/// Returns `count * size`, or `None` if that overflows or is above [`MAX_REQUEST`].
+/// Returns `count * size`, or `None` if the product overflows or is above [`MAX_REQUEST`].
 ///
 /// ```
 /// # use raw_mem::calloc_size;
@@ -109,14 +120,16 @@ pub const fn calloc_size(count: usize, size: usize) -> Option<usize> {
     }
 }
 
-/// An allocator without memory: every request fails.
+/// An allocator that has no memory, so every request fails.
 ///
-/// Below `Pymalloc` it restricts an allocator to requests that the heap serves. It cannot provide the
-/// metadata of a heap: a heap over it never gets an arena. [`Bump`](crate::Bump) can.
+/// As the layer below `Pymalloc`, it limits the allocator to the small requests that the heap
+/// serves, because all larger requests go to the layer below and fail. `NoAlloc` is not suitable
+/// for a heap's metadata: the heap needs a record for each arena, so without memory for records it
+/// can never map one. Without an operating system, use [`Bump`](crate::Bump) for the metadata.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoAlloc;
 
-// SAFETY: it returns no block.
+// SAFETY: the contract is about returned blocks, and `NoAlloc` never returns one.
 unsafe impl MemAlloc for NoAlloc {
     fn malloc(&self, _size: usize) -> Option<NonNull<u8>> {
         None
@@ -153,7 +166,7 @@ mod tests {
         assert_eq!(layer.malloc(1), None);
     }
 
-    /// Records its arguments and returns them as addresses.
+    /// An allocator that records its arguments and returns them as addresses.
     #[derive(Default)]
     struct Recording(Cell<Option<(Option<NonNull<u8>>, usize)>>);
 
@@ -161,7 +174,7 @@ mod tests {
         NonZero::new(address).map(NonNull::without_provenance)
     }
 
-    // SAFETY: nothing accesses its blocks.
+    // SAFETY: the returned addresses are no memory, and the tests never access them.
     unsafe impl MemAlloc for Recording {
         fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
             place(size)

@@ -1,4 +1,4 @@
-//! Arenas from the operating system.
+//! A source that maps arenas from the operating system.
 //!
 //! ```text
 //!     unmapped      reserved, not accessible          in use
@@ -7,20 +7,26 @@
 //!   ─ ─ ─ ─ ─ ─┴───────┴───────┴───────┴───────┴───────┴───────┴─ ─ ─
 //! ```
 //!
-//! Mapping each arena on its own would cost three more system calls, because the mapping must be
-//! aligned. So the source also reserves addresses for the next arenas: a quarter of what is in use,
-//! but at least one arena and at most 16. The extra space for the alignment can yield one more
-//! arena. Under a limit on addresses, a program therefore keeps most of its budget.
+//! An arena must be aligned to its size, but the system aligns mappings to pages only. Mapping each
+//! arena separately, in a larger mapping that is then cut to size, would cost three more system
+//! calls per arena. The source therefore also reserves addresses for the next arenas: a quarter of
+//! what is in use, but at least one arena and at most 16. The extra space that the alignment needs
+//! can yield one more arena. Because a reservation is small compared to what is in use, a program
+//! that runs under a limit on addresses keeps most of its budget.
 //!
-//! 1. Reserved arenas cannot be accessed, so limits on data and strict overcommit do not count them.
-//!    An arena becomes writable when it is first used.
-//! 2. An arena that comes back is unmapped at once, with its addresses. The source remembers where
-//!    it was, because the next arena fits there without a reservation.
-//! 3. A reservation that has become larger than a new one would be is unmapped.
-//! 4. When the system refuses a reservation, the source asks for half as much. When it refuses an
-//!    arena, the source gives up its reservation, so that other parts of the program can have it.
-//! 5. The system can refuse to unmap an arena, where a process has as many mappings as it may have.
-//!    Such an arena is retained: it serves a later request, or a trim unmaps it.
+//! 1. Reserved arenas cannot be accessed, so neither limits on data nor strict overcommit count
+//!    their pages. An arena becomes writable when it is first used.
+//! 2. An arena that comes back is unmapped immediately, and its addresses are not kept reserved.
+//!    The source remembers the address, because a later arena fits there, already aligned, without
+//!    a new reservation.
+//! 3. A reservation is unmapped when it has become larger than a new reservation would be, because
+//!    fewer arenas are in use than when it was made.
+//! 4. If the system refuses a reservation, the source asks for half as much. If the system refuses
+//!    to make an arena usable, the source unmaps its whole reservation, so that other parts of the
+//!    program can have the addresses.
+//! 5. The system can refuse to unmap an arena, because unmapping can split a mapping in two and a
+//!    process may have only a limited number of mappings. The source retains such an arena. A later
+//!    request reuses it, or a trim tries again to unmap it.
 
 use core::ptr::NonNull;
 
@@ -30,18 +36,20 @@ use crate::{
     preserving_errno,
 };
 
-/// The most arenas that a reservation asks for. The space for alignment can yield one more.
+/// The largest number of arenas that a reservation asks for. The extra space for the alignment can
+/// yield one more arena.
 const MOST_RESERVED: usize = 16;
 
-/// The share of what is in use that is reserved: one arena in so many.
+/// The source reserves one arena for each `RESERVED_SHARE` arenas in use.
 const RESERVED_SHARE: usize = 4;
 
-/// How many places of unmapped arenas are remembered.
+/// The number of addresses of unmapped arenas that the source remembers.
 const MOST_PLACES: usize = 32;
 
-/// The operating system, as a source of arenas: anonymous private mappings.
+/// A source that maps arenas from the operating system, as private anonymous mappings.
 ///
-/// Dropping it gives up its reservation. An arena that has not been given back stays mapped.
+/// Dropping the source unmaps its reservation. An arena that has not been passed to
+/// [`unmap`](ArenaSource::unmap) stays mapped.
 ///
 /// ```
 /// use raw_mem::{ArenaSize, ArenaSource, MmapArenas};
@@ -57,41 +65,41 @@ const MOST_PLACES: usize = 32;
 #[derive(Debug)]
 pub struct MmapArenas {
     reserved: Option<Reserved>,
-    /// Bytes of the arenas in use.
+    /// The total size of the arenas in use, in bytes.
     in_use: usize,
     unmapped: Places,
     retained: Option<NonNull<Retained>>,
 }
 
-/// Arenas whose addresses are reserved.
+/// Adjacent arenas whose addresses are reserved but not yet accessible.
 #[derive(Debug)]
 struct Reserved {
     /// # Invariant
     ///
-    /// `count` times `bytes` from here are mapped without access and belong to the source. `start`
-    /// is a multiple of `bytes`.
+    /// The `count * bytes` bytes from `start` are mapped without access, and the source owns them
+    /// exclusively. `start` is a multiple of `bytes`.
     start: NonNull<u8>,
     count: usize,
-    /// The bytes of one arena.
+    /// The size of one arena, in bytes.
     bytes: usize,
 }
 
-/// What stands at the start of an arena that the system refused to unmap.
+/// The list entry at the start of an arena that the system refused to unmap.
 #[derive(Debug)]
 struct Retained {
     next: Option<NonNull<Self>>,
     bytes: usize,
 }
 
-/// Addresses at which arenas were unmapped, the latest last.
+/// The addresses of unmapped arenas, the most recent last.
 #[derive(Debug)]
 struct Places {
     addresses: [usize; MOST_PLACES],
     count: usize,
 }
 
-// SAFETY: the source exclusively owns the mappings that it points to, and no mapping is tied to a
-// thread.
+// SAFETY: the source exclusively owns the mappings that its fields point to, and a mapping is not
+// tied to a thread.
 unsafe impl Send for MmapArenas {}
 
 impl MmapArenas {
@@ -105,7 +113,7 @@ impl MmapArenas {
         }
     }
 
-    /// Returns memory for an arena, by the cheapest way that works.
+    /// Returns memory for an arena. Tries the ways that cost the fewest system calls first.
     fn take(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         let bytes = mapped_bytes(size);
         if let Some(arena) = self.take_retained(bytes) {
@@ -124,15 +132,17 @@ impl MmapArenas {
         })
     }
 
-    /// Makes the highest reserved arena writable and takes it. The mapping above it is usually
-    /// writable as well, so the system joins the two.
+    /// Makes the highest reserved arena writable and takes it out of the reservation. The mapping
+    /// directly above it is usually a writable arena as well, so the system can join the two
+    /// mappings into one.
     fn take_reserved(&mut self) -> Result<NonNull<u8>, OsCode> {
         let Some(reserved) = &mut self.reserved else { return Err(OsCode(libc::ENOMEM)) };
-        // SAFETY: by the invariant of `start`, the last of `count` arenas is ours.
+        // SAFETY: the last of the `count` arenas lies inside the reserved range, which the source
+        // owns (invariant of `start`).
         let arena = unsafe { reserved.start.add((reserved.count - 1) * reserved.bytes) };
         // SAFETY: as above.
         unsafe { pages::make_writable(arena, reserved.bytes) }?;
-        // INVARIANT: the arena that leaves is the last one.
+        // INVARIANT: the arena that leaves is the last one of the range, so `start` stays the same.
         reserved.count -= 1;
         if reserved.count == 0 {
             self.reserved = None;
@@ -140,8 +150,9 @@ impl MmapArenas {
         Ok(arena)
     }
 
-    /// Maps an arena at the place where one was unmapped. `None` if that place is taken, or there
-    /// is none.
+    /// Maps an arena at the address where an arena was unmapped most recently. Returns `None` if no
+    /// such address is remembered, if it is not aligned for this size, or if something else is
+    /// mapped there.
     fn map_where_unmapped(&mut self, bytes: usize) -> Option<NonNull<u8>> {
         let place = self.unmapped.pop().filter(|place| place % bytes == 0)?;
         let arena = pages::map(place, bytes, Access::ReadWrite).ok()?;
@@ -152,10 +163,11 @@ impl MmapArenas {
         None
     }
 
-    /// Takes the arena that the system refused to unmap last, if it has the right size.
+    /// Takes the last arena that the system refused to unmap, if it has the right size.
     fn take_retained(&mut self, bytes: usize) -> Option<NonNull<u8>> {
         let first = self.retained?;
-        // SAFETY: a retained arena is mapped, and `give_back` wrote this at its start.
+        // SAFETY: a retained arena is still mapped, and `give_back` wrote a `Retained` at its
+        // start.
         let retained = unsafe { first.read() };
         if retained.bytes != bytes {
             return None;
@@ -164,40 +176,43 @@ impl MmapArenas {
         Some(first.cast())
     }
 
-    /// Unmaps an arena that the source owns exclusively, or retains it if that fails.
+    /// Unmaps an arena that the source owns exclusively. If the system refuses, retains the arena.
     fn give_back(&mut self, arena: NonNull<u8>, bytes: usize) {
-        // SAFETY: the caller passes an arena that nothing else uses.
+        // SAFETY: every caller passes a whole mapped arena that nothing else uses.
         if unsafe { pages::unmap(arena, bytes) }.is_ok() {
             self.unmapped.push(arena.addr().get());
             return;
         }
         let retained = arena.cast::<Retained>();
-        // SAFETY: the arena is still mapped and writable, aligned, and has at least 64 bytes.
+        // SAFETY: the call failed, so the arena is still mapped and writable. It is aligned and has
+        // at least 64 bytes, so a `Retained` fits at its start.
         unsafe { retained.write(Retained { next: self.retained, bytes }) };
         self.retained = Some(retained);
     }
 
-    /// Tries once more to unmap what the system refused to unmap.
+    /// Tries once more to unmap the arenas that the system refused to unmap. Arenas that it refuses
+    /// again stay retained.
     fn release_retained(&mut self) {
         let mut next = self.retained.take();
         while let Some(retained) = next {
-            // SAFETY: a retained arena is mapped, and `give_back` wrote this at its start.
+            // SAFETY: a retained arena is still mapped, and `give_back` wrote a `Retained` at its
+            // start.
             let Retained { next: others, bytes } = unsafe { retained.read() };
             self.give_back(retained.cast(), bytes);
             next = others;
         }
     }
 
-    /// Gives up the reserved addresses.
+    /// Unmaps the reservation, if there is one.
     fn release_reserved(&mut self) {
         if let Some(reserved) = self.reserved.take() {
-            // SAFETY: by the invariant of `start`, the range is ours, and nobody accesses it. If
-            // the system refuses, addresses are lost and nothing else.
+            // SAFETY: the source owns the range, and nobody accesses it (invariant of `start`). If
+            // the system refuses to unmap the range, the process loses addresses but no memory.
             let _ = unsafe { pages::unmap(reserved.start, reserved.count * reserved.bytes) };
         }
     }
 
-    /// Gives up a reservation that is larger than a new one would be.
+    /// Unmaps the reservation if it is larger than a new one would be, or if no arena is in use.
     fn shrink_reserved(&mut self) {
         let in_use = self.in_use;
         let is_large = |reserved: &Reserved| {
@@ -209,32 +224,38 @@ impl MmapArenas {
     }
 }
 
-/// The bytes of the mapping for an arena: whole pages.
+/// Returns the size of the mapping for an arena. It is at least a page, because the system maps
+/// whole pages.
 fn mapped_bytes(size: ArenaSize) -> usize {
     size.bytes().max(pages::page_size())
 }
 
-/// How many arenas of `bytes` are reserved at a time while `in_use` bytes are in use.
+/// Returns how many arenas of `bytes` bytes a new reservation should have while `in_use` bytes are
+/// in use.
 fn arenas_to_reserve(in_use: usize, bytes: usize) -> usize {
     (in_use / RESERVED_SHARE / bytes).clamp(1, MOST_RESERVED)
 }
 
 impl Reserved {
-    /// Reserves arenas of `size` in proportion to what is in use, or as many as the system grants.
+    /// Reserves arenas of `size` in proportion to the `in_use` bytes. If the system refuses, tries
+    /// smaller reservations, down to a single arena.
     fn with_share_of(in_use: usize, size: ArenaSize) -> Result<Self, MapError> {
         let mut arenas = arenas_to_reserve(in_use, mapped_bytes(size));
         loop {
-            // One arena's worth more than needed covers any alignment.
+            // The address that the system chooses may be unaligned. Space for one more arena
+            // guarantees that `arenas` aligned ones fit into the mapping.
             match Self::within(size, arenas + 1) {
                 Err(_) if arenas > 1 => arenas /= 2,
-                // Without the extra arena's worth, the alignment may be right by chance.
+                // There is no space left for an unaligned arena. A mapping of exactly one arena may
+                // still be aligned by chance.
                 Err(error) => return Self::within(size, 1).map_err(|_| error),
                 reserved => return reserved,
             }
         }
     }
 
-    /// Reserves the aligned arenas in a new mapping that is as long as `arenas` of them.
+    /// Reserves a new mapping that is as long as `arenas` arenas, and keeps only the aligned arenas
+    /// in it. The rest at both ends is unmapped.
     fn within(size: ArenaSize, arenas: usize) -> Result<Self, MapError> {
         let exhausted = MapError::Exhausted { size };
         let bytes = mapped_bytes(size);
@@ -245,18 +266,21 @@ impl Reserved {
         let before = align_up(mapping.addr().get(), bytes).ok_or(exhausted)? - mapping.addr().get();
         let count = all.saturating_sub(before) / bytes;
         let before = if count == 0 { all } else { before };
-        // SAFETY: `before` bytes are at most the mapping's length.
+        // SAFETY: `before` is at most the length of the mapping, so `start` lies inside the mapping
+        // or at its end.
         let start = unsafe { mapping.add(before) };
-        // SAFETY: `before` and `count` arenas fit into the mapping.
+        // SAFETY: `before` bytes and `count` arenas together are at most as long as the mapping.
         let end = unsafe { start.add(count * bytes) };
         for (unaligned, length) in [(mapping, before), (end, all - before - count * bytes)] {
             if length > 0 {
-                // SAFETY: the range is part of the mapping, outside of the aligned arenas. If the
-                // system refuses, addresses are lost and nothing else.
+                // SAFETY: the range is part of the new mapping, outside of the aligned arenas, so
+                // nothing uses it. If the system refuses to unmap the range, the process loses
+                // addresses but no memory.
                 let _ = unsafe { pages::unmap(unaligned, length) };
             }
         }
-        // INVARIANT: `before` rounds the start of the mapping up to a multiple of `bytes`.
+        // INVARIANT: `before` rounds the start of the mapping up to a multiple of `bytes`, and the
+        // `count` arenas from there were mapped without access above.
         if count == 0 { Err(exhausted) } else { Ok(Self { start, count, bytes }) }
     }
 }
@@ -289,10 +313,11 @@ impl Drop for MmapArenas {
     }
 }
 
-// SAFETY: an arena is a mapping of its own, or a part of one that no other part overlaps. It is
-// writable and aligned, and is handed out again only after it came back.
+// SAFETY: an arena is either a separate mapping or a part of a mapping that no other arena
+// overlaps. It is writable and aligned, and is handed out again only after its user has given it
+// back.
 unsafe impl ArenaSource for MmapArenas {
-    /// One system call most of the time, and four when addresses are reserved.
+    /// Usually makes one system call, and four when new addresses are reserved.
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         let arena = self.take(size)?;
         let bytes = mapped_bytes(size);
@@ -300,7 +325,7 @@ unsafe impl ArenaSource for MmapArenas {
         Ok(arena)
     }
 
-    /// One system call, which leaves `errno` alone.
+    /// Usually makes one system call. `errno` is unchanged.
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
         let bytes = mapped_bytes(size);
         debug_assert!(bytes <= self.in_use, "an arena of another source");
@@ -311,7 +336,7 @@ unsafe impl ArenaSource for MmapArenas {
         });
     }
 
-    /// One system call (`madvise`), which leaves `errno` unchanged.
+    /// Makes one system call (`madvise`). `errno` is unchanged.
     unsafe fn purge(&mut self, start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
         let page = pages::page_size();
         let address = start.addr().get();
@@ -321,10 +346,11 @@ unsafe impl ArenaSource for MmapArenas {
         };
         let len = end - first;
         preserving_errno(|| {
-            // SAFETY: the first page begins less than `len` bytes after the start of the range.
+            // SAFETY: the first whole page lies inside the range, so it begins less than `len`
+            // bytes after `start`.
             let start = unsafe { start.add(first - address) };
-            // SAFETY: the pages lie inside an arena, and nothing relies on their contents (contract
-            // of `purge`).
+            // SAFETY: the whole pages lie inside the range, which is part of a mapped arena and
+            // whose contents nothing relies on (contract of `purge`).
             let purged = unsafe { pages::purge(start, len) };
             purged.map_err(|code| PurgeError::Os { start: first, len, code })
         })
@@ -353,7 +379,8 @@ mod tests {
     }
 
     fn unmap(source: &mut MmapArenas, arena: NonNull<u8>) {
-        // SAFETY: the tests give back what they mapped, once.
+        // SAFETY: the tests unmap each arena once, and only arenas that they have mapped from this
+        // source.
         unsafe { source.unmap(arena, SIZE) }
     }
 
@@ -365,7 +392,7 @@ mod tests {
         unsafe { arena.add(SIZE.bytes() - 64).write_bytes(byte, 64) };
     }
 
-    /// Both ends of `arena` are as [`fill`] left them.
+    /// Returns true if both ends of `arena` still have the contents that [`fill`] wrote.
     fn is_filled(arena: NonNull<u8>, byte: u8) -> bool {
         // SAFETY: the arena is mapped, and this test's alone.
         let contents = unsafe { core::slice::from_raw_parts(arena.as_ptr(), SIZE.bytes()) };
@@ -373,12 +400,13 @@ mod tests {
         first.iter().chain(&rest[rest.len() - 64..]).all(|found| *found == byte)
     }
 
-    /// The arenas that `source` has reserved.
+    /// Returns the number of arenas that `source` has reserved.
     fn reserved(source: &MmapArenas) -> usize {
         source.reserved.as_ref().map_or(0, |reserved| reserved.count)
     }
 
-    /// The lines of `/proc/self/smaps` about the mapping of `arena`; none if it is not mapped.
+    /// Returns the lines of `/proc/self/smaps` about the mapping that contains `arena`, or `None`
+    /// if the address is not mapped.
     fn mapping_of(arena: NonNull<u8>) -> Option<Vec<String>> {
         let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
         let mut lines = smaps.lines().skip_while(|line| {
@@ -499,14 +527,14 @@ mod tests {
         assert!(arenas.iter().all(|arena| is_filled(*arena, 3)));
     }
 
-    /// Mutants 9 and 10 of the mutation sample.
+    /// Catches mutants 9 and 10 of the mutation sample.
     #[test]
     #[cfg(target_pointer_width = "64")]
     fn a_reservation_that_does_not_fit_is_halved() {
         let size = ArenaSize::new(1 << 45).unwrap();
         let mut source = MmapArenas::new();
         source.in_use = 4 * MOST_RESERVED * size.bytes();
-        // Less than four such arenas fit into 47 bits of address.
+        // Fewer than four arenas of this size fit into a 47-bit address space.
         assert!(Reserved::within(size, 4).is_err());
         let reserved = Reserved::with_share_of(source.in_use, size).unwrap();
         assert!((1..=3).contains(&reserved.count));
@@ -520,8 +548,8 @@ mod tests {
         assert!(MmapArenas::new().map(size).is_err());
     }
 
-    /// Maps and unmaps arenas while calls fail as planned. Arenas in use keep their contents.
-    /// Returns the number of arenas that were refused.
+    /// Maps and unmaps arenas while system calls fail as planned, and asserts that arenas in use
+    /// keep their contents. Returns the number of requests that were refused.
     fn live_through(plan: Plan) -> usize {
         let mut source = MmapArenas::new();
         let mut arenas: Vec<(NonNull<u8>, u8)> = Vec::new();
@@ -588,7 +616,7 @@ mod tests {
         let mut source = MmapArenas::new();
         let _arenas: Vec<_> = (0..41).map(|_| map(&mut source)).collect();
         assert!(reserved(&source) > 0);
-        // The call makes a reserved arena writable.
+        // The next system call is the one that makes a reserved arena writable.
         refuse(Plan::Nth(1));
         assert!(matches!(source.map(SIZE), Err(MapError::Os { code: OsCode(libc::ENOMEM), .. })));
         assert_eq!(reserved(&source), 0);
@@ -596,14 +624,15 @@ mod tests {
         map(&mut source);
     }
 
-    /// From the list of doubts in the defects report: `free` changes `errno`.
+    /// The defects report lists the doubt that `free` changes `errno`. Unmapping and trimming must
+    /// leave it unchanged, even if their system calls fail.
     #[test]
     fn giving_back_leaves_the_error_number_as_it_was() {
         let mut source = MmapArenas::new();
         let arena = map(&mut source);
         refuse(Plan::EachNth(1));
         preserving_errno(|| {
-            // SAFETY: no file has this number, so the call fails.
+            // SAFETY: no file has this descriptor, so the call fails and sets `errno`.
             unsafe { libc::close(-1) };
             unmap(&mut source, arena);
             source.trim();

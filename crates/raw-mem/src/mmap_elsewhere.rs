@@ -1,15 +1,15 @@
-//! Arenas from the operating system on targets without the system calls of Unix. They come from the
-//! standard library's system allocator, which aligns them.
+//! A source of arenas for targets without the system calls of Unix. It allocates arenas from the
+//! standard library's system allocator, which returns blocks of any requested alignment.
 
 use core::{alloc::Layout, ptr::NonNull};
 use std::alloc::{GlobalAlloc, System};
 
 use crate::{ArenaSize, ArenaSource, MapError};
 
-/// The operating system, as a source of arenas.
+/// A source that allocates arenas from the system allocator of the standard library.
 ///
-/// It cannot purge on this system. An arena that has not been unmapped stays mapped when the source
-/// is dropped.
+/// On this target the source cannot purge. Dropping the source does not unmap its arenas: an arena
+/// that has not been unmapped stays allocated.
 #[derive(Debug, Default)]
 pub struct MmapArenas(());
 
@@ -20,22 +20,24 @@ impl MmapArenas {
     }
 }
 
-/// The layout of an arena.
+/// Returns the layout of an arena: its size is also its alignment.
 fn layout(size: ArenaSize) -> Option<Layout> {
     Layout::from_size_align(size.bytes(), size.bytes()).ok()
 }
 
-// SAFETY: an arena is a block of the system allocator, with the arena's size as its alignment.
+// SAFETY: each arena is a separate block of the system allocator, whose size and alignment are both
+// the arena's size.
 unsafe impl ArenaSource for MmapArenas {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
-        // SAFETY: an arena has at least 64 bytes.
+        // SAFETY: an arena has at least 64 bytes, so the size of the layout is not 0.
         let arena = layout(size).map(|layout| unsafe { System.alloc(layout) });
         arena.and_then(NonNull::new).ok_or(MapError::Exhausted { size })
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
         if let Some(layout) = layout(size) {
-            // SAFETY: the arena came from `map`, with the same layout, and is not used any more.
+            // SAFETY: `map` allocated the arena with the same layout, and the arena is not used any
+            // more (contract of `unmap`).
             unsafe { System.dealloc(arena.as_ptr(), layout) };
         }
     }

@@ -1,4 +1,4 @@
-//! Blocks on separate pages.
+//! An allocator that gives each block its own pages.
 //!
 //! ```text
 //!   page          page          page
@@ -7,9 +7,10 @@
 //!   ├─────────┴───────────────────┴─ ─ ─ ┤
 //! ```
 //!
-//! They are meant for the metadata of an allocator, which consists of few, long-lived blocks. Some of
-//! these are large and mostly empty, such as the nodes of an arena map. A page that is never written
-//! to takes up no memory, and no other allocator is called.
+//! [`PageBlocks`] is meant for the metadata of an allocator, which consists of a few long-lived
+//! blocks. Some of these blocks are large but mostly empty, such as the nodes of an arena map, and
+//! a page that is never written to takes up no memory. [`PageBlocks`] calls no other allocator, so
+//! an allocator can use it without calling itself.
 
 use core::{cmp, ptr::NonNull};
 
@@ -17,11 +18,12 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use crate::{MAX_REQUEST, MemAlloc, calloc_size, preserving_errno};
 
-/// The bytes before a block, which hold its mapping. A multiple of the block's alignment.
+/// The number of bytes before each block, which hold the handle of the mapping (`MmapRaw`). It is a
+/// multiple of the block's alignment, so the block behind them is aligned.
 const HEAD: usize = size_of::<MmapRaw>().next_multiple_of(16);
 
-/// An allocator that maps pages for each block. An allocation takes one system call and at least one
-/// page.
+/// An allocator that maps new pages for each block. An allocation takes one system call and at
+/// least one page.
 ///
 /// ```
 /// use raw_mem::{MemAlloc, PageBlocks};
@@ -42,13 +44,15 @@ pub struct PageBlocks;
 ///
 /// `start` must be a live block of [`PageBlocks`].
 unsafe fn room(start: NonNull<u8>) -> usize {
-    // SAFETY: the mapping of a live block stands before it.
+    // SAFETY: `malloc` wrote the `MmapRaw` of the block directly before it, and it stays there
+    // until the block is freed.
     let mapping = unsafe { start.sub(HEAD).cast::<MmapRaw>().as_ref() };
     mapping.len() - HEAD
 }
 
-// SAFETY: each block has a mapping of its own. It lies behind a head whose size is a multiple of the
-// alignment, and is as long as requested.
+// SAFETY: each block lies in its own mapping, so blocks do not overlap. A block begins behind a
+// head whose size is a multiple of the alignment, and the mapping is as long as the head and the
+// requested bytes together.
 unsafe impl MemAlloc for PageBlocks {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         if size > MAX_REQUEST - HEAD {
@@ -56,14 +60,16 @@ unsafe impl MemAlloc for PageBlocks {
         }
         let mapping = MmapRaw::from(MmapOptions::new().len(HEAD + size).map_anon().ok()?);
         let start = NonNull::new(mapping.as_mut_ptr())?;
-        // SAFETY: the mapping is new, aligned to pages, and longer than the head.
+        // SAFETY: the mapping is new, so nothing else uses it. It is aligned to a page, and it is
+        // at least as long as the head, which has room for an `MmapRaw`.
         unsafe { start.cast::<MmapRaw>().write(mapping) };
-        // SAFETY: as above.
+        // SAFETY: the mapping is at least as long as the head, so the pointer stays inside it or
+        // points to its end.
         Some(unsafe { start.add(HEAD) })
     }
 
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
-        // New pages are zero.
+        // The system fills new pages with zeros, so the block need not be cleared.
         self.malloc(calloc_size(count, size)?)
     }
 
@@ -72,7 +78,8 @@ unsafe impl MemAlloc for PageBlocks {
         if let Some(old) = ptr {
             // SAFETY: `old` is a live block (contract of `realloc`).
             let bytes = cmp::min(unsafe { room(old) }, size);
-            // SAFETY: both blocks are live, so they do not overlap, and both have this many bytes.
+            // SAFETY: both blocks are live, so they do not overlap. Both have at least as many
+            // bytes as the smaller of the two sizes.
             unsafe { new.copy_from_nonoverlapping(old, bytes) };
             // SAFETY: `old` is a live block and is not used again.
             unsafe { self.free(Some(old)) };
@@ -82,7 +89,8 @@ unsafe impl MemAlloc for PageBlocks {
 
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
         let Some(start) = ptr else { return };
-        // SAFETY: the mapping of a live block stands before it, and is read only here.
+        // SAFETY: `malloc` wrote the `MmapRaw` directly before the block. Only `free` moves it out,
+        // and a block is freed once.
         let mapping = unsafe { start.sub(HEAD).cast::<MmapRaw>().read() };
         preserving_errno(|| drop(mapping));
     }
@@ -136,7 +144,7 @@ mod tests {
         unsafe { PageBlocks.free(block) };
     }
 
-    /// Mutants 11: the old block stayed mapped.
+    /// Mutants 11: without the call of `free` in `realloc`, the old block stayed mapped.
     #[test]
     #[cfg(all(target_os = "linux", not(miri)))]
     fn a_replaced_block_is_unmapped() {

@@ -1,4 +1,4 @@
-//! The system calls through which arenas come and go.
+//! The system calls that map, unmap and purge arenas.
 //!
 //! | call | when |
 //! | --- | --- |
@@ -7,8 +7,8 @@
 //! | `munmap` | an arena comes back, or a reservation is larger than needed |
 //! | `madvise` | pages are purged ([`ArenaSource::purge`](crate::ArenaSource::purge)) |
 //!
-//! The C library's `malloc` also makes the first three, so a sandbox that allows `malloc` allows
-//! them.
+//! The C library's `malloc` also makes the first three calls, so a sandbox that allows `malloc`
+//! also allows them.
 
 use core::{ptr, ptr::NonNull};
 
@@ -16,10 +16,10 @@ use libc::{c_int, c_void};
 
 use crate::{OsCode, errno};
 
-/// What a new mapping allows.
+/// The kinds of access that a new mapping allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Nothing. Limits on data and on commitment do not count such pages.
+    /// Neither reading nor writing. Limits on data and on committed memory do not count such pages.
     Reserved,
     /// Reading and writing.
     ReadWrite,
@@ -34,62 +34,69 @@ impl Access {
     }
 }
 
-/// Private anonymous memory. On systems with `MAP_NORESERVE`, no swap space is reserved for it.
+/// The flags for private anonymous memory. On systems with `MAP_NORESERVE`, the system reserves no
+/// swap space for it.
 #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
 const PRIVATE: c_int = libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_NORESERVE;
 #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
 const PRIVATE: c_int = libc::MAP_PRIVATE | libc::MAP_ANON;
 
-/// Maps `bytes` of zeroed pages, at `hint` if nothing else is mapped there. A hint of 0 leaves the
-/// place to the system.
+/// Maps `bytes` bytes of zeroed pages. They are placed at `hint` unless something else is mapped
+/// there. With a hint of 0, the system chooses the address.
 pub(crate) fn map(hint: usize, bytes: usize, access: Access) -> Result<NonNull<u8>, OsCode> {
     refuse_on_demand()?;
     let hint = ptr::without_provenance_mut(hint);
-    // SAFETY: without MAP_FIXED, a new mapping replaces no other.
+    // SAFETY: without MAP_FIXED, the system never replaces an existing mapping.
     let start = unsafe { libc::mmap(hint, bytes, access.protection(), PRIVATE, -1, 0) };
     if start == libc::MAP_FAILED { Err(last()) } else { NonNull::new(start.cast()).ok_or(last()) }
 }
 
-/// Makes `bytes` of reserved pages from `start` readable and writable.
+/// Makes `bytes` bytes of reserved pages, beginning at `start`, readable and writable.
 ///
 /// # Safety
 ///
 /// The range must consist of whole pages that the caller has mapped.
 pub(crate) unsafe fn make_writable(start: NonNull<u8>, bytes: usize) -> Result<(), OsCode> {
     refuse_on_demand()?;
-    // SAFETY: the caller owns the pages, and adding access to them invalidates nothing.
+    // SAFETY: the caller has mapped the pages (contract of this function). Adding access to a page
+    // does not invalidate its contents or any pointer to it.
     outcome(unsafe { libc::mprotect(to_c(start), bytes, Access::ReadWrite.protection()) })
 }
 
-/// Unmaps `bytes` from `start`. On an error the range stays mapped.
+/// Unmaps the `bytes` bytes from `start`. If the call fails, the range stays mapped.
 ///
 /// # Safety
 ///
 /// - The range must consist of whole pages that the caller has mapped.
-/// - On success nothing may access them any more.
+/// - After a success, nothing may access these pages any more.
 pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) -> Result<(), OsCode> {
     refuse_on_demand()?;
-    // SAFETY: the caller owns the pages and gives them up.
+    // SAFETY: the caller has mapped the pages, and nothing uses them any more (contract of this
+    // function).
     outcome(unsafe { libc::munmap(to_c(start), bytes) })
 }
 
-/// Gives the memory of `bytes` from `start` back to the system. The pages read as zero afterwards.
+/// Gives the memory of the `bytes` bytes from `start` back to the system. The pages stay mapped and
+/// read as zero afterwards.
 ///
-/// A fixed mapping over the range would need no call that a sandbox may forbid. But kernels before
-/// 6.12 unmap the range before they can fail, and a forked child cannot join the new mapping with
-/// the ones it inherited, so it would run out of mappings.
+/// We use `madvise`, although a sandbox may forbid it, rather than mapping new pages over the range
+/// with `MAP_FIXED`. That has two drawbacks. Kernels before 6.12 unmap the old range first and can
+/// then still fail, which leaves a hole. And in a forked child the kernel cannot join the new
+/// mapping with the ones that the child inherited, so the child would run out of mappings.
 ///
 /// # Safety
 ///
 /// - The range must consist of whole pages that the caller has mapped.
-/// - Nothing may rely on its contents.
+/// - Nothing may rely on the contents of the range.
 pub(crate) unsafe fn purge(start: NonNull<u8>, bytes: usize) -> Result<(), OsCode> {
     refuse_on_demand()?;
-    // SAFETY: the caller owns the pages and gives up their contents.
+    // SAFETY: the caller has mapped the pages, and nothing relies on their contents (contract of
+    // this function).
     outcome(unsafe { libc::madvise(to_c(start), bytes, libc::MADV_DONTNEED) })
 }
 
-/// The bytes of a page. The C library knows them, so this is no system call.
+/// Returns the size of a page in bytes. The C library has stored this number, so no system call is
+/// needed.
 pub(crate) fn page_size() -> usize {
     // SAFETY: sysconf reads a constant of the system.
     let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
@@ -104,12 +111,13 @@ fn outcome(result: c_int) -> Result<(), OsCode> {
     if result == 0 { Ok(()) } else { Err(last()) }
 }
 
-/// The error of the call that has just failed.
+/// Returns the error of the system call that has just failed.
 fn last() -> OsCode {
     OsCode(errno::get())
 }
 
-/// Does nothing in a build. In the tests of this crate it may refuse a call before it is made.
+/// Does nothing outside of this crate's tests. In these tests, a function of the same name can
+/// refuse a system call before it is made.
 #[cfg(not(test))]
 #[inline(always)]
 fn refuse_on_demand() -> Result<(), OsCode> {
@@ -119,20 +127,20 @@ fn refuse_on_demand() -> Result<(), OsCode> {
 #[cfg(test)]
 use refusals::refuse_on_demand;
 
-/// Refusals by the system, for tests.
+/// Simulated refusals by the operating system, for tests.
 #[cfg(test)]
 pub(crate) mod refusals {
     use std::cell::Cell;
 
     use crate::{OsCode, errno};
 
-    /// Which calls of this thread are refused.
+    /// Which system calls of the current thread are refused.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) enum Plan {
         Never,
         /// The call with this number, counted from 1.
         Nth(usize),
-        /// Every call whose number is a multiple of this.
+        /// Every call whose number, counted from 1, is a multiple of this.
         EachNth(usize),
     }
 
@@ -140,12 +148,13 @@ pub(crate) mod refusals {
         static STATE: Cell<(Plan, usize)> = const { Cell::new((Plan::Never, 0)) };
     }
 
-    /// Makes a plan for the calls that this thread makes from now on.
+    /// Sets the plan for the system calls that this thread makes from now on, and counts them from
+    /// 1 again.
     pub(crate) fn refuse(plan: Plan) {
         STATE.set((plan, 0));
     }
 
-    /// The number of calls since the plan was made.
+    /// Returns the number of system calls that this thread has made since the plan was set.
     pub(crate) fn calls() -> usize {
         STATE.get().1
     }

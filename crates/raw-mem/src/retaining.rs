@@ -1,4 +1,4 @@
-//! Arenas that are retained for a program that empties and fills them in turn.
+//! A source that retains arenas for programs that empty and refill them again and again.
 //!
 //! ```text
 //!   map ◄── retained, the latest first ◄── unmap      while freed arenas are requested again
@@ -6,34 +6,40 @@
 //!    └─────── the source below ◄─────────────┘        otherwise
 //! ```
 //!
-//! If every free arena were unmapped, such a program would pay for each cycle: the system takes the
-//! pages of an arena away and later provides zeroed ones, with a page fault for each. A program
-//! that needed much memory only once, however, should retain none of it. What happens after an
-//! arena was unmapped tells the two apart:
+//! A program that empties and refills its arenas in turn would pay for each cycle if every free
+//! arena were unmapped. The system takes back the pages of an unmapped arena and has to provide
+//! zeroed pages for the next one, with a page fault for each page. For a program that needed much
+//! memory only once, however, retained arenas would be wasted. The source tells these two kinds of
+//! programs apart by what happens after it has unmapped an arena:
 //!
-//! 1. If an arena is requested within the decay time, the unmapped one could have been retained. The
-//!    limit on retained arenas therefore grows by one with each such request, up to
-//!    [`MAX_RETAINED`]. A program that drops its memory for the first time retains nothing.
-//! 2. The limit covers the arenas retained here together with those that users of the source retain.
-//!    A user finds its arenas as it left them, cut into pools.
-//! 3. When the decay time has passed since the last request, nothing more is retained. The next
-//!    arena that comes back is unmapped together with all arenas retained here, and the limit
-//!    becomes 0. A request after that time also sets the limit to 0.
-//! 4. If the source below cannot map an arena, the arenas retained here are unmapped, and it is
-//!    asked once more. Users keep what they retain, so a request can fail while they retain arenas.
+//! 1. Suppose that an arena was unmapped, and another one is requested within the decay time, which
+//!    is one second by default. Then the unmapped arena could have been retained for this request.
+//!    Each such request therefore raises the limit on retained arenas by one, up to
+//!    [`MAX_RETAINED`]. The limit is 0 at first, so a program that frees its memory for the first
+//!    time retains nothing.
+//! 2. The limit applies to the sum of the arenas that this source retains and those that users of
+//!    the source, such as heaps, retain. A user that retains a free arena itself can use it again
+//!    without cutting it into pools first.
+//! 3. If no arena was requested for the decay time, nothing more is retained. The next arena that
+//!    comes back is then unmapped together with all arenas that the source retains, and the limit
+//!    becomes 0. If a request comes before an arena comes back, it also sets the limit to 0.
+//! 4. If the source below cannot map an arena, this source unmaps all arenas that it retains and
+//!    asks the source below once more. Users keep the arenas that they retain, so a request can
+//!    fail although a user retains free arenas.
 
 use core::ptr::NonNull;
 use std::time::{Duration, Instant};
 
 use crate::{ArenaSize, ArenaSource, MapError};
 
-/// The largest number of arenas that are retained.
+/// The largest number of arenas that a source and its users retain together.
 pub const MAX_RETAINED: usize = 16;
 
-/// The default decay time.
+/// The default decay time. When this time has passed since the last request, no more arenas are
+/// retained.
 const DECAY: Duration = Duration::from_secs(1);
 
-/// An arena source that retains some of the arenas that come back.
+/// An arena source that wraps another source and retains some of the arenas that come back.
 ///
 /// ```
 /// use raw_mem::{ArenaSize, ArenaSource, MmapArenas, RetainingArenas};
@@ -56,24 +62,27 @@ const DECAY: Duration = Duration::from_secs(1);
 pub struct RetainingArenas<S: ArenaSource> {
     source: S,
     decay: Duration,
-    /// When an arena was last requested.
+    /// The time of the last request for an arena, or `None` before the first request.
     requested: Option<Instant>,
     /// # Invariant
     ///
-    /// The first `count` came from `source` with the size `size`, and nothing uses them.
+    /// The first `count` arenas of the array came from `source`, have the size `size`, and are not
+    /// in use.
     arenas: [NonNull<u8>; MAX_RETAINED],
     count: usize,
     size: Option<ArenaSize>,
-    /// Arenas that users of the source retain.
+    /// The number of arenas that users of the source retain.
     by_users: usize,
-    /// How many arenas may be retained. At most [`MAX_RETAINED`].
-    limit: usize,
-    /// Arenas that were unmapped within the decay time and not requested again. At most
+    /// The number of arenas that the source and its users may retain together. At most
     /// [`MAX_RETAINED`].
+    limit: usize,
+    /// The number of arenas that were unmapped within the decay time and that no later request has
+    /// replaced. At most [`MAX_RETAINED`].
     unmapped: usize,
 }
 
-// SAFETY: the source exclusively owns the retained arenas, and none is tied to a thread.
+// SAFETY: the source exclusively owns the arenas that it retains, and an arena is not tied to a
+// thread.
 unsafe impl<S: ArenaSource + Send> Send for RetainingArenas<S> {}
 
 impl<S: ArenaSource> RetainingArenas<S> {
@@ -82,7 +91,8 @@ impl<S: ArenaSource> RetainingArenas<S> {
         Self::with_decay(source, DECAY)
     }
 
-    /// Wraps `source`. Arenas are retained until `decay` has passed since the last request.
+    /// Wraps `source`. When `decay` has passed since the last request, no more arenas are retained,
+    /// and the next arena that comes back is unmapped together with the retained ones.
     pub const fn with_decay(source: S, decay: Duration) -> Self {
         Self {
             source,
@@ -97,13 +107,14 @@ impl<S: ArenaSource> RetainingArenas<S> {
         }
     }
 
-    /// Returns how many arenas are retained, here and by users of the source.
+    /// Returns how many arenas this source and its users retain together.
     pub const fn retained(&self) -> usize {
         self.count + self.by_users
     }
 
-    /// Counts at most `count` arenas as retained by users. A forked child calls this because the
-    /// users that belong to other threads are gone.
+    /// Lowers the number of arenas that count as retained by users to `count`, if it is higher. A
+    /// forked child calls this because only the forking thread exists in the child: the users that
+    /// belong to other threads, and the arenas that they retained, are lost.
     pub fn limit_users_to(&mut self, count: usize) {
         self.by_users = self.by_users.min(count);
     }
@@ -113,7 +124,7 @@ impl<S: ArenaSource> RetainingArenas<S> {
         self.requested.is_some_and(|requested| requested.elapsed() < self.decay)
     }
 
-    /// Returns how many more arenas may be retained.
+    /// Returns how many more arenas may be retained at present.
     fn room(&self) -> usize {
         match self.is_in_demand() {
             true => self.limit.saturating_sub(self.retained()),
@@ -121,7 +132,8 @@ impl<S: ArenaSource> RetainingArenas<S> {
         }
     }
 
-    /// Records that an arena is requested now.
+    /// Records that an arena is requested now. If the decay time has passed since the last request,
+    /// the limit becomes 0.
     fn note_request(&mut self) {
         if !self.is_in_demand() {
             self.reset_limit();
@@ -129,8 +141,9 @@ impl<S: ArenaSource> RetainingArenas<S> {
         self.requested = Some(Instant::now());
     }
 
-    /// Records that a request reaches the source below. If an arena was unmapped before, it could
-    /// have been retained, so the limit grows by one.
+    /// Records that a request could not be served from the retained arenas and goes to the source
+    /// below. If an arena was unmapped within the decay time, it could have been retained for this
+    /// request, so the limit grows by one.
     fn note_miss(&mut self) {
         if self.unmapped > 0 {
             self.unmapped -= 1;
@@ -138,26 +151,28 @@ impl<S: ArenaSource> RetainingArenas<S> {
         }
     }
 
-    /// Retains nothing from now on, until arenas are unmapped and requested again.
+    /// Sets the limit to 0. Nothing is retained until arenas are unmapped and requested again.
     fn reset_limit(&mut self) {
         self.limit = 0;
         self.unmapped = 0;
     }
 
-    /// Retains `arena` if it may be retained. Otherwise returns false.
+    /// Retains `arena` if the limit allows it and the other retained arenas have the same size.
+    /// Otherwise returns false, and the caller must unmap the arena.
     fn push(&mut self, arena: NonNull<u8>, size: ArenaSize) -> bool {
         let fits = self.count == 0 || self.size == Some(size);
         if !fits || self.room() == 0 {
             return false;
         }
-        // INVARIANT: the arena has just come back.
+        // INVARIANT: the user has just given back the arena, so it came from `source` and is not in
+        // use.
         self.arenas[self.count] = arena;
         self.count += 1;
         self.size = Some(size);
         true
     }
 
-    /// Takes the arena that was retained last, if it has the right size.
+    /// Takes out the arena that was retained last, if it has the requested size.
     fn pop(&mut self, size: ArenaSize) -> Option<NonNull<u8>> {
         if self.size != Some(size) {
             return None;
@@ -166,18 +181,19 @@ impl<S: ArenaSource> RetainingArenas<S> {
         Some(self.arenas[self.count])
     }
 
-    /// Unmaps the arenas that are retained here.
+    /// Unmaps all arenas that this source retains. Its users keep theirs.
     fn unmap_retained(&mut self) {
         let Some(size) = self.size else { return };
         while let Some(arena) = self.pop(size) {
-            // SAFETY: by the invariant of `arenas`, which it has just left.
+            // SAFETY: the arena came from `source` and is not in use (invariant of `arenas`). `pop`
+            // has just removed it from the array.
             unsafe { self.source.unmap(arena, size) };
         }
     }
 }
 
-// SAFETY: every arena comes from the source below. We hand it out once, and again only after it
-// came back.
+// SAFETY: every arena comes from the source below, which fulfils the contract. An arena is handed
+// out a second time only after its user has given it back.
 unsafe impl<S: ArenaSource> ArenaSource for RetainingArenas<S> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         self.note_request();
@@ -250,7 +266,7 @@ mod tests {
     const SMALL: ArenaSize = ArenaSize::new(1 << 12).unwrap();
     const HOUR: Duration = Duration::from_secs(3600);
 
-    /// A source that counts mapped arenas and has at most `max` of them.
+    /// A source that counts its mapped arenas and refuses to map more than `max` at the same time.
     #[derive(Debug)]
     struct Counting {
         source: MallocArenas<Malloc>,
@@ -258,7 +274,7 @@ mod tests {
         max: usize,
     }
 
-    // SAFETY: arenas are mapped and unmapped by the source below.
+    // SAFETY: the source below maps and unmaps every arena.
     unsafe impl ArenaSource for Counting {
         fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
             if self.mapped == self.max {
@@ -286,19 +302,21 @@ mod tests {
 
     fn unmap(source: &mut RetainingArenas<Counting>, arenas: Vec<NonNull<u8>>) {
         for arena in arenas {
-            // SAFETY: the tests unmap once what they mapped.
+            // SAFETY: the tests unmap each arena once, and only arenas that they have mapped from
+            // this source.
             unsafe { source.unmap(arena, SIZE) };
         }
     }
 
-    /// Maps, unmaps and maps `arenas` arenas, which raises the limit by as many.
+    /// Maps `arenas` arenas, unmaps them and maps as many again, which raises the limit by
+    /// `arenas`.
     fn cycle(source: &mut RetainingArenas<Counting>, arenas: usize) -> Vec<NonNull<u8>> {
         let first = map(source, arenas);
         unmap(source, first);
         map(source, arenas)
     }
 
-    /// What is retained in all, and what the source below has mapped.
+    /// Returns how many arenas are retained in total, and how many the source below has mapped.
     fn figures(source: &RetainingArenas<Counting>) -> (usize, usize) {
         (source.retained(), source.source.mapped)
     }
@@ -370,10 +388,10 @@ mod tests {
         assert_eq!(source.retain(0, 1), 0);
         let mut arenas = cycle(&mut source, MAX_RETAINED);
         let last = arenas.split_off(1);
-        // One is retained here.
+        // This source retains one arena itself.
         unmap(&mut source, arenas);
         assert_eq!(source.retain(0, 9), 9);
-        // Another user.
+        // A second user, which starts without retained arenas.
         assert_eq!(source.retain(0, 9), MAX_RETAINED - 10);
         assert_eq!(source.retain(9, 10), 9);
         source.reuse_retained(2);
@@ -397,7 +415,7 @@ mod tests {
         assert_eq!(source.retain(0, 1), 1);
         unmap(&mut source, arenas);
         assert_eq!(source.retained(), 2);
-        // A lost user turns out to exist.
+        // A user that was counted as lost still exists, and reuses two arenas.
         source.reuse_retained(2);
         assert_eq!(source.retained(), 1);
         unmap(&mut source, last);

@@ -1,4 +1,4 @@
-//! Loom under the names of [`crate`].
+//! The implementation of [`crate`]'s names by loom.
 
 #![forbid(unsafe_code)]
 
@@ -23,16 +23,17 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Locks `mutex`, or returns `None` if it is locked.
+/// Locks `mutex`, or returns `None` if it is already locked.
 pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     mutex.try_lock().ok()
 }
 
-/// Loom's threads: at most four beside the main one.
+/// Loom's threads. Loom supports at most four of them beside the main one.
 pub mod thread {
     pub use loom::thread::*;
 
-    /// Starts a thread of the model and counts it for the report.
+    /// Starts a thread of the model, and counts it for the report that [`model`](super::model)
+    /// prints.
     pub fn spawn<F, T>(body: F) -> JoinHandle<T>
     where
         F: FnOnce() -> T + 'static,
@@ -44,32 +45,35 @@ pub mod thread {
 }
 
 thread_local! {
-    /// How many threads the current execution has started. Loom runs them all on one real thread.
+    /// How many threads the current execution of the model has started. A thread-local is enough
+    /// for the count, because loom runs all threads of a model on one real thread.
     static SPAWNED: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Explores every interleaving of `body` within the bounds of loom's environment variables, and
-/// prints how many executions there were.
+/// Explores every interleaving of the threads that `body` starts, within the bounds that loom's
+/// environment variables set. Prints how many executions were explored.
 ///
-/// Loom 0.7 remembers only one access of each atomic, so a thread's own load can hide another
-/// thread's load from a later store. Let the main thread do the stores, because it runs first, and
+/// Loom 0.7 remembers only the last access to each atomic. If a thread loads an atomic itself, that
+/// access can hide an earlier load by another thread, and loom then does not explore a later store
+/// in the other order. To avoid this, let the main thread do the stores, because it runs first, and
 /// check that more than one execution was explored.
 ///
 /// # Panics
 ///
-/// Panics if an interleaving of `body` panics, races, leaks or deadlocks.
+/// Panics if `body` panics, has a data race, leaks or deadlocks in any interleaving.
 pub fn model(body: impl Fn() + Sync + Send + 'static) {
     let explored = StdArc::new(Explored::default());
     explore(&explored, body);
     explored.report("accepted");
 }
 
-/// Asserts that loom rejects `body`, which is wrong on purpose: some interleaving must race or fail
-/// an assertion of `body`.
+/// Asserts that loom rejects `body`, which contains an error on purpose: in some interleaving,
+/// `body` must have a data race or fail one of its assertions.
 ///
 /// # Panics
 ///
-/// Panics if no interleaving of `body` fails, or if one fails for another reason.
+/// Panics if no interleaving of `body` fails, or if one fails for a reason other than a race or an
+/// assertion, such as a deadlock.
 pub fn rejected(body: impl Fn() + Sync + Send + 'static) {
     let explored = StdArc::new(Explored::default());
     let Err(panic) = catch_unwind(AssertUnwindSafe(|| explore(&explored, body))) else {
@@ -82,7 +86,8 @@ pub fn rejected(body: impl Fn() + Sync + Send + 'static) {
     explored.report("rejected");
 }
 
-/// Parts of loom's messages about errors that no rejected model is meant to have.
+/// Parts of the messages with which loom reports other errors than the ones that [`rejected`]
+/// expects.
 const OTHER_REASONS: [&str; 5] = [
     "Model exceeded maximum number of branches",
     "deadlock",
@@ -106,7 +111,7 @@ fn explore(explored: &StdArc<Explored>, body: impl Fn() + Sync + Send + 'static)
     });
 }
 
-/// The figures of an exploration.
+/// The figures about the exploration of one model.
 struct Explored {
     started: Instant,
     executions: AtomicUsize,
@@ -120,13 +125,14 @@ impl Default for Explored {
 }
 
 impl Explored {
-    /// Prints the model's name, its verdict, and how many executions, threads and milliseconds it
-    /// took. `cargo xtask loom` makes a table of these lines.
+    /// Prints the name of the model, the verdict, the number of executions, the number of threads,
+    /// and the time in milliseconds. `cargo xtask loom` makes a table of these lines.
     fn report(&self, verdict: &str) {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("unnamed");
         let executions = self.executions.load(Relaxed);
-        // A rejected execution ended before it was counted.
+        // An execution that loom rejects ends in a panic before its threads are added to `threads`,
+        // so we also consider the threads that it has started.
         let threads = self.threads.load(Relaxed).max(1 + SPAWNED.get());
         let milliseconds = self.started.elapsed().as_millis();
         println!("model {name} {verdict} {executions} {threads} {milliseconds}");

@@ -1,5 +1,6 @@
-//! Atomics, cells, locks and threads under one set of names: from the standard library in a build,
-//! and from [loom](https://docs.rs/loom) in a model.
+//! Atomics, cells, locks and threads under one set of names. In a normal build they are those of
+//! the standard library. In a model, which is a test that explores every interleaving of its
+//! threads, they are those of [loom](https://docs.rs/loom).
 //!
 //! ```
 //! use sync::{Arc, Mutex, lock, thread};
@@ -14,9 +15,10 @@
 //! });
 //! ```
 //!
-//! Every crate that shares memory between threads imports these names from here only, so the code
-//! that ships is the code that loom explores. `RUSTFLAGS="--cfg loom"` chooses loom. Other crates
-//! need that flag only to leave out what cannot be modelled, such as statics and thread-locals.
+//! Every crate of the workspace that shares memory between threads imports these names from this
+//! crate only. The code that ships is therefore the same code that loom explores. Compiling with
+//! `RUSTFLAGS="--cfg loom"` selects loom. Other crates test that flag only to leave out what cannot
+//! be modelled, such as statics and thread-locals.
 //!
 //! ```text
 //!                 in a build       in a model (--cfg loom)
@@ -28,13 +30,14 @@
 //!   link          lists whose nodes are free blocks in a build and objects in a model
 //! ```
 //!
-//! Loom does not explore `SeqCst` beyond acquire-release, or a store that a later load of the same
-//! thread overtakes. The workspace uses `Acquire`, `Release` and `Relaxed` only.
+//! Loom has two limits. It treats `SeqCst` as acquire-release, and it does not explore executions
+//! in which a store becomes visible only after a later load of the same thread. The workspace
+//! therefore uses `Acquire`, `Release` and `Relaxed` only.
 //!
 //! # Features
 //!
-//! - `std` (default): locks, threads and models. Without it the crate is `no_std` and offers
-//!   [`atomic`], [`UnsafeCell`] and [`link`].
+//! - `std` (on by default) adds locks, threads and models. Without this feature the crate is
+//!   `no_std` and offers only [`atomic`], [`UnsafeCell`] and [`link`].
 
 #![cfg_attr(not(any(feature = "std", loom)), no_std)]
 
@@ -55,19 +58,20 @@ use native as chosen;
 pub use chosen::{Arc, Mutex, MutexGuard, lock, model, rejected, thread, try_lock};
 pub use chosen::{UnsafeCell, atomic};
 
-/// True if the types are loom's. Unlike the real types, loom's are not initialised by zero bytes.
+/// True if the types of this crate are loom's. A value of one of loom's types is not initialised by
+/// zero bytes, unlike an atomic of the standard library.
 pub const IS_MODEL: bool = cfg!(loom);
 
-/// Declares a function that is `const` in a build. It is not `const` in a model, because loom's
-/// types cannot be created at compile time.
+/// Declares a function that is `const`, except in a model (`--cfg loom`), because loom's types
+/// cannot be created at compile time.
 #[cfg(not(loom))]
 #[macro_export]
 macro_rules! const_unless_model {
     ($(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => { $(#[$meta])* $vis const fn $($rest)* };
 }
 
-/// Declares a function that is `const` in a build. It is not `const` in a model, because loom's
-/// types cannot be created at compile time.
+/// Declares a function that is `const`, except in a model (`--cfg loom`), because loom's types
+/// cannot be created at compile time.
 #[cfg(loom)]
 #[macro_export]
 macro_rules! const_unless_model {

@@ -1,26 +1,27 @@
-//! Linked lists of nodes that hold their own link.
+//! Intrusive linked lists: each node holds the link to the next node.
 //!
-//! A node is a free block in a build and a small object in a model, because loom cannot observe raw
-//! memory. The lists are generic over their nodes, so the lists that ship are the lists that loom
-//! explores.
+//! In a normal build, a node is a free block of memory that stores the link in its own bytes. In a
+//! model, a node is a small object, because loom cannot observe accesses to raw memory. The lists
+//! are generic over the type of their nodes, so loom explores the same list code that ships.
 
 use core::{
     marker::PhantomData,
     ptr::{self, NonNull},
 };
 
-/// A node with room for a link.
+/// A node that has room for the link to another node.
 ///
 /// # Safety
 ///
-/// [`next`](Self::next) must return what [`set_next`](Self::set_next) last stored in the node.
+/// [`next`](Self::next) must return the pointer that [`set_next`](Self::set_next) last stored in
+/// the node.
 pub unsafe trait Link: Sized {
-    /// Reads the link of `node`: the next node, or null.
+    /// Reads the link of `node`, which points to the next node or is null.
     ///
     /// # Safety
     ///
     /// - The caller must exclusively own `node`.
-    /// - The link must have been set.
+    /// - The link of `node` must have been set before.
     unsafe fn next(node: NonNull<Self>) -> *mut Self;
 
     /// Writes the link of `node`.
@@ -31,34 +32,39 @@ pub unsafe trait Link: Sized {
     unsafe fn set_next(node: NonNull<Self>, next: *mut Self);
 }
 
-/// A list of nodes that ends with a null link. The chain owns its nodes.
+/// A list of nodes whose last link is null. The chain owns its nodes.
 ///
-/// As an iterator it takes the nodes out one by one. Each belongs to whoever receives it.
+/// As an iterator, the chain removes its nodes one by one, first to last. Whoever receives a node
+/// becomes its owner.
 #[derive(Debug)]
 pub struct Chain<N> {
     /// # Invariant
     ///
-    /// The chain exclusively owns the nodes along the links from here to null.
+    /// The chain exclusively owns the nodes that are reached from `head` along the links. The link
+    /// of the last one is null.
     head: *mut N,
     owned: PhantomData<N>,
 }
 
 impl<N: Link> Chain<N> {
-    /// The chain without nodes.
+    /// A chain without nodes.
     pub const EMPTY: Self = Self { head: ptr::null_mut(), owned: PhantomData };
 
-    /// Makes a chain of the nodes along the links from `head` to null.
+    /// Makes a chain of the node at `head` and the nodes that follow it along the links, up to a
+    /// null link. If `head` is null, the chain is empty.
     ///
     /// # Safety
     ///
-    /// The caller must exclusively own these nodes, and gives up that ownership.
+    /// The caller must exclusively own these nodes, and gives up that ownership. Their links must
+    /// be set.
     #[inline]
     pub unsafe fn from_head(head: *mut N) -> Self {
-        // INVARIANT: the caller owned the nodes (contract of `from_head`).
+        // INVARIANT: the caller owned the nodes and has given them to the chain (contract of
+        // `from_head`).
         Self { head, owned: PhantomData }
     }
 
-    /// Puts `node` before the others.
+    /// Puts `node` at the front of the chain.
     ///
     /// # Safety
     ///
@@ -67,7 +73,7 @@ impl<N: Link> Chain<N> {
     pub unsafe fn push(&mut self, node: NonNull<N>) {
         // SAFETY: the caller owns `node` (contract of `push`).
         unsafe { N::set_next(node, self.head) };
-        // INVARIANT: the node was given up, and links to the others.
+        // INVARIANT: the caller has given up `node`, and the link to the other nodes was set above.
         self.head = node.as_ptr();
     }
 }
@@ -78,37 +84,38 @@ impl<N: Link> Iterator for Chain<N> {
     #[inline]
     fn next(&mut self) -> Option<NonNull<N>> {
         let node = NonNull::new(self.head)?;
-        // SAFETY: we own the node, and its link was set (invariant of `head`).
+        // SAFETY: the chain owns the node, and the link of the node was set (invariant of `head`).
         self.head = unsafe { N::next(node) };
         Some(node)
     }
 }
 
-/// A list of at least one node whose last node is known, so that it can be put before another list
-/// in constant time. The segment owns its nodes.
+/// A list of at least one node. The segment also stores a pointer to its last node, so it can be
+/// linked to the front of another list in constant time. The segment owns its nodes.
 #[derive(Debug)]
 pub struct Segment<N> {
     /// # Invariant
     ///
-    /// The segment exclusively owns the nodes along the links from `first` to `last`. The link of
-    /// `last` may be unset.
+    /// The segment exclusively owns the nodes that are reached from `first` along the links, up to
+    /// and including `last`. The link of `last` may be unset.
     first: NonNull<N>,
     last: NonNull<N>,
 }
 
 impl<N: Link> Segment<N> {
-    /// Makes a segment of one node.
+    /// Makes a segment that consists of one node.
     ///
     /// # Safety
     ///
     /// The caller must exclusively own `node`, and gives up that ownership.
     #[inline]
     pub unsafe fn of(node: NonNull<N>) -> Self {
-        // INVARIANT: the caller owned the node (contract of `of`).
+        // INVARIANT: the caller owned the node and has given it to the segment (contract of `of`).
         Self { first: node, last: node }
     }
 
-    /// Puts `node` before the nodes of `segment`, or makes a segment of it if there is none.
+    /// Puts `node` at the front of `segment`. If `segment` is `None`, makes a new segment of
+    /// `node`.
     ///
     /// # Safety
     ///
@@ -119,7 +126,8 @@ impl<N: Link> Segment<N> {
             Some(segment) => {
                 // SAFETY: the caller owns `node` (contract of `push`).
                 unsafe { N::set_next(node, segment.first.as_ptr()) };
-                // INVARIANT: the node was given up, and links to the others.
+                // INVARIANT: the caller has given up `node`, and the link to the other nodes was
+                // set above.
                 segment.first = node;
             }
             // SAFETY: the caller owns `node`, and gives it up (contract of `push`).
@@ -127,24 +135,26 @@ impl<N: Link> Segment<N> {
         }
     }
 
-    /// Returns the first node, which still belongs to the segment.
+    /// Returns a pointer to the first node. The node still belongs to the segment.
     #[inline]
     pub fn first(&self) -> NonNull<N> {
         self.first
     }
 
-    /// Links the last node to `rest`.
+    /// Sets the link of the segment's last node to `rest`. The segment does not own the nodes
+    /// behind it.
     #[inline]
     #[expect(clippy::not_unsafe_ptr_arg_deref, reason = "the link is stored, not followed")]
     pub fn link_to(&self, rest: *mut N) {
-        // SAFETY: the segment owns the node (invariant of `first`).
+        // SAFETY: the segment owns its last node (invariant of `first`).
         unsafe { N::set_next(self.last, rest) }
     }
 
-    /// Makes a chain of the nodes.
+    /// Converts the segment into a chain of the same nodes.
     pub fn into_chain(self) -> Chain<N> {
         self.link_to(ptr::null_mut());
-        // SAFETY: the segment owned the nodes, and the last link is null now.
+        // SAFETY: the segment owned the nodes and is consumed. All links are set, and the link of
+        // the last node was set to null above.
         unsafe { Chain::from_head(self.first.as_ptr()) }
     }
 }
@@ -155,7 +165,7 @@ mod tests {
 
     struct Node(*mut Node);
 
-    // SAFETY: the link is read from where it is written.
+    // SAFETY: both functions access the same field, so `next` reads what `set_next` has written.
     unsafe impl Link for Node {
         unsafe fn next(node: NonNull<Self>) -> *mut Self {
             // SAFETY: the caller owns the node (contract of `next`).

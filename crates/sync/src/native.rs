@@ -1,11 +1,11 @@
-//! The standard library under the names of [`crate`].
+//! The implementation of [`crate`]'s names by the standard library.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
 pub use core::sync::atomic;
 
-/// A cell that gives access to its contents through closures only, so that a model observes each
-/// access.
+/// A cell that gives access to its contents only through closures. In a model, loom's cell of the
+/// same name can therefore observe when each access begins and ends.
 #[derive(Debug, Default)]
 #[repr(transparent)]
 pub struct UnsafeCell<T>(core::cell::UnsafeCell<T>);
@@ -17,14 +17,15 @@ impl<T> UnsafeCell<T> {
         Self(core::cell::UnsafeCell::new(value))
     }
 
-    /// Calls `f` with a pointer for reading. Nobody may write to the contents in the meantime.
+    /// Calls `f` with a pointer through which it may read the contents. No thread may write to the
+    /// contents while `f` runs.
     #[inline]
     pub fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
         f(self.0.get())
     }
 
-    /// Calls `f` with a pointer for writing. Nobody else may read or write the contents in the
-    /// meantime.
+    /// Calls `f` with a pointer through which it may write the contents. Nobody else may read or
+    /// write the contents while `f` runs.
     #[inline]
     pub fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
         f(self.0.get())
@@ -41,19 +42,19 @@ mod hosted {
     #[cfg(tsan)]
     pub use crate::visible::{Mutex, MutexGuard, lock, try_lock};
 
-    /// How often [`model`] runs its body.
+    /// The number of times that [`model`] runs its body.
     const RUNS: usize = if cfg!(miri) { 10 } else { 2_000 };
 
-    /// Locks `mutex`, even if a thread panicked while it held the lock. What our locks protect is
-    /// consistent between any two statements.
+    /// Locks `mutex`, even if a thread panicked while it held the lock. We can ignore such a panic,
+    /// because our code keeps the data under its locks consistent between any two statements.
     #[cfg(not(tsan))]
     #[inline]
     pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Locks `mutex`, or returns `None` if it is locked. As with [`lock`], a panic of an earlier
-    /// holder does not matter.
+    /// Locks `mutex`, or returns `None` if it is already locked. As with [`lock`], it does not
+    /// matter whether a thread panicked while it held the lock.
     #[cfg(not(tsan))]
     #[inline]
     pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
@@ -64,20 +65,21 @@ mod hosted {
         }
     }
 
-    /// Runs `body` on real threads 2,000 times, or 10 times under Miri. Loom explores it instead,
-    /// with one run for each interleaving.
+    /// Runs `body` 2,000 times on real threads, or 10 times under Miri. Under `--cfg loom`, loom
+    /// explores `body` instead, with one run for each interleaving of its threads.
     ///
     /// # Panics
     ///
-    /// Panics if `body` does.
+    /// Panics if a run of `body` panics.
     pub fn model(body: impl Fn() + Sync + Send + 'static) {
         for _ in 0..RUNS {
             body();
         }
     }
 
-    /// Asserts in a model that loom rejects `body`, which is wrong on purpose. In a build it does
-    /// nothing, because only an exhaustive search is certain to find the error.
+    /// Under `--cfg loom`, asserts that loom rejects `body`, which contains an error on purpose.
+    /// Without loom the function does nothing, because only an exhaustive search is certain to find
+    /// the error.
     pub fn rejected(body: impl Fn() + Sync + Send + 'static) {
         drop(body);
     }

@@ -1,8 +1,9 @@
-//! A lock that ThreadSanitizer can observe.
+//! A lock whose synchronisation ThreadSanitizer can observe.
 //!
-//! The standard library is compiled without ThreadSanitizer, so what its lock orders would look
-//! like a race. Under `--cfg tsan` this lock replaces it. It waits by yielding, so it is meant for
-//! tests only.
+//! ThreadSanitizer observes only code that was compiled with it, and the standard library was not.
+//! With `std::sync::Mutex`, it would therefore report races between accesses that the lock keeps
+//! apart. Under `--cfg tsan` the lock of this module replaces the standard one. A waiting thread
+//! yields in a loop, so the lock is meant for tests only.
 
 use std::{
     cell::UnsafeCell,
@@ -15,17 +16,17 @@ use std::{
     thread::yield_now,
 };
 
-/// A lock with the functions of `std::sync::Mutex` that we use.
+/// A lock with those functions of `std::sync::Mutex` that the workspace uses.
 #[derive(Debug, Default)]
 pub struct Mutex<T> {
     taken: AtomicBool,
     /// # Invariant
     ///
-    /// Accessed only through the guard. At most one guard exists.
+    /// The value is accessed only through a guard, and at most one guard exists at a time.
     value: UnsafeCell<T>,
 }
 
-// SAFETY: one thread at a time accesses the value.
+// SAFETY: only the thread that has the guard accesses the value, and there is at most one guard.
 unsafe impl<T: Send> Sync for Mutex<T> {}
 
 impl<T> Mutex<T> {
@@ -35,25 +36,28 @@ impl<T> Mutex<T> {
     }
 }
 
-/// Keeps a lock locked until it is dropped. It is not `Send`, like the standard library's.
+/// A guard that keeps its lock locked until the guard is dropped. Like the guard of the standard
+/// library, it is not `Send`.
 #[derive(Debug)]
 pub struct MutexGuard<'l, T>(&'l Mutex<T>, PhantomData<*const ()>);
 
-// SAFETY: a shared guard lends `&T` only.
+// SAFETY: a shared reference to a guard gives access to `&T` only.
 unsafe impl<T: Sync> Sync for MutexGuard<'_, T> {}
 
 impl<T> Deref for MutexGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: this is the only guard (invariant of `value`).
+        // SAFETY: this guard is the only one (invariant of `value`), and its own borrow rules out
+        // conflicting references.
         unsafe { &*self.0.value.get() }
     }
 }
 
 impl<T> DerefMut for MutexGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: this is the only guard (invariant of `value`).
+        // SAFETY: this guard is the only one (invariant of `value`), and its own borrow rules out
+        // conflicting references.
         unsafe { &mut *self.0.value.get() }
     }
 }
@@ -69,12 +73,12 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     while mutex.taken.swap(true, Acquire) {
         yield_now();
     }
-    // INVARIANT: the swap found the lock unlocked, so there is no other guard.
+    // INVARIANT: the swap returned false, so the lock was unlocked and no other guard exists.
     MutexGuard(mutex, PhantomData)
 }
 
-/// Locks `mutex`, or returns `None` if it is locked.
+/// Locks `mutex`, or returns `None` if it is already locked.
 pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-    // INVARIANT: the swap found the lock unlocked, so there is no other guard.
+    // INVARIANT: the swap returned false, so the lock was unlocked and no other guard exists.
     (!mutex.taken.swap(true, Acquire)).then(|| MutexGuard(mutex, PhantomData))
 }

@@ -1,4 +1,5 @@
-//! Which addresses lie in an arena: a radix tree over the address bits above an arena's size.
+//! A map that tells which addresses lie in an arena. It is a radix tree over the address bits above
+//! an arena's size.
 //!
 //! ```text
 //!   address, 48 bits      ┌── root ──┬── leaf ──┬── inside the arena ──┐
@@ -12,18 +13,22 @@
 //!         └───┴───┴───┘
 //! ```
 //!
-//! Arenas are aligned to their size, so a slot is one arena or none, and an address one byte outside
-//! of an arena is in another slot. A look-up reads the tree only, never the memory that it asks about.
-//! CPython: `arena_map_root`, `address_in_range` (from 3.10). There, an arena may span two slots.
+//! Each entry of a leaf stands for a slot, which is an aligned, arena-sized range of addresses.
+//! Arenas are aligned to their size, so a slot is either a whole arena or contains no part of one.
+//! An address one byte outside of an arena is therefore in another slot. A look-up reads only the
+//! tree, never the memory at the address. CPython: `arena_map_root`, `address_in_range` (from
+//! 3.10). In CPython an arena may span two slots.
 //!
-//! Most programs need one leaf only, because the system places mappings close to each other. The map
-//! remembers its first leaf, so that most look-ups wait for one load that depends on the address
-//! instead of three.
+//! Most programs need only one leaf, because the system places mappings close to each other. The
+//! map stores a pointer to its first leaf. Most look-ups therefore wait for only one load whose
+//! location depends on the address in question, instead of three.
 //!
-//! Readers take no lock. A leaf is published with `Release` and found with `Acquire`, so that a reader
-//! sees its zeroes (model `a_leaf_is_seen_whole_or_not_at_all`). Entries are read with `Relaxed`: a
-//! thread that asks about a live block received the block from a thread that had already observed the
-//! entry. Nodes live as long as the map.
+//! Readers take no lock. A new leaf is published with `Release` and loaded with `Acquire`, so a
+//! reader that finds the leaf also sees its initial zeros (model
+//! `a_leaf_is_seen_whole_or_not_at_all`). Entries are read with `Relaxed`. That is sufficient
+//! because a thread that asks about a live block received the block from a thread that had already
+//! observed the block's entry. The nodes are not freed before the map is, so a reader never follows
+//! a dangling pointer.
 
 use core::{marker::PhantomData, mem, ptr, ptr::NonNull};
 
@@ -35,19 +40,20 @@ use sync::atomic::{
 
 use crate::geometry::{Geometry, shape::Shape};
 
-/// A slot of a leaf: true if it is an arena.
+/// An entry of a leaf: true if its slot is an arena.
 type Entry = AtomicBool;
-/// A slot of the root: a leaf, or null.
+/// An item of the root: a pointer to a leaf, or null.
 type Slot = AtomicPtr<Entry>;
 
-/// The memory orderings of the operations, so that models can show which ones are too weak.
+/// The memory orderings of the map's operations. They are parameters, so that models can show which
+/// weaker orderings are wrong.
 #[derive(Clone, Copy, Debug)]
 struct Orders {
-    /// Publishes a node.
+    /// The ordering that publishes a new node.
     publish: Ordering,
-    /// Finds a node.
+    /// The ordering that loads the pointer to a node.
     find: Ordering,
-    /// Finds the node of another thread that published first.
+    /// The ordering that loads a node of another thread, if that thread has published it first.
     lose: Ordering,
 }
 
@@ -55,30 +61,30 @@ impl Orders {
     const SOUND: Self = Self { publish: Release, find: Acquire, lose: Acquire };
 }
 
-/// The set of arena-sized slots of the address space that are arenas.
+/// A map of the address space that stores which of its arena-sized slots are arenas.
 ///
-/// The map does not store the allocator of its nodes, so operations that allocate or free nodes take
-/// it as an argument. Anyone may read a map. Changing one is unsafe, because code that frees blocks
-/// relies on its entries.
+/// The map does not store the allocator of its nodes, so operations that allocate or free nodes
+/// take the allocator as an argument. Anyone may read a map. Changing a map is unsafe, because code
+/// that frees blocks relies on the entries to tell which heap a block belongs to.
 #[derive(Debug)]
 pub struct ArenaMap<G> {
-    /// The number of the root's slot that leads to `first_leaf`, or `NO_SLOT`.
+    /// The index of the root's item that points to `first_leaf`, or `NO_SLOT`.
     ///
     /// # Invariant
     ///
-    /// If this is not `NO_SLOT`, `first_leaf` is not null and does not change.
+    /// If `first_slot` is not `NO_SLOT`, `first_leaf` is not null and does not change.
     first_slot: AtomicUsize,
-    /// The leaf that was made first, or null.
+    /// The leaf that was created first, or null.
     first_leaf: AtomicPtr<Entry>,
     /// # Invariant
     ///
-    /// Null, or `ROOT_LEN` slots, each null or `LEAF_LEN` entries. All of them live as long as the
-    /// map.
+    /// `root` is null or points to `ROOT_LEN` items. Each item is null or points to a leaf of
+    /// `LEAF_LEN` entries. All of these nodes live as long as the map.
     root: AtomicPtr<Slot>,
     geometry: PhantomData<G>,
 }
 
-/// A number that no slot of a root has.
+/// An index that no item of a root has.
 const NO_SLOT: usize = usize::MAX;
 
 impl<G: Geometry> ArenaMap<G> {
@@ -89,7 +95,7 @@ impl<G: Geometry> ArenaMap<G> {
     const ROOT_LEN: usize = 1 << (Self::KEY_BITS - Self::LEAF_BITS);
 
     sync::const_unless_model! {
-        /// Creates an empty map without nodes.
+        /// Creates an empty map. Nodes are allocated when the first arena is published.
         pub fn new() -> Self {
             Self {
                 first_slot: AtomicUsize::new(NO_SLOT),
@@ -114,44 +120,48 @@ impl<G: Geometry> ArenaMap<G> {
         }
         let leaf = self.first_leaf.load(Relaxed);
         debug_assert!(!leaf.is_null(), "the first leaf is there before its number");
-        // SAFETY: by the invariant of `first_slot`, which `Acquire` lets us see.
+        // SAFETY: `first_slot` is not `NO_SLOT`, so `first_leaf` is not null (invariant of
+        // `first_slot`). The load of `first_slot` with `Acquire` makes the store to `first_leaf`
+        // visible here.
         let leaf = unsafe { NonNull::new_unchecked(leaf) };
         Self::entry(leaf, key).load(Relaxed)
     }
 
-    /// Returns true if `address` lies in an arena that the first leaf does not have.
+    /// Returns true if `address` lies in an arena whose entry is not in the first leaf.
     #[inline]
     fn contains_elsewhere(&self, orders: Orders, address: usize) -> bool {
         let entry = Self::key(address).and_then(|key| self.find(orders, key));
         entry.is_some_and(|entry| entry.load(Relaxed))
     }
 
-    /// Adds the arena at `base`. Returns false if `lower` has no memory for a node, or if `base` has
-    /// more bits than the geometry's addresses. Nothing has changed in that case.
+    /// Adds the arena at `base`. Returns false if `lower` has no memory for a node, or if `base`
+    /// has more bits than an address of the geometry may have. No arena is added in that case.
     ///
     /// # Safety
     ///
-    /// - Every call on this map must pass the same allocator, because nodes are freed to it.
-    /// - `base` must be the first byte of an arena, which must stay mapped until it is
+    /// - Every call on this map must pass the same allocator, because nodes are freed to the
+    ///   allocator that a later call passes.
+    /// - `base` must be the first byte of an arena. The arena must stay mapped until it is
     ///   [retracted](Self::retract).
-    /// - Whoever asks this map about a block must free a block of that arena to the arena's heap.
+    /// - Code that uses this map to decide where a block belongs must free each block of that arena
+    ///   to the heap that owns the arena.
     #[must_use]
     pub unsafe fn publish<A: MemAlloc>(&self, base: usize, lower: &A) -> bool {
         self.publish_with(Orders::SOUND, base, lower).is_some()
     }
 
-    /// [Publishes](Self::publish) an arena of `size` bytes that was just mapped. If that fails, calls
-    /// `unmap` with it.
+    /// [Publishes](Self::publish) an arena of `size` bytes that was mapped just now, and returns
+    /// it. If that fails, passes the arena to `unmap`.
     ///
     /// # Errors
     ///
-    /// Returns [`MapError::Exhausted`] if `size` is not the size of the geometry's arenas, because a
-    /// smaller arena would make the map claim what lies beside it, or if there is no memory for a
-    /// node.
+    /// Returns [`MapError::Exhausted`] if there is no memory for a node, or if `size` is not the
+    /// size of the geometry's arenas. An entry covers a whole slot, so with a smaller arena the map
+    /// would also claim the memory beside the arena.
     ///
     /// # Safety
     ///
-    /// The contract of [`publish`](Self::publish) must hold for `arena`.
+    /// The contract of [`publish`](Self::publish) must hold for the address of `arena`.
     pub unsafe fn publish_or_unmap<A: MemAlloc>(
         &self,
         arena: NonNull<u8>,
@@ -159,7 +169,8 @@ impl<G: Geometry> ArenaMap<G> {
         lower: &A,
         unmap: impl FnOnce(NonNull<u8>),
     ) -> Result<NonNull<u8>, MapError> {
-        // SAFETY: the contract of this function.
+        // SAFETY: the caller guarantees the contract of `publish` for this arena (contract of this
+        // function).
         if size == Shape::<G>::ARENA && unsafe { self.publish(arena.addr().get(), lower) } {
             return Ok(arena);
         }
@@ -175,35 +186,37 @@ impl<G: Geometry> ArenaMap<G> {
         Self::entry(leaf, key).store(true, Relaxed);
         let null = ptr::null_mut();
         if self.first_leaf.compare_exchange(null, leaf.as_ptr(), Relaxed, Relaxed).is_ok() {
-            // INVARIANT: the leaf was stored above, and no thread stores another one.
+            // INVARIANT: `first_leaf` was set above, and the exchange succeeds only once, so no
+            // thread changes it afterwards.
             self.first_slot.store(key >> Self::LEAF_BITS, orders.publish);
         }
         Some(())
     }
 
-    /// Removes the arena at `base`. Call this before the arena is unmapped, because anyone may map
-    /// its address afterwards.
+    /// Removes the arena at `base`. The caller must do so before it unmaps the arena, because
+    /// afterwards another part of the program may map the same addresses.
     ///
     /// # Safety
     ///
-    /// No block of the arena may be in use, because it would be freed to another allocator.
+    /// No block of the arena may be in use. The map no longer knows the arena, so such a block
+    /// would be freed to another allocator.
     pub unsafe fn retract(&self, base: usize) {
         if let Some(entry) = Self::key(base).and_then(|key| self.find(Orders::SOUND, key)) {
             entry.store(false, Relaxed);
         }
     }
 
-    /// Returns the number of leaves.
+    /// Returns the number of leaves that the map has allocated.
     pub fn leaves(&self) -> usize {
         self.slots().filter(|slot| !slot.load(Acquire).is_null()).count()
     }
 
-    /// Returns the sizes of the root and of a leaf, in bytes.
+    /// Returns the size of the root and the size of a leaf, in bytes.
     pub const fn node_sizes(&self) -> (usize, usize) {
         (Self::ROOT_LEN * size_of::<Slot>(), Self::LEAF_LEN * size_of::<Entry>())
     }
 
-    /// Removes every arena and frees all nodes to `lower`. O(size of the root).
+    /// Removes every arena and frees all nodes to `lower`. O(length of the root).
     ///
     /// # Safety
     ///
@@ -213,24 +226,25 @@ impl<G: Geometry> ArenaMap<G> {
         self.first_slot.store(NO_SLOT, Relaxed);
         self.first_leaf.store(ptr::null_mut(), Relaxed);
         for slot in self.slots() {
-            // SAFETY: by the invariant of `root`. The map is borrowed exclusively, so nothing reads
-            // the leaf.
+            // SAFETY: the item is null or points to a leaf of this length (invariant of `root`).
+            // The map is borrowed exclusively, so no other thread reads the leaf.
             unsafe { free_node(lower, slot.load(Acquire), Self::LEAF_LEN) };
         }
         let root = self.root.swap(ptr::null_mut(), Acquire);
-        // SAFETY: as above, for the root.
+        // SAFETY: the root is null or has ROOT_LEN items (invariant of `root`), and nothing reads
+        // it any more.
         unsafe { free_node(lower, root, Self::ROOT_LEN) };
     }
 
-    /// Returns the bits of `address` above an arena's size, or `None` if it has more bits than the
-    /// geometry's addresses.
+    /// Returns the bits of `address` above an arena's size, or `None` if `address` has more bits
+    /// than an address of the geometry may have.
     #[inline]
     fn key(address: usize) -> Option<usize> {
         let key = address >> Self::ARENA_BITS;
         if key >> Self::KEY_BITS == 0 { Some(key) } else { None }
     }
 
-    /// Returns the entry for `key`, if its nodes exist.
+    /// Returns the entry for `key`, or `None` if its leaf does not exist.
     #[inline]
     fn find(&self, orders: Orders, key: usize) -> Option<&Entry> {
         let root = NonNull::new(self.root.load(orders.find))?;
@@ -240,15 +254,16 @@ impl<G: Geometry> ArenaMap<G> {
 
     #[inline]
     fn slot<'a>(root: NonNull<Slot>, key: usize) -> &'a Slot {
-        // SAFETY: by the invariant of `root`. A key has KEY_BITS bits, so its upper part is an index.
-        // Every caller borrows the map for longer than the slot.
+        // SAFETY: the root has ROOT_LEN items (invariant of `root`). A key has KEY_BITS bits, so
+        // its upper part is an index of the root. Every caller borrows the map for at least as long
+        // as it uses the returned reference.
         unsafe { root.add(key >> Self::LEAF_BITS).as_ref() }
     }
 
     #[inline]
     fn entry<'a>(leaf: NonNull<Entry>, key: usize) -> &'a Entry {
-        // SAFETY: by the invariant of `root`, a leaf has LEAF_LEN entries. It lives as long as the
-        // map, which every caller borrows for longer than the entry.
+        // SAFETY: a leaf has LEAF_LEN entries and lives as long as the map (invariant of `root`).
+        // Every caller borrows the map for at least as long as it uses the returned reference.
         unsafe { leaf.add(key % Self::LEAF_LEN).as_ref() }
     }
 
@@ -258,8 +273,9 @@ impl<G: Geometry> ArenaMap<G> {
     }
 }
 
-/// Defects D3: safe code retracted an arena in use, so its blocks were freed to another allocator.
-/// Defects D4: safe code freed nodes to an allocator that they had not come from.
+/// Defects D3: safe code could retract an arena in use, so its blocks were freed to another
+/// allocator. Defects D4: safe code could free the nodes of a map to an allocator that they had not
+/// come from. The examples show that safe code can only read a map.
 ///
 /// ```
 /// # use obmalloc::{ArenaMap, Heap, KnownArenas, Pools16K};
@@ -298,8 +314,8 @@ impl<G: Geometry> Default for ArenaMap<G> {
     }
 }
 
-/// Returns the node that `place` points to. If there is none, allocates one of `len` items whose
-/// bytes are zero.
+/// Returns the node that `place` points to. If `place` is null, allocates a node of `len` items
+/// whose bytes are zero, and stores it there. Returns `None` if there is no memory.
 fn node<A: MemAlloc, T>(
     place: &AtomicPtr<T>,
     orders: Orders,
@@ -312,10 +328,12 @@ fn node<A: MemAlloc, T>(
     }
     let node = new_node(len, zero, lower)?;
     match place.compare_exchange(ptr::null_mut(), node.as_ptr(), orders.publish, orders.lose) {
-        // INVARIANT: the node is initialised, and stays.
+        // INVARIANT: the new node is initialised, and `place` points to it until the map is
+        // released.
         Ok(_) => Some(node),
         Err(other) => {
-            // SAFETY: this node was not published, so nothing else refers to it.
+            // SAFETY: another thread has published a node first, so the new node was not published,
+            // and nothing else refers to it.
             unsafe { free_node(lower, node.as_ptr(), len) };
             NonNull::new(other)
         }
@@ -324,28 +342,31 @@ fn node<A: MemAlloc, T>(
 
 fn new_node<A: MemAlloc, T>(len: usize, zero: impl Fn() -> T, lower: &A) -> Option<NonNull<T>> {
     let node = lower.calloc(len, size_of::<T>())?.cast::<T>();
-    // The bytes of an entry or slot are those of its value, and these are zero. In a model they are
-    // objects of loom's.
+    // A zero byte pattern is a valid `false` or null, so the zeroed node is initialised. In a
+    // model, however, the items are objects of loom, which must be created one by one.
     if sync::IS_MODEL {
         for at in 0..len {
-            // SAFETY: the node has room for `len` items.
+            // SAFETY: the node was allocated above with room for `len` items.
             unsafe { node.add(at).write(zero()) };
         }
     }
     Some(node)
 }
 
-/// Frees a node. Does nothing if `node` is null.
+/// Frees a node of `len` items. Does nothing if `node` is null.
 ///
 /// # Safety
 ///
-/// `node` must be null, or come from [`new_node`] with `len`. Nothing may use it any more.
+/// `node` must be null, or must have come from [`new_node`] with the same `len` and `lower`.
+/// Nothing may use the node any more.
 unsafe fn free_node<A: MemAlloc, T>(lower: &A, node: *mut T, len: usize) {
     if mem::needs_drop::<T>() && !node.is_null() {
-        // SAFETY: the caller gives up a node of `len` items.
+        // SAFETY: the node has `len` initialised items, and nothing uses them any more (contract of
+        // this function).
         unsafe { ptr::slice_from_raw_parts_mut(node, len).drop_in_place() };
     }
-    // SAFETY: the caller gives up a block of `lower`, or null.
+    // SAFETY: `node` is null or a live block of `lower` that nothing uses any more (contract of
+    // this function).
     unsafe { lower.free(NonNull::new(node.cast())) };
 }
 

@@ -1,6 +1,7 @@
-//! The storage of the arenas' records: one array, allocated from the layer below, that doubles.
+//! The storage of the arenas' records: one array that is allocated from the layer below and doubles
+//! when it is full.
 //!
-//! CPython: `arenas`, `new_arena`.
+//! In CPython, the array is `arenas`, and `new_arena` doubles it.
 
 use core::{ptr::NonNull, slice};
 
@@ -11,12 +12,13 @@ use crate::{arena::Arena, pool::arena_index::ArenaIndex};
 /// The number of records in the first array. CPython: `INITIAL_ARENA_OBJECTS`.
 const INITIAL_RECORDS: usize = 16;
 
-/// An array of records that only grows.
+/// An array of records. It grows, but never shrinks.
 #[derive(Debug)]
 pub(crate) struct ArenaSlots {
     /// # Invariant
     ///
-    /// A block of the layer below with `len` initialised records. Dangling while `len` is 0.
+    /// `records` points to a block of the layer below that holds `len` initialised records. It is
+    /// dangling while `len` is 0.
     records: NonNull<Arena>,
     len: usize,
 }
@@ -26,8 +28,8 @@ impl ArenaSlots {
         Self { records: NonNull::dangling(), len: 0 }
     }
 
-    /// Doubles the array, whose new records are unused. Returns their indices, or `None` if the layer
-    /// below has no memory; nothing has changed in that case. O(records).
+    /// Doubles the array. The added records are unused, and their indices are returned. Returns
+    /// `None` if the layer below has no memory; nothing has changed in that case. O(records).
     pub(crate) fn grow<A: MemAlloc>(&mut self, lower: &A) -> Option<core::ops::Range<usize>> {
         let len = if self.len == 0 { INITIAL_RECORDS } else { self.len.checked_mul(2)? };
         if u32::try_from(len).is_err() {
@@ -35,12 +37,13 @@ impl ArenaSlots {
         }
         let bytes = len.checked_mul(size_of::<Arena>())?;
         let old = Some(self.records.cast()).filter(|_| self.len > 0);
-        // SAFETY: by the invariant of `records`, `old` is a live block of `lower`. It is replaced
-        // below.
+        // SAFETY: `old` is `None` or a live block of `lower` (invariant of `records`). The pointer
+        // to the old block is replaced below.
         let records = unsafe { lower.realloc(old, bytes) }?.cast::<Arena>();
         let new = self.len..len;
         for index in new.clone() {
-            // SAFETY: the block has room for `len` records and is aligned to words.
+            // SAFETY: the block has room for `len` records. Every block is aligned at least like a
+            // `usize`, which is sufficient for a record.
             unsafe { records.add(index).write(Arena::UNUSED) };
         }
         // INVARIANT: the old records moved with the block, and the new ones were written above.
@@ -48,22 +51,23 @@ impl ArenaSlots {
         Some(new)
     }
 
-    /// Returns every record.
+    /// Returns all records, including unused ones.
     pub(crate) fn all(&self) -> &[Arena] {
-        // SAFETY: by the invariant of `records`.
+        // SAFETY: `records` holds `len` initialised records (invariant of `records`).
         unsafe { slice::from_raw_parts(self.records.as_ptr(), self.len) }
     }
 
     fn all_mut(&mut self) -> &mut [Arena] {
-        // SAFETY: by the invariant of `records`.
+        // SAFETY: `records` holds `len` initialised records (invariant of `records`).
         unsafe { slice::from_raw_parts_mut(self.records.as_ptr(), self.len) }
     }
 
-    /// Frees the array. All records must be unused.
+    /// Frees the array to `lower`. All records must be unused.
     pub(crate) fn free<A: MemAlloc>(&mut self, lower: &A) {
         let old = core::mem::replace(self, Self::new());
         if old.len > 0 {
-            // SAFETY: by the invariant of `records`, and nothing refers to the array any more.
+            // SAFETY: the array is a live block of `lower` (invariant of `records`), and nothing
+            // refers to it any more.
             unsafe { lower.free(Some(old.records.cast())) }
         }
     }

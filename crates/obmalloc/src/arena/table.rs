@@ -1,4 +1,5 @@
-//! The arenas of a heap: which one is used next, and which can be unmapped.
+//! The arenas of a heap. The table knows which arena provides the next pool, and which arenas can
+//! be unmapped.
 //!
 //! ```text
 //!   unused ──► record ──► record                    (records without an arena)
@@ -8,10 +9,10 @@
 //!   last_with:           [1]      [4]      [9]      (the last arena with each number)
 //! ```
 //!
-//! Pools are taken from the first usable arena, which is the fullest, so that the others can become
-//! free. When a pool comes back to an arena with n free pools, the arena moves behind the last one
-//! that has n, which `last_with` knows. Each move is O(1). CPython: `usable_arenas`,
-//! `unused_arena_objects`, `nfp2lasta`.
+//! Pools are taken from the first usable arena. It is the fullest, so the other arenas get a chance
+//! to become free. When a pool comes back to an arena with n free pools, the arena has n + 1 of
+//! them and must move behind all arenas with n. `last_with[n]` is the last of these, so each move
+//! is O(1). CPython: `usable_arenas`, `unused_arena_objects`, `nfp2lasta`.
 
 use core::ptr::NonNull;
 
@@ -23,28 +24,29 @@ use crate::{
     pool::{PoolPtr, arena_index::ArenaIndex, tag::HeapTag},
 };
 
-/// How many arenas were mapped.
+/// The numbers of arenas that are and were mapped.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ArenaCounts {
-    /// All that were ever mapped. CPython: `ntimes_arena_allocated`.
+    /// The number of arenas that were ever mapped. CPython: `ntimes_arena_allocated`.
     pub(crate) allocated: usize,
-    /// The largest number at the same time. CPython: `narenas_highwater`.
+    /// The largest number of arenas that were mapped at the same time. CPython:
+    /// `narenas_highwater`.
     pub(crate) highwater: usize,
-    /// Those that are mapped now. CPython: `narenas_currently_allocated`.
+    /// The number of arenas that are mapped now. CPython: `narenas_currently_allocated`.
     pub(crate) current: usize,
 }
 
-/// The records of all arenas, and the lists they are in.
+/// The records of all arenas, and the lists that the records are in.
 #[derive(Debug)]
 pub(crate) struct ArenaTable {
     slots: ArenaSlots,
-    /// The unused records, last used first.
+    /// The list of unused records. The record that was used last is the first.
     unused: Option<ArenaIndex>,
-    /// The arenas with a free pool, in ascending order of free pools.
+    /// The list of arenas with a free pool, in ascending order of free pools.
     usable: Option<ArenaIndex>,
-    /// For each number of free pools, the last usable arena that has as many.
+    /// For each number of free pools, the last usable arena that has this number.
     last_with: [Option<ArenaIndex>; MAX_POOLS + 1],
-    /// Free arenas that the source has allowed the heap to retain.
+    /// The number of free arenas that the heap retains with the permission of its source.
     retained: usize,
     counts: ArenaCounts,
 }
@@ -61,7 +63,7 @@ impl ArenaTable {
         }
     }
 
-    /// Makes sure that there is an unused record for the next arena. Returns false if the layer below
+    /// Makes sure that an unused record exists for the next arena. Returns false if the layer below
     /// has no memory for more records.
     pub(crate) fn reserve<A: MemAlloc>(&mut self, lower: &A) -> bool {
         if self.unused.is_some() {
@@ -74,17 +76,17 @@ impl ArenaTable {
         true
     }
 
-    /// Adds a new arena, as the only usable one.
+    /// Adds the new arena at `base`, which becomes the only usable one.
     ///
     /// # Safety
     ///
     /// - The contract of [`Arena::set`] must hold for `base`.
-    /// - No arena is usable, and a record was [reserved](Self::reserve).
+    /// - No arena may be usable, and a record must have been [reserved](Self::reserve).
     pub(crate) unsafe fn add<G: Geometry>(&mut self, base: NonNull<u8>) {
         debug_assert_eq!(self.usable, None);
         let Some(index) = self.unused else { return };
         self.unused = self.slots[index].next;
-        // SAFETY: the contract of this function.
+        // SAFETY: the caller guarantees the contract of `set` (contract of this function).
         unsafe { self.slots[index].set::<G>(base) };
         self.usable = Some(index);
         self.last_with[Shape::<G>::POOLS] = Some(index);
@@ -93,8 +95,8 @@ impl ArenaTable {
         self.counts.highwater = self.counts.highwater.max(self.counts.current);
     }
 
-    /// Takes a free pool of the fullest usable arena. If that arena is a retained one, it no longer
-    /// counts as retained.
+    /// Takes a free pool of the fullest usable arena. Returns `None` if no arena is usable. If the
+    /// fullest arena is one that the heap retained, it no longer counts as retained.
     pub(crate) fn take_pool<G: Geometry>(&mut self, tag: HeapTag) -> Option<PoolPtr> {
         let index = self.usable?;
         let free = self.slots[index].free_pools();
@@ -102,7 +104,8 @@ impl ArenaTable {
         if free == Shape::<G>::POOLS {
             self.retained = self.retained.saturating_sub(1);
         }
-        // It was the fullest, so no other arena has one free pool less. The order is unchanged.
+        // The arena was the fullest, so no other arena has as few free pools as this one has now.
+        // The order of the list is therefore unchanged.
         self.leave_last_with(index, free);
         if free > 1 {
             self.last_with[free - 1] = Some(index);
@@ -112,9 +115,11 @@ impl ArenaTable {
         Some(pool)
     }
 
-    /// Puts a free pool back into its arena. If the arena becomes free and is not the last usable one
-    /// that the geometry retains, `retain` decides about it. Unless it returns true, this returns the
-    /// first byte of the arena, which is in no list any more, and the caller unmaps it.
+    /// Puts a free pool back into its arena, whose pools may all be free afterwards. Such an arena
+    /// stays if it is the last usable one and the geometry retains that one. Otherwise `retain` is
+    /// called with the number of retained arenas, and returns true if this arena may be retained as
+    /// well. If it returns false, the arena leaves the table, and this function returns its first
+    /// byte. The caller must then unmap the arena.
     pub(crate) fn put_pool<G: Geometry>(
         &mut self,
         pool: PoolPtr,
@@ -145,16 +150,18 @@ impl ArenaTable {
         None
     }
 
-    /// Returns true if the arena at `index` would not be unmapped if it got a pool back, and would
-    /// provide the next pool that is taken.
+    /// Returns true if, after a pool comes back to the arena at `index`, that arena would still be
+    /// mapped and would provide the next pool that is taken.
     pub(crate) fn would_be_next<G: Geometry>(&self, index: ArenaIndex) -> bool {
         let free = self.slots[index].free_pools();
-        // It is the fullest, and stays the fullest with one more free pool.
+        // The arena is the fullest. No other arena has as few free pools, so it is still the
+        // fullest with one more free pool.
         let stays_first = self.usable == Some(index) && self.last_with[free] == Some(index);
         (free == 0 || stays_first) && !self.could_be_free::<G>(index, 1)
     }
 
-    /// Returns true if the arena at `index` could be unmapped once it got `pools` back.
+    /// Returns true if the arena at `index` could be unmapped after `pools` pools have come back to
+    /// it.
     pub(crate) fn could_be_free<G: Geometry>(&self, index: ArenaIndex, pools: usize) -> bool {
         let arena = &self.slots[index];
         let is_last = arena.free_pools() > 0 && arena.next.is_none();
@@ -162,12 +169,13 @@ impl ArenaTable {
         could_be_free && !(G::RULES.retain_last_arena && is_last)
     }
 
-    /// Returns how many free arenas the source has allowed the heap to retain.
+    /// Returns how many free arenas the heap retains with the permission of its source.
     pub(crate) fn retained(&self) -> usize {
         self.retained
     }
 
-    /// Removes a free arena, a retained one if there is any. Returns its first byte.
+    /// Removes an arena whose pools are all free from the table. If the heap retains free arenas,
+    /// it is one of these. Returns the first byte of the arena, or `None` if no arena is free.
     pub(crate) fn remove_free<G: Geometry>(&mut self) -> Option<NonNull<u8>> {
         let free = Shape::<G>::POOLS;
         let index = self.last_with[free]?;
@@ -177,8 +185,8 @@ impl ArenaTable {
         self.remove(index)
     }
 
-    /// Removes every arena, calls `unmap` with the first byte of each, and frees the records.
-    /// O(arenas).
+    /// Removes every arena from the table, calls `unmap` with the first byte of each, and frees the
+    /// records. O(arenas).
     pub(crate) fn clear<A: MemAlloc>(&mut self, lower: &A, mut unmap: impl FnMut(NonNull<u8>)) {
         for index in 0..self.slots.all().len() {
             if let Some(base) = self.slots[ArenaIndex::new(index)].clear() {
@@ -190,7 +198,8 @@ impl ArenaTable {
         *self = Self { counts, ..Self::new() };
     }
 
-    /// Makes the record at `index`, which is in no list, unused. Returns the arena's first byte.
+    /// Makes the record at `index` unused. The record must be in no list. Returns the first byte of
+    /// its arena.
     fn remove(&mut self, index: ArenaIndex) -> Option<NonNull<u8>> {
         let base = self.slots[index].clear();
         self.push_unused(index);
@@ -198,8 +207,9 @@ impl ArenaTable {
         base
     }
 
-    /// Prepares for the arena at `index` to have another number of free pools than `free`. If it is
-    /// the last one with that number, the one before it takes its place in `last_with`.
+    /// Updates `last_with` before the arena at `index`, which has `free` free pools, gets another
+    /// number of them. If the arena is the last one with `free` free pools, `last_with[free]`
+    /// becomes the arena before it if that one has as many, or `None`.
     fn leave_last_with(&mut self, index: ArenaIndex, free: usize) {
         if self.last_with[free] == Some(index) {
             let before = self.slots[index].prev;
@@ -243,7 +253,7 @@ impl ArenaTable {
         (self.slots[index].next, self.slots[index].prev) = (None, None);
     }
 
-    /// Iterates over all arenas.
+    /// Iterates over the records of all mapped arenas.
     pub(crate) fn arenas(&self) -> impl Iterator<Item = (ArenaIndex, &Arena)> {
         let indexed = self.slots.all().iter().enumerate();
         indexed
@@ -251,7 +261,7 @@ impl ArenaTable {
             .filter(|(_, arena)| arena.base().is_some())
     }
 
-    /// Iterates over the usable arenas, first to last.
+    /// Iterates over the usable arenas, fullest first.
     pub(crate) fn usable(&self) -> impl Iterator<Item = (ArenaIndex, &Arena)> {
         self.list(self.usable)
     }
@@ -266,17 +276,17 @@ impl ArenaTable {
         core::iter::successors(first, step).map(|index| (index, &self.slots[index]))
     }
 
-    /// Returns the number of records, used or not.
+    /// Returns the number of all records, whether they describe an arena or are unused.
     pub(crate) fn records(&self) -> usize {
         self.slots.all().len()
     }
 
-    /// Returns the last usable arena with `free` free pools.
+    /// Returns the last arena in the list of usable arenas that has `free` free pools.
     pub(crate) fn last_with(&self, free: usize) -> Option<ArenaIndex> {
         self.last_with[free]
     }
 
-    /// Returns how many arenas were mapped.
+    /// Returns the numbers of arenas that are and were mapped.
     pub(crate) fn counts(&self) -> ArenaCounts {
         self.counts
     }

@@ -1,8 +1,10 @@
-//! Guards around a heap: one with a lock of its own, one for a lock that the caller holds.
+//! Guards around a heap. [`Locked`] has its own lock. [`GilHeld`] is for a heap under a lock that
+//! the caller already holds.
 //!
-//! Blocks in use rely on the heap that they came from, so code outside of this crate must not get
-//! `&mut Heap`. It could replace the heap, or call the allocator while that is inside the heap. A
-//! guarded heap offers operations instead.
+//! Blocks in use stay valid only as long as their heap exists, so code outside of this crate must
+//! never get a `&mut Heap`. With such a reference it could replace the heap, or call the allocator
+//! while another call is still inside the heap. A guarded heap therefore offers operations instead
+//! of a reference.
 
 use core::{cell::UnsafeCell, fmt};
 
@@ -14,10 +16,10 @@ use crate::{
     heap::{Heap, stats::Stats},
 };
 
-/// Operations on a guarded heap, such as [`GilHeld`] or [`Locked`].
+/// Safe operations on a guarded heap, such as [`GilHeld`] or [`Locked`].
 ///
-/// None of these operations affects a block in use, so they are safe. No unsafe code relies on an
-/// implementation of this trait.
+/// The operations are safe, because none of them affects a block in use. Any type may implement
+/// this trait, because no unsafe code relies on an implementation.
 pub trait Access {
     /// Walks the heap and returns its statistics. O(pools).
     fn stats(&self) -> Stats;
@@ -25,29 +27,31 @@ pub trait Access {
     /// Returns true if `address` lies in an arena of the heap.
     fn contains(&self, address: usize) -> bool;
 
-    /// Unmaps the arenas that have no block in use, and what the source of arenas retains.
+    /// Unmaps all arenas of the heap that have no block in use, and then all arenas that the source
+    /// has retained.
     fn trim(&self);
 
-    /// Asserts every rule of the [crate's page](crate). For tests.
+    /// Asserts every rule of the [crate's page](crate). This is meant for tests.
     ///
     /// # Panics
     ///
-    /// Panics if a rule is broken. The message names the rule.
+    /// Panics if the heap breaks a rule. The message names the rule.
     fn check_invariants(&self);
 }
 
-/// A heap that is reached through a guard. The trait is private to the crate, so that nobody else
-/// can run code while `&mut Heap` exists.
+/// A guard that gives exclusive access to a heap. The trait is private to this crate, so that no
+/// other crate can run code while a `&mut Heap` exists.
 ///
 /// # Safety
 ///
-/// - Each call of [`enter`](Self::enter) on one value must visit the same heap.
-/// - Nothing else may borrow the heap while `visit` runs.
+/// - All calls of [`enter`](Self::enter) on one value must give access to the same heap.
+/// - While `visit` runs, nothing else may borrow the heap.
 pub(crate) unsafe trait Enter {
     /// The guarded heap.
     type Heap;
 
-    /// Calls `visit` with exclusive access to the heap. `visit` must not enter it again.
+    /// Calls `visit` with exclusive access to the heap. `visit` must not call `enter` on the same
+    /// value again.
     fn enter<R>(&self, visit: impl FnOnce(&mut Self::Heap) -> R) -> R;
 }
 
@@ -76,39 +80,42 @@ where
     }
 }
 
-/// A heap that is guarded by a lock which this type does not know, such as CPython's GIL. The
-/// guard costs nothing.
+/// A heap that is protected by a lock outside of this type, such as CPython's GIL. The caller must
+/// hold that lock, so the guard itself costs nothing.
 pub struct GilHeld<H>(UnsafeCell<H>);
 
-// SAFETY: no two calls run at the same time (contract of `new`).
+// SAFETY: no two calls into the heap run at the same time (contract of `new`).
 unsafe impl<H: Send> Sync for GilHeld<H> {}
 
 impl<H> GilHeld<H> {
-    /// Wraps `heap` without a lock.
+    /// Wraps `heap` without adding a lock.
     ///
     /// # Safety
     ///
-    /// As long as the value is in use, at most one call into it or into an allocator over it may run
-    /// at a time. This includes calls from other threads. It also includes calls from within a call,
-    /// which the heap's arena source or the allocator of its metadata could make.
+    /// As long as the value is in use, at most one call into the value, or into an allocator on top
+    /// of it, may run at a time. This applies to calls from several threads. It also applies to
+    /// nested calls: the heap's arena source and the allocator of the heap's metadata must not call
+    /// back into the heap.
     pub const unsafe fn new(heap: H) -> Self {
         Self(UnsafeCell::new(heap))
     }
 }
 
-// SAFETY: the value owns its one heap and does not lend it elsewhere. No other call runs meanwhile
-// (contract of `new`).
+// SAFETY: the value owns a single heap and lends it to nobody else, so each call enters the same
+// heap. No other call runs at the same time (contract of `new`).
 unsafe impl<H> Enter for GilHeld<H> {
     type Heap = H;
 
     #[inline]
     fn enter<R>(&self, visit: impl FnOnce(&mut H) -> R) -> R {
-        // SAFETY: no other reference to the heap exists (contract of `new`).
+        // SAFETY: at most one call runs at a time (contract of `new`), so no other reference to the
+        // heap exists.
         visit(unsafe { &mut *self.0.get() })
     }
 }
 
-/// Defects D1: safe code replaced a heap through `enter`, which unmapped the blocks in use.
+/// Defects D1: safe code could replace a heap through `enter`, which unmapped the arenas of blocks
+/// in use. Safe code can call operations such as `trim`, but `enter` is private now:
 ///
 /// ```
 /// # use obmalloc::{Access, Heap, KnownArenas, Locked, Pymalloc};
@@ -130,7 +137,7 @@ unsafe impl<H> Enter for GilHeld<H> {
 /// pymalloc.access().enter(|inside: &mut H| *inside = heap());
 /// ```
 ///
-/// The same holds for a heap under a lock that the caller holds:
+/// The same applies to a heap under a lock that the caller holds:
 ///
 /// ```compile_fail,E0599
 /// # use obmalloc::{Access, GilHeld, Heap, KnownArenas, Pymalloc};
@@ -142,8 +149,9 @@ unsafe impl<H> Enter for GilHeld<H> {
 /// pymalloc.access().enter(|inside: &mut H| *inside = heap());
 /// ```
 ///
-/// Defects D1: an implementation of `Access` lent another heap each time. Implementing the trait
-/// does not make a type a heap that an allocator can be made of:
+/// Defects D1: an implementation of `Access` could give access to another heap in each call. A type
+/// that only implements `Access` can no longer be the heap of an allocator: `stats` works, but
+/// `malloc` does not exist:
 ///
 /// ```
 /// # use obmalloc::{Access, Blocks, Pools16K, Pymalloc, Stats};
@@ -196,7 +204,7 @@ mod tests {
 
     fn pymalloc() -> Pymalloc<Locked<TestHeap>, Malloc> {
         let heap = Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc);
-        // SAFETY: malloc does not serve memory of the heap's arenas.
+        // SAFETY: malloc never returns memory that lies in an arena of the heap.
         unsafe { Pymalloc::new(Locked::new(heap), Malloc) }
     }
 
@@ -236,13 +244,14 @@ pub use locked::{Locked, LockedGuard};
 mod locked {
     use super::{Enter, fmt};
 
-    /// A heap that is guarded by a mutex.
+    /// A heap that is protected by a mutex.
     ///
-    /// If the heap's arena source, or the allocator of its metadata, calls back into the heap, the
-    /// call deadlocks or panics.
+    /// The heap's arena source and the allocator of its metadata must not call back into the heap.
+    /// Such a call deadlocks or panics, because the mutex is already locked.
     pub struct Locked<H>(sync::Mutex<H>);
 
-    /// Keeps a [`Locked`] heap locked until it is dropped. The heap cannot be reached through it.
+    /// A guard that keeps a [`Locked`] heap locked until the guard is dropped. The guard gives no
+    /// access to the heap.
     #[must_use = "the heap is unlocked when the guard is dropped"]
     pub struct LockedGuard<'a, H> {
         _lock: sync::MutexGuard<'a, H>,
@@ -256,16 +265,18 @@ mod locked {
             }
         }
 
-        /// Locks the heap until the guard is dropped, for events that must not happen while
-        /// another thread is inside, such as a fork.
+        /// Locks the heap until the returned guard is dropped. This is meant for events that must
+        /// not happen while another thread is inside the heap, such as a fork.
         ///
-        /// The calling thread must not use the heap in the meantime, because it would deadlock.
+        /// The calling thread must not use the heap while the guard exists, because it would wait
+        /// for its own lock forever.
         pub fn close(&self) -> LockedGuard<'_, H> {
             LockedGuard { _lock: sync::lock(&self.0) }
         }
     }
 
-    /// Defects D1: safe code swapped a heap through the guard that keeps it locked.
+    /// Defects D1: safe code could replace a heap through the guard that keeps it locked. The guard
+    /// no longer gives access to the heap:
     ///
     /// ```
     /// # use obmalloc::{Heap, KnownArenas, Locked};
@@ -288,7 +299,7 @@ mod locked {
     #[cfg(doctest)]
     struct AGuardDoesNotLendItsHeap;
 
-    // SAFETY: the mutex owns its one heap and lends it to one caller at a time.
+    // SAFETY: the mutex owns a single heap, and lends it to one caller at a time.
     unsafe impl<H> Enter for Locked<H> {
         type Heap = H;
 

@@ -1,4 +1,4 @@
-//! What [`Pymalloc`](crate::Pymalloc) needs from a heap.
+//! The operations that [`Pymalloc`](crate::Pymalloc) needs from the heap or heaps below it.
 
 use core::ptr::NonNull;
 
@@ -14,46 +14,53 @@ use crate::{
     pool::block::BlockPtr,
 };
 
-/// A heap of blocks that controls who enters it, such as [`GilHeld`](crate::GilHeld),
-/// [`Locked`](crate::Locked), or the heaps of many threads taken together.
+/// One or more heaps that allocate blocks of size classes and control which thread may enter them.
+/// [`GilHeld`](crate::GilHeld) and [`Locked`](crate::Locked) implement the trait for one heap. An
+/// implementer can also combine the heaps of many threads.
 ///
 /// # Safety
 ///
-/// - A block must have at least the size of its class and be aligned to the geometry's alignment.
-/// - A block must overlap neither another block in use nor a block of the layer below.
-/// - The caller must own a block until it is freed or the implementer is dropped. Moving the
-///   implementer must not affect blocks.
-/// - A pointer must be recognised exactly if it lies in one of the implementer's arenas.
+/// - Each block must have at least the size of its class, and must be aligned to the geometry's
+///   alignment.
+/// - A block must not overlap another block in use, or a block of the layer below.
+/// - A block must belong to the caller until the caller frees it or the implementer is dropped.
+///   Moving the implementer must not affect its blocks.
+/// - [`free_if_ours`](Self::free_if_ours) and [`size_if_ours`](Self::size_if_ours) must recognise a
+///   pointer if and only if it lies in one of the implementer's arenas.
 pub unsafe trait Blocks {
-    /// The geometry of the heap.
+    /// The geometry of these heaps.
     type Geometry: Geometry;
 
-    /// Allocates a block of `class` if one is on the free list of the pool that serves the class.
-    /// `None` says nothing about memory.
+    /// Allocates a block of `class` if one is on the free list of the pool that currently provides
+    /// blocks of this class. A result of `None` does not mean that there is no memory; the caller
+    /// should then call [`alloc`](Self::alloc).
     fn alloc_listed(&self, class: SizeClass<Self::Geometry>) -> Option<BlockPtr>;
 
-    /// Allocates a block of `class`. Returns `None` if no arena can be mapped.
+    /// Allocates a block of `class`, which may map an arena. Returns `None` if no arena can be
+    /// mapped.
     fn alloc(&self, class: SizeClass<Self::Geometry>) -> Option<BlockPtr>;
 
-    /// Unmaps the arenas that have no block in use, and what the source of arenas retains.
+    /// Unmaps all arenas that have no block in use, and then all arenas that the source has
+    /// retained.
     fn trim(&self);
 
-    /// Frees `block`.
+    /// Frees `block` to the heap that it came from.
     ///
     /// # Safety
     ///
-    /// `block` must have come from these heaps.
+    /// `block` must have come from this implementer's heaps.
     unsafe fn free(&self, block: BlockPtr);
 
-    /// Frees the block at `ptr` if it came from these heaps. Otherwise returns `ptr`.
+    /// Frees the block at `ptr` if it came from this implementer's heaps. Otherwise returns `ptr`.
     ///
     /// # Safety
     ///
-    /// If `ptr` lies in an arena of these heaps, it must be the start of a block in use, and the
-    /// caller must own it.
+    /// If `ptr` lies in an arena of these heaps, it must be the start of a block in use that the
+    /// caller owns.
     unsafe fn free_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>>;
 
-    /// Returns the size of the block at `ptr` in bytes, or `None` if it did not come from these heaps.
+    /// Returns the size of the block at `ptr` in bytes, or `None` if the block did not come from
+    /// this implementer's heaps.
     ///
     /// # Safety
     ///
@@ -61,8 +68,9 @@ pub unsafe trait Blocks {
     unsafe fn size_if_ours(&self, ptr: NonNull<u8>) -> Option<usize>;
 }
 
-// SAFETY: the guarded heap fulfils the contract and stays the same heap (contract of `Enter`). Its
-// arena map recognises its pointers, and only the heap's source can change that map.
+// SAFETY: the guarded heap fulfils the contract, and each call enters the same heap (contract of
+// `Enter`). The heap recognises its pointers by its arena map, which only the heap's source can
+// change.
 unsafe impl<X, S, M, L, G> Blocks for X
 where
     X: Enter<Heap = Heap<KnownArenas<S, M, G>, L, G>>,
@@ -96,11 +104,11 @@ where
     #[inline]
     unsafe fn free_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>> {
         self.enter(|heap| {
-            // SAFETY: in an arena of this heap, `ptr` is a block that the caller owns (contract of
-            // `free_if_ours`).
+            // SAFETY: if `ptr` lies in an arena of this heap, it is a block that the caller owns
+            // (contract of `free_if_ours`).
             match unsafe { heap.claim(ptr) } {
                 Claim::Ours(block) => {
-                    // SAFETY: the heap has claimed the block.
+                    // SAFETY: the heap has recognised the block as its own.
                     unsafe { heap.free(block) };
                     None
                 }
@@ -112,9 +120,10 @@ where
     #[inline]
     unsafe fn size_if_ours(&self, ptr: NonNull<u8>) -> Option<usize> {
         self.enter(|heap| {
-            // SAFETY: in an arena of this heap, `ptr` is a block in use (contract of `size_if_ours`).
+            // SAFETY: if `ptr` lies in an arena of this heap, it is the start of a block in use
+            // (contract of `size_if_ours`). The `BlockPtr` is only used to read the size.
             match unsafe { heap.claim(ptr) } {
-                // SAFETY: the heap has claimed the block.
+                // SAFETY: the heap has recognised the block as its own.
                 Claim::Ours(block) => Some(unsafe { heap.block_size(&block) }),
                 Claim::Foreign(_) => None,
             }

@@ -1,8 +1,9 @@
-//! Whether a pointer is a block of this heap.
+//! The test of whether a pointer is a block of a given heap.
 //!
-//! A heap does not keep a map of its arenas, but its source can. [`KnownArenas`] wraps a source. It
-//! publishes each arena that it maps in an [`ArenaMap`] and retracts it before it is unmapped. A heap
-//! over such a source can tell its own blocks from other pointers.
+//! A heap does not store which addresses lie in its arenas, but its source can. [`KnownArenas`]
+//! wraps another source. It publishes each arena that it maps in an [`ArenaMap`], and retracts the
+//! arena before it unmaps it. A heap over such a source can tell its own blocks from other
+//! pointers.
 
 use core::ptr::NonNull;
 
@@ -15,19 +16,20 @@ use crate::{
     pool::block::BlockPtr,
 };
 
-/// What a pointer turned out to be.
+/// The result of [`Heap::claim`]: whether a pointer is a block of the heap.
 #[derive(Debug)]
 pub enum Claim {
     /// A block of this heap.
     Ours(BlockPtr),
-    /// A pointer outside of all arenas of this heap. It belongs to the layer below.
+    /// A pointer outside of all arenas of this heap. If it is a block, it belongs to the layer
+    /// below.
     Foreign(NonNull<u8>),
 }
 
-/// An arena source that knows which arenas it has mapped.
+/// An arena source that wraps another source and records which arenas are mapped.
 ///
-/// The nodes of its map are blocks of `A`. It only maps arenas of the geometry's size, because an
-/// entry of the map covers as much.
+/// The nodes of the arena map are blocks of `A`. This source only maps arenas of the geometry's
+/// size, because each entry of the map stands for an address range of that size.
 #[derive(Debug)]
 pub struct KnownArenas<S, A: MemAlloc, G: Geometry = Pools16K> {
     source: S,
@@ -37,8 +39,8 @@ pub struct KnownArenas<S, A: MemAlloc, G: Geometry = Pools16K> {
 
 impl<S, A: MemAlloc> KnownArenas<S, A> {
     sync::const_unless_model! {
-        /// Wraps `source`, for a heap with the geometry [`Pools16K`]. The nodes of the map come from
-        /// `lower`.
+        /// Wraps `source`, for a heap with the geometry [`Pools16K`]. The nodes of the arena map
+        /// are allocated from `lower`.
         pub fn new(source: S, lower: A) -> Self {
             Self::with_geometry(source, lower)
         }
@@ -47,36 +49,39 @@ impl<S, A: MemAlloc> KnownArenas<S, A> {
 
 impl<S, A: MemAlloc, G: Geometry> KnownArenas<S, A, G> {
     sync::const_unless_model! {
-        /// Wraps `source`, for a heap with the geometry `G`. The nodes of the map come from `lower`.
+        /// Wraps `source`, for a heap with the geometry `G`. The nodes of the arena map are
+        /// allocated from `lower`.
         pub fn with_geometry(source: S, lower: A) -> Self {
             Self { source, lower, map: ArenaMap::new() }
         }
     }
 
-    /// Returns true if `address` lies in an arena that is mapped.
+    /// Returns true if `address` lies in an arena that this source has mapped.
     #[inline]
     pub fn contains(&self, address: usize) -> bool {
         self.map.contains(address)
     }
 
-    /// Returns the map of the arenas, for reading.
+    /// Returns the arena map, which the caller can only read.
     pub fn map(&self) -> &ArenaMap<G> {
         &self.map
     }
 }
 
-// SAFETY: arenas are mapped and unmapped by the source below.
+// SAFETY: the source below maps and unmaps every arena.
 unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArenas<S, A, G> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         let arena = self.source.map(size)?;
-        // SAFETY: the arena was mapped by this source just now, and nothing else refers to it.
+        // SAFETY: the source below mapped the arena just now, and nothing else refers to it.
         let unmap = |arena| unsafe { self.source.unmap(arena, size) };
-        // SAFETY: all nodes of the map come from `lower`, and `unmap` retracts the arena.
+        // SAFETY: all nodes of the map come from `lower`. The arena stays mapped until `unmap`
+        // retracts it.
         unsafe { self.map.publish_or_unmap(arena, size, &self.lower, unmap) }
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
-        // SAFETY: nothing uses the arena any more (contract of `unmap`).
+        // SAFETY: nothing uses the arena any more (contract of `unmap`), so none of its blocks is
+        // in use.
         unsafe { self.map.retract(arena.addr().get()) };
         // SAFETY: the arena came from the source below, and nothing uses it (contract of `unmap`).
         unsafe { self.source.unmap(arena, size) }
@@ -90,18 +95,19 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
 impl<S, A: MemAlloc, G: Geometry> Drop for KnownArenas<S, A, G> {
     fn drop(&mut self) {
         // SAFETY: all nodes of the map came from `lower`. The arenas of a source must not be used
-        // once it is dropped (contract of `ArenaSource`).
+        // after the source is dropped (contract of `ArenaSource`), so no block is in use.
         unsafe { self.map.release(&self.lower) };
     }
 }
 
 impl<S: ArenaSource, M: MemAlloc, A: MemAlloc, G: Geometry> Heap<KnownArenas<S, M, G>, A, G> {
-    /// Tells whether `ptr` is a block of this heap. Reads the arena map, never the memory at `ptr`.
+    /// Tells whether `ptr` is a block of this heap, by looking up its address in the arena map. The
+    /// memory at `ptr` is never read.
     ///
     /// # Safety
     ///
-    /// If `ptr` lies in an arena of this heap, it must be the start of a block in use, and the caller
-    /// must be its only holder.
+    /// If `ptr` lies in an arena of this heap, it must be the start of a block in use, and the
+    /// caller must be the only holder of that block.
     #[inline]
     pub unsafe fn claim(&self, ptr: NonNull<u8>) -> Claim {
         if self.source().contains(ptr.addr().get()) {
@@ -187,7 +193,8 @@ mod tests {
         }
     }
 
-    /// Mutants 15 and 16: calls were not passed on.
+    /// Mutants 15 and 16: calls of `retain` and similar methods were not forwarded to the source
+    /// below.
     #[test]
     fn every_call_reaches_the_source_below() {
         let below = Recording::default();

@@ -1,4 +1,5 @@
-//! An allocator of any size: the heap serves small requests, and the layer below all others.
+//! An allocator for requests of any size. Small requests are served by a heap, and all others by
+//! the layer below.
 //!
 //! ```text
 //!   malloc(n) ── 1 ≤ n ≤ threshold ──► the heap ── cannot map an arena ──┐
@@ -23,7 +24,8 @@ use crate::{
     pool::block::BlockPtr,
 };
 
-/// A guarded heap over a layer below it, as an allocator of any size.
+/// An allocator for requests of any size. It combines a guarded heap for small requests with a
+/// layer below for all others.
 ///
 /// ```
 /// use obmalloc::{GilHeld, Heap, KnownArenas, Pymalloc};
@@ -47,13 +49,14 @@ pub struct Pymalloc<X, A> {
     heap: X,
     /// # Invariant
     ///
-    /// None of its blocks lies in an arena of `heap`.
+    /// No block of `lower` lies in an arena of `heap`.
     lower: A,
 }
 
-/// A layer below can carve its blocks out of the heap's blocks, behind a header of its own, and still
-/// fulfil the contract of `MemAlloc`. The heap would free such a block from the middle of its own
-/// block, so stacking the two is unsafe.
+/// A layer below could allocate from the same heap: it could carve its blocks out of the heap's
+/// blocks, behind a header of its own, and still fulfil the contract of `MemAlloc`. But such a
+/// block lies in an arena of the heap, so `free` would pass the middle of a block to the heap.
+/// `Pymalloc::new` is therefore unsafe:
 ///
 /// ```
 /// # use obmalloc::{Heap, KnownArenas, Locked, Pymalloc};
@@ -73,14 +76,14 @@ pub struct Pymalloc<X, A> {
 struct TheLayerBelowMustNotUseTheHeap;
 
 impl<X, A> Pymalloc<X, A> {
-    /// Creates an allocator that passes small requests to `heap` and all others to `lower`.
+    /// Creates an allocator that forwards small requests to `heap` and all others to `lower`.
     ///
     /// # Safety
     ///
     /// As long as the allocator is in use, no block of `lower` may lie in an arena of `heap`,
-    /// because [`free`](MemAlloc::free) would mistake it for a block of the heap. `Malloc`
-    /// satisfies this, and so do allocators that map pages of their own. A layer that carves its
-    /// blocks out of blocks of the same heap does not.
+    /// because [`free`](MemAlloc::free) would mistake that block for a block of the heap. `Malloc`
+    /// meets this requirement, and so does an allocator that maps its own pages. A layer that
+    /// carves its blocks out of blocks of the same heap does not meet it.
     pub const unsafe fn new(heap: X, lower: A) -> Self {
         Self { heap, lower }
     }
@@ -104,17 +107,19 @@ impl<X: Access, A> Pymalloc<X, A> {
 }
 
 impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
-    /// Returns the class that serves `size` bytes.
+    /// Returns the size class for a request of `size` bytes, or `None` if the request goes to the
+    /// layer below.
     #[inline]
     fn class(size: usize) -> Option<SizeClass<B::Geometry>> {
         SizeClass::of(if B::Geometry::RULES.zero_in_pools { cmp::max(size, 1) } else { size })
     }
 
-    /// Returns true if a block of the heap with `size` bytes stays in place when it is reallocated to
-    /// `new_size` bytes.
+    /// Returns true if a block of the heap with `size` bytes stays in place when it is reallocated
+    /// to `new_size` bytes. Otherwise its contents are moved to another block.
     #[inline]
     fn stays(size: usize, new_size: usize) -> bool {
-        // Tested first, because `4 * new_size` could overflow for a large request.
+        // This must be tested first, because `4 * new_size` could overflow for a large request. Now
+        // `new_size` is at most the size of a block.
         if new_size > size {
             return false;
         }
@@ -125,8 +130,8 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         }
     }
 
-    /// Allocates a block when none of `class` is on the first free list: from the heap, or else from
-    /// the layer below.
+    /// Allocates `size` bytes when the free list for `class` has no block. Tries the slow path of
+    /// the heap first, and then the layer below.
     #[cold]
     #[inline(never)]
     fn alloc_unlisted(&self, class: SizeClass<B::Geometry>, size: usize) -> Option<NonNull<u8>> {
@@ -134,36 +139,38 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         block.or_else(|| self.lower_malloc(size))
     }
 
-    /// Allocates `size` bytes from the layer below. This and the next two functions are never inlined,
-    /// so that a small request needs no stack frame.
+    /// Allocates `size` bytes from the layer below. This function and the next two are never
+    /// inlined. Otherwise the function that calls them would need a stack frame even for a small
+    /// request.
     #[inline(never)]
     fn lower_malloc(&self, size: usize) -> Option<NonNull<u8>> {
         let request = || self.lower.malloc(size);
         request().or_else(|| self.once_more(size, request))
     }
 
-    /// Allocates `count * size` zeroed bytes from the layer below.
+    /// Allocates `count * size` zeroed bytes from the layer below. The product must not overflow.
     #[inline(never)]
     fn lower_calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
         let request = || self.lower.calloc(count, size);
         request().or_else(|| self.once_more(count * size, request))
     }
 
-    /// Reallocates the block of the layer below at `ptr`.
+    /// Reallocates a block of the layer below, at `ptr`, to `size` bytes.
     ///
     /// # Safety
     ///
     /// `ptr` must be a live block of the layer below.
     #[inline(never)]
     unsafe fn lower_realloc(&self, ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: `ptr` is a live block of `lower` (contract of this function). If the first request
-        // fails, it is still live for the second.
+        // SAFETY: `ptr` is a live block of `lower` (contract of this function). If the first
+        // request fails, the block is still live for the second request.
         let request = || unsafe { self.lower.realloc(Some(ptr), size) };
         request().or_else(|| self.once_more(size, request))
     }
 
-    /// Trims the heap and repeats a request that the layer below has refused. It may have failed
-    /// because our arenas take up the memory or the addresses that it needs.
+    /// Trims the heap and repeats a request that the layer below has refused. The arenas of the
+    /// heap, including free ones that are retained, may take up the memory or the addresses that
+    /// the request needs.
     #[cold]
     #[inline(never)]
     fn once_more(
@@ -178,15 +185,16 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         request()
     }
 
-    /// Moves the block of `size` bytes at `ptr` to a new one of `new_size` bytes. Returns `None`, and
-    /// leaves the block in place, if there is no memory.
+    /// Moves the contents of the block of `size` bytes at `ptr` to a new block of `new_size` bytes,
+    /// and frees the old block. Returns `None` if there is no memory; the old block is unchanged in
+    /// that case.
     ///
-    /// This is not part of [`realloc`](MemAlloc::realloc), so that a block which stays in place needs
-    /// no stack frame.
+    /// This function is separate from [`realloc`](MemAlloc::realloc) and is not inlined, so that
+    /// `realloc` needs no stack frame when the block stays in place.
     ///
     /// # Safety
     ///
-    /// `ptr` must be a live block of the heap with `size` bytes.
+    /// `ptr` must be a live block of the heap, and `size` must be the size of its class.
     #[inline(never)]
     unsafe fn move_to(
         &self,
@@ -195,7 +203,8 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         new_size: usize,
     ) -> Option<NonNull<u8>> {
         let new = self.malloc(new_size)?;
-        // SAFETY: both blocks are live, so they do not overlap, and both have at least this many bytes.
+        // SAFETY: both blocks are live, so they do not overlap. Both have at least as many bytes as
+        // the smaller of the two sizes.
         unsafe { new.copy_from_nonoverlapping(ptr, cmp::min(size, new_size)) };
         // SAFETY: `ptr` is a live block of the heap (contract of this function) and is not used again.
         unsafe { self.heap.free(BlockPtr::from_start(ptr)) };
@@ -203,9 +212,10 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
     }
 }
 
-// SAFETY: a block comes from the heap or from the layer below, and is freed to where it came from. The
-// heap tells which, because no block of the layer below lies in an arena (invariant of `lower`). The
-// heap's blocks do not overlap, and have the size and alignment of their class.
+// SAFETY: each block comes from the heap or from the layer below, and is freed to the one that it
+// came from. The heap can tell which one that is, because no block of the layer below lies in an
+// arena of the heap (invariant of `lower`). The heap's blocks do not overlap, and have the size and
+// alignment of their class (contract of `Blocks`).
 unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
@@ -232,11 +242,12 @@ unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
         let Some(ptr) = ptr else { return self.malloc(size) };
         // SAFETY: `ptr` is a live block of this allocator (contract of `realloc`).
         match unsafe { self.heap.size_if_ours(ptr) } {
-            // SAFETY: the block is not the heap's, so it is a live block of the layer below.
+            // SAFETY: the heap did not recognise the block, so it is a live block of the layer
+            // below.
             None => unsafe { self.lower_realloc(ptr, size) },
             Some(_) if size > MAX_REQUEST => None,
             Some(old) if Self::stays(old, size) => Some(ptr),
-            // SAFETY: it is a live block of the heap with this size.
+            // SAFETY: the heap recognised `ptr` as a live block of its own, and returned its size.
             Some(old) => unsafe { self.move_to(ptr, old, size) },
         }
     }
@@ -244,11 +255,13 @@ unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
         let Some(ptr) = ptr else { return };
-        // SAFETY: `ptr` is a live block of this allocator (contract of `free`). If it lies in an arena
-        // of the heap, it is one of the heap's blocks.
+        // SAFETY: `ptr` is a live block of this allocator (contract of `free`). If it lies in an
+        // arena of the heap, it is a block of the heap, because no block of the layer below lies
+        // there (invariant of `lower`).
         let foreign = unsafe { self.heap.free_if_ours(ptr) };
         if foreign.is_some() {
-            // SAFETY: the block is not the heap's, so it is a live block of the layer below.
+            // SAFETY: the heap did not recognise the block, so it is a live block of the layer
+            // below.
             unsafe { self.lower.free(foreign) };
         }
     }
@@ -273,9 +286,10 @@ mod tests {
     fn pymalloc<G: Geometry>() -> Pymalloc<GilHeld<TestHeap<G>>, Malloc> {
         let heap =
             Heap::with_geometry(KnownArenas::with_geometry(MmapArenas::new(), Malloc), Malloc);
-        // SAFETY: each test is one thread, and neither layer below the heap calls back.
+        // SAFETY: each test uses its allocator from one thread only, and neither the arena source
+        // nor the allocator of the metadata calls back into the heap.
         let heap = unsafe { GilHeld::new(heap) };
-        // SAFETY: malloc does not serve memory of the heap's arenas.
+        // SAFETY: malloc never returns memory that lies in an arena of the heap.
         unsafe { Pymalloc::new(heap, Malloc) }
     }
 
@@ -383,7 +397,8 @@ mod tests {
         assert_eq!(small(&pymalloc), 1);
     }
 
-    /// Defects D7: a size of at most `MAX_REQUEST` was multiplied by four before it was compared.
+    /// Defects D7: `realloc` multiplied the new size by four before it compared the size with the
+    /// block's, which overflowed for sizes that are not above `MAX_REQUEST`.
     #[test]
     fn a_reallocation_to_an_unservable_size_is_refused_and_leaves_the_block() {
         let pymalloc = pymalloc::<Pools16K>();
@@ -397,7 +412,7 @@ mod tests {
         unsafe { pymalloc.free(block) };
     }
 
-    /// A layer below that serves a large request only while no arena is mapped.
+    /// A layer below that refuses every request while an arena is mapped.
     struct Short<'a>(&'a Cell<usize>);
 
     // SAFETY: every block comes from malloc.
@@ -421,10 +436,10 @@ mod tests {
         }
     }
 
-    /// A source that counts the arenas that are mapped.
+    /// A source that counts the arenas that are mapped now.
     struct Counted<'a>(MmapArenas, &'a Cell<usize>);
 
-    // SAFETY: arenas are mapped and unmapped by the source below.
+    // SAFETY: the source below maps and unmaps every arena.
     unsafe impl ArenaSource for Counted<'_> {
         fn map(&mut self, size: raw_mem::ArenaSize) -> Result<NonNull<u8>, raw_mem::MapError> {
             self.1.set(self.1.get() + 1);
@@ -438,16 +453,18 @@ mod tests {
         }
     }
 
-    /// Field report F5: a request failed although retained arenas could have been unmapped.
+    /// Field report F5: a request to the layer below failed, although unmapping retained arenas
+    /// would have made room for it.
     #[test]
     fn a_request_that_the_layer_below_refuses_is_repeated_after_a_trim() {
         let mapped = Cell::new(0);
         let arenas = RetainingArenas::new(Counted(MmapArenas::new(), &mapped));
         let heap = Heap::new(KnownArenas::new(arenas, Malloc), Malloc);
-        // SAFETY: the test has one thread, nothing calls back, and the C library does not serve memory of
-        // the arenas.
+        // SAFETY: only one thread uses the allocator, nothing calls back into the heap, and the C
+        // library allocates no memory in the heap's arenas.
         let pymalloc = unsafe { Pymalloc::new(GilHeld::new(heap), Short(&mapped)) };
-        // Arenas that come back twice are retained.
+        // The source retains arenas only if they come back and are requested again, so we repeat
+        // the cycle.
         let retain = || {
             for _ in 0..2 {
                 let blocks: Vec<_> = (0..10_000).map(|_| pymalloc.malloc(512).unwrap()).collect();
@@ -500,7 +517,7 @@ mod tests {
     fn a_locked_heap_serves_many_threads() {
         let heap: TestHeap<Pools16K> =
             Heap::new(KnownArenas::new(MmapArenas::new(), Malloc), Malloc);
-        // SAFETY: malloc does not serve memory of the heap's arenas.
+        // SAFETY: malloc never returns memory that lies in an arena of the heap.
         let pymalloc = unsafe { Pymalloc::new(crate::entry::access::Locked::new(heap), Malloc) };
         std::thread::scope(|scope| {
             for _ in 0..4 {

@@ -1,4 +1,5 @@
-//! The geometries: CPython's by era, our own, and variants for tests and comparisons.
+//! The geometries. There is one for each era of CPython, one for our own allocators, and variants
+//! for tests and comparisons.
 
 #![forbid(unsafe_code)]
 
@@ -6,7 +7,8 @@ use core::marker::PhantomData;
 
 use crate::geometry::{Geometry, HeaderRule, ReallocRule, RetainRule, Rules, Sizes};
 
-/// 8-byte classes to 256 bytes in 4 KiB pools and 256 KiB arenas: CPython 2.5.
+/// The geometry of CPython 2.5: size classes 8 bytes apart up to 256 bytes, pools of 4 KiB, and
+/// arenas of 256 KiB.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Classes8To256;
 
@@ -16,7 +18,8 @@ impl Geometry for Classes8To256 {
     const RULES: Rules = Rules { retain_last_arena: false, ..Rules::CPYTHON };
 }
 
-/// 8-byte classes to 512 bytes in 4 KiB pools and 256 KiB arenas: CPython 3.3 to 3.7.3.
+/// The geometry of CPython 3.3 to 3.7.3: size classes 8 bytes apart up to 512 bytes, pools of 4
+/// KiB, and arenas of 256 KiB.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Classes8To512;
 
@@ -26,8 +29,9 @@ impl Geometry for Classes8To512 {
     const RULES: Rules = Rules { retain_last_arena: false, ..Rules::CPYTHON };
 }
 
-/// 16-byte classes to 512 bytes in 4 KiB pools and 256 KiB arenas: CPython 3.9, and with
-/// [`GiveBackAll`] 3.7.4 to 3.8.
+/// The geometry of CPython 3.9: size classes 16 bytes apart up to 512 bytes, pools of 4 KiB, and
+/// arenas of 256 KiB. [`GiveBackAll`]`<Pools4K>` is the geometry of CPython 3.7.4 to 3.8, which did
+/// not retain a free arena.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pools4K;
 
@@ -36,8 +40,8 @@ impl Geometry for Pools4K {
     const SIZES: Sizes = Sizes::CPYTHON_4K;
 }
 
-/// 16-byte classes to 512 bytes in 16 KiB pools and 1 MiB arenas: CPython 3.10 to 3.15. The
-/// default.
+/// The geometry of CPython 3.10 to 3.15, which is the default: size classes 16 bytes apart up to
+/// 512 bytes, pools of 16 KiB, and arenas of 1 MiB.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pools16K;
 
@@ -46,7 +50,8 @@ impl Geometry for Pools16K {
     const SIZES: Sizes = Sizes::CPYTHON;
 }
 
-/// As [`Pools16K`] with 2 MiB arenas: CPython 3.15 built with huge pages.
+/// The geometry of CPython 3.15 when it is built with huge pages: like [`Pools16K`], but with
+/// arenas of 2 MiB.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Arenas2M;
 
@@ -55,10 +60,12 @@ impl Geometry for Arenas2M {
     const SIZES: Sizes = Sizes { arena_size: 2 << 20, ..Sizes::CPYTHON };
 }
 
-/// The geometry of our own allocators: CPython's current sizes, but the headers of all pools stand
-/// at the beginning of their arena, and each class retains an emptied pool.
+/// The geometry of our own allocators. It has CPython's current sizes, but two rules differ: the
+/// headers of all pools stand at the beginning of their arena, and each class may retain an emptied
+/// pool.
 ///
-/// A heap with this geometry does not lay out its blocks as CPython does.
+/// Because of these rules, a heap with this geometry does not place its blocks at the same
+/// addresses as CPython does.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Native;
 
@@ -69,8 +76,8 @@ impl Geometry for Native {
         Rules { headers: HeaderRule::InArena, retain: RetainRule::EachClass, ..Rules::CPYTHON };
 }
 
-/// 4 classes in pools of 256 bytes and arenas of 1 KiB. Models and tests reach every transition of
-/// such a heap in a few steps.
+/// A geometry for models and tests: 4 size classes, pools of 256 bytes, and arenas of 1 KiB. A heap
+/// this small reaches every transition in a few steps.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tiny;
 
@@ -80,7 +87,8 @@ impl Geometry for Tiny {
         Sizes { small_threshold: 64, pool_size: 256, arena_size: 1 << 10, ..Sizes::CPYTHON };
 }
 
-/// The geometry `G`, but every arena that becomes free is unmapped: CPython before 3.9.
+/// The geometry `G`, except that every arena whose pools are all free is unmapped, as in CPython
+/// before 3.9.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GiveBackAll<G>(PhantomData<G>);
 
@@ -90,7 +98,8 @@ impl<G: Geometry> Geometry for GiveBackAll<G> {
     const RULES: Rules = Rules { retain_last_arena: false, ..G::RULES };
 }
 
-/// The geometry `G`, but a reallocation never moves a block within its class.
+/// The geometry `G`, except that a reallocation leaves a block in place if the new size belongs to
+/// the same class.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KeepInClass<G>(PhantomData<G>);
 
@@ -100,7 +109,7 @@ impl<G: Geometry> Geometry for KeepInClass<G> {
     const RULES: Rules = Rules { realloc: ReallocRule::WithinClass, ..G::RULES };
 }
 
-/// The geometry `G`, but requests of 0 bytes are served by its smallest class.
+/// The geometry `G`, except that requests of 0 bytes are allocated from the smallest class.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ZeroInPools<G>(PhantomData<G>);
 
@@ -110,7 +119,7 @@ impl<G: Geometry> Geometry for ZeroInPools<G> {
     const RULES: Rules = Rules { zero_in_pools: true, ..G::RULES };
 }
 
-/// The geometry `G`, but each class retains an emptied pool.
+/// The geometry `G`, except that each class may retain an emptied pool.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RetainEachClass<G>(PhantomData<G>);
 
@@ -120,7 +129,7 @@ impl<G: Geometry> Geometry for RetainEachClass<G> {
     const RULES: Rules = Rules { retain: RetainRule::EachClass, ..G::RULES };
 }
 
-/// The geometry `G`, but the headers of all pools stand at the beginning of their arena.
+/// The geometry `G`, except that the headers of all pools stand at the beginning of their arena.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeadersInArena<G>(PhantomData<G>);
 

@@ -1,4 +1,4 @@
-//! What follows from the sizes and rules of a geometry.
+//! Constants that follow from the sizes and rules of a geometry.
 
 #![forbid(unsafe_code)]
 
@@ -8,16 +8,17 @@ use raw_mem::ArenaSize;
 
 use crate::geometry::{Geometry, HeaderRule, MAX_CLASSES, MAX_POOLS};
 
-/// The bytes of a pool's header.
+/// The size of a pool's header, in bytes.
 pub(crate) const HEADER_SIZE: usize = 40;
 
-/// The bytes of a pool's header and of the heap's tag behind it. CPython: `POOL_OVERHEAD`.
+/// The size of a pool's header and the heap's tag behind it, in bytes. CPython: `POOL_OVERHEAD`.
 pub(crate) const POOL_OVERHEAD: usize = 48;
 
-/// The bytes of a cache line. The tag of an arena that begins with all headers has one to itself.
+/// The size of a cache line, in bytes. In an arena that begins with the headers of its pools, the
+/// heap's tag has a separate cache line.
 const CACHE_LINE: usize = 64;
 
-/// The counts and offsets that follow from a [`Geometry`].
+/// The counts and offsets that follow from the sizes and rules of a [`Geometry`].
 #[derive(Clone, Copy, Debug)]
 pub struct Shape<G>(PhantomData<G>);
 
@@ -26,16 +27,17 @@ impl<G: Geometry> Shape<G> {
     pub const CLASSES: usize = G::SIZES.small_threshold / G::SIZES.alignment;
     /// The number of pools in an arena.
     pub const POOLS: usize = G::SIZES.arena_size / G::SIZES.pool_size;
-    /// The size of an arena, as its source takes it.
+    /// The size of an arena, in the type that an arena source expects.
     pub const ARENA: ArenaSize = match (ArenaSize::new(G::SIZES.arena_size), Self::CONSISTENT) {
         (Some(size), ()) => size,
         (None, ()) => panic!("no source has arenas of this size"),
     };
-    /// The offset of the last byte of a request, shifted right by this, is the number of its class.
+    /// The number of bits by which the offset of a request's last byte is shifted right to get the
+    /// index of its class.
     pub(crate) const SHIFT: u32 = G::SIZES.alignment.trailing_zeros();
-    /// The offset of the heap's tag in an arena that begins with all headers.
+    /// The offset of the heap's tag in an arena that begins with the headers of all its pools.
     pub(crate) const TAG: usize = (Self::POOLS * HEADER_SIZE).next_multiple_of(CACHE_LINE);
-    /// The bytes before the first block of an arena's first pool.
+    /// The number of bytes before the first block of an arena's first pool.
     pub const BEFORE_FIRST_POOL: usize = match G::RULES.headers {
         HeaderRule::InPools => POOL_OVERHEAD,
         HeaderRule::InArena => {
@@ -43,7 +45,7 @@ impl<G: Geometry> Shape<G> {
             headers_and_tag.next_multiple_of(G::SIZES.small_threshold.next_power_of_two())
         }
     };
-    /// The bytes before the first block of every other pool.
+    /// The number of bytes before the first block of each other pool of an arena.
     pub const BEFORE_POOL: usize = match G::RULES.headers {
         HeaderRule::InPools => POOL_OVERHEAD,
         HeaderRule::InArena => 0,

@@ -1,4 +1,4 @@
-//! The size class of a request.
+//! Size classes: each request is rounded up to the block size of its class.
 
 #![forbid(unsafe_code)]
 
@@ -6,18 +6,18 @@ use core::{fmt, marker::PhantomData};
 
 use crate::geometry::{Geometry, shape::Shape};
 
-/// A size class of the geometry `G`. Class i has blocks of `(i + 1) * alignment` bytes.
+/// A size class of the geometry `G`. The blocks of class i have `(i + 1) * alignment` bytes.
 pub struct SizeClass<G> {
     /// # Invariant
     ///
-    /// Below `Shape::<G>::CLASSES`.
+    /// The index is less than `Shape::<G>::CLASSES`.
     index: u8,
     geometry: PhantomData<G>,
 }
 
 impl<G: Geometry> SizeClass<G> {
-    /// Returns the class that serves `size` bytes, or `None` for 0 bytes and for more than the
-    /// geometry's threshold.
+    /// Returns the smallest class whose blocks have at least `size` bytes. Returns `None` if `size`
+    /// is 0 or above the geometry's threshold.
     ///
     /// ```
     /// use obmalloc::{Pools16K, SizeClass};
@@ -28,10 +28,10 @@ impl<G: Geometry> SizeClass<G> {
     #[inline]
     #[must_use]
     pub const fn of(size: usize) -> Option<Self> {
-        // 0 wraps to the largest number, which no class serves.
+        // A size of 0 wraps to the largest number, which is above every threshold.
         let last = size.wrapping_sub(1);
         if last < G::SIZES.small_threshold {
-            // INVARIANT: `last` is less than CLASSES times the alignment.
+            // INVARIANT: `last` is less than the threshold, which is CLASSES times the alignment.
             Some(Self { index: (last >> Shape::<G>::SHIFT) as u8, geometry: PhantomData })
         } else {
             None
@@ -54,14 +54,15 @@ impl<G: Geometry> SizeClass<G> {
         self.index as usize
     }
 
-    /// Returns the size of its blocks, in bytes.
+    /// Returns the size of the blocks of this class, in bytes.
     #[inline]
     pub const fn block_size(self) -> usize {
         (self.index as usize + 1) << Shape::<G>::SHIFT
     }
 
-    /// Returns the number of blocks in a pool of this class. Where an arena begins with the headers
-    /// of its pools ([`HeaderRule::InArena`](crate::HeaderRule::InArena)), its first pool has fewer.
+    /// Returns the number of blocks in a pool of this class. If arenas begin with the headers of
+    /// their pools ([`HeaderRule::InArena`](crate::HeaderRule::InArena)), the first pool of an
+    /// arena has fewer blocks, because the headers take up its beginning.
     #[inline]
     pub const fn capacity(self) -> usize {
         (G::SIZES.pool_size - Shape::<G>::BEFORE_POOL) / self.block_size()

@@ -1,4 +1,4 @@
-//! A walk over the heap that asserts every numbered rule of the crate's page.
+//! A check that walks over the whole heap and asserts every numbered rule of the crate's page.
 
 #![forbid(unsafe_code)]
 
@@ -11,19 +11,19 @@ use crate::{
 };
 
 impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
-    /// Asserts every rule of the [crate's page](crate). For tests, because it visits every block of
-    /// every pool.
+    /// Asserts every rule of the [crate's page](crate). This is meant for tests, because it visits
+    /// the free list of every pool.
     ///
     /// # Panics
     ///
-    /// Panics if a rule is broken. The message names the rule.
+    /// Panics if the heap breaks a rule. The message names the rule.
     pub fn check_invariants(&self) {
         self.check_used_pools();
         self.check_arenas();
         self.check_usable_arenas();
     }
 
-    /// Rules 3 and 4, seen from the lists.
+    /// Checks rules 3 and 4, by walking over the list of each class.
     fn check_used_pools(&self) {
         for class in SizeClass::<G>::all() {
             let mut prev = None;
@@ -44,7 +44,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Rules 1, 2, 3 and 5, seen from the arenas.
+    /// Checks rules 1, 2, 3 and 5, by walking over the arenas and their pools.
     fn check_arenas(&self) {
         let mut arenas = 0;
         for (index, arena) in self.arenas.arenas() {
@@ -80,7 +80,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         assert!(listed, "rule 3: a used pool is in its class's list");
     }
 
-    /// Rules 6, 7 and 8.
+    /// Checks rules 6, 7 and 8, by walking over the list of usable arenas.
     fn check_usable_arenas(&self) {
         let mut last = [None; MAX_POOLS + 1];
         let (mut before, mut prev, mut free) = (1, None, 0);
@@ -104,7 +104,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     }
 }
 
-/// Rules 1 and 2.
+/// Checks rules 1 and 2 for one pool.
 fn check_pool<G: Geometry>(pool: PoolPtr) {
     let header = pool.header();
     let Some(class) = header.class::<G>() else {

@@ -1,4 +1,4 @@
-//! Which emptied pools are retained by their class.
+//! The pools that their size class retains when they become empty.
 //!
 //! ```text
 //!   the last block of a pool is freed
@@ -7,16 +7,20 @@
 //!                                 └ all pools of the arena are free: the arena is retained or unmapped
 //! ```
 //!
-//! Without this, a program that allocates and frees one block in turn would move the pool of that
-//! block to its arena and back each time. A retained pool stays where it is and reports no event.
+//! Without retention, a program that allocates and frees one block in turn would move the pool of
+//! that block to its arena and back each time. A retained pool stays in its class's list, and its
+//! header reports no event when the last block is freed, so both operations stay on their fast
+//! paths.
 //!
-//! Retention ends when something happens that the pool could be needed for: a slow path of the same
-//! class, a request that finds no free pool, or an arena that could be unmapped. If no block of the
-//! pool is in use by then, it goes to its arena after all.
+//! The retention of a pool ends when the pool may be needed elsewhere: when a slow path of its
+//! class runs, when a request finds no free pool, or when an arena could be unmapped. If no block
+//! of the pool is in use at that time, the pool then goes to its arena. Otherwise it becomes an
+//! ordinary used pool.
 //!
-//! Under [`RetainRule::Unobservable`] a pool is retained only if it would be the next one that anyone
-//! takes, and retention ends before any other pool or arena moves. Requests and statistics therefore
-//! cannot reveal that the pool did not move.
+//! Under [`RetainRule::Unobservable`] a pool is retained only if, after going back to its arena, it
+//! would be the next pool that is taken. The retention ends before any other pool or arena is taken
+//! or given back. Neither the addresses of blocks nor statistics can therefore reveal that the pool
+//! did not move.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
@@ -27,7 +31,8 @@ use crate::{
     pool::PoolPtr,
 };
 
-/// The classes whose only pool is retained.
+/// The set of size classes that retain a pool, which is then the only pool of its class. Bit i
+/// stands for class i.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct EmptyPools(u64);
 
@@ -41,8 +46,8 @@ impl EmptyPools {
         self.0.count_ones() as usize
     }
 
-    /// Returns true if the rule of the geometry allows `pool`, which has become empty, to be
-    /// retained.
+    /// Returns true if the geometry's rule allows the class of `pool` to retain it. `pool` has just
+    /// become empty.
     pub(crate) fn may_retain<G: Geometry>(self, arenas: &ArenaTable, pool: PoolPtr) -> bool {
         let arena = pool.header().arena();
         match G::RULES.retain {
@@ -51,15 +56,15 @@ impl EmptyPools {
         }
     }
 
-    /// Retains `pool`, which has become empty and is the only one of its class.
+    /// Retains `pool`, which has just become empty and is the only pool of `class`.
     pub(crate) fn retain<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         pool.header().become_retained();
         self.0 |= 1 << class.index();
     }
 
-    /// Ends the retention of the pool of `class`, or under [`RetainRule::Unobservable`] of any class,
-    /// because a slow path of `class` begins. Returns a pool that turns out to be empty and is in no
-    /// list any more.
+    /// Ends the retention of the pool of `class`, because a slow path of this class begins. Under
+    /// [`RetainRule::Unobservable`] the retained pool of any other class is affected as well. If no
+    /// block of that pool is in use, removes the pool from its list and returns it.
     #[inline]
     pub(crate) fn end_for<G: Geometry>(
         &mut self,
@@ -73,8 +78,8 @@ impl EmptyPools {
         }
     }
 
-    /// Ends retentions until a pool turns out to be empty. Returns this pool, which is in no list any
-    /// more, or `None` if none is left.
+    /// Ends the retention of one pool after another until one of them has no block in use. Removes
+    /// that pool from its list and returns it. Returns `None` if no retained pool is left.
     pub(crate) fn end_any<G: Geometry>(&mut self, used: &mut UsedPools) -> Option<PoolPtr> {
         while let Some(class) = SizeClass::<G>::from_index(self.0.trailing_zeros() as usize) {
             let empty = self.end(class, used);
@@ -123,7 +128,8 @@ mod tests {
     }
 
     fn free<G: Geometry>(heap: &mut TestHeap<G>, block: BlockPtr) {
-        // SAFETY: the tests free once what they allocated from this heap.
+        // SAFETY: the tests free each block once, and only blocks that they have allocated from
+        // this heap.
         unsafe { heap.free(block) };
         heap.check_invariants();
     }

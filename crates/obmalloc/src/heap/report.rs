@@ -1,7 +1,7 @@
-//! Statistics as text and as JSON. Neither allocates.
+//! Formatting of statistics as text and as JSON, without allocating memory.
 //!
-//! The text is the report of CPython's `sys._debugmallocstats()` (`_PyObject_DebugMallocStats` in
-//! `Objects/obmalloc.c`).
+//! The text has the format of CPython's report `sys._debugmallocstats()`
+//! (`_PyObject_DebugMallocStats` in `Objects/obmalloc.c`).
 
 #![forbid(unsafe_code)]
 
@@ -14,7 +14,7 @@ impl Stats {
     ///
     /// # Errors
     ///
-    /// Returns the errors of `out`.
+    /// Returns an error if `out` returns one.
     pub fn write_json(&self, out: &mut impl fmt::Write) -> fmt::Result {
         let Self { arenas, bytes, .. } = self;
         write!(
@@ -129,7 +129,8 @@ fn fmt_map(f: &mut fmt::Formatter<'_>, map: MapStats) -> fmt::Result {
     line(f, format_args!("Total"), map.root_bytes + leaf_bytes)
 }
 
-/// Writes a line: the text in 35 columns, `=`, and the number with commas in 21 columns.
+/// Writes one line of the report: the text padded to 35 columns, `=`, and the number with commas in
+/// 21 columns.
 fn line(f: &mut fmt::Formatter<'_>, text: fmt::Arguments<'_>, number: usize) -> fmt::Result {
     let mut column = Column { out: f, width: 0 };
     fmt::Write::write_fmt(&mut column, text)?;
@@ -137,7 +138,8 @@ fn line(f: &mut fmt::Formatter<'_>, text: fmt::Arguments<'_>, number: usize) -> 
     writeln!(f, "{:left$}={:>21}", "", Commas::of(number).text())
 }
 
-/// Passes text on and counts its characters.
+/// A writer that forwards text to a formatter and counts its characters, so that a caller can pad
+/// the text to a column.
 struct Column<'a, 'b> {
     out: &'a mut fmt::Formatter<'b>,
     width: usize,
@@ -150,7 +152,7 @@ impl fmt::Write for Column<'_, '_> {
     }
 }
 
-/// A number with a comma before every third digit from the right.
+/// The decimal digits of a number, with a comma before every third digit from the right.
 struct Commas {
     digits: [u8; 27],
     start: usize,

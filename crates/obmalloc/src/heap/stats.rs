@@ -1,4 +1,5 @@
-//! The statistics of a heap. They are found by walking it, so the fast paths need not count.
+//! The statistics of a heap. They are computed by walking over the whole heap when they are
+//! requested, so the fast paths need not count anything.
 
 #![forbid(unsafe_code)]
 
@@ -23,52 +24,54 @@ pub struct ClassStats {
     pub pools: usize,
     /// The number of blocks in use.
     pub in_use: usize,
-    /// The number of free blocks in those pools, including uncarved ones.
+    /// The number of free blocks in the pools that have a block in use. Uncarved blocks count as
+    /// free.
     pub available: usize,
-    /// How many of the available blocks are uncarved.
+    /// How many of the `available` blocks are uncarved.
     pub uncarved: usize,
 }
 
-/// The number of arenas.
+/// The numbers of arenas that are and were mapped, and their size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ArenaStats {
-    /// All that were ever mapped.
+    /// The number of arenas that were ever mapped.
     pub allocated: usize,
-    /// All that were ever unmapped.
+    /// The number of arenas that were ever unmapped.
     pub reclaimed: usize,
-    /// The largest number that was mapped at the same time.
+    /// The largest number of arenas that were mapped at the same time.
     pub highwater: usize,
-    /// The number that is mapped now.
+    /// The number of arenas that are mapped now.
     pub current: usize,
     /// The size of an arena, in bytes.
     pub size: usize,
 }
 
-/// How the bytes of the mapped arenas are used. The fields add up to all bytes.
+/// How the memory of all mapped arenas is used, in bytes. The sum of the fields is the total size
+/// of these arenas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ByteStats {
-    /// Blocks in use.
+    /// The bytes of all blocks in use.
     pub in_use: usize,
-    /// Free blocks of pools that have a block in use.
+    /// The bytes of the free blocks in pools that have a block in use.
     pub available: usize,
-    /// Pools without a block in use, carved or not.
+    /// The bytes of all pools without a block in use, whether they are carved or not.
     pub unused_pools: usize,
-    /// The bytes before the first block of the pools in use, which hold headers.
+    /// The bytes before the first block, in all pools that have a block in use. They hold headers.
     pub pool_headers: usize,
-    /// The bytes behind the last block of the pools in use.
+    /// The bytes behind the last block, in all pools that have a block in use.
     pub quantization: usize,
 }
 
 impl ByteStats {
-    /// Returns the bytes of all mapped arenas.
+    /// Returns the total size of all mapped arenas, in bytes.
     pub const fn total(&self) -> usize {
         self.in_use + self.available + self.unused_pools + self.pool_headers + self.quantization
     }
 }
 
-/// The size of an arena map.
+/// The sizes of an arena map's nodes, and the number of its leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MapStats {
     pub(crate) root_bytes: usize,
@@ -78,22 +81,22 @@ pub(crate) struct MapStats {
 
 /// The statistics of a heap at one moment.
 ///
-/// As text they are the report of CPython's `sys._debugmallocstats()`, and
-/// [`write_json`](Self::write_json) writes the same figures as JSON. Neither allocates.
+/// `Display` formats the statistics like the report of CPython's `sys._debugmallocstats()`.
+/// [`write_json`](Self::write_json) writes the same figures as JSON. Neither of them allocates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// The name of the geometry.
+    /// The name of the heap's geometry.
     pub geometry: &'static str,
-    /// The largest request that a pool serves, in bytes.
+    /// The largest request that is allocated from a pool, in bytes.
     pub small_threshold: usize,
     /// The size of a pool, in bytes.
     pub pool_size: usize,
-    /// The number of arenas.
+    /// The numbers of arenas.
     pub arenas: ArenaStats,
-    /// How their bytes are used.
+    /// How the bytes of the arenas are used.
     pub bytes: ByteStats,
-    /// The number of pools without a block in use, carved or not.
+    /// The number of pools without a block in use, whether they are carved or not.
     pub unused_pools: usize,
     /// How many requests have failed because no arena could be mapped.
     pub refused: usize,
@@ -149,7 +152,7 @@ impl Stats {
         };
         let (size, in_use) = (class.block_size(), header.in_use::<G>());
         if in_use == 0 {
-            // A pool that its class retains.
+            // This is a pool that its class retains, although no block is in use.
             self.unused_pools += 1;
             return;
         }
@@ -166,21 +169,22 @@ impl Stats {
         self.bytes.quantization += G::SIZES.pool_size - first - capacity * size;
     }
 
-    /// Adds the nodes of `map`, which contains the arenas.
+    /// Adds the sizes of the nodes of `map`, which must be the map of the heap's arenas.
     pub fn with_map<G: Geometry>(mut self, map: &ArenaMap<G>) -> Self {
         let (root_bytes, leaf_bytes) = map.node_sizes();
         self.map = Some(MapStats { root_bytes, leaf_bytes, leaves: map.leaves() });
         self
     }
 
-    /// Returns the statistics of each size class, by the number of the class.
+    /// Returns the statistics of each size class, indexed by the number of the class.
     pub fn classes(&self) -> &[ClassStats] {
         &self.classes[..self.class_count]
     }
 }
 
-/// Adds the statistics of another heap with the same geometry. The largest numbers of arenas may not
-/// have been reached at the same time, so their sum is an upper bound.
+/// Adds the statistics of another heap with the same geometry. The two heaps may have had their
+/// largest numbers of arenas at different times, so the sum of these numbers (`highwater`) is only
+/// an upper bound for both heaps together.
 impl AddAssign<&Self> for Stats {
     fn add_assign(&mut self, other: &Self) {
         let (arenas, bytes) = (&mut self.arenas, &mut self.bytes);

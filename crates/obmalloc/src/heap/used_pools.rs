@@ -1,4 +1,5 @@
-//! The pools that serve each size class.
+//! The list of used pools of each size class. Blocks of the class are allocated from the first pool
+//! of its list.
 //!
 //! ```text
 //!   class 0 ──► pool ⇄ pool ⇄ pool          the first one serves every request of its class
@@ -6,7 +7,7 @@
 //!   class 2 ──► pool
 //! ```
 //!
-//! CPython: `usedpools`.
+//! In CPython, these lists are `usedpools`.
 
 #![forbid(unsafe_code)]
 
@@ -20,8 +21,8 @@ use crate::{
 pub(crate) struct UsedPools {
     /// # Invariant
     ///
-    /// The first pool of each class's list, or `PoolPtr::NONE`. Every pool of a list is of that class
-    /// and in the state `Used` or `Retained`.
+    /// Each head is the first pool of its class's list, or `PoolPtr::NONE` if the list is empty.
+    /// Every pool of a list has that class and is in the state `Used` or `Retained`.
     heads: [PoolPtr; MAX_CLASSES],
 }
 
@@ -30,17 +31,19 @@ impl UsedPools {
         Self { heads: [PoolPtr::NONE; MAX_CLASSES] }
     }
 
-    /// Returns the pool that serves `class`, or [`PoolPtr::NONE`].
+    /// Returns the first pool of the list of `class`, or [`PoolPtr::NONE`] if the list is empty.
     #[inline]
     pub(crate) fn first<G: Geometry>(&self, class: SizeClass<G>) -> PoolPtr {
-        // The index is below MAX_CLASSES already. The mask only removes the bounds check.
+        // The index is always below MAX_CLASSES, so the remainder does not change it. It only lets
+        // the compiler omit the bounds check.
         self.heads[class.index() % MAX_CLASSES]
     }
 
     /// Puts `pool` at the front of its class's list.
     ///
-    /// If the first pool has run out of blocks, it leaves the list, so that only the first pool of a
-    /// list can be without blocks.
+    /// If the previous first pool has run out of blocks, it leaves the list. Otherwise a pool
+    /// without free blocks could be behind another one, and only the first pool of a list may have
+    /// none.
     pub(crate) fn push_front<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         let mut first = self.first(class);
         if first != PoolPtr::NONE && first.header().has_run_out::<G>() {
@@ -54,11 +57,12 @@ impl UsedPools {
             pool.header().next.set(Some(first));
             first.header().prev.set(Some(pool));
         }
-        // INVARIANT: the caller has made it a used pool of this class.
+        // INVARIANT: the caller has made `pool` a used pool of this class, and it links to the
+        // previous first pool.
         self.heads[class.index()] = pool;
     }
 
-    /// Removes a `pool` that has run out of blocks from its class's list.
+    /// Removes `pool`, which has run out of blocks, from its class's list and marks it as full.
     pub(crate) fn remove_full<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         self.remove(class, pool);
         pool.header().become_full();

@@ -1,18 +1,20 @@
-//! The number of an arena, which the header of each of its pools stores.
+//! The index of an arena's record. The header of each pool stores the index of the arena that the
+//! pool is part of.
 
 #![forbid(unsafe_code)]
 
 use core::num::NonZero;
 
-/// The index of an arena's record. The array of records never shrinks, so an index stays valid.
+/// The index of an arena's record in the array of records. This array never shrinks, so an index
+/// stays valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ArenaIndex(
-    /// The index plus one, so that `Option<ArenaIndex>` takes no more room.
+    /// The index plus one. It is never 0, so `Option<ArenaIndex>` is no larger than `ArenaIndex`.
     NonZero<u32>,
 );
 
 impl ArenaIndex {
-    /// An index that no arena has.
+    /// An index that no record has, for pools that are part of no arena.
     pub(crate) const NONE: Self = Self(NonZero::<u32>::MAX);
 
     pub(crate) fn new(index: usize) -> Self {

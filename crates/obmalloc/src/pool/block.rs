@@ -1,4 +1,5 @@
-//! Blocks, and the free list that is threaded through them.
+//! Blocks, and the free list of a pool. The links of the list are stored in the free blocks
+//! themselves.
 //!
 //! ```text
 //!   head ──► ┌──────┬─ ─ ─ ─┐   ┌──────┬─ ─ ─ ─┐   ┌──────┬─ ─ ─ ─┐
@@ -8,51 +9,55 @@
 
 use core::{cell::Cell, ptr::NonNull};
 
-/// A block that its holder owns exclusively. It has at least the bytes of its class and is aligned to
-/// the geometry's alignment.
+/// A pointer to a block, which the holder of this pointer owns exclusively. The block has at least
+/// the size of its class and is aligned to the geometry's alignment.
 ///
-/// It is not `Copy`, because passing it on gives up ownership.
+/// The type is not `Copy`, because whoever passes a `BlockPtr` to a function gives up the ownership
+/// of the block.
 #[derive(Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct BlockPtr(NonNull<u8>);
 
 impl BlockPtr {
-    /// Makes a block of the memory at `start`.
+    /// Makes a `BlockPtr` of the block at `start`.
     ///
     /// # Safety
     ///
-    /// - A heap must have returned a block that starts at `start`, and `start` must be the pointer
-    ///   that it returned or be derived from it.
-    /// - The caller must be the only holder of that block.
+    /// - A heap must have returned a block that begins at `start`. `start` must be the pointer that
+    ///   the heap returned, or be derived from it.
+    /// - No other holder of the block may exist, so the caller owns it exclusively.
     #[inline]
     pub const unsafe fn from_start(start: NonNull<u8>) -> Self {
         Self(start)
     }
 
-    /// Returns the block's first byte. The caller owns the memory from now on.
+    /// Returns a pointer to the block's first byte, and consumes the `BlockPtr`. The caller owns
+    /// the memory from now on, and must free it later.
     #[inline]
     #[must_use = "the block leaks unless its memory is passed on"]
     pub const fn into_start(self) -> NonNull<u8> {
         self.0
     }
 
-    /// Returns the block's first byte.
+    /// Returns a pointer to the block's first byte. The `BlockPtr` keeps the ownership of the
+    /// block.
     #[inline]
     pub const fn start(&self) -> NonNull<u8> {
         self.0
     }
 }
 
-/// The first word of a free block.
+/// The first word of a free block, which points to the next free block of the pool, or is `None`.
 type Link = Option<NonNull<u8>>;
 
-/// The free blocks of one pool, last in, first out.
+/// The free list of one pool. The block that was pushed last is popped first.
 #[derive(Debug)]
 #[repr(transparent)]
 pub(crate) struct FreeList {
     /// # Invariant
     ///
-    /// The list exclusively owns every block on it. The first word of each is the link to the next.
+    /// The list exclusively owns every block on it. The first word of each block links to the next
+    /// block.
     head: Cell<Link>,
 }
 
@@ -66,18 +71,19 @@ impl FreeList {
         self.head.get().is_none()
     }
 
-    /// Forgets every block.
+    /// Removes every block from the list without changing the blocks.
     pub(crate) fn clear(&self) {
         self.head.set(None);
     }
 
-    /// Takes the block that was pushed last.
+    /// Removes the block that was pushed last and returns it. Returns `None` if the list is empty.
     #[inline]
     pub(crate) fn pop(&self) -> Option<BlockPtr> {
         let start = self.head.get()?;
-        // SAFETY: by the invariant of `head`, the first word of a listed block is a link.
+        // SAFETY: the block is on the list, so its first word is a link (invariant of `head`).
         let next = unsafe { start.cast::<Link>().read() };
-        // INVARIANT: `next` heads the list without its first block.
+        // INVARIANT: the list now begins at `next`, and no longer contains the block that is
+        // returned.
         self.head.set(next);
         Some(BlockPtr(start))
     }
@@ -85,41 +91,46 @@ impl FreeList {
     /// Puts `block` at the front of the list.
     #[inline]
     pub(crate) fn push(&self, block: BlockPtr) {
-        // SAFETY: the list owns the block from now on, and every block has room for a word.
+        // SAFETY: the list owns the block from now on, and every block has room for a link in its
+        // first word.
         unsafe { block.0.cast::<Link>().write(self.head.get()) };
         // INVARIANT: the block's first word was set to the old head above.
         self.head.set(Some(block.0));
     }
 
-    /// Fills an empty list with adjacent blocks of `size` bytes: `first`, and all that begin at most
-    /// `span` bytes behind it. They will be taken in ascending order. Returns the bytes of all of
-    /// them together.
+    /// Fills an empty list with adjacent blocks of `size` bytes. The blocks are `first` and all
+    /// following ones that begin at most `span` bytes behind the start of `first`. They will be
+    /// popped in ascending order of address. Returns the total size of these blocks in bytes.
     ///
     /// # Safety
     ///
-    /// The caller must exclusively own these blocks, and the pointer of `first` must be valid for all
-    /// of them.
+    /// The caller must exclusively own all of these blocks, and gives up that ownership. The
+    /// pointer in `first` must be valid for all of them.
     pub(crate) unsafe fn fill(&self, first: BlockPtr, size: usize, span: usize) -> usize {
         let (mut last, mut taken) = (first.0, size);
         while taken <= span {
-            // SAFETY: the next block begins here (contract of `fill`).
+            // SAFETY: another block begins `size` bytes further, and the pointer is valid for it
+            // (contract of `fill`).
             let next = unsafe { last.add(size) };
-            // SAFETY: the list owns the block from now on, and every block has room for a word.
+            // SAFETY: the list owns the block from now on, and every block has room for a link in
+            // its first word.
             unsafe { last.cast::<Link>().write(Some(next)) };
             last = next;
             taken += size;
         }
-        // SAFETY: as above.
+        // SAFETY: as above, for the last block.
         unsafe { last.cast::<Link>().write(None) };
-        // INVARIANT: each block was linked to the next above.
+        // INVARIANT: the list owns these blocks (contract of `fill`), and each was linked to the
+        // next above.
         self.head.set(Some(first.0));
         taken
     }
 
-    /// Iterates over the blocks in the order in which they will be taken.
+    /// Iterates over the blocks in the order in which they will be popped.
     pub(crate) fn iter(&self) -> impl Iterator<Item = NonNull<u8>> {
         core::iter::successors(self.head.get(), |start| {
-            // SAFETY: by the invariant of `head`. The list is borrowed, so no block leaves it.
+            // SAFETY: the block is on the list, so its first word is a link (invariant of `head`).
+            // The callers do not pop blocks during the iteration.
             unsafe { start.cast::<Link>().read() }
         })
     }

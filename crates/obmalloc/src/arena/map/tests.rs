@@ -8,7 +8,8 @@ mod narrow {
         geometry::{Sizes, eras::Tiny},
     };
 
-    /// Slots of 1 KiB in addresses of 14 bits: a root of 4 slots, leaves of 4 entries.
+    /// A geometry with slots of 1 KiB and addresses of 14 bits, so the map has a root of 4 items
+    /// and leaves of 4 entries.
     #[derive(Clone, Copy, Debug, Default)]
     pub(super) struct Narrow;
 
@@ -17,21 +18,24 @@ mod narrow {
         const SIZES: Sizes = Sizes { address_bits: 14, ..Tiny::SIZES };
     }
 
-    /// Publishes an arena that does not exist. The nodes come from malloc.
+    /// Publishes an arena that does not really exist. The nodes of the map are allocated with
+    /// malloc.
     pub(super) fn publish<G: Geometry>(map: &ArenaMap<G>, base: usize) -> bool {
-        // SAFETY: these tests pass the same allocator each time, and no block relies on the entry.
+        // SAFETY: these tests pass the same allocator each time. The arena has no blocks, so no
+        // code relies on its entry.
         unsafe { map.publish(base, &Malloc) }
     }
 
-    /// Retracts an arena.
+    /// Retracts an arena that [`publish`] has added.
     pub(super) fn retract<G: Geometry>(map: &ArenaMap<G>, base: usize) {
         // SAFETY: the arenas of these tests do not exist, so they have no blocks.
         unsafe { map.retract(base) };
     }
 
-    /// Frees the nodes of a map.
+    /// Frees the nodes of a map that [`publish`] has allocated.
     pub(super) fn release<G: Geometry>(mut map: ArenaMap<G>) {
-        // SAFETY: the nodes are from malloc, and the arenas have no blocks.
+        // SAFETY: the nodes were allocated with malloc, and the arenas do not exist, so they have
+        // no blocks.
         unsafe { map.release(&Malloc) };
     }
 }
@@ -87,7 +91,8 @@ mod unit {
     #[test]
     fn without_memory_nothing_is_published() {
         let map = ArenaMap::<Narrow>::new();
-        // SAFETY: no node is allocated, and no block relies on the entry.
+        // SAFETY: the allocator has no memory, so no node is allocated. The arena has no blocks, so
+        // no code relies on its entry.
         assert!(!unsafe { map.publish(1 << 10, &NoAlloc) });
         assert!(!map.contains(1 << 10));
         release(map);
@@ -101,15 +106,18 @@ mod models {
     use super::narrow::*;
     use crate::arena::map::*;
 
-    /// A reader runs beside `publish` on the main thread, so that loom tries it at every point. The
-    /// leaf that is published is the map's first, or a later one if there are arenas `before`.
+    /// Runs a reader in a second thread beside `publish` on the main thread, so that loom tries the
+    /// look-ups at every point of the publication. If `before` is empty, the published leaf is the
+    /// map's first. Otherwise the arenas in `before` are published earlier, so the leaf is a later
+    /// one.
     fn read_beside(orders: Orders, before: &[usize]) {
         let map = sync::Arc::new(ArenaMap::<Narrow>::new());
         assert!(before.iter().all(|base| publish(&map, *base)));
         let reader = {
             let map = sync::Arc::clone(&map);
             sync::thread::spawn(move || {
-                // Either answer is right, but both reads must be of initialised memory.
+                // The reader may find the arena or not. Both look-ups must read initialised memory
+                // only.
                 let _ = map.contains_with(orders, 1 << 10);
                 assert!(!map.contains_with(orders, 2 << 10));
             })
@@ -120,7 +128,7 @@ mod models {
         release(sync::Arc::try_unwrap(map).unwrap());
     }
 
-    /// An arena that has another leaf than the one at 1 KiB.
+    /// An arena whose entry is in another leaf than that of the arena at 1 KiB.
     const FAR: &[usize] = &[4 << 10];
 
     #[test]
@@ -157,7 +165,7 @@ mod models {
         sync::rejected(|| read_beside(Orders { find: Relaxed, ..Orders::SOUND }, FAR));
     }
 
-    /// Mutants 19: the nodes were counted without being acquired.
+    /// Mutants 19: `leaves` counted the leaves with loads that did not use `Acquire`.
     #[test]
     fn the_leaves_are_counted_beside_a_publication() {
         sync::model(|| {
@@ -173,7 +181,8 @@ mod models {
         });
     }
 
-    /// `unmap` retracts an arena and announces it to a reader.
+    /// Runs `unmap`, which retracts an arena and announces this through a flag, beside a reader. A
+    /// reader that sees the flag must not find the arena any more.
     fn a_reader_learns_that_an_arena_is_gone(unmap: fn(&ArenaMap<Narrow>, &AtomicBool)) {
         let map = sync::Arc::new(ArenaMap::<Narrow>::new());
         assert!(publish(&map, 1 << 10));
@@ -211,7 +220,8 @@ mod models {
         });
     }
 
-    /// Two threads publish arenas of one leaf, which neither finds.
+    /// Two threads publish arenas of the same leaf at the same time. The leaf does not exist yet,
+    /// so each thread may try to add it.
     fn two_publish(publish: fn(&ArenaMap<Narrow>, usize)) {
         let map = sync::Arc::new(ArenaMap::<Narrow>::new());
         let other = {
