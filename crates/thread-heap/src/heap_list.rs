@@ -1,7 +1,9 @@
-//! The list of all heaps, with and without an owner.
+//! The list of all heaps, including the abandoned ones, which have no owner.
 //!
-//! A heap is added once, when it is created, and is adopted again and again. The list only grows, to
-//! the largest number of heaps that ever had an owner at the same time.
+//! A heap is added to the list once, when it is created. After its owner has abandoned it, another
+//! owner adopts it, as often as necessary. A new heap is created only if no heap in the list can be
+//! adopted. The list therefore never shrinks, and its length is the largest number of heaps that
+//! ever had an owner at the same time.
 
 use std::ptr::{self, NonNull};
 
@@ -16,7 +18,7 @@ use sync::atomic::{
 ///
 /// [`next`](Self::next) must always return the same field of the object.
 pub(crate) unsafe trait Listed: Sized {
-    /// Returns the link to the object that was added before.
+    /// Returns the link to the object that was added to the list just before this one.
     fn next(&self) -> &AtomicPtr<Self>;
 }
 
@@ -25,7 +27,8 @@ pub(crate) unsafe trait Listed: Sized {
 pub(crate) struct HeapList<T> {
     /// # Invariant
     ///
-    /// Null, or an object from which links lead over others to null. All of them live forever.
+    /// Null, or a pointer to an object. The link of each object leads to another object or is null,
+    /// and following the links always ends at null. All of these objects live forever.
     first: AtomicPtr<T>,
 }
 
@@ -37,7 +40,7 @@ impl<T: Listed + 'static> HeapList<T> {
         }
     }
 
-    /// Adds `object`, which must not be in a list yet.
+    /// Adds `object` to the front of the list. `object` must not be in a list yet.
     pub(crate) fn add(&self, object: &'static T) {
         self.add_with(Release, object);
     }
@@ -55,14 +58,16 @@ impl<T: Listed + 'static> HeapList<T> {
         }
     }
 
-    /// Iterates over the objects. Those added last come first.
+    /// Returns an iterator over the objects in the list. The object that was added last comes
+    /// first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &'static T> {
         self.iter_with(Acquire)
     }
 
     fn iter_with(&self, order: Ordering) -> impl Iterator<Item = &'static T> {
         let object = |place: *mut T| {
-            // SAFETY: the object lives forever (invariant of `first`), and is only shared.
+            // SAFETY: the object lives forever (invariant of `first`), and nobody has a mutable
+            // reference to it.
             NonNull::new(place).map(|place| unsafe { place.as_ref() })
         };
         let first = object(self.first.load(order));

@@ -2,7 +2,9 @@
 //!
 //! # What happens before what
 //!
-//! Loom rejects the models in the last column, each of which lacks one ordering.
+//! The table lists the pairs of events between which this crate establishes a happens-before
+//! relation, and the atomic operations that do so. Loom rejects each model in the last column,
+//! because the model lacks one of the orderings of its row.
 //!
 //! | from | to | by | model |
 //! | --- | --- | --- | --- |
@@ -18,20 +20,26 @@
 //!
 //! # Rules
 //!
-//! 1. Only its owner enters a heap. An [`Owner`] can neither be copied nor leave its thread, and
-//!    every operation that changes the heap borrows it mutably.
-//! 2. The source of arenas and the allocator of metadata never call back into a heap.
-//! 3. A heap is never freed, so the tag of a block stays valid as long as the block.
+//! 1. Only the owner of a heap enters the heap. An [`Owner`] can neither be copied nor leave its
+//!    thread, and every operation that changes the heap borrows the `Owner` mutably.
+//! 2. The source of arenas and the allocator of metadata never call back into a heap. A heap calls
+//!    them while it is borrowed mutably, so a call back could borrow the same heap a second time.
+//! 3. A heap is never freed. Every block carries the address of its heap as a tag, so the tag stays
+//!    valid for as long as the block is in use.
 //!
 //! # Fork
 //!
-//! The child of a process with many threads has the forking thread only, and its heap stays usable.
-//! The heaps of the other threads may be inconsistent, so nobody uses them again. Their blocks can
-//! still be freed, into inboxes that nobody empties but that a flush still purges. The source's lock
-//! must be held across the fork. [`PerThread`] ensures this itself; for other heaps there is
-//! [`Heaps::lock_source`]. [`PerThread`] also prevents takeovers during a fork. With other heaps,
-//! blocks that are out of their inbox at that moment are lost to the child, and the child purges no
-//! inbox.
+//! After a fork, only the forking thread exists in the child. The heap of this thread stays usable.
+//! Another thread may have been inside its own heap at the time of the fork, so the child's copy of
+//! that heap may be inconsistent, and the child never enters it. The blocks of such a heap can
+//! still be freed: they go to the heap's inbox. No owner will ever empty this inbox, but a flush
+//! still purges the pages of the blocks that wait there.
+//!
+//! The lock of the source must be held across the fork. [`PerThread`] does this by itself. Programs
+//! that create other [`Heaps`] must call [`Heaps::lock_source`] before they fork. [`PerThread`]
+//! also prevents takeovers of inboxes during a fork. With other [`Heaps`], a takeover may have
+//! taken blocks out of an inbox at the moment of the fork. These blocks are lost to the child, and
+//! the child cannot purge any inbox, because the lock of takeovers stays locked.
 //!
 //! # Where to find what
 //!
