@@ -219,8 +219,8 @@ impl<P: Parts> Owner<P> {
 
     /// Sends the blocks in the outbox, reclaims the blocks that other threads freed into this heap,
     /// and unmaps every empty arena, including those that the source retains. It also takes over
-    /// the inboxes of all other heaps, and purges the pages on which every block waits in an inbox.
-    /// Call it before the owner becomes idle.
+    /// the inboxes of all other heaps, and purges the pages that contain nothing but blocks waiting
+    /// there. Call it before the owner becomes idle.
     pub fn flush(&mut self) {
         self.send_outbox();
         self.heap.heaps.take_over_inboxes(1);

@@ -36,7 +36,7 @@ thread_local! {
     static HELD: Cell<Option<Held>> = const { Cell::new(None) };
 }
 
-/// The locks that are held across a fork. They are never dropped together with their thread, so the
+/// The locks that are held across a fork. They are not unlocked when their thread ends, so the
 /// thread-local that contains them needs no destructor.
 struct Held {
     source: ManuallyDrop<SourceGuard<'static, RetainingArenas<MmapArenas>>>,

@@ -75,9 +75,9 @@ impl PerThread {
     /// - It reclaims the blocks of this thread's heap that other threads have freed.
     /// - It unmaps every empty arena of this thread's heap, and those that the process retains.
     ///
-    /// It also takes over the inboxes of other heaps. It purges the pages on which every block
-    /// waits in an inbox, even if the threads that own these heaps are blocked. Free memory that
-    /// another thread has already reclaimed stays with that thread.
+    /// It also takes over the inboxes of other heaps, and purges the pages that contain nothing but
+    /// blocks waiting there. This works even if the threads that own these heaps are blocked. Free
+    /// memory that another thread has already reclaimed stays with that thread.
     pub fn flush(self) {
         // SAFETY: the owner is not dropped, and the slot does not change while it is used.
         match unsafe { slot::owner() } {
