@@ -15,8 +15,8 @@ use crate::{
 
 type PoolHeap = Heap<MmapArenas, Malloc, Pools>;
 
-/// A heap for collections that live on one thread and borrow the heap. It shares no memory with other
-/// heaps.
+/// A heap for collections that live on one thread and borrow the heap. It shares no memory with
+/// other heaps.
 ///
 /// Dropping or [resetting](Self::reset) the heap frees all of its memory. Small objects are freed
 /// without a visit to each of them. A collection whose items need no drop can therefore be passed

@@ -1,7 +1,7 @@
-//! Sequences of operations: random ones, and phases that fill and drain arenas.
+//! Generates sequences of operations: random ones, and phases that fill and drain arenas.
 //!
-//! A random sequence finds cases that nobody thought of, but its pools and arenas seldom become
-//! empty. Phases make that happen:
+//! A random sequence can find cases that nobody thought of, but with it, pools and arenas seldom
+//! become empty. Phases make them empty:
 //!
 //! ```text
 //!   live │      ╱‾‾╲fill     ╱‾‾‾‾╲
@@ -9,7 +9,8 @@
 //!        │    ╱                     ‾‾‾‾‾‾‾‾churn
 //! ```
 //!
-//! A sequence depends only on its seed, so it is the same in every run and on every machine.
+//! A sequence depends only on its seed, so the same seed gives the same sequence in every run and
+//! on every machine.
 
 mod script;
 mod sizes;
