@@ -53,8 +53,8 @@ macro_rules! implement {
                 // SAFETY: `grow` has the same contract.
                 let memory = unsafe { $api::alloc::Allocator::grow(self, ptr, old, new) }?;
                 let start = memory.cast::<u8>();
-                // SAFETY: the memory has `new.size()` bytes, of which the first `old.size()` are in
-                // use.
+                // SAFETY: the memory has `new.size()` bytes, and only the first `old.size()` of
+                // them have contents.
                 unsafe { start.add(old.size()).write_bytes(0, new.size() - old.size()) };
                 Ok(memory)
             }

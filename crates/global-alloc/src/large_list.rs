@@ -28,7 +28,7 @@ pub(crate) struct LargeList {
     head: Cell<Option<NonNull<Links>>>,
 }
 
-// SAFETY: the list owns its blocks, and blocks of the C library are not tied to a thread.
+// SAFETY: the list owns its blocks, and any thread may free a block of the C library.
 unsafe impl Send for LargeList {}
 
 /// Returns the distance from the start of a block to the user's memory in it, in bytes.
@@ -49,7 +49,7 @@ fn around(layout: Layout) -> Option<Layout> {
 ///
 /// - `ptr` must be live memory that a list allocated for `layout`.
 unsafe fn block_around(ptr: NonNull<u8>, layout: Layout) -> NonNull<Links> {
-    // SAFETY: the user's memory starts at that offset in its block.
+    // SAFETY: the user's memory starts at this offset from the start of its block.
     unsafe { ptr.sub(offset(layout)) }.cast()
 }
 
@@ -104,10 +104,10 @@ impl LargeList {
         // SAFETY: the block is in the list, so it starts with its links.
         let Links { prev, next } = unsafe { block.as_ref() };
         if let Some(next) = next.get() {
-            // SAFETY: a neighbour is in the list.
+            // SAFETY: a neighbour is a block in the list, so it is live.
             unsafe { next.as_ref() }.prev.set(prev.get());
         }
-        // SAFETY: a neighbour is in the list.
+        // SAFETY: a neighbour is a block in the list, so it is live.
         unsafe { self.link_after(prev.get()) }.set(next.get());
         // SAFETY: the block has left the list and is not used again (contract of `free`).
         unsafe { large::free(block.cast()) };
@@ -117,7 +117,7 @@ impl LargeList {
     pub(crate) fn clear(&mut self) {
         let mut next = self.head.take();
         while let Some(block) = next {
-            // SAFETY: the block was in the list.
+            // SAFETY: the block was in the list and has not been freed yet.
             next = unsafe { block.as_ref() }.next.get();
             // SAFETY: the list is borrowed mutably, so nobody uses the memory of its blocks any
             // more.
@@ -146,10 +146,10 @@ impl LargeList {
         // SAFETY: the block starts with its links (contract of `link_neighbours`).
         let Links { prev, next } = unsafe { block.as_ref() };
         if let Some(next) = next.get() {
-            // SAFETY: a neighbour is in the list.
+            // SAFETY: a neighbour is a block in the list, so it is live.
             unsafe { next.as_ref() }.prev.set(Some(block));
         }
-        // SAFETY: a neighbour is in the list.
+        // SAFETY: a neighbour is a block in the list, so it is live.
         unsafe { self.link_after(prev.get()) }.set(Some(block));
     }
 

@@ -38,7 +38,7 @@ pub(crate) unsafe trait Layouts {
     /// Allocates an uninitialised block of `class`. Returns `None` if no arena is available.
     fn alloc_block(&self, class: SizeClass<Pools>) -> Option<BlockPtr>;
 
-    /// Frees `block`.
+    /// Frees `block`, a block of the pools.
     ///
     /// # Safety
     ///
@@ -126,7 +126,7 @@ pub(crate) unsafe trait Layouts {
     ///
     /// # Safety
     ///
-    /// As for [`reallocate`](Self::reallocate).
+    /// - The requirements of [`reallocate`](Self::reallocate) must be met.
     #[inline(never)]
     unsafe fn move_to(&self, ptr: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<u8>> {
         let roomy = grown(old, new).and_then(|class| self.alloc_block(class));

@@ -102,7 +102,7 @@ impl ObMalloc {
         target_vendor = "apple"
     ))]
     pub unsafe fn usable_size(self, ptr: *const u8) -> usize {
-        // SAFETY: memory of this allocator is never at null.
+        // SAFETY: this allocator never returns memory at the null address.
         let ptr = unsafe { NonNull::new_unchecked(ptr.cast_mut()) };
         // SAFETY: a pointer into an arena is a block in use (contract of `usable_size`).
         let block_size = unsafe { PerThread.size_if_ours(ptr) };
@@ -169,7 +169,7 @@ unsafe impl GlobalAlloc for ObMalloc {
 
     #[inline]
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: memory of this allocator is never at null.
+        // SAFETY: this allocator never returns memory at the null address.
         let ptr = unsafe { NonNull::new_unchecked(ptr) };
         // SAFETY: the memory is live, came from this allocator for `layout`, and is not used again
         // (contract of `dealloc`).
@@ -178,7 +178,7 @@ unsafe impl GlobalAlloc for ObMalloc {
 
     #[inline]
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // SAFETY: memory of this allocator is never at null.
+        // SAFETY: this allocator never returns memory at the null address.
         let ptr = unsafe { NonNull::new_unchecked(ptr) };
         // SAFETY: the new size and the alignment are a valid layout (contract of `realloc`).
         let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };

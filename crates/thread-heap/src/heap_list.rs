@@ -12,11 +12,11 @@ use sync::atomic::{
     Ordering::{self, Acquire, Relaxed, Release},
 };
 
-/// An object that can be in one [`HeapList`].
+/// An object that can be in one [`HeapList`] at a time.
 ///
 /// # Safety
 ///
-/// [`next`](Self::next) must always return the same field of the object.
+/// - [`next`](Self::next) must always return the same field of the object.
 pub(crate) unsafe trait Listed: Sized {
     /// Returns the link to the object that was added to the list just before this one.
     fn next(&self) -> &AtomicPtr<Self>;
@@ -86,10 +86,10 @@ mod tests {
         contents: UnsafeCell<u32>,
     }
 
-    // SAFETY: `contents` is only read once the item is in a list.
+    // SAFETY: after an item was added to a list, `contents` is only read.
     unsafe impl Sync for Item {}
 
-    // SAFETY: it is always the same field.
+    // SAFETY: the method always returns the field `next`.
     unsafe impl Listed for Item {
         fn next(&self) -> &AtomicPtr<Self> {
             &self.next
@@ -98,7 +98,7 @@ mod tests {
 
     fn item(contents: u32) -> &'static Item {
         let item = Item { next: AtomicPtr::new(ptr::null_mut()), contents: UnsafeCell::new(0) };
-        // SAFETY: nobody else has the item before it is added.
+        // SAFETY: nobody else refers to the item before it is added to a list.
         item.contents.with_mut(|place| unsafe { *place = contents });
         Box::leak(Box::new(item))
     }
@@ -108,7 +108,7 @@ mod tests {
         let items: Vec<_> = list.iter().map(|item| ptr::from_ref(item).cast_mut()).collect();
         drop(list);
         for item in items {
-            // SAFETY: `item` boxed it, and nothing else refers to it.
+            // SAFETY: the function `item` allocated it with a `Box`, and nothing else refers to it.
             drop(unsafe { Box::from_raw(item) });
         }
     }

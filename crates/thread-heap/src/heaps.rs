@@ -1,4 +1,4 @@
-//! All heaps over one source of arenas.
+//! A family of heaps that share one source of arenas.
 //!
 //! ```text
 //!   Heaps ── list ──► ThreadHeap ► ThreadHeap ► ThreadHeap
@@ -169,7 +169,7 @@ impl<P: Parts> ThreadHeap<P> {
     );
 
     sync::const_unless_model! {
-        /// Creates a heap that has an owner. Its blocks carry `tag`.
+        /// Creates a heap whose owner is the caller. All of its blocks carry `tag`.
         pub(crate) fn new(
             heaps: &'static Heaps<P>,
             arenas: SharedArenas<P>,
@@ -205,7 +205,7 @@ impl<P: Parts> ThreadHeap<P> {
     pub(crate) unsafe fn of_block(start: NonNull<u8>) -> NonNull<Self> {
         // SAFETY: `start` lies in a block in use of this geometry (contract of `of_block`).
         let HeapTag(heap) = unsafe { OwnHeap::<P>::tag_of(start) };
-        // SAFETY: the tag of such a block is the address of its heap.
+        // SAFETY: the tag of a thread heap's block is the address of that heap.
         unsafe { NonNull::new_unchecked(heap.cast_mut().cast()) }
     }
 
@@ -230,7 +230,8 @@ impl<P: Parts> ThreadHeap<P> {
     /// - The caller must own the heap, unless the heap never has an arena.
     #[inline]
     pub(crate) unsafe fn alloc_listed(&self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
-        // SAFETY: the caller owns the heap (contract). Nothing changes in a heap without arenas.
+        // SAFETY: either the caller owns the heap, or the heap never has an arena (contract). A
+        // heap without arenas never changes, so any thread may read it.
         self.own.with(|own| unsafe { &*own }.alloc_listed(class))
     }
 

@@ -8,15 +8,15 @@
 //!
 //! | from | to | by | model |
 //! | --- | --- | --- | --- |
-//! | a block's last use, and what a sender writes into it | its reuse by the owner | inbox: push Release, take Acquire | `a_push_without_release_is_rejected`, `a_take_without_acquire_is_rejected` |
-//! | what a sender wrote into blocks | a takeover of them by another thread | inbox: push Release, take over Acquire | `a_takeover_without_acquire_is_rejected` |
-//! | what a takeover wrote into blocks, and the table | the owner's use of both | inbox: push Release, take Acquire | `nodes_pushed_back_without_release_are_rejected` |
-//! | everything that an owner did to its heap | what the next owner does | inbox: abandon Release, adopt Acquire | `an_abandonment_without_release_is_rejected`, `an_adoption_without_acquire_is_rejected` |
+//! | the last use of a block, and what a sender writes into the block | the reuse of the block by its owner | inbox: push Release, take Acquire | `a_push_without_release_is_rejected`, `a_take_without_acquire_is_rejected` |
+//! | what a sender wrote into blocks | a takeover of these blocks by another thread | inbox: push Release, take over Acquire | `a_takeover_without_acquire_is_rejected` |
+//! | what a takeover wrote into blocks and into its table | the owner's use of the blocks and the table | inbox: push Release, take Acquire | `nodes_pushed_back_without_release_are_rejected` |
+//! | everything that an owner did to its heap | everything that the next owner does | inbox: abandon Release, adopt Acquire | `an_abandonment_without_release_is_rejected`, `an_adoption_without_acquire_is_rejected` |
 //! | the creation of a thread heap | its adoption by another thread | heap list: add Release, walk Acquire | `a_heap_added_without_release_is_rejected`, `a_walk_without_acquire_is_rejected` |
-//! | the zeroes of a node of the arena map | a look-up in it | map: publish Release, find Acquire, lose Acquire | `a_leaf_published_relaxed_is_rejected`, `a_leaf_found_relaxed_is_rejected`, `a_leaf_of_another_taken_relaxed_is_rejected` (obmalloc) |
-//! | the removal of an arena from the map | its entry when it is mapped again | the source's lock | `an_arena_retracted_after_it_was_unmapped_is_rejected` |
-//! | everything that a thread did to a heap which it left open when it ended | what the next thread with the same thread-local memory does | the C library, before it reuses that memory | |
-//! | an arena's entry in the map | a look-up of a block in it | whatever brought the block to the reader | |
+//! | the zeroes in a new node of the arena map | a look-up in this node | map: publish Release, find Acquire, lose Acquire | `a_leaf_published_relaxed_is_rejected`, `a_leaf_found_relaxed_is_rejected`, `a_leaf_of_another_taken_relaxed_is_rejected` (obmalloc) |
+//! | the removal of an arena from the map | the entry for an arena that is mapped at the same address later | the source's lock | `an_arena_retracted_after_it_was_unmapped_is_rejected` |
+//! | everything that a thread did to its heap, if the thread ended without closing the heap | everything that the next thread with the same thread-local memory does to the heap | the C library, before it reuses the thread-local memory | |
+//! | an arena's entry in the map | a look-up of a block in this arena | whatever passed the block from its allocating thread to the reader | |
 //!
 //! # Rules
 //!
@@ -46,8 +46,8 @@
 //! | module | what it contains |
 //! | --- | --- |
 //! | `process` | the heaps of this process: the thread's slot, thread exit, fork, `PerThread`, `OwnedHeap` |
-//! | `heaps` | a heap with its inbox and outbox; how heaps are opened, owned and counted |
-//! | `freed` | freed blocks on their way: outbox, batches, inbox, the table of a takeover |
+//! | `heaps` | a heap with its inbox and outbox; opening, owning and counting heaps |
+//! | `freed` | how freed blocks reach their owner: outbox, batches, inbox, the table of a takeover |
 //! | `heap_list`, `shared_source`, `shared_arenas` | what all heaps share |
 
 #![cfg_attr(loom, expect(dead_code, reason = "used by `process` only"))]
@@ -56,14 +56,14 @@ mod freed;
 mod heap_list;
 mod heaps;
 mod parts;
-// Loom's types cannot be in a static.
+// Under loom, these heaps cannot be statics, because loom's atomics have no `const` constructors.
 #[cfg(not(loom))]
 mod process;
 mod shared_arenas;
 mod shared_source;
 
 pub use heaps::{Heaps, owner::Owner, stats::HeapsStats};
-/// The layers below, whose types appear in the signatures here.
+/// The layers below this crate. Their types appear in the signatures of this crate.
 pub use obmalloc;
 pub use obmalloc::raw_mem;
 pub use parts::{Parts, ThreadGeometry};

@@ -6,7 +6,8 @@ use raw_mem::{ArenaSource, MemAlloc};
 
 use obmalloc::{Geometry, Native};
 
-/// The geometry of [`PerThread`](crate::PerThread).
+/// The geometry of the heaps of [`PerThread`](crate::PerThread): the sizes of their arenas, pools
+/// and blocks.
 pub type ThreadGeometry = Native;
 
 /// A trait for tuples of a source of arenas, an allocator for metadata, and a geometry. With it,
@@ -20,7 +21,7 @@ pub trait Parts: Sized + 'static {
     type Source: ArenaSource + Send;
     /// The type that allocates metadata. Each heap has its own clone of the allocator.
     type Lower: MemAlloc + Clone + Send + Sync;
-    /// The sizes of arenas, pools and blocks.
+    /// The type that determines the sizes of arenas, pools and blocks.
     type Geometry: Geometry;
 }
 

@@ -23,7 +23,7 @@ impl<P: Parts> SharedArenas<P> {
     }
 }
 
-// SAFETY: arenas are mapped and unmapped by the shared source.
+// SAFETY: all arenas come from the shared source, which meets the requirements.
 unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         let shared = self.0.ok_or(MapError::Exhausted { size })?;
@@ -105,7 +105,7 @@ mod tests {
         }
     }
 
-    // SAFETY: it returns no arena.
+    // SAFETY: `map` never returns an arena.
     unsafe impl ArenaSource for Recording {
         fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
             self.add(Call::Map);

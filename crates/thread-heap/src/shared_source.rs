@@ -34,7 +34,7 @@ impl<P: Parts> SharedSource<P> {
         }
     }
 
-    /// Locks the source.
+    /// Locks the source, and returns the guard.
     pub(crate) fn source(&self) -> MutexGuard<'_, P::Source> {
         sync::lock(&self.source)
     }

@@ -49,7 +49,7 @@ unsafe extern "C" fn alloc(ctx: *mut c_void, size: usize) -> *mut c_void {
     if is_arena && hook.faults.call_fails() {
         return null_mut();
     }
-    // SAFETY: CPython never asks for 0 bytes.
+    // SAFETY: the size is not 0, because CPython never asks for 0 bytes.
     let Some(memory) = NonNull::new(unsafe { alloc_zeroed(hook.layout(size)) }) else {
         return null_mut();
     };

@@ -79,7 +79,7 @@ impl LiveBlocks {
         self.addresses().len()
     }
 
-    /// Returns true if `block` is live.
+    /// Returns true if `block` is a live block of the allocator.
     pub fn contains(&self, block: NonNull<u8>) -> bool {
         self.addresses().contains(&block.addr().get())
     }

@@ -56,7 +56,7 @@ impl Faults {
         self.state().1
     }
 
-    /// Counts a call. Returns true if the plan says that it must fail.
+    /// Counts a call, and returns true if the plan says that this call must fail.
     pub fn call_fails(&self) -> bool {
         let (plan, tally) = &mut *self.state();
         tally.calls += 1;

@@ -73,7 +73,7 @@ pub struct Python {
     /// The dynamic loader that started the interpreter. A [downloaded](brought) Python has its own
     /// loader and C library.
     pub loader: PathBuf,
-    /// False for a free-threaded build.
+    /// True if the build has a GIL. False for a free-threaded build.
     pub has_gil: bool,
     /// True for a debug build (`--with-pydebug`), whose default allocator is the debug allocator.
     pub is_debug: bool,
@@ -82,7 +82,7 @@ pub struct Python {
 }
 
 impl Python {
-    /// Returns true if the heap supports this version and build.
+    /// Returns true if our heaps support this version and this kind of build.
     pub fn is_supported(&self) -> bool {
         let (major, minor, _) = self.version;
         let is_known = major == 3 && SUPPORTED_MINORS.contains(&minor);

@@ -7,7 +7,7 @@ use super::{pool::Pool, rules::Rules};
 /// The number of arena descriptors in the first table. In CPython, this is `INITIAL_ARENA_OBJECTS`.
 const FIRST_DESCRIPTORS: usize = 16;
 
-/// A mapped arena.
+/// An arena that is mapped now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arena {
     /// The index of the arena's descriptor in the table of descriptors.
@@ -26,7 +26,7 @@ impl Arena {
     }
 }
 
-/// The arenas of a heap. They are numbered in the order of mapping.
+/// The arenas of a heap. They are numbered in the order in which they were mapped.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Arenas {
     /// The arenas that are mapped now, by number.
@@ -34,7 +34,7 @@ pub(super) struct Arenas {
     /// The numbers of the arenas that have an available pool. The arena with the fewest available
     /// pools comes first.
     usable: Vec<usize>,
-    /// The length of the table of descriptors.
+    /// The number of descriptors in the table.
     descriptors: usize,
     /// The indices of the descriptors that belong to no arena. The last one is taken first.
     unused: Vec<usize>,
@@ -45,7 +45,7 @@ pub(super) struct Arenas {
 }
 
 impl Arenas {
-    /// Returns true if an arena has an available pool.
+    /// Returns true if at least one arena has an available pool.
     pub(super) fn has_usable(&self) -> bool {
         !self.usable.is_empty()
     }

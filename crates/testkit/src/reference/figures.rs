@@ -8,7 +8,7 @@ use super::{
     rules::{HEADER, Rules},
 };
 
-/// The figures of a heap.
+/// Statistics of a heap, in the form in which CPython prints them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Figures {
     /// One row for each class that has a used or full pool. The five numbers are the class, the

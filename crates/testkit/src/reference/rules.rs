@@ -1,6 +1,7 @@
 //! The sizes and rules that differ between the versions of CPython.
 
-/// The size of a pool's header in bytes, on 64-bit platforms, in every version.
+/// The size of a pool's header in bytes. It is the same in every version of CPython on 64-bit
+/// platforms.
 pub const HEADER: usize = 48;
 
 /// The condition under which a block of `B` bytes stays in place when it is reallocated to `n`
@@ -60,7 +61,7 @@ impl Rules {
         zero_in_pools: false,
     };
 
-    /// Returns the rules of a version of CPython, or `None` if they are not known.
+    /// Returns the rules of a version of CPython, or `None` if this crate does not know them.
     pub const fn of_cpython((major, minor, patch): (u8, u8, u8)) -> Option<Self> {
         match (major, minor, patch) {
             (3, 7, 0..=3) => Some(Self::CLASSES_8_TO_512),

@@ -23,7 +23,7 @@ pub use self::{
 };
 use crate::{op::Op, reference::Rules};
 
-/// Returns a strategy for random operations on 64 slots.
+/// Returns a strategy that generates sequences of random operations on 64 slots.
 pub fn random(rules: &Rules) -> impl Strategy<Value = Vec<Op>> + use<> {
     Sizes::any(rules).prop_flat_map(|sizes| prop::collection::vec(op(sizes), 1..400))
 }
@@ -38,7 +38,8 @@ fn op(sizes: Sizes) -> impl Strategy<Value = Op> {
     })
 }
 
-/// Returns a strategy for scripts that repeatedly fill up to `arenas` arenas and drain them.
+/// Returns a strategy that generates scripts, which repeatedly fill up to `arenas` arenas and drain
+/// them.
 pub fn phases(rules: &Rules, arenas: usize) -> impl Strategy<Value = Script> + use<> {
     let others = prop::collection::vec(phase(rules, arenas), 1..6);
     (any::<u64>(), fill(rules, arenas), others).prop_map(|(seed, fill, mut phases)| {
@@ -47,7 +48,7 @@ pub fn phases(rules: &Rules, arenas: usize) -> impl Strategy<Value = Script> + u
     })
 }
 
-/// Returns a strategy for fills of up to `arenas` arenas.
+/// Returns a strategy that generates phases which fill up to `arenas` arenas.
 fn fill(rules: &Rules, arenas: usize) -> impl Strategy<Value = Phase> + use<> {
     let (room, step) = (arenas * rules.arena_size, rules.alignment);
     (Sizes::any(rules), 1..=16_usize).prop_map(move |(sizes, sixteenths)| {

@@ -61,7 +61,7 @@ pub struct Generator {
     live: Vec<usize>,
     /// The slots that held a block before and are empty now.
     vacant: Vec<usize>,
-    /// The number of slots in both lists.
+    /// The number of slots in `live` and `vacant` together.
     slots: usize,
     ops: Vec<Op>,
 }

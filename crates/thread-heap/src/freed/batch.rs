@@ -63,7 +63,7 @@ impl Batch {
     ///
     /// # Safety
     ///
-    /// - `node` must be a packed batch or the head of a table.
+    /// - `node` must be a batch that [`pack`](Self::pack) returned, or the head of a table.
     /// - The caller must exclusively own `node`.
     #[inline]
     pub(crate) unsafe fn blocks(node: NonNull<Self>) -> Option<usize> {
@@ -114,7 +114,7 @@ impl Batch {
     }
 }
 
-/// Batches that are sent together.
+/// Batches that are sent to the same heap together.
 #[derive(Debug)]
 pub(crate) struct Batches {
     pub(crate) nodes: Segment<Batch>,

@@ -41,7 +41,7 @@ impl<T> Outbox<T> {
         self.len == 0 || (ptr::eq(current, receiver.as_ptr()) && self.len < CAPACITY)
     }
 
-    /// Adds a block of `receiver`.
+    /// Adds `block`, which belongs to `receiver`.
     ///
     /// # Safety
     ///

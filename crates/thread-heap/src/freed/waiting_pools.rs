@@ -100,7 +100,7 @@ impl WaitingPool {
         (first..=G::SIZES.pool_size - size).step_by(size)
     }
 
-    /// Removes the blocks that touch a full page from the list.
+    /// Removes the blocks that touch a full page from the list of the pool.
     fn unlist_full_pages<G: Geometry>(&mut self) {
         let mut listed = ptr::null_mut();
         for block in Listed(self.listed) {
@@ -150,7 +150,7 @@ impl<G: Geometry> WaitingPools<G> {
         let bytes =
             capacity.checked_mul(size_of::<WaitingPool>())?.checked_add(size_of::<Head>())?;
         let head = lower.calloc(1, bytes)?.cast::<Head>();
-        // SAFETY: we own the block. It is aligned to words and has room for the head.
+        // SAFETY: we own the new block. It is aligned to words, and has room for the head.
         unsafe { head.write(Head { node: Batch::table_head(), capacity, used: 0 }) };
         // INVARIANT: the head was written just now, and zero bytes are vacant entries.
         Some(Self { head, geometry: PhantomData })
@@ -163,7 +163,8 @@ impl<G: Geometry> WaitingPools<G> {
     /// - `node` must have been returned by [`into_node`](Self::into_node).
     /// - The caller must exclusively own it, and gives up that ownership.
     pub(crate) unsafe fn from_node(node: NonNull<Batch>) -> Self {
-        // INVARIANT: the table was consistent when it became a node.
+        // INVARIANT: `into_node` consumed a table that met the invariant, and the node has not
+        // changed since.
         Self { head: node.cast(), geometry: PhantomData }
     }
 

@@ -38,7 +38,8 @@ struct OneArena(Option<NonNull<u8>>);
 // SAFETY: the models do not access the arena.
 unsafe impl Send for OneArena {}
 
-// SAFETY: the arena has one holder at a time, and the models do not access it.
+// SAFETY: `map` gives the arena away until `unmap` returns it, and the models do not access its
+// memory.
 unsafe impl ArenaSource for OneArena {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         self.0.take().ok_or(MapError::Exhausted { size })
@@ -79,7 +80,7 @@ impl<P: crate::Parts> Drop for Stage<P> {
         // SAFETY: the heaps were allocated by a `Box` (invariant of `heaps`).
         let mut heaps = unsafe { Box::from_raw(ptr::from_ref(self.heaps).cast_mut()) };
         let (map, lower) = heaps.shared.map_mut();
-        // SAFETY: the map's nodes came from `lower`, and the heaps are gone.
+        // SAFETY: the nodes of the map came from `lower`, and no heap uses them any more.
         unsafe { map.release(lower) };
     }
 }
@@ -106,10 +107,10 @@ fn free_remote(heaps: &Heaps<Parts>, block: BlockPtr) {
     unsafe { heaps.free_remote(block) };
 }
 
-/// A block that is sent to another thread.
+/// A wrapper with which a block can be sent to another thread.
 struct Sent(BlockPtr);
 
-// SAFETY: the block belongs to its holder, whichever thread that is.
+// SAFETY: a block belongs to whoever holds it, and may be held by any thread.
 unsafe impl Send for Sent {}
 
 /// Frees the block with [`free_remote`] in a new thread.

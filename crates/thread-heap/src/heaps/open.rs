@@ -44,7 +44,7 @@ impl<P: Parts> Heaps<P> {
         let block = lower.malloc(size_of::<ThreadHeap<P>>())?;
         let place = block.cast::<ThreadHeap<P>>();
         if !place.is_aligned() {
-            // SAFETY: the block came from `lower` just now, and nobody uses it.
+            // SAFETY: the block came from `lower` just now, and nobody else refers to it.
             unsafe { lower.free(Some(block)) };
             return None;
         }
@@ -52,10 +52,11 @@ impl<P: Parts> Heaps<P> {
         let heap = ThreadHeap::new(self, SharedArenas::of(&self.shared), lower.clone(), tag);
         // SAFETY: we own the block, which has the size and the alignment of a heap.
         unsafe { place.write(heap) };
-        // SAFETY: the heap was written just now, is never freed, and is only shared from now on.
+        // SAFETY: the heap was written just now and is never freed. From now on there are only
+        // shared references to it.
         let heap: &'static ThreadHeap<P> = unsafe { place.as_ref() };
         self.list.add(heap);
-        // SAFETY: a new heap has an owner, which is the caller.
+        // SAFETY: a new heap has an owner from the start, and this owner is the caller.
         Some(unsafe { Owner::new(heap) })
     }
 }

@@ -101,7 +101,7 @@ impl<P: Parts> Owner<P> {
         heap.inbox.adopt().then(|| unsafe { Self::new(heap) })
     }
 
-    /// Returns the heap.
+    /// Returns the heap that this value owns.
     #[inline]
     pub(crate) fn heap(&self) -> &'static ThreadHeap<P> {
         self.heap
@@ -159,7 +159,8 @@ impl<P: Parts> Owner<P> {
         // SAFETY: this value owns the heap (invariant). The block came from a heap over the same
         // source (contract of `free`).
         if let Some(block) = unsafe { self.heap.free_if_own(block) } {
-            // SAFETY: the block belongs to another one of these heaps.
+            // SAFETY: the block came from a heap over the same source (contract of `free`), and
+            // `free_if_own` has found that it does not belong to this heap.
             unsafe { self.free_elsewhere(block) };
         }
     }
@@ -169,11 +170,12 @@ impl<P: Parts> Owner<P> {
     ///
     /// # Safety
     ///
-    /// As for [`post`](Self::post).
+    /// - The requirements of [`post`](Self::post) must be met.
     #[cold]
     #[inline(never)]
     unsafe fn free_elsewhere(&mut self, block: BlockPtr) {
-        // SAFETY: the block belongs to another one of these heaps (contract of `free_elsewhere`).
+        // SAFETY: the block belongs to another heap over the same source (contract of
+        // `free_elsewhere`).
         unsafe { self.post(block) };
     }
 
@@ -206,7 +208,7 @@ impl<P: Parts> Owner<P> {
     ///
     /// # Safety
     ///
-    /// As for [`new`](Self::new) and [`post`](Self::post).
+    /// - The requirements of [`new`](Self::new) and [`post`](Self::post) must be met.
     #[cold]
     #[inline(never)]
     unsafe fn post_after_sending(heap: &'static ThreadHeap<P>, block: BlockPtr) {
@@ -267,7 +269,8 @@ impl<P: Parts> Owner<P> {
             let (receiver, blocks) = unsafe { &mut *outbox }.take()?;
             // SAFETY: a block in the outbox counts as in use until the owner of its heap frees it.
             let size = |block| unsafe { ThreadHeap::<P>::size_of_block(block) };
-            // SAFETY: the outbox gave up the blocks, which have at least `LEAST_BLOCK` bytes.
+            // SAFETY: the outbox gave up the ownership of the blocks, which have at least
+            // `LEAST_BLOCK` bytes.
             Some((receiver, unsafe { Batches::pack(blocks, size) }?))
         });
         if let Some((receiver, batches)) = packed {
@@ -298,7 +301,7 @@ impl<P: Parts> Owner<P> {
             }
             // SAFETY: the blocks belong to this heap (contract of `reclaim`).
             let free = |start| unsafe { self.free_own(start) };
-            // SAFETY: a sender packed the batch and gave it up.
+            // SAFETY: a sender packed the batch and gave up its ownership of it.
             unsafe { Batch::unpack(node, free) };
         }
     }
@@ -366,7 +369,7 @@ impl<P: Parts> ThreadHeap<P> {
         // SAFETY: the inbox returned the nodes, which means that the caller is now the owner of the
         // heap.
         let mut owner = unsafe { Owner::new(self) };
-        // SAFETY: the blocks belong to this heap.
+        // SAFETY: the caller pushes only blocks of this heap.
         unsafe { owner.reclaim(nodes.into_chain()) };
         false
     }

@@ -1,4 +1,4 @@
-//! The figures of all heaps together.
+//! Statistics of several heaps together.
 
 use std::{mem::ManuallyDrop, ptr};
 
@@ -14,7 +14,7 @@ use crate::parts::Parts;
 pub struct HeapsStats {
     /// The sum over the heaps that could be walked. Only the owner of a heap can walk its pools.
     pub total: Stats,
-    /// How many heaps were walked.
+    /// How many heaps were walked and are included in `total`.
     pub walked: usize,
     /// How many heaps could not be walked, because another thread owns them. `total` does not
     /// include these heaps.
@@ -31,7 +31,7 @@ impl<P: Parts> Heaps<P> {
             let owned = owners.iter().find(|owner| ptr::eq(owner.heap(), heap));
             let of_heap = match owned {
                 Some(owner) => Some(owner.stats()),
-                // Dropping the owner abandons the heap again.
+                // The owner is dropped at once, which abandons the heap again.
                 None => Owner::adopt(heap).map(|owner| owner.stats()),
             };
             match of_heap {
@@ -55,7 +55,7 @@ impl<P: Parts> Heaps<P> {
     pub(crate) unsafe fn retained_without_threads(&self) -> usize {
         let survivors = self.list.iter().filter(|heap| heap.outlives_threads.load(Relaxed));
         let retained = |heap: &'static ThreadHeap<P>| {
-            // SAFETY: nobody else uses the heap (contract). The value is not dropped.
+            // SAFETY: nobody else uses the heap (contract). The owner is not dropped.
             let owner = ManuallyDrop::new(unsafe { Owner::new(heap) });
             owner.retained_arenas()
         };

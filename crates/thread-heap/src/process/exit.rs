@@ -26,7 +26,7 @@ use std::cell::Cell;
 use super::slot;
 
 thread_local! {
-    /// True once [`close_heap`] has run in this thread.
+    /// True after [`close_heap`] has run in this thread.
     static ENDED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -86,7 +86,7 @@ mod system {
         match KEY.compare_exchange(NOT_CREATED, created as usize + 1, Relaxed, Relaxed) {
             Ok(_) => Some(created),
             Err(_) => {
-                // SAFETY: no other thread has seen this key.
+                // SAFETY: the key was created just now, and no other thread has seen it.
                 unsafe { libc::pthread_key_delete(created) };
                 key()
             }

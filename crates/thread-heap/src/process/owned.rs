@@ -74,36 +74,36 @@ impl OwnedHeap {
         Self { owner }
     }
 
-    /// As [`Owner::alloc_listed`].
+    /// Allocates a block of `class` from a free list. See [`Owner::alloc_listed`].
     #[inline]
     pub fn alloc_listed(&mut self, class: SizeClass<ThreadGeometry>) -> Option<BlockPtr> {
         self.owner.alloc_listed(class)
     }
 
-    /// As [`Owner::alloc`].
+    /// Allocates an uninitialised block of `class`. See [`Owner::alloc`].
     #[inline]
     pub fn alloc(&mut self, class: SizeClass<ThreadGeometry>) -> Option<BlockPtr> {
         self.owner.alloc(class)
     }
 
-    /// As [`Owner::free`], for a block of any heap of the process.
+    /// Frees a block of any heap of the process. See [`Owner::free`].
     ///
     /// # Safety
     ///
     /// - `block` must have come from an `OwnedHeap` or from [`PerThread`](crate::PerThread).
-    /// - Nobody may use it any more.
+    /// - Nobody may use the block any more.
     #[inline]
     pub unsafe fn free(&mut self, block: BlockPtr) {
         // SAFETY: the block came from one of the process's heaps (contract of `free`).
         unsafe { self.owner.free(block) };
     }
 
-    /// As [`Owner::flush`].
+    /// Returns as much unused memory to the system as this heap can. See [`Owner::flush`].
     pub fn flush(&mut self) {
         self.owner.flush();
     }
 
-    /// As [`Owner::stats`].
+    /// Counts the memory in use in this heap. See [`Owner::stats`].
     pub fn stats(&mut self) -> Stats {
         self.owner.stats()
     }

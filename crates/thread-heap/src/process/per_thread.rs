@@ -1,4 +1,4 @@
-//! The calling thread's heap as an allocator.
+//! An allocator that uses the heap of the calling thread.
 
 use std::{
     mem::ManuallyDrop,
@@ -97,7 +97,8 @@ unsafe impl Blocks for PerThread {
 
     #[inline]
     fn alloc_listed(&self, class: SizeClass<ThreadGeometry>) -> Option<BlockPtr> {
-        // SAFETY: the calling thread owns the heap in its slot, unless that is `NO_HEAP`.
+        // SAFETY: the calling thread owns the heap in its slot, unless this heap is `NO_HEAP`,
+        // which never has an arena.
         unsafe { slot::get().alloc_listed(class) }
     }
 
@@ -114,9 +115,9 @@ unsafe impl Blocks for PerThread {
     unsafe fn free(&self, block: BlockPtr) {
         let heap = slot::get();
         // SAFETY: the block came from these heaps (contract of `free`). The calling thread owns the
-        // heap in its slot, unless that is `NO_HEAP`.
+        // heap in its slot, unless this heap is `NO_HEAP`, which never has an arena.
         if let Some(block) = unsafe { heap.free_if_own(block) } {
-            // SAFETY: the block belongs to another heap than the one in the slot.
+            // SAFETY: `heap` is the heap in the slot, and the block does not belong to it.
             unsafe { free_elsewhere(heap, block) };
         }
     }
@@ -156,7 +157,8 @@ unsafe fn free_elsewhere(heap: &'static ThreadHeap<CurrentParts>, block: BlockPt
         // SAFETY: the block came from these heaps (contract of `free_elsewhere`).
         return unsafe { HEAPS.free_remote(block) };
     }
-    // SAFETY: the calling thread owns the heap in its slot, which nobody uses in the meantime.
+    // SAFETY: the calling thread owns the heap in its slot. Nothing else uses this heap while the
+    // owner exists.
     let mut owner = ManuallyDrop::new(unsafe { Owner::new(heap) });
     // SAFETY: the block belongs to another heap (contract of `free_elsewhere`).
     unsafe { owner.post(block) };

@@ -461,7 +461,7 @@ fn a_takeover_by_a_swap_is_rejected() {
         a_takeover_meets_the_owners_end(|owned| {
             let first = owned.inbox.head.swap(ptr::null_mut(), Acquire);
             if first != abandoned() {
-                // SAFETY: the inbox owned the nodes, and has given them up.
+                // SAFETY: the inbox owned the nodes, and no longer refers to them.
                 owned.change_and_push_back(unsafe { Chain::from_head(first) });
             }
         });
