@@ -9,8 +9,9 @@ use crate::{large::Init, layouts::Layouts, local_heap::LocalHeap, ob_malloc::ObM
 /// `$allocator` itself or a reference to it.
 macro_rules! implement {
     ($api:ident, $handle:ty, $allocator:ty) => {
-        // SAFETY: memory has the size and alignment of its layout (contract of `Layouts`). Copies
-        // of a handle are the same allocator, which lives at least as long as the copies.
+        // SAFETY: all memory has the size and alignment of its layout (contract of `Layouts`).
+        // Copies of a handle refer to the same allocator, which lives at least as long as the
+        // copies.
         unsafe impl $api::alloc::Allocator for $handle {
             #[inline]
             fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, $api::alloc::AllocError> {

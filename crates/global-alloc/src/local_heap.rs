@@ -44,9 +44,9 @@ type PoolHeap = Heap<MmapArenas, Malloc, Pools>;
 pub struct LocalHeap {
     /// # Invariant
     ///
-    /// Outside of calls, nothing borrows the contents of the cell. Calls do not overlap either: the
-    /// type is not `Sync`, and the heap calls no code of its user, so no call can be made from
-    /// within another one.
+    /// While no method runs, nothing borrows the contents of the cell. Two methods never run at the
+    /// same time: the type is not `Sync`, and the heap calls no code of its user, so no method can
+    /// be called from within another one.
     heap: UnsafeCell<PoolHeap>,
     large: LargeList,
 }
@@ -114,9 +114,9 @@ impl LocalHeap {
         unsafe { self.reallocate(ptr, old, new) }
     }
 
-    /// Frees all memory of the heap, including blocks that are still in use. No collection can use
-    /// such a block afterwards. Each collection borrows the heap, and this function needs a mutable
-    /// borrow.
+    /// Frees all memory of the heap, including blocks that are still in use. A collection that uses
+    /// the heap borrows it, and this function needs a mutable borrow, so no collection can use a
+    /// freed block.
     pub fn reset(&mut self) {
         // SAFETY: the heap is borrowed mutably, so nobody else can still use one of its blocks.
         unsafe { self.heap.get_mut().reset() };

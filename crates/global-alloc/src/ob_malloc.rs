@@ -57,12 +57,11 @@ impl ObMalloc {
     /// Returns as much unused memory to the system as the calling thread can. A thread should call
     /// it before it waits for a long time.
     ///
-    /// - It sends the blocks that this thread has freed for other threads but has not sent to them
-    ///   yet.
+    /// - It sends the blocks that this thread has freed but that belong to other threads' heaps.
     /// - It reclaims the blocks of this thread's heap that other threads have freed.
     /// - It unmaps the empty arenas of this thread's heap, and those that the process retains.
-    /// - Some blocks were freed for other threads, which have not reclaimed them yet. It purges the
-    ///   pages that contain nothing but such blocks.
+    /// - It purges the pages that contain nothing but blocks which were freed for other threads and
+    ///   which those threads have not reclaimed yet.
     ///
     /// ```
     /// # use global_alloc::ObMalloc;
@@ -82,8 +81,8 @@ impl ObMalloc {
     ///
     /// # Safety
     ///
-    /// - `ptr` must have been returned by this allocator. The pointer of an empty collection does
-    ///   not come from an allocator.
+    /// - `ptr` must have been returned by this allocator. An empty collection has not allocated
+    ///   anything, so its pointer does not meet this requirement.
     /// - The memory at `ptr` must not have been freed.
     ///
     /// ```

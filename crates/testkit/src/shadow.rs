@@ -18,8 +18,8 @@ use std::{collections::BTreeMap, ptr::NonNull};
 
 /// The live blocks of one allocator.
 ///
-/// The shadow fills each new block with a pattern. It checks that the pattern is unchanged when the
-/// block is freed or reallocated, and in [`check`](Self::check).
+/// The shadow fills each new block with a pattern. When the block is freed or reallocated, and in
+/// [`check`](Self::check), the shadow checks that the pattern is unchanged.
 #[derive(Debug)]
 pub struct Shadow {
     live: BTreeMap<usize, Live>,
@@ -76,8 +76,8 @@ impl Shadow {
     /// # Safety
     ///
     /// - `ptr` must be valid for reads and writes of `size` bytes, which nobody else uses.
-    /// - This must hold until the block is passed to [`freed`](Self::freed) or
-    ///   [`reallocated`](Self::reallocated).
+    /// - These bytes must stay valid and unused by others until the block is passed to
+    ///   [`freed`](Self::freed) or [`reallocated`](Self::reallocated).
     pub(crate) unsafe fn allocated(&mut self, ptr: NonNull<u8>, size: usize) {
         let address = ptr.addr().get();
         let align = self.align;

@@ -1,9 +1,9 @@
 //! The list of all heaps, including the abandoned ones, which have no owner.
 //!
-//! A heap is added to the list once, when it is created. After its owner has abandoned it, another
-//! owner adopts it, as often as necessary. A new heap is created only if no heap in the list can be
-//! adopted. The list therefore never shrinks, and its length is the largest number of heaps that
-//! ever had an owner at the same time.
+//! A heap is added to the list once, when it is created. Heaps are never freed, so the list never
+//! shrinks. When an owner has abandoned a heap, another owner can adopt it, and a new heap is
+//! created only if no heap in the list can be adopted. The length of the list is therefore the
+//! largest number of heaps that ever had an owner at the same time.
 
 use std::ptr::{self, NonNull};
 
@@ -27,8 +27,8 @@ pub(crate) unsafe trait Listed: Sized {
 pub(crate) struct HeapList<T> {
     /// # Invariant
     ///
-    /// Null, or a pointer to an object. The link of each object leads to another object or is null,
-    /// and following the links always ends at null. All of these objects live forever.
+    /// The pointer is null or leads to an object. The link of each object leads to another object
+    /// or is null, and following the links always ends at null. All of these objects live forever.
     first: AtomicPtr<T>,
 }
 

@@ -1,5 +1,5 @@
-//! A hook that maps and unmaps arenas for CPython. It aligns them to their size, logs them, and
-//! fails on demand.
+//! A hook that maps and unmaps arenas for CPython. It aligns the arenas to their size, records them
+//! in a log, and fails on demand.
 //!
 //! Without the hook, CPython maps arenas with `mmap`, which aligns them to 4 KiB. CPython must
 //! align the pools in an arena itself, so most arenas have one pool less than their size allows.
@@ -61,8 +61,8 @@ unsafe extern "C" fn alloc(ctx: *mut c_void, size: usize) -> *mut c_void {
 }
 
 unsafe extern "C" fn free(ctx: *mut c_void, memory: *mut c_void, size: usize) {
-    // When an interpreter ends, it frees every entry of its table of arenas. For an empty entry,
-    // the pointer is null.
+    // When an interpreter ends, it frees every entry of its table of arenas. An entry without an
+    // arena has a null pointer.
     let Some(memory) = NonNull::new(memory.cast::<u8>()) else { return };
     // SAFETY: `ctx` is the hook that `leak` created. The hook is never freed, and is only read.
     let hook = unsafe { &*ctx.cast::<ArenaHook>() };

@@ -75,8 +75,9 @@ fn run_child(test: &str, python: &Python) -> Option<String> {
     let home = executable.parent().and_then(Path::parent).expect("it is in bin");
     let binary = env::current_exe().expect("a test has a binary");
     let mut child = if python.has_own_c_library() {
-        // The library needs a newer C library than the one on this machine. This binary can also
-        // run with the newer one, so the library's own loader starts it.
+        // This libpython needs a newer C library than the one on this machine. The test binary can
+        // also run with the newer C library, so we start the binary with the dynamic loader of that
+        // C library.
         let mut child = Command::new(&python.loader);
         child.arg("--library-path").args(python.loader.parent()).arg(binary);
         child

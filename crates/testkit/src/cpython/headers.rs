@@ -110,8 +110,8 @@ fn pool(address: usize, header: &Header) -> Pool {
 /// Returns the indices of the empty pools of an arena. The last index in the result is that of the
 /// pool that is taken next.
 ///
-/// That pool is the head of CPython's list of the empty pools, so we find it by searching for the
-/// pool that no other pool links to.
+/// CPython links the empty pools of an arena into a list, and takes the pool at its head next. No
+/// other pool links to the head, so we find the head by searching for such a pool.
 fn free_pools(arena: usize, pools: &[(&usize, &Header)], rules: &Rules) -> Vec<usize> {
     let empty: BTreeMap<usize, usize> = pools
         .iter()
@@ -129,8 +129,8 @@ fn free_pools(arena: usize, pools: &[(&usize, &Header)], rules: &Rules) -> Vec<u
 /// Returns the used pools of a class, beginning at the front of their list. Each pool is identified
 /// by the number of its arena and its index in that arena.
 ///
-/// The front pool is the one whose link to the previous pool leads to a table of CPython instead of
-/// a pool.
+/// The link to the previous pool leads from the front pool to a table of CPython instead of a pool.
+/// We find the front pool by this link.
 fn used_pools(
     class: usize,
     headers: &BTreeMap<usize, Header>,

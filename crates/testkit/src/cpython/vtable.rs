@@ -48,8 +48,8 @@ unsafe impl MemAlloc for Vtable {
     }
 
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: the function belongs to `ctx`. The product must not overflow, and the tests never
-        // let it.
+        // SAFETY: the function belongs to `ctx`. It requires that `count * size` does not overflow,
+        // and no test passes such numbers.
         NonNull::new(unsafe { (self.calloc)(self.ctx, count, size) }.cast())
     }
 

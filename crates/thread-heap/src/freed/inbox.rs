@@ -12,11 +12,11 @@
 //!   ABANDONED   (no owner, no blocks)
 //! ```
 //!
-//! An owner can abandon its heap only while the inbox is empty. The check and the change are one
-//! compare-and-swap. If another thread pushes a block before it, the compare-and-swap fails, and
-//! the owner stays the owner. If another thread pushes a block after it, that thread finds the heap
-//! abandoned and becomes its owner. A block therefore never stays in the inbox of a heap without an
-//! owner.
+//! An owner can abandon its heap only while the inbox is empty. One compare-and-swap both checks
+//! that the inbox is empty and marks the heap as abandoned. If another thread pushes a block before
+//! that, the compare-and-swap fails, and the owner stays the owner. If another thread pushes a
+//! block after that, it finds the heap abandoned and becomes its owner. A block therefore never
+//! stays in the inbox of a heap without an owner.
 //!
 //! Any thread may [take over](Inbox::take_over) the waiting blocks, which means to take them out
 //! although it is not the owner of the heap. This is safe because the owner regards waiting blocks
@@ -54,8 +54,9 @@ impl Orders for Sound {}
 pub(crate) struct Inbox<N, O = Sound> {
     /// # Invariant
     ///
-    /// The head is null, [`abandoned`], or a pointer to a node. In the last case, following the
-    /// links from that node ends at null, and the inbox exclusively owns the nodes on the way.
+    /// The head is null, the mark [`abandoned`], or a pointer to a node. If it is a pointer to a
+    /// node, following the links from that node ends at null, and the inbox exclusively owns all of
+    /// these nodes.
     head: AtomicPtr<N>,
     /// The number of bytes that were [counted](Inbox::count) since the inbox was last emptied. No
     /// memory access depends on this number, so it may be too high while threads race.
@@ -63,8 +64,8 @@ pub(crate) struct Inbox<N, O = Sound> {
     orders: PhantomData<O>,
 }
 
-/// Returns the head of an inbox whose heap has no owner. Nodes are aligned to more than one byte,
-/// so no node has this address.
+/// Returns the value that the head of an inbox has while the heap has no owner. Nodes are aligned
+/// to more than one byte, so the address 1 never belongs to a node.
 fn abandoned<N>() -> *mut N {
     const { assert!(align_of::<N>() > 1) };
     ptr::without_provenance_mut(1)

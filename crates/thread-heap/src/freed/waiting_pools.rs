@@ -1,5 +1,5 @@
-//! A table of the blocks that wait in an inbox. A thread that takes over the inbox makes the table
-//! to find pages that it can purge.
+//! A table of the blocks that wait in an inbox. A thread that takes over the inbox creates the
+//! table to find the pages that it can purge.
 //!
 //! ```text
 //!   pool    ├─ page ──────┼─ page ──────┼─ page ──────┼─ page ──────┤
@@ -24,11 +24,9 @@
 //!
 //! The table is itself a node of the inbox. Each of its entries describes one pool and has 32
 //! bytes. Before the blocks of a batch are added, the table makes room for as many new pools as the
-//! batch has blocks, which is at most 32. If more than three quarters of its entries would then be
-//! in use, its number of entries is doubled first. A table therefore takes at least 2 KiB, and at
-//! most 86 bytes for each pool of 16 KiB plus another 3 KiB.
-//! 32. It doubles before more than three quarters of its entries would be in use. A table therefore
-//! takes at least 2 KiB, and at most 86 bytes for each pool of 16 KiB plus another 3 KiB.
+//! batch has blocks, which are at most 32 blocks. If more than three quarters of its entries would
+//! then be in use, its number of entries is doubled first. A table therefore takes at least 2 KiB,
+//! and at most 86 bytes for each pool of 16 KiB plus another 3 KiB.
 
 use std::{marker::PhantomData, ops::Range, ptr, ptr::NonNull, slice};
 
@@ -139,7 +137,7 @@ pub(crate) struct WaitingPools<G> {
 
 impl<G: Geometry> WaitingPools<G> {
     /// Creates an empty table with memory from `lower`. Returns `None` if `lower` has no memory, or
-    /// if an entry has too few counts for the pages of a pool of this geometry.
+    /// if pools of this geometry have more pages than an entry can count.
     pub(crate) fn new<A: MemAlloc>(lower: &A) -> Option<Self> {
         let supported =
             G::SIZES.pool_size.is_multiple_of(PAGE) && G::SIZES.pool_size / PAGE <= MOST_PAGES;

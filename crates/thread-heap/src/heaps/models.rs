@@ -38,8 +38,8 @@ struct OneArena(Option<NonNull<u8>>);
 // SAFETY: the models do not access the arena.
 unsafe impl Send for OneArena {}
 
-// SAFETY: `map` gives the arena away until `unmap` returns it, and the models do not access its
-// memory.
+// SAFETY: `map` returns the arena only once until `unmap` gets it back. The models do not access
+// its memory.
 unsafe impl ArenaSource for OneArena {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         self.0.take().ok_or(MapError::Exhausted { size })
@@ -74,7 +74,7 @@ impl<P: crate::Parts> Drop for Stage<P> {
         for heap in heaps {
             // SAFETY: all threads have ended, and the list is not walked again.
             unsafe { heap.drop_in_place() };
-            // SAFETY: `Heaps` created the heap in a block of this allocator with this layout.
+            // SAFETY: `Heaps` created the heap in a block of this allocator.
             unsafe { self.heaps.shared.lower().free(Some(heap.cast())) };
         }
         // SAFETY: the heaps were allocated by a `Box` (invariant of `heaps`).

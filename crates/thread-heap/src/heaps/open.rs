@@ -23,8 +23,8 @@ impl<P: Parts> Heaps<P> {
     ///
     /// # Safety
     ///
-    /// - Every heap whose [`ThreadHeap::thread`] is this number must have been owned by a thread
-    ///   that has ended, and that ended while it was not inside a call into the heap.
+    /// - Every heap whose [`ThreadHeap::thread`] equals `thread` must have been opened by a thread
+    ///   that has ended. That thread must not have been inside a call into the heap when it ended.
     pub(crate) unsafe fn open_as(&'static self, thread: usize) -> Option<Owner<P>> {
         // Relaxed is enough. The number of a thread is an address in its thread-local memory. The C
         // library makes the end of the old thread happen before a new thread uses the same memory.

@@ -41,8 +41,8 @@ fn close_heap() {
 /// is impossible, because the thread is already ending, or because no memory or no key is
 /// available. The caller must then close the heap at the end of the request.
 ///
-/// This function is never inlined. Otherwise a coroutine that moves to another thread could keep
-/// the address of the first thread's `ENDED` and use it on the second thread.
+/// This function is never inlined. Otherwise a coroutine could keep the address of the thread-local
+/// `ENDED` while it moves to another thread, and would then use the flag of the first thread.
 #[cold]
 #[inline(never)]
 pub(super) fn will_be_noticed() -> bool {
@@ -95,17 +95,17 @@ mod system {
 
     pub(super) fn call_at_exit() -> bool {
         let Some(key) = key() else { return false };
-        // The C library calls the destructor only if the value of the key is not null. The value
-        // has no other meaning.
+        // When a thread ends, the C library calls the key's destructor only if the thread has set
+        // the key to a value other than null. We never use the value itself.
         let value = ptr::from_ref(&KEY).cast::<c_void>();
-        // SAFETY: either the key exists, or `delete_key` has deleted it since it was read. In the
-        // second case, the call returns an error.
+        // SAFETY: either the key exists, or `delete_key` has deleted the key since we read it. In
+        // the second case, the call returns an error.
         unsafe { libc::pthread_setspecific(key, value) == 0 }
     }
 
     /// An entry in the table of functions that run when the program exits, or when the library that
-    /// contains this code is unloaded. It deletes the key. Otherwise a thread that ends after the
-    /// unloading would call a destructor that is no longer in memory.
+    /// contains this code is unloaded. This entry deletes the key. Without it, a thread that ends
+    /// after the unloading would call a destructor that is no longer in memory.
     #[cfg(not(target_vendor = "apple"))]
     #[used]
     #[unsafe(link_section = ".fini_array")]

@@ -41,9 +41,9 @@ thread_local! {
 struct Held {
     source: ManuallyDrop<SourceGuard<'static, RetainingArenas<MmapArenas>>>,
     takeovers: ManuallyDrop<MutexGuard<'static, ()>>,
-    /// How many times `prepare` has run for this fork. This number may be above 1: if several
-    /// threads open the first heaps of a process at the same time, each of them registers the
-    /// handlers.
+    /// How many times `prepare` has run for this fork. If several threads open the first heaps of a
+    /// process at the same time, each of them registers the handlers, and a fork then calls each
+    /// handler several times.
     times: u32,
 }
 
@@ -65,8 +65,8 @@ pub(super) fn guard() -> bool {
 
 extern "C" fn prepare() {
     let held = HELD.take().unwrap_or_else(|| {
-        // The lock of takeovers comes first, because a takeover locks the source while it holds
-        // that lock. The opposite order could deadlock.
+        // We lock `takeovers` before the source, because a takeover also locks the source while it
+        // holds `takeovers`. The opposite order could deadlock.
         let takeovers = ManuallyDrop::new(HEAPS.pause_takeovers());
         let source = ManuallyDrop::new(HEAPS.lock_source());
         Held { source, takeovers, times: 0 }
@@ -90,9 +90,9 @@ extern "C" fn release() {
 /// Corrects the number of arenas that the source counts as retained by heaps. The arenas that the
 /// heaps of other threads had retained are lost to the child, so they no longer count.
 ///
-/// It also resets the numbers of the other threads' heaps. A new thread of the child may get the
-/// same number as a thread that exists only in the parent. It would then find the heap of that
-/// thread by the number and open it, although this heap may be inconsistent.
+/// This handler also resets the thread numbers of the other threads' heaps. A new thread of the
+/// child may get the same number as a thread that exists only in the parent. It would then find the
+/// heap of that thread by the number and open it, although this heap may be inconsistent.
 extern "C" fn release_in_child() {
     HEAPS.forget_threads_but(slot::thread());
     if let Some(mut held) = HELD.take() {
@@ -119,8 +119,8 @@ mod tests {
     use super::*;
     use crate::ThreadGeometry;
 
-    /// Returns a channel that receives a message when another thread has been able to lock the
-    /// source.
+    /// Starts a thread that locks the source. Returns a channel that receives a message when the
+    /// thread has got the lock.
     fn another_threads_turn() -> Receiver<()> {
         let (sender, receiver) = channel();
         thread::spawn(move || {
@@ -145,8 +145,8 @@ mod tests {
         let first = held.source.source().map(size).expect("there is memory");
         // SAFETY: the arena was mapped above, and nobody uses it.
         unsafe { held.source.source().unmap(first, size) };
-        // An arena was unmapped and another one is mapped. After that, the source allows a heap to
-        // retain an arena.
+        // This request comes shortly after an arena was unmapped. The source therefore allows a
+        // heap to retain an arena from now on.
         let arena = held.source.source().map(size).expect("there is memory");
         assert_eq!(held.source.source().retain(0, 1), 1);
         let retained = held.source.retained();

@@ -17,11 +17,11 @@ use crate::{
 
 /// An [`Owner`] of one of the process's heaps that may move between threads.
 ///
-/// It is made for a runtime whose threads take turns under a lock, such as a CPython interpreter
-/// with its GIL. The runtime keeps the `OwnedHeap` where the lock protects it. Whichever thread
-/// holds the lock then allocates from this one heap and frees into it directly. With a heap for
-/// each thread, blocks that another thread freed would have to wait until their own thread runs
-/// again.
+/// An `OwnedHeap` is made for a runtime whose threads take turns under a lock, such as a CPython
+/// interpreter with its GIL. The runtime keeps the `OwnedHeap` where the lock protects it.
+/// Whichever thread holds the lock then allocates from this one heap and frees into it directly. If
+/// each thread had its own heap, a freed block would have to wait until the thread that allocated
+/// it runs again.
 ///
 /// The blocks of an `OwnedHeap` lie in the same arenas as those of [`PerThread`](crate::PerThread),
 /// and each of the two can free the blocks of the other.

@@ -174,9 +174,9 @@ fn with_heap<R>(visit: impl FnOnce(&mut Owner<CurrentParts>) -> R) -> Option<R> 
     }
 }
 
-/// Opens a heap for a thread that has none, and calls `visit` with its owner. If we will be
-/// notified when the thread ends, the thread keeps the heap. Otherwise the heap is closed again
-/// after the call.
+/// Opens a heap for a thread that has none, and calls `visit` with the owner of the heap. If we can
+/// arrange for the heap to be closed at the end of the thread, the thread keeps the heap. Otherwise
+/// the heap is closed after the call of `visit`.
 #[cold]
 #[inline(never)]
 fn with_new_heap<R>(visit: impl FnOnce(&mut Owner<CurrentParts>) -> R) -> Option<R> {

@@ -56,7 +56,7 @@ impl<N: Link> Inbox<N> {
     }
 }
 
-/// A heap that is reduced to its inbox and a number that only the owner may access.
+/// A simplified heap, which consists of its inbox and a number that only the owner may access.
 struct Owned<O = Sound> {
     inbox: Inbox<Node, O>,
     /// The sum of the contents of all nodes that the owner has reclaimed.
@@ -148,8 +148,8 @@ fn segment(contents: u32) -> Segment<Node> {
 fn node(contents: u32) -> NonNull<Node> {
     let node =
         Box::new(Node { next: UnsafeCell::new(ptr::null_mut()), contents: UnsafeCell::new(0) });
-    // The contents are written after the node is created, as a thread writes to a block after it is
-    // allocated.
+    // The contents are written after the node is created, because a block is also written to after
+    // it is allocated.
     // SAFETY: we own the node.
     node.contents.with_mut(|place| unsafe { *place = contents });
     NonNull::from(Box::leak(node))
