@@ -27,8 +27,8 @@ pub struct Spot {
     pub offset: usize,
 }
 
-/// A log of the arenas of a heap, numbered in the order in which they were mapped. Clones share the
-/// same log.
+/// A log of the arenas of a heap. It numbers the arenas in the order in which they were mapped.
+/// Clones share the same log.
 #[derive(Clone, Debug, Default)]
 pub struct ArenaLog(Arc<Mutex<Entries>>);
 

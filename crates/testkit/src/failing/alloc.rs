@@ -10,7 +10,7 @@ use raw_mem::MemAlloc;
 
 use super::faults::Faults;
 
-/// An allocator whose calls of `malloc`, `calloc` and `realloc` fail as its [`Faults`] tell.
+/// An allocator whose calls of `malloc`, `calloc` and `realloc` fail according to its [`Faults`].
 ///
 /// It panics if it is asked to free or resize a block that is not one of its live blocks. Clones
 /// share the faults and the live blocks.

@@ -7,7 +7,7 @@ use raw_mem::{ArenaSize, ArenaSource, MapError};
 use super::faults::Faults;
 use crate::place::ArenaLog;
 
-/// An arena source whose calls of [`map`](ArenaSource::map) fail as its [`Faults`] tell.
+/// An arena source whose calls of [`map`](ArenaSource::map) fail according to its [`Faults`].
 ///
 /// It records its arenas in an [`ArenaLog`]. It panics if it is asked to unmap an arena that is not
 /// mapped.

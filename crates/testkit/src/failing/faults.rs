@@ -36,7 +36,8 @@ pub struct Tally {
     pub failures: usize,
 }
 
-/// A [`Plan`] for the requests for memory, and a [`Tally`] of them. Clones share both.
+/// A [`Plan`] that decides which requests for memory fail, and a [`Tally`] of these requests.
+/// Clones share both.
 #[derive(Clone, Debug, Default)]
 pub struct Faults(Arc<Mutex<(Plan, Tally)>>);
 

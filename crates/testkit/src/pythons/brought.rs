@@ -5,8 +5,8 @@
 //!                      /lib/x86_64-linux-gnu/ld-linux-x86-64.so.2, libc.so.6, libpython3.15.so.1.0
 //! ```
 //!
-//! They come from packages of Debian sid. The packages are only unpacked into this folder, together
-//! with Debian's C library. Nothing is installed on the machine.
+//! The Pythons come from packages of Debian sid. These packages and Debian's C library are only
+//! unpacked into this folder. Nothing is installed on the machine.
 
 use std::{
     env,

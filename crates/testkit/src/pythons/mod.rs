@@ -12,8 +12,9 @@
 //! Pythons in this list are used. `cargo xtask pythons` downloads newer Pythons than those that are
 //! installed on this machine; see [`brought`].
 //!
-//! We run each program that we find and ask it which Python it is. The file alone does not tell,
-//! because a pyenv shim is a script that starts another program.
+//! We run each program that we find and ask it which Python it is. We cannot tell this from the
+//! file alone, because the file may be a shim of pyenv, which is a script that starts another
+//! program.
 
 pub mod brought;
 mod python;

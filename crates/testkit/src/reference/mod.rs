@@ -61,8 +61,8 @@ pub struct State {
 
 /// A model of a heap, which manages no memory.
 ///
-/// It represents each block by its place. `None` stands for a block that comes from the layer
-/// below, and that layer never fails.
+/// The model represents each block by its place. `None` stands for a block that comes from the
+/// layer below, and that layer never fails.
 #[derive(Clone, Debug)]
 pub struct Reference {
     rules: Rules,

@@ -1,7 +1,7 @@
 //! Generates sequences of operations: random ones, and phases that fill and drain arenas.
 //!
-//! A random sequence can find cases that nobody thought of, but with it, pools and arenas seldom
-//! become empty. Phases make them empty:
+//! A random sequence can find cases that nobody thought of, but it seldom empties a pool or an
+//! arena. Phases do this:
 //!
 //! ```text
 //!   live │      ╱‾‾╲fill     ╱‾‾‾‾╲

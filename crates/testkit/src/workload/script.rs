@@ -57,7 +57,7 @@ impl Script {
 pub struct Generator {
     rng: TestRng,
     /// The slots that hold a block. They are sorted by the age of their blocks until blocks are
-    /// freed in another order.
+    /// freed.
     live: Vec<usize>,
     /// The slots that held a block before and are empty now.
     vacant: Vec<usize>,

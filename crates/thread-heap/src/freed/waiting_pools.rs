@@ -23,10 +23,10 @@
 //!    the next one.
 //!
 //! The table is itself a node of the inbox. Each of its entries describes one pool and has 32
-//! bytes. Before the blocks of a batch are added, the table makes room for as many new pools as the
-//! batch has blocks, which are at most 32 blocks. If more than three quarters of its entries would
-//! then be in use, its number of entries is doubled first. A table therefore takes at least 2 KiB,
-//! and at most 86 bytes for each pool of 16 KiB plus another 3 KiB.
+//! bytes. Before the blocks of a batch (at most 32) are added, the table makes room for the same
+//! number of new pools. If more than three quarters of its entries would then be in use, its number
+//! of entries is doubled first. A table therefore takes at least 2 KiB, and at most 86 bytes for
+//! each pool of 16 KiB plus another 3 KiB.
 
 use std::{marker::PhantomData, ops::Range, ptr, ptr::NonNull, slice};
 

@@ -2,8 +2,8 @@
 //! blocks to their owner.
 //!
 //! Both are in one module because each needs the other. An owner sends the blocks of other heaps
-//! that it has freed. A thread that sends blocks to an abandoned heap becomes the owner of that
-//! heap for as long as it takes to free them.
+//! that it has freed. If a thread sends blocks to an abandoned heap, the thread becomes the owner
+//! of that heap until it has freed these blocks.
 
 use std::{fmt, marker::PhantomData, mem::ManuallyDrop, ptr::NonNull};
 
@@ -25,13 +25,13 @@ use crate::{
     parts::Parts,
 };
 
-/// The limit for the freed blocks that wait in all inboxes together, in bytes. Above this limit, a
-/// thread that sends blocks takes inboxes over. The number is the same as the limit of [retained
-/// arenas](raw_mem::RetainingArenas).
+/// The limit for the freed blocks that wait in all inboxes together, in bytes. When a sender finds
+/// that more bytes wait, it takes inboxes over to purge pages. The limit of [retained
+/// arenas](raw_mem::RetainingArenas) is the same.
 const MOST_WAITING: usize = 16 << 20;
 
-/// The number of bytes that an inbox receives before the sender checks the limit. Checking means to
-/// add up the bytes that wait in all inboxes, so it is not done for every batch.
+/// Whenever an inbox has received this many bytes, the sender checks the limit. The check adds up
+/// the bytes that wait in all inboxes, which is too slow to be done for every batch.
 const STEP: usize = 256 << 10;
 
 /// Exclusive ownership of a heap. Dropping an `Owner` abandons its heap.
@@ -126,7 +126,7 @@ impl<P: Parts> Owner<P> {
     /// and no arena can be mapped.
     #[inline]
     pub fn alloc(&mut self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
-        // We work with a copy of the value, because a copy can stay in a register. The fast path
+        // We work with a copy of this value, because a copy can stay in a register. The fast path
         // then needs no stack frame.
         // SAFETY: this value owns the heap, and is not used in the meantime.
         let mut owner = ManuallyDrop::new(unsafe { Self::new(self.heap) });

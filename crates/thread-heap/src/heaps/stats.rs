@@ -12,7 +12,8 @@ use crate::parts::Parts;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HeapsStats {
-    /// The sum over the heaps that could be walked. Only the owner of a heap can walk its pools.
+    /// The sum over all heaps that could be walked. Only the owner of a heap can walk the pools of
+    /// the heap.
     pub total: Stats,
     /// How many heaps were walked and are included in `total`.
     pub walked: usize,
