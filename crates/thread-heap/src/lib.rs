@@ -47,7 +47,7 @@
 //! | --- | --- |
 //! | `process` | the heaps of this process: the thread's slot, thread exit, fork, `PerThread`, `OwnedHeap` |
 //! | `heaps` | a heap with its inbox and outbox; opening, owning and counting heaps |
-//! | `freed` | how freed blocks reach their owner: outbox, batches, inbox, the table of a takeover |
+//! | `freed` | how freed blocks reach their owner: outbox, batches, inbox, tables of takeovers |
 //! | `heap_list`, `shared_source`, `shared_arenas` | what all heaps share |
 
 #![cfg_attr(loom, expect(dead_code, reason = "used by `process` only"))]

@@ -30,8 +30,8 @@ use crate::{
 /// arenas](raw_mem::RetainingArenas) is the same.
 const MOST_WAITING: usize = 16 << 20;
 
-/// Whenever an inbox has received this many bytes, the sender checks the limit. The check adds up
-/// the bytes that wait in all inboxes, which is too slow to be done for every batch.
+/// The number of bytes that an inbox receives between two checks of the limit. A check adds up the
+/// bytes that wait in all inboxes, which is too slow to be done for every batch.
 const STEP: usize = 256 << 10;
 
 /// Exclusive ownership of a heap. Dropping an `Owner` abandons its heap.
