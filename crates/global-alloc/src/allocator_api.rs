@@ -1,14 +1,17 @@
-//! The trait `Allocator` of allocator-api2, in the two versions that are in use.
+//! Implementations of the trait `Allocator` of allocator-api2, for the two versions of that crate
+//! that are in use.
 
 use std::{alloc::Layout, ptr::NonNull};
 
 use crate::{large::Init, layouts::Layouts, local_heap::LocalHeap, ob_malloc::ObMalloc};
 
-/// Implements `Allocator` of the crate `$api` for `$handle`, which is or borrows an `$allocator`.
+/// Implements the trait `Allocator` of the crate `$api` for the type `$handle`. This type is either
+/// `$allocator` itself or a reference to it.
 macro_rules! implement {
     ($api:ident, $handle:ty, $allocator:ty) => {
-        // SAFETY: memory is as its layout demands (contract of `Layouts`). Copies of
-        // a handle are the same allocator, which lives at least as long as they do.
+        // SAFETY: all memory has the size and alignment of its layout (contract of `Layouts`).
+        // Copies of a handle refer to the same allocator, which lives at least as long as the
+        // copies.
         unsafe impl $api::alloc::Allocator for $handle {
             #[inline]
             fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, $api::alloc::AllocError> {
@@ -27,7 +30,7 @@ macro_rules! implement {
 
             #[inline]
             unsafe fn deallocate(&self, ptr: NonNull<u8>, layout: Layout) {
-                // SAFETY: the memory is live and not used again (contract of `deallocate`).
+                // SAFETY: the memory is live, and is not used again (contract of `deallocate`).
                 unsafe { <$allocator as Layouts>::deallocate(self, ptr, layout) };
             }
 
@@ -37,7 +40,7 @@ macro_rules! implement {
                 old: Layout,
                 new: Layout,
             ) -> Result<NonNull<[u8]>, $api::alloc::AllocError> {
-                // SAFETY: the memory is live memory for `old` (contract of `grow`).
+                // SAFETY: `ptr` is live memory for `old` (contract of `grow`).
                 let start = unsafe { <$allocator as Layouts>::reallocate(self, ptr, old, new) };
                 bytes(start, new).ok_or($api::alloc::AllocError)
             }
@@ -48,11 +51,11 @@ macro_rules! implement {
                 old: Layout,
                 new: Layout,
             ) -> Result<NonNull<[u8]>, $api::alloc::AllocError> {
-                // SAFETY: the contract is the same.
+                // SAFETY: `grow` has the same contract.
                 let memory = unsafe { $api::alloc::Allocator::grow(self, ptr, old, new) }?;
                 let start = memory.cast::<u8>();
-                // SAFETY: the memory has `new.size()` bytes, of which the first `old.size()` are in
-                // use.
+                // SAFETY: the memory has `new.size()` bytes, and only the first `old.size()` of
+                // them have contents.
                 unsafe { start.add(old.size()).write_bytes(0, new.size() - old.size()) };
                 Ok(memory)
             }
@@ -63,7 +66,7 @@ macro_rules! implement {
                 old: Layout,
                 new: Layout,
             ) -> Result<NonNull<[u8]>, $api::alloc::AllocError> {
-                // SAFETY: the memory is live memory for `old` (contract of `shrink`).
+                // SAFETY: `ptr` is live memory for `old` (contract of `shrink`).
                 let start = unsafe { <$allocator as Layouts>::reallocate(self, ptr, old, new) };
                 bytes(start, new).ok_or($api::alloc::AllocError)
             }
@@ -80,7 +83,7 @@ implement!(allocator_api2_04, ObMalloc, ObMalloc);
 #[cfg(feature = "allocator-api2-04")]
 implement!(allocator_api2_04, &LocalHeap, LocalHeap);
 
-/// Returns the memory for `layout` that starts at `start`.
+/// Returns the slice of `layout.size()` bytes at `start`, or `None` if `start` is `None`.
 #[inline]
 fn bytes(start: Option<NonNull<u8>>, layout: Layout) -> Option<NonNull<[u8]>> {
     Some(NonNull::slice_from_raw_parts(start?, layout.size()))

@@ -1,4 +1,4 @@
-//! The size class of each layout.
+//! Finds the size class of the blocks for each layout.
 //!
 //! ```text
 //!   align ≤ 16     the smallest class that fits
@@ -9,8 +9,8 @@
 //!     each block starts at a multiple of 128, because no header precedes the first one
 //! ```
 //!
-//! The class depends on the layout alone. A block can therefore be freed without reading the header
-//! of its pool.
+//! The class depends on the layout alone. The caller passes the same layout when it frees a block,
+//! so the class is known then without reading the header of the block's pool.
 
 #![forbid(unsafe_code)]
 
@@ -21,8 +21,9 @@ use obmalloc::{Geometry, Shape, SizeClass};
 /// The geometry of the pools.
 pub(crate) type Pools = thread_heap::ThreadGeometry;
 
-/// The largest alignment that a class can have. The first block of each pool is aligned to it. Each
-/// block is therefore aligned to every power of two up to this one that divides its size.
+/// The largest alignment that a block of a size class can have. The first block of each pool starts
+/// at a multiple of this alignment. A block is therefore aligned to every power of two that divides
+/// the block size, up to this limit.
 const MAX_ALIGN: usize = Pools::SIZES.small_threshold.next_power_of_two();
 
 const _: () = assert!(
@@ -31,24 +32,25 @@ const _: () = assert!(
         && Pools::SIZES.pool_size.is_multiple_of(MAX_ALIGN)
 );
 
-/// Returns the class that serves `layout`, or `None` if the layout is empty or too large for the
+/// Returns the size class for `layout`. Returns `None` if the layout is empty, or too large for the
 /// pools.
 #[inline]
 pub(crate) fn class(layout: Layout) -> Option<SizeClass<Pools>> {
     let mut size = layout.size();
     if layout.align() > Pools::SIZES.alignment {
-        // This cannot overflow, because a layout that is rounded up to its alignment has at most
-        // isize::MAX bytes.
+        // This cannot overflow: a valid layout has at most isize::MAX bytes even after its size is
+        // rounded up to a multiple of its alignment.
         size = (size + (layout.align() - 1)) & !(layout.align() - 1);
     }
     SizeClass::of(size)
 }
 
-/// Returns true if a block of class `now` can serve `new`, whose own class is `after`.
+/// Returns true if memory in a block of class `now` may stay in that block when it is reallocated
+/// to the layout `new`. `after` is the class that a new allocation for `new` would have.
 ///
-/// The block must be large enough and aligned. Unless its class is `after`, more than three
-/// quarters of it must be needed. That is CPython's rule (`_PyObject_Realloc` in
-/// `Objects/obmalloc.c`).
+/// The memory may stay if both classes are the same. Otherwise the block must be large enough and
+/// sufficiently aligned for `new`, and `new` must need more than three quarters of it. This is
+/// CPython's rule (`_PyObject_Realloc` in `Objects/obmalloc.c`).
 #[inline]
 pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClass<Pools>) -> bool {
     let size = now.map_or(0, SizeClass::block_size);
@@ -56,8 +58,9 @@ pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClas
     now == Some(after) || (fits && 4 * new.size() > 3 * size)
 }
 
-/// Returns a class with room for growth if memory grows from `old` to `new` by less than a quarter,
-/// because such memory is likely to grow again. The class has room for an eighth more than `new`.
+/// Returns a larger class for memory that grows from `old` to `new` by less than a quarter. Such
+/// memory is likely to grow again, so the class has room for an eighth more than `new`. Returns
+/// `None` if the memory grows in another way or if there is no suitable larger class.
 #[inline]
 pub(crate) fn grown(old: Layout, new: Layout) -> Option<SizeClass<Pools>> {
     let (before, after) = (old.size(), new.size());
@@ -66,7 +69,8 @@ pub(crate) fn grown(old: Layout, new: Layout) -> Option<SizeClass<Pools>> {
     let roomy = Layout::from_size_align(after + after / 8, new.align());
     let roomy = roomy.ok().filter(|_| a_little).and_then(class);
     let least = class(new)?;
-    // The next reallocation must not leave the block because it is too large.
+    // We use the larger class only if `new` fills more than three quarters of its blocks. Otherwise
+    // the next reallocation could move the memory out of the block because the block is too large.
     roomy.filter(|_| serves(roomy, new, least))
 }
 

@@ -1,8 +1,8 @@
-//! Checks of debug builds that memory which is freed or resized came from this allocator.
+//! Debug builds check that memory which is freed or resized came from this allocator.
 //!
-//! Rust code can pass memory of another allocator to this one, for example by calling
-//! `CString::from_raw` on the result of C's `strdup`. A debug build then ends the process with one
-//! line on stderr. A release build trusts the layout and does not check.
+//! By mistake, Rust code can pass memory of another allocator to this one, for example by calling
+//! `CString::from_raw` on the result of C's `strdup`. A debug build then writes one line to stderr
+//! and ends the process. A release build trusts the layout and does not check the pointer.
 
 use std::{
     alloc::Layout,
@@ -18,14 +18,15 @@ use thread_heap::PerThread;
 use crate::classes::class;
 
 /// Ends the process if `ptr` cannot be memory that the global allocator returned for `layout`.
-/// `action` says what the program does with the memory.
+/// `action` is a verb for what the program is doing with the memory, and appears in the message.
 ///
-/// Memory that is too large for the pools belongs to the C library, which may itself detect a
-/// pointer that it did not return.
+/// Memory for a layout that is too large for the pools belongs to the C library, so we only check
+/// that such memory lies in no arena. The C library may itself detect a pointer that it did not
+/// return.
 ///
 /// # Safety
 ///
-/// - If `ptr` lies in an arena of the process's heaps, it must be a block in use.
+/// - If `ptr` lies in an arena of the process's heaps, it must point to a block in use.
 pub(crate) unsafe fn check(action: &str, ptr: NonNull<u8>, layout: Layout) {
     // SAFETY: a pointer into an arena is a block in use (contract of `check`).
     let block_size = unsafe { PerThread.size_if_ours(ptr) };
@@ -41,12 +42,13 @@ pub(crate) unsafe fn check(action: &str, ptr: NonNull<u8>, layout: Layout) {
     }
 }
 
-/// Ends the process with one line on stderr. Allocates nothing.
+/// Writes one line to stderr and ends the process. It allocates nothing, because it is called from
+/// within the global allocator.
 #[cold]
 fn abort(action: &str, ptr: NonNull<u8>, layout: Layout, why: fmt::Arguments<'_>) -> ! {
     let (size, align) = (layout.size(), layout.align());
     let mut line = Cursor::new([0_u8; 256]);
-    // Every message fits. If one did not, the process would end with a truncated message.
+    // Every message fits into the buffer. If one did not, a truncated message would be written.
     let _ = writeln!(
         line,
         "obmalloc: cannot {action} the memory at {ptr:p} with size {size} and alignment {align}: \

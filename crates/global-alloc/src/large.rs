@@ -1,4 +1,4 @@
-//! Memory of the C library, for requests that are too large for the pools.
+//! Memory from the C library, for requests that are too large for the pools.
 
 use std::{alloc::Layout, ptr::NonNull};
 
@@ -8,15 +8,16 @@ use libc::malloc_size as c_usable_size;
 use libc::malloc_usable_size as c_usable_size;
 use raw_mem::{Malloc, MemAlloc};
 
-/// What new memory contains.
+/// The contents of newly allocated memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Init {
     Uninit,
     Zeroed,
 }
 
-/// Repeats a request that was refused, after `trim` has given back the memory that pools retain.
-/// The request may have failed because the C library could not use that memory.
+/// Makes a request, and repeats it after a call of `trim` if it fails. `trim` returns the memory
+/// that pools retain to the system. The first request may have failed because the C library could
+/// not use this memory.
 #[inline]
 pub(crate) fn after_trim<T>(request: impl Fn() -> Option<T>, trim: impl FnOnce()) -> Option<T> {
     request().or_else(
@@ -28,17 +29,18 @@ pub(crate) fn after_trim<T>(request: impl Fn() -> Option<T>, trim: impl FnOnce()
     )
 }
 
-/// The alignment of every block of the C library, which is that of its largest plain type.
+/// The alignment that malloc guarantees for every block. It is enough for the largest plain type of
+/// C.
 const MALLOC_ALIGN: usize = 2 * size_of::<usize>();
 
-/// Returns true if malloc aligns enough for `layout`.
+/// Returns true if every block that malloc returns is sufficiently aligned for `layout`.
 #[inline]
 fn is_plain(layout: Layout) -> bool {
     layout.align() <= MALLOC_ALIGN
 }
 
-/// Allocates memory for `layout`. It overlaps no other memory in use, and belongs to the caller until
-/// it is freed.
+/// Allocates memory for `layout`. The memory overlaps no other memory in use, and belongs to the
+/// caller until the caller frees it.
 #[inline]
 pub(crate) fn alloc(layout: Layout, init: Init) -> Option<NonNull<u8>> {
     match (is_plain(layout), init) {
@@ -48,11 +50,12 @@ pub(crate) fn alloc(layout: Layout, init: Init) -> Option<NonNull<u8>> {
     }
 }
 
-/// Makes memory hold `size` bytes, and moves it if necessary. On `None` the memory has not changed.
+/// Resizes the memory at `ptr` to `size` bytes, and moves it if necessary. If the function returns
+/// `None`, the memory at `ptr` has not changed.
 ///
 /// # Safety
 ///
-/// - `ptr` must be live memory of [`alloc`] or [`resize`] for `layout`.
+/// - `ptr` must be live memory that [`alloc`] or [`resize`] returned for `layout`.
 /// - `size` and the alignment of `layout` must be a valid layout.
 pub(crate) unsafe fn resize(ptr: NonNull<u8>, layout: Layout, size: usize) -> Option<NonNull<u8>> {
     if is_plain(layout) {
@@ -62,30 +65,32 @@ pub(crate) unsafe fn resize(ptr: NonNull<u8>, layout: Layout, size: usize) -> Op
     // SAFETY: `size` and the alignment are a valid layout (contract of `resize`).
     let new = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
     let block = alloc_aligned(new, Init::Uninit)?;
-    // SAFETY: both blocks are live and have that many bytes. A new block overlaps no other.
+    // SAFETY: both blocks are live and have at least that many bytes. A new block overlaps no other
+    // block in use.
     unsafe { block.copy_from_nonoverlapping(ptr, layout.size().min(size)) };
-    // SAFETY: the old block is live, and the caller uses the new one from now on (contract).
+    // SAFETY: the old block is live. The caller uses only the new block from now on (contract).
     unsafe { free(ptr) };
     Some(block)
 }
 
-/// Frees memory of any layout.
+/// Frees the memory at `ptr`, whatever its layout is.
 ///
 /// # Safety
 ///
-/// - `ptr` must be live memory of [`alloc`] or [`resize`].
-/// - It must not be used again.
+/// - `ptr` must be live memory that [`alloc`] or [`resize`] returned.
+/// - The memory must not be used again.
 #[inline]
 pub(crate) unsafe fn free(ptr: NonNull<u8>) {
-    // SAFETY: the C library frees aligned blocks as it frees those of malloc.
+    // SAFETY: the C library's `free` accepts blocks of `posix_memalign` as well as those of
+    // `malloc`.
     unsafe { Malloc.free(Some(ptr)) };
 }
 
-/// Returns how many bytes of a block the program may use.
+/// Returns the number of bytes that the program may use at `ptr`.
 ///
 /// # Safety
 ///
-/// - `ptr` must be live memory of [`alloc`] or [`resize`].
+/// - `ptr` must be live memory that [`alloc`] or [`resize`] returned.
 #[cfg(any(
     target_os = "linux",
     target_os = "android",
@@ -93,13 +98,14 @@ pub(crate) unsafe fn free(ptr: NonNull<u8>) {
     target_vendor = "apple"
 ))]
 pub(crate) unsafe fn usable_size(ptr: NonNull<u8>) -> usize {
-    // SAFETY: the block is the C library's, and live (contract of `usable_size`).
+    // SAFETY: the block came from the C library and is live (contract of `usable_size`).
     unsafe { c_usable_size(ptr.as_ptr().cast()) }
 }
 
 fn alloc_aligned(layout: Layout, init: Init) -> Option<NonNull<u8>> {
     let mut block = std::ptr::null_mut();
-    // SAFETY: the alignment is a power of two, and here it is a multiple of a word's.
+    // SAFETY: `posix_memalign` requires an alignment that is a power of two and a multiple of the
+    // size of a pointer. Every alignment above `MALLOC_ALIGN` is both.
     let code = unsafe { libc::posix_memalign(&mut block, layout.align(), layout.size().max(1)) };
     let block = NonNull::new(block.cast::<u8>()).filter(|_| code == 0)?;
     if init == Init::Zeroed {

@@ -1,4 +1,4 @@
-//! Large memory that is freed together with its owner.
+//! Large allocations that are freed together with the list that they are on.
 //!
 //! ```text
 //!   head ─► ┌───────┬─ ─ ─┬────────────┐ ⇄ ┌───────┬─ ─ ─┬────────────┐
@@ -11,44 +11,45 @@ use std::{alloc::Layout, cell::Cell, ptr::NonNull};
 
 use crate::large::{self, Init};
 
-/// The links at the start of a block.
+/// The links at the start of a block, which lead to the previous and the next block of the list.
 #[derive(Debug)]
 struct Links {
     prev: Cell<Option<NonNull<Links>>>,
     next: Cell<Option<NonNull<Links>>>,
 }
 
-/// A list of blocks of the C library, which are freed when the list is dropped.
+/// A list of blocks from the C library. All of them are freed when the list is dropped.
 #[derive(Debug)]
 pub(crate) struct LargeList {
     /// # Invariant
     ///
-    /// The head of a doubly linked list. Each block starts with its `Links`, belongs to this list
-    /// alone, and is freed when it leaves the list.
+    /// The head of a doubly linked list. Each block starts with its `Links` and belongs to this
+    /// list only. It is freed when it is removed from the list.
     head: Cell<Option<NonNull<Links>>>,
 }
 
-// SAFETY: the list owns its blocks, and blocks of the C library are not tied to a thread.
+// SAFETY: the list owns its blocks, and any thread may free a block of the C library.
 unsafe impl Send for LargeList {}
 
-/// Returns the distance from the start of a block to the user's memory, in bytes.
+/// Returns the distance from the start of a block to the user's memory in it, in bytes.
 fn offset(layout: Layout) -> usize {
     layout.align().max(size_of::<Links>())
 }
 
-/// Returns the layout of the block around memory for `layout`, or `None` if it would be too large.
+/// Returns the layout of a block that contains its links and memory for `layout`. Returns `None` if
+/// such a block would be too large.
 fn around(layout: Layout) -> Option<Layout> {
     let offset = offset(layout);
     Layout::from_size_align(layout.size().checked_add(offset)?, offset).ok()
 }
 
-/// Returns the block around the user's memory at `ptr`.
+/// Returns the block that contains the user's memory at `ptr`.
 ///
 /// # Safety
 ///
-/// - `ptr` must be memory of a list for `layout`.
+/// - `ptr` must be live memory that a list allocated for `layout`.
 unsafe fn block_around(ptr: NonNull<u8>, layout: Layout) -> NonNull<Links> {
-    // SAFETY: the user's memory starts at that offset in its block.
+    // SAFETY: the user's memory starts at this offset from the start of its block.
     unsafe { ptr.sub(offset(layout)) }.cast()
 }
 
@@ -57,18 +58,19 @@ impl LargeList {
         Self { head: Cell::new(None) }
     }
 
-    /// Allocates memory for `layout`. It overlaps no other memory in use, and belongs to the caller
-    /// until it is freed or the list is dropped. Moving the list does not affect it.
+    /// Allocates memory for `layout`. The memory overlaps no other memory in use, and belongs to
+    /// the caller until the caller frees it or the list is dropped. It stays valid when the list is
+    /// moved.
     pub(crate) fn alloc(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
         Some(self.insert(large::alloc(around(layout)?, init)?, layout))
     }
 
-    /// Makes memory hold `size` bytes, and moves it if necessary. On `None` the memory has not
-    /// changed.
+    /// Resizes the memory at `ptr` to `size` bytes, and moves it if necessary. If the function
+    /// returns `None`, the memory at `ptr` has not changed.
     ///
     /// # Safety
     ///
-    /// - `ptr` must be live memory of this list for `layout`.
+    /// - `ptr` must be live memory that this list allocated for `layout`.
     /// - `size` and the alignment of `layout` must be a valid layout.
     pub(crate) unsafe fn resize(
         &self,
@@ -83,56 +85,59 @@ impl LargeList {
         let block = unsafe { block_around(ptr, layout) };
         // SAFETY: the block came from the C library for `old`.
         let block = unsafe { large::resize(block.cast(), old, new.size()) }?.cast();
-        // SAFETY: the links were copied with the block, and its neighbours are in the list.
+        // SAFETY: if the block has moved, its links were copied with it, and its neighbours are
+        // still in the list.
         unsafe { self.link_neighbours(block) };
-        // SAFETY: the block is longer than the offset.
+        // SAFETY: the block is larger than this offset.
         Some(unsafe { block.cast::<u8>().add(offset(layout)) })
     }
 
-    /// Frees memory.
+    /// Frees the memory at `ptr`, and removes its block from the list.
     ///
     /// # Safety
     ///
-    /// - `ptr` must be live memory of this list for `layout`.
-    /// - It must not be used again.
+    /// - `ptr` must be live memory that this list allocated for `layout`.
+    /// - The memory must not be used again.
     pub(crate) unsafe fn free(&self, ptr: NonNull<u8>, layout: Layout) {
         // SAFETY: `ptr` is memory of this list for `layout` (contract of `free`).
         let block = unsafe { block_around(ptr, layout) };
         // SAFETY: the block is in the list, so it starts with its links.
         let Links { prev, next } = unsafe { block.as_ref() };
         if let Some(next) = next.get() {
-            // SAFETY: a neighbour is in the list.
+            // SAFETY: a neighbour is a block in the list, so it is live.
             unsafe { next.as_ref() }.prev.set(prev.get());
         }
-        // SAFETY: a neighbour is in the list.
+        // SAFETY: a neighbour is a block in the list, so it is live.
         unsafe { self.link_after(prev.get()) }.set(next.get());
         // SAFETY: the block has left the list and is not used again (contract of `free`).
         unsafe { large::free(block.cast()) };
     }
 
-    /// Frees all memory. O(blocks).
+    /// Frees every block of the list. O(blocks).
     pub(crate) fn clear(&mut self) {
         let mut next = self.head.take();
         while let Some(block) = next {
-            // SAFETY: the block was in the list.
+            // SAFETY: the block was in the list and has not been freed yet.
             next = unsafe { block.as_ref() }.next.get();
-            // SAFETY: the list is borrowed mutably, so nobody uses its memory any more.
+            // SAFETY: the list is borrowed mutably, so nobody uses the memory of its blocks any
+            // more.
             unsafe { large::free(block.cast()) };
         }
     }
 
-    /// Inserts a new block around memory for `layout`, and returns the user's part.
+    /// Inserts a new block, which contains memory for `layout`, into the list. Returns a pointer to
+    /// that memory.
     fn insert(&self, block: NonNull<u8>, layout: Layout) -> NonNull<u8> {
         let links = block.cast::<Links>();
-        // SAFETY: the block is new, longer than its links, and aligned for them.
+        // SAFETY: the block is new. It is larger than its links, and sufficiently aligned for them.
         unsafe { links.write(Links { prev: Cell::new(None), next: self.head.clone() }) };
         // SAFETY: the links were just written, and the old head is in the list.
         unsafe { self.link_neighbours(links) };
-        // SAFETY: the block is longer than the offset.
+        // SAFETY: the block is larger than this offset.
         unsafe { block.add(offset(layout)) }
     }
 
-    /// Makes the neighbours of `block` link to it.
+    /// Makes the previous and the next block of the list link to `block`.
     ///
     /// # Safety
     ///
@@ -141,18 +146,20 @@ impl LargeList {
         // SAFETY: the block starts with its links (contract of `link_neighbours`).
         let Links { prev, next } = unsafe { block.as_ref() };
         if let Some(next) = next.get() {
-            // SAFETY: a neighbour is in the list.
+            // SAFETY: a neighbour is a block in the list, so it is live.
             unsafe { next.as_ref() }.prev.set(Some(block));
         }
-        // SAFETY: a neighbour is in the list.
+        // SAFETY: a neighbour is a block in the list, so it is live.
         unsafe { self.link_after(prev.get()) }.set(Some(block));
     }
 
-    /// Returns the link from `prev` to the next block, or the head for `None`.
+    /// Returns the link that leads from `prev` to the next block. If `prev` is `None`, returns the
+    /// head of the list.
     ///
     /// # Safety
     ///
-    /// - `prev` must be in this list, and must stay in it as long as the result is used.
+    /// - If `prev` is not `None`, the block must be in this list, and must stay in it while the
+    ///   result is used.
     unsafe fn link_after(&self, prev: Option<NonNull<Links>>) -> &Cell<Option<NonNull<Links>>> {
         match prev {
             // SAFETY: the block is in the list (contract of `link_after`).
@@ -177,7 +184,7 @@ mod tests {
         Err(_) => panic!("a valid layout"),
     };
 
-    /// Returns how many bytes the C library has mapped for large blocks.
+    /// Returns the number of bytes that the C library has mapped for large blocks.
     fn mapped() -> usize {
         // SAFETY: the function has no requirements.
         unsafe { libc::mallinfo2() }.hblkhd

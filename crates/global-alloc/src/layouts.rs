@@ -1,4 +1,4 @@
-//! Requests of any layout, served by pools and the C library.
+//! Requests of any layout. They get memory from the pools or from the C library.
 //!
 //! ```text
 //!   layout ─┬─ with a class ──► a block of the class, from the pools
@@ -6,8 +6,8 @@
 //!           └─ empty ─────────► an aligned pointer to nothing
 //! ```
 //!
-//! The caller passes the layout again to free or resize memory, so the address need not be looked
-//! up.
+//! The caller passes the same layout again when it frees or resizes memory. The layout tells where
+//! the memory came from, so the address need not be looked up.
 
 use std::{alloc::Layout, num::NonZero, ptr::NonNull};
 
@@ -19,42 +19,46 @@ use crate::{
     large_list::LargeList,
 };
 
-/// An allocator with pools for small layouts. Memory for all others comes from the C library.
+/// An allocator that has pools for small layouts. Memory for all other layouts comes from the C
+/// library.
 ///
 /// # Safety
 ///
-/// An implementer promises about its blocks what [`obmalloc::Blocks`] promises.
+/// - The blocks of [`alloc_block`](Self::alloc_block) must meet the requirements that
+///   [`obmalloc::Blocks`] makes.
 pub(crate) unsafe trait Layouts {
-    /// Returns the list of the memory from the C library, if the allocator frees that memory when
-    /// it is dropped.
+    /// Returns the list that contains the allocator's memory from the C library, or `None` if there
+    /// is no such list. An allocator needs the list only if it frees this memory when it is
+    /// dropped.
     #[inline]
     fn large_list(&self) -> Option<&LargeList> {
         None
     }
 
-    /// Allocates a block of `class`, uninitialised. Returns `None` if no arena is available.
+    /// Allocates an uninitialised block of `class`. Returns `None` if no arena is available.
     fn alloc_block(&self, class: SizeClass<Pools>) -> Option<BlockPtr>;
 
-    /// Frees `block`.
+    /// Frees `block`, a block of the pools.
     ///
     /// # Safety
     ///
     /// - `block` must have been returned by [`alloc_block`](Self::alloc_block).
     unsafe fn free_block(&self, block: BlockPtr);
 
-    /// Unmaps the memory that the pools retain.
+    /// Unmaps the empty arenas that the pools retain.
     fn trim(&self);
 
-    /// Ends the process if it can tell that `ptr` is not memory of this allocator for `layout`.
-    /// `action` says what the program does with the memory.
+    /// Ends the process if the function can tell that `ptr` is not memory which this allocator
+    /// returned for `layout`. `action` is a verb for what the program is doing with the memory.
     ///
     /// # Safety
     ///
-    /// - If `ptr` lies in an arena of the process's heaps, it must be a block in use.
+    /// - If `ptr` lies in an arena of the process's heaps, it must point to a block in use.
     #[inline]
     unsafe fn check(_action: &str, _ptr: NonNull<u8>, _layout: Layout) {}
 
-    /// Allocates memory for `layout`.
+    /// Allocates memory for `layout`, with the contents that `init` asks for. Returns `None` if no
+    /// memory is available.
     #[inline]
     fn allocate(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
         let Some(class) = class(layout) else { return self.alloc_large(layout, init) };
@@ -66,12 +70,12 @@ pub(crate) unsafe trait Layouts {
         Some(start)
     }
 
-    /// Frees memory.
+    /// Frees the memory at `ptr`.
     ///
     /// # Safety
     ///
-    /// - `ptr` must be live memory of this allocator for `layout`.
-    /// - It must not be used again.
+    /// - `ptr` must be live memory that this allocator returned for `layout`.
+    /// - The memory must not be used again.
     #[inline]
     unsafe fn deallocate(&self, ptr: NonNull<u8>, layout: Layout) {
         // SAFETY: `ptr` is live memory of this allocator (contract of `deallocate`).
@@ -92,14 +96,14 @@ pub(crate) unsafe trait Layouts {
         }
     }
 
-    /// Makes memory for `new` out of memory for `old`. Keeps the contents up to the smaller of both
-    /// sizes, and keeps the block if its class also serves `new`. On `None` the memory has not
-    /// changed.
+    /// Resizes the memory at `ptr` from the layout `old` to the layout `new`. The contents stay the
+    /// same up to the smaller of both sizes. The memory stays in its block if that block also suits
+    /// `new`; see [`serves`]. If the function returns `None`, the memory at `ptr` has not changed.
     ///
     /// # Safety
     ///
-    /// - `ptr` must be live memory of this allocator for `old`.
-    /// - It must not be used again unless the function returns `None` or the same pointer.
+    /// - `ptr` must be live memory that this allocator returned for `old`.
+    /// - `ptr` must not be used again, unless the function returns `None` or the same pointer.
     #[inline]
     unsafe fn reallocate(&self, ptr: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<u8>> {
         // SAFETY: `ptr` is live memory of this allocator (contract of `reallocate`).
@@ -136,23 +140,24 @@ pub(crate) unsafe trait Layouts {
         }
     }
 
-    /// Allocates memory for `new`, copies the contents and frees the old memory.
+    /// Allocates memory for `new`, copies the contents into it, and frees the memory for `old`.
     ///
     /// # Safety
     ///
-    /// As for [`reallocate`](Self::reallocate).
+    /// - The requirements of [`reallocate`](Self::reallocate) must be met.
     unsafe fn move_to(&self, ptr: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<u8>> {
         let roomy = grown(old, new).and_then(|class| self.alloc_block(class));
         let to = roomy.map(BlockPtr::into_start).or_else(|| self.allocate(new, Init::Uninit))?;
-        // SAFETY: both are live and have at least that many bytes. New memory overlaps no other.
+        // SAFETY: both allocations are live and have at least that many bytes. New memory overlaps
+        // no other memory in use.
         unsafe { to.copy_from_nonoverlapping(ptr, old.size().min(new.size())) };
         // SAFETY: `ptr` is live memory for `old`, and the caller uses `to` from now on (contract).
         unsafe { self.deallocate(ptr, old) };
         Some(to)
     }
 
-    /// Allocates memory for a layout without a class. It is not inlined, so that requests for small
-    /// memory need no stack frame.
+    /// Allocates memory for a layout that has no size class. It is never inlined, so that requests
+    /// with a size class need no stack frame.
     #[inline(never)]
     fn alloc_large(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
         if layout.size() == 0 {
@@ -165,11 +170,13 @@ pub(crate) unsafe trait Layouts {
         after_trim(request, || self.trim())
     }
 
-    /// Resizes memory to a layout with the same alignment. Neither layout has a class.
+    /// Resizes the memory at `ptr` to `size` bytes with the same alignment. Neither the old nor the
+    /// new layout has a size class.
     ///
     /// # Safety
     ///
-    /// - `ptr` must be live memory of this allocator for `layout`, which must not be empty.
+    /// - `ptr` must be live memory that this allocator returned for `layout`, which must not be
+    ///   empty.
     /// - `size` and the alignment of `layout` must be a valid layout.
     #[inline(never)]
     unsafe fn resize_large(
@@ -178,7 +185,7 @@ pub(crate) unsafe trait Layouts {
         layout: Layout,
         size: usize,
     ) -> Option<NonNull<u8>> {
-        // A request that fails leaves the memory as it was, so it can be repeated.
+        // A request that fails does not change the memory, so we may repeat it.
         let request = || match self.large_list() {
             // SAFETY: the layout has no class, so the memory came from the list (contract).
             Some(list) => unsafe { list.resize(ptr, layout, size) },
@@ -189,13 +196,14 @@ pub(crate) unsafe trait Layouts {
     }
 }
 
-/// Returns true if memory for `old` that has no class can be resized to memory for `new`.
+/// Returns true if memory for `old` can be resized to `new` by the C library. Neither layout may
+/// have a size class.
 #[inline]
 fn is_resizable(old: Layout, new: Layout) -> bool {
     old.align() == new.align() && old.size() > 0 && new.size() > 0
 }
 
-/// Returns an aligned pointer to no bytes.
+/// Returns a pointer to zero bytes that is aligned for `layout`.
 fn nothing(layout: Layout) -> NonNull<u8> {
     NonZero::new(layout.align()).map_or(NonNull::dangling(), NonNull::without_provenance)
 }

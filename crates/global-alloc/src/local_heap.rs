@@ -1,4 +1,4 @@
-//! A heap for collections that are dropped together.
+//! A heap for collections that are all dropped together.
 
 use std::{alloc::Layout, cell::UnsafeCell, fmt, ptr::NonNull};
 
@@ -15,14 +15,16 @@ use crate::{
 
 type PoolHeap = Heap<MmapArenas, Malloc, Pools>;
 
-/// A heap that shares no memory with others, for collections on one thread that borrow it.
+/// A heap for collections that live on one thread and borrow the heap. It shares no memory with
+/// other heaps.
 ///
-/// Dropping or [resetting](Self::reset) the heap frees all of its memory. It does not visit small
-/// objects one by one, so a collection whose items need no drop can be forgotten. Memory of more
-/// than 512 bytes is on a list and is freed one by one.
+/// Dropping or [resetting](Self::reset) the heap frees all of its memory. Small objects are freed
+/// without a visit to each of them. A collection whose items need no drop can therefore be passed
+/// to `mem::forget`, which is faster than dropping it. Allocations of more than 512 bytes are kept
+/// on a list and are freed one by one.
 ///
-/// With the feature `allocator-api2-02` or `allocator-api2-04`, `&LocalHeap` implements that
-/// version's `Allocator`:
+/// With the feature `allocator-api2-02` or `allocator-api2-04`, `&LocalHeap` implements the trait
+/// `Allocator` of that version of allocator-api2:
 ///
 #[cfg_attr(feature = "allocator-api2-04", doc = "```")]
 #[cfg_attr(not(feature = "allocator-api2-04"), doc = "```ignore")]
@@ -38,18 +40,19 @@ type PoolHeap = Heap<MmapArenas, Malloc, Pools>;
 /// heap.reset();
 /// ```
 ///
-/// Without these features it serves layouts, see [`alloc`](Self::alloc).
+/// Without these features, programs call [`alloc`](Self::alloc) and the other methods directly.
 pub struct LocalHeap {
     /// # Invariant
     ///
-    /// Not borrowed between two calls. No call is made from within another one, because the heap
-    /// calls no code of its user.
+    /// While no method runs, nothing borrows the contents of the cell. Two methods never run at the
+    /// same time: the type is not `Sync`, and the heap calls no code of its user, so no method can
+    /// be called from within another one.
     heap: UnsafeCell<PoolHeap>,
     large: LargeList,
 }
 
 impl LocalHeap {
-    /// Creates a heap. It allocates nothing before its first request.
+    /// Creates a heap. It allocates no memory before its first request.
     pub const fn new() -> Self {
         Self {
             heap: UnsafeCell::new(Heap::with_geometry(MmapArenas::new(), Malloc)),
@@ -57,9 +60,9 @@ impl LocalHeap {
         }
     }
 
-    /// Allocates memory for `layout`, uninitialised. Returns `None` if there is none.
+    /// Allocates uninitialised memory for `layout`. Returns `None` if no memory is available.
     ///
-    /// An empty layout gets an aligned pointer to nothing.
+    /// If `layout` is empty, returns an aligned pointer to zero bytes.
     ///
     /// ```
     /// # use std::alloc::Layout;
@@ -75,57 +78,60 @@ impl LocalHeap {
         self.allocate(layout, Init::Uninit)
     }
 
-    /// Allocates memory for `layout`, all zero. Returns `None` if there is none.
+    /// Allocates zeroed memory for `layout`. Returns `None` if no memory is available.
     #[inline]
     pub fn alloc_zeroed(&self, layout: Layout) -> Option<NonNull<u8>> {
         self.allocate(layout, Init::Zeroed)
     }
 
-    /// Frees memory.
+    /// Frees the memory at `ptr`.
     ///
     /// # Safety
     ///
-    /// - `ptr` must be live memory of this heap for `layout`.
-    /// - It must not be used again.
+    /// - `ptr` must be live memory that this heap allocated for `layout`.
+    /// - The memory must not be used again.
     #[inline]
     pub unsafe fn dealloc(&self, ptr: NonNull<u8>, layout: Layout) {
-        // SAFETY: the contract is the same.
+        // SAFETY: both functions have the same contract.
         unsafe { self.deallocate(ptr, layout) };
     }
 
-    /// Makes memory for `new` out of memory for `old`, and moves it if necessary. Keeps the
-    /// contents up to the smaller of both sizes. On `None` the memory has not changed.
+    /// Resizes the memory at `ptr` from the layout `old` to the layout `new`, and moves it if
+    /// necessary. The contents stay the same up to the smaller of both sizes. If the function
+    /// returns `None`, the memory at `ptr` has not changed.
     ///
     /// # Safety
     ///
-    /// - `ptr` must be live memory of this heap for `old`.
-    /// - It must not be used again unless the function returns `None` or the same pointer.
+    /// - `ptr` must be live memory that this heap allocated for `old`.
+    /// - `ptr` must not be used again, unless the function returns `None` or the same pointer.
     pub unsafe fn realloc(
         &self,
         ptr: NonNull<u8>,
         old: Layout,
         new: Layout,
     ) -> Option<NonNull<u8>> {
-        // SAFETY: the contract is the same.
+        // SAFETY: both functions have the same contract.
         unsafe { self.reallocate(ptr, old, new) }
     }
 
-    /// Frees all memory, including blocks in use. No collection can still use it, because each of
-    /// them would have borrowed the heap.
+    /// Frees all memory of the heap, including blocks that are still in use. A collection that uses
+    /// the heap borrows it, and this function needs a mutable borrow, so no collection can use a
+    /// freed block.
     pub fn reset(&mut self) {
-        // SAFETY: the heap is borrowed mutably, so nobody else can hold a block.
+        // SAFETY: the heap is borrowed mutably, so nobody else can still use one of its blocks.
         unsafe { self.heap.get_mut().reset() };
         self.large.clear();
     }
 
-    /// Counts what is in use in the pools. Memory of more than 512 bytes is not included. O(pools).
+    /// Counts the memory in use in the pools. Allocations of more than 512 bytes are not included.
+    /// O(pools).
     pub fn stats(&self) -> Stats {
         // SAFETY: nobody else borrows the heap (its invariant).
         unsafe { &*self.heap.get() }.stats()
     }
 
-    /// Allocates a block of `class` when the free list has none. If no arena is available, trims
-    /// the heaps and tries again.
+    /// Allocates a block of `class` after the free list of that class was found empty. If no arena
+    /// is available, trims this heap and those of the process's threads, and tries again.
     #[cold]
     #[inline(never)]
     fn alloc_block_slow(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {
@@ -135,7 +141,7 @@ impl LocalHeap {
     }
 }
 
-// SAFETY: the blocks come from the heap, which only one thread at a time can reach.
+// SAFETY: the blocks come from the inner heap, which only one thread at a time can access.
 unsafe impl Layouts for LocalHeap {
     #[inline]
     fn large_list(&self) -> Option<&LargeList> {
@@ -158,7 +164,8 @@ unsafe impl Layouts for LocalHeap {
         unsafe { (*self.heap.get()).free(block) };
     }
 
-    /// Trims this heap and those of the process's threads.
+    /// Returns unused memory of this heap, and of the heaps of the process's threads, to the
+    /// system.
     #[cold]
     fn trim(&self) {
         // SAFETY: nobody else borrows the heap (its invariant).

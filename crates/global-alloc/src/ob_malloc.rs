@@ -1,4 +1,4 @@
-//! The heaps of the process's threads as the global allocator.
+//! The global allocator, which allocates from the heaps of the process's threads.
 
 use std::{
     alloc::{GlobalAlloc, Layout},
@@ -15,8 +15,8 @@ use crate::{
     layouts::Layouts,
 };
 
-/// The global allocator. It serves small requests from a heap for each thread and large ones from
-/// the C library.
+/// The global allocator. Small requests get blocks from the calling thread's own heap. Large
+/// requests get memory from the C library.
 ///
 /// ```
 /// use global_alloc::ObMalloc;
@@ -28,8 +28,9 @@ use crate::{
 /// assert_eq!(words.concat().len(), 2890);
 /// ```
 ///
-/// With the feature `allocator-api2-02` or `allocator-api2-04`, it also implements that version's
-/// `Allocator`, for single collections of a program with another global allocator:
+/// With the feature `allocator-api2-02` or `allocator-api2-04`, it also implements the trait
+/// `Allocator` of that version of allocator-api2. A program that has another global allocator can
+/// then use `ObMalloc` for single collections:
 ///
 #[cfg_attr(feature = "allocator-api2-04", doc = "```")]
 #[cfg_attr(not(feature = "allocator-api2-04"), doc = "```ignore")]
@@ -42,7 +43,8 @@ use crate::{
 /// assert_eq!(numbers.iter().sum::<i32>(), 6);
 /// ```
 ///
-/// The value has no state, so all values of this type are the same allocator.
+/// The type has no fields, because all state belongs to the process. All values of it are therefore
+/// the same allocator.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ObMalloc;
 
@@ -52,14 +54,14 @@ impl ObMalloc {
         Self
     }
 
-    /// Returns as much memory to the system as the calling thread can. A thread should call it
-    /// before it waits for long.
+    /// Returns as much unused memory to the system as the calling thread can. A thread should call
+    /// it before it waits for a long time.
     ///
-    /// - It sends the blocks of other threads that this thread has freed and not sent yet.
-    /// - It reclaims the blocks of this thread that other threads have freed.
-    /// - It unmaps the empty arenas of this thread, and those that the process retains.
-    /// - It purges the pages that hold only blocks which were freed for other threads and which
-    ///   those threads have not reclaimed.
+    /// - It sends the blocks that this thread has freed but that belong to other threads' heaps.
+    /// - It reclaims the blocks of this thread's heap that other threads have freed.
+    /// - It unmaps the empty arenas of this thread's heap, and those that the process retains.
+    /// - It purges the pages that contain nothing but blocks which were freed for other threads and
+    ///   which those threads have not reclaimed yet.
     ///
     /// ```
     /// # use global_alloc::ObMalloc;
@@ -70,16 +72,18 @@ impl ObMalloc {
         PerThread.flush();
     }
 
-    /// Returns how many bytes the program may use at `ptr`. This is at least the size that was
-    /// requested.
+    /// Returns the number of bytes that the program may use at `ptr`. This is at least the
+    /// requested size.
     ///
-    /// The bytes beyond that size are uninitialised at first, and a reallocation does not have to
-    /// preserve them. The memory must still be freed with the layout that it was allocated with.
+    /// The bytes beyond the requested size are uninitialised at first, and a reallocation need not
+    /// preserve them. The program must still free the memory with the layout that it passed when it
+    /// allocated the memory.
     ///
     /// # Safety
     ///
-    /// - `ptr` must have been returned by this allocator. An empty collection has no such pointer.
-    /// - It must not have been freed since.
+    /// - `ptr` must have been returned by this allocator. An empty collection has not allocated
+    ///   anything, so its pointer does not meet this requirement.
+    /// - The memory at `ptr` must not have been freed.
     ///
     /// ```
     /// # use global_alloc::ObMalloc;
@@ -97,17 +101,17 @@ impl ObMalloc {
         target_vendor = "apple"
     ))]
     pub unsafe fn usable_size(self, ptr: *const u8) -> usize {
-        // SAFETY: memory of this allocator is never at null.
+        // SAFETY: this allocator never returns memory at the null address.
         let ptr = unsafe { NonNull::new_unchecked(ptr.cast_mut()) };
         // SAFETY: a pointer into an arena is a block in use (contract of `usable_size`).
         let block_size = unsafe { PerThread.size_if_ours(ptr) };
-        // SAFETY: the memory is live (contract of `usable_size`) and outside the pools, so the C
-        // library allocated it.
+        // SAFETY: the memory is live (contract of `usable_size`) and lies in no arena, so it was
+        // allocated by the C library.
         block_size.unwrap_or_else(|| unsafe { large::usable_size(ptr) })
     }
 }
 
-/// Allocates a block of `class` when the free list has none.
+/// Allocates a block of `class` after the free list of that class was found empty.
 #[cold]
 #[inline(never)]
 fn alloc_block_slow(class: SizeClass<Pools>) -> Option<BlockPtr> {
@@ -143,14 +147,14 @@ unsafe impl Layouts for ObMalloc {
     }
 }
 
-/// Returns the pointer of a request, or null if the request failed.
+/// Converts the result of a request to a raw pointer, which is null if the request failed.
 #[inline]
 fn or_null(start: Option<NonNull<u8>>) -> *mut u8 {
     start.map_or(ptr::null_mut(), NonNull::as_ptr)
 }
 
-// SAFETY: memory has the size and alignment of its layout and overlaps no other memory in use
-// (contract of `Layouts`). No function here unwinds.
+// SAFETY: the memory of each allocation has the size and alignment of its layout, and overlaps no
+// other memory in use (contract of `Layouts`). No function here unwinds.
 unsafe impl GlobalAlloc for ObMalloc {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -164,7 +168,7 @@ unsafe impl GlobalAlloc for ObMalloc {
 
     #[inline]
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: memory of this allocator is never at null.
+        // SAFETY: this allocator never returns memory at the null address.
         let ptr = unsafe { NonNull::new_unchecked(ptr) };
         // SAFETY: the memory is live, came from this allocator for `layout`, and is not used again
         // (contract of `dealloc`).
@@ -173,7 +177,7 @@ unsafe impl GlobalAlloc for ObMalloc {
 
     #[inline]
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // SAFETY: memory of this allocator is never at null.
+        // SAFETY: this allocator never returns memory at the null address.
         let ptr = unsafe { NonNull::new_unchecked(ptr) };
         // SAFETY: the new size and the alignment are a valid layout (contract of `realloc`).
         let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };

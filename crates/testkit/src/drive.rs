@@ -1,4 +1,4 @@
-//! Plays operations into a subject, and checks every answer of a real allocator.
+//! Plays operations into an allocator or a model, and checks every answer of an allocator.
 //!
 //! ```text
 //!   Op ──► Driver { slots } ─┬─► Shadowed { allocator, Shadow } ──► Outcome of an address
@@ -14,7 +14,7 @@ use crate::{
     shadow::Shadow,
 };
 
-/// A subject and its live blocks by slot.
+/// A subject, which is an allocator or a model, and the live block in each slot.
 ///
 /// Dropping a driver frees every live block, unless the thread is panicking.
 #[derive(Debug)]
@@ -24,17 +24,17 @@ pub struct Driver<S: Subject> {
 }
 
 impl<S: Subject> Driver<S> {
-    /// Creates a driver of `subject` without a live block.
+    /// Creates a driver for `subject`, with no live block.
     pub fn new(subject: S) -> Self {
         Self { subject, slots: Vec::new() }
     }
 
-    /// Plays one operation.
+    /// Plays one operation into the subject, and returns how the operation ended.
     ///
     /// # Panics
     ///
-    /// Panics if the subject panics. A [`Shadowed`] allocator does if it breaks a rule of the
-    /// [`shadow`](crate::shadow).
+    /// Panics if the subject panics. A [`Shadowed`] allocator panics if it breaks a rule of the
+    /// [`shadow`](crate::shadow) module.
     pub fn step(&mut self, op: Op) -> Outcome<S::Block> {
         if op.slot() >= self.slots.len() {
             self.slots.resize(op.slot() + 1, None);
@@ -60,11 +60,11 @@ impl<S: Subject> Driver<S> {
         }
     }
 
-    /// Frees every live block in the order of the slots.
+    /// Frees every live block, in the order of the slots.
     ///
     /// # Panics
     ///
-    /// As [`step`](Self::step).
+    /// Panics if the subject panics, as in [`step`](Self::step).
     pub fn free_all(&mut self) {
         for block in self.slots.iter_mut().filter_map(Option::take) {
             self.subject.free(Some(block));
@@ -84,14 +84,15 @@ impl<S: Subject> Driver<S> {
 
 impl<S: Subject> Drop for Driver<S> {
     fn drop(&mut self) {
-        // After a failed check the memory may hold anything.
+        // If the thread panics because a check has failed, the heap may be corrupt, so we do not
+        // free anything.
         if !std::thread::panicking() {
             self.free_all();
         }
     }
 }
 
-/// An allocator whose every answer is checked by a [`Shadow`].
+/// An allocator together with a [`Shadow`] that checks every answer of the allocator.
 #[derive(Debug)]
 pub struct Shadowed<A> {
     alloc: A,
@@ -99,7 +100,8 @@ pub struct Shadowed<A> {
 }
 
 impl<A: MemAlloc> Shadowed<A> {
-    /// Wraps `alloc`, which must have no live block and align its blocks to `align` bytes.
+    /// Wraps `alloc`. The allocator must have no live block, and must align its blocks to `align`
+    /// bytes.
     pub fn new(alloc: A, align: usize) -> Self {
         Self { alloc, shadow: Shadow::new(align) }
     }
@@ -109,7 +111,7 @@ impl<A: MemAlloc> Shadowed<A> {
         &self.alloc
     }
 
-    /// Returns its live blocks and their contents.
+    /// Returns the shadow, which knows the allocator's live blocks and their contents.
     pub fn shadow(&self) -> &Shadow {
         &self.shadow
     }
@@ -120,7 +122,8 @@ impl<A: MemAlloc> Subject for Shadowed<A> {
 
     fn malloc(&mut self, size: usize) -> Option<NonNull<u8>> {
         let block = self.alloc.malloc(size)?;
-        // SAFETY: `malloc` returned a block of `size` bytes, which only the driver's slot names.
+        // SAFETY: `malloc` returned a block of `size` bytes, and only the driver's slot refers to
+        // it.
         unsafe { self.shadow.allocated(block, size) }
         Some(block)
     }
@@ -128,7 +131,8 @@ impl<A: MemAlloc> Subject for Shadowed<A> {
     fn calloc(&mut self, count: usize, size: usize) -> Option<NonNull<u8>> {
         let block = self.alloc.calloc(count, size)?;
         let bytes = calloc_size(count, size).expect("a product that overflows is refused");
-        // SAFETY: `calloc` returned an initialised block of `bytes` bytes, as for `malloc`.
+        // SAFETY: `calloc` returned an initialised block of `bytes` bytes, and only the driver's
+        // slot refers to it.
         unsafe { self.shadow.allocated_zeroed(block, bytes) }
         Some(block)
     }
@@ -140,7 +144,8 @@ impl<A: MemAlloc> Subject for Shadowed<A> {
         // SAFETY: `old` is null or live, because `check_block` found it in the shadow.
         let block = unsafe { self.alloc.realloc(old, size) };
         match (old, block) {
-            // SAFETY: `realloc` of null returned a new block of `size` bytes, as for `malloc`.
+            // SAFETY: `realloc` of null returned a new block of `size` bytes, and only the driver's
+            // slot refers to it.
             (None, Some(block)) => unsafe { self.shadow.allocated(block, size) },
             // SAFETY: `realloc` returned a block of `size` bytes, and `old` is no longer used.
             (Some(old), Some(block)) => unsafe { self.shadow.reallocated(old, block, size) },

@@ -1,4 +1,4 @@
-//! Operations, models and drivers for the tests of every layer.
+//! Operations, models and drivers that the tests of all layers use.
 //!
 //! ```text
 //!   workload ──► Op ──► Driver ─┬─► Shadowed: any MemAlloc, checked by the shadow
@@ -6,7 +6,8 @@
 //!                               └─► Reference: CPython's layer 2 without memory
 //! ```
 //!
-//! A test compares two subjects by playing the same operations into both:
+//! A test compares two subjects, such as a heap and a model of it, by playing the same operations
+//! into both:
 //!
 //! ```
 //! use testkit::{drive::Driver, failing::Faults, op::Op, reference::{Reference, Rules}};
@@ -16,15 +17,18 @@
 //! assert_eq!(spot.map(|spot| (spot.arena, spot.pool, spot.offset)), Some((0, 0, 48)));
 //! ```
 //!
-//! - [`op`]: the operations, for property tests, replay and fuzzing.
-//! - [`workload`]: random sequences, and phases that fill and drain arenas.
-//! - [`drive`] and [`shadow`]: live blocks must not overlap, keep their contents and be aligned.
-//! - [`reference`](mod@reference): the state of every pool, block and arena after a sequence.
-//! - [`place`]: addresses as arena, pool and offset, so that heaps can be compared.
-//! - [`cpython`]: `pymalloc`, against which all of this is tested.
-//! - [`pythons`]: the CPythons of this machine.
-//! - [`property`]: the number and choice of inputs.
-//! - [`failing`]: sources and allocators that fail on demand.
+//! - [`op`]: the operations, which property tests generate, tests replay, and a fuzzer mutates.
+//! - [`workload`]: random sequences of operations, and phases that fill and drain arenas.
+//! - [`drive`] and [`shadow`]: check that live blocks do not overlap, keep their contents and are
+//!   aligned.
+//! - [`reference`](mod@reference): predicts the state of every pool, block and arena after a
+//!   sequence of operations.
+//! - [`place`]: describes addresses by arena, pool and offset, so that heaps at different addresses
+//!   can be compared.
+//! - [`cpython`]: starts a real CPython. The model is tested against its `pymalloc`.
+//! - [`pythons`]: finds the CPythons on this machine.
+//! - [`property`]: chooses how many and which inputs a property test tries.
+//! - [`failing`]: arena sources and allocators that fail on demand.
 
 pub mod cpython;
 pub mod drive;

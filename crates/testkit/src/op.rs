@@ -1,8 +1,10 @@
-//! The operations of a test, and how one can end.
+//! The operations of a test, and the outcomes of an operation.
 //!
-//! An operation names a *slot* instead of an address. One sequence can therefore be played into any
-//! allocator, into a model of one, or into several at once. Every sequence is legal, so a fuzzer
-//! may write any sequence, and a property test may drop any operation from one:
+//! An operation refers to its block by a *slot* instead of an address. The same sequence of
+//! operations can therefore be played into any allocator, into a model of one, or into several of
+//! them at once. Every sequence is valid, because each operation has a meaning for an empty slot as
+//! well as for a slot with a block. A fuzzer may therefore generate any sequence, and a property
+//! test may remove any operation from a sequence:
 //!
 //! | operation | on an empty slot | on a slot with a block |
 //! | --- | --- | --- |
@@ -18,7 +20,7 @@ pub enum Op {
     Malloc { slot: usize, size: usize },
     /// Allocates `count` zeroed items of `size` bytes into `slot`.
     Calloc { slot: usize, count: usize, size: usize },
-    /// Changes the block in `slot` to `size` bytes.
+    /// Resizes the block in `slot` to `size` bytes.
     Realloc { slot: usize, size: usize },
     /// Frees the block in `slot`.
     Free { slot: usize },
@@ -39,17 +41,17 @@ impl Op {
 /// How an operation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome<B> {
-    /// The slot now holds this block.
+    /// The request succeeded. The slot now holds this block.
     Allocated(B),
-    /// There was no memory. The slot is empty, or still holds the old block if the operation was a
-    /// reallocation.
+    /// The request failed, because there was no memory. After a reallocation, the slot still holds
+    /// the old block. After the other operations, the slot is empty.
     Refused,
     /// The slot was emptied by a `Free`.
     Freed,
 }
 
 impl<B> Outcome<B> {
-    /// Returns the allocated block, if there is one.
+    /// Returns the allocated block, or `None` if the operation allocated nothing.
     pub fn block(self) -> Option<B> {
         match self {
             Self::Allocated(block) => Some(block),
@@ -67,20 +69,22 @@ impl<B> Outcome<B> {
     }
 }
 
-/// An allocator that operations are played into, or a model of one.
+/// An allocator, or a model of an allocator, that operations are played into.
 pub trait Subject {
-    /// How the subject names a live block.
+    /// The type by which the subject refers to a live block: an address for an allocator, a place
+    /// for a model.
     type Block: Copy;
 
-    /// Allocates `size` bytes.
+    /// Allocates `size` bytes. Returns `None` if there is no memory.
     fn malloc(&mut self, size: usize) -> Option<Self::Block>;
 
-    /// Allocates `count` zeroed items of `size` bytes.
+    /// Allocates `count` zeroed items of `size` bytes. Returns `None` if there is no memory.
     fn calloc(&mut self, count: usize, size: usize) -> Option<Self::Block>;
 
-    /// Changes `old` to `size` bytes. If the result is `None`, `old` stays live.
+    /// Resizes the block `old` to `size` bytes. If `old` is `None`, allocates a block. If the
+    /// result is `None`, `old` stays live.
     fn realloc(&mut self, old: Option<Self::Block>, size: usize) -> Option<Self::Block>;
 
-    /// Frees `old`.
+    /// Frees the block `old`. Does nothing if `old` is `None`.
     fn free(&mut self, old: Option<Self::Block>);
 }

@@ -1,7 +1,9 @@
-//! Places of blocks, so that heaps at different addresses can be compared.
+//! Describes the places of blocks without addresses, so that heaps at different addresses can be
+//! compared.
 //!
-//! Addresses differ from run to run. A heap and its model must instead agree on the arena (counted
-//! in the order of mapping), the pool in the arena, and the offset in the pool:
+//! The addresses of blocks differ from run to run, so we cannot compare the addresses in a heap
+//! with those in a model of it. Instead, both must agree on three numbers for each block: the arena
+//! (counted in the order of mapping), the pool in the arena, and the offset in the pool:
 //!
 //! ```text
 //!   0x7f31_2c14_8030  =  arena 2 · pool 5 · offset 48
@@ -13,35 +15,37 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// A place in the arenas of one heap.
+/// The place of a block in the arenas of a heap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Spot {
-    /// The number of the arena. The first one that was ever mapped is 0.
+    /// The number of the arena. Arenas are numbered from 0 in the order in which they were mapped.
     pub arena: usize,
     /// The index of the pool in the arena.
     pub pool: usize,
-    /// The bytes from the start of the pool, including its header.
+    /// The distance from the start of the pool to the block, in bytes. The pool's header is
+    /// included.
     pub offset: usize,
 }
 
-/// The arenas of a heap, numbered in the order of mapping. Clones share the log.
+/// A log of the arenas of a heap. It numbers the arenas in the order in which they were mapped.
+/// Clones share the same log.
 #[derive(Clone, Debug, Default)]
 pub struct ArenaLog(Arc<Mutex<Entries>>);
 
 #[derive(Debug, Default)]
 struct Entries {
-    /// The numbers of the mapped arenas by address.
+    /// The number of each arena that is mapped now, by the arena's address.
     mapped: BTreeMap<usize, usize>,
-    /// The number of arenas that were ever mapped.
+    /// The number of arenas that were ever mapped, including those that were unmapped later.
     ever: usize,
 }
 
 impl ArenaLog {
-    /// Records a new arena.
+    /// Records that an arena was mapped, and gives it the next number.
     ///
     /// # Panics
     ///
-    /// Panics if it is already mapped.
+    /// Panics if an arena is already mapped at this address.
     pub fn map(&self, arena: NonNull<u8>) {
         let mut log = self.entries();
         let number = log.ever;
@@ -54,29 +58,31 @@ impl ArenaLog {
     ///
     /// # Panics
     ///
-    /// Panics if it is not mapped.
+    /// Panics if no arena is mapped at this address.
     pub fn unmap(&self, arena: NonNull<u8>) {
         let number = self.entries().mapped.remove(&arena.addr().get());
         assert!(number.is_some(), "{arena:p} is unmapped but was not mapped");
     }
 
-    /// Returns the number of mapped arenas.
+    /// Returns the number of arenas that are mapped now.
     pub fn mapped(&self) -> usize {
         self.entries().mapped.len()
     }
 
-    /// Returns the number of arenas that were ever mapped.
+    /// Returns the number of arenas that were ever mapped, including those that were unmapped
+    /// later.
     pub fn ever(&self) -> usize {
         self.entries().ever
     }
 
-    /// Returns the addresses of the mapped arenas by number.
+    /// Returns the address of each mapped arena, by the arena's number.
     pub fn arenas(&self) -> BTreeMap<usize, usize> {
         self.entries().mapped.iter().map(|(&address, &number)| (number, address)).collect()
     }
 
-    /// Returns the place of `address` in arenas of `arena_size` bytes with pools of `pool_size`
-    /// bytes, or `None` if it is in no arena. Both sizes must be powers of two.
+    /// Returns the place of `address`, or `None` if the address is in no mapped arena. The arenas
+    /// must have `arena_size` bytes and the pools `pool_size` bytes. Both sizes must be powers of
+    /// two.
     pub fn spot(&self, address: usize, arena_size: usize, pool_size: usize) -> Option<Spot> {
         let base = address & !(arena_size - 1);
         let arena = *self.entries().mapped.get(&base)?;

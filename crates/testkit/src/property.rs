@@ -1,8 +1,8 @@
-//! The number and choice of inputs for a property test.
+//! Chooses the inputs of property tests, and how many of them are tried.
 //!
-//! The inputs are the same in every run and on every machine, unless the environment asks for
-//! others. `OBMALLOC_TEST_DEPTH=20` tries twenty times as many inputs, and `OBMALLOC_TEST_SEED=7`
-//! tries other ones.
+//! The inputs are the same in every run and on every machine, unless environment variables ask for
+//! other inputs. With `OBMALLOC_TEST_DEPTH=20`, a test tries twenty times as many inputs. With
+//! `OBMALLOC_TEST_SEED=7`, it tries different inputs.
 
 use std::{env, fmt::Debug};
 
@@ -11,7 +11,8 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
 
-/// Returns the factor by which tests try more than by default: `OBMALLOC_TEST_DEPTH`, or 1.
+/// Returns the factor by which the number of tried inputs is multiplied: the value of
+/// `OBMALLOC_TEST_DEPTH`, or 1 if the variable is not set.
 ///
 /// # Panics
 ///
@@ -37,11 +38,12 @@ fn runner(cases: u32) -> TestRunner {
     TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::XorShift, &seed))
 }
 
-/// Calls `holds` with `cases` inputs. It must panic if the property does not hold.
+/// Calls `holds` with `cases` inputs. `holds` must panic if the property does not hold for its
+/// input.
 ///
 /// # Panics
 ///
-/// Panics with the smallest failing input that was found.
+/// Panics if `holds` panics. The message contains the smallest failing input that was found.
 pub fn check<T: Debug>(cases: u32, inputs: impl Strategy<Value = T>, holds: impl Fn(T)) {
     let result = runner(cases).run(&inputs, |input| {
         holds(input);
@@ -50,12 +52,12 @@ pub fn check<T: Debug>(cases: u32, inputs: impl Strategy<Value = T>, holds: impl
     result.unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// Returns `cases` inputs for a test whose state carries over from one input to the next. Such a
-/// test cannot search for a smaller input.
+/// Returns `cases` inputs, for a test whose state is kept from one input to the next. Such a test
+/// cannot search for a smaller failing input, because the failure may depend on earlier inputs.
 ///
 /// # Panics
 ///
-/// Panics if `inputs` filters out too many of its own values.
+/// Panics if `inputs` rejects too many of the values that it generates.
 pub fn samples<T: Debug>(cases: u32, inputs: impl Strategy<Value = T>) -> impl Iterator<Item = T> {
     let mut runner = runner(cases);
     (0..cases * depth())

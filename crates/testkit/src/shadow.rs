@@ -1,4 +1,5 @@
-//! The shadow of an allocator: its live blocks, and the bytes that must stand in them.
+//! The shadow of an allocator: a record of its live blocks and of the bytes that each of them must
+//! contain. With it, a test checks these rules:
 //!
 //! ```text
 //!   live blocks by address:    [ 0x1000, 24 bytes, seed 7 ]  [ 0x1020, 8 bytes, seed 9 ] …
@@ -6,18 +7,19 @@
 //!   the memory itself:         07 08 09 0a …                 09 0a 0b …
 //! ```
 //!
-//! 1. No two live blocks overlap. A block of 0 bytes has an address of its own.
-//! 2. Every block is aligned.
-//! 3. A live block holds the bytes that were last written to it.
+//! 1. No two live blocks overlap. A block of 0 bytes has an address that no other live block
+//!    contains.
+//! 2. Every block is aligned to the alignment that the allocator promises.
+//! 3. A live block contains the bytes that were last written to it.
 //!
-//! The functions panic and name the blocks if a rule is broken.
+//! If a rule is broken, the functions panic with a message that describes the blocks.
 
 use std::{collections::BTreeMap, ptr::NonNull};
 
 /// The live blocks of one allocator.
 ///
-/// The shadow fills each new block with a pattern. It reads the pattern again when the block is
-/// freed or reallocated, and in [`check`](Self::check).
+/// The shadow fills each new block with a pattern. When the block is freed or reallocated, and in
+/// [`check`](Self::check), the shadow checks that the pattern is unchanged.
 #[derive(Debug)]
 pub struct Shadow {
     live: BTreeMap<usize, Live>,
@@ -34,7 +36,8 @@ struct Live {
 }
 
 impl Live {
-    /// Returns the address after the block. A block of 0 bytes occupies one address.
+    /// Returns the address after the last byte of the block. A block of 0 bytes counts as one byte,
+    /// so that its address belongs to no other block.
     fn end(&self) -> usize {
         self.ptr.addr().get() + self.size.max(1)
     }
@@ -46,7 +49,7 @@ impl Live {
 
     fn fill(&self) {
         for (at, byte) in self.pattern().enumerate() {
-            // SAFETY: the block is live (contract of `allocated`), and `at` is below its size.
+            // SAFETY: the block is live (contract of `allocated`), and `at` is less than its size.
             unsafe { self.ptr.add(at).write(byte) }
         }
     }
@@ -62,19 +65,19 @@ impl Live {
 }
 
 impl Shadow {
-    /// Creates the shadow of an allocator that has no live block and aligns blocks to `align`
-    /// bytes.
+    /// Creates the shadow of an allocator. The allocator must have no live block, and must align
+    /// its blocks to `align` bytes.
     pub(crate) fn new(align: usize) -> Self {
         Self { live: BTreeMap::new(), align, allocated: 0 }
     }
 
-    /// Records and fills a new block.
+    /// Records a new block of `size` bytes at `ptr`, and fills it with a pattern.
     ///
     /// # Safety
     ///
-    /// - The caller may write `size` bytes at `ptr`, and nobody else uses them.
-    /// - This holds until the block is passed to [`freed`](Self::freed) or
-    ///   [`reallocated`](Self::reallocated).
+    /// - `ptr` must be valid for reads and writes of `size` bytes, which nobody else uses.
+    /// - These bytes must stay valid and unused by others until the block is passed to
+    ///   [`freed`](Self::freed) or [`reallocated`](Self::reallocated).
     pub(crate) unsafe fn allocated(&mut self, ptr: NonNull<u8>, size: usize) {
         let address = ptr.addr().get();
         let align = self.align;
@@ -94,43 +97,46 @@ impl Shadow {
         self.live.insert(address, block);
     }
 
-    /// Records a new block that must be zeroed.
+    /// Checks that every byte of a new block is zero, and then records the block and fills it with
+    /// a pattern.
     ///
     /// # Safety
     ///
-    /// - As for [`allocated`](Self::allocated).
-    /// - The bytes are initialised.
+    /// - The requirements of [`allocated`](Self::allocated) must be met.
+    /// - The bytes must be initialised.
     pub(crate) unsafe fn allocated_zeroed(&mut self, ptr: NonNull<u8>, size: usize) {
-        // SAFETY: the bytes are initialised, and only the caller uses them (our own contract).
+        // SAFETY: the bytes are initialised, and only the caller uses them (contract of
+        // `allocated_zeroed`).
         let bytes = unsafe { std::slice::from_raw_parts(ptr.as_ptr(), size) };
         if let Some(at) = bytes.iter().position(|&byte| byte != 0) {
             panic!("byte {at} of the zeroed block of {size} bytes at {ptr:p} is not zero");
         }
-        // SAFETY: our own contract includes the one of `allocated`.
+        // SAFETY: the contract of this function includes the contract of `allocated`.
         unsafe { self.allocated(ptr, size) }
     }
 
-    /// Checks and forgets the block at `ptr`. This must be called before the block is freed.
+    /// Checks the contents of the block at `ptr`, and removes the block from the record. This must
+    /// be called before the block is freed.
     pub(crate) fn freed(&mut self, ptr: NonNull<u8>) {
         self.check_block(ptr);
         self.live.remove(&ptr.addr().get());
     }
 
-    /// Records that the block at `from` was reallocated to `size` bytes at `to`, which may be the
-    /// same address.
+    /// Records that the block at `from` was reallocated to `size` bytes at `to`. Both may be the
+    /// same address. Checks that the contents were kept.
     ///
     /// # Safety
     ///
-    /// - As for [`allocated`](Self::allocated), with `to`.
-    /// - The bytes that both blocks have, up to the smaller size, are initialised at `to`.
+    /// - The requirements of [`allocated`](Self::allocated) must be met for `to`.
+    /// - The bytes at `to` must be initialised up to the smaller of the old and the new size.
     pub(crate) unsafe fn reallocated(&mut self, from: NonNull<u8>, to: NonNull<u8>, size: usize) {
         let old = self.live.remove(&from.addr().get()).expect("the block is live");
         Live { ptr: to, size: old.size.min(size), ..old }.check();
-        // SAFETY: our own contract includes the one of `allocated` for `to`.
+        // SAFETY: the contract of this function includes the contract of `allocated` for `to`.
         unsafe { self.allocated(to, size) }
     }
 
-    /// Checks the contents of the block at `ptr`, which stays live.
+    /// Checks the contents of the block at `ptr`. The block stays live.
     pub(crate) fn check_block(&self, ptr: NonNull<u8>) {
         self.live.get(&ptr.addr().get()).expect("the block is live").check();
     }
@@ -139,7 +145,7 @@ impl Shadow {
     ///
     /// # Panics
     ///
-    /// Panics if a block was overwritten.
+    /// Panics if the contents of a live block have changed.
     pub fn check(&self) {
         self.live.values().for_each(Live::check);
     }

@@ -1,4 +1,4 @@
-//! Freed blocks on their way to their owner.
+//! Moves freed blocks from the thread that freed them to the owner of their heap.
 //!
 //! ```text
 //!   freeing thread                                     owner

@@ -1,7 +1,9 @@
-//! The list of all heaps, with and without an owner.
+//! The list of all heaps, including the abandoned ones, which have no owner.
 //!
-//! A heap is added once, when it is created, and is adopted again and again. The list only grows, to
-//! the largest number of heaps that ever had an owner at the same time.
+//! A heap is added to the list once, when it is created. Heaps are never freed, so the list never
+//! shrinks. When an owner has abandoned a heap, another owner can adopt it, and a new heap is
+//! created only if no heap in the list can be adopted. The length of the list is therefore the
+//! largest number of heaps that ever had an owner at the same time.
 
 use std::ptr::{self, NonNull};
 
@@ -10,13 +12,13 @@ use sync::atomic::{
     Ordering::{self, Acquire, Relaxed, Release},
 };
 
-/// An object that can be in one [`HeapList`].
+/// An object that can be in one [`HeapList`] at a time.
 ///
 /// # Safety
 ///
-/// [`next`](Self::next) must always return the same field of the object.
+/// - [`next`](Self::next) must always return the same field of the object.
 pub(crate) unsafe trait Listed: Sized {
-    /// Returns the link to the object that was added before.
+    /// Returns the link to the object that was added to the list just before this one.
     fn next(&self) -> &AtomicPtr<Self>;
 }
 
@@ -25,7 +27,8 @@ pub(crate) unsafe trait Listed: Sized {
 pub(crate) struct HeapList<T> {
     /// # Invariant
     ///
-    /// Null, or an object from which links lead over others to null. All of them live forever.
+    /// The pointer is null or leads to an object. The link of each object leads to another object
+    /// or is null, and following the links always ends at null. All of these objects live forever.
     first: AtomicPtr<T>,
 }
 
@@ -37,7 +40,7 @@ impl<T: Listed + 'static> HeapList<T> {
         }
     }
 
-    /// Adds `object`, which must not be in a list yet.
+    /// Adds `object` to the front of the list. `object` must not be in a list yet.
     pub(crate) fn add(&self, object: &'static T) {
         self.add_with(Release, object);
     }
@@ -55,14 +58,16 @@ impl<T: Listed + 'static> HeapList<T> {
         }
     }
 
-    /// Iterates over the objects. Those added last come first.
+    /// Returns an iterator over the objects in the list. The object that was added last comes
+    /// first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &'static T> {
         self.iter_with(Acquire)
     }
 
     fn iter_with(&self, order: Ordering) -> impl Iterator<Item = &'static T> {
         let object = |place: *mut T| {
-            // SAFETY: the object lives forever (invariant of `first`), and is only shared.
+            // SAFETY: the object lives forever (invariant of `first`), and nobody has a mutable
+            // reference to it.
             NonNull::new(place).map(|place| unsafe { place.as_ref() })
         };
         let first = object(self.first.load(order));
@@ -81,10 +86,10 @@ mod tests {
         contents: UnsafeCell<u32>,
     }
 
-    // SAFETY: `contents` is only read once the item is in a list.
+    // SAFETY: after an item was added to a list, `contents` is only read.
     unsafe impl Sync for Item {}
 
-    // SAFETY: it is always the same field.
+    // SAFETY: the method always returns the field `next`.
     unsafe impl Listed for Item {
         fn next(&self) -> &AtomicPtr<Self> {
             &self.next
@@ -93,7 +98,7 @@ mod tests {
 
     fn item(contents: u32) -> &'static Item {
         let item = Item { next: AtomicPtr::new(ptr::null_mut()), contents: UnsafeCell::new(0) };
-        // SAFETY: nobody else has the item before it is added.
+        // SAFETY: nobody else refers to the item before it is added to a list.
         item.contents.with_mut(|place| unsafe { *place = contents });
         Box::leak(Box::new(item))
     }
@@ -103,7 +108,7 @@ mod tests {
         let items: Vec<_> = list.iter().map(|item| ptr::from_ref(item).cast_mut()).collect();
         drop(list);
         for item in items {
-            // SAFETY: `item` boxed it, and nothing else refers to it.
+            // SAFETY: the function `item` allocated it with a `Box`, and nothing else refers to it.
             drop(unsafe { Box::from_raw(item) });
         }
     }

@@ -1,4 +1,4 @@
-//! All heaps over one source of arenas.
+//! A family of heaps that share one source of arenas.
 //!
 //! ```text
 //!   Heaps ── list ──► ThreadHeap ► ThreadHeap ► ThreadHeap
@@ -33,11 +33,14 @@ mod open;
 pub(crate) mod owner;
 pub(crate) mod stats;
 
-/// The heaps over one source of arenas. Each has an [`Owner`](crate::Owner) or is abandoned.
+/// A family of heaps that share one source of arenas. Each heap either has an
+/// [`Owner`](crate::Owner) or is abandoned.
 ///
-/// `P` is a tuple of a source of arenas, an allocator for metadata, and a geometry. The value must
-/// live forever, as a static or leaked, because a block may outlive every thread. Neither the source
-/// nor the allocator may call back into a heap.
+/// `P` is a tuple of a source of arenas, an allocator for metadata, and a geometry. Neither the
+/// source nor the allocator may call back into a heap.
+///
+/// A block may outlive the thread that allocated it, and to free the block we need its heap. A
+/// `Heaps` must therefore live forever, in a static or in leaked memory.
 ///
 /// ```
 /// use obmalloc::{BlockPtr, Pools16K, SizeClass};
@@ -62,14 +65,14 @@ pub(crate) mod stats;
 pub struct Heaps<P: Parts> {
     shared: SharedSource<P>,
     list: HeapList<ThreadHeap<P>>,
-    /// Locked by the thread that takes over inboxes.
+    /// Locked by the thread that is taking over inboxes, so that only one thread does so at a time.
     takeovers: Mutex<()>,
 }
 
 impl<P: Parts> Heaps<P> {
     sync::const_unless_model! {
-        /// Creates a family without heaps. Its arenas come from `source` and its metadata from
-        /// `lower`.
+        /// Creates a family that contains no heap yet. Its arenas come from `source`, and its
+        /// metadata comes from `lower`.
         pub fn new(source: P::Source, lower: P::Lower) -> Self {
             Self {
                 shared: SharedSource::new(source, lower),
@@ -79,26 +82,28 @@ impl<P: Parts> Heaps<P> {
         }
     }
 
-    /// Returns true if `address` lies in an arena of one of these heaps. Reads the arena map
-    /// without a lock.
+    /// Returns true if `address` lies in an arena of one of these heaps. It reads the arena map and
+    /// takes no lock.
     #[inline]
     pub fn holds(&self, address: usize) -> bool {
         self.shared.map().contains(address)
     }
 
-    /// Locks the source of arenas until the guard is dropped. A fork must happen under this lock.
-    /// Otherwise the child may find the source locked forever.
+    /// Locks the source of arenas until the guard is dropped. A thread that forks must hold this
+    /// lock across the fork. Otherwise another thread may hold the lock at that moment. That thread
+    /// does not exist in the child, so the child's source would stay locked forever.
     pub fn lock_source(&self) -> SourceGuard<'_, P::Source> {
         SourceGuard::new(self.shared.source())
     }
 
-    /// Prevents takeovers until the guard is dropped, after waiting for one that runs. A fork must
-    /// happen under this lock. Otherwise the child loses what another thread has taken out.
+    /// Waits until no takeover of an inbox is running, and prevents new ones until the guard is
+    /// dropped. A thread that forks must hold this lock across the fork. Otherwise another thread
+    /// may have taken blocks out of an inbox at that moment, and the child would lose these blocks.
     pub(crate) fn pause_takeovers(&self) -> MutexGuard<'_, ()> {
         sync::lock(&self.takeovers)
     }
 
-    /// Removes the thread number from every heap that has a number other than `thread`.
+    /// Resets the thread number of every heap to 0, except for heaps whose number is `thread`.
     pub(crate) fn forget_threads_but(&self, thread: usize) {
         for heap in self.list.iter().filter(|heap| heap.thread.load(Relaxed) != thread) {
             heap.thread.store(0, Relaxed);
@@ -112,40 +117,45 @@ impl<P: Parts> fmt::Debug for Heaps<P> {
     }
 }
 
-/// The single-owner heap inside.
+/// The single-owner heap inside a [`ThreadHeap`].
 pub(crate) type OwnHeap<P> = Heap<SharedArenas<P>, <P as Parts>::Lower, <P as Parts>::Geometry>;
 
-/// A single-owner heap with an inbox and an outbox.
+/// A single-owner heap, together with an inbox for blocks that other threads free and an outbox for
+/// blocks that its owner frees into other heaps.
 #[repr(C)]
 pub(crate) struct ThreadHeap<P: Parts> {
     /// # Invariant
     ///
-    /// Only the [`Owner`](crate::Owner) accesses it.
+    /// Only the [`Owner`](crate::Owner) of the heap accesses this field.
     pub(crate) own: UnsafeCell<OwnHeap<P>>,
     /// # Invariant
     ///
-    /// Only the [`Owner`](crate::Owner) accesses it.
+    /// Only the [`Owner`](crate::Owner) of the heap accesses this field.
     pub(crate) outbox: UnsafeCell<Outbox<Self>>,
-    /// Separates what other threads write from the cache lines that the owner reads.
+    /// Padding between the fields that the owner uses and the inbox. Other threads write to the
+    /// inbox, and this must not evict the owner's fields from its cache.
     _apart: [u8; 128],
     pub(crate) inbox: Inbox<Batch>,
-    /// The heaps that this one belongs to.
+    /// The family that this heap belongs to.
     heaps: &'static Heaps<P>,
     next: AtomicPtr<Self>,
-    /// True if the owner is not a thread, so that it still exists in a forked child. Only the number
-    /// of retained arenas depends on this flag.
+    /// True if the heap belongs to a value instead of a thread. Such an owner still exists in a
+    /// forked child. Only the number of arenas that a child counts as retained depends on this
+    /// flag.
     pub(crate) outlives_threads: AtomicBool,
-    /// The number of the thread that has the heap open, or 0. No two live threads share a number. A
-    /// thread that has not opened the heap but finds its own number here therefore knows that the
-    /// owner has ended without closing the heap.
+    /// The number of the thread that has the heap open, or 0. No two live threads have the same
+    /// number, but a thread may get the number of one that has ended. If a thread that has not
+    /// opened this heap finds its own number here, then the thread that opened the heap has ended
+    /// without closing it.
     pub(crate) thread: AtomicUsize,
 }
 
-// SAFETY: only the owner accesses the cells. Everything that an owner did happens before the next
-// owner's accesses (see the table on the crate's page). The other fields are atomics.
+// SAFETY: only the owner accesses the cells. Everything that one owner did happens before the
+// accesses of the next owner (see the table in the documentation of the crate). The other fields
+// are atomics or are never changed.
 unsafe impl<P: Parts> Sync for ThreadHeap<P> {}
 
-// SAFETY: it is always the same field.
+// SAFETY: the method always returns the field `next`.
 unsafe impl<P: Parts> Listed for ThreadHeap<P> {
     fn next(&self) -> &AtomicPtr<Self> {
         &self.next
@@ -159,7 +169,7 @@ impl<P: Parts> ThreadHeap<P> {
     );
 
     sync::const_unless_model! {
-        /// Creates a heap that has an owner. Its blocks carry `tag`.
+        /// Creates a heap whose owner is the caller. All of its blocks carry `tag`.
         pub(crate) fn new(
             heaps: &'static Heaps<P>,
             arenas: SharedArenas<P>,
@@ -185,16 +195,17 @@ impl<P: Parts> ThreadHeap<P> {
         HeapTag(std::ptr::from_ref(self).cast())
     }
 
-    /// Returns the heap that the block at `start` belongs to.
+    /// Returns the heap to which the block at `start` belongs.
     ///
     /// # Safety
     ///
-    /// `start` must lie in a block in use of a thread heap of these types.
+    /// - `start` must lie in a block that is in use and that belongs to a `ThreadHeap` with the
+    ///   same type parameter `P`.
     #[inline]
     pub(crate) unsafe fn of_block(start: NonNull<u8>) -> NonNull<Self> {
         // SAFETY: `start` lies in a block in use of this geometry (contract of `of_block`).
         let HeapTag(heap) = unsafe { OwnHeap::<P>::tag_of(start) };
-        // SAFETY: the tag of such a block is the address of its heap.
+        // SAFETY: the tag of a thread heap's block is the address of that heap.
         unsafe { NonNull::new_unchecked(heap.cast_mut().cast()) }
     }
 
@@ -202,7 +213,8 @@ impl<P: Parts> ThreadHeap<P> {
     ///
     /// # Safety
     ///
-    /// `start` must be a block in use of a thread heap of these types.
+    /// - `start` must be the start of a block that is in use and that belongs to a `ThreadHeap`
+    ///   with the same type parameter `P`.
     #[inline]
     pub(crate) unsafe fn size_of_block(start: NonNull<u8>) -> usize {
         // SAFETY: `start` is a block in use of this geometry (contract of `size_of_block`).
@@ -210,22 +222,25 @@ impl<P: Parts> ThreadHeap<P> {
         class.map_or(LEAST_BLOCK, SizeClass::block_size)
     }
 
-    /// Takes a block of `class` from the free list of its first pool. This is the fast path.
+    /// Allocates a block of `class` from the free list of the first pool of that class. Returns
+    /// `None` if that list is empty. This is the fast path.
     ///
     /// # Safety
     ///
-    /// The caller must own the heap, unless the heap never has an arena.
+    /// - The caller must own the heap, unless the heap never has an arena.
     #[inline]
     pub(crate) unsafe fn alloc_listed(&self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
-        // SAFETY: the caller owns the heap (contract). Nothing changes in a heap without arenas.
+        // SAFETY: either the caller owns the heap, or the heap never has an arena (contract). A
+        // heap without arenas never changes, so any thread may read it.
         self.own.with(|own| unsafe { &*own }.alloc_listed(class))
     }
 
-    /// Frees `block` if it belongs to this heap. Otherwise returns it. This is the fast path.
+    /// Frees `block` if it belongs to this heap. Otherwise returns the block, which is then still
+    /// in use. This is the fast path.
     ///
     /// # Safety
     ///
-    /// - `block` must have come from a thread heap of these types.
+    /// - `block` must have come from a `ThreadHeap` with the same type parameter `P`.
     /// - The caller must own this heap, unless the heap never has an arena.
     #[inline]
     pub(crate) unsafe fn free_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
@@ -234,7 +249,8 @@ impl<P: Parts> ThreadHeap<P> {
         if !std::ptr::eq(heap.as_ptr(), self) {
             return Some(block);
         }
-        // SAFETY: the block carries this heap's tag. The heap has an arena, so the caller owns it.
+        // SAFETY: the block carries this heap's tag, so this heap has an arena. The caller
+        // therefore owns the heap (contract).
         self.own.with_mut(|own| unsafe { (*own).free(block) });
         None
     }

@@ -1,4 +1,4 @@
-//! The types that heaps are made of.
+//! The types from which a family of heaps is assembled.
 
 #![forbid(unsafe_code)]
 
@@ -6,19 +6,22 @@ use raw_mem::{ArenaSource, MemAlloc};
 
 use obmalloc::{Geometry, Native};
 
-/// The geometry of [`PerThread`](crate::PerThread).
+/// The geometry of the heaps of [`PerThread`](crate::PerThread): the sizes of their arenas, pools
+/// and blocks.
 pub type ThreadGeometry = Native;
 
-/// A name for a tuple of a source of arenas, an allocator for metadata, and a geometry.
+/// A trait for tuples of a source of arenas, an allocator for metadata, and a geometry. With it,
+/// one type parameter stands for all three types.
 ///
-/// Neither the source nor the allocator may call back into a heap that is calling it.
+/// A heap calls the source and the allocator while it is being changed. Neither of them may
+/// therefore call back into a heap.
 #[doc(hidden)]
 pub trait Parts: Sized + 'static {
-    /// Maps arenas. All heaps share it behind a lock.
+    /// The type that maps arenas. All heaps share one value of this type, behind a lock.
     type Source: ArenaSource + Send;
-    /// Allocates metadata. Each heap has its own handle.
+    /// The type that allocates metadata. Each heap has its own clone of the allocator.
     type Lower: MemAlloc + Clone + Send + Sync;
-    /// The sizes of arenas, pools and blocks.
+    /// The type that determines the sizes of arenas, pools and blocks.
     type Geometry: Geometry;
 }
 

@@ -1,13 +1,15 @@
-//! The heaps of this process: one for each thread, and those that belong to a value.
+//! The heaps of this process: one for each thread, and one for each [`OwnedHeap`].
 //!
 //! ```text
 //!   a thread's life:   NO_HEAP ──first block──► its heap ──destructor of our key──► NO_HEAP
 //! ```
 //!
-//! A thread without a heap points to `NO_HEAP`, which never has an arena. `NO_HEAP` has no free
-//! block, and no block belongs to it, so the fast paths need no test. After the destructor has run,
-//! later destructors of the thread may still allocate and free. Each such request opens a heap and
-//! closes it again.
+//! Every thread has a thread-local pointer to its heap. While a thread has no heap, the pointer
+//! leads to `NO_HEAP`. This heap never has an arena, so it has no free block, and no block belongs
+//! to it. The fast paths therefore need not test whether the thread has a heap.
+//!
+//! When a thread ends, the destructor of our key closes its heap. Later destructors of the same
+//! thread may still allocate and free. Each of these requests opens a heap and closes it again.
 
 mod exit;
 #[cfg(unix)]
@@ -19,7 +21,7 @@ mod slot;
 
 #[cfg(not(unix))]
 mod fork {
-    //! No process is forked on this system.
+    //! Does nothing, because this system has no `fork`.
 
     pub(super) fn guard() -> bool {
         true

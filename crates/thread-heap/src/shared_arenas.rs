@@ -1,5 +1,5 @@
-//! The arenas of one thread heap. They come from the source that all heaps share, and are published
-//! in the map that all heaps share.
+//! The arenas of one thread heap. All heaps get their arenas from one shared source, and publish
+//! the addresses of their arenas in one shared map.
 
 use std::{fmt, ptr::NonNull};
 
@@ -7,11 +7,12 @@ use raw_mem::{ArenaSize, ArenaSource, MapError, PurgeError, preserving_errno};
 
 use crate::{parts::Parts, shared_source::SharedSource};
 
-/// A thread heap's access to the shared source. A heap that belongs to no thread has none, so it
-/// never gets an arena.
+/// A thread heap's access to the source of arenas that all heaps share. The heap that stands for
+/// "no heap" contains `None` here, so it never gets an arena.
 ///
-/// Every method that a free may call leaves `errno` unchanged, because waiting for the lock can set
-/// it.
+/// Freeing a block must not change `errno`. The methods here lock the source, and waiting for the
+/// lock can set `errno`. Every method that may be called while a block is freed therefore restores
+/// `errno`.
 pub(crate) struct SharedArenas<P: Parts>(Option<&'static SharedSource<P>>);
 
 impl<P: Parts> SharedArenas<P> {
@@ -22,14 +23,15 @@ impl<P: Parts> SharedArenas<P> {
     }
 }
 
-// SAFETY: arenas are mapped and unmapped by the shared source.
+// SAFETY: all arenas come from the shared source, which meets the requirements.
 unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         let shared = self.0.ok_or(MapError::Exhausted { size })?;
         let arena = shared.source().map(size)?;
         // SAFETY: the arena was mapped by the shared source, and nothing else refers to it.
         let unmap = |arena| unsafe { shared.source().unmap(arena, size) };
-        // SAFETY: all nodes of the map come from `lower`, and `unmap` retracts the arena.
+        // SAFETY: all nodes of the map come from `lower`, and `SharedArenas::unmap` retracts the
+        // arena from the map.
         unsafe { shared.map().publish_or_unmap(arena, size, shared.lower(), unmap) }
     }
 
@@ -82,7 +84,7 @@ mod tests {
     use super::*;
     use crate::ThreadGeometry;
 
-    /// A call of a source.
+    /// A call of a method of an arena source, with the arguments that the tests check.
     #[derive(Debug, PartialEq, Eq)]
     enum Call {
         Map,
@@ -93,7 +95,7 @@ mod tests {
         Reuse(usize),
     }
 
-    /// A source without arenas that records how it is called.
+    /// An arena source that has no arenas and records the calls of its methods.
     #[derive(Clone, Default)]
     struct Recording(Arc<Mutex<Vec<Call>>>);
 
@@ -103,7 +105,7 @@ mod tests {
         }
     }
 
-    // SAFETY: it returns no arena.
+    // SAFETY: `map` never returns an arena.
     unsafe impl ArenaSource for Recording {
         fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
             self.add(Call::Map);
@@ -136,8 +138,8 @@ mod tests {
     type TestParts = (Recording, Malloc, ThreadGeometry);
     type TestArenas = SharedArenas<TestParts>;
 
-    /// Calls every method of `arenas` that does not map. Returns what can be retained, and whether
-    /// memory was purged.
+    /// Calls every method of `arenas` except `map` and `unmap`. Returns the result of `retain`, and
+    /// true if `purge` succeeded.
     fn call_everything(mut arenas: TestArenas) -> (usize, bool) {
         arenas.trim();
         arenas.reuse_retained(3);

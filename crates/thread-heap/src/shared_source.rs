@@ -10,18 +10,20 @@ use sync::{Mutex, MutexGuard, atomic::AtomicBool};
 
 use crate::parts::Parts;
 
-/// A source of arenas behind a lock, and a map of the arenas that heaps have.
+/// A source of arenas behind a lock, and the map that contains every arena of every heap.
 pub(crate) struct SharedSource<P: Parts> {
     source: Mutex<P::Source>,
     lower: P::Lower,
     map: ArenaMap<P::Geometry>,
-    /// True once the system has refused to purge pages. We do not ask it again.
+    /// True once the system has refused to purge pages. Later takeovers then do not ask the system
+    /// again.
     pub(crate) purges_are_refused: AtomicBool,
 }
 
 impl<P: Parts> SharedSource<P> {
     sync::const_unless_model! {
-        /// Wraps `source`. The metadata of heaps and of the map comes from `lower`.
+        /// Wraps `source`. The metadata of the heaps and of the arena map is allocated from
+        /// `lower`.
         pub(crate) fn new(source: P::Source, lower: P::Lower) -> Self {
             Self {
                 source: Mutex::new(source),
@@ -32,7 +34,7 @@ impl<P: Parts> SharedSource<P> {
         }
     }
 
-    /// Locks the source.
+    /// Locks the source, and returns the guard.
     pub(crate) fn source(&self) -> MutexGuard<'_, P::Source> {
         sync::lock(&self.source)
     }
@@ -42,22 +44,23 @@ impl<P: Parts> SharedSource<P> {
         &self.lower
     }
 
-    /// Returns the map of the arenas that heaps have.
+    /// Returns the map that contains every arena of every heap.
     pub(crate) fn map(&self) -> &ArenaMap<P::Geometry> {
         &self.map
     }
 
-    /// Returns the map and the allocator of its nodes, for a model that frees them.
+    /// Returns the map, and the allocator from which the map's nodes came. Models need both to free
+    /// the nodes at their end.
     #[cfg(test)]
     pub(crate) fn map_mut(&mut self) -> (&mut ArenaMap<P::Geometry>, &P::Lower) {
         (&mut self.map, &self.lower)
     }
 }
 
-/// Keeps the shared source of arenas locked until it is dropped.
+/// A guard that keeps the shared source of arenas locked until the guard is dropped.
 ///
-/// The source itself cannot be reached through it, because every heap relies on the source that
-/// its arenas came from.
+/// The guard does not give access to the source itself. If it did, safe code could replace the
+/// source, although every heap relies on the very source from which its arenas came.
 #[must_use = "the source is unlocked when the guard is dropped"]
 pub struct SourceGuard<'a, S> {
     source: MutexGuard<'a, S>,
@@ -73,7 +76,7 @@ impl<'a, S: ArenaSource> SourceGuard<'a, S> {
         self.source.trim();
     }
 
-    /// Returns the source, for code that unmaps only what it mapped.
+    /// Returns the source, for tests that unmap only the arenas that they mapped.
     #[cfg(all(test, not(loom)))]
     pub(crate) fn source(&mut self) -> &mut S {
         &mut self.source
@@ -81,12 +84,14 @@ impl<'a, S: ArenaSource> SourceGuard<'a, S> {
 }
 
 impl<S: ArenaSource> SourceGuard<'_, RetainingArenas<S>> {
-    /// Returns how many arenas are retained, by the source and by the heaps together.
+    /// Returns how many empty arenas are retained by the source and by the heaps together, instead
+    /// of being unmapped.
     pub fn retained(&self) -> usize {
         self.source.retained()
     }
 
-    /// Corrects the number of arenas that heaps retain to at most `by_heaps`.
+    /// Lowers the number of arenas that the source counts as retained by heaps to `by_heaps`, if
+    /// the number is higher.
     pub(crate) fn limit_retained_by_heaps(&mut self, by_heaps: usize) {
         self.source.limit_users_to(by_heaps);
     }
@@ -98,7 +103,8 @@ impl<S> fmt::Debug for SourceGuard<'_, S> {
     }
 }
 
-/// Defects D2: safe code replaced the source through its guard, which unmapped arenas in use.
+/// Defects D2: safe code could replace the source through its guard. Dropping the old source
+/// unmapped arenas that were in use.
 ///
 /// ```
 /// # use obmalloc::Pools16K;

@@ -1,8 +1,11 @@
-//! A hook for CPython's arenas: it aligns them to their size, logs them, and fails on demand.
+//! A hook that maps and unmaps arenas for CPython. It aligns the arenas to their size, records them
+//! in a log, and fails on demand.
 //!
-//! CPython maps arenas with `mmap`, which aligns them to 4 KiB, so most of them lose a pool. With
-//! this hook they have as many pools as ours. From 3.11 on CPython also uses the hook for the
-//! chunks of the interpreter's data stack. Those are served, but neither logged nor failed.
+//! Without the hook, CPython maps arenas with `mmap`, which aligns them to 4 KiB. CPython must
+//! align the pools in an arena itself, so most arenas have one pool less than their size allows.
+//! With the hook, CPython's arenas have as many pools as ours. From 3.11 on, CPython also calls the
+//! hook for the chunks of the interpreter's data stack. The hook allocates these chunks, but
+//! neither logs them nor lets them fail.
 
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc},
@@ -13,10 +16,10 @@ use std::{
 use super::vtable::ArenaVtable;
 use crate::{failing::Faults, place::ArenaLog};
 
-/// The alignment of everything but arenas, in bytes.
+/// The alignment of requests that are not for arenas, in bytes.
 const PAGE: usize = 4096;
 
-/// The context of the hook's functions.
+/// The context that CPython passes to the functions of the hook.
 #[derive(Debug)]
 pub(super) struct ArenaHook {
     arena_size: usize,
@@ -25,7 +28,7 @@ pub(super) struct ArenaHook {
 }
 
 impl ArenaHook {
-    /// Creates a hook that is never freed, and returns its C structure.
+    /// Creates a hook that is never freed, and returns the C structure that refers to it.
     pub(super) fn leak(arena_size: usize, log: ArenaLog, faults: Faults) -> ArenaVtable {
         let hook = Box::leak(Box::new(Self { arena_size, log, faults }));
         ArenaVtable { ctx: std::ptr::from_mut(hook).cast(), alloc, free }
@@ -37,15 +40,16 @@ impl ArenaHook {
     }
 }
 
-/// Maps a zeroed arena. The header of a pool that was never carved is therefore zero.
+/// Maps an arena whose bytes are all zero. A test can therefore tell that a pool was never carved,
+/// because its header is zero.
 unsafe extern "C" fn alloc(ctx: *mut c_void, size: usize) -> *mut c_void {
-    // SAFETY: `ctx` is the hook that `leak` created. It is never freed and only read.
+    // SAFETY: `ctx` is the hook that `leak` created. The hook is never freed, and is only read.
     let hook = unsafe { &*ctx.cast::<ArenaHook>() };
     let is_arena = size == hook.arena_size;
     if is_arena && hook.faults.call_fails() {
         return null_mut();
     }
-    // SAFETY: CPython never asks for 0 bytes.
+    // SAFETY: the size is not 0, because CPython never asks for 0 bytes.
     let Some(memory) = NonNull::new(unsafe { alloc_zeroed(hook.layout(size)) }) else {
         return null_mut();
     };
@@ -57,9 +61,10 @@ unsafe extern "C" fn alloc(ctx: *mut c_void, size: usize) -> *mut c_void {
 }
 
 unsafe extern "C" fn free(ctx: *mut c_void, memory: *mut c_void, size: usize) {
-    // An interpreter that ends frees every entry of its table, including empty ones.
+    // When an interpreter ends, it frees every entry of its table of arenas. An entry without an
+    // arena has a null pointer.
     let Some(memory) = NonNull::new(memory.cast::<u8>()) else { return };
-    // SAFETY: `ctx` is the hook that `leak` created. It is never freed and only read.
+    // SAFETY: `ctx` is the hook that `leak` created. The hook is never freed, and is only read.
     let hook = unsafe { &*ctx.cast::<ArenaHook>() };
     if size == hook.arena_size {
         hook.log.unmap(memory);

@@ -1,4 +1,4 @@
-//! Runs a test once for each libpython, each time in a process of its own.
+//! Runs a test once for each libpython, each time in a separate process.
 //!
 //! ```text
 //!   cargo test ──► test "x" ──┬──► the same binary, test "x", LIBPYTHON=…3.8.so
@@ -20,10 +20,10 @@ use crate::{
     reference::Rules,
 };
 
-/// The variable that tells a child which library to load.
+/// The environment variable that tells a child process which library to load.
 const LIBPYTHON: &str = "TESTKIT_LIBPYTHON";
 
-/// The Pythons of this machine with a libpython that can be started, one for each library.
+/// The Pythons on this machine whose libpython can be started. Each library appears only once.
 static FOUND: LazyLock<Vec<Python>> = LazyLock::new(|| {
     let mut found = pythons::find();
     found.retain(can_be_started);
@@ -31,23 +31,24 @@ static FOUND: LazyLock<Vec<Python>> = LazyLock::new(|| {
     found
 });
 
-/// Returns false for interpreters that are linked statically, versions without known rules,
-/// free-threaded builds, which have no `pymalloc`, and debug builds, which wrap it in the debug
-/// allocator.
+/// Returns true if the libpython of `python` can be started and tested. The function returns false
+/// for interpreters that are linked statically, for versions whose rules are not known, for
+/// free-threaded builds, which have no `pymalloc`, and for debug builds, which wrap `pymalloc` in
+/// the debug allocator.
 fn can_be_started(python: &Python) -> bool {
     let has_rules = Rules::of_cpython(python.version).is_some();
     python.libpython.is_some() && has_rules && python.has_gil && !python.is_debug
 }
 
-/// Runs `body` with each libpython that is found, in a child process.
+/// Runs `body` in a child process for each libpython that is found.
 ///
-/// `test` must be the full name of the calling test, because the child is this binary and runs only
-/// that test. If no libpython is found, writes one line to stderr and returns. The line appears
-/// even if output is captured.
+/// `test` must be the full name of the calling test. Each child process executes the same test
+/// binary and runs only this test. If no libpython is found, the function writes one line to stderr
+/// and returns. This line appears even if the output of tests is captured.
 ///
 /// # Panics
 ///
-/// Panics with the output of every child that fails.
+/// Panics if a child fails. The message contains the output of every child that failed.
 pub fn in_each(test: &str, body: impl FnOnce(Interpreter)) {
     if let Some(libpython) = env::var_os(LIBPYTHON) {
         // SAFETY: `can_be_started` is true for this library, and the process starts only this one.
@@ -66,15 +67,17 @@ pub fn in_each(test: &str, body: impl FnOnce(Interpreter)) {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// Runs the child for `python`. Returns its output if it fails.
+/// Runs the child process for `python`. Returns its output if it fails, and `None` if it passes.
 fn run_child(test: &str, python: &Python) -> Option<String> {
     let libpython = python.libpython.as_ref().expect("there is a library");
-    // In a virtual environment the executable is a link to the installation.
+    // In a virtual environment, `executable` is a link to the executable of the installation.
     let executable = fs::canonicalize(&python.executable).expect("it answered");
     let home = executable.parent().and_then(Path::parent).expect("it is in bin");
     let binary = env::current_exe().expect("a test has a binary");
     let mut child = if python.has_own_c_library() {
-        // The library needs a newer C library than this binary, which also runs with the newer one.
+        // This libpython needs a newer C library than the one on this machine. The test binary can
+        // also run with the newer C library, so we start the binary with the dynamic loader of that
+        // C library.
         let mut child = Command::new(&python.loader);
         child.arg("--library-path").args(python.loader.parent()).arg(binary);
         child
@@ -82,7 +85,7 @@ fn run_child(test: &str, python: &Python) -> Option<String> {
         Command::new(binary)
     };
     child.args([test, "--exact", "--nocapture", "--test-threads=1"]);
-    // These variables could choose another allocator or another library.
+    // These variables could make CPython use another allocator or another library.
     for (name, _) in env::vars_os() {
         if name.to_string_lossy().starts_with("PYTHON") || name == "LD_PRELOAD" {
             child.env_remove(&name);

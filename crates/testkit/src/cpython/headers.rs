@@ -1,11 +1,12 @@
-//! Reads the state of a CPython's heap from the headers of its pools.
+//! Reads the state of the heap of a CPython from the headers of its pools.
 //!
 //! ```text
 //!   0      4      8          16         24         32      36     40       44        48
 //!   │ live │      │ freelist │ nextpool │ prevpool │ arena │ class│ nextoff│ maxnext │ blocks …
 //! ```
 //!
-//! The layout is the same from 2.5 to 3.15 (`Include/internal/pycore_obmalloc.h`).
+//! The layout of a header is the same from CPython 2.5 to 3.15
+//! (`Include/internal/pycore_obmalloc.h`).
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -35,16 +36,18 @@ struct Header {
 const _: () = assert!(size_of::<Header>() == HEADER);
 
 impl Header {
-    /// Returns true if the pool was ever carved. Otherwise its memory is still zero.
+    /// Returns true if the pool was ever carved into blocks. The memory of other pools is still
+    /// zero.
     fn is_carved(&self) -> bool {
         self.next_offset != 0
     }
 
-    /// Returns the offsets of the free blocks. The last one is taken first.
+    /// Returns the offsets of the pool's free blocks. The last offset in the result is that of the
+    /// block that is allocated next.
     fn free_blocks(&self, pool: usize) -> Vec<usize> {
         let link = |&block: &usize| {
-            // SAFETY: `block` is a free block of a mapped arena, so it begins with the next
-            // address.
+            // SAFETY: `block` is a free block of a mapped arena, and a free block begins with the
+            // address of the next one.
             Some(unsafe { read::<usize>(block) }).filter(|&next| next != 0)
         };
         let first = Some(self.free).filter(|&block| block != 0);
@@ -54,17 +57,18 @@ impl Header {
     }
 }
 
-/// Reads a `T` at `address`.
+/// Reads the `T` at `address`.
 ///
 /// # Safety
 ///
-/// `address` must hold a `T`, in a mapped arena.
+/// - `address` must be the address of a `T` in a mapped arena.
 unsafe fn read<T: Copy>(address: usize) -> T {
-    // SAFETY: `address` holds a `T` (our own contract). The hook exposed the arena's provenance.
+    // SAFETY: there is a `T` at `address` (contract of `read`). The hook exposed the provenance of
+    // the arena.
     unsafe { with_exposed_provenance::<T>(address).read() }
 }
 
-/// Returns the headers of all pools that were ever carved, by address.
+/// Returns the headers of all pools that were ever carved, by the address of the pool.
 fn headers(log: &ArenaLog, rules: &Rules) -> BTreeMap<usize, Header> {
     let pools = log
         .arenas()
@@ -103,9 +107,11 @@ fn pool(address: usize, header: &Header) -> Pool {
     }
 }
 
-/// Returns the indices of the empty pools of an arena. The last one is taken first.
+/// Returns the indices of the empty pools of an arena. The last index in the result is that of the
+/// pool that is taken next.
 ///
-/// That one heads their list, so no other pool links to it.
+/// CPython links the empty pools of an arena into a list, and takes the pool at its head next. No
+/// other pool links to the head, so we find the head by searching for such a pool.
 fn free_pools(arena: usize, pools: &[(&usize, &Header)], rules: &Rules) -> Vec<usize> {
     let empty: BTreeMap<usize, usize> = pools
         .iter()
@@ -120,9 +126,11 @@ fn free_pools(arena: usize, pools: &[(&usize, &Header)], rules: &Rules) -> Vec<u
     free
 }
 
-/// Returns the used pools of a class, front first, as the number of the arena and the index in it.
+/// Returns the used pools of a class, beginning at the front of their list. Each pool is identified
+/// by the number of its arena and its index in that arena.
 ///
-/// The front pool is the one whose previous link leads to CPython's table instead of a pool.
+/// The link to the previous pool leads from the front pool to a table of CPython instead of a pool.
+/// We find the front pool by this link.
 fn used_pools(
     class: usize,
     headers: &BTreeMap<usize, Header>,

@@ -1,4 +1,5 @@
-//! A started CPython: its allocator, its arenas and its state.
+//! A CPython that was started in this process, with access to its allocator, its arenas and its
+//! state.
 
 use std::{
     ffi::{CStr, c_char, c_int},
@@ -24,10 +25,10 @@ use crate::{
 type GetAllocator = unsafe extern "C" fn(c_int, *mut Vtable);
 type SetAllocator = unsafe extern "C" fn(c_int, *mut Vtable);
 
-/// A started CPython.
+/// A CPython that was started in this process.
 #[derive(Debug)]
 pub struct Interpreter {
-    /// Never unloaded, because a thread that ends runs destructors of CPython.
+    /// The library is never unloaded, because destructors of CPython run when a thread ends.
     library: ManuallyDrop<Library>,
     rules: Rules,
     pymalloc: Vtable,
@@ -36,31 +37,31 @@ pub struct Interpreter {
 }
 
 impl Interpreter {
-    /// Loads `libpython` and starts it on this thread.
+    /// Loads `libpython` and starts the interpreter on this thread.
     ///
     /// # Panics
     ///
-    /// Panics if it cannot be loaded, if the rules of its version are not known, or if its start
-    /// needed an arena.
+    /// Panics if the library cannot be loaded, if the rules of its version are not known, or if the
+    /// interpreter has requested an arena while it started.
     ///
     /// # Safety
     ///
     /// - `libpython` must be CPython, built without `--disable-gil` and without `--with-pydebug`.
-    /// - No other CPython may be started in this process.
+    /// - No other CPython may be started in this process, neither before nor later.
     pub unsafe fn start(libpython: &Path) -> Self {
-        // SAFETY: loading CPython runs no initialisers of its own.
+        // SAFETY: CPython's library has no initialisers that run when it is loaded.
         let library = unsafe { Library::open(Some(libpython), RTLD_NOW | RTLD_GLOBAL) };
         let library = library.unwrap_or_else(|error| panic!("{}: {error}", libpython.display()));
         let library = ManuallyDrop::new(library);
-        // SAFETY: `library` is CPython (our own contract).
+        // SAFETY: `library` is CPython (contract of `start`).
         let version = unsafe { version(&library) };
         let rules = parse_version(&version).and_then(Rules::of_cpython);
         let rules = rules.unwrap_or_else(|| panic!("the rules of CPython {version} are not known"));
         let (arenas, faults) = (ArenaLog::default(), Faults::default());
         let mut hook = ArenaHook::leak(rules.arena_size, arenas.clone(), faults.clone());
-        // SAFETY: the names and types are those of CPython's headers. All allocators may be set
-        // before initialisation. The interpreter has made no request yet, so it will free
-        // everything where it came from.
+        // SAFETY: the names and types are those of CPython's headers. CPython allows its allocators
+        // to be replaced before initialisation. The interpreter has allocated nothing yet, so it
+        // will free all memory with the allocator that it came from.
         let pymalloc = unsafe {
             let pymalloc = get_allocator(&library, OBJ);
             let malloc = get_allocator(&library, RAW);
@@ -69,7 +70,7 @@ impl Interpreter {
             let set_arenas: unsafe extern "C" fn(*mut ArenaVtable) =
                 *library.get(b"PyObject_SetArenaAllocator").expect("a function since 3.4");
             set_arenas(&raw mut hook);
-            // Without the site module the start is faster and reads fewer files.
+            // Without the `site` module, the interpreter starts faster and reads fewer files.
             let no_site: *mut c_int = *library.get(b"Py_NoSiteFlag").expect("a flag since 2.3");
             no_site.write(1);
             let initialize: unsafe extern "C" fn(c_int) =
@@ -81,22 +82,23 @@ impl Interpreter {
         Self { library, rules, pymalloc, arenas, faults }
     }
 
-    /// Returns the rules of its version.
+    /// Returns the rules of the CPython version.
     pub fn rules(&self) -> Rules {
         self.rules
     }
 
-    /// Returns its allocator of small objects. Only the thread that started it can call it.
+    /// Returns the CPython's allocator for small objects. It can be called only on the thread that
+    /// started the interpreter.
     pub fn pymalloc(&self) -> Vtable {
         self.pymalloc
     }
 
-    /// Returns the arenas of `pymalloc`.
+    /// Returns the log of the arenas of `pymalloc`.
     pub fn arenas(&self) -> &ArenaLog {
         &self.arenas
     }
 
-    /// Returns the faults of `pymalloc`'s requests for arenas.
+    /// Returns the faults, which decide which requests of `pymalloc` for arenas fail.
     pub fn faults(&self) -> &Faults {
         &self.faults
     }
@@ -110,13 +112,14 @@ impl Interpreter {
     ///
     /// # Panics
     ///
-    /// Panics if it prints nothing.
+    /// Panics if CPython prints nothing.
     pub fn stats_text(&self) -> String {
         let mut text: *mut c_char = null_mut();
         let mut size = 0_usize;
-        // SAFETY: the names and types are those of CPython's headers. CPython prints only if
-        // `pymalloc` is in force, so it is installed meanwhile. The interpreter allocates and frees
-        // nothing in that time. `text` is read after the stream was closed, so it is a C string.
+        // SAFETY: the names and types are those of CPython's headers. CPython prints the statistics
+        // only while `pymalloc` is installed, so we install it for the call. The interpreter
+        // neither allocates nor frees anything during that time. We read `text` after the stream
+        // was closed, so it is a valid C string.
         unsafe {
             let print: unsafe extern "C" fn(*mut libc::FILE) -> c_int =
                 *self.library.get(b"_PyObject_DebugMallocStats").expect("a function since 3.3");
@@ -135,11 +138,11 @@ impl Interpreter {
     }
 }
 
-/// Returns the version and build, such as `3.14.0rc2 (main)`.
+/// Returns the text that describes CPython's version and build, such as `3.14.0rc2 (main)`.
 ///
 /// # Safety
 ///
-/// `library` must be CPython.
+/// - `library` must be CPython.
 unsafe fn version(library: &Library) -> String {
     // SAFETY: the name and the type are those of CPython's headers. The function returns a constant
     // string, and may be called before initialisation.
@@ -151,11 +154,11 @@ unsafe fn version(library: &Library) -> String {
     text.to_str().expect("a version is ASCII").to_owned()
 }
 
-/// Returns the functions of `domain`.
+/// Returns the allocator functions that CPython uses for `domain`.
 ///
 /// # Safety
 ///
-/// `library` must be CPython.
+/// - `library` must be CPython.
 unsafe fn get_allocator(library: &Library, domain: c_int) -> Vtable {
     let mut vtable = MaybeUninit::<Vtable>::uninit();
     // SAFETY: the name and the type are those of CPython's headers. The function fills in every
@@ -167,12 +170,12 @@ unsafe fn get_allocator(library: &Library, domain: c_int) -> Vtable {
     }
 }
 
-/// Lets `vtable` serve `domain`.
+/// Installs `vtable` as the allocator of `domain`.
 ///
 /// # Safety
 ///
-/// - `library` must be CPython, and `vtable` one of its allocators.
-/// - While `vtable` is in force, nothing may be freed that the domain has allocated before.
+/// - `library` must be CPython, and `vtable` must be one of its allocators.
+/// - As long as `vtable` is installed, no memory may be freed that the domain allocated before.
 unsafe fn set_allocator(library: &Library, domain: c_int, mut vtable: Vtable) {
     // SAFETY: the name and the type are those of CPython's headers. The function copies the vtable.
     unsafe {

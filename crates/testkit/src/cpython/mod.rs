@@ -6,9 +6,10 @@
 //!                                         └► raw: malloc
 //! ```
 //!
-//! The functions of `pymalloc` are read before the interpreter starts. After that, `malloc` serves
-//! the interpreter's own requests. From 3.12 on `pymalloc` needs a thread state, so the interpreter
-//! is always started. A process can start only one, so [`in_each`] makes a process for each.
+//! We read the functions of `pymalloc` before the interpreter starts, and then install `malloc` for
+//! the interpreter's own requests. Afterwards only the test calls `pymalloc`. From CPython 3.12 on,
+//! `pymalloc` needs a thread state, so we always start the interpreter. A process can start only
+//! one interpreter, so [`in_each`] creates a process for each libpython.
 
 mod arena_hook;
 mod each;

@@ -1,4 +1,5 @@
-//! CPython's structures of allocator functions, and a [`MemAlloc`] that calls one of them.
+//! CPython's C structures that contain allocator functions, and a [`MemAlloc`] that calls these
+//! functions.
 
 use std::{
     ffi::{c_int, c_void},
@@ -7,14 +8,14 @@ use std::{
 
 use raw_mem::MemAlloc;
 
-/// The domain of `PyMem_RawMalloc`.
+/// The number of the domain of `PyMem_RawMalloc`.
 pub(super) const RAW: c_int = 0;
-/// The domain of `PyMem_Malloc`.
+/// The number of the domain of `PyMem_Malloc`.
 pub(super) const MEM: c_int = 1;
-/// The domain of `PyObject_Malloc`.
+/// The number of the domain of `PyObject_Malloc`.
 pub(super) const OBJ: c_int = 2;
 
-/// The functions of one domain. CPython: `PyMemAllocatorEx`.
+/// The allocator functions of one domain. In CPython, this structure is `PyMemAllocatorEx`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Vtable {
@@ -25,7 +26,7 @@ pub struct Vtable {
     free: unsafe extern "C" fn(*mut c_void, *mut c_void),
 }
 
-/// The functions that map and unmap arenas. CPython: `PyObjectArenaAllocator`.
+/// The functions that map and unmap arenas. In CPython, this structure is `PyObjectArenaAllocator`.
 #[repr(C)]
 pub(super) struct ArenaVtable {
     pub(super) ctx: *mut c_void,
@@ -37,9 +38,9 @@ fn raw(ptr: Option<NonNull<u8>>) -> *mut c_void {
     ptr.map_or(null_mut(), |ptr| ptr.as_ptr().cast())
 }
 
-// SAFETY: CPython's contract for the functions of a domain is that of `MemAlloc`. The caller holds
-// the GIL, because a `Vtable` is neither `Send` nor `Sync` and comes from the thread that started
-// the interpreter.
+// SAFETY: CPython's contract for the functions of a domain is the same as that of `MemAlloc`. These
+// functions need the GIL. The caller holds it, because a `Vtable` is neither `Send` nor `Sync`, so
+// it is used on the thread that started the interpreter.
 unsafe impl MemAlloc for Vtable {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         // SAFETY: the function belongs to `ctx` and accepts any size.
@@ -47,7 +48,8 @@ unsafe impl MemAlloc for Vtable {
     }
 
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: as in `malloc`. The product must not overflow, and no test lets it.
+        // SAFETY: the function belongs to `ctx`. It requires that `count * size` does not overflow,
+        // and no test passes such numbers.
         NonNull::new(unsafe { (self.calloc)(self.ctx, count, size) }.cast())
     }
 

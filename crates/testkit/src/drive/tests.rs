@@ -1,4 +1,5 @@
-//! The table of [`op`](crate::op), and a wrong allocator that the shadow must find.
+//! Tests the table in the documentation of [`op`](crate::op), and a faulty allocator that the
+//! shadow must detect.
 
 use proptest::prelude::*;
 use raw_mem::Malloc;
@@ -6,7 +7,7 @@ use raw_mem::Malloc;
 use super::*;
 use crate::{reference::Rules, workload};
 
-/// Records its calls, and hands out ascending numbers as blocks.
+/// A subject that records its calls, and returns ascending numbers as blocks.
 #[derive(Default)]
 struct Recorder {
     calls: Vec<String>,
@@ -84,10 +85,10 @@ proptest! {
     }
 }
 
-/// Returns the same block for every request.
+/// A faulty allocator that returns the same block for every request.
 struct Same(NonNull<u8>);
 
-// SAFETY: this breaks the contract on purpose. The shadow panics before a byte is used twice.
+// SAFETY: this breaks the contract on purpose. The shadow panics before two blocks share a byte.
 unsafe impl MemAlloc for Same {
     fn malloc(&self, _size: usize) -> Option<NonNull<u8>> {
         Some(self.0)

@@ -1,4 +1,4 @@
-//! An allocator that fails on demand and knows its live blocks.
+//! An allocator that fails on demand and keeps track of its live blocks.
 
 use std::{
     collections::BTreeSet,
@@ -10,10 +10,10 @@ use raw_mem::MemAlloc;
 
 use super::faults::Faults;
 
-/// An allocator that follows its [`Faults`] in `malloc`, `calloc` and `realloc`.
+/// An allocator whose calls of `malloc`, `calloc` and `realloc` fail according to its [`Faults`].
 ///
-/// It panics if it is given a block that it did not hand out. Clones share the faults and the live
-/// blocks.
+/// It panics if it is asked to free or resize a block that is not one of its live blocks. Clones
+/// share the faults and the live blocks.
 #[derive(Clone, Debug, Default)]
 pub struct FailingAlloc<A> {
     alloc: A,
@@ -22,12 +22,13 @@ pub struct FailingAlloc<A> {
 }
 
 impl<A> FailingAlloc<A> {
-    /// Wraps `alloc`.
+    /// Wraps `alloc`, whose calls fail according to `faults`.
     pub fn new(alloc: A, faults: Faults) -> Self {
         Self { alloc, faults, live: LiveBlocks::default() }
     }
 
-    /// Returns the live blocks. The result follows later changes.
+    /// Returns a handle to the set of live blocks. The set changes when blocks are allocated or
+    /// freed later.
     pub fn live(&self) -> LiveBlocks {
         self.live.clone()
     }
@@ -40,7 +41,8 @@ impl<A> FailingAlloc<A> {
     }
 }
 
-// SAFETY: all memory comes from the inner allocator. A refused request changes nothing.
+// SAFETY: all memory comes from the inner allocator. A request that is made to fail changes
+// nothing.
 unsafe impl<A: MemAlloc> MemAlloc for FailingAlloc<A> {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         self.allocate(|alloc| alloc.malloc(size))
@@ -61,12 +63,13 @@ unsafe impl<A: MemAlloc> MemAlloc for FailingAlloc<A> {
 
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
         self.live.remove(ptr);
-        // SAFETY: `ptr` is null or a live block of `alloc`, as `remove` has checked.
+        // SAFETY: `ptr` is null or a live block of `alloc`, because `remove` would have panicked
+        // otherwise.
         unsafe { self.alloc.free(ptr) }
     }
 }
 
-/// The live blocks of a [`FailingAlloc`]. Clones share them.
+/// The set of live blocks of a [`FailingAlloc`]. Clones share the same set.
 #[derive(Clone, Debug, Default)]
 pub struct LiveBlocks(Arc<Mutex<BTreeSet<usize>>>);
 
@@ -76,7 +79,7 @@ impl LiveBlocks {
         self.addresses().len()
     }
 
-    /// Returns true if `block` is live.
+    /// Returns true if `block` is a live block of the allocator.
     pub fn contains(&self, block: NonNull<u8>) -> bool {
         self.addresses().contains(&block.addr().get())
     }

@@ -1,4 +1,4 @@
-//! An arena source that fails on demand and logs its arenas.
+//! An arena source that fails on demand and records its arenas in a log.
 
 use std::ptr::NonNull;
 
@@ -7,9 +7,10 @@ use raw_mem::{ArenaSize, ArenaSource, MapError};
 use super::faults::Faults;
 use crate::place::ArenaLog;
 
-/// An arena source that follows its [`Faults`] in [`map`](ArenaSource::map).
+/// An arena source whose calls of [`map`](ArenaSource::map) fail according to its [`Faults`].
 ///
-/// It enters its arenas in an [`ArenaLog`], and panics if it must unmap what it did not map.
+/// It records its arenas in an [`ArenaLog`]. It panics if it is asked to unmap an arena that is not
+/// mapped.
 #[derive(Debug, Default)]
 pub struct FailingArenas<S> {
     source: S,
@@ -18,13 +19,13 @@ pub struct FailingArenas<S> {
 }
 
 impl<S> FailingArenas<S> {
-    /// Wraps `source`.
+    /// Wraps `source`, whose calls of `map` fail according to `faults`.
     pub fn new(source: S, faults: Faults, log: ArenaLog) -> Self {
         Self { source, faults, log }
     }
 }
 
-// SAFETY: all memory comes from the inner source. A refused request changes nothing.
+// SAFETY: all memory comes from the inner source. A request that is made to fail changes nothing.
 unsafe impl<S: ArenaSource> ArenaSource for FailingArenas<S> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         if self.faults.call_fails() {
@@ -37,7 +38,8 @@ unsafe impl<S: ArenaSource> ArenaSource for FailingArenas<S> {
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
         self.log.unmap(arena);
-        // SAFETY: `map` returned `arena` with this size, and it is unused (contract of `unmap`).
+        // SAFETY: `map` returned `arena` with this size, and nobody uses the arena any more
+        // (contract of `unmap`).
         unsafe { self.source.unmap(arena, size) }
     }
 

@@ -1,18 +1,18 @@
-//! Plans of failure, and the counts of what was asked for.
+//! Plans that say which requests for memory fail, and counters of these requests.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The calls that fail. The first call is number 1.
+/// A plan that says which calls fail. Calls are numbered from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Plan {
     /// No call fails.
     #[default]
     Never,
-    /// Only this call fails.
+    /// Only the call with this number fails.
     Nth(usize),
-    /// This call and all later ones fail.
+    /// The call with this number and all later ones fail.
     From(usize),
-    /// Every call whose number is a multiple of this fails.
+    /// Every call whose number is a multiple of this number fails.
     Every(usize),
 }
 
@@ -27,36 +27,37 @@ impl Plan {
     }
 }
 
-/// The requests for memory that were counted.
+/// The numbers of requests for memory that were counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// All requests.
+    /// The number of all requests.
     pub calls: usize,
-    /// The requests that the plan refused.
+    /// The number of requests that failed because the plan said so.
     pub failures: usize,
 }
 
-/// A [`Plan`] and its [`Tally`]. Clones share both.
+/// A [`Plan`] that decides which requests for memory fail, and a [`Tally`] of these requests.
+/// Clones share both.
 #[derive(Clone, Debug, Default)]
 pub struct Faults(Arc<Mutex<(Plan, Tally)>>);
 
 impl Faults {
-    /// Creates faults that follow `plan` and have counted nothing.
+    /// Creates faults that follow `plan`, with all counts at 0.
     pub fn new(plan: Plan) -> Self {
         Self(Arc::new(Mutex::new((plan, Tally::default()))))
     }
 
-    /// Follows `plan` from now on, and counts from 0 again.
+    /// Replaces the plan by `plan`, and resets all counts to 0.
     pub fn restart(&self, plan: Plan) {
         *self.state() = (plan, Tally::default());
     }
 
-    /// Returns the counts since the start or the last [`restart`](Self::restart).
+    /// Returns the counts since this value was created or last [restarted](Self::restart).
     pub fn tally(&self) -> Tally {
         self.state().1
     }
 
-    /// Counts a call. Returns true if the plan says that it must fail.
+    /// Counts a call, and returns true if the plan says that this call must fail.
     pub fn call_fails(&self) -> bool {
         let (plan, tally) = &mut *self.state();
         tally.calls += 1;

@@ -1,11 +1,12 @@
-//! Sources and allocators that count their calls and fail on demand.
+//! Arena sources and allocators that count their calls and fail on demand.
 //!
 //! ```text
 //!   test ──── Faults ◄──── FailingArenas { source }   inside the heap
 //!              shared ◄─── FailingAlloc  { lower }    below the heap
 //! ```
 //!
-//! The test holds a clone of the [`Faults`], because the heap owns the source and the allocator.
+//! The heap under test owns the source and the allocator, so the test cannot reach them. It keeps a
+//! clone of the [`Faults`] instead, which shares its state with them.
 
 mod alloc;
 mod arenas;

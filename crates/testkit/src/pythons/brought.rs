@@ -1,12 +1,12 @@
-//! The Pythons that `cargo xtask pythons` downloads into a folder of the project.
+//! The Pythons that `cargo xtask pythons` has downloaded into a folder of the project.
 //!
 //! ```text
 //!   target/pythons/root/usr/bin/python3.15, python3.14, python3.14-dbg
 //!                      /lib/x86_64-linux-gnu/ld-linux-x86-64.so.2, libc.so.6, libpython3.15.so.1.0
 //! ```
 //!
-//! They are unpacked from packages of Debian sid, together with its C library. Nothing is installed
-//! on this machine.
+//! The Pythons come from packages of Debian sid. These packages and Debian's C library are only
+//! unpacked into this folder. Nothing is installed on the machine.
 
 use std::{
     env,
@@ -14,15 +14,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The variable that names the folder. Several checkouts can share one.
+/// The environment variable that names the folder. Several checkouts of the project can share one
+/// folder.
 const FOLDER: &str = "OBMALLOC_PYTHONS_FOLDER";
 
 const RELEASES: [&str; 2] = ["python3.14", "python3.15"];
 
 const DEBUG_BUILD: &str = "python3.14-dbg";
 
-/// Returns the folder that `OBMALLOC_PYTHONS_FOLDER` names, or otherwise `pythons` in cargo's
-/// target folder.
+/// Returns the folder for the downloaded Pythons. This is the folder that `OBMALLOC_PYTHONS_FOLDER`
+/// names, or else `pythons` in cargo's target folder.
 pub fn folder() -> PathBuf {
     let named = |name: &str| env::var_os(name).filter(|value: &OsString| !value.is_empty());
     if let Some(folder) = named(FOLDER) {
@@ -39,12 +40,13 @@ fn root() -> PathBuf {
     folder().join("root")
 }
 
-/// Returns the paths of the releases, whether they exist or not.
+/// Returns the paths of the release builds, even if they have not been downloaded.
 pub fn releases() -> [PathBuf; 2] {
     RELEASES.map(executable)
 }
 
-/// Returns the paths of the releases and the debug build, whether they exist or not.
+/// Returns the paths of the release builds and the debug build, even if they have not been
+/// downloaded.
 pub fn executables() -> [PathBuf; 3] {
     let [one, other] = releases();
     [one, other, executable(DEBUG_BUILD)]
@@ -54,7 +56,7 @@ fn executable(name: &str) -> PathBuf {
     root().join("usr/bin").join(name)
 }
 
-/// Returns true if `path` is in the folder of downloaded Pythons.
+/// Returns true if `path` lies in the folder of downloaded Pythons.
 pub(super) fn has(path: &Path) -> bool {
     root().canonicalize().is_ok_and(|root| path.starts_with(root))
 }

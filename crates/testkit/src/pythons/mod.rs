@@ -1,4 +1,4 @@
-//! The CPythons of this machine.
+//! Finds the CPythons on this machine.
 //!
 //! ```text
 //!   $OBMALLOC_PYTHONS, or else      asked what they are
@@ -8,11 +8,13 @@
 //!   those from Debian sid ───┘
 //! ```
 //!
-//! `$OBMALLOC_PYTHONS` is a list of paths in the form of `PATH`. `cargo xtask pythons` downloads
-//! Pythons that are newer than those of this machine, see [`brought`].
+//! `$OBMALLOC_PYTHONS` is a list of paths in the same format as `PATH`. If it is set, only the
+//! Pythons in this list are used. `cargo xtask pythons` downloads newer Pythons than those that are
+//! installed on this machine; see [`brought`].
 //!
-//! A Python is identified by its own answer, not by its file, because a pyenv shim is a script that
-//! starts another program.
+//! We run each program that we find and ask it which Python it is. We cannot tell this from the
+//! file alone, because the file may be a shim of pyenv, which is a script that starts another
+//! program.
 
 pub mod brought;
 mod python;

@@ -1,4 +1,4 @@
-//! An interpreter, and the question that it is asked.
+//! A Python interpreter, and the question that we ask it about itself.
 
 use std::{
     collections::BTreeMap,
@@ -13,16 +13,17 @@ use std::{
 
 use super::brought;
 
-/// The supported minor versions of CPython 3.
+/// The minor versions of CPython 3 that are supported.
 const SUPPORTED_MINORS: std::ops::RangeInclusive<u8> = 8..=15;
 
-/// The supported versions, in words.
+/// The supported versions, as text for messages.
 pub const SUPPORTED: &str = "CPython 3.8 to 3.15";
 
-/// The time that an interpreter has to answer.
+/// The time within which an interpreter must answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The program that an interpreter runs. It prints a line `name=value` for each fact.
+/// The Python program that we pass to an interpreter. It prints a line `name=value` for each fact
+/// about the interpreter.
 const QUESTION: &str = "
 import importlib.util, os, platform, sys, sysconfig
 def tests():
@@ -59,48 +60,49 @@ for fact in facts.items():
     print('%s=%s' % fact)
 ";
 
-/// A CPython of this machine.
+/// A CPython on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Python {
-    /// Its executable, as it names itself. In a virtual environment this is the link there.
+    /// The path of the executable, as the interpreter itself reports it. In a virtual environment,
+    /// this is the link in that environment.
     pub executable: PathBuf,
     /// The major, minor and micro version.
     pub version: (u8, u8, u8),
-    /// Its shared libpython, or `None` if it is linked statically.
+    /// The path of the shared libpython, or `None` if the interpreter is linked statically.
     pub libpython: Option<PathBuf>,
-    /// The dynamic loader that started it. A [downloaded](brought) Python has its own loader and
-    /// C library.
+    /// The dynamic loader that started the interpreter. A [downloaded](brought) Python has its own
+    /// loader and C library.
     pub loader: PathBuf,
-    /// False for a free-threaded build.
+    /// True if the build has a GIL. False for a free-threaded build.
     pub has_gil: bool,
     /// True for a debug build (`--with-pydebug`), whose default allocator is the debug allocator.
     pub is_debug: bool,
-    /// True if it has `python -m test` and CPython's own tests.
+    /// True if `python -m test` works, because CPython's own tests are installed.
     pub ships_tests: bool,
 }
 
 impl Python {
-    /// Returns true if the heap supports this version and build.
+    /// Returns true if our heaps support this version and this kind of build.
     pub fn is_supported(&self) -> bool {
         let (major, minor, _) = self.version;
         let is_known = major == 3 && SUPPORTED_MINORS.contains(&minor);
         is_known && self.has_gil && !self.is_debug
     }
 
-    /// Returns true if programs of this machine cannot load its libpython, because it needs a newer
-    /// C library.
+    /// Returns true if programs of this machine cannot load the libpython, because the libpython
+    /// needs a newer C library.
     pub fn has_own_c_library(&self) -> bool {
         brought::has(&self.loader)
     }
 
-    /// Returns the version and the executable.
+    /// Returns the version and the path of the executable, as text for messages.
     pub fn name(&self) -> String {
         let (major, minor, micro) = self.version;
         format!("{major}.{minor}.{micro} {}", self.executable.display())
     }
 
-    /// Asks the interpreter at `path` what it is. Returns `None` if it does not answer in 30
-    /// seconds or is not CPython.
+    /// Asks the interpreter at `path` for the facts about itself. Returns `None` if it does not
+    /// answer within 30 seconds, or if it is not CPython.
     pub fn ask(path: &Path) -> Option<Self> {
         let child = clean_command(path)
             .args(["-I", "-S", "-c", QUESTION])
@@ -130,7 +132,7 @@ impl Python {
     }
 }
 
-/// Parses the version at the start of `text`, such as `3.14.0rc2 (main)`.
+/// Parses the version number at the start of `text`, such as `3.14.0rc2 (main)`.
 pub(crate) fn parse_version(text: &str) -> Option<(u8, u8, u8)> {
     let number = |part: &str| {
         let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
@@ -140,7 +142,8 @@ pub(crate) fn parse_version(text: &str) -> Option<(u8, u8, u8)> {
     Some((parts.next()??, parts.next()??, parts.next()??))
 }
 
-/// Returns what `child` printed. If it does not end within `timeout`, kills it and returns `None`.
+/// Returns what `child` has printed. If `child` does not end within `timeout`, kills it and returns
+/// `None`.
 fn output_within(timeout: Duration, mut child: Child) -> Option<String> {
     let deadline = Instant::now() + timeout;
     while child.try_wait().ok()?.is_none() {
@@ -156,7 +159,8 @@ fn output_within(timeout: Duration, mut child: Child) -> Option<String> {
     Some(output)
 }
 
-/// Returns a command without the variables that CPython, the loader or the library would read.
+/// Returns a command that runs `program` without the environment variables that CPython, the
+/// dynamic loader or this library would read.
 pub fn clean_command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in env::vars_os() {

@@ -1,4 +1,4 @@
-//! The search for Pythons.
+//! Searches this machine for Pythons.
 
 use std::{
     collections::BTreeSet,
@@ -10,7 +10,7 @@ use std::{
 
 use super::{brought, python::Python};
 
-/// The variable that names the Pythons to use. If it is set, no others are used.
+/// The environment variable that lists the Pythons to use. If it is set, no other Pythons are used.
 pub const NAMED: &str = "OBMALLOC_PYTHONS";
 
 /// Returns true if [`NAMED`] is set.
@@ -22,7 +22,7 @@ fn named() -> Option<OsString> {
     env::var_os(NAMED).filter(|named| !named.is_empty())
 }
 
-/// Returns every CPython that is found, each once, sorted by version and path.
+/// Returns every CPython that is found, sorted by version and path. Each appears only once.
 pub fn find() -> Vec<Python> {
     search().pythons
 }
@@ -30,13 +30,13 @@ pub fn find() -> Vec<Python> {
 /// The result of a search.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Search {
-    /// Every CPython, each once, sorted by version and path.
+    /// Every CPython that was found, sorted by version and path. Each appears only once.
     pub pythons: Vec<Python>,
-    /// Files that did not answer as a CPython.
+    /// The files that did not answer as a CPython does.
     pub silent: Vec<PathBuf>,
 }
 
-/// Searches for CPythons. The result includes the files that did not answer.
+/// Searches for CPythons. The result also contains the files that did not answer as a CPython does.
 pub fn search() -> Search {
     match named() {
         Some(named) => Search::of(env::split_paths(&named).collect()),
@@ -75,7 +75,8 @@ fn usual_places() -> Vec<PathBuf> {
     places.filter(|place| place.exists()).collect()
 }
 
-/// Returns true for `python3`, and for `python3.` with a number and perhaps a `t`.
+/// Returns true if the file name is `python3`, or `python3.` followed by a number and optionally a
+/// `t`.
 fn is_python(path: &Path) -> bool {
     let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
     let minor = name.strip_prefix("python3.");

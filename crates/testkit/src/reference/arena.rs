@@ -1,54 +1,56 @@
-//! Arenas, and the lists that say which arena serves next.
+//! The arenas of the model, and the lists that determine which arena is used next.
 
 use std::collections::BTreeMap;
 
 use super::{pool::Pool, rules::Rules};
 
-/// The number of descriptors in the first table. CPython: `INITIAL_ARENA_OBJECTS`.
+/// The number of arena descriptors in the first table. In CPython, this is `INITIAL_ARENA_OBJECTS`.
 const FIRST_DESCRIPTORS: usize = 16;
 
-/// A mapped arena.
+/// An arena that is mapped now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arena {
-    /// The index of its descriptor in the table.
+    /// The index of the arena's descriptor in the table of descriptors.
     pub descriptor: usize,
-    /// The pools that were ever carved, by address.
+    /// The pools that were ever carved into blocks, in the order of their addresses.
     pub pools: Vec<Pool>,
-    /// The indices of those that are empty. The last one is taken first.
+    /// The indices in `pools` of the pools that are empty. The last one is taken first.
     pub free_pools: Vec<usize>,
 }
 
 impl Arena {
-    /// Returns the number of pools that a class can take: the empty ones and those never carved.
+    /// Returns the number of pools that a class can take: those that are empty, and those that were
+    /// never carved.
     pub(super) fn available(&self, rules: &Rules) -> usize {
         rules.pools() - self.pools.len() + self.free_pools.len()
     }
 }
 
-/// The arenas of a heap. They are numbered in the order of mapping.
+/// The arenas of a heap. They are numbered in the order in which they were mapped.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Arenas {
-    /// The mapped arenas by number.
+    /// The arenas that are mapped now, by number.
     pub(super) mapped: BTreeMap<usize, Arena>,
-    /// The numbers of the arenas with an available pool, ascending by how many they have.
+    /// The numbers of the arenas that have an available pool. The arena with the fewest available
+    /// pools comes first.
     usable: Vec<usize>,
-    /// The length of the table of descriptors.
+    /// The number of descriptors in the table.
     descriptors: usize,
-    /// The descriptors without an arena. The last one is taken first.
+    /// The indices of the descriptors that belong to no arena. The last one is taken first.
     unused: Vec<usize>,
     /// The number of arenas that were ever mapped.
     pub(super) mapped_ever: usize,
-    /// The highest number of arenas that were mapped at once.
+    /// The largest number of arenas that were ever mapped at the same time.
     pub(super) highwater: usize,
 }
 
 impl Arenas {
-    /// Returns true if an arena has an available pool.
+    /// Returns true if at least one arena has an available pool.
     pub(super) fn has_usable(&self) -> bool {
         !self.usable.is_empty()
     }
 
-    /// Maps an arena, which becomes the only usable one.
+    /// Maps an arena, which becomes the only usable one. It is called only if no arena is usable.
     pub(super) fn map(&mut self) {
         assert!(self.usable.is_empty(), "an arena is mapped only if none is usable");
         if self.unused.is_empty() {
@@ -62,18 +64,19 @@ impl Arenas {
         self.highwater = self.highwater.max(self.mapped.len());
     }
 
-    /// Doubles the table. The lowest of the new descriptors is taken first.
+    /// Doubles the number of descriptors in the table. Among the new ones, the descriptor with the
+    /// lowest index is taken first.
     fn grow(&mut self) {
         let before = self.descriptors;
         self.descriptors = if before == 0 { FIRST_DESCRIPTORS } else { 2 * before };
         self.unused.extend((before..self.descriptors).rev());
     }
 
-    /// Takes a pool for `class` from the first usable arena. Returns the numbers of the arena and
-    /// of the pool.
+    /// Takes a pool for `class` from the first usable arena. Returns the number of the arena and
+    /// the index of the pool.
     ///
-    /// An empty pool goes before the next one to carve. If an empty pool had the same class, it
-    /// keeps its free list.
+    /// If the arena has an empty pool, that pool is taken. Otherwise the next pool is carved. An
+    /// empty pool that had the same class before keeps its free list.
     pub(super) fn take_pool(&mut self, class: usize, rules: &Rules) -> (usize, usize) {
         let number = self.usable[0];
         let arena = self.arena_mut(number);
@@ -95,8 +98,8 @@ impl Arenas {
         (number, pool)
     }
 
-    /// Takes an emptied pool back. Its arena moves to its new place among the usable ones, or is
-    /// unmapped.
+    /// Takes back a pool that has become empty. Its arena then moves to its new position in the
+    /// list of usable arenas, or is unmapped.
     pub(super) fn put_pool(&mut self, number: usize, pool: usize, rules: &Rules) {
         let arena = self.arena_mut(number);
         arena.free_pools.push(pool);

@@ -1,4 +1,5 @@
-//! The figures of CPython's `sys._debugmallocstats`, counted by a walk or parsed from its text.
+//! The figures that CPython's `sys._debugmallocstats` prints. They are counted by a walk over a
+//! model, or parsed from CPython's output.
 
 use std::collections::BTreeMap;
 
@@ -7,18 +8,19 @@ use super::{
     rules::{HEADER, Rules},
 };
 
-/// The figures of a heap.
+/// Statistics of a heap, in the form in which CPython prints them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Figures {
-    /// For each class with a used or full pool: the class, the bytes of a block, and the numbers of
-    /// those pools, of their live blocks and of their other blocks.
+    /// One row for each class that has a used or full pool. The five numbers are the class, the
+    /// size of a block in bytes, the number of these pools, the number of live blocks in them, and
+    /// the number of other blocks in them.
     pub classes: Vec<[usize; 5]>,
-    /// The other figures by CPython's label, up to the total of all bytes.
+    /// The other figures up to the total of all bytes, by the label that CPython prints.
     figures: BTreeMap<String, usize>,
 }
 
 impl Figures {
-    /// Counts the figures of a heap.
+    /// Counts the figures by a walk over `arenas`.
     pub(super) fn of(rules: &Rules, arenas: &Arenas) -> Self {
         let mut classes = BTreeMap::new();
         let mut unused_pools = 0;
@@ -63,13 +65,14 @@ impl Figures {
         Self { classes, figures }
     }
 
-    /// Parses the text of `_PyObject_DebugMallocStats`, or text in its format.
+    /// Parses the output of `_PyObject_DebugMallocStats`, or other text in the same format.
     pub fn parse(text: &str) -> Self {
         let classes = text.lines().filter_map(class_line).collect();
         let mut figures = BTreeMap::new();
         for (label, figure) in text.lines().filter_map(figure_line) {
             figures.insert(label.to_owned(), figure);
-            // The figures after the first total are those of the arena map.
+            // The first total is the last figure of the heap. The figures after it belong to the
+            // arena map.
             if label == "Total" {
                 break;
             }
@@ -77,24 +80,24 @@ impl Figures {
         Self { classes, figures }
     }
 
-    /// Returns the figure with CPython's `label`.
+    /// Returns the figure that CPython prints with this `label`.
     ///
     /// # Panics
     ///
-    /// Panics if there is no such figure.
+    /// Panics if there is no figure with this label.
     pub fn get(&self, label: &str) -> usize {
         *self.figures.get(label).unwrap_or_else(|| panic!("no figure \"{label}\" in {self:?}"))
     }
 }
 
-/// Parses a line of the table of classes, which consists of five numbers.
+/// Parses a line of the table of classes. Such a line consists of five numbers.
 fn class_line(line: &str) -> Option<[usize; 5]> {
     let numbers: Vec<usize> =
         line.split_whitespace().map(|word| word.parse().ok()).collect::<Option<_>>()?;
     numbers.try_into().ok()
 }
 
-/// Parses a line `label = 1,234`.
+/// Parses a line in the format `label = 1,234`.
 fn figure_line(line: &str) -> Option<(&str, usize)> {
     let (label, number) = line.split_once('=')?;
     Some((label.trim(), number.trim().replace(',', "").parse().ok()?))

@@ -1,4 +1,5 @@
-//! CPython's layer 2 as a model without memory, in plain safe code.
+//! A model of CPython's layer 2 (the allocator of small blocks) that manages no memory. It is plain
+//! safe code.
 //!
 //! ```text
 //!   usable:  [ arena 3 ]──[ arena 0 ]──[ arena 5 ]     ascending by available pools
@@ -7,23 +8,27 @@
 //!   pool:    free: [ 80, 48 ]   next_offset: 112       offsets; the last one is taken first
 //! ```
 //!
-//! Pools and blocks are numbers in vectors, and lists are vectors. The model shares no code with
-//! the heap that is tested against it. It is itself tested against real CPythons, state by state
+//! The model represents a block by its offset in a pool, and a pool by its index in an arena. Lists
+//! are vectors of such numbers. The model shares no code with the heap that is tested against it.
+//! Another test compares each state of the model with that of a real CPython
 //! (`tests/reference_is_cpython.rs`).
 //!
-//! It follows these rules. The names are those of CPython's `Objects/obmalloc.c`.
+//! The model follows these rules. The names in parentheses are those of CPython's
+//! `Objects/obmalloc.c`.
 //!
-//! 1. The pool at the front of a class's list serves the class (`usedpools`). The block freed last
-//!    is reused first.
-//! 2. A pool is carved one block ahead, and leaves its list when its last block is handed out
-//!    (`pymalloc_pool_extend`). When a block of it is freed, it returns to the front.
-//! 3. An emptied pool goes to its arena (`freepools`), and remembers its class and free list.
-//! 4. A class takes its pools from the first usable arena: an empty pool if there is one, otherwise
-//!    the next one to carve.
-//! 5. Usable arenas are sorted by their number of available pools, lowest first. An arena that
-//!    gains a pool is placed before the others with the same number (`nfp2lasta`).
-//! 6. An arena is unmapped when all of its pools are available, unless it is the last usable arena
-//!    and the rules retain that one.
+//! 1. A request for a class gets a block from the pool at the front of the list of that class
+//!    (`usedpools`). The block of this pool that was freed last is reused first.
+//! 2. A pool is carved one block ahead of the requests (`pymalloc_pool_extend`). It leaves its list
+//!    when its last block is handed out, and returns to the front of the list when one of its
+//!    blocks is freed.
+//! 3. A pool whose last live block is freed goes to the list of empty pools of its arena
+//!    (`freepools`). It keeps its class and its free list.
+//! 4. A class that needs a pool takes it from the first usable arena. It takes an empty pool if
+//!    there is one, and otherwise the next pool that was never carved.
+//! 5. The usable arenas are sorted by their number of available pools, lowest first. An arena that
+//!    gains a pool is placed before other arenas with the same number (`nfp2lasta`).
+//! 6. An arena is unmapped when all of its pools are available. The exception is the last usable
+//!    arena, which is kept if the rules say so.
 
 mod arena;
 mod figures;
@@ -41,53 +46,57 @@ pub use self::{
 };
 use crate::{failing::Faults, op::Subject, place::Spot};
 
-/// A pool, as the number of its arena and its index in that arena.
+/// A pool, identified by the number of its arena and its index in that arena.
 type PoolId = (usize, usize);
 
-/// The state of a heap, without addresses. Two heaps that served the same requests are equal.
+/// The state of a heap, without addresses. The states of two heaps are equal if both heaps have
+/// handled the same requests in the same way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    /// The mapped arenas by number.
+    /// The arenas that are mapped now, by number.
     pub arenas: BTreeMap<usize, Arena>,
-    /// The used pools of each class, front first, as the number of the arena and the index in it.
+    /// The used pools of each class, beginning at the front of their list.
     pub used: Vec<VecDeque<PoolId>>,
 }
 
-/// A heap without memory.
+/// A model of a heap, which manages no memory.
 ///
-/// Its blocks are places. `None` stands for a block of the layer below, which never fails.
+/// The model represents each block by its place. `None` stands for a block that comes from the
+/// layer below, and that layer never fails.
 #[derive(Clone, Debug)]
 pub struct Reference {
     rules: Rules,
     arenas: Arenas,
-    /// For each class, the pools with both live and free blocks, front first.
+    /// The list of each class, beginning at the front. It contains the pools that have both live
+    /// and free blocks.
     used: Vec<VecDeque<PoolId>>,
     faults: Faults,
 }
 
 impl Reference {
-    /// Creates an empty heap. Its requests for arenas follow `faults`.
+    /// Creates an empty heap. `faults` decides which of its requests for arenas fail.
     pub fn new(rules: Rules, faults: Faults) -> Self {
         let used = vec![VecDeque::new(); rules.classes()];
         Self { rules, arenas: Arenas::default(), used, faults }
     }
 
-    /// Returns the number of mapped arenas.
+    /// Returns the number of arenas that are mapped now.
     pub fn mapped(&self) -> usize {
         self.arenas.mapped.len()
     }
 
-    /// Returns the state that can also be read from a CPython.
+    /// Returns the state of the heap, in the form in which it can also be read from a CPython.
     pub fn state(&self) -> State {
         State { arenas: self.arenas.mapped.clone(), used: self.used.clone() }
     }
 
-    /// Returns the figures that a walk over all pools counts.
+    /// Returns the figures that CPython would count by a walk over all pools.
     pub fn figures(&self) -> Figures {
         Figures::of(&self.rules, &self.arenas)
     }
 
-    /// Takes a block of `class`, or returns `None` if that needs an arena and none can be had.
+    /// Allocates a block of `class`. Returns `None` if an arena is needed and the request for it
+    /// fails.
     fn take(&mut self, class: usize) -> Option<Spot> {
         let (arena, pool) = match self.used[class].front() {
             Some(&pool) => pool,
@@ -101,8 +110,8 @@ impl Reference {
         Some(Spot { arena, pool, offset })
     }
 
-    /// Puts a pool at the front of `class`, or returns `None` if that needs an arena and none can
-    /// be had.
+    /// Puts a pool at the front of the list of `class`. Returns `None` if an arena is needed and
+    /// the request for it fails.
     fn new_pool(&mut self, class: usize) -> Option<PoolId> {
         if !self.arenas.has_usable() {
             if self.faults.call_fails() {

@@ -1,28 +1,31 @@
-//! A pool: blocks of one size, some of them not carved yet.
+//! The pools of the model. A pool consists of blocks of one size, some of which may not be carved
+//! yet.
 
 use super::rules::{HEADER, Rules};
 
-/// A pool that has had a class at least once.
+/// A pool that has been used for a class at least once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
-    /// Its class, or its last class if it is empty.
+    /// The class of the pool. If the pool is empty, this is the class that it had last.
     pub class: usize,
     /// The number of live blocks.
     pub live: usize,
-    /// The offsets of the free blocks that were carved. The last one is taken first.
+    /// The offsets of the blocks that were carved and are free now. The last one is allocated
+    /// first.
     pub free: Vec<usize>,
-    /// The offset of the next block to carve.
+    /// The offset at which the next block will be carved.
     pub next_offset: usize,
 }
 
 impl Pool {
-    /// Returns an empty pool of `class` with its first block carved.
+    /// Returns an empty pool of `class`, with its first block carved.
     pub(super) fn fresh(class: usize, rules: &Rules) -> Self {
         let next_offset = HEADER + rules.block_size(class);
         Self { class, live: 0, free: vec![HEADER], next_offset }
     }
 
-    /// Takes a block, and carves the next one if no carved block is left.
+    /// Allocates a block and returns its offset. If no carved block is left afterwards, carves the
+    /// next one.
     pub(super) fn take(&mut self, rules: &Rules) -> usize {
         let offset = self.free.pop().expect("only a pool with a free block serves");
         self.live += 1;
@@ -40,7 +43,7 @@ impl Pool {
         }
     }
 
-    /// Takes a block back.
+    /// Takes back the block at `offset`, which is freed.
     pub(super) fn put(&mut self, offset: usize) {
         self.live -= 1;
         self.free.push(offset);

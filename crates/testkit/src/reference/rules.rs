@@ -1,48 +1,56 @@
-//! The sizes and rules in which versions of CPython differ.
+//! The sizes and rules that differ between the versions of CPython.
 
-/// The size of a pool's header in bytes, on 64-bit platforms, in every version.
+/// The size of a pool's header in bytes. It is the same in every version of CPython on 64-bit
+/// platforms.
 pub const HEADER: usize = 48;
 
-/// When a block of `B` bytes stays in place in a reallocation to `n` bytes.
+/// The condition under which a block of `B` bytes stays in place when it is reallocated to `n`
+/// bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Realloc {
-    /// If `n <= B` and `4 * n > 3 * B`. This is CPython's rule.
+    /// The block stays if `n <= B` and `4 * n > 3 * B`. This is CPython's rule.
     ThreeQuarters,
-    /// The same, and whenever `n` has the class of the block.
+    /// The block stays under the same condition, and also if a new block of `n` bytes would have
+    /// the same class.
     WithinClass,
 }
 
-/// The rules of one kind of heap.
+/// The sizes and rules of one kind of heap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// The bytes between size classes, and the alignment of blocks. CPython: `ALIGNMENT`.
+    /// The difference between the block sizes of adjacent classes, in bytes. It is also the
+    /// alignment of blocks. CPython: `ALIGNMENT`.
     pub alignment: usize,
-    /// The largest request that pools serve. CPython: `SMALL_REQUEST_THRESHOLD`.
+    /// The size of the largest request that gets a block from a pool, in bytes. CPython:
+    /// `SMALL_REQUEST_THRESHOLD`.
     pub threshold: usize,
     /// The size of a pool in bytes. CPython: `POOL_SIZE`.
     pub pool_size: usize,
     /// The size of an arena in bytes. CPython: `ARENA_SIZE`.
     pub arena_size: usize,
-    /// Whether a free arena is retained if it is the last usable one.
+    /// True if an arena whose pools are all available is retained when it is the last usable arena.
     pub retain_last_arena: bool,
-    /// When a reallocation leaves the block in place.
+    /// The condition under which a reallocation leaves the block in place.
     pub realloc: Realloc,
-    /// Whether the smallest class serves requests of 0 bytes, instead of the layer below.
+    /// True if a request for 0 bytes gets a block of the smallest class. Otherwise the request goes
+    /// to the layer below.
     pub zero_in_pools: bool,
 }
 
 impl Rules {
-    /// CPython 3.3 to 3.7.3: 8-byte classes up to 512 bytes, 4 KiB pools, 256 KiB arenas.
+    /// The rules of CPython 3.3 to 3.7.3: 8-byte classes up to 512 bytes, 4 KiB pools, and 256 KiB
+    /// arenas.
     pub const CLASSES_8_TO_512: Self = Self { alignment: 8, ..Self::POOLS_4K_GIVE_BACK_ALL };
 
-    /// CPython 3.7.4 to 3.8: 4 KiB pools, and 256 KiB arenas that are all unmapped when free.
+    /// The rules of CPython 3.7.4 to 3.8: 4 KiB pools, and 256 KiB arenas, each of which is
+    /// unmapped when all of its pools are available.
     pub const POOLS_4K_GIVE_BACK_ALL: Self = Self { retain_last_arena: false, ..Self::POOLS_4K };
 
-    /// CPython 3.9: 4 KiB pools, and 256 KiB arenas of which the last one is retained.
+    /// The rules of CPython 3.9: 4 KiB pools, and 256 KiB arenas, the last of which is retained.
     pub const POOLS_4K: Self =
         Self { pool_size: 4 << 10, arena_size: 256 << 10, ..Self::POOLS_16K };
 
-    /// CPython 3.10 and later: 16 KiB pools and 1 MiB arenas.
+    /// The rules of CPython 3.10 and later: 16 KiB pools and 1 MiB arenas.
     pub const POOLS_16K: Self = Self {
         alignment: 16,
         threshold: 512,
@@ -53,7 +61,7 @@ impl Rules {
         zero_in_pools: false,
     };
 
-    /// Returns the rules of a version of CPython, or `None` if they are not known.
+    /// Returns the rules of a version of CPython, or `None` if this crate does not know them.
     pub const fn of_cpython((major, minor, patch): (u8, u8, u8)) -> Option<Self> {
         match (major, minor, patch) {
             (3, 7, 0..=3) => Some(Self::CLASSES_8_TO_512),
@@ -84,7 +92,8 @@ impl Rules {
         (self.pool_size - HEADER) / self.block_size(class)
     }
 
-    /// Returns the class that serves `size` bytes, or `None` if the layer below does.
+    /// Returns the class of a request for `size` bytes, or `None` if the request goes to the layer
+    /// below.
     pub const fn class(&self, size: usize) -> Option<usize> {
         match size {
             0 if self.zero_in_pools => Some(0),
@@ -94,7 +103,7 @@ impl Rules {
         }
     }
 
-    /// Returns true if a block of `class` stays in place in a reallocation to `size` bytes.
+    /// Returns true if a block of `class` stays in place when it is reallocated to `size` bytes.
     pub fn stays(&self, class: usize, size: usize) -> bool {
         let block = self.block_size(class);
         let filled = size <= block && 4 * size > 3 * block;

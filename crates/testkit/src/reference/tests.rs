@@ -1,14 +1,14 @@
-//! Tests each rule with a case that is small enough to work out by hand.
+//! Tests each rule of the model with a case that is small enough to be worked out by hand.
 
 use super::*;
 use crate::failing::Plan;
 
-/// Pools of seven 512-byte blocks, 64 to an arena.
+/// Rules with which a pool has seven blocks of 512 bytes, and an arena has 64 pools.
 const RULES: Rules = Rules::POOLS_4K;
 const POOL: usize = 7;
 const ARENA: usize = 64 * POOL;
 
-/// A block of the layer below.
+/// A block that comes from the layer below.
 const BELOW: Option<Spot> = None;
 
 fn heap(rules: Rules) -> Reference {
@@ -86,7 +86,8 @@ fn a_free_arena_is_unmapped_unless_the_rules_retain_the_last_one() {
 fn the_only_free_arena_is_unmapped_if_it_is_not_the_last_usable_one() {
     let mut heap = heap(RULES);
     let blocks = fill(&mut heap, 2 * ARENA);
-    // One block of the second arena is live, so the second arena stays behind the first.
+    // One block of the second arena stays live, so the second arena comes after the first in the
+    // list of usable arenas.
     drain(&mut heap, &blocks[ARENA + 1..]);
     drain(&mut heap, &blocks[..ARENA]);
     assert_eq!(heap.state().arenas.keys().copied().collect::<Vec<_>>(), [1]);

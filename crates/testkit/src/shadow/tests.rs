@@ -1,4 +1,4 @@
-//! Breaks each rule once. The shadow must detect it.
+//! Each test breaks one rule of the shadow, which must detect this.
 
 use super::*;
 

@@ -1,7 +1,7 @@
-//! Sequences of operations: random ones, and phases that fill and drain arenas.
+//! Generates sequences of operations: random ones, and phases that fill and drain arenas.
 //!
-//! A random sequence finds cases that nobody thought of, but its pools and arenas seldom become
-//! empty. Phases make that happen:
+//! A random sequence can find cases that nobody thought of, but it seldom empties a pool or an
+//! arena. Phases do this:
 //!
 //! ```text
 //!   live │      ╱‾‾╲fill     ╱‾‾‾‾╲
@@ -9,7 +9,8 @@
 //!        │    ╱                     ‾‾‾‾‾‾‾‾churn
 //! ```
 //!
-//! A sequence depends only on its seed, so it is the same in every run and on every machine.
+//! A sequence depends only on its seed, so the same seed gives the same sequence in every run and
+//! on every machine.
 
 mod script;
 mod sizes;
@@ -22,7 +23,7 @@ pub use self::{
 };
 use crate::{op::Op, reference::Rules};
 
-/// Returns a strategy for random operations on 64 slots.
+/// Returns a strategy that generates sequences of random operations on 64 slots.
 pub fn random(rules: &Rules) -> impl Strategy<Value = Vec<Op>> + use<> {
     Sizes::any(rules).prop_flat_map(|sizes| prop::collection::vec(op(sizes), 1..400))
 }
@@ -37,7 +38,8 @@ fn op(sizes: Sizes) -> impl Strategy<Value = Op> {
     })
 }
 
-/// Returns a strategy for scripts that repeatedly fill up to `arenas` arenas and drain them.
+/// Returns a strategy that generates scripts, which repeatedly fill up to `arenas` arenas and drain
+/// them.
 pub fn phases(rules: &Rules, arenas: usize) -> impl Strategy<Value = Script> + use<> {
     let others = prop::collection::vec(phase(rules, arenas), 1..6);
     (any::<u64>(), fill(rules, arenas), others).prop_map(|(seed, fill, mut phases)| {
@@ -46,7 +48,7 @@ pub fn phases(rules: &Rules, arenas: usize) -> impl Strategy<Value = Script> + u
     })
 }
 
-/// Returns a strategy for fills of up to `arenas` arenas.
+/// Returns a strategy that generates phases which fill up to `arenas` arenas.
 fn fill(rules: &Rules, arenas: usize) -> impl Strategy<Value = Phase> + use<> {
     let (room, step) = (arenas * rules.arena_size, rules.alignment);
     (Sizes::any(rules), 1..=16_usize).prop_map(move |(sizes, sixteenths)| {

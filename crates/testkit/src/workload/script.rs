@@ -1,4 +1,4 @@
-//! Phases of a program, and the operations that they consist of.
+//! The phases of a simulated program, and the operations of each phase.
 
 use proptest::{
     prelude::*,
@@ -11,36 +11,36 @@ use crate::op::Op;
 /// The order in which blocks are freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Oldest first.
+    /// The oldest block is freed first.
     Forward,
-    /// Youngest first.
+    /// The youngest block is freed first.
     Backward,
-    /// Random.
+    /// The order is random.
     Shuffled,
 }
 
-/// A phase of a program.
+/// A phase of a simulated program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the variants say what their fields are")]
 pub enum Phase {
-    /// Allocates `blocks` blocks of `sizes`.
+    /// Allocates `blocks` blocks, whose sizes are drawn from `sizes`.
     Fill { sizes: Sizes, blocks: usize },
-    /// Frees the live blocks in this `order`. Of every `keep_one_in` blocks one stays live, unless
-    /// that is 0.
+    /// Frees live blocks in this `order`. One of every `keep_one_in` blocks stays live. If
+    /// `keep_one_in` is 0, none does.
     Drain { order: Order, keep_one_in: usize },
-    /// Allocates, reallocates and frees at random in `ops` operations. About as many blocks stay
-    /// live as before.
+    /// Plays `ops` random operations, which allocate, reallocate or free a block. The number of
+    /// live blocks stays about the same.
     Churn { sizes: Sizes, ops: usize },
-    /// Reallocates random live blocks in `ops` operations.
+    /// Reallocates a random live block in each of `ops` operations.
     Resize { sizes: Sizes, ops: usize },
 }
 
-/// Phases, and the seed of their random choices.
+/// The phases of a simulated program, and the seed of the random choices in them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Script {
-    /// The seed.
+    /// The seed of the random choices.
     pub seed: u64,
-    /// The phases in order.
+    /// The phases, in the order in which they are played.
     pub phases: Vec<Phase>,
 }
 
@@ -52,21 +52,22 @@ impl Script {
     }
 }
 
-/// A generator of operations. It tracks which slots are live.
+/// A generator of operations. It keeps track of the slots that hold a live block.
 #[derive(Debug)]
 pub struct Generator {
     rng: TestRng,
-    /// The slots with a block. They are sorted by age until blocks are freed.
+    /// The slots that hold a block. They are sorted by the age of their blocks until blocks are
+    /// freed.
     live: Vec<usize>,
-    /// The slots without a block.
+    /// The slots that held a block before and are empty now.
     vacant: Vec<usize>,
-    /// The number of slots in both lists.
+    /// The number of slots in `live` and `vacant` together.
     slots: usize,
     ops: Vec<Op>,
 }
 
 impl Generator {
-    /// Creates a generator without a live block. Its random choices depend on `seed`.
+    /// Creates a generator, with no live block. Its random choices depend only on `seed`.
     pub fn new(seed: u64) -> Self {
         let mut bytes = [0x5a; 16];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
@@ -79,7 +80,8 @@ impl Generator {
         }
     }
 
-    /// Returns the operations of `phase`, which must be played after all earlier ones.
+    /// Returns the operations of `phase`. They must be played after the operations of all earlier
+    /// phases.
     pub fn ops(&mut self, phase: &Phase) -> Vec<Op> {
         match phase {
             Phase::Fill { sizes, blocks } => (0..*blocks).for_each(|_| self.allocate(sizes)),
@@ -125,9 +127,9 @@ impl Generator {
         match self.rng.random_range(0..8) {
             0..=2 => self.allocate(sizes),
             3 => self.resize(sizes),
-            // There are as many frees as allocations.
+            // Three of eight operations free a block, as many as allocate one.
             4..=6 => self.free(),
-            // This slot was never used, so null is freed.
+            // This slot was never used, so the operation frees null.
             _ => self.ops.push(Op::Free { slot: self.slots }),
         }
     }

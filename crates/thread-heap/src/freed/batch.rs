@@ -1,4 +1,5 @@
-//! Batches of freed blocks. Most blocks of a batch travel by address alone.
+//! Batches of freed blocks. One block of a batch contains the addresses of the others, so most
+//! blocks are sent without being written to.
 //!
 //! ```text
 //!   a batch, which is one of the blocks   ├ link ┼ count ┼ address ┼ address ┼ ─ ─ ┤
@@ -6,36 +7,37 @@
 //!   the others, untouched                 ├ ─ ─ ─ ─ ┤◄───────┘         └───────►├ ─ ─ ─ ─ ┤
 //! ```
 //!
-//! The owner usually wrote to a block last and will usually write to it next. If the freeing thread
-//! wrote a link into each block, the cache line of each block would move to its processor and back.
-//! We therefore write to few blocks, and each of these holds the addresses of as many others as it
-//! has room for. The smallest blocks have no room, so each travels as a batch of its own. That costs
-//! little, because several of them share a cache line.
+//! The owner of a block is usually the last thread that wrote to it and the next one that will. If
+//! the freeing thread wrote a link into each block, the cache line of each block would move to its
+//! processor and back. We therefore write to as few blocks as possible. Each block that we write to
+//! holds the addresses of as many other blocks as fit into it. The smallest blocks have no room for
+//! addresses, so each of them is sent as a batch of its own. This costs little, because several of
+//! the smallest blocks share a cache line.
 //!
-//! A thread that [takes over](super::inbox::Inbox::take_over) an inbox replaces its batches by one
-//! [table](super::waiting_pools). The table travels as a node of the same type, with a count that
-//! no batch has.
+//! A thread that [takes over](super::inbox::Inbox::take_over) an inbox replaces the batches in it
+//! by one [table](super::waiting_pools). The table waits in the inbox as a node of the same type,
+//! with a count that no batch has.
 
 use std::ptr::{self, NonNull};
 
 use sync::link::{Link, Segment};
 
-/// The first words of a batch. The addresses of its other blocks follow.
+/// The first two words of a batch. The addresses of the other blocks follow.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Batch {
     next: *mut Self,
-    /// How many addresses follow, or [`TABLE`].
+    /// The number of addresses that follow, or [`TABLE`].
     count: usize,
 }
 
-/// The count of a node that is the head of a table.
+/// The value of `count` in a node that is the head of a table instead of a batch.
 const TABLE: usize = usize::MAX;
 
-/// The fewest bytes of a block that can be sent.
+/// The smallest size of a block that can be sent, in bytes.
 pub(crate) const LEAST_BLOCK: usize = size_of::<Batch>();
 
-// SAFETY: the link is read from where it is written.
+// SAFETY: `next` reads the link from the field to which `set_next` writes it.
 unsafe impl Link for Batch {
     #[inline]
     unsafe fn next(node: NonNull<Self>) -> *mut Self {
@@ -51,17 +53,18 @@ unsafe impl Link for Batch {
 }
 
 impl Batch {
-    /// Returns the head of a table. Its link is not set yet.
+    /// Returns the node at the head of a table. It is not linked to another node yet.
     pub(crate) const fn table_head() -> Self {
         Self { next: ptr::null_mut(), count: TABLE }
     }
 
-    /// Returns how many blocks the batch `node` has, or `None` if it is the head of a table.
+    /// Returns the number of blocks in the batch `node`, or `None` if `node` is the head of a
+    /// table.
     ///
     /// # Safety
     ///
-    /// - `node` must be a packed batch or the head of a table.
-    /// - The caller must exclusively own it.
+    /// - `node` must be a batch that [`pack`](Self::pack) returned, or the head of a table.
+    /// - The caller must exclusively own `node`.
     #[inline]
     pub(crate) unsafe fn blocks(node: NonNull<Self>) -> Option<usize> {
         // SAFETY: the caller owns the node, and its count is written (contract).
@@ -69,12 +72,13 @@ impl Batch {
         if count == TABLE { None } else { Some(count + 1) }
     }
 
-    /// Makes a batch of `block` and `others`.
+    /// Writes a batch into `block`, which consists of `block` itself and the blocks in `others`.
     ///
     /// # Safety
     ///
-    /// - The caller must exclusively own all blocks, and gives up that ownership.
-    /// - `block` must have [`LEAST_BLOCK`] bytes, and another word for each of `others`.
+    /// - The caller must exclusively own all of these blocks, and gives up that ownership.
+    /// - `block` must have at least [`LEAST_BLOCK`] bytes, and one more word for each block in
+    ///   `others`.
     unsafe fn pack(block: NonNull<u8>, others: &[NonNull<u8>]) -> NonNull<Self> {
         let batch = block.cast::<Self>();
         // SAFETY: the caller owns the block, which has room for the count (contract).
@@ -82,17 +86,19 @@ impl Batch {
         // SAFETY: the block has room for the addresses behind the first words (contract).
         let addresses = unsafe { batch.add(1).cast::<NonNull<u8>>() };
         let from = NonNull::from(others).cast::<NonNull<u8>>();
-        // SAFETY: as above. The slice is borrowed, so it does not lie in a block that is given up.
+        // SAFETY: `block` has room for the addresses (contract). The slice is borrowed, so it lies
+        // in none of the blocks that are given up.
         unsafe { addresses.copy_from_nonoverlapping(from, others.len()) };
         batch
     }
 
-    /// Calls `visit` with every block of `batch`, and with the one that holds the addresses last.
+    /// Calls `visit` with every block of `batch`. The block that holds the addresses comes last,
+    /// because `visit` may overwrite it.
     ///
     /// # Safety
     ///
-    /// - `batch` must be packed.
-    /// - The caller must exclusively own it and its blocks.
+    /// - `batch` must have been returned by [`pack`](Self::pack).
+    /// - The caller must exclusively own `batch` and all of its blocks.
     #[inline]
     pub(crate) unsafe fn unpack(batch: NonNull<Self>, mut visit: impl FnMut(NonNull<u8>)) {
         // SAFETY: the caller owns the batch, and its count is written (contract).
@@ -100,25 +106,27 @@ impl Batch {
         // SAFETY: `count` addresses follow the first words of a packed batch.
         let addresses = unsafe { batch.add(1).cast::<NonNull<u8>>() };
         for nth in 0..count {
-            // SAFETY: as above. The block was not visited yet, so nobody has written to it.
+            // SAFETY: `count` addresses follow. The block that holds them was not visited yet, so
+            // nobody has overwritten them.
             visit(unsafe { addresses.add(nth).read() });
         }
         visit(batch.cast());
     }
 }
 
-/// Batches that are sent together.
+/// Batches that are sent to the same heap together.
 #[derive(Debug)]
 pub(crate) struct Batches {
     pub(crate) nodes: Segment<Batch>,
-    /// About how many bytes the blocks have. All blocks of a batch count as large as the one that
-    /// holds the addresses. The exact size of each would take an access to its pool's header, whose
-    /// cache line the owner writes to.
+    /// The approximate number of bytes in these blocks. We assume that all blocks of a batch are as
+    /// large as the block that holds the addresses. To find the exact size of a block, we would
+    /// have to read the header of its pool, and the owner frequently writes to the cache line of
+    /// that header.
     pub(crate) bytes: usize,
 }
 
 impl Batches {
-    /// Makes a batch of one block of `size` bytes.
+    /// Makes a batch that consists of one block of `size` bytes.
     ///
     /// # Safety
     ///
@@ -131,13 +139,14 @@ impl Batches {
         Self { nodes: unsafe { Segment::of(batch) }, bytes: size }
     }
 
-    /// Packs `blocks` into as few batches as possible. `size` returns how many bytes a block has.
-    /// Returns `None` if there are no blocks.
+    /// Packs `blocks` into as few batches as possible. The function `size` returns the size of a
+    /// block in bytes. Returns `None` if `blocks` is empty.
     ///
     /// # Safety
     ///
     /// - The caller must exclusively own the blocks, and gives up that ownership.
-    /// - Each block must have as many bytes as `size` returns, and at least [`LEAST_BLOCK`].
+    /// - Each block must have the number of bytes that `size` returns for it, and at least
+    ///   [`LEAST_BLOCK`] bytes.
     pub(crate) unsafe fn pack(
         blocks: &[NonNull<u8>],
         size: impl Fn(NonNull<u8>) -> usize,
@@ -149,7 +158,7 @@ impl Batches {
             let room = (size - LEAST_BLOCK) / size_of::<NonNull<u8>>();
             let (left, packed) = others.split_at(others.len().saturating_sub(room));
             // SAFETY: the caller gives up the blocks (contract). `block` has room for `room` more
-            // words, and no more blocks are packed.
+            // words, and `packed` contains at most `room` blocks.
             let batch = unsafe { Batch::pack(block, packed) };
             // SAFETY: the batch was packed just now, so we own it.
             unsafe { Segment::push(&mut nodes, batch) };
@@ -164,7 +173,8 @@ impl Batches {
 mod tests {
     use super::*;
 
-    /// Packs blocks of these sizes, unpacks them, and returns the number of batches.
+    /// Packs blocks of these sizes, checks that unpacking returns each block once, and returns the
+    /// number of batches.
     fn batches_of(sizes: &[usize]) -> usize {
         let mut memory = vec![[0_usize; 64]; sizes.len()];
         let blocks: Vec<_> =

@@ -1,6 +1,7 @@
-//! The blocks of a heap that other threads freed, and whether the heap has an owner.
+//! The inbox of a heap. It holds the blocks of the heap that other threads have freed, and tells
+//! whether the heap has an owner.
 //!
-//! One word says both:
+//! One atomic word contains both facts:
 //!
 //! ```text
 //!                    push                       take_all
@@ -11,12 +12,16 @@
 //!   ABANDONED   (no owner, no blocks)
 //! ```
 //!
-//! An owner can abandon its heap only while the inbox is empty, and one compare-and-swap does both.
-//! A push therefore either comes before it and makes it fail, or finds the heap abandoned and makes
-//! the pushing thread the owner. So no block is ever left in an inbox without an owner.
+//! An owner can abandon its heap only while the inbox is empty. One compare-and-swap both checks
+//! that the inbox is empty and marks the heap as abandoned. If another thread pushes a block before
+//! that, the compare-and-swap fails, and the owner stays the owner. If another thread pushes a
+//! block after that, it finds the heap abandoned and becomes its owner. A block therefore never
+//! stays in the inbox of a heap without an owner.
 //!
-//! Any thread may [take over](Inbox::take_over) the waiting blocks, because the owner regards them as
-//! in use. The thread must push all of them back. It may do so in another form.
+//! Any thread may [take over](Inbox::take_over) the waiting blocks, which means to take them out
+//! although it is not the owner of the heap. This is safe because the owner regards waiting blocks
+//! as in use. The thread must push all of these blocks back, but may first arrange them in another
+//! form.
 
 use std::{marker::PhantomData, ptr};
 
@@ -28,7 +33,8 @@ use sync::{
     link::{Chain, Link, Segment},
 };
 
-/// The orderings of an inbox's operations. Tests weaken one to show that it is needed.
+/// The memory orderings of the operations of an inbox. Tests replace one of them by a weaker
+/// ordering to show that the stronger one is needed.
 pub(crate) trait Orders {
     const PUSH: Ordering = Release;
     const TAKE: Ordering = Acquire;
@@ -37,7 +43,7 @@ pub(crate) trait Orders {
     const ADOPT: Ordering = Acquire;
 }
 
-/// The orderings that are needed.
+/// The orderings that are used outside of tests.
 #[derive(Debug)]
 pub(crate) struct Sound;
 
@@ -48,16 +54,18 @@ impl Orders for Sound {}
 pub(crate) struct Inbox<N, O = Sound> {
     /// # Invariant
     ///
-    /// Null, [`abandoned`], or a node from which links lead to null. The inbox exclusively owns
-    /// those nodes.
+    /// The head is null, the mark [`abandoned`], or a pointer to a node. If it is a pointer to a
+    /// node, following the links from that node ends at null, and the inbox exclusively owns all of
+    /// these nodes.
     head: AtomicPtr<N>,
-    /// The bytes that were [counted](Inbox::count) since the inbox was last emptied. No memory
-    /// access depends on this number, so it may be too high while threads race.
+    /// The number of bytes that were [counted](Inbox::count) since the inbox was last emptied. No
+    /// memory access depends on this number, so it may be too high while threads race.
     waiting: AtomicUsize,
     orders: PhantomData<O>,
 }
 
-/// The head of an inbox without an owner. Nodes are aligned, so no node has this address.
+/// Returns the value that the head of an inbox has while the heap has no owner. Nodes are aligned
+/// to more than one byte, so the address 1 never belongs to a node.
 fn abandoned<N>() -> *mut N {
     const { assert!(align_of::<N>() > 1) };
     ptr::without_provenance_mut(1)
@@ -75,10 +83,10 @@ impl<N: Link, O: Orders> Inbox<N, O> {
         }
     }
 
-    /// Pushes `nodes` for the owner to find.
+    /// Pushes `nodes` to the inbox, where the owner of the heap will find them.
     ///
-    /// If the heap has no owner, the caller becomes its owner and gets the nodes back. It must
-    /// handle them and then [abandon](Self::abandon) the heap.
+    /// If the heap has no owner, the caller becomes its owner and gets the nodes back. The caller
+    /// must free the blocks in the nodes and then [abandon](Self::abandon) the heap.
     #[must_use = "nodes that come back make the caller the owner"]
     pub(crate) fn push(&self, nodes: Segment<N>) -> Option<Segment<N>> {
         let mut head = self.head.load(Relaxed);
@@ -91,7 +99,8 @@ impl<N: Link, O: Orders> Inbox<N, O> {
             } else {
                 nodes.link_to(head);
                 let first = nodes.first().as_ptr();
-                // INVARIANT: the nodes were given up, and the last one links to the old head.
+                // INVARIANT: the caller gave up the nodes, and the last of them links to the old
+                // head.
                 match self.head.compare_exchange_weak(head, first, O::PUSH, Relaxed) {
                     Ok(_) => return None,
                     Err(now) => head = now,
@@ -100,35 +109,37 @@ impl<N: Link, O: Orders> Inbox<N, O> {
         }
     }
 
-    /// Takes everything out. Only the owner may call this.
+    /// Takes all nodes out. Only the owner of the heap may call this.
     #[inline]
     pub(crate) fn take_all(&self) -> Chain<N> {
         let mut first = self.head.load(Relaxed);
         if !first.is_null() {
-            // Before the swap, so that a push after the swap stays counted.
+            // The count is reset before the swap. If another thread pushes after the swap, its
+            // bytes therefore stay counted.
             self.waiting.store(0, Relaxed);
             // INVARIANT: null means an empty inbox with an owner.
             first = self.head.swap(ptr::null_mut(), O::TAKE);
         }
         debug_assert_ne!(first, abandoned(), "only an owner takes");
-        // SAFETY: the inbox owned the nodes from `first` to null (invariant of `head`), and has
-        // given them up.
+        // SAFETY: the inbox owned the nodes from `first` to null (invariant of `head`), and no
+        // longer refers to them.
         unsafe { Chain::from_head(first) }
     }
 
-    /// Takes everything out, for a thread that need not be the owner. The caller must push all of it
-    /// back. Returns `None` if the inbox is empty or has no owner.
+    /// Takes all nodes out. The caller need not be the owner of the heap, but must push everything
+    /// back. Returns `None` if the inbox is empty or if the heap has no owner.
     #[must_use = "nodes that are not pushed back are lost"]
     pub(crate) fn take_over(&self) -> Option<Chain<N>> {
         let mut head = self.head.load(Relaxed);
-        // A swap would get the nodes as well, but could make an abandoned heap look owned.
+        // A swap would also take the nodes. But if the heap is abandoned, the swap would replace
+        // the mark by null, and the heap would look as if it had an owner.
         while !head.is_null() && head != abandoned() {
             // INVARIANT: null means an empty inbox with an owner.
             let outcome =
                 self.head.compare_exchange_weak(head, ptr::null_mut(), O::TAKE_OVER, Relaxed);
             match outcome {
                 // SAFETY: the inbox owned the nodes from its head to null (invariant of `head`),
-                // and has given them up.
+                // and no longer refers to them.
                 Ok(first) => return Some(unsafe { Chain::from_head(first) }),
                 Err(now) => head = now,
             }
@@ -136,31 +147,33 @@ impl<N: Link, O: Orders> Inbox<N, O> {
         None
     }
 
-    /// Counts `bytes` that were pushed. Returns true if the count has passed a multiple of `step`.
+    /// Adds `bytes`, which the caller has pushed, to the count of waiting bytes. Returns true if
+    /// the count has thereby reached or passed a multiple of `step`.
     #[inline]
     pub(crate) fn count(&self, bytes: usize, step: usize) -> bool {
         let before = self.waiting.fetch_add(bytes, Relaxed);
         before / step != before.wrapping_add(bytes) / step
     }
 
-    /// Returns about how many bytes were pushed since the inbox was last emptied.
+    /// Returns the approximate number of bytes that were pushed since the inbox was last emptied.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Relaxed)
     }
 
-    /// Resets the count of waiting bytes to zero, and returns the old count.
+    /// Resets the count of waiting bytes to zero, and returns the previous count.
     pub(crate) fn restart_count(&self) -> usize {
         self.waiting.swap(0, Relaxed)
     }
 
-    /// Leaves the heap without an owner. Returns false if the inbox is not empty; the caller is
-    /// then still the owner.
+    /// Abandons the heap, which the caller must own. Returns false if the inbox is not empty. In
+    /// that case the caller is still the owner.
     #[must_use]
     pub(crate) fn abandon(&self) -> bool {
         self.head.compare_exchange(ptr::null_mut(), abandoned(), O::ABANDON, Relaxed).is_ok()
     }
 
-    /// Makes the caller the owner if the heap has none. Returns true if it does so.
+    /// Makes the caller the owner of the heap if the heap has no owner. Returns true if the caller
+    /// has become the owner.
     #[must_use]
     pub(crate) fn adopt(&self) -> bool {
         let head = self.head.load(Relaxed);

@@ -1,7 +1,9 @@
-//! Blocks of other heaps that a thread has freed and not sent yet.
+//! The outbox of a heap. It holds blocks of other heaps that the owner of this heap has freed but
+//! not sent yet.
 //!
-//! The outbox collects blocks for one receiver at a time and sends them together. A thread that
-//! frees what another thread allocates therefore pays one compare-and-swap for many blocks.
+//! An outbox collects blocks that belong to the same receiver, and sends them together. If a thread
+//! frees what another thread has allocated, it therefore needs only one compare-and-swap for many
+//! blocks.
 
 use std::{
     mem::MaybeUninit,
@@ -9,17 +11,17 @@ use std::{
     slice,
 };
 
-/// The most blocks that an outbox holds.
+/// The largest number of blocks that an outbox holds.
 pub(crate) const CAPACITY: usize = 32;
 
-/// Freed blocks of one receiver of type `T`.
+/// Freed blocks that all belong to one receiver. `T` is the type of the receiver.
 #[derive(Debug)]
 pub(crate) struct Outbox<T> {
     receiver: Option<NonNull<T>>,
     /// # Invariant
     ///
-    /// `len <= CAPACITY`. `blocks[..len]` are initialised. Each block belongs to `receiver`, and
-    /// the outbox exclusively owns it.
+    /// `len <= CAPACITY`, and `blocks[..len]` are initialised. Each of these blocks belongs to
+    /// `receiver`, and the outbox exclusively owns it.
     len: usize,
     blocks: [MaybeUninit<NonNull<u8>>; CAPACITY],
 }
@@ -29,38 +31,40 @@ impl<T> Outbox<T> {
         Self { receiver: None, len: 0, blocks: [MaybeUninit::uninit(); CAPACITY] }
     }
 
-    /// Returns true if a block of `receiver` can be [added](Self::add).
+    /// Returns true if the outbox is empty, or if it holds blocks of `receiver` and is not full. In
+    /// both cases a block of `receiver` can be [added](Self::add).
     #[inline]
     pub(crate) fn has_room_for(&self, receiver: NonNull<T>) -> bool {
-        // We compare pointers, because a comparison of options tests for `None` first.
+        // We compare raw pointers, because a comparison of two `Option`s would first test for
+        // `None`.
         let current = self.receiver.map_or(ptr::null_mut(), NonNull::as_ptr);
         self.len == 0 || (ptr::eq(current, receiver.as_ptr()) && self.len < CAPACITY)
     }
 
-    /// Adds a block of `receiver`.
+    /// Adds `block`, which belongs to `receiver`.
     ///
     /// # Safety
     ///
     /// - The outbox must [have room](Self::has_room_for) for a block of `receiver`.
-    /// - The block must belong to `receiver`.
-    /// - The caller must exclusively own the block, and gives up that ownership.
+    /// - `block` must belong to `receiver`.
+    /// - The caller must exclusively own `block`, and gives up that ownership.
     #[inline]
     pub(crate) unsafe fn add(&mut self, receiver: NonNull<T>, block: NonNull<u8>) {
         debug_assert!(self.has_room_for(receiver));
         self.receiver = Some(receiver);
         // SAFETY: there is room (contract of `add`), so `len < CAPACITY`.
         unsafe { self.blocks.get_unchecked_mut(self.len) }.write(block);
-        // INVARIANT: the element was written just now, and the block was given up.
+        // INVARIANT: the element was written just now, and the caller gave up the block.
         self.len += 1;
     }
 
-    /// Empties the outbox. Returns its receiver and its blocks, which the caller then owns, or
-    /// `None` if there are none.
+    /// Empties the outbox. Returns the receiver and its blocks, which the caller then owns. Returns
+    /// `None` if the outbox has no receiver.
     pub(crate) fn take(&mut self) -> Option<(NonNull<T>, &[NonNull<u8>])> {
         let receiver = self.receiver.take()?;
         // SAFETY: the first `len` elements are initialised (invariant of `len`).
         let blocks = unsafe { slice::from_raw_parts(self.blocks.as_ptr().cast(), self.len) };
-        // INVARIANT: no block is left.
+        // INVARIANT: an empty outbox needs no initialised elements.
         self.len = 0;
         Some((receiver, blocks))
     }

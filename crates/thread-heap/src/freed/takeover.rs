@@ -1,4 +1,5 @@
-//! What a takeover does with the blocks of an inbox.
+//! The part of a takeover that purges pages. A thread takes all blocks out of an inbox, collects
+//! them in a table, and purges the pages that contain nothing but these blocks.
 //!
 //! ```text
 //!   inbox    batch ► batch ► batch    pushed by senders
@@ -10,8 +11,9 @@
 //!   pools    every block is free      a page comes back when it is written to
 //! ```
 //!
-//! The blocks in an inbox belong to whoever takes them out, even if that is not the owner of the
-//! heap. If there is no memory for a table, they are pushed back as they are.
+//! The blocks in an inbox belong to whichever thread takes them out, even if that thread is not the
+//! owner of the heap. If there is no memory for a table, the thread pushes the blocks back
+//! unchanged.
 
 use raw_mem::ArenaSource;
 use sync::{
@@ -25,9 +27,10 @@ use super::{
 };
 use crate::{parts::Parts, shared_source::SharedSource};
 
-/// Moves the blocks of `nodes` into one table, as far as there is memory for it, and purges the
-/// pages that they cover. About `bytes` had been pushed to the inbox before it was taken over.
-/// Returns the nodes to push back, and true if they include batches.
+/// Moves the blocks of `nodes` into one table, and purges the pages that contain only these blocks.
+/// If there is not enough memory for the table, some batches stay as they are. `bytes` is the
+/// approximate number of bytes that were pushed to the inbox before it was taken over. Returns the
+/// nodes that the caller must push back, and true if they include batches.
 pub(crate) fn purge<P: Parts>(
     shared: &SharedSource<P>,
     nodes: Chain<Batch>,
@@ -44,7 +47,7 @@ pub(crate) fn purge<P: Parts>(
             unsafe { batches.push(node) };
         }
     }
-    // Fewer bytes than a page cover none.
+    // Fewer bytes than a page cannot cover a page, so a table would be useless.
     if table.is_none() && bytes >= PAGE {
         table = WaitingPools::new(shared.lower());
     }
@@ -58,7 +61,8 @@ pub(crate) fn purge<P: Parts>(
             .and_then(|(table, blocks)| table.reserve(blocks, shared.lower()).then_some(table));
         match with_room {
             Some(table) => {
-                // SAFETY: a sender gave the block up, and its owner has not taken it.
+                // SAFETY: the thread that sent the block gave it up, and the owner of the heap has
+                // not reclaimed it.
                 let add = |block| unsafe { table.add(block) };
                 // SAFETY: we own the batch and its blocks.
                 unsafe { Batch::unpack(batch, add) };
@@ -70,8 +74,9 @@ pub(crate) fn purge<P: Parts>(
     let has_batches = back.is_some();
     if let Some(mut table) = table {
         table.purge(|start, len| {
-            // SAFETY: the range lies in one arena, which is mapped because blocks in it are in use.
-            // Each byte belongs to a block that we own and do not read again.
+            // SAFETY: the range lies in one arena. The arena is mapped, because blocks in it count
+            // as in use. Each byte of the range belongs to a block that we own and do not read
+            // again.
             if unsafe { shared.source().purge(start, len) }.is_err() {
                 shared.purges_are_refused.store(true, Relaxed);
             }

@@ -1,4 +1,5 @@
-//! A table of the blocks that wait in an inbox, made by a thread that took the inbox over.
+//! A table of the blocks that wait in an inbox. A thread that takes over the inbox creates the
+//! table to find the pages that it can purge.
 //!
 //! ```text
 //!   pool    ├─ page ──────┼─ page ──────┼─ page ──────┼─ page ──────┤
@@ -8,20 +9,24 @@
 //!                                       └ listed: the blocks on pages that stay
 //! ```
 //!
-//! The owner regards every waiting block as in use, so it touches neither the blocks nor their
-//! pools. The holder of the table may therefore purge a page if each of its bytes belongs to a
-//! waiting block. The bytes behind the last block of a pool can never hold a block, so they count as
-//! part of the last block. Headers and blocks that were never handed out do not wait, so their
-//! pages always stay.
+//! The owner of a heap regards every waiting block as in use, so it neither reuses these blocks nor
+//! releases their pools. The thread that holds the table may therefore purge a page if each byte of
+//! the page belongs to a waiting block. The bytes behind the last block of a pool can never belong
+//! to another block, so we count them as part of the last block. Pool headers, and memory that was
+//! never handed out as a block, do not belong to a waiting block. Pages that contain such memory
+//! are never purged.
 //!
-//! 1. A page is purged only if its count is the size of the page.
-//! 2. A block that touches a purged page is on no list. The mark of the page says that it waits.
-//! 3. Every other block is on the list of its pool, linked through its first word.
+//! 1. A page is purged only if its count of waiting bytes equals the size of a page.
+//! 2. A block that touches a purged page is on no list, because a link in it could be lost. The
+//!    mark of the page says that its blocks wait.
+//! 3. Every other waiting block is on the list of its pool. The first word of each block links to
+//!    the next one.
 //!
-//! The table is itself a node of the inbox. An entry has 32 bytes. Before the blocks of a batch are
-//! added, the table reserves room for as many new pools as the batch has blocks, which is at most
-//! 32. It doubles before more than three quarters of its entries would be in use. A table therefore
-//! takes at least 2 KiB, and at most 86 bytes for each pool of 16 KiB plus another 3 KiB.
+//! The table is itself a node of the inbox. Each of its entries describes one pool and has 32
+//! bytes. Before the blocks of a batch (at most 32) are added, the table makes room for the same
+//! number of new pools. If more than three quarters of its entries would then be in use, its number
+//! of entries is doubled first. A table therefore takes at least 2 KiB, and at most 86 bytes for
+//! each pool of 16 KiB plus another 3 KiB.
 
 use std::{marker::PhantomData, ops::Range, ptr, ptr::NonNull, slice};
 
@@ -30,23 +35,23 @@ use raw_mem::MemAlloc;
 
 use super::batch::Batch;
 
-/// The unit in which waiting bytes are counted. If the pages of the system are larger, only those
-/// that lie entirely in a range of full units are purged.
+/// The size of the pages for which waiting bytes are counted. If the pages of the system are
+/// larger, a range of full pages is purged only where it contains whole pages of the system.
 pub(crate) const PAGE: usize = 4096;
 
-/// The most pages of a pool.
+/// The largest number of pages that a pool can have.
 const MOST_PAGES: usize = 4;
 
-/// The count of a page whose bytes all wait.
+/// The count of a page on which every byte belongs to a waiting block.
 const FULL: u16 = PAGE as u16;
 
-/// The mark of a page that was purged.
+/// The mark that replaces the count of a page after the page was purged.
 const PURGED: u16 = u16::MAX;
 
-/// How many entries a new table has.
+/// The number of entries in a new table.
 const FEWEST_ENTRIES: usize = 64;
 
-/// The beginning of a table. Its entries follow.
+/// The head of a table. The entries of the table follow it in memory.
 #[derive(Debug)]
 #[repr(C)]
 struct Head {
@@ -55,29 +60,32 @@ struct Head {
     used: usize,
 }
 
-/// The waiting blocks of one pool. An entry whose bytes are all zero is vacant.
+/// An entry of the table, which describes the waiting blocks of one pool. An entry whose bytes are
+/// all zero is vacant.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 struct WaitingPool {
     /// The first byte of the pool, or null if the entry is vacant.
     start: *mut u8,
-    /// The first listed block, whose first word is the address of the next.
+    /// The first block on the list of the pool, or null. The first word of each listed block is the
+    /// address of the next one.
     listed: *mut u8,
-    /// The waiting bytes of each page, or [`PURGED`].
+    /// The number of waiting bytes on each page of the pool, or [`PURGED`].
     pages: [u16; MOST_PAGES],
-    /// The bytes of each block.
+    /// The size of each block of the pool, in bytes.
     size: u32,
 }
 
 impl WaitingPool {
-    /// Returns the bytes of the pool that belong to its block at `offset`.
+    /// Returns the range of bytes in the pool that belong to the block at `offset`. The range of
+    /// the last block extends to the end of the pool.
     fn span<G: Geometry>(&self, offset: usize) -> Range<usize> {
         let end = offset + self.size as usize;
         let is_last = end + self.size as usize > G::SIZES.pool_size;
         offset..if is_last { G::SIZES.pool_size } else { end }
     }
 
-    /// Returns true if the block at `offset` touches a page whose count or mark is `count`.
+    /// Returns true if the block at `offset` touches a page whose count (or mark) is `count`.
     fn touches<G: Geometry>(&self, offset: usize, count: u16) -> bool {
         pages(&self.span::<G>(offset)).any(|page| self.pages[page] == count)
     }
@@ -90,12 +98,12 @@ impl WaitingPool {
         (first..=G::SIZES.pool_size - size).step_by(size)
     }
 
-    /// Removes the blocks that touch a full page from the list.
+    /// Removes the blocks that touch a full page from the list of the pool.
     fn unlist_full_pages<G: Geometry>(&mut self) {
         let mut listed = ptr::null_mut();
         for block in Listed(self.listed) {
             if !self.touches::<G>(block.addr().get() - self.start.addr(), FULL) {
-                // SAFETY: a listed block belongs to the table, and every block has room for a word.
+                // SAFETY: the table owns each listed block, and every block has room for a word.
                 unsafe { block.cast::<*mut u8>().write(listed) };
                 listed = block.as_ptr();
             }
@@ -104,31 +112,32 @@ impl WaitingPool {
     }
 }
 
-/// Returns the pages that contain the bytes of `span`.
+/// Returns the indices of the pages that contain the bytes of `span`.
 fn pages(span: &Range<usize>) -> impl Iterator<Item = usize> + use<> {
     span.start / PAGE..span.end.div_ceil(PAGE)
 }
 
-/// A table of waiting blocks. The holder owns the table and the blocks.
+/// A table of waiting blocks. A value of this type owns the memory of the table and the blocks in
+/// it.
 ///
-/// It has no destructor, because it ends in [`into_node`](Self::into_node) or
-/// [`unload`](Self::unload).
+/// The type has no destructor, because a table is always passed to [`into_node`](Self::into_node)
+/// or to [`unload`](Self::unload) in the end.
 #[derive(Debug)]
 pub(crate) struct WaitingPools<G> {
     /// # Invariant
     ///
-    /// - `head` is a block of the layer below that only we own. It holds an initialised `Head`,
-    ///   followed by `capacity` initialised entries. The capacity is a power of two, and at least a
-    ///   quarter of the entries are vacant.
-    /// - Each entry in use describes a pool of a thread heap of the geometry `G` and keeps the
-    ///   rules of this module. We exclusively own the waiting blocks.
+    /// - `head` is a block from the allocator of metadata, and we exclusively own it. It holds an
+    ///   initialised `Head`, followed by `capacity` initialised entries. The capacity is a power of
+    ///   two, and at least a quarter of the entries are vacant.
+    /// - Each entry in use describes a pool of a thread heap of the geometry `G`, and follows the
+    ///   numbered rules of this module. We exclusively own the waiting blocks.
     head: NonNull<Head>,
     geometry: PhantomData<G>,
 }
 
 impl<G: Geometry> WaitingPools<G> {
-    /// Creates an empty table. Returns `None` if `lower` has no memory, or if a pool of the geometry
-    /// has more pages than an entry.
+    /// Creates an empty table with memory from `lower`. Returns `None` if `lower` has no memory, or
+    /// if pools of this geometry have more pages than an entry can count.
     pub(crate) fn new<A: MemAlloc>(lower: &A) -> Option<Self> {
         let supported =
             G::SIZES.pool_size.is_multiple_of(PAGE) && G::SIZES.pool_size / PAGE <= MOST_PAGES;
@@ -139,24 +148,25 @@ impl<G: Geometry> WaitingPools<G> {
         let bytes =
             capacity.checked_mul(size_of::<WaitingPool>())?.checked_add(size_of::<Head>())?;
         let head = lower.calloc(1, bytes)?.cast::<Head>();
-        // SAFETY: we own the block. It is aligned to words and has room for the head.
+        // SAFETY: we own the new block. It is aligned to words, and has room for the head.
         unsafe { head.write(Head { node: Batch::table_head(), capacity, used: 0 }) };
         // INVARIANT: the head was written just now, and zero bytes are vacant entries.
         Some(Self { head, geometry: PhantomData })
     }
 
-    /// Returns the table that travelled as `node`.
+    /// Returns the table whose node is `node`.
     ///
     /// # Safety
     ///
     /// - `node` must have been returned by [`into_node`](Self::into_node).
     /// - The caller must exclusively own it, and gives up that ownership.
     pub(crate) unsafe fn from_node(node: NonNull<Batch>) -> Self {
-        // INVARIANT: the table was consistent when it became a node.
+        // INVARIANT: `into_node` consumed a table that met the invariant, and the node has not
+        // changed since.
         Self { head: node.cast(), geometry: PhantomData }
     }
 
-    /// Makes a node for an inbox of the table.
+    /// Converts the table into a node, which can be pushed to an inbox.
     pub(crate) fn into_node(self) -> NonNull<Batch> {
         self.head.cast()
     }
@@ -174,8 +184,8 @@ impl<G: Geometry> WaitingPools<G> {
         unsafe { slice::from_raw_parts_mut(first.as_ptr(), capacity) }
     }
 
-    /// Makes room for the blocks of up to `pools` new pools. Returns false, and changes nothing, if
-    /// `lower` has no memory for that.
+    /// Makes room for up to `pools` pools that are not in the table yet. Returns false if `lower`
+    /// has no memory for a larger table. In that case the table does not change.
     pub(crate) fn reserve<A: MemAlloc>(&mut self, pools: usize, lower: &A) -> bool {
         let &mut Head { capacity, used, .. } = self.head();
         let mut needed = capacity;
@@ -196,21 +206,24 @@ impl<G: Geometry> WaitingPools<G> {
         true
     }
 
-    /// Returns the entry of the pool at `start`, or a vacant entry for it.
+    /// Returns the entry of the pool at `start`, or a vacant entry if the table has none for that
+    /// pool.
     fn entry(&mut self, start: *mut u8) -> &mut WaitingPool {
         let entries = self.entries();
         let number = (start.addr() / G::SIZES.pool_size) as u64;
-        // Multiplying by 2^64 over the golden ratio spreads neighbours best in the highest bits.
+        // Multiplying by 2^64 divided by the golden ratio maps adjacent numbers to products whose
+        // highest bits are spread well. We use these bits as the index.
         let bits = entries.len().trailing_zeros();
         let mut place = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - bits)) as usize;
-        // The search ends, because some entries are vacant.
+        // The loop ends, because some entries are vacant (invariant).
         while !entries[place].start.is_null() && entries[place].start != start {
             place = (place + 1) & (entries.len() - 1);
         }
         &mut entries[place]
     }
 
-    /// Adds a waiting block. Its pool must be known or have [room](Self::reserve).
+    /// Adds a waiting block. Either the table already has an entry for its pool, or
+    /// [`reserve`](Self::reserve) must have made room for one.
     ///
     /// # Safety
     ///
@@ -232,17 +245,20 @@ impl<G: Geometry> WaitingPools<G> {
             let bytes = span.end.min((page + 1) * PAGE) - span.start.max(page * PAGE);
             pool.pages[page] += bytes as u16;
         }
-        // SAFETY: the caller owned the block (contract of `add`), which has room for a word.
+        // SAFETY: the caller gave up the block (contract of `add`), and every block has room for a
+        // word.
         unsafe { block.cast::<*mut u8>().write(pool.listed) };
-        // INVARIANT: the block was given up, and links to the others.
+        // INVARIANT: the caller gave up the block, and its link leads to the other blocks of the
+        // list.
         pool.listed = block.as_ptr();
         self.head().used += usize::from(is_new);
     }
 
-    /// Removes the blocks that touch a full page from their lists, calls `give_back` with each range
-    /// of full pages, and marks those pages as purged. No range crosses the border of an arena.
+    /// Finds the full pages and purges them: it removes the blocks that touch a full page from
+    /// their lists, calls `give_back` with the start and length of each range of full pages, and
+    /// marks these pages as purged. No range extends beyond the end of an arena.
     ///
-    /// After `give_back`, the contents of its range are undefined.
+    /// `give_back` may change the contents of the range.
     pub(crate) fn purge(&mut self, mut give_back: impl FnMut(NonNull<u8>, usize)) {
         for pool in self.entries().iter_mut().filter(|pool| pool.pages.contains(&FULL)) {
             pool.unlist_full_pages::<G>();
@@ -268,18 +284,19 @@ impl<G: Geometry> WaitingPools<G> {
 
     fn is_full(&mut self, page: *mut u8) -> bool {
         let offset = page.addr() % G::SIZES.pool_size;
-        // The counts of a vacant entry are zero.
+        // If the pool has no entry, this is a vacant entry, whose counts are zero.
         self.entry(page.wrapping_sub(offset)).pages[offset / PAGE] == FULL
     }
 
-    /// Counts the adjacent full pages from `page` on, up to the end of its arena.
+    /// Counts the full pages that follow each other from `page` on, up to the end of the arena.
     fn full_pages_from(&mut self, page: *mut u8) -> usize {
         let to_end = (G::SIZES.arena_size - page.addr() % G::SIZES.arena_size) / PAGE;
         (0..to_end).take_while(|nth| self.is_full(page.wrapping_add(nth * PAGE))).count()
     }
 
-    /// Calls `visit` with every waiting block once, and returns the table's memory to `lower`, which
-    /// it came from. The contents of the blocks are undefined.
+    /// Calls `visit` with every waiting block once, and returns the memory of the table to `lower`,
+    /// from which it must have come. The contents of the blocks are undefined, because their pages
+    /// may have been purged.
     pub(crate) fn unload<A: MemAlloc>(mut self, lower: &A, mut visit: impl FnMut(NonNull<u8>)) {
         for place in 0..self.entries().len() {
             let pool = self.entries()[place];
@@ -288,8 +305,8 @@ impl<G: Geometry> WaitingPools<G> {
                 continue;
             }
             for offset in pool.offsets::<G>().filter(|offset| pool.touches::<G>(*offset, PURGED)) {
-                // SAFETY: the block lies in the pool, which is mapped until its last block is
-                // visited.
+                // SAFETY: the block lies in its pool. The pool is mapped at least until its last
+                // waiting block is visited.
                 visit(unsafe { NonNull::new_unchecked(pool.start.add(offset)) });
             }
         }
@@ -298,11 +315,13 @@ impl<G: Geometry> WaitingPools<G> {
     }
 }
 
-/// The blocks of a list. Each link is read before its block is returned.
+/// An iterator over the blocks of a list. It reads the link in a block before it returns the block,
+/// so the caller may overwrite the block.
 struct Listed(
     /// # Invariant
     ///
-    /// Null, or a listed block of a table that the user of this iterator owns.
+    /// The pointer is null or leads to a listed block of a table. The user of this iterator owns
+    /// the table.
     *mut u8,
 );
 

@@ -1,4 +1,5 @@
-//! Models of whole heaps that threads open and close, and into which other threads free.
+//! Models of whole heaps. Threads open and close the heaps while other threads free blocks into
+//! them.
 
 use std::{
     mem,
@@ -16,7 +17,8 @@ use testkit::{
 use super::{Heaps, ThreadHeap, owner::Owner};
 use crate::{freed::batch::Batch, shared_arenas::SharedArenas};
 
-/// Arenas that are so large that their map is small, because loom creates an object for each entry.
+/// A geometry with very large arenas. Larger arenas need fewer entries in the arena map, and loom
+/// creates an object for each entry.
 #[derive(Clone, Copy, Debug, Default)]
 struct Wide;
 
@@ -30,13 +32,14 @@ const ARENA: ArenaSize = obmalloc::Shape::<Wide>::ARENA;
 type Parts = (FailingArenas<MmapArenas>, Malloc, Wide);
 type OneArenaParts = (OneArena, Malloc, Wide);
 
-/// A source of a single arena, which is never touched.
+/// A source that has only one arena, whose memory is never accessed.
 struct OneArena(Option<NonNull<u8>>);
 
 // SAFETY: the models do not access the arena.
 unsafe impl Send for OneArena {}
 
-// SAFETY: the arena has one holder at a time, and the models do not access it.
+// SAFETY: `map` returns the arena only once until `unmap` gets it back. The models do not access
+// its memory.
 unsafe impl ArenaSource for OneArena {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         self.0.take().ok_or(MapError::Exhausted { size })
@@ -47,11 +50,12 @@ unsafe impl ArenaSource for OneArena {
     }
 }
 
-/// Heaps that end with the model.
+/// Heaps that are freed at the end of the model.
 struct Stage<P: crate::Parts> {
     /// # Invariant
     ///
-    /// Boxed. The stage frees it after the threads have ended.
+    /// The heaps were allocated by a `Box`. The stage frees them after all threads of the model
+    /// have ended.
     heaps: &'static Heaps<P>,
 }
 
@@ -68,15 +72,15 @@ impl<P: crate::Parts> Drop for Stage<P> {
         }
         let heaps: Vec<_> = self.heaps.list.iter().map(NonNull::from).collect();
         for heap in heaps {
-            // SAFETY: no thread is left, and the list is not walked again.
+            // SAFETY: all threads have ended, and the list is not walked again.
             unsafe { heap.drop_in_place() };
-            // SAFETY: the heap was created in such a block.
+            // SAFETY: `Heaps` created the heap in a block of this allocator.
             unsafe { self.heaps.shared.lower().free(Some(heap.cast())) };
         }
-        // SAFETY: it was boxed (invariant of `heaps`).
+        // SAFETY: the heaps were allocated by a `Box` (invariant of `heaps`).
         let mut heaps = unsafe { Box::from_raw(ptr::from_ref(self.heaps).cast_mut()) };
         let (map, lower) = heaps.shared.map_mut();
-        // SAFETY: the map's nodes came from `lower`, and the heaps are gone.
+        // SAFETY: the nodes of the map came from `lower`, and no heap uses them any more.
         unsafe { map.release(lower) };
     }
 }
@@ -91,21 +95,22 @@ fn alloc(heap: &mut Owner<Parts>) -> BlockPtr {
     heap.alloc(SizeClass::of(64).unwrap()).expect("there is memory")
 }
 
-/// Leaves a block in use in an abandoned heap, and returns the block.
+/// Opens a heap, allocates a block, abandons the heap, and returns the block, which is still in
+/// use.
 fn abandoned_with_a_block(heaps: &'static Heaps<Parts>) -> BlockPtr {
     alloc(&mut heaps.open().unwrap())
 }
 
-/// Frees a block as a thread does that has no heap.
+/// Frees a block like a thread that has no heap.
 fn free_remote(heaps: &Heaps<Parts>, block: BlockPtr) {
     // SAFETY: the block came from these heaps, and is not used again.
     unsafe { heaps.free_remote(block) };
 }
 
-/// A block that is sent to another thread.
+/// A wrapper with which a block can be sent to another thread.
 struct Sent(BlockPtr);
 
-// SAFETY: the block belongs to its holder, whichever thread that is.
+// SAFETY: a block belongs to whoever holds it, and may be held by any thread.
 unsafe impl Send for Sent {}
 
 /// Frees the block with [`free_remote`] in a new thread.
@@ -117,7 +122,7 @@ fn free_in_a_thread(heaps: &'static Heaps<Parts>, block: BlockPtr) -> thread::Jo
     })
 }
 
-/// Two threads need a heap for the first time, and get it from `open`.
+/// Two threads need a heap for the first time, and each gets one by calling `open`.
 fn two_threads_begin(open: fn(&'static Heaps<Parts>) -> Owner<Parts>) {
     let (stage, log) = stage();
     let heaps = stage.heaps;
@@ -127,7 +132,8 @@ fn two_threads_begin(open: fn(&'static Heaps<Parts>) -> Owner<Parts>) {
         // SAFETY: the block came from this heap, and is not used again.
         unsafe { owner.free(block) };
         let address = ptr::from_ref(owner.heap()).addr();
-        // The thread stays the owner.
+        // The heap is not abandoned, because the owner is not dropped. The thread ends as its
+        // owner.
         mem::forget(owner);
         address
     };
@@ -135,7 +141,7 @@ fn two_threads_begin(open: fn(&'static Heaps<Parts>) -> Owner<Parts>) {
     let mine = use_one();
     assert_ne!(other.join().unwrap(), mine);
     for heap in heaps.list.iter() {
-        // SAFETY: its owner has ended without closing it.
+        // SAFETY: the owner of the heap has ended without closing the heap.
         drop(unsafe { Owner::new(heap) });
     }
     assert_eq!(log.mapped(), 0);
@@ -158,7 +164,8 @@ fn a_heap_that_is_found_and_not_adopted_is_rejected() {
     });
 }
 
-/// A thread gets a heap from `open` while another one frees the last block of an abandoned heap.
+/// A thread gets a heap by calling `open`, while another thread frees the last block of an
+/// abandoned heap.
 fn an_opening_meets_the_last_remote_free(open: fn(&'static Heaps<Parts>) -> Owner<Parts>) {
     let (stage, log) = stage();
     let heaps = stage.heaps;
@@ -190,7 +197,8 @@ fn a_heap_adopted_in_two_steps_is_rejected() {
     });
 }
 
-/// The owner closes its heap with `close` while another thread frees its last block.
+/// The owner closes its heap by calling `close`, while another thread frees the last block of the
+/// heap.
 fn a_close_meets_the_last_remote_free(close: fn(Owner<Parts>)) {
     let (stage, log) = stage();
     let mut owner = stage.heaps.open().unwrap();
@@ -218,11 +226,11 @@ fn a_close_without_a_second_look_is_rejected() {
     });
 }
 
-/// Pushes nodes back to the inbox of a heap.
+/// A function that pushes nodes back to the inbox of a heap.
 type PushBack = fn(&'static ThreadHeap<Parts>, Segment<Batch>);
 
-/// The owner closes its heap while another thread takes over its inbox, which contains the last
-/// block, and pushes it back with `push_back`.
+/// The inbox of a heap contains the heap's last block. The owner closes the heap, while another
+/// thread takes over the inbox and pushes the block back by calling `push_back`.
 fn a_close_meets_a_takeover(push_back: PushBack) {
     let (stage, log) = stage();
     let heaps = stage.heaps;
@@ -276,7 +284,8 @@ fn two_flushes_and_a_remote_free_meet() {
     });
 }
 
-/// An arena is unmapped with `unmap` while another thread maps one, which may be the same.
+/// A thread unmaps an arena by calling `unmap`, while another thread maps an arena and may get the
+/// same address.
 fn an_arena_is_mapped_while_one_is_unmapped(unmap: fn(&'static Heaps<OneArenaParts>, NonNull<u8>)) {
     let base = NonNull::new(ptr::without_provenance_mut(ARENA.bytes())).unwrap();
     let stage = Stage::<OneArenaParts>::new(OneArena(Some(base)));
@@ -295,7 +304,7 @@ fn an_arena_is_mapped_while_one_is_unmapped(unmap: fn(&'static Heaps<OneArenaPar
 fn an_arena_that_is_mapped_again_is_in_the_map() {
     sync::model(|| {
         an_arena_is_mapped_while_one_is_unmapped(|heaps, arena| {
-            // SAFETY: it was mapped there, and nobody uses it.
+            // SAFETY: the arena was mapped at this address, and nobody uses it.
             unsafe { SharedArenas::of(&heaps.shared).unmap(arena, ARENA) };
         });
     });
@@ -306,7 +315,7 @@ fn an_arena_that_is_mapped_again_is_in_the_map() {
 fn an_arena_retracted_after_it_was_unmapped_is_rejected() {
     sync::rejected(|| {
         an_arena_is_mapped_while_one_is_unmapped(|heaps, arena| {
-            // SAFETY: it was mapped there, and nobody uses it.
+            // SAFETY: the arena was mapped at this address, and nobody uses it.
             unsafe { heaps.shared.source().unmap(arena, ARENA) };
             // SAFETY: as above.
             unsafe { heaps.shared.map().retract(arena.addr().get()) };

@@ -1,4 +1,4 @@
-//! How threads get a heap.
+//! Opening a heap: adopting an abandoned one, or creating a new one.
 
 use obmalloc::HeapTag;
 use raw_mem::MemAlloc;
@@ -8,41 +8,43 @@ use super::{Heaps, ThreadHeap, owner::Owner};
 use crate::{parts::Parts, shared_arenas::SharedArenas};
 
 impl<P: Parts> Heaps<P> {
-    /// Opens a heap for the caller: an abandoned one, or else a new one. Returns `None` if the
-    /// allocator of metadata has no suitable memory for a new one.
+    /// Opens a heap for the caller. It adopts an abandoned heap if there is one, and otherwise
+    /// creates a heap. Returns `None` if a heap must be created and the allocator of metadata has
+    /// no memory for it, or returns memory with too small an alignment.
     ///
-    /// O(heaps). There are at most as many heaps as ever had an owner at the same time.
+    /// O(heaps). There are never more heaps than had an owner at the same time.
     pub fn open(&'static self) -> Option<Owner<P>> {
         self.list.iter().find_map(Owner::adopt).or_else(|| self.create())
     }
 
-    /// Opens a heap for the thread with the number `thread`: the first one that is abandoned or that
-    /// a thread with this number left open, or else a new one. Returns `None` as
-    /// [`open`](Self::open) does.
+    /// Opens a heap for the thread whose number is `thread`. It uses the first heap that either is
+    /// abandoned or was left open by an earlier thread with this number, and otherwise creates a
+    /// heap. Returns `None` in the same cases as [`open`](Self::open).
     ///
     /// # Safety
     ///
-    /// Every heap that has this number (see [`ThreadHeap::thread`]) must have been owned by a thread
-    /// that ended outside of any call into the heap.
+    /// - Every heap whose [`ThreadHeap::thread`] equals `thread` must have been opened by a thread
+    ///   that has ended. That thread must not have been inside a call into the heap when it ended.
     pub(crate) unsafe fn open_as(&'static self, thread: usize) -> Option<Owner<P>> {
-        // Relaxed is enough. The C library makes the end of the old thread happen before a new
-        // thread uses the same memory for its thread-locals, and their address is the number.
+        // Relaxed is enough. The number of a thread is an address in its thread-local memory. The C
+        // library makes the end of the old thread happen before a new thread uses the same memory.
         let open = |heap: &'static ThreadHeap<P>| match heap.thread.load(Relaxed) == thread {
-            // SAFETY: its owner has ended outside of the heap (contract of `open_as`).
+            // SAFETY: the owner of the heap has ended outside of any call into the heap (contract
+            // of `open_as`).
             true => Some(unsafe { Owner::new(heap) }),
             false => Owner::adopt(heap),
         };
         self.list.iter().find_map(open).or_else(|| self.create())
     }
 
-    /// Creates a heap. Returns `None` if the allocator of metadata has no memory for it, or aligns
-    /// its blocks to less than the heap needs.
+    /// Creates a heap that the caller owns. Returns `None` if the allocator of metadata has no
+    /// memory for the heap, or if its blocks are less aligned than a heap must be.
     fn create(&'static self) -> Option<Owner<P>> {
         let lower = self.shared.lower();
         let block = lower.malloc(size_of::<ThreadHeap<P>>())?;
         let place = block.cast::<ThreadHeap<P>>();
         if !place.is_aligned() {
-            // SAFETY: the block came from `lower` just now, and nobody uses it.
+            // SAFETY: the block came from `lower` just now, and nobody else refers to it.
             unsafe { lower.free(Some(block)) };
             return None;
         }
@@ -50,10 +52,11 @@ impl<P: Parts> Heaps<P> {
         let heap = ThreadHeap::new(self, SharedArenas::of(&self.shared), lower.clone(), tag);
         // SAFETY: we own the block, which has the size and the alignment of a heap.
         unsafe { place.write(heap) };
-        // SAFETY: the heap was written just now, is never freed, and is only shared from now on.
+        // SAFETY: the heap was written just now and is never freed. From now on there are only
+        // shared references to it.
         let heap: &'static ThreadHeap<P> = unsafe { place.as_ref() };
         self.list.add(heap);
-        // SAFETY: a new heap has an owner, which is the caller.
+        // SAFETY: a new heap has an owner from the start, and this owner is the caller.
         Some(unsafe { Owner::new(heap) })
     }
 }

@@ -1,7 +1,9 @@
-//! Ownership of a heap as a type, and how freed blocks get to their owner.
+//! The type [`Owner`], which represents the ownership of a heap, and the functions that send freed
+//! blocks to their owner.
 //!
-//! Each needs the other. An owner sends blocks, and a thread that sends blocks to an abandoned heap
-//! becomes its owner for a moment.
+//! Both are in one module because each needs the other. An owner sends the blocks of other heaps
+//! that it has freed. If a thread sends blocks to an abandoned heap, the thread becomes the owner
+//! of that heap until it has freed these blocks.
 
 use std::{fmt, marker::PhantomData, mem::ManuallyDrop, ptr::NonNull};
 
@@ -23,21 +25,25 @@ use crate::{
     parts::Parts,
 };
 
-/// The most bytes that wait in all inboxes together before senders take inboxes over. The limit of
-/// [retained arenas](raw_mem::RetainingArenas) is the same.
+/// The limit for the freed blocks that wait in all inboxes together, in bytes. When a sender finds
+/// that more bytes wait, it takes inboxes over to purge pages. The limit of [retained
+/// arenas](raw_mem::RetainingArenas) is the same.
 const MOST_WAITING: usize = 16 << 20;
 
-/// A sender adds up what waits in all inboxes when one of them has received this many bytes.
+/// The number of bytes that an inbox receives between two checks of the limit. A check adds up the
+/// bytes that wait in all inboxes, which is too slow to be done for every batch.
 const STEP: usize = 256 << 10;
 
-/// Exclusive ownership of a heap. Dropping it abandons the heap.
+/// Exclusive ownership of a heap. Dropping an `Owner` abandons its heap.
 ///
-/// [`Heaps::open`] returns one, and [`PerThread`](crate::PerThread) uses one for every thread. An
-/// owner cannot be copied, and every operation that changes the heap borrows it mutably, so nobody
-/// else can be inside. It stays on its thread, because the child of a fork regards the heaps of
-/// other threads as lost. [`OwnedHeap`](crate::OwnedHeap) is an owner that may move.
+/// [`Heaps::open`] returns an owner, and [`PerThread`](crate::PerThread) uses one for every thread.
+/// An owner cannot be copied, and every operation that changes the heap borrows the owner mutably,
+/// so nobody else can be inside the heap at the same time. An owner must stay on its thread,
+/// because the child of a fork regards the heaps of all other threads as lost.
+/// [`OwnedHeap`](crate::OwnedHeap) is an owner that may move to another thread.
 ///
-/// Live blocks stay valid when the heap is abandoned. Another owner adopts the heap later.
+/// Live blocks of the heap stay valid when the heap is abandoned. The heap stays abandoned until
+/// another owner adopts it.
 ///
 /// ```
 /// # use thread_heap::{Owner, ThreadGeometry, obmalloc::SizeClass, raw_mem::{Malloc, MmapArenas}};
@@ -49,7 +55,7 @@ const STEP: usize = 256 << 10;
 /// }
 /// ```
 ///
-/// It cannot be used after it is dropped, and cannot be sent to another thread:
+/// An `Owner` cannot be used after it is dropped, and cannot be sent to another thread:
 ///
 /// ```compile_fail,E0382
 /// # use thread_heap::{Owner, ThreadGeometry, raw_mem::{Malloc, MmapArenas}};
@@ -68,8 +74,8 @@ const STEP: usize = 256 << 10;
 pub struct Owner<P: Parts> {
     /// # Invariant
     ///
-    /// This value owns the heap. Another value for the same heap may exist only if it is never used
-    /// at the same time and never dropped.
+    /// This value owns the heap. Another `Owner` of the same heap may exist only if the two are
+    /// never used at the same time, and if the other one is never dropped.
     heap: &'static ThreadHeap<P>,
     stays_on_its_thread: PhantomData<*const ()>,
 }
@@ -80,43 +86,48 @@ impl<P: Parts> Owner<P> {
     /// # Safety
     ///
     /// - The caller must own the heap.
-    /// - If the caller does not give up the ownership, nobody may use the heap in another way as long
-    ///   as this value is used, and this value must not be dropped.
+    /// - The caller may keep its own ownership. In that case, nobody may use the heap in another
+    ///   way while this value is in use, and this value must not be dropped.
     #[inline]
     pub(crate) unsafe fn new(heap: &'static ThreadHeap<P>) -> Self {
         // INVARIANT: the caller owned the heap (contract of `new`).
         Self { heap, stays_on_its_thread: PhantomData }
     }
 
-    /// Makes the caller the owner of `heap`. Returns `None` if the heap has an owner.
+    /// Makes the caller the owner of `heap`, which must be abandoned. Returns `None` if the heap
+    /// already has an owner.
     pub(crate) fn adopt(heap: &'static ThreadHeap<P>) -> Option<Self> {
         // SAFETY: the heap had no owner, and the caller has just become its owner.
         heap.inbox.adopt().then(|| unsafe { Self::new(heap) })
     }
 
-    /// Returns the heap.
+    /// Returns the heap that this value owns.
     #[inline]
     pub(crate) fn heap(&self) -> &'static ThreadHeap<P> {
         self.heap
     }
 
-    /// Returns the tag of the heap, which every block of it carries. No two heaps have the same tag.
+    /// Returns the tag of the heap, which is stored with every block of the heap. No two heaps have
+    /// the same tag.
     pub fn tag(&self) -> HeapTag {
         self.heap.tag()
     }
 
-    /// Takes a block of `class` from the free list of its first pool. Returns `None` if that list is
-    /// empty, which says nothing about memory. [`alloc`](Self::alloc) tries everything else.
+    /// Allocates a block of `class` from the free list of the first pool of that class. Returns
+    /// `None` if that list is empty. There may still be memory in that case, and
+    /// [`alloc`](Self::alloc) tries every other way to get a block.
     #[inline]
     pub fn alloc_listed(&mut self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
         // SAFETY: this value owns the heap (invariant), and is borrowed mutably.
         unsafe { self.heap.alloc_listed(class) }
     }
 
-    /// Takes an uninitialised block of `class`. Returns `None` if no arena can be mapped.
+    /// Allocates an uninitialised block of `class`. Returns `None` if the block needs a new arena
+    /// and no arena can be mapped.
     #[inline]
     pub fn alloc(&mut self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
-        // A copy of the value can stay in a register, so the fast path needs no stack frame.
+        // We work with a copy of this value, because a copy can stay in a register. The fast path
+        // then needs no stack frame.
         // SAFETY: this value owns the heap, and is not used in the meantime.
         let mut owner = ManuallyDrop::new(unsafe { Self::new(self.heap) });
         owner.reclaim_inbox();
@@ -124,8 +135,8 @@ impl<P: Parts> Owner<P> {
         block.or_else(|| Self::alloc_after_flush(owner, class))
     }
 
-    /// Takes a block of `class` when no arena could be mapped. The source may have one after this
-    /// heap and the source have released what they retain.
+    /// Allocates a block of `class` after an arena could not be mapped. The heap and the source
+    /// first release the arenas that they retain, because the source may then be able to map one.
     #[cold]
     fn alloc_after_flush(
         mut owner: ManuallyDrop<Self>,
@@ -135,47 +146,53 @@ impl<P: Parts> Owner<P> {
         owner.enter(|own| own.alloc(class))
     }
 
-    /// Frees a block of any heap over the same source. A block of another heap waits in the outbox
-    /// until it is sent together with others, at the latest by the next [`flush`](Self::flush).
+    /// Frees a block of any heap over the same source. A block of another heap goes to the outbox
+    /// first, and is sent to its owner together with other blocks. The next [`flush`](Self::flush)
+    /// sends it at the latest.
     ///
     /// # Safety
     ///
     /// - `block` must have come from a heap over the same source.
-    /// - Nobody may use it any more.
+    /// - Nobody may use the block any more.
     #[inline]
     pub unsafe fn free(&mut self, block: BlockPtr) {
-        // SAFETY: this value owns the heap (invariant). The block came from these heaps (contract).
+        // SAFETY: this value owns the heap (invariant). The block came from a heap over the same
+        // source (contract of `free`).
         if let Some(block) = unsafe { self.heap.free_if_own(block) } {
-            // SAFETY: the block belongs to another one of these heaps.
+            // SAFETY: the block came from a heap over the same source (contract of `free`), and
+            // `free_if_own` has found that it does not belong to this heap.
             unsafe { self.free_elsewhere(block) };
         }
     }
 
-    /// Frees a block of another heap. It is never inlined, so that [`free`](Self::free) needs no
-    /// stack frame.
+    /// Frees a block of another heap. This function is never inlined, so that [`free`](Self::free)
+    /// needs no stack frame.
     ///
     /// # Safety
     ///
-    /// As for [`post`](Self::post).
+    /// - The requirements of [`post`](Self::post) must be met.
     #[cold]
     #[inline(never)]
     unsafe fn free_elsewhere(&mut self, block: BlockPtr) {
-        // SAFETY: the block belongs to another one of these heaps (contract of `free_elsewhere`).
+        // SAFETY: the block belongs to another heap over the same source (contract of
+        // `free_elsewhere`).
         unsafe { self.post(block) };
     }
 
-    /// Puts a block of another heap into the outbox. Sends what is there if it has no room.
+    /// Puts a block of another heap into the outbox. If the outbox has no room for the block, sends
+    /// the blocks in the outbox first.
     ///
     /// # Safety
     ///
-    /// `block` must belong to another heap over the same source.
+    /// - `block` must belong to another heap over the same source.
     #[inline]
     pub(crate) unsafe fn post(&mut self, block: BlockPtr) {
         // SAFETY: the block is in use, in a heap over the same source (contract of `post`).
         let receiver = unsafe { ThreadHeap::of_block(block.start()) };
         // SAFETY: this value owns the heap (invariant), and is borrowed mutably.
         if self.heap.outbox.with(|outbox| unsafe { &*outbox }.has_room_for(receiver)) {
-            // SAFETY: as above. There is room, and `block` is exclusive ownership of the block.
+            // SAFETY: this value owns the heap (invariant). The outbox has room, and `block` is
+            // exclusive ownership of the block.
             let add =
                 |outbox: *mut Outbox<_>| unsafe { (*outbox).add(receiver, block.into_start()) };
             self.heap.outbox.with_mut(add);
@@ -185,12 +202,13 @@ impl<P: Parts> Owner<P> {
         }
     }
 
-    /// Sends what is in the outbox, and then puts `block` there. It is never inlined and takes no
-    /// reference to an owner, so that a block that only waits needs no stack frame.
+    /// Sends the blocks in the outbox, and then puts `block` into it. The function is never inlined
+    /// and takes no reference to an `Owner`. A block that only has to be put into the outbox
+    /// therefore needs no stack frame.
     ///
     /// # Safety
     ///
-    /// As for [`new`](Self::new) and [`post`](Self::post).
+    /// - The requirements of [`new`](Self::new) and [`post`](Self::post) must be met.
     #[cold]
     #[inline(never)]
     unsafe fn post_after_sending(heap: &'static ThreadHeap<P>, block: BlockPtr) {
@@ -201,16 +219,17 @@ impl<P: Parts> Owner<P> {
         unsafe { owner.post(block) };
     }
 
-    /// Sends the blocks in the outbox, reclaims what others freed, and unmaps every empty arena,
-    /// including those that the source retains. Also takes over all other inboxes, and purges the
-    /// pages that contain only blocks that wait there. Call it before the owner becomes idle.
+    /// Sends the blocks in the outbox, reclaims the blocks that other threads freed into this heap,
+    /// and unmaps every empty arena, including those that the source retains. It also takes over
+    /// the inboxes of all other heaps, and purges the pages that contain nothing but blocks waiting
+    /// there. Call it before the owner becomes idle.
     pub fn flush(&mut self) {
         self.send_outbox();
         self.heap.heaps.take_over_inboxes(1);
         self.enter(Heap::trim);
     }
 
-    /// Counts what is in use in this heap. O(pools).
+    /// Counts the memory in use in this heap. O(pools).
     pub fn stats(&self) -> Stats {
         self.read(Heap::stats)
     }
@@ -220,11 +239,11 @@ impl<P: Parts> Owner<P> {
         self.read(Heap::retained_arenas)
     }
 
-    /// Asserts every rule of the single-owner heap. For tests.
+    /// Checks every invariant of the single-owner heap. For tests.
     ///
     /// # Panics
     ///
-    /// Panics if a rule is broken.
+    /// Panics if an invariant does not hold.
     pub fn check_invariants(&self) {
         self.read(Heap::check_invariants);
     }
@@ -236,20 +255,22 @@ impl<P: Parts> Owner<P> {
     }
 
     fn read<R>(&self, visit: impl FnOnce(&OwnHeap<P>) -> R) -> R {
-        // SAFETY: this value owns the heap (invariant), and is borrowed, so nobody changes the heap.
+        // SAFETY: this value owns the heap (invariant). It is borrowed, so nobody changes the heap.
         self.heap.own.with(|own| visit(unsafe { &*own }))
     }
 
-    /// Sends the blocks in the outbox, and reclaims what others freed. A thread that frees and
-    /// allocates on its fast paths only has no other occasion to reclaim.
+    /// Sends the blocks in the outbox, after it has reclaimed the blocks in the inbox. The fast
+    /// paths of freeing and allocating never look at the inbox, so a thread that stays on them
+    /// would otherwise never reclaim these blocks.
     fn send_outbox(&mut self) {
         self.reclaim_inbox();
         let packed = self.heap.outbox.with_mut(|outbox| {
             // SAFETY: this value owns the heap (invariant), and is borrowed mutably.
             let (receiver, blocks) = unsafe { &mut *outbox }.take()?;
-            // SAFETY: a block of the outbox stays in use until its owner frees it.
+            // SAFETY: a block in the outbox counts as in use until the owner of its heap frees it.
             let size = |block| unsafe { ThreadHeap::<P>::size_of_block(block) };
-            // SAFETY: the outbox gave up the blocks, which have at least `LEAST_BLOCK` bytes.
+            // SAFETY: the outbox gave up the ownership of the blocks, which have at least
+            // `LEAST_BLOCK` bytes.
             Some((receiver, unsafe { Batches::pack(blocks, size) }?))
         });
         if let Some((receiver, batches)) = packed {
@@ -257,7 +278,7 @@ impl<P: Parts> Owner<P> {
         }
     }
 
-    /// Frees the blocks that wait in the inbox.
+    /// Frees the blocks that other threads have sent to the inbox.
     #[inline]
     fn reclaim_inbox(&mut self) {
         let nodes = self.heap.inbox.take_all();
@@ -265,11 +286,11 @@ impl<P: Parts> Owner<P> {
         unsafe { self.reclaim(nodes) };
     }
 
-    /// Frees blocks that other threads sent.
+    /// Frees the blocks of `nodes`, which other threads have sent to this heap.
     ///
     /// # Safety
     ///
-    /// The blocks must belong to this heap.
+    /// - The blocks of `nodes` must belong to this heap.
     unsafe fn reclaim(&mut self, nodes: Chain<Batch>) {
         for node in nodes {
             // SAFETY: we own the node, which is a packed batch or the head of a table.
@@ -280,17 +301,18 @@ impl<P: Parts> Owner<P> {
             }
             // SAFETY: the blocks belong to this heap (contract of `reclaim`).
             let free = |start| unsafe { self.free_own(start) };
-            // SAFETY: a sender packed the batch and gave it up.
+            // SAFETY: a sender packed the batch and gave up its ownership of it.
             unsafe { Batch::unpack(node, free) };
         }
     }
 
-    /// Frees the blocks in the table that a takeover of the inbox has made.
+    /// Frees the blocks in a table. A thread that took over the inbox of this heap has put them
+    /// there.
     ///
     /// # Safety
     ///
     /// - `node` must be the head of a table, and the caller must exclusively own it.
-    /// - The blocks must belong to this heap.
+    /// - The blocks in the table must belong to this heap.
     #[cold]
     #[inline(never)]
     unsafe fn reclaim_table(&mut self, node: NonNull<Batch>) {
@@ -305,19 +327,19 @@ impl<P: Parts> Owner<P> {
     ///
     /// # Safety
     ///
-    /// `start` must be a block of this heap that nobody uses any more.
+    /// - `start` must be a block of this heap that nobody uses any more.
     #[inline]
     unsafe fn free_own(&mut self, start: NonNull<u8>) {
         // SAFETY: nobody uses the block any more (contract of `free_own`).
         let block = unsafe { BlockPtr::from_start(start) };
-        // SAFETY: it belongs to this heap (contract of `free_own`).
+        // SAFETY: the block belongs to this heap (contract of `free_own`).
         self.enter(|own| unsafe { own.free(block) });
     }
 }
 
 impl<P: Parts> Drop for Owner<P> {
     fn drop(&mut self) {
-        // Loom allows no access while a failed model unwinds.
+        // When a model has failed and its threads unwind, loom does not allow any further access.
         if sync::IS_MODEL && std::thread::panicking() {
             return;
         }
@@ -340,26 +362,28 @@ impl<P: Parts> fmt::Debug for Owner<P> {
 
 impl<P: Parts> ThreadHeap<P> {
     /// Pushes freed blocks of this heap to its inbox. If the heap has no owner, the caller becomes
-    /// its owner, frees the blocks, and abandons the heap again. Returns true if the blocks wait in
-    /// the inbox.
+    /// its owner, frees the blocks, and abandons the heap again. Returns true if the blocks now
+    /// wait in the inbox.
     pub(super) fn deliver(&'static self, nodes: Segment<Batch>) -> bool {
         let Some(nodes) = self.inbox.push(nodes) else { return true };
-        // SAFETY: the nodes came back, so the caller owns the heap.
+        // SAFETY: the inbox returned the nodes, which means that the caller is now the owner of the
+        // heap.
         let mut owner = unsafe { Owner::new(self) };
-        // SAFETY: the blocks belong to this heap.
+        // SAFETY: the caller pushes only blocks of this heap.
         unsafe { owner.reclaim(nodes.into_chain()) };
         false
     }
 }
 
 impl<P: Parts> Heaps<P> {
-    /// Frees a block for a thread that has no heap. The block is sent to its owner at once.
+    /// Frees a block for a thread that has no heap, and therefore no outbox. The block is sent to
+    /// its owner at once.
     ///
     /// # Safety
     ///
     /// - `block` must have come from one of these heaps.
-    /// - Nobody may use it any more.
-    // Never inlined, so that the common path of the caller needs no stack frame.
+    /// - Nobody may use the block any more.
+    // This function is never inlined, so that the common path of the caller needs no stack frame.
     #[inline(never)]
     pub unsafe fn free_remote(&self, block: BlockPtr) {
         let start = block.into_start();
@@ -367,14 +391,15 @@ impl<P: Parts> Heaps<P> {
         let receiver = unsafe { ThreadHeap::of_block(start) };
         // SAFETY: as above.
         let size = unsafe { ThreadHeap::<P>::size_of_block(start) };
-        // SAFETY: the block is given up, and every block has at least `LEAST_BLOCK` bytes.
+        // SAFETY: the caller gives up the block, and every block has at least `LEAST_BLOCK` bytes.
         self.send(receiver, unsafe { Batches::of(start, size) });
     }
 
-    /// Sends freed blocks of `receiver`. Limits how many blocks wait for owners that do not take
-    /// them.
+    /// Sends freed blocks to `receiver`, the heap that they belong to. If its owner does not
+    /// reclaim blocks, more and more of them wait, so this function also enforces the limit for
+    /// waiting blocks.
     fn send(&self, receiver: NonNull<ThreadHeap<P>>, batches: Batches) {
-        // SAFETY: the receiver is in the list of heaps, and those live forever.
+        // SAFETY: the receiver is in the list of heaps, and the heaps in the list live forever.
         let receiver: &'static ThreadHeap<P> = unsafe { receiver.as_ref() };
         let is_waiting = receiver.deliver(batches.nodes);
         if is_waiting && receiver.inbox.count(batches.bytes, STEP) {
@@ -382,7 +407,8 @@ impl<P: Parts> Heaps<P> {
         }
     }
 
-    /// Takes over inboxes if too much waits in all of them together. O(heaps).
+    /// Takes over inboxes if the blocks that wait in all inboxes have more than [`MOST_WAITING`]
+    /// bytes together. O(heaps).
     #[cold]
     #[inline(never)]
     fn limit_waiting(&self) {
@@ -393,9 +419,9 @@ impl<P: Parts> Heaps<P> {
     }
 
     /// Takes over the inboxes in which at least `least` bytes wait, and purges the pages that
-    /// contain waiting blocks only. Does nothing if another thread is doing so.
+    /// contain only waiting blocks. Does nothing if another thread is already taking over inboxes.
     ///
-    /// O(heaps + waiting blocks), and a system call for each range of pages.
+    /// O(heaps + waiting blocks). It also makes a system call for each range of pages.
     #[cold]
     #[inline(never)]
     pub(crate) fn take_over_inboxes(&self, least: usize) {
@@ -403,7 +429,7 @@ impl<P: Parts> Heaps<P> {
             return;
         }
         let Some(_guard) = sync::try_lock(&self.takeovers) else { return };
-        // A sender may be inside a call that must not change `errno`, because it frees memory.
+        // A sender may be freeing memory for its caller, and a free must not change `errno`.
         preserving_errno(|| {
             for heap in self.list.iter().filter(|heap| heap.inbox.waiting() >= least) {
                 self.take_over(heap);
@@ -411,7 +437,8 @@ impl<P: Parts> Heaps<P> {
         });
     }
 
-    /// Takes over the inbox of `heap`.
+    /// Takes the waiting blocks out of the inbox of `heap`, purges the pages that they cover, and
+    /// pushes the blocks back.
     fn take_over(&self, heap: &'static ThreadHeap<P>) {
         let bytes = heap.inbox.restart_count();
         let Some(nodes) = heap.inbox.take_over() else { return };

@@ -1,4 +1,4 @@
-//! The figures of all heaps together.
+//! Statistics of several heaps together.
 
 use std::{mem::ManuallyDrop, ptr};
 
@@ -8,22 +8,23 @@ use sync::atomic::Ordering::Relaxed;
 use super::{Heaps, ThreadHeap, owner::Owner};
 use crate::parts::Parts;
 
-/// What several heaps have in use together.
+/// The memory that several heaps have in use together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HeapsStats {
-    /// The sum over the heaps that could be walked.
+    /// The sum over all heaps that could be walked. Only the owner of a heap can walk the pools of
+    /// the heap.
     pub total: Stats,
-    /// How many heaps were walked.
+    /// How many heaps were walked and are included in `total`.
     pub walked: usize,
-    /// How many heaps could not be walked, because another thread owns them. The total does not
-    /// include them.
+    /// How many heaps could not be walked, because another thread owns them. `total` does not
+    /// include these heaps.
     pub elsewhere: usize,
 }
 
 impl<P: Parts> Heaps<P> {
-    /// Counts what is in use in the heaps of `owners` and in the abandoned ones.
-    /// O(heaps × owners + pools).
+    /// Counts the memory in use in the heaps that `owners` own and in all abandoned heaps. O(heaps
+    /// × owners + pools).
     pub fn stats(&self, owners: &[&Owner<P>]) -> HeapsStats {
         let total = Stats::empty::<P::Geometry>().with_map(self.shared.map());
         let mut stats = HeapsStats { total, walked: 0, elsewhere: 0 };
@@ -31,7 +32,7 @@ impl<P: Parts> Heaps<P> {
             let owned = owners.iter().find(|owner| ptr::eq(owner.heap(), heap));
             let of_heap = match owned {
                 Some(owner) => Some(owner.stats()),
-                // Dropping the owner abandons the heap again.
+                // The owner is dropped at once, which abandons the heap again.
                 None => Owner::adopt(heap).map(|owner| owner.stats()),
             };
             match of_heap {
@@ -45,15 +46,17 @@ impl<P: Parts> Heaps<P> {
         stats
     }
 
-    /// Counts the arenas that are retained by heaps whose owner is not a thread.
+    /// Counts the empty arenas that are retained by heaps which belong to a value instead of a
+    /// thread.
     ///
     /// # Safety
     ///
-    /// No other thread may use such a heap, as in the child of a fork.
+    /// - No other thread may use such a heap during the call. In the child of a fork this holds,
+    ///   because the child has only one thread.
     pub(crate) unsafe fn retained_without_threads(&self) -> usize {
         let survivors = self.list.iter().filter(|heap| heap.outlives_threads.load(Relaxed));
         let retained = |heap: &'static ThreadHeap<P>| {
-            // SAFETY: nobody else uses the heap (contract). The value is not dropped.
+            // SAFETY: nobody else uses the heap (contract). The owner is not dropped.
             let owner = ManuallyDrop::new(unsafe { Owner::new(heap) });
             owner.retained_arenas()
         };

@@ -1,19 +1,23 @@
-//! How the end of a thread is noticed, so that its heap is closed.
+//! Detects the end of a thread, so that the thread's heap can be closed.
 //!
 //! ```text
 //!   thread ends ─► destructors of thread-locals ─► destructors of keys, round 1 ─► … round 4
 //!                                                   └─ our key's: the heap is closed
 //! ```
 //!
-//! The C library runs the destructors of keys after those of thread-locals, and repeats them for up
-//! to four rounds (`PTHREAD_DESTRUCTOR_ITERATIONS`) as long as keys get new values. A heap that is
-//! opened in any round but the last is closed in the next one. Setting a key's value needs no
-//! memory unless the process has more than 31 keys, and a lack of memory is reported rather than
-//! fatal. The destructor of a thread-local has neither property.
+//! We use the destructor of a key for thread-specific values (`pthread_key_create`). The C library
+//! runs the destructors of keys after those of thread-locals. If the destructors set new values, it
+//! runs them again, for up to four rounds (`PTHREAD_DESTRUCTOR_ITERATIONS`). A heap that a
+//! destructor opens in any round but the last is therefore closed in the next round.
 //!
-//! Once the destructor has run, the thread does not stay the owner of a heap again. Each of its
-//! later requests opens a heap and closes it. A heap that was opened for the first time in the last
-//! round stays open when its thread ends. [`ThreadHeap::thread`] tells how it is found again.
+//! Setting the value of a key needs no memory unless the process has more than 31 keys. If memory
+//! is needed and there is none, the C library reports this to us. Registering the destructor of a
+//! thread-local may always need memory, and a lack of memory ends the process.
+//!
+//! After the destructor has run, the thread owns a heap only during a request: each of its later
+//! requests opens a heap and closes it again. There is one exception. If a thread opens its first
+//! heap in the last round of destructors, no round is left to close the heap, so it stays open when
+//! the thread ends. [`ThreadHeap::thread`] describes how a later thread finds such a heap.
 //!
 //! [`ThreadHeap::thread`]: crate::heaps::ThreadHeap::thread
 
@@ -22,22 +26,23 @@ use std::cell::Cell;
 use super::slot;
 
 thread_local! {
-    /// True once [`close_heap`] has run in this thread.
+    /// True after [`close_heap`] has run in this thread.
     static ENDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Closes the calling thread's heap. From now on the thread closes a heap after each request.
+/// Closes the calling thread's heap. If the thread opens a heap later, it closes that heap at the
+/// end of the same request.
 fn close_heap() {
     ENDED.set(true);
     drop(slot::take());
 }
 
-/// Arranges for the calling thread's heap to be closed when the thread ends. Returns false if the
-/// heap must be closed at once instead, because the thread is already ending, or because there is no
-/// memory or no key.
+/// Arranges for the calling thread's heap to be closed when the thread ends. Returns false if this
+/// is impossible, because the thread is already ending, or because no memory or no key is
+/// available. The caller must then close the heap at the end of the request.
 ///
-/// This function is never inlined, because a coroutine must not keep the address of `ENDED` across
-/// a switch between threads.
+/// This function is never inlined. Otherwise a coroutine could keep the address of the thread-local
+/// `ENDED` while it moves to another thread, and would then use the flag of the first thread.
 #[cold]
 #[inline(never)]
 pub(super) fn will_be_noticed() -> bool {
@@ -52,9 +57,10 @@ mod system {
 
     use crate::process::exit::close_heap;
 
-    /// The key whose destructor closes a thread's heap, plus 1, or one of the two values below.
+    /// The key whose destructor closes a thread's heap, plus 1, or one of the two constants below.
     ///
-    /// All accesses are relaxed, because the key is only a number.
+    /// All accesses are relaxed, because no other memory depends on the value: the key is only a
+    /// number.
     static KEY: AtomicUsize = AtomicUsize::new(NOT_CREATED);
 
     const NOT_CREATED: usize = 0;
@@ -64,22 +70,23 @@ mod system {
         close_heap();
     }
 
-    /// Returns the key, creating it if this is the first call. `None` if the process has no key
-    /// left, or if this code is being unloaded.
+    /// Returns the key, and creates it if this is the first call. Returns `None` if the process
+    /// cannot create another key, or if this code is being unloaded.
     pub(super) fn key() -> Option<libc::pthread_key_t> {
         let known = KEY.load(Relaxed);
         if known != NOT_CREATED {
             return (known != DELETED).then(|| (known - 1) as libc::pthread_key_t);
         }
         let mut created = 0;
-        // SAFETY: `created` is writable, and the destructor stays until `delete_key` has run.
+        // SAFETY: `created` is writable, and the destructor stays in memory until `delete_key` has
+        // run.
         if unsafe { libc::pthread_key_create(&mut created, Some(at_exit)) } != 0 {
             return None;
         }
         match KEY.compare_exchange(NOT_CREATED, created as usize + 1, Relaxed, Relaxed) {
             Ok(_) => Some(created),
             Err(_) => {
-                // SAFETY: no other thread has seen this key.
+                // SAFETY: the key was created just now, and no other thread has seen it.
                 unsafe { libc::pthread_key_delete(created) };
                 key()
             }
@@ -88,14 +95,17 @@ mod system {
 
     pub(super) fn call_at_exit() -> bool {
         let Some(key) = key() else { return false };
-        // The value only has to be different from null.
+        // When a thread ends, the C library calls the key's destructor only if the thread has set
+        // the key to a value other than null. We never use the value itself.
         let value = ptr::from_ref(&KEY).cast::<c_void>();
-        // SAFETY: the key exists, or `delete_key` has run in the meantime, which the call reports.
+        // SAFETY: either the key exists, or `delete_key` has deleted the key since we read it. In
+        // the second case, the call returns an error.
         unsafe { libc::pthread_setspecific(key, value) == 0 }
     }
 
-    /// Deletes the key when the program exits, or when the library that this code is part of is
-    /// unloaded. Otherwise a thread that ends later would call a destructor that is gone.
+    /// An entry in the table of functions that run when the program exits, or when the library that
+    /// contains this code is unloaded. This entry deletes the key. Without it, a thread that ends
+    /// after the unloading would call a destructor that is no longer in memory.
     #[cfg(not(target_vendor = "apple"))]
     #[used]
     #[unsafe(link_section = ".fini_array")]

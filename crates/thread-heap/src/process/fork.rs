@@ -1,17 +1,21 @@
-//! Forks of a process whose other threads may be inside the source of arenas.
+//! Handlers that make `fork` safe even if other threads are using the source of arenas at that
+//! moment.
 //!
 //! ```text
 //!   forking thread     prepare: lock ────────── fork ──┬── parent: unlock
 //!   another thread   …maps an arena… ──┘ waited for    └── child: correct the figures, unlock
 //! ```
 //!
-//! The child has only the forking thread. Two locks are held across the fork and unlocked in both
-//! processes. Holding the source's lock makes the child's copy of the source consistent. Holding
-//! the lock of takeovers ensures that no block is lost while it is out of its inbox.
+//! The child has only the forking thread. The handlers lock two locks before the fork, and unlock
+//! them after the fork in both processes. The lock of the source makes the child's copy of the
+//! source consistent. The lock of takeovers ensures that no other thread has taken blocks out of an
+//! inbox during the fork, because the child would lose these blocks.
 //!
-//! Handlers that were registered before the first heap was opened run while the source is locked. On
-//! the forking thread they must not make a heap map or unmap an arena, and must not wait for a
-//! thread that may.
+//! The C library runs the handlers that prepare a fork in reverse order of registration. Our
+//! handlers are registered when the first heap is opened. Handlers of other code that were
+//! registered earlier therefore run while the source is locked. On the forking thread, such a
+//! handler must neither cause a heap to map or unmap an arena, nor wait for a thread that may do
+//! so.
 
 use std::{cell::Cell, mem::ManuallyDrop};
 
@@ -24,31 +28,33 @@ use sync::{
 use super::{heaps::HEAPS, slot};
 use crate::shared_source::SourceGuard;
 
-/// True if the handlers are registered.
+/// True if the handlers have been registered.
 static GUARDED: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    /// What this thread has locked for a fork.
+    /// The locks that this thread holds for a fork.
     static HELD: Cell<Option<Held>> = const { Cell::new(None) };
 }
 
-/// The locks that are held across a fork. They are not dropped with their thread, so the thread
-/// needs no destructor for them.
+/// The locks that are held across a fork. They are not unlocked when their thread ends, so the
+/// thread-local that contains them needs no destructor.
 struct Held {
     source: ManuallyDrop<SourceGuard<'static, RetainingArenas<MmapArenas>>>,
     takeovers: ManuallyDrop<MutexGuard<'static, ()>>,
-    /// How many times `prepare` has run. Threads that open the first heaps of a process at the same
-    /// time each register the handlers.
+    /// How many times `prepare` has run for this fork. If several threads open the first heaps of a
+    /// process at the same time, each of them registers the handlers, and a fork then calls each
+    /// handler several times.
     times: u32,
 }
 
-/// Registers the handlers unless they are registered. It must be called before a heap is opened.
-/// Returns false if there is no memory for the handlers. The next call then tries again.
+/// Registers the handlers if this has not been done yet. It must be called before a heap is opened.
+/// Returns false if there is no memory to register them. The next call then tries again.
 pub(super) fn guard() -> bool {
     if GUARDED.load(Relaxed) {
         return true;
     }
-    // SAFETY: the handlers take no arguments, return, and stay while this code is loaded.
+    // SAFETY: the handlers take no arguments, do not unwind, and stay in memory while this code is
+    // loaded.
     let outcome =
         unsafe { libc::pthread_atfork(Some(prepare), Some(release), Some(release_in_child)) };
     if outcome == 0 {
@@ -59,7 +65,8 @@ pub(super) fn guard() -> bool {
 
 extern "C" fn prepare() {
     let held = HELD.take().unwrap_or_else(|| {
-        // In this order, because a takeover locks the source.
+        // We lock `takeovers` before the source, because a takeover also locks the source while it
+        // holds `takeovers`. The opposite order could deadlock.
         let takeovers = ManuallyDrop::new(HEAPS.pause_takeovers());
         let source = ManuallyDrop::new(HEAPS.lock_source());
         Held { source, takeovers, times: 0 }
@@ -80,16 +87,18 @@ extern "C" fn release() {
     }
 }
 
-/// Corrects the count of retained arenas, because those of the other threads' heaps are lost.
+/// Corrects the number of arenas that the source counts as retained by heaps. The arenas that the
+/// heaps of other threads had retained are lost to the child, so they no longer count.
 ///
-/// Threads of the child may get the numbers of threads that exist only in the parent. The heaps of
-/// those threads may be inconsistent, so they must not be found by these numbers.
+/// This handler also resets the thread numbers of the other threads' heaps. A new thread of the
+/// child may get the same number as a thread that exists only in the parent. It would then find the
+/// heap of that thread by the number and open it, although this heap may be inconsistent.
 extern "C" fn release_in_child() {
     HEAPS.forget_threads_but(slot::thread());
     if let Some(mut held) = HELD.take() {
-        // SAFETY: the value is used at once, and not dropped.
+        // SAFETY: the owner is not dropped, and the slot does not change while it is used.
         let of_thread = unsafe { slot::owner() }.map_or(0, |owner| owner.retained_arenas());
-        // SAFETY: the child of a fork has this thread only.
+        // SAFETY: the child of a fork has no other thread that could use a heap.
         let of_others = unsafe { HEAPS.retained_without_threads() };
         held.source.limit_retained_by_heaps(of_thread + of_others);
         HELD.set(Some(held));
@@ -110,7 +119,8 @@ mod tests {
     use super::*;
     use crate::ThreadGeometry;
 
-    /// Returns a message that arrives when another thread has locked the source.
+    /// Starts a thread that locks the source. Returns a channel that receives a message when the
+    /// thread has got the lock.
     fn another_threads_turn() -> Receiver<()> {
         let (sender, receiver) = channel();
         thread::spawn(move || {
@@ -120,7 +130,7 @@ mod tests {
         receiver
     }
 
-    /// mutants 20: the handlers were registered again for each heap.
+    /// mutants 20: the handlers were registered again whenever a heap was opened.
     #[test]
     fn handlers_are_registered_once() {
         assert!(guard());
@@ -133,9 +143,10 @@ mod tests {
         prepare();
         let mut held = HELD.take().expect("the source is locked");
         let first = held.source.source().map(size).expect("there is memory");
-        // SAFETY: it was mapped above, and nobody uses it.
+        // SAFETY: the arena was mapped above, and nobody uses it.
         unsafe { held.source.source().unmap(first, size) };
-        // An arena that was unmapped is mapped again, so from now on one may be retained.
+        // This request comes shortly after an arena was unmapped. The source therefore allows a
+        // heap to retain an arena from now on.
         let arena = held.source.source().map(size).expect("there is memory");
         assert_eq!(held.source.source().retain(0, 1), 1);
         let retained = held.source.retained();
@@ -143,7 +154,7 @@ mod tests {
         release_in_child();
         let mut source = HEAPS.lock_source();
         assert_eq!(source.retained(), retained - 1);
-        // SAFETY: it was mapped above, and nobody uses it.
+        // SAFETY: the arena was mapped above, and nobody uses it.
         unsafe { source.source().unmap(arena, size) };
     }
 

@@ -1,4 +1,4 @@
-//! The statics.
+//! The statics that contain the heaps of this process.
 
 #![forbid(unsafe_code)]
 
@@ -11,16 +11,18 @@ use crate::{
     shared_arenas::SharedArenas,
 };
 
-/// What the process's heaps are made of. Their metadata lives on pages of its own, because malloc
-/// itself may be built on these heaps.
+/// The source, the allocator of metadata and the geometry of the process's heaps. The metadata
+/// lives on pages of its own. It cannot come from malloc, because malloc itself may be built on
+/// these heaps.
 pub(crate) type CurrentParts = (RetainingArenas<MmapArenas>, PageBlocks, ThreadGeometry);
 
-/// The heaps of the process's threads.
+/// The type of the heaps that the threads of the process use.
 pub type CurrentHeaps = Heaps<CurrentParts>;
 
 pub(super) static HEAPS: CurrentHeaps =
     Heaps::new(RetainingArenas::new(MmapArenas::new()), PageBlocks);
 
-/// The heap of every thread that has none. It never has an arena, so nothing in it changes.
+/// The heap to which the slot of a thread points while the thread has no heap. It never has an
+/// arena, so it never changes, and all threads can share it.
 pub(super) static NO_HEAP: ThreadHeap<CurrentParts> =
     ThreadHeap::new(&HEAPS, SharedArenas::NONE, PageBlocks, HeapTag::NONE);

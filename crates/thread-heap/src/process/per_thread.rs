@@ -1,4 +1,4 @@
-//! The calling thread's heap as an allocator.
+//! An allocator that uses the heap of the calling thread.
 
 use std::{
     mem::ManuallyDrop,
@@ -18,8 +18,8 @@ use crate::{
     parts::ThreadGeometry,
 };
 
-/// The heaps of the process's threads. Each thread allocates from its own heap, and any thread may
-/// free any block.
+/// An allocator that gives each thread of the process its own heap. A thread allocates from its own
+/// heap, and any thread may free any block.
 ///
 /// ```
 /// use thread_heap::PerThread;
@@ -31,50 +31,55 @@ use crate::{
 /// PerThread.flush();
 /// ```
 ///
-/// It works from the first instruction of the process to the last, in every destructor that runs
-/// when a thread ends, and in a forked child, even if the process has many threads. It also works
-/// in a signal handler, provided that the handler interrupted neither this allocator nor the C
-/// library's. The first block of a thread may need the C library's allocator, but only in a process
-/// that has more than 31 keys for thread-specific values.
+/// The allocator works from the first instruction of the process to the last, including in all
+/// destructors that run when a thread ends, and in a forked child, even if the process has many
+/// threads. It also works in a signal handler, if the handler has interrupted neither this
+/// allocator nor the allocator of the C library. The first allocation of a thread may call the
+/// allocator of the C library, but only in a process that has more than 31 keys for thread-specific
+/// values.
 ///
 /// A coroutine may allocate and free on every thread that it runs on. It may move to another thread
-/// whenever it is not inside a call of this allocator. The allocator calls no code of its user, so
-/// only a signal handler that switches stacks could break this rule.
+/// at any time except during a call of this allocator. The allocator calls no code of its user, so
+/// only a signal handler that switches stacks could move a coroutine during such a call.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PerThread;
 
 impl PerThread {
-    /// Counts what is in use in the calling thread's heap. Returns `None` if there is no memory for
-    /// a heap. O(pools).
+    /// Counts the memory in use in the calling thread's heap. Returns `None` if the thread has no
+    /// heap yet and there is no memory for one. O(pools).
     pub fn stats(self) -> Option<Stats> {
         with_heap(|owner| owner.stats())
     }
 
-    /// Counts what is in use in the calling thread's heap and in the abandoned ones.
-    /// O(heaps + pools).
+    /// Counts the memory in use in the calling thread's heap and in all abandoned heaps. O(heaps +
+    /// pools).
     pub fn stats_of_all(self) -> HeapsStats {
-        // SAFETY: the value is used at once, and not dropped.
+        // SAFETY: the owner is not dropped, and the slot does not change while it is used.
         match unsafe { slot::owner() } {
             Some(owner) => HEAPS.stats(&[&*owner]),
             None => HEAPS.stats(&[]),
         }
     }
 
-    /// Returns true if `address` lies in an arena of one of the process's heaps. Reads the arena map
-    /// without a lock.
+    /// Returns true if `address` lies in an arena of one of the process's heaps. It reads the arena
+    /// map and takes no lock.
     #[inline]
     pub fn holds(self, address: usize) -> bool {
         HEAPS.holds(address)
     }
 
-    /// Sends the blocks of other heaps that this thread has freed, reclaims what others freed, and
-    /// unmaps every empty arena, including those that the process retains. Call it before the thread
+    /// Returns as much unused memory to the system as this thread can. Call it before the thread
     /// becomes idle.
     ///
-    /// It also purges the pages that contain only blocks which wait for other threads, even if those
-    /// threads are blocked. What another thread freed itself stays with that thread.
+    /// - It sends the blocks that this thread has freed but that belong to other heaps.
+    /// - It reclaims the blocks of this thread's heap that other threads have freed.
+    /// - It unmaps every empty arena of this thread's heap, and those that the process retains.
+    ///
+    /// It also takes over the inboxes of other heaps, and purges the pages that contain nothing but
+    /// blocks waiting there. This works even if the threads that own these heaps are blocked. Free
+    /// memory that another thread has already reclaimed stays with that thread.
     pub fn flush(self) {
-        // SAFETY: the value is used at once, and not dropped.
+        // SAFETY: the owner is not dropped, and the slot does not change while it is used.
         match unsafe { slot::owner() } {
             Some(mut owner) => owner.flush(),
             None => {
@@ -85,14 +90,15 @@ impl PerThread {
     }
 }
 
-// SAFETY: the blocks of these heaps overlap neither each other nor other memory. Only its owner
-// enters a heap. The arena map contains exactly the arenas of these heaps.
+// SAFETY: the blocks of these heaps overlap neither each other nor other memory. Only the owner of
+// a heap enters the heap. The arena map contains exactly the arenas of these heaps.
 unsafe impl Blocks for PerThread {
     type Geometry = ThreadGeometry;
 
     #[inline]
     fn alloc_listed(&self, class: SizeClass<ThreadGeometry>) -> Option<BlockPtr> {
-        // SAFETY: the calling thread owns the heap in its slot, unless that is `NO_HEAP`.
+        // SAFETY: the calling thread owns the heap in its slot, unless this heap is `NO_HEAP`,
+        // which never has an arena.
         unsafe { slot::get().alloc_listed(class) }
     }
 
@@ -109,9 +115,9 @@ unsafe impl Blocks for PerThread {
     unsafe fn free(&self, block: BlockPtr) {
         let heap = slot::get();
         // SAFETY: the block came from these heaps (contract of `free`). The calling thread owns the
-        // heap in its slot, unless that is `NO_HEAP`.
+        // heap in its slot, unless this heap is `NO_HEAP`, which never has an arena.
         if let Some(block) = unsafe { heap.free_if_own(block) } {
-            // SAFETY: the block belongs to another heap than the one in the slot.
+            // SAFETY: `heap` is the heap in the slot, and the block does not belong to it.
             unsafe { free_elsewhere(heap, block) };
         }
     }
@@ -121,21 +127,24 @@ unsafe impl Blocks for PerThread {
         if !HEAPS.holds(ptr.addr().get()) {
             return Some(ptr);
         }
-        // SAFETY: it lies in an arena of ours, so the caller gives up a block (contract).
+        // SAFETY: `ptr` lies in an arena of these heaps, so it is a block that the caller gives up
+        // (contract of `free_if_ours`).
         unsafe { self.free(BlockPtr::from_start(ptr)) };
         None
     }
 
     #[inline]
     unsafe fn size_if_ours(&self, ptr: NonNull<u8>) -> Option<usize> {
-        // SAFETY: if it lies in an arena of ours, it is a block in use (contract).
+        // SAFETY: if `ptr` lies in an arena of these heaps, it is a block in use (contract of
+        // `size_if_ours`).
         let size = || unsafe { ThreadHeap::<CurrentParts>::size_of_block(ptr) };
         HEAPS.holds(ptr.addr().get()).then(size)
     }
 }
 
-/// Frees a block of a heap that is not the calling thread's. It looks up that heap again, so that
-/// [`PerThread::free`] can compare it in memory without loading it into a register.
+/// Frees a block of a heap that is not the calling thread's. [`PerThread::free`] compares the
+/// block's heap with the thread's heap directly in memory, without loading it into a register. This
+/// function therefore looks up the block's heap again.
 ///
 /// # Safety
 ///
@@ -148,43 +157,47 @@ unsafe fn free_elsewhere(heap: &'static ThreadHeap<CurrentParts>, block: BlockPt
         // SAFETY: the block came from these heaps (contract of `free_elsewhere`).
         return unsafe { HEAPS.free_remote(block) };
     }
-    // SAFETY: the calling thread owns the heap in its slot, which nobody uses in the meantime.
+    // SAFETY: the calling thread owns the heap in its slot. Nothing else uses this heap while the
+    // owner exists.
     let mut owner = ManuallyDrop::new(unsafe { Owner::new(heap) });
     // SAFETY: the block belongs to another heap (contract of `free_elsewhere`).
     unsafe { owner.post(block) };
 }
 
-/// Calls `visit` with the owner of the calling thread's heap, which is opened if the thread has
-/// none. Returns `None` if there is no memory for a heap.
+/// Calls `visit` with the owner of the calling thread's heap. If the thread has no heap, opens one
+/// first. Returns `None` if there is no memory for a heap.
 fn with_heap<R>(visit: impl FnOnce(&mut Owner<CurrentParts>) -> R) -> Option<R> {
-    // SAFETY: the value is used at once, and not dropped.
+    // SAFETY: the owner is not dropped, and the slot does not change while it is used.
     match unsafe { slot::owner() } {
         Some(mut owner) => Some(visit(&mut owner)),
         None => with_new_heap(visit),
     }
 }
 
-/// As [`with_heap`], for a thread that has no heap. The thread stays the owner if its end will be
-/// noticed.
+/// Opens a heap for a thread that has none, and calls `visit` with the owner of the heap. If we can
+/// arrange for the heap to be closed at the end of the thread, the thread keeps the heap. Otherwise
+/// the heap is closed after the call of `visit`.
 #[cold]
 #[inline(never)]
 fn with_new_heap<R>(visit: impl FnOnce(&mut Owner<CurrentParts>) -> R) -> Option<R> {
     let is_guarded = fork::guard();
-    // The call above may have allocated through these heaps.
-    // SAFETY: the value is used at once, and not dropped.
+    // Registering the handlers may have allocated through these heaps, and so may have opened a
+    // heap for this thread.
+    // SAFETY: the owner is not dropped, and the slot does not change while it is used.
     if let Some(mut owner) = unsafe { slot::owner() } {
         return Some(visit(&mut owner));
     }
     let thread = slot::thread();
-    // SAFETY: this thread is alive and has no heap. A heap with its number was therefore left open
-    // by another thread, which has ended. A forked child resets the numbers.
+    // SAFETY: this thread is alive and has no heap. If a heap has this thread's number, another
+    // thread with the same number left it open, and that thread has ended. The child of a fork
+    // resets the numbers of other threads' heaps.
     slot::put(unsafe { HEAPS.open_as(thread) }?);
-    // The slot is set first, because the registration may allocate through these heaps.
+    // We set the slot first, because the call may allocate through these heaps.
     let is_noticed = exit::will_be_noticed();
     if is_noticed && is_guarded {
         slot::get().thread.store(thread, Relaxed);
     }
-    // SAFETY: the value is used at once, and not dropped.
+    // SAFETY: the owner is not dropped, and the slot does not change while it is used.
     let result = unsafe { slot::owner() }.map(|mut owner| visit(&mut owner));
     if !is_noticed {
         drop(slot::take());
@@ -198,7 +211,7 @@ mod tests {
 
     use super::*;
 
-    /// mutants 5: each request of a thread opened a heap of its own.
+    /// mutants 5: each request of a thread opened a new heap.
     #[test]
     fn a_thread_uses_the_same_heap_for_all_its_requests() {
         thread::spawn(|| {

@@ -1,26 +1,29 @@
-//! The thread-local word that points to the calling thread's heap.
+//! The slot of a thread: a thread-local word that points to the calling thread's heap.
 //!
-//! A coroutine may allocate on one thread, switch, and continue on another thread. To the compiler
-//! the switch is an ordinary call, and the address of a `thread_local!` is the same before and
-//! after it. Optimised code may therefore keep that address in a register across the switch, and
-//! then read the word of a thread that is running elsewhere. So no address of the word may leave
-//! this module, and none may be computed where the compiler can keep it:
+//! A coroutine may allocate on one thread, switch stacks, and continue on another thread. The
+//! compiler regards the switch as an ordinary call, and assumes that the address of a
+//! `thread_local!` is the same before and after a call. Optimised code may therefore keep this
+//! address in a register across the switch, and then read the word of the first thread, which is
+//! running elsewhere. To prevent this, the address of the word must never leave this module, and
+//! must never be computed where the compiler could keep it:
 //!
-//! - On x86-64 Linux, inline assembly reads the word. The compiler may keep only the word's offset
-//!   from the thread pointer, which is the same for all threads.
-//! - Elsewhere, and with the feature `dynamic-tls`, functions that are never inlined read and write
-//!   the word. Only the heap leaves them.
+//! - On x86-64 Linux, inline assembly reads the word. The compiler can keep only the offset of the
+//!   word from the thread pointer, which is the same for all threads.
+//! - On other systems, and with the feature `dynamic-tls`, functions that are never inlined read
+//!   and write the word. They return the pointer to the heap, but never the address of the word.
 //!
-//! A switch of stacks is a call of a function that the compiler cannot see through, or inline
-//! assembly that may write memory. In both cases the compiler must read the word again afterwards.
+//! To switch stacks, a program either calls a function that the compiler cannot see through, or
+//! uses inline assembly that may write memory. In both cases the compiler must read the word again
+//! afterwards.
 //!
 //! # The model of the thread-local
 //!
-//! The offset comes from the offset table of the program or library, which the dynamic linker
-//! fills ("initial-exec"). A program's linker replaces the table entry by a constant. A library
-//! that is loaded with `dlopen` needs room for its thread-locals in the static block of threads
-//! that already run. The C library reserves a small surplus for this, so a few such libraries can
-//! be loaded. The feature `dynamic-tls` avoids the need for it.
+//! The offset of the word is loaded from the offset table of the program or library, which the
+//! dynamic linker fills (the "initial-exec" model). In a program, the linker replaces the load by a
+//! constant. A library that is loaded with `dlopen` is different: threads are already running, and
+//! the thread-locals of the library must fit into the static block that each of them already has.
+//! The C library reserves a small surplus in this block, so only a few such libraries can be
+//! loaded. With the feature `dynamic-tls`, a library does not need this surplus.
 
 use std::{
     mem::{self, ManuallyDrop},
@@ -38,7 +41,8 @@ type Heap = &'static ThreadHeap<CurrentParts>;
     target_arch = "x86_64",
     target_pointer_width = "64",
     target_os = "linux",
-    // The dynamic linker of musl refuses the model in libraries that are loaded later.
+    // The dynamic linker of musl does not support the initial-exec model in libraries that are
+    // loaded later.
     any(target_env = "gnu", all(target_env = "musl", target_feature = "crt-static")),
     not(feature = "dynamic-tls"),
     not(miri)
@@ -48,7 +52,8 @@ mod word {
 
     use crate::process::{heaps::NO_HEAP, slot::Heap};
 
-    /// The name of the word. Two versions of this crate in one program each have a word.
+    /// The name of the word's symbol. It contains the version of this crate, so that two versions
+    /// of the crate in one program use different words.
     macro_rules! word {
         () => {
             concat!(
@@ -79,8 +84,8 @@ mod word {
     #[inline]
     fn offset() -> usize {
         let offset: usize;
-        // SAFETY: the instruction only loads the word's entry of the offset table. The entry never
-        // changes after the dynamic linker has filled it, so `nomem` holds.
+        // SAFETY: the instruction only loads the entry of the word in the offset table. The entry
+        // never changes after the dynamic linker has filled it, so `nomem` is correct.
         unsafe {
             asm!(
                 concat!("mov {offset}, qword ptr [rip + ", word!(), "@gottpoff]"),
@@ -94,9 +99,9 @@ mod word {
     #[inline]
     pub(super) fn get() -> Heap {
         let heap: *const _;
-        // SAFETY: the instruction loads the calling thread's word. `pure` holds because the result
-        // depends only on memory and on the thread pointer. The thread pointer changes only at a
-        // switch of stacks, where the compiler must assume that memory changes too.
+        // SAFETY: the instruction loads the word of the calling thread. `pure` is correct because
+        // the result depends only on memory and on the thread pointer. The thread pointer changes
+        // only at a switch of stacks, where the compiler must assume that memory changes too.
         unsafe {
             asm!(
                 "mov {heap}, qword ptr fs:[{offset}]",
@@ -105,13 +110,14 @@ mod word {
                 options(pure, readonly, nostack, preserves_flags)
             );
         }
-        // SAFETY: the word holds `NO_HEAP` or what `set` stored, and both are `'static`.
+        // SAFETY: the word points to `NO_HEAP` or to a heap that was passed to `set`. Both are
+        // `'static`.
         unsafe { &*heap }
     }
 
     pub(super) fn set(heap: Heap) {
-        // SAFETY: the instruction stores to the calling thread's word, which only this module
-        // accesses. It may write memory as far as the compiler knows.
+        // SAFETY: the instruction stores to the word of the calling thread, which only this module
+        // accesses. Without `nomem`, the compiler assumes that the instruction writes memory.
         unsafe {
             asm!(
                 "mov qword ptr fs:[{offset}], {heap}",
@@ -122,7 +128,7 @@ mod word {
         }
     }
 
-    /// Returns the thread pointer, which no two live threads share.
+    /// Returns the thread pointer, which is different for all live threads.
     pub(super) fn thread() -> usize {
         let thread: usize;
         // SAFETY: on this target the thread pointer points to a word that holds the pointer itself.
@@ -156,8 +162,8 @@ mod word {
 
     #[inline(never)]
     pub(super) fn get() -> Heap {
-        // The read is volatile so that the compiler cannot conclude that two calls of this function
-        // return the same heap.
+        // The read is volatile. Otherwise the compiler could conclude that two calls of this
+        // function return the same heap.
         // SAFETY: the word is initialised, and only this thread accesses it.
         WORD.with(|word| unsafe { word.as_ptr().read_volatile() })
     }
@@ -167,25 +173,25 @@ mod word {
         WORD.set(heap);
     }
 
-    /// Returns the address of the word, which no two live threads share.
+    /// Returns the address of the word, which is different for all live threads.
     #[inline(never)]
     pub(super) fn thread() -> usize {
         WORD.with(|word| ptr::from_ref(word).addr())
     }
 }
 
-/// Returns the calling thread's heap, or `NO_HEAP`.
+/// Returns the calling thread's heap, or `NO_HEAP` if the thread has no heap.
 #[inline]
 pub(super) fn get() -> Heap {
     word::get()
 }
 
-/// Returns the owner of the calling thread's heap, or `None` if the thread has no heap. The
-/// ownership stays with the slot.
+/// Returns an owner of the calling thread's heap, or `None` if the thread has no heap. The slot
+/// keeps the ownership of the heap, so the returned value is only a temporary copy.
 ///
 /// # Safety
 ///
-/// The value must not be dropped, and must not be used after the slot has changed.
+/// - The caller must not drop the returned value, and must not use it after the slot has changed.
 #[inline]
 pub(super) unsafe fn owner() -> Option<ManuallyDrop<Owner<CurrentParts>>> {
     let heap = get();
@@ -195,7 +201,7 @@ pub(super) unsafe fn owner() -> Option<ManuallyDrop<Owner<CurrentParts>>> {
     (!ptr::eq(heap, &NO_HEAP)).then(owner)
 }
 
-/// Puts a heap into the slot of the calling thread, which must have none.
+/// Puts a heap into the slot of the calling thread. The thread must have no heap.
 pub(super) fn put(owner: Owner<CurrentParts>) {
     debug_assert!(ptr::eq(get(), &NO_HEAP), "the slot is empty");
     word::set(owner.heap());
@@ -203,8 +209,9 @@ pub(super) fn put(owner: Owner<CurrentParts>) {
     mem::forget(owner);
 }
 
-/// Takes the calling thread's heap out of the slot, if the thread has one. The heap no longer counts
-/// as [left open](ThreadHeap::thread) if the thread ends.
+/// Takes the calling thread's heap out of the slot, and returns its owner, or `None` if the thread
+/// has no heap. The thread's number is removed from the heap, so the heap is not regarded as [left
+/// open](ThreadHeap::thread) when the thread ends.
 pub(super) fn take() -> Option<Owner<CurrentParts>> {
     let heap = get();
     if ptr::eq(heap, &NO_HEAP) {
@@ -212,12 +219,12 @@ pub(super) fn take() -> Option<Owner<CurrentParts>> {
     }
     heap.thread.store(0, Relaxed);
     word::set(&NO_HEAP);
-    // SAFETY: the slot owned the heap, and has just given it up.
+    // SAFETY: the slot owned the heap, and no longer points to it.
     Some(unsafe { Owner::new(heap) })
 }
 
-/// Returns a number that is not 0, and that no two live threads share. A thread that starts later
-/// may have the number of one that has ended.
+/// Returns the number of the calling thread, which is never 0. No two live threads have the same
+/// number. A new thread may have the number of a thread that has ended.
 pub(super) fn thread() -> usize {
     word::thread()
 }

@@ -1,4 +1,4 @@
-//! Models of an inbox, with nodes that loom can observe.
+//! Models of an inbox. They use nodes whose accesses loom can observe.
 
 use std::ptr::NonNull;
 
@@ -12,7 +12,7 @@ struct Node {
     contents: UnsafeCell<u32>,
 }
 
-// SAFETY: the link is read from where it is written.
+// SAFETY: `next` reads the link from the field to which `set_next` writes it.
 unsafe impl Link for Node {
     unsafe fn next(node: NonNull<Self>) -> *mut Self {
         // SAFETY: the caller owns the node (contract of `next`).
@@ -25,7 +25,7 @@ unsafe impl Link for Node {
     }
 }
 
-/// Orders of which one is too weak.
+/// Defines sets of orderings. In each set one ordering is too weak.
 macro_rules! weak_orders {
     ($($name:ident: $operation:ident,)*) => { $(
         struct $name;
@@ -45,8 +45,8 @@ weak_orders! {
 }
 
 impl<N: Link> Inbox<N> {
-    /// Checks that the heap has no owner, and then makes the caller its owner. This is wrong,
-    /// because another thread may do the same between the two steps.
+    /// Checks that the heap has no owner, and then makes the caller its owner in a second step.
+    /// This is wrong on purpose: another thread may become the owner between the two steps.
     pub(crate) fn adopt_in_two_steps(&self) -> bool {
         let free = self.head.load(Acquire) == abandoned();
         if free {
@@ -56,14 +56,14 @@ impl<N: Link> Inbox<N> {
     }
 }
 
-/// A heap reduced to its inbox and something that only the owner may access.
+/// A simplified heap, which consists of its inbox and a number that only the owner may access.
 struct Owned<O = Sound> {
     inbox: Inbox<Node, O>,
-    /// The sum of the contents of all nodes that were reclaimed.
+    /// The sum of the contents of all nodes that the owner has reclaimed.
     sum: UnsafeCell<u32>,
 }
 
-// SAFETY: only the owner accesses `sum`, which is what the models show.
+// SAFETY: only the owner accesses `sum`. The models check that this is so.
 unsafe impl<O> Send for Owned<O> {}
 // SAFETY: as above.
 unsafe impl<O> Sync for Owned<O> {}
@@ -75,7 +75,8 @@ impl<O: Orders> Owned<O> {
 
     fn reclaim(&self, nodes: Chain<Node>) {
         for node in nodes {
-            // SAFETY: a node belongs to whoever takes it out, and it was boxed.
+            // SAFETY: a node belongs to the thread that takes it out of the inbox, and it was
+            // allocated by a `Box`.
             let node = unsafe { Box::from_raw(node.as_ptr()) };
             // SAFETY: we own the node.
             let contents = node.contents.with(|contents| unsafe { *contents });
@@ -105,7 +106,8 @@ impl<O: Orders> Owned<O> {
         self.reclaim(self.inbox.take_all());
     }
 
-    /// Takes the inbox over, adds 100 to the contents of each node, and pushes the nodes back.
+    /// Takes the inbox over, adds 100 to the contents of each node, and pushes the nodes back to
+    /// the inbox.
     fn take_over(&self) {
         let Some(nodes) = self.inbox.take_over() else { return };
         self.change_and_push_back(nodes);
@@ -126,7 +128,7 @@ impl<O: Orders> Owned<O> {
         self.inbox.adopt()
     }
 
-    /// Changes the heap, as only its owner may.
+    /// Changes the heap. Only the owner may do this.
     fn work(&self) {
         // SAFETY: only the owner calls this.
         self.sum.with_mut(|sum| unsafe { *sum += 10 });
@@ -146,7 +148,8 @@ fn segment(contents: u32) -> Segment<Node> {
 fn node(contents: u32) -> NonNull<Node> {
     let node =
         Box::new(Node { next: UnsafeCell::new(ptr::null_mut()), contents: UnsafeCell::new(0) });
-    // The contents are written after the node is created, like those of a block.
+    // The contents are written after the node is created, because a block is also written to after
+    // it is allocated.
     // SAFETY: we own the node.
     node.contents.with_mut(|place| unsafe { *place = contents });
     NonNull::from(Box::leak(node))
@@ -161,7 +164,7 @@ fn spawn<O: Orders + 'static>(
     move || thread.join().unwrap()
 }
 
-/// Two nodes are freed one after the other while the owner empties the inbox.
+/// A thread frees two nodes one after the other, while the owner empties the inbox.
 fn two_frees_meet_an_owner<O: Orders + 'static>() {
     two_frees_meet_a_take(Owned::<O>::reclaim_inbox);
 }
@@ -226,7 +229,7 @@ fn a_take_in_two_steps_is_rejected() {
     });
 }
 
-/// Two threads free with `push` while the owner empties the inbox.
+/// Two threads free a node each by calling `push`, while the owner empties the inbox.
 fn two_pushes_meet_an_owner(push: fn(&Owned, Segment<Node>)) {
     let owned = Owned::<Sound>::new();
     let freers = [1, 2].map(|contents| spawn(&owned, move |owned| push(owned, segment(contents))));
@@ -252,7 +255,7 @@ fn a_push_in_two_steps_is_rejected() {
     });
 }
 
-/// The owner closes its heap while another thread frees the last block.
+/// The owner closes its heap, while another thread frees the last block of the heap.
 fn the_last_free_meets_the_owners_end<O: Orders + 'static>() {
     let owned = Owned::<O>::new();
     let ending = spawn(&owned, |owned| {
@@ -282,7 +285,8 @@ fn an_adoption_without_acquire_is_rejected() {
     sync::rejected(the_last_free_meets_the_owners_end::<RelaxedAdopt>);
 }
 
-/// Checks that the inbox is empty, and then abandons the heap in a second step.
+/// Checks that the inbox is empty, and then abandons the heap in a second step. This is wrong on
+/// purpose.
 fn close_in_two_steps(owned: &Owned) {
     owned.reclaim_inbox();
     if owned.inbox.head.load(Acquire).is_null() {
@@ -350,7 +354,7 @@ fn an_adopter_and_a_remote_free_do_not_both_own_the_heap() {
     });
 }
 
-/// An inbox with one node is taken over while its owner empties it.
+/// A thread takes over an inbox that contains one node, while the owner empties the inbox.
 fn a_takeover_meets_the_owner<O: Orders + 'static>() {
     let owned = Owned::<O>::new();
     let freer = spawn(&owned, |owned| owned.free(1));
@@ -373,7 +377,7 @@ fn a_takeover_without_acquire_is_rejected() {
     sync::rejected(a_takeover_meets_the_owner::<RelaxedTakeOver>);
 }
 
-/// A node is taken over and pushed back while the owner takes it.
+/// A thread takes over a node and pushes it back, while the owner empties the inbox.
 fn the_owner_takes_what_was_taken_over<O: Orders + 'static>() {
     let owned = Owned::<O>::new();
     owned.free(1);
@@ -428,13 +432,13 @@ fn a_takeover_in_two_steps_is_rejected() {
         two_takeovers_meet(|owned| {
             let first = owned.inbox.head.load(Acquire);
             owned.inbox.head.store(ptr::null_mut(), Relaxed);
-            // SAFETY: wrong on purpose: another thread may have loaded the same node.
+            // SAFETY: wrong on purpose, because another thread may have loaded the same node.
             owned.change_and_push_back(unsafe { Chain::from_head(first) });
         });
     });
 }
 
-/// The owner closes its heap while another thread takes over its inbox.
+/// The owner closes its heap, while another thread takes over the inbox of the heap.
 fn a_takeover_meets_the_owners_end(take_over: fn(&Owned)) {
     let owned = Owned::<Sound>::new();
     owned.free(1);
@@ -457,7 +461,7 @@ fn a_takeover_by_a_swap_is_rejected() {
         a_takeover_meets_the_owners_end(|owned| {
             let first = owned.inbox.head.swap(ptr::null_mut(), Acquire);
             if first != abandoned() {
-                // SAFETY: the inbox owned the nodes, and has given them up.
+                // SAFETY: the inbox owned the nodes, and no longer refers to them.
                 owned.change_and_push_back(unsafe { Chain::from_head(first) });
             }
         });

@@ -1,4 +1,5 @@
-//! Tables of the blocks of a real heap, compared with what each block alone says.
+//! Tests tables with the blocks of a real heap. Each result is compared with one that is computed
+//! block by block.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,13 +12,13 @@ use crate::ThreadGeometry;
 
 type TestHeap<G> = Heap<MmapArenas, Malloc, G>;
 
-/// How many blocks the heap of the random test has.
+/// The number of blocks in the heap of the random test.
 const BLOCKS: usize = if cfg!(miri) { 500 } else { 8000 };
 
-/// Every byte of a block that is in use.
+/// The value of every byte of a block that is in use.
 const IN_USE: u8 = 0xa5;
 
-/// Every byte of a page that was purged.
+/// The value of every byte of a page that was purged.
 const PURGED_BYTE: u8 = 0x5a;
 
 fn random(state: &mut u64, limit: usize) -> usize {
@@ -27,7 +28,7 @@ fn random(state: &mut u64, limit: usize) -> usize {
     (*state >> 16) as usize % limit
 }
 
-/// The blocks of a heap by address, with their sizes.
+/// The blocks of a heap and their sizes, by address.
 type BlocksOf = BTreeMap<usize, (NonNull<u8>, usize)>;
 
 fn alloc<G: Geometry>(
@@ -46,11 +47,12 @@ fn alloc<G: Geometry>(
 }
 
 fn free<G: Geometry>(heap: &mut TestHeap<G>, block: NonNull<u8>) {
-    // SAFETY: the tests free each block once, after the table has given it up.
+    // SAFETY: the tests free each block only once, after the table has given up the block.
     unsafe { heap.free(BlockPtr::from_start(block)) };
 }
 
-/// Adds blocks to a table and purges their pages. Returns the pages that were purged.
+/// Adds blocks to a table and purges the pages that they cover. Returns the addresses of the purged
+/// pages.
 fn wait_and_purge<G: Geometry, A: MemAlloc>(
     table: &mut WaitingPools<G>,
     lower: &A,
@@ -75,7 +77,8 @@ fn wait_and_purge<G: Geometry, A: MemAlloc>(
     purged
 }
 
-/// Returns the pages of which every byte belongs to a waiting block or lies behind a pool's last block.
+/// Returns the addresses of the pages on which every byte belongs to a waiting block or lies behind
+/// the last block of a pool.
 fn covered<G: Geometry>(waiting: &BlocksOf) -> BTreeSet<usize> {
     let mut bytes = BTreeMap::<usize, usize>::new();
     for (&address, &(_, size)) in waiting {
@@ -87,8 +90,8 @@ fn covered<G: Geometry>(waiting: &BlocksOf) -> BTreeSet<usize> {
     bytes.into_iter().filter(|(_, bytes)| *bytes == PAGE).map(|(page, _)| page).collect()
 }
 
-/// Blocks of random sizes begin to wait in random order and in several rounds. About `share` of 256
-/// wait in the end, and the others stay in use.
+/// Adds blocks of random sizes to a table, in random order and in several rounds. Out of every 256
+/// blocks, about `share` are in the table in the end, and the others stay in use.
 fn rounds<G: Geometry>(seed: u64, share: usize) {
     let mut state = seed;
     let sizes: Vec<_> = (0..4).map(|_| 1 + random(&mut state, G::SIZES.small_threshold)).collect();
@@ -96,7 +99,8 @@ fn rounds<G: Geometry>(seed: u64, share: usize) {
     let mut in_use = alloc(&mut heap, BLOCKS, || sizes[random(&mut state, sizes.len())]);
     let mut table = WaitingPools::<G>::new(&Malloc).unwrap();
     let (mut waiting, mut purged) = (BlocksOf::new(), BTreeSet::new());
-    // Most blocks of a page wait together, like blocks that were allocated together.
+    // Most blocks on the same page wait at the same time, because blocks that were allocated
+    // together are often freed together.
     let waits =
         |address: usize| address / (2 * PAGE) % 256 < share || address / 16 % 256 < share / 2;
     for round in 0..4 {
@@ -155,7 +159,8 @@ fn a_page_with_a_header_is_not_purged() {
 #[test]
 fn a_page_with_memory_that_was_never_handed_out_is_not_purged() {
     let mut heap = TestHeap::<ThreadGeometry>::with_geometry(MmapArenas::new(), Malloc);
-    // Less than one page of a pool whose other pages are not carved yet.
+    // The blocks fill less than one page of a pool. The other pages of the pool were never handed
+    // out as blocks.
     let blocks = alloc(&mut heap, 60, || 64);
     let mut table = WaitingPools::<ThreadGeometry>::new(&Malloc).unwrap();
     let starts = blocks.values().map(|(start, _)| *start);
