@@ -14,25 +14,30 @@ use thread_heap::OwnedHeap;
 
 use crate::abi::Interpreter;
 
-/// The interpreter of an entry that serves none. No object has this address.
+/// The value of [`Entry::interpreter`] in an entry that no interpreter uses. No object has this
+/// address.
 const NO_INTERPRETER: *mut c_void = ptr::without_provenance_mut(1);
 
-/// An interpreter and its heap. Entries are reused, but never freed.
+/// An entry for an interpreter and its heap. When the interpreter has ended, another one may reuse
+/// the entry. Entries are never freed.
 pub(super) struct Entry {
-    /// The interpreter, or [`NO_INTERPRETER`].
+    /// The address of the interpreter, or [`NO_INTERPRETER`].
     ///
     /// # Invariant
     ///
-    /// If it is an interpreter, `heap` is `Some`. It is written under the GIL of that interpreter,
-    /// or when only one thread is left.
+    /// If `interpreter` points to an interpreter, `heap` is `Some`. `interpreter` is written only
+    /// by a thread that holds the GIL of that interpreter, or when the process has only one thread
+    /// left.
     interpreter: AtomicPtr<c_void>,
     /// # Invariant
     ///
-    /// Accessed only under the GIL of `interpreter`. While the entry has no interpreter, only the
-    /// thread that claimed it may access it. `MAIN` needs no claim: the thread that holds the main
-    /// GIL may access it.
+    /// While the entry has an interpreter, only the thread that holds the interpreter's GIL
+    /// accesses `heap`. While the entry has no interpreter, only the thread that claimed the entry
+    /// may access `heap`. Nobody claims `MAIN`. The thread that holds the GIL of the main
+    /// interpreter may access it.
     heap: UnsafeCell<Option<OwnedHeap>>,
-    /// True if a thread has claimed the entry for an interpreter, so that no other one can use it.
+    /// True if a thread has claimed the entry for an interpreter. No other interpreter can use the
+    /// entry then.
     is_claimed: AtomicBool,
     next: AtomicPtr<Entry>,
 }
@@ -43,10 +48,12 @@ unsafe impl Sync for Entry {}
 /// The entry of the main interpreter.
 pub(super) static MAIN: Entry = Entry::new();
 
-/// The list of the entries of all other interpreters. It only grows.
+/// The first entry in the list of all interpreters other than the main one. Entries are added to
+/// this list, but never removed.
 static OTHERS: AtomicPtr<Entry> = AtomicPtr::new(ptr::null_mut());
 
-/// For each hash of an interpreter's address, the entry that was found most recently.
+/// A cache for [`find`]. For each hash of an interpreter's address, it holds the entry that was
+/// found most recently.
 static FOUND: [AtomicPtr<Entry>; 64] = [const { AtomicPtr::new(ptr::null_mut()) }; 64];
 
 impl Entry {
@@ -64,7 +71,8 @@ impl Entry {
         !self.is_of(NO_INTERPRETER)
     }
 
-    /// Returns the address of the interpreter, or one that no interpreter has.
+    /// Returns the address of the entry's interpreter. If the entry has no interpreter, returns an
+    /// address that no interpreter has.
     #[inline(always)]
     pub(super) fn interpreter(&self) -> *const c_void {
         self.interpreter.load(Relaxed)
@@ -76,13 +84,13 @@ impl Entry {
         ptr::eq(self.interpreter(), interpreter)
     }
 
-    /// Returns the heap.
+    /// Returns the heap of the entry's interpreter.
     ///
     /// # Safety
     ///
-    /// - The entry must have an interpreter, and the calling thread must hold its GIL or be the
-    ///   only thread in CPython.
-    /// - The calling thread must not have the heap borrowed already.
+    /// - The entry must have an interpreter. The calling thread must hold the GIL of that
+    ///   interpreter, or be the only thread in CPython.
+    /// - The calling thread must not already hold a reference to this heap.
     #[inline(always)]
     #[expect(clippy::mut_from_ref, reason = "the GIL is the lock")]
     pub(super) unsafe fn heap(&self) -> &mut OwnedHeap {
@@ -90,11 +98,12 @@ impl Entry {
         unsafe { (*self.heap.get()).as_mut().unwrap_unchecked() }
     }
 
-    /// Assigns the entry to `interpreter`, with a heap.
+    /// Assigns the entry to `interpreter`, and stores `heap` in the entry.
     ///
     /// # Safety
     ///
-    /// - The entry must have no interpreter. Unless it is `MAIN`, the caller must have claimed it.
+    /// - The entry must have no interpreter. Unless the entry is `MAIN`, the caller must have
+    ///   claimed it.
     /// - The calling thread must hold the GIL of `interpreter`.
     pub(super) unsafe fn assign(&self, interpreter: Interpreter, heap: OwnedHeap) {
         // SAFETY: the entry has no interpreter, so only the caller may access it (contract).
@@ -103,7 +112,7 @@ impl Entry {
         self.interpreter.store(interpreter.as_ptr(), Release);
     }
 
-    /// Takes the heap away from the interpreter, which has none from now on.
+    /// Removes the heap from the entry and returns it. The entry has no interpreter from then on.
     ///
     /// # Safety
     ///
@@ -114,7 +123,7 @@ impl Entry {
         unsafe { (*self.heap.get()).take() }
     }
 
-    /// Abandons the heap and lets another interpreter claim the entry.
+    /// Abandons the entry's heap, and makes the entry available to another interpreter.
     ///
     /// # Safety
     ///
@@ -138,7 +147,8 @@ pub(super) fn find(interpreter: *const c_void) -> Option<&'static Entry> {
     if MAIN.is_of(interpreter) {
         return Some(&MAIN);
     }
-    // Interpreters are large objects, so the low bits of their addresses differ little.
+    // The index leaves out the low bits of the address. Interpreters are large objects, so those
+    // bits hardly differ between them.
     let found = &FOUND[interpreter.addr() / 1024 % FOUND.len()];
     // SAFETY: entries are never freed. Acquire makes their initialisation visible.
     let entry = unsafe { found.load(Acquire).as_ref() };
@@ -150,7 +160,7 @@ pub(super) fn find(interpreter: *const c_void) -> Option<&'static Entry> {
     Some(entry)
 }
 
-/// Claims an entry without an interpreter, which is created if there is none.
+/// Claims an entry that no interpreter uses. If every entry in the list is claimed, adds a new one.
 pub(super) fn claim() -> &'static Entry {
     let claims = |entry: &&Entry| {
         !entry.is_claimed.load(Relaxed)
