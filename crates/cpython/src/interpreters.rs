@@ -278,7 +278,8 @@ unsafe impl Blocks for PerInterpreter {
 
     fn trim(&self) {
         match entry() {
-            // SAFETY: the thread holds the GIL of the entry's interpreter. The heap never calls back.
+            // SAFETY: the thread holds the GIL of the entry's interpreter. The heap does not call
+            // back.
             Some(entry) => unsafe { entry.heap() }.flush(),
             None => PerThread.flush(),
         }

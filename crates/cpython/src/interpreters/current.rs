@@ -124,7 +124,8 @@ fn layout_holds(functions: &InterpreterFunctions, state: NonNull<c_void>) -> boo
 ///
 /// # Safety
 ///
-/// - The calling thread must hold the GIL, and it must be allowed to release the GIL for a moment.
+/// - The calling thread must hold the GIL. The caller must allow this function to release the GIL
+///   for a moment.
 pub(super) unsafe fn find_offset(python: &CPython) {
     let Some(functions) = functions() else { return };
     if !word::CAN_BE_READ || OFFSET.load(Relaxed) != 0 {
