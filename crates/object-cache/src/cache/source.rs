@@ -1,22 +1,26 @@
-//! Where owning pointers take the storage for their objects from.
+//! Sources, from which owning pointers take the storage for their objects.
 
 use core::{mem, ptr::NonNull};
 
 /// A source of storage for objects of type `T`.
 ///
-/// [`Cached`](crate::Cached) and [`CachedRc`](crate::CachedRc) take storage from a source and put
-/// it back. A reference to a cache is a source. A type of no size that finds the running thread's
-/// cache can be one too, and [`thread_cache!`](crate::thread_cache!) declares such a type.
+/// [`Cached`](crate::Cached) and [`CachedRc`](crate::CachedRc) take the storage for a value from a
+/// source, and put it back when they drop the value. A reference to a cache is a source. A
+/// zero-sized type that finds the running thread's cache can be a source too.
+/// [`thread_cache!`](crate::thread_cache!) declares such a type.
 ///
 /// # Safety
 ///
 /// An implementer must guarantee the following:
 ///
-/// - [`take`](Self::take) returns storage with the size and alignment of a `T`. The caller owns it
-///   exclusively until it is put.
-/// - The storage stays valid while the source or a clone of it exists, even if the source is moved.
-/// - A clone is the same source, so storage taken from one may be put to the other.
-/// - If the source is `Send` or `Sync`, storage may be put by another thread than took it.
+/// - [`take`](Self::take) returns storage with the size and alignment of a `T`. The caller owns
+///   that storage exclusively until it puts the storage back.
+/// - The storage stays valid while the source or a clone of the source exists, even if the source
+///   is moved.
+/// - A clone is the same source as the original. Storage that was taken from one of them may be put
+///   back to the other.
+/// - If the source is `Send` or `Sync`, one thread may put back storage that another thread has
+///   taken.
 pub unsafe trait StorageSource<T> {
     /// Takes uninitialised storage for a `T`.
     ///
@@ -24,7 +28,7 @@ pub unsafe trait StorageSource<T> {
     /// `T` needs.
     fn take(&self) -> Option<NonNull<T>>;
 
-    /// Puts the storage of an object whose value was dropped or never written.
+    /// Puts back the storage of an object whose value was dropped, moved out or never written.
     ///
     /// # Safety
     ///
@@ -33,7 +37,7 @@ pub unsafe trait StorageSource<T> {
     unsafe fn put(&self, storage: NonNull<T>);
 }
 
-// SAFETY: the guarantees are the referent's.
+// SAFETY: the source behind the reference gives the guarantees, because every call goes to it.
 unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {
@@ -42,12 +46,13 @@ unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
 
     #[inline]
     unsafe fn put(&self, storage: NonNull<T>) {
-        // SAFETY: the storage came from the referent (contract of `put`).
+        // SAFETY: the storage came from the source behind the reference (contract of `put`).
         unsafe { (**self).put(storage) }
     }
 }
 
-/// Drops the value of `object`, then puts its storage to `source`, even if the drop panics.
+/// Drops the value of `object`, then puts its storage back to `source`. Also puts the storage back
+/// if the destructor of the value panics.
 ///
 /// # Safety
 ///
@@ -61,7 +66,7 @@ pub(crate) unsafe fn drop_and_put<T>(source: &impl StorageSource<T>, object: Non
     unsafe { object.drop_in_place() };
 }
 
-/// Storage without a value. Dropping it puts the storage to its source.
+/// A guard for storage that holds no value. Dropping the guard puts the storage back to its source.
 pub(crate) struct Vacant<'s, T, S: StorageSource<T>> {
     source: &'s S,
     storage: NonNull<T>,
@@ -71,14 +76,15 @@ impl<'s, T, S: StorageSource<T>> Vacant<'s, T, S> {
     /// # Safety
     ///
     /// - `storage` must have been taken from `source` or a clone of it.
-    /// - When the guard is dropped, `storage` must not hold a live value. It must not be used
-    ///   afterwards.
+    /// - When the guard is dropped, `storage` must not hold a live value. `storage` must not be
+    ///   used afterwards.
     #[inline]
     pub(crate) unsafe fn new(source: &'s S, storage: NonNull<T>) -> Self {
         Self { source, storage }
     }
 
-    /// Moves `value` into the storage, which then no longer goes back to its source.
+    /// Moves `value` into the storage and returns it. The guard is forgotten, so the storage no
+    /// longer goes back to its source.
     #[inline]
     pub(crate) fn fill(self, value: T) -> NonNull<T> {
         let storage = self.storage;

@@ -9,20 +9,20 @@ use core::ops::AddAssign;
 pub struct CacheStats {
     /// The number of free objects in the list.
     pub free: usize,
-    /// The bytes that one object takes from the layer below.
+    /// The number of bytes that the storage of one object takes from the layer below.
     pub object_bytes: usize,
-    /// The most free objects that the list retains.
+    /// The maximum number of free objects that the list retains.
     pub bound: usize,
-    /// The number of takes served by a free object.
+    /// The number of takes for which the list had a free object.
     pub hits: u64,
-    /// The number of takes passed to the layer below.
+    /// The number of takes that found no free object, and requested storage from the layer below.
     pub misses: u64,
     /// The number of objects that were put while the list was full.
     pub overflows: u64,
 }
 
 impl CacheStats {
-    /// Returns the share of takes that were hits, from 0 to 1. Returns 0 before the first take.
+    /// Returns the share of takes that were hits, from 0 to 1. Returns 0 if there was no take yet.
     ///
     /// ```
     /// # use object_cache::CacheStats;
