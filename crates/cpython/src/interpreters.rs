@@ -270,7 +270,8 @@ unsafe impl Blocks for PerInterpreter {
 
     fn alloc(&self, class: SizeClass<ThreadGeometry>) -> Option<BlockPtr> {
         match entry_or_main() {
-            // SAFETY: the thread holds the GIL of the entry's interpreter. The heap never calls back.
+            // SAFETY: the thread holds the GIL of the entry's interpreter. The heap does not call
+            // back.
             Some(entry) => unsafe { entry.heap() }.alloc(class),
             None => PerThread.alloc_listed(class).or_else(|| PerThread.alloc(class)),
         }

@@ -83,8 +83,8 @@ impl<'s, T, S: StorageSource<T>> Vacant<'s, T, S> {
         Self { source, storage }
     }
 
-    /// Moves `value` into the storage and returns it. The guard is forgotten, so the storage no
-    /// longer goes back to its source.
+    /// Moves `value` into the storage, and returns a pointer to it. The guard is forgotten, so the
+    /// storage no longer goes back to its source.
     #[inline]
     pub(crate) fn fill(self, value: T) -> NonNull<T> {
         let storage = self.storage;

@@ -10,12 +10,12 @@ use core::{
 
 use crate::cache::{StorageSource, Vacant, drop_and_put};
 
-/// Owns a `T` whose storage came from the source `S`.
+/// An owning pointer to a `T` whose storage came from the source `S`.
 ///
-/// Dropping the pointer drops the value and puts its storage back.
+/// Dropping the pointer drops the value, and puts its storage back to the source.
 ///
-/// `S` is a reference to a cache or a type that finds one. The pointer takes one word plus the size
-/// of `S`, which is zero for the types that [`thread_cache!`](crate::thread_cache!) declares.
+/// `S` is a reference to a cache, or a type that finds a cache. The pointer takes one word plus the
+/// size of `S`, which is zero for the types that [`thread_cache!`](crate::thread_cache!) declares.
 ///
 /// ```
 /// use object_cache::{Cached, FreeList};
@@ -36,9 +36,11 @@ pub struct Cached<T, S: StorageSource<T>> {
     owns: PhantomData<T>,
 }
 
-// SAFETY: the value moves to the other thread, and so does the source that its storage returns to.
+// SAFETY: both the value and the source to which its storage returns may move to another thread,
+// because both are `Send`.
 unsafe impl<T: Send, S: StorageSource<T> + Send> Send for Cached<T, S> {}
-// SAFETY: a shared pointer gives access to a shared value and nothing else.
+// SAFETY: a shared reference to the pointer gives access to a shared reference to the value, and to
+// nothing else.
 unsafe impl<T: Sync, S: StorageSource<T> + Sync> Sync for Cached<T, S> {}
 
 impl<T, S: StorageSource<T>> Cached<T, S> {
@@ -54,7 +56,7 @@ impl<T, S: StorageSource<T>> Cached<T, S> {
     ///
     /// # Panics
     ///
-    /// Panics if `make` does. The storage goes back to `source`.
+    /// Panics if `make` does. The storage goes back to `source` in that case.
     #[inline]
     pub fn make_in(make: impl FnOnce() -> T, source: S) -> Option<Self> {
         let storage = source.take()?;
@@ -65,7 +67,7 @@ impl<T, S: StorageSource<T>> Cached<T, S> {
         Some(Self { object, source, owns: PhantomData })
     }
 
-    /// Moves the value out and puts its storage back.
+    /// Moves the value out of the pointer and returns it. Puts the storage back to the source.
     #[inline]
     pub fn into_inner(this: Self) -> T {
         let this = ManuallyDrop::new(this);
@@ -82,7 +84,8 @@ impl<T, S: StorageSource<T>> Cached<T, S> {
 impl<T, S: StorageSource<T>> Drop for Cached<T, S> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: `object`'s invariant. The pointer is not used again.
+        // SAFETY: the pointer owns a live value that came from `source` (invariant of `object`).
+        // The pointer is not used again.
         unsafe { drop_and_put(&self.source, self.object) }
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
 
-/// The bounds again, version by version.
+/// The bounds of `BOUNDS`, written down a second time, but version by version.
 const BY_VERSION: [(Version, &[(Kind, u32)]); 6] = [
     (
         Version::V2_7,
