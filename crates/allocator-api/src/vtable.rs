@@ -30,9 +30,8 @@ pub struct VTable {
     pub malloc: unsafe extern "C" fn(ctx: *mut c_void, size: usize) -> *mut c_void,
     /// Allocates `nelem * elsize` zeroed bytes. Returns null if there is no memory.
     pub calloc: unsafe extern "C" fn(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void,
-    /// Resizes the block at `ptr`, or allocates a new block if `ptr` is null. Does not free the
-    /// block, even if `new_size` is 0. If there is no memory, returns null and leaves the block as
-    /// it was.
+    /// Resizes the block at `ptr`, or allocates a new block if `ptr` is null. A `new_size` of 0
+    /// does not free the block. If there is no memory, returns null and leaves the block as it was.
     pub realloc:
         unsafe extern "C" fn(ctx: *mut c_void, ptr: *mut c_void, new_size: usize) -> *mut c_void,
     /// Frees the block at `ptr`, which may be null.

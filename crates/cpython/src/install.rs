@@ -10,8 +10,8 @@
 //!             Lower                                    Lower
 //! ```
 //!
-//! In CPython up to 3.11, the process has one GIL and one heap, and the thread that holds the GIL
-//! may enter the heap. From 3.12 on, each interpreter has its own heap, and may have its own GIL.
+//! In CPython up to 3.11, the process has one GIL and one heap, and only the thread that holds the
+//! GIL enters the heap. From 3.12 on, each interpreter has its own heap, and may have its own GIL.
 //!
 //! The domains mem and obj share the heap, as in CPython, because some extensions allocate a block
 //! in one domain and free it in the other. The counting layers exist only if the user requests

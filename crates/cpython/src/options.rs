@@ -12,8 +12,8 @@
 //! `Python/getopt.c`.
 //!
 //! A program that embeds CPython may have other rules, so we may misread its command line. That is
-//! harmless. In one case, we do not install the heap although we could. In the other case, we
-//! install it, but CPython replaces it with another allocator before it has allocated any block.
+//! harmless. Either we do not install the heap although we could, or CPython replaces the installed
+//! heap with another allocator before the heap has allocated a block.
 
 #![forbid(unsafe_code)]
 

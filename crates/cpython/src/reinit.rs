@@ -1,9 +1,10 @@
 //! A second `Py_Initialize` in one process.
 //!
-//! In CPython up to 3.11, the allocators stay as they were set. From 3.12 on, CPython resets its
-//! runtime and silently restores its own allocators. Some blocks of our heap are still live at that
-//! time, for example in static types of extension modules and in the embedding program. When such a
-//! block is freed, CPython's own allocator would pass it to the C library's `free`, which aborts.
+//! In CPython up to 3.11, the allocators that we set stay in force during a second `Py_Initialize`.
+//! From 3.12 on, that call resets CPython's runtime and silently restores CPython's own allocators.
+//! Some blocks of our heap are still live at that time, for example in static types of extension
+//! modules and in the embedding program. When such a block is freed, CPython's own allocator passes
+//! it to the C library's `free`, which aborts.
 //!
 //! We therefore install the heap again when the interpreter creates `_imp`, its first built-in
 //! module. That is the earliest sign of a reinitialisation that we can see without hooking

@@ -14,7 +14,7 @@ use thread_heap::OwnedHeap;
 
 use crate::abi::Interpreter;
 
-/// The value of [`Entry::interpreter`] in an entry that no interpreter uses. No object has this
+/// The value of the field `interpreter` in an entry that no interpreter uses. No object has this
 /// address.
 const NO_INTERPRETER: *mut c_void = ptr::without_provenance_mut(1);
 

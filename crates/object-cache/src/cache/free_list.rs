@@ -76,9 +76,9 @@ impl<T, A: MemAlloc> FreeList<T, A> {
         unsafe { self.lower.free(Some(free.cast())) }
     }
 
-    /// Returns the storage of all free objects to the layer below.
+    /// Returns the storage of all free objects to the allocator below.
     ///
-    /// If the layer below panics, the objects that it has not received yet stay in the cache.
+    /// If the allocator below panics, the objects that it has not received yet stay in the cache.
     pub fn clear(&self) -> Cleared {
         // SAFETY: the object came from `lower` and holds no value (invariant of `stack`). It has
         // left the stack, so nobody uses it again.
@@ -92,9 +92,9 @@ impl<T, A: MemAlloc> FreeList<T, A> {
     }
 }
 
-// SAFETY: `STORAGE` has room for a `T` and its alignment. Storage leaves the stack before `take`
-// returns it, and comes back only through `put`. `lower` keeps its blocks valid even if the cache
-// moves. `FreeList` is not `Clone`.
+// SAFETY: `STORAGE` has the size and alignment that a `T` needs. Storage leaves the stack before
+// `take` returns it, and comes back only through `put`. `lower` keeps its blocks valid even if the
+// cache moves. `FreeList` is not `Clone`.
 unsafe impl<T, A: MemAlloc> StorageSource<T> for FreeList<T, A> {
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {
@@ -168,8 +168,8 @@ mod tests {
         put(&cache, &objects);
     }
 
-    /// Regression: if the layer below panicked during `clear`, the objects that were not freed yet
-    /// were lost.
+    /// Regression: if the allocator below panicked during `clear`, the objects that were not freed
+    /// yet were lost.
     #[test]
     fn a_clear_that_panics_retains_the_remaining_objects() {
         let (hooked, live) = Hooked::new();

@@ -8,12 +8,12 @@ use crate::list::{CacheStats, Cleared};
 
 /// A cache of any type.
 pub trait Cache {
-    /// Returns the storage of all free objects to the layer below. The result says how much that
-    /// was.
+    /// Returns the storage of all free objects to the allocator below. The result says how much
+    /// that was.
     ///
     /// # Panics
     ///
-    /// Panics if the layer below panics.
+    /// Panics if the allocator below panics.
     fn clear(&self) -> Cleared;
 
     /// Calls `visit` for each list of the cache, with the figures of that list. If the cache has a

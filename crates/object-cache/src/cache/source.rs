@@ -5,8 +5,8 @@ use core::{mem, ptr::NonNull};
 /// A source of storage for objects of type `T`.
 ///
 /// [`Cached`](crate::Cached) and [`CachedRc`](crate::CachedRc) take the storage for a value from a
-/// source, and put it back when they drop the value. A reference to a cache is a source. A
-/// zero-sized type that finds the running thread's cache can be a source too.
+/// source, and return it to the source when they drop the value. A reference to a cache is a
+/// source. A zero-sized type that finds the running thread's cache can be a source too.
 /// [`thread_cache!`](crate::thread_cache!) declares such a type.
 ///
 /// # Safety
@@ -14,21 +14,22 @@ use core::{mem, ptr::NonNull};
 /// An implementer must guarantee the following:
 ///
 /// - [`take`](Self::take) returns storage with the size and alignment of a `T`. The caller owns
-///   that storage exclusively until it puts the storage back.
+///   that storage exclusively until it returns the storage with [`put`](Self::put).
 /// - The storage stays valid while the source or a clone of the source exists, even if the source
 ///   is moved.
-/// - A clone is the same source as the original. Storage that was taken from one of them may be put
-///   back to the other.
-/// - If the source is `Send` or `Sync`, one thread may put back storage that another thread has
+/// - A clone is the same source as the original. Storage that was taken from one of them may be
+///   returned to the other.
+/// - If the source is `Send` or `Sync`, one thread may return storage that another thread has
 ///   taken.
 pub unsafe trait StorageSource<T> {
     /// Takes uninitialised storage for a `T`.
     ///
-    /// Returns `None` if there is no memory, or if the layer below aligns its blocks to less than
-    /// `T` needs.
+    /// Returns `None` if there is no memory, or if the allocator below aligns its blocks to less
+    /// than `T` needs.
     fn take(&self) -> Option<NonNull<T>>;
 
-    /// Puts back the storage of an object whose value was dropped, moved out or never written.
+    /// Returns storage to the source. The value in the storage must have been dropped or moved out,
+    /// or never have been written.
     ///
     /// # Safety
     ///
@@ -51,8 +52,8 @@ unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
     }
 }
 
-/// Drops the value of `object`, then puts its storage back to `source`. Also puts the storage back
-/// if the destructor of the value panics.
+/// Drops the value of `object`, then returns its storage to `source`. Also returns the storage if
+/// the destructor of the value panics.
 ///
 /// # Safety
 ///
@@ -66,7 +67,7 @@ pub(crate) unsafe fn drop_and_put<T>(source: &impl StorageSource<T>, object: Non
     unsafe { object.drop_in_place() };
 }
 
-/// A guard for storage that holds no value. Dropping the guard puts the storage back to its source.
+/// A guard for storage that holds no value. Dropping the guard returns the storage to its source.
 pub(crate) struct Vacant<'s, T, S: StorageSource<T>> {
     source: &'s S,
     storage: NonNull<T>,
@@ -83,8 +84,8 @@ impl<'s, T, S: StorageSource<T>> Vacant<'s, T, S> {
         Self { source, storage }
     }
 
-    /// Moves `value` into the storage, and returns a pointer to it. The guard is forgotten, so the
-    /// storage no longer goes back to its source.
+    /// Moves `value` into the storage, and returns a pointer to it. The guard is forgotten, so it
+    /// no longer returns the storage to its source.
     #[inline]
     pub(crate) fn fill(self, value: T) -> NonNull<T> {
         let storage = self.storage;

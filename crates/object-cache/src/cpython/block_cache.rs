@@ -9,7 +9,7 @@
 //! ```
 //!
 //! 1. Every object in the stack lies in one of the blocks.
-//! 2. A block returns to the layer below only in `compact`, and when the cache is dropped.
+//! 2. A block returns to the allocator below only in `compact`, and when the cache is dropped.
 
 use core::{cell::Cell, fmt, marker::PhantomData, mem, ptr::NonNull};
 
@@ -107,14 +107,14 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
         Some(object(Self::OBJECTS - 1).cast())
     }
 
-    /// Returns every block in which no object is in use to the layer below.
+    /// Returns all blocks in which no object is in use to the allocator below.
     ///
     /// Takes O(n log n) steps for n free objects and blocks, and allocates no memory. The free
     /// objects and the blocks are sorted by address in place. We then walk through both chains
     /// together.
     ///
-    /// The layer below may use the cache while it frees a block. If the layer below panics, the
-    /// blocks that it has not received yet stay in the cache.
+    /// The allocator below may use the cache while it frees a block. If the allocator below panics,
+    /// the blocks that it has not received yet stay in the cache.
     pub fn compact(&self) -> Cleared {
         let mut remaining = Remaining::<T, A, BLOCK> {
             free: sort::by_address(self.stack.drain().0),

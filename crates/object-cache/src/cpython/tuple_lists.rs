@@ -116,8 +116,8 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
 
     /// Takes uninitialised storage for an object of `len` items.
     ///
-    /// Returns `None` if there is no memory, or if the layer below aligns its blocks to less than
-    /// the object needs.
+    /// Returns `None` if there is no memory, or if the allocator below aligns its blocks to less
+    /// than the object needs.
     #[inline]
     pub fn take(&self, len: usize) -> Option<NonNull<H>> {
         match self.stack(len).and_then(BoundedStack::take) {
@@ -135,7 +135,8 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
         Self::storage(len)?.allocate(&self.lower).map(NonNull::cast)
     }
 
-    /// Puts back the storage of an object whose header and items were dropped or never written.
+    /// Returns the storage of an object to the cache. The header and the items must have been
+    /// dropped or never have been written.
     ///
     /// # Safety
     ///
@@ -179,9 +180,9 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
         unsafe { object.byte_add(Self::ITEMS).cast() }
     }
 
-    /// Returns the storage of all free objects to the layer below.
+    /// Returns the storage of all free objects to the allocator below.
     ///
-    /// If the layer below panics, the objects that it has not received yet stay in their lists.
+    /// If the allocator below panics, the objects that it has not received yet stay in their lists.
     pub fn clear(&self) -> Cleared {
         let mut cleared = Cleared::default();
         for (stack, len) in self.stacks.iter().zip(1..) {
@@ -251,8 +252,8 @@ mod tests {
         assert_eq!(live.count(), 2);
     }
 
-    /// Regression: if the layer below panicked during `clear`, the objects that were not freed yet
-    /// were lost.
+    /// Regression: if the allocator below panicked during `clear`, the objects that were not freed
+    /// yet were lost.
     #[test]
     fn a_clear_that_panics_retains_the_remaining_objects() {
         let (hooked, live) = Hooked::new();

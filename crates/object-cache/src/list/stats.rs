@@ -9,13 +9,14 @@ use core::ops::AddAssign;
 pub struct CacheStats {
     /// The number of free objects in the list.
     pub free: usize,
-    /// The number of bytes that the storage of one object takes from the layer below.
+    /// The number of bytes that the storage of one object takes from the allocator below.
     pub object_bytes: usize,
     /// The maximum number of free objects that the list retains.
     pub bound: usize,
     /// The number of takes for which the list had a free object.
     pub hits: u64,
-    /// The number of takes that found no free object, and requested storage from the layer below.
+    /// The number of takes that found no free object, and requested storage from the allocator
+    /// below.
     pub misses: u64,
     /// The number of objects that were put while the list was full.
     pub overflows: u64,
@@ -35,7 +36,7 @@ impl CacheStats {
     }
 }
 
-/// The storage that a cache returned to the layer below.
+/// The storage that a cache returned to the allocator below.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use = "says whether there was any storage to return"]
 pub struct Cleared {

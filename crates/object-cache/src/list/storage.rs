@@ -1,4 +1,4 @@
-//! The layout of an object's storage, and how it is requested from the layer below.
+//! The layout of an object's storage, and how it is requested from the allocator below.
 
 use core::ptr::NonNull;
 

@@ -12,7 +12,7 @@ use crate::cache::{StorageSource, Vacant, drop_and_put};
 
 /// An owning pointer to a `T` whose storage came from the source `S`.
 ///
-/// Dropping the pointer drops the value, and puts its storage back to the source.
+/// Dropping the pointer drops the value, and returns its storage to the source.
 ///
 /// `S` is a reference to a cache, or a type that finds a cache. The pointer takes one word plus the
 /// size of `S`, which is zero for the types that [`thread_cache!`](crate::thread_cache!) declares.
@@ -67,7 +67,7 @@ impl<T, S: StorageSource<T>> Cached<T, S> {
         Some(Self { object, source, owns: PhantomData })
     }
 
-    /// Moves the value out of the pointer and returns it. Puts the storage back to the source.
+    /// Moves the value out of the pointer and returns it. The storage goes back to the source.
     #[inline]
     pub fn into_inner(this: Self) -> T {
         let this = ManuallyDrop::new(this);

@@ -15,8 +15,8 @@ pub struct RcBox<T> {
 /// A reference-counted pointer to a `T` whose storage came from the source `S`, as `Rc` is for a
 /// `T` on the heap.
 ///
-/// Dropping the last pointer drops the value, and puts its storage back to the source. The
-/// reference count is not atomic, so all pointers to the value stay on one thread.
+/// Dropping the last pointer drops the value, and returns its storage to the source. The reference
+/// count is not atomic, so all pointers to the value stay on one thread.
 ///
 /// ```
 /// use object_cache::{CachedRc, FreeList, RcBox};

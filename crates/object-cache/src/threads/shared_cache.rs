@@ -8,7 +8,7 @@
 //!   └──────────────────────────┘
 //! ```
 //!
-//! One thread may take an object, and another thread may put it back. The storage is then in the
+//! One thread may take an object, and another thread may return it. The storage is then in the
 //! cache of the second thread. If one thread creates all objects and another one drops them, full
 //! magazines travel back to the first thread through the depot. The first thread therefore keeps
 //! finding free objects, and rarely has to allocate.
@@ -33,9 +33,9 @@ use crate::{
 /// # When a thread ends
 ///
 /// When a thread ends, its free objects move to the depot, where other threads find them. If the
-/// depot has no slot for them, they return to the layer below. Destructors of the thread's other
-/// thread-locals may drop more objects afterwards. These objects return to the layer below too.
-/// Nothing is leaked, and nothing is retained for a thread that has ended.
+/// depot has no slot for them, they return to the allocator below. Destructors of the thread's
+/// other thread-locals may drop more objects afterwards. These objects return to the allocator
+/// below too. Nothing is leaked, and nothing is retained for a thread that has ended.
 ///
 /// # Bounds
 ///
@@ -70,7 +70,7 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
         }
     }
 
-    /// Takes uninitialised storage for a `T` directly from the layer below, without using any
+    /// Takes uninitialised storage for a `T` directly from the allocator below, without using any
     /// cache. Returns `None` if there is no memory.
     #[cold]
     #[inline(never)]
@@ -78,7 +78,7 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
         Self::STORAGE.allocate(&self.lower).map(NonNull::cast)
     }
 
-    /// Returns storage directly to the layer below, without using any cache.
+    /// Returns storage directly to the allocator below, without using any cache.
     ///
     /// # Safety
     ///
@@ -92,11 +92,11 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
         unsafe { self.lower.free(Some(storage.cast())) };
     }
 
-    /// Returns the storage of all objects in a magazine to the layer below. Returns the number of
-    /// these objects.
+    /// Returns the storage of all objects in a magazine to the allocator below. Returns the number
+    /// of these objects.
     ///
-    /// If the layer below panics, the remaining objects move to the depot. If the depot is full,
-    /// they are leaked.
+    /// If the allocator below panics, the remaining objects move to the depot. If the depot is
+    /// full, they are leaked.
     pub(super) fn release(&self, magazine: Magazine<FreeObject>) -> usize {
         let (chain, count) = magazine.open();
         let mut remaining = Remaining { chain, count, depot: &self.depot };
@@ -110,7 +110,7 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
         count as usize
     }
 
-    /// Returns the storage of the objects in the depot to the layer below. Any thread may call
+    /// Returns the storage of the objects in the depot to the allocator below. Any thread may call
     /// this. Objects in the threads' own caches stay there.
     pub fn clear(&self) -> Cleared {
         // We take at most `SLOTS` magazines, because other threads may keep adding new ones.
@@ -145,8 +145,8 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
     }
 }
 
-/// The objects of a magazine that [`SharedCache::release`] has not returned to the layer below yet.
-/// Dropping this value moves them to the depot.
+/// The objects of a magazine that [`SharedCache::release`] has not returned to the allocator below
+/// yet. Dropping this value moves them to the depot.
 struct Remaining<'c, const SLOTS: usize> {
     chain: Chain<FreeObject>,
     count: u32,

@@ -69,8 +69,8 @@ impl<T, A: MemAlloc, const SLOTS: usize> ThreadCache<'_, T, A, SLOTS> {
         }
     }
 
-    /// Returns the storage of this thread's free objects to the layer below. To return the storage
-    /// of the objects in the depot, call [`SharedCache::clear`].
+    /// Returns the storage of this thread's free objects to the allocator below. To return the
+    /// storage of the objects in the depot, call [`SharedCache::clear`].
     pub fn clear(&self) -> Cleared {
         let magazines = self.list.magazines();
         let objects = magazines.map(|magazine| self.shared.release(magazine)).sum();
@@ -81,7 +81,7 @@ impl<T, A: MemAlloc, const SLOTS: usize> ThreadCache<'_, T, A, SLOTS> {
     ///
     /// The cache consists of a stack and a spare magazine. An overflow means that the stack was
     /// full and became the new spare. The old spare moved to the depot. Its storage returned to the
-    /// layer below only if the depot had no slot for it.
+    /// allocator below only if the depot had no slot for it.
     pub fn stats(&self) -> CacheStats {
         self.list.stats(SharedCache::<T, A, SLOTS>::STORAGE.bytes)
     }
@@ -92,7 +92,7 @@ impl<T, A: MemAlloc, const SLOTS: usize> ThreadCache<'_, T, A, SLOTS> {
 // has one owner at a time, so no two threads hand out the same storage.
 unsafe impl<T, A: MemAlloc, const SLOTS: usize> StorageSource<T> for ThreadCache<'_, T, A, SLOTS> {
     /// Takes storage from this cache. If this cache is empty, takes a magazine from the depot. If
-    /// the depot is empty too, takes storage from the layer below.
+    /// the depot is empty too, takes storage from the allocator below.
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {
         match self.list.stack.take() {
@@ -101,8 +101,8 @@ unsafe impl<T, A: MemAlloc, const SLOTS: usize> StorageSource<T> for ThreadCache
         }
     }
 
-    /// Puts back storage that came from this cache, or from another cache of the same
-    /// [`SharedCache`].
+    /// Returns storage to this cache. The storage may have come from this cache or from another
+    /// cache of the same [`SharedCache`].
     #[inline]
     unsafe fn put(&self, storage: NonNull<T>) {
         // SAFETY: the caller gives up the storage, which holds no value (contract).

@@ -12,7 +12,7 @@
 //!    again and again. Because of the spare, it does not visit the depot each time (Bonwick and
 //!    Adams, "Magazines and Vmem", 2001).
 //! 3. If the depot has no slot for a magazine, the caller returns the magazine's storage to the
-//!    layer below.
+//!    allocator below.
 
 use core::{cell::Cell, ptr::NonNull};
 
@@ -114,7 +114,7 @@ mod models {
     struct Local<'d> {
         list: ThreadList<Node>,
         depot: &'d TestDepot,
-        /// The number of objects that returned to the layer below because the depot was full.
+        /// The number of objects that returned to the allocator below because the depot was full.
         below: Cell<u32>,
     }
 
@@ -150,7 +150,7 @@ mod models {
             1
         }
 
-        /// Ends the thread. Returns the number of objects that returned to the layer below.
+        /// Ends the thread. Returns the number of objects that returned to the allocator below.
         fn end(self) -> u32 {
             self.list.hand_over(self.depot, |refused| self.release(refused));
             self.below.get()

@@ -124,7 +124,7 @@ fn a_block_allocated_during_a_compaction_is_retained() {
     assert_eq!((ints.blocks(), blocks.count(), ints.stats().free), (0, 0, 0));
 }
 
-/// Regression: if the layer below panicked during a compaction, the remaining blocks were lost.
+/// Regression: if the allocator below panicked during a compaction, the remaining blocks were lost.
 #[test]
 fn a_compaction_that_panics_loses_nothing() {
     let (hooked, blocks) = Hooked::new();
