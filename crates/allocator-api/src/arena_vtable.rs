@@ -46,9 +46,9 @@ const _: () = {
     assert!(offset_of!(ArenaVTable, free) == 16);
 };
 
-// SAFETY: a vtable is three addresses. Only unsafe code follows them.
+// SAFETY: a vtable consists of three addresses, and only unsafe code uses what they point to.
 unsafe impl Send for ArenaVTable {}
-// SAFETY: a vtable is three addresses. Only unsafe code follows them.
+// SAFETY: a vtable consists of three addresses, and only unsafe code uses what they point to.
 unsafe impl Sync for ArenaVTable {}
 
 /// An arena source behind a lock.

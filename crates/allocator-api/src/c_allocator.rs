@@ -59,21 +59,21 @@ impl CAllocator {
     }
 }
 
-// SAFETY: the vtable's functions do what `MemAlloc` promises (contract of `CAllocator::new`).
+// SAFETY: the functions of the vtable do what `MemAlloc` promises (contract of `CAllocator::new`).
 unsafe impl MemAlloc for CAllocator {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         if size > MAX_REQUEST {
             return None;
         }
-        // SAFETY: the function gets its own context (contract of `new`).
+        // SAFETY: the function gets the context of its own vtable (contract of `new`).
         NonNull::new(unsafe { (self.0.malloc)(self.0.ctx, size) }.cast())
     }
 
     #[inline]
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
         calloc_size(count, size)?;
-        // SAFETY: the function gets its own context (contract of `new`).
+        // SAFETY: the function gets the context of its own vtable (contract of `new`).
         NonNull::new(unsafe { (self.0.calloc)(self.0.ctx, count, size) }.cast())
     }
 
@@ -82,15 +82,15 @@ unsafe impl MemAlloc for CAllocator {
         if size > MAX_REQUEST {
             return None;
         }
-        // SAFETY: the function gets its own context (contract of `new`). `ptr` is null or a live
-        // block of this allocator (contract of `realloc`).
+        // SAFETY: the function gets the context of its own vtable (contract of `new`). `ptr` is
+        // null or a live block of this allocator (contract of `realloc`).
         NonNull::new(unsafe { (self.0.realloc)(self.0.ctx, to_c(ptr), size) }.cast())
     }
 
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: the function gets its own context (contract of `new`). `ptr` is null or a live
-        // block of this allocator that is not used again (contract of `free`).
+        // SAFETY: the function gets the context of its own vtable (contract of `new`). `ptr` is
+        // null or a live block of this allocator that is not used again (contract of `free`).
         unsafe { (self.0.free)(self.0.ctx, to_c(ptr)) }
     }
 }

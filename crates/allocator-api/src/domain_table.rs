@@ -114,8 +114,8 @@ impl<A: MemAlloc> DomainTable<A> {
 #[derive(Clone, Copy, Debug)]
 pub struct DomainAllocator<'t>(&'t Slot);
 
-// SAFETY: each call goes to an allocator that knows every live block of the domain (contract of
-// `DomainTable::set`).
+// SAFETY: each call goes to an allocator that can free and reallocate every live block of the
+// domain (contract of `DomainTable::set`).
 unsafe impl MemAlloc for DomainAllocator<'_> {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
@@ -129,15 +129,15 @@ unsafe impl MemAlloc for DomainAllocator<'_> {
 
     #[inline]
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: `ptr` is null or a live block of the domain (contract of `realloc`), which the
-        // allocator in force knows (contract of `set`).
+        // SAFETY: `ptr` is null or a live block of the domain (contract of `realloc`). The
+        // allocator in force can reallocate every such block (contract of `set`).
         unsafe { self.0.read().realloc(ptr, size) }
     }
 
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: `ptr` is null or a live block of the domain (contract of `free`), which the
-        // allocator in force knows (contract of `set`).
+        // SAFETY: `ptr` is null or a live block of the domain (contract of `free`). The allocator
+        // in force can free every such block (contract of `set`).
         unsafe { self.0.read().free(ptr) }
     }
 }

@@ -108,12 +108,14 @@ unsafe impl<A: MemAlloc> MemAlloc for Counting<A> {
     }
 
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: a live block of the hook is one of `below` (contract of `realloc`).
+        // SAFETY: `ptr` is null or a live block of this hook (contract of `realloc`), and all of
+        // the hook's blocks come from `below`.
         self.count(size, unsafe { self.below.realloc(ptr, size) })
     }
 
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: a live block of the hook is one of `below` (contract of `free`).
+        // SAFETY: `ptr` is null or a live block of this hook (contract of `free`), and all of the
+        // hook's blocks come from `below`.
         unsafe { self.below.free(ptr) }
     }
 }

@@ -88,7 +88,8 @@ impl<A: MemAlloc> Records<A> {
             // SAFETY: `at` is a record of the list (invariant of `newest`).
             unsafe { at.as_ref() }.next
         })
-        // SAFETY: `at` is a record of the list, which is borrowed as long as the record.
+        // SAFETY: `at` is a record of the list. The list is borrowed as long as the reference to
+        // the record lives.
         .map(|at| (at, unsafe { at.as_ref() }))
     }
 }
@@ -144,7 +145,8 @@ impl Slot {
     ///
     /// - `record` must live as long as the slot.
     pub(crate) unsafe fn publish(&self, record: Option<NonNull<Record>>) {
-        // Release makes the contents of the record visible along with its address.
+        // Release makes the contents of the record visible to a thread that loads its address with
+        // Acquire.
         self.publish_with(Release, record);
     }
 
@@ -175,7 +177,7 @@ mod tests {
         unsafe { CAllocator::new(VTable { ctx, ..VTable::of(&Malloc) }) }
     }
 
-    /// A slot and its records, which live equally long.
+    /// A slot and its records. Both live for the same time, as the slot requires.
     struct Published {
         slot: Slot,
         records: sync::Mutex<Records<Malloc>>,
@@ -186,7 +188,8 @@ mod tests {
         Arc::new(Published { slot: Slot::new(vtable(1)), records })
     }
 
-    /// One thread sets a vtable while another one reads it, with these memory orderings.
+    /// One thread sets a vtable with the ordering `store`, while another thread reads it with the
+    /// ordering `load`.
     fn set_while_another_reads(store: Ordering, load: Ordering) {
         let setter = published();
         let reader = Arc::clone(&setter);

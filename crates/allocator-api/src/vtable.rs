@@ -46,9 +46,9 @@ const _: () = {
     assert!(offset_of!(VTable, free) == 32);
 };
 
-// SAFETY: a vtable is five addresses. Only unsafe code follows them.
+// SAFETY: a vtable consists of five addresses, and only unsafe code uses what they point to.
 unsafe impl Send for VTable {}
-// SAFETY: a vtable is five addresses. Only unsafe code follows them.
+// SAFETY: a vtable consists of five addresses, and only unsafe code uses what they point to.
 unsafe impl Sync for VTable {}
 
 impl VTable {
@@ -117,7 +117,7 @@ unsafe extern "C" fn realloc<A: MemAlloc>(
 unsafe extern "C" fn free<A: MemAlloc>(ctx: *mut c_void, block: *mut c_void) {
     // SAFETY: `ctx` belongs to an `A` (see above).
     let alloc = unsafe { from_ctx::<A>(ctx) };
-    // SAFETY: `block` is null or a live block of `alloc`, not used again (see above).
+    // SAFETY: `block` is null or a live block of `alloc`, and is not used again (see above).
     unsafe { alloc.free(NonNull::new(block.cast())) }
 }
 

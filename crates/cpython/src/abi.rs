@@ -123,13 +123,15 @@ pub(crate) struct CPython {
     pub(crate) interpreters: Option<InterpreterFunctions>,
 }
 
-// SAFETY: the value consists of addresses, which only unsafe code follows.
+// SAFETY: the value consists of addresses. Only unsafe code dereferences them, and only on threads
+// where that is allowed.
 unsafe impl Send for CPython {}
-// SAFETY: the value consists of addresses, which only unsafe code follows.
+// SAFETY: the value consists of addresses. Only unsafe code dereferences them, and only on threads
+// where that is allowed.
 unsafe impl Sync for CPython {}
 
 impl CPython {
-    /// Looks for CPython among the symbols that all libraries of this process can see.
+    /// Looks for CPython's functions among the symbols that all libraries of this process can see.
     ///
     /// Returns `None` if there is no CPython. Also returns `None` for CPython 3.4 and earlier,
     /// which lack some of the functions that we need.
@@ -146,7 +148,7 @@ impl CPython {
     /// - `handle` must be an open handle of `dlopen`, or a pseudo-handle of `dlsym`.
     /// - The library must stay loaded as long as the result is used.
     pub(crate) unsafe fn find_in(handle: *mut c_void) -> Option<Self> {
-        // SAFETY: the contract is the same.
+        // SAFETY: our caller has promised the same (contract of this function).
         let found = unsafe { Self::find_all(handle) };
         // At least one look-up has failed, unless this is a free-threaded build. Each failure
         // leaves an error message in the loader, which we remove.
@@ -196,14 +198,15 @@ impl CPython {
     /// - The functions of `vtable` must work on every thread from which CPython calls them, as long
     ///   as CPython may call them.
     pub(crate) unsafe fn set_allocator(&self, domain: Domain, vtable: &VTable) {
-        // SAFETY: CPython copies the five words. The vtable fits the domain (contract of
-        // `set_allocator`).
+        // SAFETY: CPython copies the five words of `vtable`, so the reference may end. The vtable
+        // can serve the domain (contract of `set_allocator`).
         unsafe { (self.core.set_allocator)(domain as c_uint, vtable) }
     }
 
     /// Returns the version in the form of `sys.version`, such as `3.13.0 (main, …) [GCC 12.2.0]`.
     pub(crate) fn version_text(&self) -> &'static str {
-        // SAFETY: CPython returns a C string in a static buffer, which it fills in once.
+        // SAFETY: the function returns a C string in a static buffer, which CPython fills in only
+        // once.
         let text = unsafe { CStr::from_ptr((self.core.get_version)()) };
         text.to_str().unwrap_or("?")
     }
@@ -217,7 +220,7 @@ impl CPython {
     /// Returns true if this thread holds the GIL. The answer is only valid if CPython is
     /// initialised.
     pub(crate) fn holds_gil(&self) -> bool {
-        // SAFETY: the function compares this thread's state with the current one.
+        // SAFETY: the function only compares this thread's state with the current thread state.
         unsafe { (self.core.holds_gil)() != 0 }
     }
 

@@ -56,7 +56,7 @@ pub(crate) enum Refusal {
     LoadedLate(OsString),
 }
 
-/// Decides whether to install the heap in this process, and with which guard.
+/// Decides whether to install the heap in this process, and what guards it against concurrent use.
 pub(crate) fn decide(
     python: &CPython,
     settings: &Settings,

@@ -44,7 +44,7 @@ impl Server {
     }
 }
 
-/// Returns true if the heap is in force, which means that it serves all of [`SERVED`].
+/// Returns true if the heap is in force, which means that it serves all domains in [`SERVED`].
 pub(crate) fn is_in_force(python: &CPython) -> bool {
     SERVED.iter().all(|domain| Server::of(&python.allocator(*domain), python) == Server::Obmalloc)
 }

@@ -57,7 +57,7 @@ enum Installed {
 struct Counters {
     /// The hooks above the heap, one for each domain of [`SERVED`].
     above: [&'static Counting<CAllocator>; 2],
-    /// The hook between the heap and the layer below.
+    /// The hook between the heap and the allocator below it.
     below: &'static Counting<Lower>,
 }
 
@@ -120,8 +120,8 @@ impl Installation {
         self.counters.as_ref().map(|counters| counters.above.map(Counting::counts))
     }
 
-    /// Returns the count of the small requests that the heap forwarded to the layer below, or
-    /// `None` if we do not count them.
+    /// Returns the count of the small requests that the heap forwarded to the allocator below it,
+    /// or `None` if we do not count them.
     pub(crate) fn passed_below(&self) -> Option<Tally> {
         self.counters.as_ref().map(|counters| counters.below.counts().small)
     }
@@ -135,12 +135,14 @@ fn stack<B: Blocks + Sync + 'static>(
     settings: &Settings,
 ) -> (&'static B, [VTable; 2], Option<Counters>) {
     if settings.stats.is_none() {
-        // SAFETY: the raw domain does not allocate from the domains that the heap serves.
+        // SAFETY: the raw domain does not allocate from the domains mem and obj, so `lower` never
+        // calls back into the heap.
         let pymalloc = leak(unsafe { Pymalloc::new(heap, lower) });
         return (pymalloc.access(), [VTable::of(pymalloc); 2], None);
     }
     let below = leak(Counting::new(lower, SMALL));
-    // SAFETY: the raw domain does not allocate from the domains that the heap serves.
+    // SAFETY: the raw domain does not allocate from the domains mem and obj, so `lower` never calls
+    // back into the heap.
     let pymalloc = leak(unsafe { Pymalloc::new(heap, below) });
     let above = SERVED.map(|_| leak(Counting::new(CAllocator::of(pymalloc), SMALL)));
     (pymalloc.access(), above.map(VTable::of), Some(Counters { above, below }))

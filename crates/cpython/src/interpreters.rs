@@ -59,7 +59,8 @@ static HAD_ONE_THREAD: AtomicBool = AtomicBool::new(false);
 /// `fork`. Must be called before the heap is installed.
 pub(crate) fn watch(python: &CPython) {
     current::watch(python);
-    // SAFETY: the handlers have the types that the call expects, and are never unloaded.
+    // SAFETY: the handlers have the types that the call expects, and this library is never
+    // unloaded.
     unsafe { libc::pthread_atfork(Some(before_fork), None, Some(in_child)) };
 }
 
@@ -109,8 +110,9 @@ unsafe fn open_heap(functions: &InterpreterFunctions, interpreter: Interpreter) 
     let Some(heap) = OwnedHeap::open() else { return };
     let entry = entries::claim();
     let place: *mut c_void = ptr::from_ref(entry).cast_mut().cast();
-    // SAFETY: this thread holds the GIL of `interpreter`, so it may call CPython and access the
-    // entry that it claimed. The capsule's destructor expects a pointer to an entry.
+    // SAFETY: this thread holds the GIL of `interpreter`, so it may call CPython. It has claimed
+    // the entry, so it may access the entry. The capsule's destructor expects a pointer to an
+    // entry, which it gets.
     unsafe {
         let capsule = (functions.capsule_new)(place, CAPSULE.as_ptr(), end_of_interpreter);
         let dict = (functions.interpreter_dict)(interpreter.as_ptr());
@@ -221,9 +223,10 @@ fn main_is_at_hand() -> bool {
 #[inline(never)]
 unsafe fn free_elsewhere(block: BlockPtr) {
     match entry() {
-        // SAFETY: the thread holds the GIL of the entry's interpreter. The contract is the same.
+        // SAFETY: the thread holds the GIL of the entry's interpreter. `block` came from a heap of
+        // this process and is not used again (contract).
         Some(entry) => unsafe { entry.heap().free(block) },
-        // SAFETY: the contract is the same.
+        // SAFETY: our caller has promised the same (contract of this function).
         None => unsafe { PerThread.free(block) },
     }
 }
@@ -264,7 +267,8 @@ unsafe impl Blocks for PerInterpreter {
         if !main_is_at_hand() {
             return None;
         }
-        // SAFETY: the calling thread holds the main GIL, and the heap never calls back.
+        // SAFETY: the calling thread holds the GIL of the main interpreter, and the heap never
+        // calls back.
         unsafe { MAIN.heap() }.alloc_listed(class)
     }
 
@@ -289,10 +293,12 @@ unsafe impl Blocks for PerInterpreter {
     #[inline(always)]
     unsafe fn free(&self, block: BlockPtr) {
         if main_is_at_hand() {
-            // SAFETY: the thread holds the main GIL. `block` came from these heaps (contract).
+            // SAFETY: the thread holds the GIL of the main interpreter. `block` came from one of
+            // these heaps (contract of `free`).
             unsafe { MAIN.heap().free(block) };
         } else {
-            // SAFETY: `block` came from these heaps (contract of `free`).
+            // SAFETY: `block` came from one of these heaps and is not used again (contract of
+            // `free`).
             unsafe { free_elsewhere(block) };
         }
     }
@@ -302,14 +308,15 @@ unsafe impl Blocks for PerInterpreter {
         if !PerThread.holds(ptr.addr().get()) {
             return Some(ptr);
         }
-        // SAFETY: the pointer is in an arena of these heaps, so it is a block in use (contract).
+        // SAFETY: `ptr` lies in an arena of these heaps. It is therefore a block of theirs that is
+        // in use (contract of `free_if_ours`).
         unsafe { self.free(BlockPtr::from_start(ptr)) };
         None
     }
 
     #[inline(always)]
     unsafe fn size_if_ours(&self, ptr: NonNull<u8>) -> Option<usize> {
-        // SAFETY: the contract is the same.
+        // SAFETY: our caller has promised the same (contract of this function).
         unsafe { PerThread.size_if_ours(ptr) }
     }
 }

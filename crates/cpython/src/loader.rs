@@ -1,4 +1,4 @@
-//! What the dynamic loader knows: symbols, and which code is loaded where.
+//! Questions to the dynamic loader, about symbols and about the places where code is loaded.
 
 use std::{
     ffi::{CStr, OsStr, c_int, c_void},

@@ -1,4 +1,5 @@
-//! The layer below the heap. The heap forwards large requests and foreign blocks to it.
+//! The allocator below the heap. The heap forwards large requests to it, and blocks that are not
+//! the heap's own.
 
 use std::{
     ptr::NonNull,
@@ -81,10 +82,12 @@ unsafe impl MemAlloc for Lower {
 
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
         if was_reinitialised() {
-            // SAFETY: `ptr` is null or a live block of either allocator, not used again (contract).
+            // SAFETY: `ptr` is null or a live block of either allocator, and is not used again
+            // (contract).
             return unsafe { self.cpython.free(ptr) };
         }
-        // SAFETY: `ptr` is null or a live block of the raw domain, not used again (contract).
+        // SAFETY: `ptr` is null or a live block of the raw domain, and is not used again
+        // (contract).
         unsafe { (self.raw.free)(ptr) }
     }
 }

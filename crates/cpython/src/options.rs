@@ -1,4 +1,4 @@
-//! What CPython's environment and command line say about its allocators.
+//! What the environment and the command line of CPython say about CPython's allocators.
 //!
 //! | setting | effect |
 //! | --- | --- |

@@ -98,7 +98,8 @@ unsafe fn replace_first_module(python: &CPython) -> Option<ModuleInit> {
     Some(init)
 }
 
-/// Creates the first module of an interpreter, after installing the heap again if necessary.
+/// Creates the first module of an interpreter. If CPython has restored its own allocators, installs
+/// the heap again first.
 unsafe extern "C" fn create_first_module() -> *mut c_void {
     let Some(watch) = WATCH.get() else { return ptr::null_mut() };
     watch.reinstall_if_reset();

@@ -64,7 +64,7 @@ struct Requests {
     refused: u64,
 }
 
-/// The small requests that the heap served itself, without the layer below.
+/// The small requests that the heap served itself, without the allocator below it.
 #[derive(Debug, Serialize)]
 struct Served {
     requests: u64,
@@ -163,8 +163,8 @@ impl From<Tally> for Requests {
 }
 
 impl Served {
-    /// Subtracts the requests that the heap forwarded to the layer below from the number of all
-    /// small requests.
+    /// Subtracts the requests that the heap forwarded to the allocator below it from the number of
+    /// all small requests.
     fn new((requested, passed_below): ([Counts; 2], Tally)) -> Self {
         let all: u64 = requested.iter().map(|counts| counts.small.requests).sum();
         let bytes: u64 = requested.iter().map(|counts| counts.small.bytes).sum();

@@ -86,7 +86,8 @@ impl StatsPlace {
         }
     }
 
-    /// Returns the path of the file for the process `pid`, or `None` for stderr.
+    /// Returns the path of the statistics file of the process `pid`, or `None` if the statistics go
+    /// to stderr.
     pub(crate) fn path(&self, pid: u32) -> Option<PathBuf> {
         let Self::File(template) = self else { return None };
         let pid = pid.to_string();

@@ -14,8 +14,8 @@ pub(crate) struct Version {
 }
 
 impl Version {
-    /// Parses a text such as `3.13.0 (main, …) [GCC 12.2.0]`, or for a free-threaded build
-    /// `3.13.0 experimental free-threading build (main, …) [GCC 12.2.0]`.
+    /// Parses the text of `Py_GetVersion()`. An example is `3.13.0 (main, …) [GCC 12.2.0]`, or
+    /// `3.13.0 experimental free-threading build (main, …) [GCC 12.2.0]` for a free-threaded build.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.split('.');
         let major = numbers.next()?.parse().ok()?;

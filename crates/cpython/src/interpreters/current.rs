@@ -80,7 +80,8 @@ pub(super) fn is_at_hand(interpreter: *const c_void) -> bool {
     !state.is_null() && unsafe { *state.add(WORDS_BEFORE_INTERPRETER) } == interpreter
 }
 
-/// Returns the interpreter whose GIL the calling thread holds, by calling CPython.
+/// Asks CPython for the current thread state, and returns the interpreter whose GIL the calling
+/// thread holds.
 pub(super) fn interpreter() -> Option<Interpreter> {
     let functions = functions()?;
     // SAFETY: the function may be called at any time.
@@ -88,7 +89,7 @@ pub(super) fn interpreter() -> Option<Interpreter> {
     if !LAYOUT_HOLDS.load(Relaxed) && !layout_holds(functions, state) {
         return None;
     }
-    // SAFETY: the state is current, so it is live, and its layout was verified.
+    // SAFETY: `state` is the current thread state, so it is live. We have verified its layout.
     NonNull::new(unsafe { *interpreter_of(state) })
 }
 
@@ -228,7 +229,7 @@ mod word {
     #[inline(always)]
     pub(super) fn at(offset: usize) -> *const *const c_void {
         let word;
-        // SAFETY: the offset is that of a word in the thread's static thread-locals or in its
+        // SAFETY: at `offset` there is a word of the thread's static thread-locals or of its
         // control block (invariant of `OFFSET`).
         unsafe {
             asm!(

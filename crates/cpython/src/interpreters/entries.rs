@@ -42,7 +42,8 @@ pub(super) struct Entry {
     next: AtomicPtr<Entry>,
 }
 
-// SAFETY: `heap` is accessed by one thread at a time (its invariant). All other fields are atomics.
+// SAFETY: only one thread at a time accesses `heap` (invariant of `heap`). All other fields are
+// atomics.
 unsafe impl Sync for Entry {}
 
 /// The entry of the main interpreter.
@@ -94,7 +95,8 @@ impl Entry {
     #[inline(always)]
     #[expect(clippy::mut_from_ref, reason = "the GIL is the lock")]
     pub(super) unsafe fn heap(&self) -> &mut OwnedHeap {
-        // SAFETY: the GIL keeps other threads out. An entry with an interpreter has a heap.
+        // SAFETY: the GIL keeps other threads out of this heap. The entry has an interpreter
+        // (contract), so `heap` is `Some`.
         unsafe { (*self.heap.get()).as_mut().unwrap_unchecked() }
     }
 
@@ -106,7 +108,8 @@ impl Entry {
     ///   claimed it.
     /// - The calling thread must hold the GIL of `interpreter`.
     pub(super) unsafe fn assign(&self, interpreter: Interpreter, heap: OwnedHeap) {
-        // SAFETY: the entry has no interpreter, so only the caller may access it (contract).
+        // SAFETY: the entry has no interpreter, and the caller has claimed it or holds the main GIL
+        // (contract). Nobody else may access `heap`.
         unsafe { *self.heap.get() = Some(heap) };
         // INVARIANT: the heap is `Some`.
         self.interpreter.store(interpreter.as_ptr(), Release);
@@ -116,10 +119,11 @@ impl Entry {
     ///
     /// # Safety
     ///
-    /// - The calling thread must hold the GIL of the entry's interpreter, or be the only thread.
+    /// - The calling thread must hold the GIL of the entry's interpreter, or be the only thread in
+    ///   the process.
     pub(super) unsafe fn take(&self) -> Option<OwnedHeap> {
         self.interpreter.store(NO_INTERPRETER, Relaxed);
-        // SAFETY: no other thread is inside (contract of `take`).
+        // SAFETY: no other thread is inside the heap (contract of `take`).
         unsafe { (*self.heap.get()).take() }
     }
 
@@ -129,7 +133,7 @@ impl Entry {
     ///
     /// - The calling thread must hold the GIL of the entry's interpreter.
     pub(super) unsafe fn release(&self) {
-        // SAFETY: the contract is the same.
+        // SAFETY: our caller has promised the same (contract of this function).
         drop(unsafe { self.take() });
         self.is_claimed.store(false, Release);
     }
@@ -137,12 +141,13 @@ impl Entry {
 
 /// Returns the entries of all interpreters other than the main one.
 pub(super) fn others() -> impl Iterator<Item = &'static Entry> {
-    // SAFETY: entries are never freed. Acquire makes their initialisation visible.
+    // SAFETY: entries are never freed. The Acquire load makes the initialisation of the entry
+    // visible.
     let entry = |place: &AtomicPtr<Entry>| unsafe { place.load(Acquire).as_ref() };
     iter::successors(entry(&OTHERS), move |last| entry(&last.next))
 }
 
-/// Returns the entry of the interpreter at this address, if it has a heap.
+/// Returns the entry of the interpreter at this address, or `None` if that interpreter has no heap.
 pub(super) fn find(interpreter: *const c_void) -> Option<&'static Entry> {
     if MAIN.is_of(interpreter) {
         return Some(&MAIN);
@@ -150,7 +155,8 @@ pub(super) fn find(interpreter: *const c_void) -> Option<&'static Entry> {
     // The index leaves out the low bits of the address. Interpreters are large objects, so those
     // bits hardly differ between them.
     let found = &FOUND[interpreter.addr() / 1024 % FOUND.len()];
-    // SAFETY: entries are never freed. Acquire makes their initialisation visible.
+    // SAFETY: entries are never freed. The Acquire load makes the initialisation of the entry
+    // visible.
     let entry = unsafe { found.load(Acquire).as_ref() };
     if entry.is_some_and(|entry| entry.is_of(interpreter)) {
         return entry;

@@ -49,7 +49,7 @@ impl<T, A: MemAlloc> FreeList<T, A> {
 
     /// Makes an empty cache that retains at most `bound` free objects. Allocates nothing.
     ///
-    /// `T` may be aligned to at most 16 bytes. A greater alignment is an error at compile time.
+    /// `T` may be aligned to at most 16 bytes. A greater alignment is rejected at compile time.
     ///
     /// # Panics
     ///
@@ -109,7 +109,7 @@ unsafe impl<T, A: MemAlloc> StorageSource<T> for FreeList<T, A> {
         // SAFETY: the caller gives up the storage, which holds no value (contract).
         // INVARIANT: the storage came from `take`, so it came from `lower`.
         if let Err(refused) = unsafe { self.stack.put(storage.cast()) } {
-            // SAFETY: the stack does not own `refused`, which came from `lower` as above.
+            // SAFETY: the stack has not taken `refused`, which came from `lower` as above.
             unsafe { self.put_below(refused) };
         }
     }

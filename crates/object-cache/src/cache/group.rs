@@ -32,7 +32,7 @@ impl<C: Cache + ?Sized> Cache for &C {
     }
 }
 
-/// The caches of a runtime, each with the name of the type that it caches.
+/// The caches of a runtime. Each cache has a name, which is that of the type of its objects.
 ///
 /// ```
 /// use object_cache::{Cache, CacheGroup, Cached, FreeList};

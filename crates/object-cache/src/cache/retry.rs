@@ -80,7 +80,8 @@ unsafe impl<A: MemAlloc, C: Cache> MemAlloc for RetryAfterClear<A, C> {
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
         // SAFETY: the block came from the allocator below (contract of `realloc`).
         unsafe { self.below.realloc(ptr, size) }.or_else(|| {
-            // SAFETY: as above. The block is still live, because the first request failed.
+            // SAFETY: as above. The block is still live, because the first request failed and left
+            // it unchanged.
             self.retry(Some(size), |below| unsafe { below.realloc(ptr, size) })
         })
     }

@@ -61,7 +61,8 @@ unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
 /// - `object` must hold a live value, and must not be used again.
 #[inline]
 pub(crate) unsafe fn drop_and_put<T>(source: &impl StorageSource<T>, object: NonNull<T>) {
-    // SAFETY: `object` came from `source` (contract), and its value is dropped before the guard is.
+    // SAFETY: `object` came from `source` (contract). When the guard is dropped, the value has
+    // already been dropped below.
     let _vacant = unsafe { Vacant::new(source, object) };
     // SAFETY: the value is live and is not used again (contract).
     unsafe { object.drop_in_place() };
@@ -90,7 +91,8 @@ impl<'s, T, S: StorageSource<T>> Vacant<'s, T, S> {
     pub(crate) fn fill(self, value: T) -> NonNull<T> {
         let storage = self.storage;
         mem::forget(self);
-        // SAFETY: the storage is large enough for a `T`, aligned, and owned by this guard.
+        // SAFETY: the storage is large enough for a `T` and aligned for it, and this guard owns the
+        // storage.
         unsafe { storage.write(value) };
         storage
     }

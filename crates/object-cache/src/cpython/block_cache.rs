@@ -21,7 +21,8 @@ use crate::{
     list::{BoundedStack, CacheStats, Chain, Cleared, FreeObject, Storage},
 };
 
-/// A cache of storage for objects of type `T`, cut out of blocks of at most `BLOCK` bytes.
+/// A cache of storage for objects of type `T`. The storage is cut out of blocks of at most `BLOCK`
+/// bytes.
 ///
 /// The cache retains every block until [`compact`](Self::compact) is called. Within a new block,
 /// the object with the highest address is handed out first.
@@ -44,11 +45,13 @@ use crate::{
 pub struct BlockCache<T, A: MemAlloc, const BLOCK: usize = 1000> {
     /// # Invariant
     ///
-    /// Every object in the stack is storage for a `T` in one of the blocks, and holds no value.
+    /// Every object in the stack is storage for a `T` that lies in one of the cache's blocks and
+    /// holds no value.
     stack: BoundedStack<FreeObject>,
     /// # Invariant
     ///
-    /// Every block came from `lower`, and its first word is the link to the next one.
+    /// Every block came from `lower`, and the first word of each block is the link to the next
+    /// block.
     blocks: Cell<Chain<FreeObject>>,
     block_count: Cell<usize>,
     lower: A,
@@ -131,8 +134,8 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
             }
             self.block_count.set(self.block_count.get() - 1);
             returned += 1;
-            // SAFETY: the block came from `lower` and has left its chain. Every object in it is
-            // free and has left the stack.
+            // SAFETY: the block came from `lower` and has left its chain. Every object in the block
+            // is free and has left the stack, so nobody uses the block again.
             unsafe { self.lower.free(Some(block.cast())) };
         }
         Cleared { objects: returned * Self::OBJECTS, bytes: returned * Self::WHOLE.bytes }

@@ -16,7 +16,8 @@ use core::ops::RangeInclusive;
 /// versions. The variants also name the files of earlier versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// 2.7, where ints and floats live in a [`BlockCache`](super::BlockCache) without a bound.
+    /// 2.7. In this version, ints and floats live in a [`BlockCache`](super::BlockCache), which has
+    /// no bound.
     V2_7,
     /// 3.6.
     V3_6,
@@ -83,7 +84,7 @@ macro_rules! kinds {
 kinds! {
     // 2.7, 3.6, 3.11, 3.13, 3.14, 3.15
 
-    /// An int of one digit, whose magnitude is below 2^30.
+    /// An int with a single digit, whose magnitude is therefore below 2^30.
     Int [0, 0, 0, 0, 100, 100],
     /// A float. Source: `Objects/floatobject.c`; in 3.11, `pycore_floatobject.h`.
     Float [0, 100, 100, 100, 100, 100],
@@ -108,7 +109,7 @@ kinds! {
     Frame [200, 200, 0, 0, 0, 0],
     /// A function written in C. Source: `Objects/methodobject.c`.
     BuiltinFunction [256, 256, 0, 0, 16, 16],
-    /// A method written in C that knows its class.
+    /// A method that is written in C and knows its class.
     BuiltinMethod [0, 0, 0, 0, 16, 16],
     /// A bound method. Source: `Objects/classobject.c`.
     BoundMethod [256, 256, 0, 0, 20, 20],
@@ -142,7 +143,8 @@ kinds! {
     /// A `MemoryError`. CPython creates some of them in advance, so that raising one needs no
     /// memory. Source in all versions: `Objects/exceptions.c`.
     MemoryError [0, 16, 16, 16, 16, 16],
-    /// A chunk of the stack of frames that was popped. Source in all versions: `Python/pystate.c`.
+    /// A chunk of the stack on which CPython keeps its frames. CPython caches such a chunk when it
+    /// has popped the chunk from the stack. Source in all versions: `Python/pystate.c`.
     DataStackChunk [0, 0, 0, 0, 1, 1],
 }
 

@@ -10,7 +10,7 @@ use crate::{
     list::{BoundedStack, CacheStats, Cleared, FreeObject, Storage},
 };
 
-/// Caches of storage for objects that consist of a header `H` and some items of type `E`.
+/// A cache of storage for objects that consist of a header `H` and a number of items of type `E`.
 ///
 /// ```text
 ///   ┌──────────┬────────┬────────┬─ ─ ─ ┬────────────┐
@@ -86,7 +86,7 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
 
     /// Makes empty lists that retain at most `bound` free objects each. Allocates nothing.
     ///
-    /// The header and the items may be aligned to at most 16 bytes. A greater alignment is an error
+    /// The header and the items may be aligned to at most 16 bytes. A greater alignment is rejected
     /// at compile time.
     ///
     /// # Panics
@@ -176,7 +176,7 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
     ///   block that is at least as large.
     #[inline]
     pub unsafe fn items(object: NonNull<H>) -> NonNull<E> {
-        // SAFETY: the storage of an object reaches at least to its items (contract).
+        // SAFETY: the storage of an object extends at least to the start of its items (contract).
         unsafe { object.byte_add(Self::ITEMS).cast() }
     }
 

@@ -54,7 +54,8 @@ impl<N: Link> Chain<N> {
     /// Removes the first object and returns it. The caller then owns that object.
     pub(crate) fn pop(&mut self) -> Option<NonNull<N>> {
         let object = self.head?;
-        // SAFETY: `head`'s invariant.
+        // SAFETY: the chain owns the object, whose link is initialised (invariant of
+        // `head`).
         self.head = unsafe { N::next(object) };
         Some(object)
     }

@@ -8,7 +8,7 @@
 //!
 //! 1. The object in `newest`, if there is one, was put after every object in the chain at `head`.
 //! 2. The chain has `pushed − popped` objects, at most `bound − 1`.
-//! 3. The stack owns an object from the time it is put until it is taken.
+//! 3. The stack owns an object from the `put` that adds it until the `take` that removes it.
 //!
 //! Programs often take the object that they have just put. The stack therefore keeps that object in
 //! `newest`, outside the chain. A put and the take that follows it then need no access to the
@@ -17,8 +17,8 @@
 //! The stack stores `limit = popped + bound − 1` instead of `popped`. The chain is full if `pushed`
 //! equals `limit`. Each pop increments `limit`, which counts the hit and also makes room for one
 //! more push. Each push compares `pushed` with `limit`, which enforces the bound. The fast paths
-//! therefore need only one addition each, and the other figures that they affect follow from these
-//! counters.
+//! therefore need only one addition each. The number of hits and the length of the chain follow
+//! from `pushed` and `limit`.
 //!
 //! A put writes its object to `newest` before it tests whether the stack is full. If the stack is
 //! full, the cold path restores the previous object in `newest`. If the test came first, a put and
@@ -46,10 +46,10 @@ pub(crate) struct BoundedStack<N> {
     ///
     /// The stack owns every object from `head` on, and the links of these objects are initialised.
     head: Cell<Option<NonNull<N>>>,
-    /// The value of `pushed` at which the chain is full: `popped + bound − 1`.
+    /// The value of `pushed` at which the chain is full, which is `popped + bound − 1`.
     limit: Cell<u64>,
     pushed: Cell<u64>,
-    /// The number of takes that returned the object in `newest`.
+    /// The number of calls of `take` that returned the object in `newest`.
     newest_hits: Cell<u64>,
     misses: Cell<u64>,
     overflows: Cell<u64>,
@@ -78,7 +78,7 @@ impl<N: Link> BoundedStack<N> {
         }
     }
 
-    /// Removes the object that was put last and returns it. The caller then owns that object.
+    /// Removes and returns the object that was put last. The caller then owns that object.
     #[inline]
     pub(crate) fn take(&self) -> Option<NonNull<N>> {
         let Some(newest) = self.newest.get() else {
@@ -93,7 +93,8 @@ impl<N: Link> BoundedStack<N> {
     fn pop(&self) -> Option<NonNull<N>> {
         let object = self.head.get()?;
         self.limit.set(self.limit.get().wrapping_add(1));
-        // SAFETY: `head`'s invariant.
+        // SAFETY: the stack owns the object, whose link is initialised (invariant of
+        // `head`).
         self.head.set(unsafe { N::next(object) });
         Some(object)
     }
@@ -147,14 +148,15 @@ impl<N: Link> BoundedStack<N> {
         count
     }
 
-    /// Removes the object that was put last and returns it, but does not count a hit.
+    /// Removes and returns the object that was put last, but does not count a hit.
     fn discard(&self) -> Option<NonNull<N>> {
         if let Some(newest) = self.newest.take() {
             return Some(newest);
         }
         let object = self.head.get()?;
         self.pushed.set(self.pushed.get() - 1);
-        // SAFETY: `head`'s invariant.
+        // SAFETY: the stack owns the object, whose link is initialised (invariant of
+        // `head`).
         self.head.set(unsafe { N::next(object) });
         Some(object)
     }
@@ -164,7 +166,8 @@ impl<N: Link> BoundedStack<N> {
     pub(crate) fn drain(&self) -> (Chain<N>, u32) {
         let count = self.len();
         self.pushed.set(self.popped());
-        // SAFETY: `head`'s invariant. The stack has just given up the chain.
+        // SAFETY: the stack owned every object from `head` on, and their links are initialised
+        // (invariant of `head`). The stack has just given up the chain.
         let mut chain = unsafe { Chain::from_head(self.head.take()) };
         if let Some(newest) = self.newest.take() {
             // SAFETY: the stack owned the object, and has given it up.
@@ -183,7 +186,7 @@ impl<N: Link> BoundedStack<N> {
         self.pushed.set(self.popped() + u64::from(count.saturating_sub(1)));
     }
 
-    /// Counts a miss, which is a take that found the stack empty.
+    /// Counts a miss, which is a call of `take` that found the stack empty.
     pub(crate) fn count_miss(&self) {
         self.misses.set(self.misses.get() + 1);
     }

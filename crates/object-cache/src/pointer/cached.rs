@@ -44,15 +44,15 @@ unsafe impl<T: Send, S: StorageSource<T> + Send> Send for Cached<T, S> {}
 unsafe impl<T: Sync, S: StorageSource<T> + Sync> Sync for Cached<T, S> {}
 
 impl<T, S: StorageSource<T>> Cached<T, S> {
-    /// Moves `value` into storage from `source`. If there is no memory, drops `value` and returns
-    /// `None`.
+    /// Takes storage from `source`, and moves `value` into it. If there is no memory, drops `value`
+    /// and returns `None`.
     #[inline]
     pub fn new_in(value: T, source: S) -> Option<Self> {
         Self::make_in(|| value, source)
     }
 
-    /// Moves the result of `make` into storage from `source`. If there is no memory, returns `None`
-    /// without calling `make`.
+    /// Takes storage from `source`, and moves the result of `make` into it. If there is no memory,
+    /// returns `None` without calling `make`.
     ///
     /// # Panics
     ///
@@ -60,7 +60,8 @@ impl<T, S: StorageSource<T>> Cached<T, S> {
     #[inline]
     pub fn make_in(make: impl FnOnce() -> T, source: S) -> Option<Self> {
         let storage = source.take()?;
-        // SAFETY: the storage has just come from `source`, and holds no value until `fill`.
+        // SAFETY: the storage has just come from `source`, and holds no value until `fill` moves
+        // one into it.
         let vacant = unsafe { Vacant::new(&source, storage) };
         // INVARIANT: `fill` moves the value in.
         let object = vacant.fill(make());
@@ -71,7 +72,8 @@ impl<T, S: StorageSource<T>> Cached<T, S> {
     #[inline]
     pub fn into_inner(this: Self) -> T {
         let this = ManuallyDrop::new(this);
-        // SAFETY: `object`'s invariant. `this` is not dropped, so the value has one owner.
+        // SAFETY: the object holds a live value (invariant of `object`). `this` is not dropped, so
+        // the value still has only one owner.
         let value = unsafe { this.object.read() };
         // SAFETY: `this` is not used again, so the source has one owner.
         let source = unsafe { ptr::read(&this.source) };
@@ -95,7 +97,7 @@ impl<T, S: StorageSource<T>> Deref for Cached<T, S> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: `object`'s invariant.
+        // SAFETY: the object is live, and this pointer may access it (invariant of `object`).
         unsafe { self.object.as_ref() }
     }
 }
@@ -103,7 +105,8 @@ impl<T, S: StorageSource<T>> Deref for Cached<T, S> {
 impl<T, S: StorageSource<T>> DerefMut for Cached<T, S> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: `object`'s invariant. `&mut self` makes the access exclusive.
+        // SAFETY: the object is live, and this pointer alone owns it (invariant of `object`). The
+        // access is exclusive, because it borrows `self` mutably.
         unsafe { self.object.as_mut() }
     }
 }

@@ -38,15 +38,15 @@ pub struct CachedRc<T, S: StorageSource<RcBox<T>>> {
 }
 
 impl<T, S: StorageSource<RcBox<T>>> CachedRc<T, S> {
-    /// Moves `value` into storage from `source`. If there is no memory, drops `value` and returns
-    /// `None`.
+    /// Takes storage from `source`, and moves `value` into it. If there is no memory, drops `value`
+    /// and returns `None`.
     #[inline]
     pub fn new_in(value: T, source: S) -> Option<Self> {
         Self::make_in(|| value, source)
     }
 
-    /// Moves the result of `make` into storage from `source`. If there is no memory, returns `None`
-    /// without calling `make`.
+    /// Takes storage from `source`, and moves the result of `make` into it. If there is no memory,
+    /// returns `None` without calling `make`.
     ///
     /// # Panics
     ///
@@ -54,7 +54,8 @@ impl<T, S: StorageSource<RcBox<T>>> CachedRc<T, S> {
     #[inline]
     pub fn make_in(make: impl FnOnce() -> T, source: S) -> Option<Self> {
         let storage = source.take()?;
-        // SAFETY: the storage has just come from `source`, and holds no value until `fill`.
+        // SAFETY: the storage has just come from `source`, and holds no value until `fill` moves
+        // one into it.
         let vacant = unsafe { Vacant::new(&source, storage) };
         // INVARIANT: `fill` moves the value in, with a count of one.
         let object = vacant.fill(RcBox { count: Cell::new(1), value: make() });
@@ -63,7 +64,7 @@ impl<T, S: StorageSource<RcBox<T>>> CachedRc<T, S> {
 
     #[inline]
     fn inner(&self) -> &RcBox<T> {
-        // SAFETY: `object`'s invariant.
+        // SAFETY: the object is live, and this pointer may access it (invariant of `object`).
         unsafe { self.object.as_ref() }
     }
 
@@ -86,7 +87,8 @@ impl<T, S: StorageSource<RcBox<T>>> CachedRc<T, S> {
         if Self::count(this) != 1 {
             return None;
         }
-        // SAFETY: `object`'s invariant. This is the only pointer, and it is borrowed exclusively.
+        // SAFETY: the object is live, and its count is the number of pointers to it (invariant of
+        // `object`). This is the only pointer, and it is borrowed exclusively.
         Some(unsafe { &mut this.object.as_mut().value })
     }
 }

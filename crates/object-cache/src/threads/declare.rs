@@ -7,8 +7,8 @@
 /// [`CachedRc`](crate::CachedRc) pointers with this source take one word. A `Cached` pointer may
 /// move to another thread if its value may.
 ///
-/// - `shared()` returns the [`SharedCache`](crate::SharedCache), whose page
-///   [says what happens when a thread ends](crate::SharedCache#when-a-thread-ends).
+/// - `shared()` returns the [`SharedCache`](crate::SharedCache) of all threads. Its page [says what
+///   happens when a thread ends](crate::SharedCache#when-a-thread-ends).
 /// - `local(f)` calls `f` with the running thread's [`ThreadCache`](crate::ThreadCache). It returns
 ///   `None` if the thread is ending and has already dropped its cache.
 ///

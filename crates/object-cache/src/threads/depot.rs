@@ -11,10 +11,10 @@
 //!    slot owns the magazine.
 //! 2. A depot holds at most one magazine per slot.
 //!
-//! The magazines in a depot are not linked to each other. No thread therefore follows a link that
-//! another thread may change. No thread compares pointers to objects either, so it does not matter
-//! whether an object was reused in the meantime. No thread holds a lock. Each operation needs a few
-//! loads and one atomic exchange, which moves all objects of a magazine at once.
+//! The magazines in a depot are not linked to each other, so no thread follows a link that another
+//! thread may change. No thread compares pointers to objects either, so it does not matter if an
+//! object was reused in the meantime. No thread holds a lock. Each operation needs a few loads and
+//! one atomic exchange, which moves all objects of a magazine at once.
 //!
 //! | ordering | what it publishes | the model that fails without it |
 //! | --- | --- | --- |
@@ -32,7 +32,7 @@ use sync::atomic::{
 use super::magazine::Magazine;
 use crate::list::Link;
 
-/// Slots for full magazines. See the [module's](self) picture.
+/// Slots that each hold one magazine. See the [module's](self) picture.
 pub(super) struct Depot<N, const SLOTS: usize> {
     /// # Invariant
     ///

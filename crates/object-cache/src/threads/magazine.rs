@@ -38,7 +38,8 @@ impl<N: Link> Magazine<N> {
     pub(super) fn open(self) -> (Chain<N>, u32) {
         // SAFETY: the magazine owns `first`, which stores the length (invariant of `first`).
         let count = unsafe { N::count(self.first) };
-        // SAFETY: as above. The magazine no longer owns the chain.
+        // SAFETY: the magazine owned the chain that begins with `first` (invariant of `first`), and
+        // gives it up here.
         (unsafe { Chain::from_head(Some(self.first)) }, count)
     }
 

@@ -44,7 +44,8 @@ use crate::{
 pub struct SharedCache<T, A: MemAlloc, const SLOTS: usize = 16> {
     /// # Invariant
     ///
-    /// Every object in a magazine is storage for a `T` that came from `lower` and holds no value.
+    /// Every object in a magazine of the depot is storage for a `T` that came from `lower` and
+    /// holds no value.
     pub(super) depot: Depot<FreeObject, SLOTS>,
     lower: A,
     pub(super) magazine: u32,
@@ -82,7 +83,7 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
     ///
     /// # Safety
     ///
-    /// - `storage` must have come from this cache or from one of its threads' caches.
+    /// - `storage` must have come from this cache or from the cache of one of its threads.
     /// - `storage` must not hold a live value, and must not be used again.
     #[cold]
     #[inline(never)]

@@ -12,8 +12,8 @@ use crate::{
 
 /// One thread's cache over a [`SharedCache`].
 ///
-/// The cache retains up to two magazines of free objects. It uses atomic operations only if a take
-/// finds both magazines empty, or if a put finds both of them full.
+/// The cache retains up to two magazines of free objects. It uses atomic operations only if `take`
+/// finds both magazines empty, or if `put` finds both of them full.
 ///
 /// ```
 /// use object_cache::{Cached, SharedCache};

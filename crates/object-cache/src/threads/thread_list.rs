@@ -6,11 +6,11 @@
 //!   put  ──► stack ──► spare ──► depot ──► ×  a full stack becomes the spare, the old one moves on
 //! ```
 //!
-//! 1. Only one thread uses the stack and the spare, so they need no atomics.
-//! 2. Between two visits to the depot, a thread performs at least as many takes as a magazine
-//!    holds, or as many puts. A thread that alternates takes and puts may fill and empty its stack
-//!    again and again. Because of the spare, it does not visit the depot each time (Bonwick and
-//!    Adams, "Magazines and Vmem", 2001).
+//! 1. Only the owning thread uses the stack and the spare, so neither needs atomic operations.
+//! 2. Between two visits to the depot, a thread calls `take` at least as often as a magazine has
+//!    objects, or it calls `put` that often. A thread that alternates takes and puts may fill and
+//!    empty its stack again and again. Because of the spare, it does not visit the depot each time
+//!    (Bonwick and Adams, "Magazines and Vmem", 2001).
 //! 3. If the depot has no slot for a magazine, the caller returns the magazine's storage to the
 //!    allocator below.
 
