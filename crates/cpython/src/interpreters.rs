@@ -18,12 +18,12 @@
 //! own allocator would corrupt its memory in that case.
 //!
 //! The main interpreter gets its heap at its first request that the fast path cannot serve. It
-//! keeps this heap until the process ends. That is possible because the address of the main
-//! interpreter never changes, not even in a second `Py_Initialize`. Any other interpreter gets a
-//! heap when it creates its first module. We also put a capsule into the dictionary of such an
-//! interpreter. When the interpreter ends, CPython clears the dictionary, and the destructor of the
-//! capsule abandons the heap. Blocks that the interpreter frees afterwards are sent to the
-//! abandoned heap.
+//! keeps this heap until the process ends. The heap can be found even after a second
+//! `Py_Initialize`, because the address of the main interpreter never changes. Any other
+//! interpreter gets a heap when it creates its first module. We also put a capsule into the
+//! dictionary of such an interpreter. When the interpreter ends, CPython clears the dictionary, and
+//! the destructor of the capsule abandons the heap. Blocks that the interpreter frees afterwards
+//! are sent to the abandoned heap.
 //!
 //! # Fork
 //!
@@ -69,9 +69,10 @@ pub(crate) fn main_is_current() -> bool {
     current::interpreter().is_some_and(current::is_main)
 }
 
-/// Gives the current interpreter a heap, just before that interpreter creates its first module. If
-/// the current interpreter is the main one, only looks for CPython's pointer to the current thread
-/// state, because the main interpreter gets its heap at its first request.
+/// Gives the current interpreter a heap, just before that interpreter creates its first module. The
+/// main interpreter gets its heap later, at its first request. For the main interpreter, this
+/// function only looks for the thread-local variable in which CPython keeps the current thread
+/// state.
 ///
 /// # Safety
 ///

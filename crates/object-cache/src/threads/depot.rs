@@ -54,7 +54,7 @@ impl<N: Link, const SLOTS: usize> Depot<N, SLOTS> {
         Self { slots: core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())) }
     }
 
-    /// Puts a magazine into an empty slot.
+    /// Puts a magazine into an empty slot, from which any thread can take it.
     ///
     /// # Errors
     ///

@@ -5,9 +5,10 @@
 //!   count: 3, stored in the first object
 //! ```
 //!
-//! A magazine has no memory of its own. Its links and its length are stored in its free objects. It
-//! therefore exists only while it has at least one object, so there are no empty magazines.
-//! Bonwick's depot holds full and empty magazines. Ours holds full magazines and empty slots.
+//! A magazine has no memory of its own, because its free objects hold its links and its length. It
+//! therefore exists only while it has at least one object, so there are no empty magazines. In
+//! Bonwick's design, the depot holds full and empty magazines. Our depot holds full magazines and
+//! empty slots.
 
 use core::ptr::NonNull;
 

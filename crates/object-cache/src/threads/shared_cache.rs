@@ -24,8 +24,9 @@ use crate::{
     list::{CacheStats, Chain, Cleared, FreeObject, Storage},
 };
 
-/// A cache for several threads. It holds the parts that their [`ThreadCache`](crate::ThreadCache)s
-/// share, which are a depot for free objects and the allocator below.
+/// A cache for several threads. Each thread has its own [`ThreadCache`](crate::ThreadCache). The
+/// `SharedCache` holds what these caches share, which is a depot for free objects and the allocator
+/// below.
 ///
 /// [`thread`](Self::thread) makes a cache for one thread. [`thread_cache!`](crate::thread_cache!)
 /// declares a type that gives every thread such a cache.

@@ -80,8 +80,8 @@ impl<T, A: MemAlloc, const SLOTS: usize> ThreadCache<'_, T, A, SLOTS> {
     /// Returns the figures of this thread.
     ///
     /// The cache consists of a stack and a spare magazine. An overflow means that the stack was
-    /// full and became the new spare. The old spare moved to the depot. Its storage returned to the
-    /// allocator below only if the depot had no slot for it.
+    /// full and became the new spare. The old spare then moves to the depot. If the depot has no
+    /// slot for it, its storage returns to the allocator below.
     pub fn stats(&self) -> CacheStats {
         self.list.stats(SharedCache::<T, A, SLOTS>::STORAGE.bytes)
     }
@@ -91,8 +91,8 @@ impl<T, A: MemAlloc, const SLOTS: usize> ThreadCache<'_, T, A, SLOTS> {
 // out, and comes back only through `put`. The shared allocator keeps its blocks valid. A magazine
 // has one owner at a time, so no two threads hand out the same storage.
 unsafe impl<T, A: MemAlloc, const SLOTS: usize> StorageSource<T> for ThreadCache<'_, T, A, SLOTS> {
-    /// Takes storage from this cache. If this cache is empty, takes a magazine from the depot. If
-    /// the depot is empty too, takes storage from the allocator below.
+    /// Takes storage from this cache. If this cache is empty, refills it with a magazine from the
+    /// depot. If the depot is empty too, takes storage from the allocator below.
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {
         match self.list.stack.take() {

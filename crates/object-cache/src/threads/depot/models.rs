@@ -8,7 +8,7 @@ use crate::list::{
 
 type TestDepot = Depot<Node, 1>;
 
-/// Makes a magazine of `nodes`. Uses each node before, as a program does.
+/// Makes a magazine of `nodes`. Writes to each node first, as a program that used the object would.
 fn magazine(nodes: impl IntoIterator<Item = NonNull<Node>>) -> Magazine<Node> {
     let (mut chain, mut count) = (Chain::EMPTY, 0);
     for node in nodes {
@@ -67,7 +67,7 @@ fn a_take_without_acquire_is_rejected() {
     sync::rejected(|| a_put_meets_a_take(Release, Relaxed));
 }
 
-/// Two threads take at the same time from a depot with one magazine.
+/// Two threads take a magazine at the same time from a depot that has only one.
 fn two_takes_meet(take: fn(&TestDepot) -> Option<Magazine<Node>>) {
     let (depot, nodes) = (Arc::new(TestDepot::new()), Nodes::new());
     assert!(depot.put(magazine([nodes.get(0)])).is_ok());
