@@ -8,12 +8,12 @@
 //!      └─► a LockedSource
 //! ```
 //!
-//! CPython asks its arena allocator for other memory too, such as the chunks of its threads' data
-//! stacks (3.11 and later). It may also free null (3.13). Requests of any size are therefore
-//! served, rounded up to the next arena size.
+//! CPython requests other memory from its arena allocator too, such as the chunks of its threads'
+//! data stacks (3.11 and later). It may also free null (3.13). The functions here therefore accept
+//! any size, and round it up to the next arena size.
 //!
-//! There is no conversion from a vtable to an [`ArenaSource`], because a vtable does not promise
-//! the alignment that an `ArenaSource` must have.
+//! There is no conversion from a vtable to an [`ArenaSource`]. An `ArenaSource` must return aligned
+//! arenas, and a vtable from C code does not promise any alignment.
 
 use core::{
     ffi::c_void,
@@ -25,7 +25,7 @@ use core::{
 use raw_mem::{ArenaSize, ArenaSource};
 use sync::Mutex;
 
-/// The two functions of an arena allocator, and the context that both receive. CPython:
+/// The two functions of an arena allocator, and the context pointer that both receive. CPython:
 /// `PyObjectArenaAllocator`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -34,7 +34,8 @@ pub struct ArenaVTable {
     pub ctx: *mut c_void,
     /// Allocates `size` bytes. Returns null if there is no memory.
     pub alloc: unsafe extern "C" fn(ctx: *mut c_void, size: usize) -> *mut c_void,
-    /// Frees what `alloc` returned for `size`. Does nothing with null.
+    /// Frees the memory at `ptr`, which `alloc` returned for the same `size`. Does nothing if `ptr`
+    /// is null.
     pub free: unsafe extern "C" fn(ctx: *mut c_void, ptr: *mut c_void, size: usize),
 }
 
@@ -45,14 +46,15 @@ const _: () = {
     assert!(offset_of!(ArenaVTable, free) == 16);
 };
 
-// SAFETY: a vtable is three addresses. Only unsafe code follows them.
+// SAFETY: a vtable consists of three addresses, and only unsafe code uses what they point to.
 unsafe impl Send for ArenaVTable {}
-// SAFETY: a vtable is three addresses. Only unsafe code follows them.
+// SAFETY: a vtable consists of three addresses, and only unsafe code uses what they point to.
 unsafe impl Sync for ArenaVTable {}
 
 /// An arena source behind a lock.
 ///
-/// The lock never lends the source, because users of the vtable rely on its arenas.
+/// No method gives access to the source itself. A caller with such access could replace the source,
+/// although users of the vtable still rely on its arenas.
 pub struct LockedSource<S>(Mutex<S>);
 
 impl<S> LockedSource<S> {
@@ -77,7 +79,8 @@ impl<S> fmt::Debug for LockedSource<S> {
     }
 }
 
-/// The source of a vtable cannot be replaced, which would unmap arenas in use (defects D2).
+/// The source of a vtable cannot be replaced. If it could, the old source would be dropped and
+/// would unmap arenas that are still in use (defects D2).
 ///
 /// ```
 /// # use allocator_api::{ArenaVTable, LockedSource};
@@ -98,7 +101,7 @@ impl<S> fmt::Debug for LockedSource<S> {
 struct TheSourceCannotBeReplaced;
 
 impl ArenaVTable {
-    /// Returns the vtable of `source`. Its arenas are aligned to their size.
+    /// Returns the vtable of `source`. The arenas that it allocates are aligned to their size.
     ///
     /// ```
     /// use allocator_api::{ArenaVTable, LockedSource};
@@ -133,9 +136,9 @@ unsafe extern "C" fn alloc<S: ArenaSource>(ctx: *mut c_void, size: usize) -> *mu
 ///
 /// # Safety
 ///
-/// - `ctx` must be as in [`alloc`].
-/// - `arena` must be null, or an arena that [`alloc`] returned for the same `ctx` and `size` and
-///   that is not used again.
+/// - `ctx` must be the context of a vtable that [`ArenaVTable::of`] made for an `S`.
+/// - `arena` must be null, or an arena that [`alloc`] returned for the same `ctx` and `size`.
+/// - The arena must not be used again.
 unsafe extern "C" fn free<S: ArenaSource>(ctx: *mut c_void, arena: *mut c_void, size: usize) {
     // SAFETY: `ctx` is a `&'static LockedSource<S>` (contract of this function).
     let source = unsafe { &*ctx.cast::<LockedSource<S>>() };
@@ -172,7 +175,7 @@ mod tests {
         }
     }
 
-    /// Counts mapped bytes and trims in [`MAPPED`] and [`TRIMS`].
+    /// A source that counts its mapped bytes in [`MAPPED`], and the calls of `trim` in [`TRIMS`].
     struct CountingSource(MmapArenas);
 
     static MAPPED: AtomicUsize = AtomicUsize::new(0);

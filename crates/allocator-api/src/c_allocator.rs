@@ -8,9 +8,9 @@ use crate::vtable::{VTable, to_c};
 
 /// An allocator that calls the functions of a [`VTable`].
 ///
-/// It makes the checks that CPython makes before it calls a vtable. A request above
-/// [`MAX_REQUEST`] bytes is refused without a call. Requests of 0 bytes and null pointers are
-/// passed on. CPython: `PyMem_Malloc` and its siblings.
+/// Before it calls the vtable, it makes the same checks as CPython. It rejects a request above
+/// [`MAX_REQUEST`] bytes without a call. It forwards requests for 0 bytes and null pointers.
+/// CPython: `PyMem_Malloc` and its siblings.
 #[derive(Clone, Copy, Debug)]
 pub struct CAllocator(VTable);
 
@@ -19,9 +19,10 @@ impl CAllocator {
     ///
     /// # Safety
     ///
-    /// - Called with the vtable's context, its functions must do what [`MemAlloc`] promises.
-    /// - They must do so as long as the value or a copy of it is in use, on every thread that uses
-    ///   it.
+    /// - The functions of `vtable`, when called with its context, must do what [`MemAlloc`]
+    ///   promises.
+    /// - The functions must do so on every thread that uses this value or a copy of it, for as long
+    ///   as one of these values is in use.
     #[inline]
     pub const unsafe fn new(vtable: VTable) -> Self {
         Self(vtable)
@@ -29,8 +30,8 @@ impl CAllocator {
 
     /// Wraps the vtable of `alloc`.
     ///
-    /// The allocator must be `'static`, because a thread may still be inside a call when the value
-    /// is replaced by another one.
+    /// `alloc` must be `'static`, because a thread may still be inside one of its functions when
+    /// another allocator replaces this value in a domain.
     ///
     /// ```
     /// # use allocator_api::CAllocator;
@@ -41,7 +42,8 @@ impl CAllocator {
     /// unsafe { MALLOC.free(block) };
     /// ```
     pub const fn of<A: MemAlloc + Sync>(alloc: &'static A) -> Self {
-        // The functions are those of `A`, which implements `MemAlloc` and is never dropped.
+        // The safety contract of `new` holds: the functions are those of `A`, which implements
+        // `MemAlloc`, and `alloc` is never dropped.
         Self(VTable::of(alloc))
     }
 
@@ -51,27 +53,27 @@ impl CAllocator {
         self.0
     }
 
-    /// Returns true if both call the same functions with the same context.
+    /// Returns true if both allocators call the same functions with the same context.
     pub fn is(&self, other: &Self) -> bool {
         self.0.is(&other.0)
     }
 }
 
-// SAFETY: the vtable's functions do what `MemAlloc` promises (contract of `CAllocator::new`).
+// SAFETY: the functions of the vtable do what `MemAlloc` promises (contract of `CAllocator::new`).
 unsafe impl MemAlloc for CAllocator {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         if size > MAX_REQUEST {
             return None;
         }
-        // SAFETY: the function gets its own context (contract of `new`).
+        // SAFETY: the function gets the context of its own vtable (contract of `new`).
         NonNull::new(unsafe { (self.0.malloc)(self.0.ctx, size) }.cast())
     }
 
     #[inline]
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
         calloc_size(count, size)?;
-        // SAFETY: the function gets its own context (contract of `new`).
+        // SAFETY: the function gets the context of its own vtable (contract of `new`).
         NonNull::new(unsafe { (self.0.calloc)(self.0.ctx, count, size) }.cast())
     }
 
@@ -80,15 +82,15 @@ unsafe impl MemAlloc for CAllocator {
         if size > MAX_REQUEST {
             return None;
         }
-        // SAFETY: the function gets its own context (contract of `new`). `ptr` is null or a live
-        // block of this allocator (contract of `realloc`).
+        // SAFETY: the function gets the context of its own vtable (contract of `new`). `ptr` is
+        // null or a live block of this allocator (contract of `realloc`).
         NonNull::new(unsafe { (self.0.realloc)(self.0.ctx, to_c(ptr), size) }.cast())
     }
 
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: the function gets its own context (contract of `new`). `ptr` is null or a live
-        // block of this allocator that is not used again (contract of `free`).
+        // SAFETY: the function gets the context of its own vtable (contract of `new`). `ptr` is
+        // null or a live block of this allocator that is not used again (contract of `free`).
         unsafe { (self.0.free)(self.0.ctx, to_c(ptr)) }
     }
 }
@@ -104,7 +106,7 @@ mod tests {
     /// The calls that [`Logging`] received.
     static CALLS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-    /// Logs every call and passes it to malloc.
+    /// An allocator that logs every call and forwards it to malloc.
     struct Logging;
 
     fn log(call: String) {
@@ -146,7 +148,7 @@ mod tests {
         assert!([zero, five, new, more].iter().all(Option::is_some));
         assert_eq!(through_c.malloc(MAX_REQUEST + 1), None);
         assert_eq!(through_c.calloc(MAX_REQUEST, 2), None);
-        // SAFETY: `more` is live. It stays so, because the request is refused.
+        // SAFETY: `more` is live. It stays live, because the request is rejected.
         assert_eq!(unsafe { through_c.realloc(more, MAX_REQUEST + 1) }, None);
         for block in [None, zero, new, more] {
             // SAFETY: null, or a live block that is not used again.

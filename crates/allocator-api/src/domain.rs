@@ -1,14 +1,15 @@
-//! The three kinds of memory that CPython asks for separately.
+//! The three domains of memory, which CPython requests from separate allocators.
 
 #![forbid(unsafe_code)]
 
 use core::fmt;
 
-/// A family of requests that has an allocator of its own. CPython: `PyMemAllocatorDomain`.
+/// A family of requests that CPython sends to the same allocator. Each domain can have a different
+/// one. CPython: `PyMemAllocatorDomain`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Domain {
-    /// Memory for any purpose, requested by any thread. CPython: `PYMEM_DOMAIN_RAW`.
+    /// Memory for any purpose, which any thread may request. CPython: `PYMEM_DOMAIN_RAW`.
     Raw = 0,
     /// Buffers of the interpreter. CPython: `PYMEM_DOMAIN_MEM`.
     Mem = 1,

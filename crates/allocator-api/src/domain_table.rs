@@ -1,4 +1,4 @@
-//! The table of the allocators in force.
+//! A table of the allocators that are in force for each domain.
 //!
 //! ```text
 //!   allocator(Obj).malloc(n) ──► the slot of obj ──► the vtable in force ──► malloc(ctx, n)
@@ -6,8 +6,9 @@
 //! ```
 //!
 //! CPython: `PyMem_GetAllocator`, `PyMem_SetAllocator`. CPython loads the function and the context
-//! one after the other, so a reader can get them from two different vtables. A reader of this table
-//! cannot.
+//! one after the other. If another thread sets a vtable in between, the two values come from
+//! different vtables. That cannot happen with this table, because a reader loads one pointer to an
+//! immutable vtable.
 
 use core::ptr::NonNull;
 
@@ -20,7 +21,7 @@ use crate::{
     record::{Records, Slot},
 };
 
-/// The error of a failed [`DomainTable::set`]. The previous allocator is still in force.
+/// The error of a failed [`DomainTable::set`]. The previous allocator stays in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SetError {
@@ -34,8 +35,8 @@ pub enum SetError {
 
 /// The allocators of the three domains.
 ///
-/// A table can be a `static`. It allocates a record, from `A`, for each vtable that it has not seen
-/// before.
+/// A table can be a `static`. Whenever a vtable is set that the table has not seen before, the
+/// table allocates a record for it from `A`.
 #[derive(Debug)]
 pub struct DomainTable<A: MemAlloc = Malloc> {
     slots: [Slot; 3],
@@ -44,7 +45,7 @@ pub struct DomainTable<A: MemAlloc = Malloc> {
 
 impl DomainTable {
     sync::const_unless_model! {
-        /// Creates a table with these allocators for raw, mem and obj.
+        /// Creates a table with these allocators for the domains raw, mem and obj.
         pub fn new(initial: [CAllocator; 3]) -> Self {
             Self::with_memory(initial, Malloc)
         }
@@ -53,8 +54,8 @@ impl DomainTable {
 
 impl<A: MemAlloc> DomainTable<A> {
     sync::const_unless_model! {
-        /// Creates a table with these allocators for raw, mem and obj. Its records come from
-        /// `memory`.
+        /// Creates a table with these allocators for the domains raw, mem and obj. The table
+        /// allocates its records from `memory`.
         pub fn with_memory(initial: [CAllocator; 3], memory: A) -> Self {
             let [raw, mem, obj] = initial;
             Self {
@@ -70,17 +71,19 @@ impl<A: MemAlloc> DomainTable<A> {
         self.slots[domain.index()].read()
     }
 
-    /// Makes `allocator` serve `domain` from now on. Calls that have already begun end in the
-    /// previous allocator. O(vtables ever set).
+    /// Makes `allocator` serve `domain` from now on. Calls that have already begun continue in the
+    /// previous allocator. Takes O(n) time, where n is the number of different vtables ever set.
     ///
     /// # Errors
     ///
-    /// Returns [`SetError`] if there is no memory for a record. Nothing has changed in that case.
+    /// Returns [`SetError`] if there is no memory for a record of the vtable. The table is
+    /// unchanged in that case.
     ///
     /// # Safety
     ///
     /// - `allocator` must be able to free and to reallocate every live block of the domain.
-    /// - The contract of [`CAllocator::new`] must hold as long as the table is in use.
+    /// - The contract of [`CAllocator::new`] must hold for `allocator` as long as the table is in
+    ///   use.
     pub unsafe fn set(&self, domain: Domain, allocator: CAllocator) -> Result<(), SetError> {
         let slot = &self.slots[domain.index()];
         let mut records = sync::lock(&self.records);
@@ -89,29 +92,30 @@ impl<A: MemAlloc> DomainTable<A> {
         } else {
             Some(records.intern(&allocator).ok_or(SetError::OutOfMemory { domain })?)
         };
-        // The lock is still held, so allocators come into force in the order of the calls.
-        // SAFETY: records live as long as the table, and so does the slot.
+        // We still hold the lock here, so the allocators come into force in the order in which the
+        // calls acquired the lock.
+        // SAFETY: the records live as long as the table, and the slot is a part of the table.
         unsafe { slot.publish(record) };
         Ok(())
     }
 
-    /// Returns an allocator that sends each call to the allocator in force for `domain`.
+    /// Returns an allocator that forwards each call to the allocator in force for `domain`.
     #[inline]
     pub fn allocator(&self, domain: Domain) -> DomainAllocator<'_> {
         DomainAllocator(&self.slots[domain.index()])
     }
 }
 
-/// A domain of a [`DomainTable`] as an allocator. Each call goes to the vtable that is in force at
-/// that moment.
+/// A domain of a [`DomainTable`], used as an allocator. Each call goes to the vtable that is in
+/// force for the domain at that moment.
 ///
-/// It makes the same checks as [`CAllocator`]. CPython: `PyMem_RawMalloc`, `PyMem_Malloc`,
-/// `PyObject_Malloc` and their siblings.
+/// This allocator makes the same checks as [`CAllocator`]. CPython: `PyMem_RawMalloc`,
+/// `PyMem_Malloc`, `PyObject_Malloc` and their siblings.
 #[derive(Clone, Copy, Debug)]
 pub struct DomainAllocator<'t>(&'t Slot);
 
-// SAFETY: each call goes to an allocator that knows every live block of the domain (contract of
-// `DomainTable::set`).
+// SAFETY: each call goes to an allocator that can free and reallocate every live block of the
+// domain (contract of `DomainTable::set`).
 unsafe impl MemAlloc for DomainAllocator<'_> {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
@@ -125,15 +129,15 @@ unsafe impl MemAlloc for DomainAllocator<'_> {
 
     #[inline]
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: `ptr` is null or a live block of the domain (contract of `realloc`), which the
-        // allocator in force knows (contract of `set`).
+        // SAFETY: `ptr` is null or a live block of the domain (contract of `realloc`). The
+        // allocator in force can reallocate every such block (contract of `set`).
         unsafe { self.0.read().realloc(ptr, size) }
     }
 
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: `ptr` is null or a live block of the domain (contract of `free`), which the
-        // allocator in force knows (contract of `set`).
+        // SAFETY: `ptr` is null or a live block of the domain (contract of `free`). The allocator
+        // in force can free every such block (contract of `set`).
         unsafe { self.0.read().free(ptr) }
     }
 }

@@ -1,18 +1,19 @@
 //! Allocators that wrap another allocator and observe its requests.
 //!
-//! A hook only knows the [`MemAlloc`] below it. Hooks can therefore be stacked in any order, and a
-//! hook that is not part of the stack costs nothing.
+//! A hook depends only on the [`MemAlloc`] below it. Hooks can therefore be stacked in any order,
+//! and a hook that is not part of the stack costs nothing.
 
 use core::ptr::NonNull;
 
 use raw_mem::MemAlloc;
 use sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// A hook that counts requests and their bytes, below and above a threshold.
+/// A hook that counts requests and their bytes. It counts requests up to a threshold and above it
+/// separately.
 ///
 /// Calls to `malloc`, `calloc` and `realloc` count as requests whether or not they succeed. Calls
-/// to `free` do not. Each counter is exact, but counters that are read while other threads allocate
-/// may not agree with each other.
+/// to `free` are not counted. Each counter is exact. If other threads allocate while the counters
+/// are read, one counter may include a request that another counter does not include yet.
 #[derive(Debug)]
 pub struct Counting<A> {
     below: A,
@@ -25,13 +26,13 @@ pub struct Counting<A> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
-    /// Requests of at most the threshold, including those of 0 bytes.
+    /// The requests for at most as many bytes as the threshold, including requests for 0 bytes.
     pub small: Tally,
-    /// Requests above the threshold.
+    /// The requests for more bytes than the threshold.
     pub large: Tally,
 }
 
-/// The figures of requests of one kind.
+/// The figures of the requests of one kind, either small or large.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tally {
@@ -39,7 +40,7 @@ pub struct Tally {
     pub requests: u64,
     /// The total number of bytes that were requested.
     pub bytes: u64,
-    /// The number of requests that got no memory.
+    /// The number of requests for which there was no memory.
     pub refused: u64,
 }
 
@@ -72,7 +73,8 @@ impl Counters {
 
 impl<A> Counting<A> {
     sync::const_unless_model! {
-        /// Wraps `below`. Requests of at most `threshold` bytes count as small.
+        /// Wraps `below`. Requests for at most `threshold` bytes count as small, and all others as
+        /// large.
         pub fn new(below: A, threshold: usize) -> Self {
             Self { below, threshold, small: Counters::new(), large: Counters::new() }
         }
@@ -95,7 +97,7 @@ impl<A> Counting<A> {
     }
 }
 
-// SAFETY: every request is passed unchanged to `below`, which implements `MemAlloc`.
+// SAFETY: the hook forwards every request unchanged to `below`, which implements `MemAlloc`.
 unsafe impl<A: MemAlloc> MemAlloc for Counting<A> {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         self.count(size, self.below.malloc(size))
@@ -106,12 +108,14 @@ unsafe impl<A: MemAlloc> MemAlloc for Counting<A> {
     }
 
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: a live block of the hook is one of `below` (contract of `realloc`).
+        // SAFETY: `ptr` is null or a live block of this hook (contract of `realloc`), and all of
+        // the hook's blocks come from `below`.
         self.count(size, unsafe { self.below.realloc(ptr, size) })
     }
 
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: a live block of the hook is one of `below` (contract of `free`).
+        // SAFETY: `ptr` is null or a live block of this hook (contract of `free`), and all of the
+        // hook's blocks come from `below`.
         unsafe { self.below.free(ptr) }
     }
 }

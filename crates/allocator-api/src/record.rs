@@ -1,4 +1,5 @@
-//! How a vtable becomes visible to other threads: as an immutable record behind one pointer.
+//! How a vtable becomes visible to other threads. Each vtable is an immutable record, and one
+//! pointer publishes it.
 //!
 //! ```text
 //!   Slot                    Records, newest first
@@ -9,11 +10,12 @@
 //!    null: initial          └────────┘   └────────┘   └────────┘
 //! ```
 //!
-//! 1. A record never changes, and lives as long as its [`Records`]. A reader therefore gets a
-//!    complete vtable by loading one pointer with Acquire. No thread waits, and no record is freed
-//!    early.
-//! 2. No two records have the same vtable. A program that sets and restores vtables in a loop
-//!    therefore needs memory in the first round only.
+//! 1. A record never changes, and lives as long as the [`Records`] that it belongs to. A reader
+//!    therefore gets a complete vtable by loading one pointer with Acquire. No reader has to wait,
+//!    and no record is freed while a reader may use it.
+//! 2. No two records have the same vtable, because a vtable that is set again reuses its record. A
+//!    program that sets and restores vtables in a loop therefore allocates records only in the
+//!    first round.
 
 use core::{ptr, ptr::NonNull};
 
@@ -33,7 +35,8 @@ use crate::c_allocator::CAllocator;
 pub(crate) struct Record {
     /// # Invariant
     ///
-    /// Never written after its creation. It is a cell only so that a model can see the accesses.
+    /// Never written after the record was created. The field is a cell only so that a model checker
+    /// can observe the accesses.
     vtable: UnsafeCell<CAllocator>,
     next: Option<NonNull<Record>>,
 }
@@ -46,17 +49,17 @@ impl Record {
     }
 }
 
-/// All records of a table, in memory of `A`.
+/// All records of a table, in memory of the allocator `A`.
 #[derive(Debug)]
 pub(crate) struct Records<A: MemAlloc> {
     /// # Invariant
     ///
-    /// A list of records, each in a block of `memory`.
+    /// The first record of a linked list. Each record is in a block of `memory`.
     newest: Option<NonNull<Record>>,
     memory: A,
 }
 
-// SAFETY: records are immutable, and their memory is not tied to a thread.
+// SAFETY: no thread writes to a record, and its memory is not tied to a thread.
 unsafe impl<A: MemAlloc + Send> Send for Records<A> {}
 
 impl<A: MemAlloc> Records<A> {
@@ -64,15 +67,16 @@ impl<A: MemAlloc> Records<A> {
         Self { newest: None, memory }
     }
 
-    /// Returns the record of `vtable`, which is created if necessary. Returns `None` if there is no
-    /// memory for it.
+    /// Returns the record of `vtable`. Creates one if this vtable has no record yet. Returns `None`
+    /// if there is no memory for a new record.
     pub(crate) fn intern(&mut self, vtable: &CAllocator) -> Option<NonNull<Record>> {
         if let Some((at, _)) = self.iter().find(|(_, record)| record.vtable().is(vtable)) {
             return Some(at);
         }
         let block = self.memory.malloc(size_of::<Record>())?.cast::<Record>();
         let record = Record { vtable: UnsafeCell::new(*vtable), next: self.newest };
-        // SAFETY: the block is new, has the size of a record, and is aligned for any type.
+        // SAFETY: the block is new, has the size of a record, and is aligned for any type of that
+        // size.
         unsafe { block.write(record) };
         // INVARIANT: the new record's `next` is the list so far.
         self.newest = Some(block);
@@ -84,7 +88,8 @@ impl<A: MemAlloc> Records<A> {
             // SAFETY: `at` is a record of the list (invariant of `newest`).
             unsafe { at.as_ref() }.next
         })
-        // SAFETY: `at` is a record of the list, which is borrowed as long as the record.
+        // SAFETY: `at` is a record of the list. The list is borrowed as long as the reference to
+        // the record lives.
         .map(|at| (at, unsafe { at.as_ref() }))
     }
 }
@@ -95,7 +100,8 @@ impl<A: MemAlloc> Drop for Records<A> {
         while let Some(at) = next {
             // SAFETY: `at` is a record of the list (invariant of `newest`).
             next = unsafe { at.as_ref() }.next;
-            // SAFETY: the block came from `memory`, and every pointer to it has borrowed `self`.
+            // SAFETY: the block came from `memory`. Every reference to the record borrows `self`,
+            // so none is left.
             unsafe { self.memory.free(Some(at.cast())) };
         }
     }
@@ -107,7 +113,7 @@ pub(crate) struct Slot {
     initial: CAllocator,
     /// # Invariant
     ///
-    /// Null, which stands for `initial`, or a record that lives as long as this slot.
+    /// Either null, which stands for `initial`, or a record that lives as long as this slot.
     record: AtomicPtr<Record>,
 }
 
@@ -121,8 +127,8 @@ impl Slot {
     /// Returns the vtable in force.
     #[inline]
     pub(crate) fn read(&self) -> CAllocator {
-        // Acquire makes the contents of the record visible along with its address (model
-        // `a_record_is_visible_with_its_contents`).
+        // Acquire makes the contents of the record visible along with its address. The model
+        // `a_record_is_visible_with_its_contents` tests this.
         self.read_with(Acquire)
     }
 
@@ -133,13 +139,14 @@ impl Slot {
         unsafe { record.as_ref() }.vtable()
     }
 
-    /// Puts the vtable of `record` in force, or the initial vtable for `None`.
+    /// Makes the vtable of `record` the one in force. With `None`, restores the initial vtable.
     ///
     /// # Safety
     ///
     /// - `record` must live as long as the slot.
     pub(crate) unsafe fn publish(&self, record: Option<NonNull<Record>>) {
-        // Release makes the contents of the record visible along with its address.
+        // Release makes the contents of the record visible to a thread that loads its address with
+        // Acquire.
         self.publish_with(Release, record);
     }
 
@@ -170,7 +177,7 @@ mod tests {
         unsafe { CAllocator::new(VTable { ctx, ..VTable::of(&Malloc) }) }
     }
 
-    /// A slot and its records, which live equally long.
+    /// A slot and its records. Both live for the same time, as the slot requires.
     struct Published {
         slot: Slot,
         records: sync::Mutex<Records<Malloc>>,
@@ -181,7 +188,8 @@ mod tests {
         Arc::new(Published { slot: Slot::new(vtable(1)), records })
     }
 
-    /// One thread sets a vtable while another one reads it, with these memory orderings.
+    /// One thread sets a vtable with the ordering `store`, while another thread reads it with the
+    /// ordering `load`.
     fn set_while_another_reads(store: Ordering, load: Ordering) {
         let setter = published();
         let reader = Arc::clone(&setter);

@@ -16,11 +16,11 @@ use core::{
 
 use raw_mem::MemAlloc;
 
-/// The functions of an allocator, and the context that each of them receives. CPython:
+/// The functions of an allocator, and the context pointer that each of them receives. CPython:
 /// `PyMemAllocatorEx`.
 ///
-/// A vtable is plain data and safe to create. A caller of its functions must know what they do,
-/// see [`CAllocator::new`](crate::CAllocator::new).
+/// A vtable is plain data, so creating one is safe. Calling its functions is unsafe, because the
+/// caller must know what they do. See [`CAllocator::new`](crate::CAllocator::new).
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct VTable {
@@ -30,8 +30,8 @@ pub struct VTable {
     pub malloc: unsafe extern "C" fn(ctx: *mut c_void, size: usize) -> *mut c_void,
     /// Allocates `nelem * elsize` zeroed bytes. Returns null if there is no memory.
     pub calloc: unsafe extern "C" fn(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void,
-    /// Resizes the block at `ptr`, or allocates one if `ptr` is null. Never frees. Returns null and
-    /// leaves the block as it was if there is no memory.
+    /// Resizes the block at `ptr`, or allocates a new block if `ptr` is null. A `new_size` of 0
+    /// does not free the block. If there is no memory, returns null and leaves the block as it was.
     pub realloc:
         unsafe extern "C" fn(ctx: *mut c_void, ptr: *mut c_void, new_size: usize) -> *mut c_void,
     /// Frees the block at `ptr`, which may be null.
@@ -46,9 +46,9 @@ const _: () = {
     assert!(offset_of!(VTable, free) == 32);
 };
 
-// SAFETY: a vtable is five addresses. Only unsafe code follows them.
+// SAFETY: a vtable consists of five addresses, and only unsafe code uses what they point to.
 unsafe impl Send for VTable {}
-// SAFETY: a vtable is five addresses. Only unsafe code follows them.
+// SAFETY: a vtable consists of five addresses, and only unsafe code uses what they point to.
 unsafe impl Sync for VTable {}
 
 impl VTable {
@@ -79,14 +79,15 @@ impl VTable {
     }
 }
 
-/// Returns the C pointer of `block`, which is null for `None`.
+/// Converts `block` to a C pointer. `None` becomes null.
 #[inline]
 pub(crate) fn to_c(block: Option<NonNull<u8>>) -> *mut c_void {
     block.map_or(ptr::null_mut(), NonNull::as_ptr).cast()
 }
 
-// The functions of the vtables that `VTable::of` makes. `ctx` must be the context of such a vtable
-// for an `A`. `block` must be null or a live block of that allocator, and `free` ends its use.
+// The functions below are those of the vtables that `VTable::of` makes. For each of them, `ctx`
+// must be the context of such a vtable for an `A`. `block` must be null or a live block of that
+// allocator. The caller must not use a block again after it was passed to `free`.
 
 unsafe extern "C" fn malloc<A: MemAlloc>(ctx: *mut c_void, size: usize) -> *mut c_void {
     // SAFETY: `ctx` belongs to an `A` (see above).
@@ -116,7 +117,7 @@ unsafe extern "C" fn realloc<A: MemAlloc>(
 unsafe extern "C" fn free<A: MemAlloc>(ctx: *mut c_void, block: *mut c_void) {
     // SAFETY: `ctx` belongs to an `A` (see above).
     let alloc = unsafe { from_ctx::<A>(ctx) };
-    // SAFETY: `block` is null or a live block of `alloc`, not used again (see above).
+    // SAFETY: `block` is null or a live block of `alloc`, and is not used again (see above).
     unsafe { alloc.free(NonNull::new(block.cast())) }
 }
 

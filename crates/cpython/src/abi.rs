@@ -1,8 +1,9 @@
 //! CPython's C functions, as found in this process.
 //!
-//! The CPython can be of any version, and it can be linked to the program or be a shared library.
-//! Source of the signatures: `Include/cpython/pymem.h`, `Include/pymem.h`, `Include/pylifecycle.h`,
-//! `Include/pystate.h` and `Include/import.h`, unchanged from 3.8 to 3.15.
+//! This process may contain any version of CPython, either linked into the program or loaded as a
+//! shared library. The signatures are those of `Include/cpython/pymem.h`, `Include/pymem.h`,
+//! `Include/pylifecycle.h`, `Include/pystate.h` and `Include/import.h`. They did not change from
+//! 3.8 to 3.15.
 
 use std::{
     ffi::{CStr, c_char, c_int, c_uint, c_void},
@@ -14,7 +15,8 @@ use allocator_api::{Domain, VTable};
 
 use crate::loader::{clear_error, symbol};
 
-/// Declares a struct of C functions, each with its symbols, and a function that finds all of them.
+/// Declares a struct of pointers to C functions. Each field lists the symbols that may name its
+/// function. The struct also gets a function that looks up all of these symbols.
 macro_rules! c_functions {
     ($(#[$meta:meta])* struct $name:ident {$(
         $(#[$doc:meta])*
@@ -27,7 +29,8 @@ macro_rules! c_functions {
         }
 
         impl $name {
-            /// Finds the functions in the library of `handle`. Stops at the first missing one.
+            /// Looks up all functions in the library that `handle` refers to. Returns `None` as
+            /// soon as one function is missing.
             ///
             /// # Safety
             ///
@@ -46,7 +49,8 @@ macro_rules! c_functions {
 c_functions! {
     /// The functions for allocators and for the state of the runtime.
     struct CoreFunctions {
-        // Most processes have no CPython and only pay for the look-up of this one.
+        // In a process without CPython, the look-up of this first function fails, and we look up no
+        // other. Most processes are of that kind.
         c"PyMem_SetAllocator" => set_allocator: fn(c_uint, *const VTable);
         c"PyMem_GetAllocator" => get_allocator: fn(c_uint, *mut VTable);
         c"Py_GetVersion" => get_version: fn() -> *const c_char;
@@ -66,7 +70,8 @@ c_functions! {
 }
 
 c_functions! {
-    /// The functions that tell which interpreter a thread runs, and that notice its end.
+    /// The functions that tell us which interpreter a thread runs, and that let us notice the end
+    /// of an interpreter.
     struct InterpreterFunctions {
         /// Returns the calling thread's state, or null if the thread holds no GIL.
         c"PyThreadState_GetUnchecked" | c"_PyThreadState_UncheckedGet"
@@ -82,21 +87,21 @@ c_functions! {
         c"PyCapsule_GetPointer" => capsule_pointer: fn(*mut c_void, *const c_char) -> *mut c_void;
         c"Py_DecRef" => release: fn(*mut c_void);
         c"PyErr_Clear" => clear_error: fn();
-        /// Releases the GIL and returns the state.
+        /// Releases the GIL and returns the calling thread's state.
         c"PyEval_SaveThread" => save_thread: fn() -> *mut c_void;
-        /// Takes the GIL again.
+        /// Takes the GIL again, and makes the given thread state the current one.
         c"PyEval_RestoreThread" => restore_thread: fn(*mut c_void);
     }
 }
 
-/// An interpreter of CPython, of which we only use the address.
+/// An interpreter of CPython. We use only its address.
 pub(crate) type Interpreter = NonNull<c_void>;
 
 /// Creates a built-in module, and returns the module or its definition.
 pub(crate) type ModuleInit = unsafe extern "C" fn() -> *mut c_void;
 
-/// An entry of CPython's table of built-in modules. The last entry has no name. CPython:
-/// `struct _inittab`.
+/// An entry of CPython's table of built-in modules. The table ends with an entry whose name is
+/// null. CPython: `struct _inittab`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(crate) struct BuiltinModule {
@@ -109,45 +114,50 @@ pub(crate) struct BuiltinModule {
 pub(crate) struct CPython {
     core: CoreFunctions,
     pub(crate) raw: RawFunctions,
-    /// True if it exports `_Py_MergeZeroLocalRefcount` or `_Py_DecRefShared`, which only a
-    /// free-threaded build needs.
+    /// True if this CPython exports `_Py_MergeZeroLocalRefcount` or `_Py_DecRefShared`, which only
+    /// a free-threaded build needs.
     pub(crate) shares_refcounts: bool,
     /// The variable that points to the table of built-in modules. CPython: `PyImport_Inittab`.
     pub(crate) builtin_modules: NonNull<*const BuiltinModule>,
-    /// `None` if one of the functions is missing.
+    /// The functions that deal with interpreters, or `None` if this CPython lacks one of them.
     pub(crate) interpreters: Option<InterpreterFunctions>,
 }
 
-// SAFETY: the value consists of addresses, which only unsafe code follows.
+// SAFETY: the value consists of addresses. Only unsafe code dereferences them, and only on threads
+// where that is allowed.
 unsafe impl Send for CPython {}
-// SAFETY: the value consists of addresses, which only unsafe code follows.
+// SAFETY: the value consists of addresses. Only unsafe code dereferences them, and only on threads
+// where that is allowed.
 unsafe impl Sync for CPython {}
 
 impl CPython {
-    /// Looks for CPython among the symbols that all libraries of this process can see.
+    /// Looks for CPython's functions among the symbols that all libraries of this process can see.
     ///
-    /// Returns `None` if there is none, or for CPython 3.4 and earlier, which lack some of the
-    /// functions.
+    /// Returns `None` if there is no CPython. Also returns `None` for CPython 3.4 and earlier,
+    /// which lack some of the functions that we need.
     pub(crate) fn find() -> Option<Self> {
         // SAFETY: `RTLD_DEFAULT` is always a valid handle.
         unsafe { Self::find_in(libc::RTLD_DEFAULT) }
     }
 
-    /// Looks for CPython in the library of `handle` and in those that it needs.
+    /// Looks for CPython in the library that `handle` refers to, and in the libraries that this
+    /// library depends on.
     ///
     /// # Safety
     ///
     /// - `handle` must be an open handle of `dlopen`, or a pseudo-handle of `dlsym`.
     /// - The library must stay loaded as long as the result is used.
     pub(crate) unsafe fn find_in(handle: *mut c_void) -> Option<Self> {
-        // SAFETY: the contract is the same.
+        // SAFETY: our caller has promised the same (contract of this function).
         let found = unsafe { Self::find_all(handle) };
-        // At least one look-up has failed, unless this is a free-threaded build.
+        // At least one look-up has failed, unless this is a free-threaded build. Each failure
+        // leaves an error message in the loader, which we remove.
         clear_error();
         found
     }
 
-    /// As [`find_in`](Self::find_in), but leaves the error message of a failed look-up.
+    /// Does the same as [`find_in`](Self::find_in), but does not remove the error message that a
+    /// failed look-up leaves in the loader.
     ///
     /// # Safety
     ///
@@ -171,8 +181,9 @@ impl CPython {
     /// Returns the vtable of `domain`.
     pub(crate) fn allocator(&self, domain: Domain) -> VTable {
         let mut vtable = MaybeUninit::uninit();
-        // SAFETY: CPython fills in all five words, because it knows the domain. The function may be
-        // called before the initialisation and after the finalization.
+        // SAFETY: CPython knows the domain, so it fills in all five words of the vtable. The
+        // function may be called at any time, even before CPython is initialised and after it is
+        // finalized.
         unsafe {
             (self.core.get_allocator)(domain as c_uint, vtable.as_mut_ptr());
             vtable.assume_init()
@@ -184,16 +195,18 @@ impl CPython {
     /// # Safety
     ///
     /// - `vtable` must be able to free every live block of the domain.
-    /// - It must work on every thread from which CPython calls it, as long as CPython may call it.
+    /// - The functions of `vtable` must work on every thread from which CPython calls them, as long
+    ///   as CPython may call them.
     pub(crate) unsafe fn set_allocator(&self, domain: Domain, vtable: &VTable) {
-        // SAFETY: CPython copies the five words. The vtable fits the domain (contract of
-        // `set_allocator`).
+        // SAFETY: CPython copies the five words of `vtable`, so the reference may end. The vtable
+        // can serve the domain (contract of `set_allocator`).
         unsafe { (self.core.set_allocator)(domain as c_uint, vtable) }
     }
 
     /// Returns the version in the form of `sys.version`, such as `3.13.0 (main, …) [GCC 12.2.0]`.
     pub(crate) fn version_text(&self) -> &'static str {
-        // SAFETY: CPython returns a C string in a static buffer, which it fills in once.
+        // SAFETY: the function returns a C string in a static buffer, which CPython fills in only
+        // once.
         let text = unsafe { CStr::from_ptr((self.core.get_version)()) };
         text.to_str().unwrap_or("?")
     }
@@ -204,9 +217,10 @@ impl CPython {
         unsafe { (self.core.is_initialized)() != 0 }
     }
 
-    /// Returns true if this thread holds the GIL. Only valid for an initialised interpreter.
+    /// Returns true if this thread holds the GIL. The answer is only valid if CPython is
+    /// initialised.
     pub(crate) fn holds_gil(&self) -> bool {
-        // SAFETY: the function compares this thread's state with the current one.
+        // SAFETY: the function only compares this thread's state with the current thread state.
         unsafe { (self.core.holds_gil)() != 0 }
     }
 

@@ -17,13 +17,14 @@ use crate::{
 /// What keeps two threads from being inside a heap at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Guard {
-    /// The GIL. Up to 3.11 the process has only one.
+    /// The GIL of the process. CPython up to 3.11 has only one, which protects one heap.
     Gil,
-    /// The GIL of each interpreter, which has its own heap. From 3.12 on.
+    /// The GIL of each interpreter. From CPython 3.12 on, each interpreter may have its own GIL,
+    /// and gets its own heap.
     Interpreters,
 }
 
-/// The reason why the heap is not installed. The text continues "not installed: ".
+/// The reason why the heap is not installed. We print its text after "not installed: ".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("OBMALLOC=off")]
@@ -55,7 +56,7 @@ pub(crate) enum Refusal {
     LoadedLate(OsString),
 }
 
-/// Decides whether to install the heap in this process, and with which guard.
+/// Decides whether to install the heap in this process, and what guards it against concurrent use.
 pub(crate) fn decide(
     python: &CPython,
     settings: &Settings,
@@ -83,8 +84,8 @@ pub(crate) fn decide(
     Ok(guard)
 }
 
-/// Returns the guard for the CPython with this version text. `shares_refcounts` is true if it
-/// exports functions that only a free-threaded build needs.
+/// Returns the guard for the CPython with this version text. `shares_refcounts` must be true if
+/// that CPython exports functions that only a free-threaded build needs.
 fn guard_for(version_text: &str, shares_refcounts: bool) -> Result<Guard, Refusal> {
     let version = Version::parse(version_text)
         .ok_or_else(|| Refusal::UnreadableVersion(version_text.to_owned()))?;

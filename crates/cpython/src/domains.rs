@@ -1,4 +1,5 @@
-//! The domains that the heap serves, and who serves a domain now.
+//! The domains of CPython that the heap serves, and a way to find out whose functions serve a
+//! domain at present.
 
 #![forbid(unsafe_code)]
 
@@ -14,11 +15,11 @@ pub(crate) const SERVED: [Domain; 2] = [Domain::Mem, Domain::Obj];
 /// The origin of the functions that serve a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Server {
-    /// CPython, without a context, which means one of its allocators.
+    /// One of CPython's own allocators. Its functions are in CPython, and it has no context.
     CPython,
-    /// CPython, with a context, which means one of its hooks over another allocator. Before the
-    /// interpreter is initialised, this can only be the debug allocator, because `tracemalloc`
-    /// starts later.
+    /// One of CPython's hooks over another allocator. Its functions are in CPython, and it has a
+    /// context. Before the interpreter is initialised, the hook can only be the debug allocator,
+    /// because `tracemalloc` starts later.
     Hook,
     /// This library.
     Obmalloc,
@@ -27,13 +28,15 @@ pub(crate) enum Server {
 }
 
 impl Server {
-    /// Looks up which code contains the function `vtable.malloc`.
+    /// Determines the origin of `vtable`, by looking up which program or library contains its
+    /// function `malloc`.
     pub(crate) fn of(vtable: &VTable, python: &CPython) -> Self {
         let server = Code::at(vtable.malloc as *const c_void);
         if server.is(&Code::at(Self::of as *const c_void)) {
             Self::Obmalloc
         } else if server.is(&Code::at(python.code_address())) {
-            // CPython's allocators have no context, and each of its hooks needs one.
+            // The context tells CPython's allocators and hooks apart. The allocators have no
+            // context, and each hook needs one.
             if vtable.ctx.is_null() { Self::CPython } else { Self::Hook }
         } else {
             Self::Library(server.path)
@@ -41,7 +44,7 @@ impl Server {
     }
 }
 
-/// Returns true if the heap is in force, which means that it serves all of [`SERVED`].
+/// Returns true if the heap is in force, which means that it serves all domains in [`SERVED`].
 pub(crate) fn is_in_force(python: &CPython) -> bool {
     SERVED.iter().all(|domain| Server::of(&python.allocator(*domain), python) == Server::Obmalloc)
 }

@@ -10,11 +10,12 @@
 //!             Lower                                    Lower
 //! ```
 //!
-//! Up to 3.11 there is one heap, which the holder of the GIL enters. From 3.12 on, each interpreter
-//! has its own heap, and may have its own GIL.
+//! In CPython up to 3.11, the process has one GIL and one heap, and only the thread that holds the
+//! GIL enters the heap. From 3.12 on, each interpreter has its own heap, and may have its own GIL.
 //!
-//! Both domains share the heap, as in CPython, because extensions allocate a block in one domain
-//! and free it in the other. Layers that nobody asked for are left out, so they cost nothing.
+//! The domains mem and obj share the heap, as in CPython, because some extensions allocate a block
+//! in one domain and free it in the other. The counting layers exist only if the user requests
+//! statistics, so they cost nothing otherwise.
 
 use allocator_api::{
     CAllocator, VTable,
@@ -38,25 +39,25 @@ pub(crate) const SMALL: usize = Pools16K::SIZES.small_threshold;
 
 /// The only heap of a CPython with one GIL.
 ///
-/// Its metadata lives on its own pages rather than in the raw domain, for two reasons. The raw
-/// domain may be hooked and later unhooked while the heap still holds a block from it, and the
-/// arena map is large but mostly empty.
+/// The heap's metadata lives on its own pages rather than in CPython's raw domain, for two reasons.
+/// A program may hook the raw domain and later unhook it while the heap still holds a block from
+/// it. Also, the arena map is large but mostly empty.
 type GilHeap = GilHeld<Heap<Arenas, PageBlocks, Pools16K>>;
 
 type Arenas = KnownArenas<RetainingArenas<MmapArenas>, PageBlocks, Pools16K>;
 
-/// The heap of an installation. It is never dropped, because CPython may call it until the process
-/// ends.
+/// The heap of an installation. CPython may call the heap until the process ends, so the heap is
+/// never dropped.
 enum Installed {
     OneGil(&'static GilHeap),
     PerInterpreter,
 }
 
-/// The hooks that count.
+/// The hooks that count requests for the statistics.
 struct Counters {
-    /// Over the heap, for each of [`SERVED`].
+    /// The hooks above the heap, one for each domain of [`SERVED`].
     above: [&'static Counting<CAllocator>; 2],
-    /// Between the heap and the layer below.
+    /// The hook between the heap and the allocator below it.
     below: &'static Counting<Lower>,
 }
 
@@ -67,15 +68,15 @@ pub(crate) struct Installation {
 }
 
 impl Installation {
-    /// Makes the heap serve mem and obj.
+    /// Makes the heap serve CPython's domains mem and obj.
     pub(crate) fn new(python: &CPython, guard: Guard, settings: &Settings) -> Self {
         let lower = Lower::new(python);
         let (heap, vtables, counters) = match guard {
             Guard::Gil => {
                 let arenas = RetainingArenas::new(MmapArenas::new());
                 let heap = Heap::new(KnownArenas::new(arenas, PageBlocks), PageBlocks);
-                // SAFETY: up to 3.11, CPython calls the domains mem and obj with the one GIL held.
-                // Neither the source nor `PageBlocks` calls back.
+                // SAFETY: up to 3.11, CPython calls the domains mem and obj only while the one GIL
+                // is held. Neither the arena source nor `PageBlocks` calls back into the heap.
                 let heap = unsafe { GilHeld::new(heap) };
                 let (heap, vtables, counters) = stack(heap, lower, settings);
                 (Installed::OneGil(heap), vtables, counters)
@@ -88,17 +89,19 @@ impl Installation {
             }
         };
         for (domain, vtable) in SERVED.into_iter().zip(&vtables) {
-            // SAFETY: the interpreter has not started, so the domain has no block. The vtable's
-            // functions are never dropped, and the guard is the one that this version needs.
+            // SAFETY: the interpreter has not started, so the domain has no live block. The
+            // allocators behind the vtable are never dropped, and `guard` is the one that this
+            // version of CPython needs.
             unsafe { python.set_allocator(domain, vtable) };
         }
         Self { heap, counters }
     }
 
-    /// Counts what is in use by walking the heap. Returns `None` if another thread may be inside.
+    /// Counts the memory in use by walking the heap. Returns `None` if another thread may be inside
+    /// the heap.
     ///
-    /// From 3.12 on, the heaps of other interpreters and threads that are still running are not
-    /// included.
+    /// From CPython 3.12 on, the figures leave out the heaps of other interpreters and the heaps of
+    /// other threads that are still running.
     pub(crate) fn heap_stats(&self, python: &CPython) -> Option<Stats> {
         let has_ended = !python.is_initialized();
         match self.heap {
@@ -111,31 +114,35 @@ impl Installation {
         }
     }
 
-    /// Returns the requests to each of [`SERVED`], if they were counted.
+    /// Returns the counts of the requests to each domain of [`SERVED`], or `None` if we do not
+    /// count them.
     pub(crate) fn requested(&self) -> Option<[Counts; 2]> {
         self.counters.as_ref().map(|counters| counters.above.map(Counting::counts))
     }
 
-    /// Returns the small requests that the heap passed to the layer below, if they were counted.
+    /// Returns the count of the small requests that the heap forwarded to the allocator below it,
+    /// or `None` if we do not count them.
     pub(crate) fn passed_below(&self) -> Option<Tally> {
         self.counters.as_ref().map(|counters| counters.below.counts().small)
     }
 }
 
-/// Stacks allocators for [`SERVED`] over `heap` and `lower`, with counting hooks if statistics are
-/// requested.
+/// Builds the allocators for the domains of [`SERVED`] over `heap` and `lower`. Adds counting hooks
+/// if the settings request statistics.
 fn stack<B: Blocks + Sync + 'static>(
     heap: B,
     lower: Lower,
     settings: &Settings,
 ) -> (&'static B, [VTable; 2], Option<Counters>) {
     if settings.stats.is_none() {
-        // SAFETY: the raw domain does not allocate from the domains that the heap serves.
+        // SAFETY: the raw domain does not allocate from the domains mem and obj, so `lower` never
+        // calls back into the heap.
         let pymalloc = leak(unsafe { Pymalloc::new(heap, lower) });
         return (pymalloc.access(), [VTable::of(pymalloc); 2], None);
     }
     let below = leak(Counting::new(lower, SMALL));
-    // SAFETY: the raw domain does not allocate from the domains that the heap serves.
+    // SAFETY: the raw domain does not allocate from the domains mem and obj, so `lower` never calls
+    // back into the heap.
     let pymalloc = leak(unsafe { Pymalloc::new(heap, below) });
     let above = SERVED.map(|_| leak(Counting::new(CAllocator::of(pymalloc), SMALL)));
     (pymalloc.access(), above.map(VTable::of), Some(Counters { above, below }))

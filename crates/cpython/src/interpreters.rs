@@ -6,25 +6,31 @@
 //!   no interpreter     PyMem_Malloc without a GIL, the first requests of B ──► the thread's own heap
 //! ```
 //!
-//! CPython allows a call into the domains mem and obj only under the GIL of the calling thread's
-//! interpreter, so a thread that holds this GIL may enter the interpreter's heap. A block that one
-//! thread allocated and another one frees goes straight back to its pool, and no memory waits for
-//! an idle thread. A thread that switches interpreters switches heaps with them.
+//! CPython allows a call into its domains mem and obj only while the calling thread holds the GIL
+//! of its interpreter. Only one thread at a time holds that GIL, so this thread may enter the
+//! interpreter's heap without a lock. If one thread of an interpreter frees a block that another
+//! one allocated, the block goes straight back to its pool, because both threads use the same heap.
+//! No memory waits until an idle thread reclaims it. A thread that switches to another interpreter
+//! also switches to the heap of that interpreter.
 //!
-//! A block that is freed under another GIL, or without one, is sent to the inbox of its heap.
-//! CPython's own allocator would corrupt its memory in that case.
+//! A thread may free a block while it holds the GIL of another interpreter, or no GIL. The thread
+//! must not enter the block's heap then, so it sends the block to the inbox of that heap. CPython's
+//! own allocator would corrupt its memory in that case.
 //!
-//! The main interpreter gets its heap at its first slow request, and keeps it until the process
-//! ends, because its address never changes, not even in a second `Py_Initialize`. Any other
-//! interpreter gets a heap when it creates its first module. When such an interpreter ends, a
-//! capsule in its own dictionary abandons the heap. Blocks that the interpreter frees afterwards
+//! The main interpreter gets its heap at its first request that the fast path cannot serve. It
+//! keeps this heap until the process ends. The heap can be found even after a second
+//! `Py_Initialize`, because the address of the main interpreter never changes. Any other
+//! interpreter gets a heap when it creates its first module. We also put a capsule into the
+//! dictionary of such an interpreter. When the interpreter ends, CPython clears the dictionary, and
+//! the destructor of the capsule abandons the heap. Blocks that the interpreter frees afterwards
 //! are sent to the abandoned heap.
 //!
 //! # Fork
 //!
-//! The forking thread holds the GIL of at most one interpreter, whose heap is consistent in the
-//! child. Other threads may have been inside the other heaps, so the child gives those up, unless
-//! the process had only one thread.
+//! The forking thread holds the GIL of at most one interpreter. No other thread can be inside the
+//! heap of that interpreter, so the child gets a consistent copy of this heap. Other threads may
+//! have been changing the other heaps at the moment of the fork. The child therefore gives those
+//! heaps up, unless the process had only one thread.
 
 mod current;
 mod entries;
@@ -42,16 +48,19 @@ use thread_heap::{OwnedHeap, PerThread, ThreadGeometry};
 use crate::abi::{CPython, Interpreter, InterpreterFunctions};
 use entries::{Entry, MAIN};
 
-/// The name of the capsule, and its key in an interpreter's dictionary.
+/// The name of the capsule that we put into an interpreter's dictionary. The name is also the
+/// capsule's key in that dictionary.
 const CAPSULE: &CStr = c"obmalloc.heap";
 
-/// True if the C library knew at the last fork that the process had one thread.
+/// True if the C library knew, just before the last fork, that the process had only one thread.
 static HAD_ONE_THREAD: AtomicBool = AtomicBool::new(false);
 
-/// Prepares for the interpreters of `python`. Must be called before the heap is installed.
+/// Stores the functions of `python` that deal with interpreters, and registers the handlers for
+/// `fork`. Must be called before the heap is installed.
 pub(crate) fn watch(python: &CPython) {
     current::watch(python);
-    // SAFETY: the handlers have the types that the call expects, and are never unloaded.
+    // SAFETY: the handlers have the types that the call expects, and this library is never
+    // unloaded.
     unsafe { libc::pthread_atfork(Some(before_fork), None, Some(in_child)) };
 }
 
@@ -60,11 +69,14 @@ pub(crate) fn main_is_current() -> bool {
     current::interpreter().is_some_and(current::is_main)
 }
 
-/// Prepares the current interpreter, which is about to create its first module.
+/// Gives the current interpreter a heap, just before that interpreter creates its first module. The
+/// main interpreter gets its heap later, at its first request. For the main interpreter, this
+/// function only looks for the thread-local variable in which CPython keeps the current thread
+/// state.
 ///
 /// # Safety
 ///
-/// - The calling thread must hold the GIL of that interpreter.
+/// - The calling thread must hold the GIL of the current interpreter.
 pub(crate) unsafe fn start(python: &CPython) {
     let Some((functions, interpreter)) = current::functions().zip(current::interpreter()) else {
         return;
@@ -75,37 +87,42 @@ pub(crate) unsafe fn start(python: &CPython) {
         unsafe { current::find_offset(python) };
         return;
     }
-    // If an interpreter ended without calling its capsule's destructor, it has left its entry, and
-    // the new interpreter may have the same address.
+    // An earlier interpreter may have ended without calling its capsule's destructor. Its entry is
+    // then still in the table. If the new interpreter has the same address, the entry would be
+    // mistaken for that of the new interpreter, so we release the entry first.
     if let Some(entry) = entry() {
-        // SAFETY: this thread holds the GIL of the new interpreter, and the old one is gone.
+        // SAFETY: this thread holds the GIL of the new interpreter, and the earlier one no longer
+        // exists.
         unsafe { entry.release() };
     }
     // SAFETY: this thread holds the GIL of `interpreter` (contract of `start`).
     unsafe { open_heap(functions, interpreter) };
 }
 
-/// Gives an interpreter a heap, which is abandoned when its dictionary is cleared. If there is no
-/// memory for the heap or the capsule, the interpreter uses the heaps of its threads.
+/// Gives `interpreter` a heap, and puts a capsule into its dictionary. When CPython clears the
+/// dictionary, the destructor of the capsule abandons the heap. If there is no memory for the heap
+/// or for the capsule, the interpreter gets no heap, and its threads use their own heaps.
 ///
 /// # Safety
 ///
 /// - `interpreter` must have no heap.
-/// - The calling thread must hold its GIL.
+/// - The calling thread must hold the GIL of `interpreter`.
 unsafe fn open_heap(functions: &InterpreterFunctions, interpreter: Interpreter) {
     let Some(heap) = OwnedHeap::open() else { return };
     let entry = entries::claim();
     let place: *mut c_void = ptr::from_ref(entry).cast_mut().cast();
-    // SAFETY: this thread holds the GIL of `interpreter`, so it may call CPython and access the
-    // entry that it claimed. The capsule's destructor expects a pointer to an entry.
+    // SAFETY: this thread holds the GIL of `interpreter`, so it may call CPython. It has claimed
+    // the entry, so it may access the entry. The capsule's destructor expects a pointer to an
+    // entry, which it gets.
     unsafe {
         let capsule = (functions.capsule_new)(place, CAPSULE.as_ptr(), end_of_interpreter);
         let dict = (functions.interpreter_dict)(interpreter.as_ptr());
         let failed = capsule.is_null()
             || dict.is_null()
             || (functions.dict_set_item)(dict, CAPSULE.as_ptr(), capsule) != 0;
-        // The heap is in use from here on. If the dictionary does not hold the capsule, releasing
-        // the capsule calls its destructor, which takes the heap away again.
+        // The interpreter uses the heap from here on. Below, we release our reference to the
+        // capsule. If the dictionary does not hold another reference, that call destroys the
+        // capsule, and its destructor takes the heap away from the interpreter again.
         entry.assign(interpreter, heap);
         if failed {
             (functions.clear_error)();
@@ -118,18 +135,19 @@ unsafe fn open_heap(functions: &InterpreterFunctions, interpreter: Interpreter) 
     }
 }
 
-/// The destructor of an interpreter's capsule. The interpreter has run its last code and is being
-/// cleared.
+/// Abandons the heap of an interpreter that is ending. This function is the destructor of the
+/// capsule in the interpreter's dictionary. CPython calls it while it clears the interpreter, which
+/// has already run its last code.
 unsafe extern "C" fn end_of_interpreter(capsule: *mut c_void) {
     let Some(functions) = current::functions() else { return };
-    // SAFETY: CPython passes the capsule, which has that name.
+    // SAFETY: CPython passes the capsule that it destroys. `open_heap` gave the capsule this name.
     let place = unsafe { (functions.capsule_pointer)(capsule, CAPSULE.as_ptr()) };
     // SAFETY: `open_heap` put a pointer to an entry into the capsule, and entries are never freed.
     let Some(entry) = (unsafe { place.cast::<Entry>().as_ref() }) else { return };
     let is_current =
         current::interpreter().is_some_and(|interpreter| entry.is_of(interpreter.as_ptr()));
-    // In the child of a fork, CPython clears interpreters that it does not run. Their entries stay
-    // until an interpreter has the same address.
+    // In the child of a fork, CPython also clears interpreters that are not current. Their entries
+    // stay in the table until `start` finds one of them at the address of a new interpreter.
     if is_current {
         // SAFETY: the calling thread holds the interpreter's GIL.
         unsafe { entry.release() };
@@ -140,7 +158,7 @@ extern "C" fn before_fork() {
     HAD_ONE_THREAD.store(has_one_thread(), Relaxed);
 }
 
-/// Gives up the heaps in which another thread may have been.
+/// Gives up every heap that another thread may have been using at the moment of the fork.
 extern "C" fn in_child() {
     if HAD_ONE_THREAD.load(Relaxed) {
         return;
@@ -157,11 +175,12 @@ extern "C" fn in_child() {
 }
 
 /// Returns true if the C library knows that the process has only one thread. glibc 2.32 and later
-/// can tell. With other libraries, the function returns false.
+/// export a variable that says so. With other C libraries, the function always returns false.
 fn has_one_thread() -> bool {
     // SAFETY: the name is a C string.
     let variable = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__libc_single_threaded".as_ptr()) };
-    // SAFETY: null, or glibc's variable of type `char`, which only the C library writes.
+    // SAFETY: `variable` is null or points to glibc's variable of type `char`, which only the C
+    // library writes.
     unsafe { variable.cast::<c_char>().as_ref() }.is_some_and(|single| *single != 0)
 }
 
@@ -170,7 +189,8 @@ fn entry() -> Option<&'static Entry> {
     entries::find(current::interpreter()?.as_ptr())
 }
 
-/// As [`entry`], but opens the heap of the main interpreter if it has none yet.
+/// Returns the same entry as [`entry`]. If the main interpreter is current and has no heap yet,
+/// gives it a heap first.
 #[cold]
 fn entry_or_main() -> Option<&'static Entry> {
     let interpreter = current::interpreter()?;
@@ -178,7 +198,8 @@ fn entry_or_main() -> Option<&'static Entry> {
     if entry.is_some() || !current::is_main(interpreter) {
         return entry;
     }
-    // Blocks that the thread allocated before it had an interpreter become the main interpreter's.
+    // The calling thread's own heap becomes the heap of the main interpreter. It contains the
+    // blocks that the thread allocated before it had an interpreter.
     let heap = OwnedHeap::of_this_thread()?;
     // SAFETY: `MAIN` has no interpreter, and this thread holds the main GIL.
     unsafe { MAIN.assign(interpreter, heap) };
@@ -186,36 +207,39 @@ fn entry_or_main() -> Option<&'static Entry> {
 }
 
 /// Returns true if the calling thread runs the main interpreter and that interpreter has a heap.
-/// Until the thread-local of CPython is found, it returns false in any case.
+/// Always returns false until we have found the thread-local variable in which CPython keeps the
+/// current thread state.
 #[inline(always)]
 fn main_is_at_hand() -> bool {
     current::is_at_hand(MAIN.interpreter())
 }
 
-/// Frees a block if [`main_is_at_hand`] is false.
+/// Frees a block on a thread for which [`main_is_at_hand`] returns false.
 ///
 /// # Safety
 ///
 /// - `block` must have come from one of the process's heaps.
-/// - It must not be used again.
+/// - `block` must not be used again.
 #[cold]
 #[inline(never)]
 unsafe fn free_elsewhere(block: BlockPtr) {
     match entry() {
-        // SAFETY: the thread holds the GIL of the entry's interpreter. The contract is the same.
+        // SAFETY: the thread holds the GIL of the entry's interpreter. `block` came from a heap of
+        // this process and is not used again (contract).
         Some(entry) => unsafe { entry.heap().free(block) },
-        // SAFETY: the contract is the same.
+        // SAFETY: our caller has promised the same (contract of this function).
         None => unsafe { PerThread.free(block) },
     }
 }
 
-/// The heaps of all interpreters as one heap. A request goes to the heap of the interpreter whose
-/// GIL the calling thread holds. Without a GIL it goes to the calling thread's own heap.
+/// The heaps of all interpreters, presented as one heap. A request goes to the heap of the
+/// interpreter whose GIL the calling thread holds. If the thread holds no GIL, the request goes to
+/// the thread's own heap.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PerInterpreter;
 
 impl PerInterpreter {
-    /// Counts what is in use in the main interpreter's heap, in the calling thread's heap and in
+    /// Counts the memory in use in the main interpreter's heap, in the calling thread's heap and in
     /// abandoned heaps.
     ///
     /// # Safety
@@ -230,25 +254,29 @@ impl PerInterpreter {
     }
 }
 
-// SAFETY: all blocks come from the heaps of the process, which are apart from each other and know
-// their arenas. The GIL of an interpreter lets one thread at a time into its heap.
+// SAFETY: all blocks come from the heaps of this process. No two heaps share memory, and the heaps
+// recognise addresses in their arenas. Only the thread that holds the GIL of an interpreter enters
+// that interpreter's heap, so no two threads are inside a heap at the same time.
 unsafe impl Blocks for PerInterpreter {
     type Geometry = ThreadGeometry;
 
-    /// Serves only the main interpreter, so that its path needs no stack frame. All others call
+    /// Serves requests only on a thread that runs the main interpreter, so that this fast path
+    /// needs no stack frame. Returns `None` on all other threads, which then call
     /// [`alloc`](Blocks::alloc).
     #[inline(always)]
     fn alloc_listed(&self, class: SizeClass<ThreadGeometry>) -> Option<BlockPtr> {
         if !main_is_at_hand() {
             return None;
         }
-        // SAFETY: the calling thread holds the main GIL, and the heap never calls back.
+        // SAFETY: the calling thread holds the GIL of the main interpreter, and the heap never
+        // calls back.
         unsafe { MAIN.heap() }.alloc_listed(class)
     }
 
     fn alloc(&self, class: SizeClass<ThreadGeometry>) -> Option<BlockPtr> {
         match entry_or_main() {
-            // SAFETY: the thread holds the GIL of the entry's interpreter. The heap never calls back.
+            // SAFETY: the thread holds the GIL of the entry's interpreter. The heap does not call
+            // back.
             Some(entry) => unsafe { entry.heap() }.alloc(class),
             None => PerThread.alloc_listed(class).or_else(|| PerThread.alloc(class)),
         }
@@ -256,7 +284,8 @@ unsafe impl Blocks for PerInterpreter {
 
     fn trim(&self) {
         match entry() {
-            // SAFETY: the thread holds the GIL of the entry's interpreter. The heap never calls back.
+            // SAFETY: the thread holds the GIL of the entry's interpreter. The heap does not call
+            // back.
             Some(entry) => unsafe { entry.heap() }.flush(),
             None => PerThread.flush(),
         }
@@ -265,10 +294,12 @@ unsafe impl Blocks for PerInterpreter {
     #[inline(always)]
     unsafe fn free(&self, block: BlockPtr) {
         if main_is_at_hand() {
-            // SAFETY: the thread holds the main GIL. `block` came from these heaps (contract).
+            // SAFETY: the thread holds the GIL of the main interpreter. `block` came from one of
+            // these heaps (contract of `free`).
             unsafe { MAIN.heap().free(block) };
         } else {
-            // SAFETY: `block` came from these heaps (contract of `free`).
+            // SAFETY: `block` came from one of these heaps and is not used again (contract of
+            // `free`).
             unsafe { free_elsewhere(block) };
         }
     }
@@ -278,14 +309,15 @@ unsafe impl Blocks for PerInterpreter {
         if !PerThread.holds(ptr.addr().get()) {
             return Some(ptr);
         }
-        // SAFETY: the pointer is in an arena of these heaps, so it is a block in use (contract).
+        // SAFETY: `ptr` lies in an arena of these heaps. It is therefore a block of theirs that is
+        // in use (contract of `free_if_ours`).
         unsafe { self.free(BlockPtr::from_start(ptr)) };
         None
     }
 
     #[inline(always)]
     unsafe fn size_if_ours(&self, ptr: NonNull<u8>) -> Option<usize> {
-        // SAFETY: the contract is the same.
+        // SAFETY: our caller has promised the same (contract of this function).
         unsafe { PerThread.size_if_ours(ptr) }
     }
 }

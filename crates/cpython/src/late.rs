@@ -1,9 +1,10 @@
 //! A CPython that was loaded after the program had started.
 //!
-//! A program that opens libpython with `dlopen`, such as a one-file program of PyInstaller, has no
-//! CPython when our constructor runs. To serve it, we would have to intercept `dlopen` in every
-//! process, or replace the allocators of a CPython that may already have allocated blocks. We do
-//! neither. Instead we report it at exit, so that nobody mistakes CPython's own allocator for ours.
+//! Some programs open libpython with `dlopen`, such as the one-file programs of PyInstaller. Their
+//! process has no CPython yet when our constructor runs. To install the heap later, we would have
+//! to intercept `dlopen` in every process, or replace the allocators of a CPython that may already
+//! have allocated blocks. We do neither. Instead, we report at exit that the heap was not
+//! installed, so that nobody mistakes CPython's own allocator for ours.
 
 use std::{
     ffi::{CStr, CString},
@@ -16,8 +17,8 @@ use crate::{
     loader::{self, Code},
 };
 
-/// Looks for a CPython in every loaded library, including those whose symbols are not visible to
-/// other libraries. Returns the CPython and the file that it is in.
+/// Looks for a CPython in every loaded library, including libraries whose symbols are not visible
+/// to the others. Returns the CPython and the path of the file that contains it.
 pub(crate) fn find() -> Option<(CPython, PathBuf)> {
     let python =
         CPython::find().or_else(|| loaded_libraries().iter().find_map(|name| find_in(name)))?;
@@ -27,13 +28,14 @@ pub(crate) fn find() -> Option<(CPython, PathBuf)> {
 
 /// Looks for a CPython in the library that was loaded as `name`.
 fn find_in(name: &CStr) -> Option<CPython> {
-    // SAFETY: `name` is a C string. With `RTLD_NOLOAD` the call runs no code of the library.
+    // SAFETY: `name` is a C string. With `RTLD_NOLOAD`, the call only finds a library that is
+    // already loaded, so it runs no code of that library.
     let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
     if handle.is_null() {
         loader::clear_error();
         return None;
     }
-    // SAFETY: the handle is open. If the library is CPython's, the handle is never closed, so the
+    // SAFETY: the handle is open. If the library is CPython's, we never close the handle, so the
     // library stays loaded.
     let found = unsafe { CPython::find_in(handle) };
     if found.is_none() {
@@ -43,8 +45,8 @@ fn find_in(name: &CStr) -> Option<CPython> {
     found
 }
 
-/// Returns the names by which the loader knows the libraries of this process. The program itself,
-/// whose name is empty, is not included.
+/// Returns the names by which the loader knows the libraries of this process. Leaves out the
+/// program itself, whose name is empty in the loader.
 fn loaded_libraries() -> Vec<CString> {
     let mut names = Vec::new();
     loader::visit_loaded(|info| {

@@ -30,13 +30,15 @@ use crate::{
     settings::{Settings, StatsPlace, Switch},
 };
 
-// We link the unwinder of Rust's standard library statically. The shared one would be loaded into
-// every process that inherits LD_PRELOAD, and would be two thirds of our costs there.
+// We link the unwinder of Rust's standard library statically. With LD_PRELOAD, every child process
+// loads this library, and would load a shared unwinder along with it. The shared unwinder would
+// account for two thirds of what this library costs such a process.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[link(name = "gcc_eh", kind = "static", modifiers = "-bundle")]
 unsafe extern "C" {}
 
-/// What the constructor found and did, for the report at exit.
+/// What this library's constructor found and did when the process started. The report at exit uses
+/// this value.
 struct Start {
     python: CPython,
     settings: Settings,
@@ -46,15 +48,18 @@ struct Start {
 
 static START: OnceLock<Start> = OnceLock::new();
 
-/// The settings of a process that had no CPython when it started, if one of our variables is set.
+/// The settings of a process that contained no CPython when it started. Only stored if one of our
+/// environment variables is set.
 static WITHOUT_CPYTHON: OnceLock<Settings> = OnceLock::new();
 
-/// The loader calls the functions in this section before `main`.
+/// The entry of `construct` in the section `.init_array`. The dynamic loader calls the functions in
+/// that section before `main`.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = construct;
 
-/// The loader calls the functions in this section at exit, after those registered with `atexit`.
+/// The entry of `destruct` in the section `.fini_array`. The dynamic loader calls the functions in
+/// that section at exit, after the functions that were registered with `atexit`.
 #[used]
 #[unsafe(link_section = ".fini_array")]
 static DESTRUCTOR: extern "C" fn() = destruct;
@@ -78,7 +83,8 @@ extern "C" fn destruct() {
     }
 }
 
-/// Reports a CPython that was loaded after the program had started, if there is one.
+/// Looks for a CPython that was loaded after the program had started, and reports it if there is
+/// one.
 #[cold]
 fn report_late(settings: &Settings) {
     let Some((python, path)) = late::find() else { return };
@@ -110,14 +116,15 @@ impl Start {
         Self { python, settings, options, outcome }
     }
 
-    /// Writes the statistics that were requested. Also says whether the heap is no longer in force,
-    /// if one of our variables is set.
+    /// Writes the statistics that the user requested. If other functions have replaced the heap
+    /// since its installation, and one of our environment variables is set, also prints that the
+    /// heap is no longer in force.
     fn report(&self) {
         let Self { python, settings, options, outcome } = self;
         if let Some(place) = &settings.stats {
             Report::new(python, outcome).write(place);
             if *place == StatsPlace::Stderr {
-                // The report contains everything that could follow.
+                // The report on stderr already says everything that the code below would print.
                 return;
             }
         }
@@ -134,7 +141,8 @@ impl Start {
     }
 }
 
-/// Prints one line on stderr. A failure is ignored, because the program must go on.
+/// Prints one line on stderr. We ignore a failure, because a closed stderr must not stop the
+/// program.
 fn say(line: impl Display) {
     let _ = writeln!(io::stderr(), "obmalloc: {line}");
 }

@@ -1,4 +1,4 @@
-//! What the dynamic loader knows: symbols, and which code is loaded where.
+//! Questions to the dynamic loader, about symbols and about the places where code is loaded.
 
 use std::{
     ffi::{CStr, OsStr, c_int, c_void},
@@ -23,8 +23,9 @@ pub(crate) unsafe fn symbol<T: Copy>(handle: *mut c_void, name: &CStr) -> Option
     Some(unsafe { mem::transmute_copy(&address) })
 }
 
-/// Removes the error message of a failed look-up, which the program could mistake for its own. The
-/// first call reads the message, the second one frees it.
+/// Removes the error message that a failed look-up leaves in the loader. The program could
+/// otherwise mistake the message for one of its own look-ups. The first call of `dlerror` returns
+/// the message, and the second call frees it.
 pub(crate) fn clear_error() {
     for _ in 0..2 {
         // SAFETY: the call has no requirements, and the message is not read.
@@ -32,7 +33,8 @@ pub(crate) fn clear_error() {
     }
 }
 
-/// Calls `visit` with the loader's description of the program and of each library, until it breaks.
+/// Calls `visit` with the loader's description of the program and of each loaded library. Stops as
+/// soon as `visit` returns `Break`.
 pub(crate) fn visit_loaded<V>(mut visit: V)
 where
     V: FnMut(&libc::dl_phdr_info) -> ControlFlow<()>,
@@ -45,7 +47,8 @@ where
     where
         V: FnMut(&libc::dl_phdr_info) -> ControlFlow<()>,
     {
-        // SAFETY: the loader passes a valid description, and the pointer that it got below.
+        // SAFETY: the loader passes a valid description, and the pointer to `visit` that we pass to
+        // `dl_iterate_phdr` below.
         let (info, visit) = unsafe { (&*info, &mut *visit.cast::<V>()) };
         c_int::from(visit(info).is_break())
     }
@@ -61,11 +64,11 @@ pub(crate) struct Code {
 }
 
 impl Code {
-    /// Returns the code that contains `address`.
+    /// Returns the program or library that contains `address`.
     pub(crate) fn at(address: *const c_void) -> Self {
         let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
-        // SAFETY: dladdr takes any address. It fills `info` in if the address is in loaded code.
-        // Otherwise `info` stays zeroed, which is a valid value.
+        // SAFETY: `dladdr` accepts any address. It fills in `info` if the address lies in loaded
+        // code. Otherwise `info` stays zeroed, which is a valid value of its type.
         let info = unsafe {
             libc::dladdr(address, info.as_mut_ptr());
             info.assume_init()
@@ -73,7 +76,8 @@ impl Code {
         let path = if info.dli_fname.is_null() {
             PathBuf::from("code outside of any library")
         } else {
-            // SAFETY: the loader's C string, which lives as long as the library is loaded.
+            // SAFETY: `dli_fname` is a C string of the loader, which lives as long as the library
+            // is loaded.
             let name = unsafe { CStr::from_ptr(info.dli_fname) };
             Path::new(OsStr::from_bytes(name.to_bytes())).to_owned()
         };

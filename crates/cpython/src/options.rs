@@ -1,4 +1,4 @@
-//! What CPython's environment and command line say about its allocators.
+//! What the environment and the command line of CPython say about CPython's allocators.
 //!
 //! | setting | effect |
 //! | --- | --- |
@@ -11,9 +11,9 @@
 //! `--` or the first argument that is not an option. Source: `Python/preconfig.c` and
 //! `Python/getopt.c`.
 //!
-//! A program that embeds CPython may have other rules. A misread command line is harmless: either
-//! the heap is not installed although it could have been, or CPython replaces it before the first
-//! block.
+//! A program that embeds CPython may have other rules, so we may misread its command line. That is
+//! harmless. Either we do not install the heap although we could, or CPython replaces the installed
+//! heap with another allocator before the heap has allocated a block.
 
 #![forbid(unsafe_code)]
 
@@ -33,7 +33,8 @@ pub(crate) enum OwnAllocator {
     PythonDevMode,
 }
 
-/// Options of CPython that take an argument: either the end of their own word, or the next word.
+/// The one-letter options of CPython that take an argument. The argument is the rest of the same
+/// word or, if that is empty, the next word.
 const WITH_ARGUMENT: &[u8] = b"cmWX";
 
 /// The long option of CPython that takes the next word as its argument.
@@ -96,7 +97,8 @@ impl CommandLine {
         line
     }
 
-    /// Parses one word of options. Returns false if no options follow.
+    /// Parses one word of options, such as `-bE`. Returns false if this word ends the options, so
+    /// that the words after it belong to the program.
     fn parse_word(&mut self, letters: &[u8], args: &mut impl Iterator<Item = OsString>) -> bool {
         for (at, letter) in letters.iter().enumerate() {
             match letter {
@@ -115,7 +117,7 @@ impl CommandLine {
     }
 }
 
-/// Returns true if the argument of `-X` is `dev`, with or without a value.
+/// Returns true if `word`, the argument of `-X`, is `dev` or begins with `dev=`.
 fn is_dev(word: &OsStr) -> bool {
     word.as_bytes().split(|byte| *byte == b'=').next() == Some(b"dev")
 }

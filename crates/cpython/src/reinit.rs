@@ -1,14 +1,15 @@
 //! A second `Py_Initialize` in one process.
 //!
-//! Up to 3.11 the allocators stay as they were set. From 3.12 on, CPython resets its runtime and
-//! silently restores its own allocators. Blocks of the heap are still live at that time, for
-//! example in static types of extension modules and in the embedding program. CPython's own
-//! allocator would pass such a block to the C library's `free`, which aborts.
+//! In CPython up to 3.11, the allocators that we set stay in force during a second `Py_Initialize`.
+//! From 3.12 on, that call resets CPython's runtime and silently restores CPython's own allocators.
+//! Some blocks of our heap are still live at that time, for example in static types of extension
+//! modules and in the embedding program. When such a block is freed, CPython's own allocator passes
+//! it to the C library's `free`, which aborts.
 //!
 //! We therefore install the heap again when the interpreter creates `_imp`, its first built-in
 //! module. That is the earliest sign of a reinitialisation that we can see without hooking
-//! functions that other programs use. It comes before the interpreter imports anything, and before
-//! any code but CPython's own runs.
+//! functions that other programs use. At that time, the interpreter has not imported anything yet,
+//! and no code but CPython's own has run.
 //!
 //! ```text
 //!   PyImport_Inittab ─► … │ "_imp", create_first_module ─► the real function │ …     (our copy)
@@ -18,8 +19,9 @@
 //!                            its blocks ◄───────────────────── Lower passes foreign blocks on
 //! ```
 //!
-//! An embedding program can make CPython use its own allocators from the first `Py_Initialize` on.
-//! We respect that: the heap is only installed again if it has been in force before.
+//! An embedding program can make CPython use CPython's own allocators from the first
+//! `Py_Initialize` on. We respect that choice. We install the heap again only if it was in force
+//! when an earlier interpreter started.
 
 use std::{
     ffi::{CStr, c_void},
@@ -41,7 +43,7 @@ use crate::{
 /// The module that every interpreter creates first.
 const FIRST_MODULE: &CStr = c"_imp";
 
-/// What is needed to install the heap again.
+/// The data that we need to install the heap again.
 struct Watch {
     python: CPython,
     /// The heap's vtables of [`SERVED`].
@@ -49,14 +51,14 @@ struct Watch {
     /// CPython's own vtables of [`SERVED`].
     cpythons: [VTable; 2],
     init_first_module: Option<ModuleInit>,
-    /// True if an interpreter has started with the heap in force.
+    /// True if an interpreter has started while the heap was in force.
     was_in_force: AtomicBool,
 }
 
 static WATCH: OnceLock<Watch> = OnceLock::new();
 
-/// Watches for interpreters of `python` that start, and installs `ours` again after a
-/// reinitialisation. Must be called before the first installation.
+/// Prepares to install `ours`, the heap's vtables of [`SERVED`], again after a reinitialisation of
+/// `python`. Must be called before the first installation.
 pub(crate) fn watch(python: &CPython, ours: [VTable; 2]) {
     WATCH.get_or_init(|| {
         let cpythons = SERVED.map(|domain| python.allocator(domain));
@@ -67,18 +69,22 @@ pub(crate) fn watch(python: &CPython, ours: [VTable; 2]) {
     });
 }
 
-/// Replaces the function that creates the first module by [`create_first_module`], and returns the
-/// original function. Returns `None` and changes nothing if there is no such module.
+/// Makes CPython call [`create_first_module`] to create [`FIRST_MODULE`], and returns the function
+/// that it would have called. Returns `None` and changes nothing if CPython's table has no such
+/// module.
 ///
 /// # Safety
 ///
-/// - The interpreter must not have started, because it reads the table of modules.
+/// - The interpreter must not have started, because a running interpreter reads the table of
+///   modules.
 unsafe fn replace_first_module(python: &CPython) -> Option<ModuleInit> {
-    // SAFETY: CPython's variable is initialised statically.
+    // SAFETY: CPython initialises the variable statically, so the variable already points to the
+    // table.
     let table = unsafe { python.builtin_modules.read() };
     let mut copy: Vec<BuiltinModule> = Vec::new();
     while copy.last().is_none_or(|entry| !entry.name.is_null()) {
-        // SAFETY: the table ends with an entry without a name, which was not found yet.
+        // SAFETY: the table ends with an entry that has no name. The loop has not reached that
+        // entry yet, so the next entry lies in the table.
         copy.push(unsafe { *table.add(copy.len()) });
     }
     let first = copy.iter_mut().find(|entry| {
@@ -86,19 +92,20 @@ unsafe fn replace_first_module(python: &CPython) -> Option<ModuleInit> {
         !entry.name.is_null() && unsafe { CStr::from_ptr(entry.name) } == FIRST_MODULE
     })?;
     let init = first.init.replace(create_first_module)?;
-    // SAFETY: programs may change the variable before the interpreter starts. The copy is never
-    // freed.
+    // SAFETY: CPython allows programs to change the variable before the interpreter starts. The
+    // copy is never freed.
     unsafe { python.builtin_modules.write(copy.leak().as_ptr()) };
     Some(init)
 }
 
-/// Creates the first module of an interpreter, after installing the heap again if necessary.
+/// Creates the first module of an interpreter. If CPython has restored its own allocators, installs
+/// the heap again first.
 unsafe extern "C" fn create_first_module() -> *mut c_void {
     let Some(watch) = WATCH.get() else { return ptr::null_mut() };
     watch.reinstall_if_reset();
     // SAFETY: CPython creates a module under the GIL of its interpreter.
     unsafe { interpreters::start(&watch.python) };
-    // SAFETY: CPython would call its own function at this point.
+    // SAFETY: `init` is the function that CPython itself would call at this point.
     watch.init_first_module.map_or(ptr::null_mut(), |init| unsafe { init() })
 }
 
@@ -111,8 +118,9 @@ impl Watch {
         } else if self.was_in_force.load(Relaxed) {
             lower::note_reinit();
             for (domain, vtable) in SERVED.into_iter().zip(&self.ours) {
-                // SAFETY: a live block is either the heap's or CPython's, and the heap passes those
-                // of CPython to `Lower`, which can free them since `note_reinit`.
+                // SAFETY: every live block came from the heap or from CPython's own allocator. The
+                // heap forwards blocks of CPython's allocator to `Lower`, which can free them since
+                // the call of `note_reinit`.
                 unsafe { self.python.set_allocator(domain, vtable) };
             }
         }

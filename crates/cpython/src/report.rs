@@ -31,7 +31,7 @@ use crate::{
 /// The name of this library in the report.
 const OBMALLOC: &str = "obmalloc";
 
-/// The reason for a heap that was installed and is no longer in force.
+/// The reason that the report states if the heap was installed and is no longer in force.
 pub(crate) const REPLACED: &str = "it was installed, and then other functions were put over it";
 
 /// The figures of this process at one moment.
@@ -64,7 +64,7 @@ struct Requests {
     refused: u64,
 }
 
-/// Small requests that the heap did not pass to the layer below.
+/// The small requests that the heap served itself, without the allocator below it.
 #[derive(Debug, Serialize)]
 struct Served {
     requests: u64,
@@ -72,7 +72,7 @@ struct Served {
     share: f64,
 }
 
-/// The heap's figures, which format themselves as JSON.
+/// The heap's figures. Their own method formats them as JSON, which the report includes unchanged.
 #[derive(Debug)]
 struct HeapReport(Stats);
 
@@ -116,7 +116,8 @@ impl Report {
         }
     }
 
-    /// Writes the report to `place`. If that fails, one line on stderr says why.
+    /// Writes the report to `place`. If the file cannot be written, prints one line on stderr that
+    /// says why.
     pub(crate) fn write(&self, place: &StatsPlace) {
         let text = if place.is_json() { self.json() } else { self.to_string() };
         let Some(path) = place.path(self.pid) else {
@@ -162,11 +163,13 @@ impl From<Tally> for Requests {
 }
 
 impl Served {
-    /// Subtracts the requests that were passed below from all small requests.
+    /// Subtracts the requests that the heap forwarded to the allocator below it from the number of
+    /// all small requests.
     fn new((requested, passed_below): ([Counts; 2], Tally)) -> Self {
         let all: u64 = requested.iter().map(|counts| counts.small.requests).sum();
         let bytes: u64 = requested.iter().map(|counts| counts.small.bytes).sum();
-        // The figures were not read at the same moment, so the differences could be negative.
+        // The counters were not all read at the same moment, so a difference could be negative. We
+        // report 0 in that case.
         let requests = all.saturating_sub(passed_below.requests);
         let share = if all == 0 { 1.0 } else { requests as f64 / all as f64 };
         Self { requests, bytes: bytes.saturating_sub(passed_below.bytes), share }

@@ -14,7 +14,8 @@ use std::{
 pub(crate) struct Settings {
     pub(crate) switch: Switch,
     pub(crate) stats: Option<StatsPlace>,
-    /// True if one of our variables has a value, so the user expects something of this library.
+    /// True if at least one of our environment variables has a value. The user then expects
+    /// something of this library.
     pub(crate) any: bool,
 }
 
@@ -27,7 +28,7 @@ pub(crate) enum Switch {
     Unknown(OsString),
 }
 
-/// Where the statistics go.
+/// The place to which the statistics are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StatsPlace {
     Stderr,
@@ -59,7 +60,7 @@ impl Settings {
         Self { switch, stats: StatsPlace::parse(stats), any }
     }
 
-    /// Returns true if nothing is printed about a heap that is not in force.
+    /// Returns true if we print nothing about a heap that is not installed or no longer in force.
     pub(crate) fn is_silent(&self) -> bool {
         matches!(self.switch, Switch::Quiet | Switch::Off)
     }
@@ -77,14 +78,16 @@ impl StatsPlace {
         match value.to_ascii_lowercase().as_bytes() {
             b"" | b"0" | b"false" | b"no" | b"off" => None,
             b"1" | b"true" | b"yes" | b"on" => Some(Self::Stderr),
-            // The path is made absolute, because the program may change its directory.
+            // We make the path absolute now, because the program may change its current directory
+            // before the statistics are written.
             _ => {
                 Some(Self::File(std::path::absolute(&value).map_or(value, PathBuf::into_os_string)))
             }
         }
     }
 
-    /// Returns the path of the file for the process `pid`, or `None` for stderr.
+    /// Returns the path of the statistics file of the process `pid`, or `None` if the statistics go
+    /// to stderr.
     pub(crate) fn path(&self, pid: u32) -> Option<PathBuf> {
         let Self::File(template) = self else { return None };
         let pid = pid.to_string();

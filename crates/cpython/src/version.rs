@@ -9,18 +9,19 @@ use std::fmt;
 pub(crate) struct Version {
     major: u8,
     minor: u8,
-    /// True for a build without the GIL. CPython: `Py_GIL_DISABLED`.
+    /// True for a free-threaded build, which has no GIL. CPython: `Py_GIL_DISABLED`.
     pub(crate) free_threaded: bool,
 }
 
 impl Version {
-    /// Parses a text such as `3.13.0 (main, …) [GCC 12.2.0]`, or for a free-threaded build
-    /// `3.13.0 experimental free-threading build (main, …) [GCC 12.2.0]`.
+    /// Parses the text of `Py_GetVersion()`. An example is `3.13.0 (main, …) [GCC 12.2.0]`, or
+    /// `3.13.0 experimental free-threading build (main, …) [GCC 12.2.0]` for a free-threaded build.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.split('.');
         let major = numbers.next()?.parse().ok()?;
         let minor = numbers.next()?.parse().ok()?;
-        // The name of the build is in parentheses, and may contain any text.
+        // We only search the text before the first parenthesis. The parentheses enclose the name of
+        // the build, which may contain any text.
         let before_build = text.split('(').next()?;
         Some(Self { major, minor, free_threaded: before_build.contains("free-threading") })
     }

@@ -14,17 +14,20 @@
 //!   MemAlloc                 the allocator below, such as malloc or a heap of `obmalloc`
 //! ```
 //!
-//! Every list is linked through the free objects themselves (`list`). All caches have these
-//! properties:
+//! Every list of free objects is linked through the objects themselves (`list`). All caches have
+//! these properties:
 //!
-//! 1. Storage of one type is never handed to another, unless it returned to the allocator between.
+//! 1. A cache never reuses the storage of one type for another type, unless the storage was
+//!    returned to the allocator in between.
 //! 2. A cache allocates no memory for itself.
-//! 3. No object is handed out twice, and every value is dropped exactly once, even if code panics.
-//! 4. A cache retains no more than its bound, and `clear` returns the storage of all free objects.
-//!    Only [`cpython::BlockCache`] has no bound and returns whole blocks.
+//! 3. A cache never hands out storage that is already in use. Every value is dropped exactly once,
+//!    even if code panics.
+//! 4. A cache retains no more free objects than its bound, and `clear` returns the storage of all
+//!    of them. The only exception is [`cpython::BlockCache`], which has no bound and returns only
+//!    whole blocks.
 //!
-//! [`CacheGroup`] clears and measures several caches together. [`RetryAfterClear`] clears caches
-//! when memory is exhausted.
+//! [`CacheGroup`] clears and measures several caches together. [`RetryAfterClear`] is an allocator
+//! that clears caches when memory is exhausted, and then repeats the request.
 
 #![no_std]
 
@@ -42,6 +45,6 @@ mod threads;
 pub use cache::{Cache, CacheGroup, FreeList, RetryAfterClear, StorageSource};
 pub use list::{CacheStats, Cleared};
 pub use pointer::{Cached, CachedRc, RcBox};
-/// The allocator below a cache.
+/// The trait of the allocator below a cache.
 pub use raw_mem::MemAlloc;
 pub use threads::{SharedCache, ThreadCache};

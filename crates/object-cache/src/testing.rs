@@ -33,16 +33,17 @@ pub(crate) fn failing(plan: Plan) -> (Below, Faults) {
 }
 
 std::thread_local! {
-    /// What the next `free` of a [`Hooked`] on this thread does.
+    /// The closure that the next `free` of a [`Hooked`] on this thread calls.
     static ON_FREE: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
 }
 
-/// Calls `act` in the next `free` of a [`Hooked`], after the block was freed.
+/// Makes the next `free` of a [`Hooked`] on this thread call `act` after it has freed its block.
 pub(crate) fn on_next_free(act: impl FnOnce() + 'static) {
     ON_FREE.set(Some(Box::new(act)));
 }
 
-/// An allocator whose `free` may use the cache above it, or panic, as [`on_next_free`] says.
+/// An allocator whose `free` can call a closure after it has freed a block. [`on_next_free`] sets
+/// the closure, which may use the cache above the allocator, or panic.
 pub(crate) struct Hooked(pub(crate) Below);
 
 impl Hooked {
@@ -53,7 +54,7 @@ impl Hooked {
     }
 }
 
-// SAFETY: the guarantees are those of the allocator below.
+// SAFETY: every call goes to the allocator below, which gives the guarantees.
 unsafe impl MemAlloc for Hooked {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         self.0.malloc(size)
@@ -86,7 +87,7 @@ pub(crate) fn panic_of(body: impl FnOnce()) -> String {
     )
 }
 
-/// The values of a test that were dropped. Clones share the log.
+/// A log of the values that a test has dropped. Clones share the same log.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Log(Rc<Entries>);
 
@@ -107,7 +108,7 @@ impl Log {
         self.0.bombs.borrow_mut().extend(bombs);
     }
 
-    /// Makes a value that the log follows.
+    /// Makes a value whose drop this log records.
     pub(crate) fn value(&self, id: u32) -> Logged {
         Logged { id, log: self.clone() }
     }

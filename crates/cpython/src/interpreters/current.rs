@@ -1,22 +1,24 @@
 //! Which interpreter the calling thread is running.
 //!
-//! A thread has a current thread state exactly while it holds the GIL of that state's interpreter.
-//! CPython sets the state after it has taken the GIL, and clears it before it releases the GIL. So
-//! the state says which heap the thread may enter. CPython: `_PyThreadState_Attach` and
-//! `detach_thread` in `Python/pystate.c` (3.12: `PyEval_RestoreThread`, `PyEval_SaveThread`).
+//! A thread has a current thread state exactly while it holds the GIL of the interpreter to which
+//! that state belongs. CPython sets the current state after it has taken the GIL, and clears the
+//! current state before it releases the GIL. The current state therefore tells us which
+//! interpreter's heap the thread may enter. CPython: `_PyThreadState_Attach` and `detach_thread` in
+//! `Python/pystate.c` (3.12: `PyEval_RestoreThread`, `PyEval_SaveThread`).
 //!
-//! `PyThreadState_Swap` of 3.12 sets the state first and takes the GIL afterwards. It makes no
-//! request in between. A thread that finalization ends at that point must not make requests in its
-//! own destructors, as in every CPython.
+//! `PyThreadState_Swap` of 3.12 differs. It sets the current state first and takes the GIL
+//! afterwards, but requests no memory in between. Finalization may end a thread while that thread
+//! waits for the GIL in this function. The destructors of such a thread must not call CPython's
+//! allocators, as in every version of CPython.
 //!
 //! ```text
 //!   fs:[offset] ─► thread state ─► │ prev │ next │ interp │ …     the same from 3.12 to 3.15
 //! ```
 //!
-//! CPython keeps the state in a thread-local that no symbol names. Its public function returns it,
-//! but in a shared libpython that takes some twenty instructions. We therefore look for the
-//! thread-local once ([`find_offset`]) and then read it directly. Until we have found it, and if we
-//! cannot find it, we call the function.
+//! CPython keeps the current state in a thread-local variable that no symbol names. A public
+//! function returns the current state, but takes some twenty instructions in a shared libpython. We
+//! therefore look for the variable once ([`find_offset`]) and then read it directly. Until we have
+//! found the variable, and if we cannot find it, we call the function.
 
 use std::{
     ffi::c_void,
@@ -35,46 +37,51 @@ use crate::{
 };
 
 /// The number of words that precede the interpreter in a thread state. CPython: `struct _ts` in
-/// `Include/cpython/pystate.h`, 3.12 to 3.15. [`layout_holds`] verifies it in the process.
+/// `Include/cpython/pystate.h`, 3.12 to 3.15. [`layout_holds`] verifies this number at run time.
 const WORDS_BEFORE_INTERPRETER: usize = 2;
 
 static FUNCTIONS: OnceLock<InterpreterFunctions> = OnceLock::new();
 
-/// True if a thread state has its interpreter at the expected place.
+/// True if we have verified that a thread state has its interpreter at the expected place.
 static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 
-/// The distance from the thread pointer to CPython's current thread state, in bytes.
+/// The distance from the thread pointer to the thread-local variable that points to CPython's
+/// current thread state, in bytes.
 ///
 /// # Invariant
 ///
-/// 0 until the thread-local is found. The word at distance 0 points to the thread's own control
+/// 0 until we have found the variable. The word at distance 0 points to the thread's own control
 /// block. The third word of that block is never the address of an interpreter, so [`is_at_hand`]
-/// then returns false.
+/// returns false while the distance is 0.
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
-/// Makes the functions of `python` known. Must be called before the heap is installed.
+/// Stores the functions of `python` that deal with interpreters. Must be called before the heap is
+/// installed.
 pub(super) fn watch(python: &CPython) {
     if let Some(functions) = python.interpreters {
         FUNCTIONS.get_or_init(|| functions);
     }
 }
 
-/// Returns CPython's functions, if it has all that we need.
+/// Returns CPython's functions that deal with interpreters, or `None` if this CPython lacks one of
+/// them.
 pub(super) fn functions() -> Option<&'static InterpreterFunctions> {
     FUNCTIONS.get()
 }
 
-/// Returns true if the calling thread holds the GIL of `interpreter`, without calling CPython.
-/// Until the thread-local is found, it returns false in any case.
+/// Returns true if the calling thread holds the GIL of `interpreter`. Reads CPython's thread-local
+/// variable directly, without calling CPython. Always returns false until we have found that
+/// variable.
 #[inline(always)]
 pub(super) fn is_at_hand(interpreter: *const c_void) -> bool {
     let state = word::at(OFFSET.load(Relaxed));
-    // SAFETY: `state` is a thread state, or the thread's control block before the thread-local is
-    // found. Both have more than three words.
+    // SAFETY: `state` is a thread state, or the thread's control block if the thread-local variable
+    // was not found yet. Both have more than three words.
     !state.is_null() && unsafe { *state.add(WORDS_BEFORE_INTERPRETER) } == interpreter
 }
 
-/// Returns the interpreter whose GIL the calling thread holds, by calling CPython.
+/// Asks CPython for the current thread state, and returns the interpreter whose GIL the calling
+/// thread holds.
 pub(super) fn interpreter() -> Option<Interpreter> {
     let functions = functions()?;
     // SAFETY: the function may be called at any time.
@@ -82,7 +89,7 @@ pub(super) fn interpreter() -> Option<Interpreter> {
     if !LAYOUT_HOLDS.load(Relaxed) && !layout_holds(functions, state) {
         return None;
     }
-    // SAFETY: the state is current, so it is live, and its layout was verified.
+    // SAFETY: `state` is the current thread state, so it is live. We have verified its layout.
     NonNull::new(unsafe { *interpreter_of(state) })
 }
 
@@ -93,12 +100,13 @@ pub(super) fn is_main(interpreter: Interpreter) -> bool {
         .is_some_and(|functions| interpreter.as_ptr() == unsafe { (functions.main_interpreter)() })
 }
 
-/// Returns the place of the interpreter in `state`.
+/// Returns the address of the word in `state` that points to the interpreter.
 fn interpreter_of(state: NonNull<c_void>) -> *const *mut c_void {
     state.as_ptr().cast::<*mut c_void>().wrapping_add(WORDS_BEFORE_INTERPRETER).cast_const()
 }
 
-/// Returns true if the interpreter that CPython reports for `state` is at the expected place.
+/// Returns true if the interpreter that CPython reports for `state` is at the expected place in
+/// `state`.
 #[cold]
 fn layout_holds(functions: &InterpreterFunctions, state: NonNull<c_void>) -> bool {
     // SAFETY: the state is the calling thread's current one.
@@ -109,15 +117,16 @@ fn layout_holds(functions: &InterpreterFunctions, state: NonNull<c_void>) -> boo
     holds
 }
 
-/// Looks for CPython's thread-local while no other thread runs Python code.
+/// Looks for CPython's thread-local variable. Called while no other thread runs Python code.
 ///
-/// CPython was in the process when the loader called our constructor. Its thread-locals are
-/// therefore at the same distance from the thread pointer in every thread (the loader's "static
-/// TLS").
+/// CPython was already in the process when the loader called our constructor. The loader therefore
+/// placed CPython's thread-locals in its "static TLS", where they have the same distance from the
+/// thread pointer in every thread.
 ///
 /// # Safety
 ///
-/// - The calling thread must hold the GIL, and the GIL may be released for a moment.
+/// - The calling thread must hold the GIL. The caller must allow this function to release the GIL
+///   for a moment.
 pub(super) unsafe fn find_offset(python: &CPython) {
     let Some(functions) = functions() else { return };
     if !word::CAN_BE_READ || OFFSET.load(Relaxed) != 0 {
@@ -146,7 +155,7 @@ struct Locals {
     words: usize,
 }
 
-/// One word of the thread-locals. CPython may write it at any time.
+/// One word of a program's or library's thread-locals. CPython may write to it at any time.
 #[derive(Clone, Copy)]
 struct Word(*const *mut c_void);
 
@@ -179,9 +188,9 @@ impl Locals {
         if found.start.is_aligned() { found } else { Self::NONE }
     }
 
-    /// Finds the word that equals `state` now and is null while the GIL is released. Returns `None`
-    /// if no word behaves like that, or more than one. `without_gil` releases the GIL, calls its
-    /// argument, and takes the GIL again.
+    /// Finds the word that equals `state` while this thread holds the GIL, and is null while the
+    /// GIL is released. Returns `None` if no word behaves like that, or more than one.
+    /// `without_gil` must release the GIL, call its argument, and take the GIL again.
     fn find(&self, state: *mut c_void, without_gil: impl FnOnce(&mut dyn FnMut())) -> Option<Word> {
         let mut candidates: Vec<_> = self.words().filter(|word| word.read() == state).collect();
         without_gil(&mut || candidates.retain(|word| word.read().is_null()));
@@ -199,7 +208,7 @@ impl Locals {
 
 impl Word {
     fn read(self) -> *mut c_void {
-        // The read is volatile, because the word changes without the compiler's knowledge.
+        // The read is volatile, because CPython changes the word without the compiler's knowledge.
         // SAFETY: the word is aligned and inside the calling thread's thread-locals.
         unsafe { self.0.read_volatile() }
     }
@@ -220,7 +229,7 @@ mod word {
     #[inline(always)]
     pub(super) fn at(offset: usize) -> *const *const c_void {
         let word;
-        // SAFETY: the offset is that of a word in the thread's static thread-locals or in its
+        // SAFETY: at `offset` there is a word of the thread's static thread-locals or of its
         // control block (invariant of `OFFSET`).
         unsafe {
             asm!(

@@ -14,39 +14,47 @@ use thread_heap::OwnedHeap;
 
 use crate::abi::Interpreter;
 
-/// The interpreter of an entry that serves none. No object has this address.
+/// The value of the field `interpreter` in an entry that no interpreter uses. No object has this
+/// address.
 const NO_INTERPRETER: *mut c_void = ptr::without_provenance_mut(1);
 
-/// An interpreter and its heap. Entries are reused, but never freed.
+/// An entry for an interpreter and its heap. When the interpreter has ended, another one may reuse
+/// the entry. Entries are never freed.
 pub(super) struct Entry {
-    /// The interpreter, or [`NO_INTERPRETER`].
+    /// The address of the interpreter, or [`NO_INTERPRETER`].
     ///
     /// # Invariant
     ///
-    /// If it is an interpreter, `heap` is `Some`. It is written under the GIL of that interpreter,
-    /// or when only one thread is left.
+    /// If `interpreter` points to an interpreter, `heap` is `Some`. `interpreter` is written only
+    /// by a thread that holds the GIL of that interpreter, or when the process has only one thread
+    /// left.
     interpreter: AtomicPtr<c_void>,
     /// # Invariant
     ///
-    /// Accessed only under the GIL of `interpreter`. While the entry has no interpreter, only the
-    /// thread that claimed it may access it. `MAIN` needs no claim: the thread that holds the main
-    /// GIL may access it.
+    /// While the entry has an interpreter, only the thread that holds the interpreter's GIL
+    /// accesses `heap`. While the entry has no interpreter, only the thread that claimed the entry
+    /// may access `heap`. Nobody claims `MAIN`. The thread that holds the GIL of the main
+    /// interpreter may access it.
     heap: UnsafeCell<Option<OwnedHeap>>,
-    /// True if a thread has claimed the entry for an interpreter, so that no other one can use it.
+    /// True if a thread has claimed the entry for an interpreter. No other interpreter can use the
+    /// entry then.
     is_claimed: AtomicBool,
     next: AtomicPtr<Entry>,
 }
 
-// SAFETY: `heap` is accessed by one thread at a time (its invariant). All other fields are atomics.
+// SAFETY: only one thread at a time accesses `heap` (invariant of `heap`). All other fields are
+// atomics.
 unsafe impl Sync for Entry {}
 
 /// The entry of the main interpreter.
 pub(super) static MAIN: Entry = Entry::new();
 
-/// The list of the entries of all other interpreters. It only grows.
+/// The first entry in the list of all interpreters other than the main one. Entries are added to
+/// this list, but never removed.
 static OTHERS: AtomicPtr<Entry> = AtomicPtr::new(ptr::null_mut());
 
-/// For each hash of an interpreter's address, the entry that was found most recently.
+/// A cache for [`find`]. For each hash of an interpreter's address, it holds the entry that was
+/// found most recently.
 static FOUND: [AtomicPtr<Entry>; 64] = [const { AtomicPtr::new(ptr::null_mut()) }; 64];
 
 impl Entry {
@@ -64,7 +72,8 @@ impl Entry {
         !self.is_of(NO_INTERPRETER)
     }
 
-    /// Returns the address of the interpreter, or one that no interpreter has.
+    /// Returns the address of the entry's interpreter. If the entry has no interpreter, returns an
+    /// address that no interpreter has.
     #[inline(always)]
     pub(super) fn interpreter(&self) -> *const c_void {
         self.interpreter.load(Relaxed)
@@ -76,51 +85,55 @@ impl Entry {
         ptr::eq(self.interpreter(), interpreter)
     }
 
-    /// Returns the heap.
+    /// Returns the heap of the entry's interpreter.
     ///
     /// # Safety
     ///
-    /// - The entry must have an interpreter, and the calling thread must hold its GIL or be the
-    ///   only thread in CPython.
-    /// - The calling thread must not have the heap borrowed already.
+    /// - The entry must have an interpreter. The calling thread must hold the GIL of that
+    ///   interpreter, or be the only thread in CPython.
+    /// - The calling thread must not already hold a reference to this heap.
     #[inline(always)]
     #[expect(clippy::mut_from_ref, reason = "the GIL is the lock")]
     pub(super) unsafe fn heap(&self) -> &mut OwnedHeap {
-        // SAFETY: the GIL keeps other threads out. An entry with an interpreter has a heap.
+        // SAFETY: the GIL keeps other threads out of this heap. The entry has an interpreter
+        // (contract), so `heap` is `Some`.
         unsafe { (*self.heap.get()).as_mut().unwrap_unchecked() }
     }
 
-    /// Assigns the entry to `interpreter`, with a heap.
+    /// Assigns the entry to `interpreter`, and stores `heap` in the entry.
     ///
     /// # Safety
     ///
-    /// - The entry must have no interpreter. Unless it is `MAIN`, the caller must have claimed it.
+    /// - The entry must have no interpreter. Unless the entry is `MAIN`, the caller must have
+    ///   claimed it.
     /// - The calling thread must hold the GIL of `interpreter`.
     pub(super) unsafe fn assign(&self, interpreter: Interpreter, heap: OwnedHeap) {
-        // SAFETY: the entry has no interpreter, so only the caller may access it (contract).
+        // SAFETY: the entry has no interpreter, and the caller has claimed it or holds the main GIL
+        // (contract). Nobody else may access `heap`.
         unsafe { *self.heap.get() = Some(heap) };
         // INVARIANT: the heap is `Some`.
         self.interpreter.store(interpreter.as_ptr(), Release);
     }
 
-    /// Takes the heap away from the interpreter, which has none from now on.
+    /// Removes the heap from the entry and returns it. The entry has no interpreter from then on.
     ///
     /// # Safety
     ///
-    /// - The calling thread must hold the GIL of the entry's interpreter, or be the only thread.
+    /// - The calling thread must hold the GIL of the entry's interpreter, or be the only thread in
+    ///   the process.
     pub(super) unsafe fn take(&self) -> Option<OwnedHeap> {
         self.interpreter.store(NO_INTERPRETER, Relaxed);
-        // SAFETY: no other thread is inside (contract of `take`).
+        // SAFETY: no other thread is inside the heap (contract of `take`).
         unsafe { (*self.heap.get()).take() }
     }
 
-    /// Abandons the heap and lets another interpreter claim the entry.
+    /// Abandons the entry's heap, and makes the entry available to another interpreter.
     ///
     /// # Safety
     ///
     /// - The calling thread must hold the GIL of the entry's interpreter.
     pub(super) unsafe fn release(&self) {
-        // SAFETY: the contract is the same.
+        // SAFETY: our caller has promised the same (contract of this function).
         drop(unsafe { self.take() });
         self.is_claimed.store(false, Release);
     }
@@ -128,19 +141,22 @@ impl Entry {
 
 /// Returns the entries of all interpreters other than the main one.
 pub(super) fn others() -> impl Iterator<Item = &'static Entry> {
-    // SAFETY: entries are never freed. Acquire makes their initialisation visible.
+    // SAFETY: entries are never freed. The Acquire load makes the initialisation of the entry
+    // visible.
     let entry = |place: &AtomicPtr<Entry>| unsafe { place.load(Acquire).as_ref() };
     iter::successors(entry(&OTHERS), move |last| entry(&last.next))
 }
 
-/// Returns the entry of the interpreter at this address, if it has a heap.
+/// Returns the entry of the interpreter at this address, or `None` if that interpreter has no heap.
 pub(super) fn find(interpreter: *const c_void) -> Option<&'static Entry> {
     if MAIN.is_of(interpreter) {
         return Some(&MAIN);
     }
-    // Interpreters are large objects, so the low bits of their addresses differ little.
+    // The index leaves out the low bits of the address. Interpreters are large objects, so those
+    // bits hardly differ between them.
     let found = &FOUND[interpreter.addr() / 1024 % FOUND.len()];
-    // SAFETY: entries are never freed. Acquire makes their initialisation visible.
+    // SAFETY: entries are never freed. The Acquire load makes the initialisation of the entry
+    // visible.
     let entry = unsafe { found.load(Acquire).as_ref() };
     if entry.is_some_and(|entry| entry.is_of(interpreter)) {
         return entry;
@@ -150,7 +166,7 @@ pub(super) fn find(interpreter: *const c_void) -> Option<&'static Entry> {
     Some(entry)
 }
 
-/// Claims an entry without an interpreter, which is created if there is none.
+/// Claims an entry that no interpreter uses. If every entry in the list is claimed, adds a new one.
 pub(super) fn claim() -> &'static Entry {
     let claims = |entry: &&Entry| {
         !entry.is_claimed.load(Relaxed)

@@ -7,18 +7,19 @@ use raw_mem::MemAlloc;
 use super::{Cache, StorageSource, show};
 use crate::list::{BoundedStack, CacheStats, Cleared, FreeObject, Storage};
 
-/// A cache that retains the storage of up to `bound` free objects of type `T`, over the allocator
-/// `A`.
+/// A cache for objects of type `T` over the allocator `A`. It retains the storage of up to `bound`
+/// free objects.
 ///
-/// A take returns the storage that was put last, or allocates from `A` if the list is empty. A put
-/// returns storage to `A` if the list is full. The list is linked through the free objects, so it
-/// needs no memory of its own.
+/// [`take`](StorageSource::take) returns the storage that was put back most recently. If the cache
+/// is empty, `take` allocates from `A`. [`put`](StorageSource::put) keeps storage for later, or
+/// returns it to `A` if the cache is full. The free objects hold the links of the list, so the
+/// cache needs no memory of its own.
 ///
-/// A free list serves one thread. For several threads there are
-/// [`SharedCache`](crate::SharedCache) and [`thread_cache!`](crate::thread_cache!).
+/// A free list belongs to one thread at a time. For several threads, use
+/// [`SharedCache`](crate::SharedCache) or [`thread_cache!`](crate::thread_cache!).
 ///
-/// CPython: the free lists of `float`, `list`, `dict` and other types. [`cpython`](crate::cpython)
-/// has their bounds.
+/// CPython: the free lists of `float`, `list`, `dict` and other types. The module
+/// [`cpython`](crate::cpython) lists their bounds.
 ///
 /// ```
 /// use object_cache::{Cached, FreeList};
@@ -39,7 +40,8 @@ pub struct FreeList<T, A: MemAlloc> {
     of: PhantomData<fn() -> T>,
 }
 
-// SAFETY: the stack owns the storage in it, and `A: Send` lets another thread free that storage.
+// SAFETY: the stack owns the storage of its objects, and `A: Send` lets another thread free that
+// storage.
 unsafe impl<T, A: MemAlloc + Send> Send for FreeList<T, A> {}
 
 impl<T, A: MemAlloc> FreeList<T, A> {
@@ -47,7 +49,7 @@ impl<T, A: MemAlloc> FreeList<T, A> {
 
     /// Makes an empty cache that retains at most `bound` free objects. Allocates nothing.
     ///
-    /// `T` may be aligned to at most 16 bytes. A greater alignment is an error at compile time.
+    /// `T` may be aligned to at most 16 bytes. A greater alignment is rejected at compile time.
     ///
     /// # Panics
     ///
@@ -65,7 +67,8 @@ impl<T, A: MemAlloc> FreeList<T, A> {
 
     /// # Safety
     ///
-    /// `free` must be storage from `lower` without a value, and must not be used again.
+    /// - `free` must be storage that came from `lower`, and must not hold a value.
+    /// - `free` must not be used again.
     #[cold]
     #[inline(never)]
     unsafe fn put_below(&self, free: NonNull<FreeObject>) {
@@ -73,11 +76,12 @@ impl<T, A: MemAlloc> FreeList<T, A> {
         unsafe { self.lower.free(Some(free.cast())) }
     }
 
-    /// Returns the storage of all free objects to the layer below.
+    /// Returns the storage of all free objects to the allocator below.
     ///
-    /// If the layer below panics, the remaining objects stay in the cache.
+    /// If the allocator below panics, the objects that it has not received yet stay in the cache.
     pub fn clear(&self) -> Cleared {
-        // SAFETY: `stack`'s invariant. The object has left the stack.
+        // SAFETY: the object came from `lower` and holds no value (invariant of `stack`). It has
+        // left the stack, so nobody uses it again.
         let count = self.stack.clear(|free| unsafe { self.put_below(free) });
         Cleared::new(count as usize, Self::STORAGE.bytes)
     }
@@ -88,8 +92,9 @@ impl<T, A: MemAlloc> FreeList<T, A> {
     }
 }
 
-// SAFETY: `STORAGE` is the layout of a `T`. Storage leaves the stack before it is handed out, and
-// comes back only by `put`. `lower` keeps its blocks valid, and `FreeList` is not `Clone`.
+// SAFETY: `STORAGE` has the size and alignment that a `T` needs. Storage leaves the stack before
+// `take` returns it, and comes back only through `put`. `lower` keeps its blocks valid even if the
+// cache moves. `FreeList` is not `Clone`.
 unsafe impl<T, A: MemAlloc> StorageSource<T> for FreeList<T, A> {
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {
@@ -104,7 +109,7 @@ unsafe impl<T, A: MemAlloc> StorageSource<T> for FreeList<T, A> {
         // SAFETY: the caller gives up the storage, which holds no value (contract).
         // INVARIANT: the storage came from `take`, so it came from `lower`.
         if let Err(refused) = unsafe { self.stack.put(storage.cast()) } {
-            // SAFETY: the stack does not own `refused`, which came from `lower` as above.
+            // SAFETY: the stack has not taken `refused`, which came from `lower` as above.
             unsafe { self.put_below(refused) };
         }
     }
@@ -163,7 +168,8 @@ mod tests {
         put(&cache, &objects);
     }
 
-    /// Regression: drained objects were lost if the layer below panicked.
+    /// Regression: if the allocator below panicked during `clear`, the objects that were not freed
+    /// yet were lost.
     #[test]
     fn a_clear_that_panics_retains_the_remaining_objects() {
         let (hooked, live) = Hooked::new();

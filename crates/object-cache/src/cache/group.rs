@@ -1,4 +1,4 @@
-//! What can be done with a cache of any type, and with several caches together.
+//! Operations that every cache supports, and groups of several caches.
 
 #![forbid(unsafe_code)]
 
@@ -8,15 +8,17 @@ use crate::list::{CacheStats, Cleared};
 
 /// A cache of any type.
 pub trait Cache {
-    /// Returns the storage of all free objects to the layer below.
+    /// Returns the storage of all free objects to the allocator below. The result says how much
+    /// that was.
     ///
     /// # Panics
     ///
-    /// Panics if the layer below does.
+    /// Panics if the allocator below panics.
     fn clear(&self) -> Cleared;
 
-    /// Calls `visit` with the figures of each list. The first argument is the length of the list's
-    /// objects if the cache has a list for each length.
+    /// Calls `visit` for each list of the cache, with the figures of that list. If the cache has a
+    /// separate list for each length of its objects, the first argument is that length. Otherwise
+    /// it is `None`.
     fn each_list(&self, visit: &mut dyn FnMut(Option<usize>, CacheStats));
 }
 
@@ -30,7 +32,7 @@ impl<C: Cache + ?Sized> Cache for &C {
     }
 }
 
-/// The caches of a runtime, each with the name of the type that it caches.
+/// The caches of a runtime. Each cache has a name, which is that of the type of its objects.
 ///
 /// ```
 /// use object_cache::{Cache, CacheGroup, Cached, FreeList};
@@ -65,7 +67,7 @@ impl fmt::Debug for CacheGroup<'_> {
     }
 }
 
-/// Formats `cache` for `Debug`: its name and the figures of its lists.
+/// Formats `cache` for `Debug`. The output consists of `name` and the figures of each list.
 pub(crate) fn show(name: &str, cache: &dyn Cache, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let mut shown = f.debug_struct(name);
     cache.each_list(&mut |length, stats| {

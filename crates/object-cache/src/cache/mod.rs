@@ -1,4 +1,4 @@
-//! Caches, and the traits by which pointers, runtimes and allocators see them.
+//! Caches, and the traits through which owning pointers, runtimes and allocators use them.
 //!
 //! ```text
 //!   source      where an owning pointer takes storage from

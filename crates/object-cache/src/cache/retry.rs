@@ -6,14 +6,15 @@ use raw_mem::{MAX_REQUEST, MemAlloc, calloc_size};
 
 use super::Cache;
 
-/// An allocator that clears `caches` if `below` refuses a request, and then tries again.
+/// An allocator that clears `caches` if `below` refuses a request, and then repeats the request.
 ///
-/// A runtime puts it between its caches and its heap, so that storage retained for one type can
-/// serve another. `below` may refuse because memory is exhausted or because a limit is reached. The
-/// request fails if there was nothing to clear, or if it exceeds [`MAX_REQUEST`].
+/// A runtime puts this allocator between its caches and its heap. When memory is exhausted, storage
+/// that a cache retains for one type can then be reused for another type. `below` may refuse a
+/// request because memory is exhausted or because a limit is reached. The request fails if the
+/// caches had nothing to return, or if it exceeds [`MAX_REQUEST`].
 ///
-/// The caches usually stand on this allocator, so it cannot borrow them. Give it a type of no size
-/// that finds them:
+/// The caches usually allocate from this allocator, so it cannot borrow them. Instead, give it a
+/// zero-sized type that finds the caches:
 ///
 /// ```
 /// use object_cache::{Cache, CacheStats, Cleared, FreeList, RetryAfterClear};
@@ -46,7 +47,8 @@ impl<A: MemAlloc, C: Cache> RetryAfterClear<A, C> {
     }
 
     /// Clears the caches, and calls `ask` if that returned any storage. Does neither if no amount
-    /// of memory could serve a request of `bytes`.
+    /// of free memory could satisfy a request for `bytes` bytes. `bytes` is `None` if the size
+    /// overflowed.
     #[cold]
     #[inline(never)]
     fn retry(
@@ -59,8 +61,8 @@ impl<A: MemAlloc, C: Cache> RetryAfterClear<A, C> {
     }
 }
 
-// SAFETY: all memory is that of the allocator below. A refused request leaves every block as it
-// was, and so does clearing caches, because free objects hold no values.
+// SAFETY: all memory comes from the allocator below. A refused request leaves every live block as
+// it was. So does clearing the caches, because that frees only objects without a value.
 unsafe impl<A: MemAlloc, C: Cache> MemAlloc for RetryAfterClear<A, C> {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
@@ -78,7 +80,8 @@ unsafe impl<A: MemAlloc, C: Cache> MemAlloc for RetryAfterClear<A, C> {
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
         // SAFETY: the block came from the allocator below (contract of `realloc`).
         unsafe { self.below.realloc(ptr, size) }.or_else(|| {
-            // SAFETY: as above. The block is still live, because the first request failed.
+            // SAFETY: as above. The block is still live, because the first request failed and left
+            // it unchanged.
             self.retry(Some(size), |below| unsafe { below.realloc(ptr, size) })
         })
     }

@@ -1,30 +1,35 @@
-//! Where owning pointers take the storage for their objects from.
+//! Sources, from which owning pointers take the storage for their objects.
 
 use core::{mem, ptr::NonNull};
 
 /// A source of storage for objects of type `T`.
 ///
-/// [`Cached`](crate::Cached) and [`CachedRc`](crate::CachedRc) take storage from a source and put
-/// it back. A reference to a cache is a source. A type of no size that finds the running thread's
-/// cache can be one too, and [`thread_cache!`](crate::thread_cache!) declares such a type.
+/// [`Cached`](crate::Cached) and [`CachedRc`](crate::CachedRc) take the storage for a value from a
+/// source, and return it to the source when they drop the value. A reference to a cache is a
+/// source. A zero-sized type that finds the running thread's cache can be a source too.
+/// [`thread_cache!`](crate::thread_cache!) declares such a type.
 ///
 /// # Safety
 ///
 /// An implementer must guarantee the following:
 ///
-/// - [`take`](Self::take) returns storage with the size and alignment of a `T`. The caller owns it
-///   exclusively until it is put.
-/// - The storage stays valid while the source or a clone of it exists, even if the source is moved.
-/// - A clone is the same source, so storage taken from one may be put to the other.
-/// - If the source is `Send` or `Sync`, storage may be put by another thread than took it.
+/// - [`take`](Self::take) returns storage with the size and alignment of a `T`. The caller owns
+///   that storage exclusively until it returns the storage with [`put`](Self::put).
+/// - The storage stays valid while the source or a clone of the source exists, even if the source
+///   is moved.
+/// - A clone is the same source as the original. Storage that was taken from one of them may be
+///   returned to the other.
+/// - If the source is `Send` or `Sync`, one thread may return storage that another thread has
+///   taken.
 pub unsafe trait StorageSource<T> {
     /// Takes uninitialised storage for a `T`.
     ///
-    /// Returns `None` if there is no memory, or if the layer below aligns its blocks to less than
-    /// `T` needs.
+    /// Returns `None` if there is no memory, or if the allocator below aligns its blocks to less
+    /// than `T` needs.
     fn take(&self) -> Option<NonNull<T>>;
 
-    /// Puts the storage of an object whose value was dropped or never written.
+    /// Returns storage to the source. The value in the storage must have been dropped or moved out,
+    /// or never have been written.
     ///
     /// # Safety
     ///
@@ -33,7 +38,7 @@ pub unsafe trait StorageSource<T> {
     unsafe fn put(&self, storage: NonNull<T>);
 }
 
-// SAFETY: the guarantees are the referent's.
+// SAFETY: the source behind the reference gives the guarantees, because every call goes to it.
 unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {
@@ -42,12 +47,13 @@ unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
 
     #[inline]
     unsafe fn put(&self, storage: NonNull<T>) {
-        // SAFETY: the storage came from the referent (contract of `put`).
+        // SAFETY: the storage came from the source behind the reference (contract of `put`).
         unsafe { (**self).put(storage) }
     }
 }
 
-/// Drops the value of `object`, then puts its storage to `source`, even if the drop panics.
+/// Drops the value of `object`, then returns its storage to `source`. Also returns the storage if
+/// the destructor of the value panics.
 ///
 /// # Safety
 ///
@@ -55,13 +61,14 @@ unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
 /// - `object` must hold a live value, and must not be used again.
 #[inline]
 pub(crate) unsafe fn drop_and_put<T>(source: &impl StorageSource<T>, object: NonNull<T>) {
-    // SAFETY: `object` came from `source` (contract), and its value is dropped before the guard is.
+    // SAFETY: `object` came from `source` (contract). When the guard is dropped, the value has
+    // already been dropped below.
     let _vacant = unsafe { Vacant::new(source, object) };
     // SAFETY: the value is live and is not used again (contract).
     unsafe { object.drop_in_place() };
 }
 
-/// Storage without a value. Dropping it puts the storage to its source.
+/// A guard for storage that holds no value. Dropping the guard returns the storage to its source.
 pub(crate) struct Vacant<'s, T, S: StorageSource<T>> {
     source: &'s S,
     storage: NonNull<T>,
@@ -71,19 +78,21 @@ impl<'s, T, S: StorageSource<T>> Vacant<'s, T, S> {
     /// # Safety
     ///
     /// - `storage` must have been taken from `source` or a clone of it.
-    /// - When the guard is dropped, `storage` must not hold a live value. It must not be used
-    ///   afterwards.
+    /// - When the guard is dropped, `storage` must not hold a live value. `storage` must not be
+    ///   used afterwards.
     #[inline]
     pub(crate) unsafe fn new(source: &'s S, storage: NonNull<T>) -> Self {
         Self { source, storage }
     }
 
-    /// Moves `value` into the storage, which then no longer goes back to its source.
+    /// Moves `value` into the storage, and returns a pointer to it. The guard is forgotten, so it
+    /// no longer returns the storage to its source.
     #[inline]
     pub(crate) fn fill(self, value: T) -> NonNull<T> {
         let storage = self.storage;
         mem::forget(self);
-        // SAFETY: the storage is large enough for a `T`, aligned, and owned by this guard.
+        // SAFETY: the storage is large enough for a `T` and aligned for it, and this guard owns the
+        // storage.
         unsafe { storage.write(value) };
         storage
     }

@@ -1,4 +1,5 @@
-//! A cache that cuts objects out of larger blocks and retains all of them.
+//! A cache that cuts objects out of larger blocks, and retains every block until the cache is
+//! compacted or dropped.
 //!
 //! ```text
 //!   blocks ──► ┌──────┬────────┬────────┬────────┐    ┌──────┬────────┬───
@@ -8,7 +9,7 @@
 //! ```
 //!
 //! 1. Every object in the stack lies in one of the blocks.
-//! 2. A block returns to the layer below only in `compact`, and when the cache is dropped.
+//! 2. A block returns to the allocator below only in `compact`, and when the cache is dropped.
 
 use core::{cell::Cell, fmt, marker::PhantomData, mem, ptr::NonNull};
 
@@ -20,14 +21,16 @@ use crate::{
     list::{BoundedStack, CacheStats, Chain, Cleared, FreeObject, Storage},
 };
 
-/// A cache of storage for objects of type `T`, cut out of blocks of at most `BLOCK` bytes.
+/// A cache of storage for objects of type `T`. The storage is cut out of blocks of at most `BLOCK`
+/// bytes.
 ///
-/// It retains every block until [`compact`](Self::compact) is called. Within a new block, the
-/// object with the highest address is handed out first.
+/// The cache retains every block until [`compact`](Self::compact) is called. Within a new block,
+/// the object with the highest address is handed out first.
 ///
-/// CPython 2: `PyIntBlock` and `PyFloatBlock`. These are 1,000 bytes including what malloc adds, or
-/// 41 objects of 24 bytes after a link of 8. `compact` is what `PyInt_ClearFreeList` did. Source:
-/// `Objects/intobject.c` and `Objects/floatobject.c` of 2.7.
+/// CPython 2: `PyIntBlock` and `PyFloatBlock`. Each of these blocks takes 1,000 bytes, including
+/// what malloc adds. It has a link of 8 bytes, followed by 41 objects of 24 bytes. `compact` does
+/// what `PyInt_ClearFreeList` did. Source: `Objects/intobject.c` and `Objects/floatobject.c` of
+/// 2.7.
 ///
 /// ```
 /// use object_cache::{Cached, cpython::BlockCache};
@@ -42,11 +45,13 @@ use crate::{
 pub struct BlockCache<T, A: MemAlloc, const BLOCK: usize = 1000> {
     /// # Invariant
     ///
-    /// Every object in the stack is storage for a `T` in one of the blocks, and holds no value.
+    /// Every object in the stack is storage for a `T` that lies in one of the cache's blocks and
+    /// holds no value.
     stack: BoundedStack<FreeObject>,
     /// # Invariant
     ///
-    /// Every block came from `lower`, and its first word is the link to the next one.
+    /// Every block came from `lower`, and the first word of each block is the link to the next
+    /// block.
     blocks: Cell<Chain<FreeObject>>,
     block_count: Cell<usize>,
     lower: A,
@@ -59,7 +64,7 @@ unsafe impl<T, A: MemAlloc + Send, const BLOCK: usize> Send for BlockCache<T, A,
 impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
     const OBJECT: Storage = Storage::of::<T>();
 
-    /// Bytes from one object to the next.
+    /// The distance from one object to the next, in bytes.
     const STEP: usize = Self::OBJECT.bytes.next_multiple_of(Self::OBJECT.align);
 
     /// The offset of the first object, in bytes.
@@ -85,7 +90,8 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
         }
     }
 
-    /// Puts all objects of a new block into the stack, except the last one, which it returns.
+    /// Allocates a new block. Puts all of its objects except the last one into the stack, and
+    /// returns the last one.
     #[cold]
     #[inline(never)]
     fn take_from_new_block(&self) -> Option<NonNull<T>> {
@@ -97,20 +103,21 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
         // SAFETY: the object lies in the block.
         let object = |index| unsafe { block.add(Self::FIRST + index * Self::STEP) };
         for index in 0..Self::OBJECTS - 1 {
-            // SAFETY: the object was never handed out. The stack has room for it.
-            // INVARIANT: it lies in the new block.
+            // SAFETY: the object was never handed out. The stack has room for every object.
+            // INVARIANT: the object lies in the new block.
             let _ = unsafe { self.stack.put(object(index).cast()) };
         }
         Some(object(Self::OBJECTS - 1).cast())
     }
 
-    /// Returns every block without an object in use to the layer below.
+    /// Returns all blocks in which no object is in use to the allocator below.
     ///
-    /// Takes O(n log n) steps for n free objects and blocks, and no memory. Both are sorted by
-    /// address in place, and then traversed together.
+    /// Takes O(n log n) steps for n free objects and blocks, and allocates no memory. The free
+    /// objects and the blocks are sorted by address in place. We then walk through both chains
+    /// together.
     ///
-    /// The layer below may use the cache while it frees a block. If it panics, the blocks that were
-    /// not yet passed to it stay in the cache.
+    /// The allocator below may use the cache while it frees a block. If the allocator below panics,
+    /// the blocks that it has not received yet stay in the cache.
     pub fn compact(&self) -> Cleared {
         let mut remaining = Remaining::<T, A, BLOCK> {
             free: sort::by_address(self.stack.drain().0),
@@ -127,14 +134,14 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
             }
             self.block_count.set(self.block_count.get() - 1);
             returned += 1;
-            // SAFETY: the block came from `lower` and has left its chain. Every object in it is
-            // free and has left the stack.
+            // SAFETY: the block came from `lower` and has left its chain. Every object in the block
+            // is free and has left the stack, so nobody uses the block again.
             unsafe { self.lower.free(Some(block.cast())) };
         }
         Cleared { objects: returned * Self::OBJECTS, bytes: returned * Self::WHOLE.bytes }
     }
 
-    /// Adds a block that is in no chain.
+    /// Adds a block to the cache. The block must not be in any chain.
     fn put_block(&self, block: NonNull<FreeObject>) {
         let mut blocks = self.blocks.replace(Chain::EMPTY);
         // SAFETY: the cache owns the block, which begins with room for a link.
@@ -142,7 +149,8 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
         self.blocks.set(blocks);
     }
 
-    /// Puts free objects that have left the stack, each of which lies in a block.
+    /// Puts free objects into the stack. They must have left the stack, and each must lie in a
+    /// block of the cache.
     fn put_all(&self, free: Chain<FreeObject>) {
         free.for_each(|object| {
             // SAFETY: the object has left its chain. The stack has room for it.
@@ -161,8 +169,8 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
     }
 }
 
-/// Blocks and free objects that a compaction has removed and not looked at yet. Dropping this puts
-/// them back.
+/// The blocks and free objects that a compaction has removed from the cache, but has not examined
+/// yet. Dropping this value puts them back into the cache.
 struct Remaining<'c, T, A: MemAlloc, const BLOCK: usize> {
     /// In ascending order of address.
     free: Chain<FreeObject>,
@@ -172,11 +180,11 @@ struct Remaining<'c, T, A: MemAlloc, const BLOCK: usize> {
 }
 
 impl<T, A: MemAlloc, const BLOCK: usize> Remaining<'_, T, A, BLOCK> {
-    /// Removes the free objects of `block`, which was the first of the blocks. Returns them and
-    /// their number.
+    /// Removes the free objects that lie in `block`, which must have been the first of the
+    /// remaining blocks. Returns these objects and their number.
     ///
-    /// Objects before the block lie in a block that another compaction has removed. They go back
-    /// into the stack.
+    /// A free object whose address is lower than that of `block` lies in a block that another
+    /// compaction has removed. Such an object goes back into the stack.
     fn take_free_of(&mut self, block: NonNull<FreeObject>) -> (Chain<FreeObject>, usize) {
         let start = block.addr().get();
         let end = start + BlockCache::<T, A, BLOCK>::WHOLE.bytes;
@@ -206,9 +214,9 @@ impl<T, A: MemAlloc, const BLOCK: usize> Drop for Remaining<'_, T, A, BLOCK> {
     }
 }
 
-// SAFETY: objects of a block do not overlap and have the layout of a `T`. Storage leaves the stack
-// before it is handed out, and comes back only by `put`. Blocks in use stay until the cache is
-// dropped.
+// SAFETY: the objects of a block do not overlap, and have the layout of a `T`. Storage leaves the
+// stack before it is handed out, and comes back only through `put`. A block with an object in use
+// stays allocated until the cache is dropped.
 unsafe impl<T, A: MemAlloc, const BLOCK: usize> StorageSource<T> for BlockCache<T, A, BLOCK> {
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {
@@ -221,7 +229,8 @@ unsafe impl<T, A: MemAlloc, const BLOCK: usize> StorageSource<T> for BlockCache<
     #[inline]
     unsafe fn put(&self, storage: NonNull<T>) {
         // SAFETY: the caller gives up the storage, which holds no value (contract).
-        // INVARIANT: it came from `take`, so it lies in a block. The stack has room for it.
+        // INVARIANT: the storage came from `take`, so it lies in a block. The stack has room for
+        // it.
         let _ = unsafe { self.stack.put(storage.cast()) };
     }
 }
@@ -246,7 +255,8 @@ impl<T, A: MemAlloc, const BLOCK: usize> fmt::Debug for BlockCache<T, A, BLOCK> 
 impl<T, A: MemAlloc, const BLOCK: usize> Drop for BlockCache<T, A, BLOCK> {
     fn drop(&mut self) {
         self.blocks.replace(Chain::EMPTY).for_each(|block| {
-            // SAFETY: `blocks`' invariant. Storage is not used after the cache is dropped.
+            // SAFETY: the block came from `lower` (invariant of `blocks`). Its storage is not used
+            // after the cache is dropped.
             unsafe { self.lower.free(Some(block.cast())) };
         });
     }

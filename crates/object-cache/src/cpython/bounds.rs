@@ -1,8 +1,8 @@
 //! The bounds of CPython's caches, version by version.
 //!
-//! All figures are from CPython's sources. Those of 2.7.18 and 3.6.15 that are the length of an
-//! array were also read from the built library. In free-threaded builds, each bound is for one
-//! thread.
+//! All figures are from CPython's sources. Some bounds of 2.7.18 and 3.6.15 are the lengths of
+//! arrays. We also read those from the built library. In free-threaded builds, every thread has its
+//! own lists, and each bound is for the list of one thread.
 
 #![forbid(unsafe_code)]
 
@@ -10,16 +10,18 @@ use core::ops::RangeInclusive;
 
 /// A version of CPython.
 ///
-/// The bounds of [`bound`](Self::bound) are set in `Include/internal/pycore_freelist.h` of 3.13 and
-/// `Include/internal/pycore_freelist_state.h` of 3.14 and 3.15, unless [`Kind`] names another file
-/// for all versions. [`Kind`] names the files of earlier versions.
+/// CPython sets the bounds that [`bound`](Self::bound) returns in
+/// `Include/internal/pycore_freelist.h` (3.13) and `Include/internal/pycore_freelist_state.h` (3.14
+/// and 3.15). There are exceptions, for which the variant of [`Kind`] names a file for all
+/// versions. The variants also name the files of earlier versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// 2.7, where ints and floats live in a [`BlockCache`](super::BlockCache) without a bound.
+    /// 2.7. In this version, ints and floats live in a [`BlockCache`](super::BlockCache), which has
+    /// no bound.
     V2_7,
     /// 3.6.
     V3_6,
-    /// 3.11, which also retains tuples of 20 items, but never uses them again.
+    /// 3.11, which also retains tuples of 20 items, but never reuses them.
     V3_11,
     /// 3.13.
     V3_13,
@@ -30,8 +32,8 @@ pub enum Version {
 }
 
 impl Version {
-    /// Returns the most free objects of `kind` that one list retains. Returns `None` if this
-    /// version has no such list, or none with a bound.
+    /// Returns the maximum number of free objects of `kind` that one list retains. Returns `None`
+    /// if this version has no list for `kind`, or if that list has no bound.
     pub const fn bound(self, kind: Kind) -> Option<u32> {
         match BOUNDS[kind as usize][self as usize] {
             0 => None,
@@ -39,8 +41,8 @@ impl Version {
         }
     }
 
-    /// Returns the number of items of the longest tuples that are cached. Each length from 1 on has
-    /// a list of its own.
+    /// Returns the number of items in the longest tuple that this version caches. Each length from
+    /// 1 up to this number has its own list.
     ///
     /// Source: as for [`Kind::Tuple`].
     pub const fn longest_tuple(self) -> usize {
@@ -50,7 +52,7 @@ impl Version {
         }
     }
 
-    /// Returns the ints that are never freed.
+    /// Returns the range of the small ints, which CPython never frees.
     ///
     /// Source: `Objects/intobject.c` of 2.7, `Objects/longobject.c` of 3.6, and in
     /// `Include/internal`, `pycore_global_objects.h` of 3.11 and 3.13 and
@@ -63,7 +65,7 @@ impl Version {
     }
 }
 
-/// Defines [`Kind`], and the bound of each kind in each version. 0 stands for none.
+/// Defines [`Kind`], and the bound of each kind in each version. The number 0 stands for `None`.
 macro_rules! kinds {
     ($($(#[$doc:meta])* $Kind:ident $bounds:tt,)*) => {
         /// A type of object that CPython caches.
@@ -82,63 +84,67 @@ macro_rules! kinds {
 kinds! {
     // 2.7, 3.6, 3.11, 3.13, 3.14, 3.15
 
-    /// An int of one digit, whose magnitude is below 2^30.
+    /// An int with a single digit, whose magnitude is therefore below 2^30.
     Int [0, 0, 0, 0, 100, 100],
-    /// `Objects/floatobject.c`; 3.11: `pycore_floatobject.h`.
+    /// A float. Source: `Objects/floatobject.c`; in 3.11, `pycore_floatobject.h`.
     Float [0, 100, 100, 100, 100, 100],
     /// A complex number.
     Complex [0, 0, 0, 0, 0, 100],
-    /// A tuple of one length. `Objects/tupleobject.c`; 3.11: also `pycore_tuple.h`.
+    /// A tuple of one particular length. Source: `Objects/tupleobject.c`; in 3.11, also
+    /// `pycore_tuple.h`.
     Tuple [2_000, 2_000, 2_000, 2_000, 2_000, 2_000],
-    /// `Objects/listobject.c`; 3.11: `pycore_list.h`.
+    /// A list. Source: `Objects/listobject.c`; in 3.11, `pycore_list.h`.
     List [80, 80, 80, 80, 80, 80],
     /// A list's iterator.
     ListIterator [0, 0, 0, 0, 10, 10],
     /// A tuple's iterator.
     TupleIterator [0, 0, 0, 0, 10, 10],
-    /// `Objects/dictobject.c`; 3.11: `pycore_dict.h`.
+    /// A dict. Source: `Objects/dictobject.c`; in 3.11, `pycore_dict.h`.
     Dict [80, 80, 80, 80, 80, 80],
-    /// The keys of a dict of the smallest size. As for [`Dict`](Self::Dict).
+    /// The table of keys of a dict of the smallest size. Source: as for [`Dict`](Self::Dict).
     DictKeys [0, 80, 80, 80, 80, 80],
-    /// `Objects/setobject.c`.
+    /// A set. Source: `Objects/setobject.c`.
     Set [80, 0, 0, 0, 0, 0],
-    /// `Objects/frameobject.c`.
+    /// A frame. Source: `Objects/frameobject.c`.
     Frame [200, 200, 0, 0, 0, 0],
-    /// A function written in C. `Objects/methodobject.c`.
+    /// A function written in C. Source: `Objects/methodobject.c`.
     BuiltinFunction [256, 256, 0, 0, 16, 16],
-    /// A method written in C that knows its class.
+    /// A method that is written in C and knows its class.
     BuiltinMethod [0, 0, 0, 0, 16, 16],
-    /// `Objects/classobject.c`.
+    /// A bound method. Source: `Objects/classobject.c`.
     BoundMethod [256, 256, 0, 0, 20, 20],
-    /// `Objects/unicodeobject.c`.
+    /// A Unicode string. Source: `Objects/unicodeobject.c`.
     Unicode [1_024, 0, 0, 0, 0, 0],
     /// A writer of strings.
     UnicodeWriter [0, 0, 0, 0, 1, 1],
     /// A writer of bytes.
     BytesWriter [0, 0, 0, 0, 0, 1],
-    /// `Objects/sliceobject.c`; 3.11: `pycore_interp.h`.
+    /// A slice. Source: `Objects/sliceobject.c`; in 3.11, `pycore_interp.h`.
     Slice [0, 1, 1, 1, 1, 1],
     /// A range.
     Range [0, 0, 0, 0, 6, 6],
     /// A range's iterator.
     RangeIterator [0, 0, 0, 0, 6, 6],
-    /// 3.11: `pycore_context.h`.
+    /// A context. Source in 3.11: `pycore_context.h`.
     Context [0, 0, 255, 255, 255, 255],
-    /// A wrapped value of an asynchronous generator. `Objects/genobject.c`; 3.11:
+    /// A wrapped value of an asynchronous generator. Source: `Objects/genobject.c`; in 3.11,
     /// `pycore_genobject.h`.
     AsyncGenValue [0, 80, 80, 80, 80, 80],
-    /// As for [`AsyncGenValue`](Self::AsyncGenValue).
+    /// The awaitable of an asynchronous generator's `asend`. Source: as for
+    /// [`AsyncGenValue`](Self::AsyncGenValue).
     AsyncGenSend [0, 80, 80, 80, 80, 80],
-    /// An asyncio future's iterator. `Modules/_asynciomodule.c`, up to 3.13.
+    /// An asyncio future's iterator. Source up to 3.13: `Modules/_asynciomodule.c`.
     FutureIterator [0, 255, 255, 255, 255, 255],
     /// An array of pointers that the garbage collector uses.
     ObjectStackChunk [0, 0, 0, 4, 4, 4],
-    /// A part of a deque. From 3.11 on, each deque has its own list. All versions:
+    /// A block of a deque. From 3.11 on, each deque has its own list. Source in all versions:
     /// `Modules/_collectionsmodule.c`.
     DequeBlock [10, 16, 16, 16, 16, 16],
-    /// Made in advance, so that raising one needs no memory. All versions: `Objects/exceptions.c`.
+    /// A `MemoryError`. CPython creates some of them in advance, so that raising one needs no
+    /// memory. Source in all versions: `Objects/exceptions.c`.
     MemoryError [0, 16, 16, 16, 16, 16],
-    /// A popped part of the stack of frames. All versions: `Python/pystate.c`.
+    /// A chunk of the stack on which CPython keeps its frames. CPython caches such a chunk when it
+    /// has popped the chunk from the stack. Source in all versions: `Python/pystate.c`.
     DataStackChunk [0, 0, 0, 0, 1, 1],
 }
 

@@ -16,7 +16,7 @@ use crate::{
 ///    3 free 1-sized PyTupleObjects * 32 bytes each =                   96
 /// ```
 ///
-/// CPython: the lines that `sys._debugmallocstats` prints after those of the arenas.
+/// CPython: the lines that `sys._debugmallocstats` prints after the lines about arenas.
 ///
 /// ```
 /// use object_cache::{CacheGroup, FreeList, cpython::DebugMallocStats};
@@ -61,7 +61,7 @@ fn write_line(
     writeln!(f)
 }
 
-/// Writes `text` right-aligned in `width` columns.
+/// Writes `text` right-aligned in a field of `width` columns.
 fn align_right(
     width: usize,
     f: &mut fmt::Formatter<'_>,
@@ -73,7 +73,7 @@ fn align_right(
     text(f)
 }
 
-/// Counts the characters that are written to it.
+/// A writer that only counts the characters written to it.
 struct Columns(usize);
 
 impl Write for Columns {
@@ -83,7 +83,7 @@ impl Write for Columns {
     }
 }
 
-/// Writes `number` with a comma before every three digits.
+/// Writes `number` with commas between its groups of three digits.
 fn write_grouped(to: &mut dyn Write, number: usize) -> fmt::Result {
     if number < 1000 {
         return write!(to, "{number}");
@@ -102,7 +102,8 @@ mod tests {
     use super::*;
     use crate::list::Cleared;
 
-    /// A cache with these lengths, free objects and sizes.
+    /// A cache that reports these lists. Each entry has the length, the number of free objects, and
+    /// the size of an object.
     struct Lists(Vec<(Option<usize>, usize, usize)>);
 
     impl Cache for Lists {
@@ -117,7 +118,7 @@ mod tests {
         }
     }
 
-    /// CPython 3.6 and 3.13 printed the expected lines.
+    /// CPython 3.6 and 3.13 printed the lines that this test expects.
     #[test]
     fn a_line_has_the_layout_of_cpythons() {
         let dicts = Lists([(None, 10, 48)].into());

@@ -4,11 +4,11 @@
 
 /// A table of `N` values for consecutive numbers.
 ///
-/// The table is plain data, so a `static` table costs nothing at run time. Its values may be owning
-/// pointers, such as [`CachedRc`](crate::CachedRc). Because the table holds a reference, their
-/// counts never reach 0.
+/// The table is plain data, so a `static` table needs no initialisation at run time. The values may
+/// be owning pointers, such as [`CachedRc`](crate::CachedRc). The table then holds a reference to
+/// each object, so the reference counts never reach 0.
 ///
-/// CPython: `small_ints`. [`Version::small_ints`](super::Version::small_ints) has their range.
+/// CPython: `small_ints`. [`Version::small_ints`](super::Version::small_ints) returns their range.
 ///
 /// ```
 /// use object_cache::cpython::Immortals;
@@ -40,15 +40,15 @@ impl<T, const N: usize> Immortals<T, N> {
     ///
     /// # Panics
     ///
-    /// Panics if `make` does. The values made so far are dropped.
+    /// Panics if `make` does. The values that `make` has already returned are dropped.
     pub fn build(first: i64, mut make: impl FnMut(i64) -> T) -> Self {
         Self::new(first, core::array::from_fn(|index| make(first.wrapping_add(index as i64))))
     }
 
-    /// Returns the value of `number`. Returns `None` if the table has none.
+    /// Returns the value for `number`, or `None` if the table has no value for it.
     #[inline]
     pub fn get(&self, number: i64) -> Option<&T> {
-        // Numbers below `first` wrap to indices beyond the end.
+        // A number below `first` wraps to an index beyond the end of the table, so it has no value.
         self.values.get(usize::try_from(number.wrapping_sub(self.first) as u64).ok()?)
     }
 }

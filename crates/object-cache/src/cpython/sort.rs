@@ -1,4 +1,4 @@
-//! Sorting of chains by address, without memory to sort in.
+//! Sorting of chains by address, without allocating memory.
 
 use core::{mem, ptr::NonNull};
 
@@ -27,7 +27,7 @@ pub(super) fn by_address<N: Link>(chain: Chain<N>) -> Chain<N> {
     sorted.into_iter().fold(Chain::EMPTY, merge)
 }
 
-/// Merges two sorted chains.
+/// Merges two sorted chains into one.
 fn merge<N: Link>(mut a: Chain<N>, mut b: Chain<N>) -> Chain<N> {
     let (mut head, mut last) = (None, None);
     let mut append = |next: Option<NonNull<N>>| {
@@ -43,7 +43,8 @@ fn merge<N: Link>(mut a: Chain<N>, mut b: Chain<N>) -> Chain<N> {
     }
     let remaining = if a.first().is_some() { a } else { b };
     append(remaining.into_head());
-    // SAFETY: each object from `head` on was linked to the next, and `remaining` was a chain.
+    // SAFETY: we own every object from `head` on. Each was linked to the next, and `remaining` was
+    // a chain already.
     unsafe { Chain::from_head(head) }
 }
 

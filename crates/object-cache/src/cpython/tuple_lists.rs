@@ -1,4 +1,5 @@
-//! Free lists for objects whose length is fixed when they are made, one list for each length.
+//! Free lists for objects whose length is fixed when they are created. Each length has its own
+//! list.
 
 use core::{array, fmt, marker::PhantomData, ptr::NonNull};
 
@@ -9,7 +10,7 @@ use crate::{
     list::{BoundedStack, CacheStats, Cleared, FreeObject, Storage},
 };
 
-/// Caches of storage for objects that consist of a header `H` and some items of type `E`.
+/// A cache of storage for objects that consist of a header `H` and a number of items of type `E`.
 ///
 /// ```text
 ///   ┌──────────┬────────┬────────┬─ ─ ─ ┬────────────┐
@@ -17,13 +18,15 @@ use crate::{
 ///   └──────────┴────────┴────────┴─ ─ ─ ┴────────────┘
 /// ```
 ///
-/// Each length from 1 to `LENGTHS` has a list of its own. Objects of other lengths are allocated
-/// from `A` and returned to it at once.
+/// Each length from 1 to `LENGTHS` has its own list. Objects of other lengths are not cached.
+/// [`take`](Self::take) allocates them from `A`, and [`put`](Self::put) returns them to `A` at
+/// once.
 ///
-/// This type manages bare storage, for a runtime that has pointers of its own. The runtime writes
-/// and drops the header and the items.
+/// This type manages only uninitialised storage, for a runtime that has its own pointer types. The
+/// runtime must write and drop the header and the items itself.
 ///
-/// CPython: the free lists of tuples. [`Version`](super::Version) has their lengths and bounds.
+/// CPython: the free lists of tuples. [`Version`](super::Version) has the lengths and bounds of
+/// these lists.
 ///
 /// ```
 /// use object_cache::cpython::TupleLists;
@@ -42,14 +45,15 @@ use crate::{
 pub struct TupleLists<H, E, A: MemAlloc, const LENGTHS: usize> {
     /// # Invariant
     ///
-    /// Every object in stack i is storage for i + 1 items that came from `lower` and holds no
-    /// values.
+    /// Every object in `stacks[i]` is storage for a header and i + 1 items. The storage came from
+    /// `lower` and holds no values.
     stacks: [BoundedStack<FreeObject>; LENGTHS],
     lower: A,
     of: PhantomData<fn() -> (H, E)>,
 }
 
-/// Items aligned to more than 16 bytes used to panic in `take`, and again in `drop`.
+/// Items that are aligned to more than 16 bytes are rejected at compile time. They used to cause a
+/// panic in `take`, and again in `drop`.
 ///
 /// ```
 /// # use object_cache::cpython::TupleLists;
@@ -69,7 +73,8 @@ pub struct TupleLists<H, E, A: MemAlloc, const LENGTHS: usize> {
 #[cfg(doctest)]
 struct AnObjectIsAlignedToAtMost16Bytes;
 
-// SAFETY: the stacks own the storage in them, and `A: Send` lets another thread free that storage.
+// SAFETY: the stacks own the storage of their objects, and `A: Send` lets another thread free that
+// storage.
 unsafe impl<H, E, A: MemAlloc + Send, const LENGTHS: usize> Send for TupleLists<H, E, A, LENGTHS> {}
 
 impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
@@ -81,7 +86,7 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
 
     /// Makes empty lists that retain at most `bound` free objects each. Allocates nothing.
     ///
-    /// The header and the items may be aligned to at most 16 bytes. A greater alignment is an error
+    /// The header and the items may be aligned to at most 16 bytes. A greater alignment is rejected
     /// at compile time.
     ///
     /// # Panics
@@ -92,7 +97,8 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
         Self { stacks: array::from_fn(|_| BoundedStack::new(bound)), lower, of: PhantomData }
     }
 
-    /// Returns the layout of an object of `len` items, unless it exceeds the address space.
+    /// Returns the layout of an object of `len` items. Returns `None` if the object would exceed
+    /// the address space.
     fn storage(len: usize) -> Option<Storage> {
         let bytes = size_of::<E>().checked_mul(len)?.checked_add(Self::ITEMS)?;
         Some(Storage::new(bytes, Self::ALIGN))
@@ -104,14 +110,14 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
 
     #[inline]
     fn stack(&self, len: usize) -> Option<&BoundedStack<FreeObject>> {
-        // Length 0 wraps to an index beyond the end.
+        // Length 0 wraps to an index beyond the end of `stacks`, so it has no stack.
         self.stacks.get(len.wrapping_sub(1))
     }
 
     /// Takes uninitialised storage for an object of `len` items.
     ///
-    /// Returns `None` if there is no memory, or if the layer below aligns its blocks to less than
-    /// the object needs.
+    /// Returns `None` if there is no memory, or if the allocator below aligns its blocks to less
+    /// than the object needs.
     #[inline]
     pub fn take(&self, len: usize) -> Option<NonNull<H>> {
         match self.stack(len).and_then(BoundedStack::take) {
@@ -129,7 +135,8 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
         Self::storage(len)?.allocate(&self.lower).map(NonNull::cast)
     }
 
-    /// Puts the storage of an object whose header and items were dropped or never written.
+    /// Returns the storage of an object to the cache. The header and the items must have been
+    /// dropped or never have been written.
     ///
     /// # Safety
     ///
@@ -152,7 +159,8 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
 
     /// # Safety
     ///
-    /// `free` must be storage from `lower` without a value, and must not be used again.
+    /// - `free` must be storage that came from `lower`, and must not hold a value.
+    /// - `free` must not be used again.
     #[cold]
     #[inline(never)]
     unsafe fn put_below(&self, free: NonNull<FreeObject>) {
@@ -164,28 +172,30 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
     ///
     /// # Safety
     ///
-    /// `object` must have come from [`take`](Self::take) of a cache of this type, or be a live
-    /// block with room for as many bytes.
+    /// - `object` must have come from [`take`](Self::take) of a cache of this type, or be a live
+    ///   block that is at least as large.
     #[inline]
     pub unsafe fn items(object: NonNull<H>) -> NonNull<E> {
-        // SAFETY: the storage of an object reaches at least to its items (contract).
+        // SAFETY: the storage of an object extends at least to the start of its items (contract).
         unsafe { object.byte_add(Self::ITEMS).cast() }
     }
 
-    /// Returns the storage of all free objects to the layer below.
+    /// Returns the storage of all free objects to the allocator below.
     ///
-    /// If the layer below panics, the remaining objects stay in their lists.
+    /// If the allocator below panics, the objects that it has not received yet stay in their lists.
     pub fn clear(&self) -> Cleared {
         let mut cleared = Cleared::default();
         for (stack, len) in self.stacks.iter().zip(1..) {
-            // SAFETY: `stacks`' invariant. The object has left its stack.
+            // SAFETY: the object came from `lower` and holds no value (invariant of `stacks`). It
+            // has left its stack, so nobody uses it again.
             let count = stack.clear(|free| unsafe { self.put_below(free) });
             cleared += Cleared::new(count as usize, Self::bytes(len));
         }
         cleared
     }
 
-    /// Returns the figures of the objects of `len` items. Returns `None` if `len` has no list.
+    /// Returns the figures of the list for objects of `len` items. Returns `None` if there is no
+    /// such list.
     pub fn stats(&self, len: usize) -> Option<CacheStats> {
         Some(self.stack(len)?.stats(Self::bytes(len)))
     }
@@ -242,7 +252,8 @@ mod tests {
         assert_eq!(live.count(), 2);
     }
 
-    /// Regression: drained objects were lost if the layer below panicked.
+    /// Regression: if the allocator below panicked during `clear`, the objects that were not freed
+    /// yet were lost.
     #[test]
     fn a_clear_that_panics_retains_the_remaining_objects() {
         let (hooked, live) = Hooked::new();
@@ -295,7 +306,7 @@ mod tests {
         let tuples = Tuples::new(2, below);
         take_and_put(&tuples, 1);
         take_and_put(&tuples, 3);
-        // The header takes 8 bytes so that the items are aligned.
+        // The header of 4 bytes takes 8 bytes here, because the items after it must be aligned.
         assert_eq!(tuples.clear(), Cleared { objects: 2, bytes: 16 + 32 });
         assert_eq!(live.count(), 0);
     }

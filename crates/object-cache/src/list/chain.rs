@@ -4,11 +4,12 @@ use core::ptr::NonNull;
 
 use super::Link;
 
-/// Free objects, each linked to the next. As an iterator, it pops them.
+/// A chain of free objects, each linked to the next. Used as an iterator, the chain removes its
+/// objects one after the other and returns them.
 pub(crate) struct Chain<N> {
     /// # Invariant
     ///
-    /// The chain owns every object from here on, and their links are initialised.
+    /// The chain owns every object from `head` on, and the links of these objects are initialised.
     head: Option<NonNull<N>>,
 }
 
@@ -27,7 +28,7 @@ impl<N: Link> Chain<N> {
         Self { head }
     }
 
-    /// Gives up the chain. The caller then owns its objects.
+    /// Returns the first object of the chain. The caller then owns all of the chain's objects.
     pub(crate) fn into_head(self) -> Option<NonNull<N>> {
         self.head
     }
@@ -37,22 +38,24 @@ impl<N: Link> Chain<N> {
         self.head
     }
 
-    /// Prepends `object`.
+    /// Adds `object` to the front of the chain.
     ///
     /// # Safety
     ///
-    /// The caller must own `object` exclusively, and gives up that ownership.
+    /// - The caller must own `object` exclusively, and gives up that ownership.
     pub(crate) unsafe fn push(&mut self, object: NonNull<N>) {
         // SAFETY: the caller owns `object` (contract).
         unsafe { N::set_next(object, self.head) };
-        // INVARIANT: the link has just been initialised, and ownership has been passed on.
+        // INVARIANT: the caller has given up `object` (contract), whose link has just been
+        // initialised.
         self.head = Some(object);
     }
 
-    /// Removes the first object. The caller then owns it.
+    /// Removes the first object and returns it. The caller then owns that object.
     pub(crate) fn pop(&mut self) -> Option<NonNull<N>> {
         let object = self.head?;
-        // SAFETY: `head`'s invariant.
+        // SAFETY: the chain owns the object, whose link is initialised (invariant of
+        // `head`).
         self.head = unsafe { N::next(object) };
         Some(object)
     }

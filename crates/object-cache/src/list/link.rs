@@ -1,4 +1,4 @@
-//! The first words of a free object, which link it to the next one.
+//! The first words of a free object, which contain the link to the next free object.
 //!
 //! ```text
 //!   free object:   ┌──────┬───────┬─ ─ ─ ─ ─ ─
@@ -11,8 +11,9 @@ use core::ptr::NonNull;
 
 /// An object that a list can link.
 ///
-/// The lists are generic over this trait because loom cannot observe raw memory. In a model, the
-/// object is a node that loom watches, so the lists that ship are the lists that are modelled.
+/// The lists are generic over this trait, because the model checker loom cannot observe raw memory.
+/// In a model, the objects are nodes whose accesses loom observes. Otherwise they are raw storage.
+/// The models therefore test the same list code that a program uses.
 pub(crate) trait Link: Sized {
     /// Sets the object that follows `this`.
     ///
@@ -34,7 +35,9 @@ pub(crate) trait Link: Sized {
     ///
     /// # Safety
     ///
-    /// As for [`set_next`](Self::set_next). The storage must be large enough for a count.
+    /// - The caller must own `this` exclusively.
+    /// - `this` must not hold a value.
+    /// - The storage must be large enough for a link and a count.
     unsafe fn set_count(this: NonNull<Self>, count: u32);
 
     /// Returns the number of objects in the magazine that begins with `this`.
@@ -46,8 +49,9 @@ pub(crate) trait Link: Sized {
     unsafe fn count(this: NonNull<Self>) -> u32;
 }
 
-/// The first words of a free object. Storage that never begins a magazine may be only large enough
-/// for `next`, so no function makes a reference to the whole.
+/// The first words of a free object. Only the first object of a magazine has a `count`, so other
+/// storage may be too small for one. No function creates a reference to the whole struct, because
+/// that reference could reach past the end of the storage.
 #[repr(C)]
 pub(crate) struct FreeObject {
     next: Option<NonNull<FreeObject>>,

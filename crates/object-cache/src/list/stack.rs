@@ -6,25 +6,30 @@
 //!              └─ pushed − popped ─┘      at most bound − 1
 //! ```
 //!
-//! 1. The object in `newest`, if any, was put after every object in the chain at `head`.
+//! 1. The object in `newest`, if there is one, was put after every object in the chain at `head`.
 //! 2. The chain has `pushed − popped` objects, at most `bound − 1`.
-//! 3. The stack owns an object from the time it is put until it is taken.
+//! 3. The stack owns an object from the `put` that adds it until the `take` that removes it.
 //!
-//! Programs often take the object that they have just put. That object stays outside the chain, so
-//! the pair needs no access to the object's memory and takes nine instructions.
+//! Programs often take the object that they have just put. The stack therefore keeps that object in
+//! `newest`, outside the chain. A put and the take that follows it then need no access to the
+//! object's memory, and execute nine instructions together.
 //!
-//! The stack stores `limit = popped + bound − 1` instead of `popped`. Each pop increments `limit`,
-//! which counts the hit, and each push compares `pushed` with `limit`, which enforces the bound.
-//! The fast paths therefore need one addition each, and every other figure follows from these
-//! counters.
+//! The stack stores `limit = popped + bound − 1` instead of `popped`. The chain is full if `pushed`
+//! equals `limit`. Each pop increments `limit`, which counts the hit and also makes room for one
+//! more push. Each push compares `pushed` with `limit`, which enforces the bound. The fast paths
+//! therefore need only one addition each. The number of hits and the length of the chain follow
+//! from `pushed` and `limit`.
 //!
-//! A put writes `newest` before it tests whether the stack is full, and undoes that on the cold
-//! path. If it tests first, a pair takes 2.0 instead of 1.2 nanoseconds (`benches/caches`).
+//! A put writes its object to `newest` before it tests whether the stack is full. If the stack is
+//! full, the cold path restores the previous object in `newest`. If the test came first, a put and
+//! a take together would need 2.0 instead of 1.2 nanoseconds (`benches/caches`).
 //!
-//! A take increments its counter before it unlinks the object. Otherwise compilers merge the
-//! increments of both branches into one at a computed address. Golden Cove forwards a store to a
-//! later load without delay only if both use a constant offset, so each hit would wait for the
-//! previous hit's counter and take seven cycles instead of three.
+//! A take finds its object either in `newest` or in the chain, and each of these branches has its
+//! own counter. The take increments the counter before it unlinks the object. In the opposite
+//! order, compilers merge the increments of both branches into one at a computed address. Golden
+//! Cove forwards a store to a later load without delay only if both use a constant offset. With the
+//! merged increment, each hit would therefore wait for the previous hit's counter, and would take
+//! seven cycles instead of three.
 
 use core::{cell::Cell, ptr::NonNull};
 
@@ -32,19 +37,19 @@ use super::{CacheStats, Chain, Link};
 
 /// A bounded stack of free objects. See the [module's](self) picture.
 ///
-/// A stack fills one cache line, so two stacks never share one and an array of stacks is indexed by
-/// a shift.
+/// A stack fills exactly one cache line. Two stacks therefore never share a cache line, and
+/// indexing an array of stacks needs only a shift.
 #[repr(align(64))]
 pub(crate) struct BoundedStack<N> {
     newest: Cell<Option<NonNull<N>>>,
     /// # Invariant
     ///
-    /// The stack owns every object from here on, and their links are initialised.
+    /// The stack owns every object from `head` on, and the links of these objects are initialised.
     head: Cell<Option<NonNull<N>>>,
-    /// The value of `pushed` at which the chain is full: `popped + bound − 1`.
+    /// The value of `pushed` at which the chain is full, which is `popped + bound − 1`.
     limit: Cell<u64>,
     pushed: Cell<u64>,
-    /// Takes that `newest` served.
+    /// The number of calls of `take` that returned the object in `newest`.
     newest_hits: Cell<u64>,
     misses: Cell<u64>,
     overflows: Cell<u64>,
@@ -73,7 +78,7 @@ impl<N: Link> BoundedStack<N> {
         }
     }
 
-    /// Takes the object that was put last. The caller then owns it.
+    /// Removes and returns the object that was put last. The caller then owns that object.
     #[inline]
     pub(crate) fn take(&self) -> Option<NonNull<N>> {
         let Some(newest) = self.newest.get() else {
@@ -88,7 +93,8 @@ impl<N: Link> BoundedStack<N> {
     fn pop(&self) -> Option<NonNull<N>> {
         let object = self.head.get()?;
         self.limit.set(self.limit.get().wrapping_add(1));
-        // SAFETY: `head`'s invariant.
+        // SAFETY: the stack owns the object, whose link is initialised (invariant of
+        // `head`).
         self.head.set(unsafe { N::next(object) });
         Some(object)
     }
@@ -119,7 +125,8 @@ impl<N: Link> BoundedStack<N> {
         Ok(())
     }
 
-    /// Returns the object in `newest`, which has replaced `older`, because the chain is full.
+    /// Undoes a put into a full stack. Moves `older` back into `newest`, and returns the object
+    /// that the put has written there.
     #[cold]
     #[inline(never)]
     fn refuse(&self, older: NonNull<N>) -> Result<(), NonNull<N>> {
@@ -127,10 +134,11 @@ impl<N: Link> BoundedStack<N> {
         self.newest.replace(Some(older)).map_or(Ok(()), Err)
     }
 
-    /// Removes the objects that are in the stack now, and passes each to `release`, which then owns
-    /// it. Returns their number.
+    /// Removes the objects that are in the stack at the time of the call. Passes each of them to
+    /// `release`, which then owns that object. Returns their number.
     ///
-    /// `release` may use the stack. If it panics, the remaining objects stay in the stack.
+    /// `release` may put objects into the stack and take objects from it. If `release` panics, the
+    /// remaining objects stay in the stack.
     pub(crate) fn clear(&self, mut release: impl FnMut(NonNull<N>)) -> u32 {
         let count = self.len();
         for cleared in 0..count {
@@ -140,24 +148,26 @@ impl<N: Link> BoundedStack<N> {
         count
     }
 
-    /// Takes the object that was put last without counting a hit.
+    /// Removes and returns the object that was put last, but does not count a hit.
     fn discard(&self) -> Option<NonNull<N>> {
         if let Some(newest) = self.newest.take() {
             return Some(newest);
         }
         let object = self.head.get()?;
         self.pushed.set(self.pushed.get() - 1);
-        // SAFETY: `head`'s invariant.
+        // SAFETY: the stack owns the object, whose link is initialised (invariant of
+        // `head`).
         self.head.set(unsafe { N::next(object) });
         Some(object)
     }
 
-    /// Removes all objects without counting hits. Returns them in the order in which they would
-    /// have been taken, and their number.
+    /// Removes all objects, but does not count hits. Returns a chain with the objects, in the order
+    /// in which `take` would have returned them, and their number.
     pub(crate) fn drain(&self) -> (Chain<N>, u32) {
         let count = self.len();
         self.pushed.set(self.popped());
-        // SAFETY: `head`'s invariant. The stack has just given up the chain.
+        // SAFETY: the stack owned every object from `head` on, and their links are initialised
+        // (invariant of `head`). The stack has just given up the chain.
         let mut chain = unsafe { Chain::from_head(self.head.take()) };
         if let Some(newest) = self.newest.take() {
             // SAFETY: the stack owned the object, and has given it up.
@@ -166,7 +176,7 @@ impl<N: Link> BoundedStack<N> {
         (chain, count)
     }
 
-    /// Fills the stack, which must be empty, with a chain of `count` objects.
+    /// Moves a chain of `count` objects into the stack, which must be empty.
     pub(crate) fn load(&self, mut chain: Chain<N>, count: u32) {
         debug_assert_eq!(self.len(), 0, "a stack must be empty before it is loaded");
         debug_assert!(count <= self.bound, "a chain must fit into the stack");
@@ -176,7 +186,7 @@ impl<N: Link> BoundedStack<N> {
         self.pushed.set(self.popped() + u64::from(count.saturating_sub(1)));
     }
 
-    /// Counts a take that found the stack empty.
+    /// Counts a miss, which is a call of `take` that found the stack empty.
     pub(crate) fn count_miss(&self) {
         self.misses.set(self.misses.get() + 1);
     }

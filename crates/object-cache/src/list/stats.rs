@@ -9,20 +9,22 @@ use core::ops::AddAssign;
 pub struct CacheStats {
     /// The number of free objects in the list.
     pub free: usize,
-    /// The bytes that one object takes from the layer below.
+    /// The number of bytes that one object takes from the allocator below.
     pub object_bytes: usize,
-    /// The most free objects that the list retains.
+    /// The maximum number of free objects that the list retains.
     pub bound: usize,
-    /// The number of takes served by a free object.
+    /// The number of calls of `take` for which the list had a free object.
     pub hits: u64,
-    /// The number of takes passed to the layer below.
+    /// The number of calls of `take` that found no free object, and requested storage from the
+    /// allocator below.
     pub misses: u64,
-    /// The number of objects that were put while the list was full.
+    /// The number of calls of `put` that found the list full.
     pub overflows: u64,
 }
 
 impl CacheStats {
-    /// Returns the share of takes that were hits, from 0 to 1. Returns 0 before the first take.
+    /// Returns the share of calls of `take` that were hits, from 0 to 1. Returns 0 if there was no
+    /// call yet.
     ///
     /// ```
     /// # use object_cache::CacheStats;
@@ -35,13 +37,13 @@ impl CacheStats {
     }
 }
 
-/// The storage that a cache returned to the layer below.
+/// The amount of storage that a cache returned to the allocator below.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use = "says whether there was any storage to return"]
 pub struct Cleared {
-    /// The number of objects.
+    /// The number of objects whose storage was returned.
     pub objects: usize,
-    /// The bytes of their storage.
+    /// The number of bytes of that storage.
     pub bytes: usize,
 }
 

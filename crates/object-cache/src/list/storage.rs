@@ -1,4 +1,4 @@
-//! The layout of an object's storage, and how it is requested from the layer below.
+//! The layout of an object's storage, and how it is requested from the allocator below.
 
 use core::ptr::NonNull;
 
@@ -6,10 +6,12 @@ use raw_mem::MemAlloc;
 
 use super::FreeObject;
 
-/// The greatest alignment of an object in a cache, in bytes. [`MemAlloc`] promises no more.
+/// The greatest alignment of an object in a cache, in bytes. [`MemAlloc`] promises no greater
+/// alignment for its blocks.
 const MAX_ALIGN: usize = 16;
 
-/// The layout of an object's storage. It has room for a link, because a free object is one.
+/// The layout of an object's storage. The storage always has room for a link, because a free object
+/// contains the link to the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Storage {
     pub(crate) bytes: usize,
@@ -22,13 +24,14 @@ impl Storage {
         Self::new(size_of::<T>(), align_of::<T>())
     }
 
-    /// Returns the layout of storage for a `T` that can also begin a magazine.
+    /// Returns the layout of storage for a `T` whose first words can also hold a link and a count.
+    /// Such an object can be the first one of a magazine.
     pub(crate) const fn of_magazine<T>() -> Self {
         let Self { bytes, align } = Self::of::<T>();
         Self { bytes: max(bytes, size_of::<FreeObject>()), align }
     }
 
-    /// Returns the layout of storage for `bytes` bytes.
+    /// Returns the layout of storage for `bytes` bytes that are aligned to `align`.
     ///
     /// # Panics
     ///
@@ -43,8 +46,9 @@ impl Storage {
 
     /// Allocates storage from `lower`.
     ///
-    /// Returns `None` if there is no memory. Also returns `None` if `lower` aligns the block to
-    /// less than the object needs, as the oldest profiles of CPython may.
+    /// Returns `None` if there is no memory. Also returns `None` if the alignment of the block is
+    /// smaller than the object needs. `lower` may return such a block if it uses one of the oldest
+    /// CPython profiles.
     pub(crate) fn allocate(self, lower: &impl MemAlloc) -> Option<NonNull<u8>> {
         let block = lower.malloc(self.bytes)?;
         if block.addr().get().is_multiple_of(self.align) {
@@ -73,10 +77,11 @@ mod tests {
         assert_eq!(Storage::of::<[u128; 2]>(), Storage { bytes: 32, align: 16 });
     }
 
-    /// Aligns its blocks to exactly 8 bytes.
+    /// An allocator whose blocks are aligned to 8 bytes, but not to 16.
     struct EightBytes;
 
-    // SAFETY: blocks are malloc's. The type states their alignment.
+    // SAFETY: the blocks come from malloc. The documentation of the type states their smaller
+    // alignment.
     unsafe impl MemAlloc for EightBytes {
         fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
             // SAFETY: the block is 8 bytes longer than requested.
@@ -92,7 +97,7 @@ mod tests {
         }
 
         unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-            // SAFETY: every block of this allocator begins 8 bytes after the start of one of
+            // SAFETY: every block of this allocator begins 8 bytes after the start of a block of
             // malloc's.
             unsafe { Malloc.free(ptr.map(|block| block.sub(8))) }
         }

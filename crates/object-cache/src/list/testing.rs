@@ -16,7 +16,7 @@ pub(crate) struct Node {
 }
 
 // SAFETY: only the owner of a node accesses it, and a node has one owner at a time. The models
-// check that.
+// verify this.
 unsafe impl Send for Node {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Node {}
@@ -36,7 +36,8 @@ impl Nodes {
         Self(Arc::default())
     }
 
-    /// Returns a node. A model calls this once for each node, so the caller owns it.
+    /// Returns the node at `index`. A model calls this only once for each node, so the caller owns
+    /// the node exclusively.
     pub(crate) fn get(&self, index: usize) -> NonNull<Node> {
         NonNull::from(&self.0[index])
     }
@@ -47,7 +48,7 @@ impl Node {
     ///
     /// # Safety
     ///
-    /// The caller must own `this` exclusively.
+    /// - The caller must own `this` exclusively.
     pub(crate) unsafe fn touch(this: NonNull<Self>) {
         // SAFETY: the caller owns the node (contract).
         let node = unsafe { this.as_ref() };

@@ -10,12 +10,12 @@ use core::{
 
 use crate::cache::{StorageSource, Vacant, drop_and_put};
 
-/// Owns a `T` whose storage came from the source `S`.
+/// An owning pointer to a `T` whose storage came from the source `S`.
 ///
-/// Dropping the pointer drops the value and puts its storage back.
+/// Dropping the pointer drops the value, and returns its storage to the source.
 ///
-/// `S` is a reference to a cache or a type that finds one. The pointer takes one word plus the size
-/// of `S`, which is zero for the types that [`thread_cache!`](crate::thread_cache!) declares.
+/// `S` is a reference to a cache, or a type that finds a cache. The pointer takes one word plus the
+/// size of `S`, which is zero for the types that [`thread_cache!`](crate::thread_cache!) declares.
 ///
 /// ```
 /// use object_cache::{Cached, FreeList};
@@ -36,40 +36,44 @@ pub struct Cached<T, S: StorageSource<T>> {
     owns: PhantomData<T>,
 }
 
-// SAFETY: the value moves to the other thread, and so does the source that its storage returns to.
+// SAFETY: both the value and the source to which its storage returns may move to another thread,
+// because both are `Send`.
 unsafe impl<T: Send, S: StorageSource<T> + Send> Send for Cached<T, S> {}
-// SAFETY: a shared pointer gives access to a shared value and nothing else.
+// SAFETY: a shared reference to the pointer gives access to a shared reference to the value, and to
+// nothing else.
 unsafe impl<T: Sync, S: StorageSource<T> + Sync> Sync for Cached<T, S> {}
 
 impl<T, S: StorageSource<T>> Cached<T, S> {
-    /// Moves `value` into storage from `source`. If there is no memory, drops `value` and returns
-    /// `None`.
+    /// Takes storage from `source`, and moves `value` into it. If there is no memory, drops `value`
+    /// and returns `None`.
     #[inline]
     pub fn new_in(value: T, source: S) -> Option<Self> {
         Self::make_in(|| value, source)
     }
 
-    /// Moves the result of `make` into storage from `source`. If there is no memory, returns `None`
-    /// without calling `make`.
+    /// Takes storage from `source`, and moves the result of `make` into it. If there is no memory,
+    /// returns `None` without calling `make`.
     ///
     /// # Panics
     ///
-    /// Panics if `make` does. The storage goes back to `source`.
+    /// Panics if `make` does. The storage goes back to `source` in that case.
     #[inline]
     pub fn make_in(make: impl FnOnce() -> T, source: S) -> Option<Self> {
         let storage = source.take()?;
-        // SAFETY: the storage has just come from `source`, and holds no value until `fill`.
+        // SAFETY: the storage has just come from `source`, and holds no value until `fill` moves
+        // one into it.
         let vacant = unsafe { Vacant::new(&source, storage) };
         // INVARIANT: `fill` moves the value in.
         let object = vacant.fill(make());
         Some(Self { object, source, owns: PhantomData })
     }
 
-    /// Moves the value out and puts its storage back.
+    /// Moves the value out of the pointer and returns it. The storage goes back to the source.
     #[inline]
     pub fn into_inner(this: Self) -> T {
         let this = ManuallyDrop::new(this);
-        // SAFETY: `object`'s invariant. `this` is not dropped, so the value has one owner.
+        // SAFETY: the object holds a live value (invariant of `object`). `this` is not dropped, so
+        // the value still has only one owner.
         let value = unsafe { this.object.read() };
         // SAFETY: `this` is not used again, so the source has one owner.
         let source = unsafe { ptr::read(&this.source) };
@@ -82,7 +86,8 @@ impl<T, S: StorageSource<T>> Cached<T, S> {
 impl<T, S: StorageSource<T>> Drop for Cached<T, S> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: `object`'s invariant. The pointer is not used again.
+        // SAFETY: the pointer owns a live value that came from `source` (invariant of `object`).
+        // The pointer is not used again.
         unsafe { drop_and_put(&self.source, self.object) }
     }
 }
@@ -92,7 +97,7 @@ impl<T, S: StorageSource<T>> Deref for Cached<T, S> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: `object`'s invariant.
+        // SAFETY: the object is live, and this pointer may access it (invariant of `object`).
         unsafe { self.object.as_ref() }
     }
 }
@@ -100,7 +105,8 @@ impl<T, S: StorageSource<T>> Deref for Cached<T, S> {
 impl<T, S: StorageSource<T>> DerefMut for Cached<T, S> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: `object`'s invariant. `&mut self` makes the access exclusive.
+        // SAFETY: the object is live, and this pointer alone owns it (invariant of `object`). The
+        // access is exclusive, because it borrows `self` mutably.
         unsafe { self.object.as_mut() }
     }
 }

@@ -4,17 +4,19 @@ use core::{cell::Cell, fmt, marker::PhantomData, ops::Deref, ptr::NonNull};
 
 use crate::cache::{StorageSource, Vacant, drop_and_put};
 
-/// A value with its reference count. A cache for [`CachedRc`] pointers is a cache of these.
+/// A value with its reference count. [`CachedRc`] pointers to a `T` take their storage from a cache
+/// for objects of the type `RcBox<T>`.
 #[derive(Debug)]
 pub struct RcBox<T> {
     count: Cell<usize>,
     value: T,
 }
 
-/// Shares a `T` whose storage came from the source `S`, as `Rc` shares one on the heap.
+/// A reference-counted pointer to a `T` whose storage came from the source `S`, as `Rc` is for a
+/// `T` on the heap.
 ///
-/// Dropping the last pointer drops the value and puts its storage back. The count is not atomic, so
-/// all pointers stay on one thread.
+/// Dropping the last pointer drops the value, and returns its storage to the source. The reference
+/// count is not atomic, so all pointers to the value stay on one thread.
 ///
 /// ```
 /// use object_cache::{CachedRc, FreeList, RcBox};
@@ -28,30 +30,32 @@ pub struct RcBox<T> {
 pub struct CachedRc<T, S: StorageSource<RcBox<T>>> {
     /// # Invariant
     ///
-    /// The object came from `source` and is live. Its count is the number of pointers to it.
+    /// The object came from `source` and is live. The object's count is the number of pointers to
+    /// it.
     object: NonNull<RcBox<T>>,
     source: S,
     shares: PhantomData<RcBox<T>>,
 }
 
 impl<T, S: StorageSource<RcBox<T>>> CachedRc<T, S> {
-    /// Moves `value` into storage from `source`. If there is no memory, drops `value` and returns
-    /// `None`.
+    /// Takes storage from `source`, and moves `value` into it. If there is no memory, drops `value`
+    /// and returns `None`.
     #[inline]
     pub fn new_in(value: T, source: S) -> Option<Self> {
         Self::make_in(|| value, source)
     }
 
-    /// Moves the result of `make` into storage from `source`. If there is no memory, returns `None`
-    /// without calling `make`.
+    /// Takes storage from `source`, and moves the result of `make` into it. If there is no memory,
+    /// returns `None` without calling `make`.
     ///
     /// # Panics
     ///
-    /// Panics if `make` does. The storage goes back to `source`.
+    /// Panics if `make` does. The storage goes back to `source` in that case.
     #[inline]
     pub fn make_in(make: impl FnOnce() -> T, source: S) -> Option<Self> {
         let storage = source.take()?;
-        // SAFETY: the storage has just come from `source`, and holds no value until `fill`.
+        // SAFETY: the storage has just come from `source`, and holds no value until `fill` moves
+        // one into it.
         let vacant = unsafe { Vacant::new(&source, storage) };
         // INVARIANT: `fill` moves the value in, with a count of one.
         let object = vacant.fill(RcBox { count: Cell::new(1), value: make() });
@@ -60,7 +64,7 @@ impl<T, S: StorageSource<RcBox<T>>> CachedRc<T, S> {
 
     #[inline]
     fn inner(&self) -> &RcBox<T> {
-        // SAFETY: `object`'s invariant.
+        // SAFETY: the object is live, and this pointer may access it (invariant of `object`).
         unsafe { self.object.as_ref() }
     }
 
@@ -76,13 +80,15 @@ impl<T, S: StorageSource<RcBox<T>>> CachedRc<T, S> {
         this.object == other.object
     }
 
-    /// Returns the value for writing. Returns `None` if another pointer shares it.
+    /// Returns a mutable reference to the value. Returns `None` if another pointer shares the
+    /// value.
     #[inline]
     pub fn get_mut(this: &mut Self) -> Option<&mut T> {
         if Self::count(this) != 1 {
             return None;
         }
-        // SAFETY: `object`'s invariant. This is the only pointer, and it is borrowed exclusively.
+        // SAFETY: the object is live, and its count is the number of pointers to it (invariant of
+        // `object`). This is the only pointer, and it is borrowed exclusively.
         Some(unsafe { &mut this.object.as_mut().value })
     }
 }
@@ -92,7 +98,8 @@ impl<T, S: StorageSource<RcBox<T>> + Clone> Clone for CachedRc<T, S> {
     ///
     /// # Panics
     ///
-    /// Panics if the count would overflow, which is possible only if pointers were forgotten.
+    /// Panics if the reference count would overflow. That is possible only if pointers were
+    /// forgotten, for example with `mem::forget`.
     #[inline]
     fn clone(&self) -> Self {
         let source = self.source.clone();
@@ -110,7 +117,8 @@ impl<T, S: StorageSource<RcBox<T>>> Drop for CachedRc<T, S> {
         // INVARIANT: there is one pointer fewer.
         count.set(count.get() - 1);
         if count.get() == 0 {
-            // SAFETY: `object`'s invariant. This was the last pointer.
+            // SAFETY: the object came from `source` and is live (invariant of `object`). This was
+            // the last pointer to it.
             unsafe { drop_and_put(&self.source, self.object) }
         }
     }

@@ -1,4 +1,5 @@
-//! Owning pointers to objects in a cache: one with a single owner, and one with many.
+//! Owning pointers to objects in a cache. One type of pointer has a single owner, and one counts
+//! references.
 
 mod cached;
 mod cached_rc;

@@ -1,17 +1,18 @@
 //! The declaration of a cache for every thread.
 
-/// Declares a type of no size that gives every thread a cache for one type of object.
+/// Declares a zero-sized type that gives every thread a cache for objects of one type.
 ///
-/// The type is a [`StorageSource`](crate::StorageSource), so nobody has to pass a cache around.
-/// [`Cached`](crate::Cached) and [`CachedRc`](crate::CachedRc) pointers with it take one word. A
-/// `Cached` pointer may move to another thread if its value may.
+/// The declared type is a [`StorageSource`](crate::StorageSource), so functions need no parameter
+/// for the cache. Because the type has no size, [`Cached`](crate::Cached) and
+/// [`CachedRc`](crate::CachedRc) pointers with this source take one word. A `Cached` pointer may
+/// move to another thread if its value may.
 ///
-/// - `shared()` returns the [`SharedCache`](crate::SharedCache), whose page
-///   [says what happens when a thread ends](crate::SharedCache#when-a-thread-ends).
+/// - `shared()` returns the [`SharedCache`](crate::SharedCache) of all threads. Its page [says what
+///   happens when a thread ends](crate::SharedCache#when-a-thread-ends).
 /// - `local(f)` calls `f` with the running thread's [`ThreadCache`](crate::ThreadCache). It returns
-///   `None` if the thread is ending and has dropped its cache.
+///   `None` if the thread is ending and has already dropped its cache.
 ///
-/// The code that uses the macro needs the standard library, for `thread_local!`.
+/// The macro expands to code that uses `thread_local!`, so it needs the standard library.
 ///
 /// ```
 /// use object_cache::{Cached, thread_cache};
@@ -43,7 +44,8 @@ macro_rules! thread_cache {
         $vis struct $Handle;
 
         impl $Handle {
-            /// Returns what the caches of all threads share.
+            /// Returns the shared cache, through which the caches of all threads exchange free
+            /// objects.
             #[allow(dead_code, reason = "not every user needs it")]
             $vis fn shared(self) -> &'static $crate::SharedCache<$T, $A> {
                 static SHARED: $crate::SharedCache<$T, $A> =
@@ -51,8 +53,8 @@ macro_rules! thread_cache {
                 &SHARED
             }
 
-            /// Calls `f` with the running thread's cache. Returns `None` if the thread has dropped
-            /// it, which it does when it ends.
+            /// Calls `f` with the running thread's cache. Returns `None` if the thread is ending
+            /// and has already dropped its cache.
             #[inline]
             $vis fn local<R>(
                 self,
@@ -66,8 +68,8 @@ macro_rules! thread_cache {
             }
         }
 
-        // SAFETY: all values of the type lead to the caches of one static `SharedCache`, which
-        // gives the guarantees. Each thread uses a cache of its own.
+        // SAFETY: all values of this type use the caches of one static `SharedCache`, which gives
+        // the guarantees. Each thread uses its own cache.
         unsafe impl $crate::StorageSource<$T> for $Handle {
             #[inline]
             fn take(&self) -> Option<::core::ptr::NonNull<$T>> {
@@ -82,7 +84,8 @@ macro_rules! thread_cache {
                 // SAFETY: `storage` came from a cache of the same `SharedCache` (contract).
                 let put = self.local(|cache| unsafe { $crate::StorageSource::put(cache, storage) });
                 if put.is_none() {
-                    // SAFETY: as above. No cache took the storage, because there is none.
+                    // SAFETY: as above. This thread has dropped its cache, so no cache has taken
+                    // the storage.
                     unsafe { self.shared().put_below(storage) };
                 }
             }

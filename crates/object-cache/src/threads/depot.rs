@@ -1,4 +1,4 @@
-//! A depot: full magazines on their way from one thread to another.
+//! A depot, through which threads pass magazines of free objects to each other.
 //!
 //! ```text
 //!   thread a:  put(magazine)              thread b:  take() -> magazine
@@ -7,12 +7,14 @@
 //!   slots:     [ null | first | null | first | … ]───────┘
 //! ```
 //!
-//! 1. A slot holds null or a whole magazine. The thread that swaps the magazine out owns it.
+//! 1. A slot holds either null or a complete magazine. The thread that swaps a magazine out of its
+//!    slot owns the magazine.
 //! 2. A depot holds at most one magazine per slot.
 //!
-//! Magazines are not linked, so no thread follows a link that another may change, and no pointer is
-//! compared after its object was reused. No thread holds a lock. Each operation is a few loads and
-//! one atomic exchange for a whole magazine of objects.
+//! The magazines in a depot are not linked to each other, so no thread follows a link that another
+//! thread may change. No thread compares pointers to objects either, so it does not matter if an
+//! object was reused in the meantime. No thread holds a lock. Each operation needs a few loads and
+//! one atomic exchange, which moves all objects of a magazine at once.
 //!
 //! | ordering | what it publishes | the model that fails without it |
 //! | --- | --- | --- |
@@ -30,11 +32,11 @@ use sync::atomic::{
 use super::magazine::Magazine;
 use crate::list::Link;
 
-/// Slots for full magazines. See the [module's](self) picture.
+/// Slots that each hold one magazine. See the [module's](self) picture.
 pub(super) struct Depot<N, const SLOTS: usize> {
     /// # Invariant
     ///
-    /// Each is null or the first object of a magazine that the depot owns.
+    /// Each slot is either null or the first object of a magazine that the depot owns.
     slots: [AtomicPtr<N>; SLOTS],
 }
 
@@ -45,13 +47,14 @@ impl<N: Link, const SLOTS: usize> Depot<N, SLOTS> {
         Self { slots: [const { AtomicPtr::new(ptr::null_mut()) }; SLOTS] }
     }
 
-    /// Makes an empty depot. Loom's atomics cannot be made at compile time.
+    /// Makes an empty depot. This version is not `const`, because loom's atomics cannot be created
+    /// at compile time.
     #[cfg(loom)]
     pub(super) fn new() -> Self {
         Self { slots: core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())) }
     }
 
-    /// Puts a magazine.
+    /// Puts a magazine into an empty slot, from which any thread can take it.
     ///
     /// # Errors
     ///
@@ -60,7 +63,7 @@ impl<N: Link, const SLOTS: usize> Depot<N, SLOTS> {
         self.put_with(magazine, Release)
     }
 
-    /// Takes a magazine. Returns `None` if every slot is empty.
+    /// Takes a magazine out of its slot. Returns `None` if every slot is empty.
     pub(super) fn take(&self) -> Option<Magazine<N>> {
         self.take_with(Acquire)
     }
@@ -76,7 +79,8 @@ impl<N: Link, const SLOTS: usize> Depot<N, SLOTS> {
                 return Ok(());
             }
         }
-        // SAFETY: no slot received `first`, so this is its only conversion.
+        // SAFETY: `first` came from `into_first`. No slot received it, so no other thread can
+        // convert it.
         Err(unsafe { Magazine::from_first(first) })
     }
 
@@ -85,14 +89,15 @@ impl<N: Link, const SLOTS: usize> Depot<N, SLOTS> {
             if slot.load(Relaxed).is_null() {
                 return None;
             }
-            // SAFETY: `slots`' invariant. The swap emptied the slot, so this is the only
-            // conversion.
+            // SAFETY: the slot held the first object of a magazine (invariant of `slots`). The swap
+            // emptied the slot, so no other thread can convert this pointer.
             NonNull::new(slot.swap(ptr::null_mut(), receive))
                 .map(|first| unsafe { Magazine::from_first(first) })
         })
     }
 
-    /// Returns the number of magazines. Other threads may change it at any time.
+    /// Returns the number of magazines in the depot. Other threads may change that number at any
+    /// time.
     pub(super) fn magazines(&self) -> usize {
         self.slots.iter().filter(|slot| !slot.load(Relaxed).is_null()).count()
     }

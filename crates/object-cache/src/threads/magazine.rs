@@ -1,57 +1,62 @@
-//! A magazine: free objects that change threads together.
+//! A magazine is a batch of free objects that move from one thread to another together.
 //!
 //! ```text
 //!   first ─► object ─► object ─► ∅
 //!   count: 3, stored in the first object
 //! ```
 //!
-//! A magazine has no memory of its own, so there are no empty ones. Bonwick's depot holds full and
-//! empty magazines. Ours holds full magazines and empty slots.
+//! A magazine has no memory of its own, because its free objects hold its links and its length. It
+//! therefore exists only while it has at least one object, so there are no empty magazines. In
+//! Bonwick's design, the depot holds full and empty magazines. Our depot holds full magazines and
+//! empty slots.
 
 use core::ptr::NonNull;
 
 use crate::list::{Chain, Link};
 
-/// One or more free objects, owned by the holder of the magazine.
+/// One or more free objects. The owner of the magazine owns its objects.
 #[must_use = "the objects are lost unless the magazine is passed on"]
 pub(super) struct Magazine<N> {
     /// # Invariant
     ///
-    /// The magazine owns the chain that begins here. Its length is stored here.
+    /// The magazine owns the chain that begins with `first`, and the length of the chain is stored
+    /// in `first`.
     first: NonNull<N>,
 }
 
 impl<N: Link> Magazine<N> {
-    /// Makes a magazine of a chain of `count` objects. Returns `None` if there are none.
+    /// Makes a magazine from a chain of `count` objects. Returns `None` if the chain is empty.
     pub(super) fn seal(chain: Chain<N>, count: u32) -> Option<Self> {
         let first = chain.into_head()?;
-        // SAFETY: the chain owned its objects. Objects of magazines have room for a count.
+        // SAFETY: the chain owned its objects. Every object that can be in a magazine has room for
+        // a count.
         unsafe { N::set_count(first, count) };
         // INVARIANT: the length has just been stored.
         Some(Self { first })
     }
 
-    /// Returns the chain and its length.
+    /// Returns the magazine's objects as a chain, and the length of the chain.
     pub(super) fn open(self) -> (Chain<N>, u32) {
-        // SAFETY: `first`'s invariant.
+        // SAFETY: the magazine owns `first`, which stores the length (invariant of `first`).
         let count = unsafe { N::count(self.first) };
-        // SAFETY: as above. The magazine no longer owns the chain.
+        // SAFETY: the magazine owned the chain that begins with `first` (invariant of `first`), and
+        // gives it up here.
         (unsafe { Chain::from_head(Some(self.first)) }, count)
     }
 
-    /// Converts the magazine to a pointer.
+    /// Converts the magazine to a pointer to its first object.
     pub(super) fn into_first(self) -> NonNull<N> {
         self.first
     }
 
-    /// Converts the pointer back to the magazine.
+    /// Converts a pointer back to the magazine that it came from.
     ///
     /// # Safety
     ///
-    /// `first` must have come from [`into_first`](Self::into_first), and must be converted only
-    /// once.
+    /// - `first` must have come from [`into_first`](Self::into_first).
+    /// - The pointer must be converted back only once.
     pub(super) unsafe fn from_first(first: NonNull<N>) -> Self {
-        // INVARIANT: that of the magazine that was converted to `first`.
+        // INVARIANT: `first` came from a magazine, for which the invariant held.
         Self { first }
     }
 }

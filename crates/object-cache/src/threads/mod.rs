@@ -1,4 +1,4 @@
-//! Caches of several threads, which exchange free objects in magazines.
+//! Caches of several threads, which exchange free objects in batches, called magazines.
 //!
 //! ```text
 //!   declare        thread_cache!, which gives every thread a cache

@@ -8,9 +8,10 @@
 //!   └──────────────────────────┘
 //! ```
 //!
-//! An object may be put by another thread than took it. Its storage is then in the putting thread's
-//! cache. If one thread makes objects and another drops them, full magazines travel back through
-//! the depot, so the maker keeps hitting.
+//! One thread may take an object, and another thread may return it. The storage is then in the
+//! cache of the second thread. If one thread creates all objects and another one drops them, full
+//! magazines travel back to the first thread through the depot. The first thread therefore keeps
+//! finding free objects, and rarely has to allocate.
 
 use core::{fmt, marker::PhantomData, mem, ptr::NonNull};
 
@@ -23,25 +24,29 @@ use crate::{
     list::{CacheStats, Chain, Cleared, FreeObject, Storage},
 };
 
-/// A cache for several threads: what their [`ThreadCache`](crate::ThreadCache)s share.
+/// A cache for several threads. Each thread has its own [`ThreadCache`](crate::ThreadCache). The
+/// `SharedCache` holds what these caches share, which is a depot for free objects and the allocator
+/// below.
 ///
-/// [`thread`](Self::thread) makes a thread's cache. [`thread_cache!`](crate::thread_cache!)
-/// declares one for every thread.
+/// [`thread`](Self::thread) makes a cache for one thread. [`thread_cache!`](crate::thread_cache!)
+/// declares a type that gives every thread such a cache.
 ///
 /// # When a thread ends
 ///
-/// Its free objects move to the depot, where other threads find them. Objects for which the depot
-/// has no slot return to the layer below, and so do objects dropped later by destructors of other
-/// thread-locals. Nothing is leaked or retained for a thread that has ended.
+/// When a thread ends, its free objects move to the depot, where other threads find them. If the
+/// depot has no slot for them, they return to the allocator below. Destructors of the thread's
+/// other thread-locals may drop more objects afterwards. These objects return to the allocator
+/// below too. Nothing is leaked, and nothing is retained for a thread that has ended.
 ///
 /// # Bounds
 ///
-/// With magazines of m objects and t threads, at most (2 t + `SLOTS`) · m free objects are
-/// retained.
+/// Each thread retains up to two magazines, and the depot retains one in each slot. With magazines
+/// of m objects and t threads, the caches retain at most (2 t + `SLOTS`) · m free objects.
 pub struct SharedCache<T, A: MemAlloc, const SLOTS: usize = 16> {
     /// # Invariant
     ///
-    /// Every object in a magazine is storage for a `T` that came from `lower` and holds no value.
+    /// Every object in a magazine of the depot is storage for a `T` that came from `lower` and
+    /// holds no value.
     pub(super) depot: Depot<FreeObject, SLOTS>,
     lower: A,
     pub(super) magazine: u32,
@@ -67,47 +72,50 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
         }
     }
 
-    /// Takes uninitialised storage for a `T` from the layer below, past every cache. Returns `None`
-    /// if there is no memory.
+    /// Takes uninitialised storage for a `T` directly from the allocator below, without using any
+    /// cache. Returns `None` if there is no memory.
     #[cold]
     #[inline(never)]
     pub fn take_below(&self) -> Option<NonNull<T>> {
         Self::STORAGE.allocate(&self.lower).map(NonNull::cast)
     }
 
-    /// Returns storage to the layer below, past every cache.
+    /// Returns storage directly to the allocator below, without using any cache.
     ///
     /// # Safety
     ///
-    /// - `storage` must have come from this cache or from one of its threads' caches.
+    /// - `storage` must have come from this cache or from the cache of one of its threads.
     /// - `storage` must not hold a live value, and must not be used again.
     #[cold]
     #[inline(never)]
     pub unsafe fn put_below(&self, storage: NonNull<T>) {
-        // SAFETY: all storage of this cache came from `lower`. It is not used again (contract).
+        // SAFETY: all storage of this cache came from `lower`. The storage is not used again
+        // (contract).
         unsafe { self.lower.free(Some(storage.cast())) };
     }
 
-    /// Returns the storage of a magazine to the layer below. Returns the number of its objects.
+    /// Returns the storage of all objects in a magazine to the allocator below. Returns the number
+    /// of these objects.
     ///
-    /// If the layer below panics, the remaining objects move to the depot. They are leaked if the
-    /// depot is full.
+    /// If the allocator below panics, the remaining objects move to the depot. If the depot is
+    /// full, they are leaked.
     pub(super) fn release(&self, magazine: Magazine<FreeObject>) -> usize {
         let (chain, count) = magazine.open();
         let mut remaining = Remaining { chain, count, depot: &self.depot };
         while let Some(free) = remaining.chain.pop() {
             remaining.count -= 1;
-            // SAFETY: `depot`'s invariant holds for every magazine of this cache and its threads.
-            // The object has left its chain.
+            // SAFETY: the object came from `lower` and holds no value, because the invariant of
+            // `depot` holds for every magazine of this cache and its threads. The object has left
+            // its chain.
             unsafe { self.put_below(free.cast()) };
         }
         count as usize
     }
 
-    /// Returns the storage of the objects in the depot to the layer below. Any thread may call
+    /// Returns the storage of the objects in the depot to the allocator below. Any thread may call
     /// this. Objects in the threads' own caches stay there.
     pub fn clear(&self) -> Cleared {
-        // The loop is bounded because other threads may keep adding magazines.
+        // We take at most `SLOTS` magazines, because other threads may keep adding new ones.
         let magazines = (0..SLOTS).map_while(|_| self.depot.take());
         let objects = magazines.map(|full| self.release(full)).sum();
         Cleared::new(objects, Self::STORAGE.bytes)
@@ -115,7 +123,8 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
 
     /// Returns the figures of the depot and of the threads that have ended.
     ///
-    /// `free` is an upper bound, because a magazine that a thread left at its end may not be full.
+    /// `free` counts every magazine as full. The true number of free objects may be smaller,
+    /// because a thread that ends may leave a magazine that is not full.
     pub fn stats(&self) -> CacheStats {
         let [hits, misses, overflows] = self.past.each_ref().map(|sum| sum.load(Relaxed) as u64);
         let (free, bound) = (self.depot.magazines(), SLOTS);
@@ -129,7 +138,7 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
         }
     }
 
-    /// Adds the figures of a thread that ends.
+    /// Adds the figures of a thread that ends to those of earlier threads.
     pub(super) fn add_past(&self, stats: &CacheStats) {
         let figures = [stats.hits, stats.misses, stats.overflows];
         for (sum, figure) in self.past.iter().zip(figures) {
@@ -138,8 +147,8 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
     }
 }
 
-/// Objects of a magazine that [`SharedCache::release`] has not returned yet. Dropping this moves
-/// them to the depot.
+/// The objects of a magazine that [`SharedCache::release`] has not returned to the allocator below
+/// yet. Dropping this value moves them to the depot.
 struct Remaining<'c, const SLOTS: usize> {
     chain: Chain<FreeObject>,
     count: u32,

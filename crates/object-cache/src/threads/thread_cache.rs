@@ -12,8 +12,8 @@ use crate::{
 
 /// One thread's cache over a [`SharedCache`].
 ///
-/// It retains up to two magazines of free objects. It uses atomic operations only if both are empty
-/// or both are full.
+/// The cache retains up to two magazines of free objects. It uses atomic operations only if `take`
+/// finds both magazines empty, or if `put` finds both of them full.
 ///
 /// ```
 /// use object_cache::{Cached, SharedCache};
@@ -40,7 +40,8 @@ pub struct ThreadCache<'s, T, A: MemAlloc, const SLOTS: usize = 16> {
 }
 
 impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
-    /// Makes a cache for the running thread.
+    /// Makes a cache for the running thread, which exchanges free objects with other threads
+    /// through `self`.
     pub const fn thread(&self) -> ThreadCache<'_, T, A, SLOTS> {
         ThreadCache { list: ThreadList::new(self.magazine), shared: self }
     }
@@ -68,8 +69,8 @@ impl<T, A: MemAlloc, const SLOTS: usize> ThreadCache<'_, T, A, SLOTS> {
         }
     }
 
-    /// Returns the storage of this thread's free objects to the layer below. [`SharedCache::clear`]
-    /// does so for the objects in the depot.
+    /// Returns the storage of this thread's free objects to the allocator below. To return the
+    /// storage of the objects in the depot, call [`SharedCache::clear`].
     pub fn clear(&self) -> Cleared {
         let magazines = self.list.magazines();
         let objects = magazines.map(|magazine| self.shared.release(magazine)).sum();
@@ -78,17 +79,20 @@ impl<T, A: MemAlloc, const SLOTS: usize> ThreadCache<'_, T, A, SLOTS> {
 
     /// Returns the figures of this thread.
     ///
-    /// An overflow means that the full stack became the spare. Storage returns to the layer below
-    /// only if the depot has no slot for the old spare.
+    /// The cache consists of a stack and a spare magazine. An overflow means that the stack was
+    /// full and became the new spare. The old spare then moves to the depot. If the depot has no
+    /// slot for it, its storage returns to the allocator below.
     pub fn stats(&self) -> CacheStats {
         self.list.stats(SharedCache::<T, A, SLOTS>::STORAGE.bytes)
     }
 }
 
-// SAFETY: storage has the layout of a `T` at least. It leaves the list before it is handed out, and
-// comes back only by `put`. The shared allocator keeps its blocks valid. A magazine has one owner.
+// SAFETY: storage has at least the layout of a `T`. Storage leaves the list before it is handed
+// out, and comes back only through `put`. The shared allocator keeps its blocks valid. A magazine
+// has one owner at a time, so no two threads hand out the same storage.
 unsafe impl<T, A: MemAlloc, const SLOTS: usize> StorageSource<T> for ThreadCache<'_, T, A, SLOTS> {
-    /// Takes storage from this cache, else from the depot, else from the layer below.
+    /// Takes storage from this cache. If this cache is empty, refills it with a magazine from the
+    /// depot. If the depot is empty too, takes storage from the allocator below.
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {
         match self.list.stack.take() {
@@ -97,7 +101,8 @@ unsafe impl<T, A: MemAlloc, const SLOTS: usize> StorageSource<T> for ThreadCache
         }
     }
 
-    /// Puts storage that came from this cache or another one of the same [`SharedCache`].
+    /// Returns storage to this cache. The storage may have come from this cache or from another
+    /// cache of the same [`SharedCache`].
     #[inline]
     unsafe fn put(&self, storage: NonNull<T>) {
         // SAFETY: the caller gives up the storage, which holds no value (contract).

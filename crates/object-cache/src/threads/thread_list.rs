@@ -1,16 +1,18 @@
-//! One thread's free objects: a stack, and a spare magazine before the depot.
+//! One thread's free objects. They are in a stack, and in a spare magazine between the stack and
+//! the depot.
 //!
 //! ```text
 //!   take ◄── stack ◄── spare ◄── depot        an empty stack loads the spare or one of the depot's
 //!   put  ──► stack ──► spare ──► depot ──► ×  a full stack becomes the spare, the old one moves on
 //! ```
 //!
-//! 1. Only one thread uses the stack and the spare, so they need no atomics.
-//! 2. Between two visits to the depot there are at least as many takes, or puts, as a magazine
-//!    holds. Because of the spare, a thread that alternates takes and puts does not visit the depot
-//!    each time that it crosses the edge of a magazine (Bonwick and Adams, "Magazines and Vmem",
-//!    2001).
-//! 3. If the depot has no slot for a magazine, the caller returns it to the layer below.
+//! 1. Only the owning thread uses the stack and the spare, so neither needs atomic operations.
+//! 2. Between two visits to the depot, a thread calls `take` at least as often as a magazine has
+//!    objects, or it calls `put` that often. A thread that alternates takes and puts may fill and
+//!    empty its stack again and again. Because of the spare, it does not visit the depot each time
+//!    (Bonwick and Adams, "Magazines and Vmem", 2001).
+//! 3. If the depot has no slot for a magazine, the caller returns the magazine's storage to the
+//!    allocator below.
 
 use core::{cell::Cell, ptr::NonNull};
 
@@ -33,7 +35,9 @@ impl<N: Link> ThreadList<N> {
         Self { stack: BoundedStack::new(size), spare: Cell::new(None) }
     }
 
-    /// Loads another magazine into the empty stack, and takes an object from it.
+    /// Loads a magazine into the empty stack, and takes an object from it. The magazine is the
+    /// spare or, if there is no spare, one from the depot. Returns `None` if the depot is empty
+    /// too.
     pub(super) fn refill<const SLOTS: usize>(&self, depot: &Depot<N, SLOTS>) -> Option<NonNull<N>> {
         let Some(magazine) = self.spare.take().or_else(|| depot.take()) else {
             self.stack.count_miss();
@@ -44,8 +48,8 @@ impl<N: Link> ThreadList<N> {
         self.stack.take()
     }
 
-    /// Makes the full stack the spare, moves the old spare to the depot, and puts `object`. Returns
-    /// the old spare if the depot has no slot for it.
+    /// Makes the full stack the new spare, moves the old spare to the depot, and puts `object` into
+    /// the stack, which is empty now. Returns the old spare if the depot has no slot for it.
     ///
     /// # Safety
     ///
@@ -63,8 +67,8 @@ impl<N: Link> ThreadList<N> {
         refused
     }
 
-    /// Moves all objects to the depot. Passes magazines for which the depot has no slot to
-    /// `release`.
+    /// Moves all objects to the depot. If the depot has no slot for a magazine, passes that
+    /// magazine to `release`.
     pub(super) fn hand_over<const SLOTS: usize>(
         &self,
         depot: &Depot<N, SLOTS>,
@@ -73,8 +77,8 @@ impl<N: Link> ThreadList<N> {
         self.magazines().filter_map(|full| depot.put(full).err()).for_each(release);
     }
 
-    /// Returns an iterator that removes the spare, then the objects in the stack. It removes
-    /// neither before it reaches it.
+    /// Returns an iterator over the spare and a magazine with the objects in the stack. Each of the
+    /// two is removed from the list only when the iterator reaches it.
     pub(super) fn magazines(&self) -> impl Iterator<Item = Magazine<N>> {
         [|list: &Self| list.spare.take(), Self::seal].into_iter().filter_map(|take| take(self))
     }
@@ -106,11 +110,11 @@ mod models {
 
     type TestDepot = Depot<Node, 1>;
 
-    /// A thread with magazines of one object.
+    /// One thread of a model, whose magazines hold one object.
     struct Local<'d> {
         list: ThreadList<Node>,
         depot: &'d TestDepot,
-        /// Objects returned to the layer below because the depot was full.
+        /// The number of objects that returned to the allocator below because the depot was full.
         below: Cell<u32>,
     }
 
@@ -119,7 +123,7 @@ mod models {
             Self { list: ThreadList::new(1), depot, below: Cell::new(0) }
         }
 
-        /// Uses a node that this thread owns, then puts it.
+        /// Uses a node that this thread owns, and then puts it.
         fn put(&self, node: NonNull<Node>) {
             // SAFETY: a model gets each node once, and so owns it.
             unsafe {
@@ -146,14 +150,14 @@ mod models {
             1
         }
 
-        /// Ends the thread. Returns the number of objects returned to the layer below.
+        /// Ends the thread. Returns the number of objects that returned to the allocator below.
         fn end(self) -> u32 {
             self.list.hand_over(self.depot, |refused| self.release(refused));
             self.below.get()
         }
     }
 
-    /// Uses the nodes of a magazine, and returns their number.
+    /// Uses every node of a magazine, and returns the number of nodes.
     fn count(magazine: Magazine<Node>) -> u32 {
         let (chain, count) = magazine.open();
         // SAFETY: the caller of `open` owns the nodes.
@@ -207,7 +211,8 @@ mod models {
     #[test]
     #[cfg_attr(not(loom), ignore = "only loom can reject")]
     fn a_use_of_what_was_left_behind_is_rejected() {
-        // SAFETY: wrong, because the thread no longer owns the node. Loom finds it.
+        // SAFETY: wrong on purpose, because the thread no longer owns the node. Loom must detect
+        // this.
         sync::rejected(|| an_end_meets_a_take(|node| unsafe { Node::touch(node) }));
     }
 }

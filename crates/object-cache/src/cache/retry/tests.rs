@@ -1,4 +1,5 @@
-//! A heap of few blocks, whose caches are a list of floats and lists of tuples.
+//! Tests with a heap that can allocate only a few blocks. Its caches are a list of floats and lists
+//! of tuples.
 
 use core::cell::Cell;
 
@@ -12,7 +13,7 @@ use crate::{
 };
 
 std::thread_local! {
-    /// The blocks that [`Capped`] can still allocate.
+    /// The number of blocks that [`Capped`] can still allocate.
     static LEFT: Cell<usize> = const { Cell::new(0) };
     static FLOATS: FreeList<f64, Heap> = const { FreeList::new(10, HEAP) };
     static TUPLES: TupleLists<(), u64, Heap, 3> = TupleLists::new(10, HEAP);
@@ -53,7 +54,8 @@ unsafe impl MemAlloc for Capped {
         if LEFT.get() == 0 { None } else { count(Malloc.calloc(items, size)) }
     }
 
-    /// Refuses when no block is left, as an allocator that moves the block would.
+    /// Refuses the request if no block is left. An allocator that needs a new block to move the old
+    /// one would do the same.
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
         // SAFETY: the block is malloc's (contract of `realloc`).
         if LEFT.get() == 0 { None } else { unsafe { Malloc.realloc(ptr, size) } }
@@ -66,7 +68,8 @@ unsafe impl MemAlloc for Capped {
     }
 }
 
-/// Uses up a heap of two blocks for two free floats.
+/// Gives the heap two blocks, and uses both for floats that are free objects in their cache
+/// afterwards.
 fn retain_two_floats() {
     LEFT.set(2);
     FLOATS.with(|floats| {

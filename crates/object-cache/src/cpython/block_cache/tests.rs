@@ -52,7 +52,7 @@ fn compaction_returns_the_blocks_without_an_object_in_use() {
     let (below, live) = below();
     let ints = Ints::new(below);
     let objects = take(&ints, 3 * 41);
-    // One object of the second block stays in use.
+    // One object of the second block stays in use, so this block must not be returned.
     let used = objects[50];
     put(&ints, &objects[..50]);
     put(&ints, &objects[51..]);
@@ -75,7 +75,7 @@ fn compaction_changes_nothing_if_every_object_is_in_use() {
     put(&ints, &objects);
 }
 
-/// Clearing once did nothing if the cache was used as a `Cache`.
+/// Regression: `clear` once did nothing if it was called through the trait `Cache`.
 #[test]
 fn clearing_as_a_cache_compacts() {
     let ints = Ints::new(below().0);
@@ -87,7 +87,8 @@ fn clearing_as_a_cache_compacts() {
 type HookedInts = BlockCache<Int, Hooked>;
 type Live = Vec<Cached<Int, &'static HookedInts>>;
 
-/// Makes a cache that a `'static` closure can use. LeakSanitizer finds it through `MADE`.
+/// Makes a cache that is never freed, so that a `'static` closure can use it. LeakSanitizer does
+/// not report the cache, because it finds the cache's address in `MADE`.
 fn leaked(below: Hooked) -> &'static HookedInts {
     static MADE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
     let ints = Box::leak(Box::new(HookedInts::new(below)));
@@ -99,8 +100,9 @@ fn live(ints: &'static HookedInts, count: usize) -> Live {
     (0..count as u64).map(|nth| Cached::new_in([nth; 3], ints).unwrap()).collect()
 }
 
-/// Regression: a block allocated during a compaction was lost. Its objects were counted as part of
-/// the next block, which was then freed while an object in it was in use.
+/// Regression: a block that was allocated during a compaction was lost. Its objects were counted as
+/// free objects of the next block. That block was then freed while one of its own objects was in
+/// use.
 #[test]
 fn a_block_allocated_during_a_compaction_is_retained() {
     let (hooked, blocks) = Hooked::new();
@@ -122,7 +124,7 @@ fn a_block_allocated_during_a_compaction_is_retained() {
     assert_eq!((ints.blocks(), blocks.count(), ints.stats().free), (0, 0, 0));
 }
 
-/// Regression: the remaining blocks were lost if the layer below panicked.
+/// Regression: if the allocator below panicked during a compaction, the remaining blocks were lost.
 #[test]
 fn a_compaction_that_panics_loses_nothing() {
     let (hooked, blocks) = Hooked::new();
@@ -135,7 +137,8 @@ fn a_compaction_that_panics_loses_nothing() {
     assert_eq!((ints.blocks(), blocks.count(), ints.stats().free), (0, 0, 0));
 }
 
-/// The inner compaction sees free objects whose block the outer one has removed.
+/// The inner compaction finds free objects in the stack whose block the outer compaction has
+/// already removed.
 #[test]
 fn a_compaction_within_another_loses_nothing() {
     let (hooked, blocks) = Hooked::new();

@@ -1,6 +1,6 @@
 use super::*;
 
-/// The bounds again, version by version.
+/// The same bounds as in `BOUNDS`, but listed by version instead of by kind.
 const BY_VERSION: [(Version, &[(Kind, u32)]); 6] = [
     (
         Version::V2_7,

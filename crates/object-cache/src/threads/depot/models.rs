@@ -8,7 +8,7 @@ use crate::list::{
 
 type TestDepot = Depot<Node, 1>;
 
-/// Makes a magazine of `nodes`, each of which has been in use.
+/// Makes a magazine of `nodes`. Writes to each node first, as a program that used the object would.
 fn magazine(nodes: impl IntoIterator<Item = NonNull<Node>>) -> Magazine<Node> {
     let (mut chain, mut count) = (Chain::EMPTY, 0);
     for node in nodes {
@@ -22,7 +22,7 @@ fn magazine(nodes: impl IntoIterator<Item = NonNull<Node>>) -> Magazine<Node> {
     Magazine::seal(chain, count).expect("a magazine has at least one node")
 }
 
-/// Opens a magazine, uses its nodes, and returns their number.
+/// Opens a magazine, uses its nodes, and returns their number. Returns 0 for `None`.
 fn empty(magazine: Option<Magazine<Node>>) -> u32 {
     let Some(magazine) = magazine else { return 0 };
     let (chain, count) = magazine.open();
@@ -40,7 +40,7 @@ fn spawn(
     thread::spawn(move || act(&depot))
 }
 
-/// One thread puts a magazine of two objects while another takes what is there.
+/// One thread puts a magazine of two objects while another thread takes what is in the depot.
 fn a_put_meets_a_take(publish: Ordering, receive: Ordering) {
     let (depot, nodes) = (Arc::new(TestDepot::new()), Nodes::new());
     let taker = spawn(&depot, move |depot| empty(depot.take_with(receive)));
@@ -67,7 +67,7 @@ fn a_take_without_acquire_is_rejected() {
     sync::rejected(|| a_put_meets_a_take(Release, Relaxed));
 }
 
-/// Two threads take at once from a depot with one magazine.
+/// Two threads take a magazine at the same time from a depot that has only one.
 fn two_takes_meet(take: fn(&TestDepot) -> Option<Magazine<Node>>) {
     let (depot, nodes) = (Arc::new(TestDepot::new()), Nodes::new());
     assert!(depot.put(magazine([nodes.get(0)])).is_ok());
@@ -81,11 +81,12 @@ fn a_magazine_is_taken_once() {
     sync::model(|| two_takes_meet(Depot::take));
 }
 
-/// Empties the slot after reading it.
+/// Takes a magazine in two steps. Reads the slot, and only then empties it.
 fn take_in_two_steps(depot: &TestDepot) -> Option<Magazine<Node>> {
     let first = NonNull::new(depot.slots[0].load(Acquire))?;
     depot.slots[0].store(ptr::null_mut(), Relaxed);
-    // SAFETY: wrong, because another thread may have read the same pointer. Loom finds it.
+    // SAFETY: wrong on purpose, because another thread may have read the same pointer. Loom must
+    // detect this.
     Some(unsafe { Magazine::from_first(first) })
 }
 
@@ -95,15 +96,17 @@ fn a_take_in_two_steps_is_rejected() {
     sync::rejected(|| two_takes_meet(take_in_two_steps));
 }
 
-/// Reads from the magazine before owning it.
+/// Reads from a magazine that is still in the depot, before this thread owns it.
 fn take_after_a_look_inside(depot: &TestDepot) -> Option<Magazine<Node>> {
     let first = NonNull::new(depot.slots[0].load(Acquire))?;
-    // SAFETY: wrong, because another thread may own the object by now. Loom finds it.
+    // SAFETY: wrong on purpose, because another thread may own the object by now. Loom must detect
+    // this.
     let count = unsafe { Node::count(first) };
     if count == 0 { None } else { depot.take() }
 }
 
-/// One thread takes a magazine while another takes it and puts it again, which writes its count.
+/// One thread takes a magazine. Meanwhile, another thread takes the same magazine and puts it back,
+/// which writes the count in its first object.
 fn a_take_meets_a_magazine_that_comes_back(take: fn(&TestDepot) -> Option<Magazine<Node>>) {
     let (depot, nodes) = (Arc::new(TestDepot::new()), Nodes::new());
     assert!(depot.put(magazine([nodes.get(0)])).is_ok());
@@ -126,7 +129,7 @@ fn a_look_inside_a_magazine_of_the_depot_is_rejected() {
     sync::rejected(|| a_take_meets_a_magazine_that_comes_back(take_after_a_look_inside));
 }
 
-/// Two threads put at once into a depot with one slot.
+/// Two threads put a magazine at the same time into a depot with one slot.
 fn two_puts_meet(put: fn(&TestDepot, Magazine<Node>) -> Result<(), Magazine<Node>>) {
     let (depot, nodes) = (Arc::new(TestDepot::new()), Nodes::new());
     let own = nodes.clone();
@@ -141,7 +144,7 @@ fn a_slot_holds_one_magazine() {
     sync::model(|| two_puts_meet(Depot::put));
 }
 
-/// Fills the slot after reading it.
+/// Puts a magazine in two steps. Checks that the slot is empty, and only then fills it.
 fn put_in_two_steps(depot: &TestDepot, full: Magazine<Node>) -> Result<(), Magazine<Node>> {
     if !depot.slots[0].load(Relaxed).is_null() {
         return Err(full);
