@@ -14,9 +14,11 @@ pub(crate) fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// Runs git with `arguments` in the project's folder, and returns what it prints.
+/// Runs git with `arguments` in the project's folder, and returns what it prints. The folder may
+/// belong to another user, as it can in a container.
 pub(crate) fn git(arguments: &[&str]) -> Result<String> {
-    process::stdout_of(Command::new("git").current_dir(root()).args(arguments))
+    let mut git = Command::new("git");
+    process::stdout_of(git.current_dir(root()).args(["-c", "safe.directory=*"]).args(arguments))
 }
 
 /// Returns the paths, from the root, of every file that git knows or would add. Git still lists a
