@@ -60,8 +60,8 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// Measures the processor time of this thread while `work` does `operations`. It includes the
-    /// time in the kernel, and excludes what other programs use.
+    /// Runs `work`, which performs `operations` operations, and measures the processor time that the
+    /// calling thread uses. Time in the kernel counts, and time of other programs does not.
     #[inline(always)]
     pub fn by(operations: usize, work: impl FnOnce()) -> Self {
         let start = processor_time();
@@ -69,7 +69,8 @@ impl Taken {
         Self { time: processor_time() - start, operations: operations as u64, overhead: None }
     }
 
-    /// Measures the wall time while `work` does `operations`, on any number of threads.
+    /// Runs `work`, which performs `operations` operations on any number of threads, and measures the
+    /// wall time from its start to its end.
     #[inline(always)]
     pub fn together(operations: usize, work: impl FnOnce()) -> Self {
         let start = Instant::now();

@@ -34,7 +34,7 @@ enum Command {
     Bench(bench::Args),
     /// Measures what each layer contributes: programs on malloc alone, with pools, with caches.
     Layers(layers::Args),
-    /// Runs Python on our heap, compares it with other allocators, or tells which one serves what.
+    /// Runs a Python program on our heap, compares allocators, or reports which one is in force.
     Python(python::Args),
     /// Fetches CPython 3.14 and 3.15 from Debian into target/pythons, and lists every Python found.
     Pythons(debian::Args),

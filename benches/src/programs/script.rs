@@ -25,7 +25,7 @@ const SCRIPT: &str = r#"
     total
 "#;
 
-/// An operation is an iteration of the script's loop.
+/// Runs the script once. Each iteration of its loop counts as one operation.
 pub(super) fn run(_: &mut Global) -> Taken {
     let engine = Engine::new();
     Taken::by(TURNS as usize, || {

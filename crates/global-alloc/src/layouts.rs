@@ -19,7 +19,7 @@ use crate::{
     large_list::LargeList,
 };
 
-/// An allocator that has pools for small layouts. Memory for all other layouts comes from the C
+/// An allocator that serves small layouts from a heap of pools and all other layouts from the C
 /// library.
 ///
 /// # Safety

@@ -119,7 +119,7 @@ impl<S: ArenaSource> RetainingArenas<S> {
         self.by_users = self.by_users.min(count);
     }
 
-    /// Returns true if an arena was requested within the decay time.
+    /// Returns true if the last request for an arena was less than the decay time ago.
     fn is_in_demand(&self) -> bool {
         self.requested.is_some_and(|requested| requested.elapsed() < self.decay)
     }

@@ -149,7 +149,8 @@ impl Scan {
     }
 
     fn negate(&mut self, condition: &Expr) {
-        // Cargo-mutants changes operators, and a pattern has no negation.
+        // We negate only conditions that are calls, names or fields. cargo-mutants already changes
+        // conditions with an operator, and the pattern of an `if let` cannot be negated.
         if matches!(condition, Expr::MethodCall(_) | Expr::Call(_) | Expr::Path(_) | Expr::Field(_))
         {
             let range = range(condition);

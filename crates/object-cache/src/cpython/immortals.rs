@@ -5,8 +5,9 @@
 /// A table of `N` values for consecutive numbers.
 ///
 /// The table is plain data, so a `static` table needs no initialisation at run time. The values may
-/// be owning pointers, such as [`CachedRc`](crate::CachedRc). The table then holds a reference to
-/// each object, so the reference counts never reach 0.
+/// be counted pointers, such as [`CachedRc`](crate::CachedRc). The table then owns one reference to
+/// each object. While the table exists, no object is therefore freed, however often a program clones
+/// and drops its own pointers.
 ///
 /// CPython: `small_ints`. [`Version::small_ints`](super::Version::small_ints) returns their range.
 ///

@@ -7,10 +7,12 @@
 /// [`CachedRc`](crate::CachedRc) pointers with this source take one word. A `Cached` pointer may
 /// move to another thread if its value may.
 ///
-/// - `shared()` returns the [`SharedCache`](crate::SharedCache) of all threads. Its page [says what
-///   happens when a thread ends](crate::SharedCache#when-a-thread-ends).
-/// - `local(f)` calls `f` with the running thread's [`ThreadCache`](crate::ThreadCache). It returns
-///   `None` if the thread is ending and has already dropped its cache.
+/// - `shared()` returns the [`SharedCache`](crate::SharedCache) that all threads share. What happens
+///   to the cached objects of a thread that ends is described
+///   [there](crate::SharedCache#when-a-thread-ends).
+/// - `local(f)` calls `f` with the [`ThreadCache`](crate::ThreadCache) of the calling thread and
+///   returns the result of `f`. It returns `None` if the thread is ending and has already dropped its
+///   cache.
 ///
 /// The macro expands to code that uses `thread_local!`, so it needs the standard library.
 ///

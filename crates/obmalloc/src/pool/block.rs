@@ -120,8 +120,8 @@ impl FreeList {
         }
         // SAFETY: as above, for the last block.
         unsafe { last.cast::<Link>().write(None) };
-        // INVARIANT: the list owns these blocks (contract of `fill`), and each was linked to the
-        // next above.
+        // INVARIANT: the caller has given these blocks to the list (contract of `fill`). The loop above
+        // has written into the first word of each block a link to the next one.
         self.head.set(Some(first.0));
         taken
     }

@@ -1,8 +1,9 @@
 //! The Pythons that `cargo xtask pythons` has downloaded into a folder of the project.
 //!
 //! ```text
-//!   target/pythons/root/usr/bin/python3.15, python3.14, python3.14-dbg
-//!                      /lib/x86_64-linux-gnu/ld-linux-x86-64.so.2, libc.so.6, libpython3.15.so.1.0
+//!   target/pythons/root       the packages, unpacked:
+//!     ├─ usr/bin               python3.15, python3.14, python3.14-dbg
+//!     └─ lib/x86_64-linux-gnu  ld-linux-x86-64.so.2, libc.so.6, libpython3.15.so.1.0
 //! ```
 //!
 //! The Pythons come from packages of Debian sid. These packages and Debian's C library are only

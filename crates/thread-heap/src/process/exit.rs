@@ -10,9 +10,10 @@
 //! runs them again, for up to four rounds (`PTHREAD_DESTRUCTOR_ITERATIONS`). A heap that a
 //! destructor opens in any round but the last is therefore closed in the next round.
 //!
-//! Setting the value of a key needs no memory unless the process has more than 31 keys. If memory
-//! is needed and there is none, the C library reports this to us. Registering the destructor of a
-//! thread-local may always need memory, and a lack of memory ends the process.
+//! Setting the value of a key needs no memory unless the process has more than 31 keys. If the C
+//! library cannot allocate that memory, it returns an error, and we can react to it. Registering the
+//! destructor of a `thread_local!` would be worse, because it may always allocate, and the process
+//! is aborted if the allocation fails.
 //!
 //! After the destructor has run, the thread owns a heap only during a request: each of its later
 //! requests opens a heap and closes it again. There is one exception. If a thread opens its first

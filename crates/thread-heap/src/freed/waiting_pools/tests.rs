@@ -200,7 +200,7 @@ fn a_table_that_cannot_grow_does_not_change() {
 fn a_table_is_a_node_but_not_a_batch() {
     let table = WaitingPools::<ThreadGeometry>::new(&Malloc).unwrap();
     let node = table.into_node();
-    // SAFETY: the node is a table, and the test owns it.
+    // SAFETY: `into_node` returned the head node of a table, which nothing else refers to.
     assert_eq!(unsafe { Batch::blocks(node) }, None);
     // SAFETY: as above.
     unsafe { WaitingPools::<ThreadGeometry>::from_node(node) }.unload(&Malloc, |_| unreachable!());
