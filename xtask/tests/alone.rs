@@ -17,12 +17,8 @@ fn runs(layer: &str, source: &str, std: bool) {
     fs::create_dir(folder.path().join("src")).expect("a folder");
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("a file");
     write("Cargo.toml", &manifest(layer, &root, std));
-    let main = if std {
-        include_str!("alone/std_main.rs")
-    } else {
-        write("src/bump.rs", include_str!("alone/bump.rs"));
-        include_str!("alone/no_std_main.rs")
-    };
+    let main =
+        if std { include_str!("alone/std_main.rs") } else { include_str!("alone/no_std_main.rs") };
     write("src/main.rs", main);
     write("src/program.rs", source);
     // The versions that the workspace uses are on this machine already.

@@ -45,6 +45,6 @@ mod threads;
 pub use cache::{Cache, CacheGroup, FreeList, RetryAfterClear, StorageSource};
 pub use list::{CacheStats, Cleared};
 pub use pointer::{Cached, CachedRc, RcBox};
-/// The trait of the allocator below a cache.
-pub use raw_mem::MemAlloc;
+/// The crate of the allocators below, whose trait `MemAlloc` appears in signatures of this crate.
+pub use raw_mem;
 pub use threads::{SharedCache, ThreadCache};

@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use object_cache::{CacheStats, Cached, MemAlloc, thread_cache};
+use object_cache::{CacheStats, Cached, raw_mem::MemAlloc, thread_cache};
 use raw_mem::Malloc;
 
 /// Malloc with a count of its live blocks.

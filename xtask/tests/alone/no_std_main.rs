@@ -3,7 +3,6 @@
 #![no_std]
 #![no_main]
 
-mod bump;
 mod program;
 
 use core::{

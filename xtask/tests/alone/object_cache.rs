@@ -1,15 +1,14 @@
 //! Cached objects in a buffer, without the standard library, `alloc`, or a system allocator.
 
-pub(crate) use object_cache::MemAlloc;
-use object_cache::{Cached, CachedRc, FreeList, RcBox, cpython::Immortals};
+use core::mem::MaybeUninit;
 
-use crate::bump::Bump;
+use object_cache::{Cached, CachedRc, FreeList, RcBox, cpython::Immortals, raw_mem::Bump};
 
 static DIGITS: Immortals<u8, 10> = Immortals::new(0, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
 
 /// Creates and drops many more objects than the buffer has room for at once.
 pub(crate) fn main() {
-    let mut buffer = [0; 64];
+    let mut buffer = [MaybeUninit::uninit(); 1024];
     let memory = Bump::new(&mut buffer);
     let floats = FreeList::new(10, &memory);
     let shared = FreeList::<RcBox<u64>, _>::new(10, &memory);

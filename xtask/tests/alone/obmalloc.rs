@@ -2,17 +2,15 @@
 
 use core::mem::MaybeUninit;
 
-use obmalloc::{Heap, SizeClass, Tiny};
-use obmalloc::raw_mem::FixedRegion;
-pub(crate) use obmalloc::raw_mem::MemAlloc;
-
-use crate::bump::Bump;
+use obmalloc::{
+    Heap, SizeClass, Tiny,
+    raw_mem::{Bump, FixedRegion},
+};
 
 pub(crate) fn main() {
-    let mut records = [0; 256];
-    let records = Bump::new(&mut records);
+    let mut records = [MaybeUninit::uninit(); 4096];
     let mut buffer = [MaybeUninit::uninit(); 8 * 1024];
-    let mut heap = Heap::<_, _, Tiny>::with_geometry(FixedRegion::new(&mut buffer), &records);
+    let mut heap = Heap::<_, _, Tiny>::with_geometry(FixedRegion::new(&mut buffer), Bump::new(&mut records));
 
     // Many more blocks than the buffer has room for at once.
     for round in 0..100 {

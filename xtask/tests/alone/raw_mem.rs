@@ -2,13 +2,10 @@
 
 use core::mem::MaybeUninit;
 
-pub(crate) use raw_mem::MemAlloc;
-use raw_mem::{ArenaSize, ArenaSource, FixedRegion, MallocArenas, NoAlloc};
-
-use crate::bump::Bump;
+use raw_mem::{ArenaSize, ArenaSource, Bump, FixedRegion, MallocArenas, MemAlloc, NoAlloc};
 
 pub(crate) fn main() {
-    let mut buffer = [!0; 512];
+    let mut buffer = [MaybeUninit::new(0xff); 8192];
     let bump = Bump::new(&mut buffer);
     let block = bump.calloc(3, 8).expect("the buffer has room").cast::<[u64; 3]>();
     // SAFETY: the block has 24 bytes, all of them 0.
