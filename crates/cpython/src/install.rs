@@ -13,8 +13,9 @@
 //! In CPython up to 3.11, the process has one GIL and one heap, and only the thread that holds the
 //! GIL enters the heap. From 3.12 on, each interpreter has its own heap, and may have its own GIL.
 //!
-//! The domains mem and obj share the heap, as in CPython, because some extensions allocate a block
-//! in one domain and free it in the other. The counting layers exist only if the user requests
+//! Some extensions allocate a block in the domain mem and free it in the domain obj, or the
+//! reverse. This works in CPython, because both domains share one allocator. Our domains mem and
+//! obj therefore share the heap too. The counting layers exist only if the user requests
 //! statistics, so they cost nothing otherwise.
 
 use allocator_api::{
@@ -40,8 +41,8 @@ pub(crate) const SMALL: usize = Pools16K::SIZES.small_threshold;
 /// The only heap of a CPython with one GIL.
 ///
 /// The heap's metadata lives on its own pages rather than in CPython's raw domain, for two reasons.
-/// A program may hook the raw domain and later unhook it while the heap still holds a block from
-/// it. Also, the arena map is large but mostly empty.
+/// First, a program may hook the raw domain and later remove the hook, while the heap still holds a
+/// block that the hook allocated. Second, the arena map is large but mostly empty.
 type GilHeap = GilHeld<Heap<Arenas, PageBlocks, Pools16K>>;
 
 type Arenas = KnownArenas<RetainingArenas<MmapArenas>, PageBlocks, Pools16K>;
@@ -90,8 +91,8 @@ impl Installation {
         };
         for (domain, vtable) in SERVED.into_iter().zip(&vtables) {
             // SAFETY: the interpreter has not started, so the domain has no live block. The
-            // allocators behind the vtable are never dropped, and `guard` is the one that this
-            // version of CPython needs.
+            // allocators behind the vtable are never dropped. CPython calls them only under the
+            // lock that `guard` names, because `decide` chose `guard` for this version of CPython.
             unsafe { python.set_allocator(domain, vtable) };
         }
         Self { heap, counters }
@@ -127,8 +128,9 @@ impl Installation {
     }
 }
 
-/// Builds the allocators for the domains of [`SERVED`] over `heap` and `lower`. Adds counting hooks
-/// if the settings request statistics.
+/// Builds the allocators for the domains in [`SERVED`]. These allocators take small blocks from
+/// `heap`, and forward all other requests to `lower`. If the settings request statistics, also adds
+/// hooks that count requests.
 fn stack<B: Blocks + Sync + 'static>(
     heap: B,
     lower: Lower,

@@ -11,9 +11,9 @@
 //! `--` or the first argument that is not an option. Source: `Python/preconfig.c` and
 //! `Python/getopt.c`.
 //!
-//! A program that embeds CPython may have other rules, so we may misread its command line. That is
-//! harmless. Either we do not install the heap although we could, or CPython replaces the installed
-//! heap with another allocator before the heap has allocated a block.
+//! A program that embeds CPython may parse its command line by other rules, so we may misread its
+//! options. That is harmless. Either we do not install the heap although we could, or CPython
+//! replaces the installed heap with another allocator before the heap has allocated a block.
 
 #![forbid(unsafe_code)]
 

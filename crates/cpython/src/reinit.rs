@@ -8,8 +8,8 @@
 //!
 //! We therefore install the heap again when the interpreter creates `_imp`, its first built-in
 //! module. That is the earliest sign of a reinitialisation that we can see without hooking
-//! functions that other programs use. At that time, the interpreter has not imported anything yet,
-//! and no code but CPython's own has run.
+//! functions that other programs use. At this point, the interpreter has not imported anything yet,
+//! and only CPython's own code has run.
 //!
 //! ```text
 //!   PyImport_Inittab ─► … │ "_imp", create_first_module ─► the real function │ …     (our copy)
@@ -20,8 +20,8 @@
 //! ```
 //!
 //! An embedding program can make CPython use CPython's own allocators from the first
-//! `Py_Initialize` on. We respect that choice. We install the heap again only if it was in force
-//! when an earlier interpreter started.
+//! `Py_Initialize` on. We respect that choice. A later `Py_Initialize` therefore installs the heap
+//! again only if the heap was in force when an earlier interpreter started.
 
 use std::{
     ffi::{CStr, c_void},
@@ -69,9 +69,9 @@ pub(crate) fn watch(python: &CPython, ours: [VTable; 2]) {
     });
 }
 
-/// Makes CPython call [`create_first_module`] to create [`FIRST_MODULE`], and returns the function
-/// that it would have called. Returns `None` and changes nothing if CPython's table has no such
-/// module.
+/// Makes CPython call [`create_first_module`] to create [`FIRST_MODULE`]. Returns the function that
+/// CPython would have called instead. If CPython's table has no such module, changes nothing and
+/// returns `None`.
 ///
 /// # Safety
 ///
@@ -119,8 +119,9 @@ impl Watch {
             lower::note_reinit();
             for (domain, vtable) in SERVED.into_iter().zip(&self.ours) {
                 // SAFETY: every live block came from the heap or from CPython's own allocator. The
-                // heap forwards blocks of CPython's allocator to `Lower`, which can free them since
-                // the call of `note_reinit`.
+                // heap forwards requests for blocks of CPython's allocator to `Lower`. After
+                // `note_reinit`, `Lower` passes them to CPython's allocator, which can free these
+                // blocks.
                 unsafe { self.python.set_allocator(domain, vtable) };
             }
         }
