@@ -8,9 +8,9 @@ use crate::vtable::{VTable, to_c};
 
 /// An allocator that calls the functions of a [`VTable`].
 ///
-/// Before it calls the vtable, it makes the same checks as CPython. It rejects a request above
-/// [`MAX_REQUEST`] bytes without a call. It forwards requests for 0 bytes and null pointers.
-/// CPython: `PyMem_Malloc` and its siblings.
+/// Each request is first checked as CPython checks it. A request for more than [`MAX_REQUEST`]
+/// bytes is rejected without calling the vtable. Requests for 0 bytes and null pointers are
+/// forwarded to the vtable. CPython: `PyMem_Malloc` and its siblings.
 #[derive(Clone, Copy, Debug)]
 pub struct CAllocator(VTable);
 
@@ -21,8 +21,8 @@ impl CAllocator {
     ///
     /// - The functions of `vtable`, when called with its context, must do what [`MemAlloc`]
     ///   promises.
-    /// - The functions must do so on every thread that uses this value or a copy of it, for as long
-    ///   as one of these values is in use.
+    /// - The functions must do so on every thread that uses this allocator or a copy of it, for as
+    ///   long as the allocator or one of its copies is in use.
     #[inline]
     pub const unsafe fn new(vtable: VTable) -> Self {
         Self(vtable)
@@ -30,8 +30,9 @@ impl CAllocator {
 
     /// Wraps the vtable of `alloc`.
     ///
-    /// `alloc` must be `'static`, because a thread may still be inside one of its functions when
-    /// another allocator replaces this value in a domain.
+    /// `alloc` must be `'static`, because a domain table may hand out copies of the returned
+    /// allocator. When another allocator is set in the domain, a thread may still be inside one of
+    /// the functions of `alloc`.
     ///
     /// ```
     /// # use allocator_api::CAllocator;
