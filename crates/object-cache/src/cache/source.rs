@@ -1,4 +1,4 @@
-//! Sources, from which owning pointers take the storage for their objects.
+//! Sources, which provide the storage for the objects of owning pointers.
 
 use core::{mem, ptr::NonNull};
 
@@ -6,7 +6,7 @@ use core::{mem, ptr::NonNull};
 ///
 /// [`Cached`](crate::Cached) and [`CachedRc`](crate::CachedRc) take the storage for a value from a
 /// source, and return it to the source when they drop the value. A reference to a cache is a
-/// source. A zero-sized type that finds the running thread's cache can be a source too.
+/// source. A zero-sized type that finds the calling thread's cache can be a source too.
 /// [`thread_cache!`](crate::thread_cache!) declares such a type.
 ///
 /// # Safety
@@ -24,8 +24,8 @@ use core::{mem, ptr::NonNull};
 pub unsafe trait StorageSource<T> {
     /// Takes uninitialised storage for a `T`.
     ///
-    /// Returns `None` if there is no memory, or if the allocator below aligns its blocks to less
-    /// than `T` needs.
+    /// Returns `None` if the allocation fails, or if the allocated storage is insufficiently
+    /// aligned for a `T`.
     fn take(&self) -> Option<NonNull<T>>;
 
     /// Returns storage to the source. The value in the storage must have been dropped or moved out,
@@ -38,7 +38,8 @@ pub unsafe trait StorageSource<T> {
     unsafe fn put(&self, storage: NonNull<T>);
 }
 
-// SAFETY: the source behind the reference gives the guarantees, because every call goes to it.
+// SAFETY: every call goes to the source behind the reference, which gives the guarantees of this
+// trait.
 unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {
@@ -61,8 +62,8 @@ unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
 /// - `object` must hold a live value, and must not be used again.
 #[inline]
 pub(crate) unsafe fn drop_and_put<T>(source: &impl StorageSource<T>, object: NonNull<T>) {
-    // SAFETY: `object` came from `source` (contract). When the guard is dropped, the value has
-    // already been dropped below.
+    // SAFETY: `object` came from `source` (contract). The guard is dropped at the end of this
+    // function, after `drop_in_place` has dropped the value.
     let _vacant = unsafe { Vacant::new(source, object) };
     // SAFETY: the value is live and is not used again (contract).
     unsafe { object.drop_in_place() };

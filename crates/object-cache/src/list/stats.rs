@@ -23,8 +23,8 @@ pub struct CacheStats {
 }
 
 impl CacheStats {
-    /// Returns the share of calls of `take` that were hits, from 0 to 1. Returns 0 if there was no
-    /// call yet.
+    /// Returns the share of calls of `take` that were hits, from 0 to 1. Returns 0 if `take` was
+    /// never called.
     ///
     /// ```
     /// # use object_cache::CacheStats;
