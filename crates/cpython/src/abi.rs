@@ -1,9 +1,9 @@
 //! CPython's C functions, as found in this process.
 //!
 //! This process may contain any version of CPython, either linked into the program or loaded as a
-//! shared library. The signatures are those of `Include/cpython/pymem.h`, `Include/pymem.h`,
-//! `Include/pylifecycle.h`, `Include/pystate.h` and `Include/import.h`. They did not change from
-//! 3.8 to 3.15.
+//! shared library. We use the signatures of CPython's functions as they are declared in
+//! `Include/cpython/pymem.h`, `Include/pymem.h`, `Include/pylifecycle.h`, `Include/pystate.h` and
+//! `Include/import.h`. These signatures did not change from 3.8 to 3.15.
 
 use std::{
     ffi::{CStr, c_char, c_int, c_uint, c_void},
@@ -30,8 +30,8 @@ macro_rules! c_functions {
         }
 
         impl $name {
-            /// Looks up all functions in the library that `handle` refers to. Returns `None` as
-            /// soon as one function is missing.
+            /// Looks up all functions of this struct in the library that `handle` refers to.
+            /// Returns `None` as soon as one function cannot be found.
             ///
             /// # Safety
             ///
@@ -71,8 +71,8 @@ c_functions! {
 }
 
 c_functions! {
-    /// The functions that tell us which interpreter a thread runs, and that let us notice the end
-    /// of an interpreter.
+    /// The functions that tell us which interpreter a thread is running, and those with which we
+    /// notice that an interpreter ends.
     struct InterpreterFunctions {
         /// Returns the calling thread's state, or null if the thread holds no GIL.
         c"PyThreadState_GetUnchecked" | c"_PyThreadState_UncheckedGet"
@@ -125,11 +125,11 @@ pub(crate) struct CPython {
     pub(crate) interpreters: Option<InterpreterFunctions>,
 }
 
-// SAFETY: the value consists of addresses. Only unsafe code dereferences them, and only on threads
-// where that is allowed.
+// SAFETY: the value consists only of addresses, so using it on another thread is harmless. Only
+// unsafe code dereferences the addresses, and must itself choose a thread on which that is allowed.
 unsafe impl Send for CPython {}
-// SAFETY: the value consists of addresses. Only unsafe code dereferences them, and only on threads
-// where that is allowed.
+// SAFETY: the value consists only of addresses, so using it on another thread is harmless. Only
+// unsafe code dereferences the addresses, and must itself choose a thread on which that is allowed.
 unsafe impl Sync for CPython {}
 
 impl CPython {
@@ -159,8 +159,8 @@ impl CPython {
         found
     }
 
-    /// Does the same as [`find_in`](Self::find_in), but does not remove the error message that a
-    /// failed look-up leaves in the loader.
+    /// Does the same as [`find_in`](Self::find_in), except that it does not remove the error
+    /// messages that failed look-ups leave in the dynamic loader.
     ///
     /// # Safety
     ///
@@ -184,9 +184,9 @@ impl CPython {
     /// Returns the vtable of `domain`.
     pub(crate) fn allocator(&self, domain: Domain) -> VTable {
         let mut vtable = MaybeUninit::uninit();
-        // SAFETY: CPython knows the domain, so it fills in all five words of the vtable. The
-        // function may be called at any time, even before CPython is initialised and after it is
-        // finalized.
+        // SAFETY: `domain` is one of the domains that CPython has, so CPython fills in all five
+        // words of the vtable. The function may be called at any time, even before CPython is
+        // initialised and after it is finalized.
         unsafe {
             (self.core.get_allocator)(domain as c_uint, vtable.as_mut_ptr());
             vtable.assume_init()
@@ -201,8 +201,8 @@ impl CPython {
     /// - The functions of `vtable` must be callable on every thread on which CPython calls them,
     ///   for as long as CPython may call them.
     pub(crate) unsafe fn set_allocator(&self, domain: Domain, vtable: &VTable) {
-        // SAFETY: CPython copies the five words of `vtable`, so the reference may end. The vtable
-        // can serve the domain (contract of `set_allocator`).
+        // SAFETY: CPython copies the five words of `vtable`, so it does not use the reference after
+        // the call. The vtable may be used for the domain (contract of `set_allocator`).
         unsafe { (self.core.set_allocator)(domain as c_uint, vtable) }
     }
 

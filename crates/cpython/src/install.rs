@@ -10,8 +10,9 @@
 //!             Lower                                    Lower
 //! ```
 //!
-//! In CPython up to 3.11, the process has one GIL and one heap, and only the thread that holds the
-//! GIL enters the heap. From 3.12 on, each interpreter has its own heap, and may have its own GIL.
+//! In CPython up to 3.11, the process has one GIL and one heap. Only the thread that holds the GIL
+//! enters the heap. In CPython 3.12 and later, each interpreter has its own heap, and may have its
+//! own GIL.
 //!
 //! Some extensions allocate a block in the domain mem and free it in the domain obj, or the
 //! reverse. This works in CPython, because both domains share one allocator. Our domains mem and
@@ -47,7 +48,7 @@ type GilHeap = GilHeld<Heap<Arenas, PageBlocks, Pools16K>>;
 
 type Arenas = KnownArenas<RetainingArenas<MmapArenas>, PageBlocks, Pools16K>;
 
-/// The heap of an installation. CPython may call the heap until the process ends, so the heap is
+/// The heap that was installed. CPython may call the heap until the process ends, so the heap is
 /// never dropped.
 enum Installed {
     OneGil(&'static GilHeap),
@@ -76,8 +77,9 @@ impl Installation {
             Guard::Gil => {
                 let arenas = RetainingArenas::new(MmapArenas::new());
                 let heap = Heap::new(KnownArenas::new(arenas, PageBlocks), PageBlocks);
-                // SAFETY: up to 3.11, CPython calls the domains mem and obj only while the one GIL
-                // is held. Neither the arena source nor `PageBlocks` calls back into the heap.
+                // SAFETY: in CPython up to 3.11, a thread calls the domains mem and obj only while
+                // it holds the only GIL. Neither the arena source nor `PageBlocks` calls back into
+                // the heap.
                 let heap = unsafe { GilHeld::new(heap) };
                 let (heap, vtables, counters) = stack(heap, lower, settings);
                 (Installed::OneGil(heap), vtables, counters)
@@ -99,7 +101,7 @@ impl Installation {
     }
 
     /// Counts the memory in use by walking the heap. Returns `None` if another thread may be inside
-    /// the heap.
+    /// the heap, because the heap must not change during the walk.
     ///
     /// From CPython 3.12 on, the figures leave out the heaps of other interpreters and the heaps of
     /// other threads that are still running.
@@ -137,14 +139,14 @@ fn stack<B: Blocks + Sync + 'static>(
     settings: &Settings,
 ) -> (&'static B, [VTable; 2], Option<Counters>) {
     if settings.stats.is_none() {
-        // SAFETY: the raw domain does not allocate from the domains mem and obj, so `lower` never
-        // calls back into the heap.
+        // SAFETY: `lower` allocates from CPython's raw domain. The raw domain never allocates from
+        // the domains mem and obj, so `lower` never calls back into the heap.
         let pymalloc = leak(unsafe { Pymalloc::new(heap, lower) });
         return (pymalloc.access(), [VTable::of(pymalloc); 2], None);
     }
     let below = leak(Counting::new(lower, SMALL));
-    // SAFETY: the raw domain does not allocate from the domains mem and obj, so `lower` never calls
-    // back into the heap.
+    // SAFETY: `lower` allocates from CPython's raw domain. The raw domain never allocates from the
+    // domains mem and obj, so `lower` never calls back into the heap.
     let pymalloc = leak(unsafe { Pymalloc::new(heap, below) });
     let above = SERVED.map(|_| leak(Counting::new(CAllocator::of(pymalloc), SMALL)));
     (pymalloc.access(), above.map(VTable::of), Some(Counters { above, below }))

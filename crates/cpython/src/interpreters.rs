@@ -31,10 +31,10 @@
 //! # Fork
 //!
 //! The forking thread holds the GIL of at most one interpreter. No other thread can be inside the
-//! heap of that interpreter, so the child process gets a consistent copy of this heap. All other
-//! heaps may have been in use by other threads at the moment of the fork, so the child's copies of
-//! them may be inconsistent. The child therefore gives up these copies, unless the process had only
-//! one thread.
+//! heap of that interpreter, so the child process gets a consistent copy of this heap. The heaps of
+//! all other interpreters may have been in use by other threads at the moment of the fork, so the
+//! child's copies of these heaps may be inconsistent. The child therefore gives up these copies,
+//! unless the process had only one thread.
 
 mod current;
 mod entries;
@@ -96,8 +96,8 @@ pub(crate) unsafe fn start(python: &CPython) {
     // we would mistake the old entry for the entry of the new interpreter. We therefore release the
     // old entry first.
     if let Some(entry) = entry() {
-        // SAFETY: this thread holds the GIL of the new interpreter, and the earlier one no longer
-        // exists.
+        // SAFETY: this thread holds the GIL of the new interpreter, which has the address in the
+        // entry. The earlier interpreter no longer exists, so no other thread can use the entry.
         unsafe { entry.release() };
     }
     // SAFETY: this thread holds the GIL of `interpreter` (contract of `start`).
@@ -197,8 +197,8 @@ fn entry() -> Option<&'static Entry> {
     entries::find(current::interpreter()?.as_ptr())
 }
 
-/// Returns the same entry as [`entry`]. If the main interpreter is current and has no heap yet,
-/// gives it a heap first.
+/// Returns the entry of the calling thread's current interpreter, if that interpreter has a heap.
+/// If the current interpreter is the main one and has no heap yet, gives it a heap first.
 #[cold]
 fn entry_or_main() -> Option<&'static Entry> {
     let interpreter = current::interpreter()?;
@@ -262,9 +262,9 @@ impl PerInterpreter {
     }
 }
 
-// SAFETY: all blocks come from the heaps of this process. No two heaps share memory, and the heaps
-// recognise addresses in their arenas. Only the thread that holds the GIL of an interpreter enters
-// that interpreter's heap, so no two threads are inside a heap at the same time.
+// SAFETY: all blocks come from the heaps of this process. No two heaps share memory, and a heap
+// recognises the addresses that lie in arenas. Only the thread that holds the GIL of an interpreter
+// enters that interpreter's heap, so no two threads are inside the same heap at the same time.
 unsafe impl Blocks for PerInterpreter {
     type Geometry = ThreadGeometry;
 
@@ -276,15 +276,15 @@ unsafe impl Blocks for PerInterpreter {
         if !main_is_at_hand() {
             return None;
         }
-        // SAFETY: the calling thread holds the GIL of the main interpreter, and the heap never
-        // calls back.
+        // SAFETY: the calling thread holds the GIL of the main interpreter. The heap never calls
+        // back into this code, so no other reference to the heap exists.
         unsafe { MAIN.heap() }.alloc_listed(class)
     }
 
     fn alloc(&self, class: SizeClass<ThreadGeometry>) -> Option<BlockPtr> {
         match entry_or_main() {
-            // SAFETY: the thread holds the GIL of the entry's interpreter. The heap does not call
-            // back.
+            // SAFETY: the thread holds the GIL of the entry's interpreter. The heap never calls
+            // back into this code, so no other reference to the heap exists.
             Some(entry) => unsafe { entry.heap() }.alloc(class),
             None => PerThread.alloc_listed(class).or_else(|| PerThread.alloc(class)),
         }
@@ -292,8 +292,8 @@ unsafe impl Blocks for PerInterpreter {
 
     fn trim(&self) {
         match entry() {
-            // SAFETY: the thread holds the GIL of the entry's interpreter. The heap does not call
-            // back.
+            // SAFETY: the thread holds the GIL of the entry's interpreter. The heap never calls
+            // back into this code, so no other reference to the heap exists.
             Some(entry) => unsafe { entry.heap() }.flush(),
             None => PerThread.flush(),
         }

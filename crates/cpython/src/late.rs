@@ -45,8 +45,8 @@ fn find_in(name: &CStr) -> Option<CPython> {
     found
 }
 
-/// Returns the names by which the loader knows the libraries of this process. Leaves out the
-/// program itself, whose name is empty in the loader.
+/// Returns the names by which the dynamic loader knows the libraries of this process. The loader
+/// gives the program itself an empty name, so the program is left out.
 fn loaded_libraries() -> Vec<CString> {
     let mut names = Vec::new();
     loader::visit_loaded(|info| {

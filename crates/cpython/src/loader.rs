@@ -35,8 +35,8 @@ pub(crate) fn clear_error() {
     }
 }
 
-/// Calls `visit` with the loader's description of the program and of each loaded library. Stops as
-/// soon as `visit` returns `Break`.
+/// Calls `visit` once for the program and once for each loaded library, with the dynamic loader's
+/// description. Stops as soon as `visit` returns `Break`.
 pub(crate) fn visit_loaded<V>(mut visit: V)
 where
     V: FnMut(&libc::dl_phdr_info) -> ControlFlow<()>,

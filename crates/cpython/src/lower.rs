@@ -48,16 +48,17 @@ impl Lower {
     /// installed. Until then, the vtable of the domain obj is the one of CPython's own allocator,
     /// which this function stores.
     pub(crate) fn new(python: &CPython) -> Self {
-        // SAFETY: we call the allocator only after a reinitialisation, and only for requests in the
-        // domains mem and obj. CPython itself would call it in the same way.
+        // SAFETY: the vtable is the one of CPython's own allocator. We call it only after a
+        // reinitialisation, and only for requests in the domains mem and obj. CPython itself would
+        // call the allocator in the same way.
         let cpython = unsafe { CAllocator::new(python.allocator(Domain::Obj)) };
         Self { raw: python.raw, cpython }
     }
 }
 
-// SAFETY: CPython's raw domain promises the same as `MemAlloc`, on every thread, even before
-// CPython is initialised and after it is finalized. CPython's own allocator promises the same for
-// requests in the domains mem and obj, and it also accepts blocks of the raw domain.
+// SAFETY: CPython's raw domain gives the guarantees of `MemAlloc` on every thread, even before
+// CPython is initialised and after it is finalized. CPython's own allocator gives these guarantees
+// for requests in the domains mem and obj, and it also accepts blocks of the raw domain.
 unsafe impl MemAlloc for Lower {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         if was_reinitialised() {

@@ -97,8 +97,8 @@ impl CommandLine {
         line
     }
 
-    /// Parses one word of options, such as `-bE`. Returns false if this word ends the options, so
-    /// that the words after it belong to the program.
+    /// Parses one word of options, such as `-bE`. Returns false if this word ends CPython's
+    /// options, so that all words after it belong to the Python program.
     fn parse_word(&mut self, letters: &[u8], args: &mut impl Iterator<Item = OsString>) -> bool {
         for (at, letter) in letters.iter().enumerate() {
             match letter {

@@ -1,10 +1,11 @@
 //! A second `Py_Initialize` in one process.
 //!
 //! In CPython up to 3.11, the allocators that we set stay in force during a second `Py_Initialize`.
-//! From 3.12 on, that call resets CPython's runtime and silently restores CPython's own allocators.
-//! Some blocks of our heap are still live at that time, for example in static types of extension
-//! modules and in the embedding program. When such a block is freed, CPython's own allocator passes
-//! it to the C library's `free`, which aborts.
+//! From 3.12 on, `Py_Initialize` resets CPython's runtime and silently restores CPython's own
+//! allocators. Some blocks of our heap are still live at that time, for example in static types of
+//! extension modules and in the embedding program. CPython's own allocator does not recognise these
+//! blocks. When such a block is freed, CPython's allocator passes it to the C library's `free`,
+//! which aborts the process.
 //!
 //! We therefore install the heap again when the interpreter creates `_imp`, its first built-in
 //! module. That is the earliest sign of a reinitialisation that we can see without hooking
@@ -57,8 +58,9 @@ struct Watch {
 
 static WATCH: OnceLock<Watch> = OnceLock::new();
 
-/// Prepares to install `ours`, the heap's vtables of [`SERVED`], again after a reinitialisation of
-/// `python`. Must be called before the first installation.
+/// Prepares to install the heap again after a reinitialisation of `python`. `ours` contains the
+/// heap's vtables for the domains in [`SERVED`]. Must be called before the heap is installed for
+/// the first time.
 pub(crate) fn watch(python: &CPython, ours: [VTable; 2]) {
     WATCH.get_or_init(|| {
         let cpythons = SERVED.map(|domain| python.allocator(domain));
@@ -98,8 +100,8 @@ unsafe fn replace_first_module(python: &CPython) -> Option<ModuleInit> {
     Some(init)
 }
 
-/// Creates the first module of an interpreter. If CPython has restored its own allocators, installs
-/// the heap again first.
+/// Creates the first module of an interpreter, in place of CPython's own function. If CPython has
+/// restored its own allocators, first installs the heap again.
 unsafe extern "C" fn create_first_module() -> *mut c_void {
     let Some(watch) = WATCH.get() else { return ptr::null_mut() };
     watch.reinstall_if_reset();

@@ -165,8 +165,8 @@ impl From<Tally> for Requests {
 }
 
 impl Served {
-    /// Subtracts the requests that the heap forwarded to the allocator below it from the number of
-    /// all small requests.
+    /// Computes the number of small requests that the heap satisfied itself. This is the number of
+    /// all small requests, minus those that the heap forwarded to the allocator below it.
     fn new((requested, passed_below): ([Counts; 2], Tally)) -> Self {
         let all: u64 = requested.iter().map(|counts| counts.small.requests).sum();
         let bytes: u64 = requested.iter().map(|counts| counts.small.bytes).sum();

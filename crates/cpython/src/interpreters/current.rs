@@ -16,10 +16,11 @@
 //!   fs:[offset] ─► thread state ─► │ prev │ next │ interp │ …     the same from 3.12 to 3.15
 //! ```
 //!
-//! CPython keeps the current state in a thread-local variable that no symbol names. A public
-//! function returns the current state, but takes some twenty instructions in a shared libpython. We
-//! therefore look for the variable once ([`find_offset`]) and then read it directly. Until we have
-//! found the variable, and if we cannot find it, we call the function.
+//! CPython keeps the current state in a thread-local variable for which it exports no symbol. A
+//! public function returns the current state, but takes some twenty instructions in a shared
+//! libpython. We therefore search for the variable once ([`find_offset`]), and then read it
+//! directly. Until we have found the variable, and if we cannot find it, we call the public
+//! function instead.
 
 use std::{
     ffi::c_void,
@@ -37,8 +38,9 @@ use crate::{
     loader,
 };
 
-/// The number of words that precede the interpreter in a thread state. CPython: `struct _ts` in
-/// `Include/cpython/pystate.h`, 3.12 to 3.15. [`layout_holds`] verifies this number at run time.
+/// The number of words in a thread state that precede the pointer to the interpreter. CPython:
+/// `struct _ts` in `Include/cpython/pystate.h`, 3.12 to 3.15. [`layout_holds`] verifies this number
+/// at run time.
 const WORDS_BEFORE_INTERPRETER: usize = 2;
 
 static FUNCTIONS: OnceLock<InterpreterFunctions> = OnceLock::new();
@@ -72,9 +74,9 @@ pub(super) fn functions() -> Option<&'static InterpreterFunctions> {
     FUNCTIONS.get()
 }
 
-/// Returns true if the calling thread holds the GIL of `interpreter`. Reads CPython's thread-local
-/// variable directly, without calling CPython. Always returns false until we have found that
-/// variable.
+/// Returns true if the calling thread holds the GIL of `interpreter`. Instead of calling CPython,
+/// reads the thread-local variable in which CPython keeps the current thread state. Always returns
+/// false until we have found that variable.
 #[inline(always)]
 pub(super) fn is_at_hand(interpreter: *const c_void) -> bool {
     let state = word::at(OFFSET.load(Relaxed));
@@ -108,8 +110,8 @@ fn interpreter_of(state: NonNull<c_void>) -> *const *mut c_void {
     state.as_ptr().cast::<*mut c_void>().wrapping_add(WORDS_BEFORE_INTERPRETER).cast_const()
 }
 
-/// Returns true if the interpreter that CPython reports for `state` is at the expected place in
-/// `state`.
+/// Returns true if the word at the expected place in `state` is the interpreter that CPython itself
+/// reports for `state`.
 #[cold]
 fn layout_holds(functions: &InterpreterFunctions, state: NonNull<c_void>) -> bool {
     // SAFETY: the state is the calling thread's current one.
@@ -234,8 +236,8 @@ mod word {
     #[inline(always)]
     pub(super) fn at(offset: usize) -> *const *const c_void {
         let word;
-        // SAFETY: at `offset` there is a word of the thread's static thread-locals or of its
-        // control block (invariant of `OFFSET`).
+        // SAFETY: the word at `offset` belongs to the thread's static thread-local variables or to
+        // its control block (invariant of `OFFSET`).
         unsafe {
             asm!(
                 "mov {word}, qword ptr fs:[{offset}]",

@@ -14,8 +14,8 @@ use thread_heap::OwnedHeap;
 
 use crate::abi::Interpreter;
 
-/// The value of the field `interpreter` in an entry that no interpreter uses. No object has this
-/// address.
+/// The value of the field `interpreter` in an entry that belongs to no interpreter. No object has
+/// this address.
 const NO_INTERPRETER: *mut c_void = ptr::without_provenance_mut(1);
 
 /// A table entry that holds an interpreter and its heap. When the interpreter has ended, another
@@ -26,8 +26,8 @@ pub(super) struct Entry {
     /// # Invariant
     ///
     /// If `interpreter` points to an interpreter, `heap` is `Some`. `interpreter` is written only
-    /// by a thread that holds the GIL of that interpreter, or when the process has only one thread
-    /// left.
+    /// by a thread that holds the GIL of that interpreter, or by the only thread that is left in
+    /// the process.
     interpreter: AtomicPtr<c_void>,
     /// # Invariant
     ///
@@ -104,12 +104,12 @@ impl Entry {
     ///
     /// # Safety
     ///
-    /// - The entry must have no interpreter. Unless the entry is `MAIN`, the caller must have
-    ///   claimed it.
+    /// - The entry must have no interpreter.
+    /// - If the entry is not `MAIN`, the caller must have claimed it.
     /// - The calling thread must hold the GIL of `interpreter`.
     pub(super) unsafe fn assign(&self, interpreter: Interpreter, heap: OwnedHeap) {
-        // SAFETY: the entry has no interpreter, and the caller has claimed it or holds the main GIL
-        // (contract). Nobody else may access `heap`.
+        // SAFETY: the entry has no interpreter, and the caller has claimed the entry or holds the
+        // GIL of the main interpreter (contract). No other thread may access `heap` then.
         unsafe { *self.heap.get() = Some(heap) };
         // INVARIANT: the heap is `Some`.
         self.interpreter.store(interpreter.as_ptr(), Release);
@@ -166,7 +166,8 @@ pub(super) fn find(interpreter: *const c_void) -> Option<&'static Entry> {
     Some(entry)
 }
 
-/// Claims an entry that no interpreter uses. If every entry in the list is claimed, adds a new one.
+/// Claims an entry that belongs to no interpreter, and returns it. If every entry in the list is
+/// claimed, adds a new entry.
 pub(super) fn claim() -> &'static Entry {
     let claims = |entry: &&Entry| {
         !entry.is_claimed.load(Relaxed)
