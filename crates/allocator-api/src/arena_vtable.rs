@@ -13,8 +13,8 @@
 //! rounds it up to the next arena size. CPython may also free a null pointer (3.13), which `free`
 //! ignores.
 //!
-//! There is no conversion from a vtable to an [`ArenaSource`]. An `ArenaSource` must return aligned
-//! arenas, and a vtable from C code does not promise any alignment.
+//! We provide no conversion from a vtable to an [`ArenaSource`]. An `ArenaSource` must return
+//! arenas that are aligned to their size, and a vtable from C code promises no alignment at all.
 
 use core::{
     ffi::c_void,

@@ -67,14 +67,16 @@ unsafe impl MemAlloc for CAllocator {
         if size > MAX_REQUEST {
             return None;
         }
-        // SAFETY: the function gets the context of its own vtable (contract of `new`).
+        // SAFETY: we pass the function the context of its own vtable, as the contract of `new`
+        // requires.
         NonNull::new(unsafe { (self.0.malloc)(self.0.ctx, size) }.cast())
     }
 
     #[inline]
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
         calloc_size(count, size)?;
-        // SAFETY: the function gets the context of its own vtable (contract of `new`).
+        // SAFETY: we pass the function the context of its own vtable, as the contract of `new`
+        // requires.
         NonNull::new(unsafe { (self.0.calloc)(self.0.ctx, count, size) }.cast())
     }
 
@@ -83,15 +85,16 @@ unsafe impl MemAlloc for CAllocator {
         if size > MAX_REQUEST {
             return None;
         }
-        // SAFETY: the function gets the context of its own vtable (contract of `new`). `ptr` is
-        // null or a live block of this allocator (contract of `realloc`).
+        // SAFETY: we pass the function the context of its own vtable, as the contract of `new`
+        // requires. `ptr` is null or a live block of this allocator (contract of `realloc`).
         NonNull::new(unsafe { (self.0.realloc)(self.0.ctx, to_c(ptr), size) }.cast())
     }
 
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: the function gets the context of its own vtable (contract of `new`). `ptr` is
-        // null or a live block of this allocator that is not used again (contract of `free`).
+        // SAFETY: we pass the function the context of its own vtable, as the contract of `new`
+        // requires. `ptr` is null or a live block of this allocator that is not used again
+        // (contract of `free`).
         unsafe { (self.0.free)(self.0.ctx, to_c(ptr)) }
     }
 }

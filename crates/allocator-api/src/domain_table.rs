@@ -6,9 +6,9 @@
 //! ```
 //!
 //! CPython: `PyMem_GetAllocator`, `PyMem_SetAllocator`. CPython loads the function and the context
-//! one after the other. If another thread sets a vtable in between, the two values come from
-//! different vtables. That cannot happen with this table, because a reader loads one pointer to an
-//! immutable vtable.
+//! of a vtable one after the other. If another thread sets a new vtable in between, CPython calls
+//! the old function with the new context. That cannot happen with this table. A reader loads a
+//! single pointer to an immutable vtable, so the function and the context always belong together.
 
 use core::ptr::NonNull;
 
@@ -35,8 +35,8 @@ pub enum SetError {
 
 /// The allocators of the three domains.
 ///
-/// A table can be a `static`. Whenever a vtable is set that the table has not seen before, the
-/// table allocates a record for it from `A`.
+/// A table can be a `static`. When a vtable is set that the table has never stored before, the
+/// table allocates a record for the vtable from `A`.
 #[derive(Debug)]
 pub struct DomainTable<A: MemAlloc = Malloc> {
     slots: [Slot; 3],

@@ -75,8 +75,8 @@ impl Counters {
 
 impl<A> Counting<A> {
     sync::const_unless_model! {
-        /// Wraps `below`. Requests for at most `threshold` bytes count as small, and all others as
-        /// large.
+        /// Wraps `below`. Requests for at most `threshold` bytes are counted as small, and all
+        /// others as large.
         pub fn new(below: A, threshold: usize) -> Self {
             Self { below, threshold, small: Counters::new(), large: Counters::new() }
         }

@@ -77,8 +77,8 @@ impl<A: MemAlloc> Records<A> {
         }
         let block = self.memory.malloc(size_of::<Record>())?.cast::<Record>();
         let record = Record { vtable: UnsafeCell::new(*vtable), next: self.newest };
-        // SAFETY: the block is new, has the size of a record, and is aligned for any type of that
-        // size.
+        // SAFETY: the block is new and has the size of a record. Every block of a `MemAlloc` is
+        // aligned at least to a word, which is sufficient for a record.
         unsafe { block.write(record) };
         // INVARIANT: the new record's `next` is the list so far.
         self.newest = Some(block);
@@ -90,8 +90,8 @@ impl<A: MemAlloc> Records<A> {
             // SAFETY: `at` is a record of the list (invariant of `newest`).
             unsafe { at.as_ref() }.next
         })
-        // SAFETY: `at` is a record of the list. The list is borrowed as long as the reference to
-        // the record lives.
+        // SAFETY: `at` is a record of the list. The returned reference borrows the list, so the
+        // record lives longer than the reference.
         .map(|at| (at, unsafe { at.as_ref() }))
     }
 }
