@@ -7,15 +7,15 @@ use raw_mem::MemAlloc;
 use super::{Cache, StorageSource, show};
 use crate::list::{BoundedStack, CacheStats, Cleared, FreeObject, Storage};
 
-/// A cache for objects of type `T` over the allocator `A`. It retains the storage of up to `bound`
-/// free objects.
+/// A cache for objects of type `T`. It allocates their storage from the allocator `A`, and retains
+/// the storage of up to `bound` free objects.
 ///
 /// [`take`](StorageSource::take) returns the storage that was put back most recently. If the cache
 /// is empty, `take` allocates storage from `A`. [`put`](StorageSource::put) adds storage to the
 /// cache, or returns it to `A` if the cache is full. The free objects hold the links of the cache's
 /// list, so the cache needs no memory of its own.
 ///
-/// A free list belongs to one thread at a time. For several threads, use
+/// Only one thread at a time can use a free list. For several threads, use
 /// [`SharedCache`](crate::SharedCache) or [`thread_cache!`](crate::thread_cache!).
 ///
 /// CPython: the free lists of `float`, `list`, `dict` and other types. The module
@@ -94,8 +94,8 @@ impl<T, A: MemAlloc> FreeList<T, A> {
 }
 
 // SAFETY: `STORAGE` has the size and alignment that a `T` needs. Storage leaves the stack before
-// `take` returns it, and comes back only through `put`. `lower` keeps its blocks valid even if the
-// cache moves. `FreeList` is not `Clone`.
+// `take` returns it, and comes back only through `put`, so the caller of `take` owns it
+// exclusively. The blocks of `lower` stay valid even if the cache moves. `FreeList` is not `Clone`.
 unsafe impl<T, A: MemAlloc> StorageSource<T> for FreeList<T, A> {
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {

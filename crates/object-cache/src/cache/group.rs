@@ -13,7 +13,7 @@ pub trait Cache {
     ///
     /// # Panics
     ///
-    /// Panics if the allocator below panics.
+    /// Panics if the allocator below the cache panics.
     fn clear(&self) -> Cleared;
 
     /// Calls `visit` for each list of the cache, with the figures of that list as the second

@@ -79,17 +79,17 @@ unsafe impl<A: MemAlloc, C: Cache> MemAlloc for RetryAfterClear<A, C> {
 
     #[inline]
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: the block came from the allocator below (contract of `realloc`).
+        // SAFETY: the block came from `below` (contract of `realloc`).
         unsafe { self.below.realloc(ptr, size) }.or_else(|| {
-            // SAFETY: as above. The block is still live, because the first request failed and left
-            // it unchanged.
+            // SAFETY: the block came from `below` (contract of `realloc`). The block is still live,
+            // because the first request failed and left the block unchanged.
             self.retry(Some(size), |below| unsafe { below.realloc(ptr, size) })
         })
     }
 
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: the block came from the allocator below (contract of `free`).
+        // SAFETY: the block came from `below` (contract of `free`).
         unsafe { self.below.free(ptr) }
     }
 }

@@ -17,8 +17,8 @@ use core::{mem, ptr::NonNull};
 ///   that storage exclusively until it returns the storage with [`put`](Self::put).
 /// - The storage stays valid while the source or a clone of the source exists, even if the source
 ///   is moved.
-/// - A clone is the same source as the original. Storage that was taken from one of them may be
-///   returned to the other.
+/// - A clone behaves as the same source as the original. Storage that was taken from one of them
+///   may be returned to the other.
 /// - If the source is `Send` or `Sync`, one thread may return storage that another thread has
 ///   taken.
 pub unsafe trait StorageSource<T> {
@@ -28,8 +28,8 @@ pub unsafe trait StorageSource<T> {
     /// aligned for a `T`.
     fn take(&self) -> Option<NonNull<T>>;
 
-    /// Returns storage to the source. The value in the storage must have been dropped or moved out,
-    /// or never have been written.
+    /// Returns storage to the source. The storage must hold no live value. The caller must have
+    /// dropped the value or moved it out, unless it never wrote a value.
     ///
     /// # Safety
     ///
@@ -53,8 +53,8 @@ unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
     }
 }
 
-/// Drops the value of `object`, then returns its storage to `source`. Also returns the storage if
-/// the destructor of the value panics.
+/// Drops the value of `object`, then returns its storage to `source`. The storage is returned even
+/// if the destructor of the value panics.
 ///
 /// # Safety
 ///
@@ -86,8 +86,8 @@ impl<'s, T, S: StorageSource<T>> Vacant<'s, T, S> {
         Self { source, storage }
     }
 
-    /// Moves `value` into the storage, and returns a pointer to it. The guard is forgotten, so it
-    /// no longer returns the storage to its source.
+    /// Moves `value` into the storage, and returns a pointer to the value. The guard is forgotten
+    /// without being dropped, so it does not return the storage to its source.
     #[inline]
     pub(crate) fn fill(self, value: T) -> NonNull<T> {
         let storage = self.storage;

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! 1. Every object in the stack lies in one of the blocks.
-//! 2. A block returns to the allocator below only in `compact`, and when the cache is dropped.
+//! 2. A block returns to the allocator below the cache only in `compact`, or when the cache is
+//!    dropped.
 
 use core::{cell::Cell, fmt, marker::PhantomData, mem, ptr::NonNull};
 
@@ -90,7 +91,7 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
         }
     }
 
-    /// Allocates a new block. Puts all of its objects except the last one into the stack, and
+    /// Allocates a new block. Puts all objects of the block except the last one into the stack, and
     /// returns the last one.
     #[cold]
     #[inline(never)]
@@ -110,7 +111,8 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
         Some(object(Self::OBJECTS - 1).cast())
     }
 
-    /// Returns all blocks in which no object is in use to the allocator below.
+    /// Finds all blocks in which every object is free, and returns these blocks to the allocator
+    /// below the cache.
     ///
     /// Takes O(n log n) steps for n free objects and blocks, and allocates no memory. The free
     /// objects and the blocks are sorted by address in place. A single pass over both sorted chains
@@ -171,7 +173,7 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
 }
 
 /// The blocks and free objects that a compaction has removed from the cache, but has not examined
-/// yet. Dropping this value puts them back into the cache.
+/// yet. If this value is dropped, the blocks and objects go back into the cache.
 struct Remaining<'c, T, A: MemAlloc, const BLOCK: usize> {
     /// In ascending order of address.
     free: Chain<FreeObject>,
@@ -181,8 +183,8 @@ struct Remaining<'c, T, A: MemAlloc, const BLOCK: usize> {
 }
 
 impl<T, A: MemAlloc, const BLOCK: usize> Remaining<'_, T, A, BLOCK> {
-    /// Removes the free objects that lie in `block`, which must have been the first of the
-    /// remaining blocks. Returns these objects and their number.
+    /// Removes the free objects that lie in `block`, and returns these objects and their number.
+    /// `block` must have been the first of the remaining blocks.
     ///
     /// The free objects are sorted, so an object whose address is lower than that of `block` lies
     /// in none of the remaining blocks. It lies in a block that another compaction has removed from
@@ -216,9 +218,9 @@ impl<T, A: MemAlloc, const BLOCK: usize> Drop for Remaining<'_, T, A, BLOCK> {
     }
 }
 
-// SAFETY: the objects of a block do not overlap, and have the layout of a `T`. Storage leaves the
-// stack before it is handed out, and comes back only through `put`. A block with an object in use
-// stays allocated until the cache is dropped.
+// SAFETY: the objects of a block do not overlap, and each has the layout of a `T`. An object leaves
+// the stack before `take` returns it, and comes back only through `put`. A block that contains an
+// object in use stays allocated until the cache is dropped.
 unsafe impl<T, A: MemAlloc, const BLOCK: usize> StorageSource<T> for BlockCache<T, A, BLOCK> {
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {

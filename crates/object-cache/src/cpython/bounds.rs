@@ -142,8 +142,8 @@ kinds! {
     /// A block of a deque. From 3.11 on, each deque has its own list of free blocks. Source in all
     /// versions: `Modules/_collectionsmodule.c`.
     DequeBlock [10, 16, 16, 16, 16, 16],
-    /// A `MemoryError`. CPython creates some of them in advance, so that raising one needs no
-    /// memory. Source in all versions: `Objects/exceptions.c`.
+    /// A `MemoryError`. CPython creates some of these objects in advance, so that raising a
+    /// `MemoryError` needs no memory. Source in all versions: `Objects/exceptions.c`.
     MemoryError [0, 16, 16, 16, 16, 16],
     /// A chunk of the stack on which CPython keeps its frames. CPython caches a chunk after it has
     /// removed the chunk from this stack. Source in all versions: `Python/pystate.c`.

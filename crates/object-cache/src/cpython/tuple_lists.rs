@@ -10,7 +10,8 @@ use crate::{
     list::{BoundedStack, CacheStats, Cleared, FreeObject, Storage},
 };
 
-/// A cache of storage for objects that consist of a header `H` and a number of items of type `E`.
+/// A cache of storage for objects of variable length. Each object consists of a header `H`,
+/// followed by a number of items of type `E`.
 ///
 /// ```text
 ///   ┌──────────┬────────┬────────┬─ ─ ─ ┬────────────┐
@@ -22,8 +23,8 @@ use crate::{
 /// [`take`](Self::take) allocates their storage from `A`, and [`put`](Self::put) returns the
 /// storage to `A` at once.
 ///
-/// This type manages only uninitialised storage, for a runtime that has its own pointer types. The
-/// runtime must write and drop the header and the items itself.
+/// This type is intended for a runtime that has its own pointer types. It manages only
+/// uninitialised storage, so the runtime must itself write and drop the header and the items.
 ///
 /// CPython: the free lists of tuples. [`Version`](super::Version) has the lengths and bounds of
 /// these lists.
@@ -97,8 +98,8 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
         Self { stacks: array::from_fn(|_| BoundedStack::new(bound)), lower, of: PhantomData }
     }
 
-    /// Returns the layout of an object of `len` items. Returns `None` if the object would exceed
-    /// the address space.
+    /// Returns the layout of an object of `len` items. Returns `None` if the size of the object
+    /// overflows.
     fn storage(len: usize) -> Option<Storage> {
         let bytes = size_of::<E>().checked_mul(len)?.checked_add(Self::ITEMS)?;
         Some(Storage::new(bytes, Self::ALIGN))
@@ -136,8 +137,8 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
         Self::storage(len)?.allocate(&self.lower).map(NonNull::cast)
     }
 
-    /// Returns the storage of an object to the cache. The header and the items must have been
-    /// dropped or never have been written.
+    /// Returns the storage of an object to the cache. The storage must hold no live value. The
+    /// caller must have dropped the header and the items, unless it never wrote them.
     ///
     /// # Safety
     ///

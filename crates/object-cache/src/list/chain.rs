@@ -4,8 +4,8 @@ use core::ptr::NonNull;
 
 use super::Link;
 
-/// A chain of free objects, each linked to the next. Used as an iterator, the chain removes its
-/// objects one after the other and returns them.
+/// A chain of free objects, each of which is linked to the next one. As an iterator, the chain
+/// removes its objects one after the other, beginning with the first, and returns each of them.
 pub(crate) struct Chain<N> {
     /// # Invariant
     ///

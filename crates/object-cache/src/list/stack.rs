@@ -137,8 +137,8 @@ impl<N: Link> BoundedStack<N> {
         self.newest.replace(Some(older)).map_or(Ok(()), Err)
     }
 
-    /// Removes the objects that are in the stack at the time of the call. Passes each of them to
-    /// `release`, which then owns that object. Returns their number.
+    /// Removes the objects that are in the stack at the time of the call, and returns their number.
+    /// Passes each object to `release`, which then owns the object.
     ///
     /// `release` may put objects into the stack and take objects from it. If `release` panics, the
     /// remaining objects stay in the stack.
@@ -164,8 +164,8 @@ impl<N: Link> BoundedStack<N> {
         Some(object)
     }
 
-    /// Removes all objects, but does not count hits. Returns a chain with the objects, in the order
-    /// in which `take` would have returned them, and their number.
+    /// Removes all objects without counting hits. Returns a chain of the objects and their number.
+    /// The objects are in the order in which `take` would have returned them.
     pub(crate) fn drain(&self) -> (Chain<N>, u32) {
         let count = self.len();
         self.pushed.set(self.popped());

@@ -1,4 +1,4 @@
-//! The layout of an object's storage, and how it is requested from the allocator below.
+//! The layout of an object's storage, and its allocation from the allocator below a cache.
 
 use core::ptr::NonNull;
 

@@ -4,8 +4,8 @@ use core::{cell::Cell, fmt, marker::PhantomData, ops::Deref, ptr::NonNull};
 
 use crate::cache::{StorageSource, Vacant, drop_and_put};
 
-/// A value with its reference count. [`CachedRc`] pointers to a `T` take their storage from a cache
-/// for objects of the type `RcBox<T>`.
+/// A value with its reference count. A [`CachedRc`] pointer to a `T` points to an `RcBox<T>`, so
+/// its source must provide storage for an `RcBox<T>`.
 #[derive(Debug)]
 pub struct RcBox<T> {
     count: Cell<usize>,
@@ -98,8 +98,8 @@ impl<T, S: StorageSource<RcBox<T>> + Clone> Clone for CachedRc<T, S> {
     ///
     /// # Panics
     ///
-    /// Panics if the reference count would overflow. That is possible only if pointers were
-    /// forgotten, for example with `mem::forget`.
+    /// Panics if the reference count would overflow. The count can become that large only if
+    /// pointers were forgotten, for example with `mem::forget`.
     #[inline]
     fn clone(&self) -> Self {
         let source = self.source.clone();

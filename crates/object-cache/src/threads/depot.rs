@@ -49,8 +49,8 @@ impl<N: Link, const SLOTS: usize> Depot<N, SLOTS> {
         Self { slots: [const { AtomicPtr::new(ptr::null_mut()) }; SLOTS] }
     }
 
-    /// Makes an empty depot. This version is not `const`, because loom's atomics cannot be created
-    /// at compile time.
+    /// Makes an empty depot. With loom, this function is not `const`, because loom's atomics cannot
+    /// be created at compile time.
     #[cfg(loom)]
     pub(super) fn new() -> Self {
         Self { slots: core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())) }

@@ -82,7 +82,7 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
         Self::STORAGE.allocate(&self.lower).map(NonNull::cast)
     }
 
-    /// Returns storage directly to the allocator below, without using any cache.
+    /// Returns storage directly to the allocator below the cache, without using any cache.
     ///
     /// # Safety
     ///
@@ -96,8 +96,8 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
         unsafe { self.lower.free(Some(storage.cast())) };
     }
 
-    /// Returns the storage of all objects in a magazine to the allocator below. Returns the number
-    /// of these objects.
+    /// Returns the storage of all objects in `magazine` to the allocator below the cache. Returns
+    /// the number of these objects.
     ///
     /// If the allocator below panics, the remaining objects move to the depot. If the depot has no
     /// empty slot, these objects are leaked.
@@ -127,8 +127,8 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
     /// Returns the figures of the depot, and the hits, misses and overflows of the threads that
     /// have ended.
     ///
-    /// `free` counts every magazine as full. The true number of free objects may be smaller,
-    /// because a thread that ends may leave a magazine that is not full.
+    /// The field `free` counts every magazine in the depot as full. The true number of free objects
+    /// may be smaller, because a thread that ends may leave a magazine that is not full.
     pub fn stats(&self) -> CacheStats {
         let [hits, misses, overflows] = self.past.each_ref().map(|sum| sum.load(Relaxed) as u64);
         let (free, bound) = (self.depot.magazines(), SLOTS);

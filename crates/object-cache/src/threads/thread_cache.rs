@@ -12,8 +12,9 @@ use crate::{
 
 /// One thread's cache over a [`SharedCache`].
 ///
-/// The cache retains up to two magazines of free objects. It uses atomic operations only if `take`
-/// finds both magazines empty, or if `put` finds both of them full.
+/// The cache retains up to two magazines of free objects. Most calls of `take` and `put` need no
+/// atomic operations. `take` needs them only if it finds both magazines empty, and `put` only if it
+/// finds both magazines full.
 ///
 /// ```
 /// use object_cache::{Cached, SharedCache};
@@ -69,8 +70,8 @@ impl<T, A: MemAlloc, const SLOTS: usize> ThreadCache<'_, T, A, SLOTS> {
         }
     }
 
-    /// Returns the storage of this thread's free objects to the allocator below. To return the
-    /// storage of the objects in the depot, call [`SharedCache::clear`].
+    /// Returns the storage of the calling thread's free objects to the allocator below the cache.
+    /// To also return the storage of the objects in the depot, call [`SharedCache::clear`].
     pub fn clear(&self) -> Cleared {
         let magazines = self.list.magazines();
         let objects = magazines.map(|magazine| self.shared.release(magazine)).sum();
@@ -92,8 +93,8 @@ impl<T, A: MemAlloc, const SLOTS: usize> ThreadCache<'_, T, A, SLOTS> {
 // returns it, and comes back only through `put`. The shared allocator keeps its blocks valid. A
 // magazine has one owner at a time, so no two threads can hand out the same storage.
 unsafe impl<T, A: MemAlloc, const SLOTS: usize> StorageSource<T> for ThreadCache<'_, T, A, SLOTS> {
-    /// Takes storage from this cache. If this cache is empty, refills it with a magazine from the
-    /// depot. If the depot is empty too, takes storage from the allocator below.
+    /// Takes storage from this cache. If this cache is empty, first refills it with a magazine from
+    /// the depot. If the depot is empty too, allocates storage from the allocator below the caches.
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {
         match self.list.stack.take() {

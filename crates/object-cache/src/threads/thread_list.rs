@@ -6,7 +6,8 @@
 //!   put  ──► stack ──► spare ──► depot ──► ×  a full stack becomes the spare, the old one moves on
 //! ```
 //!
-//! 1. Only the owning thread uses the stack and the spare, so neither needs atomic operations.
+//! 1. Only the thread that owns the list uses the stack and the spare, so neither needs atomic
+//!    operations.
 //! 2. A thread visits the depot only if it has emptied or filled both the stack and the spare.
 //!    Between two visits, it therefore calls `take` at least as often as a magazine has objects, or
 //!    it calls `put` that often. Without the spare, a thread that alternates between calls of `put`
