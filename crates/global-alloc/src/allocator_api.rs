@@ -1,5 +1,5 @@
-//! Implementations of the trait `Allocator` of allocator-api2, for the two versions of that crate
-//! that are in use.
+//! Implementations of the trait `Allocator` of the crate allocator-api2, for two of its versions,
+//! because both versions are in use.
 
 use std::{alloc::Layout, ptr::NonNull};
 

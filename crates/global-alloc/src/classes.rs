@@ -39,8 +39,8 @@ const _: () = assert!(
 pub(crate) fn class(layout: Layout) -> Option<SizeClass<Pools>> {
     let mut size = layout.size();
     if layout.align() > Pools::SIZES.alignment {
-        // This cannot overflow: a valid layout has at most isize::MAX bytes even after its size is
-        // rounded up to a multiple of its alignment.
+        // The addition cannot overflow. The size of a valid layout, rounded up to a multiple of its
+        // alignment, is at most isize::MAX bytes.
         size = (size + (layout.align() - 1)) & !(layout.align() - 1);
     }
     SizeClass::of(size)
@@ -68,7 +68,7 @@ pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClas
 pub(crate) fn grown(old: Layout, new: Layout) -> Option<SizeClass<Pools>> {
     let (before, after) = (old.size(), new.size());
     let a_little = after > before && after - before < before / 4;
-    // This cannot overflow, because a layout has at most isize::MAX bytes.
+    // The addition cannot overflow, because a layout has at most isize::MAX bytes.
     let roomy = Layout::from_size_align(after + after / 8, new.align());
     let roomy = roomy.ok().filter(|_| a_little).and_then(class);
     let least = class(new)?;

@@ -19,7 +19,7 @@ use thread_heap::PerThread;
 use crate::classes::class;
 
 /// Ends the process if `ptr` cannot be memory that the global allocator returned for `layout`.
-/// `action` is a verb for what the program is doing with the memory, and appears in the message.
+/// `action` is a verb that names what the program does with the memory. It appears in the message.
 ///
 /// Memory for a layout that is too large for the pools belongs to the C library. We therefore only
 /// check that such memory does not lie in an arena of our heaps. The C library itself may detect a

@@ -50,8 +50,8 @@ pub(crate) fn alloc(layout: Layout, init: Init) -> Option<NonNull<u8>> {
     }
 }
 
-/// Resizes the memory at `ptr` to `size` bytes, and moves it if necessary. If the function returns
-/// `None`, the memory at `ptr` has not changed.
+/// Resizes the memory at `ptr` to `size` bytes. The memory moves if it cannot be resized in place.
+/// If the function returns `None`, the memory at `ptr` is unchanged.
 ///
 /// # Safety
 ///
@@ -81,8 +81,8 @@ pub(crate) unsafe fn resize(ptr: NonNull<u8>, layout: Layout, size: usize) -> Op
 /// - The memory must not be used again.
 #[inline]
 pub(crate) unsafe fn free(ptr: NonNull<u8>) {
-    // SAFETY: the C library's `free` accepts blocks of `posix_memalign` as well as those of
-    // `malloc`.
+    // SAFETY: the memory came from `malloc` or `posix_memalign` (contract of `free`), and the C
+    // library's `free` accepts blocks of both.
     unsafe { Malloc.free(Some(ptr)) };
 }
 

@@ -66,8 +66,8 @@ impl LargeList {
         Some(self.insert(large::alloc(around(layout)?, init)?, layout))
     }
 
-    /// Resizes the memory at `ptr` to `size` bytes, and moves it if necessary. If the function
-    /// returns `None`, the memory at `ptr` has not changed.
+    /// Resizes the memory at `ptr` to `size` bytes. The memory moves if it cannot be resized in
+    /// place. If the function returns `None`, the memory at `ptr` is unchanged.
     ///
     /// # Safety
     ///
