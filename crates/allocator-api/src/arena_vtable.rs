@@ -82,8 +82,8 @@ impl<S> fmt::Debug for LockedSource<S> {
 }
 
 /// Regression test: safe code once could replace the source of a vtable. The old source was then
-/// dropped, and unmapped arenas that were still in use. The second example below, which replaces a
-/// source, must therefore not compile (defects D2).
+/// dropped, and unmapped arenas that were still in use. Code that replaces the source must
+/// therefore not compile (defects D2).
 ///
 /// ```
 /// # use allocator_api::{ArenaVTable, LockedSource};

@@ -30,8 +30,8 @@ impl CAllocator {
 
     /// Wraps the vtable of `alloc`.
     ///
-    /// `alloc` must be `'static`, because a domain table may hand out copies of the returned
-    /// allocator. When another allocator is set in the domain, a thread may still be inside one of
+    /// `alloc` must be `'static`, because its functions may run even after the returned allocator
+    /// was replaced. When another allocator is set in a domain, a thread may still be inside one of
     /// the functions of `alloc`.
     ///
     /// ```
