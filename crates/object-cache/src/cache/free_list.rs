@@ -78,8 +78,8 @@ impl<T, A: MemAlloc> FreeList<T, A> {
 
     /// Returns the storage of all free objects to the allocator below the cache.
     ///
-    /// If that allocator panics, the objects whose storage it has not received yet stay in the
-    /// cache.
+    /// If the allocator below the cache panics, the objects whose storage it has not received yet
+    /// stay in the cache.
     pub fn clear(&self) -> Cleared {
         // SAFETY: the object came from `lower` and holds no value (invariant of `stack`). It has
         // left the stack, so nobody uses it again.

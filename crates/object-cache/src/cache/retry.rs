@@ -13,8 +13,8 @@ use super::Cache;
 /// type can then be freed and reused for another type. If the caches retained no storage, or if the
 /// request exceeds [`MAX_REQUEST`], the request fails without a second attempt.
 ///
-/// The caches usually allocate from this allocator, so it cannot borrow them. `caches` is therefore
-/// usually a zero-sized type whose methods find the caches:
+/// The caches usually allocate from the `RetryAfterClear` itself, so it cannot borrow them.
+/// `caches` is therefore usually a zero-sized type whose methods find the caches:
 ///
 /// ```
 /// use object_cache::{Cache, CacheStats, Cleared, FreeList, RetryAfterClear};

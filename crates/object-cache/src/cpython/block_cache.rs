@@ -201,7 +201,7 @@ impl<T, A: MemAlloc, const BLOCK: usize> Remaining<'_, T, A, BLOCK> {
                 // SAFETY: the object has left its chain.
                 unsafe { before.push(object) };
             } else {
-                // SAFETY: as above.
+                // SAFETY: the object has left its chain.
                 unsafe { inside.push(object) };
                 count += 1;
             }

@@ -72,7 +72,7 @@ mod tests {
             }
             let mut expected = order[..count].to_vec();
             expected.sort_unstable();
-            // SAFETY: as above.
+            // SAFETY: 40 objects begin at `start`, and `index` is below 40.
             let expected = expected.iter().map(|&index| unsafe { start.add(index) }.cast());
             prop_assert!(by_address(chain).eq(expected));
         }

@@ -184,8 +184,8 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
 
     /// Returns the storage of all free objects to the allocator below the cache.
     ///
-    /// If that allocator panics, the objects whose storage it has not received yet stay in their
-    /// lists.
+    /// If the allocator below the cache panics, the objects whose storage it has not received yet
+    /// stay in their lists.
     pub fn clear(&self) -> Cleared {
         let mut cleared = Cleared::default();
         for (stack, len) in self.stacks.iter().zip(1..) {

@@ -28,7 +28,7 @@
 //! `take` finds its object either in `newest` or in the chain, and has a separate counter of hits
 //! for each of these two branches. Each branch increments its counter before it unlinks the object.
 //! In the opposite order, compilers merge the two increments into a single one, at an address that
-//! is computed at run time. The processor Golden Cove forwards a store to a later load without
+//! is computed at run time. The processor core Golden Cove forwards a store to a later load without
 //! delay only if both use a constant offset. With the merged increment, each hit would therefore
 //! have to wait for the counter that the previous hit has written, and would take seven cycles
 //! instead of three.

@@ -48,8 +48,8 @@ impl Storage {
     /// Allocates storage from `lower`.
     ///
     /// Returns `None` if the allocation fails, or if the allocated block is insufficiently aligned
-    /// for the object. The latter can happen if `lower` is a heap with one of the oldest CPython
-    /// profiles.
+    /// for the object. The latter can happen if `lower` is a heap with one of CPython's oldest
+    /// geometries, whose blocks are aligned to only 8 bytes.
     pub(crate) fn allocate(self, lower: &impl MemAlloc) -> Option<NonNull<u8>> {
         let block = lower.malloc(self.bytes)?;
         if block.addr().get().is_multiple_of(self.align) {

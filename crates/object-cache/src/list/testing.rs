@@ -52,7 +52,7 @@ impl Node {
     pub(crate) unsafe fn touch(this: NonNull<Self>) {
         // SAFETY: the caller owns the node (contract).
         let node = unsafe { this.as_ref() };
-        // SAFETY: as above.
+        // SAFETY: the caller owns the node (contract), so no other thread accesses the value.
         node.value.with_mut(|value| unsafe { *value += 1 });
     }
 }

@@ -99,8 +99,8 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
     /// Returns the storage of all objects in `magazine` to the allocator below the cache. Returns
     /// the number of these objects.
     ///
-    /// If the allocator below panics, the remaining objects move to the depot. If the depot has no
-    /// empty slot, these objects are leaked.
+    /// If the allocator below the cache panics, the remaining objects of the magazine move to the
+    /// depot. If the depot has no empty slot, these objects are leaked.
     pub(super) fn release(&self, magazine: Magazine<FreeObject>) -> usize {
         let (chain, count) = magazine.open();
         let mut remaining = Remaining { chain, count, depot: &self.depot };
@@ -114,8 +114,8 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
         count as usize
     }
 
-    /// Returns the storage of the objects in the depot to the allocator below. Any thread may call
-    /// this function. Objects in the caches of the threads stay there.
+    /// Returns the storage of the objects in the depot to the allocator below the cache. Any thread
+    /// may call this function. Objects in the caches of the threads stay there.
     pub fn clear(&self) -> Cleared {
         // Other threads may keep adding magazines. We take at most `SLOTS` magazines, so that the
         // loop ends.

@@ -106,7 +106,7 @@ fn a_miss_may_clear_the_cache_that_missed() {
         // SAFETY: the objects came from the cache with these lengths and hold no values.
         [1, 2].iter().zip(pair).for_each(|(&len, object)| unsafe { tuples.put(object, len) });
         let object = tuples.take(3).unwrap();
-        // SAFETY: as above.
+        // SAFETY: the object came from the cache with this length and holds no values.
         unsafe { tuples.put(object, 3) };
     });
 }
