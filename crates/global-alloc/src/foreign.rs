@@ -1,4 +1,5 @@
-//! A check, in debug builds, that memory which is freed or resized came from this allocator.
+//! A check that memory which is freed or resized came from this allocator. Only debug builds
+//! contain the check.
 //!
 //! Rust code can pass memory of another allocator to this one by mistake, for example by calling
 //! `CString::from_raw` on the result of C's `strdup`. A debug build then writes one line to stderr
@@ -49,8 +50,8 @@ pub(crate) unsafe fn check(action: &str, ptr: NonNull<u8>, layout: Layout) {
 fn abort(action: &str, ptr: NonNull<u8>, layout: Layout, why: fmt::Arguments<'_>) -> ! {
     let (size, align) = (layout.size(), layout.align());
     let mut line = Cursor::new([0_u8; 256]);
-    // Every message fits into the buffer. A longer message would be truncated, so we ignore the
-    // error.
+    // Every message fits into the buffer. If a message were longer, `writeln!` would fail and we
+    // would write only the beginning of the message, so we can ignore the result.
     let _ = writeln!(
         line,
         "obmalloc: cannot {action} the memory at {ptr:p} with size {size} and alignment {align}: \
