@@ -8,12 +8,13 @@
 //!      └─► a LockedSource
 //! ```
 //!
-//! CPython requests other memory from its arena allocator too, such as the chunks of its threads'
-//! data stacks (3.11 and later). It may also free null (3.13). The functions here therefore accept
-//! any size, and round it up to the next arena size.
+//! CPython requests not only arenas from its arena allocator, but also other memory, such as the
+//! chunks of its threads' data stacks (3.11 and later). `alloc` therefore accepts any size, and
+//! rounds it up to the next arena size. CPython may also free a null pointer (3.13), which `free`
+//! ignores.
 //!
-//! There is no conversion from a vtable to an [`ArenaSource`]. An `ArenaSource` must return aligned
-//! arenas, and a vtable from C code does not promise any alignment.
+//! We provide no conversion from a vtable to an [`ArenaSource`]. An `ArenaSource` must return
+//! arenas that are aligned to their size, and a vtable from C code promises no alignment at all.
 
 use core::{
     ffi::c_void,
@@ -32,7 +33,7 @@ use sync::Mutex;
 pub struct ArenaVTable {
     /// The first argument of both functions.
     pub ctx: *mut c_void,
-    /// Allocates `size` bytes. Returns null if there is no memory.
+    /// Allocates `size` bytes. Returns null if the allocation fails.
     pub alloc: unsafe extern "C" fn(ctx: *mut c_void, size: usize) -> *mut c_void,
     /// Frees the memory at `ptr`, which `alloc` returned for the same `size`. Does nothing if `ptr`
     /// is null.
@@ -53,8 +54,9 @@ unsafe impl Sync for ArenaVTable {}
 
 /// An arena source behind a lock.
 ///
-/// No method gives access to the source itself. A caller with such access could replace the source,
-/// although users of the vtable still rely on its arenas.
+/// No method gives access to the source itself. With such access, a caller could replace the
+/// source. The old source would then be dropped and would unmap its arenas, although users of the
+/// vtable may still use them.
 pub struct LockedSource<S>(Mutex<S>);
 
 impl<S> LockedSource<S> {
@@ -79,8 +81,9 @@ impl<S> fmt::Debug for LockedSource<S> {
     }
 }
 
-/// The source of a vtable cannot be replaced. If it could, the old source would be dropped and
-/// would unmap arenas that are still in use (defects D2).
+/// Regression test: safe code once could replace the source of a vtable. The old source was then
+/// dropped, and unmapped arenas that were still in use. Code that replaces the source must
+/// therefore not compile (defects D2).
 ///
 /// ```
 /// # use allocator_api::{ArenaVTable, LockedSource};
@@ -101,7 +104,8 @@ impl<S> fmt::Debug for LockedSource<S> {
 struct TheSourceCannotBeReplaced;
 
 impl ArenaVTable {
-    /// Returns the vtable of `source`. The arenas that it allocates are aligned to their size.
+    /// Returns a vtable whose functions allocate arenas from `source`. Each arena is aligned to its
+    /// size.
     ///
     /// ```
     /// use allocator_api::{ArenaVTable, LockedSource};
@@ -115,7 +119,8 @@ impl ArenaVTable {
     }
 }
 
-/// Returns the size of the arena that serves a request for `size` bytes.
+/// Returns the size of the arena that we allocate for a request for `size` bytes. Returns `None` if
+/// `size` is larger than any arena.
 fn arena_size(size: usize) -> Option<ArenaSize> {
     ArenaSize::new(size.checked_next_power_of_two()?.max(64))
 }
@@ -175,13 +180,14 @@ mod tests {
         }
     }
 
-    /// A source that counts its mapped bytes in [`MAPPED`], and the calls of `trim` in [`TRIMS`].
+    /// A source that wraps another one. It counts the mapped bytes in [`MAPPED`], and the calls of
+    /// `trim` in [`TRIMS`].
     struct CountingSource(MmapArenas);
 
     static MAPPED: AtomicUsize = AtomicUsize::new(0);
     static TRIMS: AtomicUsize = AtomicUsize::new(0);
 
-    // SAFETY: every request goes to the source below unchanged.
+    // SAFETY: every request goes unchanged to the wrapped source.
     unsafe impl ArenaSource for CountingSource {
         fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
             MAPPED.fetch_add(size.bytes(), Relaxed);
@@ -190,7 +196,7 @@ mod tests {
 
         unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
             MAPPED.fetch_sub(size.bytes(), Relaxed);
-            // SAFETY: the arena came from the source below (contract of `unmap`).
+            // SAFETY: the arena came from the wrapped source (contract of `unmap`).
             unsafe { self.0.unmap(arena, size) };
         }
 

@@ -8,9 +8,9 @@ use crate::vtable::{VTable, to_c};
 
 /// An allocator that calls the functions of a [`VTable`].
 ///
-/// Before it calls the vtable, it makes the same checks as CPython. It rejects a request above
-/// [`MAX_REQUEST`] bytes without a call. It forwards requests for 0 bytes and null pointers.
-/// CPython: `PyMem_Malloc` and its siblings.
+/// Each request is first checked as CPython checks it. A request for more than [`MAX_REQUEST`]
+/// bytes is rejected without calling the vtable. Requests for 0 bytes and null pointers are
+/// forwarded to the vtable. CPython: `PyMem_Malloc` and its siblings.
 #[derive(Clone, Copy, Debug)]
 pub struct CAllocator(VTable);
 
@@ -21,8 +21,8 @@ impl CAllocator {
     ///
     /// - The functions of `vtable`, when called with its context, must do what [`MemAlloc`]
     ///   promises.
-    /// - The functions must do so on every thread that uses this value or a copy of it, for as long
-    ///   as one of these values is in use.
+    /// - The functions must do so on every thread that uses this allocator or a copy of it, for as
+    ///   long as the allocator or one of its copies is in use.
     #[inline]
     pub const unsafe fn new(vtable: VTable) -> Self {
         Self(vtable)
@@ -30,8 +30,9 @@ impl CAllocator {
 
     /// Wraps the vtable of `alloc`.
     ///
-    /// `alloc` must be `'static`, because a thread may still be inside one of its functions when
-    /// another allocator replaces this value in a domain.
+    /// `alloc` must be `'static`, because its functions may run even after the returned allocator
+    /// was replaced. When another allocator is set in a domain, a thread may still be inside one of
+    /// the functions of `alloc`.
     ///
     /// ```
     /// # use allocator_api::CAllocator;
@@ -66,14 +67,16 @@ unsafe impl MemAlloc for CAllocator {
         if size > MAX_REQUEST {
             return None;
         }
-        // SAFETY: the function gets the context of its own vtable (contract of `new`).
+        // SAFETY: we pass the function the context of its own vtable, as the contract of `new`
+        // requires.
         NonNull::new(unsafe { (self.0.malloc)(self.0.ctx, size) }.cast())
     }
 
     #[inline]
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
         calloc_size(count, size)?;
-        // SAFETY: the function gets the context of its own vtable (contract of `new`).
+        // SAFETY: we pass the function the context of its own vtable, as the contract of `new`
+        // requires.
         NonNull::new(unsafe { (self.0.calloc)(self.0.ctx, count, size) }.cast())
     }
 
@@ -82,15 +85,16 @@ unsafe impl MemAlloc for CAllocator {
         if size > MAX_REQUEST {
             return None;
         }
-        // SAFETY: the function gets the context of its own vtable (contract of `new`). `ptr` is
-        // null or a live block of this allocator (contract of `realloc`).
+        // SAFETY: we pass the function the context of its own vtable, as the contract of `new`
+        // requires. `ptr` is null or a live block of this allocator (contract of `realloc`).
         NonNull::new(unsafe { (self.0.realloc)(self.0.ctx, to_c(ptr), size) }.cast())
     }
 
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: the function gets the context of its own vtable (contract of `new`). `ptr` is
-        // null or a live block of this allocator that is not used again (contract of `free`).
+        // SAFETY: we pass the function the context of its own vtable, as the contract of `new`
+        // requires. `ptr` is null or a live block of this allocator that is not used again
+        // (contract of `free`).
         unsafe { (self.0.free)(self.0.ctx, to_c(ptr)) }
     }
 }

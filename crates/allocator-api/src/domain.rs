@@ -1,11 +1,12 @@
-//! The three domains of memory, which CPython requests from separate allocators.
+//! The three domains into which CPython divides its requests for memory. Each domain has its own
+//! allocator.
 
 #![forbid(unsafe_code)]
 
 use core::fmt;
 
-/// A family of requests that CPython sends to the same allocator. Each domain can have a different
-/// one. CPython: `PyMemAllocatorDomain`.
+/// A kind of memory request. CPython sends all requests of one domain to the same allocator, but
+/// each domain can have a different allocator. CPython: `PyMemAllocatorDomain`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Domain {

@@ -6,9 +6,9 @@
 //! ```
 //!
 //! CPython: `PyMem_GetAllocator`, `PyMem_SetAllocator`. CPython loads the function and the context
-//! one after the other. If another thread sets a vtable in between, the two values come from
-//! different vtables. That cannot happen with this table, because a reader loads one pointer to an
-//! immutable vtable.
+//! of a vtable one after the other. If another thread sets a new vtable in between, CPython calls
+//! the old function with the new context. That cannot happen with this table. A reader loads a
+//! single pointer to an immutable vtable, so the function and the context always belong together.
 
 use core::ptr::NonNull;
 
@@ -25,7 +25,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SetError {
-    /// There is no memory for the record of the vtable.
+    /// The record of the vtable could not be allocated.
     #[error("cannot set the allocator of the {domain} domain: out of memory for its record")]
     OutOfMemory {
         /// The domain whose allocator was to be set.
@@ -35,8 +35,8 @@ pub enum SetError {
 
 /// The allocators of the three domains.
 ///
-/// A table can be a `static`. Whenever a vtable is set that the table has not seen before, the
-/// table allocates a record for it from `A`.
+/// A table can be a `static`. When a vtable is set that the table has never stored before, the
+/// table allocates a record for the vtable from `A`.
 #[derive(Debug)]
 pub struct DomainTable<A: MemAlloc = Malloc> {
     slots: [Slot; 3],
@@ -65,19 +65,20 @@ impl<A: MemAlloc> DomainTable<A> {
         }
     }
 
-    /// Returns the allocator that serves `domain` at this moment.
+    /// Returns the allocator that is in force for `domain` at the time of the call.
     #[inline]
     pub fn get(&self, domain: Domain) -> CAllocator {
         self.slots[domain.index()].read()
     }
 
-    /// Makes `allocator` serve `domain` from now on. Calls that have already begun continue in the
-    /// previous allocator. Takes O(n) time, where n is the number of different vtables ever set.
+    /// Makes `allocator` the allocator in force for `domain`. Calls that other threads have already
+    /// begun continue in the previous allocator. Takes O(n) time, where n is the number of
+    /// different vtables ever set.
     ///
     /// # Errors
     ///
-    /// Returns [`SetError`] if there is no memory for a record of the vtable. The table is
-    /// unchanged in that case.
+    /// Returns [`SetError`] if a record of the vtable cannot be allocated. The table is unchanged
+    /// in that case.
     ///
     /// # Safety
     ///
@@ -92,8 +93,9 @@ impl<A: MemAlloc> DomainTable<A> {
         } else {
             Some(records.intern(&allocator).ok_or(SetError::OutOfMemory { domain })?)
         };
-        // We still hold the lock here, so the allocators come into force in the order in which the
-        // calls acquired the lock.
+        // We publish the record while we still hold the lock. If several threads set allocators,
+        // these allocators therefore come into force in the order in which the threads acquired the
+        // lock.
         // SAFETY: the records live as long as the table, and the slot is a part of the table.
         unsafe { slot.publish(record) };
         Ok(())
@@ -106,8 +108,8 @@ impl<A: MemAlloc> DomainTable<A> {
     }
 }
 
-/// A domain of a [`DomainTable`], used as an allocator. Each call goes to the vtable that is in
-/// force for the domain at that moment.
+/// A domain of a [`DomainTable`], used as an allocator. Each call goes to the allocator that is in
+/// force for the domain at the time of the call.
 ///
 /// This allocator makes the same checks as [`CAllocator`]. CPython: `PyMem_RawMalloc`,
 /// `PyMem_Malloc`, `PyObject_Malloc` and their siblings.

@@ -1,19 +1,21 @@
 //! Allocators that wrap another allocator and observe its requests.
 //!
-//! A hook depends only on the [`MemAlloc`] below it. Hooks can therefore be stacked in any order,
-//! and a hook that is not part of the stack costs nothing.
+//! A hook uses the wrapped allocator only through the trait [`MemAlloc`], and implements the same
+//! trait. Hooks can therefore be stacked in any order, and a hook that is not part of the stack
+//! costs nothing.
 
 use core::ptr::NonNull;
 
 use raw_mem::MemAlloc;
 use sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// A hook that counts requests and their bytes. It counts requests up to a threshold and above it
-/// separately.
+/// A hook that counts requests and their bytes. It counts small requests, of at most a given number
+/// of bytes, separately from larger ones.
 ///
 /// Calls to `malloc`, `calloc` and `realloc` count as requests whether or not they succeed. Calls
-/// to `free` are not counted. Each counter is exact. If other threads allocate while the counters
-/// are read, one counter may include a request that another counter does not include yet.
+/// to `free` are not counted. Each counter is exact, but the counters are read one after the other.
+/// If other threads allocate in the meantime, one counter may include a request that another
+/// counter does not include yet.
 #[derive(Debug)]
 pub struct Counting<A> {
     below: A,
@@ -40,7 +42,7 @@ pub struct Tally {
     pub requests: u64,
     /// The total number of bytes that were requested.
     pub bytes: u64,
-    /// The number of requests for which there was no memory.
+    /// The number of requests that failed.
     pub refused: u64,
 }
 
@@ -73,8 +75,8 @@ impl Counters {
 
 impl<A> Counting<A> {
     sync::const_unless_model! {
-        /// Wraps `below`. Requests for at most `threshold` bytes count as small, and all others as
-        /// large.
+        /// Wraps `below`. Requests for at most `threshold` bytes are counted as small, and all
+        /// others as large.
         pub fn new(below: A, threshold: usize) -> Self {
             Self { below, threshold, small: Counters::new(), large: Counters::new() }
         }

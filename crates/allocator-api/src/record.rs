@@ -1,5 +1,5 @@
-//! How a vtable becomes visible to other threads. Each vtable is an immutable record, and one
-//! pointer publishes it.
+//! The publication of vtables to other threads. Each vtable is stored in an immutable record. It
+//! becomes visible to all threads when a pointer to its record is stored in a slot.
 //!
 //! ```text
 //!   Slot                    Records, newest first
@@ -11,11 +11,11 @@
 //! ```
 //!
 //! 1. A record never changes, and lives as long as the [`Records`] that it belongs to. A reader
-//!    therefore gets a complete vtable by loading one pointer with Acquire. No reader has to wait,
+//!    therefore gets a complete vtable by loading one pointer with Acquire. Readers need no lock,
 //!    and no record is freed while a reader may use it.
-//! 2. No two records have the same vtable, because a vtable that is set again reuses its record. A
-//!    program that sets and restores vtables in a loop therefore allocates records only in the
-//!    first round.
+//! 2. No two records have the same vtable. If a vtable is set again, its existing record is reused.
+//!    A program that sets and restores the same vtables in a loop therefore allocates records only
+//!    in the first round.
 
 use core::{ptr, ptr::NonNull};
 
@@ -35,8 +35,8 @@ use crate::c_allocator::CAllocator;
 pub(crate) struct Record {
     /// # Invariant
     ///
-    /// Never written after the record was created. The field is a cell only so that a model checker
-    /// can observe the accesses.
+    /// The vtable is never written after the record was created. The field is a cell only so that a
+    /// model checker can observe each access.
     vtable: UnsafeCell<CAllocator>,
     next: Option<NonNull<Record>>,
 }
@@ -49,17 +49,19 @@ impl Record {
     }
 }
 
-/// All records of a table, in memory of the allocator `A`.
+/// All records of a `DomainTable`. Each record is allocated from `memory`.
 #[derive(Debug)]
 pub(crate) struct Records<A: MemAlloc> {
     /// # Invariant
     ///
-    /// The first record of a linked list. Each record is in a block of `memory`.
+    /// `newest` is the first record of a linked list. Each record of the list is in a block of
+    /// `memory`.
     newest: Option<NonNull<Record>>,
     memory: A,
 }
 
-// SAFETY: no thread writes to a record, and its memory is not tied to a thread.
+// SAFETY: no thread writes to an existing record. The records are in blocks of `memory`, which is
+// `Send`, so another thread may free them.
 unsafe impl<A: MemAlloc + Send> Send for Records<A> {}
 
 impl<A: MemAlloc> Records<A> {
@@ -68,15 +70,15 @@ impl<A: MemAlloc> Records<A> {
     }
 
     /// Returns the record of `vtable`. Creates one if this vtable has no record yet. Returns `None`
-    /// if there is no memory for a new record.
+    /// if a new record cannot be allocated.
     pub(crate) fn intern(&mut self, vtable: &CAllocator) -> Option<NonNull<Record>> {
         if let Some((at, _)) = self.iter().find(|(_, record)| record.vtable().is(vtable)) {
             return Some(at);
         }
         let block = self.memory.malloc(size_of::<Record>())?.cast::<Record>();
         let record = Record { vtable: UnsafeCell::new(*vtable), next: self.newest };
-        // SAFETY: the block is new, has the size of a record, and is aligned for any type of that
-        // size.
+        // SAFETY: the block is new and has the size of a record. Every block of a `MemAlloc` is
+        // aligned at least to a word, which is sufficient for a record.
         unsafe { block.write(record) };
         // INVARIANT: the new record's `next` is the list so far.
         self.newest = Some(block);
@@ -88,8 +90,8 @@ impl<A: MemAlloc> Records<A> {
             // SAFETY: `at` is a record of the list (invariant of `newest`).
             unsafe { at.as_ref() }.next
         })
-        // SAFETY: `at` is a record of the list. The list is borrowed as long as the reference to
-        // the record lives.
+        // SAFETY: `at` is a record of the list. The returned reference borrows the list, so the
+        // record lives longer than the reference.
         .map(|at| (at, unsafe { at.as_ref() }))
     }
 }
@@ -101,7 +103,7 @@ impl<A: MemAlloc> Drop for Records<A> {
             // SAFETY: `at` is a record of the list (invariant of `newest`).
             next = unsafe { at.as_ref() }.next;
             // SAFETY: the block came from `memory`. Every reference to the record borrows `self`,
-            // so none is left.
+            // so no such reference exists any more.
             unsafe { self.memory.free(Some(at.cast())) };
         }
     }
@@ -113,7 +115,8 @@ pub(crate) struct Slot {
     initial: CAllocator,
     /// # Invariant
     ///
-    /// Either null, which stands for `initial`, or a record that lives as long as this slot.
+    /// `record` is either null or points to a record that lives as long as this slot. If `record`
+    /// is null, the vtable in force is `initial`.
     record: AtomicPtr<Record>,
 }
 
@@ -177,7 +180,8 @@ mod tests {
         unsafe { CAllocator::new(VTable { ctx, ..VTable::of(&Malloc) }) }
     }
 
-    /// A slot and its records. Both live for the same time, as the slot requires.
+    /// A slot, and the records that it may point to. A slot requires its records to live as long as
+    /// itself, so this struct owns both.
     struct Published {
         slot: Slot,
         records: sync::Mutex<Records<Malloc>>,

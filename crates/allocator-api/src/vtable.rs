@@ -26,12 +26,13 @@ use raw_mem::MemAlloc;
 pub struct VTable {
     /// The first argument of every function.
     pub ctx: *mut c_void,
-    /// Allocates `size` bytes, which may be 0. Returns null if there is no memory.
+    /// Allocates `size` bytes, which may be 0. Returns null if the allocation fails.
     pub malloc: unsafe extern "C" fn(ctx: *mut c_void, size: usize) -> *mut c_void,
-    /// Allocates `nelem * elsize` zeroed bytes. Returns null if there is no memory.
+    /// Allocates `nelem * elsize` zeroed bytes. Returns null if the allocation fails.
     pub calloc: unsafe extern "C" fn(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void,
     /// Resizes the block at `ptr`, or allocates a new block if `ptr` is null. A `new_size` of 0
-    /// does not free the block. If there is no memory, returns null and leaves the block as it was.
+    /// does not free the block. If the allocation fails, returns null and leaves the block at `ptr`
+    /// unchanged.
     pub realloc:
         unsafe extern "C" fn(ctx: *mut c_void, ptr: *mut c_void, new_size: usize) -> *mut c_void,
     /// Frees the block at `ptr`, which may be null.
@@ -85,9 +86,10 @@ pub(crate) fn to_c(block: Option<NonNull<u8>>) -> *mut c_void {
     block.map_or(ptr::null_mut(), NonNull::as_ptr).cast()
 }
 
-// The functions below are those of the vtables that `VTable::of` makes. For each of them, `ctx`
-// must be the context of such a vtable for an `A`. `block` must be null or a live block of that
-// allocator. The caller must not use a block again after it was passed to `free`.
+// The functions below are those that `VTable::of` puts into a vtable. Each of them has the
+// following contract. `ctx` must be the context of a vtable that `VTable::of` made for an `A`.
+// `block` must be null or a live block of that `A`. A block must not be used again after it was
+// passed to `free`.
 
 unsafe extern "C" fn malloc<A: MemAlloc>(ctx: *mut c_void, size: usize) -> *mut c_void {
     // SAFETY: `ctx` belongs to an `A` (see above).

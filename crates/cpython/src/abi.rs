@@ -1,9 +1,9 @@
 //! CPython's C functions, as found in this process.
 //!
 //! This process may contain any version of CPython, either linked into the program or loaded as a
-//! shared library. The signatures are those of `Include/cpython/pymem.h`, `Include/pymem.h`,
-//! `Include/pylifecycle.h`, `Include/pystate.h` and `Include/import.h`. They did not change from
-//! 3.8 to 3.15.
+//! shared library. We use the signatures of CPython's functions as they are declared in
+//! `Include/cpython/pymem.h`, `Include/pymem.h`, `Include/pylifecycle.h`, `Include/pystate.h` and
+//! `Include/import.h`. These signatures did not change from 3.8 to 3.15.
 
 use std::{
     ffi::{CStr, c_char, c_int, c_uint, c_void},
@@ -15,8 +15,9 @@ use allocator_api::{Domain, VTable};
 
 use crate::loader::{clear_error, symbol};
 
-/// Declares a struct of pointers to C functions. Each field lists the symbols that may name its
-/// function. The struct also gets a function that looks up all of these symbols.
+/// Declares a struct whose fields are pointers to C functions. Each field lists one or more
+/// symbols, because a function may have different names in different versions of CPython. The macro
+/// also defines a function that looks up the symbols and fills in the struct.
 macro_rules! c_functions {
     ($(#[$meta:meta])* struct $name:ident {$(
         $(#[$doc:meta])*
@@ -29,8 +30,8 @@ macro_rules! c_functions {
         }
 
         impl $name {
-            /// Looks up all functions in the library that `handle` refers to. Returns `None` as
-            /// soon as one function is missing.
+            /// Looks up all functions of this struct in the library that `handle` refers to.
+            /// Returns `None` as soon as one function cannot be found.
             ///
             /// # Safety
             ///
@@ -49,8 +50,8 @@ macro_rules! c_functions {
 c_functions! {
     /// The functions for allocators and for the state of the runtime.
     struct CoreFunctions {
-        // In a process without CPython, the look-up of this first function fails, and we look up no
-        // other. Most processes are of that kind.
+        // We look up this function before all others. Most processes that load this library contain
+        // no CPython. In such a process this look-up fails, and we then skip all other look-ups.
         c"PyMem_SetAllocator" => set_allocator: fn(c_uint, *const VTable);
         c"PyMem_GetAllocator" => get_allocator: fn(c_uint, *mut VTable);
         c"Py_GetVersion" => get_version: fn() -> *const c_char;
@@ -70,15 +71,15 @@ c_functions! {
 }
 
 c_functions! {
-    /// The functions that tell us which interpreter a thread runs, and that let us notice the end
-    /// of an interpreter.
+    /// The functions that tell us which interpreter a thread is running, and those with which we
+    /// notice that an interpreter ends.
     struct InterpreterFunctions {
         /// Returns the calling thread's state, or null if the thread holds no GIL.
         c"PyThreadState_GetUnchecked" | c"_PyThreadState_UncheckedGet"
             => current_state: fn() -> *mut c_void;
         c"PyThreadState_GetInterpreter" => interpreter_of: fn(*mut c_void) -> *mut c_void;
         c"PyInterpreterState_Main" => main_interpreter: fn() -> *mut c_void;
-        /// Returns the interpreter's dictionary for extensions.
+        /// Returns the dictionary in which extensions store their data about the interpreter.
         c"PyInterpreterState_GetDict" => interpreter_dict: fn(*mut c_void) -> *mut c_void;
         c"PyDict_SetItemString" => dict_set_item:
             fn(*mut c_void, *const c_char, *mut c_void) -> c_int;
@@ -97,7 +98,8 @@ c_functions! {
 /// An interpreter of CPython. We use only its address.
 pub(crate) type Interpreter = NonNull<c_void>;
 
-/// Creates a built-in module, and returns the module or its definition.
+/// A function that creates a built-in module. It returns either the module or the module's
+/// definition.
 pub(crate) type ModuleInit = unsafe extern "C" fn() -> *mut c_void;
 
 /// An entry of CPython's table of built-in modules. The table ends with an entry whose name is
@@ -123,11 +125,11 @@ pub(crate) struct CPython {
     pub(crate) interpreters: Option<InterpreterFunctions>,
 }
 
-// SAFETY: the value consists of addresses. Only unsafe code dereferences them, and only on threads
-// where that is allowed.
+// SAFETY: the value consists only of addresses, so using it on another thread is harmless. Only
+// unsafe code dereferences the addresses, and must itself choose a thread on which that is allowed.
 unsafe impl Send for CPython {}
-// SAFETY: the value consists of addresses. Only unsafe code dereferences them, and only on threads
-// where that is allowed.
+// SAFETY: the value consists only of addresses, so using it on another thread is harmless. Only
+// unsafe code dereferences the addresses, and must itself choose a thread on which that is allowed.
 unsafe impl Sync for CPython {}
 
 impl CPython {
@@ -150,14 +152,15 @@ impl CPython {
     pub(crate) unsafe fn find_in(handle: *mut c_void) -> Option<Self> {
         // SAFETY: our caller has promised the same (contract of this function).
         let found = unsafe { Self::find_all(handle) };
-        // At least one look-up has failed, unless this is a free-threaded build. Each failure
-        // leaves an error message in the loader, which we remove.
+        // Only in a free-threaded build can all look-ups succeed. In any other process, at least
+        // one look-up has failed and has left an error message in the dynamic loader. We remove
+        // that message.
         clear_error();
         found
     }
 
-    /// Does the same as [`find_in`](Self::find_in), but does not remove the error message that a
-    /// failed look-up leaves in the loader.
+    /// Does the same as [`find_in`](Self::find_in), except that it does not remove the error
+    /// messages that failed look-ups leave in the dynamic loader.
     ///
     /// # Safety
     ///
@@ -181,25 +184,25 @@ impl CPython {
     /// Returns the vtable of `domain`.
     pub(crate) fn allocator(&self, domain: Domain) -> VTable {
         let mut vtable = MaybeUninit::uninit();
-        // SAFETY: CPython knows the domain, so it fills in all five words of the vtable. The
-        // function may be called at any time, even before CPython is initialised and after it is
-        // finalized.
+        // SAFETY: `domain` is one of the domains that CPython has, so CPython fills in all five
+        // words of the vtable. The function may be called at any time, even before CPython is
+        // initialised and after it is finalized.
         unsafe {
             (self.core.get_allocator)(domain as c_uint, vtable.as_mut_ptr());
             vtable.assume_init()
         }
     }
 
-    /// Makes `vtable` serve `domain`.
+    /// Makes CPython use `vtable` for all requests to `domain`.
     ///
     /// # Safety
     ///
     /// - `vtable` must be able to free every live block of the domain.
-    /// - The functions of `vtable` must work on every thread from which CPython calls them, as long
-    ///   as CPython may call them.
+    /// - The functions of `vtable` must be callable on every thread on which CPython calls them,
+    ///   for as long as CPython may call them.
     pub(crate) unsafe fn set_allocator(&self, domain: Domain, vtable: &VTable) {
-        // SAFETY: CPython copies the five words of `vtable`, so the reference may end. The vtable
-        // can serve the domain (contract of `set_allocator`).
+        // SAFETY: CPython copies the five words of `vtable`, so it does not use the reference after
+        // the call. The vtable may be used for the domain (contract of `set_allocator`).
         unsafe { (self.core.set_allocator)(domain as c_uint, vtable) }
     }
 
@@ -217,10 +220,11 @@ impl CPython {
         unsafe { (self.core.is_initialized)() != 0 }
     }
 
-    /// Returns true if this thread holds the GIL. The answer is only valid if CPython is
+    /// Returns true if the calling thread holds the GIL. The answer is valid only if CPython is
     /// initialised.
     pub(crate) fn holds_gil(&self) -> bool {
-        // SAFETY: the function only compares this thread's state with the current thread state.
+        // SAFETY: the function only compares the calling thread's state with the current thread
+        // state.
         unsafe { (self.core.holds_gil)() != 0 }
     }
 

@@ -14,13 +14,14 @@ use crate::{
     version::Version,
 };
 
-/// What keeps two threads from being inside a heap at the same time.
+/// The lock of CPython that prevents two threads from using a heap at the same time. The heap has
+/// no lock of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Guard {
-    /// The GIL of the process. CPython up to 3.11 has only one, which protects one heap.
+    /// The only GIL of the process. CPython up to 3.11 has one GIL, which protects the only heap.
     Gil,
-    /// The GIL of each interpreter. From CPython 3.12 on, each interpreter may have its own GIL,
-    /// and gets its own heap.
+    /// The GIL of each interpreter. From CPython 3.12 on, each interpreter may have its own GIL.
+    /// Each interpreter therefore gets its own heap, which the GIL of that interpreter protects.
     Interpreters,
 }
 
@@ -56,7 +57,8 @@ pub(crate) enum Refusal {
     LoadedLate(OsString),
 }
 
-/// Decides whether to install the heap in this process, and what guards it against concurrent use.
+/// Decides whether to install the heap in this process. Returns the lock that protects the heap, or
+/// the reason why the heap must not be installed.
 pub(crate) fn decide(
     python: &CPython,
     settings: &Settings,
@@ -84,8 +86,9 @@ pub(crate) fn decide(
     Ok(guard)
 }
 
-/// Returns the guard for the CPython with this version text. `shares_refcounts` must be true if
-/// that CPython exports functions that only a free-threaded build needs.
+/// Returns the lock that protects the heap in the CPython with this version text. Returns the
+/// reason for a refusal if we do not support this CPython. `shares_refcounts` must be true if this
+/// CPython exports functions that only a free-threaded build needs.
 fn guard_for(version_text: &str, shares_refcounts: bool) -> Result<Guard, Refusal> {
     let version = Version::parse(version_text)
         .ok_or_else(|| Refusal::UnreadableVersion(version_text.to_owned()))?;

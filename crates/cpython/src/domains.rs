@@ -1,5 +1,5 @@
-//! The domains of CPython that the heap serves, and a way to find out whose functions serve a
-//! domain at present.
+//! The domains of CPython for which the heap allocates, and a function that determines whose
+//! allocator is in force for a domain.
 
 #![forbid(unsafe_code)]
 
@@ -9,17 +9,18 @@ use allocator_api::{Domain, VTable};
 
 use crate::{abi::CPython, loader::Code};
 
-/// The domains that the heap serves.
+/// The domains of CPython for which the heap allocates.
 pub(crate) const SERVED: [Domain; 2] = [Domain::Mem, Domain::Obj];
 
-/// The origin of the functions that serve a domain.
+/// The origin of the allocator that is in force for a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Server {
-    /// One of CPython's own allocators. Its functions are in CPython, and it has no context.
+    /// One of CPython's own allocators. Its functions lie in CPython's code, and its vtable has no
+    /// context.
     CPython,
-    /// One of CPython's hooks over another allocator. Its functions are in CPython, and it has a
-    /// context. Before the interpreter is initialised, the hook can only be the debug allocator,
-    /// because `tracemalloc` starts later.
+    /// One of CPython's hooks, which wraps another allocator. Its functions lie in CPython's code,
+    /// and its vtable has a context. Before the interpreter is initialised, the only possible hook
+    /// is the debug allocator, because `tracemalloc` starts later.
     Hook,
     /// This library.
     Obmalloc,
@@ -35,8 +36,8 @@ impl Server {
         if server.is(&Code::at(Self::of as *const c_void)) {
             Self::Obmalloc
         } else if server.is(&Code::at(python.code_address())) {
-            // The context tells CPython's allocators and hooks apart. The allocators have no
-            // context, and each hook needs one.
+            // CPython's own allocators have no context, and each of CPython's hooks needs one. The
+            // context therefore distinguishes an allocator from a hook.
             if vtable.ctx.is_null() { Self::CPython } else { Self::Hook }
         } else {
             Self::Library(server.path)
@@ -44,7 +45,8 @@ impl Server {
     }
 }
 
-/// Returns true if the heap is in force, which means that it serves all domains in [`SERVED`].
+/// Returns true if the heap is in force, which means that CPython uses it for all domains in
+/// [`SERVED`].
 pub(crate) fn is_in_force(python: &CPython) -> bool {
     SERVED.iter().all(|domain| Server::of(&python.allocator(*domain), python) == Server::Obmalloc)
 }

@@ -10,11 +10,13 @@
 //!             Lower                                    Lower
 //! ```
 //!
-//! In CPython up to 3.11, the process has one GIL and one heap, and only the thread that holds the
-//! GIL enters the heap. From 3.12 on, each interpreter has its own heap, and may have its own GIL.
+//! In CPython up to 3.11, the process has one GIL and one heap. Only the thread that holds the GIL
+//! enters the heap. In CPython 3.12 and later, each interpreter has its own heap, and may have its
+//! own GIL.
 //!
-//! The domains mem and obj share the heap, as in CPython, because some extensions allocate a block
-//! in one domain and free it in the other. The counting layers exist only if the user requests
+//! Some extensions allocate a block in the domain mem and free it in the domain obj, or the
+//! reverse. This works in CPython, because both domains share one allocator. Our domains mem and
+//! obj therefore share the heap too. The counting layers exist only if the user requests
 //! statistics, so they cost nothing otherwise.
 
 use allocator_api::{
@@ -40,13 +42,13 @@ pub(crate) const SMALL: usize = Pools16K::SIZES.small_threshold;
 /// The only heap of a CPython with one GIL.
 ///
 /// The heap's metadata lives on its own pages rather than in CPython's raw domain, for two reasons.
-/// A program may hook the raw domain and later unhook it while the heap still holds a block from
-/// it. Also, the arena map is large but mostly empty.
+/// First, a program may hook the raw domain and later remove the hook, while the heap still holds a
+/// block that the hook allocated. Second, the arena map is large but mostly empty.
 type GilHeap = GilHeld<Heap<Arenas, PageBlocks, Pools16K>>;
 
 type Arenas = KnownArenas<RetainingArenas<MmapArenas>, PageBlocks, Pools16K>;
 
-/// The heap of an installation. CPython may call the heap until the process ends, so the heap is
+/// The heap that was installed. CPython may call the heap until the process ends, so the heap is
 /// never dropped.
 enum Installed {
     OneGil(&'static GilHeap),
@@ -75,8 +77,9 @@ impl Installation {
             Guard::Gil => {
                 let arenas = RetainingArenas::new(MmapArenas::new());
                 let heap = Heap::new(KnownArenas::new(arenas, PageBlocks), PageBlocks);
-                // SAFETY: up to 3.11, CPython calls the domains mem and obj only while the one GIL
-                // is held. Neither the arena source nor `PageBlocks` calls back into the heap.
+                // SAFETY: in CPython up to 3.11, a thread calls the domains mem and obj only while
+                // it holds the only GIL. Neither the arena source nor `PageBlocks` calls back into
+                // the heap.
                 let heap = unsafe { GilHeld::new(heap) };
                 let (heap, vtables, counters) = stack(heap, lower, settings);
                 (Installed::OneGil(heap), vtables, counters)
@@ -90,15 +93,15 @@ impl Installation {
         };
         for (domain, vtable) in SERVED.into_iter().zip(&vtables) {
             // SAFETY: the interpreter has not started, so the domain has no live block. The
-            // allocators behind the vtable are never dropped, and `guard` is the one that this
-            // version of CPython needs.
+            // allocators behind the vtable are never dropped. CPython calls them only under the
+            // lock that `guard` names, because `decide` chose `guard` for this version of CPython.
             unsafe { python.set_allocator(domain, vtable) };
         }
         Self { heap, counters }
     }
 
     /// Counts the memory in use by walking the heap. Returns `None` if another thread may be inside
-    /// the heap.
+    /// the heap, because the heap must not change during the walk.
     ///
     /// From CPython 3.12 on, the figures leave out the heaps of other interpreters and the heaps of
     /// other threads that are still running.
@@ -127,22 +130,23 @@ impl Installation {
     }
 }
 
-/// Builds the allocators for the domains of [`SERVED`] over `heap` and `lower`. Adds counting hooks
-/// if the settings request statistics.
+/// Builds the allocators for the domains in [`SERVED`]. These allocators take small blocks from
+/// `heap`, and forward all other requests to `lower`. If the settings request statistics, also adds
+/// hooks that count requests.
 fn stack<B: Blocks + Sync + 'static>(
     heap: B,
     lower: Lower,
     settings: &Settings,
 ) -> (&'static B, [VTable; 2], Option<Counters>) {
     if settings.stats.is_none() {
-        // SAFETY: the raw domain does not allocate from the domains mem and obj, so `lower` never
-        // calls back into the heap.
+        // SAFETY: `lower` allocates from CPython's raw domain. The raw domain never allocates from
+        // the domains mem and obj, so `lower` never calls back into the heap.
         let pymalloc = leak(unsafe { Pymalloc::new(heap, lower) });
         return (pymalloc.access(), [VTable::of(pymalloc); 2], None);
     }
     let below = leak(Counting::new(lower, SMALL));
-    // SAFETY: the raw domain does not allocate from the domains mem and obj, so `lower` never calls
-    // back into the heap.
+    // SAFETY: `lower` allocates from CPython's raw domain. The raw domain never allocates from the
+    // domains mem and obj, so `lower` never calls back into the heap.
     let pymalloc = leak(unsafe { Pymalloc::new(heap, below) });
     let above = SERVED.map(|_| leak(Counting::new(CAllocator::of(pymalloc), SMALL)));
     (pymalloc.access(), above.map(VTable::of), Some(Counters { above, below }))

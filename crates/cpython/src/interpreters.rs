@@ -6,31 +6,35 @@
 //!   no interpreter     PyMem_Malloc without a GIL, the first requests of B ──► the thread's own heap
 //! ```
 //!
-//! CPython allows a call into its domains mem and obj only while the calling thread holds the GIL
-//! of its interpreter. Only one thread at a time holds that GIL, so this thread may enter the
-//! interpreter's heap without a lock. If one thread of an interpreter frees a block that another
-//! one allocated, the block goes straight back to its pool, because both threads use the same heap.
-//! No memory waits until an idle thread reclaims it. A thread that switches to another interpreter
-//! also switches to the heap of that interpreter.
+//! CPython allows a call to its domains mem and obj only while the calling thread holds the GIL of
+//! its interpreter. Only one thread at a time holds that GIL, so this thread may use the
+//! interpreter's heap without another lock. All threads of an interpreter use the same heap. If one
+//! of them frees a block that another one allocated, the block therefore goes straight back to its
+//! pool, instead of waiting until an idle thread reclaims it. A thread that switches to another
+//! interpreter also switches to the heap of that interpreter.
 //!
-//! A thread may free a block while it holds the GIL of another interpreter, or no GIL. The thread
-//! must not enter the block's heap then, so it sends the block to the inbox of that heap. CPython's
-//! own allocator would corrupt its memory in that case.
+//! A thread may free a block of one interpreter while it holds the GIL of another interpreter, or
+//! no GIL. Some other thread may be using the block's heap then. The freeing thread must not enter
+//! that heap, so it sends the block to the heap's inbox. CPython's own allocator would corrupt its
+//! memory in this case.
 //!
-//! The main interpreter gets its heap at its first request that the fast path cannot serve. It
-//! keeps this heap until the process ends. The heap can be found even after a second
-//! `Py_Initialize`, because the address of the main interpreter never changes. Any other
-//! interpreter gets a heap when it creates its first module. We also put a capsule into the
-//! dictionary of such an interpreter. When the interpreter ends, CPython clears the dictionary, and
-//! the destructor of the capsule abandons the heap. Blocks that the interpreter frees afterwards
-//! are sent to the abandoned heap.
+//! The main interpreter gets its heap at its first request that the fast path cannot serve, and
+//! keeps this heap until the process ends. We find the heap of an interpreter by the interpreter's
+//! address. The address of the main interpreter never changes, so its heap can be found even after
+//! a second `Py_Initialize`.
+//!
+//! Any other interpreter gets a heap when it creates its first module. We also put a capsule into
+//! the dictionary of such an interpreter. When the interpreter ends, CPython clears the dictionary
+//! and destroys the capsule. The destructor of the capsule then abandons the heap. Blocks that the
+//! interpreter frees afterwards are sent to the abandoned heap.
 //!
 //! # Fork
 //!
 //! The forking thread holds the GIL of at most one interpreter. No other thread can be inside the
-//! heap of that interpreter, so the child gets a consistent copy of this heap. Other threads may
-//! have been changing the other heaps at the moment of the fork. The child therefore gives those
-//! heaps up, unless the process had only one thread.
+//! heap of that interpreter, so the child process gets a consistent copy of this heap. The heaps of
+//! all other interpreters may have been in use by other threads at the moment of the fork, so the
+//! child's copies of these heaps may be inconsistent. The child therefore gives up these copies,
+//! unless the process had only one thread.
 
 mod current;
 mod entries;
@@ -69,10 +73,10 @@ pub(crate) fn main_is_current() -> bool {
     current::interpreter().is_some_and(current::is_main)
 }
 
-/// Gives the current interpreter a heap, just before that interpreter creates its first module. The
-/// main interpreter gets its heap later, at its first request. For the main interpreter, this
-/// function only looks for the thread-local variable in which CPython keeps the current thread
-/// state.
+/// Prepares the heap of the current interpreter, just before that interpreter creates its first
+/// module. Any interpreter except the main one gets its heap here. The main interpreter gets its
+/// heap later, at its first request. For the main interpreter, this function only looks for the
+/// thread-local variable in which CPython keeps the current thread state.
 ///
 /// # Safety
 ///
@@ -82,17 +86,18 @@ pub(crate) unsafe fn start(python: &CPython) {
         return;
     };
     if current::is_main(interpreter) {
-        // SAFETY: this thread holds the GIL (contract of `start`). The interpreter has not imported
-        // anything, so no other thread runs Python code.
+        // SAFETY: this thread holds the GIL (contract of `start`). It may release the GIL for a
+        // moment. The interpreter has not imported anything, so no other thread runs Python code.
         unsafe { current::find_offset(python) };
         return;
     }
-    // An earlier interpreter may have ended without calling its capsule's destructor. Its entry is
-    // then still in the table. If the new interpreter has the same address, the entry would be
-    // mistaken for that of the new interpreter, so we release the entry first.
+    // An earlier interpreter may have ended without a call of its capsule's destructor. The entry
+    // of that interpreter is then still in the table. If the new interpreter has the same address,
+    // we would mistake the old entry for the entry of the new interpreter. We therefore release the
+    // old entry first.
     if let Some(entry) = entry() {
-        // SAFETY: this thread holds the GIL of the new interpreter, and the earlier one no longer
-        // exists.
+        // SAFETY: this thread holds the GIL of the new interpreter, which has the address in the
+        // entry. The earlier interpreter no longer exists, so no other thread can use the entry.
         unsafe { entry.release() };
     }
     // SAFETY: this thread holds the GIL of `interpreter` (contract of `start`).
@@ -100,8 +105,8 @@ pub(crate) unsafe fn start(python: &CPython) {
 }
 
 /// Gives `interpreter` a heap, and puts a capsule into its dictionary. When CPython clears the
-/// dictionary, the destructor of the capsule abandons the heap. If there is no memory for the heap
-/// or for the capsule, the interpreter gets no heap, and its threads use their own heaps.
+/// dictionary, the destructor of the capsule abandons the heap. If the heap or the capsule cannot
+/// be allocated, the interpreter gets no heap, and each of its threads uses that thread's own heap.
 ///
 /// # Safety
 ///
@@ -111,18 +116,19 @@ unsafe fn open_heap(functions: &InterpreterFunctions, interpreter: Interpreter) 
     let Some(heap) = OwnedHeap::open() else { return };
     let entry = entries::claim();
     let place: *mut c_void = ptr::from_ref(entry).cast_mut().cast();
-    // SAFETY: this thread holds the GIL of `interpreter`, so it may call CPython. It has claimed
-    // the entry, so it may access the entry. The capsule's destructor expects a pointer to an
-    // entry, which it gets.
+    // SAFETY: this thread holds the GIL of `interpreter`, so it may call CPython. This thread has
+    // claimed the entry, so it may access the entry. The capsule's destructor expects a capsule
+    // that points to an entry, and `place` points to one.
     unsafe {
         let capsule = (functions.capsule_new)(place, CAPSULE.as_ptr(), end_of_interpreter);
         let dict = (functions.interpreter_dict)(interpreter.as_ptr());
         let failed = capsule.is_null()
             || dict.is_null()
             || (functions.dict_set_item)(dict, CAPSULE.as_ptr(), capsule) != 0;
-        // The interpreter uses the heap from here on. Below, we release our reference to the
-        // capsule. If the dictionary does not hold another reference, that call destroys the
-        // capsule, and its destructor takes the heap away from the interpreter again.
+        // From here on, the interpreter uses the heap. Below, we release our own reference to the
+        // capsule. If the capsule could not be put into the dictionary, this reference is the last
+        // one. Releasing it destroys the capsule, and the capsule's destructor takes the heap away
+        // from the interpreter again.
         entry.assign(interpreter, heap);
         if failed {
             (functions.clear_error)();
@@ -136,8 +142,8 @@ unsafe fn open_heap(functions: &InterpreterFunctions, interpreter: Interpreter) 
 }
 
 /// Abandons the heap of an interpreter that is ending. This function is the destructor of the
-/// capsule in the interpreter's dictionary. CPython calls it while it clears the interpreter, which
-/// has already run its last code.
+/// capsule in the interpreter's dictionary. CPython calls this function while it clears the
+/// interpreter. By then, the interpreter has already run its last code.
 unsafe extern "C" fn end_of_interpreter(capsule: *mut c_void) {
     let Some(functions) = current::functions() else { return };
     // SAFETY: CPython passes the capsule that it destroys. `open_heap` gave the capsule this name.
@@ -146,8 +152,9 @@ unsafe extern "C" fn end_of_interpreter(capsule: *mut c_void) {
     let Some(entry) = (unsafe { place.cast::<Entry>().as_ref() }) else { return };
     let is_current =
         current::interpreter().is_some_and(|interpreter| entry.is_of(interpreter.as_ptr()));
-    // In the child of a fork, CPython also clears interpreters that are not current. Their entries
-    // stay in the table until `start` finds one of them at the address of a new interpreter.
+    // In the child of a fork, CPython also clears interpreters that are not current. The calling
+    // thread does not hold the GIL of such an interpreter, so we leave the interpreter's entry in
+    // the table. If a new interpreter gets the same address later, `start` releases the old entry.
     if is_current {
         // SAFETY: the calling thread holds the interpreter's GIL.
         unsafe { entry.release() };
@@ -175,7 +182,8 @@ extern "C" fn in_child() {
 }
 
 /// Returns true if the C library knows that the process has only one thread. glibc 2.32 and later
-/// export a variable that says so. With other C libraries, the function always returns false.
+/// export a variable that provides this information. Other C libraries do not, so this function
+/// always returns false with them.
 fn has_one_thread() -> bool {
     // SAFETY: the name is a C string.
     let variable = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__libc_single_threaded".as_ptr()) };
@@ -189,8 +197,8 @@ fn entry() -> Option<&'static Entry> {
     entries::find(current::interpreter()?.as_ptr())
 }
 
-/// Returns the same entry as [`entry`]. If the main interpreter is current and has no heap yet,
-/// gives it a heap first.
+/// Returns the entry of the calling thread's current interpreter, if that interpreter has a heap.
+/// If the current interpreter is the main one and has no heap yet, gives it a heap first.
 #[cold]
 fn entry_or_main() -> Option<&'static Entry> {
     let interpreter = current::interpreter()?;
@@ -198,8 +206,8 @@ fn entry_or_main() -> Option<&'static Entry> {
     if entry.is_some() || !current::is_main(interpreter) {
         return entry;
     }
-    // The calling thread's own heap becomes the heap of the main interpreter. It contains the
-    // blocks that the thread allocated before it had an interpreter.
+    // The calling thread's own heap becomes the heap of the main interpreter. That heap already
+    // contains the blocks that the thread allocated before the interpreter existed.
     let heap = OwnedHeap::of_this_thread()?;
     // SAFETY: `MAIN` has no interpreter, and this thread holds the main GIL.
     unsafe { MAIN.assign(interpreter, heap) };
@@ -254,29 +262,29 @@ impl PerInterpreter {
     }
 }
 
-// SAFETY: all blocks come from the heaps of this process. No two heaps share memory, and the heaps
-// recognise addresses in their arenas. Only the thread that holds the GIL of an interpreter enters
-// that interpreter's heap, so no two threads are inside a heap at the same time.
+// SAFETY: all blocks come from the heaps of this process. No two heaps share memory, and a heap
+// recognises the addresses that lie in arenas. Only the thread that holds the GIL of an interpreter
+// enters that interpreter's heap, so no two threads are inside the same heap at the same time.
 unsafe impl Blocks for PerInterpreter {
     type Geometry = ThreadGeometry;
 
-    /// Serves requests only on a thread that runs the main interpreter, so that this fast path
-    /// needs no stack frame. Returns `None` on all other threads, which then call
-    /// [`alloc`](Blocks::alloc).
+    /// Allocates a block only on a thread that runs the main interpreter, so that this fast path
+    /// needs no stack frame. Returns `None` on any other thread. The caller then calls
+    /// [`alloc`](Blocks::alloc), which handles all threads.
     #[inline(always)]
     fn alloc_listed(&self, class: SizeClass<ThreadGeometry>) -> Option<BlockPtr> {
         if !main_is_at_hand() {
             return None;
         }
-        // SAFETY: the calling thread holds the GIL of the main interpreter, and the heap never
-        // calls back.
+        // SAFETY: the calling thread holds the GIL of the main interpreter. The heap never calls
+        // back into this code, so no other reference to the heap exists.
         unsafe { MAIN.heap() }.alloc_listed(class)
     }
 
     fn alloc(&self, class: SizeClass<ThreadGeometry>) -> Option<BlockPtr> {
         match entry_or_main() {
-            // SAFETY: the thread holds the GIL of the entry's interpreter. The heap does not call
-            // back.
+            // SAFETY: the thread holds the GIL of the entry's interpreter. The heap never calls
+            // back into this code, so no other reference to the heap exists.
             Some(entry) => unsafe { entry.heap() }.alloc(class),
             None => PerThread.alloc_listed(class).or_else(|| PerThread.alloc(class)),
         }
@@ -284,8 +292,8 @@ unsafe impl Blocks for PerInterpreter {
 
     fn trim(&self) {
         match entry() {
-            // SAFETY: the thread holds the GIL of the entry's interpreter. The heap does not call
-            // back.
+            // SAFETY: the thread holds the GIL of the entry's interpreter. The heap never calls
+            // back into this code, so no other reference to the heap exists.
             Some(entry) => unsafe { entry.heap() }.flush(),
             None => PerThread.flush(),
         }
@@ -309,8 +317,8 @@ unsafe impl Blocks for PerInterpreter {
         if !PerThread.holds(ptr.addr().get()) {
             return Some(ptr);
         }
-        // SAFETY: `ptr` lies in an arena of these heaps. It is therefore a block of theirs that is
-        // in use (contract of `free_if_ours`).
+        // SAFETY: `ptr` lies in an arena of one of these heaps. A pointer into such an arena must
+        // be a block in use (contract of `free_if_ours`).
         unsafe { self.free(BlockPtr::from_start(ptr)) };
         None
     }

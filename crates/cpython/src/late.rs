@@ -1,10 +1,10 @@
 //! A CPython that was loaded after the program had started.
 //!
-//! Some programs open libpython with `dlopen`, such as the one-file programs of PyInstaller. Their
-//! process has no CPython yet when our constructor runs. To install the heap later, we would have
-//! to intercept `dlopen` in every process, or replace the allocators of a CPython that may already
-//! have allocated blocks. We do neither. Instead, we report at exit that the heap was not
-//! installed, so that nobody mistakes CPython's own allocator for ours.
+//! Some programs open libpython with `dlopen`, such as the one-file programs of PyInstaller. The
+//! process of such a program contains no CPython yet when our constructor runs. To install the heap
+//! later, we would have to intercept `dlopen` in every process, or replace the allocators of a
+//! CPython that may already have allocated blocks. We do neither. Instead, we report at exit that
+//! the heap was not installed, so that nobody mistakes CPython's own allocator for ours.
 
 use std::{
     ffi::{CStr, CString},
@@ -35,8 +35,8 @@ fn find_in(name: &CStr) -> Option<CPython> {
         loader::clear_error();
         return None;
     }
-    // SAFETY: the handle is open. If the library is CPython's, we never close the handle, so the
-    // library stays loaded.
+    // SAFETY: the handle is open. If the library contains CPython, we never close the handle, so
+    // the library stays loaded.
     let found = unsafe { CPython::find_in(handle) };
     if found.is_none() {
         // SAFETY: the handle is open, and nothing of the library is in use.
@@ -45,8 +45,8 @@ fn find_in(name: &CStr) -> Option<CPython> {
     found
 }
 
-/// Returns the names by which the loader knows the libraries of this process. Leaves out the
-/// program itself, whose name is empty in the loader.
+/// Returns the names by which the dynamic loader knows the libraries of this process. The loader
+/// gives the program itself an empty name, so the program is left out.
 fn loaded_libraries() -> Vec<CString> {
     let mut names = Vec::new();
     loader::visit_loaded(|info| {

@@ -30,15 +30,16 @@ use crate::{
     settings::{Settings, StatsPlace, Switch},
 };
 
-// We link the unwinder of Rust's standard library statically. With LD_PRELOAD, every child process
-// loads this library, and would load a shared unwinder along with it. The shared unwinder would
-// account for two thirds of what this library costs such a process.
+// With LD_PRELOAD, every child process of the program loads this library too. If this library used
+// a shared unwinder, each child would also load the unwinder's library, which would account for two
+// thirds of the total cost to the child. We therefore link the unwinder of Rust's standard library
+// statically.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[link(name = "gcc_eh", kind = "static", modifiers = "-bundle")]
 unsafe extern "C" {}
 
-/// What this library's constructor found and did when the process started. The report at exit uses
-/// this value.
+/// What this library's constructor found when the process started, and whether it installed the
+/// heap. The report that we write at exit uses this value.
 struct Start {
     python: CPython,
     settings: Settings,
@@ -48,18 +49,20 @@ struct Start {
 
 static START: OnceLock<Start> = OnceLock::new();
 
-/// The settings of a process that contained no CPython when it started. Only stored if one of our
-/// environment variables is set.
+/// The settings of this process if it contained no CPython when it started. We store them only if
+/// one of our environment variables is set. Only then does the destructor look for a CPython that
+/// was loaded later, and report it.
 static WITHOUT_CPYTHON: OnceLock<Settings> = OnceLock::new();
 
-/// The entry of `construct` in the section `.init_array`. The dynamic loader calls the functions in
-/// that section before `main`.
+/// A pointer to `construct` in the section `.init_array`. Before `main`, the dynamic loader calls
+/// every function that has a pointer in that section.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = construct;
 
-/// The entry of `destruct` in the section `.fini_array`. The dynamic loader calls the functions in
-/// that section at exit, after the functions that were registered with `atexit`.
+/// A pointer to `destruct` in the section `.fini_array`. At exit, the dynamic loader calls every
+/// function that has a pointer in that section, after the functions that were registered with
+/// `atexit`.
 #[used]
 #[unsafe(link_section = ".fini_array")]
 static DESTRUCTOR: extern "C" fn() = destruct;
@@ -83,8 +86,8 @@ extern "C" fn destruct() {
     }
 }
 
-/// Looks for a CPython that was loaded after the program had started, and reports it if there is
-/// one.
+/// Looks for a CPython that was loaded after the program had started. If there is one, reports that
+/// the heap is not installed in that CPython.
 #[cold]
 fn report_late(settings: &Settings) {
     let Some((python, path)) = late::find() else { return };
@@ -99,7 +102,8 @@ fn report_late(settings: &Settings) {
     Start { python, settings: settings.clone(), options, outcome: Err(refusal) }.report();
 }
 
-/// Prints a line that says why the heap is not installed, unless the settings suppress it.
+/// Prints a line that says why the heap is not installed. Prints nothing if the settings suppress
+/// such messages.
 fn say_refused(refusal: &Refusal, settings: &Settings) {
     if !settings.is_silent() {
         say(format_args!("not installed: {refusal}"));
@@ -116,9 +120,9 @@ impl Start {
         Self { python, settings, options, outcome }
     }
 
-    /// Writes the statistics that the user requested. If other functions have replaced the heap
-    /// since its installation, and one of our environment variables is set, also prints that the
-    /// heap is no longer in force.
+    /// Writes the statistics if the user requested them. If another allocator has replaced the heap
+    /// in CPython since the installation, and one of our environment variables is set, also prints
+    /// that the heap is no longer in force.
     fn report(&self) {
         let Self { python, settings, options, outcome } = self;
         if let Some(place) = &settings.stats {
@@ -141,7 +145,7 @@ impl Start {
     }
 }
 
-/// Prints one line on stderr. We ignore a failure, because a closed stderr must not stop the
+/// Prints one line on stderr. A failed write is ignored, because a closed stderr must not stop the
 /// program.
 fn say(line: impl Display) {
     let _ = writeln!(io::stderr(), "obmalloc: {line}");

@@ -1,4 +1,5 @@
-//! Questions to the dynamic loader, about symbols and about the places where code is loaded.
+//! Queries to the dynamic loader, about the addresses of symbols and about the program or library
+//! that contains an address.
 
 use std::{
     ffi::{CStr, OsStr, c_int, c_void},
@@ -9,7 +10,8 @@ use std::{
     ptr::NonNull,
 };
 
-/// Returns the address of a symbol that `handle` finds.
+/// Looks up the symbol `name` in the libraries that `handle` refers to, and returns its address.
+/// Returns `None` if there is no such symbol.
 ///
 /// # Safety
 ///
@@ -23,9 +25,9 @@ pub(crate) unsafe fn symbol<T: Copy>(handle: *mut c_void, name: &CStr) -> Option
     Some(unsafe { mem::transmute_copy(&address) })
 }
 
-/// Removes the error message that a failed look-up leaves in the loader. The program could
-/// otherwise mistake the message for one of its own look-ups. The first call of `dlerror` returns
-/// the message, and the second call frees it.
+/// Removes the error message that a failed look-up leaves in the dynamic loader. Otherwise the
+/// program could take the message for the result of one of its own look-ups. Two calls of `dlerror`
+/// are necessary, because the first call returns the message and the second call frees it.
 pub(crate) fn clear_error() {
     for _ in 0..2 {
         // SAFETY: the call has no requirements, and the message is not read.
@@ -33,8 +35,8 @@ pub(crate) fn clear_error() {
     }
 }
 
-/// Calls `visit` with the loader's description of the program and of each loaded library. Stops as
-/// soon as `visit` returns `Break`.
+/// Calls `visit` once for the program and once for each loaded library, with the dynamic loader's
+/// description. Stops as soon as `visit` returns `Break`.
 pub(crate) fn visit_loaded<V>(mut visit: V)
 where
     V: FnMut(&libc::dl_phdr_info) -> ControlFlow<()>,

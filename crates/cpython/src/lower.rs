@@ -1,5 +1,5 @@
-//! The allocator below the heap. The heap forwards large requests to it, and blocks that are not
-//! the heap's own.
+//! The allocator below the heap. The heap forwards large requests to this allocator. It also
+//! forwards requests to resize or free a block that did not come from the heap.
 
 use std::{
     ptr::NonNull,
@@ -11,29 +11,32 @@ use raw_mem::MemAlloc;
 
 use crate::abi::{CPython, RawFunctions};
 
-/// True if a later `Py_Initialize` began with CPython's own allocator. Blocks that this allocator
-/// served at that time may still be live.
+/// True if CPython has been reinitialised. Each reinitialisation begins with CPython's own
+/// allocator, until we install the heap again. Blocks that CPython's allocator returned in between
+/// may still be live.
 static WAS_REINITIALISED: AtomicBool = AtomicBool::new(false);
 
-/// Records that CPython's own allocator has served blocks. Must be called before a thread can pass
-/// such a block to the heap.
+/// Records that CPython's own allocator has returned blocks during a reinitialisation. Must be
+/// called before a thread can pass such a block to the heap.
 pub(crate) fn note_reinit() {
     WAS_REINITIALISED.store(true, Relaxed);
 }
 
 /// Returns true after [`note_reinit`].
 pub(crate) fn was_reinitialised() -> bool {
-    // Relaxed is enough. A thread that has a block of CPython's own allocator received the block
-    // from a thread that had already observed the store.
+    // Relaxed is enough, because the result must be correct only for a thread that has a block of
+    // CPython's own allocator. Such a thread received the block from a thread that had already
+    // observed the store.
     WAS_REINITIALISED.load(Relaxed)
 }
 
-/// CPython's raw domain, called through its public functions. A program may set a hook in that
-/// domain. The hook then sees the same requests as if CPython's own allocator were in force.
+/// CPython's raw domain, called through CPython's public functions. If a program sets a hook in the
+/// raw domain, the hook therefore sees the same requests as if CPython's own allocator were in
+/// force.
 ///
 /// After a reinitialisation of CPython, requests go to CPython's own allocator instead, because
-/// some of its blocks may still be live. That allocator recognises its own blocks, and forwards all
-/// others to the raw domain.
+/// some blocks of that allocator may still be live. CPython's own allocator recognises its own
+/// blocks, and forwards requests for all other blocks to the raw domain.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lower {
     raw: RawFunctions,
@@ -41,19 +44,21 @@ pub(crate) struct Lower {
 }
 
 impl Lower {
-    /// Returns the layer below for `python`. Must be called before the heap is installed, because
-    /// the vtable of the domain obj must still be the one of CPython's own allocator.
+    /// Makes the lower allocator for the heap in `python`. Must be called before the heap is
+    /// installed. Until then, the vtable of the domain obj is the one of CPython's own allocator,
+    /// which this function stores.
     pub(crate) fn new(python: &CPython) -> Self {
-        // SAFETY: we call the allocator only after a reinitialisation, and only for requests in the
-        // domains mem and obj. CPython itself would call it in the same way.
+        // SAFETY: the vtable is the one of CPython's own allocator. We call it only after a
+        // reinitialisation, and only for requests in the domains mem and obj. CPython itself would
+        // call the allocator in the same way.
         let cpython = unsafe { CAllocator::new(python.allocator(Domain::Obj)) };
         Self { raw: python.raw, cpython }
     }
 }
 
-// SAFETY: CPython's raw domain promises the same as `MemAlloc`, on every thread, even before
-// CPython is initialised and after it is finalized. CPython's own allocator promises the same for
-// requests in the domains mem and obj, and it also accepts blocks of the raw domain.
+// SAFETY: CPython's raw domain gives the guarantees of `MemAlloc` on every thread, even before
+// CPython is initialised and after it is finalized. CPython's own allocator gives these guarantees
+// for requests in the domains mem and obj, and it also accepts blocks of the raw domain.
 unsafe impl MemAlloc for Lower {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         if was_reinitialised() {

@@ -11,9 +11,9 @@
 //! `--` or the first argument that is not an option. Source: `Python/preconfig.c` and
 //! `Python/getopt.c`.
 //!
-//! A program that embeds CPython may have other rules, so we may misread its command line. That is
-//! harmless. Either we do not install the heap although we could, or CPython replaces the installed
-//! heap with another allocator before the heap has allocated a block.
+//! A program that embeds CPython may parse its command line by other rules, so we may misread its
+//! options. That is harmless. Either we do not install the heap although we could, or CPython
+//! replaces the installed heap with another allocator before the heap has allocated a block.
 
 #![forbid(unsafe_code)]
 
@@ -97,8 +97,8 @@ impl CommandLine {
         line
     }
 
-    /// Parses one word of options, such as `-bE`. Returns false if this word ends the options, so
-    /// that the words after it belong to the program.
+    /// Parses one word of options, such as `-bE`. Returns false if this word ends CPython's
+    /// options, so that all words after it belong to the Python program.
     fn parse_word(&mut self, letters: &[u8], args: &mut impl Iterator<Item = OsString>) -> bool {
         for (at, letter) in letters.iter().enumerate() {
             match letter {

@@ -1,15 +1,16 @@
 //! A second `Py_Initialize` in one process.
 //!
 //! In CPython up to 3.11, the allocators that we set stay in force during a second `Py_Initialize`.
-//! From 3.12 on, that call resets CPython's runtime and silently restores CPython's own allocators.
-//! Some blocks of our heap are still live at that time, for example in static types of extension
-//! modules and in the embedding program. When such a block is freed, CPython's own allocator passes
-//! it to the C library's `free`, which aborts.
+//! From 3.12 on, `Py_Initialize` resets CPython's runtime and silently restores CPython's own
+//! allocators. Some blocks of our heap are still live at that time, for example in static types of
+//! extension modules and in the embedding program. CPython's own allocator does not recognise these
+//! blocks. When such a block is freed, CPython's allocator passes it to the C library's `free`,
+//! which aborts the process.
 //!
 //! We therefore install the heap again when the interpreter creates `_imp`, its first built-in
 //! module. That is the earliest sign of a reinitialisation that we can see without hooking
-//! functions that other programs use. At that time, the interpreter has not imported anything yet,
-//! and no code but CPython's own has run.
+//! functions that other programs use. At this point, the interpreter has not imported anything yet,
+//! and only CPython's own code has run.
 //!
 //! ```text
 //!   PyImport_Inittab ─► … │ "_imp", create_first_module ─► the real function │ …     (our copy)
@@ -20,8 +21,8 @@
 //! ```
 //!
 //! An embedding program can make CPython use CPython's own allocators from the first
-//! `Py_Initialize` on. We respect that choice. We install the heap again only if it was in force
-//! when an earlier interpreter started.
+//! `Py_Initialize` on. We respect that choice. A later `Py_Initialize` therefore installs the heap
+//! again only if the heap was in force when an earlier interpreter started.
 
 use std::{
     ffi::{CStr, c_void},
@@ -57,8 +58,9 @@ struct Watch {
 
 static WATCH: OnceLock<Watch> = OnceLock::new();
 
-/// Prepares to install `ours`, the heap's vtables of [`SERVED`], again after a reinitialisation of
-/// `python`. Must be called before the first installation.
+/// Prepares to install the heap again after a reinitialisation of `python`. `ours` contains the
+/// heap's vtables for the domains in [`SERVED`]. Must be called before the heap is installed for
+/// the first time.
 pub(crate) fn watch(python: &CPython, ours: [VTable; 2]) {
     WATCH.get_or_init(|| {
         let cpythons = SERVED.map(|domain| python.allocator(domain));
@@ -69,9 +71,9 @@ pub(crate) fn watch(python: &CPython, ours: [VTable; 2]) {
     });
 }
 
-/// Makes CPython call [`create_first_module`] to create [`FIRST_MODULE`], and returns the function
-/// that it would have called. Returns `None` and changes nothing if CPython's table has no such
-/// module.
+/// Makes CPython call [`create_first_module`] to create [`FIRST_MODULE`]. Returns the function that
+/// CPython would have called instead. If CPython's table has no such module, changes nothing and
+/// returns `None`.
 ///
 /// # Safety
 ///
@@ -98,8 +100,8 @@ unsafe fn replace_first_module(python: &CPython) -> Option<ModuleInit> {
     Some(init)
 }
 
-/// Creates the first module of an interpreter. If CPython has restored its own allocators, installs
-/// the heap again first.
+/// Creates the first module of an interpreter, in place of CPython's own function. If CPython has
+/// restored its own allocators, first installs the heap again.
 unsafe extern "C" fn create_first_module() -> *mut c_void {
     let Some(watch) = WATCH.get() else { return ptr::null_mut() };
     watch.reinstall_if_reset();
@@ -119,8 +121,9 @@ impl Watch {
             lower::note_reinit();
             for (domain, vtable) in SERVED.into_iter().zip(&self.ours) {
                 // SAFETY: every live block came from the heap or from CPython's own allocator. The
-                // heap forwards blocks of CPython's allocator to `Lower`, which can free them since
-                // the call of `note_reinit`.
+                // heap forwards requests for blocks of CPython's allocator to `Lower`. After
+                // `note_reinit`, `Lower` passes them to CPython's allocator, which can free these
+                // blocks.
                 unsafe { self.python.set_allocator(domain, vtable) };
             }
         }

@@ -31,10 +31,10 @@ use crate::{
 /// The name of this library in the report.
 const OBMALLOC: &str = "obmalloc";
 
-/// The reason that the report states if the heap was installed and is no longer in force.
+/// The reason that the report states if the heap was installed but is no longer in force.
 pub(crate) const REPLACED: &str = "it was installed, and then other functions were put over it";
 
-/// The figures of this process at one moment.
+/// The statistics of this process, all collected by one call.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     schema: u32,
@@ -64,7 +64,7 @@ struct Requests {
     refused: u64,
 }
 
-/// The small requests that the heap served itself, without the allocator below it.
+/// The small requests that the heap satisfied itself, without calling the allocator below it.
 #[derive(Debug, Serialize)]
 struct Served {
     requests: u64,
@@ -72,7 +72,8 @@ struct Served {
     share: f64,
 }
 
-/// The heap's figures. Their own method formats them as JSON, which the report includes unchanged.
+/// The figures of the heap. `Stats::write_json` formats them, and the report includes the resulting
+/// JSON unchanged.
 #[derive(Debug)]
 struct HeapReport(Stats);
 
@@ -121,7 +122,8 @@ impl Report {
     pub(crate) fn write(&self, place: &StatsPlace) {
         let text = if place.is_json() { self.json() } else { self.to_string() };
         let Some(path) = place.path(self.pid) else {
-            // If stderr is closed, there is no place for an error message either.
+            // We ignore a failed write. If stderr is closed, an error message could not be printed
+            // either.
             let _ = io::stderr().write_all(text.as_bytes());
             return;
         };
@@ -163,13 +165,13 @@ impl From<Tally> for Requests {
 }
 
 impl Served {
-    /// Subtracts the requests that the heap forwarded to the allocator below it from the number of
-    /// all small requests.
+    /// Computes the number of small requests that the heap satisfied itself. This is the number of
+    /// all small requests, minus those that the heap forwarded to the allocator below it.
     fn new((requested, passed_below): ([Counts; 2], Tally)) -> Self {
         let all: u64 = requested.iter().map(|counts| counts.small.requests).sum();
         let bytes: u64 = requested.iter().map(|counts| counts.small.bytes).sum();
-        // The counters were not all read at the same moment, so a difference could be negative. We
-        // report 0 in that case.
+        // Other threads may allocate while we read the counters one after the other, so a
+        // difference could be negative. We report 0 in that case.
         let requests = all.saturating_sub(passed_below.requests);
         let share = if all == 0 { 1.0 } else { requests as f64 / all as f64 };
         Self { requests, bytes: bytes.saturating_sub(passed_below.bytes), share }

@@ -14,8 +14,9 @@ use std::{
 pub(crate) struct Settings {
     pub(crate) switch: Switch,
     pub(crate) stats: Option<StatsPlace>,
-    /// True if at least one of our environment variables has a value. The user then expects
-    /// something of this library.
+    /// True if at least one of our environment variables has a value. The user has then asked
+    /// something of this library, so we report it at exit if the heap was replaced, or if CPython
+    /// was loaded too late for it.
     pub(crate) any: bool,
 }
 
@@ -60,7 +61,8 @@ impl Settings {
         Self { switch, stats: StatsPlace::parse(stats), any }
     }
 
-    /// Returns true if we print nothing about a heap that is not installed or no longer in force.
+    /// Returns true if the user does not want to be told that the heap is not installed, or that it
+    /// is no longer in force.
     pub(crate) fn is_silent(&self) -> bool {
         matches!(self.switch, Switch::Quiet | Switch::Off)
     }

@@ -20,8 +20,8 @@ impl Version {
         let mut numbers = text.split('.');
         let major = numbers.next()?.parse().ok()?;
         let minor = numbers.next()?.parse().ok()?;
-        // We only search the text before the first parenthesis. The parentheses enclose the name of
-        // the build, which may contain any text.
+        // The parentheses enclose the name of the build, which may contain any text. We therefore
+        // search only the text before the first parenthesis.
         let before_build = text.split('(').next()?;
         Some(Self { major, minor, free_threaded: before_build.contains("free-threading") })
     }

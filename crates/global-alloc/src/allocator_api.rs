@@ -1,17 +1,17 @@
-//! Implementations of the trait `Allocator` of allocator-api2, for the two versions of that crate
-//! that are in use.
+//! Implementations of the trait `Allocator` of the crate allocator-api2, for two of its versions,
+//! because both versions are in use.
 
 use std::{alloc::Layout, ptr::NonNull};
 
 use crate::{large::Init, layouts::Layouts, local_heap::LocalHeap, ob_malloc::ObMalloc};
 
-/// Implements the trait `Allocator` of the crate `$api` for the type `$handle`. This type is either
-/// `$allocator` itself or a reference to it.
+/// Implements the trait `Allocator` of the crate `$api` for the type `$handle`, which is either
+/// `$allocator` itself or a reference to a `$allocator`.
 macro_rules! implement {
     ($api:ident, $handle:ty, $allocator:ty) => {
         // SAFETY: all memory has the size and alignment of its layout (contract of `Layouts`).
-        // Copies of a handle refer to the same allocator, which lives at least as long as the
-        // copies.
+        // Copies of a handle refer to the same allocator. That allocator lives at least as long as
+        // the copies, so the memory stays valid.
         unsafe impl $api::alloc::Allocator for $handle {
             #[inline]
             fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, $api::alloc::AllocError> {
@@ -54,8 +54,8 @@ macro_rules! implement {
                 // SAFETY: `grow` has the same contract.
                 let memory = unsafe { $api::alloc::Allocator::grow(self, ptr, old, new) }?;
                 let start = memory.cast::<u8>();
-                // SAFETY: the memory has `new.size()` bytes, and only the first `old.size()` of
-                // them have contents.
+                // SAFETY: the memory has `new.size()` bytes. Its first `old.size()` bytes have
+                // contents, and we write only the bytes after them.
                 unsafe { start.add(old.size()).write_bytes(0, new.size() - old.size()) };
                 Ok(memory)
             }

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! The class depends on the layout alone. The caller passes the same layout when it frees a block,
-//! so the class is known then without reading the header of the block's pool.
+//! so we can compute the block's class again without reading the header of the pool that contains
+//! the block.
 
 #![forbid(unsafe_code)]
 
@@ -22,8 +23,8 @@ use obmalloc::{Geometry, Shape, SizeClass};
 pub(crate) type Pools = thread_heap::ThreadGeometry;
 
 /// The largest alignment that a block of a size class can have. The first block of each pool starts
-/// at a multiple of this alignment. A block is therefore aligned to every power of two that divides
-/// the block size, up to this limit.
+/// at a multiple of this alignment, and the other blocks follow without gaps. Each block is
+/// therefore aligned to every power of two that divides the block size, up to this limit.
 const MAX_ALIGN: usize = Pools::SIZES.small_threshold.next_power_of_two();
 
 const _: () = assert!(
@@ -32,25 +33,26 @@ const _: () = assert!(
         && Pools::SIZES.pool_size.is_multiple_of(MAX_ALIGN)
 );
 
-/// Returns the size class for `layout`. Returns `None` if the layout is empty, or too large for the
-/// pools.
+/// Returns the size class of the blocks for `layout`. Returns `None` if the size of `layout` is 0,
+/// or if no class has blocks that are large enough.
 #[inline]
 pub(crate) fn class(layout: Layout) -> Option<SizeClass<Pools>> {
     let mut size = layout.size();
     if layout.align() > Pools::SIZES.alignment {
-        // This cannot overflow: a valid layout has at most isize::MAX bytes even after its size is
-        // rounded up to a multiple of its alignment.
+        // The addition cannot overflow. The size of a valid layout, rounded up to a multiple of its
+        // alignment, is at most isize::MAX bytes.
         size = (size + (layout.align() - 1)) & !(layout.align() - 1);
     }
     SizeClass::of(size)
 }
 
-/// Returns true if memory in a block of class `now` may stay in that block when it is reallocated
-/// to the layout `new`. `after` is the class that a new allocation for `new` would have.
+/// Returns true if memory in a block of the class `now` may stay in this block when the memory is
+/// reallocated to the layout `new`. `after` is the class from which a new allocation for `new`
+/// would get its block.
 ///
-/// The memory may stay if both classes are the same. Otherwise the block must be large enough and
-/// sufficiently aligned for `new`, and `new` must need more than three quarters of it. This is
-/// CPython's rule (`_PyObject_Realloc` in `Objects/obmalloc.c`).
+/// The memory may stay if both classes are the same. Otherwise, it may stay only if the block is
+/// large enough and sufficiently aligned for `new`, and if `new` needs more than three quarters of
+/// the block. This is CPython's rule (`_PyObject_Realloc` in `Objects/obmalloc.c`).
 #[inline]
 pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClass<Pools>) -> bool {
     let size = now.map_or(0, SizeClass::block_size);
@@ -58,19 +60,21 @@ pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClas
     now == Some(after) || (fits && 4 * new.size() > 3 * size)
 }
 
-/// Returns a larger class for memory that grows from `old` to `new` by less than a quarter. Such
-/// memory is likely to grow again, so the class has room for an eighth more than `new`. Returns
-/// `None` if the memory grows in another way or if there is no suitable larger class.
+/// Returns a class with room for further growth, for memory that grows from the layout `old` to the
+/// layout `new`. Memory that grows by less than a quarter is likely to grow again, so the class has
+/// room for an eighth more than `new`. Returns `None` if the memory does not grow, if it grows by
+/// more, or if there is no suitable larger class.
 #[inline]
 pub(crate) fn grown(old: Layout, new: Layout) -> Option<SizeClass<Pools>> {
     let (before, after) = (old.size(), new.size());
     let a_little = after > before && after - before < before / 4;
-    // This cannot overflow, because a layout has at most isize::MAX bytes.
+    // The addition cannot overflow, because a layout has at most isize::MAX bytes.
     let roomy = Layout::from_size_align(after + after / 8, new.align());
     let roomy = roomy.ok().filter(|_| a_little).and_then(class);
     let least = class(new)?;
-    // We use the larger class only if `new` fills more than three quarters of its blocks. Otherwise
-    // the next reallocation could move the memory out of the block because the block is too large.
+    // We use the larger class only if `new` fills more than three quarters of a block of that
+    // class. Otherwise the next reallocation could find that the block is too large, and move the
+    // memory out of the block again.
     roomy.filter(|_| serves(roomy, new, least))
 }
 

@@ -15,9 +15,9 @@ pub(crate) enum Init {
     Zeroed,
 }
 
-/// Makes a request, and repeats it after a call of `trim` if it fails. `trim` returns the memory
-/// that pools retain to the system. The first request may have failed because the C library could
-/// not use this memory.
+/// Calls `request`. If the request fails, calls `trim` and then repeats the request once. The C
+/// library cannot use memory that the pools retain. `trim` returns this memory to the system, so
+/// the second request may succeed.
 #[inline]
 pub(crate) fn after_trim<T>(request: impl Fn() -> Option<T>, trim: impl FnOnce()) -> Option<T> {
     request().or_else(
@@ -29,8 +29,8 @@ pub(crate) fn after_trim<T>(request: impl Fn() -> Option<T>, trim: impl FnOnce()
     )
 }
 
-/// The alignment that malloc guarantees for every block. It is enough for the largest plain type of
-/// C.
+/// The alignment that malloc guarantees for every block. It is sufficient for the largest
+/// fundamental type of C.
 const MALLOC_ALIGN: usize = 2 * size_of::<usize>();
 
 /// Returns true if every block that malloc returns is sufficiently aligned for `layout`.
@@ -39,7 +39,7 @@ fn is_plain(layout: Layout) -> bool {
     layout.align() <= MALLOC_ALIGN
 }
 
-/// Allocates memory for `layout`. The memory overlaps no other memory in use, and belongs to the
+/// Allocates memory for `layout`. The memory overlaps no other memory in use. It belongs to the
 /// caller until the caller frees it.
 #[inline]
 pub(crate) fn alloc(layout: Layout, init: Init) -> Option<NonNull<u8>> {
@@ -50,8 +50,8 @@ pub(crate) fn alloc(layout: Layout, init: Init) -> Option<NonNull<u8>> {
     }
 }
 
-/// Resizes the memory at `ptr` to `size` bytes, and moves it if necessary. If the function returns
-/// `None`, the memory at `ptr` has not changed.
+/// Resizes the memory at `ptr` to `size` bytes. The memory moves if it cannot be resized in place.
+/// If the function returns `None`, the memory at `ptr` is unchanged.
 ///
 /// # Safety
 ///
@@ -65,8 +65,8 @@ pub(crate) unsafe fn resize(ptr: NonNull<u8>, layout: Layout, size: usize) -> Op
     // SAFETY: `size` and the alignment are a valid layout (contract of `resize`).
     let new = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
     let block = alloc_aligned(new, Init::Uninit)?;
-    // SAFETY: both blocks are live and have at least that many bytes. A new block overlaps no other
-    // block in use.
+    // SAFETY: both blocks are live and have at least as many bytes as we copy. A new block overlaps
+    // no other block in use.
     unsafe { block.copy_from_nonoverlapping(ptr, layout.size().min(size)) };
     // SAFETY: the old block is live. The caller uses only the new block from now on (contract).
     unsafe { free(ptr) };
@@ -81,8 +81,8 @@ pub(crate) unsafe fn resize(ptr: NonNull<u8>, layout: Layout, size: usize) -> Op
 /// - The memory must not be used again.
 #[inline]
 pub(crate) unsafe fn free(ptr: NonNull<u8>) {
-    // SAFETY: the C library's `free` accepts blocks of `posix_memalign` as well as those of
-    // `malloc`.
+    // SAFETY: the memory came from `malloc` or `posix_memalign` (contract of `free`), and the C
+    // library's `free` accepts blocks of both.
     unsafe { Malloc.free(Some(ptr)) };
 }
 

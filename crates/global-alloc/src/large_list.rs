@@ -1,4 +1,5 @@
-//! Large allocations that are freed together with the list that they are on.
+//! A list of large allocations. When the list is dropped, it frees all allocations that are still
+//! in the list.
 //!
 //! ```text
 //!   head ─► ┌───────┬─ ─ ─┬────────────┐ ⇄ ┌───────┬─ ─ ─┬────────────┐
@@ -11,33 +12,33 @@ use std::{alloc::Layout, cell::Cell, ptr::NonNull};
 
 use crate::large::{self, Init};
 
-/// The links at the start of a block, which lead to the previous and the next block of the list.
+/// The links at the start of a block. They lead to the previous and to the next block of the list.
 #[derive(Debug)]
 struct Links {
     prev: Cell<Option<NonNull<Links>>>,
     next: Cell<Option<NonNull<Links>>>,
 }
 
-/// A list of blocks from the C library. All of them are freed when the list is dropped.
+/// A list of blocks from the C library. Dropping the list frees all of its blocks.
 #[derive(Debug)]
 pub(crate) struct LargeList {
     /// # Invariant
     ///
-    /// The head of a doubly linked list. Each block starts with its `Links` and belongs to this
-    /// list only. It is freed when it is removed from the list.
+    /// `head` is the head of a doubly linked list. Each block of the list starts with its `Links`
+    /// and belongs to no other list. A block is freed as soon as it is removed from the list.
     head: Cell<Option<NonNull<Links>>>,
 }
 
 // SAFETY: the list owns its blocks, and any thread may free a block of the C library.
 unsafe impl Send for LargeList {}
 
-/// Returns the distance from the start of a block to the user's memory in it, in bytes.
+/// Returns the distance in bytes from the start of a block to the user's memory inside the block.
 fn offset(layout: Layout) -> usize {
     layout.align().max(size_of::<Links>())
 }
 
-/// Returns the layout of a block that contains its links and memory for `layout`. Returns `None` if
-/// such a block would be too large.
+/// Returns the layout of a block that contains its links, followed by user memory for `layout`.
+/// Returns `None` if such a block would be too large.
 fn around(layout: Layout) -> Option<Layout> {
     let offset = offset(layout);
     Layout::from_size_align(layout.size().checked_add(offset)?, offset).ok()
@@ -58,15 +59,15 @@ impl LargeList {
         Self { head: Cell::new(None) }
     }
 
-    /// Allocates memory for `layout`. The memory overlaps no other memory in use, and belongs to
-    /// the caller until the caller frees it or the list is dropped. It stays valid when the list is
-    /// moved.
+    /// Allocates memory for `layout`. The memory overlaps no other memory in use. It belongs to the
+    /// caller until the caller frees it or the list is dropped. The memory stays valid when the
+    /// list is moved.
     pub(crate) fn alloc(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
         Some(self.insert(large::alloc(around(layout)?, init)?, layout))
     }
 
-    /// Resizes the memory at `ptr` to `size` bytes, and moves it if necessary. If the function
-    /// returns `None`, the memory at `ptr` has not changed.
+    /// Resizes the memory at `ptr` to `size` bytes. The memory moves if it cannot be resized in
+    /// place. If the function returns `None`, the memory at `ptr` is unchanged.
     ///
     /// # Safety
     ///
@@ -85,8 +86,8 @@ impl LargeList {
         let block = unsafe { block_around(ptr, layout) };
         // SAFETY: the block came from the C library for `old`.
         let block = unsafe { large::resize(block.cast(), old, new.size()) }?.cast();
-        // SAFETY: if the block has moved, its links were copied with it, and its neighbours are
-        // still in the list.
+        // SAFETY: the block starts with its links, which were copied if the block has moved. The
+        // neighbours to which the links lead are still in the list.
         unsafe { self.link_neighbours(block) };
         // SAFETY: the block is larger than this offset.
         Some(unsafe { block.cast::<u8>().add(offset(layout)) })
@@ -104,29 +105,30 @@ impl LargeList {
         // SAFETY: the block is in the list, so it starts with its links.
         let Links { prev, next } = unsafe { block.as_ref() };
         if let Some(next) = next.get() {
-            // SAFETY: a neighbour is a block in the list, so it is live.
+            // SAFETY: `next` is a block in the list, so it is live.
             unsafe { next.as_ref() }.prev.set(prev.get());
         }
-        // SAFETY: a neighbour is a block in the list, so it is live.
+        // SAFETY: `prev` is `None` or a block in the list, and no block leaves the list before the
+        // result is used.
         unsafe { self.link_after(prev.get()) }.set(next.get());
         // SAFETY: the block has left the list and is not used again (contract of `free`).
         unsafe { large::free(block.cast()) };
     }
 
-    /// Frees every block of the list. O(blocks).
+    /// Frees every block of the list, in O(n) time for n blocks.
     pub(crate) fn clear(&mut self) {
         let mut next = self.head.take();
         while let Some(block) = next {
             // SAFETY: the block was in the list and has not been freed yet.
             next = unsafe { block.as_ref() }.next.get();
-            // SAFETY: the list is borrowed mutably, so nobody uses the memory of its blocks any
+            // SAFETY: the list is borrowed mutably, so nobody uses the memory in its blocks any
             // more.
             unsafe { large::free(block.cast()) };
         }
     }
 
-    /// Inserts a new block, which contains memory for `layout`, into the list. Returns a pointer to
-    /// that memory.
+    /// Inserts a new block at the head of the list. The block must contain user memory for
+    /// `layout`. Returns a pointer to that memory.
     fn insert(&self, block: NonNull<u8>, layout: Layout) -> NonNull<u8> {
         let links = block.cast::<Links>();
         // SAFETY: the block is new. It is larger than its links, and sufficiently aligned for them.
@@ -137,7 +139,7 @@ impl LargeList {
         unsafe { block.add(offset(layout)) }
     }
 
-    /// Makes the previous and the next block of the list link to `block`.
+    /// Makes both neighbours of `block` in the list link to `block`.
     ///
     /// # Safety
     ///
@@ -146,19 +148,20 @@ impl LargeList {
         // SAFETY: the block starts with its links (contract of `link_neighbours`).
         let Links { prev, next } = unsafe { block.as_ref() };
         if let Some(next) = next.get() {
-            // SAFETY: a neighbour is a block in the list, so it is live.
+            // SAFETY: `next` is a block in the list, so it is live.
             unsafe { next.as_ref() }.prev.set(Some(block));
         }
-        // SAFETY: a neighbour is a block in the list, so it is live.
+        // SAFETY: `prev` is `None` or a block in the list, and no block leaves the list before the
+        // result is used.
         unsafe { self.link_after(prev.get()) }.set(Some(block));
     }
 
-    /// Returns the link that leads from `prev` to the next block. If `prev` is `None`, returns the
-    /// head of the list.
+    /// Returns the link that leads to the block after `prev`. If `prev` is `None`, returns the head
+    /// of the list, which leads to the first block.
     ///
     /// # Safety
     ///
-    /// - If `prev` is not `None`, the block must be in this list, and must stay in it while the
+    /// - If `prev` is a block, this block must be in this list, and must stay in the list while the
     ///   result is used.
     unsafe fn link_after(&self, prev: Option<NonNull<Links>>) -> &Cell<Option<NonNull<Links>>> {
         match prev {

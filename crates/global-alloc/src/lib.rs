@@ -16,7 +16,7 @@ mod ob_malloc;
 pub use local_heap::LocalHeap;
 pub use ob_malloc::ObMalloc;
 
-/// A place for the examples in the README of the workspace, so that they are tested.
+/// Turns the examples in the README of the workspace into documentation tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Workspace;

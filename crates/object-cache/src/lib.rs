@@ -14,17 +14,17 @@
 //!   MemAlloc                 the allocator below, such as malloc or a heap of `obmalloc`
 //! ```
 //!
-//! Every list of free objects is linked through the objects themselves (`list`). All caches have
-//! these properties:
+//! The free objects themselves hold the links of the lists (`list`). All caches have these
+//! properties:
 //!
-//! 1. A cache never reuses the storage of one type for another type, unless the storage was
-//!    returned to the allocator in between.
-//! 2. A cache allocates no memory for itself.
+//! 1. A cache never reuses the storage of one type for another type. Storage of one type can hold
+//!    another type only after it was returned to the allocator and allocated again.
+//! 2. A cache allocates no memory for itself, because the free objects hold the links of its lists.
 //! 3. A cache never hands out storage that is already in use. Every value is dropped exactly once,
 //!    even if code panics.
 //! 4. A cache retains no more free objects than its bound, and `clear` returns the storage of all
-//!    of them. The only exception is [`cpython::BlockCache`], which has no bound and returns only
-//!    whole blocks.
+//!    of them to the allocator below. The only exception is [`cpython::BlockCache`]. It has no
+//!    bound, and its `clear` returns only blocks in which every object is free.
 //!
 //! [`CacheGroup`] clears and measures several caches together. [`RetryAfterClear`] is an allocator
 //! that clears caches when memory is exhausted, and then repeats the request.

@@ -43,7 +43,7 @@ pub(crate) fn on_next_free(act: impl FnOnce() + 'static) {
 }
 
 /// An allocator whose `free` can call a closure after it has freed a block. [`on_next_free`] sets
-/// the closure, which may use the cache above the allocator, or panic.
+/// the closure. The closure may panic, or use the cache that allocates from this allocator.
 pub(crate) struct Hooked(pub(crate) Below);
 
 impl Hooked {
@@ -54,7 +54,7 @@ impl Hooked {
     }
 }
 
-// SAFETY: every call goes to the allocator below, which gives the guarantees.
+// SAFETY: every call goes to the wrapped allocator, which gives the guarantees of `MemAlloc`.
 unsafe impl MemAlloc for Hooked {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         self.0.malloc(size)
@@ -65,12 +65,12 @@ unsafe impl MemAlloc for Hooked {
     }
 
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: the block came from the allocator below (contract of `realloc`).
+        // SAFETY: the block came from the wrapped allocator (contract of `realloc`).
         unsafe { self.0.realloc(ptr, size) }
     }
 
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: the block came from the allocator below (contract of `free`).
+        // SAFETY: the block came from the wrapped allocator (contract of `free`).
         unsafe { self.0.free(ptr) };
         if let Some(act) = ON_FREE.take() {
             act();

@@ -1,24 +1,26 @@
 //! Which interpreter the calling thread is running.
 //!
-//! A thread has a current thread state exactly while it holds the GIL of the interpreter to which
+//! A thread has a current thread state if and only if it holds the GIL of the interpreter to which
 //! that state belongs. CPython sets the current state after it has taken the GIL, and clears the
 //! current state before it releases the GIL. The current state therefore tells us which
 //! interpreter's heap the thread may enter. CPython: `_PyThreadState_Attach` and `detach_thread` in
 //! `Python/pystate.c` (3.12: `PyEval_RestoreThread`, `PyEval_SaveThread`).
 //!
-//! `PyThreadState_Swap` of 3.12 differs. It sets the current state first and takes the GIL
-//! afterwards, but requests no memory in between. Finalization may end a thread while that thread
-//! waits for the GIL in this function. The destructors of such a thread must not call CPython's
-//! allocators, as in every version of CPython.
+//! `PyThreadState_Swap` of 3.12 is an exception, because it sets the current state before it takes
+//! the GIL. It requests no memory in between, so this order does no harm by itself. However,
+//! finalization may end a thread while that thread waits for the GIL in this function. The thread
+//! then has a current state but not the GIL, so the destructors of its thread-local variables must
+//! not call CPython's allocators. They must not do so in any other version of CPython either.
 //!
 //! ```text
 //!   fs:[offset] ─► thread state ─► │ prev │ next │ interp │ …     the same from 3.12 to 3.15
 //! ```
 //!
-//! CPython keeps the current state in a thread-local variable that no symbol names. A public
-//! function returns the current state, but takes some twenty instructions in a shared libpython. We
-//! therefore look for the variable once ([`find_offset`]) and then read it directly. Until we have
-//! found the variable, and if we cannot find it, we call the function.
+//! CPython keeps the current state in a thread-local variable for which it exports no symbol. A
+//! public function returns the current state, but takes some twenty instructions in a shared
+//! libpython. We therefore search for the variable once ([`find_offset`]), and then read it
+//! directly. Until we have found the variable, and if we cannot find it, we call the public
+//! function instead.
 
 use std::{
     ffi::c_void,
@@ -36,13 +38,15 @@ use crate::{
     loader,
 };
 
-/// The number of words that precede the interpreter in a thread state. CPython: `struct _ts` in
-/// `Include/cpython/pystate.h`, 3.12 to 3.15. [`layout_holds`] verifies this number at run time.
+/// The number of words in a thread state that precede the pointer to the interpreter. CPython:
+/// `struct _ts` in `Include/cpython/pystate.h`, 3.12 to 3.15. [`layout_holds`] verifies this number
+/// at run time.
 const WORDS_BEFORE_INTERPRETER: usize = 2;
 
 static FUNCTIONS: OnceLock<InterpreterFunctions> = OnceLock::new();
 
-/// True if we have verified that a thread state has its interpreter at the expected place.
+/// True if we have verified that a thread state contains the pointer to its interpreter at the
+/// expected place.
 static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 
 /// The distance from the thread pointer to the thread-local variable that points to CPython's
@@ -50,9 +54,10 @@ static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 ///
 /// # Invariant
 ///
-/// 0 until we have found the variable. The word at distance 0 points to the thread's own control
-/// block. The third word of that block is never the address of an interpreter, so [`is_at_hand`]
-/// returns false while the distance is 0.
+/// The value is 0 until we have found the thread-local variable. The word at distance 0 from the
+/// thread pointer points to the control block of the calling thread. The third word of a control
+/// block is never the address of an interpreter, so [`is_at_hand`] returns false while the value is
+/// 0.
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
 /// Stores the functions of `python` that deal with interpreters. Must be called before the heap is
@@ -69,14 +74,14 @@ pub(super) fn functions() -> Option<&'static InterpreterFunctions> {
     FUNCTIONS.get()
 }
 
-/// Returns true if the calling thread holds the GIL of `interpreter`. Reads CPython's thread-local
-/// variable directly, without calling CPython. Always returns false until we have found that
-/// variable.
+/// Returns true if the calling thread holds the GIL of `interpreter`. Instead of calling CPython,
+/// reads the thread-local variable in which CPython keeps the current thread state. Always returns
+/// false until we have found that variable.
 #[inline(always)]
 pub(super) fn is_at_hand(interpreter: *const c_void) -> bool {
     let state = word::at(OFFSET.load(Relaxed));
-    // SAFETY: `state` is a thread state, or the thread's control block if the thread-local variable
-    // was not found yet. Both have more than three words.
+    // SAFETY: `state` is a thread state, or the thread's control block if we have not found the
+    // thread-local variable yet. Both have more than three words.
     !state.is_null() && unsafe { *state.add(WORDS_BEFORE_INTERPRETER) } == interpreter
 }
 
@@ -105,8 +110,8 @@ fn interpreter_of(state: NonNull<c_void>) -> *const *mut c_void {
     state.as_ptr().cast::<*mut c_void>().wrapping_add(WORDS_BEFORE_INTERPRETER).cast_const()
 }
 
-/// Returns true if the interpreter that CPython reports for `state` is at the expected place in
-/// `state`.
+/// Returns true if the word at the expected place in `state` is the interpreter that CPython itself
+/// reports for `state`.
 #[cold]
 fn layout_holds(functions: &InterpreterFunctions, state: NonNull<c_void>) -> bool {
     // SAFETY: the state is the calling thread's current one.
@@ -117,16 +122,17 @@ fn layout_holds(functions: &InterpreterFunctions, state: NonNull<c_void>) -> boo
     holds
 }
 
-/// Looks for CPython's thread-local variable. Called while no other thread runs Python code.
+/// Looks for the thread-local variable in which CPython keeps the current thread state, and stores
+/// its distance from the thread pointer. Called while no other thread runs Python code.
 ///
-/// CPython was already in the process when the loader called our constructor. The loader therefore
-/// placed CPython's thread-locals in its "static TLS", where they have the same distance from the
-/// thread pointer in every thread.
+/// CPython was already in the process when the dynamic loader called our constructor. The loader
+/// therefore placed CPython's thread-local variables in the "static TLS", where a variable has the
+/// same distance from the thread pointer in every thread.
 ///
 /// # Safety
 ///
-/// - The calling thread must hold the GIL. The caller must allow this function to release the GIL
-///   for a moment.
+/// - The calling thread must hold the GIL.
+/// - The caller must allow this function to release the GIL for a moment.
 pub(super) unsafe fn find_offset(python: &CPython) {
     let Some(functions) = functions() else { return };
     if !word::CAN_BE_READ || OFFSET.load(Relaxed) != 0 {
@@ -155,7 +161,8 @@ struct Locals {
     words: usize,
 }
 
-/// One word of a program's or library's thread-locals. CPython may write to it at any time.
+/// One word of a program's or library's thread-local variables. CPython may write to the word at
+/// any time.
 #[derive(Clone, Copy)]
 struct Word(*const *mut c_void);
 
@@ -189,8 +196,8 @@ impl Locals {
     }
 
     /// Finds the word that equals `state` while this thread holds the GIL, and is null while the
-    /// GIL is released. Returns `None` if no word behaves like that, or more than one.
-    /// `without_gil` must release the GIL, call its argument, and take the GIL again.
+    /// GIL is released. Returns `None` unless exactly one word behaves like that. `without_gil`
+    /// must release the GIL, call its argument, and take the GIL again.
     fn find(&self, state: *mut c_void, without_gil: impl FnOnce(&mut dyn FnMut())) -> Option<Word> {
         let mut candidates: Vec<_> = self.words().filter(|word| word.read() == state).collect();
         without_gil(&mut || candidates.retain(|word| word.read().is_null()));
@@ -225,12 +232,12 @@ mod word {
     /// True if words can be read relative to the thread pointer.
     pub(super) const CAN_BE_READ: bool = true;
 
-    /// Reads the word at `offset` from the thread pointer.
+    /// Reads the word that is `offset` bytes from the thread pointer.
     #[inline(always)]
     pub(super) fn at(offset: usize) -> *const *const c_void {
         let word;
-        // SAFETY: at `offset` there is a word of the thread's static thread-locals or of its
-        // control block (invariant of `OFFSET`).
+        // SAFETY: the word at `offset` belongs to the thread's static thread-local variables or to
+        // its control block (invariant of `OFFSET`).
         unsafe {
             asm!(
                 "mov {word}, qword ptr fs:[{offset}]",

@@ -14,30 +14,30 @@ use thread_heap::OwnedHeap;
 
 use crate::abi::Interpreter;
 
-/// The value of the field `interpreter` in an entry that no interpreter uses. No object has this
-/// address.
+/// The value of the field `interpreter` in an entry that belongs to no interpreter. No object has
+/// this address.
 const NO_INTERPRETER: *mut c_void = ptr::without_provenance_mut(1);
 
-/// An entry for an interpreter and its heap. When the interpreter has ended, another one may reuse
-/// the entry. Entries are never freed.
+/// A table entry that holds an interpreter and its heap. When the interpreter has ended, another
+/// interpreter may reuse the entry. Entries are never freed.
 pub(super) struct Entry {
     /// The address of the interpreter, or [`NO_INTERPRETER`].
     ///
     /// # Invariant
     ///
     /// If `interpreter` points to an interpreter, `heap` is `Some`. `interpreter` is written only
-    /// by a thread that holds the GIL of that interpreter, or when the process has only one thread
-    /// left.
+    /// by a thread that holds the GIL of that interpreter, or by the only thread that is left in
+    /// the process.
     interpreter: AtomicPtr<c_void>,
     /// # Invariant
     ///
     /// While the entry has an interpreter, only the thread that holds the interpreter's GIL
     /// accesses `heap`. While the entry has no interpreter, only the thread that claimed the entry
-    /// may access `heap`. Nobody claims `MAIN`. The thread that holds the GIL of the main
-    /// interpreter may access it.
+    /// may access `heap`. The entry `MAIN` is never claimed. Only the thread that holds the GIL of
+    /// the main interpreter may access the heap of `MAIN`.
     heap: UnsafeCell<Option<OwnedHeap>>,
-    /// True if a thread has claimed the entry for an interpreter. No other interpreter can use the
-    /// entry then.
+    /// True if a thread has claimed the entry for an interpreter. While this is true, no other
+    /// interpreter can use the entry.
     is_claimed: AtomicBool,
     next: AtomicPtr<Entry>,
 }
@@ -53,8 +53,8 @@ pub(super) static MAIN: Entry = Entry::new();
 /// this list, but never removed.
 static OTHERS: AtomicPtr<Entry> = AtomicPtr::new(ptr::null_mut());
 
-/// A cache for [`find`]. For each hash of an interpreter's address, it holds the entry that was
-/// found most recently.
+/// A cache for [`find`], indexed by a hash of the interpreter's address. Each element is the entry
+/// that `find` found most recently for an address with that hash.
 static FOUND: [AtomicPtr<Entry>; 64] = [const { AtomicPtr::new(ptr::null_mut()) }; 64];
 
 impl Entry {
@@ -95,8 +95,8 @@ impl Entry {
     #[inline(always)]
     #[expect(clippy::mut_from_ref, reason = "the GIL is the lock")]
     pub(super) unsafe fn heap(&self) -> &mut OwnedHeap {
-        // SAFETY: the GIL keeps other threads out of this heap. The entry has an interpreter
-        // (contract), so `heap` is `Some`.
+        // SAFETY: the calling thread holds the interpreter's GIL, which keeps other threads out of
+        // this heap. The entry has an interpreter (contract), so `heap` is `Some`.
         unsafe { (*self.heap.get()).as_mut().unwrap_unchecked() }
     }
 
@@ -104,12 +104,12 @@ impl Entry {
     ///
     /// # Safety
     ///
-    /// - The entry must have no interpreter. Unless the entry is `MAIN`, the caller must have
-    ///   claimed it.
+    /// - The entry must have no interpreter.
+    /// - If the entry is not `MAIN`, the caller must have claimed it.
     /// - The calling thread must hold the GIL of `interpreter`.
     pub(super) unsafe fn assign(&self, interpreter: Interpreter, heap: OwnedHeap) {
-        // SAFETY: the entry has no interpreter, and the caller has claimed it or holds the main GIL
-        // (contract). Nobody else may access `heap`.
+        // SAFETY: the entry has no interpreter, and the caller has claimed the entry or holds the
+        // GIL of the main interpreter (contract). No other thread may access `heap` then.
         unsafe { *self.heap.get() = Some(heap) };
         // INVARIANT: the heap is `Some`.
         self.interpreter.store(interpreter.as_ptr(), Release);
@@ -152,8 +152,8 @@ pub(super) fn find(interpreter: *const c_void) -> Option<&'static Entry> {
     if MAIN.is_of(interpreter) {
         return Some(&MAIN);
     }
-    // The index leaves out the low bits of the address. Interpreters are large objects, so those
-    // bits hardly differ between them.
+    // Interpreters are large objects, so the low bits of their addresses hardly differ. The index
+    // therefore leaves out these bits.
     let found = &FOUND[interpreter.addr() / 1024 % FOUND.len()];
     // SAFETY: entries are never freed. The Acquire load makes the initialisation of the entry
     // visible.
@@ -166,7 +166,8 @@ pub(super) fn find(interpreter: *const c_void) -> Option<&'static Entry> {
     Some(entry)
 }
 
-/// Claims an entry that no interpreter uses. If every entry in the list is claimed, adds a new one.
+/// Claims an entry that belongs to no interpreter, and returns it. If every entry in the list is
+/// claimed, adds a new entry.
 pub(super) fn claim() -> &'static Entry {
     let claims = |entry: &&Entry| {
         !entry.is_claimed.load(Relaxed)

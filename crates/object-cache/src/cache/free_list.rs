@@ -7,15 +7,15 @@ use raw_mem::MemAlloc;
 use super::{Cache, StorageSource, show};
 use crate::list::{BoundedStack, CacheStats, Cleared, FreeObject, Storage};
 
-/// A cache for objects of type `T` over the allocator `A`. It retains the storage of up to `bound`
-/// free objects.
+/// A cache for objects of type `T`. It allocates their storage from the allocator `A`, and retains
+/// the storage of up to `bound` free objects.
 ///
 /// [`take`](StorageSource::take) returns the storage that was put back most recently. If the cache
-/// is empty, `take` allocates from `A`. [`put`](StorageSource::put) keeps storage for later, or
-/// returns it to `A` if the cache is full. The free objects hold the links of the list, so the
-/// cache needs no memory of its own.
+/// is empty, `take` allocates storage from `A`. [`put`](StorageSource::put) adds storage to the
+/// cache, or returns it to `A` if the cache is full. The free objects hold the links of the cache's
+/// list, so the cache needs no memory of its own.
 ///
-/// A free list belongs to one thread at a time. For several threads, use
+/// Only one thread at a time can use a free list. For several threads, use
 /// [`SharedCache`](crate::SharedCache) or [`thread_cache!`](crate::thread_cache!).
 ///
 /// CPython: the free lists of `float`, `list`, `dict` and other types. The module
@@ -40,8 +40,8 @@ pub struct FreeList<T, A: MemAlloc> {
     of: PhantomData<fn() -> T>,
 }
 
-// SAFETY: the stack owns the storage of its objects, and `A: Send` lets another thread free that
-// storage.
+// SAFETY: the stack owns the storage of its objects. Because `A` is `Send`, another thread may free
+// that storage.
 unsafe impl<T, A: MemAlloc + Send> Send for FreeList<T, A> {}
 
 impl<T, A: MemAlloc> FreeList<T, A> {
@@ -76,9 +76,10 @@ impl<T, A: MemAlloc> FreeList<T, A> {
         unsafe { self.lower.free(Some(free.cast())) }
     }
 
-    /// Returns the storage of all free objects to the allocator below.
+    /// Returns the storage of all free objects to the allocator below the cache.
     ///
-    /// If the allocator below panics, the objects that it has not received yet stay in the cache.
+    /// If the allocator below the cache panics, the objects whose storage it has not received yet
+    /// stay in the cache.
     pub fn clear(&self) -> Cleared {
         // SAFETY: the object came from `lower` and holds no value (invariant of `stack`). It has
         // left the stack, so nobody uses it again.
@@ -93,8 +94,8 @@ impl<T, A: MemAlloc> FreeList<T, A> {
 }
 
 // SAFETY: `STORAGE` has the size and alignment that a `T` needs. Storage leaves the stack before
-// `take` returns it, and comes back only through `put`. `lower` keeps its blocks valid even if the
-// cache moves. `FreeList` is not `Clone`.
+// `take` returns it, and comes back only through `put`, so the caller of `take` owns it
+// exclusively. The blocks of `lower` stay valid even if the cache moves. `FreeList` is not `Clone`.
 unsafe impl<T, A: MemAlloc> StorageSource<T> for FreeList<T, A> {
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {
@@ -109,7 +110,8 @@ unsafe impl<T, A: MemAlloc> StorageSource<T> for FreeList<T, A> {
         // SAFETY: the caller gives up the storage, which holds no value (contract).
         // INVARIANT: the storage came from `take`, so it came from `lower`.
         if let Err(refused) = unsafe { self.stack.put(storage.cast()) } {
-            // SAFETY: the stack has not taken `refused`, which came from `lower` as above.
+            // SAFETY: the stack was full and does not own `refused`, which came from `lower` (see
+            // above).
             unsafe { self.put_below(refused) };
         }
     }
@@ -168,8 +170,8 @@ mod tests {
         put(&cache, &objects);
     }
 
-    /// Regression: if the allocator below panicked during `clear`, the objects that were not freed
-    /// yet were lost.
+    /// Regression test: if the allocator below the cache panicked during `clear`, the objects that
+    /// `clear` had not freed yet were once lost.
     #[test]
     fn a_clear_that_panics_retains_the_remaining_objects() {
         let (hooked, live) = Hooked::new();

@@ -8,17 +8,17 @@ use crate::list::{CacheStats, Cleared};
 
 /// A cache of any type.
 pub trait Cache {
-    /// Returns the storage of all free objects to the allocator below. The result says how much
-    /// that was.
+    /// Returns the storage of all free objects to the allocator below the cache. The result
+    /// contains the number of these objects and the bytes of their storage.
     ///
     /// # Panics
     ///
-    /// Panics if the allocator below panics.
+    /// Panics if the allocator below the cache panics.
     fn clear(&self) -> Cleared;
 
-    /// Calls `visit` for each list of the cache, with the figures of that list. If the cache has a
-    /// separate list for each length of its objects, the first argument is that length. Otherwise
-    /// it is `None`.
+    /// Calls `visit` for each list of the cache, with the figures of that list as the second
+    /// argument. If the cache has a separate list for each length of its objects, the first
+    /// argument is the length. Otherwise the first argument is `None`.
     fn each_list(&self, visit: &mut dyn FnMut(Option<usize>, CacheStats));
 }
 
@@ -67,7 +67,8 @@ impl fmt::Debug for CacheGroup<'_> {
     }
 }
 
-/// Formats `cache` for `Debug`. The output consists of `name` and the figures of each list.
+/// Formats `cache` for `Debug`. The output consists of `name` and the figures of each list in the
+/// cache.
 pub(crate) fn show(name: &str, cache: &dyn Cache, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let mut shown = f.debug_struct(name);
     cache.each_list(&mut |length, stats| {

@@ -8,13 +8,13 @@ use super::Cache;
 
 /// An allocator that clears `caches` if `below` refuses a request, and then repeats the request.
 ///
-/// A runtime puts this allocator between its caches and its heap. When memory is exhausted, storage
-/// that a cache retains for one type can then be reused for another type. `below` may refuse a
-/// request because memory is exhausted or because a limit is reached. The request fails if the
-/// caches had nothing to return, or if it exceeds [`MAX_REQUEST`].
+/// A runtime puts this allocator between its caches and its heap. `below` may refuse a request
+/// because memory is exhausted, or because a limit is reached. Storage that a cache retains for one
+/// type can then be freed and reused for another type. If the caches retained no storage, or if the
+/// request exceeds [`MAX_REQUEST`], the request fails without a second attempt.
 ///
-/// The caches usually allocate from this allocator, so it cannot borrow them. Instead, give it a
-/// zero-sized type that finds the caches:
+/// The caches usually allocate from the `RetryAfterClear` itself, so it cannot borrow them.
+/// `caches` is therefore usually a zero-sized type whose methods find the caches:
 ///
 /// ```
 /// use object_cache::{Cache, CacheStats, Cleared, FreeList, RetryAfterClear};
@@ -46,9 +46,9 @@ impl<A: MemAlloc, C: Cache> RetryAfterClear<A, C> {
         Self { below, caches }
     }
 
-    /// Clears the caches, and calls `ask` if that returned any storage. Does neither if no amount
-    /// of free memory could satisfy a request for `bytes` bytes. `bytes` is `None` if the size
-    /// overflowed.
+    /// Clears the caches. If that returned any storage, calls `ask` to repeat the request. `bytes`
+    /// is the size of the request, or `None` if the size overflowed. If `bytes` is `None` or
+    /// exceeds [`MAX_REQUEST`], the request can never succeed, so the caches are not cleared.
     #[cold]
     #[inline(never)]
     fn retry(
@@ -61,8 +61,9 @@ impl<A: MemAlloc, C: Cache> RetryAfterClear<A, C> {
     }
 }
 
-// SAFETY: all memory comes from the allocator below. A refused request leaves every live block as
-// it was. So does clearing the caches, because that frees only objects without a value.
+// SAFETY: all memory comes from `below`. A request that `below` refuses leaves every live block
+// unchanged. Clearing the caches leaves every live block unchanged too, because it frees only
+// objects without a value.
 unsafe impl<A: MemAlloc, C: Cache> MemAlloc for RetryAfterClear<A, C> {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
@@ -78,17 +79,17 @@ unsafe impl<A: MemAlloc, C: Cache> MemAlloc for RetryAfterClear<A, C> {
 
     #[inline]
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: the block came from the allocator below (contract of `realloc`).
+        // SAFETY: the block came from `below` (contract of `realloc`).
         unsafe { self.below.realloc(ptr, size) }.or_else(|| {
-            // SAFETY: as above. The block is still live, because the first request failed and left
-            // it unchanged.
+            // SAFETY: the block came from `below` (contract of `realloc`). The block is still live,
+            // because the first request failed and left the block unchanged.
             self.retry(Some(size), |below| unsafe { below.realloc(ptr, size) })
         })
     }
 
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: the block came from the allocator below (contract of `free`).
+        // SAFETY: the block came from `below` (contract of `free`).
         unsafe { self.below.free(ptr) }
     }
 }

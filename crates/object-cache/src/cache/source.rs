@@ -1,4 +1,4 @@
-//! Sources, from which owning pointers take the storage for their objects.
+//! Sources, which provide the storage for the objects of owning pointers.
 
 use core::{mem, ptr::NonNull};
 
@@ -6,7 +6,7 @@ use core::{mem, ptr::NonNull};
 ///
 /// [`Cached`](crate::Cached) and [`CachedRc`](crate::CachedRc) take the storage for a value from a
 /// source, and return it to the source when they drop the value. A reference to a cache is a
-/// source. A zero-sized type that finds the running thread's cache can be a source too.
+/// source. A zero-sized type that finds the calling thread's cache can be a source too.
 /// [`thread_cache!`](crate::thread_cache!) declares such a type.
 ///
 /// # Safety
@@ -17,19 +17,19 @@ use core::{mem, ptr::NonNull};
 ///   that storage exclusively until it returns the storage with [`put`](Self::put).
 /// - The storage stays valid while the source or a clone of the source exists, even if the source
 ///   is moved.
-/// - A clone is the same source as the original. Storage that was taken from one of them may be
-///   returned to the other.
+/// - A clone behaves as the same source as the original. Storage that was taken from one of them
+///   may be returned to the other.
 /// - If the source is `Send` or `Sync`, one thread may return storage that another thread has
 ///   taken.
 pub unsafe trait StorageSource<T> {
     /// Takes uninitialised storage for a `T`.
     ///
-    /// Returns `None` if there is no memory, or if the allocator below aligns its blocks to less
-    /// than `T` needs.
+    /// Returns `None` if the allocation fails, or if the allocated storage is insufficiently
+    /// aligned for a `T`.
     fn take(&self) -> Option<NonNull<T>>;
 
-    /// Returns storage to the source. The value in the storage must have been dropped or moved out,
-    /// or never have been written.
+    /// Returns storage to the source. The storage must hold no live value. The caller must have
+    /// dropped the value or moved it out, unless it never wrote a value.
     ///
     /// # Safety
     ///
@@ -38,7 +38,8 @@ pub unsafe trait StorageSource<T> {
     unsafe fn put(&self, storage: NonNull<T>);
 }
 
-// SAFETY: the source behind the reference gives the guarantees, because every call goes to it.
+// SAFETY: every call goes to the source behind the reference, which gives the guarantees of this
+// trait.
 unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {
@@ -52,8 +53,8 @@ unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
     }
 }
 
-/// Drops the value of `object`, then returns its storage to `source`. Also returns the storage if
-/// the destructor of the value panics.
+/// Drops the value of `object`, then returns its storage to `source`. The storage is returned even
+/// if the destructor of the value panics.
 ///
 /// # Safety
 ///
@@ -61,8 +62,8 @@ unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
 /// - `object` must hold a live value, and must not be used again.
 #[inline]
 pub(crate) unsafe fn drop_and_put<T>(source: &impl StorageSource<T>, object: NonNull<T>) {
-    // SAFETY: `object` came from `source` (contract). When the guard is dropped, the value has
-    // already been dropped below.
+    // SAFETY: `object` came from `source` (contract). The guard is dropped at the end of this
+    // function, after `drop_in_place` has dropped the value.
     let _vacant = unsafe { Vacant::new(source, object) };
     // SAFETY: the value is live and is not used again (contract).
     unsafe { object.drop_in_place() };
@@ -85,8 +86,8 @@ impl<'s, T, S: StorageSource<T>> Vacant<'s, T, S> {
         Self { source, storage }
     }
 
-    /// Moves `value` into the storage, and returns a pointer to it. The guard is forgotten, so it
-    /// no longer returns the storage to its source.
+    /// Moves `value` into the storage, and returns a pointer to the value. The guard is forgotten
+    /// without being dropped, so it does not return the storage to its source.
     #[inline]
     pub(crate) fn fill(self, value: T) -> NonNull<T> {
         let storage = self.storage;

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! 1. Every object in the stack lies in one of the blocks.
-//! 2. A block returns to the allocator below only in `compact`, and when the cache is dropped.
+//! 2. A block returns to the allocator below the cache only in `compact`, or when the cache is
+//!    dropped.
 
 use core::{cell::Cell, fmt, marker::PhantomData, mem, ptr::NonNull};
 
@@ -24,13 +25,13 @@ use crate::{
 /// A cache of storage for objects of type `T`. The storage is cut out of blocks of at most `BLOCK`
 /// bytes.
 ///
-/// The cache retains every block until [`compact`](Self::compact) is called. Within a new block,
-/// the object with the highest address is handed out first.
+/// The cache retains every block until [`compact`](Self::compact) is called or the cache is
+/// dropped. Within a new block, the object with the highest address is handed out first.
 ///
 /// CPython 2: `PyIntBlock` and `PyFloatBlock`. Each of these blocks takes 1,000 bytes, including
-/// what malloc adds. It has a link of 8 bytes, followed by 41 objects of 24 bytes. `compact` does
-/// what `PyInt_ClearFreeList` did. Source: `Objects/intobject.c` and `Objects/floatobject.c` of
-/// 2.7.
+/// the bytes that malloc adds for itself. A block consists of a link of 8 bytes, followed by 41
+/// objects of 24 bytes. `compact` does the same as `PyInt_ClearFreeList`. Source:
+/// `Objects/intobject.c` and `Objects/floatobject.c` of 2.7.
 ///
 /// ```
 /// use object_cache::{Cached, cpython::BlockCache};
@@ -58,7 +59,7 @@ pub struct BlockCache<T, A: MemAlloc, const BLOCK: usize = 1000> {
     of: PhantomData<fn() -> T>,
 }
 
-// SAFETY: the cache owns its blocks, and `A: Send` lets another thread free them.
+// SAFETY: the cache owns its blocks. Because `A` is `Send`, another thread may free these blocks.
 unsafe impl<T, A: MemAlloc + Send, const BLOCK: usize> Send for BlockCache<T, A, BLOCK> {}
 
 impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
@@ -90,7 +91,7 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
         }
     }
 
-    /// Allocates a new block. Puts all of its objects except the last one into the stack, and
+    /// Allocates a new block. Puts all objects of the block except the last one into the stack, and
     /// returns the last one.
     #[cold]
     #[inline(never)]
@@ -110,14 +111,15 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
         Some(object(Self::OBJECTS - 1).cast())
     }
 
-    /// Returns all blocks in which no object is in use to the allocator below.
+    /// Finds all blocks in which every object is free, and returns these blocks to the allocator
+    /// below the cache.
     ///
     /// Takes O(n log n) steps for n free objects and blocks, and allocates no memory. The free
-    /// objects and the blocks are sorted by address in place. We then walk through both chains
-    /// together.
+    /// objects and the blocks are sorted by address in place. A single pass over both sorted chains
+    /// then finds the free objects of each block.
     ///
-    /// The allocator below may use the cache while it frees a block. If the allocator below panics,
-    /// the blocks that it has not received yet stay in the cache.
+    /// The allocator below the cache may use the cache while it frees a block. If that allocator
+    /// panics, the blocks that it has not received yet stay in the cache.
     pub fn compact(&self) -> Cleared {
         let mut remaining = Remaining::<T, A, BLOCK> {
             free: sort::by_address(self.stack.drain().0),
@@ -141,7 +143,7 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
         Cleared { objects: returned * Self::OBJECTS, bytes: returned * Self::WHOLE.bytes }
     }
 
-    /// Adds a block to the cache. The block must not be in any chain.
+    /// Adds a block to the cache. The block must not be in a chain of blocks.
     fn put_block(&self, block: NonNull<FreeObject>) {
         let mut blocks = self.blocks.replace(Chain::EMPTY);
         // SAFETY: the cache owns the block, which begins with room for a link.
@@ -149,8 +151,8 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
         self.blocks.set(blocks);
     }
 
-    /// Puts free objects into the stack. They must have left the stack, and each must lie in a
-    /// block of the cache.
+    /// Puts the objects of `free` into the stack. Each object must lie in a block of the cache, and
+    /// must not be in the stack already.
     fn put_all(&self, free: Chain<FreeObject>) {
         free.for_each(|object| {
             // SAFETY: the object has left its chain. The stack has room for it.
@@ -163,14 +165,15 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
         self.block_count.get()
     }
 
-    /// Returns the figures of the cache. A miss allocates a block.
+    /// Returns the figures of the cache. A miss is a call of `take` that found no free object, and
+    /// therefore allocated a new block.
     pub fn stats(&self) -> CacheStats {
         self.stack.stats(Self::STEP)
     }
 }
 
 /// The blocks and free objects that a compaction has removed from the cache, but has not examined
-/// yet. Dropping this value puts them back into the cache.
+/// yet. If this value is dropped, the blocks and objects go back into the cache.
 struct Remaining<'c, T, A: MemAlloc, const BLOCK: usize> {
     /// In ascending order of address.
     free: Chain<FreeObject>,
@@ -180,11 +183,12 @@ struct Remaining<'c, T, A: MemAlloc, const BLOCK: usize> {
 }
 
 impl<T, A: MemAlloc, const BLOCK: usize> Remaining<'_, T, A, BLOCK> {
-    /// Removes the free objects that lie in `block`, which must have been the first of the
-    /// remaining blocks. Returns these objects and their number.
+    /// Removes the free objects that lie in `block`, and returns these objects and their number.
+    /// `block` must have been the first of the remaining blocks.
     ///
-    /// A free object whose address is lower than that of `block` lies in a block that another
-    /// compaction has removed. Such an object goes back into the stack.
+    /// The free objects are sorted, so an object whose address is lower than that of `block` lies
+    /// in none of the remaining blocks. It lies in a block that another compaction has removed from
+    /// the cache. Such an object goes back into the stack.
     fn take_free_of(&mut self, block: NonNull<FreeObject>) -> (Chain<FreeObject>, usize) {
         let start = block.addr().get();
         let end = start + BlockCache::<T, A, BLOCK>::WHOLE.bytes;
@@ -197,7 +201,7 @@ impl<T, A: MemAlloc, const BLOCK: usize> Remaining<'_, T, A, BLOCK> {
                 // SAFETY: the object has left its chain.
                 unsafe { before.push(object) };
             } else {
-                // SAFETY: as above.
+                // SAFETY: the object has left its chain.
                 unsafe { inside.push(object) };
                 count += 1;
             }
@@ -214,9 +218,9 @@ impl<T, A: MemAlloc, const BLOCK: usize> Drop for Remaining<'_, T, A, BLOCK> {
     }
 }
 
-// SAFETY: the objects of a block do not overlap, and have the layout of a `T`. Storage leaves the
-// stack before it is handed out, and comes back only through `put`. A block with an object in use
-// stays allocated until the cache is dropped.
+// SAFETY: the objects of a block do not overlap, and each has the layout of a `T`. An object leaves
+// the stack before `take` returns it, and comes back only through `put`. A block that contains an
+// object in use stays allocated until the cache is dropped.
 unsafe impl<T, A: MemAlloc, const BLOCK: usize> StorageSource<T> for BlockCache<T, A, BLOCK> {
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {

@@ -1,8 +1,8 @@
 //! The bounds of CPython's caches, version by version.
 //!
-//! All figures are from CPython's sources. Some bounds of 2.7.18 and 3.6.15 are the lengths of
-//! arrays. We also read those from the built library. In free-threaded builds, every thread has its
-//! own lists, and each bound is for the list of one thread.
+//! All figures are from CPython's sources. In 2.7.18 and 3.6.15, some bounds are given as the
+//! lengths of arrays. We have also read these lengths from the built library. In a free-threaded
+//! build, every thread has its own lists, and each bound is for the list of one thread.
 
 #![forbid(unsafe_code)]
 
@@ -12,8 +12,9 @@ use core::ops::RangeInclusive;
 ///
 /// CPython sets the bounds that [`bound`](Self::bound) returns in
 /// `Include/internal/pycore_freelist.h` (3.13) and `Include/internal/pycore_freelist_state.h` (3.14
-/// and 3.15). There are exceptions, for which the variant of [`Kind`] names a file for all
-/// versions. The variants also name the files of earlier versions.
+/// and 3.15). For a few kinds of objects, CPython sets the bound elsewhere in all versions. The
+/// documentation of each variant of [`Kind`] names such a file, and the files of versions before
+/// 3.13.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// 2.7. In this version, ints and floats live in a [`BlockCache`](super::BlockCache), which has
@@ -65,7 +66,8 @@ impl Version {
     }
 }
 
-/// Defines [`Kind`], and the bound of each kind in each version. The number 0 stands for `None`.
+/// Defines [`Kind`], and the bound of each kind in each version. The number 0 means that the
+/// version has no list for this kind, or that the list has no bound.
 macro_rules! kinds {
     ($($(#[$doc:meta])* $Kind:ident $bounds:tt,)*) => {
         /// A type of object that CPython caches.
@@ -137,14 +139,14 @@ kinds! {
     FutureIterator [0, 255, 255, 255, 255, 255],
     /// An array of pointers that the garbage collector uses.
     ObjectStackChunk [0, 0, 0, 4, 4, 4],
-    /// A block of a deque. From 3.11 on, each deque has its own list. Source in all versions:
-    /// `Modules/_collectionsmodule.c`.
+    /// A block of a deque. From 3.11 on, each deque has its own list of free blocks. Source in all
+    /// versions: `Modules/_collectionsmodule.c`.
     DequeBlock [10, 16, 16, 16, 16, 16],
-    /// A `MemoryError`. CPython creates some of them in advance, so that raising one needs no
-    /// memory. Source in all versions: `Objects/exceptions.c`.
+    /// A `MemoryError`. CPython creates some of these objects in advance, so that raising a
+    /// `MemoryError` needs no memory. Source in all versions: `Objects/exceptions.c`.
     MemoryError [0, 16, 16, 16, 16, 16],
-    /// A chunk of the stack on which CPython keeps its frames. CPython caches such a chunk when it
-    /// has popped the chunk from the stack. Source in all versions: `Python/pystate.c`.
+    /// A chunk of the stack on which CPython keeps its frames. CPython caches a chunk after it has
+    /// removed the chunk from this stack. Source in all versions: `Python/pystate.c`.
     DataStackChunk [0, 0, 0, 0, 1, 1],
 }
 

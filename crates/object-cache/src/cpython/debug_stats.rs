@@ -102,8 +102,8 @@ mod tests {
     use super::*;
     use crate::list::Cleared;
 
-    /// A cache that reports these lists. Each entry has the length, the number of free objects, and
-    /// the size of an object.
+    /// A cache that reports the given lists. Each entry consists of the length of the objects, the
+    /// number of free objects, and the size of an object.
     struct Lists(Vec<(Option<usize>, usize, usize)>);
 
     impl Cache for Lists {

@@ -32,7 +32,7 @@ fn merge<N: Link>(mut a: Chain<N>, mut b: Chain<N>) -> Chain<N> {
     let (mut head, mut last) = (None, None);
     let mut append = |next: Option<NonNull<N>>| {
         match last {
-            // SAFETY: `last` has left its chain, and no other chain owns it yet.
+            // SAFETY: `last` has left its chain and no other chain owns it yet, so we own it.
             Some(last) => unsafe { N::set_next(last, next) },
             None => head = next,
         }
@@ -43,8 +43,8 @@ fn merge<N: Link>(mut a: Chain<N>, mut b: Chain<N>) -> Chain<N> {
     }
     let remaining = if a.first().is_some() { a } else { b };
     append(remaining.into_head());
-    // SAFETY: we own every object from `head` on. Each was linked to the next, and `remaining` was
-    // a chain already.
+    // SAFETY: we own the object `head` and every object after it. Each object that we appended was
+    // linked to the next one, and the links of `remaining` were initialised by its chain.
     unsafe { Chain::from_head(head) }
 }
 
@@ -72,7 +72,7 @@ mod tests {
             }
             let mut expected = order[..count].to_vec();
             expected.sort_unstable();
-            // SAFETY: as above.
+            // SAFETY: 40 objects begin at `start`, and `index` is below 40.
             let expected = expected.iter().map(|&index| unsafe { start.add(index) }.cast());
             prop_assert!(by_address(chain).eq(expected));
         }

@@ -10,7 +10,8 @@ use crate::{
     list::{BoundedStack, CacheStats, Cleared, FreeObject, Storage},
 };
 
-/// A cache of storage for objects that consist of a header `H` and a number of items of type `E`.
+/// A cache of storage for objects of variable length. Each object consists of a header `H`,
+/// followed by a number of items of type `E`.
 ///
 /// ```text
 ///   ┌──────────┬────────┬────────┬─ ─ ─ ┬────────────┐
@@ -18,12 +19,12 @@ use crate::{
 ///   └──────────┴────────┴────────┴─ ─ ─ ┴────────────┘
 /// ```
 ///
-/// Each length from 1 to `LENGTHS` has its own list. Objects of other lengths are not cached.
-/// [`take`](Self::take) allocates them from `A`, and [`put`](Self::put) returns them to `A` at
-/// once.
+/// Each length from 1 to `LENGTHS` has its own list. Objects of other lengths are not cached, so
+/// [`take`](Self::take) allocates their storage from `A`, and [`put`](Self::put) returns the
+/// storage to `A` at once.
 ///
-/// This type manages only uninitialised storage, for a runtime that has its own pointer types. The
-/// runtime must write and drop the header and the items itself.
+/// This type is intended for a runtime that has its own pointer types. It manages only
+/// uninitialised storage, so the runtime must itself write and drop the header and the items.
 ///
 /// CPython: the free lists of tuples. [`Version`](super::Version) has the lengths and bounds of
 /// these lists.
@@ -52,8 +53,8 @@ pub struct TupleLists<H, E, A: MemAlloc, const LENGTHS: usize> {
     of: PhantomData<fn() -> (H, E)>,
 }
 
-/// Items that are aligned to more than 16 bytes are rejected at compile time. They used to cause a
-/// panic in `take`, and again in `drop`.
+/// Regression test: items that are aligned to more than 16 bytes once caused a panic in `take`, and
+/// another panic in `drop`. Such items are now rejected at compile time.
 ///
 /// ```
 /// # use object_cache::cpython::TupleLists;
@@ -73,8 +74,8 @@ pub struct TupleLists<H, E, A: MemAlloc, const LENGTHS: usize> {
 #[cfg(doctest)]
 struct AnObjectIsAlignedToAtMost16Bytes;
 
-// SAFETY: the stacks own the storage of their objects, and `A: Send` lets another thread free that
-// storage.
+// SAFETY: the stacks own the storage of their objects. Because `A` is `Send`, another thread may
+// free that storage.
 unsafe impl<H, E, A: MemAlloc + Send, const LENGTHS: usize> Send for TupleLists<H, E, A, LENGTHS> {}
 
 impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
@@ -84,7 +85,7 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
     /// The offset of the items, in bytes.
     const ITEMS: usize = size_of::<H>().next_multiple_of(align_of::<E>());
 
-    /// Makes empty lists that retain at most `bound` free objects each. Allocates nothing.
+    /// Makes empty lists. Each list retains at most `bound` free objects. Allocates nothing.
     ///
     /// The header and the items may be aligned to at most 16 bytes. A greater alignment is rejected
     /// at compile time.
@@ -97,8 +98,8 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
         Self { stacks: array::from_fn(|_| BoundedStack::new(bound)), lower, of: PhantomData }
     }
 
-    /// Returns the layout of an object of `len` items. Returns `None` if the object would exceed
-    /// the address space.
+    /// Returns the layout of an object of `len` items. Returns `None` if the size of the object
+    /// overflows.
     fn storage(len: usize) -> Option<Storage> {
         let bytes = size_of::<E>().checked_mul(len)?.checked_add(Self::ITEMS)?;
         Some(Storage::new(bytes, Self::ALIGN))
@@ -110,14 +111,15 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
 
     #[inline]
     fn stack(&self, len: usize) -> Option<&BoundedStack<FreeObject>> {
-        // Length 0 wraps to an index beyond the end of `stacks`, so it has no stack.
+        // For length 0, the subtraction wraps to an index beyond the end of `stacks`, so this
+        // length has no stack.
         self.stacks.get(len.wrapping_sub(1))
     }
 
     /// Takes uninitialised storage for an object of `len` items.
     ///
-    /// Returns `None` if there is no memory, or if the allocator below aligns its blocks to less
-    /// than the object needs.
+    /// Returns `None` if the allocation fails, or if the allocated storage is insufficiently
+    /// aligned for the object.
     #[inline]
     pub fn take(&self, len: usize) -> Option<NonNull<H>> {
         match self.stack(len).and_then(BoundedStack::take) {
@@ -135,8 +137,8 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
         Self::storage(len)?.allocate(&self.lower).map(NonNull::cast)
     }
 
-    /// Returns the storage of an object to the cache. The header and the items must have been
-    /// dropped or never have been written.
+    /// Returns the storage of an object to the cache. The storage must hold no live value. The
+    /// caller must have dropped the header and the items, unless it never wrote them.
     ///
     /// # Safety
     ///
@@ -153,7 +155,7 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
             },
             None => storage.cast(),
         };
-        // SAFETY: no stack owns `refused`, which came from `lower` as above.
+        // SAFETY: no stack owns `refused`, which came from `lower` (see above).
         unsafe { self.put_below(refused) };
     }
 
@@ -180,9 +182,10 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
         unsafe { object.byte_add(Self::ITEMS).cast() }
     }
 
-    /// Returns the storage of all free objects to the allocator below.
+    /// Returns the storage of all free objects to the allocator below the cache.
     ///
-    /// If the allocator below panics, the objects that it has not received yet stay in their lists.
+    /// If the allocator below the cache panics, the objects whose storage it has not received yet
+    /// stay in their lists.
     pub fn clear(&self) -> Cleared {
         let mut cleared = Cleared::default();
         for (stack, len) in self.stacks.iter().zip(1..) {
@@ -194,8 +197,8 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
         cleared
     }
 
-    /// Returns the figures of the list for objects of `len` items. Returns `None` if there is no
-    /// such list.
+    /// Returns the figures of the list for objects of `len` items. Returns `None` if objects of
+    /// this length are not cached.
     pub fn stats(&self, len: usize) -> Option<CacheStats> {
         Some(self.stack(len)?.stats(Self::bytes(len)))
     }
@@ -252,8 +255,8 @@ mod tests {
         assert_eq!(live.count(), 2);
     }
 
-    /// Regression: if the allocator below panicked during `clear`, the objects that were not freed
-    /// yet were lost.
+    /// Regression test: if the allocator below the cache panicked during `clear`, the objects that
+    /// `clear` had not freed yet were once lost.
     #[test]
     fn a_clear_that_panics_retains_the_remaining_objects() {
         let (hooked, live) = Hooked::new();

@@ -4,12 +4,13 @@ use core::ptr::NonNull;
 
 use super::Link;
 
-/// A chain of free objects, each linked to the next. Used as an iterator, the chain removes its
-/// objects one after the other and returns them.
+/// A chain of free objects, each of which is linked to the next one. As an iterator, the chain
+/// removes its objects one after the other, beginning with the first, and returns each of them.
 pub(crate) struct Chain<N> {
     /// # Invariant
     ///
-    /// The chain owns every object from `head` on, and the links of these objects are initialised.
+    /// The chain owns the object that `head` points to and every object after it. The links of
+    /// these objects are initialised.
     head: Option<NonNull<N>>,
 }
 
@@ -21,14 +22,15 @@ impl<N: Link> Chain<N> {
     ///
     /// # Safety
     ///
-    /// - The caller must own every object from `head` on, and gives up that ownership.
+    /// - The caller must own `head` and every object after it, and gives up that ownership.
     /// - The links of these objects must be initialised.
     pub(crate) unsafe fn from_head(head: Option<NonNull<N>>) -> Self {
-        // INVARIANT: this function's contract.
+        // INVARIANT: the contract of this function promises both parts.
         Self { head }
     }
 
-    /// Returns the first object of the chain. The caller then owns all of the chain's objects.
+    /// Converts the chain to a pointer to its first object. The caller then owns all of the chain's
+    /// objects.
     pub(crate) fn into_head(self) -> Option<NonNull<N>> {
         self.head
     }
@@ -46,15 +48,15 @@ impl<N: Link> Chain<N> {
     pub(crate) unsafe fn push(&mut self, object: NonNull<N>) {
         // SAFETY: the caller owns `object` (contract).
         unsafe { N::set_next(object, self.head) };
-        // INVARIANT: the caller has given up `object` (contract), whose link has just been
-        // initialised.
+        // INVARIANT: the chain owns `object`, because the caller has given it up (contract). The
+        // link of `object` has just been initialised.
         self.head = Some(object);
     }
 
     /// Removes the first object and returns it. The caller then owns that object.
     pub(crate) fn pop(&mut self) -> Option<NonNull<N>> {
         let object = self.head?;
-        // SAFETY: the chain owns the object, whose link is initialised (invariant of
+        // SAFETY: the chain owns the object, and the object's link is initialised (invariant of
         // `head`).
         self.head = unsafe { N::next(object) };
         Some(object)

@@ -11,9 +11,9 @@ use core::ptr::NonNull;
 
 /// An object that a list can link.
 ///
-/// The lists are generic over this trait, because the model checker loom cannot observe raw memory.
-/// In a model, the objects are nodes whose accesses loom observes. Otherwise they are raw storage.
-/// The models therefore test the same list code that a program uses.
+/// The lists are generic over this trait, so that models test the same list code that a program
+/// uses. In a program, the objects are raw storage. The model checker loom cannot observe accesses
+/// to raw storage, so in a model the objects are nodes that loom can observe.
 pub(crate) trait Link: Sized {
     /// Sets the object that follows `this`.
     ///
@@ -49,9 +49,9 @@ pub(crate) trait Link: Sized {
     unsafe fn count(this: NonNull<Self>) -> u32;
 }
 
-/// The first words of a free object. Only the first object of a magazine has a `count`, so other
-/// storage may be too small for one. No function creates a reference to the whole struct, because
-/// that reference could reach past the end of the storage.
+/// The first words of a free object. Only the first object of a magazine has a `count`. The storage
+/// of any other object may be too small for a `count`, so a reference to the whole struct could
+/// reach past the end of the storage. No function may therefore create such a reference.
 #[repr(C)]
 pub(crate) struct FreeObject {
     next: Option<NonNull<FreeObject>>,

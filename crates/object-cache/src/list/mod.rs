@@ -1,4 +1,4 @@
-//! Lists of free objects, linked through the objects themselves.
+//! Lists of free objects. The links of each list are stored in the free objects themselves.
 //!
 //! ```text
 //!   stack     a bounded stack with figures, which is the list of every cache

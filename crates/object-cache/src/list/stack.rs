@@ -6,30 +6,32 @@
 //!              └─ pushed − popped ─┘      at most bound − 1
 //! ```
 //!
-//! 1. The object in `newest`, if there is one, was put after every object in the chain at `head`.
+//! 1. If `newest` holds an object, that object was put after every object in the chain at `head`.
 //! 2. The chain has `pushed − popped` objects, at most `bound − 1`.
 //! 3. The stack owns an object from the `put` that adds it until the `take` that removes it.
 //!
 //! Programs often take the object that they have just put. The stack therefore keeps that object in
-//! `newest`, outside the chain. A put and the take that follows it then need no access to the
-//! object's memory, and execute nine instructions together.
+//! `newest`, outside the chain. A call of `put` and the call of `take` that follows it then need no
+//! access to the object's memory, and execute nine instructions together.
 //!
-//! The stack stores `limit = popped + bound − 1` instead of `popped`. The chain is full if `pushed`
-//! equals `limit`. Each pop increments `limit`, which counts the hit and also makes room for one
-//! more push. Each push compares `pushed` with `limit`, which enforces the bound. The fast paths
-//! therefore need only one addition each. The number of hits and the length of the chain follow
-//! from `pushed` and `limit`.
+//! The stack does not store `popped`, but stores `limit = popped + bound − 1` instead. The chain is
+//! full if and only if `pushed` equals `limit`. Each pop increments `limit`, which counts the hit
+//! and also makes room for one more push. Each push compares `pushed` with `limit`, which enforces
+//! the bound. Each fast path therefore needs only one addition. The number of hits and the length
+//! of the chain are computed from `pushed` and `limit` when they are needed.
 //!
-//! A put writes its object to `newest` before it tests whether the stack is full. If the stack is
-//! full, the cold path restores the previous object in `newest`. If the test came first, a put and
-//! a take together would need 2.0 instead of 1.2 nanoseconds (`benches/caches`).
+//! `put` writes its object to `newest` before it tests whether the stack is full. If the stack is
+//! full, a cold path moves the previous object back into `newest`. If the test came first, a call
+//! of `put` and a call of `take` together would need 2.0 instead of 1.2 nanoseconds
+//! (`benches/caches`).
 //!
-//! A take finds its object either in `newest` or in the chain, and each of these branches has its
-//! own counter. The take increments the counter before it unlinks the object. In the opposite
-//! order, compilers merge the increments of both branches into one at a computed address. Golden
-//! Cove forwards a store to a later load without delay only if both use a constant offset. With the
-//! merged increment, each hit would therefore wait for the previous hit's counter, and would take
-//! seven cycles instead of three.
+//! `take` finds its object either in `newest` or in the chain, and has a separate counter of hits
+//! for each of these two branches. Each branch increments its counter before it unlinks the object.
+//! In the opposite order, compilers merge the two increments into a single one, at an address that
+//! is computed at run time. The processor core Golden Cove forwards a store to a later load without
+//! delay only if both use a constant offset. With the merged increment, each hit would therefore
+//! have to wait for the counter that the previous hit has written, and would take seven cycles
+//! instead of three.
 
 use core::{cell::Cell, ptr::NonNull};
 
@@ -37,14 +39,15 @@ use super::{CacheStats, Chain, Link};
 
 /// A bounded stack of free objects. See the [module's](self) picture.
 ///
-/// A stack fills exactly one cache line. Two stacks therefore never share a cache line, and
-/// indexing an array of stacks needs only a shift.
+/// A stack fills exactly one cache line. For this reason, two stacks never share a cache line, and
+/// the address of a stack in an array can be computed with a shift.
 #[repr(align(64))]
 pub(crate) struct BoundedStack<N> {
     newest: Cell<Option<NonNull<N>>>,
     /// # Invariant
     ///
-    /// The stack owns every object from `head` on, and the links of these objects are initialised.
+    /// The stack owns the object that `head` points to and every object after it. The links of
+    /// these objects are initialised.
     head: Cell<Option<NonNull<N>>>,
     /// The value of `pushed` at which the chain is full, which is `popped + bound − 1`.
     limit: Cell<u64>,
@@ -93,13 +96,13 @@ impl<N: Link> BoundedStack<N> {
     fn pop(&self) -> Option<NonNull<N>> {
         let object = self.head.get()?;
         self.limit.set(self.limit.get().wrapping_add(1));
-        // SAFETY: the stack owns the object, whose link is initialised (invariant of
+        // SAFETY: the stack owns the object, and the object's link is initialised (invariant of
         // `head`).
         self.head.set(unsafe { N::next(object) });
         Some(object)
     }
 
-    /// Puts `object`.
+    /// Adds `object` to the top of the stack.
     ///
     /// # Errors
     ///
@@ -118,15 +121,15 @@ impl<N: Link> BoundedStack<N> {
             return self.refuse(older);
         }
         self.pushed.set(self.pushed.get().wrapping_add(1));
-        // SAFETY: `older` was in `newest`, so the stack owns it.
+        // SAFETY: `older` was in `newest`, so the stack owns `older`, which holds no value.
         unsafe { N::set_next(older, self.head.get()) };
         // INVARIANT: the stack owns `older`, whose link has just been initialised.
         self.head.set(Some(older));
         Ok(())
     }
 
-    /// Undoes a put into a full stack. Moves `older` back into `newest`, and returns the object
-    /// that the put has written there.
+    /// Undoes a call of `put` that found the stack full. Moves `older`, the previous object in
+    /// `newest`, back into `newest`. Returns the object that `put` has written there as an error.
     #[cold]
     #[inline(never)]
     fn refuse(&self, older: NonNull<N>) -> Result<(), NonNull<N>> {
@@ -134,8 +137,8 @@ impl<N: Link> BoundedStack<N> {
         self.newest.replace(Some(older)).map_or(Ok(()), Err)
     }
 
-    /// Removes the objects that are in the stack at the time of the call. Passes each of them to
-    /// `release`, which then owns that object. Returns their number.
+    /// Removes the objects that are in the stack at the time of the call, and returns their number.
+    /// Passes each object to `release`, which then owns the object.
     ///
     /// `release` may put objects into the stack and take objects from it. If `release` panics, the
     /// remaining objects stay in the stack.
@@ -155,19 +158,19 @@ impl<N: Link> BoundedStack<N> {
         }
         let object = self.head.get()?;
         self.pushed.set(self.pushed.get() - 1);
-        // SAFETY: the stack owns the object, whose link is initialised (invariant of
+        // SAFETY: the stack owns the object, and the object's link is initialised (invariant of
         // `head`).
         self.head.set(unsafe { N::next(object) });
         Some(object)
     }
 
-    /// Removes all objects, but does not count hits. Returns a chain with the objects, in the order
-    /// in which `take` would have returned them, and their number.
+    /// Removes all objects without counting hits. Returns a chain of the objects and their number.
+    /// The objects are in the order in which `take` would have returned them.
     pub(crate) fn drain(&self) -> (Chain<N>, u32) {
         let count = self.len();
         self.pushed.set(self.popped());
-        // SAFETY: the stack owned every object from `head` on, and their links are initialised
-        // (invariant of `head`). The stack has just given up the chain.
+        // SAFETY: the stack owned all objects of the chain that begins with `head`, and their links
+        // are initialised (invariant of `head`). Taking `head` has just ended that ownership.
         let mut chain = unsafe { Chain::from_head(self.head.take()) };
         if let Some(newest) = self.newest.take() {
             // SAFETY: the stack owned the object, and has given it up.
@@ -181,7 +184,8 @@ impl<N: Link> BoundedStack<N> {
         debug_assert_eq!(self.len(), 0, "a stack must be empty before it is loaded");
         debug_assert!(count <= self.bound, "a chain must fit into the stack");
         self.newest.set(chain.pop());
-        // INVARIANT: `Chain` has the same invariant.
+        // INVARIANT: the chain owned its objects, and their links are initialised (invariant of
+        // `Chain`).
         self.head.set(chain.into_head());
         self.pushed.set(self.popped() + u64::from(count.saturating_sub(1)));
     }

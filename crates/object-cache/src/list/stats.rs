@@ -9,22 +9,22 @@ use core::ops::AddAssign;
 pub struct CacheStats {
     /// The number of free objects in the list.
     pub free: usize,
-    /// The number of bytes that one object takes from the allocator below.
+    /// The number of bytes that the cache requests from the allocator below it for one object.
     pub object_bytes: usize,
     /// The maximum number of free objects that the list retains.
     pub bound: usize,
     /// The number of calls of `take` for which the list had a free object.
     pub hits: u64,
-    /// The number of calls of `take` that found no free object, and requested storage from the
-    /// allocator below.
+    /// The number of calls of `take` that found no free object in the list, and therefore requested
+    /// storage from the allocator below the cache.
     pub misses: u64,
     /// The number of calls of `put` that found the list full.
     pub overflows: u64,
 }
 
 impl CacheStats {
-    /// Returns the share of calls of `take` that were hits, from 0 to 1. Returns 0 if there was no
-    /// call yet.
+    /// Returns the share of calls of `take` that were hits, from 0 to 1. Returns 0 if `take` was
+    /// never called.
     ///
     /// ```
     /// # use object_cache::CacheStats;
@@ -37,7 +37,7 @@ impl CacheStats {
     }
 }
 
-/// The amount of storage that a cache returned to the allocator below.
+/// The amount of storage that a cache has returned to the allocator below it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use = "says whether there was any storage to return"]
 pub struct Cleared {

@@ -1,4 +1,4 @@
-//! The layout of an object's storage, and how it is requested from the allocator below.
+//! The layout of an object's storage, and its allocation from the allocator below a cache.
 
 use core::ptr::NonNull;
 
@@ -6,8 +6,8 @@ use raw_mem::MemAlloc;
 
 use super::FreeObject;
 
-/// The greatest alignment of an object in a cache, in bytes. [`MemAlloc`] promises no greater
-/// alignment for its blocks.
+/// The greatest alignment that an object in a cache may need, in bytes. The blocks of a
+/// [`MemAlloc`] are not guaranteed to have a greater alignment.
 const MAX_ALIGN: usize = 16;
 
 /// The layout of an object's storage. The storage always has room for a link, because a free object
@@ -24,8 +24,9 @@ impl Storage {
         Self::new(size_of::<T>(), align_of::<T>())
     }
 
-    /// Returns the layout of storage for a `T` whose first words can also hold a link and a count.
-    /// Such an object can be the first one of a magazine.
+    /// Returns the layout of storage that has room for a `T`, and also for a link and a count while
+    /// it holds no `T`. An object with such storage can be the first one of a magazine, which
+    /// stores the count.
     pub(crate) const fn of_magazine<T>() -> Self {
         let Self { bytes, align } = Self::of::<T>();
         Self { bytes: max(bytes, size_of::<FreeObject>()), align }
@@ -46,9 +47,9 @@ impl Storage {
 
     /// Allocates storage from `lower`.
     ///
-    /// Returns `None` if there is no memory. Also returns `None` if the alignment of the block is
-    /// smaller than the object needs. `lower` may return such a block if it uses one of the oldest
-    /// CPython profiles.
+    /// Returns `None` if the allocation fails, or if the allocated block is insufficiently aligned
+    /// for the object. The latter can happen if `lower` is a heap with one of CPython's oldest
+    /// geometries, whose blocks are aligned to only 8 bytes.
     pub(crate) fn allocate(self, lower: &impl MemAlloc) -> Option<NonNull<u8>> {
         let block = lower.malloc(self.bytes)?;
         if block.addr().get().is_multiple_of(self.align) {
@@ -80,8 +81,8 @@ mod tests {
     /// An allocator whose blocks are aligned to 8 bytes, but not to 16.
     struct EightBytes;
 
-    // SAFETY: the blocks come from malloc. The documentation of the type states their smaller
-    // alignment.
+    // SAFETY: each block lies in a block of malloc. The documentation of this type states that the
+    // alignment is smaller than usual.
     unsafe impl MemAlloc for EightBytes {
         fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
             // SAFETY: the block is 8 bytes longer than requested.
@@ -97,8 +98,8 @@ mod tests {
         }
 
         unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-            // SAFETY: every block of this allocator begins 8 bytes after the start of a block of
-            // malloc's.
+            // SAFETY: every block of this allocator begins 8 bytes after the start of a block that
+            // malloc returned.
             unsafe { Malloc.free(ptr.map(|block| block.sub(8))) }
         }
     }

@@ -1,4 +1,4 @@
-//! Objects that a model can watch.
+//! Free objects for models, in which the model checker loom observes every access.
 
 use core::ptr::NonNull;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use sync::UnsafeCell;
 
 use super::Link;
 
-/// A free object in a model. Loom sees each access to its parts.
+/// A free object in a model. Loom observes each access to its fields.
 #[derive(Debug)]
 pub(crate) struct Node {
     next: UnsafeCell<Option<NonNull<Node>>>,
@@ -15,8 +15,8 @@ pub(crate) struct Node {
     value: UnsafeCell<u32>,
 }
 
-// SAFETY: only the owner of a node accesses it, and a node has one owner at a time. The models
-// verify this.
+// SAFETY: only the owner of a node accesses the node, and a node has one owner at a time. The
+// models verify both.
 unsafe impl Send for Node {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Node {}
@@ -36,15 +36,15 @@ impl Nodes {
         Self(Arc::default())
     }
 
-    /// Returns the node at `index`. A model calls this only once for each node, so the caller owns
-    /// the node exclusively.
+    /// Returns the node at `index`. A model must call this only once for each node, so that the
+    /// caller owns the node exclusively.
     pub(crate) fn get(&self, index: usize) -> NonNull<Node> {
         NonNull::from(&self.0[index])
     }
 }
 
 impl Node {
-    /// Uses the object as a program does, by writing to it.
+    /// Writes to the object, as a program does that uses it.
     ///
     /// # Safety
     ///
@@ -52,7 +52,7 @@ impl Node {
     pub(crate) unsafe fn touch(this: NonNull<Self>) {
         // SAFETY: the caller owns the node (contract).
         let node = unsafe { this.as_ref() };
-        // SAFETY: as above.
+        // SAFETY: the caller owns the node (contract), so no other thread accesses the value.
         node.value.with_mut(|value| unsafe { *value += 1 });
     }
 }

@@ -36,23 +36,23 @@ pub struct Cached<T, S: StorageSource<T>> {
     owns: PhantomData<T>,
 }
 
-// SAFETY: both the value and the source to which its storage returns may move to another thread,
-// because both are `Send`.
+// SAFETY: the value may move to another thread, because `T` is `Send`. The source to which the
+// storage returns may move too, because `S` is `Send`.
 unsafe impl<T: Send, S: StorageSource<T> + Send> Send for Cached<T, S> {}
-// SAFETY: a shared reference to the pointer gives access to a shared reference to the value, and to
-// nothing else.
+// SAFETY: through a shared reference to the pointer, other threads can only obtain a shared
+// reference to the value, and `T` is `Sync`.
 unsafe impl<T: Sync, S: StorageSource<T> + Sync> Sync for Cached<T, S> {}
 
 impl<T, S: StorageSource<T>> Cached<T, S> {
-    /// Takes storage from `source`, and moves `value` into it. If there is no memory, drops `value`
-    /// and returns `None`.
+    /// Takes storage from `source`, and moves `value` into it. If the allocation fails, drops
+    /// `value` and returns `None`.
     #[inline]
     pub fn new_in(value: T, source: S) -> Option<Self> {
         Self::make_in(|| value, source)
     }
 
-    /// Takes storage from `source`, and moves the result of `make` into it. If there is no memory,
-    /// returns `None` without calling `make`.
+    /// Takes storage from `source`, and moves the result of `make` into it. If the allocation
+    /// fails, returns `None` without calling `make`.
     ///
     /// # Panics
     ///
@@ -75,7 +75,8 @@ impl<T, S: StorageSource<T>> Cached<T, S> {
         // SAFETY: the object holds a live value (invariant of `object`). `this` is not dropped, so
         // the value still has only one owner.
         let value = unsafe { this.object.read() };
-        // SAFETY: `this` is not used again, so the source has one owner.
+        // SAFETY: `this` is neither dropped nor used for its source again, so the source has only
+        // one owner.
         let source = unsafe { ptr::read(&this.source) };
         // SAFETY: the object came from `source`, and its value has moved out.
         unsafe { source.put(this.object) };
@@ -86,8 +87,8 @@ impl<T, S: StorageSource<T>> Cached<T, S> {
 impl<T, S: StorageSource<T>> Drop for Cached<T, S> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: the pointer owns a live value that came from `source` (invariant of `object`).
-        // The pointer is not used again.
+        // SAFETY: the object came from `source` and holds a live value that this pointer owns
+        // (invariant of `object`). The pointer is not used again.
         unsafe { drop_and_put(&self.source, self.object) }
     }
 }

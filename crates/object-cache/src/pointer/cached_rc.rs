@@ -4,8 +4,8 @@ use core::{cell::Cell, fmt, marker::PhantomData, ops::Deref, ptr::NonNull};
 
 use crate::cache::{StorageSource, Vacant, drop_and_put};
 
-/// A value with its reference count. [`CachedRc`] pointers to a `T` take their storage from a cache
-/// for objects of the type `RcBox<T>`.
+/// A value with its reference count. A [`CachedRc`] pointer to a `T` points to an `RcBox<T>`, so
+/// its source must provide storage for an `RcBox<T>`.
 #[derive(Debug)]
 pub struct RcBox<T> {
     count: Cell<usize>,
@@ -15,8 +15,8 @@ pub struct RcBox<T> {
 /// A reference-counted pointer to a `T` whose storage came from the source `S`, as `Rc` is for a
 /// `T` on the heap.
 ///
-/// Dropping the last pointer drops the value, and returns its storage to the source. The reference
-/// count is not atomic, so all pointers to the value stay on one thread.
+/// Dropping the last pointer to a value drops the value, and returns its storage to the source. The
+/// reference count is not atomic, so all pointers to a value must stay on one thread.
 ///
 /// ```
 /// use object_cache::{CachedRc, FreeList, RcBox};
@@ -30,23 +30,23 @@ pub struct RcBox<T> {
 pub struct CachedRc<T, S: StorageSource<RcBox<T>>> {
     /// # Invariant
     ///
-    /// The object came from `source` and is live. The object's count is the number of pointers to
-    /// it.
+    /// The object came from `source` and is live. The count in the object is the number of
+    /// `CachedRc` pointers to it.
     object: NonNull<RcBox<T>>,
     source: S,
     shares: PhantomData<RcBox<T>>,
 }
 
 impl<T, S: StorageSource<RcBox<T>>> CachedRc<T, S> {
-    /// Takes storage from `source`, and moves `value` into it. If there is no memory, drops `value`
-    /// and returns `None`.
+    /// Takes storage from `source`, and moves `value` into it. If the allocation fails, drops
+    /// `value` and returns `None`.
     #[inline]
     pub fn new_in(value: T, source: S) -> Option<Self> {
         Self::make_in(|| value, source)
     }
 
-    /// Takes storage from `source`, and moves the result of `make` into it. If there is no memory,
-    /// returns `None` without calling `make`.
+    /// Takes storage from `source`, and moves the result of `make` into it. If the allocation
+    /// fails, returns `None` without calling `make`.
     ///
     /// # Panics
     ///
@@ -98,8 +98,8 @@ impl<T, S: StorageSource<RcBox<T>> + Clone> Clone for CachedRc<T, S> {
     ///
     /// # Panics
     ///
-    /// Panics if the reference count would overflow. That is possible only if pointers were
-    /// forgotten, for example with `mem::forget`.
+    /// Panics if the reference count would overflow. The count can become that large only if
+    /// pointers were forgotten, for example with `mem::forget`.
     #[inline]
     fn clone(&self) -> Self {
         let source = self.source.clone();

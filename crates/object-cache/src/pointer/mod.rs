@@ -1,5 +1,5 @@
-//! Owning pointers to objects in a cache. One type of pointer has a single owner, and one counts
-//! references.
+//! Owning pointers to objects in a cache. A [`Cached`] is the only owner of its object. Several
+//! [`CachedRc`] pointers share an object, and count their references to it.
 
 mod cached;
 mod cached_rc;

@@ -1,18 +1,19 @@
-//! The declaration of a cache for every thread.
+//! A macro that declares a cache with a separate part for every thread.
 
 /// Declares a zero-sized type that gives every thread a cache for objects of one type.
 ///
-/// The declared type is a [`StorageSource`](crate::StorageSource), so functions need no parameter
-/// for the cache. Because the type has no size, [`Cached`](crate::Cached) and
-/// [`CachedRc`](crate::CachedRc) pointers with this source take one word. A `Cached` pointer may
-/// move to another thread if its value may.
+/// The declared type is a [`StorageSource`](crate::StorageSource) that finds the cache of the
+/// calling thread. Functions can therefore use the cache without receiving it as a parameter.
+/// Because the type has no size, [`Cached`](crate::Cached) and [`CachedRc`](crate::CachedRc)
+/// pointers with this source take one word. A `Cached` pointer with this source may move to another
+/// thread if its value may.
 ///
-/// - `shared()` returns the [`SharedCache`](crate::SharedCache) that all threads share. What happens
-///   to the cached objects of a thread that ends is described
-///   [there](crate::SharedCache#when-a-thread-ends).
+/// - `shared()` returns the [`SharedCache`](crate::SharedCache) that all threads share. [Its
+///   documentation](crate::SharedCache#when-a-thread-ends) says what happens to the cached objects
+///   of a thread that ends.
 /// - `local(f)` calls `f` with the [`ThreadCache`](crate::ThreadCache) of the calling thread and
-///   returns the result of `f`. It returns `None` if the thread is ending and has already dropped its
-///   cache.
+///   returns the result of `f`. `local` returns `None` if the thread is ending and has already
+///   dropped its cache.
 ///
 /// The macro expands to code that uses `thread_local!`, so it needs the standard library.
 ///
@@ -55,7 +56,7 @@ macro_rules! thread_cache {
                 &SHARED
             }
 
-            /// Calls `f` with the running thread's cache. Returns `None` if the thread is ending
+            /// Calls `f` with the calling thread's cache. Returns `None` if the thread is ending
             /// and has already dropped its cache.
             #[inline]
             $vis fn local<R>(
@@ -70,8 +71,8 @@ macro_rules! thread_cache {
             }
         }
 
-        // SAFETY: all values of this type use the caches of one static `SharedCache`, which gives
-        // the guarantees. Each thread uses its own cache.
+        // SAFETY: all values of this type use thread caches of the same static `SharedCache`, and
+        // these caches give the guarantees. Each thread uses its own cache.
         unsafe impl $crate::StorageSource<$T> for $Handle {
             #[inline]
             fn take(&self) -> Option<::core::ptr::NonNull<$T>> {
@@ -86,8 +87,9 @@ macro_rules! thread_cache {
                 // SAFETY: `storage` came from a cache of the same `SharedCache` (contract).
                 let put = self.local(|cache| unsafe { $crate::StorageSource::put(cache, storage) });
                 if put.is_none() {
-                    // SAFETY: as above. This thread has dropped its cache, so no cache has taken
-                    // the storage.
+                    // SAFETY: `storage` came from a cache of the same `SharedCache` (contract). The
+                    // calling thread has already dropped its cache, so no cache has received the
+                    // storage.
                     unsafe { self.shared().put_below(storage) };
                 }
             }

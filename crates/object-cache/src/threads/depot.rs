@@ -12,15 +12,16 @@
 //! 2. A depot holds at most one magazine per slot.
 //!
 //! The magazines in a depot are not linked to each other, so no thread follows a link that another
-//! thread may change. No thread compares pointers to objects either, so it does not matter if an
-//! object was reused in the meantime. No thread holds a lock. Each operation needs a few loads and
-//! one atomic exchange, which moves all objects of a magazine at once.
+//! thread may change. A thread compares a slot only with null, and never with a pointer to an
+//! object. It therefore does not matter if an object was taken and put back in the meantime. No
+//! operation holds a lock. Each operation needs a few loads and one atomic exchange, which moves
+//! all objects of a magazine at once.
 //!
 //! | ordering | what it publishes | the model that fails without it |
 //! | --- | --- | --- |
 //! | put: release | the links, and the last use of the objects | `a_put_without_release_is_rejected` |
 //! | take: acquire | the same | `a_take_without_acquire_is_rejected` |
-//! | all others: relaxed | nothing, because null is no magazine and a look at a slot is a guess | |
+//! | all others: relaxed | nothing: null is no magazine, and such a load is only a hint | |
 
 use core::ptr::{self, NonNull};
 
@@ -32,11 +33,12 @@ use sync::atomic::{
 use super::magazine::Magazine;
 use crate::list::Link;
 
-/// Slots that each hold one magazine. See the [module's](self) picture.
+/// A fixed number of slots, each of which holds at most one magazine. See the [module's](self)
+/// picture.
 pub(super) struct Depot<N, const SLOTS: usize> {
     /// # Invariant
     ///
-    /// Each slot is either null or the first object of a magazine that the depot owns.
+    /// Each slot is either null or a pointer to the first object of a magazine that the depot owns.
     slots: [AtomicPtr<N>; SLOTS],
 }
 
@@ -47,8 +49,8 @@ impl<N: Link, const SLOTS: usize> Depot<N, SLOTS> {
         Self { slots: [const { AtomicPtr::new(ptr::null_mut()) }; SLOTS] }
     }
 
-    /// Makes an empty depot. This version is not `const`, because loom's atomics cannot be created
-    /// at compile time.
+    /// Makes an empty depot. With loom, this function is not `const`, because loom's atomics cannot
+    /// be created at compile time.
     #[cfg(loom)]
     pub(super) fn new() -> Self {
         Self { slots: core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())) }
@@ -63,7 +65,7 @@ impl<N: Link, const SLOTS: usize> Depot<N, SLOTS> {
         self.put_with(magazine, Release)
     }
 
-    /// Takes a magazine out of its slot. Returns `None` if every slot is empty.
+    /// Takes a magazine out of a slot. Returns `None` if every slot is empty.
     pub(super) fn take(&self) -> Option<Magazine<N>> {
         self.take_with(Acquire)
     }
@@ -79,8 +81,8 @@ impl<N: Link, const SLOTS: usize> Depot<N, SLOTS> {
                 return Ok(());
             }
         }
-        // SAFETY: `first` came from `into_first`. No slot received it, so no other thread can
-        // convert it.
+        // SAFETY: `first` came from `into_first`. No slot has received `first`, so no other thread
+        // can convert it back to a magazine.
         Err(unsafe { Magazine::from_first(first) })
     }
 
@@ -90,7 +92,7 @@ impl<N: Link, const SLOTS: usize> Depot<N, SLOTS> {
                 return None;
             }
             // SAFETY: the slot held the first object of a magazine (invariant of `slots`). The swap
-            // emptied the slot, so no other thread can convert this pointer.
+            // has emptied the slot, so no other thread can convert this pointer back to a magazine.
             NonNull::new(slot.swap(ptr::null_mut(), receive))
                 .map(|first| unsafe { Magazine::from_first(first) })
         })

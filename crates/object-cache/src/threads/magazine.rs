@@ -5,16 +5,16 @@
 //!   count: 3, stored in the first object
 //! ```
 //!
-//! A magazine has no memory of its own, because its free objects hold its links and its length. It
-//! therefore exists only while it has at least one object, so there are no empty magazines. In
-//! Bonwick's design, the depot holds full and empty magazines. Our depot holds full magazines and
-//! empty slots.
+//! The free objects of a magazine hold its links and its length, so a magazine needs no memory of
+//! its own. For the same reason, a magazine always contains at least one object. In Bonwick's
+//! design, the depot holds full magazines and empty magazines. Our depot has empty slots instead of
+//! empty magazines.
 
 use core::ptr::NonNull;
 
 use crate::list::{Chain, Link};
 
-/// One or more free objects. The owner of the magazine owns its objects.
+/// One or more free objects, which the magazine owns.
 #[must_use = "the objects are lost unless the magazine is passed on"]
 pub(super) struct Magazine<N> {
     /// # Invariant
@@ -28,8 +28,8 @@ impl<N: Link> Magazine<N> {
     /// Makes a magazine from a chain of `count` objects. Returns `None` if the chain is empty.
     pub(super) fn seal(chain: Chain<N>, count: u32) -> Option<Self> {
         let first = chain.into_head()?;
-        // SAFETY: the chain owned its objects. Every object that can be in a magazine has room for
-        // a count.
+        // SAFETY: the chain owned `first`, and we own it now. Every object that can be in a
+        // magazine has room for a count.
         unsafe { N::set_count(first, count) };
         // INVARIANT: the length has just been stored.
         Some(Self { first })

@@ -8,10 +8,10 @@
 //!   └──────────────────────────┘
 //! ```
 //!
-//! One thread may take an object, and another thread may return it. The storage is then in the
-//! cache of the second thread. If one thread creates all objects and another one drops them, full
-//! magazines travel back to the first thread through the depot. The first thread therefore keeps
-//! finding free objects, and rarely has to allocate.
+//! If one thread takes an object and another thread returns it, the storage ends up in the cache of
+//! the second thread. Some programs create all objects on one thread and drop them on another. Full
+//! magazines then travel back from the second thread to the first through the depot. The first
+//! thread therefore keeps finding free objects, and rarely has to allocate.
 
 use core::{fmt, marker::PhantomData, mem, ptr::NonNull};
 
@@ -24,9 +24,9 @@ use crate::{
     list::{CacheStats, Chain, Cleared, FreeObject, Storage},
 };
 
-/// A cache for several threads. Each thread has its own [`ThreadCache`](crate::ThreadCache). The
-/// `SharedCache` holds what these caches share, which is a depot for free objects and the allocator
-/// below.
+/// A cache for several threads. Each thread has its own [`ThreadCache`](crate::ThreadCache). All
+/// thread caches share the `SharedCache`, which contains a depot for free objects and the allocator
+/// below the caches.
 ///
 /// [`thread`](Self::thread) makes a cache for one thread. [`thread_cache!`](crate::thread_cache!)
 /// declares a type that gives every thread such a cache.
@@ -34,14 +34,16 @@ use crate::{
 /// # When a thread ends
 ///
 /// When a thread ends, its free objects move to the depot, where other threads find them. If the
-/// depot has no slot for them, they return to the allocator below. Destructors of the thread's
-/// other thread-locals may drop more objects afterwards. These objects return to the allocator
-/// below too. Nothing is leaked, and nothing is retained for a thread that has ended.
+/// depot has no empty slot, the storage of these objects returns to the allocator below.
+/// Destructors of the thread's other thread-local variables may drop more objects afterwards. The
+/// storage of these objects also returns to the allocator below. No storage is leaked, and no
+/// storage is retained for a thread that has ended.
 ///
 /// # Bounds
 ///
-/// Each thread retains up to two magazines, and the depot retains one in each slot. With magazines
-/// of m objects and t threads, the caches retain at most (2 t + `SLOTS`) · m free objects.
+/// Each thread retains up to two magazines of free objects, and the depot retains up to one
+/// magazine in each slot. With magazines of m objects and t threads, the caches retain at most (2 t
+/// + `SLOTS`) · m free objects.
 pub struct SharedCache<T, A: MemAlloc, const SLOTS: usize = 16> {
     /// # Invariant
     ///
@@ -73,14 +75,14 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
     }
 
     /// Takes uninitialised storage for a `T` directly from the allocator below, without using any
-    /// cache. Returns `None` if there is no memory.
+    /// cache. Returns `None` if the allocation fails.
     #[cold]
     #[inline(never)]
     pub fn take_below(&self) -> Option<NonNull<T>> {
         Self::STORAGE.allocate(&self.lower).map(NonNull::cast)
     }
 
-    /// Returns storage directly to the allocator below, without using any cache.
+    /// Returns storage directly to the allocator below the cache, without using any cache.
     ///
     /// # Safety
     ///
@@ -94,37 +96,39 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
         unsafe { self.lower.free(Some(storage.cast())) };
     }
 
-    /// Returns the storage of all objects in a magazine to the allocator below. Returns the number
-    /// of these objects.
+    /// Returns the storage of all objects in `magazine` to the allocator below the cache. Returns
+    /// the number of these objects.
     ///
-    /// If the allocator below panics, the remaining objects move to the depot. If the depot is
-    /// full, they are leaked.
+    /// If the allocator below the cache panics, the remaining objects of the magazine move to the
+    /// depot. If the depot has no empty slot, these objects are leaked.
     pub(super) fn release(&self, magazine: Magazine<FreeObject>) -> usize {
         let (chain, count) = magazine.open();
         let mut remaining = Remaining { chain, count, depot: &self.depot };
         while let Some(free) = remaining.chain.pop() {
             remaining.count -= 1;
-            // SAFETY: the object came from `lower` and holds no value, because the invariant of
-            // `depot` holds for every magazine of this cache and its threads. The object has left
-            // its chain.
+            // SAFETY: the object came from `lower` and holds no value. The invariant of `depot`
+            // promises this for every magazine of this cache and of its threads. The object has
+            // left its chain, so nobody uses it again.
             unsafe { self.put_below(free.cast()) };
         }
         count as usize
     }
 
-    /// Returns the storage of the objects in the depot to the allocator below. Any thread may call
-    /// this. Objects in the threads' own caches stay there.
+    /// Returns the storage of the objects in the depot to the allocator below the cache. Any thread
+    /// may call this function. Objects in the caches of the threads stay there.
     pub fn clear(&self) -> Cleared {
-        // We take at most `SLOTS` magazines, because other threads may keep adding new ones.
+        // Other threads may keep adding magazines. We take at most `SLOTS` magazines, so that the
+        // loop ends.
         let magazines = (0..SLOTS).map_while(|_| self.depot.take());
         let objects = magazines.map(|full| self.release(full)).sum();
         Cleared::new(objects, Self::STORAGE.bytes)
     }
 
-    /// Returns the figures of the depot and of the threads that have ended.
+    /// Returns the figures of the depot, and the hits, misses and overflows of the threads that
+    /// have ended.
     ///
-    /// `free` counts every magazine as full. The true number of free objects may be smaller,
-    /// because a thread that ends may leave a magazine that is not full.
+    /// The field `free` counts every magazine in the depot as full. The true number of free objects
+    /// may be smaller, because a thread that ends may leave a magazine that is not full.
     pub fn stats(&self) -> CacheStats {
         let [hits, misses, overflows] = self.past.each_ref().map(|sum| sum.load(Relaxed) as u64);
         let (free, bound) = (self.depot.magazines(), SLOTS);
@@ -148,7 +152,7 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
 }
 
 /// The objects of a magazine that [`SharedCache::release`] has not returned to the allocator below
-/// yet. Dropping this value moves them to the depot.
+/// yet. Dropping this value moves these objects to the depot.
 struct Remaining<'c, const SLOTS: usize> {
     chain: Chain<FreeObject>,
     count: u32,

@@ -12,8 +12,9 @@ use crate::{
 
 /// One thread's cache over a [`SharedCache`].
 ///
-/// The cache retains up to two magazines of free objects. It uses atomic operations only if `take`
-/// finds both magazines empty, or if `put` finds both of them full.
+/// The cache retains up to two magazines of free objects. Most calls of `take` and `put` need no
+/// atomic operations. `take` needs them only if it finds both magazines empty, and `put` only if it
+/// finds both magazines full.
 ///
 /// ```
 /// use object_cache::{Cached, SharedCache};
@@ -40,8 +41,8 @@ pub struct ThreadCache<'s, T, A: MemAlloc, const SLOTS: usize = 16> {
 }
 
 impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
-    /// Makes a cache for the running thread, which exchanges free objects with other threads
-    /// through `self`.
+    /// Makes a cache for the calling thread. The new cache exchanges free objects with the caches
+    /// of other threads through `self`.
     pub const fn thread(&self) -> ThreadCache<'_, T, A, SLOTS> {
         ThreadCache { list: ThreadList::new(self.magazine), shared: self }
     }
@@ -69,8 +70,8 @@ impl<T, A: MemAlloc, const SLOTS: usize> ThreadCache<'_, T, A, SLOTS> {
         }
     }
 
-    /// Returns the storage of this thread's free objects to the allocator below. To return the
-    /// storage of the objects in the depot, call [`SharedCache::clear`].
+    /// Returns the storage of the calling thread's free objects to the allocator below the cache.
+    /// To also return the storage of the objects in the depot, call [`SharedCache::clear`].
     pub fn clear(&self) -> Cleared {
         let magazines = self.list.magazines();
         let objects = magazines.map(|magazine| self.shared.release(magazine)).sum();
@@ -79,20 +80,21 @@ impl<T, A: MemAlloc, const SLOTS: usize> ThreadCache<'_, T, A, SLOTS> {
 
     /// Returns the figures of this thread.
     ///
-    /// The cache consists of a stack and a spare magazine. An overflow means that the stack was
-    /// full and became the new spare. The old spare then moves to the depot. If the depot has no
-    /// slot for it, its storage returns to the allocator below.
+    /// The cache consists of a stack and a spare magazine. An overflow is a call of `put` that
+    /// found the stack full. The contents of the stack then become the new spare, and the old spare
+    /// moves to the depot. If the depot has no empty slot, the storage of the old spare returns to
+    /// the allocator below.
     pub fn stats(&self) -> CacheStats {
         self.list.stats(SharedCache::<T, A, SLOTS>::STORAGE.bytes)
     }
 }
 
-// SAFETY: storage has at least the layout of a `T`. Storage leaves the list before it is handed
-// out, and comes back only through `put`. The shared allocator keeps its blocks valid. A magazine
-// has one owner at a time, so no two threads hand out the same storage.
+// SAFETY: the storage has at least the layout of a `T`. Storage leaves the list before `take`
+// returns it, and comes back only through `put`. The shared allocator keeps its blocks valid. A
+// magazine has one owner at a time, so no two threads can hand out the same storage.
 unsafe impl<T, A: MemAlloc, const SLOTS: usize> StorageSource<T> for ThreadCache<'_, T, A, SLOTS> {
-    /// Takes storage from this cache. If this cache is empty, refills it with a magazine from the
-    /// depot. If the depot is empty too, takes storage from the allocator below.
+    /// Takes storage from this cache. If this cache is empty, first refills it with a magazine from
+    /// the depot. If the depot is empty too, allocates storage from the allocator below the caches.
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {
         match self.list.stack.take() {
@@ -108,7 +110,8 @@ unsafe impl<T, A: MemAlloc, const SLOTS: usize> StorageSource<T> for ThreadCache
         // SAFETY: the caller gives up the storage, which holds no value (contract).
         // INVARIANT: the storage came from the shared allocator.
         if let Err(refused) = unsafe { self.list.stack.put(storage.cast()) } {
-            // SAFETY: as above. The stack does not own `refused`.
+            // SAFETY: the caller has given up the storage (see above). The stack was full and does
+            // not own `refused`.
             unsafe { self.spill(refused) };
         }
     }

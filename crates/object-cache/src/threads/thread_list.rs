@@ -1,18 +1,20 @@
-//! One thread's free objects. They are in a stack, and in a spare magazine between the stack and
-//! the depot.
+//! The free objects of one thread. They are in a stack, and in a spare magazine between the stack
+//! and the depot.
 //!
 //! ```text
 //!   take ◄── stack ◄── spare ◄── depot        an empty stack loads the spare or one of the depot's
 //!   put  ──► stack ──► spare ──► depot ──► ×  a full stack becomes the spare, the old one moves on
 //! ```
 //!
-//! 1. Only the owning thread uses the stack and the spare, so neither needs atomic operations.
-//! 2. Between two visits to the depot, a thread calls `take` at least as often as a magazine has
-//!    objects, or it calls `put` that often. A thread that alternates takes and puts may fill and
-//!    empty its stack again and again. Because of the spare, it does not visit the depot each time
-//!    (Bonwick and Adams, "Magazines and Vmem", 2001).
-//! 3. If the depot has no slot for a magazine, the caller returns the magazine's storage to the
-//!    allocator below.
+//! 1. Only the thread that owns the list uses the stack and the spare, so neither needs atomic
+//!    operations.
+//! 2. A thread visits the depot only if it has emptied or filled both the stack and the spare.
+//!    Between two visits, it therefore calls `take` at least as often as a magazine has objects, or
+//!    it calls `put` that often. Without the spare, a thread that alternates between calls of `put`
+//!    and `take` could visit the depot again and again (Bonwick and Adams, "Magazines and Vmem",
+//!    2001).
+//! 3. If the depot has no empty slot for a magazine, the functions here return the magazine to
+//!    their caller, which returns its storage to the allocator below.
 
 use core::{cell::Cell, ptr::NonNull};
 
@@ -35,9 +37,9 @@ impl<N: Link> ThreadList<N> {
         Self { stack: BoundedStack::new(size), spare: Cell::new(None) }
     }
 
-    /// Loads a magazine into the empty stack, and takes an object from it. The magazine is the
-    /// spare or, if there is no spare, one from the depot. Returns `None` if the depot is empty
-    /// too.
+    /// Loads a magazine into the stack, which must be empty, and takes an object from the stack.
+    /// The magazine is the spare or, if there is no spare, one from the depot. Returns `None` if
+    /// there is no spare and the depot is empty.
     pub(super) fn refill<const SLOTS: usize>(&self, depot: &Depot<N, SLOTS>) -> Option<NonNull<N>> {
         let Some(magazine) = self.spare.take().or_else(|| depot.take()) else {
             self.stack.count_miss();
@@ -48,8 +50,9 @@ impl<N: Link> ThreadList<N> {
         self.stack.take()
     }
 
-    /// Makes the full stack the new spare, moves the old spare to the depot, and puts `object` into
-    /// the stack, which is empty now. Returns the old spare if the depot has no slot for it.
+    /// Makes the objects of the full stack the new spare, and moves the old spare to the depot.
+    /// Then puts `object` into the stack, which is empty now. If the depot has no empty slot,
+    /// returns the old spare.
     ///
     /// # Safety
     ///
@@ -67,7 +70,7 @@ impl<N: Link> ThreadList<N> {
         refused
     }
 
-    /// Moves all objects to the depot. If the depot has no slot for a magazine, passes that
+    /// Moves all objects to the depot. If the depot has no empty slot for a magazine, passes that
     /// magazine to `release`.
     pub(super) fn hand_over<const SLOTS: usize>(
         &self,
@@ -77,8 +80,9 @@ impl<N: Link> ThreadList<N> {
         self.magazines().filter_map(|full| depot.put(full).err()).for_each(release);
     }
 
-    /// Returns an iterator over the spare and a magazine with the objects in the stack. Each of the
-    /// two is removed from the list only when the iterator reaches it.
+    /// Returns an iterator over two magazines, which are the spare and a magazine made of the
+    /// objects in the stack. Each magazine is removed from the list only when the iterator returns
+    /// it.
     pub(super) fn magazines(&self) -> impl Iterator<Item = Magazine<N>> {
         [|list: &Self| list.spare.take(), Self::seal].into_iter().filter_map(|take| take(self))
     }
@@ -110,7 +114,7 @@ mod models {
 
     type TestDepot = Depot<Node, 1>;
 
-    /// One thread of a model, whose magazines hold one object.
+    /// One thread of a model. Its magazines hold one object each.
     struct Local<'d> {
         list: ThreadList<Node>,
         depot: &'d TestDepot,
@@ -140,7 +144,7 @@ mod models {
             self.below.set(self.below.get() + count(refused));
         }
 
-        /// Takes an object and uses it. Returns 1 if there was one, and 0 otherwise.
+        /// Takes an object and writes to it. Returns 1 if there was an object, and 0 otherwise.
         fn take(&self) -> u32 {
             let Some(node) = self.list.stack.take().or_else(|| self.list.refill(self.depot)) else {
                 return 0;
@@ -173,7 +177,8 @@ mod models {
         thread::spawn(move || act(Local::new(&depot)))
     }
 
-    /// One thread puts objects that another takes.
+    /// One thread puts objects while another thread takes them. Every object must end up with
+    /// exactly one owner.
     #[test]
     fn every_object_has_one_owner() {
         sync::model(|| {
@@ -191,7 +196,8 @@ mod models {
         });
     }
 
-    /// One thread ends while another looks for objects.
+    /// One thread ends while another thread takes an object. After its end, the first thread calls
+    /// `after_the_end` with the object that it has left in the depot.
     fn an_end_meets_a_take(after_the_end: fn(NonNull<Node>)) {
         let (depot, nodes) = (Arc::new(TestDepot::new()), Nodes::new());
         let other = spawn(&depot, |local| local.take());

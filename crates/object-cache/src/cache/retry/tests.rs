@@ -1,5 +1,5 @@
-//! Tests with a heap that can allocate only a few blocks. Its caches are a list of floats and lists
-//! of tuples.
+//! Tests with a heap that can allocate only a few blocks. The caches above this heap are a list of
+//! floats and lists of tuples.
 
 use core::cell::Cell;
 
@@ -44,7 +44,7 @@ fn count(block: Option<NonNull<u8>>) -> Option<NonNull<u8>> {
     block
 }
 
-// SAFETY: memory is malloc's.
+// SAFETY: all memory comes from malloc.
 unsafe impl MemAlloc for Capped {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         if LEFT.get() == 0 { None } else { count(Malloc.malloc(size)) }
@@ -54,8 +54,8 @@ unsafe impl MemAlloc for Capped {
         if LEFT.get() == 0 { None } else { count(Malloc.calloc(items, size)) }
     }
 
-    /// Refuses the request if no block is left. An allocator that needs a new block to move the old
-    /// one would do the same.
+    /// Refuses the request if the heap has no block left, as an allocator does that must move the
+    /// contents into a new block.
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
         // SAFETY: the block is malloc's (contract of `realloc`).
         if LEFT.get() == 0 { None } else { unsafe { Malloc.realloc(ptr, size) } }
@@ -68,8 +68,8 @@ unsafe impl MemAlloc for Capped {
     }
 }
 
-/// Gives the heap two blocks, and uses both for floats that are free objects in their cache
-/// afterwards.
+/// Lets the heap allocate two blocks, and allocates two floats in them. The floats are then
+/// dropped, so both blocks become free objects in the cache of floats.
 fn retain_two_floats() {
     LEFT.set(2);
     FLOATS.with(|floats| {
@@ -106,7 +106,7 @@ fn a_miss_may_clear_the_cache_that_missed() {
         // SAFETY: the objects came from the cache with these lengths and hold no values.
         [1, 2].iter().zip(pair).for_each(|(&len, object)| unsafe { tuples.put(object, len) });
         let object = tuples.take(3).unwrap();
-        // SAFETY: as above.
+        // SAFETY: the object came from the cache with this length and holds no values.
         unsafe { tuples.put(object, 3) };
     });
 }

@@ -8,11 +8,11 @@ use crate::list::{
 
 type TestDepot = Depot<Node, 1>;
 
-/// Makes a magazine of `nodes`. Writes to each node first, as a program that used the object would.
+/// Makes a magazine of `nodes`. Writes to each node first, as a program does that uses the object.
 fn magazine(nodes: impl IntoIterator<Item = NonNull<Node>>) -> Magazine<Node> {
     let (mut chain, mut count) = (Chain::EMPTY, 0);
     for node in nodes {
-        // SAFETY: a model gets each node once, and so owns it.
+        // SAFETY: a model gets each node only once, so it owns the node.
         unsafe {
             Node::touch(node);
             chain.push(node);
@@ -22,7 +22,7 @@ fn magazine(nodes: impl IntoIterator<Item = NonNull<Node>>) -> Magazine<Node> {
     Magazine::seal(chain, count).expect("a magazine has at least one node")
 }
 
-/// Opens a magazine, uses its nodes, and returns their number. Returns 0 for `None`.
+/// Opens a magazine, writes to each of its nodes, and returns their number. Returns 0 for `None`.
 fn empty(magazine: Option<Magazine<Node>>) -> u32 {
     let Some(magazine) = magazine else { return 0 };
     let (chain, count) = magazine.open();
@@ -81,7 +81,8 @@ fn a_magazine_is_taken_once() {
     sync::model(|| two_takes_meet(Depot::take));
 }
 
-/// Takes a magazine in two steps. Reads the slot, and only then empties it.
+/// Takes a magazine in two steps, which is wrong on purpose. Between the load of the slot and the
+/// store of null, another thread can take the same magazine.
 fn take_in_two_steps(depot: &TestDepot) -> Option<Magazine<Node>> {
     let first = NonNull::new(depot.slots[0].load(Acquire))?;
     depot.slots[0].store(ptr::null_mut(), Relaxed);
@@ -96,7 +97,8 @@ fn a_take_in_two_steps_is_rejected() {
     sync::rejected(|| two_takes_meet(take_in_two_steps));
 }
 
-/// Reads from a magazine that is still in the depot, before this thread owns it.
+/// Reads the count of a magazine that is still in the depot, which is wrong on purpose. This thread
+/// does not own the magazine yet.
 fn take_after_a_look_inside(depot: &TestDepot) -> Option<Magazine<Node>> {
     let first = NonNull::new(depot.slots[0].load(Acquire))?;
     // SAFETY: wrong on purpose, because another thread may own the object by now. Loom must detect
@@ -105,8 +107,8 @@ fn take_after_a_look_inside(depot: &TestDepot) -> Option<Magazine<Node>> {
     if count == 0 { None } else { depot.take() }
 }
 
-/// One thread takes a magazine. Meanwhile, another thread takes the same magazine and puts it back,
-/// which writes the count in its first object.
+/// One thread takes a magazine. Meanwhile, another thread takes the same magazine and puts it back.
+/// Putting it back writes the count in the magazine's first object.
 fn a_take_meets_a_magazine_that_comes_back(take: fn(&TestDepot) -> Option<Magazine<Node>>) {
     let (depot, nodes) = (Arc::new(TestDepot::new()), Nodes::new());
     assert!(depot.put(magazine([nodes.get(0)])).is_ok());
@@ -144,7 +146,8 @@ fn a_slot_holds_one_magazine() {
     sync::model(|| two_puts_meet(Depot::put));
 }
 
-/// Puts a magazine in two steps. Checks that the slot is empty, and only then fills it.
+/// Puts a magazine in two steps, which is wrong on purpose. Between the check that the slot is
+/// empty and the store, another thread can fill the slot.
 fn put_in_two_steps(depot: &TestDepot, full: Magazine<Node>) -> Result<(), Magazine<Node>> {
     if !depot.slots[0].load(Relaxed).is_null() {
         return Err(full);
