@@ -17,4 +17,4 @@ pub(crate) use group::show;
 pub use group::{Cache, CacheGroup};
 pub use retry::RetryAfterClear;
 pub use source::StorageSource;
-pub(crate) use source::{Vacant, drop_and_put};
+pub(crate) use source::{drop_and_put, take_and_fill};

@@ -69,8 +69,25 @@ pub(crate) unsafe fn drop_and_put<T>(source: &impl StorageSource<T>, object: Non
     unsafe { object.drop_in_place() };
 }
 
+/// Takes storage from `source`, and moves the result of `make` into it. If the allocation fails,
+/// returns `None` without calling `make`. If `make` panics, the storage goes back to `source`.
+#[inline]
+pub(crate) fn take_and_fill<T>(
+    source: &impl StorageSource<T>,
+    make: impl FnOnce() -> T,
+) -> Option<NonNull<T>> {
+    let storage = source.take()?;
+    // SAFETY: the storage has just come from `source`, and holds no value while the guard exists.
+    let vacant = unsafe { Vacant::new(source, storage) };
+    let value = make();
+    mem::forget(vacant);
+    // SAFETY: the storage is large enough for a `T` and aligned for it. Nothing else uses it.
+    unsafe { storage.write(value) };
+    Some(storage)
+}
+
 /// A guard for storage that holds no value. Dropping the guard returns the storage to its source.
-pub(crate) struct Vacant<'s, T, S: StorageSource<T>> {
+struct Vacant<'s, T, S: StorageSource<T>> {
     source: &'s S,
     storage: NonNull<T>,
 }
@@ -82,20 +99,8 @@ impl<'s, T, S: StorageSource<T>> Vacant<'s, T, S> {
     /// - When the guard is dropped, `storage` must not hold a live value. `storage` must not be
     ///   used afterwards.
     #[inline]
-    pub(crate) unsafe fn new(source: &'s S, storage: NonNull<T>) -> Self {
+    unsafe fn new(source: &'s S, storage: NonNull<T>) -> Self {
         Self { source, storage }
-    }
-
-    /// Moves `value` into the storage, and returns a pointer to the value. The guard is forgotten
-    /// without being dropped, so it does not return the storage to its source.
-    #[inline]
-    pub(crate) fn fill(self, value: T) -> NonNull<T> {
-        let storage = self.storage;
-        mem::forget(self);
-        // SAFETY: the storage is large enough for a `T` and aligned for it, and this guard owns the
-        // storage.
-        unsafe { storage.write(value) };
-        storage
     }
 }
 

@@ -8,7 +8,7 @@ use core::{
     ptr::{self, NonNull},
 };
 
-use crate::cache::{StorageSource, Vacant, drop_and_put};
+use crate::cache::{StorageSource, drop_and_put, take_and_fill};
 
 /// An owning pointer to a `T` whose storage came from the source `S`.
 ///
@@ -59,12 +59,8 @@ impl<T, S: StorageSource<T>> Cached<T, S> {
     /// Panics if `make` does. The storage goes back to `source` in that case.
     #[inline]
     pub fn make_in(make: impl FnOnce() -> T, source: S) -> Option<Self> {
-        let storage = source.take()?;
-        // SAFETY: the storage has just come from `source`, and holds no value until `fill` moves
-        // one into it.
-        let vacant = unsafe { Vacant::new(&source, storage) };
-        // INVARIANT: `fill` moves the value in.
-        let object = vacant.fill(make());
+        let object = take_and_fill(&source, make)?;
+        // INVARIANT: `take_and_fill` took the storage from `source` and moved the value in.
         Some(Self { object, source, owns: PhantomData })
     }
 

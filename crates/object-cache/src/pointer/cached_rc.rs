@@ -2,7 +2,7 @@
 
 use core::{cell::Cell, fmt, marker::PhantomData, ops::Deref, ptr::NonNull};
 
-use crate::cache::{StorageSource, Vacant, drop_and_put};
+use crate::cache::{StorageSource, drop_and_put, take_and_fill};
 
 /// A value with its reference count. A [`CachedRc`] pointer to a `T` points to an `RcBox<T>`, so
 /// its source must provide storage for an `RcBox<T>`.
@@ -53,12 +53,9 @@ impl<T, S: StorageSource<RcBox<T>>> CachedRc<T, S> {
     /// Panics if `make` does. The storage goes back to `source` in that case.
     #[inline]
     pub fn make_in(make: impl FnOnce() -> T, source: S) -> Option<Self> {
-        let storage = source.take()?;
-        // SAFETY: the storage has just come from `source`, and holds no value until `fill` moves
-        // one into it.
-        let vacant = unsafe { Vacant::new(&source, storage) };
-        // INVARIANT: `fill` moves the value in, with a count of one.
-        let object = vacant.fill(RcBox { count: Cell::new(1), value: make() });
+        let object = take_and_fill(&source, || RcBox { count: Cell::new(1), value: make() })?;
+        // INVARIANT: `take_and_fill` took the storage from `source` and moved the value in, with a
+        // count of one.
         Some(Self { object, source, shares: PhantomData })
     }
 
