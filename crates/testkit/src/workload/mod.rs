@@ -1,7 +1,7 @@
 //! Generates sequences of operations: random sequences, and phases that fill and drain arenas.
 //!
-//! A random sequence can find cases that nobody thought of. But it allocates and frees at the same
-//! rate, so it seldom empties a pool or an arena. Phases do empty pools and arenas:
+//! A random sequence can find cases that nobody thought of. But it mixes allocations and frees, so
+//! it seldom empties a pool or an arena. Phases do empty pools and arenas:
 //!
 //! ```text
 //!   live │      ╱‾‾╲fill     ╱‾‾‾‾╲
