@@ -1,4 +1,5 @@
-//! The cost of a cache hit, compared with our heap, mimalloc and the object pools of other crates.
+//! Measures the cost of a cache hit, and compares it with our heap, mimalloc and object pools of
+//! other crates.
 //!
 //! ```text
 //!   contenders   floor · ours · rivals        each used in its own fastest way for one thread
@@ -11,9 +12,9 @@
 //! cargo run --release -p caches -- --count
 //! ```
 //!
-//! An object has 64 bytes. Each is written to once between its take and its put, and the compiler
-//! cannot see that nobody reads it. Nothing is subtracted. The cost of the loop is a row of its
-//! own.
+//! An object has 64 bytes. The loop writes to each object once between taking it and putting it
+//! back, and hides from the compiler that nobody reads the object. The cost of the loop is not
+//! subtracted from the figures. It is shown in a separate row.
 
 mod contender;
 mod contenders;
