@@ -1,4 +1,4 @@
-//! Describes the places of blocks without addresses, so that heaps at different addresses can be
+//! Describes the place of a block without its address, so that heaps at different addresses can be
 //! compared.
 //!
 //! The addresses of blocks differ from run to run, so we cannot compare the addresses in a heap

@@ -5,8 +5,8 @@
 //!   │ live │      │ freelist │ nextpool │ prevpool │ arena │ class│ nextoff│ maxnext │ blocks …
 //! ```
 //!
-//! The layout of a header is the same from CPython 2.5 to 3.15
-//! (`Include/internal/pycore_obmalloc.h`).
+//! The diagram shows the header at the start of a pool, with the offset of each field in bytes. The
+//! layout is the same from CPython 2.5 to 3.15 (`Include/internal/pycore_obmalloc.h`).
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -131,9 +131,9 @@ fn free_pools(arena: usize, pools: &[(&usize, &Header)], rules: &Rules) -> Vec<u
 /// Returns the used pools of a class, beginning at the front of their list. Each pool is identified
 /// by the number of its arena and its index in that arena.
 ///
-/// CPython keeps the used pools of a class in a doubly linked list, whose head is an entry in a
-/// static table. The previous-pool link of the front pool therefore points to that table instead of
-/// a pool. We find the front pool by this property.
+/// CPython keeps the used pools of a class in a doubly linked list. In the front pool of the list,
+/// the link to the previous pool points to a table of CPython instead of a pool. We find the front
+/// pool by this property.
 fn used_pools(
     class: usize,
     headers: &BTreeMap<usize, Header>,

@@ -13,7 +13,8 @@ use super::{
 pub struct Figures {
     /// One row for each size class that has a pool with a live block. The five numbers are the
     /// class, the size of a block in bytes, the number of pools with a live block, the number of
-    /// live blocks in these pools, and the number of free blocks in these pools.
+    /// live blocks in these pools, and the number of other blocks in these pools (free or not
+    /// carved yet).
     pub classes: Vec<[usize; 5]>,
     /// The statistics that follow the rows in CPython's output, up to the first total, by the label
     /// that CPython prints.

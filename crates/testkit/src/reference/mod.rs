@@ -10,9 +10,9 @@
 //!
 //! The model represents a block by its offset in a pool, and a pool by its index in an arena.
 //! CPython's linked lists of blocks, pools and arenas become vectors of these numbers. The model
-//! shares no code with the heap that is tested against it, so both cannot contain the same mistake.
-//! The test `tests/reference_is_cpython.rs` checks the model itself: it compares each state of the
-//! model with the state of a real CPython.
+//! shares no code with the heap that is tested against it, so a mistake in the heap cannot also be
+//! in the model through shared code. The test `tests/reference_is_cpython.rs` checks the model
+//! itself: it compares each state of the model with the state of a real CPython.
 //!
 //! The model follows these rules. The names in parentheses are those in CPython's source file
 //! `Objects/obmalloc.c`.
