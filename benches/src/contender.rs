@@ -132,8 +132,8 @@ impl Held {
     /// Grows or shrinks the block to `size` bytes.
     #[inline(always)]
     pub fn resize<C: Contender>(self, contender: &mut C, size: usize) -> Self {
-        // SAFETY: a workload uses only one contender, so the block came from it. `self` is not used
-        // afterwards.
+        // SAFETY: a workload uses only one contender, so `contender` allocated this block. `self`
+        // is not used afterwards.
         let start = unsafe { contender.realloc(self.start.as_ptr(), layout(self.size), size) };
         Self::begin(start, size)
     }
@@ -141,8 +141,8 @@ impl Held {
     /// Frees the block.
     #[inline(always)]
     pub fn free<C: Contender>(self, contender: &mut C) {
-        // SAFETY: a workload uses only one contender, so the block came from it. It frees each
-        // block only once.
+        // SAFETY: a workload uses only one contender, so `contender` allocated this block. The
+        // workload frees each block only once.
         unsafe { contender.free(self.start.as_ptr(), layout(self.size)) };
         between();
     }

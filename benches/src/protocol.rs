@@ -31,7 +31,7 @@ pub struct Answer {
     pub nanoseconds: f64,
     /// The peak of the process's resident memory, in bytes.
     pub peak: u64,
-    /// The memory of each live block beyond its size, in bytes. `None` if the workload does not
-    /// measure it.
+    /// The memory that the allocator needs for each live block in addition to the block's size, in
+    /// bytes. `None` if the workload does not measure this.
     pub overhead: Option<f64>,
 }

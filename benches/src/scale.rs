@@ -14,9 +14,9 @@
 //!   that walks over all of its memory. This measures the machine's memory as much as the
 //!   allocator. Even the minimal allocator ("the least") takes about twice as long with 10^7 blocks
 //!   as with 10^5.
-//! - The memory of a block beyond its size is measured while the second half of the blocks is
-//!   allocated. The memory that was resident before is thus not counted, and the size of the
-//!   allocator's requests to the system matters little.
+//! - The memory that the allocator needs for a block in addition to the block's size is measured
+//!   while the second half of the blocks is allocated. The memory that was resident before is thus
+//!   not counted, and the size of the allocator's requests to the system matters little.
 //! - The threads share nothing, and their total work does not depend on the number of threads.
 
 use std::{hint::black_box, ptr};

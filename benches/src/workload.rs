@@ -56,8 +56,8 @@ pub struct Taken {
     pub time: Duration,
     /// The number of operations of the chunk. Each workload defines what an operation is.
     pub operations: u64,
-    /// The memory of each live block beyond its size, in bytes. `None` if the workload does not
-    /// measure it.
+    /// The memory that the allocator needs for each live block in addition to the block's size, in
+    /// bytes. `None` if the workload does not measure this.
     pub overhead: Option<f64>,
 }
 

@@ -30,7 +30,7 @@ use clap::{Parser, Subcommand};
 
 use crate::pattern::Pattern;
 
-/// Measures a take that finds a free object, and the put that follows.
+/// Measures the cost of taking a free object from a cache or a pool and putting it back.
 #[derive(Parser)]
 struct Args {
     #[command(subcommand)]
@@ -39,7 +39,7 @@ struct Args {
     #[arg(long, default_value_t = 101)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Takes and puts of one measurement.
+    /// The number of objects that one measurement takes and puts back.
     #[arg(long, default_value_t = 256_000)]
     pairs: usize,
     /// Also counts instructions with callgrind.

@@ -15,8 +15,8 @@ pub(crate) fn bar(steps: usize) -> ProgressBar {
     ProgressBar::new(steps as u64).with_style(style.expect("the template is valid"))
 }
 
-/// Measures the time of a take and a put, in nanoseconds. Each figure is the median of `rounds`
-/// measurements, each of which does about `pairs` takes and puts.
+/// Measures the time of taking an object and putting it back, in nanoseconds. Each figure is the
+/// median of `rounds` measurements, each with about `pairs` objects.
 pub(crate) fn all(rounds: usize, pairs: usize) -> Figures {
     let bar = bar(rounds * ALL.len());
     let mut seen = vec![[const { Vec::new() }; Pattern::ALL.len()]; ALL.len()];

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::contender::{Contender, begin, end};
 
-/// An order of takes and puts.
+/// An order in which objects are taken and put back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Pattern {
     /// Each object is put back before the next one is taken.
@@ -43,9 +43,9 @@ impl Pattern {
         pairs / burst * burst
     }
 
-    /// Measures the time for [`whole`](Self::whole) `pairs` of a take and a put. Before that, a
-    /// warm-up takes as many objects as the pattern needs and puts them back, so that every
-    /// measured take finds a free object.
+    /// Measures the time of taking and putting back objects, [`whole`](Self::whole) `pairs` of
+    /// them. Before that, a warm-up takes as many objects as the pattern needs at once and puts
+    /// them back, so that in the measured part a free object is always available.
     pub(crate) fn run<C: Contender>(self, pairs: usize) -> Duration {
         match self {
             Self::OneByOne => one_by_one(black_box(&mut C::new(1)), pairs),
