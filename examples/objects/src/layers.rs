@@ -102,8 +102,8 @@ impl<L: Layers> Cache for AllCaches<L> {
     }
 }
 
-/// Declares the choices of layers. A thread's memory is created when it is first used. It is never
-/// freed, because the objects in it may live as long as the process, as in an interpreter.
+/// Declares the choices of layers. A thread's memory is created when it is first used, and then
+/// lives until the process ends, like the memory of an interpreter.
 macro_rules! layers {
     ($($(#[$doc:meta])* $Choice:ident($name:literal): $Below:ty = $below:expr, cached: $cached:literal;)*) => {$(
         $(#[$doc])*

@@ -13,8 +13,8 @@ use serde::Serialize;
 
 /// Programs of examples/python on a small object model, with a switch for each layer.
 ///
-/// Without switches, every object comes from malloc. To compare peaks of memory, run each choice in
-/// a process of its own.
+/// Without switches, every object comes from malloc. The peak of memory is that of the whole
+/// process, so run each choice of layers in a separate process to compare peaks.
 #[derive(Parser)]
 struct Args {
     /// Programs to run [default: all of them].

@@ -172,8 +172,9 @@ impl<T, L: Layers, const TUPLE: bool> Clone for Run<T, L, TUPLE> {
     #[inline]
     fn clone(&self) -> Self {
         let count = &self.head().count;
-        // INVARIANT: there is now one more pointer. The count cannot overflow: this program never
-        // forgets a pointer, and the memory has no room for so many pointers.
+        // INVARIANT: the count stays the number of pointers to the run, because this function
+        // returns one more. The count cannot overflow: this program never forgets a pointer, and
+        // the memory has no room for so many pointers.
         count.set(count.get() + 1);
         Self { head: self.head, shares: PhantomData }
     }
@@ -183,7 +184,7 @@ impl<T, L: Layers, const TUPLE: bool> Drop for Run<T, L, TUPLE> {
     #[inline]
     fn drop(&mut self) {
         let Head { count, len, .. } = self.head();
-        // INVARIANT: there is now one pointer fewer.
+        // INVARIANT: the count stays the number of pointers to the run, because `self` is dropped.
         count.set(count.get() - 1);
         if count.get() > 0 {
             return;
