@@ -5,8 +5,8 @@
 //!   ours            ─► counts ─► compared with that table        a step of test-all
 //! ```
 //!
-//! The number of instructions says little about time. But it is the same on a busy machine as on a
-//! quiet one, so even a single additional instruction is noticed. If a change saves instructions,
+//! The number of instructions is not a measure of time. But it is the same on a busy machine as on
+//! a quiet one, so even a single additional instruction is noticed. If a change saves instructions,
 //! the table must be updated. Otherwise a later change could lose the saving again without being
 //! noticed.
 

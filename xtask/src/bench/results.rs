@@ -48,8 +48,8 @@ pub(super) struct Record {
     /// The peak of resident memory in bytes, as the median of the rounds. `None` if the process
     /// also contains memory that does not belong to the allocator.
     peak: Option<f64>,
-    /// The memory of each live block beyond its size, in bytes. `None` if the workload does not
-    /// measure it.
+    /// The memory that the allocator needs for each live block in addition to the block's size, in
+    /// bytes. `None` if the workload does not measure this.
     pub(super) overhead: Option<f64>,
     /// The time of an operation in each round, in nanoseconds.
     rounds: Vec<f64>,

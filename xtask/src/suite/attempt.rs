@@ -26,12 +26,12 @@ use crate::{
 /// runner can print where the tests hung.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// The end of the reason that a process reports if a test told it to use one of CPython's
-/// allocators.
+/// The end of the reason for not using our heap that a process reports if a test made it use one of
+/// CPython's allocators.
 pub(super) const REQUESTED: &str = " makes CPython use allocators of its own";
 
-/// The end of the reason that a process reports if a test installed a tracer or a hook above our
-/// heap and did not remove it.
+/// The end of the reason for not using our heap that a process reports if a test installed a tracer
+/// or a hook above our heap and did not remove it.
 const HOOKED: &str = "other functions were put over it";
 
 /// The results of running a test file once.
@@ -103,8 +103,9 @@ pub(super) fn run(python: &Python, file: File, library: Option<&Path>) -> Result
     let mut outcomes = outcomes(file, status, fs::read_to_string(&results).ok(), &output)?;
     let processes = Processes::of(&reports.read()?, pid);
     let is_unexplained = || !processes.itself || processes.unexplained().next().is_some();
-    // We add one more test, which passes if all processes used our heap or had an acceptable reason
-    // not to. Without the library it always passes.
+    // We add the outcome of one more test, which checks that our heap was in use. It passes if the
+    // process that ran the tests used our heap, and every other process either did so or had a
+    // reason that a test can cause. Without the library, this test always passes.
     let failed = library.is_some() && is_unexplained();
     let outcome = if failed { Outcome::Failed } else { Outcome::Passed };
     outcome::add(&mut outcomes, &format!("{} on our heap", file.name), outcome);
