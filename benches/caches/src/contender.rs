@@ -32,8 +32,8 @@ pub(crate) trait Contender {
 pub(crate) fn begin<C: Contender>(contender: &mut C) -> C::Held {
     let mut held = contender.take();
     let place = contender.place(&mut held).cast::<u64>();
-    // SAFETY: the holder owns the storage, which is aligned for an object and as large. An object
-    // begins with a word.
+    // SAFETY: the holder owns the storage, which has the size and the alignment of an object. An
+    // object begins with a word.
     unsafe { place.write(1) };
     opaque(place);
     opaque(contender);

@@ -35,12 +35,12 @@ pub struct Search {
     /// Every CPython that was found, sorted by version and path. Each CPython appears only once,
     /// even if several paths lead to it.
     pub pythons: Vec<Python>,
-    /// The executables that we tried but that did not answer our question as CPython does.
+    /// The executables that did not answer as CPython does when we asked for their properties.
     pub silent: Vec<PathBuf>,
 }
 
-/// Searches for CPythons. The result also lists the executables that did not answer our question as
-/// CPython does.
+/// Searches for CPythons. The result also lists the executables that did not answer as CPython does
+/// when we asked for their properties.
 pub fn search() -> Search {
     match named() {
         Some(named) => Search::of(env::split_paths(&named).collect()),

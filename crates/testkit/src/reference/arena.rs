@@ -106,8 +106,8 @@ impl Arenas {
     }
 
     /// Takes back a pool that has become empty. If all pools of its arena are now available, the
-    /// arena is unmapped, unless it is the last usable arena and the rules retain that. Otherwise
-    /// the arena moves to its new position in the list of usable arenas.
+    /// arena is unmapped, except if it is the last usable arena and the rules say that this arena
+    /// is retained. Otherwise the arena moves to its new position in the list of usable arenas.
     pub(super) fn put_pool(&mut self, number: usize, pool: usize, rules: &Rules) {
         let arena = self.arena_mut(number);
         arena.free_pools.push(pool);
