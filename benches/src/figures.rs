@@ -1,25 +1,26 @@
-//! Medians, spreads and means.
+//! Functions that compute medians, spreads and means.
 
-/// Returns the median.
+/// Returns the median of `figures`.
 ///
 /// # Panics
 ///
-/// Panics if there is no figure.
+/// Panics if `figures` is empty.
 pub fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
     quantile(figures, 0.5)
 }
 
-/// Returns the interquartile range, as a part of the median.
+/// Returns the interquartile range of `figures`, divided by their median.
 ///
 /// # Panics
 ///
-/// Panics if there is no figure.
+/// Panics if `figures` is empty.
 pub fn spread(figures: &[f64]) -> f64 {
     let at = |part| quantile(figures.iter().copied(), part);
     (at(0.75) - at(0.25)) / at(0.5)
 }
 
-/// Returns the geometric mean of ratios, in which a half and a double balance each other.
+/// Returns the geometric mean of `ratios`. In this mean, the ratios 0.5 and 2 cancel each other
+/// out.
 pub fn geometric_mean(ratios: impl IntoIterator<Item = f64>) -> f64 {
     let (mut logarithms, mut count) = (0.0, 0);
     for ratio in ratios {
@@ -29,7 +30,8 @@ pub fn geometric_mean(ratios: impl IntoIterator<Item = f64>) -> f64 {
     (logarithms / f64::from(count)).exp()
 }
 
-/// Returns the value below which `part` of the figures lie. It is interpolated between two figures.
+/// Returns the value below which the fraction `part` of the figures lies. If it falls between two
+/// figures, interpolates between them.
 fn quantile(figures: impl IntoIterator<Item = f64>, part: f64) -> f64 {
     let mut figures: Vec<_> = figures.into_iter().collect();
     figures.sort_by(f64::total_cmp);

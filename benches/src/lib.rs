@@ -1,4 +1,4 @@
-//! Workloads that are the same for each allocator, and a worker process for each allocator.
+//! Workloads that are the same for each allocator, and a worker program for each allocator.
 //!
 //! ```text
 //!   cargo xtask bench                       round by round, in rotating order
@@ -12,15 +12,17 @@
 //!
 //! # Rules
 //!
-//! 1. A worker links only one allocator, and a process runs only one workload. No workload finds a
-//!    heap that another one has used, and the peak of resident memory is its own.
-//! 2. Every contender runs the same loop on the same sizes in the same order.
-//! 3. A new block is written to, by a write that the compiler must not remove. Nothing else happens
-//!    between an allocation and its free.
-//! 4. The compiler does not know a size, nor that it is the same as before. An allocator that is
-//!    inlined therefore looks up the class each time, as one that is called does.
-//! 5. A workload allocates what it needs for itself before its time begins, except for what the
-//!    standard library allocates when threads start and wait.
+//! 1. A worker links only one allocator, and a process runs only one workload. A workload therefore
+//!    never finds a heap that another workload has used, and the peak of resident memory is its
+//!    own.
+//! 2. Every contender runs the same loop, on the same sizes in the same order.
+//! 3. The workload writes to each new block, in such a way that the compiler must not remove the
+//!    write. Nothing else happens between the allocation of a block and its free.
+//! 4. The compiler knows neither a size nor that it equals the previous size. An allocator that is
+//!    inlined must therefore look up the size class in each call, like an allocator that is not
+//!    inlined.
+//! 5. A workload allocates the memory that it needs for itself before its time begins. The
+//!    exception is the memory that the standard library allocates when threads start and wait.
 
 pub mod contender;
 pub mod contenders;

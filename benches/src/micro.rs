@@ -1,7 +1,7 @@
-//! A few instructions over and over, on one thread.
+//! Workloads that repeat a few instructions on one thread.
 //!
-//! An operation is the life of a block: its allocation and its free. For a block that grows, it is
-//! one step.
+//! An operation is the life of a block, that is, its allocation and its free. In the workloads that
+//! grow a block, an operation is one growth step.
 
 use std::hint::black_box;
 
@@ -11,7 +11,7 @@ use crate::{
     workload::{Group, Taken, Workload},
 };
 
-/// All of them.
+/// Returns all workloads of this group.
 pub fn workloads<C: Contender>() -> Vec<Workload<C>> {
     let workload = |name, chunk| Workload::new(Group::Micro, name, chunk);
     vec![
@@ -30,10 +30,10 @@ pub fn workloads<C: Contender>() -> Vec<Workload<C>> {
     ]
 }
 
-/// Pairs of a chunk.
+/// The number of allocations and frees in a chunk.
 const PAIRS: usize = 1_000_000;
 
-/// Allocates and frees a block of `SIZE` bytes at a time.
+/// Repeatedly allocates and frees a single block of `SIZE` bytes.
 fn pair<C: Contender, const SIZE: usize>(contender: &mut C) -> Taken {
     Taken::by(PAIRS, || {
         for _ in 0..PAIRS {
@@ -42,7 +42,7 @@ fn pair<C: Contender, const SIZE: usize>(contender: &mut C) -> Taken {
     })
 }
 
-/// Does the same with a zeroed block.
+/// Repeatedly allocates and frees a single zeroed block of `SIZE` bytes.
 fn zeroed<C: Contender, const SIZE: usize>(contender: &mut C) -> Taken {
     Taken::by(PAIRS, || {
         for _ in 0..PAIRS {
@@ -51,10 +51,10 @@ fn zeroed<C: Contender, const SIZE: usize>(contender: &mut C) -> Taken {
     })
 }
 
-/// Live blocks of a batch.
+/// The number of live blocks in a batch.
 const BATCH: usize = 10_000;
 
-/// Batches of a chunk.
+/// The number of batches in a chunk.
 const BATCHES: usize = 20;
 
 /// Frees the blocks of a batch in the order of their allocation.
@@ -91,14 +91,14 @@ fn batches<C: Contender>(contender: &mut C, free: impl Fn(&mut C, &[Held])) -> T
     })
 }
 
-/// Live blocks of mixed sizes.
+/// The number of live blocks of mixed sizes.
 const LIVE: usize = 1_000;
 
-/// Replacements of a chunk.
+/// The number of blocks that a chunk replaces.
 const REPLACED: usize = 200_000;
 
-/// Frees a random block and allocates 1 to 512 bytes in its place. Places and sizes are drawn
-/// before.
+/// Repeatedly frees a random block, and allocates a block of 1 to 512 bytes in its place. The
+/// places and sizes are drawn before the time begins.
 fn mixed<C: Contender>(contender: &mut C) -> Taken {
     let mut random = Random::new(3);
     let draws: Vec<_> =
@@ -115,20 +115,21 @@ fn mixed<C: Contender>(contender: &mut C) -> Taken {
     taken
 }
 
-/// Grows a block from 16 to 512 bytes, by 16 at a time.
+/// Grows each block from 16 to 512 bytes in steps of 16 bytes.
 fn grow_by_16<C: Contender>(contender: &mut C) -> Taken {
     grow(contender, 32, |size| size + 16)
 }
 
-/// Grows a block from 16 to 512 bytes, and doubles it at a time.
+/// Grows each block from 16 to 512 bytes by doubling its size.
 fn grow_twofold<C: Contender>(contender: &mut C) -> Taken {
     grow(contender, 6, |size| size * 2)
 }
 
-/// Blocks of a chunk that grow.
+/// The number of blocks that a chunk grows.
 const GROWN: usize = 10_000;
 
-/// Allocates blocks and grows each to its next size. That is `steps` operations for a block.
+/// Allocates blocks, and grows each block `steps` times to its next size. Each step is one
+/// operation.
 #[inline(always)]
 fn grow<C: Contender>(contender: &mut C, steps: usize, next: impl Fn(usize) -> usize) -> Taken {
     Taken::by(GROWN * steps, || {

@@ -1,10 +1,11 @@
 //! Pins each thread to a processor.
 //!
-//! The kernel may leave two new threads on one processor for some milliseconds, or for a whole
-//! chunk. A measurement would mostly show which of the two happened.
+//! Without pinning, the kernel may leave two new threads on the same processor for some
+//! milliseconds, or for a whole chunk. A measurement would then mostly show whether this has
+//! happened.
 
-/// Pins this thread to a processor: the one of number `number` among those that the process may
-/// use.
+/// Pins the calling thread to one of the processors that the process may use. `number` is the index
+/// of the processor among them, and wraps around if there are fewer.
 #[cfg(target_os = "linux")]
 pub(crate) fn to_processor(number: usize) {
     let mut allowed = std::mem::MaybeUninit::<libc::cpu_set_t>::zeroed();
@@ -28,6 +29,6 @@ pub(crate) fn to_processor(number: usize) {
     unsafe { libc::sched_setaffinity(0, size, &one) };
 }
 
-/// Does nothing, because only Linux is known to pin threads in this way.
+/// Does nothing, because this way of pinning threads exists only on Linux.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn to_processor(_number: usize) {}

@@ -1,36 +1,37 @@
-//! What a worker prints: one value of these types, as a line of JSON.
+//! The answers of a worker. A worker prints one value of these types, as a line of JSON.
 
 use serde::{Deserialize, Serialize};
 
 use crate::workload::{Group, Weight};
 
-/// The answer to `list`.
+/// The answer to the command `list`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Introduction {
-    /// The version that the allocator's library reports, if it does.
+    /// The version that the allocator's library reports, or `None` if it reports no version.
     pub library: Option<String>,
     /// The workloads that the worker can run.
     pub workloads: Vec<Listed>,
 }
 
-/// A workload by its name.
+/// The description of a workload that a worker can run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
-    /// The name.
+    /// The name of the workload.
     pub name: String,
-    /// The group that it belongs to.
+    /// The group to which the workload belongs.
     pub group: Group,
-    /// How long a chunk takes.
+    /// The time that a chunk takes.
     pub weight: Weight,
 }
 
-/// The answer to `run NAME CHUNKS`.
+/// The answer to the command `run NAME CHUNKS`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Answer {
-    /// Nanoseconds of an operation: the median of the chunks.
+    /// The time of an operation in nanoseconds, as the median of the chunks.
     pub nanoseconds: f64,
     /// The peak of the process's resident memory, in bytes.
     pub peak: u64,
-    /// Bytes of each live block beyond its size, if the workload measures them.
+    /// The memory that the allocator needs for each live block in addition to the block's size, in
+    /// bytes. `None` if the workload does not measure this.
     pub overhead: Option<f64>,
 }

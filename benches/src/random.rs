@@ -1,11 +1,11 @@
-//! Pseudorandom numbers, which are the same in every run.
+//! A generator of pseudorandom numbers, which are the same in every run.
 
-/// Marsaglia's xorshift, with 64 bits.
+/// A pseudorandom number generator: Marsaglia's xorshift with 64 bits of state.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// Creates the sequence of `seed`.
+    /// Creates the generator whose sequence `seed` determines.
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
@@ -16,17 +16,18 @@ impl Random {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        // The high half of a product is cheaper than a remainder.
+        // We multiply and take the high half of the product, because this is cheaper than a
+        // remainder.
         (((self.0 >> 32) * bound as u64) >> 32) as usize
     }
 
-    /// Returns the next size of `from` to `to` bytes.
+    /// Returns the next random size between `from` and `to` bytes, inclusive.
     #[inline(always)]
     pub(crate) fn size(&mut self, from: usize, to: usize) -> usize {
         from + self.below(to - from + 1)
     }
 
-    /// Returns the numbers below `count` in a random order.
+    /// Returns the numbers from 0 to `count - 1` in a random order.
     pub(crate) fn order(&mut self, count: usize) -> Vec<u32> {
         let mut order: Vec<_> = (0..count as u32).collect();
         for last in (1..count).rev() {

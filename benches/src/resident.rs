@@ -1,10 +1,12 @@
-//! The resident memory of this process.
+//! Reads the resident memory of this process.
 
 use std::fs;
 
-/// Returns the bytes that the kernel reports for this process under `name`, or 0 if it reports none.
+/// Returns the number of bytes that the kernel reports for this process under `name`, or 0 if the
+/// kernel reports no such value.
 ///
-/// `getrusage` would include what was resident in the parent when it forked.
+/// We do not use `getrusage`, because its peak includes the memory that was resident in the parent
+/// process when it forked.
 pub(crate) fn resident(name: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(name));

@@ -1,21 +1,23 @@
-//! Figures for a growing number of blocks and threads.
+//! Workloads with a growing number of live blocks, or with a growing number of threads.
 //!
 //! ```text
 //!   live blocks   ├──────┤▓▓▓▓▓▓├──────────────────────────────────┤
 //!                        free a run and allocate it again, TIMES times, then go to the next run
 //! ```
 //!
-//! An operation is the life of a block. Runs are taken in the order of allocation.
+//! An operation is the life of a block. The blocks are divided into runs, in the order of
+//! allocation. To replace a run is to free its blocks and to allocate them again.
 //!
-//! - A run that is replaced 8 times stays in the cache for a while. The additional cost of more
-//!   blocks is therefore that of the allocator's own metadata.
-//! - If each run is replaced once, blocks come from memory each time, as in a program that walks
-//!   over all of its memory. This measures the machine's memory as much as the allocator. "The
-//!   least" itself takes about twice as long with 10^7 blocks as with 10^5.
-//! - The memory of a block beyond its size is measured while the second half of the blocks is
-//!   allocated. What is resident before, or is requested from the system at a time, then counts
-//!   for little.
-//! - The threads share nothing, and their total work does not depend on their number.
+//! - A run that is replaced 8 times stays in the processor's cache for a while. If an operation
+//!   takes more time with more blocks, the cause is therefore the allocator's own metadata.
+//! - If each run is replaced only once, its blocks come from main memory each time, as in a program
+//!   that walks over all of its memory. This measures the machine's memory as much as the
+//!   allocator. Even the minimal allocator ("the least") takes about twice as long with 10^7 blocks
+//!   as with 10^5.
+//! - The memory that the allocator needs for a block in addition to the block's size is measured
+//!   while the second half of the blocks is allocated. The memory that was resident before is thus
+//!   not counted, and the size of the allocator's requests to the system matters little.
+//! - The threads share nothing, and their total work does not depend on the number of threads.
 
 use std::{hint::black_box, ptr};
 
@@ -27,20 +29,23 @@ use crate::{
     workload::{Group, Taken, Weight, Workload},
 };
 
-/// Bytes of every block.
+/// The size of every block in bytes.
 const SIZE: usize = 32;
 
-/// Blocks of a run.
+/// The number of blocks in a run.
 const RUN: usize = 100;
 
-/// The least number of operations. Fewer blocks are walked over several times.
+/// The minimum number of operations. If there are fewer blocks, the workload walks over them
+/// several times.
 const OPERATIONS: usize = 1_000_000;
 
-/// The least number of blocks whose memory is measured. An allocator requests too much from the
-/// system at a time to show the memory of fewer blocks.
+/// The minimum number of blocks for which the memory of a block is measured. An allocator requests
+/// memory from the system in large pieces, so with fewer blocks the measurement would mostly show
+/// the size of these pieces.
 const VISIBLE: usize = 1_000_000;
 
-/// Workloads of 10^3 to 10^8 live blocks, in runs that are replaced 8 times, then once.
+/// Returns workloads with 10^3 to 10^8 live blocks: first those that replace each run 8 times, then
+/// those that replace it once.
 pub fn of_blocks<C: Contender>() -> Vec<Workload<C>> {
     let workload = |name, chunk| Workload::new(Group::Scale, name, chunk);
     vec![
@@ -56,7 +61,7 @@ pub fn of_blocks<C: Contender>() -> Vec<Workload<C>> {
     ]
 }
 
-/// Workloads of 1 to 64 threads that share nothing.
+/// Returns workloads with 1 to 64 threads that share nothing.
 pub fn of_threads() -> Vec<Workload<Global>> {
     let workload = |name, chunk| Workload::new(Group::Scale, name, chunk);
     vec![
@@ -70,19 +75,19 @@ pub fn of_threads() -> Vec<Workload<Global>> {
     ]
 }
 
-/// Allocates `LIVE` blocks, walks over them until there are enough operations, and frees them. A
-/// walk replaces each run `TIMES` times.
+/// Allocates `LIVE` blocks, walks over them until there are enough operations, and frees them. In
+/// each walk, every run is replaced `TIMES` times.
 fn walk<C: Contender, const LIVE: usize, const TIMES: usize>(contender: &mut C) -> Taken {
     let new = |contender: &mut C| Held::new(contender, black_box(SIZE)).start();
     let mut blocks = vec![ptr::null_mut(); LIVE];
-    // The vector's own pages are resident before those of the blocks are counted.
+    // We write to the vector before the measurement, so that its own pages are already resident.
     blocks.fill(ptr::dangling_mut());
     let (first, second) = blocks.split_at_mut(LIVE / 2);
     first.fill_with(|| new(contender));
     let before = resident("VmRSS:");
     second.fill_with(|| new(contender));
     let bytes = resident("VmRSS:") as f64 - before as f64;
-    // Partly used pages at either end can make the difference negative.
+    // The difference can be slightly negative, because pages at either end may be only partly used.
     let overhead = (bytes / second.len() as f64 - SIZE as f64).max(0.0);
     let walks = OPERATIONS.div_ceil(LIVE * TIMES);
     let taken = Taken::by(walks * LIVE * TIMES, || {

@@ -1,4 +1,4 @@
-//! A worker is a process that runs a workload on its contender, and answers.
+//! A worker is a process that runs workloads on one contender, and prints its answers.
 //!
 //! ```text
 //!   worker-NAME list                 what it can run
@@ -22,8 +22,8 @@ use crate::{
     workload::{Group, Taken, Weight, Workload},
 };
 
-/// Defines `main` of a worker. The arguments are the type and the value of its global allocator,
-/// a variant of [`Realloc`], and the version of the allocator's library.
+/// Defines the function `main` of a worker. The arguments are the type and the value of the
+/// worker's global allocator, a variant of [`Realloc`], and the version of the allocator's library.
 #[macro_export]
 macro_rules! global_worker {
     ($allocator:ty = $value:expr, $realloc:ident, $version:expr) => {
@@ -36,7 +36,7 @@ macro_rules! global_worker {
     };
 }
 
-/// Follows the command line, on the process's global allocator.
+/// Carries out the command line of a worker whose contender is the global allocator of the process.
 pub fn serve_global(realloc: Realloc, library: Option<String>) -> ExitCode {
     let mut loops = counted::loops(realloc);
     loops.extend(counted::loops_of_threads());
@@ -45,7 +45,7 @@ pub fn serve_global(realloc: Realloc, library: Option<String>) -> ExitCode {
     answer(Global, library, &workloads, &loops)
 }
 
-/// Follows the command line, on a contender that serves one thread.
+/// Carries out the command line of a worker whose contender can be used by only one thread.
 pub fn serve_single<C: Contender>(
     contender: C,
     realloc: Realloc,
@@ -64,7 +64,7 @@ fn without_programs() -> Vec<Workload<Global>> {
     workloads
 }
 
-/// Returns every workload of a worker that is built with the programs.
+/// Returns every workload of a worker that is built with the feature `programs`.
 pub fn every_workload() -> Vec<Listed> {
     let mut all: Vec<_> = without_programs().iter().map(listed).collect();
     all.extend(programs::NAMES.map(|name| Listed {
@@ -75,8 +75,8 @@ pub fn every_workload() -> Vec<Listed> {
     all
 }
 
-/// Returns the version of mimalloc's library. Its `number` has two digits for the minor version and
-/// two for the patch.
+/// Returns the version of mimalloc's library. In `number`, the last two decimal digits are the
+/// patch version, and the two digits before them are the minor version.
 pub fn mimalloc_version(number: i32) -> String {
     format!("{}.{}.{}", number / 10_000, number / 100 % 100, number % 100)
 }
@@ -121,7 +121,7 @@ fn listed<C>(workload: &Workload<C>) -> Listed {
 }
 
 fn run<C>(contender: &mut C, workload: &Workload<C>, chunks: u32) -> Answer {
-    // The memory of a block is measured in the first chunk, which finds a fresh process.
+    // The memory of a block is measured in the first chunk, because only then is the process fresh.
     let first = (workload.chunk)(contender);
     let taken: Vec<Taken> = if workload.weight > Weight::Light {
         vec![first]

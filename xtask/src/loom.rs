@@ -1,7 +1,7 @@
-//! Explores every loom model, and prints a table of them.
+//! Explores every loom model, and prints a table of the models.
 //!
-//! A model is a test that calls `sync::model` or `sync::rejected`. Under loom, each prints a line
-//! `model NAME VERDICT EXECUTIONS THREADS MILLISECONDS`.
+//! A model is a test that calls `sync::model` or `sync::rejected`. When the test runs under loom,
+//! this call prints the line `model NAME VERDICT EXECUTIONS THREADS MILLISECONDS`.
 
 use std::{env, process::Command};
 
@@ -9,10 +9,10 @@ use anyhow::{Result, ensure};
 
 use crate::{process, report::Table, tally::Tally, workspace};
 
-/// The packages that have models.
+/// The packages that contain loom models.
 const PACKAGES: &[&str] = &["obmalloc", "thread-heap", "allocator-api", "object-cache"];
 
-/// The preemptions that a bounded exploration allows in one execution.
+/// The maximum number of preemptions in one execution, if the exploration is bounded.
 pub(crate) const BOUND: &str = "3";
 
 /// The arguments of `cargo xtask loom`.
@@ -29,12 +29,12 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Explores the models within the bound, as a step of the tests.
+/// Explores the models with a bound on preemptions. `test-all` runs this as one of its steps.
 pub(crate) fn run_bounded() -> Result<Tally> {
     explore(Some(BOUND))
 }
 
-/// The line that a model prints.
+/// The contents of the line that a model prints.
 #[derive(Debug, PartialEq, Eq)]
 struct Model {
     name: String,
@@ -46,7 +46,7 @@ struct Model {
 
 impl Model {
     fn of_line(line: &str) -> Option<Self> {
-        // The test harness prints "test NAME ... " before it, on the same line.
+        // The test harness prints "test NAME ... " on the same line before the line of the model.
         let mut words = line.split_whitespace().skip_while(|word| *word != "model").skip(1);
         let mut next = || words.next().map(str::to_owned);
         Some(Self {
@@ -58,7 +58,8 @@ impl Model {
         })
     }
 
-    /// Returns true unless an accepted model tried only one order.
+    /// Returns true if loom explored the model. A model that is accepted must have run in more than
+    /// one order. A model that must be rejected may fail in the first order.
     fn explored(&self) -> bool {
         self.verdict == "rejected" || self.executions > 1
     }
@@ -98,15 +99,15 @@ fn command(bound: Option<&str>) -> Command {
     command
 }
 
-/// Makes `cargo` build the models, and explore them within `bound`.
+/// Changes the command `cargo` so that it builds the models and explores them within `bound`.
 pub(crate) fn configure(cargo: &mut Command, bound: Option<&str>) {
     cargo
         .env("RUSTFLAGS", "--cfg loom")
-        // The models run for seconds, so a quick build matters more.
+        // The models run only for seconds, so a quick build is more important than fast code.
         .env("CARGO_PROFILE_RELEASE_LTO", "off")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
         .env("CARGO_PROFILE_RELEASE_DEBUG", "false");
-    // The table would not show a bound of the environment.
+    // Variables of the user could set another bound, which the table would not show.
     for (name, _) in env::vars_os() {
         if name.to_string_lossy().starts_with("LOOM_") {
             cargo.env_remove(name);

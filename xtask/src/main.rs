@@ -1,4 +1,4 @@
-//! The project's commands. `cargo xtask help` lists them.
+//! The commands for working on this project. `cargo xtask help` lists them.
 
 mod bench;
 mod debian;

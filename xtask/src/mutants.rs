@@ -6,10 +6,11 @@
 //!   own mutants  ──┘                                                └─► tests of the crates above
 //! ```
 //!
-//! A mutant is one small change: an operator, a condition, a function without its body, a deleted
-//! statement, a number one higher, a weaker memory ordering. A mutant survives if every test passes
-//! with it. A survivor shows code that no test depends on, unless it is equivalent to the original.
-//! `equivalent.txt` lists such mutants with reasons.
+//! A mutant is a copy of the project with one small change: another operator, another condition, a
+//! function without its body, a deleted statement, a number that is one higher, or a weaker memory
+//! ordering. A mutant survives if every test passes with it. A survivor therefore shows code that
+//! no test depends on, unless the mutant behaves like the original. `equivalent.txt` lists the
+//! mutants that do, with reasons.
 
 mod crates;
 mod equivalent;
@@ -91,8 +92,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Draws the sample. The order of `all` does not depend on the machine, so the seed decides.
-/// Mutants of one file follow each other, so that cargo has less to build between them.
+/// Draws the sample. The order of `all` does not depend on the machine, so the same seed gives the
+/// same sample everywhere. The sample is then sorted by file, because cargo has less to rebuild
+/// between two mutants of the same file.
 fn draw(mut all: Vec<Mutant>, args: &Args) -> Vec<Mutant> {
     if !args.only.is_empty() {
         all.retain(|mutant| args.only.iter().any(|text| mutant.place().contains(text)));
@@ -103,7 +105,8 @@ fn draw(mut all: Vec<Mutant>, args: &Args) -> Vec<Mutant> {
     all
 }
 
-/// Returns true if none of `all` has this name, although its crate was searched.
+/// Returns true if a crate that was searched should contain the mutant `name`, but no mutant in
+/// `all` has this name.
 fn is_stale(name: &str, all: &[Mutant], crates: &[&Crate]) -> bool {
     let searched = |krate: &&Crate| name.starts_with(&format!("crates/{}/", krate.folder));
     crates.iter().any(searched) && !all.iter().any(|mutant| mutant.name() == name)

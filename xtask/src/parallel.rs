@@ -1,20 +1,21 @@
-//! Works on several items at the same time.
+//! Processes a list of items on several threads.
 
 use std::{iter, sync::Mutex, thread};
 
 use anyhow::Result;
 
-/// Takes `items` in order on `threads` threads, and passes each to `work` with what `begin` made
-/// for the thread.
+/// Processes `items` on `threads` threads, and returns the results of `work`. Each thread calls
+/// `begin` once, and then takes the next item and passes it to `work` together with the result of
+/// `begin`, until no item is left.
 ///
 /// # Errors
 ///
-/// A thread ends when `begin` or `work` fails there. The others take the remaining items before the
-/// error is returned.
+/// Fails if a call of `begin` or `work` fails. The thread that made the failing call ends. The
+/// other threads process the remaining items before the error is returned.
 ///
 /// # Panics
 ///
-/// Panics if `begin` or `work` does.
+/// Panics if a call of `begin` or `work` panics.
 pub(crate) fn in_parallel<T: Send, S, R: Send>(
     threads: usize,
     items: Vec<T>,

@@ -1,4 +1,5 @@
-//! A child process whose output is shown line by line as it comes, and collected.
+//! Runs child processes. The output of a child is passed on line by line while the child runs, and
+//! is also collected.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -14,14 +15,15 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-/// A child hangs if it prints nothing for this long.
+/// The time after which we consider a child as hanging if it has printed nothing.
 const MOST_SILENCE: Duration = Duration::from_secs(10 * 60);
 
-/// The children that run. Each leads a process group of its own.
+/// The ids of the running children. Each child leads its own process group.
 static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
-/// Makes an interrupt end this program and its children. The terminal would interrupt this program
-/// alone, because each child has a process group of its own.
+/// Installs a handler for interrupts (Ctrl+C), which ends this program and its children. Each child
+/// has its own process group, so the terminal's interrupt reaches only this program, which must
+/// kill the children itself.
 pub(crate) fn kill_children_when_interrupted() -> Result<()> {
     ctrlc::set_handler(|| {
         let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -31,21 +33,22 @@ pub(crate) fn kill_children_when_interrupted() -> Result<()> {
     .context("cannot handle interrupts")
 }
 
-/// A child that has ended.
+/// The result of a child that has ended.
 pub(crate) struct Finished {
-    /// It exited with 0.
+    /// True if the child exited with status 0.
     pub(crate) success: bool,
-    /// What it printed to stdout and stderr, in the order in which it came.
+    /// The text that the child printed to stdout and stderr, in the order in which it arrived.
     pub(crate) output: String,
 }
 
-/// Runs `command` to its end, and calls `see` with each line that it prints. If it hangs, it and
-/// what it started are killed.
+/// Runs `command` to its end, and calls `see` with each line that the command prints. If the
+/// command hangs, kills it together with the processes that it started.
 pub(crate) fn run(command: Command, see: impl FnMut(&str)) -> Result<Finished> {
     run_within(command, MOST_SILENCE, see)
 }
 
-/// Does the same for a child that hangs if it prints nothing for as long as `most_silence`.
+/// Runs `command` as [`run`] does, but considers it as hanging once it has printed nothing for the
+/// time `most_silence`.
 pub(crate) fn run_within(
     mut command: Command,
     most_silence: Duration,
@@ -82,11 +85,12 @@ pub(crate) fn run_within(
     Ok(Finished { success: child.wait()?.success(), output })
 }
 
-/// Runs `command` to its end, and returns what it printed to stdout.
+/// Runs `command` to its end, and returns the text that the command printed to stdout.
 ///
 /// # Errors
 ///
-/// Fails if it cannot be started or fails. The error has what it printed to stderr.
+/// Fails if `command` cannot be started, or if it fails. The error contains the text that the
+/// command printed to stderr.
 pub(crate) fn stdout_of(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output();
     let output = output.with_context(|| format!("cannot start {command:?}"))?;
@@ -95,18 +99,20 @@ pub(crate) fn stdout_of(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{command:?} does not print text"))
 }
 
-/// Starts `command` and enters it in [`RUNNING`].
+/// Starts `command`, and adds the child to [`RUNNING`].
 fn start(command: &mut Command) -> Result<Child> {
-    // An interrupt waits for the lock, so it finds every child that was started.
+    // We hold the lock while we start the child and record it. The interrupt handler takes the same
+    // lock, so it finds every child that was started.
     let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
     let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
     running.push(child.id());
     Ok(child)
 }
 
-/// Kills the process group that `leader` was started with.
+/// Kills every process in the process group that `leader` leads.
 pub(crate) fn kill_group(leader: u32) {
-    // SAFETY: `kill` takes two numbers. It does nothing if the group is empty.
+    // SAFETY: `kill` takes two numbers and accesses no memory. It does nothing if the group is
+    // empty.
     unsafe { libc::kill(-leader.cast_signed(), libc::SIGKILL) };
 }
 

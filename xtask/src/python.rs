@@ -1,4 +1,5 @@
-//! Python on our heap, compared with other allocators, or asked which allocator serves it.
+//! Runs Python programs on our heap, compares our heap with other allocators, or reports which
+//! allocator a Python uses.
 //!
 //! ```text
 //!   --with, or python3 ─► Python ─┬─► run        runs the program on our heap
@@ -58,11 +59,11 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
 }
 
-/// Returns the Pythons at `paths`.
+/// Asks each Python in `paths` for its properties, and returns the Pythons.
 ///
 /// # Errors
 ///
-/// Fails if a path is no CPython 3.
+/// Fails if a path does not lead to a CPython 3.
 pub(crate) fn named(paths: &[PathBuf]) -> Result<Vec<Python>> {
     let ask = |path: &PathBuf| {
         Python::ask(path)
@@ -71,7 +72,8 @@ pub(crate) fn named(paths: &[PathBuf]) -> Result<Vec<Python>> {
     paths.iter().map(ask).collect()
 }
 
-/// Returns `python3` on the `PATH`, or another Python if we do not support that one.
+/// Returns the `python3` on the `PATH`, or another Python if our heap does not support that
+/// version.
 fn default() -> Result<Python> {
     let on_path = Python::ask("python3".as_ref()).filter(Python::is_supported);
     let any = || pythons::find().into_iter().find(Python::is_supported);

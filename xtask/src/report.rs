@@ -1,4 +1,5 @@
-//! How a measurement is run and shown, for `bench`, `python` and `layers`.
+//! Runs measurements and shows their results. The commands `bench`, `python` and `layers` use this
+//! module.
 //!
 //! ```text
 //!   rounds ──► figures ──► ratios and geometric means ──► table ──► parts ──► text or a page

@@ -1,4 +1,5 @@
-//! Runs the stress test of the thread heaps for minutes, under a tool that sees bad accesses.
+//! Runs the stress test of the thread heaps for several minutes, under a tool that detects invalid
+//! memory accesses.
 
 use std::{fs, process::Command};
 
@@ -7,7 +8,7 @@ use clap::ValueEnum;
 
 use crate::workspace;
 
-/// The tests in `thread-heap/tests/stress.rs`, which run one after the other.
+/// The number of tests in `thread-heap/tests/stress.rs`, which run one after the other.
 const TESTS: u64 = 6;
 
 /// The arguments of `cargo xtask stress`.
@@ -21,28 +22,29 @@ pub(crate) struct Args {
     minutes: u64,
 }
 
-/// A tool that watches a test.
+/// A tool that runs a test and watches its memory accesses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Watcher {
     /// No tool. Only the test itself checks blocks.
     None,
-    /// AddressSanitizer, which the stable compiler has behind a switch.
+    /// AddressSanitizer, which the stable compiler offers behind an unstable flag.
     Address,
-    /// ThreadSanitizer, with a lock that it sees in place of the standard library's.
+    /// ThreadSanitizer. The test then uses a lock that the tool sees, not the standard library's.
     Thread,
     /// Valgrind's memcheck.
     Memcheck,
 }
 
-/// Races that ThreadSanitizer reports because the compiled part of the standard library does not
-/// tell it about synchronisation: when the test harness learns that a test ended, when a channel
-/// wakes a thread, and when the last handle of a thread is dropped. None of these calls our code.
+/// Suppressions for ThreadSanitizer. The standard library is compiled without the sanitizer, so
+/// ThreadSanitizer does not see the library's synchronisation and reports false races in three
+/// places: when the test harness learns that a test ended, when a channel wakes a thread, and when
+/// the last handle of a thread is dropped. None of these places calls our code.
 const HIDDEN: &str = "race:Channel<test::event::CompletedTest>\n\
     race:std::sync::mpmc::waker\n\
     race:drop_in_place::<std::thread::thread::Thread>\n";
 
 impl Watcher {
-    /// Makes this tool watch the tests that `cargo` builds and runs.
+    /// Changes the command `cargo` so that this tool watches the tests that cargo builds and runs.
     pub(crate) fn watch(self, cargo: &mut Command) {
         let target = env!("XTASK_TARGET");
         let mut sanitize = |flags, folder| {
@@ -72,7 +74,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
         let mut cargo = workspace::cargo(&["test", "--package", "thread-heap", "--test", "stress"]);
         cargo.env("OBMALLOC_STRESS_SECONDS", (args.minutes * 60).div_ceil(TESTS).to_string());
         args.under.watch(&mut cargo);
-        // Heaps and their metadata are never freed. The tests themselves check that no arena is left.
+        // Heaps and their metadata are never freed, so the sanitizer's leak detection would report
+        // them. The tests themselves check that no arena is left.
         cargo.env("ASAN_OPTIONS", "detect_leaks=0");
         cargo.env("TSAN_OPTIONS", format!("suppressions={}", hidden.path().display()));
         cargo.args(["--", "--test-threads", "1", "--nocapture"]).args(arguments);

@@ -1,4 +1,4 @@
-//! Runs CPython's own tests with and without the library, and compares the outcome of each test.
+//! Runs CPython's own tests with and without our library, and compares the outcome of each test.
 //!
 //! ```text
 //!   shelves   which Python has which test file
@@ -61,7 +61,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Compares the part that takes five minutes, as a step of the tests.
+/// Compares the tests that together take five minutes. `test-all` runs this as one of its steps.
 pub(crate) fn run_part() -> Result<Tally> {
     compare(&pythons::find(), &Extent::Part, 2)
 }

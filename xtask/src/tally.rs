@@ -6,12 +6,12 @@ use anyhow::Result;
 
 use crate::process;
 
-/// A count of tests.
+/// The numbers of tests that passed and failed, and of steps that were skipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) passed: usize,
     pub(crate) failed: usize,
-    /// Steps for which this machine lacks something.
+    /// The number of steps that were skipped because this machine lacks something.
     pub(crate) skipped: usize,
 }
 
@@ -20,19 +20,20 @@ impl Tally {
         Self { passed, failed, skipped: 0 }
     }
 
-    /// One test.
+    /// Returns the tally of one test.
     pub(crate) fn one(passed: bool) -> Self {
         Self::of(usize::from(passed), usize::from(!passed))
     }
 
-    /// One step that is skipped. Prints the reason.
+    /// Returns the tally of one skipped step, and prints the reason.
     pub(crate) fn skipped(reason: impl fmt::Display) -> Self {
         println!("      SKIPPED: {reason}");
         Self { skipped: 1, ..Self::default() }
     }
 
-    /// Runs tests by `command`, and prints the name of each test program as it starts and the whole
-    /// output if a test fails. Counts the tests, or the command itself if it ran none.
+    /// Runs `command`, which runs tests. Prints the name of each test program as the program
+    /// starts, and the whole output if `command` fails. Counts the tests that ran. If `command` ran
+    /// no tests, counts the command itself as one test.
     pub(crate) fn of_command(command: Command) -> Result<Self> {
         let finished = process::run(command, |line| {
             let line = line.trim();
@@ -51,14 +52,15 @@ impl Tally {
         })
     }
 
-    /// Sums up the lines `test result: ok. 3 passed; 0 failed; …` that cargo printed.
+    /// Adds up the numbers in the lines `test result: ok. 3 passed; 0 failed; …` that cargo
+    /// printed.
     pub(crate) fn of_output(output: &str) -> Self {
         let results = output.lines().filter_map(|line| line.trim().strip_prefix("test result: "));
         results.map(|result| Self::of(before(result, " passed"), before(result, " failed"))).sum()
     }
 }
 
-/// Returns the number before `word`.
+/// Returns the number that stands before `word` in `text`, or 0 if there is none.
 fn before(text: &str, word: &str) -> usize {
     let number = text.find(word).and_then(|end| text[..end].split_whitespace().last());
     number.and_then(|number| number.parse().ok()).unwrap_or(0)

@@ -1,4 +1,4 @@
-//! Checks facts about the repository that neither the compiler nor a test sees.
+//! Checks facts about the repository that neither the compiler nor a test checks.
 
 mod cfg;
 mod cycles;
@@ -20,7 +20,7 @@ use self::tree::Tree;
 #[derive(clap::Args)]
 pub(crate) struct Args {}
 
-/// A check, and what it finds wrong.
+/// A check of the repository, which returns a message for each violation that it finds.
 struct Check {
     name: &'static str,
     violations: fn(&Tree) -> Vec<String>,
@@ -44,7 +44,7 @@ pub(crate) fn run(_: Args, commands: &clap::Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs every check and prints what it finds wrong.
+/// Runs every check, and prints the violations that it finds.
 pub(crate) fn check_all(commands: &clap::Command) -> Result<Tally> {
     let tree = Tree::of_repository(commands)?;
     let mut tally = Tally::default();

@@ -1,4 +1,4 @@
-//! Where the project's files are, and how cargo is started.
+//! Locates the project's files, and starts cargo and git in the project's folder.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,26 +9,27 @@ use anyhow::{Context, Result, ensure};
 
 use crate::process;
 
-/// The project's folder.
+/// Returns the project's folder.
 pub(crate) fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// Runs git with `arguments` in the project's folder, and returns what it prints. The folder may
-/// belong to another user, as it can in a container.
+/// Runs git with `arguments` in the project's folder, and returns the text that git prints. By
+/// default, git refuses to work in a folder that belongs to another user, as the folder may in a
+/// container. We therefore declare every folder as safe.
 pub(crate) fn git(arguments: &[&str]) -> Result<String> {
     let mut git = Command::new("git");
     process::stdout_of(git.current_dir(root()).args(["-c", "safe.directory=*"]).args(arguments))
 }
 
-/// Returns the paths, from the root, of every file that git knows or would add. Git still lists a
-/// file whose deletion is not committed.
+/// Returns the path, relative to the project's folder, of every file that git tracks or would add.
+/// The list still contains a deleted file until the deletion is committed.
 pub(crate) fn files() -> Result<Vec<String>> {
     let files = git(&["ls-files", "-z", "--cached", "--others", "--exclude-standard"])?;
     Ok(files.split_terminator('\0').map(str::to_owned).collect())
 }
 
-/// The folder that cargo builds into.
+/// Returns the folder into which cargo builds.
 pub(crate) fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
@@ -41,7 +42,7 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
 }
 
 /// Builds `package` in the profile `dev` or `release`, and returns the path of `file`, which the
-/// build makes. Cargo shows its progress only if the file does not exist yet.
+/// build produces. Cargo shows its progress only if `file` does not exist yet.
 pub(crate) fn build(package: &str, profile: &str, file: &str) -> Result<PathBuf> {
     let folder = if profile == "dev" { "debug" } else { profile };
     let path = target_dir().join(folder).join(file);

@@ -1,8 +1,9 @@
-//! Instructions, counted by running this program under callgrind.
+//! Counts instructions by running this program under callgrind.
 //!
-//! Two runs of different length are compared. The difference of their counts divided by the
-//! difference of their lengths is the cost of a take, a put and the loop. The cost of starting the
-//! program cancels out.
+//! For each contender, we compare two runs of different length. The difference between their
+//! instruction counts, divided by the difference between their lengths, is the cost of taking an
+//! object, putting it back, and one iteration of the loop. The cost of starting the program is the
+//! same in both runs and cancels out.
 
 use std::{
     env,
@@ -18,10 +19,12 @@ use crate::{
     pattern::Pattern,
 };
 
-/// Takes and puts of the shorter run. A multiple of the length of every burst.
+/// The number of objects that the shorter run takes and puts back. It is a multiple of the length
+/// of every burst.
 const PAIRS: usize = 64_000;
 
-/// Counts the instructions of a take and a put.
+/// Counts the instructions of taking an object and putting it back, for every contender and
+/// pattern.
 pub(crate) fn all() -> Result<Figures> {
     let bar = bar(ALL.len() * Pattern::ALL.len());
     let mut figures = Figures::new();
@@ -40,7 +43,7 @@ pub(crate) fn all() -> Result<Figures> {
     Ok(figures)
 }
 
-/// Counts all instructions of a run.
+/// Counts all instructions of a run of this program that takes and puts back `pairs` objects.
 fn instructions(contender: &str, pattern: Pattern, pairs: usize) -> Result<f64> {
     let pattern = pattern.to_possible_value().context("every pattern has a name")?;
     let output = Command::new("valgrind")

@@ -1,4 +1,5 @@
-//! The cost of a cache hit, compared with our heap, mimalloc and the object pools of other crates.
+//! Measures the cost of a cache hit, and compares it with our heap, mimalloc and object pools of
+//! other crates.
 //!
 //! ```text
 //!   contenders   floor · ours · rivals        each used in its own fastest way for one thread
@@ -11,9 +12,9 @@
 //! cargo run --release -p caches -- --count
 //! ```
 //!
-//! An object has 64 bytes. Each is written to once between its take and its put, and the compiler
-//! cannot see that nobody reads it. Nothing is subtracted. The cost of the loop is a row of its
-//! own.
+//! An object has 64 bytes. The loop writes to each object once between taking it and putting it
+//! back, and hides from the compiler that nobody reads the object. The cost of the loop is not
+//! subtracted from the figures. It is shown in a separate row.
 
 mod contender;
 mod contenders;
@@ -29,7 +30,7 @@ use clap::{Parser, Subcommand};
 
 use crate::pattern::Pattern;
 
-/// Measures a take that finds a free object, and the put that follows.
+/// Measures the cost of taking a free object from a cache or a pool and putting it back.
 #[derive(Parser)]
 struct Args {
     #[command(subcommand)]
@@ -38,7 +39,7 @@ struct Args {
     #[arg(long, default_value_t = 101)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Takes and puts of one measurement.
+    /// The number of objects that one measurement takes and puts back.
     #[arg(long, default_value_t = 256_000)]
     pairs: usize,
     /// Also counts instructions with callgrind.

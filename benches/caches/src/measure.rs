@@ -1,21 +1,22 @@
-//! Times. Every round measures each contender, so a disturbance of the machine affects all of them.
+//! Measures times. Each round measures every contender, so a disturbance of the machine affects all
+//! of them.
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{contenders::ALL, pattern::Pattern};
 
-/// A figure for each contender in the order of [`ALL`] and each pattern in the order of
-/// [`Pattern::ALL`].
+/// The figures of all contenders. The outer index is a contender in the order of [`ALL`], and the
+/// inner index is a pattern in the order of [`Pattern::ALL`].
 pub(crate) type Figures = Vec<[f64; Pattern::ALL.len()]>;
 
-/// Makes a progress bar of `steps` steps.
+/// Returns a progress bar with `steps` steps.
 pub(crate) fn bar(steps: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len}  {elapsed}  {msg}");
     ProgressBar::new(steps as u64).with_style(style.expect("the template is valid"))
 }
 
-/// Measures the nanoseconds of a take and a put. Returns medians of `rounds`, each of about `pairs`
-/// takes and puts.
+/// Measures the time of taking an object and putting it back, in nanoseconds. Each figure is the
+/// median of `rounds` measurements, each with about `pairs` objects.
 pub(crate) fn all(rounds: usize, pairs: usize) -> Figures {
     let bar = bar(rounds * ALL.len());
     let mut seen = vec![[const { Vec::new() }; Pattern::ALL.len()]; ALL.len()];

@@ -1,4 +1,4 @@
-//! The order in which objects are taken and put. The loops are the same for every contender.
+//! The orders in which objects are taken and put back. The loops are the same for every contender.
 
 use std::{
     hint::black_box,
@@ -10,21 +10,21 @@ use clap::ValueEnum;
 
 use crate::contender::{Contender, begin, end};
 
-/// An order of takes and puts.
+/// An order in which objects are taken and put back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Pattern {
-    /// Each object is put before the next is taken.
+    /// Each object is put back before the next one is taken.
     OneByOne,
-    /// 64 objects are taken, then put in the order in which they were taken.
+    /// 64 objects are taken, and then put back in the order in which they were taken.
     Burst64,
-    /// The same with 1,000 objects.
+    /// 1,000 objects are taken, and then put back in the order in which they were taken.
     Burst1000,
 }
 
 impl Pattern {
     pub(crate) const ALL: [Self; 3] = [Self::OneByOne, Self::Burst64, Self::Burst1000];
 
-    /// Returns the name in tables.
+    /// Returns the pattern's name in tables.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::OneByOne => "one by one",
@@ -43,8 +43,9 @@ impl Pattern {
         pairs / burst * burst
     }
 
-    /// Measures the time of [`whole`](Self::whole) `pairs`. A warm-up before that leaves every
-    /// object in the pool.
+    /// Measures the time of taking and putting back objects, [`whole`](Self::whole) `pairs` of
+    /// them. Before that, a warm-up takes as many objects as the pattern needs at once and puts
+    /// them back, so that in the measured part a free object is always available.
     pub(crate) fn run<C: Contender>(self, pairs: usize) -> Duration {
         match self {
             Self::OneByOne => one_by_one(black_box(&mut C::new(1)), pairs),
@@ -83,7 +84,8 @@ fn burst<C: Contender>(contender: &mut C, all: &mut [MaybeUninit<C::Held>]) {
         held.write(begin(contender));
     }
     for held in &*all {
-        // SAFETY: `held` has just been written, and is written again before it is read again.
+        // SAFETY: `held` has just been written, and is written again before it is read the next
+        // time.
         end(contender, unsafe { held.assume_init_read() });
     }
 }

@@ -1,4 +1,4 @@
-//! The tables.
+//! Prints the results as tables or as JSON.
 
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
@@ -10,14 +10,15 @@ use crate::{
     pattern::Pattern,
 };
 
-/// The most time that a free list may take, as a ratio to the fastest contender of a kind.
+/// The bars: the maximum time that our free list may take, relative to the fastest contender of a
+/// kind.
 const BARS: [(&str, Kind, f64); 3] = [
     ("our Heap", Kind::Heap, 0.5),
     ("mimalloc", Kind::Mimalloc, 0.35),
     ("the fastest pool", Kind::Pool, 1.0),
 ];
 
-/// The figures of one contender in one pattern.
+/// The figures of one contender for one pattern, in the form in which `--json` prints them.
 #[derive(Serialize)]
 struct Line {
     contender: &'static str,
@@ -26,7 +27,7 @@ struct Line {
     instructions: Option<f64>,
 }
 
-/// Prints a line for each contender and pattern.
+/// Prints a line of JSON for each contender and pattern.
 pub(crate) fn json(times: &Figures, counts: Option<&Figures>) -> Result<()> {
     for (at, entry) in ALL.iter().enumerate() {
         for (place, pattern) in Pattern::ALL.iter().enumerate() {
@@ -42,7 +43,7 @@ pub(crate) fn json(times: &Figures, counts: Option<&Figures>) -> Result<()> {
     Ok(())
 }
 
-/// Prints all figures, and compares a free list with the others.
+/// Prints tables of all figures, and a table that compares our free list with the other contenders.
 pub(crate) fn tables(times: &Figures, counts: Option<&Figures>) -> Result<()> {
     let mut table = new_table("a take and a put, ns");
     for (at, entry) in ALL.iter().enumerate() {
@@ -59,8 +60,8 @@ pub(crate) fn tables(times: &Figures, counts: Option<&Figures>) -> Result<()> {
     Ok(())
 }
 
-/// Compares the time of a free list with that of others. In brackets is the same ratio for a list
-/// without bound or figures.
+/// Compares the time of our free list with the times of other contenders. The ratio in brackets is
+/// the same comparison for the minimal list, which has no bound and counts nothing.
 fn bars(times: &Figures) -> Table {
     let mut table = new_table("time of FreeList (of a bare list) relative to");
     for (name, kind, allowed) in BARS {

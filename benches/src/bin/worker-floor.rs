@@ -1,4 +1,5 @@
-//! The workloads on the least that an allocator does.
+//! The workloads on a minimal allocator, which does only what any allocator with size classes must
+//! do.
 
 use benches::{contender::Realloc, contenders::Floor, worker};
 

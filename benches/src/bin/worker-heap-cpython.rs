@@ -1,4 +1,4 @@
-//! The workloads on our heap, for one owner, with CPython's rules.
+//! The workloads on our heap used by one owner, with the rules of CPython.
 
 use benches::{contender::Realloc, contenders::CPythonRulesHeap, worker};
 

@@ -1,4 +1,4 @@
-//! The workloads on our heap, for one owner, with the rules of the threads' heaps.
+//! The workloads on our heap used by one owner, with the same rules as the heaps of threads.
 
 use benches::{contender::Realloc, contenders::ThreadRulesHeap, worker};
 

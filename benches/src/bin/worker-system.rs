@@ -4,7 +4,7 @@ use std::alloc::System;
 
 benches::global_worker!(System = System, Own, version());
 
-/// The version of the C library.
+/// Returns the name and the version of the C library.
 #[cfg(target_env = "gnu")]
 fn version() -> Option<String> {
     // SAFETY: the function returns a static C string.
@@ -12,7 +12,7 @@ fn version() -> Option<String> {
     Some(format!("glibc {}", version.to_string_lossy()))
 }
 
-/// Other C libraries do not report a version.
+/// Returns `None`, because other C libraries do not report a version.
 #[cfg(not(target_env = "gnu"))]
 fn version() -> Option<String> {
     None

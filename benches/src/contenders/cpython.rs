@@ -1,4 +1,4 @@
-//! CPython's own allocator of objects, in this process, through a shared libpython.
+//! CPython's own allocator of objects, which this process loads from a shared libpython.
 
 use std::{
     alloc::Layout,
@@ -13,13 +13,14 @@ use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
 use crate::contender::Contender;
 
-/// The variable that names the shared library.
+/// The environment variable that names the shared libpython.
 pub const LIBPYTHON: &str = "OBMALLOC_BENCH_LIBPYTHON";
 
-/// CPython: `PYMEM_DOMAIN_OBJ`.
+/// The number of the object domain. In CPython, this is `PYMEM_DOMAIN_OBJ`.
 const DOMAIN_OBJ: c_int = 2;
 
-/// CPython: `PyMemAllocatorEx`, the same in every version since 3.5.
+/// The functions of an allocator. In CPython, this is `PyMemAllocatorEx`, which is the same in
+/// every version since 3.5.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct AllocatorEx {
@@ -30,19 +31,20 @@ struct AllocatorEx {
     free: unsafe extern "C" fn(*mut c_void, *mut c_void),
 }
 
-/// The allocator behind `PyObject_Malloc`, called directly rather than through the domain's vtable.
-/// The interpreter is initialised, and this thread holds its lock.
+/// The allocator behind `PyObject_Malloc`. We call it directly instead of through the domain's
+/// vtable. The interpreter is initialised, and the thread that uses this value holds its lock.
 pub struct CPython {
     allocator: AllocatorEx,
     version: String,
 }
 
 impl CPython {
-    /// Loads the library that [`LIBPYTHON`] names, and initialises the interpreter.
+    /// Loads the libpython that the environment variable [`LIBPYTHON`] names, and initialises the
+    /// interpreter.
     ///
     /// # Errors
     ///
-    /// Fails if the variable is not set, or if it names no CPython that can be loaded.
+    /// Fails if the variable is not set, or if it does not name a CPython that can be loaded.
     pub fn load() -> Result<Self, Box<dyn Error>> {
         let path =
             env::var_os(LIBPYTHON).ok_or(format!("{LIBPYTHON} names no shared libpython"))?;
@@ -50,30 +52,30 @@ impl CPython {
     }
 
     fn open(path: &std::ffi::OsStr) -> Result<Self, libloading::Error> {
-        // SAFETY: the constructors of a libpython only rely on the loader.
+        // SAFETY: the constructors of a libpython rely only on the dynamic loader.
         let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) }?;
-        // SAFETY: this is the documented signature in every version of CPython.
+        // SAFETY: this is the function's documented signature in every version of CPython.
         let initialise = unsafe { library.get::<extern "C" fn(c_int)>(b"Py_InitializeEx\0") }?;
         type GetAllocator = unsafe extern "C" fn(c_int, *mut AllocatorEx);
-        // SAFETY: this is the documented signature in every version of CPython.
+        // SAFETY: this is the function's documented signature in every version of CPython.
         let get_allocator = unsafe { library.get::<GetAllocator>(b"PyMem_GetAllocator\0") }?;
         type GetVersion = extern "C" fn() -> *const c_char;
-        // SAFETY: this is the documented signature in every version of CPython.
+        // SAFETY: this is the function's documented signature in every version of CPython.
         let get_version = unsafe { library.get::<GetVersion>(b"Py_GetVersion\0") }?;
         initialise(0);
         let mut allocator = MaybeUninit::uninit();
-        // SAFETY: the pointer is valid for the write of an `AllocatorEx`.
+        // SAFETY: the pointer is valid for writing an `AllocatorEx`.
         unsafe { get_allocator(DOMAIN_OBJ, allocator.as_mut_ptr()) };
         // SAFETY: the function returns a C string that lives as long as the library.
         let version = unsafe { CStr::from_ptr(get_version()) }.to_string_lossy();
         let version = version.split(' ').next().unwrap_or_default().to_owned();
-        // The library is never unloaded, because the allocator's functions are in it.
+        // The libpython must never be unloaded, because it contains the functions of the allocator.
         std::mem::forget(library);
-        // SAFETY: `get_allocator` filled it in.
+        // SAFETY: `get_allocator` initialised `allocator`.
         Ok(Self { allocator: unsafe { allocator.assume_init() }, version })
     }
 
-    /// CPython's version.
+    /// Returns CPython's version.
     pub fn version(&self) -> &str {
         &self.version
     }
@@ -85,8 +87,8 @@ impl fmt::Debug for CPython {
     }
 }
 
-// SAFETY: memory of the domain is as large as requested, and aligned to 16. CPython does not use it
-// before it is freed.
+// SAFETY: blocks of the domain are as large as requested and are aligned to 16 bytes. CPython does
+// not use a block before the block is freed.
 unsafe impl Contender for CPython {
     #[inline(always)]
     fn alloc(&mut self, layout: Layout) -> *mut u8 {

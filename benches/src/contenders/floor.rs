@@ -1,14 +1,17 @@
-//! The least that an allocator of size classes does: a stack for each class.
+//! A minimal allocator ("the least"), which does only what any allocator with size classes must do.
+//! It keeps a stack of free blocks for each class.
 //!
 //! ```text
 //!   heads[class] ──► block ──► block ──► block      the first word of a free block links to the next
 //!   chunk        ├── allocated ──┼── fresh ──┤
 //! ```
 //!
-//! It has no pools, returns no memory to the system, serves one thread, and trusts the size that it
-//! gets with a free. Any of these features costs more instructions.
+//! The minimal allocator has no pools, returns no memory to the system, can be used by only one
+//! thread, and trusts the size that the caller passes to `free`. Any of the missing features would
+//! cost more instructions.
 //!
-//! This is no bound on time. A pair on our heap has more instructions and takes no longer.
+//! The minimal allocator is not a lower bound on time, however. An allocation and a free on our
+//! heap take more instructions than here, but no more time.
 
 use std::{
     alloc::{self, Layout},
@@ -17,41 +20,43 @@ use std::{
 
 use crate::contender::{Contender, moved};
 
-/// The size difference between two classes, in bytes.
+/// The difference between the block sizes of adjacent classes, in bytes.
 const STEP: usize = 16;
 
-/// The classes up to 512 bytes.
+/// The number of classes, which cover sizes up to 512 bytes.
 const CLASSES: usize = 512 / STEP;
 
-/// The bytes that it requests from the system allocator at a time.
+/// The number of bytes that the allocator requests from the system allocator at a time.
 const CHUNK: usize = 1 << 20;
 
-/// A stack of free blocks for each class.
+/// A minimal allocator, which has a stack of free blocks for each class.
 #[derive(Debug)]
 pub struct Floor {
     /// # Invariant
     ///
-    /// Every block on a stack is free, and its first word links to the next one.
+    /// Every block on a stack is free, and its first word is the address of the next block on the
+    /// stack.
     heads: [*mut Link; CLASSES],
     /// # Invariant
     ///
-    /// Nothing uses the memory from here to `end`.
+    /// Nothing uses the memory between `fresh` and `end`.
     fresh: *mut u8,
     end: *mut u8,
 }
 
-/// The first word of a free block.
+/// The first word of a free block, which is the address of the next free block.
 #[derive(Debug)]
 struct Link(*mut Link);
 
 impl Floor {
-    /// Allocates a fresh block.
+    /// Allocates a block from the unused part of the chunk. If the chunk is used up, requests a new
+    /// one.
     #[cold]
     #[inline(never)]
     fn carve(&mut self, class: usize) -> *mut u8 {
         let size = (class + 1) * STEP;
         if self.end.addr() - self.fresh.addr() < size {
-            // SAFETY: a chunk has more than zero bytes.
+            // SAFETY: the size of a chunk is not zero.
             self.fresh = unsafe { alloc::alloc(Layout::new::<[u128; CHUNK / 16]>()) };
             if self.fresh.is_null() {
                 return ptr::null_mut();
@@ -59,7 +64,7 @@ impl Floor {
             self.end = self.fresh.wrapping_add(CHUNK);
         }
         let start = self.fresh;
-        // INVARIANT: the allocated block lies before the new start.
+        // INVARIANT: the allocated block lies before the new value of `fresh`.
         self.fresh = start.wrapping_add(size);
         start
     }
@@ -73,11 +78,12 @@ impl Default for Floor {
 
 #[inline(always)]
 fn class(layout: Layout) -> usize {
-    // No workload asks for more than the largest class has. The remainder avoids the bounds check.
+    // No workload requests more bytes than the largest class has, so the remainder does not change
+    // the class. It only lets the compiler omit the bounds check.
     ((layout.size() - 1) / STEP) % CLASSES
 }
 
-// SAFETY: blocks of a chunk do not overlap, and a block is on no stack while it is in use.
+// SAFETY: the blocks of a chunk do not overlap, and a block is on no stack while it is in use.
 unsafe impl Contender for Floor {
     #[inline(always)]
     fn alloc(&mut self, layout: Layout) -> *mut u8 {
@@ -85,7 +91,7 @@ unsafe impl Contender for Floor {
         if head.is_null() {
             return self.carve(class(layout));
         }
-        // SAFETY: the head is a free block, whose first word is a link (invariant of `heads`).
+        // SAFETY: `head` is a free block, and its first word is a link (invariant of `heads`).
         self.heads[class(layout)] = unsafe { head.read() }.0;
         head.cast()
     }
@@ -94,9 +100,9 @@ unsafe impl Contender for Floor {
     unsafe fn free(&mut self, memory: *mut u8, layout: Layout) {
         let head = &mut self.heads[class(layout)];
         let block = memory.cast::<Link>();
-        // SAFETY: the block is not used again (contract of `free`), and it is aligned to 16.
+        // SAFETY: the block is not used again (contract of `free`), and it is aligned to 16 bytes.
         unsafe { block.write(Link(*head)) };
-        // INVARIANT: the block is free now, and its link was written above.
+        // INVARIANT: the block is now free, and its link was written above.
         *head = block;
     }
 

@@ -1,14 +1,15 @@
-//! The global allocator of the process, which is the one that the worker links.
+//! The global allocator of the process. Each worker links another one.
 
 use std::alloc::{self, Layout};
 
 use crate::contender::Contender;
 
-/// The global allocator, called through the functions that `Box` and `Vec` call.
+/// The global allocator, called through the same functions that `Box` and `Vec` call.
 #[derive(Clone, Copy, Debug)]
 pub struct Global;
 
-// SAFETY: the functions are those of the global allocator, whose contract is as strict.
+// SAFETY: the functions are those of the global allocator, whose contract includes that of
+// `Contender`.
 unsafe impl Contender for Global {
     #[inline(always)]
     fn alloc(&mut self, layout: Layout) -> *mut u8 {
@@ -30,8 +31,8 @@ unsafe impl Contender for Global {
 
     #[inline(always)]
     unsafe fn realloc(&mut self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: `memory` was allocated for `layout` (contract of `realloc`), and no workload asks
-        // for zero bytes.
+        // SAFETY: `memory` was allocated for `layout` (contract of `realloc`), and no workload
+        // requests zero bytes.
         unsafe { alloc::realloc(memory, layout, size) }
     }
 }

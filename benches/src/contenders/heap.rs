@@ -1,4 +1,4 @@
-//! Our heap by itself, for one owner.
+//! Our heap used directly, by one owner.
 
 use std::{
     alloc::Layout,
@@ -10,13 +10,13 @@ use raw_mem::{Malloc, MmapArenas, RetainingArenas};
 
 use crate::contender::{Contender, moved};
 
-/// [`Heap`] with the geometry `G`.
+/// A [`Heap`] with the geometry `G`.
 pub struct OwnHeap<G: Geometry>(Heap<RetainingArenas<MmapArenas>, Malloc, G>);
 
-/// Our heap with the rules of the threads' heaps.
+/// Our heap with the same rules as the heaps of threads.
 pub type ThreadRulesHeap = OwnHeap<Native>;
 
-/// Our heap with CPython's rules.
+/// Our heap with the rules of CPython.
 pub type CPythonRulesHeap = OwnHeap<Pools16K>;
 
 impl<G: Geometry> Default for OwnHeap<G> {
@@ -25,8 +25,8 @@ impl<G: Geometry> Default for OwnHeap<G> {
     }
 }
 
-// SAFETY: a block is at least as large as the requests of its class, and aligned to 16. The heap
-// does not use it before it is freed.
+// SAFETY: a block is at least as large as any request of its class, and is aligned to 16 bytes. The
+// heap does not use a block before the block is freed.
 unsafe impl<G: Geometry> Contender for OwnHeap<G> {
     #[inline(always)]
     fn alloc(&mut self, layout: Layout) -> *mut u8 {
@@ -36,7 +36,7 @@ unsafe impl<G: Geometry> Contender for OwnHeap<G> {
 
     #[inline(always)]
     unsafe fn free(&mut self, memory: *mut u8, _layout: Layout) {
-        // SAFETY: `memory` is a block in use of this heap (contract of `free`), so it is not null.
+        // SAFETY: `memory` is a live block of this heap (contract of `free`), so it is not null.
         let block = unsafe { BlockPtr::from_start(NonNull::new_unchecked(memory)) };
         // SAFETY: the block came from this heap and is not used again (contract of `free`).
         unsafe { self.0.free(block) };

@@ -1,5 +1,5 @@
-//! The allocators that are compared: the global allocator of the process, our heap by itself,
-//! CPython's allocator, and the least that an allocator of size classes does.
+//! The allocators that are compared: the global allocator of the process, our heap used directly,
+//! CPython's own allocator, and a minimal allocator with size classes.
 
 mod cpython;
 mod floor;

@@ -1,23 +1,23 @@
-//! Places where threads exchange blocks.
+//! Shared places at which threads exchange blocks.
 
 use std::sync::{Mutex, PoisonError};
 
 use super::threads::room;
 use crate::{contender::Held, contenders::Global};
 
-/// Blocks that belong together.
+/// Blocks that belong together, like the nodes of a data structure.
 pub(super) type Structure = Vec<Held>;
 
-/// Places for structures. Each has a lock of its own.
+/// Places that hold one structure each. Every place has its own lock.
 pub(super) struct Exchange(Vec<Mutex<Structure>>);
 
 impl Exchange {
-    /// Creates `places` with empty structures that have room for `most` blocks.
+    /// Creates `places` places, whose structures are empty and have the capacity for `most` blocks.
     pub(super) fn new(places: usize, most: usize) -> Self {
         Self((0..places).map(|_| Mutex::new(room(most))).collect())
     }
 
-    /// Exchanges `structure` for the one at a place.
+    /// Exchanges `structure` with the structure at `place`.
     pub(super) fn swap(&self, place: usize, structure: &mut Structure) {
         let place = &self.0[place % self.0.len()];
         std::mem::swap(&mut *place.lock().unwrap_or_else(PoisonError::into_inner), structure);

@@ -1,20 +1,22 @@
-//! cache-scratch and cache-thrash: shows whether two threads get blocks in the same cache line.
+//! The patterns cache-scratch and cache-thrash, which show whether two threads get blocks in the
+//! same cache line.
 
 use std::hint::black_box;
 
 use super::threads::on_threads;
 use crate::{contender::Held, contenders::Global, workload::Taken};
 
-/// Blocks of a thread.
+/// The number of blocks that each thread allocates.
 const BLOCKS: usize = 200_000;
 
-/// Writes to each block.
+/// The number of writes to each block.
 const WRITES: usize = 100;
 
-/// Bytes of a block. A cache line has several.
+/// The size of a block in bytes. A cache line has room for several such blocks.
 const SIZE: usize = 8;
 
-/// Each thread first frees a block that is next to those of the others.
+/// The pattern cache-scratch. Each thread begins by freeing a block that lies next to the blocks of
+/// the other threads, so an allocator may give it a block in their cache line.
 pub(super) fn scratch<const THREADS: usize>(_: &mut Global) -> Taken {
     let neighbours = (0..THREADS).map(|_| Held::new(&mut Global, black_box(SIZE))).collect();
     on_threads(neighbours, BLOCKS, |_, neighbour| {
@@ -23,7 +25,7 @@ pub(super) fn scratch<const THREADS: usize>(_: &mut Global) -> Taken {
     })
 }
 
-/// Each thread begins without a block.
+/// The pattern cache-thrash. Each thread begins without a block.
 pub(super) fn thrash<const THREADS: usize>(_: &mut Global) -> Taken {
     on_threads(vec![(); THREADS], BLOCKS, |_, ()| write_to_many())
 }
@@ -32,7 +34,7 @@ fn write_to_many() {
     for _ in 0..BLOCKS {
         let held = Held::new(&mut Global, black_box(SIZE));
         for count in 0..WRITES {
-            // SAFETY: the block has at least one byte, and only this thread uses it.
+            // SAFETY: the block has at least one byte, and only this thread uses the block.
             unsafe { held.start().write_volatile(count as u8) };
         }
         held.free(&mut Global);

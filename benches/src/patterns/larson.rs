@@ -1,4 +1,4 @@
-//! larson: a server whose threads end before their blocks do.
+//! The pattern larson: a server whose threads end while their blocks are still in use.
 //!
 //! ```text
 //!   a line    ├─ thread ─┤├─ thread ─┤├─ thread ─┤├─ thread ─┤     one ends, then the next starts
@@ -9,17 +9,17 @@ use std::thread;
 
 use crate::{contender::Held, contenders::Global, pin, random::Random, workload::Taken};
 
-/// Live blocks of a thread.
+/// The number of live blocks of a thread.
 const SLOTS: usize = 1_000;
 
-/// Replacements of a thread.
+/// The number of blocks that each thread replaces.
 const REPLACED: usize = 100_000;
 
-/// Threads that follow each other on the same slots.
+/// The number of threads that use the same slots one after the other.
 const GENERATIONS: usize = 4;
 
-/// Replaces random blocks by others of 8 to 512 bytes. The slots pass to a new thread, which frees
-/// blocks that it did not allocate.
+/// Replaces random blocks by blocks of 8 to 512 bytes. When a thread ends, a new thread takes over
+/// its slots, and so frees blocks that it did not allocate.
 pub(super) fn bleeding<const THREADS: usize>(_: &mut Global) -> Taken {
     let mut lines: Vec<_> = (0..THREADS).map(Line::new).collect();
     let taken = Taken::together(THREADS * GENERATIONS * REPLACED, || {
@@ -33,19 +33,21 @@ pub(super) fn bleeding<const THREADS: usize>(_: &mut Global) -> Taken {
     taken
 }
 
-/// Runs `life` on `generations` threads. Each has ended, with its thread-locals, before the next
-/// starts.
+/// Runs `life` on `generations` threads, one after the other. Each thread, including the
+/// destructors of its thread-locals, has ended before the next thread starts.
 fn one_after_the_other(generations: usize, mut life: impl FnMut() + Send) {
     for _ in 0..generations {
         thread::scope(|scope| {
-            // The scope alone would wait for the end of `life`, but not of the thread. A panic has
-            // ended the process, because that is how the workers are compiled.
+            // We join the thread, because the scope alone would wait only for the end of `life`,
+            // not for the end of the thread. The result is never an error: the workers are compiled
+            // so that a panic ends the process.
             let _ = scope.spawn(&mut life).join();
         });
     }
 }
 
-/// Slots that pass from thread to thread, and the state of their random numbers.
+/// Slots that one thread after the other takes over, and the state of their random number
+/// generator.
 struct Line {
     number: usize,
     slots: Vec<Held>,
@@ -59,7 +61,7 @@ impl Line {
         Self { number, slots, random }
     }
 
-    /// Does what each thread does.
+    /// Does the work of one thread.
     fn live(&mut self) {
         pin::to_processor(self.number);
         for _ in 0..REPLACED {
@@ -81,7 +83,8 @@ mod tests {
 
     static ENDED: AtomicUsize = AtomicUsize::new(0);
 
-    /// Ends after its thread. It takes some time, so that a successor that starts early is noticed.
+    /// A thread-local whose destructor takes some time. A thread that started before the previous
+    /// thread has ended would therefore be noticed.
     struct End;
 
     impl Drop for End {

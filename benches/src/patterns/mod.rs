@@ -1,4 +1,5 @@
-//! Patterns from the literature, on several threads, written from their descriptions.
+//! Allocation patterns from the literature, on several threads. We implemented them from their
+//! descriptions.
 //!
 //! | pattern | what it does | source |
 //! | --- | --- | --- |
@@ -13,8 +14,9 @@
 //! | glibc simple | frees runs of 25 to 1,600 blocks of one size in the same order | glibc's `benchtests` |
 //! | glibc thread | replaces a working set of mostly small blocks at random | glibc |
 //!
-//! Sizes go up to 512 bytes here. An operation is the life of a block. The time is the wall time
-//! from the start of the first thread to the end of the last.
+//! In our versions, sizes go up to 512 bytes. An operation is the life of a block, from its
+//! allocation to its free. The time is the wall time from the start of the first thread to the end
+//! of the last thread.
 
 mod exchange;
 mod false_sharing;
@@ -33,7 +35,7 @@ use crate::{
 
 pub(crate) use threadtest::blocks_of_its_own;
 
-/// Each pattern with 2 and with 4 threads.
+/// Returns each pattern with 2 and with 4 threads.
 pub fn workloads() -> Vec<Workload<Global>> {
     let workload = |name, chunk| Workload::new(Group::Patterns, name, chunk);
     vec![

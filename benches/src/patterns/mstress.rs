@@ -1,4 +1,4 @@
-//! mstress: structures that grow, shrink and are exchanged between threads.
+//! The pattern mstress: structures that grow, shrink and are exchanged between threads.
 
 use super::{
     exchange::Exchange,
@@ -7,23 +7,23 @@ use super::{
 };
 use crate::{contender::Held, contenders::Global, random::Random, workload::Taken};
 
-/// Structures that a thread holds.
+/// The number of structures that a thread holds.
 const HELD: usize = 50;
 
 /// The largest number of blocks in a structure.
 const MOST: usize = 40;
 
-/// Structures that a thread builds.
+/// The number of structures that a thread builds.
 const STRUCTURES: usize = 25_000;
 
-/// Places of the exchange.
+/// The number of places of the exchange.
 const PLACES: usize = 100;
 
-/// Each thread drops structures and builds others of mixed sizes in their places. It exchanges one
-/// in four for a structure of another thread.
+/// Each thread repeatedly drops a structure and builds another one in its place, with blocks of
+/// mixed sizes. It exchanges every fourth structure with one that another thread may have built.
 pub(super) fn exchanged<const THREADS: usize>(_: &mut Global) -> Taken {
     let exchange = Exchange::new(PLACES, MOST);
-    // A structure has half of MOST blocks on average.
+    // A structure has on average half of MOST blocks, so this is the expected number of operations.
     let needs = (0..THREADS).map(|_| [(); HELD].map(|()| room(MOST))).collect();
     on_threads(needs, STRUCTURES * MOST / 2, |number, held| {
         let mut random = Random::new(number as u64);

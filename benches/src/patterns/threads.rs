@@ -1,11 +1,12 @@
-//! The threads of a pattern.
+//! Runs the threads of a pattern.
 
 use std::thread;
 
 use crate::{contender::Held, pin, workload::Taken};
 
-/// Runs `work` on a thread for each of `needs`, and passes it the thread's number and what it needs.
-/// Each thread does `operations`, and has a processor of its own if there are enough.
+/// Runs `work` once for each of `needs`, each time on a new thread, and passes it the thread's
+/// number and its element of `needs`. Each thread performs `operations` operations. If there are
+/// enough processors, each thread is pinned to its own.
 pub(super) fn on_threads<N: Send>(
     mut needs: Vec<N>,
     operations: usize,
@@ -24,7 +25,7 @@ pub(super) fn on_threads<N: Send>(
     })
 }
 
-/// Returns a vector with room for this number of blocks.
+/// Returns an empty vector with the capacity for `blocks` blocks.
 pub(super) fn room(blocks: usize) -> Vec<Held> {
     Vec::with_capacity(blocks)
 }

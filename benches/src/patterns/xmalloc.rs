@@ -1,29 +1,33 @@
-//! xmalloc: a ring of threads. Each frees what the one before it allocated.
+//! The pattern xmalloc: threads in a ring. Each thread frees the blocks that the previous thread
+//! allocated.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::threads::on_threads;
 use crate::{contender::Held, contenders::Global, random::Random, workload::Taken};
 
-/// Blocks of a batch.
+/// The number of blocks in a batch.
 const BATCH: usize = 64;
 
-/// Batches that a thread sends.
+/// The number of batches that each thread sends.
 const BATCHES: usize = 5_000;
 
-/// Batches that a thread sends before it frees one, so that it seldom waits.
+/// The number of batches that a thread sends before it frees the first one that it received. With
+/// this lead, a thread seldom waits.
 const AHEAD: usize = 8;
 
-/// Batches that can wait between two threads. This is more than a thread sends ahead, so not all
-/// channels are ever full, and some thread can continue.
+/// The capacity of a channel in batches. It is larger than the number of batches that a thread
+/// sends ahead, so the channels are never all full at once. At least one thread can therefore
+/// always continue.
 const WAITING: usize = 2 * AHEAD;
 
 type Batch = [Held; BATCH];
 
-/// The channels to the next thread and from the previous one.
+/// The sending end of the channel to the next thread, and the receiving end of the channel from the
+/// previous thread.
 type Ends = (SyncSender<Batch>, Receiver<Batch>);
 
-/// Allocates blocks of 8 to 512 bytes on a thread, and frees them on the next.
+/// Allocates blocks of 8 to 512 bytes on each thread, and frees them on the next thread.
 pub(super) fn all_remote<const THREADS: usize>(_: &mut Global) -> Taken {
     let (mut senders, receivers): (Vec<_>, Vec<_>) =
         (0..THREADS).map(|_| sync_channel(WAITING)).unzip();
@@ -48,6 +52,6 @@ fn pass_on((next, previous): &Ends, number: usize) {
 
 fn send(next: &SyncSender<Batch>, random: &mut Random) {
     let batch = [(); BATCH].map(|()| Held::new(&mut Global, random.size(8, 512)));
-    // The next thread lives until it has received every batch.
+    // Sending cannot fail, because the next thread lives until it has received every batch.
     let _ = next.send(batch);
 }

@@ -1,4 +1,4 @@
-//! Parses a document of small values and drops it.
+//! A program that parses a JSON document of small values and drops it.
 
 use std::{fmt::Write, hint::black_box};
 
@@ -6,13 +6,13 @@ use serde_json::Value;
 
 use crate::{contenders::Global, workload::Taken};
 
-/// Records of the document.
+/// The number of records in the document.
 const RECORDS: usize = 2_000;
 
-/// How often it is parsed in a chunk.
+/// The number of times that a chunk parses the document.
 const TIMES: usize = 5;
 
-/// An operation is the life of a record.
+/// Parses the document and drops it. An operation is the life of one record.
 pub(super) fn parse_and_drop(_: &mut Global) -> Taken {
     let text = text();
     Taken::by(TIMES * RECORDS, || {
@@ -27,7 +27,7 @@ fn text() -> String {
     let mut text = String::from("[");
     for number in 0..RECORDS {
         let comma = if number == 0 { "" } else { "," };
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(
             text,
             "{comma}{{\"id\":{number},\"name\":\"record {number}\",\"tags\":[\"a\",\"bc\",\"def\"],\

@@ -1,5 +1,5 @@
-//! Two tasks that send boxes to each other, on two threads with a processor each. Tokio decides
-//! which thread runs which task.
+//! A program in which two tasks send boxes to each other. It has two threads, each pinned to its
+//! own processor. Tokio decides which thread runs which task.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -7,15 +7,16 @@ use tokio::{runtime::Builder, sync::mpsc::unbounded_channel};
 
 use crate::{contenders::Global, pin, workload::Taken};
 
-/// Messages that are under way at the same time.
+/// The number of messages that are on their way at the same time.
 const UNDER_WAY: usize = 32;
 
-/// Messages of a chunk.
+/// The number of messages in a chunk.
 const MESSAGES: usize = 200_000;
 
 type Message = Box<[u64; 8]>;
 
-/// An operation is a message and its answer, each in a box of its own. The time is wall time.
+/// Sends messages and answers. An operation is one message and its answer, each in its own box. The
+/// time is the wall time.
 ///
 /// # Panics
 ///
@@ -30,7 +31,8 @@ pub(super) fn ping_pong(_: &mut Global) -> Taken {
     };
     Taken::together(MESSAGES, || {
         runtime.block_on(async {
-            // A task, because this thread is not pinned to a processor.
+            // We spawn a task, because the calling thread is not pinned to a processor and so must
+            // not run it.
             let _ = tokio::spawn(exchange()).await;
         });
     })
@@ -48,7 +50,8 @@ async fn exchange() {
     });
     for number in 0..MESSAGES + UNDER_WAY {
         if number < MESSAGES {
-            // The other task lives until it has answered every message.
+            // Sending cannot fail, because the other task lives until it has answered every
+            // message.
             let _ = to_there.send(Box::new([number as u64; 8]));
         }
         if number >= UNDER_WAY {

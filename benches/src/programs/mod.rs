@@ -1,4 +1,4 @@
-//! Programs as people write them, on the allocator that the worker links.
+//! Programs such as people write, which run on the global allocator that the worker links.
 //!
 //! | program | what it allocates |
 //! | --- | --- |
@@ -18,11 +18,11 @@ mod tree;
 
 use crate::{contenders::Global, workload::Workload};
 
-/// The names of the programs, which are known without the feature, too.
+/// The names of the programs. They are available even if the feature `programs` is off.
 pub const NAMES: [&str; 4] =
     ["tree (rayon)", "document (serde_json)", "script (rhai)", "messages (tokio)"];
 
-/// All of them.
+/// Returns the workloads of all programs.
 #[cfg(feature = "programs")]
 pub fn workloads() -> Vec<Workload<Global>> {
     let chunks = [tree::build_and_drop, document::parse_and_drop, script::run, messages::ping_pong];
@@ -30,7 +30,7 @@ pub fn workloads() -> Vec<Workload<Global>> {
     NAMES.into_iter().zip(chunks).map(|(name, chunk)| Workload::new(group, name, chunk)).collect()
 }
 
-/// None, because they are not compiled.
+/// Returns no workloads, because without the feature `programs` the programs are not compiled.
 #[cfg(not(feature = "programs"))]
 pub fn workloads() -> Vec<Workload<Global>> {
     Vec::new()

@@ -1,4 +1,4 @@
-//! Runs a script whose values come and go.
+//! A program that runs a script, whose values are created and dropped all the time.
 
 use std::hint::black_box;
 
@@ -6,7 +6,7 @@ use rhai::{Engine, INT};
 
 use crate::{contenders::Global, workload::Taken};
 
-/// Iterations of its loop.
+/// The number of iterations of the script's loop.
 const TURNS: INT = 3_000;
 
 const SCRIPT: &str = r#"
@@ -25,7 +25,7 @@ const SCRIPT: &str = r#"
     total
 "#;
 
-/// Runs the script once. Each iteration of its loop counts as one operation.
+/// Runs the script once. Each iteration of its loop is one operation.
 pub(super) fn run(_: &mut Global) -> Taken {
     let engine = Engine::new();
     Taken::by(TURNS as usize, || {
@@ -33,7 +33,7 @@ pub(super) fn run(_: &mut Global) -> Taken {
     })
 }
 
-/// Returns the script's result.
+/// Runs the script with `turns` iterations, and returns its result.
 ///
 /// # Panics
 ///
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn the_script_returns_the_expected_total() {
-        // Ten records with eight words and a name of eight letters.
+        // The script keeps ten records, each with eight words and a name of eight letters.
         assert_eq!(total(&Engine::new(), 10), 10 * (8 + 8));
     }
 }

@@ -1,4 +1,4 @@
-//! Builds and drops a tree of boxed nodes on all processors, with a thread on each.
+//! A program that builds and drops a tree of boxed nodes, on all processors with one thread each.
 
 use std::hint::black_box;
 
@@ -6,13 +6,13 @@ use rayon::ThreadPoolBuilder;
 
 use crate::{contenders::Global, pin, workload::Taken};
 
-/// Levels of the tree.
+/// The number of levels of the tree.
 const DEPTH: u32 = 18;
 
-/// Levels whose subtrees are divided between processors.
+/// The number of upper levels whose subtrees are divided between the processors.
 const DIVIDED: u32 = 6;
 
-/// Trees of a chunk.
+/// The number of trees in a chunk.
 const TREES: usize = 4;
 
 struct Node {
@@ -20,9 +20,9 @@ struct Node {
     children: Option<[Box<Self>; 2]>,
 }
 
-/// An operation is the life of a node. The time is wall time.
+/// Builds trees and drops them. An operation is the life of one node. The time is the wall time.
 pub(super) fn build_and_drop(_: &mut Global) -> Taken {
-    // This fails from the second chunk on, because the threads exist already.
+    // From the second chunk on, this call fails because the threads already exist, which is fine.
     let _ = ThreadPoolBuilder::new().start_handler(pin::to_processor).build_global();
     Taken::together(TREES * ((1 << DEPTH) - 1), || {
         for _ in 0..TREES {

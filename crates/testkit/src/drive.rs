@@ -1,4 +1,5 @@
-//! Plays operations into an allocator or a model, and checks every answer of an allocator.
+//! Plays sequences of operations into an allocator or a model, and checks every block that an
+//! allocator returns.
 //!
 //! ```text
 //!   Op ──► Driver { slots } ─┬─► Shadowed { allocator, Shadow } ──► Outcome of an address
@@ -14,7 +15,8 @@ use crate::{
     shadow::Shadow,
 };
 
-/// A subject, which is an allocator or a model, and the live block in each slot.
+/// A subject, which is an allocator or a model of one, and a table of slots. Each slot holds one
+/// live block of the subject or is empty.
 ///
 /// Dropping a driver frees every live block, unless the thread is panicking.
 #[derive(Debug)]
@@ -24,12 +26,12 @@ pub struct Driver<S: Subject> {
 }
 
 impl<S: Subject> Driver<S> {
-    /// Creates a driver for `subject`, with no live block.
+    /// Creates a driver for `subject`. All slots are empty.
     pub fn new(subject: S) -> Self {
         Self { subject, slots: Vec::new() }
     }
 
-    /// Plays one operation into the subject, and returns how the operation ended.
+    /// Plays one operation into the subject, and returns the outcome of the operation.
     ///
     /// # Panics
     ///
@@ -84,8 +86,8 @@ impl<S: Subject> Driver<S> {
 
 impl<S: Subject> Drop for Driver<S> {
     fn drop(&mut self) {
-        // If the thread panics because a check has failed, the heap may be corrupt, so we do not
-        // free anything.
+        // If the thread is panicking, a check may have failed because the heap is corrupt. Freeing
+        // blocks could then cause a second panic, so we do not free anything.
         if !std::thread::panicking() {
             self.free_all();
         }
@@ -100,8 +102,8 @@ pub struct Shadowed<A> {
 }
 
 impl<A: MemAlloc> Shadowed<A> {
-    /// Wraps `alloc`. The allocator must have no live block, and must align its blocks to `align`
-    /// bytes.
+    /// Wraps `alloc` and creates its shadow. `alloc` must not have any live blocks yet, and must
+    /// align its blocks to `align` bytes.
     pub fn new(alloc: A, align: usize) -> Self {
         Self { alloc, shadow: Shadow::new(align) }
     }
@@ -111,7 +113,7 @@ impl<A: MemAlloc> Shadowed<A> {
         &self.alloc
     }
 
-    /// Returns the shadow, which knows the allocator's live blocks and their contents.
+    /// Returns the shadow, which records the allocator's live blocks and their expected contents.
     pub fn shadow(&self) -> &Shadow {
         &self.shadow
     }
@@ -122,8 +124,8 @@ impl<A: MemAlloc> Subject for Shadowed<A> {
 
     fn malloc(&mut self, size: usize) -> Option<NonNull<u8>> {
         let block = self.alloc.malloc(size)?;
-        // SAFETY: `malloc` returned a block of `size` bytes, and only the driver's slot refers to
-        // it.
+        // SAFETY: `malloc` returned a new block of `size` bytes. Only the driver's slot refers to
+        // the block, and the driver never accesses its bytes.
         unsafe { self.shadow.allocated(block, size) }
         Some(block)
     }
@@ -131,8 +133,8 @@ impl<A: MemAlloc> Subject for Shadowed<A> {
     fn calloc(&mut self, count: usize, size: usize) -> Option<NonNull<u8>> {
         let block = self.alloc.calloc(count, size)?;
         let bytes = calloc_size(count, size).expect("a product that overflows is refused");
-        // SAFETY: `calloc` returned an initialised block of `bytes` bytes, and only the driver's
-        // slot refers to it.
+        // SAFETY: `calloc` returned a new, initialised block of `bytes` bytes. Only the driver's
+        // slot refers to the block, and the driver never accesses its bytes.
         unsafe { self.shadow.allocated_zeroed(block, bytes) }
         Some(block)
     }
@@ -144,10 +146,11 @@ impl<A: MemAlloc> Subject for Shadowed<A> {
         // SAFETY: `old` is null or live, because `check_block` found it in the shadow.
         let block = unsafe { self.alloc.realloc(old, size) };
         match (old, block) {
-            // SAFETY: `realloc` of null returned a new block of `size` bytes, and only the driver's
-            // slot refers to it.
+            // SAFETY: `realloc` of null returned a new block of `size` bytes. Only the driver's
+            // slot refers to the block, and the driver never accesses its bytes.
             (None, Some(block)) => unsafe { self.shadow.allocated(block, size) },
-            // SAFETY: `realloc` returned a block of `size` bytes, and `old` is no longer used.
+            // SAFETY: `realloc` returned a block of `size` bytes that replaces `old`, so `old` is
+            // no longer used. `realloc` has copied the contents, so they are initialised.
             (Some(old), Some(block)) => unsafe { self.shadow.reallocated(old, block, size) },
             (Some(old), None) => self.shadow.check_block(old),
             (None, None) => {}
@@ -159,7 +162,8 @@ impl<A: MemAlloc> Subject for Shadowed<A> {
         if let Some(old) = old {
             self.shadow.freed(old);
         }
-        // SAFETY: `old` is null, or was live until `freed` removed it from the shadow.
+        // SAFETY: `old` is null or a live block. A live block was in the shadow until just now,
+        // because `freed` panics for any other block.
         unsafe { self.alloc.free(old) }
     }
 }

@@ -1,10 +1,10 @@
-//! The operations of a test, and the outcomes of an operation.
+//! The operations that a test plays into an allocator, and the outcomes of an operation.
 //!
 //! An operation refers to its block by a *slot* instead of an address. The same sequence of
-//! operations can therefore be played into any allocator, into a model of one, or into several of
-//! them at once. Every sequence is valid, because each operation has a meaning for an empty slot as
-//! well as for a slot with a block. A fuzzer may therefore generate any sequence, and a property
-//! test may remove any operation from a sequence:
+//! operations can therefore be played into any allocator, into a model of an allocator, or into
+//! several of them at once. Each operation is defined both for an empty slot and for a slot with a
+//! block, so every sequence of operations is valid. A fuzzer may therefore generate any sequence,
+//! and a property test may remove any operation from a sequence:
 //!
 //! | operation | on an empty slot | on a slot with a block |
 //! | --- | --- | --- |
@@ -41,10 +41,10 @@ impl Op {
 /// How an operation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome<B> {
-    /// The request succeeded. The slot now holds this block.
+    /// The request succeeded, and the slot now holds this block.
     Allocated(B),
-    /// The request failed, because there was no memory. After a reallocation, the slot still holds
-    /// the old block. After the other operations, the slot is empty.
+    /// The request failed because memory is exhausted. After a failed reallocation, the slot still
+    /// holds the old block. After a failed `Malloc` or `Calloc`, the slot is empty.
     Refused,
     /// The slot was emptied by a `Free`.
     Freed,
@@ -69,20 +69,20 @@ impl<B> Outcome<B> {
     }
 }
 
-/// An allocator, or a model of an allocator, that operations are played into.
+/// An allocator or a model of an allocator, into which a test plays operations.
 pub trait Subject {
-    /// The type by which the subject refers to a live block: an address for an allocator, a place
-    /// for a model.
+    /// The type by which the subject refers to a live block. An allocator refers to a block by its
+    /// address, and a model by its place.
     type Block: Copy;
 
-    /// Allocates `size` bytes. Returns `None` if there is no memory.
+    /// Allocates `size` bytes. Returns `None` if the allocation fails.
     fn malloc(&mut self, size: usize) -> Option<Self::Block>;
 
-    /// Allocates `count` zeroed items of `size` bytes. Returns `None` if there is no memory.
+    /// Allocates `count` zeroed items of `size` bytes. Returns `None` if the allocation fails.
     fn calloc(&mut self, count: usize, size: usize) -> Option<Self::Block>;
 
-    /// Resizes the block `old` to `size` bytes. If `old` is `None`, allocates a block. If the
-    /// result is `None`, `old` stays live.
+    /// Resizes the block `old` to `size` bytes. If `old` is `None`, allocates a new block. If the
+    /// allocation fails, returns `None`, and `old` stays live.
     fn realloc(&mut self, old: Option<Self::Block>, size: usize) -> Option<Self::Block>;
 
     /// Frees the block `old`. Does nothing if `old` is `None`.

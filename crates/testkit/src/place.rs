@@ -1,9 +1,10 @@
-//! Describes the places of blocks without addresses, so that heaps at different addresses can be
+//! Describes the place of a block without its address, so that heaps at different addresses can be
 //! compared.
 //!
 //! The addresses of blocks differ from run to run, so we cannot compare the addresses in a heap
-//! with those in a model of it. Instead, both must agree on three numbers for each block: the arena
-//! (counted in the order of mapping), the pool in the arena, and the offset in the pool:
+//! with the addresses in a model of the heap. Instead, we compare three numbers for each block,
+//! which must be equal in the heap and in the model: the number of the arena (in the order of
+//! mapping), the index of the pool in the arena, and the offset of the block in the pool:
 //!
 //! ```text
 //!   0x7f31_2c14_8030  =  arena 2 · pool 5 · offset 48
@@ -15,33 +16,33 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// The place of a block in the arenas of a heap.
+/// The place of a block in the arenas of a heap, described without an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Spot {
     /// The number of the arena. Arenas are numbered from 0 in the order in which they were mapped.
     pub arena: usize,
     /// The index of the pool in the arena.
     pub pool: usize,
-    /// The distance from the start of the pool to the block, in bytes. The pool's header is
-    /// included.
+    /// The distance from the start of the pool to the block, in bytes. The pool begins with its
+    /// header, so the offset of the first block is the size of the header.
     pub offset: usize,
 }
 
-/// A log of the arenas of a heap. It numbers the arenas in the order in which they were mapped.
-/// Clones share the same log.
+/// A log of the arenas that a heap maps and unmaps. The log numbers the arenas in the order in
+/// which they were mapped. Clones of a log share the same entries.
 #[derive(Clone, Debug, Default)]
 pub struct ArenaLog(Arc<Mutex<Entries>>);
 
 #[derive(Debug, Default)]
 struct Entries {
-    /// The number of each arena that is mapped now, by the arena's address.
+    /// The mapped arenas: a map from the address of each arena to its number.
     mapped: BTreeMap<usize, usize>,
-    /// The number of arenas that were ever mapped, including those that were unmapped later.
+    /// The number of arenas that were ever mapped, including arenas that have since been unmapped.
     ever: usize,
 }
 
 impl ArenaLog {
-    /// Records that an arena was mapped, and gives it the next number.
+    /// Records that `arena` was mapped, and gives the arena the next number.
     ///
     /// # Panics
     ///
@@ -54,7 +55,7 @@ impl ArenaLog {
         assert_eq!(before, None, "{arena:p} is mapped twice");
     }
 
-    /// Records that an arena was unmapped.
+    /// Records that `arena` was unmapped. The number of the arena is not used again.
     ///
     /// # Panics
     ///
@@ -64,25 +65,25 @@ impl ArenaLog {
         assert!(number.is_some(), "{arena:p} is unmapped but was not mapped");
     }
 
-    /// Returns the number of arenas that are mapped now.
+    /// Returns the number of arenas that are currently mapped.
     pub fn mapped(&self) -> usize {
         self.entries().mapped.len()
     }
 
-    /// Returns the number of arenas that were ever mapped, including those that were unmapped
-    /// later.
+    /// Returns the number of arenas that were ever mapped, including arenas that have since been
+    /// unmapped.
     pub fn ever(&self) -> usize {
         self.entries().ever
     }
 
-    /// Returns the address of each mapped arena, by the arena's number.
+    /// Returns the currently mapped arenas, as a map from the number of each arena to its address.
     pub fn arenas(&self) -> BTreeMap<usize, usize> {
         self.entries().mapped.iter().map(|(&address, &number)| (number, address)).collect()
     }
 
-    /// Returns the place of `address`, or `None` if the address is in no mapped arena. The arenas
-    /// must have `arena_size` bytes and the pools `pool_size` bytes. Both sizes must be powers of
-    /// two.
+    /// Returns the place of the block at `address`, or `None` if the address is not in a mapped
+    /// arena. `arena_size` and `pool_size` must be the sizes in bytes of the heap's arenas and
+    /// pools, and must be powers of two.
     pub fn spot(&self, address: usize, arena_size: usize, pool_size: usize) -> Option<Spot> {
         let base = address & !(arena_size - 1);
         let arena = *self.entries().mapped.get(&base)?;

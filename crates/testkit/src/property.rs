@@ -1,7 +1,7 @@
-//! Chooses the inputs of property tests, and how many of them are tried.
+//! Chooses the inputs of property tests, and how many inputs each test tries.
 //!
-//! The inputs are the same in every run and on every machine, unless environment variables ask for
-//! other inputs. With `OBMALLOC_TEST_DEPTH=20`, a test tries twenty times as many inputs. With
+//! By default, the inputs are the same in every run and on every machine. Two environment variables
+//! change this: with `OBMALLOC_TEST_DEPTH=20`, a test tries twenty times as many inputs, and with
 //! `OBMALLOC_TEST_SEED=7`, it tries different inputs.
 
 use std::{env, fmt::Debug};
@@ -11,8 +11,8 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
 
-/// Returns the factor by which the number of tried inputs is multiplied: the value of
-/// `OBMALLOC_TEST_DEPTH`, or 1 if the variable is not set.
+/// Returns the factor by which every property test multiplies its number of inputs. The factor is
+/// the value of the environment variable `OBMALLOC_TEST_DEPTH`, or 1 if the variable is not set.
 ///
 /// # Panics
 ///
@@ -38,12 +38,13 @@ fn runner(cases: u32) -> TestRunner {
     TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::XorShift, &seed))
 }
 
-/// Calls `holds` with `cases` inputs. `holds` must panic if the property does not hold for its
-/// input.
+/// Checks a property with generated inputs. Calls `holds` with `cases` inputs, multiplied by
+/// [`depth`]. `holds` must panic if the property does not hold for the input that it was given.
 ///
 /// # Panics
 ///
-/// Panics if `holds` panics. The message contains the smallest failing input that was found.
+/// Panics if `holds` panics for an input. The message contains the smallest failing input that was
+/// found.
 pub fn check<T: Debug>(cases: u32, inputs: impl Strategy<Value = T>, holds: impl Fn(T)) {
     let result = runner(cases).run(&inputs, |input| {
         holds(input);
@@ -52,8 +53,9 @@ pub fn check<T: Debug>(cases: u32, inputs: impl Strategy<Value = T>, holds: impl
     result.unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// Returns `cases` inputs, for a test whose state is kept from one input to the next. Such a test
-/// cannot search for a smaller failing input, because the failure may depend on earlier inputs.
+/// Returns generated inputs, `cases` times [`depth`] of them, for a test that keeps its state from
+/// one input to the next. [`check`] cannot be used for such a test: the failure may depend on
+/// earlier inputs, so a smaller failing input cannot be found by trying inputs one by one.
 ///
 /// # Panics
 ///

@@ -1,5 +1,5 @@
-//! The shadow of an allocator: a record of its live blocks and of the bytes that each of them must
-//! contain. With it, a test checks these rules:
+//! The shadow of an allocator: a record of the allocator's live blocks, and of the bytes that each
+//! live block must contain. A test uses the shadow to check that the allocator keeps these rules:
 //!
 //! ```text
 //!   live blocks by address:    [ 0x1000, 24 bytes, seed 7 ]  [ 0x1020, 8 bytes, seed 9 ] …
@@ -7,19 +7,20 @@
 //!   the memory itself:         07 08 09 0a …                 09 0a 0b …
 //! ```
 //!
-//! 1. No two live blocks overlap. A block of 0 bytes has an address that no other live block
-//!    contains.
-//! 2. Every block is aligned to the alignment that the allocator promises.
+//! 1. No two live blocks overlap. A block of 0 bytes has an address that does not lie in another
+//!    live block.
+//! 2. Every block has the alignment that the allocator promises.
 //! 3. A live block contains the bytes that were last written to it.
 //!
-//! If a rule is broken, the functions panic with a message that describes the blocks.
+//! If the allocator breaks a rule, the functions of the shadow panic with a message that describes
+//! the blocks concerned.
 
 use std::{collections::BTreeMap, ptr::NonNull};
 
 /// The live blocks of one allocator.
 ///
-/// The shadow fills each new block with a pattern. When the block is freed or reallocated, and in
-/// [`check`](Self::check), the shadow checks that the pattern is unchanged.
+/// The shadow fills each new block with a pattern. It checks that the pattern is unchanged when the
+/// block is freed or reallocated, and whenever [`check`](Self::check) is called.
 #[derive(Debug)]
 pub struct Shadow {
     live: BTreeMap<usize, Live>,
@@ -36,8 +37,8 @@ struct Live {
 }
 
 impl Live {
-    /// Returns the address after the last byte of the block. A block of 0 bytes counts as one byte,
-    /// so that its address belongs to no other block.
+    /// Returns the address after the last byte of the block. A block of 0 bytes is treated as if it
+    /// had one byte, so that the shadow detects another live block that contains its address.
     fn end(&self) -> usize {
         self.ptr.addr().get() + self.size.max(1)
     }
@@ -65,8 +66,8 @@ impl Live {
 }
 
 impl Shadow {
-    /// Creates the shadow of an allocator. The allocator must have no live block, and must align
-    /// its blocks to `align` bytes.
+    /// Creates the shadow of an allocator. The allocator must not have any live blocks yet, and
+    /// must align its blocks to `align` bytes.
     pub(crate) fn new(align: usize) -> Self {
         Self { live: BTreeMap::new(), align, allocated: 0 }
     }
@@ -75,9 +76,10 @@ impl Shadow {
     ///
     /// # Safety
     ///
-    /// - `ptr` must be valid for reads and writes of `size` bytes, which nobody else uses.
-    /// - These bytes must stay valid and unused by others until the block is passed to
-    ///   [`freed`](Self::freed) or [`reallocated`](Self::reallocated).
+    /// - `ptr` must be valid for reads and writes of `size` bytes, and nobody else may use these
+    ///   bytes.
+    /// - The bytes must stay valid, and must not be used by anybody else, until the block is passed
+    ///   to [`freed`](Self::freed) or [`reallocated`](Self::reallocated).
     pub(crate) unsafe fn allocated(&mut self, ptr: NonNull<u8>, size: usize) {
         let address = ptr.addr().get();
         let align = self.align;
@@ -97,13 +99,13 @@ impl Shadow {
         self.live.insert(address, block);
     }
 
-    /// Checks that every byte of a new block is zero, and then records the block and fills it with
-    /// a pattern.
+    /// Checks that every byte of a new block is zero. Then records the block and fills it with a
+    /// pattern.
     ///
     /// # Safety
     ///
     /// - The requirements of [`allocated`](Self::allocated) must be met.
-    /// - The bytes must be initialised.
+    /// - The bytes of the block must be initialised.
     pub(crate) unsafe fn allocated_zeroed(&mut self, ptr: NonNull<u8>, size: usize) {
         // SAFETY: the bytes are initialised, and only the caller uses them (contract of
         // `allocated_zeroed`).
@@ -115,15 +117,15 @@ impl Shadow {
         unsafe { self.allocated(ptr, size) }
     }
 
-    /// Checks the contents of the block at `ptr`, and removes the block from the record. This must
-    /// be called before the block is freed.
+    /// Checks the contents of the block at `ptr`, and removes the block from the record. The caller
+    /// must call this before the block is freed, because the contents can be read only until then.
     pub(crate) fn freed(&mut self, ptr: NonNull<u8>) {
         self.check_block(ptr);
         self.live.remove(&ptr.addr().get());
     }
 
-    /// Records that the block at `from` was reallocated to `size` bytes at `to`. Both may be the
-    /// same address. Checks that the contents were kept.
+    /// Records that the block at `from` was reallocated to `size` bytes at `to`, and checks that
+    /// the reallocation kept the contents. `from` and `to` may be the same address.
     ///
     /// # Safety
     ///

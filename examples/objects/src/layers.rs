@@ -1,4 +1,4 @@
-//! A switch for each layer: where objects come from, as a type.
+//! The choices of memory layers from which objects are allocated. Each choice is a type.
 //!
 //! ```text
 //!                 caches off             caches on
@@ -6,7 +6,8 @@
 //!   pools on      Pools                  CachesOverPools
 //! ```
 //!
-//! The type is a parameter of every object, so a layer that is off leaves no code behind.
+//! The type is a parameter of every object, so the compiler removes the code of a layer that is
+//! switched off.
 
 use std::{fmt::Debug, marker::PhantomData};
 
@@ -22,34 +23,35 @@ use crate::{
     value::{Dict, List, Value},
 };
 
-/// The version of CPython whose caches the runtime has.
+/// The version of CPython whose caches the runtime imitates.
 pub(crate) const VERSION: Version = Version::V3_14;
 
 type Arenas = KnownArenas<MmapArenas, Malloc, Pools16K>;
 
-/// Layer 2 over layer 1, for one thread.
+/// Layer 2 (pools) on top of layer 1 (malloc), for one thread.
 pub type Pool = Pymalloc<GilHeld<Heap<Arenas, Malloc, Pools16K>>, Malloc>;
 
 /// The free lists of tuples.
 pub(crate) type Tuples<L> =
     TupleLists<Head, Value<L>, <L as Layers>::Below, { VERSION.longest_tuple() }>;
 
-/// A choice of layers.
+/// A choice of memory layers.
 pub trait Layers: Copy + Debug + Default + 'static {
     /// The allocator below the caches.
     type Below: MemAlloc + Copy + Debug + 'static;
 
-    /// The choice's name in tables.
+    /// The name of the choice in tables.
     const NAME: &'static str;
 
-    /// True if free objects are cached, and small ints are immortal.
+    /// True if free objects are cached and small ints are immortal.
     const CACHED: bool;
 
-    /// Returns the running thread's memory.
+    /// Returns the calling thread's memory.
     fn store() -> &'static Store<Self>;
 }
 
-/// One thread's memory: the layers below, and a cache for each type with CPython's bounds.
+/// The memory of one thread: the layers below the caches, and a cache for each type with CPython's
+/// bounds.
 #[derive(Debug)]
 pub struct Store<L: Layers> {
     /// The allocator below the caches.
@@ -74,7 +76,7 @@ impl<L: Layers> Store<L> {
         }
     }
 
-    /// Returns all caches with their names.
+    /// Returns the caches together with their names.
     pub fn caches(&self) -> [(&'static str, &dyn Cache); 5] {
         [
             ("Dict", &self.dicts),
@@ -86,7 +88,7 @@ impl<L: Layers> Store<L> {
     }
 }
 
-/// All caches of the running thread. They are cleared when memory is exhausted.
+/// All caches of the calling thread. They are cleared when memory is exhausted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AllCaches<L>(PhantomData<L>);
 
@@ -100,8 +102,8 @@ impl<L: Layers> Cache for AllCaches<L> {
     }
 }
 
-/// Declares a choice of layers. A thread's memory is created on first use and lives as long as the
-/// process, as an interpreter's does.
+/// Declares the choices of layers. A thread's memory is created when it is first used, and then
+/// lives until the process ends, like the memory of an interpreter.
 macro_rules! layers {
     ($($(#[$doc:meta])* $Choice:ident($name:literal): $Below:ty = $below:expr, cached: $cached:literal;)*) => {$(
         $(#[$doc])*
@@ -126,22 +128,22 @@ macro_rules! layers {
 }
 
 layers! {
-    /// Layer 1 alone.
+    /// Layer 1 (malloc) alone.
     MallocAlone("malloc"): Malloc = Malloc, cached: false;
 
-    /// Layer 2 over layer 1.
+    /// Layer 2 (pools) on top of layer 1 (malloc).
     Pools("malloc + pools"): &'static Pool = pool(), cached: false;
 
-    /// Layer 3 over layer 1.
+    /// Layer 3 (caches) on top of layer 1 (malloc).
     CachesOverMalloc("malloc + caches"): RetryAfterClear<Malloc, AllCaches<Self>> =
         RetryAfterClear::new(Malloc, AllCaches::default()), cached: true;
 
-    /// Layer 3 over layer 2 over layer 1.
+    /// Layer 3 (caches) on top of layer 2 (pools) on top of layer 1 (malloc).
     CachesOverPools("malloc + pools + caches"): RetryAfterClear<&'static Pool, AllCaches<Self>> =
         RetryAfterClear::new(pool(), AllCaches::default()), cached: true;
 }
 
-/// Returns the running thread's pools.
+/// Returns the calling thread's pools.
 pub fn pool() -> &'static Pool {
     thread_local! {
         static POOL: &'static Pool = Box::leak(Box::new(new_pool()));
@@ -151,9 +153,9 @@ pub fn pool() -> &'static Pool {
 
 fn new_pool() -> Pool {
     let arenas = Arenas::new(MmapArenas::new(), Malloc);
-    // SAFETY: only the thread that created the pools uses them, because objects are not `Send`.
-    // Nothing in the heap calls back.
+    // SAFETY: only the thread that created the pools uses them, because objects are not `Send`. No
+    // code in the heap calls back into the heap.
     let heap = unsafe { GilHeld::new(Heap::new(arenas, Malloc)) };
-    // SAFETY: malloc does not serve memory of the heap's arenas.
+    // SAFETY: malloc never returns memory of the heap's arenas.
     unsafe { Pymalloc::new(heap, Malloc) }
 }

@@ -1,4 +1,4 @@
-//! A runtime of small objects over a choice of memory layers, and programs that create many
+//! A small runtime whose objects can use different memory layers, and programs that create many
 //! objects.
 //!
 //! ```text
@@ -11,10 +11,12 @@
 //! ```
 //!
 //! The runtime creates, counts and drops objects as CPython does, except that it has no garbage
-//! collector. Every number is an object, a list is an object with a buffer, and a dict is an object
-//! with a table. The effect of a layer is the difference that it makes to leave it out.
+//! collector. As in CPython, every number is an object, a list is an object with a buffer, and a
+//! dict is an object with a table. To measure the effect of a layer, we run a program with and
+//! without the layer.
 //!
-//! `unsafe` code is in `run`, `objects`, `memory` and `layers`, where memory is laid out.
+//! Only the modules `run`, `objects`, `memory` and `layers` contain `unsafe` code, because they
+//! manage raw memory.
 
 pub mod layers;
 mod memory;

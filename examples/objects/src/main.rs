@@ -1,4 +1,4 @@
-//! Runs programs of the object model on a choice of layers, and reports their cost.
+//! Runs programs on a choice of memory layers, and reports their time and memory.
 
 use std::{fs, time::Instant};
 
@@ -13,8 +13,8 @@ use serde::Serialize;
 
 /// Programs of examples/python on a small object model, with a switch for each layer.
 ///
-/// Without switches, every object comes from malloc. To compare peaks of memory, run each choice in
-/// a process of its own.
+/// Without switches, every object comes from malloc. The peak of memory is that of the whole
+/// process, so run each choice of layers in a separate process to compare peaks.
 #[derive(Parser)]
 struct Args {
     /// Programs to run [default: all of them].
@@ -39,18 +39,18 @@ struct Args {
     list: bool,
 }
 
-/// The cost of a program on a choice of layers.
+/// The time and memory that a program needed on a choice of layers.
 #[derive(Serialize)]
 struct Outcome {
     workload: &'static str,
     layers: &'static str,
-    /// The line that it printed in every round.
+    /// The line that the program printed. It is the same in every round.
     printed: &'static str,
-    /// Wall time of each round, in seconds.
+    /// The wall time of each round, in seconds.
     seconds: Vec<f64>,
     /// The peak of the process's memory in KiB, if the system reports it.
     peak_kib: Option<u64>,
-    /// Objects that a cache served, and objects that it allocated from below.
+    /// The number of objects that a cache provided, and the number that came from the layer below.
     hits: u64,
     misses: u64,
 }
@@ -103,7 +103,7 @@ fn run<L: Layers>(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Returns the hits and misses of all caches so far.
+/// Returns the hits and misses of all caches since the start, added up.
 fn takes<L: Layers>() -> CacheStats {
     let mut sum = CacheStats::default();
     AllCaches::<L>::default().each_list(&mut |_, stats| {

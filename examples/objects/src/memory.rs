@@ -1,4 +1,4 @@
-//! Memory for collections that grow.
+//! The memory of collections that grow.
 
 use std::{alloc::Layout, marker::PhantomData, ptr::NonNull};
 
@@ -7,8 +7,8 @@ use raw_mem::MemAlloc;
 
 use crate::Layers;
 
-/// The memory of the layers `L` below the caches, for the buffers of lists and dicts. CPython does
-/// not cache these either.
+/// An allocator for the buffers of lists and dicts. It uses the layers of `L` below the caches,
+/// because CPython does not cache these buffers either.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Memory<L>(PhantomData<L>);
 
@@ -16,8 +16,8 @@ fn slice(block: Option<NonNull<u8>>, len: usize) -> Result<NonNull<[u8]>, AllocE
     Ok(NonNull::slice_from_raw_parts(block.ok_or(AllocError)?, len))
 }
 
-// SAFETY: blocks are those of the thread's allocator. They are aligned to 16 bytes, and stay valid
-// because that allocator is never dropped.
+// SAFETY: the blocks come from the thread's allocator below the caches. They are aligned to 16
+// bytes, and stay valid because that allocator is never dropped.
 unsafe impl<L: Layers> Allocator for Memory<L> {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         if layout.align() > 16 {
@@ -27,7 +27,8 @@ unsafe impl<L: Layers> Allocator for Memory<L> {
     }
 
     unsafe fn deallocate(&self, ptr: NonNull<u8>, _: Layout) {
-        // SAFETY: the block came from `allocate` or `grow` (contract), so from this allocator.
+        // SAFETY: `ptr` came from `allocate` or `grow` (contract of `deallocate`), and so from this
+        // allocator.
         unsafe { L::store().below.free(Some(ptr)) }
     }
 
@@ -40,7 +41,8 @@ unsafe impl<L: Layers> Allocator for Memory<L> {
         if new.align() > 16 {
             return Err(AllocError);
         }
-        // SAFETY: as for `deallocate`.
+        // SAFETY: `ptr` came from `allocate` or `grow` (contract of `grow`), and so from this
+        // allocator.
         slice(unsafe { L::store().below.realloc(Some(ptr), new.size()) }, new.size())
     }
 }

@@ -1,5 +1,5 @@
-//! Where objects of a fixed size are stored: in the cache of their type, or in memory from below
-//! it.
+//! The storage of objects of a fixed size. It comes from the cache of the object's type, or
+//! directly from the allocator below the caches.
 
 use std::{marker::PhantomData, ptr::NonNull};
 
@@ -11,14 +11,14 @@ use crate::{
     value::{Dict, List},
 };
 
-/// The source of storage for objects of a fixed size. It has no size itself, because it finds the
-/// thread's [`Store`] when it is needed.
+/// The source of storage for objects of a fixed size. The type has no fields and takes no space in
+/// an object's pointer, because it looks up the thread's [`Store`] when the store is needed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Objects<L>(PhantomData<L>);
 
-/// A type with a cache of its own.
+/// A type of objects that has its own cache.
 pub trait Fixed<L: Layers>: Sized {
-    /// Returns the type's cache.
+    /// Returns the cache of this type in `store`.
     fn cache(store: &Store<L>) -> &FreeList<RcBox<Self>, L::Below>;
 }
 
@@ -35,8 +35,9 @@ macro_rules! fixed {
 
 fixed!(i64: ints, f64: floats, List<L>: lists, Dict<L>: dicts);
 
-// SAFETY: the guarantees are the cache's, or those of the allocator below, whose blocks have the
-// object's size and are aligned to 16 bytes. Neither is ever dropped.
+// SAFETY: storage comes either from the cache, which gives the required guarantees, or from the
+// allocator below, whose blocks have the object's size and are aligned to 16 bytes. Neither of them
+// is ever dropped.
 unsafe impl<L: Layers, T: Fixed<L>> StorageSource<RcBox<T>> for Objects<L> {
     #[inline]
     fn take(&self) -> Option<NonNull<RcBox<T>>> {
@@ -51,10 +52,12 @@ unsafe impl<L: Layers, T: Fixed<L>> StorageSource<RcBox<T>> for Objects<L> {
     #[inline]
     unsafe fn put(&self, storage: NonNull<RcBox<T>>) {
         if L::CACHED {
-            // SAFETY: the storage came from `take` (contract), which used the cache.
+            // SAFETY: the storage came from `take` (contract of `put`), which took it from the
+            // cache.
             unsafe { T::cache(L::store()).put(storage) }
         } else {
-            // SAFETY: the storage came from `take` (contract), which used the allocator below.
+            // SAFETY: the storage came from `take` (contract of `put`), which took it from the
+            // allocator below.
             unsafe { L::store().below.free(Some(storage.cast())) }
         }
     }

@@ -1,4 +1,4 @@
-//! The immortal objects of a runtime.
+//! The immortal objects of a runtime, which are created once and never freed.
 
 use object_cache::{CachedRc, cpython::Immortals};
 
@@ -11,8 +11,8 @@ use crate::{
 const FIRST_INT: i64 = *VERSION.small_ints().start();
 const INTS: usize = (*VERSION.small_ints().end() - FIRST_INT + 1) as usize;
 
-/// The immortal objects of one thread: small ints and strings of one ASCII character. There are
-/// none if caches are off.
+/// The immortal objects of one thread: small ints, and strings of one ASCII character. If the
+/// caches are switched off, there are no immortal objects.
 #[derive(Debug)]
 pub struct Runtime<L: Layers> {
     small_ints: Option<Immortals<Value<L>, INTS>>,
@@ -38,11 +38,12 @@ fn new_character<L: Layers>(code: u8) -> Value<L> {
 }
 
 impl<L: Layers> Runtime<L> {
-    /// Returns an int.
+    /// Returns an object for `int`. A small int is an immortal object if there are immortal
+    /// objects. Otherwise a new object is created.
     ///
     /// # Panics
     ///
-    /// Panics if there is no memory.
+    /// Panics if memory is exhausted.
     #[inline]
     pub fn int(&self, int: i64) -> Value<L> {
         match self.small_ints.as_ref().and_then(|small| small.get(int)) {
@@ -51,11 +52,11 @@ impl<L: Layers> Runtime<L> {
         }
     }
 
-    /// Returns a string of one ASCII character.
+    /// Returns the string that consists of the ASCII character `code`.
     ///
     /// # Panics
     ///
-    /// Panics if there is no memory.
+    /// Panics if memory is exhausted.
     #[inline]
     pub fn character(&self, code: u8) -> Value<L> {
         match self.characters.as_ref().and_then(|known| known.get(code.into())) {

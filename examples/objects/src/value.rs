@@ -1,4 +1,4 @@
-//! Any object: what lists, dicts and tuples hold.
+//! Values of any type. Lists, dicts and tuples contain such values.
 
 use std::{
     cell::RefCell,
@@ -14,10 +14,11 @@ use crate::{Instance, Layers, Memory, Objects, Text, Tuple};
 /// A list.
 pub type List<L> = RefCell<Vec<Value<L>, Memory<L>>>;
 
-/// A dict. Its keys are ints and strings.
+/// A dict, whose keys are ints and strings.
 pub type Dict<L> = RefCell<HashMap<Value<L>, Value<L>, BuildHasherDefault<Spread>, Memory<L>>>;
 
-/// A counted pointer to an object of the layers `L`, or a value that needs no object.
+/// A value: either a reference-counted pointer to an object in the memory of the layers `L`, or a
+/// value that needs no object.
 #[derive(Clone, Debug)]
 pub enum Value<L: Layers> {
     /// No value.
@@ -44,11 +45,11 @@ macro_rules! accessors {
     ($($name:ident: $Variant:ident => $T:ty),* $(,)?) => {
         impl<L: Layers> Value<L> {
             $(
-                /// Returns the value as one of this type.
+                /// Returns the object of a value of this type.
                 ///
                 /// # Panics
                 ///
-                /// Panics if it is of another type.
+                /// Panics if the value has another type.
                 #[inline]
                 pub fn $name(&self) -> &$T {
                     match self {
@@ -69,31 +70,31 @@ accessors! {
     tuple: Tuple => Tuple<L>,
 }
 
-/// Functions that make an object. They panic if there is no memory.
+/// Functions that create an object. They panic if memory is exhausted.
 impl<L: Layers> Value<L> {
-    /// Makes a float.
+    /// Creates a float.
     #[inline]
     pub fn from_float(float: f64) -> Self {
         let object = CachedRc::new_in(float, Objects::default());
         Self::Float(object.expect("there is no memory for a float"))
     }
 
-    /// Makes a string of the concatenation of `parts`.
+    /// Creates a string by concatenating `parts`.
     pub fn concat(parts: &[&str]) -> Self {
         Self::Text(Text::concat(parts))
     }
 
-    /// Makes a tuple of these values.
+    /// Creates a tuple of these values.
     pub fn from_tuple<const N: usize>(values: [Self; N]) -> Self {
         Self::Tuple(Tuple::new(values))
     }
 
-    /// Makes an instance with these slots.
+    /// Creates an instance whose slots have these values.
     pub fn from_instance<const N: usize>(slots: [Self; N]) -> Self {
         Self::Instance(Instance::new(slots))
     }
 
-    /// Makes a list of these values.
+    /// Creates a list of these values.
     pub fn from_list(values: impl IntoIterator<Item = Self>) -> Self {
         let mut items = Vec::new_in(Memory::default());
         items.extend(values);
@@ -101,7 +102,7 @@ impl<L: Layers> Value<L> {
         Self::List(object.expect("there is no memory for a list"))
     }
 
-    /// Makes a dict of these entries.
+    /// Creates a dict with these entries.
     pub fn from_dict(entries: impl IntoIterator<Item = (Self, Self)>) -> Self {
         let mut table = HashMap::with_hasher_in(BuildHasherDefault::new(), Memory::default());
         table.extend(entries);
@@ -110,7 +111,7 @@ impl<L: Layers> Value<L> {
     }
 }
 
-/// Compares values deeply.
+/// Compares values deeply, that is, including the values in lists, dicts and tuples.
 impl<L: Layers> PartialEq for Value<L> {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
@@ -131,7 +132,7 @@ impl<L: Layers> PartialEq for Value<L> {
 impl<L: Layers> Eq for Value<L> {}
 
 impl<L: Layers> Hash for Value<L> {
-    /// Hashes a key.
+    /// Hashes a value that is used as a key.
     ///
     /// # Panics
     ///
@@ -145,7 +146,7 @@ impl<L: Layers> Hash for Value<L> {
     }
 }
 
-/// A hasher that spreads the bits of one number, so that runs are repeatable.
+/// A hasher that spreads the bits of one number. It has no random seed, so every run does the same.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Spread(u64);
 

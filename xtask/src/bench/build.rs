@@ -1,4 +1,5 @@
-//! Builds the workers one by one, because a peer that does not build is only left out.
+//! Builds the workers one by one. If the allocator of another project does not build, only that
+//! allocator is left out.
 
 use std::{ffi::OsString, fs, path::Path};
 
@@ -13,12 +14,12 @@ use super::{
 use crate::{process, report, workspace};
 
 /// Builds the workers of `entrants` and copies them to `folder`, so that a later build cannot
-/// replace a program between two rounds. With `features`, they have more of the workloads. The
-/// reason why a peer cannot be built is added to `left_out`.
+/// replace a worker between two rounds. `features` enable additional workloads. If a peer (an
+/// allocator of another project) cannot be built, the reason is added to `left_out`.
 ///
 /// # Errors
 ///
-/// Fails if one of our allocators does not build.
+/// Fails if one of our own allocators does not build.
 pub(super) fn all(
     entrants: &[Entrant],
     features: &[&str],
@@ -40,7 +41,7 @@ pub(super) fn all(
     Ok(workers)
 }
 
-/// Builds a worker, copies it to `folder`, and asks it what it can run.
+/// Builds a worker, copies it to `folder`, and asks it which workloads it can run.
 fn ready(entrant: &Entrant, features: &[&str], folder: &Path) -> Result<Worker> {
     let program = format!("worker-{}", entrant.worker);
     let mut command = workspace::cargo(&["build", "--quiet", "--release"]);
@@ -56,8 +57,8 @@ fn ready(entrant: &Entrant, features: &[&str], folder: &Path) -> Result<Worker> 
     Worker::introduced(*entrant, Program { path, arguments: Vec::new(), environment })
 }
 
-/// Returns the variables that name the newest Python with a shared library for this machine's C
-/// library, and the folder where that Python finds its modules.
+/// Returns two environment variables. One names the shared library of the newest Python that uses
+/// this machine's C library. The other names the folder in which that Python finds its modules.
 fn libpython() -> Result<Vec<(&'static str, OsString)>> {
     let pythons = pythons::find();
     let fits = pythons.iter().filter(|python| python.is_supported() && !python.has_own_c_library());

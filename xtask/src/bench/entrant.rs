@@ -1,34 +1,36 @@
-//! The allocators that are compared.
+//! The allocators that the bench compares.
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
-/// What an allocator is to the comparison.
+/// The role of an allocator in the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Role {
-    /// One of our allocators. It gets a table of its own.
+    /// One of our allocators. The report has a separate table for each of our allocators.
     Ours,
-    /// An allocator that people use instead.
+    /// An allocator of another project, which people use instead of ours.
     Peer,
-    /// The least that any allocator of size classes must do. It is not a peer, because it lacks
-    /// what an allocator needs beyond that.
+    /// A minimal allocator ("the least"), which does only what any allocator with size classes must
+    /// do. It is not a peer, because it lacks features that a real allocator needs.
     Least,
 }
 
-/// An allocator that takes part.
+/// An allocator that takes part in the comparison.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entrant {
-    /// The name in tables.
+    /// The name of the allocator in tables.
     pub(super) name: &'static str,
     pub(super) role: Role,
-    /// The worker is the program `worker-…` of the package `benches`.
+    /// The suffix of the worker's name. The worker is the program `worker-…` of the package
+    /// `benches`.
     pub(super) worker: &'static str,
-    /// The feature of `benches` that compiles the allocator in.
+    /// The feature of `benches` that compiles this allocator in, if it needs one.
     pub(super) feature: Option<&'static str>,
-    /// The package that gives the version.
+    /// The package whose version is the version of the allocator.
     pub(super) package: Option<&'static str>,
-    /// The allocator serves the whole process, so the process's memory is what it took.
+    /// True if the allocator is the global allocator of the worker. The memory of the worker's
+    /// process is then the memory that this allocator took.
     pub(super) global: bool,
 }
 
@@ -37,12 +39,13 @@ impl Entrant {
         Self { name, role, worker, feature: None, package: None, global: true }
     }
 
-    /// The same allocator, with the version of `package`.
+    /// Returns the same entrant, whose version is that of `package`.
     pub(super) const fn of_package(self, package: &'static str) -> Self {
         Self { package: Some(package), ..self }
     }
 
-    /// The same allocator, serving only the measured loop.
+    /// Returns the same entrant for an allocator that is used only in the measured loop, and is not
+    /// the worker's global allocator.
     const fn of_a_loop(self) -> Self {
         Self { global: false, ..self }
     }
@@ -56,7 +59,7 @@ const fn peer(name: &'static str, worker: &'static str) -> Entrant {
     Entrant::new(name, Role::Peer, worker)
 }
 
-/// A peer that a feature of `benches` compiles in.
+/// Returns a peer that a feature of `benches` compiles in.
 const fn compiled(name: &'static str, feature: &'static str, package: &'static str) -> Entrant {
     Entrant { feature: Some(feature), ..peer(name, feature) }.of_package(package)
 }
@@ -76,18 +79,19 @@ pub(super) const ALL: &[Entrant] = &[
     peer("CPython", "cpython").of_a_loop(),
 ];
 
-/// CPython with our library.
+/// CPython with our library preloaded.
 pub(super) const OUR_PYTHON: Entrant =
     ours("obmalloc in CPython", "python").of_package("obmalloc-cpython");
 
 /// CPython with its own allocator.
 pub(super) const THEIR_PYTHON: Entrant = peer("CPython's own", "python");
 
-/// Returns our allocators and those that `against` names, or all of them if it names none.
+/// Returns our allocators, and the other allocators that `against` names. If `against` is empty,
+/// returns all allocators.
 ///
 /// # Errors
 ///
-/// Fails if there is no allocator of a name.
+/// Fails if `against` contains a name that no allocator has.
 pub(super) fn chosen(against: &[String]) -> Result<Vec<Entrant>> {
     for name in against {
         let names: Vec<_> = ALL.iter().map(|entrant| entrant.name).collect();

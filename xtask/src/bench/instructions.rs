@@ -1,13 +1,14 @@
-//! Counts the instructions of each operation with valgrind.
+//! Counts the instructions of each operation of an allocator with valgrind.
 //!
 //! ```text
 //!   every allocator ─► counts ─► docs/instructions.md            cargo xtask bench --instructions
 //!   ours            ─► counts ─► compared with that table        a step of test-all
 //! ```
 //!
-//! Instructions are not time, but they are the same on a busy machine as on a quiet one, so a
-//! single additional instruction is noticed. A change that saves instructions must be written down,
-//! or its loss would not be noticed later.
+//! The number of instructions is not a measure of time. But it is the same on a busy machine as on
+//! a quiet one, so even a single additional instruction is noticed. If a change saves instructions,
+//! the table must be updated. Otherwise a later change could lose the saving again without being
+//! noticed.
 
 use std::{fs, process::Command};
 
@@ -22,17 +23,18 @@ use super::{
 };
 use crate::{process, report::Table, tally::Tally, workspace};
 
-/// The file of the table.
+/// The path of the file that contains the table.
 const TABLE: &str = "docs/instructions.md";
 
-/// Returns true if a count agrees with the table. The start of a loop moves a count a little, and
-/// the way in which two threads meet moves it more.
+/// Returns true if the count `now` agrees with the count `before` in the table. The counts include
+/// a share of the loop's start, so they may differ by half an instruction. In the loop "remote
+/// free", the timing of two threads matters, so the counts may also differ by 5%.
 fn agrees(loop_name: &str, before: f64, now: f64) -> bool {
     let part = if loop_name == "remote free" { 0.05 } else { 0.0 };
     (now - before).abs() <= before * part + 0.5
 }
 
-/// Counts for every allocator, and writes the table.
+/// Counts the instructions of every allocator, and writes the table.
 pub(super) fn write(chosen: &[Entrant]) -> Result<()> {
     let valgrind = valgrind().context("valgrind is not installed")?;
     let folder = tempfile::tempdir()?;
@@ -53,7 +55,8 @@ pub(super) fn write(chosen: &[Entrant]) -> Result<()> {
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Counts for our allocators, and compares the counts with the table, as a step of the tests.
+/// Counts the instructions of our allocators, and compares the counts with the table. `test-all`
+/// runs this as one of its steps.
 pub(crate) fn check() -> Result<Tally> {
     let text = fs::read_to_string(workspace::root().join(TABLE))?;
     if valgrind().is_none() {
@@ -90,7 +93,8 @@ fn valgrind() -> Option<String> {
     Some(version.trim().to_owned())
 }
 
-/// Returns the instructions of an operation of the loop `name`, all of which are in `function`.
+/// Returns the instructions of one operation of the loop `name`. Only the instructions in
+/// `function` are counted.
 fn count(worker: &Worker, name: &str, function: &str) -> Result<f64> {
     let toggle = format!("--toggle-collect={function}");
     let options = ["--tool=callgrind", "--callgrind-out-file=/dev/null", &toggle];
@@ -101,12 +105,14 @@ fn count(worker: &Worker, name: &str, function: &str) -> Result<f64> {
     Ok(collected as f64 / OPERATIONS as f64)
 }
 
-/// Returns the line that gives the reason. Valgrind prints pages after it.
+/// Returns the first line of the error, which gives the reason. Valgrind prints pages of text after
+/// it.
 fn first_line(error: &anyhow::Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-/// Returns the number in the line that valgrind prints at its end: `==123== Collected : 456`.
+/// Returns the number of instructions from the line `==123== Collected : 456`, which valgrind
+/// prints at its end.
 fn collected(output: &str) -> Option<u64> {
     let line = output.lines().find(|line| line.contains("Collected :"))?;
     line.rsplit(' ').next()?.parse().ok()
@@ -140,7 +146,7 @@ fn page(valgrind: &str, workers: &[Worker], rows: &[(String, Counts)]) -> String
     page
 }
 
-/// Returns the counts of `name` in the table.
+/// Returns the counts in the table's row `name`.
 fn row(text: &str, name: &str) -> Option<Counts> {
     let mut cells = text.lines().filter_map(|line| {
         let mut cells = line.trim_matches('|').split('|').map(str::trim);

@@ -1,4 +1,4 @@
-//! The machine and the versions that figures were measured with.
+//! Describes the machine and the versions of software with which figures were measured.
 
 use std::{fmt, fs, process::Command};
 
@@ -7,29 +7,29 @@ use serde::Serialize;
 
 use crate::{process, workspace};
 
-/// The machine, and what was on it.
+/// A description of the machine and of the software on it.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Machine {
-    /// The processor's model.
+    /// The name of the processor's model.
     processor: String,
-    /// Hardware threads that this process may use.
+    /// The number of hardware threads that this process may use.
     cores: usize,
-    /// Bytes of memory.
+    /// The size of the memory in bytes.
     memory: u64,
-    /// The kernel and its version.
+    /// The name and the version of the kernel.
     system: String,
     /// The compiler's version.
     compiler: String,
-    /// The commit that was measured, with a mark if files differed from it.
+    /// The commit that was measured, with a mark if some files differed from the commit.
     commit: String,
-    /// The time, in UTC.
+    /// The time of the measurement, in UTC.
     date: String,
-    /// The load before the run, averaged over a minute. A quiet machine has 0.
+    /// The system's load before the run, averaged over a minute. It is 0 on a quiet machine.
     load: f64,
 }
 
 impl Machine {
-    /// Describes this machine at this moment.
+    /// Describes this machine in its current state.
     pub(super) fn new() -> Self {
         let unknown = || "unknown".to_owned();
         let load = || fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok();
@@ -73,12 +73,12 @@ pub(super) fn compiler() -> String {
     said("rustc", &["--version"]).unwrap_or_else(|| "an unknown compiler".to_owned())
 }
 
-/// Returns the bytes of memory that programs can still allocate.
+/// Returns the number of bytes of memory that programs can still allocate.
 pub(super) fn available() -> u64 {
     field("/proc/meminfo", "MemAvailable").map_or(0, bytes)
 }
 
-/// Returns the value that `name` has in a file of the kernel.
+/// Returns the value of the field `name` in a file of the kernel, such as `/proc/meminfo`.
 fn field(file: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;
@@ -95,7 +95,7 @@ fn said(program: &str, arguments: &[&str]) -> Option<String> {
     Some(said.trim().to_owned())
 }
 
-/// Returns the version of `package` in the lock file.
+/// Returns the version of `package` that is recorded in `Cargo.lock`.
 pub(super) fn version_of(package: &str) -> Result<String> {
     let lock = fs::read_to_string(workspace::root().join("Cargo.lock"))?;
     let name = format!("name = \"{package}\"");

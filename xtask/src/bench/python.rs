@@ -1,4 +1,5 @@
-//! Pythons as workers: pyperformance with our library, and with CPython's own allocator.
+//! Uses Pythons as workers. They run the benchmarks of pyperformance, with our library and with
+//! CPython's own allocator.
 
 use std::path::{Path, PathBuf};
 
@@ -11,23 +12,23 @@ use super::{
 };
 use crate::{process, workspace};
 
-/// What pip installs: scripts, which need no compiler.
+/// The package that pip installs. We use only its scripts, which need no compiler.
 const PYPERFORMANCE: &str = "pyperformance==1.14.0";
 
-/// The folder of its scripts.
+/// The folder of pyperformance's benchmark scripts.
 const BENCHMARKS: &str = "pyperformance/data-files/benchmarks";
 
-/// The oldest version that is measured.
+/// The oldest version of Python that is measured.
 const OLDEST: (u8, u8) = (3, 11);
 
-/// The Pythons that are measured, as workers on CPython's own allocator.
+/// The Pythons that are measured, and a worker for each Python with CPython's own allocator.
 pub(super) struct Pythons {
     pythons: Vec<Python>,
     pub(super) theirs: Vec<Worker>,
 }
 
 impl Pythons {
-    /// Finds the Pythons, and asks each what it can run. Installs nothing.
+    /// Finds the Pythons, and asks each which benchmarks it can run. Does not install anything.
     pub(super) fn find() -> Result<Self> {
         let is_measured = |python: &Python| {
             python.is_supported() && (python.version.0, python.version.1) >= OLDEST
@@ -39,7 +40,8 @@ impl Pythons {
         Ok(Self { theirs: theirs?, pythons })
     }
 
-    /// Installs pyperformance, builds our library, and returns two workers for each Python.
+    /// Installs pyperformance, builds our library, and returns two workers for each Python: one
+    /// with our library, and one without it.
     pub(super) fn workers(self) -> Result<Vec<Worker>> {
         install(&self.pythons[0])?;
         let library = workspace::build_library()?;
@@ -50,7 +52,8 @@ impl Pythons {
 }
 
 fn worker(entrant: Entrant, python: &Python, library: Option<&Path>) -> Result<Worker> {
-    // The hashes of strings are the same in every run, so all runs do the same work.
+    // With a fixed seed, the hashes of strings are the same in every run, so all runs do the same
+    // work.
     let mut environment = vec![("PYTHONHASHSEED", "0".into())];
     environment.extend(library.map(|library| ("LD_PRELOAD", library.into())));
     let script = workspace::root().join("benches/python/worker.py");
@@ -62,12 +65,12 @@ fn worker(entrant: Entrant, python: &Python, library: Option<&Path>) -> Result<W
     Ok(worker)
 }
 
-/// The folder of pyperformance.
+/// Returns the folder in which pyperformance is installed.
 fn folder() -> PathBuf {
     workspace::target_dir().join(PYPERFORMANCE)
 }
 
-/// Has `python` install pyperformance, unless it is installed.
+/// Makes `python` install pyperformance, unless it is already installed.
 fn install(python: &Python) -> Result<()> {
     let folder = folder();
     if !folder.join(BENCHMARKS).exists() {

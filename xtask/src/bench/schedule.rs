@@ -1,4 +1,4 @@
-//! Which worker runs what, and when.
+//! Decides which worker runs which workload, and in which order.
 //!
 //! ```text
 //!   round 0   workload 0: A B C   workload 1: B C A   …
@@ -14,13 +14,13 @@ use benches::{
 use super::{entrant::Role, machine, worker::Worker};
 use crate::report;
 
-/// The most rounds of a workload that takes seconds.
+/// The maximum number of rounds of a workload that takes seconds.
 const MOST_HEAVY: u32 = 11;
 
-/// The most rounds of a workload that takes many seconds.
+/// The maximum number of rounds of a workload that takes many seconds.
 pub(super) const MOST_HUGE: u32 = 3;
 
-/// Bytes that must be available for a workload that takes gigabytes.
+/// The number of bytes that must be available before a workload that needs gigabytes may run.
 const HUGE: u64 = 8 << 30;
 
 /// A workload and the workers that run it.
@@ -30,17 +30,17 @@ pub(super) struct Task {
     pub(super) runs: Vec<Run>,
 }
 
-/// What one worker answered, round by round.
+/// The answers of one worker, by round.
 #[derive(Debug, Default)]
 pub(super) struct Run {
-    /// The worker's place among the workers.
+    /// The index of the worker in the list of workers.
     pub(super) worker: usize,
     pub(super) answers: Vec<Answer>,
     failed: bool,
 }
 
 impl Task {
-    /// In how many of `rounds` the workload runs.
+    /// Returns the number of rounds in which the workload runs, if the bench runs `rounds` rounds.
     fn rounds(&self, rounds: u32) -> u32 {
         match self.listed.weight {
             Weight::Light => rounds,
@@ -50,7 +50,8 @@ impl Task {
     }
 }
 
-/// Returns a task for each workload of any worker that `is_wanted`, group by group.
+/// Returns a task for each workload for which `is_wanted` returns true, group by group. The task
+/// lists all workers that have the workload.
 pub(super) fn tasks(workers: &[Worker], is_wanted: impl Fn(&Listed) -> bool) -> Vec<Task> {
     let mut tasks: Vec<Task> = Vec::new();
     for (worker, introduced) in workers.iter().enumerate() {
@@ -66,12 +67,13 @@ pub(super) fn tasks(workers: &[Worker], is_wanted: impl Fn(&Listed) -> bool) -> 
     tasks
 }
 
-/// Runs every task in every round. A peer that fails is left out of that task, and a task that
-/// needs more memory than is available is left out altogether. The reasons are added to `left_out`.
+/// Runs every task in every round. If a peer (an allocator of another project) fails, it is left
+/// out of that task. If a task needs more memory than is available, the whole task is left out. The
+/// reasons are added to `left_out`.
 ///
 /// # Errors
 ///
-/// Fails if one of our allocators fails.
+/// Fails if one of our own allocators fails.
 pub(super) fn run(
     workers: &[Worker],
     tasks: &mut Vec<Task>,

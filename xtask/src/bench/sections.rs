@@ -1,4 +1,4 @@
-//! The report of a run, group by group.
+//! Assembles the report of a run of the bench, group by group.
 
 use benches::workload::Group;
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::report::{self, Part};
 
-/// Returns every part of the report, which both the text and the page are made of.
+/// Returns every part of the report. Both the text and the HTML page are made from these parts.
 pub(super) fn parts(results: &Results) -> Vec<Part> {
     let mut parts: Vec<_> =
         results.groups().into_iter().flat_map(|group| of_group(results, group)).collect();

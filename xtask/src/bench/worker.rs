@@ -1,4 +1,5 @@
-//! A worker as the bench sees it: a program that introduces itself and answers questions.
+//! Runs workers. A worker is a program that introduces itself and then runs the workloads that the
+//! bench asks for.
 
 use std::{ffi::OsString, path::PathBuf, process::Command};
 
@@ -10,7 +11,7 @@ use testkit::pythons::clean_command;
 use super::{entrant::Entrant, machine};
 use crate::process;
 
-/// A program, and what it gets with every question.
+/// A program, and the arguments and environment that it gets with every question.
 #[derive(Debug)]
 pub(super) struct Program {
     pub(super) path: PathBuf,
@@ -33,18 +34,18 @@ impl Program {
     }
 }
 
-/// A program that has introduced itself.
+/// A program that has told us which workloads it can run.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) entrant: Entrant,
     program: Program,
     pub(super) introduction: Introduction,
-    /// The versions of the package and of the library, as far as they are known.
+    /// The versions of the allocator's package and of its library, as far as they are known.
     pub(super) version: String,
 }
 
 impl Worker {
-    /// Asks `program` to introduce itself.
+    /// Asks `program` which workloads it can run, and returns it as a worker.
     pub(super) fn introduced(entrant: Entrant, program: Program) -> Result<Self> {
         let introduction = program.ask::<Introduction>(&["list"])?;
         let mut versions = Vec::new();
@@ -55,13 +56,14 @@ impl Worker {
         Ok(Self { entrant, program, introduction, version: versions.join(", ") })
     }
 
-    /// Runs `workload` in a process of its own: a chunk to warm up, and then `chunks`.
+    /// Runs `workload` in a separate process. The process first runs one chunk to warm up, and then
+    /// `chunks` chunks that are measured.
     pub(super) fn run(&self, workload: &str, chunks: u32) -> Result<Answer> {
         let answer = self.program.ask(&["run", workload, &chunks.to_string()]);
         answer.with_context(|| format!("{}: {workload}", self.entrant.name))
     }
 
-    /// Returns a command in which `tool` watches the worker run the loop `name`.
+    /// Returns a command that runs the worker's loop `name` under `tool`, such as valgrind.
     pub(super) fn watched(&self, tool: &str, options: &[&str], name: &str) -> Command {
         let mut command = self.program.under(tool);
         command.args(options).arg(&self.program.path).args(["count", name]);

@@ -1,4 +1,4 @@
-//! The shipping crates, and the tests that may notice a fault in them.
+//! The shipping crates, and the tests that may notice a mutant of each crate.
 
 use anyhow::{Context, Result};
 
@@ -6,12 +6,13 @@ use crate::workspace;
 
 /// A shipping crate.
 pub(super) struct Crate {
-    /// The folder below `crates`.
+    /// The name of the crate's folder in `crates`.
     pub(super) folder: &'static str,
     pub(super) package: &'static str,
-    /// The crate has loom models.
+    /// True if the crate has loom models.
     pub(super) loom: bool,
-    /// The crates above, whose tests run if the crate's own tests notice nothing.
+    /// The crates that are built on this one. Their tests run if this crate's own tests notice
+    /// nothing.
     pub(super) above: &'static [&'static str],
 }
 
@@ -31,18 +32,20 @@ impl Crate {
         Self { folder: name, package: name, loom, above }
     }
 
-    /// Returns true if integration tests run. Those of `cpython` need a built library and a Python
-    /// for each mutant, which takes too long.
+    /// Returns true if the crate's integration tests run for each mutant. The integration tests of
+    /// `cpython` do not, because they need a library build and a Python for each mutant, which
+    /// takes too long.
     pub(super) fn has_integration_tests(&self) -> bool {
         let tests = workspace::root().join("crates").join(self.folder).join("tests");
         self.folder != "cpython" && tests.is_dir()
     }
 }
 
-/// Returns the crates of these names, or all except `cpython` if there are no names.
+/// Returns the crates with these names, or all crates except `cpython` if `names` is empty.
 pub(super) fn chosen(names: &[String]) -> Result<Vec<&'static Crate>> {
     if names.is_empty() {
-        // Most of `cpython` runs only inside a Python, where its unit tests see nothing.
+        // Most code of `cpython` runs only inside a Python process, so its unit tests would not
+        // notice a mutant.
         return Ok(ALL.iter().filter(|krate| krate.folder != "cpython").collect());
     }
     let find = |name: &String| {

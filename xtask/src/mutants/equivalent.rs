@@ -1,14 +1,15 @@
-//! The mutants that `equivalent.txt` lists because they behave like the original.
+//! Reads `equivalent.txt`, which lists the mutants that behave like the original code.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 
-/// A line that is not indented names a mutant as the report does, without the line number. The
-/// indented lines below it give the reason.
+/// The text of the list. A line that is not indented is the name of a mutant as the report prints
+/// it, but without the line number. The indented lines below the name give the reason why no test
+/// can notice the mutant.
 const LIST: &str = include_str!("equivalent.txt");
 
-/// Returns the reason for each listed mutant, by name.
+/// Returns the reason for each listed mutant, by the mutant's name.
 pub(super) fn listed() -> Result<BTreeMap<String, String>> {
     parse(LIST)
 }

@@ -1,58 +1,58 @@
-//! One mutant: a range of one file and the text that replaces it.
+//! A mutant: a range of bytes in one file, and the text that replaces these bytes.
 
 use std::{ops::Range, sync::Arc};
 
 /// A source file of the project.
 #[derive(Debug)]
 pub(super) struct Source {
-    /// The path from the project's root.
+    /// The path of the file, relative to the project's root.
     pub(super) path: String,
     pub(super) text: String,
 }
 
-/// What kind of change a mutant makes.
+/// The kind of change that a mutant makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Kind {
-    /// A change that cargo-mutants proposes.
+    /// A change that cargo-mutants proposes. The other kinds are our own.
     Listed,
-    /// `if f()` becomes `if !f()`.
+    /// The condition of an `if` is negated: `if f()` becomes `if !f()`.
     Condition,
-    /// A number becomes one higher.
+    /// A number is replaced by the next higher number.
     Number,
-    /// A memory ordering becomes `Relaxed`.
+    /// A memory ordering is replaced by `Relaxed`.
     Ordering,
     /// A statement is deleted.
     Statement,
 }
 
-/// A change to one file.
+/// A small change to one source file of a crate.
 #[derive(Clone, Debug)]
 pub(super) struct Mutant {
-    /// The folder of the crate below `crates`.
+    /// The name of the crate's folder in `crates`.
     pub(super) krate: &'static str,
     pub(super) source: Arc<Source>,
-    /// The changed function, or nothing for a constant.
+    /// The name of the changed function. It is empty if the change is in a constant.
     pub(super) function: String,
     pub(super) kind: Kind,
-    /// The bytes of the file that are replaced.
+    /// The range of bytes of the file that are replaced.
     pub(super) range: Range<usize>,
     pub(super) replacement: String,
 }
 
 impl Mutant {
-    /// Returns the whole file with the change.
+    /// Returns the text of the whole file after the change.
     pub(super) fn mutated(&self) -> String {
         let text = &self.source.text;
         [&text[..self.range.start], &self.replacement, &text[self.range.end..]].concat()
     }
 
-    /// The line of the change, counted from 1.
+    /// Returns the line of the change, counted from 1.
     pub(super) fn line(&self) -> usize {
         self.source.text[..self.range.start].matches('\n').count() + 1
     }
 
-    /// Returns the changed lines of the file, before and after the change.
+    /// Returns the lines of the file that the change affects, before and after it.
     fn lines(&self) -> (&str, String) {
         let text = &self.source.text;
         let start = text[..self.range.start].rfind('\n').map_or(0, |at| at + 1);
@@ -61,7 +61,8 @@ impl Mutant {
         (&text[start..end], after.concat())
     }
 
-    /// Returns the name without the line number, so that it does not change when other code moves.
+    /// Returns the mutant's name. The name has no line number, so it stays the same when other code
+    /// moves.
     pub(super) fn name(&self) -> String {
         let (before, after) = self.lines();
         let changed = match before.contains('\n') {
@@ -75,12 +76,12 @@ impl Mutant {
         format!("{}: {function}: {changed}", self.source.path)
     }
 
-    /// Returns the name with the line number after the path.
+    /// Returns the mutant's name with the line number added after the path.
     pub(super) fn place(&self) -> String {
         self.name().replacen(": ", &format!(":{}: ", self.line()), 1)
     }
 
-    /// Returns the changed lines, marked as in a diff.
+    /// Returns the changed lines, marked with `-` and `+` as in a diff.
     pub(super) fn diff(&self) -> String {
         let (before, after) = self.lines();
         let mark = |mark, text: &str| {

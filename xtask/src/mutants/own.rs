@@ -1,5 +1,6 @@
-//! Finds the mutants that cargo-mutants does not list, and the code that is not measured: tests,
-//! `Debug`, `Display`, and code that this system does not compile.
+//! Finds our own mutants, which cargo-mutants does not list. Also finds the code that is not
+//! measured: tests, implementations of `Debug` and `Display`, and code that is not compiled on this
+//! system.
 
 use std::{env::consts, fs, ops::Range, path::Path, sync::Arc};
 
@@ -18,24 +19,26 @@ use super::{
 };
 use crate::workspace;
 
-/// A source file of a crate, and our changes to it.
+/// A source file of a crate, and the changes that our own mutants make to it.
 pub(super) struct Scan {
     krate: &'static str,
     pub(super) source: Arc<Source>,
     changes: Vec<(Kind, Range<usize>, String)>,
-    /// Code that is not measured.
+    /// The ranges of code that is not measured.
     excluded: Vec<Range<usize>>,
-    /// Every function with its name. An inner function follows the one around it.
+    /// The range and the name of every function. A nested function comes after the function that
+    /// contains it.
     functions: Vec<(Range<usize>, String)>,
-    /// Modules in their own files.
+    /// The names of the modules that are in files of their own.
     modules: Vec<String>,
-    /// The `impl` or trait around the visited code.
+    /// The `impl` or trait that contains the visited code.
     owner: Option<String>,
-    /// The only statement of the visited function. Cargo-mutants deletes it with the body.
+    /// The range of the visited function's statement, if the function has only one. We do not
+    /// delete this statement, because cargo-mutants already deletes the whole body.
     only: Option<Range<usize>>,
 }
 
-/// Scans the files that belong to `krate` in a build on this system.
+/// Scans the source files of `krate` that are compiled on this system.
 pub(super) fn scan(krate: &'static Crate) -> Result<Vec<Scan>> {
     let mut scans = Vec::new();
     let mut files = vec![format!("crates/{}/src/lib.rs", krate.folder)];
@@ -44,7 +47,8 @@ pub(super) fn scan(krate: &'static Crate) -> Result<Vec<Scan>> {
             .with_context(|| format!("cannot read {path}"))?;
         let scan = Scan::new(krate.folder, path, text)?;
         let modules = scan.modules.iter().map(|module| scan.file_of(module));
-        // Only tests call the checks of the heap, and no other test asserts what they assert.
+        // We skip the file of the heap's invariant checks. Only tests call these checks, and no
+        // other test asserts what they assert, so most mutants in this file would survive.
         files.extend(modules.filter(|file| !file.ends_with("/check.rs")));
         scans.push(scan);
     }
@@ -68,13 +72,13 @@ impl Scan {
         Ok(scan)
     }
 
-    /// Returns our mutants of the file.
+    /// Returns our own mutants of the file.
     pub(super) fn mutants(&self) -> impl Iterator<Item = Mutant> {
         let changes = self.changes.iter();
         changes.filter_map(|(kind, range, text)| self.mutant(*kind, range.clone(), text.clone()))
     }
 
-    /// Returns the change of `range`, or `None` if that code is not measured.
+    /// Returns the mutant that replaces `range`, or `None` if the code in `range` is not measured.
     pub(super) fn mutant(
         &self,
         kind: Kind,
@@ -108,7 +112,8 @@ impl Scan {
         self.changes.push((kind, range, replacement.into()));
     }
 
-    /// Excludes `node` from the measure if its attributes say so.
+    /// Excludes `node` from the measure if it is a test, or if its `cfg` does not hold on this
+    /// system. Returns true if `node` was excluded.
     fn excludes(&mut self, attributes: &[Attribute], node: &impl Spanned) -> bool {
         let excluded = attributes.iter().any(|attribute| {
             attribute.path().is_ident("test")
@@ -150,7 +155,7 @@ impl Scan {
 
     fn negate(&mut self, condition: &Expr) {
         // We negate only conditions that are calls, names or fields. cargo-mutants already changes
-        // conditions with an operator, and the pattern of an `if let` cannot be negated.
+        // conditions that have an operator, and the pattern of an `if let` cannot be negated.
         if matches!(condition, Expr::MethodCall(_) | Expr::Call(_) | Expr::Path(_) | Expr::Field(_))
         {
             let range = range(condition);
@@ -250,11 +255,12 @@ impl<'ast> Visit<'ast> for Scan {
         }
     }
 
-    // A longer array is another type, which does not compile.
+    // We do not change the length of an array type. A longer array has a different type, so the
+    // mutant would not compile.
     fn visit_type_array(&mut self, _: &'ast syn::TypeArray) {}
 }
 
-/// Returns true for `let _ = name;`, which only marks a parameter as unused.
+/// Returns true if `statement` is `let _ = name;`, which only marks a parameter as unused.
 fn does_nothing(statement: &Stmt) -> bool {
     let Stmt::Local(syn::Local { pat: Pat::Wild(_), init: Some(init), .. }) = statement else {
         return false;
@@ -266,13 +272,15 @@ fn does_nothing(statement: &Stmt) -> bool {
     }
 }
 
-/// A call, an assignment, or a block of one of them, whose value nobody uses.
+/// Returns true if `statement` can be deleted. Such a statement is a call, an assignment, or a
+/// block that contains only one of these, and its value is not used.
 fn can_go(statement: &Stmt) -> bool {
     match statement {
         Stmt::Local(local) => matches!(local.pat, Pat::Wild(_)),
         Stmt::Expr(expression, semicolon) => match expression {
             Expr::Call(_) | Expr::MethodCall(_) | Expr::Assign(_) => semicolon.is_some(),
-            // The value of any other operator would be unused, which is a warning.
+            // This is a compound assignment such as `+=`. The result of any other binary operator
+            // would be unused here, which causes a compiler warning, so there are none.
             Expr::Binary(_) => semicolon.is_some(),
             Expr::Unsafe(block) => match &block.block.stmts[..] {
                 [Stmt::Expr(Expr::Call(_) | Expr::MethodCall(_) | Expr::Assign(_), None)] => {
@@ -286,8 +294,8 @@ fn can_go(statement: &Stmt) -> bool {
     }
 }
 
-/// Returns whether a build of the tests on this system satisfies a `cfg`, or `None` if that depends
-/// on more than the system.
+/// Returns true or false if a test build on this system satisfies or does not satisfy the condition
+/// `cfg`. Returns `None` if that depends on more than the system.
 fn holds(cfg: &Meta) -> Option<bool> {
     match cfg {
         Meta::Path(name) => {
@@ -306,7 +314,8 @@ fn holds(cfg: &Meta) -> Option<bool> {
                 "target_os" => Some(value.value() == consts::OS),
                 "target_arch" => Some(value.value() == consts::ARCH),
                 "target_pointer_width" => Some(value.value() == usize::BITS.to_string()),
-                // Only the shared library has this feature, and its tests are not run here.
+                // Only the shared library enables the feature `static-tls`, and we do not run its
+                // tests here.
                 "feature" => Some(value.value() != "static-tls"),
                 _ => None,
             }
@@ -339,13 +348,14 @@ fn attributes(item: &Item) -> &[Attribute] {
     of_kinds!(Const Enum Fn Impl Macro Mod Static Struct Trait Use)
 }
 
-/// The bodies of a `macro_rules!` that define items. Parameters are read as names.
+/// Returns the bodies of a `macro_rules!` that define items. The macro's parameters (`$name`) are
+/// parsed as plain names.
 fn bodies(rules: TokenStream) -> Vec<File> {
     let groups = rules.into_iter().filter_map(|token| match token {
         TokenTree::Group(group) => Some(group),
         _ => None,
     });
-    // Each rule is a pattern and a body.
+    // Each rule of the macro consists of a pattern and a body, so every second group is a body.
     let bodies = groups.skip(1).step_by(2);
     bodies.filter_map(|body| syn::parse2(without_dollars(body.stream())).ok()).collect()
 }

@@ -1,4 +1,5 @@
-//! The outcome of each mutant: a line at once, a JSON file, and a table at the end.
+//! Reports the outcome of each mutant: a line as soon as it is known, a JSON file, and a table at
+//! the end.
 
 use std::{
     fs,
@@ -15,29 +16,29 @@ use super::{
 };
 use crate::report::Table;
 
-/// What the tests showed about a mutant.
+/// The outcome of testing a mutant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub(super) enum Outcome {
-    /// It does not compile.
+    /// The mutant does not compile.
     Unviable,
-    /// The crate's own tests or models noticed it.
+    /// The crate's own tests or loom models noticed the mutant.
     Caught { by: String },
-    /// Only the tests of a crate above noticed it.
+    /// Only the tests of a crate above noticed the mutant.
     CaughtAbove,
-    /// It is listed as equivalent, so it was not tried.
+    /// The mutant is listed as equivalent to the original, so it was not tested.
     Equivalent { reason: String },
-    /// Every test passed.
+    /// Every test passed with the mutant.
     Survived,
 }
 
-/// A mutant and its outcome.
+/// A mutant together with its outcome.
 #[derive(Debug, Serialize)]
 pub(super) struct Tried {
     #[serde(rename = "crate")]
     krate: &'static str,
     kind: Kind,
-    /// File, line, function and change.
+    /// The file, the line, the function and the change, as one text.
     place: String,
     diff: String,
     #[serde(flatten)]
@@ -52,7 +53,7 @@ impl Tried {
     }
 }
 
-/// The mutants that were tried so far.
+/// The outcomes of all mutants that were tested so far.
 #[derive(Serialize)]
 pub(super) struct Report {
     seed: u64,
@@ -69,8 +70,8 @@ impl Report {
         Self { seed, sample, tried: Vec::new(), file, started: Instant::now() }
     }
 
-    /// Prints a line for `tried`, and writes the file again, so that an interrupted run leaves what
-    /// it found.
+    /// Adds `tried` to the report and prints a line for it. Then rewrites the JSON file, so that a
+    /// run that is interrupted keeps the outcomes found so far.
     pub(super) fn add(&mut self, tried: Tried) -> Result<()> {
         let outcome = match &tried.outcome {
             Outcome::Unviable => "does not compile",
@@ -87,7 +88,7 @@ impl Report {
         fs::write(&self.file, json).with_context(|| format!("cannot write {}", self.file.display()))
     }
 
-    /// Prints the survivors and the counts of each crate.
+    /// Prints the mutants that survived, and the counts for each crate.
     pub(super) fn print(&self) {
         for tried in &self.tried {
             let what = match tried.outcome {
@@ -110,8 +111,8 @@ impl Report {
     }
 }
 
-/// Returns the counts of `tried`, and the share of caught mutants among those that are viable and
-/// not equivalent.
+/// Returns a row of the table: the counts of the outcomes in `tried`, and the share of caught
+/// mutants. The share does not count mutants that do not compile or that are equivalent.
 fn row<'a>(name: &str, tried: impl Iterator<Item = &'a Tried> + Clone) -> [String; 7] {
     let count =
         |is_one: fn(&Outcome) -> bool| tried.clone().filter(|tried| is_one(&tried.outcome)).count();

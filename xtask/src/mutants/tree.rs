@@ -1,4 +1,4 @@
-//! A copy of the project that mutants are applied to.
+//! A copy of the project, to which mutants are applied.
 
 use std::{
     collections::HashSet,
@@ -11,14 +11,14 @@ use anyhow::{Context, Result};
 use super::mutant::Mutant;
 use crate::workspace;
 
-/// A copy of every file that git knows or would add.
+/// A copy of every file that git tracks or would add.
 pub(super) struct Tree {
     root: PathBuf,
 }
 
 impl Tree {
-    /// Copies the project to `root`. A file that is the same there is not written, so cargo does not
-    /// build it again.
+    /// Copies the project to `root`. Files that are already the same there are not written again,
+    /// so that cargo does not rebuild them.
     pub(super) fn copy(root: PathBuf) -> Result<Self> {
         let files = workspace::files()?;
         let files: HashSet<_> = files.iter().map(Path::new).collect();
@@ -38,7 +38,8 @@ impl Tree {
         &self.root
     }
 
-    /// Replaces the contents of `file`, unless they are the same.
+    /// Replaces the contents of `file`. If the contents are already the same, the file is not
+    /// written.
     pub(super) fn write(&self, file: &Path, contents: &[u8]) -> Result<()> {
         let to = self.root.join(file);
         if fs::read(&to).is_ok_and(|present| present == contents) {
@@ -49,7 +50,7 @@ impl Tree {
         fs::write(&to, contents).with_context(|| format!("cannot write {}", to.display()))
     }
 
-    /// Applies `mutant` while `during` runs.
+    /// Applies `mutant`, runs `during`, and then restores the original file.
     pub(super) fn with<T>(&self, mutant: &Mutant, during: impl FnOnce() -> Result<T>) -> Result<T> {
         let file = Path::new(&mutant.source.path);
         self.write(file, mutant.mutated().as_bytes())?;
@@ -59,7 +60,7 @@ impl Tree {
     }
 }
 
-/// Removes the files below `folder` that are not in `files`.
+/// Removes the files below `folder` that are not listed in `files`.
 fn remove_others(root: &Path, folder: &Path, files: &HashSet<&Path>) -> io::Result<()> {
     for entry in fs::read_dir(root.join(folder))? {
         let entry = entry?;

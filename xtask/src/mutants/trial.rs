@@ -1,4 +1,5 @@
-//! Tries a mutant: builds the tests, runs them stage by stage, and stops at the first failure.
+//! Tests a mutant: builds the tests, runs them stage by stage, and stops at the first stage that
+//! fails.
 
 use std::{
     collections::BTreeMap,
@@ -18,10 +19,10 @@ use super::{
 };
 use crate::{loom, process};
 
-/// Features that the tests of global-alloc need beyond the default ones.
+/// The features, beyond the default ones, that the tests of global-alloc need.
 const FEATURES: &str = "global-alloc/allocator-api2-02,global-alloc/allocator-api2-04";
 
-/// Tests of some packages that may notice a fault.
+/// A stage of testing: one kind of tests of some packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Stage {
     tests: Tests,
@@ -33,11 +34,11 @@ enum Tests {
     Unit,
     Integration,
     Loom,
-    /// All tests of the crates above.
+    /// All tests of the crates that are built on the mutated crate.
     Above,
 }
 
-/// A copy of the project, and the time that each stage takes there without a mutant.
+/// A copy of the project, and the usual duration of each stage, which is measured without a mutant.
 pub(super) struct Lab {
     tree: Tree,
     build: PathBuf,
@@ -45,7 +46,8 @@ pub(super) struct Lab {
 }
 
 impl Lab {
-    /// Copies the project into `folder`, and checks that the stages that `sample` may need pass.
+    /// Copies the project into `folder`. Runs every stage that `sample` needs once without a
+    /// mutant, and fails if one of them fails.
     pub(super) fn new(folder: &Path, crates: &[&'static Crate], sample: &[Mutant]) -> Result<Self> {
         let tree = Tree::copy(folder.join("tree"))?;
         let mut lab = Self { tree, build: folder.join("build"), usual: BTreeMap::new() };
@@ -68,7 +70,7 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Applies `mutant`, and runs the tests that may notice it.
+    /// Applies `mutant`, and runs the tests that may notice it stage by stage.
     pub(super) fn try_out(&self, mutant: &Mutant) -> Result<Outcome> {
         self.tree.with(mutant, || self.outcome(mutant))
     }
@@ -91,7 +93,8 @@ impl Lab {
         Ok(Outcome::Survived)
     }
 
-    /// Returns a command that runs `stage`, or only builds it.
+    /// Returns a command that runs the tests of `stage`. With `only_build`, the command only builds
+    /// them.
     fn command(&self, stage: Stage, only_build: bool) -> Command {
         let mut command = Command::new(env!("CARGO"));
         command.current_dir(self.tree.root()).env("CARGO_TARGET_DIR", &self.build);
@@ -132,13 +135,15 @@ impl Stage {
     }
 }
 
-/// Returns the stages for `mutant`, the quickest first.
+/// Returns the stages for `mutant`, in the order in which they run. The quickest stage comes first.
 fn stages(krate: &'static Crate, mutant: &Mutant) -> Vec<Stage> {
     let text = &mutant.source.text;
     let is_concurrent = text.contains("atomic") || text.contains("Mutex");
     let loom = krate.loom && is_concurrent;
     if mutant.kind == Kind::Ordering && loom {
-        // This machine may order memory more strictly than the ordering requires.
+        // A normal test cannot notice a weaker ordering if this machine's processor orders memory
+        // more strictly than the code requires. Only loom explores all orders, so only loom models
+        // run.
         return vec![Stage { tests: Tests::Loom, packages: slice::from_ref(&krate.package) }];
     }
     let of_crate = [

@@ -1,7 +1,8 @@
-//! Compares programs on three allocators.
+//! Compares the time and memory of Python programs on three allocators.
 //!
-//! A run on our heap with counters comes first. It tells which part of the requests we served, and
-//! it brings the files into memory. It is not measured, because counting takes time.
+//! Before the measured runs, each program runs once on our heap with counters. This run tells which
+//! share of the requests our heap answered, and it loads the program's files into the page cache.
+//! We do not measure it, because counting takes time.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -22,7 +23,7 @@ use crate::{
 /// The names of the allocators, in the order of [`Side::ALL`].
 const NAMES: [&str; 3] = ["CPython", "malloc", "obmalloc"];
 
-/// Compares `programs` on each of `pythons`, and prints tables for each.
+/// Compares `programs` on each of `pythons`, and prints tables for each Python.
 pub(super) fn run(pythons: &[Python], programs: &[Program], rounds: usize) -> Result<()> {
     for python in pythons {
         ensure!(python.is_supported(), "obmalloc does not support {}", python.name());
@@ -67,7 +68,8 @@ fn compare(python: &Python, library: &Path, programs: &[Program], rounds: usize)
     Ok(())
 }
 
-/// Runs `program` on our heap with counters. Returns what it printed and the share that we served.
+/// Runs `program` on our heap with counters. Returns the text that the program printed, and the
+/// share of its requests that our heap answered.
 fn count(python: &Python, library: &Path, program: &Program) -> Result<(Vec<u8>, Share)> {
     let reports = Reports::new()?;
     let mut command = Side::Obmalloc.command(python, library);
@@ -80,7 +82,7 @@ fn count(python: &Python, library: &Path, program: &Program) -> Result<(Vec<u8>,
     Ok((stdout, Share::of(reports.values())))
 }
 
-/// Returns the time, the processor time and the memory of each program on each side.
+/// Returns the wall time, the processor time and the memory of each program on each allocator.
 fn figures(names: &[&String], costs: &[Vec<Vec<Cost>>]) -> [Figures; 3] {
     type Of = fn(&Cost) -> f64;
     let measures: [(_, _, Of); 3] = [

@@ -1,4 +1,5 @@
-//! Tells which allocator serves which domain, in a Python and in a child of it.
+//! Reports which allocator each of CPython's domains uses, in a Python and in a child process of
+//! it.
 
 use std::{ffi::OsString, path::Path, process::Stdio};
 
@@ -11,18 +12,18 @@ use super::{
 };
 use crate::{report::Table, workspace};
 
-/// A Python that starts another one, as programs do.
+/// A Python program that starts another Python, as many real programs do.
 const PROGRAM: &str = "import subprocess, sys; \
                        subprocess.run([sys.executable, '-c', 'pass'], check=True)";
 
-/// The domains, in the order of the table.
+/// The names of CPython's domains, in the order of the table.
 const DOMAINS: [&str; 3] = ["raw", "mem", "obj"];
 
-/// Examines each of `pythons`, started with `options`, and prints a table.
+/// Starts each of `pythons` with `options`, examines it, and prints a table.
 ///
 /// # Errors
 ///
-/// Fails if a Python that we support does not run on our heap.
+/// Fails if a supported Python does not run on our heap.
 pub(super) fn run(pythons: &[Python], options: &[OsString]) -> Result<()> {
     ensure!(!pythons.is_empty(), "no CPython was found; name one with --with");
     let library = workspace::build_library()?;
@@ -48,8 +49,8 @@ pub(super) fn run(pythons: &[Python], options: &[OsString]) -> Result<()> {
     Ok(())
 }
 
-/// Runs `python`, which starts a child. Returns the reports of both, and what to say of a process
-/// that left no report.
+/// Runs `python`, which starts a child process. Returns the reports of both processes, and the text
+/// to show for a process that wrote no report.
 fn examine(
     python: &Python,
     library: &Path,
@@ -67,8 +68,8 @@ fn examine(
     Ok(([itself, reports.into_values().next()], silence))
 }
 
-/// Describes a process without a report in a run that wrote `stderr`, by the last line about an
-/// error or else by the last line.
+/// Describes a process that wrote no report, in a run whose stderr is `stderr`. The description is
+/// the last line of `stderr` that mentions an error, or else its last line.
 fn silence(stderr: &str) -> String {
     let lines = || stderr.trim().lines();
     let error = lines().rfind(|line| line.contains("rror:"));
@@ -85,7 +86,7 @@ fn state(report: &Report) -> String {
     format!("not in force: {}", report.reason.as_deref().unwrap_or("no reason given"))
 }
 
-/// Returns what serves `domain`: CPython, obmalloc, or the file of another library.
+/// Returns the allocator of `domain`: CPython, obmalloc, or the file of another library.
 fn server<'a>(report: &'a Report, domain: &str) -> &'a str {
     match report.domains.get(domain) {
         None => "?",

@@ -1,8 +1,9 @@
-//! Runs a program once, and measures what it costs.
+//! Runs a program once, and measures its time and memory.
 //!
-//! The kernel counts for each child: the processor time of its threads and of the children that it
-//! waited for, and the peak of its resident memory. A child begins with the resident memory of the
-//! process that forks it. That is some megabytes here, and less than any Python needs.
+//! The kernel counts two things for each child process: the processor time of the child's threads
+//! and of the children that it waited for, and the peak of its resident memory. When a process
+//! forks, the child begins with the resident memory of its parent. Our own process has some
+//! megabytes, which is less than any Python needs, so the peak is that of the Python.
 
 use std::{
     fs::File,
@@ -15,12 +16,13 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// What a run cost.
+/// The time and memory that a run needed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cost {
-    /// Seconds from start to end.
+    /// The time from the start to the end of the process, in seconds.
     pub(super) wall: f64,
-    /// Seconds of processor time, in the program and in the kernel for it.
+    /// The processor time in seconds, including the time that the kernel spent on behalf of the
+    /// program.
     pub(super) cpu: f64,
     /// The peak of resident memory, in bytes.
     pub(super) peak: f64,
@@ -39,7 +41,8 @@ pub(super) struct Run {
 ///
 /// # Errors
 ///
-/// Fails if it cannot be started or fails. The error has what it printed.
+/// Fails if `command` cannot be started, or if it fails. The error contains the text that the
+/// command printed.
 pub(super) fn run(command: &mut Command) -> Result<Run> {
     let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
     command.stdin(Stdio::null()).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
@@ -54,21 +57,24 @@ pub(super) fn run(command: &mut Command) -> Result<Run> {
         bail!("{command:?}: {status}\n{}", String::from_utf8_lossy(&printed));
     }
     let cpu = seconds(usage.ru_utime) + seconds(usage.ru_stime);
-    // The kernel's unit is 1,024 bytes, except on macOS.
+    // The kernel reports the peak in units of 1,024 bytes, except on macOS, where the unit is a
+    // byte.
     let unit = if cfg!(target_os = "macos") { 1.0 } else { 1024.0 };
     Ok(Run { pid, cost: Cost { wall, cpu, peak: usage.ru_maxrss as f64 * unit }, stdout })
 }
 
-/// Waits for `child`, and asks the kernel what it used.
+/// Waits for `child` to end, and returns its status and the resources that it used.
 fn wait(child: Child) -> io::Result<(ExitStatus, libc::rusage)> {
     let mut status = 0;
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     loop {
-        // SAFETY: nobody has waited for this child, and both pointers are valid for writes.
+        // SAFETY: `child` was not waited for before, so its id is still valid. Both pointers are
+        // valid for writes.
         let pid =
             unsafe { libc::wait4(child.id().cast_signed(), &mut status, 0, usage.as_mut_ptr()) };
         if pid >= 0 {
-            // SAFETY: the usage consists of numbers, for which zero is valid.
+            // SAFETY: `usage` was zeroed and consists only of numbers, for which zero is a valid
+            // value.
             return Ok((ExitStatus::from_raw(status), unsafe { usage.assume_init() }));
         }
         let error = io::Error::last_os_error();

@@ -1,4 +1,5 @@
-//! The programs that run: the user's program, or those of `examples/python`.
+//! Chooses the Python programs to run: the program that the user names, or those of
+//! `examples/python`.
 
 use std::{ffi::OsString, fs, path::PathBuf};
 
@@ -9,15 +10,16 @@ use crate::workspace;
 /// A program for Python.
 #[derive(Clone, Debug)]
 pub(super) struct Program {
-    /// The name in tables.
+    /// The name of the program in tables.
     pub(super) name: String,
-    /// The arguments of Python.
+    /// The arguments that are passed to Python.
     pub(super) args: Vec<OsString>,
-    /// The program is one of ours, which print the same in every run.
+    /// True if the program belongs to `examples/python`. Such a program prints the same text in
+    /// every run.
     pub(super) bundled: bool,
 }
 
-/// Returns the program that `args` run, or the bundled programs if there are none.
+/// Returns the program that `args` describes, or the bundled programs if `args` is empty.
 pub(super) fn chosen(args: &[OsString]) -> Result<Vec<Program>> {
     if args.is_empty() {
         return bundled();
@@ -41,7 +43,7 @@ fn bundled() -> Result<Vec<Program>> {
     Ok(paths.into_iter().map(program).collect())
 }
 
-/// Returns the beginning of a long command.
+/// Returns the first line of a command, cut off if it is long.
 fn shortened(text: &str) -> String {
     const LONGEST: usize = 40;
     let line = text.lines().next().unwrap_or_default();

@@ -1,11 +1,11 @@
-//! The reports of the library on the processes that it was loaded into.
+//! Reads the reports that our library writes about the processes into which it was loaded.
 //!
 //! ```text
 //!   OBMALLOC_STATS=FOLDER/%p.json ─► a Python, and the Pythons that it starts ─► a file for each
 //! ```
 //!
-//! A process that is killed leaves no report, nor does one that ends with `_exit`, such as a forked
-//! worker.
+//! A process that is killed writes no report. Neither does a process that ends with `_exit`, such
+//! as a forked worker.
 
 use std::{collections::BTreeMap, fs, process::Command};
 
@@ -13,29 +13,29 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use tempfile::TempDir;
 
-/// The report on one process.
+/// The report about one process.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Report {
-    /// Our heap serves the domains `mem` and `obj`.
+    /// True if our heap is the allocator of the domains `mem` and `obj`.
     pub(crate) in_force: bool,
-    /// Why our heap is not in force.
+    /// The reason why our heap is not in force, if it is not.
     pub(crate) reason: Option<String>,
-    /// The domains `raw`, `mem` and `obj`.
+    /// The domains `raw`, `mem` and `obj`, by name.
     pub(crate) domains: BTreeMap<String, Domain>,
-    /// Small requests that the heap itself served.
+    /// The small requests that our heap answered from its pools.
     pub(crate) served: Option<Requests>,
 }
 
-/// A domain.
+/// The allocator of one of CPython's domains, and its counts of requests.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Domain {
-    /// `CPython`, `obmalloc` or `library`.
+    /// The allocator of the domain: `CPython`, `obmalloc`, or `library` for another library.
     pub(crate) served_by: String,
-    /// The file that has the domain's functions.
+    /// The file that contains the domain's allocator functions.
     pub(crate) library: String,
-    /// Requests of at most 512 bytes.
+    /// The requests for at most 512 bytes.
     small: Option<Requests>,
-    /// Larger requests.
+    /// The requests for more than 512 bytes.
     large: Option<Requests>,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Requests {
     requests: u64,
 }
 
-/// A folder that the library writes reports to.
+/// A temporary folder into which our library writes its reports.
 #[derive(Debug)]
 pub(crate) struct Reports {
     folder: TempDir,
@@ -56,19 +56,20 @@ impl Reports {
         Ok(Self { folder: tempfile::tempdir().context("cannot create a folder for reports")? })
     }
 
-    /// Makes `command`, and what it starts, write reports.
+    /// Makes `command`, and the processes that it starts, write reports.
     pub(crate) fn ask(&self, command: &mut Command) {
         command.env("OBMALLOC_STATS", self.folder.path().join("%p.json"));
     }
 
-    /// Reads the reports, by process id.
+    /// Reads the reports, and returns them by process id.
     pub(crate) fn read(&self) -> Result<BTreeMap<u32, Report>> {
         let mut reports = BTreeMap::new();
         for entry in fs::read_dir(self.folder.path())? {
             let path = entry?.path();
             let pid = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
             let text = fs::read_to_string(&path)?;
-            // A process that is killed while it writes leaves half a report.
+            // A process that is killed while it writes leaves an incomplete report, which we
+            // ignore.
             if let (Some(pid), Ok(report)) = (pid, serde_json::from_str(&text)) {
                 reports.insert(pid, report);
             }
@@ -77,7 +78,7 @@ impl Reports {
     }
 }
 
-/// The share of the requests of several processes that our pools served.
+/// The share of the requests of one or more processes that our pools answered.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Share {
     served: u64,
@@ -100,12 +101,12 @@ impl Share {
         share
     }
 
-    /// Returns the share of the requests of at most 512 bytes.
+    /// Returns the share of the requests for at most 512 bytes that our pools answered.
     pub(crate) fn of_small(self) -> f64 {
         self.served as f64 / self.small.max(1) as f64
     }
 
-    /// Returns the share of all requests.
+    /// Returns the share of all requests that our pools answered.
     pub(crate) fn of_all(self) -> f64 {
         self.served as f64 / self.all.max(1) as f64
     }

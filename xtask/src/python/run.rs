@@ -1,4 +1,4 @@
-//! Runs programs on our heap.
+//! Runs Python programs on our heap.
 
 use std::{
     ffi::OsString,
@@ -13,7 +13,8 @@ use testkit::pythons::Python;
 use super::programs::Program;
 use crate::workspace;
 
-/// Returns a command that runs `python` with the library, in the user's own environment.
+/// Returns a command that runs `python` with our library preloaded. The environment is otherwise
+/// that of the user.
 pub(super) fn preloaded(python: &Python, library: &Path) -> Command {
     let mut preload = OsString::from(library);
     if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
@@ -25,7 +26,8 @@ pub(super) fn preloaded(python: &Python, library: &Path) -> Command {
     command
 }
 
-/// Runs `programs` with each of `pythons`. Exits with the status of the first program that fails.
+/// Runs `programs` with each of `pythons`. If a program fails, exits with the status of that
+/// program.
 pub(super) fn run(pythons: &[Python], programs: &[Program], stats: bool) -> Result<()> {
     let library = workspace::build_library()?;
     for python in pythons {
@@ -40,7 +42,8 @@ pub(super) fn run(pythons: &[Python], programs: &[Program], stats: bool) -> Resu
             }
             let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
             if !status.success() {
-                // A shell reports a program that a signal killed in this way.
+                // If a signal killed the program, we exit with 128 plus the signal's number, as a
+                // shell does.
                 let killed = || 128 + status.signal().unwrap_or_default();
                 process::exit(status.code().unwrap_or_else(killed));
             }

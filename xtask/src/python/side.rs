@@ -1,21 +1,22 @@
-//! The allocators that a program runs on.
+//! The allocators on which a Python program can run.
 
 use std::{path::Path, process::Command};
 
 use testkit::pythons::Python;
 
-/// An allocator of small objects, as the environment of a Python chooses it.
+/// An allocator of small objects. Environment variables make a Python use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
     /// CPython's own allocator, `pymalloc`.
     CPython,
-    /// The C library's allocator for every request.
+    /// The C library's allocator `malloc`, for every request.
     Malloc,
     /// Our heap.
     Obmalloc,
 }
 
-/// Variables that choose an allocator, or make a Python allocate more than the program does.
+/// The environment variables that choose an allocator, or that make Python allocate more than the
+/// program itself does. We remove them.
 const VARIABLES: [&str; 7] = [
     "PYTHONMALLOC",
     "PYTHONMALLOCSTATS",
@@ -29,8 +30,9 @@ const VARIABLES: [&str; 7] = [
 impl Side {
     pub(super) const ALL: [Self; 3] = [Self::CPython, Self::Malloc, Self::Obmalloc];
 
-    /// Returns a command that runs `python` on this allocator. Unless the user sets another seed,
-    /// the hashes of strings are the same in every run, so all runs do the same work.
+    /// Returns a command that runs `python` on this allocator. The command fixes the seed of
+    /// Python's string hashes unless the user sets another seed. The hashes are then the same in
+    /// every run, so all runs do the same work.
     pub(super) fn command(self, python: &Python, library: &Path) -> Command {
         let mut command = Command::new(&python.executable);
         for variable in VARIABLES {

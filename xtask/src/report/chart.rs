@@ -1,4 +1,4 @@
-//! A chart of ratios as SVG: a row for each workload, and a dot for each pair of contenders.
+//! An SVG chart of ratios, with a row for each workload and a dot for each pair of contenders.
 //!
 //! ```text
 //!   pair 64     ●  ●●   ┊
@@ -11,22 +11,23 @@ use super::{
     html::escaped,
 };
 
-/// Colours that most eyes can tell apart (Okabe and Ito), and two more.
+/// The colours of the dots: the palette of Okabe and Ito, which people with colour blindness can
+/// tell apart, and two more.
 const COLOURS: [&str; 9] = [
     "#000000", "#d55e00", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#787878",
     "#8c564b",
 ];
 
-/// Where the plot begins and ends from left to right, in pixels.
+/// The horizontal positions where the plot begins and ends, in pixels.
 const PLOT: (f64, f64) = (220.0, 960.0);
 
-/// Pixels above the first row, which hold the legend.
+/// The height of the legend above the first row, in pixels.
 const LEGEND: f64 = 40.0;
 
-/// Pixels of a row.
+/// The height of a row, in pixels.
 const ROW: f64 = 24.0;
 
-/// Draws the ratios of `pairs`. `names` has a name for each pair.
+/// Draws the ratios of `pairs`. `names` contains one name for each pair.
 pub(crate) fn chart(figures: &Figures, pairs: &[Pair], names: &[&str]) -> String {
     let ratio = |row: usize, pair: &Pair| figures.ratio(row, *pair);
     let rows = 0..figures.rows.len();
@@ -81,7 +82,8 @@ mod tests {
         for text in [">w<", ">a<", ">b<", "<title>0.50</title>"] {
             assert!(svg.contains(text), "{text} in {svg}");
         }
-        // Two dots in the legend, and one ratio: nothing can be divided by zero.
+        // There are two dots in the legend and only one dot for a ratio, because a division by zero
+        // gives no ratio.
         assert_eq!(svg.matches("<circle").count(), 3);
     }
 }

@@ -1,38 +1,40 @@
-//! Figures of several contenders at several workloads, their ratios and the means of those.
+//! The figures of several contenders for several workloads, the ratios between contenders, and the
+//! means of these ratios.
 
 use benches::figures::{geometric_mean, median, spread};
 
 use super::table::{Cell, Table};
 
-/// What is measured.
+/// A quantity that is measured, such as time or memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Measure {
     pub(crate) name: &'static str,
     pub(crate) unit: &'static str,
-    /// The decimals of a figure below 1,000. Larger figures have none. A ratio has as many, and at
-    /// least two.
+    /// The number of decimals of a figure below 1,000. Larger figures have no decimals. A ratio has
+    /// the same number of decimals, but at least two.
     pub(crate) decimals: usize,
 }
 
-/// What one contender needed for one workload.
+/// The amount of time or memory that one contender needed for one workload.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Figure {
     pub(crate) value: f64,
-    /// The interquartile range of the rounds, as a part of their median.
+    /// The interquartile range of the values of all rounds, divided by their median. `None` if
+    /// there is only one value.
     pub(crate) spread: Option<f64>,
 }
 
 impl Figure {
-    /// A figure without a spread.
+    /// Returns a figure without a spread.
     pub(crate) fn plain(value: f64) -> Self {
         Self { value, spread: None }
     }
 
-    /// The median of `rounds`, with their spread if there are several.
+    /// Returns the median of `rounds`. The figure has a spread if there are several rounds.
     ///
     /// # Panics
     ///
-    /// Panics if there is no round.
+    /// Panics if `rounds` is empty.
     fn of_rounds(rounds: &[f64]) -> Self {
         let spread = (rounds.len() > 1).then(|| spread(rounds));
         Self { value: median(rounds.iter().copied()), spread }
@@ -45,21 +47,22 @@ impl Figure {
     }
 }
 
-/// The figures of one measure. A row is a workload, and a column is a contender.
+/// The figures of one measure, as a table. A row is a workload, and a column is a contender.
 #[derive(Debug)]
 pub(crate) struct Figures {
     pub(crate) measure: Measure,
     pub(crate) columns: Vec<String>,
     pub(crate) rows: Vec<(String, Vec<Option<Figure>>)>,
-    /// Rows that have a geometric mean of their own, and its name.
+    /// The geometric means to show: the name of each mean, and the rows that it covers.
     pub(crate) means: Vec<(String, Vec<usize>)>,
 }
 
-/// Two columns: the ratio is that of the first to the second.
+/// Two columns of a table. The ratio of a pair is the first column divided by the second.
 pub(crate) type Pair = (usize, usize);
 
 impl Figures {
-    /// Creates figures from `runs`, which has what each row's runs returned, by column and round.
+    /// Creates figures from `runs`, which contains the results of each row, by column and then by
+    /// round.
     pub(crate) fn of_runs<T>(
         measure: Measure,
         columns: &[&str],
@@ -74,7 +77,7 @@ impl Figures {
         Self::new(measure, columns.iter().map(ToString::to_string).collect(), rows)
     }
 
-    /// Creates figures with one mean, which covers every row.
+    /// Creates figures with a single mean, which covers every row.
     pub(crate) fn new(
         measure: Measure,
         columns: Vec<String>,
@@ -93,20 +96,22 @@ impl Figures {
         self.rows.iter().any(|(_, figures)| figures[column].is_some())
     }
 
-    /// Returns the ratio of a pair, or `None` if a figure is missing or the second is zero.
+    /// Returns the ratio of `pair` in `row`, or `None` if a figure is missing or the second figure
+    /// is zero.
     pub(crate) fn ratio(&self, row: usize, (over, under): Pair) -> Option<f64> {
         let under = self.value(row, under).filter(|under| *under > 0.0)?;
         Some(self.value(row, over)? / under)
     }
 
-    /// Returns the geometric mean of a pair's ratios in `rows`, or `None` if there is no ratio.
+    /// Returns the geometric mean of the ratios of `pair` in `rows`, or `None` if no row has a
+    /// ratio.
     pub(crate) fn mean(&self, rows: &[usize], pair: Pair) -> Option<f64> {
         let ratios: Vec<_> = rows.iter().filter_map(|row| self.ratio(*row, pair)).collect();
         (!ratios.is_empty()).then(|| geometric_mean(ratios))
     }
 
-    /// Makes a table of the figures in the columns `shown`, the ratios of `pairs` and their means.
-    /// It has no row for a workload without a figure, and is `None` if that leaves no row.
+    /// Makes a table of the columns `shown`, the ratios of `pairs`, and the means of these ratios.
+    /// The table omits workloads without any figure. Returns `None` if no row is left.
     pub(crate) fn table(&self, first: &str, shown: &[usize], pairs: &[Pair]) -> Option<Table> {
         let mut header = vec![first.to_owned()];
         header.extend(shown.iter().map(|column| self.columns[*column].clone()));
@@ -142,7 +147,7 @@ mod tests {
     use super::*;
 
     impl Figures {
-        /// Figures of one row, `w`.
+        /// Returns figures with one row, whose name is `w`.
         pub(crate) fn example(figures: &[(&str, f64)]) -> Self {
             let measure = Measure { name: "time", unit: "ns", decimals: 2 };
             let columns = figures.iter().map(|(name, _)| (*name).to_owned()).collect();

@@ -1,4 +1,4 @@
-//! The parts of a report, which print as text or make up a page of HTML.
+//! The parts of a report. A report can be printed as text or written as an HTML page.
 
 use std::fmt;
 
@@ -9,13 +9,13 @@ use super::{html::escaped, table::Table};
 pub(crate) enum Part {
     Heading(String),
     Line(String),
-    /// Lines that belong together.
+    /// Lines that form one list.
     List(Vec<String>),
-    /// A table and its caption.
+    /// A caption and a table.
     Table(String, Table),
-    /// A table that a page shows on a click.
+    /// A caption and a table, which an HTML page shows only after a click on the caption.
     Folded(String, Table),
-    /// An SVG image, which only a page shows.
+    /// An SVG image, which appears only in an HTML page.
     Chart(String),
 }
 
@@ -61,7 +61,7 @@ th:first-child, td:first-child { text-align: left } td.loss { background: #fde0d
 details { margin: 0.5em 0 }
 ";
 
-/// Returns a page of HTML that needs no other file.
+/// Returns an HTML page that contains everything it needs, so that no other file must be loaded.
 pub(crate) fn page(title: &str, parts: &[Part]) -> String {
     let title = escaped(title);
     let body: String = parts.iter().map(Part::html).collect();

@@ -1,4 +1,4 @@
-//! A table that prints as text, as Markdown or as HTML.
+//! A table that can be printed as text, as Markdown or as HTML.
 
 use std::fmt;
 
@@ -6,7 +6,8 @@ use comfy_table::{CellAlignment, TableStyle, presets};
 
 use super::html::escaped;
 
-/// A header and rows. Columns of numbers, except the first, are aligned to the right.
+/// A table with a header and rows. Every column except the first contains numbers and is aligned to
+/// the right.
 #[derive(Debug)]
 pub(crate) struct Table {
     header: Vec<String>,
@@ -17,7 +18,7 @@ pub(crate) struct Table {
 #[derive(Debug)]
 pub(crate) struct Cell {
     text: String,
-    /// The cell is coloured in a page.
+    /// True if an HTML page highlights the cell, because the ratio in it is a loss.
     is_loss: bool,
 }
 
@@ -28,7 +29,8 @@ impl<T: Into<String>> From<T> for Cell {
 }
 
 impl Cell {
-    /// A ratio of ours to theirs. Above 1, ours loses.
+    /// Returns a cell with the ratio of our allocator to another one. If the ratio is above 1, our
+    /// allocator needs more, so the cell is marked as a loss.
     pub(super) fn ratio(ratio: Option<f64>, decimals: usize) -> Self {
         let text = ratio.map_or("–".to_owned(), |ratio| format!("{ratio:.decimals$}"));
         Self { text, is_loss: ratio.is_some_and(|ratio| ratio > 1.0) }

@@ -1,4 +1,4 @@
-//! Runs a test file once, in a process and a folder of its own.
+//! Runs one of CPython's test files once, in its own process and folder.
 
 use std::{
     collections::BTreeMap,
@@ -22,39 +22,42 @@ use crate::{
     python::reports::{Report, Reports},
 };
 
-/// The additional time in which CPython's runner, after its own time limit, tells where it hung.
+/// The time that we allow in addition to the time limit of CPython's test runner. In this time, the
+/// runner can print where the tests hung.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// The end of the reason if a test makes a child use an allocator of CPython.
+/// The end of the reason for not using our heap that a process reports if a test made it use one of
+/// CPython's allocators.
 pub(super) const REQUESTED: &str = " makes CPython use allocators of its own";
 
-/// The end of the reason if a test leaves a tracer or a hook above our heap.
+/// The end of the reason for not using our heap that a process reports if a test installed a tracer
+/// or a hook above our heap and did not remove it.
 const HOOKED: &str = "other functions were put over it";
 
-/// What a run left.
+/// The results of running a test file once.
 #[derive(Debug)]
 pub(super) struct Attempt {
     /// The outcome of each test, and of the file as a whole.
     pub(super) outcomes: Outcomes,
-    /// What it printed.
+    /// The text that the run printed.
     pub(super) output: String,
-    /// The processes that the library was loaded into.
+    /// The processes into which our library was loaded.
     pub(super) processes: Processes,
 }
 
-/// The processes of a run that left a report.
+/// The processes of a run that wrote a report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Processes {
-    /// The process that ran the tests was on our heap.
+    /// True if the process that ran the tests was on our heap.
     itself: bool,
-    /// The number of processes on our heap.
+    /// The number of processes that were on our heap.
     pub(super) ours: usize,
-    /// The number of other processes, by reason.
+    /// The number of processes that were not on our heap, by the reason that they reported.
     pub(super) others: BTreeMap<String, usize>,
 }
 
 impl Processes {
-    /// Sorts `reports`. The process `pid` ran the tests.
+    /// Counts the processes in `reports`. `pid` is the process that ran the tests.
     fn of(reports: &BTreeMap<u32, Report>, pid: u32) -> Self {
         let itself = reports.get(&pid).is_some_and(|report| report.in_force);
         let mut processes = Self { itself, ..Self::default() };
@@ -69,14 +72,14 @@ impl Processes {
         processes
     }
 
-    /// Returns the reasons that no test can have caused.
+    /// Returns the reasons for not using our heap that a test cannot have caused.
     pub(super) fn unexplained(&self) -> impl Iterator<Item = &str> {
         let reasons = self.others.keys().map(String::as_str);
         reasons.filter(|reason| ![REQUESTED, HOOKED].iter().any(|end| reason.ends_with(end)))
     }
 }
 
-/// Runs `file` on `python`, with `library` if there is one.
+/// Runs `file` on `python`. Preloads `library` if it is given.
 pub(super) fn run(python: &Python, file: File, library: Option<&Path>) -> Result<Attempt> {
     let folder = tempfile::tempdir()?;
     let (results, printed) = (folder.path().join("results.xml"), folder.path().join("output"));
@@ -88,7 +91,8 @@ pub(super) fn run(python: &Python, file: File, library: Option<&Path>) -> Result
     command.args(file.patterns().iter().flat_map(|pattern| ["-m", pattern]));
     command.env("PYTHONDONTWRITEBYTECODE", "1").current_dir(folder.path());
     if let Some(library) = library {
-        // Some tests start a Python with another allocator and read its stderr.
+        // We silence our library, because some tests start a Python with another allocator and
+        // check its stderr.
         command.env("LD_PRELOAD", library).env("OBMALLOC", "quiet");
         reports.ask(&mut command);
     }
@@ -99,15 +103,17 @@ pub(super) fn run(python: &Python, file: File, library: Option<&Path>) -> Result
     let mut outcomes = outcomes(file, status, fs::read_to_string(&results).ok(), &output)?;
     let processes = Processes::of(&reports.read()?, pid);
     let is_unexplained = || !processes.itself || processes.unexplained().next().is_some();
-    // Without the library, this counts as a test that passes.
+    // We add the outcome of one more test, which checks that our heap was in use. It passes if the
+    // process that ran the tests used our heap, and every other process either did so or had a
+    // reason that a test can cause. Without the library, this test always passes.
     let failed = library.is_some() && is_unexplained();
     let outcome = if failed { Outcome::Failed } else { Outcome::Passed };
     outcome::add(&mut outcomes, &format!("{} on our heap", file.name), outcome);
     Ok(Attempt { outcomes, output, processes })
 }
 
-/// Starts `command` in a process group of its own, and waits for it for at most `limit`. Kills what
-/// it leaves behind in the group.
+/// Starts `command` in its own process group, and waits at most `limit` for it to end. Then kills
+/// the processes that are left in the group.
 fn finish(command: &mut Command, limit: Duration) -> Result<(u32, ExitStatus)> {
     let started = Instant::now();
     reset_signals(command.process_group(0));
@@ -124,23 +130,23 @@ fn finish(command: &mut Command, limit: Duration) -> Result<(u32, ExitStatus)> {
     }
 }
 
-/// Makes `command` start with the default handlers of a terminal's signals. A shell ignores some of
-/// these signals for what it runs in the background, and CPython's tests do not expect that:
-/// test_threading then waits forever.
+/// Makes `command` start with the default handlers of the signals that a terminal sends. A shell
+/// ignores some of these signals for the programs that it runs in the background. CPython's tests
+/// do not expect this, and test_threading then waits forever.
 fn reset_signals(command: &mut Command) {
     let reset = || {
         for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
-            // SAFETY: `signal` takes two constants and may be called between fork and exec.
+            // SAFETY: `signal` takes two constants, and may be called between fork and exec.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
         }
         Ok(())
     };
-    // SAFETY: `reset` neither allocates nor locks.
+    // SAFETY: between fork and exec, code must not allocate or take locks. `reset` does neither.
     unsafe { command.pre_exec(reset) };
 }
 
-/// Returns the outcome of each test, and of the file as a whole. The latter shows what no test
-/// shows: doctests, a crash, a file that is skipped.
+/// Returns the outcome of each test, and of the file as a whole. The outcome of the file covers
+/// what no single test shows: doctests, a crash, and a file that is skipped.
 fn outcomes(
     file: File,
     status: ExitStatus,
@@ -199,10 +205,11 @@ mod tests {
     fn a_run_receives_an_interrupt_that_we_ignore() {
         let mut command = Command::new("sh");
         command.args(["-c", "kill -INT $$"]);
-        // SAFETY: no handler is set. What is started meanwhile may ignore the signal as well.
+        // SAFETY: ignoring a signal installs no handler function. Other processes that are started
+        // meanwhile may inherit the ignored signal, which does no harm.
         let before = unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
         let ended = finish(&mut command, Duration::from_secs(60));
-        // SAFETY: `before` is the handler that was set before.
+        // SAFETY: `before` is the handler that `signal` returned, which was set before.
         unsafe { libc::signal(libc::SIGINT, before) };
         assert_eq!(ended.unwrap().1.signal(), Some(libc::SIGINT));
     }
@@ -217,7 +224,8 @@ mod tests {
     #[test]
     fn what_a_run_leaves_behind_is_killed() {
         let mut command = Command::new("sh");
-        // The sleeper holds the pipe open, so reading ends only when it is killed.
+        // The background process `sleep` holds the pipe open, so reading from the pipe ends only
+        // when `sleep` is killed.
         command.args(["-c", "sleep 1000 &"]).stdout(Stdio::piped());
         let mut child = command.process_group(0).spawn().unwrap();
         child.wait().unwrap();

@@ -1,27 +1,30 @@
-//! The test files of CPython that are compared, and the tests whose outcome may differ.
+//! The test files of CPython that are compared, and the tests whose outcome may differ with our
+//! library.
 
 use std::time::Duration;
 
-/// A test file, or a part of one.
+/// A test file of CPython that is compared, or a part of such a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct File {
     pub(super) name: &'static str,
     pub(super) part: Part,
 }
 
-/// On which Pythons a file runs in the part that takes five minutes.
+/// The Pythons on which a file runs if only the five-minute part of the comparison is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
-    /// On every Python.
+    /// The file runs on every Python.
     Everywhere,
-    /// On one Python, because it takes longer. Each of these files gets another one.
+    /// The file runs on only one Python, because it takes longer. Successive files of this kind run
+    /// on different Pythons.
     Somewhere,
-    /// On none, because it takes minutes.
+    /// The file does not run, because it takes minutes.
     Nowhere,
 }
 
-/// The files that are compared, the longest first, so that the last file to end is a short one.
-/// Some have another name in other versions of CPython, or do not exist there.
+/// The files that are compared. The longest files come first, so that only short files are left at
+/// the end, when the parallel jobs wait for each other. Some files have another name in other
+/// versions of CPython, or do not exist in them.
 const FILES: [(Part, &str); 3] = [
     (
         Part::Nowhere,
@@ -48,7 +51,8 @@ pub(super) fn all() -> impl Iterator<Item = File> {
 }
 
 impl File {
-    /// Returns patterns of the tests that run, or none if all tests of the file run.
+    /// Returns patterns that select the tests to run, or an empty list if all tests of the file
+    /// run.
     pub(super) fn patterns(self) -> &'static [&'static str] {
         match self.name {
             "test_capi" => &["*PyMem*", "*test_pymem*", "*test_pyobject*", "*test_set_nomemory*"],
@@ -56,7 +60,7 @@ impl File {
         }
     }
 
-    /// Returns the time after which the file has hung, even on a busy machine.
+    /// Returns the time after which we assume that the file hangs, even on a busy machine.
     pub(super) fn longest(self) -> Duration {
         let minutes = match self.part {
             Part::Everywhere => 10,
@@ -67,27 +71,29 @@ impl File {
     }
 }
 
-/// How the library may change the outcome of a test.
+/// The way in which our library may change the outcome of a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
-    /// The test may fail if the heading of each failure has these words.
+    /// The test may fail, provided that the heading of each failure contains this text.
     Fails(&'static str),
     /// The test may be skipped.
     IsSkipped,
 }
 
-/// The tests that the library may change: file, name, and change.
+/// The tests whose outcome our library may change, each with its file, its name, and the permitted
+/// change.
 const PERMITTED: [(&str, &str, Change); 4] = [
-    // These ask CPython for the counters or the name of its own allocator.
+    // These tests ask CPython for the counters or the name of its own allocator, which is not in
+    // use.
     ("test_sys", "test_getallocatedblocks", Change::Fails("")),
     ("test_sys", "test_debugmallocstats", Change::Fails("")),
     ("test_cmd_line", "test_pythonmalloc", Change::Fails("(env_var=None, ")),
-    // This is skipped wherever strace is installed and LD_PRELOAD is set.
+    // This test is skipped if strace is installed and LD_PRELOAD is set.
     ("test_subprocess", "test_vfork_used_when_expected", Change::IsSkipped),
 ];
 
-/// Returns true if the library may change the outcome of this test, which printed failures under
-/// these headings.
+/// Returns true if our library may change the outcome of `test`, whose failures were printed under
+/// `headings`.
 pub(super) fn may_differ<'a>(test: &str, mut headings: impl Iterator<Item = &'a str>) -> bool {
     let parts: Vec<_> = test.split('.').collect();
     let permitted =

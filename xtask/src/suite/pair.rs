@@ -1,4 +1,4 @@
-//! Compares a test file with the library and without it.
+//! Compares the outcomes of a test file with our library and without it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,21 +16,21 @@ use super::{
 };
 use crate::tally::Tally;
 
-/// How often a file with a difference runs at most.
+/// The maximum number of times that a file runs with and without the library if outcomes differ.
 const TRIES: usize = 3;
 
-/// How often a difference must show to count.
+/// The number of tries in which a difference must appear before we report it.
 const REPEATS: usize = 2;
 
-/// What the runs of a file showed.
+/// The result of comparing the runs of a test file.
 #[derive(Debug, Default)]
 pub(super) struct Compared {
     pub(super) tests: usize,
-    /// Tests with another outcome with the library, and what they printed.
+    /// The tests whose outcome is different with the library, and the text that they printed.
     pub(super) different: BTreeMap<String, String>,
-    /// Tests whose outcome may differ, and does.
+    /// The tests whose outcome differed and is permitted to differ.
     pub(super) permitted: BTreeSet<String>,
-    /// Tests whose outcome differed, but not repeatedly, and what was seen.
+    /// The tests whose outcome differed, but not repeatedly, and a description of their outcomes.
     pub(super) flaky: BTreeMap<String, String>,
     /// The processes of the first run with the library.
     pub(super) processes: Processes,
@@ -47,10 +47,11 @@ impl Compared {
     }
 }
 
-/// A run without the library and one with it.
+/// A run without the library, and a run with it.
 type Try = [Attempt; 2];
 
-/// Runs `file` without and with the library, and again while another run could decide.
+/// Runs `file` without and with the library. Repeats both runs as long as another try could decide
+/// whether a test is different, but runs at most [`TRIES`] tries.
 pub(super) fn compare(library: &Path, python: &Python, file: File) -> Result<Compared> {
     let started = Instant::now();
     let mut tries = Vec::new();
@@ -63,12 +64,12 @@ pub(super) fn compare(library: &Path, python: &Python, file: File) -> Result<Com
     }
 }
 
-/// The outcomes of one test in some tries.
+/// The outcomes of one test in all tries so far.
 struct History<'a> {
     test: &'a str,
-    /// The outcome without the library and with it, in each try.
+    /// The outcomes in each try: first without the library, then with it.
     seen: Vec<[Option<Outcome>; 2]>,
-    /// The test may have the outcomes that it has with the library.
+    /// True if the test is permitted to have the outcomes that it had with the library.
     may_differ: bool,
 }
 
@@ -86,26 +87,27 @@ impl<'a> History<'a> {
         self.seen.iter().any(|[without, with]| without != with)
     }
 
-    /// Returns the number of tries in which the outcome with the library was one that the test
-    /// never had without it.
+    /// Returns the number of tries in which the test had an outcome with the library that it never
+    /// had without the library.
     fn strange(&self) -> usize {
         let own = |outcome| self.seen.iter().any(|[without, _]| *without == outcome);
         self.seen.iter().filter(|[_, with]| !own(*with)).count()
     }
 
-    /// Returns true if the test has another outcome with the library. A crash need not repeat.
+    /// Returns true if the library changes the outcome of the test. The change must appear in
+    /// several tries, unless it is a crash, for which one try is enough.
     fn is_different(&self) -> bool {
         let crashes = self.seen.iter().any(|[_, with]| *with == Some(Outcome::Lost));
         self.strange() >= if crashes { 1 } else { REPEATS }
     }
 
-    /// Returns true if another try could change the verdict.
+    /// Returns true if another try could change the verdict on this test.
     fn is_open(&self) -> bool {
         self.differs() && !self.may_differ && !self.is_different() && self.strange() > 0
     }
 }
 
-/// Returns the history of every test of `tries`.
+/// Returns the history of every test that appears in `tries`.
 fn histories(tries: &[Try]) -> Vec<History<'_>> {
     let tests: BTreeSet<_> =
         tries.iter().flatten().flat_map(|attempt| attempt.outcomes.keys()).collect();
@@ -133,7 +135,7 @@ fn judge(tries: &[Try]) -> Compared {
     compared
 }
 
-/// Describes the outcomes of each try.
+/// Describes the outcomes of a test in each try.
 fn in_words(seen: &[[Option<Outcome>; 2]]) -> String {
     let tries = seen.iter().map(|outcomes| {
         let [without, with] = outcomes.map(|outcome| match outcome {
@@ -145,8 +147,8 @@ fn in_words(seen: &[[Option<Outcome>; 2]]) -> String {
     tries.collect::<Vec<_>>().join("; ")
 }
 
-/// Returns what was seen, and what the test printed when it failed with the library, or else the
-/// last lines of the output.
+/// Returns a description of the outcomes, followed by the text that the test printed when it failed
+/// with the library. If there is no such text, the last lines of the run's output follow instead.
 fn evidence(history: &History<'_>, tries: &[Try]) -> String {
     const LAST: usize = 60;
     let mut text = in_words(&history.seen);

@@ -1,4 +1,4 @@
-//! Decides which files run on which Pythons.
+//! Decides which test files run on which Pythons.
 
 use anyhow::{Result, ensure};
 use testkit::pythons::{self, Python};
@@ -6,12 +6,13 @@ use testkit::pythons::{self, Python};
 use super::files::{self, File, Part};
 use crate::process;
 
-/// How much runs.
+/// The amount of tests to run.
 #[derive(Debug)]
 pub(super) enum Extent {
     /// Every file on every Python.
     All,
-    /// What takes five minutes: the quick files on every Python, and each slow file on one.
+    /// A part that takes five minutes: the quick files on every Python, and each slow file on one
+    /// Python.
     Part,
     /// These files on every Python.
     Only(Vec<String>),
@@ -24,7 +25,7 @@ pub(super) struct Job<'a> {
     pub(super) file: File,
 }
 
-/// A Python and the files that it has.
+/// A Python and the test files that are installed with it.
 #[derive(Debug)]
 pub(super) struct Shelf<'a> {
     pub(super) python: &'a Python,
@@ -32,7 +33,7 @@ pub(super) struct Shelf<'a> {
 }
 
 impl<'a> Shelf<'a> {
-    /// Asks `python` which of the files it has.
+    /// Asks `python` which of our test files are installed with it.
     pub(super) fn of(python: &'a Python) -> Result<Self> {
         const QUESTION: &str = "import importlib.util, sys\n\
                                 for name in sys.argv[1:]:\n    \
@@ -44,18 +45,18 @@ impl<'a> Shelf<'a> {
         Ok(Self { python, files: files::all().filter(has).collect() })
     }
 
-    /// Returns the files that it does not have, because another version has them or because only a
-    /// part of CPython's tests is installed.
+    /// Returns the files that this Python does not have. Either only other versions have the file,
+    /// or only a part of CPython's tests is installed.
     pub(super) fn missing(&self) -> Vec<&'static str> {
         files::all().filter(|file| !self.files.contains(file)).map(|file| file.name).collect()
     }
 }
 
-/// Returns what runs, in this order.
+/// Returns the jobs in the order in which they start.
 ///
 /// # Errors
 ///
-/// Fails if `extent` names a file that is not compared.
+/// Fails if `extent` names a file that we do not compare.
 pub(super) fn jobs<'a>(shelves: &[Shelf<'a>], extent: &Extent) -> Result<Vec<Job<'a>>> {
     if let Extent::Only(names) = extent {
         for name in names {

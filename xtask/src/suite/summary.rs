@@ -1,18 +1,18 @@
-//! The result of a comparison, in lines and as a table.
+//! The result of the comparison, as lines of text and as a table.
 
 use testkit::pythons::Python;
 
 use super::{attempt, pair::Compared};
 use crate::report::Table;
 
-/// A file that was compared on a Python.
+/// A test file that was compared on one Python.
 pub(super) struct Done<'a> {
     pub(super) python: &'a Python,
     pub(super) file: &'static str,
     pub(super) compared: Compared,
 }
 
-/// Returns lines about one file on one Python.
+/// Returns the lines that describe the comparison of one file on one Python.
 pub(super) fn lines(compared: &Compared) -> Vec<String> {
     let Compared { tests, took, processes, .. } = compared;
     let (same, seconds, ours) = (compared.same(), took.as_secs(), processes.ours);

@@ -1,4 +1,5 @@
-//! No `cfg` inside a function of a shipping crate: a function has one body for each target.
+//! Checks that no function of a shipping crate contains a `cfg`. A function has a separate body for
+//! each target instead.
 
 use syn::visit::Visit;
 
@@ -23,7 +24,7 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
     violations
 }
 
-/// Collects the functions with a `cfg` inside.
+/// Collects the functions that contain a `cfg`.
 struct Finder {
     function: Option<String>,
     found: Vec<String>,

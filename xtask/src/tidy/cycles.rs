@@ -1,10 +1,11 @@
-//! Files that use each other, directly or through others.
+//! Checks that no files use each other, either directly or through other files.
 //!
-//! A file uses another one if it names an item that is defined there. Re-exports are resolved, so a
-//! name in the root of a crate leads to the file that defines it. A test module may use anything.
+//! A file uses another file if it names an item that is defined there. We resolve re-exports, so a
+//! name in the root of a crate leads to the file that defines the item. Test modules are not
+//! checked and may use any file.
 //!
-//! Examples are left out. The objects of one of them form a recursive type: a list has values, and a
-//! value is a pointer to a list, among others.
+//! Examples are not checked either, because the objects of one example form a recursive type: a
+//! list contains values, and a value can be a pointer to a list.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,17 +27,17 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
         .collect()
 }
 
-/// The path of a module from the root of its crate.
+/// The path of a module, beginning at the root of its crate.
 type Path = Vec<String>;
 
-/// A module: its file, and the names that `use` brings into it.
+/// A module: the file that contains it, and the names that `use` declarations bring into it.
 struct Module {
     file: String,
     names: BTreeMap<String, Path>,
     globs: Vec<Path>,
 }
 
-/// The modules of a crate, and the paths that each of them names.
+/// The modules of a crate, and the paths that the code in each module names.
 #[derive(Default)]
 struct Package {
     modules: BTreeMap<Path, Module>,
@@ -84,9 +85,11 @@ impl Package {
         self.modules.insert(path, module);
     }
 
-    /// The module that defines what `name` leads to, as seen from the module `from`.
+    /// Returns the module that defines the item to which `name` leads, as seen from the module
+    /// `from`.
     fn resolve(&self, from: &Path, name: &[String], depth: usize) -> Option<Path> {
-        // Names can lead in circles only in code that does not compile.
+        // We stop after 20 steps, because only in code that does not compile can names lead in
+        // circles.
         if depth > 20 {
             return None;
         }
@@ -122,7 +125,7 @@ impl Package {
         Some(at)
     }
 
-    /// The files that each file uses.
+    /// Returns, for each file, the files that it uses.
     fn uses(&self) -> BTreeMap<&str, BTreeSet<&str>> {
         let mut uses = BTreeMap::<_, BTreeSet<_>>::new();
         for (from, name) in &self.named {
@@ -135,7 +138,7 @@ impl Package {
         uses
     }
 
-    /// One cycle for each file that is in one, without repetitions.
+    /// Returns one cycle for each file that is part of a cycle. Each cycle appears only once.
     fn cycles(&self) -> Vec<Vec<String>> {
         let uses = self.uses();
         let mut known = BTreeSet::new();
@@ -153,7 +156,7 @@ impl Package {
     }
 }
 
-/// The shortest way from `file` back to itself.
+/// Returns the shortest cycle of files that begins and ends at `file`, if there is one.
 fn shortest_way_back<'a>(
     file: &'a str,
     uses: &BTreeMap<&'a str, BTreeSet<&'a str>>,
@@ -178,7 +181,7 @@ fn shortest_way_back<'a>(
     None
 }
 
-/// Adds the names that a `use` brings into `module`.
+/// Adds the names that a `use` declaration brings into `module`.
 fn flatten(tree: &UseTree, before: &mut Path, module: &mut Module) {
     match tree {
         UseTree::Path(path) => {
@@ -203,7 +206,8 @@ fn flatten(tree: &UseTree, before: &mut Path, module: &mut Module) {
     }
 }
 
-/// Collects the paths of several segments in an item. What has one segment was brought in by a `use`.
+/// Collects the paths in an item that have several segments. A path with one segment is left out,
+/// because a `use` brought its name into the module.
 struct Paths(Vec<Path>);
 
 impl<'ast> Visit<'ast> for Paths {

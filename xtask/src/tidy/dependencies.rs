@@ -1,4 +1,4 @@
-//! The dependency table of ARCHITECTURE.md against the manifests.
+//! Compares the dependency table of ARCHITECTURE.md with the manifests of the crates.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +32,7 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
     violations
 }
 
-/// The dependencies of a manifest, without those of tests and builds.
+/// Returns the dependencies in a manifest, except those that only tests and build scripts use.
 fn dependencies(manifest: &str) -> BTreeSet<&str> {
     let mut names = BTreeSet::new();
     let mut inside = false;

@@ -1,10 +1,11 @@
-//! The paths, links and commands that documents name.
+//! Checks that the paths, links and commands in documents exist.
 
 use std::path::{Component, Path, PathBuf};
 
 use super::tree::Tree;
 
-/// Folders of the repository. A path in a document that begins with one of them must exist.
+/// Folders of the repository. If a document names a path that begins with one of these, the path
+/// must exist.
 const FOLDERS: &[&str] =
     &[".cargo/", ".ci/", "benches/", "crates/", "docs/", "examples/", "xtask/"];
 
@@ -27,7 +28,7 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
     violations
 }
 
-/// The parts of a line between backticks.
+/// Returns the parts of a line that are between backticks.
 fn quoted(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2)
 }
@@ -44,14 +45,15 @@ fn exists(tree: &Tree, path: &str) -> bool {
     tree.files.contains_key(path) || tree.files.keys().any(inside)
 }
 
-/// The targets of links to files.
+/// Returns the targets of the links in a line that lead to files.
 fn links(line: &str) -> impl Iterator<Item = &str> {
     let targets = line.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     let local = targets.filter(|target| !target.contains("://") && !target.starts_with('#'));
     local.map(|target| target.split('#').next().unwrap_or_default())
 }
 
-/// The path of a link in the document at `path`, from the root of the repository.
+/// Returns the path to which `link` leads from the document at `path`, relative to the root of the
+/// repository.
 fn resolved(path: &str, link: &str) -> String {
     let mut target = PathBuf::from(path);
     target.pop();
@@ -64,14 +66,15 @@ fn resolved(path: &str, link: &str) -> String {
     target.to_string_lossy().into_owned()
 }
 
-/// The commands of a line, each up to its end in the line.
+/// Returns the `cargo xtask` commands in a line, each up to the end of the command.
 fn commands(line: &str) -> impl Iterator<Item = &str> {
     line.split("cargo xtask ")
         .skip(1)
         .map(|rest| rest.split(['`', '|', '#']).next().unwrap_or(rest))
 }
 
-/// What is wrong with the command of `cargo xtask` that `text` begins with.
+/// Checks the `cargo xtask` command with which `text` begins. Returns a description of its error,
+/// if any.
 fn problem(tree: &Tree, text: &str) -> Option<String> {
     let mut words = text.split_whitespace();
     let name: String = words.next()?.trim_end_matches([',', '.', ':', ';', ')']).to_owned();

@@ -1,9 +1,10 @@
-//! Rust files without what only tests see.
+//! Parses Rust files and removes the code that only tests use.
 
 use syn::{Attribute, Item, Meta, visit_mut::VisitMut};
 
-/// Parses `text` and removes items that only tests or documentation tests see. Returns `None` if it
-/// is not Rust, which the compiler reports better.
+/// Parses `text` and removes items that are compiled only for tests or documentation tests. Returns
+/// `None` if `text` is not valid Rust. We do not report this, because the compiler's message is
+/// better.
 pub(super) fn production(text: &str) -> Option<syn::File> {
     let mut file = syn::parse_file(text).ok()?;
     WithoutTests.visit_file_mut(&mut file);
@@ -44,7 +45,7 @@ fn is_for_tests(item: &Item) -> bool {
     attributes.iter().any(needs_test)
 }
 
-/// Returns true if the attribute is a `cfg` that only holds in tests.
+/// Returns true if the attribute is a `cfg` whose condition holds only in tests.
 fn needs_test(attribute: &Attribute) -> bool {
     let Meta::List(list) = &attribute.meta else { return false };
     let condition = list.tokens.to_string().replace(' ', "");

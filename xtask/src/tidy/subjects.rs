@@ -1,8 +1,8 @@
-//! The subjects of commits.
+//! Checks the subject lines of commits.
 
 use super::tree::Tree;
 
-/// The most characters of a subject: a line of `git log` in a narrow terminal.
+/// The maximum length of a subject in characters, so that `git log` fits into a narrow terminal.
 const LONGEST: usize = 72;
 
 pub(super) fn check(tree: &Tree) -> Vec<String> {

@@ -1,4 +1,5 @@
-//! What is checked: the files of the repository, its commands, and its commits.
+//! The input of the checks: the files of the repository, its commands, and the subjects of its
+//! commits.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +10,7 @@ use anyhow::Result;
 
 use crate::workspace;
 
-/// The crates that users get. The others test, measure or demonstrate.
+/// The crates that users get. The other crates test, measure or demonstrate.
 pub(super) const SHIPPING: &[&str] = &[
     "allocator-api",
     "cpython",
@@ -21,22 +22,22 @@ pub(super) const SHIPPING: &[&str] = &[
     "thread-heap",
 ];
 
-/// Commits since this day are checked.
+/// The date from which commits are checked. Older commits are not.
 const SINCE: &str = "2026-11-29T00:00:00Z";
 
-/// A repository at one moment.
+/// The state of a repository when the checks run.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tree {
-    /// The text of each file by its path from the root. Files that are not text are left out.
+    /// The text of each file, by its path from the root. Files that are not text are left out.
     pub(super) files: BTreeMap<String, String>,
     /// The subcommands of `cargo xtask`, each with its options.
     pub(super) commands: BTreeMap<String, BTreeSet<String>>,
-    /// The subjects of the commits.
+    /// The subject lines of the commits.
     pub(super) subjects: Vec<String>,
 }
 
 impl Tree {
-    /// Reads every file that git knows or would add.
+    /// Reads every file that git tracks or would add.
     pub(super) fn of_repository(commands: &clap::Command) -> Result<Self> {
         let mut files = BTreeMap::new();
         for path in workspace::files()? {
@@ -54,15 +55,15 @@ impl Tree {
         Ok(Self { files, commands: commands.collect(), subjects })
     }
 
-    /// A repository with these files, for tests.
+    /// Returns a repository that contains only these files, for tests.
     #[cfg(test)]
     pub(super) fn with(files: &[(&str, &str)]) -> Self {
         let owned = |(path, text): &(&str, &str)| ((*path).to_owned(), (*text).to_owned());
         Self { files: files.iter().map(owned).collect(), ..Self::default() }
     }
 
-    /// The Rust files of the shipping crate `name`, each with its path below `src`. Files with nothing
-    /// but tests are left out.
+    /// Returns the Rust files of the shipping crate `name`, each with its path below `src`. Files
+    /// that contain only tests are left out.
     pub(super) fn sources(&self, name: &str) -> impl Iterator<Item = (&str, &str)> {
         let folder = format!("crates/{name}/src/");
         self.files.iter().filter_map(move |(path, text)| {
@@ -71,7 +72,8 @@ impl Tree {
         })
     }
 
-    /// The rows of the table in ARCHITECTURE.md whose header begins with `first`, without markup.
+    /// Returns the rows of the table in ARCHITECTURE.md whose header begins with `first`, without
+    /// markup.
     pub(super) fn table(&self, first: &str) -> Vec<Vec<String>> {
         let text = self.files.get("ARCHITECTURE.md").map_or("", |text| text);
         let header = format!("| {first} |");
@@ -82,7 +84,7 @@ impl Tree {
     }
 }
 
-/// Returns true if a file has nothing but tests.
+/// Returns true if the file contains only tests, which its name shows.
 fn is_test_file(file: &str) -> bool {
     ["tests.rs", "models.rs", "testing.rs"].iter().any(|name| {
         file.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('/'))

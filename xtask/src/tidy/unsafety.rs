@@ -1,4 +1,5 @@
-//! Where `unsafe` is: the table of ARCHITECTURE.md lists the files, and every other file forbids it.
+//! Checks where `unsafe` is used. A table in ARCHITECTURE.md lists the files that use it, and every
+//! other file must forbid it.
 
 use std::collections::BTreeSet;
 
@@ -39,8 +40,9 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
     violations
 }
 
-/// Returns true if `below` is a module inside of `stem`. A file that declares a module with `unsafe`
-/// cannot forbid it.
+/// Returns true if the file `below` is a module inside the module `stem`. `forbid(unsafe_code)`
+/// applies to inner modules, too, so a file cannot forbid `unsafe` if one of its inner modules uses
+/// it.
 fn is_below(below: &str, stem: &str) -> bool {
     let folder = stem.strip_suffix("/mod").unwrap_or(stem);
     below.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
@@ -59,7 +61,7 @@ fn is_unsafe(text: &str) -> bool {
     finder.0
 }
 
-/// Notes whether code has `unsafe` that the lint `unsafe_code` would report.
+/// Records whether code contains `unsafe` that the lint `unsafe_code` would report.
 struct Finder(bool);
 
 impl<'ast> Visit<'ast> for Finder {

@@ -1,15 +1,16 @@
-//! Words that were dropped because nobody would search for them, or because they meant several things.
+//! Finds words that we dropped because nobody would search for them, or because they had several
+//! meanings.
 
 use super::tree::Tree;
 
-/// Words that neither code nor prose may have.
+/// Words that must appear neither in code nor in prose.
 const DROPPED: &[&str] =
     &["bury", "buried", "carrier", "disband", "elder", "husk", "patience", "settle", "unfit"];
 
-/// Words that are common in prose but may not be a part of a name.
+/// Words that are common in prose, but must not be a part of a name in code.
 const DROPPED_NAMES: &[&str] = &["remains", "rested", "resting", "worth"];
 
-/// The file that lists the words.
+/// The path of this file, which contains the words itself and is therefore not checked.
 const LIST: &str = "xtask/src/tidy/words.rs";
 
 pub(super) fn check(tree: &Tree) -> Vec<String> {
@@ -31,7 +32,7 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
     violations
 }
 
-/// Returns true if `word`, or its plural, is a word of `text` or a part of a name in it.
+/// Returns true if `word` or its plural appears in `text`, either as a word or as a part of a name.
 fn has_part(text: &str, word: &str) -> bool {
     let mut part = String::new();
     let is_word = |part: &str| part.strip_prefix(word).is_some_and(|end| ["", "s"].contains(&end));

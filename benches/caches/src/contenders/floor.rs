@@ -1,10 +1,10 @@
-//! The cost of the loop, and the least that a list of free objects must do.
+//! Two lower bounds: the cost of the benchmark loop alone, and a minimal list of free objects.
 
 use std::{cell::Cell, ptr::NonNull};
 
 use crate::contender::{Contender, Object, Storage};
 
-/// Always the same storage.
+/// A contender that always returns the same storage, so that only the loop is measured.
 pub(super) struct Nothing(Box<Storage>);
 
 impl Contender for Nothing {
@@ -26,11 +26,12 @@ impl Contender for Nothing {
     fn put(&mut self, (): ()) {}
 }
 
-/// A linked list of free objects without a bound or figures. It never frees an object.
+/// A linked list of free objects that has no bound and counts nothing. It never frees an object.
 pub(super) struct BareList {
     /// # Invariant
     ///
-    /// The list owns every object from here on, and their first word is the link to the next one.
+    /// The list owns every object that can be reached from `head`. The first word of each of these
+    /// objects is the link to the next object.
     head: Cell<Option<NonNull<Link>>>,
 }
 
@@ -54,7 +55,8 @@ impl Contender for BareList {
         let Some(object) = self.head.get() else {
             return new();
         };
-        // SAFETY: `head`'s invariant.
+        // SAFETY: `object` is the first object of the list and begins with a link (invariant of
+        // `head`).
         self.head.set(unsafe { object.read() }.0);
         object
     }
@@ -66,9 +68,9 @@ impl Contender for BareList {
 
     #[inline]
     fn put(&mut self, object: NonNull<Link>) {
-        // SAFETY: the benchmark loop took the object and gives it up.
+        // SAFETY: the benchmark loop took the object from here, and gives up its ownership.
         unsafe { object.write(Link(self.head.get())) };
-        // INVARIANT: the link has just been written.
+        // INVARIANT: the list now owns `object`, whose link has just been written.
         self.head.set(Some(object));
     }
 }

@@ -1,4 +1,4 @@
-//! All contenders.
+//! All contenders of the benchmark.
 
 mod floor;
 mod ours;
@@ -8,26 +8,26 @@ use std::time::Duration;
 
 use crate::pattern::Pattern;
 
-/// How a contender relates to our caches.
+/// The relation of a contender to our caches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// The loop.
+    /// The benchmark loop alone.
     Loop,
-    /// The least that any list of free objects must do.
+    /// A minimal list of free objects, which does only what any such list must do.
     Floor,
     /// One of our caches.
     Cache,
-    /// Our heap.
+    /// Our heap, used directly.
     Heap,
-    /// Our heap as an allocator of any size.
+    /// Our heap, used as an allocator of any size.
     Pymalloc,
-    /// mimalloc.
+    /// The allocator mimalloc.
     Mimalloc,
-    /// An object pool of another crate, or one that programs write for themselves.
+    /// An object pool from another crate, or a pool such as programs write for themselves.
     Pool,
 }
 
-/// A contender.
+/// A contender, with its name and its kind.
 #[derive(Clone, Copy)]
 pub(crate) struct Entry {
     pub(crate) name: &'static str,
@@ -45,7 +45,7 @@ macro_rules! entries {
     };
 }
 
-/// All contenders. The bars are for the first of our caches.
+/// All contenders. The bars (the times that we allow) apply to the first of our caches.
 pub(crate) const ALL: &[Entry] = entries! {
     "the loop alone" Loop floor::Nothing,
     "a list without bound or figures" Floor floor::BareList,

@@ -1,4 +1,4 @@
-//! Our caches, and the heap that they must outperform.
+//! Our caches, and our heap, which the caches must outperform.
 
 use std::ptr::NonNull;
 
@@ -10,9 +10,9 @@ use raw_mem::{Malloc, MemAlloc, MmapArenas};
 
 use crate::contender::{Contender, Object, Storage};
 
-/// A source of storage that is benchmarked.
+/// A source of storage for objects of type `T` that takes part in the benchmark.
 pub(crate) trait Source<T>: StorageSource<T> {
-    /// Makes a source with room for `most` objects at once.
+    /// Creates a source with room for `most` objects at the same time.
     fn new(most: usize) -> Self;
 }
 
@@ -22,7 +22,7 @@ pub(super) type Thread = ThreadCache<'static, Object, Malloc>;
 pub(super) type Blocks = BlockCache<Object, Malloc>;
 
 thread_cache! {
-    /// A cache for every thread.
+    /// A cache that every thread has its own instance of.
     pub(crate) struct Declared: Storage, magazine = 1000, below: Malloc = Malloc;
 }
 
@@ -56,7 +56,7 @@ impl Source<Object> for Blocks {
     }
 }
 
-/// A source, used by its own functions.
+/// A contender that calls the functions of a source directly.
 pub(super) struct Bare<S>(S);
 
 impl<S: Source<Object>> Contender for Bare<S> {
@@ -78,12 +78,12 @@ impl<S: Source<Object>> Contender for Bare<S> {
 
     #[inline]
     fn put(&mut self, object: NonNull<Object>) {
-        // SAFETY: the object came from the source, and the benchmark loop gives it up.
+        // SAFETY: the object came from the source, and the benchmark loop gives up its ownership.
         unsafe { self.0.put(object) };
     }
 }
 
-/// A source, used by owning pointers as most programs do.
+/// A contender that uses a source through owning pointers, as most programs do.
 pub(super) struct Owned<S>(S);
 
 impl<S: Source<Storage> + Copy> Contender for Owned<S> {
@@ -109,7 +109,7 @@ impl<S: Source<Storage> + Copy> Contender for Owned<S> {
     }
 }
 
-/// The heap itself, which hands out blocks of a size class.
+/// A contender that uses our heap directly, and allocates blocks of a fixed size class.
 pub(super) struct HeapBlocks(obmalloc::Heap<MmapArenas, Malloc>);
 
 const CLASS: SizeClass<Pools16K> = SizeClass::of(size_of::<Object>()).expect("a small object");
@@ -133,7 +133,7 @@ impl Contender for HeapBlocks {
 
     #[inline]
     fn put(&mut self, block: BlockPtr) {
-        // SAFETY: the block came from the heap.
+        // SAFETY: the block came from this heap, and the benchmark loop gives up its ownership.
         unsafe { self.0.free(block) };
     }
 }
@@ -141,7 +141,8 @@ impl Contender for HeapBlocks {
 type Arenas = KnownArenas<MmapArenas, Malloc, Pools16K>;
 type Pool = Pymalloc<GilHeld<obmalloc::Heap<Arenas, Malloc, Pools16K>>, Malloc>;
 
-/// The heap as an allocator of any size, which looks up whether each block is its own.
+/// A contender that uses our heap as an allocator of any size. On each free, this allocator must
+/// find out whether the block belongs to the heap.
 pub(super) struct Bytes(Pool);
 
 impl Contender for Bytes {
@@ -149,9 +150,9 @@ impl Contender for Bytes {
 
     fn new(_: usize) -> Self {
         let heap = obmalloc::Heap::new(Arenas::new(MmapArenas::new(), Malloc), Malloc);
-        // SAFETY: only this thread uses the heap, and nothing in it calls back.
+        // SAFETY: only this thread uses the heap, and no code in the heap calls back into it.
         let heap = unsafe { GilHeld::new(heap) };
-        // SAFETY: malloc does not serve memory of the heap's arenas.
+        // SAFETY: malloc never returns memory of the heap's arenas.
         Self(unsafe { Pymalloc::new(heap, Malloc) })
     }
 
@@ -167,7 +168,8 @@ impl Contender for Bytes {
 
     #[inline]
     fn put(&mut self, block: NonNull<u8>) {
-        // SAFETY: the block came from this allocator, and the benchmark loop gives it up.
+        // SAFETY: the block came from this allocator, and the benchmark loop gives up its
+        // ownership.
         unsafe { self.0.free(Some(block)) };
     }
 }

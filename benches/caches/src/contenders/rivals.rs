@@ -1,5 +1,6 @@
-//! mimalloc, and object pools. A pool that moves its objects holds boxes of them, because that is
-//! faster.
+//! The allocator mimalloc, and object pools of other crates. Some pools move their objects when
+//! these are taken or put back. For such a pool, the objects are boxes, because a box is faster to
+//! move.
 
 use std::{
     alloc::{GlobalAlloc, Layout},
@@ -14,7 +15,7 @@ use typed_arena::Arena;
 
 use crate::contender::{Contender, Object, Storage};
 
-/// mimalloc, as Rust programs use it.
+/// mimalloc, called as Rust programs call it.
 pub(super) struct Mi;
 
 const LAYOUT: Layout = Layout::new::<Object>();
@@ -28,7 +29,7 @@ impl Contender for Mi {
 
     #[inline]
     fn take(&mut self) -> *mut u8 {
-        // SAFETY: the layout has more than zero bytes.
+        // SAFETY: the size in the layout is not zero.
         let block = unsafe { MiMalloc.alloc(LAYOUT) };
         assert!(!block.is_null(), "there is memory for an object");
         block
@@ -41,13 +42,13 @@ impl Contender for Mi {
 
     #[inline]
     fn put(&mut self, block: *mut u8) {
-        // SAFETY: the block came from mimalloc with this layout, and the benchmark loop gives it
-        // up.
+        // SAFETY: the block came from mimalloc with this layout, and the benchmark loop gives up
+        // its ownership.
         unsafe { MiMalloc.dealloc(block, LAYOUT) };
     }
 }
 
-/// A slab, whose users hold keys.
+/// A slab, whose users hold keys instead of pointers.
 pub(super) struct Slabs(Slab<Storage>);
 
 impl Contender for Slabs {
@@ -64,7 +65,7 @@ impl Contender for Slabs {
 
     #[inline]
     fn place(&mut self, key: &mut usize) -> *mut Storage {
-        // SAFETY: the key came from `insert`, and its object has not been removed.
+        // SAFETY: `insert` returned the key, and the key's object has not been removed since.
         unsafe { self.0.get_unchecked_mut(*key) }
     }
 
@@ -74,7 +75,7 @@ impl Contender for Slabs {
     }
 }
 
-/// Makes the objects of opool.
+/// The factory with which opool creates new objects.
 pub(super) struct Boxes;
 
 impl PoolAllocator<Box<Storage>> for Boxes {
@@ -83,7 +84,7 @@ impl PoolAllocator<Box<Storage>> for Boxes {
     }
 }
 
-/// opool's pool for one thread.
+/// The pool of the crate opool that is used by one thread.
 pub(super) struct Opool(&'static LocalPool<Boxes, Box<Storage>>);
 
 impl Contender for Opool {
@@ -109,7 +110,7 @@ impl Contender for Opool {
     }
 }
 
-/// object-pool's pool, which all threads may use.
+/// The pool of the crate object-pool, which all threads may use.
 pub(super) struct ObjectPool(&'static Pool<Box<Storage>>);
 
 impl Contender for ObjectPool {
@@ -135,7 +136,7 @@ impl Contender for ObjectPool {
     }
 }
 
-/// An arena, and a stack of its free objects.
+/// An arena, and a stack of the free objects in it.
 pub(super) struct Arenas {
     free: Vec<&'static mut Storage>,
     arena: &'static Arena<Storage>,
@@ -170,7 +171,7 @@ thread_local! {
     static FREE: RefCell<Vec<Box<Storage>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A stack of boxes for every thread.
+/// A stack of boxes that every thread has its own instance of.
 pub(super) struct ThreadLocal;
 
 impl Contender for ThreadLocal {

@@ -1,12 +1,12 @@
-//! Reads the state of the heap of a CPython from the headers of its pools.
+//! Reads the state of a CPython's heap from the headers of the pools in its arenas.
 //!
 //! ```text
 //!   0      4      8          16         24         32      36     40       44        48
 //!   │ live │      │ freelist │ nextpool │ prevpool │ arena │ class│ nextoff│ maxnext │ blocks …
 //! ```
 //!
-//! The layout of a header is the same from CPython 2.5 to 3.15
-//! (`Include/internal/pycore_obmalloc.h`).
+//! The diagram shows the header at the start of a pool, with the offset of each field in bytes. The
+//! layout is the same from CPython 2.5 to 3.15 (`Include/internal/pycore_obmalloc.h`).
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -36,18 +36,18 @@ struct Header {
 const _: () = assert!(size_of::<Header>() == HEADER);
 
 impl Header {
-    /// Returns true if the pool was ever carved into blocks. The memory of other pools is still
-    /// zero.
+    /// Returns true if the pool was ever divided into blocks. The arena's memory is zero when the
+    /// arena is mapped, so the header of a pool that was never used is still zero.
     fn is_carved(&self) -> bool {
         self.next_offset != 0
     }
 
-    /// Returns the offsets of the pool's free blocks. The last offset in the result is that of the
-    /// block that is allocated next.
+    /// Returns the offsets of the pool's free blocks. CPython allocates the block at the last
+    /// offset in the result first.
     fn free_blocks(&self, pool: usize) -> Vec<usize> {
         let link = |&block: &usize| {
-            // SAFETY: `block` is a free block of a mapped arena, and a free block begins with the
-            // address of the next one.
+            // SAFETY: `block` is a free block in a mapped arena. CPython keeps a linked list of a
+            // pool's free blocks, and each free block begins with the address of the next one.
             Some(unsafe { read::<usize>(block) }).filter(|&next| next != 0)
         };
         let first = Some(self.free).filter(|&block| block != 0);
@@ -63,23 +63,24 @@ impl Header {
 ///
 /// - `address` must be the address of a `T` in a mapped arena.
 unsafe fn read<T: Copy>(address: usize) -> T {
-    // SAFETY: there is a `T` at `address` (contract of `read`). The hook exposed the provenance of
-    // the arena.
+    // SAFETY: there is a `T` at `address` (contract of `read`). The arena hook exposed the
+    // provenance of the arena's memory when it allocated the arena.
     unsafe { with_exposed_provenance::<T>(address).read() }
 }
 
-/// Returns the headers of all pools that were ever carved, by the address of the pool.
+/// Returns the headers of all pools that were ever divided into blocks, by the address of the pool.
 fn headers(log: &ArenaLog, rules: &Rules) -> BTreeMap<usize, Header> {
     let pools = log
         .arenas()
         .into_values()
         .flat_map(|arena| (0..rules.pools()).map(move |pool| arena + pool * rules.pool_size));
-    // SAFETY: every pool of a mapped arena begins with a header or with zeros.
+    // SAFETY: every pool of a mapped arena begins with a header, or with zeros if it was never
+    // used.
     let read = pools.map(|pool| (pool, unsafe { read::<Header>(pool) }));
     read.filter(|(_, header)| header.is_carved()).collect()
 }
 
-/// Returns the state of the heap whose arenas are in `log`.
+/// Returns the state of the heap whose mapped arenas are recorded in `log`.
 pub(super) fn state(log: &ArenaLog, rules: &Rules) -> State {
     let headers = headers(log, rules);
     let arena = |(number, address): (usize, usize)| {
@@ -107,11 +108,12 @@ fn pool(address: usize, header: &Header) -> Pool {
     }
 }
 
-/// Returns the indices of the empty pools of an arena. The last index in the result is that of the
-/// pool that is taken next.
+/// Returns the indices of the empty pools of an arena. CPython uses the pool at the last index in
+/// the result first.
 ///
-/// CPython links the empty pools of an arena into a list, and takes the pool at its head next. No
-/// other pool links to the head, so we find the head by searching for such a pool.
+/// CPython links the empty pools of an arena into a list, and always uses the pool at the head of
+/// the list next. No other pool links to the head, so we find the head by searching for an empty
+/// pool that no other empty pool links to.
 fn free_pools(arena: usize, pools: &[(&usize, &Header)], rules: &Rules) -> Vec<usize> {
     let empty: BTreeMap<usize, usize> = pools
         .iter()
@@ -129,8 +131,9 @@ fn free_pools(arena: usize, pools: &[(&usize, &Header)], rules: &Rules) -> Vec<u
 /// Returns the used pools of a class, beginning at the front of their list. Each pool is identified
 /// by the number of its arena and its index in that arena.
 ///
-/// The link to the previous pool leads from the front pool to a table of CPython instead of a pool.
-/// We find the front pool by this link.
+/// CPython keeps the used pools of a class in a doubly linked list. In the front pool of the list,
+/// the link to the previous pool points to a table of CPython instead of a pool. We find the front
+/// pool by this property.
 fn used_pools(
     class: usize,
     headers: &BTreeMap<usize, Header>,

@@ -1,5 +1,5 @@
-//! A CPython that was started in this process, with access to its allocator, its arenas and its
-//! state.
+//! A CPython that was started in this process. It gives tests access to CPython's `pymalloc`, to
+//! the arenas of `pymalloc`, and to the state of its pools.
 
 use std::{
     ffi::{CStr, c_char, c_int},
@@ -25,10 +25,11 @@ use crate::{
 type GetAllocator = unsafe extern "C" fn(c_int, *mut Vtable);
 type SetAllocator = unsafe extern "C" fn(c_int, *mut Vtable);
 
-/// A CPython that was started in this process.
+/// A CPython that was started in this process, whose `pymalloc` only the test uses.
 #[derive(Debug)]
 pub struct Interpreter {
-    /// The library is never unloaded, because destructors of CPython run when a thread ends.
+    /// The loaded libpython. It is never unloaded, because CPython registers destructors that run
+    /// when a thread ends, and these need the library's code.
     library: ManuallyDrop<Library>,
     rules: Rules,
     pymalloc: Vtable,
@@ -37,12 +38,12 @@ pub struct Interpreter {
 }
 
 impl Interpreter {
-    /// Loads `libpython` and starts the interpreter on this thread.
+    /// Loads `libpython` and starts the interpreter on the calling thread.
     ///
     /// # Panics
     ///
-    /// Panics if the library cannot be loaded, if the rules of its version are not known, or if the
-    /// interpreter has requested an arena while it started.
+    /// Panics if the library cannot be loaded, if the allocator rules of its version are not known,
+    /// or if the interpreter used `pymalloc` and requested an arena while it started.
     ///
     /// # Safety
     ///
@@ -60,8 +61,8 @@ impl Interpreter {
         let (arenas, faults) = (ArenaLog::default(), Faults::default());
         let mut hook = ArenaHook::leak(rules.arena_size, arenas.clone(), faults.clone());
         // SAFETY: the names and types are those of CPython's headers. CPython allows its allocators
-        // to be replaced before initialisation. The interpreter has allocated nothing yet, so it
-        // will free all memory with the allocator that it came from.
+        // to be replaced before initialisation. The interpreter has not allocated anything yet, so
+        // every block that it frees later will go to the allocator that the block came from.
         let pymalloc = unsafe {
             let pymalloc = get_allocator(&library, OBJ);
             let malloc = get_allocator(&library, RAW);
@@ -82,23 +83,23 @@ impl Interpreter {
         Self { library, rules, pymalloc, arenas, faults }
     }
 
-    /// Returns the rules of the CPython version.
+    /// Returns the allocator rules of this version of CPython.
     pub fn rules(&self) -> Rules {
         self.rules
     }
 
-    /// Returns the CPython's allocator for small objects. It can be called only on the thread that
-    /// started the interpreter.
+    /// Returns `pymalloc`, CPython's allocator for small objects. It may be called only on the
+    /// thread that started the interpreter.
     pub fn pymalloc(&self) -> Vtable {
         self.pymalloc
     }
 
-    /// Returns the log of the arenas of `pymalloc`.
+    /// Returns the log of the arenas that `pymalloc` has mapped and unmapped.
     pub fn arenas(&self) -> &ArenaLog {
         &self.arenas
     }
 
-    /// Returns the faults, which decide which requests of `pymalloc` for arenas fail.
+    /// Returns the [`Faults`] that decide which of `pymalloc`'s requests for arenas fail.
     pub fn faults(&self) -> &Faults {
         &self.faults
     }
@@ -108,7 +109,7 @@ impl Interpreter {
         headers::state(&self.arenas, &self.rules)
     }
 
-    /// Returns the text that `_PyObject_DebugMallocStats` prints.
+    /// Returns the statistics of `pymalloc`, as the text that `_PyObject_DebugMallocStats` prints.
     ///
     /// # Panics
     ///
@@ -117,9 +118,9 @@ impl Interpreter {
         let mut text: *mut c_char = null_mut();
         let mut size = 0_usize;
         // SAFETY: the names and types are those of CPython's headers. CPython prints the statistics
-        // only while `pymalloc` is installed, so we install it for the call. The interpreter
-        // neither allocates nor frees anything during that time. We read `text` after the stream
-        // was closed, so it is a valid C string.
+        // only while `pymalloc` is installed, so we install `pymalloc` for this call. The
+        // interpreter neither allocates nor frees anything during the call. We read `text` only
+        // after the stream was closed, when `text` is a valid C string.
         unsafe {
             let print: unsafe extern "C" fn(*mut libc::FILE) -> c_int =
                 *self.library.get(b"_PyObject_DebugMallocStats").expect("a function since 3.3");
@@ -138,7 +139,8 @@ impl Interpreter {
     }
 }
 
-/// Returns the text that describes CPython's version and build, such as `3.14.0rc2 (main)`.
+/// Returns the string that describes the version and the build of CPython, such as
+/// `3.14.0rc2 (main)`.
 ///
 /// # Safety
 ///
@@ -170,12 +172,13 @@ unsafe fn get_allocator(library: &Library, domain: c_int) -> Vtable {
     }
 }
 
-/// Installs `vtable` as the allocator of `domain`.
+/// Makes `vtable` the allocator of `domain`.
 ///
 /// # Safety
 ///
 /// - `library` must be CPython, and `vtable` must be one of its allocators.
-/// - As long as `vtable` is installed, no memory may be freed that the domain allocated before.
+/// - Until another allocator is installed, no memory may be freed that `domain` allocated before
+///   this call.
 unsafe fn set_allocator(library: &Library, domain: c_int, mut vtable: Vtable) {
     // SAFETY: the name and the type are those of CPython's headers. The function copies the vtable.
     unsafe {

@@ -1,4 +1,5 @@
-//! A real CPython in this process, whose `pymalloc` serves only the test.
+//! Starts a real CPython in this process in such a way that only the test uses its allocator
+//! `pymalloc`.
 //!
 //! ```text
 //!                       mem, obj ──────────► malloc          the interpreter's own objects
@@ -6,10 +7,10 @@
 //!                                         └► raw: malloc
 //! ```
 //!
-//! We read the functions of `pymalloc` before the interpreter starts, and then install `malloc` for
-//! the interpreter's own requests. Afterwards only the test calls `pymalloc`. From CPython 3.12 on,
-//! `pymalloc` needs a thread state, so we always start the interpreter. A process can start only
-//! one interpreter, so [`in_each`] creates a process for each libpython.
+//! Before the interpreter starts, we save the functions of `pymalloc`, and then replace `pymalloc`
+//! by `malloc` for the interpreter's own requests. From then on, only the test calls `pymalloc`. We
+//! always start the interpreter, because `pymalloc` needs a thread state from CPython 3.12 on. A
+//! process can start only one interpreter, so [`in_each`] creates a process for each libpython.
 
 mod arena_hook;
 mod each;

@@ -1,5 +1,5 @@
-//! CPython's C structures that contain allocator functions, and a [`MemAlloc`] that calls these
-//! functions.
+//! CPython's C structures of allocator functions, and a [`MemAlloc`] that calls the functions in
+//! such a structure.
 
 use std::{
     ffi::{c_int, c_void},
@@ -8,11 +8,11 @@ use std::{
 
 use raw_mem::MemAlloc;
 
-/// The number of the domain of `PyMem_RawMalloc`.
+/// The number of CPython's raw domain, which `PyMem_RawMalloc` allocates from.
 pub(super) const RAW: c_int = 0;
-/// The number of the domain of `PyMem_Malloc`.
+/// The number of CPython's mem domain, which `PyMem_Malloc` allocates from.
 pub(super) const MEM: c_int = 1;
-/// The number of the domain of `PyObject_Malloc`.
+/// The number of CPython's object domain, which `PyObject_Malloc` allocates from.
 pub(super) const OBJ: c_int = 2;
 
 /// The allocator functions of one domain. In CPython, this structure is `PyMemAllocatorEx`.
@@ -38,18 +38,20 @@ fn raw(ptr: Option<NonNull<u8>>) -> *mut c_void {
     ptr.map_or(null_mut(), |ptr| ptr.as_ptr().cast())
 }
 
-// SAFETY: CPython's contract for the functions of a domain is the same as that of `MemAlloc`. These
-// functions need the GIL. The caller holds it, because a `Vtable` is neither `Send` nor `Sync`, so
-// it is used on the thread that started the interpreter.
+// SAFETY: CPython's contract for the functions of a domain is the same as that of `MemAlloc`. The
+// caller must hold the GIL when it calls these functions. It does, because a `Vtable` is neither
+// `Send` nor `Sync` and is therefore used only on the thread that started the interpreter, which
+// holds the GIL.
 unsafe impl MemAlloc for Vtable {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: the function belongs to `ctx` and accepts any size.
+        // SAFETY: CPython passed us the function together with `ctx`. The function accepts any
+        // size.
         NonNull::new(unsafe { (self.malloc)(self.ctx, size) }.cast())
     }
 
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: the function belongs to `ctx`. It requires that `count * size` does not overflow,
-        // and no test passes such numbers.
+        // SAFETY: CPython passed us the function together with `ctx`. The function requires that
+        // `count * size` does not overflow, and no test passes numbers whose product overflows.
         NonNull::new(unsafe { (self.calloc)(self.ctx, count, size) }.cast())
     }
 

@@ -1,5 +1,5 @@
-//! Tests the table in the documentation of [`op`](crate::op), and a faulty allocator that the
-//! shadow must detect.
+//! Tests of the driver. They check the table of operations in the documentation of
+//! [`op`](crate::op), and that the shadow detects the errors of a faulty allocator.
 
 use proptest::prelude::*;
 use raw_mem::Malloc;
@@ -7,7 +7,7 @@ use raw_mem::Malloc;
 use super::*;
 use crate::{reference::Rules, workload};
 
-/// A subject that records its calls, and returns ascending numbers as blocks.
+/// A subject that records each call, and returns consecutive numbers in place of blocks.
 #[derive(Default)]
 struct Recorder {
     calls: Vec<String>,
@@ -88,7 +88,8 @@ proptest! {
 /// A faulty allocator that returns the same block for every request.
 struct Same(NonNull<u8>);
 
-// SAFETY: this breaks the contract on purpose. The shadow panics before two blocks share a byte.
+// SAFETY: this implementation breaks the contract of `MemAlloc` on purpose, because its blocks
+// overlap. The shadow panics before it records a second block at the same address.
 unsafe impl MemAlloc for Same {
     fn malloc(&self, _size: usize) -> Option<NonNull<u8>> {
         Some(self.0)

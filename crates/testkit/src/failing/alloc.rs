@@ -1,4 +1,4 @@
-//! An allocator that fails on demand and keeps track of its live blocks.
+//! An allocator that fails on demand and records its live blocks.
 
 use std::{
     collections::BTreeSet,
@@ -10,10 +10,10 @@ use raw_mem::MemAlloc;
 
 use super::faults::Faults;
 
-/// An allocator whose calls of `malloc`, `calloc` and `realloc` fail according to its [`Faults`].
+/// An allocator whose `malloc`, `calloc` and `realloc` fail when its [`Faults`] say so.
 ///
-/// It panics if it is asked to free or resize a block that is not one of its live blocks. Clones
-/// share the faults and the live blocks.
+/// The allocator panics if the caller frees or resizes a block that is not one of its live blocks.
+/// Clones share the same faults and the same set of live blocks.
 #[derive(Clone, Debug, Default)]
 pub struct FailingAlloc<A> {
     alloc: A,
@@ -22,13 +22,13 @@ pub struct FailingAlloc<A> {
 }
 
 impl<A> FailingAlloc<A> {
-    /// Wraps `alloc`, whose calls fail according to `faults`.
+    /// Wraps `alloc`. `faults` decides which calls of the wrapper fail.
     pub fn new(alloc: A, faults: Faults) -> Self {
         Self { alloc, faults, live: LiveBlocks::default() }
     }
 
-    /// Returns a handle to the set of live blocks. The set changes when blocks are allocated or
-    /// freed later.
+    /// Returns a handle to the set of live blocks. The handle is not a snapshot: it also shows the
+    /// blocks that are allocated or freed later.
     pub fn live(&self) -> LiveBlocks {
         self.live.clone()
     }
@@ -41,8 +41,8 @@ impl<A> FailingAlloc<A> {
     }
 }
 
-// SAFETY: all memory comes from the inner allocator. A request that is made to fail changes
-// nothing.
+// SAFETY: all memory comes from the wrapped allocator, which fulfils the contract. If `faults`
+// makes a call fail, the wrapped allocator is not called and no block changes.
 unsafe impl<A: MemAlloc> MemAlloc for FailingAlloc<A> {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         self.allocate(|alloc| alloc.malloc(size))
@@ -63,8 +63,8 @@ unsafe impl<A: MemAlloc> MemAlloc for FailingAlloc<A> {
 
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
         self.live.remove(ptr);
-        // SAFETY: `ptr` is null or a live block of `alloc`, because `remove` would have panicked
-        // otherwise.
+        // SAFETY: `ptr` is null or a live block of `alloc`, because `remove` panics for any other
+        // block.
         unsafe { self.alloc.free(ptr) }
     }
 }
@@ -110,8 +110,8 @@ mod tests {
     #[should_panic(expected = "is not from here")]
     fn freeing_a_block_of_another_allocator_is_detected() {
         let foreign = Malloc.malloc(8);
-        // SAFETY: this breaks the contract on purpose. The allocator panics before it uses the
-        // block.
+        // SAFETY: this call breaks the contract of `free` on purpose. The allocator panics before
+        // it uses the foreign block.
         unsafe { FailingAlloc::new(Malloc, Faults::default()).free(foreign) }
     }
 
@@ -120,10 +120,10 @@ mod tests {
         let faults = Faults::new(Plan::Nth(2));
         let alloc = FailingAlloc::new(Malloc, faults.clone());
         let block = alloc.malloc(8).unwrap();
-        // SAFETY: the block is live, and stays live because the request fails.
+        // SAFETY: the block is live. The request fails on purpose, so the block also stays live.
         assert_eq!(unsafe { alloc.realloc(Some(block), 16) }, None);
         assert!(alloc.live().contains(block));
-        // SAFETY: the block is live and not used again.
+        // SAFETY: the block is live and is not used again.
         unsafe { alloc.free(Some(block)) }
         assert_eq!(alloc.live().count(), 0);
     }

@@ -7,10 +7,10 @@ use raw_mem::{ArenaSize, ArenaSource, MapError};
 use super::faults::Faults;
 use crate::place::ArenaLog;
 
-/// An arena source whose calls of [`map`](ArenaSource::map) fail according to its [`Faults`].
+/// An arena source whose [`map`](ArenaSource::map) fails when its [`Faults`] say so.
 ///
-/// It records its arenas in an [`ArenaLog`]. It panics if it is asked to unmap an arena that is not
-/// mapped.
+/// The source records the arenas that it maps and unmaps in an [`ArenaLog`]. It panics if the
+/// caller unmaps an arena that is not mapped.
 #[derive(Debug, Default)]
 pub struct FailingArenas<S> {
     source: S,
@@ -19,13 +19,14 @@ pub struct FailingArenas<S> {
 }
 
 impl<S> FailingArenas<S> {
-    /// Wraps `source`, whose calls of `map` fail according to `faults`.
+    /// Wraps `source`. `faults` decides which calls of `map` fail, and `log` records the arenas.
     pub fn new(source: S, faults: Faults, log: ArenaLog) -> Self {
         Self { source, faults, log }
     }
 }
 
-// SAFETY: all memory comes from the inner source. A request that is made to fail changes nothing.
+// SAFETY: all memory comes from the wrapped source, which fulfils the contract. If `faults` makes a
+// call fail, the wrapped source is not called and no arena changes.
 unsafe impl<S: ArenaSource> ArenaSource for FailingArenas<S> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         if self.faults.call_fails() {
@@ -38,8 +39,8 @@ unsafe impl<S: ArenaSource> ArenaSource for FailingArenas<S> {
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
         self.log.unmap(arena);
-        // SAFETY: `map` returned `arena` with this size, and nobody uses the arena any more
-        // (contract of `unmap`).
+        // SAFETY: `map` returned `arena` with this size, and the arena is no longer used (contract
+        // of `unmap`).
         unsafe { self.source.unmap(arena, size) }
     }
 

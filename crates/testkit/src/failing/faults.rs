@@ -1,8 +1,8 @@
-//! Plans that say which requests for memory fail, and counters of these requests.
+//! Plans that decide which requests for memory fail, and counts of these requests.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A plan that says which calls fail. Calls are numbered from 1.
+/// A plan that decides which calls fail. Calls are numbered from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Plan {
     /// No call fails.
@@ -10,7 +10,7 @@ pub enum Plan {
     Never,
     /// Only the call with this number fails.
     Nth(usize),
-    /// The call with this number and all later ones fail.
+    /// The call with this number and all later calls fail.
     From(usize),
     /// Every call whose number is a multiple of this number fails.
     Every(usize),
@@ -27,17 +27,17 @@ impl Plan {
     }
 }
 
-/// The numbers of requests for memory that were counted.
+/// Counts of requests for memory, and of those that failed on purpose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// The number of all requests.
     pub calls: usize,
-    /// The number of requests that failed because the plan said so.
+    /// The number of requests that failed because the [`Plan`] said so.
     pub failures: usize,
 }
 
 /// A [`Plan`] that decides which requests for memory fail, and a [`Tally`] of these requests.
-/// Clones share both.
+/// Clones share the same plan and the same tally.
 #[derive(Clone, Debug, Default)]
 pub struct Faults(Arc<Mutex<(Plan, Tally)>>);
 
@@ -47,12 +47,12 @@ impl Faults {
         Self(Arc::new(Mutex::new((plan, Tally::default()))))
     }
 
-    /// Replaces the plan by `plan`, and resets all counts to 0.
+    /// Replaces the current plan with `plan`, and resets all counts to 0.
     pub fn restart(&self, plan: Plan) {
         *self.state() = (plan, Tally::default());
     }
 
-    /// Returns the counts since this value was created or last [restarted](Self::restart).
+    /// Returns the counts since these faults were created or last [restarted](Self::restart).
     pub fn tally(&self) -> Tally {
         self.state().1
     }

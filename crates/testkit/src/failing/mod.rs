@@ -5,8 +5,9 @@
 //!              shared ◄─── FailingAlloc  { lower }    below the heap
 //! ```
 //!
-//! The heap under test owns the source and the allocator, so the test cannot reach them. It keeps a
-//! clone of the [`Faults`] instead, which shares its state with them.
+//! A test moves the arena source and the allocator into the heap under test, so the test cannot
+//! reach them afterwards. To control them, the test keeps a clone of their [`Faults`], which shares
+//! its state with the original.
 
 mod alloc;
 mod arenas;

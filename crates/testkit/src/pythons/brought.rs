@@ -6,8 +6,8 @@
 //!     └─ lib/x86_64-linux-gnu  ld-linux-x86-64.so.2, libc.so.6, libpython3.15.so.1.0
 //! ```
 //!
-//! The Pythons come from packages of Debian sid. These packages and Debian's C library are only
-//! unpacked into this folder. Nothing is installed on the machine.
+//! The Pythons come from packages of Debian sid. We only unpack these packages, and the package of
+//! Debian's C library, into this folder. Nothing is installed on the machine.
 
 use std::{
     env,
@@ -15,16 +15,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The environment variable that names the folder. Several checkouts of the project can share one
-/// folder.
+/// The environment variable that names the folder of downloaded Pythons. With it, several checkouts
+/// of the project can share one folder.
 const FOLDER: &str = "OBMALLOC_PYTHONS_FOLDER";
 
 const RELEASES: [&str; 2] = ["python3.14", "python3.15"];
 
 const DEBUG_BUILD: &str = "python3.14-dbg";
 
-/// Returns the folder for the downloaded Pythons. This is the folder that `OBMALLOC_PYTHONS_FOLDER`
-/// names, or else `pythons` in cargo's target folder.
+/// Returns the folder of downloaded Pythons: the folder that `OBMALLOC_PYTHONS_FOLDER` names, or,
+/// if the variable is not set, the folder `pythons` in cargo's target folder.
 pub fn folder() -> PathBuf {
     let named = |name: &str| env::var_os(name).filter(|value: &OsString| !value.is_empty());
     if let Some(folder) = named(FOLDER) {
@@ -36,18 +36,19 @@ pub fn folder() -> PathBuf {
     target.canonicalize().unwrap_or(target).join("pythons")
 }
 
-/// Returns the folder into which the packages are unpacked.
+/// Returns the folder into which the Debian packages are unpacked.
 fn root() -> PathBuf {
     folder().join("root")
 }
 
-/// Returns the paths of the release builds, even if they have not been downloaded.
+/// Returns the paths of the downloaded release builds. The files exist only if
+/// `cargo xtask pythons` has run.
 pub fn releases() -> [PathBuf; 2] {
     RELEASES.map(executable)
 }
 
-/// Returns the paths of the release builds and the debug build, even if they have not been
-/// downloaded.
+/// Returns the paths of the downloaded release builds and of the debug build. The files exist only
+/// if `cargo xtask pythons` has run.
 pub fn executables() -> [PathBuf; 3] {
     let [one, other] = releases();
     [one, other, executable(DEBUG_BUILD)]

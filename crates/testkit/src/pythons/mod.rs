@@ -8,13 +8,14 @@
 //!   those from Debian sid ───┘
 //! ```
 //!
-//! `$OBMALLOC_PYTHONS` is a list of paths in the same format as `PATH`. If it is set, only the
-//! Pythons in this list are used. `cargo xtask pythons` downloads newer Pythons than those that are
-//! installed on this machine; see [`brought`].
+//! The environment variable `$OBMALLOC_PYTHONS` is a list of paths in the same format as `PATH`. If
+//! it is set, only the Pythons in this list are used. Otherwise we search the usual places for
+//! Pythons. `cargo xtask pythons` downloads Pythons that are newer than the installed ones; see
+//! [`brought`].
 //!
-//! We run each program that we find and ask it which Python it is. We cannot tell this from the
-//! file alone, because the file may be a shim of pyenv, which is a script that starts another
-//! program.
+//! We run each program that we find and ask it which Python it is. The file alone cannot tell us,
+//! because it may be a shim of pyenv: a script that starts the actual Python, whose version depends
+//! on pyenv's configuration.
 
 pub mod brought;
 mod python;

@@ -1,4 +1,4 @@
-//! A Python interpreter, and the question that we ask it about itself.
+//! A Python interpreter, and the small program with which we ask an interpreter for its properties.
 
 use std::{
     collections::BTreeMap,
@@ -19,11 +19,12 @@ const SUPPORTED_MINORS: std::ops::RangeInclusive<u8> = 8..=15;
 /// The supported versions, as text for messages.
 pub const SUPPORTED: &str = "CPython 3.8 to 3.15";
 
-/// The time within which an interpreter must answer.
+/// The time within which an interpreter must answer our question. An interpreter that takes longer
+/// is killed and ignored.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The Python program that we pass to an interpreter. It prints a line `name=value` for each fact
-/// about the interpreter.
+/// The Python program that an interpreter runs to describe itself. For each property of the
+/// interpreter, the program prints one line of the form `name=value`.
 const QUESTION: &str = "
 import importlib.util, os, platform, sys, sysconfig
 def tests():
@@ -64,16 +65,16 @@ for fact in facts.items():
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Python {
     /// The path of the executable, as the interpreter itself reports it. In a virtual environment,
-    /// this is the link in that environment.
+    /// this is the path of the symbolic link in that environment.
     pub executable: PathBuf,
     /// The major, minor and micro version.
     pub version: (u8, u8, u8),
     /// The path of the shared libpython, or `None` if the interpreter is linked statically.
     pub libpython: Option<PathBuf>,
-    /// The dynamic loader that started the interpreter. A [downloaded](brought) Python has its own
-    /// loader and C library.
+    /// The dynamic loader that started the interpreter. A Python that was [downloaded](brought) has
+    /// its own loader and its own C library.
     pub loader: PathBuf,
-    /// True if the build has a GIL. False for a free-threaded build.
+    /// True if the interpreter was built with a GIL, and false for a free-threaded build.
     pub has_gil: bool,
     /// True for a debug build (`--with-pydebug`), whose default allocator is the debug allocator.
     pub is_debug: bool,
@@ -89,8 +90,9 @@ impl Python {
         is_known && self.has_gil && !self.is_debug
     }
 
-    /// Returns true if programs of this machine cannot load the libpython, because the libpython
-    /// needs a newer C library.
+    /// Returns true if the interpreter runs with its own, newer C library instead of the one that
+    /// is installed on this machine. Programs on this machine cannot load the libpython of such an
+    /// interpreter in the usual way, because the libpython needs the newer C library.
     pub fn has_own_c_library(&self) -> bool {
         brought::has(&self.loader)
     }
@@ -101,7 +103,7 @@ impl Python {
         format!("{major}.{minor}.{micro} {}", self.executable.display())
     }
 
-    /// Asks the interpreter at `path` for the facts about itself. Returns `None` if it does not
+    /// Asks the interpreter at `path` for its properties. Returns `None` if the program does not
     /// answer within 30 seconds, or if it is not CPython.
     pub fn ask(path: &Path) -> Option<Self> {
         let child = clean_command(path)
@@ -142,8 +144,8 @@ pub(crate) fn parse_version(text: &str) -> Option<(u8, u8, u8)> {
     Some((parts.next()??, parts.next()??, parts.next()??))
 }
 
-/// Returns what `child` has printed. If `child` does not end within `timeout`, kills it and returns
-/// `None`.
+/// Returns the text that `child` printed to its standard output. If `child` does not end within
+/// `timeout`, kills it and returns `None`.
 fn output_within(timeout: Duration, mut child: Child) -> Option<String> {
     let deadline = Instant::now() + timeout;
     while child.try_wait().ok()?.is_none() {
@@ -159,8 +161,8 @@ fn output_within(timeout: Duration, mut child: Child) -> Option<String> {
     Some(output)
 }
 
-/// Returns a command that runs `program` without the environment variables that CPython, the
-/// dynamic loader or this library would read.
+/// Returns a command that runs `program` without the environment variables that would change the
+/// behaviour of CPython, of the dynamic loader, or of our library.
 pub fn clean_command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in env::vars_os() {

@@ -10,10 +10,11 @@ use std::{
 
 use super::{brought, python::Python};
 
-/// The environment variable that lists the Pythons to use. If it is set, no other Pythons are used.
+/// The environment variable that lists the Pythons to test with. If the variable is set, we do not
+/// search for other Pythons.
 pub const NAMED: &str = "OBMALLOC_PYTHONS";
 
-/// Returns true if [`NAMED`] is set.
+/// Returns true if the environment variable [`NAMED`] is set.
 pub fn are_named() -> bool {
     named().is_some()
 }
@@ -22,21 +23,24 @@ fn named() -> Option<OsString> {
     env::var_os(NAMED).filter(|named| !named.is_empty())
 }
 
-/// Returns every CPython that is found, sorted by version and path. Each appears only once.
+/// Returns every CPython on this machine, sorted by version and path. Each CPython appears only
+/// once, even if several paths lead to it.
 pub fn find() -> Vec<Python> {
     search().pythons
 }
 
-/// The result of a search.
+/// The result of a search for Pythons.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Search {
-    /// Every CPython that was found, sorted by version and path. Each appears only once.
+    /// Every CPython that was found, sorted by version and path. Each CPython appears only once,
+    /// even if several paths lead to it.
     pub pythons: Vec<Python>,
-    /// The files that did not answer as a CPython does.
+    /// The executables that did not answer as CPython does when we asked for their properties.
     pub silent: Vec<PathBuf>,
 }
 
-/// Searches for CPythons. The result also contains the files that did not answer as a CPython does.
+/// Searches for CPythons. The result also lists the executables that did not answer as CPython does
+/// when we asked for their properties.
 pub fn search() -> Search {
     match named() {
         Some(named) => Search::of(env::split_paths(&named).collect()),
@@ -75,8 +79,8 @@ fn usual_places() -> Vec<PathBuf> {
     places.filter(|place| place.exists()).collect()
 }
 
-/// Returns true if the file name is `python3`, or `python3.` followed by a number and optionally a
-/// `t`.
+/// Returns true if the file name of `path` is that of a Python 3 executable: `python3`, or
+/// `python3.` followed by a number and optionally a `t` (for a free-threaded build).
 fn is_python(path: &Path) -> bool {
     let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
     let minor = name.strip_prefix("python3.");

@@ -4,39 +4,44 @@ use std::collections::BTreeMap;
 
 use super::{pool::Pool, rules::Rules};
 
-/// The number of arena descriptors in the first table. In CPython, this is `INITIAL_ARENA_OBJECTS`.
+/// The number of arena descriptors in the first table of descriptors. In CPython, this constant is
+/// `INITIAL_ARENA_OBJECTS`.
 const FIRST_DESCRIPTORS: usize = 16;
 
-/// An arena that is mapped now.
+/// An arena of the model that is currently mapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arena {
     /// The index of the arena's descriptor in the table of descriptors.
     pub descriptor: usize,
-    /// The pools that were ever carved into blocks, in the order of their addresses.
+    /// The pools of this arena that were divided into blocks at least once, in the order of their
+    /// addresses.
     pub pools: Vec<Pool>,
-    /// The indices in `pools` of the pools that are empty. The last one is taken first.
+    /// The indices in `pools` of the pools that are empty. The pool at the last index is used
+    /// first.
     pub free_pools: Vec<usize>,
 }
 
 impl Arena {
-    /// Returns the number of pools that a class can take: those that are empty, and those that were
-    /// never carved.
+    /// Returns the number of pools that are available to any class: the empty pools, and the pools
+    /// that were never divided into blocks.
     pub(super) fn available(&self, rules: &Rules) -> usize {
         rules.pools() - self.pools.len() + self.free_pools.len()
     }
 }
 
-/// The arenas of a heap. They are numbered in the order in which they were mapped.
+/// The arenas of the model. They are numbered in the order in which they were mapped.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Arenas {
-    /// The arenas that are mapped now, by number.
+    /// The currently mapped arenas, by number.
     pub(super) mapped: BTreeMap<usize, Arena>,
-    /// The numbers of the arenas that have an available pool. The arena with the fewest available
-    /// pools comes first.
+    /// The numbers of the arenas that have an available pool, sorted by their number of available
+    /// pools. The arena with the fewest available pools comes first, and new pools are taken from
+    /// it.
     usable: Vec<usize>,
-    /// The number of descriptors in the table.
+    /// The number of descriptors in the table of arena descriptors.
     descriptors: usize,
-    /// The indices of the descriptors that belong to no arena. The last one is taken first.
+    /// The indices of the descriptors that no mapped arena uses. The descriptor at the last index
+    /// is used first.
     unused: Vec<usize>,
     /// The number of arenas that were ever mapped.
     pub(super) mapped_ever: usize,
@@ -50,7 +55,8 @@ impl Arenas {
         !self.usable.is_empty()
     }
 
-    /// Maps an arena, which becomes the only usable one. It is called only if no arena is usable.
+    /// Maps an arena. The caller must call this only if no arena is usable, so the new arena
+    /// becomes the only usable one.
     pub(super) fn map(&mut self) {
         assert!(self.usable.is_empty(), "an arena is mapped only if none is usable");
         if self.unused.is_empty() {
@@ -64,8 +70,8 @@ impl Arenas {
         self.highwater = self.highwater.max(self.mapped.len());
     }
 
-    /// Doubles the number of descriptors in the table. Among the new ones, the descriptor with the
-    /// lowest index is taken first.
+    /// Doubles the number of descriptors in the table. The new descriptors will be used in
+    /// ascending order of their indices.
     fn grow(&mut self) {
         let before = self.descriptors;
         self.descriptors = if before == 0 { FIRST_DESCRIPTORS } else { 2 * before };
@@ -75,8 +81,9 @@ impl Arenas {
     /// Takes a pool for `class` from the first usable arena. Returns the number of the arena and
     /// the index of the pool.
     ///
-    /// If the arena has an empty pool, that pool is taken. Otherwise the next pool is carved. An
-    /// empty pool that had the same class before keeps its free list.
+    /// If the arena has an empty pool, that pool is taken. If its previous class was `class`, too,
+    /// it keeps its free list. If the arena has no empty pool, the next pool that was never used is
+    /// taken.
     pub(super) fn take_pool(&mut self, class: usize, rules: &Rules) -> (usize, usize) {
         let number = self.usable[0];
         let arena = self.arena_mut(number);
@@ -98,8 +105,9 @@ impl Arenas {
         (number, pool)
     }
 
-    /// Takes back a pool that has become empty. Its arena then moves to its new position in the
-    /// list of usable arenas, or is unmapped.
+    /// Takes back a pool that has become empty. If all pools of its arena are now available, the
+    /// arena is unmapped, except if it is the last usable arena and the rules say that this arena
+    /// is retained. Otherwise the arena moves to its new position in the list of usable arenas.
     pub(super) fn put_pool(&mut self, number: usize, pool: usize, rules: &Rules) {
         let arena = self.arena_mut(number);
         arena.free_pools.push(pool);

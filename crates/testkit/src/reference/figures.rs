@@ -1,5 +1,5 @@
-//! The figures that CPython's `sys._debugmallocstats` prints. They are counted by a walk over a
-//! model, or parsed from CPython's output.
+//! The statistics that CPython's `sys._debugmallocstats` prints. We either count them in a model or
+//! parse them from CPython's output.
 
 use std::collections::BTreeMap;
 
@@ -8,19 +8,21 @@ use super::{
     rules::{HEADER, Rules},
 };
 
-/// Statistics of a heap, in the form in which CPython prints them.
+/// The statistics of a heap, in the form in which CPython prints them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Figures {
-    /// One row for each class that has a used or full pool. The five numbers are the class, the
-    /// size of a block in bytes, the number of these pools, the number of live blocks in them, and
-    /// the number of other blocks in them.
+    /// One row for each size class that has a pool with a live block. The five numbers are the
+    /// class, the size of a block in bytes, the number of pools with a live block, the number of
+    /// live blocks in these pools, and the number of other blocks in these pools (free or not
+    /// carved yet).
     pub classes: Vec<[usize; 5]>,
-    /// The other figures up to the total of all bytes, by the label that CPython prints.
+    /// The statistics that follow the rows in CPython's output, up to the first total, by the label
+    /// that CPython prints.
     figures: BTreeMap<String, usize>,
 }
 
 impl Figures {
-    /// Counts the figures by a walk over `arenas`.
+    /// Counts the statistics by walking over the pools of `arenas`.
     pub(super) fn of(rules: &Rules, arenas: &Arenas) -> Self {
         let mut classes = BTreeMap::new();
         let mut unused_pools = 0;
@@ -71,8 +73,8 @@ impl Figures {
         let mut figures = BTreeMap::new();
         for (label, figure) in text.lines().filter_map(figure_line) {
             figures.insert(label.to_owned(), figure);
-            // The first total is the last figure of the heap. The figures after it belong to the
-            // arena map.
+            // The first total is the last figure that describes the heap. The figures after it
+            // describe CPython's arena map, which the model does not have.
             if label == "Total" {
                 break;
             }
@@ -80,7 +82,7 @@ impl Figures {
         Self { classes, figures }
     }
 
-    /// Returns the figure that CPython prints with this `label`.
+    /// Returns the figure that CPython prints after this `label`.
     ///
     /// # Panics
     ///
@@ -90,7 +92,7 @@ impl Figures {
     }
 }
 
-/// Parses a line of the table of classes. Such a line consists of five numbers.
+/// Parses a row of the table of size classes. Such a row consists of five numbers.
 fn class_line(line: &str) -> Option<[usize; 5]> {
     let numbers: Vec<usize> =
         line.split_whitespace().map(|word| word.parse().ok()).collect::<Option<_>>()?;

@@ -1,5 +1,5 @@
-//! A model of CPython's layer 2 (the allocator of small blocks) that manages no memory. It is plain
-//! safe code.
+//! A model of CPython's layer 2, which is the allocator of small blocks. The model is plain safe
+//! code: it only predicts which blocks that allocator would return, and manages no memory itself.
 //!
 //! ```text
 //!   usable:  [ arena 3 ]──[ arena 0 ]──[ arena 5 ]     ascending by available pools
@@ -8,26 +8,28 @@
 //!   pool:    free: [ 80, 48 ]   next_offset: 112       offsets; the last one is taken first
 //! ```
 //!
-//! The model represents a block by its offset in a pool, and a pool by its index in an arena. Lists
-//! are vectors of such numbers. The model shares no code with the heap that is tested against it.
-//! Another test compares each state of the model with that of a real CPython
-//! (`tests/reference_is_cpython.rs`).
+//! The model represents a block by its offset in a pool, and a pool by its index in an arena.
+//! CPython's linked lists of blocks, pools and arenas become vectors of these numbers. The model
+//! shares no code with the heap that is tested against it, so a mistake in the heap cannot also be
+//! in the model through shared code. The test `tests/reference_is_cpython.rs` checks the model
+//! itself: it compares each state of the model with the state of a real CPython.
 //!
-//! The model follows these rules. The names in parentheses are those of CPython's
+//! The model follows these rules. The names in parentheses are those in CPython's source file
 //! `Objects/obmalloc.c`.
 //!
-//! 1. A request for a class gets a block from the pool at the front of the list of that class
+//! 1. A request for a size class gets a block from the pool at the front of the list of that class
 //!    (`usedpools`). The block of this pool that was freed last is reused first.
-//! 2. A pool is carved one block ahead of the requests (`pymalloc_pool_extend`). It leaves its list
-//!    when its last block is handed out, and returns to the front of the list when one of its
-//!    blocks is freed.
-//! 3. A pool whose last live block is freed goes to the list of empty pools of its arena
-//!    (`freepools`). It keeps its class and its free list.
-//! 4. A class that needs a pool takes it from the first usable arena. It takes an empty pool if
-//!    there is one, and otherwise the next pool that was never carved.
+//! 2. A pool is divided into blocks on demand. One block is always carved ahead of the requests
+//!    (`pymalloc_pool_extend`). The pool leaves the list of its class when its last block is
+//!    allocated, and returns to the front of the list when one of its blocks is freed.
+//! 3. When the last live block of a pool is freed, the pool moves to the list of empty pools of its
+//!    arena (`freepools`). The empty pool keeps its class and its free list.
+//! 4. A class that needs another pool takes it from the first usable arena. It takes an empty pool
+//!    if the arena has one, and otherwise the next pool that was never carved.
 //! 5. The usable arenas are sorted by their number of available pools, lowest first. An arena that
-//!    gains a pool is placed before other arenas with the same number (`nfp2lasta`).
+//!    gains an available pool is placed before the other arenas with the same number (`nfp2lasta`).
 //! 6. An arena is unmapped when all of its pools are available. The exception is the last usable
+//!    arena, which is retained if [`Rules::retain_last_arena`] is true.
 //!    arena, which is kept if the rules say so.
 
 mod arena;
@@ -49,54 +51,56 @@ use crate::{failing::Faults, op::Subject, place::Spot};
 /// A pool, identified by the number of its arena and its index in that arena.
 type PoolId = (usize, usize);
 
-/// The state of a heap, without addresses. The states of two heaps are equal if both heaps have
-/// handled the same requests in the same way.
+/// The state of a heap, described without addresses. Two heaps that follow the same rules and have
+/// handled the same requests have equal states.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    /// The arenas that are mapped now, by number.
+    /// The currently mapped arenas, by number.
     pub arenas: BTreeMap<usize, Arena>,
-    /// The used pools of each class, beginning at the front of their list.
+    /// The used pools of each class, beginning at the front of the list of the class.
     pub used: Vec<VecDeque<PoolId>>,
 }
 
 /// A model of a heap, which manages no memory.
 ///
-/// The model represents each block by its place. `None` stands for a block that comes from the
-/// layer below, and that layer never fails.
+/// The model represents each block by its place. The place is `None` for a block that comes from
+/// the layer below. Requests to the layer below never fail.
 #[derive(Clone, Debug)]
 pub struct Reference {
     rules: Rules,
     arenas: Arenas,
-    /// The list of each class, beginning at the front. It contains the pools that have both live
-    /// and free blocks.
+    /// The list of used pools of each class, beginning at the front. A used pool has both live and
+    /// free blocks.
     used: Vec<VecDeque<PoolId>>,
     faults: Faults,
 }
 
 impl Reference {
-    /// Creates an empty heap. `faults` decides which of its requests for arenas fail.
+    /// Creates an empty heap that follows `rules`. `faults` decides which of the heap's requests
+    /// for arenas fail.
     pub fn new(rules: Rules, faults: Faults) -> Self {
         let used = vec![VecDeque::new(); rules.classes()];
         Self { rules, arenas: Arenas::default(), used, faults }
     }
 
-    /// Returns the number of arenas that are mapped now.
+    /// Returns the number of arenas that are currently mapped.
     pub fn mapped(&self) -> usize {
         self.arenas.mapped.len()
     }
 
-    /// Returns the state of the heap, in the form in which it can also be read from a CPython.
+    /// Returns the state of the heap. The same form of state can be read from a real CPython, so
+    /// that the two can be compared.
     pub fn state(&self) -> State {
         State { arenas: self.arenas.mapped.clone(), used: self.used.clone() }
     }
 
-    /// Returns the figures that CPython would count by a walk over all pools.
+    /// Returns the statistics that CPython would print about this heap.
     pub fn figures(&self) -> Figures {
         Figures::of(&self.rules, &self.arenas)
     }
 
-    /// Allocates a block of `class`. Returns `None` if an arena is needed and the request for it
-    /// fails.
+    /// Allocates a block of `class`. Returns `None` if a new arena is needed and the request for
+    /// the arena fails.
     fn take(&mut self, class: usize) -> Option<Spot> {
         let (arena, pool) = match self.used[class].front() {
             Some(&pool) => pool,
@@ -110,8 +114,8 @@ impl Reference {
         Some(Spot { arena, pool, offset })
     }
 
-    /// Puts a pool at the front of the list of `class`. Returns `None` if an arena is needed and
-    /// the request for it fails.
+    /// Puts another pool at the front of the list of `class`. Returns `None` if a new arena is
+    /// needed and the request for the arena fails.
     fn new_pool(&mut self, class: usize) -> Option<PoolId> {
         if !self.arenas.has_usable() {
             if self.faults.call_fails() {

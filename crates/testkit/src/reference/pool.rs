@@ -1,31 +1,31 @@
-//! The pools of the model. A pool consists of blocks of one size, some of which may not be carved
-//! yet.
+//! The pools of the model. A pool is divided into blocks of one size. The division is done block by
+//! block, on demand, so a part of the pool may not have been divided ("carved") yet.
 
 use super::rules::{HEADER, Rules};
 
-/// A pool that has been used for a class at least once.
+/// A pool that has been used for a size class at least once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
-    /// The class of the pool. If the pool is empty, this is the class that it had last.
+    /// The size class of the pool. For an empty pool, this is the class that the pool had last.
     pub class: usize,
-    /// The number of live blocks.
+    /// The number of live blocks in the pool.
     pub live: usize,
-    /// The offsets of the blocks that were carved and are free now. The last one is allocated
-    /// first.
+    /// The offsets of the free blocks that were carved before. The block at the last offset is
+    /// allocated first.
     pub free: Vec<usize>,
-    /// The offset at which the next block will be carved.
+    /// The offset in the pool at which the next block will be carved.
     pub next_offset: usize,
 }
 
 impl Pool {
-    /// Returns an empty pool of `class`, with its first block carved.
+    /// Returns an empty pool of `class` in which only the first block is carved.
     pub(super) fn fresh(class: usize, rules: &Rules) -> Self {
         let next_offset = HEADER + rules.block_size(class);
         Self { class, live: 0, free: vec![HEADER], next_offset }
     }
 
-    /// Allocates a block and returns its offset. If no carved block is left afterwards, carves the
-    /// next one.
+    /// Allocates a free block of the pool and returns its offset. If that was the last free block,
+    /// carves the next one, unless the pool is used up.
     pub(super) fn take(&mut self, rules: &Rules) -> usize {
         let offset = self.free.pop().expect("only a pool with a free block serves");
         self.live += 1;
@@ -43,18 +43,18 @@ impl Pool {
         }
     }
 
-    /// Takes back the block at `offset`, which is freed.
+    /// Frees the block at `offset`, which becomes the next block to be allocated.
     pub(super) fn put(&mut self, offset: usize) {
         self.live -= 1;
         self.free.push(offset);
     }
 
-    /// Returns true if no free block is left.
+    /// Returns true if the pool has no free block left.
     pub(super) fn is_full(&self) -> bool {
         self.free.is_empty()
     }
 
-    /// Returns true if no block is live.
+    /// Returns true if the pool has no live block.
     pub(super) fn is_empty(&self) -> bool {
         self.live == 0
     }

@@ -1,52 +1,52 @@
-//! The sizes and rules that differ between the versions of CPython.
+//! The sizes and rules in which the versions of CPython's small-block allocator differ.
 
 /// The size of a pool's header in bytes. It is the same in every version of CPython on 64-bit
 /// platforms.
 pub const HEADER: usize = 48;
 
-/// The condition under which a block of `B` bytes stays in place when it is reallocated to `n`
-/// bytes.
+/// The condition under which a reallocation leaves a block in place. `B` is the size of the block,
+/// and `n` is the requested new size, both in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Realloc {
     /// The block stays if `n <= B` and `4 * n > 3 * B`. This is CPython's rule.
     ThreeQuarters,
-    /// The block stays under the same condition, and also if a new block of `n` bytes would have
-    /// the same class.
+    /// The block stays if [`ThreeQuarters`](Self::ThreeQuarters) says so, and also if a new block
+    /// of `n` bytes would have the same size class as the old one.
     WithinClass,
 }
 
-/// The sizes and rules of one kind of heap.
+/// The sizes and rules of one kind of heap, such as the heap of a CPython version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// The difference between the block sizes of adjacent classes, in bytes. It is also the
-    /// alignment of blocks. CPython: `ALIGNMENT`.
+    /// The difference between the block sizes of adjacent size classes, in bytes. Blocks are also
+    /// aligned to this number of bytes. In CPython, this constant is `ALIGNMENT`.
     pub alignment: usize,
-    /// The size of the largest request that gets a block from a pool, in bytes. CPython:
-    /// `SMALL_REQUEST_THRESHOLD`.
+    /// The size in bytes of the largest request that gets a block from a pool. In CPython, this
+    /// constant is `SMALL_REQUEST_THRESHOLD`.
     pub threshold: usize,
     /// The size of a pool in bytes. CPython: `POOL_SIZE`.
     pub pool_size: usize,
     /// The size of an arena in bytes. CPython: `ARENA_SIZE`.
     pub arena_size: usize,
-    /// True if an arena whose pools are all available is retained when it is the last usable arena.
+    /// True if the last usable arena is retained even when all of its pools are available.
     pub retain_last_arena: bool,
-    /// The condition under which a reallocation leaves the block in place.
+    /// The condition under which a reallocation leaves a block in place.
     pub realloc: Realloc,
-    /// True if a request for 0 bytes gets a block of the smallest class. Otherwise the request goes
-    /// to the layer below.
+    /// True if a request for 0 bytes gets a block of the smallest class. If false, such a request
+    /// goes to the layer below.
     pub zero_in_pools: bool,
 }
 
 impl Rules {
-    /// The rules of CPython 3.3 to 3.7.3: 8-byte classes up to 512 bytes, 4 KiB pools, and 256 KiB
-    /// arenas.
+    /// The rules of CPython 3.3 to 3.7.3: size classes in steps of 8 bytes up to 512 bytes, 4 KiB
+    /// pools, and 256 KiB arenas.
     pub const CLASSES_8_TO_512: Self = Self { alignment: 8, ..Self::POOLS_4K_GIVE_BACK_ALL };
 
-    /// The rules of CPython 3.7.4 to 3.8: 4 KiB pools, and 256 KiB arenas, each of which is
-    /// unmapped when all of its pools are available.
+    /// The rules of CPython 3.7.4 to 3.8: 4 KiB pools and 256 KiB arenas. Every arena is unmapped
+    /// when all of its pools are available.
     pub const POOLS_4K_GIVE_BACK_ALL: Self = Self { retain_last_arena: false, ..Self::POOLS_4K };
 
-    /// The rules of CPython 3.9: 4 KiB pools, and 256 KiB arenas, the last of which is retained.
+    /// The rules of CPython 3.9: 4 KiB pools and 256 KiB arenas. The last usable arena is retained.
     pub const POOLS_4K: Self =
         Self { pool_size: 4 << 10, arena_size: 256 << 10, ..Self::POOLS_16K };
 
@@ -61,7 +61,8 @@ impl Rules {
         zero_in_pools: false,
     };
 
-    /// Returns the rules of a version of CPython, or `None` if this crate does not know them.
+    /// Returns the rules of the given version of CPython, or `None` if this crate does not know
+    /// them.
     pub const fn of_cpython((major, minor, patch): (u8, u8, u8)) -> Option<Self> {
         match (major, minor, patch) {
             (3, 7, 0..=3) => Some(Self::CLASSES_8_TO_512),
@@ -92,8 +93,8 @@ impl Rules {
         (self.pool_size - HEADER) / self.block_size(class)
     }
 
-    /// Returns the class of a request for `size` bytes, or `None` if the request goes to the layer
-    /// below.
+    /// Returns the size class of a request for `size` bytes, or `None` if the request goes to the
+    /// layer below instead of a pool.
     pub const fn class(&self, size: usize) -> Option<usize> {
         match size {
             0 if self.zero_in_pools => Some(0),

@@ -8,7 +8,8 @@ const RULES: Rules = Rules::POOLS_4K;
 const POOL: usize = 7;
 const ARENA: usize = 64 * POOL;
 
-/// A block that comes from the layer below.
+/// The result of a request that the layer below answers. The model records no place for such a
+/// block.
 const BELOW: Option<Spot> = None;
 
 fn heap(rules: Rules) -> Reference {
@@ -86,8 +87,9 @@ fn a_free_arena_is_unmapped_unless_the_rules_retain_the_last_one() {
 fn the_only_free_arena_is_unmapped_if_it_is_not_the_last_usable_one() {
     let mut heap = heap(RULES);
     let blocks = fill(&mut heap, 2 * ARENA);
-    // One block of the second arena stays live, so the second arena comes after the first in the
-    // list of usable arenas.
+    // One block of the second arena stays live. While the first arena is emptied, it has at most as
+    // many available pools as the second. The first arena therefore stays before the second in the
+    // list of usable arenas, and is not the last one when it becomes empty.
     drain(&mut heap, &blocks[ARENA + 1..]);
     drain(&mut heap, &blocks[..ARENA]);
     assert_eq!(heap.state().arenas.keys().copied().collect::<Vec<_>>(), [1]);

@@ -1,4 +1,4 @@
-//! Each test breaks one rule of the shadow, which must detect this.
+//! Tests of the shadow. Each test breaks one rule of an allocator, and the shadow must detect this.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn in_memory(body: impl FnOnce(NonNull<u8>, Shadow)) {
 #[test]
 fn an_untouched_block_passes() {
     in_memory(|start, mut shadow| {
-        // SAFETY: both blocks lie in the 64 bytes, which nobody else uses.
+        // SAFETY: both blocks lie in the 64 bytes, which only this test uses.
         unsafe {
             shadow.allocated_zeroed(start, 16);
             shadow.allocated(start.add(16), 20);
@@ -30,7 +30,7 @@ fn an_untouched_block_passes() {
 #[should_panic(expected = "overlaps")]
 fn a_block_that_overlaps_the_end_of_another_is_detected() {
     in_memory(|start, mut shadow| {
-        // SAFETY: both blocks lie in the 64 bytes, which nobody else uses.
+        // SAFETY: both blocks lie in the 64 bytes, which only this test uses.
         unsafe {
             shadow.allocated(start, 17);
             shadow.allocated(start.add(16), 8);
@@ -42,7 +42,7 @@ fn a_block_that_overlaps_the_end_of_another_is_detected() {
 #[should_panic(expected = "overlaps")]
 fn a_block_that_overlaps_the_start_of_another_is_detected() {
     in_memory(|start, mut shadow| {
-        // SAFETY: both blocks lie in the 64 bytes, which nobody else uses.
+        // SAFETY: both blocks lie in the 64 bytes, which only this test uses.
         unsafe {
             shadow.allocated(start.add(16), 8);
             shadow.allocated(start, 17);
@@ -65,7 +65,7 @@ fn two_blocks_of_zero_bytes_at_one_address_are_detected() {
 #[test]
 #[should_panic(expected = "not aligned")]
 fn a_misaligned_block_is_detected() {
-    // SAFETY: the block lies in the 64 bytes, which nobody else uses.
+    // SAFETY: the block lies in the 64 bytes, which only this test uses.
     in_memory(|start, mut shadow| unsafe { shadow.allocated(start.add(8), 8) });
 }
 
@@ -86,7 +86,7 @@ fn an_overwritten_byte_is_detected() {
 #[should_panic(expected = "overwritten")]
 fn contents_that_were_not_copied_are_detected() {
     in_memory(|start, mut shadow| {
-        // SAFETY: both blocks lie in the 64 bytes, which nobody else uses.
+        // SAFETY: both blocks lie in the 64 bytes, which only this test uses.
         unsafe {
             shadow.allocated(start, 8);
             shadow.reallocated(start, start.add(32), 16);

@@ -1,7 +1,7 @@
-//! Generates sequences of operations: random ones, and phases that fill and drain arenas.
+//! Generates sequences of operations: random sequences, and phases that fill and drain arenas.
 //!
-//! A random sequence can find cases that nobody thought of, but it seldom empties a pool or an
-//! arena. Phases do this:
+//! A random sequence can find cases that nobody thought of. But it mixes allocations and frees, so
+//! it seldom empties a pool or an arena. Phases do empty pools and arenas:
 //!
 //! ```text
 //!   live │      ╱‾‾╲fill     ╱‾‾‾‾╲
@@ -9,8 +9,8 @@
 //!        │    ╱                     ‾‾‾‾‾‾‾‾churn
 //! ```
 //!
-//! A sequence depends only on its seed, so the same seed gives the same sequence in every run and
-//! on every machine.
+//! A sequence depends only on its seed. The same seed therefore gives the same sequence in every
+//! run and on every machine.
 
 mod script;
 mod sizes;
@@ -38,8 +38,8 @@ fn op(sizes: Sizes) -> impl Strategy<Value = Op> {
     })
 }
 
-/// Returns a strategy that generates scripts, which repeatedly fill up to `arenas` arenas and drain
-/// them.
+/// Returns a strategy that generates scripts. A script repeatedly fills up to `arenas` arenas and
+/// drains them again.
 pub fn phases(rules: &Rules, arenas: usize) -> impl Strategy<Value = Script> + use<> {
     let others = prop::collection::vec(phase(rules, arenas), 1..6);
     (any::<u64>(), fill(rules, arenas), others).prop_map(|(seed, fill, mut phases)| {

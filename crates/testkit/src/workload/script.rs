@@ -26,16 +26,16 @@ pub enum Phase {
     /// Allocates `blocks` blocks, whose sizes are drawn from `sizes`.
     Fill { sizes: Sizes, blocks: usize },
     /// Frees live blocks in this `order`. One of every `keep_one_in` blocks stays live. If
-    /// `keep_one_in` is 0, none does.
+    /// `keep_one_in` is 0, every block is freed.
     Drain { order: Order, keep_one_in: usize },
-    /// Plays `ops` random operations, which allocate, reallocate or free a block. The number of
-    /// live blocks stays about the same.
+    /// Plays `ops` random operations, each of which allocates, reallocates or frees a block. As
+    /// many blocks are allocated as freed, so the number of live blocks stays about the same.
     Churn { sizes: Sizes, ops: usize },
-    /// Reallocates a random live block in each of `ops` operations.
+    /// Plays `ops` operations, each of which reallocates a random live block.
     Resize { sizes: Sizes, ops: usize },
 }
 
-/// The phases of a simulated program, and the seed of the random choices in them.
+/// The phases of a simulated program, and the seed for the random choices in these phases.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Script {
     /// The seed of the random choices.
@@ -52,14 +52,14 @@ impl Script {
     }
 }
 
-/// A generator of operations. It keeps track of the slots that hold a live block.
+/// A generator of operations, which keeps track of the slots that hold a live block.
 #[derive(Debug)]
 pub struct Generator {
     rng: TestRng,
-    /// The slots that hold a block. They are sorted by the age of their blocks until blocks are
-    /// freed.
+    /// The slots that hold a block. Until the first block is freed, the slots are sorted by the age
+    /// of their blocks, oldest first.
     live: Vec<usize>,
-    /// The slots that held a block before and are empty now.
+    /// The slots that held a block earlier and are now empty.
     vacant: Vec<usize>,
     /// The number of slots in `live` and `vacant` together.
     slots: usize,
@@ -81,7 +81,7 @@ impl Generator {
     }
 
     /// Returns the operations of `phase`. They must be played after the operations of all earlier
-    /// phases.
+    /// phases, because they refer to the slots that those operations filled.
     pub fn ops(&mut self, phase: &Phase) -> Vec<Op> {
         match phase {
             Phase::Fill { sizes, blocks } => (0..*blocks).for_each(|_| self.allocate(sizes)),
@@ -127,9 +127,9 @@ impl Generator {
         match self.rng.random_range(0..8) {
             0..=2 => self.allocate(sizes),
             3 => self.resize(sizes),
-            // Three of eight operations free a block, as many as allocate one.
+            // Three of every eight operations free a block, and three allocate one.
             4..=6 => self.free(),
-            // This slot was never used, so the operation frees null.
+            // The slot was never used, so this operation frees null.
             _ => self.ops.push(Op::Free { slot: self.slots }),
         }
     }

@@ -1,4 +1,4 @@
-//! The sizes that a workload requests.
+//! The block sizes that a workload requests.
 
 use std::ops::RangeInclusive;
 
@@ -6,25 +6,25 @@ use proptest::{prelude::*, test_runner::TestRng};
 
 use crate::reference::Rules;
 
-/// Ranges of requested sizes, in bytes. A size is drawn by choosing a range first, each with the
-/// same probability, and then a size in that range.
+/// Ranges of requested sizes, in bytes. To draw a size, one of the ranges is chosen first, each
+/// with the same probability. Then a size in that range is chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sizes(pub(super) Vec<RangeInclusive<usize>>);
 
 impl Sizes {
-    /// Returns a choice between exactly these sizes.
+    /// Returns the given sizes as the only possible ones, each with the same probability.
     pub fn of(sizes: impl IntoIterator<Item = usize>) -> Self {
         Self(sizes.into_iter().map(|size| size..=size).collect())
     }
 
-    /// Returns a strategy for one to three sizes. With so few size classes, each class repeatedly
-    /// gains and loses pools.
+    /// Returns a strategy that generates one to three sizes. With so few sizes, all blocks belong
+    /// to a few size classes, and each of these classes repeatedly gains and loses pools.
     fn few(rules: &Rules) -> impl Strategy<Value = Self> + use<> {
         prop::collection::vec(1..=rules.threshold, 1..=3).prop_map(Self::of)
     }
 
-    /// Returns a choice between all sizes, most of which are small. Some sizes are 0, at the limits
-    /// of `rules`, or too large for the pools.
+    /// Returns ranges that cover all sizes. Most sizes are small. Some are 0, some lie at the
+    /// limits that `rules` define, and some are too large for the pools.
     pub fn many(rules: &Rules) -> Self {
         let (step, most) = (rules.alignment, rules.threshold);
         Self(vec![
@@ -37,7 +37,8 @@ impl Sizes {
         ])
     }
 
-    /// Returns a strategy that generates one to three sizes, or [`many`](Self::many).
+    /// Returns a strategy that generates either one to three sizes or the ranges of
+    /// [`many`](Self::many).
     pub fn any(rules: &Rules) -> impl Strategy<Value = Self> + use<> {
         prop_oneof![Self::few(rules), Just(Self::many(rules))]
     }

@@ -18,7 +18,8 @@ fn record<L: Layers>(runtime: &Runtime<L>, number: i64) -> Value<L> {
     ])
 }
 
-/// Appends the text of a value to a list, piece by piece, as CPython's encoder does.
+/// Appends the JSON text of `value` to the list `pieces`, piece by piece, as CPython's encoder
+/// does.
 fn encode<L: Layers>(runtime: &Runtime<L>, value: &Value<L>, pieces: &Value<L>) {
     let push = |piece| pieces.list().borrow_mut().push(piece);
     match value {
@@ -65,23 +66,24 @@ fn dumps<L: Layers>(runtime: &Runtime<L>, value: &Value<L>) -> Value<L> {
     Value::from(&*text)
 }
 
-/// Reads the text that `dumps` wrote.
+/// A parser for the JSON text that `dumps` wrote.
 struct Reader<'r, L: Layers> {
     runtime: &'r Runtime<L>,
     rest: &'r str,
-    /// The keys read so far. Equal keys become one object.
+    /// The keys that were read so far. Equal keys share one object.
     keys: Value<L>,
 }
 
 impl<L: Layers> Reader<'_, L> {
-    /// Skips `text` if it comes next. Returns true if it did.
+    /// Skips `text` and returns true if the remaining input begins with it. Otherwise returns
+    /// false.
     fn skip(&mut self, text: &str) -> bool {
         let rest = self.rest.strip_prefix(text);
         self.rest = rest.unwrap_or(self.rest);
         rest.is_some()
     }
 
-    /// Splits off the text before `end`.
+    /// Splits off and returns the input before the first character for which `end` returns true.
     fn before(&mut self, end: impl FnMut(char) -> bool) -> &str {
         let at = self.rest.find(end).unwrap_or(self.rest.len());
         let (text, rest) = self.rest.split_at(at);

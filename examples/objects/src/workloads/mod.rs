@@ -1,4 +1,5 @@
-//! Programs of `examples/python`, which do the same work on the same types of objects as a runtime.
+//! Rust versions of programs in `examples/python`. They do the same work on the same types of
+//! objects.
 
 mod dict_list_churn;
 mod json_round_trip;
@@ -8,7 +9,7 @@ use clap::ValueEnum;
 
 use crate::{Layers, Runtime};
 
-/// A program. Its name is that of the program in `examples/python`.
+/// A program. It has the same name as the Python program in `examples/python`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub enum Workload {
@@ -24,7 +25,7 @@ impl Workload {
     /// Every program.
     pub const ALL: [Self; 3] = [Self::DictListChurn, Self::JsonRoundTrip, Self::ObjectTree];
 
-    /// Returns the name.
+    /// Returns the name of the program.
     pub const fn name(self) -> &'static str {
         match self {
             Self::DictListChurn => "dict_list_churn",
@@ -33,7 +34,8 @@ impl Workload {
         }
     }
 
-    /// Returns the line that the program in `examples/python` prints.
+    /// Returns the line that the Python program in `examples/python` prints. Ours must print the
+    /// same line.
     pub const fn prints(self) -> &'static str {
         match self {
             Self::DictListChurn => "lists 28344818526 dicts 10148922",
@@ -46,7 +48,7 @@ impl Workload {
     ///
     /// # Panics
     ///
-    /// Panics if there is no memory.
+    /// Panics if memory is exhausted.
     pub fn run<L: Layers>(self, runtime: &Runtime<L>) -> String {
         match self {
             Self::DictListChurn => dict_list_churn::run(runtime),
