@@ -27,7 +27,7 @@ pub enum MapError {
     },
 }
 
-/// Why memory could not be purged. The memory stays usable in each case.
+/// Why the pages of a range could not be purged. The memory of the range stays usable in each case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PurgeError {

@@ -41,8 +41,9 @@
 //! # Features
 //!
 //! `std` (on by default) adds [`Malloc`], [`PageBlocks`], [`MmapArenas`] and [`RetainingArenas`].
-//! Without this feature the crate is `no_std`. The traits, [`Bump`], [`NoAlloc`], [`MallocArenas`]
-//! and [`FixedRegion`] remain, because they need no operating system.
+//! Without this feature the crate is `no_std`. The two traits, [`Bump`], [`NoAlloc`],
+//! [`MallocArenas`] and [`FixedRegion`] need no operating system, so they are available with and
+//! without it.
 
 #![cfg_attr(not(feature = "std"), no_std)]
 

@@ -12,15 +12,17 @@ use core::{num::NonZero, ptr::NonNull};
 
 use crate::{ArenaSize, ArenaSource, MapError, MemAlloc, align_up};
 
-/// The number of bytes before each arena. They store the address of the block that contains the
-/// arena.
+/// The size of the word before each arena, in bytes. The word stores the address of the block that
+/// contains the arena.
 const START: usize = size_of::<NonNull<u8>>();
 
-/// A source that allocates each arena as part of a block of the layer below.
+/// A source that allocates a block from another allocator, the layer below, for each arena. The
+/// arena is a part of that block.
 ///
-/// To be sure that the block contains an aligned arena, the source asks for a block of twice the
-/// arena's size. Whether the unused half takes up memory, or only addresses, depends on the layer
-/// below.
+/// An arena must be aligned to its size, but a block of the layer below is aligned to 16 bytes or
+/// less. The source therefore allocates a block of slightly more than twice the arena's size, which
+/// always contains an aligned arena. Half of the block stays unused. Whether the unused half takes
+/// up memory, or only addresses, depends on the layer below.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MallocArenas<A>(A);
 
@@ -31,8 +33,8 @@ impl<A: MemAlloc> MallocArenas<A> {
     }
 }
 
-// SAFETY: an arena is part of a live block of the layer below, and nothing else refers to that
-// block. `map` aligns the arena.
+// SAFETY: an arena is part of a live block of the layer below, and nothing else uses that block.
+// `map` aligns the arena to its size.
 unsafe impl<A: MemAlloc> ArenaSource for MallocArenas<A> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         let block = self.0.malloc(START + 2 * size.bytes()).ok_or(MapError::Exhausted { size })?;
@@ -48,9 +50,11 @@ unsafe impl<A: MemAlloc> ArenaSource for MallocArenas<A> {
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, _size: ArenaSize) {
-        // SAFETY: `map` wrote the start of the block before the arena, and nothing else writes there.
+        // SAFETY: `map` stored the address of the block in the word before the arena, and nothing
+        // else writes to this word.
         let block = unsafe { arena.cast::<NonNull<u8>>().sub(1).read() };
-        // SAFETY: the block came from `lower`, and its arena is not used any more (contract of `unmap`).
+        // SAFETY: the block came from the layer below, and its arena is not used any more (contract
+        // of `unmap`).
         unsafe { self.0.free(Some(block)) }
     }
 }

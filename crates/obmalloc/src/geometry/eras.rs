@@ -30,8 +30,8 @@ impl Geometry for Classes8To512 {
 }
 
 /// The geometry of CPython 3.9: size classes 16 bytes apart up to 512 bytes, pools of 4 KiB, and
-/// arenas of 256 KiB. [`GiveBackAll`]`<Pools4K>` is the geometry of CPython 3.7.4 to 3.8, which did
-/// not retain a free arena.
+/// arenas of 256 KiB. CPython 3.7.4 to 3.8 had the same sizes but did not retain a free arena.
+/// [`GiveBackAll`]`<Pools4K>` is the geometry of these versions.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pools4K;
 
@@ -60,12 +60,12 @@ impl Geometry for Arenas2M {
     const SIZES: Sizes = Sizes { arena_size: 2 << 20, ..Sizes::CPYTHON };
 }
 
-/// The geometry of our own allocators. It has CPython's current sizes, but two rules differ: the
-/// headers of all pools stand at the beginning of their arena, and each class may retain an emptied
-/// pool.
+/// The geometry of our own allocators. It has CPython's current sizes, but two of its rules differ
+/// from CPython's. The headers of all pools are at the beginning of their arena, and each class may
+/// retain a pool that has become empty.
 ///
-/// Because of these rules, a heap with this geometry does not place its blocks at the same
-/// addresses as CPython does.
+/// Because of these two rules, a heap with this geometry does not place its blocks at the same
+/// addresses as CPython.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Native;
 
@@ -119,7 +119,7 @@ impl<G: Geometry> Geometry for ZeroInPools<G> {
     const RULES: Rules = Rules { zero_in_pools: true, ..G::RULES };
 }
 
-/// The geometry `G`, except that each class may retain an emptied pool.
+/// The geometry `G`, except that each class may retain a pool that has become empty.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RetainEachClass<G>(PhantomData<G>);
 
@@ -129,7 +129,7 @@ impl<G: Geometry> Geometry for RetainEachClass<G> {
     const RULES: Rules = Rules { retain: RetainRule::EachClass, ..G::RULES };
 }
 
-/// The geometry `G`, except that the headers of all pools stand at the beginning of their arena.
+/// The geometry `G`, except that the headers of all pools are at the beginning of their arena.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeadersInArena<G>(PhantomData<G>);
 
