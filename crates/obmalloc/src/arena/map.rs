@@ -15,8 +15,8 @@
 //!
 //! Each entry of a leaf stands for a slot, which is a range of addresses that is as long as an
 //! arena and is aligned to its length. Arenas are aligned to their size, so a slot is either a
-//! whole arena or contains no part of an arena. One bit per slot is therefore enough to classify
-//! every address. A look-up reads only the tree, never the memory at the address. CPython:
+//! whole arena or contains no part of an arena. One entry for each slot therefore suffices to
+//! classify every address. A look-up reads only the tree, never the memory at the address. CPython:
 //! `arena_map_root`, `address_in_range` (from 3.10). In CPython arenas are not aligned to their
 //! size, so an arena may span two slots.
 //!
