@@ -285,8 +285,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Retains `pool`, which has become empty, for its class if the rules of the geometry allow
-    /// this. Otherwise returns the pool to its arena.
+    /// Retains `pool`, which has become empty, for its class if the geometry's rule allows this and
+    /// no other pool of the class is in its list. Otherwise returns the pool to its arena.
     fn pool_emptied(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         let may_retain = self.empty.may_retain::<G>(&self.arenas, pool);
         let is_only = pool.header().next.get().is_none() && pool.header().prev.get().is_none();

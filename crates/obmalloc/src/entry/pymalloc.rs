@@ -210,7 +210,8 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         // SAFETY: both blocks are live, so they do not overlap. Both have at least as many bytes as
         // the smaller of the two sizes.
         unsafe { new.copy_from_nonoverlapping(ptr, cmp::min(size, new_size)) };
-        // SAFETY: `ptr` is a live block of the heap (contract of this function) and is not used again.
+        // SAFETY: `ptr` is a live block of the heap (contract of this function), and is not used
+        // again.
         unsafe { self.heap.free(BlockPtr::from_start(ptr)) };
         Some(new)
     }
