@@ -3,9 +3,9 @@
 //! # What happens before what
 //!
 //! Each row of the table names two events of which the first must happen before the second, and the
-//! atomic operations that ensure this. The models in the last column are tests that each replace
-//! one of these orderings by a weaker one. Loom rejects all of these models, which shows that the
-//! orderings are needed.
+//! atomic operations that ensure this. Each model in the last column is a test that lacks one of
+//! the orderings of its row. Loom rejects all of these models, which shows that the orderings are
+//! needed.
 //!
 //! | from | to | by | model |
 //! | --- | --- | --- | --- |
@@ -21,9 +21,9 @@
 //!
 //! # Rules
 //!
-//! 1. Only the owner of a heap accesses the contents of the heap. An [`Owner`] can neither be
-//!    copied nor be sent to another thread, and every operation that changes the heap borrows the
-//!    `Owner` mutably.
+//! 1. Only the owner of a heap enters the heap, which means that it allocates from the pools of the
+//!    heap or frees blocks into them. An [`Owner`] can neither be copied nor be sent to another
+//!    thread, and every operation that changes the heap borrows the `Owner` mutably.
 //! 2. The arena source and the metadata allocator never call back into a heap. A heap calls them
 //!    while the heap is borrowed mutably, so a call back into the same heap would borrow it a
 //!    second time.
