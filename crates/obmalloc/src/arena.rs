@@ -112,8 +112,9 @@ impl Arena {
         // the arena, and `base` is valid for the whole arena (invariant of `base`).
         let start = unsafe { base.add(self.carved_pools() * G::SIZES.pool_size) };
         self.carved += 1;
-        // SAFETY: the arena is valid and aligned (invariant of `base`), so the pool is as well.
-        // Pools are carved in ascending order, so no pool was carved at `start` before.
+        // SAFETY: the arena is valid for reading and writing and is aligned (invariant of `base`),
+        // so the pool is valid and aligned as well. Pools are carved in ascending order, so no pool
+        // was carved at `start` before.
         Some(unsafe { PoolPtr::carve::<G>(start, index, tag) })
     }
 

@@ -73,8 +73,8 @@ impl Sizes {
         Self { pool_size: 4 << 10, arena_size: 256 << 10, ..Self::CPYTHON };
 }
 
-/// The rules of a heap. Each field is a rule that differed between versions of CPython, or that our
-/// own heaps follow differently from CPython.
+/// The rules of a heap. Each field describes a rule that differs between versions of CPython, or
+/// between CPython and our own heaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// Whether the heap retains an arena whose pools all become free, if the arena is the last one

@@ -180,8 +180,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Unmaps all arenas of the heap that have no block in use, and then all arenas that the source
-    /// has retained.
+    /// Unmaps all arenas of the heap that have no block in use, and then all arenas that the heap's
+    /// arena source has retained.
     pub fn trim(&mut self) {
         self.unmap_free_arenas();
         self.source.trim();

@@ -335,8 +335,8 @@ impl PoolPtr {
     pub(crate) const NONE: Self =
         Self(unsafe { NonNull::new_unchecked((&raw const NO_POOL.0).cast_mut()) });
 
-    /// Makes a pool of the `pool_size` bytes at `start`, which are part of the arena with the index
-    /// `arena`.
+    /// Writes the header of the pool that consists of the `pool_size` bytes at `start`, and returns
+    /// the pool. The bytes must be part of the arena with the index `arena`.
     ///
     /// # Safety
     ///
@@ -423,8 +423,8 @@ impl PoolPtr {
 
     #[inline]
     pub(crate) fn header(&self) -> &PoolHeader {
-        // SAFETY: the header is valid (invariant of `PoolPtr`). Headers are only borrowed shared,
-        // so a shared reference is always allowed.
+        // SAFETY: the header is valid (invariant of `PoolPtr`). No code makes a mutable reference
+        // to a header, so a shared reference is always allowed.
         unsafe { self.0.as_ref() }
     }
 
@@ -480,8 +480,8 @@ impl PoolPtr {
 impl<G: Geometry> SizeClass<G> {
     /// Returns the size class of the block that contains `start`.
     ///
-    /// A thread that does not own the heap may call this function, because the class of a block
-    /// does not change while the block is in use.
+    /// Any thread may call this function, even while another thread uses the heap, because the
+    /// class of a block does not change while the block is in use.
     ///
     /// # Safety
     ///

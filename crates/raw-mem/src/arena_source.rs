@@ -12,8 +12,8 @@ use crate::{
 /// Every method takes `&mut self`, so only one caller at a time can use a source. To share a source
 /// between threads, put it behind a lock.
 ///
-/// A source can wrap another one, for example to retain arenas or to record calls. Such a wrapper
-/// returns the wrapped source from [`below`](Self::below). Every method with a default
+/// A source can wrap another source, for example to retain arenas or to record calls. Such a
+/// wrapper returns the wrapped source from [`below`](Self::below). Every method with a default
 /// implementation then forwards its call to the wrapped source.
 ///
 /// # Safety
@@ -53,13 +53,13 @@ pub unsafe trait ArenaSource {
     }
 
     /// Purges the pages that lie entirely inside the `len` bytes from `start`. Purging a page
-    /// returns its memory to the system. Its addresses stay usable, and its bytes read as zero
-    /// afterwards. Bytes outside of the range are not affected.
+    /// returns its memory to the system. The addresses of the page stay usable, and its bytes read
+    /// as zero afterwards. Bytes outside of the range are not affected.
     ///
     /// # Errors
     ///
-    /// Returns [`PurgeError`] if the source or the system cannot purge. The memory stays usable in
-    /// that case, but its contents are unspecified.
+    /// Returns [`PurgeError`] if the source or the system cannot purge. In that case, the memory of
+    /// the range stays usable, but its contents are unspecified.
     ///
     /// # Safety
     ///

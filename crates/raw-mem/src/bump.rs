@@ -73,7 +73,8 @@ impl<'a> Bump<'a> {
 }
 
 // SAFETY: blocks are cut from the buffer one after the other, so they do not overlap. They stay
-// valid as long as the buffer is borrowed. `cut` aligns them and makes them as long as requested.
+// valid as long as the buffer is borrowed. `cut` returns blocks that are aligned and have the
+// requested size.
 unsafe impl MemAlloc for Bump<'_> {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         if size > MAX_REQUEST { None } else { self.cut(size.max(1)) }
@@ -91,7 +92,7 @@ unsafe impl MemAlloc for Bump<'_> {
         let new = self.malloc(size)?;
         if let Some(old) = ptr {
             // SAFETY: `old` is a block of this allocator (contract of `realloc`), so `cut` has
-            // stored its size in the word before it.
+            // stored the size of the block in the word before it.
             let bytes = unsafe { old.cast::<usize>().sub(1).read() }.min(size);
             // SAFETY: different blocks do not overlap. Both have at least as many bytes as the
             // smaller of the two sizes.

@@ -19,7 +19,7 @@ pub enum MapError {
         code: OsCode,
     },
     /// The source cannot provide an arena of this size. For example, a source with a fixed amount
-    /// of memory has used it up.
+    /// of memory has used up all of it.
     #[error("cannot map an arena of {size}: none is left in this source")]
     Exhausted {
         /// The size of the requested arena.

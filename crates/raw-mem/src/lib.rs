@@ -16,8 +16,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! This crate contains layers 0 and 1 of CPython's memory architecture, on which all other layers
-//! build:
+//! CPython's memory architecture consists of layers. This crate contains the two lowest layers, 0
+//! and 1, on which all other layers build:
 //!
 //! ```text
 //!   heaps, caches, hooks, vtables       implement MemAlloc over another MemAlloc

@@ -39,8 +39,8 @@ unsafe impl<A: MemAlloc> ArenaSource for MallocArenas<A> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         let block = self.0.malloc(START + 2 * size.bytes()).ok_or(MapError::Exhausted { size })?;
         let aligned = align_up(block.addr().get() + START, size.bytes()).and_then(NonZero::new);
-        // A live block ends below the top of the address space, so rounding up does not overflow
-        // and the fallback is never used.
+        // The whole block lies in the address space, and the rounded address lies in the block.
+        // Rounding up therefore does not overflow, and the fallback is never used.
         let arena = block.map_addr(|start| aligned.unwrap_or(start));
         // SAFETY: the arena begins at least START bytes after the start of the block, so the word
         // before the arena is part of the block. The address was rounded up by less than the
@@ -82,8 +82,8 @@ mod tests {
         }
     }
 
-    /// An allocator over `Malloc` that remembers the last block it returned, until that block is
-    /// freed.
+    /// An allocator that forwards to `Malloc` and remembers the block that it returned last, until
+    /// that block is freed.
     #[derive(Default)]
     struct Watched(Cell<Option<(usize, usize)>>);
 

@@ -25,8 +25,8 @@ pub const MAX_REQUEST: usize = isize::MAX as usize;
 ///
 /// - have at least the requested size, and belong exclusively to the caller until the caller frees
 ///   or reallocates the block;
-/// - be aligned to 16 bytes, or to a smaller multiple of a word that the type documents (CPython's
-///   oldest geometries align blocks to 8 bytes);
+/// - be aligned to 16 bytes. A type may instead document a smaller alignment, which must be a
+///   multiple of the size of a word (CPython's oldest geometries align blocks to 8 bytes);
 /// - not overlap any other live block;
 /// - stay valid as long as the allocator or a clone of it exists, even if the allocator is moved in
 ///   memory.
@@ -37,12 +37,12 @@ pub const MAX_REQUEST: usize = isize::MAX as usize;
 /// - A block that [`realloc`](Self::realloc) moves must keep its contents, up to the smaller of the
 ///   old and the new size.
 /// - A request that fails must leave every live block unchanged.
-/// - If the type is `Send` or `Sync`, any thread must be allowed to free a block, not only the
-///   thread that allocated it.
+/// - If the type is `Send` or `Sync`, a block may be freed by any thread, not only by the thread
+///   that allocated it. The implementer must support this.
 ///
-/// Code that relies on more than these requirements must demand it in its own safety contract. For
-/// example, `obmalloc::GilHeld` and `thread_heap::Heaps` demand that the allocator below them does
-/// not call back into them.
+/// Code that relies on a property of an allocator beyond these requirements must demand this
+/// property in its own safety contract. For example, `obmalloc::GilHeld` and `thread_heap::Heaps`
+/// demand that the allocator below them does not call back into them.
 pub unsafe trait MemAlloc {
     /// Allocates an uninitialised block of `size` bytes.
     ///
@@ -92,15 +92,15 @@ unsafe impl<A: MemAlloc + ?Sized> MemAlloc for &A {
 
     #[inline]
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: the referent allocated the block, because every call is forwarded to it. The
-        // caller guarantees the rest (contract of this function).
+        // SAFETY: the referent allocated the block, because this implementation forwards every call
+        // to the referent. The caller guarantees the rest (contract of this function).
         unsafe { (**self).realloc(ptr, size) }
     }
 
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: the referent allocated the block, because every call is forwarded to it. The
-        // caller guarantees the rest (contract of this function).
+        // SAFETY: the referent allocated the block, because this implementation forwards every call
+        // to the referent. The caller guarantees the rest (contract of this function).
         unsafe { (**self).free(ptr) }
     }
 }

@@ -93,15 +93,16 @@ struct Retained {
     bytes: usize,
 }
 
-/// The addresses of unmapped arenas, the most recent last.
+/// The addresses of recently unmapped arenas. The address of the arena that was unmapped last comes
+/// last.
 #[derive(Debug)]
 struct Places {
     addresses: [usize; MOST_PLACES],
     count: usize,
 }
 
-// SAFETY: the source exclusively owns the mappings that its fields point to, and a mapping is not
-// tied to a thread.
+// SAFETY: the source exclusively owns the mappings that its fields point to, so they move to the
+// other thread together with the source. A mapping is not tied to a thread.
 unsafe impl Send for MmapArenas {}
 
 impl MmapArenas {
@@ -231,8 +232,8 @@ impl MmapArenas {
     }
 }
 
-/// Returns the size of the mapping for an arena. It is at least a page, because the system maps
-/// whole pages.
+/// Returns the size of the mapping for an arena. A mapping has at least the size of a page, because
+/// the system maps whole pages.
 fn mapped_bytes(size: ArenaSize) -> usize {
     size.bytes().max(pages::page_size())
 }

@@ -152,8 +152,8 @@ pub(crate) mod refusals {
         static STATE: Cell<(Plan, usize)> = const { Cell::new((Plan::Never, 0)) };
     }
 
-    /// Sets the plan for the system calls that this thread makes from now on, and counts them from
-    /// 1 again.
+    /// Sets the plan that decides which system calls of this thread are refused from now on, and
+    /// restarts the count of the calls at 1.
     pub(crate) fn refuse(plan: Plan) {
         STATE.set((plan, 0));
     }

@@ -139,7 +139,7 @@ impl<S: ArenaSource> RetainingArenas<S> {
     }
 
     /// Records that an arena is requested now. If the decay time has passed since the last request,
-    /// the limit becomes 0.
+    /// sets the limit on retained arenas to 0.
     fn note_request(&mut self) {
         if !self.is_in_demand() {
             self.reset_limit();

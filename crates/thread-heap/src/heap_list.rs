@@ -69,8 +69,8 @@ impl<T: Listed + 'static> HeapList<T> {
 
     fn iter_with(&self, order: Ordering) -> impl Iterator<Item = &'static T> {
         let object = |place: *mut T| {
-            // SAFETY: the object lives forever (invariant of `first`), and nobody has a mutable
-            // reference to it.
+            // SAFETY: the object lives forever (invariant of `first`), and was added as a shared
+            // reference, so nobody has a mutable reference to it.
             NonNull::new(place).map(|place| unsafe { place.as_ref() })
         };
         let first = object(self.first.load(order));

@@ -33,8 +33,8 @@ mod open;
 pub(crate) mod owner;
 pub(crate) mod stats;
 
-/// A family of heaps that share one source of arenas. Each heap either has an
-/// [`Owner`](crate::Owner) or is abandoned.
+/// A family of heaps that share one arena source. Each heap either has an [`Owner`](crate::Owner)
+/// or is abandoned, which means that nobody owns it.
 ///
 /// `P` is a tuple of an arena source, a metadata allocator and a geometry. Neither the source nor
 /// the allocator may call back into a heap.

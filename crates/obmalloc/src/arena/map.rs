@@ -239,7 +239,7 @@ impl<G: Geometry> ArenaMap<G> {
         }
         let root = self.root.swap(ptr::null_mut(), Acquire);
         // SAFETY: the root is null or has ROOT_LEN items (invariant of `root`), and nothing reads
-        // it any more.
+        // the root any more.
         unsafe { free_node(lower, root, Self::ROOT_LEN) };
     }
 
@@ -342,8 +342,8 @@ fn node<A: MemAlloc, T>(
         // released.
         Ok(_) => Some(node),
         Err(other) => {
-            // SAFETY: another thread has published a node first, so the new node was not published,
-            // and nothing else refers to it.
+            // SAFETY: another thread has published its node first. Our new node was therefore not
+            // published, and nothing else refers to it.
             unsafe { free_node(lower, node.as_ptr(), len) };
             NonNull::new(other)
         }

@@ -38,8 +38,8 @@ impl ArenaSlots {
         }
         let bytes = len.checked_mul(size_of::<Arena>())?;
         let old = Some(self.records.cast()).filter(|_| self.len > 0);
-        // SAFETY: `old` is `None` or a live block of `lower` (invariant of `records`). The pointer
-        // to the old block is replaced below.
+        // SAFETY: `old` is `None` or a live block of `lower` (invariant of `records`). If `realloc`
+        // succeeds, the pointer to the old block is replaced below and is not used any more.
         let records = unsafe { lower.realloc(old, bytes) }?.cast::<Arena>();
         let new = self.len..len;
         for index in new.clone() {

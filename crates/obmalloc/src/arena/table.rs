@@ -194,8 +194,8 @@ impl ArenaTable {
         self.remove(index)
     }
 
-    /// Removes every arena from the table, calls `unmap` with the first byte of each, and frees the
-    /// records. O(arenas).
+    /// Removes every arena from the table, calls `unmap` with a pointer to the first byte of each
+    /// arena, and frees the records. O(arenas).
     pub(crate) fn clear<A: MemAlloc>(&mut self, lower: &A, mut unmap: impl FnMut(NonNull<u8>)) {
         for index in 0..self.slots.all().len() {
             if let Some(base) = self.slots[ArenaIndex::new(index)].clear() {
@@ -207,8 +207,8 @@ impl ArenaTable {
         *self = Self { counts, ..Self::new() };
     }
 
-    /// Makes the record at `index` unused. The record must be in no list. Returns the first byte of
-    /// its arena.
+    /// Makes the record at `index` unused. The record must be in no list. Returns a pointer to the
+    /// first byte of the arena that the record described.
     fn remove(&mut self, index: ArenaIndex) -> Option<NonNull<u8>> {
         let base = self.slots[index].clear();
         self.push_unused(index);

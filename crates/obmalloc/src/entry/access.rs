@@ -27,8 +27,8 @@ pub trait Access {
     /// Returns true if `address` lies in an arena of the heap.
     fn contains(&self, address: usize) -> bool;
 
-    /// Unmaps all arenas of the heap that have no block in use, and then all arenas that the source
-    /// has retained.
+    /// Unmaps all arenas of the heap that have no block in use, and then all arenas that the heap's
+    /// arena source has retained.
     fn trim(&self);
 
     /// Asserts every rule of the [crate's page](crate). This is meant for tests.
@@ -269,7 +269,7 @@ mod locked {
         }
 
         /// Locks the heap until the returned guard is dropped. This is meant for events that must
-        /// not happen while another thread is inside the heap, such as a fork.
+        /// not happen while another thread is changing the heap, such as a fork.
         ///
         /// The calling thread must not use the heap while the guard exists, because it would wait
         /// forever for the lock that it holds itself.

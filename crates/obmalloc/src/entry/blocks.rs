@@ -41,8 +41,8 @@ pub unsafe trait Blocks {
     /// block needs a new arena and no arena can be mapped.
     fn alloc(&self, class: SizeClass<Self::Geometry>) -> Option<BlockPtr>;
 
-    /// Unmaps all arenas that have no block in use, and then all arenas that the source has
-    /// retained.
+    /// Unmaps all arenas of these heaps that have no block in use, as far as the calling thread may
+    /// enter the heaps, and then all arenas that their arena source has retained.
     fn trim(&self);
 
     /// Frees `block` to the heap that it came from.

@@ -114,7 +114,7 @@ impl<S: ArenaSource, M: MemAlloc, A: MemAlloc, G: Geometry> Heap<KnownArenas<S, 
     pub unsafe fn claim(&self, ptr: NonNull<u8>) -> Claim {
         if self.source().contains(ptr.addr().get()) {
             // SAFETY: `ptr` lies in an arena of this heap, so it is the start of a block that the
-            // caller holds (contract of this function).
+            // caller exclusively owns (contract of this function).
             Claim::Ours(unsafe { BlockPtr::from_start(ptr) })
         } else {
             Claim::Foreign(ptr)

@@ -260,9 +260,9 @@ unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
         let Some(ptr) = ptr else { return };
-        // SAFETY: `ptr` is a live block of this allocator (contract of `free`). If it lies in an
-        // arena of the heap, it is a block of the heap, because no block of the layer below lies
-        // there (invariant of `lower`).
+        // SAFETY: `ptr` is a live block of this allocator (contract of `free`). If `ptr` lies in an
+        // arena of the heap, it is a block of the heap, because no block of the layer below lies in
+        // such an arena (invariant of `lower`).
         let foreign = unsafe { self.heap.free_if_ours(ptr) };
         if foreign.is_some() {
             // SAFETY: the heap did not recognise the block, so it is a live block of the layer
@@ -292,7 +292,7 @@ mod tests {
         let heap =
             Heap::with_geometry(KnownArenas::with_geometry(MmapArenas::new(), Malloc), Malloc);
         // SAFETY: each test uses its allocator from one thread only, and neither the arena source
-        // nor the allocator of the metadata calls back into the heap.
+        // nor the metadata allocator calls back into the heap.
         let heap = unsafe { GilHeld::new(heap) };
         // SAFETY: malloc never returns memory that lies in an arena of the heap.
         unsafe { Pymalloc::new(heap, Malloc) }

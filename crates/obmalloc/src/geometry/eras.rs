@@ -1,5 +1,5 @@
-//! The geometries. There is one for each era of CPython, one for our own allocators, and variants
-//! for tests and comparisons.
+//! The geometries. There is one for each group of CPython versions with the same sizes and rules,
+//! one for our own allocators, and variants for tests and comparisons.
 
 #![forbid(unsafe_code)]
 
@@ -76,8 +76,9 @@ impl Geometry for Native {
         Rules { headers: HeaderRule::InArena, retain: RetainRule::EachClass, ..Rules::CPYTHON };
 }
 
-/// A geometry for models and tests: 4 size classes, pools of 256 bytes, and arenas of 1 KiB. A heap
-/// this small reaches every transition in a few steps.
+/// A geometry for models and tests: 4 size classes, pools of 256 bytes, and arenas of 1 KiB. With
+/// pools and arenas this small, a few allocations and frees are enough to reach every state of a
+/// heap.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tiny;
 
@@ -99,7 +100,7 @@ impl<G: Geometry> Geometry for GiveBackAll<G> {
 }
 
 /// The geometry `G`, except that a reallocation leaves a block in place if the new size belongs to
-/// the same class.
+/// the block's own class.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KeepInClass<G>(PhantomData<G>);
 

@@ -83,7 +83,8 @@ pub(crate) struct MapStats {
 /// The statistics of a heap at one moment.
 ///
 /// `Display` formats the statistics like the report of CPython's `sys._debugmallocstats()`.
-/// [`write_json`](Self::write_json) writes the same figures as JSON. Neither of them allocates.
+/// [`write_json`](Self::write_json) writes the same figures as JSON. Neither of the two formats
+/// needs an allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

@@ -57,8 +57,8 @@ impl UsedPools {
             pool.header().next.set(Some(first));
             first.header().prev.set(Some(pool));
         }
-        // INVARIANT: the caller has made `pool` a used pool of this class, and it links to the
-        // previous first pool.
+        // INVARIANT: the caller has made `pool` a used pool of this class, and the code above has
+        // linked `pool` to the previous first pool.
         self.heads[class.index()] = pool;
     }
 

@@ -9,8 +9,8 @@
 
 use core::{cell::Cell, ptr::NonNull};
 
-/// A pointer to a block, which the holder of this pointer owns exclusively. The block has at least
-/// the size of its class and is aligned to the geometry's alignment.
+/// A pointer to a block of a heap. Code that has a `BlockPtr` exclusively owns the block. The block
+/// has at least the size of its class and is aligned to the geometry's alignment.
 ///
 /// The type is not `Copy`. Code that passes a `BlockPtr` to a function therefore gives up the
 /// ownership of the block.
@@ -110,8 +110,8 @@ impl FreeList {
     pub(crate) unsafe fn fill(&self, first: BlockPtr, size: usize, span: usize) -> usize {
         let (mut last, mut taken) = (first.0, size);
         while taken <= span {
-            // SAFETY: another block begins `size` bytes further, and the pointer is valid for it
-            // (contract of `fill`).
+            // SAFETY: another block begins `size` bytes behind the start of `last`, and the pointer
+            // is valid for this block as well (contract of `fill`).
             let next = unsafe { last.add(size) };
             // SAFETY: the list owns the block from now on, and every block has room for a link in
             // its first word.

@@ -109,8 +109,8 @@ impl Batch {
         // SAFETY: `count` addresses follow the first words of a packed batch.
         let addresses = unsafe { batch.add(1).cast::<NonNull<u8>>() };
         for nth in 0..count {
-            // SAFETY: `count` addresses follow. The block that holds them was not visited yet, so
-            // nobody has overwritten them.
+            // SAFETY: `count` addresses follow the first words of the batch. The block that holds
+            // the addresses was not visited yet, so nobody has overwritten them.
             visit(unsafe { addresses.add(nth).read() });
         }
         visit(batch.cast());

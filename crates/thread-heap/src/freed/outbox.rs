@@ -35,8 +35,8 @@ impl<T> Outbox<T> {
     /// or it holds blocks of `receiver` and is not full.
     #[inline]
     pub(crate) fn has_room_for(&self, receiver: NonNull<T>) -> bool {
-        // We compare raw pointers, because a comparison of two `Option`s would first test for
-        // `None`.
+        // We compare raw pointers. A comparison of two `Option`s would need one more test, which is
+        // for `None`.
         let current = self.receiver.map_or(ptr::null_mut(), NonNull::as_ptr);
         self.len == 0 || (ptr::eq(current, receiver.as_ptr()) && self.len < CAPACITY)
     }

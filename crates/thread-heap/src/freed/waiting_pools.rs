@@ -62,8 +62,8 @@ struct Head {
     used: usize,
 }
 
-/// An entry of the table, which describes the waiting blocks of one pool. An entry whose bytes are
-/// all zero is vacant.
+/// An entry of a table. If its bytes are all zero, the entry is vacant. Otherwise it describes the
+/// waiting blocks of one pool.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 struct WaitingPool {
@@ -311,8 +311,8 @@ impl<G: Geometry> WaitingPools<G> {
                 continue;
             }
             for offset in pool.offsets::<G>().filter(|offset| pool.touches::<G>(*offset, PURGED)) {
-                // SAFETY: the block lies in its pool. The pool is mapped at least until its last
-                // waiting block is visited.
+                // SAFETY: the block lies in the pool, so its address is not null. The pool is
+                // mapped at least until the last of its waiting blocks is visited.
                 visit(unsafe { NonNull::new_unchecked(pool.start.add(offset)) });
             }
         }
@@ -326,8 +326,8 @@ impl<G: Geometry> WaitingPools<G> {
 struct Listed(
     /// # Invariant
     ///
-    /// The pointer is null or leads to a listed block of a table. The user of this iterator owns
-    /// the table.
+    /// The pointer is null or points to a waiting block that is on the list of a pool. The user of
+    /// this iterator owns the table that contains the list.
     *mut u8,
 );
 

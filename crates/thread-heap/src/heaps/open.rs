@@ -33,8 +33,8 @@ impl<P: Parts> Heaps<P> {
         // thread with the same number as an earlier one uses the same memory. The C library makes
         // the end of the earlier thread happen before the new thread uses this memory.
         let open = |heap: &'static ThreadHeap<P>| match heap.thread.load(Relaxed) == thread {
-            // SAFETY: the owner of the heap has ended outside of any call into the heap (contract
-            // of `open_as`).
+            // SAFETY: the thread that owned the heap has ended, and did not end during a call into
+            // the heap (contract of `open_as`).
             true => Some(unsafe { Owner::new(heap) }),
             false => Owner::adopt(heap),
         };

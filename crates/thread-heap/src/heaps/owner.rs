@@ -1,5 +1,5 @@
 //! The type [`Owner`], which represents the ownership of a heap, and the functions that send freed
-//! blocks to their owner.
+//! blocks to the owner of their heap.
 //!
 //! Both are in one module because each of them needs the other. When an owner has freed blocks of
 //! other heaps, it sends these blocks to the heaps that they belong to. When a thread sends blocks

@@ -180,15 +180,16 @@ fn with_heap<R>(visit: impl FnOnce(&mut Owner<CurrentParts>) -> R) -> Option<R> 
     }
 }
 
-/// Opens a heap for a thread that has none, and calls `visit` with the owner of the heap. If we can
-/// arrange for the heap to be closed at the end of the thread, the thread keeps the heap. Otherwise
-/// the heap is closed after the call of `visit`.
+/// Opens a heap for the calling thread, which must have no heap, and calls `visit` with the owner
+/// of the heap. If we can arrange for the heap to be closed at the end of the thread, the thread
+/// keeps the heap. Otherwise the heap is closed after the call of `visit`. Returns `None` if the
+/// memory for a new heap cannot be allocated.
 #[cold]
 #[inline(never)]
 fn with_new_heap<R>(visit: impl FnOnce(&mut Owner<CurrentParts>) -> R) -> Option<R> {
     let is_guarded = fork::guard();
-    // Registering the handlers may have allocated through these heaps, and so may have opened a
-    // heap for this thread.
+    // Registering the handlers may have allocated memory, and malloc may be implemented with these
+    // heaps. This allocation may already have opened a heap for this thread.
     // SAFETY: the owner is not dropped, and the slot does not change while it is used.
     if let Some(mut owner) = unsafe { slot::owner() } {
         return Some(visit(&mut owner));

@@ -107,7 +107,8 @@ mod word {
         let heap: *const _;
         // SAFETY: the instruction loads the word of the calling thread. `pure` is correct because
         // the result depends only on memory and on the thread pointer. The thread pointer changes
-        // only at a switch of stacks, where the compiler must assume that memory changes too.
+        // only when the stack is switched, and there the compiler must assume that memory changes
+        // as well.
         unsafe {
             asm!(
                 "mov {heap}, qword ptr fs:[{offset}]",
