@@ -25,8 +25,8 @@ pub const MAX_REQUEST: usize = isize::MAX as usize;
 ///
 /// - have at least the requested size, and belong exclusively to the caller until the caller frees
 ///   or reallocates the block;
-/// - be aligned to 16 bytes. A type may instead document a smaller alignment, which must be a
-///   multiple of the size of a word (CPython's oldest geometries align blocks to 8 bytes);
+/// - be aligned to 16 bytes, or to a smaller number of bytes that the type documents and that is a
+///   multiple of the word size (CPython's oldest geometries align blocks to 8 bytes);
 /// - not overlap any other live block;
 /// - stay valid as long as the allocator or a clone of it exists, even if the allocator is moved in
 ///   memory.

@@ -11,10 +11,10 @@
 //! that contains one aligned arena must therefore be larger than the arena, and its ends must be
 //! unmapped. Doing this for each arena separately would cost three more system calls per arena. The
 //! source instead makes one larger mapping, which reserves addresses for the next arenas as well. A
-//! reservation is as large as a quarter of the arenas in use, but at least one arena and at most
-//! 16. The extra space that the alignment needs can yield one more arena. Because a reservation is
-//! small compared to the arenas in use, a program under a limit on its address space loses little
-//! of that space.
+//! reservation is as large as a quarter of the arenas in use, but has at least 1 and at most 16
+//! arenas. The extra space that the alignment needs can yield one more arena. Because a reservation
+//! is small compared to the arenas in use, a program under a limit on its address space loses
+//! little of that space.
 //!
 //! 1. Reserved arenas can be neither read nor written. Their pages therefore count neither against
 //!    a limit on data nor under strict overcommit. An arena becomes writable when it is first used.

@@ -32,8 +32,8 @@ impl<G: Geometry> Shape<G> {
         (Some(size), ()) => size,
         (None, ()) => panic!("no source has arenas of this size"),
     };
-    /// The number of bits of the alignment. The index of the class for a request of `n` bytes is `n
-    /// - 1` shifted right by this number.
+    /// The binary logarithm of the alignment. A request of `n` bytes belongs to the class whose index
+    /// is `n - 1` shifted right by this number.
     pub(crate) const SHIFT: u32 = G::SIZES.alignment.trailing_zeros();
     /// The offset of the heap's tag in an arena that begins with the headers of all its pools.
     pub(crate) const TAG: usize = (Self::POOLS * HEADER_SIZE).next_multiple_of(CACHE_LINE);
