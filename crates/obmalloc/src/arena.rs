@@ -1,5 +1,5 @@
-//! The record of an arena, which stores which of the arena's pools are free. The record lies
-//! outside of the arena.
+//! The record of an arena. It stores which of the arena's pools are free, and lies outside of the
+//! arena.
 //!
 //! ```text
 //!  ├────────┬────────┬────────┬────────┬─ ─ ─ ─ ─ ─ ─ ─ ─ ─┤
@@ -8,8 +8,9 @@
 //!               └─ list of free pools, latest first ─┘
 //! ```
 //!
-//! A pool that was freed is reused before a new pool is carved, so that the heap touches new memory
-//! only when it must. Pools that are not carved yet count as free. CPython: `arena_object`.
+//! A pool is carved (given a header) when it is needed for the first time. Pools that have not been
+//! carved yet count as free. A carved pool that has become free is reused before a new pool is
+//! carved, so the heap touches new memory only if no carved pool is free. CPython: `arena_object`.
 
 use core::ptr::NonNull;
 
@@ -27,18 +28,18 @@ use crate::{
 pub(crate) struct Arena {
     /// # Invariant
     ///
-    /// A pointer to the arena's first byte, valid for reading and writing the whole arena. `None`
-    /// if the record is unused.
+    /// A pointer to the arena's first byte, which is valid for reading and writing the whole arena,
+    /// or `None` if the record is unused.
     base: Option<NonNull<u8>>,
-    /// The number of pools that were carved. Pools are carved in ascending order, so these are the
-    /// first pools of the arena.
+    /// The number of pools that were carved. Pools are carved in ascending order of address, so the
+    /// carved pools are the first `carved` pools of the arena.
     carved: u32,
     /// The number of free pools, including those that are not carved yet.
     free_pools: u32,
-    /// The list of the carved free pools. The pool that was freed last is the first.
+    /// The list of those free pools that are carved. The pool that was freed last comes first.
     free: Option<PoolPtr>,
-    /// The neighbours of this record in the list of usable arenas. In an unused record, `next` is
-    /// the next unused record.
+    /// The next and the previous record in the list of usable arenas. In an unused record, `next`
+    /// is instead the next record in the list of unused records.
     pub(crate) next: Option<ArenaIndex>,
     pub(crate) prev: Option<ArenaIndex>,
 }
@@ -48,8 +49,7 @@ impl Arena {
     pub(crate) const UNUSED: Self =
         Self { base: None, carved: 0, free_pools: 0, free: None, next: None, prev: None };
 
-    /// Makes this record describe the arena at `base`. All pools of the arena are uncarved at
-    /// first.
+    /// Makes this record describe the arena at `base`. No pool of the arena is carved at first.
     ///
     /// # Safety
     ///
@@ -109,11 +109,12 @@ impl Arena {
             return None;
         }
         // SAFETY: fewer pools are carved than the arena has room for, so the next pool lies inside
-        // the arena.
+        // the arena, and `base` is valid for the whole arena (invariant of `base`).
         let start = unsafe { base.add(self.carved_pools() * G::SIZES.pool_size) };
         self.carved += 1;
-        // SAFETY: the arena is valid and aligned (invariant of `base`), so the pool is as well.
-        // Pools are carved in ascending order, so no pool was carved at `start` before.
+        // SAFETY: the arena is valid for reading and writing and is aligned (invariant of `base`),
+        // so the pool is valid and aligned as well. Pools are carved in ascending order, so no pool
+        // was carved at `start` before.
         Some(unsafe { PoolPtr::carve::<G>(start, index, tag) })
     }
 
@@ -134,7 +135,7 @@ impl Arena {
         let base = self.base.filter(|_| self.carved > 0);
         (0..self.carved_pools()).filter_map(move |nth| {
             // SAFETY: the first `carved` pools of the arena were carved, and the arena stays mapped
-            // while its record is in use.
+            // as long as its record describes it.
             base.map(|base| unsafe { PoolPtr::carved_at::<G>(base.add(nth * G::SIZES.pool_size)) })
         })
     }

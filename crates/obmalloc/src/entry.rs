@@ -1,5 +1,5 @@
-//! The interface around a heap: guards that control access to it, the test of whether a pointer
-//! belongs to it, and an allocator of any size on top of it.
+//! The interface around a heap: guards that control access to the heap, a test of whether a pointer
+//! is a block of the heap, and an allocator for requests of any size on top of the heap.
 
 pub(crate) mod access;
 pub(crate) mod blocks;

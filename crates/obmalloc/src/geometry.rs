@@ -48,8 +48,8 @@ pub struct Sizes {
     pub pool_size: usize,
     /// The size of an arena, which is also its alignment. CPython: `ARENA_SIZE`.
     pub arena_size: usize,
-    /// The number of bits in the address of an arena. Addresses with more bits belong to the
-    /// system, so no arena can be there.
+    /// The largest number of bits that the address of an arena can have. Addresses with more bits
+    /// belong to the system, so no arena lies at such an address.
     pub address_bits: u32,
 }
 
@@ -73,13 +73,14 @@ impl Sizes {
         Self { pool_size: 4 << 10, arena_size: 256 << 10, ..Self::CPYTHON };
 }
 
-/// The rules of a heap. Each field is a rule that differed between versions of CPython, or that our
-/// own heaps follow differently from CPython.
+/// The rules of a heap. Each field describes a rule that differs between versions of CPython, or
+/// between CPython and our own heaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// Whether the heap retains the last usable arena when all pools of that arena become free
-    /// (CPython from 3.9). Without this rule, a program whose need for memory rises and falls by
-    /// one arena would map and unmap that arena each time.
+    /// Whether the heap retains an arena whose pools all become free, if the arena is the last one
+    /// in the list of arenas with a free pool (CPython from 3.9). Without this rule, a program
+    /// whose need for memory repeatedly rises and falls by one arena would map and unmap an arena
+    /// each time.
     pub retain_last_arena: bool,
     /// Which pools stay with their size class when they become empty.
     pub retain: RetainRule,
@@ -106,26 +107,29 @@ impl Rules {
 /// When a reallocation leaves the block in place instead of moving it to another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReallocRule {
-    /// CPython's rule: a block stays in place if the new size fits into it and is more than three
-    /// quarters of the block. In the three smallest classes, even a request for the size that was
-    /// requested before can therefore move the block.
+    /// CPython's rule: a block stays in place if the new size fits into the block and is more than
+    /// three quarters of the block's size. The requested size is not stored. In the three smallest
+    /// classes, it can be at most three quarters of the block's size, and then even a reallocation
+    /// to the same size moves the block.
     ThreeQuarters,
     /// Like [`ThreeQuarters`](Self::ThreeQuarters), but a block also stays in place if the new size
-    /// belongs to the block's own class.
+    /// belongs to the size class of the block.
     WithinClass,
 }
 
-/// When a pool that becomes empty is retained by its size class, which uses it for its next
-/// request. Other pools go back to their arena.
+/// The rule that decides which pools are retained when they become empty. A retained pool stays
+/// with its size class, which uses it for the next request. All other empty pools go back to their
+/// arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetainRule {
-    /// At most one pool of the heap is retained at a time, and only if nobody can tell the
-    /// difference: the heap behaves exactly as if the pool had gone back to its arena and then been
-    /// taken again, as in CPython.
+    /// The heap retains at most one pool at a time, and only if this cannot be observed from
+    /// outside. It returns the same addresses as CPython, which returns the pool to its arena and
+    /// later takes the same pool again.
     Unobservable,
-    /// Each class may retain one pool. The retention ends when no other pool is free, or when the
-    /// arena of the pool could be unmapped. The heap also retains free arenas, as many as its
-    /// source allows ([`ArenaSource::retain`](raw_mem::ArenaSource::retain)).
+    /// Each class may retain one pool. The retention ends when another class needs a pool and no
+    /// other pool is free, or when the arena of the retained pool could be unmapped. The heap also
+    /// retains as many free arenas as its source allows
+    /// ([`ArenaSource::retain`](raw_mem::ArenaSource::retain)).
     EachClass,
 }
 
@@ -144,14 +148,16 @@ pub enum RetainRule {
 pub enum HeaderRule {
     /// CPython's rule: each pool begins with its own header.
     ///
-    /// Pools are aligned to a power of two, so the addresses of all headers have the same low bits.
-    /// The headers therefore compete for a few sets of a processor's cache, no matter how large
-    /// that cache is. With pools of 16 KiB, all headers share a single set of the first-level
-    /// cache.
+    /// Pools are aligned to their size, which is a power of two, so the addresses of all headers
+    /// have the same low bits. A processor selects the set of its cache by the low bits of an
+    /// address. All headers therefore compete for a few sets, no matter how large the cache is.
+    /// With pools of 16 KiB, they share a single set of the first-level cache.
     InPools,
-    /// Each arena begins with the headers of all its pools. The headers fill adjacent cache lines
-    /// of one or two pages. The heap's tag has a separate cache line. A thread that looks up the
-    /// owner of a block reads only that tag, so it never reads a cache line that the owner writes.
+    /// Each arena begins with the headers of all its pools, which fill adjacent cache lines of one
+    /// or two pages. The tag of the heap, from which a thread finds the owner of a block, follows
+    /// the headers in a separate cache line. A thread that looks up the owner reads only the tag,
+    /// so it never reads a cache line to which the owner writes.
+    ///
     /// The first block of each pool is aligned to the size of the largest class. Every block is
     /// therefore aligned to each power of two that divides the block's size.
     InArena,

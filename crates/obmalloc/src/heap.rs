@@ -1,5 +1,5 @@
-//! The heap. Its fast paths allocate from and free to the free list of a pool. Its slow paths run
-//! when a free list is empty or a pool changes its state.
+//! The heap. Its fast paths take a block from the free list of a pool, or put a block on it. Its
+//! slow paths run when a free list is empty or when a pool becomes empty, full or used again.
 //!
 //! ```text
 //!   alloc(class)                                 free(block)
@@ -32,9 +32,10 @@ use crate::{
 
 /// A heap of small blocks. It has one owner at a time.
 ///
-/// `S` provides arenas, `A` provides memory for the arenas' records, and `G` is the geometry. A
-/// heap allocates no memory until its first block is requested, so it can be stored in a `static`.
-/// Dropping a heap unmaps all its arenas, even if some of their blocks are still in use.
+/// `S` is the source of the heap's arenas, `A` allocates the heap's metadata (a record for each
+/// arena), and `G` is the geometry. A heap allocates no memory until a block is requested for the
+/// first time, so it can be stored in a `static`. Dropping a heap unmaps all of its arenas, even if
+/// some of their blocks are still in use.
 ///
 /// A heap allocates blocks of size classes only. [`Pymalloc`](crate::Pymalloc) turns a heap into an
 /// allocator for requests of any size.
@@ -62,8 +63,8 @@ pub struct Heap<S: ArenaSource, A: MemAlloc, G: Geometry = Pools16K> {
     geometry: PhantomData<G>,
 }
 
-// SAFETY: the heap exclusively owns its pools, so all pointers between them move to the other
-// thread together with the heap.
+// SAFETY: the heap exclusively owns its pools. All pointers to and between the pools therefore move
+// to the other thread together with the heap.
 unsafe impl<S: ArenaSource + Send, A: MemAlloc + Send, G: Geometry> Send for Heap<S, A, G> {}
 
 impl<S: ArenaSource, A: MemAlloc> Heap<S, A> {
@@ -81,8 +82,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         Self::with_tag(source, lower, HeapTag::NONE)
     }
 
-    /// Creates a heap without arenas. Every block of the heap will lead to `tag`, which
-    /// [`tag_of`](Self::tag_of) returns.
+    /// Creates a heap without arenas. For every block of the heap, [`tag_of`](Self::tag_of) returns
+    /// `tag`.
     #[must_use]
     pub const fn with_tag(source: S, lower: A, tag: HeapTag) -> Self {
         // This constant fails to compile if the sizes of the geometry contradict each other.
@@ -99,8 +100,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Allocates an uninitialised block of `class`. Returns `None` if no arena can be mapped. In
-    /// that case nothing changes but the count of [`refused`](Self::refused) requests.
+    /// Allocates an uninitialised block of `class`. Returns `None` if the block needs a new arena
+    /// and no arena can be mapped. In that case only the count of [`refused`](Self::refused)
+    /// requests changes.
     #[inline]
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
@@ -110,10 +112,11 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Allocates a block of `class` if one is on the free list of the pool that currently provides
-    /// blocks of this class. This is the most common case. A result of `None` does not mean that
-    /// there is no memory. The caller should then call [`alloc`](Self::alloc), in a function
-    /// outside of its own fast path.
+    /// Allocates a block of `class` if the free list of the first pool of this class contains a
+    /// block, which is the most common case. If the free list is empty, returns `None`, even if the
+    /// heap could get a block in another way. The caller should then call [`alloc`](Self::alloc),
+    /// preferably in a separate function that is not inlined, so that its own fast path stays
+    /// short.
     #[inline]
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_listed(&self, class: SizeClass<G>) -> Option<BlockPtr> {
@@ -133,8 +136,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Returns the size of `block` in bytes. This is the block size of its class, so it can be more
-    /// than was requested.
+    /// Returns the size of `block` in bytes. This is the block size of the block's class, so it can
+    /// be larger than the size of the request for which the block was allocated.
     ///
     /// # Safety
     ///
@@ -146,8 +149,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Returns the tag of the heap that the block at `start` belongs to.
     ///
-    /// A thread that does not own the heap may call this function, because it reads only memory
-    /// that does not change while the block is in use.
+    /// Any thread may call this function, even while another thread uses the heap. The function
+    /// reads only memory that does not change while the block is in use.
     ///
     /// # Safety
     ///
@@ -177,8 +180,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Unmaps all arenas of the heap that have no block in use, and then all arenas that the source
-    /// has retained.
+    /// Unmaps all arenas of the heap that have no block in use, and then all arenas that the heap's
+    /// arena source has retained.
     pub fn trim(&mut self) {
         self.unmap_free_arenas();
         self.source.trim();
@@ -200,8 +203,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.refused
     }
 
-    /// Allocates a block of `class` when the first used pool of the class has no block on its free
-    /// list, or when the class has no pool.
+    /// Allocates a block of `class` if the free list of the first used pool of the class is empty,
+    /// or if the class has no used pool.
     #[cold]
     #[inline(never)]
     fn alloc_unlisted(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
@@ -220,8 +223,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         pool.header().take().or_else(|| pool.carve_block::<G>())
     }
 
-    /// Makes a free pool the first used pool of `class`, whose list of used pools is empty. Maps an
-    /// arena if no pool is free.
+    /// Takes a free pool, makes it a used pool of `class`, and puts it on the list of that class,
+    /// which must be empty. Maps an arena if no pool is free.
     fn new_pool(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
         let mut pool = self.take_free_pool();
         if pool.is_none() && self.empty.count() > 0 {
@@ -237,8 +240,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         Some(pool)
     }
 
-    /// Takes a free pool of the fullest usable arena, if there is one. If the heap had retained
-    /// this arena, tells the source that it is used again.
+    /// Takes a free pool of the fullest usable arena. Returns `None` if no arena is usable. If the
+    /// heap had retained this arena although all of its pools were free, tells the source that the
+    /// arena is used again.
     fn take_free_pool(&mut self) -> Option<PoolPtr> {
         let retained = self.arenas.retained();
         let pool = self.arenas.take_pool::<G>(self.tag);
@@ -258,15 +262,16 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             self.refused += 1;
             return None;
         };
-        // SAFETY: the source returned `arena_size` bytes that are aligned and not in use (contract
-        // of `ArenaSource`). A record was reserved above. This function is only called when no
-        // arena is usable.
+        // SAFETY: the source returned `arena_size` bytes that are aligned to that size and not in
+        // use (contract of `ArenaSource`). A record was reserved above. No arena is usable, because
+        // this function is only called in that case.
         unsafe { self.arenas.add::<G>(base) };
         self.arenas.take_pool::<G>(self.tag)
     }
 
-    /// Handles the event that the first block of a full pool or the last block of a used pool was
-    /// freed.
+    /// Changes the state of `pool` after a block was freed, if the pool was full before or has
+    /// become empty. A full pool becomes used again. An empty pool is retained or goes back to its
+    /// arena.
     #[cold]
     #[inline(never)]
     fn pool_event(&mut self, pool: PoolPtr) {
@@ -280,8 +285,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Retains `pool`, which has become empty, for its class if that is possible. Otherwise gives
-    /// it to its arena.
+    /// Retains `pool`, which has become empty, for its class if the geometry's rule allows this and
+    /// no other pool of the class is in its list. Otherwise returns the pool to its arena.
     fn pool_emptied(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         let may_retain = self.empty.may_retain::<G>(&self.arenas, pool);
         let is_only = pool.header().next.get().is_none() && pool.header().prev.get().is_none();
@@ -290,15 +295,17 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             return;
         }
         if !may_retain {
-            // Retained pools may be the only reason why the arena is not free. If they go back to
-            // it, the arena can be unmapped.
+            // Other pools of the same arena may be retained although they are empty. If these pools
+            // go back to the arena as well, all pools of the arena may be free, and the arena can
+            // be unmapped.
             self.end_retentions();
         }
         self.used.remove(class, pool);
         self.free_pool(pool);
     }
 
-    /// Ends the retention of the pools that an event of `class` affects.
+    /// Ends the retention of the pools that must not stay retained while a slow path of `class`
+    /// runs.
     #[inline]
     fn end_retentions_for(&mut self, class: SizeClass<G>) {
         while let Some(pool) = self.empty.end_for(class, &mut self.used) {
@@ -313,9 +320,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Gives an empty pool to its arena. The pool must be in no list. If all pools of the arena are
-    /// free now and the arena must not be retained, it is unmapped. If the source allows fewer
-    /// retained arenas than before, the excess ones are unmapped as well.
+    /// Returns an empty pool to its arena. The pool must be in no list. If all pools of the arena
+    /// are then free and the arena must not be retained, the arena is unmapped. If the source now
+    /// allows the heap fewer retained arenas than before, the excess arenas are unmapped as well.
     fn free_pool(&mut self, pool: PoolPtr) {
         pool.header().become_free::<G>();
         let source = &mut self.source;
@@ -339,8 +346,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Unmaps an arena that was removed from the table of arenas.
     fn unmap(&mut self, base: NonNull<u8>) {
-        // SAFETY: the arena came from this source. None of its pools is in use or in a list, so
-        // nothing refers to its memory any more.
+        // SAFETY: the arena came from this source. All of its pools are free, and its record no
+        // longer describes it, so nothing refers to its memory any more.
         unsafe { self.source.unmap(base, Shape::<G>::ARENA) };
     }
 
@@ -462,8 +469,8 @@ mod tests {
         assert!(heap.alloc(SizeClass::of(512).unwrap()).is_some());
     }
 
-    /// Mutants 17: `trim` did not unmap the free arenas of the heap, but only what its source
-    /// retained.
+    /// Regression test: `trim` must unmap the free arenas that the heap retains, not only the
+    /// arenas that its source retains (mutant 17).
     #[test]
     fn a_trim_unmaps_free_arenas() {
         let mut heap = heap::<Pools4K>();
@@ -475,7 +482,7 @@ mod tests {
         assert_eq!(heap.stats().arenas.current, 0);
     }
 
-    /// Mutants 18: no test checked the number of refused requests.
+    /// Checks the number of refused requests, which no other test checks (mutant 18).
     #[test]
     fn requests_that_find_no_arena_are_counted() {
         let mut heap = Heap::new(MallocArenas::new(NoAlloc), Malloc);
@@ -508,8 +515,8 @@ mod tests {
         assert_eq!(found, tag);
     }
 
-    /// A source that lets the heap retain up to `max` arenas, and counts how many of these the heap
-    /// used again.
+    /// A source that allows the heap to retain up to `max` arenas, and counts how many of the
+    /// retained arenas the heap has used again.
     struct Retaining {
         source: MmapArenas,
         max: usize,
@@ -579,8 +586,8 @@ mod tests {
         assert_eq!((heap.empty.count(), heap.stats().bytes.in_use), (1, 0));
         let again = take(&mut heap, 512, 4 * BLOCKS);
         let mut served: Vec<_> = again.iter().map(BlockPtr::start).collect();
-        // The first pool was retained, so it kept its free list. All other pools were carved anew,
-        // in ascending order.
+        // The first pool was retained, so it kept its free list. All other pools went back to their
+        // arena, and were carved again in ascending order of address.
         assert!(served[BLOCKS..].chunks(BLOCKS).all(|pool| pool.is_sorted()));
         starts.sort();
         served.sort();
@@ -632,8 +639,8 @@ mod tests {
         assert_eq!((heap.stats().arenas.current, heap.retained_arenas()), (1, 0));
     }
 
-    /// Mutants 8: when the heap unmapped its only retained arena, it did not tell the source, which
-    /// therefore still counted the arena as retained.
+    /// Regression test: when the heap unmaps its only retained arena, it must tell the source.
+    /// Otherwise the source would still count the arena as retained (mutant 8).
     #[test]
     fn the_source_learns_that_retained_arenas_are_unmapped() {
         for arenas in 1..4 {

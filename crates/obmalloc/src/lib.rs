@@ -15,8 +15,8 @@
 //! # Ok::<(), &str>(())
 //! ```
 //!
-//! [`Heap`] alone allocates blocks of a [`SizeClass`]. It has no lock, and no allocator for large
-//! requests. It needs no operating system:
+//! A [`Heap`] by itself allocates only blocks of a [`SizeClass`]. It has no lock and cannot serve
+//! large requests, but it needs no operating system:
 //!
 //! ```
 //! use core::mem::MaybeUninit;
@@ -31,8 +31,8 @@
 //! # Ok::<(), &str>(())
 //! ```
 //!
-//! The feature `std` (on by default) adds [`Locked`], and the sources of memory in `raw_mem` that
-//! need an operating system. Without this feature the crate is `no_std`.
+//! The feature `std` (on by default) adds [`Locked`] and enables those allocators and arena sources
+//! of `raw_mem` that need an operating system. Without this feature the crate is `no_std`.
 //!
 //! # Arenas, pools, blocks
 //!
@@ -54,11 +54,12 @@
 //!
 //! A request of `n` bytes has the size class `(n - 1) / alignment`. The heap pops a block from the
 //! free list of the first pool in that class's list of used pools. Rarer events, such as an empty
-//! free list, are handled by cold functions, which are named after the events.
+//! free list, are handled by separate functions, which are named after the events and are marked as
+//! cold.
 //!
-//! The sizes and some rules differ between versions of CPython. A type that implements [`Geometry`]
-//! describes them. For example, [`Pools16K`] has the sizes and rules of CPython from 3.10, and
-//! [`Native`] has our own rules.
+//! The sizes of arenas, pools and blocks differ between versions of CPython, and so do some rules.
+//! A type that implements [`Geometry`] describes the sizes and rules of a heap. For example,
+//! [`Pools16K`] has the sizes and rules of CPython from 3.10, and [`Native`] has our own rules.
 //!
 //! # Where things are
 //!
@@ -74,34 +75,37 @@
 //!
 //! [`Heap::check_invariants`] asserts each of the following rules.
 //!
-//! 1. The blocks of a pool are adjacent. The first one begins at the pool's first offset, behind
-//!    all headers. The rest at the end of the pool, which is smaller than a block, is never
-//!    allocated.
+//! 1. The blocks of a pool are adjacent. The first block begins at an offset that leaves room for
+//!    the headers at the beginning of the pool. The bytes behind the last block are fewer than a
+//!    block and are never allocated.
 //! 2. The numbers of blocks in use, blocks on the free list and uncarved blocks of a pool add up to
 //!    the pool's capacity.
-//! 3. A pool is *used* (in its class's list), *full* (in no list) or *free* (in its arena's list).
-//!    Only the first pool of a class's list can have run out of blocks. Such a pool leaves the list
-//!    when the next request of the class finds it empty, or when another pool is put before it. A
-//!    used pool that is the only one of its class can be *retained*. A retained pool stays in the
-//!    list even if none of its blocks is in use.
+//! 3. A pool is *used* (in the list of its class), *full* (in no list) or *free* (in the list of
+//!    its arena). Only the first pool in the list of a class can have run out of blocks. Such a
+//!    pool becomes full and leaves the list when the next request of the class finds no block in
+//!    it, or when another pool is put in front of it. A used pool that is the only used pool of its
+//!    class can be *retained*. A retained pool stays in the list of its class even if none of its
+//!    blocks is in use.
 //! 4. The list of a class is doubly linked, and all pools of the list have that class.
-//! 5. A record either describes an arena or is unused. Every unused record is in the list of unused
-//!    records, and in no other list.
-//! 6. The usable arenas are exactly those with a free pool. They are listed in ascending order of
-//!    their number of free pools. New pools are taken from the fullest arena, so that all pools of
-//!    the other arenas can become free.
-//! 7. `last_with[n]` is the last arena in the list of usable arenas that has n free pools, if there
-//!    is one.
-//! 8. An arena whose pools are all free is unmapped, with two exceptions. The geometry can retain
-//!    the last usable arena (CPython from 3.9), and the source can allow the heap to retain further
-//!    ones.
+//! 5. The heap stores a record for each arena. A record either describes an arena or is unused.
+//!    Every unused record is in the list of unused records, and in no other list.
+//! 6. An arena is in the list of usable arenas if and only if it has a free pool. The list is in
+//!    ascending order of the number of free pools. New pools are taken from the first arena, which
+//!    is the fullest. The other arenas therefore do not lose free pools, and all of their pools can
+//!    become free.
+//! 7. `last_with[n]` is the last arena with n free pools in the list of usable arenas, or `None` if
+//!    no usable arena has n free pools.
+//! 8. An arena whose pools are all free is unmapped, with two exceptions. If the geometry says so,
+//!    the heap retains the arena if it is the last one in the list of usable arenas (CPython from
+//!    3.9). The arena source can allow the heap to retain more such arenas.
 //!
-//! CPython does three things differently inside, with the same result. CPython removes a pool from
-//! its list when it allocates the pool's last block; we wait until the next request finds the pool
-//! empty. CPython carves one block ahead; we carve all blocks up to the end of the page that the
-//! caller touches anyway. CPython gives each emptied pool to its arena; we do not if the next
-//! request would take that same pool again. The integration tests check that every request gets the
-//! same address as in CPython.
+//! In three places CPython's code does something else than ours, but the addresses of blocks are
+//! the same. First, CPython removes a pool from its list when it allocates the last block of the
+//! pool. We remove the pool when the next request finds no block in it. Second, CPython carves one
+//! block more than it needs. We carve all blocks that begin on a page that the caller will touch
+//! anyway. Third, CPython returns each emptied pool to its arena. We keep the pool in the list of
+//! its class if the next request would take the same pool again. The integration tests check that
+//! every request gets the same address as in CPython.
 
 #![no_std]
 

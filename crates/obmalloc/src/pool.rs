@@ -8,12 +8,13 @@
 //! ```
 //!
 //! Under [`HeaderRule::InPools`] each pool begins with its header, as drawn. Under
-//! [`HeaderRule::InArena`] the headers of all pools stand at the beginning of the arena, and
-//! `first` is 0 in every pool except the first pool of the arena.
+//! [`HeaderRule::InArena`] the headers of all pools are at the beginning of the arena. The offset
+//! `first` of the first block is then 0 in every pool except the first pool of the arena.
 //!
-//! When the free list of a pool is empty, we carve blocks from its uncarved memory. The first of
-//! them is returned to the caller. The others, which begin on the page where the first block ends,
-//! go to the free list. Carving therefore touches no page that the caller would not touch anyway.
+//! When the free list of a pool is empty, we carve blocks from the uncarved memory of the pool. The
+//! first of these blocks is returned to the caller, who will touch the page on which the block
+//! ends. All other blocks that begin on the same page are carved as well and go to the free list.
+//! Carving therefore touches no page that the caller would not touch anyway.
 //!
 //! ```text
 //!                 a class needs a pool             out of blocks
@@ -22,13 +23,15 @@
 //!         └─────────────────────────────────┘ └────────────────────────┘
 //! ```
 //!
-//! The header of a pool counts down to the next event, so `free` needs only one test to detect two
-//! kinds of events. In a used pool the count is the number of blocks in use. [`PoolHeader::put`]
-//! decrements it, and it reaches 0 when the last of these blocks is freed and the pool becomes
-//! empty. In a full pool the count is 1, so it reaches 0 when the first block is freed and the pool
-//! becomes used again. A used pool can be *retained* by its class (see `heap::empty_pools`). In a
-//! retained pool the count is one more than the number of blocks in use, so it never reaches 0 and
-//! there is no event.
+//! Freeing a block can change the state of its pool in two ways: a used pool becomes empty, or a
+//! full pool becomes used again. The header of each pool has a count that reaches 0 at both of
+//! these events, so `free` needs only one test. [`PoolHeader::put`] decrements the count. In a used
+//! pool the count is the number of blocks in use, so it reaches 0 when the last of these blocks is
+//! freed. In a full pool the count is 1, so it reaches 0 when the first block is freed.
+//!
+//! A used pool can be *retained* by its class (see `heap::empty_pools`). In a retained pool the
+//! count is one more than the number of blocks in use. It therefore never reaches 0, and no event
+//! occurs.
 
 use core::{cell::Cell, cmp, ptr::NonNull};
 
@@ -50,8 +53,9 @@ use crate::geometry::{
 const _: () = assert!(size_of::<PoolHeader>() == HEADER_SIZE);
 const _: () = assert!(HEADER_SIZE + size_of::<HeapTag>() == POOL_OVERHEAD);
 
-/// Carving may touch memory beyond the returned block, up to the next multiple of this size. No
-/// system has smaller pages, so that memory is on the same page as the end of the block.
+/// Carving may touch memory behind the returned block, up to the next multiple of this size. No
+/// system has pages smaller than this, so the touched memory is on the same page as the end of the
+/// returned block.
 const PAGE: usize = 4096;
 
 /// The state of a pool.
@@ -72,21 +76,22 @@ pub(crate) enum State {
 /// The value of `class` in a pool that has no size class.
 const NO_CLASS: u8 = u8::MAX;
 
-/// The header of a pool. A header is only borrowed shared, never mutably, so the fields that change
-/// are cells.
+/// The header of a pool. We only make shared references to a header, never mutable ones, so every
+/// field that changes is a cell.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct PoolHeader {
     free: FreeList,
-    /// How many blocks must be freed until the next event. In a used pool this is the number of
-    /// blocks in use, in a retained pool it is one more, and in a full pool it is 1.
+    /// How many more blocks must be freed until the pool becomes empty or, if it is full, used
+    /// again. In a used pool this is the number of blocks in use, and in a full pool it is 1. In a
+    /// retained pool it is one more than the number of blocks in use, so it does not reach 0.
     until_event: Cell<u32>,
     class: Cell<u8>,
     state: Cell<State>,
     /// The offset of the first block from the start of the pool, in bytes.
     first: u16,
-    /// The neighbours of this pool in its class's list. In a free pool, `next` is the next free
-    /// pool of the arena.
+    /// The next and the previous pool in the list of this pool's class. In a free pool, `next` is
+    /// instead the next pool in the arena's list of free pools.
     pub(crate) next: Cell<Option<PoolPtr>>,
     pub(crate) prev: Cell<Option<PoolPtr>>,
     arena: ArenaIndex,
@@ -118,8 +123,8 @@ impl PoolHeader {
         Some(block)
     }
 
-    /// Puts `block` on the free list. Returns true if this is an event: the pool has become empty,
-    /// or was full before.
+    /// Puts `block` on the free list. Returns true if the pool has become empty or was full before.
+    /// In both cases the caller must change the state of the pool.
     #[inline]
     #[must_use]
     pub(crate) fn put(&self, block: BlockPtr) -> bool {
@@ -141,8 +146,8 @@ impl PoolHeader {
         self.state.get()
     }
 
-    /// Returns the pool's class. In a free pool this is the class that it had before it became
-    /// free, or `None` if it has none.
+    /// Returns the pool's class. A free pool may still have the class that it had before it became
+    /// free. Otherwise the class of a free pool is `None`.
     #[inline]
     pub(crate) fn class<G: Geometry>(&self) -> Option<SizeClass<G>> {
         SizeClass::from_index(usize::from(self.class.get()))
@@ -184,28 +189,31 @@ impl PoolHeader {
         self.free.is_empty() && self.class().is_none_or(|class| end(class) > G::SIZES.pool_size)
     }
 
-    /// Records that every block of the pool is in use. The pool must have left its class's list.
+    /// Records that every block of the pool is in use. The caller must have removed the pool from
+    /// its class's list.
     pub(crate) fn become_full(&self) {
         self.state.set(State::Full);
         self.until_event.set(1);
     }
 
-    /// Records that a block of a full pool of `class` was freed, so all other blocks are still in
-    /// use. The caller puts the pool back into its class's list.
+    /// Records that one block of a full pool of `class` was freed, so all blocks but this one are
+    /// in use. The caller must put the pool back into its class's list.
     pub(crate) fn become_used_again<G: Geometry>(&self, class: SizeClass<G>) {
         self.state.set(State::Used);
         self.until_event.set(self.capacity(class) as u32 - 1);
     }
 
-    /// Records that the last block in use was freed and the pool stays in its class's list. From
-    /// now on there are no events, until [`end_retention`](Self::end_retention) is called.
+    /// Records that the last block in use was freed and the pool stays in its class's list. Until
+    /// [`end_retention`](Self::end_retention) is called, [`put`](Self::put) returns false for this
+    /// pool, even if the pool becomes empty again.
     pub(crate) fn become_retained(&self) {
         self.state.set(State::Retained);
         self.until_event.set(1);
     }
 
-    /// Turns a retained pool into a used one. Returns true if no block is in use. Normally this
-    /// would have been an event, but a retained pool has none, so the caller must handle it now.
+    /// Turns a retained pool into a used one. Returns true if no block of the pool is in use. While
+    /// the pool was retained, [`put`](Self::put) did not report that the pool had become empty, so
+    /// the caller must now treat the pool as one that has just become empty.
     #[must_use]
     pub(crate) fn end_retention(&self) -> bool {
         self.state.set(State::Used);
@@ -214,15 +222,18 @@ impl PoolHeader {
         in_use == 0
     }
 
-    /// Records that the last block in use was freed and the pool goes back to its arena. Under
-    /// [`RetainRule::Unobservable`] the pool keeps its class and its free list, as in CPython: if
-    /// the pool is used for the same class again, the next request gets the block that was freed
-    /// last.
+    /// Records that the last block in use was freed and the pool goes back to its arena.
     ///
-    /// Under [`RetainRule::EachClass`] the pool forgets its class, so all of its memory is uncarved
-    /// again. Blocks will then be carved in ascending order, and blocks that are allocated one
-    /// after the other are adjacent. In Python, walking a tree of such blocks takes 8 % less time
-    /// than walking a tree whose blocks are in the order in which the previous tree was freed.
+    /// Under [`RetainRule::Unobservable`] the pool keeps its class and its free list, as in
+    /// CPython. If the pool is later used for the same class again, the first request gets the
+    /// block that was freed last.
+    ///
+    /// Under [`RetainRule::EachClass`] the pool forgets its class. All of its memory becomes
+    /// uncarved when the pool is used again, and blocks are then carved in ascending order of
+    /// address. Blocks that are allocated one after the other are therefore adjacent. If the pool
+    /// kept its free list, they would be in the order in which the previous blocks were freed. In
+    /// Python, walking a tree takes 8 % less time if its blocks are adjacent than if they are in
+    /// that order.
     pub(crate) fn become_free<G: Geometry>(&self) {
         self.state.set(State::Free);
         if G::RULES.retain == RetainRule::EachClass {
@@ -230,8 +241,8 @@ impl PoolHeader {
         }
     }
 
-    /// Makes a free pool a used pool of `class`. If the pool had the same class before, it keeps
-    /// its free list. Otherwise all of its memory becomes uncarved.
+    /// Makes a free pool a used pool of `class`. If the pool still has this class, it keeps its
+    /// free list. Otherwise the pool gets the class, and all of its memory becomes uncarved.
     pub(crate) fn become_used<G: Geometry>(&self, class: SizeClass<G>) {
         debug_assert_eq!(self.state.get(), State::Free);
         debug_assert_eq!(self.until_event.get(), 0);
@@ -244,13 +255,15 @@ impl PoolHeader {
     }
 }
 
-/// Moves `pool` into a register, and hides from the compiler how the pointer was computed.
+/// Returns `pool` unchanged, but forces the compiler to keep the pointer in a register and hides
+/// from it how the pointer was computed.
 ///
-/// The pointer to a header is computed by masking the address of a block. Left alone, the compiler
-/// would not keep the masked address in a register, but use it as an index in each access to the
-/// header. Some processors forward a store to the next load of the same address only if both
-/// instructions name the same register and offset. On such a processor, the indexed form costs 5
-/// cycles per access: an allocation followed by a free took 3.7 ns with it, and 1.1 ns without.
+/// The pointer to a header is computed by masking the address of a block. Without this function,
+/// the compiler does not keep the address of the header in one register. It uses the masked address
+/// as an index in each access to the header instead. Some processors forward a store to the next
+/// load from the same address without delay only if both instructions name the same register and
+/// offset. On such a processor, the indexed form costs 5 cycles per access. An allocation followed
+/// by a free took 3.7 ns with indexed accesses, and takes 1.1 ns with this function.
 #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 #[inline(always)]
 fn in_a_register(mut pool: *mut PoolHeader) -> *mut PoolHeader {
@@ -267,23 +280,25 @@ fn in_a_register(mut pool: *mut PoolHeader) -> *mut PoolHeader {
     pool
 }
 
-/// Returns `pool` unchanged, on processors for which the effect has not been measured.
+/// Returns `pool` unchanged. This version is for processors on which nobody has measured whether
+/// keeping the pointer in a register makes a difference.
 #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))))]
 #[inline(always)]
 fn in_a_register(pool: *mut PoolHeader) -> *mut PoolHeader {
     pool
 }
 
-/// A pointer to a pool of a mapped arena. It comes from carving the arena, or is computed from the
-/// address of a block.
+/// A pointer to a pool of a mapped arena. It is created when the pool is carved, or is computed
+/// from the address of a block in the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct PoolPtr(
     /// # Invariant
     ///
-    /// The header was written when the pool was carved, and it exists until the arena is unmapped.
-    /// No `PoolPtr` to the pool is left by then. The pointer is valid for reading and writing the
-    /// whole pool. The only exception is [`PoolPtr::NONE`], which nothing ever writes to.
+    /// The pointer leads to the header of a pool, which was written when the pool was carved and
+    /// exists until the arena is unmapped. When the arena is unmapped, no `PoolPtr` to one of its
+    /// pools exists any more. The pointer is valid for reading and writing the whole pool. The only
+    /// exception is [`PoolPtr::NONE`], which leads to a static header that nothing ever writes to.
     NonNull<PoolHeader>,
 );
 
@@ -303,23 +318,25 @@ fn tag_place<G: Geometry>(start: NonNull<u8>) -> *mut HeapTag {
 }
 
 /// The type of the header that [`PoolPtr::NONE`] points to. The free list of this header is always
-/// empty, so the fast path does not need to test whether a class has a pool.
+/// empty. For a class without a pool, an allocation therefore finds an empty free list, and the
+/// fast path does not need to test whether the class has a pool.
 struct NoPool(PoolHeader);
 
-// SAFETY: the header has no block that could be taken, so nothing ever writes to it, and threads
-// may share it.
+// SAFETY: the free list of the header is empty and no block is ever put on it, so nothing ever
+// writes to the header, and threads may share it.
 unsafe impl Sync for NoPool {}
 
 static NO_POOL: NoPool = NoPool(PoolHeader::new(ArenaIndex::NONE, 0));
 
 impl PoolPtr {
-    /// A pool without blocks, which is stored in place of a pool for each class that has none.
+    /// A pool without blocks, which stands for "no pool" in the list of a class that has no used
+    /// pool.
     // SAFETY: the address of a static is not null.
     pub(crate) const NONE: Self =
         Self(unsafe { NonNull::new_unchecked((&raw const NO_POOL.0).cast_mut()) });
 
-    /// Makes a pool of the `pool_size` bytes at `start`, which are part of the arena with the index
-    /// `arena`.
+    /// Writes the header of the pool that consists of the `pool_size` bytes at `start`, and returns
+    /// the pool. The bytes must be part of the arena with the index `arena`.
     ///
     /// # Safety
     ///
@@ -340,7 +357,8 @@ impl PoolPtr {
         // other pool has its header here.
         unsafe { pool.0.write(PoolHeader::new(arena, first as u16)) };
         if is_first || matches!(G::RULES.headers, HeaderRule::InPools) {
-            // SAFETY: as above. No header and no block overlaps the place of the tag.
+            // SAFETY: the caller guarantees that the place of the tag, which is beside the headers,
+            // is valid for writing. No header and no block overlaps this place.
             unsafe { tag_place::<G>(start).write(tag) };
         }
         // INVARIANT: the header was written above.
@@ -365,8 +383,8 @@ impl PoolPtr {
         Self::containing::<G>(block.start())
     }
 
-    /// Returns the pool that contains `start`. The pool must have been carved already, unless the
-    /// caller is about to carve it.
+    /// Returns the pool that contains `start`. The header of the pool must already be written, or
+    /// the caller must write it before it uses the result.
     #[inline]
     fn containing<G: Geometry>(start: NonNull<u8>) -> Self {
         let header = Self::header_at::<G>(start);
@@ -375,8 +393,8 @@ impl PoolPtr {
     }
 
     /// Returns a pointer to the header of the pool that contains `start`. A thread that does not
-    /// own the heap may only read those fields of the header that do not change while a block of
-    /// the pool is in use.
+    /// own the heap must access only those fields of the header that do not change while a block of
+    /// the pool is in use, and must only read them.
     #[inline]
     fn header_at<G: Geometry>(start: NonNull<u8>) -> *mut PoolHeader {
         match G::RULES.headers {
@@ -397,15 +415,16 @@ impl PoolPtr {
     /// `start` must lie in a block that is in use, of a heap with the geometry `G`.
     #[inline]
     pub(crate) unsafe fn tag_at<G: Geometry>(start: NonNull<u8>) -> HeapTag {
-        // SAFETY: an arena stays mapped while one of its blocks is in use. The tag was written
-        // before the block was allocated, and it does not change.
+        // SAFETY: `start` lies in a block in use (contract of `tag_at`), and an arena stays mapped
+        // while one of its blocks is in use. The tag was written before the block was allocated,
+        // and does not change.
         unsafe { tag_place::<G>(start).read() }
     }
 
     #[inline]
     pub(crate) fn header(&self) -> &PoolHeader {
-        // SAFETY: the header is valid (invariant of `PoolPtr`). Headers are only borrowed shared,
-        // so a shared reference is always allowed.
+        // SAFETY: the header is valid (invariant of `PoolPtr`). No code makes a mutable reference
+        // to a header, so a shared reference is always allowed.
         unsafe { self.0.as_ref() }
     }
 
@@ -417,16 +436,17 @@ impl PoolPtr {
             HeaderRule::InArena => {
                 let offset = header.addr().get() & (G::SIZES.arena_size - 1);
                 let pool = offset / size_of::<PoolHeader>();
-                // SAFETY: the header is one of those at the beginning of its arena. An arena has as
-                // many pools as headers, so the pool with the same number lies inside the arena.
+                // SAFETY: the header is one of the headers at the beginning of an arena. The arena
+                // has as many pools as headers, so the pool whose number is the number of the
+                // header lies inside the arena.
                 unsafe { header.sub(offset).add(pool * G::SIZES.pool_size) }
             }
         }
     }
 
-    /// Carves and returns the first uncarved block of a pool whose free list is empty. Further
+    /// Carves and returns the first uncarved block of a pool whose free list is empty. All further
     /// blocks that begin on the page where the returned block ends are carved as well, and go to
-    /// the free list. Returns `None` if no uncarved block is left.
+    /// the free list. Returns `None` if the uncarved memory has no room for a block.
     pub(crate) fn carve_block<G: Geometry>(self) -> Option<BlockPtr> {
         let header = self.header();
         let size = header.class::<G>()?.block_size();
@@ -448,7 +468,8 @@ impl PoolPtr {
         Some(self.block_at::<G>(start))
     }
 
-    /// Returns the uncarved block at `offset`. The caller must carve it now, and becomes its owner.
+    /// Returns the uncarved block at `offset`, whose owner is now the caller. The caller must
+    /// record that the block is carved.
     fn block_at<G: Geometry>(self, offset: usize) -> BlockPtr {
         // SAFETY: the pointer is valid for the whole pool (invariant of `PoolPtr`), and the offset
         // lies inside the pool. Nothing else uses an uncarved block.
@@ -459,8 +480,8 @@ impl PoolPtr {
 impl<G: Geometry> SizeClass<G> {
     /// Returns the size class of the block that contains `start`.
     ///
-    /// A thread that does not own the heap may call this function, because the class of a block
-    /// does not change while the block is in use.
+    /// Any thread may call this function, even while another thread uses the heap, because the
+    /// class of a block does not change while the block is in use.
     ///
     /// # Safety
     ///

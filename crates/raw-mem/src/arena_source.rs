@@ -9,11 +9,11 @@ use crate::{
 
 /// A source of arenas. An arena is a large piece of memory that is aligned to its size.
 ///
-/// Every method takes `&mut self`, so a source has one user at a time. To share a source between
-/// threads, put it behind a lock.
+/// Every method takes `&mut self`, so only one caller at a time can use a source. To share a source
+/// between threads, put it behind a lock.
 ///
-/// A source can wrap another one, for example to retain arenas or to record calls. Such a wrapper
-/// returns the wrapped source from [`below`](Self::below). Every method with a default
+/// A source can wrap another source, for example to retain arenas or to record calls. Such a
+/// wrapper returns the wrapped source from [`below`](Self::below). Every method with a default
 /// implementation then forwards its call to the wrapped source.
 ///
 /// # Safety
@@ -23,17 +23,19 @@ use crate::{
 /// - be readable and writable, be at least `size` bytes long, and be aligned to `size`;
 /// - not overlap any other memory in use;
 /// - stay valid until it is passed to [`unmap`](Self::unmap). If the source owns the memory,
-///   dropping the source may also invalidate it. Moving the source and calling its safe methods
-///   must not.
+///   dropping the source may also invalidate the memory. Moving the source, or calling one of its
+///   safe methods, must not invalidate it.
 ///
-/// A heap relies on the arenas of its source, so it never lends out a mutable reference to the
-/// source.
+/// A user of the source may rely on its arenas staying valid. With a mutable reference to the
+/// source, safe code could replace the source and thereby drop it. A heap therefore never lends out
+/// a mutable reference to its source.
 pub unsafe trait ArenaSource {
     /// Maps an arena. The contents of the arena are unspecified.
     ///
     /// # Errors
     ///
-    /// Returns [`MapError`] if there is no memory. The source is unchanged in that case.
+    /// Returns [`MapError`] if the source cannot provide the memory. The source is unchanged in
+    /// that case.
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError>;
 
     /// Takes back an arena that the user no longer needs.
@@ -51,13 +53,13 @@ pub unsafe trait ArenaSource {
     }
 
     /// Purges the pages that lie entirely inside the `len` bytes from `start`. Purging a page
-    /// returns its memory to the system. Its addresses stay usable, and its bytes read as zero
-    /// afterwards. Bytes outside of the range are not affected.
+    /// returns its memory to the system. The addresses of the page stay usable, and its bytes read
+    /// as zero afterwards. Bytes outside of the range are not affected.
     ///
     /// # Errors
     ///
-    /// Returns [`PurgeError`] if the source or the system cannot purge. The memory stays usable in
-    /// that case, but its contents are unspecified.
+    /// Returns [`PurgeError`] if the source or the system cannot purge. In that case, the memory of
+    /// the range stays usable, but its contents are unspecified.
     ///
     /// # Safety
     ///
@@ -79,19 +81,22 @@ pub unsafe trait ArenaSource {
         }
     }
 
-    /// Asks how many free arenas a user of the source may retain instead of unmapping them.
+    /// Asks the source how many free arenas a user, such as a heap, may retain instead of unmapping
+    /// them.
     ///
-    /// `had` is the number of arenas that the user retains at present because earlier calls have
-    /// allowed it. `want` is the number that the user would like to retain from now on. The method
-    /// returns how many the user may retain from now on, which is at most `want`. This number
-    /// replaces `had`, and the user must unmap its other free arenas.
+    /// `had` is the number of free arenas that the user retains at present, as earlier calls of
+    /// this method have allowed. `want` is the number of free arenas that the user would like to
+    /// retain from now on. The method returns how many the user may retain from now on, which is at
+    /// most `want`. The source counts the returned number for this user instead of `had`, and the
+    /// user must unmap all free arenas beyond that number.
     fn retain(&mut self, had: usize, want: usize) -> usize {
         self.below().map_or(0, |below| below.retain(had, want))
     }
 
-    /// Records that a user allocates again from `count` of the arenas that it had retained. These
-    /// arenas no longer count as retained. Like a call of [`map`](Self::map), such a reuse shows
-    /// that the program needs arenas at present.
+    /// Tells the source that a user allocates again from `count` free arenas that the user had
+    /// retained. The source no longer counts these arenas as retained. A source that decides by
+    /// recent demand must treat this call like a call of [`map`](Self::map), because both show that
+    /// the program needs arenas at present.
     fn reuse_retained(&mut self, count: usize) {
         if let Some(below) = self.below() {
             below.reuse_retained(count);

@@ -4,13 +4,15 @@ use core::{cell::Cell, marker::PhantomData, mem::MaybeUninit, ptr::NonNull};
 
 use crate::{MAX_REQUEST, MemAlloc, align_up, calloc_size};
 
-/// The alignment of a block, in bytes. The same number of bytes before each block store its size.
+/// The alignment of a block, in bytes. It is also the size of the gap that is left before each
+/// block to store the size of the block.
 const ALIGNMENT: usize = 16;
 
 /// An allocator that cuts blocks from the front of a buffer and never reuses them.
 ///
-/// On a system without memory mappings, [`Bump`] can provide the memory for a heap's metadata. That
-/// metadata seldom grows and is never freed, so little memory is lost by not reusing it.
+/// On a system without memory mappings, [`Bump`] can provide the memory for a heap's metadata. The
+/// metadata is kept as long as the heap exists and is seldom replaced by a larger copy. An
+/// allocator for it therefore loses little memory if it never reuses freed blocks.
 ///
 /// ```
 /// use core::mem::MaybeUninit;
@@ -25,14 +27,15 @@ const ALIGNMENT: usize = 16;
 pub struct Bump<'a> {
     /// # Invariant
     ///
-    /// `next` points to the unused end of the buffer: the `left` bytes from there belong to no
-    /// block.
+    /// `next` points to the unused part at the end of the buffer, which is `left` bytes long. These
+    /// bytes belong to no block.
     next: Cell<NonNull<u8>>,
     left: Cell<usize>,
     buffer: PhantomData<&'a mut [MaybeUninit<u8>]>,
 }
 
-// SAFETY: the allocator borrows the buffer exclusively, and neither is tied to a thread.
+// SAFETY: the allocator borrows the buffer exclusively, so it takes the only access to the buffer
+// along to the other thread. Neither the allocator nor the buffer is tied to a thread.
 unsafe impl Send for Bump<'_> {}
 
 impl<'a> Bump<'a> {
@@ -57,8 +60,9 @@ impl<'a> Bump<'a> {
         let block = unsafe { next.add(start - address) };
         // SAFETY: as above, for the end of the block.
         let end = unsafe { next.add(used) };
-        // SAFETY: at least 16 bytes before the block were skipped to store its size. They belong to
-        // no other block, and are aligned for a `usize`.
+        // SAFETY: at least 16 bytes before the block were skipped, so the word before the block
+        // belongs to no other block. The block is aligned to 16 bytes, so this word is aligned for
+        // a `usize`.
         unsafe { block.cast::<usize>().sub(1).write(bytes) };
         // INVARIANT: the first `used` bytes, which hold the block and its size, are no longer part
         // of the unused end.
@@ -69,7 +73,8 @@ impl<'a> Bump<'a> {
 }
 
 // SAFETY: blocks are cut from the buffer one after the other, so they do not overlap. They stay
-// valid as long as the buffer is borrowed. `cut` aligns them and makes them as long as requested.
+// valid as long as the buffer is borrowed. `cut` returns blocks that are aligned and have the
+// requested size.
 unsafe impl MemAlloc for Bump<'_> {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         if size > MAX_REQUEST { None } else { self.cut(size.max(1)) }
@@ -87,7 +92,7 @@ unsafe impl MemAlloc for Bump<'_> {
         let new = self.malloc(size)?;
         if let Some(old) = ptr {
             // SAFETY: `old` is a block of this allocator (contract of `realloc`), so `cut` has
-            // stored its size in the word before it.
+            // stored the size of the block in the word before it.
             let bytes = unsafe { old.cast::<usize>().sub(1).read() }.min(size);
             // SAFETY: different blocks do not overlap. Both have at least as many bytes as the
             // smaller of the two sizes.

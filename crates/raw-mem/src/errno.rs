@@ -2,9 +2,10 @@
 
 /// Calls `action` and then restores the value that `errno` had before.
 ///
-/// A program may free memory between a call that failed and the code that reads the `errno` of that
-/// call. Functions that free memory must therefore leave `errno` unchanged. Internally they make
-/// system calls, to unmap memory or to wait for a lock, and a system call that fails sets `errno`.
+/// A program may free memory after a call has failed and before it reads the `errno` that the call
+/// has set. Functions that free memory must therefore leave `errno` unchanged. They need this
+/// function, because they make system calls to unmap memory or to wait for a lock, and a system
+/// call that fails overwrites `errno`.
 ///
 /// ```
 /// let length = raw_mem::preserving_errno(|| "any code".len());
@@ -74,8 +75,8 @@ mod number {
     }
 }
 
-/// The fallback for systems on which our allocators do not use `errno`. Nothing is saved or
-/// restored there.
+/// The fallback for systems on which our allocators do not use `errno`. The functions of this
+/// module neither read nor change it.
 #[cfg(not(all(unix, not(miri))))]
 mod number {
     pub(crate) fn get() -> i32 {

@@ -19,7 +19,7 @@ pub enum MapError {
         code: OsCode,
     },
     /// The source cannot provide an arena of this size. For example, a source with a fixed amount
-    /// of memory has used it up.
+    /// of memory has used up all of it.
     #[error("cannot map an arena of {size}: none is left in this source")]
     Exhausted {
         /// The size of the requested arena.
@@ -27,7 +27,7 @@ pub enum MapError {
     },
 }
 
-/// Why memory could not be purged. The memory stays usable in each case.
+/// Why the pages of a range could not be purged. The memory of the range stays usable in each case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PurgeError {

@@ -25,8 +25,9 @@ const _: () = assert!(size_of::<Returned>() <= 64, "it fits the smallest arena")
 /// A source that provides parts of a buffer as arenas.
 ///
 /// Arenas are cut from the front of the buffer, each aligned to its size. An unmapped arena is
-/// reused for the next request of the same size. The buffer should be aligned to the size of the
-/// arenas; otherwise the bytes before the first aligned address stay unused.
+/// reused for a later request of the same size. The buffer should be aligned to the size of the
+/// arenas. Otherwise the first arena begins at the first aligned address in the buffer, and the
+/// bytes before that address stay unused.
 ///
 /// ```
 /// use core::mem::MaybeUninit;
@@ -63,15 +64,16 @@ impl<'a> FixedRegion<'a> {
     fn take_returned(&mut self, size: ArenaSize) -> Option<NonNull<u8>> {
         let mut link: *mut Option<NonNull<Returned>> = &raw mut self.returned;
         loop {
-            // SAFETY: `link` is the head of the list, or the `next` field of an arena on the list.
-            // Nothing else refers to either while `self` is borrowed exclusively.
+            // SAFETY: `link` points to the head of the list, or to the `next` field of an arena on
+            // the list. While `self` is borrowed exclusively, nothing else accesses the head or
+            // these fields.
             let arena = unsafe { *link }?;
             // SAFETY: the arena is on the list, so it begins with a `Returned` (invariant of
             // `returned`).
             let entry = unsafe { &mut *arena.as_ptr() };
             if entry.size == size {
-                // SAFETY: as above for `link`. The arena leaves the list, and the other arenas stay
-                // on it.
+                // SAFETY: `link` points into the list (see the read above). The write removes the
+                // arena from the list, and the other arenas stay on the list.
                 unsafe { *link = entry.next };
                 return Some(arena.cast());
             }
@@ -96,7 +98,7 @@ impl<'a> FixedRegion<'a> {
 }
 
 // SAFETY: the buffer is borrowed exclusively, and each part of it is cut only once, so arenas do
-// not overlap. They are aligned, and an arena is handed out again only after it was unmapped.
+// not overlap. Each arena is aligned to its size, and is returned again only after it was unmapped.
 unsafe impl ArenaSource for FixedRegion<'_> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         self.take_returned(size).or_else(|| self.cut(size)).ok_or(MapError::Exhausted { size })

@@ -16,8 +16,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! This crate contains layers 0 and 1 of CPython's memory architecture, on which all other layers
-//! build:
+//! CPython's memory architecture consists of layers. This crate contains the two lowest layers, 0
+//! and 1, on which all other layers build:
 //!
 //! ```text
 //!   heaps, caches, hooks, vtables       implement MemAlloc over another MemAlloc
@@ -41,8 +41,9 @@
 //! # Features
 //!
 //! `std` (on by default) adds [`Malloc`], [`PageBlocks`], [`MmapArenas`] and [`RetainingArenas`].
-//! Without this feature the crate is `no_std`. The traits, [`Bump`], [`NoAlloc`], [`MallocArenas`]
-//! and [`FixedRegion`] remain, because they need no operating system.
+//! Without this feature the crate is `no_std`. The two traits, [`Bump`], [`NoAlloc`],
+//! [`MallocArenas`] and [`FixedRegion`] need no operating system, so they are available with and
+//! without it.
 
 #![cfg_attr(not(feature = "std"), no_std)]
 

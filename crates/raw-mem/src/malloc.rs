@@ -1,4 +1,5 @@
-//! The C library's `malloc`, which is the lowest [`MemAlloc`] in a stack of layers.
+//! The C library's `malloc` as a [`MemAlloc`]. It is usually the lowest allocator in a stack of
+//! layers.
 
 use core::ptr::NonNull;
 
@@ -7,7 +8,7 @@ use crate::{MAX_REQUEST, MemAlloc, calloc_size};
 /// The C library's allocator.
 ///
 /// As in CPython, a request of 0 bytes allocates 1 byte, and a request above [`MAX_REQUEST`] is
-/// refused without calling the C library. Blocks are aligned to 16 bytes on 64-bit platforms.
+/// rejected without a call to the C library. Blocks are aligned to 16 bytes on 64-bit platforms.
 /// CPython: `_PyMem_RawMalloc` and related functions (`Objects/obmalloc.c`).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Malloc;
@@ -38,8 +39,8 @@ unsafe impl MemAlloc for Malloc {
         }
         let old = ptr.map_or(core::ptr::null_mut(), NonNull::as_ptr);
         // SAFETY: `old` is null or a live block of malloc, calloc or realloc (contract of this
-        // function). The size is not 0, so the library frees the old block only if it returns
-        // another one.
+        // function). The requested size is not 0, so the library frees the old block only if it
+        // returns a new block.
         NonNull::new(unsafe { libc::realloc(old.cast(), size.max(1)) }.cast())
     }
 
@@ -96,7 +97,8 @@ mod tests {
         }
     }
 
-    /// The test never touches the blocks, so they take up addresses but no memory.
+    /// The test never touches the blocks that it allocates, so the blocks take up addresses but no
+    /// memory.
     #[test]
     #[cfg(all(target_os = "linux", target_pointer_width = "64", not(miri)))]
     fn a_freed_block_goes_back_to_the_c_library() {

@@ -12,15 +12,17 @@ use core::{num::NonZero, ptr::NonNull};
 
 use crate::{ArenaSize, ArenaSource, MapError, MemAlloc, align_up};
 
-/// The number of bytes before each arena. They store the address of the block that contains the
-/// arena.
+/// The size of the word before each arena, in bytes. The word stores the address of the block that
+/// contains the arena.
 const START: usize = size_of::<NonNull<u8>>();
 
-/// A source that allocates each arena as part of a block of the layer below.
+/// A source that allocates a block from another allocator, the layer below, for each arena. The
+/// arena is a part of that block.
 ///
-/// To be sure that the block contains an aligned arena, the source asks for a block of twice the
-/// arena's size. Whether the unused half takes up memory, or only addresses, depends on the layer
-/// below.
+/// An arena must be aligned to its size, but a block of the layer below is aligned to 16 bytes or
+/// less. The source therefore allocates a block of slightly more than twice the arena's size, which
+/// always contains an aligned arena. Half of the block stays unused. Whether the unused half takes
+/// up memory, or only addresses, depends on the layer below.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MallocArenas<A>(A);
 
@@ -31,14 +33,14 @@ impl<A: MemAlloc> MallocArenas<A> {
     }
 }
 
-// SAFETY: an arena is part of a live block of the layer below, and nothing else refers to that
-// block. `map` aligns the arena.
+// SAFETY: an arena is part of a live block of the layer below, and nothing else uses that block.
+// `map` aligns the arena to its size.
 unsafe impl<A: MemAlloc> ArenaSource for MallocArenas<A> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         let block = self.0.malloc(START + 2 * size.bytes()).ok_or(MapError::Exhausted { size })?;
         let aligned = align_up(block.addr().get() + START, size.bytes()).and_then(NonZero::new);
-        // A live block ends below the top of the address space, so rounding up does not overflow
-        // and the fallback is never used.
+        // The whole block lies in the address space, and the rounded address lies in the block.
+        // Rounding up therefore does not overflow, and the fallback is never used.
         let arena = block.map_addr(|start| aligned.unwrap_or(start));
         // SAFETY: the arena begins at least START bytes after the start of the block, so the word
         // before the arena is part of the block. The address was rounded up by less than the
@@ -48,9 +50,11 @@ unsafe impl<A: MemAlloc> ArenaSource for MallocArenas<A> {
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, _size: ArenaSize) {
-        // SAFETY: `map` wrote the start of the block before the arena, and nothing else writes there.
+        // SAFETY: `map` stored the address of the block in the word before the arena, and nothing
+        // else writes to this word.
         let block = unsafe { arena.cast::<NonNull<u8>>().sub(1).read() };
-        // SAFETY: the block came from `lower`, and its arena is not used any more (contract of `unmap`).
+        // SAFETY: the block came from the layer below, and its arena is not used any more (contract
+        // of `unmap`).
         unsafe { self.0.free(Some(block)) }
     }
 }
@@ -78,8 +82,8 @@ mod tests {
         }
     }
 
-    /// An allocator over `Malloc` that remembers the last block it returned, until that block is
-    /// freed.
+    /// An allocator that forwards to `Malloc` and remembers the block that it returned last, until
+    /// that block is freed.
     #[derive(Default)]
     struct Watched(Cell<Option<(usize, usize)>>);
 

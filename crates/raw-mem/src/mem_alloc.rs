@@ -13,20 +13,20 @@ use core::ptr::NonNull;
 /// The largest request, in bytes: `isize::MAX`, like CPython's `PY_SSIZE_T_MAX`.
 pub const MAX_REQUEST: usize = isize::MAX as usize;
 
-/// An allocator of blocks, with the operations of CPython's `PyMemAllocatorEx`.
+/// A block allocator with the operations of CPython's `PyMemAllocatorEx`.
 ///
-/// Layers and hooks are also allocators: a layer implements this trait on top of a lower
-/// `MemAlloc`, and a hook implements it around another `MemAlloc` whose calls it observes. The
-/// trait is object safe.
+/// Allocators can be stacked. A layer implements this trait and allocates its memory from another
+/// `MemAlloc` below it. A hook implements this trait, observes the calls, and forwards them to
+/// another `MemAlloc`. The trait is object safe.
 ///
 /// # Safety
 ///
 /// Every block that an implementer returns must
 ///
-/// - have at least the requested size, and belong to the caller until the caller frees or
-///   reallocates it;
-/// - be aligned to 16 bytes, or to a smaller multiple of a word that the type documents (CPython's
-///   oldest geometries align blocks to 8 bytes);
+/// - have at least the requested size, and belong exclusively to the caller until the caller frees
+///   or reallocates the block;
+/// - be aligned to 16 bytes, or to a smaller number of bytes that the type documents and that is a
+///   multiple of the word size (CPython's oldest geometries align blocks to 8 bytes);
 /// - not overlap any other live block;
 /// - stay valid as long as the allocator or a clone of it exists, even if the allocator is moved in
 ///   memory.
@@ -37,33 +37,33 @@ pub const MAX_REQUEST: usize = isize::MAX as usize;
 /// - A block that [`realloc`](Self::realloc) moves must keep its contents, up to the smaller of the
 ///   old and the new size.
 /// - A request that fails must leave every live block unchanged.
-/// - If the type is `Send` or `Sync`, any thread must be allowed to free a block, not only the
-///   thread that allocated it.
+/// - If the type is `Send` or `Sync`, a block may be freed by any thread, not only by the thread
+///   that allocated it. The implementer must support this.
 ///
-/// Code that relies on more than these requirements must demand it in its own safety contract. For
-/// example, `obmalloc::GilHeld` and `thread_heap::Heaps` demand that the allocator below them does
-/// not call back into them.
+/// Code that relies on a property of an allocator beyond these requirements must demand this
+/// property in its own safety contract. For example, `obmalloc::GilHeld` and `thread_heap::Heaps`
+/// demand that the allocator below them does not call back into them.
 pub unsafe trait MemAlloc {
     /// Allocates an uninitialised block of `size` bytes.
     ///
-    /// A request of 0 bytes returns a block that is distinct from all other live blocks, like a
-    /// request of any other size. Returns `None` if there is no memory or if `size` is above
-    /// [`MAX_REQUEST`].
+    /// Like a request of any other size, a request of 0 bytes returns a block whose address differs
+    /// from the addresses of all other live blocks. Returns `None` if memory is exhausted or if
+    /// `size` is above [`MAX_REQUEST`].
     fn malloc(&self, size: usize) -> Option<NonNull<u8>>;
 
     /// Allocates a zeroed block of `count * size` bytes.
     ///
-    /// Returns `None` if there is no memory, if the product overflows, or if it is above
-    /// [`MAX_REQUEST`].
+    /// Returns `None` if memory is exhausted, if `count * size` overflows, or if the product is
+    /// above [`MAX_REQUEST`].
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>>;
 
     /// Resizes the block at `ptr` to `size` bytes, either in place or by moving its contents to
     /// another block.
     ///
     /// If `ptr` is `None`, the call is equivalent to `malloc(size)`. A `size` of 0 does not free
-    /// the block; the result is a block, as with any other size. If the result is `None`, the block
-    /// at `ptr` is unchanged and still live. Otherwise the caller must use only the returned
-    /// pointer from then on.
+    /// the block: as with any other size, the result is a live block. If the result is `None`, the
+    /// block at `ptr` is unchanged and still live. Otherwise the returned pointer replaces `ptr`,
+    /// which the caller must no longer use.
     ///
     /// # Safety
     ///
@@ -92,15 +92,15 @@ unsafe impl<A: MemAlloc + ?Sized> MemAlloc for &A {
 
     #[inline]
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: the referent allocated the block, because every call is forwarded to it. The
-        // caller guarantees the rest (contract of this function).
+        // SAFETY: the referent allocated the block, because this implementation forwards every call
+        // to the referent. The caller guarantees the rest (contract of this function).
         unsafe { (**self).realloc(ptr, size) }
     }
 
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: the referent allocated the block, because every call is forwarded to it. The
-        // caller guarantees the rest (contract of this function).
+        // SAFETY: the referent allocated the block, because this implementation forwards every call
+        // to the referent. The caller guarantees the rest (contract of this function).
         unsafe { (**self).free(ptr) }
     }
 }
@@ -122,10 +122,13 @@ pub const fn calloc_size(count: usize, size: usize) -> Option<usize> {
 
 /// An allocator that has no memory, so every request fails.
 ///
-/// As the layer below `Pymalloc`, it limits the allocator to the small requests that the heap
-/// serves, because all larger requests go to the layer below and fail. `NoAlloc` is not suitable
-/// for a heap's metadata: the heap needs a record for each arena, so without memory for records it
-/// can never map one. Without an operating system, use [`Bump`](crate::Bump) for the metadata.
+/// `Pymalloc` combines a heap for small requests with another allocator, the layer below, for all
+/// other requests. With `NoAlloc` as that layer, all large requests fail, and `Pymalloc` allocates
+/// only blocks of the heap.
+///
+/// `NoAlloc` is not suitable for the metadata of a heap. A heap must allocate a record for each
+/// arena before it maps the arena, so a heap whose metadata comes from `NoAlloc` never has an
+/// arena. Where no operating system exists, use [`Bump`](crate::Bump) for the metadata.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoAlloc;
 

@@ -7,26 +7,28 @@
 //!   ─ ─ ─ ─ ─ ─┴───────┴───────┴───────┴───────┴───────┴───────┴─ ─ ─
 //! ```
 //!
-//! An arena must be aligned to its size, but the system aligns mappings to pages only. Mapping each
-//! arena separately, in a larger mapping that is then cut to size, would cost three more system
-//! calls per arena. The source therefore also reserves addresses for the next arenas: a quarter of
-//! what is in use, but at least one arena and at most 16. The extra space that the alignment needs
-//! can yield one more arena. Because a reservation is small compared to what is in use, a program
-//! that runs under a limit on addresses keeps most of its budget.
+//! An arena must be aligned to its size, but the system aligns mappings only to pages. A mapping
+//! that contains one aligned arena must therefore be larger than the arena, and its ends must be
+//! unmapped. Doing this for each arena separately would cost three more system calls per arena. The
+//! source instead makes one larger mapping, which reserves addresses for the next arenas as well. A
+//! reservation is as large as a quarter of the arenas in use, but has at least 1 and at most 16
+//! arenas. The extra space that the alignment needs can yield one more arena. Because a reservation
+//! is small compared to the arenas in use, a program under a limit on its address space loses
+//! little of that space.
 //!
-//! 1. Reserved arenas cannot be accessed, so neither limits on data nor strict overcommit count
-//!    their pages. An arena becomes writable when it is first used.
+//! 1. Reserved arenas can be neither read nor written. Their pages therefore count neither against
+//!    a limit on data nor under strict overcommit. An arena becomes writable when it is first used.
 //! 2. An arena that comes back is unmapped immediately, and its addresses are not kept reserved.
-//!    The source remembers the address, because a later arena fits there, already aligned, without
-//!    a new reservation.
-//! 3. A reservation is unmapped when it has become larger than a new reservation would be, because
-//!    fewer arenas are in use than when it was made.
-//! 4. If the system refuses a reservation, the source asks for half as much. If the system refuses
-//!    to make an arena usable, the source unmaps its whole reservation, so that other parts of the
-//!    program can have the addresses.
-//! 5. The system can refuse to unmap an arena, because unmapping can split a mapping in two and a
-//!    process may have only a limited number of mappings. The source retains such an arena. A later
-//!    request reuses it, or a trim tries again to unmap it.
+//!    The source remembers the address, however. A later arena of the same size can be mapped at
+//!    that address, which is already aligned, without a new reservation.
+//! 3. As arenas come back, fewer arenas are in use, and a new reservation would be smaller. The
+//!    source unmaps its reservation when the reservation is larger than a new one would be.
+//! 4. If the system refuses a reservation, the source asks for half as many arenas. If the system
+//!    refuses to make a reserved arena writable, the source unmaps its whole reservation, so that
+//!    other parts of the program can use the addresses.
+//! 5. Unmapping an arena can split a mapping in two. A process may have only a limited number of
+//!    mappings, so the system can refuse to unmap the arena. The source then retains the arena. A
+//!    later request reuses it, or a later call of `trim` tries again to unmap it.
 
 use core::ptr::NonNull;
 
@@ -36,8 +38,8 @@ use crate::{
     preserving_errno,
 };
 
-/// The largest number of arenas that a reservation asks for. The extra space for the alignment can
-/// yield one more arena.
+/// The largest number of arenas that are requested for a reservation. The extra space that the
+/// alignment needs can yield one more arena.
 const MOST_RESERVED: usize = 16;
 
 /// The source reserves one arena for each `RESERVED_SHARE` arenas in use.
@@ -91,15 +93,16 @@ struct Retained {
     bytes: usize,
 }
 
-/// The addresses of unmapped arenas, the most recent last.
+/// The addresses of recently unmapped arenas. The address of the arena that was unmapped last comes
+/// last.
 #[derive(Debug)]
 struct Places {
     addresses: [usize; MOST_PLACES],
     count: usize,
 }
 
-// SAFETY: the source exclusively owns the mappings that its fields point to, and a mapping is not
-// tied to a thread.
+// SAFETY: the source exclusively owns the mappings that its fields point to, so they move to the
+// other thread together with the source. A mapping is not tied to a thread.
 unsafe impl Send for MmapArenas {}
 
 impl MmapArenas {
@@ -113,7 +116,8 @@ impl MmapArenas {
         }
     }
 
-    /// Returns memory for an arena. Tries the ways that cost the fewest system calls first.
+    /// Returns memory for an arena. There are several ways to get it, and the ways that need the
+    /// fewest system calls are tried first.
     fn take(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         let bytes = mapped_bytes(size);
         if let Some(arena) = self.take_retained(bytes) {
@@ -132,9 +136,9 @@ impl MmapArenas {
         })
     }
 
-    /// Makes the highest reserved arena writable and takes it out of the reservation. The mapping
-    /// directly above it is usually a writable arena as well, so the system can join the two
-    /// mappings into one.
+    /// Makes the reserved arena with the highest address writable and takes it out of the
+    /// reservation. Directly above that arena there usually is an arena that is already writable,
+    /// so the system can merge the mappings of the two arenas into one.
     fn take_reserved(&mut self) -> Result<NonNull<u8>, OsCode> {
         let Some(reserved) = &mut self.reserved else { return Err(OsCode(libc::ENOMEM)) };
         // SAFETY: the last of the `count` arenas lies inside the reserved range, which the source
@@ -142,7 +146,8 @@ impl MmapArenas {
         let arena = unsafe { reserved.start.add((reserved.count - 1) * reserved.bytes) };
         // SAFETY: as above.
         unsafe { pages::make_writable(arena, reserved.bytes) }?;
-        // INVARIANT: the arena that leaves is the last one of the range, so `start` stays the same.
+        // INVARIANT: the arena that was taken is the last one of the range, so the range still
+        // begins at `start`.
         reserved.count -= 1;
         if reserved.count == 0 {
             self.reserved = None;
@@ -151,8 +156,8 @@ impl MmapArenas {
     }
 
     /// Maps an arena at the address where an arena was unmapped most recently. Returns `None` if no
-    /// such address is remembered, if it is not aligned for this size, or if something else is
-    /// mapped there.
+    /// such address is remembered, if the address is not aligned for an arena of this size, or if
+    /// something else is mapped at the address.
     fn map_where_unmapped(&mut self, bytes: usize) -> Option<NonNull<u8>> {
         let place = self.unmapped.pop().filter(|place| place % bytes == 0)?;
         let arena = pages::map(place, bytes, Access::ReadWrite).ok()?;
@@ -163,7 +168,8 @@ impl MmapArenas {
         None
     }
 
-    /// Takes the last arena that the system refused to unmap, if it has the right size.
+    /// Takes the arena that the system refused to unmap most recently. Returns `None` if there is
+    /// no such arena, or if the arena does not have the requested size.
     fn take_retained(&mut self, bytes: usize) -> Option<NonNull<u8>> {
         let first = self.retained?;
         // SAFETY: a retained arena is still mapped, and `give_back` wrote a `Retained` at its
@@ -176,7 +182,8 @@ impl MmapArenas {
         Some(first.cast())
     }
 
-    /// Unmaps an arena that the source owns exclusively. If the system refuses, retains the arena.
+    /// Unmaps an arena that the source owns exclusively. If the system refuses to unmap the arena,
+    /// retains it for a later request.
     fn give_back(&mut self, arena: NonNull<u8>, bytes: usize) {
         // SAFETY: every caller passes a whole mapped arena that nothing else uses.
         if unsafe { pages::unmap(arena, bytes) }.is_ok() {
@@ -184,14 +191,14 @@ impl MmapArenas {
             return;
         }
         let retained = arena.cast::<Retained>();
-        // SAFETY: the call failed, so the arena is still mapped and writable. It is aligned and has
-        // at least 64 bytes, so a `Retained` fits at its start.
+        // SAFETY: `pages::unmap` failed, so the arena is still mapped and writable. The arena is
+        // aligned and has at least 64 bytes, so a `Retained` fits at its start.
         unsafe { retained.write(Retained { next: self.retained, bytes }) };
         self.retained = Some(retained);
     }
 
-    /// Tries once more to unmap the arenas that the system refused to unmap. Arenas that it refuses
-    /// again stay retained.
+    /// Tries once more to unmap the arenas that the system has refused to unmap before. An arena
+    /// that the system refuses to unmap again stays retained.
     fn release_retained(&mut self) {
         let mut next = self.retained.take();
         while let Some(retained) = next {
@@ -212,7 +219,8 @@ impl MmapArenas {
         }
     }
 
-    /// Unmaps the reservation if it is larger than a new one would be, or if no arena is in use.
+    /// Unmaps the reservation if it is larger than a new reservation would be, or if no arena is in
+    /// use.
     fn shrink_reserved(&mut self) {
         let in_use = self.in_use;
         let is_large = |reserved: &Reserved| {
@@ -224,8 +232,8 @@ impl MmapArenas {
     }
 }
 
-/// Returns the size of the mapping for an arena. It is at least a page, because the system maps
-/// whole pages.
+/// Returns the size of the mapping for an arena. A mapping has at least the size of a page, because
+/// the system maps whole pages.
 fn mapped_bytes(size: ArenaSize) -> usize {
     size.bytes().max(pages::page_size())
 }
@@ -242,20 +250,21 @@ impl Reserved {
     fn with_share_of(in_use: usize, size: ArenaSize) -> Result<Self, MapError> {
         let mut arenas = arenas_to_reserve(in_use, mapped_bytes(size));
         loop {
-            // The address that the system chooses may be unaligned. Space for one more arena
-            // guarantees that `arenas` aligned ones fit into the mapping.
+            // The address that the system chooses may be unaligned. A mapping with space for one
+            // more arena always contains `arenas` aligned arenas.
             match Self::within(size, arenas + 1) {
                 Err(_) if arenas > 1 => arenas /= 2,
-                // There is no space left for an unaligned arena. A mapping of exactly one arena may
-                // still be aligned by chance.
+                // The system cannot provide twice the size of an arena, which would always contain
+                // an aligned arena. A mapping of exactly one arena may still be possible, and may
+                // be aligned by chance.
                 Err(error) => return Self::within(size, 1).map_err(|_| error),
                 reserved => return reserved,
             }
         }
     }
 
-    /// Reserves a new mapping that is as long as `arenas` arenas, and keeps only the aligned arenas
-    /// in it. The rest at both ends is unmapped.
+    /// Makes a new mapping without access that is as long as `arenas` arenas, and reserves the
+    /// aligned arenas in it. The remaining bytes at both ends of the mapping are unmapped.
     fn within(size: ArenaSize, arenas: usize) -> Result<Self, MapError> {
         let exhausted = MapError::Exhausted { size };
         let bytes = mapped_bytes(size);
@@ -313,11 +322,11 @@ impl Drop for MmapArenas {
     }
 }
 
-// SAFETY: an arena is either a separate mapping or a part of a mapping that no other arena
-// overlaps. It is writable and aligned, and is handed out again only after its user has given it
-// back.
+// SAFETY: an arena is a separate mapping or a part of a mapping, and no other arena overlaps it. An
+// arena is writable and aligned, and is returned by `map` again only after its user has passed it
+// to `unmap`.
 unsafe impl ArenaSource for MmapArenas {
-    /// Usually makes one system call, and four when new addresses are reserved.
+    /// Usually makes one system call. When new addresses must be reserved, makes four system calls.
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         let arena = self.take(size)?;
         let bytes = mapped_bytes(size);
@@ -386,7 +395,7 @@ mod tests {
 
     /// Writes `byte` at both ends of `arena`.
     fn fill(arena: NonNull<u8>, byte: u8) {
-        // SAFETY: the arena is mapped, and this test's alone.
+        // SAFETY: the arena is mapped, and only this test uses it.
         unsafe { arena.write_bytes(byte, 4096) };
         // SAFETY: as above.
         unsafe { arena.add(SIZE.bytes() - 64).write_bytes(byte, 64) };
@@ -394,7 +403,7 @@ mod tests {
 
     /// Returns true if both ends of `arena` still have the contents that [`fill`] wrote.
     fn is_filled(arena: NonNull<u8>, byte: u8) -> bool {
-        // SAFETY: the arena is mapped, and this test's alone.
+        // SAFETY: the arena is mapped, and only this test uses it.
         let contents = unsafe { core::slice::from_raw_parts(arena.as_ptr(), SIZE.bytes()) };
         let (first, rest) = contents.split_at(4096);
         first.iter().chain(&rest[rest.len() - 64..]).all(|found| *found == byte)
@@ -527,7 +536,7 @@ mod tests {
         assert!(arenas.iter().all(|arena| is_filled(*arena, 3)));
     }
 
-    /// Catches mutants 9 and 10 of the mutation sample.
+    /// Regression test for the halving of reservations that the system refuses (mutants 9 and 10).
     #[test]
     #[cfg(target_pointer_width = "64")]
     fn a_reservation_that_does_not_fit_is_halved() {
@@ -548,8 +557,8 @@ mod tests {
         assert!(MmapArenas::new().map(size).is_err());
     }
 
-    /// Maps and unmaps arenas while system calls fail as planned, and asserts that arenas in use
-    /// keep their contents. Returns the number of requests that were refused.
+    /// Maps and unmaps arenas while the system calls that `plan` selects fail. Asserts that arenas
+    /// in use keep their contents. Returns the number of arenas that could not be mapped.
     fn live_through(plan: Plan) -> usize {
         let mut source = MmapArenas::new();
         let mut arenas: Vec<(NonNull<u8>, u8)> = Vec::new();
@@ -624,8 +633,8 @@ mod tests {
         map(&mut source);
     }
 
-    /// The defects report lists the doubt that `free` changes `errno`. Unmapping and trimming must
-    /// leave it unchanged, even if their system calls fail.
+    /// A program may free memory before it reads the `errno` of an earlier call. Unmapping and
+    /// trimming must therefore leave `errno` unchanged, even if their own system calls fail.
     #[test]
     fn giving_back_leaves_the_error_number_as_it_was() {
         let mut source = MmapArenas::new();

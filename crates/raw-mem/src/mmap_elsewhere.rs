@@ -8,8 +8,8 @@ use crate::{ArenaSize, ArenaSource, MapError};
 
 /// A source that allocates arenas from the system allocator of the standard library.
 ///
-/// On this target the source cannot purge. Dropping the source does not unmap its arenas: an arena
-/// that has not been unmapped stays allocated.
+/// On this target the source cannot purge pages. Dropping the source does not free its arenas: an
+/// arena that has not been passed to `unmap` stays allocated.
 #[derive(Debug, Default)]
 pub struct MmapArenas(());
 

@@ -8,9 +8,10 @@
 //! ```
 //!
 //! [`PageBlocks`] is meant for the metadata of an allocator, which consists of a few long-lived
-//! blocks. Some of these blocks are large but mostly empty, such as the nodes of an arena map, and
-//! a page that is never written to takes up no memory. [`PageBlocks`] calls no other allocator, so
-//! an allocator can use it without calling itself.
+//! blocks. Some of these blocks are large but mostly empty, such as the nodes of an arena map. They
+//! cost little here, because a page that is never written to takes up no memory. [`PageBlocks`]
+//! calls no other allocator. Even an implementation of `malloc` can therefore keep its metadata in
+//! [`PageBlocks`] without calling itself.
 
 use core::{cmp, ptr::NonNull};
 
@@ -18,12 +19,13 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use crate::{MAX_REQUEST, MemAlloc, calloc_size, preserving_errno};
 
-/// The number of bytes before each block, which hold the handle of the mapping (`MmapRaw`). It is a
-/// multiple of the block's alignment, so the block behind them is aligned.
+/// The size of the head of a mapping, in bytes. The head lies directly before the block and stores
+/// the handle of the mapping (`MmapRaw`). A mapping begins at a page boundary, and the size of the
+/// head is a multiple of 16, so the block behind the head is aligned to 16 bytes.
 const HEAD: usize = size_of::<MmapRaw>().next_multiple_of(16);
 
-/// An allocator that maps new pages for each block. An allocation takes one system call and at
-/// least one page.
+/// An allocator that maps new pages for each block. Each allocation makes one system call and uses
+/// at least one page.
 ///
 /// ```
 /// use raw_mem::{MemAlloc, PageBlocks};
@@ -44,15 +46,15 @@ pub struct PageBlocks;
 ///
 /// `start` must be a live block of [`PageBlocks`].
 unsafe fn room(start: NonNull<u8>) -> usize {
-    // SAFETY: `malloc` wrote the `MmapRaw` of the block directly before it, and it stays there
-    // until the block is freed.
+    // SAFETY: `malloc` wrote an `MmapRaw` into the head directly before the block. The `MmapRaw`
+    // stays there until the block is freed, and the block is live (contract of `room`).
     let mapping = unsafe { start.sub(HEAD).cast::<MmapRaw>().as_ref() };
     mapping.len() - HEAD
 }
 
-// SAFETY: each block lies in its own mapping, so blocks do not overlap. A block begins behind a
-// head whose size is a multiple of the alignment, and the mapping is as long as the head and the
-// requested bytes together.
+// SAFETY: each block lies in a separate mapping, so blocks do not overlap. A block begins behind a
+// head whose size is a multiple of the alignment, and the mapping is at least as long as the head
+// and the requested bytes together.
 unsafe impl MemAlloc for PageBlocks {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         if size > MAX_REQUEST - HEAD {
@@ -89,8 +91,8 @@ unsafe impl MemAlloc for PageBlocks {
 
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
         let Some(start) = ptr else { return };
-        // SAFETY: `malloc` wrote the `MmapRaw` directly before the block. Only `free` moves it out,
-        // and a block is freed once.
+        // SAFETY: `malloc` wrote an `MmapRaw` into the head directly before the block. Only `free`
+        // moves the `MmapRaw` out of the head, and a block is freed only once.
         let mapping = unsafe { start.sub(HEAD).cast::<MmapRaw>().read() };
         preserving_errno(|| drop(mapping));
     }
@@ -144,7 +146,7 @@ mod tests {
         unsafe { PageBlocks.free(block) };
     }
 
-    /// Mutants 11: without the call of `free` in `realloc`, the old block stayed mapped.
+    /// Regression test: if `realloc` does not call `free`, the old block stays mapped (mutant 11).
     #[test]
     #[cfg(all(target_os = "linux", not(miri)))]
     fn a_replaced_block_is_unmapped() {

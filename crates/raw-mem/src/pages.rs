@@ -7,8 +7,8 @@
 //! | `munmap` | an arena comes back, or a reservation is larger than needed |
 //! | `madvise` | pages are purged ([`ArenaSource::purge`](crate::ArenaSource::purge)) |
 //!
-//! The C library's `malloc` also makes the first three calls, so a sandbox that allows `malloc`
-//! also allows them.
+//! The C library's `malloc` also calls `mmap`, `mprotect` and `munmap`, so a sandbox in which
+//! `malloc` works also allows these three calls.
 
 use core::{ptr, ptr::NonNull};
 
@@ -19,7 +19,8 @@ use crate::{OsCode, errno};
 /// The kinds of access that a new mapping allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Neither reading nor writing. Limits on data and on committed memory do not count such pages.
+    /// Neither reading nor writing. The system does not count pages without access against limits
+    /// on data or on committed memory.
     Reserved,
     /// Reading and writing.
     ReadWrite,
@@ -34,15 +35,15 @@ impl Access {
     }
 }
 
-/// The flags for private anonymous memory. On systems with `MAP_NORESERVE`, the system reserves no
-/// swap space for it.
+/// The flags for mappings of private anonymous memory. They include `MAP_NORESERVE` where the flag
+/// exists, so that the system reserves no swap space for the mapping.
 #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
 const PRIVATE: c_int = libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_NORESERVE;
 #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
 const PRIVATE: c_int = libc::MAP_PRIVATE | libc::MAP_ANON;
 
-/// Maps `bytes` bytes of zeroed pages. They are placed at `hint` unless something else is mapped
-/// there. With a hint of 0, the system chooses the address.
+/// Maps `bytes` bytes of zeroed pages. The system places the pages at the address `hint`, unless
+/// something else is mapped there. If `hint` is 0, the system chooses the address.
 pub(crate) fn map(hint: usize, bytes: usize, access: Access) -> Result<NonNull<u8>, OsCode> {
     refuse_on_demand()?;
     let hint = ptr::without_provenance_mut(hint);
@@ -63,12 +64,12 @@ pub(crate) unsafe fn make_writable(start: NonNull<u8>, bytes: usize) -> Result<(
     outcome(unsafe { libc::mprotect(to_c(start), bytes, Access::ReadWrite.protection()) })
 }
 
-/// Unmaps the `bytes` bytes from `start`. If the call fails, the range stays mapped.
+/// Unmaps the `bytes` bytes from `start`. If the system call fails, the range stays mapped.
 ///
 /// # Safety
 ///
 /// - The range must consist of whole pages that the caller has mapped.
-/// - After a success, nothing may access these pages any more.
+/// - If the call succeeds, nothing may access these pages any more.
 pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) -> Result<(), OsCode> {
     refuse_on_demand()?;
     // SAFETY: the caller has mapped the pages, and nothing uses them any more (contract of this
@@ -76,13 +77,15 @@ pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) -> Result<(), OsCod
     outcome(unsafe { libc::munmap(to_c(start), bytes) })
 }
 
-/// Gives the memory of the `bytes` bytes from `start` back to the system. The pages stay mapped and
+/// Returns the memory of the `bytes` bytes from `start` to the system. The pages stay mapped and
 /// read as zero afterwards.
 ///
-/// We use `madvise`, although a sandbox may forbid it, rather than mapping new pages over the range
-/// with `MAP_FIXED`. That has two drawbacks. Kernels before 6.12 unmap the old range first and can
-/// then still fail, which leaves a hole. And in a forked child the kernel cannot join the new
-/// mapping with the ones that the child inherited, so the child would run out of mappings.
+/// There are two ways to do this: calling `madvise`, or mapping new pages over the range with
+/// `MAP_FIXED`. We use `madvise`, although a sandbox may forbid it, because `MAP_FIXED` has two
+/// drawbacks. First, kernels before 6.12 unmap the old range before they map the new pages. If the
+/// second step fails, the range is no longer mapped at all. Second, in a forked child the kernel
+/// cannot merge the new mapping with the adjacent mappings that the child inherited. Each purge
+/// would then split a mapping, until the child reaches the limit on the number of its mappings.
 ///
 /// # Safety
 ///
@@ -95,8 +98,8 @@ pub(crate) unsafe fn purge(start: NonNull<u8>, bytes: usize) -> Result<(), OsCod
     outcome(unsafe { libc::madvise(to_c(start), bytes, libc::MADV_DONTNEED) })
 }
 
-/// Returns the size of a page in bytes. The C library has stored this number, so no system call is
-/// needed.
+/// Returns the size of a page in bytes. The C library keeps this number in memory, so no system
+/// call is needed.
 pub(crate) fn page_size() -> usize {
     // SAFETY: sysconf reads a constant of the system.
     let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
@@ -116,8 +119,9 @@ fn last() -> OsCode {
     OsCode(errno::get())
 }
 
-/// Does nothing outside of this crate's tests. In these tests, a function of the same name can
-/// refuse a system call before it is made.
+/// Does nothing outside of this crate's tests. In the tests, another function of the same name
+/// replaces this one. It can return an error before a system call is made, as if the system had
+/// refused the call.
 #[cfg(not(test))]
 #[inline(always)]
 fn refuse_on_demand() -> Result<(), OsCode> {
@@ -148,8 +152,8 @@ pub(crate) mod refusals {
         static STATE: Cell<(Plan, usize)> = const { Cell::new((Plan::Never, 0)) };
     }
 
-    /// Sets the plan for the system calls that this thread makes from now on, and counts them from
-    /// 1 again.
+    /// Sets the plan that decides which system calls of this thread are refused from now on, and
+    /// restarts the count of the calls at 1.
     pub(crate) fn refuse(plan: Plan) {
         STATE.set((plan, 0));
     }

@@ -6,36 +6,38 @@
 //!    └─────── the source below ◄─────────────┘        otherwise
 //! ```
 //!
-//! A program that empties and refills its arenas in turn would pay for each cycle if every free
-//! arena were unmapped. The system takes back the pages of an unmapped arena and has to provide
-//! zeroed pages for the next one, with a page fault for each page. For a program that needed much
-//! memory only once, however, retained arenas would be wasted. The source tells these two kinds of
-//! programs apart by what happens after it has unmapped an arena:
+//! When an arena is unmapped, the system takes back its pages. When the next arena is used, the
+//! system has to provide zeroed pages, with a page fault for each page. A program that empties and
+//! refills its arenas again and again would pay this cost in each cycle if every free arena were
+//! unmapped. For such a program, retaining free arenas saves time. A program that needed much
+//! memory only once, however, would never use the retained arenas again. The source distinguishes
+//! these two kinds of programs by what happens after it has unmapped an arena:
 //!
-//! 1. Suppose that an arena was unmapped, and another one is requested within the decay time, which
-//!    is one second by default. Then the unmapped arena could have been retained for this request.
-//!    Each such request therefore raises the limit on retained arenas by one, up to
-//!    [`MAX_RETAINED`]. The limit is 0 at first, so a program that frees its memory for the first
-//!    time retains nothing.
+//! 1. The source has a limit on the number of retained arenas, which is 0 at first. A program that
+//!    frees its memory for the first time therefore retains no arena. Suppose that an arena was
+//!    unmapped, and another arena is requested within the decay time, which is one second by
+//!    default. Then the unmapped arena could have been retained for this request. Each such request
+//!    therefore raises the limit by one, up to [`MAX_RETAINED`].
 //! 2. The limit applies to the sum of the arenas that this source retains and those that users of
-//!    the source, such as heaps, retain. A user that retains a free arena itself can use it again
-//!    without cutting it into pools first.
-//! 3. If no arena was requested for the decay time, nothing more is retained. The next arena that
-//!    comes back is then unmapped together with all arenas that the source retains, and the limit
-//!    becomes 0. If a request comes before an arena comes back, it also sets the limit to 0.
-//! 4. If the source below cannot map an arena, this source unmaps all arenas that it retains and
-//!    asks the source below once more. Users keep the arenas that they retain, so a request can
-//!    fail although a user retains free arenas.
+//!    the source, such as heaps, retain. If a heap itself retains a free arena, it can allocate
+//!    from the arena again without cutting it into pools first.
+//! 3. If no arena was requested for the decay time, no further arena is retained. When the next
+//!    arena comes back, the source unmaps it together with all arenas that it retains, and sets the
+//!    limit to 0. If an arena is requested before one comes back, the source also sets the limit to
+//!    0.
+//! 4. If the source below cannot map an arena, this source unmaps all arenas that it retains
+//!    itself, and then asks the source below once more. It cannot unmap arenas that its users
+//!    retain, so a request can fail although a user retains free arenas.
 
 use core::ptr::NonNull;
 use std::time::{Duration, Instant};
 
 use crate::{ArenaSize, ArenaSource, MapError};
 
-/// The largest number of arenas that a source and its users retain together.
+/// The largest number of free arenas that a [`RetainingArenas`] and its users retain together.
 pub const MAX_RETAINED: usize = 16;
 
-/// The default decay time. When this time has passed since the last request, no more arenas are
+/// The default decay time. If no arena was requested for this long, no further free arenas are
 /// retained.
 const DECAY: Duration = Duration::from_secs(1);
 
@@ -76,13 +78,14 @@ pub struct RetainingArenas<S: ArenaSource> {
     /// The number of arenas that the source and its users may retain together. At most
     /// [`MAX_RETAINED`].
     limit: usize,
-    /// The number of arenas that were unmapped within the decay time and that no later request has
-    /// replaced. At most [`MAX_RETAINED`].
+    /// The number of recently unmapped arenas that could have been retained for a later request. It
+    /// grows when an arena is unmapped within the decay time, shrinks when a new arena must be
+    /// mapped, and is at most [`MAX_RETAINED`].
     unmapped: usize,
 }
 
-// SAFETY: the source exclusively owns the arenas that it retains, and an arena is not tied to a
-// thread.
+// SAFETY: the source exclusively owns the arenas that it retains, so they move to the other thread
+// together with the source. An arena is not tied to a thread.
 unsafe impl<S: ArenaSource + Send> Send for RetainingArenas<S> {}
 
 impl<S: ArenaSource> RetainingArenas<S> {
@@ -91,8 +94,9 @@ impl<S: ArenaSource> RetainingArenas<S> {
         Self::with_decay(source, DECAY)
     }
 
-    /// Wraps `source`. When `decay` has passed since the last request, no more arenas are retained,
-    /// and the next arena that comes back is unmapped together with the retained ones.
+    /// Wraps `source`, with a decay time of `decay`. If no arena was requested for this long, no
+    /// further arena is retained, and the next arena that comes back is unmapped together with the
+    /// arenas that this source retains.
     pub const fn with_decay(source: S, decay: Duration) -> Self {
         Self {
             source,
@@ -112,9 +116,10 @@ impl<S: ArenaSource> RetainingArenas<S> {
         self.count + self.by_users
     }
 
-    /// Lowers the number of arenas that count as retained by users to `count`, if it is higher. A
-    /// forked child calls this because only the forking thread exists in the child: the users that
-    /// belong to other threads, and the arenas that they retained, are lost.
+    /// Sets the number of arenas that the source counts as retained by users to `count`, unless the
+    /// number is already lower. A forked child calls this function. Only the forking thread exists
+    /// in the child, so the users that belong to other threads are lost, and with them the arenas
+    /// that they retained.
     pub fn limit_users_to(&mut self, count: usize) {
         self.by_users = self.by_users.min(count);
     }
@@ -124,7 +129,8 @@ impl<S: ArenaSource> RetainingArenas<S> {
         self.requested.is_some_and(|requested| requested.elapsed() < self.decay)
     }
 
-    /// Returns how many more arenas may be retained at present.
+    /// Returns how many more arenas may be retained at present. This is 0 if no arena was requested
+    /// within the decay time.
     fn room(&self) -> usize {
         match self.is_in_demand() {
             true => self.limit.saturating_sub(self.retained()),
@@ -133,7 +139,7 @@ impl<S: ArenaSource> RetainingArenas<S> {
     }
 
     /// Records that an arena is requested now. If the decay time has passed since the last request,
-    /// the limit becomes 0.
+    /// sets the limit on retained arenas to 0.
     fn note_request(&mut self) {
         if !self.is_in_demand() {
             self.reset_limit();
@@ -141,9 +147,9 @@ impl<S: ArenaSource> RetainingArenas<S> {
         self.requested = Some(Instant::now());
     }
 
-    /// Records that a request could not be served from the retained arenas and goes to the source
-    /// below. If an arena was unmapped within the decay time, it could have been retained for this
-    /// request, so the limit grows by one.
+    /// Records that no retained arena fits a request, so the request goes to the source below. If
+    /// an arena was unmapped within the decay time, that arena could have been retained for this
+    /// request. In that case the limit on retained arenas grows by one.
     fn note_miss(&mut self) {
         if self.unmapped > 0 {
             self.unmapped -= 1;
@@ -151,28 +157,30 @@ impl<S: ArenaSource> RetainingArenas<S> {
         }
     }
 
-    /// Sets the limit to 0. Nothing is retained until arenas are unmapped and requested again.
+    /// Sets the limit on retained arenas to 0. From then on no arena is retained, until an arena is
+    /// unmapped and another one is requested soon afterwards.
     fn reset_limit(&mut self) {
         self.limit = 0;
         self.unmapped = 0;
     }
 
-    /// Retains `arena` if the limit allows it and the other retained arenas have the same size.
-    /// Otherwise returns false, and the caller must unmap the arena.
+    /// Retains `arena` and returns true, if the limit allows it and the other retained arenas have
+    /// the same size. Otherwise returns false, and the caller must unmap the arena.
     fn push(&mut self, arena: NonNull<u8>, size: ArenaSize) -> bool {
         let fits = self.count == 0 || self.size == Some(size);
         if !fits || self.room() == 0 {
             return false;
         }
-        // INVARIANT: the user has just given back the arena, so it came from `source` and is not in
-        // use.
+        // INVARIANT: a user has just passed the arena to `unmap`, so it came from `source` and is
+        // not in use.
         self.arenas[self.count] = arena;
         self.count += 1;
         self.size = Some(size);
         true
     }
 
-    /// Takes out the arena that was retained last, if it has the requested size.
+    /// Removes the arena that was retained last and returns it. Returns `None` if no arena is
+    /// retained or if the retained arenas have another size.
     fn pop(&mut self, size: ArenaSize) -> Option<NonNull<u8>> {
         if self.size != Some(size) {
             return None;
@@ -181,7 +189,8 @@ impl<S: ArenaSource> RetainingArenas<S> {
         Some(self.arenas[self.count])
     }
 
-    /// Unmaps all arenas that this source retains. Its users keep theirs.
+    /// Unmaps all arenas that this source itself retains. Arenas that users of the source retain
+    /// are not affected.
     fn unmap_retained(&mut self) {
         let Some(size) = self.size else { return };
         while let Some(arena) = self.pop(size) {
@@ -192,8 +201,8 @@ impl<S: ArenaSource> RetainingArenas<S> {
     }
 }
 
-// SAFETY: every arena comes from the source below, which fulfils the contract. An arena is handed
-// out a second time only after its user has given it back.
+// SAFETY: every arena comes from the source below, which fulfils the contract. A retained arena is
+// returned by `map` again only after its user has passed it to `unmap`.
 unsafe impl<S: ArenaSource> ArenaSource for RetainingArenas<S> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         self.note_request();
@@ -308,8 +317,8 @@ mod tests {
         }
     }
 
-    /// Maps `arenas` arenas, unmaps them and maps as many again, which raises the limit by
-    /// `arenas`.
+    /// Maps `arenas` arenas, unmaps them and maps the same number again, which raises the limit on
+    /// retained arenas by `arenas`.
     fn cycle(source: &mut RetainingArenas<Counting>, arenas: usize) -> Vec<NonNull<u8>> {
         let first = map(source, arenas);
         unmap(source, first);

@@ -23,7 +23,7 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Locks `mutex`, or returns `None` if it is already locked.
+/// Locks `mutex`, or returns `None` if the mutex is already locked.
 pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     mutex.try_lock().ok()
 }
@@ -32,8 +32,8 @@ pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
 pub mod thread {
     pub use loom::thread::*;
 
-    /// Starts a thread of the model, and counts it for the report that [`model`](super::model)
-    /// prints.
+    /// Starts a thread of the model, and counts the thread for the report that
+    /// [`model`](super::model) prints.
     pub fn spawn<F, T>(body: F) -> JoinHandle<T>
     where
         F: FnOnce() -> T + 'static,
@@ -45,18 +45,20 @@ pub mod thread {
 }
 
 thread_local! {
-    /// How many threads the current execution of the model has started. A thread-local is enough
-    /// for the count, because loom runs all threads of a model on one real thread.
+    /// How many threads the current execution of the model has started. Loom runs all threads of a
+    /// model on one real thread, so all of them share this thread-local.
     static SPAWNED: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Explores every interleaving of the threads that `body` starts, within the bounds that loom's
 /// environment variables set. Prints how many executions were explored.
 ///
-/// Loom 0.7 remembers only the last access to each atomic. If a thread loads an atomic itself, that
-/// access can hide an earlier load by another thread, and loom then does not explore a later store
-/// in the other order. To avoid this, let the main thread do the stores, because it runs first, and
-/// check that more than one execution was explored.
+/// Loom 0.7 remembers only the last access to each atomic. To find out which accesses could also
+/// happen in the opposite order, it compares each access with this last one. If thread A loads an
+/// atomic, and thread B then loads and stores it, the load by B hides the load by A. Loom then does
+/// not explore the order in which the store by B comes before the load by A. To avoid this, let the
+/// main thread do the stores, because it runs first, and check that more than one execution was
+/// explored.
 ///
 /// # Panics
 ///
@@ -67,13 +69,13 @@ pub fn model(body: impl Fn() + Sync + Send + 'static) {
     explored.report("accepted");
 }
 
-/// Asserts that loom rejects `body`, which contains an error on purpose: in some interleaving,
-/// `body` must have a data race or fail one of its assertions.
+/// Asserts that loom rejects `body`, which contains an error on purpose. In at least one
+/// interleaving, `body` must have a data race or fail one of its assertions.
 ///
 /// # Panics
 ///
-/// Panics if no interleaving of `body` fails, or if one fails for a reason other than a race or an
-/// assertion, such as a deadlock.
+/// Panics if no interleaving of `body` fails, or if an interleaving fails for a reason other than a
+/// data race or an assertion, such as a deadlock.
 pub fn rejected(body: impl Fn() + Sync + Send + 'static) {
     let explored = StdArc::new(Explored::default());
     let Err(panic) = catch_unwind(AssertUnwindSafe(|| explore(&explored, body))) else {
@@ -86,8 +88,8 @@ pub fn rejected(body: impl Fn() + Sync + Send + 'static) {
     explored.report("rejected");
 }
 
-/// Parts of the messages with which loom reports other errors than the ones that [`rejected`]
-/// expects.
+/// Parts of the messages with which loom reports errors other than data races and failed
+/// assertions. [`rejected`] does not accept such errors.
 const OTHER_REASONS: [&str; 5] = [
     "Model exceeded maximum number of branches",
     "deadlock",
@@ -131,8 +133,9 @@ impl Explored {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("unnamed");
         let executions = self.executions.load(Relaxed);
-        // An execution that loom rejects ends in a panic before its threads are added to `threads`,
-        // so we also consider the threads that it has started.
+        // An execution that loom rejects ends in a panic before its number of threads is recorded
+        // in `threads`. We therefore also consider `SPAWNED`, the number of threads that this
+        // execution has started.
         let threads = self.threads.load(Relaxed).max(1 + SPAWNED.get());
         let milliseconds = self.started.elapsed().as_millis();
         println!("model {name} {verdict} {executions} {threads} {milliseconds}");

@@ -1,6 +1,6 @@
-//! Atomics, cells, locks and threads under one set of names. In a normal build they are those of
-//! the standard library. In a model, which is a test that explores every interleaving of its
-//! threads, they are those of [loom](https://docs.rs/loom).
+//! Atomics, cells, locks and threads under one set of names. In a normal build, these names stand
+//! for types and functions of the standard library. In a model, which is a test that explores every
+//! interleaving of its threads, they stand for those of [loom](https://docs.rs/loom).
 //!
 //! ```
 //! use sync::{Arc, Mutex, lock, thread};
@@ -15,10 +15,10 @@
 //! });
 //! ```
 //!
-//! Every crate of the workspace that shares memory between threads imports these names from this
-//! crate only. The code that ships is therefore the same code that loom explores. Compiling with
-//! `RUSTFLAGS="--cfg loom"` selects loom. Other crates test that flag only to leave out what cannot
-//! be modelled, such as statics and thread-locals.
+//! Every crate of the workspace that shares memory between threads imports these names only from
+//! this crate. Loom therefore explores the same code that is released. Compiling with
+//! `RUSTFLAGS="--cfg loom"` selects loom. Other crates test this flag only to leave out code that
+//! cannot be modelled, such as statics and thread-locals.
 //!
 //! ```text
 //!                 in a build       in a model (--cfg loom)
@@ -31,8 +31,9 @@
 //! ```
 //!
 //! Loom has two limits. It treats `SeqCst` as acquire-release, and it does not explore executions
-//! in which a store becomes visible only after a later load of the same thread. The workspace
-//! therefore uses `Acquire`, `Release` and `Relaxed` only.
+//! in which a store becomes visible to other threads only after the same thread has executed a
+//! later load. Loom therefore cannot check code that relies on `SeqCst`, and the workspace uses
+//! only `Acquire`, `Release` and `Relaxed`.
 //!
 //! # Features
 //!
@@ -58,20 +59,21 @@ use native as chosen;
 pub use chosen::{Arc, Mutex, MutexGuard, lock, model, rejected, thread, try_lock};
 pub use chosen::{UnsafeCell, atomic};
 
-/// True if the types of this crate are loom's. A value of one of loom's types is not initialised by
-/// zero bytes, unlike an atomic of the standard library.
+/// True if the types of this crate are those of loom. An atomic of the standard library is
+/// initialised if all of its bytes are zero. A value of one of loom's types is not, so code that
+/// allocates zeroed memory for atomics must test this constant.
 pub const IS_MODEL: bool = cfg!(loom);
 
-/// Declares a function that is `const`, except in a model (`--cfg loom`), because loom's types
-/// cannot be created at compile time.
+/// Declares a function that is `const` in a normal build but not in a model (`--cfg loom`), because
+/// loom's types cannot be created at compile time.
 #[cfg(not(loom))]
 #[macro_export]
 macro_rules! const_unless_model {
     ($(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => { $(#[$meta])* $vis const fn $($rest)* };
 }
 
-/// Declares a function that is `const`, except in a model (`--cfg loom`), because loom's types
-/// cannot be created at compile time.
+/// Declares a function that is `const` in a normal build but not in a model (`--cfg loom`), because
+/// loom's types cannot be created at compile time.
 #[cfg(loom)]
 #[macro_export]
 macro_rules! const_unless_model {

@@ -1,8 +1,9 @@
-//! Intrusive linked lists: each node holds the link to the next node.
+//! Intrusive linked lists, in which each node stores the link to the next node.
 //!
-//! In a normal build, a node is a free block of memory that stores the link in its own bytes. In a
-//! model, a node is a small object, because loom cannot observe accesses to raw memory. The lists
-//! are generic over the type of their nodes, so loom explores the same list code that ships.
+//! In a normal build, a node is a free block of memory, whose bytes store the link. In a model, a
+//! node is a small object that contains loom's types, because loom cannot observe accesses to raw
+//! memory. The lists are generic over the type of their nodes, so loom explores the same list code
+//! that is released.
 
 use core::{
     marker::PhantomData,
@@ -32,16 +33,16 @@ pub unsafe trait Link: Sized {
     unsafe fn set_next(node: NonNull<Self>, next: *mut Self);
 }
 
-/// A list of nodes whose last link is null. The chain owns its nodes.
+/// A list of nodes. The link of the last node is null. The chain owns all of its nodes.
 ///
-/// As an iterator, the chain removes its nodes one by one, first to last. Whoever receives a node
-/// becomes its owner.
+/// A chain is an iterator over its own nodes. Each call of `next` removes the first node from the
+/// chain and returns it. The caller becomes the owner of this node.
 #[derive(Debug)]
 pub struct Chain<N> {
     /// # Invariant
     ///
-    /// The chain exclusively owns the nodes that are reached from `head` along the links. The link
-    /// of the last one is null.
+    /// `head` is null or points to a node. From there, following the links reaches further nodes
+    /// and ends at null. The chain exclusively owns all of these nodes.
     head: *mut N,
     owned: PhantomData<N>,
 }
@@ -55,12 +56,12 @@ impl<N: Link> Chain<N> {
     ///
     /// # Safety
     ///
-    /// The caller must exclusively own these nodes, and gives up that ownership. Their links must
-    /// be set.
+    /// The caller must exclusively own all of these nodes, and gives up that ownership. The link of
+    /// each node must be set.
     #[inline]
     pub unsafe fn from_head(head: *mut N) -> Self {
-        // INVARIANT: the caller owned the nodes and has given them to the chain (contract of
-        // `from_head`).
+        // INVARIANT: the caller owned the nodes and has given up their ownership to the chain
+        // (contract of `from_head`).
         Self { head, owned: PhantomData }
     }
 
@@ -73,7 +74,8 @@ impl<N: Link> Chain<N> {
     pub unsafe fn push(&mut self, node: NonNull<N>) {
         // SAFETY: the caller owns `node` (contract of `push`).
         unsafe { N::set_next(node, self.head) };
-        // INVARIANT: the caller has given up `node`, and the link to the other nodes was set above.
+        // INVARIANT: the caller has given up `node` (contract of `push`), and its link to the other
+        // nodes was set above.
         self.head = node.as_ptr();
     }
 }
@@ -90,14 +92,14 @@ impl<N: Link> Iterator for Chain<N> {
     }
 }
 
-/// A list of at least one node. The segment also stores a pointer to its last node, so it can be
-/// linked to the front of another list in constant time. The segment owns its nodes.
+/// A list that contains at least one node and owns its nodes. A segment also stores a pointer to
+/// its last node, so it can be put in front of another list in constant time.
 #[derive(Debug)]
 pub struct Segment<N> {
     /// # Invariant
     ///
-    /// The segment exclusively owns the nodes that are reached from `first` along the links, up to
-    /// and including `last`. The link of `last` may be unset.
+    /// The segment exclusively owns `first` and all nodes that are reached from there along the
+    /// links, up to and including `last`. The link of `last` may be unset.
     first: NonNull<N>,
     last: NonNull<N>,
 }
@@ -110,7 +112,8 @@ impl<N: Link> Segment<N> {
     /// The caller must exclusively own `node`, and gives up that ownership.
     #[inline]
     pub unsafe fn of(node: NonNull<N>) -> Self {
-        // INVARIANT: the caller owned the node and has given it to the segment (contract of `of`).
+        // INVARIANT: the caller owned the node and has given up its ownership to the segment
+        // (contract of `of`).
         Self { first: node, last: node }
     }
 
@@ -126,8 +129,8 @@ impl<N: Link> Segment<N> {
             Some(segment) => {
                 // SAFETY: the caller owns `node` (contract of `push`).
                 unsafe { N::set_next(node, segment.first.as_ptr()) };
-                // INVARIANT: the caller has given up `node`, and the link to the other nodes was
-                // set above.
+                // INVARIANT: the caller has given up `node` (contract of `push`), and its link to
+                // the other nodes was set above.
                 segment.first = node;
             }
             // SAFETY: the caller owns `node`, and gives it up (contract of `push`).
@@ -141,8 +144,8 @@ impl<N: Link> Segment<N> {
         self.first
     }
 
-    /// Sets the link of the segment's last node to `rest`. The segment does not own the nodes
-    /// behind it.
+    /// Sets the link of the segment's last node to `rest`. The segment does not become the owner of
+    /// the nodes from `rest` on.
     #[inline]
     #[expect(clippy::not_unsafe_ptr_arg_deref, reason = "the link is stored, not followed")]
     pub fn link_to(&self, rest: *mut N) {
@@ -153,8 +156,8 @@ impl<N: Link> Segment<N> {
     /// Converts the segment into a chain of the same nodes.
     pub fn into_chain(self) -> Chain<N> {
         self.link_to(ptr::null_mut());
-        // SAFETY: the segment owned the nodes and is consumed. All links are set, and the link of
-        // the last node was set to null above.
+        // SAFETY: the segment owned the nodes, and gives up this ownership, because it is consumed.
+        // All links are set, and the link of the last node was set to null above.
         unsafe { Chain::from_head(self.first.as_ptr()) }
     }
 }
@@ -183,7 +186,7 @@ mod tests {
         let mut nodes = [const { Node(ptr::null_mut()) }; 3];
         let nodes = nodes.each_mut().map(NonNull::from);
         let mut chain = Chain::EMPTY;
-        // SAFETY: the test owns the nodes, and no longer uses them.
+        // SAFETY: the test owns the nodes, and does not access them while they are in the list.
         nodes.iter().for_each(|node| unsafe { chain.push(*node) });
         assert!(chain.eq(nodes.iter().rev().copied()));
     }
@@ -193,7 +196,7 @@ mod tests {
         let mut nodes = [const { Node(ptr::null_mut()) }; 3];
         let nodes = nodes.each_mut().map(NonNull::from);
         let mut segment = None;
-        // SAFETY: the test owns the nodes, and no longer uses them.
+        // SAFETY: the test owns the nodes, and does not access them while they are in the list.
         nodes.iter().for_each(|node| unsafe { Segment::push(&mut segment, *node) });
         let segment = segment.expect("three nodes were pushed");
         assert_eq!(segment.first(), nodes[2]);

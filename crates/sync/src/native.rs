@@ -4,8 +4,9 @@
 
 pub use core::sync::atomic;
 
-/// A cell that gives access to its contents only through closures. In a model, loom's cell of the
-/// same name can therefore observe when each access begins and ends.
+/// A cell that gives access to its contents only while a closure runs. In a model, loom's cell of
+/// the same name replaces this cell. Because of the closures, it can observe when each access
+/// begins and ends.
 #[derive(Debug, Default)]
 #[repr(transparent)]
 pub struct UnsafeCell<T>(core::cell::UnsafeCell<T>);
@@ -17,15 +18,15 @@ impl<T> UnsafeCell<T> {
         Self(core::cell::UnsafeCell::new(value))
     }
 
-    /// Calls `f` with a pointer through which it may read the contents. No thread may write to the
+    /// Calls `f` with a pointer through which `f` may read the contents. Nobody may write to the
     /// contents while `f` runs.
     #[inline]
     pub fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
         f(self.0.get())
     }
 
-    /// Calls `f` with a pointer through which it may write the contents. Nobody else may read or
-    /// write the contents while `f` runs.
+    /// Calls `f` with a pointer through which `f` may read and write the contents. Nobody else may
+    /// access the contents while `f` runs.
     #[inline]
     pub fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
         f(self.0.get())
@@ -45,16 +46,17 @@ mod hosted {
     /// The number of times that [`model`] runs its body.
     const RUNS: usize = if cfg!(miri) { 10 } else { 2_000 };
 
-    /// Locks `mutex`, even if a thread panicked while it held the lock. We can ignore such a panic,
-    /// because our code keeps the data under its locks consistent between any two statements.
+    /// Locks `mutex`, even if a thread has panicked while it held the lock. Such a panic can be
+    /// ignored, because the code of this workspace keeps the data behind its locks consistent
+    /// between any two statements.
     #[cfg(not(tsan))]
     #[inline]
     pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Locks `mutex`, or returns `None` if it is already locked. As with [`lock`], it does not
-    /// matter whether a thread panicked while it held the lock.
+    /// Locks `mutex`, or returns `None` if the mutex is already locked. Like [`lock`], this
+    /// function ignores that a thread has panicked while it held the lock.
     #[cfg(not(tsan))]
     #[inline]
     pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
@@ -65,8 +67,8 @@ mod hosted {
         }
     }
 
-    /// Runs `body` 2,000 times on real threads, or 10 times under Miri. Under `--cfg loom`, loom
-    /// explores `body` instead, with one run for each interleaving of its threads.
+    /// Runs `body` 2,000 times on real threads, or 10 times under Miri. Under `--cfg loom`, another
+    /// function of the same name lets loom run `body` once for each interleaving of its threads.
     ///
     /// # Panics
     ///
@@ -77,9 +79,9 @@ mod hosted {
         }
     }
 
-    /// Under `--cfg loom`, asserts that loom rejects `body`, which contains an error on purpose.
-    /// Without loom the function does nothing, because only an exhaustive search is certain to find
-    /// the error.
+    /// Does nothing. Under `--cfg loom`, another function of the same name asserts that loom
+    /// rejects `body`, which contains an error on purpose. Without loom, runs on real threads might
+    /// not find the error, because only an exhaustive search is certain to find it.
     pub fn rejected(body: impl Fn() + Sync + Send + 'static) {
         drop(body);
     }

@@ -1,9 +1,10 @@
 //! A lock whose synchronisation ThreadSanitizer can observe.
 //!
-//! ThreadSanitizer observes only code that was compiled with it, and the standard library was not.
-//! With `std::sync::Mutex`, it would therefore report races between accesses that the lock keeps
-//! apart. Under `--cfg tsan` the lock of this module replaces the standard one. A waiting thread
-//! yields in a loop, so the lock is meant for tests only.
+//! ThreadSanitizer observes only code that was compiled with it. The standard library was not, so
+//! ThreadSanitizer does not see that `std::sync::Mutex` synchronises threads. It would report data
+//! races between accesses that the mutex orders. Under `--cfg tsan` the lock of this module
+//! therefore replaces the mutex of the standard library. A thread that waits for this lock yields
+//! in a loop, so the lock is meant only for tests.
 
 use std::{
     cell::UnsafeCell,
@@ -16,7 +17,7 @@ use std::{
     thread::yield_now,
 };
 
-/// A lock with those functions of `std::sync::Mutex` that the workspace uses.
+/// A lock that offers the functions of `std::sync::Mutex` that the workspace uses.
 #[derive(Debug, Default)]
 pub struct Mutex<T> {
     taken: AtomicBool,
@@ -26,7 +27,8 @@ pub struct Mutex<T> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: only the thread that has the guard accesses the value, and there is at most one guard.
+// SAFETY: the value is accessed only through a guard, and at most one guard exists at a time, so no
+// two threads access the value at the same time.
 unsafe impl<T: Send> Sync for Mutex<T> {}
 
 impl<T> Mutex<T> {
@@ -37,7 +39,7 @@ impl<T> Mutex<T> {
 }
 
 /// A guard that keeps its lock locked until the guard is dropped. Like the guard of the standard
-/// library, it is not `Send`.
+/// library's mutex, it is not `Send`.
 #[derive(Debug)]
 pub struct MutexGuard<'l, T>(&'l Mutex<T>, PhantomData<*const ()>);
 
@@ -48,16 +50,16 @@ impl<T> Deref for MutexGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: this guard is the only one (invariant of `value`), and its own borrow rules out
-        // conflicting references.
+        // SAFETY: no other guard of the lock exists (invariant of `value`). The returned reference
+        // borrows this guard, so no conflicting reference exists.
         unsafe { &*self.0.value.get() }
     }
 }
 
 impl<T> DerefMut for MutexGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: this guard is the only one (invariant of `value`), and its own borrow rules out
-        // conflicting references.
+        // SAFETY: no other guard of the lock exists (invariant of `value`). The returned reference
+        // borrows this guard, so no conflicting reference exists.
         unsafe { &mut *self.0.value.get() }
     }
 }
@@ -77,7 +79,7 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     MutexGuard(mutex, PhantomData)
 }
 
-/// Locks `mutex`, or returns `None` if it is already locked.
+/// Locks `mutex`, or returns `None` if the mutex is already locked.
 pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     // INVARIANT: the swap returned false, so the lock was unlocked and no other guard exists.
     (!mutex.taken.swap(true, Acquire)).then(|| MutexGuard(mutex, PhantomData))

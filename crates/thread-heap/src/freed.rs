@@ -1,4 +1,5 @@
-//! Moves freed blocks from the thread that freed them to the owner of their heap.
+//! How freed blocks get from the thread that freed them to the owner of the heap that they belong
+//! to.
 //!
 //! ```text
 //!   freeing thread                                     owner

@@ -1,9 +1,9 @@
 //! The list of all heaps, including the abandoned ones, which have no owner.
 //!
-//! A heap is added to the list once, when it is created. Heaps are never freed, so the list never
-//! shrinks. When an owner has abandoned a heap, another owner can adopt it, and a new heap is
-//! created only if no heap in the list can be adopted. The length of the list is therefore the
-//! largest number of heaps that ever had an owner at the same time.
+//! A heap is added to the list when it is created. Heaps are never freed, so the list never
+//! shrinks. After an owner has abandoned a heap, another owner can adopt the heap. A new heap is
+//! created only if every heap in the list has an owner. The length of the list is therefore the
+//! largest number of heaps that have had an owner at the same time.
 
 use std::ptr::{self, NonNull};
 
@@ -18,7 +18,8 @@ use sync::atomic::{
 ///
 /// - [`next`](Self::next) must always return the same field of the object.
 pub(crate) unsafe trait Listed: Sized {
-    /// Returns the link to the object that was added to the list just before this one.
+    /// Returns the link of this object, which leads to the object that was added to the list just
+    /// before this one.
     fn next(&self) -> &AtomicPtr<Self>;
 }
 
@@ -27,8 +28,9 @@ pub(crate) unsafe trait Listed: Sized {
 pub(crate) struct HeapList<T> {
     /// # Invariant
     ///
-    /// The pointer is null or leads to an object. The link of each object leads to another object
-    /// or is null, and following the links always ends at null. All of these objects live forever.
+    /// `first` is null or points to an object of the list. The link of each object leads to another
+    /// object or is null, and following the links always ends at null. All objects of the list live
+    /// forever.
     first: AtomicPtr<T>,
 }
 
@@ -50,7 +52,8 @@ impl<T: Listed + 'static> HeapList<T> {
         let mut first = self.first.load(Relaxed);
         loop {
             object.next().store(first, Relaxed);
-            // INVARIANT: the object lives forever, and links to the others.
+            // INVARIANT: the object lives forever, and its link leads to the object that was the
+            // first one before.
             match self.first.compare_exchange_weak(first, place, order, Relaxed) {
                 Ok(_) => return,
                 Err(now) => first = now,
@@ -66,8 +69,8 @@ impl<T: Listed + 'static> HeapList<T> {
 
     fn iter_with(&self, order: Ordering) -> impl Iterator<Item = &'static T> {
         let object = |place: *mut T| {
-            // SAFETY: the object lives forever (invariant of `first`), and nobody has a mutable
-            // reference to it.
+            // SAFETY: the object lives forever (invariant of `first`), and was added as a shared
+            // reference, so nobody has a mutable reference to it.
             NonNull::new(place).map(|place| unsafe { place.as_ref() })
         };
         let first = object(self.first.load(order));
@@ -108,7 +111,8 @@ mod tests {
         let items: Vec<_> = list.iter().map(|item| ptr::from_ref(item).cast_mut()).collect();
         drop(list);
         for item in items {
-            // SAFETY: the function `item` allocated it with a `Box`, and nothing else refers to it.
+            // SAFETY: the function `item` allocated the object with a `Box`, and nothing else
+            // refers to the object.
             drop(unsafe { Box::from_raw(item) });
         }
     }

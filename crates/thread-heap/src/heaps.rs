@@ -33,14 +33,15 @@ mod open;
 pub(crate) mod owner;
 pub(crate) mod stats;
 
-/// A family of heaps that share one source of arenas. Each heap either has an
-/// [`Owner`](crate::Owner) or is abandoned.
+/// A family of heaps that share one arena source. Each heap either has an [`Owner`](crate::Owner)
+/// or is abandoned, which means that nobody owns it.
 ///
-/// `P` is a tuple of a source of arenas, an allocator for metadata, and a geometry. Neither the
-/// source nor the allocator may call back into a heap.
+/// `P` is a tuple of an arena source, a metadata allocator and a geometry. Neither the source nor
+/// the allocator may call back into a heap.
 ///
-/// A block may outlive the thread that allocated it, and to free the block we need its heap. A
-/// `Heaps` must therefore live forever, in a static or in leaked memory.
+/// A block may outlive the thread that allocated it, and freeing the block later accesses the heap
+/// that it came from. The heaps of a family must therefore never be freed, so a `Heaps` must live
+/// forever, in a static or in leaked memory.
 ///
 /// ```
 /// use obmalloc::{BlockPtr, Pools16K, SizeClass};
@@ -65,14 +66,15 @@ pub(crate) mod stats;
 pub struct Heaps<P: Parts> {
     shared: SharedSource<P>,
     list: HeapList<ThreadHeap<P>>,
-    /// Locked by the thread that is taking over inboxes, so that only one thread does so at a time.
+    /// A thread holds this lock while it takes over inboxes, so that only one thread does so at a
+    /// time.
     takeovers: Mutex<()>,
 }
 
 impl<P: Parts> Heaps<P> {
     sync::const_unless_model! {
-        /// Creates a family that contains no heap yet. Its arenas come from `source`, and its
-        /// metadata comes from `lower`.
+        /// Creates a family that contains no heap yet. The arenas of its heaps come from `source`,
+        /// and their metadata is allocated from `lower`.
         pub fn new(source: P::Source, lower: P::Lower) -> Self {
             Self {
                 shared: SharedSource::new(source, lower),
@@ -82,28 +84,30 @@ impl<P: Parts> Heaps<P> {
         }
     }
 
-    /// Returns true if `address` lies in an arena of one of these heaps. It reads the arena map and
-    /// takes no lock.
+    /// Returns true if `address` lies in an arena of one of these heaps. The function looks up the
+    /// address in the arena map and takes no lock.
     #[inline]
     pub fn holds(&self, address: usize) -> bool {
         self.shared.map().contains(address)
     }
 
-    /// Locks the source of arenas until the guard is dropped. A thread that forks must hold this
-    /// lock across the fork. Otherwise another thread may hold the lock at that moment. That thread
-    /// does not exist in the child, so the child's source would stay locked forever.
+    /// Locks the arena source until the guard is dropped. A thread that forks must hold this lock
+    /// across the fork. Otherwise another thread may hold the lock while the process forks. That
+    /// thread does not exist in the child, so the lock would never be unlocked there.
     pub fn lock_source(&self) -> SourceGuard<'_, P::Source> {
         SourceGuard::new(self.shared.source())
     }
 
-    /// Waits until no takeover of an inbox is running, and prevents new ones until the guard is
-    /// dropped. A thread that forks must hold this lock across the fork. Otherwise another thread
-    /// may have taken blocks out of an inbox at that moment, and the child would lose these blocks.
+    /// Waits until no takeover of an inbox is running, and prevents further takeovers until the
+    /// guard is dropped. During a takeover, a thread takes all blocks out of an inbox and later
+    /// pushes them back. A thread that forks must hold this lock across the fork. Otherwise another
+    /// thread may be in the middle of a takeover while the process forks, and the child would lose
+    /// the blocks that were taken out.
     pub(crate) fn pause_takeovers(&self) -> MutexGuard<'_, ()> {
         sync::lock(&self.takeovers)
     }
 
-    /// Resets the thread number of every heap to 0, except for heaps whose number is `thread`.
+    /// Sets the thread number of every heap to 0, except for heaps whose thread number is `thread`.
     pub(crate) fn forget_threads_but(&self, thread: usize) {
         for heap in self.list.iter().filter(|heap| heap.thread.load(Relaxed) != thread) {
             heap.thread.store(0, Relaxed);
@@ -120,8 +124,9 @@ impl<P: Parts> fmt::Debug for Heaps<P> {
 /// The single-owner heap inside a [`ThreadHeap`].
 pub(crate) type OwnHeap<P> = Heap<SharedArenas<P>, <P as Parts>::Lower, <P as Parts>::Geometry>;
 
-/// A single-owner heap, together with an inbox for blocks that other threads free and an outbox for
-/// blocks that its owner frees into other heaps.
+/// A single-owner heap with an inbox and an outbox. Other threads push blocks of this heap that
+/// they free to the inbox. The outbox collects blocks of other heaps that the owner of this heap
+/// frees.
 #[repr(C)]
 pub(crate) struct ThreadHeap<P: Parts> {
     /// # Invariant
@@ -132,27 +137,28 @@ pub(crate) struct ThreadHeap<P: Parts> {
     ///
     /// Only the [`Owner`](crate::Owner) of the heap accesses this field.
     pub(crate) outbox: UnsafeCell<Outbox<Self>>,
-    /// Padding between the fields that the owner uses and the inbox. Other threads write to the
-    /// inbox, and this must not evict the owner's fields from its cache.
+    /// Padding between the inbox and the fields that only the owner uses. Other threads write to
+    /// the inbox. If the inbox shared a cache line with the owner's fields, each of these writes
+    /// would evict the fields from the owner's cache.
     _apart: [u8; 128],
     pub(crate) inbox: Inbox<Batch>,
     /// The family that this heap belongs to.
     heaps: &'static Heaps<P>,
     next: AtomicPtr<Self>,
-    /// True if the heap belongs to a value instead of a thread. Such an owner still exists in a
-    /// forked child. Only the number of arenas that a child counts as retained depends on this
-    /// flag.
+    /// True if the owner of the heap is a value ([`OwnedHeap`](crate::OwnedHeap)) instead of a
+    /// thread. Such a heap still has its owner in a forked child, whichever thread has forked. The
+    /// flag is only used in the child, to count the arenas that are still retained there.
     pub(crate) outlives_threads: AtomicBool,
-    /// The number of the thread that has the heap open, or 0. No two live threads have the same
-    /// number, but a thread may get the number of one that has ended. If a thread that has not
-    /// opened this heap finds its own number here, then the thread that opened the heap has ended
-    /// without closing it.
+    /// The number of the thread that has opened the heap, or 0 if no thread has it open. No two
+    /// live threads have the same number, but a new thread may get the number of a thread that has
+    /// ended. Suppose that a thread without a heap finds its own number here. Then the heap was
+    /// opened by an earlier thread with the same number, which has ended without closing the heap.
     pub(crate) thread: AtomicUsize,
 }
 
-// SAFETY: only the owner accesses the cells. Everything that one owner did happens before the
-// accesses of the next owner (see the table in the documentation of the crate). The other fields
-// are atomics or are never changed.
+// SAFETY: only the owner of the heap accesses the cells. Everything that an owner did happens
+// before the accesses of the next owner (see the table in the documentation of the crate). The
+// other fields are atomics or never change.
 unsafe impl<P: Parts> Sync for ThreadHeap<P> {}
 
 // SAFETY: the method always returns the field `next`.
@@ -169,7 +175,8 @@ impl<P: Parts> ThreadHeap<P> {
     );
 
     sync::const_unless_model! {
-        /// Creates a heap whose owner is the caller. All of its blocks carry `tag`.
+        /// Creates a heap whose owner is the caller. `tag` can be found from every block of the
+        /// heap.
         pub(crate) fn new(
             heaps: &'static Heaps<P>,
             arenas: SharedArenas<P>,
@@ -190,7 +197,8 @@ impl<P: Parts> ThreadHeap<P> {
         }
     }
 
-    /// Returns the tag that every block of this heap carries.
+    /// Returns the tag of this heap, which is the address of the heap. It can be found from every
+    /// block of the heap.
     pub(crate) fn tag(&self) -> HeapTag {
         HeapTag(std::ptr::from_ref(self).cast())
     }
@@ -223,20 +231,20 @@ impl<P: Parts> ThreadHeap<P> {
     }
 
     /// Allocates a block of `class` from the free list of the first pool of that class. Returns
-    /// `None` if that list is empty. This is the fast path.
+    /// `None` if this free list is empty. This is the fast path of allocation.
     ///
     /// # Safety
     ///
     /// - The caller must own the heap, unless the heap never has an arena.
     #[inline]
     pub(crate) unsafe fn alloc_listed(&self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
-        // SAFETY: either the caller owns the heap, or the heap never has an arena (contract). A
-        // heap without arenas never changes, so any thread may read it.
+        // SAFETY: either the caller owns the heap, or the heap never has an arena (contract of
+        // `alloc_listed`). A heap that never has an arena never changes, so any thread may read it.
         self.own.with(|own| unsafe { &*own }.alloc_listed(class))
     }
 
-    /// Frees `block` if it belongs to this heap. Otherwise returns the block, which is then still
-    /// in use. This is the fast path.
+    /// Frees `block` if the block belongs to this heap. Otherwise returns the block, which is then
+    /// still in use. This is the fast path of freeing.
     ///
     /// # Safety
     ///
@@ -249,8 +257,8 @@ impl<P: Parts> ThreadHeap<P> {
         if !std::ptr::eq(heap.as_ptr(), self) {
             return Some(block);
         }
-        // SAFETY: the block carries this heap's tag, so this heap has an arena. The caller
-        // therefore owns the heap (contract).
+        // SAFETY: the block belongs to this heap, so this heap has an arena. The caller therefore
+        // owns the heap (contract of `free_if_own`).
         self.own.with_mut(|own| unsafe { (*own).free(block) });
         None
     }

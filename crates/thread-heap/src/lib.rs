@@ -2,9 +2,10 @@
 //!
 //! # What happens before what
 //!
-//! The table lists the pairs of events between which this crate establishes a happens-before
-//! relation, and the atomic operations that do so. Loom rejects each model in the last column,
-//! because the model lacks one of the orderings of its row.
+//! Each row of the table names two events of which the first must happen before the second, and the
+//! atomic operations that ensure this. Each model in the last column is a test that lacks one of
+//! the orderings of its row. Loom rejects all of these models, which shows that the orderings are
+//! needed.
 //!
 //! | from | to | by | model |
 //! | --- | --- | --- | --- |
@@ -20,26 +21,34 @@
 //!
 //! # Rules
 //!
-//! 1. Only the owner of a heap enters the heap. An [`Owner`] can neither be copied nor leave its
+//! 1. Only the owner of a heap enters the heap, which means that it allocates from the pools of the
+//!    heap or frees blocks into them. An [`Owner`] can neither be copied nor be sent to another
 //!    thread, and every operation that changes the heap borrows the `Owner` mutably.
-//! 2. The source of arenas and the allocator of metadata never call back into a heap. A heap calls
-//!    them while it is borrowed mutably, so a call back could borrow the same heap a second time.
-//! 3. A heap is never freed. Every block carries the address of its heap as a tag, so the tag stays
-//!    valid for as long as the block is in use.
+//! 2. The arena source and the metadata allocator never call back into a heap. A heap calls them
+//!    while the heap is borrowed mutably, so a call back into the same heap would borrow it a
+//!    second time.
+//! 3. A heap is never freed. From the address of a block, any thread can find a tag, which is the
+//!    address of the block's heap. Because heaps are never freed, this address stays valid as long
+//!    as the block is in use.
 //!
 //! # Fork
 //!
 //! After a fork, only the forking thread exists in the child. The heap of this thread stays usable.
-//! Another thread may have been inside its own heap at the time of the fork, so the child's copy of
-//! that heap may be inconsistent, and the child never enters it. The blocks of such a heap can
-//! still be freed: they go to the heap's inbox. No owner will ever empty this inbox, but a flush
-//! still purges the pages of the blocks that wait there.
+//! Another thread may have been changing its own heap at the time of the fork, so the child's copy
+//! of that heap may be inconsistent. The child therefore never allocates from such a heap. The
+//! blocks of such a heap can still be freed, because freeing only puts them into the inbox of the
+//! heap. In the child, no owner will ever empty this inbox, but a flush still purges pages that
+//! contain only blocks waiting in it.
 //!
-//! The lock of the source must be held across the fork. [`PerThread`] does this by itself. Programs
-//! that create other [`Heaps`] must call [`Heaps::lock_source`] before they fork. [`PerThread`]
-//! also prevents takeovers of inboxes during a fork. With other [`Heaps`], a takeover may have
-//! taken blocks out of an inbox at the moment of the fork. These blocks are lost to the child, and
-//! the child cannot purge any inbox, because the lock of takeovers stays locked.
+//! The lock of the arena source must be held across the fork, so that the child's copy of the
+//! source is consistent and can be unlocked. For the heaps of [`PerThread`], this crate does so by
+//! itself. A program that creates other [`Heaps`] must call [`Heaps::lock_source`] before it forks.
+//!
+//! A takeover is the operation by which a thread takes the blocks out of another heap's inbox,
+//! purges pages, and puts the blocks back. For the heaps of [`PerThread`], this crate also makes
+//! sure that no takeover is running during a fork. For other [`Heaps`], another thread may be in
+//! the middle of a takeover at the time of the fork. The child then loses the blocks that were
+//! taken out, and cannot purge any inbox, because the lock for takeovers stays locked.
 //!
 //! # Where to find what
 //!
@@ -56,14 +65,16 @@ mod freed;
 mod heap_list;
 mod heaps;
 mod parts;
-// Under loom, these heaps cannot be statics, because loom's atomics have no `const` constructors.
+// This module is left out under loom, because it stores heaps in statics, and loom's atomics have
+// no `const` constructors.
 #[cfg(not(loom))]
 mod process;
 mod shared_arenas;
 mod shared_source;
 
 pub use heaps::{Heaps, owner::Owner, stats::HeapsStats};
-/// The layers below this crate. Their types appear in the signatures of this crate.
+/// The crates of the layers below, re-exported because their types appear in signatures of this
+/// crate.
 pub use obmalloc;
 pub use obmalloc::raw_mem;
 pub use parts::{Parts, ThreadGeometry};

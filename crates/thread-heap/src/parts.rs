@@ -10,16 +10,17 @@ use obmalloc::{Geometry, Native};
 /// and blocks.
 pub type ThreadGeometry = Native;
 
-/// A trait for tuples of a source of arenas, an allocator for metadata, and a geometry. With it,
-/// one type parameter stands for all three types.
+/// A trait for tuples of an arena source, a metadata allocator and a geometry. It lets a single
+/// type parameter stand for all three types.
 ///
-/// A heap calls the source and the allocator while it is being changed. Neither of them may
-/// therefore call back into a heap.
+/// A heap calls the source and the allocator while the heap itself is being changed. Neither of
+/// them may therefore call back into a heap.
 #[doc(hidden)]
 pub trait Parts: Sized + 'static {
-    /// The type that maps arenas. All heaps share one value of this type, behind a lock.
+    /// The type of the arena source. All heaps of a family share one value of this type, behind a
+    /// lock.
     type Source: ArenaSource + Send;
-    /// The type that allocates metadata. Each heap has its own clone of the allocator.
+    /// The type of the metadata allocator. Each heap has its own clone of the allocator.
     type Lower: MemAlloc + Clone + Send + Sync;
     /// The type that determines the sizes of arenas, pools and blocks.
     type Geometry: Geometry;

@@ -1,5 +1,5 @@
-//! The arenas of one thread heap. All heaps get their arenas from one shared source, and publish
-//! the addresses of their arenas in one shared map.
+//! The source from which one thread heap gets its arenas. All heaps of a family get their arenas
+//! from one shared source, and add them to one shared map of addresses.
 
 use std::{fmt, ptr::NonNull};
 
@@ -7,12 +7,12 @@ use raw_mem::{ArenaSize, ArenaSource, MapError, PurgeError, preserving_errno};
 
 use crate::{parts::Parts, shared_source::SharedSource};
 
-/// A thread heap's access to the source of arenas that all heaps share. The heap that stands for
-/// "no heap" contains `None` here, so it never gets an arena.
+/// The arena source of one thread heap. It forwards requests to the source that all heaps share. In
+/// the heap that stands for "no heap" it contains `None`, so this heap never gets an arena.
 ///
-/// Freeing a block must not change `errno`. The methods here lock the source, and waiting for the
-/// lock can set `errno`. Every method that may be called while a block is freed therefore restores
-/// `errno`.
+/// Freeing a block must not change `errno`. The methods of this type lock the shared source, and
+/// waiting for a lock can set `errno`. Every method that may be called while a block is freed
+/// therefore restores `errno`.
 pub(crate) struct SharedArenas<P: Parts>(Option<&'static SharedSource<P>>);
 
 impl<P: Parts> SharedArenas<P> {
@@ -23,7 +23,7 @@ impl<P: Parts> SharedArenas<P> {
     }
 }
 
-// SAFETY: all arenas come from the shared source, which meets the requirements.
+// SAFETY: all arenas come from the shared source, which meets the contract of `ArenaSource`.
 unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         let shared = self.0.ok_or(MapError::Exhausted { size })?;

@@ -10,13 +10,14 @@ use sync::{Mutex, MutexGuard, atomic::AtomicBool};
 
 use crate::parts::Parts;
 
-/// A source of arenas behind a lock, and the map that contains every arena of every heap.
+/// An arena source behind a lock, and the map that contains every arena of every heap that uses
+/// this source.
 pub(crate) struct SharedSource<P: Parts> {
     source: Mutex<P::Source>,
     lower: P::Lower,
     map: ArenaMap<P::Geometry>,
-    /// True once the system has refused to purge pages. Later takeovers then do not ask the system
-    /// again.
+    /// True if the system has refused to purge pages before. Takeovers then no longer try to purge
+    /// pages.
     pub(crate) purges_are_refused: AtomicBool,
 }
 
@@ -39,7 +40,7 @@ impl<P: Parts> SharedSource<P> {
         sync::lock(&self.source)
     }
 
-    /// Returns the allocator of metadata.
+    /// Returns the metadata allocator.
     pub(crate) fn lower(&self) -> &P::Lower {
         &self.lower
     }
@@ -49,8 +50,8 @@ impl<P: Parts> SharedSource<P> {
         &self.map
     }
 
-    /// Returns the map, and the allocator from which the map's nodes came. Models need both to free
-    /// the nodes at their end.
+    /// Returns the map, and the allocator from which the map's nodes were allocated. At the end of
+    /// a model, both are needed to free the nodes.
     #[cfg(test)]
     pub(crate) fn map_mut(&mut self) -> (&mut ArenaMap<P::Geometry>, &P::Lower) {
         (&mut self.map, &self.lower)
@@ -59,8 +60,9 @@ impl<P: Parts> SharedSource<P> {
 
 /// A guard that keeps the shared source of arenas locked until the guard is dropped.
 ///
-/// The guard does not give access to the source itself. If it did, safe code could replace the
-/// source, although every heap relies on the very source from which its arenas came.
+/// The guard does not give access to the source itself. With a mutable reference, safe code could
+/// replace the source and thereby drop it. But the arenas of every heap may become invalid when the
+/// source from which they came is dropped.
 #[must_use = "the source is unlocked when the guard is dropped"]
 pub struct SourceGuard<'a, S> {
     source: MutexGuard<'a, S>,
@@ -84,14 +86,14 @@ impl<'a, S: ArenaSource> SourceGuard<'a, S> {
 }
 
 impl<S: ArenaSource> SourceGuard<'_, RetainingArenas<S>> {
-    /// Returns how many empty arenas are retained by the source and by the heaps together, instead
-    /// of being unmapped.
+    /// Returns how many empty arenas the source and the heaps together retain instead of unmapping
+    /// them.
     pub fn retained(&self) -> usize {
         self.source.retained()
     }
 
-    /// Lowers the number of arenas that the source counts as retained by heaps to `by_heaps`, if
-    /// the number is higher.
+    /// Sets the number of arenas that the source counts as retained by heaps to `by_heaps`, unless
+    /// the number is already lower.
     pub(crate) fn limit_retained_by_heaps(&mut self, by_heaps: usize) {
         self.source.limit_users_to(by_heaps);
     }
@@ -103,8 +105,8 @@ impl<S> fmt::Debug for SourceGuard<'_, S> {
     }
 }
 
-/// Defects D2: safe code could replace the source through its guard. Dropping the old source
-/// unmapped arenas that were in use.
+/// Regression test: safe code once could replace the arena source through its guard. This dropped
+/// the old source, which unmapped arenas that were in use (defect D2).
 ///
 /// ```
 /// # use obmalloc::Pools16K;

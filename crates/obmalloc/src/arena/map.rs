@@ -1,5 +1,5 @@
-//! A map that tells which addresses lie in an arena. It is a radix tree over the address bits above
-//! an arena's size.
+//! A map that tells which addresses lie in an arena. It is a radix tree, whose keys are the address
+//! bits above the offset inside an arena.
 //!
 //! ```text
 //!   address, 48 bits      ┌── root ──┬── leaf ──┬── inside the arena ──┐
@@ -13,22 +13,24 @@
 //!         └───┴───┴───┘
 //! ```
 //!
-//! Each entry of a leaf stands for a slot, which is an aligned, arena-sized range of addresses.
-//! Arenas are aligned to their size, so a slot is either a whole arena or contains no part of one.
-//! An address one byte outside of an arena is therefore in another slot. A look-up reads only the
-//! tree, never the memory at the address. CPython: `arena_map_root`, `address_in_range` (from
-//! 3.10). In CPython an arena may span two slots.
+//! Each entry of a leaf stands for a slot, which is a range of addresses that is as long as an
+//! arena and is aligned to its length. Arenas are aligned to their size, so a slot is either a
+//! whole arena or contains no part of an arena. One entry for each slot therefore suffices to
+//! classify every address. A look-up reads only the tree, never the memory at the address. CPython:
+//! `arena_map_root`, `address_in_range` (from 3.10). In CPython arenas are not aligned to their
+//! size, so an arena may span two slots.
 //!
 //! Most programs need only one leaf, because the system places mappings close to each other. The
-//! map stores a pointer to its first leaf. Most look-ups therefore wait for only one load whose
-//! location depends on the address in question, instead of three.
+//! map stores a pointer to its first leaf, so a look-up in this leaf need not go through the root.
+//! Only the load of the entry then depends on the address that is looked up. A look-up through the
+//! root needs three loads that depend on each other.
 //!
 //! Readers take no lock. A new leaf is published with `Release` and loaded with `Acquire`, so a
 //! reader that finds the leaf also sees its initial zeros (model
-//! `a_leaf_is_seen_whole_or_not_at_all`). Entries are read with `Relaxed`. That is sufficient
-//! because a thread that asks about a live block received the block from a thread that had already
-//! observed the block's entry. The nodes are not freed before the map is, so a reader never follows
-//! a dangling pointer.
+//! `a_leaf_is_seen_whole_or_not_at_all`). Entries are read with `Relaxed`. This is sufficient
+//! because a thread that looks up a live block received the block from a thread that had already
+//! observed the entry for the block's arena. Nodes are not freed as long as the map exists, so a
+//! reader never follows a dangling pointer.
 
 use core::{marker::PhantomData, mem, ptr, ptr::NonNull};
 
@@ -45,15 +47,16 @@ type Entry = AtomicBool;
 /// An item of the root: a pointer to a leaf, or null.
 type Slot = AtomicPtr<Entry>;
 
-/// The memory orderings of the map's operations. They are parameters, so that models can show which
-/// weaker orderings are wrong.
+/// The memory orderings of the map's operations. The operations receive them as a parameter, so
+/// that models can show that weaker orderings would be wrong.
 #[derive(Clone, Copy, Debug)]
 struct Orders {
     /// The ordering that publishes a new node.
     publish: Ordering,
     /// The ordering that loads the pointer to a node.
     find: Ordering,
-    /// The ordering that loads a node of another thread, if that thread has published it first.
+    /// The ordering with which a thread loads the node of another thread, if both threads created
+    /// the same node and the other thread published it first.
     lose: Ordering,
 }
 
@@ -64,15 +67,17 @@ impl Orders {
 /// A map of the address space that stores which of its arena-sized slots are arenas.
 ///
 /// The map does not store the allocator of its nodes, so operations that allocate or free nodes
-/// take the allocator as an argument. Anyone may read a map. Changing a map is unsafe, because code
-/// that frees blocks relies on the entries to tell which heap a block belongs to.
+/// take the allocator as an argument. Reading a map is safe. Changing a map is unsafe: code that
+/// frees a block looks up the block in the map to decide whether the block belongs to a heap, so a
+/// wrong entry would send the block to the wrong allocator.
 #[derive(Debug)]
 pub struct ArenaMap<G> {
-    /// The index of the root's item that points to `first_leaf`, or `NO_SLOT`.
+    /// The index of the root's item that points to `first_leaf`, or `NO_SLOT` if there is no leaf
+    /// yet.
     ///
     /// # Invariant
     ///
-    /// If `first_slot` is not `NO_SLOT`, `first_leaf` is not null and does not change.
+    /// If `first_slot` is not `NO_SLOT`, then `first_leaf` is not null and no longer changes.
     first_slot: AtomicUsize,
     /// The leaf that was created first, or null.
     first_leaf: AtomicPtr<Entry>,
@@ -84,7 +89,7 @@ pub struct ArenaMap<G> {
     geometry: PhantomData<G>,
 }
 
-/// An index that no item of a root has.
+/// An index that is larger than the index of every item of a root.
 const NO_SLOT: usize = usize::MAX;
 
 impl<G: Geometry> ArenaMap<G> {
@@ -121,8 +126,8 @@ impl<G: Geometry> ArenaMap<G> {
         let leaf = self.first_leaf.load(Relaxed);
         debug_assert!(!leaf.is_null(), "the first leaf is there before its number");
         // SAFETY: `first_slot` is not `NO_SLOT`, so `first_leaf` is not null (invariant of
-        // `first_slot`). The load of `first_slot` with `Acquire` makes the store to `first_leaf`
-        // visible here.
+        // `first_slot`). `first_leaf` was stored before `first_slot` was published with `Release`.
+        // The load of `first_slot` with `Acquire` therefore makes that store visible here.
         let leaf = unsafe { NonNull::new_unchecked(leaf) };
         Self::entry(leaf, key).load(Relaxed)
     }
@@ -134,30 +139,31 @@ impl<G: Geometry> ArenaMap<G> {
         entry.is_some_and(|entry| entry.load(Relaxed))
     }
 
-    /// Adds the arena at `base`. Returns false if `lower` has no memory for a node, or if `base`
-    /// has more bits than an address of the geometry may have. No arena is added in that case.
+    /// Adds the arena at `base`. Returns false if `lower` cannot allocate a node, or if `base` has
+    /// more bits than an address of the geometry may have. In these cases the arena is not added.
     ///
     /// # Safety
     ///
-    /// - Every call on this map must pass the same allocator, because nodes are freed to the
-    ///   allocator that a later call passes.
+    /// - Every call on a given map must pass the same allocator, because a later call may free a
+    ///   node that an earlier call has allocated.
     /// - `base` must be the first byte of an arena. The arena must stay mapped until it is
     ///   [retracted](Self::retract).
-    /// - Code that uses this map to decide where a block belongs must free each block of that arena
-    ///   to the heap that owns the arena.
+    /// - Code that uses this map to decide which allocator a block belongs to must free each block
+    ///   of this arena to the heap that owns the arena.
     #[must_use]
     pub unsafe fn publish<A: MemAlloc>(&self, base: usize, lower: &A) -> bool {
         self.publish_with(Orders::SOUND, base, lower).is_some()
     }
 
     /// [Publishes](Self::publish) an arena of `size` bytes that was mapped just now, and returns
-    /// it. If that fails, passes the arena to `unmap`.
+    /// the arena. If the arena cannot be published, passes it to `unmap`.
     ///
     /// # Errors
     ///
-    /// Returns [`MapError::Exhausted`] if there is no memory for a node, or if `size` is not the
-    /// size of the geometry's arenas. An entry covers a whole slot, so with a smaller arena the map
-    /// would also claim the memory beside the arena.
+    /// Returns [`MapError::Exhausted`] if `lower` cannot allocate a node, or if `size` is not the
+    /// size of the geometry's arenas. An entry of the map covers a range of that size. If a smaller
+    /// arena were published, [`contains`](Self::contains) would also return true for addresses
+    /// beside the arena.
     ///
     /// # Safety
     ///
@@ -186,20 +192,21 @@ impl<G: Geometry> ArenaMap<G> {
         Self::entry(leaf, key).store(true, Relaxed);
         let null = ptr::null_mut();
         if self.first_leaf.compare_exchange(null, leaf.as_ptr(), Relaxed, Relaxed).is_ok() {
-            // INVARIANT: `first_leaf` was set above, and the exchange succeeds only once, so no
-            // thread changes it afterwards.
+            // INVARIANT: `first_leaf` was set above. Its compare-and-swap succeeds only once, so no
+            // thread changes `first_leaf` afterwards.
             self.first_slot.store(key >> Self::LEAF_BITS, orders.publish);
         }
         Some(())
     }
 
-    /// Removes the arena at `base`. The caller must do so before it unmaps the arena, because
-    /// afterwards another part of the program may map the same addresses.
+    /// Removes the arena at `base` from the map. The caller must remove an arena before it unmaps
+    /// the arena. As soon as the arena is unmapped, another part of the program may map the same
+    /// addresses, and the map must not claim these addresses.
     ///
     /// # Safety
     ///
-    /// No block of the arena may be in use. The map no longer knows the arena, so such a block
-    /// would be freed to another allocator.
+    /// No block of the arena may be in use. The map no longer contains the arena, so code that
+    /// looks up such a block would free it to another allocator.
     pub unsafe fn retract(&self, base: usize) {
         if let Some(entry) = Self::key(base).and_then(|key| self.find(Orders::SOUND, key)) {
             entry.store(false, Relaxed);
@@ -232,19 +239,20 @@ impl<G: Geometry> ArenaMap<G> {
         }
         let root = self.root.swap(ptr::null_mut(), Acquire);
         // SAFETY: the root is null or has ROOT_LEN items (invariant of `root`), and nothing reads
-        // it any more.
+        // the root any more.
         unsafe { free_node(lower, root, Self::ROOT_LEN) };
     }
 
-    /// Returns the bits of `address` above an arena's size, or `None` if `address` has more bits
-    /// than an address of the geometry may have.
+    /// Returns the bits of `address` above the offset inside an arena, or `None` if `address` has
+    /// more bits than an address of the geometry may have.
     #[inline]
     fn key(address: usize) -> Option<usize> {
         let key = address >> Self::ARENA_BITS;
         if key >> Self::KEY_BITS == 0 { Some(key) } else { None }
     }
 
-    /// Returns the entry for `key`, or `None` if its leaf does not exist.
+    /// Returns the entry for `key`, or `None` if the leaf that would contain the entry does not
+    /// exist.
     #[inline]
     fn find(&self, orders: Orders, key: usize) -> Option<&Entry> {
         let root = NonNull::new(self.root.load(orders.find))?;
@@ -273,9 +281,10 @@ impl<G: Geometry> ArenaMap<G> {
     }
 }
 
-/// Defects D3: safe code could retract an arena in use, so its blocks were freed to another
-/// allocator. Defects D4: safe code could free the nodes of a map to an allocator that they had not
-/// come from. The examples show that safe code can only read a map.
+/// Regression test: safe code once could retract an arena whose blocks were in use, so that these
+/// blocks were freed to another allocator (defect D3). It also could free the nodes of a map to an
+/// allocator that had not allocated them (defect D4). The first example below reads a map in safe
+/// code. The others show that the operations that change a map do not compile without `unsafe`.
 ///
 /// ```
 /// # use obmalloc::{ArenaMap, Heap, KnownArenas, Pools16K};
@@ -315,7 +324,8 @@ impl<G: Geometry> Default for ArenaMap<G> {
 }
 
 /// Returns the node that `place` points to. If `place` is null, allocates a node of `len` items
-/// whose bytes are zero, and stores it there. Returns `None` if there is no memory.
+/// whose bytes are zero, and stores a pointer to the node in `place`. Returns `None` if the
+/// allocation fails.
 fn node<A: MemAlloc, T>(
     place: &AtomicPtr<T>,
     orders: Orders,
@@ -332,8 +342,8 @@ fn node<A: MemAlloc, T>(
         // released.
         Ok(_) => Some(node),
         Err(other) => {
-            // SAFETY: another thread has published a node first, so the new node was not published,
-            // and nothing else refers to it.
+            // SAFETY: another thread has published its node first. Our new node was therefore not
+            // published, and nothing else refers to it.
             unsafe { free_node(lower, node.as_ptr(), len) };
             NonNull::new(other)
         }
@@ -342,8 +352,9 @@ fn node<A: MemAlloc, T>(
 
 fn new_node<A: MemAlloc, T>(len: usize, zero: impl Fn() -> T, lower: &A) -> Option<NonNull<T>> {
     let node = lower.calloc(len, size_of::<T>())?.cast::<T>();
-    // A zero byte pattern is a valid `false` or null, so the zeroed node is initialised. In a
-    // model, however, the items are objects of loom, which must be created one by one.
+    // In a normal build, an item whose bytes are zero is a valid `false` or null pointer, so the
+    // zeroed node is already initialised. In a model, however, each item is an object of loom,
+    // which zero bytes do not initialise.
     if sync::IS_MODEL {
         for at in 0..len {
             // SAFETY: the node was allocated above with room for `len` items.

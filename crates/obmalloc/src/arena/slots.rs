@@ -1,5 +1,5 @@
-//! The storage of the arenas' records: one array that is allocated from the layer below and doubles
-//! when it is full.
+//! The storage of the arenas' records. It is one array, which is allocated from the metadata
+//! allocator and is doubled when it is full.
 //!
 //! In CPython, the array is `arenas`, and `new_arena` doubles it.
 
@@ -17,8 +17,8 @@ const INITIAL_RECORDS: usize = 16;
 pub(crate) struct ArenaSlots {
     /// # Invariant
     ///
-    /// `records` points to a block of the layer below that holds `len` initialised records. It is
-    /// dangling while `len` is 0.
+    /// `records` points to a block of the metadata allocator that holds `len` initialised records.
+    /// If `len` is 0, there is no such block, and `records` is dangling.
     records: NonNull<Arena>,
     len: usize,
 }
@@ -28,8 +28,9 @@ impl ArenaSlots {
         Self { records: NonNull::dangling(), len: 0 }
     }
 
-    /// Doubles the array. The added records are unused, and their indices are returned. Returns
-    /// `None` if the layer below has no memory; nothing has changed in that case. O(records).
+    /// Doubles the array, and returns the indices of the added records, which are unused. If the
+    /// metadata allocator `lower` cannot provide the memory, returns `None` and leaves the array
+    /// unchanged. O(records).
     pub(crate) fn grow<A: MemAlloc>(&mut self, lower: &A) -> Option<core::ops::Range<usize>> {
         let len = if self.len == 0 { INITIAL_RECORDS } else { self.len.checked_mul(2)? };
         if u32::try_from(len).is_err() {
@@ -37,8 +38,8 @@ impl ArenaSlots {
         }
         let bytes = len.checked_mul(size_of::<Arena>())?;
         let old = Some(self.records.cast()).filter(|_| self.len > 0);
-        // SAFETY: `old` is `None` or a live block of `lower` (invariant of `records`). The pointer
-        // to the old block is replaced below.
+        // SAFETY: `old` is `None` or a live block of `lower` (invariant of `records`). If `realloc`
+        // succeeds, the pointer to the old block is replaced below and is not used any more.
         let records = unsafe { lower.realloc(old, bytes) }?.cast::<Arena>();
         let new = self.len..len;
         for index in new.clone() {
@@ -46,7 +47,8 @@ impl ArenaSlots {
             // `usize`, which is sufficient for a record.
             unsafe { records.add(index).write(Arena::UNUSED) };
         }
-        // INVARIANT: the old records moved with the block, and the new ones were written above.
+        // INVARIANT: `realloc` has copied the old records to the new block, and the new records
+        // were written above.
         (self.records, self.len) = (records, len);
         Some(new)
     }

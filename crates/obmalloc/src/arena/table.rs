@@ -1,5 +1,5 @@
-//! The arenas of a heap. The table knows which arena provides the next pool, and which arenas can
-//! be unmapped.
+//! The table of a heap's arenas. It determines which arena provides the next pool, and which arenas
+//! can be unmapped.
 //!
 //! ```text
 //!   unused ──► record ──► record                    (records without an arena)
@@ -9,10 +9,13 @@
 //!   last_with:           [1]      [4]      [9]      (the last arena with each number)
 //! ```
 //!
-//! Pools are taken from the first usable arena. It is the fullest, so the other arenas get a chance
-//! to become free. When a pool comes back to an arena with n free pools, the arena has n + 1 of
-//! them and must move behind all arenas with n. `last_with[n]` is the last of these, so each move
-//! is O(1). CPython: `usable_arenas`, `unused_arena_objects`, `nfp2lasta`.
+//! Pools are always taken from the first usable arena, which is the fullest. No request takes pools
+//! from the other arenas, so all of their pools can become free.
+//!
+//! When a pool comes back to an arena with n free pools, the arena then has n + 1 free pools. It
+//! must move behind all arenas with n free pools, so that the list stays in order. `last_with[n]`
+//! leads to the last of these arenas, so each move takes constant time. CPython: `usable_arenas`,
+//! `unused_arena_objects`, `nfp2lasta`.
 
 use core::ptr::NonNull;
 
@@ -40,13 +43,13 @@ pub(crate) struct ArenaCounts {
 #[derive(Debug)]
 pub(crate) struct ArenaTable {
     slots: ArenaSlots,
-    /// The list of unused records. The record that was used last is the first.
+    /// The list of unused records. The record that became unused last comes first.
     unused: Option<ArenaIndex>,
     /// The list of arenas with a free pool, in ascending order of free pools.
     usable: Option<ArenaIndex>,
     /// For each number of free pools, the last usable arena that has this number.
     last_with: [Option<ArenaIndex>; MAX_POOLS + 1],
-    /// The number of free arenas that the heap retains with the permission of its source.
+    /// The number of free arenas that the heap retains because its source has allowed it.
     retained: usize,
     counts: ArenaCounts,
 }
@@ -63,8 +66,8 @@ impl ArenaTable {
         }
     }
 
-    /// Makes sure that an unused record exists for the next arena. Returns false if the layer below
-    /// has no memory for more records.
+    /// Makes sure that an unused record exists for the next arena. Returns false if the metadata
+    /// allocator `lower` cannot provide memory for more records.
     pub(crate) fn reserve<A: MemAlloc>(&mut self, lower: &A) -> bool {
         if self.unused.is_some() {
             return true;
@@ -76,7 +79,7 @@ impl ArenaTable {
         true
     }
 
-    /// Adds the new arena at `base`, which becomes the only usable one.
+    /// Adds the new arena at `base`, which becomes the only usable arena.
     ///
     /// # Safety
     ///
@@ -95,8 +98,9 @@ impl ArenaTable {
         self.counts.highwater = self.counts.highwater.max(self.counts.current);
     }
 
-    /// Takes a free pool of the fullest usable arena. Returns `None` if no arena is usable. If the
-    /// fullest arena is one that the heap retained, it no longer counts as retained.
+    /// Takes a free pool from the fullest usable arena. Returns `None` if no arena is usable. If
+    /// the heap had retained this arena although all of its pools were free, the arena no longer
+    /// counts as retained.
     pub(crate) fn take_pool<G: Geometry>(&mut self, tag: HeapTag) -> Option<PoolPtr> {
         let index = self.usable?;
         let free = self.slots[index].free_pools();
@@ -104,8 +108,8 @@ impl ArenaTable {
         if free == Shape::<G>::POOLS {
             self.retained = self.retained.saturating_sub(1);
         }
-        // The arena was the fullest, so no other arena has as few free pools as this one has now.
-        // The order of the list is therefore unchanged.
+        // The arena was the fullest, and now has one free pool less. It is therefore still the
+        // fullest, and the order of the list does not change.
         self.leave_last_with(index, free);
         if free > 1 {
             self.last_with[free - 1] = Some(index);
@@ -115,11 +119,15 @@ impl ArenaTable {
         Some(pool)
     }
 
-    /// Puts a free pool back into its arena, whose pools may all be free afterwards. Such an arena
-    /// stays if it is the last usable one and the geometry retains that one. Otherwise `retain` is
-    /// called with the number of retained arenas, and returns true if this arena may be retained as
-    /// well. If it returns false, the arena leaves the table, and this function returns its first
-    /// byte. The caller must then unmap the arena.
+    /// Puts a free pool back into its arena. If all pools of the arena are free afterwards, this
+    /// function decides whether the arena stays in the table:
+    ///
+    /// - The arena stays if it is the last one in the list of usable arenas and the geometry
+    ///   retains that arena.
+    /// - Otherwise the function calls `retain` with the number of retained arenas. If `retain`
+    ///   returns true, the arena stays, and also counts as retained.
+    /// - If `retain` returns false, the arena leaves the table. The function returns a pointer to
+    ///   the arena's first byte, and the caller must unmap the arena.
     pub(crate) fn put_pool<G: Geometry>(
         &mut self,
         pool: PoolPtr,
@@ -150,18 +158,18 @@ impl ArenaTable {
         None
     }
 
-    /// Returns true if, after a pool comes back to the arena at `index`, that arena would still be
-    /// mapped and would provide the next pool that is taken.
+    /// Returns true if a pool that comes back to the arena at `index` would be the next pool that
+    /// is taken. The arena must then stay mapped and must be the first usable arena.
     pub(crate) fn would_be_next<G: Geometry>(&self, index: ArenaIndex) -> bool {
         let free = self.slots[index].free_pools();
-        // The arena is the fullest. No other arena has as few free pools, so it is still the
-        // fullest with one more free pool.
+        // The arena is the fullest, and no other arena has the same number of free pools. It
+        // therefore still comes first if it gets one more free pool.
         let stays_first = self.usable == Some(index) && self.last_with[free] == Some(index);
         (free == 0 || stays_first) && !self.could_be_free::<G>(index, 1)
     }
 
-    /// Returns true if the arena at `index` could be unmapped after `pools` pools have come back to
-    /// it.
+    /// Returns true if the arena at `index` could be unmapped after `pools` more of its pools have
+    /// become free.
     pub(crate) fn could_be_free<G: Geometry>(&self, index: ArenaIndex, pools: usize) -> bool {
         let arena = &self.slots[index];
         let is_last = arena.free_pools() > 0 && arena.next.is_none();
@@ -169,13 +177,14 @@ impl ArenaTable {
         could_be_free && !(G::RULES.retain_last_arena && is_last)
     }
 
-    /// Returns how many free arenas the heap retains with the permission of its source.
+    /// Returns how many free arenas the heap retains because its source has allowed it.
     pub(crate) fn retained(&self) -> usize {
         self.retained
     }
 
-    /// Removes an arena whose pools are all free from the table. If the heap retains free arenas,
-    /// it is one of these. Returns the first byte of the arena, or `None` if no arena is free.
+    /// Removes an arena whose pools are all free from the table, and returns a pointer to its first
+    /// byte. Returns `None` if no arena is free. If the heap retains free arenas, one of the
+    /// retained arenas is removed.
     pub(crate) fn remove_free<G: Geometry>(&mut self) -> Option<NonNull<u8>> {
         let free = Shape::<G>::POOLS;
         let index = self.last_with[free]?;
@@ -185,8 +194,8 @@ impl ArenaTable {
         self.remove(index)
     }
 
-    /// Removes every arena from the table, calls `unmap` with the first byte of each, and frees the
-    /// records. O(arenas).
+    /// Removes every arena from the table, calls `unmap` with a pointer to the first byte of each
+    /// arena, and frees the records. O(arenas).
     pub(crate) fn clear<A: MemAlloc>(&mut self, lower: &A, mut unmap: impl FnMut(NonNull<u8>)) {
         for index in 0..self.slots.all().len() {
             if let Some(base) = self.slots[ArenaIndex::new(index)].clear() {
@@ -198,8 +207,8 @@ impl ArenaTable {
         *self = Self { counts, ..Self::new() };
     }
 
-    /// Makes the record at `index` unused. The record must be in no list. Returns the first byte of
-    /// its arena.
+    /// Makes the record at `index` unused. The record must be in no list. Returns a pointer to the
+    /// first byte of the arena that the record described.
     fn remove(&mut self, index: ArenaIndex) -> Option<NonNull<u8>> {
         let base = self.slots[index].clear();
         self.push_unused(index);
@@ -207,9 +216,10 @@ impl ArenaTable {
         base
     }
 
-    /// Updates `last_with` before the arena at `index`, which has `free` free pools, gets another
-    /// number of them. If the arena is the last one with `free` free pools, `last_with[free]`
-    /// becomes the arena before it if that one has as many, or `None`.
+    /// Updates `last_with` before the number of free pools of the arena at `index` changes from
+    /// `free` to another number. If this arena is `last_with[free]`, the arena before it in the
+    /// list takes its place, provided that it also has `free` free pools. Otherwise
+    /// `last_with[free]` becomes `None`.
     fn leave_last_with(&mut self, index: ArenaIndex, free: usize) {
         if self.last_with[free] == Some(index) {
             let before = self.slots[index].prev;
@@ -276,7 +286,7 @@ impl ArenaTable {
         core::iter::successors(first, step).map(|index| (index, &self.slots[index]))
     }
 
-    /// Returns the number of all records, whether they describe an arena or are unused.
+    /// Returns the number of all records, which includes unused records.
     pub(crate) fn records(&self) -> usize {
         self.slots.all().len()
     }

@@ -1,10 +1,10 @@
-//! Guards around a heap. [`Locked`] has its own lock. [`GilHeld`] is for a heap under a lock that
-//! the caller already holds.
+//! Guards around a heap. [`Locked`] contains a lock. [`GilHeld`] contains no lock. It is for a heap
+//! that is protected by another lock, which the caller must already hold.
 //!
-//! Blocks in use stay valid only as long as their heap exists, so code outside of this crate must
-//! never get a `&mut Heap`. With such a reference it could replace the heap, or call the allocator
-//! while another call is still inside the heap. A guarded heap therefore offers operations instead
-//! of a reference.
+//! Blocks in use stay valid only as long as their heap exists. Code that gets a `&mut Heap` could
+//! replace the heap and thereby drop it, or could call the allocator while the first call is still
+//! inside the heap. Code outside of this crate must therefore never get a `&mut Heap`. A guard
+//! offers operations on its heap instead of a reference to it.
 
 use core::{cell::UnsafeCell, fmt};
 
@@ -18,8 +18,8 @@ use crate::{
 
 /// Safe operations on a guarded heap, such as [`GilHeld`] or [`Locked`].
 ///
-/// The operations are safe, because none of them affects a block in use. Any type may implement
-/// this trait, because no unsafe code relies on an implementation.
+/// The operations are safe, because none of them affects a block in use. The trait is safe to
+/// implement, because no unsafe code relies on an implementation of it.
 pub trait Access {
     /// Walks the heap and returns its statistics. O(pools).
     fn stats(&self) -> Stats;
@@ -27,8 +27,8 @@ pub trait Access {
     /// Returns true if `address` lies in an arena of the heap.
     fn contains(&self, address: usize) -> bool;
 
-    /// Unmaps all arenas of the heap that have no block in use, and then all arenas that the source
-    /// has retained.
+    /// Unmaps all arenas of the heap that have no block in use, and then all arenas that the heap's
+    /// arena source has retained.
     fn trim(&self);
 
     /// Asserts every rule of the [crate's page](crate). This is meant for tests.
@@ -40,11 +40,11 @@ pub trait Access {
 }
 
 /// A guard that gives exclusive access to a heap. The trait is private to this crate, so that no
-/// other crate can run code while a `&mut Heap` exists.
+/// code of another crate can get a `&mut Heap` from [`enter`](Self::enter).
 ///
 /// # Safety
 ///
-/// - All calls of [`enter`](Self::enter) on one value must give access to the same heap.
+/// - Every call of [`enter`](Self::enter) on a given value must give access to the same heap.
 /// - While `visit` runs, nothing else may borrow the heap.
 pub(crate) unsafe trait Enter {
     /// The guarded heap.
@@ -80,11 +80,12 @@ where
     }
 }
 
-/// A heap that is protected by a lock outside of this type, such as CPython's GIL. The caller must
-/// hold that lock, so the guard itself costs nothing.
+/// A heap that is protected by a lock outside of this type, such as CPython's GIL. Every caller
+/// must hold that lock, so entering the heap needs no further lock and costs nothing.
 pub struct GilHeld<H>(UnsafeCell<H>);
 
-// SAFETY: no two calls into the heap run at the same time (contract of `new`).
+// SAFETY: even if threads share the value, no two calls into the heap run at the same time
+// (contract of `new`).
 unsafe impl<H: Send> Sync for GilHeld<H> {}
 
 impl<H> GilHeld<H> {
@@ -92,17 +93,18 @@ impl<H> GilHeld<H> {
     ///
     /// # Safety
     ///
-    /// As long as the value is in use, at most one call into the value, or into an allocator on top
-    /// of it, may run at a time. This applies to calls from several threads. It also applies to
-    /// nested calls: the heap's arena source and the allocator of the heap's metadata must not call
-    /// back into the heap.
+    /// As long as the value exists, at most one call of the value, or of an allocator that uses it,
+    /// may run at a time. Calls from several threads must therefore not overlap. Nested calls are
+    /// forbidden as well: the heap calls its arena source and its metadata allocator, and neither
+    /// of them may call back into the heap.
     pub const unsafe fn new(heap: H) -> Self {
         Self(UnsafeCell::new(heap))
     }
 }
 
-// SAFETY: the value owns a single heap and lends it to nobody else, so each call enters the same
-// heap. No other call runs at the same time (contract of `new`).
+// SAFETY: the value owns a single heap, and only `enter` gives access to it, so each call enters
+// the same heap. No other call runs at the same time (contract of `new`), so nothing else borrows
+// the heap while `visit` runs.
 unsafe impl<H> Enter for GilHeld<H> {
     type Heap = H;
 
@@ -114,8 +116,9 @@ unsafe impl<H> Enter for GilHeld<H> {
     }
 }
 
-/// Defects D1: safe code could replace a heap through `enter`, which unmapped the arenas of blocks
-/// in use. Safe code can call operations such as `trim`, but `enter` is private now:
+/// Regression test: safe code once could replace a heap through `enter`. This dropped the old heap
+/// and unmapped arenas whose blocks were in use (defect D1). `enter` is private now, and safe code
+/// can only call operations such as `trim`:
 ///
 /// ```
 /// # use obmalloc::{Access, Heap, KnownArenas, Locked, Pymalloc};
@@ -149,9 +152,9 @@ unsafe impl<H> Enter for GilHeld<H> {
 /// pymalloc.access().enter(|inside: &mut H| *inside = heap());
 /// ```
 ///
-/// Defects D1: an implementation of `Access` could give access to another heap in each call. A type
-/// that only implements `Access` can no longer be the heap of an allocator: `stats` works, but
-/// `malloc` does not exist:
+/// A type that implements `Access` in safe code could once be the heap of an allocator, and could
+/// give access to a different heap in each call (defect D1). With such a type, `stats` still works,
+/// but `malloc` no longer exists:
 ///
 /// ```
 /// # use obmalloc::{Access, Blocks, Pools16K, Pymalloc, Stats};
@@ -246,12 +249,12 @@ mod locked {
 
     /// A heap that is protected by a mutex.
     ///
-    /// The heap's arena source and the allocator of its metadata must not call back into the heap.
-    /// Such a call deadlocks or panics, because the mutex is already locked.
+    /// The heap calls its arena source and its metadata allocator while the mutex is locked.
+    /// Neither of them may therefore call back into the heap. Such a call would deadlock or panic.
     pub struct Locked<H>(sync::Mutex<H>);
 
-    /// A guard that keeps a [`Locked`] heap locked until the guard is dropped. The guard gives no
-    /// access to the heap.
+    /// A guard that keeps a [`Locked`] heap locked until the guard is dropped. The guard itself
+    /// gives no access to the heap.
     #[must_use = "the heap is unlocked when the guard is dropped"]
     pub struct LockedGuard<'a, H> {
         _lock: sync::MutexGuard<'a, H>,
@@ -266,17 +269,17 @@ mod locked {
         }
 
         /// Locks the heap until the returned guard is dropped. This is meant for events that must
-        /// not happen while another thread is inside the heap, such as a fork.
+        /// not happen while another thread is changing the heap, such as a fork.
         ///
         /// The calling thread must not use the heap while the guard exists, because it would wait
-        /// for its own lock forever.
+        /// forever for the lock that it holds itself.
         pub fn close(&self) -> LockedGuard<'_, H> {
             LockedGuard { _lock: sync::lock(&self.0) }
         }
     }
 
-    /// Defects D1: safe code could replace a heap through the guard that keeps it locked. The guard
-    /// no longer gives access to the heap:
+    /// Regression test: safe code once could replace a heap through the guard that keeps the heap
+    /// locked (defect D1). The guard no longer gives access to the heap:
     ///
     /// ```
     /// # use obmalloc::{Heap, KnownArenas, Locked};
@@ -299,7 +302,8 @@ mod locked {
     #[cfg(doctest)]
     struct AGuardDoesNotLendItsHeap;
 
-    // SAFETY: the mutex owns a single heap, and lends it to one caller at a time.
+    // SAFETY: the mutex owns a single heap, so each call enters the same heap. The mutex gives
+    // access to one caller at a time.
     unsafe impl<H> Enter for Locked<H> {
         type Heap = H;
 

@@ -1,4 +1,5 @@
-//! The operations that [`Pymalloc`](crate::Pymalloc) needs from the heap or heaps below it.
+//! The operations that [`Pymalloc`](crate::Pymalloc) needs from the heap or the heaps from which it
+//! allocates small blocks.
 
 use core::ptr::NonNull;
 
@@ -14,34 +15,34 @@ use crate::{
     pool::block::BlockPtr,
 };
 
-/// One or more heaps that allocate blocks of size classes and control which thread may enter them.
-/// [`GilHeld`](crate::GilHeld) and [`Locked`](crate::Locked) implement the trait for one heap. An
-/// implementer can also combine the heaps of many threads.
+/// One or more heaps that allocate blocks of size classes. The implementer also controls which
+/// thread may enter which heap. [`GilHeld`](crate::GilHeld) and [`Locked`](crate::Locked) implement
+/// the trait for one heap. Another implementer can combine the heaps of many threads.
 ///
 /// # Safety
 ///
 /// - Each block must have at least the size of its class, and must be aligned to the geometry's
 ///   alignment.
-/// - A block must not overlap another block in use, or a block of the layer below.
-/// - A block must belong to the caller until the caller frees it or the implementer is dropped.
-///   Moving the implementer must not affect its blocks.
-/// - [`free_if_ours`](Self::free_if_ours) and [`size_if_ours`](Self::size_if_ours) must recognise a
-///   pointer if and only if it lies in one of the implementer's arenas.
+/// - A block must overlap neither another block in use nor a block of the layer below.
+/// - A block must belong to the caller until the caller frees the block or the implementer is
+///   dropped. Moving the implementer in memory must not affect its blocks.
+/// - [`free_if_ours`](Self::free_if_ours) and [`size_if_ours`](Self::size_if_ours) must treat a
+///   pointer as a block of these heaps if and only if the pointer lies in an arena of these heaps.
 pub unsafe trait Blocks {
     /// The geometry of these heaps.
     type Geometry: Geometry;
 
-    /// Allocates a block of `class` if one is on the free list of the pool that currently provides
-    /// blocks of this class. A result of `None` does not mean that there is no memory; the caller
-    /// should then call [`alloc`](Self::alloc).
+    /// Allocates a block of `class` if the free list of the first pool of this class contains a
+    /// block. If the free list is empty, returns `None`, even if a block can be had in another way.
+    /// The caller should then call [`alloc`](Self::alloc).
     fn alloc_listed(&self, class: SizeClass<Self::Geometry>) -> Option<BlockPtr>;
 
-    /// Allocates a block of `class`, which may map an arena. Returns `None` if no arena can be
-    /// mapped.
+    /// Allocates a block of `class`, and maps an arena for it if necessary. Returns `None` if the
+    /// block needs a new arena and no arena can be mapped.
     fn alloc(&self, class: SizeClass<Self::Geometry>) -> Option<BlockPtr>;
 
-    /// Unmaps all arenas that have no block in use, and then all arenas that the source has
-    /// retained.
+    /// Unmaps all arenas of these heaps that have no block in use, as far as the calling thread may
+    /// enter the heaps, and then all arenas that their arena source has retained.
     fn trim(&self);
 
     /// Frees `block` to the heap that it came from.
@@ -69,8 +70,8 @@ pub unsafe trait Blocks {
 }
 
 // SAFETY: the guarded heap fulfils the contract, and each call enters the same heap (contract of
-// `Enter`). The heap recognises its pointers by its arena map, which only the heap's source can
-// change.
+// `Enter`). The heap looks up pointers in the arena map of its source, and only the source can
+// change this map.
 unsafe impl<X, S, M, L, G> Blocks for X
 where
     X: Enter<Heap = Heap<KnownArenas<S, M, G>, L, G>>,

@@ -1,8 +1,9 @@
 //! The test of whether a pointer is a block of a given heap.
 //!
-//! A heap does not store which addresses lie in its arenas, but its source can. [`KnownArenas`]
-//! wraps another source. It publishes each arena that it maps in an [`ArenaMap`], and retracts the
-//! arena before it unmaps it. A heap over such a source can tell its own blocks from other
+//! A heap does not store which addresses lie in its arenas, but its arena source can store them.
+//! [`KnownArenas`] is a source that wraps another source. When it maps an arena, it adds the arena
+//! to an [`ArenaMap`], and it removes the arena from the map before it unmaps the arena. A heap
+//! that gets its arenas from a [`KnownArenas`] can therefore distinguish its own blocks from other
 //! pointers.
 
 use core::ptr::NonNull;
@@ -21,15 +22,16 @@ use crate::{
 pub enum Claim {
     /// A block of this heap.
     Ours(BlockPtr),
-    /// A pointer outside of all arenas of this heap. If it is a block, it belongs to the layer
-    /// below.
+    /// A pointer outside of all arenas of this heap. If the pointer is a block, the block belongs
+    /// to another allocator, such as the layer below.
     Foreign(NonNull<u8>),
 }
 
 /// An arena source that wraps another source and records which arenas are mapped.
 ///
-/// The nodes of the arena map are blocks of `A`. This source only maps arenas of the geometry's
-/// size, because each entry of the map stands for an address range of that size.
+/// The nodes of the arena map are allocated from `A`. Each entry of the map stands for an address
+/// range that is as large as an arena of the geometry `G`. The source therefore refuses to map
+/// arenas of any other size.
 #[derive(Debug)]
 pub struct KnownArenas<S, A: MemAlloc, G: Geometry = Pools16K> {
     source: S,
@@ -94,25 +96,25 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
 
 impl<S, A: MemAlloc, G: Geometry> Drop for KnownArenas<S, A, G> {
     fn drop(&mut self) {
-        // SAFETY: all nodes of the map came from `lower`. The arenas of a source must not be used
-        // after the source is dropped (contract of `ArenaSource`), so no block is in use.
+        // SAFETY: all nodes of the map came from `lower`. The source is being dropped, and its
+        // arenas must not be used afterwards (contract of `ArenaSource`), so no block is in use.
         unsafe { self.map.release(&self.lower) };
     }
 }
 
 impl<S: ArenaSource, M: MemAlloc, A: MemAlloc, G: Geometry> Heap<KnownArenas<S, M, G>, A, G> {
-    /// Tells whether `ptr` is a block of this heap, by looking up its address in the arena map. The
-    /// memory at `ptr` is never read.
+    /// Determines whether `ptr` is a block of this heap, by looking up its address in the arena
+    /// map. The memory at `ptr` is never read.
     ///
     /// # Safety
     ///
     /// If `ptr` lies in an arena of this heap, it must be the start of a block in use, and the
-    /// caller must be the only holder of that block.
+    /// caller must exclusively own that block.
     #[inline]
     pub unsafe fn claim(&self, ptr: NonNull<u8>) -> Claim {
         if self.source().contains(ptr.addr().get()) {
             // SAFETY: `ptr` lies in an arena of this heap, so it is the start of a block that the
-            // caller holds (contract of this function).
+            // caller exclusively owns (contract of this function).
             Claim::Ours(unsafe { BlockPtr::from_start(ptr) })
         } else {
             Claim::Foreign(ptr)
@@ -193,8 +195,8 @@ mod tests {
         }
     }
 
-    /// Mutants 15 and 16: calls of `retain` and similar methods were not forwarded to the source
-    /// below.
+    /// Regression test: calls of `retain` and similar methods must be forwarded to the wrapped
+    /// source (mutants 15 and 16).
     #[test]
     fn every_call_reaches_the_source_below() {
         let below = Recording::default();

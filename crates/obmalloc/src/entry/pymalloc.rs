@@ -1,5 +1,5 @@
-//! An allocator for requests of any size. Small requests are served by a heap, and all others by
-//! the layer below.
+//! An allocator for requests of any size. Small requests are allocated from a heap, and all others
+//! from another allocator, which is called the layer below.
 //!
 //! ```text
 //!   malloc(n) ── 1 ≤ n ≤ threshold ──► the heap ── cannot map an arena ──┐
@@ -24,8 +24,8 @@ use crate::{
     pool::block::BlockPtr,
 };
 
-/// An allocator for requests of any size. It combines a guarded heap for small requests with a
-/// layer below for all others.
+/// An allocator for requests of any size. It combines a guarded heap for small requests with
+/// another allocator, the layer below, for all other requests.
 ///
 /// ```
 /// use obmalloc::{GilHeld, Heap, KnownArenas, Pymalloc};
@@ -53,10 +53,12 @@ pub struct Pymalloc<X, A> {
     lower: A,
 }
 
-/// A layer below could allocate from the same heap: it could carve its blocks out of the heap's
-/// blocks, behind a header of its own, and still fulfil the contract of `MemAlloc`. But such a
-/// block lies in an arena of the heap, so `free` would pass the middle of a block to the heap.
-/// `Pymalloc::new` is therefore unsafe:
+/// `Pymalloc` decides by the address of a block whether the heap or the layer below allocated it. A
+/// layer below could fulfil the contract of `MemAlloc` although it takes its memory from the same
+/// heap. For example, it could allocate a block of the heap, write a header into it, and return the
+/// bytes behind the header as its own block. This address lies in an arena of the heap, so `free`
+/// would pass a pointer into the middle of a block to the heap. `Pymalloc::new` is therefore
+/// unsafe:
 ///
 /// ```
 /// # use obmalloc::{Heap, KnownArenas, Locked, Pymalloc};
@@ -81,9 +83,9 @@ impl<X, A> Pymalloc<X, A> {
     /// # Safety
     ///
     /// As long as the allocator is in use, no block of `lower` may lie in an arena of `heap`,
-    /// because [`free`](MemAlloc::free) would mistake that block for a block of the heap. `Malloc`
-    /// meets this requirement, and so does an allocator that maps its own pages. A layer that
-    /// carves its blocks out of blocks of the same heap does not meet it.
+    /// because [`free`](MemAlloc::free) would mistake such a block for a block of the heap.
+    /// `Malloc` meets this requirement, and so does an allocator that maps its own pages. An
+    /// allocator that takes the memory for its blocks from the same heap does not meet it.
     pub const unsafe fn new(heap: X, lower: A) -> Self {
         Self { heap, lower }
     }
@@ -118,8 +120,9 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
     /// to `new_size` bytes. Otherwise its contents are moved to another block.
     #[inline]
     fn stays(size: usize, new_size: usize) -> bool {
-        // This must be tested first, because `4 * new_size` could overflow for a large request. Now
-        // `new_size` is at most the size of a block.
+        // This must be tested first, because `4 * new_size` could overflow for a large request.
+        // After this test, `new_size` is at most the size of a block, so the product cannot
+        // overflow.
         if new_size > size {
             return false;
         }
@@ -130,8 +133,9 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         }
     }
 
-    /// Allocates `size` bytes when the free list for `class` has no block. Tries the slow path of
-    /// the heap first, and then the layer below.
+    /// Allocates `size` bytes if the free list of the first pool of `class` is empty. Tries the
+    /// slow path of the heap first. If the heap cannot allocate a block, allocates from the layer
+    /// below.
     #[cold]
     #[inline(never)]
     fn alloc_unlisted(&self, class: SizeClass<B::Geometry>, size: usize) -> Option<NonNull<u8>> {
@@ -139,9 +143,9 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         block.or_else(|| self.lower_malloc(size))
     }
 
-    /// Allocates `size` bytes from the layer below. This function and the next two are never
-    /// inlined. Otherwise the function that calls them would need a stack frame even for a small
-    /// request.
+    /// Allocates `size` bytes from the layer below. This function is never inlined, and neither are
+    /// `lower_calloc` and `lower_realloc`. If they were inlined, the calling function would need a
+    /// stack frame even for a small request.
     #[inline(never)]
     fn lower_malloc(&self, size: usize) -> Option<NonNull<u8>> {
         let request = || self.lower.malloc(size);
@@ -168,9 +172,9 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         request().or_else(|| self.once_more(size, request))
     }
 
-    /// Trims the heap and repeats a request that the layer below has refused. The arenas of the
-    /// heap, including free ones that are retained, may take up the memory or the addresses that
-    /// the request needs.
+    /// Trims the heap and repeats a request that the layer below has refused. The heap and its
+    /// source may retain free arenas, which take up memory or addresses that the request needs.
+    /// Trimming unmaps these arenas.
     #[cold]
     #[inline(never)]
     fn once_more(
@@ -186,8 +190,8 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
     }
 
     /// Moves the contents of the block of `size` bytes at `ptr` to a new block of `new_size` bytes,
-    /// and frees the old block. Returns `None` if there is no memory; the old block is unchanged in
-    /// that case.
+    /// and frees the old block. If the new block cannot be allocated, returns `None` and leaves the
+    /// old block unchanged.
     ///
     /// This function is separate from [`realloc`](MemAlloc::realloc) and is not inlined, so that
     /// `realloc` needs no stack frame when the block stays in place.
@@ -206,16 +210,17 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         // SAFETY: both blocks are live, so they do not overlap. Both have at least as many bytes as
         // the smaller of the two sizes.
         unsafe { new.copy_from_nonoverlapping(ptr, cmp::min(size, new_size)) };
-        // SAFETY: `ptr` is a live block of the heap (contract of this function) and is not used again.
+        // SAFETY: `ptr` is a live block of the heap (contract of this function), and is not used
+        // again.
         unsafe { self.heap.free(BlockPtr::from_start(ptr)) };
         Some(new)
     }
 }
 
-// SAFETY: each block comes from the heap or from the layer below, and is freed to the one that it
-// came from. The heap can tell which one that is, because no block of the layer below lies in an
-// arena of the heap (invariant of `lower`). The heap's blocks do not overlap, and have the size and
-// alignment of their class (contract of `Blocks`).
+// SAFETY: each block comes from the heap or from the layer below, and is freed to the allocator
+// that it came from. The heap can recognise its own blocks, because no block of the layer below
+// lies in an arena of the heap (invariant of `lower`). The heap's blocks do not overlap, and have
+// the size and alignment of their class (contract of `Blocks`).
 unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
@@ -255,9 +260,9 @@ unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
         let Some(ptr) = ptr else { return };
-        // SAFETY: `ptr` is a live block of this allocator (contract of `free`). If it lies in an
-        // arena of the heap, it is a block of the heap, because no block of the layer below lies
-        // there (invariant of `lower`).
+        // SAFETY: `ptr` is a live block of this allocator (contract of `free`). If `ptr` lies in an
+        // arena of the heap, it is a block of the heap, because no block of the layer below lies in
+        // such an arena (invariant of `lower`).
         let foreign = unsafe { self.heap.free_if_ours(ptr) };
         if foreign.is_some() {
             // SAFETY: the heap did not recognise the block, so it is a live block of the layer
@@ -287,7 +292,7 @@ mod tests {
         let heap =
             Heap::with_geometry(KnownArenas::with_geometry(MmapArenas::new(), Malloc), Malloc);
         // SAFETY: each test uses its allocator from one thread only, and neither the arena source
-        // nor the allocator of the metadata calls back into the heap.
+        // nor the metadata allocator calls back into the heap.
         let heap = unsafe { GilHeld::new(heap) };
         // SAFETY: malloc never returns memory that lies in an arena of the heap.
         unsafe { Pymalloc::new(heap, Malloc) }
@@ -397,8 +402,9 @@ mod tests {
         assert_eq!(small(&pymalloc), 1);
     }
 
-    /// Defects D7: `realloc` multiplied the new size by four before it compared the size with the
-    /// block's, which overflowed for sizes that are not above `MAX_REQUEST`.
+    /// Regression test: `realloc` once multiplied the new size by four before it compared the new
+    /// size with the size of the block. The product overflowed for some sizes up to `MAX_REQUEST`
+    /// (defect D7).
     #[test]
     fn a_reallocation_to_an_unservable_size_is_refused_and_leaves_the_block() {
         let pymalloc = pymalloc::<Pools16K>();
@@ -453,8 +459,8 @@ mod tests {
         }
     }
 
-    /// Field report F5: a request to the layer below failed, although unmapping retained arenas
-    /// would have made room for it.
+    /// Regression test: a request to the layer below once failed, although unmapping the retained
+    /// arenas would have made room for the request (field report F5).
     #[test]
     fn a_request_that_the_layer_below_refuses_is_repeated_after_a_trim() {
         let mapped = Cell::new(0);
@@ -463,8 +469,8 @@ mod tests {
         // SAFETY: only one thread uses the allocator, nothing calls back into the heap, and the C
         // library allocates no memory in the heap's arenas.
         let pymalloc = unsafe { Pymalloc::new(GilHeld::new(heap), Short(&mapped)) };
-        // The source retains arenas only if they come back and are requested again, so we repeat
-        // the cycle.
+        // The source retains arenas only after arenas have come back and been requested again, so
+        // the test allocates and frees all blocks twice.
         let retain = || {
             for _ in 0..2 {
                 let blocks: Vec<_> = (0..10_000).map(|_| pymalloc.malloc(512).unwrap()).collect();

@@ -1,5 +1,5 @@
-//! The geometries. There is one for each era of CPython, one for our own allocators, and variants
-//! for tests and comparisons.
+//! The geometries. There is one for each group of CPython versions with the same sizes and rules,
+//! one for our own allocators, and variants for tests and comparisons.
 
 #![forbid(unsafe_code)]
 
@@ -30,8 +30,8 @@ impl Geometry for Classes8To512 {
 }
 
 /// The geometry of CPython 3.9: size classes 16 bytes apart up to 512 bytes, pools of 4 KiB, and
-/// arenas of 256 KiB. [`GiveBackAll`]`<Pools4K>` is the geometry of CPython 3.7.4 to 3.8, which did
-/// not retain a free arena.
+/// arenas of 256 KiB. CPython 3.7.4 to 3.8 had the same sizes but did not retain a free arena.
+/// [`GiveBackAll`]`<Pools4K>` is the geometry of these versions.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pools4K;
 
@@ -60,12 +60,12 @@ impl Geometry for Arenas2M {
     const SIZES: Sizes = Sizes { arena_size: 2 << 20, ..Sizes::CPYTHON };
 }
 
-/// The geometry of our own allocators. It has CPython's current sizes, but two rules differ: the
-/// headers of all pools stand at the beginning of their arena, and each class may retain an emptied
-/// pool.
+/// The geometry of our own allocators. It has CPython's current sizes, but two of its rules differ
+/// from CPython's. The headers of all pools are at the beginning of their arena, and each class may
+/// retain a pool that has become empty.
 ///
-/// Because of these rules, a heap with this geometry does not place its blocks at the same
-/// addresses as CPython does.
+/// Because of these two rules, a heap with this geometry does not place its blocks at the same
+/// addresses as CPython.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Native;
 
@@ -76,8 +76,9 @@ impl Geometry for Native {
         Rules { headers: HeaderRule::InArena, retain: RetainRule::EachClass, ..Rules::CPYTHON };
 }
 
-/// A geometry for models and tests: 4 size classes, pools of 256 bytes, and arenas of 1 KiB. A heap
-/// this small reaches every transition in a few steps.
+/// A geometry for models and tests: 4 size classes, pools of 256 bytes, and arenas of 1 KiB. With
+/// pools and arenas this small, a few allocations and frees are enough to reach every state of a
+/// heap.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tiny;
 
@@ -99,7 +100,7 @@ impl<G: Geometry> Geometry for GiveBackAll<G> {
 }
 
 /// The geometry `G`, except that a reallocation leaves a block in place if the new size belongs to
-/// the same class.
+/// the block's own class.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KeepInClass<G>(PhantomData<G>);
 
@@ -119,7 +120,7 @@ impl<G: Geometry> Geometry for ZeroInPools<G> {
     const RULES: Rules = Rules { zero_in_pools: true, ..G::RULES };
 }
 
-/// The geometry `G`, except that each class may retain an emptied pool.
+/// The geometry `G`, except that each class may retain a pool that has become empty.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RetainEachClass<G>(PhantomData<G>);
 
@@ -129,7 +130,7 @@ impl<G: Geometry> Geometry for RetainEachClass<G> {
     const RULES: Rules = Rules { retain: RetainRule::EachClass, ..G::RULES };
 }
 
-/// The geometry `G`, except that the headers of all pools stand at the beginning of their arena.
+/// The geometry `G`, except that the headers of all pools are at the beginning of their arena.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeadersInArena<G>(PhantomData<G>);
 

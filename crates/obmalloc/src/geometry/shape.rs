@@ -15,7 +15,7 @@ pub(crate) const HEADER_SIZE: usize = 40;
 pub(crate) const POOL_OVERHEAD: usize = 48;
 
 /// The size of a cache line, in bytes. In an arena that begins with the headers of its pools, the
-/// heap's tag has a separate cache line.
+/// heap's tag is stored in a cache line that contains nothing else.
 const CACHE_LINE: usize = 64;
 
 /// The counts and offsets that follow from the sizes and rules of a [`Geometry`].
@@ -32,8 +32,8 @@ impl<G: Geometry> Shape<G> {
         (Some(size), ()) => size,
         (None, ()) => panic!("no source has arenas of this size"),
     };
-    /// The number of bits by which the offset of a request's last byte is shifted right to get the
-    /// index of its class.
+    /// The binary logarithm of the alignment. A request of `n` bytes belongs to the class whose index
+    /// is `n - 1` shifted right by this number.
     pub(crate) const SHIFT: u32 = G::SIZES.alignment.trailing_zeros();
     /// The offset of the heap's tag in an arena that begins with the headers of all its pools.
     pub(crate) const TAG: usize = (Self::POOLS * HEADER_SIZE).next_multiple_of(CACHE_LINE);

@@ -31,7 +31,8 @@ impl<G: Geometry> SizeClass<G> {
         // A size of 0 wraps to the largest number, which is above every threshold.
         let last = size.wrapping_sub(1);
         if last < G::SIZES.small_threshold {
-            // INVARIANT: `last` is less than the threshold, which is CLASSES times the alignment.
+            // INVARIANT: `last` is less than the threshold, which is CLASSES times the alignment,
+            // so `last` divided by the alignment is less than CLASSES.
             Some(Self { index: (last >> Shape::<G>::SHIFT) as u8, geometry: PhantomData })
         } else {
             None
@@ -62,7 +63,7 @@ impl<G: Geometry> SizeClass<G> {
 
     /// Returns the number of blocks in a pool of this class. If arenas begin with the headers of
     /// their pools ([`HeaderRule::InArena`](crate::HeaderRule::InArena)), the first pool of an
-    /// arena has fewer blocks, because the headers take up its beginning.
+    /// arena has fewer blocks than this, because the headers take up the beginning of the pool.
     #[inline]
     pub const fn capacity(self) -> usize {
         (G::SIZES.pool_size - Shape::<G>::BEFORE_POOL) / self.block_size()

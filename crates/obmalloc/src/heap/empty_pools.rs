@@ -7,20 +7,21 @@
 //!                                 └ all pools of the arena are free: the arena is retained or unmapped
 //! ```
 //!
-//! Without retention, a program that allocates and frees one block in turn would move the pool of
-//! that block to its arena and back each time. A retained pool stays in its class's list, and its
-//! header reports no event when the last block is freed, so both operations stay on their fast
-//! paths.
+//! Consider a program that allocates a block, frees it, and repeats this. If no other block of the
+//! pool is in use, each free makes the pool empty. Without retention, each free would return the
+//! pool to its arena, and each allocation would take it from there again. A retained pool stays in
+//! its class's list, and its header does not report that it has become empty. Both operations
+//! therefore stay on their fast paths.
 //!
-//! The retention of a pool ends when the pool may be needed elsewhere: when a slow path of its
-//! class runs, when a request finds no free pool, or when an arena could be unmapped. If no block
-//! of the pool is in use at that time, the pool then goes to its arena. Otherwise it becomes an
-//! ordinary used pool.
+//! The retention of a pool ends when the pool may be needed elsewhere. This is the case when a slow
+//! path of its class runs, when a request finds no free pool, or when an arena could be unmapped.
+//! If no block of the pool is in use when the retention ends, the pool goes back to its arena.
+//! Otherwise it becomes an ordinary used pool.
 //!
-//! Under [`RetainRule::Unobservable`] a pool is retained only if, after going back to its arena, it
-//! would be the next pool that is taken. The retention ends before any other pool or arena is taken
-//! or given back. Neither the addresses of blocks nor statistics can therefore reveal that the pool
-//! did not move.
+//! Under [`RetainRule::Unobservable`] a pool is retained only if it would be the next pool that is
+//! taken after it went back to its arena. The retention ends before another pool or an arena is
+//! taken or returned. The addresses of blocks and the statistics are therefore the same as if the
+//! pool had gone back to its arena and been taken again.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
@@ -31,8 +32,8 @@ use crate::{
     pool::PoolPtr,
 };
 
-/// The set of size classes that retain a pool, which is then the only pool of its class. Bit i
-/// stands for class i.
+/// The set of size classes that retain a pool, as a bit mask in which bit i stands for class i. A
+/// retained pool is the only used pool of its class.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct EmptyPools(u64);
 
@@ -46,8 +47,8 @@ impl EmptyPools {
         self.0.count_ones() as usize
     }
 
-    /// Returns true if the geometry's rule allows the class of `pool` to retain it. `pool` has just
-    /// become empty.
+    /// Returns true if the geometry's rule allows the class of `pool` to retain `pool`, which must
+    /// have just become empty.
     pub(crate) fn may_retain<G: Geometry>(self, arenas: &ArenaTable, pool: PoolPtr) -> bool {
         let arena = pool.header().arena();
         match G::RULES.retain {
@@ -56,15 +57,16 @@ impl EmptyPools {
         }
     }
 
-    /// Retains `pool`, which has just become empty and is the only pool of `class`.
+    /// Retains `pool`, which must have just become empty and must be the only used pool of `class`.
     pub(crate) fn retain<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         pool.header().become_retained();
         self.0 |= 1 << class.index();
     }
 
-    /// Ends the retention of the pool of `class`, because a slow path of this class begins. Under
-    /// [`RetainRule::Unobservable`] the retained pool of any other class is affected as well. If no
-    /// block of that pool is in use, removes the pool from its list and returns it.
+    /// Ends the retention of the pool of `class`. The caller must call this function when a slow
+    /// path of the class begins. Under [`RetainRule::Unobservable`] it ends the retention of a pool
+    /// of another class as well. If no block of the pool is in use, removes the pool from its
+    /// class's list and returns it.
     #[inline]
     pub(crate) fn end_for<G: Geometry>(
         &mut self,
@@ -78,8 +80,9 @@ impl EmptyPools {
         }
     }
 
-    /// Ends the retention of one pool after another until one of them has no block in use. Removes
-    /// that pool from its list and returns it. Returns `None` if no retained pool is left.
+    /// Ends the retention of one pool after another, until it finds a pool without a block in use.
+    /// Removes this pool from its class's list and returns it. Returns `None` if there is no such
+    /// pool, in which case no pool is retained any more.
     pub(crate) fn end_any<G: Geometry>(&mut self, used: &mut UsedPools) -> Option<PoolPtr> {
         while let Some(class) = SizeClass::<G>::from_index(self.0.trailing_zeros() as usize) {
             let empty = self.end(class, used);

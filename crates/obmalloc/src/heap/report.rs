@@ -138,8 +138,8 @@ fn line(f: &mut fmt::Formatter<'_>, text: fmt::Arguments<'_>, number: usize) -> 
     writeln!(f, "{:left$}={:>21}", "", Commas::of(number).text())
 }
 
-/// A writer that forwards text to a formatter and counts its characters, so that a caller can pad
-/// the text to a column.
+/// A writer that forwards text to a formatter and counts the characters of the text. With this
+/// count, a caller can pad the text to a column.
 struct Column<'a, 'b> {
     out: &'a mut fmt::Formatter<'b>,
     width: usize,

@@ -1,5 +1,5 @@
-//! The statistics of a heap. They are computed by walking over the whole heap when they are
-//! requested, so the fast paths need not count anything.
+//! The statistics of a heap. When statistics are requested, the heap walks over all of its pools to
+//! compute them. The fast paths of allocation and freeing therefore need not count anything.
 
 #![forbid(unsafe_code)]
 
@@ -24,10 +24,10 @@ pub struct ClassStats {
     pub pools: usize,
     /// The number of blocks in use.
     pub in_use: usize,
-    /// The number of free blocks in the pools that have a block in use. Uncarved blocks count as
-    /// free.
+    /// The number of free blocks in those pools that have a block in use. The blocks that are not
+    /// carved yet are included.
     pub available: usize,
-    /// How many of the `available` blocks are uncarved.
+    /// How many of the `available` blocks have not been carved yet.
     pub uncarved: usize,
 }
 
@@ -58,7 +58,8 @@ pub struct ByteStats {
     pub available: usize,
     /// The bytes of all pools without a block in use, whether they are carved or not.
     pub unused_pools: usize,
-    /// The bytes before the first block, in all pools that have a block in use. They hold headers.
+    /// The bytes before the first block, in all pools that have a block in use. These bytes hold
+    /// the headers of pools.
     pub pool_headers: usize,
     /// The bytes behind the last block, in all pools that have a block in use.
     pub quantization: usize,
@@ -82,7 +83,8 @@ pub(crate) struct MapStats {
 /// The statistics of a heap at one moment.
 ///
 /// `Display` formats the statistics like the report of CPython's `sys._debugmallocstats()`.
-/// [`write_json`](Self::write_json) writes the same figures as JSON. Neither of them allocates.
+/// [`write_json`](Self::write_json) writes the same figures as JSON. Neither of the two formats
+/// needs an allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -152,7 +154,8 @@ impl Stats {
         };
         let (size, in_use) = (class.block_size(), header.in_use::<G>());
         if in_use == 0 {
-            // This is a pool that its class retains, although no block is in use.
+            // The pool is in its class's list although none of its blocks is in use, because the
+            // class retains it. We count it like a free pool.
             self.unused_pools += 1;
             return;
         }
@@ -182,9 +185,10 @@ impl Stats {
     }
 }
 
-/// Adds the statistics of another heap with the same geometry. The two heaps may have had their
-/// largest numbers of arenas at different times, so the sum of these numbers (`highwater`) is only
-/// an upper bound for both heaps together.
+/// Adds the statistics of another heap with the same geometry. The field `highwater` becomes the
+/// sum of the largest numbers of arenas of both heaps. The heaps may have had these numbers of
+/// arenas at different times, so the sum is only an upper bound for the number of arenas that both
+/// heaps together had at the same time.
 impl AddAssign<&Self> for Stats {
     fn add_assign(&mut self, other: &Self) {
         let (arenas, bytes) = (&mut self.arenas, &mut self.bytes);

@@ -1,5 +1,5 @@
-//! The list of used pools of each size class. Blocks of the class are allocated from the first pool
-//! of its list.
+//! The lists of used pools, one for each size class. Blocks of a class are allocated from the first
+//! pool of the list of that class.
 //!
 //! ```text
 //!   class 0 ──► pool ⇄ pool ⇄ pool          the first one serves every request of its class
@@ -21,8 +21,8 @@ use crate::{
 pub(crate) struct UsedPools {
     /// # Invariant
     ///
-    /// Each head is the first pool of its class's list, or `PoolPtr::NONE` if the list is empty.
-    /// Every pool of a list has that class and is in the state `Used` or `Retained`.
+    /// `heads[i]` is the first pool in the list of class i, or `PoolPtr::NONE` if the list is
+    /// empty. Every pool of the list has class i and is in the state `Used` or `Retained`.
     heads: [PoolPtr; MAX_CLASSES],
 }
 
@@ -34,16 +34,16 @@ impl UsedPools {
     /// Returns the first pool of the list of `class`, or [`PoolPtr::NONE`] if the list is empty.
     #[inline]
     pub(crate) fn first<G: Geometry>(&self, class: SizeClass<G>) -> PoolPtr {
-        // The index is always below MAX_CLASSES, so the remainder does not change it. It only lets
-        // the compiler omit the bounds check.
+        // The index is always below MAX_CLASSES, so taking the remainder does not change the index.
+        // But the compiler does not know this without the remainder, and would add a bounds check.
         self.heads[class.index() % MAX_CLASSES]
     }
 
     /// Puts `pool` at the front of its class's list.
     ///
-    /// If the previous first pool has run out of blocks, it leaves the list. Otherwise a pool
-    /// without free blocks could be behind another one, and only the first pool of a list may have
-    /// none.
+    /// Only the first pool of a list may have run out of blocks. If the previous first pool has run
+    /// out of blocks, it therefore becomes full and leaves the list, because otherwise it would be
+    /// the second pool.
     pub(crate) fn push_front<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         let mut first = self.first(class);
         if first != PoolPtr::NONE && first.header().has_run_out::<G>() {
@@ -57,8 +57,8 @@ impl UsedPools {
             pool.header().next.set(Some(first));
             first.header().prev.set(Some(pool));
         }
-        // INVARIANT: the caller has made `pool` a used pool of this class, and it links to the
-        // previous first pool.
+        // INVARIANT: the caller has made `pool` a used pool of this class, and the code above has
+        // linked `pool` to the previous first pool.
         self.heads[class.index()] = pool;
     }
 

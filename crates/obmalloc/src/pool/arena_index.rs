@@ -5,8 +5,8 @@
 
 use core::num::NonZero;
 
-/// The index of an arena's record in the array of records. This array never shrinks, so an index
-/// stays valid.
+/// The index of an arena's record in the array of all records. This array never shrinks, so an
+/// index stays valid as long as the array exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ArenaIndex(
     /// The index plus one. It is never 0, so `Option<ArenaIndex>` is no larger than `ArenaIndex`.

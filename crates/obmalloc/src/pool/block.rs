@@ -1,5 +1,5 @@
-//! Blocks, and the free list of a pool. The links of the list are stored in the free blocks
-//! themselves.
+//! Blocks, and the free list of a pool. Each free block stores the link to the next free block in
+//! its first word.
 //!
 //! ```text
 //!   head ──► ┌──────┬─ ─ ─ ─┐   ┌──────┬─ ─ ─ ─┐   ┌──────┬─ ─ ─ ─┐
@@ -9,11 +9,11 @@
 
 use core::{cell::Cell, ptr::NonNull};
 
-/// A pointer to a block, which the holder of this pointer owns exclusively. The block has at least
-/// the size of its class and is aligned to the geometry's alignment.
+/// A pointer to a block of a heap. Code that has a `BlockPtr` exclusively owns the block. The block
+/// has at least the size of its class and is aligned to the geometry's alignment.
 ///
-/// The type is not `Copy`, because whoever passes a `BlockPtr` to a function gives up the ownership
-/// of the block.
+/// The type is not `Copy`. Code that passes a `BlockPtr` to a function therefore gives up the
+/// ownership of the block.
 #[derive(Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct BlockPtr(NonNull<u8>);
@@ -25,7 +25,7 @@ impl BlockPtr {
     ///
     /// - A heap must have returned a block that begins at `start`. `start` must be the pointer that
     ///   the heap returned, or be derived from it.
-    /// - No other holder of the block may exist, so the caller owns it exclusively.
+    /// - The caller must exclusively own the block, so no other `BlockPtr` of the block may exist.
     #[inline]
     pub const unsafe fn from_start(start: NonNull<u8>) -> Self {
         Self(start)
@@ -98,9 +98,10 @@ impl FreeList {
         self.head.set(Some(block.0));
     }
 
-    /// Fills an empty list with adjacent blocks of `size` bytes. The blocks are `first` and all
-    /// following ones that begin at most `span` bytes behind the start of `first`. They will be
-    /// popped in ascending order of address. Returns the total size of these blocks in bytes.
+    /// Fills an empty list with adjacent blocks of `size` bytes. The first block is `first`, and
+    /// each further block begins where the previous one ends, as long as it begins at most `span`
+    /// bytes behind the start of `first`. The blocks will be popped in ascending order of address.
+    /// Returns the total size of the blocks in bytes.
     ///
     /// # Safety
     ///
@@ -109,8 +110,8 @@ impl FreeList {
     pub(crate) unsafe fn fill(&self, first: BlockPtr, size: usize, span: usize) -> usize {
         let (mut last, mut taken) = (first.0, size);
         while taken <= span {
-            // SAFETY: another block begins `size` bytes further, and the pointer is valid for it
-            // (contract of `fill`).
+            // SAFETY: another block begins `size` bytes behind the start of `last`, and the pointer
+            // is valid for this block as well (contract of `fill`).
             let next = unsafe { last.add(size) };
             // SAFETY: the list owns the block from now on, and every block has room for a link in
             // its first word.
@@ -120,8 +121,8 @@ impl FreeList {
         }
         // SAFETY: as above, for the last block.
         unsafe { last.cast::<Link>().write(None) };
-        // INVARIANT: the caller has given these blocks to the list (contract of `fill`). The loop above
-        // has written into the first word of each block a link to the next one.
+        // INVARIANT: the caller has given these blocks to the list (contract of `fill`). The code
+        // above has written a link to the next block into the first word of each block.
         self.head.set(Some(first.0));
         taken
     }

@@ -4,9 +4,10 @@
 
 use core::ptr;
 
-/// A word that the creator of a heap chooses and that is stored in every pool or arena of the heap.
-/// [`Heap::tag_of`](crate::Heap::tag_of) finds the tag from the address of any block in use, so the
-/// creator can look up what the block belongs to. The heap itself does not interpret the tag.
+/// A word that the creator of a heap chooses. The heap stores the word in each of its pools or
+/// arenas, but does not interpret it. [`Heap::tag_of`](crate::Heap::tag_of) returns the tag for the
+/// address of any block in use. A program with several heaps can therefore find the heap of a
+/// block, for example by using the address of a heap as its tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeapTag(pub *const ());
 

@@ -1,5 +1,5 @@
-//! Batches of freed blocks. One block of a batch contains the addresses of the others, so most
-//! blocks are sent without being written to.
+//! Batches of freed blocks. One block of a batch contains the addresses of the other blocks, so the
+//! freeing thread need not write to the other blocks.
 //!
 //! ```text
 //!   a batch, which is one of the blocks   ├ link ┼ count ┼ address ┼ address ┼ ─ ─ ┤
@@ -7,16 +7,18 @@
 //!   the others, untouched                 ├ ─ ─ ─ ─ ┤◄───────┘         └───────►├ ─ ─ ─ ─ ┤
 //! ```
 //!
-//! The owner of a block is usually the last thread that wrote to it and the next one that will. If
-//! the freeing thread wrote a link into each block, the cache line of each block would move to its
-//! processor and back. We therefore write to as few blocks as possible. Each block that we write to
-//! holds the addresses of as many other blocks as fit into it. The smallest blocks have no room for
-//! addresses, so each of them is sent as a batch of its own. This costs little, because several of
-//! the smallest blocks share a cache line.
+//! The owner of a heap is usually the last thread that wrote to a block of the heap, and it will be
+//! the next thread to write to this block. If a freeing thread wrote a link into each block, the
+//! cache line of each block would move to the processor of the freeing thread and back. We
+//! therefore write to as few blocks as possible. Each block that we write to holds the addresses of
+//! as many other blocks as it has room for. The smallest blocks have no room for addresses, so each
+//! of them becomes a separate batch. This costs little, because several of the smallest blocks
+//! share a cache line.
 //!
-//! A thread that [takes over](super::inbox::Inbox::take_over) an inbox replaces the batches in it
-//! by one [table](super::waiting_pools). The table waits in the inbox as a node of the same type,
-//! with a count that no batch has.
+//! A thread that [takes over](super::inbox::Inbox::take_over) an inbox replaces the batches in the
+//! inbox by one [table](super::waiting_pools). The first words of the table have the same layout as
+//! a batch, so the table can be a node of the inbox like a batch. Its count has a special value
+//! that no batch has.
 
 use std::ptr::{self, NonNull};
 
@@ -72,7 +74,8 @@ impl Batch {
         if count == TABLE { None } else { Some(count + 1) }
     }
 
-    /// Writes a batch into `block`, which consists of `block` itself and the blocks in `others`.
+    /// Makes a batch of `block` and the blocks in `others`. The count and the addresses of `others`
+    /// are written into `block`.
     ///
     /// # Safety
     ///
@@ -86,14 +89,14 @@ impl Batch {
         // SAFETY: the block has room for the addresses behind the first words (contract).
         let addresses = unsafe { batch.add(1).cast::<NonNull<u8>>() };
         let from = NonNull::from(others).cast::<NonNull<u8>>();
-        // SAFETY: `block` has room for the addresses (contract). The slice is borrowed, so it lies
-        // in none of the blocks that are given up.
+        // SAFETY: `block` has room for the addresses (contract). The slice is borrowed, so it does
+        // not lie in one of the blocks, which the caller gives up.
         unsafe { addresses.copy_from_nonoverlapping(from, others.len()) };
         batch
     }
 
-    /// Calls `visit` with every block of `batch`. The block that holds the addresses comes last,
-    /// because `visit` may overwrite it.
+    /// Calls `visit` with every block of `batch`. `visit` may overwrite the block that it gets. The
+    /// block that holds the addresses of the other blocks therefore comes last.
     ///
     /// # Safety
     ///
@@ -106,22 +109,22 @@ impl Batch {
         // SAFETY: `count` addresses follow the first words of a packed batch.
         let addresses = unsafe { batch.add(1).cast::<NonNull<u8>>() };
         for nth in 0..count {
-            // SAFETY: `count` addresses follow. The block that holds them was not visited yet, so
-            // nobody has overwritten them.
+            // SAFETY: `count` addresses follow the first words of the batch. The block that holds
+            // the addresses was not visited yet, so nobody has overwritten them.
             visit(unsafe { addresses.add(nth).read() });
         }
         visit(batch.cast());
     }
 }
 
-/// Batches that are sent to the same heap together.
+/// A list of batches that are sent to the same heap together.
 #[derive(Debug)]
 pub(crate) struct Batches {
     pub(crate) nodes: Segment<Batch>,
-    /// The approximate number of bytes in these blocks. We assume that all blocks of a batch are as
-    /// large as the block that holds the addresses. To find the exact size of a block, we would
-    /// have to read the header of its pool, and the owner frequently writes to the cache line of
-    /// that header.
+    /// The approximate number of bytes in the blocks of these batches. We assume that all blocks of
+    /// a batch are as large as the block that holds the addresses. To find the exact size of a
+    /// block, we would have to read the header of its pool. The owner of the heap frequently writes
+    /// to the cache line of this header, so reading it is slow.
     pub(crate) bytes: usize,
 }
 
@@ -173,8 +176,8 @@ impl Batches {
 mod tests {
     use super::*;
 
-    /// Packs blocks of these sizes, checks that unpacking returns each block once, and returns the
-    /// number of batches.
+    /// Packs one block of each size in `sizes`, checks that unpacking returns each block once, and
+    /// returns the number of batches.
     fn batches_of(sizes: &[usize]) -> usize {
         let mut memory = vec![[0_usize; 64]; sizes.len()];
         let blocks: Vec<_> =

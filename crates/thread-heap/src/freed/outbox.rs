@@ -1,9 +1,9 @@
-//! The outbox of a heap. It holds blocks of other heaps that the owner of this heap has freed but
-//! not sent yet.
+//! The outbox of a heap. When the owner of the heap frees a block of another heap, the block goes
+//! to the outbox, and is sent to the other heap later.
 //!
-//! An outbox collects blocks that belong to the same receiver, and sends them together. If a thread
-//! frees what another thread has allocated, it therefore needs only one compare-and-swap for many
-//! blocks.
+//! An outbox collects blocks that belong to the same heap, which is called the receiver. All of
+//! these blocks are sent together, with a single compare-and-swap. A thread that frees many blocks
+//! of one other thread therefore needs few of these expensive operations.
 
 use std::{
     mem::MaybeUninit,
@@ -31,12 +31,12 @@ impl<T> Outbox<T> {
         Self { receiver: None, len: 0, blocks: [MaybeUninit::uninit(); CAPACITY] }
     }
 
-    /// Returns true if the outbox is empty, or if it holds blocks of `receiver` and is not full. In
-    /// both cases a block of `receiver` can be [added](Self::add).
+    /// Returns true if a block of `receiver` can be [added](Self::add): either the outbox is empty,
+    /// or it holds blocks of `receiver` and is not full.
     #[inline]
     pub(crate) fn has_room_for(&self, receiver: NonNull<T>) -> bool {
-        // We compare raw pointers, because a comparison of two `Option`s would first test for
-        // `None`.
+        // We compare raw pointers. A comparison of two `Option`s would need one more test, which is
+        // for `None`.
         let current = self.receiver.map_or(ptr::null_mut(), NonNull::as_ptr);
         self.len == 0 || (ptr::eq(current, receiver.as_ptr()) && self.len < CAPACITY)
     }
@@ -58,8 +58,8 @@ impl<T> Outbox<T> {
         self.len += 1;
     }
 
-    /// Empties the outbox. Returns the receiver and its blocks, which the caller then owns. Returns
-    /// `None` if the outbox has no receiver.
+    /// Empties the outbox. Returns the receiver and the blocks, whose owner is then the caller.
+    /// Returns `None` if the outbox has no receiver.
     pub(crate) fn take(&mut self) -> Option<(NonNull<T>, &[NonNull<u8>])> {
         let receiver = self.receiver.take()?;
         // SAFETY: the first `len` elements are initialised (invariant of `len`).

@@ -1,5 +1,6 @@
-//! The part of a takeover that purges pages. A thread takes all blocks out of an inbox, collects
-//! them in a table, and purges the pages that contain nothing but these blocks.
+//! The part of a takeover that purges pages. In a takeover, a thread takes all blocks out of an
+//! inbox, collects them in a table, and purges the pages that contain only these blocks. Then it
+//! pushes the table to the inbox.
 //!
 //! ```text
 //!   inbox    batch ► batch ► batch    pushed by senders
@@ -11,9 +12,9 @@
 //!   pools    every block is free      a page comes back when it is written to
 //! ```
 //!
-//! The blocks in an inbox belong to whichever thread takes them out, even if that thread is not the
-//! owner of the heap. If there is no memory for a table, the thread pushes the blocks back
-//! unchanged.
+//! A thread that takes blocks out of an inbox exclusively owns these blocks, even if the thread is
+//! not the owner of the heap. If the memory for a table cannot be allocated, the thread pushes the
+//! blocks back unchanged.
 
 use raw_mem::ArenaSource;
 use sync::{
@@ -28,9 +29,10 @@ use super::{
 use crate::{parts::Parts, shared_source::SharedSource};
 
 /// Moves the blocks of `nodes` into one table, and purges the pages that contain only these blocks.
-/// If there is not enough memory for the table, some batches stay as they are. `bytes` is the
-/// approximate number of bytes that were pushed to the inbox before it was taken over. Returns the
-/// nodes that the caller must push back, and true if they include batches.
+/// If the memory for the table cannot be allocated, some batches stay unchanged. `bytes` is the
+/// approximate number of bytes that were pushed to the inbox before the inbox was taken over.
+/// Returns the nodes that the caller must push back to the inbox, and true if some of these nodes
+/// are batches.
 pub(crate) fn purge<P: Parts>(
     shared: &SharedSource<P>,
     nodes: Chain<Batch>,
@@ -47,7 +49,8 @@ pub(crate) fn purge<P: Parts>(
             unsafe { batches.push(node) };
         }
     }
-    // Fewer bytes than a page cannot cover a page, so a table would be useless.
+    // Blocks that have fewer bytes than a page cannot cover a page. No page could be purged, so we
+    // do not create a table.
     if table.is_none() && bytes >= PAGE {
         table = WaitingPools::new(shared.lower());
     }
@@ -61,8 +64,9 @@ pub(crate) fn purge<P: Parts>(
             .and_then(|(table, blocks)| table.reserve(blocks, shared.lower()).then_some(table));
         match with_room {
             Some(table) => {
-                // SAFETY: the thread that sent the block gave it up, and the owner of the heap has
-                // not reclaimed it.
+                // SAFETY: the thread that sent the block gave up its ownership, and we took the
+                // block out of the inbox, so we own it. The owner of the heap has not reclaimed the
+                // block, so the block still is in use from the point of view of the heap.
                 let add = |block| unsafe { table.add(block) };
                 // SAFETY: we own the batch and its blocks.
                 unsafe { Batch::unpack(batch, add) };
@@ -74,9 +78,9 @@ pub(crate) fn purge<P: Parts>(
     let has_batches = back.is_some();
     if let Some(mut table) = table {
         table.purge(|start, len| {
-            // SAFETY: the range lies in one arena. The arena is mapped, because blocks in it count
-            // as in use. Each byte of the range belongs to a block that we own and do not read
-            // again.
+            // SAFETY: the range lies in one arena. The arena is mapped, because the heap treats the
+            // waiting blocks in it as in use. Each byte of the range belongs to a block that we own
+            // and do not read again.
             if unsafe { shared.source().purge(start, len) }.is_err() {
                 shared.purges_are_refused.store(true, Relaxed);
             }

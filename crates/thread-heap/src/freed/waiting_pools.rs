@@ -1,5 +1,5 @@
-//! A table of the blocks that wait in an inbox. A thread that takes over the inbox creates the
-//! table to find the pages that it can purge.
+//! A table of the freed blocks that wait in the inbox of a heap. A thread that takes over the inbox
+//! creates the table, in order to find the pages that it can purge.
 //!
 //! ```text
 //!   pool    ├─ page ──────┼─ page ──────┼─ page ──────┼─ page ──────┤
@@ -9,24 +9,26 @@
 //!                                       └ listed: the blocks on pages that stay
 //! ```
 //!
-//! The owner of a heap regards every waiting block as in use, so it neither reuses these blocks nor
-//! releases their pools. The thread that holds the table may therefore purge a page if each byte of
+//! The owner of the heap treats every waiting block as in use, so it neither reuses these blocks
+//! nor frees their pools. The thread that owns the table may therefore purge a page if each byte of
 //! the page belongs to a waiting block. The bytes behind the last block of a pool can never belong
 //! to another block, so we count them as part of the last block. Pool headers, and memory that was
-//! never handed out as a block, do not belong to a waiting block. Pages that contain such memory
-//! are never purged.
+//! never allocated as a block, do not belong to a waiting block. Pages that contain such memory are
+//! therefore never purged.
 //!
 //! 1. A page is purged only if its count of waiting bytes equals the size of a page.
-//! 2. A block that touches a purged page is on no list, because a link in it could be lost. The
-//!    mark of the page says that its blocks wait.
-//! 3. Every other waiting block is on the list of its pool. The first word of each block links to
-//!    the next one.
+//! 2. Purging a page destroys the links in its blocks. A block that touches a purged page is
+//!    therefore on no list. Instead, the mark of the page says that every block that touches the
+//!    page waits.
+//! 3. Every other waiting block is on the list of its pool. The first word of each block on a list
+//!    links to the next block.
 //!
-//! The table is itself a node of the inbox. Each of its entries describes one pool and has 32
-//! bytes. Before the blocks of a batch (at most 32) are added, the table makes room for the same
-//! number of new pools. If more than three quarters of its entries would then be in use, its number
-//! of entries is doubled first. A table therefore takes at least 2 KiB, and at most 86 bytes for
-//! each pool of 16 KiB plus another 3 KiB.
+//! The table is itself a node of the inbox. It has at least 64 entries of 32 bytes, and each entry
+//! in use describes one pool. A batch has at most 32 blocks, which may all lie in different pools.
+//! Before the blocks of a batch are added, the table therefore makes room for as many new pools as
+//! the batch has blocks. If more than three quarters of the entries could then be in use, the
+//! number of entries is doubled first. A table therefore takes at least 2 KiB, and at most 86 bytes
+//! for each pool of 16 KiB plus another 3 KiB.
 
 use std::{marker::PhantomData, ops::Range, ptr, ptr::NonNull, slice};
 
@@ -36,16 +38,16 @@ use raw_mem::MemAlloc;
 use super::batch::Batch;
 
 /// The size of the pages for which waiting bytes are counted. If the pages of the system are
-/// larger, a range of full pages is purged only where it contains whole pages of the system.
+/// larger, purging a range of full pages affects only the whole system pages inside the range.
 pub(crate) const PAGE: usize = 4096;
 
 /// The largest number of pages that a pool can have.
 const MOST_PAGES: usize = 4;
 
-/// The count of a page on which every byte belongs to a waiting block.
+/// The count of waiting bytes on a page if every byte of the page belongs to a waiting block.
 const FULL: u16 = PAGE as u16;
 
-/// The mark that replaces the count of a page after the page was purged.
+/// The mark that replaces the count of waiting bytes on a page after the page was purged.
 const PURGED: u16 = u16::MAX;
 
 /// The number of entries in a new table.
@@ -60,17 +62,17 @@ struct Head {
     used: usize,
 }
 
-/// An entry of the table, which describes the waiting blocks of one pool. An entry whose bytes are
-/// all zero is vacant.
+/// An entry of a table. If its bytes are all zero, the entry is vacant. Otherwise it describes the
+/// waiting blocks of one pool.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 struct WaitingPool {
     /// The first byte of the pool, or null if the entry is vacant.
     start: *mut u8,
-    /// The first block on the list of the pool, or null. The first word of each listed block is the
-    /// address of the next one.
+    /// The first block on the list of the pool's waiting blocks, or null. The first word of each
+    /// block on the list is the address of the next block, or null.
     listed: *mut u8,
-    /// The number of waiting bytes on each page of the pool, or [`PURGED`].
+    /// For each page of the pool, the number of bytes that belong to waiting blocks, or [`PURGED`].
     pages: [u16; MOST_PAGES],
     /// The size of each block of the pool, in bytes.
     size: u32,
@@ -85,7 +87,7 @@ impl WaitingPool {
         offset..if is_last { G::SIZES.pool_size } else { end }
     }
 
-    /// Returns true if the block at `offset` touches a page whose count (or mark) is `count`.
+    /// Returns true if the block at `offset` touches a page whose value in `pages` is `count`.
     fn touches<G: Geometry>(&self, offset: usize, count: u16) -> bool {
         pages(&self.span::<G>(offset)).any(|page| self.pages[page] == count)
     }
@@ -117,27 +119,28 @@ fn pages(span: &Range<usize>) -> impl Iterator<Item = usize> + use<> {
     span.start / PAGE..span.end.div_ceil(PAGE)
 }
 
-/// A table of waiting blocks. A value of this type owns the memory of the table and the blocks in
-/// it.
+/// A table of waiting blocks. A value of this type owns the memory of the table and all blocks that
+/// the table describes.
 ///
-/// The type has no destructor, because a table is always passed to [`into_node`](Self::into_node)
-/// or to [`unload`](Self::unload) in the end.
+/// The type has no destructor. A table must be passed to [`into_node`](Self::into_node) or to
+/// [`unload`](Self::unload), which take the ownership of its blocks.
 #[derive(Debug)]
 pub(crate) struct WaitingPools<G> {
     /// # Invariant
     ///
-    /// - `head` is a block from the allocator of metadata, and we exclusively own it. It holds an
+    /// - `head` is a block of the metadata allocator, and we exclusively own it. It holds an
     ///   initialised `Head`, followed by `capacity` initialised entries. The capacity is a power of
     ///   two, and at least a quarter of the entries are vacant.
     /// - Each entry in use describes a pool of a thread heap of the geometry `G`, and follows the
-    ///   numbered rules of this module. We exclusively own the waiting blocks.
+    ///   numbered rules of this module. We exclusively own the waiting blocks of this pool.
     head: NonNull<Head>,
     geometry: PhantomData<G>,
 }
 
 impl<G: Geometry> WaitingPools<G> {
-    /// Creates an empty table with memory from `lower`. Returns `None` if `lower` has no memory, or
-    /// if pools of this geometry have more pages than an entry can count.
+    /// Creates an empty table with memory from `lower`. Returns `None` if the allocation fails, or
+    /// if a pool of this geometry does not consist of whole pages or has more pages than an entry
+    /// has counts for.
     pub(crate) fn new<A: MemAlloc>(lower: &A) -> Option<Self> {
         let supported =
             G::SIZES.pool_size.is_multiple_of(PAGE) && G::SIZES.pool_size / PAGE <= MOST_PAGES;
@@ -184,8 +187,8 @@ impl<G: Geometry> WaitingPools<G> {
         unsafe { slice::from_raw_parts_mut(first.as_ptr(), capacity) }
     }
 
-    /// Makes room for up to `pools` pools that are not in the table yet. Returns false if `lower`
-    /// has no memory for a larger table. In that case the table does not change.
+    /// Makes room for up to `pools` pools that are not in the table yet. If this needs a larger
+    /// table and `lower` cannot allocate it, returns false and leaves the table unchanged.
     pub(crate) fn reserve<A: MemAlloc>(&mut self, pools: usize, lower: &A) -> bool {
         let &mut Head { capacity, used, .. } = self.head();
         let mut needed = capacity;
@@ -206,13 +209,14 @@ impl<G: Geometry> WaitingPools<G> {
         true
     }
 
-    /// Returns the entry of the pool at `start`, or a vacant entry if the table has none for that
-    /// pool.
+    /// Returns the entry of the pool at `start`. If the table has no entry for this pool, returns a
+    /// vacant entry, which the caller can use for the pool.
     fn entry(&mut self, start: *mut u8) -> &mut WaitingPool {
         let entries = self.entries();
         let number = (start.addr() / G::SIZES.pool_size) as u64;
-        // Multiplying by 2^64 divided by the golden ratio maps adjacent numbers to products whose
-        // highest bits are spread well. We use these bits as the index.
+        // We multiply the number of the pool by 2^64 divided by the golden ratio, modulo 2^64. For
+        // adjacent numbers, the highest bits of these products are spread evenly. We use these bits
+        // as the index.
         let bits = entries.len().trailing_zeros();
         let mut place = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - bits)) as usize;
         // The loop ends, because some entries are vacant (invariant).
@@ -222,8 +226,8 @@ impl<G: Geometry> WaitingPools<G> {
         &mut entries[place]
     }
 
-    /// Adds a waiting block. Either the table already has an entry for its pool, or
-    /// [`reserve`](Self::reserve) must have made room for one.
+    /// Adds a waiting block. If the table has no entry for the block's pool yet,
+    /// [`reserve`](Self::reserve) must have made room for an entry.
     ///
     /// # Safety
     ///
@@ -254,11 +258,12 @@ impl<G: Geometry> WaitingPools<G> {
         self.head().used += usize::from(is_new);
     }
 
-    /// Finds the full pages and purges them: it removes the blocks that touch a full page from
-    /// their lists, calls `give_back` with the start and length of each range of full pages, and
-    /// marks these pages as purged. No range extends beyond the end of an arena.
+    /// Purges all full pages, which are the pages on which every byte belongs to a waiting block.
+    /// First removes the blocks that touch a full page from their lists. Then calls `give_back`
+    /// with the start and length of each range of full pages, and marks these pages as purged. A
+    /// range never extends beyond the end of an arena.
     ///
-    /// `give_back` may change the contents of the range.
+    /// `give_back` may change the contents of the range that it gets.
     pub(crate) fn purge(&mut self, mut give_back: impl FnMut(NonNull<u8>, usize)) {
         for pool in self.entries().iter_mut().filter(|pool| pool.pages.contains(&FULL)) {
             pool.unlist_full_pages::<G>();
@@ -284,19 +289,20 @@ impl<G: Geometry> WaitingPools<G> {
 
     fn is_full(&mut self, page: *mut u8) -> bool {
         let offset = page.addr() % G::SIZES.pool_size;
-        // If the pool has no entry, this is a vacant entry, whose counts are zero.
+        // If the table has no entry for the pool, `entry` returns a vacant entry, whose counts are
+        // zero.
         self.entry(page.wrapping_sub(offset)).pages[offset / PAGE] == FULL
     }
 
-    /// Counts the full pages that follow each other from `page` on, up to the end of the arena.
+    /// Returns the number of adjacent full pages that begin at `page`, up to the end of the arena.
     fn full_pages_from(&mut self, page: *mut u8) -> usize {
         let to_end = (G::SIZES.arena_size - page.addr() % G::SIZES.arena_size) / PAGE;
         (0..to_end).take_while(|nth| self.is_full(page.wrapping_add(nth * PAGE))).count()
     }
 
-    /// Calls `visit` with every waiting block once, and returns the memory of the table to `lower`,
-    /// from which it must have come. The contents of the blocks are undefined, because their pages
-    /// may have been purged.
+    /// Calls `visit` once with every waiting block, and frees the memory of the table to `lower`,
+    /// from which it must have been allocated. The contents of the blocks are unspecified, because
+    /// their pages may have been purged.
     pub(crate) fn unload<A: MemAlloc>(mut self, lower: &A, mut visit: impl FnMut(NonNull<u8>)) {
         for place in 0..self.entries().len() {
             let pool = self.entries()[place];
@@ -305,8 +311,8 @@ impl<G: Geometry> WaitingPools<G> {
                 continue;
             }
             for offset in pool.offsets::<G>().filter(|offset| pool.touches::<G>(*offset, PURGED)) {
-                // SAFETY: the block lies in its pool. The pool is mapped at least until its last
-                // waiting block is visited.
+                // SAFETY: the block lies in the pool, so its address is not null. The pool is
+                // mapped at least until the last of its waiting blocks is visited.
                 visit(unsafe { NonNull::new_unchecked(pool.start.add(offset)) });
             }
         }
@@ -315,13 +321,13 @@ impl<G: Geometry> WaitingPools<G> {
     }
 }
 
-/// An iterator over the blocks of a list. It reads the link in a block before it returns the block,
-/// so the caller may overwrite the block.
+/// An iterator over the waiting blocks on the list of a pool. It reads the link in a block before
+/// it returns the block, so the caller may overwrite each block that it gets.
 struct Listed(
     /// # Invariant
     ///
-    /// The pointer is null or leads to a listed block of a table. The user of this iterator owns
-    /// the table.
+    /// The pointer is null or points to a waiting block that is on the list of a pool. The user of
+    /// this iterator owns the table that contains the list.
     *mut u8,
 );
 

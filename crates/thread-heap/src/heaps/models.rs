@@ -1,5 +1,5 @@
-//! Models of whole heaps. Threads open and close the heaps while other threads free blocks into
-//! them.
+//! Models of whole heaps. Threads open and close heaps while other threads free blocks of these
+//! heaps.
 
 use std::{
     mem,
@@ -17,8 +17,8 @@ use testkit::{
 use super::{Heaps, ThreadHeap, owner::Owner};
 use crate::{freed::batch::Batch, shared_arenas::SharedArenas};
 
-/// A geometry with very large arenas. Larger arenas need fewer entries in the arena map, and loom
-/// creates an object for each entry.
+/// A geometry with very large arenas. In a model, each entry of the arena map is an object that
+/// loom has to create. With larger arenas, the map has fewer entries.
 #[derive(Clone, Copy, Debug, Default)]
 struct Wide;
 
@@ -38,8 +38,8 @@ struct OneArena(Option<NonNull<u8>>);
 // SAFETY: the models do not access the arena.
 unsafe impl Send for OneArena {}
 
-// SAFETY: `map` returns the arena only once until `unmap` gets it back. The models do not access
-// its memory.
+// SAFETY: after `map` has returned the arena, it returns the arena again only after `unmap` has got
+// it back. The models do not access the memory of the arena.
 unsafe impl ArenaSource for OneArena {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         self.0.take().ok_or(MapError::Exhausted { size })
@@ -132,8 +132,8 @@ fn two_threads_begin(open: fn(&'static Heaps<Parts>) -> Owner<Parts>) {
         // SAFETY: the block came from this heap, and is not used again.
         unsafe { owner.free(block) };
         let address = ptr::from_ref(owner.heap()).addr();
-        // The heap is not abandoned, because the owner is not dropped. The thread ends as its
-        // owner.
+        // The owner is not dropped, so the heap is not abandoned. The thread ends without closing
+        // its heap.
         mem::forget(owner);
         address
     };

@@ -1,9 +1,10 @@
 //! The type [`Owner`], which represents the ownership of a heap, and the functions that send freed
-//! blocks to their owner.
+//! blocks to the owner of their heap.
 //!
-//! Both are in one module because each needs the other. An owner sends the blocks of other heaps
-//! that it has freed. If a thread sends blocks to an abandoned heap, the thread becomes the owner
-//! of that heap until it has freed these blocks.
+//! Both are in one module because each of them needs the other. When an owner has freed blocks of
+//! other heaps, it sends these blocks to the heaps that they belong to. When a thread sends blocks
+//! to an abandoned heap, the thread becomes the owner of this heap until it has put the blocks back
+//! into the heap's pools.
 
 use std::{fmt, marker::PhantomData, mem::ManuallyDrop, ptr::NonNull};
 
@@ -25,25 +26,28 @@ use crate::{
     parts::Parts,
 };
 
-/// The limit for the freed blocks that wait in all inboxes together, in bytes. When a sender finds
-/// that more bytes wait, it takes inboxes over to purge pages. The limit of [retained
-/// arenas](raw_mem::RetainingArenas) is the same.
+/// The limit for the total size of the freed blocks that wait in all inboxes, in bytes. When a
+/// thread that sends blocks finds that more bytes wait, it takes over inboxes and purges pages of
+/// the waiting blocks. The limit is as large as the limit of [retained
+/// arenas](raw_mem::RetainingArenas).
 const MOST_WAITING: usize = 16 << 20;
 
-/// The number of bytes that an inbox receives between two checks of the limit. A check adds up the
-/// bytes that wait in all inboxes, which is too slow to be done for every batch.
+/// The number of bytes that an inbox receives between two checks of [`MOST_WAITING`]. A check adds
+/// up the bytes that wait in all inboxes, so checking after every batch would be too slow.
 const STEP: usize = 256 << 10;
 
 /// Exclusive ownership of a heap. Dropping an `Owner` abandons its heap.
 ///
-/// [`Heaps::open`] returns an owner, and [`PerThread`](crate::PerThread) uses one for every thread.
-/// An owner cannot be copied, and every operation that changes the heap borrows the owner mutably,
-/// so nobody else can be inside the heap at the same time. An owner must stay on its thread,
-/// because the child of a fork regards the heaps of all other threads as lost.
-/// [`OwnedHeap`](crate::OwnedHeap) is an owner that may move to another thread.
+/// [`Heaps::open`] returns an `Owner`, and [`PerThread`](crate::PerThread) uses an `Owner` for
+/// every thread. An `Owner` cannot be copied, and every operation that changes the heap borrows the
+/// `Owner` mutably. No two operations can therefore change the heap at the same time.
 ///
-/// Live blocks of the heap stay valid when the heap is abandoned. The heap stays abandoned until
-/// another owner adopts it.
+/// An `Owner` must stay on its thread, because the child of a fork regards the heaps of all threads
+/// except the forking one as lost. [`OwnedHeap`](crate::OwnedHeap) is an owner that may move to
+/// another thread.
+///
+/// When the heap is abandoned, its live blocks stay valid. Another owner can adopt the abandoned
+/// heap later.
 ///
 /// ```
 /// # use thread_heap::{Owner, ThreadGeometry, obmalloc::SizeClass, raw_mem::{Malloc, MmapArenas}};
@@ -74,8 +78,8 @@ const STEP: usize = 256 << 10;
 pub struct Owner<P: Parts> {
     /// # Invariant
     ///
-    /// This value owns the heap. Another `Owner` of the same heap may exist only if the two are
-    /// never used at the same time, and if the other one is never dropped.
+    /// This value owns the heap. A second `Owner` of the same heap may exist temporarily, but the
+    /// two must never be used at the same time, and the second `Owner` must never be dropped.
     heap: &'static ThreadHeap<P>,
     stays_on_its_thread: PhantomData<*const ()>,
 }
@@ -86,15 +90,16 @@ impl<P: Parts> Owner<P> {
     /// # Safety
     ///
     /// - The caller must own the heap.
-    /// - The caller may keep its own ownership. In that case, nobody may use the heap in another
-    ///   way while this value is in use, and this value must not be dropped.
+    /// - The caller may keep its own ownership. In that case, the heap must be used only through
+    ///   the returned value as long as that value is in use, and the returned value must not be
+    ///   dropped.
     #[inline]
     pub(crate) unsafe fn new(heap: &'static ThreadHeap<P>) -> Self {
         // INVARIANT: the caller owned the heap (contract of `new`).
         Self { heap, stays_on_its_thread: PhantomData }
     }
 
-    /// Makes the caller the owner of `heap`, which must be abandoned. Returns `None` if the heap
+    /// Makes the caller the owner of `heap` if the heap is abandoned. Returns `None` if the heap
     /// already has an owner.
     pub(crate) fn adopt(heap: &'static ThreadHeap<P>) -> Option<Self> {
         // SAFETY: the heap had no owner, and the caller has just become its owner.
@@ -107,15 +112,15 @@ impl<P: Parts> Owner<P> {
         self.heap
     }
 
-    /// Returns the tag of the heap, which is stored with every block of the heap. No two heaps have
-    /// the same tag.
+    /// Returns the tag of the heap, which can be found from every block of the heap. No two heaps
+    /// have the same tag.
     pub fn tag(&self) -> HeapTag {
         self.heap.tag()
     }
 
     /// Allocates a block of `class` from the free list of the first pool of that class. Returns
-    /// `None` if that list is empty. There may still be memory in that case, and
-    /// [`alloc`](Self::alloc) tries every other way to get a block.
+    /// `None` if this free list is empty. The caller should then call [`alloc`](Self::alloc), which
+    /// tries every other way to get a block.
     #[inline]
     pub fn alloc_listed(&mut self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
         // SAFETY: this value owns the heap (invariant), and is borrowed mutably.
@@ -126,17 +131,20 @@ impl<P: Parts> Owner<P> {
     /// and no arena can be mapped.
     #[inline]
     pub fn alloc(&mut self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
-        // We work with a copy of this value, because a copy can stay in a register. The fast path
-        // then needs no stack frame.
-        // SAFETY: this value owns the heap, and is not used in the meantime.
+        // We use a copy of this value, because the compiler can keep a copy in a register. A
+        // reference to `self` would force the value into memory, so the fast path would need a
+        // stack frame.
+        // SAFETY: this value owns the heap (invariant), and is not used as long as the copy is in
+        // use. The copy is not dropped.
         let mut owner = ManuallyDrop::new(unsafe { Self::new(self.heap) });
         owner.reclaim_inbox();
         let block = owner.enter(|own| own.alloc(class));
         block.or_else(|| Self::alloc_after_flush(owner, class))
     }
 
-    /// Allocates a block of `class` after an arena could not be mapped. The heap and the source
-    /// first release the arenas that they retain, because the source may then be able to map one.
+    /// Allocates a block of `class` after an arena could not be mapped. First unmaps all free
+    /// arenas that the heap and the source retain, because the source may then be able to map an
+    /// arena.
     #[cold]
     fn alloc_after_flush(
         mut owner: ManuallyDrop<Self>,
@@ -146,9 +154,10 @@ impl<P: Parts> Owner<P> {
         owner.enter(|own| own.alloc(class))
     }
 
-    /// Frees a block of any heap over the same source. A block of another heap goes to the outbox
-    /// first, and is sent to its owner together with other blocks. The next [`flush`](Self::flush)
-    /// sends it at the latest.
+    /// Frees a block of this heap, or of any other heap that uses the same arena source. A block of
+    /// another heap first goes to the outbox, from which it is later sent to the owner of its heap
+    /// together with other blocks. It is sent no later than in the next call of
+    /// [`flush`](Self::flush).
     ///
     /// # Safety
     ///
@@ -179,8 +188,8 @@ impl<P: Parts> Owner<P> {
         unsafe { self.post(block) };
     }
 
-    /// Puts a block of another heap into the outbox. If the outbox has no room for the block, sends
-    /// the blocks in the outbox first.
+    /// Puts a block of another heap into the outbox. If the outbox is full, or contains blocks of a
+    /// third heap, sends these blocks first.
     ///
     /// # Safety
     ///
@@ -191,8 +200,8 @@ impl<P: Parts> Owner<P> {
         let receiver = unsafe { ThreadHeap::of_block(block.start()) };
         // SAFETY: this value owns the heap (invariant), and is borrowed mutably.
         if self.heap.outbox.with(|outbox| unsafe { &*outbox }.has_room_for(receiver)) {
-            // SAFETY: this value owns the heap (invariant). The outbox has room, and `block` is
-            // exclusive ownership of the block.
+            // SAFETY: this value owns the heap (invariant). The outbox has room for the block, and
+            // whoever has the `BlockPtr` exclusively owns the block.
             let add =
                 |outbox: *mut Outbox<_>| unsafe { (*outbox).add(receiver, block.into_start()) };
             self.heap.outbox.with_mut(add);
@@ -202,9 +211,9 @@ impl<P: Parts> Owner<P> {
         }
     }
 
-    /// Sends the blocks in the outbox, and then puts `block` into it. The function is never inlined
-    /// and takes no reference to an `Owner`. A block that only has to be put into the outbox
-    /// therefore needs no stack frame.
+    /// Sends the blocks in the outbox, and then puts `block` into the outbox. The function is never
+    /// inlined and takes no reference to an `Owner`. If the outbox has room, its caller
+    /// [`post`](Self::post) therefore needs no stack frame.
     ///
     /// # Safety
     ///
@@ -212,17 +221,21 @@ impl<P: Parts> Owner<P> {
     #[cold]
     #[inline(never)]
     unsafe fn post_after_sending(heap: &'static ThreadHeap<P>, block: BlockPtr) {
-        // SAFETY: the caller owns the heap and does not use it in the meantime (contract).
+        // SAFETY: the caller owns the heap and does not use it during this call (contract). The new
+        // value is not dropped.
         let mut owner = ManuallyDrop::new(unsafe { Self::new(heap) });
         owner.send_outbox();
         // SAFETY: the block belongs to another heap over the same source (contract).
         unsafe { owner.post(block) };
     }
 
-    /// Sends the blocks in the outbox, reclaims the blocks that other threads freed into this heap,
-    /// and unmaps every empty arena, including those that the source retains. It also takes over
-    /// the inboxes of all other heaps, and purges the pages that contain nothing but blocks waiting
-    /// there. Call it before the owner becomes idle.
+    /// Returns unused memory to the system. Call this function before the owner becomes idle.
+    ///
+    /// - Sends the blocks in the outbox to the heaps that they belong to.
+    /// - Reclaims the blocks of this heap that other threads have freed.
+    /// - Unmaps every empty arena of this heap, and every arena that the source retains.
+    /// - Takes over the inboxes of all other heaps, and purges the pages that contain only blocks
+    ///   waiting in an inbox.
     pub fn flush(&mut self) {
         self.send_outbox();
         self.heap.heaps.take_over_inboxes(1);
@@ -259,15 +272,17 @@ impl<P: Parts> Owner<P> {
         self.heap.own.with(|own| visit(unsafe { &*own }))
     }
 
-    /// Sends the blocks in the outbox, after it has reclaimed the blocks in the inbox. The fast
-    /// paths of freeing and allocating never look at the inbox, so a thread that stays on them
-    /// would otherwise never reclaim these blocks.
+    /// Sends the blocks in the outbox. Before that, reclaims the blocks in the inbox. The fast
+    /// paths of freeing and allocating never look at the inbox. A thread that uses only these fast
+    /// paths, and sends its outbox from time to time, would otherwise never reclaim the blocks in
+    /// its inbox.
     fn send_outbox(&mut self) {
         self.reclaim_inbox();
         let packed = self.heap.outbox.with_mut(|outbox| {
             // SAFETY: this value owns the heap (invariant), and is borrowed mutably.
             let (receiver, blocks) = unsafe { &mut *outbox }.take()?;
-            // SAFETY: a block in the outbox counts as in use until the owner of its heap frees it.
+            // SAFETY: the heap of a block in the outbox treats the block as in use until the owner
+            // of that heap reclaims it.
             let size = |block| unsafe { ThreadHeap::<P>::size_of_block(block) };
             // SAFETY: the outbox gave up the ownership of the blocks, which have at least
             // `LEAST_BLOCK` bytes.
@@ -282,7 +297,7 @@ impl<P: Parts> Owner<P> {
     #[inline]
     fn reclaim_inbox(&mut self) {
         let nodes = self.heap.inbox.take_all();
-        // SAFETY: the inbox contains blocks of this heap only.
+        // SAFETY: other threads push only blocks of this heap to its inbox.
         unsafe { self.reclaim(nodes) };
     }
 
@@ -306,8 +321,8 @@ impl<P: Parts> Owner<P> {
         }
     }
 
-    /// Frees the blocks in a table. A thread that took over the inbox of this heap has put them
-    /// there.
+    /// Frees the blocks in a table. A thread that took over the inbox of this heap has collected
+    /// the blocks in the table.
     ///
     /// # Safety
     ///
@@ -339,7 +354,8 @@ impl<P: Parts> Owner<P> {
 
 impl<P: Parts> Drop for Owner<P> {
     fn drop(&mut self) {
-        // When a model has failed and its threads unwind, loom does not allow any further access.
+        // If a model has failed and its threads unwind, loom does not allow further accesses to its
+        // objects, so we do not abandon the heap.
         if sync::IS_MODEL && std::thread::panicking() {
             return;
         }
@@ -361,29 +377,30 @@ impl<P: Parts> fmt::Debug for Owner<P> {
 }
 
 impl<P: Parts> ThreadHeap<P> {
-    /// Pushes freed blocks of this heap to its inbox. If the heap has no owner, the caller becomes
-    /// its owner, frees the blocks, and abandons the heap again. Returns true if the blocks now
-    /// wait in the inbox.
+    /// Pushes `nodes`, which contain freed blocks of this heap, to the inbox of the heap. If the
+    /// heap has no owner, the caller instead becomes its owner, puts the blocks back into the
+    /// heap's pools, and abandons the heap again. Returns true if the blocks now wait in the inbox.
     pub(super) fn deliver(&'static self, nodes: Segment<Batch>) -> bool {
         let Some(nodes) = self.inbox.push(nodes) else { return true };
         // SAFETY: the inbox returned the nodes, which means that the caller is now the owner of the
         // heap.
         let mut owner = unsafe { Owner::new(self) };
-        // SAFETY: the caller pushes only blocks of this heap.
+        // SAFETY: every caller passes only blocks of this heap.
         unsafe { owner.reclaim(nodes.into_chain()) };
         false
     }
 }
 
 impl<P: Parts> Heaps<P> {
-    /// Frees a block for a thread that has no heap, and therefore no outbox. The block is sent to
-    /// its owner at once.
+    /// Frees a block. The block is sent to the owner of its heap at once. This function is meant
+    /// for a thread that has no heap, and therefore no outbox in which it could collect blocks.
     ///
     /// # Safety
     ///
     /// - `block` must have come from one of these heaps.
     /// - Nobody may use the block any more.
-    // This function is never inlined, so that the common path of the caller needs no stack frame.
+    // This function is never inlined, so that its caller needs no stack frame on the common path,
+    // which does not call this function.
     #[inline(never)]
     pub unsafe fn free_remote(&self, block: BlockPtr) {
         let start = block.into_start();
@@ -395,9 +412,9 @@ impl<P: Parts> Heaps<P> {
         self.send(receiver, unsafe { Batches::of(start, size) });
     }
 
-    /// Sends freed blocks to `receiver`, the heap that they belong to. If its owner does not
-    /// reclaim blocks, more and more of them wait, so this function also enforces the limit for
-    /// waiting blocks.
+    /// Sends freed blocks to `receiver`, which is the heap that they belong to. If the owner of
+    /// `receiver` does not reclaim blocks, more and more blocks wait in the inbox. This function
+    /// therefore also enforces the limit [`MOST_WAITING`].
     fn send(&self, receiver: NonNull<ThreadHeap<P>>, batches: Batches) {
         // SAFETY: the receiver is in the list of heaps, and the heaps in the list live forever.
         let receiver: &'static ThreadHeap<P> = unsafe { receiver.as_ref() };
@@ -407,8 +424,8 @@ impl<P: Parts> Heaps<P> {
         }
     }
 
-    /// Takes over inboxes if the blocks that wait in all inboxes have more than [`MOST_WAITING`]
-    /// bytes together. O(heaps).
+    /// Adds up the sizes of the blocks that wait in all inboxes. If the sum is more than
+    /// [`MOST_WAITING`] bytes, takes over inboxes. O(heaps).
     #[cold]
     #[inline(never)]
     fn limit_waiting(&self) {
@@ -429,7 +446,7 @@ impl<P: Parts> Heaps<P> {
             return;
         }
         let Some(_guard) = sync::try_lock(&self.takeovers) else { return };
-        // A sender may be freeing memory for its caller, and a free must not change `errno`.
+        // The calling thread may be freeing a block, and freeing must not change `errno`.
         preserving_errno(|| {
             for heap in self.list.iter().filter(|heap| heap.inbox.waiting() >= least) {
                 self.take_over(heap);
@@ -437,8 +454,8 @@ impl<P: Parts> Heaps<P> {
         });
     }
 
-    /// Takes the waiting blocks out of the inbox of `heap`, purges the pages that they cover, and
-    /// pushes the blocks back.
+    /// Takes the waiting blocks out of the inbox of `heap`, purges the pages that contain only
+    /// these blocks, and pushes the blocks back to the inbox.
     fn take_over(&self, heap: &'static ThreadHeap<P>) {
         let bytes = heap.inbox.restart_count();
         let Some(nodes) = heap.inbox.take_over() else { return };

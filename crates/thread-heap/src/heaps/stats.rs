@@ -12,13 +12,13 @@ use crate::parts::Parts;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HeapsStats {
-    /// The sum over all heaps that could be walked. Only the owner of a heap can walk the pools of
-    /// the heap.
+    /// The sum of the statistics of all heaps whose pools could be walked. Only the owner of a heap
+    /// can walk its pools.
     pub total: Stats,
     /// How many heaps were walked and are included in `total`.
     pub walked: usize,
-    /// How many heaps could not be walked, because another thread owns them. `total` does not
-    /// include these heaps.
+    /// How many heaps are not included in `total`, because they are owned by someone else and could
+    /// therefore not be walked.
     pub elsewhere: usize,
 }
 
@@ -32,7 +32,8 @@ impl<P: Parts> Heaps<P> {
             let owned = owners.iter().find(|owner| ptr::eq(owner.heap(), heap));
             let of_heap = match owned {
                 Some(owner) => Some(owner.stats()),
-                // The owner is dropped at once, which abandons the heap again.
+                // We own the abandoned heap only while we walk its pools. Dropping the owner
+                // abandons the heap again.
                 None => Owner::adopt(heap).map(|owner| owner.stats()),
             };
             match of_heap {
@@ -46,13 +47,13 @@ impl<P: Parts> Heaps<P> {
         stats
     }
 
-    /// Counts the empty arenas that are retained by heaps which belong to a value instead of a
+    /// Counts the empty arenas that are retained by heaps whose owner is a value instead of a
     /// thread.
     ///
     /// # Safety
     ///
-    /// - No other thread may use such a heap during the call. In the child of a fork this holds,
-    ///   because the child has only one thread.
+    /// - During the call, no other thread may use a heap whose owner is a value. In the child of a
+    ///   fork this is always true, because the child has only one thread.
     pub(crate) unsafe fn retained_without_threads(&self) -> usize {
         let survivors = self.list.iter().filter(|heap| heap.outlives_threads.load(Relaxed));
         let retained = |heap: &'static ThreadHeap<P>| {

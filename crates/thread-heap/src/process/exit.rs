@@ -6,19 +6,22 @@
 //! ```
 //!
 //! We use the destructor of a key for thread-specific values (`pthread_key_create`). The C library
-//! runs the destructors of keys after those of thread-locals. If the destructors set new values, it
-//! runs them again, for up to four rounds (`PTHREAD_DESTRUCTOR_ITERATIONS`). A heap that a
-//! destructor opens in any round but the last is therefore closed in the next round.
+//! runs the destructors of keys after the destructors of thread-locals. If a destructor sets the
+//! value of a key again, the C library runs another round of destructors, up to four rounds in
+//! total (`PTHREAD_DESTRUCTOR_ITERATIONS`). A heap that a destructor opens in any round except the
+//! last is therefore closed in the next round.
 //!
-//! Setting the value of a key needs no memory unless the process has more than 31 keys. If the C
-//! library cannot allocate that memory, it returns an error, and we can react to it. Registering the
-//! destructor of a `thread_local!` would be worse, because it may always allocate, and the process
-//! is aborted if the allocation fails.
+//! Setting the value of a key needs no memory unless the process has more than 31 keys. If memory
+//! is needed and the C library cannot allocate it, the call returns an error, and we can react to
+//! this error. The alternative is the destructor of a `thread_local!`. It would be worse, because
+//! registering such a destructor may allocate memory in every process, and the process is aborted
+//! if this allocation fails.
 //!
-//! After the destructor has run, the thread owns a heap only during a request: each of its later
-//! requests opens a heap and closes it again. There is one exception. If a thread opens its first
-//! heap in the last round of destructors, no round is left to close the heap, so it stays open when
-//! the thread ends. [`ThreadHeap::thread`] describes how a later thread finds such a heap.
+//! After our destructor has run, each further request of the thread opens a heap and closes it
+//! again. With one exception, every heap is therefore closed when its thread ends. The exception is
+//! a thread that opens its first heap in the last round of destructors. No round is left to close
+//! this heap, so it stays open when the thread ends. [`ThreadHeap::thread`] describes how a later
+//! thread finds such a heap.
 //!
 //! [`ThreadHeap::thread`]: crate::heaps::ThreadHeap::thread
 
@@ -31,19 +34,20 @@ thread_local! {
     static ENDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Closes the calling thread's heap. If the thread opens a heap later, it closes that heap at the
-/// end of the same request.
+/// Closes the calling thread's heap. From then on, if a request of this thread opens a heap, the
+/// heap is closed at the end of the request.
 fn close_heap() {
     ENDED.set(true);
     drop(slot::take());
 }
 
 /// Arranges for the calling thread's heap to be closed when the thread ends. Returns false if this
-/// is impossible, because the thread is already ending, or because no memory or no key is
-/// available. The caller must then close the heap at the end of the request.
+/// is impossible, because the thread is already ending, because no key is available, or because the
+/// value of the key cannot be set. The caller must then close the heap at the end of the request.
 ///
-/// This function is never inlined. Otherwise a coroutine could keep the address of the thread-local
-/// `ENDED` while it moves to another thread, and would then use the flag of the first thread.
+/// This function is never inlined. If it were inlined into a coroutine, the compiler could keep the
+/// address of the thread-local `ENDED` in a register while the coroutine moves to another thread.
+/// The coroutine would then use the flag of the first thread.
 #[cold]
 #[inline(never)]
 pub(super) fn will_be_noticed() -> bool {
@@ -58,10 +62,11 @@ mod system {
 
     use crate::process::exit::close_heap;
 
-    /// The key whose destructor closes a thread's heap, plus 1, or one of the two constants below.
+    /// The number of the key whose destructor closes a thread's heap, plus 1. Before the key is
+    /// created and after it is deleted, one of two constants that are not such a number.
     ///
-    /// All accesses are relaxed, because no other memory depends on the value: the key is only a
-    /// number.
+    /// All accesses are relaxed. The value is only a number, and no other memory becomes visible
+    /// together with it.
     static KEY: AtomicUsize = AtomicUsize::new(NOT_CREATED);
 
     const NOT_CREATED: usize = 0;
@@ -71,16 +76,16 @@ mod system {
         close_heap();
     }
 
-    /// Returns the key, and creates it if this is the first call. Returns `None` if the process
-    /// cannot create another key, or if this code is being unloaded.
+    /// Returns the key. Creates the key if it does not exist yet. Returns `None` if the process
+    /// cannot create another key, or if the key was deleted because this code is being unloaded.
     pub(super) fn key() -> Option<libc::pthread_key_t> {
         let known = KEY.load(Relaxed);
         if known != NOT_CREATED {
             return (known != DELETED).then(|| (known - 1) as libc::pthread_key_t);
         }
         let mut created = 0;
-        // SAFETY: `created` is writable, and the destructor stays in memory until `delete_key` has
-        // run.
+        // SAFETY: `created` is writable. The destructor `at_exit` stays in memory until
+        // `delete_key` has deleted the key.
         if unsafe { libc::pthread_key_create(&mut created, Some(at_exit)) } != 0 {
             return None;
         }
@@ -99,14 +104,15 @@ mod system {
         // When a thread ends, the C library calls the key's destructor only if the thread has set
         // the key to a value other than null. We never use the value itself.
         let value = ptr::from_ref(&KEY).cast::<c_void>();
-        // SAFETY: either the key exists, or `delete_key` has deleted the key since we read it. In
-        // the second case, the call returns an error.
+        // SAFETY: either the key exists, or `delete_key` has deleted the key since we read its
+        // number. In the second case, the call returns an error.
         unsafe { libc::pthread_setspecific(key, value) == 0 }
     }
 
     /// An entry in the table of functions that run when the program exits, or when the library that
-    /// contains this code is unloaded. This entry deletes the key. Without it, a thread that ends
-    /// after the unloading would call a destructor that is no longer in memory.
+    /// contains this code is unloaded. The function in this entry deletes the key. Without it, a
+    /// thread that ends after the library was unloaded would call a destructor that is no longer in
+    /// memory.
     #[cfg(not(target_vendor = "apple"))]
     #[used]
     #[unsafe(link_section = ".fini_array")]

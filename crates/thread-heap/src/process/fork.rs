@@ -1,21 +1,22 @@
-//! Handlers that make `fork` safe even if other threads are using the source of arenas at that
-//! moment.
+//! Handlers that make `fork` safe even if other threads are using the arena source while the
+//! process forks.
 //!
 //! ```text
 //!   forking thread     prepare: lock ────────── fork ──┬── parent: unlock
 //!   another thread   …maps an arena… ──┘ waited for    └── child: correct the figures, unlock
 //! ```
 //!
-//! The child has only the forking thread. The handlers lock two locks before the fork, and unlock
-//! them after the fork in both processes. The lock of the source makes the child's copy of the
-//! source consistent. The lock of takeovers ensures that no other thread has taken blocks out of an
-//! inbox during the fork, because the child would lose these blocks.
+//! Only the forking thread exists in the child. The handlers lock two locks before the fork, and
+//! unlock them after the fork in both processes. While the lock of the arena source is held, no
+//! other thread changes the source, so the child's copy of the source is consistent. While the lock
+//! for takeovers is held, no other thread has taken blocks out of an inbox that it has not pushed
+//! back yet. The child would lose such blocks.
 //!
 //! The C library runs the handlers that prepare a fork in reverse order of registration. Our
-//! handlers are registered when the first heap is opened. Handlers of other code that were
-//! registered earlier therefore run while the source is locked. On the forking thread, such a
-//! handler must neither cause a heap to map or unmap an arena, nor wait for a thread that may do
-//! so.
+//! handlers are registered when the first heap is opened. If other code has registered a handler
+//! earlier, that handler therefore runs while our handlers hold the lock of the source. A heap that
+//! maps or unmaps an arena needs this lock. Such a handler must therefore not cause a heap to map
+//! or unmap an arena, and must not wait for a thread that may do so.
 
 use std::{cell::Cell, mem::ManuallyDrop};
 
@@ -36,19 +37,20 @@ thread_local! {
     static HELD: Cell<Option<Held>> = const { Cell::new(None) };
 }
 
-/// The locks that are held across a fork. They are not unlocked when their thread ends, so the
-/// thread-local that contains them needs no destructor.
+/// The locks that are held across a fork. Dropping this value does not unlock them, so the
+/// thread-local that contains the value needs no destructor.
 struct Held {
     source: ManuallyDrop<SourceGuard<'static, RetainingArenas<MmapArenas>>>,
     takeovers: ManuallyDrop<MutexGuard<'static, ()>>,
     /// How many times `prepare` has run for this fork. If several threads open the first heaps of a
-    /// process at the same time, each of them registers the handlers, and a fork then calls each
-    /// handler several times.
+    /// process at the same time, each of them may register the handlers. Each handler then runs
+    /// several times for a fork, but only the first run may lock, and only the last run may unlock.
     times: u32,
 }
 
-/// Registers the handlers if this has not been done yet. It must be called before a heap is opened.
-/// Returns false if there is no memory to register them. The next call then tries again.
+/// Registers the handlers, unless an earlier call has registered them. The function must be called
+/// before a heap is opened. Returns false if the C library cannot allocate the memory for the
+/// registration. The next call then tries again.
 pub(super) fn guard() -> bool {
     if GUARDED.load(Relaxed) {
         return true;
@@ -65,8 +67,8 @@ pub(super) fn guard() -> bool {
 
 extern "C" fn prepare() {
     let held = HELD.take().unwrap_or_else(|| {
-        // We lock `takeovers` before the source, because a takeover also locks the source while it
-        // holds `takeovers`. The opposite order could deadlock.
+        // We lock `takeovers` first and the source second. A thread that takes over an inbox locks
+        // the two locks in the same order, so the opposite order here could deadlock.
         let takeovers = ManuallyDrop::new(HEAPS.pause_takeovers());
         let source = ManuallyDrop::new(HEAPS.lock_source());
         Held { source, takeovers, times: 0 }
@@ -87,12 +89,14 @@ extern "C" fn release() {
     }
 }
 
-/// Corrects the number of arenas that the source counts as retained by heaps. The arenas that the
-/// heaps of other threads had retained are lost to the child, so they no longer count.
+/// Corrects the number of arenas that the source counts as retained by heaps, and unlocks the
+/// locks. The heaps of other threads are lost to the child, and so are the arenas that these heaps
+/// retain. The source must therefore no longer count these arenas.
 ///
 /// This handler also resets the thread numbers of the other threads' heaps. A new thread of the
-/// child may get the same number as a thread that exists only in the parent. It would then find the
-/// heap of that thread by the number and open it, although this heap may be inconsistent.
+/// child may get the same number as a thread that exists only in the parent. Without the reset, the
+/// new thread would find the heap of the old thread by this number and open the heap, although the
+/// child's copy of the heap may be inconsistent.
 extern "C" fn release_in_child() {
     HEAPS.forget_threads_but(slot::thread());
     if let Some(mut held) = HELD.take() {
@@ -119,8 +123,8 @@ mod tests {
     use super::*;
     use crate::ThreadGeometry;
 
-    /// Starts a thread that locks the source. Returns a channel that receives a message when the
-    /// thread has got the lock.
+    /// Starts a thread that locks the arena source. Returns a channel that receives a message when
+    /// the thread has locked the source.
     fn another_threads_turn() -> Receiver<()> {
         let (sender, receiver) = channel();
         thread::spawn(move || {
@@ -130,7 +134,8 @@ mod tests {
         receiver
     }
 
-    /// mutants 20: the handlers were registered again whenever a heap was opened.
+    /// Regression test: opening a heap must not register the handlers again if they are already
+    /// registered (mutant 20).
     #[test]
     fn handlers_are_registered_once() {
         assert!(guard());
@@ -145,8 +150,8 @@ mod tests {
         let first = held.source.source().map(size).expect("there is memory");
         // SAFETY: the arena was mapped above, and nobody uses it.
         unsafe { held.source.source().unmap(first, size) };
-        // This request comes shortly after an arena was unmapped. The source therefore allows a
-        // heap to retain an arena from now on.
+        // An arena is requested shortly after another one was unmapped. The source therefore allows
+        // a heap to retain one arena from now on.
         let arena = held.source.source().map(size).expect("there is memory");
         assert_eq!(held.source.source().retain(0, 1), 1);
         let retained = held.source.retained();

@@ -11,9 +11,9 @@ use crate::{
     shared_arenas::SharedArenas,
 };
 
-/// The source, the allocator of metadata and the geometry of the process's heaps. The metadata
-/// lives on pages of its own. It cannot come from malloc, because malloc itself may be built on
-/// these heaps.
+/// The arena source, the metadata allocator and the geometry of the process's heaps. The metadata
+/// is allocated from [`PageBlocks`], which maps separate pages for it. It cannot be allocated with
+/// malloc, because malloc itself may be implemented with these heaps.
 pub(crate) type CurrentParts = (RetainingArenas<MmapArenas>, PageBlocks, ThreadGeometry);
 
 /// The type of the heaps that the threads of the process use.
@@ -22,7 +22,7 @@ pub type CurrentHeaps = Heaps<CurrentParts>;
 pub(super) static HEAPS: CurrentHeaps =
     Heaps::new(RetainingArenas::new(MmapArenas::new()), PageBlocks);
 
-/// The heap to which the slot of a thread points while the thread has no heap. It never has an
-/// arena, so it never changes, and all threads can share it.
+/// The heap to which the thread-local slot of a thread points while the thread has no heap of its
+/// own. This heap never has an arena, so it never changes, and all threads can share it.
 pub(super) static NO_HEAP: ThreadHeap<CurrentParts> =
     ThreadHeap::new(&HEAPS, SharedArenas::NONE, PageBlocks, HeapTag::NONE);

@@ -17,23 +17,24 @@ use crate::{
 
 /// An [`Owner`] of one of the process's heaps that may move between threads.
 ///
-/// An `OwnedHeap` is made for a runtime whose threads take turns under a lock, such as a CPython
-/// interpreter with its GIL. The runtime keeps the `OwnedHeap` where the lock protects it.
-/// Whichever thread holds the lock then allocates from this one heap and frees into it directly. If
-/// each thread had its own heap, a freed block would have to wait until the thread that allocated
-/// it runs again.
+/// An `OwnedHeap` is made for a runtime in which only the thread that holds a certain lock runs,
+/// such as a CPython interpreter with its GIL. The runtime stores the `OwnedHeap` in data that the
+/// lock protects. The thread that holds the lock then allocates from this one heap and frees
+/// directly into it. If each thread had its own heap instead, a block freed by another thread could
+/// be reused only after the thread that allocated it runs again.
 ///
-/// The blocks of an `OwnedHeap` lie in the same arenas as those of [`PerThread`](crate::PerThread),
-/// and each of the two can free the blocks of the other.
+/// An `OwnedHeap` gets its arenas from the same source as the heaps of
+/// [`PerThread`](crate::PerThread). An `OwnedHeap` can free blocks that were allocated from
+/// [`PerThread`](crate::PerThread), and the other way round.
 ///
 /// Dropping an `OwnedHeap` abandons its heap. Live blocks stay valid, and another owner can adopt
 /// the heap later.
 ///
 /// # Fork
 ///
-/// In the child of a fork, the heap is consistent only if no other thread was inside a call of this
-/// value during the fork. Otherwise the child must neither use nor drop the value. It must pass the
-/// value to [`lose`](Self::lose) or leak it.
+/// In the child of a fork, the heap is consistent only if no other thread was calling a method of
+/// this value during the fork. If another thread may have been doing so, the child must neither use
+/// nor drop the value. It must pass the value to [`lose`](Self::lose) or leak the value.
 ///
 /// ```
 /// use thread_heap::{OwnedHeap, obmalloc::SizeClass};
@@ -50,21 +51,21 @@ pub struct OwnedHeap {
 }
 
 // SAFETY: every operation borrows the value, and the operations that change the heap borrow it
-// mutably, so only one thread at a time can change the heap. Whatever moves the value to another
-// thread also makes the first thread's changes visible there.
+// mutably, so only one thread at a time can change the heap. Moving the value to another thread
+// needs synchronisation, which also makes the first thread's changes visible to the other thread.
 unsafe impl Send for OwnedHeap {}
 
 impl OwnedHeap {
-    /// Opens a heap. It adopts an abandoned heap if there is one, and otherwise creates a heap.
-    /// Returns `None` if there is no memory for a new heap. O(heaps).
+    /// Opens a heap. Adopts an abandoned heap if there is one, and otherwise creates a heap.
+    /// Returns `None` if the memory for a new heap cannot be allocated. O(heaps).
     pub fn open() -> Option<Self> {
         fork::guard();
         Some(Self::new(HEAPS.open()?))
     }
 
-    /// Takes the calling thread's heap, with all blocks in it, away from the thread. If the thread
-    /// has no heap, [opens](Self::open) one instead. The thread opens another heap when it next
-    /// allocates.
+    /// Turns the calling thread's heap, with all of its blocks, into an `OwnedHeap`. The thread
+    /// then has no heap, and opens another one when it next allocates. If the thread has no heap,
+    /// [opens](Self::open) a heap for the `OwnedHeap` instead.
     pub fn of_this_thread() -> Option<Self> {
         slot::take().map(Self::new).or_else(Self::open)
     }
@@ -108,9 +109,9 @@ impl OwnedHeap {
         self.owner.stats()
     }
 
-    /// Gives the heap up without accessing its contents. It is meant for the child of a fork during
-    /// which another thread may have been inside the heap. The blocks of the heap can still be
-    /// freed, but their memory is not used again.
+    /// Consumes the value without accessing the contents of the heap. This function is meant for
+    /// the child of a fork, if another thread may have been changing the heap during the fork. The
+    /// blocks of the heap can still be freed, but their memory is not used again.
     pub fn lose(self) {
         self.owner.heap().outlives_threads.store(false, Relaxed);
         mem::forget(self);
@@ -129,7 +130,8 @@ impl OwnedHeap {
 
 impl Drop for OwnedHeap {
     fn drop(&mut self) {
-        // The field `owner` is dropped after this function, and then abandons the heap.
+        // The field `owner` is dropped after this function has returned. Dropping it abandons the
+        // heap.
         self.owner.heap().outlives_threads.store(false, Relaxed);
     }
 }

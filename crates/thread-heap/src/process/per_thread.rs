@@ -31,22 +31,23 @@ use crate::{
 /// PerThread.flush();
 /// ```
 ///
-/// The allocator works from the first instruction of the process to the last, including in all
-/// destructors that run when a thread ends, and in a forked child, even if the process has many
-/// threads. It also works in a signal handler, if the handler has interrupted neither this
-/// allocator nor the allocator of the C library. The first allocation of a thread may call the
-/// allocator of the C library, but only in a process that has more than 31 keys for thread-specific
-/// values.
+/// The allocator works from the first instruction of the process to the last. It also works in all
+/// destructors that run when a thread ends, and in a forked child, even if the parent process has
+/// many threads. In a signal handler it works if the signal has interrupted neither this allocator
+/// nor the allocator of the C library. The second condition is needed because the first allocation
+/// of a thread may call the allocator of the C library. It does so only in a process that has more
+/// than 31 keys for thread-specific values.
 ///
 /// A coroutine may allocate and free on every thread that it runs on. It may move to another thread
 /// at any time except during a call of this allocator. The allocator calls no code of its user, so
-/// only a signal handler that switches stacks could move a coroutine during such a call.
+/// a coroutine can move during such a call only if a signal handler switches stacks. Signal
+/// handlers must not do this.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PerThread;
 
 impl PerThread {
-    /// Counts the memory in use in the calling thread's heap. Returns `None` if the thread has no
-    /// heap yet and there is no memory for one. O(pools).
+    /// Counts the memory in use in the calling thread's heap. If the thread has no heap yet, opens
+    /// one. Returns `None` if the memory for a new heap cannot be allocated. O(pools).
     pub fn stats(self) -> Option<Stats> {
         with_heap(|owner| owner.stats())
     }
@@ -61,23 +62,27 @@ impl PerThread {
         }
     }
 
-    /// Returns true if `address` lies in an arena of one of the process's heaps. It reads the arena
-    /// map and takes no lock.
+    /// Returns true if `address` lies in an arena of one of the process's heaps. The function looks
+    /// up the address in the arena map and takes no lock.
     #[inline]
     pub fn holds(self, address: usize) -> bool {
         HEAPS.holds(address)
     }
 
-    /// Returns as much unused memory to the system as this thread can. Call it before the thread
-    /// becomes idle.
+    /// Returns as much unused memory to the system as the calling thread can. Call this function
+    /// before the thread becomes idle.
     ///
-    /// - It sends the blocks that this thread has freed but that belong to other heaps.
+    /// - It sends the blocks of other heaps that this thread has freed to the owners of these
+    ///   heaps.
     /// - It reclaims the blocks of this thread's heap that other threads have freed.
-    /// - It unmaps every empty arena of this thread's heap, and those that the process retains.
+    /// - It unmaps every empty arena of this thread's heap, and every arena that the arena source
+    ///   of the process retains.
     ///
-    /// It also takes over the inboxes of other heaps, and purges the pages that contain nothing but
-    /// blocks waiting there. This works even if the threads that own these heaps are blocked. Free
-    /// memory that another thread has already reclaimed stays with that thread.
+    /// Blocks that were freed by other threads wait in the inbox of their heap until the owner of
+    /// the heap reclaims them. This function also takes over the inboxes of other heaps, and purges
+    /// the pages that contain only waiting blocks. This works even if the threads that own these
+    /// heaps are blocked. Free memory that another thread has already reclaimed stays with that
+    /// thread.
     pub fn flush(self) {
         // SAFETY: the owner is not dropped, and the slot does not change while it is used.
         match unsafe { slot::owner() } {
@@ -91,7 +96,7 @@ impl PerThread {
 }
 
 // SAFETY: the blocks of these heaps overlap neither each other nor other memory. Only the owner of
-// a heap enters the heap. The arena map contains exactly the arenas of these heaps.
+// a heap enters the heap. The arena map contains the arenas of these heaps and no other memory.
 unsafe impl Blocks for PerThread {
     type Geometry = ThreadGeometry;
 
@@ -142,9 +147,10 @@ unsafe impl Blocks for PerThread {
     }
 }
 
-/// Frees a block of a heap that is not the calling thread's. [`PerThread::free`] compares the
-/// block's heap with the thread's heap directly in memory, without loading it into a register. This
-/// function therefore looks up the block's heap again.
+/// Frees a block that does not belong to the calling thread's heap. [`PerThread::free`] compares
+/// the block's tag, which is the address of the block's heap, directly in memory with the address
+/// of the thread's heap. The tag is never loaded into a register, so this function has to look up
+/// the block's heap again.
 ///
 /// # Safety
 ///
@@ -165,7 +171,7 @@ unsafe fn free_elsewhere(heap: &'static ThreadHeap<CurrentParts>, block: BlockPt
 }
 
 /// Calls `visit` with the owner of the calling thread's heap. If the thread has no heap, opens one
-/// first. Returns `None` if there is no memory for a heap.
+/// first. Returns `None` if the memory for a new heap cannot be allocated.
 fn with_heap<R>(visit: impl FnOnce(&mut Owner<CurrentParts>) -> R) -> Option<R> {
     // SAFETY: the owner is not dropped, and the slot does not change while it is used.
     match unsafe { slot::owner() } {
@@ -174,25 +180,26 @@ fn with_heap<R>(visit: impl FnOnce(&mut Owner<CurrentParts>) -> R) -> Option<R> 
     }
 }
 
-/// Opens a heap for a thread that has none, and calls `visit` with the owner of the heap. If we can
-/// arrange for the heap to be closed at the end of the thread, the thread keeps the heap. Otherwise
-/// the heap is closed after the call of `visit`.
+/// Opens a heap for the calling thread, which must have no heap, and calls `visit` with the owner
+/// of the heap. If we can arrange for the heap to be closed at the end of the thread, the thread
+/// keeps the heap. Otherwise the heap is closed after the call of `visit`. Returns `None` if the
+/// memory for a new heap cannot be allocated.
 #[cold]
 #[inline(never)]
 fn with_new_heap<R>(visit: impl FnOnce(&mut Owner<CurrentParts>) -> R) -> Option<R> {
     let is_guarded = fork::guard();
-    // Registering the handlers may have allocated through these heaps, and so may have opened a
-    // heap for this thread.
+    // Registering the handlers may have allocated memory, and malloc may be implemented with these
+    // heaps. This allocation may already have opened a heap for this thread.
     // SAFETY: the owner is not dropped, and the slot does not change while it is used.
     if let Some(mut owner) = unsafe { slot::owner() } {
         return Some(visit(&mut owner));
     }
     let thread = slot::thread();
-    // SAFETY: this thread is alive and has no heap. If a heap has this thread's number, another
-    // thread with the same number left it open, and that thread has ended. The child of a fork
-    // resets the numbers of other threads' heaps.
+    // SAFETY: no other live thread has the number of this thread, and this thread has no heap. If a
+    // heap has this number, it was therefore left open by an earlier thread with the same number,
+    // which has ended. In the child of a fork, the numbers of the other threads' heaps were reset.
     slot::put(unsafe { HEAPS.open_as(thread) }?);
-    // We set the slot first, because the call may allocate through these heaps.
+    // We have set the slot before this call, because the call may allocate through these heaps.
     let is_noticed = exit::will_be_noticed();
     if is_noticed && is_guarded {
         slot::get().thread.store(thread, Relaxed);
@@ -211,7 +218,7 @@ mod tests {
 
     use super::*;
 
-    /// mutants 5: each request of a thread opened a new heap.
+    /// Regression test: a thread must not open another heap for each of its requests (mutant 5).
     #[test]
     fn a_thread_uses_the_same_heap_for_all_its_requests() {
         thread::spawn(|| {

@@ -1,29 +1,35 @@
 //! The slot of a thread: a thread-local word that points to the calling thread's heap.
 //!
 //! A coroutine may allocate on one thread, switch stacks, and continue on another thread. The
-//! compiler regards the switch as an ordinary call, and assumes that the address of a
-//! `thread_local!` is the same before and after a call. Optimised code may therefore keep this
-//! address in a register across the switch, and then read the word of the first thread, which is
-//! running elsewhere. To prevent this, the address of the word must never leave this module, and
-//! must never be computed where the compiler could keep it:
+//! compiler treats the switch as an ordinary call, and assumes that the address of a
+//! `thread_local!` is the same before and after a call. Optimised code may therefore compute this
+//! address once and keep it in a register across the switch. After the switch it would then read
+//! the word of the first thread, which may be running other code at the same time. To prevent this,
+//! this module never reveals the address of the word to code that the compiler could optimise in
+//! this way:
 //!
-//! - On x86-64 Linux, inline assembly reads the word. The compiler can keep only the offset of the
-//!   word from the thread pointer, which is the same for all threads.
+//! - On x86-64 Linux, inline assembly reads and writes the word, and adds the thread pointer
+//!   itself. The compiler can keep only the offset of the word from the thread pointer in a
+//!   register, and this offset is the same for all threads.
 //! - On other systems, and with the feature `dynamic-tls`, functions that are never inlined read
 //!   and write the word. They return the pointer to the heap, but never the address of the word.
 //!
-//! To switch stacks, a program either calls a function that the compiler cannot see through, or
-//! uses inline assembly that may write memory. In both cases the compiler must read the word again
-//! afterwards.
+//! To switch stacks, a program either calls a function whose code the compiler does not know, or
+//! uses inline assembly that may write memory. In both cases the compiler must assume that the word
+//! has changed, and read the word again afterwards.
 //!
 //! # The model of the thread-local
 //!
-//! The offset of the word is loaded from the offset table of the program or library, which the
-//! dynamic linker fills (the "initial-exec" model). In a program, the linker replaces the load by a
-//! constant. A library that is loaded with `dlopen` is different: threads are already running, and
-//! the thread-locals of the library must fit into the static block that each of them already has.
-//! The C library reserves a small surplus in this block, so only a few such libraries can be
-//! loaded. With the feature `dynamic-tls`, a library does not need this surplus.
+//! We use the "initial-exec" model. The offset of the word from the thread pointer is loaded from
+//! the offset table of the program or library, which the dynamic linker fills. In a program, the
+//! linker replaces this load by a constant.
+//!
+//! In this model, the word must lie in the static block of thread-locals that each thread gets when
+//! it starts. When a library is loaded with `dlopen`, other threads are already running, and the
+//! thread-locals of the library must fit into the blocks that these threads already have. The C
+//! library reserves only a small surplus in each block, so only a few such libraries can be loaded.
+//! With the feature `dynamic-tls`, the word need not lie in the static block, so a library does not
+//! need the surplus.
 
 use std::{
     mem::{self, ManuallyDrop},
@@ -42,7 +48,7 @@ type Heap = &'static ThreadHeap<CurrentParts>;
     target_pointer_width = "64",
     target_os = "linux",
     // The dynamic linker of musl does not support the initial-exec model in libraries that are
-    // loaded later.
+    // loaded while the program runs.
     any(target_env = "gnu", all(target_env = "musl", target_feature = "crt-static")),
     not(feature = "dynamic-tls"),
     not(miri)
@@ -52,8 +58,8 @@ mod word {
 
     use crate::process::{heaps::NO_HEAP, slot::Heap};
 
-    /// The name of the word's symbol. It contains the version of this crate, so that two versions
-    /// of the crate in one program use different words.
+    /// The name of the word's symbol. The name contains the version of this crate, so that two
+    /// versions of the crate in one program use different words.
     macro_rules! word {
         () => {
             concat!(
@@ -84,8 +90,8 @@ mod word {
     #[inline]
     fn offset() -> usize {
         let offset: usize;
-        // SAFETY: the instruction only loads the entry of the word in the offset table. The entry
-        // never changes after the dynamic linker has filled it, so `nomem` is correct.
+        // SAFETY: the instruction only loads the entry for the word from the offset table. The
+        // entry never changes after the dynamic linker has filled it, so `nomem` is correct.
         unsafe {
             asm!(
                 concat!("mov {offset}, qword ptr [rip + ", word!(), "@gottpoff]"),
@@ -101,7 +107,8 @@ mod word {
         let heap: *const _;
         // SAFETY: the instruction loads the word of the calling thread. `pure` is correct because
         // the result depends only on memory and on the thread pointer. The thread pointer changes
-        // only at a switch of stacks, where the compiler must assume that memory changes too.
+        // only when the stack is switched, and there the compiler must assume that memory changes
+        // as well.
         unsafe {
             asm!(
                 "mov {heap}, qword ptr fs:[{offset}]",
@@ -163,7 +170,7 @@ mod word {
     #[inline(never)]
     pub(super) fn get() -> Heap {
         // The read is volatile. Otherwise the compiler could conclude that two calls of this
-        // function return the same heap.
+        // function return the same heap, even if the stack was switched between them.
         // SAFETY: the word is initialised, and only this thread accesses it.
         WORD.with(|word| unsafe { word.as_ptr().read_volatile() })
     }
@@ -186,12 +193,12 @@ pub(super) fn get() -> Heap {
     word::get()
 }
 
-/// Returns an owner of the calling thread's heap, or `None` if the thread has no heap. The slot
-/// keeps the ownership of the heap, so the returned value is only a temporary copy.
+/// Returns an `Owner` of the calling thread's heap, or `None` if the thread has no heap. The slot
+/// keeps the ownership of the heap, so the returned `Owner` is only a temporary copy.
 ///
 /// # Safety
 ///
-/// - The caller must not drop the returned value, and must not use it after the slot has changed.
+/// - The caller must not drop the returned `Owner`, and must not use it after the slot has changed.
 #[inline]
 pub(super) unsafe fn owner() -> Option<ManuallyDrop<Owner<CurrentParts>>> {
     let heap = get();
@@ -209,9 +216,10 @@ pub(super) fn put(owner: Owner<CurrentParts>) {
     mem::forget(owner);
 }
 
-/// Takes the calling thread's heap out of the slot, and returns its owner, or `None` if the thread
-/// has no heap. The thread's number is removed from the heap, so the heap is not regarded as [left
-/// open](ThreadHeap::thread) when the thread ends.
+/// Takes the calling thread's heap out of the slot and returns its owner. Returns `None` if the
+/// thread has no heap. Also removes the thread's number from the heap. When the thread ends, a
+/// later thread with the same number therefore does not regard the heap as [left
+/// open](ThreadHeap::thread).
 pub(super) fn take() -> Option<Owner<CurrentParts>> {
     let heap = get();
     if ptr::eq(heap, &NO_HEAP) {
@@ -224,7 +232,7 @@ pub(super) fn take() -> Option<Owner<CurrentParts>> {
 }
 
 /// Returns the number of the calling thread, which is never 0. No two live threads have the same
-/// number. A new thread may have the number of a thread that has ended.
+/// number, but a new thread may get the number of a thread that has ended.
 pub(super) fn thread() -> usize {
     word::thread()
 }

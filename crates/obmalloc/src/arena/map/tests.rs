@@ -18,11 +18,11 @@ mod narrow {
         const SIZES: Sizes = Sizes { address_bits: 14, ..Tiny::SIZES };
     }
 
-    /// Publishes an arena that does not really exist. The nodes of the map are allocated with
-    /// malloc.
+    /// Publishes an arena at `base`, although no memory is mapped there. The nodes of the map are
+    /// allocated with malloc.
     pub(super) fn publish<G: Geometry>(map: &ArenaMap<G>, base: usize) -> bool {
-        // SAFETY: these tests pass the same allocator each time. The arena has no blocks, so no
-        // code relies on its entry.
+        // SAFETY: these tests pass the same allocator in every call. The arena has no blocks, so no
+        // code relies on the entry for it.
         unsafe { map.publish(base, &Malloc) }
     }
 
@@ -91,8 +91,8 @@ mod unit {
     #[test]
     fn without_memory_nothing_is_published() {
         let map = ArenaMap::<Narrow>::new();
-        // SAFETY: the allocator has no memory, so no node is allocated. The arena has no blocks, so
-        // no code relies on its entry.
+        // SAFETY: every request to the allocator fails, so no node is allocated. The arena has no
+        // blocks, so no code relies on the entry for it.
         assert!(!unsafe { map.publish(1 << 10, &NoAlloc) });
         assert!(!map.contains(1 << 10));
         release(map);
@@ -106,18 +106,18 @@ mod models {
     use super::narrow::*;
     use crate::arena::map::*;
 
-    /// Runs a reader in a second thread beside `publish` on the main thread, so that loom tries the
-    /// look-ups at every point of the publication. If `before` is empty, the published leaf is the
-    /// map's first. Otherwise the arenas in `before` are published earlier, so the leaf is a later
-    /// one.
+    /// Publishes an arena on the main thread while a second thread looks up addresses, so that loom
+    /// tries the look-ups at every point of the publication. If `before` is empty, the publication
+    /// creates the first leaf of the map. Otherwise the arenas in `before` are published first, so
+    /// that another leaf is the first one.
     fn read_beside(orders: Orders, before: &[usize]) {
         let map = sync::Arc::new(ArenaMap::<Narrow>::new());
         assert!(before.iter().all(|base| publish(&map, *base)));
         let reader = {
             let map = sync::Arc::clone(&map);
             sync::thread::spawn(move || {
-                // The reader may find the arena or not. Both look-ups must read initialised memory
-                // only.
+                // The reader may find the arena or not. In both cases, the look-ups must read only
+                // initialised memory.
                 let _ = map.contains_with(orders, 1 << 10);
                 assert!(!map.contains_with(orders, 2 << 10));
             })
@@ -128,7 +128,7 @@ mod models {
         release(sync::Arc::try_unwrap(map).unwrap());
     }
 
-    /// An arena whose entry is in another leaf than that of the arena at 1 KiB.
+    /// The address of an arena whose entry is in another leaf than the entry of the arena at 1 KiB.
     const FAR: &[usize] = &[4 << 10];
 
     #[test]
@@ -165,7 +165,7 @@ mod models {
         sync::rejected(|| read_beside(Orders { find: Relaxed, ..Orders::SOUND }, FAR));
     }
 
-    /// Mutants 19: `leaves` counted the leaves with loads that did not use `Acquire`.
+    /// Checks that `leaves` loads the pointers to the leaves with `Acquire` (mutant 19).
     #[test]
     fn the_leaves_are_counted_beside_a_publication() {
         sync::model(|| {
@@ -181,8 +181,8 @@ mod models {
         });
     }
 
-    /// Runs `unmap`, which retracts an arena and announces this through a flag, beside a reader. A
-    /// reader that sees the flag must not find the arena any more.
+    /// Calls `unmap` while another thread reads the map. `unmap` retracts an arena and then sets a
+    /// flag. If the reader sees the flag, it must no longer find the arena.
     fn a_reader_learns_that_an_arena_is_gone(unmap: fn(&ArenaMap<Narrow>, &AtomicBool)) {
         let map = sync::Arc::new(ArenaMap::<Narrow>::new());
         assert!(publish(&map, 1 << 10));
@@ -220,8 +220,8 @@ mod models {
         });
     }
 
-    /// Two threads publish arenas of the same leaf at the same time. The leaf does not exist yet,
-    /// so each thread may try to add it.
+    /// Two threads publish arenas at the same time. The entries of both arenas belong to the same
+    /// leaf, which does not exist yet, so each thread may try to create the leaf.
     fn two_publish(publish: fn(&ArenaMap<Narrow>, usize)) {
         let map = sync::Arc::new(ArenaMap::<Narrow>::new());
         let other = {

@@ -1,4 +1,5 @@
-//! Models of an inbox. They use nodes whose accesses loom can observe.
+//! Models of an inbox. Their nodes are built from loom's types, so loom can observe every access to
+//! a node.
 
 use std::ptr::NonNull;
 
@@ -25,7 +26,7 @@ unsafe impl Link for Node {
     }
 }
 
-/// Defines sets of orderings. In each set one ordering is too weak.
+/// Defines types that implement `Orders`. In each of them, one ordering is too weak.
 macro_rules! weak_orders {
     ($($name:ident: $operation:ident,)*) => { $(
         struct $name;
@@ -63,7 +64,8 @@ struct Owned<O = Sound> {
     sum: UnsafeCell<u32>,
 }
 
-// SAFETY: only the owner accesses `sum`. The models check that this is so.
+// SAFETY: only the owner accesses `sum`. The models check that no other thread accesses `sum` at
+// the same time.
 unsafe impl<O> Send for Owned<O> {}
 // SAFETY: as above.
 unsafe impl<O> Sync for Owned<O> {}
@@ -75,8 +77,8 @@ impl<O: Orders> Owned<O> {
 
     fn reclaim(&self, nodes: Chain<Node>) {
         for node in nodes {
-            // SAFETY: a node belongs to the thread that takes it out of the inbox, and it was
-            // allocated by a `Box`.
+            // SAFETY: a node was allocated by a `Box`, and belongs to the thread that takes the
+            // node out of the inbox.
             let node = unsafe { Box::from_raw(node.as_ptr()) };
             // SAFETY: we own the node.
             let contents = node.contents.with(|contents| unsafe { *contents });
@@ -106,8 +108,8 @@ impl<O: Orders> Owned<O> {
         self.reclaim(self.inbox.take_all());
     }
 
-    /// Takes the inbox over, adds 100 to the contents of each node, and pushes the nodes back to
-    /// the inbox.
+    /// Takes all nodes out of the inbox in a takeover, adds 100 to the contents of each node, and
+    /// pushes the nodes back to the inbox.
     fn take_over(&self) {
         let Some(nodes) = self.inbox.take_over() else { return };
         self.change_and_push_back(nodes);
@@ -148,8 +150,8 @@ fn segment(contents: u32) -> Segment<Node> {
 fn node(contents: u32) -> NonNull<Node> {
     let node =
         Box::new(Node { next: UnsafeCell::new(ptr::null_mut()), contents: UnsafeCell::new(0) });
-    // The contents are written after the node is created, because a block is also written to after
-    // it is allocated.
+    // A real block is written to after it was allocated. The contents of the node are therefore
+    // also written after the node was created.
     // SAFETY: we own the node.
     node.contents.with_mut(|place| unsafe { *place = contents });
     NonNull::from(Box::leak(node))
@@ -286,7 +288,7 @@ fn an_adoption_without_acquire_is_rejected() {
 }
 
 /// Checks that the inbox is empty, and then abandons the heap in a second step. This is wrong on
-/// purpose.
+/// purpose, because another thread may push a node between the two steps.
 fn close_in_two_steps(owned: &Owned) {
     owned.reclaim_inbox();
     if owned.inbox.head.load(Acquire).is_null() {

@@ -1,5 +1,5 @@
-//! Tests tables with the blocks of a real heap. Each result is compared with one that is computed
-//! block by block.
+//! Tests of the table of waiting blocks, with blocks of a real heap. The pages that the table
+//! purges are compared with pages that the test computes block by block.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -159,8 +159,8 @@ fn a_page_with_a_header_is_not_purged() {
 #[test]
 fn a_page_with_memory_that_was_never_handed_out_is_not_purged() {
     let mut heap = TestHeap::<ThreadGeometry>::with_geometry(MmapArenas::new(), Malloc);
-    // The blocks fill less than one page of a pool. The other pages of the pool were never handed
-    // out as blocks.
+    // The blocks fill less than one page of a pool. No block was ever allocated on the other pages
+    // of the pool.
     let blocks = alloc(&mut heap, 60, || 64);
     let mut table = WaitingPools::<ThreadGeometry>::new(&Malloc).unwrap();
     let starts = blocks.values().map(|(start, _)| *start);
