@@ -226,34 +226,34 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Takes a free pool, makes it a used pool of `class`, and puts it on the list of that class,
     /// which must be empty. Maps an arena if no pool is free.
     fn new_pool(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
-        let mut pool = self.take_free_pool();
+        let mut pool = self.take_free_pool(class);
         if pool.is_none() && self.empty.count() > 0 {
             self.end_retentions();
-            pool = self.take_free_pool();
+            pool = self.take_free_pool(class);
         }
         let pool = match pool {
             Some(pool) => pool,
-            None => self.map_arena()?,
+            None => self.map_arena(class)?,
         };
         pool.header().become_used(class);
         self.used.push_front(class, pool);
         Some(pool)
     }
 
-    /// Takes a free pool of the fullest usable arena. Returns `None` if no arena is usable. If the
+    /// Takes a free pool for `class` from the fullest usable arena. Returns `None` if no arena is usable. If the
     /// heap had retained this arena although all of its pools were free, tells the source that the
     /// arena is used again.
-    fn take_free_pool(&mut self) -> Option<PoolPtr> {
+    fn take_free_pool(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
         let retained = self.arenas.retained();
-        let pool = self.arenas.take_pool::<G>(self.tag);
+        let pool = self.arenas.take_pool(self.tag, class);
         if self.arenas.retained() < retained {
             self.source.reuse_retained(1);
         }
         pool
     }
 
-    /// Maps an arena and takes its first pool. This must only be called when no arena is usable.
-    fn map_arena(&mut self) -> Option<PoolPtr> {
+    /// Maps an arena and takes its first pool for `class`. This must only be called when no arena is usable.
+    fn map_arena(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
         let mapped = match self.arenas.reserve(&self.lower) {
             true => self.source.map(Shape::<G>::ARENA).ok(),
             false => None,
@@ -266,7 +266,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         // use (contract of `ArenaSource`). A record was reserved above. No arena is usable, because
         // this function is only called in that case.
         unsafe { self.arenas.add::<G>(base) };
-        self.arenas.take_pool::<G>(self.tag)
+        self.arenas.take_pool(self.tag, class)
     }
 
     /// Changes the state of `pool` after a block was freed, if the pool was full before or has

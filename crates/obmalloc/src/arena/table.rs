@@ -23,7 +23,7 @@ use raw_mem::MemAlloc;
 
 use crate::{
     arena::{Arena, slots::ArenaSlots},
-    geometry::{Geometry, MAX_POOLS, shape::Shape},
+    geometry::{Geometry, MAX_POOLS, shape::Shape, size_class::SizeClass},
     pool::{PoolPtr, arena_index::ArenaIndex, tag::HeapTag},
 };
 
@@ -98,13 +98,17 @@ impl ArenaTable {
         self.counts.highwater = self.counts.highwater.max(self.counts.current);
     }
 
-    /// Takes a free pool from the fullest usable arena. Returns `None` if no arena is usable. If
+    /// Takes a free pool for `class` from the fullest usable arena. Returns `None` if no arena is usable. If
     /// the heap had retained this arena although all of its pools were free, the arena no longer
     /// counts as retained.
-    pub(crate) fn take_pool<G: Geometry>(&mut self, tag: HeapTag) -> Option<PoolPtr> {
+    pub(crate) fn take_pool<G: Geometry>(
+        &mut self,
+        tag: HeapTag,
+        class: SizeClass<G>,
+    ) -> Option<PoolPtr> {
         let index = self.usable?;
         let free = self.slots[index].free_pools();
-        let pool = self.slots[index].take_pool::<G>(index, tag)?;
+        let pool = self.slots[index].take_pool(index, tag, class)?;
         if free == Shape::<G>::POOLS {
             self.retained = self.retained.saturating_sub(1);
         }
