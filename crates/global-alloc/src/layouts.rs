@@ -35,6 +35,11 @@ pub(crate) unsafe trait Layouts {
         None
     }
 
+    /// Prepares for a request. This is called before the size of the layout is tested, and may hint
+    /// to the compiler what the request will need.
+    #[inline]
+    fn prepare(&self) {}
+
     /// Allocates an uninitialised block of `class`. Returns `None` if no arena is available.
     fn alloc_block(&self, class: SizeClass<Pools>) -> Option<BlockPtr>;
 
@@ -61,6 +66,7 @@ pub(crate) unsafe trait Layouts {
     /// memory is available.
     #[inline]
     fn allocate(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
+        self.prepare();
         let Some(class) = class(layout) else { return self.alloc_large(layout, init) };
         let start = self.alloc_block(class)?.into_start();
         if init == Init::Zeroed {
@@ -80,6 +86,7 @@ pub(crate) unsafe trait Layouts {
     unsafe fn deallocate(&self, ptr: NonNull<u8>, layout: Layout) {
         // SAFETY: `ptr` is live memory of this allocator (contract of `deallocate`).
         unsafe { Self::check("free", ptr, layout) };
+        self.prepare();
         if class(layout).is_some() {
             // SAFETY: the layout has a class, so the memory is a block of the pools. It is not used
             // again (contract of `deallocate`).

@@ -121,6 +121,11 @@ fn alloc_block_slow(class: SizeClass<Pools>) -> Option<BlockPtr> {
 // SAFETY: the blocks come from the heaps of the process's threads.
 unsafe impl Layouts for ObMalloc {
     #[inline]
+    fn prepare(&self) {
+        PerThread.prepare();
+    }
+
+    #[inline]
     fn alloc_block(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {
         match PerThread.alloc_listed(class) {
             Some(block) => Some(block),

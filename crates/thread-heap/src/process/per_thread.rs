@@ -46,6 +46,18 @@ use crate::{
 pub struct PerThread;
 
 impl PerThread {
+    /// Prepares for a use of the calling thread's heap. This is a hint to the compiler, and the
+    /// function has no other effect.
+    ///
+    /// To find the heap, the code first loads the offset of a thread-local. The offset is the same
+    /// in all threads, so a loop could load it once. The compiler does not move the load out of the
+    /// loop if it stands behind a condition, such as the test of a request's size. The caller can
+    /// therefore call this function before the test.
+    #[inline]
+    pub fn prepare(self) {
+        slot::prepare();
+    }
+
     /// Counts the memory in use in the calling thread's heap. If the thread has no heap yet, opens
     /// one. Returns `None` if the memory for a new heap cannot be allocated. O(pools).
     pub fn stats(self) -> Option<Stats> {

@@ -103,6 +103,19 @@ mod word {
     }
 
     #[inline]
+    pub(super) fn prepare() {
+        // SAFETY: the assembly contains no instruction. The compiler cannot know this, so it must
+        // load the offset before this point.
+        unsafe {
+            asm!(
+                "/* {offset} */",
+                offset = in(reg) offset(),
+                options(nomem, nostack, preserves_flags)
+            );
+        }
+    }
+
+    #[inline]
     pub(super) fn get() -> Heap {
         let heap: *const _;
         // SAFETY: the instruction loads the word of the calling thread. `pure` is correct because
@@ -167,6 +180,9 @@ mod word {
         static WORD: Cell<Heap> = const { Cell::new(&NO_HEAP) };
     }
 
+    #[inline]
+    pub(super) fn prepare() {}
+
     #[inline(never)]
     pub(super) fn get() -> Heap {
         // The read is volatile. Otherwise the compiler could conclude that two calls of this
@@ -185,6 +201,12 @@ mod word {
     pub(super) fn thread() -> usize {
         WORD.with(|word| ptr::from_ref(word).addr())
     }
+}
+
+/// Makes the compiler load the offset of the word here, if it is loaded at all on this system.
+#[inline]
+pub(super) fn prepare() {
+    word::prepare();
 }
 
 /// Returns the calling thread's heap, or `NO_HEAP` if the thread has no heap.
