@@ -35,8 +35,7 @@ pub(crate) unsafe trait Layouts {
         None
     }
 
-    /// Prepares for a request. This is called before the size of the layout is tested, and may hint
-    /// to the compiler what the request will need.
+    /// Hints to the compiler what an allocation needs, before the size of the layout is tested.
     #[inline]
     fn prepare(&self) {}
 
@@ -86,7 +85,6 @@ pub(crate) unsafe trait Layouts {
     unsafe fn deallocate(&self, ptr: NonNull<u8>, layout: Layout) {
         // SAFETY: `ptr` is live memory of this allocator (contract of `deallocate`).
         unsafe { Self::check("free", ptr, layout) };
-        self.prepare();
         if class(layout).is_some() {
             // SAFETY: the layout has a class, so the memory is a block of the pools. It is not used
             // again (contract of `deallocate`).

@@ -46,13 +46,10 @@ use crate::{
 pub struct PerThread;
 
 impl PerThread {
-    /// Prepares for a use of the calling thread's heap. This is a hint to the compiler, and the
-    /// function has no other effect.
+    /// Hints to the compiler that the calling thread's heap is about to be used.
     ///
-    /// To find the heap, the code first loads the offset of a thread-local. The offset is the same
-    /// in all threads, so a loop could load it once. The compiler does not move the load out of the
-    /// loop if it stands behind a condition, such as the test of a request's size. The caller can
-    /// therefore call this function before the test.
+    /// The compiler then loads the offset of the thread's slot here, and a loop loads it once. It
+    /// would otherwise load the offset in the branch that uses the heap.
     #[inline]
     pub fn prepare(self) {
         slot::prepare();
