@@ -1,10 +1,6 @@
 //! The record of an arena, which tells which of its pools are free. CPython: `arena_object`.
 //!
-//! Carving a pool means writing its header. Uncarved pools are used last, so the heap touches as
-//! little new memory as possible.
-//!
-//! With [`RetainRule::EachClass`], a class prefers a free pool that it used before, because the
-//! lines at the start of its blocks may still be cached.
+//! Uncarved pools are used last, so that the heap touches new memory as late as possible.
 
 use core::ptr::NonNull;
 
@@ -17,30 +13,28 @@ use crate::{
     pool::{PoolPtr, arena_index::ArenaIndex, tag::HeapTag},
 };
 
-/// The largest number of free pools that are searched for one that the class used before.
+/// The largest number of free pools that one search visits.
 const MAX_SEARCHED: usize = 32;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arena {
     /// # Invariant
     ///
-    /// The first byte of the arena, valid for reading and writing the whole arena. It is `None` if
-    /// the record is unused.
+    /// Valid for reading and writing the whole arena, which begins here. Unused records have
+    /// `None`.
     base: Option<NonNull<u8>>,
-    /// The number of carved pools, which are the first pools of the arena.
+    /// The carved pools are the first `carved` pools of the arena.
     carved: u32,
     /// The number of free pools, including uncarved ones.
     free_pools: u32,
-    /// The list of carved free pools. The pool that was freed last comes first.
+    /// The carved free pools. The pool that was freed last comes first.
     free: Option<PoolPtr>,
-    /// The neighbours in the list of usable arenas. In an unused record, `next` is the next unused
-    /// one.
+    /// The neighbours in the list of usable arenas. `next` also links the unused records.
     pub(crate) next: Option<ArenaIndex>,
     pub(crate) prev: Option<ArenaIndex>,
 }
 
 impl Arena {
-    /// A record that describes no arena.
     pub(crate) const UNUSED: Self =
         Self { base: None, carved: 0, free_pools: 0, free: None, next: None, prev: None };
 
@@ -48,8 +42,7 @@ impl Arena {
     ///
     /// # Safety
     ///
-    /// - `base` must point to `arena_size` bytes, aligned to that size and valid for reading and
-    ///   writing.
+    /// - `base` must be aligned to `arena_size`, and valid for reading and writing that many bytes.
     /// - Nothing else may use these bytes until [`clear`](Self::clear) is called.
     pub(crate) unsafe fn set<G: Geometry>(&mut self, base: NonNull<u8>) {
         // INVARIANT: `base` is valid for the whole arena (contract of `set`).
@@ -92,10 +85,10 @@ impl Arena {
         Some(pool)
     }
 
-    /// Takes a pool off the list of free pools.
+    /// Takes the free pool that was freed last, as CPython does.
     ///
-    /// CPython takes the pool that was freed last. [`RetainRule::EachClass`] prefers a pool that
-    /// had the same class before.
+    /// With [`RetainRule::EachClass`], a pool that had `class` before is preferred, because the
+    /// beginnings of its blocks may still be cached.
     fn take_freed<G: Geometry>(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
         let first = self.free?;
         if G::RULES.retain == RetainRule::EachClass
@@ -108,10 +101,9 @@ impl Arena {
         Some(first)
     }
 
-    /// Finds a pool behind `first` that had `class` before, and returns it after its predecessor.
-    /// O([`MAX_SEARCHED`]).
+    /// Searches behind `first` for a pool that had `class`, and returns it after its predecessor.
     ///
-    /// Returns `None` if `first` itself had `class` before.
+    /// Returns `None` if `first` itself had `class`. O([`MAX_SEARCHED`]).
     fn find_behind<G: Geometry>(
         &self,
         first: PoolPtr,
@@ -136,16 +128,14 @@ impl Arena {
         if self.carved_pools() == Shape::<G>::POOLS {
             return None;
         }
-        // SAFETY: an uncarved pool is left, so it lies inside the arena, for which `base` is valid
-        // (invariant of `base`).
+        // SAFETY: the arena has one more pool, and `base` is valid for it (invariant of `base`).
         let start = unsafe { base.add(self.carved_pools() * G::SIZES.pool_size) };
         self.carved += 1;
-        // SAFETY: the arena is aligned and valid for reading and writing (invariant of `base`).
-        // Pools are carved in ascending order, so none was carved at `start` before.
+        // SAFETY: the arena is aligned, and valid for reading and writing (invariant of `base`).
+        // Pools are carved in ascending order, so none was carved at `start`.
         Some(unsafe { PoolPtr::carve::<G>(start, index, tag) })
     }
 
-    /// Puts a pool that has become free at the front of the list of free pools.
     pub(crate) fn put_pool(&mut self, pool: PoolPtr) {
         pool.header().next.set(self.free);
         self.free = Some(pool);
@@ -161,8 +151,7 @@ impl Arena {
     pub(crate) fn pools<G: Geometry>(&self) -> impl Iterator<Item = PoolPtr> + use<G> {
         let base = self.base.filter(|_| self.carved > 0);
         (0..self.carved_pools()).filter_map(move |nth| {
-            // SAFETY: the first `carved` pools were carved, and the arena is mapped while its
-            // record describes it.
+            // SAFETY: the first `carved` pools were carved, and the arena is still mapped.
             base.map(|base| unsafe { PoolPtr::carved_at::<G>(base.add(nth * G::SIZES.pool_size)) })
         })
     }
@@ -197,8 +186,8 @@ mod tests {
         SIZES.map(|size| (0..count(size)).map(|_| blocks(size)).collect()).to_vec()
     }
 
-    /// Frees all blocks and fills the heap again. For each size, counts the new blocks in pools
-    /// that had this size before, and all new blocks.
+    /// Refills a heap. For each size, counts the blocks in pools of the same size as before, and
+    /// all.
     fn refill<G: Geometry>() -> Vec<(usize, usize)> {
         let mut heap = Heap::<_, _, G>::with_geometry(MmapArenas::new(), Malloc);
         let before = fill(&mut heap, 3);

@@ -20,17 +20,15 @@ pub(crate) mod eras;
 pub(crate) mod shape;
 pub(crate) mod size_class;
 
-/// The largest number of size classes that a geometry may have.
 pub(crate) const MAX_CLASSES: usize = 64;
 
-/// The largest number of pools that an arena of any geometry may have.
+/// The largest number of pools in an arena.
 pub(crate) const MAX_POOLS: usize = 256;
 
 /// The sizes of arenas, pools and blocks, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// The alignment of every block, and the step from one size class to the next. CPython:
-    /// `ALIGNMENT`.
+    /// The alignment of blocks and the step between size classes. CPython: `ALIGNMENT`.
     pub alignment: usize,
     /// The largest request that is served from a pool. CPython: `SMALL_REQUEST_THRESHOLD`.
     pub small_threshold: usize,
@@ -42,7 +40,6 @@ pub struct Sizes {
     pub address_bits: u32,
 }
 
-/// Programs on 64-bit platforms use addresses of 48 bits.
 const ADDRESS_BITS: u32 = if usize::BITS > 48 { 48 } else { usize::BITS };
 
 impl Sizes {
@@ -64,8 +61,6 @@ impl Sizes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// Whether the last arena with a free pool stays mapped when all of its pools become free.
-    ///
-    /// CPython keeps its last arena mapped from 3.9 on.
     pub retain_last_arena: bool,
     /// Which pools stay with their size class when they become empty.
     pub retain: RetainRule,
@@ -73,8 +68,7 @@ pub struct Rules {
     pub realloc: ReallocRule,
     /// Where the headers of the pools are stored.
     pub headers: HeaderRule,
-    /// Whether the smallest class serves requests of 0 bytes. CPython passes them to the layer
-    /// below.
+    /// Whether requests of 0 bytes get a block. CPython passes them to the layer below.
     pub zero_in_pools: bool,
 }
 
@@ -92,60 +86,46 @@ impl Rules {
 /// When a reallocation leaves the block in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReallocRule {
-    /// CPython's rule: the new size must fit and exceed three quarters of the block's size.
-    ///
-    /// A block does not store its requested size. Even a reallocation to the same size may
-    /// therefore move a small block.
+    /// CPython's rule: the new size must fit, and exceed three quarters of the block's size.
     ThreeQuarters,
-    /// Like [`ThreeQuarters`](Self::ThreeQuarters), but a block also stays in place if the new size
-    /// has the same class.
+    /// Like `ThreeQuarters`, but a block also stays in place if the new size has the same class.
     WithinClass,
 }
 
-/// Which pools stay with their size class when they become empty.
-///
-/// A class keeps a *retained* pool for its next request. Other empty pools go back to their arena.
+/// Which pools stay *retained* by their size class, for its next request, when they become empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetainRule {
     /// The heap retains at most one pool, and still returns the same addresses as CPython.
     Unobservable,
     /// Each class may retain one pool, until another class needs it or its arena could be unmapped.
     ///
-    /// The heap also retains as many free arenas as
-    /// [`ArenaSource::retain`](raw_mem::ArenaSource::retain) allows.
+    /// The heap also retains the free arenas that [its source](raw_mem::ArenaSource::retain)
+    /// allows.
     EachClass,
 }
 
 /// Where the headers of the pools are stored.
 ///
 /// ```text
-///  InPools    ├─┬──────────┼─┬──────────┼─┬──────────┼─┬──────────┤   a header before the blocks
-///             │0│ blocks   │1│ blocks   │2│ blocks   │3│ blocks   │   of each pool
-///             ├─┴──────────┼─┴──────────┼─┴──────────┼─┴──────────┤
-///
-///  InArena    ├───────┬─┬──┼────────────┼────────────┼────────────┤   all headers, then the tag of
-///             │0 1 2 3│t│  │ blocks     │ blocks     │ blocks     │   the heap, then the blocks of
-///             ├───────┴─┴──┼────────────┼────────────┼────────────┤   pool 0
+/// InPools   │0│ blocks │1│ blocks │2│ blocks │    numbers: the headers of the pools
+/// InArena   │0 1 2│t│  │ blocks   │ blocks   │    t: the tag of the heap
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderRule {
     /// CPython's rule: each pool begins with its own header.
     ///
-    /// The headers of all pools compete for a few sets of the cache, because their addresses share
-    /// the low bits.
+    /// All headers then share a few sets of the cache, because the low bits of their addresses are
+    /// equal.
     InPools,
     /// Each arena begins with the headers of all its pools.
     ///
-    /// The heap's tag has its own cache line, because other threads read it while the owner writes
-    /// to headers.
+    /// The heap's tag, which all threads read, has a cache line that the owner does not write to.
     ///
     /// Every block is aligned to each power of two that divides its size.
     InArena,
 }
 
-/// The sizes and rules of a heap, as constants of a type.
-///
-/// A geometry with contradictory sizes does not compile:
+/// The sizes and rules of a heap. Contradictory sizes do not compile:
 ///
 /// ```compile_fail
 /// # use obmalloc::{Geometry, Heap, Sizes};

@@ -16,7 +16,7 @@ use testkit::{
     workload::{Order, Phase, Script, Sizes},
 };
 
-/// Returns operations on so many arenas that small geometries need a second table of records.
+/// Returns operations on so many arenas that small geometries need more records.
 fn workload<G: Geometry>() -> Vec<Op> {
     let arenas = if G::SIZES.arena_size < 4096 { 20 } else { 3 };
     let blocks = arenas * G::SIZES.arena_size / G::SIZES.small_threshold;
@@ -46,7 +46,6 @@ fn since(after: Tally, before: Tally) -> Tally {
     Tally { calls: after.calls - before.calls, failures: after.failures - before.failures }
 }
 
-/// Plays `ops` and passes each step to `judge`.
 fn play<G: Geometry>(rig: &mut Rig<G>, ops: &[Op], mut judge: impl FnMut(&Rig<G>, &Step)) {
     for (nth, &op) in ops.iter().enumerate() {
         let before = (rig.source.tally(), rig.lower.tally());
@@ -96,7 +95,6 @@ fn calls_to_fail(calls: usize, at_most: usize) -> impl Iterator<Item = usize> {
     (1..=calls + 1).step_by(stride)
 }
 
-/// Counts the calls that `ops` make to the source and to the layer below.
 fn calls<G: Geometry>(ops: &[Op]) -> (usize, usize) {
     let mut rig = Rig::<G>::new();
     play(&mut rig, ops, |_, step| assert_ne!(step.outcome, Outcome::Refused));

@@ -14,7 +14,6 @@ use testkit::{
     workload::{self, Generator, Order, Phase, Sizes},
 };
 
-/// Plays `ops`, and checks everything after every `stride`-th operation.
 fn play<G: Geometry>(rig: &mut Rig<G>, ops: &[Op], stride: usize) {
     for (nth, &op) in ops.iter().enumerate() {
         let outcome = rig.step(op);

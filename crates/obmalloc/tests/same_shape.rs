@@ -16,12 +16,9 @@ use testkit::{
     workload::{self, Generator, Order, Phase, Sizes},
 };
 
-/// The number of operations between two comparisons.
 const STRIDE: usize = 5_000;
 
-/// A CPython and a heap that serve the same requests.
-///
-/// A pair plays several workloads, so that a workload also meets the empty pools of earlier ones.
+/// A CPython and a heap that serve the same requests, over several workloads.
 struct Pair<G: Geometry> {
     python: Interpreter,
     pymalloc: Driver<Shadowed<Vtable>>,

@@ -15,7 +15,6 @@ const UNTOUCHED: u8 = 0xa5;
 
 const PAGE: usize = 4096;
 
-/// A source that fills its arenas with `UNTOUCHED`.
 struct Patterned {
     source: MmapArenas,
     log: ArenaLog,
@@ -85,8 +84,8 @@ fn header_of<G: Geometry>(block: usize) -> usize {
 }
 
 fn bytes<'a>(start: usize, len: usize) -> &'a [u8] {
-    // SAFETY: the source initialised the mapped arena and exposed its provenance. The heap is not
-    // called while the slice is in use.
+    // SAFETY: the source initialised the arena and exposed its provenance. The heap is not called
+    // now.
     unsafe { std::slice::from_raw_parts(std::ptr::with_exposed_provenance(start), len) }
 }
 

@@ -1,4 +1,4 @@
-//! A map that tells which addresses lie in an arena. It is a radix tree.
+//! A radix tree that tells which addresses lie in an arena. CPython: `arena_map_root` (from 3.10).
 //!
 //! ```text
 //!   address, 48 bits      ┌── root ──┬── leaf ──┬── inside the arena ──┐
@@ -12,23 +12,16 @@
 //!         └───┴───┴───┘
 //! ```
 //!
-//! Each entry of a leaf covers an aligned range of one arena's size. Arenas are aligned as well, so
-//! an arena has exactly one entry.
+//! An arena has exactly one entry, because it is aligned to its size. In CPython, it may have two.
 //!
-//! A look-up never reads the memory at the address, so any pointer can be looked up.
+//! Most programs need only one leaf, so the map stores its first leaf. A look-up there skips the
+//! root.
 //!
-//! Most programs need only one leaf. The map stores its first leaf, so that a look-up there can
-//! skip the root.
+//! Readers take no lock. They see the zeros of a new leaf, because they load its pointer with
+//! `Acquire`.
 //!
-//! Readers take no lock, because nodes live as long as the map:
-//!
-//! - A new leaf is published with `Release` and found with `Acquire`, so readers see its initial
-//!   zeros.
-//! - Entries are read with `Relaxed`. A thread that has a live block got it from a thread that had
-//!   already observed the entry of its arena.
-//!
-//! CPython: `arena_map_root`, `address_in_range` (from 3.10). There, an arena may span two entries,
-//! because it is not aligned.
+//! Relaxed loads of entries suffice, because a live block comes from a thread that has seen its
+//! entry.
 
 use core::{marker::PhantomData, mem, ptr, ptr::NonNull};
 
@@ -48,9 +41,7 @@ type Slot = AtomicPtr<Entry>;
 /// The memory orderings of the map. Models replace them to show that weaker orderings are wrong.
 #[derive(Clone, Copy, Debug)]
 struct Orders {
-    /// Publishes a new node.
     publish: Ordering,
-    /// Loads the pointer to a node.
     find: Ordering,
     /// Loads the node of another thread that has published the same node first.
     lose: Ordering,
@@ -62,25 +53,20 @@ impl Orders {
 
 /// A map that tells which addresses lie in an arena.
 ///
-/// The map does not store the allocator of its nodes. Operations that need the allocator take it as
-/// an argument.
-///
 /// Changing a map is unsafe, because heaps ask the map which allocator must free a block.
 #[derive(Debug)]
 pub struct ArenaMap<G> {
-    /// The index of the root's item for `first_leaf`, or `NO_SLOT` if there is no leaf yet.
+    /// The root's index of `first_leaf`, or `NO_SLOT`.
     ///
     /// # Invariant
     ///
     /// If `first_slot` is not `NO_SLOT`, then `first_leaf` is not null and no longer changes.
     first_slot: AtomicUsize,
-    /// The leaf that was created first, or null.
     first_leaf: AtomicPtr<Entry>,
     /// # Invariant
     ///
-    /// - `root` is null or points to `ROOT_LEN` items.
-    /// - Each item is null or points to a leaf of `LEAF_LEN` entries.
-    /// - All of these nodes live as long as the map.
+    /// `root` is null or has `ROOT_LEN` items, each null or a leaf of `LEAF_LEN` entries. These
+    /// nodes live as long as the map.
     root: AtomicPtr<Slot>,
     geometry: PhantomData<G>,
 }
@@ -127,37 +113,31 @@ impl<G: Geometry> ArenaMap<G> {
         Self::entry(leaf, key).load(Relaxed)
     }
 
-    /// Looks `address` up through the root.
     #[inline]
     fn contains_elsewhere(&self, orders: Orders, address: usize) -> bool {
         let entry = Self::key(address).and_then(|key| self.find(orders, key));
         entry.is_some_and(|entry| entry.load(Relaxed))
     }
 
-    /// Adds the arena at `base`.
-    ///
-    /// Returns false if `lower` cannot allocate a node, or if `base` has too many bits for the
-    /// geometry.
+    /// Adds the arena at `base`. Returns false if `lower` has no memory or `base` has too many
+    /// bits.
     ///
     /// # Safety
     ///
-    /// - All calls on a map must pass the same allocator, because a later call may free a node of
-    ///   an earlier one.
-    /// - `base` must be the first byte of an arena that stays mapped until it is
-    ///   [retracted](Self::retract).
-    /// - Code that asks this map which allocator owns a block must free the arena's blocks to the
-    ///   heap that owns the arena.
+    /// - All calls must pass the same allocator, because they may free the nodes of earlier calls.
+    /// - `base` must be the start of an arena that stays mapped until [`retract`](Self::retract).
+    /// - Code that uses the map to find the allocator of a block must free the arena's blocks to
+    ///   the heap that owns the arena.
     #[must_use]
     pub unsafe fn publish<A: MemAlloc>(&self, base: usize, lower: &A) -> bool {
         self.publish_with(Orders::SOUND, base, lower).is_some()
     }
 
-    /// [Publishes](Self::publish) a new arena of `size` bytes and returns it. If that fails, passes
-    /// the arena to `unmap`.
+    /// [Publishes](Self::publish) a new arena and returns it, or passes it to `unmap`.
     ///
     /// # Errors
     ///
-    /// Returns [`MapError::Exhausted`] if `publish` fails, or if `size` is not the geometry's arena
+    /// Returns [`MapError::Exhausted`] if `publish` fails or `size` is not the geometry's arena
     /// size.
     ///
     /// # Safety
@@ -186,17 +166,13 @@ impl<G: Geometry> ArenaMap<G> {
         Self::entry(leaf, key).store(true, Relaxed);
         let null = ptr::null_mut();
         if self.first_leaf.compare_exchange(null, leaf.as_ptr(), Relaxed, Relaxed).is_ok() {
-            // INVARIANT: `first_leaf` was set above. No thread changes it again, because its
-            // compare-and-swap succeeds only once.
+            // INVARIANT: `first_leaf` is set, and stays, because this swap succeeds only once.
             self.first_slot.store(key >> Self::LEAF_BITS, orders.publish);
         }
         Some(())
     }
 
-    /// Removes the arena at `base` from the map.
-    ///
-    /// The caller must retract an arena before it unmaps it. Otherwise another mapping could reuse
-    /// the addresses while the map still claims them.
+    /// Removes the arena at `base`, which must still be mapped because its addresses may be reused.
     ///
     /// # Safety
     ///
@@ -227,25 +203,21 @@ impl<G: Geometry> ArenaMap<G> {
         self.first_slot.store(NO_SLOT, Relaxed);
         self.first_leaf.store(ptr::null_mut(), Relaxed);
         for slot in self.slots() {
-            // SAFETY: the item is null or points to a leaf of this length (invariant of `root`),
-            // and no other thread reads a map that is borrowed exclusively.
+            // SAFETY: the item is null or such a leaf (invariant of `root`), and has no other user.
             unsafe { free_node(lower, slot.load(Acquire), Self::LEAF_LEN) };
         }
         let root = self.root.swap(ptr::null_mut(), Acquire);
-        // SAFETY: the root is null or has ROOT_LEN items (invariant of `root`), and nothing reads
-        // it any more.
+        // SAFETY: the root is null or has ROOT_LEN items (invariant of `root`), and has no user.
         unsafe { free_node(lower, root, Self::ROOT_LEN) };
     }
 
-    /// Returns the bits of `address` that select an entry, or `None` if the address has too many
-    /// bits.
+    /// Returns the key of the entry for `address`, or `None` if the address has too many bits.
     #[inline]
     fn key(address: usize) -> Option<usize> {
         let key = address >> Self::ARENA_BITS;
         if key >> Self::KEY_BITS == 0 { Some(key) } else { None }
     }
 
-    /// Returns the entry for `key`, or `None` if its leaf does not exist.
     #[inline]
     fn find(&self, orders: Orders, key: usize) -> Option<&Entry> {
         let root = NonNull::new(self.root.load(orders.find))?;
@@ -255,8 +227,8 @@ impl<G: Geometry> ArenaMap<G> {
 
     #[inline]
     fn slot<'a>(root: NonNull<Slot>, key: usize) -> &'a Slot {
-        // SAFETY: the root has ROOT_LEN items (invariant of `root`), and the upper part of a key is
-        // an index of it. Every caller borrows the map while it uses the reference.
+        // SAFETY: the root has ROOT_LEN items (invariant of `root`), more than the key's upper
+        // part. Every caller borrows the map while it uses the reference.
         unsafe { root.add(key >> Self::LEAF_BITS).as_ref() }
     }
 
@@ -328,8 +300,7 @@ fn node<A: MemAlloc, T>(
         // INVARIANT: the new node is initialised and lives until the map is released.
         Ok(_) => Some(node),
         Err(other) => {
-            // SAFETY: another thread was first, so the new node was not published and nothing
-            // refers to it.
+            // SAFETY: the node of another thread was published, so nothing refers to ours.
             unsafe { free_node(lower, node.as_ptr(), len) };
             NonNull::new(other)
         }
@@ -352,16 +323,13 @@ fn new_node<A: MemAlloc, T>(len: usize, zero: impl Fn() -> T, lower: &A) -> Opti
 ///
 /// # Safety
 ///
-/// - `node` must be null, or come from [`new_node`] with the same `len` and `lower`.
-/// - Nothing may use the node any more.
+/// `node` must be null, or come from [`new_node`] with this `len` and `lower` and be unused.
 unsafe fn free_node<A: MemAlloc, T>(lower: &A, node: *mut T, len: usize) {
     if mem::needs_drop::<T>() && !node.is_null() {
-        // SAFETY: the node has `len` initialised items that nothing uses any more (contract of
-        // `free_node`).
+        // SAFETY: the node has `len` initialised, unused items (contract of `free_node`).
         unsafe { ptr::slice_from_raw_parts_mut(node, len).drop_in_place() };
     }
-    // SAFETY: `node` is null or a live block of `lower` that nothing uses (contract of
-    // `free_node`).
+    // SAFETY: `node` is null or an unused block of `lower` (contract of `free_node`).
     unsafe { lower.free(NonNull::new(node.cast())) };
 }
 

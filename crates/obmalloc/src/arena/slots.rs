@@ -25,10 +25,8 @@ impl ArenaSlots {
         Self { records: NonNull::dangling(), len: 0 }
     }
 
-    /// Doubles the array, and returns the indices of the added records, which are unused.
+    /// Doubles the array and returns the new indices, or `None` if `lower` has no memory.
     /// O(records).
-    ///
-    /// Returns `None` and leaves the array unchanged if `lower` has no memory.
     pub(crate) fn grow<A: MemAlloc>(&mut self, lower: &A) -> Option<core::ops::Range<usize>> {
         let len = if self.len == 0 { INITIAL_RECORDS } else { self.len.checked_mul(2)? };
         if u32::try_from(len).is_err() {
@@ -36,13 +34,11 @@ impl ArenaSlots {
         }
         let bytes = len.checked_mul(size_of::<Arena>())?;
         let old = Some(self.records.cast()).filter(|_| self.len > 0);
-        // SAFETY: `old` is `None` or a live block of `lower` (invariant of `records`), and the
-        // pointer to it is replaced below.
+        // SAFETY: `old` is `None` or a live block (invariant of `records`), and is replaced below.
         let records = unsafe { lower.realloc(old, bytes) }?.cast::<Arena>();
         let new = self.len..len;
         for index in new.clone() {
-            // SAFETY: the block has room for `len` records, and the alignment of every block
-            // suffices for one.
+            // SAFETY: the block is aligned like a `usize`, and has room for `len` records.
             unsafe { records.add(index).write(Arena::UNUSED) };
         }
         // INVARIANT: `realloc` has copied the old records, and the new ones were written above.
@@ -64,8 +60,7 @@ impl ArenaSlots {
     pub(crate) fn free<A: MemAlloc>(&mut self, lower: &A) {
         let old = core::mem::replace(self, Self::new());
         if old.len > 0 {
-            // SAFETY: the array is a live block of `lower` (invariant of `records`) that nothing
-            // refers to.
+            // SAFETY: the array is a live block of `lower` (invariant of `records`), and unused.
             unsafe { lower.free(Some(old.records.cast())) }
         }
     }

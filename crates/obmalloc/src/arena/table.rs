@@ -1,20 +1,15 @@
-//! The arenas of a heap, in ascending order of their free pools.
+//! The arenas of a heap, in ascending order of free pools. CPython: `usable_arenas`, `nfp2lasta`.
 //!
 //! ```text
-//!   unused ──► record ──► record                    (records without an arena)
-//!
-//!   usable ──► 1 free ⇄ 1 free ⇄ 4 free ⇄ 9 free    (ascending by number of free pools)
+//!   usable ──► 1 free ⇄ 1 free ⇄ 4 free ⇄ 9 free
 //!                         ▲        ▲        ▲
 //!   last_with:           [1]      [4]      [9]      (the last arena with each number)
 //! ```
 //!
-//! The first usable arena is the fullest, and provides all new pools. The pools of the other arenas
-//! can therefore all become free.
+//! New pools come from the fullest arena only, so all pools of the other arenas can become free.
 //!
-//! An arena with n free pools moves behind `last_with[n]` when it gets another free pool. Each move
-//! takes constant time.
-//!
-//! CPython: `usable_arenas`, `unused_arena_objects`, `nfp2lasta`.
+//! An arena that gets a pool back moves behind the last arena with its old number, in constant
+//! time.
 
 use core::ptr::NonNull;
 
@@ -36,15 +31,13 @@ pub(crate) struct ArenaCounts {
     pub(crate) current: usize,
 }
 
-/// The records of all arenas, and the lists that contain them.
 #[derive(Debug)]
 pub(crate) struct ArenaTable {
     slots: ArenaSlots,
-    /// The list of unused records. The record that became unused last comes first.
+    /// The unused records, the latest first. CPython: `unused_arena_objects`.
     unused: Option<ArenaIndex>,
     /// The list of arenas with a free pool. The fullest arena comes first.
     usable: Option<ArenaIndex>,
-    /// The last usable arena with each number of free pools.
     last_with: [Option<ArenaIndex>; MAX_POOLS + 1],
     /// The number of free arenas that the source has allowed the heap to retain.
     retained: usize,
@@ -63,8 +56,7 @@ impl ArenaTable {
         }
     }
 
-    /// Provides an unused record for the next arena. Returns false if `lower` has no memory for
-    /// records.
+    /// Provides an unused record. Returns false if `lower` has no memory for more records.
     pub(crate) fn reserve<A: MemAlloc>(&mut self, lower: &A) -> bool {
         if self.unused.is_some() {
             return true;
@@ -107,8 +99,7 @@ impl ArenaTable {
         if free == Shape::<G>::POOLS {
             self.retained = self.retained.saturating_sub(1);
         }
-        // The arena was the fullest and stays the fullest, so the order of the list does not
-        // change.
+        // The arena stays the fullest, so the order of the list does not change.
         self.leave_last_with(index, free);
         if free > 1 {
             self.last_with[free - 1] = Some(index);
@@ -154,18 +145,15 @@ impl ArenaTable {
         None
     }
 
-    /// Returns true if a pool that goes back to the arena at `index` would be the next one that is
-    /// taken.
+    /// Returns true if a pool that goes back to the arena would be the next pool that is taken.
     pub(crate) fn would_be_next<G: Geometry>(&self, index: ArenaIndex) -> bool {
         let free = self.slots[index].free_pools();
-        // The fullest arena comes first even with one more free pool, unless another arena ties
-        // with it.
+        // The fullest arena stays first with one more free pool, unless another one ties with it.
         let stays_first = self.usable == Some(index) && self.last_with[free] == Some(index);
         (free == 0 || stays_first) && !self.could_be_free::<G>(index, 1)
     }
 
-    /// Returns true if the arena at `index` could be unmapped after `pools` more of its pools are
-    /// free.
+    /// Returns true if the arena could be unmapped after `pools` more of its pools are free.
     pub(crate) fn could_be_free<G: Geometry>(&self, index: ArenaIndex, pools: usize) -> bool {
         let arena = &self.slots[index];
         let is_last = arena.free_pools() > 0 && arena.next.is_none();
@@ -177,8 +165,7 @@ impl ArenaTable {
         self.retained
     }
 
-    /// Removes a free arena from the table, and returns its first byte. Prefers no arena over
-    /// another.
+    /// Removes a free arena from the table, and returns its first byte.
     pub(crate) fn remove_free<G: Geometry>(&mut self) -> Option<NonNull<u8>> {
         let free = Shape::<G>::POOLS;
         let index = self.last_with[free]?;
@@ -252,7 +239,6 @@ impl ArenaTable {
         (self.slots[index].next, self.slots[index].prev) = (None, None);
     }
 
-    /// Iterates over the mapped arenas.
     pub(crate) fn arenas(&self) -> impl Iterator<Item = (ArenaIndex, &Arena)> {
         let indexed = self.slots.all().iter().enumerate();
         indexed

@@ -27,8 +27,6 @@ impl Geometry for Classes8To512 {
 }
 
 /// The geometry of CPython 3.9: size classes 16 bytes apart, and pools of 4 KiB.
-///
-/// The geometry of CPython 3.7.4 to 3.8 is [`GiveBackAll`]`<Pools4K>`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pools4K;
 
@@ -55,9 +53,7 @@ impl Geometry for Arenas2M {
     const SIZES: Sizes = Sizes { arena_size: 2 << 20, ..Sizes::CPYTHON };
 }
 
-/// The geometry of our own allocators: [`HeadersInArena`]`<`[`RetainEachClass`]`<`[`Pools16K`]`>>`.
-///
-/// Heaps with this geometry return other addresses than CPython.
+/// The geometry of our own allocators, which return other addresses than CPython.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Native;
 
@@ -88,7 +84,7 @@ impl<G: Geometry> Geometry for GiveBackAll<G> {
     const RULES: Rules = Rules { retain_last_arena: false, ..G::RULES };
 }
 
-/// The geometry `G` with [`ReallocRule::WithinClass`].
+/// The geometry `G` with [`ReallocRule::WithinClass`], so fewer reallocations move a block.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KeepInClass<G>(PhantomData<G>);
 
@@ -98,7 +94,7 @@ impl<G: Geometry> Geometry for KeepInClass<G> {
     const RULES: Rules = Rules { realloc: ReallocRule::WithinClass, ..G::RULES };
 }
 
-/// The geometry `G` with [`Rules::zero_in_pools`].
+/// The geometry `G` with [`Rules::zero_in_pools`], so requests of 0 bytes get a block.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ZeroInPools<G>(PhantomData<G>);
 
@@ -108,7 +104,7 @@ impl<G: Geometry> Geometry for ZeroInPools<G> {
     const RULES: Rules = Rules { zero_in_pools: true, ..G::RULES };
 }
 
-/// The geometry `G` with [`RetainRule::EachClass`].
+/// The geometry `G` with [`RetainRule::EachClass`], so each class may retain an empty pool.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RetainEachClass<G>(PhantomData<G>);
 
@@ -118,7 +114,7 @@ impl<G: Geometry> Geometry for RetainEachClass<G> {
     const RULES: Rules = Rules { retain: RetainRule::EachClass, ..G::RULES };
 }
 
-/// The geometry `G` with [`HeaderRule::InArena`].
+/// The geometry `G` with [`HeaderRule::InArena`], so the headers precede all blocks of an arena.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeadersInArena<G>(PhantomData<G>);
 

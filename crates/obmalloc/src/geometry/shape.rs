@@ -8,7 +8,6 @@ use raw_mem::ArenaSize;
 
 use crate::geometry::{Geometry, HeaderRule, MAX_CLASSES, MAX_POOLS};
 
-/// The size of a pool's header, in bytes.
 pub(crate) const HEADER_SIZE: usize = 40;
 
 /// The size of a pool's header and the heap's tag, in bytes. CPython: `POOL_OVERHEAD`.
@@ -30,10 +29,9 @@ impl<G: Geometry> Shape<G> {
         (Some(size), ()) => size,
         (None, ()) => panic!("no source has arenas of this size"),
     };
-    /// The binary logarithm of the alignment. A request of `n` bytes has the class `(n - 1) >>
-    /// SHIFT`.
+    /// The binary logarithm of the alignment: `n` bytes have the class `(n - 1) >> SHIFT`.
     pub(crate) const SHIFT: u32 = G::SIZES.alignment.trailing_zeros();
-    /// The offset of the heap's tag in an arena, with [`HeaderRule::InArena`].
+    /// The offset of the tag in an arena that begins with its headers.
     pub(crate) const TAG: usize = (Self::POOLS * HEADER_SIZE).next_multiple_of(CACHE_LINE);
     /// The offset of the first block in the first pool of an arena, in bytes.
     pub const BEFORE_FIRST_POOL: usize = match G::RULES.headers {

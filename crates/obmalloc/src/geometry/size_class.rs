@@ -16,8 +16,7 @@ pub struct SizeClass<G> {
 }
 
 impl<G: Geometry> SizeClass<G> {
-    /// Returns the smallest class that fits `size`, or `None` if `size` is 0 or above the
-    /// threshold.
+    /// Returns the smallest class that fits `size`, or `None` if it is 0 or above the threshold.
     ///
     /// ```
     /// use obmalloc::{Pools16K, SizeClass};
@@ -28,11 +27,9 @@ impl<G: Geometry> SizeClass<G> {
     #[inline]
     #[must_use]
     pub const fn of(size: usize) -> Option<Self> {
-        // A size of 0 wraps to `usize::MAX`, which is above every threshold.
         let last = size.wrapping_sub(1);
         if last < G::SIZES.small_threshold {
-            // INVARIANT: `last` is less than CLASSES times the alignment, so the index is below
-            // CLASSES.
+            // INVARIANT: `last` is below CLASSES times the alignment, and 0 wraps to `usize::MAX`.
             Some(Self { index: (last >> Shape::<G>::SHIFT) as u8, geometry: PhantomData })
         } else {
             None
@@ -63,8 +60,7 @@ impl<G: Geometry> SizeClass<G> {
 
     /// Returns the number of blocks in a pool of this class.
     ///
-    /// With [`HeaderRule::InArena`](crate::HeaderRule::InArena), the first pool of an arena has
-    /// fewer blocks, because it begins with the headers.
+    /// The first pool of an arena has fewer blocks if it also holds the headers of the other pools.
     #[inline]
     pub const fn capacity(self) -> usize {
         (G::SIZES.pool_size - Shape::<G>::BEFORE_POOL) / self.block_size()

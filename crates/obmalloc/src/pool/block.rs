@@ -5,8 +5,6 @@ use core::{cell::Cell, ptr::NonNull};
 /// A pointer that exclusively owns a block of a heap.
 ///
 /// The block is at least as large as its size class, and has the geometry's alignment.
-///
-/// `BlockPtr` is not `Copy`, so passing one to a function gives up the block.
 #[derive(Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct BlockPtr(NonNull<u8>);
@@ -23,8 +21,7 @@ impl BlockPtr {
         Self(start)
     }
 
-    /// Consumes the `BlockPtr` and returns a pointer to the block. The caller must free the block
-    /// later.
+    /// Gives the block to the caller, who must free it later, and returns its first byte.
     #[inline]
     #[must_use = "the block leaks unless its memory is passed on"]
     pub const fn into_start(self) -> NonNull<u8> {
@@ -61,7 +58,6 @@ impl FreeList {
         self.head.get().is_none()
     }
 
-    /// Empties the list without changing the blocks.
     pub(crate) fn clear(&self) {
         self.head.set(None);
     }
@@ -72,7 +68,7 @@ impl FreeList {
         let start = self.head.get()?;
         // SAFETY: a block on the list begins with a link (invariant of `head`).
         let next = unsafe { start.cast::<Link>().read() };
-        // INVARIANT: the list begins behind the returned block.
+        // INVARIANT: the list now begins behind the returned block.
         self.head.set(next);
         Some(BlockPtr(start))
     }
@@ -87,20 +83,15 @@ impl FreeList {
 
     /// Fills an empty list with adjacent blocks of `size` bytes, and returns their total size.
     ///
-    /// The first block is `first`. The last block begins at most `span` bytes behind the start of
-    /// `first`.
-    ///
-    /// The list pops the blocks in ascending order of address.
+    /// The blocks begin at `first` and up to `span` bytes behind it, and are popped in this order.
     ///
     /// # Safety
     ///
-    /// The caller must exclusively own these blocks, and gives them up. `first` must be valid for
-    /// all of them.
+    /// The caller gives up these blocks, which must all be its own. `first` must be valid for them.
     pub(crate) unsafe fn fill(&self, first: BlockPtr, size: usize, span: usize) -> usize {
         let (mut last, mut taken) = (first.0, size);
         while taken <= span {
-            // SAFETY: `first` is valid for the next block, `size` bytes behind `last` (contract of
-            // `fill`).
+            // SAFETY: `first` is valid for the next block (contract of `fill`), which is adjacent.
             let next = unsafe { last.add(size) };
             // SAFETY: the list owns the block from now on, and every block has room for a link.
             unsafe { last.cast::<Link>().write(Some(next)) };
@@ -117,8 +108,8 @@ impl FreeList {
     /// Iterates over the blocks in the order in which they will be popped.
     pub(crate) fn iter(&self) -> impl Iterator<Item = NonNull<u8>> {
         core::iter::successors(self.head.get(), |start| {
-            // SAFETY: a block on the list begins with a link (invariant of `head`), and no caller
-            // pops blocks during the iteration.
+            // SAFETY: a block on the list begins with a link (invariant of `head`). No caller pops
+            // now.
             unsafe { start.cast::<Link>().read() }
         })
     }

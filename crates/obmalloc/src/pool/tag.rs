@@ -1,13 +1,12 @@
-//! The tag of a heap, a word that can be found from each of its blocks.
+//! The tag of a heap.
 
 #![forbid(unsafe_code)]
 
 use core::ptr;
 
-/// A word that the creator of a heap chooses, such as the address of the heap.
+/// A word that the creator of a heap chooses, such as the heap's address.
 ///
-/// [`Heap::tag_of`](crate::Heap::tag_of) returns the tag for any block in use, so a program can
-/// find the heap of a block.
+/// [`Heap::tag_of`](crate::Heap::tag_of) returns the tag of the heap that owns a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeapTag(pub *const ());
 

@@ -20,7 +20,6 @@ pub(crate) type Arenas<G> = KnownArenas<FailingArenas<RetainingArenas<MmapArenas
 pub(crate) type TestHeap<G> = Heap<Arenas<G>, Lower, G>;
 pub(crate) type TestPymalloc<G> = Pymalloc<GilHeld<TestHeap<G>>, Lower>;
 
-/// Converts the rules of `G` for the reference.
 pub(crate) fn rules<G: Geometry>() -> Rules {
     Rules {
         alignment: G::SIZES.alignment,
@@ -125,7 +124,6 @@ pub(crate) fn arenas_in<G: Geometry>(bytes: usize) -> usize {
     (bytes / G::SIZES.arena_size).clamp(2, 100)
 }
 
-/// Runs the named tests for each profile.
 macro_rules! for_every_profile {
     ($($test:ident),+ $(,)?) => {
         for_every_shape_of_cpython!($($test),+);

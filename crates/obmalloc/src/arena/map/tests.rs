@@ -99,8 +99,7 @@ mod models {
     use super::narrow::*;
     use crate::arena::map::*;
 
-    /// Publishes an arena while another thread looks addresses up. The arenas in `before` are
-    /// published first.
+    /// Publishes an arena while a reader looks addresses up. Those in `before` are published first.
     fn read_beside(orders: Orders, before: &[usize]) {
         let map = sync::Arc::new(ArenaMap::<Narrow>::new());
         assert!(before.iter().all(|base| publish(&map, *base)));
