@@ -20,8 +20,7 @@ const MAX_SEARCHED: usize = 32;
 pub(crate) struct Arena {
     /// # Invariant
     ///
-    /// Valid for reading and writing the whole arena, which begins here. Unused records have
-    /// `None`.
+    /// Points to an aligned arena that is valid for reading and writing. `None` if unused.
     base: Option<NonNull<u8>>,
     /// The carved pools are the first `carved` pools of the arena.
     carved: u32,
@@ -85,10 +84,8 @@ impl Arena {
         Some(pool)
     }
 
-    /// Takes the free pool that was freed last, as CPython does.
-    ///
-    /// With [`RetainRule::EachClass`], a pool that had `class` before is preferred, because the
-    /// beginnings of its blocks may still be cached.
+    /// Takes the pool that was freed last. [`RetainRule::EachClass`] prefers one that had `class`,
+    /// whose blocks may still be cached.
     fn take_freed<G: Geometry>(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
         let first = self.free?;
         if G::RULES.retain == RetainRule::EachClass
@@ -131,8 +128,7 @@ impl Arena {
         // SAFETY: the arena has one more pool, and `base` is valid for it (invariant of `base`).
         let start = unsafe { base.add(self.carved_pools() * G::SIZES.pool_size) };
         self.carved += 1;
-        // SAFETY: the arena is aligned, and valid for reading and writing (invariant of `base`).
-        // Pools are carved in ascending order, so none was carved at `start`.
+        // SAFETY: the arena is valid and aligned (invariant of `base`), and no pool is here yet.
         Some(unsafe { PoolPtr::carve::<G>(start, index, tag) })
     }
 
@@ -186,8 +182,7 @@ mod tests {
         SIZES.map(|size| (0..count(size)).map(|_| blocks(size)).collect()).to_vec()
     }
 
-    /// Refills a heap. For each size, counts the blocks in pools of the same size as before, and
-    /// all.
+    /// Refills a heap. For each size, counts the blocks that are in the same pools, and all.
     fn refill<G: Geometry>() -> Vec<(usize, usize)> {
         let mut heap = Heap::<_, _, G>::with_geometry(MmapArenas::new(), Malloc);
         let before = fill(&mut heap, 3);

@@ -1,16 +1,4 @@
 //! The sizes and rules of a heap, as constants of a type.
-//!
-//! | geometry | bytes between classes | largest block | pool | arena | CPython |
-//! | --- | --- | --- | --- | --- | --- |
-//! | [`Classes8To256`](eras::Classes8To256) | 8 | 256 | 4 KiB | 256 KiB | 2.5 |
-//! | [`Classes8To512`](eras::Classes8To512) | 8 | 512 | 4 KiB | 256 KiB | 3.3 to 3.7.3 |
-//! | [`GiveBackAll<Pools4K>`](eras::GiveBackAll) | 16 | 512 | 4 KiB | 256 KiB | 3.7.4 to 3.8 |
-//! | [`Pools4K`](eras::Pools4K) | 16 | 512 | 4 KiB | 256 KiB | 3.9 |
-//! | [`Pools16K`](eras::Pools16K) | 16 | 512 | 16 KiB | 1 MiB | 3.10 to 3.15 |
-//! | [`Arenas2M`](eras::Arenas2M) | 16 | 512 | 16 KiB | 2 MiB | 3.15 with huge pages |
-//! | [`Native`](eras::Native) | 16 | 512 | 16 KiB | 1 MiB | our own rules |
-//!
-//! Source: `Objects/obmalloc.c` and `Include/internal/pycore_obmalloc.h` of each CPython version.
 
 #![forbid(unsafe_code)]
 
@@ -62,7 +50,7 @@ impl Sizes {
 pub struct Rules {
     /// Whether the last arena with a free pool stays mapped when all of its pools become free.
     pub retain_last_arena: bool,
-    /// Which pools stay with their size class when they become empty.
+    /// Which empty pools a size class retains for its next request.
     pub retain: RetainRule,
     /// When a reallocation leaves the block in place.
     pub realloc: ReallocRule,
@@ -92,15 +80,14 @@ pub enum ReallocRule {
     WithinClass,
 }
 
-/// Which pools stay *retained* by their size class, for its next request, when they become empty.
+/// Which empty pools a size class *retains* for its next request. Others return to their arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetainRule {
     /// The heap retains at most one pool, and still returns the same addresses as CPython.
     Unobservable,
     /// Each class may retain one pool, until another class needs it or its arena could be unmapped.
     ///
-    /// The heap also retains the free arenas that [its source](raw_mem::ArenaSource::retain)
-    /// allows.
+    /// The heap also retains free arenas, if [its source](raw_mem::ArenaSource::retain) allows.
     EachClass,
 }
 
@@ -114,12 +101,11 @@ pub enum RetainRule {
 pub enum HeaderRule {
     /// CPython's rule: each pool begins with its own header.
     ///
-    /// All headers then share a few sets of the cache, because the low bits of their addresses are
-    /// equal.
+    /// All headers then share a few cache sets, because the low bits of their addresses are equal.
     InPools,
     /// Each arena begins with the headers of all its pools.
     ///
-    /// The heap's tag, which all threads read, has a cache line that the owner does not write to.
+    /// Other threads read the heap's tag, so it shares no cache line with what the owner writes.
     ///
     /// Every block is aligned to each power of two that divides its size.
     InArena,

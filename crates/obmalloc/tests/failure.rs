@@ -71,7 +71,6 @@ fn refused_only_by_the_layer_below<G: Geometry>(_rig: &Rig<G>, step: &Step) {
     }
 }
 
-/// Asserts that the heap allocates from arenas again, and unmaps them in the end.
 fn assert_recovers<G: Geometry>(mut rig: Rig<G>) {
     rig.source.restart(Plan::Never);
     rig.lower.restart(Plan::Never);

@@ -75,7 +75,6 @@ fn header_of<G: Geometry>(block: usize) -> usize {
     let pool = block / G::SIZES.pool_size * G::SIZES.pool_size;
     match G::RULES.headers {
         HeaderRule::InPools => pool,
-        // Headers of 40 bytes stand at the start of the arena.
         HeaderRule::InArena => {
             let arena = block / G::SIZES.arena_size * G::SIZES.arena_size;
             arena + 40 * ((block - arena) / G::SIZES.pool_size)
@@ -84,8 +83,7 @@ fn header_of<G: Geometry>(block: usize) -> usize {
 }
 
 fn bytes<'a>(start: usize, len: usize) -> &'a [u8] {
-    // SAFETY: the source initialised the arena and exposed its provenance. The heap is not called
-    // now.
+    // SAFETY: the source initialised and exposed the arena, and the heap is not called meanwhile.
     unsafe { std::slice::from_raw_parts(std::ptr::with_exposed_provenance(start), len) }
 }
 

@@ -1,27 +1,16 @@
 //! A radix tree that tells which addresses lie in an arena. CPython: `arena_map_root` (from 3.10).
 //!
 //! ```text
-//!   address, 48 bits      ┌── root ──┬── leaf ──┬── inside the arena ──┐
-//!                         │ 14 bits  │ 14 bits  │       20 bits        │
-//!                             │          │
-//!   root  ┌───┬───┬───┐◄──────┘          │
-//!         │   │ ● │   │   a leaf for each 16 GiB in which an arena ever was
-//!         └───┴─│─┴───┘                  │
-//!   leaf  ┌───┬─▼─┬───┐◄─────────────────┘
-//!         │ 0 │ 1 │ 0 │   1 for each range of 1 MiB that is an arena
-//!         └───┴───┴───┘
+//! address   ├─ root, 14 bits ─┼─ leaf, 14 bits ─┼─ offset in an arena of 1 MiB, 20 bits ─┤
 //! ```
 //!
 //! An arena has exactly one entry, because it is aligned to its size. In CPython, it may have two.
 //!
-//! Most programs need only one leaf, so the map stores its first leaf. A look-up there skips the
-//! root.
+//! Most programs need only one leaf. A look-up in the first leaf of a map skips the root.
 //!
-//! Readers take no lock. They see the zeros of a new leaf, because they load its pointer with
-//! `Acquire`.
+//! Readers take no lock. They load the pointer to a leaf with `Acquire`, so they see its zeros.
 //!
-//! Relaxed loads of entries suffice, because a live block comes from a thread that has seen its
-//! entry.
+//! Entries are read with `Relaxed`, because whoever hands over a block has seen its arena's entry.
 
 use core::{marker::PhantomData, mem, ptr, ptr::NonNull};
 
@@ -56,17 +45,14 @@ impl Orders {
 /// Changing a map is unsafe, because heaps ask the map which allocator must free a block.
 #[derive(Debug)]
 pub struct ArenaMap<G> {
-    /// The root's index of `first_leaf`, or `NO_SLOT`.
-    ///
     /// # Invariant
     ///
-    /// If `first_slot` is not `NO_SLOT`, then `first_leaf` is not null and no longer changes.
+    /// `NO_SLOT`, or the root's index of `first_leaf`, which is then not null and never changes.
     first_slot: AtomicUsize,
     first_leaf: AtomicPtr<Entry>,
     /// # Invariant
     ///
-    /// `root` is null or has `ROOT_LEN` items, each null or a leaf of `LEAF_LEN` entries. These
-    /// nodes live as long as the map.
+    /// Null or `ROOT_LEN` items, each null or `LEAF_LEN` entries, valid as long as the map lives.
     root: AtomicPtr<Slot>,
     geometry: PhantomData<G>,
 }
@@ -119,15 +105,14 @@ impl<G: Geometry> ArenaMap<G> {
         entry.is_some_and(|entry| entry.load(Relaxed))
     }
 
-    /// Adds the arena at `base`. Returns false if `lower` has no memory or `base` has too many
-    /// bits.
+    /// Adds the arena at `base`. Returns false if `lower` has no memory or the address is too
+    /// large.
     ///
     /// # Safety
     ///
     /// - All calls must pass the same allocator, because they may free the nodes of earlier calls.
     /// - `base` must be the start of an arena that stays mapped until [`retract`](Self::retract).
-    /// - Code that uses the map to find the allocator of a block must free the arena's blocks to
-    ///   the heap that owns the arena.
+    /// - Code that asks the map who owns a block must free the arena's blocks to the arena's heap.
     #[must_use]
     pub unsafe fn publish<A: MemAlloc>(&self, base: usize, lower: &A) -> bool {
         self.publish_with(Orders::SOUND, base, lower).is_some()
@@ -137,8 +122,7 @@ impl<G: Geometry> ArenaMap<G> {
     ///
     /// # Errors
     ///
-    /// Returns [`MapError::Exhausted`] if `publish` fails or `size` is not the geometry's arena
-    /// size.
+    /// Returns [`MapError::Exhausted`] if `publish` fails or `size` is not the geometry's.
     ///
     /// # Safety
     ///
@@ -172,7 +156,7 @@ impl<G: Geometry> ArenaMap<G> {
         Some(())
     }
 
-    /// Removes the arena at `base`, which must still be mapped because its addresses may be reused.
+    /// Removes the arena at `base`. It must still be mapped, because its addresses may be reused.
     ///
     /// # Safety
     ///
@@ -203,7 +187,7 @@ impl<G: Geometry> ArenaMap<G> {
         self.first_slot.store(NO_SLOT, Relaxed);
         self.first_leaf.store(ptr::null_mut(), Relaxed);
         for slot in self.slots() {
-            // SAFETY: the item is null or such a leaf (invariant of `root`), and has no other user.
+            // SAFETY: the item is null or has LEAF_LEN entries (invariant of `root`), and no user.
             unsafe { free_node(lower, slot.load(Acquire), Self::LEAF_LEN) };
         }
         let root = self.root.swap(ptr::null_mut(), Acquire);
@@ -227,15 +211,15 @@ impl<G: Geometry> ArenaMap<G> {
 
     #[inline]
     fn slot<'a>(root: NonNull<Slot>, key: usize) -> &'a Slot {
-        // SAFETY: the root has ROOT_LEN items (invariant of `root`), more than the key's upper
-        // part. Every caller borrows the map while it uses the reference.
+        // SAFETY: the index is below ROOT_LEN (invariant of `root`), and every caller borrows the
+        // map.
         unsafe { root.add(key >> Self::LEAF_BITS).as_ref() }
     }
 
     #[inline]
     fn entry<'a>(leaf: NonNull<Entry>, key: usize) -> &'a Entry {
-        // SAFETY: a leaf has LEAF_LEN entries and lives as long as the map (invariant of `root`).
-        // Every caller borrows the map while it uses the reference.
+        // SAFETY: the index is below LEAF_LEN (invariant of `root`), and every caller borrows the
+        // map.
         unsafe { leaf.add(key % Self::LEAF_LEN).as_ref() }
     }
 

@@ -9,13 +9,11 @@ use crate::{arena::Arena, pool::arena_index::ArenaIndex};
 /// The number of records in the first array. CPython: `INITIAL_ARENA_OBJECTS`.
 const INITIAL_RECORDS: usize = 16;
 
-/// An array of records. It grows, but never shrinks.
 #[derive(Debug)]
 pub(crate) struct ArenaSlots {
     /// # Invariant
     ///
-    /// `records` points to a block of the metadata allocator with `len` initialised records. If
-    /// `len` is 0, the pointer is dangling.
+    /// A block of the metadata allocator with `len` initialised records. Dangling if `len` is 0.
     records: NonNull<Arena>,
     len: usize,
 }
@@ -25,8 +23,7 @@ impl ArenaSlots {
         Self { records: NonNull::dangling(), len: 0 }
     }
 
-    /// Doubles the array and returns the new indices, or `None` if `lower` has no memory.
-    /// O(records).
+    /// Doubles the array and returns the new indices, or `None` if there is no memory. O(records).
     pub(crate) fn grow<A: MemAlloc>(&mut self, lower: &A) -> Option<core::ops::Range<usize>> {
         let len = if self.len == 0 { INITIAL_RECORDS } else { self.len.checked_mul(2)? };
         if u32::try_from(len).is_err() {

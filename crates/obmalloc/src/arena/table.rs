@@ -8,8 +8,7 @@
 //!
 //! New pools come from the fullest arena only, so all pools of the other arenas can become free.
 //!
-//! An arena that gets a pool back moves behind the last arena with its old number, in constant
-//! time.
+//! An arena that gets a pool back moves behind the last one with its old number, in O(1).
 
 use core::ptr::NonNull;
 
@@ -187,7 +186,7 @@ impl ArenaTable {
         *self = Self { counts, ..Self::new() };
     }
 
-    /// Makes the record at `index` unused, and returns the arena. The record must be in no list.
+    /// Makes the record at `index`, which must be in no list, unused. Returns its arena.
     fn remove(&mut self, index: ArenaIndex) -> Option<NonNull<u8>> {
         let base = self.slots[index].clear();
         self.push_unused(index);
@@ -195,7 +194,7 @@ impl ArenaTable {
         base
     }
 
-    /// Updates `last_with` before the arena at `index` stops having `free` free pools.
+    /// Updates `last_with` before an arena stops having `free` free pools.
     fn leave_last_with(&mut self, index: ArenaIndex, free: usize) {
         if self.last_with[free] == Some(index) {
             let before = self.slots[index].prev;
@@ -260,7 +259,6 @@ impl ArenaTable {
         core::iter::successors(first, step).map(|index| (index, &self.slots[index]))
     }
 
-    /// Returns the number of records, including unused ones.
     pub(crate) fn records(&self) -> usize {
         self.slots.all().len()
     }

@@ -1,4 +1,6 @@
 //! The geometries: one for each group of CPython versions, our own, and variants for tests.
+//!
+//! Source: `Objects/obmalloc.c` and `Include/internal/pycore_obmalloc.h` of the named versions.
 
 #![forbid(unsafe_code)]
 
@@ -26,7 +28,7 @@ impl Geometry for Classes8To512 {
     const RULES: Rules = Rules { retain_last_arena: false, ..Rules::CPYTHON };
 }
 
-/// The geometry of CPython 3.9: size classes 16 bytes apart, and pools of 4 KiB.
+/// The geometry of CPython 3.9: size classes 16 bytes apart, pools of 4 KiB, arenas of 256 KiB.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pools4K;
 
@@ -74,7 +76,7 @@ impl Geometry for Tiny {
         Sizes { small_threshold: 64, pool_size: 256, arena_size: 1 << 10, ..Sizes::CPYTHON };
 }
 
-/// The geometry `G` without [`Rules::retain_last_arena`], as in CPython before 3.9.
+/// The geometry `G` without [`Rules::retain_last_arena`], as in CPython 3.7.4 to 3.8.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GiveBackAll<G>(PhantomData<G>);
 

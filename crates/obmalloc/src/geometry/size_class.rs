@@ -29,7 +29,7 @@ impl<G: Geometry> SizeClass<G> {
     pub const fn of(size: usize) -> Option<Self> {
         let last = size.wrapping_sub(1);
         if last < G::SIZES.small_threshold {
-            // INVARIANT: `last` is below CLASSES times the alignment, and 0 wraps to `usize::MAX`.
+            // INVARIANT: `last` is less than CLASSES times the alignment, so the index is valid.
             Some(Self { index: (last >> Shape::<G>::SHIFT) as u8, geometry: PhantomData })
         } else {
             None

@@ -21,7 +21,7 @@ impl BlockPtr {
         Self(start)
     }
 
-    /// Gives the block to the caller, who must free it later, and returns its first byte.
+    /// Returns a pointer to the block, which the caller must free later.
     #[inline]
     #[must_use = "the block leaks unless its memory is passed on"]
     pub const fn into_start(self) -> NonNull<u8> {
@@ -83,15 +83,16 @@ impl FreeList {
 
     /// Fills an empty list with adjacent blocks of `size` bytes, and returns their total size.
     ///
-    /// The blocks begin at `first` and up to `span` bytes behind it, and are popped in this order.
+    /// The blocks begin at most `span` bytes behind `first`, and are popped in ascending order.
     ///
     /// # Safety
     ///
-    /// The caller gives up these blocks, which must all be its own. `first` must be valid for them.
+    /// The caller must own these blocks and gives them up. `first` must be valid for all of them.
     pub(crate) unsafe fn fill(&self, first: BlockPtr, size: usize, span: usize) -> usize {
         let (mut last, mut taken) = (first.0, size);
         while taken <= span {
-            // SAFETY: `first` is valid for the next block (contract of `fill`), which is adjacent.
+            // SAFETY: `first` is valid for all blocks (contract of `fill`), and the next one is
+            // adjacent.
             let next = unsafe { last.add(size) };
             // SAFETY: the list owns the block from now on, and every block has room for a link.
             unsafe { last.cast::<Link>().write(Some(next)) };
@@ -108,8 +109,8 @@ impl FreeList {
     /// Iterates over the blocks in the order in which they will be popped.
     pub(crate) fn iter(&self) -> impl Iterator<Item = NonNull<u8>> {
         core::iter::successors(self.head.get(), |start| {
-            // SAFETY: a block on the list begins with a link (invariant of `head`). No caller pops
-            // now.
+            // SAFETY: the block has a link (invariant of `head`), and no caller pops blocks
+            // meanwhile.
             unsafe { start.cast::<Link>().read() }
         })
     }

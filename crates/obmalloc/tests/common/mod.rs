@@ -39,9 +39,7 @@ pub(crate) fn rules<G: Geometry>() -> Rules {
 pub(crate) struct Rig<G: Geometry> {
     pub(crate) driver: Driver<Shadowed<TestPymalloc<G>>>,
     pub(crate) arenas: ArenaLog,
-    /// The faults of the source of arenas.
     pub(crate) source: Faults,
-    /// The faults of the layer below.
     pub(crate) lower: Faults,
     pub(crate) below: LiveBlocks,
 }
@@ -78,7 +76,6 @@ impl<G: Geometry> Rig<G> {
         self.driver.step(op)
     }
 
-    /// Returns the place of a block, or `None` if the layer below owns it.
     pub(crate) fn spot(&self, block: NonNull<u8>) -> Option<Spot> {
         self.arenas.spot(block.addr().get(), G::SIZES.arena_size, G::SIZES.pool_size)
     }
@@ -104,7 +101,6 @@ impl<G: Geometry> Rig<G> {
         Figures::parse(&self.stats().to_string())
     }
 
-    /// Returns the number of arenas that stay mapped without a live block.
     pub(crate) fn retained(&self) -> usize {
         usize::from(G::RULES.retain_last_arena && self.arenas.ever() > 0)
     }
@@ -119,7 +115,7 @@ impl Geometry for Small {
     const SIZES: Sizes = Sizes { pool_size: 512, arena_size: 2 << 10, ..obmalloc::Tiny::SIZES };
 }
 
-/// Returns the number of arenas of `G` in about `bytes`, between 2 and 100.
+/// The number of arenas of `G` in about `bytes`, between 2 and 100.
 pub(crate) fn arenas_in<G: Geometry>(bytes: usize) -> usize {
     (bytes / G::SIZES.arena_size).clamp(2, 100)
 }

@@ -17,7 +17,6 @@ mod narrow {
         const SIZES: Sizes = Sizes { address_bits: 14, ..Tiny::SIZES };
     }
 
-    /// Publishes an arena at `base`, where no memory is mapped.
     pub(super) fn publish<G: Geometry>(map: &ArenaMap<G>, base: usize) -> bool {
         // SAFETY: all calls pass the same allocator, and the arena has no blocks.
         unsafe { map.publish(base, &Malloc) }
