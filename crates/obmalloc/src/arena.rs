@@ -44,7 +44,7 @@ impl Arena {
     /// - `base` must be aligned to `arena_size`, and valid for reading and writing that many bytes.
     /// - Nothing else may use these bytes until [`clear`](Self::clear) is called.
     pub(crate) unsafe fn set<G: Geometry>(&mut self, base: NonNull<u8>) {
-        // INVARIANT: `base` is valid for the whole arena (contract of `set`).
+        // INVARIANT: `base` is aligned, and valid for the whole arena (contract of `set`).
         *self = Self { base: Some(base), free_pools: Shape::<G>::POOLS as u32, ..Self::UNUSED };
     }
 
@@ -138,7 +138,6 @@ impl Arena {
         self.free_pools += 1;
     }
 
-    /// Iterates over the carved free pools. The pool that was freed last comes first.
     pub(crate) fn list(&self) -> impl Iterator<Item = PoolPtr> {
         core::iter::successors(self.free, |pool| pool.header().next.get())
     }
@@ -172,7 +171,6 @@ mod tests {
 
     const SIZES: [usize; 4] = [512, 256, 128, 64];
 
-    /// Allocates `pools` pools of blocks of each size, and returns the blocks by size.
     fn fill<G: Geometry>(heap: &mut Heap<MmapArenas, Malloc, G>, pools: usize) -> Vec<Vec<usize>> {
         let mut blocks = |size: usize| {
             let block = heap.alloc(SizeClass::of(size).unwrap()).unwrap();

@@ -10,7 +10,6 @@ pub(crate) mod size_class;
 
 pub(crate) const MAX_CLASSES: usize = 64;
 
-/// The largest number of pools in an arena.
 pub(crate) const MAX_POOLS: usize = 256;
 
 /// The sizes of arenas, pools and blocks, in bytes.

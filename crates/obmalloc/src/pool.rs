@@ -34,7 +34,7 @@ pub(crate) enum State {
     Used,
     /// Every block is in use. The pool is in no list.
     Full,
-    /// Like `Used`, but the pool stays in its class's list even when no block is in use.
+    /// Like `Used`, but the pool stays in that list even when no block is in use.
     Retained,
 }
 
@@ -155,8 +155,7 @@ impl PoolHeader {
         self.until_event.set(self.capacity(class) as u32 - 1);
     }
 
-    /// Retains an empty pool. From now on, [`put`](Self::put) returns false even for the last
-    /// block.
+    /// Retains an empty pool. [`put`](Self::put) then returns false even if the pool becomes empty.
     pub(crate) fn become_retained(&self) {
         self.state.set(State::Retained);
         self.until_event.set(1);
@@ -218,7 +217,7 @@ fn in_a_register(mut pool: *mut PoolHeader) -> *mut PoolHeader {
     pool
 }
 
-/// Returns `pool` unchanged, because the effect of a register was not measured on this target.
+/// Returns `pool` unchanged. Nobody has measured the effect of a register on this target.
 #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))))]
 #[inline(always)]
 fn in_a_register(pool: *mut PoolHeader) -> *mut PoolHeader {
@@ -306,7 +305,7 @@ impl PoolPtr {
         Self::containing::<G>(block.start())
     }
 
-    /// Returns the pool that contains `start`. The caller must not use an unwritten header.
+    /// Returns the pool that contains `start`. Its header must be written before it is read.
     #[inline]
     fn containing<G: Geometry>(start: NonNull<u8>) -> Self {
         let header = Self::header_at::<G>(start);

@@ -1,6 +1,4 @@
-//! Compares the heap with a simple model of CPython's heap.
-//!
-//! Every block must get the same place, and the statistics must be equal.
+//! Compares the place of every block, and the statistics, with a simple model of CPython's heap.
 
 #[macro_use]
 mod common;

@@ -1,6 +1,4 @@
-//! Lets calls to the source of arenas and to the layer below fail.
-//!
-//! Live blocks must keep their contents, and the heap must continue when there is memory again.
+//! No live block may be lost when the source of arenas or the layer below has no memory.
 
 #[macro_use]
 mod common;

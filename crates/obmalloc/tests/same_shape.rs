@@ -1,6 +1,4 @@
-//! Compares the heap with the `pymalloc` of each shared libpython that is found.
-//!
-//! Every block must get the same place, and the text of the statistics must be equal.
+//! Compares the place of every block, and the statistics, with each installed libpython.
 
 mod common;
 

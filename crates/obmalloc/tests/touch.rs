@@ -1,6 +1,4 @@
-//! The heap must not touch a page before it needs it.
-//!
-//! A page without an allocated block or a header must keep the pattern that fills new arenas.
+//! A page without a header or an allocated block must keep the pattern that fills new arenas.
 
 #[macro_use]
 mod common;

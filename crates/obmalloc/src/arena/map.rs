@@ -57,7 +57,6 @@ pub struct ArenaMap<G> {
     geometry: PhantomData<G>,
 }
 
-/// An index that no item of a root has.
 const NO_SLOT: usize = usize::MAX;
 
 impl<G: Geometry> ArenaMap<G> {
@@ -105,8 +104,7 @@ impl<G: Geometry> ArenaMap<G> {
         entry.is_some_and(|entry| entry.load(Relaxed))
     }
 
-    /// Adds the arena at `base`. Returns false if `lower` has no memory or the address is too
-    /// large.
+    /// Adds the arena at `base`. Returns false if `lower` has no memory or `base` is out of range.
     ///
     /// # Safety
     ///
@@ -156,7 +154,7 @@ impl<G: Geometry> ArenaMap<G> {
         Some(())
     }
 
-    /// Removes the arena at `base`. It must still be mapped, because its addresses may be reused.
+    /// Removes the arena at `base`. Must be called before the arena is unmapped.
     ///
     /// # Safety
     ///
@@ -211,14 +209,14 @@ impl<G: Geometry> ArenaMap<G> {
 
     #[inline]
     fn slot<'a>(root: NonNull<Slot>, key: usize) -> &'a Slot {
-        // SAFETY: the index is below ROOT_LEN (invariant of `root`), and every caller borrows the
+        // SAFETY: the index is below ROOT_LEN (invariant of `root`), and all callers borrow the
         // map.
         unsafe { root.add(key >> Self::LEAF_BITS).as_ref() }
     }
 
     #[inline]
     fn entry<'a>(leaf: NonNull<Entry>, key: usize) -> &'a Entry {
-        // SAFETY: the index is below LEAF_LEN (invariant of `root`), and every caller borrows the
+        // SAFETY: the index is below LEAF_LEN (invariant of `root`), and all callers borrow the
         // map.
         unsafe { leaf.add(key % Self::LEAF_LEN).as_ref() }
     }

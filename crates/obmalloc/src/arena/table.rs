@@ -110,10 +110,7 @@ impl ArenaTable {
 
     /// Puts a free pool back into its arena. Returns the arena if the caller must unmap it.
     ///
-    /// An arena whose pools are all free stays mapped in two cases:
-    ///
-    /// - It is the last usable arena, and the geometry retains that arena.
-    /// - `retain` returns true for the number of arenas that are retained already.
+    /// `retain` gets the number of retained arenas, and returns true to retain one more.
     pub(crate) fn put_pool<G: Geometry>(
         &mut self,
         pool: PoolPtr,
@@ -152,7 +149,7 @@ impl ArenaTable {
         (free == 0 || stays_first) && !self.could_be_free::<G>(index, 1)
     }
 
-    /// Returns true if the arena could be unmapped after `pools` more of its pools are free.
+    /// Returns true if the arena could be unmapped after `pools` more of its pools become free.
     pub(crate) fn could_be_free<G: Geometry>(&self, index: ArenaIndex, pools: usize) -> bool {
         let arena = &self.slots[index];
         let is_last = arena.free_pools() > 0 && arena.next.is_none();
@@ -186,7 +183,7 @@ impl ArenaTable {
         *self = Self { counts, ..Self::new() };
     }
 
-    /// Makes the record at `index`, which must be in no list, unused. Returns its arena.
+    /// Makes the record at `index`, which is in no list, unused. Returns the arena.
     fn remove(&mut self, index: ArenaIndex) -> Option<NonNull<u8>> {
         let base = self.slots[index].clear();
         self.push_unused(index);
@@ -245,7 +242,6 @@ impl ArenaTable {
             .filter(|(_, arena)| arena.base().is_some())
     }
 
-    /// Iterates over the usable arenas. The fullest arena comes first.
     pub(crate) fn usable(&self) -> impl Iterator<Item = (ArenaIndex, &Arena)> {
         self.list(self.usable)
     }

@@ -76,7 +76,9 @@ impl Geometry for Tiny {
         Sizes { small_threshold: 64, pool_size: 256, arena_size: 1 << 10, ..Sizes::CPYTHON };
 }
 
-/// The geometry `G` without [`Rules::retain_last_arena`], as in CPython 3.7.4 to 3.8.
+/// The geometry `G` without [`Rules::retain_last_arena`], as in CPython before 3.9.
+///
+/// `GiveBackAll<Pools4K>` is the geometry of CPython 3.7.4 to 3.8.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GiveBackAll<G>(PhantomData<G>);
 

@@ -21,7 +21,7 @@ impl BlockPtr {
         Self(start)
     }
 
-    /// Returns a pointer to the block, which the caller must free later.
+    /// Returns a pointer to the block. The caller now owns the block, and must free it later.
     #[inline]
     #[must_use = "the block leaks unless its memory is passed on"]
     pub const fn into_start(self) -> NonNull<u8> {
@@ -38,7 +38,6 @@ impl BlockPtr {
 /// The first word of a free block, which leads to the next free block of the pool.
 type Link = Option<NonNull<u8>>;
 
-/// The free blocks of one pool, as a stack.
 #[derive(Debug)]
 #[repr(transparent)]
 pub(crate) struct FreeList {
@@ -83,7 +82,7 @@ impl FreeList {
 
     /// Fills an empty list with adjacent blocks of `size` bytes, and returns their total size.
     ///
-    /// The blocks begin at most `span` bytes behind `first`, and are popped in ascending order.
+    /// The blocks begin at most `span` bytes behind `first`. They are popped in ascending order.
     ///
     /// # Safety
     ///
@@ -91,8 +90,7 @@ impl FreeList {
     pub(crate) unsafe fn fill(&self, first: BlockPtr, size: usize, span: usize) -> usize {
         let (mut last, mut taken) = (first.0, size);
         while taken <= span {
-            // SAFETY: `first` is valid for all blocks (contract of `fill`), and the next one is
-            // adjacent.
+            // SAFETY: `first` is valid for all blocks (contract of `fill`), which are adjacent.
             let next = unsafe { last.add(size) };
             // SAFETY: the list owns the block from now on, and every block has room for a link.
             unsafe { last.cast::<Link>().write(Some(next)) };
@@ -109,8 +107,8 @@ impl FreeList {
     /// Iterates over the blocks in the order in which they will be popped.
     pub(crate) fn iter(&self) -> impl Iterator<Item = NonNull<u8>> {
         core::iter::successors(self.head.get(), |start| {
-            // SAFETY: the block has a link (invariant of `head`), and no caller pops blocks
-            // meanwhile.
+            // SAFETY: the block begins with a link (invariant of `head`), and no caller pops it
+            // yet.
             unsafe { start.cast::<Link>().read() }
         })
     }

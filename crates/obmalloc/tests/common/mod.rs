@@ -96,7 +96,6 @@ impl<G: Geometry> Rig<G> {
         self.driver.subject().alloc().stats()
     }
 
-    /// Parses the figures in the text of the statistics.
     pub(crate) fn figures(&self) -> Figures {
         Figures::parse(&self.stats().to_string())
     }
@@ -142,7 +141,7 @@ macro_rules! for_every_profile {
     };
 }
 
-/// Runs the named tests for each profile that behaves like CPython.
+/// Runs the named tests for each geometry that behaves like CPython.
 macro_rules! for_every_shape_of_cpython {
     ($($test:ident),+ $(,)?) => {
         profile!(classes_8_to_256: obmalloc::Classes8To256 => $($test)+);
