@@ -1,6 +1,6 @@
 //! The record of an arena, which tells which of its pools are free. CPython: `arena_object`.
 //!
-//! Uncarved pools are used last, so that the heap touches new memory as late as possible.
+//! Pools that were never used come last, so that the heap touches new memory late.
 
 use core::ptr::NonNull;
 
@@ -98,9 +98,7 @@ impl Arena {
         Some(first)
     }
 
-    /// Searches behind `first` for a pool that had `class`, and returns it after its predecessor.
-    ///
-    /// Returns `None` if `first` itself had `class`. O([`MAX_SEARCHED`]).
+    /// Finds a pool behind `first` that had `class`, and the pool before it. O([`MAX_SEARCHED`]).
     fn find_behind<G: Geometry>(
         &self,
         first: PoolPtr,
@@ -142,7 +140,6 @@ impl Arena {
         core::iter::successors(self.free, |pool| pool.header().next.get())
     }
 
-    /// Iterates over the carved pools in ascending order of address.
     pub(crate) fn pools<G: Geometry>(&self) -> impl Iterator<Item = PoolPtr> + use<G> {
         let base = self.base.filter(|_| self.carved > 0);
         (0..self.carved_pools()).filter_map(move |nth| {

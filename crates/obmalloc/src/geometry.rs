@@ -74,6 +74,8 @@ impl Rules {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReallocRule {
     /// CPython's rule: the new size must fit, and exceed three quarters of the block's size.
+    ///
+    /// The requested size is not stored, so a reallocation to the same size may move a small block.
     ThreeQuarters,
     /// Like `ThreeQuarters`, but a block also stays in place if the new size has the same class.
     WithinClass,
@@ -91,11 +93,6 @@ pub enum RetainRule {
 }
 
 /// Where the headers of the pools are stored.
-///
-/// ```text
-/// InPools   │0│ blocks │1│ blocks │2│ blocks │    numbers: the headers of the pools
-/// InArena   │0 1 2│t│  │ blocks   │ blocks   │    t: the tag of the heap
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderRule {
     /// CPython's rule: each pool begins with its own header.

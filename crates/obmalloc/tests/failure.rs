@@ -85,7 +85,6 @@ fn assert_recovers<G: Geometry>(mut rig: Rig<G>) {
     assert_eq!((arenas.mapped(), below.count()), (0, 0));
 }
 
-/// Returns about `at_most` numbers up to `calls`, or more in a deeper run.
 fn calls_to_fail(calls: usize, at_most: usize) -> impl Iterator<Item = usize> {
     assert!(calls > 0, "the workload makes no calls");
     let stride = calls.div_ceil(at_most * depth() as usize);

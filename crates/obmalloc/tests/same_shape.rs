@@ -1,4 +1,4 @@
-//! Compares the place of every block, and the statistics, with each installed libpython.
+//! Compares the place of every block, and the statistics, with those of each libpython.
 
 mod common;
 
@@ -16,7 +16,6 @@ use testkit::{
 
 const STRIDE: usize = 5_000;
 
-/// A CPython and a heap that serve the same requests, over several workloads.
 struct Pair<G: Geometry> {
     python: Interpreter,
     pymalloc: Driver<Shadowed<Vtable>>,

@@ -8,9 +8,9 @@
 //!
 //! Most programs need only one leaf. A look-up in the first leaf of a map skips the root.
 //!
-//! Readers take no lock. They load the pointer to a leaf with `Acquire`, so they see its zeros.
+//! Readers take no lock. They load the pointer to a leaf with `Acquire`, so its zeros are visible.
 //!
-//! Entries are read with `Relaxed`, because whoever hands over a block has seen its arena's entry.
+//! Entries are read with `Relaxed`, because a thread that passes on a block has seen its entry.
 
 use core::{marker::PhantomData, mem, ptr, ptr::NonNull};
 
@@ -52,7 +52,8 @@ pub struct ArenaMap<G> {
     first_leaf: AtomicPtr<Entry>,
     /// # Invariant
     ///
-    /// Null or `ROOT_LEN` items, each null or `LEAF_LEN` entries, valid as long as the map lives.
+    /// Null, or leads to `ROOT_LEN` items. Each item is null or leads to `LEAF_LEN` entries. Items
+    /// and entries live as long as the map.
     root: AtomicPtr<Slot>,
     geometry: PhantomData<G>,
 }
@@ -120,7 +121,7 @@ impl<G: Geometry> ArenaMap<G> {
     ///
     /// # Errors
     ///
-    /// Returns [`MapError::Exhausted`] if `publish` fails or `size` is not the geometry's.
+    /// Returns [`MapError::Exhausted`] if `publish` fails or `size` is not [`Shape::ARENA`].
     ///
     /// # Safety
     ///
@@ -154,7 +155,7 @@ impl<G: Geometry> ArenaMap<G> {
         Some(())
     }
 
-    /// Removes the arena at `base`. Must be called before the arena is unmapped.
+    /// Removes the arena at `base`. The caller must retract an arena before it unmaps the arena.
     ///
     /// # Safety
     ///
@@ -185,11 +186,11 @@ impl<G: Geometry> ArenaMap<G> {
         self.first_slot.store(NO_SLOT, Relaxed);
         self.first_leaf.store(ptr::null_mut(), Relaxed);
         for slot in self.slots() {
-            // SAFETY: the item is null or has LEAF_LEN entries (invariant of `root`), and no user.
+            // SAFETY: an unused leaf of this length or null (invariant of `root`, `&mut self`).
             unsafe { free_node(lower, slot.load(Acquire), Self::LEAF_LEN) };
         }
         let root = self.root.swap(ptr::null_mut(), Acquire);
-        // SAFETY: the root is null or has ROOT_LEN items (invariant of `root`), and has no user.
+        // SAFETY: an unused root of ROOT_LEN items or null (invariant of `root`, `&mut self`).
         unsafe { free_node(lower, root, Self::ROOT_LEN) };
     }
 
@@ -209,15 +210,13 @@ impl<G: Geometry> ArenaMap<G> {
 
     #[inline]
     fn slot<'a>(root: NonNull<Slot>, key: usize) -> &'a Slot {
-        // SAFETY: the index is below ROOT_LEN (invariant of `root`), and all callers borrow the
-        // map.
+        // SAFETY: the index is below ROOT_LEN, and callers borrow the map (invariant of `root`).
         unsafe { root.add(key >> Self::LEAF_BITS).as_ref() }
     }
 
     #[inline]
     fn entry<'a>(leaf: NonNull<Entry>, key: usize) -> &'a Entry {
-        // SAFETY: the index is below LEAF_LEN (invariant of `root`), and all callers borrow the
-        // map.
+        // SAFETY: the index is below LEAF_LEN, and callers borrow the map (invariant of `root`).
         unsafe { leaf.add(key % Self::LEAF_LEN).as_ref() }
     }
 

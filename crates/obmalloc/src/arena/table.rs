@@ -86,7 +86,6 @@ impl ArenaTable {
         self.counts.highwater = self.counts.highwater.max(self.counts.current);
     }
 
-    /// Takes a free pool for `class` from the fullest usable arena, if there is one.
     pub(crate) fn take_pool<G: Geometry>(
         &mut self,
         tag: HeapTag,

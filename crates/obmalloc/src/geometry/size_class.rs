@@ -16,7 +16,7 @@ pub struct SizeClass<G> {
 }
 
 impl<G: Geometry> SizeClass<G> {
-    /// Returns the smallest class that fits `size`, or `None` if it is 0 or above the threshold.
+    /// Returns the smallest class that fits `size`. Returns `None` for 0 and above the threshold.
     ///
     /// ```
     /// use obmalloc::{Pools16K, SizeClass};

@@ -61,7 +61,6 @@ impl FreeList {
         self.head.set(None);
     }
 
-    /// Removes and returns the block that was pushed last.
     #[inline]
     pub(crate) fn pop(&self) -> Option<BlockPtr> {
         let start = self.head.get()?;
@@ -107,8 +106,7 @@ impl FreeList {
     /// Iterates over the blocks in the order in which they will be popped.
     pub(crate) fn iter(&self) -> impl Iterator<Item = NonNull<u8>> {
         core::iter::successors(self.head.get(), |start| {
-            // SAFETY: the block begins with a link (invariant of `head`), and no caller pops it
-            // yet.
+            // SAFETY: each block has a link (invariant of `head`), and no caller pops meanwhile.
             unsafe { start.cast::<Link>().read() }
         })
     }

@@ -35,7 +35,6 @@ pub(crate) fn rules<G: Geometry>() -> Rules {
     }
 }
 
-/// A heap, and handles to its layers.
 pub(crate) struct Rig<G: Geometry> {
     pub(crate) driver: Driver<Shadowed<TestPymalloc<G>>>,
     pub(crate) arenas: ArenaLog,
@@ -114,7 +113,6 @@ impl Geometry for Small {
     const SIZES: Sizes = Sizes { pool_size: 512, arena_size: 2 << 10, ..obmalloc::Tiny::SIZES };
 }
 
-/// The number of arenas of `G` in about `bytes`, between 2 and 100.
 pub(crate) fn arenas_in<G: Geometry>(bytes: usize) -> usize {
     (bytes / G::SIZES.arena_size).clamp(2, 100)
 }
