@@ -1,21 +1,6 @@
-//! The record of an arena. It stores which of the arena's pools are free, and lies outside of the
-//! arena.
+//! The record of an arena, which tells which of its pools are free. CPython: `arena_object`.
 //!
-//! ```text
-//!  ├────────┬────────┬────────┬────────┬─ ─ ─ ─ ─ ─ ─ ─ ─ ─┤
-//!  │ in use │ free   │ in use │ free   │ uncarved           │
-//!  ├────────┴────────┴────────┴────────┴─ ─ ─ ─ ─ ─ ─ ─ ─ ─┤
-//!               └─ list of free pools, latest first ─┘
-//! ```
-//!
-//! A pool is carved (given a header) when it is needed for the first time. Pools that have not been
-//! carved yet count as free. A carved pool that has become free is reused before a new pool is
-//! carved, so the heap touches new memory only if no carved pool is free. CPython: `arena_object`.
-//!
-//! Under [`RetainRule::EachClass`] a size class prefers a free pool that it used before. Its blocks
-//! then begin at the same addresses as the previous blocks of the pool. The cache lines at these
-//! addresses are more likely to be in the cache than those at which blocks of another size would
-//! begin.
+//! Pools that were never used come last, so that the heap touches new memory late.
 
 use core::ptr::NonNull;
 
@@ -28,75 +13,63 @@ use crate::{
     pool::{PoolPtr, arena_index::ArenaIndex, tag::HeapTag},
 };
 
-/// The number of free pools that are searched for one that belonged to the same size class before.
-/// Their headers are adjacent, so the search is short in comparison to the time in which a pool
-/// serves blocks.
+/// The largest number of free pools that one search visits.
 const MAX_SEARCHED: usize = 32;
 
-/// The record of an arena, or an unused record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arena {
     /// # Invariant
     ///
-    /// A pointer to the arena's first byte, which is valid for reading and writing the whole arena,
-    /// or `None` if the record is unused.
+    /// Points to an aligned arena that is valid for reading and writing. `None` if unused.
     base: Option<NonNull<u8>>,
-    /// The number of pools that were carved. Pools are carved in ascending order of address, so the
-    /// carved pools are the first `carved` pools of the arena.
+    /// The carved pools are the first `carved` pools of the arena.
     carved: u32,
-    /// The number of free pools, including those that are not carved yet.
+    /// The number of free pools, including uncarved ones.
     free_pools: u32,
-    /// The list of those free pools that are carved. The pool that was freed last comes first.
+    /// The carved free pools. The pool that was freed last comes first.
     free: Option<PoolPtr>,
-    /// The next and the previous record in the list of usable arenas. In an unused record, `next`
-    /// is instead the next record in the list of unused records.
+    /// The neighbours in the list of usable arenas. `next` also links the unused records.
     pub(crate) next: Option<ArenaIndex>,
     pub(crate) prev: Option<ArenaIndex>,
 }
 
 impl Arena {
-    /// An unused record, which describes no arena.
     pub(crate) const UNUSED: Self =
         Self { base: None, carved: 0, free_pools: 0, free: None, next: None, prev: None };
 
-    /// Makes this record describe the arena at `base`. No pool of the arena is carved at first.
+    /// Makes this record describe the arena at `base`, in which no pool is carved.
     ///
     /// # Safety
     ///
-    /// `base` must point to `arena_size` bytes that are aligned to that size and valid for reading
-    /// and writing. Nothing else may use these bytes until [`clear`](Self::clear) is called.
+    /// - `base` must be aligned to `arena_size`, and valid for reading and writing that many bytes.
+    /// - Nothing else may use these bytes until [`clear`](Self::clear) is called.
     pub(crate) unsafe fn set<G: Geometry>(&mut self, base: NonNull<u8>) {
-        // INVARIANT: `base` is valid for the whole arena (contract of this function).
+        // INVARIANT: `base` is aligned, and valid for the whole arena (contract of `set`).
         *self = Self { base: Some(base), free_pools: Shape::<G>::POOLS as u32, ..Self::UNUSED };
     }
 
-    /// Makes the record unused. Returns the first byte of the arena that it described.
+    /// Makes the record unused, and returns the first byte of its arena.
     pub(crate) fn clear(&mut self) -> Option<NonNull<u8>> {
         core::mem::replace(self, Self::UNUSED).base
     }
 
-    /// Returns a pointer to the arena's first byte, or `None` if the record is unused.
     pub(crate) fn base(&self) -> Option<NonNull<u8>> {
         self.base
     }
 
-    /// Returns the number of free pools.
     pub(crate) fn free_pools(&self) -> usize {
         self.free_pools as usize
     }
 
-    /// Returns the number of pools of the arena that were carved.
     pub(crate) fn carved_pools(&self) -> usize {
         self.carved as usize
     }
 
-    /// Returns true if all pools of the arena are free.
     pub(crate) fn is_free<G: Geometry>(&self) -> bool {
         self.free_pools() == Shape::<G>::POOLS
     }
 
-    /// Takes a free pool for `class`, which is a pool that was freed or, if there is none, the next
-    /// pool that can be carved. Returns `None` if no pool is free.
+    /// Takes a free pool for `class`, or `None` if no pool is free. Carved pools come first.
     pub(crate) fn take_pool<G: Geometry>(
         &mut self,
         index: ArenaIndex,
@@ -111,9 +84,8 @@ impl Arena {
         Some(pool)
     }
 
-    /// Takes a pool off the list of free pools, or returns `None` if the list is empty. This is the
-    /// pool that was freed last, as in CPython. Under [`RetainRule::EachClass`] a pool that
-    /// belonged to `class` before it was freed is preferred to it.
+    /// Takes the pool that was freed last. [`RetainRule::EachClass`] prefers one that had `class`,
+    /// whose blocks may still be cached.
     fn take_freed<G: Geometry>(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
         let first = self.free?;
         if G::RULES.retain == RetainRule::EachClass
@@ -126,9 +98,7 @@ impl Arena {
         Some(first)
     }
 
-    /// Searches the pools behind `first`, which is the first free pool, for one that belonged to
-    /// `class` before it was freed. Returns the pool before it in the list, and the pool. Returns
-    /// `None` if `first` belonged to `class` itself. O([`MAX_SEARCHED`]).
+    /// Finds a pool behind `first` that had `class`, and the pool before it. O([`MAX_SEARCHED`]).
     fn find_behind<G: Geometry>(
         &self,
         first: PoolPtr,
@@ -153,34 +123,27 @@ impl Arena {
         if self.carved_pools() == Shape::<G>::POOLS {
             return None;
         }
-        // SAFETY: fewer pools are carved than the arena has room for, so the next pool lies inside
-        // the arena, and `base` is valid for the whole arena (invariant of `base`).
+        // SAFETY: the arena has one more pool, and `base` is valid for it (invariant of `base`).
         let start = unsafe { base.add(self.carved_pools() * G::SIZES.pool_size) };
         self.carved += 1;
-        // SAFETY: the arena is valid for reading and writing and is aligned (invariant of `base`),
-        // so the pool is valid and aligned as well. Pools are carved in ascending order, so no pool
-        // was carved at `start` before.
+        // SAFETY: the arena is valid and aligned (invariant of `base`), and no pool is here yet.
         Some(unsafe { PoolPtr::carve::<G>(start, index, tag) })
     }
 
-    /// Puts `pool`, which has become free, at the front of the list of free pools.
     pub(crate) fn put_pool(&mut self, pool: PoolPtr) {
         pool.header().next.set(self.free);
         self.free = Some(pool);
         self.free_pools += 1;
     }
 
-    /// Iterates over the carved free pools of the arena, starting with the one that was freed last.
     pub(crate) fn list(&self) -> impl Iterator<Item = PoolPtr> {
         core::iter::successors(self.free, |pool| pool.header().next.get())
     }
 
-    /// Iterates over all carved pools of the arena, in ascending order of address.
     pub(crate) fn pools<G: Geometry>(&self) -> impl Iterator<Item = PoolPtr> + use<G> {
         let base = self.base.filter(|_| self.carved > 0);
         (0..self.carved_pools()).filter_map(move |nth| {
-            // SAFETY: the first `carved` pools of the arena were carved, and the arena stays mapped
-            // as long as its record describes it.
+            // SAFETY: the first `carved` pools were carved, and the arena is still mapped.
             base.map(|base| unsafe { PoolPtr::carved_at::<G>(base.add(nth * G::SIZES.pool_size)) })
         })
     }
@@ -205,7 +168,6 @@ mod tests {
 
     const SIZES: [usize; 4] = [512, 256, 128, 64];
 
-    /// Allocates `pools` pools of blocks of each size, and returns the blocks of each size.
     fn fill<G: Geometry>(heap: &mut Heap<MmapArenas, Malloc, G>, pools: usize) -> Vec<Vec<usize>> {
         let mut blocks = |size: usize| {
             let block = heap.alloc(SizeClass::of(size).unwrap()).unwrap();
@@ -215,8 +177,7 @@ mod tests {
         SIZES.map(|size| (0..count(size)).map(|_| blocks(size)).collect()).to_vec()
     }
 
-    /// Frees all blocks, fills the heap again, and returns for each size how many blocks are in a
-    /// pool that had blocks of this size before, and the number of blocks.
+    /// Refills a heap. For each size, counts the blocks that are in the same pools, and all.
     fn refill<G: Geometry>() -> Vec<(usize, usize)> {
         let mut heap = Heap::<_, _, G>::with_geometry(MmapArenas::new(), Malloc);
         let before = fill(&mut heap, 3);

@@ -1,37 +1,6 @@
-//! A pool, which consists of a header and blocks of one size.
+//! A pool: a header and blocks of one size.
 //!
-//! ```text
-//!  0        first                   next_offset          pool_size
-//!  ├────────┬───────┬───────┬─ ─ ─ ─┬───────────────────┬──────┐
-//!  │ header │ block │ block │  ...  │ uncarved memory   │ tail │
-//!  ├────────┴───────┴───────┴─ ─ ─ ─┴───────────────────┴──────┘
-//! ```
-//!
-//! Under [`HeaderRule::InPools`] each pool begins with its header, as drawn. Under
-//! [`HeaderRule::InArena`] the headers of all pools are at the beginning of the arena. The offset
-//! `first` of the first block is then 0 in every pool except the first pool of the arena.
-//!
-//! When the free list of a pool is empty, we carve blocks from the uncarved memory of the pool. The
-//! first of these blocks is returned to the caller, who will touch the page on which the block
-//! ends. All other blocks that begin on the same page are carved as well and go to the free list.
-//! Carving therefore touches no page that the caller would not touch anyway.
-//!
-//! ```text
-//!                 a class needs a pool             out of blocks
-//!       free  ───────────────────────────► used ──────────────────► full
-//!         ▲          last block freed       │ ▲      first block freed │
-//!         └─────────────────────────────────┘ └────────────────────────┘
-//! ```
-//!
-//! Freeing a block can change the state of its pool in two ways: a used pool becomes empty, or a
-//! full pool becomes used again. The header of each pool has a count that reaches 0 at both of
-//! these events, so `free` needs only one test. [`PoolHeader::put`] decrements the count. In a used
-//! pool the count is the number of blocks in use, so it reaches 0 when the last of these blocks is
-//! freed. In a full pool the count is 1, so it reaches 0 when the first block is freed.
-//!
-//! A used pool can be *retained* by its class (see `heap::empty_pools`). In a retained pool the
-//! count is one more than the number of blocks in use. It therefore never reaches 0, and no event
-//! occurs.
+//! Carving divides unused memory into blocks, but only on pages that the caller will touch anyway.
 
 use core::{cell::Cell, cmp, ptr::NonNull};
 
@@ -53,49 +22,45 @@ use crate::geometry::{
 const _: () = assert!(size_of::<PoolHeader>() == HEADER_SIZE);
 const _: () = assert!(HEADER_SIZE + size_of::<HeapTag>() == POOL_OVERHEAD);
 
-/// Carving may touch memory behind the returned block, up to the next multiple of this size. No
-/// system has pages smaller than this, so the touched memory is on the same page as the end of the
-/// returned block.
+/// The smallest page size of any system. Carving stays on the page where the returned block ends.
 const PAGE: usize = 4096;
 
-/// The state of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum State {
-    /// No block of the pool is in use. The pool is in its arena's list of free pools.
+    /// No block is in use. The pool is in its arena's list of free pools.
     Free,
-    /// A block of the pool is in use. The pool is in its class's list of used pools.
+    /// A block is in use. The pool is in its class's list of used pools.
     Used,
-    /// Every block of the pool is in use. The pool is in no list.
+    /// Every block is in use. The pool is in no list.
     Full,
-    /// The pool is in its class's list of used pools, and stays there even if none of its blocks is
-    /// in use.
+    /// The pool stays in its class's list of used pools even when no block is in use.
     Retained,
 }
 
-/// The value of `class` in a pool that has no size class.
 const NO_CLASS: u8 = u8::MAX;
 
-/// The header of a pool. We only make shared references to a header, never mutable ones, so every
-/// field that changes is a cell.
+/// The header of a pool. Every field that changes is a cell, because all references are shared.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct PoolHeader {
     free: FreeList,
-    /// How many more blocks must be freed until the pool becomes empty or, if it is full, used
-    /// again. In a used pool this is the number of blocks in use, and in a full pool it is 1. In a
-    /// retained pool it is one more than the number of blocks in use, so it does not reach 0.
+    /// How many more frees change the pool's state.
+    ///
+    /// | state | value |
+    /// | --- | --- |
+    /// | used | blocks in use |
+    /// | full | 1 |
+    /// | retained | blocks in use + 1, so no free changes the state |
     until_event: Cell<u32>,
     class: Cell<u8>,
     state: Cell<State>,
-    /// The offset of the first block from the start of the pool, in bytes.
     first: u16,
-    /// The next and the previous pool in the list of this pool's class. In a free pool, `next` is
-    /// instead the next pool in the arena's list of free pools.
+    /// The neighbours in the class's list. In a free pool, `next` is the arena's next free pool.
     pub(crate) next: Cell<Option<PoolPtr>>,
     pub(crate) prev: Cell<Option<PoolPtr>>,
     arena: ArenaIndex,
-    /// The offset of the uncarved memory from the start of the pool, in bytes.
+    /// The offset of the uncarved memory, which no block has used yet, in bytes.
     next_offset: Cell<u32>,
 }
 
@@ -114,8 +79,6 @@ impl PoolHeader {
         }
     }
 
-    /// Takes the block that was freed last off the free list. Returns `None` if the free list is
-    /// empty.
     #[inline]
     pub(crate) fn take(&self) -> Option<BlockPtr> {
         let block = self.free.pop()?;
@@ -123,8 +86,7 @@ impl PoolHeader {
         Some(block)
     }
 
-    /// Puts `block` on the free list. Returns true if the pool has become empty or was full before.
-    /// In both cases the caller must change the state of the pool.
+    /// Frees `block`. Returns true if the pool became empty or was full, so its state must change.
     #[inline]
     #[must_use]
     pub(crate) fn put(&self, block: BlockPtr) -> bool {
@@ -134,36 +96,30 @@ impl PoolHeader {
         until_event == 0
     }
 
-    /// Returns the index of the arena that the pool belongs to.
     #[inline]
     pub(crate) fn arena(&self) -> ArenaIndex {
         self.arena
     }
 
-    /// Returns the pool's state.
     #[inline]
     pub(crate) fn state(&self) -> State {
         self.state.get()
     }
 
-    /// Returns the pool's class. A free pool still has the class that it had before it became free,
-    /// or `None` if no class has used it yet.
+    /// Returns the pool's class. A free pool keeps the class that used it last.
     #[inline]
     pub(crate) fn class<G: Geometry>(&self) -> Option<SizeClass<G>> {
         SizeClass::from_index(usize::from(self.class.get()))
     }
 
-    /// Returns the offset of the first block from the start of the pool.
     pub(crate) fn first_offset(&self) -> usize {
         self.first.into()
     }
 
-    /// Returns how many blocks of `class` the pool has room for.
     pub(crate) fn capacity<G: Geometry>(&self, class: SizeClass<G>) -> usize {
         (G::SIZES.pool_size - self.first_offset()) / class.block_size()
     }
 
-    /// Returns the number of blocks of the pool that are in use.
     pub(crate) fn in_use<G: Geometry>(&self) -> usize {
         match (self.state.get(), self.class::<G>()) {
             (State::Full, Some(class)) => self.capacity(class),
@@ -172,48 +128,40 @@ impl PoolHeader {
         }
     }
 
-    /// Returns how many more blocks can be carved from the uncarved memory.
     pub(crate) fn uncarved<G: Geometry>(&self) -> usize {
         let bytes = G::SIZES.pool_size - self.next_offset.get() as usize;
         self.class::<G>().map_or(0, |class| bytes / class.block_size())
     }
 
-    /// Iterates over the blocks of the free list, in the order in which they will be taken.
     pub(crate) fn free_blocks(&self) -> impl Iterator<Item = NonNull<u8>> {
         self.free.iter()
     }
 
-    /// Returns true if no block of the pool is free and no further block can be carved.
+    /// Returns true if no block is free and none can be carved.
     pub(crate) fn has_run_out<G: Geometry>(&self) -> bool {
         let end = |class: SizeClass<G>| self.next_offset.get() as usize + class.block_size();
         self.free.is_empty() && self.class().is_none_or(|class| end(class) > G::SIZES.pool_size)
     }
 
-    /// Records that every block of the pool is in use. The caller must have removed the pool from
-    /// its class's list.
+    /// Makes the pool full. The caller must have removed the pool from its class's list.
     pub(crate) fn become_full(&self) {
         self.state.set(State::Full);
         self.until_event.set(1);
     }
 
-    /// Records that one block of a full pool of `class` was freed, so all blocks but this one are
-    /// in use. The caller must put the pool back into its class's list.
+    /// Makes a full pool used after one free. The caller must put it into its class's list.
     pub(crate) fn become_used_again<G: Geometry>(&self, class: SizeClass<G>) {
         self.state.set(State::Used);
         self.until_event.set(self.capacity(class) as u32 - 1);
     }
 
-    /// Records that the last block in use was freed and the pool stays in its class's list. Until
-    /// [`end_retention`](Self::end_retention) is called, [`put`](Self::put) returns false for this
-    /// pool, even if the pool becomes empty again.
+    /// Retains an empty pool. [`put`](Self::put) then returns false even if the pool becomes empty.
     pub(crate) fn become_retained(&self) {
         self.state.set(State::Retained);
         self.until_event.set(1);
     }
 
-    /// Turns a retained pool into a used one. Returns true if no block of the pool is in use. While
-    /// the pool was retained, [`put`](Self::put) did not report that the pool had become empty, so
-    /// the caller must now treat the pool as one that has just become empty.
+    /// Ends the retention of a pool. Returns true if no block of the pool is in use.
     #[must_use]
     pub(crate) fn end_retention(&self) -> bool {
         self.state.set(State::Used);
@@ -222,17 +170,10 @@ impl PoolHeader {
         in_use == 0
     }
 
-    /// Records that the last block in use was freed and the pool goes back to its arena.
+    /// Makes an empty pool free. [`RetainRule::Unobservable`] keeps its free list, as in CPython.
     ///
-    /// Under [`RetainRule::Unobservable`] the pool keeps its class and its free list, as in
-    /// CPython. If the pool is later used for the same class again, the first request gets the
-    /// block that was freed last.
-    ///
-    /// Under [`RetainRule::EachClass`] the pool keeps its class, but all of its memory becomes
-    /// uncarved. When the pool is used again, blocks are carved in ascending order of address, so
-    /// blocks that are allocated one after the other are adjacent. If the pool kept its free list,
-    /// they would be in the order in which the previous blocks were freed. In Python, walking a
-    /// tree takes 8 % less time if its blocks are adjacent than if they are in that order.
+    /// [`RetainRule::EachClass`] clears the free list, so that later blocks are adjacent. Python
+    /// then walks a tree in 8 % less time.
     pub(crate) fn become_free<G: Geometry>(&self) {
         self.state.set(State::Free);
         if G::RULES.retain == RetainRule::EachClass {
@@ -240,9 +181,7 @@ impl PoolHeader {
         }
     }
 
-    /// Makes a free pool a used pool of `class`. If the pool already has this class, its free list
-    /// and its uncarved memory stay as they are. Otherwise the pool gets the class, and all of its
-    /// memory becomes uncarved.
+    /// Makes a free pool used. All memory becomes uncarved unless the pool had `class` before.
     pub(crate) fn become_used<G: Geometry>(&self, class: SizeClass<G>) {
         debug_assert_eq!(self.state.get(), State::Free);
         debug_assert_eq!(self.until_event.get(), 0);
@@ -253,28 +192,21 @@ impl PoolHeader {
         }
     }
 
-    /// Makes all memory of a pool without a block in use uncarved.
     fn forget_blocks(&self) {
         self.free.clear();
         self.next_offset.set(self.first.into());
     }
 }
 
-/// Returns `pool` unchanged, but forces the compiler to keep the pointer in a register and hides
-/// from it how the pointer was computed.
+/// Returns `pool` unchanged, but forces the compiler to keep the pointer in a register.
 ///
-/// The pointer to a header is computed by masking the address of a block. Without this function,
-/// the compiler does not keep the address of the header in one register. It uses the masked address
-/// as an index in each access to the header instead. Some processors forward a store to the next
-/// load from the same address without delay only if both instructions name the same register and
-/// offset. On such a processor, the indexed form costs 5 cycles per access. An allocation followed
-/// by a free took 3.7 ns with indexed accesses, and takes 1.1 ns with this function.
+/// Otherwise each access computes the address again, which makes store forwarding slower. An
+/// allocation and a free then take 3.7 ns instead of 1.1 ns.
 #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 #[inline(always)]
 fn in_a_register(mut pool: *mut PoolHeader) -> *mut PoolHeader {
     #[expect(clippy::pointers_in_nomem_asm_block, reason = "no instruction, so no access")]
-    // SAFETY: the assembly contains no instruction, so the register holds the same pointer
-    // afterwards.
+    // SAFETY: the assembly is empty, so the register still holds the same pointer.
     unsafe {
         core::arch::asm!(
             "/* {0} */",
@@ -285,35 +217,30 @@ fn in_a_register(mut pool: *mut PoolHeader) -> *mut PoolHeader {
     pool
 }
 
-/// Returns `pool` unchanged. This version is for processors on which nobody has measured whether
-/// keeping the pointer in a register makes a difference.
+/// Returns `pool` unchanged. Nobody has measured the effect of a register on this target.
 #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))))]
 #[inline(always)]
 fn in_a_register(pool: *mut PoolHeader) -> *mut PoolHeader {
     pool
 }
 
-/// A pointer to a pool of a mapped arena. It is created when the pool is carved, or is computed
-/// from the address of a block in the pool.
+/// A pointer to the header of a pool in a mapped arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct PoolPtr(
     /// # Invariant
     ///
-    /// The pointer leads to the header of a pool, which was written when the pool was carved and
-    /// exists until the arena is unmapped. When the arena is unmapped, no `PoolPtr` to one of its
-    /// pools exists any more. The pointer is valid for reading and writing the whole pool. The only
-    /// exception is [`PoolPtr::NONE`], which leads to a static header that nothing ever writes to.
+    /// - The header was written when the pool was carved, and exists while a `PoolPtr` leads to it.
+    /// - The pointer is valid for reading and writing the whole pool.
+    /// - [`PoolPtr::NONE`] is an exception: it leads to a static header that nothing writes to.
     NonNull<PoolHeader>,
 );
 
-/// Returns a pointer to the first byte of the arena that contains `start`.
 #[inline]
 fn arena_at<G: Geometry>(start: NonNull<u8>) -> *mut u8 {
     start.as_ptr().map_addr(|address| address & !(G::SIZES.arena_size - 1))
 }
 
-/// Returns a pointer to the tag of the heap that owns the memory at `start`.
 #[inline]
 fn tag_place<G: Geometry>(start: NonNull<u8>) -> *mut HeapTag {
     match G::RULES.headers {
@@ -322,33 +249,27 @@ fn tag_place<G: Geometry>(start: NonNull<u8>) -> *mut HeapTag {
     }
 }
 
-/// The type of the header that [`PoolPtr::NONE`] points to. The free list of this header is always
-/// empty. For a class without a pool, an allocation therefore finds an empty free list, and the
-/// fast path does not need to test whether the class has a pool.
+/// The header of a pool without blocks, so that the fast path need not test for a missing pool.
 struct NoPool(PoolHeader);
 
-// SAFETY: the free list of the header is empty and no block is ever put on it, so nothing ever
-// writes to the header, and threads may share it.
+// SAFETY: the free list is empty and gets no block, so nothing ever writes to the header.
 unsafe impl Sync for NoPool {}
 
 static NO_POOL: NoPool = NoPool(PoolHeader::new(ArenaIndex::NONE, 0));
 
 impl PoolPtr {
-    /// A pool without blocks, which stands for "no pool" in the list of a class that has no used
-    /// pool.
+    /// The pool of a class that has no used pool.
     // SAFETY: the address of a static is not null.
     pub(crate) const NONE: Self =
         Self(unsafe { NonNull::new_unchecked((&raw const NO_POOL.0).cast_mut()) });
 
-    /// Writes the header of the pool that consists of the `pool_size` bytes at `start`, and returns
-    /// the pool. The bytes must be part of the arena with the index `arena`.
+    /// Writes the header of a new pool at `start`, in the arena with the index `arena`.
     ///
     /// # Safety
     ///
     /// - `start` must be aligned to the pool size.
-    /// - The pool and the place of its header must be valid for reading and writing through `start`
-    ///   until the arena is unmapped. Under [`HeaderRule::InArena`] this place is at the beginning
-    ///   of the arena.
+    /// - The pool, its header and the heap's tag must be valid for reading and writing through
+    ///   `start` until the arena is unmapped.
     /// - No pool may have been carved at `start` since the arena was mapped.
     pub(crate) unsafe fn carve<G: Geometry>(
         start: NonNull<u8>,
@@ -358,12 +279,10 @@ impl PoolPtr {
         let is_first = start.addr().get().is_multiple_of(G::SIZES.arena_size);
         let first = if is_first { Shape::<G>::BEFORE_FIRST_POOL } else { Shape::<G>::BEFORE_POOL };
         let pool = Self::containing::<G>(start);
-        // SAFETY: the caller guarantees that the headers of the arena are valid for writing, and no
-        // other pool has its header here.
+        // SAFETY: the header is valid for writing (contract of `carve`), and belongs to one pool.
         unsafe { pool.0.write(PoolHeader::new(arena, first as u16)) };
         if is_first || matches!(G::RULES.headers, HeaderRule::InPools) {
-            // SAFETY: the caller guarantees that the place of the tag, which is beside the headers,
-            // is valid for writing. No header and no block overlaps this place.
+            // SAFETY: the tag is valid for writing (contract of `carve`), and overlaps nothing.
             unsafe { tag_place::<G>(start).write(tag) };
         }
         // INVARIANT: the header was written above.
@@ -374,22 +293,19 @@ impl PoolPtr {
     ///
     /// # Safety
     ///
-    /// [`PoolPtr::carve`] must have been called with `start`, and the arena must not have been
-    /// unmapped since.
+    /// A pool must have been carved at `start`, and its arena must still be mapped.
     pub(crate) unsafe fn carved_at<G: Geometry>(start: NonNull<u8>) -> Self {
-        // INVARIANT: the header was written when the pool was carved (contract of this function).
+        // INVARIANT: the header was written when the pool was carved (contract of `carved_at`).
         Self::containing::<G>(start)
     }
 
-    /// Returns the pool that `block` belongs to.
     #[inline]
     pub(crate) fn of<G: Geometry>(block: &BlockPtr) -> Self {
         // INVARIANT: the block is in use, so its pool was carved and its arena is mapped.
         Self::containing::<G>(block.start())
     }
 
-    /// Returns the pool that contains `start`. The header of the pool must already be written, or
-    /// the caller must write it before it uses the result.
+    /// Returns the pool that contains `start`. The header must be written before it is read.
     #[inline]
     fn containing<G: Geometry>(start: NonNull<u8>) -> Self {
         let header = Self::header_at::<G>(start);
@@ -397,9 +313,9 @@ impl PoolPtr {
         Self(unsafe { NonNull::new_unchecked(in_a_register(header)) })
     }
 
-    /// Returns a pointer to the header of the pool that contains `start`. A thread that does not
-    /// own the heap must access only those fields of the header that do not change while a block of
-    /// the pool is in use, and must only read them.
+    /// Returns a pointer to the header of the pool that contains `start`.
+    ///
+    /// Threads other than the owner may only read what does not change while a block is in use.
     #[inline]
     fn header_at<G: Geometry>(start: NonNull<u8>) -> *mut PoolHeader {
         match G::RULES.headers {
@@ -413,27 +329,23 @@ impl PoolPtr {
         }
     }
 
-    /// Returns the tag of the heap that the block at `start` belongs to.
+    /// Returns the tag of the heap that owns the block at `start`.
     ///
     /// # Safety
     ///
     /// `start` must lie in a block that is in use, of a heap with the geometry `G`.
     #[inline]
     pub(crate) unsafe fn tag_at<G: Geometry>(start: NonNull<u8>) -> HeapTag {
-        // SAFETY: `start` lies in a block in use (contract of `tag_at`), and an arena stays mapped
-        // while one of its blocks is in use. The tag was written before the block was allocated,
-        // and does not change.
+        // SAFETY: the arena of a block in use (contract of `tag_at`) is mapped, and keeps its tag.
         unsafe { tag_place::<G>(start).read() }
     }
 
     #[inline]
     pub(crate) fn header(&self) -> &PoolHeader {
-        // SAFETY: the header is valid (invariant of `PoolPtr`). No code makes a mutable reference
-        // to a header, so a shared reference is always allowed.
+        // SAFETY: the header is valid (invariant of `PoolPtr`), and has no mutable reference.
         unsafe { self.0.as_ref() }
     }
 
-    /// Returns a pointer to the pool's first byte.
     pub(crate) fn start<G: Geometry>(self) -> NonNull<u8> {
         let header = self.0.cast::<u8>();
         match G::RULES.headers {
@@ -441,17 +353,15 @@ impl PoolPtr {
             HeaderRule::InArena => {
                 let offset = header.addr().get() & (G::SIZES.arena_size - 1);
                 let pool = offset / size_of::<PoolHeader>();
-                // SAFETY: the header is one of the headers at the beginning of an arena. The arena
-                // has as many pools as headers, so the pool whose number is the number of the
-                // header lies inside the arena.
+                // SAFETY: an arena has as many pools as headers, so this pool lies in the arena.
                 unsafe { header.sub(offset).add(pool * G::SIZES.pool_size) }
             }
         }
     }
 
-    /// Carves and returns the first uncarved block of a pool whose free list is empty. All further
-    /// blocks that begin on the page where the returned block ends are carved as well, and go to
-    /// the free list. Returns `None` if the uncarved memory has no room for a block.
+    /// Carves a block, or returns `None` if no memory is left. The free list must be empty.
+    ///
+    /// The other blocks that begin on the page where the carved block ends go to the free list.
     pub(crate) fn carve_block<G: Geometry>(self) -> Option<BlockPtr> {
         let header = self.header();
         let size = header.class::<G>()?.block_size();
@@ -464,8 +374,7 @@ impl PoolPtr {
         let last = cmp::min(limit, (next - 1) | (PAGE - 1));
         if next <= last {
             let first = self.block_at::<G>(next);
-            // SAFETY: uncarved blocks of this pool begin at `next`, and then every `size` bytes up
-            // to `last`. Nothing else uses them.
+            // SAFETY: the pool is valid (invariant of `PoolPtr`), and nothing uses these blocks.
             next += unsafe { header.free.fill(first, size, last - next) };
         }
         header.next_offset.set(next as u32);
@@ -473,20 +382,15 @@ impl PoolPtr {
         Some(self.block_at::<G>(start))
     }
 
-    /// Returns the uncarved block at `offset`, whose owner is now the caller. The caller must
-    /// record that the block is carved.
+    /// Returns the uncarved block at `offset`. The caller must record that the block is carved.
     fn block_at<G: Geometry>(self, offset: usize) -> BlockPtr {
-        // SAFETY: the pointer is valid for the whole pool (invariant of `PoolPtr`), and the offset
-        // lies inside the pool. Nothing else uses an uncarved block.
+        // SAFETY: the pool is valid at `offset` (invariant of `PoolPtr`), and the block is unused.
         unsafe { BlockPtr::from_start(self.start::<G>().add(offset)) }
     }
 }
 
 impl<G: Geometry> SizeClass<G> {
-    /// Returns the size class of the block that contains `start`.
-    ///
-    /// Any thread may call this function, even while another thread uses the heap, because the
-    /// class of a block does not change while the block is in use.
+    /// Returns the size class of the block at `start`. Any thread may call this function.
     ///
     /// # Safety
     ///
@@ -494,8 +398,7 @@ impl<G: Geometry> SizeClass<G> {
     #[inline]
     pub unsafe fn at(start: NonNull<u8>) -> Option<Self> {
         let header = PoolPtr::header_at::<G>(start);
-        // SAFETY: a pool stays mapped, and its class does not change, while one of its blocks is in
-        // use.
+        // SAFETY: while a block is in use, its pool stays mapped and keeps its class.
         let class = unsafe { (&raw const (*header).class).cast::<u8>().read() };
         Self::from_index(usize::from(class))
     }
@@ -513,7 +416,7 @@ mod tests {
     #[repr(align(16384))]
     struct Memory([u8; 16384]);
 
-    /// Carves all pools of a new arena. The arena stays mapped as long as `source` exists.
+    /// Carves all pools of a new arena, which stays mapped as long as `source` exists.
     fn carve_arena<G: Geometry>(source: &mut MmapArenas) -> Vec<PoolPtr> {
         let arena = source.map(Shape::<G>::ARENA).unwrap();
         let carve = |nth| {
@@ -528,8 +431,7 @@ mod tests {
 
     fn pool<G: Geometry>(memory: &mut Memory, size: usize) -> PoolPtr {
         let start = NonNull::from(&mut memory.0).cast();
-        // SAFETY: the test borrows the memory exclusively. The memory has the size of a pool and is
-        // aligned to it.
+        // SAFETY: the test owns the memory, which has the size and alignment of a pool.
         let pool = unsafe { PoolPtr::carve::<G>(start, ArenaIndex::NONE, HeapTag::NONE) };
         pool.header().become_used(SizeClass::<G>::of(size).unwrap());
         pool

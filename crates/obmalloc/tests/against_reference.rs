@@ -1,7 +1,4 @@
-//! Compares the heap with the reference, which is itself compared with CPython.
-//!
-//! After each operation the block must lie at the same place in the same pool and arena, and as
-//! many arenas must be mapped. At intervals the figures must be equal.
+//! Compares the place of every block, and the statistics, with a simple model of CPython's heap.
 
 #[macro_use]
 mod common;
@@ -18,8 +15,7 @@ use testkit::{
     workload,
 };
 
-/// Plays `ops` into the heap and the reference, and compares them. The requests for arenas follow
-/// `plan`. The figures are compared `strides` times.
+/// Plays `ops` into both heaps and compares them. `plan` says which requests for arenas fail.
 fn take_the_same_shape<G: Geometry>(ops: &[Op], plan: Plan, strides: usize) {
     let mut rig = Rig::<G>::new();
     let mut reference = Driver::new(Reference::new(rules::<G>(), Faults::new(plan)));

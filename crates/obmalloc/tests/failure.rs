@@ -1,7 +1,4 @@
-//! Fails every call that a workload makes to its source of arenas and to the layer below.
-//!
-//! A request without an arena must go to the layer below, and is refused only if that fails too.
-//! Live blocks must keep their contents, and the heap must continue once memory can be had again.
+//! No live block may be lost when the source of arenas or the layer below has no memory.
 
 #[macro_use]
 mod common;
@@ -17,8 +14,7 @@ use testkit::{
     workload::{Order, Phase, Script, Sizes},
 };
 
-/// Returns operations that fill, thin out, refill, resize and churn some arenas. If arenas are
-/// small, there are more of them than the first table of records can hold.
+/// Returns operations on so many arenas that small geometries need more records.
 fn workload<G: Geometry>() -> Vec<Op> {
     let arenas = if G::SIZES.arena_size < 4096 { 20 } else { 3 };
     let blocks = arenas * G::SIZES.arena_size / G::SIZES.small_threshold;
@@ -37,7 +33,6 @@ fn workload<G: Geometry>() -> Vec<Op> {
     Script { seed: 5, phases }.ops()
 }
 
-/// An operation, its outcome, and its calls to the source and to the layer below.
 struct Step {
     op: Op,
     outcome: Outcome<NonNull<u8>>,
@@ -45,12 +40,10 @@ struct Step {
     lower: Tally,
 }
 
-/// Returns the counts between two tallies.
 fn since(after: Tally, before: Tally) -> Tally {
     Tally { calls: after.calls - before.calls, failures: after.failures - before.failures }
 }
 
-/// Plays `ops` and passes each step to `judge`. Checks every rule at intervals and after a failure.
 fn play<G: Geometry>(rig: &mut Rig<G>, ops: &[Op], mut judge: impl FnMut(&Rig<G>, &Step)) {
     for (nth, &op) in ops.iter().enumerate() {
         let before = (rig.source.tally(), rig.lower.tally());
@@ -66,7 +59,6 @@ fn play<G: Geometry>(rig: &mut Rig<G>, ops: &[Op], mut judge: impl FnMut(&Rig<G>
     rig.shadow().check();
 }
 
-/// Asserts that a request was refused only if the layer below had failed.
 fn refused_only_by_the_layer_below<G: Geometry>(_rig: &Rig<G>, step: &Step) {
     if step.outcome == Outcome::Refused {
         assert!(
@@ -77,7 +69,6 @@ fn refused_only_by_the_layer_below<G: Geometry>(_rig: &Rig<G>, step: &Step) {
     }
 }
 
-/// Asserts that the heap serves from its arenas once memory can be had, and unmaps them in the end.
 fn assert_recovers<G: Geometry>(mut rig: Rig<G>) {
     rig.source.restart(Plan::Never);
     rig.lower.restart(Plan::Never);
@@ -94,15 +85,12 @@ fn assert_recovers<G: Geometry>(mut rig: Rig<G>) {
     assert_eq!((arenas.mapped(), below.count()), (0, 0));
 }
 
-/// Returns the numbers up to `calls`, or about `at_most` of them, evenly spread. A deeper run has
-/// more.
 fn calls_to_fail(calls: usize, at_most: usize) -> impl Iterator<Item = usize> {
     assert!(calls > 0, "the workload makes no calls");
     let stride = calls.div_ceil(at_most * depth() as usize);
     (1..=calls + 1).step_by(stride)
 }
 
-/// Returns the number of calls that `ops` make to the source and to the layer below if none fails.
 fn calls<G: Geometry>(ops: &[Op]) -> (usize, usize) {
     let mut rig = Rig::<G>::new();
     play(&mut rig, ops, |_, step| assert_ne!(step.outcome, Outcome::Refused));

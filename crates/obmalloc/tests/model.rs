@@ -1,7 +1,4 @@
-//! Plays operations into the heap, and checks the shadow and the heap's own rules after each step.
-//!
-//! Live blocks must not overlap, must keep their contents and must be aligned. Every arena must be
-//! unmapped once all blocks are freed, and a dropped heap must own nothing of the layer below.
+//! Checks the rules of the heap and the contents of live blocks after each operation.
 
 #[macro_use]
 mod common;
@@ -17,7 +14,6 @@ use testkit::{
     workload::{self, Generator, Order, Phase, Sizes},
 };
 
-/// Plays `ops`, and checks everything after every `stride`-th operation.
 fn play<G: Geometry>(rig: &mut Rig<G>, ops: &[Op], stride: usize) {
     for (nth, &op) in ops.iter().enumerate() {
         let outcome = rig.step(op);
@@ -37,7 +33,6 @@ fn check_everything<G: Geometry>(rig: &Rig<G>) {
     assert_eq!(stats.arenas.allocated, rig.arenas.ever());
 }
 
-/// Frees every live block and drops the heap. Asserts that nothing is left.
 fn assert_drop_leaves_nothing<G: Geometry>(mut rig: Rig<G>) {
     rig.driver.free_all();
     check_everything(&rig);
@@ -99,7 +94,7 @@ fn freeing_all_blocks_in_any_order_unmaps_every_arena<G: Geometry>() {
 
 fn a_retained_arena_is_reused<G: Geometry>() {
     let mut rig = Rig::<G>::new();
-    // The class changes each time, so the pool goes back to its arena in between.
+    // The class changes each time, so the pool goes back to its arena.
     for (round, size) in [1, G::SIZES.small_threshold].into_iter().cycle().take(10).enumerate() {
         rig.step(Op::Malloc { slot: 0, size });
         rig.step(Op::Free { slot: 0 });

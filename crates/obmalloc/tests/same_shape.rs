@@ -1,11 +1,4 @@
-//! Compares the heap with the `pymalloc` of real CPythons.
-//!
-//! Each shared libpython that is found runs in a child process, and is compared with the profile of
-//! its version. Its arenas are aligned as ours are.
-//!
-//! After each operation the block must lie at the same place in the same pool and arena, and as
-//! many arenas must be mapped. At intervals the text of the statistics must be equal. It counts the
-//! pools and blocks of each class, the arenas, and the use of their bytes.
+//! Compares the place of every block, and the statistics, with those of each libpython.
 
 mod common;
 
@@ -21,13 +14,8 @@ use testkit::{
     workload::{self, Generator, Order, Phase, Sizes},
 };
 
-/// The number of operations between two comparisons of the statistics.
 const STRIDE: usize = 5_000;
 
-/// A CPython and the heap, which serve the same requests.
-///
-/// One pair serves several workloads, because empty pools and unmapped arenas of earlier ones are
-/// part of the state.
 struct Pair<G: Geometry> {
     python: Interpreter,
     pymalloc: Driver<Shadowed<Vtable>>,
@@ -83,17 +71,16 @@ impl<G: Geometry> Pair<G> {
     }
 }
 
-/// Returns the text up to the arena map, which differs because its nodes depend on addresses.
+/// Removes the figures of the arena map, which depend on addresses.
 fn without_map(text: &str) -> &str {
     text.split("\narena map counts").next().unwrap_or(text).trim_end()
 }
 
-/// A workload for a pair of any geometry.
 trait Scenario {
     fn play<G: Geometry>(pair: &mut Pair<G>);
 }
 
-/// Runs `S` in a child process for each CPython, with the profile of its version.
+/// Runs `S` in a child process for each CPython, with the geometry of its version.
 fn in_each_profile<S: Scenario>(test: &str) {
     fn play<S: Scenario, G: Geometry>(python: Interpreter) {
         let mut pair = Pair::<G>::new(python);

@@ -1,8 +1,4 @@
-//! The heap must not touch a page before it needs it.
-//!
-//! The source fills each arena with a pattern. Carving may write only to the header of the pool and
-//! to the page of the block that it hands out. A page with neither the header of a used pool nor an
-//! allocated block must therefore still hold the pattern.
+//! A page without a header or an allocated block must keep the pattern that fills new arenas.
 
 #[macro_use]
 mod common;
@@ -13,13 +9,10 @@ use obmalloc::{Geometry, HeaderRule, Heap, SizeClass};
 use raw_mem::{ArenaSize, ArenaSource, Malloc, MapError, MmapArenas};
 use testkit::place::ArenaLog;
 
-/// The value of an untouched byte.
 const UNTOUCHED: u8 = 0xa5;
 
-/// The smallest page size of any system, in bytes.
 const PAGE: usize = 4096;
 
-/// A source that fills its arenas with the pattern.
 struct Patterned {
     source: MmapArenas,
     log: ArenaLog,
@@ -64,7 +57,6 @@ impl<G: Geometry> Watched<G> {
         self.needed.insert(header_of::<G>(block) / PAGE);
     }
 
-    /// Returns the pages that were touched without need.
     fn touched_in_vain(&self) -> Vec<usize> {
         let arenas = self.log.arenas().into_values();
         let pages = arenas.flat_map(|arena| (arena..arena + G::SIZES.arena_size).step_by(PAGE));
@@ -77,12 +69,10 @@ impl<G: Geometry> Watched<G> {
     }
 }
 
-/// Returns the address of the header of the pool that holds `block`.
 fn header_of<G: Geometry>(block: usize) -> usize {
     let pool = block / G::SIZES.pool_size * G::SIZES.pool_size;
     match G::RULES.headers {
         HeaderRule::InPools => pool,
-        // Headers of 40 bytes stand at the start of the arena.
         HeaderRule::InArena => {
             let arena = block / G::SIZES.arena_size * G::SIZES.arena_size;
             arena + 40 * ((block - arena) / G::SIZES.pool_size)
@@ -90,10 +80,8 @@ fn header_of<G: Geometry>(block: usize) -> usize {
     }
 }
 
-/// Returns bytes of a mapped arena.
 fn bytes<'a>(start: usize, len: usize) -> &'a [u8] {
-    // SAFETY: the bytes lie in one mapped arena. The source initialised all of it and exposed its
-    // provenance. The heap is not called while the slice is in use.
+    // SAFETY: the source initialised and exposed the arena, and the heap is not called meanwhile.
     unsafe { std::slice::from_raw_parts(std::ptr::with_exposed_provenance(start), len) }
 }
 
@@ -118,7 +106,7 @@ fn classes_side_by_side_touch_only_their_own_pools<G: Geometry>() {
         watched.alloc(class);
         assert_eq!(watched.touched_in_vain(), [0; 0], "{class:?}");
     }
-    // Pools may be smaller than pages, so untouched pools are checked one by one.
+    // Pools may be smaller than pages, so each untouched pool is checked.
     let begun = SizeClass::<G>::all().count();
     let untouched = watched.log.arenas().into_iter().flat_map(|(number, arena)| {
         let pools = G::SIZES.arena_size / G::SIZES.pool_size;
@@ -144,8 +132,7 @@ fn an_emptied_pool_is_reused_before_an_untouched_one<G: Geometry>() {
     assert!(bytes(third, G::SIZES.pool_size).iter().all(|&byte| byte == UNTOUCHED));
 }
 
-/// Only profiles where an emptied pool goes back to its arena. In the others it stays with its
-/// class.
+/// Only the geometries that return an emptied pool to its arena.
 mod emptied {
     use super::an_emptied_pool_is_reused_before_an_untouched_one;
 

@@ -1,7 +1,4 @@
-//! The storage of the arenas' records. It is one array, which is allocated from the metadata
-//! allocator and is doubled when it is full.
-//!
-//! In CPython, the array is `arenas`, and `new_arena` doubles it.
+//! The array of all arena records, which doubles when it is full. CPython: `arenas`, `new_arena`.
 
 use core::{ptr::NonNull, slice};
 
@@ -12,13 +9,11 @@ use crate::{arena::Arena, pool::arena_index::ArenaIndex};
 /// The number of records in the first array. CPython: `INITIAL_ARENA_OBJECTS`.
 const INITIAL_RECORDS: usize = 16;
 
-/// An array of records. It grows, but never shrinks.
 #[derive(Debug)]
 pub(crate) struct ArenaSlots {
     /// # Invariant
     ///
-    /// `records` points to a block of the metadata allocator that holds `len` initialised records.
-    /// If `len` is 0, there is no such block, and `records` is dangling.
+    /// A block of the metadata allocator with `len` initialised records. Dangling if `len` is 0.
     records: NonNull<Arena>,
     len: usize,
 }
@@ -28,9 +23,7 @@ impl ArenaSlots {
         Self { records: NonNull::dangling(), len: 0 }
     }
 
-    /// Doubles the array, and returns the indices of the added records, which are unused. If the
-    /// metadata allocator `lower` cannot provide the memory, returns `None` and leaves the array
-    /// unchanged. O(records).
+    /// Doubles the array and returns the new indices, or `None` if there is no memory. O(records).
     pub(crate) fn grow<A: MemAlloc>(&mut self, lower: &A) -> Option<core::ops::Range<usize>> {
         let len = if self.len == 0 { INITIAL_RECORDS } else { self.len.checked_mul(2)? };
         if u32::try_from(len).is_err() {
@@ -38,22 +31,18 @@ impl ArenaSlots {
         }
         let bytes = len.checked_mul(size_of::<Arena>())?;
         let old = Some(self.records.cast()).filter(|_| self.len > 0);
-        // SAFETY: `old` is `None` or a live block of `lower` (invariant of `records`). If `realloc`
-        // succeeds, the pointer to the old block is replaced below and is not used any more.
+        // SAFETY: `old` is `None` or a live block (invariant of `records`), and is replaced below.
         let records = unsafe { lower.realloc(old, bytes) }?.cast::<Arena>();
         let new = self.len..len;
         for index in new.clone() {
-            // SAFETY: the block has room for `len` records. Every block is aligned at least like a
-            // `usize`, which is sufficient for a record.
+            // SAFETY: the block is aligned like a `usize`, and has room for `len` records.
             unsafe { records.add(index).write(Arena::UNUSED) };
         }
-        // INVARIANT: `realloc` has copied the old records to the new block, and the new records
-        // were written above.
+        // INVARIANT: `realloc` has copied the old records, and the new ones were written above.
         (self.records, self.len) = (records, len);
         Some(new)
     }
 
-    /// Returns all records, including unused ones.
     pub(crate) fn all(&self) -> &[Arena] {
         // SAFETY: `records` holds `len` initialised records (invariant of `records`).
         unsafe { slice::from_raw_parts(self.records.as_ptr(), self.len) }
@@ -68,8 +57,7 @@ impl ArenaSlots {
     pub(crate) fn free<A: MemAlloc>(&mut self, lower: &A) {
         let old = core::mem::replace(self, Self::new());
         if old.len > 0 {
-            // SAFETY: the array is a live block of `lower` (invariant of `records`), and nothing
-            // refers to it any more.
+            // SAFETY: the array is a live block of `lower` (invariant of `records`), and unused.
             unsafe { lower.free(Some(old.records.cast())) }
         }
     }

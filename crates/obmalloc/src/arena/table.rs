@@ -1,21 +1,14 @@
-//! The table of a heap's arenas. It determines which arena provides the next pool, and which arenas
-//! can be unmapped.
+//! The arenas of a heap, in ascending order of free pools. CPython: `usable_arenas`, `nfp2lasta`.
 //!
 //! ```text
-//!   unused ──► record ──► record                    (records without an arena)
-//!
-//!   usable ──► 1 free ⇄ 1 free ⇄ 4 free ⇄ 9 free    (ascending by number of free pools)
+//!   usable ──► 1 free ⇄ 1 free ⇄ 4 free ⇄ 9 free
 //!                         ▲        ▲        ▲
 //!   last_with:           [1]      [4]      [9]      (the last arena with each number)
 //! ```
 //!
-//! Pools are always taken from the first usable arena, which is the fullest. No request takes pools
-//! from the other arenas, so all of their pools can become free.
+//! New pools come from the fullest arena only, so all pools of the other arenas can become free.
 //!
-//! When a pool comes back to an arena with n free pools, the arena then has n + 1 free pools. It
-//! must move behind all arenas with n free pools, so that the list stays in order. `last_with[n]`
-//! leads to the last of these arenas, so each move takes constant time. CPython: `usable_arenas`,
-//! `unused_arena_objects`, `nfp2lasta`.
+//! An arena that gets a pool back moves behind the last one with its old number, in O(1).
 
 use core::ptr::NonNull;
 
@@ -27,29 +20,25 @@ use crate::{
     pool::{PoolPtr, arena_index::ArenaIndex, tag::HeapTag},
 };
 
-/// The numbers of arenas that are and were mapped.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ArenaCounts {
     /// The number of arenas that were ever mapped. CPython: `ntimes_arena_allocated`.
     pub(crate) allocated: usize,
-    /// The largest number of arenas that were mapped at the same time. CPython:
-    /// `narenas_highwater`.
+    /// The largest number of arenas that were mapped at once. CPython: `narenas_highwater`.
     pub(crate) highwater: usize,
     /// The number of arenas that are mapped now. CPython: `narenas_currently_allocated`.
     pub(crate) current: usize,
 }
 
-/// The records of all arenas, and the lists that the records are in.
 #[derive(Debug)]
 pub(crate) struct ArenaTable {
     slots: ArenaSlots,
-    /// The list of unused records. The record that became unused last comes first.
+    /// The unused records, the latest first. CPython: `unused_arena_objects`.
     unused: Option<ArenaIndex>,
-    /// The list of arenas with a free pool, in ascending order of free pools.
+    /// The list of arenas with a free pool. The fullest arena comes first.
     usable: Option<ArenaIndex>,
-    /// For each number of free pools, the last usable arena that has this number.
     last_with: [Option<ArenaIndex>; MAX_POOLS + 1],
-    /// The number of free arenas that the heap retains because its source has allowed it.
+    /// The number of free arenas that the source has allowed the heap to retain.
     retained: usize,
     counts: ArenaCounts,
 }
@@ -66,8 +55,7 @@ impl ArenaTable {
         }
     }
 
-    /// Makes sure that an unused record exists for the next arena. Returns false if the metadata
-    /// allocator `lower` cannot provide memory for more records.
+    /// Provides an unused record. Returns false if `lower` has no memory for more records.
     pub(crate) fn reserve<A: MemAlloc>(&mut self, lower: &A) -> bool {
         if self.unused.is_some() {
             return true;
@@ -89,7 +77,7 @@ impl ArenaTable {
         debug_assert_eq!(self.usable, None);
         let Some(index) = self.unused else { return };
         self.unused = self.slots[index].next;
-        // SAFETY: the caller guarantees the contract of `set` (contract of this function).
+        // SAFETY: the contract of `set` holds for `base` (contract of `add`).
         unsafe { self.slots[index].set::<G>(base) };
         self.usable = Some(index);
         self.last_with[Shape::<G>::POOLS] = Some(index);
@@ -98,9 +86,6 @@ impl ArenaTable {
         self.counts.highwater = self.counts.highwater.max(self.counts.current);
     }
 
-    /// Takes a free pool for `class` from the fullest usable arena. Returns `None` if no arena is usable. If
-    /// the heap had retained this arena although all of its pools were free, the arena no longer
-    /// counts as retained.
     pub(crate) fn take_pool<G: Geometry>(
         &mut self,
         tag: HeapTag,
@@ -112,8 +97,7 @@ impl ArenaTable {
         if free == Shape::<G>::POOLS {
             self.retained = self.retained.saturating_sub(1);
         }
-        // The arena was the fullest, and now has one free pool less. It is therefore still the
-        // fullest, and the order of the list does not change.
+        // The arena stays the fullest, so the order of the list does not change.
         self.leave_last_with(index, free);
         if free > 1 {
             self.last_with[free - 1] = Some(index);
@@ -123,15 +107,9 @@ impl ArenaTable {
         Some(pool)
     }
 
-    /// Puts a free pool back into its arena. If all pools of the arena are free afterwards, this
-    /// function decides whether the arena stays in the table:
+    /// Puts a free pool back into its arena. Returns the arena if the caller must unmap it.
     ///
-    /// - The arena stays if it is the last one in the list of usable arenas and the geometry
-    ///   retains that arena.
-    /// - Otherwise the function calls `retain` with the number of retained arenas. If `retain`
-    ///   returns true, the arena stays, and also counts as retained.
-    /// - If `retain` returns false, the arena leaves the table. The function returns a pointer to
-    ///   the arena's first byte, and the caller must unmap the arena.
+    /// `retain` gets the number of retained arenas, and returns true to retain one more.
     pub(crate) fn put_pool<G: Geometry>(
         &mut self,
         pool: PoolPtr,
@@ -162,18 +140,15 @@ impl ArenaTable {
         None
     }
 
-    /// Returns true if a pool that comes back to the arena at `index` would be the next pool that
-    /// is taken. The arena must then stay mapped and must be the first usable arena.
+    /// Returns true if a pool that goes back to the arena would be the next pool that is taken.
     pub(crate) fn would_be_next<G: Geometry>(&self, index: ArenaIndex) -> bool {
         let free = self.slots[index].free_pools();
-        // The arena is the fullest, and no other arena has the same number of free pools. It
-        // therefore still comes first if it gets one more free pool.
+        // The fullest arena stays first with one more free pool, unless another one ties with it.
         let stays_first = self.usable == Some(index) && self.last_with[free] == Some(index);
         (free == 0 || stays_first) && !self.could_be_free::<G>(index, 1)
     }
 
-    /// Returns true if the arena at `index` could be unmapped after `pools` more of its pools have
-    /// become free.
+    /// Returns true if the arena could be unmapped after `pools` more of its pools become free.
     pub(crate) fn could_be_free<G: Geometry>(&self, index: ArenaIndex, pools: usize) -> bool {
         let arena = &self.slots[index];
         let is_last = arena.free_pools() > 0 && arena.next.is_none();
@@ -181,14 +156,11 @@ impl ArenaTable {
         could_be_free && !(G::RULES.retain_last_arena && is_last)
     }
 
-    /// Returns how many free arenas the heap retains because its source has allowed it.
     pub(crate) fn retained(&self) -> usize {
         self.retained
     }
 
-    /// Removes an arena whose pools are all free from the table, and returns a pointer to its first
-    /// byte. Returns `None` if no arena is free. If the heap retains free arenas, one of the
-    /// retained arenas is removed.
+    /// Removes a free arena from the table, and returns its first byte.
     pub(crate) fn remove_free<G: Geometry>(&mut self) -> Option<NonNull<u8>> {
         let free = Shape::<G>::POOLS;
         let index = self.last_with[free]?;
@@ -198,8 +170,7 @@ impl ArenaTable {
         self.remove(index)
     }
 
-    /// Removes every arena from the table, calls `unmap` with a pointer to the first byte of each
-    /// arena, and frees the records. O(arenas).
+    /// Removes every arena, passes each to `unmap`, and frees the records. O(arenas).
     pub(crate) fn clear<A: MemAlloc>(&mut self, lower: &A, mut unmap: impl FnMut(NonNull<u8>)) {
         for index in 0..self.slots.all().len() {
             if let Some(base) = self.slots[ArenaIndex::new(index)].clear() {
@@ -211,8 +182,7 @@ impl ArenaTable {
         *self = Self { counts, ..Self::new() };
     }
 
-    /// Makes the record at `index` unused. The record must be in no list. Returns a pointer to the
-    /// first byte of the arena that the record described.
+    /// Makes the record at `index`, which is in no list, unused. Returns the arena.
     fn remove(&mut self, index: ArenaIndex) -> Option<NonNull<u8>> {
         let base = self.slots[index].clear();
         self.push_unused(index);
@@ -220,10 +190,7 @@ impl ArenaTable {
         base
     }
 
-    /// Updates `last_with` before the number of free pools of the arena at `index` changes from
-    /// `free` to another number. If this arena is `last_with[free]`, the arena before it in the
-    /// list takes its place, provided that it also has `free` free pools. Otherwise
-    /// `last_with[free]` becomes `None`.
+    /// Updates `last_with` before an arena stops having `free` free pools.
     fn leave_last_with(&mut self, index: ArenaIndex, free: usize) {
         if self.last_with[free] == Some(index) {
             let before = self.slots[index].prev;
@@ -267,7 +234,6 @@ impl ArenaTable {
         (self.slots[index].next, self.slots[index].prev) = (None, None);
     }
 
-    /// Iterates over the records of all mapped arenas.
     pub(crate) fn arenas(&self) -> impl Iterator<Item = (ArenaIndex, &Arena)> {
         let indexed = self.slots.all().iter().enumerate();
         indexed
@@ -275,12 +241,10 @@ impl ArenaTable {
             .filter(|(_, arena)| arena.base().is_some())
     }
 
-    /// Iterates over the usable arenas, fullest first.
     pub(crate) fn usable(&self) -> impl Iterator<Item = (ArenaIndex, &Arena)> {
         self.list(self.usable)
     }
 
-    /// Iterates over the unused records, in the order in which they will be used.
     pub(crate) fn unused(&self) -> impl Iterator<Item = (ArenaIndex, &Arena)> {
         self.list(self.unused)
     }
@@ -290,17 +254,14 @@ impl ArenaTable {
         core::iter::successors(first, step).map(|index| (index, &self.slots[index]))
     }
 
-    /// Returns the number of all records, which includes unused records.
     pub(crate) fn records(&self) -> usize {
         self.slots.all().len()
     }
 
-    /// Returns the last arena in the list of usable arenas that has `free` free pools.
     pub(crate) fn last_with(&self, free: usize) -> Option<ArenaIndex> {
         self.last_with[free]
     }
 
-    /// Returns the numbers of arenas that are and were mapped.
     pub(crate) fn counts(&self) -> ArenaCounts {
         self.counts
     }

@@ -1,5 +1,6 @@
-//! The geometries. There is one for each group of CPython versions with the same sizes and rules,
-//! one for our own allocators, and variants for tests and comparisons.
+//! The geometries: one for each group of CPython versions, our own, and variants for tests.
+//!
+//! Source: `Objects/obmalloc.c` and `Include/internal/pycore_obmalloc.h` of the named versions.
 
 #![forbid(unsafe_code)]
 
@@ -7,8 +8,7 @@ use core::marker::PhantomData;
 
 use crate::geometry::{Geometry, HeaderRule, ReallocRule, RetainRule, Rules, Sizes};
 
-/// The geometry of CPython 2.5: size classes 8 bytes apart up to 256 bytes, pools of 4 KiB, and
-/// arenas of 256 KiB.
+/// The geometry of CPython 2.5: size classes 8 bytes apart, up to 256 bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Classes8To256;
 
@@ -18,8 +18,7 @@ impl Geometry for Classes8To256 {
     const RULES: Rules = Rules { retain_last_arena: false, ..Rules::CPYTHON };
 }
 
-/// The geometry of CPython 3.3 to 3.7.3: size classes 8 bytes apart up to 512 bytes, pools of 4
-/// KiB, and arenas of 256 KiB.
+/// The geometry of CPython 3.3 to 3.7.3: size classes 8 bytes apart, up to 512 bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Classes8To512;
 
@@ -29,9 +28,7 @@ impl Geometry for Classes8To512 {
     const RULES: Rules = Rules { retain_last_arena: false, ..Rules::CPYTHON };
 }
 
-/// The geometry of CPython 3.9: size classes 16 bytes apart up to 512 bytes, pools of 4 KiB, and
-/// arenas of 256 KiB. CPython 3.7.4 to 3.8 had the same sizes but did not retain a free arena.
-/// [`GiveBackAll`]`<Pools4K>` is the geometry of these versions.
+/// The geometry of CPython 3.9: size classes 16 bytes apart, pools of 4 KiB, arenas of 256 KiB.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pools4K;
 
@@ -40,8 +37,7 @@ impl Geometry for Pools4K {
     const SIZES: Sizes = Sizes::CPYTHON_4K;
 }
 
-/// The geometry of CPython 3.10 to 3.15, which is the default: size classes 16 bytes apart up to
-/// 512 bytes, pools of 16 KiB, and arenas of 1 MiB.
+/// The geometry of CPython 3.10 to 3.15, and the default: pools of 16 KiB, and arenas of 1 MiB.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pools16K;
 
@@ -50,8 +46,7 @@ impl Geometry for Pools16K {
     const SIZES: Sizes = Sizes::CPYTHON;
 }
 
-/// The geometry of CPython 3.15 when it is built with huge pages: like [`Pools16K`], but with
-/// arenas of 2 MiB.
+/// The geometry of CPython 3.15 with huge pages: like [`Pools16K`], but with arenas of 2 MiB.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Arenas2M;
 
@@ -60,12 +55,7 @@ impl Geometry for Arenas2M {
     const SIZES: Sizes = Sizes { arena_size: 2 << 20, ..Sizes::CPYTHON };
 }
 
-/// The geometry of our own allocators. It has CPython's current sizes, but two of its rules differ
-/// from CPython's. The headers of all pools are at the beginning of their arena, and each class may
-/// retain a pool that has become empty.
-///
-/// Because of these two rules, a heap with this geometry does not place its blocks at the same
-/// addresses as CPython.
+/// The geometry of our own allocators, which return other addresses than CPython.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Native;
 
@@ -76,9 +66,7 @@ impl Geometry for Native {
         Rules { headers: HeaderRule::InArena, retain: RetainRule::EachClass, ..Rules::CPYTHON };
 }
 
-/// A geometry for models and tests: 4 size classes, pools of 256 bytes, and arenas of 1 KiB. With
-/// pools and arenas this small, a few allocations and frees are enough to reach every state of a
-/// heap.
+/// A geometry for tests, whose heaps reach every state after a few operations.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tiny;
 
@@ -88,8 +76,9 @@ impl Geometry for Tiny {
         Sizes { small_threshold: 64, pool_size: 256, arena_size: 1 << 10, ..Sizes::CPYTHON };
 }
 
-/// The geometry `G`, except that every arena whose pools are all free is unmapped, as in CPython
-/// before 3.9.
+/// The geometry `G` without [`Rules::retain_last_arena`], as in CPython before 3.9.
+///
+/// `GiveBackAll<Pools4K>` is the geometry of CPython 3.7.4 to 3.8.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GiveBackAll<G>(PhantomData<G>);
 
@@ -99,8 +88,7 @@ impl<G: Geometry> Geometry for GiveBackAll<G> {
     const RULES: Rules = Rules { retain_last_arena: false, ..G::RULES };
 }
 
-/// The geometry `G`, except that a reallocation leaves a block in place if the new size belongs to
-/// the block's own class.
+/// The geometry `G` with [`ReallocRule::WithinClass`], so fewer reallocations move a block.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KeepInClass<G>(PhantomData<G>);
 
@@ -110,7 +98,7 @@ impl<G: Geometry> Geometry for KeepInClass<G> {
     const RULES: Rules = Rules { realloc: ReallocRule::WithinClass, ..G::RULES };
 }
 
-/// The geometry `G`, except that requests of 0 bytes are allocated from the smallest class.
+/// The geometry `G` with [`Rules::zero_in_pools`], so requests of 0 bytes get a block.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ZeroInPools<G>(PhantomData<G>);
 
@@ -120,7 +108,7 @@ impl<G: Geometry> Geometry for ZeroInPools<G> {
     const RULES: Rules = Rules { zero_in_pools: true, ..G::RULES };
 }
 
-/// The geometry `G`, except that each class may retain a pool that has become empty.
+/// The geometry `G` with [`RetainRule::EachClass`], so each class may retain an empty pool.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RetainEachClass<G>(PhantomData<G>);
 
@@ -130,7 +118,7 @@ impl<G: Geometry> Geometry for RetainEachClass<G> {
     const RULES: Rules = Rules { retain: RetainRule::EachClass, ..G::RULES };
 }
 
-/// The geometry `G`, except that the headers of all pools are at the beginning of their arena.
+/// The geometry `G` with [`HeaderRule::InArena`], so the headers precede all blocks of an arena.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeadersInArena<G>(PhantomData<G>);
 

@@ -8,14 +8,11 @@ use raw_mem::ArenaSize;
 
 use crate::geometry::{Geometry, HeaderRule, MAX_CLASSES, MAX_POOLS};
 
-/// The size of a pool's header, in bytes.
 pub(crate) const HEADER_SIZE: usize = 40;
 
-/// The size of a pool's header and the heap's tag behind it, in bytes. CPython: `POOL_OVERHEAD`.
+/// The size of a pool's header and the heap's tag, in bytes. CPython: `POOL_OVERHEAD`.
 pub(crate) const POOL_OVERHEAD: usize = 48;
 
-/// The size of a cache line, in bytes. In an arena that begins with the headers of its pools, the
-/// heap's tag is stored in a cache line that contains nothing else.
 const CACHE_LINE: usize = 64;
 
 /// The counts and offsets that follow from the sizes and rules of a [`Geometry`].
@@ -32,12 +29,11 @@ impl<G: Geometry> Shape<G> {
         (Some(size), ()) => size,
         (None, ()) => panic!("no source has arenas of this size"),
     };
-    /// The binary logarithm of the alignment. A request of `n` bytes belongs to the class whose index
-    /// is `n - 1` shifted right by this number.
+    /// The binary logarithm of the alignment: `n` bytes have the class `(n - 1) >> SHIFT`.
     pub(crate) const SHIFT: u32 = G::SIZES.alignment.trailing_zeros();
-    /// The offset of the heap's tag in an arena that begins with the headers of all its pools.
+    /// The offset of the tag in an arena that begins with its headers.
     pub(crate) const TAG: usize = (Self::POOLS * HEADER_SIZE).next_multiple_of(CACHE_LINE);
-    /// The number of bytes before the first block of an arena's first pool.
+    /// The offset of the first block in the first pool of an arena, in bytes.
     pub const BEFORE_FIRST_POOL: usize = match G::RULES.headers {
         HeaderRule::InPools => POOL_OVERHEAD,
         HeaderRule::InArena => {
@@ -45,7 +41,7 @@ impl<G: Geometry> Shape<G> {
             headers_and_tag.next_multiple_of(G::SIZES.small_threshold.next_power_of_two())
         }
     };
-    /// The number of bytes before the first block of each other pool of an arena.
+    /// The offset of the first block in each other pool, in bytes.
     pub const BEFORE_POOL: usize = match G::RULES.headers {
         HeaderRule::InPools => POOL_OVERHEAD,
         HeaderRule::InArena => 0,

@@ -6,7 +6,7 @@ use core::{fmt, marker::PhantomData};
 
 use crate::geometry::{Geometry, shape::Shape};
 
-/// A size class of the geometry `G`. The blocks of class i have `(i + 1) * alignment` bytes.
+/// A size class of the geometry `G`. Class `i` has blocks of `(i + 1) * alignment` bytes.
 pub struct SizeClass<G> {
     /// # Invariant
     ///
@@ -16,8 +16,7 @@ pub struct SizeClass<G> {
 }
 
 impl<G: Geometry> SizeClass<G> {
-    /// Returns the smallest class whose blocks have at least `size` bytes. Returns `None` if `size`
-    /// is 0 or above the geometry's threshold.
+    /// Returns the smallest class that fits `size`. Returns `None` for 0 and above the threshold.
     ///
     /// ```
     /// use obmalloc::{Pools16K, SizeClass};
@@ -28,18 +27,16 @@ impl<G: Geometry> SizeClass<G> {
     #[inline]
     #[must_use]
     pub const fn of(size: usize) -> Option<Self> {
-        // A size of 0 wraps to the largest number, which is above every threshold.
         let last = size.wrapping_sub(1);
         if last < G::SIZES.small_threshold {
-            // INVARIANT: `last` is less than the threshold, which is CLASSES times the alignment,
-            // so `last` divided by the alignment is less than CLASSES.
+            // INVARIANT: `last` is less than CLASSES times the alignment, so the index is valid.
             Some(Self { index: (last >> Shape::<G>::SHIFT) as u8, geometry: PhantomData })
         } else {
             None
         }
     }
 
-    /// Returns the class with the number `index`, or `None` if there is no such class.
+    /// Returns the class with the number `index`, if there is one.
     #[inline]
     pub const fn from_index(index: usize) -> Option<Self> {
         if index < Shape::<G>::CLASSES {
@@ -61,9 +58,9 @@ impl<G: Geometry> SizeClass<G> {
         (self.index as usize + 1) << Shape::<G>::SHIFT
     }
 
-    /// Returns the number of blocks in a pool of this class. If arenas begin with the headers of
-    /// their pools ([`HeaderRule::InArena`](crate::HeaderRule::InArena)), the first pool of an
-    /// arena has fewer blocks than this, because the headers take up the beginning of the pool.
+    /// Returns the number of blocks in a pool of this class.
+    ///
+    /// The first pool of an arena has fewer blocks if it also holds the headers of the other pools.
     #[inline]
     pub const fn capacity(self) -> usize {
         (G::SIZES.pool_size - Shape::<G>::BEFORE_POOL) / self.block_size()

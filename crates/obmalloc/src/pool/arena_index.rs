@@ -1,20 +1,18 @@
-//! The index of an arena's record. The header of each pool stores the index of the arena that the
-//! pool is part of.
+//! The index of an arena's record, which each pool stores in its header.
 
 #![forbid(unsafe_code)]
 
 use core::num::NonZero;
 
-/// The index of an arena's record in the array of all records. This array never shrinks, so an
-/// index stays valid as long as the array exists.
+/// An index into the array of arena records. It stays valid, because the array never shrinks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ArenaIndex(
-    /// The index plus one. It is never 0, so `Option<ArenaIndex>` is no larger than `ArenaIndex`.
+    /// The index plus one, so `Option<ArenaIndex>` needs no more space.
     NonZero<u32>,
 );
 
 impl ArenaIndex {
-    /// An index that no record has, for pools that are part of no arena.
+    /// An index for pools that are part of no arena.
     pub(crate) const NONE: Self = Self(NonZero::<u32>::MAX);
 
     pub(crate) fn new(index: usize) -> Self {

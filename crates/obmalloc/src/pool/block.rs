@@ -1,63 +1,49 @@
-//! Blocks, and the free list of a pool. Each free block stores the link to the next free block in
-//! its first word.
-//!
-//! ```text
-//!   head ──► ┌──────┬─ ─ ─ ─┐   ┌──────┬─ ─ ─ ─┐   ┌──────┬─ ─ ─ ─┐
-//!            │ next ──────────► │ next ──────────► │ none │       │
-//!            └──────┴─ ─ ─ ─┘   └──────┴─ ─ ─ ─┘   └──────┴─ ─ ─ ─┘
-//! ```
+//! Blocks, and the free list of a pool.
 
 use core::{cell::Cell, ptr::NonNull};
 
-/// A pointer to a block of a heap. Code that has a `BlockPtr` exclusively owns the block. The block
-/// has at least the size of its class and is aligned to the geometry's alignment.
+/// A pointer that exclusively owns a block of a heap.
 ///
-/// The type is not `Copy`. Code that passes a `BlockPtr` to a function therefore gives up the
-/// ownership of the block.
+/// The block is at least as large as its size class, and has the geometry's alignment.
 #[derive(Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct BlockPtr(NonNull<u8>);
 
 impl BlockPtr {
-    /// Makes a `BlockPtr` of the block at `start`.
+    /// Creates the owner of the block at `start`.
     ///
     /// # Safety
     ///
-    /// - A heap must have returned a block that begins at `start`. `start` must be the pointer that
-    ///   the heap returned, or be derived from it.
-    /// - The caller must exclusively own the block, so no other `BlockPtr` of the block may exist.
+    /// - `start` must be the pointer that a heap returned for the block, or be derived from it.
+    /// - The caller must exclusively own the block, and no other `BlockPtr` of it may exist.
     #[inline]
     pub const unsafe fn from_start(start: NonNull<u8>) -> Self {
         Self(start)
     }
 
-    /// Returns a pointer to the block's first byte, and consumes the `BlockPtr`. The caller owns
-    /// the memory from now on, and must free it later.
+    /// Returns a pointer to the block. The caller now owns the block, and must free it later.
     #[inline]
     #[must_use = "the block leaks unless its memory is passed on"]
     pub const fn into_start(self) -> NonNull<u8> {
         self.0
     }
 
-    /// Returns a pointer to the block's first byte. The `BlockPtr` keeps the ownership of the
-    /// block.
+    /// Returns a pointer to the first byte of the block.
     #[inline]
     pub const fn start(&self) -> NonNull<u8> {
         self.0
     }
 }
 
-/// The first word of a free block, which points to the next free block of the pool, or is `None`.
+/// The first word of a free block, which leads to the next free block of the pool.
 type Link = Option<NonNull<u8>>;
 
-/// The free list of one pool. The block that was pushed last is popped first.
 #[derive(Debug)]
 #[repr(transparent)]
 pub(crate) struct FreeList {
     /// # Invariant
     ///
-    /// The list exclusively owns every block on it. The first word of each block links to the next
-    /// block.
+    /// The list exclusively owns its blocks. The first word of each block links to the next block.
     head: Cell<Link>,
 }
 
@@ -71,58 +57,48 @@ impl FreeList {
         self.head.get().is_none()
     }
 
-    /// Removes every block from the list without changing the blocks.
     pub(crate) fn clear(&self) {
         self.head.set(None);
     }
 
-    /// Removes the block that was pushed last and returns it. Returns `None` if the list is empty.
     #[inline]
     pub(crate) fn pop(&self) -> Option<BlockPtr> {
         let start = self.head.get()?;
-        // SAFETY: the block is on the list, so its first word is a link (invariant of `head`).
+        // SAFETY: a block on the list begins with a link (invariant of `head`).
         let next = unsafe { start.cast::<Link>().read() };
-        // INVARIANT: the list now begins at `next`, and no longer contains the block that is
-        // returned.
+        // INVARIANT: the list now begins behind the returned block.
         self.head.set(next);
         Some(BlockPtr(start))
     }
 
-    /// Puts `block` at the front of the list.
     #[inline]
     pub(crate) fn push(&self, block: BlockPtr) {
-        // SAFETY: the list owns the block from now on, and every block has room for a link in its
-        // first word.
+        // SAFETY: the list owns the block from now on, and every block has room for a link.
         unsafe { block.0.cast::<Link>().write(self.head.get()) };
-        // INVARIANT: the block's first word was set to the old head above.
+        // INVARIANT: the block links to the old head.
         self.head.set(Some(block.0));
     }
 
-    /// Fills an empty list with adjacent blocks of `size` bytes. The first block is `first`, and
-    /// each further block begins where the previous one ends, as long as it begins at most `span`
-    /// bytes behind the start of `first`. The blocks will be popped in ascending order of address.
-    /// Returns the total size of the blocks in bytes.
+    /// Fills an empty list with adjacent blocks of `size` bytes, and returns their total size.
+    ///
+    /// The blocks begin at most `span` bytes behind `first`. They are popped in ascending order.
     ///
     /// # Safety
     ///
-    /// The caller must exclusively own all of these blocks, and gives up that ownership. The
-    /// pointer in `first` must be valid for all of them.
+    /// The caller must own these blocks and gives them up. `first` must be valid for all of them.
     pub(crate) unsafe fn fill(&self, first: BlockPtr, size: usize, span: usize) -> usize {
         let (mut last, mut taken) = (first.0, size);
         while taken <= span {
-            // SAFETY: another block begins `size` bytes behind the start of `last`, and the pointer
-            // is valid for this block as well (contract of `fill`).
+            // SAFETY: `first` is valid for all blocks (contract of `fill`), which are adjacent.
             let next = unsafe { last.add(size) };
-            // SAFETY: the list owns the block from now on, and every block has room for a link in
-            // its first word.
+            // SAFETY: the list owns the block from now on, and every block has room for a link.
             unsafe { last.cast::<Link>().write(Some(next)) };
             last = next;
             taken += size;
         }
-        // SAFETY: as above, for the last block.
+        // SAFETY: the list also owns the last block, which has room for a link.
         unsafe { last.cast::<Link>().write(None) };
-        // INVARIANT: the caller has given these blocks to the list (contract of `fill`). The code
-        // above has written a link to the next block into the first word of each block.
+        // INVARIANT: the list owns these blocks (contract of `fill`), and each links to the next.
         self.head.set(Some(first.0));
         taken
     }
@@ -130,8 +106,7 @@ impl FreeList {
     /// Iterates over the blocks in the order in which they will be popped.
     pub(crate) fn iter(&self) -> impl Iterator<Item = NonNull<u8>> {
         core::iter::successors(self.head.get(), |start| {
-            // SAFETY: the block is on the list, so its first word is a link (invariant of `head`).
-            // The callers do not pop blocks during the iteration.
+            // SAFETY: each block has a link (invariant of `head`), and no caller pops meanwhile.
             unsafe { start.cast::<Link>().read() }
         })
     }
@@ -147,7 +122,7 @@ mod tests {
         let list = FreeList::new();
         let starts = memory.each_mut().map(|block| NonNull::from(block).cast::<u8>());
         for start in starts {
-            // SAFETY: the items of the array are blocks of two words, and nothing else uses them.
+            // SAFETY: the items are blocks of two words, and nothing else uses them.
             list.push(unsafe { BlockPtr::from_start(start) });
         }
         assert!(list.iter().eq(starts.into_iter().rev()));
@@ -163,7 +138,7 @@ mod tests {
         let first = NonNull::from(&mut memory).cast::<u8>();
         for (span, count) in [(0, 1), (15, 1), (16, 2), (48, 4)] {
             let list = FreeList::new();
-            // SAFETY: the items of the array are blocks of two words, and nothing else uses them.
+            // SAFETY: the items are blocks of two words, and nothing else uses them.
             let taken = unsafe { list.fill(BlockPtr::from_start(first), 16, span) };
             assert_eq!(taken, count * 16);
             // SAFETY: `nth` is less than the length of the array.

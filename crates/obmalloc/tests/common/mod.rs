@@ -15,16 +15,11 @@ use testkit::{
     shadow::Shadow,
 };
 
-/// The layer below: malloc that fails on demand.
 pub(crate) type Lower = FailingAlloc<Malloc>;
-/// A source of mapped arenas that fails on demand. It may let the heap retain some.
 pub(crate) type Arenas<G> = KnownArenas<FailingArenas<RetainingArenas<MmapArenas>>, Lower, G>;
-/// The heap under test.
 pub(crate) type TestHeap<G> = Heap<Arenas<G>, Lower, G>;
-/// The heap under test and the layer below it.
 pub(crate) type TestPymalloc<G> = Pymalloc<GilHeld<TestHeap<G>>, Lower>;
 
-/// Returns the rules of `G` in the form of the reference.
 pub(crate) fn rules<G: Geometry>() -> Rules {
     Rules {
         alignment: G::SIZES.alignment,
@@ -40,26 +35,19 @@ pub(crate) fn rules<G: Geometry>() -> Rules {
     }
 }
 
-/// A heap of geometry `G`, its driver and shadow, and handles to its layers.
 pub(crate) struct Rig<G: Geometry> {
     pub(crate) driver: Driver<Shadowed<TestPymalloc<G>>>,
-    /// The mapped arenas.
     pub(crate) arenas: ArenaLog,
-    /// The faults of the source of arenas.
     pub(crate) source: Faults,
-    /// The faults of the layer below.
     pub(crate) lower: Faults,
-    /// The live blocks of the layer below.
     pub(crate) below: LiveBlocks,
 }
 
 impl<G: Geometry> Rig<G> {
-    /// Creates a rig whose source retains no arenas.
     pub(crate) fn new() -> Self {
         Self::over(Duration::ZERO)
     }
 
-    /// Creates a rig whose source lets the heap retain arenas.
     pub(crate) fn that_retains_arenas() -> Self {
         Self::over(Duration::from_secs(3600))
     }
@@ -83,27 +71,22 @@ impl<G: Geometry> Rig<G> {
         Self { driver, arenas, source, lower, below }
     }
 
-    /// Plays one operation.
     pub(crate) fn step(&mut self, op: Op) -> Outcome<NonNull<u8>> {
         self.driver.step(op)
     }
 
-    /// Returns the place of a block, or `None` if it is in the layer below.
     pub(crate) fn spot(&self, block: NonNull<u8>) -> Option<Spot> {
         self.arenas.spot(block.addr().get(), G::SIZES.arena_size, G::SIZES.pool_size)
     }
 
-    /// Returns the heap under the allocator.
     pub(crate) fn heap(&self) -> &impl Access {
         self.driver.subject().alloc().access()
     }
 
-    /// Asserts every rule of the crate's page.
     pub(crate) fn check(&self) {
         self.heap().check_invariants();
     }
 
-    /// Returns the live blocks and their contents.
     pub(crate) fn shadow(&self) -> &Shadow {
         self.driver.subject().shadow()
     }
@@ -112,18 +95,16 @@ impl<G: Geometry> Rig<G> {
         self.driver.subject().alloc().stats()
     }
 
-    /// Returns the figures, parsed from the text of the statistics.
     pub(crate) fn figures(&self) -> Figures {
         Figures::parse(&self.stats().to_string())
     }
 
-    /// Returns the number of arenas that stay mapped once no block is live.
     pub(crate) fn retained(&self) -> usize {
         usize::from(G::RULES.retain_last_arena && self.arenas.ever() > 0)
     }
 }
 
-/// The smallest pools with which an arena's first pool has room for the headers of all pools.
+/// The smallest pools that have room for all headers in the first pool of an arena.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Small;
 
@@ -132,12 +113,10 @@ impl Geometry for Small {
     const SIZES: Sizes = Sizes { pool_size: 512, arena_size: 2 << 10, ..obmalloc::Tiny::SIZES };
 }
 
-/// Returns the number of arenas of `G` in about `bytes`, between 2 and 100.
 pub(crate) fn arenas_in<G: Geometry>(bytes: usize) -> usize {
     (bytes / G::SIZES.arena_size).clamp(2, 100)
 }
 
-/// Runs the named tests for each profile.
 macro_rules! for_every_profile {
     ($($test:ident),+ $(,)?) => {
         for_every_shape_of_cpython!($($test),+);
@@ -160,7 +139,7 @@ macro_rules! for_every_profile {
     };
 }
 
-/// Runs the named tests for each profile whose pools and arenas behave as CPython's do.
+/// Runs the named tests for each geometry that behaves like CPython.
 macro_rules! for_every_shape_of_cpython {
     ($($test:ident),+ $(,)?) => {
         profile!(classes_8_to_256: obmalloc::Classes8To256 => $($test)+);

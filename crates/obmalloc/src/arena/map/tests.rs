@@ -8,8 +8,7 @@ mod narrow {
         geometry::{Sizes, eras::Tiny},
     };
 
-    /// A geometry with slots of 1 KiB and addresses of 14 bits, so the map has a root of 4 items
-    /// and leaves of 4 entries.
+    /// A geometry whose map has a root of 4 items and leaves of 4 entries.
     #[derive(Clone, Copy, Debug, Default)]
     pub(super) struct Narrow;
 
@@ -18,24 +17,18 @@ mod narrow {
         const SIZES: Sizes = Sizes { address_bits: 14, ..Tiny::SIZES };
     }
 
-    /// Publishes an arena at `base`, although no memory is mapped there. The nodes of the map are
-    /// allocated with malloc.
     pub(super) fn publish<G: Geometry>(map: &ArenaMap<G>, base: usize) -> bool {
-        // SAFETY: these tests pass the same allocator in every call. The arena has no blocks, so no
-        // code relies on the entry for it.
+        // SAFETY: all calls pass the same allocator, and the arena has no blocks.
         unsafe { map.publish(base, &Malloc) }
     }
 
-    /// Retracts an arena that [`publish`] has added.
     pub(super) fn retract<G: Geometry>(map: &ArenaMap<G>, base: usize) {
-        // SAFETY: the arenas of these tests do not exist, so they have no blocks.
+        // SAFETY: the arena does not exist, so it has no blocks.
         unsafe { map.retract(base) };
     }
 
-    /// Frees the nodes of a map that [`publish`] has allocated.
     pub(super) fn release<G: Geometry>(mut map: ArenaMap<G>) {
-        // SAFETY: the nodes were allocated with malloc, and the arenas do not exist, so they have
-        // no blocks.
+        // SAFETY: the nodes come from malloc, and the arenas do not exist, so they have no blocks.
         unsafe { map.release(&Malloc) };
     }
 }
@@ -91,8 +84,7 @@ mod unit {
     #[test]
     fn without_memory_nothing_is_published() {
         let map = ArenaMap::<Narrow>::new();
-        // SAFETY: every request to the allocator fails, so no node is allocated. The arena has no
-        // blocks, so no code relies on the entry for it.
+        // SAFETY: the allocator always fails, so there is no node to free. The arena has no blocks.
         assert!(!unsafe { map.publish(1 << 10, &NoAlloc) });
         assert!(!map.contains(1 << 10));
         release(map);
@@ -106,18 +98,14 @@ mod models {
     use super::narrow::*;
     use crate::arena::map::*;
 
-    /// Publishes an arena on the main thread while a second thread looks up addresses, so that loom
-    /// tries the look-ups at every point of the publication. If `before` is empty, the publication
-    /// creates the first leaf of the map. Otherwise the arenas in `before` are published first, so
-    /// that another leaf is the first one.
+    /// Publishes an arena while a reader looks addresses up. Those in `before` are published first.
     fn read_beside(orders: Orders, before: &[usize]) {
         let map = sync::Arc::new(ArenaMap::<Narrow>::new());
         assert!(before.iter().all(|base| publish(&map, *base)));
         let reader = {
             let map = sync::Arc::clone(&map);
             sync::thread::spawn(move || {
-                // The reader may find the arena or not. In both cases, the look-ups must read only
-                // initialised memory.
+                // The reader may find the arena or not, but must read only initialised memory.
                 let _ = map.contains_with(orders, 1 << 10);
                 assert!(!map.contains_with(orders, 2 << 10));
             })
@@ -128,7 +116,7 @@ mod models {
         release(sync::Arc::try_unwrap(map).unwrap());
     }
 
-    /// The address of an arena whose entry is in another leaf than the entry of the arena at 1 KiB.
+    /// An arena whose entry is in another leaf than the entry of the arena at 1 KiB.
     const FAR: &[usize] = &[4 << 10];
 
     #[test]
@@ -165,7 +153,7 @@ mod models {
         sync::rejected(|| read_beside(Orders { find: Relaxed, ..Orders::SOUND }, FAR));
     }
 
-    /// Checks that `leaves` loads the pointers to the leaves with `Acquire` (mutant 19).
+    /// Checks that `leaves` loads the pointer to the root with `Acquire`.
     #[test]
     fn the_leaves_are_counted_beside_a_publication() {
         sync::model(|| {
@@ -181,8 +169,7 @@ mod models {
         });
     }
 
-    /// Calls `unmap` while another thread reads the map. `unmap` retracts an arena and then sets a
-    /// flag. If the reader sees the flag, it must no longer find the arena.
+    /// Lets a thread read the map while `unmap` retracts an arena and sets a flag.
     fn a_reader_learns_that_an_arena_is_gone(unmap: fn(&ArenaMap<Narrow>, &AtomicBool)) {
         let map = sync::Arc::new(ArenaMap::<Narrow>::new());
         assert!(publish(&map, 1 << 10));
@@ -220,8 +207,7 @@ mod models {
         });
     }
 
-    /// Two threads publish arenas at the same time. The entries of both arenas belong to the same
-    /// leaf, which does not exist yet, so each thread may try to create the leaf.
+    /// Lets two threads publish arenas at once, so that both may create the same leaf.
     fn two_publish(publish: fn(&ArenaMap<Narrow>, usize)) {
         let map = sync::Arc::new(ArenaMap::<Narrow>::new());
         let other = {
