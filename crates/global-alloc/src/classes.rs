@@ -43,10 +43,10 @@ pub(crate) fn class(layout: Layout) -> Option<SizeClass<Pools>> {
 
 /// Returns true if memory in a block of class `now` may stay there when it is resized to `new`.
 ///
-/// `after` is the class that a new allocation for `new` would use. A larger block keeps the memory
-/// only if more than three quarters of the block are needed.
+/// `after` is the class that a new allocation for `new` would use.
 ///
-/// The three quarters are CPython's rule (`_PyObject_Realloc` in `Objects/obmalloc.c`).
+/// Memory stays in a larger block only if it needs more than three quarters of the block, as in
+/// CPython (`_PyObject_Realloc` in `Objects/obmalloc.c`).
 #[inline]
 pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClass<Pools>) -> bool {
     let size = now.map_or(0, SizeClass::block_size);
