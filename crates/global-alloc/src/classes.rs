@@ -19,9 +19,7 @@ use obmalloc::{Geometry, Shape, SizeClass};
 
 pub(crate) type Pools = thread_heap::ThreadGeometry;
 
-/// The largest alignment that a block can have.
-///
-/// The first block of each pool starts at a multiple of `MAX_ALIGN`, and no gaps follow.
+/// The largest alignment of a block. The blocks of a pool begin at a multiple of it.
 const MAX_ALIGN: usize = Pools::SIZES.small_threshold.next_power_of_two();
 
 const _: () = assert!(

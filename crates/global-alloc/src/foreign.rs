@@ -17,8 +17,6 @@ use crate::classes::class;
 
 /// Ends the process if `ptr` cannot be memory that the global allocator returned for `layout`.
 ///
-/// `action` is the verb in the message.
-///
 /// Large memory only has to lie outside of all arenas, because the C library allocates it.
 ///
 /// # Safety

@@ -47,7 +47,7 @@ pub(crate) fn alloc(layout: Layout, init: Init) -> Option<NonNull<u8>> {
     }
 }
 
-/// Resizes memory to `size` bytes, and may move it. On `None`, the memory at `ptr` is unchanged.
+/// Resizes memory to `size` bytes, and may move it. On `None`, the memory is unchanged.
 ///
 /// # Safety
 ///

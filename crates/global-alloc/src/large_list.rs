@@ -17,7 +17,6 @@ struct Links {
     next: Cell<Option<NonNull<Links>>>,
 }
 
-/// A list of blocks from the C library. Dropping the list frees all of its blocks.
 #[derive(Debug)]
 pub(crate) struct LargeList {
     /// # Invariant
@@ -63,8 +62,7 @@ impl LargeList {
         Some(self.insert(large::alloc(around(layout)?, init)?, layout))
     }
 
-    /// Resizes memory to `size` bytes, and may move it. On `None`, the memory at `ptr` is
-    /// unchanged.
+    /// Resizes memory to `size` bytes, and may move it. On `None`, the memory is unchanged.
     ///
     /// # Safety
     ///
@@ -150,7 +148,6 @@ impl LargeList {
     }
 
     /// Returns the link to the block after `prev`, or to the first block if `prev` is `None`.
-    ///
     ///
     /// # Safety
     ///

@@ -20,14 +20,11 @@ use crate::{
 
 /// An allocator that serves small layouts from pools and all others from the C library.
 ///
-///
 /// # Safety
 ///
-/// - The blocks of [`alloc_block`](Self::alloc_block) must fulfil the contract of
-///   [`obmalloc::Blocks`].
+/// - The blocks of `alloc_block` must fulfil the contract of [`obmalloc::Blocks`].
 pub(crate) unsafe trait Layouts {
-    /// Returns the list of large memory that this allocator frees when it is dropped, if it has
-    /// one.
+    /// Returns the list of large memory that this allocator frees when dropped, if it has one.
     #[inline]
     fn large_list(&self) -> Option<&LargeList> {
         None
@@ -51,7 +48,6 @@ pub(crate) unsafe trait Layouts {
     fn trim(&self);
 
     /// Ends the process if it can tell that this allocator did not return `ptr` for `layout`.
-    ///
     ///
     /// # Safety
     ///
@@ -118,9 +114,7 @@ pub(crate) unsafe trait Layouts {
         }
     }
 
-    /// Resizes large memory, or moves memory that cannot stay in its block.
-    ///
-    /// The function is not inlined, so that a block which stays in place needs no stack frame.
+    /// Resizes or moves memory. Not inlined, so that memory which stays needs no stack frame.
     ///
     /// # Safety
     ///
@@ -156,8 +150,7 @@ pub(crate) unsafe trait Layouts {
         Some(to)
     }
 
-    /// Allocates memory without a size class. Never inlined, so that small requests need no stack
-    /// frame.
+    /// Allocates memory without a size class. Not inlined, to keep small requests fast.
     #[inline(never)]
     fn alloc_large(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
         if layout.size() == 0 {
@@ -174,8 +167,7 @@ pub(crate) unsafe trait Layouts {
     ///
     /// # Safety
     ///
-    /// - `ptr` must be live memory that this allocator returned for `layout`, which must not be
-    ///   empty.
+    /// - `ptr` must be live memory that this allocator returned for `layout`, which is not empty.
     /// - `size` and the alignment of `layout` must be a valid layout.
     #[inline(never)]
     unsafe fn resize_large(

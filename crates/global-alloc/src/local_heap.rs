@@ -154,8 +154,7 @@ unsafe impl Layouts for LocalHeap {
 
     #[inline]
     unsafe fn free_block(&self, block: BlockPtr) {
-        // SAFETY: nobody else borrows the heap (its invariant), and it allocated the block
-        // (contract).
+        // SAFETY: nobody else borrows the heap (its invariant). It allocated the block (contract).
         unsafe { (*self.heap.get()).free(block) };
     }
 

@@ -29,14 +29,11 @@ use crate::{
     pool::{PoolPtr, State, block::BlockPtr, tag::HeapTag},
 };
 
-/// A heap of small blocks.
+/// A heap of small blocks. [`Pymalloc`](crate::Pymalloc) serves requests of any size.
 ///
 /// `S` is the source of the arenas, `A` allocates a record for each arena, and `G` is the geometry.
 ///
-/// A new heap allocates nothing, so it can be stored in a `static`. Dropping a heap unmaps its
-/// arenas.
-///
-/// A heap serves size classes only. [`Pymalloc`](crate::Pymalloc) serves requests of any size.
+/// A new heap allocates nothing, so it can be a `static`. Dropping a heap unmaps its arenas.
 ///
 /// ```
 /// use obmalloc::{Heap, SizeClass};
@@ -140,8 +137,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Returns the tag of the heap that the block at `start` belongs to.
     ///
-    /// Any thread may call this function at any time. The tag does not change while a block is in
-    /// use.
+    /// Any thread may call this function, because the tag of a block in use never changes.
     ///
     /// # Safety
     ///
@@ -227,8 +223,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         Some(pool)
     }
 
-    /// Takes a free pool from the fullest usable arena, and tells the source if that arena was
-    /// retained.
+    /// Takes a pool from the fullest usable arena. Tells the source if the arena was retained.
     fn take_free_pool(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
         let retained = self.arenas.retained();
         let pool = self.arenas.take_pool(self.tag, class);
@@ -249,14 +244,12 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             return None;
         };
         // SAFETY: the source returned an aligned arena that is not in use (contract of
-        // `ArenaSource`), a record was reserved above, and no arena is usable (requirement of this
-        // function).
+        // `ArenaSource`), a record was reserved above, and no arena is usable (the caller).
         unsafe { self.arenas.add::<G>(base) };
         self.arenas.take_pool(self.tag, class)
     }
 
-    /// Changes the state of `pool` after a free: a full pool becomes used, and an empty pool
-    /// becomes retained or free.
+    /// Makes a full pool used again after a free, and makes an empty pool retained or free.
     #[cold]
     #[inline(never)]
     fn pool_event(&mut self, pool: PoolPtr) {
@@ -279,8 +272,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             return;
         }
         if !may_retain {
-            // Together with the pools that other classes retain, this pool may free its whole
-            // arena.
+            // With the pools that other classes retain, all pools of the arena may be free.
             self.end_retentions();
         }
         self.used.remove(class, pool);
@@ -325,10 +317,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Unmaps an arena that was removed from the table of arenas.
     fn unmap(&mut self, base: NonNull<u8>) {
-        // SAFETY: the arena came from this source, and its record was removed, so nothing refers to
-        // it.
+        // SAFETY: the arena came from this source, and nothing refers to it without its record.
         unsafe { self.source.unmap(base, Shape::<G>::ARENA) };
     }
 
@@ -525,7 +515,6 @@ mod tests {
 
     type RetainingHeap = Heap<Retaining, Malloc, RetainEachClass<Pools4K>>;
 
-    /// The number of pools in an arena.
     const POOLS: usize = 64;
 
     /// The number of blocks of 512 bytes in a pool.

@@ -30,8 +30,7 @@
 //! # Ok::<(), &str>(())
 //! ```
 //!
-//! The default feature `std` adds [`Locked`] and whatever needs an operating system. Without it,
-//! the crate is `no_std`.
+//! Without the default feature `std`, the crate is `no_std` and has no [`Locked`] heaps.
 //!
 //! # Arenas, pools, blocks
 //!
@@ -53,10 +52,7 @@
 //!
 //! A request of `n` bytes has the size class `(n - 1) / alignment`.
 //!
-//! A heap allocates from the free list of the first used pool of the size class.
-//!
-//! A [`Geometry`] sets the sizes and rules, which differ between versions of CPython. [`Pools16K`]
-//! follows CPython from 3.10.
+//! A [`Geometry`] sets the sizes and rules. For example, [`Pools16K`] follows CPython from 3.10.
 //!
 //! # Where things are
 //!
@@ -131,7 +127,6 @@ pub use pool::{block::BlockPtr, tag::HeapTag};
 /// The crate of the layer below, re-exported because its types appear in signatures of this crate.
 pub use raw_mem;
 
-/// The examples of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,5 +1,4 @@
-//! Guards around a heap. [`Locked`] contains a lock, and [`GilHeld`] relies on a lock that the
-//! caller holds.
+//! Guards around a heap. [`Locked`] has a lock, and [`GilHeld`] relies on the caller's lock.
 //!
 //! Other crates must never get a `&mut Heap`, because replacing the heap would unmap blocks in use.
 
@@ -34,8 +33,7 @@ pub trait Access {
     fn check_invariants(&self);
 }
 
-/// Exclusive access to a guarded heap. The trait is private, so no other crate can get a `&mut
-/// Heap`.
+/// Exclusive access to a guarded heap. It is private to hide `&mut Heap` from other crates.
 ///
 /// # Safety
 ///
@@ -137,8 +135,7 @@ unsafe impl<H> Enter for GilHeld<H> {
 /// pymalloc.access().enter(|inside: &mut H| *inside = heap());
 /// ```
 ///
-/// A safe implementation of `Access` cannot be the heap of an allocator. It provides `stats` but no
-/// `malloc`:
+/// Implementing only `Access`, in safe code, gives an allocator `stats` but no `malloc`:
 ///
 /// ```
 /// # use obmalloc::{Access, Blocks, Pools16K, Pymalloc, Stats};
@@ -233,8 +230,7 @@ mod locked {
 
     /// A heap that is protected by a mutex.
     ///
-    /// A call from the arena source or the metadata allocator back into the heap deadlocks or
-    /// panics.
+    /// The arena source and metadata allocator must not call back into the locked heap.
     pub struct Locked<H>(sync::Mutex<H>);
 
     /// A guard that keeps a [`Locked`] heap locked until it is dropped, without access to the heap.

@@ -14,7 +14,7 @@ use crate::{
     pool::block::BlockPtr,
 };
 
-/// One or more heaps of small blocks, and the control over which thread may enter them.
+/// One or more heaps of small blocks that [`Pymalloc`](crate::Pymalloc) allocates from.
 ///
 /// [`GilHeld`](crate::GilHeld) and [`Locked`](crate::Locked) implement the trait for one heap.
 ///
@@ -38,8 +38,7 @@ pub unsafe trait Blocks {
     /// Allocates a block of `class`, or returns `None` if no arena can be mapped.
     fn alloc(&self, class: SizeClass<Self::Geometry>) -> Option<BlockPtr>;
 
-    /// Unmaps unused arenas of the heaps that the calling thread may enter, and of their arena
-    /// source.
+    /// Unmaps the unused arenas that the calling thread can reach.
     fn trim(&self);
 
     /// Frees `block` to the heap that it came from.
@@ -53,8 +52,7 @@ pub unsafe trait Blocks {
     ///
     /// # Safety
     ///
-    /// If `ptr` lies in an arena of these heaps, it must be the start of a block that the caller
-    /// owns.
+    /// If `ptr` lies in an arena of these heaps, it must start a block that the caller owns.
     unsafe fn free_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>>;
 
     /// Returns the size of the block at `ptr` in bytes, or `None` if it came from elsewhere.

@@ -1,7 +1,6 @@
 //! The test of whether a pointer is a block of a given heap.
 //!
-//! A heap recognises its blocks if its arenas come from a [`KnownArenas`], which records them in an
-//! [`ArenaMap`].
+//! A heap recognises its blocks if its arenas come from a [`KnownArenas`].
 
 use core::ptr::NonNull;
 
@@ -25,8 +24,7 @@ pub enum Claim {
 
 /// An arena source that wraps another source and records which arenas are mapped.
 ///
-/// `A` allocates the nodes of the arena map. Every arena must have the size that the geometry `G`
-/// sets.
+/// `A` allocates the arena map. Every arena must have the size that the geometry `G` sets.
 #[derive(Debug)]
 pub struct KnownArenas<S, A: MemAlloc, G: Geometry = Pools16K> {
     source: S,
@@ -36,8 +34,7 @@ pub struct KnownArenas<S, A: MemAlloc, G: Geometry = Pools16K> {
 
 impl<S, A: MemAlloc> KnownArenas<S, A> {
     sync::const_unless_model! {
-        /// Wraps `source` for a heap with the geometry [`Pools16K`]. `lower` allocates the arena
-        /// map.
+        /// Wraps `source` for a heap with the geometry [`Pools16K`]. `lower` allocates the map.
         pub fn new(source: S, lower: A) -> Self {
             Self::with_geometry(source, lower)
         }
@@ -46,7 +43,7 @@ impl<S, A: MemAlloc> KnownArenas<S, A> {
 
 impl<S, A: MemAlloc, G: Geometry> KnownArenas<S, A, G> {
     sync::const_unless_model! {
-        /// Wraps `source` for a heap with the geometry `G`. `lower` allocates the arena map.
+        /// Wraps `source` for a heap with the geometry `G`. `lower` allocates the map.
         pub fn with_geometry(source: S, lower: A) -> Self {
             Self { source, lower, map: ArenaMap::new() }
         }
@@ -100,8 +97,7 @@ impl<S: ArenaSource, M: MemAlloc, A: MemAlloc, G: Geometry> Heap<KnownArenas<S, 
     ///
     /// # Safety
     ///
-    /// If `ptr` lies in an arena of this heap, it must be the start of a block that the caller
-    /// exclusively owns.
+    /// If `ptr` lies in an arena of this heap, it must start a block that the caller alone owns.
     #[inline]
     pub unsafe fn claim(&self, ptr: NonNull<u8>) -> Claim {
         if self.source().contains(ptr.addr().get()) {

@@ -1,5 +1,4 @@
-//! An allocator for requests of any size. Small requests go to a heap, and all others to the layer
-//! below.
+//! An allocator for requests of any size, on top of a heap and another allocator.
 //!
 //! ```text
 //!   malloc(n) ── 1 ≤ n ≤ threshold ──► the heap ── cannot map an arena ──┐
@@ -24,8 +23,7 @@ use crate::{
     pool::block::BlockPtr,
 };
 
-/// An allocator for requests of any size: a heap for small ones, and another allocator for the
-/// rest.
+/// An allocator that serves small requests from a heap, and all others from another allocator.
 ///
 /// ```
 /// use obmalloc::{GilHeld, Heap, KnownArenas, Pymalloc};
@@ -53,8 +51,7 @@ pub struct Pymalloc<X, A> {
     lower: A,
 }
 
-/// A layer below that takes its memory from the heap's arenas breaks `free`, so `Pymalloc::new` is
-/// unsafe:
+/// `Pymalloc::new` is unsafe, because a `lower` that uses memory of the heap would break `free`:
 ///
 /// ```
 /// # use obmalloc::{Heap, KnownArenas, Locked, Pymalloc};
@@ -78,8 +75,8 @@ impl<X, A> Pymalloc<X, A> {
     ///
     /// # Safety
     ///
-    /// No block of `lower` may lie in an arena of `heap`, because [`free`](MemAlloc::free) would
-    /// mistake it for a block of the heap.
+    /// No block of `lower` may ever lie in an arena of `heap`, because [`free`](MemAlloc::free)
+    /// would mistake it for a block of the heap.
     ///
     /// `Malloc` and allocators that map their own pages meet this requirement.
     pub const unsafe fn new(heap: X, lower: A) -> Self {
@@ -111,8 +108,7 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         SizeClass::of(if B::Geometry::RULES.zero_in_pools { cmp::max(size, 1) } else { size })
     }
 
-    /// Returns true if a block of `size` bytes stays in place when it is resized to `new_size`
-    /// bytes.
+    /// Returns true if a block of `size` bytes stays in place when resized to `new_size` bytes.
     #[inline]
     fn stays(size: usize, new_size: usize) -> bool {
         // This test comes first, because `4 * new_size` could overflow for a larger request.
@@ -177,11 +173,9 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         request()
     }
 
-    /// Moves the contents of a block to a new block of `new_size` bytes. On `None`, the old block
-    /// is unchanged.
+    /// Moves a block to a new block of `new_size` bytes. On `None`, the old block is unchanged.
     ///
-    /// The function is not inlined, so that `realloc` needs no stack frame when a block stays in
-    /// place.
+    /// Not inlined, so that `realloc` needs no stack frame when a block stays in place.
     ///
     /// # Safety
     ///

@@ -1,12 +1,5 @@
 //! The pools that their size class retains when they become empty.
 //!
-//! ```text
-//!   the last block of a pool is freed
-//!      │ retained: stays the only pool of its class's list ──► serves the next request of the class
-//!      └ otherwise ──► free: goes to its arena ──► serves any class
-//!                                 └ all pools of the arena are free: the arena is retained or unmapped
-//! ```
-//!
 //! A size class keeps its last pool when the pool becomes empty. A program that allocates and frees
 //! one block in a loop would otherwise return the pool to its arena each time.
 //!
@@ -25,8 +18,7 @@ use crate::{
     pool::PoolPtr,
 };
 
-/// The size classes that retain a pool, as a bit mask. A retained pool is its class's only used
-/// pool.
+/// The size classes that retain their only used pool, as a bit mask.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct EmptyPools(u64);
 
@@ -55,8 +47,7 @@ impl EmptyPools {
         self.0 |= 1 << class.index();
     }
 
-    /// Ends the retention of the pool of `class`, or of any class under
-    /// [`RetainRule::Unobservable`].
+    /// Ends the retention for `class`, or for any class under [`RetainRule::Unobservable`].
     ///
     /// A pool without a block in use is removed from its class's list and returned.
     #[inline]

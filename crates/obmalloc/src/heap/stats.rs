@@ -180,8 +180,7 @@ impl Stats {
 
 /// Adds the statistics of another heap with the same geometry.
 ///
-/// The sum of both `highwater` is an upper bound, because the heaps may have peaked at different
-/// times.
+/// The sum of both `highwater` is an upper bound, because the peaks may differ in time.
 impl AddAssign<&Self> for Stats {
     fn add_assign(&mut self, other: &Self) {
         let (arenas, bytes) = (&mut self.arenas, &mut self.bytes);

@@ -1,10 +1,6 @@
 //! The used pools of each size class, in one list per class (CPython's `usedpools`).
 //!
-//! ```text
-//!   class 0 ──► pool ⇄ pool ⇄ pool          the first one serves every request of its class
-//!   class 1 ──► PoolPtr::NONE                a pool without blocks, so no test for null is needed
-//!   class 2 ──► pool
-//! ```
+//! An empty list is `PoolPtr::NONE`, a pool without blocks, so no test for null is needed.
 
 #![forbid(unsafe_code)]
 
@@ -13,7 +9,6 @@ use crate::{
     pool::{PoolPtr, State},
 };
 
-/// The first used pool of each class.
 #[derive(Debug)]
 pub(crate) struct UsedPools {
     /// # Invariant
