@@ -1,17 +1,14 @@
-//! Implementations of the trait `Allocator` of the crate allocator-api2, for two of its versions,
-//! because both versions are in use.
+//! The trait `Allocator` of allocator-api2, for both versions of that crate that are in use.
 
 use std::{alloc::Layout, ptr::NonNull};
 
 use crate::{large::Init, layouts::Layouts, local_heap::LocalHeap, ob_malloc::ObMalloc};
 
-/// Implements the trait `Allocator` of the crate `$api` for the type `$handle`, which is either
-/// `$allocator` itself or a reference to a `$allocator`.
+/// Implements `Allocator` of `$api` for `$handle`, which is `$allocator` or a reference to it.
 macro_rules! implement {
     ($api:ident, $handle:ty, $allocator:ty) => {
-        // SAFETY: all memory has the size and alignment of its layout (contract of `Layouts`).
-        // Copies of a handle refer to the same allocator. That allocator lives at least as long as
-        // the copies, so the memory stays valid.
+        // SAFETY: all memory fits its layout (contract of `Layouts`), and stays valid as long as a
+        // copy of the handle exists, because all copies refer to the same allocator.
         unsafe impl $api::alloc::Allocator for $handle {
             #[inline]
             fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, $api::alloc::AllocError> {
@@ -54,8 +51,7 @@ macro_rules! implement {
                 // SAFETY: `grow` has the same contract.
                 let memory = unsafe { $api::alloc::Allocator::grow(self, ptr, old, new) }?;
                 let start = memory.cast::<u8>();
-                // SAFETY: the memory has `new.size()` bytes. Its first `old.size()` bytes have
-                // contents, and we write only the bytes after them.
+                // SAFETY: the memory has `new.size()` bytes, and the old contents are not written.
                 unsafe { start.add(old.size()).write_bytes(0, new.size() - old.size()) };
                 Ok(memory)
             }
@@ -83,7 +79,6 @@ implement!(allocator_api2_04, ObMalloc, ObMalloc);
 #[cfg(feature = "allocator-api2-04")]
 implement!(allocator_api2_04, &LocalHeap, LocalHeap);
 
-/// Returns the slice of `layout.size()` bytes at `start`, or `None` if `start` is `None`.
 #[inline]
 fn bytes(start: Option<NonNull<u8>>, layout: Layout) -> Option<NonNull<[u8]>> {
     Some(NonNull::slice_from_raw_parts(start?, layout.size()))

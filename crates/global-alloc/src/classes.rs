@@ -1,4 +1,4 @@
-//! Finds the size class of the blocks for each layout.
+//! The size class of each layout.
 //!
 //! ```text
 //!   align ≤ 16     the smallest class that fits
@@ -9,9 +9,7 @@
 //!     each block starts at a multiple of 128, because no header precedes the first one
 //! ```
 //!
-//! The class depends on the layout alone. The caller passes the same layout when it frees a block,
-//! so we can compute the block's class again without reading the header of the pool that contains
-//! the block.
+//! The class depends on the layout alone, so freeing a block need not read the header of its pool.
 
 #![forbid(unsafe_code)]
 
@@ -19,12 +17,9 @@ use std::alloc::Layout;
 
 use obmalloc::{Geometry, Shape, SizeClass};
 
-/// The geometry of the pools.
 pub(crate) type Pools = thread_heap::ThreadGeometry;
 
-/// The largest alignment that a block of a size class can have. The first block of each pool starts
-/// at a multiple of this alignment, and the other blocks follow without gaps. Each block is
-/// therefore aligned to every power of two that divides the block size, up to this limit.
+/// The largest alignment of a block. The blocks of a pool begin at a multiple of it.
 const MAX_ALIGN: usize = Pools::SIZES.small_threshold.next_power_of_two();
 
 const _: () = assert!(
@@ -33,26 +28,23 @@ const _: () = assert!(
         && Pools::SIZES.pool_size.is_multiple_of(MAX_ALIGN)
 );
 
-/// Returns the size class of the blocks for `layout`. Returns `None` if the size of `layout` is 0,
-/// or if no class has blocks that are large enough.
+/// Returns the size class for `layout`, or `None` if `layout` is empty or too large for the pools.
 #[inline]
 pub(crate) fn class(layout: Layout) -> Option<SizeClass<Pools>> {
     let mut size = layout.size();
     if layout.align() > Pools::SIZES.alignment {
-        // The addition cannot overflow. The size of a valid layout, rounded up to a multiple of its
-        // alignment, is at most isize::MAX bytes.
+        // A valid layout, rounded up to its alignment, has at most isize::MAX bytes.
         size = (size + (layout.align() - 1)) & !(layout.align() - 1);
     }
     SizeClass::of(size)
 }
 
-/// Returns true if memory in a block of the class `now` may stay in this block when the memory is
-/// reallocated to the layout `new`. `after` is the class from which a new allocation for `new`
-/// would get its block.
+/// Returns true if memory in a block of class `now` may stay there when it is resized to `new`.
 ///
-/// The memory may stay if both classes are the same. Otherwise, it may stay only if the block is
-/// large enough and sufficiently aligned for `new`, and if `new` needs more than three quarters of
-/// the block. This is CPython's rule (`_PyObject_Realloc` in `Objects/obmalloc.c`).
+/// `after` is the class that a new allocation for `new` would use.
+///
+/// Memory stays in a larger block only if it needs more than three quarters of the block, as in
+/// CPython (`_PyObject_Realloc` in `Objects/obmalloc.c`).
 #[inline]
 pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClass<Pools>) -> bool {
     let size = now.map_or(0, SizeClass::block_size);
@@ -60,21 +52,18 @@ pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClas
     now == Some(after) || (fits && 4 * new.size() > 3 * size)
 }
 
-/// Returns a class with room for further growth, for memory that grows from the layout `old` to the
-/// layout `new`. Memory that grows by less than a quarter is likely to grow again, so the class has
-/// room for an eighth more than `new`. Returns `None` if the memory does not grow, if it grows by
-/// more, or if there is no suitable larger class.
+/// Returns a class with room for an eighth more than `new`, if memory grows by less than a quarter.
+///
+/// Memory that grows by a little is likely to grow again.
 #[inline]
 pub(crate) fn grown(old: Layout, new: Layout) -> Option<SizeClass<Pools>> {
     let (before, after) = (old.size(), new.size());
     let a_little = after > before && after - before < before / 4;
-    // The addition cannot overflow, because a layout has at most isize::MAX bytes.
+    // A layout has at most isize::MAX bytes, so the addition cannot overflow.
     let roomy = Layout::from_size_align(after + after / 8, new.align());
     let roomy = roomy.ok().filter(|_| a_little).and_then(class);
     let least = class(new)?;
-    // We use the larger class only if `new` fills more than three quarters of a block of that
-    // class. Otherwise the next reallocation could find that the block is too large, and move the
-    // memory out of the block again.
+    // In a block that is too large, the next reallocation would move the memory again.
     roomy.filter(|_| serves(roomy, new, least))
 }
 

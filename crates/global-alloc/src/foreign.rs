@@ -1,10 +1,6 @@
-//! A check that memory which is freed or resized came from this allocator. Only debug builds
-//! contain the check.
+//! Debug builds check that memory which is freed or resized came from this allocator.
 //!
-//! Rust code can pass memory of another allocator to this one by mistake, for example by calling
-//! `CString::from_raw` on the result of C's `strdup`. A debug build then writes one line to stderr
-//! and ends the process. A release build trusts the layout that the code passes, and does not check
-//! the pointer.
+//! The check catches, for example, `CString::from_raw` on the result of C's `strdup`.
 
 use std::{
     alloc::Layout,
@@ -20,11 +16,8 @@ use thread_heap::PerThread;
 use crate::classes::class;
 
 /// Ends the process if `ptr` cannot be memory that the global allocator returned for `layout`.
-/// `action` is a verb that names what the program does with the memory. It appears in the message.
 ///
-/// Memory for a layout that is too large for the pools belongs to the C library. We therefore only
-/// check that such memory does not lie in an arena of our heaps. The C library itself may detect a
-/// pointer that it did not return.
+/// Large memory only has to lie outside of all arenas, because the C library allocates it.
 ///
 /// # Safety
 ///
@@ -44,14 +37,12 @@ pub(crate) unsafe fn check(action: &str, ptr: NonNull<u8>, layout: Layout) {
     }
 }
 
-/// Writes one line to stderr and ends the process. This function must not allocate, because it is
-/// called from within the global allocator.
+/// Writes one line to stderr and ends the process, without allocating memory.
 #[cold]
 fn abort(action: &str, ptr: NonNull<u8>, layout: Layout, why: fmt::Arguments<'_>) -> ! {
     let (size, align) = (layout.size(), layout.align());
     let mut line = Cursor::new([0_u8; 256]);
-    // Every message fits into the buffer. If a message were longer, `writeln!` would fail and we
-    // would write only the beginning of the message, so we can ignore the result.
+    // Every message fits into the buffer, and a longer one would only be cut off.
     let _ = writeln!(
         line,
         "obmalloc: cannot {action} the memory at {ptr:p} with size {size} and alignment {align}: \

@@ -8,16 +8,15 @@ use libc::malloc_size as c_usable_size;
 use libc::malloc_usable_size as c_usable_size;
 use raw_mem::{Malloc, MemAlloc};
 
-/// The contents of newly allocated memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Init {
     Uninit,
     Zeroed,
 }
 
-/// Calls `request`. If the request fails, calls `trim` and then repeats the request once. The C
-/// library cannot use memory that the pools retain. `trim` returns this memory to the system, so
-/// the second request may succeed.
+/// Calls `request`, and calls it again after `trim` if it fails.
+///
+/// The C library can use memory that the pools retain only after `trim` has unmapped it.
 #[inline]
 pub(crate) fn after_trim<T>(request: impl Fn() -> Option<T>, trim: impl FnOnce()) -> Option<T> {
     request().or_else(
@@ -29,18 +28,16 @@ pub(crate) fn after_trim<T>(request: impl Fn() -> Option<T>, trim: impl FnOnce()
     )
 }
 
-/// The alignment that malloc guarantees for every block. It is sufficient for the largest
-/// fundamental type of C.
+/// The alignment of every block of malloc, which suits the largest fundamental type of C.
 const MALLOC_ALIGN: usize = 2 * size_of::<usize>();
 
-/// Returns true if every block that malloc returns is sufficiently aligned for `layout`.
+/// Returns true if malloc aligns every block sufficiently for `layout`.
 #[inline]
 fn is_plain(layout: Layout) -> bool {
     layout.align() <= MALLOC_ALIGN
 }
 
-/// Allocates memory for `layout`. The memory overlaps no other memory in use. It belongs to the
-/// caller until the caller frees it.
+/// Allocates memory for `layout`. The caller alone owns the memory until the caller frees it.
 #[inline]
 pub(crate) fn alloc(layout: Layout, init: Init) -> Option<NonNull<u8>> {
     match (is_plain(layout), init) {
@@ -50,8 +47,7 @@ pub(crate) fn alloc(layout: Layout, init: Init) -> Option<NonNull<u8>> {
     }
 }
 
-/// Resizes the memory at `ptr` to `size` bytes. The memory moves if it cannot be resized in place.
-/// If the function returns `None`, the memory at `ptr` is unchanged.
+/// Resizes memory to `size` bytes, and may move it. On `None`, the memory is unchanged.
 ///
 /// # Safety
 ///
@@ -65,8 +61,7 @@ pub(crate) unsafe fn resize(ptr: NonNull<u8>, layout: Layout, size: usize) -> Op
     // SAFETY: `size` and the alignment are a valid layout (contract of `resize`).
     let new = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
     let block = alloc_aligned(new, Init::Uninit)?;
-    // SAFETY: both blocks are live and have at least as many bytes as we copy. A new block overlaps
-    // no other block in use.
+    // SAFETY: both blocks are live, have that many bytes and do not overlap.
     unsafe { block.copy_from_nonoverlapping(ptr, layout.size().min(size)) };
     // SAFETY: the old block is live. The caller uses only the new block from now on (contract).
     unsafe { free(ptr) };
@@ -81,8 +76,7 @@ pub(crate) unsafe fn resize(ptr: NonNull<u8>, layout: Layout, size: usize) -> Op
 /// - The memory must not be used again.
 #[inline]
 pub(crate) unsafe fn free(ptr: NonNull<u8>) {
-    // SAFETY: the memory came from `malloc` or `posix_memalign` (contract of `free`), and the C
-    // library's `free` accepts blocks of both.
+    // SAFETY: the C library's `free` accepts blocks of `malloc` and `posix_memalign`.
     unsafe { Malloc.free(Some(ptr)) };
 }
 
@@ -104,8 +98,8 @@ pub(crate) unsafe fn usable_size(ptr: NonNull<u8>) -> usize {
 
 fn alloc_aligned(layout: Layout, init: Init) -> Option<NonNull<u8>> {
     let mut block = std::ptr::null_mut();
-    // SAFETY: `posix_memalign` requires an alignment that is a power of two and a multiple of the
-    // size of a pointer. Every alignment above `MALLOC_ALIGN` is both.
+    // SAFETY: every alignment above `MALLOC_ALIGN` is a power of two and a multiple of the size of
+    // a pointer, as `posix_memalign` requires.
     let code = unsafe { libc::posix_memalign(&mut block, layout.align(), layout.size().max(1)) };
     let block = NonNull::new(block.cast::<u8>()).filter(|_| code == 0)?;
     if init == Init::Zeroed {

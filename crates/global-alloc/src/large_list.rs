@@ -1,5 +1,4 @@
-//! A list of large allocations. When the list is dropped, it frees all allocations that are still
-//! in the list.
+//! A list of large allocations that frees them when it is dropped.
 //!
 //! ```text
 //!   head ─► ┌───────┬─ ─ ─┬────────────┐ ⇄ ┌───────┬─ ─ ─┬────────────┐
@@ -12,33 +11,30 @@ use std::{alloc::Layout, cell::Cell, ptr::NonNull};
 
 use crate::large::{self, Init};
 
-/// The links at the start of a block. They lead to the previous and to the next block of the list.
 #[derive(Debug)]
 struct Links {
     prev: Cell<Option<NonNull<Links>>>,
     next: Cell<Option<NonNull<Links>>>,
 }
 
-/// A list of blocks from the C library. Dropping the list frees all of its blocks.
 #[derive(Debug)]
 pub(crate) struct LargeList {
     /// # Invariant
     ///
-    /// `head` is the head of a doubly linked list. Each block of the list starts with its `Links`
-    /// and belongs to no other list. A block is freed as soon as it is removed from the list.
+    /// `head` leads to a doubly linked list. Each of its blocks starts with `Links`, is live and is
+    /// in no other list.
     head: Cell<Option<NonNull<Links>>>,
 }
 
 // SAFETY: the list owns its blocks, and any thread may free a block of the C library.
 unsafe impl Send for LargeList {}
 
-/// Returns the distance in bytes from the start of a block to the user's memory inside the block.
+/// Returns the distance in bytes from the start of a block to the user's memory.
 fn offset(layout: Layout) -> usize {
     layout.align().max(size_of::<Links>())
 }
 
-/// Returns the layout of a block that contains its links, followed by user memory for `layout`.
-/// Returns `None` if such a block would be too large.
+/// Returns the layout of a block of links and user memory, or `None` if it would be too large.
 fn around(layout: Layout) -> Option<Layout> {
     let offset = offset(layout);
     Layout::from_size_align(layout.size().checked_add(offset)?, offset).ok()
@@ -59,15 +55,14 @@ impl LargeList {
         Self { head: Cell::new(None) }
     }
 
-    /// Allocates memory for `layout`. The memory overlaps no other memory in use. It belongs to the
-    /// caller until the caller frees it or the list is dropped. The memory stays valid when the
-    /// list is moved.
+    /// Allocates memory that the caller owns until it is freed or the list is dropped.
+    ///
+    /// The memory stays valid when the list is moved.
     pub(crate) fn alloc(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
         Some(self.insert(large::alloc(around(layout)?, init)?, layout))
     }
 
-    /// Resizes the memory at `ptr` to `size` bytes. The memory moves if it cannot be resized in
-    /// place. If the function returns `None`, the memory at `ptr` is unchanged.
+    /// Resizes memory to `size` bytes, and may move it. On `None`, the memory is unchanged.
     ///
     /// # Safety
     ///
@@ -86,8 +81,8 @@ impl LargeList {
         let block = unsafe { block_around(ptr, layout) };
         // SAFETY: the block came from the C library for `old`.
         let block = unsafe { large::resize(block.cast(), old, new.size()) }?.cast();
-        // SAFETY: the block starts with its links, which were copied if the block has moved. The
-        // neighbours to which the links lead are still in the list.
+        // SAFETY: the block starts with its links, which were copied if it moved, and its
+        // neighbours are still in the list.
         unsafe { self.link_neighbours(block) };
         // SAFETY: the block is larger than this offset.
         Some(unsafe { block.cast::<u8>().add(offset(layout)) })
@@ -108,30 +103,27 @@ impl LargeList {
             // SAFETY: `next` is a block in the list, so it is live.
             unsafe { next.as_ref() }.prev.set(prev.get());
         }
-        // SAFETY: `prev` is `None` or a block in the list, and no block leaves the list before the
-        // result is used.
+        // SAFETY: `prev` is `None` or in the list, which loses no block before the result is used.
         unsafe { self.link_after(prev.get()) }.set(next.get());
         // SAFETY: the block has left the list and is not used again (contract of `free`).
         unsafe { large::free(block.cast()) };
     }
 
-    /// Frees every block of the list, in O(n) time for n blocks.
+    /// Frees every block of the list. O(blocks).
     pub(crate) fn clear(&mut self) {
         let mut next = self.head.take();
         while let Some(block) = next {
             // SAFETY: the block was in the list and has not been freed yet.
             next = unsafe { block.as_ref() }.next.get();
-            // SAFETY: the list is borrowed mutably, so nobody uses the memory in its blocks any
-            // more.
+            // SAFETY: the list is borrowed mutably, so nobody uses the memory in its blocks.
             unsafe { large::free(block.cast()) };
         }
     }
 
-    /// Inserts a new block at the head of the list. The block must contain user memory for
-    /// `layout`. Returns a pointer to that memory.
+    /// Inserts a new block, which must have room for `layout`, and returns its user memory.
     fn insert(&self, block: NonNull<u8>, layout: Layout) -> NonNull<u8> {
         let links = block.cast::<Links>();
-        // SAFETY: the block is new. It is larger than its links, and sufficiently aligned for them.
+        // SAFETY: the block is new, and is large and aligned enough for its links.
         unsafe { links.write(Links { prev: Cell::new(None), next: self.head.clone() }) };
         // SAFETY: the links were just written, and the old head is in the list.
         unsafe { self.link_neighbours(links) };
@@ -139,7 +131,7 @@ impl LargeList {
         unsafe { block.add(offset(layout)) }
     }
 
-    /// Makes both neighbours of `block` in the list link to `block`.
+    /// Makes both neighbours of `block` link to it.
     ///
     /// # Safety
     ///
@@ -151,18 +143,15 @@ impl LargeList {
             // SAFETY: `next` is a block in the list, so it is live.
             unsafe { next.as_ref() }.prev.set(Some(block));
         }
-        // SAFETY: `prev` is `None` or a block in the list, and no block leaves the list before the
-        // result is used.
+        // SAFETY: `prev` is `None` or in the list, which loses no block before the result is used.
         unsafe { self.link_after(prev.get()) }.set(Some(block));
     }
 
-    /// Returns the link that leads to the block after `prev`. If `prev` is `None`, returns the head
-    /// of the list, which leads to the first block.
+    /// Returns the link to the block after `prev`, or to the first block if `prev` is `None`.
     ///
     /// # Safety
     ///
-    /// - If `prev` is a block, this block must be in this list, and must stay in the list while the
-    ///   result is used.
+    /// - If `prev` is a block, it must stay in this list while the result is used.
     unsafe fn link_after(&self, prev: Option<NonNull<Links>>) -> &Cell<Option<NonNull<Links>>> {
         match prev {
             // SAFETY: the block is in the list (contract of `link_after`).

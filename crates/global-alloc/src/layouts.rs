@@ -1,4 +1,4 @@
-//! Requests of any layout. They get memory from the pools or from the C library.
+//! Requests of any layout, for memory from the pools or from the C library.
 //!
 //! ```text
 //!   layout ─┬─ with a class ──► a block of the class, from the pools
@@ -6,8 +6,7 @@
 //!           └─ empty ─────────► an aligned pointer to nothing
 //! ```
 //!
-//! The caller passes the same layout again when it frees or resizes memory. The layout tells where
-//! the memory came from, so the address need not be looked up.
+//! The layout tells where memory came from when it is freed, so its address need not be looked up.
 
 use std::{alloc::Layout, num::NonZero, ptr::NonNull};
 
@@ -19,17 +18,13 @@ use crate::{
     large_list::LargeList,
 };
 
-/// An allocator that serves small layouts from a heap of pools and all other layouts from the C
-/// library.
+/// An allocator that serves small layouts from pools and all others from the C library.
 ///
 /// # Safety
 ///
-/// - The blocks of [`alloc_block`](Self::alloc_block) must meet the requirements that
-///   [`obmalloc::Blocks`] makes.
+/// - The blocks of `alloc_block` must fulfil the contract of [`obmalloc::Blocks`].
 pub(crate) unsafe trait Layouts {
-    /// Returns the list that contains the allocator's memory from the C library, or `None` if there
-    /// is no such list. An allocator needs the list only if it frees this memory when it is
-    /// dropped.
+    /// Returns the list of large memory that this allocator frees when dropped, if it has one.
     #[inline]
     fn large_list(&self) -> Option<&LargeList> {
         None
@@ -39,10 +34,10 @@ pub(crate) unsafe trait Layouts {
     #[inline]
     fn prepare(&self) {}
 
-    /// Allocates an uninitialised block of `class`. Returns `None` if no arena is available.
+    /// Allocates an uninitialised block of `class`, or returns `None` if no arena is available.
     fn alloc_block(&self, class: SizeClass<Pools>) -> Option<BlockPtr>;
 
-    /// Frees `block`, a block of the pools.
+    /// Frees `block`.
     ///
     /// # Safety
     ///
@@ -52,8 +47,7 @@ pub(crate) unsafe trait Layouts {
     /// Unmaps the empty arenas that the pools retain.
     fn trim(&self);
 
-    /// Ends the process if the function can tell that `ptr` is not memory which this allocator
-    /// returned for `layout`. `action` is a verb for what the program is doing with the memory.
+    /// Ends the process if it can tell that this allocator did not return `ptr` for `layout`.
     ///
     /// # Safety
     ///
@@ -61,8 +55,7 @@ pub(crate) unsafe trait Layouts {
     #[inline]
     unsafe fn check(_action: &str, _ptr: NonNull<u8>, _layout: Layout) {}
 
-    /// Allocates memory for `layout`, with the contents that `init` asks for. Returns `None` if no
-    /// memory is available.
+    /// Allocates memory for `layout` with the contents that `init` asks for.
     #[inline]
     fn allocate(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
         self.prepare();
@@ -86,24 +79,21 @@ pub(crate) unsafe trait Layouts {
         // SAFETY: `ptr` is live memory of this allocator (contract of `deallocate`).
         unsafe { Self::check("free", ptr, layout) };
         if class(layout).is_some() {
-            // SAFETY: the layout has a class, so the memory is a block of the pools. It is not used
-            // again (contract of `deallocate`).
+            // SAFETY: the layout has a class, so the memory is a block of the pools (contract).
             unsafe { self.free_block(BlockPtr::from_start(ptr)) };
         } else if layout.size() > 0 {
             match self.large_list() {
-                // SAFETY: the layout has no class, so the memory came from the list. It is not used
-                // again (contract of `deallocate`).
+                // SAFETY: without a class, the memory came from the list (contract).
                 Some(list) => unsafe { list.free(ptr, layout) },
-                // SAFETY: there is no list, so the memory came from the C library. It is not used
-                // again (contract of `deallocate`).
+                // SAFETY: without a list, the memory came from the C library (contract).
                 None => unsafe { large::free(ptr) },
             }
         }
     }
 
-    /// Resizes the memory at `ptr` from the layout `old` to the layout `new`. The contents stay the
-    /// same up to the smaller of both sizes. The memory stays in its block if that block also suits
-    /// `new`; see [`serves`]. If the function returns `None`, the memory at `ptr` has not changed.
+    /// Resizes memory from `old` to `new`, and keeps the contents up to the smaller of both sizes.
+    ///
+    /// The memory stays in its block if [`serves`] allows it. On `None`, the memory is unchanged.
     ///
     /// # Safety
     ///
@@ -123,8 +113,7 @@ pub(crate) unsafe trait Layouts {
         }
     }
 
-    /// Resizes large memory, or moves memory that cannot stay in its block. It is not inlined, so that
-    /// a block which stays in place needs no stack frame.
+    /// Resizes or moves memory. Not inlined, so that memory which stays needs no stack frame.
     ///
     /// # Safety
     ///
@@ -145,7 +134,7 @@ pub(crate) unsafe trait Layouts {
         }
     }
 
-    /// Allocates memory for `new`, copies the contents into it, and frees the memory for `old`.
+    /// Moves memory to a new allocation for `new`.
     ///
     /// # Safety
     ///
@@ -153,16 +142,14 @@ pub(crate) unsafe trait Layouts {
     unsafe fn move_to(&self, ptr: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<u8>> {
         let roomy = grown(old, new).and_then(|class| self.alloc_block(class));
         let to = roomy.map(BlockPtr::into_start).or_else(|| self.allocate(new, Init::Uninit))?;
-        // SAFETY: both allocations are live and have at least that many bytes. New memory overlaps
-        // no other memory in use.
+        // SAFETY: both allocations are live, have that many bytes and do not overlap.
         unsafe { to.copy_from_nonoverlapping(ptr, old.size().min(new.size())) };
-        // SAFETY: `ptr` is live memory for `old`, and the caller uses `to` from now on (contract).
+        // SAFETY: `ptr` is live for `old`, and the caller uses only `to` from now on (contract).
         unsafe { self.deallocate(ptr, old) };
         Some(to)
     }
 
-    /// Allocates memory for a layout that has no size class. It is never inlined, so that requests
-    /// with a size class need no stack frame.
+    /// Allocates memory without a size class. Not inlined, to keep small requests fast.
     #[inline(never)]
     fn alloc_large(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
         if layout.size() == 0 {
@@ -175,13 +162,11 @@ pub(crate) unsafe trait Layouts {
         after_trim(request, || self.trim())
     }
 
-    /// Resizes the memory at `ptr` to `size` bytes with the same alignment. Neither the old nor the
-    /// new layout has a size class.
+    /// Resizes memory to `size` bytes. Neither the old nor the new layout may have a size class.
     ///
     /// # Safety
     ///
-    /// - `ptr` must be live memory that this allocator returned for `layout`, which must not be
-    ///   empty.
+    /// - `ptr` must be live memory that this allocator returned for `layout`, which is not empty.
     /// - `size` and the alignment of `layout` must be a valid layout.
     #[inline(never)]
     unsafe fn resize_large(
@@ -190,7 +175,7 @@ pub(crate) unsafe trait Layouts {
         layout: Layout,
         size: usize,
     ) -> Option<NonNull<u8>> {
-        // A request that fails does not change the memory, so we may repeat it.
+        // A request that fails leaves the memory unchanged, so it may be repeated.
         let request = || match self.large_list() {
             // SAFETY: the layout has no class, so the memory came from the list (contract).
             Some(list) => unsafe { list.resize(ptr, layout, size) },
@@ -201,8 +186,7 @@ pub(crate) unsafe trait Layouts {
     }
 }
 
-/// Returns true if memory for `old` can be resized to `new` by the C library. Neither layout may
-/// have a size class.
+/// Returns true if the C library can resize memory from `old` to `new`, which have no size class.
 #[inline]
 fn is_resizable(old: Layout, new: Layout) -> bool {
     old.align() == new.align() && old.size() > 0 && new.size() > 0

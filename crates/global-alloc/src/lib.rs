@@ -16,7 +16,6 @@ mod ob_malloc;
 pub use local_heap::LocalHeap;
 pub use ob_malloc::ObMalloc;
 
-/// Turns the examples in the README of the workspace into documentation tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Workspace;

@@ -15,16 +15,15 @@ use crate::{
 
 type PoolHeap = Heap<MmapArenas, Malloc, Pools>;
 
-/// A heap for collections that live on one thread and borrow the heap. It shares no memory with
-/// other heaps.
+/// A heap for collections on one thread, which borrow the heap and are all dropped together.
 ///
-/// Dropping or [resetting](Self::reset) the heap frees all of its memory. Small objects are freed
-/// without a visit to each of them. A collection whose items need no drop can therefore be passed
-/// to `mem::forget`, which is faster than dropping it. Allocations of more than 512 bytes are kept
-/// on a list and are freed one by one.
+/// Dropping or [resetting](Self::reset) the heap frees all of its memory. A collection whose items
+/// need no drop can be passed to `mem::forget`.
 ///
-/// With the feature `allocator-api2-02` or `allocator-api2-04`, `&LocalHeap` implements the trait
-/// `Allocator` of that version of allocator-api2:
+/// Only allocations of more than 512 bytes are freed one by one.
+///
+/// With the feature `allocator-api2-02` or `allocator-api2-04`, `&LocalHeap` implements `Allocator`
+/// of that version of allocator-api2:
 ///
 #[cfg_attr(feature = "allocator-api2-04", doc = "```")]
 #[cfg_attr(not(feature = "allocator-api2-04"), doc = "```ignore")]
@@ -39,20 +38,17 @@ type PoolHeap = Heap<MmapArenas, Malloc, Pools>;
 /// std::mem::forget(numbers);
 /// heap.reset();
 /// ```
-///
-/// Without these features, programs call [`alloc`](Self::alloc) and the other methods directly.
 pub struct LocalHeap {
     /// # Invariant
     ///
-    /// While no method runs, nothing borrows the contents of the cell. Two methods never run at the
-    /// same time: the type is not `Sync`, and the heap calls no code of its user, so no method can
-    /// be called from within another one.
+    /// While no method runs, nothing borrows the contents of the cell. No two methods run at the
+    /// same time, because the type is not `Sync` and the heap does not call its user.
     heap: UnsafeCell<PoolHeap>,
     large: LargeList,
 }
 
 impl LocalHeap {
-    /// Creates a heap. It allocates no memory before its first request.
+    /// Creates a heap, which allocates no memory before its first request.
     pub const fn new() -> Self {
         Self {
             heap: UnsafeCell::new(Heap::with_geometry(MmapArenas::new(), Malloc)),
@@ -60,9 +56,9 @@ impl LocalHeap {
         }
     }
 
-    /// Allocates uninitialised memory for `layout`. Returns `None` if no memory is available.
+    /// Allocates uninitialised memory for `layout`, or returns `None` if none is available.
     ///
-    /// If `layout` is empty, returns an aligned pointer to zero bytes.
+    /// An empty layout gets an aligned pointer to zero bytes.
     ///
     /// ```
     /// # use std::alloc::Layout;
@@ -78,7 +74,7 @@ impl LocalHeap {
         self.allocate(layout, Init::Uninit)
     }
 
-    /// Allocates zeroed memory for `layout`. Returns `None` if no memory is available.
+    /// Allocates zeroed memory for `layout`, or returns `None` if none is available.
     #[inline]
     pub fn alloc_zeroed(&self, layout: Layout) -> Option<NonNull<u8>> {
         self.allocate(layout, Init::Zeroed)
@@ -96,9 +92,9 @@ impl LocalHeap {
         unsafe { self.deallocate(ptr, layout) };
     }
 
-    /// Resizes the memory at `ptr` from the layout `old` to the layout `new`, and moves it if
-    /// necessary. The contents stay the same up to the smaller of both sizes. If the function
-    /// returns `None`, the memory at `ptr` has not changed.
+    /// Resizes memory from `old` to `new`, and keeps the contents up to the smaller of both sizes.
+    ///
+    /// The memory moves if necessary. On `None`, the memory at `ptr` is unchanged.
     ///
     /// # Safety
     ///
@@ -114,24 +110,23 @@ impl LocalHeap {
         unsafe { self.reallocate(ptr, old, new) }
     }
 
-    /// Frees all memory of the heap, including blocks that are still in use. A collection that uses
-    /// the heap borrows it, and this function needs a mutable borrow, so no collection can use a
-    /// freed block.
+    /// Frees all memory of the heap.
+    ///
+    /// No collection can use the memory afterwards, because each of them borrows the heap.
     pub fn reset(&mut self) {
-        // SAFETY: the heap is borrowed mutably, so nobody else can still use one of its blocks.
+        // SAFETY: the heap is borrowed mutably, so nobody uses its blocks any more.
         unsafe { self.heap.get_mut().reset() };
         self.large.clear();
     }
 
-    /// Counts the memory in use in the pools. Allocations of more than 512 bytes are not included.
-    /// O(pools).
+    /// Counts the memory in use, except for allocations of more than 512 bytes. O(pools).
     pub fn stats(&self) -> Stats {
         // SAFETY: nobody else borrows the heap (its invariant).
         unsafe { &*self.heap.get() }.stats()
     }
 
-    /// Allocates a block of `class` after the free list of that class was found empty. If no arena
-    /// is available, trims this heap and those of the process's threads, and tries again.
+    /// Allocates a block when the free list of `class` is empty. Trims all heaps if no arena is
+    /// available.
     #[cold]
     #[inline(never)]
     fn alloc_block_slow(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {
@@ -159,13 +154,10 @@ unsafe impl Layouts for LocalHeap {
 
     #[inline]
     unsafe fn free_block(&self, block: BlockPtr) {
-        // SAFETY: nobody else borrows the heap (its invariant), and the block came from it
-        // (contract of `free_block`).
+        // SAFETY: nobody else borrows the heap (its invariant). It allocated the block (contract).
         unsafe { (*self.heap.get()).free(block) };
     }
 
-    /// Returns unused memory of this heap, and of the heaps of the process's threads, to the
-    /// system.
     #[cold]
     fn trim(&self) {
         // SAFETY: nobody else borrows the heap (its invariant).

@@ -15,8 +15,8 @@ use crate::{
     layouts::Layouts,
 };
 
-/// The global allocator. Small requests get blocks from the calling thread's own heap. Large
-/// requests get memory from the C library.
+/// The global allocator. Small requests get blocks of the calling thread's heap, and large requests
+/// memory of the C library.
 ///
 /// ```
 /// use global_alloc::ObMalloc;
@@ -28,9 +28,8 @@ use crate::{
 /// assert_eq!(words.concat().len(), 2890);
 /// ```
 ///
-/// With the feature `allocator-api2-02` or `allocator-api2-04`, it also implements the trait
-/// `Allocator` of that version of allocator-api2. A program that has another global allocator can
-/// then use `ObMalloc` for single collections:
+/// With the feature `allocator-api2-02` or `allocator-api2-04`, single collections can use
+/// `ObMalloc` through `Allocator` of that version of allocator-api2:
 ///
 #[cfg_attr(feature = "allocator-api2-04", doc = "```")]
 #[cfg_attr(not(feature = "allocator-api2-04"), doc = "```ignore")]
@@ -43,8 +42,7 @@ use crate::{
 /// assert_eq!(numbers.iter().sum::<i32>(), 6);
 /// ```
 ///
-/// The type has no fields, because all state belongs to the process. All values of it are therefore
-/// the same allocator.
+/// All values of this type are the same allocator, because all state belongs to the process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ObMalloc;
 
@@ -54,14 +52,14 @@ impl ObMalloc {
         Self
     }
 
-    /// Returns as much unused memory to the system as the calling thread can. A thread should call
-    /// it before it waits for a long time.
+    /// Returns as much unused memory to the system as the calling thread can.
     ///
-    /// - It sends the blocks that this thread has freed but that belong to other threads' heaps.
-    /// - It reclaims the blocks of this thread's heap that other threads have freed.
-    /// - It unmaps the empty arenas of this thread's heap, and those that the process retains.
-    /// - It purges the pages that contain nothing but blocks which were freed for other threads and
-    ///   which those threads have not reclaimed yet.
+    /// A thread should call this function before it waits for a long time. The function:
+    ///
+    /// - sends the blocks that this thread has freed to their owners,
+    /// - reclaims the blocks of this thread's heap that other threads have freed,
+    /// - unmaps the empty arenas of this thread's heap and those that the process retains,
+    /// - purges pages that hold only blocks which were freed for other threads.
     ///
     /// ```
     /// # use global_alloc::ObMalloc;
@@ -72,17 +70,14 @@ impl ObMalloc {
         PerThread.flush();
     }
 
-    /// Returns the number of bytes that the program may use at `ptr`. This is at least the
-    /// requested size.
+    /// Returns the number of bytes that the program may use at `ptr`, at least the requested size.
     ///
-    /// The bytes beyond the requested size are uninitialised at first, and a reallocation need not
-    /// preserve them. The program must still free the memory with the layout that it passed when it
-    /// allocated the memory.
+    /// The extra bytes are uninitialised, and a reallocation may lose them. The memory must still
+    /// be freed with its original layout.
     ///
     /// # Safety
     ///
-    /// - `ptr` must have been returned by this allocator. An empty collection has not allocated
-    ///   anything, so its pointer does not meet this requirement.
+    /// - `ptr` must have been returned by this allocator. An empty collection has no such pointer.
     /// - The memory at `ptr` must not have been freed.
     ///
     /// ```
@@ -105,13 +100,12 @@ impl ObMalloc {
         let ptr = unsafe { NonNull::new_unchecked(ptr.cast_mut()) };
         // SAFETY: a pointer into an arena is a block in use (contract of `usable_size`).
         let block_size = unsafe { PerThread.size_if_ours(ptr) };
-        // SAFETY: the memory is live (contract of `usable_size`) and lies in no arena, so it was
-        // allocated by the C library.
+        // SAFETY: the memory is live (contract) and in no arena, so the C library allocated it.
         block_size.unwrap_or_else(|| unsafe { large::usable_size(ptr) })
     }
 }
 
-/// Allocates a block of `class` after the free list of that class was found empty.
+/// Allocates a block when the free list of `class` is empty.
 #[cold]
 #[inline(never)]
 fn alloc_block_slow(class: SizeClass<Pools>) -> Option<BlockPtr> {
@@ -152,14 +146,13 @@ unsafe impl Layouts for ObMalloc {
     }
 }
 
-/// Converts the result of a request to a raw pointer, which is null if the request failed.
 #[inline]
 fn or_null(start: Option<NonNull<u8>>) -> *mut u8 {
     start.map_or(ptr::null_mut(), NonNull::as_ptr)
 }
 
-// SAFETY: the memory of each allocation has the size and alignment of its layout, and overlaps no
-// other memory in use (contract of `Layouts`). No function here unwinds.
+// SAFETY: each allocation fits its layout and overlaps no other memory in use (contract of
+// `Layouts`). No function here unwinds.
 unsafe impl GlobalAlloc for ObMalloc {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -175,8 +168,7 @@ unsafe impl GlobalAlloc for ObMalloc {
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         // SAFETY: this allocator never returns memory at the null address.
         let ptr = unsafe { NonNull::new_unchecked(ptr) };
-        // SAFETY: the memory is live, came from this allocator for `layout`, and is not used again
-        // (contract of `dealloc`).
+        // SAFETY: the memory is live, came from this allocator and is not used again (contract).
         unsafe { self.deallocate(ptr, layout) };
     }
 
@@ -186,8 +178,7 @@ unsafe impl GlobalAlloc for ObMalloc {
         let ptr = unsafe { NonNull::new_unchecked(ptr) };
         // SAFETY: the new size and the alignment are a valid layout (contract of `realloc`).
         let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
-        // SAFETY: the memory is live and came from this allocator for `layout` (contract of
-        // `realloc`).
+        // SAFETY: the memory is live and came from this allocator for `layout` (contract).
         or_null(unsafe { self.reallocate(ptr, layout, new) })
     }
 }

@@ -1,4 +1,4 @@
-//! The usable size of a block, and memory of other allocators (field F11 and F12).
+//! The usable size of a block, and pointers that another allocator returned.
 
 #![cfg(all(target_os = "linux", not(miri)))]
 
@@ -47,7 +47,7 @@ fn the_usable_size_of_a_small_block_is_the_block_size_of_its_class() {
     assert_eq!([1, 16, 17, 33, 512].map(|len| usable(&"x".repeat(len))), [16, 16, 32, 48, 512]);
 }
 
-/// The variable that is set in the child processes of the tests below.
+/// Set in the child processes of the tests.
 const CHILD: &str = "OBMALLOC_TEST_FOREIGN";
 
 fn is_child() -> bool {

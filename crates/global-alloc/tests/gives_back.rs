@@ -1,6 +1,4 @@
-//! Memory that is freed, resized or reset goes back to the system (mutants 1, 2 and 3).
-//!
-//! Each test allocates and frees many times as much memory as the process may grow by.
+//! Memory that is freed, resized or reset goes back to the system.
 
 #![cfg(all(target_os = "linux", not(miri)))]
 
@@ -18,14 +16,12 @@ static GLOBAL: global_alloc::ObMalloc = global_alloc::ObMalloc::new();
 const TIMES: usize = 300;
 const MIB: usize = 1 << 20;
 
-/// The most that the process may grow by, in bytes.
 const GROWTH: usize = 50 * MIB;
 
 /// Held by the one test that measures the process.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Returns the resident memory of the process, in bytes. It only includes pages that were written,
-/// so all tests write to their memory.
+/// Returns the resident memory of the process in bytes, which counts only pages that were written.
 fn resident() -> usize {
     let text = std::fs::read_to_string("/proc/self/statm").expect("Linux has it");
     let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
@@ -132,8 +128,7 @@ fn large_memory_of_a_local_heap_goes_back_when_it_is_freed_or_moves() {
     let heap = LocalHeap::new();
     grows_little(|| {
         let start = heap.alloc_zeroed(layout(MIB, 8)).expect("out of memory");
-        // SAFETY: the memory is live memory of the heap. It is resized and freed with the layout
-        // that it has.
+        // SAFETY: the memory is live, and is resized and freed with the layout that it has.
         unsafe {
             start.write_bytes(1, MIB);
             let moved = heap.realloc(start, layout(MIB, 8), layout(2 * MIB, 8));

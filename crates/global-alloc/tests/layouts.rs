@@ -8,7 +8,6 @@ use std::{
 #[global_allocator]
 static GLOBAL: global_alloc::ObMalloc = global_alloc::ObMalloc::new();
 
-/// Returns every alignment from 1 to 4096.
 fn alignments() -> impl Iterator<Item = usize> {
     (0..=12).map(|shift| 1 << shift)
 }

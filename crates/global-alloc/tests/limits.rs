@@ -1,5 +1,4 @@
-//! Restricted programs: under a seccomp filter, with limits on addresses or data, and with locked
-//! memory.
+//! Programs under a seccomp filter, with limits on addresses or data, and with locked memory.
 //!
 //! Each test starts this program again as a child, which restricts itself.
 
@@ -17,7 +16,6 @@ use global_alloc::{LocalHeap, ObMalloc};
 #[global_allocator]
 static GLOBAL: ObMalloc = ObMalloc::new();
 
-/// Names the program that a child runs.
 const PROGRAM: &str = "OBMALLOC_TEST_LIMITED";
 
 /// The last output of a child that succeeds.
@@ -56,7 +54,6 @@ fn this_program_as_a_child() {
     }
 }
 
-/// Creates boxes and drops them, and returns a sum of their contents.
 fn make_and_drop(boxes: u64) -> u64 {
     let made: Vec<Box<[u64; 8]>> = (0..boxes).map(|number| Box::new([number; 8])).collect();
     made.iter().map(|numbers| numbers[1]).sum()
@@ -69,8 +66,7 @@ fn make_heaps_retain_arenas() {
     }
 }
 
-/// The system calls that the sandbox allows: those of the C library's allocator and locks, input
-/// and output, and exit.
+/// The system calls of the C library's allocator and locks, of input and output, and of exit.
 const ALLOWED: [libc::c_long; 20] = [
     libc::SYS_read,
     libc::SYS_write,
@@ -94,7 +90,7 @@ const ALLOWED: [libc::c_long; 20] = [
     libc::SYS_lseek,
 ];
 
-/// Makes the system kill the process at any other system call of this thread.
+/// Makes the system kill the process at a system call of this thread that is not `ALLOWED`.
 fn enter_sandbox() {
     let step = |code: u32, jf, k| libc::sock_filter { code: code as u16, jt: 0, jf, k };
     let answer = |answer| step(libc::BPF_RET | libc::BPF_K, 0, answer);
@@ -127,7 +123,6 @@ fn in_a_sandbox() {
     drop((before, local));
 }
 
-/// F4 of the field report.
 #[test]
 fn boxes_can_be_allocated_and_freed_under_a_filter_that_kills() {
     run("sandbox");
@@ -147,7 +142,6 @@ fn limit(resource: libc::__rlimit_resource_t, bytes: u64) {
     assert_eq!(unsafe { libc::setrlimit(resource, &limit) }, 0, "a process may limit itself");
 }
 
-/// F5 of the field report.
 fn most_of_a_limit_at_once(resource: libc::__rlimit_resource_t, used: &str) {
     limit(resource, status(used) + (100 << 20));
     black_box(make_and_drop(1_000_000));
@@ -155,13 +149,11 @@ fn most_of_a_limit_at_once(resource: libc::__rlimit_resource_t, used: &str) {
     assert!(buffer.capacity() > 0);
 }
 
-/// F5 of the field report.
 #[test]
 fn most_of_an_address_limit_can_be_one_buffer_after_small_objects() {
     run("addresses");
 }
 
-/// F5 of the field report.
 #[test]
 fn most_of_a_data_limit_can_be_one_buffer_after_small_objects() {
     run("data");
@@ -175,7 +167,6 @@ fn a_large_request_without_addresses() {
     assert!(buffer.try_reserve_exact(1 << 40).is_err());
 }
 
-/// F5 of the field report.
 #[test]
 fn a_large_request_without_addresses_trims_the_heaps() {
     run("large");
@@ -189,14 +180,12 @@ fn a_local_heap_without_addresses() {
     assert!((0..100_000).all(|_| local.alloc(layout).is_some()));
 }
 
-/// F5 of the field report.
 #[test]
 fn a_local_heap_without_addresses_trims_the_heaps_of_the_threads() {
     run("local");
 }
 
-/// The defects report suspected that `free` changes `errno`, and that unmapped arenas stay
-/// resident.
+/// `free` must not change `errno`, and unmapped arenas must not stay resident.
 fn frees_with_locked_memory() {
     // SAFETY: the call only locks pages in memory.
     if unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) } != 0 {

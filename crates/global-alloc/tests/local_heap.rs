@@ -85,8 +85,7 @@ fn large_memory_can_leave_the_list_at_any_place() {
             let (old, new) =
                 (layouts[place], Layout::from_size_align(2000, layouts[place].align()));
             let new = new.expect("a valid layout");
-            // SAFETY: the memory is live for the old layout and zeroed. The new memory is freed
-            // once, with its layout.
+            // SAFETY: the memory is live and zeroed, and is freed once with its layout.
             unsafe {
                 let moved = heap.realloc(all[place], old, new).expect("out of memory");
                 let kept = std::slice::from_raw_parts(moved.as_ptr(), old.size().min(2000));
@@ -113,7 +112,6 @@ fn an_empty_layout_gets_an_aligned_pointer_without_memory() {
     assert_eq!((start.addr().get() % 64, in_use(&heap)), (0, 0));
 }
 
-/// A mutant that did not zero the new bytes once passed all tests (mutants 4).
 macro_rules! grows_zeroed {
     ($api:ident) => {{
         use $api::alloc::Allocator;
@@ -122,8 +120,7 @@ macro_rules! grows_zeroed {
             [16, 256].map(|size| Layout::from_size_align(size, 8).expect("a valid layout"));
         let [kept, dirty] = [(); 2].map(|()| heap.alloc(big).expect("out of memory"));
         let start = heap.alloc(small).expect("out of memory");
-        // SAFETY: the memory is live memory of the heap. It is resized and freed with the layout
-        // that it has at that time.
+        // SAFETY: the memory is live, and is resized and freed with the layout that it has.
         unsafe {
             dirty.write_bytes(0xff, 256);
             heap.dealloc(dirty, big);
@@ -151,8 +148,7 @@ macro_rules! shrinks {
         let [small, big] =
             [16, 256].map(|size| Layout::from_size_align(size, 8).expect("a valid layout"));
         let start = heap.alloc_zeroed(big).expect("out of memory");
-        // SAFETY: the memory is live memory of the heap. It is resized and freed with the layout
-        // that it has at that time.
+        // SAFETY: the memory is live, and is resized and freed with the layout that it has.
         unsafe {
             start.write_bytes(7, 16);
             let shrunk = (&heap).shrink(start, big, small).expect("out of memory");

@@ -1,5 +1,5 @@
-//! The allocator from the first to the last instruction of a process, and in signal handlers,
-//! thread destructors and forked children.
+//! The allocator before `main`, at exit, and in signal handlers, thread destructors and forked
+//! children.
 
 #![cfg(all(target_os = "linux", not(miri)))]
 
@@ -16,8 +16,7 @@ use std::{
 #[global_allocator]
 static GLOBAL: global_alloc::ObMalloc = global_alloc::ObMalloc::new();
 
-/// Allocates, resizes and frees blocks of many sizes. Returns [`WORKED`] if all of them kept their
-/// contents.
+/// Allocates, resizes and frees blocks. Returns [`WORKED`] if all of them kept their contents.
 fn work() -> usize {
     let mut words: Vec<String> = Vec::new();
     for number in 0..500 {
@@ -31,7 +30,6 @@ fn work() -> usize {
     kept
 }
 
-/// The result of [`work`].
 const WORKED: usize = 103_834;
 
 /// A vector that was allocated before `main`.
@@ -85,8 +83,7 @@ fn destructors_of_a_thread_can_allocate_and_free_after_its_heap_was_closed() {
     let thread = thread::spawn(move || {
         WORKER.with_borrow_mut(|worker| worker.0 = vec!["abc".to_owned(); 100]);
         let word = Box::into_raw(Box::new("at the end".to_owned()));
-        // The allocator created its own key earlier, so its destructor, which closes the heap of
-        // the thread, runs earlier too.
+        // The allocator's own key is older, so its destructor closes the thread's heap before.
         // SAFETY: the key exists.
         assert_eq!(unsafe { libc::pthread_setspecific(key, word.cast()) }, 0);
     });
@@ -114,8 +111,7 @@ extern "C" fn work_in_a_thread(_: *mut c_void) -> *mut c_void {
     ptr::null_mut()
 }
 
-/// Forks a child that ends with the result of `body`, without calling functions registered for the
-/// exit. Returns the child's status.
+/// Forks a child that runs only `body`, and returns the child's status.
 ///
 /// # Safety
 ///
@@ -149,12 +145,10 @@ fn limit_addresses(limit: libc::rlim_t) -> libc::rlim_t {
     now.rlim_cur
 }
 
-/// A block with a link to the previous block, and with its own number and the complement.
 #[repr(C)]
 struct Numbered(*mut Numbered, [usize; 5]);
 
-/// Allocates blocks until `limit` is reached. Returns 0 if all of them kept their contents and the
-/// allocator works afterwards.
+/// Allocates until `limit` is reached. Returns 0 if all blocks kept their contents.
 fn run_out_of_memory(limit: libc::rlim_t) -> i32 {
     let layout = Layout::new::<Numbered>();
     let contents = |number: usize| [number, !number, number, !number, number];
@@ -196,9 +190,9 @@ fn a_small_request_without_memory_returns_null_and_changes_no_block() {
     assert_eq!(unsafe { in_a_child(|| run_out_of_memory(limit)) }, 0);
 }
 
-/// Allocates, frees and starts a thread in a forked child. Returns 0 if all of that worked. The
-/// thread is started through the C library, because another thread may have held a lock of the
-/// standard library when the process forked.
+/// Returns 0 if a forked child can allocate, free and start a thread.
+///
+/// The C library starts the thread, because a fork can leave a lock of the standard library locked.
 fn live_as_a_child(inherited: Vec<String>) -> i32 {
     let words = inherited.concat().len();
     drop(inherited);
@@ -226,8 +220,7 @@ fn the_child_of_a_fork_beside_busy_threads_allocates_frees_and_starts_a_thread()
         let statuses: Vec<_> = (0..50)
             .map(|_| {
                 let inherited = vec!["x".to_owned(); 1000];
-                // SAFETY: the child only calls the allocator and the C library, whose locks survive
-                // a fork.
+                // SAFETY: the locks of the allocator and of the C library survive a fork.
                 unsafe { in_a_child(|| live_as_a_child(inherited)) }
             })
             .collect();
@@ -236,7 +229,7 @@ fn the_child_of_a_fork_beside_busy_threads_allocates_frees_and_starts_a_thread()
     });
 }
 
-/// The variable that is set in the child process of the test below.
+/// Set in the child process of the exit test.
 const CHILD: &str = "OBMALLOC_TEST_EXIT";
 
 extern "C" fn at_exit() {

@@ -1,8 +1,6 @@
-//! Threads whose first request comes late, or that end in an unusual way (defects D5).
+//! Threads whose first request comes late, or that end in an unusual way.
 //!
-//! A thread's heap must be closed when the thread ends. Otherwise each such thread leaks memory,
-//! and the walk over all heaps becomes longer and longer. Every test runs its threads in a forked
-//! child, which has no other threads, and counts the heaps that are still open afterwards.
+//! Each test runs threads in a forked child, and counts the heaps that they leave open.
 
 #![cfg(all(target_os = "linux", not(miri)))]
 
@@ -29,15 +27,13 @@ const THREADS: usize = 2000;
 /// The most that a process may grow while its threads run, in bytes.
 const GROWTH: usize = 4 << 20;
 
-/// The number of rounds in which the C library calls the destructors of keys
-/// (`PTHREAD_DESTRUCTOR_ITERATIONS`).
+/// How often the C library calls the destructors of keys (`PTHREAD_DESTRUCTOR_ITERATIONS`).
 const ROUNDS: usize = 4;
 
-/// A key that is created before the first request of the process, and therefore before the
-/// allocator's own key. In each round its destructor runs first.
+/// A key that is older than the allocator's own key, so its destructor runs first in each round.
 static EARLY_KEY: AtomicU32 = AtomicU32::new(0);
 
-/// Names the variable that says how many more keys the process creates before its first request.
+/// Names the variable with the number of keys to create before the first request of the process.
 const MORE_KEYS: &CStr = c"OBMALLOC_TEST_MORE_KEYS";
 
 #[used]
@@ -49,7 +45,7 @@ extern "C" fn create_early_keys() {
     // SAFETY: the call only sets a number.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
     EARLY_KEY.store(new_key(), SeqCst);
-    // SAFETY: the name is a C string, and no other thread exists that could change the environment.
+    // SAFETY: the name is a C string, and no other thread can change the environment yet.
     let more = unsafe { libc::getenv(MORE_KEYS.as_ptr()) };
     if !more.is_null() {
         // SAFETY: the C library returned a C string.
@@ -82,8 +78,7 @@ unsafe extern "C" fn at_thread_exit(value: *mut c_void) {
     }
 }
 
-/// Has the calling thread make its first request in round `round` of its keys' destructors,
-/// counted from 1.
+/// Makes the thread's first request happen in round `round` of its keys' destructors, from 1.
 fn request_in_round(key: libc::pthread_key_t, round: usize) {
     WAITING.set((key, round - 1));
     // SAFETY: the key exists. The value only has to be different from null.
@@ -94,7 +89,7 @@ fn request() {
     drop(black_box(Box::new([1_u64; 4])));
 }
 
-/// The function that the threads of this process run. The process is a child with one test.
+/// The function that the threads of this process run.
 static BODY: AtomicPtr<fn()> = AtomicPtr::new(ptr::null_mut());
 
 extern "C" fn run_body(_: *mut c_void) -> *mut c_void {
@@ -133,8 +128,7 @@ fn resident() -> usize {
 
 /// Runs `body` in a forked child and panics unless it returns there.
 fn in_a_child(body: impl FnOnce()) {
-    // SAFETY: the child calls the allocator and the C library, and this process has no thread that
-    // holds a lock that the child could need.
+    // SAFETY: no other thread of this process holds a lock that the child could need.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
@@ -147,8 +141,7 @@ fn in_a_child(body: impl FnOnce()) {
     assert_eq!(status, 0, "the child failed");
 }
 
-/// Runs `body` in many threads, one after the other, and checks that they leave at most
-/// `left_open` heaps open and that the process does not grow.
+/// Runs `body` in many threads, one after the other, which may leave `left_open` heaps open.
 fn leaves_heaps_open(left_open: usize, body: fn()) {
     in_a_child(|| {
         run_threads(body, 10);
@@ -165,7 +158,6 @@ fn leaves_heaps_open(left_open: usize, body: fn()) {
     });
 }
 
-/// Runs [`leaves_heaps_open`] and allows no open heap.
 fn leaves_nothing(body: fn()) {
     leaves_heaps_open(0, body);
 }
@@ -195,8 +187,7 @@ fn a_thread_whose_first_request_is_in_the_last_round_but_one_leaves_nothing() {
     leaves_nothing(|| request_in_round(late_key(), ROUNDS - 1));
 }
 
-/// In the last round no code runs later that could close the heap. The next thread takes the heap
-/// over, because its thread-locals are at the same address.
+/// The next thread takes the heap over, because its thread-locals are at the same address.
 #[test]
 fn heaps_of_threads_whose_first_request_is_in_the_last_round_are_reused() {
     leaves_heaps_open(1, || request_in_round(late_key(), ROUNDS));
@@ -264,7 +255,6 @@ fn a_thread_that_ends_by_pthread_exit_leaves_nothing() {
     });
 }
 
-/// Set in a process that creates many keys before its first request.
 const KEYS: &str = "40";
 
 /// Setting the value of a key beyond the first 31 needs memory from the C library.
@@ -306,8 +296,7 @@ fn exhaust_the_c_library() {
     }
 }
 
-/// The C library needs memory for the destructor of a thread-local. The thread would abort if the
-/// allocator watched its exit by such a destructor.
+/// A destructor of a thread-local would need memory, so the allocator must not use one.
 #[test]
 fn the_first_request_of_a_thread_is_served_without_memory_for_a_destructor() {
     in_a_child(|| {

@@ -1,5 +1,4 @@
-//! A thread uses a library that has obmalloc as its allocator. The library is unloaded while the
-//! thread still runs. The thread must not call code of the library when it ends.
+//! A thread must not call code of an unloaded library whose allocator it has used.
 
 #![cfg(all(target_os = "linux", not(miri)))]
 
@@ -12,7 +11,6 @@ use std::{
     thread,
 };
 
-/// Builds the library, which is the example `plugin`, and returns its path.
 fn library() -> CString {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));

@@ -1,5 +1,4 @@
-//! The interface around a heap: guards that control access to the heap, a test of whether a pointer
-//! is a block of the heap, and an allocator for requests of any size on top of the heap.
+//! Guards around a heap, a test for its blocks, and an allocator for requests of any size.
 
 pub(crate) mod access;
 pub(crate) mod blocks;

@@ -1,5 +1,4 @@
-//! The heap. Its fast paths take a block from the free list of a pool, or put a block on it. Its
-//! slow paths run when a free list is empty or when a pool becomes empty, full or used again.
+//! The heap, which allocates and frees blocks of size classes.
 //!
 //! ```text
 //!   alloc(class)                                 free(block)
@@ -30,15 +29,11 @@ use crate::{
     pool::{PoolPtr, State, block::BlockPtr, tag::HeapTag},
 };
 
-/// A heap of small blocks. It has one owner at a time.
+/// A heap of small blocks. [`Pymalloc`](crate::Pymalloc) serves requests of any size.
 ///
-/// `S` is the source of the heap's arenas, `A` allocates the heap's metadata (a record for each
-/// arena), and `G` is the geometry. A heap allocates no memory until a block is requested for the
-/// first time, so it can be stored in a `static`. Dropping a heap unmaps all of its arenas, even if
-/// some of their blocks are still in use.
+/// `S` is the source of the arenas, `A` allocates a record for each arena, and `G` is the geometry.
 ///
-/// A heap allocates blocks of size classes only. [`Pymalloc`](crate::Pymalloc) turns a heap into an
-/// allocator for requests of any size.
+/// A new heap allocates nothing, so it can be a `static`. Dropping a heap unmaps its arenas.
 ///
 /// ```
 /// use obmalloc::{Heap, SizeClass};
@@ -63,8 +58,7 @@ pub struct Heap<S: ArenaSource, A: MemAlloc, G: Geometry = Pools16K> {
     geometry: PhantomData<G>,
 }
 
-// SAFETY: the heap exclusively owns its pools. All pointers to and between the pools therefore move
-// to the other thread together with the heap.
+// SAFETY: the heap exclusively owns its pools, so all pointers between them move with it.
 unsafe impl<S: ArenaSource + Send, A: MemAlloc + Send, G: Geometry> Send for Heap<S, A, G> {}
 
 impl<S: ArenaSource, A: MemAlloc> Heap<S, A> {
@@ -82,8 +76,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         Self::with_tag(source, lower, HeapTag::NONE)
     }
 
-    /// Creates a heap without arenas. For every block of the heap, [`tag_of`](Self::tag_of) returns
-    /// `tag`.
+    /// Creates a heap without arenas, for whose blocks [`tag_of`](Self::tag_of) returns `tag`.
     #[must_use]
     pub const fn with_tag(source: S, lower: A, tag: HeapTag) -> Self {
         // This constant fails to compile if the sizes of the geometry contradict each other.
@@ -100,9 +93,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Allocates an uninitialised block of `class`. Returns `None` if the block needs a new arena
-    /// and no arena can be mapped. In that case only the count of [`refused`](Self::refused)
-    /// requests changes.
+    /// Allocates an uninitialised block of `class`, or returns `None` if no arena can be mapped.
     #[inline]
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
@@ -112,11 +103,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Allocates a block of `class` if the free list of the first pool of this class contains a
-    /// block, which is the most common case. If the free list is empty, returns `None`, even if the
-    /// heap could get a block in another way. The caller should then call [`alloc`](Self::alloc),
-    /// preferably in a separate function that is not inlined, so that its own fast path stays
-    /// short.
+    /// Allocates a block of `class` if the free list of the first pool of this class has one.
+    ///
+    /// If the result is `None`, [`alloc`](Self::alloc) may still find a block.
     #[inline]
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_listed(&self, class: SizeClass<G>) -> Option<BlockPtr> {
@@ -136,8 +125,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Returns the size of `block` in bytes. This is the block size of the block's class, so it can
-    /// be larger than the size of the request for which the block was allocated.
+    /// Returns the size of `block` in bytes, which can exceed the requested size.
     ///
     /// # Safety
     ///
@@ -149,20 +137,18 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Returns the tag of the heap that the block at `start` belongs to.
     ///
-    /// Any thread may call this function, even while another thread uses the heap. The function
-    /// reads only memory that does not change while the block is in use.
+    /// Any thread may call this function, because the tag of a block in use never changes.
     ///
     /// # Safety
     ///
     /// `start` must lie in a block that is in use, of a heap with the geometry `G`.
     #[inline]
     pub unsafe fn tag_of(start: NonNull<u8>) -> HeapTag {
-        // SAFETY: `start` lies in a block in use of a heap with this geometry (contract of this
-        // function).
+        // SAFETY: `start` lies in a block in use of a heap with this geometry (contract).
         unsafe { PoolPtr::tag_at::<G>(start) }
     }
 
-    /// Unmaps every arena of the heap, even if some of its blocks are in use. O(arenas).
+    /// Unmaps every arena of the heap. O(arenas).
     ///
     /// # Safety
     ///
@@ -180,14 +166,13 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Unmaps all arenas of the heap that have no block in use, and then all arenas that the heap's
-    /// arena source has retained.
+    /// Unmaps all arenas without a block in use, including those that the arena source retains.
     pub fn trim(&mut self) {
         self.unmap_free_arenas();
         self.source.trim();
     }
 
-    /// Returns how many free arenas the heap retains because its source has allowed it to.
+    /// Returns how many free arenas the heap retains with its source's permission.
     pub fn retained_arenas(&self) -> usize {
         self.arenas.retained()
     }
@@ -203,8 +188,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.refused
     }
 
-    /// Allocates a block of `class` if the free list of the first used pool of the class is empty,
-    /// or if the class has no used pool.
+    /// Allocates a block of `class` when the free list of its first used pool is empty.
     #[cold]
     #[inline(never)]
     fn alloc_unlisted(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
@@ -223,8 +207,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         pool.header().take().or_else(|| pool.carve_block::<G>())
     }
 
-    /// Takes a free pool, makes it a used pool of `class`, and puts it on the list of that class,
-    /// which must be empty. Maps an arena if no pool is free.
+    /// Takes a free pool for `class`, whose list must be empty. Maps an arena if no pool is free.
     fn new_pool(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
         let mut pool = self.take_free_pool(class);
         if pool.is_none() && self.empty.count() > 0 {
@@ -240,9 +223,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         Some(pool)
     }
 
-    /// Takes a free pool for `class` from the fullest usable arena. Returns `None` if no arena is usable. If the
-    /// heap had retained this arena although all of its pools were free, tells the source that the
-    /// arena is used again.
+    /// Takes a pool from the fullest usable arena. Tells the source if the arena was retained.
     fn take_free_pool(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
         let retained = self.arenas.retained();
         let pool = self.arenas.take_pool(self.tag, class);
@@ -252,7 +233,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         pool
     }
 
-    /// Maps an arena and takes its first pool for `class`. This must only be called when no arena is usable.
+    /// Maps an arena and takes its first pool for `class`. No other arena may have a free pool.
     fn map_arena(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
         let mapped = match self.arenas.reserve(&self.lower) {
             true => self.source.map(Shape::<G>::ARENA).ok(),
@@ -262,16 +243,13 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             self.refused += 1;
             return None;
         };
-        // SAFETY: the source returned `arena_size` bytes that are aligned to that size and not in
-        // use (contract of `ArenaSource`). A record was reserved above. No arena is usable, because
-        // this function is only called in that case.
+        // SAFETY: the source returned an aligned arena that is not in use (contract of
+        // `ArenaSource`), a record was reserved above, and no arena is usable (the caller).
         unsafe { self.arenas.add::<G>(base) };
         self.arenas.take_pool(self.tag, class)
     }
 
-    /// Changes the state of `pool` after a block was freed, if the pool was full before or has
-    /// become empty. A full pool becomes used again. An empty pool is retained or goes back to its
-    /// arena.
+    /// Makes a full pool used again after a free, and makes an empty pool retained or free.
     #[cold]
     #[inline(never)]
     fn pool_event(&mut self, pool: PoolPtr) {
@@ -285,8 +263,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Retains `pool`, which has become empty, for its class if the geometry's rule allows this and
-    /// no other pool of the class is in its list. Otherwise returns the pool to its arena.
+    /// Retains the empty `pool` if the geometry allows it, or returns the pool to its arena.
     fn pool_emptied(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         let may_retain = self.empty.may_retain::<G>(&self.arenas, pool);
         let is_only = pool.header().next.get().is_none() && pool.header().prev.get().is_none();
@@ -295,17 +272,14 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             return;
         }
         if !may_retain {
-            // Other pools of the same arena may be retained although they are empty. If these pools
-            // go back to the arena as well, all pools of the arena may be free, and the arena can
-            // be unmapped.
+            // With the pools that other classes retain, all pools of the arena may be free.
             self.end_retentions();
         }
         self.used.remove(class, pool);
         self.free_pool(pool);
     }
 
-    /// Ends the retention of the pools that must not stay retained while a slow path of `class`
-    /// runs.
+    /// Ends the retention of every pool that must not stay retained on a slow path of `class`.
     #[inline]
     fn end_retentions_for(&mut self, class: SizeClass<G>) {
         while let Some(pool) = self.empty.end_for(class, &mut self.used) {
@@ -313,16 +287,15 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Ends the retention of every pool.
     fn end_retentions(&mut self) {
         while let Some(pool) = self.empty.end_any::<G>(&mut self.used) {
             self.free_pool(pool);
         }
     }
 
-    /// Returns an empty pool to its arena. The pool must be in no list. If all pools of the arena
-    /// are then free and the arena must not be retained, the arena is unmapped. If the source now
-    /// allows the heap fewer retained arenas than before, the excess arenas are unmapped as well.
+    /// Returns `pool` to its arena. The pool must be empty and in no list.
+    ///
+    /// Arenas that the geometry and the source do not let the heap retain are unmapped.
     fn free_pool(&mut self, pool: PoolPtr) {
         pool.header().become_free::<G>();
         let source = &mut self.source;
@@ -344,10 +317,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Unmaps an arena that was removed from the table of arenas.
     fn unmap(&mut self, base: NonNull<u8>) {
-        // SAFETY: the arena came from this source. All of its pools are free, and its record no
-        // longer describes it, so nothing refers to its memory any more.
+        // SAFETY: the arena came from this source, and nothing refers to it without its record.
         unsafe { self.source.unmap(base, Shape::<G>::ARENA) };
     }
 
@@ -356,8 +327,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.empty = EmptyPools::NONE;
         self.source.retain(self.arenas.retained(), 0);
         self.arenas.clear(&self.lower, |base| {
-            // SAFETY: the arena came from this source. The lists of pools were cleared above, so
-            // nothing refers to the arena's pools any more.
+            // SAFETY: the arena came from this source, and the lists of pools were cleared above.
             unsafe { self.source.unmap(base, Shape::<G>::ARENA) };
         });
     }
@@ -395,8 +365,7 @@ mod tests {
 
     fn drain<G: Geometry>(heap: &mut TestHeap<G>, blocks: impl IntoIterator<Item = BlockPtr>) {
         for block in blocks {
-            // SAFETY: the tests free each block once, and only blocks that they have allocated from
-            // this heap.
+            // SAFETY: the tests free each block once, to the heap that allocated it.
             unsafe { heap.free(block) };
             heap.check_invariants();
         }
@@ -469,8 +438,7 @@ mod tests {
         assert!(heap.alloc(SizeClass::of(512).unwrap()).is_some());
     }
 
-    /// Regression test: `trim` must unmap the free arenas that the heap retains, not only the
-    /// arenas that its source retains (mutant 17).
+    /// `trim` must also unmap the free arenas that the heap itself retains.
     #[test]
     fn a_trim_unmaps_free_arenas() {
         let mut heap = heap::<Pools4K>();
@@ -482,7 +450,6 @@ mod tests {
         assert_eq!(heap.stats().arenas.current, 0);
     }
 
-    /// Checks the number of refused requests, which no other test checks (mutant 18).
     #[test]
     fn requests_that_find_no_arena_are_counted() {
         let mut heap = Heap::new(MallocArenas::new(NoAlloc), Malloc);
@@ -515,8 +482,7 @@ mod tests {
         assert_eq!(found, tag);
     }
 
-    /// A source that allows the heap to retain up to `max` arenas, and counts how many of the
-    /// retained arenas the heap has used again.
+    /// A source that lets the heap retain up to `max` arenas, and counts the reused ones.
     struct Retaining {
         source: MmapArenas,
         max: usize,
@@ -549,7 +515,6 @@ mod tests {
 
     type RetainingHeap = Heap<Retaining, Malloc, RetainEachClass<Pools4K>>;
 
-    /// The number of pools in an arena.
     const POOLS: usize = 64;
 
     /// The number of blocks of 512 bytes in a pool.
@@ -569,8 +534,7 @@ mod tests {
 
     fn put(heap: &mut RetainingHeap, blocks: Vec<BlockPtr>) {
         for block in blocks {
-            // SAFETY: the tests free each block once, and only blocks that they have allocated from
-            // this heap.
+            // SAFETY: the tests free each block once, to the heap that allocated it.
             unsafe { heap.free(block) };
             heap.check_invariants();
             assert_eq!(heap.source().retained, heap.retained_arenas());
@@ -586,8 +550,7 @@ mod tests {
         assert_eq!((heap.empty.count(), heap.stats().bytes.in_use), (1, 0));
         let again = take(&mut heap, 512, 4 * BLOCKS);
         let mut served: Vec<_> = again.iter().map(BlockPtr::start).collect();
-        // The first pool was retained, so it kept its free list. All other pools went back to their
-        // arena, and were carved again in ascending order of address.
+        // The retained pool kept its free list. All others were carved again in ascending order.
         assert!(served[BLOCKS..].chunks(BLOCKS).all(|pool| pool.is_sorted()));
         starts.sort();
         served.sort();
@@ -639,8 +602,6 @@ mod tests {
         assert_eq!((heap.stats().arenas.current, heap.retained_arenas()), (1, 0));
     }
 
-    /// Regression test: when the heap unmaps its only retained arena, it must tell the source.
-    /// Otherwise the source would still count the arena as retained (mutant 8).
     #[test]
     fn the_source_learns_that_retained_arenas_are_unmapped() {
         for arenas in 1..4 {

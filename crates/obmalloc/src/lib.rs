@@ -1,4 +1,4 @@
-//! CPython's heap for small objects. A heap has one owner at a time.
+//! CPython's heap for small objects.
 //!
 //! ```
 //! use obmalloc::{Heap, KnownArenas, Locked, Pymalloc};
@@ -15,8 +15,7 @@
 //! # Ok::<(), &str>(())
 //! ```
 //!
-//! A [`Heap`] by itself allocates only blocks of a [`SizeClass`]. It has no lock and cannot serve
-//! large requests, but it needs no operating system:
+//! A [`Heap`] allocates only blocks of a [`SizeClass`], and needs no operating system:
 //!
 //! ```
 //! use core::mem::MaybeUninit;
@@ -31,8 +30,7 @@
 //! # Ok::<(), &str>(())
 //! ```
 //!
-//! The feature `std` (on by default) adds [`Locked`] and enables those allocators and arena sources
-//! of `raw_mem` that need an operating system. Without this feature the crate is `no_std`.
+//! Without the default feature `std`, the crate is `no_std` and has no [`Locked`] heaps.
 //!
 //! # Arenas, pools, blocks
 //!
@@ -52,14 +50,9 @@
 //!  block   of one size class: what a caller gets
 //! ```
 //!
-//! A request of `n` bytes has the size class `(n - 1) / alignment`. The heap pops a block from the
-//! free list of the first pool in that class's list of used pools. Rarer events, such as an empty
-//! free list, are handled by separate functions, which are named after the events and are marked as
-//! cold.
+//! A request of `n` bytes has the size class `(n - 1) / alignment`.
 //!
-//! The sizes of arenas, pools and blocks differ between versions of CPython, and so do some rules.
-//! A type that implements [`Geometry`] describes the sizes and rules of a heap. For example,
-//! [`Pools16K`] has the sizes and rules of CPython from 3.10, and [`Native`] has our own rules.
+//! A [`Geometry`] sets the sizes and rules. For example, [`Pools16K`] follows CPython from 3.10.
 //!
 //! # Where things are
 //!
@@ -73,39 +66,29 @@
 //!
 //! # Rules
 //!
-//! [`Heap::check_invariants`] asserts each of the following rules.
+//! [`Heap::check_invariants`] asserts each of these rules.
 //!
-//! 1. The blocks of a pool are adjacent. The first block begins at an offset that leaves room for
-//!    the headers at the beginning of the pool. The bytes behind the last block are fewer than a
-//!    block and are never allocated.
-//! 2. The numbers of blocks in use, blocks on the free list and uncarved blocks of a pool add up to
-//!    the pool's capacity.
-//! 3. A pool is *used* (in the list of its class), *full* (in no list) or *free* (in the list of
-//!    its arena). Only the first pool in the list of a class can have run out of blocks. Such a
-//!    pool becomes full and leaves the list when the next request of the class finds no block in
-//!    it, or when another pool is put in front of it. A used pool that is the only used pool of its
-//!    class can be *retained*. A retained pool stays in the list of its class even if none of its
-//!    blocks is in use.
-//! 4. The list of a class is doubly linked, and all pools of the list have that class.
-//! 5. The heap stores a record for each arena. A record either describes an arena or is unused.
-//!    Every unused record is in the list of unused records, and in no other list.
-//! 6. An arena is in the list of usable arenas if and only if it has a free pool. The list is in
-//!    ascending order of the number of free pools. New pools are taken from the first arena, which
-//!    is the fullest. The other arenas therefore do not lose free pools, and all of their pools can
-//!    become free.
-//! 7. `last_with[n]` is the last arena with n free pools in the list of usable arenas, or `None` if
-//!    no usable arena has n free pools.
-//! 8. An arena whose pools are all free is unmapped, with two exceptions. If the geometry says so,
-//!    the heap retains the arena if it is the last one in the list of usable arenas (CPython from
-//!    3.9). The arena source can allow the heap to retain more such arenas.
+//! 1. The blocks of a pool are adjacent and begin behind the headers. The tail behind the last
+//!    block is smaller than a block.
+//! 2. The numbers of blocks in use, on the free list and not yet carved add up to the pool's
+//!    capacity.
+//! 3. A pool is *used* (in its class's list), *full* (in no list) or *free* (in its arena's list).
+//!    Only the first pool in a class's list can have run out of blocks. The only used pool of a
+//!    class can be *retained*, which means that it stays in the list without a block in use.
+//! 4. The list of a class is doubly linked, and all of its pools have that class.
+//! 5. The record of an arena describes a mapped arena, or is in the list of unused records.
+//! 6. The usable arenas, which have a free pool, are listed by ascending number of free pools. New
+//!    pools come from the first one, so that all pools of the others can become free.
+//! 7. `last_with[n]` is the last usable arena with n free pools, or `None`.
+//! 8. An arena whose pools are all free is unmapped, unless the geometry (CPython from 3.9: the
+//!    last usable arena) or the arena source lets the heap retain it.
 //!
-//! In three places CPython's code does something else than ours, but the addresses of blocks are
-//! the same. First, CPython removes a pool from its list when it allocates the last block of the
-//! pool. We remove the pool when the next request finds no block in it. Second, CPython carves one
-//! block more than it needs. We carve all blocks that begin on a page that the caller will touch
-//! anyway. Third, CPython returns each emptied pool to its arena. We keep the pool in the list of
-//! its class if the next request would take the same pool again. The integration tests check that
-//! every request gets the same address as in CPython.
+//! Blocks have the same addresses as in CPython, although the code differs in three places:
+//!
+//! - A pool that has run out of blocks stays first in its class's list until another pool replaces
+//!   it.
+//! - Carving a pool yields all blocks that begin on one page.
+//! - A size class keeps its emptied pool if its next request would take the same pool again.
 
 #![no_std]
 
@@ -144,7 +127,6 @@ pub use pool::{block::BlockPtr, tag::HeapTag};
 /// The crate of the layer below, re-exported because its types appear in signatures of this crate.
 pub use raw_mem;
 
-/// The examples of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,10 +1,6 @@
-//! Guards around a heap. [`Locked`] contains a lock. [`GilHeld`] contains no lock. It is for a heap
-//! that is protected by another lock, which the caller must already hold.
+//! Guards around a heap. [`Locked`] has a lock, and [`GilHeld`] relies on the caller's lock.
 //!
-//! Blocks in use stay valid only as long as their heap exists. Code that gets a `&mut Heap` could
-//! replace the heap and thereby drop it, or could call the allocator while the first call is still
-//! inside the heap. Code outside of this crate must therefore never get a `&mut Heap`. A guard
-//! offers operations on its heap instead of a reference to it.
+//! Other crates must never get a `&mut Heap`, because replacing the heap would unmap blocks in use.
 
 use core::{cell::UnsafeCell, fmt};
 
@@ -18,8 +14,7 @@ use crate::{
 
 /// Safe operations on a guarded heap, such as [`GilHeld`] or [`Locked`].
 ///
-/// The operations are safe, because none of them affects a block in use. The trait is safe to
-/// implement, because no unsafe code relies on an implementation of it.
+/// None of them affects a block in use. No unsafe code relies on an implementation of the trait.
 pub trait Access {
     /// Walks the heap and returns its statistics. O(pools).
     fn stats(&self) -> Stats;
@@ -27,11 +22,10 @@ pub trait Access {
     /// Returns true if `address` lies in an arena of the heap.
     fn contains(&self, address: usize) -> bool;
 
-    /// Unmaps all arenas of the heap that have no block in use, and then all arenas that the heap's
-    /// arena source has retained.
+    /// Unmaps all arenas without a block in use, including those that the arena source retains.
     fn trim(&self);
 
-    /// Asserts every rule of the [crate's page](crate). This is meant for tests.
+    /// Asserts every rule of the [crate's page](crate).
     ///
     /// # Panics
     ///
@@ -39,19 +33,16 @@ pub trait Access {
     fn check_invariants(&self);
 }
 
-/// A guard that gives exclusive access to a heap. The trait is private to this crate, so that no
-/// code of another crate can get a `&mut Heap` from [`enter`](Self::enter).
+/// Exclusive access to a guarded heap. It is private to hide `&mut Heap` from other crates.
 ///
 /// # Safety
 ///
-/// - Every call of [`enter`](Self::enter) on a given value must give access to the same heap.
+/// - All calls of [`enter`](Self::enter) on one value must give access to the same heap.
 /// - While `visit` runs, nothing else may borrow the heap.
 pub(crate) unsafe trait Enter {
-    /// The guarded heap.
     type Heap;
 
-    /// Calls `visit` with exclusive access to the heap. `visit` must not call `enter` on the same
-    /// value again.
+    /// Calls `visit` with the heap. `visit` must not call `enter` on the same value again.
     fn enter<R>(&self, visit: impl FnOnce(&mut Self::Heap) -> R) -> R;
 }
 
@@ -80,12 +71,10 @@ where
     }
 }
 
-/// A heap that is protected by a lock outside of this type, such as CPython's GIL. Every caller
-/// must hold that lock, so entering the heap needs no further lock and costs nothing.
+/// A heap that is protected by a lock which every caller already holds, such as CPython's GIL.
 pub struct GilHeld<H>(UnsafeCell<H>);
 
-// SAFETY: even if threads share the value, no two calls into the heap run at the same time
-// (contract of `new`).
+// SAFETY: no two calls into the heap run at the same time (contract of `new`).
 unsafe impl<H: Send> Sync for GilHeld<H> {}
 
 impl<H> GilHeld<H> {
@@ -93,32 +82,26 @@ impl<H> GilHeld<H> {
     ///
     /// # Safety
     ///
-    /// As long as the value exists, at most one call of the value, or of an allocator that uses it,
-    /// may run at a time. Calls from several threads must therefore not overlap. Nested calls are
-    /// forbidden as well: the heap calls its arena source and its metadata allocator, and neither
-    /// of them may call back into the heap.
+    /// - At most one call of the value, or of an allocator that uses it, may run at a time.
+    /// - The heap's arena source and metadata allocator must not call back into the heap.
     pub const unsafe fn new(heap: H) -> Self {
         Self(UnsafeCell::new(heap))
     }
 }
 
-// SAFETY: the value owns a single heap, and only `enter` gives access to it, so each call enters
-// the same heap. No other call runs at the same time (contract of `new`), so nothing else borrows
-// the heap while `visit` runs.
+// SAFETY: only `enter` gives access to the one heap, and nothing else borrows the heap while
+// `visit` runs, because at most one call runs at a time (contract of `new`).
 unsafe impl<H> Enter for GilHeld<H> {
     type Heap = H;
 
     #[inline]
     fn enter<R>(&self, visit: impl FnOnce(&mut H) -> R) -> R {
-        // SAFETY: at most one call runs at a time (contract of `new`), so no other reference to the
-        // heap exists.
+        // SAFETY: at most one call runs at a time (contract of `new`).
         visit(unsafe { &mut *self.0.get() })
     }
 }
 
-/// Regression test: safe code once could replace a heap through `enter`. This dropped the old heap
-/// and unmapped arenas whose blocks were in use (defect D1). `enter` is private now, and safe code
-/// can only call operations such as `trim`:
+/// Safe code cannot replace a heap inside `Locked`, which would unmap blocks in use:
 ///
 /// ```
 /// # use obmalloc::{Access, Heap, KnownArenas, Locked, Pymalloc};
@@ -140,7 +123,7 @@ unsafe impl<H> Enter for GilHeld<H> {
 /// pymalloc.access().enter(|inside: &mut H| *inside = heap());
 /// ```
 ///
-/// The same applies to a heap under a lock that the caller holds:
+/// Safe code cannot replace a heap inside `GilHeld` either:
 ///
 /// ```compile_fail,E0599
 /// # use obmalloc::{Access, GilHeld, Heap, KnownArenas, Pymalloc};
@@ -152,9 +135,7 @@ unsafe impl<H> Enter for GilHeld<H> {
 /// pymalloc.access().enter(|inside: &mut H| *inside = heap());
 /// ```
 ///
-/// A type that implements `Access` in safe code could once be the heap of an allocator, and could
-/// give access to a different heap in each call (defect D1). With such a type, `stats` still works,
-/// but `malloc` no longer exists:
+/// Implementing only `Access`, in safe code, gives an allocator `stats` but no `malloc`:
 ///
 /// ```
 /// # use obmalloc::{Access, Blocks, Pools16K, Pymalloc, Stats};
@@ -249,12 +230,10 @@ mod locked {
 
     /// A heap that is protected by a mutex.
     ///
-    /// The heap calls its arena source and its metadata allocator while the mutex is locked.
-    /// Neither of them may therefore call back into the heap. Such a call would deadlock or panic.
+    /// The arena source and metadata allocator must not call back into the locked heap.
     pub struct Locked<H>(sync::Mutex<H>);
 
-    /// A guard that keeps a [`Locked`] heap locked until the guard is dropped. The guard itself
-    /// gives no access to the heap.
+    /// A guard that keeps a [`Locked`] heap locked until it is dropped, without access to the heap.
     #[must_use = "the heap is unlocked when the guard is dropped"]
     pub struct LockedGuard<'a, H> {
         _lock: sync::MutexGuard<'a, H>,
@@ -268,18 +247,15 @@ mod locked {
             }
         }
 
-        /// Locks the heap until the returned guard is dropped. This is meant for events that must
-        /// not happen while another thread is changing the heap, such as a fork.
+        /// Locks the heap until the guard is dropped, for example during a fork.
         ///
-        /// The calling thread must not use the heap while the guard exists, because it would wait
-        /// forever for the lock that it holds itself.
+        /// A thread that holds the guard must not use the heap, because it would deadlock.
         pub fn close(&self) -> LockedGuard<'_, H> {
             LockedGuard { _lock: sync::lock(&self.0) }
         }
     }
 
-    /// Regression test: safe code once could replace a heap through the guard that keeps the heap
-    /// locked (defect D1). The guard no longer gives access to the heap:
+    /// A guard gives no access to its heap, so safe code cannot replace a locked heap:
     ///
     /// ```
     /// # use obmalloc::{Heap, KnownArenas, Locked};
@@ -302,8 +278,7 @@ mod locked {
     #[cfg(doctest)]
     struct AGuardDoesNotLendItsHeap;
 
-    // SAFETY: the mutex owns a single heap, so each call enters the same heap. The mutex gives
-    // access to one caller at a time.
+    // SAFETY: the mutex owns one heap, and admits one caller at a time.
     unsafe impl<H> Enter for Locked<H> {
         type Heap = H;
 

@@ -1,5 +1,4 @@
-//! The operations that [`Pymalloc`](crate::Pymalloc) needs from the heap or the heaps from which it
-//! allocates small blocks.
+//! The operations that [`Pymalloc`](crate::Pymalloc) needs from its heap or heaps.
 
 use core::ptr::NonNull;
 
@@ -15,34 +14,31 @@ use crate::{
     pool::block::BlockPtr,
 };
 
-/// One or more heaps that allocate blocks of size classes. The implementer also controls which
-/// thread may enter which heap. [`GilHeld`](crate::GilHeld) and [`Locked`](crate::Locked) implement
-/// the trait for one heap. Another implementer can combine the heaps of many threads.
+/// One or more heaps of small blocks that [`Pymalloc`](crate::Pymalloc) allocates from.
+///
+/// [`GilHeld`](crate::GilHeld) and [`Locked`](crate::Locked) implement the trait for one heap.
 ///
 /// # Safety
 ///
-/// - Each block must have at least the size of its class, and must be aligned to the geometry's
-///   alignment.
+/// - Each block must have at least the size of its class, and the alignment of the geometry.
 /// - A block must overlap neither another block in use nor a block of the layer below.
-/// - A block must belong to the caller until the caller frees the block or the implementer is
-///   dropped. Moving the implementer in memory must not affect its blocks.
-/// - [`free_if_ours`](Self::free_if_ours) and [`size_if_ours`](Self::size_if_ours) must treat a
-///   pointer as a block of these heaps if and only if the pointer lies in an arena of these heaps.
+/// - A block must belong to the caller until the block is freed or the implementer is dropped, even
+///   if the implementer moves.
+/// - [`free_if_ours`](Self::free_if_ours) and [`size_if_ours`](Self::size_if_ours) must recognise
+///   exactly the pointers into arenas of these heaps.
 pub unsafe trait Blocks {
     /// The geometry of these heaps.
     type Geometry: Geometry;
 
-    /// Allocates a block of `class` if the free list of the first pool of this class contains a
-    /// block. If the free list is empty, returns `None`, even if a block can be had in another way.
-    /// The caller should then call [`alloc`](Self::alloc).
+    /// Allocates a block of `class` if the free list of the first pool of this class has one.
+    ///
+    /// If the result is `None`, [`alloc`](Self::alloc) may still find a block.
     fn alloc_listed(&self, class: SizeClass<Self::Geometry>) -> Option<BlockPtr>;
 
-    /// Allocates a block of `class`, and maps an arena for it if necessary. Returns `None` if the
-    /// block needs a new arena and no arena can be mapped.
+    /// Allocates a block of `class`, or returns `None` if no arena can be mapped.
     fn alloc(&self, class: SizeClass<Self::Geometry>) -> Option<BlockPtr>;
 
-    /// Unmaps all arenas of these heaps that have no block in use, as far as the calling thread may
-    /// enter the heaps, and then all arenas that their arena source has retained.
+    /// Unmaps the unused arenas that the calling thread can reach.
     fn trim(&self);
 
     /// Frees `block` to the heap that it came from.
@@ -56,12 +52,10 @@ pub unsafe trait Blocks {
     ///
     /// # Safety
     ///
-    /// If `ptr` lies in an arena of these heaps, it must be the start of a block in use that the
-    /// caller owns.
+    /// If `ptr` lies in an arena of these heaps, it must start a block that the caller owns.
     unsafe fn free_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>>;
 
-    /// Returns the size of the block at `ptr` in bytes, or `None` if the block did not come from
-    /// this implementer's heaps.
+    /// Returns the size of the block at `ptr` in bytes, or `None` if it came from elsewhere.
     ///
     /// # Safety
     ///
@@ -70,8 +64,7 @@ pub unsafe trait Blocks {
 }
 
 // SAFETY: the guarded heap fulfils the contract, and each call enters the same heap (contract of
-// `Enter`). The heap looks up pointers in the arena map of its source, and only the source can
-// change this map.
+// `Enter`). The heap recognises pointers by an arena map that only its source changes.
 unsafe impl<X, S, M, L, G> Blocks for X
 where
     X: Enter<Heap = Heap<KnownArenas<S, M, G>, L, G>>,
@@ -105,8 +98,7 @@ where
     #[inline]
     unsafe fn free_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>> {
         self.enter(|heap| {
-            // SAFETY: if `ptr` lies in an arena of this heap, it is a block that the caller owns
-            // (contract of `free_if_ours`).
+            // SAFETY: a pointer into an arena of this heap is a block of the caller (contract).
             match unsafe { heap.claim(ptr) } {
                 Claim::Ours(block) => {
                     // SAFETY: the heap has recognised the block as its own.
@@ -121,8 +113,8 @@ where
     #[inline]
     unsafe fn size_if_ours(&self, ptr: NonNull<u8>) -> Option<usize> {
         self.enter(|heap| {
-            // SAFETY: if `ptr` lies in an arena of this heap, it is the start of a block in use
-            // (contract of `size_if_ours`). The `BlockPtr` is only used to read the size.
+            // SAFETY: a pointer into an arena of this heap is the start of a block in use
+            // (contract), and the `BlockPtr` only serves to read the size.
             match unsafe { heap.claim(ptr) } {
                 // SAFETY: the heap has recognised the block as its own.
                 Claim::Ours(block) => Some(unsafe { heap.block_size(&block) }),

@@ -1,10 +1,6 @@
 //! The test of whether a pointer is a block of a given heap.
 //!
-//! A heap does not store which addresses lie in its arenas, but its arena source can store them.
-//! [`KnownArenas`] is a source that wraps another source. When it maps an arena, it adds the arena
-//! to an [`ArenaMap`], and it removes the arena from the map before it unmaps the arena. A heap
-//! that gets its arenas from a [`KnownArenas`] can therefore distinguish its own blocks from other
-//! pointers.
+//! A heap recognises its blocks if its arenas come from a [`KnownArenas`].
 
 use core::ptr::NonNull;
 
@@ -22,16 +18,13 @@ use crate::{
 pub enum Claim {
     /// A block of this heap.
     Ours(BlockPtr),
-    /// A pointer outside of all arenas of this heap. If the pointer is a block, the block belongs
-    /// to another allocator, such as the layer below.
+    /// A pointer outside of all arenas of this heap, such as a block of another allocator.
     Foreign(NonNull<u8>),
 }
 
 /// An arena source that wraps another source and records which arenas are mapped.
 ///
-/// The nodes of the arena map are allocated from `A`. Each entry of the map stands for an address
-/// range that is as large as an arena of the geometry `G`. The source therefore refuses to map
-/// arenas of any other size.
+/// `A` allocates the arena map. Every arena must have the size that the geometry `G` sets.
 #[derive(Debug)]
 pub struct KnownArenas<S, A: MemAlloc, G: Geometry = Pools16K> {
     source: S,
@@ -41,8 +34,7 @@ pub struct KnownArenas<S, A: MemAlloc, G: Geometry = Pools16K> {
 
 impl<S, A: MemAlloc> KnownArenas<S, A> {
     sync::const_unless_model! {
-        /// Wraps `source`, for a heap with the geometry [`Pools16K`]. The nodes of the arena map
-        /// are allocated from `lower`.
+        /// Wraps `source` for a heap with the geometry [`Pools16K`]. `lower` allocates the map.
         pub fn new(source: S, lower: A) -> Self {
             Self::with_geometry(source, lower)
         }
@@ -51,8 +43,7 @@ impl<S, A: MemAlloc> KnownArenas<S, A> {
 
 impl<S, A: MemAlloc, G: Geometry> KnownArenas<S, A, G> {
     sync::const_unless_model! {
-        /// Wraps `source`, for a heap with the geometry `G`. The nodes of the arena map are
-        /// allocated from `lower`.
+        /// Wraps `source` for a heap with the geometry `G`. `lower` allocates the map.
         pub fn with_geometry(source: S, lower: A) -> Self {
             Self { source, lower, map: ArenaMap::new() }
         }
@@ -64,7 +55,7 @@ impl<S, A: MemAlloc, G: Geometry> KnownArenas<S, A, G> {
         self.map.contains(address)
     }
 
-    /// Returns the arena map, which the caller can only read.
+    /// Returns the arena map.
     pub fn map(&self) -> &ArenaMap<G> {
         &self.map
     }
@@ -82,8 +73,7 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
-        // SAFETY: nothing uses the arena any more (contract of `unmap`), so none of its blocks is
-        // in use.
+        // SAFETY: nothing uses the arena any more (contract of `unmap`), so no block is in use.
         unsafe { self.map.retract(arena.addr().get()) };
         // SAFETY: the arena came from the source below, and nothing uses it (contract of `unmap`).
         unsafe { self.source.unmap(arena, size) }
@@ -96,25 +86,22 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
 
 impl<S, A: MemAlloc, G: Geometry> Drop for KnownArenas<S, A, G> {
     fn drop(&mut self) {
-        // SAFETY: all nodes of the map came from `lower`. The source is being dropped, and its
-        // arenas must not be used afterwards (contract of `ArenaSource`), so no block is in use.
+        // SAFETY: `lower` allocated all nodes of the map, and no arena of a dropped source may be
+        // used (contract of `ArenaSource`), so no block is in use.
         unsafe { self.map.release(&self.lower) };
     }
 }
 
 impl<S: ArenaSource, M: MemAlloc, A: MemAlloc, G: Geometry> Heap<KnownArenas<S, M, G>, A, G> {
-    /// Determines whether `ptr` is a block of this heap, by looking up its address in the arena
-    /// map. The memory at `ptr` is never read.
+    /// Determines whether `ptr` is a block of this heap, without reading the memory at `ptr`.
     ///
     /// # Safety
     ///
-    /// If `ptr` lies in an arena of this heap, it must be the start of a block in use, and the
-    /// caller must exclusively own that block.
+    /// If `ptr` lies in an arena of this heap, it must start a block that the caller alone owns.
     #[inline]
     pub unsafe fn claim(&self, ptr: NonNull<u8>) -> Claim {
         if self.source().contains(ptr.addr().get()) {
-            // SAFETY: `ptr` lies in an arena of this heap, so it is the start of a block that the
-            // caller exclusively owns (contract of this function).
+            // SAFETY: `ptr` is the start of a block that the caller exclusively owns (contract).
             Claim::Ours(unsafe { BlockPtr::from_start(ptr) })
         } else {
             Claim::Foreign(ptr)
@@ -155,7 +142,6 @@ mod tests {
         unsafe { mmap.unmap(arena, size) };
     }
 
-    /// One call of a source.
     #[derive(Debug, PartialEq, Eq)]
     enum Call {
         Purge(usize),
@@ -164,7 +150,7 @@ mod tests {
         Reuse(usize),
     }
 
-    /// A source without arenas that records how it is called.
+    /// A source without arenas that records its calls.
     #[derive(Default)]
     struct Recording(Rc<RefCell<Vec<Call>>>);
 
@@ -195,8 +181,6 @@ mod tests {
         }
     }
 
-    /// Regression test: calls of `retain` and similar methods must be forwarded to the wrapped
-    /// source (mutants 15 and 16).
     #[test]
     fn every_call_reaches_the_source_below() {
         let below = Recording::default();

@@ -1,5 +1,4 @@
-//! An allocator for requests of any size. Small requests are allocated from a heap, and all others
-//! from another allocator, which is called the layer below.
+//! An allocator for requests of any size, on top of a heap and another allocator.
 //!
 //! ```text
 //!   malloc(n) ── 1 ≤ n ≤ threshold ──► the heap ── cannot map an arena ──┐
@@ -24,8 +23,7 @@ use crate::{
     pool::block::BlockPtr,
 };
 
-/// An allocator for requests of any size. It combines a guarded heap for small requests with
-/// another allocator, the layer below, for all other requests.
+/// An allocator that serves small requests from a heap, and all others from another allocator.
 ///
 /// ```
 /// use obmalloc::{GilHeld, Heap, KnownArenas, Pymalloc};
@@ -53,12 +51,7 @@ pub struct Pymalloc<X, A> {
     lower: A,
 }
 
-/// `Pymalloc` decides by the address of a block whether the heap or the layer below allocated it. A
-/// layer below could fulfil the contract of `MemAlloc` although it takes its memory from the same
-/// heap. For example, it could allocate a block of the heap, write a header into it, and return the
-/// bytes behind the header as its own block. This address lies in an arena of the heap, so `free`
-/// would pass a pointer into the middle of a block to the heap. `Pymalloc::new` is therefore
-/// unsafe:
+/// `Pymalloc::new` is unsafe, because a `lower` that uses memory of the heap would break `free`:
 ///
 /// ```
 /// # use obmalloc::{Heap, KnownArenas, Locked, Pymalloc};
@@ -82,10 +75,10 @@ impl<X, A> Pymalloc<X, A> {
     ///
     /// # Safety
     ///
-    /// As long as the allocator is in use, no block of `lower` may lie in an arena of `heap`,
-    /// because [`free`](MemAlloc::free) would mistake such a block for a block of the heap.
-    /// `Malloc` meets this requirement, and so does an allocator that maps its own pages. An
-    /// allocator that takes the memory for its blocks from the same heap does not meet it.
+    /// No block of `lower` may ever lie in an arena of `heap`, because [`free`](MemAlloc::free)
+    /// would mistake it for a block of the heap.
+    ///
+    /// `Malloc` and allocators that map their own pages meet this requirement.
     pub const unsafe fn new(heap: X, lower: A) -> Self {
         Self { heap, lower }
     }
@@ -109,20 +102,16 @@ impl<X: Access, A> Pymalloc<X, A> {
 }
 
 impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
-    /// Returns the size class for a request of `size` bytes, or `None` if the request goes to the
-    /// layer below.
+    /// Returns the size class of a request, or `None` if the request goes to the layer below.
     #[inline]
     fn class(size: usize) -> Option<SizeClass<B::Geometry>> {
         SizeClass::of(if B::Geometry::RULES.zero_in_pools { cmp::max(size, 1) } else { size })
     }
 
-    /// Returns true if a block of the heap with `size` bytes stays in place when it is reallocated
-    /// to `new_size` bytes. Otherwise its contents are moved to another block.
+    /// Returns true if a block of `size` bytes stays in place when resized to `new_size` bytes.
     #[inline]
     fn stays(size: usize, new_size: usize) -> bool {
-        // This must be tested first, because `4 * new_size` could overflow for a large request.
-        // After this test, `new_size` is at most the size of a block, so the product cannot
-        // overflow.
+        // This test comes first, because `4 * new_size` could overflow for a larger request.
         if new_size > size {
             return false;
         }
@@ -133,9 +122,7 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         }
     }
 
-    /// Allocates `size` bytes if the free list of the first pool of `class` is empty. Tries the
-    /// slow path of the heap first. If the heap cannot allocate a block, allocates from the layer
-    /// below.
+    /// Allocates by the slow path of the heap, or from the layer below if that fails.
     #[cold]
     #[inline(never)]
     fn alloc_unlisted(&self, class: SizeClass<B::Geometry>, size: usize) -> Option<NonNull<u8>> {
@@ -143,9 +130,7 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         block.or_else(|| self.lower_malloc(size))
     }
 
-    /// Allocates `size` bytes from the layer below. This function is never inlined, and neither are
-    /// `lower_calloc` and `lower_realloc`. If they were inlined, the calling function would need a
-    /// stack frame even for a small request.
+    /// Allocates from the layer below. Never inlined, so that small requests need no stack frame.
     #[inline(never)]
     fn lower_malloc(&self, size: usize) -> Option<NonNull<u8>> {
         let request = || self.lower.malloc(size);
@@ -159,22 +144,21 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         request().or_else(|| self.once_more(count * size, request))
     }
 
-    /// Reallocates a block of the layer below, at `ptr`, to `size` bytes.
+    /// Reallocates a block of the layer below.
     ///
     /// # Safety
     ///
     /// `ptr` must be a live block of the layer below.
     #[inline(never)]
     unsafe fn lower_realloc(&self, ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: `ptr` is a live block of `lower` (contract of this function). If the first
-        // request fails, the block is still live for the second request.
+        // SAFETY: `ptr` is a live block of `lower` (contract), also after a request that failed.
         let request = || unsafe { self.lower.realloc(Some(ptr), size) };
         request().or_else(|| self.once_more(size, request))
     }
 
-    /// Trims the heap and repeats a request that the layer below has refused. The heap and its
-    /// source may retain free arenas, which take up memory or addresses that the request needs.
-    /// Trimming unmaps these arenas.
+    /// Trims the heap and repeats a request that the layer below has refused.
+    ///
+    /// Unmapping the free arenas that the heap retains can make room for the request.
     #[cold]
     #[inline(never)]
     fn once_more(
@@ -189,12 +173,9 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         request()
     }
 
-    /// Moves the contents of the block of `size` bytes at `ptr` to a new block of `new_size` bytes,
-    /// and frees the old block. If the new block cannot be allocated, returns `None` and leaves the
-    /// old block unchanged.
+    /// Moves a block to a new block of `new_size` bytes. On `None`, the old block is unchanged.
     ///
-    /// This function is separate from [`realloc`](MemAlloc::realloc) and is not inlined, so that
-    /// `realloc` needs no stack frame when the block stays in place.
+    /// Not inlined, so that `realloc` needs no stack frame when a block stays in place.
     ///
     /// # Safety
     ///
@@ -207,20 +188,17 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         new_size: usize,
     ) -> Option<NonNull<u8>> {
         let new = self.malloc(new_size)?;
-        // SAFETY: both blocks are live, so they do not overlap. Both have at least as many bytes as
-        // the smaller of the two sizes.
+        // SAFETY: both blocks are live, have that many bytes and do not overlap.
         unsafe { new.copy_from_nonoverlapping(ptr, cmp::min(size, new_size)) };
-        // SAFETY: `ptr` is a live block of the heap (contract of this function), and is not used
-        // again.
+        // SAFETY: `ptr` is a live block of the heap (contract) and is not used again.
         unsafe { self.heap.free(BlockPtr::from_start(ptr)) };
         Some(new)
     }
 }
 
-// SAFETY: each block comes from the heap or from the layer below, and is freed to the allocator
-// that it came from. The heap can recognise its own blocks, because no block of the layer below
-// lies in an arena of the heap (invariant of `lower`). The heap's blocks do not overlap, and have
-// the size and alignment of their class (contract of `Blocks`).
+// SAFETY: blocks have their size and alignment and do not overlap (contracts of `Blocks` and
+// `MemAlloc`). Each block is freed to the allocator that it came from, because no block of the
+// layer below lies in an arena of the heap (invariant of `lower`).
 unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
@@ -247,8 +225,7 @@ unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
         let Some(ptr) = ptr else { return self.malloc(size) };
         // SAFETY: `ptr` is a live block of this allocator (contract of `realloc`).
         match unsafe { self.heap.size_if_ours(ptr) } {
-            // SAFETY: the heap did not recognise the block, so it is a live block of the layer
-            // below.
+            // SAFETY: the heap did not recognise `ptr`, so the layer below allocated it.
             None => unsafe { self.lower_realloc(ptr, size) },
             Some(_) if size > MAX_REQUEST => None,
             Some(old) if Self::stays(old, size) => Some(ptr),
@@ -260,13 +237,11 @@ unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
         let Some(ptr) = ptr else { return };
-        // SAFETY: `ptr` is a live block of this allocator (contract of `free`). If `ptr` lies in an
-        // arena of the heap, it is a block of the heap, because no block of the layer below lies in
-        // such an arena (invariant of `lower`).
+        // SAFETY: `ptr` is a live block (contract). If it lies in an arena of the heap, the heap
+        // allocated it (invariant of `lower`).
         let foreign = unsafe { self.heap.free_if_ours(ptr) };
         if foreign.is_some() {
-            // SAFETY: the heap did not recognise the block, so it is a live block of the layer
-            // below.
+            // SAFETY: the heap did not recognise the block, so the layer below allocated it.
             unsafe { self.lower.free(foreign) };
         }
     }
@@ -291,8 +266,7 @@ mod tests {
     fn pymalloc<G: Geometry>() -> Pymalloc<GilHeld<TestHeap<G>>, Malloc> {
         let heap =
             Heap::with_geometry(KnownArenas::with_geometry(MmapArenas::new(), Malloc), Malloc);
-        // SAFETY: each test uses its allocator from one thread only, and neither the arena source
-        // nor the metadata allocator calls back into the heap.
+        // SAFETY: each test uses one thread, and nothing below the heap calls back into it.
         let heap = unsafe { GilHeld::new(heap) };
         // SAFETY: malloc never returns memory that lies in an arena of the heap.
         unsafe { Pymalloc::new(heap, Malloc) }
@@ -402,9 +376,7 @@ mod tests {
         assert_eq!(small(&pymalloc), 1);
     }
 
-    /// Regression test: `realloc` once multiplied the new size by four before it compared the new
-    /// size with the size of the block. The product overflowed for some sizes up to `MAX_REQUEST`
-    /// (defect D7).
+    /// The product `4 * new_size` must not overflow for sizes up to `MAX_REQUEST`.
     #[test]
     fn a_reallocation_to_an_unservable_size_is_refused_and_leaves_the_block() {
         let pymalloc = pymalloc::<Pools16K>();
@@ -459,18 +431,14 @@ mod tests {
         }
     }
 
-    /// Regression test: a request to the layer below once failed, although unmapping the retained
-    /// arenas would have made room for the request (field report F5).
     #[test]
     fn a_request_that_the_layer_below_refuses_is_repeated_after_a_trim() {
         let mapped = Cell::new(0);
         let arenas = RetainingArenas::new(Counted(MmapArenas::new(), &mapped));
         let heap = Heap::new(KnownArenas::new(arenas, Malloc), Malloc);
-        // SAFETY: only one thread uses the allocator, nothing calls back into the heap, and the C
-        // library allocates no memory in the heap's arenas.
+        // SAFETY: one thread, nothing calls back, and malloc uses no memory of the arenas.
         let pymalloc = unsafe { Pymalloc::new(GilHeld::new(heap), Short(&mapped)) };
-        // The source retains arenas only after arenas have come back and been requested again, so
-        // the test allocates and frees all blocks twice.
+        // The source retains arenas only after arenas were unmapped and requested again.
         let retain = || {
             for _ in 0..2 {
                 let blocks: Vec<_> = (0..10_000).map(|_| pymalloc.malloc(512).unwrap()).collect();

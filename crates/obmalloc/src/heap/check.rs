@@ -1,4 +1,4 @@
-//! A check that walks over the whole heap and asserts every numbered rule of the crate's page.
+//! A check that walks the whole heap and asserts every numbered rule of the crate's page.
 
 #![forbid(unsafe_code)]
 
@@ -11,8 +11,7 @@ use crate::{
 };
 
 impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
-    /// Asserts every rule of the [crate's page](crate). This is meant for tests, because it visits
-    /// the free list of every pool.
+    /// Asserts every rule of the [crate's page](crate). Slow, because it visits every free block.
     ///
     /// # Panics
     ///
@@ -23,7 +22,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.check_usable_arenas();
     }
 
-    /// Checks rules 3 and 4, by walking over the list of each class.
+    /// Checks rules 3 and 4.
     fn check_used_pools(&self) {
         for class in SizeClass::<G>::all() {
             let mut prev = None;
@@ -44,7 +43,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Checks rules 1, 2, 3 and 5, by walking over the arenas and their pools.
+    /// Checks rules 1, 2, 3 and 5.
     fn check_arenas(&self) {
         let mut arenas = 0;
         for (index, arena) in self.arenas.arenas() {
@@ -80,7 +79,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         assert!(listed, "rule 3: a used pool is in its class's list");
     }
 
-    /// Checks rules 6, 7 and 8, by walking over the list of usable arenas.
+    /// Checks rules 6, 7 and 8.
     fn check_usable_arenas(&self) {
         let mut last = [None; MAX_POOLS + 1];
         let (mut before, mut prev, mut free) = (1, None, 0);

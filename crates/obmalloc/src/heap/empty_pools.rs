@@ -1,27 +1,13 @@
 //! The pools that their size class retains when they become empty.
 //!
-//! ```text
-//!   the last block of a pool is freed
-//!      │ retained: stays the only pool of its class's list ──► serves the next request of the class
-//!      └ otherwise ──► free: goes to its arena ──► serves any class
-//!                                 └ all pools of the arena are free: the arena is retained or unmapped
-//! ```
+//! A size class keeps its last pool when the pool becomes empty. A program that allocates and frees
+//! one block in a loop would otherwise return the pool to its arena each time.
 //!
-//! Consider a program that allocates a block, frees it, and repeats this. If no other block of the
-//! pool is in use, each free makes the pool empty. Without retention, each free would return the
-//! pool to its arena, and each allocation would take it from there again. A retained pool stays in
-//! its class's list, and its header does not report that it has become empty. Both operations
-//! therefore stay on their fast paths.
+//! A size class gives up its retained pool when another class needs it, or when the arena could be
+//! unmapped.
 //!
-//! The retention of a pool ends when the pool may be needed elsewhere. This is the case when a slow
-//! path of its class runs, when a request finds no free pool, or when an arena could be unmapped.
-//! If no block of the pool is in use when the retention ends, the pool goes back to its arena.
-//! Otherwise it becomes an ordinary used pool.
-//!
-//! Under [`RetainRule::Unobservable`] a pool is retained only if it would be the next pool that is
-//! taken after it went back to its arena. The retention ends before another pool or an arena is
-//! taken or returned. The addresses of blocks and the statistics are therefore the same as if the
-//! pool had gone back to its arena and been taken again.
+//! Under [`RetainRule::Unobservable`], a pool is retained only if it would be the next pool taken.
+//! Retention then changes no address of a block.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
@@ -32,8 +18,7 @@ use crate::{
     pool::PoolPtr,
 };
 
-/// The set of size classes that retain a pool, as a bit mask in which bit i stands for class i. A
-/// retained pool is the only used pool of its class.
+/// The size classes that retain their only used pool, as a bit mask.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct EmptyPools(u64);
 
@@ -42,13 +27,12 @@ const _: () = assert!(MAX_CLASSES <= u64::BITS as usize);
 impl EmptyPools {
     pub(crate) const NONE: Self = Self(0);
 
-    /// Returns the number of classes that have a retained pool.
+    /// Returns the number of retained pools.
     pub(crate) fn count(self) -> usize {
         self.0.count_ones() as usize
     }
 
-    /// Returns true if the geometry's rule allows the class of `pool` to retain `pool`, which must
-    /// have just become empty.
+    /// Returns true if the geometry lets the class of the newly emptied `pool` retain it.
     pub(crate) fn may_retain<G: Geometry>(self, arenas: &ArenaTable, pool: PoolPtr) -> bool {
         let arena = pool.header().arena();
         match G::RULES.retain {
@@ -57,16 +41,15 @@ impl EmptyPools {
         }
     }
 
-    /// Retains `pool`, which must have just become empty and must be the only used pool of `class`.
+    /// Retains `pool`, which must be empty and the only used pool of `class`.
     pub(crate) fn retain<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         pool.header().become_retained();
         self.0 |= 1 << class.index();
     }
 
-    /// Ends the retention of the pool of `class`. The caller must call this function when a slow
-    /// path of the class begins. Under [`RetainRule::Unobservable`] it ends the retention of a pool
-    /// of another class as well. If no block of the pool is in use, removes the pool from its
-    /// class's list and returns it.
+    /// Ends the retention for `class`, or for any class under [`RetainRule::Unobservable`].
+    ///
+    /// A pool without a block in use is removed from its class's list and returned.
     #[inline]
     pub(crate) fn end_for<G: Geometry>(
         &mut self,
@@ -80,9 +63,9 @@ impl EmptyPools {
         }
     }
 
-    /// Ends the retention of one pool after another, until it finds a pool without a block in use.
-    /// Removes this pool from its class's list and returns it. Returns `None` if there is no such
-    /// pool, in which case no pool is retained any more.
+    /// Ends retentions until one of the pools has no block in use, and returns that pool.
+    ///
+    /// The returned pool is in no list. `None` means that no pool is retained any more.
     pub(crate) fn end_any<G: Geometry>(&mut self, used: &mut UsedPools) -> Option<PoolPtr> {
         while let Some(class) = SizeClass::<G>::from_index(self.0.trailing_zeros() as usize) {
             let empty = self.end(class, used);
@@ -131,8 +114,7 @@ mod tests {
     }
 
     fn free<G: Geometry>(heap: &mut TestHeap<G>, block: BlockPtr) {
-        // SAFETY: the tests free each block once, and only blocks that they have allocated from
-        // this heap.
+        // SAFETY: the tests free each block once, to the heap that allocated it.
         unsafe { heap.free(block) };
         heap.check_invariants();
     }

@@ -1,7 +1,6 @@
-//! Formatting of statistics as text and as JSON, without allocating memory.
+//! Formats statistics as text and as JSON, without allocating memory.
 //!
-//! The text has the format of CPython's report `sys._debugmallocstats()`
-//! (`_PyObject_DebugMallocStats` in `Objects/obmalloc.c`).
+//! The text follows `_PyObject_DebugMallocStats` in CPython's `Objects/obmalloc.c`.
 
 #![forbid(unsafe_code)]
 
@@ -129,8 +128,7 @@ fn fmt_map(f: &mut fmt::Formatter<'_>, map: MapStats) -> fmt::Result {
     line(f, format_args!("Total"), map.root_bytes + leaf_bytes)
 }
 
-/// Writes one line of the report: the text padded to 35 columns, `=`, and the number with commas in
-/// 21 columns.
+/// Writes the text padded to 35 columns, `=`, and the number with commas in 21 columns.
 fn line(f: &mut fmt::Formatter<'_>, text: fmt::Arguments<'_>, number: usize) -> fmt::Result {
     let mut column = Column { out: f, width: 0 };
     fmt::Write::write_fmt(&mut column, text)?;
@@ -138,8 +136,7 @@ fn line(f: &mut fmt::Formatter<'_>, text: fmt::Arguments<'_>, number: usize) -> 
     writeln!(f, "{:left$}={:>21}", "", Commas::of(number).text())
 }
 
-/// A writer that forwards text to a formatter and counts the characters of the text. With this
-/// count, a caller can pad the text to a column.
+/// A writer that counts the characters it forwards, so that a caller can pad them.
 struct Column<'a, 'b> {
     out: &'a mut fmt::Formatter<'b>,
     width: usize,

@@ -1,5 +1,4 @@
-//! The statistics of a heap. When statistics are requested, the heap walks over all of its pools to
-//! compute them. The fast paths of allocation and freeing therefore need not count anything.
+//! The statistics of a heap. A walk over all pools computes them, so the fast paths count nothing.
 
 #![forbid(unsafe_code)]
 
@@ -24,14 +23,13 @@ pub struct ClassStats {
     pub pools: usize,
     /// The number of blocks in use.
     pub in_use: usize,
-    /// The number of free blocks in those pools that have a block in use. The blocks that are not
-    /// carved yet are included.
+    /// The number of free blocks in pools with a block in use, including uncarved blocks.
     pub available: usize,
     /// How many of the `available` blocks have not been carved yet.
     pub uncarved: usize,
 }
 
-/// The numbers of arenas that are and were mapped, and their size.
+/// The numbers of arenas, and their size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ArenaStats {
@@ -47,8 +45,7 @@ pub struct ArenaStats {
     pub size: usize,
 }
 
-/// How the memory of all mapped arenas is used, in bytes. The sum of the fields is the total size
-/// of these arenas.
+/// How the bytes of all mapped arenas are used. The fields add up to the size of these arenas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ByteStats {
@@ -56,12 +53,11 @@ pub struct ByteStats {
     pub in_use: usize,
     /// The bytes of the free blocks in pools that have a block in use.
     pub available: usize,
-    /// The bytes of all pools without a block in use, whether they are carved or not.
+    /// The bytes of all pools without a block in use.
     pub unused_pools: usize,
-    /// The bytes before the first block, in all pools that have a block in use. These bytes hold
-    /// the headers of pools.
+    /// The bytes before the first block, which hold headers, in pools with a block in use.
     pub pool_headers: usize,
-    /// The bytes behind the last block, in all pools that have a block in use.
+    /// The bytes behind the last block, in pools with a block in use.
     pub quantization: usize,
 }
 
@@ -72,7 +68,6 @@ impl ByteStats {
     }
 }
 
-/// The sizes of an arena map's nodes, and the number of its leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MapStats {
     pub(crate) root_bytes: usize,
@@ -82,9 +77,8 @@ pub(crate) struct MapStats {
 
 /// The statistics of a heap at one moment.
 ///
-/// `Display` formats the statistics like the report of CPython's `sys._debugmallocstats()`.
-/// [`write_json`](Self::write_json) writes the same figures as JSON. Neither of the two formats
-/// needs an allocation.
+/// `Display` formats the figures like CPython's `sys._debugmallocstats()`, and
+/// [`write_json`](Self::write_json) as JSON. Neither allocates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -98,7 +92,7 @@ pub struct Stats {
     pub arenas: ArenaStats,
     /// How the bytes of the arenas are used.
     pub bytes: ByteStats,
-    /// The number of pools without a block in use, whether they are carved or not.
+    /// The number of pools without a block in use.
     pub unused_pools: usize,
     /// How many requests have failed because no arena could be mapped.
     pub refused: usize,
@@ -154,8 +148,7 @@ impl Stats {
         };
         let (size, in_use) = (class.block_size(), header.in_use::<G>());
         if in_use == 0 {
-            // The pool is in its class's list although none of its blocks is in use, because the
-            // class retains it. We count it like a free pool.
+            // A class retains this pool, although none of its blocks is in use. It counts as free.
             self.unused_pools += 1;
             return;
         }
@@ -185,10 +178,9 @@ impl Stats {
     }
 }
 
-/// Adds the statistics of another heap with the same geometry. The field `highwater` becomes the
-/// sum of the largest numbers of arenas of both heaps. The heaps may have had these numbers of
-/// arenas at different times, so the sum is only an upper bound for the number of arenas that both
-/// heaps together had at the same time.
+/// Adds the statistics of another heap with the same geometry.
+///
+/// The sum of both `highwater` is an upper bound, because the peaks may differ in time.
 impl AddAssign<&Self> for Stats {
     fn add_assign(&mut self, other: &Self) {
         let (arenas, bytes) = (&mut self.arenas, &mut self.bytes);

@@ -1,13 +1,6 @@
-//! The lists of used pools, one for each size class. Blocks of a class are allocated from the first
-//! pool of the list of that class.
+//! The used pools of each size class, in one list per class (CPython's `usedpools`).
 //!
-//! ```text
-//!   class 0 ──► pool ⇄ pool ⇄ pool          the first one serves every request of its class
-//!   class 1 ──► PoolPtr::NONE                a pool without blocks, so no test for null is needed
-//!   class 2 ──► pool
-//! ```
-//!
-//! In CPython, these lists are `usedpools`.
+//! An empty list is `PoolPtr::NONE`, a pool without blocks, so no test for null is needed.
 
 #![forbid(unsafe_code)]
 
@@ -16,13 +9,12 @@ use crate::{
     pool::{PoolPtr, State},
 };
 
-/// The first used pool of each class.
 #[derive(Debug)]
 pub(crate) struct UsedPools {
     /// # Invariant
     ///
-    /// `heads[i]` is the first pool in the list of class i, or `PoolPtr::NONE` if the list is
-    /// empty. Every pool of the list has class i and is in the state `Used` or `Retained`.
+    /// `heads[i]` is the first pool in the list of class i, or `PoolPtr::NONE`. All pools in the
+    /// list have class i and are used or retained.
     heads: [PoolPtr; MAX_CLASSES],
 }
 
@@ -31,19 +23,16 @@ impl UsedPools {
         Self { heads: [PoolPtr::NONE; MAX_CLASSES] }
     }
 
-    /// Returns the first pool of the list of `class`, or [`PoolPtr::NONE`] if the list is empty.
+    /// Returns the first used pool of `class`, or [`PoolPtr::NONE`].
     #[inline]
     pub(crate) fn first<G: Geometry>(&self, class: SizeClass<G>) -> PoolPtr {
-        // The index is always below MAX_CLASSES, so taking the remainder does not change the index.
-        // But the compiler does not know this without the remainder, and would add a bounds check.
+        // The remainder does not change the index, but it saves the bounds check.
         self.heads[class.index() % MAX_CLASSES]
     }
 
     /// Puts `pool` at the front of its class's list.
     ///
-    /// Only the first pool of a list may have run out of blocks. If the previous first pool has run
-    /// out of blocks, it therefore becomes full and leaves the list, because otherwise it would be
-    /// the second pool.
+    /// A previous first pool that has run out of blocks becomes full and leaves the list.
     pub(crate) fn push_front<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         let mut first = self.first(class);
         if first != PoolPtr::NONE && first.header().has_run_out::<G>() {
@@ -57,18 +46,16 @@ impl UsedPools {
             pool.header().next.set(Some(first));
             first.header().prev.set(Some(pool));
         }
-        // INVARIANT: the caller has made `pool` a used pool of this class, and the code above has
-        // linked `pool` to the previous first pool.
+        // INVARIANT: `pool` has this class (the caller) and is linked to the previous first pool.
         self.heads[class.index()] = pool;
     }
 
-    /// Removes `pool`, which has run out of blocks, from its class's list and marks it as full.
+    /// Marks `pool`, which has run out of blocks, as full and removes it from its class's list.
     pub(crate) fn remove_full<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         self.remove(class, pool);
         pool.header().become_full();
     }
 
-    /// Removes `pool` from its class's list.
     pub(crate) fn remove<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         debug_assert_eq!(pool.header().state(), State::Used);
         let (prev, next) = (pool.header().prev.take(), pool.header().next.take());
@@ -81,7 +68,6 @@ impl UsedPools {
         }
     }
 
-    /// Iterates over the pools of `class`, first to last.
     pub(crate) fn iter<G: Geometry>(&self, class: SizeClass<G>) -> impl Iterator<Item = PoolPtr> {
         let first = Some(self.first(class)).filter(|first| *first != PoolPtr::NONE);
         core::iter::successors(first, |pool| pool.header().next.get())
