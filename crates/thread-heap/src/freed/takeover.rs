@@ -1,6 +1,4 @@
-//! The part of a takeover that purges pages. In a takeover, a thread takes all blocks out of an
-//! inbox, collects them in a table, and purges the pages that contain only these blocks. Then it
-//! pushes the table to the inbox.
+//! Purging the memory of blocks that wait in an inbox for their owner.
 //!
 //! ```text
 //!   inbox    batch ► batch ► batch    pushed by senders
@@ -12,9 +10,7 @@
 //!   pools    every block is free      a page comes back when it is written to
 //! ```
 //!
-//! A thread that takes blocks out of an inbox exclusively owns these blocks, even if the thread is
-//! not the owner of the heap. If the memory for a table cannot be allocated, the thread pushes the
-//! blocks back unchanged.
+//! Any thread may do this, because the thread that takes blocks out of an inbox owns these blocks.
 
 use raw_mem::ArenaSource;
 use sync::{
@@ -28,11 +24,14 @@ use super::{
 };
 use crate::{parts::Parts, shared_source::SharedSource};
 
-/// Moves the blocks of `nodes` into one table, and purges the pages that contain only these blocks.
-/// If the memory for the table cannot be allocated, some batches stay unchanged. `bytes` is the
-/// approximate number of bytes that were pushed to the inbox before the inbox was taken over.
-/// Returns the nodes that the caller must push back to the inbox, and true if some of these nodes
-/// are batches.
+/// Collects the blocks of `nodes` in one table, and purges the pages that lie entirely in these
+/// blocks.
+///
+/// Returns the nodes that the caller must push back to the inbox, and true if some are still
+/// batches.
+///
+/// Batches remain if there is no memory for the table, or if `bytes`, the approximate size of the
+/// blocks, is less than a page.
 pub(crate) fn purge<P: Parts>(
     shared: &SharedSource<P>,
     nodes: Chain<Batch>,
@@ -49,8 +48,7 @@ pub(crate) fn purge<P: Parts>(
             unsafe { batches.push(node) };
         }
     }
-    // Blocks that have fewer bytes than a page cannot cover a page. No page could be purged, so we
-    // do not create a table.
+    // Fewer bytes cannot cover a page, so a table would be useless.
     if table.is_none() && bytes >= PAGE {
         table = WaitingPools::new(shared.lower());
     }
@@ -64,9 +62,8 @@ pub(crate) fn purge<P: Parts>(
             .and_then(|(table, blocks)| table.reserve(blocks, shared.lower()).then_some(table));
         match with_room {
             Some(table) => {
-                // SAFETY: the thread that sent the block gave up its ownership, and we took the
-                // block out of the inbox, so we own it. The owner of the heap has not reclaimed the
-                // block, so the block still is in use from the point of view of the heap.
+                // SAFETY: taking the block out of the inbox made it ours, and its heap still counts
+                // it as in use.
                 let add = |block| unsafe { table.add(block) };
                 // SAFETY: we own the batch and its blocks.
                 unsafe { Batch::unpack(batch, add) };
@@ -78,9 +75,8 @@ pub(crate) fn purge<P: Parts>(
     let has_batches = back.is_some();
     if let Some(mut table) = table {
         table.purge(|start, len| {
-            // SAFETY: the range lies in one arena. The arena is mapped, because the heap treats the
-            // waiting blocks in it as in use. Each byte of the range belongs to a block that we own
-            // and do not read again.
+            // SAFETY: the arena of the range is mapped, because its heap counts our blocks as in
+            // use. The range lies in these blocks, which we do not read again.
             if unsafe { shared.source().purge(start, len) }.is_err() {
                 shared.purges_are_refused.store(true, Relaxed);
             }
