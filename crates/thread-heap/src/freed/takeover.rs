@@ -10,7 +10,7 @@
 //!   pools    every block is free      a page comes back when it is written to
 //! ```
 //!
-//! Any thread may do this, because the thread that takes blocks out of an inbox owns these blocks.
+//! Any thread may purge waiting blocks, because it owns the blocks that it takes out of an inbox.
 
 use raw_mem::ArenaSource;
 use sync::{

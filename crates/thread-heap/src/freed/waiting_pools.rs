@@ -73,7 +73,7 @@ impl WaitingPool {
         pages(&self.span::<G>(offset)).any(|page| self.pages[page] == count)
     }
 
-    /// Returns the offsets of all blocks that the pool can hold.
+    /// Returns true if the block at `offset` touches a page whose value is `count`.
     fn offsets<G: Geometry>(&self) -> impl Iterator<Item = usize> + use<G> {
         let is_first = self.start.addr().is_multiple_of(G::SIZES.arena_size);
         let first = if is_first { Shape::<G>::BEFORE_FIRST_POOL } else { Shape::<G>::BEFORE_POOL };
