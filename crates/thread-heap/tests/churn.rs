@@ -1,7 +1,7 @@
-//! The memory that many short-lived threads leave behind.
+//! The memory that short-lived threads leave behind, when each leaves half of 1 MiB for another to
+//! free.
 //!
-//! Each thread allocates 1 MiB in small blocks and frees half of it. Another thread frees the other
-//! half. There are `OBMALLOC_CHURN_THREADS` threads, or 1,000 if the variable is not set.
+//! `OBMALLOC_CHURN_THREADS` sets the number of threads, which is 1,000 by default.
 
 #![cfg(all(target_os = "linux", not(miri), not(loom)))]
 
@@ -17,20 +17,20 @@ use std::{
 use obmalloc::{BlockPtr, Blocks, Geometry, SizeClass};
 use thread_heap::{PerThread, ThreadGeometry};
 
-/// How many bytes each thread allocates.
+/// The number of bytes that each thread allocates.
 const EACH: usize = 1 << 20;
 
-/// How many threads live at the same time in the second test.
+/// The number of threads that live at the same time.
 const AT_ONCE: usize = 64;
 
-/// The bytes of live blocks, and their maximum.
+/// The size of all live blocks in bytes, and its maximum.
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static MOST_LIVE: AtomicUsize = AtomicUsize::new(0);
 
-/// One test runs at a time, because both measure the memory of the process.
+/// Serialises the tests, because both measure the memory of the process.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Blocks that are linked through their own first words, so the stack needs no other memory.
+/// Blocks that are linked through their first words.
 struct Stack {
     /// # Invariant
     ///
@@ -78,7 +78,7 @@ impl Stack {
     }
 }
 
-/// Allocates the blocks of one thread: those that it will free itself, and those that it leaves.
+/// Allocates the blocks that one thread frees itself, and those that it leaves.
 fn alloc() -> (Stack, Stack) {
     let (mut mine, mut left) = (Stack::EMPTY, Stack::EMPTY);
     let (mut bytes, mut nth) = (0, 0);
@@ -99,7 +99,7 @@ fn threads() -> usize {
     threads.and_then(|threads| threads.parse().ok()).unwrap_or(1000)
 }
 
-/// Returns the figure `name` of `/proc/self/status` in bytes.
+/// Returns a value of `/proc/self/status` in bytes.
 fn memory(name: &str) -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
     let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux tells it");
@@ -111,12 +111,11 @@ fn resident() -> usize {
     memory("VmRSS")
 }
 
-/// Resets the peak that the kernel has recorded.
 fn reset_peak() {
     std::fs::write("/proc/self/clear_refs", "5").expect("Linux has it");
 }
 
-/// Runs `body`, and compares its peak with the bytes of live blocks.
+/// Compares the peak memory of `body` with the bytes of live blocks.
 fn uses_at_most_twice_what_is_live(body: impl Fn()) {
     let start = resident();
     MOST_LIVE.store(0, Relaxed);
@@ -162,7 +161,7 @@ fn threads_64_at_a_time_leave_no_memory_behind() {
     uses_at_most_twice_what_is_live(|| {
         let mut left: Vec<Stack> = (0..AT_ONCE).map(|_| Stack::EMPTY).collect();
         for _ in 0..threads() / AT_ONCE {
-            // All threads have all their blocks, and nobody has freed what the last ones left.
+            // Here all blocks of all threads are in use.
             let all_are_there = Barrier::new(AT_ONCE + 1);
             let live = |before: Stack| {
                 let (mine, left) = alloc();
@@ -172,7 +171,7 @@ fn threads_64_at_a_time_leave_no_memory_behind() {
                 left
             };
             left = thread::scope(|scope| {
-                // A neighbour frees the blocks, so it is not the thread that adopts the heap.
+                // A neighbour frees the blocks, because it did not adopt their heap.
                 left.rotate_left(1);
                 let start = |before| scope.spawn(move || live(before));
                 let threads: Vec<_> = left.drain(..).map(start).collect();
