@@ -30,7 +30,6 @@ pub(crate) struct HeapList<T> {
 
 impl<T: Listed + 'static> HeapList<T> {
     sync::const_unless_model! {
-        /// Creates an empty list.
         pub(crate) fn new() -> Self {
             Self { first: AtomicPtr::new(ptr::null_mut()) }
         }
@@ -97,7 +96,6 @@ mod tests {
         Box::leak(Box::new(item))
     }
 
-    /// Frees the items of a list that no other thread uses.
     fn free_items(list: Arc<HeapList<Item>>) {
         let items: Vec<_> = list.iter().map(|item| ptr::from_ref(item).cast_mut()).collect();
         drop(list);

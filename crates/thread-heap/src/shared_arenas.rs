@@ -80,7 +80,6 @@ mod tests {
     use super::*;
     use crate::ThreadGeometry;
 
-    /// A recorded call of an arena source.
     #[derive(Debug, PartialEq, Eq)]
     enum Call {
         Map,
@@ -91,7 +90,6 @@ mod tests {
         Reuse(usize),
     }
 
-    /// An arena source that has no arenas and records all calls.
     #[derive(Clone, Default)]
     struct Recording(Arc<Mutex<Vec<Call>>>);
 

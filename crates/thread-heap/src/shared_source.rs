@@ -32,7 +32,6 @@ impl<P: Parts> SharedSource<P> {
         }
     }
 
-    /// Locks the source.
     pub(crate) fn source(&self) -> MutexGuard<'_, P::Source> {
         sync::lock(&self.source)
     }
@@ -41,12 +40,10 @@ impl<P: Parts> SharedSource<P> {
         &self.lower
     }
 
-    /// Returns the map of the arenas of all heaps.
     pub(crate) fn map(&self) -> &ArenaMap<P::Geometry> {
         &self.map
     }
 
-    /// Returns the map and the allocator that its nodes must be freed to.
     #[cfg(test)]
     pub(crate) fn map_mut(&mut self) -> (&mut ArenaMap<P::Geometry>, &P::Lower) {
         (&mut self.map, &self.lower)
@@ -72,7 +69,6 @@ impl<'a, S: ArenaSource> SourceGuard<'a, S> {
         self.source.trim();
     }
 
-    /// Returns the source, for tests that unmap only the arenas that they mapped.
     #[cfg(all(test, not(loom)))]
     pub(crate) fn source(&mut self) -> &mut S {
         &mut self.source

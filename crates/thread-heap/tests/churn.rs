@@ -1,5 +1,4 @@
-//! The memory that short-lived threads leave behind, when each leaves half of 1 MiB for another to
-//! free.
+//! The memory that short-lived threads leave behind when other threads free half of their blocks.
 //!
 //! `OBMALLOC_CHURN_THREADS` sets the number of threads, which is 1,000 by default.
 
@@ -17,10 +16,8 @@ use std::{
 use obmalloc::{BlockPtr, Blocks, Geometry, SizeClass};
 use thread_heap::{PerThread, ThreadGeometry};
 
-/// The number of bytes that each thread allocates.
 const EACH: usize = 1 << 20;
 
-/// The number of threads that live at the same time.
 const AT_ONCE: usize = 64;
 
 /// The size of all live blocks in bytes, and its maximum.
@@ -30,7 +27,6 @@ static MOST_LIVE: AtomicUsize = AtomicUsize::new(0);
 /// Serialises the tests, because both measure the memory of the process.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Blocks that are linked through their first words.
 struct Stack {
     /// # Invariant
     ///
@@ -54,8 +50,7 @@ impl Stack {
         let block = PerThread.alloc_listed(class).or_else(|| PerThread.alloc(class));
         let entry = block.expect("there is memory").into_start().cast::<Entry>();
         let size = class.block_size();
-        // SAFETY: we own the block, which is aligned and has two words. We write to all of it,
-        // because untouched memory does not count.
+        // SAFETY: we own the block, which is aligned and has two words. Writing makes it resident.
         unsafe {
             entry.cast::<u8>().write_bytes(1, size);
             entry.write(Entry { next: self.first, size });
@@ -115,7 +110,6 @@ fn reset_peak() {
     std::fs::write("/proc/self/clear_refs", "5").expect("Linux has it");
 }
 
-/// Compares the peak memory of `body` with the bytes of live blocks.
 fn uses_at_most_twice_what_is_live(body: impl Fn()) {
     let start = resident();
     MOST_LIVE.store(0, Relaxed);

@@ -27,7 +27,6 @@ const FORKS: usize = 200;
 /// The time in seconds after which a hanging child is killed.
 const TIME_LIMIT: u32 = 60;
 
-/// The number of blocks of a busy thread, which fill several arenas.
 const MANY: usize = 10_000;
 
 fn alloc(size: usize) -> Block {
@@ -72,7 +71,6 @@ fn work_in_a_thread() -> bool {
     started_and_joined(main)
 }
 
-/// Runs `main` in a thread of the C library. Returns false if no thread could be started.
 fn started_and_joined(main: extern "C" fn(*mut c_void) -> *mut c_void) -> bool {
     let mut thread = MaybeUninit::uninit();
     // SAFETY: `thread` is writable, and the function expects no argument.
@@ -84,9 +82,7 @@ fn started_and_joined(main: extern "C" fn(*mut c_void) -> *mut c_void) -> bool {
 
 static TO_FREE: Mutex<Vec<Block>> = Mutex::new(Vec::new());
 
-/// Frees the blocks of [`TO_FREE`] on every second page, in a thread of the C library, and flushes.
-///
-/// Returns false if no thread could be started.
+/// In a thread of the C library, frees the blocks of [`TO_FREE`] on every second page and flushes.
 fn frees_every_second_page() -> bool {
     extern "C" fn main(_: *mut c_void) -> *mut c_void {
         let blocks = mem::take(&mut *TO_FREE.lock().expect("nobody else locks it"));
@@ -134,7 +130,6 @@ impl Drop for Done<'_> {
     }
 }
 
-/// Returns 0 if everything succeeded.
 fn live_as_a_child(inherited: &Inherited) -> i32 {
     work(MANY);
     for slot in inherited.of_running_threads.iter().chain(&inherited.of_ended_threads) {
@@ -145,7 +140,6 @@ fn live_as_a_child(inherited: &Inherited) -> i32 {
     i32::from(!worked)
 }
 
-/// Returns the exit status of the child.
 fn fork(child: impl FnOnce() -> i32) -> i32 {
     // SAFETY: the child calls nothing but the heap and the C library, which expects to be forked.
     match unsafe { libc::fork() } {
@@ -193,7 +187,6 @@ fn the_child_of_a_busy_process_allocates_frees_and_starts_threads() {
     });
 }
 
-/// The number of blocks that another thread frees for the forking thread.
 const FREED_ELSEWHERE: usize = 40_000;
 
 /// The largest number of freed blocks that have not reached an inbox.

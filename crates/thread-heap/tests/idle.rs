@@ -142,7 +142,6 @@ fn a_block_in_use_between_waiting_blocks_keeps_its_contents() {
         }
         mine.flush();
         assert!(stage.purged() > 0 || one_of < 100);
-        // The owner reuses memory beside the blocks that stayed in use.
         let again = fill(&mut idle, mixed_sizes(60_000));
         free(&mut idle, in_use_still);
         free(&mut mine, again);

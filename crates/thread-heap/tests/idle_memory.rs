@@ -13,13 +13,11 @@ use thread_heap::{PerThread, ThreadGeometry};
 
 const THREADS: usize = 32;
 
-/// The number of 64-byte blocks of each thread.
 const BLOCKS: usize = 100_000;
 
 /// Serialises the tests, because each measures the memory of the process.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Blocks that are linked through their first words.
 struct Stack(
     /// # Invariant
     ///
@@ -86,8 +84,7 @@ fn grown_after(free_all: impl FnOnce(Vec<Stack>)) -> usize {
         free_all(std::mem::take(&mut stacks.lock().expect("nobody panicked")));
         let grown = resident().saturating_sub(start);
         freed.wait();
-        // The end of a scope does not wait until the threads have closed their heaps, but `join`
-        // does.
+        // A scope does not wait until its threads have closed their heaps, but `join` does.
         threads.into_iter().for_each(|thread| thread.join().expect("the thread does not panic"));
         (full, grown)
     });

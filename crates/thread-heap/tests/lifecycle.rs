@@ -222,7 +222,6 @@ fn a_thread_without_a_heap_frees_what_another_allocated() {
     });
 }
 
-/// Heaps whose requests for memory can fail.
 type FaultyParts = (FailingArenas<MmapArenas>, FailingAlloc<Malloc>, ThreadGeometry);
 
 struct Faulty {
@@ -294,8 +293,7 @@ fn a_heap_is_never_created_in_memory_that_is_not_aligned_for_it() {
     }
 }
 
-/// Regression test: the source counted arenas as retained that had been given back (mutants 7 and
-/// 8).
+/// Regression test: arenas that had been given back counted as retained (mutants 7 and 8).
 #[test]
 fn flushed_heaps_retain_no_arena() {
     static HEAPS: Heaps<(RetainingArenas<MmapArenas>, Malloc, ThreadGeometry)> = Heaps::new(

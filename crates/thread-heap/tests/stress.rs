@@ -35,13 +35,11 @@ const BURST: usize = if cfg!(miri) { 4 } else { 100 };
 /// The number of bursts that may wait for a thread of a ring.
 const WAITING: usize = 4;
 
-/// The number of blocks that all threads share.
 const SLOTS: usize = if cfg!(miri) { 16 } else { 8192 };
 
 /// The number of exchanges of a short-lived thread.
 const SHORT_LIFE: usize = if cfg!(miri) { 10 } else { 2000 };
 
-/// A xorshift generator, whose state is never 0.
 struct Random(u64);
 
 impl Random {
@@ -149,7 +147,6 @@ fn empty(team: impl Team, slots: &[Slot]) {
     check_and_free(&mut team.join(), slots.iter().filter_map(|slot| slot.swap(None)));
 }
 
-/// Each thread frees blocks of all others.
 fn all_to_all<T: Team>(team: T, threads: usize, end: Instant) {
     let slots = slots();
     let threads = (0..threads).map(|place| {
@@ -165,7 +162,6 @@ fn all_to_all<T: Team>(team: T, threads: usize, end: Instant) {
     empty(team, &slots);
 }
 
-/// Threads start and end all the time, but their blocks live on.
 fn short_lives<T: Team>(team: T, at_once: usize, end: Instant) {
     let slots = slots();
     let parents = (0..at_once).map(|place| {
@@ -225,8 +221,7 @@ fn a_race_on_purpose() {
     PLACE.store(&raw mut word, Relaxed);
     thread::scope(|scope| {
         for _ in 0..2 {
-            // SAFETY: the word lives until the scope ends. Two threads write to it at once on
-            // purpose.
+            // SAFETY: the word lives until the scope ends. The race is intended.
             scope.spawn(|| unsafe { PLACE.load(Relaxed).write_volatile(1) });
         }
     });

@@ -48,7 +48,6 @@ unsafe impl Link for Batch {
 }
 
 impl Batch {
-    /// Returns the first words of a table.
     pub(crate) const fn table_head() -> Self {
         Self { next: ptr::null_mut(), count: TABLE }
     }
@@ -104,14 +103,10 @@ impl Batch {
     }
 }
 
-/// Batches that are sent to one heap together.
 #[derive(Debug)]
 pub(crate) struct Batches {
     pub(crate) nodes: Segment<Batch>,
-    /// The approximate size of all blocks in these batches, in bytes.
-    ///
-    /// Each block counts as large as the block that holds its address. The exact size is in a pool
-    /// header, which is slow to read because the owner often writes to its cache line.
+    /// The approximate size of the blocks in bytes. Exact sizes are slow to read from the pools.
     pub(crate) bytes: usize,
 }
 
@@ -145,8 +140,7 @@ impl Batches {
             let size = size(block);
             let room = (size - LEAST_BLOCK) / size_of::<NonNull<u8>>();
             let (left, packed) = others.split_at(others.len().saturating_sub(room));
-            // SAFETY: we own the blocks (contract), and `block` has room for `packed.len()` more
-            // words.
+            // SAFETY: we own the blocks (contract), and `block` has room for those in `packed`.
             let batch = unsafe { Batch::pack(block, packed) };
             // SAFETY: the batch was packed just now, so we own it.
             unsafe { Segment::push(&mut nodes, batch) };
@@ -161,7 +155,6 @@ impl Batches {
 mod tests {
     use super::*;
 
-    /// Checks that each block is unpacked once, and returns the number of batches.
     fn batches_of(sizes: &[usize]) -> usize {
         let mut memory = vec![[0_usize; 64]; sizes.len()];
         let blocks: Vec<_> =

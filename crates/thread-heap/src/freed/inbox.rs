@@ -33,13 +33,11 @@ pub(crate) trait Orders {
     const ADOPT: Ordering = Acquire;
 }
 
-/// The orderings that are used outside of tests.
 #[derive(Debug)]
 pub(crate) struct Sound;
 
 impl Orders for Sound {}
 
-/// The inbox of a heap.
 #[derive(Debug)]
 pub(crate) struct Inbox<N, O = Sound> {
     /// # Invariant
@@ -47,9 +45,7 @@ pub(crate) struct Inbox<N, O = Sound> {
     /// The head is null, the mark [`abandoned`], or the first of a list of nodes that ends at null.
     /// The inbox exclusively owns these nodes.
     head: AtomicPtr<N>,
-    /// The number of bytes that were [counted](Inbox::count) since the inbox was last emptied.
-    ///
-    /// The number may be too high, because a push can race with emptying the inbox.
+    /// The approximate number of waiting bytes. A race between push and take can make it too high.
     waiting: AtomicUsize,
     orders: PhantomData<O>,
 }
@@ -112,12 +108,9 @@ impl<N: Link, O: Orders> Inbox<N, O> {
         unsafe { Chain::from_head(first) }
     }
 
-    /// Takes all nodes out of the inbox for a thread that need not own the heap.
+    /// Takes all nodes out of the inbox, unless the heap has no owner.
     ///
-    /// The caller must later push all blocks in these nodes back, because the owner of the heap
-    /// still counts them as in use.
-    ///
-    /// Returns `None` if the inbox is empty or the heap has no owner.
+    /// Any thread may call this, but it must later push all blocks of the nodes back.
     #[must_use = "nodes that are not pushed back are lost"]
     pub(crate) fn take_over(&self) -> Option<Chain<N>> {
         let mut head = self.head.load(Relaxed);
@@ -127,8 +120,7 @@ impl<N: Link, O: Orders> Inbox<N, O> {
             let outcome =
                 self.head.compare_exchange_weak(head, ptr::null_mut(), O::TAKE_OVER, Relaxed);
             match outcome {
-                // SAFETY: the inbox owned these nodes (invariant of `head`), and no longer refers
-                // to them.
+                // SAFETY: the inbox owned these nodes (invariant of `head`), and lets go of them.
                 Ok(first) => return Some(unsafe { Chain::from_head(first) }),
                 Err(now) => head = now,
             }
@@ -145,12 +137,10 @@ impl<N: Link, O: Orders> Inbox<N, O> {
         before / step != before.wrapping_add(bytes) / step
     }
 
-    /// Returns the approximate number of waiting bytes.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Relaxed)
     }
 
-    /// Sets the count of waiting bytes to zero, and returns the old count.
     pub(crate) fn restart_count(&self) -> usize {
         self.waiting.swap(0, Relaxed)
     }

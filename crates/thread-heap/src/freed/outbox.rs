@@ -1,6 +1,4 @@
-//! The outbox of a heap, which collects freed blocks that belong to another heap.
-//!
-//! Up to 32 blocks are sent with a single compare-and-swap.
+//! The outbox of a heap. It collects up to 32 freed blocks of another heap, to send them together.
 
 use std::{
     mem::MaybeUninit,
@@ -8,10 +6,8 @@ use std::{
     slice,
 };
 
-/// The largest number of blocks in an outbox.
 pub(crate) const CAPACITY: usize = 32;
 
-/// Freed blocks that all belong to one receiver.
 #[derive(Debug)]
 pub(crate) struct Outbox<T> {
     receiver: Option<NonNull<T>>,

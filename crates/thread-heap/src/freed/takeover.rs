@@ -24,14 +24,10 @@ use super::{
 };
 use crate::{parts::Parts, shared_source::SharedSource};
 
-/// Collects the blocks of `nodes` in one table, and purges the pages that lie entirely in these
-/// blocks.
+/// Moves the blocks of `nodes` into a table, and purges the pages that they fill.
 ///
-/// Returns the nodes that the caller must push back to the inbox, and true if some are still
-/// batches.
-///
-/// Batches remain if there is no memory for the table, or if `bytes`, the approximate size of the
-/// blocks, is less than a page.
+/// Returns the nodes to push back, and true if some blocks are not in the table. `bytes` is the
+/// approximate size of all blocks.
 pub(crate) fn purge<P: Parts>(
     shared: &SharedSource<P>,
     nodes: Chain<Batch>,
@@ -48,7 +44,7 @@ pub(crate) fn purge<P: Parts>(
             unsafe { batches.push(node) };
         }
     }
-    // Fewer bytes cannot cover a page, so a table would be useless.
+    // Fewer bytes than a page cannot fill a page.
     if table.is_none() && bytes >= PAGE {
         table = WaitingPools::new(shared.lower());
     }
@@ -62,8 +58,7 @@ pub(crate) fn purge<P: Parts>(
             .and_then(|(table, blocks)| table.reserve(blocks, shared.lower()).then_some(table));
         match with_room {
             Some(table) => {
-                // SAFETY: taking the block out of the inbox made it ours, and its heap still counts
-                // it as in use.
+                // SAFETY: we took the block out of the inbox, and its heap counts it as in use.
                 let add = |block| unsafe { table.add(block) };
                 // SAFETY: we own the batch and its blocks.
                 unsafe { Batch::unpack(batch, add) };
@@ -75,8 +70,7 @@ pub(crate) fn purge<P: Parts>(
     let has_batches = back.is_some();
     if let Some(mut table) = table {
         table.purge(|start, len| {
-            // SAFETY: the arena of the range is mapped, because its heap counts our blocks as in
-            // use. The range lies in these blocks, which we do not read again.
+            // SAFETY: our blocks fill the range, keep its arena mapped, and are not read again.
             if unsafe { shared.source().purge(start, len) }.is_err() {
                 shared.purges_are_refused.store(true, Relaxed);
             }

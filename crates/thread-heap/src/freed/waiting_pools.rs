@@ -26,7 +26,6 @@ use super::batch::Batch;
 /// If the system's pages are larger, a purge affects only those that lie entirely in its range.
 pub(crate) const PAGE: usize = 4096;
 
-/// The largest number of pages that a pool can have.
 const MOST_PAGES: usize = 4;
 
 /// The count of a page that waiting blocks cover completely.
@@ -37,7 +36,6 @@ const PURGED: u16 = u16::MAX;
 
 const FEWEST_ENTRIES: usize = 64;
 
-/// The head of a table, followed in memory by its entries.
 #[derive(Debug)]
 #[repr(C)]
 struct Head {
@@ -56,7 +54,6 @@ struct WaitingPool {
     listed: *mut u8,
     /// The number of waiting bytes on each page, or [`PURGED`].
     pages: [u16; MOST_PAGES],
-    /// The size of a block, in bytes.
     size: u32,
 }
 
@@ -68,12 +65,12 @@ impl WaitingPool {
         offset..if is_last { G::SIZES.pool_size } else { end }
     }
 
-    /// Returns true if the block touches a page with this count.
+    /// Returns true if the block at `offset` touches a page whose value is `count`.
     fn touches<G: Geometry>(&self, offset: usize, count: u16) -> bool {
         pages(&self.span::<G>(offset)).any(|page| self.pages[page] == count)
     }
 
-    /// Returns true if the block at `offset` touches a page whose value is `count`.
+    /// Returns the offsets of all blocks that the pool can hold.
     fn offsets<G: Geometry>(&self) -> impl Iterator<Item = usize> + use<G> {
         let is_first = self.start.addr().is_multiple_of(G::SIZES.arena_size);
         let first = if is_first { Shape::<G>::BEFORE_FIRST_POOL } else { Shape::<G>::BEFORE_POOL };
@@ -81,7 +78,6 @@ impl WaitingPool {
         (first..=G::SIZES.pool_size - size).step_by(size)
     }
 
-    /// Unlinks the blocks that touch a full page.
     fn unlist_full_pages<G: Geometry>(&mut self) {
         let mut listed = ptr::null_mut();
         for block in Listed(self.listed) {
@@ -99,10 +95,7 @@ fn pages(span: &Range<usize>) -> impl Iterator<Item = usize> + use<> {
     span.start / PAGE..span.end.div_ceil(PAGE)
 }
 
-/// A table of waiting blocks, which owns its memory and the blocks.
-///
-/// Dropping a table leaks it, so pass it to [`into_node`](Self::into_node) or
-/// [`unload`](Self::unload).
+/// A table that owns its memory and its waiting blocks. Dropping it leaks both.
 #[derive(Debug)]
 pub(crate) struct WaitingPools<G> {
     /// # Invariant
@@ -117,8 +110,7 @@ pub(crate) struct WaitingPools<G> {
 }
 
 impl<G: Geometry> WaitingPools<G> {
-    /// Creates an empty table. Returns `None` without memory, or if an entry cannot describe the
-    /// pages of a pool of this geometry.
+    /// Creates an empty table, if there is memory and an entry can describe a pool.
     pub(crate) fn new<A: MemAlloc>(lower: &A) -> Option<Self> {
         let supported =
             G::SIZES.pool_size.is_multiple_of(PAGE) && G::SIZES.pool_size / PAGE <= MOST_PAGES;
@@ -146,7 +138,6 @@ impl<G: Geometry> WaitingPools<G> {
         Self { head: node.cast(), geometry: PhantomData }
     }
 
-    /// Converts the table into a node of an inbox.
     pub(crate) fn into_node(self) -> NonNull<Batch> {
         self.head.cast()
     }
@@ -160,7 +151,7 @@ impl<G: Geometry> WaitingPools<G> {
         let capacity = self.head().capacity;
         // SAFETY: the entries follow the head (invariant).
         let first = unsafe { self.head.add(1).cast::<WaitingPool>() };
-        // SAFETY: `capacity` entries are initialised (invariant), and the table is borrowed mutably.
+        // SAFETY: `capacity` entries are initialised (invariant), and `self` is borrowed mutably.
         unsafe { slice::from_raw_parts_mut(first.as_ptr(), capacity) }
     }
 
@@ -189,8 +180,7 @@ impl<G: Geometry> WaitingPools<G> {
     fn entry(&mut self, start: *mut u8) -> &mut WaitingPool {
         let entries = self.entries();
         let number = (start.addr() / G::SIZES.pool_size) as u64;
-        // The multiplier is 2^64 divided by the golden ratio. It spreads the indices of adjacent
-        // pools.
+        // The multiplier is 2^64 divided by the golden ratio. It spreads adjacent pools.
         let bits = entries.len().trailing_zeros();
         let mut place = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - bits)) as usize;
         // The loop ends because some entries are vacant (invariant).
@@ -229,10 +219,9 @@ impl<G: Geometry> WaitingPools<G> {
         self.head().used += usize::from(is_new);
     }
 
-    /// Calls `give_back` with each range of full pages, and marks these pages as purged.
+    /// Calls `give_back` with each range of full pages, and marks the pages as purged.
     ///
-    /// Every byte of a range belongs to waiting blocks of one arena, and `give_back` may overwrite
-    /// it.
+    /// A range lies in one arena and consists of waiting blocks, which `give_back` may overwrite.
     pub(crate) fn purge(&mut self, mut give_back: impl FnMut(NonNull<u8>, usize)) {
         for pool in self.entries().iter_mut().filter(|pool| pool.pages.contains(&FULL)) {
             pool.unlist_full_pages::<G>();
@@ -270,8 +259,7 @@ impl<G: Geometry> WaitingPools<G> {
 
     /// Calls `visit` once with every waiting block, and frees the table to `lower`.
     ///
-    /// `lower` must be the allocator that the table came from. The contents of the blocks are
-    /// unspecified.
+    /// `lower` must have allocated the table. The contents of the blocks are unspecified.
     pub(crate) fn unload<A: MemAlloc>(mut self, lower: &A, mut visit: impl FnMut(NonNull<u8>)) {
         for place in 0..self.entries().len() {
             let pool = self.entries()[place];
@@ -280,8 +268,7 @@ impl<G: Geometry> WaitingPools<G> {
                 continue;
             }
             for offset in pool.offsets::<G>().filter(|offset| pool.touches::<G>(*offset, PURGED)) {
-                // SAFETY: the block lies in its pool, which is mapped until its last waiting block
-                // is visited.
+                // SAFETY: the block lies in its pool, which stays mapped until the last visit.
                 visit(unsafe { NonNull::new_unchecked(pool.start.add(offset)) });
             }
         }

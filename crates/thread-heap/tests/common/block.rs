@@ -57,7 +57,6 @@ impl Block {
     }
 }
 
-/// A place for one block, shared by threads.
 #[allow(dead_code, reason = "not every test needs it")]
 #[derive(Default)]
 pub(crate) struct Slot(

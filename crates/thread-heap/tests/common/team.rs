@@ -22,7 +22,6 @@ pub(crate) trait Team: Copy + Send + 'static {
     fn assert_nothing_is_mapped(self);
 }
 
-/// The access of a thread to its heap.
 pub(crate) trait Member {
     fn alloc(&mut self, class: SizeClass<ThreadGeometry>) -> BlockPtr;
 
@@ -39,7 +38,6 @@ pub(crate) trait Member {
     fn flush(&mut self);
 }
 
-/// A family of heaps whose arenas are counted.
 #[derive(Clone, Copy)]
 pub(crate) struct Family {
     pub(crate) heaps: &'static Heaps<Parts>,
@@ -92,7 +90,6 @@ impl Member for Owner<Parts> {
     }
 }
 
-/// The heaps of the process.
 #[derive(Clone, Copy)]
 pub(crate) struct OfTheProcess;
 

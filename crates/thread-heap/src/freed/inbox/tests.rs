@@ -24,7 +24,6 @@ unsafe impl Link for Node {
     }
 }
 
-/// Defines orderings of which one is too weak.
 macro_rules! weak_orders {
     ($($name:ident: $operation:ident,)*) => { $(
         struct $name;
@@ -54,7 +53,6 @@ impl<N: Link> Inbox<N> {
     }
 }
 
-/// A simplified heap, which is an inbox and a number.
 struct Owned<O = Sound> {
     inbox: Inbox<Node, O>,
     /// The sum of the contents of all reclaimed nodes. Only the owner accesses it.

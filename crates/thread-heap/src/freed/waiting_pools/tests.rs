@@ -13,10 +13,8 @@ type TestHeap<G> = Heap<MmapArenas, Malloc, G>;
 
 const BLOCKS: usize = if cfg!(miri) { 500 } else { 8000 };
 
-/// The bytes of a block in use.
 const IN_USE: u8 = 0xa5;
 
-/// The bytes of a purged page.
 const PURGED_BYTE: u8 = 0x5a;
 
 fn random(state: &mut u64, limit: usize) -> usize {
