@@ -15,11 +15,10 @@ use sync::atomic::{
 ///
 /// - [`next`](Self::next) must always return the same field of the object.
 pub(crate) unsafe trait Listed: Sized {
-    /// Returns the link to the object that was added just before.
+    /// Returns the link to the object that was added before this one.
     fn next(&self) -> &AtomicPtr<Self>;
 }
 
-/// A list of objects that live forever.
 #[derive(Debug)]
 pub(crate) struct HeapList<T> {
     /// # Invariant

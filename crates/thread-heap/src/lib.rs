@@ -5,7 +5,7 @@
 //! In each row, the first event must happen before the second. The third column names the atomic
 //! operations that ensure this.
 //!
-//! Each test in the last column weakens one ordering of its row, and loom must reject the test.
+//! Each test in the last column lacks one ordering of its row, and loom must reject the test.
 //!
 //! | from | to | by | model |
 //! | --- | --- | --- | --- |
@@ -21,19 +21,19 @@
 //!
 //! # Rules
 //!
-//! 1. Only the owner of a heap allocates from its pools or frees blocks into them. An [`Owner`]
-//!    stays on its thread, and every change of the heap borrows it mutably.
-//! 2. The arena source and the metadata allocator never call into a heap, because a heap that calls
-//!    them is already borrowed mutably.
-//! 3. A heap is never freed, because any thread may look up the heap of a block in use.
+//! 1. Only the owner of a heap uses its pools. An [`Owner`] stays on its thread, and every change of
+//!    the heap borrows it mutably.
+//! 2. The arena source and the metadata allocator never call into a heap, because a heap is borrowed
+//!    mutably while it calls them.
+//! 3. A heap is never freed, so any thread can look up the heap of a block in use.
 //!
 //! # Fork
 //!
-//! The child of a fork allocates only from the heap of the forking thread. The copies of the other
+//! The child of a fork never allocates from the heaps of other threads, because its copies of these
 //! heaps may be inconsistent.
 //!
-//! The child can still free blocks of the other heaps. They stay in the inbox of their heap, but a
-//! flush purges their pages.
+//! The child can still free blocks of other threads. A freed block waits in the inbox of its heap,
+//! but a flush purges its memory.
 //!
 //! [`PerThread`] prepares for a fork by itself. For other [`Heaps`]:
 //!
@@ -57,7 +57,7 @@ mod freed;
 mod heap_list;
 mod heaps;
 mod parts;
-// Loom's atomics have no `const` constructors, so they cannot be in statics.
+// Loom's atomics have no `const` constructors, so `process` cannot keep them in statics.
 #[cfg(not(loom))]
 mod process;
 mod shared_arenas;

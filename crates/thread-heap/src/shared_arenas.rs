@@ -132,7 +132,6 @@ mod tests {
     type TestParts = (Recording, Malloc, ThreadGeometry);
     type TestArenas = SharedArenas<TestParts>;
 
-    /// Returns the result of `retain`, and true if `purge` succeeded.
     fn call_everything(mut arenas: TestArenas) -> (usize, bool) {
         arenas.trim();
         arenas.reuse_retained(3);

@@ -81,7 +81,7 @@ impl<S: ArenaSource> SourceGuard<'_, RetainingArenas<S>> {
         self.source.retained()
     }
 
-    /// Lowers the number of arenas that heaps are counted to retain to at most `by_heaps`.
+    /// Limits the number of arenas that the source counts as retained by heaps.
     pub(crate) fn limit_retained_by_heaps(&mut self, by_heaps: usize) {
         self.source.limit_users_to(by_heaps);
     }

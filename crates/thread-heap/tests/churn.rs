@@ -20,7 +20,6 @@ const EACH: usize = 1 << 20;
 
 const AT_ONCE: usize = 64;
 
-/// The size of all live blocks in bytes, and its maximum.
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static MOST_LIVE: AtomicUsize = AtomicUsize::new(0);
 
@@ -94,7 +93,6 @@ fn threads() -> usize {
     threads.and_then(|threads| threads.parse().ok()).unwrap_or(1000)
 }
 
-/// Returns a value of `/proc/self/status` in bytes.
 fn memory(name: &str) -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
     let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux tells it");

@@ -103,7 +103,7 @@ fn mappings() -> usize {
     maps.lines().count()
 }
 
-/// Linux never merges a new mapping with an inherited one, so a purge must not create mappings.
+/// Linux never merges a new mapping with an inherited one, so a purge must create few mappings.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_child_that_purges_pages_needs_no_mapping_for_each() {

@@ -182,7 +182,7 @@ fn what_waits_for_idle_owners_is_limited_although_nobody_flushes() {
     let blocks: Vec<_> =
         idle.iter_mut().map(|heap| fill(heap, (0..EACH / 128).map(|_| 128))).collect();
     blocks.into_iter().for_each(|blocks| free(&mut mine, blocks));
-    // Each term: all inboxes together, and each owner with its pages of headers.
+    // The limit of all inboxes together, plus the limit and the header pages of each owner.
     let bound = (16 << 20) + OWNERS * ((256 << 10) + 2 * 4096);
     let waiting = OWNERS * EACH - stage.purged();
     assert!(waiting <= bound, "{waiting} bytes are more than {bound}");

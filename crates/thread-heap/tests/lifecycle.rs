@@ -76,7 +76,6 @@ fn an_owner_that_sends_blocks_of_others_reclaims_its_own() {
     team.assert_nothing_is_mapped();
 }
 
-/// Frees blocks like a thread without a heap.
 fn free_remote(team: Family, blocks: impl IntoIterator<Item = Block>) {
     for block in blocks {
         // SAFETY: the block came from this team.

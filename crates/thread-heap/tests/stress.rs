@@ -32,12 +32,10 @@ const THREADS: &[usize] = if cfg!(miri) { &[2, 3] } else { &[2, 3, 4, 8, 16, 32,
 /// The number of blocks that a thread of a ring sends at once.
 const BURST: usize = if cfg!(miri) { 4 } else { 100 };
 
-/// The number of bursts that may wait for a thread of a ring.
 const WAITING: usize = 4;
 
 const SLOTS: usize = if cfg!(miri) { 16 } else { 8192 };
 
-/// The number of exchanges of a short-lived thread.
 const SHORT_LIFE: usize = if cfg!(miri) { 10 } else { 2000 };
 
 struct Random(u64);

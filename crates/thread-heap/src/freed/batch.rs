@@ -6,10 +6,10 @@
 //!   the others, untouched                 ├ ─ ─ ─ ─ ┤◄───────┘         └───────►├ ─ ─ ─ ─ ┤
 //! ```
 //!
-//! The cache line of an untouched block stays with the owner of the heap, which usually wrote the
-//! block last and will write it next.
+//! The owner of a heap usually has its blocks in cache, so a thread that frees them writes to few
+//! of them.
 //!
-//! A block of 16 bytes has no room for addresses, so it is a batch of its own.
+//! The smallest blocks have no room for addresses, so each is a batch of its own.
 
 use std::ptr::{self, NonNull};
 
@@ -96,7 +96,7 @@ impl Batch {
         // SAFETY: `count` addresses follow the first words of a packed batch.
         let addresses = unsafe { batch.add(1).cast::<NonNull<u8>>() };
         for nth in 0..count {
-            // SAFETY: as above, and the block that holds the addresses is visited last.
+            // SAFETY: `count` addresses follow, and are intact because their block is visited last.
             visit(unsafe { addresses.add(nth).read() });
         }
         visit(batch.cast());

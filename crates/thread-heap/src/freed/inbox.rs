@@ -50,7 +50,7 @@ pub(crate) struct Inbox<N, O = Sound> {
     orders: PhantomData<O>,
 }
 
-/// Returns the head of an inbox without an owner. An aligned node never has the address 1.
+/// Returns the mark of a heap without an owner: the address 1, which no aligned node has.
 fn abandoned<N>() -> *mut N {
     const { assert!(align_of::<N>() > 1) };
     ptr::without_provenance_mut(1)

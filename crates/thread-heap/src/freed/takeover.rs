@@ -1,16 +1,9 @@
-//! Purging the memory of blocks that wait in an inbox for their owner.
+//! The part of a takeover that purges pages.
 //!
-//! ```text
-//!   inbox    batch ► batch ► batch    pushed by senders
-//!              │ a takeover by any thread
-//!              ▼
-//!   inbox    table                    the pages of waiting blocks are purged
-//!              │ take_all by the owner
-//!              ▼
-//!   pools    every block is free      a page comes back when it is written to
-//! ```
+//! A takeover replaces the batches in an inbox by a table of their blocks, and purges the pages
+//! that these blocks fill.
 //!
-//! Any thread may purge waiting blocks, because it owns the blocks that it takes out of an inbox.
+//! Any thread may do this, because it owns the blocks that it takes out of an inbox.
 
 use raw_mem::ArenaSource;
 use sync::{

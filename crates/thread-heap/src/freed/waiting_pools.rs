@@ -48,7 +48,6 @@ struct Head {
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 struct WaitingPool {
-    /// The first byte of the pool, or null if the entry is vacant.
     start: *mut u8,
     /// The first listed block, or null. Each listed block begins with the address of the next one.
     listed: *mut u8,
@@ -70,7 +69,6 @@ impl WaitingPool {
         pages(&self.span::<G>(offset)).any(|page| self.pages[page] == count)
     }
 
-    /// Returns the offsets of all blocks that the pool can hold.
     fn offsets<G: Geometry>(&self) -> impl Iterator<Item = usize> + use<G> {
         let is_first = self.start.addr().is_multiple_of(G::SIZES.arena_size);
         let first = if is_first { Shape::<G>::BEFORE_FIRST_POOL } else { Shape::<G>::BEFORE_POOL };
@@ -102,9 +100,9 @@ pub(crate) struct WaitingPools<G> {
     ///
     /// - We exclusively own `head`, a block of the metadata allocator. It holds a `Head` and
     ///   `capacity` initialised entries.
-    /// - The capacity is a power of two, and at least a quarter of the entries are vacant.
-    /// - Each entry in use describes a pool of a thread heap of the geometry `G`, and follows the
-    ///   numbered rules of this module. We exclusively own its waiting blocks.
+    /// - `capacity` is a power of two, and at least a quarter of the entries are vacant.
+    /// - An entry in use describes a pool of a thread heap of the geometry `G`, follows the rules of
+    ///   this module, and exclusively owns its waiting blocks.
     head: NonNull<Head>,
     geometry: PhantomData<G>,
 }

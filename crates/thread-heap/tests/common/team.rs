@@ -12,7 +12,6 @@ use thread_heap::{Heaps, Owner, PerThread, ThreadGeometry};
 
 pub(crate) type Parts = (FailingArenas<RetainingArenas<MmapArenas>>, Malloc, ThreadGeometry);
 
-/// A source of heaps for threads.
 pub(crate) trait Team: Copy + Send + 'static {
     type Member: Member;
 
@@ -33,7 +32,6 @@ pub(crate) trait Member {
     /// - Nobody may use the block any more.
     unsafe fn free(&mut self, block: BlockPtr);
 
-    /// Flushes the member's heap, and purges the blocks that wait for other members.
     #[allow(dead_code, reason = "not every test needs it")]
     fn flush(&mut self);
 }

@@ -24,7 +24,6 @@ fn random(state: &mut u64, limit: usize) -> usize {
     (*state >> 16) as usize % limit
 }
 
-/// The start and size of each block, by address.
 type BlocksOf = BTreeMap<usize, (NonNull<u8>, usize)>;
 
 fn alloc<G: Geometry>(
@@ -92,7 +91,7 @@ fn rounds<G: Geometry>(seed: u64, share: usize) {
     let mut in_use = alloc(&mut heap, BLOCKS, || sizes[random(&mut state, sizes.len())]);
     let mut table = WaitingPools::<G>::new(&Malloc).unwrap();
     let (mut waiting, mut purged) = (BlocksOf::new(), BTreeSet::new());
-    // Whole pages must wait, or nothing would be purged.
+    // Blocks of one page mostly wait together, or no page would be purged.
     let waits =
         |address: usize| address / (2 * PAGE) % 256 < share || address / 16 % 256 < share / 2;
     for round in 0..4 {
