@@ -1,5 +1,4 @@
-//! How freed blocks get from the thread that freed them to the owner of the heap that they belong
-//! to.
+//! The path of a freed block from the thread that freed it to the heap that owns it.
 //!
 //! ```text
 //!   freeing thread                                     owner

@@ -1,9 +1,6 @@
-//! The list of all heaps, including the abandoned ones, which have no owner.
+//! The list of all heaps, with and without an owner.
 //!
-//! A heap is added to the list when it is created. Heaps are never freed, so the list never
-//! shrinks. After an owner has abandoned a heap, another owner can adopt the heap. A new heap is
-//! created only if every heap in the list has an owner. The length of the list is therefore the
-//! largest number of heaps that have had an owner at the same time.
+//! The list never shrinks. A heap is added only when every listed heap has an owner.
 
 use std::ptr::{self, NonNull};
 
@@ -18,31 +15,26 @@ use sync::atomic::{
 ///
 /// - [`next`](Self::next) must always return the same field of the object.
 pub(crate) unsafe trait Listed: Sized {
-    /// Returns the link of this object, which leads to the object that was added to the list just
-    /// before this one.
+    /// Returns the link to the object that was added before this one.
     fn next(&self) -> &AtomicPtr<Self>;
 }
 
-/// A list of objects that live forever.
 #[derive(Debug)]
 pub(crate) struct HeapList<T> {
     /// # Invariant
     ///
-    /// `first` is null or points to an object of the list. The link of each object leads to another
-    /// object or is null, and following the links always ends at null. All objects of the list live
-    /// forever.
+    /// Null, or the first of a chain of objects whose links end at null. All of them live forever.
     first: AtomicPtr<T>,
 }
 
 impl<T: Listed + 'static> HeapList<T> {
     sync::const_unless_model! {
-        /// Creates an empty list.
         pub(crate) fn new() -> Self {
             Self { first: AtomicPtr::new(ptr::null_mut()) }
         }
     }
 
-    /// Adds `object` to the front of the list. `object` must not be in a list yet.
+    /// Adds `object`, which must not be in a list yet, to the front of the list.
     pub(crate) fn add(&self, object: &'static T) {
         self.add_with(Release, object);
     }
@@ -52,8 +44,7 @@ impl<T: Listed + 'static> HeapList<T> {
         let mut first = self.first.load(Relaxed);
         loop {
             object.next().store(first, Relaxed);
-            // INVARIANT: the object lives forever, and its link leads to the object that was the
-            // first one before.
+            // INVARIANT: the object lives forever, and links to the object that was first before.
             match self.first.compare_exchange_weak(first, place, order, Relaxed) {
                 Ok(_) => return,
                 Err(now) => first = now,
@@ -61,16 +52,14 @@ impl<T: Listed + 'static> HeapList<T> {
         }
     }
 
-    /// Returns an iterator over the objects in the list. The object that was added last comes
-    /// first.
+    /// Returns the objects of the list, beginning with the newest.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &'static T> {
         self.iter_with(Acquire)
     }
 
     fn iter_with(&self, order: Ordering) -> impl Iterator<Item = &'static T> {
         let object = |place: *mut T| {
-            // SAFETY: the object lives forever (invariant of `first`), and was added as a shared
-            // reference, so nobody has a mutable reference to it.
+            // SAFETY: the object lives forever (invariant of `first`), and is only shared.
             NonNull::new(place).map(|place| unsafe { place.as_ref() })
         };
         let first = object(self.first.load(order));
@@ -106,13 +95,11 @@ mod tests {
         Box::leak(Box::new(item))
     }
 
-    /// Frees the items of a list that no other thread uses any more.
     fn free_items(list: Arc<HeapList<Item>>) {
         let items: Vec<_> = list.iter().map(|item| ptr::from_ref(item).cast_mut()).collect();
         drop(list);
         for item in items {
-            // SAFETY: the function `item` allocated the object with a `Box`, and nothing else
-            // refers to the object.
+            // SAFETY: `item` allocated the object with a `Box`, and nothing else refers to it.
             drop(unsafe { Box::from_raw(item) });
         }
     }

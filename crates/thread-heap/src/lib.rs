@@ -2,10 +2,10 @@
 //!
 //! # What happens before what
 //!
-//! Each row of the table names two events of which the first must happen before the second, and the
-//! atomic operations that ensure this. Each model in the last column is a test that lacks one of
-//! the orderings of its row. Loom rejects all of these models, which shows that the orderings are
-//! needed.
+//! In each row, the first event must happen before the second. The third column names the atomic
+//! operations that ensure this.
+//!
+//! Each test in the last column lacks one ordering of its row, and loom must reject the test.
 //!
 //! | from | to | by | model |
 //! | --- | --- | --- | --- |
@@ -21,34 +21,26 @@
 //!
 //! # Rules
 //!
-//! 1. Only the owner of a heap enters the heap, which means that it allocates from the pools of the
-//!    heap or frees blocks into them. An [`Owner`] can neither be copied nor be sent to another
-//!    thread, and every operation that changes the heap borrows the `Owner` mutably.
-//! 2. The arena source and the metadata allocator never call back into a heap. A heap calls them
-//!    while the heap is borrowed mutably, so a call back into the same heap would borrow it a
-//!    second time.
-//! 3. A heap is never freed. From the address of a block, any thread can find a tag, which is the
-//!    address of the block's heap. Because heaps are never freed, this address stays valid as long
-//!    as the block is in use.
+//! 1. Only the owner of a heap uses its pools. An [`Owner`] stays on its thread, and every change of
+//!    the heap borrows it mutably.
+//! 2. The arena source and the metadata allocator never call into a heap, because a heap is borrowed
+//!    mutably while it calls them.
+//! 3. A heap is never freed, so any thread can look up the heap of a block in use.
 //!
 //! # Fork
 //!
-//! After a fork, only the forking thread exists in the child. The heap of this thread stays usable.
-//! Another thread may have been changing its own heap at the time of the fork, so the child's copy
-//! of that heap may be inconsistent. The child therefore never allocates from such a heap. The
-//! blocks of such a heap can still be freed, because freeing only puts them into the inbox of the
-//! heap. In the child, no owner will ever empty this inbox, but a flush still purges pages that
-//! contain only blocks waiting in it.
+//! The child of a fork never allocates from the heaps of other threads, because its copies of these
+//! heaps may be inconsistent.
 //!
-//! The lock of the arena source must be held across the fork, so that the child's copy of the
-//! source is consistent and can be unlocked. For the heaps of [`PerThread`], this crate does so by
-//! itself. A program that creates other [`Heaps`] must call [`Heaps::lock_source`] before it forks.
+//! The child can still free blocks of other threads. A freed block waits in the inbox of its heap,
+//! but a flush purges its memory.
 //!
-//! A takeover is the operation by which a thread takes the blocks out of another heap's inbox,
-//! purges pages, and puts the blocks back. For the heaps of [`PerThread`], this crate also makes
-//! sure that no takeover is running during a fork. For other [`Heaps`], another thread may be in
-//! the middle of a takeover at the time of the fork. The child then loses the blocks that were
-//! taken out, and cannot purge any inbox, because the lock for takeovers stays locked.
+//! [`PerThread`] prepares for a fork by itself. For other [`Heaps`]:
+//!
+//! - The program must hold [`Heaps::lock_source`] across the fork, or the child may find the arena
+//!   source locked or inconsistent.
+//! - If another thread is just purging an inbox, the child loses the blocks of this inbox and
+//!   cannot purge any other.
 //!
 //! # Where to find what
 //!
@@ -65,16 +57,14 @@ mod freed;
 mod heap_list;
 mod heaps;
 mod parts;
-// This module is left out under loom, because it stores heaps in statics, and loom's atomics have
-// no `const` constructors.
+// Loom's atomics have no `const` constructors, so `process` cannot keep them in statics.
 #[cfg(not(loom))]
 mod process;
 mod shared_arenas;
 mod shared_source;
 
 pub use heaps::{Heaps, owner::Owner, stats::HeapsStats};
-/// The crates of the layers below, re-exported because their types appear in signatures of this
-/// crate.
+/// The crates below this one, whose types appear in its signatures.
 pub use obmalloc;
 pub use obmalloc::raw_mem;
 pub use parts::{Parts, ThreadGeometry};

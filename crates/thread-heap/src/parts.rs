@@ -1,4 +1,4 @@
-//! The types from which a family of heaps is assembled.
+//! The types that a family of heaps is made of.
 
 #![forbid(unsafe_code)]
 
@@ -6,23 +6,20 @@ use raw_mem::{ArenaSource, MemAlloc};
 
 use obmalloc::{Geometry, Native};
 
-/// The geometry of the heaps of [`PerThread`](crate::PerThread): the sizes of their arenas, pools
-/// and blocks.
+/// The sizes of the arenas, pools and blocks of [`PerThread`](crate::PerThread).
 pub type ThreadGeometry = Native;
 
-/// A trait for tuples of an arena source, a metadata allocator and a geometry. It lets a single
-/// type parameter stand for all three types.
+/// An arena source, a metadata allocator and a geometry, combined in one type parameter.
 ///
-/// A heap calls the source and the allocator while the heap itself is being changed. Neither of
-/// them may therefore call back into a heap.
+/// Neither the source nor the allocator may call into a heap, because a heap calls them while it is
+/// being changed.
 #[doc(hidden)]
 pub trait Parts: Sized + 'static {
-    /// The type of the arena source. All heaps of a family share one value of this type, behind a
-    /// lock.
+    /// The arena source, which all heaps of a family share behind a lock.
     type Source: ArenaSource + Send;
-    /// The type of the metadata allocator. Each heap has its own clone of the allocator.
+    /// The metadata allocator, of which each heap has a clone.
     type Lower: MemAlloc + Clone + Send + Sync;
-    /// The type that determines the sizes of arenas, pools and blocks.
+    /// The sizes of arenas, pools and blocks.
     type Geometry: Geometry;
 }
 

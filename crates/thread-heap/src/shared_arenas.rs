@@ -1,5 +1,4 @@
-//! The source from which one thread heap gets its arenas. All heaps of a family get their arenas
-//! from one shared source, and add them to one shared map of addresses.
+//! The access of one heap to the arena source that all heaps share.
 
 use std::{fmt, ptr::NonNull};
 
@@ -7,12 +6,10 @@ use raw_mem::{ArenaSize, ArenaSource, MapError, PurgeError, preserving_errno};
 
 use crate::{parts::Parts, shared_source::SharedSource};
 
-/// The arena source of one thread heap. It forwards requests to the source that all heaps share. In
-/// the heap that stands for "no heap" it contains `None`, so this heap never gets an arena.
+/// A handle to the shared arena source. It contains `None` in the heap that stands for "no heap".
 ///
-/// Freeing a block must not change `errno`. The methods of this type lock the shared source, and
-/// waiting for a lock can set `errno`. Every method that may be called while a block is freed
-/// therefore restores `errno`.
+/// Methods that may run while a block is freed restore `errno`, which waiting for the lock of the
+/// source can change.
 pub(crate) struct SharedArenas<P: Parts>(Option<&'static SharedSource<P>>);
 
 impl<P: Parts> SharedArenas<P> {
@@ -30,8 +27,7 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
         let arena = shared.source().map(size)?;
         // SAFETY: the arena was mapped by the shared source, and nothing else refers to it.
         let unmap = |arena| unsafe { shared.source().unmap(arena, size) };
-        // SAFETY: all nodes of the map come from `lower`, and `SharedArenas::unmap` retracts the
-        // arena from the map.
+        // SAFETY: the map's nodes come from `lower`, and `SharedArenas::unmap` retracts the arena.
         unsafe { shared.map().publish_or_unmap(arena, size, shared.lower(), unmap) }
     }
 
@@ -84,7 +80,6 @@ mod tests {
     use super::*;
     use crate::ThreadGeometry;
 
-    /// A call of a method of an arena source, with the arguments that the tests check.
     #[derive(Debug, PartialEq, Eq)]
     enum Call {
         Map,
@@ -95,7 +90,6 @@ mod tests {
         Reuse(usize),
     }
 
-    /// An arena source that has no arenas and records the calls of its methods.
     #[derive(Clone, Default)]
     struct Recording(Arc<Mutex<Vec<Call>>>);
 
@@ -138,8 +132,6 @@ mod tests {
     type TestParts = (Recording, Malloc, ThreadGeometry);
     type TestArenas = SharedArenas<TestParts>;
 
-    /// Calls every method of `arenas` except `map` and `unmap`. Returns the result of `retain`, and
-    /// true if `purge` succeeded.
     fn call_everything(mut arenas: TestArenas) -> (usize, bool) {
         arenas.trim();
         arenas.reuse_retained(3);

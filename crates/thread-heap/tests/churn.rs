@@ -1,7 +1,6 @@
-//! The memory that many short-lived threads leave behind.
+//! The memory that short-lived threads leave behind when other threads free half of their blocks.
 //!
-//! Each thread allocates 1 MiB in small blocks and frees half of it. Another thread frees the other
-//! half. There are `OBMALLOC_CHURN_THREADS` threads, or 1,000 if the variable is not set.
+//! `OBMALLOC_CHURN_THREADS` sets the number of threads, which is 1,000 by default.
 
 #![cfg(all(target_os = "linux", not(miri), not(loom)))]
 
@@ -17,20 +16,16 @@ use std::{
 use obmalloc::{BlockPtr, Blocks, Geometry, SizeClass};
 use thread_heap::{PerThread, ThreadGeometry};
 
-/// How many bytes each thread allocates.
 const EACH: usize = 1 << 20;
 
-/// How many threads live at the same time in the second test.
 const AT_ONCE: usize = 64;
 
-/// The bytes of live blocks, and their maximum.
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static MOST_LIVE: AtomicUsize = AtomicUsize::new(0);
 
-/// One test runs at a time, because both measure the memory of the process.
+/// Serialises the tests, because both measure the memory of the process.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Blocks that are linked through their own first words, so the stack needs no other memory.
 struct Stack {
     /// # Invariant
     ///
@@ -54,8 +49,7 @@ impl Stack {
         let block = PerThread.alloc_listed(class).or_else(|| PerThread.alloc(class));
         let entry = block.expect("there is memory").into_start().cast::<Entry>();
         let size = class.block_size();
-        // SAFETY: we own the block, which is aligned and has two words. We write to all of it,
-        // because untouched memory does not count.
+        // SAFETY: we own the block, which is aligned and has two words. Writing makes it resident.
         unsafe {
             entry.cast::<u8>().write_bytes(1, size);
             entry.write(Entry { next: self.first, size });
@@ -78,7 +72,7 @@ impl Stack {
     }
 }
 
-/// Allocates the blocks of one thread: those that it will free itself, and those that it leaves.
+/// Allocates the blocks that one thread frees itself, and those that it leaves.
 fn alloc() -> (Stack, Stack) {
     let (mut mine, mut left) = (Stack::EMPTY, Stack::EMPTY);
     let (mut bytes, mut nth) = (0, 0);
@@ -99,7 +93,6 @@ fn threads() -> usize {
     threads.and_then(|threads| threads.parse().ok()).unwrap_or(1000)
 }
 
-/// Returns the figure `name` of `/proc/self/status` in bytes.
 fn memory(name: &str) -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
     let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux tells it");
@@ -111,12 +104,10 @@ fn resident() -> usize {
     memory("VmRSS")
 }
 
-/// Resets the peak that the kernel has recorded.
 fn reset_peak() {
     std::fs::write("/proc/self/clear_refs", "5").expect("Linux has it");
 }
 
-/// Runs `body`, and compares its peak with the bytes of live blocks.
 fn uses_at_most_twice_what_is_live(body: impl Fn()) {
     let start = resident();
     MOST_LIVE.store(0, Relaxed);
@@ -162,7 +153,7 @@ fn threads_64_at_a_time_leave_no_memory_behind() {
     uses_at_most_twice_what_is_live(|| {
         let mut left: Vec<Stack> = (0..AT_ONCE).map(|_| Stack::EMPTY).collect();
         for _ in 0..threads() / AT_ONCE {
-            // All threads have all their blocks, and nobody has freed what the last ones left.
+            // Here all blocks of all threads are in use.
             let all_are_there = Barrier::new(AT_ONCE + 1);
             let live = |before: Stack| {
                 let (mine, left) = alloc();
@@ -172,7 +163,7 @@ fn threads_64_at_a_time_leave_no_memory_behind() {
                 left
             };
             left = thread::scope(|scope| {
-                // A neighbour frees the blocks, so it is not the thread that adopts the heap.
+                // A neighbour frees the blocks, because it did not adopt their heap.
                 left.rotate_left(1);
                 let start = |before| scope.spawn(move || live(before));
                 let threads: Vec<_> = left.drain(..).map(start).collect();

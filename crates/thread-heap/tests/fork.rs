@@ -1,4 +1,4 @@
-//! The child of a process whose other threads were busy during the fork.
+//! A process that forks while its other threads are busy.
 
 #![cfg(all(unix, not(miri), not(loom)))]
 
@@ -22,13 +22,11 @@ use thread_heap::{PerThread, ThreadGeometry};
 
 use crate::block::{Block, Slot};
 
-/// How often the process forks.
 const FORKS: usize = 200;
 
-/// After how many seconds the system kills a child, which then waits for a thread that is gone.
+/// The time in seconds after which a hanging child is killed.
 const TIME_LIMIT: u32 = 60;
 
-/// How many blocks a busy thread has at a time. They fill several arenas.
 const MANY: usize = 10_000;
 
 fn alloc(size: usize) -> Block {
@@ -42,13 +40,12 @@ fn free(block: Block) {
     unsafe { PerThread.free(block.check()) };
 }
 
-/// Allocates and frees so many blocks that arenas are mapped and unmapped.
 fn work(blocks: usize) {
     let blocks: Vec<_> = (0..blocks).map(|nth| alloc(nth % 512 + 1)).collect();
     blocks.into_iter().for_each(free);
 }
 
-/// Blocks of threads that still run and of threads that have ended.
+/// Blocks of threads that the child does not have.
 struct Inherited {
     of_running_threads: Vec<Slot>,
     of_ended_threads: Vec<Slot>,
@@ -62,10 +59,10 @@ fn put_blocks(slots: &[Slot]) {
     slots.iter().for_each(|slot| assert!(slot.swap(Some(alloc(100))).is_none()));
 }
 
-/// Works in a thread that the C library starts. Returns false if it could not be started.
+/// Works in a thread of the C library. Returns false if no thread could be started.
 ///
-/// The standard library locks something when a thread starts, and does not expect a fork. The child
-/// would wait for a thread that held this lock and no longer exists.
+/// The standard library cannot be used, because the child may inherit a lock that it holds while a
+/// thread starts.
 fn work_in_a_thread() -> bool {
     extern "C" fn main(_: *mut c_void) -> *mut c_void {
         work(MANY);
@@ -74,7 +71,6 @@ fn work_in_a_thread() -> bool {
     started_and_joined(main)
 }
 
-/// Runs `main` in a thread that the C library starts. Returns false if it could not be started.
 fn started_and_joined(main: extern "C" fn(*mut c_void) -> *mut c_void) -> bool {
     let mut thread = MaybeUninit::uninit();
     // SAFETY: `thread` is writable, and the function expects no argument.
@@ -84,11 +80,9 @@ fn started_and_joined(main: extern "C" fn(*mut c_void) -> *mut c_void) -> bool {
     started == 0 && unsafe { libc::pthread_join(thread.assume_init(), ptr::null_mut()) } == 0
 }
 
-/// The blocks that a thread of [`frees_every_second_page`] frees.
 static TO_FREE: Mutex<Vec<Block>> = Mutex::new(Vec::new());
 
-/// Frees the blocks of [`TO_FREE`] on every second page, in a thread that the C library starts, and
-/// flushes. Returns false if no thread could be started.
+/// In a thread of the C library, frees the blocks of [`TO_FREE`] on every second page and flushes.
 fn frees_every_second_page() -> bool {
     extern "C" fn main(_: *mut c_void) -> *mut c_void {
         let blocks = mem::take(&mut *TO_FREE.lock().expect("nobody else locks it"));
@@ -109,8 +103,7 @@ fn mappings() -> usize {
     maps.lines().count()
 }
 
-/// The system never merges a new mapping with one that the child inherited, so a purge must not create
-/// a mapping for each range of pages.
+/// Linux never merges a new mapping with an inherited one, so a purge must create few mappings.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_child_that_purges_pages_needs_no_mapping_for_each() {
@@ -128,7 +121,7 @@ fn a_child_that_purges_pages_needs_no_mapping_for_each() {
     assert_eq!(status, 0);
 }
 
-/// Makes the busy threads end, even if the test fails.
+/// Stops the busy threads, even if the test fails.
 struct Done<'a>(&'a AtomicBool);
 
 impl Drop for Done<'_> {
@@ -137,7 +130,6 @@ impl Drop for Done<'_> {
     }
 }
 
-/// What a child does. Returns 0 if everything succeeded.
 fn live_as_a_child(inherited: &Inherited) -> i32 {
     work(MANY);
     for slot in inherited.of_running_threads.iter().chain(&inherited.of_ended_threads) {
@@ -148,7 +140,6 @@ fn live_as_a_child(inherited: &Inherited) -> i32 {
     i32::from(!worked)
 }
 
-/// Forks, and returns the status of the child.
 fn fork(child: impl FnOnce() -> i32) -> i32 {
     // SAFETY: the child calls nothing but the heap and the C library, which expects to be forked.
     match unsafe { libc::fork() } {
@@ -196,15 +187,14 @@ fn the_child_of_a_busy_process_allocates_frees_and_starts_threads() {
     });
 }
 
-/// How many blocks of the forking thread another thread frees.
 const FREED_ELSEWHERE: usize = 40_000;
 
-/// How many blocks may be in the outbox of the other thread or on their way from there.
+/// The largest number of freed blocks that have not reached an inbox.
 const ON_THEIR_WAY: usize = 2 * 32;
 
 #[test]
 fn a_child_loses_no_block_to_a_thread_that_was_taking_an_inbox_over() {
-    // No other test may use the heap of this thread, so the thread is new.
+    // A new thread has a heap that no other test uses.
     let forking = || {
         for nth in 0..FORKS / 4 {
             let blocks = slots(FREED_ELSEWHERE);

@@ -1,6 +1,4 @@
-//! Owners that are idle while other threads free their blocks. The memory of these blocks is purged.
-//!
-//! Issue 14 and the report "defects" (Doubtful: "`flush` gives all of it back") describe the case.
+//! Purging the memory of blocks that other threads freed while their owner is idle (issue 14).
 
 #![cfg(not(any(loom, miri)))]
 
@@ -26,7 +24,7 @@ use thread_heap::{Heaps, Owner, ThreadGeometry};
 
 use crate::block::Block;
 
-/// A source that counts the bytes that it is asked to purge.
+/// A source that counts the bytes of all purge requests.
 struct Watched {
     source: MmapArenas,
     purged: Arc<AtomicUsize>,
@@ -57,7 +55,6 @@ unsafe impl ArenaSource for Watched {
 type Parts = (Watched, FailingAlloc<Malloc>, ThreadGeometry);
 type TestHeap = Owner<Parts>;
 
-/// A family of heaps, and what is known about it.
 struct Stage {
     heaps: &'static Heaps<Parts>,
     purged: Arc<AtomicUsize>,
@@ -85,7 +82,6 @@ fn class(size: usize) -> SizeClass<ThreadGeometry> {
     SizeClass::of(size).expect("it is small")
 }
 
-/// Allocates blocks of these sizes.
 fn fill(heap: &mut TestHeap, sizes: impl Iterator<Item = usize>) -> Vec<Block> {
     let block = |(nth, size)| {
         let block = heap.alloc(class(size)).expect("there is memory");
@@ -94,7 +90,6 @@ fn fill(heap: &mut TestHeap, sizes: impl Iterator<Item = usize>) -> Vec<Block> {
     sizes.enumerate().map(block).collect()
 }
 
-/// Frees blocks of the family through `heap`.
 fn free(heap: &mut TestHeap, blocks: impl IntoIterator<Item = Block>) {
     for block in blocks {
         // SAFETY: all blocks of a test come from one family.
@@ -107,7 +102,7 @@ fn in_use(heap: &TestHeap) -> usize {
     heap.stats().bytes.in_use
 }
 
-/// Sizes of many classes. Each is repeated for as many blocks as fit into a few pages.
+/// Returns sizes of many classes, each often enough to fill a few pages.
 fn mixed_sizes(blocks: usize) -> impl Iterator<Item = usize> {
     (0..blocks).map(|nth| 16 + nth / 300 * 48 % 496)
 }
@@ -120,7 +115,7 @@ fn a_flush_by_another_thread_purges_what_waits_for_an_idle_owner() {
     assert_eq!(stage.purged(), 0);
     mine.flush();
     let bytes = 100_000 * 64;
-    // A page of headers stays in each arena.
+    // One page of each arena holds headers.
     assert!(stage.purged() > bytes - bytes / 128 && stage.purged() <= bytes);
     mine.flush();
     assert!(stage.purged() <= bytes, "a page was purged twice");
@@ -147,7 +142,6 @@ fn a_block_in_use_between_waiting_blocks_keeps_its_contents() {
         }
         mine.flush();
         assert!(stage.purged() > 0 || one_of < 100);
-        // The owner reclaims everything, and uses it again beside the blocks that stayed in use.
         let again = fill(&mut idle, mixed_sizes(60_000));
         free(&mut idle, in_use_still);
         free(&mut mine, again);
@@ -169,7 +163,7 @@ fn an_idle_owner_that_ends_frees_what_was_purged() {
     assert!(purged > 1 << 20);
     let tag = idle.tag();
     drop(idle);
-    // The heap is abandoned, so this frees the block at once.
+    // The heap is abandoned, so the free takes effect at once.
     free(&mut mine, last);
     mine.flush();
     let adopted = stage.open();
@@ -188,7 +182,7 @@ fn what_waits_for_idle_owners_is_limited_although_nobody_flushes() {
     let blocks: Vec<_> =
         idle.iter_mut().map(|heap| fill(heap, (0..EACH / 128).map(|_| 128))).collect();
     blocks.into_iter().for_each(|blocks| free(&mut mine, blocks));
-    // 16 MiB in total, 256 KiB for each owner, and a page of headers for each arena.
+    // The limit of all inboxes together, plus the limit and the header pages of each owner.
     let bound = (16 << 20) + OWNERS * ((256 << 10) + 2 * 4096);
     let waiting = OWNERS * EACH - stage.purged();
     assert!(waiting <= bound, "{waiting} bytes are more than {bound}");
@@ -200,7 +194,6 @@ fn inboxes_of_owners_that_run_are_not_taken_over() {
     let stage = Stage::new(false);
     let (mut busy, mut mine) = (stage.open(), stage.open());
     for _ in 0..200 {
-        // The owner empties its inbox each time.
         let blocks = fill(&mut busy, (0..4000).map(|_| 128));
         free(&mut mine, blocks);
     }
@@ -216,7 +209,7 @@ fn without_memory_for_a_table_every_block_stays_where_it_is() {
     stage.lower_faults.restart(Plan::From(1));
     mine.flush();
     assert_eq!(stage.purged(), 0);
-    // There is memory for the first table but not for a larger one.
+    // The first table can be allocated, but a larger one cannot.
     stage.lower_faults.restart(Plan::From(2));
     mine.flush();
     let partly = stage.purged();
@@ -246,7 +239,7 @@ fn inboxes_are_taken_over_while_owners_and_senders_are_busy() {
     let stage = Stage::new(false);
     let (blocks_to, blocks_from) = std::sync::mpsc::sync_channel(2);
     let heaps = stage.heaps;
-    // How many of the other threads have closed their heaps. The sender is the first.
+    // The number of other heaps that are closed. The sender's is the first.
     let closed = AtomicUsize::new(0);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -256,7 +249,7 @@ fn inboxes_are_taken_over_while_owners_and_senders_are_busy() {
                 blocks_to.send(blocks).expect("the sender has not ended");
             }
             drop(blocks_to);
-            // A thread that is taking the inbox over holds some of the blocks.
+            // A thread that purges the inbox may still hold some of its blocks.
             while closed.load(Acquire) < 3 {
                 thread::yield_now();
             }

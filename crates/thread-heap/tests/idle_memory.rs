@@ -1,5 +1,4 @@
-//! The memory of a process whose threads are blocked while others free their blocks (issue 14, point
-//! 4, and the report "defects", Doubtful).
+//! The memory of a process whose blocked threads own blocks that others free (issue 14, point 4).
 
 #![cfg(all(target_os = "linux", not(miri), not(loom)))]
 
@@ -14,13 +13,11 @@ use thread_heap::{PerThread, ThreadGeometry};
 
 const THREADS: usize = 32;
 
-/// How many blocks of 64 bytes each thread allocates.
 const BLOCKS: usize = 100_000;
 
-/// One test runs at a time, because each measures the memory of the process.
+/// Serialises the tests, because each measures the memory of the process.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// A stack of blocks that are linked through their own first words, so it needs no other memory.
 struct Stack(
     /// # Invariant
     ///
@@ -65,15 +62,14 @@ fn resident() -> usize {
     line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number of KiB") << 10
 }
 
-/// Frees the blocks of blocked threads with `free_all`, and returns by how much the memory of the
-/// process has grown after that. The threads use their heaps again before they end.
+/// Returns how much the process has grown after `free_all` has freed the blocks of blocked threads.
 fn grown_after(free_all: impl FnOnce(Vec<Stack>)) -> usize {
     let _alone = ALONE.lock();
     PerThread.flush();
     let start = resident();
     let (made, freed) = (Barrier::new(THREADS + 1), Barrier::new(THREADS + 1));
     let stacks = Mutex::new(Vec::new());
-    // Nothing may fail before the threads are released, or the scope would wait for them forever.
+    // A panic before `freed.wait()` would make the scope wait forever.
     let (full, grown) = thread::scope(|scope| {
         let body = || {
             let stack = Stack::of_new_blocks();
@@ -88,14 +84,13 @@ fn grown_after(free_all: impl FnOnce(Vec<Stack>)) -> usize {
         free_all(std::mem::take(&mut stacks.lock().expect("nobody panicked")));
         let grown = resident().saturating_sub(start);
         freed.wait();
-        // The scope does not wait until the threads have closed their heaps.
+        // A scope does not wait until its threads have closed their heaps, but `join` does.
         threads.into_iter().for_each(|thread| thread.join().expect("the thread does not panic"));
         (full, grown)
     });
     PerThread.flush();
     let end = resident().saturating_sub(start);
     println!("{} KiB, then {} KiB, in the end {} KiB", full >> 10, grown >> 10, end >> 10);
-    // The start may include pages of an earlier test.
     assert!(full > THREADS * BLOCKS * 60, "{full} bytes for all blocks");
     assert!(end < 4 << 20, "{end} bytes are left when the threads have ended");
     grown

@@ -1,4 +1,4 @@
-//! The life of a heap: it is opened, abandoned, adopted, owned for a moment, and short of memory.
+//! Opening, abandoning, adopting and closing heaps, also when memory is short.
 
 #![cfg(not(loom))]
 
@@ -30,18 +30,18 @@ fn class(size: usize) -> SizeClass<ThreadGeometry> {
     SizeClass::of(size).expect("it is small")
 }
 
-/// Allocates blocks of all sizes, a little more than fit into `arenas`.
+/// Fills a little more than `arenas` with blocks of all sizes.
 fn fill(member: &mut impl Member, arenas: usize) -> Vec<Block> {
     fill_with(member, 0..arenas << 12)
 }
 
-/// Allocates a block for each number. The number determines the size.
+/// Allocates one block for each number, which determines its size.
 fn fill_with(member: &mut impl Member, numbers: impl Iterator<Item = usize>) -> Vec<Block> {
     let sizes = numbers.map(|number| 1 + number % 512);
     sizes.map(|size| Block::fill(member.alloc(class(size)), class(size), size as u64)).collect()
 }
 
-/// Runs `body` in a thread that joins the team, and returns its result after the thread has ended.
+/// Returns the result of `body` after its thread has left the team.
 fn left_by<T, R>(team: T, body: impl FnOnce(&mut T::Member) -> R + Send + 'static) -> R
 where
     T: Team,
@@ -50,13 +50,12 @@ where
     thread::spawn(move || body(&mut team.join())).join().expect("the thread does not panic")
 }
 
-/// Checks the rules of a heap, and returns how many blocks are in use.
+/// Returns the number of blocks in use, after checking the invariants of the heap.
 fn check(owner: &Owner<Parts>) -> usize {
     owner.check_invariants();
     owner.stats().classes().iter().map(|class| class.in_use).sum()
 }
 
-/// Allocates one block of 100 bytes.
 fn block_of_100(member: &mut impl Member) -> Block {
     Block::fill(member.alloc(class(100)), class(100), 1)
 }
@@ -77,7 +76,6 @@ fn an_owner_that_sends_blocks_of_others_reclaims_its_own() {
     team.assert_nothing_is_mapped();
 }
 
-/// Frees blocks as a thread does that has no heap.
 fn free_remote(team: Family, blocks: impl IntoIterator<Item = Block>) {
     for block in blocks {
         // SAFETY: the block came from this team.
@@ -140,7 +138,7 @@ fn a_heap_that_has_an_owner_is_not_adopted() {
 fn blocks_that_others_freed_serve_the_next_requests_of_their_owner() {
     let team = Family::new();
     let mut owner = team.join();
-    // Half of the sizes are freed, so every arena stays in use.
+    // Every second group of sizes is freed, so each arena stays in use.
     let (freed, in_use): (Vec<_>, Vec<_>) =
         fill(&mut owner, 4).into_iter().enumerate().partition(|(nth, _)| nth / 256 % 2 == 0);
     let arenas = team.arenas.ever();
@@ -148,7 +146,6 @@ fn blocks_that_others_freed_serve_the_next_requests_of_their_owner() {
         // SAFETY: the blocks came from this team.
         freed.into_iter().for_each(|(_, block)| unsafe { member.free(block.check()) });
     });
-    // As many blocks of the same classes.
     let again = fill_with(&mut owner, (0..4 << 12).filter(|nth| nth / 256 % 2 == 0));
     assert_eq!(team.arenas.ever(), arenas, "new arenas were mapped");
     let in_use = in_use.into_iter().map(|(_, block)| block);
@@ -224,7 +221,6 @@ fn a_thread_without_a_heap_frees_what_another_allocated() {
     });
 }
 
-/// Heaps whose requests for memory fail when `Faults` say so.
 type FaultyParts = (FailingArenas<MmapArenas>, FailingAlloc<Malloc>, ThreadGeometry);
 
 struct Faulty {
@@ -257,7 +253,7 @@ fn no_heap_is_opened_without_memory_for_its_metadata() {
     assert!(faulty.heaps.open().is_some());
 }
 
-/// An allocator of metadata whose handle needs more alignment than its blocks have.
+/// An allocator that requires more alignment than its own blocks have.
 #[derive(Clone, Copy)]
 #[repr(align(4096))]
 struct OverAligned;
@@ -289,14 +285,14 @@ fn a_heap_is_never_created_in_memory_that_is_not_aligned_for_it() {
         Heaps::new(MmapArenas::new(), OverAligned);
     for _ in 0..20 {
         if let Some(owner) = HEAPS.open() {
-            // The heap begins at the address that is its tag.
+            // The tag of a heap is its address.
             let address = std::hint::black_box(owner.tag().0.addr());
             assert!(address.is_multiple_of(align_of::<OverAligned>()));
         }
     }
 }
 
-/// mutants 7 and 8: the source counted arenas as retained that had been given back.
+/// Regression test: arenas that had been given back counted as retained (mutants 7 and 8).
 #[test]
 fn flushed_heaps_retain_no_arena() {
     static HEAPS: Heaps<(RetainingArenas<MmapArenas>, Malloc, ThreadGeometry)> = Heaps::new(
@@ -327,7 +323,7 @@ fn a_request_without_an_arena_fails_and_a_later_one_succeeds() {
     assert!(alloc(&mut heap).is_some());
 }
 
-/// F5 of the field report: the source may have an arena after retained memory is released.
+/// Regression test: freeing retained memory may give the source an arena (F5 of the field report).
 #[test]
 fn a_request_that_finds_no_arena_is_repeated_after_a_flush() {
     let faulty = Faulty::new();
@@ -345,7 +341,7 @@ fn a_request_that_finds_no_arena_is_repeated_after_a_flush() {
 
 #[test]
 fn an_arena_without_memory_for_its_metadata_is_unmapped() {
-    // The first request needs memory for arena records, the map's root, and a leaf.
+    // Memory is needed for arena records, the root of the map, and a leaf.
     for request in 1..=3 {
         let faulty = Faulty::new();
         let mut heap = faulty.heaps.open().expect("there is memory");

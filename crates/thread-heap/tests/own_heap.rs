@@ -1,12 +1,11 @@
-//! The figures of the calling thread's heap. The test is alone in its program, so no other thread has
-//! a heap.
+//! Figures of the calling thread's heap, in a process without other heaps.
 
 #![cfg(not(loom))]
 
 use obmalloc::{Blocks, SizeClass};
 use thread_heap::PerThread;
 
-/// mutants 6: the figures counted the thread's own heap as another thread's.
+/// Regression test: a thread's own heap was counted as another thread's (mutants 6).
 #[test]
 fn the_figures_of_all_heaps_include_that_of_the_calling_thread() {
     let class = SizeClass::of(100).expect("it is small");

@@ -1,4 +1,4 @@
-//! A heap that belongs to a lock. Every thread that holds the lock uses it directly.
+//! A heap that belongs to a lock instead of a thread.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -8,13 +8,12 @@ use std::{
 use obmalloc::{BlockPtr, Blocks, SizeClass};
 use thread_heap::{OwnedHeap, PerThread, ThreadGeometry};
 
-/// Blocks that are sent to another thread.
 struct Sent(Vec<BlockPtr>);
 
 // SAFETY: a block may be freed by any thread.
 unsafe impl Send for Sent {}
 
-/// One test runs at a time, because it may adopt a heap that another has dropped.
+/// Serialises the tests, because a test may adopt a heap that another has dropped.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -73,7 +72,7 @@ fn a_thread_gives_up_its_heap_with_every_block_in_it() {
         let block = PerThread.alloc(class()).unwrap();
         let mut heap = OwnedHeap::of_this_thread().unwrap();
         assert_eq!(in_use(&mut heap), 1);
-        // The thread opens another heap for what it needs now.
+        // The thread opens another heap.
         let other = PerThread.alloc(class()).unwrap();
         assert_eq!(in_use(&mut heap), 1);
         // SAFETY: the blocks came from heaps of the process, and are not used again.

@@ -1,4 +1,4 @@
-//! What a thread can ask of its heap and of all heaps of the process.
+//! Operations on the heap of the calling thread and on all heaps of the process.
 
 #![cfg(not(loom))]
 
@@ -11,13 +11,12 @@ use std::{
 use obmalloc::{Blocks, SizeClass, Stats};
 use thread_heap::{OwnedHeap, PerThread, ThreadGeometry};
 
-/// One test runs at a time, because a thread may adopt the heap of another one.
+/// Serialises the tests, because a thread may adopt the heap of another one.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs `body` in a new thread.
 fn in_a_thread(body: fn()) {
     let _alone = alone();
     thread::spawn(body).join().unwrap();
@@ -107,7 +106,7 @@ fn a_thread_without_a_heap_gives_up_a_new_one() {
     in_a_thread(|| {
         let mut heap = OwnedHeap::of_this_thread().unwrap();
         let block = heap.alloc(class()).unwrap();
-        // The thread opens another heap for its own requests.
+        // The thread opens another heap.
         assert_eq!(in_use(&PerThread.stats().unwrap()), 0);
         // SAFETY: the block came from these heaps, and is not used again.
         unsafe { heap.free(block) };

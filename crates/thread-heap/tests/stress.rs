@@ -1,7 +1,6 @@
-//! Many threads that exchange blocks. Each block's contents are checked when it is freed, and no
-//! arena may be mapped at the end.
+//! Threads that exchange blocks, check their contents, and in the end leave no arena mapped.
 //!
-//! Each test takes `OBMALLOC_STRESS_SECONDS` seconds, or 2 if the variable is not set.
+//! `OBMALLOC_STRESS_SECONDS` sets the duration of each test, which is 2 seconds by default.
 
 #![cfg(not(loom))]
 
@@ -28,26 +27,20 @@ use crate::{
     team::{Family, Member, OfTheProcess, Team},
 };
 
-/// The numbers of threads, one after the other.
 const THREADS: &[usize] = if cfg!(miri) { &[2, 3] } else { &[2, 3, 4, 8, 16, 32, 64] };
 
-/// How many blocks a member of a ring sends at once.
+/// The number of blocks that a thread of a ring sends at once.
 const BURST: usize = if cfg!(miri) { 4 } else { 100 };
 
-/// How many bursts may wait between two members of a ring.
 const WAITING: usize = 4;
 
-/// How many blocks all threads exchange.
 const SLOTS: usize = if cfg!(miri) { 16 } else { 8192 };
 
-/// How many exchanges a short-lived thread makes.
 const SHORT_LIFE: usize = if cfg!(miri) { 10 } else { 2000 };
 
-/// Random numbers from a xorshift, whose state is never 0.
 struct Random(u64);
 
 impl Random {
-    /// Returns the numbers of one thread.
     fn new(seed: usize) -> Self {
         Self(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed as u64 + 1) | 1)
     }
@@ -65,7 +58,6 @@ impl Random {
 }
 
 fn new_block(member: &mut impl Member, random: &mut Random) -> Block {
-    // Small classes are more frequent, but each class has pools.
     let size = if random.below(4) == 0 { random.below(512) } else { random.below(64) } + 1;
     let class = SizeClass::<ThreadGeometry>::of(size).expect("it is small");
     Block::fill(member.alloc(class), class, random.next())
@@ -78,7 +70,7 @@ fn check_and_free(member: &mut impl Member, blocks: impl IntoIterator<Item = Blo
     }
 }
 
-/// Runs `body` with each number of threads until its share of the time is over.
+/// Runs `body` for an equal time with each number of threads.
 fn with_more_and_more_threads<T: Team>(team: T, body: impl Fn(T, usize, Instant)) {
     let seconds = std::env::var("OBMALLOC_STRESS_SECONDS").ok();
     let seconds = seconds.and_then(|seconds| seconds.parse::<f64>().ok()).unwrap_or(2.0);
@@ -93,7 +85,7 @@ fn join_all(threads: Vec<thread::JoinHandle<()>>) {
     threads.into_iter().for_each(|thread| thread.join().expect("no block was overwritten"));
 }
 
-/// Each thread allocates for the next one, and frees what the previous one allocated.
+/// Each thread allocates blocks that the next thread frees.
 fn ring<T: Team>(team: T, members: usize, end: Instant) {
     let (mut senders, mut receivers): (Vec<_>, Vec<_>) =
         (0..members).map(|_| sync_channel(WAITING)).unzip();
@@ -125,11 +117,10 @@ fn pass_on(
             check_and_free(member, burst);
         }
         if random.below(64) == 0 {
-            // This takes over the inboxes of all others.
             member.flush();
         }
     }
-    // The next thread ends when it has no sender any more.
+    // The next thread ends when its sender is gone.
     drop(sender);
     receiver.iter().for_each(|burst| check_and_free(member, burst));
 }
@@ -138,8 +129,7 @@ fn slots() -> Arc<[Slot]> {
     (0..SLOTS).map(|_| Slot::default()).collect()
 }
 
-/// Exchanges a block of any thread for a new one. Rarely, it removes many blocks, so that arenas are
-/// unmapped.
+/// Replaces a random block. Occasionally frees many, so that arenas are unmapped.
 fn exchange(member: &mut impl Member, slots: &[Slot], random: &mut Random) {
     if random.below(SLOTS) == 0 {
         let from = random.below(SLOTS);
@@ -155,7 +145,6 @@ fn empty(team: impl Team, slots: &[Slot]) {
     check_and_free(&mut team.join(), slots.iter().filter_map(|slot| slot.swap(None)));
 }
 
-/// Each thread frees what any other has allocated.
 fn all_to_all<T: Team>(team: T, threads: usize, end: Instant) {
     let slots = slots();
     let threads = (0..threads).map(|place| {
@@ -171,7 +160,6 @@ fn all_to_all<T: Team>(team: T, threads: usize, end: Instant) {
     empty(team, &slots);
 }
 
-/// Threads start and end all the time, and their blocks outlive them.
 fn short_lives<T: Team>(team: T, at_once: usize, end: Instant) {
     let slots = slots();
     let parents = (0..at_once).map(|place| {
@@ -231,8 +219,7 @@ fn a_race_on_purpose() {
     PLACE.store(&raw mut word, Relaxed);
     thread::scope(|scope| {
         for _ in 0..2 {
-            // SAFETY: the word lives until the scope ends. Two threads write to it at once on
-            // purpose.
+            // SAFETY: the word lives until the scope ends. The race is intended.
             scope.spawn(|| unsafe { PLACE.load(Relaxed).write_volatile(1) });
         }
     });

@@ -1,5 +1,4 @@
-//! Batches of freed blocks. One block of a batch contains the addresses of the other blocks, so the
-//! freeing thread need not write to the other blocks.
+//! Batches of freed blocks, in which one block holds the addresses of the others.
 //!
 //! ```text
 //!   a batch, which is one of the blocks   ├ link ┼ count ┼ address ┼ address ┼ ─ ─ ┤
@@ -7,24 +6,18 @@
 //!   the others, untouched                 ├ ─ ─ ─ ─ ┤◄───────┘         └───────►├ ─ ─ ─ ─ ┤
 //! ```
 //!
-//! The owner of a heap is usually the last thread that wrote to a block of the heap, and it will be
-//! the next thread to write to this block. If a freeing thread wrote a link into each block, the
-//! cache line of each block would move to the processor of the freeing thread and back. We
-//! therefore write to as few blocks as possible. Each block that we write to holds the addresses of
-//! as many other blocks as it has room for. The smallest blocks have no room for addresses, so each
-//! of them becomes a separate batch. This costs little, because several of the smallest blocks
-//! share a cache line.
+//! The owner of a heap usually has its blocks in cache, so a thread that frees them writes to few
+//! of them.
 //!
-//! A thread that [takes over](super::inbox::Inbox::take_over) an inbox replaces the batches in the
-//! inbox by one [table](super::waiting_pools). The first words of the table have the same layout as
-//! a batch, so the table can be a node of the inbox like a batch. Its count has a special value
-//! that no batch has.
+//! The smallest blocks have no room for addresses, so each is a batch of its own.
 
 use std::ptr::{self, NonNull};
 
 use sync::link::{Link, Segment};
 
-/// The first two words of a batch. The addresses of the other blocks follow.
+/// The first two words of a batch, followed by the addresses of the other blocks.
+///
+/// A [table](super::waiting_pools) begins with the same words, so an inbox can hold either.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Batch {
@@ -33,10 +26,10 @@ pub(crate) struct Batch {
     count: usize,
 }
 
-/// The value of `count` in a node that is the head of a table instead of a batch.
+/// The `count` that marks the head of a table instead of a batch.
 const TABLE: usize = usize::MAX;
 
-/// The smallest size of a block that can be sent, in bytes.
+/// The size of the smallest block that can be sent, in bytes.
 pub(crate) const LEAST_BLOCK: usize = size_of::<Batch>();
 
 // SAFETY: `next` reads the link from the field to which `set_next` writes it.
@@ -55,13 +48,11 @@ unsafe impl Link for Batch {
 }
 
 impl Batch {
-    /// Returns the node at the head of a table. It is not linked to another node yet.
     pub(crate) const fn table_head() -> Self {
         Self { next: ptr::null_mut(), count: TABLE }
     }
 
-    /// Returns the number of blocks in the batch `node`, or `None` if `node` is the head of a
-    /// table.
+    /// Returns the number of blocks in a batch, or `None` for the head of a table.
     ///
     /// # Safety
     ///
@@ -74,14 +65,12 @@ impl Batch {
         if count == TABLE { None } else { Some(count + 1) }
     }
 
-    /// Makes a batch of `block` and the blocks in `others`. The count and the addresses of `others`
-    /// are written into `block`.
+    /// Writes the count and the addresses of `others` into `block`, which becomes the batch.
     ///
     /// # Safety
     ///
     /// - The caller must exclusively own all of these blocks, and gives up that ownership.
-    /// - `block` must have at least [`LEAST_BLOCK`] bytes, and one more word for each block in
-    ///   `others`.
+    /// - `block` must have [`LEAST_BLOCK`] bytes, plus one word for each block in `others`.
     unsafe fn pack(block: NonNull<u8>, others: &[NonNull<u8>]) -> NonNull<Self> {
         let batch = block.cast::<Self>();
         // SAFETY: the caller owns the block, which has room for the count (contract).
@@ -89,14 +78,12 @@ impl Batch {
         // SAFETY: the block has room for the addresses behind the first words (contract).
         let addresses = unsafe { batch.add(1).cast::<NonNull<u8>>() };
         let from = NonNull::from(others).cast::<NonNull<u8>>();
-        // SAFETY: `block` has room for the addresses (contract). The slice is borrowed, so it does
-        // not lie in one of the blocks, which the caller gives up.
+        // SAFETY: the block has room (contract), and the borrowed slice lies in no given-up block.
         unsafe { addresses.copy_from_nonoverlapping(from, others.len()) };
         batch
     }
 
-    /// Calls `visit` with every block of `batch`. `visit` may overwrite the block that it gets. The
-    /// block that holds the addresses of the other blocks therefore comes last.
+    /// Calls `visit` with every block of a batch. `visit` may overwrite the block.
     ///
     /// # Safety
     ///
@@ -109,27 +96,22 @@ impl Batch {
         // SAFETY: `count` addresses follow the first words of a packed batch.
         let addresses = unsafe { batch.add(1).cast::<NonNull<u8>>() };
         for nth in 0..count {
-            // SAFETY: `count` addresses follow the first words of the batch. The block that holds
-            // the addresses was not visited yet, so nobody has overwritten them.
+            // SAFETY: `count` addresses follow, and are intact because their block is visited last.
             visit(unsafe { addresses.add(nth).read() });
         }
         visit(batch.cast());
     }
 }
 
-/// A list of batches that are sent to the same heap together.
 #[derive(Debug)]
 pub(crate) struct Batches {
     pub(crate) nodes: Segment<Batch>,
-    /// The approximate number of bytes in the blocks of these batches. We assume that all blocks of
-    /// a batch are as large as the block that holds the addresses. To find the exact size of a
-    /// block, we would have to read the header of its pool. The owner of the heap frequently writes
-    /// to the cache line of this header, so reading it is slow.
+    /// The approximate size of the blocks in bytes. Exact sizes are slow to read from the pools.
     pub(crate) bytes: usize,
 }
 
 impl Batches {
-    /// Makes a batch that consists of one block of `size` bytes.
+    /// Makes a batch of one block of `size` bytes.
     ///
     /// # Safety
     ///
@@ -142,14 +124,12 @@ impl Batches {
         Self { nodes: unsafe { Segment::of(batch) }, bytes: size }
     }
 
-    /// Packs `blocks` into as few batches as possible. The function `size` returns the size of a
-    /// block in bytes. Returns `None` if `blocks` is empty.
+    /// Packs `blocks` into as few batches as possible, or returns `None` if there are no blocks.
     ///
     /// # Safety
     ///
     /// - The caller must exclusively own the blocks, and gives up that ownership.
-    /// - Each block must have the number of bytes that `size` returns for it, and at least
-    ///   [`LEAST_BLOCK`] bytes.
+    /// - Each block must have as many bytes as `size` returns for it, and at least [`LEAST_BLOCK`].
     pub(crate) unsafe fn pack(
         blocks: &[NonNull<u8>],
         size: impl Fn(NonNull<u8>) -> usize,
@@ -160,8 +140,7 @@ impl Batches {
             let size = size(block);
             let room = (size - LEAST_BLOCK) / size_of::<NonNull<u8>>();
             let (left, packed) = others.split_at(others.len().saturating_sub(room));
-            // SAFETY: the caller gives up the blocks (contract). `block` has room for `room` more
-            // words, and `packed` contains at most `room` blocks.
+            // SAFETY: we own the blocks (contract), and `block` has room for those in `packed`.
             let batch = unsafe { Batch::pack(block, packed) };
             // SAFETY: the batch was packed just now, so we own it.
             unsafe { Segment::push(&mut nodes, batch) };
@@ -176,8 +155,6 @@ impl Batches {
 mod tests {
     use super::*;
 
-    /// Packs one block of each size in `sizes`, checks that unpacking returns each block once, and
-    /// returns the number of batches.
     fn batches_of(sizes: &[usize]) -> usize {
         let mut memory = vec![[0_usize; 64]; sizes.len()];
         let blocks: Vec<_> =

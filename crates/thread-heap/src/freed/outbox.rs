@@ -1,9 +1,4 @@
-//! The outbox of a heap. When the owner of the heap frees a block of another heap, the block goes
-//! to the outbox, and is sent to the other heap later.
-//!
-//! An outbox collects blocks that belong to the same heap, which is called the receiver. All of
-//! these blocks are sent together, with a single compare-and-swap. A thread that frees many blocks
-//! of one other thread therefore needs few of these expensive operations.
+//! The outbox of a heap. It collects up to 32 freed blocks of another heap, to send them together.
 
 use std::{
     mem::MaybeUninit,
@@ -11,17 +6,15 @@ use std::{
     slice,
 };
 
-/// The largest number of blocks that an outbox holds.
 pub(crate) const CAPACITY: usize = 32;
 
-/// Freed blocks that all belong to one receiver. `T` is the type of the receiver.
 #[derive(Debug)]
 pub(crate) struct Outbox<T> {
     receiver: Option<NonNull<T>>,
     /// # Invariant
     ///
-    /// `len <= CAPACITY`, and `blocks[..len]` are initialised. Each of these blocks belongs to
-    /// `receiver`, and the outbox exclusively owns it.
+    /// `len <= CAPACITY`, and `blocks[..len]` are initialised. The outbox exclusively owns these
+    /// blocks, and they belong to `receiver`.
     len: usize,
     blocks: [MaybeUninit<NonNull<u8>>; CAPACITY],
 }
@@ -31,17 +24,15 @@ impl<T> Outbox<T> {
         Self { receiver: None, len: 0, blocks: [MaybeUninit::uninit(); CAPACITY] }
     }
 
-    /// Returns true if a block of `receiver` can be [added](Self::add): either the outbox is empty,
-    /// or it holds blocks of `receiver` and is not full.
+    /// Returns true if a block of `receiver` can be [added](Self::add).
     #[inline]
     pub(crate) fn has_room_for(&self, receiver: NonNull<T>) -> bool {
-        // We compare raw pointers. A comparison of two `Option`s would need one more test, which is
-        // for `None`.
+        // Comparing raw pointers avoids a test for `None`.
         let current = self.receiver.map_or(ptr::null_mut(), NonNull::as_ptr);
         self.len == 0 || (ptr::eq(current, receiver.as_ptr()) && self.len < CAPACITY)
     }
 
-    /// Adds `block`, which belongs to `receiver`.
+    /// Adds a block of `receiver`.
     ///
     /// # Safety
     ///
@@ -58,8 +49,7 @@ impl<T> Outbox<T> {
         self.len += 1;
     }
 
-    /// Empties the outbox. Returns the receiver and the blocks, whose owner is then the caller.
-    /// Returns `None` if the outbox has no receiver.
+    /// Empties the outbox, and gives its blocks to the caller.
     pub(crate) fn take(&mut self) -> Option<(NonNull<T>, &[NonNull<u8>])> {
         let receiver = self.receiver.take()?;
         // SAFETY: the first `len` elements are initialised (invariant of `len`).

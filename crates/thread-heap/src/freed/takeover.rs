@@ -1,20 +1,9 @@
-//! The part of a takeover that purges pages. In a takeover, a thread takes all blocks out of an
-//! inbox, collects them in a table, and purges the pages that contain only these blocks. Then it
-//! pushes the table to the inbox.
+//! The part of a takeover that purges pages.
 //!
-//! ```text
-//!   inbox    batch ► batch ► batch    pushed by senders
-//!              │ a takeover by any thread
-//!              ▼
-//!   inbox    table                    the pages of waiting blocks are purged
-//!              │ take_all by the owner
-//!              ▼
-//!   pools    every block is free      a page comes back when it is written to
-//! ```
+//! A takeover replaces the batches in an inbox by a table of their blocks, and purges the pages
+//! that these blocks fill.
 //!
-//! A thread that takes blocks out of an inbox exclusively owns these blocks, even if the thread is
-//! not the owner of the heap. If the memory for a table cannot be allocated, the thread pushes the
-//! blocks back unchanged.
+//! Any thread may do this, because it owns the blocks that it takes out of an inbox.
 
 use raw_mem::ArenaSource;
 use sync::{
@@ -28,11 +17,10 @@ use super::{
 };
 use crate::{parts::Parts, shared_source::SharedSource};
 
-/// Moves the blocks of `nodes` into one table, and purges the pages that contain only these blocks.
-/// If the memory for the table cannot be allocated, some batches stay unchanged. `bytes` is the
-/// approximate number of bytes that were pushed to the inbox before the inbox was taken over.
-/// Returns the nodes that the caller must push back to the inbox, and true if some of these nodes
-/// are batches.
+/// Moves the blocks of `nodes` into a table, and purges the pages that they fill.
+///
+/// Returns the nodes to push back, and true if some blocks are not in the table. `bytes` is the
+/// approximate size of all blocks.
 pub(crate) fn purge<P: Parts>(
     shared: &SharedSource<P>,
     nodes: Chain<Batch>,
@@ -49,8 +37,7 @@ pub(crate) fn purge<P: Parts>(
             unsafe { batches.push(node) };
         }
     }
-    // Blocks that have fewer bytes than a page cannot cover a page. No page could be purged, so we
-    // do not create a table.
+    // Fewer bytes than a page cannot fill a page.
     if table.is_none() && bytes >= PAGE {
         table = WaitingPools::new(shared.lower());
     }
@@ -64,9 +51,7 @@ pub(crate) fn purge<P: Parts>(
             .and_then(|(table, blocks)| table.reserve(blocks, shared.lower()).then_some(table));
         match with_room {
             Some(table) => {
-                // SAFETY: the thread that sent the block gave up its ownership, and we took the
-                // block out of the inbox, so we own it. The owner of the heap has not reclaimed the
-                // block, so the block still is in use from the point of view of the heap.
+                // SAFETY: we took the block out of the inbox, and its heap counts it as in use.
                 let add = |block| unsafe { table.add(block) };
                 // SAFETY: we own the batch and its blocks.
                 unsafe { Batch::unpack(batch, add) };
@@ -78,9 +63,7 @@ pub(crate) fn purge<P: Parts>(
     let has_batches = back.is_some();
     if let Some(mut table) = table {
         table.purge(|start, len| {
-            // SAFETY: the range lies in one arena. The arena is mapped, because the heap treats the
-            // waiting blocks in it as in use. Each byte of the range belongs to a block that we own
-            // and do not read again.
+            // SAFETY: our blocks fill the range, keep its arena mapped, and are not read again.
             if unsafe { shared.source().purge(start, len) }.is_err() {
                 shared.purges_are_refused.store(true, Relaxed);
             }

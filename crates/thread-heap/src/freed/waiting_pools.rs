@@ -1,5 +1,4 @@
-//! A table of the freed blocks that wait in the inbox of a heap. A thread that takes over the inbox
-//! creates the table, in order to find the pages that it can purge.
+//! A table of the blocks that wait in an inbox, from which a takeover learns which pages to purge.
 //!
 //! ```text
 //!   pool    ├─ page ──────┼─ page ──────┼─ page ──────┼─ page ──────┤
@@ -9,26 +8,11 @@
 //!                                       └ listed: the blocks on pages that stay
 //! ```
 //!
-//! The owner of the heap treats every waiting block as in use, so it neither reuses these blocks
-//! nor frees their pools. The thread that owns the table may therefore purge a page if each byte of
-//! the page belongs to a waiting block. The bytes behind the last block of a pool can never belong
-//! to another block, so we count them as part of the last block. Pool headers, and memory that was
-//! never allocated as a block, do not belong to a waiting block. Pages that contain such memory are
-//! therefore never purged.
-//!
-//! 1. A page is purged only if its count of waiting bytes equals the size of a page.
-//! 2. Purging a page destroys the links in its blocks. A block that touches a purged page is
-//!    therefore on no list. Instead, the mark of the page says that every block that touches the
-//!    page waits.
-//! 3. Every other waiting block is on the list of its pool. The first word of each block on a list
-//!    links to the next block.
-//!
-//! The table is itself a node of the inbox. It has at least 64 entries of 32 bytes, and each entry
-//! in use describes one pool. A batch has at most 32 blocks, which may all lie in different pools.
-//! Before the blocks of a batch are added, the table therefore makes room for as many new pools as
-//! the batch has blocks. If more than three quarters of the entries could then be in use, the
-//! number of entries is doubled first. A table therefore takes at least 2 KiB, and at most 86 bytes
-//! for each pool of 16 KiB plus another 3 KiB.
+//! 1. A page is purged only if waiting blocks cover all of its bytes. Unused bytes behind the last
+//!    block of a pool count as part of that block.
+//! 2. A block that touches a purged page is on no list, because the purge may destroy its link. The
+//!    mark [`PURGED`] says that all blocks on the page wait.
+//! 3. Every other waiting block is on the list of its pool, and its first word is the link.
 
 use std::{marker::PhantomData, ops::Range, ptr, ptr::NonNull, slice};
 
@@ -37,23 +21,21 @@ use raw_mem::MemAlloc;
 
 use super::batch::Batch;
 
-/// The size of the pages for which waiting bytes are counted. If the pages of the system are
-/// larger, purging a range of full pages affects only the whole system pages inside the range.
+/// The page size that the table assumes, in bytes.
+///
+/// If the system's pages are larger, a purge affects only those that lie entirely in its range.
 pub(crate) const PAGE: usize = 4096;
 
-/// The largest number of pages that a pool can have.
 const MOST_PAGES: usize = 4;
 
-/// The count of waiting bytes on a page if every byte of the page belongs to a waiting block.
+/// The count of a page that waiting blocks cover completely.
 const FULL: u16 = PAGE as u16;
 
-/// The mark that replaces the count of waiting bytes on a page after the page was purged.
+/// The mark that replaces the count of a purged page.
 const PURGED: u16 = u16::MAX;
 
-/// The number of entries in a new table.
 const FEWEST_ENTRIES: usize = 64;
 
-/// The head of a table. The entries of the table follow it in memory.
 #[derive(Debug)]
 #[repr(C)]
 struct Head {
@@ -62,37 +44,31 @@ struct Head {
     used: usize,
 }
 
-/// An entry of a table. If its bytes are all zero, the entry is vacant. Otherwise it describes the
-/// waiting blocks of one pool.
+/// The waiting blocks of one pool. An entry of zero bytes is vacant.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 struct WaitingPool {
-    /// The first byte of the pool, or null if the entry is vacant.
     start: *mut u8,
-    /// The first block on the list of the pool's waiting blocks, or null. The first word of each
-    /// block on the list is the address of the next block, or null.
+    /// The first listed block, or null. Each listed block begins with the address of the next one.
     listed: *mut u8,
-    /// For each page of the pool, the number of bytes that belong to waiting blocks, or [`PURGED`].
+    /// The number of waiting bytes on each page, or [`PURGED`].
     pages: [u16; MOST_PAGES],
-    /// The size of each block of the pool, in bytes.
     size: u32,
 }
 
 impl WaitingPool {
-    /// Returns the range of bytes in the pool that belong to the block at `offset`. The range of
-    /// the last block extends to the end of the pool.
+    /// Returns the bytes of the block at `offset`. The last block extends to the end of the pool.
     fn span<G: Geometry>(&self, offset: usize) -> Range<usize> {
         let end = offset + self.size as usize;
         let is_last = end + self.size as usize > G::SIZES.pool_size;
         offset..if is_last { G::SIZES.pool_size } else { end }
     }
 
-    /// Returns true if the block at `offset` touches a page whose value in `pages` is `count`.
+    /// Returns true if the block at `offset` touches a page whose value is `count`.
     fn touches<G: Geometry>(&self, offset: usize, count: u16) -> bool {
         pages(&self.span::<G>(offset)).any(|page| self.pages[page] == count)
     }
 
-    /// Returns the offsets of all blocks that the pool can hold.
     fn offsets<G: Geometry>(&self) -> impl Iterator<Item = usize> + use<G> {
         let is_first = self.start.addr().is_multiple_of(G::SIZES.arena_size);
         let first = if is_first { Shape::<G>::BEFORE_FIRST_POOL } else { Shape::<G>::BEFORE_POOL };
@@ -100,7 +76,6 @@ impl WaitingPool {
         (first..=G::SIZES.pool_size - size).step_by(size)
     }
 
-    /// Removes the blocks that touch a full page from the list of the pool.
     fn unlist_full_pages<G: Geometry>(&mut self) {
         let mut listed = ptr::null_mut();
         for block in Listed(self.listed) {
@@ -114,33 +89,26 @@ impl WaitingPool {
     }
 }
 
-/// Returns the indices of the pages that contain the bytes of `span`.
 fn pages(span: &Range<usize>) -> impl Iterator<Item = usize> + use<> {
     span.start / PAGE..span.end.div_ceil(PAGE)
 }
 
-/// A table of waiting blocks. A value of this type owns the memory of the table and all blocks that
-/// the table describes.
-///
-/// The type has no destructor. A table must be passed to [`into_node`](Self::into_node) or to
-/// [`unload`](Self::unload), which take the ownership of its blocks.
+/// A table that owns its memory and its waiting blocks. Dropping it leaks both.
 #[derive(Debug)]
 pub(crate) struct WaitingPools<G> {
     /// # Invariant
     ///
-    /// - `head` is a block of the metadata allocator, and we exclusively own it. It holds an
-    ///   initialised `Head`, followed by `capacity` initialised entries. The capacity is a power of
-    ///   two, and at least a quarter of the entries are vacant.
-    /// - Each entry in use describes a pool of a thread heap of the geometry `G`, and follows the
-    ///   numbered rules of this module. We exclusively own the waiting blocks of this pool.
+    /// - We exclusively own `head`, a block of the metadata allocator. It holds a `Head` and
+    ///   `capacity` initialised entries.
+    /// - `capacity` is a power of two, and at least a quarter of the entries are vacant.
+    /// - An entry in use describes a pool of a thread heap of the geometry `G`, follows the rules of
+    ///   this module, and exclusively owns its waiting blocks.
     head: NonNull<Head>,
     geometry: PhantomData<G>,
 }
 
 impl<G: Geometry> WaitingPools<G> {
-    /// Creates an empty table with memory from `lower`. Returns `None` if the allocation fails, or
-    /// if a pool of this geometry does not consist of whole pages or has more pages than an entry
-    /// has counts for.
+    /// Creates an empty table, if there is memory and an entry can describe a pool.
     pub(crate) fn new<A: MemAlloc>(lower: &A) -> Option<Self> {
         let supported =
             G::SIZES.pool_size.is_multiple_of(PAGE) && G::SIZES.pool_size / PAGE <= MOST_PAGES;
@@ -157,19 +125,17 @@ impl<G: Geometry> WaitingPools<G> {
         Some(Self { head, geometry: PhantomData })
     }
 
-    /// Returns the table whose node is `node`.
+    /// Converts a node back into its table.
     ///
     /// # Safety
     ///
     /// - `node` must have been returned by [`into_node`](Self::into_node).
-    /// - The caller must exclusively own it, and gives up that ownership.
+    /// - The caller must exclusively own `node`, and gives up that ownership.
     pub(crate) unsafe fn from_node(node: NonNull<Batch>) -> Self {
-        // INVARIANT: `into_node` consumed a table that met the invariant, and the node has not
-        // changed since.
+        // INVARIANT: `into_node` consumed a valid table, and its node is unchanged.
         Self { head: node.cast(), geometry: PhantomData }
     }
 
-    /// Converts the table into a node, which can be pushed to an inbox.
     pub(crate) fn into_node(self) -> NonNull<Batch> {
         self.head.cast()
     }
@@ -183,12 +149,11 @@ impl<G: Geometry> WaitingPools<G> {
         let capacity = self.head().capacity;
         // SAFETY: the entries follow the head (invariant).
         let first = unsafe { self.head.add(1).cast::<WaitingPool>() };
-        // SAFETY: `capacity` entries are initialised (invariant), and the table is borrowed mutably.
+        // SAFETY: `capacity` entries are initialised (invariant), and `self` is borrowed mutably.
         unsafe { slice::from_raw_parts_mut(first.as_ptr(), capacity) }
     }
 
-    /// Makes room for up to `pools` pools that are not in the table yet. If this needs a larger
-    /// table and `lower` cannot allocate it, returns false and leaves the table unchanged.
+    /// Makes room for `pools` more pools. Returns false, and changes nothing, if memory is short.
     pub(crate) fn reserve<A: MemAlloc>(&mut self, pools: usize, lower: &A) -> bool {
         let &mut Head { capacity, used, .. } = self.head();
         let mut needed = capacity;
@@ -209,30 +174,26 @@ impl<G: Geometry> WaitingPools<G> {
         true
     }
 
-    /// Returns the entry of the pool at `start`. If the table has no entry for this pool, returns a
-    /// vacant entry, which the caller can use for the pool.
+    /// Returns the entry of the pool at `start`, or a vacant entry that can be used for it.
     fn entry(&mut self, start: *mut u8) -> &mut WaitingPool {
         let entries = self.entries();
         let number = (start.addr() / G::SIZES.pool_size) as u64;
-        // We multiply the number of the pool by 2^64 divided by the golden ratio, modulo 2^64. For
-        // adjacent numbers, the highest bits of these products are spread evenly. We use these bits
-        // as the index.
+        // The multiplier is 2^64 divided by the golden ratio. It spreads adjacent pools.
         let bits = entries.len().trailing_zeros();
         let mut place = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - bits)) as usize;
-        // The loop ends, because some entries are vacant (invariant).
+        // The loop ends because some entries are vacant (invariant).
         while !entries[place].start.is_null() && entries[place].start != start {
             place = (place + 1) & (entries.len() - 1);
         }
         &mut entries[place]
     }
 
-    /// Adds a waiting block. If the table has no entry for the block's pool yet,
-    /// [`reserve`](Self::reserve) must have made room for an entry.
+    /// Adds a waiting block. [`reserve`](Self::reserve) must have made room for its pool.
     ///
     /// # Safety
     ///
     /// - `block` must be a block in use of a thread heap of the geometry `G`.
-    /// - The caller must exclusively own it, and gives up that ownership.
+    /// - The caller must exclusively own `block`, and gives up that ownership.
     pub(crate) unsafe fn add(&mut self, block: NonNull<u8>) {
         // SAFETY: `block` is a block in use of this geometry (contract of `add`).
         let class = unsafe { SizeClass::<G>::at(block) };
@@ -249,21 +210,16 @@ impl<G: Geometry> WaitingPools<G> {
             let bytes = span.end.min((page + 1) * PAGE) - span.start.max(page * PAGE);
             pool.pages[page] += bytes as u16;
         }
-        // SAFETY: the caller gave up the block (contract of `add`), and every block has room for a
-        // word.
+        // SAFETY: we own the block (contract of `add`), and every block has room for a word.
         unsafe { block.cast::<*mut u8>().write(pool.listed) };
-        // INVARIANT: the caller gave up the block, and its link leads to the other blocks of the
-        // list.
+        // INVARIANT: the caller gave up the block, and its link leads to the rest of the list.
         pool.listed = block.as_ptr();
         self.head().used += usize::from(is_new);
     }
 
-    /// Purges all full pages, which are the pages on which every byte belongs to a waiting block.
-    /// First removes the blocks that touch a full page from their lists. Then calls `give_back`
-    /// with the start and length of each range of full pages, and marks these pages as purged. A
-    /// range never extends beyond the end of an arena.
+    /// Calls `give_back` with each range of full pages, and marks the pages as purged.
     ///
-    /// `give_back` may change the contents of the range that it gets.
+    /// A range lies in one arena and consists of waiting blocks, which `give_back` may overwrite.
     pub(crate) fn purge(&mut self, mut give_back: impl FnMut(NonNull<u8>, usize)) {
         for pool in self.entries().iter_mut().filter(|pool| pool.pages.contains(&FULL)) {
             pool.unlist_full_pages::<G>();
@@ -289,20 +245,19 @@ impl<G: Geometry> WaitingPools<G> {
 
     fn is_full(&mut self, page: *mut u8) -> bool {
         let offset = page.addr() % G::SIZES.pool_size;
-        // If the table has no entry for the pool, `entry` returns a vacant entry, whose counts are
-        // zero.
+        // A pool without an entry gets a vacant one, whose counts are zero.
         self.entry(page.wrapping_sub(offset)).pages[offset / PAGE] == FULL
     }
 
-    /// Returns the number of adjacent full pages that begin at `page`, up to the end of the arena.
+    /// Returns the number of adjacent full pages from `page` on, up to the end of the arena.
     fn full_pages_from(&mut self, page: *mut u8) -> usize {
         let to_end = (G::SIZES.arena_size - page.addr() % G::SIZES.arena_size) / PAGE;
         (0..to_end).take_while(|nth| self.is_full(page.wrapping_add(nth * PAGE))).count()
     }
 
-    /// Calls `visit` once with every waiting block, and frees the memory of the table to `lower`,
-    /// from which it must have been allocated. The contents of the blocks are unspecified, because
-    /// their pages may have been purged.
+    /// Calls `visit` once with every waiting block, and frees the table to `lower`.
+    ///
+    /// `lower` must have allocated the table. The contents of the blocks are unspecified.
     pub(crate) fn unload<A: MemAlloc>(mut self, lower: &A, mut visit: impl FnMut(NonNull<u8>)) {
         for place in 0..self.entries().len() {
             let pool = self.entries()[place];
@@ -311,8 +266,7 @@ impl<G: Geometry> WaitingPools<G> {
                 continue;
             }
             for offset in pool.offsets::<G>().filter(|offset| pool.touches::<G>(*offset, PURGED)) {
-                // SAFETY: the block lies in the pool, so its address is not null. The pool is
-                // mapped at least until the last of its waiting blocks is visited.
+                // SAFETY: the block lies in its pool, which stays mapped until the last visit.
                 visit(unsafe { NonNull::new_unchecked(pool.start.add(offset)) });
             }
         }
@@ -321,13 +275,11 @@ impl<G: Geometry> WaitingPools<G> {
     }
 }
 
-/// An iterator over the waiting blocks on the list of a pool. It reads the link in a block before
-/// it returns the block, so the caller may overwrite each block that it gets.
+/// An iterator over a list of waiting blocks. The caller may overwrite each block that it gets.
 struct Listed(
     /// # Invariant
     ///
-    /// The pointer is null or points to a waiting block that is on the list of a pool. The user of
-    /// this iterator owns the table that contains the list.
+    /// Null, or a listed block of a table that the user of this iterator owns.
     *mut u8,
 );
 

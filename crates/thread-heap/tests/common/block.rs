@@ -1,10 +1,4 @@
-//! A block whose contents follow from its first word, so that any thread can check them.
-//!
-//! ```text
-//!   ┌───────────────┬──────────────────────────────┐
-//!   │ size and seed │ seed · seed + 1 · seed + 2 … │
-//!   └───────────────┴──────────────────────────────┘
-//! ```
+//! A block whose first word determines its contents, so that any thread can check them.
 
 use std::{
     ptr::NonNull,
@@ -14,7 +8,7 @@ use std::{
 use obmalloc::{BlockPtr, SizeClass};
 use thread_heap::ThreadGeometry;
 
-/// A block in use with known contents, which may move between threads.
+/// A block with known contents, which may move between threads.
 pub(crate) struct Block(
     /// # Invariant
     ///
@@ -25,11 +19,10 @@ pub(crate) struct Block(
 // SAFETY: the block belongs to its holder, whichever thread that is.
 unsafe impl Send for Block {}
 
-/// The bytes before the pattern.
 const HEAD: usize = size_of::<u64>();
 
 impl Block {
-    /// Fills a block of `class` with a pattern that follows from `seed`.
+    /// Fills a block with the size and the seed, followed by bytes that count up from the seed.
     pub(crate) fn fill(block: BlockPtr, class: SizeClass<ThreadGeometry>, seed: u64) -> Self {
         let (start, size) = (block.into_start(), class.block_size());
         let seed = seed as u8;
@@ -43,7 +36,7 @@ impl Block {
         Self(start)
     }
 
-    /// Checks the contents, and returns the block.
+    /// Checks the contents.
     ///
     /// # Panics
     ///
@@ -64,19 +57,17 @@ impl Block {
     }
 }
 
-/// A place for one block, which any thread may exchange.
 #[allow(dead_code, reason = "not every test needs it")]
 #[derive(Default)]
 pub(crate) struct Slot(
     /// # Invariant
     ///
-    /// Null, or the block that was put here last, which the slot owns.
+    /// Null, or a block that the slot owns.
     AtomicPtr<u8>,
 );
 
 #[allow(dead_code, reason = "not every test needs it")]
 impl Slot {
-    /// Puts a block or nothing here, and returns what was here.
     pub(crate) fn swap(&self, block: Option<Block>) -> Option<Block> {
         let new = block.map_or(std::ptr::null_mut(), |block| block.0.as_ptr());
         // INVARIANT: the new block was given up, and the caller owns the old one.

@@ -1,5 +1,4 @@
-//! Threads that share heaps. The tests run on two kinds: on a family of heaps over a source whose
-//! arenas are counted, and on the process's own heaps.
+//! Threads that share heaps, either of a test's own family or of the process.
 
 use std::time::Duration;
 
@@ -11,24 +10,18 @@ use testkit::{
 };
 use thread_heap::{Heaps, Owner, PerThread, ThreadGeometry};
 
-/// What a [`Family`] is made of.
 pub(crate) type Parts = (FailingArenas<RetainingArenas<MmapArenas>>, Malloc, ThreadGeometry);
 
-/// Heaps that threads can get.
 pub(crate) trait Team: Copy + Send + 'static {
-    /// A thread's access to its heap.
     type Member: Member;
 
-    /// Returns a heap for the calling thread.
     fn join(self) -> Self::Member;
 
-    /// Panics if an arena is mapped. To be called when there are no members and no blocks in use.
+    /// Panics if an arena is mapped. The team must have no members and no blocks in use.
     fn assert_nothing_is_mapped(self);
 }
 
-/// A thread's access to its heap.
 pub(crate) trait Member {
-    /// Takes a block of `class`.
     fn alloc(&mut self, class: SizeClass<ThreadGeometry>) -> BlockPtr;
 
     /// Frees a block of any member.
@@ -36,15 +29,13 @@ pub(crate) trait Member {
     /// # Safety
     ///
     /// - The block must have come from a member of the same team.
-    /// - Nobody may use it any more.
+    /// - Nobody may use the block any more.
     unsafe fn free(&mut self, block: BlockPtr);
 
-    /// Flushes the member's heap, and takes over the inboxes of the others.
     #[allow(dead_code, reason = "not every test needs it")]
     fn flush(&mut self);
 }
 
-/// A family of heaps. Each member is the owner of one.
 #[derive(Clone, Copy)]
 pub(crate) struct Family {
     pub(crate) heaps: &'static Heaps<Parts>,
@@ -52,12 +43,10 @@ pub(crate) struct Family {
 }
 
 impl Family {
-    /// A family whose source retains no empty arena.
     pub(crate) fn new() -> Self {
         Self::over(Duration::ZERO)
     }
 
-    /// A family whose source retains empty arenas.
     #[allow(dead_code, reason = "not every test needs it")]
     pub(crate) fn that_retains_arenas() -> Self {
         Self::over(Duration::from_secs(3600))
@@ -99,7 +88,6 @@ impl Member for Owner<Parts> {
     }
 }
 
-/// The process's heaps.
 #[derive(Clone, Copy)]
 pub(crate) struct OfTheProcess;
 
@@ -111,7 +99,7 @@ impl Team for OfTheProcess {
     }
 
     fn assert_nothing_is_mapped(self) {
-        // Other tests use the same heaps, so only the calling thread's is known to be empty.
+        // Other tests use the same heaps, so their arenas may be mapped.
         PerThread.flush();
     }
 }

@@ -1,5 +1,4 @@
-//! Models of an inbox. Their nodes are built from loom's types, so loom can observe every access to
-//! a node.
+//! Models of an inbox, whose nodes loom can observe.
 
 use std::ptr::NonNull;
 
@@ -7,7 +6,6 @@ use sync::{Arc, UnsafeCell, thread};
 
 use super::*;
 
-/// A node whose link and contents loom can observe.
 struct Node {
     next: UnsafeCell<*mut Node>,
     contents: UnsafeCell<u32>,
@@ -26,7 +24,6 @@ unsafe impl Link for Node {
     }
 }
 
-/// Defines types that implement `Orders`. In each of them, one ordering is too weak.
 macro_rules! weak_orders {
     ($($name:ident: $operation:ident,)*) => { $(
         struct $name;
@@ -46,8 +43,7 @@ weak_orders! {
 }
 
 impl<N: Link> Inbox<N> {
-    /// Checks that the heap has no owner, and then makes the caller its owner in a second step.
-    /// This is wrong on purpose: another thread may become the owner between the two steps.
+    /// Adopts the heap without a compare-and-swap, which is wrong on purpose.
     pub(crate) fn adopt_in_two_steps(&self) -> bool {
         let free = self.head.load(Acquire) == abandoned();
         if free {
@@ -57,15 +53,13 @@ impl<N: Link> Inbox<N> {
     }
 }
 
-/// A simplified heap, which consists of its inbox and a number that only the owner may access.
 struct Owned<O = Sound> {
     inbox: Inbox<Node, O>,
-    /// The sum of the contents of all nodes that the owner has reclaimed.
+    /// The sum of the contents of all reclaimed nodes. Only the owner accesses it.
     sum: UnsafeCell<u32>,
 }
 
-// SAFETY: only the owner accesses `sum`. The models check that no other thread accesses `sum` at
-// the same time.
+// SAFETY: only the owner accesses `sum`, which the models check.
 unsafe impl<O> Send for Owned<O> {}
 // SAFETY: as above.
 unsafe impl<O> Sync for Owned<O> {}
@@ -77,8 +71,7 @@ impl<O: Orders> Owned<O> {
 
     fn reclaim(&self, nodes: Chain<Node>) {
         for node in nodes {
-            // SAFETY: a node was allocated by a `Box`, and belongs to the thread that takes the
-            // node out of the inbox.
+            // SAFETY: `node` allocated it with a `Box`, and the thread that took it out owns it.
             let node = unsafe { Box::from_raw(node.as_ptr()) };
             // SAFETY: we own the node.
             let contents = node.contents.with(|contents| unsafe { *contents });
@@ -108,8 +101,7 @@ impl<O: Orders> Owned<O> {
         self.reclaim(self.inbox.take_all());
     }
 
-    /// Takes all nodes out of the inbox in a takeover, adds 100 to the contents of each node, and
-    /// pushes the nodes back to the inbox.
+    /// Takes over the inbox, and adds 100 to the contents of each node.
     fn take_over(&self) {
         let Some(nodes) = self.inbox.take_over() else { return };
         self.change_and_push_back(nodes);
@@ -130,7 +122,6 @@ impl<O: Orders> Owned<O> {
         self.inbox.adopt()
     }
 
-    /// Changes the heap. Only the owner may do this.
     fn work(&self) {
         // SAFETY: only the owner calls this.
         self.sum.with_mut(|sum| unsafe { *sum += 10 });
@@ -150,8 +141,7 @@ fn segment(contents: u32) -> Segment<Node> {
 fn node(contents: u32) -> NonNull<Node> {
     let node =
         Box::new(Node { next: UnsafeCell::new(ptr::null_mut()), contents: UnsafeCell::new(0) });
-    // A real block is written to after it was allocated. The contents of the node are therefore
-    // also written after the node was created.
+    // The node is written after its creation, as a real block is.
     // SAFETY: we own the node.
     node.contents.with_mut(|place| unsafe { *place = contents });
     NonNull::from(Box::leak(node))
@@ -166,7 +156,6 @@ fn spawn<O: Orders + 'static>(
     move || thread.join().unwrap()
 }
 
-/// A thread frees two nodes one after the other, while the owner empties the inbox.
 fn two_frees_meet_an_owner<O: Orders + 'static>() {
     two_frees_meet_a_take(Owned::<O>::reclaim_inbox);
 }
@@ -231,7 +220,6 @@ fn a_take_in_two_steps_is_rejected() {
     });
 }
 
-/// Two threads free a node each by calling `push`, while the owner empties the inbox.
 fn two_pushes_meet_an_owner(push: fn(&Owned, Segment<Node>)) {
     let owned = Owned::<Sound>::new();
     let freers = [1, 2].map(|contents| spawn(&owned, move |owned| push(owned, segment(contents))));
@@ -257,7 +245,6 @@ fn a_push_in_two_steps_is_rejected() {
     });
 }
 
-/// The owner closes its heap, while another thread frees the last block of the heap.
 fn the_last_free_meets_the_owners_end<O: Orders + 'static>() {
     let owned = Owned::<O>::new();
     let ending = spawn(&owned, |owned| {
@@ -287,8 +274,7 @@ fn an_adoption_without_acquire_is_rejected() {
     sync::rejected(the_last_free_meets_the_owners_end::<RelaxedAdopt>);
 }
 
-/// Checks that the inbox is empty, and then abandons the heap in a second step. This is wrong on
-/// purpose, because another thread may push a node between the two steps.
+/// Abandons the heap without a compare-and-swap, which is wrong on purpose.
 fn close_in_two_steps(owned: &Owned) {
     owned.reclaim_inbox();
     if owned.inbox.head.load(Acquire).is_null() {
@@ -356,7 +342,6 @@ fn an_adopter_and_a_remote_free_do_not_both_own_the_heap() {
     });
 }
 
-/// A thread takes over an inbox that contains one node, while the owner empties the inbox.
 fn a_takeover_meets_the_owner<O: Orders + 'static>() {
     let owned = Owned::<O>::new();
     let freer = spawn(&owned, |owned| owned.free(1));
@@ -379,7 +364,6 @@ fn a_takeover_without_acquire_is_rejected() {
     sync::rejected(a_takeover_meets_the_owner::<RelaxedTakeOver>);
 }
 
-/// A thread takes over a node and pushes it back, while the owner empties the inbox.
 fn the_owner_takes_what_was_taken_over<O: Orders + 'static>() {
     let owned = Owned::<O>::new();
     owned.free(1);
@@ -440,7 +424,6 @@ fn a_takeover_in_two_steps_is_rejected() {
     });
 }
 
-/// The owner closes its heap, while another thread takes over the inbox of the heap.
 fn a_takeover_meets_the_owners_end(take_over: fn(&Owned)) {
     let owned = Owned::<Sound>::new();
     owned.free(1);

@@ -1,5 +1,4 @@
-//! Tests of the table of waiting blocks, with blocks of a real heap. The pages that the table
-//! purges are compared with pages that the test computes block by block.
+//! Compares the pages that a table purges with pages that the tests compute from the blocks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,13 +11,10 @@ use crate::ThreadGeometry;
 
 type TestHeap<G> = Heap<MmapArenas, Malloc, G>;
 
-/// The number of blocks in the heap of the random test.
 const BLOCKS: usize = if cfg!(miri) { 500 } else { 8000 };
 
-/// The value of every byte of a block that is in use.
 const IN_USE: u8 = 0xa5;
 
-/// The value of every byte of a page that was purged.
 const PURGED_BYTE: u8 = 0x5a;
 
 fn random(state: &mut u64, limit: usize) -> usize {
@@ -28,7 +24,6 @@ fn random(state: &mut u64, limit: usize) -> usize {
     (*state >> 16) as usize % limit
 }
 
-/// The blocks of a heap and their sizes, by address.
 type BlocksOf = BTreeMap<usize, (NonNull<u8>, usize)>;
 
 fn alloc<G: Geometry>(
@@ -51,8 +46,7 @@ fn free<G: Geometry>(heap: &mut TestHeap<G>, block: NonNull<u8>) {
     unsafe { heap.free(BlockPtr::from_start(block)) };
 }
 
-/// Adds blocks to a table and purges the pages that they cover. Returns the addresses of the purged
-/// pages.
+/// Adds blocks to a table, and returns the addresses of the pages that it purges.
 fn wait_and_purge<G: Geometry, A: MemAlloc>(
     table: &mut WaitingPools<G>,
     lower: &A,
@@ -77,8 +71,7 @@ fn wait_and_purge<G: Geometry, A: MemAlloc>(
     purged
 }
 
-/// Returns the addresses of the pages on which every byte belongs to a waiting block or lies behind
-/// the last block of a pool.
+/// Returns the pages that waiting blocks and unused bytes at the ends of pools cover.
 fn covered<G: Geometry>(waiting: &BlocksOf) -> BTreeSet<usize> {
     let mut bytes = BTreeMap::<usize, usize>::new();
     for (&address, &(_, size)) in waiting {
@@ -90,8 +83,7 @@ fn covered<G: Geometry>(waiting: &BlocksOf) -> BTreeSet<usize> {
     bytes.into_iter().filter(|(_, bytes)| *bytes == PAGE).map(|(page, _)| page).collect()
 }
 
-/// Adds blocks of random sizes to a table, in random order and in several rounds. Out of every 256
-/// blocks, about `share` are in the table in the end, and the others stay in use.
+/// Adds blocks to a table in random order. About `share` of 256 blocks are added.
 fn rounds<G: Geometry>(seed: u64, share: usize) {
     let mut state = seed;
     let sizes: Vec<_> = (0..4).map(|_| 1 + random(&mut state, G::SIZES.small_threshold)).collect();
@@ -99,8 +91,7 @@ fn rounds<G: Geometry>(seed: u64, share: usize) {
     let mut in_use = alloc(&mut heap, BLOCKS, || sizes[random(&mut state, sizes.len())]);
     let mut table = WaitingPools::<G>::new(&Malloc).unwrap();
     let (mut waiting, mut purged) = (BlocksOf::new(), BTreeSet::new());
-    // Most blocks on the same page wait at the same time, because blocks that were allocated
-    // together are often freed together.
+    // Blocks of one page mostly wait together, or no page would be purged.
     let waits =
         |address: usize| address / (2 * PAGE) % 256 < share || address / 16 % 256 < share / 2;
     for round in 0..4 {
@@ -159,8 +150,7 @@ fn a_page_with_a_header_is_not_purged() {
 #[test]
 fn a_page_with_memory_that_was_never_handed_out_is_not_purged() {
     let mut heap = TestHeap::<ThreadGeometry>::with_geometry(MmapArenas::new(), Malloc);
-    // The blocks fill less than one page of a pool. No block was ever allocated on the other pages
-    // of the pool.
+    // The blocks fill only part of a page.
     let blocks = alloc(&mut heap, 60, || 64);
     let mut table = WaitingPools::<ThreadGeometry>::new(&Malloc).unwrap();
     let starts = blocks.values().map(|(start, _)| *start);
