@@ -5,14 +5,13 @@
 //! ```
 //!
 //! Every thread has a thread-local pointer to its heap. While a thread has no heap, the pointer
-//! leads to the static `NO_HEAP`. `NO_HEAP` never has an arena, so it has no free block, and no
-//! block belongs to it. The fast paths of allocating and freeing therefore fail with `NO_HEAP` like
-//! with a heap whose free list is empty, and need not test whether the thread has a heap.
+//! leads to the static `NO_HEAP`, which never has memory.
 //!
-//! When a thread ends, the C library calls the destructor of a key for thread-specific values that
-//! this module has created, and the destructor closes the heap of the thread. Destructors that run
-//! later on the same thread may still allocate and free. Each of these requests opens a heap and
-//! closes it again.
+//! The fast paths need no test for a missing heap, because `NO_HEAP` behaves like a heap whose free
+//! lists are empty.
+//!
+//! When a thread ends, a destructor closes its heap. Each later request of the same thread opens a
+//! heap and closes it again.
 
 mod exit;
 #[cfg(unix)]
