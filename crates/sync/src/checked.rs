@@ -44,15 +44,11 @@ pub mod thread {
 }
 
 thread_local! {
-    /// The number of threads that this execution has started.
-    ///
-    /// Loom runs all threads of a model on one real thread, so they share this thread-local.
+    /// The number of threads that this execution has started. They share one real thread.
     static SPAWNED: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Runs `body` once for every possible interleaving of its threads.
-///
-/// Loom's environment variables bound the search. Prints how many executions were explored.
 ///
 /// Loom 0.7 can miss interleavings if a thread loads an atomic before it stores to the same atomic.
 /// Such stores belong in the main thread, which runs first.

@@ -46,22 +46,17 @@ use native as chosen;
 pub use chosen::{Arc, Mutex, MutexGuard, lock, model, rejected, thread, try_lock};
 pub use chosen::{UnsafeCell, atomic};
 
-/// True if the types of this crate are those of loom.
-///
-/// Code that allocates zeroed memory for atomics must test this constant, because zeroed memory is
-/// not a valid atomic of loom.
+/// True if the types of this crate are loom's. Zeroed memory is not a valid atomic of loom.
 pub const IS_MODEL: bool = cfg!(loom);
 
-/// Declares a function that is `const` except under `--cfg loom`, because loom's types cannot be
-/// created at compile time.
+/// Declares a function that is `const`, except under `--cfg loom`, which does not allow that.
 #[cfg(not(loom))]
 #[macro_export]
 macro_rules! const_unless_model {
     ($(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => { $(#[$meta])* $vis const fn $($rest)* };
 }
 
-/// Declares a function that is `const` except under `--cfg loom`, because loom's types cannot be
-/// created at compile time.
+/// Declares a function that is `const`, except under `--cfg loom`, which does not allow that.
 #[cfg(loom)]
 #[macro_export]
 macro_rules! const_unless_model {

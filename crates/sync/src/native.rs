@@ -43,10 +43,7 @@ mod hosted {
 
     const RUNS: usize = if cfg!(miri) { 10 } else { 2_000 };
 
-    /// Locks `mutex`, even if a thread has panicked while it held the lock.
-    ///
-    /// Such a panic does no harm, because our code keeps the data behind each lock consistent
-    /// between any two statements.
+    /// Locks `mutex`. Ignores poisoning, because our code keeps the data of each lock consistent.
     #[cfg(not(tsan))]
     #[inline]
     pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -77,9 +74,7 @@ mod hosted {
         }
     }
 
-    /// Does nothing, because runs on real threads might miss the bug in `body`.
-    ///
-    /// Under `--cfg loom`, asserts that loom finds the bug.
+    /// Does nothing, because only loom reliably finds the bug in `body`.
     pub fn rejected(body: impl Fn() + Sync + Send + 'static) {
         drop(body);
     }

@@ -1,9 +1,7 @@
-//! A lock whose synchronisation ThreadSanitizer can observe.
+//! A spin lock for tests under ThreadSanitizer.
 //!
-//! Under `--cfg tsan` this lock replaces `std::sync::Mutex`. ThreadSanitizer would report races
-//! that do not exist, because the standard library is compiled without it.
-//!
-//! A thread that waits for this lock yields in a loop, so the lock is meant only for tests.
+//! With `std::sync::Mutex`, ThreadSanitizer would report races that do not exist, because the
+//! standard library is compiled without it.
 
 use std::{
     cell::UnsafeCell,
@@ -16,7 +14,7 @@ use std::{
     thread::yield_now,
 };
 
-/// A spin lock that replaces `std::sync::Mutex` in tests.
+/// A spin lock that replaces `std::sync::Mutex` under `--cfg tsan`.
 #[derive(Debug, Default)]
 pub struct Mutex<T> {
     taken: AtomicBool,

@@ -1,11 +1,4 @@
 //! Heaps that share one source of arenas, which are large ranges of mapped memory.
-//!
-//! ```text
-//!   Heaps ── list ──► ThreadHeap ► ThreadHeap ► ThreadHeap
-//!     │                   ▲            │            │
-//!     │                 Owner          └─ SharedArenas
-//!     └── shared: one source behind a lock, one map of arenas
-//! ```
 
 use std::{fmt, ptr::NonNull};
 
@@ -40,8 +33,7 @@ pub(crate) mod stats;
 /// `P` is a tuple of an arena source, a metadata allocator and a geometry. Neither the source nor
 /// the allocator may call back into a heap.
 ///
-/// A `Heaps` must live forever, in a static or in leaked memory, because a block may be freed at
-/// any later time.
+/// A `Heaps` must be a static or leaked, because its blocks may be freed at any later time.
 ///
 /// ```
 /// use obmalloc::{BlockPtr, Pools16K, SizeClass};
@@ -118,7 +110,6 @@ impl<P: Parts> fmt::Debug for Heaps<P> {
     }
 }
 
-/// The single-owner heap inside a [`ThreadHeap`].
 pub(crate) type OwnHeap<P> = Heap<SharedArenas<P>, <P as Parts>::Lower, <P as Parts>::Geometry>;
 
 /// A single-owner heap with an inbox and an outbox.
@@ -140,9 +131,7 @@ pub(crate) struct ThreadHeap<P: Parts> {
     pub(crate) inbox: Inbox<Batch>,
     heaps: &'static Heaps<P>,
     next: AtomicPtr<Self>,
-    /// True if an [`OwnedHeap`](crate::OwnedHeap) owns the heap instead of a thread.
-    ///
-    /// Such a heap keeps its owner in a forked child, whichever thread has forked.
+    /// True if an `OwnedHeap` owns the heap, which then keeps its owner in a forked child.
     pub(crate) outlives_threads: AtomicBool,
     /// The number of the thread that has opened the heap, or 0 if none is recorded.
     ///
@@ -151,8 +140,8 @@ pub(crate) struct ThreadHeap<P: Parts> {
     pub(crate) thread: AtomicUsize,
 }
 
-// SAFETY: only the owner accesses the cells, and the accesses of successive owners are ordered (see
-// the table in the documentation of the crate). The other fields are atomics or never change.
+// SAFETY: only the owner accesses the cells, and each owner's accesses happen before those of the
+// next. The other fields are atomics or never change.
 unsafe impl<P: Parts> Sync for ThreadHeap<P> {}
 
 // SAFETY: the method always returns the field `next`.
@@ -227,8 +216,7 @@ impl<P: Parts> ThreadHeap<P> {
     /// - The caller must own the heap, unless the heap never has an arena.
     #[inline]
     pub(crate) unsafe fn alloc_listed(&self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
-        // SAFETY: the caller owns the heap, or the heap never has an arena and so never changes
-        // (contract of `alloc_listed`).
+        // SAFETY: the caller owns the heap, or the heap never has an arena and so never changes.
         self.own.with(|own| unsafe { &*own }.alloc_listed(class))
     }
 

@@ -36,8 +36,7 @@ struct OneArena(Option<NonNull<u8>>);
 // SAFETY: the models do not access the arena.
 unsafe impl Send for OneArena {}
 
-// SAFETY: `map` returns the arena again only after `unmap` has got it back. The models do not
-// access the memory of the arena.
+// SAFETY: `map` returns the arena again only after `unmap` has got it back.
 unsafe impl ArenaSource for OneArena {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         self.0.take().ok_or(MapError::Exhausted { size })
@@ -48,7 +47,6 @@ unsafe impl ArenaSource for OneArena {
     }
 }
 
-/// Heaps that are freed at the end of the model.
 struct Stage<P: crate::Parts> {
     /// # Invariant
     ///
@@ -92,7 +90,6 @@ fn alloc(heap: &mut Owner<Parts>) -> BlockPtr {
     heap.alloc(SizeClass::of(64).unwrap()).expect("there is memory")
 }
 
-/// Returns a block that is in use in an abandoned heap.
 fn abandoned_with_a_block(heaps: &'static Heaps<Parts>) -> BlockPtr {
     alloc(&mut heaps.open().unwrap())
 }
@@ -115,7 +112,6 @@ fn free_in_a_thread(heaps: &'static Heaps<Parts>, block: BlockPtr) -> thread::Jo
     })
 }
 
-/// Two threads get their first heaps by calling `open`.
 fn two_threads_begin(open: fn(&'static Heaps<Parts>) -> Owner<Parts>) {
     let (stage, log) = stage();
     let heaps = stage.heaps;
@@ -156,7 +152,6 @@ fn a_heap_that_is_found_and_not_adopted_is_rejected() {
     });
 }
 
-/// A thread calls `open` while another one frees the last block of an abandoned heap.
 fn an_opening_meets_the_last_remote_free(open: fn(&'static Heaps<Parts>) -> Owner<Parts>) {
     let (stage, log) = stage();
     let heaps = stage.heaps;
@@ -188,7 +183,6 @@ fn a_heap_adopted_in_two_steps_is_rejected() {
     });
 }
 
-/// The owner calls `close` while another thread frees the last block of the heap.
 fn a_close_meets_the_last_remote_free(close: fn(Owner<Parts>)) {
     let (stage, log) = stage();
     let mut owner = stage.heaps.open().unwrap();
@@ -218,8 +212,6 @@ fn a_close_without_a_second_look_is_rejected() {
 
 type PushBack = fn(&'static ThreadHeap<Parts>, Segment<Batch>);
 
-/// The owner closes its heap while another thread takes blocks out of the inbox and calls
-/// `push_back`.
 fn a_close_meets_a_takeover(push_back: PushBack) {
     let (stage, log) = stage();
     let heaps = stage.heaps;
@@ -273,7 +265,6 @@ fn two_flushes_and_a_remote_free_meet() {
     });
 }
 
-/// A thread calls `unmap` while another one maps an arena, perhaps at the same address.
 fn an_arena_is_mapped_while_one_is_unmapped(unmap: fn(&'static Heaps<OneArenaParts>, NonNull<u8>)) {
     let base = NonNull::new(ptr::without_provenance_mut(ARENA.bytes())).unwrap();
     let stage = Stage::<OneArenaParts>::new(OneArena(Some(base)));

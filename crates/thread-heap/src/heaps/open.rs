@@ -12,23 +12,23 @@ impl<P: Parts> Heaps<P> {
     ///
     /// Returns `None` if the metadata allocator has no sufficiently aligned memory for a new heap.
     ///
-    /// O(heaps). There are as many heaps as have had owners at the same time.
+    /// O(heaps), which is the largest number of heaps that have had owners at the same time.
     pub fn open(&'static self) -> Option<Owner<P>> {
         self.list.iter().find_map(Owner::adopt).or_else(|| self.create())
     }
 
     /// Opens a heap for the thread whose number is `thread`.
     ///
-    /// The heap is the first one that is abandoned or was left open by an earlier thread with the
-    /// same number. If there is none, creates a heap like [`open`](Self::open).
+    /// Prefers a heap that is abandoned or was left open by an earlier thread with the same number.
+    /// Otherwise creates a heap, like [`open`](Self::open).
     ///
     /// # Safety
     ///
     /// - Every heap whose [`ThreadHeap::thread`] equals `thread` must have been opened by a thread
     ///   that has ended, but not during a call into the heap.
     pub(crate) unsafe fn open_as(&'static self, thread: usize) -> Option<Owner<P>> {
-        // Relaxed is enough. A thread number is an address in thread-local memory, which the C
-        // library reuses only after the end of the earlier thread.
+        // Relaxed is enough, because the number is an address in thread-local memory. The C library
+        // synchronises the end of a thread with the reuse of this memory.
         let open = |heap: &'static ThreadHeap<P>| match heap.thread.load(Relaxed) == thread {
             // SAFETY: the owning thread has ended, but not during a call into the heap (contract).
             true => Some(unsafe { Owner::new(heap) }),

@@ -20,22 +20,18 @@ use crate::{
     parts::Parts,
 };
 
-/// How many bytes of freed blocks may wait in all inboxes together.
-///
-/// When more bytes wait, the sender purges the pages of waiting blocks.
+/// How many bytes of freed blocks may wait in all inboxes until their pages are purged.
 const MOST_WAITING: usize = 16 << 20;
 
-/// How many bytes an inbox receives between two checks of [`MOST_WAITING`].
-///
-/// A check adds up all inboxes, so a check for each batch would be too slow.
+/// How many bytes an inbox receives between two checks of [`MOST_WAITING`], which are slow.
 const STEP: usize = 256 << 10;
 
 /// Exclusive ownership of a heap. Dropping an `Owner` abandons its heap.
 ///
 /// The live blocks of an abandoned heap stay valid, and another owner can adopt the heap later.
 ///
-/// An `Owner` cannot move to another thread, because a forked child keeps only the heap of the
-/// thread that forked. [`OwnedHeap`](crate::OwnedHeap) is an owner that can.
+/// An `Owner` stays on its thread, because a forked child loses the heaps of all other threads.
+/// [`OwnedHeap`](crate::OwnedHeap) is an owner that may move.
 ///
 /// ```
 /// # use thread_heap::{Owner, ThreadGeometry, obmalloc::SizeClass, raw_mem::{Malloc, MmapArenas}};
@@ -66,8 +62,8 @@ const STEP: usize = 256 << 10;
 pub struct Owner<P: Parts> {
     /// # Invariant
     ///
-    /// This value owns the heap. A second `Owner` of the same heap may exist temporarily, but the
-    /// two are never used at the same time, and the second one is never dropped.
+    /// This value owns the heap. A second `Owner` of the same heap is never dropped, and is never
+    /// used at the same time as this one.
     heap: &'static ThreadHeap<P>,
     stays_on_its_thread: PhantomData<*const ()>,
 }
@@ -78,8 +74,8 @@ impl<P: Parts> Owner<P> {
     /// # Safety
     ///
     /// - The caller must own the heap.
-    /// - A caller that keeps its own ownership must use the heap only through the returned value
-    ///   while that value is in use, and must not drop the value.
+    /// - If the caller keeps its ownership, it must not use it while the returned value is in use,
+    ///   and must not drop the returned value.
     #[inline]
     pub(crate) unsafe fn new(heap: &'static ThreadHeap<P>) -> Self {
         // INVARIANT: the caller owned the heap (contract of `new`).
@@ -115,16 +111,15 @@ impl<P: Parts> Owner<P> {
     /// mapped.
     #[inline]
     pub fn alloc(&mut self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
-        // The compiler can keep a copy in a register, so the fast path needs no stack frame.
-        // SAFETY: this value owns the heap (invariant), and is not used while the copy is in use.
-        // The copy is not dropped.
+        // A copy can stay in a register, so the fast path needs no stack frame.
+        // SAFETY: this value owns the heap (invariant), and is not used while the copy is. The copy
+        // is not dropped.
         let mut owner = ManuallyDrop::new(unsafe { Self::new(self.heap) });
         owner.reclaim_inbox();
         let block = owner.enter(|own| own.alloc(class));
         block.or_else(|| Self::alloc_after_flush(owner, class))
     }
 
-    /// Unmaps all free arenas, and then tries to allocate again.
     #[cold]
     fn alloc_after_flush(
         mut owner: ManuallyDrop<Self>,
@@ -144,8 +139,7 @@ impl<P: Parts> Owner<P> {
     /// - Nobody may use the block any more.
     #[inline]
     pub unsafe fn free(&mut self, block: BlockPtr) {
-        // SAFETY: this value owns the heap (invariant). The block came from a heap over the same
-        // source (contract of `free`).
+        // SAFETY: this value owns the heap (invariant). The block has the same source (contract).
         if let Some(block) = unsafe { self.heap.free_if_own(block) } {
             // SAFETY: the block belongs to another heap over the same source (contract of `free`).
             unsafe { self.free_elsewhere(block) };
@@ -175,8 +169,8 @@ impl<P: Parts> Owner<P> {
         let receiver = unsafe { ThreadHeap::of_block(block.start()) };
         // SAFETY: this value owns the heap (invariant), and is borrowed mutably.
         if self.heap.outbox.with(|outbox| unsafe { &*outbox }.has_room_for(receiver)) {
-            // SAFETY: this value owns the heap (invariant). The outbox has room, and whoever has
-            // the `BlockPtr` exclusively owns the block.
+            // SAFETY: this value owns the heap (invariant). The outbox has room, and whoever has a
+            // `BlockPtr` owns the block.
             let add =
                 |outbox: *mut Outbox<_>| unsafe { (*outbox).add(receiver, block.into_start()) };
             self.heap.outbox.with_mut(add);
@@ -221,7 +215,6 @@ impl<P: Parts> Owner<P> {
         self.read(Heap::stats)
     }
 
-    /// Returns how many empty arenas the source counts as retained by this heap.
     pub(crate) fn retained_arenas(&self) -> usize {
         self.read(Heap::retained_arenas)
     }
@@ -246,9 +239,7 @@ impl<P: Parts> Owner<P> {
         self.heap.own.with(|own| visit(unsafe { &*own }))
     }
 
-    /// Reclaims the blocks in the inbox, and then sends the blocks in the outbox.
-    ///
-    /// A thread that uses only the fast paths, which ignore the inbox, reclaims its blocks here.
+    /// Sends the outbox. Also reclaims the inbox, which the fast paths never look at.
     fn send_outbox(&mut self) {
         self.reclaim_inbox();
         let packed = self.heap.outbox.with_mut(|outbox| {
@@ -264,7 +255,6 @@ impl<P: Parts> Owner<P> {
         }
     }
 
-    /// Frees the blocks that other threads have sent to the inbox.
     #[inline]
     fn reclaim_inbox(&mut self) {
         let nodes = self.heap.inbox.take_all();
@@ -348,7 +338,7 @@ impl<P: Parts> fmt::Debug for Owner<P> {
 impl<P: Parts> ThreadHeap<P> {
     /// Pushes freed blocks of this heap to its inbox. Returns true if the blocks now wait there.
     ///
-    /// If the heap has no owner, the caller owns the heap temporarily and frees the blocks itself.
+    /// If the heap has no owner, the caller owns the heap for a moment and frees the blocks itself.
     pub(super) fn deliver(&'static self, nodes: Segment<Batch>) -> bool {
         let Some(nodes) = self.inbox.push(nodes) else { return true };
         // SAFETY: the inbox returned the nodes, so the caller is now the owner of the heap.
@@ -402,9 +392,8 @@ impl<P: Parts> Heaps<P> {
 
     /// Purges pages of freed blocks, in all inboxes in which at least `least` bytes wait.
     ///
-    /// Does nothing if another thread is already purging, or if the system has refused a purge.
-    ///
-    /// O(heaps + waiting blocks), and a system call for each range of pages.
+    /// Does nothing while another thread does this, or if the system has refused a purge. O(heaps +
+    /// waiting blocks), and a system call for each range of pages.
     #[cold]
     #[inline(never)]
     pub(crate) fn take_over_inboxes(&self, least: usize) {
@@ -420,7 +409,6 @@ impl<P: Parts> Heaps<P> {
         });
     }
 
-    /// Takes the blocks out of an inbox, purges the pages that they cover, and puts them back.
     fn take_over(&self, heap: &'static ThreadHeap<P>) {
         let bytes = heap.inbox.restart_count();
         let Some(nodes) = heap.inbox.take_over() else { return };

@@ -1,17 +1,9 @@
-//! Closes the heap of a thread when the thread ends.
+//! Closes the heap of a thread when the thread ends, in the destructor of a pthread key.
 //!
-//! ```text
-//!   thread ends ─► destructors of thread-locals ─► destructors of keys, round 1 ─► … round 4
-//!                                                   └─ our key's: the heap is closed
-//! ```
-//!
-//! The destructor of a pthread key closes the heap. Setting a key can fail, whereas registering the
-//! destructor of a `thread_local!` aborts the process if memory is lacking.
-//!
-//! A heap stays open if its thread opens it in the last round of destructors.
-//! [`ThreadHeap::thread`] describes how a later thread finds the heap.
-//!
-//! [`ThreadHeap::thread`]: crate::heaps::ThreadHeap::thread
+//! Setting a key returns an error if memory is lacking. Registering the destructor of a
+//! `thread_local!` would abort the process instead.
+//! The C library runs up to four rounds of destructors. A heap that a thread opens in the last
+//! round stays open, until a later thread [finds](crate::heaps::ThreadHeap::thread) it.
 
 use std::cell::Cell;
 
@@ -32,8 +24,7 @@ fn close_heap() {
 ///
 /// Returns false if this is impossible. The caller must then close the heap after its request.
 ///
-/// Never inlined, because a coroutine that moves to another thread must not keep the address of the
-/// thread-local `ENDED` in a register.
+/// Never inlined, because a coroutine that changes threads must not keep the address of `ENDED`.
 #[cold]
 #[inline(never)]
 pub(super) fn will_be_noticed() -> bool {
@@ -60,9 +51,8 @@ mod system {
         close_heap();
     }
 
-    /// Returns the key, which the first call creates.
-    ///
-    /// Returns `None` if the process cannot create another key, or if the key was deleted.
+    /// Returns the key, and creates it if necessary. Returns `None` if it cannot be created or was
+    /// deleted.
     pub(super) fn key() -> Option<libc::pthread_key_t> {
         let known = KEY.load(Relaxed);
         if known != NOT_CREATED {
@@ -91,9 +81,7 @@ mod system {
         unsafe { libc::pthread_setspecific(key, value) == 0 }
     }
 
-    /// Makes the system call `delete_key` when the program exits or this library is unloaded.
-    ///
-    /// Otherwise a thread that ends later would call a destructor that is no longer in memory.
+    /// Deletes the key at unload, because its destructor is then no longer in memory.
     #[cfg(not(target_vendor = "apple"))]
     #[used]
     #[unsafe(link_section = ".fini_array")]

@@ -1,14 +1,9 @@
 //! Handlers that keep the heaps usable in a forked child, in which only the forking thread exists.
 //!
-//! ```text
-//!   forking thread     prepare: lock ────────── fork ──┬── parent: unlock
-//!   another thread   …maps an arena… ──┘ waited for    └── child: correct the figures, unlock
-//! ```
-//!
 //! The handlers hold two locks across a fork:
 //!
 //! - The lock of the arena source keeps the child's copy of the source consistent.
-//! - The lock for takeovers keeps all freed blocks in their inboxes. The child would lose others.
+//! - The lock for takeovers keeps freed blocks inside their inboxes, where the child finds them.
 //!
 //! A prepare handler that was registered before ours runs while the arena source is locked. It must
 //! not map or unmap arenas, nor wait for a thread that may do so.
@@ -30,16 +25,11 @@ thread_local! {
     static HELD: Cell<Option<Held>> = const { Cell::new(None) };
 }
 
-/// The locks that are held across a fork.
-///
-/// Dropping this value does not unlock them, so the thread-local `HELD` needs no destructor.
+/// The locks that are held across a fork. Dropping this value does not unlock them.
 struct Held {
     source: ManuallyDrop<SourceGuard<'static, RetainingArenas<MmapArenas>>>,
     takeovers: ManuallyDrop<MutexGuard<'static, ()>>,
-    /// How many times `prepare` has run for this fork.
-    ///
-    /// Threads may race to register the handlers, which then run several times. Only the first run
-    /// locks, and only the last run unlocks.
+    /// How many times `prepare` has run for this fork. Racing threads may register it repeatedly.
     times: u32,
 }
 
@@ -82,11 +72,10 @@ extern "C" fn release() {
     }
 }
 
-/// Adjusts the copied heaps to the child, and unlocks the locks.
+/// Unlocks the locks, and adjusts the child to the loss of all other threads.
 ///
-/// - The source no longer counts arenas that the heaps of other threads retain.
-/// - The heaps of other threads may be inconsistent. They lose their thread numbers, so that no new
-///   thread opens them.
+/// - The source no longer counts arenas that the heaps of lost threads retain.
+/// - No new thread can find such a heap by its thread number, because the heap may be inconsistent.
 extern "C" fn release_in_child() {
     HEAPS.forget_threads_but(slot::thread());
     if let Some(mut held) = HELD.take() {
@@ -113,7 +102,6 @@ mod tests {
     use super::*;
     use crate::ThreadGeometry;
 
-    /// Returns a channel that receives a message when another thread has locked the source.
     fn another_threads_turn() -> Receiver<()> {
         let (sender, receiver) = channel();
         thread::spawn(move || {

@@ -22,8 +22,6 @@ pub type CurrentHeaps = Heaps<CurrentParts>;
 pub(super) static HEAPS: CurrentHeaps =
     Heaps::new(RetainingArenas::new(MmapArenas::new()), PageBlocks);
 
-/// The heap to which threads without a heap of their own point.
-///
-/// All threads can share it, because it never has an arena and so never changes.
+/// The heap of threads without a heap. It has no arena and never changes, so threads can share it.
 pub(super) static NO_HEAP: ThreadHeap<CurrentParts> =
     ThreadHeap::new(&HEAPS, SharedArenas::NONE, PageBlocks, HeapTag::NONE);

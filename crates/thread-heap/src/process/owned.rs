@@ -18,7 +18,7 @@ use crate::{
 /// An [`Owner`] of one of the process's heaps that may move between threads.
 ///
 /// An `OwnedHeap` suits a runtime that runs one thread at a time, such as CPython with its GIL. All
-/// of its threads share the heap and can reuse each other's freed blocks at once.
+/// threads of the runtime can then reuse each other's freed blocks at once.
 ///
 /// Blocks of [`PerThread`](crate::PerThread) can be freed with an `OwnedHeap`, and vice versa.
 ///
@@ -45,8 +45,7 @@ pub struct OwnedHeap {
 }
 
 // SAFETY: operations that change the heap borrow the value mutably, so only one thread at a time
-// changes it. Moving the value to another thread needs synchronisation, which makes the changes
-// visible there.
+// changes it. The synchronisation that moves the value also makes the changes visible.
 unsafe impl Send for OwnedHeap {}
 
 impl OwnedHeap {
@@ -114,7 +113,6 @@ impl OwnedHeap {
     }
 
     /// Counts the memory in use in this heap, the calling thread's heap, and all abandoned heaps.
-    ///
     /// O(heaps + pools).
     pub fn stats_of_all(&mut self) -> HeapsStats {
         // SAFETY: the owner is not dropped, and the slot does not change while it is used.

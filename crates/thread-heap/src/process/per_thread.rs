@@ -34,34 +34,31 @@ use crate::{
 ///
 /// The allocator also works in destructors that run when a thread ends, and in a forked child.
 ///
-/// A signal handler may use the allocator unless the signal has interrupted it or the allocator of
-/// the C library, which a thread's first allocation may call.
-///
-/// A coroutine may move to another thread, but not during a call of this allocator. Signal handlers
-/// must therefore not switch stacks.
+/// A signal handler may use the allocator, unless the signal has interrupted this allocator or
+/// `malloc`. A coroutine may change threads, but not during a call.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PerThread;
 
 impl PerThread {
     /// Hints to the compiler that the calling thread's heap will be used. Has no other effect.
     ///
-    /// The compiler can then load the offset of a thread-local once before a loop, even if the use
-    /// of the heap depends on a condition.
+    /// Call this function before a condition, so that the compiler can load the offset of a
+    /// thread-local outside of a loop.
     #[inline]
     pub fn prepare(self) {
         slot::prepare();
     }
 
-    /// Counts the memory in use in the calling thread's heap. O(pools).
+    /// Counts the memory in use in the calling thread's heap, and opens a heap if necessary.
+    /// O(pools).
     ///
-    /// A thread without a heap opens one. Returns `None` if there is no memory for it.
+    /// Returns `None` if the memory for a new heap cannot be allocated.
     pub fn stats(self) -> Option<Stats> {
         with_heap(|owner| owner.stats())
     }
 
-    /// Counts the memory in use in the calling thread's heap and in all abandoned heaps.
-    ///
-    /// O(heaps + pools).
+    /// Counts the memory in use in the calling thread's heap and in all abandoned heaps. O(heaps +
+    /// pools).
     pub fn stats_of_all(self) -> HeapsStats {
         // SAFETY: the owner is not dropped, and the slot does not change while it is used.
         match unsafe { slot::owner() } {
@@ -78,13 +75,8 @@ impl PerThread {
 
     /// Returns unused memory to the system. Call this function before the thread becomes idle.
     ///
-    /// - Sends freed blocks of other heaps to these heaps.
-    /// - Reclaims blocks of this thread's heap that other threads have freed.
-    /// - Unmaps all empty arenas of this thread's heap and of the arena source.
-    /// - Purges pages that hold only blocks which were freed for other threads, even while those
-    ///   threads are blocked.
-    ///
-    /// Free memory that another thread has already reclaimed stays with that thread.
+    /// Does for the calling thread's heap what [`Owner::flush`] does. Free memory that another
+    /// thread has already reclaimed stays with that thread.
     pub fn flush(self) {
         // SAFETY: the owner is not dropped, and the slot does not change while it is used.
         match unsafe { slot::owner() } {
@@ -104,8 +96,8 @@ unsafe impl Blocks for PerThread {
 
     #[inline]
     fn alloc_listed(&self, class: SizeClass<ThreadGeometry>) -> Option<BlockPtr> {
-        // SAFETY: the calling thread owns the heap in its slot, unless this is `NO_HEAP`, which
-        // never has an arena.
+        // SAFETY: the calling thread owns the heap in its slot, or this is `NO_HEAP`, without an
+        // arena.
         unsafe { slot::get().alloc_listed(class) }
     }
 
@@ -122,7 +114,7 @@ unsafe impl Blocks for PerThread {
     unsafe fn free(&self, block: BlockPtr) {
         let heap = slot::get();
         // SAFETY: the block came from these heaps (contract of `free`). The calling thread owns the
-        // heap in its slot, unless this is `NO_HEAP`, which never has an arena.
+        // heap in its slot, or this is `NO_HEAP`, without an arena.
         if let Some(block) = unsafe { heap.free_if_own(block) } {
             // SAFETY: `heap` is the heap in the slot, and the block does not belong to it.
             unsafe { free_elsewhere(heap, block) };
@@ -134,8 +126,7 @@ unsafe impl Blocks for PerThread {
         if !HEAPS.holds(ptr.addr().get()) {
             return Some(ptr);
         }
-        // SAFETY: `ptr` lies in an arena of these heaps, so it is a block that the caller gives up
-        // (contract of `free_if_ours`).
+        // SAFETY: `ptr` lies in an arena of these heaps, so the caller gives up a block (contract).
         unsafe { self.free(BlockPtr::from_start(ptr)) };
         None
     }
@@ -162,16 +153,13 @@ unsafe fn free_elsewhere(heap: &'static ThreadHeap<CurrentParts>, block: BlockPt
         // SAFETY: the block came from these heaps (contract of `free_elsewhere`).
         return unsafe { HEAPS.free_remote(block) };
     }
-    // SAFETY: the calling thread owns the heap in its slot, and nothing else uses this heap while
-    // the owner exists.
+    // SAFETY: the calling thread owns the heap in its slot, and uses it only through the owner.
     let mut owner = ManuallyDrop::new(unsafe { Owner::new(heap) });
     // SAFETY: the block belongs to another heap (contract of `free_elsewhere`).
     unsafe { owner.post(block) };
 }
 
 /// Calls `visit` with the owner of the calling thread's heap, and opens a heap if necessary.
-///
-/// Returns `None` if the memory for a new heap cannot be allocated.
 fn with_heap<R>(visit: impl FnOnce(&mut Owner<CurrentParts>) -> R) -> Option<R> {
     // SAFETY: the owner is not dropped, and the slot does not change while it is used.
     match unsafe { slot::owner() } {
@@ -193,9 +181,9 @@ fn with_new_heap<R>(visit: impl FnOnce(&mut Owner<CurrentParts>) -> R) -> Option
         return Some(visit(&mut owner));
     }
     let thread = slot::thread();
-    // SAFETY: this thread has no heap, and no other live thread has its number. A heap with this
-    // number was therefore left open by a thread that has ended. A forked child has reset the
-    // numbers of the other threads' heaps.
+    // SAFETY: this thread has no heap, and no other live thread has its number. A thread that has
+    // ended therefore left open each heap with this number. A forked child resets the other
+    // numbers.
     slot::put(unsafe { HEAPS.open_as(thread) }?);
     // The slot was set before this call, because the call may allocate from these heaps.
     let is_noticed = exit::will_be_noticed();

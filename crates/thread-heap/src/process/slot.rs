@@ -1,7 +1,7 @@
 //! The slot of a thread: a thread-local word that points to the calling thread's heap.
 //!
-//! A coroutine may continue on another thread after a stack switch. The compiler could still use
-//! the address of a `thread_local!` of the first thread, so this module hides the address:
+//! A coroutine may continue on another thread, although the compiler assumes that the address of a
+//! `thread_local!` never changes. This module therefore hides the address of the word:
 //!
 //! - On x86-64 Linux, inline assembly accesses the word. The compiler sees only an offset, which is
 //!   the same in all threads.
@@ -12,11 +12,8 @@
 //!
 //! # The model of the thread-local
 //!
-//! The word uses the "initial-exec" model: the dynamic linker fixes its offset from the thread
-//! pointer when it loads the program or library.
-//!
-//! The C library reserves little space for such words in libraries that `dlopen` loads. The feature
-//! `dynamic-tls` avoids this limit.
+//! The word uses the "initial-exec" model. Libraries loaded with `dlopen` share a small reserve of
+//! memory for such words, which the feature `dynamic-tls` does not need.
 
 use std::{
     mem::{self, ManuallyDrop},
@@ -44,8 +41,7 @@ mod word {
 
     use crate::process::{heaps::NO_HEAP, slot::Heap};
 
-    /// The symbol of the word, which contains the version of this crate. Two versions of the crate
-    /// in one program therefore use different words.
+    /// The symbol of the word. Crates of different versions in one program use different words.
     macro_rules! word {
         () => {
             concat!(
@@ -91,7 +87,7 @@ mod word {
     #[inline]
     pub(super) fn prepare() {
         // SAFETY: the assembly contains no instruction. The compiler cannot know this, so it loads
-        // the offset before this point.
+        // the offset before.
         unsafe {
             asm!(
                 "/* {offset} */",
@@ -218,7 +214,6 @@ pub(super) unsafe fn owner() -> Option<ManuallyDrop<Owner<CurrentParts>>> {
 pub(super) fn put(owner: Owner<CurrentParts>) {
     debug_assert!(ptr::eq(get(), &NO_HEAP), "the slot is empty");
     word::set(owner.heap());
-    // The slot owns the heap from now on.
     mem::forget(owner);
 }
 
@@ -237,9 +232,7 @@ pub(super) fn take() -> Option<Owner<CurrentParts>> {
     Some(unsafe { Owner::new(heap) })
 }
 
-/// Returns the number of the calling thread, which is never 0.
-///
-/// Live threads have different numbers, but a new thread may get the number of an ended one.
+/// Returns the number of the calling thread, which is not 0 and is unique among live threads.
 pub(super) fn thread() -> usize {
     word::thread()
 }
