@@ -1,7 +1,8 @@
 //! Atomics, cells, locks and threads that can be tested with [loom](https://docs.rs/loom).
 //!
-//! In a normal build, these names stand for items of the standard library. With `RUSTFLAGS="--cfg
-//! loom"` they stand for loom's versions, and tests explore every interleaving of their threads.
+//! In a normal build, these names stand for items of the standard library. With `--cfg loom` in
+//! `RUSTFLAGS`, they stand for loom's versions, and tests explore every interleaving of their
+//! threads.
 //!
 //! ```
 //! use sync::{Arc, Mutex, lock, thread};
@@ -16,11 +17,10 @@
 //! });
 //! ```
 //!
-//! Code that shares memory between threads imports these names only from this crate. Loom therefore
-//! checks the same code that is released.
+//! Other crates import these names only from here, so loom checks the code that is released.
 //!
-//! Loom cannot check code that relies on `SeqCst`, because it treats `SeqCst` as acquire-release.
-//! The workspace therefore uses only `Acquire`, `Release` and `Relaxed`.
+//! Loom cannot check code that relies on `SeqCst`. The workspace therefore uses only weaker
+//! orderings.
 //!
 //! # Features
 //!

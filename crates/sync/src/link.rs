@@ -37,8 +37,7 @@ pub unsafe trait Link: Sized {
 pub struct Chain<N> {
     /// # Invariant
     ///
-    /// `head` is null or the first node of a list that ends at null. The chain exclusively owns all
-    /// nodes of this list.
+    /// `head` is null or starts a list that ends at null. The chain exclusively owns all its nodes.
     head: *mut N,
     owned: PhantomData<N>,
 }
@@ -92,8 +91,8 @@ impl<N: Link> Iterator for Chain<N> {
 pub struct Segment<N> {
     /// # Invariant
     ///
-    /// The links lead from `first` to `last`, and the segment exclusively owns all nodes on the
-    /// way, including both. The link of `last` may be unset.
+    /// The segment exclusively owns the linked nodes from `first` to `last`, including both. The
+    /// link of `last` may be unset.
     first: NonNull<N>,
     last: NonNull<N>,
 }
@@ -121,8 +120,7 @@ impl<N: Link> Segment<N> {
             Some(segment) => {
                 // SAFETY: the caller owns `node` (contract of `push`).
                 unsafe { N::set_next(node, segment.first.as_ptr()) };
-                // INVARIANT: the caller gave up `node` (contract of `push`), and its link was set
-                // above.
+                // INVARIANT: the caller gave up `node` (contract), and its link was set above.
                 segment.first = node;
             }
             // SAFETY: the caller owns `node`, and gives it up (contract of `push`).
@@ -147,8 +145,7 @@ impl<N: Link> Segment<N> {
     /// Converts the segment into a chain of the same nodes.
     pub fn into_chain(self) -> Chain<N> {
         self.link_to(ptr::null_mut());
-        // SAFETY: the consumed segment owned the nodes (invariant of `first`). All links between
-        // them are set, and the last link was set to null above.
+        // SAFETY: the segment owned the nodes. All links are set, and the last one is null.
         unsafe { Chain::from_head(self.first.as_ptr()) }
     }
 }

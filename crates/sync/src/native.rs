@@ -6,7 +6,8 @@ pub use core::sync::atomic;
 
 /// A cell that lends its contents only to closures.
 ///
-/// Closures show loom's cell of the same name when each access begins and ends.
+/// Because of the closures, loom's version of the cell can observe when each access begins and
+/// ends.
 #[derive(Debug, Default)]
 #[repr(transparent)]
 pub struct UnsafeCell<T>(core::cell::UnsafeCell<T>);

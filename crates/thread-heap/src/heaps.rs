@@ -30,8 +30,9 @@ pub(crate) mod stats;
 ///
 /// Each heap has an [`Owner`](crate::Owner) or is abandoned, which means that nobody owns it.
 ///
-/// `P` is a tuple of an arena source, a metadata allocator and a geometry. Neither the source nor
-/// the allocator may call back into a heap.
+/// `P` is a tuple of an arena source, a metadata allocator and a geometry, which defines sizes.
+///
+/// Neither the arena source nor the metadata allocator may call back into a heap.
 ///
 /// A `Heaps` must be a static or leaked, because its blocks may be freed at any later time.
 ///
@@ -64,7 +65,7 @@ pub struct Heaps<P: Parts> {
 
 impl<P: Parts> Heaps<P> {
     sync::const_unless_model! {
-        /// Creates a family without heaps. Its heaps take arenas from `source` and metadata from
+        /// Creates a family without heaps. Its arenas come from `source`, its metadata from
         /// `lower`.
         pub fn new(source: P::Source, lower: P::Lower) -> Self {
             Self {
@@ -90,8 +91,8 @@ impl<P: Parts> Heaps<P> {
 
     /// Prevents takeovers of inboxes until the guard is dropped.
     ///
-    /// A takeover takes all blocks out of an inbox and later pushes them back. Hold this lock
-    /// across a `fork`, because the child would lose blocks that are outside of their inbox.
+    /// Hold this lock across a `fork`. A takeover moves blocks out of an inbox and back, and the
+    /// child would lose blocks in between.
     pub(crate) fn pause_takeovers(&self) -> MutexGuard<'_, ()> {
         sync::lock(&self.takeovers)
     }
@@ -135,8 +136,7 @@ pub(crate) struct ThreadHeap<P: Parts> {
     pub(crate) outlives_threads: AtomicBool,
     /// The number of the thread that has opened the heap, or 0 if none is recorded.
     ///
-    /// Threads reuse the numbers of ended threads. If a new thread finds its own number here, an
-    /// earlier thread has ended without closing the heap.
+    /// A new thread may have the same number as one that ended without closing its heap.
     pub(crate) thread: AtomicUsize,
 }
 

@@ -1,7 +1,8 @@
 //! The heaps of this process: one for each thread, and one for each [`OwnedHeap`].
 //!
 //! Each thread has a thread-local pointer to its heap, or to the static `NO_HEAP` if it has none.
-//! Fast paths need no test for that, because `NO_HEAP` behaves like a heap without free blocks.
+//!
+//! `NO_HEAP` behaves like a heap without free blocks, so fast paths need no test for it.
 //!
 //! When a thread ends, a destructor closes its heap. Each later request of the same thread opens a
 //! heap and closes it again.

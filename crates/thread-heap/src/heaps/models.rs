@@ -36,7 +36,7 @@ struct OneArena(Option<NonNull<u8>>);
 // SAFETY: the models do not access the arena.
 unsafe impl Send for OneArena {}
 
-// SAFETY: `map` returns the arena again only after `unmap` has got it back.
+// SAFETY: `map` returns the arena again only after `unmap`, and the models never access it.
 unsafe impl ArenaSource for OneArena {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         self.0.take().ok_or(MapError::Exhausted { size })

@@ -107,13 +107,12 @@ impl<P: Parts> Owner<P> {
         unsafe { self.heap.alloc_listed(class) }
     }
 
-    /// Allocates an uninitialised block. Returns `None` if a new arena is needed but cannot be
-    /// mapped.
+    /// Allocates an uninitialised block. Returns `None` if it needs an arena that cannot be mapped.
     #[inline]
     pub fn alloc(&mut self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
         // A copy can stay in a register, so the fast path needs no stack frame.
-        // SAFETY: this value owns the heap (invariant), and is not used while the copy is. The copy
-        // is not dropped.
+        // SAFETY: this value owns the heap (invariant). It is not used while the copy is, which is
+        // not dropped.
         let mut owner = ManuallyDrop::new(unsafe { Self::new(self.heap) });
         owner.reclaim_inbox();
         let block = owner.enter(|own| own.alloc(class));
@@ -169,8 +168,8 @@ impl<P: Parts> Owner<P> {
         let receiver = unsafe { ThreadHeap::of_block(block.start()) };
         // SAFETY: this value owns the heap (invariant), and is borrowed mutably.
         if self.heap.outbox.with(|outbox| unsafe { &*outbox }.has_room_for(receiver)) {
-            // SAFETY: this value owns the heap (invariant). The outbox has room, and whoever has a
-            // `BlockPtr` owns the block.
+            // SAFETY: this value owns the heap (invariant). The outbox has room, and `block` is
+            // ours.
             let add =
                 |outbox: *mut Outbox<_>| unsafe { (*outbox).add(receiver, block.into_start()) };
             self.heap.outbox.with_mut(add);
@@ -190,8 +189,8 @@ impl<P: Parts> Owner<P> {
     #[cold]
     #[inline(never)]
     unsafe fn post_after_sending(heap: &'static ThreadHeap<P>, block: BlockPtr) {
-        // SAFETY: the caller owns the heap and does not use it during this call (contract). The new
-        // value is not dropped.
+        // SAFETY: the caller owns the heap and does not use it (contract). The value is not
+        // dropped.
         let mut owner = ManuallyDrop::new(unsafe { Self::new(heap) });
         owner.send_outbox();
         // SAFETY: the block belongs to another heap over the same source (contract).
@@ -392,8 +391,9 @@ impl<P: Parts> Heaps<P> {
 
     /// Purges pages of freed blocks, in all inboxes in which at least `least` bytes wait.
     ///
-    /// Does nothing while another thread does this, or if the system has refused a purge. O(heaps +
-    /// waiting blocks), and a system call for each range of pages.
+    /// Does nothing while another thread does this, or if the system has refused a purge.
+    ///
+    /// O(heaps + waiting blocks), and a system call for each range of pages.
     #[cold]
     #[inline(never)]
     pub(crate) fn take_over_inboxes(&self, least: usize) {

@@ -21,8 +21,9 @@ pub struct HeapsStats {
 }
 
 impl<P: Parts> Heaps<P> {
-    /// Counts the memory in use in the heaps of `owners` and in all abandoned heaps. O(heaps ×
-    /// owners + pools).
+    /// Counts the memory in use in all abandoned heaps and in those of `owners`.
+    ///
+    /// O(heaps × owners + pools).
     pub fn stats(&self, owners: &[&Owner<P>]) -> HeapsStats {
         let total = Stats::empty::<P::Geometry>().with_map(self.shared.map());
         let mut stats = HeapsStats { total, walked: 0, elsewhere: 0 };

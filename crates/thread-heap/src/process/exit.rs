@@ -2,6 +2,7 @@
 //!
 //! Setting a key returns an error if memory is lacking. Registering the destructor of a
 //! `thread_local!` would abort the process instead.
+//!
 //! The C library runs up to four rounds of destructors. A heap that a thread opens in the last
 //! round stays open, until a later thread [finds](crate::heaps::ThreadHeap::thread) it.
 
@@ -51,8 +52,7 @@ mod system {
         close_heap();
     }
 
-    /// Returns the key, and creates it if necessary. Returns `None` if it cannot be created or was
-    /// deleted.
+    /// Returns the key, which is created if necessary, or `None` if that fails or it was deleted.
     pub(super) fn key() -> Option<libc::pthread_key_t> {
         let known = KEY.load(Relaxed);
         if known != NOT_CREATED {

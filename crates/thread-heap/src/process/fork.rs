@@ -75,7 +75,7 @@ extern "C" fn release() {
 /// Unlocks the locks, and adjusts the child to the loss of all other threads.
 ///
 /// - The source no longer counts arenas that the heaps of lost threads retain.
-/// - No new thread can find such a heap by its thread number, because the heap may be inconsistent.
+/// - The heaps of lost threads, which may be inconsistent, lose their thread numbers.
 extern "C" fn release_in_child() {
     HEAPS.forget_threads_but(slot::thread());
     if let Some(mut held) = HELD.take() {

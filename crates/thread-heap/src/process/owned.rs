@@ -17,8 +17,8 @@ use crate::{
 
 /// An [`Owner`] of one of the process's heaps that may move between threads.
 ///
-/// An `OwnedHeap` suits a runtime that runs one thread at a time, such as CPython with its GIL. All
-/// threads of the runtime can then reuse each other's freed blocks at once.
+/// The threads of a runtime with a global lock, such as CPython, can share an `OwnedHeap`. They
+/// then reuse each other's freed blocks at once.
 ///
 /// Blocks of [`PerThread`](crate::PerThread) can be freed with an `OwnedHeap`, and vice versa.
 ///

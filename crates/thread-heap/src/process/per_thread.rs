@@ -35,7 +35,9 @@ use crate::{
 /// The allocator also works in destructors that run when a thread ends, and in a forked child.
 ///
 /// A signal handler may use the allocator, unless the signal has interrupted this allocator or
-/// `malloc`. A coroutine may change threads, but not during a call.
+/// `malloc`.
+///
+/// A coroutine may move to another thread, but not during a call of the allocator.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PerThread;
 
@@ -49,16 +51,16 @@ impl PerThread {
         slot::prepare();
     }
 
-    /// Counts the memory in use in the calling thread's heap, and opens a heap if necessary.
-    /// O(pools).
+    /// Counts the memory in use in the calling thread's heap. O(pools).
     ///
-    /// Returns `None` if the memory for a new heap cannot be allocated.
+    /// Opens a heap if the thread has none. Returns `None` if there is no memory for it.
     pub fn stats(self) -> Option<Stats> {
         with_heap(|owner| owner.stats())
     }
 
-    /// Counts the memory in use in the calling thread's heap and in all abandoned heaps. O(heaps +
-    /// pools).
+    /// Counts the memory in use in the calling thread's heap and in all abandoned heaps.
+    ///
+    /// O(heaps + pools).
     pub fn stats_of_all(self) -> HeapsStats {
         // SAFETY: the owner is not dropped, and the slot does not change while it is used.
         match unsafe { slot::owner() } {
@@ -96,8 +98,7 @@ unsafe impl Blocks for PerThread {
 
     #[inline]
     fn alloc_listed(&self, class: SizeClass<ThreadGeometry>) -> Option<BlockPtr> {
-        // SAFETY: the calling thread owns the heap in its slot, or this is `NO_HEAP`, without an
-        // arena.
+        // SAFETY: the calling thread owns the heap, or it is `NO_HEAP`, which never has an arena.
         unsafe { slot::get().alloc_listed(class) }
     }
 
@@ -113,8 +114,8 @@ unsafe impl Blocks for PerThread {
     #[inline]
     unsafe fn free(&self, block: BlockPtr) {
         let heap = slot::get();
-        // SAFETY: the block came from these heaps (contract of `free`). The calling thread owns the
-        // heap in its slot, or this is `NO_HEAP`, without an arena.
+        // SAFETY: the block came from these heaps (contract). The calling thread owns the heap in
+        // its slot, unless it is `NO_HEAP`, which never has an arena.
         if let Some(block) = unsafe { heap.free_if_own(block) } {
             // SAFETY: `heap` is the heap in the slot, and the block does not belong to it.
             unsafe { free_elsewhere(heap, block) };
@@ -133,8 +134,7 @@ unsafe impl Blocks for PerThread {
 
     #[inline]
     unsafe fn size_if_ours(&self, ptr: NonNull<u8>) -> Option<usize> {
-        // SAFETY: a `ptr` in an arena of these heaps is a block in use (contract of
-        // `size_if_ours`).
+        // SAFETY: a block in an arena of these heaps is in use (contract of `size_if_ours`).
         let size = || unsafe { ThreadHeap::<CurrentParts>::size_of_block(ptr) };
         HEAPS.holds(ptr.addr().get()).then(size)
     }
@@ -181,9 +181,8 @@ fn with_new_heap<R>(visit: impl FnOnce(&mut Owner<CurrentParts>) -> R) -> Option
         return Some(visit(&mut owner));
     }
     let thread = slot::thread();
-    // SAFETY: this thread has no heap, and no other live thread has its number. A thread that has
-    // ended therefore left open each heap with this number. A forked child resets the other
-    // numbers.
+    // SAFETY: the thread has no heap, and its number is unique among live threads. A heap with the
+    // number was left open by an ended thread. A forked child resets the numbers of lost threads.
     slot::put(unsafe { HEAPS.open_as(thread) }?);
     // The slot was set before this call, because the call may allocate from these heaps.
     let is_noticed = exit::will_be_noticed();

@@ -86,8 +86,7 @@ mod word {
 
     #[inline]
     pub(super) fn prepare() {
-        // SAFETY: the assembly contains no instruction. The compiler cannot know this, so it loads
-        // the offset before.
+        // SAFETY: the assembly has no instruction, but makes the compiler load the offset before.
         unsafe {
             asm!(
                 "/* {offset} */",
