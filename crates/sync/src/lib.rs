@@ -1,8 +1,7 @@
 //! Atomics, cells, locks and threads that can be tested with [loom](https://docs.rs/loom).
 //!
-//! In a normal build, these names stand for items of the standard library. With `--cfg loom` in
-//! `RUSTFLAGS`, they stand for loom's versions, and tests explore every interleaving of their
-//! threads.
+//! In a normal build, these names stand for items of the standard library. With `--cfg loom`, they
+//! stand for loom's versions, and tests explore every interleaving of their threads.
 //!
 //! ```
 //! use sync::{Arc, Mutex, lock, thread};
@@ -19,8 +18,7 @@
 //!
 //! Other crates import these names only from here, so loom checks the code that is released.
 //!
-//! Loom cannot check code that relies on `SeqCst`. The workspace therefore uses only weaker
-//! orderings.
+//! Loom cannot check code that relies on `SeqCst`, so the workspace uses only weaker orderings.
 //!
 //! # Features
 //!

@@ -6,8 +6,7 @@ pub use core::sync::atomic;
 
 /// A cell that lends its contents only to closures.
 ///
-/// Because of the closures, loom's version of the cell can observe when each access begins and
-/// ends.
+/// Loom's cell of the same name observes when each closure begins and ends.
 #[derive(Debug, Default)]
 #[repr(transparent)]
 pub struct UnsafeCell<T>(core::cell::UnsafeCell<T>);

@@ -65,8 +65,7 @@ pub struct Heaps<P: Parts> {
 
 impl<P: Parts> Heaps<P> {
     sync::const_unless_model! {
-        /// Creates a family without heaps. Its arenas come from `source`, its metadata from
-        /// `lower`.
+        /// Creates an empty family. Arenas come from `source`, and metadata comes from `lower`.
         pub fn new(source: P::Source, lower: P::Lower) -> Self {
             Self {
                 shared: SharedSource::new(source, lower),

@@ -107,12 +107,11 @@ impl<P: Parts> Owner<P> {
         unsafe { self.heap.alloc_listed(class) }
     }
 
-    /// Allocates an uninitialised block. Returns `None` if it needs an arena that cannot be mapped.
+    /// Allocates an uninitialised block. Returns `None` if no arena can be mapped for it.
     #[inline]
     pub fn alloc(&mut self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
         // A copy can stay in a register, so the fast path needs no stack frame.
-        // SAFETY: this value owns the heap (invariant). It is not used while the copy is, which is
-        // not dropped.
+        // SAFETY: this value owns the heap (invariant). The copy replaces it and is not dropped.
         let mut owner = ManuallyDrop::new(unsafe { Self::new(self.heap) });
         owner.reclaim_inbox();
         let block = owner.enter(|own| own.alloc(class));
@@ -168,8 +167,8 @@ impl<P: Parts> Owner<P> {
         let receiver = unsafe { ThreadHeap::of_block(block.start()) };
         // SAFETY: this value owns the heap (invariant), and is borrowed mutably.
         if self.heap.outbox.with(|outbox| unsafe { &*outbox }.has_room_for(receiver)) {
-            // SAFETY: this value owns the heap (invariant). The outbox has room, and `block` is
-            // ours.
+            // SAFETY: this value owns the heap (invariant). The outbox has room, and we own the
+            // block.
             let add =
                 |outbox: *mut Outbox<_>| unsafe { (*outbox).add(receiver, block.into_start()) };
             self.heap.outbox.with_mut(add);
@@ -189,8 +188,7 @@ impl<P: Parts> Owner<P> {
     #[cold]
     #[inline(never)]
     unsafe fn post_after_sending(heap: &'static ThreadHeap<P>, block: BlockPtr) {
-        // SAFETY: the caller owns the heap and does not use it (contract). The value is not
-        // dropped.
+        // SAFETY: the caller owns the heap (contract) and does not use it. The copy is not dropped.
         let mut owner = ManuallyDrop::new(unsafe { Self::new(heap) });
         owner.send_outbox();
         // SAFETY: the block belongs to another heap over the same source (contract).

@@ -11,7 +11,6 @@ use std::cell::Cell;
 use super::slot;
 
 thread_local! {
-    /// True after [`close_heap`] has run in this thread.
     static ENDED: Cell<bool> = const { Cell::new(false) };
 }
 

@@ -22,8 +22,7 @@ use crate::{
 ///
 /// Blocks of [`PerThread`](crate::PerThread) can be freed with an `OwnedHeap`, and vice versa.
 ///
-/// Dropping an `OwnedHeap` abandons its heap. Live blocks stay valid, and another owner can adopt
-/// the heap later.
+/// Dropping an `OwnedHeap` abandons its heap for another owner to adopt. Live blocks stay valid.
 ///
 /// ```
 /// use thread_heap::{OwnedHeap, obmalloc::SizeClass};
@@ -59,8 +58,7 @@ impl OwnedHeap {
 
     /// Turns the calling thread's heap, with all of its blocks, into an `OwnedHeap`.
     ///
-    /// The thread opens another heap when it next allocates. If the thread has no heap, this
-    /// function [opens](Self::open) one.
+    /// If the thread has no heap, [opens](Self::open) one. Its next allocation opens another heap.
     pub fn of_this_thread() -> Option<Self> {
         slot::take().map(Self::new).or_else(Self::open)
     }

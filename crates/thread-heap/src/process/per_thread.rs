@@ -34,8 +34,7 @@ use crate::{
 ///
 /// The allocator also works in destructors that run when a thread ends, and in a forked child.
 ///
-/// A signal handler may use the allocator, unless the signal has interrupted this allocator or
-/// `malloc`.
+/// A signal handler may use the allocator, unless the signal has interrupted it or `malloc`.
 ///
 /// A coroutine may move to another thread, but not during a call of the allocator.
 #[derive(Clone, Copy, Debug, Default)]
