@@ -1,4 +1,4 @@
-//! The implementation of [`crate`]'s names by loom.
+//! Loom's versions of the types and functions of this crate.
 
 #![forbid(unsafe_code)]
 
@@ -23,17 +23,16 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Locks `mutex`, or returns `None` if the mutex is already locked.
+/// Like [`lock`], but returns `None` instead of waiting.
 pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     mutex.try_lock().ok()
 }
 
-/// Loom's threads. Loom supports at most four of them beside the main one.
+/// Loom's threads. A test may start at most four of them.
 pub mod thread {
     pub use loom::thread::*;
 
-    /// Starts a thread of the model, and counts the thread for the report that
-    /// [`model`](super::model) prints.
+    /// Starts a thread of the model, and counts it for the report of [`model`](super::model).
     pub fn spawn<F, T>(body: F) -> JoinHandle<T>
     where
         F: FnOnce() -> T + 'static,
@@ -45,20 +44,14 @@ pub mod thread {
 }
 
 thread_local! {
-    /// How many threads the current execution of the model has started. Loom runs all threads of a
-    /// model on one real thread, so all of them share this thread-local.
+    /// The number of threads that this execution has started. They share one real thread.
     static SPAWNED: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Explores every interleaving of the threads that `body` starts, within the bounds that loom's
-/// environment variables set. Prints how many executions were explored.
+/// Runs `body` once for every possible interleaving of its threads.
 ///
-/// Loom 0.7 remembers only the last access to each atomic. To find out which accesses could also
-/// happen in the opposite order, it compares each access with this last one. If thread A loads an
-/// atomic, and thread B then loads and stores it, the load by B hides the load by A. Loom then does
-/// not explore the order in which the store by B comes before the load by A. To avoid this, let the
-/// main thread do the stores, because it runs first, and check that more than one execution was
-/// explored.
+/// Loom 0.7 can miss interleavings if a thread loads an atomic before it stores to the same atomic.
+/// Such stores belong in the main thread, which runs first.
 ///
 /// # Panics
 ///
@@ -69,13 +62,11 @@ pub fn model(body: impl Fn() + Sync + Send + 'static) {
     explored.report("accepted");
 }
 
-/// Asserts that loom rejects `body`, which contains an error on purpose. In at least one
-/// interleaving, `body` must have a data race or fail one of its assertions.
+/// Asserts that loom finds a bug in `body`.
 ///
 /// # Panics
 ///
-/// Panics if no interleaving of `body` fails, or if an interleaving fails for a reason other than a
-/// data race or an assertion, such as a deadlock.
+/// Panics unless loom finds a data race or a failed assertion. Deadlocks and leaks do not count.
 pub fn rejected(body: impl Fn() + Sync + Send + 'static) {
     let explored = StdArc::new(Explored::default());
     let Err(panic) = catch_unwind(AssertUnwindSafe(|| explore(&explored, body))) else {
@@ -88,8 +79,7 @@ pub fn rejected(body: impl Fn() + Sync + Send + 'static) {
     explored.report("rejected");
 }
 
-/// Parts of the messages with which loom reports errors other than data races and failed
-/// assertions. [`rejected`] does not accept such errors.
+/// Parts of loom's messages about errors that [`rejected`] does not accept.
 const OTHER_REASONS: [&str; 5] = [
     "Model exceeded maximum number of branches",
     "deadlock",
@@ -113,7 +103,6 @@ fn explore(explored: &StdArc<Explored>, body: impl Fn() + Sync + Send + 'static)
     });
 }
 
-/// The figures about the exploration of one model.
 struct Explored {
     started: Instant,
     executions: AtomicUsize,
@@ -127,15 +116,12 @@ impl Default for Explored {
 }
 
 impl Explored {
-    /// Prints the name of the model, the verdict, the number of executions, the number of threads,
-    /// and the time in milliseconds. `cargo xtask loom` makes a table of these lines.
+    /// Prints one line of results, from which `cargo xtask loom` makes a table.
     fn report(&self, verdict: &str) {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("unnamed");
         let executions = self.executions.load(Relaxed);
-        // An execution that loom rejects ends in a panic before its number of threads is recorded
-        // in `threads`. We therefore also consider `SPAWNED`, the number of threads that this
-        // execution has started.
+        // A rejected execution panics before it updates `threads`, so we also look at `SPAWNED`.
         let threads = self.threads.load(Relaxed).max(1 + SPAWNED.get());
         let milliseconds = self.started.elapsed().as_millis();
         println!("model {name} {verdict} {executions} {threads} {milliseconds}");

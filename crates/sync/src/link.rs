@@ -1,23 +1,20 @@
-//! Intrusive linked lists, in which each node stores the link to the next node.
+//! Intrusive linked lists, in which each node stores the pointer to the next node.
 //!
-//! In a normal build, a node is a free block of memory, whose bytes store the link. In a model, a
-//! node is a small object that contains loom's types, because loom cannot observe accesses to raw
-//! memory. The lists are generic over the type of their nodes, so loom explores the same list code
-//! that is released.
+//! A node is normally a free block of memory. In a loom test it is a small object instead, because
+//! loom cannot observe accesses to raw memory.
 
 use core::{
     marker::PhantomData,
     ptr::{self, NonNull},
 };
 
-/// A node that has room for the link to another node.
+/// A list node that stores a pointer to the next node.
 ///
 /// # Safety
 ///
-/// [`next`](Self::next) must return the pointer that [`set_next`](Self::set_next) last stored in
-/// the node.
+/// [`next`](Self::next) must return the pointer that [`set_next`](Self::set_next) stored last.
 pub unsafe trait Link: Sized {
-    /// Reads the link of `node`, which points to the next node or is null.
+    /// Returns the pointer to the next node that `node` stores, which may be null.
     ///
     /// # Safety
     ///
@@ -25,7 +22,7 @@ pub unsafe trait Link: Sized {
     /// - The link of `node` must have been set before.
     unsafe fn next(node: NonNull<Self>) -> *mut Self;
 
-    /// Writes the link of `node`.
+    /// Stores the pointer `next` in `node`.
     ///
     /// # Safety
     ///
@@ -33,35 +30,31 @@ pub unsafe trait Link: Sized {
     unsafe fn set_next(node: NonNull<Self>, next: *mut Self);
 }
 
-/// A list of nodes. The link of the last node is null. The chain owns all of its nodes.
+/// A linked list that owns its nodes.
 ///
-/// A chain is an iterator over its own nodes. Each call of `next` removes the first node from the
-/// chain and returns it. The caller becomes the owner of this node.
+/// Iterating over a chain removes its nodes from the front. The caller owns each returned node.
 #[derive(Debug)]
 pub struct Chain<N> {
     /// # Invariant
     ///
-    /// `head` is null or points to a node. From there, following the links reaches further nodes
-    /// and ends at null. The chain exclusively owns all of these nodes.
+    /// `head` is null or starts a list that ends at null. The chain exclusively owns all its nodes.
     head: *mut N,
     owned: PhantomData<N>,
 }
 
 impl<N: Link> Chain<N> {
-    /// A chain without nodes.
+    /// An empty chain.
     pub const EMPTY: Self = Self { head: ptr::null_mut(), owned: PhantomData };
 
-    /// Makes a chain of the node at `head` and the nodes that follow it along the links, up to a
-    /// null link. If `head` is null, the chain is empty.
+    /// Makes a chain of the list that starts at `head`, which may be null.
     ///
     /// # Safety
     ///
-    /// The caller must exclusively own all of these nodes, and gives up that ownership. The link of
-    /// each node must be set.
+    /// - The link of each node must be set, and the last link must be null.
+    /// - The caller must exclusively own all nodes of the list, and gives up that ownership.
     #[inline]
     pub unsafe fn from_head(head: *mut N) -> Self {
-        // INVARIANT: the caller owned the nodes and has given up their ownership to the chain
-        // (contract of `from_head`).
+        // INVARIANT: the caller gave up a list that ends at null (contract of `from_head`).
         Self { head, owned: PhantomData }
     }
 
@@ -74,8 +67,7 @@ impl<N: Link> Chain<N> {
     pub unsafe fn push(&mut self, node: NonNull<N>) {
         // SAFETY: the caller owns `node` (contract of `push`).
         unsafe { N::set_next(node, self.head) };
-        // INVARIANT: the caller has given up `node` (contract of `push`), and its link to the other
-        // nodes was set above.
+        // INVARIANT: the caller gave up `node` (contract of `push`), and its link was set above.
         self.head = node.as_ptr();
     }
 }
@@ -92,33 +84,32 @@ impl<N: Link> Iterator for Chain<N> {
     }
 }
 
-/// A list that contains at least one node and owns its nodes. A segment also stores a pointer to
-/// its last node, so it can be put in front of another list in constant time.
+/// A non-empty list that owns its nodes.
+///
+/// A segment knows its last node, so it can be put in front of another list in constant time.
 #[derive(Debug)]
 pub struct Segment<N> {
     /// # Invariant
     ///
-    /// The segment exclusively owns `first` and all nodes that are reached from there along the
-    /// links, up to and including `last`. The link of `last` may be unset.
+    /// The segment exclusively owns the linked nodes from `first` to `last`, including both. The
+    /// link of `last` may be unset.
     first: NonNull<N>,
     last: NonNull<N>,
 }
 
 impl<N: Link> Segment<N> {
-    /// Makes a segment that consists of one node.
+    /// Makes a segment of one node.
     ///
     /// # Safety
     ///
     /// The caller must exclusively own `node`, and gives up that ownership.
     #[inline]
     pub unsafe fn of(node: NonNull<N>) -> Self {
-        // INVARIANT: the caller owned the node and has given up its ownership to the segment
-        // (contract of `of`).
+        // INVARIANT: the caller gave up the node to the segment (contract of `of`).
         Self { first: node, last: node }
     }
 
-    /// Puts `node` at the front of `segment`. If `segment` is `None`, makes a new segment of
-    /// `node`.
+    /// Puts `node` at the front of `segment`. `None` becomes a segment of one node.
     ///
     /// # Safety
     ///
@@ -129,8 +120,7 @@ impl<N: Link> Segment<N> {
             Some(segment) => {
                 // SAFETY: the caller owns `node` (contract of `push`).
                 unsafe { N::set_next(node, segment.first.as_ptr()) };
-                // INVARIANT: the caller has given up `node` (contract of `push`), and its link to
-                // the other nodes was set above.
+                // INVARIANT: the caller gave up `node` (contract), and its link was set above.
                 segment.first = node;
             }
             // SAFETY: the caller owns `node`, and gives it up (contract of `push`).
@@ -138,14 +128,13 @@ impl<N: Link> Segment<N> {
         }
     }
 
-    /// Returns a pointer to the first node. The node still belongs to the segment.
+    /// Returns the first node, which still belongs to the segment.
     #[inline]
     pub fn first(&self) -> NonNull<N> {
         self.first
     }
 
-    /// Sets the link of the segment's last node to `rest`. The segment does not become the owner of
-    /// the nodes from `rest` on.
+    /// Links the last node to `rest`. The segment does not become the owner of `rest`.
     #[inline]
     #[expect(clippy::not_unsafe_ptr_arg_deref, reason = "the link is stored, not followed")]
     pub fn link_to(&self, rest: *mut N) {
@@ -156,8 +145,7 @@ impl<N: Link> Segment<N> {
     /// Converts the segment into a chain of the same nodes.
     pub fn into_chain(self) -> Chain<N> {
         self.link_to(ptr::null_mut());
-        // SAFETY: the segment owned the nodes, and gives up this ownership, because it is consumed.
-        // All links are set, and the link of the last node was set to null above.
+        // SAFETY: the segment owned the nodes. All links are set, and the last one is null.
         unsafe { Chain::from_head(self.first.as_ptr()) }
     }
 }

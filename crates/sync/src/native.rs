@@ -1,12 +1,12 @@
-//! The implementation of [`crate`]'s names by the standard library.
+//! The standard library's versions of the types and functions of this crate.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
 pub use core::sync::atomic;
 
-/// A cell that gives access to its contents only while a closure runs. In a model, loom's cell of
-/// the same name replaces this cell. Because of the closures, it can observe when each access
-/// begins and ends.
+/// A cell that lends its contents only to closures.
+///
+/// Loom's cell of the same name observes when each closure begins and ends.
 #[derive(Debug, Default)]
 #[repr(transparent)]
 pub struct UnsafeCell<T>(core::cell::UnsafeCell<T>);
@@ -18,15 +18,13 @@ impl<T> UnsafeCell<T> {
         Self(core::cell::UnsafeCell::new(value))
     }
 
-    /// Calls `f` with a pointer through which `f` may read the contents. Nobody may write to the
-    /// contents while `f` runs.
+    /// Calls `f` with a pointer for reading. Nobody may write to the contents while `f` runs.
     #[inline]
     pub fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
         f(self.0.get())
     }
 
-    /// Calls `f` with a pointer through which `f` may read and write the contents. Nobody else may
-    /// access the contents while `f` runs.
+    /// Calls `f` with a pointer for reading and writing. Nobody else may access the cell meanwhile.
     #[inline]
     pub fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
         f(self.0.get())
@@ -43,20 +41,16 @@ mod hosted {
     #[cfg(tsan)]
     pub use crate::visible::{Mutex, MutexGuard, lock, try_lock};
 
-    /// The number of times that [`model`] runs its body.
     const RUNS: usize = if cfg!(miri) { 10 } else { 2_000 };
 
-    /// Locks `mutex`, even if a thread has panicked while it held the lock. Such a panic can be
-    /// ignored, because the code of this workspace keeps the data behind its locks consistent
-    /// between any two statements.
+    /// Locks `mutex`. Ignores poisoning, because our code keeps the data of each lock consistent.
     #[cfg(not(tsan))]
     #[inline]
     pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Locks `mutex`, or returns `None` if the mutex is already locked. Like [`lock`], this
-    /// function ignores that a thread has panicked while it held the lock.
+    /// Like [`lock`], but returns `None` instead of waiting.
     #[cfg(not(tsan))]
     #[inline]
     pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
@@ -67,8 +61,9 @@ mod hosted {
         }
     }
 
-    /// Runs `body` 2,000 times on real threads, or 10 times under Miri. Under `--cfg loom`, another
-    /// function of the same name lets loom run `body` once for each interleaving of its threads.
+    /// Runs `body` 2,000 times on real threads, or 10 times under Miri.
+    ///
+    /// Under `--cfg loom`, runs `body` once for every possible interleaving of its threads instead.
     ///
     /// # Panics
     ///
@@ -79,9 +74,7 @@ mod hosted {
         }
     }
 
-    /// Does nothing. Under `--cfg loom`, another function of the same name asserts that loom
-    /// rejects `body`, which contains an error on purpose. Without loom, runs on real threads might
-    /// not find the error, because only an exhaustive search is certain to find it.
+    /// Does nothing, because only loom reliably finds the bug in `body`.
     pub fn rejected(body: impl Fn() + Sync + Send + 'static) {
         drop(body);
     }

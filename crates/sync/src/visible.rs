@@ -1,10 +1,7 @@
-//! A lock whose synchronisation ThreadSanitizer can observe.
+//! A spin lock for tests under ThreadSanitizer.
 //!
-//! ThreadSanitizer observes only code that was compiled with it. The standard library was not, so
-//! ThreadSanitizer does not see that `std::sync::Mutex` synchronises threads. It would report data
-//! races between accesses that the mutex orders. Under `--cfg tsan` the lock of this module
-//! therefore replaces the mutex of the standard library. A thread that waits for this lock yields
-//! in a loop, so the lock is meant only for tests.
+//! With `std::sync::Mutex`, ThreadSanitizer would report races that do not exist, because the
+//! standard library is compiled without it.
 
 use std::{
     cell::UnsafeCell,
@@ -17,7 +14,7 @@ use std::{
     thread::yield_now,
 };
 
-/// A lock that offers the functions of `std::sync::Mutex` that the workspace uses.
+/// A spin lock that replaces `std::sync::Mutex` under `--cfg tsan`.
 #[derive(Debug, Default)]
 pub struct Mutex<T> {
     taken: AtomicBool,
@@ -27,19 +24,17 @@ pub struct Mutex<T> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: the value is accessed only through a guard, and at most one guard exists at a time, so no
-// two threads access the value at the same time.
+// SAFETY: only guards access the value, and at most one exists at a time (invariant of `value`).
 unsafe impl<T: Send> Sync for Mutex<T> {}
 
 impl<T> Mutex<T> {
-    /// Creates an unlocked lock.
+    /// Creates an unlocked mutex.
     pub const fn new(value: T) -> Self {
         Self { taken: AtomicBool::new(false), value: UnsafeCell::new(value) }
     }
 }
 
-/// A guard that keeps its lock locked until the guard is dropped. Like the guard of the standard
-/// library's mutex, it is not `Send`.
+/// A guard that unlocks its mutex when it is dropped. It is not `Send`, as in `std`.
 #[derive(Debug)]
 pub struct MutexGuard<'l, T>(&'l Mutex<T>, PhantomData<*const ()>);
 
@@ -50,16 +45,14 @@ impl<T> Deref for MutexGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: no other guard of the lock exists (invariant of `value`). The returned reference
-        // borrows this guard, so no conflicting reference exists.
+        // SAFETY: this guard is the only one (invariant of `value`), and the reference borrows it.
         unsafe { &*self.0.value.get() }
     }
 }
 
 impl<T> DerefMut for MutexGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: no other guard of the lock exists (invariant of `value`). The returned reference
-        // borrows this guard, so no conflicting reference exists.
+        // SAFETY: this guard is the only one (invariant of `value`), and the reference borrows it.
         unsafe { &mut *self.0.value.get() }
     }
 }
@@ -75,12 +68,12 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     while mutex.taken.swap(true, Acquire) {
         yield_now();
     }
-    // INVARIANT: the swap returned false, so the lock was unlocked and no other guard exists.
+    // INVARIANT: the swap returned false, so no other guard exists.
     MutexGuard(mutex, PhantomData)
 }
 
-/// Locks `mutex`, or returns `None` if the mutex is already locked.
+/// Like [`lock`], but returns `None` instead of waiting.
 pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-    // INVARIANT: the swap returned false, so the lock was unlocked and no other guard exists.
+    // INVARIANT: the swap returned false, so no other guard exists.
     (!mutex.taken.swap(true, Acquire)).then(|| MutexGuard(mutex, PhantomData))
 }

@@ -1,11 +1,4 @@
-//! A family of heaps that share one source of arenas.
-//!
-//! ```text
-//!   Heaps ── list ──► ThreadHeap ► ThreadHeap ► ThreadHeap
-//!     │                   ▲            │            │
-//!     │                 Owner          └─ SharedArenas
-//!     └── shared: one source behind a lock, one map of arenas
-//! ```
+//! Heaps that share one source of arenas, which are large ranges of mapped memory.
 
 use std::{fmt, ptr::NonNull};
 
@@ -33,15 +26,15 @@ mod open;
 pub(crate) mod owner;
 pub(crate) mod stats;
 
-/// A family of heaps that share one arena source. Each heap either has an [`Owner`](crate::Owner)
-/// or is abandoned, which means that nobody owns it.
+/// A family of heaps that share one arena source.
 ///
-/// `P` is a tuple of an arena source, a metadata allocator and a geometry. Neither the source nor
-/// the allocator may call back into a heap.
+/// Each heap has an [`Owner`](crate::Owner) or is abandoned, which means that nobody owns it.
 ///
-/// A block may outlive the thread that allocated it, and freeing the block later accesses the heap
-/// that it came from. The heaps of a family must therefore never be freed, so a `Heaps` must live
-/// forever, in a static or in leaked memory.
+/// `P` is a tuple of an arena source, a metadata allocator and a geometry, which defines sizes.
+///
+/// Neither the arena source nor the metadata allocator may call back into a heap.
+///
+/// A `Heaps` must be a static or leaked, because its blocks may be freed at any later time.
 ///
 /// ```
 /// use obmalloc::{BlockPtr, Pools16K, SizeClass};
@@ -66,15 +59,13 @@ pub(crate) mod stats;
 pub struct Heaps<P: Parts> {
     shared: SharedSource<P>,
     list: HeapList<ThreadHeap<P>>,
-    /// A thread holds this lock while it takes over inboxes, so that only one thread does so at a
-    /// time.
+    /// Locked by a thread that empties the inboxes of other heaps in order to purge pages.
     takeovers: Mutex<()>,
 }
 
 impl<P: Parts> Heaps<P> {
     sync::const_unless_model! {
-        /// Creates a family that contains no heap yet. The arenas of its heaps come from `source`,
-        /// and their metadata is allocated from `lower`.
+        /// Creates an empty family. Arenas come from `source`, and metadata comes from `lower`.
         pub fn new(source: P::Source, lower: P::Lower) -> Self {
             Self {
                 shared: SharedSource::new(source, lower),
@@ -84,30 +75,28 @@ impl<P: Parts> Heaps<P> {
         }
     }
 
-    /// Returns true if `address` lies in an arena of one of these heaps. The function looks up the
-    /// address in the arena map and takes no lock.
+    /// Returns true if `address` lies in an arena of one of these heaps. Takes no lock.
     #[inline]
     pub fn holds(&self, address: usize) -> bool {
         self.shared.map().contains(address)
     }
 
-    /// Locks the arena source until the guard is dropped. A thread that forks must hold this lock
-    /// across the fork. Otherwise another thread may hold the lock while the process forks. That
-    /// thread does not exist in the child, so the lock would never be unlocked there.
+    /// Locks the arena source until the guard is dropped.
+    ///
+    /// Hold this lock across a `fork`. If another thread held it, the child could never unlock it.
     pub fn lock_source(&self) -> SourceGuard<'_, P::Source> {
         SourceGuard::new(self.shared.source())
     }
 
-    /// Waits until no takeover of an inbox is running, and prevents further takeovers until the
-    /// guard is dropped. During a takeover, a thread takes all blocks out of an inbox and later
-    /// pushes them back. A thread that forks must hold this lock across the fork. Otherwise another
-    /// thread may be in the middle of a takeover while the process forks, and the child would lose
-    /// the blocks that were taken out.
+    /// Prevents takeovers of inboxes until the guard is dropped.
+    ///
+    /// Hold this lock across a `fork`. A takeover moves blocks out of an inbox and back, and the
+    /// child would lose blocks in between.
     pub(crate) fn pause_takeovers(&self) -> MutexGuard<'_, ()> {
         sync::lock(&self.takeovers)
     }
 
-    /// Sets the thread number of every heap to 0, except for heaps whose thread number is `thread`.
+    /// Resets the thread number of every heap whose thread number is not `thread`.
     pub(crate) fn forget_threads_but(&self, thread: usize) {
         for heap in self.list.iter().filter(|heap| heap.thread.load(Relaxed) != thread) {
             heap.thread.store(0, Relaxed);
@@ -121,12 +110,12 @@ impl<P: Parts> fmt::Debug for Heaps<P> {
     }
 }
 
-/// The single-owner heap inside a [`ThreadHeap`].
 pub(crate) type OwnHeap<P> = Heap<SharedArenas<P>, <P as Parts>::Lower, <P as Parts>::Geometry>;
 
-/// A single-owner heap with an inbox and an outbox. Other threads push blocks of this heap that
-/// they free to the inbox. The outbox collects blocks of other heaps that the owner of this heap
-/// frees.
+/// A single-owner heap with an inbox and an outbox.
+///
+/// - The inbox receives blocks of this heap that other threads free.
+/// - The outbox collects blocks of other heaps that the owner of this heap frees.
 #[repr(C)]
 pub(crate) struct ThreadHeap<P: Parts> {
     /// # Invariant
@@ -137,28 +126,21 @@ pub(crate) struct ThreadHeap<P: Parts> {
     ///
     /// Only the [`Owner`](crate::Owner) of the heap accesses this field.
     pub(crate) outbox: UnsafeCell<Outbox<Self>>,
-    /// Padding between the inbox and the fields that only the owner uses. Other threads write to
-    /// the inbox. If the inbox shared a cache line with the owner's fields, each of these writes
-    /// would evict the fields from the owner's cache.
+    /// Keeps the inbox, to which other threads write, off the cache lines of the owner's fields.
     _apart: [u8; 128],
     pub(crate) inbox: Inbox<Batch>,
-    /// The family that this heap belongs to.
     heaps: &'static Heaps<P>,
     next: AtomicPtr<Self>,
-    /// True if the owner of the heap is a value ([`OwnedHeap`](crate::OwnedHeap)) instead of a
-    /// thread. Such a heap still has its owner in a forked child, whichever thread has forked. The
-    /// flag is only used in the child, to count the arenas that are still retained there.
+    /// True if an `OwnedHeap` owns the heap, which then keeps its owner in a forked child.
     pub(crate) outlives_threads: AtomicBool,
-    /// The number of the thread that has opened the heap, or 0 if no thread has it open. No two
-    /// live threads have the same number, but a new thread may get the number of a thread that has
-    /// ended. Suppose that a thread without a heap finds its own number here. Then the heap was
-    /// opened by an earlier thread with the same number, which has ended without closing the heap.
+    /// The number of the thread that has opened the heap, or 0 if none is recorded.
+    ///
+    /// A new thread may have the same number as one that ended without closing its heap.
     pub(crate) thread: AtomicUsize,
 }
 
-// SAFETY: only the owner of the heap accesses the cells. Everything that an owner did happens
-// before the accesses of the next owner (see the table in the documentation of the crate). The
-// other fields are atomics or never change.
+// SAFETY: only the owner accesses the cells, and each owner's accesses happen before those of the
+// next. The other fields are atomics or never change.
 unsafe impl<P: Parts> Sync for ThreadHeap<P> {}
 
 // SAFETY: the method always returns the field `next`.
@@ -175,8 +157,7 @@ impl<P: Parts> ThreadHeap<P> {
     );
 
     sync::const_unless_model! {
-        /// Creates a heap whose owner is the caller. `tag` can be found from every block of the
-        /// heap.
+        /// Creates a heap that the caller owns. `tag` can be found from each of its blocks.
         pub(crate) fn new(
             heaps: &'static Heaps<P>,
             arenas: SharedArenas<P>,
@@ -197,8 +178,7 @@ impl<P: Parts> ThreadHeap<P> {
         }
     }
 
-    /// Returns the tag of this heap, which is the address of the heap. It can be found from every
-    /// block of the heap.
+    /// Returns the heap's tag, which is its address and can be found from each of its blocks.
     pub(crate) fn tag(&self) -> HeapTag {
         HeapTag(std::ptr::from_ref(self).cast())
     }
@@ -207,8 +187,7 @@ impl<P: Parts> ThreadHeap<P> {
     ///
     /// # Safety
     ///
-    /// - `start` must lie in a block that is in use and that belongs to a `ThreadHeap` with the
-    ///   same type parameter `P`.
+    /// - `start` must lie in a block that is in use, in a `ThreadHeap` with the same `P`.
     #[inline]
     pub(crate) unsafe fn of_block(start: NonNull<u8>) -> NonNull<Self> {
         // SAFETY: `start` lies in a block in use of this geometry (contract of `of_block`).
@@ -221,8 +200,7 @@ impl<P: Parts> ThreadHeap<P> {
     ///
     /// # Safety
     ///
-    /// - `start` must be the start of a block that is in use and that belongs to a `ThreadHeap`
-    ///   with the same type parameter `P`.
+    /// - `start` must be the start of a block that is in use, in a `ThreadHeap` with the same `P`.
     #[inline]
     pub(crate) unsafe fn size_of_block(start: NonNull<u8>) -> usize {
         // SAFETY: `start` is a block in use of this geometry (contract of `size_of_block`).
@@ -230,21 +208,18 @@ impl<P: Parts> ThreadHeap<P> {
         class.map_or(LEAST_BLOCK, SizeClass::block_size)
     }
 
-    /// Allocates a block of `class` from the free list of the first pool of that class. Returns
-    /// `None` if this free list is empty. This is the fast path of allocation.
+    /// Allocates from the free list of the class's first pool. Returns `None` if the list is empty.
     ///
     /// # Safety
     ///
     /// - The caller must own the heap, unless the heap never has an arena.
     #[inline]
     pub(crate) unsafe fn alloc_listed(&self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
-        // SAFETY: either the caller owns the heap, or the heap never has an arena (contract of
-        // `alloc_listed`). A heap that never has an arena never changes, so any thread may read it.
+        // SAFETY: the caller owns the heap, or the heap never has an arena and so never changes.
         self.own.with(|own| unsafe { &*own }.alloc_listed(class))
     }
 
-    /// Frees `block` if the block belongs to this heap. Otherwise returns the block, which is then
-    /// still in use. This is the fast path of freeing.
+    /// Frees `block` if it belongs to this heap. Otherwise returns it, still in use.
     ///
     /// # Safety
     ///
@@ -257,8 +232,7 @@ impl<P: Parts> ThreadHeap<P> {
         if !std::ptr::eq(heap.as_ptr(), self) {
             return Some(block);
         }
-        // SAFETY: the block belongs to this heap, so this heap has an arena. The caller therefore
-        // owns the heap (contract of `free_if_own`).
+        // SAFETY: this heap has an arena, so the caller owns it (contract of `free_if_own`).
         self.own.with_mut(|own| unsafe { (*own).free(block) });
         None
     }

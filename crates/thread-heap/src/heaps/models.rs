@@ -1,5 +1,4 @@
-//! Models of whole heaps. Threads open and close heaps while other threads free blocks of these
-//! heaps.
+//! Models of whole heaps, in which threads open and close heaps while others free blocks.
 
 use std::{
     mem,
@@ -17,8 +16,7 @@ use testkit::{
 use super::{Heaps, ThreadHeap, owner::Owner};
 use crate::{freed::batch::Batch, shared_arenas::SharedArenas};
 
-/// A geometry with very large arenas. In a model, each entry of the arena map is an object that
-/// loom has to create. With larger arenas, the map has fewer entries.
+/// A geometry with very large arenas, so that loom creates few entries of the arena map.
 #[derive(Clone, Copy, Debug, Default)]
 struct Wide;
 
@@ -32,14 +30,13 @@ const ARENA: ArenaSize = obmalloc::Shape::<Wide>::ARENA;
 type Parts = (FailingArenas<MmapArenas>, Malloc, Wide);
 type OneArenaParts = (OneArena, Malloc, Wide);
 
-/// A source that has only one arena, whose memory is never accessed.
+/// A source with one arena, whose memory is never accessed.
 struct OneArena(Option<NonNull<u8>>);
 
 // SAFETY: the models do not access the arena.
 unsafe impl Send for OneArena {}
 
-// SAFETY: after `map` has returned the arena, it returns the arena again only after `unmap` has got
-// it back. The models do not access the memory of the arena.
+// SAFETY: `map` returns the arena again only after `unmap`, and the models never access it.
 unsafe impl ArenaSource for OneArena {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         self.0.take().ok_or(MapError::Exhausted { size })
@@ -50,12 +47,10 @@ unsafe impl ArenaSource for OneArena {
     }
 }
 
-/// Heaps that are freed at the end of the model.
 struct Stage<P: crate::Parts> {
     /// # Invariant
     ///
-    /// The heaps were allocated by a `Box`. The stage frees them after all threads of the model
-    /// have ended.
+    /// The heaps came from a `Box`. The stage frees them after all threads have ended.
     heaps: &'static Heaps<P>,
 }
 
@@ -95,25 +90,20 @@ fn alloc(heap: &mut Owner<Parts>) -> BlockPtr {
     heap.alloc(SizeClass::of(64).unwrap()).expect("there is memory")
 }
 
-/// Opens a heap, allocates a block, abandons the heap, and returns the block, which is still in
-/// use.
 fn abandoned_with_a_block(heaps: &'static Heaps<Parts>) -> BlockPtr {
     alloc(&mut heaps.open().unwrap())
 }
 
-/// Frees a block like a thread that has no heap.
 fn free_remote(heaps: &Heaps<Parts>, block: BlockPtr) {
     // SAFETY: the block came from these heaps, and is not used again.
     unsafe { heaps.free_remote(block) };
 }
 
-/// A wrapper with which a block can be sent to another thread.
 struct Sent(BlockPtr);
 
 // SAFETY: a block belongs to whoever holds it, and may be held by any thread.
 unsafe impl Send for Sent {}
 
-/// Frees the block with [`free_remote`] in a new thread.
 fn free_in_a_thread(heaps: &'static Heaps<Parts>, block: BlockPtr) -> thread::JoinHandle<()> {
     let sent = Sent(block);
     thread::spawn(move || {
@@ -122,7 +112,6 @@ fn free_in_a_thread(heaps: &'static Heaps<Parts>, block: BlockPtr) -> thread::Jo
     })
 }
 
-/// Two threads need a heap for the first time, and each gets one by calling `open`.
 fn two_threads_begin(open: fn(&'static Heaps<Parts>) -> Owner<Parts>) {
     let (stage, log) = stage();
     let heaps = stage.heaps;
@@ -132,8 +121,7 @@ fn two_threads_begin(open: fn(&'static Heaps<Parts>) -> Owner<Parts>) {
         // SAFETY: the block came from this heap, and is not used again.
         unsafe { owner.free(block) };
         let address = ptr::from_ref(owner.heap()).addr();
-        // The owner is not dropped, so the heap is not abandoned. The thread ends without closing
-        // its heap.
+        // The thread ends without closing its heap.
         mem::forget(owner);
         address
     };
@@ -164,8 +152,6 @@ fn a_heap_that_is_found_and_not_adopted_is_rejected() {
     });
 }
 
-/// A thread gets a heap by calling `open`, while another thread frees the last block of an
-/// abandoned heap.
 fn an_opening_meets_the_last_remote_free(open: fn(&'static Heaps<Parts>) -> Owner<Parts>) {
     let (stage, log) = stage();
     let heaps = stage.heaps;
@@ -197,8 +183,6 @@ fn a_heap_adopted_in_two_steps_is_rejected() {
     });
 }
 
-/// The owner closes its heap by calling `close`, while another thread frees the last block of the
-/// heap.
 fn a_close_meets_the_last_remote_free(close: fn(Owner<Parts>)) {
     let (stage, log) = stage();
     let mut owner = stage.heaps.open().unwrap();
@@ -226,11 +210,8 @@ fn a_close_without_a_second_look_is_rejected() {
     });
 }
 
-/// A function that pushes nodes back to the inbox of a heap.
 type PushBack = fn(&'static ThreadHeap<Parts>, Segment<Batch>);
 
-/// The inbox of a heap contains the heap's last block. The owner closes the heap, while another
-/// thread takes over the inbox and pushes the block back by calling `push_back`.
 fn a_close_meets_a_takeover(push_back: PushBack) {
     let (stage, log) = stage();
     let heaps = stage.heaps;
@@ -284,8 +265,6 @@ fn two_flushes_and_a_remote_free_meet() {
     });
 }
 
-/// A thread unmaps an arena by calling `unmap`, while another thread maps an arena and may get the
-/// same address.
 fn an_arena_is_mapped_while_one_is_unmapped(unmap: fn(&'static Heaps<OneArenaParts>, NonNull<u8>)) {
     let base = NonNull::new(ptr::without_provenance_mut(ARENA.bytes())).unwrap();
     let stage = Stage::<OneArenaParts>::new(OneArena(Some(base)));

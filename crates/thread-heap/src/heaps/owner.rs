@@ -1,10 +1,4 @@
-//! The type [`Owner`], which represents the ownership of a heap, and the functions that send freed
-//! blocks to the owner of their heap.
-//!
-//! Both are in one module because each of them needs the other. When an owner has freed blocks of
-//! other heaps, it sends these blocks to the heaps that they belong to. When a thread sends blocks
-//! to an abandoned heap, the thread becomes the owner of this heap until it has put the blocks back
-//! into the heap's pools.
+//! The type [`Owner`], and the functions that send freed blocks to the owners of their heaps.
 
 use std::{fmt, marker::PhantomData, mem::ManuallyDrop, ptr::NonNull};
 
@@ -26,28 +20,18 @@ use crate::{
     parts::Parts,
 };
 
-/// The limit for the total size of the freed blocks that wait in all inboxes, in bytes. When a
-/// thread that sends blocks finds that more bytes wait, it takes over inboxes and purges pages of
-/// the waiting blocks. The limit is as large as the limit of [retained
-/// arenas](raw_mem::RetainingArenas).
+/// How many bytes of freed blocks may wait in all inboxes until their pages are purged.
 const MOST_WAITING: usize = 16 << 20;
 
-/// The number of bytes that an inbox receives between two checks of [`MOST_WAITING`]. A check adds
-/// up the bytes that wait in all inboxes, so checking after every batch would be too slow.
+/// How many bytes an inbox receives between two checks of [`MOST_WAITING`], which are slow.
 const STEP: usize = 256 << 10;
 
 /// Exclusive ownership of a heap. Dropping an `Owner` abandons its heap.
 ///
-/// [`Heaps::open`] returns an `Owner`, and [`PerThread`](crate::PerThread) uses an `Owner` for
-/// every thread. An `Owner` cannot be copied, and every operation that changes the heap borrows the
-/// `Owner` mutably. No two operations can therefore change the heap at the same time.
+/// The live blocks of an abandoned heap stay valid, and another owner can adopt the heap later.
 ///
-/// An `Owner` must stay on its thread, because the child of a fork regards the heaps of all threads
-/// except the forking one as lost. [`OwnedHeap`](crate::OwnedHeap) is an owner that may move to
-/// another thread.
-///
-/// When the heap is abandoned, its live blocks stay valid. Another owner can adopt the abandoned
-/// heap later.
+/// An `Owner` stays on its thread, because a forked child loses the heaps of all other threads.
+/// [`OwnedHeap`](crate::OwnedHeap) is an owner that may move.
 ///
 /// ```
 /// # use thread_heap::{Owner, ThreadGeometry, obmalloc::SizeClass, raw_mem::{Malloc, MmapArenas}};
@@ -78,8 +62,8 @@ const STEP: usize = 256 << 10;
 pub struct Owner<P: Parts> {
     /// # Invariant
     ///
-    /// This value owns the heap. A second `Owner` of the same heap may exist temporarily, but the
-    /// two must never be used at the same time, and the second `Owner` must never be dropped.
+    /// This value owns the heap. A second `Owner` of the same heap is never dropped, and is never
+    /// used at the same time as this one.
     heap: &'static ThreadHeap<P>,
     stays_on_its_thread: PhantomData<*const ()>,
 }
@@ -90,61 +74,50 @@ impl<P: Parts> Owner<P> {
     /// # Safety
     ///
     /// - The caller must own the heap.
-    /// - The caller may keep its own ownership. In that case, the heap must be used only through
-    ///   the returned value as long as that value is in use, and the returned value must not be
-    ///   dropped.
+    /// - If the caller keeps its ownership, it must not use it while the returned value is in use,
+    ///   and must not drop the returned value.
     #[inline]
     pub(crate) unsafe fn new(heap: &'static ThreadHeap<P>) -> Self {
         // INVARIANT: the caller owned the heap (contract of `new`).
         Self { heap, stays_on_its_thread: PhantomData }
     }
 
-    /// Makes the caller the owner of `heap` if the heap is abandoned. Returns `None` if the heap
-    /// already has an owner.
+    /// Makes the caller the owner of `heap`. Returns `None` if the heap already has an owner.
     pub(crate) fn adopt(heap: &'static ThreadHeap<P>) -> Option<Self> {
         // SAFETY: the heap had no owner, and the caller has just become its owner.
         heap.inbox.adopt().then(|| unsafe { Self::new(heap) })
     }
 
-    /// Returns the heap that this value owns.
     #[inline]
     pub(crate) fn heap(&self) -> &'static ThreadHeap<P> {
         self.heap
     }
 
-    /// Returns the tag of the heap, which can be found from every block of the heap. No two heaps
-    /// have the same tag.
+    /// Returns the tag of the heap, which is unique and can be found from each of its blocks.
     pub fn tag(&self) -> HeapTag {
         self.heap.tag()
     }
 
-    /// Allocates a block of `class` from the free list of the first pool of that class. Returns
-    /// `None` if this free list is empty. The caller should then call [`alloc`](Self::alloc), which
-    /// tries every other way to get a block.
+    /// Allocates from the free list of the class's first pool.
+    ///
+    /// Returns `None` if this list is empty. The caller should then call [`alloc`](Self::alloc).
     #[inline]
     pub fn alloc_listed(&mut self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
         // SAFETY: this value owns the heap (invariant), and is borrowed mutably.
         unsafe { self.heap.alloc_listed(class) }
     }
 
-    /// Allocates an uninitialised block of `class`. Returns `None` if the block needs a new arena
-    /// and no arena can be mapped.
+    /// Allocates an uninitialised block. Returns `None` if no arena can be mapped for it.
     #[inline]
     pub fn alloc(&mut self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
-        // We use a copy of this value, because the compiler can keep a copy in a register. A
-        // reference to `self` would force the value into memory, so the fast path would need a
-        // stack frame.
-        // SAFETY: this value owns the heap (invariant), and is not used as long as the copy is in
-        // use. The copy is not dropped.
+        // A copy can stay in a register, so the fast path needs no stack frame.
+        // SAFETY: this value owns the heap (invariant). The copy replaces it and is not dropped.
         let mut owner = ManuallyDrop::new(unsafe { Self::new(self.heap) });
         owner.reclaim_inbox();
         let block = owner.enter(|own| own.alloc(class));
         block.or_else(|| Self::alloc_after_flush(owner, class))
     }
 
-    /// Allocates a block of `class` after an arena could not be mapped. First unmaps all free
-    /// arenas that the heap and the source retain, because the source may then be able to map an
-    /// arena.
     #[cold]
     fn alloc_after_flush(
         mut owner: ManuallyDrop<Self>,
@@ -154,10 +127,9 @@ impl<P: Parts> Owner<P> {
         owner.enter(|own| own.alloc(class))
     }
 
-    /// Frees a block of this heap, or of any other heap that uses the same arena source. A block of
-    /// another heap first goes to the outbox, from which it is later sent to the owner of its heap
-    /// together with other blocks. It is sent no later than in the next call of
-    /// [`flush`](Self::flush).
+    /// Frees a block of this heap, or of another heap that uses the same arena source.
+    ///
+    /// Blocks of another heap are sent there in batches, at the latest by [`flush`](Self::flush).
     ///
     /// # Safety
     ///
@@ -165,17 +137,14 @@ impl<P: Parts> Owner<P> {
     /// - Nobody may use the block any more.
     #[inline]
     pub unsafe fn free(&mut self, block: BlockPtr) {
-        // SAFETY: this value owns the heap (invariant). The block came from a heap over the same
-        // source (contract of `free`).
+        // SAFETY: this value owns the heap (invariant). The block has the same source (contract).
         if let Some(block) = unsafe { self.heap.free_if_own(block) } {
-            // SAFETY: the block came from a heap over the same source (contract of `free`), and
-            // `free_if_own` has found that it does not belong to this heap.
+            // SAFETY: the block belongs to another heap over the same source (contract of `free`).
             unsafe { self.free_elsewhere(block) };
         }
     }
 
-    /// Frees a block of another heap. This function is never inlined, so that [`free`](Self::free)
-    /// needs no stack frame.
+    /// Frees a block of another heap. Not inlined, so [`free`](Self::free) needs no stack frame.
     ///
     /// # Safety
     ///
@@ -183,13 +152,11 @@ impl<P: Parts> Owner<P> {
     #[cold]
     #[inline(never)]
     unsafe fn free_elsewhere(&mut self, block: BlockPtr) {
-        // SAFETY: the block belongs to another heap over the same source (contract of
-        // `free_elsewhere`).
+        // SAFETY: the requirements of `post` are met (contract of `free_elsewhere`).
         unsafe { self.post(block) };
     }
 
-    /// Puts a block of another heap into the outbox. If the outbox is full, or contains blocks of a
-    /// third heap, sends these blocks first.
+    /// Puts a block of another heap into the outbox. If there is no room, sends the outbox first.
     ///
     /// # Safety
     ///
@@ -200,8 +167,8 @@ impl<P: Parts> Owner<P> {
         let receiver = unsafe { ThreadHeap::of_block(block.start()) };
         // SAFETY: this value owns the heap (invariant), and is borrowed mutably.
         if self.heap.outbox.with(|outbox| unsafe { &*outbox }.has_room_for(receiver)) {
-            // SAFETY: this value owns the heap (invariant). The outbox has room for the block, and
-            // whoever has the `BlockPtr` exclusively owns the block.
+            // SAFETY: this value owns the heap (invariant). The outbox has room, and we own the
+            // block.
             let add =
                 |outbox: *mut Outbox<_>| unsafe { (*outbox).add(receiver, block.into_start()) };
             self.heap.outbox.with_mut(add);
@@ -211,9 +178,9 @@ impl<P: Parts> Owner<P> {
         }
     }
 
-    /// Sends the blocks in the outbox, and then puts `block` into the outbox. The function is never
-    /// inlined and takes no reference to an `Owner`. If the outbox has room, its caller
-    /// [`post`](Self::post) therefore needs no stack frame.
+    /// Sends the blocks in the outbox, and then puts `block` into the outbox.
+    ///
+    /// Not inlined and without an `Owner` argument, so [`post`](Self::post) needs no stack frame.
     ///
     /// # Safety
     ///
@@ -221,8 +188,7 @@ impl<P: Parts> Owner<P> {
     #[cold]
     #[inline(never)]
     unsafe fn post_after_sending(heap: &'static ThreadHeap<P>, block: BlockPtr) {
-        // SAFETY: the caller owns the heap and does not use it during this call (contract). The new
-        // value is not dropped.
+        // SAFETY: the caller owns the heap (contract) and does not use it. The copy is not dropped.
         let mut owner = ManuallyDrop::new(unsafe { Self::new(heap) });
         owner.send_outbox();
         // SAFETY: the block belongs to another heap over the same source (contract).
@@ -231,11 +197,10 @@ impl<P: Parts> Owner<P> {
 
     /// Returns unused memory to the system. Call this function before the owner becomes idle.
     ///
-    /// - Sends the blocks in the outbox to the heaps that they belong to.
-    /// - Reclaims the blocks of this heap that other threads have freed.
-    /// - Unmaps every empty arena of this heap, and every arena that the source retains.
-    /// - Takes over the inboxes of all other heaps, and purges the pages that contain only blocks
-    ///   waiting in an inbox.
+    /// - Sends freed blocks of other heaps to these heaps.
+    /// - Reclaims blocks of this heap that other threads have freed.
+    /// - Unmaps all empty arenas of this heap and of the arena source.
+    /// - Purges pages of other heaps that hold only freed blocks.
     pub fn flush(&mut self) {
         self.send_outbox();
         self.heap.heaps.take_over_inboxes(1);
@@ -247,12 +212,11 @@ impl<P: Parts> Owner<P> {
         self.read(Heap::stats)
     }
 
-    /// Returns how many empty arenas the source counts as retained by this heap.
     pub(crate) fn retained_arenas(&self) -> usize {
         self.read(Heap::retained_arenas)
     }
 
-    /// Checks every invariant of the single-owner heap. For tests.
+    /// Checks every invariant of the heap. For tests.
     ///
     /// # Panics
     ///
@@ -272,20 +236,15 @@ impl<P: Parts> Owner<P> {
         self.heap.own.with(|own| visit(unsafe { &*own }))
     }
 
-    /// Sends the blocks in the outbox. Before that, reclaims the blocks in the inbox. The fast
-    /// paths of freeing and allocating never look at the inbox. A thread that uses only these fast
-    /// paths, and sends its outbox from time to time, would otherwise never reclaim the blocks in
-    /// its inbox.
+    /// Sends the outbox. Also reclaims the inbox, which the fast paths never look at.
     fn send_outbox(&mut self) {
         self.reclaim_inbox();
         let packed = self.heap.outbox.with_mut(|outbox| {
             // SAFETY: this value owns the heap (invariant), and is borrowed mutably.
             let (receiver, blocks) = unsafe { &mut *outbox }.take()?;
-            // SAFETY: the heap of a block in the outbox treats the block as in use until the owner
-            // of that heap reclaims it.
+            // SAFETY: a block in the outbox stays in use until the owner of its heap reclaims it.
             let size = |block| unsafe { ThreadHeap::<P>::size_of_block(block) };
-            // SAFETY: the outbox gave up the ownership of the blocks, which have at least
-            // `LEAST_BLOCK` bytes.
+            // SAFETY: the outbox gave up the blocks, which have at least `LEAST_BLOCK` bytes.
             Some((receiver, unsafe { Batches::pack(blocks, size) }?))
         });
         if let Some((receiver, batches)) = packed {
@@ -293,7 +252,6 @@ impl<P: Parts> Owner<P> {
         }
     }
 
-    /// Frees the blocks that other threads have sent to the inbox.
     #[inline]
     fn reclaim_inbox(&mut self) {
         let nodes = self.heap.inbox.take_all();
@@ -301,7 +259,7 @@ impl<P: Parts> Owner<P> {
         unsafe { self.reclaim(nodes) };
     }
 
-    /// Frees the blocks of `nodes`, which other threads have sent to this heap.
+    /// Frees the blocks of `nodes`.
     ///
     /// # Safety
     ///
@@ -321,8 +279,7 @@ impl<P: Parts> Owner<P> {
         }
     }
 
-    /// Frees the blocks in a table. A thread that took over the inbox of this heap has collected
-    /// the blocks in the table.
+    /// Frees the blocks in a table that another thread has made of this heap's inbox.
     ///
     /// # Safety
     ///
@@ -354,8 +311,7 @@ impl<P: Parts> Owner<P> {
 
 impl<P: Parts> Drop for Owner<P> {
     fn drop(&mut self) {
-        // If a model has failed and its threads unwind, loom does not allow further accesses to its
-        // objects, so we do not abandon the heap.
+        // Loom does not allow further accesses to its objects while a failed model unwinds.
         if sync::IS_MODEL && std::thread::panicking() {
             return;
         }
@@ -377,13 +333,12 @@ impl<P: Parts> fmt::Debug for Owner<P> {
 }
 
 impl<P: Parts> ThreadHeap<P> {
-    /// Pushes `nodes`, which contain freed blocks of this heap, to the inbox of the heap. If the
-    /// heap has no owner, the caller instead becomes its owner, puts the blocks back into the
-    /// heap's pools, and abandons the heap again. Returns true if the blocks now wait in the inbox.
+    /// Pushes freed blocks of this heap to its inbox. Returns true if the blocks now wait there.
+    ///
+    /// If the heap has no owner, the caller owns the heap for a moment and frees the blocks itself.
     pub(super) fn deliver(&'static self, nodes: Segment<Batch>) -> bool {
         let Some(nodes) = self.inbox.push(nodes) else { return true };
-        // SAFETY: the inbox returned the nodes, which means that the caller is now the owner of the
-        // heap.
+        // SAFETY: the inbox returned the nodes, so the caller is now the owner of the heap.
         let mut owner = unsafe { Owner::new(self) };
         // SAFETY: every caller passes only blocks of this heap.
         unsafe { owner.reclaim(nodes.into_chain()) };
@@ -392,15 +347,15 @@ impl<P: Parts> ThreadHeap<P> {
 }
 
 impl<P: Parts> Heaps<P> {
-    /// Frees a block. The block is sent to the owner of its heap at once. This function is meant
-    /// for a thread that has no heap, and therefore no outbox in which it could collect blocks.
+    /// Frees a block by sending it to the owner of its heap at once.
+    ///
+    /// This function is meant for threads that have no heap. An [`Owner`] sends blocks in batches.
     ///
     /// # Safety
     ///
     /// - `block` must have come from one of these heaps.
     /// - Nobody may use the block any more.
-    // This function is never inlined, so that its caller needs no stack frame on the common path,
-    // which does not call this function.
+    // Never inlined, so that its caller needs no stack frame on the common path.
     #[inline(never)]
     pub unsafe fn free_remote(&self, block: BlockPtr) {
         let start = block.into_start();
@@ -412,9 +367,7 @@ impl<P: Parts> Heaps<P> {
         self.send(receiver, unsafe { Batches::of(start, size) });
     }
 
-    /// Sends freed blocks to `receiver`, which is the heap that they belong to. If the owner of
-    /// `receiver` does not reclaim blocks, more and more blocks wait in the inbox. This function
-    /// therefore also enforces the limit [`MOST_WAITING`].
+    /// Sends freed blocks to the heap that they belong to, and enforces [`MOST_WAITING`].
     fn send(&self, receiver: NonNull<ThreadHeap<P>>, batches: Batches) {
         // SAFETY: the receiver is in the list of heaps, and the heaps in the list live forever.
         let receiver: &'static ThreadHeap<P> = unsafe { receiver.as_ref() };
@@ -424,8 +377,7 @@ impl<P: Parts> Heaps<P> {
         }
     }
 
-    /// Adds up the sizes of the blocks that wait in all inboxes. If the sum is more than
-    /// [`MOST_WAITING`] bytes, takes over inboxes. O(heaps).
+    /// Takes over inboxes if more than [`MOST_WAITING`] bytes wait in all of them. O(heaps).
     #[cold]
     #[inline(never)]
     fn limit_waiting(&self) {
@@ -435,10 +387,11 @@ impl<P: Parts> Heaps<P> {
         }
     }
 
-    /// Takes over the inboxes in which at least `least` bytes wait, and purges the pages that
-    /// contain only waiting blocks. Does nothing if another thread is already taking over inboxes.
+    /// Purges pages of freed blocks, in all inboxes in which at least `least` bytes wait.
     ///
-    /// O(heaps + waiting blocks). It also makes a system call for each range of pages.
+    /// Does nothing while another thread does this, or if the system has refused a purge.
+    ///
+    /// O(heaps + waiting blocks), and a system call for each range of pages.
     #[cold]
     #[inline(never)]
     pub(crate) fn take_over_inboxes(&self, least: usize) {
@@ -446,7 +399,7 @@ impl<P: Parts> Heaps<P> {
             return;
         }
         let Some(_guard) = sync::try_lock(&self.takeovers) else { return };
-        // The calling thread may be freeing a block, and freeing must not change `errno`.
+        // The caller may be freeing a block, which must not change `errno`.
         preserving_errno(|| {
             for heap in self.list.iter().filter(|heap| heap.inbox.waiting() >= least) {
                 self.take_over(heap);
@@ -454,8 +407,6 @@ impl<P: Parts> Heaps<P> {
         });
     }
 
-    /// Takes the waiting blocks out of the inbox of `heap`, purges the pages that contain only
-    /// these blocks, and pushes the blocks back to the inbox.
     fn take_over(&self, heap: &'static ThreadHeap<P>) {
         let bytes = heap.inbox.restart_count();
         let Some(nodes) = heap.inbox.take_over() else { return };

@@ -12,19 +12,18 @@ use crate::parts::Parts;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HeapsStats {
-    /// The sum of the statistics of all heaps whose pools could be walked. Only the owner of a heap
-    /// can walk its pools.
+    /// The sum of the statistics of all counted heaps. Only the owner of a heap can count it.
     pub total: Stats,
-    /// How many heaps were walked and are included in `total`.
+    /// The number of heaps that `total` includes.
     pub walked: usize,
-    /// How many heaps are not included in `total`, because they are owned by someone else and could
-    /// therefore not be walked.
+    /// The number of heaps that `total` does not include, because someone else owns them.
     pub elsewhere: usize,
 }
 
 impl<P: Parts> Heaps<P> {
-    /// Counts the memory in use in the heaps that `owners` own and in all abandoned heaps. O(heaps
-    /// × owners + pools).
+    /// Counts the memory in use in all abandoned heaps and in those of `owners`.
+    ///
+    /// O(heaps × owners + pools).
     pub fn stats(&self, owners: &[&Owner<P>]) -> HeapsStats {
         let total = Stats::empty::<P::Geometry>().with_map(self.shared.map());
         let mut stats = HeapsStats { total, walked: 0, elsewhere: 0 };
@@ -32,8 +31,7 @@ impl<P: Parts> Heaps<P> {
             let owned = owners.iter().find(|owner| ptr::eq(owner.heap(), heap));
             let of_heap = match owned {
                 Some(owner) => Some(owner.stats()),
-                // We own the abandoned heap only while we walk its pools. Dropping the owner
-                // abandons the heap again.
+                // Dropping the temporary owner abandons the heap again.
                 None => Owner::adopt(heap).map(|owner| owner.stats()),
             };
             match of_heap {
@@ -47,13 +45,11 @@ impl<P: Parts> Heaps<P> {
         stats
     }
 
-    /// Counts the empty arenas that are retained by heaps whose owner is a value instead of a
-    /// thread.
+    /// Counts the empty arenas retained by heaps that an [`OwnedHeap`](crate::OwnedHeap) owns.
     ///
     /// # Safety
     ///
-    /// - During the call, no other thread may use a heap whose owner is a value. In the child of a
-    ///   fork this is always true, because the child has only one thread.
+    /// - No other thread may use such a heap during the call. A forked child has no other threads.
     pub(crate) unsafe fn retained_without_threads(&self) -> usize {
         let survivors = self.list.iter().filter(|heap| heap.outlives_threads.load(Relaxed));
         let retained = |heap: &'static ThreadHeap<P>| {

@@ -1,22 +1,12 @@
-//! Handlers that make `fork` safe even if other threads are using the arena source while the
-//! process forks.
+//! Handlers that keep the heaps usable in a forked child, in which only the forking thread exists.
 //!
-//! ```text
-//!   forking thread     prepare: lock ────────── fork ──┬── parent: unlock
-//!   another thread   …maps an arena… ──┘ waited for    └── child: correct the figures, unlock
-//! ```
+//! The handlers hold two locks across a fork:
 //!
-//! Only the forking thread exists in the child. The handlers lock two locks before the fork, and
-//! unlock them after the fork in both processes. While the lock of the arena source is held, no
-//! other thread changes the source, so the child's copy of the source is consistent. While the lock
-//! for takeovers is held, no other thread has taken blocks out of an inbox that it has not pushed
-//! back yet. The child would lose such blocks.
+//! - The lock of the arena source keeps the child's copy of the source consistent.
+//! - The lock for takeovers keeps freed blocks inside their inboxes, where the child finds them.
 //!
-//! The C library runs the handlers that prepare a fork in reverse order of registration. Our
-//! handlers are registered when the first heap is opened. If other code has registered a handler
-//! earlier, that handler therefore runs while our handlers hold the lock of the source. A heap that
-//! maps or unmaps an arena needs this lock. Such a handler must therefore not cause a heap to map
-//! or unmap an arena, and must not wait for a thread that may do so.
+//! A prepare handler that was registered before ours runs while the arena source is locked. It must
+//! not map or unmap arenas, nor wait for a thread that may do so.
 
 use std::{cell::Cell, mem::ManuallyDrop};
 
@@ -29,34 +19,28 @@ use sync::{
 use super::{heaps::HEAPS, slot};
 use crate::shared_source::SourceGuard;
 
-/// True if the handlers have been registered.
 static GUARDED: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    /// The locks that this thread holds for a fork.
     static HELD: Cell<Option<Held>> = const { Cell::new(None) };
 }
 
-/// The locks that are held across a fork. Dropping this value does not unlock them, so the
-/// thread-local that contains the value needs no destructor.
+/// The locks that are held across a fork. Dropping this value does not unlock them.
 struct Held {
     source: ManuallyDrop<SourceGuard<'static, RetainingArenas<MmapArenas>>>,
     takeovers: ManuallyDrop<MutexGuard<'static, ()>>,
-    /// How many times `prepare` has run for this fork. If several threads open the first heaps of a
-    /// process at the same time, each of them may register the handlers. Each handler then runs
-    /// several times for a fork, but only the first run may lock, and only the last run may unlock.
+    /// How many times `prepare` has run for this fork. Racing threads may register it repeatedly.
     times: u32,
 }
 
-/// Registers the handlers, unless an earlier call has registered them. The function must be called
-/// before a heap is opened. Returns false if the C library cannot allocate the memory for the
-/// registration. The next call then tries again.
+/// Registers the handlers once. Call this function before opening a heap.
+///
+/// Returns false if the C library lacks memory. The next call then tries again.
 pub(super) fn guard() -> bool {
     if GUARDED.load(Relaxed) {
         return true;
     }
-    // SAFETY: the handlers take no arguments, do not unwind, and stay in memory while this code is
-    // loaded.
+    // SAFETY: the handlers do not unwind, and stay in memory while this code is loaded.
     let outcome =
         unsafe { libc::pthread_atfork(Some(prepare), Some(release), Some(release_in_child)) };
     if outcome == 0 {
@@ -67,8 +51,7 @@ pub(super) fn guard() -> bool {
 
 extern "C" fn prepare() {
     let held = HELD.take().unwrap_or_else(|| {
-        // We lock `takeovers` first and the source second. A thread that takes over an inbox locks
-        // the two locks in the same order, so the opposite order here could deadlock.
+        // A takeover also locks `takeovers` before the source. The opposite order could deadlock.
         let takeovers = ManuallyDrop::new(HEAPS.pause_takeovers());
         let source = ManuallyDrop::new(HEAPS.lock_source());
         Held { source, takeovers, times: 0 }
@@ -89,14 +72,10 @@ extern "C" fn release() {
     }
 }
 
-/// Corrects the number of arenas that the source counts as retained by heaps, and unlocks the
-/// locks. The heaps of other threads are lost to the child, and so are the arenas that these heaps
-/// retain. The source must therefore no longer count these arenas.
+/// Unlocks the locks, and adjusts the child to the loss of all other threads.
 ///
-/// This handler also resets the thread numbers of the other threads' heaps. A new thread of the
-/// child may get the same number as a thread that exists only in the parent. Without the reset, the
-/// new thread would find the heap of the old thread by this number and open the heap, although the
-/// child's copy of the heap may be inconsistent.
+/// - The source no longer counts arenas that the heaps of lost threads retain.
+/// - The heaps of lost threads, which may be inconsistent, lose their thread numbers.
 extern "C" fn release_in_child() {
     HEAPS.forget_threads_but(slot::thread());
     if let Some(mut held) = HELD.take() {
@@ -123,8 +102,6 @@ mod tests {
     use super::*;
     use crate::ThreadGeometry;
 
-    /// Starts a thread that locks the arena source. Returns a channel that receives a message when
-    /// the thread has locked the source.
     fn another_threads_turn() -> Receiver<()> {
         let (sender, receiver) = channel();
         thread::spawn(move || {
@@ -134,8 +111,7 @@ mod tests {
         receiver
     }
 
-    /// Regression test: opening a heap must not register the handlers again if they are already
-    /// registered (mutant 20).
+    /// Regression test: opening a heap must not register the handlers again (mutant 20).
     #[test]
     fn handlers_are_registered_once() {
         assert!(guard());
@@ -150,8 +126,7 @@ mod tests {
         let first = held.source.source().map(size).expect("there is memory");
         // SAFETY: the arena was mapped above, and nobody uses it.
         unsafe { held.source.source().unmap(first, size) };
-        // An arena is requested shortly after another one was unmapped. The source therefore allows
-        // a heap to retain one arena from now on.
+        // An arena was requested soon after one was unmapped, so a heap may now retain one.
         let arena = held.source.source().map(size).expect("there is memory");
         assert_eq!(held.source.source().retain(0, 1), 1);
         let retained = held.source.retained();

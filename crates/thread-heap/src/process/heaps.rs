@@ -11,9 +11,9 @@ use crate::{
     shared_arenas::SharedArenas,
 };
 
-/// The arena source, the metadata allocator and the geometry of the process's heaps. The metadata
-/// is allocated from [`PageBlocks`], which maps separate pages for it. It cannot be allocated with
-/// malloc, because malloc itself may be implemented with these heaps.
+/// The arena source, the metadata allocator and the geometry of the process's heaps.
+///
+/// Metadata comes from [`PageBlocks`], because malloc itself may be implemented with these heaps.
 pub(crate) type CurrentParts = (RetainingArenas<MmapArenas>, PageBlocks, ThreadGeometry);
 
 /// The type of the heaps that the threads of the process use.
@@ -22,7 +22,6 @@ pub type CurrentHeaps = Heaps<CurrentParts>;
 pub(super) static HEAPS: CurrentHeaps =
     Heaps::new(RetainingArenas::new(MmapArenas::new()), PageBlocks);
 
-/// The heap to which the thread-local slot of a thread points while the thread has no heap of its
-/// own. This heap never has an arena, so it never changes, and all threads can share it.
+/// The heap of threads without a heap. It has no arena and never changes, so threads can share it.
 pub(super) static NO_HEAP: ThreadHeap<CurrentParts> =
     ThreadHeap::new(&HEAPS, SharedArenas::NONE, PageBlocks, HeapTag::NONE);

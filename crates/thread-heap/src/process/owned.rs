@@ -17,24 +17,12 @@ use crate::{
 
 /// An [`Owner`] of one of the process's heaps that may move between threads.
 ///
-/// An `OwnedHeap` is made for a runtime in which only the thread that holds a certain lock runs,
-/// such as a CPython interpreter with its GIL. The runtime stores the `OwnedHeap` in data that the
-/// lock protects. The thread that holds the lock then allocates from this one heap and frees
-/// directly into it. If each thread had its own heap instead, a block freed by another thread could
-/// be reused only after the thread that allocated it runs again.
+/// The threads of a runtime with a global lock, such as CPython, can share an `OwnedHeap`. They
+/// then reuse each other's freed blocks at once.
 ///
-/// An `OwnedHeap` gets its arenas from the same source as the heaps of
-/// [`PerThread`](crate::PerThread). An `OwnedHeap` can free blocks that were allocated from
-/// [`PerThread`](crate::PerThread), and the other way round.
+/// Blocks of [`PerThread`](crate::PerThread) can be freed with an `OwnedHeap`, and vice versa.
 ///
-/// Dropping an `OwnedHeap` abandons its heap. Live blocks stay valid, and another owner can adopt
-/// the heap later.
-///
-/// # Fork
-///
-/// In the child of a fork, the heap is consistent only if no other thread was calling a method of
-/// this value during the fork. If another thread may have been doing so, the child must neither use
-/// nor drop the value. It must pass the value to [`lose`](Self::lose) or leak the value.
+/// Dropping an `OwnedHeap` abandons its heap for another owner to adopt. Live blocks stay valid.
 ///
 /// ```
 /// use thread_heap::{OwnedHeap, obmalloc::SizeClass};
@@ -45,27 +33,32 @@ use crate::{
 /// // SAFETY: the block came from one of the process's heaps, and is not used again.
 /// unsafe { heap.free(block) };
 /// ```
+///
+/// # Fork
+///
+/// If another thread may have been using an `OwnedHeap` during a fork, the child must neither use
+/// nor drop it. The child can pass it to [`lose`](Self::lose).
 #[derive(Debug)]
 pub struct OwnedHeap {
     owner: Owner<CurrentParts>,
 }
 
-// SAFETY: every operation borrows the value, and the operations that change the heap borrow it
-// mutably, so only one thread at a time can change the heap. Moving the value to another thread
-// needs synchronisation, which also makes the first thread's changes visible to the other thread.
+// SAFETY: operations that change the heap borrow the value mutably, so only one thread at a time
+// changes it. The synchronisation that moves the value also makes the changes visible.
 unsafe impl Send for OwnedHeap {}
 
 impl OwnedHeap {
-    /// Opens a heap. Adopts an abandoned heap if there is one, and otherwise creates a heap.
-    /// Returns `None` if the memory for a new heap cannot be allocated. O(heaps).
+    /// Opens a heap. Adopts an abandoned heap or creates a new one. O(heaps).
+    ///
+    /// Returns `None` if the memory for a new heap cannot be allocated.
     pub fn open() -> Option<Self> {
         fork::guard();
         Some(Self::new(HEAPS.open()?))
     }
 
-    /// Turns the calling thread's heap, with all of its blocks, into an `OwnedHeap`. The thread
-    /// then has no heap, and opens another one when it next allocates. If the thread has no heap,
-    /// [opens](Self::open) a heap for the `OwnedHeap` instead.
+    /// Turns the calling thread's heap, with all of its blocks, into an `OwnedHeap`.
+    ///
+    /// If the thread has no heap, [opens](Self::open) one. Its next allocation opens another heap.
     pub fn of_this_thread() -> Option<Self> {
         slot::take().map(Self::new).or_else(Self::open)
     }
@@ -109,16 +102,16 @@ impl OwnedHeap {
         self.owner.stats()
     }
 
-    /// Consumes the value without accessing the contents of the heap. This function is meant for
-    /// the child of a fork, if another thread may have been changing the heap during the fork. The
-    /// blocks of the heap can still be freed, but their memory is not used again.
+    /// Consumes the value without accessing the heap, which may be inconsistent in a forked child.
+    ///
+    /// The blocks of the heap can still be freed, but their memory is not used again.
     pub fn lose(self) {
         self.owner.heap().outlives_threads.store(false, Relaxed);
         mem::forget(self);
     }
 
-    /// Counts the memory in use in this heap, in the calling thread's heap, and in all abandoned
-    /// heaps. O(heaps + pools).
+    /// Counts the memory in use in this heap, the calling thread's heap, and all abandoned heaps.
+    /// O(heaps + pools).
     pub fn stats_of_all(&mut self) -> HeapsStats {
         // SAFETY: the owner is not dropped, and the slot does not change while it is used.
         match unsafe { slot::owner() } {
@@ -130,8 +123,7 @@ impl OwnedHeap {
 
 impl Drop for OwnedHeap {
     fn drop(&mut self) {
-        // The field `owner` is dropped after this function has returned. Dropping it abandons the
-        // heap.
+        // Dropping the field `owner` afterwards abandons the heap.
         self.owner.heap().outlives_threads.store(false, Relaxed);
     }
 }

@@ -1,35 +1,19 @@
 //! The slot of a thread: a thread-local word that points to the calling thread's heap.
 //!
-//! A coroutine may allocate on one thread, switch stacks, and continue on another thread. The
-//! compiler treats the switch as an ordinary call, and assumes that the address of a
-//! `thread_local!` is the same before and after a call. Optimised code may therefore compute this
-//! address once and keep it in a register across the switch. After the switch it would then read
-//! the word of the first thread, which may be running other code at the same time. To prevent this,
-//! this module never reveals the address of the word to code that the compiler could optimise in
-//! this way:
+//! A coroutine may continue on another thread, although the compiler assumes that the address of a
+//! `thread_local!` never changes. This module therefore hides the address of the word:
 //!
-//! - On x86-64 Linux, inline assembly reads and writes the word, and adds the thread pointer
-//!   itself. The compiler can keep only the offset of the word from the thread pointer in a
-//!   register, and this offset is the same for all threads.
-//! - On other systems, and with the feature `dynamic-tls`, functions that are never inlined read
-//!   and write the word. They return the pointer to the heap, but never the address of the word.
+//! - On x86-64 Linux, inline assembly accesses the word. The compiler sees only an offset, which is
+//!   the same in all threads.
+//! - On other systems, and with the feature `dynamic-tls`, functions that are never inlined access
+//!   the word.
 //!
-//! To switch stacks, a program either calls a function whose code the compiler does not know, or
-//! uses inline assembly that may write memory. In both cases the compiler must assume that the word
-//! has changed, and read the word again afterwards.
+//! The compiler reads the word again after a stack switch, because the switch may write memory.
 //!
 //! # The model of the thread-local
 //!
-//! We use the "initial-exec" model. The offset of the word from the thread pointer is loaded from
-//! the offset table of the program or library, which the dynamic linker fills. In a program, the
-//! linker replaces this load by a constant.
-//!
-//! In this model, the word must lie in the static block of thread-locals that each thread gets when
-//! it starts. When a library is loaded with `dlopen`, other threads are already running, and the
-//! thread-locals of the library must fit into the blocks that these threads already have. The C
-//! library reserves only a small surplus in each block, so only a few such libraries can be loaded.
-//! With the feature `dynamic-tls`, the word need not lie in the static block, so a library does not
-//! need the surplus.
+//! The word uses the "initial-exec" model. Libraries loaded with `dlopen` share a small reserve of
+//! memory for such words, which the feature `dynamic-tls` does not need.
 
 use std::{
     mem::{self, ManuallyDrop},
@@ -47,8 +31,7 @@ type Heap = &'static ThreadHeap<CurrentParts>;
     target_arch = "x86_64",
     target_pointer_width = "64",
     target_os = "linux",
-    // The dynamic linker of musl does not support the initial-exec model in libraries that are
-    // loaded while the program runs.
+    // The dynamic linker of musl does not support initial-exec in libraries that `dlopen` loads.
     any(target_env = "gnu", all(target_env = "musl", target_feature = "crt-static")),
     not(feature = "dynamic-tls"),
     not(miri)
@@ -58,8 +41,7 @@ mod word {
 
     use crate::process::{heaps::NO_HEAP, slot::Heap};
 
-    /// The name of the word's symbol. The name contains the version of this crate, so that two
-    /// versions of the crate in one program use different words.
+    /// The symbol of the word. Crates of different versions in one program use different words.
     macro_rules! word {
         () => {
             concat!(
@@ -86,12 +68,12 @@ mod word {
         no_heap = sym NO_HEAP,
     );
 
-    /// Returns the distance from the thread pointer to the word. It is the same in all threads.
+    /// Returns the distance from the thread pointer to the word, which is the same in all threads.
     #[inline]
     fn offset() -> usize {
         let offset: usize;
-        // SAFETY: the instruction only loads the entry for the word from the offset table. The
-        // entry never changes after the dynamic linker has filled it, so `nomem` is correct.
+        // SAFETY: the instruction only loads an entry of the offset table, which never changes
+        // after the dynamic linker has filled it. `nomem` is therefore correct.
         unsafe {
             asm!(
                 concat!("mov {offset}, qword ptr [rip + ", word!(), "@gottpoff]"),
@@ -104,8 +86,7 @@ mod word {
 
     #[inline]
     pub(super) fn prepare() {
-        // SAFETY: the assembly contains no instruction. The compiler cannot know this, so it must
-        // load the offset before this point.
+        // SAFETY: the assembly has no instruction, but makes the compiler load the offset before.
         unsafe {
             asm!(
                 "/* {offset} */",
@@ -118,10 +99,9 @@ mod word {
     #[inline]
     pub(super) fn get() -> Heap {
         let heap: *const _;
-        // SAFETY: the instruction loads the word of the calling thread. `pure` is correct because
-        // the result depends only on memory and on the thread pointer. The thread pointer changes
-        // only when the stack is switched, and there the compiler must assume that memory changes
-        // as well.
+        // SAFETY: the instruction loads the calling thread's word. `pure` is correct, because the
+        // result depends only on memory and on the thread pointer. That pointer changes only in a
+        // stack switch, in which the compiler must assume that memory changes as well.
         unsafe {
             asm!(
                 "mov {heap}, qword ptr fs:[{offset}]",
@@ -130,8 +110,7 @@ mod word {
                 options(pure, readonly, nostack, preserves_flags)
             );
         }
-        // SAFETY: the word points to `NO_HEAP` or to a heap that was passed to `set`. Both are
-        // `'static`.
+        // SAFETY: the word points to `NO_HEAP` or to a heap passed to `set`. Both are `'static`.
         unsafe { &*heap }
     }
 
@@ -185,8 +164,7 @@ mod word {
 
     #[inline(never)]
     pub(super) fn get() -> Heap {
-        // The read is volatile. Otherwise the compiler could conclude that two calls of this
-        // function return the same heap, even if the stack was switched between them.
+        // The volatile read keeps the compiler from merging two calls around a stack switch.
         // SAFETY: the word is initialised, and only this thread accesses it.
         WORD.with(|word| unsafe { word.as_ptr().read_volatile() })
     }
@@ -215,8 +193,9 @@ pub(super) fn get() -> Heap {
     word::get()
 }
 
-/// Returns an `Owner` of the calling thread's heap, or `None` if the thread has no heap. The slot
-/// keeps the ownership of the heap, so the returned `Owner` is only a temporary copy.
+/// Returns an `Owner` of the calling thread's heap, or `None` if the thread has no heap.
+///
+/// The slot keeps the ownership of the heap, so the returned `Owner` is only a temporary copy.
 ///
 /// # Safety
 ///
@@ -230,17 +209,16 @@ pub(super) unsafe fn owner() -> Option<ManuallyDrop<Owner<CurrentParts>>> {
     (!ptr::eq(heap, &NO_HEAP)).then(owner)
 }
 
-/// Puts a heap into the slot of the calling thread. The thread must have no heap.
+/// Puts a heap into the slot of the calling thread, which must have no heap.
 pub(super) fn put(owner: Owner<CurrentParts>) {
     debug_assert!(ptr::eq(get(), &NO_HEAP), "the slot is empty");
     word::set(owner.heap());
-    // The slot owns the heap from now on.
     mem::forget(owner);
 }
 
-/// Takes the calling thread's heap out of the slot and returns its owner. Returns `None` if the
-/// thread has no heap. Also removes the thread's number from the heap. When the thread ends, a
-/// later thread with the same number therefore does not regard the heap as [left
+/// Takes the calling thread's heap out of the slot. Returns `None` if the thread has no heap.
+///
+/// Also resets the thread number of the heap, so that no later thread regards the heap as [left
 /// open](ThreadHeap::thread).
 pub(super) fn take() -> Option<Owner<CurrentParts>> {
     let heap = get();
@@ -253,8 +231,7 @@ pub(super) fn take() -> Option<Owner<CurrentParts>> {
     Some(unsafe { Owner::new(heap) })
 }
 
-/// Returns the number of the calling thread, which is never 0. No two live threads have the same
-/// number, but a new thread may get the number of a thread that has ended.
+/// Returns the number of the calling thread, which is not 0 and is unique among live threads.
 pub(super) fn thread() -> usize {
     word::thread()
 }
