@@ -8,17 +8,17 @@ use crate::list::{CacheStats, Cleared};
 
 /// A cache of any type.
 pub trait Cache {
-    /// Returns the storage of all free objects to the allocator below the cache. The result
-    /// contains the number of these objects and the bytes of their storage.
+    /// Returns the storage of all free objects to the allocator below the cache.
     ///
     /// # Panics
     ///
     /// Panics if the allocator below the cache panics.
     fn clear(&self) -> Cleared;
 
-    /// Calls `visit` for each list of the cache, with the figures of that list as the second
-    /// argument. If the cache has a separate list for each length of its objects, the first
-    /// argument is the length. Otherwise the first argument is `None`.
+    /// Calls `visit` with the figures of each list of the cache.
+    ///
+    /// The first argument is the length of the objects in the list, or `None` if the cache does not
+    /// distinguish lengths.
     fn each_list(&self, visit: &mut dyn FnMut(Option<usize>, CacheStats));
 }
 
@@ -32,7 +32,7 @@ impl<C: Cache + ?Sized> Cache for &C {
     }
 }
 
-/// The caches of a runtime. Each cache has a name, which is that of the type of its objects.
+/// The caches of a runtime, each with the name of its objects' type.
 ///
 /// ```
 /// use object_cache::{Cache, CacheGroup, Cached, FreeList};
@@ -67,8 +67,7 @@ impl fmt::Debug for CacheGroup<'_> {
     }
 }
 
-/// Formats `cache` for `Debug`. The output consists of `name` and the figures of each list in the
-/// cache.
+/// Formats `name` and the figures of each list of `cache` for `Debug`.
 pub(crate) fn show(name: &str, cache: &dyn Cache, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let mut shown = f.debug_struct(name);
     cache.each_list(&mut |length, stats| {

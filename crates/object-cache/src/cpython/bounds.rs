@@ -1,8 +1,7 @@
 //! The bounds of CPython's caches, version by version.
 //!
-//! All figures are from CPython's sources. In 2.7.18 and 3.6.15, some bounds are given as the
-//! lengths of arrays. We have also read these lengths from the built library. In a free-threaded
-//! build, every thread has its own lists, and each bound is for the list of one thread.
+//! The figures are from CPython's sources. In a free-threaded build, each bound applies to the list
+//! of one thread.
 
 #![forbid(unsafe_code)]
 
@@ -10,15 +9,14 @@ use core::ops::RangeInclusive;
 
 /// A version of CPython.
 ///
-/// CPython sets the bounds that [`bound`](Self::bound) returns in
-/// `Include/internal/pycore_freelist.h` (3.13) and `Include/internal/pycore_freelist_state.h` (3.14
-/// and 3.15). For a few kinds of objects, CPython sets the bound elsewhere in all versions. The
-/// documentation of each variant of [`Kind`] names such a file, and the files of versions before
-/// 3.13.
+/// The bounds of most kinds are in `Include/internal/pycore_freelist.h` (3.13) and
+/// `Include/internal/pycore_freelist_state.h` (3.14 and 3.15).
+///
+/// The variants of [`Kind`] name the files of earlier versions, and those of bounds that are
+/// defined elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// 2.7. In this version, ints and floats live in a [`BlockCache`](super::BlockCache), which has
-    /// no bound.
+    /// 2.7, which keeps ints and floats in an unbounded [`BlockCache`](super::BlockCache).
     V2_7,
     /// 3.6.
     V3_6,
@@ -33,8 +31,8 @@ pub enum Version {
 }
 
 impl Version {
-    /// Returns the maximum number of free objects of `kind` that one list retains. Returns `None`
-    /// if this version has no list for `kind`, or if that list has no bound.
+    /// Returns how many free objects of `kind` one list retains, or `None` if there is no such list
+    /// or no bound.
     pub const fn bound(self, kind: Kind) -> Option<u32> {
         match BOUNDS[kind as usize][self as usize] {
             0 => None,
@@ -42,8 +40,7 @@ impl Version {
         }
     }
 
-    /// Returns the number of items in the longest tuple that this version caches. Each length from
-    /// 1 up to this number has its own list.
+    /// Returns the number of items in the longest tuple that has a free list.
     ///
     /// Source: as for [`Kind::Tuple`].
     pub const fn longest_tuple(self) -> usize {
@@ -55,9 +52,8 @@ impl Version {
 
     /// Returns the range of the small ints, which CPython never frees.
     ///
-    /// Source: `Objects/intobject.c` of 2.7, `Objects/longobject.c` of 3.6, and in
-    /// `Include/internal`, `pycore_global_objects.h` of 3.11 and 3.13 and
-    /// `pycore_runtime_structs.h` of 3.14 and 3.15.
+    /// Source: `intobject.c` of 2.7, `longobject.c` of 3.6, `pycore_global_objects.h` of 3.11 and
+    /// 3.13, and `pycore_runtime_structs.h` of 3.14 and 3.15.
     pub const fn small_ints(self) -> RangeInclusive<i64> {
         match self {
             Self::V3_15 => -5..=1_024,
@@ -66,8 +62,7 @@ impl Version {
     }
 }
 
-/// Defines [`Kind`], and the bound of each kind in each version. The number 0 means that the
-/// version has no list for this kind, or that the list has no bound.
+/// Defines [`Kind`] and the bounds of each kind. 0 stands for no list or no bound.
 macro_rules! kinds {
     ($($(#[$doc:meta])* $Kind:ident $bounds:tt,)*) => {
         /// A type of object that CPython caches.
@@ -129,24 +124,22 @@ kinds! {
     RangeIterator [0, 0, 0, 0, 6, 6],
     /// A context. Source in 3.11: `pycore_context.h`.
     Context [0, 0, 255, 255, 255, 255],
-    /// A wrapped value of an asynchronous generator. Source: `Objects/genobject.c`; in 3.11,
-    /// `pycore_genobject.h`.
+    /// A wrapped value of an asynchronous generator. Source: as for
+    /// [`AsyncGenSend`](Self::AsyncGenSend).
     AsyncGenValue [0, 80, 80, 80, 80, 80],
-    /// The awaitable of an asynchronous generator's `asend`. Source: as for
-    /// [`AsyncGenValue`](Self::AsyncGenValue).
+    /// An `asend` awaitable. Source: `Objects/genobject.c`; in 3.11, `pycore_genobject.h`.
     AsyncGenSend [0, 80, 80, 80, 80, 80],
     /// An asyncio future's iterator. Source up to 3.13: `Modules/_asynciomodule.c`.
     FutureIterator [0, 255, 255, 255, 255, 255],
     /// An array of pointers that the garbage collector uses.
     ObjectStackChunk [0, 0, 0, 4, 4, 4],
-    /// A block of a deque. From 3.11 on, each deque has its own list of free blocks. Source in all
-    /// versions: `Modules/_collectionsmodule.c`.
+    /// A block of a deque. From 3.11 on, each deque has its own list. Source in all versions:
+    /// `Modules/_collectionsmodule.c`.
     DequeBlock [10, 16, 16, 16, 16, 16],
-    /// A `MemoryError`. CPython creates some of these objects in advance, so that raising a
-    /// `MemoryError` needs no memory. Source in all versions: `Objects/exceptions.c`.
+    /// A `MemoryError`. Source in all versions: `Objects/exceptions.c`.
     MemoryError [0, 16, 16, 16, 16, 16],
-    /// A chunk of the stack on which CPython keeps its frames. CPython caches a chunk after it has
-    /// removed the chunk from this stack. Source in all versions: `Python/pystate.c`.
+    /// A chunk of the stack on which CPython keeps its frames. Source in all versions:
+    /// `Python/pystate.c`.
     DataStackChunk [0, 0, 0, 0, 1, 1],
 }
 

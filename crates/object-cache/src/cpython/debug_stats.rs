@@ -61,7 +61,6 @@ fn write_line(
     writeln!(f)
 }
 
-/// Writes `text` right-aligned in a field of `width` columns.
 fn align_right(
     width: usize,
     f: &mut fmt::Formatter<'_>,
@@ -73,7 +72,7 @@ fn align_right(
     text(f)
 }
 
-/// A writer that only counts the characters written to it.
+/// A writer that only counts characters.
 struct Columns(usize);
 
 impl Write for Columns {
@@ -102,8 +101,7 @@ mod tests {
     use super::*;
     use crate::list::Cleared;
 
-    /// A cache that reports the given lists. Each entry consists of the length of the objects, the
-    /// number of free objects, and the size of an object.
+    /// A cache that reports lists of (length, number of free objects, bytes of an object).
     struct Lists(Vec<(Option<usize>, usize, usize)>);
 
     impl Cache for Lists {
@@ -118,7 +116,7 @@ mod tests {
         }
     }
 
-    /// CPython 3.6 and 3.13 printed the lines that this test expects.
+    /// CPython 3.6 and 3.13 printed the expected lines.
     #[test]
     fn a_line_has_the_layout_of_cpythons() {
         let dicts = Lists([(None, 10, 48)].into());

@@ -1,5 +1,4 @@
-//! Tests with a heap that can allocate only a few blocks. The caches above this heap are a list of
-//! floats and lists of tuples.
+//! Tests with a heap that can allocate only a few blocks.
 
 use core::cell::Cell;
 
@@ -19,10 +18,8 @@ std::thread_local! {
     static TUPLES: TupleLists<(), u64, Heap, 3> = TupleLists::new(10, HEAP);
 }
 
-/// Malloc with a limit on the number of blocks.
 struct Capped;
 
-/// The caches of the running test.
 struct Caches;
 
 type Heap = RetryAfterClear<Capped, Caches>;
@@ -54,8 +51,7 @@ unsafe impl MemAlloc for Capped {
         if LEFT.get() == 0 { None } else { count(Malloc.calloc(items, size)) }
     }
 
-    /// Refuses the request if the heap has no block left, as an allocator does that must move the
-    /// contents into a new block.
+    /// Fails if no block is left, even though the block could sometimes grow in place.
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
         // SAFETY: the block is malloc's (contract of `realloc`).
         if LEFT.get() == 0 { None } else { unsafe { Malloc.realloc(ptr, size) } }
@@ -68,8 +64,7 @@ unsafe impl MemAlloc for Capped {
     }
 }
 
-/// Lets the heap allocate two blocks, and allocates two floats in them. The floats are then
-/// dropped, so both blocks become free objects in the cache of floats.
+/// Allocates two floats, drops them, and so leaves two free objects in a heap without free blocks.
 fn retain_two_floats() {
     LEFT.set(2);
     FLOATS.with(|floats| {
