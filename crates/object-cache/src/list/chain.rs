@@ -4,33 +4,27 @@ use core::ptr::NonNull;
 
 use super::Link;
 
-/// A chain of free objects, each of which is linked to the next one. As an iterator, the chain
-/// removes its objects one after the other, beginning with the first, and returns each of them.
+/// A singly linked chain of free objects. Iterating over the chain removes its objects.
 pub(crate) struct Chain<N> {
     /// # Invariant
     ///
-    /// The chain owns the object that `head` points to and every object after it. The links of
-    /// these objects are initialised.
+    /// The chain owns the object at `head` and every object after it, whose links are initialised.
     head: Option<NonNull<N>>,
 }
 
 impl<N: Link> Chain<N> {
-    /// An empty chain.
     pub(crate) const EMPTY: Self = Self { head: None };
 
-    /// Makes a chain that begins with `head`.
-    ///
     /// # Safety
     ///
     /// - The caller must own `head` and every object after it, and gives up that ownership.
     /// - The links of these objects must be initialised.
     pub(crate) unsafe fn from_head(head: Option<NonNull<N>>) -> Self {
-        // INVARIANT: the contract of this function promises both parts.
+        // INVARIANT: the contract promises both parts.
         Self { head }
     }
 
-    /// Converts the chain to a pointer to its first object. The caller then owns all of the chain's
-    /// objects.
+    /// Returns the first object and, with it, the ownership of all objects.
     pub(crate) fn into_head(self) -> Option<NonNull<N>> {
         self.head
     }
@@ -48,16 +42,13 @@ impl<N: Link> Chain<N> {
     pub(crate) unsafe fn push(&mut self, object: NonNull<N>) {
         // SAFETY: the caller owns `object` (contract).
         unsafe { N::set_next(object, self.head) };
-        // INVARIANT: the chain owns `object`, because the caller has given it up (contract). The
-        // link of `object` has just been initialised.
+        // INVARIANT: the caller has given up `object` (contract), whose link is now initialised.
         self.head = Some(object);
     }
 
-    /// Removes the first object and returns it. The caller then owns that object.
     pub(crate) fn pop(&mut self) -> Option<NonNull<N>> {
         let object = self.head?;
-        // SAFETY: the chain owns the object, and the object's link is initialised (invariant of
-        // `head`).
+        // SAFETY: the chain owns the object, whose link is initialised (invariant of `head`).
         self.head = unsafe { N::next(object) };
         Some(object)
     }

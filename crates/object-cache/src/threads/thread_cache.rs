@@ -12,9 +12,8 @@ use crate::{
 
 /// One thread's cache over a [`SharedCache`].
 ///
-/// The cache retains up to two magazines of free objects. Most calls of `take` and `put` need no
-/// atomic operations. `take` needs them only if it finds both magazines empty, and `put` only if it
-/// finds both magazines full.
+/// The cache retains up to two magazines (batches of free objects). Most calls of `take` and `put`
+/// need no atomic operations.
 ///
 /// ```
 /// use object_cache::{Cached, SharedCache};
@@ -34,15 +33,14 @@ use crate::{
 pub struct ThreadCache<'s, T, A: MemAlloc, const SLOTS: usize = 16> {
     /// # Invariant
     ///
-    /// Every object in the list is storage for a `T` that came from `shared`'s allocator and holds
-    /// no value.
+    /// Every object in the list came from `shared`'s allocator, and is storage for a `T` without a
+    /// value.
     list: ThreadList<FreeObject>,
     shared: &'s SharedCache<T, A, SLOTS>,
 }
 
 impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
-    /// Makes a cache for the calling thread. The new cache exchanges free objects with the caches
-    /// of other threads through `self`.
+    /// Makes a cache for the calling thread.
     pub const fn thread(&self) -> ThreadCache<'_, T, A, SLOTS> {
         ThreadCache { list: ThreadList::new(self.magazine), shared: self }
     }
@@ -70,8 +68,9 @@ impl<T, A: MemAlloc, const SLOTS: usize> ThreadCache<'_, T, A, SLOTS> {
         }
     }
 
-    /// Returns the storage of the calling thread's free objects to the allocator below the cache.
-    /// To also return the storage of the objects in the depot, call [`SharedCache::clear`].
+    /// Returns the storage of this thread's free objects to the allocator below.
+    ///
+    /// [`SharedCache::clear`] does the same for the objects in the depot.
     pub fn clear(&self) -> Cleared {
         let magazines = self.list.magazines();
         let objects = magazines.map(|magazine| self.shared.release(magazine)).sum();
@@ -80,21 +79,17 @@ impl<T, A: MemAlloc, const SLOTS: usize> ThreadCache<'_, T, A, SLOTS> {
 
     /// Returns the figures of this thread.
     ///
-    /// The cache consists of a stack and a spare magazine. An overflow is a call of `put` that
-    /// found the stack full. The contents of the stack then become the new spare, and the old spare
-    /// moves to the depot. If the depot has no empty slot, the storage of the old spare returns to
-    /// the allocator below.
+    /// An overflow is a `put` that found the current magazine full, even if the depot had room for
+    /// it.
     pub fn stats(&self) -> CacheStats {
         self.list.stats(SharedCache::<T, A, SLOTS>::STORAGE.bytes)
     }
 }
 
-// SAFETY: the storage has at least the layout of a `T`. Storage leaves the list before `take`
-// returns it, and comes back only through `put`. The shared allocator keeps its blocks valid. A
-// magazine has one owner at a time, so no two threads can hand out the same storage.
+// SAFETY: the storage has at least the layout of a `T`, and leaves the list in `take` and comes
+// back only in `put`. A magazine has one owner at a time. The shared allocator keeps its blocks
+// valid.
 unsafe impl<T, A: MemAlloc, const SLOTS: usize> StorageSource<T> for ThreadCache<'_, T, A, SLOTS> {
-    /// Takes storage from this cache. If this cache is empty, first refills it with a magazine from
-    /// the depot. If the depot is empty too, allocates storage from the allocator below the caches.
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {
         match self.list.stack.take() {
@@ -103,15 +98,14 @@ unsafe impl<T, A: MemAlloc, const SLOTS: usize> StorageSource<T> for ThreadCache
         }
     }
 
-    /// Returns storage to this cache. The storage may have come from this cache or from another
-    /// cache of the same [`SharedCache`].
+    /// Returns storage, which may have come from any cache of the same [`SharedCache`].
     #[inline]
     unsafe fn put(&self, storage: NonNull<T>) {
         // SAFETY: the caller gives up the storage, which holds no value (contract).
         // INVARIANT: the storage came from the shared allocator.
         if let Err(refused) = unsafe { self.list.stack.put(storage.cast()) } {
-            // SAFETY: the caller has given up the storage (see above). The stack was full and does
-            // not own `refused`.
+            // SAFETY: the caller has given up the storage, and the full stack does not own
+            // `refused`.
             unsafe { self.spill(refused) };
         }
     }
