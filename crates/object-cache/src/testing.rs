@@ -73,7 +73,6 @@ unsafe impl MemAlloc for Hooked {
     }
 }
 
-/// Returns the message that `body` panics with.
 pub(crate) fn panic_of(body: impl FnOnce()) -> String {
     let payload = catch_unwind(AssertUnwindSafe(body)).expect_err("a panic");
     payload.downcast_ref::<&str>().map_or_else(
@@ -98,7 +97,6 @@ impl Log {
         self.0.dropped.take()
     }
 
-    /// Makes these values panic when they are dropped.
     pub(crate) fn arm<const N: usize>(&self, bombs: [u32; N]) {
         self.0.bombs.borrow_mut().extend(bombs);
     }

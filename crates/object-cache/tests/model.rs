@@ -42,7 +42,6 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op, 1..200)
 }
 
-/// How often each value was dropped, by its number.
 #[derive(Clone, Default)]
 struct Drops(Rc<RefCell<BTreeMap<u64, u32>>>);
 
@@ -99,7 +98,6 @@ impl<P> Play<P> {
         Self { live: Vec::new(), drops: Drops::default(), made: 0 }
     }
 
-    /// `make` makes an object in the cache, and `value` returns its value.
     fn step(
         &mut self,
         op: Op,
@@ -237,8 +235,7 @@ impl Drop for Tuple<'_> {
         struct Put<'t, 'c>(&'t Tuple<'c>);
         impl Drop for Put<'_, '_> {
             fn drop(&mut self) {
-                // SAFETY: the storage came from the cache with this length, and holds no live
-                // value.
+                // SAFETY: the storage came from the cache with this length, and holds no value.
                 unsafe { self.0.cache.put(self.0.object, self.0.len) };
             }
         }
@@ -327,7 +324,6 @@ fn a_thread_cache_matches_the_model() {
     });
 }
 
-/// The type that each storage serves, by its address.
 #[derive(Default)]
 struct Types(BTreeMap<usize, &'static str>);
 

@@ -1,5 +1,3 @@
-//! Caches of several threads.
-
 use std::{
     cell::RefCell,
     ptr::NonNull,
@@ -117,8 +115,7 @@ fn objects_that_outlive_their_threads_cache_return_to_the_layer_below() {
     }
 
     thread::spawn(|| {
-        // The first use decides when a thread-local is dropped: `BEFORE` before the cache, `AFTER`
-        // after it.
+        // The first uses decide which of the thread-locals outlives the cache.
         BEFORE.with(|before| before.borrow_mut().clear());
         let messages = make(10);
         AFTER.with(|after| *after.borrow_mut() = make(10));

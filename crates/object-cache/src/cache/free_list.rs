@@ -1,5 +1,3 @@
-//! A bounded cache of storage for objects of one type.
-
 use core::{fmt, marker::PhantomData, ptr::NonNull};
 
 use raw_mem::MemAlloc;
@@ -74,8 +72,8 @@ impl<T, A: MemAlloc> FreeList<T, A> {
     ///
     /// If that allocator panics, the storage that it has not received yet stays in the cache.
     pub fn clear(&self) -> Cleared {
-        // SAFETY: the object came from `lower` and holds no value (invariant of `stack`), and has
-        // left the stack.
+        // SAFETY: the object came from `lower`, holds no value (invariant of `stack`), and has
+        // left.
         let count = self.stack.clear(|free| unsafe { self.put_below(free) });
         Cleared::new(count as usize, Self::STORAGE.bytes)
     }
@@ -86,9 +84,8 @@ impl<T, A: MemAlloc> FreeList<T, A> {
     }
 }
 
-// SAFETY: `STORAGE` has the layout of a `T`. Storage leaves the stack in `take` and comes back only
-// in `put`, so it has one owner. The blocks of `lower` stay valid if the cache moves. `FreeList` is
-// not `Clone`.
+// SAFETY: `STORAGE` fits a `T`. Storage leaves the stack in `take` and comes back only in `put`, so
+// it has one owner. It stays valid if the cache moves. `FreeList` is not `Clone`.
 unsafe impl<T, A: MemAlloc> StorageSource<T> for FreeList<T, A> {
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {

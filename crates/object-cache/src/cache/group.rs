@@ -1,5 +1,3 @@
-//! Operations that every cache supports, and groups of several caches.
-
 #![forbid(unsafe_code)]
 
 use core::fmt;
@@ -15,10 +13,7 @@ pub trait Cache {
     /// Panics if the allocator below the cache panics.
     fn clear(&self) -> Cleared;
 
-    /// Calls `visit` with the figures of each list of the cache.
-    ///
-    /// The first argument is the length of the objects in the list, or `None` if the cache does not
-    /// distinguish lengths.
+    /// Calls `visit` with the object length of each list (`None` if lengths vary) and its figures.
     fn each_list(&self, visit: &mut dyn FnMut(Option<usize>, CacheStats));
 }
 
@@ -67,7 +62,6 @@ impl fmt::Debug for CacheGroup<'_> {
     }
 }
 
-/// Formats `name` and the figures of each list of `cache` for `Debug`.
 pub(crate) fn show(name: &str, cache: &dyn Cache, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let mut shown = f.debug_struct(name);
     cache.each_list(&mut |length, stats| {

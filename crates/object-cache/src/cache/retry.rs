@@ -1,5 +1,3 @@
-//! An allocator that clears caches when memory is exhausted.
-
 use core::ptr::NonNull;
 
 use raw_mem::{MAX_REQUEST, MemAlloc, calloc_size};
@@ -8,11 +6,9 @@ use super::Cache;
 
 /// An allocator that clears `caches` if `below` refuses a request, and then repeats the request.
 ///
-/// Storage that the caches retain for one type then becomes available to other types. A request
-/// above [`MAX_REQUEST`] fails at once, because clearing the caches cannot help.
+/// A request above [`MAX_REQUEST`] fails at once, because clearing the caches cannot help.
 ///
-/// The caches usually allocate from the `RetryAfterClear` itself, so it cannot borrow them. A
-/// zero-sized type can find them instead:
+/// If the caches allocate from the `RetryAfterClear` itself, a zero-sized type can find them:
 ///
 /// ```
 /// use object_cache::{Cache, CacheStats, Cleared, FreeList, RetryAfterClear};
@@ -44,8 +40,8 @@ impl<A: MemAlloc, C: Cache> RetryAfterClear<A, C> {
         Self { below, caches }
     }
 
-    /// Clears the caches, and calls `ask` if that returned any storage. `bytes` is the size of the
-    /// request, or `None` if the size overflowed.
+    /// Clears the caches, and calls `ask` if that returned storage. A size that overflows is
+    /// `None`.
     #[cold]
     #[inline(never)]
     fn retry(
@@ -58,8 +54,7 @@ impl<A: MemAlloc, C: Cache> RetryAfterClear<A, C> {
     }
 }
 
-// SAFETY: all memory comes from `below`, which leaves live blocks unchanged if it refuses a
-// request. Clearing the caches frees only objects that hold no value.
+// SAFETY: all memory comes from `below`. Clearing the caches frees only objects without a value.
 unsafe impl<A: MemAlloc, C: Cache> MemAlloc for RetryAfterClear<A, C> {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
@@ -77,8 +72,7 @@ unsafe impl<A: MemAlloc, C: Cache> MemAlloc for RetryAfterClear<A, C> {
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
         // SAFETY: the block came from `below` (contract of `realloc`).
         unsafe { self.below.realloc(ptr, size) }.or_else(|| {
-            // SAFETY: the block came from `below` (contract), and is still live because the first
-            // request failed.
+            // SAFETY: the block came from `below` (contract), and the first request left it live.
             self.retry(Some(size), |below| unsafe { below.realloc(ptr, size) })
         })
     }

@@ -1,11 +1,6 @@
-//! Sources of the storage that owning pointers use.
-
 use core::{mem, ptr::NonNull};
 
-/// A source of storage for objects of type `T`.
-///
-/// A source is a cache such as [`FreeList`](crate::FreeList), a reference to a source, or a type
-/// that finds the calling thread's cache (see [`thread_cache!`](crate::thread_cache!)).
+/// A source of storage for objects of type `T`, such as a cache or a reference to a cache.
 ///
 /// # Safety
 ///
@@ -57,10 +52,8 @@ pub(crate) unsafe fn drop_and_put<T>(source: &impl StorageSource<T>, object: Non
     unsafe { object.drop_in_place() };
 }
 
-/// Takes storage from `source` and writes the result of `make` to it.
-///
-/// Returns `None` without calling `make` if the allocation fails. If `make` panics, the storage
-/// goes back to `source`.
+/// Writes the result of `make` to storage from `source`, which gets the storage back if `make`
+/// panics. Returns `None` without calling `make` if the allocation fails.
 #[inline]
 pub(crate) fn take_and_fill<T>(
     source: &impl StorageSource<T>,
@@ -86,8 +79,7 @@ impl<'s, T, S: StorageSource<T>> Vacant<'s, T, S> {
     /// # Safety
     ///
     /// - `storage` must have been taken from `source` or a clone of it.
-    /// - When the guard is dropped, `storage` must hold no live value. Nothing may use it
-    ///   afterwards.
+    /// - `storage` must hold no live value at the drop of the guard, and must not be used after it.
     #[inline]
     unsafe fn new(source: &'s S, storage: NonNull<T>) -> Self {
         Self { source, storage }

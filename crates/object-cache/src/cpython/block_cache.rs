@@ -1,12 +1,3 @@
-//! A cache that cuts objects out of larger blocks.
-//!
-//! ```text
-//!   blocks ──► ┌──────┬────────┬────────┬────────┐    ┌──────┬────────┬───
-//!              │ next │ object │ object │ object │ ─► │ next │ object │
-//!              └──────┴────────┴────────┴────────┘    └──────┴────────┴───
-//!                       in use   free ◄─── stack ────────── free
-//! ```
-
 use core::{cell::Cell, fmt, marker::PhantomData, mem, ptr::NonNull};
 
 use raw_mem::MemAlloc;
@@ -20,10 +11,10 @@ use crate::{
 /// A cache that cuts storage for objects of type `T` out of blocks of at most `BLOCK` bytes.
 ///
 /// The cache retains every block until [`compact`](Self::compact) is called or the cache is
-/// dropped. Within a new block, the highest address is handed out first.
+/// dropped.
 ///
-/// CPython 2.7: `PyIntBlock` in `Objects/intobject.c` and `PyFloatBlock` in
-/// `Objects/floatobject.c`. Such a block of 1,000 bytes holds a link and 41 objects of 24 bytes.
+/// CPython 2.7: `PyIntBlock` in `Objects/intobject.c`, and `PyFloatBlock` in
+/// `Objects/floatobject.c`.
 ///
 /// ```
 /// use object_cache::{Cached, cpython::BlockCache};
@@ -81,8 +72,7 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
         }
     }
 
-    /// Allocates a block, puts all of its objects except the last into the stack, and returns the
-    /// last.
+    /// Allocates a block, returns its last object, and puts the others into the stack.
     #[cold]
     #[inline(never)]
     fn take_from_new_block(&self) -> Option<NonNull<T>> {
@@ -103,8 +93,7 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
 
     /// Returns all blocks in which every object is free to the allocator below the cache.
     ///
-    /// Takes O(n log n) steps for n free objects and blocks. Allocates no memory, because the free
-    /// objects and the blocks are sorted in place.
+    /// Takes O(n log n) steps for n free objects and blocks. Allocates no memory.
     ///
     /// The allocator below may use the cache while it frees a block. If that allocator panics, the
     /// remaining blocks stay in the cache.
@@ -124,8 +113,7 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
             }
             self.block_count.set(self.block_count.get() - 1);
             returned += 1;
-            // SAFETY: the block came from `lower`. The block and all of its objects have left the
-            // cache, so nobody uses them again.
+            // SAFETY: the block came from `lower`, and has left the cache with all of its objects.
             unsafe { self.lower.free(Some(block.cast())) };
         }
         Cleared { objects: returned * Self::OBJECTS, bytes: returned * Self::WHOLE.bytes }
@@ -158,22 +146,19 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
     }
 }
 
-/// The blocks and free objects that a running compaction has taken out of the cache.
+/// What a running compaction has taken out of the cache, in ascending order of address.
 ///
 /// Dropping this value puts the blocks and objects back.
 struct Remaining<'c, T, A: MemAlloc, const BLOCK: usize> {
-    /// In ascending order of address.
     free: Chain<FreeObject>,
-    /// In ascending order of address.
     blocks: Chain<FreeObject>,
     cache: &'c BlockCache<T, A, BLOCK>,
 }
 
 impl<T, A: MemAlloc, const BLOCK: usize> Remaining<'_, T, A, BLOCK> {
-    /// Removes and counts the free objects that lie in `block`, the first of the remaining blocks.
+    /// Removes and counts the free objects in `block`, which was the first of the remaining blocks.
     ///
-    /// A free object at a lower address lies in a block that a nested compaction holds, so it goes
-    /// back into the stack.
+    /// A lower address belongs to a block of a nested compaction, so that object goes back.
     fn take_free_of(&mut self, block: NonNull<FreeObject>) -> (Chain<FreeObject>, usize) {
         let start = block.addr().get();
         let end = start + BlockCache::<T, A, BLOCK>::WHOLE.bytes;
@@ -203,9 +188,8 @@ impl<T, A: MemAlloc, const BLOCK: usize> Drop for Remaining<'_, T, A, BLOCK> {
     }
 }
 
-// SAFETY: the objects of a block do not overlap, and each has the layout of a `T`. An object leaves
-// the stack in `take` and comes back only in `put`. A block with an object in use stays allocated
-// until the cache is dropped.
+// SAFETY: the objects do not overlap, and each has the layout of a `T`. An object leaves the stack
+// in `take` and comes back only in `put`. A block with an object in use stays allocated.
 unsafe impl<T, A: MemAlloc, const BLOCK: usize> StorageSource<T> for BlockCache<T, A, BLOCK> {
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {
@@ -217,8 +201,7 @@ unsafe impl<T, A: MemAlloc, const BLOCK: usize> StorageSource<T> for BlockCache<
 
     #[inline]
     unsafe fn put(&self, storage: NonNull<T>) {
-        // SAFETY: the caller gives up the storage, which holds no value (contract). The stack has
-        // room.
+        // SAFETY: the storage holds no value and is not used again (contract). The stack has room.
         // INVARIANT: the storage came from `take`, so it lies in a block.
         let _ = unsafe { self.stack.put(storage.cast()) };
     }
@@ -244,8 +227,7 @@ impl<T, A: MemAlloc, const BLOCK: usize> fmt::Debug for BlockCache<T, A, BLOCK> 
 impl<T, A: MemAlloc, const BLOCK: usize> Drop for BlockCache<T, A, BLOCK> {
     fn drop(&mut self) {
         self.blocks.replace(Chain::EMPTY).for_each(|block| {
-            // SAFETY: the block came from `lower` (invariant of `blocks`), and nobody uses it after
-            // this drop.
+            // SAFETY: the block came from `lower` (invariant of `blocks`), and is not used again.
             unsafe { self.lower.free(Some(block.cast())) };
         });
     }

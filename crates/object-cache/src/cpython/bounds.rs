@@ -1,7 +1,6 @@
 //! The bounds of CPython's caches, version by version.
 //!
-//! The figures are from CPython's sources. In a free-threaded build, each bound applies to the list
-//! of one thread.
+//! In a free-threaded build, each bound applies to the list of one thread.
 
 #![forbid(unsafe_code)]
 
@@ -9,11 +8,8 @@ use core::ops::RangeInclusive;
 
 /// A version of CPython.
 ///
-/// The bounds of most kinds are in `Include/internal/pycore_freelist.h` (3.13) and
-/// `Include/internal/pycore_freelist_state.h` (3.14 and 3.15).
-///
-/// The variants of [`Kind`] name the files of earlier versions, and those of bounds that are
-/// defined elsewhere.
+/// Source, unless a [`Kind`] names another file: `pycore_freelist.h` of 3.13, and
+/// `pycore_freelist_state.h` of 3.14 and 3.15, both in `Include/internal`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// 2.7, which keeps ints and floats in an unbounded [`BlockCache`](super::BlockCache).
@@ -31,8 +27,8 @@ pub enum Version {
 }
 
 impl Version {
-    /// Returns how many free objects of `kind` one list retains, or `None` if there is no such list
-    /// or no bound.
+    /// Returns how many free objects of `kind` one list retains, or `None` without a list or a
+    /// bound.
     pub const fn bound(self, kind: Kind) -> Option<u32> {
         match BOUNDS[kind as usize][self as usize] {
             0 => None,
@@ -40,9 +36,7 @@ impl Version {
         }
     }
 
-    /// Returns the number of items in the longest tuple that has a free list.
-    ///
-    /// Source: as for [`Kind::Tuple`].
+    /// Returns the number of items in the longest tuple that has a list (source: [`Kind::Tuple`]).
     pub const fn longest_tuple(self) -> usize {
         match self {
             Self::V2_7 | Self::V3_6 | Self::V3_11 => 19,
@@ -52,8 +46,8 @@ impl Version {
 
     /// Returns the range of the small ints, which CPython never frees.
     ///
-    /// Source: `intobject.c` of 2.7, `longobject.c` of 3.6, `pycore_global_objects.h` of 3.11 and
-    /// 3.13, and `pycore_runtime_structs.h` of 3.14 and 3.15.
+    /// Source: `intobject.c` (2.7), `longobject.c` (3.6), `pycore_global_objects.h` (3.11, 3.13),
+    /// and `pycore_runtime_structs.h` (3.14, 3.15).
     pub const fn small_ints(self) -> RangeInclusive<i64> {
         match self {
             Self::V3_15 => -5..=1_024,
@@ -62,7 +56,7 @@ impl Version {
     }
 }
 
-/// Defines [`Kind`] and the bounds of each kind. 0 stands for no list or no bound.
+/// The bounds of each kind, where 0 stands for no list or no bound.
 macro_rules! kinds {
     ($($(#[$doc:meta])* $Kind:ident $bounds:tt,)*) => {
         /// A type of object that CPython caches.
@@ -87,8 +81,7 @@ kinds! {
     Float [0, 100, 100, 100, 100, 100],
     /// A complex number.
     Complex [0, 0, 0, 0, 0, 100],
-    /// A tuple of one particular length. Source: `Objects/tupleobject.c`; in 3.11, also
-    /// `pycore_tuple.h`.
+    /// A tuple of one length. Source: `Objects/tupleobject.c`; in 3.11, also `pycore_tuple.h`.
     Tuple [2_000, 2_000, 2_000, 2_000, 2_000, 2_000],
     /// A list. Source: `Objects/listobject.c`; in 3.11, `pycore_list.h`.
     List [80, 80, 80, 80, 80, 80],
@@ -124,8 +117,7 @@ kinds! {
     RangeIterator [0, 0, 0, 0, 6, 6],
     /// A context. Source in 3.11: `pycore_context.h`.
     Context [0, 0, 255, 255, 255, 255],
-    /// A wrapped value of an asynchronous generator. Source: as for
-    /// [`AsyncGenSend`](Self::AsyncGenSend).
+    /// A wrapped value of an asynchronous generator. Source: as for `AsyncGenSend`.
     AsyncGenValue [0, 80, 80, 80, 80, 80],
     /// An `asend` awaitable. Source: `Objects/genobject.c`; in 3.11, `pycore_genobject.h`.
     AsyncGenSend [0, 80, 80, 80, 80, 80],
@@ -133,13 +125,11 @@ kinds! {
     FutureIterator [0, 255, 255, 255, 255, 255],
     /// An array of pointers that the garbage collector uses.
     ObjectStackChunk [0, 0, 0, 4, 4, 4],
-    /// A block of a deque. From 3.11 on, each deque has its own list. Source in all versions:
-    /// `Modules/_collectionsmodule.c`.
+    /// A block of a deque. Source in all versions: `Modules/_collectionsmodule.c`.
     DequeBlock [10, 16, 16, 16, 16, 16],
     /// A `MemoryError`. Source in all versions: `Objects/exceptions.c`.
     MemoryError [0, 16, 16, 16, 16, 16],
-    /// A chunk of the stack on which CPython keeps its frames. Source in all versions:
-    /// `Python/pystate.c`.
+    /// A chunk of the stack of frames. Source in all versions: `Python/pystate.c`.
     DataStackChunk [0, 0, 0, 0, 1, 1],
 }
 

@@ -1,5 +1,3 @@
-//! The figures of caches, as CPython prints them.
-
 #![forbid(unsafe_code)]
 
 use core::fmt::{self, Write};
@@ -72,7 +70,6 @@ fn align_right(
     text(f)
 }
 
-/// A writer that only counts characters.
 struct Columns(usize);
 
 impl Write for Columns {
@@ -82,7 +79,6 @@ impl Write for Columns {
     }
 }
 
-/// Writes `number` with commas between its groups of three digits.
 fn write_grouped(to: &mut dyn Write, number: usize) -> fmt::Result {
     if number < 1000 {
         return write!(to, "{number}");
@@ -101,7 +97,7 @@ mod tests {
     use super::*;
     use crate::list::Cleared;
 
-    /// A cache that reports lists of (length, number of free objects, bytes of an object).
+    /// Lists with the length, the number of free objects, and the bytes of an object.
     struct Lists(Vec<(Option<usize>, usize, usize)>);
 
     impl Cache for Lists {

@@ -1,11 +1,6 @@
-//! A table of values that are never freed.
-
 #![forbid(unsafe_code)]
 
 /// A table of `N` values for consecutive numbers.
-///
-/// The values may be reference-counted pointers, such as [`CachedRc`](crate::CachedRc). The table
-/// then owns one reference to each object, so none of them is freed while the table exists.
 ///
 /// CPython: `small_ints`, whose range [`Version::small_ints`](super::Version::small_ints) returns.
 ///

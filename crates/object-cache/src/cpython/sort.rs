@@ -1,10 +1,8 @@
-//! Sorting of chains by address, without allocating memory.
-
 use core::{mem, ptr::NonNull};
 
 use crate::list::{Chain, Link};
 
-/// Sorts `chain` by address, lowest first, with a bottom-up merge sort.
+/// Sorts `chain` by address, lowest first, with a merge sort that allocates no memory.
 ///
 /// `sorted[i]` is empty or holds 2^i objects, so adding an object carries as in binary addition.
 pub(super) fn by_address<N: Link>(chain: Chain<N>) -> Chain<N> {
@@ -24,7 +22,6 @@ pub(super) fn by_address<N: Link>(chain: Chain<N>) -> Chain<N> {
     sorted.into_iter().fold(Chain::EMPTY, merge)
 }
 
-/// Merges two sorted chains into one.
 fn merge<N: Link>(mut a: Chain<N>, mut b: Chain<N>) -> Chain<N> {
     let (mut head, mut last) = (None, None);
     let mut append = |next: Option<NonNull<N>>| {
@@ -40,8 +37,7 @@ fn merge<N: Link>(mut a: Chain<N>, mut b: Chain<N>) -> Chain<N> {
     }
     let remaining = if a.first().is_some() { a } else { b };
     append(remaining.into_head());
-    // SAFETY: we own `head` and every object after it. `append` linked the objects, and the links
-    // of `remaining` were already initialised.
+    // SAFETY: we own `head` and all objects after it. `append` and `remaining` set their links.
     unsafe { Chain::from_head(head) }
 }
 

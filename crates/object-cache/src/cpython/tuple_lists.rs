@@ -1,5 +1,3 @@
-//! Free lists for objects of variable length, with one list for each length.
-
 use core::{array, fmt, marker::PhantomData, ptr::NonNull};
 
 use raw_mem::MemAlloc;
@@ -9,20 +7,11 @@ use crate::{
     list::{BoundedStack, CacheStats, Cleared, FreeObject, Storage},
 };
 
-/// A cache for objects of variable length, which are a header `H` and a number of items `E`.
-///
-/// ```text
-///   ┌──────────┬────────┬────────┬─ ─ ─ ┬────────────┐
-///   │ header H │ item 0 │ item 1 │      │ item len-1 │
-///   └──────────┴────────┴────────┴─ ─ ─ ┴────────────┘
-/// ```
+/// A cache for objects that are a header `H` and a number of items `E`, as tuples are in CPython.
 ///
 /// Each length from 1 to `LENGTHS` has its own list. Objects of other lengths are not cached.
 ///
-/// The cache manages only uninitialised storage. The caller must itself write and drop the header
-/// and the items.
-///
-/// CPython: the free lists of tuples, whose lengths and bounds are in [`Version`](super::Version).
+/// The cache provides uninitialised storage. The caller must write and drop the contents itself.
 ///
 /// ```
 /// use object_cache::cpython::TupleLists;
@@ -41,8 +30,8 @@ use crate::{
 pub struct TupleLists<H, E, A: MemAlloc, const LENGTHS: usize> {
     /// # Invariant
     ///
-    /// Every object in `stacks[i]` came from `lower`, has room for i + 1 items, and holds no
-    /// values.
+    /// Every object in `stacks[i]` came from `lower`, holds no values, and has room for i + 1
+    /// items.
     stacks: [BoundedStack<FreeObject>; LENGTHS],
     lower: A,
     of: PhantomData<fn() -> (H, E)>,
@@ -175,8 +164,8 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
     pub fn clear(&self) -> Cleared {
         let mut cleared = Cleared::default();
         for (stack, len) in self.stacks.iter().zip(1..) {
-            // SAFETY: the object came from `lower` and holds no value (invariant of `stacks`), and
-            // has left its stack.
+            // SAFETY: the object came from `lower`, holds no value (invariant), and has left its
+            // stack.
             let count = stack.clear(|free| unsafe { self.put_below(free) });
             cleared += Cleared::new(count as usize, Self::bytes(len));
         }

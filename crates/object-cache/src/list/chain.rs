@@ -1,10 +1,8 @@
-//! A singly linked list of free objects.
-
 use core::ptr::NonNull;
 
 use super::Link;
 
-/// A singly linked chain of free objects. Iterating over the chain removes its objects.
+/// A linked list of free objects. Iterating over the chain removes its objects.
 pub(crate) struct Chain<N> {
     /// # Invariant
     ///
@@ -24,18 +22,15 @@ impl<N: Link> Chain<N> {
         Self { head }
     }
 
-    /// Returns the first object and, with it, the ownership of all objects.
+    /// Returns the first object, and gives up the ownership of all objects.
     pub(crate) fn into_head(self) -> Option<NonNull<N>> {
         self.head
     }
 
-    /// Returns the first object, which the chain still owns.
     pub(crate) fn first(&self) -> Option<NonNull<N>> {
         self.head
     }
 
-    /// Adds `object` to the front of the chain.
-    ///
     /// # Safety
     ///
     /// - The caller must own `object` exclusively, and gives up that ownership.

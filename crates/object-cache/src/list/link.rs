@@ -1,11 +1,6 @@
-//! The first words of a free object, which contain the link to the next free object.
-
 use core::ptr::NonNull;
 
-/// A free object that a list can link.
-///
-/// The lists are generic over this trait, because the model checker loom cannot observe raw
-/// storage. The models use nodes that loom observes.
+/// A free object that a list can link: raw storage, or a node that the model checker loom observes.
 pub(crate) trait Link: Sized {
     /// # Safety
     ///
@@ -18,8 +13,7 @@ pub(crate) trait Link: Sized {
     /// - [`set_next`](Self::set_next) must have been called since `this` last held a value.
     unsafe fn next(this: NonNull<Self>) -> Option<NonNull<Self>>;
 
-    /// Sets the number of objects in the magazine (a batch of free objects) that begins with
-    /// `this`.
+    /// Sets the number of objects in the magazine (batch of free objects) that begins with `this`.
     ///
     /// # Safety
     ///
@@ -34,10 +28,9 @@ pub(crate) trait Link: Sized {
     unsafe fn count(this: NonNull<Self>) -> u32;
 }
 
-/// The first words of a free object.
+/// The first words of a free object. Only the first object of a magazine (a batch) has a `count`.
 ///
-/// Never create a reference to a whole `FreeObject`, because the storage may be too small for a
-/// `count`. Only the first object of a magazine (a batch of free objects) has one.
+/// Never refer to a whole `FreeObject`, because the storage may be too small for a `count`.
 #[repr(C)]
 pub(crate) struct FreeObject {
     next: Option<NonNull<FreeObject>>,

@@ -1,12 +1,10 @@
-//! The layout of an object's storage, and its allocation.
-
 use core::ptr::NonNull;
 
 use raw_mem::MemAlloc;
 
 use super::FreeObject;
 
-/// The greatest alignment of a cached object in bytes, because a [`MemAlloc`] guarantees no more.
+/// The greatest alignment in bytes that a [`MemAlloc`] guarantees.
 const MAX_ALIGN: usize = 16;
 
 /// The layout of an object's storage, which always has room for the link of a free object.
@@ -21,14 +19,12 @@ impl Storage {
         Self::new(size_of::<T>(), align_of::<T>())
     }
 
-    /// Returns the layout of a `T` with room for a link and a count, which the first object of a
-    /// magazine (a batch of free objects) stores.
+    /// Returns the layout of a `T` with room for a link and a count.
     pub(crate) const fn of_magazine<T>() -> Self {
         let Self { bytes, align } = Self::of::<T>();
         Self { bytes: max(bytes, size_of::<FreeObject>()), align }
     }
 
-    /// Panics if `align` is more than 16 bytes.
     pub(crate) const fn new(bytes: usize, align: usize) -> Self {
         assert!(align <= MAX_ALIGN, "an object in a cache may be aligned to at most 16 bytes");
         Self {
@@ -37,10 +33,7 @@ impl Storage {
         }
     }
 
-    /// Allocates storage from `lower`.
-    ///
-    /// Returns `None` if the allocation fails, or if the block is insufficiently aligned. Heaps
-    /// with CPython's oldest geometries align blocks to only 8 bytes.
+    /// Returns `None` if the allocation fails, or if its result is not aligned for the object.
     pub(crate) fn allocate(self, lower: &impl MemAlloc) -> Option<NonNull<u8>> {
         let block = lower.malloc(self.bytes)?;
         if block.addr().get().is_multiple_of(self.align) {

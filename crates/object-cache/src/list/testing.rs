@@ -33,14 +33,13 @@ impl Nodes {
         Self(Arc::default())
     }
 
-    /// Returns the node at `index`. Call this only once for each node, so that the caller owns it.
+    /// A model must call this only once for each node, so that the caller owns the node.
     pub(crate) fn get(&self, index: usize) -> NonNull<Node> {
         NonNull::from(&self.0[index])
     }
 }
 
 impl Node {
-    ///
     /// # Safety
     ///
     /// - The caller must own `this` exclusively.

@@ -1,5 +1,3 @@
-//! A pointer that owns an object in a cache, as `Box` owns one on the heap.
-
 use core::{
     fmt,
     marker::PhantomData,
@@ -12,8 +10,7 @@ use crate::cache::{StorageSource, drop_and_put, take_and_fill};
 
 /// An owning pointer to a `T` whose storage came from the source `S`.
 ///
-/// `S` is a reference to a cache, or a type that finds a cache. The pointer takes one word plus the
-/// size of `S`.
+/// The pointer takes one word plus the size of `S`.
 ///
 /// ```
 /// use object_cache::{Cached, FreeList};
@@ -46,8 +43,8 @@ impl<T, S: StorageSource<T>> Cached<T, S> {
         Self::make_in(|| value, source)
     }
 
-    /// Moves the result of `make` into storage from `source`. Returns `None` without calling `make`
-    /// if the allocation fails.
+    /// Moves the result of `make` into storage from `source`, or returns `None` without calling
+    /// `make`.
     ///
     /// # Panics
     ///
@@ -76,8 +73,8 @@ impl<T, S: StorageSource<T>> Cached<T, S> {
 impl<T, S: StorageSource<T>> Drop for Cached<T, S> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: the object came from `source` and holds a live value (invariant of `object`).
-        // Nothing uses the pointer again.
+        // SAFETY: the live object came from `source` (invariant of `object`), and is not used
+        // again.
         unsafe { drop_and_put(&self.source, self.object) }
     }
 }
@@ -95,8 +92,7 @@ impl<T, S: StorageSource<T>> Deref for Cached<T, S> {
 impl<T, S: StorageSource<T>> DerefMut for Cached<T, S> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: this pointer alone owns the live object (invariant of `object`), and `self` is
-        // borrowed mutably.
+        // SAFETY: this pointer alone owns the live object, and `self` is borrowed mutably.
         unsafe { self.object.as_mut() }
     }
 }

@@ -1,5 +1,3 @@
-//! A pointer that shares an object in a cache by counting references.
-
 use core::{cell::Cell, fmt, marker::PhantomData, ops::Deref, ptr::NonNull};
 
 use crate::cache::{StorageSource, drop_and_put, take_and_fill};
@@ -12,9 +10,6 @@ pub struct RcBox<T> {
 }
 
 /// A reference-counted pointer to a `T` whose storage came from the source `S`.
-///
-/// The count is not atomic, so all pointers to a value must stay on one thread. The source must
-/// provide storage for an `RcBox<T>`.
 ///
 /// ```
 /// use object_cache::{CachedRc, FreeList, RcBox};
@@ -41,8 +36,8 @@ impl<T, S: StorageSource<RcBox<T>>> CachedRc<T, S> {
         Self::make_in(|| value, source)
     }
 
-    /// Moves the result of `make` into storage from `source`. Returns `None` without calling `make`
-    /// if the allocation fails.
+    /// Moves the result of `make` into storage from `source`, or returns `None` without calling
+    /// `make`.
     ///
     /// # Panics
     ///
@@ -50,8 +45,7 @@ impl<T, S: StorageSource<RcBox<T>>> CachedRc<T, S> {
     #[inline]
     pub fn make_in(make: impl FnOnce() -> T, source: S) -> Option<Self> {
         let object = take_and_fill(&source, || RcBox { count: Cell::new(1), value: make() })?;
-        // INVARIANT: `take_and_fill` took the storage from `source` and wrote the value with count
-        // 1.
+        // INVARIANT: `take_and_fill` took the storage from `source`, and wrote a count of 1.
         Some(Self { object, source, shares: PhantomData })
     }
 
@@ -79,8 +73,8 @@ impl<T, S: StorageSource<RcBox<T>>> CachedRc<T, S> {
         if Self::count(this) != 1 {
             return None;
         }
-        // SAFETY: the live object has a count of 1 (invariant of `object`), so this is the only
-        // pointer to it, and it is borrowed exclusively.
+        // SAFETY: this is the only pointer to the live object (invariant), and it is borrowed
+        // mutably.
         Some(unsafe { &mut this.object.as_mut().value })
     }
 }
@@ -108,8 +102,7 @@ impl<T, S: StorageSource<RcBox<T>>> Drop for CachedRc<T, S> {
         // INVARIANT: there is one pointer fewer.
         count.set(count.get() - 1);
         if count.get() == 0 {
-            // SAFETY: the object came from `source` and is live (invariant of `object`). This was
-            // the last pointer to it.
+            // SAFETY: this was the last pointer to the live object from `source` (invariant).
             unsafe { drop_and_put(&self.source, self.object) }
         }
     }

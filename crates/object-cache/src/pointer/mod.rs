@@ -1,5 +1,3 @@
-//! Owning pointers to objects in a cache.
-
 mod cached;
 mod cached_rc;
 

@@ -1,15 +1,11 @@
-//! A macro that declares a cache with a separate part for every thread.
-
 /// Declares a zero-sized type that gives every thread a cache for objects of one type.
 ///
 /// The declared type is a [`StorageSource`](crate::StorageSource) that finds the cache of the
 /// calling thread. A [`Cached`](crate::Cached) pointer with this source takes one word.
 ///
 /// - `shared()` returns the [`SharedCache`](crate::SharedCache) that all threads share.
-/// - `local(f)` calls `f` with the [`ThreadCache`](crate::ThreadCache) of the calling thread. An
-///   ending thread that has dropped its cache gets `None`.
-///
-/// The expansion uses `thread_local!`, so it needs the standard library.
+/// - `local(f)` passes the [`ThreadCache`](crate::ThreadCache) of the calling thread to `f`. It
+///   returns `None` once the thread has dropped that cache.
 ///
 /// ```
 /// use object_cache::{Cached, thread_cache};
@@ -78,8 +74,8 @@ macro_rules! thread_cache {
                 // SAFETY: `storage` came from a cache of the same `SharedCache` (contract).
                 let put = self.local(|cache| unsafe { $crate::StorageSource::put(cache, storage) });
                 if put.is_none() {
-                    // SAFETY: `storage` came from a cache of the same `SharedCache` (contract), and
-                    // no cache has received it.
+                    // SAFETY: `storage` came from the same `SharedCache` (contract), and was not
+                    // put.
                     unsafe { self.shared().put_below(storage) };
                 }
             }

@@ -1,12 +1,5 @@
 //! A depot, through which threads pass magazines (batches of free objects) to each other.
 //!
-//! ```text
-//!   thread a:  put(magazine)              thread b:  take() -> magazine
-//!                   │ null → first (release)             ▲ first → null (acquire)
-//!                   ▼                                    │
-//!   slots:     [ null | first | null | first | … ]───────┘
-//! ```
-//!
 //! A slot holds either null or a whole magazine. The thread that swaps a magazine out owns it.
 //!
 //! The ABA problem cannot arise, because threads compare a slot only with null.
@@ -27,7 +20,7 @@ use sync::atomic::{
 use super::magazine::Magazine;
 use crate::list::Link;
 
-/// A fixed number of slots for magazines. See the [module's](self) picture.
+/// A fixed number of slots for magazines (batches of free objects).
 pub(super) struct Depot<N, const SLOTS: usize> {
     /// # Invariant
     ///
@@ -77,8 +70,8 @@ impl<N: Link, const SLOTS: usize> Depot<N, SLOTS> {
             if slot.load(Relaxed).is_null() {
                 return None;
             }
-            // SAFETY: the slot held the first object of a magazine (invariant of `slots`). The swap
-            // gave it to this thread alone.
+            // SAFETY: the swap gave this thread alone the magazine of the slot (invariant of
+            // `slots`).
             NonNull::new(slot.swap(ptr::null_mut(), receive))
                 .map(|first| unsafe { Magazine::from_first(first) })
         })

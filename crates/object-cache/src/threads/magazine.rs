@@ -1,7 +1,6 @@
 //! A magazine is a batch of free objects that move from one thread to another together.
 //!
-//! The free objects hold the links and the length of the magazine, so a magazine has at least one
-//! object. Bonwick's depots also hold empty magazines, for which ours have empty slots.
+//! A magazine has at least one object, because its objects hold the links and the length.
 
 use core::ptr::NonNull;
 
@@ -19,8 +18,7 @@ impl<N: Link> Magazine<N> {
     /// Makes a magazine from a chain of `count` objects, or returns `None` if the chain is empty.
     pub(super) fn seal(chain: Chain<N>, count: u32) -> Option<Self> {
         let first = chain.into_head()?;
-        // SAFETY: the chain owned `first`, and every object that can be in a magazine has room for
-        // a count.
+        // SAFETY: the chain owned `first`, and every object of a magazine has room for a count.
         unsafe { N::set_count(first, count) };
         // INVARIANT: the length has just been stored.
         Some(Self { first })
@@ -29,8 +27,7 @@ impl<N: Link> Magazine<N> {
     pub(super) fn open(self) -> (Chain<N>, u32) {
         // SAFETY: the magazine owns `first`, which stores the length (invariant of `first`).
         let count = unsafe { N::count(self.first) };
-        // SAFETY: the magazine owned the chain at `first` (invariant of `first`), and gives it up
-        // here.
+        // SAFETY: the magazine owned the chain at `first` (invariant), and gives it up.
         (unsafe { Chain::from_head(Some(self.first)) }, count)
     }
 

@@ -8,8 +8,8 @@
 //!   └──────────────────────────┘
 //! ```
 //!
-//! Storage stays with the thread that returns it. If one thread makes objects and another drops
-//! them, magazines (batches of free objects) travel back through the depot.
+//! If one thread makes objects and another drops them, magazines (batches of free objects) travel
+//! back through the depot.
 
 use core::{fmt, marker::PhantomData, mem, ptr::NonNull};
 
@@ -24,18 +24,13 @@ use crate::{
 
 /// A cache for several threads, each of which has its own [`ThreadCache`](crate::ThreadCache).
 ///
-/// The threads exchange free objects through a depot. [`thread`](Self::thread) makes the cache of
-/// one thread, and [`thread_cache!`](crate::thread_cache!) gives every thread one.
-///
 /// # When a thread ends
 ///
-/// The free objects of the thread move to the depot or, if the depot is full, to the allocator
-/// below. Objects that the thread drops later also go to the allocator below.
+/// The free objects of the thread move to the depot or, if it is full, to the allocator below.
 ///
 /// # Bounds
 ///
-/// Each thread retains up to two magazines (batches of free objects), and the depot retains up to
-/// `SLOTS`.
+/// Each thread retains up to two magazines (batches of objects), and the depot up to `SLOTS` more.
 pub struct SharedCache<T, A: MemAlloc, const SLOTS: usize = 16> {
     /// # Invariant
     ///
@@ -86,23 +81,20 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
 
     /// Frees the storage of all objects in `magazine`, and returns their number.
     ///
-    /// If the allocator below panics, the remaining objects move to the depot. They are leaked if
-    /// the depot is full.
+    /// If the allocator below panics, the remaining objects move to the depot, or leak if it is
+    /// full.
     pub(super) fn release(&self, magazine: Magazine<FreeObject>) -> usize {
         let (chain, count) = magazine.open();
         let mut remaining = Remaining { chain, count, depot: &self.depot };
         while let Some(free) = remaining.chain.pop() {
             remaining.count -= 1;
-            // SAFETY: the objects of every magazine came from `lower` and hold no value (invariant
-            // of `depot`). This one has left its chain.
+            // SAFETY: all magazines hold storage from `lower` without values. This object has left.
             unsafe { self.put_below(free.cast()) };
         }
         count as usize
     }
 
-    /// Returns the storage of the objects in the depot to the allocator below.
-    ///
-    /// The free objects in the caches of the threads stay there.
+    /// Returns the storage of the depot's objects, but not of the threads', to the allocator below.
     pub fn clear(&self) -> Cleared {
         // Other threads may keep adding magazines, so a loop without a bound might not end.
         let magazines = (0..SLOTS).map_while(|_| self.depot.take());
@@ -110,8 +102,7 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
         Cleared::new(objects, Self::STORAGE.bytes)
     }
 
-    /// Returns the figures of the depot, and the hits, misses and overflows of threads that have
-    /// ended.
+    /// Returns the figures of the depot and of the threads that have ended.
     ///
     /// `free` counts every magazine of the depot as full, so it may be too large.
     pub fn stats(&self) -> CacheStats {

@@ -1,5 +1,3 @@
-//! One thread's cache.
-
 use core::{fmt, ptr::NonNull};
 
 use raw_mem::MemAlloc;
@@ -12,8 +10,7 @@ use crate::{
 
 /// One thread's cache over a [`SharedCache`].
 ///
-/// The cache retains up to two magazines (batches of free objects). Most calls of `take` and `put`
-/// need no atomic operations.
+/// The cache retains up to two magazines (batches of free objects).
 ///
 /// ```
 /// use object_cache::{Cached, SharedCache};
@@ -33,8 +30,7 @@ use crate::{
 pub struct ThreadCache<'s, T, A: MemAlloc, const SLOTS: usize = 16> {
     /// # Invariant
     ///
-    /// Every object in the list came from `shared`'s allocator, and is storage for a `T` without a
-    /// value.
+    /// Every object in the list came from `shared`'s allocator, fits a `T`, and holds no value.
     list: ThreadList<FreeObject>,
     shared: &'s SharedCache<T, A, SLOTS>,
 }
@@ -69,26 +65,21 @@ impl<T, A: MemAlloc, const SLOTS: usize> ThreadCache<'_, T, A, SLOTS> {
     }
 
     /// Returns the storage of this thread's free objects to the allocator below.
-    ///
-    /// [`SharedCache::clear`] does the same for the objects in the depot.
     pub fn clear(&self) -> Cleared {
         let magazines = self.list.magazines();
         let objects = magazines.map(|magazine| self.shared.release(magazine)).sum();
         Cleared::new(objects, SharedCache::<T, A, SLOTS>::STORAGE.bytes)
     }
 
-    /// Returns the figures of this thread.
-    ///
-    /// An overflow is a `put` that found the current magazine full, even if the depot had room for
-    /// it.
+    /// Returns the figures of this thread. An overflow is a `put` that found the current magazine
+    /// full.
     pub fn stats(&self) -> CacheStats {
         self.list.stats(SharedCache::<T, A, SLOTS>::STORAGE.bytes)
     }
 }
 
-// SAFETY: the storage has at least the layout of a `T`, and leaves the list in `take` and comes
-// back only in `put`. A magazine has one owner at a time. The shared allocator keeps its blocks
-// valid.
+// SAFETY: the storage fits a `T`. It leaves the list in `take` and comes back only in `put`. A
+// magazine has one owner. The shared allocator keeps its blocks valid.
 unsafe impl<T, A: MemAlloc, const SLOTS: usize> StorageSource<T> for ThreadCache<'_, T, A, SLOTS> {
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {
@@ -104,8 +95,7 @@ unsafe impl<T, A: MemAlloc, const SLOTS: usize> StorageSource<T> for ThreadCache
         // SAFETY: the caller gives up the storage, which holds no value (contract).
         // INVARIANT: the storage came from the shared allocator.
         if let Err(refused) = unsafe { self.list.stack.put(storage.cast()) } {
-            // SAFETY: the caller has given up the storage, and the full stack does not own
-            // `refused`.
+            // SAFETY: the caller gave up the storage, which the full stack does not own.
             unsafe { self.spill(refused) };
         }
     }

@@ -5,8 +5,6 @@
 //!   put  ──► stack ──► spare ──► depot ──► ×  a full stack becomes the spare, the old one moves on
 //! ```
 //!
-//! Only the owning thread uses the stack and the spare, so neither needs atomic operations.
-//!
 //! The spare keeps a thread that alternates between `put` and `take` from visiting the depot each
 //! time (Bonwick and Adams, "Magazines and Vmem", 2001).
 
@@ -15,20 +13,18 @@ use core::{cell::Cell, ptr::NonNull};
 use super::{depot::Depot, magazine::Magazine};
 use crate::list::{BoundedStack, CacheStats, Link};
 
-/// A stack and a spare magazine. See the [module's](self) picture.
 pub(super) struct ThreadList<N> {
     pub(super) stack: BoundedStack<N>,
     spare: Cell<Option<Magazine<N>>>,
 }
 
 impl<N: Link> ThreadList<N> {
-    /// Makes an empty list for magazines of `size` objects. Panics if `size` is 0.
+    /// Makes an empty list for magazines of `size` objects.
     pub(super) const fn new(size: u32) -> Self {
         Self { stack: BoundedStack::new(size), spare: Cell::new(None) }
     }
 
     /// Loads the spare or a magazine of the depot into the empty stack, and takes an object.
-    /// Returns `None` if there is no magazine.
     pub(super) fn refill<const SLOTS: usize>(&self, depot: &Depot<N, SLOTS>) -> Option<NonNull<N>> {
         let Some(magazine) = self.spare.take().or_else(|| depot.take()) else {
             self.stack.count_miss();
@@ -39,8 +35,8 @@ impl<N: Link> ThreadList<N> {
         self.stack.take()
     }
 
-    /// Puts `object`, after it has made the full stack the new spare and moved the old spare to the
-    /// depot. Returns the old spare if the depot is full.
+    /// Puts `object` after moving the full stack to the spare, and the old spare to the depot.
+    /// Returns the old spare if the depot is full.
     ///
     /// # Safety
     ///
@@ -101,7 +97,6 @@ mod models {
     struct Local<'d> {
         list: ThreadList<Node>,
         depot: &'d TestDepot,
-        /// The number of objects that returned to the allocator below.
         below: Cell<u32>,
     }
 

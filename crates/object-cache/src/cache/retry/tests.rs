@@ -1,5 +1,3 @@
-//! Tests with a heap that can allocate only a few blocks.
-
 use core::cell::Cell;
 
 use raw_mem::Malloc;
@@ -12,7 +10,6 @@ use crate::{
 };
 
 std::thread_local! {
-    /// The number of blocks that [`Capped`] can still allocate.
     static LEFT: Cell<usize> = const { Cell::new(0) };
     static FLOATS: FreeList<f64, Heap> = const { FreeList::new(10, HEAP) };
     static TUPLES: TupleLists<(), u64, Heap, 3> = TupleLists::new(10, HEAP);
@@ -51,7 +48,7 @@ unsafe impl MemAlloc for Capped {
         if LEFT.get() == 0 { None } else { count(Malloc.calloc(items, size)) }
     }
 
-    /// Fails if no block is left, even though the block could sometimes grow in place.
+    /// Fails even if the block could grow in place.
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
         // SAFETY: the block is malloc's (contract of `realloc`).
         if LEFT.get() == 0 { None } else { unsafe { Malloc.realloc(ptr, size) } }
@@ -64,7 +61,7 @@ unsafe impl MemAlloc for Capped {
     }
 }
 
-/// Allocates two floats, drops them, and so leaves two free objects in a heap without free blocks.
+/// Leaves two free floats in their cache, and no block in the heap.
 fn retain_two_floats() {
     LEFT.set(2);
     FLOATS.with(|floats| {

@@ -6,7 +6,6 @@ use crate::{
     testing::{Below, Hooked, Plan, below, failing, on_next_free, panic_of},
 };
 
-/// An int of CPython 2.
 type Int = [u64; 3];
 type Ints = BlockCache<Int, Below>;
 
@@ -85,7 +84,7 @@ fn clearing_as_a_cache_compacts() {
 type HookedInts = BlockCache<Int, Hooked>;
 type Live = Vec<Cached<Int, &'static HookedInts>>;
 
-/// Leaks a cache for `'static` closures. `MADE` keeps its address, which satisfies LeakSanitizer.
+/// `MADE` keeps the address of the leaked cache, so LeakSanitizer does not report it.
 fn leaked(below: Hooked) -> &'static HookedInts {
     static MADE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
     let ints = Box::leak(Box::new(HookedInts::new(below)));
@@ -130,8 +129,7 @@ fn a_compaction_that_panics_loses_nothing() {
     assert_eq!((ints.blocks(), blocks.count(), ints.stats().free), (0, 0, 0));
 }
 
-/// The inner compaction finds free objects in a block that the outer one has taken out of the
-/// cache.
+/// The inner compaction finds free objects in a block that the outer one has taken.
 #[test]
 fn a_compaction_within_another_loses_nothing() {
     let (hooked, blocks) = Hooked::new();

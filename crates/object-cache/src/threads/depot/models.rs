@@ -8,7 +8,6 @@ use crate::list::{
 
 type TestDepot = Depot<Node, 1>;
 
-/// Makes a magazine of `nodes`, after it has written to each of them as a program would.
 fn magazine(nodes: impl IntoIterator<Item = NonNull<Node>>) -> Magazine<Node> {
     let (mut chain, mut count) = (Chain::EMPTY, 0);
     for node in nodes {
