@@ -19,8 +19,7 @@
 //! - Storage of one type serves another type only after the allocator below has received it.
 //! - A cache allocates no memory for itself, because its free objects hold the links of its lists.
 //! - Every value is dropped exactly once, even if code panics.
-//! - A cache retains no more free objects than its bound. Only [`cpython::BlockCache`] has no
-//!   bound.
+//! - A cache retains no more free objects than its bound, except [`cpython::BlockCache`].
 
 #![no_std]
 

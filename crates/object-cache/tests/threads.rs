@@ -115,7 +115,7 @@ fn objects_that_outlive_their_threads_cache_return_to_the_layer_below() {
     }
 
     thread::spawn(|| {
-        // The first uses decide which of the thread-locals outlives the cache.
+        // The order of first uses decides which of the two thread-locals outlives the cache.
         BEFORE.with(|before| before.borrow_mut().clear());
         let messages = make(10);
         AFTER.with(|after| *after.borrow_mut() = make(10));

@@ -72,8 +72,7 @@ impl<T, A: MemAlloc> FreeList<T, A> {
     ///
     /// If that allocator panics, the storage that it has not received yet stays in the cache.
     pub fn clear(&self) -> Cleared {
-        // SAFETY: the object came from `lower`, holds no value (invariant of `stack`), and has
-        // left.
+        // SAFETY: the object left the stack, so it came from `lower` without a value (invariant).
         let count = self.stack.clear(|free| unsafe { self.put_below(free) });
         Cleared::new(count as usize, Self::STORAGE.bytes)
     }

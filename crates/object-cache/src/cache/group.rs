@@ -13,7 +13,9 @@ pub trait Cache {
     /// Panics if the allocator below the cache panics.
     fn clear(&self) -> Cleared;
 
-    /// Calls `visit` with the object length of each list (`None` if lengths vary) and its figures.
+    /// Calls `visit` once for each list, with the length of its objects and its figures.
+    ///
+    /// The length is `None` unless the cache has a separate list for each length.
     fn each_list(&self, visit: &mut dyn FnMut(Option<usize>, CacheStats));
 }
 

@@ -8,7 +8,7 @@ use super::Cache;
 ///
 /// A request above [`MAX_REQUEST`] fails at once, because clearing the caches cannot help.
 ///
-/// If the caches allocate from the `RetryAfterClear` itself, a zero-sized type can find them:
+/// The caches may allocate from the `RetryAfterClear` itself. A zero-sized type then finds them:
 ///
 /// ```
 /// use object_cache::{Cache, CacheStats, Cleared, FreeList, RetryAfterClear};
@@ -40,8 +40,7 @@ impl<A: MemAlloc, C: Cache> RetryAfterClear<A, C> {
         Self { below, caches }
     }
 
-    /// Clears the caches, and calls `ask` if that returned storage. A size that overflows is
-    /// `None`.
+    /// Clears the caches, and calls `ask` to repeat the request if that freed any storage.
     #[cold]
     #[inline(never)]
     fn retry(
@@ -54,7 +53,8 @@ impl<A: MemAlloc, C: Cache> RetryAfterClear<A, C> {
     }
 }
 
-// SAFETY: all memory comes from `below`. Clearing the caches frees only objects without a value.
+// SAFETY: all memory comes from `below`, whose refused requests leave live blocks unchanged.
+// Clearing the caches frees only objects without a value.
 unsafe impl<A: MemAlloc, C: Cache> MemAlloc for RetryAfterClear<A, C> {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
@@ -72,7 +72,7 @@ unsafe impl<A: MemAlloc, C: Cache> MemAlloc for RetryAfterClear<A, C> {
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
         // SAFETY: the block came from `below` (contract of `realloc`).
         unsafe { self.below.realloc(ptr, size) }.or_else(|| {
-            // SAFETY: the block came from `below` (contract), and the first request left it live.
+            // SAFETY: the block came from `below` (contract), and the failed request left it live.
             self.retry(Some(size), |below| unsafe { below.realloc(ptr, size) })
         })
     }

@@ -29,7 +29,7 @@ use crate::{
 pub struct BlockCache<T, A: MemAlloc, const BLOCK: usize = 1000> {
     /// # Invariant
     ///
-    /// Every object in the stack lies in one of the cache's blocks and holds no value.
+    /// Every object in the stack is storage for a `T` in one of the blocks, and holds no value.
     stack: BoundedStack<FreeObject>,
     /// # Invariant
     ///
@@ -158,7 +158,8 @@ struct Remaining<'c, T, A: MemAlloc, const BLOCK: usize> {
 impl<T, A: MemAlloc, const BLOCK: usize> Remaining<'_, T, A, BLOCK> {
     /// Removes and counts the free objects in `block`, which was the first of the remaining blocks.
     ///
-    /// A lower address belongs to a block of a nested compaction, so that object goes back.
+    /// An object before `block` belongs to a block that another running compaction has taken, and
+    /// goes back into the stack.
     fn take_free_of(&mut self, block: NonNull<FreeObject>) -> (Chain<FreeObject>, usize) {
         let start = block.addr().get();
         let end = start + BlockCache::<T, A, BLOCK>::WHOLE.bytes;

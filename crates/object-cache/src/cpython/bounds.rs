@@ -1,6 +1,7 @@
 //! The bounds of CPython's caches, version by version.
 //!
-//! In a free-threaded build, each bound applies to the list of one thread.
+//! All figures are from CPython's sources. In a free-threaded build, each bound applies to the list
+//! of one thread.
 
 #![forbid(unsafe_code)]
 
@@ -8,8 +9,8 @@ use core::ops::RangeInclusive;
 
 /// A version of CPython.
 ///
-/// Source, unless a [`Kind`] names another file: `pycore_freelist.h` of 3.13, and
-/// `pycore_freelist_state.h` of 3.14 and 3.15, both in `Include/internal`.
+/// The bounds come from `pycore_freelist.h` (3.13) and `pycore_freelist_state.h` (3.14 and 3.15) in
+/// `Include/internal`. Each [`Kind`] names the other files, such as those of earlier versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// 2.7, which keeps ints and floats in an unbounded [`BlockCache`](super::BlockCache).
@@ -27,8 +28,9 @@ pub enum Version {
 }
 
 impl Version {
-    /// Returns how many free objects of `kind` one list retains, or `None` without a list or a
-    /// bound.
+    /// Returns how many free objects of `kind` one list retains.
+    ///
+    /// Returns `None` if this version has no such list, or if the list has no bound.
     pub const fn bound(self, kind: Kind) -> Option<u32> {
         match BOUNDS[kind as usize][self as usize] {
             0 => None,
@@ -125,7 +127,8 @@ kinds! {
     FutureIterator [0, 255, 255, 255, 255, 255],
     /// An array of pointers that the garbage collector uses.
     ObjectStackChunk [0, 0, 0, 4, 4, 4],
-    /// A block of a deque. Source in all versions: `Modules/_collectionsmodule.c`.
+    /// A block of a deque. From 3.11 on, each deque has its own list. Source in all versions:
+    /// `Modules/_collectionsmodule.c`.
     DequeBlock [10, 16, 16, 16, 16, 16],
     /// A `MemoryError`. Source in all versions: `Objects/exceptions.c`.
     MemoryError [0, 16, 16, 16, 16, 16],

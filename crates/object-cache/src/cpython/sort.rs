@@ -37,7 +37,8 @@ fn merge<N: Link>(mut a: Chain<N>, mut b: Chain<N>) -> Chain<N> {
     }
     let remaining = if a.first().is_some() { a } else { b };
     append(remaining.into_head());
-    // SAFETY: we own `head` and all objects after it. `append` and `remaining` set their links.
+    // SAFETY: we own `head` and all objects after it. Their links were set by `append`, or by the
+    // chain of `remaining`.
     unsafe { Chain::from_head(head) }
 }
 

@@ -30,8 +30,8 @@ use crate::{
 pub struct TupleLists<H, E, A: MemAlloc, const LENGTHS: usize> {
     /// # Invariant
     ///
-    /// Every object in `stacks[i]` came from `lower`, holds no values, and has room for i + 1
-    /// items.
+    /// Every object in `stacks[i]` came from `lower`, holds no values, and has room for a header
+    /// and i + 1 items.
     stacks: [BoundedStack<FreeObject>; LENGTHS],
     lower: A,
     of: PhantomData<fn() -> (H, E)>,
@@ -164,8 +164,8 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
     pub fn clear(&self) -> Cleared {
         let mut cleared = Cleared::default();
         for (stack, len) in self.stacks.iter().zip(1..) {
-            // SAFETY: the object came from `lower`, holds no value (invariant), and has left its
-            // stack.
+            // SAFETY: the object left its stack, so it came from `lower` without values
+            // (invariant).
             let count = stack.clear(|free| unsafe { self.put_below(free) });
             cleared += Cleared::new(count as usize, Self::bytes(len));
         }

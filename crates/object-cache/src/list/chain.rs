@@ -18,7 +18,7 @@ impl<N: Link> Chain<N> {
     /// - The caller must own `head` and every object after it, and gives up that ownership.
     /// - The links of these objects must be initialised.
     pub(crate) unsafe fn from_head(head: Option<NonNull<N>>) -> Self {
-        // INVARIANT: the contract promises both parts.
+        // INVARIANT: the contract of this function promises both parts.
         Self { head }
     }
 

@@ -28,9 +28,9 @@ pub(crate) trait Link: Sized {
     unsafe fn count(this: NonNull<Self>) -> u32;
 }
 
-/// The first words of a free object. Only the first object of a magazine (a batch) has a `count`.
+/// The first words of a free object. Only the first object of a batch uses `count`.
 ///
-/// Never refer to a whole `FreeObject`, because the storage may be too small for a `count`.
+/// Never create a reference to a whole `FreeObject`, because its storage may end before `count`.
 #[repr(C)]
 pub(crate) struct FreeObject {
     next: Option<NonNull<FreeObject>>,

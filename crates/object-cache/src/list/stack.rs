@@ -6,15 +6,16 @@
 //!              └─ pushed − popped ─┘      at most bound − 1
 //! ```
 //!
-//! `newest` serves a `put` and the next `take` without an access to the object's memory.
+//! A `put` and the next `take` do not access the object's memory, because they use only `newest`.
 //!
-//! `limit` is `popped + bound − 1`. One increment of `limit` counts a hit and makes room.
+//! The stack stores `limit = popped + bound − 1` instead of `popped`, because one increment of
+//! `limit` both counts a hit and makes room for another object.
 //!
-//! `put` tests for a full stack only after it has written to `newest`, because that order saves 40
-//! % of the time of a `put` and a `take` (`benches/caches`).
+//! `put` writes to `newest` before it tests whether the stack is full, because this order is faster
+//! (`benches/caches`).
 //!
-//! Each branch of `take` increments its own counter before it unlinks the object. Compilers would
-//! otherwise merge the increments, and each hit would wait for the previous one.
+//! Each branch of `take` increments its own counter before it unlinks the object. Otherwise
+//! compilers merge both increments, and each hit waits for the previous one.
 
 use core::{cell::Cell, ptr::NonNull};
 
@@ -104,7 +105,7 @@ impl<N: Link> BoundedStack<N> {
         self.newest.replace(Some(older)).map_or(Ok(()), Err)
     }
 
-    /// Passes the present objects to `release`, which then owns them, and returns their number.
+    /// Passes every object to `release`, which then owns it, and returns the number of objects.
     ///
     /// `release` may use the stack. If `release` panics, the remaining objects stay in the stack.
     pub(crate) fn clear(&self, mut release: impl FnMut(NonNull<N>)) -> u32 {
@@ -128,11 +129,12 @@ impl<N: Link> BoundedStack<N> {
         Some(object)
     }
 
-    /// Removes all objects, in the order of `take`, without counting hits.
+    /// Removes all objects without counting hits. Returns them in the order of `take`.
     pub(crate) fn drain(&self) -> (Chain<N>, u32) {
         let count = self.len();
         self.pushed.set(self.popped());
-        // SAFETY: `head` owned its chain, whose links are initialised (invariant), and gives it up.
+        // SAFETY: the stack owned the chain at `head`, whose links are initialised (invariant of
+        // `head`), and gives it up.
         let mut chain = unsafe { Chain::from_head(self.head.take()) };
         if let Some(newest) = self.newest.take() {
             // SAFETY: the stack owned the object, and has given it up.
@@ -146,7 +148,7 @@ impl<N: Link> BoundedStack<N> {
         debug_assert_eq!(self.len(), 0, "a stack must be empty before it is loaded");
         debug_assert!(count <= self.bound, "a chain must fit into the stack");
         self.newest.set(chain.pop());
-        // INVARIANT: the chain owned its objects, whose links are initialised.
+        // INVARIANT: the chain owned its objects, whose links are initialised (its invariant).
         self.head.set(chain.into_head());
         self.pushed.set(self.popped() + u64::from(count.saturating_sub(1)));
     }

@@ -8,7 +8,7 @@ use core::{
 
 use crate::cache::{StorageSource, drop_and_put, take_and_fill};
 
-/// An owning pointer to a `T` whose storage came from the source `S`.
+/// An owning pointer, like `Box`, to a `T` whose storage came from the source `S`.
 ///
 /// The pointer takes one word plus the size of `S`.
 ///
@@ -43,8 +43,9 @@ impl<T, S: StorageSource<T>> Cached<T, S> {
         Self::make_in(|| value, source)
     }
 
-    /// Moves the result of `make` into storage from `source`, or returns `None` without calling
-    /// `make`.
+    /// Moves the result of `make` into storage from `source`.
+    ///
+    /// Returns `None` without calling `make` if the allocation fails.
     ///
     /// # Panics
     ///
@@ -73,8 +74,7 @@ impl<T, S: StorageSource<T>> Cached<T, S> {
 impl<T, S: StorageSource<T>> Drop for Cached<T, S> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: the live object came from `source` (invariant of `object`), and is not used
-        // again.
+        // SAFETY: `source` gave the live object (invariant of `object`), which is not used again.
         unsafe { drop_and_put(&self.source, self.object) }
     }
 }
@@ -92,7 +92,8 @@ impl<T, S: StorageSource<T>> Deref for Cached<T, S> {
 impl<T, S: StorageSource<T>> DerefMut for Cached<T, S> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: this pointer alone owns the live object, and `self` is borrowed mutably.
+        // SAFETY: this pointer alone owns the live object (invariant of `object`), and `self` is
+        // borrowed mutably.
         unsafe { self.object.as_mut() }
     }
 }

@@ -9,7 +9,7 @@ pub struct RcBox<T> {
     value: T,
 }
 
-/// A reference-counted pointer to a `T` whose storage came from the source `S`.
+/// A reference-counted pointer, like `Rc`, to a `T` whose storage came from the source `S`.
 ///
 /// ```
 /// use object_cache::{CachedRc, FreeList, RcBox};
@@ -36,8 +36,9 @@ impl<T, S: StorageSource<RcBox<T>>> CachedRc<T, S> {
         Self::make_in(|| value, source)
     }
 
-    /// Moves the result of `make` into storage from `source`, or returns `None` without calling
-    /// `make`.
+    /// Moves the result of `make` into storage from `source`.
+    ///
+    /// Returns `None` without calling `make` if the allocation fails.
     ///
     /// # Panics
     ///
@@ -73,8 +74,7 @@ impl<T, S: StorageSource<RcBox<T>>> CachedRc<T, S> {
         if Self::count(this) != 1 {
             return None;
         }
-        // SAFETY: this is the only pointer to the live object (invariant), and it is borrowed
-        // mutably.
+        // SAFETY: the live object has one pointer (invariant of `object`), borrowed mutably here.
         Some(unsafe { &mut this.object.as_mut().value })
     }
 }
@@ -102,7 +102,8 @@ impl<T, S: StorageSource<RcBox<T>>> Drop for CachedRc<T, S> {
         // INVARIANT: there is one pointer fewer.
         count.set(count.get() - 1);
         if count.get() == 0 {
-            // SAFETY: this was the last pointer to the live object from `source` (invariant).
+            // SAFETY: this was the last pointer to the live object, which came from `source`
+            // (invariant of `object`).
             unsafe { drop_and_put(&self.source, self.object) }
         }
     }

@@ -74,8 +74,8 @@ macro_rules! thread_cache {
                 // SAFETY: `storage` came from a cache of the same `SharedCache` (contract).
                 let put = self.local(|cache| unsafe { $crate::StorageSource::put(cache, storage) });
                 if put.is_none() {
-                    // SAFETY: `storage` came from the same `SharedCache` (contract), and was not
-                    // put.
+                    // SAFETY: `storage` came from a cache of the same `SharedCache` (contract), and
+                    // no cache has received it.
                     unsafe { self.shared().put_below(storage) };
                 }
             }

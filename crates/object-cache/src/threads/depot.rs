@@ -70,8 +70,8 @@ impl<N: Link, const SLOTS: usize> Depot<N, SLOTS> {
             if slot.load(Relaxed).is_null() {
                 return None;
             }
-            // SAFETY: the swap gave this thread alone the magazine of the slot (invariant of
-            // `slots`).
+            // SAFETY: the slot held a magazine (invariant of `slots`) that the swap gave to us
+            // alone.
             NonNull::new(slot.swap(ptr::null_mut(), receive))
                 .map(|first| unsafe { Magazine::from_first(first) })
         })

@@ -27,7 +27,7 @@ impl<N: Link> Magazine<N> {
     pub(super) fn open(self) -> (Chain<N>, u32) {
         // SAFETY: the magazine owns `first`, which stores the length (invariant of `first`).
         let count = unsafe { N::count(self.first) };
-        // SAFETY: the magazine owned the chain at `first` (invariant), and gives it up.
+        // SAFETY: the magazine owned the chain at `first` (invariant of `first`), and gives it up.
         (unsafe { Chain::from_head(Some(self.first)) }, count)
     }
 

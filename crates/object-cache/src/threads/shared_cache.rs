@@ -22,11 +22,15 @@ use crate::{
     list::{CacheStats, Chain, Cleared, FreeObject, Storage},
 };
 
-/// A cache for several threads, each of which has its own [`ThreadCache`](crate::ThreadCache).
+/// A cache for several threads, which exchange free objects through a depot.
+///
+/// [`thread`](Self::thread) makes the [`ThreadCache`](crate::ThreadCache) of one thread. The macro
+/// [`thread_cache!`](crate::thread_cache!) gives every thread one.
 ///
 /// # When a thread ends
 ///
 /// The free objects of the thread move to the depot or, if it is full, to the allocator below.
+/// Objects that the thread drops after its cache also go to the allocator below.
 ///
 /// # Bounds
 ///
@@ -88,7 +92,8 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
         let mut remaining = Remaining { chain, count, depot: &self.depot };
         while let Some(free) = remaining.chain.pop() {
             remaining.count -= 1;
-            // SAFETY: all magazines hold storage from `lower` without values. This object has left.
+            // SAFETY: magazines of this cache and its threads hold storage from `lower` without
+            // values (invariant of `depot`). The object has left its chain.
             unsafe { self.put_below(free.cast()) };
         }
         count as usize

@@ -10,7 +10,7 @@ use crate::{
 
 /// One thread's cache over a [`SharedCache`].
 ///
-/// The cache retains up to two magazines (batches of free objects).
+/// The cache retains up to two magazines (batches of free objects), and rarely needs atomics.
 ///
 /// ```
 /// use object_cache::{Cached, SharedCache};
@@ -71,15 +71,14 @@ impl<T, A: MemAlloc, const SLOTS: usize> ThreadCache<'_, T, A, SLOTS> {
         Cleared::new(objects, SharedCache::<T, A, SLOTS>::STORAGE.bytes)
     }
 
-    /// Returns the figures of this thread. An overflow is a `put` that found the current magazine
-    /// full.
+    /// Returns the figures of this thread. An overflow is a `put` that found a full magazine.
     pub fn stats(&self) -> CacheStats {
         self.list.stats(SharedCache::<T, A, SLOTS>::STORAGE.bytes)
     }
 }
 
 // SAFETY: the storage fits a `T`. It leaves the list in `take` and comes back only in `put`. A
-// magazine has one owner. The shared allocator keeps its blocks valid.
+// magazine has one owner at a time. The shared allocator keeps its blocks valid.
 unsafe impl<T, A: MemAlloc, const SLOTS: usize> StorageSource<T> for ThreadCache<'_, T, A, SLOTS> {
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {

@@ -5,8 +5,8 @@
 //!   put  ──► stack ──► spare ──► depot ──► ×  a full stack becomes the spare, the old one moves on
 //! ```
 //!
-//! The spare keeps a thread that alternates between `put` and `take` from visiting the depot each
-//! time (Bonwick and Adams, "Magazines and Vmem", 2001).
+//! The spare keeps a thread that alternates between `put` and `take` from visiting the shared depot
+//! each time (Bonwick and Adams, "Magazines and Vmem", 2001).
 
 use core::{cell::Cell, ptr::NonNull};
 
@@ -24,7 +24,7 @@ impl<N: Link> ThreadList<N> {
         Self { stack: BoundedStack::new(size), spare: Cell::new(None) }
     }
 
-    /// Loads the spare or a magazine of the depot into the empty stack, and takes an object.
+    /// Takes an object, after loading the spare or a magazine of the depot into the empty stack.
     pub(super) fn refill<const SLOTS: usize>(&self, depot: &Depot<N, SLOTS>) -> Option<NonNull<N>> {
         let Some(magazine) = self.spare.take().or_else(|| depot.take()) else {
             self.stack.count_miss();
