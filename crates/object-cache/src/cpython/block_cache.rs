@@ -10,11 +10,9 @@ use crate::{
 
 /// A cache that cuts storage for objects of type `T` out of blocks of at most `BLOCK` bytes.
 ///
-/// The cache retains every block until [`compact`](Self::compact) is called or the cache is
-/// dropped.
+/// Blocks stay allocated until [`compact`](Self::compact) is called or the cache is dropped.
 ///
-/// CPython 2.7: `PyIntBlock` in `Objects/intobject.c`, and `PyFloatBlock` in
-/// `Objects/floatobject.c`.
+/// CPython 2.7: `PyIntBlock` (`Objects/intobject.c`) and `PyFloatBlock` (`Objects/floatobject.c`).
 ///
 /// ```
 /// use object_cache::{Cached, cpython::BlockCache};

@@ -85,8 +85,7 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
 
     /// Frees the storage of all objects in `magazine`, and returns their number.
     ///
-    /// If the allocator below panics, the remaining objects move to the depot, or leak if it is
-    /// full.
+    /// If the allocator below panics, the other objects move to the depot, or leak if it is full.
     pub(super) fn release(&self, magazine: Magazine<FreeObject>) -> usize {
         let (chain, count) = magazine.open();
         let mut remaining = Remaining { chain, count, depot: &self.depot };
