@@ -16,24 +16,21 @@ use raw_mem::{Malloc, MemAlloc};
 use testkit::failing::{FailingAlloc, LiveBlocks};
 pub(crate) use testkit::failing::{Faults, Plan};
 
-/// An allocator that tracks its live blocks and fails on demand.
 pub(crate) type Below = FailingAlloc<Malloc>;
 
-/// Makes an allocator that does not fail. Also returns its live blocks.
+/// Makes an allocator that does not fail, and returns its live blocks too.
 pub(crate) fn below() -> (Below, LiveBlocks) {
     let below = Below::default();
     let live = below.live();
     (below, live)
 }
 
-/// Makes an allocator that fails according to `plan`.
 pub(crate) fn failing(plan: Plan) -> (Below, Faults) {
     let faults = Faults::new(plan);
     (Below::new(Malloc, faults.clone()), faults)
 }
 
 std::thread_local! {
-    /// The closure that the next `free` of a [`Hooked`] on this thread calls.
     static ON_FREE: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
 }
 
@@ -42,19 +39,17 @@ pub(crate) fn on_next_free(act: impl FnOnce() + 'static) {
     ON_FREE.set(Some(Box::new(act)));
 }
 
-/// An allocator whose `free` can call a closure after it has freed a block. [`on_next_free`] sets
-/// the closure. The closure may panic, or use the cache that allocates from this allocator.
+/// An allocator whose `free` calls the closure that [`on_next_free`] has set.
 pub(crate) struct Hooked(pub(crate) Below);
 
 impl Hooked {
-    /// Makes an allocator that does not fail. Also returns its live blocks.
     pub(crate) fn new() -> (Self, LiveBlocks) {
         let (below, live) = below();
         (Self(below), live)
     }
 }
 
-// SAFETY: every call goes to the wrapped allocator, which gives the guarantees of `MemAlloc`.
+// SAFETY: every call goes to the wrapped allocator, which implements `MemAlloc`.
 unsafe impl MemAlloc for Hooked {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         self.0.malloc(size)
@@ -78,7 +73,6 @@ unsafe impl MemAlloc for Hooked {
     }
 }
 
-/// Returns the message that `body` panics with.
 pub(crate) fn panic_of(body: impl FnOnce()) -> String {
     let payload = catch_unwind(AssertUnwindSafe(body)).expect_err("a panic");
     payload.downcast_ref::<&str>().map_or_else(
@@ -98,23 +92,20 @@ struct Entries {
 }
 
 impl Log {
-    /// Returns the values dropped since the last call, in order.
+    /// Returns the values that were dropped since the last call, in order.
     pub(crate) fn dropped(&self) -> Vec<u32> {
         self.0.dropped.take()
     }
 
-    /// Makes these values panic when they are dropped.
     pub(crate) fn arm<const N: usize>(&self, bombs: [u32; N]) {
         self.0.bombs.borrow_mut().extend(bombs);
     }
 
-    /// Makes a value whose drop this log records.
     pub(crate) fn value(&self, id: u32) -> Logged {
         Logged { id, log: self.clone() }
     }
 }
 
-/// A value whose drop is logged.
 #[derive(Debug)]
 pub(crate) struct Logged {
     pub(crate) id: u32,

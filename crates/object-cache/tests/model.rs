@@ -1,8 +1,6 @@
 //! Every cache against a model, with random sequences of operations.
 //!
-//! The allocator below knows which blocks are live, so it finds a block that is handed out twice,
-//! freed twice or lost. Every value logs its drop. Every object carries its number, so reading it
-//! shows whether another object overwrote it.
+//! The tests find blocks that are handed out twice, freed twice, lost or overwritten.
 
 use std::{
     cell::{Cell, RefCell},
@@ -23,16 +21,12 @@ use testkit::{
     property,
 };
 
-/// An operation on a cache. A number names one of the live objects.
+/// An operation on a cache. The numbers choose one of the live objects.
 #[derive(Clone, Copy, Debug)]
 enum Op {
-    /// Makes an object.
     Make,
-    /// Calls a constructor that panics.
     MakeAndPanic,
-    /// Drops an object.
     Drop(usize),
-    /// Drops an object that panics in its destructor.
     DropAndPanic(usize),
     Clear,
 }
@@ -48,7 +42,6 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op, 1..200)
 }
 
-/// How often each value was dropped, by its number.
 #[derive(Clone, Default)]
 struct Drops(Rc<RefCell<BTreeMap<u64, u32>>>);
 
@@ -62,7 +55,6 @@ impl Drops {
     }
 }
 
-/// An object that detects when its storage was overwritten.
 struct Value {
     number: u64,
     check: u64,
@@ -84,7 +76,7 @@ impl Drop for Value {
     }
 }
 
-/// Makes an allocator that fails at every `step`-th request. Also returns its live blocks.
+/// Makes an allocator that fails at every `step`-th request, and returns its live blocks too.
 fn below(step: usize) -> (FailingAlloc<Malloc>, LiveBlocks) {
     let alloc = FailingAlloc::new(Malloc, Faults::new(Plan::Every(step)));
     let live = alloc.live();
@@ -95,7 +87,6 @@ fn panics(body: impl FnOnce()) {
     assert!(catch_unwind(AssertUnwindSafe(body)).is_err(), "the panic is propagated");
 }
 
-/// The live objects of a test.
 struct Play<P> {
     live: Vec<(u64, P)>,
     drops: Drops,
@@ -107,7 +98,6 @@ impl<P> Play<P> {
         Self { live: Vec::new(), drops: Drops::default(), made: 0 }
     }
 
-    /// Performs one operation. `make` makes an object in the cache, and `value` returns its value.
     fn step(
         &mut self,
         op: Op,
@@ -123,7 +113,7 @@ impl<P> Play<P> {
                 self.made += 1;
             }
             Op::MakeAndPanic => {
-                // There may be no panic, because the constructor is not called without memory.
+                // The constructor is not called without memory, so it need not panic.
                 let _ = catch_unwind(AssertUnwindSafe(|| make(&mut || panic!("no value"))));
             }
             Op::Drop(_) | Op::DropAndPanic(_) if self.live.is_empty() => {}
@@ -242,12 +232,10 @@ impl<'c> Tuple<'c> {
 
 impl Drop for Tuple<'_> {
     fn drop(&mut self) {
-        /// Puts the storage even if a value panics.
         struct Put<'t, 'c>(&'t Tuple<'c>);
         impl Drop for Put<'_, '_> {
             fn drop(&mut self) {
-                // SAFETY: the storage came from the cache with this length, and holds no live
-                // value.
+                // SAFETY: the storage came from the cache with this length, and holds no value.
                 unsafe { self.0.cache.put(self.0.object, self.0.len) };
             }
         }
@@ -265,7 +253,6 @@ fn tuple_lists_match_the_model() {
         let (alloc, blocks) = below(step);
         let cache = Tuples::new(bound, alloc);
         let mut play = Play::new();
-        // The other items of a tuple have numbers of their own.
         let mut others = 1_u64 << 32;
         for (op, len) in ops.into_iter().zip((1..=4).cycle()) {
             let drops = play.drops.clone();
@@ -316,7 +303,7 @@ fn a_thread_cache_matches_the_model() {
     property::check(200, (ops(), 1..4_u32, 2..20_usize), |(ops, magazine, step)| {
         let (alloc, blocks) = below(step);
         let shared = SharedCache::<Value, _, 2>::new(magazine, alloc);
-        // Two caches take turns, so an object may be dropped into another cache than made it.
+        // Two caches take turns, so each may receive an object of the other.
         let locals = [shared.thread(), shared.thread()];
         let mut play = Play::new();
         for (op, local) in ops.into_iter().zip(locals.iter().cycle()) {
@@ -337,13 +324,11 @@ fn a_thread_cache_matches_the_model() {
     });
 }
 
-/// The type that each storage serves, by its address.
 #[derive(Default)]
 struct Types(BTreeMap<usize, &'static str>);
 
 impl Types {
-    /// Takes storage from `cache` for the type `name`. Since it came from the layer below, the
-    /// storage must not have served another type.
+    /// Takes storage for the type `name`, which must not have served another type.
     fn take<T>(&mut self, cache: &impl StorageSource<T>, name: &'static str) -> Option<NonNull<T>> {
         let storage = cache.take()?;
         let before = self.0.insert(storage.addr().get(), name);
@@ -351,7 +336,6 @@ impl Types {
         Some(storage)
     }
 
-    /// Forgets returned storage, which may serve any type.
     fn forget_returned(&mut self, blocks: &LiveBlocks) {
         self.0.retain(|&address, _| {
             let block = NonNull::without_provenance(address.try_into().expect("not null"));

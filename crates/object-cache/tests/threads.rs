@@ -1,5 +1,3 @@
-//! Caches of several threads: one thread reuses what another dropped, and nothing is leaked.
-
 use std::{
     cell::RefCell,
     ptr::NonNull,
@@ -13,7 +11,6 @@ use std::{
 use object_cache::{CacheStats, Cached, raw_mem::MemAlloc, thread_cache};
 use raw_mem::Malloc;
 
-/// Malloc with a count of its live blocks.
 struct Counting {
     live: AtomicUsize,
 }
@@ -48,7 +45,6 @@ unsafe impl MemAlloc for &'static Counting {
     }
 }
 
-/// Two words that belong together.
 struct Message([usize; 2]);
 
 impl Message {
@@ -62,8 +58,6 @@ impl Message {
     }
 }
 
-/// One thread makes messages, and another drops them. Every hit of the maker is therefore a message
-/// that came back through the depot.
 #[test]
 fn a_maker_hits_objects_that_another_thread_drops() {
     const WARM_UP: usize = 20_000;
@@ -106,7 +100,6 @@ fn a_maker_hits_objects_that_another_thread_drops() {
     assert_eq!(BELOW.live.load(Relaxed), 0, "no storage is lost");
 }
 
-/// Thread-locals drop objects before and after the thread's cache was dropped.
 #[test]
 fn objects_that_outlive_their_threads_cache_return_to_the_layer_below() {
     static BELOW: Counting = Counting::new();
@@ -122,8 +115,7 @@ fn objects_that_outlive_their_threads_cache_return_to_the_layer_below() {
     }
 
     thread::spawn(|| {
-        // Thread-locals are dropped in an order that depends on their first use. One of these is
-        // dropped before the cache, and the other one after it.
+        // The order of first uses decides which of the two thread-locals outlives the cache.
         BEFORE.with(|before| before.borrow_mut().clear());
         let messages = make(10);
         AFTER.with(|after| *after.borrow_mut() = make(10));
@@ -138,7 +130,6 @@ fn objects_that_outlive_their_threads_cache_return_to_the_layer_below() {
     assert_eq!(BELOW.live.load(Relaxed), 0);
 }
 
-/// Each thread makes objects that the next one drops.
 #[test]
 fn short_lived_threads_neither_leak_nor_accumulate() {
     static BELOW: Counting = Counting::new();
@@ -166,7 +157,6 @@ fn short_lived_threads_neither_leak_nor_accumulate() {
     assert_eq!(BELOW.live.load(Relaxed), 0, "no storage is lost");
 }
 
-/// Several threads make and drop objects at once, and pass them on in a ring.
 #[test]
 fn objects_passed_around_a_ring_of_threads_stay_whole() {
     static BELOW: Counting = Counting::new();
@@ -187,7 +177,6 @@ fn objects_passed_around_a_ring_of_threads_stay_whole() {
             thread::spawn(move || {
                 for number in 0..ROUNDS {
                     let message = Cached::new_in(Message::new(number), Messages).unwrap();
-                    // If the channel is full, the object is dropped here.
                     let _ = next.try_send(message);
                     for received in receiver.try_iter().take(2) {
                         received.assert_is_whole();

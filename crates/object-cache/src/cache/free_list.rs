@@ -1,5 +1,3 @@
-//! A bounded cache of storage for objects of one type.
-
 use core::{fmt, marker::PhantomData, ptr::NonNull};
 
 use raw_mem::MemAlloc;
@@ -7,19 +5,15 @@ use raw_mem::MemAlloc;
 use super::{Cache, StorageSource, show};
 use crate::list::{BoundedStack, CacheStats, Cleared, FreeObject, Storage};
 
-/// A cache for objects of type `T`. It allocates their storage from the allocator `A`, and retains
-/// the storage of up to `bound` free objects.
+/// A cache for objects of type `T` that retains the storage of up to `bound` free objects.
 ///
-/// [`take`](StorageSource::take) returns the storage that was put back most recently. If the cache
-/// is empty, `take` allocates storage from `A`. [`put`](StorageSource::put) adds storage to the
-/// cache, or returns it to `A` if the cache is full. The free objects hold the links of the cache's
-/// list, so the cache needs no memory of its own.
+/// [`take`](StorageSource::take) returns the storage that was put back last. An empty cache
+/// allocates storage from `A`, and a full cache returns storage to `A`.
 ///
 /// Only one thread at a time can use a free list. For several threads, use
 /// [`SharedCache`](crate::SharedCache) or [`thread_cache!`](crate::thread_cache!).
 ///
-/// CPython: the free lists of `float`, `list`, `dict` and other types. The module
-/// [`cpython`](crate::cpython) lists their bounds.
+/// CPython: the free lists of `float`, `list`, `dict` and other types.
 ///
 /// ```
 /// use object_cache::{Cached, FreeList};
@@ -40,8 +34,7 @@ pub struct FreeList<T, A: MemAlloc> {
     of: PhantomData<fn() -> T>,
 }
 
-// SAFETY: the stack owns the storage of its objects. Because `A` is `Send`, another thread may free
-// that storage.
+// SAFETY: the stack owns its storage, which another thread may free because `A` is `Send`.
 unsafe impl<T, A: MemAlloc + Send> Send for FreeList<T, A> {}
 
 impl<T, A: MemAlloc> FreeList<T, A> {
@@ -49,7 +42,7 @@ impl<T, A: MemAlloc> FreeList<T, A> {
 
     /// Makes an empty cache that retains at most `bound` free objects. Allocates nothing.
     ///
-    /// `T` may be aligned to at most 16 bytes. A greater alignment is rejected at compile time.
+    /// A `T` that is aligned to more than 16 bytes is rejected at compile time.
     ///
     /// # Panics
     ///
@@ -67,8 +60,7 @@ impl<T, A: MemAlloc> FreeList<T, A> {
 
     /// # Safety
     ///
-    /// - `free` must be storage that came from `lower`, and must not hold a value.
-    /// - `free` must not be used again.
+    /// - `free` must have come from `lower`, must hold no value, and must not be used again.
     #[cold]
     #[inline(never)]
     unsafe fn put_below(&self, free: NonNull<FreeObject>) {
@@ -78,11 +70,9 @@ impl<T, A: MemAlloc> FreeList<T, A> {
 
     /// Returns the storage of all free objects to the allocator below the cache.
     ///
-    /// If the allocator below the cache panics, the objects whose storage it has not received yet
-    /// stay in the cache.
+    /// If that allocator panics, the storage that it has not received yet stays in the cache.
     pub fn clear(&self) -> Cleared {
-        // SAFETY: the object came from `lower` and holds no value (invariant of `stack`). It has
-        // left the stack, so nobody uses it again.
+        // SAFETY: the object left the stack, so it came from `lower` without a value (invariant).
         let count = self.stack.clear(|free| unsafe { self.put_below(free) });
         Cleared::new(count as usize, Self::STORAGE.bytes)
     }
@@ -93,9 +83,8 @@ impl<T, A: MemAlloc> FreeList<T, A> {
     }
 }
 
-// SAFETY: `STORAGE` has the size and alignment that a `T` needs. Storage leaves the stack before
-// `take` returns it, and comes back only through `put`, so the caller of `take` owns it
-// exclusively. The blocks of `lower` stay valid even if the cache moves. `FreeList` is not `Clone`.
+// SAFETY: `STORAGE` fits a `T`. Storage leaves the stack in `take` and comes back only in `put`, so
+// it has one owner. It stays valid if the cache moves. `FreeList` is not `Clone`.
 unsafe impl<T, A: MemAlloc> StorageSource<T> for FreeList<T, A> {
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {
@@ -110,8 +99,7 @@ unsafe impl<T, A: MemAlloc> StorageSource<T> for FreeList<T, A> {
         // SAFETY: the caller gives up the storage, which holds no value (contract).
         // INVARIANT: the storage came from `take`, so it came from `lower`.
         if let Err(refused) = unsafe { self.stack.put(storage.cast()) } {
-            // SAFETY: the stack was full and does not own `refused`, which came from `lower` (see
-            // above).
+            // SAFETY: the full stack does not own `refused`, which came from `lower`.
             unsafe { self.put_below(refused) };
         }
     }
@@ -170,8 +158,6 @@ mod tests {
         put(&cache, &objects);
     }
 
-    /// Regression test: if the allocator below the cache panicked during `clear`, the objects that
-    /// `clear` had not freed yet were once lost.
     #[test]
     fn a_clear_that_panics_retains_the_remaining_objects() {
         let (hooked, live) = Hooked::new();

@@ -1,5 +1,3 @@
-//! Operations that every cache supports, and groups of several caches.
-
 #![forbid(unsafe_code)]
 
 use core::fmt;
@@ -8,17 +6,16 @@ use crate::list::{CacheStats, Cleared};
 
 /// A cache of any type.
 pub trait Cache {
-    /// Returns the storage of all free objects to the allocator below the cache. The result
-    /// contains the number of these objects and the bytes of their storage.
+    /// Returns the storage of all free objects to the allocator below the cache.
     ///
     /// # Panics
     ///
     /// Panics if the allocator below the cache panics.
     fn clear(&self) -> Cleared;
 
-    /// Calls `visit` for each list of the cache, with the figures of that list as the second
-    /// argument. If the cache has a separate list for each length of its objects, the first
-    /// argument is the length. Otherwise the first argument is `None`.
+    /// Calls `visit` once for each list, with the length of its objects and its figures.
+    ///
+    /// The length is `None` unless the cache has a separate list for each length.
     fn each_list(&self, visit: &mut dyn FnMut(Option<usize>, CacheStats));
 }
 
@@ -32,7 +29,7 @@ impl<C: Cache + ?Sized> Cache for &C {
     }
 }
 
-/// The caches of a runtime. Each cache has a name, which is that of the type of its objects.
+/// The caches of a runtime, each with the name of its objects' type.
 ///
 /// ```
 /// use object_cache::{Cache, CacheGroup, Cached, FreeList};
@@ -67,8 +64,6 @@ impl fmt::Debug for CacheGroup<'_> {
     }
 }
 
-/// Formats `cache` for `Debug`. The output consists of `name` and the figures of each list in the
-/// cache.
 pub(crate) fn show(name: &str, cache: &dyn Cache, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let mut shown = f.debug_struct(name);
     cache.each_list(&mut |length, stats| {

@@ -1,5 +1,3 @@
-//! An allocator that clears caches when memory is exhausted.
-
 use core::ptr::NonNull;
 
 use raw_mem::{MAX_REQUEST, MemAlloc, calloc_size};
@@ -8,13 +6,9 @@ use super::Cache;
 
 /// An allocator that clears `caches` if `below` refuses a request, and then repeats the request.
 ///
-/// A runtime puts this allocator between its caches and its heap. `below` may refuse a request
-/// because memory is exhausted, or because a limit is reached. Storage that a cache retains for one
-/// type can then be freed and reused for another type. If the caches retained no storage, or if the
-/// request exceeds [`MAX_REQUEST`], the request fails without a second attempt.
+/// A request above [`MAX_REQUEST`] fails at once, because clearing the caches cannot help.
 ///
-/// The caches usually allocate from the `RetryAfterClear` itself, so it cannot borrow them.
-/// `caches` is therefore usually a zero-sized type whose methods find the caches:
+/// The caches may allocate from the `RetryAfterClear` itself. A zero-sized type then finds them:
 ///
 /// ```
 /// use object_cache::{Cache, CacheStats, Cleared, FreeList, RetryAfterClear};
@@ -46,9 +40,7 @@ impl<A: MemAlloc, C: Cache> RetryAfterClear<A, C> {
         Self { below, caches }
     }
 
-    /// Clears the caches. If that returned any storage, calls `ask` to repeat the request. `bytes`
-    /// is the size of the request, or `None` if the size overflowed. If `bytes` is `None` or
-    /// exceeds [`MAX_REQUEST`], the request can never succeed, so the caches are not cleared.
+    /// Clears the caches, and calls `ask` to repeat the request if that freed any storage.
     #[cold]
     #[inline(never)]
     fn retry(
@@ -61,9 +53,8 @@ impl<A: MemAlloc, C: Cache> RetryAfterClear<A, C> {
     }
 }
 
-// SAFETY: all memory comes from `below`. A request that `below` refuses leaves every live block
-// unchanged. Clearing the caches leaves every live block unchanged too, because it frees only
-// objects without a value.
+// SAFETY: all memory comes from `below`, whose refused requests leave live blocks unchanged.
+// Clearing the caches frees only objects without a value.
 unsafe impl<A: MemAlloc, C: Cache> MemAlloc for RetryAfterClear<A, C> {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
@@ -81,8 +72,7 @@ unsafe impl<A: MemAlloc, C: Cache> MemAlloc for RetryAfterClear<A, C> {
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
         // SAFETY: the block came from `below` (contract of `realloc`).
         unsafe { self.below.realloc(ptr, size) }.or_else(|| {
-            // SAFETY: the block came from `below` (contract of `realloc`). The block is still live,
-            // because the first request failed and left the block unchanged.
+            // SAFETY: the block came from `below` (contract), and the failed request left it live.
             self.retry(Some(size), |below| unsafe { below.realloc(ptr, size) })
         })
     }

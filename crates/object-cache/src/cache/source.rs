@@ -1,45 +1,30 @@
-//! Sources, which provide the storage for the objects of owning pointers.
-
 use core::{mem, ptr::NonNull};
 
-/// A source of storage for objects of type `T`.
-///
-/// [`Cached`](crate::Cached) and [`CachedRc`](crate::CachedRc) take the storage for a value from a
-/// source, and return it to the source when they drop the value. A reference to a cache is a
-/// source. A zero-sized type that finds the calling thread's cache can be a source too.
-/// [`thread_cache!`](crate::thread_cache!) declares such a type.
+/// A source of storage for objects of type `T`, such as a cache or a reference to a cache.
 ///
 /// # Safety
 ///
-/// An implementer must guarantee the following:
-///
-/// - [`take`](Self::take) returns storage with the size and alignment of a `T`. The caller owns
-///   that storage exclusively until it returns the storage with [`put`](Self::put).
-/// - The storage stays valid while the source or a clone of the source exists, even if the source
-///   is moved.
-/// - A clone behaves as the same source as the original. Storage that was taken from one of them
-///   may be returned to the other.
-/// - If the source is `Send` or `Sync`, one thread may return storage that another thread has
-///   taken.
+/// - [`take`](Self::take) must return storage with the size and alignment of a `T`. The caller owns
+///   the storage exclusively until it calls [`put`](Self::put).
+/// - Storage must stay valid while the source or a clone of it exists, even if the source moves.
+/// - Storage that was taken from a source may be returned to a clone of it, and vice versa.
+/// - If the source is `Send` or `Sync`, one thread may return storage that another has taken.
 pub unsafe trait StorageSource<T> {
     /// Takes uninitialised storage for a `T`.
     ///
-    /// Returns `None` if the allocation fails, or if the allocated storage is insufficiently
-    /// aligned for a `T`.
+    /// Returns `None` if the allocation fails, or if the block is not aligned for a `T`.
     fn take(&self) -> Option<NonNull<T>>;
 
-    /// Returns storage to the source. The storage must hold no live value. The caller must have
-    /// dropped the value or moved it out, unless it never wrote a value.
+    /// Returns storage to the source.
     ///
     /// # Safety
     ///
     /// - `storage` must have been taken from this source or a clone of it.
-    /// - `storage` must not hold a live value, and must not be used again.
+    /// - `storage` must hold no live value, and must not be used again.
     unsafe fn put(&self, storage: NonNull<T>);
 }
 
-// SAFETY: every call goes to the source behind the reference, which gives the guarantees of this
-// trait.
+// SAFETY: the source behind the reference gives the guarantees of this trait.
 unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {
@@ -53,8 +38,7 @@ unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
     }
 }
 
-/// Drops the value of `object`, then returns its storage to `source`. The storage is returned even
-/// if the destructor of the value panics.
+/// Drops the value of `object`, and returns its storage to `source` even if the destructor panics.
 ///
 /// # Safety
 ///
@@ -62,31 +46,30 @@ unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
 /// - `object` must hold a live value, and must not be used again.
 #[inline]
 pub(crate) unsafe fn drop_and_put<T>(source: &impl StorageSource<T>, object: NonNull<T>) {
-    // SAFETY: `object` came from `source` (contract). The guard is dropped at the end of this
-    // function, after `drop_in_place` has dropped the value.
+    // SAFETY: `object` came from `source` (contract). `drop_in_place` runs before the guard's drop.
     let _vacant = unsafe { Vacant::new(source, object) };
     // SAFETY: the value is live and is not used again (contract).
     unsafe { object.drop_in_place() };
 }
 
-/// Takes storage from `source`, and moves the result of `make` into it. If the allocation fails,
-/// returns `None` without calling `make`. If `make` panics, the storage goes back to `source`.
+/// Writes the result of `make` to storage from `source`, which gets the storage back if `make`
+/// panics. Returns `None` without calling `make` if the allocation fails.
 #[inline]
 pub(crate) fn take_and_fill<T>(
     source: &impl StorageSource<T>,
     make: impl FnOnce() -> T,
 ) -> Option<NonNull<T>> {
     let storage = source.take()?;
-    // SAFETY: the storage has just come from `source`, and holds no value while the guard exists.
+    // SAFETY: the storage came from `source`, and holds no value while the guard exists.
     let vacant = unsafe { Vacant::new(source, storage) };
     let value = make();
     mem::forget(vacant);
-    // SAFETY: the storage is large enough for a `T` and aligned for it. Nothing else uses it.
+    // SAFETY: the storage has the layout of a `T`, and nothing else uses it.
     unsafe { storage.write(value) };
     Some(storage)
 }
 
-/// A guard for storage that holds no value. Dropping the guard returns the storage to its source.
+/// A guard that returns storage without a value to its source when the guard is dropped.
 struct Vacant<'s, T, S: StorageSource<T>> {
     source: &'s S,
     storage: NonNull<T>,
@@ -96,8 +79,7 @@ impl<'s, T, S: StorageSource<T>> Vacant<'s, T, S> {
     /// # Safety
     ///
     /// - `storage` must have been taken from `source` or a clone of it.
-    /// - When the guard is dropped, `storage` must not hold a live value. `storage` must not be
-    ///   used afterwards.
+    /// - `storage` must hold no live value at the drop of the guard, and must not be used after it.
     #[inline]
     unsafe fn new(source: &'s S, storage: NonNull<T>) -> Self {
         Self { source, storage }

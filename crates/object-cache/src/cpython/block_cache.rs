@@ -1,17 +1,3 @@
-//! A cache that cuts objects out of larger blocks, and retains every block until the cache is
-//! compacted or dropped.
-//!
-//! ```text
-//!   blocks ──► ┌──────┬────────┬────────┬────────┐    ┌──────┬────────┬───
-//!              │ next │ object │ object │ object │ ─► │ next │ object │
-//!              └──────┴────────┴────────┴────────┘    └──────┴────────┴───
-//!                       in use   free ◄─── stack ────────── free
-//! ```
-//!
-//! 1. Every object in the stack lies in one of the blocks.
-//! 2. A block returns to the allocator below the cache only in `compact`, or when the cache is
-//!    dropped.
-
 use core::{cell::Cell, fmt, marker::PhantomData, mem, ptr::NonNull};
 
 use raw_mem::MemAlloc;
@@ -22,16 +8,11 @@ use crate::{
     list::{BoundedStack, CacheStats, Chain, Cleared, FreeObject, Storage},
 };
 
-/// A cache of storage for objects of type `T`. The storage is cut out of blocks of at most `BLOCK`
-/// bytes.
+/// A cache that cuts storage for objects of type `T` out of blocks of at most `BLOCK` bytes.
 ///
-/// The cache retains every block until [`compact`](Self::compact) is called or the cache is
-/// dropped. Within a new block, the object with the highest address is handed out first.
+/// Blocks stay allocated until [`compact`](Self::compact) is called or the cache is dropped.
 ///
-/// CPython 2: `PyIntBlock` and `PyFloatBlock`. Each of these blocks takes 1,000 bytes, including
-/// the bytes that malloc adds for itself. A block consists of a link of 8 bytes, followed by 41
-/// objects of 24 bytes. `compact` does the same as `PyInt_ClearFreeList`. Source:
-/// `Objects/intobject.c` and `Objects/floatobject.c` of 2.7.
+/// CPython 2.7: `PyIntBlock` (`Objects/intobject.c`) and `PyFloatBlock` (`Objects/floatobject.c`).
 ///
 /// ```
 /// use object_cache::{Cached, cpython::BlockCache};
@@ -46,20 +27,18 @@ use crate::{
 pub struct BlockCache<T, A: MemAlloc, const BLOCK: usize = 1000> {
     /// # Invariant
     ///
-    /// Every object in the stack is storage for a `T` that lies in one of the cache's blocks and
-    /// holds no value.
+    /// Every object in the stack is storage for a `T` in one of the blocks, and holds no value.
     stack: BoundedStack<FreeObject>,
     /// # Invariant
     ///
-    /// Every block came from `lower`, and the first word of each block is the link to the next
-    /// block.
+    /// Every block came from `lower`, and begins with the link to the next block.
     blocks: Cell<Chain<FreeObject>>,
     block_count: Cell<usize>,
     lower: A,
     of: PhantomData<fn() -> T>,
 }
 
-// SAFETY: the cache owns its blocks. Because `A` is `Send`, another thread may free these blocks.
+// SAFETY: the cache owns its blocks, which another thread may free because `A` is `Send`.
 unsafe impl<T, A: MemAlloc + Send, const BLOCK: usize> Send for BlockCache<T, A, BLOCK> {}
 
 impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
@@ -91,8 +70,7 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
         }
     }
 
-    /// Allocates a new block. Puts all objects of the block except the last one into the stack, and
-    /// returns the last one.
+    /// Allocates a block, returns its last object, and puts the others into the stack.
     #[cold]
     #[inline(never)]
     fn take_from_new_block(&self) -> Option<NonNull<T>> {
@@ -104,22 +82,19 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
         // SAFETY: the object lies in the block.
         let object = |index| unsafe { block.add(Self::FIRST + index * Self::STEP) };
         for index in 0..Self::OBJECTS - 1 {
-            // SAFETY: the object was never handed out. The stack has room for every object.
+            // SAFETY: the object is unused, and the stack has room.
             // INVARIANT: the object lies in the new block.
             let _ = unsafe { self.stack.put(object(index).cast()) };
         }
         Some(object(Self::OBJECTS - 1).cast())
     }
 
-    /// Finds all blocks in which every object is free, and returns these blocks to the allocator
-    /// below the cache.
+    /// Returns all blocks in which every object is free to the allocator below the cache.
     ///
-    /// Takes O(n log n) steps for n free objects and blocks, and allocates no memory. The free
-    /// objects and the blocks are sorted by address in place. A single pass over both sorted chains
-    /// then finds the free objects of each block.
+    /// Takes O(n log n) steps for n free objects and blocks. Allocates no memory.
     ///
-    /// The allocator below the cache may use the cache while it frees a block. If that allocator
-    /// panics, the blocks that it has not received yet stay in the cache.
+    /// The allocator below may use the cache while it frees a block. If that allocator panics, the
+    /// remaining blocks stay in the cache.
     pub fn compact(&self) -> Cleared {
         let mut remaining = Remaining::<T, A, BLOCK> {
             free: sort::by_address(self.stack.drain().0),
@@ -136,14 +111,13 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
             }
             self.block_count.set(self.block_count.get() - 1);
             returned += 1;
-            // SAFETY: the block came from `lower` and has left its chain. Every object in the block
-            // is free and has left the stack, so nobody uses the block again.
+            // SAFETY: the block came from `lower`, and has left the cache with all of its objects.
             unsafe { self.lower.free(Some(block.cast())) };
         }
         Cleared { objects: returned * Self::OBJECTS, bytes: returned * Self::WHOLE.bytes }
     }
 
-    /// Adds a block to the cache. The block must not be in a chain of blocks.
+    /// Adds a block, which must not be in a chain, to the cache.
     fn put_block(&self, block: NonNull<FreeObject>) {
         let mut blocks = self.blocks.replace(Chain::EMPTY);
         // SAFETY: the cache owns the block, which begins with room for a link.
@@ -151,11 +125,10 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
         self.blocks.set(blocks);
     }
 
-    /// Puts the objects of `free` into the stack. Each object must lie in a block of the cache, and
-    /// must not be in the stack already.
+    /// Puts `free` into the stack. The objects must lie in blocks of the cache, outside the stack.
     fn put_all(&self, free: Chain<FreeObject>) {
         free.for_each(|object| {
-            // SAFETY: the object has left its chain. The stack has room for it.
+            // SAFETY: the object has left its chain, and the stack has room.
             let _ = unsafe { self.stack.put(object) };
         });
     }
@@ -165,30 +138,26 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
         self.block_count.get()
     }
 
-    /// Returns the figures of the cache. A miss is a call of `take` that found no free object, and
-    /// therefore allocated a new block.
+    /// Returns the figures of the cache. A miss is a `take` that had to allocate a block.
     pub fn stats(&self) -> CacheStats {
         self.stack.stats(Self::STEP)
     }
 }
 
-/// The blocks and free objects that a compaction has removed from the cache, but has not examined
-/// yet. If this value is dropped, the blocks and objects go back into the cache.
+/// What a running compaction has taken out of the cache, in ascending order of address.
+///
+/// Dropping this value puts the blocks and objects back.
 struct Remaining<'c, T, A: MemAlloc, const BLOCK: usize> {
-    /// In ascending order of address.
     free: Chain<FreeObject>,
-    /// In ascending order of address.
     blocks: Chain<FreeObject>,
     cache: &'c BlockCache<T, A, BLOCK>,
 }
 
 impl<T, A: MemAlloc, const BLOCK: usize> Remaining<'_, T, A, BLOCK> {
-    /// Removes the free objects that lie in `block`, and returns these objects and their number.
-    /// `block` must have been the first of the remaining blocks.
+    /// Removes and counts the free objects in `block`, which was the first of the remaining blocks.
     ///
-    /// The free objects are sorted, so an object whose address is lower than that of `block` lies
-    /// in none of the remaining blocks. It lies in a block that another compaction has removed from
-    /// the cache. Such an object goes back into the stack.
+    /// An object before `block` belongs to a block that another running compaction has taken, and
+    /// goes back into the stack.
     fn take_free_of(&mut self, block: NonNull<FreeObject>) -> (Chain<FreeObject>, usize) {
         let start = block.addr().get();
         let end = start + BlockCache::<T, A, BLOCK>::WHOLE.bytes;
@@ -218,9 +187,8 @@ impl<T, A: MemAlloc, const BLOCK: usize> Drop for Remaining<'_, T, A, BLOCK> {
     }
 }
 
-// SAFETY: the objects of a block do not overlap, and each has the layout of a `T`. An object leaves
-// the stack before `take` returns it, and comes back only through `put`. A block that contains an
-// object in use stays allocated until the cache is dropped.
+// SAFETY: the objects do not overlap, and each has the layout of a `T`. An object leaves the stack
+// in `take` and comes back only in `put`. A block with an object in use stays allocated.
 unsafe impl<T, A: MemAlloc, const BLOCK: usize> StorageSource<T> for BlockCache<T, A, BLOCK> {
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {
@@ -232,9 +200,8 @@ unsafe impl<T, A: MemAlloc, const BLOCK: usize> StorageSource<T> for BlockCache<
 
     #[inline]
     unsafe fn put(&self, storage: NonNull<T>) {
-        // SAFETY: the caller gives up the storage, which holds no value (contract).
-        // INVARIANT: the storage came from `take`, so it lies in a block. The stack has room for
-        // it.
+        // SAFETY: the storage holds no value and is not used again (contract). The stack has room.
+        // INVARIANT: the storage came from `take`, so it lies in a block.
         let _ = unsafe { self.stack.put(storage.cast()) };
     }
 }
@@ -259,8 +226,7 @@ impl<T, A: MemAlloc, const BLOCK: usize> fmt::Debug for BlockCache<T, A, BLOCK> 
 impl<T, A: MemAlloc, const BLOCK: usize> Drop for BlockCache<T, A, BLOCK> {
     fn drop(&mut self) {
         self.blocks.replace(Chain::EMPTY).for_each(|block| {
-            // SAFETY: the block came from `lower` (invariant of `blocks`). Its storage is not used
-            // after the cache is dropped.
+            // SAFETY: the block came from `lower` (invariant of `blocks`), and is not used again.
             unsafe { self.lower.free(Some(block.cast())) };
         });
     }

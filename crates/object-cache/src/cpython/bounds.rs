@@ -1,8 +1,7 @@
 //! The bounds of CPython's caches, version by version.
 //!
-//! All figures are from CPython's sources. In 2.7.18 and 3.6.15, some bounds are given as the
-//! lengths of arrays. We have also read these lengths from the built library. In a free-threaded
-//! build, every thread has its own lists, and each bound is for the list of one thread.
+//! All figures are from CPython's sources. In a free-threaded build, each bound applies to the list
+//! of one thread.
 
 #![forbid(unsafe_code)]
 
@@ -10,15 +9,11 @@ use core::ops::RangeInclusive;
 
 /// A version of CPython.
 ///
-/// CPython sets the bounds that [`bound`](Self::bound) returns in
-/// `Include/internal/pycore_freelist.h` (3.13) and `Include/internal/pycore_freelist_state.h` (3.14
-/// and 3.15). For a few kinds of objects, CPython sets the bound elsewhere in all versions. The
-/// documentation of each variant of [`Kind`] names such a file, and the files of versions before
-/// 3.13.
+/// The bounds come from `pycore_freelist.h` (3.13) and `pycore_freelist_state.h` (3.14 and 3.15) in
+/// `Include/internal`. Each [`Kind`] names the other files, such as those of earlier versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// 2.7. In this version, ints and floats live in a [`BlockCache`](super::BlockCache), which has
-    /// no bound.
+    /// 2.7, which keeps ints and floats in an unbounded [`BlockCache`](super::BlockCache).
     V2_7,
     /// 3.6.
     V3_6,
@@ -33,8 +28,9 @@ pub enum Version {
 }
 
 impl Version {
-    /// Returns the maximum number of free objects of `kind` that one list retains. Returns `None`
-    /// if this version has no list for `kind`, or if that list has no bound.
+    /// Returns how many free objects of `kind` one list retains.
+    ///
+    /// Returns `None` if this version has no such list, or if the list has no bound.
     pub const fn bound(self, kind: Kind) -> Option<u32> {
         match BOUNDS[kind as usize][self as usize] {
             0 => None,
@@ -42,10 +38,7 @@ impl Version {
         }
     }
 
-    /// Returns the number of items in the longest tuple that this version caches. Each length from
-    /// 1 up to this number has its own list.
-    ///
-    /// Source: as for [`Kind::Tuple`].
+    /// Returns the number of items in the longest tuple that has a list (source: [`Kind::Tuple`]).
     pub const fn longest_tuple(self) -> usize {
         match self {
             Self::V2_7 | Self::V3_6 | Self::V3_11 => 19,
@@ -55,9 +48,8 @@ impl Version {
 
     /// Returns the range of the small ints, which CPython never frees.
     ///
-    /// Source: `Objects/intobject.c` of 2.7, `Objects/longobject.c` of 3.6, and in
-    /// `Include/internal`, `pycore_global_objects.h` of 3.11 and 3.13 and
-    /// `pycore_runtime_structs.h` of 3.14 and 3.15.
+    /// Source: `intobject.c` (2.7), `longobject.c` (3.6), `pycore_global_objects.h` (3.11, 3.13),
+    /// and `pycore_runtime_structs.h` (3.14, 3.15).
     pub const fn small_ints(self) -> RangeInclusive<i64> {
         match self {
             Self::V3_15 => -5..=1_024,
@@ -66,8 +58,7 @@ impl Version {
     }
 }
 
-/// Defines [`Kind`], and the bound of each kind in each version. The number 0 means that the
-/// version has no list for this kind, or that the list has no bound.
+/// The bounds of each kind, where 0 stands for no list or no bound.
 macro_rules! kinds {
     ($($(#[$doc:meta])* $Kind:ident $bounds:tt,)*) => {
         /// A type of object that CPython caches.
@@ -92,8 +83,7 @@ kinds! {
     Float [0, 100, 100, 100, 100, 100],
     /// A complex number.
     Complex [0, 0, 0, 0, 0, 100],
-    /// A tuple of one particular length. Source: `Objects/tupleobject.c`; in 3.11, also
-    /// `pycore_tuple.h`.
+    /// A tuple of one length. Source: `Objects/tupleobject.c`; in 3.11, also `pycore_tuple.h`.
     Tuple [2_000, 2_000, 2_000, 2_000, 2_000, 2_000],
     /// A list. Source: `Objects/listobject.c`; in 3.11, `pycore_list.h`.
     List [80, 80, 80, 80, 80, 80],
@@ -129,24 +119,20 @@ kinds! {
     RangeIterator [0, 0, 0, 0, 6, 6],
     /// A context. Source in 3.11: `pycore_context.h`.
     Context [0, 0, 255, 255, 255, 255],
-    /// A wrapped value of an asynchronous generator. Source: `Objects/genobject.c`; in 3.11,
-    /// `pycore_genobject.h`.
+    /// A wrapped value of an asynchronous generator. Source: as for `AsyncGenSend`.
     AsyncGenValue [0, 80, 80, 80, 80, 80],
-    /// The awaitable of an asynchronous generator's `asend`. Source: as for
-    /// [`AsyncGenValue`](Self::AsyncGenValue).
+    /// An `asend` awaitable. Source: `Objects/genobject.c`; in 3.11, `pycore_genobject.h`.
     AsyncGenSend [0, 80, 80, 80, 80, 80],
     /// An asyncio future's iterator. Source up to 3.13: `Modules/_asynciomodule.c`.
     FutureIterator [0, 255, 255, 255, 255, 255],
     /// An array of pointers that the garbage collector uses.
     ObjectStackChunk [0, 0, 0, 4, 4, 4],
-    /// A block of a deque. From 3.11 on, each deque has its own list of free blocks. Source in all
-    /// versions: `Modules/_collectionsmodule.c`.
+    /// A block of a deque. From 3.11 on, each deque has its own list. Source in all versions:
+    /// `Modules/_collectionsmodule.c`.
     DequeBlock [10, 16, 16, 16, 16, 16],
-    /// A `MemoryError`. CPython creates some of these objects in advance, so that raising a
-    /// `MemoryError` needs no memory. Source in all versions: `Objects/exceptions.c`.
+    /// A `MemoryError`. Source in all versions: `Objects/exceptions.c`.
     MemoryError [0, 16, 16, 16, 16, 16],
-    /// A chunk of the stack on which CPython keeps its frames. CPython caches a chunk after it has
-    /// removed the chunk from this stack. Source in all versions: `Python/pystate.c`.
+    /// A chunk of the stack of frames. Source in all versions: `Python/pystate.c`.
     DataStackChunk [0, 0, 0, 0, 1, 1],
 }
 

@@ -1,5 +1,3 @@
-//! The figures of caches, as CPython prints them.
-
 #![forbid(unsafe_code)]
 
 use core::fmt::{self, Write};
@@ -61,7 +59,6 @@ fn write_line(
     writeln!(f)
 }
 
-/// Writes `text` right-aligned in a field of `width` columns.
 fn align_right(
     width: usize,
     f: &mut fmt::Formatter<'_>,
@@ -73,7 +70,6 @@ fn align_right(
     text(f)
 }
 
-/// A writer that only counts the characters written to it.
 struct Columns(usize);
 
 impl Write for Columns {
@@ -83,7 +79,6 @@ impl Write for Columns {
     }
 }
 
-/// Writes `number` with commas between its groups of three digits.
 fn write_grouped(to: &mut dyn Write, number: usize) -> fmt::Result {
     if number < 1000 {
         return write!(to, "{number}");
@@ -102,8 +97,7 @@ mod tests {
     use super::*;
     use crate::list::Cleared;
 
-    /// A cache that reports the given lists. Each entry consists of the length of the objects, the
-    /// number of free objects, and the size of an object.
+    /// Lists with the length, the number of free objects, and the bytes of an object.
     struct Lists(Vec<(Option<usize>, usize, usize)>);
 
     impl Cache for Lists {
@@ -118,7 +112,7 @@ mod tests {
         }
     }
 
-    /// CPython 3.6 and 3.13 printed the lines that this test expects.
+    /// CPython 3.6 and 3.13 printed the expected lines.
     #[test]
     fn a_line_has_the_layout_of_cpythons() {
         let dicts = Lists([(None, 10, 48)].into());

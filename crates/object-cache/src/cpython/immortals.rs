@@ -1,15 +1,8 @@
-//! A table of values that are never freed. Each value is found by its number.
-
 #![forbid(unsafe_code)]
 
 /// A table of `N` values for consecutive numbers.
 ///
-/// The table is plain data, so a `static` table needs no initialisation at run time. The values may
-/// be reference-counted pointers, such as [`CachedRc`](crate::CachedRc). The table then owns one
-/// reference to each object. No object is therefore freed while the table exists, however often a
-/// program clones and drops its own pointers.
-///
-/// CPython: `small_ints`. [`Version::small_ints`](super::Version::small_ints) returns their range.
+/// CPython: `small_ints`, whose range [`Version::small_ints`](super::Version::small_ints) returns.
 ///
 /// ```
 /// use object_cache::cpython::Immortals;
@@ -41,7 +34,7 @@ impl<T, const N: usize> Immortals<T, N> {
     ///
     /// # Panics
     ///
-    /// Panics if `make` panics. The values that `make` has already returned are then dropped.
+    /// Panics if `make` does.
     pub fn build(first: i64, mut make: impl FnMut(i64) -> T) -> Self {
         Self::new(first, core::array::from_fn(|index| make(first.wrapping_add(index as i64))))
     }
@@ -49,8 +42,7 @@ impl<T, const N: usize> Immortals<T, N> {
     /// Returns the value for `number`, or `None` if the table has no value for it.
     #[inline]
     pub fn get(&self, number: i64) -> Option<&T> {
-        // For a number below `first`, the subtraction wraps to an index beyond the end of the
-        // table, so the number has no value.
+        // A number below `first` wraps to an index beyond the end of the table.
         self.values.get(usize::try_from(number.wrapping_sub(self.first) as u64).ok()?)
     }
 }

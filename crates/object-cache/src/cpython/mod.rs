@@ -1,12 +1,6 @@
 //! CPython's own caches, for runtimes that want the same ones.
 //!
-//! - [`Version`] has the bounds of CPython's caches, from 2.7 to 3.15.
-//! - [`TupleLists`] has a free list for each length of an object, as CPython has for tuples.
-//! - [`Immortals`] is a table of values that are never freed, as CPython has for small ints.
-//! - [`BlockCache`] allocates objects in blocks, as CPython 2 did for ints and floats.
-//! - [`DebugMallocStats`] prints the figures of caches as `sys._debugmallocstats` does.
-//!
-//! Most other caches of CPython are free lists, for which there is [`FreeList`](crate::FreeList):
+//! Most caches of CPython are free lists, for which there is [`FreeList`](crate::FreeList):
 //!
 //! ```
 //! use object_cache::{FreeList, cpython::{Kind, Version}};

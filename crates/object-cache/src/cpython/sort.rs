@@ -1,15 +1,10 @@
-//! Sorting of chains by address, without allocating memory.
-
 use core::{mem, ptr::NonNull};
 
 use crate::list::{Chain, Link};
 
-/// Sorts `chain` by address, lowest first, with a bottom-up merge sort.
+/// Sorts `chain` by address, lowest first, with a merge sort that allocates no memory.
 ///
-/// ```text
-///   sorted[i]: empty, or a sorted chain of 2^i objects. Adding an object carries, as adding 1 to a
-///              binary number does.
-/// ```
+/// `sorted[i]` is empty or holds 2^i objects, so adding an object carries as in binary addition.
 pub(super) fn by_address<N: Link>(chain: Chain<N>) -> Chain<N> {
     let mut sorted = [const { Chain::EMPTY }; usize::BITS as usize];
     for object in chain {
@@ -27,12 +22,11 @@ pub(super) fn by_address<N: Link>(chain: Chain<N>) -> Chain<N> {
     sorted.into_iter().fold(Chain::EMPTY, merge)
 }
 
-/// Merges two sorted chains into one.
 fn merge<N: Link>(mut a: Chain<N>, mut b: Chain<N>) -> Chain<N> {
     let (mut head, mut last) = (None, None);
     let mut append = |next: Option<NonNull<N>>| {
         match last {
-            // SAFETY: `last` has left its chain and no other chain owns it yet, so we own it.
+            // SAFETY: `last` has left its chain, and no other chain owns it yet.
             Some(last) => unsafe { N::set_next(last, next) },
             None => head = next,
         }
@@ -43,8 +37,8 @@ fn merge<N: Link>(mut a: Chain<N>, mut b: Chain<N>) -> Chain<N> {
     }
     let remaining = if a.first().is_some() { a } else { b };
     append(remaining.into_head());
-    // SAFETY: we own the object `head` and every object after it. Each object that we appended was
-    // linked to the next one, and the links of `remaining` were initialised by its chain.
+    // SAFETY: we own `head` and all objects after it. Their links were set by `append`, or by the
+    // chain of `remaining`.
     unsafe { Chain::from_head(head) }
 }
 

@@ -1,6 +1,3 @@
-//! Free lists for objects whose length is fixed when they are created. Each length has its own
-//! list.
-
 use core::{array, fmt, marker::PhantomData, ptr::NonNull};
 
 use raw_mem::MemAlloc;
@@ -10,24 +7,11 @@ use crate::{
     list::{BoundedStack, CacheStats, Cleared, FreeObject, Storage},
 };
 
-/// A cache of storage for objects of variable length. Each object consists of a header `H`,
-/// followed by a number of items of type `E`.
+/// A cache for objects that are a header `H` and a number of items `E`, as tuples are in CPython.
 ///
-/// ```text
-///   ┌──────────┬────────┬────────┬─ ─ ─ ┬────────────┐
-///   │ header H │ item 0 │ item 1 │      │ item len-1 │
-///   └──────────┴────────┴────────┴─ ─ ─ ┴────────────┘
-/// ```
+/// Each length from 1 to `LENGTHS` has its own list. Objects of other lengths are not cached.
 ///
-/// Each length from 1 to `LENGTHS` has its own list. Objects of other lengths are not cached, so
-/// [`take`](Self::take) allocates their storage from `A`, and [`put`](Self::put) returns the
-/// storage to `A` at once.
-///
-/// This type is intended for a runtime that has its own pointer types. It manages only
-/// uninitialised storage, so the runtime must itself write and drop the header and the items.
-///
-/// CPython: the free lists of tuples. [`Version`](super::Version) has the lengths and bounds of
-/// these lists.
+/// The cache provides uninitialised storage. The caller must write and drop the contents itself.
 ///
 /// ```
 /// use object_cache::cpython::TupleLists;
@@ -46,15 +30,14 @@ use crate::{
 pub struct TupleLists<H, E, A: MemAlloc, const LENGTHS: usize> {
     /// # Invariant
     ///
-    /// Every object in `stacks[i]` is storage for a header and i + 1 items. The storage came from
-    /// `lower` and holds no values.
+    /// Every object in `stacks[i]` came from `lower`, holds no values, and has room for a header
+    /// and i + 1 items.
     stacks: [BoundedStack<FreeObject>; LENGTHS],
     lower: A,
     of: PhantomData<fn() -> (H, E)>,
 }
 
-/// Regression test: items that are aligned to more than 16 bytes once caused a panic in `take`, and
-/// another panic in `drop`. Such items are now rejected at compile time.
+/// Items that are aligned to more than 16 bytes are rejected at compile time.
 ///
 /// ```
 /// # use object_cache::cpython::TupleLists;
@@ -74,8 +57,7 @@ pub struct TupleLists<H, E, A: MemAlloc, const LENGTHS: usize> {
 #[cfg(doctest)]
 struct AnObjectIsAlignedToAtMost16Bytes;
 
-// SAFETY: the stacks own the storage of their objects. Because `A` is `Send`, another thread may
-// free that storage.
+// SAFETY: the stacks own their storage, which another thread may free because `A` is `Send`.
 unsafe impl<H, E, A: MemAlloc + Send, const LENGTHS: usize> Send for TupleLists<H, E, A, LENGTHS> {}
 
 impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
@@ -85,10 +67,9 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
     /// The offset of the items, in bytes.
     const ITEMS: usize = size_of::<H>().next_multiple_of(align_of::<E>());
 
-    /// Makes empty lists. Each list retains at most `bound` free objects. Allocates nothing.
+    /// Makes empty lists, each of which retains at most `bound` free objects. Allocates nothing.
     ///
-    /// The header and the items may be aligned to at most 16 bytes. A greater alignment is rejected
-    /// at compile time.
+    /// A header or item that is aligned to more than 16 bytes is rejected at compile time.
     ///
     /// # Panics
     ///
@@ -98,8 +79,7 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
         Self { stacks: array::from_fn(|_| BoundedStack::new(bound)), lower, of: PhantomData }
     }
 
-    /// Returns the layout of an object of `len` items. Returns `None` if the size of the object
-    /// overflows.
+    /// Returns the layout of an object of `len` items, or `None` if its size overflows.
     fn storage(len: usize) -> Option<Storage> {
         let bytes = size_of::<E>().checked_mul(len)?.checked_add(Self::ITEMS)?;
         Some(Storage::new(bytes, Self::ALIGN))
@@ -111,15 +91,13 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
 
     #[inline]
     fn stack(&self, len: usize) -> Option<&BoundedStack<FreeObject>> {
-        // For length 0, the subtraction wraps to an index beyond the end of `stacks`, so this
-        // length has no stack.
+        // Length 0 wraps to an index beyond the end of `stacks`, so it has no stack.
         self.stacks.get(len.wrapping_sub(1))
     }
 
     /// Takes uninitialised storage for an object of `len` items.
     ///
-    /// Returns `None` if the allocation fails, or if the allocated storage is insufficiently
-    /// aligned for the object.
+    /// Returns `None` if the allocation fails, or if the block is not aligned for the object.
     #[inline]
     pub fn take(&self, len: usize) -> Option<NonNull<H>> {
         match self.stack(len).and_then(BoundedStack::take) {
@@ -137,13 +115,12 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
         Self::storage(len)?.allocate(&self.lower).map(NonNull::cast)
     }
 
-    /// Returns the storage of an object to the cache. The storage must hold no live value. The
-    /// caller must have dropped the header and the items, unless it never wrote them.
+    /// Returns the storage of an object to the cache.
     ///
     /// # Safety
     ///
     /// - `storage` must have come from [`take`](Self::take) of this cache with the same `len`.
-    /// - `storage` must not hold a live value, and must not be used again.
+    /// - `storage` must hold no live value, and must not be used again.
     #[inline]
     pub unsafe fn put(&self, storage: NonNull<H>, len: usize) {
         let refused = match self.stack(len) {
@@ -155,14 +132,13 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
             },
             None => storage.cast(),
         };
-        // SAFETY: no stack owns `refused`, which came from `lower` (see above).
+        // SAFETY: no stack owns `refused`, which came from `lower`.
         unsafe { self.put_below(refused) };
     }
 
     /// # Safety
     ///
-    /// - `free` must be storage that came from `lower`, and must not hold a value.
-    /// - `free` must not be used again.
+    /// - `free` must have come from `lower`, must hold no value, and must not be used again.
     #[cold]
     #[inline(never)]
     unsafe fn put_below(&self, free: NonNull<FreeObject>) {
@@ -184,21 +160,19 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
 
     /// Returns the storage of all free objects to the allocator below the cache.
     ///
-    /// If the allocator below the cache panics, the objects whose storage it has not received yet
-    /// stay in their lists.
+    /// If that allocator panics, the storage that it has not received yet stays in the cache.
     pub fn clear(&self) -> Cleared {
         let mut cleared = Cleared::default();
         for (stack, len) in self.stacks.iter().zip(1..) {
-            // SAFETY: the object came from `lower` and holds no value (invariant of `stacks`). It
-            // has left its stack, so nobody uses it again.
+            // SAFETY: the object left its stack, so it came from `lower` without values
+            // (invariant).
             let count = stack.clear(|free| unsafe { self.put_below(free) });
             cleared += Cleared::new(count as usize, Self::bytes(len));
         }
         cleared
     }
 
-    /// Returns the figures of the list for objects of `len` items. Returns `None` if objects of
-    /// this length are not cached.
+    /// Returns the figures of the list for `len` items, or `None` if this length is not cached.
     pub fn stats(&self, len: usize) -> Option<CacheStats> {
         Some(self.stack(len)?.stats(Self::bytes(len)))
     }
@@ -255,8 +229,6 @@ mod tests {
         assert_eq!(live.count(), 2);
     }
 
-    /// Regression test: if the allocator below the cache panicked during `clear`, the objects that
-    /// `clear` had not freed yet were once lost.
     #[test]
     fn a_clear_that_panics_retains_the_remaining_objects() {
         let (hooked, live) = Hooked::new();
@@ -309,7 +281,7 @@ mod tests {
         let tuples = Tuples::new(2, below);
         take_and_put(&tuples, 1);
         take_and_put(&tuples, 3);
-        // The header of 4 bytes takes 8 bytes here, because the items after it must be aligned.
+        // The header of 4 bytes is padded to 8, because the items need that alignment.
         assert_eq!(tuples.clear(), Cleared { objects: 2, bytes: 16 + 32 });
         assert_eq!(live.count(), 0);
     }

@@ -1,11 +1,4 @@
-//! Lists of free objects. The links of each list are stored in the free objects themselves.
-//!
-//! ```text
-//!   stack     a bounded stack with figures, which is the list of every cache
-//!   chain     a plain linked list, which moves objects from one stack to another
-//!   link      the first words of a free object
-//!   storage   how many bytes an object needs, and how they are requested from the layer below
-//! ```
+//! Lists of free objects, which hold the links of their lists.
 
 mod chain;
 mod link;

@@ -6,53 +6,32 @@
 //!              └─ pushed − popped ─┘      at most bound − 1
 //! ```
 //!
-//! 1. If `newest` holds an object, that object was put after every object in the chain at `head`.
-//! 2. The chain has `pushed − popped` objects, at most `bound − 1`.
-//! 3. The stack owns an object from the `put` that adds it until the `take` that removes it.
+//! A `put` and the next `take` do not access the object's memory, because they use only `newest`.
 //!
-//! Programs often take the object that they have just put. The stack therefore keeps that object in
-//! `newest`, outside the chain. A call of `put` and the call of `take` that follows it then need no
-//! access to the object's memory, and execute nine instructions together.
+//! The stack stores `limit = popped + bound − 1` instead of `popped`, because one increment of
+//! `limit` both counts a hit and makes room for another object.
 //!
-//! The stack does not store `popped`, but stores `limit = popped + bound − 1` instead. The chain is
-//! full if and only if `pushed` equals `limit`. Each pop increments `limit`, which counts the hit
-//! and also makes room for one more push. Each push compares `pushed` with `limit`, which enforces
-//! the bound. Each fast path therefore needs only one addition. The number of hits and the length
-//! of the chain are computed from `pushed` and `limit` when they are needed.
-//!
-//! `put` writes its object to `newest` before it tests whether the stack is full. If the stack is
-//! full, a cold path moves the previous object back into `newest`. If the test came first, a call
-//! of `put` and a call of `take` together would need 2.0 instead of 1.2 nanoseconds
+//! `put` writes to `newest` before it tests whether the stack is full, because this order is faster
 //! (`benches/caches`).
 //!
-//! `take` finds its object either in `newest` or in the chain, and has a separate counter of hits
-//! for each of these two branches. Each branch increments its counter before it unlinks the object.
-//! In the opposite order, compilers merge the two increments into a single one, at an address that
-//! is computed at run time. The processor core Golden Cove forwards a store to a later load without
-//! delay only if both use a constant offset. With the merged increment, each hit would therefore
-//! have to wait for the counter that the previous hit has written, and would take seven cycles
-//! instead of three.
+//! Each branch of `take` increments its own counter before it unlinks the object. Otherwise
+//! compilers merge both increments, and each hit waits for the previous one.
 
 use core::{cell::Cell, ptr::NonNull};
 
 use super::{CacheStats, Chain, Link};
 
-/// A bounded stack of free objects. See the [module's](self) picture.
-///
-/// A stack fills exactly one cache line. For this reason, two stacks never share a cache line, and
-/// the address of a stack in an array can be computed with a shift.
+/// A bounded stack of free objects, which fills exactly one cache line.
 #[repr(align(64))]
 pub(crate) struct BoundedStack<N> {
     newest: Cell<Option<NonNull<N>>>,
     /// # Invariant
     ///
-    /// The stack owns the object that `head` points to and every object after it. The links of
-    /// these objects are initialised.
+    /// The stack owns the object at `head` and every object after it, whose links are initialised.
     head: Cell<Option<NonNull<N>>>,
-    /// The value of `pushed` at which the chain is full, which is `popped + bound − 1`.
+    /// The value of `pushed` at which the chain is full: `popped + bound − 1`.
     limit: Cell<u64>,
     pushed: Cell<u64>,
-    /// The number of calls of `take` that returned the object in `newest`.
     newest_hits: Cell<u64>,
     misses: Cell<u64>,
     overflows: Cell<u64>,
@@ -62,11 +41,7 @@ pub(crate) struct BoundedStack<N> {
 const _: () = assert!(size_of::<BoundedStack<u8>>() == 64, "a stack fills one cache line");
 
 impl<N: Link> BoundedStack<N> {
-    /// Makes an empty stack of at most `bound` objects.
-    ///
-    /// # Panics
-    ///
-    /// Panics if `bound` is 0.
+    /// Makes an empty stack of at most `bound` objects. Panics if `bound` is 0.
     pub(crate) const fn new(bound: u32) -> Self {
         assert!(bound > 0, "a cache must have room for at least one object");
         Self {
@@ -81,7 +56,6 @@ impl<N: Link> BoundedStack<N> {
         }
     }
 
-    /// Removes and returns the object that was put last. The caller then owns that object.
     #[inline]
     pub(crate) fn take(&self) -> Option<NonNull<N>> {
         let Some(newest) = self.newest.get() else {
@@ -96,17 +70,12 @@ impl<N: Link> BoundedStack<N> {
     fn pop(&self) -> Option<NonNull<N>> {
         let object = self.head.get()?;
         self.limit.set(self.limit.get().wrapping_add(1));
-        // SAFETY: the stack owns the object, and the object's link is initialised (invariant of
-        // `head`).
+        // SAFETY: the stack owns the object, whose link is initialised (invariant of `head`).
         self.head.set(unsafe { N::next(object) });
         Some(object)
     }
 
-    /// Adds `object` to the top of the stack.
-    ///
-    /// # Errors
-    ///
-    /// Returns `object` if the stack is full.
+    /// Adds `object` to the top of the stack, or returns it as an error if the stack is full.
     ///
     /// # Safety
     ///
@@ -128,8 +97,7 @@ impl<N: Link> BoundedStack<N> {
         Ok(())
     }
 
-    /// Undoes a call of `put` that found the stack full. Moves `older`, the previous object in
-    /// `newest`, back into `newest`. Returns the object that `put` has written there as an error.
+    /// Undoes a `put` into a full stack by moving `older` back into `newest`.
     #[cold]
     #[inline(never)]
     fn refuse(&self, older: NonNull<N>) -> Result<(), NonNull<N>> {
@@ -137,11 +105,9 @@ impl<N: Link> BoundedStack<N> {
         self.newest.replace(Some(older)).map_or(Ok(()), Err)
     }
 
-    /// Removes the objects that are in the stack at the time of the call, and returns their number.
-    /// Passes each object to `release`, which then owns the object.
+    /// Passes every object to `release`, which then owns it, and returns the number of objects.
     ///
-    /// `release` may put objects into the stack and take objects from it. If `release` panics, the
-    /// remaining objects stay in the stack.
+    /// `release` may use the stack. If `release` panics, the remaining objects stay in the stack.
     pub(crate) fn clear(&self, mut release: impl FnMut(NonNull<N>)) -> u32 {
         let count = self.len();
         for cleared in 0..count {
@@ -151,26 +117,24 @@ impl<N: Link> BoundedStack<N> {
         count
     }
 
-    /// Removes and returns the object that was put last, but does not count a hit.
+    /// Removes and returns the object that was put last, without counting a hit.
     fn discard(&self) -> Option<NonNull<N>> {
         if let Some(newest) = self.newest.take() {
             return Some(newest);
         }
         let object = self.head.get()?;
         self.pushed.set(self.pushed.get() - 1);
-        // SAFETY: the stack owns the object, and the object's link is initialised (invariant of
-        // `head`).
+        // SAFETY: the stack owns the object, whose link is initialised (invariant of `head`).
         self.head.set(unsafe { N::next(object) });
         Some(object)
     }
 
-    /// Removes all objects without counting hits. Returns a chain of the objects and their number.
-    /// The objects are in the order in which `take` would have returned them.
+    /// Removes all objects without counting hits. Returns them in the order of `take`.
     pub(crate) fn drain(&self) -> (Chain<N>, u32) {
         let count = self.len();
         self.pushed.set(self.popped());
-        // SAFETY: the stack owned all objects of the chain that begins with `head`, and their links
-        // are initialised (invariant of `head`). Taking `head` has just ended that ownership.
+        // SAFETY: the stack owned the chain at `head`, whose links are initialised (invariant of
+        // `head`), and gives it up.
         let mut chain = unsafe { Chain::from_head(self.head.take()) };
         if let Some(newest) = self.newest.take() {
             // SAFETY: the stack owned the object, and has given it up.
@@ -184,13 +148,11 @@ impl<N: Link> BoundedStack<N> {
         debug_assert_eq!(self.len(), 0, "a stack must be empty before it is loaded");
         debug_assert!(count <= self.bound, "a chain must fit into the stack");
         self.newest.set(chain.pop());
-        // INVARIANT: the chain owned its objects, and their links are initialised (invariant of
-        // `Chain`).
+        // INVARIANT: the chain owned its objects, whose links are initialised (its invariant).
         self.head.set(chain.into_head());
         self.pushed.set(self.popped() + u64::from(count.saturating_sub(1)));
     }
 
-    /// Counts a miss, which is a call of `take` that found the stack empty.
     pub(crate) fn count_miss(&self) {
         self.misses.set(self.misses.get() + 1);
     }
@@ -203,7 +165,6 @@ impl<N: Link> BoundedStack<N> {
         self.limit.get() - u64::from(self.bound - 1)
     }
 
-    /// Returns the figures of a stack whose objects take `object_bytes` each.
     pub(crate) fn stats(&self, object_bytes: usize) -> CacheStats {
         CacheStats {
             free: self.len() as usize,

@@ -1,5 +1,3 @@
-//! The figures of a cache.
-
 #![forbid(unsafe_code)]
 
 use core::ops::AddAssign;
@@ -15,16 +13,14 @@ pub struct CacheStats {
     pub bound: usize,
     /// The number of calls of `take` for which the list had a free object.
     pub hits: u64,
-    /// The number of calls of `take` that found no free object in the list, and therefore requested
-    /// storage from the allocator below the cache.
+    /// The number of calls of `take` that requested storage from the allocator below.
     pub misses: u64,
     /// The number of calls of `put` that found the list full.
     pub overflows: u64,
 }
 
 impl CacheStats {
-    /// Returns the share of calls of `take` that were hits, from 0 to 1. Returns 0 if `take` was
-    /// never called.
+    /// Returns the share of calls of `take` that were hits, or 0 before the first call.
     ///
     /// ```
     /// # use object_cache::CacheStats;

@@ -1,17 +1,13 @@
-//! The layout of an object's storage, and its allocation from the allocator below a cache.
-
 use core::ptr::NonNull;
 
 use raw_mem::MemAlloc;
 
 use super::FreeObject;
 
-/// The greatest alignment that an object in a cache may need, in bytes. The blocks of a
-/// [`MemAlloc`] are not guaranteed to have a greater alignment.
+/// The greatest alignment in bytes that a [`MemAlloc`] guarantees.
 const MAX_ALIGN: usize = 16;
 
-/// The layout of an object's storage. The storage always has room for a link, because a free object
-/// contains the link to the next one.
+/// The layout of an object's storage, which always has room for the link of a free object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Storage {
     pub(crate) bytes: usize,
@@ -19,24 +15,16 @@ pub(crate) struct Storage {
 }
 
 impl Storage {
-    /// Returns the layout of storage for a `T`.
     pub(crate) const fn of<T>() -> Self {
         Self::new(size_of::<T>(), align_of::<T>())
     }
 
-    /// Returns the layout of storage that has room for a `T`, and also for a link and a count while
-    /// it holds no `T`. An object with such storage can be the first one of a magazine, which
-    /// stores the count.
+    /// Returns the layout of a `T` with room for a link and a count.
     pub(crate) const fn of_magazine<T>() -> Self {
         let Self { bytes, align } = Self::of::<T>();
         Self { bytes: max(bytes, size_of::<FreeObject>()), align }
     }
 
-    /// Returns the layout of storage for `bytes` bytes that are aligned to `align`.
-    ///
-    /// # Panics
-    ///
-    /// Panics if `align` is more than 16 bytes.
     pub(crate) const fn new(bytes: usize, align: usize) -> Self {
         assert!(align <= MAX_ALIGN, "an object in a cache may be aligned to at most 16 bytes");
         Self {
@@ -45,11 +33,7 @@ impl Storage {
         }
     }
 
-    /// Allocates storage from `lower`.
-    ///
-    /// Returns `None` if the allocation fails, or if the allocated block is insufficiently aligned
-    /// for the object. The latter can happen if `lower` is a heap with one of CPython's oldest
-    /// geometries, whose blocks are aligned to only 8 bytes.
+    /// Returns `None` if the allocation fails, or if its result is not aligned for the object.
     pub(crate) fn allocate(self, lower: &impl MemAlloc) -> Option<NonNull<u8>> {
         let block = lower.malloc(self.bytes)?;
         if block.addr().get().is_multiple_of(self.align) {
@@ -78,11 +62,9 @@ mod tests {
         assert_eq!(Storage::of::<[u128; 2]>(), Storage { bytes: 32, align: 16 });
     }
 
-    /// An allocator whose blocks are aligned to 8 bytes, but not to 16.
     struct EightBytes;
 
-    // SAFETY: each block lies in a block of malloc. The documentation of this type states that the
-    // alignment is smaller than usual.
+    // SAFETY: each block lies in a block of malloc. Its alignment is too small on purpose.
     unsafe impl MemAlloc for EightBytes {
         fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
             // SAFETY: the block is 8 bytes longer than requested.
@@ -98,8 +80,7 @@ mod tests {
         }
 
         unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-            // SAFETY: every block of this allocator begins 8 bytes after the start of a block that
-            // malloc returned.
+            // SAFETY: every block begins 8 bytes after the start of a block of malloc.
             unsafe { Malloc.free(ptr.map(|block| block.sub(8))) }
         }
     }

@@ -7,7 +7,6 @@ use sync::UnsafeCell;
 
 use super::Link;
 
-/// A free object in a model. Loom observes each access to its fields.
 #[derive(Debug)]
 pub(crate) struct Node {
     next: UnsafeCell<Option<NonNull<Node>>>,
@@ -15,8 +14,7 @@ pub(crate) struct Node {
     value: UnsafeCell<u32>,
 }
 
-// SAFETY: only the owner of a node accesses the node, and a node has one owner at a time. The
-// models verify both.
+// SAFETY: a node has one owner at a time, who alone accesses it. The models verify this.
 unsafe impl Send for Node {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Node {}
@@ -27,7 +25,6 @@ impl Default for Node {
     }
 }
 
-/// Nodes that the threads of a model share.
 #[derive(Clone)]
 pub(crate) struct Nodes(Arc<[Node; 3]>);
 
@@ -36,16 +33,13 @@ impl Nodes {
         Self(Arc::default())
     }
 
-    /// Returns the node at `index`. A model must call this only once for each node, so that the
-    /// caller owns the node exclusively.
+    /// A model must call this only once for each node, so that the caller owns the node.
     pub(crate) fn get(&self, index: usize) -> NonNull<Node> {
         NonNull::from(&self.0[index])
     }
 }
 
 impl Node {
-    /// Writes to the object, as a program does that uses it.
-    ///
     /// # Safety
     ///
     /// - The caller must own `this` exclusively.

@@ -1,5 +1,3 @@
-//! A pointer that owns an object in a cache, as `Box` owns one on the heap.
-
 use core::{
     fmt,
     marker::PhantomData,
@@ -10,12 +8,9 @@ use core::{
 
 use crate::cache::{StorageSource, drop_and_put, take_and_fill};
 
-/// An owning pointer to a `T` whose storage came from the source `S`.
+/// An owning pointer, like `Box`, to a `T` whose storage came from the source `S`.
 ///
-/// Dropping the pointer drops the value, and returns its storage to the source.
-///
-/// `S` is a reference to a cache, or a type that finds a cache. The pointer takes one word plus the
-/// size of `S`, which is zero for the types that [`thread_cache!`](crate::thread_cache!) declares.
+/// The pointer takes one word plus the size of `S`.
 ///
 /// ```
 /// use object_cache::{Cached, FreeList};
@@ -36,43 +31,39 @@ pub struct Cached<T, S: StorageSource<T>> {
     owns: PhantomData<T>,
 }
 
-// SAFETY: the value may move to another thread, because `T` is `Send`. The source to which the
-// storage returns may move too, because `S` is `Send`.
+// SAFETY: both the value and the source may move to another thread, because `T` and `S` are `Send`.
 unsafe impl<T: Send, S: StorageSource<T> + Send> Send for Cached<T, S> {}
-// SAFETY: through a shared reference to the pointer, other threads can only obtain a shared
-// reference to the value, and `T` is `Sync`.
+// SAFETY: a shared pointer gives access only to `&T`, and `T` is `Sync`.
 unsafe impl<T: Sync, S: StorageSource<T> + Sync> Sync for Cached<T, S> {}
 
 impl<T, S: StorageSource<T>> Cached<T, S> {
-    /// Takes storage from `source`, and moves `value` into it. If the allocation fails, drops
-    /// `value` and returns `None`.
+    /// Moves `value` into storage from `source`. Returns `None` if the allocation fails.
     #[inline]
     pub fn new_in(value: T, source: S) -> Option<Self> {
         Self::make_in(|| value, source)
     }
 
-    /// Takes storage from `source`, and moves the result of `make` into it. If the allocation
-    /// fails, returns `None` without calling `make`.
+    /// Moves the result of `make` into storage from `source`.
+    ///
+    /// Returns `None` without calling `make` if the allocation fails.
     ///
     /// # Panics
     ///
-    /// Panics if `make` does. The storage goes back to `source` in that case.
+    /// Panics if `make` does. The storage then goes back to `source`.
     #[inline]
     pub fn make_in(make: impl FnOnce() -> T, source: S) -> Option<Self> {
         let object = take_and_fill(&source, make)?;
-        // INVARIANT: `take_and_fill` took the storage from `source` and moved the value in.
+        // INVARIANT: `take_and_fill` took the storage from `source` and wrote the value.
         Some(Self { object, source, owns: PhantomData })
     }
 
-    /// Moves the value out of the pointer and returns it. The storage goes back to the source.
+    /// Moves the value out, and returns the storage to the source.
     #[inline]
     pub fn into_inner(this: Self) -> T {
         let this = ManuallyDrop::new(this);
-        // SAFETY: the object holds a live value (invariant of `object`). `this` is not dropped, so
-        // the value still has only one owner.
+        // SAFETY: the object holds a live value (invariant of `object`), which `this` never drops.
         let value = unsafe { this.object.read() };
-        // SAFETY: `this` is neither dropped nor used for its source again, so the source has only
-        // one owner.
+        // SAFETY: `this` is neither dropped nor used for its source again.
         let source = unsafe { ptr::read(&this.source) };
         // SAFETY: the object came from `source`, and its value has moved out.
         unsafe { source.put(this.object) };
@@ -83,8 +74,7 @@ impl<T, S: StorageSource<T>> Cached<T, S> {
 impl<T, S: StorageSource<T>> Drop for Cached<T, S> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: the object came from `source` and holds a live value that this pointer owns
-        // (invariant of `object`). The pointer is not used again.
+        // SAFETY: `source` gave the live object (invariant of `object`), which is not used again.
         unsafe { drop_and_put(&self.source, self.object) }
     }
 }
@@ -102,8 +92,8 @@ impl<T, S: StorageSource<T>> Deref for Cached<T, S> {
 impl<T, S: StorageSource<T>> DerefMut for Cached<T, S> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: the object is live, and this pointer alone owns it (invariant of `object`). The
-        // access is exclusive, because it borrows `self` mutably.
+        // SAFETY: this pointer alone owns the live object (invariant of `object`), and `self` is
+        // borrowed mutably.
         unsafe { self.object.as_mut() }
     }
 }

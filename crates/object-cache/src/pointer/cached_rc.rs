@@ -1,22 +1,15 @@
-//! A pointer that shares an object in a cache by counting references.
-
 use core::{cell::Cell, fmt, marker::PhantomData, ops::Deref, ptr::NonNull};
 
 use crate::cache::{StorageSource, drop_and_put, take_and_fill};
 
-/// A value with its reference count. A [`CachedRc`] pointer to a `T` points to an `RcBox<T>`, so
-/// its source must provide storage for an `RcBox<T>`.
+/// A value with its reference count, to which [`CachedRc`] pointers point.
 #[derive(Debug)]
 pub struct RcBox<T> {
     count: Cell<usize>,
     value: T,
 }
 
-/// A reference-counted pointer to a `T` whose storage came from the source `S`, as `Rc` is for a
-/// `T` on the heap.
-///
-/// Dropping the last pointer to a value drops the value, and returns its storage to the source. The
-/// reference count is not atomic, so all pointers to a value must stay on one thread.
+/// A reference-counted pointer, like `Rc`, to a `T` whose storage came from the source `S`.
 ///
 /// ```
 /// use object_cache::{CachedRc, FreeList, RcBox};
@@ -30,32 +23,30 @@ pub struct RcBox<T> {
 pub struct CachedRc<T, S: StorageSource<RcBox<T>>> {
     /// # Invariant
     ///
-    /// The object came from `source` and is live. The count in the object is the number of
-    /// `CachedRc` pointers to it.
+    /// The object came from `source` and is live. It counts the `CachedRc` pointers to it.
     object: NonNull<RcBox<T>>,
     source: S,
     shares: PhantomData<RcBox<T>>,
 }
 
 impl<T, S: StorageSource<RcBox<T>>> CachedRc<T, S> {
-    /// Takes storage from `source`, and moves `value` into it. If the allocation fails, drops
-    /// `value` and returns `None`.
+    /// Moves `value` into storage from `source`. Returns `None` if the allocation fails.
     #[inline]
     pub fn new_in(value: T, source: S) -> Option<Self> {
         Self::make_in(|| value, source)
     }
 
-    /// Takes storage from `source`, and moves the result of `make` into it. If the allocation
-    /// fails, returns `None` without calling `make`.
+    /// Moves the result of `make` into storage from `source`.
+    ///
+    /// Returns `None` without calling `make` if the allocation fails.
     ///
     /// # Panics
     ///
-    /// Panics if `make` does. The storage goes back to `source` in that case.
+    /// Panics if `make` does. The storage then goes back to `source`.
     #[inline]
     pub fn make_in(make: impl FnOnce() -> T, source: S) -> Option<Self> {
         let object = take_and_fill(&source, || RcBox { count: Cell::new(1), value: make() })?;
-        // INVARIANT: `take_and_fill` took the storage from `source` and moved the value in, with a
-        // count of one.
+        // INVARIANT: `take_and_fill` took the storage from `source`, and wrote a count of 1.
         Some(Self { object, source, shares: PhantomData })
     }
 
@@ -77,15 +68,13 @@ impl<T, S: StorageSource<RcBox<T>>> CachedRc<T, S> {
         this.object == other.object
     }
 
-    /// Returns a mutable reference to the value. Returns `None` if another pointer shares the
-    /// value.
+    /// Returns a mutable reference to the value, or `None` if another pointer shares it.
     #[inline]
     pub fn get_mut(this: &mut Self) -> Option<&mut T> {
         if Self::count(this) != 1 {
             return None;
         }
-        // SAFETY: the object is live, and its count is the number of pointers to it (invariant of
-        // `object`). This is the only pointer, and it is borrowed exclusively.
+        // SAFETY: the live object has one pointer (invariant of `object`), borrowed mutably here.
         Some(unsafe { &mut this.object.as_mut().value })
     }
 }
@@ -95,8 +84,7 @@ impl<T, S: StorageSource<RcBox<T>> + Clone> Clone for CachedRc<T, S> {
     ///
     /// # Panics
     ///
-    /// Panics if the reference count would overflow. The count can become that large only if
-    /// pointers were forgotten, for example with `mem::forget`.
+    /// Panics if the reference count overflows, which needs forgotten pointers (`mem::forget`).
     #[inline]
     fn clone(&self) -> Self {
         let source = self.source.clone();
@@ -114,8 +102,8 @@ impl<T, S: StorageSource<RcBox<T>>> Drop for CachedRc<T, S> {
         // INVARIANT: there is one pointer fewer.
         count.set(count.get() - 1);
         if count.get() == 0 {
-            // SAFETY: the object came from `source` and is live (invariant of `object`). This was
-            // the last pointer to it.
+            // SAFETY: this was the last pointer to the live object, which came from `source`
+            // (invariant of `object`).
             unsafe { drop_and_put(&self.source, self.object) }
         }
     }

@@ -1,6 +1,3 @@
-//! Owning pointers to objects in a cache. A [`Cached`] is the only owner of its object. Several
-//! [`CachedRc`] pointers share an object, and count their references to it.
-
 mod cached;
 mod cached_rc;
 

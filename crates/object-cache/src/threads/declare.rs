@@ -1,21 +1,11 @@
-//! A macro that declares a cache with a separate part for every thread.
-
 /// Declares a zero-sized type that gives every thread a cache for objects of one type.
 ///
 /// The declared type is a [`StorageSource`](crate::StorageSource) that finds the cache of the
-/// calling thread. Functions can therefore use the cache without receiving it as a parameter.
-/// Because the type has no size, [`Cached`](crate::Cached) and [`CachedRc`](crate::CachedRc)
-/// pointers with this source take one word. A `Cached` pointer with this source may move to another
-/// thread if its value may.
+/// calling thread. A [`Cached`](crate::Cached) pointer with this source takes one word.
 ///
-/// - `shared()` returns the [`SharedCache`](crate::SharedCache) that all threads share. [Its
-///   documentation](crate::SharedCache#when-a-thread-ends) says what happens to the cached objects
-///   of a thread that ends.
-/// - `local(f)` calls `f` with the [`ThreadCache`](crate::ThreadCache) of the calling thread and
-///   returns the result of `f`. `local` returns `None` if the thread is ending and has already
-///   dropped its cache.
-///
-/// The macro expands to code that uses `thread_local!`, so it needs the standard library.
+/// - `shared()` returns the [`SharedCache`](crate::SharedCache) that all threads share.
+/// - `local(f)` passes the [`ThreadCache`](crate::ThreadCache) of the calling thread to `f`. It
+///   returns `None` once the thread has dropped that cache.
 ///
 /// ```
 /// use object_cache::{Cached, thread_cache};
@@ -47,8 +37,7 @@ macro_rules! thread_cache {
         $vis struct $Handle;
 
         impl $Handle {
-            /// Returns the shared cache, through which the caches of all threads exchange free
-            /// objects.
+            /// Returns the cache that all threads share.
             #[allow(dead_code, reason = "not every user needs it")]
             $vis fn shared(self) -> &'static $crate::SharedCache<$T, $A> {
                 static SHARED: $crate::SharedCache<$T, $A> =
@@ -56,8 +45,7 @@ macro_rules! thread_cache {
                 &SHARED
             }
 
-            /// Calls `f` with the calling thread's cache. Returns `None` if the thread is ending
-            /// and has already dropped its cache.
+            /// Calls `f` with the calling thread's cache, or returns `None` if it was dropped.
             #[inline]
             $vis fn local<R>(
                 self,
@@ -71,8 +59,7 @@ macro_rules! thread_cache {
             }
         }
 
-        // SAFETY: all values of this type use thread caches of the same static `SharedCache`, and
-        // these caches give the guarantees. Each thread uses its own cache.
+        // SAFETY: the thread caches of one static `SharedCache` give the guarantees.
         unsafe impl $crate::StorageSource<$T> for $Handle {
             #[inline]
             fn take(&self) -> Option<::core::ptr::NonNull<$T>> {
@@ -87,9 +74,8 @@ macro_rules! thread_cache {
                 // SAFETY: `storage` came from a cache of the same `SharedCache` (contract).
                 let put = self.local(|cache| unsafe { $crate::StorageSource::put(cache, storage) });
                 if put.is_none() {
-                    // SAFETY: `storage` came from a cache of the same `SharedCache` (contract). The
-                    // calling thread has already dropped its cache, so no cache has received the
-                    // storage.
+                    // SAFETY: `storage` came from a cache of the same `SharedCache` (contract), and
+                    // no cache has received it.
                     unsafe { self.shared().put_below(storage) };
                 }
             }

@@ -1,21 +1,8 @@
-//! A depot, through which threads pass magazines of free objects to each other.
+//! A depot, through which threads pass magazines (batches of free objects) to each other.
 //!
-//! ```text
-//!   thread a:  put(magazine)              thread b:  take() -> magazine
-//!                   │ null → first (release)             ▲ first → null (acquire)
-//!                   ▼                                    │
-//!   slots:     [ null | first | null | first | … ]───────┘
-//! ```
+//! A slot holds either null or a whole magazine. The thread that swaps a magazine out owns it.
 //!
-//! 1. A slot holds either null or a complete magazine. The thread that swaps a magazine out of its
-//!    slot owns the magazine.
-//! 2. A depot holds at most one magazine per slot.
-//!
-//! The magazines in a depot are not linked to each other, so no thread follows a link that another
-//! thread may change. A thread compares a slot only with null, and never with a pointer to an
-//! object. It therefore does not matter if an object was taken and put back in the meantime. No
-//! operation holds a lock. Each operation needs a few loads and one atomic exchange, which moves
-//! all objects of a magazine at once.
+//! The ABA problem cannot arise, because threads compare a slot only with null.
 //!
 //! | ordering | what it publishes | the model that fails without it |
 //! | --- | --- | --- |
@@ -33,39 +20,32 @@ use sync::atomic::{
 use super::magazine::Magazine;
 use crate::list::Link;
 
-/// A fixed number of slots, each of which holds at most one magazine. See the [module's](self)
-/// picture.
+/// A fixed number of slots for magazines (batches of free objects).
 pub(super) struct Depot<N, const SLOTS: usize> {
     /// # Invariant
     ///
-    /// Each slot is either null or a pointer to the first object of a magazine that the depot owns.
+    /// Each slot is null, or points to the first object of a magazine that the depot owns.
     slots: [AtomicPtr<N>; SLOTS],
 }
 
 impl<N: Link, const SLOTS: usize> Depot<N, SLOTS> {
-    /// Makes an empty depot.
     #[cfg(not(loom))]
     pub(super) const fn new() -> Self {
         Self { slots: [const { AtomicPtr::new(ptr::null_mut()) }; SLOTS] }
     }
 
-    /// Makes an empty depot. With loom, this function is not `const`, because loom's atomics cannot
-    /// be created at compile time.
+    /// Makes an empty depot. Loom's atomics cannot be created at compile time.
     #[cfg(loom)]
     pub(super) fn new() -> Self {
         Self { slots: core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())) }
     }
 
-    /// Puts a magazine into an empty slot, from which any thread can take it.
-    ///
-    /// # Errors
-    ///
-    /// Returns the magazine if every slot is full.
+    /// Puts a magazine into an empty slot, or returns it as an error if every slot is full.
     pub(super) fn put(&self, magazine: Magazine<N>) -> Result<(), Magazine<N>> {
         self.put_with(magazine, Release)
     }
 
-    /// Takes a magazine out of a slot. Returns `None` if every slot is empty.
+    /// Takes a magazine out of a slot, or returns `None` if every slot is empty.
     pub(super) fn take(&self) -> Option<Magazine<N>> {
         self.take_with(Acquire)
     }
@@ -81,8 +61,7 @@ impl<N: Link, const SLOTS: usize> Depot<N, SLOTS> {
                 return Ok(());
             }
         }
-        // SAFETY: `first` came from `into_first`. No slot has received `first`, so no other thread
-        // can convert it back to a magazine.
+        // SAFETY: `first` came from `into_first`, and no slot has received it.
         Err(unsafe { Magazine::from_first(first) })
     }
 
@@ -91,15 +70,14 @@ impl<N: Link, const SLOTS: usize> Depot<N, SLOTS> {
             if slot.load(Relaxed).is_null() {
                 return None;
             }
-            // SAFETY: the slot held the first object of a magazine (invariant of `slots`). The swap
-            // has emptied the slot, so no other thread can convert this pointer back to a magazine.
+            // SAFETY: the slot held a magazine (invariant of `slots`) that the swap gave to us
+            // alone.
             NonNull::new(slot.swap(ptr::null_mut(), receive))
                 .map(|first| unsafe { Magazine::from_first(first) })
         })
     }
 
-    /// Returns the number of magazines in the depot. Other threads may change that number at any
-    /// time.
+    /// Returns the number of magazines, which other threads may change at any time.
     pub(super) fn magazines(&self) -> usize {
         self.slots.iter().filter(|slot| !slot.load(Relaxed).is_null()).count()
     }

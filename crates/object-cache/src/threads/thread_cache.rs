@@ -1,5 +1,3 @@
-//! One thread's cache.
-
 use core::{fmt, ptr::NonNull};
 
 use raw_mem::MemAlloc;
@@ -12,9 +10,7 @@ use crate::{
 
 /// One thread's cache over a [`SharedCache`].
 ///
-/// The cache retains up to two magazines of free objects. Most calls of `take` and `put` need no
-/// atomic operations. `take` needs them only if it finds both magazines empty, and `put` only if it
-/// finds both magazines full.
+/// The cache retains up to two magazines (batches of free objects), and rarely needs atomics.
 ///
 /// ```
 /// use object_cache::{Cached, SharedCache};
@@ -34,15 +30,13 @@ use crate::{
 pub struct ThreadCache<'s, T, A: MemAlloc, const SLOTS: usize = 16> {
     /// # Invariant
     ///
-    /// Every object in the list is storage for a `T` that came from `shared`'s allocator and holds
-    /// no value.
+    /// Every object in the list came from `shared`'s allocator, fits a `T`, and holds no value.
     list: ThreadList<FreeObject>,
     shared: &'s SharedCache<T, A, SLOTS>,
 }
 
 impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
-    /// Makes a cache for the calling thread. The new cache exchanges free objects with the caches
-    /// of other threads through `self`.
+    /// Makes a cache for the calling thread.
     pub const fn thread(&self) -> ThreadCache<'_, T, A, SLOTS> {
         ThreadCache { list: ThreadList::new(self.magazine), shared: self }
     }
@@ -70,31 +64,22 @@ impl<T, A: MemAlloc, const SLOTS: usize> ThreadCache<'_, T, A, SLOTS> {
         }
     }
 
-    /// Returns the storage of the calling thread's free objects to the allocator below the cache.
-    /// To also return the storage of the objects in the depot, call [`SharedCache::clear`].
+    /// Returns the storage of this thread's free objects to the allocator below.
     pub fn clear(&self) -> Cleared {
         let magazines = self.list.magazines();
         let objects = magazines.map(|magazine| self.shared.release(magazine)).sum();
         Cleared::new(objects, SharedCache::<T, A, SLOTS>::STORAGE.bytes)
     }
 
-    /// Returns the figures of this thread.
-    ///
-    /// The cache consists of a stack and a spare magazine. An overflow is a call of `put` that
-    /// found the stack full. The contents of the stack then become the new spare, and the old spare
-    /// moves to the depot. If the depot has no empty slot, the storage of the old spare returns to
-    /// the allocator below.
+    /// Returns the figures of this thread. An overflow is a `put` that found a full magazine.
     pub fn stats(&self) -> CacheStats {
         self.list.stats(SharedCache::<T, A, SLOTS>::STORAGE.bytes)
     }
 }
 
-// SAFETY: the storage has at least the layout of a `T`. Storage leaves the list before `take`
-// returns it, and comes back only through `put`. The shared allocator keeps its blocks valid. A
-// magazine has one owner at a time, so no two threads can hand out the same storage.
+// SAFETY: the storage fits a `T`. It leaves the list in `take` and comes back only in `put`. A
+// magazine has one owner at a time. The shared allocator keeps its blocks valid.
 unsafe impl<T, A: MemAlloc, const SLOTS: usize> StorageSource<T> for ThreadCache<'_, T, A, SLOTS> {
-    /// Takes storage from this cache. If this cache is empty, first refills it with a magazine from
-    /// the depot. If the depot is empty too, allocates storage from the allocator below the caches.
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {
         match self.list.stack.take() {
@@ -103,15 +88,13 @@ unsafe impl<T, A: MemAlloc, const SLOTS: usize> StorageSource<T> for ThreadCache
         }
     }
 
-    /// Returns storage to this cache. The storage may have come from this cache or from another
-    /// cache of the same [`SharedCache`].
+    /// Returns storage, which may have come from any cache of the same [`SharedCache`].
     #[inline]
     unsafe fn put(&self, storage: NonNull<T>) {
         // SAFETY: the caller gives up the storage, which holds no value (contract).
         // INVARIANT: the storage came from the shared allocator.
         if let Err(refused) = unsafe { self.list.stack.put(storage.cast()) } {
-            // SAFETY: the caller has given up the storage (see above). The stack was full and does
-            // not own `refused`.
+            // SAFETY: the caller gave up the storage, which the full stack does not own.
             unsafe { self.spill(refused) };
         }
     }

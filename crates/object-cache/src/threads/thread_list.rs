@@ -1,27 +1,18 @@
-//! The free objects of one thread. They are in a stack, and in a spare magazine between the stack
-//! and the depot.
+//! The free objects of one thread: a stack, and a spare magazine (a batch of free objects).
 //!
 //! ```text
 //!   take ◄── stack ◄── spare ◄── depot        an empty stack loads the spare or one of the depot's
 //!   put  ──► stack ──► spare ──► depot ──► ×  a full stack becomes the spare, the old one moves on
 //! ```
 //!
-//! 1. Only the thread that owns the list uses the stack and the spare, so neither needs atomic
-//!    operations.
-//! 2. A thread visits the depot only if it has emptied or filled both the stack and the spare.
-//!    Between two visits, it therefore calls `take` at least as often as a magazine has objects, or
-//!    it calls `put` that often. Without the spare, a thread that alternates between calls of `put`
-//!    and `take` could visit the depot again and again (Bonwick and Adams, "Magazines and Vmem",
-//!    2001).
-//! 3. If the depot has no empty slot for a magazine, the functions here return the magazine to
-//!    their caller, which returns its storage to the allocator below.
+//! The spare keeps a thread that alternates between `put` and `take` from visiting the shared depot
+//! each time (Bonwick and Adams, "Magazines and Vmem", 2001).
 
 use core::{cell::Cell, ptr::NonNull};
 
 use super::{depot::Depot, magazine::Magazine};
 use crate::list::{BoundedStack, CacheStats, Link};
 
-/// A stack and a spare magazine. See the [module's](self) picture.
 pub(super) struct ThreadList<N> {
     pub(super) stack: BoundedStack<N>,
     spare: Cell<Option<Magazine<N>>>,
@@ -29,17 +20,11 @@ pub(super) struct ThreadList<N> {
 
 impl<N: Link> ThreadList<N> {
     /// Makes an empty list for magazines of `size` objects.
-    ///
-    /// # Panics
-    ///
-    /// Panics if `size` is 0.
     pub(super) const fn new(size: u32) -> Self {
         Self { stack: BoundedStack::new(size), spare: Cell::new(None) }
     }
 
-    /// Loads a magazine into the stack, which must be empty, and takes an object from the stack.
-    /// The magazine is the spare or, if there is no spare, one from the depot. Returns `None` if
-    /// there is no spare and the depot is empty.
+    /// Takes an object, after loading the spare or a magazine of the depot into the empty stack.
     pub(super) fn refill<const SLOTS: usize>(&self, depot: &Depot<N, SLOTS>) -> Option<NonNull<N>> {
         let Some(magazine) = self.spare.take().or_else(|| depot.take()) else {
             self.stack.count_miss();
@@ -50,9 +35,8 @@ impl<N: Link> ThreadList<N> {
         self.stack.take()
     }
 
-    /// Makes the objects of the full stack the new spare, and moves the old spare to the depot.
-    /// Then puts `object` into the stack, which is empty now. If the depot has no empty slot,
-    /// returns the old spare.
+    /// Puts `object` after moving the full stack to the spare, and the old spare to the depot.
+    /// Returns the old spare if the depot is full.
     ///
     /// # Safety
     ///
@@ -70,8 +54,7 @@ impl<N: Link> ThreadList<N> {
         refused
     }
 
-    /// Moves all objects to the depot. If the depot has no empty slot for a magazine, passes that
-    /// magazine to `release`.
+    /// Moves all objects to the depot, and passes magazines for which it has no room to `release`.
     pub(super) fn hand_over<const SLOTS: usize>(
         &self,
         depot: &Depot<N, SLOTS>,
@@ -80,9 +63,7 @@ impl<N: Link> ThreadList<N> {
         self.magazines().filter_map(|full| depot.put(full).err()).for_each(release);
     }
 
-    /// Returns an iterator over two magazines, which are the spare and a magazine made of the
-    /// objects in the stack. Each magazine is removed from the list only when the iterator returns
-    /// it.
+    /// Returns an iterator that removes the spare, and then the objects in the stack as a magazine.
     pub(super) fn magazines(&self) -> impl Iterator<Item = Magazine<N>> {
         [|list: &Self| list.spare.take(), Self::seal].into_iter().filter_map(|take| take(self))
     }
@@ -92,7 +73,6 @@ impl<N: Link> ThreadList<N> {
         Magazine::seal(chain, count)
     }
 
-    /// Returns the figures of the stack and the spare together.
     pub(super) fn stats(&self, object_bytes: usize) -> CacheStats {
         let mut stats = self.stack.stats(object_bytes);
         if let Some(spare) = self.spare.take() {
@@ -114,11 +94,9 @@ mod models {
 
     type TestDepot = Depot<Node, 1>;
 
-    /// One thread of a model. Its magazines hold one object each.
     struct Local<'d> {
         list: ThreadList<Node>,
         depot: &'d TestDepot,
-        /// The number of objects that returned to the allocator below because the depot was full.
         below: Cell<u32>,
     }
 
@@ -127,7 +105,6 @@ mod models {
             Self { list: ThreadList::new(1), depot, below: Cell::new(0) }
         }
 
-        /// Uses a node that this thread owns, and then puts it.
         fn put(&self, node: NonNull<Node>) {
             // SAFETY: a model gets each node once, and so owns it.
             unsafe {
@@ -144,7 +121,6 @@ mod models {
             self.below.set(self.below.get() + count(refused));
         }
 
-        /// Takes an object and writes to it. Returns 1 if there was an object, and 0 otherwise.
         fn take(&self) -> u32 {
             let Some(node) = self.list.stack.take().or_else(|| self.list.refill(self.depot)) else {
                 return 0;
@@ -154,14 +130,12 @@ mod models {
             1
         }
 
-        /// Ends the thread. Returns the number of objects that returned to the allocator below.
         fn end(self) -> u32 {
             self.list.hand_over(self.depot, |refused| self.release(refused));
             self.below.get()
         }
     }
 
-    /// Uses every node of a magazine, and returns the number of nodes.
     fn count(magazine: Magazine<Node>) -> u32 {
         let (chain, count) = magazine.open();
         // SAFETY: the caller of `open` owns the nodes.
@@ -177,8 +151,6 @@ mod models {
         thread::spawn(move || act(Local::new(&depot)))
     }
 
-    /// One thread puts objects while another thread takes them. Every object must end up with
-    /// exactly one owner.
     #[test]
     fn every_object_has_one_owner() {
         sync::model(|| {
@@ -196,8 +168,7 @@ mod models {
         });
     }
 
-    /// One thread ends while another thread takes an object. After its end, the first thread calls
-    /// `after_the_end` with the object that it has left in the depot.
+    /// `after_the_end` gets the object that the ended thread has left in the depot.
     fn an_end_meets_a_take(after_the_end: fn(NonNull<Node>)) {
         let (depot, nodes) = (Arc::new(TestDepot::new()), Nodes::new());
         let other = spawn(&depot, |local| local.take());
@@ -217,8 +188,7 @@ mod models {
     #[test]
     #[cfg_attr(not(loom), ignore = "only loom can reject")]
     fn a_use_of_what_was_left_behind_is_rejected() {
-        // SAFETY: wrong on purpose, because the thread no longer owns the node. Loom must detect
-        // this.
+        // SAFETY: wrong on purpose, because the thread no longer owns the node.
         sync::rejected(|| an_end_meets_a_take(|node| unsafe { Node::touch(node) }));
     }
 }

@@ -1,6 +1,3 @@
-//! Tests with a heap that can allocate only a few blocks. The caches above this heap are a list of
-//! floats and lists of tuples.
-
 use core::cell::Cell;
 
 use raw_mem::Malloc;
@@ -13,16 +10,13 @@ use crate::{
 };
 
 std::thread_local! {
-    /// The number of blocks that [`Capped`] can still allocate.
     static LEFT: Cell<usize> = const { Cell::new(0) };
     static FLOATS: FreeList<f64, Heap> = const { FreeList::new(10, HEAP) };
     static TUPLES: TupleLists<(), u64, Heap, 3> = TupleLists::new(10, HEAP);
 }
 
-/// Malloc with a limit on the number of blocks.
 struct Capped;
 
-/// The caches of the running test.
 struct Caches;
 
 type Heap = RetryAfterClear<Capped, Caches>;
@@ -54,8 +48,7 @@ unsafe impl MemAlloc for Capped {
         if LEFT.get() == 0 { None } else { count(Malloc.calloc(items, size)) }
     }
 
-    /// Refuses the request if the heap has no block left, as an allocator does that must move the
-    /// contents into a new block.
+    /// Fails even if the block could grow in place.
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
         // SAFETY: the block is malloc's (contract of `realloc`).
         if LEFT.get() == 0 { None } else { unsafe { Malloc.realloc(ptr, size) } }
@@ -68,8 +61,7 @@ unsafe impl MemAlloc for Capped {
     }
 }
 
-/// Lets the heap allocate two blocks, and allocates two floats in them. The floats are then
-/// dropped, so both blocks become free objects in the cache of floats.
+/// Leaves two free floats in their cache, and no block in the heap.
 fn retain_two_floats() {
     LEFT.set(2);
     FLOATS.with(|floats| {

@@ -6,7 +6,6 @@ use crate::{
     testing::{Below, Hooked, Plan, below, failing, on_next_free, panic_of},
 };
 
-/// An int of CPython 2.
 type Int = [u64; 3];
 type Ints = BlockCache<Int, Below>;
 
@@ -52,7 +51,6 @@ fn compaction_returns_the_blocks_without_an_object_in_use() {
     let (below, live) = below();
     let ints = Ints::new(below);
     let objects = take(&ints, 3 * 41);
-    // One object of the second block stays in use, so this block must stay in the cache.
     let used = objects[50];
     put(&ints, &objects[..50]);
     put(&ints, &objects[51..]);
@@ -75,7 +73,6 @@ fn compaction_changes_nothing_if_every_object_is_in_use() {
     put(&ints, &objects);
 }
 
-/// Regression test: `clear` once did nothing if it was called through the trait `Cache`.
 #[test]
 fn clearing_as_a_cache_compacts() {
     let ints = Ints::new(below().0);
@@ -87,8 +84,7 @@ fn clearing_as_a_cache_compacts() {
 type HookedInts = BlockCache<Int, Hooked>;
 type Live = Vec<Cached<Int, &'static HookedInts>>;
 
-/// Makes a cache that is never freed, so that a `'static` closure can use the cache. `MADE` stores
-/// the address of the cache, so LeakSanitizer does not report the cache as leaked.
+/// `MADE` keeps the address of the leaked cache, so LeakSanitizer does not report it.
 fn leaked(below: Hooked) -> &'static HookedInts {
     static MADE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
     let ints = Box::leak(Box::new(HookedInts::new(below)));
@@ -100,9 +96,6 @@ fn live(ints: &'static HookedInts, count: usize) -> Live {
     (0..count as u64).map(|nth| Cached::new_in([nth; 3], ints).unwrap()).collect()
 }
 
-/// Regression test: a block that was allocated during a compaction was once lost. Its objects were
-/// counted as free objects of the next block. The next block was then freed although one of its own
-/// objects was in use.
 #[test]
 fn a_block_allocated_during_a_compaction_is_retained() {
     let (hooked, blocks) = Hooked::new();
@@ -124,8 +117,6 @@ fn a_block_allocated_during_a_compaction_is_retained() {
     assert_eq!((ints.blocks(), blocks.count(), ints.stats().free), (0, 0, 0));
 }
 
-/// Regression test: if the allocator below the cache panicked during a compaction, the remaining
-/// blocks were once lost.
 #[test]
 fn a_compaction_that_panics_loses_nothing() {
     let (hooked, blocks) = Hooked::new();
@@ -138,8 +129,7 @@ fn a_compaction_that_panics_loses_nothing() {
     assert_eq!((ints.blocks(), blocks.count(), ints.stats().free), (0, 0, 0));
 }
 
-/// Runs a compaction within another one. The inner compaction finds free objects in the stack that
-/// lie in a block that the outer compaction has already removed from the cache.
+/// The inner compaction finds free objects in a block that the outer one has taken.
 #[test]
 fn a_compaction_within_another_loses_nothing() {
     let (hooked, blocks) = Hooked::new();

@@ -2,8 +2,7 @@ use super::*;
 
 type Bounds = &'static [(Kind, u32)];
 
-/// The same bounds as in `BOUNDS`, but listed by version instead of by kind. A version may have all
-/// bounds of an earlier version, and more.
+/// The bounds by version, each of which may extend an earlier version.
 const BY_VERSION: [(Version, Option<Version>, Bounds); 6] = [
     (
         Version::V2_7,

@@ -6,7 +6,6 @@ use crate::list::FreeObject;
 type Stack = BoundedStack<FreeObject>;
 type Object = NonNull<FreeObject>;
 
-/// Calls `body` with a stack of at most `bound` objects, and with five objects.
 fn with_stack(bound: u32, body: impl FnOnce(&Stack, [Object; 5])) {
     let mut words = [[0_u64; 2]; 5];
     let start = NonNull::from(&mut words).cast::<[u64; 2]>();

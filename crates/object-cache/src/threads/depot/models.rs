@@ -8,7 +8,6 @@ use crate::list::{
 
 type TestDepot = Depot<Node, 1>;
 
-/// Makes a magazine of `nodes`. Writes to each node first, as a program does that uses the object.
 fn magazine(nodes: impl IntoIterator<Item = NonNull<Node>>) -> Magazine<Node> {
     let (mut chain, mut count) = (Chain::EMPTY, 0);
     for node in nodes {
@@ -22,7 +21,7 @@ fn magazine(nodes: impl IntoIterator<Item = NonNull<Node>>) -> Magazine<Node> {
     Magazine::seal(chain, count).expect("a magazine has at least one node")
 }
 
-/// Opens a magazine, writes to each of its nodes, and returns their number. Returns 0 for `None`.
+/// Writes to each node of a magazine, and returns their number.
 fn empty(magazine: Option<Magazine<Node>>) -> u32 {
     let Some(magazine) = magazine else { return 0 };
     let (chain, count) = magazine.open();
@@ -40,7 +39,6 @@ fn spawn(
     thread::spawn(move || act(&depot))
 }
 
-/// One thread puts a magazine of two objects while another thread takes what is in the depot.
 fn a_put_meets_a_take(publish: Ordering, receive: Ordering) {
     let (depot, nodes) = (Arc::new(TestDepot::new()), Nodes::new());
     let taker = spawn(&depot, move |depot| empty(depot.take_with(receive)));
@@ -67,7 +65,6 @@ fn a_take_without_acquire_is_rejected() {
     sync::rejected(|| a_put_meets_a_take(Release, Relaxed));
 }
 
-/// Two threads take a magazine at the same time from a depot that has only one.
 fn two_takes_meet(take: fn(&TestDepot) -> Option<Magazine<Node>>) {
     let (depot, nodes) = (Arc::new(TestDepot::new()), Nodes::new());
     assert!(depot.put(magazine([nodes.get(0)])).is_ok());
@@ -81,13 +78,11 @@ fn a_magazine_is_taken_once() {
     sync::model(|| two_takes_meet(Depot::take));
 }
 
-/// Takes a magazine in two steps, which is wrong on purpose. Between the load of the slot and the
-/// store of null, another thread can take the same magazine.
+/// Wrong on purpose: another thread can take the same magazine between the load and the store.
 fn take_in_two_steps(depot: &TestDepot) -> Option<Magazine<Node>> {
     let first = NonNull::new(depot.slots[0].load(Acquire))?;
     depot.slots[0].store(ptr::null_mut(), Relaxed);
-    // SAFETY: wrong on purpose, because another thread may have read the same pointer. Loom must
-    // detect this.
+    // SAFETY: wrong on purpose, because another thread may have read the same pointer.
     Some(unsafe { Magazine::from_first(first) })
 }
 
@@ -97,18 +92,15 @@ fn a_take_in_two_steps_is_rejected() {
     sync::rejected(|| two_takes_meet(take_in_two_steps));
 }
 
-/// Reads the count of a magazine that is still in the depot, which is wrong on purpose. This thread
-/// does not own the magazine yet.
+/// Wrong on purpose: reads the count of a magazine that this thread does not own yet.
 fn take_after_a_look_inside(depot: &TestDepot) -> Option<Magazine<Node>> {
     let first = NonNull::new(depot.slots[0].load(Acquire))?;
-    // SAFETY: wrong on purpose, because another thread may own the object by now. Loom must detect
-    // this.
+    // SAFETY: wrong on purpose, because another thread may own the object by now.
     let count = unsafe { Node::count(first) };
     if count == 0 { None } else { depot.take() }
 }
 
-/// One thread takes a magazine. Meanwhile, another thread takes the same magazine and puts it back.
-/// Putting it back writes the count in the magazine's first object.
+/// Putting the magazine back writes the count in its first object while another thread takes it.
 fn a_take_meets_a_magazine_that_comes_back(take: fn(&TestDepot) -> Option<Magazine<Node>>) {
     let (depot, nodes) = (Arc::new(TestDepot::new()), Nodes::new());
     assert!(depot.put(magazine([nodes.get(0)])).is_ok());
@@ -131,7 +123,6 @@ fn a_look_inside_a_magazine_of_the_depot_is_rejected() {
     sync::rejected(|| a_take_meets_a_magazine_that_comes_back(take_after_a_look_inside));
 }
 
-/// Two threads put a magazine at the same time into a depot with one slot.
 fn two_puts_meet(put: fn(&TestDepot, Magazine<Node>) -> Result<(), Magazine<Node>>) {
     let (depot, nodes) = (Arc::new(TestDepot::new()), Nodes::new());
     let own = nodes.clone();
@@ -146,8 +137,7 @@ fn a_slot_holds_one_magazine() {
     sync::model(|| two_puts_meet(Depot::put));
 }
 
-/// Puts a magazine in two steps, which is wrong on purpose. Between the check that the slot is
-/// empty and the store, another thread can fill the slot.
+/// Wrong on purpose: another thread can fill the slot between the check and the store.
 fn put_in_two_steps(depot: &TestDepot, full: Magazine<Node>) -> Result<(), Magazine<Node>> {
     if !depot.slots[0].load(Relaxed).is_null() {
         return Err(full);

@@ -35,8 +35,6 @@ fn a_thread_retains_two_magazines_and_the_depot_one_per_slot() {
     assert_eq!(live.count(), 2 * 3);
 }
 
-/// Regression test: if the allocator below panicked during `clear`, the remaining objects of the
-/// magazine were once lost, and so was the thread's other magazine.
 #[test]
 fn a_clear_that_panics_retains_the_remaining_objects() {
     let (hooked, live) = Hooked::new();
