@@ -1,21 +1,10 @@
 //! Finds the CPythons on this machine.
 //!
-//! ```text
-//!   $OBMALLOC_PYTHONS, or else      asked what they are
-//!   python3 on the PATH ─────┐
-//!   pyenv's versions ────────┼──► an answer ──► Python       one for each program
-//!   /usr/bin/python3* ───────┤    none      ──► silent
-//!   those from Debian sid ───┘
-//! ```
+//! `$OBMALLOC_PYTHONS` lists the ones to use, in the format of `PATH`. Without it, the usual places
+//! and the [downloaded](brought) Pythons are searched.
 //!
-//! The environment variable `$OBMALLOC_PYTHONS` is a list of paths in the same format as `PATH`. If
-//! it is set, only the Pythons in this list are used. Otherwise we search the usual places for
-//! Pythons. `cargo xtask pythons` downloads Pythons that are newer than the installed ones; see
-//! [`brought`].
-//!
-//! We run each program that we find and ask it which Python it is. The file alone cannot tell us,
-//! because it may be a shim of pyenv: a script that starts the actual Python, whose version depends
-//! on pyenv's configuration.
+//! Each program is asked for its version, because pyenv's programs are scripts that start whichever
+//! Python pyenv is configured for.
 
 pub mod brought;
 mod python;

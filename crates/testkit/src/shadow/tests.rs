@@ -1,4 +1,4 @@
-//! Tests of the shadow. Each test breaks one rule of an allocator, and the shadow must detect this.
+//! Each test breaks one rule, which the shadow must detect.
 
 use super::*;
 
