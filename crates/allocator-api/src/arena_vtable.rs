@@ -1,7 +1,7 @@
 //! A source of arenas as C code sees it.
 //!
-//! CPython uses its arena allocator for more than arenas. Since 3.11, it also allocates pieces of
-//! its data stack there, so `alloc` accepts every size.
+//! Since 3.11, CPython also allocates pieces of its data stack from its arena allocator, so `alloc`
+//! accepts every size.
 //!
 //! A vtable cannot become an [`ArenaSource`], because C code does not promise aligned arenas.
 
@@ -66,8 +66,7 @@ impl<S> fmt::Debug for LockedSource<S> {
     }
 }
 
-/// Regression test (defects D2): safe code must not be able to replace the source of a vtable,
-/// because the old source would unmap arenas in use.
+/// Regression test (defects D2): code that replaces the source of a vtable must not compile.
 ///
 /// ```
 /// # use allocator_api::{ArenaVTable, LockedSource};
@@ -102,7 +101,6 @@ impl ArenaVTable {
     }
 }
 
-/// Returns the size of the arena for a request, or `None` if no arena is that large.
 fn arena_size(size: usize) -> Option<ArenaSize> {
     ArenaSize::new(size.checked_next_power_of_two()?.max(64))
 }
@@ -120,14 +118,12 @@ unsafe extern "C" fn alloc<S: ArenaSource>(ctx: *mut c_void, size: usize) -> *mu
 /// # Safety
 ///
 /// - `ctx` must be the context of a vtable that [`ArenaVTable::of`] made for an `S`.
-/// - `arena` must be null, or come from [`alloc`] for the same `ctx` and `size`.
-/// - The arena must not be used again.
+/// - `arena` must be null, or come from [`alloc`] for the same `ctx` and `size`, and be unused.
 unsafe extern "C" fn free<S: ArenaSource>(ctx: *mut c_void, arena: *mut c_void, size: usize) {
     // SAFETY: `ctx` is a `&'static LockedSource<S>` (contract of `free`).
     let source = unsafe { &*ctx.cast::<LockedSource<S>>() };
     if let (Some(arena), Some(size)) = (NonNull::new(arena.cast()), arena_size(size)) {
-        // SAFETY: the arena came from this source with this size, and is unused (contract of
-        // `free`).
+        // SAFETY: the arena came from this source with this size, and is unused (contract).
         unsafe { sync::lock(&source.0).unmap(arena, size) };
     }
 }
@@ -158,7 +154,6 @@ mod tests {
         }
     }
 
-    /// Counts the mapped bytes in [`MAPPED`] and the calls of `trim` in [`TRIMS`].
     struct CountingSource(MmapArenas);
 
     static MAPPED: AtomicUsize = AtomicUsize::new(0);

@@ -1,5 +1,3 @@
-//! A [`MemAlloc`] that calls C functions.
-
 use core::ptr::NonNull;
 
 use raw_mem::{MAX_REQUEST, MemAlloc, calloc_size};
@@ -63,14 +61,14 @@ unsafe impl MemAlloc for CAllocator {
         if size > MAX_REQUEST {
             return None;
         }
-        // SAFETY: the context is that of the same vtable (contract of `new`).
+        // SAFETY: the context is the vtable's (contract of `new`).
         NonNull::new(unsafe { (self.0.malloc)(self.0.ctx, size) }.cast())
     }
 
     #[inline]
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
         calloc_size(count, size)?;
-        // SAFETY: the context is that of the same vtable (contract of `new`).
+        // SAFETY: the context is the vtable's (contract of `new`).
         NonNull::new(unsafe { (self.0.calloc)(self.0.ctx, count, size) }.cast())
     }
 
@@ -79,15 +77,14 @@ unsafe impl MemAlloc for CAllocator {
         if size > MAX_REQUEST {
             return None;
         }
-        // SAFETY: the context is that of the same vtable (contract of `new`). `ptr` is null or live
-        // (contract of `realloc`).
+        // SAFETY: the context is the vtable's. `ptr` is null or live (contract of `realloc`).
         NonNull::new(unsafe { (self.0.realloc)(self.0.ctx, to_c(ptr), size) }.cast())
     }
 
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: the context is that of the same vtable (contract of `new`). `ptr` is null or
-        // live, and not used again (contract of `free`).
+        // SAFETY: the context is the vtable's. `ptr` is null or live until now (contract of
+        // `free`).
         unsafe { (self.0.free)(self.0.ctx, to_c(ptr)) }
     }
 }

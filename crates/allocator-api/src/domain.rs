@@ -1,5 +1,3 @@
-//! The three domains of CPython's memory requests.
-
 #![forbid(unsafe_code)]
 
 use core::fmt;

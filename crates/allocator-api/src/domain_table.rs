@@ -1,7 +1,7 @@
 //! The allocator in force for each domain, which can be replaced while other threads allocate.
 //!
-//! A reader loads one pointer to a vtable, so the function and its context always belong together.
-//! CPython loads both separately, and can call an old function with a new context.
+//! Here, a single load returns a function together with its context. CPython loads them separately,
+//! and can mix two allocators.
 
 use core::ptr::NonNull;
 
@@ -116,15 +116,14 @@ unsafe impl MemAlloc for DomainAllocator<'_> {
 
     #[inline]
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: `ptr` is null or live (contract of `realloc`), and the allocator in force accepts
-        // every live block (contract of `set`).
+        // SAFETY: the allocator in force accepts null and live blocks (contracts of `realloc`,
+        // `set`).
         unsafe { self.0.read().realloc(ptr, size) }
     }
 
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: `ptr` is null or live (contract of `free`), and the allocator in force accepts
-        // every live block (contract of `set`).
+        // SAFETY: the allocator in force accepts null and live blocks (contracts of `free`, `set`).
         unsafe { self.0.read().free(ptr) }
     }
 }

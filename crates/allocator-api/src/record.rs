@@ -1,7 +1,7 @@
 //! Publishes vtables to other threads, which read them without a lock.
 //!
-//! - A record holds one vtable. It never changes, and is freed only together with the table.
-//! - A vtable that is set again reuses its record, so a loop of sets allocates no new memory.
+//! - A record holds one vtable. It never changes, and is freed only together with its table.
+//! - A vtable that is set again reuses its record.
 
 use core::{ptr, ptr::NonNull};
 
@@ -16,7 +16,6 @@ use sync::{
 
 use crate::c_allocator::CAllocator;
 
-/// A vtable that other threads can read.
 #[derive(Debug)]
 pub(crate) struct Record {
     /// # Invariant
@@ -34,7 +33,6 @@ impl Record {
     }
 }
 
-/// All records of a `DomainTable`.
 #[derive(Debug)]
 pub(crate) struct Records<A: MemAlloc> {
     /// # Invariant
@@ -88,7 +86,6 @@ impl<A: MemAlloc> Drop for Records<A> {
     }
 }
 
-/// The vtable in force for one domain.
 #[derive(Debug)]
 pub(crate) struct Slot {
     initial: CAllocator,
@@ -124,7 +121,6 @@ impl Slot {
     ///
     /// - `record` must live as long as the slot.
     pub(crate) unsafe fn publish(&self, record: Option<NonNull<Record>>) {
-        // Release makes the contents of the record visible to threads that load it with Acquire.
         self.publish_with(Release, record);
     }
 
@@ -165,7 +161,6 @@ mod tests {
         Arc::new(Published { slot: Slot::new(vtable(1)), records })
     }
 
-    /// Publishes a vtable with the ordering `store`, while a thread reads it with `load`.
     fn set_while_another_reads(store: Ordering, load: Ordering) {
         let setter = published();
         let reader = Arc::clone(&setter);

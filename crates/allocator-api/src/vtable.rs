@@ -1,5 +1,3 @@
-//! An allocator as C code sees it.
-
 use core::{
     ffi::c_void,
     mem::offset_of,

@@ -1,7 +1,7 @@
 //! The operations that a test plays into an allocator.
 //!
-//! An operation names its block by the number of a slot instead of an address, so a sequence can be
-//! played into any allocator or model.
+//! An operation refers to its block by a slot number instead of an address, so it can be played
+//! into any allocator or model.
 //!
 //! Every sequence is valid, because each operation is defined for every slot:
 //!
@@ -15,13 +15,9 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the variants say what slot, size and count are")]
 pub enum Op {
-    /// Allocates `size` bytes into `slot`.
     Malloc { slot: usize, size: usize },
-    /// Allocates `count` zeroed items of `size` bytes into `slot`.
     Calloc { slot: usize, count: usize, size: usize },
-    /// Resizes the block in `slot` to `size` bytes.
     Realloc { slot: usize, size: usize },
-    /// Frees the block in `slot`.
     Free { slot: usize },
 }
 

@@ -28,7 +28,6 @@ pub struct ArenaLog(Arc<Mutex<Entries>>);
 struct Entries {
     /// The number of each mapped arena, by address.
     mapped: BTreeMap<usize, usize>,
-    /// The number of arenas that were ever mapped.
     ever: usize,
 }
 

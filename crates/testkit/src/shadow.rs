@@ -13,7 +13,6 @@ use std::{collections::BTreeMap, ptr::NonNull};
 pub struct Shadow {
     live: BTreeMap<usize, Live>,
     align: usize,
-    /// The number of blocks ever allocated, from which each block gets its own pattern.
     allocated: usize,
 }
 
@@ -53,7 +52,6 @@ impl Live {
 }
 
 impl Shadow {
-    /// Creates the shadow of an allocator that has no live blocks and aligns to `align` bytes.
     pub(crate) fn new(align: usize) -> Self {
         Self { live: BTreeMap::new(), align, allocated: 0 }
     }
@@ -87,8 +85,7 @@ impl Shadow {
     ///
     /// # Safety
     ///
-    /// - The contract of [`allocated`](Self::allocated) must hold, and the bytes must be
-    ///   initialised.
+    /// - `ptr` must meet the contract of [`allocated`](Self::allocated), with initialised bytes.
     pub(crate) unsafe fn allocated_zeroed(&mut self, ptr: NonNull<u8>, size: usize) {
         // SAFETY: the bytes are initialised and only the caller uses them (contract).
         let bytes = unsafe { std::slice::from_raw_parts(ptr.as_ptr(), size) };

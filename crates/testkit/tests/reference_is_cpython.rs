@@ -15,11 +15,8 @@ use testkit::{
 
 const HIGHWATER: &str = "# arenas highwater mark";
 
-/// The number of operations between two comparisons of the whole state.
 const STRIDE: usize = 5_000;
 
-/// A CPython and the model, which serve the same requests.
-///
 /// Several workloads share a pair, because the arenas and pools of earlier ones remain.
 struct Pair {
     python: Interpreter,

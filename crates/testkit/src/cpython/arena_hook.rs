@@ -25,7 +25,6 @@ pub(super) struct ArenaHook {
 }
 
 impl ArenaHook {
-    /// Creates a hook that is never freed, and returns the C structure that refers to it.
     pub(super) fn leak(arena_size: usize, log: ArenaLog, faults: Faults) -> ArenaVtable {
         let hook = Box::leak(Box::new(Self { arena_size, log, faults }));
         ArenaVtable { ctx: std::ptr::from_mut(hook).cast(), alloc, free }

@@ -15,10 +15,8 @@ use crate::{
     reference::Rules,
 };
 
-/// The environment variable that tells a child process which libpython to load.
 const LIBPYTHON: &str = "TESTKIT_LIBPYTHON";
 
-/// The Pythons on this machine whose libpython can be tested.
 static FOUND: LazyLock<Vec<Python>> = LazyLock::new(|| {
     let mut found = pythons::find();
     found.retain(can_be_started);
@@ -59,7 +57,6 @@ pub fn in_each(test: &str, body: impl FnOnce(Interpreter)) {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// Runs the test in a child process, and returns the output of the child if it fails.
 fn run_child(test: &str, python: &Python) -> Option<String> {
     let libpython = python.libpython.as_ref().expect("there is a library");
     // CPython finds its standard library from the real executable, not from a symbolic link.

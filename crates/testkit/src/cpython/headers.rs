@@ -58,7 +58,6 @@ unsafe fn read<T: Copy>(address: usize) -> T {
     unsafe { with_exposed_provenance::<T>(address).read() }
 }
 
-/// Returns the headers of all pools that were ever used, by address.
 fn headers(log: &ArenaLog, rules: &Rules) -> BTreeMap<usize, Header> {
     let pools = log
         .arenas()

@@ -1,5 +1,3 @@
-//! A CPython in this process, whose `pymalloc` and heap a test can inspect.
-
 use std::{
     ffi::{CStr, c_char, c_int},
     mem::{ManuallyDrop, MaybeUninit},
@@ -68,7 +66,6 @@ impl Interpreter {
             let set_arenas: unsafe extern "C" fn(*mut ArenaVtable) =
                 *library.get(b"PyObject_SetArenaAllocator").expect("a function since 3.4");
             set_arenas(&raw mut hook);
-            // The interpreter starts faster without the `site` module.
             let no_site: *mut c_int = *library.get(b"Py_NoSiteFlag").expect("a flag since 2.3");
             no_site.write(1);
             let initialize: unsafe extern "C" fn(c_int) =
@@ -138,8 +135,7 @@ impl Interpreter {
 ///
 /// - `library` must be CPython.
 unsafe fn version(library: &Library) -> String {
-    // SAFETY: the type is that of CPython's headers. The function returns a constant, and needs no
-    // initialisation.
+    // SAFETY: the type is CPython's. The function returns a constant, even before initialisation.
     let text = unsafe {
         let get: unsafe extern "C" fn() -> *const c_char =
             *library.get(b"Py_GetVersion").expect("a function of every version");

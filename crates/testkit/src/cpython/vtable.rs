@@ -1,5 +1,3 @@
-//! CPython's structures of allocator functions.
-
 use std::{
     ffi::{c_int, c_void},
     ptr::{NonNull, null_mut},

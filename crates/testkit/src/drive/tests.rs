@@ -6,7 +6,6 @@ use raw_mem::Malloc;
 use super::*;
 use crate::{reference::Rules, workload};
 
-/// Records each call, and answers with consecutive numbers in place of blocks.
 #[derive(Default)]
 struct Recorder {
     calls: Vec<String>,

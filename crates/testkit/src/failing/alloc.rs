@@ -1,5 +1,3 @@
-//! An allocator that fails on demand and records its live blocks.
-
 use std::{
     collections::BTreeSet,
     ptr::NonNull,

@@ -1,5 +1,3 @@
-//! An arena source that fails on demand and records its arenas in a log.
-
 use std::ptr::NonNull;
 
 use raw_mem::{ArenaSize, ArenaSource, MapError};
@@ -37,8 +35,7 @@ unsafe impl<S: ArenaSource> ArenaSource for FailingArenas<S> {
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
         self.log.unmap(arena);
-        // SAFETY: `source` mapped the arena with this size, and nobody uses it (contract of
-        // `unmap`).
+        // SAFETY: `source` mapped the arena with this size, and nobody uses it (contract).
         unsafe { self.source.unmap(arena, size) }
     }
 

@@ -1,5 +1,3 @@
-//! Plans that decide which requests for memory fail.
-
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A plan that decides which calls fail. Calls are numbered from 1.

@@ -8,7 +8,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The environment variable that names a folder of Pythons, which checkouts can share.
 const FOLDER: &str = "OBMALLOC_PYTHONS_FOLDER";
 
 const RELEASES: [&str; 2] = ["python3.14", "python3.15"];

@@ -1,5 +1,3 @@
-//! A Python interpreter and its properties.
-
 use std::{
     collections::BTreeMap,
     env,
@@ -138,7 +136,6 @@ pub(crate) fn parse_version(text: &str) -> Option<(u8, u8, u8)> {
     Some((parts.next()??, parts.next()??, parts.next()??))
 }
 
-/// Returns the output of `child`. Kills it after `timeout` and returns `None`.
 fn output_within(timeout: Duration, mut child: Child) -> Option<String> {
     let deadline = Instant::now() + timeout;
     while child.try_wait().ok()?.is_none() {

@@ -1,5 +1,3 @@
-//! Searches this machine for Pythons.
-
 use std::{
     collections::BTreeSet,
     env,

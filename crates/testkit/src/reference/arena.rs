@@ -25,18 +25,15 @@ impl Arena {
     }
 }
 
-/// The arenas of the model, numbered in the order of mapping.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Arenas {
     pub(super) mapped: BTreeMap<usize, Arena>,
     /// The arenas with an available pool. The first has the fewest, and gives the next pool.
     usable: Vec<usize>,
-    /// The length of the table of descriptors.
     descriptors: usize,
     /// The unused indices of the table of descriptors. The last one is used first.
     unused: Vec<usize>,
     pub(super) mapped_ever: usize,
-    /// The largest number of arenas that were mapped at the same time.
     pub(super) highwater: usize,
 }
 
@@ -45,7 +42,6 @@ impl Arenas {
         !self.usable.is_empty()
     }
 
-    /// Maps an arena, which becomes the only usable one.
     pub(super) fn map(&mut self) {
         assert!(self.usable.is_empty(), "an arena is mapped only if none is usable");
         if self.unused.is_empty() {
@@ -66,9 +62,7 @@ impl Arenas {
         self.unused.extend((before..self.descriptors).rev());
     }
 
-    /// Takes a pool for `class` from the first usable arena, and returns the numbers of both.
-    ///
-    /// An empty pool is preferred, and keeps its free list if it had the same class before.
+    /// Prefers an empty pool, which keeps its free list if it had the same class before.
     pub(super) fn take_pool(&mut self, class: usize, rules: &Rules) -> (usize, usize) {
         let number = self.usable[0];
         let arena = self.arena_mut(number);

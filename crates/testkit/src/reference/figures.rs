@@ -70,8 +70,7 @@ impl Figures {
         let mut figures = BTreeMap::new();
         for (label, figure) in text.lines().filter_map(figure_line) {
             figures.insert(label.to_owned(), figure);
-            // The figures after the first total describe CPython's arena map, which the model
-            // lacks.
+            // The figures after the first total describe CPython's arena map, not the heap.
             if label == "Total" {
                 break;
             }
@@ -89,7 +88,6 @@ impl Figures {
     }
 }
 
-/// Parses a row of the table of size classes.
 fn class_line(line: &str) -> Option<[usize; 5]> {
     let numbers: Vec<usize> =
         line.split_whitespace().map(|word| word.parse().ok()).collect::<Option<_>>()?;

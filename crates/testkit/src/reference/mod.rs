@@ -59,7 +59,6 @@ pub struct State {
 pub struct Reference {
     rules: Rules,
     arenas: Arenas,
-    /// The pools of each class that have live and free blocks, in the order of the list.
     used: Vec<VecDeque<PoolId>>,
     faults: Faults,
 }
@@ -100,7 +99,6 @@ impl Reference {
         Some(Spot { arena, pool, offset })
     }
 
-    /// Puts a pool at the front of the list of `class`. Returns `None` if mapping fails.
     fn new_pool(&mut self, class: usize) -> Option<PoolId> {
         if !self.arenas.has_usable() {
             if self.faults.call_fails() {

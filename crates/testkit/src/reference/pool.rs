@@ -1,4 +1,4 @@
-//! The pools of the model, which are divided into blocks one by one, on demand.
+//! The pools of the model, which are carved into blocks one by one.
 
 use super::rules::{HEADER, Rules};
 
@@ -16,7 +16,6 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Returns an empty pool, in which only the first block is carved.
     pub(super) fn fresh(class: usize, rules: &Rules) -> Self {
         let next_offset = HEADER + rules.block_size(class);
         Self { class, live: 0, free: vec![HEADER], next_offset }
@@ -40,7 +39,6 @@ impl Pool {
         }
     }
 
-    /// Frees the block at `offset`, which is then allocated next.
     pub(super) fn put(&mut self, offset: usize) {
         self.live -= 1;
         self.free.push(offset);

@@ -1,14 +1,6 @@
 //! Generates operations: random sequences, and phases that fill and drain arenas.
 //!
-//! Random sequences seldom empty a pool or an arena, but phases do:
-//!
-//! ```text
-//!   live │      ╱‾‾╲fill     ╱‾‾‾‾╲
-//!        │ fill╱    drain╲__╱      ╲drain, all but one in k
-//!        │    ╱                     ‾‾‾‾‾‾‾‾churn
-//! ```
-//!
-//! A sequence depends only on its seed.
+//! Random sequences seldom empty a pool or an arena. Phases do.
 
 mod script;
 mod sizes;

@@ -1,5 +1,3 @@
-//! The phases of a simulated program.
-
 use proptest::{
     prelude::*,
     test_runner::{RngAlgorithm, TestRng},
@@ -56,9 +54,7 @@ pub struct Generator {
     rng: TestRng,
     /// The slots that hold a block. Until the first free, the oldest block comes first.
     live: Vec<usize>,
-    /// The slots that held a block earlier.
     vacant: Vec<usize>,
-    /// The number of slots in `live` and `vacant` together.
     slots: usize,
     ops: Vec<Op>,
 }

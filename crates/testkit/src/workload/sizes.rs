@@ -1,5 +1,3 @@
-//! The block sizes that a workload requests.
-
 use std::ops::RangeInclusive;
 
 use proptest::{prelude::*, test_runner::TestRng};
