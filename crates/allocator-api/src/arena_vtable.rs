@@ -1,7 +1,7 @@
 //! A source of arenas as C code sees it.
 //!
-//! Since 3.11, CPython also allocates pieces of its data stack from its arena allocator, so `alloc`
-//! accepts every size.
+//! Since 3.11, CPython's arena allocator also provides pieces of its data stack, so `alloc` accepts
+//! every size.
 //!
 //! A vtable cannot become an [`ArenaSource`], because C code does not promise aligned arenas.
 

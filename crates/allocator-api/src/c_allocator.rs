@@ -83,8 +83,7 @@ unsafe impl MemAlloc for CAllocator {
 
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: the context is the vtable's. `ptr` is null or live until now (contract of
-        // `free`).
+        // SAFETY: the context is the vtable's. `ptr` is null or live (contract of `free`).
         unsafe { (self.0.free)(self.0.ctx, to_c(ptr)) }
     }
 }

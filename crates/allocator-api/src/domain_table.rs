@@ -1,7 +1,7 @@
 //! The allocator in force for each domain, which can be replaced while other threads allocate.
 //!
-//! Here, a single load returns a function together with its context. CPython loads them separately,
-//! and can mix two allocators.
+//! A reader loads a function and its context at once. CPython loads them one after the other, and
+//! can mix two allocators.
 
 use core::ptr::NonNull;
 
@@ -116,14 +116,13 @@ unsafe impl MemAlloc for DomainAllocator<'_> {
 
     #[inline]
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: the allocator in force accepts null and live blocks (contracts of `realloc`,
-        // `set`).
+        // SAFETY: the current allocator takes null and live blocks (contracts of `realloc`, `set`).
         unsafe { self.0.read().realloc(ptr, size) }
     }
 
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: the allocator in force accepts null and live blocks (contracts of `free`, `set`).
+        // SAFETY: the current allocator takes null and live blocks (contracts of `free`, `set`).
         unsafe { self.0.read().free(ptr) }
     }
 }

@@ -20,7 +20,7 @@ use crate::c_allocator::CAllocator;
 pub(crate) struct Record {
     /// # Invariant
     ///
-    /// The vtable is never written again. The cell only lets loom observe the accesses.
+    /// The vtable never changes. Only loom, which observes the accesses, needs the cell.
     vtable: UnsafeCell<CAllocator>,
     next: Option<NonNull<Record>>,
 }

@@ -122,7 +122,7 @@ impl<A: MemAlloc> Subject for Shadowed<A> {
     fn calloc(&mut self, count: usize, size: usize) -> Option<NonNull<u8>> {
         let block = self.alloc.calloc(count, size)?;
         let bytes = calloc_size(count, size).expect("a product that overflows is refused");
-        // SAFETY: `calloc` returned a new initialised block, which nobody else accesses.
+        // SAFETY: `calloc` returned a new zeroed block of `bytes` bytes, used by nobody else.
         unsafe { self.shadow.allocated_zeroed(block, bytes) }
         Some(block)
     }
@@ -134,7 +134,7 @@ impl<A: MemAlloc> Subject for Shadowed<A> {
         // SAFETY: `old` is null or live, because `check_block` found it in the shadow.
         let block = unsafe { self.alloc.realloc(old, size) };
         match (old, block) {
-            // SAFETY: `realloc` of null returned a new block, which nobody else accesses.
+            // SAFETY: `realloc` of null returned a new block of `size` bytes, used by nobody else.
             (None, Some(block)) => unsafe { self.shadow.allocated(block, size) },
             // SAFETY: `realloc` replaced `old` by a block of `size` bytes and copied its contents.
             (Some(old), Some(block)) => unsafe { self.shadow.reallocated(old, block, size) },

@@ -1,9 +1,9 @@
 //! The operations that a test plays into an allocator.
 //!
-//! An operation refers to its block by a slot number instead of an address, so it can be played
-//! into any allocator or model.
+//! An operation refers to its block by a slot number, not an address, so any allocator or model can
+//! play it.
 //!
-//! Every sequence is valid, because each operation is defined for every slot:
+//! Every sequence of operations is valid, because an operation is defined for any slot:
 //!
 //! | operation | on an empty slot | on a slot with a block |
 //! | --- | --- | --- |
@@ -15,9 +15,13 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the variants say what slot, size and count are")]
 pub enum Op {
+    /// Allocates `size` bytes into `slot`.
     Malloc { slot: usize, size: usize },
+    /// Allocates `count` zeroed items of `size` bytes into `slot`.
     Calloc { slot: usize, count: usize, size: usize },
+    /// Resizes the block in `slot` to `size` bytes.
     Realloc { slot: usize, size: usize },
+    /// Frees the block in `slot`.
     Free { slot: usize },
 }
 
@@ -74,7 +78,7 @@ pub trait Subject {
     /// Allocates `count` zeroed items of `size` bytes. Returns `None` if the allocation fails.
     fn calloc(&mut self, count: usize, size: usize) -> Option<Self::Block>;
 
-    /// Resizes `old`, or allocates a block if it is `None`. Keeps `old` if the allocation fails.
+    /// Resizes `old`, which may be `None`. Returns `None` and keeps `old` if the allocation fails.
     fn realloc(&mut self, old: Option<Self::Block>, size: usize) -> Option<Self::Block>;
 
     /// Frees `old`. Does nothing if it is `None`.

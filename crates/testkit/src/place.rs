@@ -1,4 +1,5 @@
 //! Describes blocks by arena, pool and offset, because addresses differ between heaps:
+//!
 //! ```text
 //!   0x7f31_2c14_8030  =  arena 2 · pool 5 · offset 48
 //! ```

@@ -51,7 +51,7 @@ pub fn check<T: Debug>(cases: u32, inputs: impl Strategy<Value = T>, holds: impl
 
 /// Returns `cases` times [`depth`] inputs.
 ///
-/// Use this function for a test that keeps state between inputs, which [`check`] cannot shrink.
+/// Suits tests that keep state from one input to the next, where [`check`] cannot shrink failures.
 ///
 /// # Panics
 ///

@@ -1,4 +1,4 @@
-//! A record of an allocator's live blocks, which panics if the allocator breaks a rule:
+//! A shadow records an allocator's live blocks, and panics if the allocator breaks a rule:
 //!
 //! 1. Live blocks do not overlap. A block of 0 bytes counts as one byte.
 //! 2. Every block is aligned as the allocator promises.
@@ -24,7 +24,6 @@ struct Live {
 }
 
 impl Live {
-    /// Returns the end address. A block of 0 bytes counts as one byte, so that overlaps show.
     fn end(&self) -> usize {
         self.ptr.addr().get() + self.size.max(1)
     }
@@ -81,11 +80,11 @@ impl Shadow {
         self.live.insert(address, block);
     }
 
-    /// Records a new block like [`allocated`](Self::allocated), after a check that it is zeroed.
+    /// Checks that a new block is zeroed, and records it.
     ///
     /// # Safety
     ///
-    /// - `ptr` must meet the contract of [`allocated`](Self::allocated), with initialised bytes.
+    /// - The bytes must be initialised, and meet the contract of [`allocated`](Self::allocated).
     pub(crate) unsafe fn allocated_zeroed(&mut self, ptr: NonNull<u8>, size: usize) {
         // SAFETY: the bytes are initialised and only the caller uses them (contract).
         let bytes = unsafe { std::slice::from_raw_parts(ptr.as_ptr(), size) };
@@ -96,13 +95,13 @@ impl Shadow {
         unsafe { self.allocated(ptr, size) }
     }
 
-    /// Checks the contents of a block and forgets it. The block must not be freed yet.
+    /// Checks a block that is about to be freed, and forgets it.
     pub(crate) fn freed(&mut self, ptr: NonNull<u8>) {
         self.check_block(ptr);
         self.live.remove(&ptr.addr().get());
     }
 
-    /// Records that the block at `from` was resized to `size` bytes and is now at `to`.
+    /// Records that a block moved from `from` to `to`, and checks that it kept its contents.
     ///
     /// # Safety
     ///
@@ -123,7 +122,7 @@ impl Shadow {
     ///
     /// # Panics
     ///
-    /// Panics if they have changed.
+    /// Panics if the contents of a block have changed.
     pub fn check(&self) {
         self.live.values().for_each(Live::check);
     }

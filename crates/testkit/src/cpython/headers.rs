@@ -39,8 +39,7 @@ impl Header {
     /// Returns the offsets of the pool's free blocks. The last one is allocated first.
     fn free_blocks(&self, pool: usize) -> Vec<usize> {
         let link = |&block: &usize| {
-            // SAFETY: a free block of a mapped arena begins with the address of the next free
-            // block.
+            // SAFETY: a free block of a mapped arena begins with the next free address.
             Some(unsafe { read::<usize>(block) }).filter(|&next| next != 0)
         };
         let first = Some(self.free).filter(|&block| block != 0);

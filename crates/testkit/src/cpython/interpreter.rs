@@ -25,7 +25,7 @@ type SetAllocator = unsafe extern "C" fn(c_int, *mut Vtable);
 /// A CPython in this process, whose `pymalloc` only the test uses.
 #[derive(Debug)]
 pub struct Interpreter {
-    /// Never unloaded, because destructors of CPython run when a thread ends.
+    /// The library is never unloaded, because CPython's destructors run when a thread ends.
     library: ManuallyDrop<Library>,
     rules: Rules,
     pymalloc: Vtable,
@@ -38,13 +38,13 @@ impl Interpreter {
     ///
     /// # Panics
     ///
-    /// Panics if the library cannot be loaded, if the rules of its version are not known, or if the
-    /// interpreter requested an arena from `pymalloc` while it started.
+    /// Panics if the library cannot be loaded, if the allocator rules of its version are not known,
+    /// or if `pymalloc` maps an arena during the start.
     ///
     /// # Safety
     ///
     /// - `libpython` must be CPython, built with a GIL and without `--with-pydebug`.
-    /// - This process must never start another CPython, neither before nor later.
+    /// - This process must never start another CPython.
     pub unsafe fn start(libpython: &Path) -> Self {
         // SAFETY: CPython's library has no initialisers that run when it is loaded.
         let library = unsafe { Library::open(Some(libpython), RTLD_NOW | RTLD_GLOBAL) };
@@ -112,7 +112,7 @@ impl Interpreter {
         let mut size = 0_usize;
         // CPython prints the statistics only while `pymalloc` is installed.
         // SAFETY: the names and types are those of CPython's headers. The interpreter allocates and
-        // frees nothing meanwhile. `text` is a valid C string once the stream is closed.
+        // frees nothing during the call. A closed stream leaves a valid C string in `text`.
         unsafe {
             let print: unsafe extern "C" fn(*mut libc::FILE) -> c_int =
                 *self.library.get(b"_PyObject_DebugMallocStats").expect("a function since 3.3");

@@ -42,8 +42,7 @@ unsafe impl MemAlloc for Vtable {
     }
 
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: CPython passed us the function with this `ctx`. In no test does the product
-        // overflow.
+        // SAFETY: CPython passed us the function with this `ctx`. No test overflows `count * size`.
         NonNull::new(unsafe { (self.calloc)(self.ctx, count, size) }.cast())
     }
 

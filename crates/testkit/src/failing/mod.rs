@@ -1,6 +1,6 @@
 //! Arena sources and allocators that count their calls and fail on demand.
 //!
-//! A test keeps a clone of their [`Faults`], through which it controls them inside of a heap.
+//! A test keeps a clone of the [`Faults`] to control an allocator that a heap owns.
 
 mod alloc;
 mod arenas;

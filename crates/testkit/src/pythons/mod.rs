@@ -1,10 +1,8 @@
 //! Finds the CPythons on this machine.
 //!
-//! `$OBMALLOC_PYTHONS` lists the ones to use, in the format of `PATH`. Without it, the usual places
-//! and the [downloaded](brought) Pythons are searched.
+//! `$OBMALLOC_PYTHONS` lists the Pythons to use, in the format of `PATH`. It replaces the search.
 //!
-//! Each program is asked for its version, because pyenv's programs are scripts that start whichever
-//! Python pyenv is configured for.
+//! Each program is asked for its version, because a script of pyenv can start any version.
 
 pub mod brought;
 mod python;

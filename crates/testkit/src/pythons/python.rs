@@ -59,7 +59,8 @@ for fact in facts.items():
 /// A CPython on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Python {
-    /// The path that the interpreter reports, which a virtual environment replaces by its link.
+    /// The path that the interpreter reports. In a virtual environment, the path is a symbolic
+    /// link.
     pub executable: PathBuf,
     /// The major, minor and micro version.
     pub version: (u8, u8, u8),

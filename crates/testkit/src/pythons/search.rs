@@ -20,7 +20,7 @@ fn named() -> Option<OsString> {
     env::var_os(NAMED).filter(|named| !named.is_empty())
 }
 
-/// Returns every CPython on this machine once, sorted by version and path.
+/// Returns the CPythons on this machine without duplicates, sorted by version and path.
 pub fn find() -> Vec<Python> {
     search().pythons
 }
@@ -28,7 +28,7 @@ pub fn find() -> Vec<Python> {
 /// The result of a search for Pythons.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Search {
-    /// Every CPython that was found, once, sorted by version and path.
+    /// The CPythons that were found, without duplicates, sorted by version and path.
     pub pythons: Vec<Python>,
     /// The programs that did not answer as CPython does.
     pub silent: Vec<PathBuf>,

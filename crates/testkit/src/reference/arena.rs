@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{pool::Pool, rules::Rules};
 
-/// The first length of the table of descriptors. CPython: `INITIAL_ARENA_OBJECTS`.
+/// The initial length of the table of descriptors. CPython: `INITIAL_ARENA_OBJECTS`.
 const FIRST_DESCRIPTORS: usize = 16;
 
 /// A mapped arena of the model.
@@ -28,7 +28,7 @@ impl Arena {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Arenas {
     pub(super) mapped: BTreeMap<usize, Arena>,
-    /// The arenas with an available pool. The first has the fewest, and gives the next pool.
+    /// The arenas with available pools, fewest first. The first arena gives the next pool.
     usable: Vec<usize>,
     descriptors: usize,
     /// The unused indices of the table of descriptors. The last one is used first.
@@ -84,7 +84,7 @@ impl Arenas {
         (number, pool)
     }
 
-    /// Takes back an empty pool. Unmaps or retains its arena if all pools are available.
+    /// Takes back an empty pool. Unmaps its arena if all pools are available, unless retained.
     pub(super) fn put_pool(&mut self, number: usize, pool: usize, rules: &Rules) {
         let arena = self.arena_mut(number);
         arena.free_pools.push(pool);

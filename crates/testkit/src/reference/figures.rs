@@ -10,8 +10,7 @@ use super::{
 /// The statistics of a heap, as CPython prints them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Figures {
-    /// One row for each size class in use: class, block size in bytes, pools, live and other
-    /// blocks.
+    /// One row per used size class: class, block size in bytes, pools, live blocks, other blocks.
     ///
     /// Empty pools are not counted.
     pub classes: Vec<[usize; 5]>,

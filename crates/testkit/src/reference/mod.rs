@@ -1,12 +1,5 @@
 //! A model of CPython's allocator of small blocks, which manages no memory.
 //!
-//! ```text
-//!   usable:  [ arena 3 ]──[ arena 0 ]──[ arena 5 ]     ascending by available pools
-//!   used:    class 0: [ pool ]──[ pool ]               the front serves until it is full
-//!            class 1: [ ]
-//!   pool:    free: [ 80, 48 ]   next_offset: 112       offsets; the last one is taken first
-//! ```
-//!
 //! `tests/reference_is_cpython.rs` compares the model with real CPythons. The model shares no code
 //! with the heaps that are tested against it.
 //!
@@ -16,7 +9,7 @@
 //! 2. A pool is carved into blocks on demand, one block ahead (`pymalloc_pool_extend`).
 //! 3. A full pool leaves the list of its class, and returns to the front after a free.
 //! 4. An empty pool moves to the list of its arena (`freepools`), with its class and free list.
-//! 5. A class takes a new pool from the first usable arena: an empty one, or else an unused one.
+//! 5. A class takes a pool from the first usable arena: an empty one, or else one never used.
 //! 6. Usable arenas are sorted by available pools, fewest first. An arena that gains a pool is
 //!    placed before its equals (`nfp2lasta`).
 //! 7. An arena without live blocks is unmapped, except if it is the last usable one and
@@ -52,9 +45,7 @@ pub struct State {
 
 /// A model of a heap.
 ///
-/// The model refers to a block by its place, or by `None` if the layer below serves the block.
-///
-/// The layer below never fails.
+/// The model refers to a block by its place, or by `None` if no pool serves the request.
 #[derive(Clone, Debug)]
 pub struct Reference {
     rules: Rules,

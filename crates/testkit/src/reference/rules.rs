@@ -27,7 +27,7 @@ pub struct Rules {
     pub retain_last_arena: bool,
     /// The condition under which a resized block stays in place.
     pub realloc: Realloc,
-    /// True if requests for 0 bytes get a block from a pool instead of the layer below.
+    /// True if requests for 0 bytes get a block from a pool.
     pub zero_in_pools: bool,
 }
 
@@ -84,7 +84,7 @@ impl Rules {
         (self.pool_size - HEADER) / self.block_size(class)
     }
 
-    /// Returns the size class of a request, or `None` if the layer below serves it.
+    /// Returns the size class of a request, or `None` if no pool serves it.
     pub const fn class(&self, size: usize) -> Option<usize> {
         match size {
             0 if self.zero_in_pools => Some(0),

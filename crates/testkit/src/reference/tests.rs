@@ -8,7 +8,7 @@ const RULES: Rules = Rules::POOLS_4K;
 const POOL: usize = 7;
 const ARENA: usize = 64 * POOL;
 
-/// The place of a block that the layer below serves.
+/// The place of a block that no pool serves.
 const BELOW: Option<Spot> = None;
 
 fn heap(rules: Rules) -> Reference {

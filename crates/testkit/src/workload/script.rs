@@ -6,7 +6,7 @@ use proptest::{
 use super::sizes::Sizes;
 use crate::op::Op;
 
-/// The order in which blocks are freed.
+/// The order in which blocks are freed. Ages are approximate after the first free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// The oldest block is freed first.
@@ -23,7 +23,7 @@ pub enum Order {
 pub enum Phase {
     /// Allocates `blocks` blocks, whose sizes are drawn from `sizes`.
     Fill { sizes: Sizes, blocks: usize },
-    /// Frees live blocks in this `order`, except one in `keep_one_in`, or none if that is 0.
+    /// Frees the live blocks in this `order`, but keeps one in `keep_one_in` (0 keeps none).
     Drain { order: Order, keep_one_in: usize },
     /// Plays `ops` random operations, which allocate about as many blocks as they free.
     Churn { sizes: Sizes, ops: usize },

@@ -14,7 +14,7 @@ impl Sizes {
         Self(sizes.into_iter().map(|size| size..=size).collect())
     }
 
-    /// With so few sizes, a few size classes repeatedly gain and lose pools.
+    /// One to three sizes use only a few size classes, which repeatedly gain and lose pools.
     fn few(rules: &Rules) -> impl Strategy<Value = Self> + use<> {
         prop::collection::vec(1..=rules.threshold, 1..=3).prop_map(Self::of)
     }
