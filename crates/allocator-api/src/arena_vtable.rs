@@ -1,20 +1,9 @@
 //! A source of arenas as C code sees it.
 //!
-//! ```text
-//!   0      8       16     24
-//!   ┌──────┬───────┬──────┐
-//!   │ ctx  │ alloc │ free │   ArenaVTable
-//!   └──┬───┴───────┴──────┘
-//!      └─► a LockedSource
-//! ```
+//! Since 3.11, CPython's arena allocator also provides pieces of its data stack, so `alloc` accepts
+//! every size.
 //!
-//! CPython requests not only arenas from its arena allocator, but also other memory, such as the
-//! chunks of its threads' data stacks (3.11 and later). `alloc` therefore accepts any size, and
-//! rounds it up to the next arena size. CPython may also free a null pointer (3.13), which `free`
-//! ignores.
-//!
-//! We provide no conversion from a vtable to an [`ArenaSource`]. An `ArenaSource` must return
-//! arenas that are aligned to their size, and a vtable from C code promises no alignment at all.
+//! A vtable cannot become an [`ArenaSource`], because C code does not promise aligned arenas.
 
 use core::{
     ffi::c_void,
@@ -26,8 +15,7 @@ use core::{
 use raw_mem::{ArenaSize, ArenaSource};
 use sync::Mutex;
 
-/// The two functions of an arena allocator, and the context pointer that both receive. CPython:
-/// `PyObjectArenaAllocator`.
+/// The functions of an arena allocator. CPython: `PyObjectArenaAllocator`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct ArenaVTable {
@@ -35,8 +23,7 @@ pub struct ArenaVTable {
     pub ctx: *mut c_void,
     /// Allocates `size` bytes. Returns null if the allocation fails.
     pub alloc: unsafe extern "C" fn(ctx: *mut c_void, size: usize) -> *mut c_void,
-    /// Frees the memory at `ptr`, which `alloc` returned for the same `size`. Does nothing if `ptr`
-    /// is null.
+    /// Frees the memory that `alloc` returned for the same `size`. Ignores a null `ptr`.
     pub free: unsafe extern "C" fn(ctx: *mut c_void, ptr: *mut c_void, size: usize),
 }
 
@@ -54,9 +41,7 @@ unsafe impl Sync for ArenaVTable {}
 
 /// An arena source behind a lock.
 ///
-/// No method gives access to the source itself. With such access, a caller could replace the
-/// source. The old source would then be dropped and would unmap its arenas, although users of the
-/// vtable may still use them.
+/// The source is never lent out, because a caller could replace it and unmap arenas in use.
 pub struct LockedSource<S>(Mutex<S>);
 
 impl<S> LockedSource<S> {
@@ -69,7 +54,7 @@ impl<S> LockedSource<S> {
 }
 
 impl<S: ArenaSource> LockedSource<S> {
-    /// Unmaps the arenas that the source retains.
+    /// Unmaps the free arenas that the source keeps for reuse.
     pub fn trim(&self) {
         sync::lock(&self.0).trim();
     }
@@ -81,9 +66,7 @@ impl<S> fmt::Debug for LockedSource<S> {
     }
 }
 
-/// Regression test: safe code once could replace the source of a vtable. The old source was then
-/// dropped, and unmapped arenas that were still in use. Code that replaces the source must
-/// therefore not compile (defects D2).
+/// Regression test (defects D2): code that replaces the source of a vtable must not compile.
 ///
 /// ```
 /// # use allocator_api::{ArenaVTable, LockedSource};
@@ -104,8 +87,7 @@ impl<S> fmt::Debug for LockedSource<S> {
 struct TheSourceCannotBeReplaced;
 
 impl ArenaVTable {
-    /// Returns a vtable whose functions allocate arenas from `source`. Each arena is aligned to its
-    /// size.
+    /// Returns a vtable that allocates arenas from `source`, each aligned to its size.
     ///
     /// ```
     /// use allocator_api::{ArenaVTable, LockedSource};
@@ -119,36 +101,29 @@ impl ArenaVTable {
     }
 }
 
-/// Returns the size of the arena that we allocate for a request for `size` bytes. Returns `None` if
-/// `size` is larger than any arena.
 fn arena_size(size: usize) -> Option<ArenaSize> {
     ArenaSize::new(size.checked_next_power_of_two()?.max(64))
 }
 
-/// Calls `S::map`.
-///
 /// # Safety
 ///
 /// - `ctx` must be the context of a vtable that [`ArenaVTable::of`] made for an `S`.
 unsafe extern "C" fn alloc<S: ArenaSource>(ctx: *mut c_void, size: usize) -> *mut c_void {
-    // SAFETY: `ctx` is a `&'static LockedSource<S>` (contract of this function).
+    // SAFETY: `ctx` is a `&'static LockedSource<S>` (contract of `alloc`).
     let source = unsafe { &*ctx.cast::<LockedSource<S>>() };
     let arena = arena_size(size).and_then(|size| sync::lock(&source.0).map(size).ok());
     arena.map_or(ptr::null_mut(), NonNull::as_ptr).cast()
 }
 
-/// Calls `S::unmap`.
-///
 /// # Safety
 ///
 /// - `ctx` must be the context of a vtable that [`ArenaVTable::of`] made for an `S`.
-/// - `arena` must be null, or an arena that [`alloc`] returned for the same `ctx` and `size`.
-/// - The arena must not be used again.
+/// - `arena` must be null, or come from [`alloc`] for the same `ctx` and `size`, and be unused.
 unsafe extern "C" fn free<S: ArenaSource>(ctx: *mut c_void, arena: *mut c_void, size: usize) {
-    // SAFETY: `ctx` is a `&'static LockedSource<S>` (contract of this function).
+    // SAFETY: `ctx` is a `&'static LockedSource<S>` (contract of `free`).
     let source = unsafe { &*ctx.cast::<LockedSource<S>>() };
     if let (Some(arena), Some(size)) = (NonNull::new(arena.cast()), arena_size(size)) {
-        // SAFETY: the arena came from this source with this size, and is not used again (contract).
+        // SAFETY: the arena came from this source with this size, and is unused (contract).
         unsafe { sync::lock(&source.0).unmap(arena, size) };
     }
 }
@@ -170,8 +145,7 @@ mod tests {
             let arena = unsafe { alloc(ctx, size) };
             assert!(!arena.is_null());
             assert_eq!(arena.addr() % size.next_power_of_two(), 0);
-            // SAFETY: the arena has `size` bytes, belongs to this test, and is freed once. Null
-            // may be freed.
+            // SAFETY: the arena has `size` bytes and is freed once. Null may be freed.
             unsafe {
                 arena.cast::<u8>().write_bytes(0xff, size);
                 free(ctx, arena, size);
@@ -180,8 +154,6 @@ mod tests {
         }
     }
 
-    /// A source that wraps another one. It counts the mapped bytes in [`MAPPED`], and the calls of
-    /// `trim` in [`TRIMS`].
     struct CountingSource(MmapArenas);
 
     static MAPPED: AtomicUsize = AtomicUsize::new(0);

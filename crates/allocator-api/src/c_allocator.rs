@@ -1,16 +1,12 @@
-//! A vtable of C functions as a [`MemAlloc`].
-
 use core::ptr::NonNull;
 
 use raw_mem::{MAX_REQUEST, MemAlloc, calloc_size};
 
 use crate::vtable::{VTable, to_c};
 
-/// An allocator that calls the functions of a [`VTable`].
+/// An allocator that calls the functions of a [`VTable`]. CPython: `PyMem_Malloc` and its siblings.
 ///
-/// Each request is first checked as CPython checks it. A request for more than [`MAX_REQUEST`]
-/// bytes is rejected without calling the vtable. Requests for 0 bytes and null pointers are
-/// forwarded to the vtable. CPython: `PyMem_Malloc` and its siblings.
+/// As in CPython, a request for more than [`MAX_REQUEST`] bytes fails before the vtable is called.
 #[derive(Clone, Copy, Debug)]
 pub struct CAllocator(VTable);
 
@@ -21,8 +17,8 @@ impl CAllocator {
     ///
     /// - The functions of `vtable`, when called with its context, must do what [`MemAlloc`]
     ///   promises.
-    /// - The functions must do so on every thread that uses this allocator or a copy of it, for as
-    ///   long as the allocator or one of its copies is in use.
+    /// - They must do so on every thread that uses this allocator or a copy of it, for as long as
+    ///   the allocator or one of its copies is in use.
     #[inline]
     pub const unsafe fn new(vtable: VTable) -> Self {
         Self(vtable)
@@ -30,9 +26,8 @@ impl CAllocator {
 
     /// Wraps the vtable of `alloc`.
     ///
-    /// `alloc` must be `'static`, because its functions may run even after the returned allocator
-    /// was replaced. When another allocator is set in a domain, a thread may still be inside one of
-    /// the functions of `alloc`.
+    /// `alloc` must be `'static`, because another thread may still be calling `alloc` after it was
+    /// replaced.
     ///
     /// ```
     /// # use allocator_api::CAllocator;
@@ -43,8 +38,7 @@ impl CAllocator {
     /// unsafe { MALLOC.free(block) };
     /// ```
     pub const fn of<A: MemAlloc + Sync>(alloc: &'static A) -> Self {
-        // The safety contract of `new` holds: the functions are those of `A`, which implements
-        // `MemAlloc`, and `alloc` is never dropped.
+        // The contract of `new` holds: `A` implements `MemAlloc`, and `alloc` is never dropped.
         Self(VTable::of(alloc))
     }
 
@@ -67,16 +61,14 @@ unsafe impl MemAlloc for CAllocator {
         if size > MAX_REQUEST {
             return None;
         }
-        // SAFETY: we pass the function the context of its own vtable, as the contract of `new`
-        // requires.
+        // SAFETY: the context is the vtable's (contract of `new`).
         NonNull::new(unsafe { (self.0.malloc)(self.0.ctx, size) }.cast())
     }
 
     #[inline]
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
         calloc_size(count, size)?;
-        // SAFETY: we pass the function the context of its own vtable, as the contract of `new`
-        // requires.
+        // SAFETY: the context is the vtable's (contract of `new`).
         NonNull::new(unsafe { (self.0.calloc)(self.0.ctx, count, size) }.cast())
     }
 
@@ -85,16 +77,13 @@ unsafe impl MemAlloc for CAllocator {
         if size > MAX_REQUEST {
             return None;
         }
-        // SAFETY: we pass the function the context of its own vtable, as the contract of `new`
-        // requires. `ptr` is null or a live block of this allocator (contract of `realloc`).
+        // SAFETY: the context is the vtable's. `ptr` is null or live (contract of `realloc`).
         NonNull::new(unsafe { (self.0.realloc)(self.0.ctx, to_c(ptr), size) }.cast())
     }
 
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: we pass the function the context of its own vtable, as the contract of `new`
-        // requires. `ptr` is null or a live block of this allocator that is not used again
-        // (contract of `free`).
+        // SAFETY: the context is the vtable's. `ptr` is null or live (contract of `free`).
         unsafe { (self.0.free)(self.0.ctx, to_c(ptr)) }
     }
 }
@@ -107,10 +96,8 @@ mod tests {
 
     use super::*;
 
-    /// The calls that [`Logging`] received.
     static CALLS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-    /// An allocator that logs every call and forwards it to malloc.
     struct Logging;
 
     fn log(call: String) {

@@ -1,12 +1,8 @@
-//! The three domains into which CPython divides its requests for memory. Each domain has its own
-//! allocator.
-
 #![forbid(unsafe_code)]
 
 use core::fmt;
 
-/// A kind of memory request. CPython sends all requests of one domain to the same allocator, but
-/// each domain can have a different allocator. CPython: `PyMemAllocatorDomain`.
+/// A kind of memory request, which can have its own allocator. CPython: `PyMemAllocatorDomain`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Domain {

@@ -1,14 +1,7 @@
-//! A table of the allocators that are in force for each domain.
+//! The allocator in force for each domain, which can be replaced while other threads allocate.
 //!
-//! ```text
-//!   allocator(Obj).malloc(n) ──► the slot of obj ──► the vtable in force ──► malloc(ctx, n)
-//!   set(Obj, vtable) ──────────► a record of it, made under a lock ──► the slot of obj
-//! ```
-//!
-//! CPython: `PyMem_GetAllocator`, `PyMem_SetAllocator`. CPython loads the function and the context
-//! of a vtable one after the other. If another thread sets a new vtable in between, CPython calls
-//! the old function with the new context. That cannot happen with this table. A reader loads a
-//! single pointer to an immutable vtable, so the function and the context always belong together.
+//! A reader loads a function and its context at once. CPython loads them one after the other, and
+//! can mix two allocators.
 
 use core::ptr::NonNull;
 
@@ -25,7 +18,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SetError {
-    /// The record of the vtable could not be allocated.
+    /// The record that stores the vtable could not be allocated.
     #[error("cannot set the allocator of the {domain} domain: out of memory for its record")]
     OutOfMemory {
         /// The domain whose allocator was to be set.
@@ -33,10 +26,9 @@ pub enum SetError {
     },
 }
 
-/// The allocators of the three domains.
+/// The allocators of the three domains. CPython: `PyMem_GetAllocator`, `PyMem_SetAllocator`.
 ///
-/// A table can be a `static`. When a vtable is set that the table has never stored before, the
-/// table allocates a record for the vtable from `A`.
+/// When an allocator is set for the first time, the table allocates a record of it from `A`.
 #[derive(Debug)]
 pub struct DomainTable<A: MemAlloc = Malloc> {
     slots: [Slot; 3],
@@ -54,8 +46,7 @@ impl DomainTable {
 
 impl<A: MemAlloc> DomainTable<A> {
     sync::const_unless_model! {
-        /// Creates a table with these allocators for the domains raw, mem and obj. The table
-        /// allocates its records from `memory`.
+        /// Creates a table, as [`DomainTable::new`] does, that allocates from `memory`.
         pub fn with_memory(initial: [CAllocator; 3], memory: A) -> Self {
             let [raw, mem, obj] = initial;
             Self {
@@ -65,20 +56,19 @@ impl<A: MemAlloc> DomainTable<A> {
         }
     }
 
-    /// Returns the allocator that is in force for `domain` at the time of the call.
+    /// Returns the allocator in force for `domain`.
     #[inline]
     pub fn get(&self, domain: Domain) -> CAllocator {
         self.slots[domain.index()].read()
     }
 
-    /// Makes `allocator` the allocator in force for `domain`. Calls that other threads have already
-    /// begun continue in the previous allocator. Takes O(n) time, where n is the number of
-    /// different vtables ever set.
+    /// Replaces the allocator of `domain`. Calls that have begun continue in the previous one.
+    ///
+    /// Takes O(n) time, where n is the number of different allocators ever set.
     ///
     /// # Errors
     ///
-    /// Returns [`SetError`] if a record of the vtable cannot be allocated. The table is unchanged
-    /// in that case.
+    /// Returns [`SetError`] and changes nothing if the record of the allocator cannot be allocated.
     ///
     /// # Safety
     ///
@@ -93,9 +83,7 @@ impl<A: MemAlloc> DomainTable<A> {
         } else {
             Some(records.intern(&allocator).ok_or(SetError::OutOfMemory { domain })?)
         };
-        // We publish the record while we still hold the lock. If several threads set allocators,
-        // these allocators therefore come into force in the order in which the threads acquired the
-        // lock.
+        // Publish under the lock, so that concurrent calls take effect in the order of the locking.
         // SAFETY: the records live as long as the table, and the slot is a part of the table.
         unsafe { slot.publish(record) };
         Ok(())
@@ -108,16 +96,13 @@ impl<A: MemAlloc> DomainTable<A> {
     }
 }
 
-/// A domain of a [`DomainTable`], used as an allocator. Each call goes to the allocator that is in
-/// force for the domain at the time of the call.
+/// An allocator that forwards each call to the allocator in force for one domain.
 ///
-/// This allocator makes the same checks as [`CAllocator`]. CPython: `PyMem_RawMalloc`,
-/// `PyMem_Malloc`, `PyObject_Malloc` and their siblings.
+/// CPython: `PyMem_RawMalloc`, `PyMem_Malloc`, `PyObject_Malloc` and their siblings.
 #[derive(Clone, Copy, Debug)]
 pub struct DomainAllocator<'t>(&'t Slot);
 
-// SAFETY: each call goes to an allocator that can free and reallocate every live block of the
-// domain (contract of `DomainTable::set`).
+// SAFETY: the allocator in force accepts every live block (contract of `DomainTable::set`).
 unsafe impl MemAlloc for DomainAllocator<'_> {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
@@ -131,15 +116,13 @@ unsafe impl MemAlloc for DomainAllocator<'_> {
 
     #[inline]
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: `ptr` is null or a live block of the domain (contract of `realloc`). The
-        // allocator in force can reallocate every such block (contract of `set`).
+        // SAFETY: the current allocator takes null and live blocks (contracts of `realloc`, `set`).
         unsafe { self.0.read().realloc(ptr, size) }
     }
 
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: `ptr` is null or a live block of the domain (contract of `free`). The allocator
-        // in force can free every such block (contract of `set`).
+        // SAFETY: the current allocator takes null and live blocks (contracts of `free`, `set`).
         unsafe { self.0.read().free(ptr) }
     }
 }

@@ -1,21 +1,18 @@
-//! Allocators that wrap another allocator and observe its requests.
+//! Allocators that observe the requests to another allocator.
 //!
-//! A hook uses the wrapped allocator only through the trait [`MemAlloc`], and implements the same
-//! trait. Hooks can therefore be stacked in any order, and a hook that is not part of the stack
-//! costs nothing.
+//! Hooks can be stacked in any order, because a hook is a [`MemAlloc`] over any other one.
 
 use core::ptr::NonNull;
 
 use raw_mem::MemAlloc;
 use sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// A hook that counts requests and their bytes. It counts small requests, of at most a given number
-/// of bytes, separately from larger ones.
+/// A hook that counts requests and their bytes, separately for small and for large requests.
 ///
-/// Calls to `malloc`, `calloc` and `realloc` count as requests whether or not they succeed. Calls
-/// to `free` are not counted. Each counter is exact, but the counters are read one after the other.
-/// If other threads allocate in the meantime, one counter may include a request that another
-/// counter does not include yet.
+/// Requests that fail are counted, and calls of `free` are not.
+///
+/// The counters are read one after the other, so a concurrent request may show up in some of them
+/// only.
 #[derive(Debug)]
 pub struct Counting<A> {
     below: A,
@@ -28,13 +25,13 @@ pub struct Counting<A> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
-    /// The requests for at most as many bytes as the threshold, including requests for 0 bytes.
+    /// The requests for at most the threshold, including those for 0 bytes.
     pub small: Tally,
-    /// The requests for more bytes than the threshold.
+    /// The requests for more than the threshold.
     pub large: Tally,
 }
 
-/// The figures of the requests of one kind, either small or large.
+/// The figures of either the small or the large requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tally {
@@ -75,8 +72,7 @@ impl Counters {
 
 impl<A> Counting<A> {
     sync::const_unless_model! {
-        /// Wraps `below`. Requests for at most `threshold` bytes are counted as small, and all
-        /// others as large.
+        /// Wraps `below`. Requests for at most `threshold` bytes count as small.
         pub fn new(below: A, threshold: usize) -> Self {
             Self { below, threshold, small: Counters::new(), large: Counters::new() }
         }
@@ -87,7 +83,6 @@ impl<A> Counting<A> {
         Counts { small: self.small.tally(), large: self.large.tally() }
     }
 
-    /// Counts a request for `bytes` bytes and returns its `outcome`.
     fn count(&self, bytes: usize, outcome: Option<NonNull<u8>>) -> Option<NonNull<u8>> {
         let counters = if bytes <= self.threshold { &self.small } else { &self.large };
         counters.requests.fetch_add(1, Relaxed);
@@ -110,14 +105,12 @@ unsafe impl<A: MemAlloc> MemAlloc for Counting<A> {
     }
 
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: `ptr` is null or a live block of this hook (contract of `realloc`), and all of
-        // the hook's blocks come from `below`.
+        // SAFETY: a live block of this hook is one of `below` (contract of `realloc`).
         self.count(size, unsafe { self.below.realloc(ptr, size) })
     }
 
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: `ptr` is null or a live block of this hook (contract of `free`), and all of the
-        // hook's blocks come from `below`.
+        // SAFETY: a live block of this hook is one of `below` (contract of `free`).
         unsafe { self.below.free(ptr) }
     }
 }

@@ -12,6 +12,6 @@ pub use arena_vtable::{ArenaVTable, LockedSource};
 pub use c_allocator::CAllocator;
 pub use domain::Domain;
 pub use domain_table::{DomainAllocator, DomainTable, SetError};
-/// The crate below, whose types appear in the signatures of this one.
+/// Re-exported, because its types appear in the signatures of this crate.
 pub use raw_mem;
 pub use vtable::VTable;

@@ -1,21 +1,7 @@
-//! The publication of vtables to other threads. Each vtable is stored in an immutable record. It
-//! becomes visible to all threads when a pointer to its record is stored in a slot.
+//! Publishes vtables to other threads, which read them without a lock.
 //!
-//! ```text
-//!   Slot                    Records, newest first
-//!   ┌─────────┐
-//!   │ initial │             ┌────────┐   ┌────────┐   ┌────────┐
-//!   │ record ─┼────────────►│ vtable │   │ vtable │   │ vtable │
-//!   └─────────┘             │ next ──┼──►│ next ──┼──►│ next   │
-//!    null: initial          └────────┘   └────────┘   └────────┘
-//! ```
-//!
-//! 1. A record never changes, and lives as long as the [`Records`] that it belongs to. A reader
-//!    therefore gets a complete vtable by loading one pointer with Acquire. Readers need no lock,
-//!    and no record is freed while a reader may use it.
-//! 2. No two records have the same vtable. If a vtable is set again, its existing record is reused.
-//!    A program that sets and restores the same vtables in a loop therefore allocates records only
-//!    in the first round.
+//! - A record holds one vtable. It never changes, and is freed only together with its table.
+//! - A vtable that is set again reuses its record.
 
 use core::{ptr, ptr::NonNull};
 
@@ -30,13 +16,11 @@ use sync::{
 
 use crate::c_allocator::CAllocator;
 
-/// A vtable that other threads can read.
 #[derive(Debug)]
 pub(crate) struct Record {
     /// # Invariant
     ///
-    /// The vtable is never written after the record was created. The field is a cell only so that a
-    /// model checker can observe each access.
+    /// The vtable never changes. Only loom, which observes the accesses, needs the cell.
     vtable: UnsafeCell<CAllocator>,
     next: Option<NonNull<Record>>,
 }
@@ -49,19 +33,16 @@ impl Record {
     }
 }
 
-/// All records of a `DomainTable`. Each record is allocated from `memory`.
 #[derive(Debug)]
 pub(crate) struct Records<A: MemAlloc> {
     /// # Invariant
     ///
-    /// `newest` is the first record of a linked list. Each record of the list is in a block of
-    /// `memory`.
+    /// The head of a linked list of records, each in a block of `memory`.
     newest: Option<NonNull<Record>>,
     memory: A,
 }
 
-// SAFETY: no thread writes to an existing record. The records are in blocks of `memory`, which is
-// `Send`, so another thread may free them.
+// SAFETY: records are never written, and `memory` is `Send`, so any thread may free them.
 unsafe impl<A: MemAlloc + Send> Send for Records<A> {}
 
 impl<A: MemAlloc> Records<A> {
@@ -69,16 +50,14 @@ impl<A: MemAlloc> Records<A> {
         Self { newest: None, memory }
     }
 
-    /// Returns the record of `vtable`. Creates one if this vtable has no record yet. Returns `None`
-    /// if a new record cannot be allocated.
+    /// Returns the record of `vtable`, or a new one. Returns `None` if memory is exhausted.
     pub(crate) fn intern(&mut self, vtable: &CAllocator) -> Option<NonNull<Record>> {
         if let Some((at, _)) = self.iter().find(|(_, record)| record.vtable().is(vtable)) {
             return Some(at);
         }
         let block = self.memory.malloc(size_of::<Record>())?.cast::<Record>();
         let record = Record { vtable: UnsafeCell::new(*vtable), next: self.newest };
-        // SAFETY: the block is new and has the size of a record. Every block of a `MemAlloc` is
-        // aligned at least to a word, which is sufficient for a record.
+        // SAFETY: the block is new, large enough, and aligned to a word (contract of `MemAlloc`).
         unsafe { block.write(record) };
         // INVARIANT: the new record's `next` is the list so far.
         self.newest = Some(block);
@@ -90,8 +69,7 @@ impl<A: MemAlloc> Records<A> {
             // SAFETY: `at` is a record of the list (invariant of `newest`).
             unsafe { at.as_ref() }.next
         })
-        // SAFETY: `at` is a record of the list. The returned reference borrows the list, so the
-        // record lives longer than the reference.
+        // SAFETY: `at` is a record of the list, which the returned reference borrows.
         .map(|at| (at, unsafe { at.as_ref() }))
     }
 }
@@ -102,21 +80,18 @@ impl<A: MemAlloc> Drop for Records<A> {
         while let Some(at) = next {
             // SAFETY: `at` is a record of the list (invariant of `newest`).
             next = unsafe { at.as_ref() }.next;
-            // SAFETY: the block came from `memory`. Every reference to the record borrows `self`,
-            // so no such reference exists any more.
+            // SAFETY: the block came from `memory`. References to it borrow `self`, so none exists.
             unsafe { self.memory.free(Some(at.cast())) };
         }
     }
 }
 
-/// The vtable in force for one domain.
 #[derive(Debug)]
 pub(crate) struct Slot {
     initial: CAllocator,
     /// # Invariant
     ///
-    /// `record` is either null or points to a record that lives as long as this slot. If `record`
-    /// is null, the vtable in force is `initial`.
+    /// Null, which stands for `initial`, or a record that lives as long as this slot.
     record: AtomicPtr<Record>,
 }
 
@@ -127,11 +102,9 @@ impl Slot {
         }
     }
 
-    /// Returns the vtable in force.
     #[inline]
     pub(crate) fn read(&self) -> CAllocator {
-        // Acquire makes the contents of the record visible along with its address. The model
-        // `a_record_is_visible_with_its_contents` tests this.
+        // Acquire pairs with the Release in `publish`, so the contents of the record are visible.
         self.read_with(Acquire)
     }
 
@@ -148,8 +121,6 @@ impl Slot {
     ///
     /// - `record` must live as long as the slot.
     pub(crate) unsafe fn publish(&self, record: Option<NonNull<Record>>) {
-        // Release makes the contents of the record visible to a thread that loads its address with
-        // Acquire.
         self.publish_with(Release, record);
     }
 
@@ -158,7 +129,6 @@ impl Slot {
         self.record.store(record.map_or(ptr::null_mut(), NonNull::as_ptr), order);
     }
 
-    /// Returns the vtable that the slot was created with.
     pub(crate) fn initial(&self) -> &CAllocator {
         &self.initial
     }
@@ -180,8 +150,7 @@ mod tests {
         unsafe { CAllocator::new(VTable { ctx, ..VTable::of(&Malloc) }) }
     }
 
-    /// A slot, and the records that it may point to. A slot requires its records to live as long as
-    /// itself, so this struct owns both.
+    /// Owns a slot and its records, because the records must live as long as the slot.
     struct Published {
         slot: Slot,
         records: sync::Mutex<Records<Malloc>>,
@@ -192,8 +161,6 @@ mod tests {
         Arc::new(Published { slot: Slot::new(vtable(1)), records })
     }
 
-    /// One thread sets a vtable with the ordering `store`, while another thread reads it with the
-    /// ordering `load`.
     fn set_while_another_reads(store: Ordering, load: Ordering) {
         let setter = published();
         let reader = Arc::clone(&setter);

@@ -1,13 +1,3 @@
-//! An allocator as C code sees it.
-//!
-//! ```text
-//!   0      8        16       24        32     40
-//!   ┌──────┬────────┬────────┬─────────┬──────┐
-//!   │ ctx  │ malloc │ calloc │ realloc │ free │   VTable
-//!   └──┬───┴────────┴────────┴─────────┴──────┘
-//!      └─► a MemAlloc if the vtable comes from `of`, otherwise whatever its functions expect
-//! ```
-
 use core::{
     ffi::c_void,
     mem::offset_of,
@@ -16,11 +6,7 @@ use core::{
 
 use raw_mem::MemAlloc;
 
-/// The functions of an allocator, and the context pointer that each of them receives. CPython:
-/// `PyMemAllocatorEx`.
-///
-/// A vtable is plain data, so creating one is safe. Calling its functions is unsafe, because the
-/// caller must know what they do. See [`CAllocator::new`](crate::CAllocator::new).
+/// The functions of an allocator, and their context pointer. CPython: `PyMemAllocatorEx`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct VTable {
@@ -30,9 +16,9 @@ pub struct VTable {
     pub malloc: unsafe extern "C" fn(ctx: *mut c_void, size: usize) -> *mut c_void,
     /// Allocates `nelem * elsize` zeroed bytes. Returns null if the allocation fails.
     pub calloc: unsafe extern "C" fn(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void,
-    /// Resizes the block at `ptr`, or allocates a new block if `ptr` is null. A `new_size` of 0
-    /// does not free the block. If the allocation fails, returns null and leaves the block at `ptr`
-    /// unchanged.
+    /// Resizes the block at `ptr`, which may be null. On failure, returns null and keeps the block.
+    ///
+    /// A `new_size` of 0 does not free the block.
     pub realloc:
         unsafe extern "C" fn(ctx: *mut c_void, ptr: *mut c_void, new_size: usize) -> *mut c_void,
     /// Frees the block at `ptr`, which may be null.
@@ -80,19 +66,17 @@ impl VTable {
     }
 }
 
-/// Converts `block` to a C pointer. `None` becomes null.
 #[inline]
 pub(crate) fn to_c(block: Option<NonNull<u8>>) -> *mut c_void {
     block.map_or(ptr::null_mut(), NonNull::as_ptr).cast()
 }
 
-// The functions below are those that `VTable::of` puts into a vtable. Each of them has the
-// following contract. `ctx` must be the context of a vtable that `VTable::of` made for an `A`.
-// `block` must be null or a live block of that `A`. A block must not be used again after it was
-// passed to `free`.
+// Contract of the functions that `VTable::of` puts into a vtable:
+// - `ctx` must be the context of a vtable that `VTable::of` made for an `A`.
+// - `block` must be null or a live block of that `A`, and is not used again after `free`.
 
 unsafe extern "C" fn malloc<A: MemAlloc>(ctx: *mut c_void, size: usize) -> *mut c_void {
-    // SAFETY: `ctx` belongs to an `A` (see above).
+    // SAFETY: `ctx` belongs to an `A` (contract of the vtable's functions).
     to_c(unsafe { from_ctx::<A>(ctx) }.malloc(size))
 }
 
@@ -101,7 +85,7 @@ unsafe extern "C" fn calloc<A: MemAlloc>(
     nelem: usize,
     elsize: usize,
 ) -> *mut c_void {
-    // SAFETY: `ctx` belongs to an `A` (see above).
+    // SAFETY: `ctx` belongs to an `A` (contract of the vtable's functions).
     to_c(unsafe { from_ctx::<A>(ctx) }.calloc(nelem, elsize))
 }
 
@@ -110,26 +94,24 @@ unsafe extern "C" fn realloc<A: MemAlloc>(
     block: *mut c_void,
     new_size: usize,
 ) -> *mut c_void {
-    // SAFETY: `ctx` belongs to an `A` (see above).
+    // SAFETY: `ctx` belongs to an `A` (contract of the vtable's functions).
     let alloc = unsafe { from_ctx::<A>(ctx) };
-    // SAFETY: `block` is null or a live block of `alloc` (see above).
+    // SAFETY: `block` is null or a live block of `alloc` (contract of the vtable's functions).
     to_c(unsafe { alloc.realloc(NonNull::new(block.cast()), new_size) })
 }
 
 unsafe extern "C" fn free<A: MemAlloc>(ctx: *mut c_void, block: *mut c_void) {
-    // SAFETY: `ctx` belongs to an `A` (see above).
+    // SAFETY: `ctx` belongs to an `A` (contract of the vtable's functions).
     let alloc = unsafe { from_ctx::<A>(ctx) };
-    // SAFETY: `block` is null or a live block of `alloc`, and is not used again (see above).
+    // SAFETY: `block` is null or live, and not used again (contract of the vtable's functions).
     unsafe { alloc.free(NonNull::new(block.cast())) }
 }
 
-/// Returns the allocator that `ctx` points to.
-///
 /// # Safety
 ///
 /// - `ctx` must be the context of a vtable that [`VTable::of`] made for an `A`.
 unsafe fn from_ctx<'a, A>(ctx: *mut c_void) -> &'a A {
-    // SAFETY: the context of such a vtable is a `&'static A`.
+    // SAFETY: `ctx` is a `&'static A` (contract of `from_ctx`).
     unsafe { &*ctx.cast::<A>() }
 }
 

@@ -1,10 +1,4 @@
-//! Plays sequences of operations into an allocator or a model, and checks every block that an
-//! allocator returns.
-//!
-//! ```text
-//!   Op ──► Driver { slots } ─┬─► Shadowed { allocator, Shadow } ──► Outcome of an address
-//!                            └─► Reference ───────────────────────► Outcome of a place
-//! ```
+//! Plays operations into an allocator or a model, and checks the blocks of allocators.
 
 use std::ptr::NonNull;
 
@@ -15,8 +9,7 @@ use crate::{
     shadow::Shadow,
 };
 
-/// A subject, which is an allocator or a model of one, and a table of slots. Each slot holds one
-/// live block of the subject or is empty.
+/// A subject (an allocator or a model), and a table of its live blocks.
 ///
 /// Dropping a driver frees every live block, unless the thread is panicking.
 #[derive(Debug)]
@@ -26,17 +19,16 @@ pub struct Driver<S: Subject> {
 }
 
 impl<S: Subject> Driver<S> {
-    /// Creates a driver for `subject`. All slots are empty.
+    /// Creates a driver for `subject` whose slots are all empty.
     pub fn new(subject: S) -> Self {
         Self { subject, slots: Vec::new() }
     }
 
-    /// Plays one operation into the subject, and returns the outcome of the operation.
+    /// Plays one operation into the subject.
     ///
     /// # Panics
     ///
-    /// Panics if the subject panics. A [`Shadowed`] allocator panics if it breaks a rule of the
-    /// [`shadow`](crate::shadow) module.
+    /// Panics if a [`Shadowed`] allocator breaks a rule of the [`shadow`](crate::shadow) module.
     pub fn step(&mut self, op: Op) -> Outcome<S::Block> {
         if op.slot() >= self.slots.len() {
             self.slots.resize(op.slot() + 1, None);
@@ -66,7 +58,7 @@ impl<S: Subject> Driver<S> {
     ///
     /// # Panics
     ///
-    /// Panics if the subject panics, as in [`step`](Self::step).
+    /// Panics under the same conditions as [`step`](Self::step).
     pub fn free_all(&mut self) {
         for block in self.slots.iter_mut().filter_map(Option::take) {
             self.subject.free(Some(block));
@@ -86,8 +78,7 @@ impl<S: Subject> Driver<S> {
 
 impl<S: Subject> Drop for Driver<S> {
     fn drop(&mut self) {
-        // If the thread is panicking, a check may have failed because the heap is corrupt. Freeing
-        // blocks could then cause a second panic, so we do not free anything.
+        // After a failed check the heap may be corrupt, and a free could cause a second panic.
         if !std::thread::panicking() {
             self.free_all();
         }
@@ -102,8 +93,7 @@ pub struct Shadowed<A> {
 }
 
 impl<A: MemAlloc> Shadowed<A> {
-    /// Wraps `alloc` and creates its shadow. `alloc` must not have any live blocks yet, and must
-    /// align its blocks to `align` bytes.
+    /// Wraps `alloc`, which must have no live blocks and must align to `align` bytes.
     pub fn new(alloc: A, align: usize) -> Self {
         Self { alloc, shadow: Shadow::new(align) }
     }
@@ -113,7 +103,7 @@ impl<A: MemAlloc> Shadowed<A> {
         &self.alloc
     }
 
-    /// Returns the shadow, which records the allocator's live blocks and their expected contents.
+    /// Returns the record of the allocator's live blocks.
     pub fn shadow(&self) -> &Shadow {
         &self.shadow
     }
@@ -124,8 +114,7 @@ impl<A: MemAlloc> Subject for Shadowed<A> {
 
     fn malloc(&mut self, size: usize) -> Option<NonNull<u8>> {
         let block = self.alloc.malloc(size)?;
-        // SAFETY: `malloc` returned a new block of `size` bytes. Only the driver's slot refers to
-        // the block, and the driver never accesses its bytes.
+        // SAFETY: `malloc` returned a new block of `size` bytes, which nobody else accesses.
         unsafe { self.shadow.allocated(block, size) }
         Some(block)
     }
@@ -133,8 +122,7 @@ impl<A: MemAlloc> Subject for Shadowed<A> {
     fn calloc(&mut self, count: usize, size: usize) -> Option<NonNull<u8>> {
         let block = self.alloc.calloc(count, size)?;
         let bytes = calloc_size(count, size).expect("a product that overflows is refused");
-        // SAFETY: `calloc` returned a new, initialised block of `bytes` bytes. Only the driver's
-        // slot refers to the block, and the driver never accesses its bytes.
+        // SAFETY: `calloc` returned a new zeroed block of `bytes` bytes, used by nobody else.
         unsafe { self.shadow.allocated_zeroed(block, bytes) }
         Some(block)
     }
@@ -146,11 +134,9 @@ impl<A: MemAlloc> Subject for Shadowed<A> {
         // SAFETY: `old` is null or live, because `check_block` found it in the shadow.
         let block = unsafe { self.alloc.realloc(old, size) };
         match (old, block) {
-            // SAFETY: `realloc` of null returned a new block of `size` bytes. Only the driver's
-            // slot refers to the block, and the driver never accesses its bytes.
+            // SAFETY: `realloc` of null returned a new block of `size` bytes, used by nobody else.
             (None, Some(block)) => unsafe { self.shadow.allocated(block, size) },
-            // SAFETY: `realloc` returned a block of `size` bytes that replaces `old`, so `old` is
-            // no longer used. `realloc` has copied the contents, so they are initialised.
+            // SAFETY: `realloc` replaced `old` by a block of `size` bytes and copied its contents.
             (Some(old), Some(block)) => unsafe { self.shadow.reallocated(old, block, size) },
             (Some(old), None) => self.shadow.check_block(old),
             (None, None) => {}
@@ -162,8 +148,7 @@ impl<A: MemAlloc> Subject for Shadowed<A> {
         if let Some(old) = old {
             self.shadow.freed(old);
         }
-        // SAFETY: `old` is null or a live block. A live block was in the shadow until just now,
-        // because `freed` panics for any other block.
+        // SAFETY: `old` is null or live, because `freed` panics for any other block.
         unsafe { self.alloc.free(old) }
     }
 }

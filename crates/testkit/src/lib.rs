@@ -1,4 +1,4 @@
-//! The operations, models and drivers that the tests of all layers share.
+//! Operations, models and drivers that the tests of all crates share.
 //!
 //! ```text
 //!   workload ──► Op ──► Driver ─┬─► Shadowed: any MemAlloc, checked by the shadow
@@ -6,8 +6,7 @@
 //!                               └─► Reference: CPython's layer 2 without memory
 //! ```
 //!
-//! A test compares two subjects, such as a heap and a model of the heap, by playing the same
-//! operations into both:
+//! A test plays operations into an allocator or a model of one, and compares the outcomes:
 //!
 //! ```
 //! use testkit::{drive::Driver, failing::Faults, op::Op, reference::{Reference, Rules}};
@@ -16,20 +15,6 @@
 //! let spot = driver.step(Op::Malloc { slot: 0, size: 40 }).block().flatten();
 //! assert_eq!(spot.map(|spot| (spot.arena, spot.pool, spot.offset)), Some((0, 0, 48)));
 //! ```
-//!
-//! - [`op`]: the operations. Property tests generate them, other tests replay them, and a fuzzer
-//!   mutates them.
-//! - [`workload`]: generates random sequences of operations, and phases that fill and drain arenas.
-//! - [`drive`] and [`shadow`]: play operations into an allocator, and check that live blocks do not
-//!   overlap, keep their contents and are aligned.
-//! - [`reference`](mod@reference): a model that predicts the state of every pool, block and arena
-//!   after a sequence of operations.
-//! - [`place`]: describes blocks by arena, pool and offset instead of addresses, so that heaps at
-//!   different addresses can be compared.
-//! - [`cpython`]: starts a real CPython, against whose `pymalloc` the model is tested.
-//! - [`pythons`]: finds the CPythons on this machine.
-//! - [`property`]: chooses which inputs a property test tries, and how many.
-//! - [`failing`]: provides arena sources and allocators that fail on demand.
 
 pub mod cpython;
 pub mod drive;

@@ -1,10 +1,9 @@
-//! The operations that a test plays into an allocator, and the outcomes of an operation.
+//! The operations that a test plays into an allocator.
 //!
-//! An operation refers to its block by a *slot* instead of an address. The same sequence of
-//! operations can therefore be played into any allocator, into a model of an allocator, or into
-//! several of them at once. Each operation is defined both for an empty slot and for a slot with a
-//! block, so every sequence of operations is valid. A fuzzer may therefore generate any sequence,
-//! and a property test may remove any operation from a sequence:
+//! An operation refers to its block by a slot number, not an address, so any allocator or model can
+//! play it.
+//!
+//! Every sequence of operations is valid, because an operation is defined for any slot:
 //!
 //! | operation | on an empty slot | on a slot with a block |
 //! | --- | --- | --- |
@@ -43,10 +42,9 @@ impl Op {
 pub enum Outcome<B> {
     /// The request succeeded, and the slot now holds this block.
     Allocated(B),
-    /// The request failed because memory is exhausted. After a failed reallocation, the slot still
-    /// holds the old block. After a failed `Malloc` or `Calloc`, the slot is empty.
+    /// The request failed. `Realloc` keeps the old block, and `Malloc` and `Calloc` empty the slot.
     Refused,
-    /// The slot was emptied by a `Free`.
+    /// `Free` emptied the slot.
     Freed,
 }
 
@@ -69,10 +67,9 @@ impl<B> Outcome<B> {
     }
 }
 
-/// An allocator or a model of an allocator, into which a test plays operations.
+/// An allocator, or a model of one, into which a test plays operations.
 pub trait Subject {
-    /// The type by which the subject refers to a live block. An allocator refers to a block by its
-    /// address, and a model by its place.
+    /// How the subject refers to a live block: an allocator by address, a model by place.
     type Block: Copy;
 
     /// Allocates `size` bytes. Returns `None` if the allocation fails.
@@ -81,10 +78,9 @@ pub trait Subject {
     /// Allocates `count` zeroed items of `size` bytes. Returns `None` if the allocation fails.
     fn calloc(&mut self, count: usize, size: usize) -> Option<Self::Block>;
 
-    /// Resizes the block `old` to `size` bytes. If `old` is `None`, allocates a new block. If the
-    /// allocation fails, returns `None`, and `old` stays live.
+    /// Resizes `old`, which may be `None`. Returns `None` and keeps `old` if the allocation fails.
     fn realloc(&mut self, old: Option<Self::Block>, size: usize) -> Option<Self::Block>;
 
-    /// Frees the block `old`. Does nothing if `old` is `None`.
+    /// Frees `old`. Does nothing if it is `None`.
     fn free(&mut self, old: Option<Self::Block>);
 }

@@ -1,10 +1,4 @@
-//! Describes the place of a block without its address, so that heaps at different addresses can be
-//! compared.
-//!
-//! The addresses of blocks differ from run to run, so we cannot compare the addresses in a heap
-//! with the addresses in a model of the heap. Instead, we compare three numbers for each block,
-//! which must be equal in the heap and in the model: the number of the arena (in the order of
-//! mapping), the index of the pool in the arena, and the offset of the block in the pool:
+//! Describes blocks by arena, pool and offset, because addresses differ between heaps:
 //!
 //! ```text
 //!   0x7f31_2c14_8030  =  arena 2 · pool 5 · offset 48
@@ -16,33 +10,30 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// The place of a block in the arenas of a heap, described without an address.
+/// The place of a block in a heap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Spot {
-    /// The number of the arena. Arenas are numbered from 0 in the order in which they were mapped.
+    /// The number of the arena, counted from 0 in the order of mapping.
     pub arena: usize,
     /// The index of the pool in the arena.
     pub pool: usize,
-    /// The distance from the start of the pool to the block, in bytes. The pool begins with its
-    /// header, so the offset of the first block is the size of the header.
+    /// The distance in bytes from the start of the pool, which begins with a header.
     pub offset: usize,
 }
 
-/// A log of the arenas that a heap maps and unmaps. The log numbers the arenas in the order in
-/// which they were mapped. Clones of a log share the same entries.
+/// A log of the arenas that a heap maps, numbered in order. Clones share their entries.
 #[derive(Clone, Debug, Default)]
 pub struct ArenaLog(Arc<Mutex<Entries>>);
 
 #[derive(Debug, Default)]
 struct Entries {
-    /// The mapped arenas: a map from the address of each arena to its number.
+    /// The number of each mapped arena, by address.
     mapped: BTreeMap<usize, usize>,
-    /// The number of arenas that were ever mapped, including arenas that have since been unmapped.
     ever: usize,
 }
 
 impl ArenaLog {
-    /// Records that `arena` was mapped, and gives the arena the next number.
+    /// Records that `arena` was mapped, and gives it the next number.
     ///
     /// # Panics
     ///
@@ -55,7 +46,7 @@ impl ArenaLog {
         assert_eq!(before, None, "{arena:p} is mapped twice");
     }
 
-    /// Records that `arena` was unmapped. The number of the arena is not used again.
+    /// Records that `arena` was unmapped. Its number is not used again.
     ///
     /// # Panics
     ///
@@ -70,20 +61,19 @@ impl ArenaLog {
         self.entries().mapped.len()
     }
 
-    /// Returns the number of arenas that were ever mapped, including arenas that have since been
-    /// unmapped.
+    /// Returns the number of arenas that were ever mapped.
     pub fn ever(&self) -> usize {
         self.entries().ever
     }
 
-    /// Returns the currently mapped arenas, as a map from the number of each arena to its address.
+    /// Returns the address of each mapped arena, by number.
     pub fn arenas(&self) -> BTreeMap<usize, usize> {
         self.entries().mapped.iter().map(|(&address, &number)| (number, address)).collect()
     }
 
-    /// Returns the place of the block at `address`, or `None` if the address is not in a mapped
-    /// arena. `arena_size` and `pool_size` must be the sizes in bytes of the heap's arenas and
-    /// pools, and must be powers of two.
+    /// Returns the place of the block at `address`, or `None` if it is not in a mapped arena.
+    ///
+    /// The sizes are in bytes, and `arena_size` must be a power of two.
     pub fn spot(&self, address: usize, arena_size: usize, pool_size: usize) -> Option<Spot> {
         let base = address & !(arena_size - 1);
         let arena = *self.entries().mapped.get(&base)?;

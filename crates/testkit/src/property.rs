@@ -1,8 +1,7 @@
-//! Chooses the inputs of property tests, and how many inputs each test tries.
+//! Chooses the inputs of property tests, which are the same in every run by default.
 //!
-//! By default, the inputs are the same in every run and on every machine. Two environment variables
-//! change this: with `OBMALLOC_TEST_DEPTH=20`, a test tries twenty times as many inputs, and with
-//! `OBMALLOC_TEST_SEED=7`, it tries different inputs.
+//! - `OBMALLOC_TEST_DEPTH=20` tries twenty times as many inputs.
+//! - `OBMALLOC_TEST_SEED=7` tries other inputs.
 
 use std::{env, fmt::Debug};
 
@@ -11,8 +10,7 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
 
-/// Returns the factor by which every property test multiplies its number of inputs. The factor is
-/// the value of the environment variable `OBMALLOC_TEST_DEPTH`, or 1 if the variable is not set.
+/// Returns the value of `OBMALLOC_TEST_DEPTH`, or 1 if it is not set.
 ///
 /// # Panics
 ///
@@ -38,13 +36,11 @@ fn runner(cases: u32) -> TestRunner {
     TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::XorShift, &seed))
 }
 
-/// Checks a property with generated inputs. Calls `holds` with `cases` inputs, multiplied by
-/// [`depth`]. `holds` must panic if the property does not hold for the input that it was given.
+/// Calls `holds` with `cases` times [`depth`] inputs.
 ///
 /// # Panics
 ///
-/// Panics if `holds` panics for an input. The message contains the smallest failing input that was
-/// found.
+/// Panics if `holds` panics. The message contains the smallest failing input that was found.
 pub fn check<T: Debug>(cases: u32, inputs: impl Strategy<Value = T>, holds: impl Fn(T)) {
     let result = runner(cases).run(&inputs, |input| {
         holds(input);
@@ -53,13 +49,13 @@ pub fn check<T: Debug>(cases: u32, inputs: impl Strategy<Value = T>, holds: impl
     result.unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// Returns generated inputs, `cases` times [`depth`] of them, for a test that keeps its state from
-/// one input to the next. [`check`] cannot be used for such a test: the failure may depend on
-/// earlier inputs, so a smaller failing input cannot be found by trying inputs one by one.
+/// Returns `cases` times [`depth`] inputs.
+///
+/// Suits tests that keep state from one input to the next, where [`check`] cannot shrink failures.
 ///
 /// # Panics
 ///
-/// Panics if `inputs` rejects too many of the values that it generates.
+/// Panics if `inputs` rejects too many generated values.
 pub fn samples<T: Debug>(cases: u32, inputs: impl Strategy<Value = T>) -> impl Iterator<Item = T> {
     let mut runner = runner(cases);
     (0..cases * depth())

@@ -1,31 +1,18 @@
-//! The shadow of an allocator: a record of the allocator's live blocks, and of the bytes that each
-//! live block must contain. A test uses the shadow to check that the allocator keeps these rules:
+//! A shadow records an allocator's live blocks, and panics if the allocator breaks a rule:
 //!
-//! ```text
-//!   live blocks by address:    [ 0x1000, 24 bytes, seed 7 ]  [ 0x1020, 8 bytes, seed 9 ] …
-//!                                   │
-//!   the memory itself:         07 08 09 0a …                 09 0a 0b …
-//! ```
-//!
-//! 1. No two live blocks overlap. A block of 0 bytes has an address that does not lie in another
-//!    live block.
-//! 2. Every block has the alignment that the allocator promises.
-//! 3. A live block contains the bytes that were last written to it.
-//!
-//! If the allocator breaks a rule, the functions of the shadow panic with a message that describes
-//! the blocks concerned.
+//! 1. Live blocks do not overlap. A block of 0 bytes counts as one byte.
+//! 2. Every block is aligned as the allocator promises.
+//! 3. A live block keeps its contents.
 
 use std::{collections::BTreeMap, ptr::NonNull};
 
 /// The live blocks of one allocator.
 ///
-/// The shadow fills each new block with a pattern. It checks that the pattern is unchanged when the
-/// block is freed or reallocated, and whenever [`check`](Self::check) is called.
+/// Each block is filled with a pattern, which is checked when the block is freed or resized.
 #[derive(Debug)]
 pub struct Shadow {
     live: BTreeMap<usize, Live>,
     align: usize,
-    /// The number of blocks that were ever allocated.
     allocated: usize,
 }
 
@@ -37,8 +24,6 @@ struct Live {
 }
 
 impl Live {
-    /// Returns the address after the last byte of the block. A block of 0 bytes is treated as if it
-    /// had one byte, so that the shadow detects another live block that contains its address.
     fn end(&self) -> usize {
         self.ptr.addr().get() + self.size.max(1)
     }
@@ -66,8 +51,6 @@ impl Live {
 }
 
 impl Shadow {
-    /// Creates the shadow of an allocator. The allocator must not have any live blocks yet, and
-    /// must align its blocks to `align` bytes.
     pub(crate) fn new(align: usize) -> Self {
         Self { live: BTreeMap::new(), align, allocated: 0 }
     }
@@ -76,10 +59,8 @@ impl Shadow {
     ///
     /// # Safety
     ///
-    /// - `ptr` must be valid for reads and writes of `size` bytes, and nobody else may use these
-    ///   bytes.
-    /// - The bytes must stay valid, and must not be used by anybody else, until the block is passed
-    ///   to [`freed`](Self::freed) or [`reallocated`](Self::reallocated).
+    /// - Until the block is [`freed`](Self::freed) or [`reallocated`](Self::reallocated), `ptr`
+    ///   must be valid for reads and writes of `size` bytes, which nobody else may use.
     pub(crate) unsafe fn allocated(&mut self, ptr: NonNull<u8>, size: usize) {
         let address = ptr.addr().get();
         let align = self.align;
@@ -99,46 +80,40 @@ impl Shadow {
         self.live.insert(address, block);
     }
 
-    /// Checks that every byte of a new block is zero. Then records the block and fills it with a
-    /// pattern.
+    /// Checks that a new block is zeroed, and records it.
     ///
     /// # Safety
     ///
-    /// - The requirements of [`allocated`](Self::allocated) must be met.
-    /// - The bytes of the block must be initialised.
+    /// - The bytes must be initialised, and meet the contract of [`allocated`](Self::allocated).
     pub(crate) unsafe fn allocated_zeroed(&mut self, ptr: NonNull<u8>, size: usize) {
-        // SAFETY: the bytes are initialised, and only the caller uses them (contract of
-        // `allocated_zeroed`).
+        // SAFETY: the bytes are initialised and only the caller uses them (contract).
         let bytes = unsafe { std::slice::from_raw_parts(ptr.as_ptr(), size) };
         if let Some(at) = bytes.iter().position(|&byte| byte != 0) {
             panic!("byte {at} of the zeroed block of {size} bytes at {ptr:p} is not zero");
         }
-        // SAFETY: the contract of this function includes the contract of `allocated`.
+        // SAFETY: the contract of `allocated_zeroed` includes that of `allocated`.
         unsafe { self.allocated(ptr, size) }
     }
 
-    /// Checks the contents of the block at `ptr`, and removes the block from the record. The caller
-    /// must call this before the block is freed, because the contents can be read only until then.
+    /// Checks a block that is about to be freed, and forgets it.
     pub(crate) fn freed(&mut self, ptr: NonNull<u8>) {
         self.check_block(ptr);
         self.live.remove(&ptr.addr().get());
     }
 
-    /// Records that the block at `from` was reallocated to `size` bytes at `to`, and checks that
-    /// the reallocation kept the contents. `from` and `to` may be the same address.
+    /// Records that a block moved from `from` to `to`, and checks that it kept its contents.
     ///
     /// # Safety
     ///
-    /// - The requirements of [`allocated`](Self::allocated) must be met for `to`.
-    /// - The bytes at `to` must be initialised up to the smaller of the old and the new size.
+    /// - The contract of [`allocated`](Self::allocated) must hold for `to`.
+    /// - The bytes at `to` must be initialised up to the smaller of the two sizes.
     pub(crate) unsafe fn reallocated(&mut self, from: NonNull<u8>, to: NonNull<u8>, size: usize) {
         let old = self.live.remove(&from.addr().get()).expect("the block is live");
         Live { ptr: to, size: old.size.min(size), ..old }.check();
-        // SAFETY: the contract of this function includes the contract of `allocated` for `to`.
+        // SAFETY: the contract of `reallocated` includes that of `allocated` for `to`.
         unsafe { self.allocated(to, size) }
     }
 
-    /// Checks the contents of the block at `ptr`. The block stays live.
     pub(crate) fn check_block(&self, ptr: NonNull<u8>) {
         self.live.get(&ptr.addr().get()).expect("the block is live").check();
     }
@@ -147,7 +122,7 @@ impl Shadow {
     ///
     /// # Panics
     ///
-    /// Panics if the contents of a live block have changed.
+    /// Panics if the contents of a block have changed.
     pub fn check(&self) {
         self.live.values().for_each(Live::check);
     }

@@ -1,8 +1,6 @@
-//! Compares the reference with real CPythons. The tests of the heap rely on the result.
+//! Compares the model with real CPythons, because the tests of our heaps rely on the model.
 //!
-//! Both serve the same operations. After each of them the block must lie at the same place. At
-//! intervals every header, free list and pool list must be equal, and so must the figures that
-//! CPython prints.
+//! Every block must have the same place in both, and at intervals the whole heaps must be equal.
 
 use testkit::{
     cpython::{Interpreter, Vtable, in_each},
@@ -15,16 +13,11 @@ use testkit::{
     workload::{self, Generator, Order, Phase, Sizes},
 };
 
-/// CPython's label for the highest number of arenas that were mapped at once.
 const HIGHWATER: &str = "# arenas highwater mark";
 
-/// The number of operations between two comparisons of the whole state.
 const STRIDE: usize = 5_000;
 
-/// A CPython and the reference, which serve the same requests.
-///
-/// One pair serves several workloads, because empty pools and unmapped arenas of earlier ones are
-/// part of the state.
+/// Several workloads share a pair, because the arenas and pools of earlier ones remain.
 struct Pair {
     python: Interpreter,
     pymalloc: Driver<Shadowed<Vtable>>,
@@ -75,7 +68,6 @@ impl Pair {
         assert_eq!(self.figures(), reference.figures(), "after step {}", self.steps);
     }
 
-    /// Returns the figures of the CPython.
     fn figures(&self) -> Figures {
         Figures::parse(&self.python.stats_text())
     }

@@ -41,8 +41,7 @@ fn after_two_concurrent_sets_one_of_the_two_vtables_is_in_force() {
     });
 }
 
-/// Stores and loads the function and the context one after the other, as CPython does. A reader can
-/// then see the function of one vtable with the context of the other.
+/// Stores the function and the context separately, so a reader can see a mixture of two vtables.
 #[test]
 #[cfg_attr(not(loom), ignore = "only loom can reject")]
 fn a_vtable_stored_word_by_word_is_rejected() {
@@ -133,8 +132,6 @@ mod alone {
         }
     }
 
-    /// Checks that a table frees its records. Mutation testing once found that no test failed if
-    /// the records were leaked (mutants 21).
     #[test]
     fn a_dropped_table_frees_its_records() {
         let memory = FailingAlloc::<Malloc>::default();

@@ -1,11 +1,8 @@
-//! A hook that maps and unmaps arenas for CPython. The hook aligns each arena to its size, records
-//! the arena in a log, and fails when the test asks for a failure.
+//! A hook that allocates arenas for CPython, logs them, and fails on demand.
 //!
-//! Without the hook, CPython maps arenas with `mmap`, which aligns them only to 4 KiB. CPython must
-//! then align the pools in an arena itself, so most arenas have one pool less than their size
-//! allows. With the hook, CPython's arenas have as many pools as ours, and the two can be compared.
-//! From version 3.11 on, CPython also calls the hook for the chunks of the interpreter's data
-//! stack. The hook allocates these chunks, but does not record them and never lets them fail.
+//! Arenas are aligned to their size, because CPython's own alignment of 4 KiB usually costs a pool.
+//!
+//! Since 3.11, CPython also requests pieces of its data stack, which are not logged and never fail.
 
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc},
@@ -16,11 +13,9 @@ use std::{
 use super::vtable::ArenaVtable;
 use crate::{failing::Faults, place::ArenaLog};
 
-/// The alignment of requests that are not for arenas, in bytes. The chunks of the interpreter's
-/// data stack are such requests.
+/// The alignment in bytes of requests that are not for arenas.
 const PAGE: usize = 4096;
 
-/// The context that CPython passes to the functions of the hook.
 #[derive(Debug)]
 pub(super) struct ArenaHook {
     arena_size: usize,
@@ -29,7 +24,6 @@ pub(super) struct ArenaHook {
 }
 
 impl ArenaHook {
-    /// Creates a hook that is never freed, and returns the C structure that refers to it.
     pub(super) fn leak(arena_size: usize, log: ArenaLog, faults: Faults) -> ArenaVtable {
         let hook = Box::leak(Box::new(Self { arena_size, log, faults }));
         ArenaVtable { ctx: std::ptr::from_mut(hook).cast(), alloc, free }
@@ -41,10 +35,9 @@ impl ArenaHook {
     }
 }
 
-/// Allocates an arena whose bytes are all zero, or a chunk of the interpreter's data stack. Because
-/// the arena is zero at first, a pool whose header is still zero was never divided into blocks.
+/// Arenas are zeroed, so that a zero header marks a pool that was never used.
 unsafe extern "C" fn alloc(ctx: *mut c_void, size: usize) -> *mut c_void {
-    // SAFETY: `ctx` is the hook that `leak` created. The hook is never freed or modified.
+    // SAFETY: `ctx` is the hook that `leak` created, which is never freed or modified.
     let hook = unsafe { &*ctx.cast::<ArenaHook>() };
     let is_arena = size == hook.arena_size;
     if is_arena && hook.faults.call_fails() {
@@ -62,15 +55,13 @@ unsafe extern "C" fn alloc(ctx: *mut c_void, size: usize) -> *mut c_void {
 }
 
 unsafe extern "C" fn free(ctx: *mut c_void, memory: *mut c_void, size: usize) {
-    // When an interpreter ends, it frees every entry of its table of arenas. The pointer is null
-    // for an entry that has no arena.
+    // When CPython ends, it frees every entry of its arena table, including null pointers.
     let Some(memory) = NonNull::new(memory.cast::<u8>()) else { return };
-    // SAFETY: `ctx` is the hook that `leak` created. The hook is never freed or modified.
+    // SAFETY: `ctx` is the hook that `leak` created, which is never freed or modified.
     let hook = unsafe { &*ctx.cast::<ArenaHook>() };
     if size == hook.arena_size {
         hook.log.unmap(memory);
     }
-    // SAFETY: CPython frees memory that `alloc` returned, and passes the same size as it passed to
-    // `alloc`.
+    // SAFETY: CPython frees memory that `alloc` returned, with the size that it requested.
     unsafe { dealloc(memory.as_ptr(), hook.layout(size)) }
 }

@@ -1,9 +1,4 @@
-//! Runs a test once for each libpython on this machine, each time in a separate process.
-//!
-//! ```text
-//!   cargo test ──► test "x" ──┬──► the same binary, test "x", LIBPYTHON=…3.8.so
-//!                             └──► the same binary, test "x", LIBPYTHON=…3.13.so
-//! ```
+//! Runs a test in a separate process for each libpython on this machine.
 
 use std::{
     env, fs,
@@ -20,11 +15,8 @@ use crate::{
     reference::Rules,
 };
 
-/// The environment variable that tells a child process which libpython to load.
 const LIBPYTHON: &str = "TESTKIT_LIBPYTHON";
 
-/// The Pythons on this machine whose libpython can be started for a test. Each libpython appears
-/// only once, even if several executables use it.
 static FOUND: LazyLock<Vec<Python>> = LazyLock::new(|| {
     let mut found = pythons::find();
     found.retain(can_be_started);
@@ -32,10 +24,7 @@ static FOUND: LazyLock<Vec<Python>> = LazyLock::new(|| {
     found
 });
 
-/// Returns true if the libpython of `python` can be started and tested. The function returns false
-/// for four kinds of Python: interpreters that are linked statically, versions whose allocator
-/// rules we do not know, free-threaded builds, which have no `pymalloc`, and debug builds, which
-/// wrap `pymalloc` in the debug allocator.
+/// Excludes free-threaded builds, which have no `pymalloc`, and debug builds, which wrap it.
 fn can_be_started(python: &Python) -> bool {
     let has_rules = Rules::of_cpython(python.version).is_some();
     python.libpython.is_some() && has_rules && python.has_gil && !python.is_debug
@@ -43,17 +32,16 @@ fn can_be_started(python: &Python) -> bool {
 
 /// Runs `body` in a child process for each libpython on this machine.
 ///
-/// `test` must be the full name of the calling test. Each child process executes the same test
-/// binary and runs only this test. If there is no libpython, the function writes one line to stderr
-/// and returns. The line appears even if the test harness captures the output of tests.
+/// `test` must be the full name of the calling test, because each child runs only this test.
+///
+/// Without a libpython, the test passes and prints a line to stderr.
 ///
 /// # Panics
 ///
-/// Panics if a child process fails. The message contains the output of every child that failed.
+/// Panics if a child process fails. The message contains the output of the child.
 pub fn in_each(test: &str, body: impl FnOnce(Interpreter)) {
     if let Some(libpython) = env::var_os(LIBPYTHON) {
-        // SAFETY: `can_be_started` is true for this libpython, and this process starts no other
-        // libpython.
+        // SAFETY: `can_be_started` accepted this libpython, and the process starts no other.
         body(unsafe { Interpreter::start(Path::new(&libpython)) });
         return;
     }
@@ -69,20 +57,14 @@ pub fn in_each(test: &str, body: impl FnOnce(Interpreter)) {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// Runs the test in a child process with the libpython of `python`. Returns the child's output if
-/// the child fails, and `None` if it passes.
 fn run_child(test: &str, python: &Python) -> Option<String> {
     let libpython = python.libpython.as_ref().expect("there is a library");
-    // In a virtual environment, `executable` is a symbolic link to the executable of the
-    // installation. The standard library is found relative to the installation, so we resolve the
-    // link.
+    // CPython finds its standard library from the real executable, not from a symbolic link.
     let executable = fs::canonicalize(&python.executable).expect("it answered");
     let home = executable.parent().and_then(Path::parent).expect("it is in bin");
     let binary = env::current_exe().expect("a test has a binary");
     let mut child = if python.has_own_c_library() {
-        // This libpython needs a newer C library than the one on this machine, and the Python
-        // brings that C library along with its dynamic loader. The test binary can also run with
-        // the newer C library, so we start the test binary with that loader.
+        // This libpython needs its own C library, so its own loader must start the test binary.
         let mut child = Command::new(&python.loader);
         child.arg("--library-path").args(python.loader.parent()).arg(binary);
         child
@@ -90,7 +72,7 @@ fn run_child(test: &str, python: &Python) -> Option<String> {
         Command::new(binary)
     };
     child.args([test, "--exact", "--nocapture", "--test-threads=1"]);
-    // These environment variables could make CPython use another allocator or another library.
+    // These variables could make CPython use another allocator or another library.
     for (name, _) in env::vars_os() {
         if name.to_string_lossy().starts_with("PYTHON") || name == "LD_PRELOAD" {
             child.env_remove(&name);

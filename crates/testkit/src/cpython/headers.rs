@@ -1,12 +1,7 @@
-//! Reads the state of a CPython's heap from the headers of the pools in its arenas.
+//! Reads the state of a CPython's heap from the headers of its pools.
 //!
-//! ```text
-//!   0      4      8          16         24         32      36     40       44        48
-//!   │ live │      │ freelist │ nextpool │ prevpool │ arena │ class│ nextoff│ maxnext │ blocks …
-//! ```
-//!
-//! The diagram shows the header at the start of a pool, with the offset of each field in bytes. The
-//! layout is the same from CPython 2.5 to 3.15 (`Include/internal/pycore_obmalloc.h`).
+//! The header has had the same layout from CPython 2.5 to 3.15
+//! (`Include/internal/pycore_obmalloc.h`).
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -36,18 +31,15 @@ struct Header {
 const _: () = assert!(size_of::<Header>() == HEADER);
 
 impl Header {
-    /// Returns true if the pool was ever divided into blocks. The arena's memory is zero when the
-    /// arena is mapped, so the header of a pool that was never used is still zero.
+    /// A pool that was never used still has the zeros with which its arena was mapped.
     fn is_carved(&self) -> bool {
         self.next_offset != 0
     }
 
-    /// Returns the offsets of the pool's free blocks. CPython allocates the block at the last
-    /// offset in the result first.
+    /// Returns the offsets of the pool's free blocks. The last one is allocated first.
     fn free_blocks(&self, pool: usize) -> Vec<usize> {
         let link = |&block: &usize| {
-            // SAFETY: `block` is a free block in a mapped arena. CPython keeps a linked list of a
-            // pool's free blocks, and each free block begins with the address of the next one.
+            // SAFETY: a free block of a mapped arena begins with the next free address.
             Some(unsafe { read::<usize>(block) }).filter(|&next| next != 0)
         };
         let first = Some(self.free).filter(|&block| block != 0);
@@ -57,30 +49,24 @@ impl Header {
     }
 }
 
-/// Reads the `T` at `address`.
-///
 /// # Safety
 ///
 /// - `address` must be the address of a `T` in a mapped arena.
 unsafe fn read<T: Copy>(address: usize) -> T {
-    // SAFETY: there is a `T` at `address` (contract of `read`). The arena hook exposed the
-    // provenance of the arena's memory when it allocated the arena.
+    // SAFETY: a `T` is there (contract of `read`), and the arena hook exposed its provenance.
     unsafe { with_exposed_provenance::<T>(address).read() }
 }
 
-/// Returns the headers of all pools that were ever divided into blocks, by the address of the pool.
 fn headers(log: &ArenaLog, rules: &Rules) -> BTreeMap<usize, Header> {
     let pools = log
         .arenas()
         .into_values()
         .flat_map(|arena| (0..rules.pools()).map(move |pool| arena + pool * rules.pool_size));
-    // SAFETY: every pool of a mapped arena begins with a header, or with zeros if it was never
-    // used.
+    // SAFETY: every pool of a mapped arena begins with a header, or with zeros.
     let read = pools.map(|pool| (pool, unsafe { read::<Header>(pool) }));
     read.filter(|(_, header)| header.is_carved()).collect()
 }
 
-/// Returns the state of the heap whose mapped arenas are recorded in `log`.
 pub(super) fn state(log: &ArenaLog, rules: &Rules) -> State {
     let headers = headers(log, rules);
     let arena = |(number, address): (usize, usize)| {
@@ -108,12 +94,9 @@ fn pool(address: usize, header: &Header) -> Pool {
     }
 }
 
-/// Returns the indices of the empty pools of an arena. CPython uses the pool at the last index in
-/// the result first.
+/// Returns the indices of the empty pools of an arena. The last one is used first.
 ///
-/// CPython links the empty pools of an arena into a list, and always uses the pool at the head of
-/// the list next. No other pool links to the head, so we find the head by searching for an empty
-/// pool that no other empty pool links to.
+/// The first pool of CPython's list of empty pools is the one that no other pool links to.
 fn free_pools(arena: usize, pools: &[(&usize, &Header)], rules: &Rules) -> Vec<usize> {
     let empty: BTreeMap<usize, usize> = pools
         .iter()
@@ -128,12 +111,9 @@ fn free_pools(arena: usize, pools: &[(&usize, &Header)], rules: &Rules) -> Vec<u
     free
 }
 
-/// Returns the used pools of a class, beginning at the front of their list. Each pool is identified
-/// by the number of its arena and its index in that arena.
+/// Returns the arena and index of each used pool of a class, in the order of CPython's list.
 ///
-/// CPython keeps the used pools of a class in a doubly linked list. In the front pool of the list,
-/// the link to the previous pool points to a table of CPython instead of a pool. We find the front
-/// pool by this property.
+/// The first pool of the list links back to a table of CPython instead of a pool.
 fn used_pools(
     class: usize,
     headers: &BTreeMap<usize, Header>,

@@ -1,6 +1,3 @@
-//! A CPython that was started in this process. It gives tests access to CPython's `pymalloc`, to
-//! the arenas of `pymalloc`, and to the state of its pools.
-
 use std::{
     ffi::{CStr, c_char, c_int},
     mem::{ManuallyDrop, MaybeUninit},
@@ -25,11 +22,10 @@ use crate::{
 type GetAllocator = unsafe extern "C" fn(c_int, *mut Vtable);
 type SetAllocator = unsafe extern "C" fn(c_int, *mut Vtable);
 
-/// A CPython that was started in this process, whose `pymalloc` only the test uses.
+/// A CPython in this process, whose `pymalloc` only the test uses.
 #[derive(Debug)]
 pub struct Interpreter {
-    /// The loaded libpython. It is never unloaded, because CPython registers destructors that run
-    /// when a thread ends, and these need the library's code.
+    /// The library is never unloaded, because CPython's destructors run when a thread ends.
     library: ManuallyDrop<Library>,
     rules: Rules,
     pymalloc: Vtable,
@@ -43,12 +39,12 @@ impl Interpreter {
     /// # Panics
     ///
     /// Panics if the library cannot be loaded, if the allocator rules of its version are not known,
-    /// or if the interpreter used `pymalloc` and requested an arena while it started.
+    /// or if `pymalloc` maps an arena during the start.
     ///
     /// # Safety
     ///
-    /// - `libpython` must be CPython, built without `--disable-gil` and without `--with-pydebug`.
-    /// - No other CPython may be started in this process, neither before nor later.
+    /// - `libpython` must be CPython, built with a GIL and without `--with-pydebug`.
+    /// - This process must never start another CPython.
     pub unsafe fn start(libpython: &Path) -> Self {
         // SAFETY: CPython's library has no initialisers that run when it is loaded.
         let library = unsafe { Library::open(Some(libpython), RTLD_NOW | RTLD_GLOBAL) };
@@ -61,8 +57,7 @@ impl Interpreter {
         let (arenas, faults) = (ArenaLog::default(), Faults::default());
         let mut hook = ArenaHook::leak(rules.arena_size, arenas.clone(), faults.clone());
         // SAFETY: the names and types are those of CPython's headers. CPython allows its allocators
-        // to be replaced before initialisation. The interpreter has not allocated anything yet, so
-        // every block that it frees later will go to the allocator that the block came from.
+        // to be replaced before initialisation, when no block exists.
         let pymalloc = unsafe {
             let pymalloc = get_allocator(&library, OBJ);
             let malloc = get_allocator(&library, RAW);
@@ -71,7 +66,6 @@ impl Interpreter {
             let set_arenas: unsafe extern "C" fn(*mut ArenaVtable) =
                 *library.get(b"PyObject_SetArenaAllocator").expect("a function since 3.4");
             set_arenas(&raw mut hook);
-            // Without the `site` module, the interpreter starts faster and reads fewer files.
             let no_site: *mut c_int = *library.get(b"Py_NoSiteFlag").expect("a flag since 2.3");
             no_site.write(1);
             let initialize: unsafe extern "C" fn(c_int) =
@@ -88,13 +82,12 @@ impl Interpreter {
         self.rules
     }
 
-    /// Returns `pymalloc`, CPython's allocator for small objects. It may be called only on the
-    /// thread that started the interpreter.
+    /// Returns `pymalloc`, which only the thread that started the interpreter may call.
     pub fn pymalloc(&self) -> Vtable {
         self.pymalloc
     }
 
-    /// Returns the log of the arenas that `pymalloc` has mapped and unmapped.
+    /// Returns the log of the arenas of `pymalloc`.
     pub fn arenas(&self) -> &ArenaLog {
         &self.arenas
     }
@@ -109,7 +102,7 @@ impl Interpreter {
         headers::state(&self.arenas, &self.rules)
     }
 
-    /// Returns the statistics of `pymalloc`, as the text that `_PyObject_DebugMallocStats` prints.
+    /// Returns the statistics of `pymalloc`, as `_PyObject_DebugMallocStats` prints them.
     ///
     /// # Panics
     ///
@@ -117,10 +110,9 @@ impl Interpreter {
     pub fn stats_text(&self) -> String {
         let mut text: *mut c_char = null_mut();
         let mut size = 0_usize;
-        // SAFETY: the names and types are those of CPython's headers. CPython prints the statistics
-        // only while `pymalloc` is installed, so we install `pymalloc` for this call. The
-        // interpreter neither allocates nor frees anything during the call. We read `text` only
-        // after the stream was closed, when `text` is a valid C string.
+        // CPython prints the statistics only while `pymalloc` is installed.
+        // SAFETY: the names and types are those of CPython's headers. The interpreter allocates and
+        // frees nothing during the call. A closed stream leaves a valid C string in `text`.
         unsafe {
             let print: unsafe extern "C" fn(*mut libc::FILE) -> c_int =
                 *self.library.get(b"_PyObject_DebugMallocStats").expect("a function since 3.3");
@@ -139,15 +131,11 @@ impl Interpreter {
     }
 }
 
-/// Returns the string that describes the version and the build of CPython, such as
-/// `3.14.0rc2 (main)`.
-///
 /// # Safety
 ///
 /// - `library` must be CPython.
 unsafe fn version(library: &Library) -> String {
-    // SAFETY: the name and the type are those of CPython's headers. The function returns a constant
-    // string, and may be called before initialisation.
+    // SAFETY: the type is CPython's. The function returns a constant, even before initialisation.
     let text = unsafe {
         let get: unsafe extern "C" fn() -> *const c_char =
             *library.get(b"Py_GetVersion").expect("a function of every version");
@@ -156,15 +144,12 @@ unsafe fn version(library: &Library) -> String {
     text.to_str().expect("a version is ASCII").to_owned()
 }
 
-/// Returns the allocator functions that CPython uses for `domain`.
-///
 /// # Safety
 ///
 /// - `library` must be CPython.
 unsafe fn get_allocator(library: &Library, domain: c_int) -> Vtable {
     let mut vtable = MaybeUninit::<Vtable>::uninit();
-    // SAFETY: the name and the type are those of CPython's headers. The function fills in every
-    // field for a known domain.
+    // SAFETY: the type is that of CPython's headers. The function fills in every field.
     unsafe {
         let get: GetAllocator = *library.get(b"PyMem_GetAllocator").expect("a function since 3.4");
         get(domain, vtable.as_mut_ptr());
@@ -172,15 +157,12 @@ unsafe fn get_allocator(library: &Library, domain: c_int) -> Vtable {
     }
 }
 
-/// Makes `vtable` the allocator of `domain`.
-///
 /// # Safety
 ///
 /// - `library` must be CPython, and `vtable` must be one of its allocators.
-/// - Until another allocator is installed, no memory may be freed that `domain` allocated before
-///   this call.
+/// - Until another allocator is installed, no older memory of `domain` may be freed.
 unsafe fn set_allocator(library: &Library, domain: c_int, mut vtable: Vtable) {
-    // SAFETY: the name and the type are those of CPython's headers. The function copies the vtable.
+    // SAFETY: the type is that of CPython's headers. The function copies the vtable.
     unsafe {
         let set: SetAllocator = *library.get(b"PyMem_SetAllocator").expect("a function since 3.4");
         set(domain, &raw mut vtable);

@@ -1,5 +1,4 @@
-//! Tests of the driver. They check the table of operations in the documentation of
-//! [`op`](crate::op), and that the shadow detects the errors of a faulty allocator.
+//! Tests of the driver, and of how the shadow reports a faulty allocator.
 
 use proptest::prelude::*;
 use raw_mem::Malloc;
@@ -7,7 +6,6 @@ use raw_mem::Malloc;
 use super::*;
 use crate::{reference::Rules, workload};
 
-/// A subject that records each call, and returns consecutive numbers in place of blocks.
 #[derive(Default)]
 struct Recorder {
     calls: Vec<String>,
@@ -85,11 +83,9 @@ proptest! {
     }
 }
 
-/// A faulty allocator that returns the same block for every request.
 struct Same(NonNull<u8>);
 
-// SAFETY: this implementation breaks the contract of `MemAlloc` on purpose, because its blocks
-// overlap. The shadow panics before it records a second block at the same address.
+// SAFETY: the blocks overlap on purpose. The shadow panics before the second one is used.
 unsafe impl MemAlloc for Same {
     fn malloc(&self, _size: usize) -> Option<NonNull<u8>> {
         Some(self.0)

@@ -1,5 +1,3 @@
-//! An allocator that fails on demand and records its live blocks.
-
 use std::{
     collections::BTreeSet,
     ptr::NonNull,
@@ -10,10 +8,9 @@ use raw_mem::MemAlloc;
 
 use super::faults::Faults;
 
-/// An allocator whose `malloc`, `calloc` and `realloc` fail when its [`Faults`] say so.
+/// An allocator whose requests fail when its [`Faults`] say so.
 ///
-/// The allocator panics if the caller frees or resizes a block that is not one of its live blocks.
-/// Clones share the same faults and the same set of live blocks.
+/// Freeing or resizing a block that is not live panics. Clones share the faults and live blocks.
 #[derive(Clone, Debug, Default)]
 pub struct FailingAlloc<A> {
     alloc: A,
@@ -22,13 +19,12 @@ pub struct FailingAlloc<A> {
 }
 
 impl<A> FailingAlloc<A> {
-    /// Wraps `alloc`. `faults` decides which calls of the wrapper fail.
+    /// Wraps `alloc`. `faults` decides which requests fail.
     pub fn new(alloc: A, faults: Faults) -> Self {
         Self { alloc, faults, live: LiveBlocks::default() }
     }
 
-    /// Returns a handle to the set of live blocks. The handle is not a snapshot: it also shows the
-    /// blocks that are allocated or freed later.
+    /// Returns a view of the live blocks, which shows later changes, too.
     pub fn live(&self) -> LiveBlocks {
         self.live.clone()
     }
@@ -41,8 +37,7 @@ impl<A> FailingAlloc<A> {
     }
 }
 
-// SAFETY: all memory comes from the wrapped allocator, which fulfils the contract. If `faults`
-// makes a call fail, the wrapped allocator is not called and no block changes.
+// SAFETY: all memory comes from `alloc`. A call that fails on purpose changes no block.
 unsafe impl<A: MemAlloc> MemAlloc for FailingAlloc<A> {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         self.allocate(|alloc| alloc.malloc(size))
@@ -63,13 +58,12 @@ unsafe impl<A: MemAlloc> MemAlloc for FailingAlloc<A> {
 
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
         self.live.remove(ptr);
-        // SAFETY: `ptr` is null or a live block of `alloc`, because `remove` panics for any other
-        // block.
+        // SAFETY: `ptr` is null or live, because `remove` panics for any other block.
         unsafe { self.alloc.free(ptr) }
     }
 }
 
-/// The set of live blocks of a [`FailingAlloc`]. Clones share the same set.
+/// The live blocks of a [`FailingAlloc`]. Clones share the same set.
 #[derive(Clone, Debug, Default)]
 pub struct LiveBlocks(Arc<Mutex<BTreeSet<usize>>>);
 
@@ -110,8 +104,7 @@ mod tests {
     #[should_panic(expected = "is not from here")]
     fn freeing_a_block_of_another_allocator_is_detected() {
         let foreign = Malloc.malloc(8);
-        // SAFETY: this call breaks the contract of `free` on purpose. The allocator panics before
-        // it uses the foreign block.
+        // SAFETY: the foreign block breaks the contract on purpose. `free` panics before its use.
         unsafe { FailingAlloc::new(Malloc, Faults::default()).free(foreign) }
     }
 

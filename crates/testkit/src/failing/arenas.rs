@@ -1,5 +1,3 @@
-//! An arena source that fails on demand and records its arenas in a log.
-
 use std::ptr::NonNull;
 
 use raw_mem::{ArenaSize, ArenaSource, MapError};
@@ -9,8 +7,7 @@ use crate::place::ArenaLog;
 
 /// An arena source whose [`map`](ArenaSource::map) fails when its [`Faults`] say so.
 ///
-/// The source records the arenas that it maps and unmaps in an [`ArenaLog`]. It panics if the
-/// caller unmaps an arena that is not mapped.
+/// The source logs its arenas, and panics if an arena is unmapped that is not mapped.
 #[derive(Debug, Default)]
 pub struct FailingArenas<S> {
     source: S,
@@ -19,14 +16,13 @@ pub struct FailingArenas<S> {
 }
 
 impl<S> FailingArenas<S> {
-    /// Wraps `source`. `faults` decides which calls of `map` fail, and `log` records the arenas.
+    /// Wraps `source`. `faults` decides which calls fail, and `log` records the arenas.
     pub fn new(source: S, faults: Faults, log: ArenaLog) -> Self {
         Self { source, faults, log }
     }
 }
 
-// SAFETY: all memory comes from the wrapped source, which fulfils the contract. If `faults` makes a
-// call fail, the wrapped source is not called and no arena changes.
+// SAFETY: all memory comes from `source`. A call that fails on purpose changes no arena.
 unsafe impl<S: ArenaSource> ArenaSource for FailingArenas<S> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         if self.faults.call_fails() {
@@ -39,8 +35,7 @@ unsafe impl<S: ArenaSource> ArenaSource for FailingArenas<S> {
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
         self.log.unmap(arena);
-        // SAFETY: `map` returned `arena` with this size, and the arena is no longer used (contract
-        // of `unmap`).
+        // SAFETY: `source` mapped the arena with this size, and nobody uses it (contract).
         unsafe { self.source.unmap(arena, size) }
     }
 

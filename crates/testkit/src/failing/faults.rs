@@ -1,5 +1,3 @@
-//! Plans that decide which requests for memory fail, and counts of these requests.
-
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A plan that decides which calls fail. Calls are numbered from 1.
@@ -30,14 +28,13 @@ impl Plan {
 /// Counts of requests for memory, and of those that failed on purpose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// The number of all requests.
+    /// The number of requests.
     pub calls: usize,
-    /// The number of requests that failed because the [`Plan`] said so.
+    /// The number of requests that the [`Plan`] made fail.
     pub failures: usize,
 }
 
-/// A [`Plan`] that decides which requests for memory fail, and a [`Tally`] of these requests.
-/// Clones share the same plan and the same tally.
+/// A [`Plan`] that makes requests fail, and a [`Tally`] of them. Clones share both.
 #[derive(Clone, Debug, Default)]
 pub struct Faults(Arc<Mutex<(Plan, Tally)>>);
 

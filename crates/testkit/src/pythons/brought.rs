@@ -1,13 +1,6 @@
-//! The Pythons that `cargo xtask pythons` has downloaded into a folder of the project.
+//! The Pythons that `cargo xtask pythons` downloads.
 //!
-//! ```text
-//!   target/pythons/root       the packages, unpacked:
-//!     ├─ usr/bin               python3.15, python3.14, python3.14-dbg
-//!     └─ lib/x86_64-linux-gnu  ld-linux-x86-64.so.2, libc.so.6, libpython3.15.so.1.0
-//! ```
-//!
-//! The Pythons come from packages of Debian sid. We only unpack these packages, and the package of
-//! Debian's C library, into this folder. Nothing is installed on the machine.
+//! The packages of Debian sid, and a matching C library, are only unpacked and never installed.
 
 use std::{
     env,
@@ -15,16 +8,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The environment variable that names the folder of downloaded Pythons. With it, several checkouts
-/// of the project can share one folder.
 const FOLDER: &str = "OBMALLOC_PYTHONS_FOLDER";
 
 const RELEASES: [&str; 2] = ["python3.14", "python3.15"];
 
 const DEBUG_BUILD: &str = "python3.14-dbg";
 
-/// Returns the folder of downloaded Pythons: the folder that `OBMALLOC_PYTHONS_FOLDER` names, or,
-/// if the variable is not set, the folder `pythons` in cargo's target folder.
+/// Returns the folder that `OBMALLOC_PYTHONS_FOLDER` names, or `pythons` in the target folder.
 pub fn folder() -> PathBuf {
     let named = |name: &str| env::var_os(name).filter(|value: &OsString| !value.is_empty());
     if let Some(folder) = named(FOLDER) {
@@ -36,19 +26,16 @@ pub fn folder() -> PathBuf {
     target.canonicalize().unwrap_or(target).join("pythons")
 }
 
-/// Returns the folder into which the Debian packages are unpacked.
 fn root() -> PathBuf {
     folder().join("root")
 }
 
-/// Returns the paths of the downloaded release builds. The files exist only if
-/// `cargo xtask pythons` has run.
+/// Returns the paths of the downloaded release builds. The files may not exist.
 pub fn releases() -> [PathBuf; 2] {
     RELEASES.map(executable)
 }
 
-/// Returns the paths of the downloaded release builds and of the debug build. The files exist only
-/// if `cargo xtask pythons` has run.
+/// Returns the paths of the downloaded release and debug builds. The files may not exist.
 pub fn executables() -> [PathBuf; 3] {
     let [one, other] = releases();
     [one, other, executable(DEBUG_BUILD)]
@@ -58,7 +45,6 @@ fn executable(name: &str) -> PathBuf {
     root().join("usr/bin").join(name)
 }
 
-/// Returns true if `path` lies in the folder of downloaded Pythons.
 pub(super) fn has(path: &Path) -> bool {
     root().canonicalize().is_ok_and(|root| path.starts_with(root))
 }

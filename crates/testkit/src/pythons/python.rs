@@ -1,5 +1,3 @@
-//! A Python interpreter, and the small program with which we ask an interpreter for its properties.
-
 use std::{
     collections::BTreeMap,
     env,
@@ -13,18 +11,15 @@ use std::{
 
 use super::brought;
 
-/// The minor versions of CPython 3 that are supported.
 const SUPPORTED_MINORS: std::ops::RangeInclusive<u8> = 8..=15;
 
 /// The supported versions, as text for messages.
 pub const SUPPORTED: &str = "CPython 3.8 to 3.15";
 
-/// The time within which an interpreter must answer our question. An interpreter that takes longer
-/// is killed and ignored.
+/// An interpreter that takes longer to answer is killed and ignored.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The Python program that an interpreter runs to describe itself. For each property of the
-/// interpreter, the program prints one line of the form `name=value`.
+/// The program that an interpreter runs to print each of its properties as `name=value`.
 const QUESTION: &str = "
 import importlib.util, os, platform, sys, sysconfig
 def tests():
@@ -64,35 +59,32 @@ for fact in facts.items():
 /// A CPython on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Python {
-    /// The path of the executable, as the interpreter itself reports it. In a virtual environment,
-    /// this is the path of the symbolic link in that environment.
+    /// The path that the interpreter reports. In a virtual environment, the path is a symbolic
+    /// link.
     pub executable: PathBuf,
     /// The major, minor and micro version.
     pub version: (u8, u8, u8),
-    /// The path of the shared libpython, or `None` if the interpreter is linked statically.
+    /// The shared libpython, or `None` if the interpreter is linked statically.
     pub libpython: Option<PathBuf>,
-    /// The dynamic loader that started the interpreter. A Python that was [downloaded](brought) has
-    /// its own loader and its own C library.
+    /// The dynamic loader of the interpreter. A [downloaded](brought) Python has its own.
     pub loader: PathBuf,
-    /// True if the interpreter was built with a GIL, and false for a free-threaded build.
+    /// True if the interpreter has a GIL, and false for a free-threaded build.
     pub has_gil: bool,
     /// True for a debug build (`--with-pydebug`), whose default allocator is the debug allocator.
     pub is_debug: bool,
-    /// True if `python -m test` works, because CPython's own tests are installed.
+    /// True if CPython's own tests are installed.
     pub ships_tests: bool,
 }
 
 impl Python {
-    /// Returns true if our heaps support this version and this kind of build.
+    /// Returns true if our heaps support this version and build.
     pub fn is_supported(&self) -> bool {
         let (major, minor, _) = self.version;
         let is_known = major == 3 && SUPPORTED_MINORS.contains(&minor);
         is_known && self.has_gil && !self.is_debug
     }
 
-    /// Returns true if the interpreter runs with its own, newer C library instead of the one that
-    /// is installed on this machine. Programs on this machine cannot load the libpython of such an
-    /// interpreter in the usual way, because the libpython needs the newer C library.
+    /// Returns true if the interpreter brings its own C library, which its libpython needs.
     pub fn has_own_c_library(&self) -> bool {
         brought::has(&self.loader)
     }
@@ -103,8 +95,9 @@ impl Python {
         format!("{major}.{minor}.{micro} {}", self.executable.display())
     }
 
-    /// Asks the interpreter at `path` for its properties. Returns `None` if the program does not
-    /// answer within 30 seconds, or if it is not CPython.
+    /// Asks the program at `path` for its properties.
+    ///
+    /// Returns `None` if the program is not CPython or does not answer within 30 seconds.
     pub fn ask(path: &Path) -> Option<Self> {
         let child = clean_command(path)
             .args(["-I", "-S", "-c", QUESTION])
@@ -134,7 +127,7 @@ impl Python {
     }
 }
 
-/// Parses the version number at the start of `text`, such as `3.14.0rc2 (main)`.
+/// Parses the version at the start of `text`, such as `3.14.0rc2 (main)`.
 pub(crate) fn parse_version(text: &str) -> Option<(u8, u8, u8)> {
     let number = |part: &str| {
         let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
@@ -144,8 +137,6 @@ pub(crate) fn parse_version(text: &str) -> Option<(u8, u8, u8)> {
     Some((parts.next()??, parts.next()??, parts.next()??))
 }
 
-/// Returns the text that `child` printed to its standard output. If `child` does not end within
-/// `timeout`, kills it and returns `None`.
 fn output_within(timeout: Duration, mut child: Child) -> Option<String> {
     let deadline = Instant::now() + timeout;
     while child.try_wait().ok()?.is_none() {
@@ -161,8 +152,7 @@ fn output_within(timeout: Duration, mut child: Child) -> Option<String> {
     Some(output)
 }
 
-/// Returns a command that runs `program` without the environment variables that would change the
-/// behaviour of CPython, of the dynamic loader, or of our library.
+/// Returns a command without the variables that configure CPython, the loader or our library.
 pub fn clean_command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in env::vars_os() {

@@ -1,5 +1,3 @@
-//! Searches this machine for Pythons.
-
 use std::{
     collections::BTreeSet,
     env,
@@ -10,8 +8,7 @@ use std::{
 
 use super::{brought, python::Python};
 
-/// The environment variable that lists the Pythons to test with. If the variable is set, we do not
-/// search for other Pythons.
+/// The environment variable that lists the Pythons to use instead of a search.
 pub const NAMED: &str = "OBMALLOC_PYTHONS";
 
 /// Returns true if the environment variable [`NAMED`] is set.
@@ -23,8 +20,7 @@ fn named() -> Option<OsString> {
     env::var_os(NAMED).filter(|named| !named.is_empty())
 }
 
-/// Returns every CPython on this machine, sorted by version and path. Each CPython appears only
-/// once, even if several paths lead to it.
+/// Returns the CPythons on this machine without duplicates, sorted by version and path.
 pub fn find() -> Vec<Python> {
     search().pythons
 }
@@ -32,15 +28,13 @@ pub fn find() -> Vec<Python> {
 /// The result of a search for Pythons.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Search {
-    /// Every CPython that was found, sorted by version and path. Each CPython appears only once,
-    /// even if several paths lead to it.
+    /// The CPythons that were found, without duplicates, sorted by version and path.
     pub pythons: Vec<Python>,
-    /// The executables that did not answer as CPython does when we asked for their properties.
+    /// The programs that did not answer as CPython does.
     pub silent: Vec<PathBuf>,
 }
 
-/// Searches for CPythons. The result also lists the executables that did not answer as CPython does
-/// when we asked for their properties.
+/// Searches for CPythons, and reports the programs that did not answer.
 pub fn search() -> Search {
     match named() {
         Some(named) => Search::of(env::split_paths(&named).collect()),
@@ -79,8 +73,7 @@ fn usual_places() -> Vec<PathBuf> {
     places.filter(|place| place.exists()).collect()
 }
 
-/// Returns true if the file name of `path` is that of a Python 3 executable: `python3`, or
-/// `python3.` followed by a number and optionally a `t` (for a free-threaded build).
+/// Returns true for names such as `python3`, `python3.13` and `python3.13t`.
 fn is_python(path: &Path) -> bool {
     let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
     let minor = name.strip_prefix("python3.");

@@ -1,62 +1,47 @@
-//! The arenas of the model, and the lists that determine which arena is used next.
+//! The arenas of the model, and the order in which they are used.
 
 use std::collections::BTreeMap;
 
 use super::{pool::Pool, rules::Rules};
 
-/// The number of arena descriptors in the first table of descriptors. In CPython, this constant is
-/// `INITIAL_ARENA_OBJECTS`.
+/// The initial length of the table of descriptors. CPython: `INITIAL_ARENA_OBJECTS`.
 const FIRST_DESCRIPTORS: usize = 16;
 
-/// An arena of the model that is currently mapped.
+/// A mapped arena of the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arena {
-    /// The index of the arena's descriptor in the table of descriptors.
+    /// The index of the arena in CPython's table of arena descriptors.
     pub descriptor: usize,
-    /// The pools of this arena that were divided into blocks at least once, in the order of their
-    /// addresses.
+    /// The pools that were ever used, in the order of their addresses.
     pub pools: Vec<Pool>,
-    /// The indices in `pools` of the pools that are empty. The pool at the last index is used
-    /// first.
+    /// The indices of the empty pools. The last one is used first.
     pub free_pools: Vec<usize>,
 }
 
 impl Arena {
-    /// Returns the number of pools that are available to any class: the empty pools, and the pools
-    /// that were never divided into blocks.
+    /// Returns how many pools are empty or were never used.
     pub(super) fn available(&self, rules: &Rules) -> usize {
         rules.pools() - self.pools.len() + self.free_pools.len()
     }
 }
 
-/// The arenas of the model. They are numbered in the order in which they were mapped.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Arenas {
-    /// The currently mapped arenas, by number.
     pub(super) mapped: BTreeMap<usize, Arena>,
-    /// The numbers of the arenas that have an available pool, sorted by their number of available
-    /// pools. The arena with the fewest available pools comes first, and new pools are taken from
-    /// it.
+    /// The arenas with available pools, fewest first. The first arena gives the next pool.
     usable: Vec<usize>,
-    /// The number of descriptors in the table of arena descriptors.
     descriptors: usize,
-    /// The indices of the descriptors that no mapped arena uses. The descriptor at the last index
-    /// is used first.
+    /// The unused indices of the table of descriptors. The last one is used first.
     unused: Vec<usize>,
-    /// The number of arenas that were ever mapped.
     pub(super) mapped_ever: usize,
-    /// The largest number of arenas that were ever mapped at the same time.
     pub(super) highwater: usize,
 }
 
 impl Arenas {
-    /// Returns true if at least one arena has an available pool.
     pub(super) fn has_usable(&self) -> bool {
         !self.usable.is_empty()
     }
 
-    /// Maps an arena. The caller must call this only if no arena is usable, so the new arena
-    /// becomes the only usable one.
     pub(super) fn map(&mut self) {
         assert!(self.usable.is_empty(), "an arena is mapped only if none is usable");
         if self.unused.is_empty() {
@@ -70,20 +55,14 @@ impl Arenas {
         self.highwater = self.highwater.max(self.mapped.len());
     }
 
-    /// Doubles the number of descriptors in the table. The new descriptors will be used in
-    /// ascending order of their indices.
+    /// Doubles the table of descriptors. The new ones are used in ascending order.
     fn grow(&mut self) {
         let before = self.descriptors;
         self.descriptors = if before == 0 { FIRST_DESCRIPTORS } else { 2 * before };
         self.unused.extend((before..self.descriptors).rev());
     }
 
-    /// Takes a pool for `class` from the first usable arena. Returns the number of the arena and
-    /// the index of the pool.
-    ///
-    /// If the arena has an empty pool, that pool is taken. If its previous class was `class`, too,
-    /// it keeps its free list. If the arena has no empty pool, the next pool that was never used is
-    /// taken.
+    /// Prefers an empty pool, which keeps its free list if it had the same class before.
     pub(super) fn take_pool(&mut self, class: usize, rules: &Rules) -> (usize, usize) {
         let number = self.usable[0];
         let arena = self.arena_mut(number);
@@ -105,9 +84,7 @@ impl Arenas {
         (number, pool)
     }
 
-    /// Takes back a pool that has become empty. If all pools of its arena are now available, the
-    /// arena is unmapped, except if it is the last usable arena and the rules say that this arena
-    /// is retained. Otherwise the arena moves to its new position in the list of usable arenas.
+    /// Takes back an empty pool. Unmaps its arena if all pools are available, unless retained.
     pub(super) fn put_pool(&mut self, number: usize, pool: usize, rules: &Rules) {
         let arena = self.arena_mut(number);
         arena.free_pools.push(pool);

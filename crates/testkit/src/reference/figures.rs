@@ -1,5 +1,4 @@
-//! The statistics that CPython's `sys._debugmallocstats` prints. We either count them in a model or
-//! parse them from CPython's output.
+//! The statistics of `sys._debugmallocstats`, parsed from CPython's output or counted in a model.
 
 use std::collections::BTreeMap;
 
@@ -8,21 +7,18 @@ use super::{
     rules::{HEADER, Rules},
 };
 
-/// The statistics of a heap, in the form in which CPython prints them.
+/// The statistics of a heap, as CPython prints them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Figures {
-    /// One row for each size class that has a pool with a live block. The five numbers are the
-    /// class, the size of a block in bytes, the number of pools with a live block, the number of
-    /// live blocks in these pools, and the number of other blocks in these pools (free or not
-    /// carved yet).
+    /// One row per used size class: class, block size in bytes, pools, live blocks, other blocks.
+    ///
+    /// Empty pools are not counted.
     pub classes: Vec<[usize; 5]>,
-    /// The statistics that follow the rows in CPython's output, up to the first total, by the label
-    /// that CPython prints.
+    /// The other statistics up to the first total, by CPython's label.
     figures: BTreeMap<String, usize>,
 }
 
 impl Figures {
-    /// Counts the statistics by walking over the pools of `arenas`.
     pub(super) fn of(rules: &Rules, arenas: &Arenas) -> Self {
         let mut classes = BTreeMap::new();
         let mut unused_pools = 0;
@@ -67,14 +63,13 @@ impl Figures {
         Self { classes, figures }
     }
 
-    /// Parses the output of `_PyObject_DebugMallocStats`, or other text in the same format.
+    /// Parses the output of `_PyObject_DebugMallocStats`.
     pub fn parse(text: &str) -> Self {
         let classes = text.lines().filter_map(class_line).collect();
         let mut figures = BTreeMap::new();
         for (label, figure) in text.lines().filter_map(figure_line) {
             figures.insert(label.to_owned(), figure);
-            // The first total is the last figure that describes the heap. The figures after it
-            // describe CPython's arena map, which the model does not have.
+            // The figures after the first total describe CPython's arena map, not the heap.
             if label == "Total" {
                 break;
             }
@@ -92,14 +87,13 @@ impl Figures {
     }
 }
 
-/// Parses a row of the table of size classes. Such a row consists of five numbers.
 fn class_line(line: &str) -> Option<[usize; 5]> {
     let numbers: Vec<usize> =
         line.split_whitespace().map(|word| word.parse().ok()).collect::<Option<_>>()?;
     numbers.try_into().ok()
 }
 
-/// Parses a line in the format `label = 1,234`.
+/// Parses a line such as `label = 1,234`.
 fn figure_line(line: &str) -> Option<(&str, usize)> {
     let (label, number) = line.split_once('=')?;
     Some((label.trim(), number.trim().replace(',', "").parse().ok()?))

@@ -1,36 +1,19 @@
-//! A model of CPython's layer 2, which is the allocator of small blocks. The model is plain safe
-//! code: it only predicts which blocks that allocator would return, and manages no memory itself.
+//! A model of CPython's allocator of small blocks, which manages no memory.
 //!
-//! ```text
-//!   usable:  [ arena 3 ]──[ arena 0 ]──[ arena 5 ]     ascending by available pools
-//!   used:    class 0: [ pool ]──[ pool ]               the front serves until it is full
-//!            class 1: [ ]
-//!   pool:    free: [ 80, 48 ]   next_offset: 112       offsets; the last one is taken first
-//! ```
+//! `tests/reference_is_cpython.rs` compares the model with real CPythons. The model shares no code
+//! with the heaps that are tested against it.
 //!
-//! The model represents a block by its offset in a pool, and a pool by its index in an arena.
-//! CPython's linked lists of blocks, pools and arenas become vectors of these numbers. The model
-//! shares no code with the heap that is tested against it, so a mistake in the heap cannot also be
-//! in the model through shared code. The test `tests/reference_is_cpython.rs` checks the model
-//! itself: it compares each state of the model with the state of a real CPython.
+//! The model follows these rules of CPython's `Objects/obmalloc.c`:
 //!
-//! The model follows these rules. The names in parentheses are those in CPython's source file
-//! `Objects/obmalloc.c`.
-//!
-//! 1. A request for a size class gets a block from the pool at the front of the list of that class
-//!    (`usedpools`). The block of this pool that was freed last is reused first.
-//! 2. A pool is divided into blocks on demand. One block is always carved ahead of the requests
-//!    (`pymalloc_pool_extend`). The pool leaves the list of its class when its last block is
-//!    allocated, and returns to the front of the list when one of its blocks is freed.
-//! 3. When the last live block of a pool is freed, the pool moves to the list of empty pools of its
-//!    arena (`freepools`). The empty pool keeps its class and its free list.
-//! 4. A class that needs another pool takes it from the first usable arena. It takes an empty pool
-//!    if the arena has one, and otherwise the next pool that was never carved.
-//! 5. The usable arenas are sorted by their number of available pools, lowest first. An arena that
-//!    gains an available pool is placed before the other arenas with the same number (`nfp2lasta`).
-//! 6. An arena is unmapped when all of its pools are available. The exception is the last usable
-//!    arena, which is retained if [`Rules::retain_last_arena`] is true.
-//!    arena, which is kept if the rules say so.
+//! 1. The front pool of a class's list (`usedpools`) serves. The block freed last is reused first.
+//! 2. A pool is carved into blocks on demand, one block ahead (`pymalloc_pool_extend`).
+//! 3. A full pool leaves the list of its class, and returns to the front after a free.
+//! 4. An empty pool moves to the list of its arena (`freepools`), with its class and free list.
+//! 5. A class takes a pool from the first usable arena: an empty one, or else one never used.
+//! 6. Usable arenas are sorted by available pools, fewest first. An arena that gains a pool is
+//!    placed before its equals (`nfp2lasta`).
+//! 7. An arena without live blocks is unmapped, except if it is the last usable one and
+//!    [`Rules::retain_last_arena`] is true.
 
 mod arena;
 mod figures;
@@ -48,36 +31,31 @@ pub use self::{
 };
 use crate::{failing::Faults, op::Subject, place::Spot};
 
-/// A pool, identified by the number of its arena and its index in that arena.
+/// The number of an arena, and the index of a pool in it.
 type PoolId = (usize, usize);
 
-/// The state of a heap, described without addresses. Two heaps that follow the same rules and have
-/// handled the same requests have equal states.
+/// The state of a heap without addresses, which can be compared with that of another heap.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    /// The currently mapped arenas, by number.
+    /// The mapped arenas, by number.
     pub arenas: BTreeMap<usize, Arena>,
-    /// The used pools of each class, beginning at the front of the list of the class.
+    /// The used pools of each class, in the order of the class's list.
     pub used: Vec<VecDeque<PoolId>>,
 }
 
-/// A model of a heap, which manages no memory.
+/// A model of a heap.
 ///
-/// The model represents each block by its place. The place is `None` for a block that comes from
-/// the layer below. Requests to the layer below never fail.
+/// The model refers to a block by its place, or by `None` if no pool serves the request.
 #[derive(Clone, Debug)]
 pub struct Reference {
     rules: Rules,
     arenas: Arenas,
-    /// The list of used pools of each class, beginning at the front. A used pool has both live and
-    /// free blocks.
     used: Vec<VecDeque<PoolId>>,
     faults: Faults,
 }
 
 impl Reference {
-    /// Creates an empty heap that follows `rules`. `faults` decides which of the heap's requests
-    /// for arenas fail.
+    /// Creates an empty heap. `faults` decides which of its requests for arenas fail.
     pub fn new(rules: Rules, faults: Faults) -> Self {
         let used = vec![VecDeque::new(); rules.classes()];
         Self { rules, arenas: Arenas::default(), used, faults }
@@ -88,8 +66,7 @@ impl Reference {
         self.arenas.mapped.len()
     }
 
-    /// Returns the state of the heap. The same form of state can be read from a real CPython, so
-    /// that the two can be compared.
+    /// Returns the state of the heap, which can be compared with that of a real CPython.
     pub fn state(&self) -> State {
         State { arenas: self.arenas.mapped.clone(), used: self.used.clone() }
     }
@@ -99,8 +76,7 @@ impl Reference {
         Figures::of(&self.rules, &self.arenas)
     }
 
-    /// Allocates a block of `class`. Returns `None` if a new arena is needed and the request for
-    /// the arena fails.
+    /// Allocates a block of `class`. Returns `None` if that needs an arena and mapping fails.
     fn take(&mut self, class: usize) -> Option<Spot> {
         let (arena, pool) = match self.used[class].front() {
             Some(&pool) => pool,
@@ -114,8 +90,6 @@ impl Reference {
         Some(Spot { arena, pool, offset })
     }
 
-    /// Puts another pool at the front of the list of `class`. Returns `None` if a new arena is
-    /// needed and the request for the arena fails.
     fn new_pool(&mut self, class: usize) -> Option<PoolId> {
         if !self.arenas.has_usable() {
             if self.faults.call_fails() {

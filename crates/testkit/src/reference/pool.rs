@@ -1,31 +1,27 @@
-//! The pools of the model. A pool is divided into blocks of one size. The division is done block by
-//! block, on demand, so a part of the pool may not have been divided ("carved") yet.
+//! The pools of the model, which are carved into blocks one by one.
 
 use super::rules::{HEADER, Rules};
 
 /// A pool that has been used for a size class at least once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
-    /// The size class of the pool. For an empty pool, this is the class that the pool had last.
+    /// The size class of the pool. An empty pool keeps its last class.
     pub class: usize,
     /// The number of live blocks in the pool.
     pub live: usize,
-    /// The offsets of the free blocks that were carved before. The block at the last offset is
-    /// allocated first.
+    /// The offsets of the free blocks carved so far. The last one is allocated first.
     pub free: Vec<usize>,
     /// The offset in the pool at which the next block will be carved.
     pub next_offset: usize,
 }
 
 impl Pool {
-    /// Returns an empty pool of `class` in which only the first block is carved.
     pub(super) fn fresh(class: usize, rules: &Rules) -> Self {
         let next_offset = HEADER + rules.block_size(class);
         Self { class, live: 0, free: vec![HEADER], next_offset }
     }
 
-    /// Allocates a free block of the pool and returns its offset. If that was the last free block,
-    /// carves the next one, unless the pool is used up.
+    /// Allocates a block and returns its offset. Carves another if no free block is left.
     pub(super) fn take(&mut self, rules: &Rules) -> usize {
         let offset = self.free.pop().expect("only a pool with a free block serves");
         self.live += 1;
@@ -43,18 +39,15 @@ impl Pool {
         }
     }
 
-    /// Frees the block at `offset`, which becomes the next block to be allocated.
     pub(super) fn put(&mut self, offset: usize) {
         self.live -= 1;
         self.free.push(offset);
     }
 
-    /// Returns true if the pool has no free block left.
     pub(super) fn is_full(&self) -> bool {
         self.free.is_empty()
     }
 
-    /// Returns true if the pool has no live block.
     pub(super) fn is_empty(&self) -> bool {
         self.live == 0
     }

@@ -1,56 +1,48 @@
-//! The sizes and rules in which the versions of CPython's small-block allocator differ.
+//! The sizes and rules that differ between the versions of CPython.
 
-/// The size of a pool's header in bytes. It is the same in every version of CPython on 64-bit
-/// platforms.
+/// The size of a pool's header in bytes, in every 64-bit CPython.
 pub const HEADER: usize = 48;
 
-/// The condition under which a reallocation leaves a block in place. `B` is the size of the block,
-/// and `n` is the requested new size, both in bytes.
+/// The condition under which a block of `B` bytes stays in place when it is resized to `n` bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Realloc {
-    /// The block stays if `n <= B` and `4 * n > 3 * B`. This is CPython's rule.
+    /// The block stays if `n <= B` and `4 * n > 3 * B`, as in CPython.
     ThreeQuarters,
-    /// The block stays if [`ThreeQuarters`](Self::ThreeQuarters) says so, and also if a new block
-    /// of `n` bytes would have the same size class as the old one.
+    /// Like [`ThreeQuarters`](Self::ThreeQuarters), but a block also stays within its size class.
     WithinClass,
 }
 
-/// The sizes and rules of one kind of heap, such as the heap of a CPython version.
+/// The sizes and rules of one kind of heap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// The difference between the block sizes of adjacent size classes, in bytes. Blocks are also
-    /// aligned to this number of bytes. In CPython, this constant is `ALIGNMENT`.
+    /// The alignment of blocks, and the step between size classes. CPython: `ALIGNMENT`.
     pub alignment: usize,
-    /// The size in bytes of the largest request that gets a block from a pool. In CPython, this
-    /// constant is `SMALL_REQUEST_THRESHOLD`.
+    /// The largest request for a pool, in bytes. CPython: `SMALL_REQUEST_THRESHOLD`.
     pub threshold: usize,
     /// The size of a pool in bytes. CPython: `POOL_SIZE`.
     pub pool_size: usize,
     /// The size of an arena in bytes. CPython: `ARENA_SIZE`.
     pub arena_size: usize,
-    /// True if the last usable arena is retained even when all of its pools are available.
+    /// True if the last usable arena stays mapped even when all of its pools are available.
     pub retain_last_arena: bool,
-    /// The condition under which a reallocation leaves a block in place.
+    /// The condition under which a resized block stays in place.
     pub realloc: Realloc,
-    /// True if a request for 0 bytes gets a block of the smallest class. If false, such a request
-    /// goes to the layer below.
+    /// True if requests for 0 bytes get a block from a pool.
     pub zero_in_pools: bool,
 }
 
 impl Rules {
-    /// The rules of CPython 3.3 to 3.7.3: size classes in steps of 8 bytes up to 512 bytes, 4 KiB
-    /// pools, and 256 KiB arenas.
+    /// CPython 3.3 to 3.7.3: classes in steps of 8 bytes, 4 KiB pools, 256 KiB arenas.
     pub const CLASSES_8_TO_512: Self = Self { alignment: 8, ..Self::POOLS_4K_GIVE_BACK_ALL };
 
-    /// The rules of CPython 3.7.4 to 3.8: 4 KiB pools and 256 KiB arenas. Every arena is unmapped
-    /// when all of its pools are available.
+    /// CPython 3.7.4 to 3.8: 4 KiB pools, 256 KiB arenas. Every free arena is unmapped.
     pub const POOLS_4K_GIVE_BACK_ALL: Self = Self { retain_last_arena: false, ..Self::POOLS_4K };
 
-    /// The rules of CPython 3.9: 4 KiB pools and 256 KiB arenas. The last usable arena is retained.
+    /// CPython 3.9: 4 KiB pools, 256 KiB arenas. The last usable arena is retained.
     pub const POOLS_4K: Self =
         Self { pool_size: 4 << 10, arena_size: 256 << 10, ..Self::POOLS_16K };
 
-    /// The rules of CPython 3.10 and later: 16 KiB pools and 1 MiB arenas.
+    /// CPython 3.10 and later: 16 KiB pools and 1 MiB arenas.
     pub const POOLS_16K: Self = Self {
         alignment: 16,
         threshold: 512,
@@ -61,8 +53,7 @@ impl Rules {
         zero_in_pools: false,
     };
 
-    /// Returns the rules of the given version of CPython, or `None` if this crate does not know
-    /// them.
+    /// Returns the rules of a version of CPython, or `None` if they are not known.
     pub const fn of_cpython((major, minor, patch): (u8, u8, u8)) -> Option<Self> {
         match (major, minor, patch) {
             (3, 7, 0..=3) => Some(Self::CLASSES_8_TO_512),
@@ -93,8 +84,7 @@ impl Rules {
         (self.pool_size - HEADER) / self.block_size(class)
     }
 
-    /// Returns the size class of a request for `size` bytes, or `None` if the request goes to the
-    /// layer below instead of a pool.
+    /// Returns the size class of a request, or `None` if no pool serves it.
     pub const fn class(&self, size: usize) -> Option<usize> {
         match size {
             0 if self.zero_in_pools => Some(0),

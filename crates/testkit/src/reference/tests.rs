@@ -1,15 +1,14 @@
-//! Tests each rule of the model with a case that is small enough to be worked out by hand.
+//! Tests each rule of the model with a case that can be worked out by hand.
 
 use super::*;
 use crate::failing::Plan;
 
-/// Rules with which a pool has seven blocks of 512 bytes, and an arena has 64 pools.
+/// Pools of seven blocks of 512 bytes, and arenas of 64 pools.
 const RULES: Rules = Rules::POOLS_4K;
 const POOL: usize = 7;
 const ARENA: usize = 64 * POOL;
 
-/// The result of a request that the layer below answers. The model records no place for such a
-/// block.
+/// The place of a block that no pool serves.
 const BELOW: Option<Spot> = None;
 
 fn heap(rules: Rules) -> Reference {
@@ -87,9 +86,7 @@ fn a_free_arena_is_unmapped_unless_the_rules_retain_the_last_one() {
 fn the_only_free_arena_is_unmapped_if_it_is_not_the_last_usable_one() {
     let mut heap = heap(RULES);
     let blocks = fill(&mut heap, 2 * ARENA);
-    // One block of the second arena stays live. While the first arena is emptied, it has at most as
-    // many available pools as the second. The first arena therefore stays before the second in the
-    // list of usable arenas, and is not the last one when it becomes empty.
+    // The second arena keeps a live block, so it stays behind the first in the usable arenas.
     drain(&mut heap, &blocks[ARENA + 1..]);
     drain(&mut heap, &blocks[..ARENA]);
     assert_eq!(heap.state().arenas.keys().copied().collect::<Vec<_>>(), [1]);

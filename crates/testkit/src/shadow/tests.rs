@@ -1,11 +1,10 @@
-//! Tests of the shadow. Each test breaks one rule of an allocator, and the shadow must detect this.
+//! Each test breaks one rule, which the shadow must detect.
 
 use super::*;
 
 #[repr(align(16))]
 struct Memory([u8; 64]);
 
-/// Calls `body` with 64 zeroed bytes and an empty shadow.
 fn in_memory(body: impl FnOnce(NonNull<u8>, Shadow)) {
     let mut memory = Memory([0; 64]);
     body(NonNull::from(&mut memory.0).cast(), Shadow::new(16));

@@ -1,16 +1,6 @@
-//! Generates sequences of operations: random sequences, and phases that fill and drain arenas.
+//! Generates operations: random sequences, and phases that fill and drain arenas.
 //!
-//! A random sequence can find cases that nobody thought of. But it mixes allocations and frees, so
-//! it seldom empties a pool or an arena. Phases do empty pools and arenas:
-//!
-//! ```text
-//!   live │      ╱‾‾╲fill     ╱‾‾‾‾╲
-//!        │ fill╱    drain╲__╱      ╲drain, all but one in k
-//!        │    ╱                     ‾‾‾‾‾‾‾‾churn
-//! ```
-//!
-//! A sequence depends only on its seed. The same seed therefore gives the same sequence in every
-//! run and on every machine.
+//! Random sequences seldom empty a pool or an arena, so phases do that on purpose.
 
 mod script;
 mod sizes;
@@ -23,7 +13,7 @@ pub use self::{
 };
 use crate::{op::Op, reference::Rules};
 
-/// Returns a strategy that generates sequences of random operations on 64 slots.
+/// Returns a strategy for sequences of random operations on 64 slots.
 pub fn random(rules: &Rules) -> impl Strategy<Value = Vec<Op>> + use<> {
     Sizes::any(rules).prop_flat_map(|sizes| prop::collection::vec(op(sizes), 1..400))
 }
@@ -38,8 +28,7 @@ fn op(sizes: Sizes) -> impl Strategy<Value = Op> {
     })
 }
 
-/// Returns a strategy that generates scripts. A script repeatedly fills up to `arenas` arenas and
-/// drains them again.
+/// Returns a strategy for scripts that repeatedly fill up to `arenas` arenas and drain them.
 pub fn phases(rules: &Rules, arenas: usize) -> impl Strategy<Value = Script> + use<> {
     let others = prop::collection::vec(phase(rules, arenas), 1..6);
     (any::<u64>(), fill(rules, arenas), others).prop_map(|(seed, fill, mut phases)| {
@@ -48,7 +37,6 @@ pub fn phases(rules: &Rules, arenas: usize) -> impl Strategy<Value = Script> + u
     })
 }
 
-/// Returns a strategy that generates phases which fill up to `arenas` arenas.
 fn fill(rules: &Rules, arenas: usize) -> impl Strategy<Value = Phase> + use<> {
     let (room, step) = (arenas * rules.arena_size, rules.alignment);
     (Sizes::any(rules), 1..=16_usize).prop_map(move |(sizes, sixteenths)| {

@@ -1,5 +1,3 @@
-//! The phases of a simulated program, and the operations of each phase.
-
 use proptest::{
     prelude::*,
     test_runner::{RngAlgorithm, TestRng},
@@ -8,7 +6,7 @@ use proptest::{
 use super::sizes::Sizes;
 use crate::op::Op;
 
-/// The order in which blocks are freed.
+/// The order in which blocks are freed. Ages are approximate after the first free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// The oldest block is freed first.
@@ -25,22 +23,20 @@ pub enum Order {
 pub enum Phase {
     /// Allocates `blocks` blocks, whose sizes are drawn from `sizes`.
     Fill { sizes: Sizes, blocks: usize },
-    /// Frees live blocks in this `order`. One of every `keep_one_in` blocks stays live. If
-    /// `keep_one_in` is 0, every block is freed.
+    /// Frees the live blocks in this `order`, but keeps one in `keep_one_in` (0 keeps none).
     Drain { order: Order, keep_one_in: usize },
-    /// Plays `ops` random operations, each of which allocates, reallocates or frees a block. As
-    /// many blocks are allocated as freed, so the number of live blocks stays about the same.
+    /// Plays `ops` random operations, which allocate about as many blocks as they free.
     Churn { sizes: Sizes, ops: usize },
-    /// Plays `ops` operations, each of which reallocates a random live block.
+    /// Resizes a random live block `ops` times.
     Resize { sizes: Sizes, ops: usize },
 }
 
-/// The phases of a simulated program, and the seed for the random choices in these phases.
+/// The phases of a simulated program, and the seed of their random choices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Script {
     /// The seed of the random choices.
     pub seed: u64,
-    /// The phases, in the order in which they are played.
+    /// The phases, in order.
     pub phases: Vec<Phase>,
 }
 
@@ -52,22 +48,19 @@ impl Script {
     }
 }
 
-/// A generator of operations, which keeps track of the slots that hold a live block.
+/// A generator of operations, which knows the slots that hold a live block.
 #[derive(Debug)]
 pub struct Generator {
     rng: TestRng,
-    /// The slots that hold a block. Until the first block is freed, the slots are sorted by the age
-    /// of their blocks, oldest first.
+    /// The slots that hold a block. Until the first free, the oldest block comes first.
     live: Vec<usize>,
-    /// The slots that held a block earlier and are now empty.
     vacant: Vec<usize>,
-    /// The number of slots in `live` and `vacant` together.
     slots: usize,
     ops: Vec<Op>,
 }
 
 impl Generator {
-    /// Creates a generator, with no live block. Its random choices depend only on `seed`.
+    /// Creates a generator whose random choices depend only on `seed`.
     pub fn new(seed: u64) -> Self {
         let mut bytes = [0x5a; 16];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
@@ -80,8 +73,7 @@ impl Generator {
         }
     }
 
-    /// Returns the operations of `phase`. They must be played after the operations of all earlier
-    /// phases, because they refer to the slots that those operations filled.
+    /// Returns the operations of `phase`, to be played after those of all earlier phases.
     pub fn ops(&mut self, phase: &Phase) -> Vec<Op> {
         match phase {
             Phase::Fill { sizes, blocks } => (0..*blocks).for_each(|_| self.allocate(sizes)),
@@ -127,7 +119,6 @@ impl Generator {
         match self.rng.random_range(0..8) {
             0..=2 => self.allocate(sizes),
             3 => self.resize(sizes),
-            // Three of every eight operations free a block, and three allocate one.
             4..=6 => self.free(),
             // The slot was never used, so this operation frees null.
             _ => self.ops.push(Op::Free { slot: self.slots }),
