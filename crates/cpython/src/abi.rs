@@ -13,8 +13,7 @@ use allocator_api::{Domain, VTable};
 
 use crate::loader::{clear_error, symbol};
 
-/// Declares a struct of pointers to C functions, and a function that looks them up. A field lists
-/// several symbols if the name differs between versions of CPython.
+/// Declares a struct of pointers to C functions, whose names may depend on the version of CPython.
 macro_rules! c_functions {
     ($(#[$meta:meta])* struct $name:ident {$(
         $(#[$doc:meta])*
@@ -34,8 +33,7 @@ macro_rules! c_functions {
             /// As for [`CPython::find_in`].
             unsafe fn find(handle: *mut c_void) -> Option<Self> {
                 Some(Self {
-                    // SAFETY: the type is that of the C declaration, and the handle is valid
-                    // (contract).
+                    // SAFETY: the C declaration has this type, and the handle is valid (contract).
                     $($field: None$(.or_else(|| unsafe { symbol(handle, $symbol) }))+?,)+
                 })
             }
@@ -90,8 +88,7 @@ pub(crate) type Interpreter = NonNull<c_void>;
 /// A function that creates a built-in module, and returns the module or its definition.
 pub(crate) type ModuleInit = unsafe extern "C" fn() -> *mut c_void;
 
-/// An entry of CPython's table of built-in modules (`struct _inittab`), which ends with a null
-/// name.
+/// An entry of CPython's table of built-in modules (`struct _inittab`). The last one has no name.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(crate) struct BuiltinModule {
@@ -99,7 +96,6 @@ pub(crate) struct BuiltinModule {
     pub(crate) init: Option<ModuleInit>,
 }
 
-/// The CPython in this process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CPython {
     core: CoreFunctions,
@@ -144,7 +140,7 @@ impl CPython {
     ///
     /// As for [`find_in`](Self::find_in).
     unsafe fn find_all(handle: *mut c_void) -> Option<Self> {
-        // SAFETY: every symbol gets the type of its C declaration, and the handle is valid
+        // SAFETY: each symbol has the type of its C declaration, and the handle is valid
         // (contract).
         unsafe {
             Some(Self {
@@ -161,8 +157,8 @@ impl CPython {
 
     pub(crate) fn allocator(&self, domain: Domain) -> VTable {
         let mut vtable = MaybeUninit::uninit();
-        // SAFETY: CPython has this domain, so it fills in all five words. The call is allowed at
-        // any time, even before CPython is initialised and after it is finalized.
+        // SAFETY: CPython fills in all five words for any of its domains, and can do so at any
+        // time.
         unsafe {
             (self.core.get_allocator)(domain as c_uint, vtable.as_mut_ptr());
             vtable.assume_init()
@@ -198,7 +194,6 @@ impl CPython {
         unsafe { (self.core.holds_gil)() != 0 }
     }
 
-    /// Returns an address inside CPython's own code.
     pub(crate) fn code_address(&self) -> *const c_void {
         self.core.set_allocator as *const c_void
     }

@@ -55,7 +55,6 @@ pub(crate) enum Refusal {
     LoadedLate(OsString),
 }
 
-/// Decides whether to install the heap, and returns the lock that protects it.
 pub(crate) fn decide(
     python: &CPython,
     settings: &Settings,
@@ -83,7 +82,6 @@ pub(crate) fn decide(
     Ok(guard)
 }
 
-/// Returns the lock that protects the heap, or a refusal if this CPython is not supported.
 fn guard_for(version_text: &str, shares_refcounts: bool) -> Result<Guard, Refusal> {
     let version = Version::parse(version_text)
         .ok_or_else(|| Refusal::UnreadableVersion(version_text.to_owned()))?;

@@ -14,10 +14,9 @@ pub(crate) const SERVED: [Domain; 2] = [Domain::Mem, Domain::Obj];
 /// The origin of the allocator that is in force for a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Server {
-    /// One of CPython's own allocators, which have no context.
+    /// An allocator of CPython. It has no context.
     CPython,
-    /// One of CPython's hooks, which have a context. Before initialisation, the only one is the
-    /// debug allocator.
+    /// A hook of CPython. It has a context and, before initialisation, is the debug allocator.
     Hook,
     Obmalloc,
     Library(PathBuf),

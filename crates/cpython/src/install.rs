@@ -8,8 +8,8 @@
 //!
 //! The layers called `Counting` exist only if the user requests statistics.
 //!
-//! The domains mem and obj share one heap, because some extensions free a block in one domain that
-//! they allocated in the other.
+//! CPython's domains mem and obj share one heap, because some extensions allocate a block in one
+//! domain and free it in the other.
 
 use allocator_api::{
     CAllocator, VTable,
@@ -31,10 +31,8 @@ use crate::{
 /// The largest request that the heap serves, in bytes.
 pub(crate) const SMALL: usize = Pools16K::SIZES.small_threshold;
 
-/// The only heap of a CPython with one GIL.
-///
-/// Its metadata has pages of its own. In CPython's raw domain, a program could hook an allocation
-/// and remove the hook before the metadata is freed.
+/// The only heap of a CPython with one GIL. Its metadata is not in CPython's raw domain, because a
+/// program may hook that domain and later remove the hook.
 type GilHeap = GilHeld<Heap<Arenas, PageBlocks, Pools16K>>;
 
 type Arenas = KnownArenas<RetainingArenas<MmapArenas>, PageBlocks, Pools16K>;
@@ -58,7 +56,6 @@ pub(crate) struct Installation {
 }
 
 impl Installation {
-    /// Makes the heap serve CPython's domains mem and obj.
     pub(crate) fn new(python: &CPython, guard: Guard, settings: &Settings) -> Self {
         let lower = Lower::new(python);
         let (heap, vtables, counters) = match guard {
@@ -101,7 +98,6 @@ impl Installation {
         }
     }
 
-    /// Returns the counts of each domain of [`SERVED`], or `None` without statistics.
     pub(crate) fn requested(&self) -> Option<[Counts; 2]> {
         self.counters.as_ref().map(|counters| counters.above.map(Counting::counts))
     }
@@ -119,14 +115,13 @@ fn stack<B: Blocks + Sync + 'static>(
     settings: &Settings,
 ) -> (&'static B, [VTable; 2], Option<Counters>) {
     if settings.stats.is_none() {
-        // SAFETY: CPython's raw domain and its own allocators never call the domains mem and obj,
-        // so `lower` never calls back into the heap.
+        // SAFETY: CPython's raw and own allocators never call mem or obj, so `lower` never calls
+        // back.
         let pymalloc = leak(unsafe { Pymalloc::new(heap, lower) });
         return (pymalloc.access(), [VTable::of(pymalloc); 2], None);
     }
     let below = leak(Counting::new(lower, SMALL));
-    // SAFETY: CPython's raw domain and its own allocators never call the domains mem and obj, so
-    // `lower` never calls back into the heap.
+    // SAFETY: CPython's raw and own allocators never call mem or obj, so `lower` never calls back.
     let pymalloc = leak(unsafe { Pymalloc::new(heap, below) });
     let above = SERVED.map(|_| leak(Counting::new(CAllocator::of(pymalloc), SMALL)));
     (pymalloc.access(), above.map(VTable::of), Some(Counters { above, below }))

@@ -1,28 +1,21 @@
 //! A heap for each interpreter, from CPython 3.12 on.
 //!
-//! | the calling thread holds | heap |
-//! | --- | --- |
-//! | the main interpreter's GIL | the main interpreter's |
-//! | another interpreter's GIL | that interpreter's, and the thread's own until `_imp` exists |
-//! | no GIL | the thread's own |
-//!
-//! CPython's domains mem and obj may be called only by a thread that holds the GIL of its
-//! interpreter. The GIL therefore also serves as the lock of the interpreter's heap.
+//! A thread may call CPython's object allocators only while it holds the GIL of its interpreter.
+//! The GIL therefore also serves as the lock of the interpreter's heap.
 //!
 //! A thread may free a block of a heap whose GIL it does not hold. The block then waits in a queue
 //! until a thread that holds that GIL reclaims it.
 //!
-//! The main interpreter keeps its heap even across a second `Py_Initialize`, because its address
-//! never changes.
+//! The main interpreter keeps its heap across a second `Py_Initialize`, because its address never
+//! changes.
 //!
 //! Every other interpreter has a capsule in its dictionary. CPython destroys the capsule when the
-//! interpreter ends, and the capsule's destructor then gives the heap up for reuse.
+//! interpreter ends, and the capsule's destructor gives the heap up for reuse.
 //!
 //! # Fork
 //!
 //! A forked child keeps only the heap whose GIL the forking thread holds, because other threads may
-//! have been changing the other heaps. If the parent had a single thread, the child keeps all
-//! heaps.
+//! have been changing the other heaps. A parent with a single thread passes on all of its heaps.
 
 mod current;
 mod entries;
@@ -46,22 +39,18 @@ const CAPSULE: &CStr = c"obmalloc.heap";
 /// True if the process had only one thread just before the last fork.
 static HAD_ONE_THREAD: AtomicBool = AtomicBool::new(false);
 
-/// Stores CPython's functions for interpreters and registers the handlers for `fork`. Must be
-/// called before the heap is installed.
+/// Stores CPython's functions and handles forks. Must be called before the heap is installed.
 pub(crate) fn watch(python: &CPython) {
     current::watch(python);
     // SAFETY: the handlers have the expected types, and this library is never unloaded.
     unsafe { libc::pthread_atfork(Some(before_fork), None, Some(in_child)) };
 }
 
-/// Returns true if the calling thread holds the GIL of the main interpreter.
 pub(crate) fn main_is_current() -> bool {
     current::interpreter().is_some_and(current::is_main)
 }
 
 /// Prepares the heap of the current interpreter, which is about to create its first module.
-///
-/// The main interpreter gets its heap at its first request instead.
 ///
 /// # Safety
 ///
@@ -71,15 +60,14 @@ pub(crate) unsafe fn start(python: &CPython) {
         return;
     };
     if current::is_main(interpreter) {
-        // SAFETY: this thread holds the GIL (contract of `start`) and may release it, because no
-        // other thread runs Python code before the interpreter has imported anything.
+        // SAFETY: this thread holds the GIL and may release it, because no Python code has run yet.
         unsafe { current::find_offset(python) };
         return;
     }
     // An interpreter that ended without destroying its capsule leaves its entry behind. A new
     // interpreter at the same address must not take over that entry.
     if let Some(entry) = entry() {
-        // SAFETY: this thread holds the GIL of the interpreter at the entry's address. The
+        // SAFETY: this thread holds the GIL of the interpreter at the entry's address, and the
         // interpreter that used the entry before no longer exists.
         unsafe { entry.release() };
     }
@@ -100,8 +88,7 @@ unsafe fn open_heap(functions: &InterpreterFunctions, interpreter: Interpreter) 
     let entry = entries::claim();
     let place: *mut c_void = ptr::from_ref(entry).cast_mut().cast();
     // SAFETY: this thread holds the GIL of `interpreter`, so it may call CPython, and it has
-    // claimed the entry. The capsule's destructor expects a pointer to an entry, and `place` is
-    // one.
+    // claimed the entry. The capsule points to an entry, as its destructor expects.
     unsafe {
         let capsule = (functions.capsule_new)(place, CAPSULE.as_ptr(), end_of_interpreter);
         let dict = (functions.interpreter_dict)(interpreter.as_ptr());
@@ -163,17 +150,15 @@ extern "C" fn in_child() {
 fn has_one_thread() -> bool {
     // SAFETY: the name is a C string.
     let variable = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__libc_single_threaded".as_ptr()) };
-    // SAFETY: `variable` is null or points to glibc's variable of type `char`, which only it
-    // writes.
+    // SAFETY: `variable` is null or points to glibc's `char`, which only glibc writes.
     unsafe { variable.cast::<c_char>().as_ref() }.is_some_and(|single| *single != 0)
 }
 
-/// Returns the entry of the current interpreter, if that interpreter has a heap.
 fn entry() -> Option<&'static Entry> {
     entries::find(current::interpreter()?.as_ptr())
 }
 
-/// Like [`entry`], but first gives the main interpreter a heap if it has none.
+/// Returns the current interpreter's entry, after giving the main interpreter a heap if needed.
 #[cold]
 fn entry_or_main() -> Option<&'static Entry> {
     let interpreter = current::interpreter()?;
@@ -188,8 +173,7 @@ fn entry_or_main() -> Option<&'static Entry> {
     Some(&MAIN)
 }
 
-/// Returns true if this thread holds the main GIL and the main interpreter has a heap. Always false
-/// until [`current::find_offset`] has succeeded.
+/// Returns true only if this thread holds the main GIL and the main interpreter has a heap.
 #[inline(always)]
 fn main_is_at_hand() -> bool {
     current::is_at_hand(MAIN.interpreter())
@@ -218,8 +202,7 @@ unsafe fn free_elsewhere(block: BlockPtr) {
 pub(crate) struct PerInterpreter;
 
 impl PerInterpreter {
-    /// Counts the memory of the main interpreter's heap, the calling thread's heap and heaps
-    /// without an owner.
+    /// Counts the memory of the main interpreter's heap, this thread's heap and unowned heaps.
     ///
     /// # Safety
     ///
@@ -244,15 +227,13 @@ unsafe impl Blocks for PerInterpreter {
         if !main_is_at_hand() {
             return None;
         }
-        // SAFETY: this thread holds the main GIL. The heap never calls back, so no other reference
-        // exists.
+        // SAFETY: this thread holds the main GIL, and the heap never calls back into this code.
         unsafe { MAIN.heap() }.alloc_listed(class)
     }
 
     fn alloc(&self, class: SizeClass<ThreadGeometry>) -> Option<BlockPtr> {
         match entry_or_main() {
-            // SAFETY: the thread holds the entry's GIL. The heap never calls back, so no other
-            // reference exists.
+            // SAFETY: this thread holds the entry's GIL, and the heap never calls back.
             Some(entry) => unsafe { entry.heap() }.alloc(class),
             None => PerThread.alloc_listed(class).or_else(|| PerThread.alloc(class)),
         }
@@ -260,8 +241,7 @@ unsafe impl Blocks for PerInterpreter {
 
     fn trim(&self) {
         match entry() {
-            // SAFETY: the thread holds the entry's GIL. The heap never calls back, so no other
-            // reference exists.
+            // SAFETY: this thread holds the entry's GIL, and the heap never calls back.
             Some(entry) => unsafe { entry.heap() }.flush(),
             None => PerThread.flush(),
         }
@@ -273,8 +253,7 @@ unsafe impl Blocks for PerInterpreter {
             // SAFETY: the thread holds the main GIL, and `block` may be freed (contract of `free`).
             unsafe { MAIN.heap().free(block) };
         } else {
-            // SAFETY: `block` came from one of these heaps and is not used again (contract of
-            // `free`).
+            // SAFETY: `block` came from one of these heaps and is not used again (contract).
             unsafe { free_elsewhere(block) };
         }
     }
@@ -284,8 +263,7 @@ unsafe impl Blocks for PerInterpreter {
         if !PerThread.holds(ptr.addr().get()) {
             return Some(ptr);
         }
-        // SAFETY: a pointer into an arena of these heaps must be a block in use (contract of
-        // `free_if_ours`).
+        // SAFETY: a pointer into an arena of these heaps is a block in use (contract).
         unsafe { self.free(BlockPtr::from_start(ptr)) };
         None
     }

@@ -38,8 +38,7 @@ fn find_in(name: &CStr) -> Option<CPython> {
     found
 }
 
-/// Returns the names of the loaded libraries. The program itself has an empty name, and is left
-/// out.
+/// Returns the names of the loaded libraries, without the program, whose name is empty.
 fn loaded_libraries() -> Vec<CString> {
     let mut names = Vec::new();
     loader::visit_loaded(|info| {

@@ -30,8 +30,8 @@ use crate::{
     settings::{Settings, StatsPlace, Switch},
 };
 
-// The unwinder is linked statically, because every child process inherits LD_PRELOAD and loads this
-// library. A shared unwinder would cause two thirds of that cost.
+// The unwinder is linked statically, because a shared one would triple the cost of loading this
+// library in every child process.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[link(name = "gcc_eh", kind = "static", modifiers = "-bundle")]
 unsafe extern "C" {}
@@ -93,7 +93,6 @@ fn report_late(settings: &Settings) {
     Start { python, settings: settings.clone(), options, outcome: Err(refusal) }.report();
 }
 
-/// Prints why the heap is not installed, unless the settings suppress that.
 fn say_refused(refusal: &Refusal, settings: &Settings) {
     if !settings.is_silent() {
         say(format_args!("not installed: {refusal}"));
@@ -133,8 +132,7 @@ impl Start {
     }
 }
 
-/// Prints one line on stderr. Errors are ignored, because a closed stderr must not stop the
-/// program.
+/// Prints one line on stderr, and ignores errors such as a closed stderr.
 fn say(line: impl Display) {
     let _ = writeln!(io::stderr(), "obmalloc: {line}");
 }

@@ -32,7 +32,6 @@ pub(crate) fn clear_error() {
     }
 }
 
-/// Calls `visit` for the program and each loaded library, until `visit` returns `Break`.
 pub(crate) fn visit_loaded<V>(mut visit: V)
 where
     V: FnMut(&libc::dl_phdr_info) -> ControlFlow<()>,
@@ -64,8 +63,7 @@ impl Code {
     /// Returns the program or library that contains `address`.
     pub(crate) fn at(address: *const c_void) -> Self {
         let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
-        // SAFETY: `dladdr` accepts any address. If it fills in nothing, `info` stays zeroed, which
-        // is valid.
+        // SAFETY: `dladdr` accepts any address, and `info` stays zeroed if nothing contains it.
         let info = unsafe {
             libc::dladdr(address, info.as_mut_ptr());
             info.assume_init()

@@ -10,10 +10,10 @@ use raw_mem::MemAlloc;
 
 use crate::abi::{CPython, RawFunctions};
 
-/// True if CPython was reinitialised, so that blocks of its own allocator may be live.
+/// True after a second `Py_Initialize`, when blocks of CPython's own allocator may be live.
 static WAS_REINITIALISED: AtomicBool = AtomicBool::new(false);
 
-/// Records a reinitialisation. Must be called before the heap sees a block of CPython's allocator.
+/// Must be called before the heap sees a block of CPython's own allocator.
 pub(crate) fn note_reinit() {
     WAS_REINITIALISED.store(true, Relaxed);
 }
@@ -26,8 +26,8 @@ pub(crate) fn was_reinitialised() -> bool {
 /// CPython's raw domain, called by its public functions, so that hooks in that domain see the
 /// calls.
 ///
-/// After a reinitialisation, requests go to CPython's own allocator instead. It recognises its own
-/// blocks, and forwards all others to the raw domain.
+/// After a second `Py_Initialize`, requests go to CPython's own allocator instead. It recognises
+/// its own blocks, and forwards all others to the raw domain.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lower {
     raw: RawFunctions,
@@ -37,16 +37,14 @@ pub(crate) struct Lower {
 impl Lower {
     /// Stores CPython's own allocator for obj. Must be called before the heap is installed.
     pub(crate) fn new(python: &CPython) -> Self {
-        // SAFETY: the vtable is that of CPython's own allocator. `Lower` calls it only for requests
-        // to mem and obj, as CPython itself would.
+        // SAFETY: the vtable is CPython's own, and `Lower` calls it only as CPython itself would.
         let cpython = unsafe { CAllocator::new(python.allocator(Domain::Obj)) };
         Self { raw: python.raw, cpython }
     }
 }
 
-// SAFETY: the raw domain keeps the promises of `MemAlloc` on every thread and at any time.
-// CPython's own allocator keeps them for requests to mem and obj, and accepts blocks of the raw
-// domain.
+// SAFETY: the raw domain keeps the promises of `MemAlloc` on every thread at any time. CPython's
+// own allocator keeps them for mem and obj, and accepts blocks of the raw domain.
 unsafe impl MemAlloc for Lower {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         if was_reinitialised() {

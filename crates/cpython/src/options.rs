@@ -31,7 +31,6 @@ pub(crate) enum OwnAllocator {
 /// The one-letter options with an argument, which is the rest of the word or the next word.
 const WITH_ARGUMENT: &[u8] = b"cmWX";
 
-/// The long option of CPython that takes the next word as its argument.
 const LONG_WITH_ARGUMENT: &[u8] = b"--check-hash-based-pycs";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +104,6 @@ impl CommandLine {
     }
 }
 
-/// Returns true if `word`, the argument of `-X`, is `dev` or begins with `dev=`.
 fn is_dev(word: &OsStr) -> bool {
     word.as_bytes().split(|byte| *byte == b'=').next() == Some(b"dev")
 }

@@ -31,9 +31,7 @@ const FIRST_MODULE: &CStr = c"_imp";
 
 struct Watch {
     python: CPython,
-    /// The heap's vtables of [`SERVED`].
     ours: [VTable; 2],
-    /// CPython's own vtables of [`SERVED`].
     cpythons: [VTable; 2],
     init_first_module: Option<ModuleInit>,
     /// True if an interpreter has started while the heap was in force.
@@ -60,12 +58,11 @@ pub(crate) fn watch(python: &CPython, ours: [VTable; 2]) {
 ///
 /// - The interpreter must not have started, because a running interpreter reads the table.
 unsafe fn replace_first_module(python: &CPython) -> Option<ModuleInit> {
-    // SAFETY: CPython initialises the variable statically.
+    // SAFETY: CPython initialises the variable statically, so it points to the table.
     let table = unsafe { python.builtin_modules.read() };
     let mut copy: Vec<BuiltinModule> = Vec::new();
     while copy.last().is_none_or(|entry| !entry.name.is_null()) {
-        // SAFETY: the table ends with an entry that has no name, which the loop has not reached
-        // yet.
+        // SAFETY: the last entry has no name, and the loop has not reached it yet.
         copy.push(unsafe { *table.add(copy.len()) });
     }
     let first = copy.iter_mut().find(|entry| {
@@ -73,8 +70,7 @@ unsafe fn replace_first_module(python: &CPython) -> Option<ModuleInit> {
         !entry.name.is_null() && unsafe { CStr::from_ptr(entry.name) } == FIRST_MODULE
     })?;
     let init = first.init.replace(create_first_module)?;
-    // SAFETY: programs may change the variable before the interpreter starts, and the copy is never
-    // freed.
+    // SAFETY: the interpreter has not started (contract), and the copy is never freed.
     unsafe { python.builtin_modules.write(copy.leak().as_ptr()) };
     Some(init)
 }
@@ -98,9 +94,8 @@ impl Watch {
         } else if self.was_in_force.load(Relaxed) {
             lower::note_reinit();
             for (domain, vtable) in SERVED.into_iter().zip(&self.ours) {
-                // SAFETY: every live block came from the heap or from CPython's own allocator. The
-                // heap forwards blocks of the latter to `Lower`, which returns them to it after
-                // `note_reinit`.
+                // SAFETY: every live block came from the heap or from CPython's own allocator,
+                // which gets its blocks back from `Lower` after `note_reinit`.
                 unsafe { self.python.set_allocator(domain, vtable) };
             }
         }

@@ -30,10 +30,9 @@ use crate::{
 
 const OBMALLOC: &str = "obmalloc";
 
-/// The reason in the report of a heap that was installed but is no longer in force.
+/// Why an installed heap is no longer in force.
 pub(crate) const REPLACED: &str = "it was installed, and then other functions were put over it";
 
-/// The statistics of this process.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     schema: u32,
@@ -63,7 +62,6 @@ struct Requests {
     refused: u64,
 }
 
-/// The small requests that the heap satisfied without the allocator below it.
 #[derive(Debug, Serialize)]
 struct Served {
     requests: u64,
@@ -114,11 +112,9 @@ impl Report {
         }
     }
 
-    /// Writes the report to `place`. If that fails, prints a line on stderr.
     pub(crate) fn write(&self, place: &StatsPlace) {
         let text = if place.is_json() { self.json() } else { self.to_string() };
         let Some(path) = place.path(self.pid) else {
-            // If stderr is closed, an error message could not be printed either.
             let _ = io::stderr().write_all(text.as_bytes());
             return;
         };
@@ -160,7 +156,7 @@ impl From<Tally> for Requests {
 }
 
 impl Served {
-    /// Subtracts the requests that the heap forwarded to the allocator below it.
+    /// Subtracts the small requests that the heap forwarded to the allocator below it.
     fn new((requested, passed_below): ([Counts; 2], Tally)) -> Self {
         let all: u64 = requested.iter().map(|counts| counts.small.requests).sum();
         let bytes: u64 = requested.iter().map(|counts| counts.small.bytes).sum();

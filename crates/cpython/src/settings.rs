@@ -18,7 +18,6 @@ pub(crate) struct Settings {
     pub(crate) any: bool,
 }
 
-/// The value of `OBMALLOC`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Switch {
     On,
@@ -58,7 +57,6 @@ impl Settings {
         Self { switch, stats: StatsPlace::parse(stats), any }
     }
 
-    /// Returns true if the user does not want to be told that the heap is not in force.
     pub(crate) fn is_silent(&self) -> bool {
         matches!(self.switch, Switch::Quiet | Switch::Off)
     }

@@ -1,19 +1,20 @@
 //! Which interpreter the calling thread is running.
 //!
 //! A thread has a current thread state only while it holds the GIL of that state's interpreter.
-//! CPython: `_PyThreadState_Attach` and `detach_thread` in `Python/pystate.c` (3.12:
-//! `PyEval_RestoreThread`, `PyEval_SaveThread`).
 //!
-//! `PyThreadState_Swap` of 3.12 is an exception, because it sets the state before it takes the GIL.
-//! Finalization may end a thread in between. Destructors of thread-local variables must therefore
-//! not call CPython's allocators.
+//! Source: `_PyThreadState_Attach` and `detach_thread` in CPython's `Python/pystate.c`, and in 3.12
+//! `PyEval_RestoreThread` and `PyEval_SaveThread`.
+//!
+//! `PyThreadState_Swap` of 3.12 sets the state before it takes the GIL, and finalization may end a
+//! thread in between. Destructors of thread-local variables must not call CPython's allocators
+//! then.
 //!
 //! ```text
 //!   fs:[offset] ─► thread state ─► │ prev │ next │ interp │ …     the same from 3.12 to 3.15
 //! ```
 //!
-//! CPython exports no symbol for the thread-local variable that holds the current state. We search
-//! for the variable once and then read it directly, because the public function is slow.
+//! CPython exports no symbol for the variable that holds the current thread state. We search for it
+//! once, because reading it is much faster than CPython's public function.
 
 use std::{
     ffi::c_void,
@@ -37,11 +38,10 @@ const WORDS_BEFORE_INTERPRETER: usize = 2;
 
 static FUNCTIONS: OnceLock<InterpreterFunctions> = OnceLock::new();
 
-/// True if [`layout_holds`] has confirmed [`WORDS_BEFORE_INTERPRETER`].
+/// True after [`layout_holds`] has confirmed [`WORDS_BEFORE_INTERPRETER`].
 static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 
-/// The distance in bytes from the thread pointer to the variable that holds the current thread
-/// state.
+/// The distance from the thread pointer to the variable of the current thread state, in bytes.
 ///
 /// # Invariant
 ///
@@ -60,13 +60,12 @@ pub(super) fn functions() -> Option<&'static InterpreterFunctions> {
     FUNCTIONS.get()
 }
 
-/// Returns true if the calling thread holds the GIL of `interpreter`, without a call of CPython.
-/// Always false until [`find_offset`] has succeeded.
+/// Returns true if the calling thread holds the GIL of `interpreter`, without calling CPython.
+/// Always false until [`find_offset`] succeeds.
 #[inline(always)]
 pub(super) fn is_at_hand(interpreter: *const c_void) -> bool {
     let state = word::at(OFFSET.load(Relaxed));
-    // SAFETY: `state` is a thread state or, until `find_offset` succeeds, the thread's control
-    // block. Both have more than three words.
+    // SAFETY: a thread state and a thread's control block both have more than three words.
     !state.is_null() && unsafe { *state.add(WORDS_BEFORE_INTERPRETER) } == interpreter
 }
 
@@ -121,8 +120,7 @@ pub(super) unsafe fn find_offset(python: &CPython) {
     // SAFETY: the function may be called at any time.
     let state = unsafe { (functions.current_state)() };
     let without_gil = |look: &mut dyn FnMut()| {
-        // SAFETY: the thread holds the GIL and may release it (contract). The saved state is
-        // restored.
+        // SAFETY: the thread may release the GIL (contract), and restores the saved state.
         unsafe {
             let saved = (functions.save_thread)();
             look();
@@ -212,8 +210,7 @@ mod word {
     #[inline(always)]
     pub(super) fn at(offset: usize) -> *const *const c_void {
         let word;
-        // SAFETY: the word is a static thread-local variable or lies in the thread's control block
-        // (invariant of `OFFSET`).
+        // SAFETY: the word is static TLS or in the control block (invariant of `OFFSET`).
         unsafe {
             asm!(
                 "mov {word}, qword ptr fs:[{offset}]",

@@ -28,9 +28,9 @@ pub(super) struct Entry {
     interpreter: AtomicPtr<c_void>,
     /// # Invariant
     ///
-    /// Only the thread that holds the interpreter's GIL accesses this field. Without an
-    /// interpreter, only the thread that claimed the entry does or, for [`MAIN`], the thread that
-    /// holds the main GIL.
+    /// Only the thread that holds the interpreter's GIL accesses this field. In an entry without an
+    /// interpreter, only the thread that claimed it does or, for [`MAIN`], the holder of the main
+    /// GIL.
     heap: UnsafeCell<Option<OwnedHeap>>,
     /// True if the entry is reserved for one interpreter.
     is_claimed: AtomicBool,
@@ -79,14 +79,13 @@ impl Entry {
     /// # Safety
     ///
     /// - The entry must have an interpreter.
-    /// - The calling thread must hold the GIL of that interpreter, or be the only thread in
-    ///   CPython.
+    /// - The calling thread must hold that interpreter's GIL, or be the only thread in CPython.
     /// - The calling thread must not already hold a reference to this heap.
     #[inline(always)]
     #[expect(clippy::mut_from_ref, reason = "the GIL is the lock")]
     pub(super) unsafe fn heap(&self) -> &mut OwnedHeap {
-        // SAFETY: the GIL keeps other threads out, and the entry has an interpreter, so `heap` is
-        // `Some`.
+        // SAFETY: this thread has sole access (contract), and an entry with an interpreter has a
+        // heap.
         unsafe { (*self.heap.get()).as_mut().unwrap_unchecked() }
     }
 
@@ -108,8 +107,7 @@ impl Entry {
     ///
     /// # Safety
     ///
-    /// - The calling thread must hold the GIL of the entry's interpreter, or be the process's only
-    ///   one.
+    /// - The calling thread must hold the interpreter's GIL, or be the only thread in the process.
     pub(super) unsafe fn take(&self) -> Option<OwnedHeap> {
         self.interpreter.store(NO_INTERPRETER, Relaxed);
         // SAFETY: no other thread is inside the heap (contract of `take`).
@@ -134,7 +132,6 @@ pub(super) fn others() -> impl Iterator<Item = &'static Entry> {
     iter::successors(entry(&OTHERS), move |last| entry(&last.next))
 }
 
-/// Returns the entry of an interpreter, or `None` if that interpreter has no heap.
 pub(super) fn find(interpreter: *const c_void) -> Option<&'static Entry> {
     if MAIN.is_of(interpreter) {
         return Some(&MAIN);

@@ -67,8 +67,7 @@ print(len(bytearray(50 << 20)))
 /// The heap must leave enough addresses for the stacks of threads.
 #[test]
 fn threads_can_start_when_few_addresses_are_left() {
-    // The first thread loads what every thread needs. No thread may end under the limit, because
-    // the C library loads a library for that.
+    // The first start and the end of a thread load a library, so neither happens under the limit.
     let begin = r#"
 import os, threading
 threading.stack_size(256 << 10)

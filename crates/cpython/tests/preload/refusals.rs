@@ -31,7 +31,6 @@ fn refused_with(own: &Run, ours: &Run, lines: usize) -> String {
     said.concat()
 }
 
-/// Runs `python` with and without the library. Returns the line of refusal.
 fn refusal(python: &Python, lines: usize, set: impl Fn(&mut Command)) -> String {
     let go = |mut command: Command| {
         set(&mut command);

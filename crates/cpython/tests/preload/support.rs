@@ -64,7 +64,6 @@ pub(crate) fn preloaded(python: &Python) -> Command {
     command
 }
 
-/// Runs `code` with the library. Returns the output and the statistics of the process.
 pub(crate) fn run_counted(python: &Python, code: &str) -> (Run, Value) {
     let folder = TempDir::new().unwrap();
     let mut command = preloaded(python);

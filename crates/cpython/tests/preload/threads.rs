@@ -19,7 +19,6 @@ def items(page, count):
     return [{"id": i, "title": "item %d of %d" % (i, page)} for i in range(count)]
 "#;
 
-/// Runs `code` after [`RSS`] and returns the figures that it prints.
 fn figures<const N: usize>(mut command: Command, code: &str) -> [f64; N] {
     let run = run(command.args(["-W", "ignore", "-c", &format!("{RSS}{code}")]));
     assert!(run.status.success() && run.stderr.is_empty(), "{run:?}");
@@ -62,7 +61,7 @@ fn compare<const N: usize>(python: &Python, code: &str, limits: [AtMost; N]) {
     );
 }
 
-/// Prints the RSS after the main thread has dropped the objects of a thread pool.
+/// Returns code that prints the RSS after the main thread has dropped a thread pool's objects.
 fn idle_pool(workers: u32, count: u32) -> String {
     format!(
         r#"
@@ -182,7 +181,6 @@ os.wait()
     }
 }
 
-/// C functions that threads call with and without the GIL.
 const EXTENSION: &str = r#"
     #include <stdlib.h>
     #include <string.h>
