@@ -9,8 +9,8 @@
 //! The main interpreter keeps its heap across a second `Py_Initialize`, because its address never
 //! changes.
 //!
-//! Every other interpreter has a capsule in its dictionary. CPython destroys the capsule when the
-//! interpreter ends, and the capsule's destructor gives the heap up for reuse.
+//! Each interpreter except the main one has a capsule in its dictionary. When CPython ends the
+//! interpreter, the capsule's destructor gives the heap up for reuse.
 //!
 //! # Fork
 //!
@@ -95,8 +95,8 @@ unsafe fn open_heap(functions: &InterpreterFunctions, interpreter: Interpreter) 
         let failed = capsule.is_null()
             || dict.is_null()
             || (functions.dict_set_item)(dict, CAPSULE.as_ptr(), capsule) != 0;
-        // Assigning comes first, because releasing a capsule that is not in the dictionary destroys
-        // it. Its destructor then takes the heap away again.
+        // The entry is assigned first, because releasing a capsule that is not in the dictionary
+        // destroys it. The capsule's destructor then releases the entry.
         entry.assign(interpreter, heap);
         if failed {
             (functions.clear_error)();
@@ -118,8 +118,8 @@ unsafe extern "C" fn end_of_interpreter(capsule: *mut c_void) {
     let Some(entry) = (unsafe { place.cast::<Entry>().as_ref() }) else { return };
     let is_current =
         current::interpreter().is_some_and(|interpreter| entry.is_of(interpreter.as_ptr()));
-    // In a forked child, CPython also ends interpreters whose GIL this thread does not hold. If a
-    // new interpreter reuses the address of such an interpreter, `start` releases its entry.
+    // In a forked child, CPython also ends interpreters whose GIL this thread does not hold. Their
+    // entries stay until `start` finds a new interpreter at the same address.
     if is_current {
         // SAFETY: the calling thread holds the interpreter's GIL.
         unsafe { entry.release() };

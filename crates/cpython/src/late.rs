@@ -1,7 +1,7 @@
 //! A CPython that was loaded after the program had started, as in one-file programs of PyInstaller.
 //!
-//! The heap does not serve such a CPython, because the constructor of this library has already run.
-//! A line at exit says so.
+//! The constructor of this library cannot see a CPython that is loaded later, so the heap does not
+//! serve it. A line at exit says so.
 
 use std::{
     ffi::{CStr, CString},

@@ -13,7 +13,8 @@ use crate::abi::{CPython, RawFunctions};
 /// True after a second `Py_Initialize`, when blocks of CPython's own allocator may be live.
 static WAS_REINITIALISED: AtomicBool = AtomicBool::new(false);
 
-/// Must be called before the heap sees a block of CPython's own allocator.
+/// Records that blocks of CPython's own allocator are live. Must precede the heap's first such
+/// block.
 pub(crate) fn note_reinit() {
     WAS_REINITIALISED.store(true, Relaxed);
 }
@@ -26,8 +27,8 @@ pub(crate) fn was_reinitialised() -> bool {
 /// CPython's raw domain, called by its public functions, so that hooks in that domain see the
 /// calls.
 ///
-/// After a second `Py_Initialize`, requests go to CPython's own allocator instead. It recognises
-/// its own blocks, and forwards all others to the raw domain.
+/// After a second `Py_Initialize`, requests go to CPython's own allocator, which forwards blocks
+/// that are not its own to the raw domain.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lower {
     raw: RawFunctions,

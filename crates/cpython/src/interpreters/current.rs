@@ -45,8 +45,8 @@ static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 ///
 /// # Invariant
 ///
-/// Until the variable is found, the value is 0, where each thread has a pointer to its control
-/// block. The third word of a control block is never the address of an interpreter.
+/// The value is 0 until the variable is found. At distance 0, each thread has a pointer to its
+/// control block, whose third word is never the address of an interpreter.
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
 /// Stores CPython's functions for interpreters. Must be called before the heap is installed.
@@ -171,8 +171,8 @@ impl Locals {
         if found.start.is_aligned() { found } else { Self::NONE }
     }
 
-    /// Finds the only word that is `state` while this thread holds the GIL, and null while it does
-    /// not. `without_gil` must release the GIL, call its argument, and take the GIL again.
+    /// Finds the only word that is `state` under the GIL and null without it. `without_gil` must
+    /// release the GIL, call its argument, and take the GIL again.
     fn find(&self, state: *mut c_void, without_gil: impl FnOnce(&mut dyn FnMut())) -> Option<Word> {
         let mut candidates: Vec<_> = self.words().filter(|word| word.read() == state).collect();
         without_gil(&mut || candidates.retain(|word| word.read().is_null()));

@@ -23,8 +23,8 @@ pub(super) struct Entry {
     ///
     /// # Invariant
     ///
-    /// If this is an interpreter, `heap` is `Some`. Only the thread that holds the interpreter's
-    /// GIL, or the only thread of the process, writes this field.
+    /// If this is an interpreter, `heap` is `Some`. This field is written only under that
+    /// interpreter's GIL, or by the only thread of the process.
     interpreter: AtomicPtr<c_void>,
     /// # Invariant
     ///
