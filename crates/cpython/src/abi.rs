@@ -104,7 +104,6 @@ pub(crate) struct CPython {
     pub(crate) shares_refcounts: bool,
     /// CPython's variable `PyImport_Inittab`, which points to the table of built-in modules.
     pub(crate) builtin_modules: NonNull<*const BuiltinModule>,
-    /// `None` if this CPython lacks one of the functions.
     pub(crate) interpreters: Option<InterpreterFunctions>,
 }
 

@@ -44,9 +44,7 @@ enum Installed {
 }
 
 struct Counters {
-    /// The hooks above the heap, one for each domain of [`SERVED`].
     above: [&'static Counting<CAllocator>; 2],
-    /// The hook between the heap and the allocator below it.
     below: &'static Counting<Lower>,
 }
 

@@ -36,7 +36,6 @@ use crate::{
 #[link(name = "gcc_eh", kind = "static", modifiers = "-bundle")]
 unsafe extern "C" {}
 
-/// What the constructor found and did at the start of the process.
 struct Start {
     python: CPython,
     settings: Settings,
@@ -49,7 +48,6 @@ static START: OnceLock<Start> = OnceLock::new();
 /// Set if the process started without CPython, but with one of our environment variables.
 static WITHOUT_CPYTHON: OnceLock<Settings> = OnceLock::new();
 
-/// Makes the dynamic loader call `construct` before `main`.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = construct;

@@ -52,7 +52,6 @@ where
     unsafe { libc::dl_iterate_phdr(Some(call::<V>), (&raw mut visit).cast()) };
 }
 
-/// The program, or a loaded library.
 #[derive(Debug)]
 pub(crate) struct Code {
     base: usize,

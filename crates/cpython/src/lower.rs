@@ -13,8 +13,7 @@ use crate::abi::{CPython, RawFunctions};
 /// True after a second `Py_Initialize`, when blocks of CPython's own allocator may be live.
 static WAS_REINITIALISED: AtomicBool = AtomicBool::new(false);
 
-/// Records that blocks of CPython's own allocator are live. Must precede the heap's first such
-/// block.
+/// Must be called before the heap sees a block that CPython's own allocator returned.
 pub(crate) fn note_reinit() {
     WAS_REINITIALISED.store(true, Relaxed);
 }

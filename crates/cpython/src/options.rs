@@ -17,7 +17,6 @@ use std::{
     os::unix::ffi::OsStrExt,
 };
 
-/// A setting that makes CPython use its own allocators.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum OwnAllocator {
     #[error("PYTHONMALLOC={}", .0.display())]

@@ -69,7 +69,6 @@ struct Served {
     share: f64,
 }
 
-/// The figures of the heap, as the JSON that `Stats::write_json` makes.
 #[derive(Debug)]
 struct HeapReport(Stats);
 

@@ -38,7 +38,6 @@ const WORDS_BEFORE_INTERPRETER: usize = 2;
 
 static FUNCTIONS: OnceLock<InterpreterFunctions> = OnceLock::new();
 
-/// True after [`layout_holds`] has confirmed [`WORDS_BEFORE_INTERPRETER`].
 static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 
 /// The distance from the thread pointer to the variable of the current thread state, in bytes.
@@ -91,7 +90,6 @@ fn interpreter_of(state: NonNull<c_void>) -> *const *mut c_void {
     state.as_ptr().cast::<*mut c_void>().wrapping_add(WORDS_BEFORE_INTERPRETER).cast_const()
 }
 
-/// Returns true if `state` has the interpreter's address at the expected position.
 #[cold]
 fn layout_holds(functions: &InterpreterFunctions, state: NonNull<c_void>) -> bool {
     // SAFETY: the state is the calling thread's current one.

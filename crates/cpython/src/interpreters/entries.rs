@@ -58,7 +58,6 @@ impl Entry {
         }
     }
 
-    /// Returns true if the entry has an interpreter, and therefore a heap.
     pub(super) fn has_heap(&self) -> bool {
         !self.is_of(NO_INTERPRETER)
     }

@@ -47,7 +47,6 @@ fn at_least_95_of_100_small_requests_are_served_from_pools() {
 fn an_interpreter_is_served_from_its_first_allocation_on() {
     for python in supported() {
         let (_, stats) = run_counted(python, "pass");
-        // The start of CPython alone allocates thousands of blocks.
         assert!(stats["domains"]["obj"]["small"]["requests"].as_u64().unwrap() > 5_000, "{stats}");
         assert!(stats["in_force"].as_bool().unwrap());
     }

@@ -125,7 +125,6 @@ fn statistics_can_be_switched_by_words() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "a word is not a file");
 }
 
-/// Returns the words of the tables, without the figures and the arena map, which may differ.
 fn words_of_tables(text: &str) -> Vec<String> {
     let is_word = |word: &&str| !word.starts_with(|c: char| c.is_ascii_digit());
     let words = |line: &str| line.split_whitespace().filter(is_word).collect::<Vec<_>>().join(" ");

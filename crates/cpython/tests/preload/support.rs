@@ -104,7 +104,6 @@ impl Run {
     }
 }
 
-/// Compiles C code to a program, or to a library if `flags` contain `-shared`.
 pub(crate) fn compile(
     folder: &Path,
     name: &str,

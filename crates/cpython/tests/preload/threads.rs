@@ -8,7 +8,6 @@ use crate::support::{
     command, compile, home, library, linker_flags, plain, preloaded, run, supported, with_many_gils,
 };
 
-/// Defines `rss()`, in KiB.
 const RSS: &str = r#"
 import gc, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
@@ -322,7 +321,6 @@ print("done")
     }
 }
 
-/// An embedding program passes blocks between interpreters that share the main GIL.
 #[test]
 fn interpreters_that_share_a_gil_can_free_each_others_blocks() {
     let source = r#"
