@@ -14,18 +14,16 @@ use crate::{
     version::Version,
 };
 
-/// The lock of CPython that prevents two threads from using a heap at the same time. The heap has
-/// no lock of its own.
+/// The lock of CPython that keeps two threads from using the same heap at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Guard {
-    /// The only GIL of the process. CPython up to 3.11 has one GIL, which protects the only heap.
+    /// The only GIL of CPython up to 3.11, which protects the only heap.
     Gil,
-    /// The GIL of each interpreter. From CPython 3.12 on, each interpreter may have its own GIL.
-    /// Each interpreter therefore gets its own heap, which the GIL of that interpreter protects.
+    /// The GIL of each interpreter, from CPython 3.12 on. It protects that interpreter's heap.
     Interpreters,
 }
 
-/// The reason why the heap is not installed. We print its text after "not installed: ".
+/// The reason why the heap is not installed. Its text is printed after "not installed: ".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("OBMALLOC=off")]
@@ -57,8 +55,6 @@ pub(crate) enum Refusal {
     LoadedLate(OsString),
 }
 
-/// Decides whether to install the heap in this process. Returns the lock that protects the heap, or
-/// the reason why the heap must not be installed.
 pub(crate) fn decide(
     python: &CPython,
     settings: &Settings,
@@ -86,9 +82,6 @@ pub(crate) fn decide(
     Ok(guard)
 }
 
-/// Returns the lock that protects the heap in the CPython with this version text. Returns the
-/// reason for a refusal if we do not support this CPython. `shares_refcounts` must be true if this
-/// CPython exports functions that only a free-threaded build needs.
 fn guard_for(version_text: &str, shares_refcounts: bool) -> Result<Guard, Refusal> {
     let version = Version::parse(version_text)
         .ok_or_else(|| Refusal::UnreadableVersion(version_text.to_owned()))?;

@@ -30,16 +30,12 @@ use crate::{
     settings::{Settings, StatsPlace, Switch},
 };
 
-// With LD_PRELOAD, every child process of the program loads this library too. If this library used
-// a shared unwinder, each child would also load the unwinder's library, which would account for two
-// thirds of the total cost to the child. We therefore link the unwinder of Rust's standard library
-// statically.
+// The unwinder is linked statically, because a shared one would triple the cost of loading this
+// library in every child process.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[link(name = "gcc_eh", kind = "static", modifiers = "-bundle")]
 unsafe extern "C" {}
 
-/// What this library's constructor found when the process started, and whether it installed the
-/// heap. The report that we write at exit uses this value.
 struct Start {
     python: CPython,
     settings: Settings,
@@ -49,20 +45,14 @@ struct Start {
 
 static START: OnceLock<Start> = OnceLock::new();
 
-/// The settings of this process if it contained no CPython when it started. We store them only if
-/// one of our environment variables is set. Only then does the destructor look for a CPython that
-/// was loaded later, and report it.
+/// Set if the process started without CPython, but with one of our environment variables.
 static WITHOUT_CPYTHON: OnceLock<Settings> = OnceLock::new();
 
-/// A pointer to `construct` in the section `.init_array`. Before `main`, the dynamic loader calls
-/// every function that has a pointer in that section.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = construct;
 
-/// A pointer to `destruct` in the section `.fini_array`. At exit, the dynamic loader calls every
-/// function that has a pointer in that section, after the functions that were registered with
-/// `atexit`.
+/// Makes the dynamic loader call `destruct` at exit, after the functions that `atexit` registered.
 #[used]
 #[unsafe(link_section = ".fini_array")]
 static DESTRUCTOR: extern "C" fn() = destruct;
@@ -86,8 +76,7 @@ extern "C" fn destruct() {
     }
 }
 
-/// Looks for a CPython that was loaded after the program had started. If there is one, reports that
-/// the heap is not installed in that CPython.
+/// Reports a CPython that was loaded too late for the heap, if there is one.
 #[cold]
 fn report_late(settings: &Settings) {
     let Some((python, path)) = late::find() else { return };
@@ -102,8 +91,6 @@ fn report_late(settings: &Settings) {
     Start { python, settings: settings.clone(), options, outcome: Err(refusal) }.report();
 }
 
-/// Prints a line that says why the heap is not installed. Prints nothing if the settings suppress
-/// such messages.
 fn say_refused(refusal: &Refusal, settings: &Settings) {
     if !settings.is_silent() {
         say(format_args!("not installed: {refusal}"));
@@ -120,15 +107,13 @@ impl Start {
         Self { python, settings, options, outcome }
     }
 
-    /// Writes the statistics if the user requested them. If another allocator has replaced the heap
-    /// in CPython since the installation, and one of our environment variables is set, also prints
-    /// that the heap is no longer in force.
+    /// Writes the requested statistics, or says that another allocator has replaced the heap.
     fn report(&self) {
         let Self { python, settings, options, outcome } = self;
         if let Some(place) = &settings.stats {
             Report::new(python, outcome).write(place);
             if *place == StatsPlace::Stderr {
-                // The report on stderr already says everything that the code below would print.
+                // The report on stderr already says what follows.
                 return;
             }
         }
@@ -145,8 +130,7 @@ impl Start {
     }
 }
 
-/// Prints one line on stderr. A failed write is ignored, because a closed stderr must not stop the
-/// program.
+/// Prints one line on stderr, and ignores errors such as a closed stderr.
 fn say(line: impl Display) {
     let _ = writeln!(io::stderr(), "obmalloc: {line}");
 }

@@ -1,5 +1,4 @@
-//! Queries to the dynamic loader, about the addresses of symbols and about the program or library
-//! that contains an address.
+//! Queries to the dynamic loader.
 
 use std::{
     ffi::{CStr, OsStr, c_int, c_void},
@@ -10,8 +9,7 @@ use std::{
     ptr::NonNull,
 };
 
-/// Looks up the symbol `name` in the libraries that `handle` refers to, and returns its address.
-/// Returns `None` if there is no such symbol.
+/// Looks up the symbol `name` in the libraries that `handle` refers to.
 ///
 /// # Safety
 ///
@@ -25,9 +23,8 @@ pub(crate) unsafe fn symbol<T: Copy>(handle: *mut c_void, name: &CStr) -> Option
     Some(unsafe { mem::transmute_copy(&address) })
 }
 
-/// Removes the error message that a failed look-up leaves in the dynamic loader. Otherwise the
-/// program could take the message for the result of one of its own look-ups. Two calls of `dlerror`
-/// are necessary, because the first call returns the message and the second call frees it.
+/// Clears the error of a failed look-up, so that the program does not mistake it for its own. The
+/// first `dlerror` returns the message, and the second one frees it.
 pub(crate) fn clear_error() {
     for _ in 0..2 {
         // SAFETY: the call has no requirements, and the message is not read.
@@ -35,8 +32,6 @@ pub(crate) fn clear_error() {
     }
 }
 
-/// Calls `visit` once for the program and once for each loaded library, with the dynamic loader's
-/// description. Stops as soon as `visit` returns `Break`.
 pub(crate) fn visit_loaded<V>(mut visit: V)
 where
     V: FnMut(&libc::dl_phdr_info) -> ControlFlow<()>,
@@ -49,8 +44,7 @@ where
     where
         V: FnMut(&libc::dl_phdr_info) -> ControlFlow<()>,
     {
-        // SAFETY: the loader passes a valid description, and the pointer to `visit` that we pass to
-        // `dl_iterate_phdr` below.
+        // SAFETY: the loader passes a valid description, and the pointer to `visit` from below.
         let (info, visit) = unsafe { (&*info, &mut *visit.cast::<V>()) };
         c_int::from(visit(info).is_break())
     }
@@ -58,7 +52,6 @@ where
     unsafe { libc::dl_iterate_phdr(Some(call::<V>), (&raw mut visit).cast()) };
 }
 
-/// The program, or a loaded library.
 #[derive(Debug)]
 pub(crate) struct Code {
     base: usize,
@@ -69,8 +62,7 @@ impl Code {
     /// Returns the program or library that contains `address`.
     pub(crate) fn at(address: *const c_void) -> Self {
         let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
-        // SAFETY: `dladdr` accepts any address. It fills in `info` if the address lies in loaded
-        // code. Otherwise `info` stays zeroed, which is a valid value of its type.
+        // SAFETY: `dladdr` accepts any address, and `info` stays zeroed if nothing contains it.
         let info = unsafe {
             libc::dladdr(address, info.as_mut_ptr());
             info.assume_init()
@@ -78,15 +70,13 @@ impl Code {
         let path = if info.dli_fname.is_null() {
             PathBuf::from("code outside of any library")
         } else {
-            // SAFETY: `dli_fname` is a C string of the loader, which lives as long as the library
-            // is loaded.
+            // SAFETY: `dli_fname` is a C string that lives as long as the library is loaded.
             let name = unsafe { CStr::from_ptr(info.dli_fname) };
             Path::new(OsStr::from_bytes(name.to_bytes())).to_owned()
         };
         Self { base: info.dli_fbase.addr(), path }
     }
 
-    /// Returns true if both are the same program or library.
     pub(crate) fn is(&self, other: &Self) -> bool {
         self.base == other.base
     }

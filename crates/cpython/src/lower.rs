@@ -1,5 +1,4 @@
-//! The allocator below the heap. The heap forwards large requests to this allocator. It also
-//! forwards requests to resize or free a block that did not come from the heap.
+//! The allocator below the heap, for large requests and for blocks that the heap does not own.
 
 use std::{
     ptr::NonNull,
@@ -11,32 +10,24 @@ use raw_mem::MemAlloc;
 
 use crate::abi::{CPython, RawFunctions};
 
-/// True if CPython has been reinitialised. Each reinitialisation begins with CPython's own
-/// allocator, until we install the heap again. Blocks that CPython's allocator returned in between
-/// may still be live.
+/// True after a second `Py_Initialize`, when blocks of CPython's own allocator may be live.
 static WAS_REINITIALISED: AtomicBool = AtomicBool::new(false);
 
-/// Records that CPython's own allocator has returned blocks during a reinitialisation. Must be
-/// called before a thread can pass such a block to the heap.
+/// Must be called before the heap sees a block that CPython's own allocator returned.
 pub(crate) fn note_reinit() {
     WAS_REINITIALISED.store(true, Relaxed);
 }
 
-/// Returns true after [`note_reinit`].
 pub(crate) fn was_reinitialised() -> bool {
-    // Relaxed is enough, because the result must be correct only for a thread that has a block of
-    // CPython's own allocator. Such a thread received the block from a thread that had already
-    // observed the store.
+    // Relaxed is enough, because passing a block to another thread makes the store visible, too.
     WAS_REINITIALISED.load(Relaxed)
 }
 
-/// CPython's raw domain, called through CPython's public functions. If a program sets a hook in the
-/// raw domain, the hook therefore sees the same requests as if CPython's own allocator were in
-/// force.
+/// CPython's raw domain, called by its public functions, so that hooks in that domain see the
+/// calls.
 ///
-/// After a reinitialisation of CPython, requests go to CPython's own allocator instead, because
-/// some blocks of that allocator may still be live. CPython's own allocator recognises its own
-/// blocks, and forwards requests for all other blocks to the raw domain.
+/// After a second `Py_Initialize`, requests go to CPython's own allocator, which forwards blocks
+/// that are not its own to the raw domain.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lower {
     raw: RawFunctions,
@@ -44,21 +35,16 @@ pub(crate) struct Lower {
 }
 
 impl Lower {
-    /// Makes the lower allocator for the heap in `python`. Must be called before the heap is
-    /// installed. Until then, the vtable of the domain obj is the one of CPython's own allocator,
-    /// which this function stores.
+    /// Stores CPython's own allocator for obj. Must be called before the heap is installed.
     pub(crate) fn new(python: &CPython) -> Self {
-        // SAFETY: the vtable is the one of CPython's own allocator. We call it only after a
-        // reinitialisation, and only for requests in the domains mem and obj. CPython itself would
-        // call the allocator in the same way.
+        // SAFETY: the vtable is CPython's own, and `Lower` calls it only as CPython itself would.
         let cpython = unsafe { CAllocator::new(python.allocator(Domain::Obj)) };
         Self { raw: python.raw, cpython }
     }
 }
 
-// SAFETY: CPython's raw domain gives the guarantees of `MemAlloc` on every thread, even before
-// CPython is initialised and after it is finalized. CPython's own allocator gives these guarantees
-// for requests in the domains mem and obj, and it also accepts blocks of the raw domain.
+// SAFETY: the raw domain keeps the promises of `MemAlloc` on every thread at any time. CPython's
+// own allocator keeps them for mem and obj, and accepts blocks of the raw domain.
 unsafe impl MemAlloc for Lower {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         if was_reinitialised() {
@@ -87,12 +73,10 @@ unsafe impl MemAlloc for Lower {
 
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
         if was_reinitialised() {
-            // SAFETY: `ptr` is null or a live block of either allocator, and is not used again
-            // (contract).
+            // SAFETY: `ptr` is null or a live block of either allocator, not used again (contract).
             return unsafe { self.cpython.free(ptr) };
         }
-        // SAFETY: `ptr` is null or a live block of the raw domain, and is not used again
-        // (contract).
+        // SAFETY: `ptr` is null or a live block of the raw domain, not used again (contract).
         unsafe { (self.raw.free)(ptr) }
     }
 }

@@ -7,13 +7,8 @@
 //! | `PYTHONMALLOCSTATS`, not empty | CPython prints statistics of the allocator in force |
 //! | `-E`, `-I` | the three variables are ignored |
 //!
-//! We parse the command line the way CPython's pre-initialisation does. Options end at `-c`, `-m`,
-//! `--` or the first argument that is not an option. Source: `Python/preconfig.c` and
-//! `Python/getopt.c`.
-//!
-//! A program that embeds CPython may parse its command line by other rules, so we may misread its
-//! options. That is harmless. Either we do not install the heap although we could, or CPython
-//! replaces the installed heap with another allocator before the heap has allocated a block.
+//! We parse options as CPython's pre-initialisation does (`Python/preconfig.c`, `Python/getopt.c`).
+//! An embedding program may use other rules, but then the heap at worst remains unused.
 
 #![forbid(unsafe_code)]
 
@@ -22,7 +17,6 @@ use std::{
     os::unix::ffi::OsStrExt,
 };
 
-/// A setting that makes CPython use its own allocators.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum OwnAllocator {
     #[error("PYTHONMALLOC={}", .0.display())]
@@ -33,23 +27,17 @@ pub(crate) enum OwnAllocator {
     PythonDevMode,
 }
 
-/// The one-letter options of CPython that take an argument. The argument is the rest of the same
-/// word or, if that is empty, the next word.
+/// The one-letter options with an argument, which is the rest of the word or the next word.
 const WITH_ARGUMENT: &[u8] = b"cmWX";
 
-/// The long option of CPython that takes the next word as its argument.
 const LONG_WITH_ARGUMENT: &[u8] = b"--check-hash-based-pycs";
 
-/// What CPython's settings say about its allocators.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Options {
-    /// The setting that makes CPython use its own allocators, if there is one.
     pub(crate) own_allocator: Option<OwnAllocator>,
-    /// True if `PYTHONMALLOCSTATS` requests the statistics of the allocator in force.
     pub(crate) malloc_stats: bool,
 }
 
-/// The options on the command line that concern allocators.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct CommandLine {
     ignores_environment: bool,
@@ -57,7 +45,6 @@ struct CommandLine {
 }
 
 impl Options {
-    /// Reads this process's environment and command line.
     pub(crate) fn from_process() -> Self {
         Self::read(std::env::args_os().skip(1), |name| std::env::var_os(name))
     }
@@ -97,8 +84,7 @@ impl CommandLine {
         line
     }
 
-    /// Parses one word of options, such as `-bE`. Returns false if this word ends CPython's
-    /// options, so that all words after it belong to the Python program.
+    /// Parses one word of options, such as `-bE`. Returns false if the options end here.
     fn parse_word(&mut self, letters: &[u8], args: &mut impl Iterator<Item = OsString>) -> bool {
         for (at, letter) in letters.iter().enumerate() {
             match letter {
@@ -117,7 +103,6 @@ impl CommandLine {
     }
 }
 
-/// Returns true if `word`, the argument of `-X`, is `dev` or begins with `dev=`.
 fn is_dev(word: &OsStr) -> bool {
     word.as_bytes().split(|byte| *byte == b'=').next() == Some(b"dev")
 }

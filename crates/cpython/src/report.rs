@@ -28,13 +28,11 @@ use crate::{
     settings::StatsPlace,
 };
 
-/// The name of this library in the report.
 const OBMALLOC: &str = "obmalloc";
 
-/// The reason that the report states if the heap was installed but is no longer in force.
+/// Why an installed heap is no longer in force.
 pub(crate) const REPLACED: &str = "it was installed, and then other functions were put over it";
 
-/// The statistics of this process, all collected by one call.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     schema: u32,
@@ -64,7 +62,6 @@ struct Requests {
     refused: u64,
 }
 
-/// The small requests that the heap satisfied itself, without calling the allocator below it.
 #[derive(Debug, Serialize)]
 struct Served {
     requests: u64,
@@ -72,8 +69,6 @@ struct Served {
     share: f64,
 }
 
-/// The figures of the heap. `Stats::write_json` formats them, and the report includes the resulting
-/// JSON unchanged.
 #[derive(Debug)]
 struct HeapReport(Stats);
 
@@ -86,7 +81,6 @@ impl Serialize for HeapReport {
 }
 
 impl Report {
-    /// Collects the figures of this process.
     pub(crate) fn new(python: &CPython, outcome: &Result<Installation, Refusal>) -> Self {
         let installation = outcome.as_ref().ok();
         let requested = installation.and_then(Installation::requested);
@@ -117,13 +111,9 @@ impl Report {
         }
     }
 
-    /// Writes the report to `place`. If the file cannot be written, prints one line on stderr that
-    /// says why.
     pub(crate) fn write(&self, place: &StatsPlace) {
         let text = if place.is_json() { self.json() } else { self.to_string() };
         let Some(path) = place.path(self.pid) else {
-            // We ignore a failed write. If stderr is closed, an error message could not be printed
-            // either.
             let _ = io::stderr().write_all(text.as_bytes());
             return;
         };
@@ -165,13 +155,11 @@ impl From<Tally> for Requests {
 }
 
 impl Served {
-    /// Computes the number of small requests that the heap satisfied itself. This is the number of
-    /// all small requests, minus those that the heap forwarded to the allocator below it.
+    /// Subtracts the small requests that the heap forwarded to the allocator below it.
     fn new((requested, passed_below): ([Counts; 2], Tally)) -> Self {
         let all: u64 = requested.iter().map(|counts| counts.small.requests).sum();
         let bytes: u64 = requested.iter().map(|counts| counts.small.bytes).sum();
-        // Other threads may allocate while we read the counters one after the other, so a
-        // difference could be negative. We report 0 in that case.
+        // Other threads may allocate between the reads, so the difference could be negative.
         let requests = all.saturating_sub(passed_below.requests);
         let share = if all == 0 { 1.0 } else { requests as f64 / all as f64 };
         Self { requests, bytes: bytes.saturating_sub(passed_below.bytes), share }

@@ -9,18 +9,15 @@ use std::{
     path::PathBuf,
 };
 
-/// The settings of this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) switch: Switch,
     pub(crate) stats: Option<StatsPlace>,
-    /// True if at least one of our environment variables has a value. The user has then asked
-    /// something of this library, so we report it at exit if the heap was replaced, or if CPython
-    /// was loaded too late for it.
+    /// True if one of our environment variables is set. Only then does a line at exit say that the
+    /// heap was replaced, or that CPython was loaded too late.
     pub(crate) any: bool,
 }
 
-/// The value of `OBMALLOC`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Switch {
     On,
@@ -29,7 +26,6 @@ pub(crate) enum Switch {
     Unknown(OsString),
 }
 
-/// The place to which the statistics are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StatsPlace {
     Stderr,
@@ -61,35 +57,29 @@ impl Settings {
         Self { switch, stats: StatsPlace::parse(stats), any }
     }
 
-    /// Returns true if the user does not want to be told that the heap is not installed, or that it
-    /// is no longer in force.
     pub(crate) fn is_silent(&self) -> bool {
         matches!(self.switch, Switch::Quiet | Switch::Off)
     }
 }
 
-/// Returns true for `OBMALLOC` and for every name that begins with `OBMALLOC_`.
 fn is_ours(name: &OsStr) -> bool {
     let tail = name.as_bytes().strip_prefix(b"OBMALLOC");
     tail.is_some_and(|tail| tail.is_empty() || tail.starts_with(b"_"))
 }
 
 impl StatsPlace {
-    /// Parses the value of `OBMALLOC_STATS`.
     fn parse(value: OsString) -> Option<Self> {
         match value.to_ascii_lowercase().as_bytes() {
             b"" | b"0" | b"false" | b"no" | b"off" => None,
             b"1" | b"true" | b"yes" | b"on" => Some(Self::Stderr),
-            // We make the path absolute now, because the program may change its current directory
-            // before the statistics are written.
+            // The program may change its directory before the statistics are written.
             _ => {
                 Some(Self::File(std::path::absolute(&value).map_or(value, PathBuf::into_os_string)))
             }
         }
     }
 
-    /// Returns the path of the statistics file of the process `pid`, or `None` if the statistics go
-    /// to stderr.
+    /// Returns the path of the file for the process `pid`, or `None` for stderr.
     pub(crate) fn path(&self, pid: u32) -> Option<PathBuf> {
         let Self::File(template) = self else { return None };
         let pid = pid.to_string();
@@ -104,7 +94,6 @@ impl StatsPlace {
         Some(PathBuf::from(OsString::from_vec(path)))
     }
 
-    /// Returns true if the statistics are written as JSON, not as text.
     pub(crate) fn is_json(&self) -> bool {
         matches!(self, Self::File(template) if template.as_bytes().ends_with(b".json"))
     }

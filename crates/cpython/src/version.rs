@@ -4,29 +4,25 @@
 
 use std::fmt;
 
-/// A version of CPython.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Version {
     major: u8,
     minor: u8,
-    /// True for a free-threaded build, which has no GIL. CPython: `Py_GIL_DISABLED`.
+    /// True for a build without a GIL. CPython: `Py_GIL_DISABLED`.
     pub(crate) free_threaded: bool,
 }
 
 impl Version {
-    /// Parses the text of `Py_GetVersion()`. An example is `3.13.0 (main, …) [GCC 12.2.0]`, or
-    /// `3.13.0 experimental free-threading build (main, …) [GCC 12.2.0]` for a free-threaded build.
+    /// Parses a text such as `3.13.0 experimental free-threading build (main, …) [GCC 12.2.0]`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.split('.');
         let major = numbers.next()?.parse().ok()?;
         let minor = numbers.next()?.parse().ok()?;
-        // The parentheses enclose the name of the build, which may contain any text. We therefore
-        // search only the text before the first parenthesis.
+        // The parentheses enclose the name of the build, which may be any text.
         let before_build = text.split('(').next()?;
         Some(Self { major, minor, free_threaded: before_build.contains("free-threading") })
     }
 
-    /// Returns the major and the minor number.
     pub(crate) fn pair(self) -> (u8, u8) {
         (self.major, self.minor)
     }

@@ -1,26 +1,20 @@
 //! Which interpreter the calling thread is running.
 //!
-//! A thread has a current thread state if and only if it holds the GIL of the interpreter to which
-//! that state belongs. CPython sets the current state after it has taken the GIL, and clears the
-//! current state before it releases the GIL. The current state therefore tells us which
-//! interpreter's heap the thread may enter. CPython: `_PyThreadState_Attach` and `detach_thread` in
-//! `Python/pystate.c` (3.12: `PyEval_RestoreThread`, `PyEval_SaveThread`).
+//! A thread has a current thread state only while it holds the GIL of that state's interpreter.
 //!
-//! `PyThreadState_Swap` of 3.12 is an exception, because it sets the current state before it takes
-//! the GIL. It requests no memory in between, so this order does no harm by itself. However,
-//! finalization may end a thread while that thread waits for the GIL in this function. The thread
-//! then has a current state but not the GIL, so the destructors of its thread-local variables must
-//! not call CPython's allocators. They must not do so in any other version of CPython either.
+//! Source: `_PyThreadState_Attach` and `detach_thread` in CPython's `Python/pystate.c`, and in 3.12
+//! `PyEval_RestoreThread` and `PyEval_SaveThread`.
+//!
+//! `PyThreadState_Swap` of 3.12 sets the state before it takes the GIL, and finalization may end a
+//! thread in between. Destructors of thread-local variables must not call CPython's allocators
+//! then.
 //!
 //! ```text
 //!   fs:[offset] ─► thread state ─► │ prev │ next │ interp │ …     the same from 3.12 to 3.15
 //! ```
 //!
-//! CPython keeps the current state in a thread-local variable for which it exports no symbol. A
-//! public function returns the current state, but takes some twenty instructions in a shared
-//! libpython. We therefore search for the variable once ([`find_offset`]), and then read it
-//! directly. Until we have found the variable, and if we cannot find it, we call the public
-//! function instead.
+//! CPython exports no symbol for the variable that holds the current thread state. We search for it
+//! once, because reading it is much faster than CPython's public function.
 
 use std::{
     ffi::c_void,
@@ -38,55 +32,43 @@ use crate::{
     loader,
 };
 
-/// The number of words in a thread state that precede the pointer to the interpreter. CPython:
-/// `struct _ts` in `Include/cpython/pystate.h`, 3.12 to 3.15. [`layout_holds`] verifies this number
-/// at run time.
+/// The position of the interpreter's address in a thread state, in words. [`layout_holds`] checks
+/// it. CPython: `struct _ts` in `Include/cpython/pystate.h`, 3.12 to 3.15.
 const WORDS_BEFORE_INTERPRETER: usize = 2;
 
 static FUNCTIONS: OnceLock<InterpreterFunctions> = OnceLock::new();
 
-/// True if we have verified that a thread state contains the pointer to its interpreter at the
-/// expected place.
 static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 
-/// The distance from the thread pointer to the thread-local variable that points to CPython's
-/// current thread state, in bytes.
+/// The distance from the thread pointer to the variable of the current thread state, in bytes.
 ///
 /// # Invariant
 ///
-/// The value is 0 until we have found the thread-local variable. The word at distance 0 from the
-/// thread pointer points to the control block of the calling thread. The third word of a control
-/// block is never the address of an interpreter, so [`is_at_hand`] returns false while the value is
-/// 0.
+/// The value is 0 until the variable is found. At distance 0, each thread has a pointer to its
+/// control block, whose third word is never the address of an interpreter.
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
-/// Stores the functions of `python` that deal with interpreters. Must be called before the heap is
-/// installed.
+/// Stores CPython's functions for interpreters. Must be called before the heap is installed.
 pub(super) fn watch(python: &CPython) {
     if let Some(functions) = python.interpreters {
         FUNCTIONS.get_or_init(|| functions);
     }
 }
 
-/// Returns CPython's functions that deal with interpreters, or `None` if this CPython lacks one of
-/// them.
 pub(super) fn functions() -> Option<&'static InterpreterFunctions> {
     FUNCTIONS.get()
 }
 
-/// Returns true if the calling thread holds the GIL of `interpreter`. Instead of calling CPython,
-/// reads the thread-local variable in which CPython keeps the current thread state. Always returns
-/// false until we have found that variable.
+/// Returns true if the calling thread holds the GIL of `interpreter`, without calling CPython.
+/// Always false until [`find_offset`] succeeds.
 #[inline(always)]
 pub(super) fn is_at_hand(interpreter: *const c_void) -> bool {
     let state = word::at(OFFSET.load(Relaxed));
-    // SAFETY: `state` is a thread state, or the thread's control block if we have not found the
-    // thread-local variable yet. Both have more than three words.
+    // SAFETY: a thread state and a thread's control block both have more than three words.
     !state.is_null() && unsafe { *state.add(WORDS_BEFORE_INTERPRETER) } == interpreter
 }
 
-/// Asks CPython for the current thread state, and returns the interpreter whose GIL the calling
-/// thread holds.
+/// Asks CPython for the interpreter whose GIL the calling thread holds.
 pub(super) fn interpreter() -> Option<Interpreter> {
     let functions = functions()?;
     // SAFETY: the function may be called at any time.
@@ -94,24 +76,20 @@ pub(super) fn interpreter() -> Option<Interpreter> {
     if !LAYOUT_HOLDS.load(Relaxed) && !layout_holds(functions, state) {
         return None;
     }
-    // SAFETY: `state` is the current thread state, so it is live. We have verified its layout.
+    // SAFETY: the current thread state is live, and its layout is verified.
     NonNull::new(unsafe { *interpreter_of(state) })
 }
 
-/// Returns true if `interpreter` is the main one.
 pub(super) fn is_main(interpreter: Interpreter) -> bool {
     // SAFETY: the function returns an address, and may be called at any time.
     functions()
         .is_some_and(|functions| interpreter.as_ptr() == unsafe { (functions.main_interpreter)() })
 }
 
-/// Returns the address of the word in `state` that points to the interpreter.
 fn interpreter_of(state: NonNull<c_void>) -> *const *mut c_void {
     state.as_ptr().cast::<*mut c_void>().wrapping_add(WORDS_BEFORE_INTERPRETER).cast_const()
 }
 
-/// Returns true if the word at the expected place in `state` is the interpreter that CPython itself
-/// reports for `state`.
 #[cold]
 fn layout_holds(functions: &InterpreterFunctions, state: NonNull<c_void>) -> bool {
     // SAFETY: the state is the calling thread's current one.
@@ -122,12 +100,11 @@ fn layout_holds(functions: &InterpreterFunctions, state: NonNull<c_void>) -> boo
     holds
 }
 
-/// Looks for the thread-local variable in which CPython keeps the current thread state, and stores
-/// its distance from the thread pointer. Called while no other thread runs Python code.
+/// Looks for the variable that holds the current thread state, and sets [`OFFSET`]. Must be called
+/// while no other thread runs Python code.
 ///
-/// CPython was already in the process when the dynamic loader called our constructor. The loader
-/// therefore placed CPython's thread-local variables in the "static TLS", where a variable has the
-/// same distance from the thread pointer in every thread.
+/// CPython was loaded before `main`, so its thread-local variables are in static TLS. Their
+/// distance from the thread pointer is the same in every thread.
 ///
 /// # Safety
 ///
@@ -141,8 +118,7 @@ pub(super) unsafe fn find_offset(python: &CPython) {
     // SAFETY: the function may be called at any time.
     let state = unsafe { (functions.current_state)() };
     let without_gil = |look: &mut dyn FnMut()| {
-        // SAFETY: the thread holds the GIL, which may be released (contract of `find_offset`). The
-        // saved state is restored.
+        // SAFETY: the thread may release the GIL (contract), and restores the saved state.
         unsafe {
             let saved = (functions.save_thread)();
             look();
@@ -161,15 +137,13 @@ struct Locals {
     words: usize,
 }
 
-/// One word of a program's or library's thread-local variables. CPython may write to the word at
-/// any time.
+/// One word of [`Locals`]. CPython may write it at any time.
 #[derive(Clone, Copy)]
 struct Word(*const *mut c_void);
 
 impl Locals {
     const NONE: Self = Self { start: ptr::null(), words: 0 };
 
-    /// Finds the thread-locals of the program or library that contains `code`.
     fn of(code: *const c_void) -> Self {
         let mut found = Self::NONE;
         loader::visit_loaded(|info| {
@@ -195,9 +169,8 @@ impl Locals {
         if found.start.is_aligned() { found } else { Self::NONE }
     }
 
-    /// Finds the word that equals `state` while this thread holds the GIL, and is null while the
-    /// GIL is released. Returns `None` unless exactly one word behaves like that. `without_gil`
-    /// must release the GIL, call its argument, and take the GIL again.
+    /// Finds the only word that is `state` under the GIL and null without it. `without_gil` must
+    /// release the GIL, call its argument, and take the GIL again.
     fn find(&self, state: *mut c_void, without_gil: impl FnOnce(&mut dyn FnMut())) -> Option<Word> {
         let mut candidates: Vec<_> = self.words().filter(|word| word.read() == state).collect();
         without_gil(&mut || candidates.retain(|word| word.read().is_null()));
@@ -229,15 +202,13 @@ impl Word {
 mod word {
     use std::{arch::asm, ffi::c_void};
 
-    /// True if words can be read relative to the thread pointer.
     pub(super) const CAN_BE_READ: bool = true;
 
     /// Reads the word that is `offset` bytes from the thread pointer.
     #[inline(always)]
     pub(super) fn at(offset: usize) -> *const *const c_void {
         let word;
-        // SAFETY: the word at `offset` belongs to the thread's static thread-local variables or to
-        // its control block (invariant of `OFFSET`).
+        // SAFETY: the word is static TLS or in the control block (invariant of `OFFSET`).
         unsafe {
             asm!(
                 "mov {word}, qword ptr fs:[{offset}]",
@@ -249,7 +220,7 @@ mod word {
         word
     }
 
-    /// Returns the thread pointer, which is also the address of the thread's control block.
+    /// Returns the address of the thread's control block.
     pub(super) fn thread_pointer() -> usize {
         at(0).addr()
     }
@@ -281,7 +252,6 @@ mod tests {
         static ALIKE: Cell<*mut c_void> = const { Cell::new(ptr::null_mut()) };
     }
 
-    /// Looks for the word that holds `state` among the thread-locals of this program.
     fn find(state: *mut c_void, others_change: bool) -> Option<Word> {
         Locals::of(find as *const c_void).find(state, |look| {
             let alike = ALIKE.get();

@@ -1,5 +1,4 @@
-//! The end of a process, with threads that still run and C code that frees blocks after
-//! finalization.
+//! Exit while threads still run, and frees by C code after finalization.
 
 use tempfile::TempDir;
 

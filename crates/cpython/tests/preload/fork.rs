@@ -53,9 +53,7 @@ print("done")
     }
 }
 
-/// From 3.12 on, a thread with another GIL can be inside a heap while this thread forks. Python's
-/// `os.fork` ends the other interpreters in the child, so the test calls C's `fork`. The other
-/// threads fill and empty arenas, so they are often inside.
+/// Calls C's `fork`, because Python's `os.fork` ends the other interpreters in the child.
 #[test]
 fn a_child_can_allocate_at_once_although_another_interpreter_was_inside_a_heap() {
     let code = r#"

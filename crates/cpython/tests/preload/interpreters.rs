@@ -1,15 +1,12 @@
-//! Interpreters with their own GIL, from 3.12 on. Several threads use the domains mem and obj at
-//! the same time.
+//! Interpreters with their own GIL, from 3.12 on.
 //!
-//! `OBMALLOC_INTERPRETERS_SECONDS` says how long that takes for each Python. The default is 5.
+//! `OBMALLOC_INTERPRETERS_SECONDS` is the duration for each Python, by default 5.
 
 use std::env;
 
 use crate::support::{plain, preloaded, run, with_many_gils};
 
-/// Four threads each create and destroy interpreters, while other threads free blocks that their
-/// neighbours allocated. Then the program forks, first alone and then beside those neighbours. It
-/// does not fork beside other interpreters, because CPython's fork does not survive that.
+/// No interpreters are created during the forks, because CPython's own fork does not survive that.
 const CODE: &str = r#"
 import multiprocessing, os, queue, threading, time, warnings
 warnings.simplefilter("ignore")

@@ -1,6 +1,4 @@
-//! A CPython that the program loads after its start, as frozen programs do (field F8, `fail-07.c`
-//! and `fail-07.py`). It is not served, and one line at exit says so if one of our variables is
-//! set.
+//! A CPython that the program loads after its start, as frozen programs do.
 
 use std::{
     ffi::OsString,
@@ -15,7 +13,7 @@ use testkit::pythons::Python;
 
 use crate::support::{command, compile, home, library, linker_flags, preloaded, run, supported};
 
-/// Loads the library `argv[1]`. Its symbols are only visible to others if there is an `argv[2]`.
+/// Loads the library `argv[1]`. Its symbols are visible to others only with an `argv[2]`.
 const LOADING: &str = r#"
     #include <dlfcn.h>
     #include <stddef.h>
@@ -31,7 +29,6 @@ const LOADING: &str = r#"
     }
 "#;
 
-/// A program that loads a libpython.
 struct Loading<'a> {
     python: &'a Python,
     program: PathBuf,
@@ -39,7 +36,6 @@ struct Loading<'a> {
 }
 
 impl Loading<'_> {
-    /// Returns the command that runs the program with `preload` in `LD_PRELOAD`.
     fn command(&self, preload: impl Into<OsString>) -> Command {
         let mut command = command(&self.program);
         command.env("LD_PRELOAD", preload.into()).env("PYTHONHOME", home(self.python));
@@ -48,7 +44,6 @@ impl Loading<'_> {
     }
 }
 
-/// Builds a program for the libpython of each supported Python, in `folder`.
 fn loading(folder: &Path) -> Vec<Loading<'static>> {
     let mut programs = Vec::new();
     for python in supported() {

@@ -4,12 +4,11 @@ use testkit::pythons::Python;
 
 use crate::support::{Run, preloaded, run, supported};
 
-/// Runs `code` in `python` with the library.
 fn ours(python: &Python, code: &str) -> Run {
     run(preloaded(python).args(["-c", code]))
 }
 
-/// The filter kills the process at any system call that it does not allow (F4 of the field report).
+/// The filter kills the process at any system call that it does not allow.
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn a_sandboxed_python_can_create_and_drop_objects() {
@@ -37,8 +36,7 @@ os._exit(0)
     }
 }
 
-/// Returns code that limits the process to `mebibytes` more than it uses now. The limit is of
-/// `kind`, and `figure` of `/proc/self/status` shows the use.
+/// Returns code that sets the limit `kind` to `mebibytes` above the current `figure`.
 fn limit(kind: &str, figure: &str, mebibytes: u32) -> String {
     format!(
         r#"
@@ -50,7 +48,6 @@ resource.setrlimit(resource.{kind}, (limit, limit))
     )
 }
 
-/// F5 of the field report.
 #[test]
 fn half_of_a_limit_can_be_one_buffer_after_small_objects() {
     for (kind, figure) in [("RLIMIT_AS", "VmSize"), ("RLIMIT_DATA", "VmData")] {
@@ -67,12 +64,10 @@ print(len(bytearray(50 << 20)))
     }
 }
 
-/// The C library maps the stacks of threads, so the memory that the heap retains must leave room
-/// for them (F5 of the field report).
+/// The heap must leave enough addresses for the stacks of threads.
 #[test]
 fn threads_can_start_when_few_addresses_are_left() {
-    // The first thread loads what a thread needs. No thread ends under the limit, because the C
-    // library loads a library for that.
+    // The first start and the end of a thread load a library, so neither happens under the limit.
     let begin = r#"
 import os, threading
 threading.stack_size(256 << 10)

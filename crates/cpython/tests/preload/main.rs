@@ -1,7 +1,6 @@
-//! Tests of the library in real CPythons, loaded with `LD_PRELOAD`.
+//! Tests of the library in every CPython that `testkit::pythons` finds.
 //!
-//! `OBMALLOC_LIB` names the library to test. If it is not set, the library is built. The Pythons
-//! are those that `testkit::pythons` finds. A test runs on every Python that it applies to.
+//! `OBMALLOC_LIB` names the library to test. Without it, the tests build the library.
 
 mod exit;
 mod fork;

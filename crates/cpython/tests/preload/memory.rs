@@ -4,7 +4,6 @@ use testkit::pythons::Python;
 
 use crate::support::{Run, command, library, run, supported};
 
-/// Runs `code` in `python` with at most `mebibytes` of address space.
 fn limited(python: &Python, mebibytes: u32, code: &str) -> Run {
     let script = format!("ulimit -v {}; exec \"$@\"", mebibytes * 1024);
     let mut command = command("sh");

@@ -2,7 +2,6 @@
 
 use crate::support::{plain, preloaded, run, run_counted, supported};
 
-/// Allocates and frees blocks of many sizes, in ways that are typical of Python programs.
 const PROGRAM: &str = r#"
 import collections, json, re
 class Node:
@@ -48,7 +47,6 @@ fn at_least_95_of_100_small_requests_are_served_from_pools() {
 fn an_interpreter_is_served_from_its_first_allocation_on() {
     for python in supported() {
         let (_, stats) = run_counted(python, "pass");
-        // CPython allocates thousands of blocks at its start, and frees them at its end.
         assert!(stats["domains"]["obj"]["small"]["requests"].as_u64().unwrap() > 5_000, "{stats}");
         assert!(stats["in_force"].as_bool().unwrap());
     }

@@ -1,5 +1,4 @@
-//! Cases in which the heap is not installed. One line says why, and the program runs as without the
-//! library.
+//! Cases in which the heap is not installed, and one line says why.
 
 use std::{fs::File, io::Write, os::unix::process::ExitStatusExt, process::Command};
 
@@ -8,7 +7,7 @@ use testkit::pythons::Python;
 
 use crate::support::{Run, command, compile, library, plain, preloaded, pythons, run, supported};
 
-/// Prints whether the library that contains `malloc` of the domain obj is ours.
+/// Prints whether this library serves the domain obj.
 const SERVER: &str = r#"
 import ctypes, sys
 class Vtable(ctypes.Structure):
@@ -22,8 +21,7 @@ print("ours" if b"obmalloc_cpython" in info.path else "theirs")
 sys.exit(3)
 "#;
 
-/// Asserts that `ours` has the same output and status as `own`, except for `lines` lines of refusal
-/// on stderr. Returns these lines.
+/// Asserts that `ours` differs from `own` only by `lines` lines of refusal, and returns these.
 fn refused_with(own: &Run, ours: &Run, lines: usize) -> String {
     let (said, others): (Vec<_>, Vec<_>) =
         ours.stderr.lines().partition(|line| line.starts_with("obmalloc: not installed: "));
@@ -33,8 +31,6 @@ fn refused_with(own: &Run, ours: &Run, lines: usize) -> String {
     said.concat()
 }
 
-/// Runs `python` with and without the library, after `set` has changed the command. Returns the
-/// line of refusal.
 fn refusal(python: &Python, lines: usize, set: impl Fn(&mut Command)) -> String {
     let go = |mut command: Command| {
         set(&mut command);
@@ -98,8 +94,7 @@ fn versions_before_3_8_are_refused() {
     }
 }
 
-/// A program that claims to be the CPython of `$VERSION`. Its exit status is the number of
-/// allocators that were set in it.
+/// A program that claims to be CPython `$VERSION`. Exits with the number of allocators set in it.
 const FAKE: &str = r#"
     #include <stdio.h>
     #include <stdlib.h>
@@ -161,7 +156,7 @@ fn a_build_with_functions_for_shared_reference_counts_is_refused() {
     assert!(lines.len() == 1 && lines[0].contains("free-threaded"), "{run:?}");
 }
 
-/// CPython's other allocators have no context, but the debug allocator has one (field F7).
+/// CPython's other allocators have no context, but the debug allocator has one.
 #[test]
 fn a_cpython_that_starts_with_the_debug_allocator_keeps_it() {
     let folder = TempDir::new().unwrap();
@@ -174,8 +169,7 @@ fn a_cpython_that_starts_with_the_debug_allocator_keeps_it() {
     assert!(lines.len() == 1 && lines[0].contains("debug allocator"), "{run:?}");
 }
 
-/// An extension writes past its block. A debug build exists to find such errors (field F7,
-/// `fail-06.py`).
+/// An extension writes past its block. A debug build exists to find such errors.
 #[test]
 fn a_real_debug_build_still_finds_an_overflow() {
     let mut debug_builds = pythons().iter().filter(|python| python.is_debug).peekable();

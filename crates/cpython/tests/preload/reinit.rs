@@ -8,8 +8,8 @@ use testkit::pythons::Python;
 
 use crate::support::{Run, command, compile, home, library, linker_flags, run, supported};
 
-/// Initialises and finalizes CPython `argv[1]` times, and runs `argv[2]` each time. Blocks that it
-/// allocates in one round are checked, grown and freed in the next one.
+/// Initialises CPython `argv[1]` times, and runs `argv[2]` each time. Each round checks and frees
+/// the blocks of the round before.
 const EMBEDDING: &str = r#"
     #include <stdio.h>
     #include <stdlib.h>
@@ -62,7 +62,6 @@ const EMBEDDING: &str = r#"
     }
 "#;
 
-/// Runs the embedding program on every supported Python with a shared library, in `folder`.
 fn embed(folder: &Path, rounds: &str, code: &str, judge: impl Fn(&Python, Run, Value)) {
     let mut found = 0;
     for python in supported() {
@@ -82,8 +81,7 @@ fn embed(folder: &Path, rounds: &str, code: &str, judge: impl Fn(&Python, Run, V
     assert!(found > 0, "no Python with a shared library");
 }
 
-/// `datetime` and `ctypes` have static types that keep blocks of the first round. CPython 3.12.1
-/// alone crashes in a second round with either of them.
+/// Static types of both modules keep blocks of the first round. CPython 3.12.1 itself crashes then.
 #[test]
 fn blocks_stay_valid_in_a_second_initialisation_and_the_heap_serves_it_too() {
     let folder = TempDir::new().unwrap();

@@ -46,7 +46,7 @@ fn statistics_as_json_have_every_figure() {
             }
         }
         assert_eq!(stats["domains"]["raw"]["served_by"], "CPython");
-        // From 3.14 on, no block and therefore no arena is left at exit.
+        // From 3.14 on, no arena is left at exit.
         let heap = &stats["heap"];
         assert!(heap["arenas"]["highwater"].as_u64() > Some(0), "{stats}");
         let served = stats["served"]["requests"].as_u64();
@@ -125,8 +125,6 @@ fn statistics_can_be_switched_by_words() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "a word is not a file");
 }
 
-/// Returns the words of the tables in CPython's format, without the arena map, which not all
-/// versions have, and without the figures, which differ from heap to heap.
 fn words_of_tables(text: &str) -> Vec<String> {
     let is_word = |word: &&str| !word.starts_with(|c: char| c.is_ascii_digit());
     let words = |line: &str| line.split_whitespace().filter(is_word).collect::<Vec<_>>().join(" ");
@@ -134,7 +132,7 @@ fn words_of_tables(text: &str) -> Vec<String> {
     lines.map(words).filter(|words| !words.is_empty()).collect()
 }
 
-/// CPython itself prints nothing, because its allocator is not in force (field F9).
+/// CPython itself prints nothing, because its allocator is not in force.
 #[test]
 fn pythonmallocstats_prints_our_figures_in_cpythons_format() {
     for python in supported() {

@@ -1,4 +1,4 @@
-//! The library, the Pythons, and functions that run programs with and without the library.
+//! Functions that run programs with and without the library.
 
 use std::{
     env,
@@ -13,7 +13,6 @@ use serde_json::Value;
 use tempfile::TempDir;
 use testkit::pythons::{Python, clean_command};
 
-/// Returns the path of the library under test.
 pub(crate) fn library() -> &'static Path {
     static LIBRARY: LazyLock<PathBuf> = LazyLock::new(|| match env::var_os("OBMALLOC_LIB") {
         Some(library) => PathBuf::from(library),
@@ -33,14 +32,12 @@ fn build() -> PathBuf {
     target.join("release/libobmalloc_cpython.so")
 }
 
-/// Returns every CPython of this machine.
 pub(crate) fn pythons() -> &'static [Python] {
     static PYTHONS: LazyLock<Vec<Python>> = LazyLock::new(testkit::pythons::find);
     assert!(!PYTHONS.is_empty(), "no CPython was found (OBMALLOC_PYTHONS can name some)");
     &PYTHONS
 }
 
-/// Returns the CPythons that the heap supports.
 pub(crate) fn supported() -> impl Iterator<Item = &'static Python> {
     pythons().iter().filter(|python| python.is_supported())
 }
@@ -57,19 +54,16 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Returns the command that runs `python` without the library.
 pub(crate) fn plain(python: &Python) -> Command {
     command(&python.executable)
 }
 
-/// Returns the command that runs `python` with the library.
 pub(crate) fn preloaded(python: &Python) -> Command {
     let mut command = plain(python);
     command.env("LD_PRELOAD", library());
     command
 }
 
-/// Runs `code` in `python` with the library. Returns its output and the statistics of its process.
 pub(crate) fn run_counted(python: &Python, code: &str) -> (Run, Value) {
     let folder = TempDir::new().unwrap();
     let mut command = preloaded(python);
@@ -81,7 +75,6 @@ pub(crate) fn run_counted(python: &Python, code: &str) -> (Run, Value) {
     (run, serde_json::from_slice(&json).unwrap())
 }
 
-/// The output and the exit status of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) stdout: String,
@@ -99,20 +92,18 @@ impl From<Output> for Run {
     }
 }
 
-/// Runs `command` to its end.
 pub(crate) fn run(command: &mut Command) -> Run {
     Run::from(command.output().unwrap())
 }
 
 impl Run {
-    /// Asserts that the program succeeded and printed nothing to stderr. `whose` names the run.
+    /// Asserts that the program succeeded without output on stderr. `whose` names the run.
     pub(crate) fn is_clean(&self, whose: impl std::fmt::Debug) -> &Self {
         assert!(self.status.success() && self.stderr.is_empty(), "{whose:?}: {self:?}");
         self
     }
 }
 
-/// Compiles C code to a program, or to a library if `flags` contain `-shared`.
 pub(crate) fn compile(
     folder: &Path,
     name: &str,
@@ -127,14 +118,12 @@ pub(crate) fn compile(
     product
 }
 
-/// Returns the folder of a Python's standard library.
 pub(crate) fn home(python: &Python) -> String {
     let code = "import sys; print(sys.base_prefix)";
     run(plain(python).args(["-c", code])).stdout.trim().to_owned()
 }
 
-/// Returns the linker flags for a program that uses `libpython`, the library of `python`. If that
-/// Python has its own C library, the program uses that C library too.
+/// Returns linker flags for `libpython` and, if `python` has its own C library, for that one.
 pub(crate) fn linker_flags(python: &Python, libpython: &Path) -> Vec<String> {
     let folder = libpython.parent().unwrap();
     let mut flags = vec![format!("-Wl,-rpath,{}", folder.display())];

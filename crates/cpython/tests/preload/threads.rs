@@ -1,5 +1,4 @@
-//! Threads that take turns. Memory that one thread allocates and another drops goes back to the
-//! system, whatever the first thread is doing.
+//! Memory that one thread allocates and another frees returns to the system.
 
 use std::process::Command;
 
@@ -9,7 +8,6 @@ use crate::support::{
     command, compile, home, library, linker_flags, plain, preloaded, run, supported, with_many_gils,
 };
 
-/// Defines `rss()`, in KiB.
 const RSS: &str = r#"
 import gc, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +18,6 @@ def items(page, count):
     return [{"id": i, "title": "item %d of %d" % (i, page)} for i in range(count)]
 "#;
 
-/// Runs `code` after [`RSS`] and returns the figures that it prints.
 fn figures<const N: usize>(mut command: Command, code: &str) -> [f64; N] {
     let run = run(command.args(["-W", "ignore", "-c", &format!("{RSS}{code}")]));
     assert!(run.status.success() && run.stderr.is_empty(), "{run:?}");
@@ -29,7 +26,7 @@ fn figures<const N: usize>(mut command: Command, code: &str) -> [f64; N] {
     numbers.try_into().unwrap_or_else(|_| panic!("{run:?}"))
 }
 
-/// A figure with the library must be at most `factor` times the one without it, plus `more` KiB.
+/// The figure with the library must be at most `factor` times the one without, plus `more` KiB.
 struct AtMost {
     factor: f64,
     more: f64,
@@ -38,10 +35,8 @@ struct AtMost {
 const A_TENTH_MORE: AtMost = AtMost { factor: 1.1, more: 0.0 };
 const RETAINED: AtMost = AtMost { factor: 1.15, more: 4096.0 };
 
-/// Compares the figures of `code` with and without the library. They are means of three to six
-/// runs, and the comparison ends as soon as the limits hold. The figures differ from run to run,
-/// because a few live blocks decide whether an arena is unmapped. That is so for CPython's own
-/// allocator too.
+/// Compares the mean figures of three to six runs with and without the library. Figures vary,
+/// because a few live blocks decide whether an arena is unmapped.
 fn compare<const N: usize>(python: &Python, code: &str, limits: [AtMost; N]) {
     let [mut own, mut ours] = [[0.0; N]; 2];
     for runs in 1..=6 {
@@ -65,7 +60,7 @@ fn compare<const N: usize>(python: &Python, code: &str, limits: [AtMost; N]) {
     );
 }
 
-/// Returns code that prints the RSS after the main thread has dropped the objects of a thread pool.
+/// Returns code that prints the RSS after the main thread has dropped a thread pool's objects.
 fn idle_pool(workers: u32, count: u32) -> String {
     format!(
         r#"
@@ -82,7 +77,6 @@ with ThreadPoolExecutor({workers}) as pool:
     )
 }
 
-/// Field F2.
 #[test]
 fn an_idle_pool_of_threads_does_not_hold_memory_that_the_main_thread_freed() {
     for python in with_many_gils() {
@@ -93,7 +87,6 @@ fn an_idle_pool_of_threads_does_not_hold_memory_that_the_main_thread_freed() {
     }
 }
 
-/// Field F2, with one job at a time.
 #[test]
 fn workers_that_take_turns_reuse_the_memory_of_each_other() {
     let code = r#"
@@ -121,7 +114,6 @@ print(peak, rss())
     }
 }
 
-/// Field F2, "the main thread building its own afterwards".
 #[test]
 fn the_main_thread_reuses_the_memory_of_a_thread_pool() {
     let code = r#"
@@ -137,7 +129,6 @@ with ThreadPoolExecutor(32) as pool:
     }
 }
 
-/// Field F3.
 #[test]
 fn a_catalogue_that_any_thread_reloads_is_in_memory_once() {
     let code = r#"
@@ -161,7 +152,6 @@ print(rss())
     }
 }
 
-/// Field F6.
 #[test]
 fn the_child_of_a_fork_can_reuse_and_unmap_what_a_loader_thread_built() {
     let code = r#"
@@ -190,7 +180,6 @@ os.wait()
     }
 }
 
-/// C functions that threads call with and without the GIL.
 const EXTENSION: &str = r#"
     #include <stdlib.h>
     #include <string.h>
@@ -239,9 +228,7 @@ print("done")
     }
 }
 
-/// Each of several threads runs code in several interpreters in turn, each of which has its own
-/// GIL. No two threads run in one interpreter at the same time, because CPython's own check for
-/// that is not sound.
+/// No two threads run in one interpreter at once, because CPython's check for that is not sound.
 #[test]
 fn a_thread_that_switches_interpreters_switches_heaps() {
     let code = r#"
@@ -287,7 +274,6 @@ print(failures)
     }
 }
 
-/// The heap of an interpreter that has ended is used by the next one.
 #[test]
 fn the_memory_of_destroyed_interpreters_is_reused() {
     let code = r#"
@@ -312,8 +298,7 @@ print(rss() - before)
     }
 }
 
-/// The main interpreter's heap is consistent in a child that its own thread forked. In a process
-/// with one thread, this is so even if C code forks without the GIL.
+/// If the process has one thread, this works even when C code forks without the GIL.
 #[test]
 fn a_child_that_c_code_forked_can_use_its_blocks() {
     let code = r#"
@@ -336,8 +321,6 @@ print("done")
     }
 }
 
-/// An embedding program runs sub-interpreters that share the main GIL, and passes blocks between
-/// them.
 #[test]
 fn interpreters_that_share_a_gil_can_free_each_others_blocks() {
     let source = r#"
