@@ -8,11 +8,11 @@ use crate::{contender::Held, contenders::Global};
 /// Blocks that belong together, like the nodes of a data structure.
 pub(super) type Structure = Vec<Held>;
 
-/// Places that hold one structure each. Every place has its own lock.
+/// Places that hold one structure each, behind a lock of their own.
 pub(super) struct Exchange(Vec<Mutex<Structure>>);
 
 impl Exchange {
-    /// Creates `places` places, whose structures are empty and have the capacity for `most` blocks.
+    /// Creates places with empty structures that have the capacity for `most` blocks.
     pub(super) fn new(places: usize, most: usize) -> Self {
         Self((0..places).map(|_| Mutex::new(room(most))).collect())
     }

@@ -18,8 +18,7 @@ const REPLACED: usize = 100_000;
 /// The number of threads that use the same slots one after the other.
 const GENERATIONS: usize = 4;
 
-/// Replaces random blocks by blocks of 8 to 512 bytes. When a thread ends, a new thread takes over
-/// its slots, and so frees blocks that it did not allocate.
+/// Replaces random blocks by blocks of 8 to 512 bytes, some of which an earlier thread allocated.
 pub(super) fn bleeding<const THREADS: usize>(_: &mut Global) -> Taken {
     let mut lines: Vec<_> = (0..THREADS).map(Line::new).collect();
     let taken = Taken::together(THREADS * GENERATIONS * REPLACED, || {
@@ -33,21 +32,18 @@ pub(super) fn bleeding<const THREADS: usize>(_: &mut Global) -> Taken {
     taken
 }
 
-/// Runs `life` on `generations` threads, one after the other. Each thread, including the
-/// destructors of its thread-locals, has ended before the next thread starts.
+/// Runs `life` on one thread after the other.
 fn one_after_the_other(generations: usize, mut life: impl FnMut() + Send) {
     for _ in 0..generations {
         thread::scope(|scope| {
-            // We join the thread, because the scope alone would wait only for the end of `life`,
-            // not for the end of the thread. The result is never an error: the workers are compiled
-            // so that a panic ends the process.
+            // Unlike the scope, `join` also waits for the destructors of thread-locals. A panic
+            // ends the process, so the result is never an error.
             let _ = scope.spawn(&mut life).join();
         });
     }
 }
 
-/// Slots that one thread after the other takes over, and the state of their random number
-/// generator.
+/// Slots that one thread after the other takes over.
 struct Line {
     number: usize,
     slots: Vec<Held>,
@@ -61,7 +57,6 @@ impl Line {
         Self { number, slots, random }
     }
 
-    /// Does the work of one thread.
     fn live(&mut self) {
         pin::to_processor(self.number);
         for _ in 0..REPLACED {
@@ -83,8 +78,7 @@ mod tests {
 
     static ENDED: AtomicUsize = AtomicUsize::new(0);
 
-    /// A thread-local whose destructor takes some time. A thread that started before the previous
-    /// thread has ended would therefore be noticed.
+    /// A thread-local with a slow destructor, which exposes threads that start too early.
     struct End;
 
     impl Drop for End {

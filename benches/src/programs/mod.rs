@@ -1,4 +1,4 @@
-//! Programs such as people write, which run on the global allocator that the worker links.
+//! Programs such as people write, run on the global allocator.
 //!
 //! | program | what it allocates |
 //! | --- | --- |
@@ -18,7 +18,7 @@ mod tree;
 
 use crate::{contenders::Global, workload::Workload};
 
-/// The names of the programs. They are available even if the feature `programs` is off.
+/// The names of the programs, even if the feature `programs` is off.
 pub const NAMES: [&str; 4] =
     ["tree (rayon)", "document (serde_json)", "script (rhai)", "messages (tokio)"];
 
@@ -30,7 +30,7 @@ pub fn workloads() -> Vec<Workload<Global>> {
     NAMES.into_iter().zip(chunks).map(|(name, chunk)| Workload::new(group, name, chunk)).collect()
 }
 
-/// Returns no workloads, because without the feature `programs` the programs are not compiled.
+/// Returns no workloads.
 #[cfg(not(feature = "programs"))]
 pub fn workloads() -> Vec<Workload<Global>> {
     Vec::new()

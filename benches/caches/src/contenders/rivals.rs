@@ -1,6 +1,6 @@
-//! The allocator mimalloc, and object pools of other crates. Some pools move their objects when
-//! these are taken or put back. For such a pool, the objects are boxes, because a box is faster to
-//! move.
+//! The allocator mimalloc, and object pools of other crates.
+//!
+//! Pools that move their objects hold boxes, because a box is faster to move.
 
 use std::{
     alloc::{GlobalAlloc, Layout},
@@ -42,8 +42,8 @@ impl Contender for Mi {
 
     #[inline]
     fn put(&mut self, block: *mut u8) {
-        // SAFETY: the block came from mimalloc with this layout, and the benchmark loop gives up
-        // its ownership.
+        // SAFETY: the block came from mimalloc with this layout, and the loop gives up its
+        // ownership.
         unsafe { MiMalloc.dealloc(block, LAYOUT) };
     }
 }
@@ -75,7 +75,6 @@ impl Contender for Slabs {
     }
 }
 
-/// The factory with which opool creates new objects.
 pub(super) struct Boxes;
 
 impl PoolAllocator<Box<Storage>> for Boxes {
@@ -84,7 +83,7 @@ impl PoolAllocator<Box<Storage>> for Boxes {
     }
 }
 
-/// The pool of the crate opool that is used by one thread.
+/// The pool for one thread of the crate opool.
 pub(super) struct Opool(&'static LocalPool<Boxes, Box<Storage>>);
 
 impl Contender for Opool {
@@ -110,7 +109,7 @@ impl Contender for Opool {
     }
 }
 
-/// The pool of the crate object-pool, which all threads may use.
+/// The pool for all threads of the crate object-pool.
 pub(super) struct ObjectPool(&'static Pool<Box<Storage>>);
 
 impl Contender for ObjectPool {
@@ -171,7 +170,7 @@ thread_local! {
     static FREE: RefCell<Vec<Box<Storage>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A stack of boxes that every thread has its own instance of.
+/// A stack of boxes for each thread.
 pub(super) struct ThreadLocal;
 
 impl Contender for ThreadLocal {
