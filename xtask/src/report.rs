@@ -1,5 +1,4 @@
-//! Runs measurements and shows their results. The commands `bench`, `python` and `layers` use this
-//! module.
+//! Runs measurements and shows their results.
 //!
 //! ```text
 //!   rounds ──► figures ──► ratios and geometric means ──► table ──► parts ──► text or a page

@@ -30,7 +30,6 @@ use self::{
 };
 use crate::{parallel::in_parallel, python, tally::Tally, workspace};
 
-/// The arguments of `cargo xtask test-python`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Runs every file on every Python, not only the part that takes five minutes.
@@ -61,7 +60,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Compares the tests that together take five minutes. `test-all` runs this as one of its steps.
+/// Compares the tests that together take five minutes, as a step of `test-all`.
 pub(crate) fn run_part() -> Result<Tally> {
     compare(&pythons::find(), &Extent::Part, 2)
 }

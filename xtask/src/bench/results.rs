@@ -1,4 +1,4 @@
-//! Everything that was measured, in the form in which `--json` writes it.
+//! Everything that was measured, as `--json` writes it.
 
 use benches::{figures, protocol::Answer, workload::Group};
 use serde::Serialize;
@@ -11,15 +11,12 @@ use super::{
 };
 use crate::report::{Figure, Figures, Measure};
 
-/// The results of one run of the bench.
 #[derive(Debug, Serialize)]
 pub(super) struct Results {
     pub(super) machine: Machine,
-    /// The command line with which the bench was started.
     pub(super) command: Vec<String>,
     pub(super) rounds: u32,
-    /// The number of chunks that a process runs. The figure of the process is the median of its
-    /// chunks.
+    /// The number of measured chunks of each process.
     pub(super) chunks: u32,
     pub(super) entrants: Vec<Named>,
     /// Whatever could not be measured, and the reasons.
@@ -27,7 +24,6 @@ pub(super) struct Results {
     pub(super) figures: Vec<Record>,
 }
 
-/// An allocator that took part in the run.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Named {
     pub(super) name: String,
@@ -45,17 +41,15 @@ pub(super) struct Record {
     nanoseconds: f64,
     /// The interquartile range of the rounds, divided by their median.
     spread: f64,
-    /// The peak of resident memory in bytes, as the median of the rounds. `None` if the process
-    /// also contains memory that does not belong to the allocator.
+    /// The peak of resident memory in bytes, if the allocator served the whole process.
     peak: Option<f64>,
-    /// The memory that the allocator needs for each live block in addition to the block's size, in
-    /// bytes. `None` if the workload does not measure this.
+    /// The bytes that each live block takes in addition to its size, if measured.
     pub(super) overhead: Option<f64>,
     /// The time of an operation in each round, in nanoseconds.
     rounds: Vec<f64>,
 }
 
-/// A quantity that is compared, and a function that returns this quantity from a record.
+/// A quantity that is compared, and how to read it from a record.
 type Measured = (Measure, fn(&Record) -> Option<Figure>);
 
 pub(super) const TIME: Measured =
@@ -74,7 +68,6 @@ pub(super) const OVERHEAD: Measured = (
 );
 
 impl Results {
-    /// Collects the answers of the `workers`.
     pub(super) fn new(
         machine: Machine,
         workers: &[Worker],
@@ -87,7 +80,7 @@ impl Results {
             role: worker.entrant.role,
             version: worker.version.clone(),
         };
-        // An allocator in Python has several workers, one for each Python, but is only one entrant.
+        // An allocator in Python has one worker for each Python, but is only one entrant.
         let mut entrants: Vec<_> = workers.iter().map(named).collect();
         entrants.dedup_by(|one, other| one.name == other.name);
         let runs = tasks.iter().flat_map(|task| task.runs.iter().map(move |run| (task, run)));
@@ -124,7 +117,7 @@ impl Results {
         self.entrants.iter().filter(ran).collect()
     }
 
-    /// Returns the figures of `group`, with a column for each allocator that ran in the group.
+    /// Returns the figures of `group`, with a column for each of its allocators.
     pub(super) fn figures(&self, group: Group, (measure, of): Measured) -> Figures {
         let entrants = self.entrants_of(group);
         let records: Vec<_> = self.figures.iter().filter(|one| one.group == group).collect();
@@ -148,7 +141,7 @@ impl Results {
     }
 }
 
-/// Adds a mean over the workloads of each Python version, in front of the mean over all workloads.
+/// Adds a mean for each Python version, in front of the mean over all workloads.
 fn add_means_of_versions(figures: &mut Figures) {
     let version = |row: &usize| figures.rows[*row].0.split(' ').next().unwrap_or_default();
     let all: Vec<_> = (0..figures.rows.len()).collect();
@@ -183,8 +176,7 @@ mod tests {
     use super::*;
 
     impl Results {
-        /// Returns the results of one workload with these times. The first allocator is ours, and
-        /// the others are peers.
+        /// Returns the results of one workload. The first allocator is ours.
         pub(in crate::bench) fn of_times(
             group: Group,
             workload: &str,

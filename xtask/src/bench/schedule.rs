@@ -20,7 +20,7 @@ const MOST_HEAVY: u32 = 11;
 /// The maximum number of rounds of a workload that takes many seconds.
 pub(super) const MOST_HUGE: u32 = 3;
 
-/// The number of bytes that must be available before a workload that needs gigabytes may run.
+/// The bytes that must be available for a workload that needs gigabytes.
 const HUGE: u64 = 8 << 30;
 
 /// A workload and the workers that run it.
@@ -40,7 +40,7 @@ pub(super) struct Run {
 }
 
 impl Task {
-    /// Returns the number of rounds in which the workload runs, if the bench runs `rounds` rounds.
+    /// Returns the number of rounds for this workload, at most `rounds`.
     fn rounds(&self, rounds: u32) -> u32 {
         match self.listed.weight {
             Weight::Light => rounds,
@@ -50,8 +50,7 @@ impl Task {
     }
 }
 
-/// Returns a task for each workload for which `is_wanted` returns true, group by group. The task
-/// lists all workers that have the workload.
+/// Returns a task for each wanted workload, group by group.
 pub(super) fn tasks(workers: &[Worker], is_wanted: impl Fn(&Listed) -> bool) -> Vec<Task> {
     let mut tasks: Vec<Task> = Vec::new();
     for (worker, introduced) in workers.iter().enumerate() {
@@ -67,9 +66,10 @@ pub(super) fn tasks(workers: &[Worker], is_wanted: impl Fn(&Listed) -> bool) -> 
     tasks
 }
 
-/// Runs every task in every round. If a peer (an allocator of another project) fails, it is left
-/// out of that task. If a task needs more memory than is available, the whole task is left out. The
-/// reasons are added to `left_out`.
+/// Runs every task in every round.
+///
+/// A peer that fails is left out of the task, and a task that needs too much memory is left out.
+/// The reasons are added to `left_out`.
 ///
 /// # Errors
 ///

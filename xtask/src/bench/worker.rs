@@ -1,5 +1,4 @@
-//! Runs workers. A worker is a program that introduces itself and then runs the workloads that the
-//! bench asks for.
+//! Runs workers, which are programs that introduce themselves and then run workloads.
 
 use std::{ffi::OsString, path::PathBuf, process::Command};
 
@@ -11,7 +10,7 @@ use testkit::pythons::clean_command;
 use super::{entrant::Entrant, machine};
 use crate::process;
 
-/// A program, and the arguments and environment that it gets with every question.
+/// A program with its fixed arguments and environment.
 #[derive(Debug)]
 pub(super) struct Program {
     pub(super) path: PathBuf,
@@ -20,7 +19,7 @@ pub(super) struct Program {
 }
 
 impl Program {
-    /// Returns a command that runs `tool` in the environment that the program needs.
+    /// Returns a command that runs `tool` in the environment of the program.
     fn under(&self, tool: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = clean_command(tool);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -40,12 +39,12 @@ pub(super) struct Worker {
     pub(super) entrant: Entrant,
     program: Program,
     pub(super) introduction: Introduction,
-    /// The versions of the allocator's package and of its library, as far as they are known.
+    /// The known versions of the allocator's package and library.
     pub(super) version: String,
 }
 
 impl Worker {
-    /// Asks `program` which workloads it can run, and returns it as a worker.
+    /// Asks `program` which workloads it can run.
     pub(super) fn introduced(entrant: Entrant, program: Program) -> Result<Self> {
         let introduction = program.ask::<Introduction>(&["list"])?;
         let mut versions = Vec::new();
@@ -56,8 +55,7 @@ impl Worker {
         Ok(Self { entrant, program, introduction, version: versions.join(", ") })
     }
 
-    /// Runs `workload` in a separate process. The process first runs one chunk to warm up, and then
-    /// `chunks` chunks that are measured.
+    /// Runs `workload` in a separate process, with one chunk to warm up and `chunks` measured ones.
     pub(super) fn run(&self, workload: &str, chunks: u32) -> Result<Answer> {
         let answer = self.program.ask(&["run", workload, &chunks.to_string()]);
         answer.with_context(|| format!("{}: {workload}", self.entrant.name))

@@ -16,7 +16,7 @@ pub(super) struct Source {
 pub(super) enum Kind {
     /// A change that cargo-mutants proposes. The other kinds are our own.
     Listed,
-    /// The condition of an `if` is negated: `if f()` becomes `if !f()`.
+    /// The condition of an `if` is negated.
     Condition,
     /// A number is replaced by the next higher number.
     Number,
@@ -32,10 +32,10 @@ pub(super) struct Mutant {
     /// The name of the crate's folder in `crates`.
     pub(super) krate: &'static str,
     pub(super) source: Arc<Source>,
-    /// The name of the changed function. It is empty if the change is in a constant.
+    /// The name of the changed function, or empty for a constant.
     pub(super) function: String,
     pub(super) kind: Kind,
-    /// The range of bytes of the file that are replaced.
+    /// The bytes of the file that are replaced.
     pub(super) range: Range<usize>,
     pub(super) replacement: String,
 }
@@ -52,7 +52,7 @@ impl Mutant {
         self.source.text[..self.range.start].matches('\n').count() + 1
     }
 
-    /// Returns the lines of the file that the change affects, before and after it.
+    /// Returns the lines that the change affects, before and after it.
     fn lines(&self) -> (&str, String) {
         let text = &self.source.text;
         let start = text[..self.range.start].rfind('\n').map_or(0, |at| at + 1);
@@ -61,8 +61,7 @@ impl Mutant {
         (&text[start..end], after.concat())
     }
 
-    /// Returns the mutant's name. The name has no line number, so it stays the same when other code
-    /// moves.
+    /// Returns the mutant's name, which contains no line number and so survives edits elsewhere.
     pub(super) fn name(&self) -> String {
         let (before, after) = self.lines();
         let changed = match before.contains('\n') {
@@ -76,7 +75,7 @@ impl Mutant {
         format!("{}: {function}: {changed}", self.source.path)
     }
 
-    /// Returns the mutant's name with the line number added after the path.
+    /// Returns the mutant's name with the line number.
     pub(super) fn place(&self) -> String {
         self.name().replacen(": ", &format!(":{}: ", self.line()), 1)
     }

@@ -1,5 +1,4 @@
-//! Reports the outcome of each mutant: a line as soon as it is known, a JSON file, and a table at
-//! the end.
+//! Reports the outcome of each mutant as lines, as a JSON file and as a table.
 
 use std::{
     fs,
@@ -20,7 +19,6 @@ use crate::report::Table;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub(super) enum Outcome {
-    /// The mutant does not compile.
     Unviable,
     /// The crate's own tests or loom models noticed the mutant.
     Caught { by: String },
@@ -28,11 +26,9 @@ pub(super) enum Outcome {
     CaughtAbove,
     /// The mutant is listed as equivalent to the original, so it was not tested.
     Equivalent { reason: String },
-    /// Every test passed with the mutant.
     Survived,
 }
 
-/// A mutant together with its outcome.
 #[derive(Debug, Serialize)]
 pub(super) struct Tried {
     #[serde(rename = "crate")]
@@ -53,7 +49,6 @@ impl Tried {
     }
 }
 
-/// The outcomes of all mutants that were tested so far.
 #[derive(Serialize)]
 pub(super) struct Report {
     seed: u64,
@@ -70,8 +65,8 @@ impl Report {
         Self { seed, sample, tried: Vec::new(), file, started: Instant::now() }
     }
 
-    /// Adds `tried` to the report and prints a line for it. Then rewrites the JSON file, so that a
-    /// run that is interrupted keeps the outcomes found so far.
+    /// Adds `tried`, prints it, and rewrites the JSON file so that an interrupted run loses
+    /// nothing.
     pub(super) fn add(&mut self, tried: Tried) -> Result<()> {
         let outcome = match &tried.outcome {
             Outcome::Unviable => "does not compile",
@@ -111,8 +106,9 @@ impl Report {
     }
 }
 
-/// Returns a row of the table: the counts of the outcomes in `tried`, and the share of caught
-/// mutants. The share does not count mutants that do not compile or that are equivalent.
+/// Returns the counts of the outcomes in `tried`, and the share of caught mutants.
+///
+/// The share ignores mutants that do not compile or are equivalent.
 fn row<'a>(name: &str, tried: impl Iterator<Item = &'a Tried> + Clone) -> [String; 7] {
     let count =
         |is_one: fn(&Outcome) -> bool| tried.clone().filter(|tried| is_one(&tried.outcome)).count();

@@ -17,8 +17,7 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Copies the project to `root`. Files that are already the same there are not written again,
-    /// so that cargo does not rebuild them.
+    /// Copies the project to `root`, without touching files that are already the same.
     pub(super) fn copy(root: PathBuf) -> Result<Self> {
         let files = workspace::files()?;
         let files: HashSet<_> = files.iter().map(Path::new).collect();
@@ -38,8 +37,7 @@ impl Tree {
         &self.root
     }
 
-    /// Replaces the contents of `file`. If the contents are already the same, the file is not
-    /// written.
+    /// Replaces the contents of `file` if they differ.
     pub(super) fn write(&self, file: &Path, contents: &[u8]) -> Result<()> {
         let to = self.root.join(file);
         if fs::read(&to).is_ok_and(|present| present == contents) {
@@ -60,7 +58,7 @@ impl Tree {
     }
 }
 
-/// Removes the files below `folder` that are not listed in `files`.
+/// Removes the files below `folder` that are not in `files`.
 fn remove_others(root: &Path, folder: &Path, files: &HashSet<&Path>) -> io::Result<()> {
     for entry in fs::read_dir(root.join(folder))? {
         let entry = entry?;

@@ -1,5 +1,4 @@
-//! Chooses the Python programs to run: the program that the user names, or those of
-//! `examples/python`.
+//! Chooses the Python programs to run.
 
 use std::{ffi::OsString, fs, path::PathBuf};
 
@@ -7,15 +6,13 @@ use anyhow::{Context, Result};
 
 use crate::workspace;
 
-/// A program for Python.
 #[derive(Clone, Debug)]
 pub(super) struct Program {
-    /// The name of the program in tables.
+    /// The name in tables.
     pub(super) name: String,
-    /// The arguments that are passed to Python.
+    /// The arguments for Python.
     pub(super) args: Vec<OsString>,
-    /// True if the program belongs to `examples/python`. Such a program prints the same text in
-    /// every run.
+    /// True for a program of `examples/python`, which prints the same text in every run.
     pub(super) bundled: bool,
 }
 

@@ -4,8 +4,7 @@
 //!   OBMALLOC_STATS=FOLDER/%p.json ─► a Python, and the Pythons that it starts ─► a file for each
 //! ```
 //!
-//! A process that is killed writes no report. Neither does a process that ends with `_exit`, such
-//! as a forked worker.
+//! A process that is killed or calls `_exit` writes no report.
 
 use std::{collections::BTreeMap, fs, process::Command};
 
@@ -13,12 +12,11 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use tempfile::TempDir;
 
-/// The report about one process.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Report {
     /// True if our heap is the allocator of the domains `mem` and `obj`.
     pub(crate) in_force: bool,
-    /// The reason why our heap is not in force, if it is not.
+    /// Why our heap is not in use.
     pub(crate) reason: Option<String>,
     /// The domains `raw`, `mem` and `obj`, by name.
     pub(crate) domains: BTreeMap<String, Domain>,
@@ -29,9 +27,9 @@ pub(crate) struct Report {
 /// The allocator of one of CPython's domains, and its counts of requests.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Domain {
-    /// The allocator of the domain: `CPython`, `obmalloc`, or `library` for another library.
+    /// The allocator: `CPython`, `obmalloc`, or `library` for another library.
     pub(crate) served_by: String,
-    /// The file that contains the domain's allocator functions.
+    /// The file that contains the allocator's functions.
     pub(crate) library: String,
     /// The requests for at most 512 bytes.
     small: Option<Requests>,
@@ -39,13 +37,12 @@ pub(crate) struct Domain {
     large: Option<Requests>,
 }
 
-/// A count of requests.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(crate) struct Requests {
     requests: u64,
 }
 
-/// A temporary folder into which our library writes its reports.
+/// A temporary folder for reports.
 #[derive(Debug)]
 pub(crate) struct Reports {
     folder: TempDir,
@@ -68,8 +65,7 @@ impl Reports {
             let path = entry?.path();
             let pid = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
             let text = fs::read_to_string(&path)?;
-            // A process that is killed while it writes leaves an incomplete report, which we
-            // ignore.
+            // A process that is killed while it writes leaves an incomplete report.
             if let (Some(pid), Ok(report)) = (pid, serde_json::from_str(&text)) {
                 reports.insert(pid, report);
             }
@@ -78,7 +74,7 @@ impl Reports {
     }
 }
 
-/// The share of the requests of one or more processes that our pools answered.
+/// The share of the requests that our pools answered.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Share {
     served: u64,
@@ -101,12 +97,12 @@ impl Share {
         share
     }
 
-    /// Returns the share of the requests for at most 512 bytes that our pools answered.
+    /// Returns the share of the requests for at most 512 bytes.
     pub(crate) fn of_small(self) -> f64 {
         self.served as f64 / self.small.max(1) as f64
     }
 
-    /// Returns the share of all requests that our pools answered.
+    /// Returns the share of all requests.
     pub(crate) fn of_all(self) -> f64 {
         self.served as f64 / self.all.max(1) as f64
     }

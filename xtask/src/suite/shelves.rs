@@ -6,19 +6,16 @@ use testkit::pythons::{self, Python};
 use super::files::{self, File, Part};
 use crate::process;
 
-/// The amount of tests to run.
 #[derive(Debug)]
 pub(super) enum Extent {
     /// Every file on every Python.
     All,
-    /// A part that takes five minutes: the quick files on every Python, and each slow file on one
-    /// Python.
+    /// Quick files on every Python, and each slow file on one Python.
     Part,
     /// These files on every Python.
     Only(Vec<String>),
 }
 
-/// One file on one Python.
 #[derive(Debug)]
 pub(super) struct Job<'a> {
     pub(super) python: &'a Python,
@@ -45,8 +42,7 @@ impl<'a> Shelf<'a> {
         Ok(Self { python, files: files::all().filter(has).collect() })
     }
 
-    /// Returns the files that this Python does not have. Either only other versions have the file,
-    /// or only a part of CPython's tests is installed.
+    /// Returns the files that this Python does not have.
     pub(super) fn missing(&self) -> Vec<&'static str> {
         files::all().filter(|file| !self.files.contains(file)).map(|file| file.name).collect()
     }
@@ -56,7 +52,7 @@ impl<'a> Shelf<'a> {
 ///
 /// # Errors
 ///
-/// Fails if `extent` names a file that we do not compare.
+/// Fails if `extent` names an unknown file.
 pub(super) fn jobs<'a>(shelves: &[Shelf<'a>], extent: &Extent) -> Result<Vec<Job<'a>>> {
     if let Extent::Only(names) = extent {
         for name in names {

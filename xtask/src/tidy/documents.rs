@@ -4,8 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::tree::Tree;
 
-/// Folders of the repository. If a document names a path that begins with one of these, the path
-/// must exist.
+/// Folders of the repository, at which the checked paths begin.
 const FOLDERS: &[&str] =
     &[".cargo/", ".ci/", "benches/", "crates/", "docs/", "examples/", "xtask/"];
 
@@ -28,7 +27,7 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
     violations
 }
 
-/// Returns the parts of a line that are between backticks.
+/// Returns the parts of a line between backticks.
 fn quoted(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2)
 }
@@ -52,8 +51,7 @@ fn links(line: &str) -> impl Iterator<Item = &str> {
     local.map(|target| target.split('#').next().unwrap_or_default())
 }
 
-/// Returns the path to which `link` leads from the document at `path`, relative to the root of the
-/// repository.
+/// Returns the path to which `link` leads from the document at `path`.
 fn resolved(path: &str, link: &str) -> String {
     let mut target = PathBuf::from(path);
     target.pop();
@@ -66,15 +64,14 @@ fn resolved(path: &str, link: &str) -> String {
     target.to_string_lossy().into_owned()
 }
 
-/// Returns the `cargo xtask` commands in a line, each up to the end of the command.
+/// Returns the `cargo xtask` commands in a line.
 fn commands(line: &str) -> impl Iterator<Item = &str> {
     line.split("cargo xtask ")
         .skip(1)
         .map(|rest| rest.split(['`', '|', '#']).next().unwrap_or(rest))
 }
 
-/// Checks the `cargo xtask` command with which `text` begins. Returns a description of its error,
-/// if any.
+/// Describes what is wrong with the `cargo xtask` command at the start of `text`, if anything.
 fn problem(tree: &Tree, text: &str) -> Option<String> {
     let mut words = text.split_whitespace();
     let name: String = words.next()?.trim_end_matches([',', '.', ':', ';', ')']).to_owned();
