@@ -13,9 +13,8 @@ use std::{
 /// - Allocated memory must have the size and the alignment of its layout.
 /// - Until the memory is freed, the contender must neither use it nor allocate it again.
 pub unsafe trait Contender {
-    /// Allocates uninitialised memory, or returns null on failure.
-    ///
-    /// `layout` has 1 to 512 bytes and an alignment of at most 16.
+    /// Allocates uninitialised memory, or returns null on failure. `layout` has 1 to 512 bytes and
+    /// an alignment of at most 16.
     fn alloc(&mut self, layout: Layout) -> *mut u8;
 
     /// Allocates zeroed memory, or returns null on failure.
@@ -84,7 +83,6 @@ pub struct Held {
     size: usize,
 }
 
-/// The alignment of every block.
 const ALIGN: usize = align_of::<usize>();
 
 #[inline(always)]
@@ -95,9 +93,8 @@ pub(crate) fn layout(size: usize) -> Layout {
 }
 
 impl Held {
-    /// Allocates `size` bytes and writes to the first byte.
-    ///
-    /// Ends the process if the allocation fails.
+    /// Allocates `size` bytes and writes to the first byte. Ends the process if the allocation
+    /// fails.
     #[inline(always)]
     pub fn new<C: Contender>(contender: &mut C, size: usize) -> Self {
         Self::begin(contender.alloc(layout(size)), size)
@@ -109,14 +106,12 @@ impl Held {
         Self::begin(contender.alloc_zeroed(layout(size)), size)
     }
 
-    /// Returns the block at `start`, which was allocated for `size` bytes.
     #[inline(always)]
     pub(crate) fn of(start: *mut u8, size: usize) -> Self {
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout(size)) };
         Self { start, size }
     }
 
-    /// Writes to the new block at `start` and returns it.
     #[inline(always)]
     fn begin(start: *mut u8, size: usize) -> Self {
         let held = Self::of(start, size);

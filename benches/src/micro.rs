@@ -31,7 +31,6 @@ pub fn workloads<C: Contender>() -> Vec<Workload<C>> {
 
 const PAIRS: usize = 1_000_000;
 
-/// Repeatedly allocates and frees one block of `SIZE` bytes.
 fn pair<C: Contender, const SIZE: usize>(contender: &mut C) -> Taken {
     Taken::by(PAIRS, || {
         for _ in 0..PAIRS {
@@ -40,7 +39,6 @@ fn pair<C: Contender, const SIZE: usize>(contender: &mut C) -> Taken {
     })
 }
 
-/// Repeatedly allocates and frees one zeroed block of `SIZE` bytes.
 fn zeroed<C: Contender, const SIZE: usize>(contender: &mut C) -> Taken {
     Taken::by(PAIRS, || {
         for _ in 0..PAIRS {
@@ -53,12 +51,10 @@ const BATCH: usize = 10_000;
 
 const BATCHES: usize = 20;
 
-/// Frees the blocks of a batch in the order of their allocation.
 fn batch_same<C: Contender>(contender: &mut C) -> Taken {
     batches(contender, |contender, blocks| blocks.iter().for_each(|held| held.free(contender)))
 }
 
-/// Frees the blocks of a batch in the opposite order.
 fn batch_reverse<C: Contender>(contender: &mut C) -> Taken {
     batches(contender, |contender, blocks| {
         blocks.iter().rev().for_each(|held| held.free(contender));
@@ -108,12 +104,10 @@ fn mixed<C: Contender>(contender: &mut C) -> Taken {
     taken
 }
 
-/// Grows each block from 16 to 512 bytes in steps of 16 bytes.
 fn grow_by_16<C: Contender>(contender: &mut C) -> Taken {
     grow(contender, 32, |size| size + 16)
 }
 
-/// Grows each block from 16 to 512 bytes by doubling its size.
 fn grow_twofold<C: Contender>(contender: &mut C) -> Taken {
     grow(contender, 6, |size| size * 2)
 }

@@ -17,7 +17,6 @@ use crate::{
     workload::{Group, Taken, Weight, Workload},
 };
 
-/// The size of every block in bytes.
 const SIZE: usize = 32;
 
 /// The number of blocks in a run.

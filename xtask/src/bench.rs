@@ -131,7 +131,6 @@ fn pythons(args: &Args) -> Result<Vec<Worker>> {
     pythons.workers()
 }
 
-/// Returns an error message that lists the workloads.
 fn nothing_matches(args: &Args, left_out: &[String]) -> String {
     let only = args.only.as_deref().unwrap_or_default();
     let quick = if args.quick { " that --quick runs" } else { "" };

@@ -21,10 +21,8 @@ use testkit::pythons::{self, Python, Search, brought};
 
 use crate::{process, tally::Tally};
 
-/// The release of Debian that contains these Pythons.
 const RELEASE: &str = "sid";
 
-/// The packages that are downloaded together with their dependencies.
 const PACKAGES: [&str; 6] = [
     "python3.14",
     "libpython3.14",
@@ -71,7 +69,6 @@ pub(crate) fn bring_for_tests() -> Result<Tally> {
     })
 }
 
-/// Prints every Python on this machine, and why we cannot use it.
 pub(crate) fn list(Search { pythons, silent }: &Search) {
     for python in pythons {
         let refused = match python {
@@ -87,7 +84,6 @@ pub(crate) fn list(Search { pythons, silent }: &Search) {
     }
 }
 
-/// Downloads the Pythons of [`brought`], unless all are present and `fresh` is false.
 fn bring(fresh: bool) -> Result<()> {
     let is_there = |path: &PathBuf| Python::ask(path).is_some_and(|it| it.has_own_c_library());
     if !fresh && brought::executables().iter().all(is_there) {
@@ -101,13 +97,11 @@ fn bring(fresh: bool) -> Result<()> {
 
 struct Delivery {
     root: PathBuf,
-    /// The folder for apt's state, the packages and patchelf.
     scratch: PathBuf,
     started: Instant,
 }
 
 impl Delivery {
-    /// Creates the empty folders for a download below `folder`.
     fn new(folder: &Path) -> Result<Self> {
         let renew = |name| -> Result<PathBuf> {
             let path = folder.join(name);
@@ -198,7 +192,6 @@ impl Delivery {
         finish(patchelf, |_| ())
     }
 
-    /// Runs `command`, and shows the last line of its output meanwhile.
     fn step(&self, name: &str, command: Command) -> Result<()> {
         println!("      fetching {name} ({} s)", self.started.elapsed().as_secs());
         let spinner = ProgressBar::new_spinner();

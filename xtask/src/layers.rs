@@ -31,17 +31,14 @@ pub(crate) struct Args {
     chart: Option<PathBuf>,
 }
 
-/// The choices of layers, and the switches that select them.
 const CHOICES: [(&str, &[&str]); 3] =
     [("malloc alone", &[]), ("+ pools", &["--pools"]), ("+ caches", &["--pools", "--caches"])];
 
-/// What a program reports about one run.
 #[derive(Clone, Debug, Deserialize)]
 struct Outcome {
     printed: String,
     /// The wall time of each round in seconds.
     seconds: Vec<f64>,
-    /// The peak of resident memory, if the system reports it.
     peak_kib: Option<u64>,
     /// The number of objects that a cache provided.
     hits: u64,
@@ -80,7 +77,6 @@ pub(crate) fn run_once() -> Result<Tally> {
     Ok(Tally::of(programs.len() * CHOICES.len(), 0))
 }
 
-/// Returns the names of the programs in the executable `runtime`.
 fn programs(runtime: &Path) -> Result<Vec<String>> {
     Ok(ask(runtime, &["--list"])?.lines().map(str::to_owned).collect())
 }
@@ -115,7 +111,6 @@ fn ask(runtime: &Path, arguments: &[&str]) -> Result<String> {
     process::stdout_of(Command::new(runtime).args(arguments))
 }
 
-/// Returns tables of the time and the memory of each program.
 fn figures(programs: &[String], outcomes: &[Outcomes]) -> [Figures; 2] {
     let columns = CHOICES.map(|(name, _)| name);
     type Of = fn(&Outcome) -> f64;
@@ -130,7 +125,6 @@ fn figures(programs: &[String], outcomes: &[Outcomes]) -> [Figures; 2] {
     })
 }
 
-/// Returns a table of the share of requests that the caches answered.
 fn hits(programs: &[String], outcomes: &[Outcomes]) -> Table {
     let mut table = Table::new(["program", "hits", "of all requests"]);
     for (program, choices) in programs.iter().zip(outcomes) {

@@ -8,7 +8,6 @@ use anyhow::{Result, ensure};
 
 use crate::{process, report::Table, tally::Tally, workspace};
 
-/// The packages that contain loom models.
 const PACKAGES: &[&str] = &["obmalloc", "thread-heap", "allocator-api", "object-cache"];
 
 /// The maximum number of preemptions in a bounded exploration.
@@ -98,7 +97,6 @@ fn command(bound: Option<&str>) -> Command {
     command
 }
 
-/// Makes the command `cargo` explore the models within `bound`.
 pub(crate) fn configure(cargo: &mut Command, bound: Option<&str>) {
     cargo
         .env("RUSTFLAGS", "--cfg loom")

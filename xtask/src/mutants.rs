@@ -1,15 +1,13 @@
 //! Measures how many small faults in the shipping crates the tests notice.
 //!
+//! A mutant is a copy of the project with one small change, such as another operator. A mutant that
+//! passes every test shows code that no test depends on.
+//!
 //! ```text
 //!   cargo-mutants ─┐                            a copy of the project
 //!                  ├─► sample by seed ─► apply ─► build ─► tests of the crate ─► loom models
 //!   own mutants  ──┘                                                └─► tests of the crates above
 //! ```
-//!
-//! A mutant is a copy of the project with one small change, such as another operator. A mutant that
-//! passes every test shows code that no test depends on.
-//!
-//! `equivalent.txt` lists the mutants that behave like the original code.
 
 mod crates;
 mod equivalent;
@@ -90,9 +88,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Draws the sample, which is the same everywhere for the same seed.
-///
-/// Sorting by file lets cargo rebuild less.
+/// Draws the sample, which is the same everywhere for the same seed. Sorting by file lets cargo
+/// rebuild less.
 fn draw(mut all: Vec<Mutant>, args: &Args) -> Vec<Mutant> {
     if !args.only.is_empty() {
         all.retain(|mutant| args.only.iter().any(|text| mutant.place().contains(text)));

@@ -32,17 +32,14 @@ pub(crate) fn kill_children_when_interrupted() -> Result<()> {
     .context("cannot handle interrupts")
 }
 
-/// The result of a child that has ended.
 pub(crate) struct Finished {
-    /// True if the child exited with status 0.
     pub(crate) success: bool,
     /// What the child printed to stdout and stderr, in the order in which it arrived.
     pub(crate) output: String,
 }
 
-/// Runs `command`, and calls `see` with each line that it prints.
-///
-/// Kills the command and its children if it hangs.
+/// Runs `command`, and calls `see` with each line that it prints. Kills the command and its
+/// children if it hangs.
 pub(crate) fn run(command: Command, see: impl FnMut(&str)) -> Result<Finished> {
     run_within(command, MOST_SILENCE, see)
 }
@@ -97,7 +94,6 @@ pub(crate) fn stdout_of(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{command:?} does not print text"))
 }
 
-/// Starts `command`, and adds the child to [`RUNNING`].
 fn start(command: &mut Command) -> Result<Child> {
     // The interrupt handler takes the same lock, so it finds every child that was started.
     let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,7 +102,6 @@ fn start(command: &mut Command) -> Result<Child> {
     Ok(child)
 }
 
-/// Kills every process in the process group of `leader`.
 pub(crate) fn kill_group(leader: u32) {
     // SAFETY: `kill` takes two numbers and accesses no memory.
     unsafe { libc::kill(-leader.cast_signed(), libc::SIGKILL) };

@@ -1,10 +1,4 @@
 //! Runs Python programs on our heap, compares allocators, or reports which one is in use.
-//!
-//! ```text
-//!   --with, or python3 ─► Python ─┬─► run        runs the program on our heap
-//!                                 ├─► compare    runs it on CPython's, on malloc and on ours
-//!                                 └─► doctor     tells which allocator serves which domain
-//! ```
 
 mod compare;
 mod doctor;

@@ -1,9 +1,4 @@
 //! Runs measurements and shows their results.
-//!
-//! ```text
-//!   rounds ──► figures ──► ratios and geometric means ──► table ──► parts ──► text or a page
-//!                 └──────► chart ───────────────────────────────────┘
-//! ```
 
 mod chart;
 mod figures;

@@ -29,9 +29,8 @@ impl Tally {
         Self { skipped: 1, ..Self::default() }
     }
 
-    /// Runs `command` and counts the tests that it ran.
-    ///
-    /// A command that ran no tests counts as one test itself.
+    /// Runs `command` and counts the tests that it ran. A command that ran no tests counts as one
+    /// test itself.
     pub(crate) fn of_command(command: Command) -> Result<Self> {
         let finished = process::run(command, |line| {
             let line = line.trim();

@@ -89,7 +89,6 @@ fn minutes(time: Duration) -> String {
     format!("{}:{:02} min", seconds / 60, seconds % 60)
 }
 
-/// Runs cargo with the environment `variables`, and counts the tests that ran.
 fn cargo(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Tally> {
     let mut command = workspace::cargo(arguments);
     command.envs(variables.iter().copied());
@@ -151,12 +150,10 @@ fn dynamic_tls() -> Result<Tally> {
     cargo(&[&all[..], &packages, &["--features", "global-alloc/dynamic-tls"]].concat(), &[])
 }
 
-/// The number of times that each coroutine test repeats its work.
 const COROUTINE_RUNS: &str = "10";
 
-/// Tests coroutines in release builds.
-///
-/// Optimised code may keep more values in registers across a coroutine switch.
+/// Tests coroutines in release builds. Optimised code may keep more values in registers across a
+/// coroutine switch.
 fn coroutines() -> Result<Tally> {
     let folder = workspace::target_dir().join("coroutines");
     let folder = folder.to_string_lossy();

@@ -16,11 +16,9 @@ use crate::tally::Tally;
 
 use self::tree::Tree;
 
-/// The arguments of `cargo xtask tidy`.
 #[derive(clap::Args)]
 pub(crate) struct Args {}
 
-/// A check of the repository, which returns a message for each violation.
 struct Check {
     name: &'static str,
     violations: fn(&Tree) -> Vec<String>,

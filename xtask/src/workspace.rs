@@ -27,21 +27,18 @@ pub(crate) fn files() -> Result<Vec<String>> {
     Ok(files.split_terminator('\0').map(str::to_owned).collect())
 }
 
-/// Returns the folder into which cargo builds.
 pub(crate) fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
-/// Returns a command that runs cargo in the project's folder.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(root()).args(arguments);
     cargo
 }
 
-/// Builds `package` and returns the path of its product `file`.
-///
-/// Cargo shows its progress only if `file` does not exist yet.
+/// Builds `package` and returns the path of its product `file`. Cargo shows its progress only if
+/// `file` does not exist yet.
 pub(crate) fn build(package: &str, profile: &str, file: &str) -> Result<PathBuf> {
     let folder = if profile == "dev" { "debug" } else { profile };
     let path = target_dir().join(folder).join(file);
@@ -51,7 +48,6 @@ pub(crate) fn build(package: &str, profile: &str, file: &str) -> Result<PathBuf>
     path.canonicalize().with_context(|| format!("cargo built no {}", path.display()))
 }
 
-/// Builds the shared library for CPython and returns its path.
 pub(crate) fn build_library() -> Result<PathBuf> {
     build("obmalloc-cpython", "release", "libobmalloc_cpython.so")
 }

@@ -2,7 +2,6 @@
 
 use std::{arch::asm, mem::MaybeUninit};
 
-/// An object of 64 bytes.
 pub(crate) type Object = [u64; 8];
 
 pub(crate) type Storage = MaybeUninit<Object>;
@@ -12,16 +11,13 @@ pub(crate) trait Contender {
     /// What a user holds while an object is in use: a pointer, a key or a guard.
     type Held;
 
-    /// Creates a contender with room for `most` objects.
     fn new(most: usize) -> Self;
 
     /// Takes uninitialised storage for an object.
     fn take(&mut self) -> Self::Held;
 
-    /// Returns the address of the object.
     fn place(&mut self, held: &mut Self::Held) -> *mut Storage;
 
-    /// Puts the storage back.
     fn put(&mut self, held: Self::Held);
 }
 
@@ -43,9 +39,8 @@ pub(crate) fn end<C: Contender>(contender: &mut C, held: C::Held) {
     opaque(contender);
 }
 
-/// Makes the compiler assume that unknown code reads and writes the memory at `place`.
-///
-/// Unlike [`black_box`](std::hint::black_box), this function emits no instructions.
+/// Makes the compiler assume that unknown code reads and writes the memory at `place`. Unlike
+/// [`black_box`](std::hint::black_box), this function emits no instructions.
 #[inline(always)]
 fn opaque<T>(place: *mut T) {
     // SAFETY: the assembly is only a comment.

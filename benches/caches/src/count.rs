@@ -38,7 +38,6 @@ pub(crate) fn all() -> Result<Figures> {
     Ok(figures)
 }
 
-/// Counts all instructions of a run of this program with `pairs` objects.
 fn instructions(contender: &str, pattern: Pattern, pairs: usize) -> Result<f64> {
     let pattern = pattern.to_possible_value().context("every pattern has a name")?;
     let output = Command::new("valgrind")

@@ -1,12 +1,5 @@
 //! Compares the cost of a cache hit with our heap, mimalloc and the object pools of other crates.
 //!
-//! ```text
-//!   contenders   floor · ours · rivals        each used in its own fastest way for one thread
-//!   pattern      one by one, or in bursts     the loops, which are the same for all
-//!   measure      in turn, round by round      medians in nanoseconds
-//!   count        callgrind                    instructions, including the loop
-//! ```
-//!
 //! ```sh
 //! cargo run --release -p caches -- --count
 //! ```

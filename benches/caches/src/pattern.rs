@@ -10,7 +10,6 @@ use clap::ValueEnum;
 
 use crate::contender::{Contender, begin, end};
 
-/// An order in which objects are taken and put back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Pattern {
     /// Each object is put back before the next one is taken.

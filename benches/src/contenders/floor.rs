@@ -1,12 +1,7 @@
 //! A minimal allocator ("the least"), which keeps a stack of free blocks for each size class.
 //!
-//! ```text
-//!   heads[class] ──► block ──► block ──► block      the first word of a free block links to the next
-//!   chunk        ├── allocated ──┼── fresh ──┤
-//! ```
-//!
-//! The minimal allocator returns no memory to the system, serves only one thread, and trusts the
-//! size that the caller passes to `free`.
+//! It returns no memory to the system, serves only one thread, and trusts the size passed to
+//! `free`.
 
 use std::{
     alloc::{self, Layout},
@@ -15,7 +10,6 @@ use std::{
 
 use crate::contender::{Contender, moved};
 
-/// The difference between the block sizes of adjacent classes, in bytes.
 const STEP: usize = 16;
 
 const CLASSES: usize = 512 / STEP;
@@ -37,7 +31,6 @@ pub struct Floor {
     end: *mut u8,
 }
 
-/// The first word of a free block, which is the address of the next free block.
 #[derive(Debug)]
 struct Link(*mut Link);
 

@@ -12,12 +12,10 @@ pub(super) type Structure = Vec<Held>;
 pub(super) struct Exchange(Vec<Mutex<Structure>>);
 
 impl Exchange {
-    /// Creates places with empty structures that have the capacity for `most` blocks.
     pub(super) fn new(places: usize, most: usize) -> Self {
         Self((0..places).map(|_| Mutex::new(room(most))).collect())
     }
 
-    /// Exchanges `structure` with the structure at `place`.
     pub(super) fn swap(&self, place: usize, structure: &mut Structure) {
         let place = &self.0[place % self.0.len()];
         std::mem::swap(&mut *place.lock().unwrap_or_else(PoisonError::into_inner), structure);

@@ -1,18 +1,11 @@
 //! The pattern larson: a server whose threads end while their blocks are still in use.
-//!
-//! ```text
-//!   a line    ├─ thread ─┤├─ thread ─┤├─ thread ─┤├─ thread ─┤     one ends, then the next starts
-//!   its slots ──────────────────────────────────────────────────►  freed by the next thread
-//! ```
 
 use std::thread;
 
 use crate::{contender::Held, contenders::Global, pin, random::Random, workload::Taken};
 
-/// The number of live blocks of a thread.
 const SLOTS: usize = 1_000;
 
-/// The number of blocks that each thread replaces.
 const REPLACED: usize = 100_000;
 
 /// The number of threads that use the same slots one after the other.

@@ -7,10 +7,8 @@ use super::{
 };
 use crate::{contender::Held, contenders::Global, random::Random, workload::Taken};
 
-/// The number of structures that a thread holds.
 const HELD: usize = 50;
 
-/// The largest number of blocks in a structure.
 const MOST: usize = 40;
 
 const STRUCTURES: usize = 25_000;

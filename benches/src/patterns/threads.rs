@@ -4,9 +4,8 @@ use std::thread;
 
 use crate::{contender::Held, pin, workload::Taken};
 
-/// Runs `work` on one pinned thread for each element of `needs`.
-///
-/// Each thread performs `operations` operations.
+/// Runs `work` on one pinned thread for each element of `needs`. Each thread performs `operations`
+/// operations.
 pub(super) fn on_threads<N: Send>(
     mut needs: Vec<N>,
     operations: usize,
@@ -25,7 +24,6 @@ pub(super) fn on_threads<N: Send>(
     })
 }
 
-/// Returns an empty vector with the capacity for `blocks` blocks.
 pub(super) fn room(blocks: usize) -> Vec<Held> {
     Vec::with_capacity(blocks)
 }

@@ -12,9 +12,8 @@ const BATCHES: usize = 5_000;
 /// The number of batches that a thread sends before it frees one, so that it seldom waits.
 const AHEAD: usize = 8;
 
-/// The capacity of a channel in batches.
-///
-/// The channels are never all full, because no thread sends that many batches ahead.
+/// The capacity of a channel in batches. The channels are never all full, because no thread sends
+/// that many batches ahead.
 const WAITING: usize = 2 * AHEAD;
 
 type Batch = [Held; BATCH];

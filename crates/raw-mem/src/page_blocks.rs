@@ -1,14 +1,4 @@
 //! An allocator that gives each block its own pages.
-//!
-//! ```text
-//!   page          page          page
-//!   ├─────────┬───────────────────┬─ ─ ─ ┤
-//!   │ mapping │ block             │      │
-//!   ├─────────┴───────────────────┴─ ─ ─ ┤
-//! ```
-//!
-//! [`PageBlocks`] suits the bookkeeping data of an allocator, because it calls no other allocator.
-//! Untouched pages of a block take up no memory.
 
 use core::{cmp, ptr::NonNull};
 
@@ -21,9 +11,9 @@ use crate::{MAX_REQUEST, MemAlloc, calloc_size, preserving_errno};
 /// The size is a multiple of 16, so the block behind the head is aligned to 16 bytes.
 const HEAD: usize = size_of::<MmapRaw>().next_multiple_of(16);
 
-/// An allocator that maps new pages for each block.
+/// An allocator that maps new pages for each block, with one system call.
 ///
-/// Each allocation makes one system call and uses at least one page.
+/// [`PageBlocks`] calls no other allocator, and untouched pages of a block take up no memory.
 ///
 /// ```
 /// use raw_mem::{MemAlloc, PageBlocks};

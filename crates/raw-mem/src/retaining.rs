@@ -1,13 +1,7 @@
 //! A source that keeps some free arenas for later requests.
 //!
-//! ```text
-//!   map ◄── kept arenas, the latest first ◄── unmap     while freed arenas are requested again
-//!    ▲                                          │
-//!    └─────── the wrapped source ◄──────────────┘       otherwise
-//! ```
-//!
-//! Unmapping an arena and mapping another costs system calls and a page fault for each page. A
-//! program that repeatedly empties and refills its arenas saves this cost if free arenas are kept.
+//! Unmapping an arena and mapping another costs system calls and a page fault for each page.
+//! Keeping free arenas saves this cost for programs that repeatedly empty and refill them.
 //!
 //! - The number of kept arenas is limited. The limit starts at 0, so the first arenas that a
 //!   program frees are unmapped.
@@ -144,9 +138,8 @@ impl<S: ArenaSource> RetainingArenas<S> {
         self.unmapped = 0;
     }
 
-    /// Keeps `arena` and returns true, or returns false if the caller must unmap it.
-    ///
-    /// All kept arenas have the same size.
+    /// Keeps `arena` and returns true, or returns false if the caller must unmap it. All kept
+    /// arenas have the same size.
     fn push(&mut self, arena: NonNull<u8>, size: ArenaSize) -> bool {
         let fits = self.count == 0 || self.size == Some(size);
         if !fits || self.room() == 0 {

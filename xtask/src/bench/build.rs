@@ -40,7 +40,6 @@ pub(super) fn all(
     Ok(workers)
 }
 
-/// Builds a worker, copies it to `folder`, and asks it which workloads it can run.
 fn ready(entrant: &Entrant, features: &[&str], folder: &Path) -> Result<Worker> {
     let program = format!("worker-{}", entrant.worker);
     let mut command = workspace::cargo(&["build", "--quiet", "--release"]);

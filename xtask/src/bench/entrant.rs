@@ -3,11 +3,9 @@
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
-/// The role of an allocator in the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Role {
-    /// One of our allocators.
     Ours,
     /// An allocator of another project.
     Peer,
@@ -15,15 +13,12 @@ pub(super) enum Role {
     Least,
 }
 
-/// An allocator that takes part in the comparison.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entrant {
-    /// The name in tables.
     pub(super) name: &'static str,
     pub(super) role: Role,
     /// The worker is the program `worker-…` of the package `benches`.
     pub(super) worker: &'static str,
-    /// The feature of `benches` that compiles this allocator in.
     pub(super) feature: Option<&'static str>,
     /// The package whose version is the version of the allocator.
     pub(super) package: Option<&'static str>,
@@ -40,7 +35,6 @@ impl Entrant {
         Self { package: Some(package), ..self }
     }
 
-    /// Returns the same entrant for an allocator that only the measured loop uses.
     const fn of_a_loop(self) -> Self {
         Self { global: false, ..self }
     }
@@ -54,12 +48,10 @@ const fn peer(name: &'static str, worker: &'static str) -> Entrant {
     Entrant::new(name, Role::Peer, worker)
 }
 
-/// Returns a peer that a feature of `benches` compiles in.
 const fn compiled(name: &'static str, feature: &'static str, package: &'static str) -> Entrant {
     Entrant { feature: Some(feature), ..peer(name, feature) }.of_package(package)
 }
 
-/// Every allocator that runs the workloads of `benches`, in the order of the tables.
 pub(super) const ALL: &[Entrant] = &[
     ours("Heap", "heap").of_package("obmalloc").of_a_loop(),
     ours("Heap, CPython's rules", "heap-cpython").of_package("obmalloc").of_a_loop(),
@@ -74,11 +66,9 @@ pub(super) const ALL: &[Entrant] = &[
     peer("CPython", "cpython").of_a_loop(),
 ];
 
-/// CPython with our library preloaded.
 pub(super) const OUR_PYTHON: Entrant =
     ours("obmalloc in CPython", "python").of_package("obmalloc-cpython");
 
-/// CPython with its own allocator.
 pub(super) const THEIR_PYTHON: Entrant = peer("CPython's own", "python");
 
 /// Returns our allocators and those that `against` names, or all if `against` is empty.

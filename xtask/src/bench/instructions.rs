@@ -1,12 +1,7 @@
 //! Counts the instructions of each operation of an allocator with valgrind.
 //!
-//! ```text
-//!   every allocator ─► counts ─► docs/instructions.md            cargo xtask bench --instructions
-//!   ours            ─► counts ─► compared with that table        a step of test-all
-//! ```
-//!
-//! The count does not measure time, but it shows even a single additional instruction on a busy
-//! machine. A change that saves instructions must also update the table.
+//! The count shows even a single additional instruction on a busy machine. A change that saves
+//! instructions must also update the table.
 
 use std::{fs, process::Command};
 
@@ -31,7 +26,6 @@ fn agrees(loop_name: &str, before: f64, now: f64) -> bool {
     (now - before).abs() <= before * part + 0.5
 }
 
-/// Counts the instructions of every allocator, and writes the table.
 pub(super) fn write(chosen: &[Entrant]) -> Result<()> {
     let valgrind = valgrind().context("valgrind is not installed")?;
     let folder = tempfile::tempdir()?;
@@ -83,7 +77,6 @@ pub(crate) fn check() -> Result<Tally> {
     Ok(tally)
 }
 
-/// Returns the version of valgrind, if it is installed.
 fn valgrind() -> Option<String> {
     let version = process::stdout_of(Command::new("valgrind").arg("--version")).ok()?;
     Some(version.trim().to_owned())

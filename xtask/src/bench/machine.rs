@@ -12,14 +12,11 @@ pub(super) struct Machine {
     processor: String,
     /// The number of hardware threads that this process may use.
     cores: usize,
-    /// The size of the memory in bytes.
     memory: u64,
-    /// The name and the version of the kernel.
     system: String,
     compiler: String,
     /// The measured commit, with a mark if some files differed from it.
     commit: String,
-    /// The time of the measurement, in UTC.
     date: String,
     /// The system's load before the run, averaged over a minute.
     load: f64,
@@ -41,7 +38,6 @@ impl Machine {
         }
     }
 
-    /// Returns a warning if other programs kept the machine busy before the run.
     pub(super) fn warning(&self) -> Option<String> {
         (self.load > 1.0).then(|| {
             let load = self.load;
@@ -73,7 +69,6 @@ pub(super) fn available() -> u64 {
     field("/proc/meminfo", "MemAvailable").map_or(0, bytes)
 }
 
-/// Returns the value of the field `name` in a file such as `/proc/meminfo`.
 fn field(file: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;
@@ -90,7 +85,6 @@ fn said(program: &str, arguments: &[&str]) -> Option<String> {
     Some(said.trim().to_owned())
 }
 
-/// Returns the version of `package` in `Cargo.lock`.
 pub(super) fn version_of(package: &str) -> Result<String> {
     let lock = fs::read_to_string(workspace::root().join("Cargo.lock"))?;
     let name = format!("name = \"{package}\"");

@@ -11,12 +11,10 @@ use super::{
 };
 use crate::{process, workspace};
 
-/// The package that provides the benchmark scripts.
 const PYPERFORMANCE: &str = "pyperformance==1.14.0";
 
 const BENCHMARKS: &str = "pyperformance/data-files/benchmarks";
 
-/// The oldest version of Python that is measured.
 const OLDEST: (u8, u8) = (3, 11);
 
 /// The Pythons that are measured, and a worker for each with CPython's own allocator.
@@ -26,7 +24,6 @@ pub(super) struct Pythons {
 }
 
 impl Pythons {
-    /// Finds the Pythons, and asks each which benchmarks it can run.
     pub(super) fn find() -> Result<Self> {
         let is_measured = |python: &Python| {
             python.is_supported() && (python.version.0, python.version.1) >= OLDEST
@@ -38,9 +35,8 @@ impl Pythons {
         Ok(Self { theirs: theirs?, pythons })
     }
 
-    /// Returns two workers for each Python, with and without our library.
-    ///
-    /// Installs pyperformance and builds the library.
+    /// Returns two workers for each Python, with and without our library. Installs pyperformance
+    /// and builds the library.
     pub(super) fn workers(self) -> Result<Vec<Worker>> {
         install(&self.pythons[0])?;
         let library = workspace::build_library()?;
@@ -67,7 +63,6 @@ fn folder() -> PathBuf {
     workspace::target_dir().join(PYPERFORMANCE)
 }
 
-/// Makes `python` install pyperformance, unless it is already installed.
 fn install(python: &Python) -> Result<()> {
     let folder = folder();
     if !folder.join(BENCHMARKS).exists() {

@@ -19,7 +19,6 @@ pub(super) struct Results {
     /// The number of measured chunks of each process.
     pub(super) chunks: u32,
     pub(super) entrants: Vec<Named>,
-    /// Whatever could not be measured, and the reasons.
     pub(super) left_out: Vec<String>,
     pub(super) figures: Vec<Record>,
 }
@@ -31,7 +30,6 @@ pub(super) struct Named {
     pub(super) version: String,
 }
 
-/// The time and memory that one allocator needed for one workload.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Record {
     pub(super) group: Group,
@@ -45,7 +43,6 @@ pub(super) struct Record {
     peak: Option<f64>,
     /// The bytes that each live block takes in addition to its size, if measured.
     pub(super) overhead: Option<f64>,
-    /// The time of an operation in each round, in nanoseconds.
     rounds: Vec<f64>,
 }
 
@@ -90,7 +87,6 @@ impl Results {
         Self { machine, command, rounds, chunks, entrants, left_out, figures }
     }
 
-    /// Returns a sentence that says how the figures were measured.
     pub(super) fn method(&self) -> String {
         let (rounds, chunks) = (self.rounds, self.chunks);
         let huge = rounds.min(schedule::MOST_HUGE);
@@ -102,14 +98,12 @@ impl Results {
         )
     }
 
-    /// Returns the groups that were measured, in order.
     pub(super) fn groups(&self) -> Vec<Group> {
         let mut groups: Vec<_> = self.figures.iter().map(|record| record.group).collect();
         groups.dedup();
         groups
     }
 
-    /// Returns the allocators that ran a workload of `group`.
     pub(super) fn entrants_of(&self, group: Group) -> Vec<&Named> {
         let ran = |one: &&Named| {
             self.figures.iter().any(|record| record.group == group && record.entrant == one.name)
@@ -117,7 +111,6 @@ impl Results {
         self.entrants.iter().filter(ran).collect()
     }
 
-    /// Returns the figures of `group`, with a column for each of its allocators.
     pub(super) fn figures(&self, group: Group, (measure, of): Measured) -> Figures {
         let entrants = self.entrants_of(group);
         let records: Vec<_> = self.figures.iter().filter(|one| one.group == group).collect();

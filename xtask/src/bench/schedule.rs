@@ -1,9 +1,4 @@
-//! Decides which worker runs which workload, and in which order.
-//!
-//! ```text
-//!   round 0   workload 0: A B C   workload 1: B C A   …
-//!   round 1   workload 0: B C A   workload 1: C A B   …
-//! ```
+//! Decides which worker runs which workload, in an order that rotates from round to round.
 
 use anyhow::Result;
 use benches::{
@@ -14,16 +9,13 @@ use benches::{
 use super::{entrant::Role, machine, worker::Worker};
 use crate::report;
 
-/// The maximum number of rounds of a workload that takes seconds.
 const MOST_HEAVY: u32 = 11;
 
-/// The maximum number of rounds of a workload that takes many seconds.
 pub(super) const MOST_HUGE: u32 = 3;
 
 /// The bytes that must be available for a workload that needs gigabytes.
 const HUGE: u64 = 8 << 30;
 
-/// A workload and the workers that run it.
 #[derive(Debug)]
 pub(super) struct Task {
     pub(super) listed: Listed,
@@ -40,7 +32,6 @@ pub(super) struct Run {
 }
 
 impl Task {
-    /// Returns the number of rounds for this workload, at most `rounds`.
     fn rounds(&self, rounds: u32) -> u32 {
         match self.listed.weight {
             Weight::Light => rounds,

@@ -22,7 +22,6 @@ pub(super) struct Comparison {
     means: BTreeMap<String, f64>,
 }
 
-/// Returns the comparisons of all pairs that have at least one ratio.
 pub(super) fn comparisons(results: &Results) -> Vec<Comparison> {
     let mut comparisons = Vec::new();
     for group in results.groups() {
@@ -53,7 +52,6 @@ impl Comparison {
     }
 }
 
-/// The columns of a group's figures, by the role of the allocator.
 #[derive(Debug)]
 pub(super) struct Columns {
     pub(super) all: Vec<usize>,

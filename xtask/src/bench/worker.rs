@@ -10,7 +10,6 @@ use testkit::pythons::clean_command;
 use super::{entrant::Entrant, machine};
 use crate::process;
 
-/// A program with its fixed arguments and environment.
 #[derive(Debug)]
 pub(super) struct Program {
     pub(super) path: PathBuf,
@@ -19,7 +18,6 @@ pub(super) struct Program {
 }
 
 impl Program {
-    /// Returns a command that runs `tool` in the environment of the program.
     fn under(&self, tool: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = clean_command(tool);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -33,18 +31,15 @@ impl Program {
     }
 }
 
-/// A program that has told us which workloads it can run.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) entrant: Entrant,
     program: Program,
     pub(super) introduction: Introduction,
-    /// The known versions of the allocator's package and library.
     pub(super) version: String,
 }
 
 impl Worker {
-    /// Asks `program` which workloads it can run.
     pub(super) fn introduced(entrant: Entrant, program: Program) -> Result<Self> {
         let introduction = program.ask::<Introduction>(&["list"])?;
         let mut versions = Vec::new();

@@ -5,13 +5,10 @@ use anyhow::{Context, Result};
 use crate::workspace;
 
 pub(super) struct Crate {
-    /// The name of the crate's folder in `crates`.
     pub(super) folder: &'static str,
     pub(super) package: &'static str,
-    /// True if the crate has loom models.
     pub(super) loom: bool,
-    /// The crates that are built on this one. Their tests run if this crate's own tests notice
-    /// nothing.
+    /// The crates built on this one, whose tests run if this crate's own tests notice nothing.
     pub(super) above: &'static [&'static str],
 }
 

@@ -7,7 +7,6 @@ use anyhow::{Context, Result, ensure};
 /// The names of mutants without line numbers, each followed by an indented reason.
 const LIST: &str = include_str!("equivalent.txt");
 
-/// Returns the reason for each listed mutant, by the mutant's name.
 pub(super) fn listed() -> Result<BTreeMap<String, String>> {
     parse(LIST)
 }

@@ -13,9 +13,8 @@ use super::{
 };
 use crate::{process, workspace};
 
-/// Returns every mutant of `crates` in a fixed order.
-///
-/// `tree` is an unbuilt copy of the project, whose files may change.
+/// Returns every mutant of `crates` in a fixed order. `tree` is an unbuilt copy of the project,
+/// whose files may change.
 pub(super) fn all(tree: &Tree, crates: &[&'static Crate]) -> Result<Vec<Mutant>> {
     let mut scans = HashMap::new();
     for krate in crates {
@@ -41,7 +40,6 @@ fn show_unsafe_functions(text: &str) -> String {
     text.replace("unsafe fn ", "       fn ").replace("unsafe extern ", "       extern ")
 }
 
-/// A mutant as cargo-mutants lists it.
 #[derive(Deserialize)]
 struct Listed {
     file: String,

@@ -2,7 +2,6 @@
 
 use std::{ops::Range, sync::Arc};
 
-/// A source file of the project.
 #[derive(Debug)]
 pub(super) struct Source {
     /// The path of the file, relative to the project's root.
@@ -10,7 +9,6 @@ pub(super) struct Source {
     pub(super) text: String,
 }
 
-/// The kind of change that a mutant makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Kind {
@@ -18,18 +16,14 @@ pub(super) enum Kind {
     Listed,
     /// The condition of an `if` is negated.
     Condition,
-    /// A number is replaced by the next higher number.
     Number,
     /// A memory ordering is replaced by `Relaxed`.
     Ordering,
-    /// A statement is deleted.
     Statement,
 }
 
-/// A small change to one source file of a crate.
 #[derive(Clone, Debug)]
 pub(super) struct Mutant {
-    /// The name of the crate's folder in `crates`.
     pub(super) krate: &'static str,
     pub(super) source: Arc<Source>,
     /// The name of the changed function, or empty for a constant.
@@ -41,13 +35,11 @@ pub(super) struct Mutant {
 }
 
 impl Mutant {
-    /// Returns the text of the whole file after the change.
     pub(super) fn mutated(&self) -> String {
         let text = &self.source.text;
         [&text[..self.range.start], &self.replacement, &text[self.range.end..]].concat()
     }
 
-    /// Returns the line of the change, counted from 1.
     pub(super) fn line(&self) -> usize {
         self.source.text[..self.range.start].matches('\n').count() + 1
     }
@@ -75,12 +67,10 @@ impl Mutant {
         format!("{}: {function}: {changed}", self.source.path)
     }
 
-    /// Returns the mutant's name with the line number.
     pub(super) fn place(&self) -> String {
         self.name().replacen(": ", &format!(":{}: ", self.line()), 1)
     }
 
-    /// Returns the changed lines, marked with `-` and `+` as in a diff.
     pub(super) fn diff(&self) -> String {
         let (before, after) = self.lines();
         let mark = |mark, text: &str| {

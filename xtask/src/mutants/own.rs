@@ -17,7 +17,6 @@ use super::{
 };
 use crate::workspace;
 
-/// A source file of a crate, and the changes that our own mutants make to it.
 pub(super) struct Scan {
     krate: &'static str,
     pub(super) source: Arc<Source>,
@@ -36,7 +35,6 @@ pub(super) struct Scan {
     only: Option<Range<usize>>,
 }
 
-/// Scans the source files of `krate` that are compiled on this system.
 pub(super) fn scan(krate: &'static Crate) -> Result<Vec<Scan>> {
     let mut scans = Vec::new();
     let mut files = vec![format!("crates/{}/src/lib.rs", krate.folder)];
@@ -69,7 +67,6 @@ impl Scan {
         Ok(scan)
     }
 
-    /// Returns our own mutants of the file.
     pub(super) fn mutants(&self) -> impl Iterator<Item = Mutant> {
         let changes = self.changes.iter();
         changes.filter_map(|(kind, range, text)| self.mutant(*kind, range.clone(), text.clone()))

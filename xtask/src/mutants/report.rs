@@ -15,7 +15,6 @@ use super::{
 };
 use crate::report::Table;
 
-/// The outcome of testing a mutant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub(super) enum Outcome {
@@ -34,7 +33,6 @@ pub(super) struct Tried {
     #[serde(rename = "crate")]
     krate: &'static str,
     kind: Kind,
-    /// The file, the line, the function and the change, as one text.
     place: String,
     diff: String,
     #[serde(flatten)]
@@ -83,7 +81,6 @@ impl Report {
         fs::write(&self.file, json).with_context(|| format!("cannot write {}", self.file.display()))
     }
 
-    /// Prints the mutants that survived, and the counts for each crate.
     pub(super) fn print(&self) {
         for tried in &self.tried {
             let what = match tried.outcome {

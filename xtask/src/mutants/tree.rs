@@ -37,7 +37,6 @@ impl Tree {
         &self.root
     }
 
-    /// Replaces the contents of `file` if they differ.
     pub(super) fn write(&self, file: &Path, contents: &[u8]) -> Result<()> {
         let to = self.root.join(file);
         if fs::read(&to).is_ok_and(|present| present == contents) {
@@ -48,7 +47,6 @@ impl Tree {
         fs::write(&to, contents).with_context(|| format!("cannot write {}", to.display()))
     }
 
-    /// Applies `mutant`, runs `during`, and then restores the original file.
     pub(super) fn with<T>(&self, mutant: &Mutant, during: impl FnOnce() -> Result<T>) -> Result<T> {
         let file = Path::new(&mutant.source.path);
         self.write(file, mutant.mutated().as_bytes())?;

@@ -21,7 +21,6 @@ use crate::{loom, process};
 /// The additional features that the tests of global-alloc need.
 const FEATURES: &str = "global-alloc/allocator-api2-02,global-alloc/allocator-api2-04";
 
-/// One kind of tests of some packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Stage {
     tests: Tests,
@@ -37,7 +36,6 @@ enum Tests {
     Above,
 }
 
-/// A copy of the project, and the usual duration of each stage.
 pub(super) struct Lab {
     tree: Tree,
     build: PathBuf,
@@ -68,7 +66,6 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Applies `mutant`, and runs the tests that may notice it.
     pub(super) fn try_out(&self, mutant: &Mutant) -> Result<Outcome> {
         self.tree.with(mutant, || self.outcome(mutant))
     }

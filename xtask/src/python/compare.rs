@@ -22,7 +22,6 @@ use crate::{
 /// The names of the allocators, in the order of [`Side::ALL`].
 const NAMES: [&str; 3] = ["CPython", "malloc", "obmalloc"];
 
-/// Compares `programs` on each of `pythons`, and prints tables.
 pub(super) fn run(pythons: &[Python], programs: &[Program], rounds: usize) -> Result<()> {
     for python in pythons {
         ensure!(python.is_supported(), "obmalloc does not support {}", python.name());
@@ -80,7 +79,6 @@ fn count(python: &Python, library: &Path, program: &Program) -> Result<(Vec<u8>,
     Ok((stdout, Share::of(reports.values())))
 }
 
-/// Returns the wall time, the processor time and the memory of each program.
 fn figures(names: &[&String], costs: &[Vec<Vec<Cost>>]) -> [Figures; 3] {
     type Of = fn(&Cost) -> f64;
     let measures: [(_, _, Of); 3] = [

@@ -15,7 +15,6 @@ use crate::{report::Table, workspace};
 const PROGRAM: &str = "import subprocess, sys; \
                        subprocess.run([sys.executable, '-c', 'pass'], check=True)";
 
-/// The names of CPython's domains, in the order of the table.
 const DOMAINS: [&str; 3] = ["raw", "mem", "obj"];
 
 /// Examines each of `pythons`, started with `options`, and prints a table.

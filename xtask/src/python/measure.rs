@@ -14,7 +14,6 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// The time and memory that a run needed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cost {
     /// The wall time in seconds.

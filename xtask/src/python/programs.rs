@@ -8,9 +8,7 @@ use crate::workspace;
 
 #[derive(Clone, Debug)]
 pub(super) struct Program {
-    /// The name in tables.
     pub(super) name: String,
-    /// The arguments for Python.
     pub(super) args: Vec<OsString>,
     /// True for a program of `examples/python`, which prints the same text in every run.
     pub(super) bundled: bool,
@@ -40,7 +38,6 @@ fn bundled() -> Result<Vec<Program>> {
     Ok(paths.into_iter().map(program).collect())
 }
 
-/// Returns the first line of a command, cut off if it is long.
 fn shortened(text: &str) -> String {
     const LONGEST: usize = 40;
     let line = text.lines().next().unwrap_or_default();

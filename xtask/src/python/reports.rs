@@ -1,9 +1,5 @@
 //! Reads the reports that our library writes about the processes into which it was loaded.
 //!
-//! ```text
-//!   OBMALLOC_STATS=FOLDER/%p.json ─► a Python, and the Pythons that it starts ─► a file for each
-//! ```
-//!
 //! A process that is killed or calls `_exit` writes no report.
 
 use std::{collections::BTreeMap, fs, process::Command};
@@ -18,7 +14,6 @@ pub(crate) struct Report {
     pub(crate) in_force: bool,
     /// Why our heap is not in use.
     pub(crate) reason: Option<String>,
-    /// The domains `raw`, `mem` and `obj`, by name.
     pub(crate) domains: BTreeMap<String, Domain>,
     /// The small requests that our heap answered from its pools.
     pub(crate) served: Option<Requests>,
@@ -42,7 +37,6 @@ pub(crate) struct Requests {
     requests: u64,
 }
 
-/// A temporary folder for reports.
 #[derive(Debug)]
 pub(crate) struct Reports {
     folder: TempDir,
@@ -58,7 +52,6 @@ impl Reports {
         command.env("OBMALLOC_STATS", self.folder.path().join("%p.json"));
     }
 
-    /// Reads the reports, and returns them by process id.
     pub(crate) fn read(&self) -> Result<BTreeMap<u32, Report>> {
         let mut reports = BTreeMap::new();
         for entry in fs::read_dir(self.folder.path())? {
@@ -102,7 +95,6 @@ impl Share {
         self.served as f64 / self.small.max(1) as f64
     }
 
-    /// Returns the share of all requests.
     pub(crate) fn of_all(self) -> f64 {
         self.served as f64 / self.all.max(1) as f64
     }

@@ -4,7 +4,6 @@ use std::{path::Path, process::Command};
 
 use testkit::pythons::Python;
 
-/// An allocator of small objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
     /// CPython's own allocator, `pymalloc`.

@@ -1,10 +1,4 @@
 //! An SVG chart of ratios, with a row for each workload and a dot for each pair of contenders.
-//!
-//! ```text
-//!   pair 64     ●  ●●   ┊
-//!   batch same      ●   ┊  ●        left of the line, the first of the pair needs less
-//!              0.25 0.5 1  2
-//! ```
 
 use super::{
     figures::{Figures, Pair},
@@ -20,13 +14,10 @@ const COLOURS: [&str; 9] = [
 /// The horizontal positions where the plot begins and ends, in pixels.
 const PLOT: (f64, f64) = (220.0, 960.0);
 
-/// The height of the legend, in pixels.
 const LEGEND: f64 = 40.0;
 
-/// The height of a row, in pixels.
 const ROW: f64 = 24.0;
 
-/// Draws the ratios of `pairs`, with one of `names` for each pair.
 pub(crate) fn chart(figures: &Figures, pairs: &[Pair], names: &[&str]) -> String {
     let ratio = |row: usize, pair: &Pair| figures.ratio(row, *pair);
     let rows = 0..figures.rows.len();

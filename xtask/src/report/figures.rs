@@ -12,7 +12,6 @@ pub(crate) struct Measure {
     pub(crate) decimals: usize,
 }
 
-/// The amount that one contender needed for one workload.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Figure {
     pub(crate) value: f64,
@@ -85,7 +84,6 @@ impl Figures {
         Some(self.rows[row].1[column]?.value)
     }
 
-    /// Returns true if `column` has a figure in any row.
     pub(crate) fn has(&self, column: usize) -> bool {
         self.rows.iter().any(|(_, figures)| figures[column].is_some())
     }
@@ -96,7 +94,6 @@ impl Figures {
         Some(self.value(row, over)? / under)
     }
 
-    /// Returns the geometric mean of the ratios of `pair` in `rows`, if there are any.
     pub(crate) fn mean(&self, rows: &[usize], pair: Pair) -> Option<f64> {
         let ratios: Vec<_> = rows.iter().filter_map(|row| self.ratio(*row, pair)).collect();
         (!ratios.is_empty()).then(|| geometric_mean(ratios))

@@ -9,7 +9,6 @@ pub(crate) enum Part {
     Heading(String),
     Line(String),
     List(Vec<String>),
-    /// A caption and a table.
     Table(String, Table),
     /// A caption and a table, which an HTML page shows only after a click.
     Folded(String, Table),

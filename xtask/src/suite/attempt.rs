@@ -31,13 +31,10 @@ pub(super) const REQUESTED: &str = " makes CPython use allocators of its own";
 /// The end of the reason in a report if a test left a tracer or a hook above our heap.
 const HOOKED: &str = "other functions were put over it";
 
-/// The results of running a test file once.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    /// The outcome of each test, and of the file as a whole.
     pub(super) outcomes: Outcomes,
     pub(super) output: String,
-    /// The processes into which our library was loaded.
     pub(super) processes: Processes,
 }
 
@@ -46,14 +43,12 @@ pub(super) struct Attempt {
 pub(super) struct Processes {
     /// True if the process that ran the tests was on our heap.
     itself: bool,
-    /// The number of processes on our heap.
     pub(super) ours: usize,
     /// The number of other processes, by the reason that they reported.
     pub(super) others: BTreeMap<String, usize>,
 }
 
 impl Processes {
-    /// Counts the processes in `reports`. The process `pid` ran the tests.
     fn of(reports: &BTreeMap<u32, Report>, pid: u32) -> Self {
         let itself = reports.get(&pid).is_some_and(|report| report.in_force);
         let mut processes = Self { itself, ..Self::default() };
@@ -122,9 +117,8 @@ fn finish(command: &mut Command, limit: Duration) -> Result<(u32, ExitStatus)> {
     }
 }
 
-/// Makes `command` start with default signal handlers.
-///
-/// A shell ignores some signals for background programs, which makes test_threading wait forever.
+/// Makes `command` start with default signal handlers. A shell ignores some signals for background
+/// programs, which makes test_threading wait forever.
 fn reset_signals(command: &mut Command) {
     let reset = || {
         for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {

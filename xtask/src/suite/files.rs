@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-/// A test file of CPython that is compared, or a part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct File {
     pub(super) name: &'static str,
@@ -65,12 +64,10 @@ impl File {
     }
 }
 
-/// The way in which our library may change the outcome of a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     /// The test may fail if the heading of each failure contains this text.
     Fails(&'static str),
-    /// The test may be skipped.
     IsSkipped,
 }
 

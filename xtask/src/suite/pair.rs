@@ -16,7 +16,6 @@ use super::{
 };
 use crate::tally::Tally;
 
-/// The maximum number of times that both runs are repeated.
 const TRIES: usize = 3;
 
 /// The number of tries in which a difference must appear before it is reported.
@@ -27,11 +26,9 @@ pub(super) struct Compared {
     pub(super) tests: usize,
     /// The tests that the library changes, and the text that they printed.
     pub(super) different: BTreeMap<String, String>,
-    /// The tests that differed as permitted.
     pub(super) permitted: BTreeSet<String>,
     /// The tests that differed, but not repeatedly, and a description of their outcomes.
     pub(super) flaky: BTreeMap<String, String>,
-    /// The processes of the first run with the library.
     pub(super) processes: Processes,
     pub(super) took: Duration,
 }
@@ -62,7 +59,6 @@ pub(super) fn compare(library: &Path, python: &Python, file: File) -> Result<Com
     }
 }
 
-/// The outcomes of one test in all tries so far.
 struct History<'a> {
     test: &'a str,
     /// The outcomes in each try, without and with the library.

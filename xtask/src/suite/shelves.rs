@@ -22,7 +22,6 @@ pub(super) struct Job<'a> {
     pub(super) file: File,
 }
 
-/// A Python and the test files that are installed with it.
 #[derive(Debug)]
 pub(super) struct Shelf<'a> {
     pub(super) python: &'a Python,
@@ -30,7 +29,6 @@ pub(super) struct Shelf<'a> {
 }
 
 impl<'a> Shelf<'a> {
-    /// Asks `python` which of our test files are installed with it.
     pub(super) fn of(python: &'a Python) -> Result<Self> {
         const QUESTION: &str = "import importlib.util, sys\n\
                                 for name in sys.argv[1:]:\n    \
@@ -42,7 +40,6 @@ impl<'a> Shelf<'a> {
         Ok(Self { python, files: files::all().filter(has).collect() })
     }
 
-    /// Returns the files that this Python does not have.
     pub(super) fn missing(&self) -> Vec<&'static str> {
         files::all().filter(|file| !self.files.contains(file)).map(|file| file.name).collect()
     }

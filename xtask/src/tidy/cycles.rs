@@ -23,10 +23,8 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
         .collect()
 }
 
-/// The path of a module from the root of its crate.
 type Path = Vec<String>;
 
-/// A file, and the names that `use` declarations bring into it.
 struct Module {
     file: String,
     names: BTreeMap<String, Path>,
@@ -119,7 +117,6 @@ impl Package {
         Some(at)
     }
 
-    /// Returns, for each file, the files that it uses.
     fn uses(&self) -> BTreeMap<&str, BTreeSet<&str>> {
         let mut uses = BTreeMap::<_, BTreeSet<_>>::new();
         for (from, name) in &self.named {
@@ -150,7 +147,6 @@ impl Package {
     }
 }
 
-/// Returns the shortest cycle of files through `file`, if any.
 fn shortest_way_back<'a>(
     file: &'a str,
     uses: &BTreeMap<&'a str, BTreeSet<&'a str>>,

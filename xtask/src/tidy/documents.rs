@@ -27,7 +27,6 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
     violations
 }
 
-/// Returns the parts of a line between backticks.
 fn quoted(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2)
 }
@@ -37,14 +36,12 @@ fn is_path(text: &str) -> bool {
     FOLDERS.iter().any(|folder| text.starts_with(folder)) && text.chars().all(plain)
 }
 
-/// Returns true if `path` is a file or a folder of the repository.
 fn exists(tree: &Tree, path: &str) -> bool {
     let path = path.trim_end_matches('/');
     let inside = |file: &String| file.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
     tree.files.contains_key(path) || tree.files.keys().any(inside)
 }
 
-/// Returns the targets of the links in a line that lead to files.
 fn links(line: &str) -> impl Iterator<Item = &str> {
     let targets = line.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     let local = targets.filter(|target| !target.contains("://") && !target.starts_with('#'));
@@ -64,7 +61,6 @@ fn resolved(path: &str, link: &str) -> String {
     target.to_string_lossy().into_owned()
 }
 
-/// Returns the `cargo xtask` commands in a line.
 fn commands(line: &str) -> impl Iterator<Item = &str> {
     line.split("cargo xtask ")
         .skip(1)

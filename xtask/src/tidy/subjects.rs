@@ -2,7 +2,6 @@
 
 use super::tree::Tree;
 
-/// The maximum length of a subject in characters, for narrow terminals.
 const LONGEST: usize = 72;
 
 pub(super) fn check(tree: &Tree) -> Vec<String> {

@@ -34,7 +34,6 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Reads every file that git tracks or would add.
     pub(super) fn of_repository(commands: &clap::Command) -> Result<Self> {
         let mut files = BTreeMap::new();
         for path in workspace::files()? {
@@ -52,7 +51,6 @@ impl Tree {
         Ok(Self { files, commands: commands.collect(), subjects })
     }
 
-    /// Returns a repository that contains only these files.
     #[cfg(test)]
     pub(super) fn with(files: &[(&str, &str)]) -> Self {
         let owned = |(path, text): &(&str, &str)| ((*path).to_owned(), (*text).to_owned());

@@ -6,7 +6,6 @@ use super::tree::Tree;
 const DROPPED: &[&str] =
     &["bury", "buried", "carrier", "disband", "elder", "husk", "patience", "settle", "unfit"];
 
-/// Words that must not be a part of a name in code.
 const DROPPED_NAMES: &[&str] = &["remains", "rested", "resting", "worth"];
 
 /// This file contains the words itself.
@@ -31,7 +30,6 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
     violations
 }
 
-/// Returns true if `word` or its plural is a word or a part of a name in `text`.
 fn has_part(text: &str, word: &str) -> bool {
     let mut part = String::new();
     let is_word = |part: &str| part.strip_prefix(word).is_some_and(|end| ["", "s"].contains(&end));

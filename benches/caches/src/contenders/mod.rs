@@ -8,11 +8,9 @@ use std::time::Duration;
 
 use crate::pattern::Pattern;
 
-/// The relation of a contender to our caches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Loop,
-    /// A minimal list of free objects.
     Floor,
     Cache,
     Heap,

@@ -12,7 +12,6 @@ use crate::contender::{Contender, Object, Storage};
 
 /// A source of storage that takes part in the benchmark.
 pub(crate) trait Source<T>: StorageSource<T> {
-    /// Creates a source with room for `most` objects.
     fn new(most: usize) -> Self;
 }
 

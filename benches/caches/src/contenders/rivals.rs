@@ -170,7 +170,6 @@ thread_local! {
     static FREE: RefCell<Vec<Box<Storage>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A stack of boxes for each thread.
 pub(super) struct ThreadLocal;
 
 impl Contender for ThreadLocal {
