@@ -13,8 +13,7 @@ use std::{
 /// - Allocated memory must have the size and the alignment of its layout.
 /// - Until the memory is freed, the contender must neither use it nor allocate it again.
 pub unsafe trait Contender {
-    /// Allocates uninitialised memory, or returns null on failure. `layout` has 1 to 512 bytes and
-    /// an alignment of at most 16.
+    /// Allocates at most 512 bytes with an alignment of at most 16, or returns null on failure.
     fn alloc(&mut self, layout: Layout) -> *mut u8;
 
     /// Allocates zeroed memory, or returns null on failure.
@@ -32,8 +31,7 @@ pub unsafe trait Contender {
     ///
     /// # Safety
     ///
-    /// This contender must have allocated `memory` for `layout`, and it must not be used
-    /// afterwards.
+    /// This contender must have allocated `memory` for `layout`, and it must not be used again.
     unsafe fn free(&mut self, memory: *mut u8, layout: Layout);
 
     /// Resizes `memory` to `size` bytes, or returns null on failure.
@@ -93,8 +91,7 @@ pub(crate) fn layout(size: usize) -> Layout {
 }
 
 impl Held {
-    /// Allocates `size` bytes and writes to the first byte. Ends the process if the allocation
-    /// fails.
+    /// Allocates `size` bytes and writes to the first. Ends the process on failure.
     #[inline(always)]
     pub fn new<C: Contender>(contender: &mut C, size: usize) -> Self {
         Self::begin(contender.alloc(layout(size)), size)

@@ -67,7 +67,6 @@ fn many<C: Contender>(contender: &mut C) {
     blocks.into_iter().for_each(|held| held.free(contender));
 }
 
-/// Allocates blocks into `blocks`, which has the capacity for all of them.
 #[inline(never)]
 fn counted_allocs<C: Contender>(contender: &mut C, blocks: &mut Vec<Held>) {
     blocks.extend((0..BLOCKS).map(|_| Held::new(contender, black_box(SIZES[1]))));

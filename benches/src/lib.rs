@@ -1,16 +1,6 @@
 //! Workloads that are the same for each allocator, and a worker program for each allocator.
 //!
-//! ```text
-//!   cargo xtask bench                       round by round, in rotating order
-//!        │ run NAME CHUNKS                  the command line of a process
-//!        ▼
-//!   worker-obmalloc  worker-mimalloc-v3  worker-cpython …      one program for each allocator
-//!        │ runs the workload NAME on its allocator
-//!        ▼
-//!   { "nanoseconds": 4.7, "peak": 2437120 … }                  an answer, as a line of JSON
-//! ```
-//!
-//! # Rules
+//! `cargo xtask bench` runs the workers, which answer with lines of JSON.
 //!
 //! - A process links one allocator and runs one workload, so the heap is fresh.
 //! - Every allocator runs the same loop, with the same sizes in the same order.

@@ -114,7 +114,6 @@ fn grow_twofold<C: Contender>(contender: &mut C) -> Taken {
 
 const GROWN: usize = 10_000;
 
-/// Grows each block `steps` times. Each step is one operation.
 #[inline(always)]
 fn grow<C: Contender>(contender: &mut C, steps: usize, next: impl Fn(usize) -> usize) -> Taken {
     Taken::by(GROWN * steps, || {

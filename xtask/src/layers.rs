@@ -37,16 +37,13 @@ const CHOICES: [(&str, &[&str]); 3] =
 #[derive(Clone, Debug, Deserialize)]
 struct Outcome {
     printed: String,
-    /// The wall time of each round in seconds.
     seconds: Vec<f64>,
     peak_kib: Option<u64>,
-    /// The number of objects that a cache provided.
     hits: u64,
     /// The number of objects that came from below the caches.
     misses: u64,
 }
 
-/// The outcomes of one program, by choice of layers and then by round.
 type Outcomes = Vec<Vec<Outcome>>;
 
 pub(crate) fn run(args: Args) -> Result<()> {

@@ -10,7 +10,6 @@ use crate::{process, report::Table, tally::Tally, workspace};
 
 const PACKAGES: &[&str] = &["obmalloc", "thread-heap", "allocator-api", "object-cache"];
 
-/// The maximum number of preemptions in a bounded exploration.
 pub(crate) const BOUND: &str = "3";
 
 #[derive(clap::Args)]
@@ -26,7 +25,6 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Explores the models with a bound on preemptions, as a step of `test-all`.
 pub(crate) fn run_bounded() -> Result<Tally> {
     explore(Some(BOUND))
 }

@@ -2,12 +2,6 @@
 //!
 //! A mutant is a copy of the project with one small change, such as another operator. A mutant that
 //! passes every test shows code that no test depends on.
-//!
-//! ```text
-//!   cargo-mutants ─┐                            a copy of the project
-//!                  ├─► sample by seed ─► apply ─► build ─► tests of the crate ─► loom models
-//!   own mutants  ──┘                                                └─► tests of the crates above
-//! ```
 
 mod crates;
 mod equivalent;
@@ -88,8 +82,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Draws the sample, which is the same everywhere for the same seed. Sorting by file lets cargo
-/// rebuild less.
+/// Draws the sample, which is the same everywhere for the same seed.
 fn draw(mut all: Vec<Mutant>, args: &Args) -> Vec<Mutant> {
     if !args.only.is_empty() {
         all.retain(|mutant| args.only.iter().any(|text| mutant.place().contains(text)));

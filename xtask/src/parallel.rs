@@ -4,9 +4,8 @@ use std::{iter, sync::Mutex, thread};
 
 use anyhow::Result;
 
-/// Passes each item to `work` on one of several threads, and returns the results.
-///
-/// Each thread first calls `begin`, whose result it passes to `work`.
+/// Passes each item, with the result of the thread's own `begin`, to `work` on one of several
+/// threads.
 ///
 /// # Errors
 ///

@@ -34,7 +34,6 @@ pub(crate) fn kill_children_when_interrupted() -> Result<()> {
 
 pub(crate) struct Finished {
     pub(crate) success: bool,
-    /// What the child printed to stdout and stderr, in the order in which it arrived.
     pub(crate) output: String,
 }
 

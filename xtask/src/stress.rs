@@ -7,7 +7,6 @@ use clap::ValueEnum;
 
 use crate::workspace;
 
-/// The number of tests in `thread-heap/tests/stress.rs`, which run one after the other.
 const TESTS: u64 = 6;
 
 #[derive(clap::Args)]
@@ -32,16 +31,12 @@ pub(crate) enum Watcher {
     Memcheck,
 }
 
-/// Suppressions of false races in the standard library.
-///
-/// ThreadSanitizer does not see the library's synchronisation, because the library is compiled
-/// without it.
+/// False races in the standard library, whose synchronisation ThreadSanitizer does not see.
 const HIDDEN: &str = "race:Channel<test::event::CompletedTest>\n\
     race:std::sync::mpmc::waker\n\
     race:drop_in_place::<std::thread::thread::Thread>\n";
 
 impl Watcher {
-    /// Makes the command `cargo` run its tests under this tool.
     pub(crate) fn watch(self, cargo: &mut Command) {
         let target = env!("XTASK_TARGET");
         let mut sanitize = |flags, folder| {

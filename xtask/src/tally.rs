@@ -23,7 +23,6 @@ impl Tally {
         Self::of(usize::from(passed), usize::from(!passed))
     }
 
-    /// Returns the tally of one skipped step, and prints the reason.
     pub(crate) fn skipped(reason: impl fmt::Display) -> Self {
         println!("      SKIPPED: {reason}");
         Self { skipped: 1, ..Self::default() }
@@ -56,7 +55,6 @@ impl Tally {
     }
 }
 
-/// Returns the number before `word` in `text`, or 0 if there is none.
 fn before(text: &str, word: &str) -> usize {
     let number = text.find(word).and_then(|end| text[..end].split_whitespace().last());
     number.and_then(|number| number.parse().ok()).unwrap_or(0)

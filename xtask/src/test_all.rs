@@ -47,9 +47,7 @@ const STEPS: &[Step] = &[
     Step { name: "CPython's own tests, the part that is quick", run: suite::run_part },
 ];
 
-/// The features to test in addition to the default features.
-///
-/// The features of `benches` exclude each other, because each selects a global allocator.
+/// The features to test. Those of `benches` exclude each other, so they are left out.
 const FEATURES: &[&str] =
     &["--features", "global-alloc/allocator-api2-02,global-alloc/allocator-api2-04"];
 
@@ -143,7 +141,6 @@ fn tests() -> Result<Tally> {
     cargo(&[&all[..], FEATURES, &targets].concat(), &variables)
 }
 
-/// Tests the code that finds the thread's heap on targets other than x86-64 Linux.
 fn dynamic_tls() -> Result<Tally> {
     let all = ["test", "--no-fail-fast", "--lib", "--tests"];
     let packages = ["-p", "global-alloc", "-p", "thread-heap"];
@@ -152,8 +149,7 @@ fn dynamic_tls() -> Result<Tally> {
 
 const COROUTINE_RUNS: &str = "10";
 
-/// Tests coroutines in release builds. Optimised code may keep more values in registers across a
-/// coroutine switch.
+/// Tests coroutines in release builds, which may keep more values in registers across a switch.
 fn coroutines() -> Result<Tally> {
     let folder = workspace::target_dir().join("coroutines");
     let folder = folder.to_string_lossy();
@@ -192,8 +188,7 @@ fn address_sanitizer() -> Result<Tally> {
     let targets = ["--lib", "--test", "layouts", "--test", "local_heap", "--test", "gives_back"];
     // The skipped test reads statistics of the C library's allocator, which the sanitizer replaces.
     let skipped = ["--skip", "a_list_that_is_cleared_or_dropped_gives_its_blocks_back"];
-    // Some tests request more memory than can exist, and some check that memory is returned, so the
-    // sanitizer must neither end the process nor hold back much freed memory.
+    // Some tests request more memory than can exist, and some check that memory is returned.
     let global = watched(
         &[&["-p", "global-alloc"], FEATURES, &targets].concat(),
         &skipped,

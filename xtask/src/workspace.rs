@@ -13,9 +13,7 @@ pub(crate) fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// Runs git in the project's folder, and returns what it prints.
-///
-/// The folder is declared as safe, because it may belong to another user in a container.
+/// Runs git in the project's folder, even if the folder belongs to another user.
 pub(crate) fn git(arguments: &[&str]) -> Result<String> {
     let mut git = Command::new("git");
     process::stdout_of(git.current_dir(root()).args(["-c", "safe.directory=*"]).args(arguments))
@@ -37,8 +35,7 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     cargo
 }
 
-/// Builds `package` and returns the path of its product `file`. Cargo shows its progress only if
-/// `file` does not exist yet.
+/// Builds `package` and returns the path of its product `file`.
 pub(crate) fn build(package: &str, profile: &str, file: &str) -> Result<PathBuf> {
     let folder = if profile == "dev" { "debug" } else { profile };
     let path = target_dir().join(folder).join(file);

@@ -19,7 +19,6 @@ use crate::{
 /// The number of objects in the shorter run, a multiple of the length of every burst.
 const PAIRS: usize = 64_000;
 
-/// Counts the instructions of a take and a put for every contender and pattern.
 pub(crate) fn all() -> Result<Figures> {
     let bar = bar(ALL.len() * Pattern::ALL.len());
     let mut figures = Figures::new();

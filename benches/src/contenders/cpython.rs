@@ -16,7 +16,6 @@ use crate::contender::Contender;
 /// The environment variable that names the shared libpython.
 pub const LIBPYTHON: &str = "OBMALLOC_BENCH_LIBPYTHON";
 
-/// CPython's `PYMEM_DOMAIN_OBJ`.
 const DOMAIN_OBJ: c_int = 2;
 
 /// CPython's `PyMemAllocatorEx`, which is the same in every version since 3.5.

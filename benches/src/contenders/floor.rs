@@ -1,7 +1,4 @@
 //! A minimal allocator ("the least"), which keeps a stack of free blocks for each size class.
-//!
-//! It returns no memory to the system, serves only one thread, and trusts the size passed to
-//! `free`.
 
 use std::{
     alloc::{self, Layout},
@@ -17,7 +14,7 @@ const CLASSES: usize = 512 / STEP;
 /// The bytes that the allocator requests from the system at a time.
 const CHUNK: usize = 1 << 20;
 
-/// A minimal allocator with a stack of free blocks for each size class.
+/// A minimal allocator that serves one thread and returns no memory to the system.
 #[derive(Debug)]
 pub struct Floor {
     /// # Invariant

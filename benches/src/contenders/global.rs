@@ -30,8 +30,7 @@ unsafe impl Contender for Global {
 
     #[inline(always)]
     unsafe fn realloc(&mut self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: `memory` was allocated for `layout` (contract of `realloc`), and no workload
-        // requests zero bytes.
+        // SAFETY: `memory` was allocated for `layout` (contract of `realloc`), and `size` is not 0.
         unsafe { alloc::realloc(memory, layout, size) }
     }
 }

@@ -8,7 +8,6 @@ use crate::{contender::Held, contenders::Global};
 /// Blocks that belong together, like the nodes of a data structure.
 pub(super) type Structure = Vec<Held>;
 
-/// Places that hold one structure each, behind a lock of their own.
 pub(super) struct Exchange(Vec<Mutex<Structure>>);
 
 impl Exchange {

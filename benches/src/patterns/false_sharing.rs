@@ -21,7 +21,6 @@ pub(super) fn scratch<const THREADS: usize>(_: &mut Global) -> Taken {
     })
 }
 
-/// Each thread begins without a block.
 pub(super) fn thrash<const THREADS: usize>(_: &mut Global) -> Taken {
     on_threads(vec![(); THREADS], BLOCKS, |_, ()| write_to_many())
 }

@@ -8,10 +8,8 @@ use super::{
 };
 use crate::{contender::Held, contenders::Global, random::Random, workload::Taken};
 
-/// The numbers of blocks in a run.
 const RUNS: [usize; 4] = [25, 100, 400, 1_600];
 
-/// The number of blocks in all runs of one length.
 const EACH: usize = 80_000;
 
 const SIZES: [usize; 4] = [8, 64, 128, 512];

@@ -8,7 +8,6 @@ const SLOTS: usize = 1_000;
 
 const REPLACED: usize = 100_000;
 
-/// The number of threads that use the same slots one after the other.
 const GENERATIONS: usize = 4;
 
 /// Replaces random blocks by blocks of 8 to 512 bytes, some of which an earlier thread allocated.
@@ -25,12 +24,10 @@ pub(super) fn bleeding<const THREADS: usize>(_: &mut Global) -> Taken {
     taken
 }
 
-/// Runs `life` on one thread after the other.
 fn one_after_the_other(generations: usize, mut life: impl FnMut() + Send) {
     for _ in 0..generations {
         thread::scope(|scope| {
-            // Unlike the scope, `join` also waits for the destructors of thread-locals. A panic
-            // ends the process, so the result is never an error.
+            // `join` also waits for destructors of thread-locals. A panic would end the process.
             let _ = scope.spawn(&mut life).join();
         });
     }

@@ -4,8 +4,7 @@ use std::thread;
 
 use crate::{contender::Held, pin, workload::Taken};
 
-/// Runs `work` on one pinned thread for each element of `needs`. Each thread performs `operations`
-/// operations.
+/// Runs `work` on one pinned thread for each element of `needs`.
 pub(super) fn on_threads<N: Send>(
     mut needs: Vec<N>,
     operations: usize,

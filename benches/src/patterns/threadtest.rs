@@ -7,7 +7,6 @@ use crate::{contender::Held, contenders::Global, workload::Taken};
 
 const BLOCKS: usize = 1_000;
 
-/// The number of times that all threads together allocate and free their blocks.
 const TIMES: usize = 3_200;
 
 /// Each thread allocates blocks of 64 bytes and frees them in the same order.

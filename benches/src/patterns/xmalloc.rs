@@ -12,13 +12,11 @@ const BATCHES: usize = 5_000;
 /// The number of batches that a thread sends before it frees one, so that it seldom waits.
 const AHEAD: usize = 8;
 
-/// The capacity of a channel in batches. The channels are never all full, because no thread sends
-/// that many batches ahead.
+/// Larger than [`AHEAD`], so that the channels are never all full.
 const WAITING: usize = 2 * AHEAD;
 
 type Batch = [Held; BATCH];
 
-/// The channel to the next thread, and the channel from the previous thread.
 type Ends = (SyncSender<Batch>, Receiver<Batch>);
 
 /// Allocates blocks of 8 to 512 bytes on each thread, and frees them on the next thread.

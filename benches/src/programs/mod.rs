@@ -1,11 +1,4 @@
 //! Programs such as people write, run on the global allocator.
-//!
-//! | program | what it allocates |
-//! | --- | --- |
-//! | tree | nodes in boxes, on all processors at the same time (rayon) |
-//! | document | the values of a JSON document: strings, arrays, maps (serde_json) |
-//! | script | the values of a script: strings, arrays and maps that come and go (rhai) |
-//! | messages | boxes that two tasks send to each other (tokio) |
 
 #[cfg(feature = "programs")]
 mod document;

@@ -6,7 +6,6 @@ use rhai::{Engine, INT};
 
 use crate::{contenders::Global, workload::Taken};
 
-/// The number of iterations of the script's loop.
 const TURNS: INT = 3_000;
 
 const SCRIPT: &str = r#"

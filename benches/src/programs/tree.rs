@@ -8,7 +8,6 @@ use crate::{contenders::Global, pin, workload::Taken};
 
 const DEPTH: u32 = 18;
 
-/// The number of upper levels whose subtrees are divided between the processors.
 const DIVIDED: u32 = 6;
 
 const TREES: usize = 4;

@@ -11,8 +11,6 @@ use core::fmt;
 pub struct ArenaSize(usize);
 
 impl ArenaSize {
-    /// Returns the size for arenas of `bytes` bytes.
-    ///
     /// Returns `None` unless `bytes` is a power of two from 64 to a quarter of the address space.
     #[must_use]
     pub const fn new(bytes: usize) -> Option<Self> {

@@ -18,11 +18,11 @@ use crate::{
 ///
 /// - be readable and writable, at least `size` bytes long, and aligned to `size`;
 /// - not overlap any other memory in use;
-/// - stay valid until [`unmap`](Self::unmap) or until the source is dropped, even if the source is
-///   moved or its safe methods are called.
+/// - stay valid until [`unmap`](Self::unmap), even if the source is moved or its safe methods are
+///   called. Dropping a source that owns the memory may end this earlier.
 ///
-/// A heap never lends out a mutable reference to its source, because safe code could then drop the
-/// source while its arenas are in use.
+/// A heap must not lend out a mutable reference to its source, because safe code could drop the
+/// source.
 pub unsafe trait ArenaSource {
     /// Maps an arena, whose contents are unspecified.
     ///
@@ -60,8 +60,7 @@ pub unsafe trait ArenaSource {
     /// - Nothing may rely on the contents of the range.
     unsafe fn purge(&mut self, start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
         match self.below() {
-            // SAFETY: the wrapped source has mapped the arena, and the caller upholds the same
-            // contract.
+            // SAFETY: the wrapped source mapped the arena; the caller upholds the rest.
             Some(below) => unsafe { below.purge(start, len) },
             None => Err(PurgeError::Unsupported),
         }
@@ -76,16 +75,15 @@ pub unsafe trait ArenaSource {
 
     /// Asks how many free arenas a user, such as a heap, may keep instead of unmapping them.
     ///
-    /// The user keeps `had` free arenas so far and would like to keep `want`. The result is at most
-    /// `want`, and the user must unmap all further free arenas.
+    /// The user has kept `had` free arenas so far and would like to keep `want`. It must unmap all
+    /// free arenas beyond the result, which is at most `want`.
     fn retain(&mut self, had: usize, want: usize) -> usize {
         self.below().map_or(0, |below| below.retain(had, want))
     }
 
     /// Tells the source that a user allocates again from `count` free arenas that it had kept.
     ///
-    /// A source that measures the recent demand for arenas must count this call like
-    /// [`map`](Self::map).
+    /// A source that measures demand must count this call like a call of [`map`](Self::map).
     fn reuse_retained(&mut self, count: usize) {
         if let Some(below) = self.below() {
             below.reuse_retained(count);
@@ -100,8 +98,7 @@ unsafe impl<S: ArenaSource> ArenaSource for &mut S {
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
-        // SAFETY: the referent has mapped the arena, and the caller upholds the rest of the
-        // contract.
+        // SAFETY: the referent mapped the arena; the caller upholds the rest.
         unsafe { (**self).unmap(arena, size) }
     }
 

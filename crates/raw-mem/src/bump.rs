@@ -4,15 +4,12 @@ use core::{cell::Cell, marker::PhantomData, mem::MaybeUninit, ptr::NonNull};
 
 use crate::{MAX_REQUEST, MemAlloc, align_up, calloc_size};
 
-/// The alignment of a block, and the size of the gap before each block, in bytes.
-///
-/// The gap stores the size of the block.
+/// The alignment of a block, and the size of the gap before it that stores its size, in bytes.
 const ALIGNMENT: usize = 16;
 
 /// An allocator that cuts blocks from the front of a buffer and never reuses them.
 ///
-/// [`Bump`] suits the bookkeeping data of a heap on systems without virtual memory, because a heap
-/// seldom frees such data.
+/// [`Bump`] suits the bookkeeping data of a heap, of which little is ever freed.
 ///
 /// ```
 /// use core::mem::MaybeUninit;
@@ -57,8 +54,7 @@ impl<'a> Bump<'a> {
         let block = unsafe { next.add(start - address) };
         // SAFETY: at least `used` bytes are left, so the end of the block lies in the buffer.
         let end = unsafe { next.add(used) };
-        // SAFETY: the 16 bytes before the block are in the buffer and belong to no block. They are
-        // aligned for a `usize` because the block is aligned to 16 bytes.
+        // SAFETY: the 16 bytes before the aligned block were skipped and have room for the size.
         unsafe { block.cast::<usize>().sub(1).write(bytes) };
         // INVARIANT: the first `used` bytes are no longer part of the unused end.
         self.next.set(end);
@@ -85,8 +81,7 @@ unsafe impl MemAlloc for Bump<'_> {
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
         let new = self.malloc(size)?;
         if let Some(old) = ptr {
-            // SAFETY: `cut` stored the size in the word before the block, which came from this
-            // allocator (contract of `realloc`).
+            // SAFETY: `cut` stored the size before `old` (contract of `realloc`).
             let bytes = unsafe { old.cast::<usize>().sub(1).read() }.min(size);
             // SAFETY: the blocks do not overlap, and each has at least `bytes` bytes.
             unsafe { new.copy_from_nonoverlapping(old, bytes) };

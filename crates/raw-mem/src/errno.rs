@@ -1,9 +1,6 @@
 //! The error number of the C library (`errno`).
 
-/// Calls `action` and restores the previous value of `errno`.
-///
-/// Functions that free memory must leave `errno` unchanged, but their own system calls can
-/// overwrite it.
+/// Calls `action` and restores `errno`, which freeing memory must not change.
 ///
 /// ```
 /// let length = raw_mem::preserving_errno(|| "any code".len());
@@ -25,13 +22,11 @@ pub(crate) use number::set;
 mod number {
     use core::ptr::NonNull;
 
-    /// Returns the `errno` of the calling thread.
     pub(crate) fn get() -> i32 {
         // SAFETY: the C library's `errno` variable exists as long as its thread runs.
         NonNull::new(location()).map_or(0, |location| unsafe { location.read() })
     }
 
-    /// Sets the `errno` of the calling thread.
     pub(crate) fn set(value: i32) {
         if let Some(location) = NonNull::new(location()) {
             // SAFETY: the C library's `errno` variable exists as long as its thread runs.

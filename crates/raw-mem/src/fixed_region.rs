@@ -14,10 +14,8 @@ const _: () = assert!(size_of::<Returned>() <= 64, "it fits the smallest arena")
 
 /// A source that cuts arenas from the front of a buffer.
 ///
-/// An unmapped arena is reused for a later request of the same size.
-///
-/// Bytes before the first aligned address of the buffer stay unused, so the buffer should be
-/// aligned to the size of the arenas.
+/// An unmapped arena is reused for a later request of the same size. The buffer should be aligned
+/// to the size of the arenas, or its first bytes stay unused.
 ///
 /// ```
 /// use core::mem::MaybeUninit;
@@ -30,7 +28,6 @@ const _: () = assert!(size_of::<Returned>() <= 64, "it fits the smallest arena")
 /// ```
 #[derive(Debug)]
 pub struct FixedRegion<'a> {
-    /// The part of the buffer that has not been cut into arenas.
     rest: NonNull<[MaybeUninit<u8>]>,
     /// # Invariant
     ///
@@ -52,8 +49,7 @@ impl<'a> FixedRegion<'a> {
     fn take_returned(&mut self, size: ArenaSize) -> Option<NonNull<u8>> {
         let mut link: *mut Option<NonNull<Returned>> = &raw mut self.returned;
         loop {
-            // SAFETY: `link` points to the head of the list or to the `next` field of an arena on
-            // the list, and `self` is borrowed exclusively.
+            // SAFETY: `link` is the head of the list or a `next` field on it, borrowed exclusively.
             let arena = unsafe { *link }?;
             // SAFETY: every arena on the list begins with a `Returned` (invariant of `returned`).
             let entry = unsafe { &mut *arena.as_ptr() };
@@ -80,8 +76,8 @@ impl<'a> FixedRegion<'a> {
     }
 }
 
-// SAFETY: each part of the exclusively borrowed buffer is cut once, aligned to its size, and
-// returned again only after it was unmapped.
+// SAFETY: each part of the buffer is cut once and aligned to its size. It is returned again only
+// after it was unmapped.
 unsafe impl ArenaSource for FixedRegion<'_> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         self.take_returned(size).or_else(|| self.cut(size)).ok_or(MapError::Exhausted { size })
@@ -92,8 +88,7 @@ unsafe impl ArenaSource for FixedRegion<'_> {
         // SAFETY: the arena came from this source and is unused (contract of `unmap`). Its start is
         // large enough and aligned for a `Returned`, because an arena has at least 64 bytes.
         unsafe { entry.write(Returned { size, next: self.returned }) };
-        // INVARIANT: the arena came from the buffer, is unused, and begins with the `Returned`
-        // above.
+        // INVARIANT: the unused arena came from the buffer and begins with the `Returned` above.
         self.returned = Some(entry);
     }
 }

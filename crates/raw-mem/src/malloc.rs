@@ -36,8 +36,7 @@ unsafe impl MemAlloc for Malloc {
             return None;
         }
         let old = ptr.map_or(core::ptr::null_mut(), NonNull::as_ptr);
-        // SAFETY: `old` is null or a live block of the C library (contract of `realloc`). The size
-        // is not 0, so a failed call does not free `old`.
+        // SAFETY: `old` is null or a live block (contract of `realloc`), and the size is not 0.
         NonNull::new(unsafe { libc::realloc(old.cast(), size.max(1)) }.cast())
     }
 

@@ -1,12 +1,4 @@
 //! A source that allocates each arena from a [`MemAlloc`], as CPython did up to version 2.5.
-//!
-//! ```text
-//!   block of the lower allocator, a little longer than two arenas
-//!   ├─ ─ ─ ─ ┬─────┬──────────────────────┬─ ─ ─┤
-//!   │ unused │start│        arena         │     │
-//!   └─ ─ ─ ─ ┴─────┴──────────────────────┴─ ─ ─┘
-//!             the word before the arena: the start of the block
-//! ```
 
 use core::{num::NonZero, ptr::NonNull};
 
@@ -17,8 +9,8 @@ const START: usize = size_of::<NonNull<u8>>();
 
 /// A source that allocates each arena from a lower allocator.
 ///
-/// Each arena takes a block of slightly more than twice its size, because the lower allocator
-/// aligns its blocks to at most 16 bytes. Half of the block stays unused.
+/// Each arena takes a block of slightly more than twice its size, because the lower allocator may
+/// align blocks to only 16 bytes. Half of the block stays unused.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MallocArenas<A>(A);
 
@@ -29,15 +21,16 @@ impl<A: MemAlloc> MallocArenas<A> {
     }
 }
 
-// SAFETY: an arena is an aligned part of a live block that nothing else uses.
+// SAFETY: an arena is a part of a live block that nothing else uses. The block has more than twice
+// the arena's size, so it contains the aligned arena.
 unsafe impl<A: MemAlloc> ArenaSource for MallocArenas<A> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         let block = self.0.malloc(START + 2 * size.bytes()).ok_or(MapError::Exhausted { size })?;
         let aligned = align_up(block.addr().get() + START, size.bytes()).and_then(NonZero::new);
         // The fallback is never used, because the rounded address lies inside the block.
         let arena = block.map_addr(|start| aligned.unwrap_or(start));
-        // SAFETY: the arena begins at least `START` bytes into the block, so the word before it is
-        // part of the block. `START` and the arena's alignment make the word aligned.
+        // SAFETY: at least `START` bytes of the block precede the arena, which is aligned for a
+        // pointer.
         unsafe { arena.cast::<NonNull<u8>>().sub(1).write(block) };
         Ok(arena)
     }
@@ -45,8 +38,7 @@ unsafe impl<A: MemAlloc> ArenaSource for MallocArenas<A> {
     unsafe fn unmap(&mut self, arena: NonNull<u8>, _size: ArenaSize) {
         // SAFETY: `map` stored the address of the block in the word before the arena.
         let block = unsafe { arena.cast::<NonNull<u8>>().sub(1).read() };
-        // SAFETY: `map` allocated the block, and its arena is not used any more (contract of
-        // `unmap`).
+        // SAFETY: `map` allocated the block, and its arena is unused (contract of `unmap`).
         unsafe { self.0.free(Some(block)) }
     }
 }

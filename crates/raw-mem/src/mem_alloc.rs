@@ -1,11 +1,4 @@
 //! The trait of all block allocators.
-//!
-//! | operation | 0 bytes | above [`MAX_REQUEST`] | no memory |
-//! | --- | --- | --- | --- |
-//! | `malloc(n)` | a distinct block | `None` | `None` |
-//! | `calloc(n, size)` | a distinct block | `None`, also when `n * size` overflows | `None` |
-//! | `realloc(p, n)` | a block; `p` is not freed | `None`, `p` unchanged | `None`, `p` unchanged |
-//! | `free(p)` | | | cannot fail |
 
 use core::ptr::NonNull;
 
@@ -32,8 +25,7 @@ pub const MAX_REQUEST: usize = isize::MAX as usize;
 /// - a failed request must leave every live block unchanged;
 /// - if the type is `Send` or `Sync`, any thread must be able to free a block.
 ///
-/// Code that relies on further properties of an allocator must demand them in its own safety
-/// contract.
+/// Code that relies on anything else must demand it in its own safety contract.
 pub unsafe trait MemAlloc {
     /// Allocates an uninitialised block of `size` bytes.
     ///
@@ -43,16 +35,13 @@ pub unsafe trait MemAlloc {
 
     /// Allocates a zeroed block of `count * size` bytes.
     ///
-    /// Returns `None` if memory is exhausted, or if the product overflows or is above
-    /// [`MAX_REQUEST`].
+    /// Returns `None` if memory is exhausted or if the product is above [`MAX_REQUEST`].
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>>;
 
-    /// Resizes the block at `ptr` to `size` bytes, possibly by moving it.
+    /// Resizes the block at `ptr` to `size` bytes, or allocates a block if `ptr` is `None`.
     ///
-    /// If `ptr` is `None`, allocates a new block. A `size` of 0 does not free the block.
-    ///
-    /// The result replaces `ptr`. If the result is `None`, the old block is unchanged and still
-    /// live.
+    /// The result replaces `ptr`, even if `size` is 0. If the result is `None`, the old block is
+    /// unchanged.
     ///
     /// # Safety
     ///
@@ -81,15 +70,13 @@ unsafe impl<A: MemAlloc + ?Sized> MemAlloc for &A {
 
     #[inline]
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: the referent allocated the block, and the caller upholds the rest of the
-        // contract.
+        // SAFETY: the referent allocated the block; the caller upholds the rest.
         unsafe { (**self).realloc(ptr, size) }
     }
 
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: the referent allocated the block, and the caller upholds the rest of the
-        // contract.
+        // SAFETY: the referent allocated the block; the caller upholds the rest.
         unsafe { (**self).free(ptr) }
     }
 }
@@ -111,8 +98,8 @@ pub const fn calloc_size(count: usize, size: usize) -> Option<usize> {
 
 /// An allocator that has no memory, so every request fails.
 ///
-/// `NoAlloc` can stand in for the allocator of large blocks. A heap cannot keep its own records in
-/// it; use [`Bump`](crate::Bump) for those.
+/// A heap over `NoAlloc` can serve only small requests, and must keep its own records elsewhere,
+/// for example in [`Bump`](crate::Bump).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoAlloc;
 

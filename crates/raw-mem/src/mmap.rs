@@ -1,12 +1,5 @@
 //! A source that maps arenas from the operating system.
 //!
-//! ```text
-//!     unmapped      reserved, not accessible          in use
-//!   ─ ─ ─ ─ ─ ─┬───────┬───────┬───────┬───────┬───────┬───────┬─ ─ ─
-//!              │       │       │  next │ arena │ arena │ arena │
-//!   ─ ─ ─ ─ ─ ─┴───────┴───────┴───────┴───────┴───────┴───────┴─ ─ ─
-//! ```
-//!
 //! Aligning an arena to its size takes three extra system calls, because the system aligns mappings
 //! only to pages. The source therefore reserves aligned addresses for several arenas at once.
 //!
@@ -118,16 +111,14 @@ impl MmapArenas {
         })
     }
 
-    /// Takes the highest reserved arena and makes it writable.
+    /// Makes the highest reserved arena writable and takes it.
     ///
-    /// The arena directly above is usually in use, so the system can merge the two mappings.
+    /// The arena above it is usually writable, so the system can merge the two mappings.
     fn take_reserved(&mut self) -> Result<NonNull<u8>, OsCode> {
         let Some(reserved) = &mut self.reserved else { return Err(OsCode(libc::ENOMEM)) };
-        // SAFETY: the last of the `count` arenas lies inside the reserved range (invariant of
-        // `start`).
+        // SAFETY: the last arena lies inside the reserved range (invariant of `start`).
         let arena = unsafe { reserved.start.add((reserved.count - 1) * reserved.bytes) };
-        // SAFETY: the source owns the reserved range, which contains the arena (invariant of
-        // `start`).
+        // SAFETY: the source owns the arena, which is part of the range (invariant of `start`).
         unsafe { pages::make_writable(arena, reserved.bytes) }?;
         // INVARIANT: the last arena was taken, so the range still begins at `start`.
         reserved.count -= 1;
@@ -137,8 +128,7 @@ impl MmapArenas {
         Ok(arena)
     }
 
-    /// Maps an arena at the latest remembered address, if the address is still free and suits the
-    /// arena's alignment.
+    /// Maps an arena at the latest remembered address, if that is aligned and still free.
     fn map_where_unmapped(&mut self, bytes: usize) -> Option<NonNull<u8>> {
         let place = self.unmapped.pop().filter(|place| place % bytes == 0)?;
         let arena = pages::map(place, bytes, Access::ReadWrite).ok()?;
@@ -189,8 +179,8 @@ impl MmapArenas {
     /// Unmaps the reservation, if there is one.
     fn release_reserved(&mut self) {
         if let Some(reserved) = self.reserved.take() {
-            // SAFETY: the source owns the range, and nobody accesses it (invariant of `start`). A
-            // failure wastes only addresses.
+            // SAFETY: the source owns the unused range (invariant of `start`). Failing wastes
+            // addresses.
             let _ = unsafe { pages::unmap(reserved.start, reserved.count * reserved.bytes) };
         }
     }
@@ -249,13 +239,11 @@ impl Reserved {
         let end = unsafe { start.add(count * bytes) };
         for (unaligned, length) in [(mapping, before), (end, all - before - count * bytes)] {
             if length > 0 {
-                // SAFETY: the range is part of the new mapping but of no arena, so nothing uses it.
-                // A failure wastes only addresses.
+                // SAFETY: nothing uses this part of the new mapping. Failing wastes addresses.
                 let _ = unsafe { pages::unmap(unaligned, length) };
             }
         }
-        // INVARIANT: `start` was rounded up to a multiple of `bytes`, and the arenas from there
-        // were mapped without access.
+        // INVARIANT: `start` is aligned, and the arenas from there are mapped without access.
         if count == 0 { Err(exhausted) } else { Ok(Self { start, count, bytes }) }
     }
 }
@@ -288,8 +276,8 @@ impl Drop for MmapArenas {
     }
 }
 
-// SAFETY: an arena is a writable, aligned range of mapped memory that no other arena overlaps. It
-// is returned again only after its user passed it to `unmap`.
+// SAFETY: an arena is writable, aligned and overlaps no other. It is returned again only after its
+// user passed it to `unmap`.
 unsafe impl ArenaSource for MmapArenas {
     /// Usually makes one system call, and four when it must reserve new addresses.
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
@@ -322,8 +310,8 @@ unsafe impl ArenaSource for MmapArenas {
         preserving_errno(|| {
             // SAFETY: the first whole page begins less than `len` bytes after `start`.
             let start = unsafe { start.add(first - address) };
-            // SAFETY: the whole pages lie inside a mapped arena, and nothing relies on their
-            // contents (contract of `purge`).
+            // SAFETY: the pages lie in a mapped arena, and their contents may go (contract of
+            // `purge`).
             let purged = unsafe { pages::purge(start, len) };
             purged.map_err(|code| PurgeError::Os { start: first, len, code })
         })
@@ -516,9 +504,7 @@ mod tests {
         assert!(MmapArenas::new().map(size).is_err());
     }
 
-    /// Maps and unmaps arenas while the system calls that `plan` selects fail.
-    ///
-    /// Returns the number of arenas that could not be mapped.
+    /// Counts the arenas that cannot be mapped while the system calls of `plan` fail.
     fn live_through(plan: Plan) -> usize {
         let mut source = MmapArenas::new();
         let mut arenas: Vec<(NonNull<u8>, u8)> = Vec::new();

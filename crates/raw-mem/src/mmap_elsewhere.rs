@@ -32,8 +32,7 @@ unsafe impl ArenaSource for MmapArenas {
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
         if let Some(layout) = layout(size) {
-            // SAFETY: `map` used the same layout, and the arena is not used any more (contract of
-            // `unmap`).
+            // SAFETY: `map` used this layout, and the arena is unused (contract of `unmap`).
             unsafe { System.dealloc(arena.as_ptr(), layout) };
         }
     }

@@ -6,9 +6,7 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use crate::{MAX_REQUEST, MemAlloc, calloc_size, preserving_errno};
 
-/// The size in bytes of the head, which lies before the block and stores the handle of the mapping.
-///
-/// The size is a multiple of 16, so the block behind the head is aligned to 16 bytes.
+/// The size in bytes of the head, which precedes the block and stores the handle of its mapping.
 const HEAD: usize = size_of::<MmapRaw>().next_multiple_of(16);
 
 /// An allocator that maps new pages for each block, with one system call.
@@ -34,14 +32,13 @@ pub struct PageBlocks;
 ///
 /// `start` must be a live block of [`PageBlocks`].
 unsafe fn room(start: NonNull<u8>) -> usize {
-    // SAFETY: `malloc` wrote an `MmapRaw` directly before the block, which is live (contract of
-    // `room`).
+    // SAFETY: `malloc` wrote the `MmapRaw` before the block, which is live (contract of `room`).
     let mapping = unsafe { start.sub(HEAD).cast::<MmapRaw>().as_ref() };
     mapping.len() - HEAD
 }
 
-// SAFETY: each block has a separate mapping that is long enough for the head and the block. The
-// size of the head is a multiple of the alignment.
+// SAFETY: each block has its own mapping of sufficient length. The size of the head keeps the block
+// aligned to 16 bytes.
 unsafe impl MemAlloc for PageBlocks {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         if size > MAX_REQUEST - HEAD {
@@ -65,8 +62,7 @@ unsafe impl MemAlloc for PageBlocks {
         if let Some(old) = ptr {
             // SAFETY: `old` is a live block (contract of `realloc`).
             let bytes = cmp::min(unsafe { room(old) }, size);
-            // SAFETY: both blocks are live, so they do not overlap. Each has at least `bytes`
-            // bytes.
+            // SAFETY: the blocks do not overlap, and each has at least `bytes` bytes.
             unsafe { new.copy_from_nonoverlapping(old, bytes) };
             // SAFETY: `old` is a live block and is not used again.
             unsafe { self.free(Some(old)) };
@@ -76,8 +72,7 @@ unsafe impl MemAlloc for PageBlocks {
 
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
         let Some(start) = ptr else { return };
-        // SAFETY: `malloc` wrote an `MmapRaw` directly before the block. A block is freed only
-        // once, so nothing has moved the `MmapRaw` out.
+        // SAFETY: `malloc` wrote the `MmapRaw`, which only this single free takes out.
         let mapping = unsafe { start.sub(HEAD).cast::<MmapRaw>().read() };
         preserving_errno(|| drop(mapping));
     }
@@ -131,7 +126,6 @@ mod tests {
         unsafe { PageBlocks.free(block) };
     }
 
-    /// Regression test: the old block stays mapped if `realloc` does not free it.
     #[test]
     #[cfg(all(target_os = "linux", not(miri)))]
     fn a_replaced_block_is_unmapped() {

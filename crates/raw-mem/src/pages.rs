@@ -29,10 +29,7 @@ const PRIVATE: c_int = libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_NORESERVE;
 #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
 const PRIVATE: c_int = libc::MAP_PRIVATE | libc::MAP_ANON;
 
-/// Maps `bytes` bytes of zeroed pages.
-///
-/// The mapping begins at `hint` if nothing else is mapped there. A `hint` of 0 leaves the choice to
-/// the system.
+/// Maps `bytes` bytes of zeroed pages, at the address `hint` if it is not 0 and still free.
 pub(crate) fn map(hint: usize, bytes: usize, access: Access) -> Result<NonNull<u8>, OsCode> {
     refuse_on_demand()?;
     let hint = ptr::without_provenance_mut(hint);
@@ -60,15 +57,14 @@ pub(crate) unsafe fn make_writable(start: NonNull<u8>, bytes: usize) -> Result<(
 /// - If the call succeeds, nothing may access these pages any more.
 pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) -> Result<(), OsCode> {
     refuse_on_demand()?;
-    // SAFETY: the caller has mapped the pages, and nothing uses them any more (contract of
-    // `unmap`).
+    // SAFETY: the caller mapped the pages, and nothing uses them (contract of `unmap`).
     outcome(unsafe { libc::munmap(to_c(start), bytes) })
 }
 
 /// Returns the memory of `bytes` bytes from `start` to the system.
 ///
 /// The pages stay mapped and read as zero afterwards. Mapping new pages with `MAP_FIXED` instead
-/// could lose the range on kernels before 6.12, and could split mappings in a forked child.
+/// could lose the range on kernels before 6.12.
 ///
 /// # Safety
 ///
@@ -76,8 +72,7 @@ pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) -> Result<(), OsCod
 /// - Nothing may rely on the contents of the range.
 pub(crate) unsafe fn purge(start: NonNull<u8>, bytes: usize) -> Result<(), OsCode> {
     refuse_on_demand()?;
-    // SAFETY: the caller has mapped the pages, and nothing relies on their contents (contract of
-    // `purge`).
+    // SAFETY: the caller mapped the pages, and their contents may go (contract of `purge`).
     outcome(unsafe { libc::madvise(to_c(start), bytes, libc::MADV_DONTNEED) })
 }
 
@@ -118,7 +113,6 @@ pub(crate) mod refusals {
 
     use crate::{OsCode, errno};
 
-    /// Which system calls of the current thread fail.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) enum Plan {
         Never,

@@ -60,13 +60,11 @@ pub struct RetainingArenas<S: ArenaSource> {
     by_users: usize,
     /// The number of free arenas that the source and its users may keep together.
     limit: usize,
-    /// The number of recently unmapped arenas that a higher limit would have kept, at most
-    /// [`MAX_RETAINED`].
+    /// The number of recently unmapped arenas that a higher limit would have kept.
     unmapped: usize,
 }
 
-// SAFETY: the source exclusively owns the arenas that it keeps, and arenas are not tied to a
-// thread.
+// SAFETY: the source owns the kept arenas exclusively, and arenas are not tied to a thread.
 unsafe impl<S: ArenaSource + Send> Send for RetainingArenas<S> {}
 
 impl<S: ArenaSource> RetainingArenas<S> {
@@ -75,9 +73,7 @@ impl<S: ArenaSource> RetainingArenas<S> {
         Self::with_decay(source, DECAY)
     }
 
-    /// Wraps `source`, with the given decay time.
-    ///
-    /// If no arena was requested for the decay time, no further free arenas are kept.
+    /// Wraps `source` and keeps free arenas only within `decay` of the last request for an arena.
     pub const fn with_decay(source: S, decay: Duration) -> Self {
         Self {
             source,
@@ -97,10 +93,9 @@ impl<S: ArenaSource> RetainingArenas<S> {
         self.count + self.by_users
     }
 
-    /// Lowers the number of free arenas that users are believed to keep to at most `count`.
+    /// Lowers the count of free arenas that users keep to at most `count`.
     ///
-    /// A forked child calls this function, because users in the other threads of its parent are
-    /// gone.
+    /// A forked child calls this function, because the users of other threads are gone.
     pub fn limit_users_to(&mut self, count: usize) {
         self.by_users = self.by_users.min(count);
     }
@@ -138,23 +133,20 @@ impl<S: ArenaSource> RetainingArenas<S> {
         self.unmapped = 0;
     }
 
-    /// Keeps `arena` and returns true, or returns false if the caller must unmap it. All kept
-    /// arenas have the same size.
+    /// Keeps `arena`, or returns false if the limit or the size of the kept arenas forbids it.
     fn push(&mut self, arena: NonNull<u8>, size: ArenaSize) -> bool {
         let fits = self.count == 0 || self.size == Some(size);
         if !fits || self.room() == 0 {
             return false;
         }
-        // INVARIANT: a user passed the arena to `unmap`, so it came from `source` and is not in
-        // use.
+        // INVARIANT: a user passed the arena to `unmap`, so `source` mapped it and it is unused.
         self.arenas[self.count] = arena;
         self.count += 1;
         self.size = Some(size);
         true
     }
 
-    /// Removes the arena that was kept last, or returns `None` if the kept arenas have another
-    /// size.
+    /// Removes the arena that was kept last, unless the kept arenas have another size.
     fn pop(&mut self, size: ArenaSize) -> Option<NonNull<u8>> {
         if self.size != Some(size) {
             return None;
@@ -201,8 +193,7 @@ unsafe impl<S: ArenaSource> ArenaSource for RetainingArenas<S> {
             self.unmap_retained();
             self.reset_limit();
         }
-        // SAFETY: the arena came from the wrapped source, and nothing uses it (contract of
-        // `unmap`).
+        // SAFETY: the wrapped source mapped the arena, which is unused (contract of `unmap`).
         unsafe { self.source.unmap(arena, size) };
     }
 

@@ -17,10 +17,8 @@ pub(super) enum Role {
 pub(super) struct Entrant {
     pub(super) name: &'static str,
     pub(super) role: Role,
-    /// The worker is the program `worker-…` of the package `benches`.
     pub(super) worker: &'static str,
     pub(super) feature: Option<&'static str>,
-    /// The package whose version is the version of the allocator.
     pub(super) package: Option<&'static str>,
     /// True if the worker uses the allocator for all its memory, which can then be measured.
     pub(super) global: bool,

@@ -46,7 +46,6 @@ pub(super) fn write(chosen: &[Entrant]) -> Result<()> {
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Compares the counts of our allocators with the table, as a step of `test-all`.
 pub(crate) fn check() -> Result<Tally> {
     let text = fs::read_to_string(workspace::root().join(TABLE))?;
     if valgrind().is_none() {
@@ -82,7 +81,6 @@ fn valgrind() -> Option<String> {
     Some(version.trim().to_owned())
 }
 
-/// Returns the instructions of one operation of the loop `name`, counted only in `function`.
 fn count(worker: &Worker, name: &str, function: &str) -> Result<f64> {
     let toggle = format!("--toggle-collect={function}");
     let options = ["--tool=callgrind", "--callgrind-out-file=/dev/null", &toggle];

@@ -64,7 +64,6 @@ pub(super) fn compiler() -> String {
     said("rustc", &["--version"]).unwrap_or_else(|| "an unknown compiler".to_owned())
 }
 
-/// Returns the number of bytes that programs can still allocate.
 pub(super) fn available() -> u64 {
     field("/proc/meminfo", "MemAvailable").map_or(0, bytes)
 }

@@ -17,7 +17,6 @@ const BENCHMARKS: &str = "pyperformance/data-files/benchmarks";
 
 const OLDEST: (u8, u8) = (3, 11);
 
-/// The Pythons that are measured, and a worker for each with CPython's own allocator.
 pub(super) struct Pythons {
     pythons: Vec<Python>,
     pub(super) theirs: Vec<Worker>,

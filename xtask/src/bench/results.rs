@@ -16,7 +16,6 @@ pub(super) struct Results {
     pub(super) machine: Machine,
     pub(super) command: Vec<String>,
     pub(super) rounds: u32,
-    /// The number of measured chunks of each process.
     pub(super) chunks: u32,
     pub(super) entrants: Vec<Named>,
     pub(super) left_out: Vec<String>,
@@ -41,7 +40,6 @@ pub(super) struct Record {
     spread: f64,
     /// The peak of resident memory in bytes, if the allocator served the whole process.
     peak: Option<f64>,
-    /// The bytes that each live block takes in addition to its size, if measured.
     pub(super) overhead: Option<f64>,
     rounds: Vec<f64>,
 }

@@ -22,10 +22,8 @@ pub(super) struct Task {
     pub(super) runs: Vec<Run>,
 }
 
-/// The answers of one worker, by round.
 #[derive(Debug, Default)]
 pub(super) struct Run {
-    /// The index of the worker in the list of workers.
     pub(super) worker: usize,
     pub(super) answers: Vec<Answer>,
     failed: bool,

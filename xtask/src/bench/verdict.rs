@@ -56,7 +56,6 @@ impl Comparison {
 pub(super) struct Columns {
     pub(super) all: Vec<usize>,
     pub(super) ours: Vec<usize>,
-    /// The columns of the peers and of the minimal allocator.
     pub(super) others: Vec<usize>,
     pub(super) peers: Vec<usize>,
 }

@@ -56,7 +56,6 @@ impl Worker {
         answer.with_context(|| format!("{}: {workload}", self.entrant.name))
     }
 
-    /// Returns a command that runs the worker's loop `name` under `tool`, such as valgrind.
     pub(super) fn watched(&self, tool: &str, options: &[&str], name: &str) -> Command {
         let mut command = self.program.under(tool);
         command.args(options).arg(&self.program.path).args(["count", name]);

@@ -28,16 +28,14 @@ impl Crate {
         Self { folder: name, package: name, loom, above }
     }
 
-    /// Returns true if the crate's integration tests run for each mutant.
-    ///
-    /// Those of `cpython` do not run, because building the library for each mutant takes too long.
+    /// Returns true if the crate's integration tests run for each mutant, which `cpython` is too
+    /// slow for.
     pub(super) fn has_integration_tests(&self) -> bool {
         let tests = workspace::root().join("crates").join(self.folder).join("tests");
         self.folder != "cpython" && tests.is_dir()
     }
 }
 
-/// Returns the crates with these names, or all except `cpython` if `names` is empty.
 pub(super) fn chosen(names: &[String]) -> Result<Vec<&'static Crate>> {
     if names.is_empty() {
         // Most code of `cpython` runs only inside a Python process, so unit tests notice little.

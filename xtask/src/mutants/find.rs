@@ -13,8 +13,7 @@ use super::{
 };
 use crate::{process, workspace};
 
-/// Returns every mutant of `crates` in a fixed order. `tree` is an unbuilt copy of the project,
-/// whose files may change.
+/// Returns every mutant of `crates` in a fixed order, and may change the files of `tree`.
 pub(super) fn all(tree: &Tree, crates: &[&'static Crate]) -> Result<Vec<Mutant>> {
     let mut scans = HashMap::new();
     for krate in crates {
@@ -93,7 +92,6 @@ fn list(tree: &Tree, crates: &[&Crate]) -> Result<Vec<Listed>> {
     serde_json::from_str(&listed).context("cargo-mutants printed an unknown format")
 }
 
-/// Returns the path of cargo-mutants, which is installed if it is missing.
 fn installed() -> Result<PathBuf> {
     let root = workspace::target_dir().join("tools");
     let tool = root.join("bin/cargo-mutants");

@@ -29,7 +29,6 @@ pub(super) struct Mutant {
     /// The name of the changed function, or empty for a constant.
     pub(super) function: String,
     pub(super) kind: Kind,
-    /// The bytes of the file that are replaced.
     pub(super) range: Range<usize>,
     pub(super) replacement: String,
 }

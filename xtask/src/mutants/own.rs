@@ -29,9 +29,7 @@ pub(super) struct Scan {
     modules: Vec<String>,
     /// The `impl` or trait that contains the visited code.
     owner: Option<String>,
-    /// The only statement of the visited function, if it has just one.
-    ///
-    /// cargo-mutants already deletes the whole body of such a function.
+    /// The only statement of the visited function, whose deletion cargo-mutants already lists.
     only: Option<Range<usize>>,
 }
 
@@ -147,8 +145,7 @@ impl Scan {
     }
 
     fn negate(&mut self, condition: &Expr) {
-        // cargo-mutants already changes conditions with operators, and an `if let` cannot be
-        // negated.
+        // cargo-mutants changes conditions with operators, and `if let` cannot be negated.
         if matches!(condition, Expr::MethodCall(_) | Expr::Call(_) | Expr::Path(_) | Expr::Field(_))
         {
             let range = range(condition);

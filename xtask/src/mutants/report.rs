@@ -63,8 +63,7 @@ impl Report {
         Self { seed, sample, tried: Vec::new(), file, started: Instant::now() }
     }
 
-    /// Adds `tried`, prints it, and rewrites the JSON file so that an interrupted run loses
-    /// nothing.
+    /// Adds `tried`, prints it, and saves the JSON file in case the run is interrupted.
     pub(super) fn add(&mut self, tried: Tried) -> Result<()> {
         let outcome = match &tried.outcome {
             Outcome::Unviable => "does not compile",
@@ -103,9 +102,7 @@ impl Report {
     }
 }
 
-/// Returns the counts of the outcomes in `tried`, and the share of caught mutants.
-///
-/// The share ignores mutants that do not compile or are equivalent.
+/// Returns the counts of the outcomes in `tried`, and the share of viable mutants that were caught.
 fn row<'a>(name: &str, tried: impl Iterator<Item = &'a Tried> + Clone) -> [String; 7] {
     let count =
         |is_one: fn(&Outcome) -> bool| tried.clone().filter(|tried| is_one(&tried.outcome)).count();

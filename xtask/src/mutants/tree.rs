@@ -56,7 +56,6 @@ impl Tree {
     }
 }
 
-/// Removes the files below `folder` that are not in `files`.
 fn remove_others(root: &Path, folder: &Path, files: &HashSet<&Path>) -> io::Result<()> {
     for entry in fs::read_dir(root.join(folder))? {
         let entry = entry?;

@@ -32,7 +32,6 @@ enum Tests {
     Unit,
     Integration,
     Loom,
-    /// All tests of the crates that are built on the mutated crate.
     Above,
 }
 

@@ -1,7 +1,4 @@
 //! Compares the time and memory of Python programs on three allocators.
-//!
-//! Each program first runs once on our heap with counters. The run is not measured, because
-//! counting takes time.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -19,7 +16,6 @@ use crate::{
     workspace,
 };
 
-/// The names of the allocators, in the order of [`Side::ALL`].
 const NAMES: [&str; 3] = ["CPython", "malloc", "obmalloc"];
 
 pub(super) fn run(pythons: &[Python], programs: &[Program], rounds: usize) -> Result<()> {

@@ -11,7 +11,6 @@ use super::{
 };
 use crate::{report::Table, workspace};
 
-/// A Python program that starts another Python, as many real programs do.
 const PROGRAM: &str = "import subprocess, sys; \
                        subprocess.run([sys.executable, '-c', 'pass'], check=True)";
 
@@ -82,7 +81,6 @@ fn state(report: &Report) -> String {
     format!("not in force: {}", report.reason.as_deref().unwrap_or("no reason given"))
 }
 
-/// Returns the allocator of `domain`: CPython, obmalloc, or the file of another library.
 fn server<'a>(report: &'a Report, domain: &str) -> &'a str {
     match report.domains.get(domain) {
         None => "?",

@@ -14,7 +14,6 @@ pub(super) struct Program {
     pub(super) bundled: bool,
 }
 
-/// Returns the program that `args` describes, or the bundled programs if `args` is empty.
 pub(super) fn chosen(args: &[OsString]) -> Result<Vec<Program>> {
     if args.is_empty() {
         return bundled();

@@ -12,19 +12,16 @@ use tempfile::TempDir;
 pub(crate) struct Report {
     /// True if our heap is the allocator of the domains `mem` and `obj`.
     pub(crate) in_force: bool,
-    /// Why our heap is not in use.
     pub(crate) reason: Option<String>,
     pub(crate) domains: BTreeMap<String, Domain>,
     /// The small requests that our heap answered from its pools.
     pub(crate) served: Option<Requests>,
 }
 
-/// The allocator of one of CPython's domains, and its counts of requests.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Domain {
     /// The allocator: `CPython`, `obmalloc`, or `library` for another library.
     pub(crate) served_by: String,
-    /// The file that contains the allocator's functions.
     pub(crate) library: String,
     /// The requests for at most 512 bytes.
     small: Option<Requests>,
@@ -67,7 +64,6 @@ impl Reports {
     }
 }
 
-/// The share of the requests that our pools answered.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Share {
     served: u64,

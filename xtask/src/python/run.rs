@@ -13,7 +13,6 @@ use testkit::pythons::Python;
 use super::programs::Program;
 use crate::workspace;
 
-/// Returns a command that runs `python` with our library preloaded.
 pub(super) fn preloaded(python: &Python, library: &Path) -> Command {
     let mut preload = OsString::from(library);
     if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {

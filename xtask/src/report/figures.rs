@@ -70,7 +70,6 @@ impl Figures {
         Self::new(measure, columns.iter().map(ToString::to_string).collect(), rows)
     }
 
-    /// Creates figures with a single mean, which covers every row.
     pub(crate) fn new(
         measure: Measure,
         columns: Vec<String>,

@@ -58,7 +58,6 @@ th:first-child, td:first-child { text-align: left } td.loss { background: #fde0d
 details { margin: 0.5em 0 }
 ";
 
-/// Returns an HTML page that loads no other file.
 pub(crate) fn page(title: &str, parts: &[Part]) -> String {
     let title = escaped(title);
     let body: String = parts.iter().map(Part::html).collect();

@@ -1,10 +1,5 @@
 //! The order in which the contenders of a measurement run.
 //!
-//! ```text
-//!   round 0   first program: A B C   second program: A B C   …
-//!   round 1   first program: B C A   second program: B C A   …
-//! ```
-//!
 //! Contenders take turns, so that a slow phase of the machine affects all of them alike.
 
 use anyhow::Result;

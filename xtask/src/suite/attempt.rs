@@ -70,7 +70,6 @@ impl Processes {
     }
 }
 
-/// Runs `file` on `python`, with `library` preloaded if it is given.
 pub(super) fn run(python: &Python, file: File, library: Option<&Path>) -> Result<Attempt> {
     let folder = tempfile::tempdir()?;
     let (results, printed) = (folder.path().join("results.xml"), folder.path().join("output"));
@@ -117,8 +116,7 @@ fn finish(command: &mut Command, limit: Duration) -> Result<(u32, ExitStatus)> {
     }
 }
 
-/// Makes `command` start with default signal handlers. A shell ignores some signals for background
-/// programs, which makes test_threading wait forever.
+/// Restores default signal handlers, because a shell lets background programs ignore some signals.
 fn reset_signals(command: &mut Command) {
     let reset = || {
         for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
@@ -192,8 +190,8 @@ mod tests {
     fn a_run_receives_an_interrupt_that_we_ignore() {
         let mut command = Command::new("sh");
         command.args(["-c", "kill -INT $$"]);
-        // SAFETY: ignoring a signal installs no handler. Other processes that start meanwhile may
-        // inherit this, which does no harm.
+        // SAFETY: ignoring a signal installs no handler, and a child that inherits this comes to no
+        // harm.
         let before = unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
         let ended = finish(&mut command, Duration::from_secs(60));
         // SAFETY: `before` is the handler that `signal` returned.

@@ -8,7 +8,6 @@ pub(super) struct File {
     pub(super) part: Part,
 }
 
-/// The Pythons on which a file runs in the five-minute part of the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     Everywhere,
@@ -18,8 +17,7 @@ pub(super) enum Part {
     Nowhere,
 }
 
-/// The files that are compared, the longest first, so that parallel jobs end at about the same
-/// time.
+/// The files that are compared, the longest first so that parallel jobs end together.
 const FILES: [(Part, &str); 3] = [
     (
         Part::Nowhere,

@@ -67,14 +67,7 @@ fn name_of(tag: &BytesStart<'_>) -> Result<Option<String>> {
     Ok(Some(name.normalized_value(XmlVersion::Implicit1_0)?.into_owned()))
 }
 
-/// Returns the tests with a failure heading in the printed output, each with its section:
-///
-/// ```text
-///   ======================================================================
-///   FAIL: test_sum (test.test_int.IntTest.test_sum) (base=3)
-///   ----------------------------------------------------------------------
-///   Traceback …
-/// ```
+/// Returns the tests with a failure heading in the output, each with the section below it.
 pub(super) fn failures(output: &str) -> Vec<(String, &str)> {
     const RULE: &str = "\n======================================================================\n";
     let sections = output.split(RULE).skip(1);

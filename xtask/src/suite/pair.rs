@@ -24,7 +24,6 @@ const REPEATS: usize = 2;
 #[derive(Debug, Default)]
 pub(super) struct Compared {
     pub(super) tests: usize,
-    /// The tests that the library changes, and the text that they printed.
     pub(super) different: BTreeMap<String, String>,
     pub(super) permitted: BTreeSet<String>,
     /// The tests that differed, but not repeatedly, and a description of their outcomes.
@@ -43,7 +42,6 @@ impl Compared {
     }
 }
 
-/// A run without the library, and a run with it.
 type Try = [Attempt; 2];
 
 /// Runs `file` without and with the library, repeatedly while another try could decide a test.
@@ -61,7 +59,6 @@ pub(super) fn compare(library: &Path, python: &Python, file: File) -> Result<Com
 
 struct History<'a> {
     test: &'a str,
-    /// The outcomes in each try, without and with the library.
     seen: Vec<[Option<Outcome>; 2]>,
     /// True if the library may change the outcome of the test.
     may_differ: bool,
@@ -87,8 +84,7 @@ impl<'a> History<'a> {
         self.seen.iter().filter(|[_, with]| !own(*with)).count()
     }
 
-    /// Returns true if the library changes the outcome in several tries, or makes the test crash
-    /// once.
+    /// Returns true if the library repeatedly changes the outcome, or makes the test crash once.
     fn is_different(&self) -> bool {
         let crashes = self.seen.iter().any(|[_, with]| *with == Some(Outcome::Lost));
         self.strange() >= if crashes { 1 } else { REPEATS }

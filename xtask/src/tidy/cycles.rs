@@ -31,7 +31,6 @@ struct Module {
     globs: Vec<Path>,
 }
 
-/// The modules of a crate, and the paths that the code in each module names.
 #[derive(Default)]
 struct Package {
     modules: BTreeMap<Path, Module>,
@@ -171,7 +170,6 @@ fn shortest_way_back<'a>(
     None
 }
 
-/// Adds the names that a `use` declaration brings into `module`.
 fn flatten(tree: &UseTree, before: &mut Path, module: &mut Module) {
     match tree {
         UseTree::Path(path) => {

@@ -48,7 +48,6 @@ fn links(line: &str) -> impl Iterator<Item = &str> {
     local.map(|target| target.split('#').next().unwrap_or_default())
 }
 
-/// Returns the path to which `link` leads from the document at `path`.
 fn resolved(path: &str, link: &str) -> String {
     let mut target = PathBuf::from(path);
     target.pop();

@@ -43,7 +43,6 @@ fn is_for_tests(item: &Item) -> bool {
     attributes.iter().any(needs_test)
 }
 
-/// Returns true for a `cfg` that holds only in tests.
 fn needs_test(attribute: &Attribute) -> bool {
     let Meta::List(list) = &attribute.meta else { return false };
     let condition = list.tokens.to_string().replace(' ', "");

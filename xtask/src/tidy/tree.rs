@@ -26,7 +26,6 @@ const SINCE: &str = "2026-11-29T00:00:00Z";
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tree {
-    /// The text of each file, by its path from the root.
     pub(super) files: BTreeMap<String, String>,
     /// The subcommands of `cargo xtask`, each with its options.
     pub(super) commands: BTreeMap<String, BTreeSet<String>>,
@@ -77,7 +76,6 @@ impl Tree {
     }
 }
 
-/// Returns true if the name of the file shows that it contains only tests.
 fn is_test_file(file: &str) -> bool {
     ["tests.rs", "models.rs", "testing.rs"].iter().any(|name| {
         file.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('/'))

@@ -30,8 +30,7 @@ impl Contender for Nothing {
 pub(super) struct BareList {
     /// # Invariant
     ///
-    /// The list owns every object that `head` leads to. The first word of each is a link to the
-    /// next.
+    /// The list owns every object that `head` leads to. Each begins with a link to the next.
     head: Cell<Option<NonNull<Link>>>,
 }
 

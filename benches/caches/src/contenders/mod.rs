@@ -17,7 +17,6 @@ pub(crate) enum Kind {
     /// Our heap behind an allocator for all sizes.
     Pymalloc,
     Mimalloc,
-    /// An object pool from another crate, or one such as programs write for themselves.
     Pool,
 }
 

@@ -10,7 +10,6 @@ use raw_mem::{Malloc, MemAlloc, MmapArenas};
 
 use crate::contender::{Contender, Object, Storage};
 
-/// A source of storage that takes part in the benchmark.
 pub(crate) trait Source<T>: StorageSource<T> {
     fn new(most: usize) -> Self;
 }
@@ -166,8 +165,7 @@ impl Contender for Bytes {
 
     #[inline]
     fn put(&mut self, block: NonNull<u8>) {
-        // SAFETY: the block came from this allocator, and the benchmark loop gives up its
-        // ownership.
+        // SAFETY: the block came from this allocator, and the loop gives up its ownership.
         unsafe { self.0.free(Some(block)) };
     }
 }

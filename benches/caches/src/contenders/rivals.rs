@@ -15,7 +15,6 @@ use typed_arena::Arena;
 
 use crate::contender::{Contender, Object, Storage};
 
-/// mimalloc, called as Rust programs call it.
 pub(super) struct Mi;
 
 const LAYOUT: Layout = Layout::new::<Object>();
@@ -42,8 +41,7 @@ impl Contender for Mi {
 
     #[inline]
     fn put(&mut self, block: *mut u8) {
-        // SAFETY: the block came from mimalloc with this layout, and the loop gives up its
-        // ownership.
+        // SAFETY: the block came from mimalloc, and the loop gives up its ownership.
         unsafe { MiMalloc.dealloc(block, LAYOUT) };
     }
 }
