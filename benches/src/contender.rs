@@ -13,7 +13,7 @@ use std::{
 /// - Allocated memory must have the size and the alignment of its layout.
 /// - Until the memory is freed, the contender must neither use it nor allocate it again.
 pub unsafe trait Contender {
-    /// Allocates at most 512 bytes with an alignment of at most 16, or returns null on failure.
+    /// Allocates 1 to 512 bytes, aligned to at most 16, or returns null on failure.
     fn alloc(&mut self, layout: Layout) -> *mut u8;
 
     /// Allocates zeroed memory, or returns null on failure.

@@ -1,6 +1,6 @@
 //! Workloads that repeat a few instructions on one thread.
 //!
-//! An operation allocates and frees a block, or grows a block by one step.
+//! An operation is the life of a block, or one step of its growth.
 
 use std::hint::black_box;
 

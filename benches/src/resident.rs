@@ -4,7 +4,7 @@ use std::fs;
 
 /// Returns the bytes that the kernel reports under `name` in `/proc/self/status`, or 0.
 ///
-/// `getrusage` does not serve, because its peak includes the parent's memory at the fork.
+/// The peak of `getrusage` would include the parent's memory at the fork.
 pub(crate) fn resident(name: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(name));

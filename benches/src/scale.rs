@@ -1,11 +1,10 @@
 //! Workloads with a growing number of live blocks or threads.
 //!
-//! A workload walks over its live blocks in runs of 100. It frees the blocks of each run and
-//! allocates them again.
+//! A workload divides its live blocks into runs of 100. It frees each run and allocates it again.
 //!
-//! - If a run is replaced 8 times in a row, its blocks stay in the cache. Time that grows with the
-//!   number of blocks is then due to the allocator's own metadata.
-//! - If a run is replaced once, its blocks come from main memory, which dominates the time.
+//! - A run that is replaced 8 times stays in the cache, so slower operations show the cost of the
+//!   allocator's own data.
+//! - A run that is replaced once comes from main memory, which dominates the time.
 
 use std::{hint::black_box, ptr};
 

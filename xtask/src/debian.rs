@@ -142,9 +142,7 @@ impl Delivery {
         Ok(())
     }
 
-    /// Gives apt its own state, so that it ignores the packages that are installed on this machine.
-    ///
-    /// Returns the path of apt's configuration.
+    /// Keeps apt from using the installed packages, and returns the path of apt's configuration.
     fn configure_apt(&self, mirror: &str) -> Result<PathBuf> {
         let scratch = self.scratch.display();
         for folder in ["lists/partial", "cache/archives/partial", "parts"] {

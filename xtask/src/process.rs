@@ -22,7 +22,7 @@ static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
 /// Makes Ctrl+C end this program and its children.
 ///
-/// The terminal does not reach the children, because each has its own process group.
+/// The terminal reaches only this program, because each child has its own process group.
 pub(crate) fn kill_children_when_interrupted() -> Result<()> {
     ctrlc::set_handler(|| {
         let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);

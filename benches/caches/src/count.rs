@@ -1,6 +1,6 @@
 //! Counts instructions by running this program under callgrind.
 //!
-//! The difference between a shorter and a longer run cancels out the cost of starting the program.
+//! Subtracting a shorter run from a longer one removes the cost of starting the program.
 
 use std::{
     env,

@@ -39,9 +39,9 @@ impl Lives {
     }
 }
 
-/// Keeps every fourth block for [`AGES`] rounds and frees the others at the end of a round.
+/// Frees most blocks at the end of their round, and every fourth one [`AGES`] rounds later.
 ///
-/// `hand_over` may exchange long-lived blocks with another thread before they are freed.
+/// `hand_over` may first exchange the older blocks with another thread.
 fn live(number: usize, lives: &mut Lives, hand_over: impl Fn(usize, &mut Structure)) {
     let mut random = Random::new(number as u64);
     let Lives { long, short } = lives;

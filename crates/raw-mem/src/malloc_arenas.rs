@@ -29,8 +29,7 @@ unsafe impl<A: MemAlloc> ArenaSource for MallocArenas<A> {
         let aligned = align_up(block.addr().get() + START, size.bytes()).and_then(NonZero::new);
         // The fallback is never used, because the rounded address lies inside the block.
         let arena = block.map_addr(|start| aligned.unwrap_or(start));
-        // SAFETY: at least `START` bytes of the block precede the arena, which is aligned for a
-        // pointer.
+        // SAFETY: `START` bytes of the block precede the arena, which is aligned for a pointer.
         unsafe { arena.cast::<NonNull<u8>>().sub(1).write(block) };
         Ok(arena)
     }

@@ -176,10 +176,9 @@ impl MmapArenas {
         }
     }
 
-    /// Unmaps the reservation, if there is one.
     fn release_reserved(&mut self) {
         if let Some(reserved) = self.reserved.take() {
-            // SAFETY: the source owns the unused range (invariant of `start`). Failing wastes
+            // SAFETY: the source owns the unused range (invariant of `start`). A failure loses only
             // addresses.
             let _ = unsafe { pages::unmap(reserved.start, reserved.count * reserved.bytes) };
         }
@@ -239,7 +238,8 @@ impl Reserved {
         let end = unsafe { start.add(count * bytes) };
         for (unaligned, length) in [(mapping, before), (end, all - before - count * bytes)] {
             if length > 0 {
-                // SAFETY: nothing uses this part of the new mapping. Failing wastes addresses.
+                // SAFETY: nothing uses this part of the new mapping. A failure loses only
+                // addresses.
                 let _ = unsafe { pages::unmap(unaligned, length) };
             }
         }
@@ -276,8 +276,8 @@ impl Drop for MmapArenas {
     }
 }
 
-// SAFETY: an arena is writable, aligned and overlaps no other. It is returned again only after its
-// user passed it to `unmap`.
+// SAFETY: an arena is writable and aligned, and overlaps no other. It is returned again only after
+// its user passed it to `unmap`.
 unsafe impl ArenaSource for MmapArenas {
     /// Usually makes one system call, and four when it must reserve new addresses.
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
@@ -310,7 +310,7 @@ unsafe impl ArenaSource for MmapArenas {
         preserving_errno(|| {
             // SAFETY: the first whole page begins less than `len` bytes after `start`.
             let start = unsafe { start.add(first - address) };
-            // SAFETY: the pages lie in a mapped arena, and their contents may go (contract of
+            // SAFETY: the pages lie in a mapped arena and are no longer needed (contract of
             // `purge`).
             let purged = unsafe { pages::purge(start, len) };
             purged.map_err(|code| PurgeError::Os { start: first, len, code })
@@ -362,7 +362,6 @@ mod tests {
         source.reserved.as_ref().map_or(0, |reserved| reserved.count)
     }
 
-    /// Returns the lines of `/proc/self/smaps` about the mapping that contains `arena`.
     fn mapping_of(arena: NonNull<u8>) -> Option<Vec<String>> {
         let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
         let mut lines = smaps.lines().skip_while(|line| {
@@ -483,7 +482,6 @@ mod tests {
         assert!(arenas.iter().all(|arena| is_filled(*arena, 3)));
     }
 
-    /// Regression test for the halving of reservations that the system refuses.
     #[test]
     #[cfg(target_pointer_width = "64")]
     fn a_reservation_that_does_not_fit_is_halved() {

@@ -7,7 +7,7 @@ use crate::{ArenaSize, ArenaSource, MapError};
 
 /// A source that allocates arenas from the standard library's allocator.
 ///
-/// The source cannot purge pages. Dropping it does not free its arenas.
+/// The source cannot purge pages, and dropping it does not free its arenas.
 #[derive(Debug, Default)]
 pub struct MmapArenas(());
 

@@ -6,7 +6,6 @@ use libc::{c_int, c_void};
 
 use crate::{OsCode, errno};
 
-/// The kinds of access that a new mapping allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// No access. Such pages do not count against limits on data or on committed memory.
@@ -91,7 +90,6 @@ fn outcome(result: c_int) -> Result<(), OsCode> {
     if result == 0 { Ok(()) } else { Err(last()) }
 }
 
-/// Returns the error of the system call that has just failed.
 fn last() -> OsCode {
     OsCode(errno::get())
 }
@@ -106,7 +104,6 @@ fn refuse_on_demand() -> Result<(), OsCode> {
 #[cfg(test)]
 use refusals::refuse_on_demand;
 
-/// Simulated failures of system calls, for tests.
 #[cfg(test)]
 pub(crate) mod refusals {
     use std::cell::Cell;
@@ -116,9 +113,7 @@ pub(crate) mod refusals {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) enum Plan {
         Never,
-        /// The call with this number, counted from 1.
         Nth(usize),
-        /// Every call whose number is a multiple of this.
         EachNth(usize),
     }
 
@@ -131,7 +126,6 @@ pub(crate) mod refusals {
         STATE.set((plan, 0));
     }
 
-    /// Returns the number of system calls of this thread since the plan was set.
     pub(crate) fn calls() -> usize {
         STATE.get().1
     }

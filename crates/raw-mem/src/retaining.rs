@@ -19,7 +19,6 @@ use crate::{ArenaSize, ArenaSource, MapError};
 /// The largest number of free arenas that a source and its users keep together.
 pub const MAX_RETAINED: usize = 16;
 
-/// The default decay time.
 const DECAY: Duration = Duration::from_secs(1);
 
 /// A source that wraps another source and keeps some free arenas for later requests.
@@ -47,7 +46,6 @@ const DECAY: Duration = Duration::from_secs(1);
 pub struct RetainingArenas<S: ArenaSource> {
     source: S,
     decay: Duration,
-    /// The time of the last request for an arena.
     requested: Option<Instant>,
     /// # Invariant
     ///
@@ -56,9 +54,8 @@ pub struct RetainingArenas<S: ArenaSource> {
     arenas: [NonNull<u8>; MAX_RETAINED],
     count: usize,
     size: Option<ArenaSize>,
-    /// The number of free arenas that users of the source keep.
     by_users: usize,
-    /// The number of free arenas that the source and its users may keep together.
+    /// The largest number of free arenas that the source and its users may keep at present.
     limit: usize,
     /// The number of recently unmapped arenas that a higher limit would have kept.
     unmapped: usize,
@@ -100,7 +97,6 @@ impl<S: ArenaSource> RetainingArenas<S> {
         self.by_users = self.by_users.min(count);
     }
 
-    /// Returns true if an arena was requested within the decay time.
     fn is_in_demand(&self) -> bool {
         self.requested.is_some_and(|requested| requested.elapsed() < self.decay)
     }
@@ -287,7 +283,6 @@ mod tests {
         map(source, arenas)
     }
 
-    /// Returns how many arenas are kept in total, and how many the wrapped source has mapped.
     fn figures(source: &RetainingArenas<Counting>) -> (usize, usize) {
         (source.retained(), source.source.mapped)
     }

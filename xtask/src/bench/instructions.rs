@@ -1,7 +1,7 @@
 //! Counts the instructions of each operation of an allocator with valgrind.
 //!
-//! The count shows even a single additional instruction on a busy machine. A change that saves
-//! instructions must also update the table.
+//! Unlike a time, the count shows even one additional instruction. A change that saves instructions
+//! must update the table.
 
 use std::{fs, process::Command};
 

@@ -57,8 +57,8 @@ pub(super) fn tasks(workers: &[Worker], is_wanted: impl Fn(&Listed) -> bool) -> 
 
 /// Runs every task in every round.
 ///
-/// A peer that fails is left out of the task, and a task that needs too much memory is left out.
-/// The reasons are added to `left_out`.
+/// `left_out` receives the tasks that need too much memory, and other projects' allocators that
+/// fail.
 ///
 /// # Errors
 ///

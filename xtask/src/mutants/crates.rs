@@ -28,8 +28,8 @@ impl Crate {
         Self { folder: name, package: name, loom, above }
     }
 
-    /// Returns true if the crate's integration tests run for each mutant, which `cpython` is too
-    /// slow for.
+    /// Returns true if the crate's integration tests run for each mutant. Those of `cpython` take
+    /// too long.
     pub(super) fn has_integration_tests(&self) -> bool {
         let tests = workspace::root().join("crates").join(self.folder).join("tests");
         self.folder != "cpython" && tests.is_dir()

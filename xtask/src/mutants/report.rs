@@ -18,6 +18,7 @@ use crate::report::Table;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub(super) enum Outcome {
+    /// The mutant does not compile.
     Unviable,
     /// The crate's own tests or loom models noticed the mutant.
     Caught { by: String },
@@ -25,6 +26,7 @@ pub(super) enum Outcome {
     CaughtAbove,
     /// The mutant is listed as equivalent to the original, so it was not tested.
     Equivalent { reason: String },
+    /// Every test passed with the mutant.
     Survived,
 }
 

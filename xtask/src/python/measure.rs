@@ -1,7 +1,7 @@
 //! Runs a program once, and measures its time and memory.
 //!
-//! The measured peak of memory is at least that of this process, because a forked child begins with
-//! its parent's memory. Any Python needs more.
+//! The peak of memory includes that of this process at the fork, which is less than any Python
+//! needs.
 
 use std::{
     fs::File,

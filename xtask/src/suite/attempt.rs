@@ -131,7 +131,7 @@ fn reset_signals(command: &mut Command) {
 
 /// Returns the outcome of each test, and of the file as a whole.
 ///
-/// The outcome of the file covers doctests, crashes and skipped files.
+/// The file's own outcome covers doctests, crashes and skipped files.
 fn outcomes(
     file: File,
     status: ExitStatus,

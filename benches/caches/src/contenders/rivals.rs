@@ -1,6 +1,5 @@
-//! The allocator mimalloc, and object pools of other crates.
-//!
-//! Pools that move their objects hold boxes, because a box is faster to move.
+//! The allocator mimalloc, and object pools of other crates. Some pools move their objects, which
+//! are therefore boxes.
 
 use std::{
     alloc::{GlobalAlloc, Layout},
