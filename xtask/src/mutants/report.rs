@@ -104,7 +104,8 @@ impl Report {
     }
 }
 
-/// Returns the counts of the outcomes in `tried`, and the share of viable mutants that were caught.
+/// Returns the counts of the outcomes, and the share of caught mutants among those that could be
+/// caught.
 fn row<'a>(name: &str, tried: impl Iterator<Item = &'a Tried> + Clone) -> [String; 7] {
     let count =
         |is_one: fn(&Outcome) -> bool| tried.clone().filter(|tried| is_one(&tried.outcome)).count();
