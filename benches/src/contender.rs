@@ -1,4 +1,4 @@
-//! A contender is an allocator under test. It allocates memory for a layout and frees it.
+//! The allocators under test, called contenders, and the blocks that they allocate.
 
 use std::{
     alloc::{Layout, handle_alloc_error},
@@ -6,18 +6,17 @@ use std::{
     sync::atomic::{Ordering, compiler_fence},
 };
 
-/// An allocator under test, which is called in the way that is fastest for it.
+/// An allocator under test, called in the way that is fastest for it.
 ///
 /// # Safety
 ///
 /// - Allocated memory must have the size and the alignment of its layout.
 /// - Until the memory is freed, the contender must neither use it nor allocate it again.
 pub unsafe trait Contender {
-    /// Allocates uninitialised memory for `layout`, which has 1 to 512 bytes and an alignment of at
-    /// most 16. Returns null if the allocation fails.
+    /// Allocates 1 to 512 bytes, aligned to at most 16, or returns null on failure.
     fn alloc(&mut self, layout: Layout) -> *mut u8;
 
-    /// Allocates zeroed memory for `layout`. Returns null if the allocation fails.
+    /// Allocates zeroed memory, or returns null on failure.
     #[inline(always)]
     fn alloc_zeroed(&mut self, layout: Layout) -> *mut u8 {
         let start = self.alloc(layout);
@@ -28,26 +27,23 @@ pub unsafe trait Contender {
         start
     }
 
-    /// Frees `memory`, which was allocated for `layout`.
+    /// Frees `memory`.
     ///
     /// # Safety
     ///
-    /// - `memory` must have been allocated by this contender for `layout`.
-    /// - `memory` must not be used afterwards.
+    /// This contender must have allocated `memory` for `layout`, and it must not be used again.
     unsafe fn free(&mut self, memory: *mut u8, layout: Layout);
 
-    /// Resizes `memory` to `size` bytes and keeps its contents. Returns the new address, or null if
-    /// the allocation fails.
+    /// Resizes `memory` to `size` bytes, or returns null on failure.
     ///
     /// # Safety
     ///
-    /// - `memory` must have been allocated by this contender for `layout`.
-    /// - `memory` must not be used afterwards, unless null is returned.
+    /// This contender must have allocated `memory` for `layout`. It must not be used afterwards,
+    /// unless null is returned.
     unsafe fn realloc(&mut self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8;
 }
 
-/// Resizes `memory` by allocating a new block of `size` bytes, copying the contents and freeing the
-/// old block.
+/// Resizes `memory` by moving its contents to a new block.
 ///
 /// # Safety
 ///
@@ -69,27 +65,24 @@ pub(crate) unsafe fn moved<C: Contender>(
     new
 }
 
-/// Says whether an allocator has a `realloc` of its own.
+/// Whether an allocator has a `realloc` of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Realloc {
-    /// The allocator has a `realloc`, which decides whether a block stays in place.
+    /// The allocator decides whether a block stays in place.
     Own,
-    /// The allocator has no `realloc`. Its callers could do themselves what [`Contender::realloc`]
-    /// does.
+    /// The allocator has no `realloc`, so [`Contender::realloc`] copies the block.
     Lacking,
 }
 
-/// A live block, and the size for which it was allocated.
+/// A live block and its size.
 #[derive(Clone, Copy, Debug)]
 pub struct Held {
     start: NonNull<u8>,
     size: usize,
 }
 
-/// The alignment of every block. It is that of a word, as for most blocks in programs.
 const ALIGN: usize = align_of::<usize>();
 
-/// Returns the layout of a block of `size` bytes.
 #[inline(always)]
 pub(crate) fn layout(size: usize) -> Layout {
     debug_assert!(size <= 1 << 20);
@@ -98,32 +91,28 @@ pub(crate) fn layout(size: usize) -> Layout {
 }
 
 impl Held {
-    /// Allocates `size` bytes and writes to the first byte.
-    ///
-    /// Ends the process if the allocation fails, because a time for less work would be misleading.
+    /// Allocates `size` bytes and writes to the first. Ends the process on failure.
     #[inline(always)]
     pub fn new<C: Contender>(contender: &mut C, size: usize) -> Self {
         Self::begin(contender.alloc(layout(size)), size)
     }
 
-    /// Allocates `size` zeroed bytes and writes to the first byte, as [`new`](Self::new) does.
+    /// Allocates `size` zeroed bytes and writes to the first byte.
     #[inline(always)]
     pub fn zeroed<C: Contender>(contender: &mut C, size: usize) -> Self {
         Self::begin(contender.alloc_zeroed(layout(size)), size)
     }
 
-    /// Returns the block at `start`, which was allocated for `size` bytes.
     #[inline(always)]
     pub(crate) fn of(start: *mut u8, size: usize) -> Self {
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout(size)) };
         Self { start, size }
     }
 
-    /// Writes to the new block at `start`, and returns the block.
     #[inline(always)]
     fn begin(start: *mut u8, size: usize) -> Self {
         let held = Self::of(start, size);
-        // SAFETY: the block has at least one byte, and has just been allocated.
+        // SAFETY: the block is new and has at least one byte.
         unsafe { held.start.write_volatile(1) };
         between();
         held
@@ -132,8 +121,7 @@ impl Held {
     /// Grows or shrinks the block to `size` bytes.
     #[inline(always)]
     pub fn resize<C: Contender>(self, contender: &mut C, size: usize) -> Self {
-        // SAFETY: a workload uses only one contender, so `contender` allocated this block. `self`
-        // is not used afterwards.
+        // SAFETY: a workload uses only one contender, which therefore allocated this block.
         let start = unsafe { contender.realloc(self.start.as_ptr(), layout(self.size), size) };
         Self::begin(start, size)
     }
@@ -141,8 +129,7 @@ impl Held {
     /// Frees the block.
     #[inline(always)]
     pub fn free<C: Contender>(self, contender: &mut C) {
-        // SAFETY: a workload uses only one contender, so `contender` allocated this block. The
-        // workload frees each block only once.
+        // SAFETY: a workload uses only one contender, and frees each block only once.
         unsafe { contender.free(self.start.as_ptr(), layout(self.size)) };
         between();
     }
@@ -154,15 +141,13 @@ impl Held {
     }
 }
 
-/// Prevents the compiler from simplifying inlined code across two calls of an allocator. In a real
-/// program, the code between two calls may change any memory. The fence makes the compiler assume
-/// this here, too.
+/// Keeps the compiler from combining two inlined calls of an allocator.
 #[inline(always)]
 fn between() {
     compiler_fence(Ordering::SeqCst);
 }
 
-// SAFETY: the value is only an address and a size. Its owner decides which thread uses the block.
+// SAFETY: the value is only an address and a size, and its owner decides who uses the block.
 unsafe impl Send for Held {}
-// SAFETY: a shared reference gives access only to the address and the size, not to the block.
+// SAFETY: a shared reference gives no access to the block.
 unsafe impl Sync for Held {}

@@ -1,16 +1,7 @@
-//! Loops whose instructions are counted. They do exactly the same work in every run.
+//! Loops whose instructions are counted, and which do the same work in every run.
 //!
-//! ```text
-//!   worker-NAME count LOOP
-//!        │ sets up what the loop needs
-//!        ▼
-//!   counted_…(contender)      the only function whose instructions are counted
-//! ```
-//!
-//! Blocks have 64 bytes. The counts include the loop itself, the instructions that hide the size
-//! from the compiler, and the write to the new block. Each block was in use and was freed once
-//! before the counting starts, so the counts are those of a heap that has been running for a while.
-//! Rare events are included, and contribute their share to the average.
+//! The count includes the loop itself. Every block was in use and freed once before the counting,
+//! so the heap behaves like one that has been running for a while.
 
 use std::{hint::black_box, sync::mpsc::channel, thread};
 
@@ -19,23 +10,20 @@ use crate::{
     contenders::Global,
 };
 
-/// The number of live blocks in the loops that hold many blocks.
 const BLOCKS: usize = 1_000;
 
-/// The number of times that these blocks are allocated and freed.
 const TIMES: usize = 100;
 
 /// The number of operations of each loop.
 pub const OPERATIONS: usize = BLOCKS * TIMES;
 
-/// The block sizes in bytes: a smaller size for the block that is resized, and the size of all
-/// other blocks.
+/// The block sizes in bytes: a block before it grows, and every other block.
 const SIZES: [usize; 2] = [56, 64];
 
-/// The name of a loop, and a function that runs the loop once.
+/// The name of a loop, and a function that runs it once.
 pub type Loop<C> = (&'static str, fn(&mut C));
 
-/// The names of all loops, each with the pattern of the functions whose instructions are counted.
+/// The names of all loops, and the patterns of the functions that callgrind counts.
 pub const LOOPS: [(&str, &str); 5] = [
     ("alloc + free", "*counted_pairs*"),
     ("alloc", "*counted_allocs*"),
@@ -44,8 +32,7 @@ pub const LOOPS: [(&str, &str); 5] = [
     ("remote free", "*counted_frees*"),
 ];
 
-/// Returns the loops for one thread. The loop for `realloc` is included only if the contender has a
-/// `realloc` of its own.
+/// Returns the loops for one thread.
 pub fn loops<C: Contender>(realloc: Realloc) -> Vec<Loop<C>> {
     let mut loops: Vec<Loop<C>> = vec![
         (LOOPS[0].0, |contender| counted_pairs(contender)),
@@ -80,7 +67,6 @@ fn many<C: Contender>(contender: &mut C) {
     blocks.into_iter().for_each(|held| held.free(contender));
 }
 
-/// Allocates blocks into `blocks`, whose capacity must be large enough, so that it does not grow.
 #[inline(never)]
 fn counted_allocs<C: Contender>(contender: &mut C, blocks: &mut Vec<Held>) {
     blocks.extend((0..BLOCKS).map(|_| Held::new(contender, black_box(SIZES[1]))));
@@ -101,7 +87,7 @@ fn counted_resizes<C: Contender>(contender: &mut C) {
     held.free(contender);
 }
 
-/// Frees blocks that another thread allocated. The other thread lives until all blocks are freed.
+/// Frees blocks that another, still running thread allocated.
 fn remote(_: &mut Global) {
     let (blocks_to, blocks_from) = channel::<Vec<Held>>();
     let (back_to, back_from) = channel();

@@ -1,4 +1,4 @@
-//! Functions that compute medians, spreads and means.
+//! Medians, spreads and means.
 
 /// Returns the median of `figures`.
 ///
@@ -19,8 +19,7 @@ pub fn spread(figures: &[f64]) -> f64 {
     (at(0.75) - at(0.25)) / at(0.5)
 }
 
-/// Returns the geometric mean of `ratios`. In this mean, the ratios 0.5 and 2 cancel each other
-/// out.
+/// Returns the geometric mean of `ratios`.
 pub fn geometric_mean(ratios: impl IntoIterator<Item = f64>) -> f64 {
     let (mut logarithms, mut count) = (0.0, 0);
     for ratio in ratios {
@@ -30,8 +29,7 @@ pub fn geometric_mean(ratios: impl IntoIterator<Item = f64>) -> f64 {
     (logarithms / f64::from(count)).exp()
 }
 
-/// Returns the value below which the fraction `part` of the figures lies. If it falls between two
-/// figures, interpolates between them.
+/// Returns the quantile `part`, interpolated between two figures.
 fn quantile(figures: impl IntoIterator<Item = f64>, part: f64) -> f64 {
     let mut figures: Vec<_> = figures.into_iter().collect();
     figures.sort_by(f64::total_cmp);

@@ -1,7 +1,6 @@
 //! Workloads that repeat a few instructions on one thread.
 //!
-//! An operation is the life of a block, that is, its allocation and its free. In the workloads that
-//! grow a block, an operation is one growth step.
+//! An operation is the life of a block, or one step of its growth.
 
 use std::hint::black_box;
 
@@ -30,10 +29,8 @@ pub fn workloads<C: Contender>() -> Vec<Workload<C>> {
     ]
 }
 
-/// The number of allocations and frees in a chunk.
 const PAIRS: usize = 1_000_000;
 
-/// Repeatedly allocates and frees a single block of `SIZE` bytes.
 fn pair<C: Contender, const SIZE: usize>(contender: &mut C) -> Taken {
     Taken::by(PAIRS, || {
         for _ in 0..PAIRS {
@@ -42,7 +39,6 @@ fn pair<C: Contender, const SIZE: usize>(contender: &mut C) -> Taken {
     })
 }
 
-/// Repeatedly allocates and frees a single zeroed block of `SIZE` bytes.
 fn zeroed<C: Contender, const SIZE: usize>(contender: &mut C) -> Taken {
     Taken::by(PAIRS, || {
         for _ in 0..PAIRS {
@@ -51,18 +47,14 @@ fn zeroed<C: Contender, const SIZE: usize>(contender: &mut C) -> Taken {
     })
 }
 
-/// The number of live blocks in a batch.
 const BATCH: usize = 10_000;
 
-/// The number of batches in a chunk.
 const BATCHES: usize = 20;
 
-/// Frees the blocks of a batch in the order of their allocation.
 fn batch_same<C: Contender>(contender: &mut C) -> Taken {
     batches(contender, |contender, blocks| blocks.iter().for_each(|held| held.free(contender)))
 }
 
-/// Frees the blocks of a batch in the opposite order.
 fn batch_reverse<C: Contender>(contender: &mut C) -> Taken {
     batches(contender, |contender, blocks| {
         blocks.iter().rev().for_each(|held| held.free(contender));
@@ -91,14 +83,11 @@ fn batches<C: Contender>(contender: &mut C, free: impl Fn(&mut C, &[Held])) -> T
     })
 }
 
-/// The number of live blocks of mixed sizes.
 const LIVE: usize = 1_000;
 
-/// The number of blocks that a chunk replaces.
 const REPLACED: usize = 200_000;
 
-/// Repeatedly frees a random block, and allocates a block of 1 to 512 bytes in its place. The
-/// places and sizes are drawn before the time begins.
+/// Replaces random blocks by blocks of 1 to 512 bytes, drawn before the time begins.
 fn mixed<C: Contender>(contender: &mut C) -> Taken {
     let mut random = Random::new(3);
     let draws: Vec<_> =
@@ -115,21 +104,16 @@ fn mixed<C: Contender>(contender: &mut C) -> Taken {
     taken
 }
 
-/// Grows each block from 16 to 512 bytes in steps of 16 bytes.
 fn grow_by_16<C: Contender>(contender: &mut C) -> Taken {
     grow(contender, 32, |size| size + 16)
 }
 
-/// Grows each block from 16 to 512 bytes by doubling its size.
 fn grow_twofold<C: Contender>(contender: &mut C) -> Taken {
     grow(contender, 6, |size| size * 2)
 }
 
-/// The number of blocks that a chunk grows.
 const GROWN: usize = 10_000;
 
-/// Allocates blocks, and grows each block `steps` times to its next size. Each step is one
-/// operation.
 #[inline(always)]
 fn grow<C: Contender>(contender: &mut C, steps: usize, next: impl Fn(usize) -> usize) -> Taken {
     Taken::by(GROWN * steps, || {

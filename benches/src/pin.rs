@@ -1,11 +1,6 @@
-//! Pins each thread to a processor.
-//!
-//! Without pinning, the kernel may leave two new threads on the same processor for some
-//! milliseconds, or for a whole chunk. A measurement would then mostly show whether this has
-//! happened.
+//! Pins threads to processors, because two new threads may otherwise share one for a while.
 
-/// Pins the calling thread to one of the processors that the process may use. `number` is the index
-/// of the processor among them, and wraps around if there are fewer.
+/// Pins the calling thread to the processor with this index among the allowed ones.
 #[cfg(target_os = "linux")]
 pub(crate) fn to_processor(number: usize) {
     let mut allowed = std::mem::MaybeUninit::<libc::cpu_set_t>::zeroed();
@@ -16,7 +11,7 @@ pub(crate) fn to_processor(number: usize) {
     }
     // SAFETY: a set consists of bits, for which zero is valid.
     let allowed = unsafe { allowed.assume_init() };
-    // SAFETY: every number that is asked for is below `CPU_SETSIZE`.
+    // SAFETY: every number is below `CPU_SETSIZE`.
     let is_allowed = |cpu: &usize| unsafe { libc::CPU_ISSET(*cpu, &allowed) };
     let count = (0..libc::CPU_SETSIZE as usize).filter(is_allowed).count();
     let chosen = (0..libc::CPU_SETSIZE as usize).filter(is_allowed).nth(number % count.max(1));
@@ -29,6 +24,6 @@ pub(crate) fn to_processor(number: usize) {
     unsafe { libc::sched_setaffinity(0, size, &one) };
 }
 
-/// Does nothing, because this way of pinning threads exists only on Linux.
+/// Does nothing, because pinning is implemented only for Linux.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn to_processor(_number: usize) {}

@@ -1,4 +1,4 @@
-//! The answers of a worker. A worker prints one value of these types, as a line of JSON.
+//! The answers of a worker, which it prints as a line of JSON.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,18 +7,18 @@ use crate::workload::{Group, Weight};
 /// The answer to the command `list`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Introduction {
-    /// The version that the allocator's library reports, or `None` if it reports no version.
+    /// The version that the allocator's library reports.
     pub library: Option<String>,
     /// The workloads that the worker can run.
     pub workloads: Vec<Listed>,
 }
 
-/// The description of a workload that a worker can run.
+/// A workload that a worker can run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
     /// The name of the workload.
     pub name: String,
-    /// The group to which the workload belongs.
+    /// The group of the workload.
     pub group: Group,
     /// The time that a chunk takes.
     pub weight: Weight,
@@ -27,11 +27,10 @@ pub struct Listed {
 /// The answer to the command `run NAME CHUNKS`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Answer {
-    /// The time of an operation in nanoseconds, as the median of the chunks.
+    /// The median time of an operation, in nanoseconds.
     pub nanoseconds: f64,
     /// The peak of the process's resident memory, in bytes.
     pub peak: u64,
-    /// The memory that the allocator needs for each live block in addition to the block's size, in
-    /// bytes. `None` if the workload does not measure this.
+    /// The bytes that each live block takes in addition to its size, if measured.
     pub overhead: Option<f64>,
 }

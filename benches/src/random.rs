@@ -1,11 +1,10 @@
-//! A generator of pseudorandom numbers, which are the same in every run.
+//! Pseudorandom numbers that are the same in every run.
 
-/// A pseudorandom number generator: Marsaglia's xorshift with 64 bits of state.
+/// Marsaglia's xorshift generator with 64 bits of state.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// Creates the generator whose sequence `seed` determines.
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
@@ -16,8 +15,7 @@ impl Random {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        // We multiply and take the high half of the product, because this is cheaper than a
-        // remainder.
+        // A multiplication is cheaper than a remainder.
         (((self.0 >> 32) * bound as u64) >> 32) as usize
     }
 

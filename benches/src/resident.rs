@@ -1,12 +1,10 @@
-//! Reads the resident memory of this process.
+//! The resident memory of this process.
 
 use std::fs;
 
-/// Returns the number of bytes that the kernel reports for this process under `name`, or 0 if the
-/// kernel reports no such value.
+/// Returns the bytes that the kernel reports under `name` in `/proc/self/status`, or 0.
 ///
-/// We do not use `getrusage`, because its peak includes the memory that was resident in the parent
-/// process when it forked.
+/// The peak of `getrusage` would include the parent's memory at the fork.
 pub(crate) fn resident(name: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(name));

@@ -1,23 +1,10 @@
-//! Workloads with a growing number of live blocks, or with a growing number of threads.
+//! Workloads with a growing number of live blocks or threads.
 //!
-//! ```text
-//!   live blocks   ├──────┤▓▓▓▓▓▓├──────────────────────────────────┤
-//!                        free a run and allocate it again, TIMES times, then go to the next run
-//! ```
+//! A workload divides its live blocks into runs of 100. It frees each run and allocates it again.
 //!
-//! An operation is the life of a block. The blocks are divided into runs, in the order of
-//! allocation. To replace a run is to free its blocks and to allocate them again.
-//!
-//! - A run that is replaced 8 times stays in the processor's cache for a while. If an operation
-//!   takes more time with more blocks, the cause is therefore the allocator's own metadata.
-//! - If each run is replaced only once, its blocks come from main memory each time, as in a program
-//!   that walks over all of its memory. This measures the machine's memory as much as the
-//!   allocator. Even the minimal allocator ("the least") takes about twice as long with 10^7 blocks
-//!   as with 10^5.
-//! - The memory that the allocator needs for a block in addition to the block's size is measured
-//!   while the second half of the blocks is allocated. The memory that was resident before is thus
-//!   not counted, and the size of the allocator's requests to the system matters little.
-//! - The threads share nothing, and their total work does not depend on the number of threads.
+//! - A run that is replaced 8 times stays in the cache, so slower operations show the cost of the
+//!   allocator's own data.
+//! - A run that is replaced once comes from main memory, which dominates the time.
 
 use std::{hint::black_box, ptr};
 
@@ -29,23 +16,17 @@ use crate::{
     workload::{Group, Taken, Weight, Workload},
 };
 
-/// The size of every block in bytes.
 const SIZE: usize = 32;
 
-/// The number of blocks in a run.
 const RUN: usize = 100;
 
-/// The minimum number of operations. If there are fewer blocks, the workload walks over them
-/// several times.
+/// The minimum number of operations, reached by walking over the blocks several times.
 const OPERATIONS: usize = 1_000_000;
 
-/// The minimum number of blocks for which the memory of a block is measured. An allocator requests
-/// memory from the system in large pieces, so with fewer blocks the measurement would mostly show
-/// the size of these pieces.
+/// The minimum number of blocks for which the overhead of a block can be measured.
 const VISIBLE: usize = 1_000_000;
 
-/// Returns workloads with 10^3 to 10^8 live blocks: first those that replace each run 8 times, then
-/// those that replace it once.
+/// Returns workloads with 10^3 to 10^8 live blocks.
 pub fn of_blocks<C: Contender>() -> Vec<Workload<C>> {
     let workload = |name, chunk| Workload::new(Group::Scale, name, chunk);
     vec![
@@ -75,19 +56,18 @@ pub fn of_threads() -> Vec<Workload<Global>> {
     ]
 }
 
-/// Allocates `LIVE` blocks, walks over them until there are enough operations, and frees them. In
-/// each walk, every run is replaced `TIMES` times.
+/// Replaces every run of `LIVE` blocks `TIMES` times in each walk.
 fn walk<C: Contender, const LIVE: usize, const TIMES: usize>(contender: &mut C) -> Taken {
     let new = |contender: &mut C| Held::new(contender, black_box(SIZE)).start();
     let mut blocks = vec![ptr::null_mut(); LIVE];
-    // We write to the vector before the measurement, so that its own pages are already resident.
+    // Makes the vector's own pages resident before the measurement.
     blocks.fill(ptr::dangling_mut());
     let (first, second) = blocks.split_at_mut(LIVE / 2);
     first.fill_with(|| new(contender));
     let before = resident("VmRSS:");
     second.fill_with(|| new(contender));
     let bytes = resident("VmRSS:") as f64 - before as f64;
-    // The difference can be slightly negative, because pages at either end may be only partly used.
+    // Partly used pages can make the difference slightly negative.
     let overhead = (bytes / second.len() as f64 - SIZE as f64).max(0.0);
     let walks = OPERATIONS.div_ceil(LIVE * TIMES);
     let taken = Taken::by(walks * LIVE * TIMES, || {

@@ -1,4 +1,4 @@
-//! A worker is a process that runs workloads on one contender, and prints its answers.
+//! The command line of a worker, a process that runs workloads on one allocator.
 //!
 //! ```text
 //!   worker-NAME list                 what it can run
@@ -22,8 +22,7 @@ use crate::{
     workload::{Group, Taken, Weight, Workload},
 };
 
-/// Defines the function `main` of a worker. The arguments are the type and the value of the
-/// worker's global allocator, a variant of [`Realloc`], and the version of the allocator's library.
+/// Defines the `main` of a worker from its global allocator, a [`Realloc`] and a version.
 #[macro_export]
 macro_rules! global_worker {
     ($allocator:ty = $value:expr, $realloc:ident, $version:expr) => {
@@ -36,7 +35,7 @@ macro_rules! global_worker {
     };
 }
 
-/// Carries out the command line of a worker whose contender is the global allocator of the process.
+/// Carries out the command line of a worker that tests the global allocator.
 pub fn serve_global(realloc: Realloc, library: Option<String>) -> ExitCode {
     let mut loops = counted::loops(realloc);
     loops.extend(counted::loops_of_threads());
@@ -45,7 +44,7 @@ pub fn serve_global(realloc: Realloc, library: Option<String>) -> ExitCode {
     answer(Global, library, &workloads, &loops)
 }
 
-/// Carries out the command line of a worker whose contender can be used by only one thread.
+/// Carries out the command line of a worker that tests an allocator for one thread.
 pub fn serve_single<C: Contender>(
     contender: C,
     realloc: Realloc,
@@ -64,7 +63,7 @@ fn without_programs() -> Vec<Workload<Global>> {
     workloads
 }
 
-/// Returns every workload of a worker that is built with the feature `programs`.
+/// Returns every workload of a worker with the feature `programs`.
 pub fn every_workload() -> Vec<Listed> {
     let mut all: Vec<_> = without_programs().iter().map(listed).collect();
     all.extend(programs::NAMES.map(|name| Listed {
@@ -75,8 +74,7 @@ pub fn every_workload() -> Vec<Listed> {
     all
 }
 
-/// Returns the version of mimalloc's library. In `number`, the last two decimal digits are the
-/// patch version, and the two digits before them are the minor version.
+/// Returns mimalloc's version from a number with two decimal digits for each part.
 pub fn mimalloc_version(number: i32) -> String {
     format!("{}.{}.{}", number / 10_000, number / 100 % 100, number % 100)
 }
@@ -121,7 +119,7 @@ fn listed<C>(workload: &Workload<C>) -> Listed {
 }
 
 fn run<C>(contender: &mut C, workload: &Workload<C>, chunks: u32) -> Answer {
-    // The memory of a block is measured in the first chunk, because only then is the process fresh.
+    // The overhead of a block is measured in the first chunk, because the process is still fresh.
     let first = (workload.chunk)(contender);
     let taken: Vec<Taken> = if workload.weight > Weight::Light {
         vec![first]

@@ -1,5 +1,4 @@
-//! A workload is a loop over the operations of a contender. It runs in chunks, and each chunk
-//! returns its time.
+//! Workloads, which run in chunks that each return their time.
 
 use std::{
     mem::MaybeUninit,
@@ -41,30 +40,27 @@ impl Group {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Weight {
-    /// Milliseconds. The first chunk warms up, and the measured chunks follow.
+    /// Milliseconds. The first chunk only warms up.
     Light,
-    /// About a second. One chunk is enough for a measurement.
+    /// About a second, so one chunk is measured.
     Heavy,
     /// Many seconds, and gigabytes of memory.
     Huge,
 }
 
-/// The time and memory that a chunk of a workload took.
+/// The time and memory that a chunk took.
 #[derive(Clone, Copy, Debug)]
 pub struct Taken {
-    /// The time of all operations of the chunk.
+    /// The time of all operations.
     pub time: Duration,
-    /// The number of operations of the chunk. Each workload defines what an operation is.
+    /// The number of operations, as the workload defines them.
     pub operations: u64,
-    /// The memory that the allocator needs for each live block in addition to the block's size, in
-    /// bytes. `None` if the workload does not measure this.
+    /// The bytes that each live block takes in addition to its size, if measured.
     pub overhead: Option<f64>,
 }
 
 impl Taken {
-    /// Runs `work`, which performs `operations` operations, and measures the processor time of the
-    /// calling thread. This time includes the time that the kernel spends for the thread, but not
-    /// the time in which other programs use the processor.
+    /// Runs `work` and measures the processor time of the calling thread, including the kernel's.
     #[inline(always)]
     pub fn by(operations: usize, work: impl FnOnce()) -> Self {
         let start = processor_time();
@@ -72,8 +68,7 @@ impl Taken {
         Self { time: processor_time() - start, operations: operations as u64, overhead: None }
     }
 
-    /// Runs `work`, which performs `operations` operations on any number of threads, and measures
-    /// the wall time from the start of `work` to its end.
+    /// Runs `work` on any number of threads and measures the wall time.
     #[inline(always)]
     pub fn together(operations: usize, work: impl FnOnce()) -> Self {
         let start = Instant::now();
@@ -81,18 +76,17 @@ impl Taken {
         Self { time: start.elapsed(), operations: operations as u64, overhead: None }
     }
 
-    /// Returns the time of one operation, in nanoseconds.
+    /// Returns the time of one operation in nanoseconds.
     pub fn nanoseconds(self) -> f64 {
         self.time.as_nanos() as f64 / self.operations as f64
     }
 }
 
-/// Returns the processor time that the calling thread has used.
 fn processor_time() -> Duration {
     let mut time = MaybeUninit::<libc::timespec>::zeroed();
     // SAFETY: the pointer is valid for writing a `timespec`.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, time.as_mut_ptr()) };
-    // SAFETY: `time` was zeroed and consists of two numbers, for which zero is a valid value.
+    // SAFETY: zero is a valid value for both numbers of a `timespec`.
     let time = unsafe { time.assume_init() };
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
@@ -100,12 +94,11 @@ fn processor_time() -> Duration {
 /// A workload for the contender `C`.
 #[derive(Debug)]
 pub struct Workload<C> {
-    /// The name of the workload on the command line and in tables.
+    /// The name on the command line and in tables.
     pub name: &'static str,
-    /// The group to which the workload belongs.
+    /// The group of the workload.
     pub group: Group,
-    /// The function that runs a chunk. A chunk takes some milliseconds, unless `weight` says
-    /// otherwise.
+    /// The function that runs a chunk.
     pub chunk: fn(&mut C) -> Taken,
     /// The time that a chunk takes.
     pub weight: Weight,

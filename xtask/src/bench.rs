@@ -12,9 +12,8 @@
 //!      └──► text, JSON, a page                                 sections.rs
 //! ```
 //!
-//! A figure is the median over all rounds. In each round, every worker runs each workload once, in
-//! a separate process. A worker that cannot be built or does not answer is left out, and the report
-//! says so.
+//! A figure is the median over all rounds. In each round, every worker process runs each workload
+//! once.
 
 mod build;
 mod entrant;
@@ -45,7 +44,6 @@ use python::Pythons;
 use results::Results;
 use worker::Worker;
 
-/// The arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Runs only the workloads whose "group: name" contains this, as in "batch" or "micro: pair 64".
@@ -123,7 +121,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Returns the workers of Python. Fails if `args` asks for none of their workloads.
+/// Returns the workers of Python, or an error if `args` asks for none of their workloads.
 fn pythons(args: &Args) -> Result<Vec<Worker>> {
     let pythons = Pythons::find()?;
     let listed = |worker: &Worker| worker.introduction.workloads.clone();
@@ -133,7 +131,6 @@ fn pythons(args: &Args) -> Result<Vec<Worker>> {
     pythons.workers()
 }
 
-/// Returns an error message that says that no workload matches, and lists the workloads.
 fn nothing_matches(args: &Args, left_out: &[String]) -> String {
     let only = args.only.as_deref().unwrap_or_default();
     let quick = if args.quick { " that --quick runs" } else { "" };

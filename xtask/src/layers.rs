@@ -1,5 +1,4 @@
-//! Measures what each layer contributes to a runtime. The programs of `examples/objects` run on
-//! malloc alone, then with pools, and then with pools and caches.
+//! Measures what each layer contributes: programs on malloc alone, with pools, and with caches.
 //!
 //! Each run has its own process, because the kernel counts the peak of memory for each process.
 
@@ -19,7 +18,6 @@ use crate::{
     workspace,
 };
 
-/// The arguments of `cargo xtask layers`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Programs of examples/objects [default: all of them]
@@ -33,26 +31,19 @@ pub(crate) struct Args {
     chart: Option<PathBuf>,
 }
 
-/// The choices of layers, from the lowest layer up, and the command-line switches that select each
-/// choice.
 const CHOICES: [(&str, &[&str]); 3] =
     [("malloc alone", &[]), ("+ pools", &["--pools"]), ("+ caches", &["--pools", "--caches"])];
 
-/// The report that a program prints about one run.
 #[derive(Clone, Debug, Deserialize)]
 struct Outcome {
     printed: String,
-    /// The wall time of each round in seconds. We run one round in each process.
     seconds: Vec<f64>,
-    /// The peak of resident memory, or `None` if the system does not report it.
     peak_kib: Option<u64>,
-    /// The number of objects that a cache provided.
     hits: u64,
-    /// The number of objects that came from the layer below the caches.
+    /// The number of objects that came from below the caches.
     misses: u64,
 }
 
-/// The outcomes of one program, by choice of layers and then by round.
 type Outcomes = Vec<Vec<Outcome>>;
 
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -75,8 +66,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Runs every program once on every choice of layers. `test-all` runs this as one of its steps. The
-/// step fails unless a program prints the same on all choices.
+/// Runs every program once on every choice of layers, as a step of `test-all`.
 pub(crate) fn run_once() -> Result<Tally> {
     let runtime = workspace::build("objects", "dev", "objects")?;
     let programs = programs(&runtime)?;
@@ -84,7 +74,6 @@ pub(crate) fn run_once() -> Result<Tally> {
     Ok(Tally::of(programs.len() * CHOICES.len(), 0))
 }
 
-/// Returns the names of the programs that the executable `runtime` contains.
 fn programs(runtime: &Path) -> Result<Vec<String>> {
     Ok(ask(runtime, &["--list"])?.lines().map(str::to_owned).collect())
 }
@@ -119,8 +108,6 @@ fn ask(runtime: &Path, arguments: &[&str]) -> Result<String> {
     process::stdout_of(Command::new(runtime).args(arguments))
 }
 
-/// Returns the time and the memory of each program on each choice of layers, as two tables of
-/// figures.
 fn figures(programs: &[String], outcomes: &[Outcomes]) -> [Figures; 2] {
     let columns = CHOICES.map(|(name, _)| name);
     type Of = fn(&Outcome) -> f64;
@@ -135,7 +122,6 @@ fn figures(programs: &[String], outcomes: &[Outcomes]) -> [Figures; 2] {
     })
 }
 
-/// Makes a table that shows, for each program, how many requests the caches answered.
 fn hits(programs: &[String], outcomes: &[Outcomes]) -> Table {
     let mut table = Table::new(["program", "hits", "of all requests"]);
     for (program, choices) in programs.iter().zip(outcomes) {

@@ -1,7 +1,6 @@
 //! Explores every loom model, and prints a table of the models.
 //!
-//! A model is a test that calls `sync::model` or `sync::rejected`. When the test runs under loom,
-//! this call prints the line `model NAME VERDICT EXECUTIONS THREADS MILLISECONDS`.
+//! A model is a test that prints the line `model NAME VERDICT EXECUTIONS THREADS MILLISECONDS`.
 
 use std::{env, process::Command};
 
@@ -9,13 +8,10 @@ use anyhow::{Result, ensure};
 
 use crate::{process, report::Table, tally::Tally, workspace};
 
-/// The packages that contain loom models.
 const PACKAGES: &[&str] = &["obmalloc", "thread-heap", "allocator-api", "object-cache"];
 
-/// The maximum number of preemptions in one execution, if the exploration is bounded.
 pub(crate) const BOUND: &str = "3";
 
-/// The arguments of `cargo xtask loom`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Explores without a bound on preemptions.
@@ -29,12 +25,11 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Explores the models with a bound on preemptions. `test-all` runs this as one of its steps.
 pub(crate) fn run_bounded() -> Result<Tally> {
     explore(Some(BOUND))
 }
 
-/// The contents of the line that a model prints.
+/// The line that a model prints.
 #[derive(Debug, PartialEq, Eq)]
 struct Model {
     name: String,
@@ -46,7 +41,7 @@ struct Model {
 
 impl Model {
     fn of_line(line: &str) -> Option<Self> {
-        // The test harness prints "test NAME ... " on the same line before the line of the model.
+        // The line begins with "test NAME ... " from the test harness.
         let mut words = line.split_whitespace().skip_while(|word| *word != "model").skip(1);
         let mut next = || words.next().map(str::to_owned);
         Some(Self {
@@ -58,8 +53,7 @@ impl Model {
         })
     }
 
-    /// Returns true if loom explored the model. A model that is accepted must have run in more than
-    /// one order. A model that must be rejected may fail in the first order.
+    /// Returns true if loom tried several orders, or rejected the model as expected.
     fn explored(&self) -> bool {
         self.verdict == "rejected" || self.executions > 1
     }
@@ -99,15 +93,14 @@ fn command(bound: Option<&str>) -> Command {
     command
 }
 
-/// Changes the command `cargo` so that it builds the models and explores them within `bound`.
 pub(crate) fn configure(cargo: &mut Command, bound: Option<&str>) {
     cargo
         .env("RUSTFLAGS", "--cfg loom")
-        // The models run only for seconds, so a quick build is more important than fast code.
+        // The models run only for seconds, so a quick build matters more than fast code.
         .env("CARGO_PROFILE_RELEASE_LTO", "off")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
         .env("CARGO_PROFILE_RELEASE_DEBUG", "false");
-    // Variables of the user could set another bound, which the table would not show.
+    // Variables of the user could set another bound.
     for (name, _) in env::vars_os() {
         if name.to_string_lossy().starts_with("LOOM_") {
             cargo.env_remove(name);

@@ -1,4 +1,4 @@
-//! The commands for working on this project. `cargo xtask help` lists them.
+//! The commands for working on this project.
 
 mod bench;
 mod debian;

@@ -1,16 +1,7 @@
 //! Measures how many small faults in the shipping crates the tests notice.
 //!
-//! ```text
-//!   cargo-mutants ─┐                            a copy of the project
-//!                  ├─► sample by seed ─► apply ─► build ─► tests of the crate ─► loom models
-//!   own mutants  ──┘                                                └─► tests of the crates above
-//! ```
-//!
-//! A mutant is a copy of the project with one small change: another operator, another condition, a
-//! function without its body, a deleted statement, a number that is one higher, or a weaker memory
-//! ordering. A mutant survives if every test passes with it. A survivor therefore shows code that
-//! no test depends on, unless the mutant behaves like the original. `equivalent.txt` lists the
-//! mutants that do, with reasons.
+//! A mutant is a copy of the project with one small change, such as another operator. A mutant that
+//! passes every test shows code that no test depends on.
 
 mod crates;
 mod equivalent;
@@ -32,7 +23,6 @@ use report::{Outcome, Report, Tried};
 use tree::Tree;
 use trial::Lab;
 
-/// The arguments of `cargo xtask mutants`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The number of mutants in the sample.
@@ -92,9 +82,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Draws the sample. The order of `all` does not depend on the machine, so the same seed gives the
-/// same sample everywhere. The sample is then sorted by file, because cargo has less to rebuild
-/// between two mutants of the same file.
+/// Draws the sample, which is the same everywhere for the same seed.
 fn draw(mut all: Vec<Mutant>, args: &Args) -> Vec<Mutant> {
     if !args.only.is_empty() {
         all.retain(|mutant| args.only.iter().any(|text| mutant.place().contains(text)));
@@ -105,8 +93,7 @@ fn draw(mut all: Vec<Mutant>, args: &Args) -> Vec<Mutant> {
     all
 }
 
-/// Returns true if a crate that was searched should contain the mutant `name`, but no mutant in
-/// `all` has this name.
+/// Returns true if the searched crates should contain the mutant `name` but do not.
 fn is_stale(name: &str, all: &[Mutant], crates: &[&Crate]) -> bool {
     let searched = |krate: &&Crate| name.starts_with(&format!("crates/{}/", krate.folder));
     crates.iter().any(searched) && !all.iter().any(|mutant| mutant.name() == name)

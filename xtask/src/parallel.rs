@@ -4,18 +4,16 @@ use std::{iter, sync::Mutex, thread};
 
 use anyhow::Result;
 
-/// Processes `items` on `threads` threads, and returns the results of `work`. Each thread calls
-/// `begin` once, and then takes the next item and passes it to `work` together with the result of
-/// `begin`, until no item is left.
+/// Passes each item, with the result of the thread's own `begin`, to `work` on one of several
+/// threads.
 ///
 /// # Errors
 ///
-/// Fails if a call of `begin` or `work` fails. The thread that made the failing call ends. The
-/// other threads process the remaining items before the error is returned.
+/// Fails if `begin` or `work` fails, after the other threads have processed the remaining items.
 ///
 /// # Panics
 ///
-/// Panics if a call of `begin` or `work` panics.
+/// Panics if `begin` or `work` panics.
 pub(crate) fn in_parallel<T: Send, S, R: Send>(
     threads: usize,
     items: Vec<T>,

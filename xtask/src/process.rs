@@ -1,5 +1,4 @@
-//! Runs child processes. The output of a child is passed on line by line while the child runs, and
-//! is also collected.
+//! Runs child processes and passes on their output line by line.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -15,15 +14,15 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-/// The time after which we consider a child as hanging if it has printed nothing.
+/// The time without output after which a child counts as hanging.
 const MOST_SILENCE: Duration = Duration::from_secs(10 * 60);
 
-/// The ids of the running children. Each child leads its own process group.
+/// The ids of the running children, each of which leads a process group.
 static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
-/// Installs a handler for interrupts (Ctrl+C), which ends this program and its children. Each child
-/// has its own process group, so the terminal's interrupt reaches only this program, which must
-/// kill the children itself.
+/// Makes Ctrl+C end this program and its children.
+///
+/// The terminal reaches only this program, because each child has its own process group.
 pub(crate) fn kill_children_when_interrupted() -> Result<()> {
     ctrlc::set_handler(|| {
         let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -33,22 +32,18 @@ pub(crate) fn kill_children_when_interrupted() -> Result<()> {
     .context("cannot handle interrupts")
 }
 
-/// The result of a child that has ended.
 pub(crate) struct Finished {
-    /// True if the child exited with status 0.
     pub(crate) success: bool,
-    /// The text that the child printed to stdout and stderr, in the order in which it arrived.
     pub(crate) output: String,
 }
 
-/// Runs `command` to its end, and calls `see` with each line that the command prints. If the
-/// command hangs, kills it together with the processes that it started.
+/// Runs `command`, and calls `see` with each line that it prints. Kills the command and its
+/// children if it hangs.
 pub(crate) fn run(command: Command, see: impl FnMut(&str)) -> Result<Finished> {
     run_within(command, MOST_SILENCE, see)
 }
 
-/// Runs `command` as [`run`] does, but considers it as hanging once it has printed nothing for the
-/// time `most_silence`.
+/// Runs `command` as [`run`] does, with another limit on the time without output.
 pub(crate) fn run_within(
     mut command: Command,
     most_silence: Duration,
@@ -85,12 +80,11 @@ pub(crate) fn run_within(
     Ok(Finished { success: child.wait()?.success(), output })
 }
 
-/// Runs `command` to its end, and returns the text that the command printed to stdout.
+/// Runs `command`, and returns what it printed to stdout.
 ///
 /// # Errors
 ///
-/// Fails if `command` cannot be started, or if it fails. The error contains the text that the
-/// command printed to stderr.
+/// Fails if `command` cannot be started or fails. The error contains its stderr.
 pub(crate) fn stdout_of(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output();
     let output = output.with_context(|| format!("cannot start {command:?}"))?;
@@ -99,20 +93,16 @@ pub(crate) fn stdout_of(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{command:?} does not print text"))
 }
 
-/// Starts `command`, and adds the child to [`RUNNING`].
 fn start(command: &mut Command) -> Result<Child> {
-    // We hold the lock while we start the child and record it. The interrupt handler takes the same
-    // lock, so it finds every child that was started.
+    // The interrupt handler takes the same lock, so it finds every child that was started.
     let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
     let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
     running.push(child.id());
     Ok(child)
 }
 
-/// Kills every process in the process group that `leader` leads.
 pub(crate) fn kill_group(leader: u32) {
-    // SAFETY: `kill` takes two numbers and accesses no memory. It does nothing if the group is
-    // empty.
+    // SAFETY: `kill` takes two numbers and accesses no memory.
     unsafe { libc::kill(-leader.cast_signed(), libc::SIGKILL) };
 }
 

@@ -1,11 +1,4 @@
-//! Runs Python programs on our heap, compares our heap with other allocators, or reports which
-//! allocator a Python uses.
-//!
-//! ```text
-//!   --with, or python3 ─► Python ─┬─► run        runs the program on our heap
-//!                                 ├─► compare    runs it on CPython's, on malloc and on ours
-//!                                 └─► doctor     tells which allocator serves which domain
-//! ```
+//! Runs Python programs on our heap, compares allocators, or reports which one is in use.
 
 mod compare;
 mod doctor;
@@ -20,7 +13,6 @@ use std::{ffi::OsString, path::PathBuf};
 use anyhow::{Context, Result};
 use testkit::pythons::{self, Python};
 
-/// The arguments of `cargo xtask python`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The Python to use. May be repeated [default: python3 on the PATH]
@@ -59,7 +51,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
 }
 
-/// Asks each Python in `paths` for its properties, and returns the Pythons.
+/// Returns the Pythons at `paths`.
 ///
 /// # Errors
 ///
@@ -72,8 +64,7 @@ pub(crate) fn named(paths: &[PathBuf]) -> Result<Vec<Python>> {
     paths.iter().map(ask).collect()
 }
 
-/// Returns the `python3` on the `PATH`, or another Python if our heap does not support that
-/// version.
+/// Returns the `python3` on the `PATH`, or another Python if ours does not support that version.
 fn default() -> Result<Python> {
     let on_path = Python::ask("python3".as_ref()).filter(Python::is_supported);
     let any = || pythons::find().into_iter().find(Python::is_supported);

@@ -1,10 +1,4 @@
-//! Runs measurements and shows their results. The commands `bench`, `python` and `layers` use this
-//! module.
-//!
-//! ```text
-//!   rounds ──► figures ──► ratios and geometric means ──► table ──► parts ──► text or a page
-//!                 └──────► chart ───────────────────────────────────┘
-//! ```
+//! Runs measurements and shows their results.
 
 mod chart;
 mod figures;

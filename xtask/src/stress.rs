@@ -1,5 +1,4 @@
-//! Runs the stress test of the thread heaps for several minutes, under a tool that detects invalid
-//! memory accesses.
+//! Runs the stress test of the thread heaps under a tool that detects bad memory accesses.
 
 use std::{fs, process::Command};
 
@@ -8,10 +7,8 @@ use clap::ValueEnum;
 
 use crate::workspace;
 
-/// The number of tests in `thread-heap/tests/stress.rs`, which run one after the other.
 const TESTS: u64 = 6;
 
-/// The arguments of `cargo xtask stress`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The tool that watches the test.
@@ -22,7 +19,6 @@ pub(crate) struct Args {
     minutes: u64,
 }
 
-/// A tool that runs a test and watches its memory accesses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Watcher {
     /// No tool. Only the test itself checks blocks.
@@ -35,16 +31,12 @@ pub(crate) enum Watcher {
     Memcheck,
 }
 
-/// Suppressions for ThreadSanitizer. The standard library is compiled without the sanitizer, so
-/// ThreadSanitizer does not see the library's synchronisation and reports false races in three
-/// places: when the test harness learns that a test ended, when a channel wakes a thread, and when
-/// the last handle of a thread is dropped. None of these places calls our code.
+/// False races in the standard library, whose synchronisation ThreadSanitizer does not see.
 const HIDDEN: &str = "race:Channel<test::event::CompletedTest>\n\
     race:std::sync::mpmc::waker\n\
     race:drop_in_place::<std::thread::thread::Thread>\n";
 
 impl Watcher {
-    /// Changes the command `cargo` so that this tool watches the tests that cargo builds and runs.
     pub(crate) fn watch(self, cargo: &mut Command) {
         let target = env!("XTASK_TARGET");
         let mut sanitize = |flags, folder| {
@@ -74,8 +66,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         let mut cargo = workspace::cargo(&["test", "--package", "thread-heap", "--test", "stress"]);
         cargo.env("OBMALLOC_STRESS_SECONDS", (args.minutes * 60).div_ceil(TESTS).to_string());
         args.under.watch(&mut cargo);
-        // Heaps and their metadata are never freed, so the sanitizer's leak detection would report
-        // them. The tests themselves check that no arena is left.
+        // Heaps and their metadata are never freed, so leak detection would report them.
         cargo.env("ASAN_OPTIONS", "detect_leaks=0");
         cargo.env("TSAN_OPTIONS", format!("suppressions={}", hidden.path().display()));
         cargo.args(["--", "--test-threads", "1", "--nocapture"]).args(arguments);

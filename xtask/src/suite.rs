@@ -1,13 +1,6 @@
 //! Runs CPython's own tests with and without our library, and compares the outcome of each test.
 //!
-//! ```text
-//!   shelves   which Python has which test file
-//!     ▼ jobs, two at the same time
-//!   pair      without the library ─► outcomes ─┐
-//!             with it ─────────────► outcomes ─┴─► a difference? both again, up to three times
-//!     ▼
-//!   summary   same · permitted · flaky · different
-//! ```
+//! A file whose outcomes differ runs up to three times both ways.
 
 mod attempt;
 mod files;
@@ -30,7 +23,6 @@ use self::{
 };
 use crate::{parallel::in_parallel, python, tally::Tally, workspace};
 
-/// The arguments of `cargo xtask test-python`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Runs every file on every Python, not only the part that takes five minutes.
@@ -61,7 +53,6 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Compares the tests that together take five minutes. `test-all` runs this as one of its steps.
 pub(crate) fn run_part() -> Result<Tally> {
     compare(&pythons::find(), &Extent::Part, 2)
 }

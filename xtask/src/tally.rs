@@ -6,7 +6,6 @@ use anyhow::Result;
 
 use crate::process;
 
-/// The numbers of tests that passed and failed, and of steps that were skipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) passed: usize,
@@ -20,20 +19,17 @@ impl Tally {
         Self { passed, failed, skipped: 0 }
     }
 
-    /// Returns the tally of one test.
     pub(crate) fn one(passed: bool) -> Self {
         Self::of(usize::from(passed), usize::from(!passed))
     }
 
-    /// Returns the tally of one skipped step, and prints the reason.
     pub(crate) fn skipped(reason: impl fmt::Display) -> Self {
         println!("      SKIPPED: {reason}");
         Self { skipped: 1, ..Self::default() }
     }
 
-    /// Runs `command`, which runs tests. Prints the name of each test program as the program
-    /// starts, and the whole output if `command` fails. Counts the tests that ran. If `command` ran
-    /// no tests, counts the command itself as one test.
+    /// Runs `command` and counts the tests that it ran. A command that ran no tests counts as one
+    /// test itself.
     pub(crate) fn of_command(command: Command) -> Result<Self> {
         let finished = process::run(command, |line| {
             let line = line.trim();
@@ -52,15 +48,13 @@ impl Tally {
         })
     }
 
-    /// Adds up the numbers in the lines `test result: ok. 3 passed; 0 failed; …` that cargo
-    /// printed.
+    /// Adds up the lines `test result: ok. 3 passed; 0 failed; …` that cargo printed.
     pub(crate) fn of_output(output: &str) -> Self {
         let results = output.lines().filter_map(|line| line.trim().strip_prefix("test result: "));
         results.map(|result| Self::of(before(result, " passed"), before(result, " failed"))).sum()
     }
 }
 
-/// Returns the number that stands before `word` in `text`, or 0 if there is none.
 fn before(text: &str, word: &str) -> usize {
     let number = text.find(word).and_then(|end| text[..end].split_whitespace().last());
     number.and_then(|number| number.parse().ok()).unwrap_or(0)

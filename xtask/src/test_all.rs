@@ -1,4 +1,4 @@
-//! Runs every test of the project, step by step. The last line of the output counts the tests.
+//! Runs every test of the project, step by step.
 
 use std::{
     env,
@@ -14,7 +14,6 @@ use crate::{
     workspace,
 };
 
-/// The arguments of `cargo xtask test-all`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Runs only the steps whose name contains this.
@@ -22,7 +21,6 @@ pub(crate) struct Args {
     only: Option<String>,
 }
 
-/// A step of `cargo xtask test-all`.
 struct Step {
     name: &'static str,
     run: fn() -> Result<Tally>,
@@ -49,8 +47,7 @@ const STEPS: &[Step] = &[
     Step { name: "CPython's own tests, the part that is quick", run: suite::run_part },
 ];
 
-/// The features that are tested in addition to the default features. We leave out the features of
-/// `benches`, because each of them selects a global allocator and a program can have only one.
+/// The features to test. Those of `benches` exclude each other, so they are left out.
 const FEATURES: &[&str] =
     &["--features", "global-alloc/allocator-api2-02,global-alloc/allocator-api2-04"];
 
@@ -90,16 +87,13 @@ fn minutes(time: Duration) -> String {
     format!("{}:{:02} min", seconds / 60, seconds % 60)
 }
 
-/// Runs cargo with `arguments` and the environment `variables`, and counts the tests that ran.
 fn cargo(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Tally> {
     let mut command = workspace::cargo(arguments);
     command.envs(variables.iter().copied());
     Tally::of_command(command)
 }
 
-/// Prints the Pythons that the later steps use. The step fails if a Python that the user named does
-/// not answer. Otherwise nothing would report this, because the later steps simply use the other
-/// Pythons.
+/// Prints the Pythons that later steps use, and fails if a Python that the user named is broken.
 fn found_pythons() -> Result<Tally> {
     let search = pythons::search();
     debian::list(&search);
@@ -111,7 +105,6 @@ fn found_pythons() -> Result<Tally> {
     Ok(Tally::of(1, missing))
 }
 
-/// Runs the command `tidy` of this program in a child process.
 fn tidy() -> Result<Tally> {
     let mut command = Command::new(env::current_exe()?);
     command.arg("tidy");
@@ -148,19 +141,15 @@ fn tests() -> Result<Tally> {
     cargo(&[&all[..], FEATURES, &targets].concat(), &variables)
 }
 
-/// Tests the code that accesses the thread's heap on targets other than x86-64 Linux.
 fn dynamic_tls() -> Result<Tally> {
     let all = ["test", "--no-fail-fast", "--lib", "--tests"];
     let packages = ["-p", "global-alloc", "-p", "thread-heap"];
     cargo(&[&all[..], &packages, &["--features", "global-alloc/dynamic-tls"]].concat(), &[])
 }
 
-/// The number of times that each coroutine test repeats its work in a release build.
 const COROUTINE_RUNS: &str = "10";
 
-/// Tests the coroutines in release builds, because optimised code may keep more values in registers
-/// across a coroutine switch. The builds use either fat LTO or cargo's default release profile,
-/// each with both ways to access the thread's heap.
+/// Tests coroutines in release builds, which may keep more values in registers across a switch.
 fn coroutines() -> Result<Tally> {
     let folder = workspace::target_dir().join("coroutines");
     let folder = folder.to_string_lossy();
@@ -184,9 +173,7 @@ fn documentation_tests() -> Result<Tally> {
     cargo(&[&["test", "--workspace", "--no-fail-fast", "--doc"], FEATURES].concat(), &[])
 }
 
-/// Runs tests under AddressSanitizer, which the stable compiler offers behind an unstable flag. The
-/// tests are the unit tests of the crates that use raw memory, the random tests against a model,
-/// the tests with many threads, and the tests of the global allocator.
+/// Runs tests under AddressSanitizer, which the stable compiler offers behind an unstable flag.
 fn address_sanitizer() -> Result<Tally> {
     let watched = |arguments: &[&str], of_the_harness: &[&str], options| {
         let mut command = workspace::cargo(&[&["test", "--no-fail-fast"], arguments].concat());
@@ -196,15 +183,12 @@ fn address_sanitizer() -> Result<Tally> {
     };
     let threads =
         ["-p", "thread-heap", "--test", "lifecycle", "--test", "idle", "--test", "stress"];
-    // These tests leak their heaps and the heaps' metadata on purpose, so leak detection is off.
+    // These tests leak their heaps on purpose.
     let threads = watched(&threads, &[], "detect_leaks=0")?;
     let targets = ["--lib", "--test", "layouts", "--test", "local_heap", "--test", "gives_back"];
-    // This test reads the statistics of the C library's allocator, but the sanitizer replaces that
-    // allocator, so we skip the test.
+    // The skipped test reads statistics of the C library's allocator, which the sanitizer replaces.
     let skipped = ["--skip", "a_list_that_is_cleared_or_dropped_gives_its_blocks_back"];
-    // Some tests request more memory than can exist, so the sanitizer must return null instead of
-    // ending the process. The sanitizer also holds back freed memory, which would look like memory
-    // that we do not return, so we limit the amount that it holds back.
+    // Some tests request more memory than can exist, and some check that memory is returned.
     let global = watched(
         &[&["-p", "global-alloc"], FEATURES, &targets].concat(),
         &skipped,
@@ -220,8 +204,7 @@ fn address_sanitizer() -> Result<Tally> {
     Ok(threads + global + others)
 }
 
-/// Runs the unit tests under Miri with strict provenance. The step is skipped if Miri is not
-/// installed.
+/// Runs the unit tests under Miri with strict provenance, if Miri is installed.
 fn miri() -> Result<Tally> {
     if process::stdout_of(Command::new("cargo").args(["+nightly", "miri", "--version"])).is_err() {
         let how = "rustup +nightly component add miri";

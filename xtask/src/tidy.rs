@@ -16,11 +16,9 @@ use crate::tally::Tally;
 
 use self::tree::Tree;
 
-/// The arguments of `cargo xtask tidy`.
 #[derive(clap::Args)]
 pub(crate) struct Args {}
 
-/// A check of the repository, which returns a message for each violation that it finds.
 struct Check {
     name: &'static str,
     violations: fn(&Tree) -> Vec<String>,
@@ -44,7 +42,6 @@ pub(crate) fn run(_: Args, commands: &clap::Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs every check, and prints the violations that it finds.
 pub(crate) fn check_all(commands: &clap::Command) -> Result<Tally> {
     let tree = Tree::of_repository(commands)?;
     let mut tally = Tally::default();

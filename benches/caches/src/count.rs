@@ -1,9 +1,6 @@
 //! Counts instructions by running this program under callgrind.
 //!
-//! For each contender, we compare two runs of different length. The difference between their
-//! instruction counts, divided by the difference between their lengths, is the cost of taking an
-//! object, putting it back, and one iteration of the loop. The cost of starting the program is the
-//! same in both runs and cancels out.
+//! Subtracting a shorter run from a longer one removes the cost of starting the program.
 
 use std::{
     env,
@@ -19,12 +16,9 @@ use crate::{
     pattern::Pattern,
 };
 
-/// The number of objects that the shorter run takes and puts back. It is a multiple of the length
-/// of every burst.
+/// The number of objects in the shorter run, a multiple of the length of every burst.
 const PAIRS: usize = 64_000;
 
-/// Counts the instructions of taking an object and putting it back, for every contender and
-/// pattern.
 pub(crate) fn all() -> Result<Figures> {
     let bar = bar(ALL.len() * Pattern::ALL.len());
     let mut figures = Figures::new();
@@ -43,7 +37,6 @@ pub(crate) fn all() -> Result<Figures> {
     Ok(figures)
 }
 
-/// Counts all instructions of a run of this program that takes and puts back `pairs` objects.
 fn instructions(contender: &str, pattern: Pattern, pairs: usize) -> Result<f64> {
     let pattern = pattern.to_possible_value().context("every pattern has a name")?;
     let output = Command::new("valgrind")

@@ -1,20 +1,8 @@
-//! Measures the cost of a cache hit, and compares it with our heap, mimalloc and object pools of
-//! other crates.
-//!
-//! ```text
-//!   contenders   floor · ours · rivals        each used in its own fastest way for one thread
-//!   pattern      one by one, or in bursts     the loops, which are the same for all
-//!   measure      in turn, round by round      medians in nanoseconds
-//!   count        callgrind                    instructions, including the loop
-//! ```
+//! Compares the cost of a cache hit with our heap, mimalloc and the object pools of other crates.
 //!
 //! ```sh
 //! cargo run --release -p caches -- --count
 //! ```
-//!
-//! An object has 64 bytes. The loop writes to each object once between taking it and putting it
-//! back, and hides from the compiler that nobody reads the object. The cost of the loop is not
-//! subtracted from the figures. It is shown in a separate row.
 
 mod contender;
 mod contenders;

@@ -1,22 +1,18 @@
-//! Measures times. Each round measures every contender, so a disturbance of the machine affects all
-//! of them.
+//! Measures times in rounds, so that a disturbance of the machine affects every contender.
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{contenders::ALL, pattern::Pattern};
 
-/// The figures of all contenders. The outer index is a contender in the order of [`ALL`], and the
-/// inner index is a pattern in the order of [`Pattern::ALL`].
+/// The figures by contender, in the order of [`ALL`], and by pattern.
 pub(crate) type Figures = Vec<[f64; Pattern::ALL.len()]>;
 
-/// Returns a progress bar with `steps` steps.
 pub(crate) fn bar(steps: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len}  {elapsed}  {msg}");
     ProgressBar::new(steps as u64).with_style(style.expect("the template is valid"))
 }
 
-/// Measures the time of taking an object and putting it back, in nanoseconds. Each figure is the
-/// median of `rounds` measurements, each with about `pairs` objects.
+/// Returns the median time of a take and a put in nanoseconds, over `rounds` measurements.
 pub(crate) fn all(rounds: usize, pairs: usize) -> Figures {
     let bar = bar(rounds * ALL.len());
     let mut seen = vec![[const { Vec::new() }; Pattern::ALL.len()]; ALL.len()];

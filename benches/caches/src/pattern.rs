@@ -1,4 +1,4 @@
-//! The orders in which objects are taken and put back. The loops are the same for every contender.
+//! The orders in which objects are taken and put back.
 
 use std::{
     hint::black_box,
@@ -10,7 +10,6 @@ use clap::ValueEnum;
 
 use crate::contender::{Contender, begin, end};
 
-/// An order in which objects are taken and put back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Pattern {
     /// Each object is put back before the next one is taken.
@@ -24,7 +23,6 @@ pub(crate) enum Pattern {
 impl Pattern {
     pub(crate) const ALL: [Self; 3] = [Self::OneByOne, Self::Burst64, Self::Burst1000];
 
-    /// Returns the pattern's name in tables.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::OneByOne => "one by one",
@@ -43,9 +41,7 @@ impl Pattern {
         pairs / burst * burst
     }
 
-    /// Measures the time of taking and putting back objects, [`whole`](Self::whole) `pairs` of
-    /// them. Before that, a warm-up takes as many objects as the pattern needs at once and puts
-    /// them back, so that in the measured part a free object is always available.
+    /// Measures the time for about `pairs` objects, after a warm-up that fills the pool.
     pub(crate) fn run<C: Contender>(self, pairs: usize) -> Duration {
         match self {
             Self::OneByOne => one_by_one(black_box(&mut C::new(1)), pairs),
@@ -84,8 +80,7 @@ fn burst<C: Contender>(contender: &mut C, all: &mut [MaybeUninit<C::Held>]) {
         held.write(begin(contender));
     }
     for held in &*all {
-        // SAFETY: `held` has just been written, and is written again before it is read the next
-        // time.
+        // SAFETY: `held` has just been written, and is written again before the next read.
         end(contender, unsafe { held.assume_init_read() });
     }
 }

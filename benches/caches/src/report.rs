@@ -10,15 +10,14 @@ use crate::{
     pattern::Pattern,
 };
 
-/// The bars: the maximum time that our free list may take, relative to the fastest contender of a
-/// kind.
+/// The maximum time of our free list, relative to the fastest contender of a kind.
 const BARS: [(&str, Kind, f64); 3] = [
     ("our Heap", Kind::Heap, 0.5),
     ("mimalloc", Kind::Mimalloc, 0.35),
     ("the fastest pool", Kind::Pool, 1.0),
 ];
 
-/// The figures of one contender for one pattern, in the form in which `--json` prints them.
+/// The figures of one contender for one pattern, as printed by `--json`.
 #[derive(Serialize)]
 struct Line {
     contender: &'static str,
@@ -27,7 +26,6 @@ struct Line {
     instructions: Option<f64>,
 }
 
-/// Prints a line of JSON for each contender and pattern.
 pub(crate) fn json(times: &Figures, counts: Option<&Figures>) -> Result<()> {
     for (at, entry) in ALL.iter().enumerate() {
         for (place, pattern) in Pattern::ALL.iter().enumerate() {
@@ -43,7 +41,6 @@ pub(crate) fn json(times: &Figures, counts: Option<&Figures>) -> Result<()> {
     Ok(())
 }
 
-/// Prints tables of all figures, and a table that compares our free list with the other contenders.
 pub(crate) fn tables(times: &Figures, counts: Option<&Figures>) -> Result<()> {
     let mut table = new_table("a take and a put, ns");
     for (at, entry) in ALL.iter().enumerate() {
@@ -60,8 +57,7 @@ pub(crate) fn tables(times: &Figures, counts: Option<&Figures>) -> Result<()> {
     Ok(())
 }
 
-/// Compares the time of our free list with the times of other contenders. The ratio in brackets is
-/// the same comparison for the minimal list, which has no bound and counts nothing.
+/// Compares our free list, and in brackets a minimal list, with other contenders.
 fn bars(times: &Figures) -> Table {
     let mut table = new_table("time of FreeList (of a bare list) relative to");
     for (name, kind, allowed) in BARS {

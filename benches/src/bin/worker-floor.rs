@@ -1,5 +1,4 @@
-//! The workloads on a minimal allocator, which does only what any allocator with size classes must
-//! do.
+//! The workloads on a minimal allocator with size classes.
 
 use benches::{contender::Realloc, contenders::Floor, worker};
 

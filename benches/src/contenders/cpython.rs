@@ -1,4 +1,4 @@
-//! CPython's own allocator of objects, which this process loads from a shared libpython.
+//! CPython's own allocator of objects, from a shared libpython.
 
 use std::{
     alloc::Layout,
@@ -16,11 +16,9 @@ use crate::contender::Contender;
 /// The environment variable that names the shared libpython.
 pub const LIBPYTHON: &str = "OBMALLOC_BENCH_LIBPYTHON";
 
-/// The number of the object domain. In CPython, this is `PYMEM_DOMAIN_OBJ`.
 const DOMAIN_OBJ: c_int = 2;
 
-/// The functions of an allocator. In CPython, this is `PyMemAllocatorEx`, which is the same in
-/// every version since 3.5.
+/// CPython's `PyMemAllocatorEx`, which is the same in every version since 3.5.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct AllocatorEx {
@@ -31,20 +29,18 @@ struct AllocatorEx {
     free: unsafe extern "C" fn(*mut c_void, *mut c_void),
 }
 
-/// The allocator behind `PyObject_Malloc`. We call it directly instead of through the domain's
-/// vtable. The interpreter is initialised, and the thread that uses this value holds its lock.
+/// The allocator behind `PyObject_Malloc`, called directly while this thread holds the GIL.
 pub struct CPython {
     allocator: AllocatorEx,
     version: String,
 }
 
 impl CPython {
-    /// Loads the libpython that the environment variable [`LIBPYTHON`] names, and initialises the
-    /// interpreter.
+    /// Loads the libpython that [`LIBPYTHON`] names, and initialises the interpreter.
     ///
     /// # Errors
     ///
-    /// Fails if the variable is not set, or if it does not name a CPython that can be loaded.
+    /// Fails if the variable does not name a CPython that can be loaded.
     pub fn load() -> Result<Self, Box<dyn Error>> {
         let path =
             env::var_os(LIBPYTHON).ok_or(format!("{LIBPYTHON} names no shared libpython"))?;
@@ -69,13 +65,13 @@ impl CPython {
         // SAFETY: the function returns a C string that lives as long as the library.
         let version = unsafe { CStr::from_ptr(get_version()) }.to_string_lossy();
         let version = version.split(' ').next().unwrap_or_default().to_owned();
-        // The libpython must never be unloaded, because it contains the functions of the allocator.
+        // The library must stay loaded, because it contains the functions of the allocator.
         std::mem::forget(library);
         // SAFETY: `get_allocator` initialised `allocator`.
         Ok(Self { allocator: unsafe { allocator.assume_init() }, version })
     }
 
-    /// Returns CPython's version.
+    /// Returns the version of CPython.
     pub fn version(&self) -> &str {
         &self.version
     }
@@ -87,8 +83,8 @@ impl fmt::Debug for CPython {
     }
 }
 
-// SAFETY: blocks of the domain are as large as requested and are aligned to 16 bytes. CPython does
-// not use a block before the block is freed.
+// SAFETY: blocks of the domain have the requested size and an alignment of 16 bytes, and CPython
+// does not use them before they are freed.
 unsafe impl Contender for CPython {
     #[inline(always)]
     fn alloc(&mut self, layout: Layout) -> *mut u8 {

@@ -1,17 +1,4 @@
-//! A minimal allocator ("the least"), which does only what any allocator with size classes must do.
-//! It keeps a stack of free blocks for each class.
-//!
-//! ```text
-//!   heads[class] ──► block ──► block ──► block      the first word of a free block links to the next
-//!   chunk        ├── allocated ──┼── fresh ──┤
-//! ```
-//!
-//! The minimal allocator has no pools, returns no memory to the system, can be used by only one
-//! thread, and trusts the size that the caller passes to `free`. Any of the missing features would
-//! cost more instructions.
-//!
-//! The minimal allocator is not a lower bound on time, however. An allocation and a free on our
-//! heap take more instructions than here, but no more time.
+//! A minimal allocator ("the least"), which keeps a stack of free blocks for each size class.
 
 use std::{
     alloc::{self, Layout},
@@ -20,22 +7,19 @@ use std::{
 
 use crate::contender::{Contender, moved};
 
-/// The difference between the block sizes of adjacent classes, in bytes.
 const STEP: usize = 16;
 
-/// The number of classes, which cover sizes up to 512 bytes.
 const CLASSES: usize = 512 / STEP;
 
-/// The number of bytes that the allocator requests from the system allocator at a time.
+/// The bytes that the allocator requests from the system at a time.
 const CHUNK: usize = 1 << 20;
 
-/// A minimal allocator, which has a stack of free blocks for each class.
+/// A minimal allocator that serves one thread and returns no memory to the system.
 #[derive(Debug)]
 pub struct Floor {
     /// # Invariant
     ///
-    /// Every block on a stack is free, and its first word is the address of the next block on the
-    /// stack.
+    /// Every block on a stack is free, and its first word is the address of the next block.
     heads: [*mut Link; CLASSES],
     /// # Invariant
     ///
@@ -44,13 +28,11 @@ pub struct Floor {
     end: *mut u8,
 }
 
-/// The first word of a free block, which is the address of the next free block.
 #[derive(Debug)]
 struct Link(*mut Link);
 
 impl Floor {
-    /// Allocates a block from the unused part of the chunk. If the chunk is used up, requests a new
-    /// one.
+    /// Allocates an unused part of the chunk, or of a new chunk.
     #[cold]
     #[inline(never)]
     fn carve(&mut self, class: usize) -> *mut u8 {
@@ -78,8 +60,7 @@ impl Default for Floor {
 
 #[inline(always)]
 fn class(layout: Layout) -> usize {
-    // No workload requests more bytes than the largest class has, so the remainder does not change
-    // the class. It only lets the compiler omit the bounds check.
+    // The remainder never changes the class. It only lets the compiler omit the bounds check.
     ((layout.size() - 1) / STEP) % CLASSES
 }
 

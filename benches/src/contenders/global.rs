@@ -1,15 +1,14 @@
-//! The global allocator of the process. Each worker links another one.
+//! The global allocator of the process, which differs between workers.
 
 use std::alloc::{self, Layout};
 
 use crate::contender::Contender;
 
-/// The global allocator, called through the same functions that `Box` and `Vec` call.
+/// The global allocator, called through the functions that `Box` and `Vec` call.
 #[derive(Clone, Copy, Debug)]
 pub struct Global;
 
-// SAFETY: the functions are those of the global allocator, whose contract includes that of
-// `Contender`.
+// SAFETY: the contract of the global allocator includes that of `Contender`.
 unsafe impl Contender for Global {
     #[inline(always)]
     fn alloc(&mut self, layout: Layout) -> *mut u8 {
@@ -31,8 +30,7 @@ unsafe impl Contender for Global {
 
     #[inline(always)]
     unsafe fn realloc(&mut self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: `memory` was allocated for `layout` (contract of `realloc`), and no workload
-        // requests zero bytes.
+        // SAFETY: `memory` was allocated for `layout` (contract of `realloc`), and `size` is not 0.
         unsafe { alloc::realloc(memory, layout, size) }
     }
 }

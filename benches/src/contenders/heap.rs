@@ -1,4 +1,4 @@
-//! Our heap used directly, by one owner.
+//! The heap of obmalloc, used directly by one owner.
 
 use std::{
     alloc::Layout,
@@ -13,10 +13,10 @@ use crate::contender::{Contender, moved};
 /// A [`Heap`] with the geometry `G`.
 pub struct OwnHeap<G: Geometry>(Heap<RetainingArenas<MmapArenas>, Malloc, G>);
 
-/// Our heap with the same rules as the heaps of threads.
+/// A heap with the same rules as the heaps of threads.
 pub type ThreadRulesHeap = OwnHeap<Native>;
 
-/// Our heap with the rules of CPython.
+/// A heap with the rules of CPython.
 pub type CPythonRulesHeap = OwnHeap<Pools16K>;
 
 impl<G: Geometry> Default for OwnHeap<G> {
@@ -25,8 +25,8 @@ impl<G: Geometry> Default for OwnHeap<G> {
     }
 }
 
-// SAFETY: a block is at least as large as any request of its class, and is aligned to 16 bytes. The
-// heap does not use a block before the block is freed.
+// SAFETY: blocks have at least the requested size and are aligned to 16 bytes. The heap does not
+// use them before they are freed.
 unsafe impl<G: Geometry> Contender for OwnHeap<G> {
     #[inline(always)]
     fn alloc(&mut self, layout: Layout) -> *mut u8 {

@@ -1,5 +1,4 @@
-//! The allocators that are compared: the global allocator of the process, our heap used directly,
-//! CPython's own allocator, and a minimal allocator with size classes.
+//! The allocators that are compared.
 
 mod cpython;
 mod floor;

@@ -8,16 +8,13 @@ use crate::{contender::Held, contenders::Global};
 /// Blocks that belong together, like the nodes of a data structure.
 pub(super) type Structure = Vec<Held>;
 
-/// Places that hold one structure each. Every place has its own lock.
 pub(super) struct Exchange(Vec<Mutex<Structure>>);
 
 impl Exchange {
-    /// Creates `places` places, whose structures are empty and have the capacity for `most` blocks.
     pub(super) fn new(places: usize, most: usize) -> Self {
         Self((0..places).map(|_| Mutex::new(room(most))).collect())
     }
 
-    /// Exchanges `structure` with the structure at `place`.
     pub(super) fn swap(&self, place: usize, structure: &mut Structure) {
         let place = &self.0[place % self.0.len()];
         std::mem::swap(&mut *place.lock().unwrap_or_else(PoisonError::into_inner), structure);

@@ -1,5 +1,4 @@
-//! The patterns glibc simple (runs of blocks of one size) and glibc thread (a working set of
-//! blocks).
+//! The patterns glibc simple (runs of one size) and glibc thread (a working set).
 
 use std::hint::black_box;
 
@@ -9,22 +8,17 @@ use super::{
 };
 use crate::{contender::Held, contenders::Global, random::Random, workload::Taken};
 
-/// The numbers of blocks in a run.
 const RUNS: [usize; 4] = [25, 100, 400, 1_600];
 
-/// The number of blocks in all runs of the same length together.
 const EACH: usize = 80_000;
 
-/// The block sizes, which a thread uses one after the other.
 const SIZES: [usize; 4] = [8, 64, 128, 512];
 
-/// The number of live blocks of a thread.
 const WORKING_SET: usize = 1_024;
 
-/// The number of blocks that each thread replaces.
 const REPLACED: usize = 500_000;
 
-/// Allocates runs of blocks of one size, and frees each run in the order of allocation.
+/// Frees runs of blocks of one size in the order of allocation.
 pub(super) fn simple<const THREADS: usize>(_: &mut Global) -> Taken {
     let needs = (0..THREADS).map(|_| room(RUNS[RUNS.len() - 1])).collect();
     on_threads(needs, SIZES.len() * RUNS.len() * EACH, |_, blocks| {
@@ -39,7 +33,7 @@ pub(super) fn simple<const THREADS: usize>(_: &mut Global) -> Taken {
     })
 }
 
-/// Replaces random blocks of the working set by blocks of mixed sizes.
+/// Replaces random blocks by blocks of mixed sizes.
 pub(super) fn thread<const THREADS: usize>(_: &mut Global) -> Taken {
     let needs = (0..THREADS).map(|_| room(WORKING_SET)).collect();
     on_threads(needs, REPLACED, |number, live| {

@@ -1,25 +1,16 @@
 //! The pattern larson: a server whose threads end while their blocks are still in use.
-//!
-//! ```text
-//!   a line    ├─ thread ─┤├─ thread ─┤├─ thread ─┤├─ thread ─┤     one ends, then the next starts
-//!   its slots ──────────────────────────────────────────────────►  freed by the next thread
-//! ```
 
 use std::thread;
 
 use crate::{contender::Held, contenders::Global, pin, random::Random, workload::Taken};
 
-/// The number of live blocks of a thread.
 const SLOTS: usize = 1_000;
 
-/// The number of blocks that each thread replaces.
 const REPLACED: usize = 100_000;
 
-/// The number of threads that use the same slots one after the other.
 const GENERATIONS: usize = 4;
 
-/// Replaces random blocks by blocks of 8 to 512 bytes. When a thread ends, a new thread takes over
-/// its slots, and so frees blocks that it did not allocate.
+/// Replaces random blocks by blocks of 8 to 512 bytes, some of which an earlier thread allocated.
 pub(super) fn bleeding<const THREADS: usize>(_: &mut Global) -> Taken {
     let mut lines: Vec<_> = (0..THREADS).map(Line::new).collect();
     let taken = Taken::together(THREADS * GENERATIONS * REPLACED, || {
@@ -33,21 +24,16 @@ pub(super) fn bleeding<const THREADS: usize>(_: &mut Global) -> Taken {
     taken
 }
 
-/// Runs `life` on `generations` threads, one after the other. Each thread, including the
-/// destructors of its thread-locals, has ended before the next thread starts.
 fn one_after_the_other(generations: usize, mut life: impl FnMut() + Send) {
     for _ in 0..generations {
         thread::scope(|scope| {
-            // We join the thread, because the scope alone would wait only for the end of `life`,
-            // not for the end of the thread. The result is never an error: the workers are compiled
-            // so that a panic ends the process.
+            // `join` also waits for destructors of thread-locals. A panic would end the process.
             let _ = scope.spawn(&mut life).join();
         });
     }
 }
 
-/// Slots that one thread after the other takes over, and the state of their random number
-/// generator.
+/// Slots that one thread after the other takes over.
 struct Line {
     number: usize,
     slots: Vec<Held>,
@@ -61,7 +47,6 @@ impl Line {
         Self { number, slots, random }
     }
 
-    /// Does the work of one thread.
     fn live(&mut self) {
         pin::to_processor(self.number);
         for _ in 0..REPLACED {
@@ -83,8 +68,7 @@ mod tests {
 
     static ENDED: AtomicUsize = AtomicUsize::new(0);
 
-    /// A thread-local whose destructor takes some time. A thread that started before the previous
-    /// thread has ended would therefore be noticed.
+    /// A thread-local with a slow destructor, which exposes threads that start too early.
     struct End;
 
     impl Drop for End {

@@ -6,22 +6,20 @@ use super::{
 };
 use crate::{contender::Held, contenders::Global, random::Random, workload::Taken};
 
-/// The number of blocks that a thread allocates in each round.
 const ROUND: usize = 1_000;
 
-/// The number of rounds of each thread.
 const ROUNDS: usize = 500;
 
 /// The number of rounds for which a long-lived block lives.
 const AGES: usize = 8;
 
-/// The pattern sh6, in which each thread frees its own long-lived blocks.
+/// Each thread frees its own long-lived blocks.
 pub(super) fn sh6<const THREADS: usize>(_: &mut Global) -> Taken {
     let needs = (0..THREADS).map(|_| Lives::new()).collect();
     on_threads(needs, ROUNDS * ROUND, |number, lives| live(number, lives, |_, _| ()))
 }
 
-/// The pattern sh8, in which threads exchange long-lived blocks, so any thread may free them.
+/// Threads exchange long-lived blocks, so any thread may free them.
 pub(super) fn sh8<const THREADS: usize>(_: &mut Global) -> Taken {
     let exchange = Exchange::new(AGES, ROUND);
     let needs = (0..THREADS).map(|_| Lives::new()).collect();
@@ -30,7 +28,6 @@ pub(super) fn sh8<const THREADS: usize>(_: &mut Global) -> Taken {
     })
 }
 
-/// The live blocks of a thread.
 struct Lives {
     long: [Structure; AGES],
     short: Structure,
@@ -42,10 +39,9 @@ impl Lives {
     }
 }
 
-/// Frees three of every four blocks at the end of their round: the younger half of them in reverse
-/// order, and then the older half in the order of allocation. Every fourth block is long-lived and
-/// stays in a place until the place is needed again, [`AGES`] rounds later. Before the blocks of
-/// the place are freed, `hand_over` may exchange them.
+/// Frees most blocks at the end of their round, and every fourth one [`AGES`] rounds later.
+///
+/// `hand_over` may first exchange the older blocks with another thread.
 fn live(number: usize, lives: &mut Lives, hand_over: impl Fn(usize, &mut Structure)) {
     let mut random = Random::new(number as u64);
     let Lives { long, short } = lives;

@@ -1,5 +1,4 @@
-//! Allocation patterns from the literature, on several threads. We implemented them from their
-//! descriptions.
+//! Allocation patterns from the literature on several threads, with blocks of up to 512 bytes.
 //!
 //! | pattern | what it does | source |
 //! | --- | --- | --- |
@@ -13,10 +12,6 @@
 //! | mstress | exchanges growing and shrinking structures between threads | mimalloc's stress test |
 //! | glibc simple | frees runs of 25 to 1,600 blocks of one size in the same order | glibc's `benchtests` |
 //! | glibc thread | replaces a working set of mostly small blocks at random | glibc |
-//!
-//! In our versions, sizes go up to 512 bytes. An operation is the life of a block, from its
-//! allocation to its free. The time is the wall time from the start of the first thread to the end
-//! of the last thread.
 
 mod exchange;
 mod false_sharing;

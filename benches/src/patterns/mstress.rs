@@ -7,23 +7,18 @@ use super::{
 };
 use crate::{contender::Held, contenders::Global, random::Random, workload::Taken};
 
-/// The number of structures that a thread holds.
 const HELD: usize = 50;
 
-/// The largest number of blocks in a structure.
 const MOST: usize = 40;
 
-/// The number of structures that a thread builds.
 const STRUCTURES: usize = 25_000;
 
-/// The number of places of the exchange.
 const PLACES: usize = 100;
 
-/// Each thread repeatedly drops a structure and builds another one in its place, with blocks of
-/// mixed sizes. It exchanges every fourth structure with one that another thread may have built.
+/// Replaces structures, and exchanges every fourth one with another thread.
 pub(super) fn exchanged<const THREADS: usize>(_: &mut Global) -> Taken {
     let exchange = Exchange::new(PLACES, MOST);
-    // A structure has on average half of MOST blocks, so this is the expected number of operations.
+    // On average, a structure has half of `MOST` blocks.
     let needs = (0..THREADS).map(|_| [(); HELD].map(|()| room(MOST))).collect();
     on_threads(needs, STRUCTURES * MOST / 2, |number, held| {
         let mut random = Random::new(number as u64);

@@ -4,9 +4,7 @@ use std::thread;
 
 use crate::{contender::Held, pin, workload::Taken};
 
-/// Runs `work` once for each of `needs`, each time on a new thread, and passes it the thread's
-/// number and its element of `needs`. Each thread performs `operations` operations. If there are
-/// enough processors, each thread is pinned to its own.
+/// Runs `work` on one pinned thread for each element of `needs`.
 pub(super) fn on_threads<N: Send>(
     mut needs: Vec<N>,
     operations: usize,
@@ -25,7 +23,6 @@ pub(super) fn on_threads<N: Send>(
     })
 }
 
-/// Returns an empty vector with the capacity for `blocks` blocks.
 pub(super) fn room(blocks: usize) -> Vec<Held> {
     Vec::with_capacity(blocks)
 }

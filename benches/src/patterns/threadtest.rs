@@ -5,15 +5,11 @@ use std::hint::black_box;
 use super::threads::{on_threads, room};
 use crate::{contender::Held, contenders::Global, workload::Taken};
 
-/// The number of live blocks of a thread.
 const BLOCKS: usize = 1_000;
 
-/// The number of times that all threads together allocate and free their blocks. With 64 threads,
-/// each thread does so 50 times.
 const TIMES: usize = 3_200;
 
-/// Each thread repeatedly allocates its blocks of 64 bytes, and frees them in the same order. The
-/// total work is fixed, so each thread has less to do if there are more threads.
+/// Each thread allocates blocks of 64 bytes and frees them in the same order.
 pub(crate) fn blocks_of_its_own<const THREADS: usize>(_: &mut Global) -> Taken {
     const { assert!(TIMES.is_multiple_of(THREADS)) };
     let times = TIMES / THREADS;

@@ -1,30 +1,22 @@
-//! The pattern xmalloc: threads in a ring. Each thread frees the blocks that the previous thread
-//! allocated.
+//! The pattern xmalloc: each thread frees the blocks that the previous thread in a ring allocated.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::threads::on_threads;
 use crate::{contender::Held, contenders::Global, random::Random, workload::Taken};
 
-/// The number of blocks in a batch.
 const BATCH: usize = 64;
 
-/// The number of batches that each thread sends.
 const BATCHES: usize = 5_000;
 
-/// The number of batches that a thread sends before it frees the first one that it received. With
-/// this lead, a thread seldom waits.
+/// The number of batches that a thread sends before it frees one, so that it seldom waits.
 const AHEAD: usize = 8;
 
-/// The capacity of a channel in batches. It is larger than the number of batches that a thread
-/// sends ahead, so the channels are never all full at once. At least one thread can therefore
-/// always continue.
+/// Larger than [`AHEAD`], so that the channels are never all full.
 const WAITING: usize = 2 * AHEAD;
 
 type Batch = [Held; BATCH];
 
-/// The sending end of the channel to the next thread, and the receiving end of the channel from the
-/// previous thread.
 type Ends = (SyncSender<Batch>, Receiver<Batch>);
 
 /// Allocates blocks of 8 to 512 bytes on each thread, and frees them on the next thread.
@@ -52,6 +44,6 @@ fn pass_on((next, previous): &Ends, number: usize) {
 
 fn send(next: &SyncSender<Batch>, random: &mut Random) {
     let batch = [(); BATCH].map(|()| Held::new(&mut Global, random.size(8, 512)));
-    // Sending cannot fail, because the next thread lives until it has received every batch.
+    // The next thread lives until it has received every batch, so sending cannot fail.
     let _ = next.send(batch);
 }

@@ -6,13 +6,11 @@ use serde_json::Value;
 
 use crate::{contenders::Global, workload::Taken};
 
-/// The number of records in the document.
 const RECORDS: usize = 2_000;
 
-/// The number of times that a chunk parses the document.
 const TIMES: usize = 5;
 
-/// Parses the document and drops it. An operation is the life of one record.
+/// Parses and drops the document. An operation is the life of one record.
 pub(super) fn parse_and_drop(_: &mut Global) -> Taken {
     let text = text();
     Taken::by(TIMES * RECORDS, || {

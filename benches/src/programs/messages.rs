@@ -1,5 +1,4 @@
-//! A program in which two tasks send boxes to each other. It has two threads, each pinned to its
-//! own processor. Tokio decides which thread runs which task.
+//! A program in which two tokio tasks on two pinned threads send boxes to each other.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,13 +9,11 @@ use crate::{contenders::Global, pin, workload::Taken};
 /// The number of messages that are on their way at the same time.
 const UNDER_WAY: usize = 32;
 
-/// The number of messages in a chunk.
 const MESSAGES: usize = 200_000;
 
 type Message = Box<[u64; 8]>;
 
-/// Sends messages and answers. An operation is one message and its answer, each in its own box. The
-/// time is the wall time.
+/// Sends messages and their answers, each in its own box.
 ///
 /// # Panics
 ///
@@ -31,8 +28,7 @@ pub(super) fn ping_pong(_: &mut Global) -> Taken {
     };
     Taken::together(MESSAGES, || {
         runtime.block_on(async {
-            // We spawn a task, because the calling thread is not pinned to a processor and so must
-            // not run it.
+            // The calling thread is not pinned, so the task runs on another one.
             let _ = tokio::spawn(exchange()).await;
         });
     })
@@ -50,8 +46,7 @@ async fn exchange() {
     });
     for number in 0..MESSAGES + UNDER_WAY {
         if number < MESSAGES {
-            // Sending cannot fail, because the other task lives until it has answered every
-            // message.
+            // The other task lives until it has answered every message, so sending cannot fail.
             let _ = to_there.send(Box::new([number as u64; 8]));
         }
         if number >= UNDER_WAY {

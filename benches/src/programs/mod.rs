@@ -1,11 +1,4 @@
-//! Programs such as people write, which run on the global allocator that the worker links.
-//!
-//! | program | what it allocates |
-//! | --- | --- |
-//! | tree | nodes in boxes, on all processors at the same time (rayon) |
-//! | document | the values of a JSON document: strings, arrays, maps (serde_json) |
-//! | script | the values of a script: strings, arrays and maps that come and go (rhai) |
-//! | messages | boxes that two tasks send to each other (tokio) |
+//! Programs such as people write, run on the global allocator.
 
 #[cfg(feature = "programs")]
 mod document;
@@ -18,7 +11,7 @@ mod tree;
 
 use crate::{contenders::Global, workload::Workload};
 
-/// The names of the programs. They are available even if the feature `programs` is off.
+/// The names of the programs, even if the feature `programs` is off.
 pub const NAMES: [&str; 4] =
     ["tree (rayon)", "document (serde_json)", "script (rhai)", "messages (tokio)"];
 
@@ -30,7 +23,7 @@ pub fn workloads() -> Vec<Workload<Global>> {
     NAMES.into_iter().zip(chunks).map(|(name, chunk)| Workload::new(group, name, chunk)).collect()
 }
 
-/// Returns no workloads, because without the feature `programs` the programs are not compiled.
+/// Returns no workloads.
 #[cfg(not(feature = "programs"))]
 pub fn workloads() -> Vec<Workload<Global>> {
     Vec::new()

@@ -1,4 +1,4 @@
-//! A program that runs a script, whose values are created and dropped all the time.
+//! A program that runs a script, which creates and drops values all the time.
 
 use std::hint::black_box;
 
@@ -6,7 +6,6 @@ use rhai::{Engine, INT};
 
 use crate::{contenders::Global, workload::Taken};
 
-/// The number of iterations of the script's loop.
 const TURNS: INT = 3_000;
 
 const SCRIPT: &str = r#"
@@ -25,7 +24,7 @@ const SCRIPT: &str = r#"
     total
 "#;
 
-/// Runs the script once. Each iteration of its loop is one operation.
+/// Runs the script. Each iteration of its loop is one operation.
 pub(super) fn run(_: &mut Global) -> Taken {
     let engine = Engine::new();
     Taken::by(TURNS as usize, || {
@@ -33,7 +32,7 @@ pub(super) fn run(_: &mut Global) -> Taken {
     })
 }
 
-/// Runs the script with `turns` iterations, and returns its result.
+/// Runs the script with `turns` iterations and returns its result.
 ///
 /// # Panics
 ///
@@ -53,7 +52,7 @@ mod tests {
 
     #[test]
     fn the_script_returns_the_expected_total() {
-        // The script keeps ten records, each with eight words and a name of eight letters.
+        // The script keeps ten records of eight words and an eight-letter name.
         assert_eq!(total(&Engine::new(), 10), 10 * (8 + 8));
     }
 }

@@ -1,4 +1,4 @@
-//! A program that builds and drops a tree of boxed nodes, on all processors with one thread each.
+//! A program that builds and drops a tree of boxed nodes on all processors.
 
 use std::hint::black_box;
 
@@ -6,13 +6,10 @@ use rayon::ThreadPoolBuilder;
 
 use crate::{contenders::Global, pin, workload::Taken};
 
-/// The number of levels of the tree.
 const DEPTH: u32 = 18;
 
-/// The number of upper levels whose subtrees are divided between the processors.
 const DIVIDED: u32 = 6;
 
-/// The number of trees in a chunk.
 const TREES: usize = 4;
 
 struct Node {
@@ -20,9 +17,9 @@ struct Node {
     children: Option<[Box<Self>; 2]>,
 }
 
-/// Builds trees and drops them. An operation is the life of one node. The time is the wall time.
+/// Builds trees and drops them. An operation is the life of one node.
 pub(super) fn build_and_drop(_: &mut Global) -> Taken {
-    // From the second chunk on, this call fails because the threads already exist, which is fine.
+    // Fails from the second chunk on, because the threads already exist.
     let _ = ThreadPoolBuilder::new().start_handler(pin::to_processor).build_global();
     Taken::together(TREES * ((1 << DEPTH) - 1), || {
         for _ in 0..TREES {

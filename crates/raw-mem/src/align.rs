@@ -8,8 +8,7 @@ pub const fn align_down(value: usize, align: usize) -> usize {
     value & !(align - 1)
 }
 
-/// Rounds `value` up to a multiple of `align`, which must be a power of two. Returns `None` if the
-/// result overflows.
+/// Rounds `value` up to a multiple of the power of two `align`, or returns `None` on overflow.
 #[inline]
 pub const fn align_up(value: usize, align: usize) -> Option<usize> {
     match value.checked_add(align - 1) {

@@ -4,16 +4,14 @@
 
 use core::fmt;
 
-/// The size of an arena in bytes: a power of two of at least 64. It is also the arena's alignment.
+/// The size and alignment of an arena in bytes, a power of two of at least 64.
 ///
-/// Because an arena is aligned to its size, clearing the low bits of an address inside the arena
-/// gives the address of its first byte.
+/// Clearing the low bits of any address inside an arena gives the start of the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ArenaSize(usize);
 
 impl ArenaSize {
-    /// Returns the size of an arena of `bytes` bytes. Returns `None` if `bytes` is not a power of
-    /// two, is less than 64, or is more than a quarter of the address space.
+    /// Returns `None` unless `bytes` is a power of two from 64 to a quarter of the address space.
     #[must_use]
     pub const fn new(bytes: usize) -> Option<Self> {
         if bytes.is_power_of_two() && bytes >= 64 && bytes <= 1 << (usize::BITS - 2) {
@@ -23,7 +21,7 @@ impl ArenaSize {
         }
     }
 
-    /// Returns the size of the arena in bytes, which is also its alignment.
+    /// Returns the size in bytes.
     #[inline]
     #[must_use]
     pub const fn bytes(self) -> usize {

@@ -7,59 +7,52 @@ use crate::{
     error::{MapError, PurgeError},
 };
 
-/// A source of arenas. An arena is a large piece of memory that is aligned to its size.
+/// A source of arenas, which are large pieces of memory that are aligned to their size.
 ///
-/// Every method takes `&mut self`, so only one caller at a time can use a source. To share a source
-/// between threads, put it behind a lock.
-///
-/// A source can wrap another source, for example to retain arenas or to record calls. Such a
-/// wrapper returns the wrapped source from [`below`](Self::below). Every method with a default
-/// implementation then forwards its call to the wrapped source.
+/// A source that wraps another source returns it from [`below`](Self::below). The default methods
+/// then forward their calls to the wrapped source.
 ///
 /// # Safety
 ///
 /// The memory that [`map`](Self::map) returns must
 ///
-/// - be readable and writable, be at least `size` bytes long, and be aligned to `size`;
+/// - be readable and writable, at least `size` bytes long, and aligned to `size`;
 /// - not overlap any other memory in use;
-/// - stay valid until it is passed to [`unmap`](Self::unmap). If the source owns the memory,
-///   dropping the source may also invalidate the memory. Moving the source, or calling one of its
-///   safe methods, must not invalidate it.
+/// - stay valid until [`unmap`](Self::unmap), even if the source is moved or its safe methods are
+///   called. Dropping a source that owns the memory may end this earlier.
 ///
-/// A user of the source may rely on its arenas staying valid. With a mutable reference to the
-/// source, safe code could replace the source and thereby drop it. A heap therefore never lends out
-/// a mutable reference to its source.
+/// A heap must not lend out a mutable reference to its source, because safe code could drop the
+/// source.
 pub unsafe trait ArenaSource {
-    /// Maps an arena. The contents of the arena are unspecified.
+    /// Maps an arena, whose contents are unspecified.
     ///
     /// # Errors
     ///
-    /// Returns [`MapError`] if the source cannot provide the memory. The source is unchanged in
-    /// that case.
+    /// Returns [`MapError`] and leaves the source unchanged if the memory cannot be provided.
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError>;
 
-    /// Takes back an arena that the user no longer needs.
+    /// Takes back an arena.
     ///
     /// # Safety
     ///
-    /// - `arena` must have been returned by [`map`](Self::map) of this source for the same `size`,
-    ///   and must not have been unmapped since.
+    /// - [`map`](Self::map) of this source must have returned `arena` for the same `size`, and
+    ///   `arena` must not have been unmapped since.
     /// - Nothing may use the memory of the arena any more.
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize);
 
-    /// Returns the source that this one wraps, or `None` if it wraps no other source.
+    /// Returns the source that this one wraps, if any.
     fn below(&mut self) -> Option<&mut dyn ArenaSource> {
         None
     }
 
-    /// Purges the pages that lie entirely inside the `len` bytes from `start`. Purging a page
-    /// returns its memory to the system. The addresses of the page stay usable, and its bytes read
-    /// as zero afterwards. Bytes outside of the range are not affected.
+    /// Returns the memory of the whole pages in a range to the system.
+    ///
+    /// The pages stay mapped and read as zero afterwards.
     ///
     /// # Errors
     ///
-    /// Returns [`PurgeError`] if the source or the system cannot purge. In that case, the memory of
-    /// the range stays usable, but its contents are unspecified.
+    /// Returns [`PurgeError`] if the source or the system cannot purge. The range stays usable, but
+    /// its contents are then unspecified.
     ///
     /// # Safety
     ///
@@ -67,36 +60,30 @@ pub unsafe trait ArenaSource {
     /// - Nothing may rely on the contents of the range.
     unsafe fn purge(&mut self, start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
         match self.below() {
-            // SAFETY: the wrapped source has mapped the arena. The caller guarantees the rest
-            // (contract of `purge`, which is the same for both sources).
+            // SAFETY: the wrapped source mapped the arena; the caller upholds the rest.
             Some(below) => unsafe { below.purge(start, len) },
             None => Err(PurgeError::Unsupported),
         }
     }
 
-    /// Unmaps all memory that the source has retained for later requests.
+    /// Unmaps the free memory that the source keeps for later requests.
     fn trim(&mut self) {
         if let Some(below) = self.below() {
             below.trim();
         }
     }
 
-    /// Asks the source how many free arenas a user, such as a heap, may retain instead of unmapping
-    /// them.
+    /// Asks how many free arenas a user, such as a heap, may keep instead of unmapping them.
     ///
-    /// `had` is the number of free arenas that the user retains at present, as earlier calls of
-    /// this method have allowed. `want` is the number of free arenas that the user would like to
-    /// retain from now on. The method returns how many the user may retain from now on, which is at
-    /// most `want`. The source counts the returned number for this user instead of `had`, and the
-    /// user must unmap all free arenas beyond that number.
+    /// The user has kept `had` free arenas so far and would like to keep `want`. It must unmap all
+    /// free arenas beyond the result, which is at most `want`.
     fn retain(&mut self, had: usize, want: usize) -> usize {
         self.below().map_or(0, |below| below.retain(had, want))
     }
 
-    /// Tells the source that a user allocates again from `count` free arenas that the user had
-    /// retained. The source no longer counts these arenas as retained. A source that decides by
-    /// recent demand must treat this call like a call of [`map`](Self::map), because both show that
-    /// the program needs arenas at present.
+    /// Tells the source that a user allocates again from `count` free arenas that it had kept.
+    ///
+    /// A source that measures demand must count this call like a call of [`map`](Self::map).
     fn reuse_retained(&mut self, count: usize) {
         if let Some(below) = self.below() {
             below.reuse_retained(count);
@@ -104,15 +91,14 @@ pub unsafe trait ArenaSource {
     }
 }
 
-// SAFETY: the referent maps and unmaps every arena, and it fulfils the contract of `ArenaSource`.
+// SAFETY: the referent fulfils the contract and serves every call.
 unsafe impl<S: ArenaSource> ArenaSource for &mut S {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         (**self).map(size)
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
-        // SAFETY: the referent has mapped the arena. The caller guarantees the rest (contract of
-        // `unmap`).
+        // SAFETY: the referent mapped the arena; the caller upholds the rest.
         unsafe { (**self).unmap(arena, size) }
     }
 
@@ -121,14 +107,13 @@ unsafe impl<S: ArenaSource> ArenaSource for &mut S {
     }
 }
 
-/// A source for tests that records every call of its methods.
+/// A source for tests that records every call.
 #[cfg(all(test, feature = "std"))]
 pub(crate) mod recording {
     use std::vec::Vec;
 
     use super::*;
 
-    /// One call of a method of the source, with its arguments.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) enum Call {
         Map(ArenaSize),
@@ -139,8 +124,7 @@ pub(crate) mod recording {
         ReuseRetained(usize),
     }
 
-    /// A source without memory that records each call. It accepts every purge, and lets its users
-    /// retain every arena.
+    /// A source without memory. It accepts every purge and lets its users keep every arena.
     #[derive(Debug, Default)]
     pub(crate) struct Recording(pub(crate) Vec<Call>);
 
@@ -184,7 +168,6 @@ mod tests {
 
     const SIZE: ArenaSize = ArenaSize::new(1 << 12).unwrap();
 
-    /// Calls every method of `source`.
     fn call_everything(mut source: impl ArenaSource) -> (usize, Result<(), PurgeError>) {
         let place = NonNull::dangling();
         assert_eq!(source.map(SIZE), Err(MapError::Exhausted { size: SIZE }));

@@ -4,15 +4,12 @@ use core::{cell::Cell, marker::PhantomData, mem::MaybeUninit, ptr::NonNull};
 
 use crate::{MAX_REQUEST, MemAlloc, align_up, calloc_size};
 
-/// The alignment of a block, in bytes. It is also the size of the gap that is left before each
-/// block to store the size of the block.
+/// The alignment of a block, and the size of the gap before it that stores its size, in bytes.
 const ALIGNMENT: usize = 16;
 
 /// An allocator that cuts blocks from the front of a buffer and never reuses them.
 ///
-/// On a system without memory mappings, [`Bump`] can provide the memory for a heap's metadata. The
-/// metadata is kept as long as the heap exists and is seldom replaced by a larger copy. An
-/// allocator for it therefore loses little memory if it never reuses freed blocks.
+/// [`Bump`] suits the bookkeeping data of a heap, of which little is ever freed.
 ///
 /// ```
 /// use core::mem::MaybeUninit;
@@ -27,15 +24,13 @@ const ALIGNMENT: usize = 16;
 pub struct Bump<'a> {
     /// # Invariant
     ///
-    /// `next` points to the unused part at the end of the buffer, which is `left` bytes long. These
-    /// bytes belong to no block.
+    /// The `left` bytes from `next` are the end of the buffer and belong to no block.
     next: Cell<NonNull<u8>>,
     left: Cell<usize>,
     buffer: PhantomData<&'a mut [MaybeUninit<u8>]>,
 }
 
-// SAFETY: the allocator borrows the buffer exclusively, so it takes the only access to the buffer
-// along to the other thread. Neither the allocator nor the buffer is tied to a thread.
+// SAFETY: the allocator borrows the buffer exclusively, and neither is tied to a thread.
 unsafe impl Send for Bump<'_> {}
 
 impl<'a> Bump<'a> {
@@ -48,33 +43,28 @@ impl<'a> Bump<'a> {
         Self { next, left, buffer: PhantomData }
     }
 
-    /// Cuts an aligned block of `bytes` bytes from the buffer.
+    /// Cuts an aligned block from the buffer and stores `bytes` before it.
     fn cut(&self, bytes: usize) -> Option<NonNull<u8>> {
         let next = self.next.get();
         let address = next.addr().get();
         let start = align_up(address, ALIGNMENT)?.checked_add(ALIGNMENT)?;
         let used = (start - address).checked_add(bytes)?;
         let left = self.left.get().checked_sub(used)?;
-        // SAFETY: at least `used` bytes were left in the buffer. They consist of the skipped bytes
-        // before the block and the block itself, so both pointers stay inside the buffer.
+        // SAFETY: at least `used` bytes are left, so the start of the block lies in the buffer.
         let block = unsafe { next.add(start - address) };
-        // SAFETY: as above, for the end of the block.
+        // SAFETY: at least `used` bytes are left, so the end of the block lies in the buffer.
         let end = unsafe { next.add(used) };
-        // SAFETY: at least 16 bytes before the block were skipped, so the word before the block
-        // belongs to no other block. The block is aligned to 16 bytes, so this word is aligned for
-        // a `usize`.
+        // SAFETY: the 16 bytes before the aligned block were skipped and have room for the size.
         unsafe { block.cast::<usize>().sub(1).write(bytes) };
-        // INVARIANT: the first `used` bytes, which hold the block and its size, are no longer part
-        // of the unused end.
+        // INVARIANT: the first `used` bytes are no longer part of the unused end.
         self.next.set(end);
         self.left.set(left);
         Some(block)
     }
 }
 
-// SAFETY: blocks are cut from the buffer one after the other, so they do not overlap. They stay
-// valid as long as the buffer is borrowed. `cut` returns blocks that are aligned and have the
-// requested size.
+// SAFETY: blocks are aligned and do not overlap, because `cut` takes them from the buffer one after
+// the other. They stay valid as long as the buffer is borrowed.
 unsafe impl MemAlloc for Bump<'_> {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         if size > MAX_REQUEST { None } else { self.cut(size.max(1)) }
@@ -83,7 +73,7 @@ unsafe impl MemAlloc for Bump<'_> {
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
         let bytes = calloc_size(count, size)?;
         let block = self.malloc(bytes)?;
-        // SAFETY: the block has at least this many bytes, and nothing else uses it.
+        // SAFETY: the new block has at least `bytes` bytes.
         unsafe { block.write_bytes(0, bytes) };
         Some(block)
     }
@@ -91,17 +81,15 @@ unsafe impl MemAlloc for Bump<'_> {
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
         let new = self.malloc(size)?;
         if let Some(old) = ptr {
-            // SAFETY: `old` is a block of this allocator (contract of `realloc`), so `cut` has
-            // stored the size of the block in the word before it.
+            // SAFETY: `cut` stored the size before `old` (contract of `realloc`).
             let bytes = unsafe { old.cast::<usize>().sub(1).read() }.min(size);
-            // SAFETY: different blocks do not overlap. Both have at least as many bytes as the
-            // smaller of the two sizes.
+            // SAFETY: the blocks do not overlap, and each has at least `bytes` bytes.
             unsafe { new.copy_from_nonoverlapping(old, bytes) };
         }
         Some(new)
     }
 
-    /// Does nothing, because memory of freed blocks is not reused.
+    /// Does nothing.
     unsafe fn free(&self, _ptr: Option<NonNull<u8>>) {}
 }
 

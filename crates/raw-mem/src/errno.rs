@@ -1,11 +1,6 @@
-//! The C library's error number (`errno`), which functions that free memory must not change.
+//! The error number of the C library (`errno`).
 
-/// Calls `action` and then restores the value that `errno` had before.
-///
-/// A program may free memory after a call has failed and before it reads the `errno` that the call
-/// has set. Functions that free memory must therefore leave `errno` unchanged. They need this
-/// function, because they make system calls to unmap memory or to wait for a lock, and a system
-/// call that fails overwrites `errno`.
+/// Calls `action` and restores `errno`, which freeing memory must not change.
 ///
 /// ```
 /// let length = raw_mem::preserving_errno(|| "any code".len());
@@ -27,13 +22,11 @@ pub(crate) use number::set;
 mod number {
     use core::ptr::NonNull;
 
-    /// Returns the calling thread's error number.
     pub(crate) fn get() -> i32 {
         // SAFETY: the C library's `errno` variable exists as long as its thread runs.
         NonNull::new(location()).map_or(0, |location| unsafe { location.read() })
     }
 
-    /// Sets the calling thread's error number.
     pub(crate) fn set(value: i32) {
         if let Some(location) = NonNull::new(location()) {
             // SAFETY: the C library's `errno` variable exists as long as its thread runs.
@@ -41,23 +34,22 @@ mod number {
         }
     }
 
-    /// Returns the address of the calling thread's `errno`, or null on systems where we do not know
-    /// how to find it.
+    /// Returns the address of the calling thread's `errno`, or null on unknown systems.
     #[cfg(any(target_os = "linux", target_os = "emscripten"))]
     fn location() -> *mut i32 {
-        // SAFETY: the C function takes no arguments, always succeeds, and only returns an address.
+        // SAFETY: the C function has no preconditions.
         unsafe { libc::__errno_location() }
     }
 
     #[cfg(any(target_os = "android", target_os = "netbsd", target_os = "openbsd"))]
     fn location() -> *mut i32 {
-        // SAFETY: the C function takes no arguments, always succeeds, and only returns an address.
+        // SAFETY: the C function has no preconditions.
         unsafe { libc::__errno() }
     }
 
     #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
     fn location() -> *mut i32 {
-        // SAFETY: the C function takes no arguments, always succeeds, and only returns an address.
+        // SAFETY: the C function has no preconditions.
         unsafe { libc::__error() }
     }
 
@@ -75,8 +67,7 @@ mod number {
     }
 }
 
-/// The fallback for systems on which our allocators do not use `errno`. The functions of this
-/// module neither read nor change it.
+/// Stubs for systems on which the allocators do not use `errno`.
 #[cfg(not(all(unix, not(miri))))]
 mod number {
     pub(crate) fn get() -> i32 {

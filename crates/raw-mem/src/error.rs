@@ -18,8 +18,7 @@ pub enum MapError {
         /// The error that the system returned.
         code: OsCode,
     },
-    /// The source cannot provide an arena of this size. For example, a source with a fixed amount
-    /// of memory has used up all of it.
+    /// The source has no arena of this size left.
     #[error("cannot map an arena of {size}: none is left in this source")]
     Exhausted {
         /// The size of the requested arena.
@@ -27,7 +26,7 @@ pub enum MapError {
     },
 }
 
-/// Why the pages of a range could not be purged. The memory of the range stays usable in each case.
+/// Why pages could not be purged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PurgeError {

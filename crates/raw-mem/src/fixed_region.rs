@@ -1,20 +1,10 @@
 //! A source that cuts arenas from a buffer, without an operating system or an allocator.
-//!
-//! ```text
-//!   ├─ ─ ┬───────┬───────┬──────────────────┤
-//!   │    │ arena │ arena │ not yet cut      │
-//!   └─ ─ ┴───────┴───────┴──────────────────┘
-//!                        ◄─ cut from the front
-//! ```
-//!
-//! Unmapped arenas form a linked list. The first words of an unmapped arena hold its size and a
-//! pointer to the next unmapped arena.
 
 use core::{marker::PhantomData, mem::MaybeUninit, num::NonZero, ptr::NonNull};
 
 use crate::{ArenaSize, ArenaSource, MapError, align_up};
 
-/// The list entry that the first words of an unmapped arena hold.
+/// The list entry in the first words of an unmapped arena.
 struct Returned {
     size: ArenaSize,
     next: Option<NonNull<Returned>>,
@@ -22,12 +12,10 @@ struct Returned {
 
 const _: () = assert!(size_of::<Returned>() <= 64, "it fits the smallest arena");
 
-/// A source that provides parts of a buffer as arenas.
+/// A source that cuts arenas from the front of a buffer.
 ///
-/// Arenas are cut from the front of the buffer, each aligned to its size. An unmapped arena is
-/// reused for a later request of the same size. The buffer should be aligned to the size of the
-/// arenas. Otherwise the first arena begins at the first aligned address in the buffer, and the
-/// bytes before that address stay unused.
+/// An unmapped arena is reused for a later request of the same size. The buffer should be aligned
+/// to the size of the arenas, or its first bytes stay unused.
 ///
 /// ```
 /// use core::mem::MaybeUninit;
@@ -40,18 +28,15 @@ const _: () = assert!(size_of::<Returned>() <= 64, "it fits the smallest arena")
 /// ```
 #[derive(Debug)]
 pub struct FixedRegion<'a> {
-    /// The rest of the buffer, which has not been cut into arenas yet.
     rest: NonNull<[MaybeUninit<u8>]>,
     /// # Invariant
     ///
-    /// Every arena of the list was cut from the buffer, is not in use, and begins with a
-    /// `Returned`.
+    /// Every arena on the list came from the buffer, is not in use, and begins with a `Returned`.
     returned: Option<NonNull<Returned>>,
     buffer: PhantomData<&'a mut [MaybeUninit<u8>]>,
 }
 
-// SAFETY: the source borrows the buffer exclusively, so no other thread can access the buffer, and
-// the source may move to another thread.
+// SAFETY: the source borrows the buffer exclusively, and the buffer is not tied to a thread.
 unsafe impl Send for FixedRegion<'_> {}
 
 impl<'a> FixedRegion<'a> {
@@ -60,20 +45,16 @@ impl<'a> FixedRegion<'a> {
         Self { rest: NonNull::from_mut(buffer), returned: None, buffer: PhantomData }
     }
 
-    /// Removes the first unmapped arena of `size` from the list and returns it. O(unmapped arenas).
+    /// Removes an unmapped arena of `size` from the list. O(unmapped arenas).
     fn take_returned(&mut self, size: ArenaSize) -> Option<NonNull<u8>> {
         let mut link: *mut Option<NonNull<Returned>> = &raw mut self.returned;
         loop {
-            // SAFETY: `link` points to the head of the list, or to the `next` field of an arena on
-            // the list. While `self` is borrowed exclusively, nothing else accesses the head or
-            // these fields.
+            // SAFETY: `link` is the head of the list or a `next` field on it, borrowed exclusively.
             let arena = unsafe { *link }?;
-            // SAFETY: the arena is on the list, so it begins with a `Returned` (invariant of
-            // `returned`).
+            // SAFETY: every arena on the list begins with a `Returned` (invariant of `returned`).
             let entry = unsafe { &mut *arena.as_ptr() };
             if entry.size == size {
-                // SAFETY: `link` points into the list (see the read above). The write removes the
-                // arena from the list, and the other arenas stay on the list.
+                // SAFETY: `link` points into the list, as for the read above.
                 unsafe { *link = entry.next };
                 return Some(arena.cast());
             }
@@ -81,24 +62,22 @@ impl<'a> FixedRegion<'a> {
         }
     }
 
-    /// Cuts a new arena of `size` from the rest of the buffer. Returns `None` if the rest is too
-    /// short.
+    /// Cuts a new arena of `size`, or returns `None` if the rest of the buffer is too short.
     fn cut(&mut self, size: ArenaSize) -> Option<NonNull<u8>> {
         let start = self.rest.cast::<u8>();
         let aligned = align_up(start.addr().get(), size.bytes())?;
         let before = aligned - start.addr().get();
         let left = self.rest.len().checked_sub(before)?.checked_sub(size.bytes())?;
         let arena = start.map_addr(|address| NonZero::new(aligned).unwrap_or(address));
-        // SAFETY: the arena ends inside the buffer. If it did not, the subtraction for `left` would
-        // have failed.
+        // SAFETY: the arena ends inside the buffer, because the subtraction for `left` succeeded.
         let behind = unsafe { arena.add(size.bytes()) };
         self.rest = NonNull::slice_from_raw_parts(behind.cast(), left);
         Some(arena)
     }
 }
 
-// SAFETY: the buffer is borrowed exclusively, and each part of it is cut only once, so arenas do
-// not overlap. Each arena is aligned to its size, and is returned again only after it was unmapped.
+// SAFETY: each part of the buffer is cut once and aligned to its size. It is returned again only
+// after it was unmapped.
 unsafe impl ArenaSource for FixedRegion<'_> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         self.take_returned(size).or_else(|| self.cut(size)).ok_or(MapError::Exhausted { size })
@@ -106,11 +85,10 @@ unsafe impl ArenaSource for FixedRegion<'_> {
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
         let entry = arena.cast();
-        // SAFETY: the arena came from this source and is not used any more (contract of `unmap`).
-        // An arena has at least 64 bytes and is aligned to its size, so a `Returned` fits at its
-        // start.
+        // SAFETY: the arena came from this source and is unused (contract of `unmap`). Its start is
+        // large enough and aligned for a `Returned`, because an arena has at least 64 bytes.
         unsafe { entry.write(Returned { size, next: self.returned }) };
-        // INVARIANT: the entry was written above.
+        // INVARIANT: the unused arena came from the buffer and begins with the `Returned` above.
         self.returned = Some(entry);
     }
 }

@@ -1,5 +1,4 @@
-//! Memory from the operating system and from `malloc`, behind the two traits that all layers of the
-//! workspace share.
+//! Memory from the operating system and from `malloc`, behind two traits.
 //!
 //! ```
 //! use raw_mem::{ArenaSize, ArenaSource, Malloc, MemAlloc, MmapArenas};
@@ -16,15 +15,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! CPython's memory architecture consists of layers. This crate contains the two lowest layers, 0
-//! and 1, on which all other layers build:
+//! [`MemAlloc`] allocates, reallocates and frees blocks. [`ArenaSource`] maps arenas, which are
+//! large pieces of memory that are aligned to their own size.
 //!
 //! ```text
 //!   heaps, caches, hooks, vtables       implement MemAlloc over another MemAlloc
 //!        │                     │
 //!   MemAlloc (blocks)     ArenaSource (arenas)
 //!        │                     │
-//!        │                RetainingArenas (retains some arenas that come back)
+//!        │                RetainingArenas (keeps some free arenas)
 //!        │                     │
 //!   Malloc · PageBlocks   MmapArenas · MallocArenas · FixedRegion
 //!   Bump · NoAlloc             │
@@ -32,18 +31,10 @@
 //!   the C library, pages, a buffer    the operating system, malloc, a buffer
 //! ```
 //!
-//! - [`MemAlloc`] is the trait that block allocators implement. It has the four operations of
-//!   CPython's allocators: allocate, allocate zeroed, reallocate and free.
-//! - [`ArenaSource`] is the trait that sources of arenas implement. An arena is a large piece of
-//!   memory that is aligned to its own size, so clearing the low bits of any address in the arena
-//!   gives the address of its first byte.
-//!
 //! # Features
 //!
 //! `std` (on by default) adds [`Malloc`], [`PageBlocks`], [`MmapArenas`] and [`RetainingArenas`].
-//! Without this feature the crate is `no_std`. The two traits, [`Bump`], [`NoAlloc`],
-//! [`MallocArenas`] and [`FixedRegion`] need no operating system, so they are available with and
-//! without it.
+//! The crate is `no_std` without it.
 
 #![cfg_attr(not(feature = "std"), no_std)]
 

@@ -1,5 +1,4 @@
-//! The C library's `malloc` as a [`MemAlloc`]. It is usually the lowest allocator in a stack of
-//! layers.
+//! The C library's `malloc` as a [`MemAlloc`].
 
 use core::ptr::NonNull;
 
@@ -7,14 +6,13 @@ use crate::{MAX_REQUEST, MemAlloc, calloc_size};
 
 /// The C library's allocator.
 ///
-/// As in CPython, a request of 0 bytes allocates 1 byte, and a request above [`MAX_REQUEST`] is
-/// rejected without a call to the C library. Blocks are aligned to 16 bytes on 64-bit platforms.
+/// A request of 0 bytes allocates 1 byte. Blocks are aligned to 16 bytes on 64-bit platforms.
+///
 /// CPython: `_PyMem_RawMalloc` and related functions (`Objects/obmalloc.c`).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Malloc;
 
-// SAFETY: the C standard requires of `malloc`, `calloc`, `realloc` and `free` what the contract of
-// `MemAlloc` requires.
+// SAFETY: the C standard guarantees what the contract of `MemAlloc` requires.
 unsafe impl MemAlloc for Malloc {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
@@ -38,16 +36,14 @@ unsafe impl MemAlloc for Malloc {
             return None;
         }
         let old = ptr.map_or(core::ptr::null_mut(), NonNull::as_ptr);
-        // SAFETY: `old` is null or a live block of malloc, calloc or realloc (contract of this
-        // function). The requested size is not 0, so the library frees the old block only if it
-        // returns a new block.
+        // SAFETY: `old` is null or a live block (contract of `realloc`), and the size is not 0.
         NonNull::new(unsafe { libc::realloc(old.cast(), size.max(1)) }.cast())
     }
 
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
         let old = ptr.map_or(core::ptr::null_mut(), NonNull::as_ptr);
-        // SAFETY: `old` is null or a live block of this library (contract of `free`).
+        // SAFETY: `old` is null or a live block of the C library (contract of `free`).
         unsafe { libc::free(old.cast()) }
     }
 }
@@ -97,8 +93,7 @@ mod tests {
         }
     }
 
-    /// The test never touches the blocks that it allocates, so the blocks take up addresses but no
-    /// memory.
+    /// The test never touches its blocks, so they take up no memory.
     #[test]
     #[cfg(all(target_os = "linux", target_pointer_width = "64", not(miri)))]
     fn a_freed_block_goes_back_to_the_c_library() {

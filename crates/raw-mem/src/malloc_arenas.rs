@@ -1,28 +1,16 @@
 //! A source that allocates each arena from a [`MemAlloc`], as CPython did up to version 2.5.
-//!
-//! ```text
-//!   block of the layer below, a little longer than two arenas
-//!   ├─ ─ ─ ─ ┬─────┬──────────────────────┬─ ─ ─┤
-//!   │ unused │start│        arena         │     │
-//!   └─ ─ ─ ─ ┴─────┴──────────────────────┴─ ─ ─┘
-//!             the word before the arena: the start of the block
-//! ```
 
 use core::{num::NonZero, ptr::NonNull};
 
 use crate::{ArenaSize, ArenaSource, MapError, MemAlloc, align_up};
 
-/// The size of the word before each arena, in bytes. The word stores the address of the block that
-/// contains the arena.
+/// The size of the word before an arena, which holds the address of the arena's block.
 const START: usize = size_of::<NonNull<u8>>();
 
-/// A source that allocates a block from another allocator, the layer below, for each arena. The
-/// arena is a part of that block.
+/// A source that allocates each arena from a lower allocator.
 ///
-/// An arena must be aligned to its size, but a block of the layer below is aligned to 16 bytes or
-/// less. The source therefore allocates a block of slightly more than twice the arena's size, which
-/// always contains an aligned arena. Half of the block stays unused. Whether the unused half takes
-/// up memory, or only addresses, depends on the layer below.
+/// Each arena takes a block of slightly more than twice its size, because the lower allocator may
+/// align blocks to only 16 bytes. Half of the block stays unused.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MallocArenas<A>(A);
 
@@ -33,28 +21,23 @@ impl<A: MemAlloc> MallocArenas<A> {
     }
 }
 
-// SAFETY: an arena is part of a live block of the layer below, and nothing else uses that block.
-// `map` aligns the arena to its size.
+// SAFETY: an arena is a part of a live block that nothing else uses. The block has more than twice
+// the arena's size, so it contains the aligned arena.
 unsafe impl<A: MemAlloc> ArenaSource for MallocArenas<A> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         let block = self.0.malloc(START + 2 * size.bytes()).ok_or(MapError::Exhausted { size })?;
         let aligned = align_up(block.addr().get() + START, size.bytes()).and_then(NonZero::new);
-        // The whole block lies in the address space, and the rounded address lies in the block.
-        // Rounding up therefore does not overflow, and the fallback is never used.
+        // The fallback is never used, because the rounded address lies inside the block.
         let arena = block.map_addr(|start| aligned.unwrap_or(start));
-        // SAFETY: the arena begins at least START bytes after the start of the block, so the word
-        // before the arena is part of the block. The address was rounded up by less than the
-        // arena's size, so the arena ends inside the block, which is twice as long.
+        // SAFETY: `START` bytes of the block precede the arena, which is aligned for a pointer.
         unsafe { arena.cast::<NonNull<u8>>().sub(1).write(block) };
         Ok(arena)
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, _size: ArenaSize) {
-        // SAFETY: `map` stored the address of the block in the word before the arena, and nothing
-        // else writes to this word.
+        // SAFETY: `map` stored the address of the block in the word before the arena.
         let block = unsafe { arena.cast::<NonNull<u8>>().sub(1).read() };
-        // SAFETY: the block came from the layer below, and its arena is not used any more (contract
-        // of `unmap`).
+        // SAFETY: `map` allocated the block, and its arena is unused (contract of `unmap`).
         unsafe { self.0.free(Some(block)) }
     }
 }
@@ -82,8 +65,7 @@ mod tests {
         }
     }
 
-    /// An allocator that forwards to `Malloc` and remembers the block that it returned last, until
-    /// that block is freed.
+    /// An allocator that remembers the block that it returned last, until the block is freed.
     #[derive(Default)]
     struct Watched(Cell<Option<(usize, usize)>>);
 

@@ -1,12 +1,4 @@
-//! The trait that all block allocators implement. It has four operations: allocate, allocate
-//! zeroed, reallocate and free.
-//!
-//! | operation | 0 bytes | above [`MAX_REQUEST`] | no memory |
-//! | --- | --- | --- | --- |
-//! | `malloc(n)` | a distinct block | `None` | `None` |
-//! | `calloc(n, size)` | a distinct block | `None`, also when `n * size` overflows | `None` |
-//! | `realloc(p, n)` | a block; `p` is not freed | `None`, `p` unchanged | `None`, `p` unchanged |
-//! | `free(p)` | | | cannot fail |
+//! The trait of all block allocators.
 
 use core::ptr::NonNull;
 
@@ -15,62 +7,48 @@ pub const MAX_REQUEST: usize = isize::MAX as usize;
 
 /// A block allocator with the operations of CPython's `PyMemAllocatorEx`.
 ///
-/// Allocators can be stacked. A layer implements this trait and allocates its memory from another
-/// `MemAlloc` below it. A hook implements this trait, observes the calls, and forwards them to
-/// another `MemAlloc`. The trait is object safe.
+/// Allocators can be stacked: an allocator can take its memory from a lower one.
 ///
 /// # Safety
 ///
 /// Every block that an implementer returns must
 ///
-/// - have at least the requested size, and belong exclusively to the caller until the caller frees
-///   or reallocates the block;
-/// - be aligned to 16 bytes, or to a smaller number of bytes that the type documents and that is a
-///   multiple of the word size (CPython's oldest geometries align blocks to 8 bytes);
+/// - have at least the requested size, and belong to the caller until it is freed or reallocated;
+/// - be aligned to 16 bytes, or to a smaller multiple of the word size that the type documents;
 /// - not overlap any other live block;
-/// - stay valid as long as the allocator or a clone of it exists, even if the allocator is moved in
-///   memory.
+/// - stay valid as long as the allocator or a clone of it exists, even if the allocator is moved.
 ///
-/// In addition, an implementer must meet the following requirements:
+/// In addition,
 ///
-/// - A block from [`calloc`](Self::calloc) must contain zeros in all requested bytes.
-/// - A block that [`realloc`](Self::realloc) moves must keep its contents, up to the smaller of the
-///   old and the new size.
-/// - A request that fails must leave every live block unchanged.
-/// - If the type is `Send` or `Sync`, a block may be freed by any thread, not only by the thread
-///   that allocated it. The implementer must support this.
+/// - all requested bytes of a block from [`calloc`](Self::calloc) must be zero;
+/// - [`realloc`](Self::realloc) must keep the contents, up to the smaller of the two sizes;
+/// - a failed request must leave every live block unchanged;
+/// - if the type is `Send` or `Sync`, any thread must be able to free a block.
 ///
-/// Code that relies on a property of an allocator beyond these requirements must demand this
-/// property in its own safety contract. For example, `obmalloc::GilHeld` and `thread_heap::Heaps`
-/// demand that the allocator below them does not call back into them.
+/// Code that relies on anything else must demand it in its own safety contract.
 pub unsafe trait MemAlloc {
     /// Allocates an uninitialised block of `size` bytes.
     ///
-    /// Like a request of any other size, a request of 0 bytes returns a block whose address differs
-    /// from the addresses of all other live blocks. Returns `None` if memory is exhausted or if
+    /// A request of 0 bytes returns a distinct block. Returns `None` if memory is exhausted or if
     /// `size` is above [`MAX_REQUEST`].
     fn malloc(&self, size: usize) -> Option<NonNull<u8>>;
 
     /// Allocates a zeroed block of `count * size` bytes.
     ///
-    /// Returns `None` if memory is exhausted, if `count * size` overflows, or if the product is
-    /// above [`MAX_REQUEST`].
+    /// Returns `None` if memory is exhausted or if the product is above [`MAX_REQUEST`].
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>>;
 
-    /// Resizes the block at `ptr` to `size` bytes, either in place or by moving its contents to
-    /// another block.
+    /// Resizes the block at `ptr` to `size` bytes, or allocates a block if `ptr` is `None`.
     ///
-    /// If `ptr` is `None`, the call is equivalent to `malloc(size)`. A `size` of 0 does not free
-    /// the block: as with any other size, the result is a live block. If the result is `None`, the
-    /// block at `ptr` is unchanged and still live. Otherwise the returned pointer replaces `ptr`,
-    /// which the caller must no longer use.
+    /// The result replaces `ptr`, even if `size` is 0. If the result is `None`, the old block is
+    /// unchanged.
     ///
     /// # Safety
     ///
     /// `ptr` must be `None` or a live block of this allocator.
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>>;
 
-    /// Frees the block at `ptr`. Does nothing if `ptr` is `None`.
+    /// Frees the block at `ptr`, or does nothing if `ptr` is `None`.
     ///
     /// # Safety
     ///
@@ -78,7 +56,7 @@ pub unsafe trait MemAlloc {
     unsafe fn free(&self, ptr: Option<NonNull<u8>>);
 }
 
-// SAFETY: each method forwards its call to the referent, which fulfils the contract of `MemAlloc`.
+// SAFETY: the referent fulfils the contract and serves every call.
 unsafe impl<A: MemAlloc + ?Sized> MemAlloc for &A {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
@@ -92,15 +70,13 @@ unsafe impl<A: MemAlloc + ?Sized> MemAlloc for &A {
 
     #[inline]
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: the referent allocated the block, because this implementation forwards every call
-        // to the referent. The caller guarantees the rest (contract of this function).
+        // SAFETY: the referent allocated the block; the caller upholds the rest.
         unsafe { (**self).realloc(ptr, size) }
     }
 
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        // SAFETY: the referent allocated the block, because this implementation forwards every call
-        // to the referent. The caller guarantees the rest (contract of this function).
+        // SAFETY: the referent allocated the block; the caller upholds the rest.
         unsafe { (**self).free(ptr) }
     }
 }
@@ -122,17 +98,12 @@ pub const fn calloc_size(count: usize, size: usize) -> Option<usize> {
 
 /// An allocator that has no memory, so every request fails.
 ///
-/// `Pymalloc` combines a heap for small requests with another allocator, the layer below, for all
-/// other requests. With `NoAlloc` as that layer, all large requests fail, and `Pymalloc` allocates
-/// only blocks of the heap.
-///
-/// `NoAlloc` is not suitable for the metadata of a heap. A heap must allocate a record for each
-/// arena before it maps the arena, so a heap whose metadata comes from `NoAlloc` never has an
-/// arena. Where no operating system exists, use [`Bump`](crate::Bump) for the metadata.
+/// A heap over `NoAlloc` can serve only small requests, and must keep its own records elsewhere,
+/// for example in [`Bump`](crate::Bump).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoAlloc;
 
-// SAFETY: the contract is about returned blocks, and `NoAlloc` never returns one.
+// SAFETY: `NoAlloc` never returns a block.
 unsafe impl MemAlloc for NoAlloc {
     fn malloc(&self, _size: usize) -> Option<NonNull<u8>> {
         None

@@ -1,34 +1,14 @@
 //! A source that maps arenas from the operating system.
 //!
-//! ```text
-//!     unmapped      reserved, not accessible          in use
-//!   ─ ─ ─ ─ ─ ─┬───────┬───────┬───────┬───────┬───────┬───────┬─ ─ ─
-//!              │       │       │  next │ arena │ arena │ arena │
-//!   ─ ─ ─ ─ ─ ─┴───────┴───────┴───────┴───────┴───────┴───────┴─ ─ ─
-//! ```
+//! Aligning an arena to its size takes three extra system calls, because the system aligns mappings
+//! only to pages. The source therefore reserves aligned addresses for several arenas at once.
 //!
-//! An arena must be aligned to its size, but the system aligns mappings only to pages. A mapping
-//! that contains one aligned arena must therefore be larger than the arena, and its ends must be
-//! unmapped. Doing this for each arena separately would cost three more system calls per arena. The
-//! source instead makes one larger mapping, which reserves addresses for the next arenas as well. A
-//! reservation is as large as a quarter of the arenas in use, but has at least 1 and at most 16
-//! arenas. The extra space that the alignment needs can yield one more arena. Because a reservation
-//! is small compared to the arenas in use, a program under a limit on its address space loses
-//! little of that space.
-//!
-//! 1. Reserved arenas can be neither read nor written. Their pages therefore count neither against
-//!    a limit on data nor under strict overcommit. An arena becomes writable when it is first used.
-//! 2. An arena that comes back is unmapped immediately, and its addresses are not kept reserved.
-//!    The source remembers the address, however. A later arena of the same size can be mapped at
-//!    that address, which is already aligned, without a new reservation.
-//! 3. As arenas come back, fewer arenas are in use, and a new reservation would be smaller. The
-//!    source unmaps its reservation when the reservation is larger than a new one would be.
-//! 4. If the system refuses a reservation, the source asks for half as many arenas. If the system
-//!    refuses to make a reserved arena writable, the source unmaps its whole reservation, so that
-//!    other parts of the program can use the addresses.
-//! 5. Unmapping an arena can split a mapping in two. A process may have only a limited number of
-//!    mappings, so the system can refuse to unmap the arena. The source then retains the arena. A
-//!    later request reuses it, or a later call of `trim` tries again to unmap it.
+//! - A reservation has a quarter of the size of the arenas in use, but 1 to 17 arenas. It is
+//!   unmapped when it has become too large for the arenas in use.
+//! - Reserved arenas are not accessible, so limits on data or committed memory do not include them.
+//! - An unmapped arena's address is remembered, because it is aligned and can be mapped again.
+//! - A process may have only a limited number of mappings, so the system can refuse to unmap an
+//!   arena. Such an arena serves a later request.
 
 use core::ptr::NonNull;
 
@@ -38,11 +18,10 @@ use crate::{
     preserving_errno,
 };
 
-/// The largest number of arenas that are requested for a reservation. The extra space that the
-/// alignment needs can yield one more arena.
+/// The largest number of arenas to reserve at once. Alignment can add one more.
 const MOST_RESERVED: usize = 16;
 
-/// The source reserves one arena for each `RESERVED_SHARE` arenas in use.
+/// The ratio of arenas in use to reserved arenas.
 const RESERVED_SHARE: usize = 4;
 
 /// The number of addresses of unmapped arenas that the source remembers.
@@ -50,8 +29,7 @@ const MOST_PLACES: usize = 32;
 
 /// A source that maps arenas from the operating system, as private anonymous mappings.
 ///
-/// Dropping the source unmaps its reservation. An arena that has not been passed to
-/// [`unmap`](ArenaSource::unmap) stays mapped.
+/// Dropping the source does not unmap the arenas that are still in use.
 ///
 /// ```
 /// use raw_mem::{ArenaSize, ArenaSource, MmapArenas};
@@ -78,8 +56,8 @@ pub struct MmapArenas {
 struct Reserved {
     /// # Invariant
     ///
-    /// The `count * bytes` bytes from `start` are mapped without access, and the source owns them
-    /// exclusively. `start` is a multiple of `bytes`.
+    /// The `count * bytes` bytes from `start` are mapped without access and belong to the source.
+    /// `start` is a multiple of `bytes`.
     start: NonNull<u8>,
     count: usize,
     /// The size of one arena, in bytes.
@@ -93,16 +71,14 @@ struct Retained {
     bytes: usize,
 }
 
-/// The addresses of recently unmapped arenas. The address of the arena that was unmapped last comes
-/// last.
+/// The addresses of recently unmapped arenas, the latest last.
 #[derive(Debug)]
 struct Places {
     addresses: [usize; MOST_PLACES],
     count: usize,
 }
 
-// SAFETY: the source exclusively owns the mappings that its fields point to, so they move to the
-// other thread together with the source. A mapping is not tied to a thread.
+// SAFETY: the source exclusively owns its mappings, and mappings are not tied to a thread.
 unsafe impl Send for MmapArenas {}
 
 impl MmapArenas {
@@ -116,8 +92,7 @@ impl MmapArenas {
         }
     }
 
-    /// Returns memory for an arena. There are several ways to get it, and the ways that need the
-    /// fewest system calls are tried first.
+    /// Returns memory for an arena in the way that needs the fewest system calls.
     fn take(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         let bytes = mapped_bytes(size);
         if let Some(arena) = self.take_retained(bytes) {
@@ -136,18 +111,16 @@ impl MmapArenas {
         })
     }
 
-    /// Makes the reserved arena with the highest address writable and takes it out of the
-    /// reservation. Directly above that arena there usually is an arena that is already writable,
-    /// so the system can merge the mappings of the two arenas into one.
+    /// Makes the highest reserved arena writable and takes it.
+    ///
+    /// The arena above it is usually writable, so the system can merge the two mappings.
     fn take_reserved(&mut self) -> Result<NonNull<u8>, OsCode> {
         let Some(reserved) = &mut self.reserved else { return Err(OsCode(libc::ENOMEM)) };
-        // SAFETY: the last of the `count` arenas lies inside the reserved range, which the source
-        // owns (invariant of `start`).
+        // SAFETY: the last arena lies inside the reserved range (invariant of `start`).
         let arena = unsafe { reserved.start.add((reserved.count - 1) * reserved.bytes) };
-        // SAFETY: as above.
+        // SAFETY: the source owns the arena, which is part of the range (invariant of `start`).
         unsafe { pages::make_writable(arena, reserved.bytes) }?;
-        // INVARIANT: the arena that was taken is the last one of the range, so the range still
-        // begins at `start`.
+        // INVARIANT: the last arena was taken, so the range still begins at `start`.
         reserved.count -= 1;
         if reserved.count == 0 {
             self.reserved = None;
@@ -155,9 +128,7 @@ impl MmapArenas {
         Ok(arena)
     }
 
-    /// Maps an arena at the address where an arena was unmapped most recently. Returns `None` if no
-    /// such address is remembered, if the address is not aligned for an arena of this size, or if
-    /// something else is mapped at the address.
+    /// Maps an arena at the latest remembered address, if that is aligned and still free.
     fn map_where_unmapped(&mut self, bytes: usize) -> Option<NonNull<u8>> {
         let place = self.unmapped.pop().filter(|place| place % bytes == 0)?;
         let arena = pages::map(place, bytes, Access::ReadWrite).ok()?;
@@ -168,12 +139,10 @@ impl MmapArenas {
         None
     }
 
-    /// Takes the arena that the system refused to unmap most recently. Returns `None` if there is
-    /// no such arena, or if the arena does not have the requested size.
+    /// Takes the arena that the system last refused to unmap, if it has `bytes` bytes.
     fn take_retained(&mut self, bytes: usize) -> Option<NonNull<u8>> {
         let first = self.retained?;
-        // SAFETY: a retained arena is still mapped, and `give_back` wrote a `Retained` at its
-        // start.
+        // SAFETY: the arena is still mapped, and `give_back` wrote a `Retained` at its start.
         let retained = unsafe { first.read() };
         if retained.bytes != bytes {
             return None;
@@ -182,8 +151,7 @@ impl MmapArenas {
         Some(first.cast())
     }
 
-    /// Unmaps an arena that the source owns exclusively. If the system refuses to unmap the arena,
-    /// retains it for a later request.
+    /// Unmaps an arena, or keeps it for a later request if the system refuses.
     fn give_back(&mut self, arena: NonNull<u8>, bytes: usize) {
         // SAFETY: every caller passes a whole mapped arena that nothing else uses.
         if unsafe { pages::unmap(arena, bytes) }.is_ok() {
@@ -191,36 +159,32 @@ impl MmapArenas {
             return;
         }
         let retained = arena.cast::<Retained>();
-        // SAFETY: `pages::unmap` failed, so the arena is still mapped and writable. The arena is
-        // aligned and has at least 64 bytes, so a `Retained` fits at its start.
+        // SAFETY: unmapping failed, so the arena is still mapped and writable. Its start is aligned
+        // and has room for a `Retained`, because an arena has at least 64 bytes.
         unsafe { retained.write(Retained { next: self.retained, bytes }) };
         self.retained = Some(retained);
     }
 
-    /// Tries once more to unmap the arenas that the system has refused to unmap before. An arena
-    /// that the system refuses to unmap again stays retained.
+    /// Tries again to unmap the arenas that the system refused to unmap.
     fn release_retained(&mut self) {
         let mut next = self.retained.take();
         while let Some(retained) = next {
-            // SAFETY: a retained arena is still mapped, and `give_back` wrote a `Retained` at its
-            // start.
+            // SAFETY: the arena is still mapped, and `give_back` wrote a `Retained` at its start.
             let Retained { next: others, bytes } = unsafe { retained.read() };
             self.give_back(retained.cast(), bytes);
             next = others;
         }
     }
 
-    /// Unmaps the reservation, if there is one.
     fn release_reserved(&mut self) {
         if let Some(reserved) = self.reserved.take() {
-            // SAFETY: the source owns the range, and nobody accesses it (invariant of `start`). If
-            // the system refuses to unmap the range, the process loses addresses but no memory.
+            // SAFETY: the source owns the unused range (invariant of `start`). A failure loses only
+            // addresses.
             let _ = unsafe { pages::unmap(reserved.start, reserved.count * reserved.bytes) };
         }
     }
 
-    /// Unmaps the reservation if it is larger than a new reservation would be, or if no arena is in
-    /// use.
+    /// Unmaps the reservation if it is too large for the arenas in use.
     fn shrink_reserved(&mut self) {
         let in_use = self.in_use;
         let is_large = |reserved: &Reserved| {
@@ -232,39 +196,32 @@ impl MmapArenas {
     }
 }
 
-/// Returns the size of the mapping for an arena. A mapping has at least the size of a page, because
-/// the system maps whole pages.
+/// Returns the size of the mapping for an arena, which is at least a page.
 fn mapped_bytes(size: ArenaSize) -> usize {
     size.bytes().max(pages::page_size())
 }
 
-/// Returns how many arenas of `bytes` bytes a new reservation should have while `in_use` bytes are
-/// in use.
+/// Returns how many arenas of `bytes` bytes to reserve while `in_use` bytes are in use.
 fn arenas_to_reserve(in_use: usize, bytes: usize) -> usize {
     (in_use / RESERVED_SHARE / bytes).clamp(1, MOST_RESERVED)
 }
 
 impl Reserved {
-    /// Reserves arenas of `size` in proportion to the `in_use` bytes. If the system refuses, tries
-    /// smaller reservations, down to a single arena.
+    /// Reserves arenas in proportion to the `in_use` bytes, or fewer if the system refuses.
     fn with_share_of(in_use: usize, size: ArenaSize) -> Result<Self, MapError> {
         let mut arenas = arenas_to_reserve(in_use, mapped_bytes(size));
         loop {
-            // The address that the system chooses may be unaligned. A mapping with space for one
-            // more arena always contains `arenas` aligned arenas.
+            // A mapping with room for one more arena always contains `arenas` aligned arenas.
             match Self::within(size, arenas + 1) {
                 Err(_) if arenas > 1 => arenas /= 2,
-                // The system cannot provide twice the size of an arena, which would always contain
-                // an aligned arena. A mapping of exactly one arena may still be possible, and may
-                // be aligned by chance.
+                // A mapping of exactly one arena may still fit, and may be aligned by chance.
                 Err(error) => return Self::within(size, 1).map_err(|_| error),
                 reserved => return reserved,
             }
         }
     }
 
-    /// Makes a new mapping without access that is as long as `arenas` arenas, and reserves the
-    /// aligned arenas in it. The remaining bytes at both ends of the mapping are unmapped.
+    /// Maps room for `arenas` arenas without access, and unmaps the unaligned ends.
     fn within(size: ArenaSize, arenas: usize) -> Result<Self, MapError> {
         let exhausted = MapError::Exhausted { size };
         let bytes = mapped_bytes(size);
@@ -275,21 +232,18 @@ impl Reserved {
         let before = align_up(mapping.addr().get(), bytes).ok_or(exhausted)? - mapping.addr().get();
         let count = all.saturating_sub(before) / bytes;
         let before = if count == 0 { all } else { before };
-        // SAFETY: `before` is at most the length of the mapping, so `start` lies inside the mapping
-        // or at its end.
+        // SAFETY: `before` is at most the length of the mapping.
         let start = unsafe { mapping.add(before) };
         // SAFETY: `before` bytes and `count` arenas together are at most as long as the mapping.
         let end = unsafe { start.add(count * bytes) };
         for (unaligned, length) in [(mapping, before), (end, all - before - count * bytes)] {
             if length > 0 {
-                // SAFETY: the range is part of the new mapping, outside of the aligned arenas, so
-                // nothing uses it. If the system refuses to unmap the range, the process loses
-                // addresses but no memory.
+                // SAFETY: nothing uses this part of the new mapping. A failure loses only
+                // addresses.
                 let _ = unsafe { pages::unmap(unaligned, length) };
             }
         }
-        // INVARIANT: `before` rounds the start of the mapping up to a multiple of `bytes`, and the
-        // `count` arenas from there were mapped without access above.
+        // INVARIANT: `start` is aligned, and the arenas from there are mapped without access.
         if count == 0 { Err(exhausted) } else { Ok(Self { start, count, bytes }) }
     }
 }
@@ -322,11 +276,10 @@ impl Drop for MmapArenas {
     }
 }
 
-// SAFETY: an arena is a separate mapping or a part of a mapping, and no other arena overlaps it. An
-// arena is writable and aligned, and is returned by `map` again only after its user has passed it
-// to `unmap`.
+// SAFETY: an arena is writable and aligned, and overlaps no other. It is returned again only after
+// its user passed it to `unmap`.
 unsafe impl ArenaSource for MmapArenas {
-    /// Usually makes one system call. When new addresses must be reserved, makes four system calls.
+    /// Usually makes one system call, and four when it must reserve new addresses.
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         let arena = self.take(size)?;
         let bytes = mapped_bytes(size);
@@ -355,11 +308,10 @@ unsafe impl ArenaSource for MmapArenas {
         };
         let len = end - first;
         preserving_errno(|| {
-            // SAFETY: the first whole page lies inside the range, so it begins less than `len`
-            // bytes after `start`.
+            // SAFETY: the first whole page begins less than `len` bytes after `start`.
             let start = unsafe { start.add(first - address) };
-            // SAFETY: the whole pages lie inside the range, which is part of a mapped arena and
-            // whose contents nothing relies on (contract of `purge`).
+            // SAFETY: the pages lie in a mapped arena and are no longer needed (contract of
+            // `purge`).
             let purged = unsafe { pages::purge(start, len) };
             purged.map_err(|code| PurgeError::Os { start: first, len, code })
         })
@@ -388,12 +340,10 @@ mod tests {
     }
 
     fn unmap(source: &mut MmapArenas, arena: NonNull<u8>) {
-        // SAFETY: the tests unmap each arena once, and only arenas that they have mapped from this
-        // source.
+        // SAFETY: the tests unmap each arena once, and only arenas of this source.
         unsafe { source.unmap(arena, SIZE) }
     }
 
-    /// Writes `byte` at both ends of `arena`.
     fn fill(arena: NonNull<u8>, byte: u8) {
         // SAFETY: the arena is mapped, and only this test uses it.
         unsafe { arena.write_bytes(byte, 4096) };
@@ -401,7 +351,6 @@ mod tests {
         unsafe { arena.add(SIZE.bytes() - 64).write_bytes(byte, 64) };
     }
 
-    /// Returns true if both ends of `arena` still have the contents that [`fill`] wrote.
     fn is_filled(arena: NonNull<u8>, byte: u8) -> bool {
         // SAFETY: the arena is mapped, and only this test uses it.
         let contents = unsafe { core::slice::from_raw_parts(arena.as_ptr(), SIZE.bytes()) };
@@ -409,13 +358,10 @@ mod tests {
         first.iter().chain(&rest[rest.len() - 64..]).all(|found| *found == byte)
     }
 
-    /// Returns the number of arenas that `source` has reserved.
     fn reserved(source: &MmapArenas) -> usize {
         source.reserved.as_ref().map_or(0, |reserved| reserved.count)
     }
 
-    /// Returns the lines of `/proc/self/smaps` about the mapping that contains `arena`, or `None`
-    /// if the address is not mapped.
     fn mapping_of(arena: NonNull<u8>) -> Option<Vec<String>> {
         let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
         let mut lines = smaps.lines().skip_while(|line| {
@@ -536,7 +482,6 @@ mod tests {
         assert!(arenas.iter().all(|arena| is_filled(*arena, 3)));
     }
 
-    /// Regression test for the halving of reservations that the system refuses (mutants 9 and 10).
     #[test]
     #[cfg(target_pointer_width = "64")]
     fn a_reservation_that_does_not_fit_is_halved() {
@@ -557,8 +502,7 @@ mod tests {
         assert!(MmapArenas::new().map(size).is_err());
     }
 
-    /// Maps and unmaps arenas while the system calls that `plan` selects fail. Asserts that arenas
-    /// in use keep their contents. Returns the number of arenas that could not be mapped.
+    /// Counts the arenas that cannot be mapped while the system calls of `plan` fail.
     fn live_through(plan: Plan) -> usize {
         let mut source = MmapArenas::new();
         let mut arenas: Vec<(NonNull<u8>, u8)> = Vec::new();
@@ -625,7 +569,7 @@ mod tests {
         let mut source = MmapArenas::new();
         let _arenas: Vec<_> = (0..41).map(|_| map(&mut source)).collect();
         assert!(reserved(&source) > 0);
-        // The next system call is the one that makes a reserved arena writable.
+        // The next system call makes a reserved arena writable.
         refuse(Plan::Nth(1));
         assert!(matches!(source.map(SIZE), Err(MapError::Os { code: OsCode(libc::ENOMEM), .. })));
         assert_eq!(reserved(&source), 0);
@@ -633,8 +577,6 @@ mod tests {
         map(&mut source);
     }
 
-    /// A program may free memory before it reads the `errno` of an earlier call. Unmapping and
-    /// trimming must therefore leave `errno` unchanged, even if their own system calls fail.
     #[test]
     fn giving_back_leaves_the_error_number_as_it_was() {
         let mut source = MmapArenas::new();

@@ -1,15 +1,13 @@
-//! A source of arenas for targets without the system calls of Unix. It allocates arenas from the
-//! standard library's system allocator, which returns blocks of any requested alignment.
+//! A source that allocates arenas from the standard library's allocator, for non-Unix targets.
 
 use core::{alloc::Layout, ptr::NonNull};
 use std::alloc::{GlobalAlloc, System};
 
 use crate::{ArenaSize, ArenaSource, MapError};
 
-/// A source that allocates arenas from the system allocator of the standard library.
+/// A source that allocates arenas from the standard library's allocator.
 ///
-/// On this target the source cannot purge pages. Dropping the source does not free its arenas: an
-/// arena that has not been passed to `unmap` stays allocated.
+/// The source cannot purge pages, and dropping it does not free its arenas.
 #[derive(Debug, Default)]
 pub struct MmapArenas(());
 
@@ -20,13 +18,11 @@ impl MmapArenas {
     }
 }
 
-/// Returns the layout of an arena: its size is also its alignment.
 fn layout(size: ArenaSize) -> Option<Layout> {
     Layout::from_size_align(size.bytes(), size.bytes()).ok()
 }
 
-// SAFETY: each arena is a separate block of the system allocator, whose size and alignment are both
-// the arena's size.
+// SAFETY: each arena is a separate block whose size and alignment are the arena's size.
 unsafe impl ArenaSource for MmapArenas {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         // SAFETY: an arena has at least 64 bytes, so the size of the layout is not 0.
@@ -36,8 +32,7 @@ unsafe impl ArenaSource for MmapArenas {
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
         if let Some(layout) = layout(size) {
-            // SAFETY: `map` allocated the arena with the same layout, and the arena is not used any
-            // more (contract of `unmap`).
+            // SAFETY: `map` used this layout, and the arena is unused (contract of `unmap`).
             unsafe { System.dealloc(arena.as_ptr(), layout) };
         }
     }

@@ -1,17 +1,4 @@
 //! An allocator that gives each block its own pages.
-//!
-//! ```text
-//!   page          page          page
-//!   ├─────────┬───────────────────┬─ ─ ─ ┤
-//!   │ mapping │ block             │      │
-//!   ├─────────┴───────────────────┴─ ─ ─ ┤
-//! ```
-//!
-//! [`PageBlocks`] is meant for the metadata of an allocator, which consists of a few long-lived
-//! blocks. Some of these blocks are large but mostly empty, such as the nodes of an arena map. They
-//! cost little here, because a page that is never written to takes up no memory. [`PageBlocks`]
-//! calls no other allocator. Even an implementation of `malloc` can therefore keep its metadata in
-//! [`PageBlocks`] without calling itself.
 
 use core::{cmp, ptr::NonNull};
 
@@ -19,13 +6,12 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use crate::{MAX_REQUEST, MemAlloc, calloc_size, preserving_errno};
 
-/// The size of the head of a mapping, in bytes. The head lies directly before the block and stores
-/// the handle of the mapping (`MmapRaw`). A mapping begins at a page boundary, and the size of the
-/// head is a multiple of 16, so the block behind the head is aligned to 16 bytes.
+/// The size in bytes of the head, which precedes the block and stores the handle of its mapping.
 const HEAD: usize = size_of::<MmapRaw>().next_multiple_of(16);
 
-/// An allocator that maps new pages for each block. Each allocation makes one system call and uses
-/// at least one page.
+/// An allocator that maps new pages for each block, with one system call.
+///
+/// [`PageBlocks`] calls no other allocator, and untouched pages of a block take up no memory.
 ///
 /// ```
 /// use raw_mem::{MemAlloc, PageBlocks};
@@ -40,21 +26,19 @@ const HEAD: usize = size_of::<MmapRaw>().next_multiple_of(16);
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PageBlocks;
 
-/// Returns the size of the block at `start`, in bytes.
+/// Returns the size of the block at `start` in bytes.
 ///
 /// # Safety
 ///
 /// `start` must be a live block of [`PageBlocks`].
 unsafe fn room(start: NonNull<u8>) -> usize {
-    // SAFETY: `malloc` wrote an `MmapRaw` into the head directly before the block. The `MmapRaw`
-    // stays there until the block is freed, and the block is live (contract of `room`).
+    // SAFETY: `malloc` wrote the `MmapRaw` before the block, which is live (contract of `room`).
     let mapping = unsafe { start.sub(HEAD).cast::<MmapRaw>().as_ref() };
     mapping.len() - HEAD
 }
 
-// SAFETY: each block lies in a separate mapping, so blocks do not overlap. A block begins behind a
-// head whose size is a multiple of the alignment, and the mapping is at least as long as the head
-// and the requested bytes together.
+// SAFETY: each block has its own mapping of sufficient length. The size of the head keeps the block
+// aligned to 16 bytes.
 unsafe impl MemAlloc for PageBlocks {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         if size > MAX_REQUEST - HEAD {
@@ -62,16 +46,14 @@ unsafe impl MemAlloc for PageBlocks {
         }
         let mapping = MmapRaw::from(MmapOptions::new().len(HEAD + size).map_anon().ok()?);
         let start = NonNull::new(mapping.as_mut_ptr())?;
-        // SAFETY: the mapping is new, so nothing else uses it. It is aligned to a page, and it is
-        // at least as long as the head, which has room for an `MmapRaw`.
+        // SAFETY: the mapping is new, aligned to a page, and at least as long as the head.
         unsafe { start.cast::<MmapRaw>().write(mapping) };
-        // SAFETY: the mapping is at least as long as the head, so the pointer stays inside it or
-        // points to its end.
+        // SAFETY: the mapping is at least as long as the head.
         Some(unsafe { start.add(HEAD) })
     }
 
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
-        // The system fills new pages with zeros, so the block need not be cleared.
+        // New pages are already zero.
         self.malloc(calloc_size(count, size)?)
     }
 
@@ -80,8 +62,7 @@ unsafe impl MemAlloc for PageBlocks {
         if let Some(old) = ptr {
             // SAFETY: `old` is a live block (contract of `realloc`).
             let bytes = cmp::min(unsafe { room(old) }, size);
-            // SAFETY: both blocks are live, so they do not overlap. Both have at least as many
-            // bytes as the smaller of the two sizes.
+            // SAFETY: the blocks do not overlap, and each has at least `bytes` bytes.
             unsafe { new.copy_from_nonoverlapping(old, bytes) };
             // SAFETY: `old` is a live block and is not used again.
             unsafe { self.free(Some(old)) };
@@ -91,8 +72,7 @@ unsafe impl MemAlloc for PageBlocks {
 
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
         let Some(start) = ptr else { return };
-        // SAFETY: `malloc` wrote an `MmapRaw` into the head directly before the block. Only `free`
-        // moves the `MmapRaw` out of the head, and a block is freed only once.
+        // SAFETY: `malloc` wrote the `MmapRaw`, which only this single free takes out.
         let mapping = unsafe { start.sub(HEAD).cast::<MmapRaw>().read() };
         preserving_errno(|| drop(mapping));
     }
@@ -146,7 +126,6 @@ mod tests {
         unsafe { PageBlocks.free(block) };
     }
 
-    /// Regression test: if `realloc` does not call `free`, the old block stays mapped (mutant 11).
     #[test]
     #[cfg(all(target_os = "linux", not(miri)))]
     fn a_replaced_block_is_unmapped() {

@@ -1,47 +1,29 @@
-//! A source that retains arenas for programs that empty and refill them again and again.
+//! A source that keeps some free arenas for later requests.
 //!
-//! ```text
-//!   map ◄── retained, the latest first ◄── unmap      while freed arenas are requested again
-//!    ▲                                       │
-//!    └─────── the source below ◄─────────────┘        otherwise
-//! ```
+//! Unmapping an arena and mapping another costs system calls and a page fault for each page.
+//! Keeping free arenas saves this cost for programs that repeatedly empty and refill them.
 //!
-//! When an arena is unmapped, the system takes back its pages. When the next arena is used, the
-//! system has to provide zeroed pages, with a page fault for each page. A program that empties and
-//! refills its arenas again and again would pay this cost in each cycle if every free arena were
-//! unmapped. For such a program, retaining free arenas saves time. A program that needed much
-//! memory only once, however, would never use the retained arenas again. The source distinguishes
-//! these two kinds of programs by what happens after it has unmapped an arena:
-//!
-//! 1. The source has a limit on the number of retained arenas, which is 0 at first. A program that
-//!    frees its memory for the first time therefore retains no arena. Suppose that an arena was
-//!    unmapped, and another arena is requested within the decay time, which is one second by
-//!    default. Then the unmapped arena could have been retained for this request. Each such request
-//!    therefore raises the limit by one, up to [`MAX_RETAINED`].
-//! 2. The limit applies to the sum of the arenas that this source retains and those that users of
-//!    the source, such as heaps, retain. If a heap itself retains a free arena, it can allocate
-//!    from the arena again without cutting it into pools first.
-//! 3. If no arena was requested for the decay time, no further arena is retained. When the next
-//!    arena comes back, the source unmaps it together with all arenas that it retains, and sets the
-//!    limit to 0. If an arena is requested before one comes back, the source also sets the limit to
-//!    0.
-//! 4. If the source below cannot map an arena, this source unmaps all arenas that it retains
-//!    itself, and then asks the source below once more. It cannot unmap arenas that its users
-//!    retain, so a request can fail although a user retains free arenas.
+//! - The number of kept arenas is limited. The limit starts at 0, so the first arenas that a
+//!   program frees are unmapped.
+//! - Each request that follows an unmapping within the decay time (one second by default) raises
+//!   the limit by one, up to [`MAX_RETAINED`].
+//! - The limit includes free arenas that users of the source, such as heaps, keep themselves.
+//! - If no arena was requested for the decay time, the limit drops to 0 and the source unmaps its
+//!   kept arenas when the next arena comes back.
 
 use core::ptr::NonNull;
 use std::time::{Duration, Instant};
 
 use crate::{ArenaSize, ArenaSource, MapError};
 
-/// The largest number of free arenas that a [`RetainingArenas`] and its users retain together.
+/// The largest number of free arenas that a source and its users keep together.
 pub const MAX_RETAINED: usize = 16;
 
-/// The default decay time. If no arena was requested for this long, no further free arenas are
-/// retained.
 const DECAY: Duration = Duration::from_secs(1);
 
-/// An arena source that wraps another source and retains some of the arenas that come back.
+/// A source that wraps another source and keeps some free arenas for later requests.
+///
+/// If the wrapped source cannot map an arena, the kept arenas are unmapped before a second attempt.
 ///
 /// ```
 /// use raw_mem::{ArenaSize, ArenaSource, MmapArenas, RetainingArenas};
@@ -64,7 +46,6 @@ const DECAY: Duration = Duration::from_secs(1);
 pub struct RetainingArenas<S: ArenaSource> {
     source: S,
     decay: Duration,
-    /// The time of the last request for an arena, or `None` before the first request.
     requested: Option<Instant>,
     /// # Invariant
     ///
@@ -73,19 +54,14 @@ pub struct RetainingArenas<S: ArenaSource> {
     arenas: [NonNull<u8>; MAX_RETAINED],
     count: usize,
     size: Option<ArenaSize>,
-    /// The number of arenas that users of the source retain.
     by_users: usize,
-    /// The number of arenas that the source and its users may retain together. At most
-    /// [`MAX_RETAINED`].
+    /// The largest number of free arenas that the source and its users may keep at present.
     limit: usize,
-    /// The number of recently unmapped arenas that could have been retained for a later request. It
-    /// grows when an arena is unmapped within the decay time, shrinks when a new arena must be
-    /// mapped, and is at most [`MAX_RETAINED`].
+    /// The number of recently unmapped arenas that a higher limit would have kept.
     unmapped: usize,
 }
 
-// SAFETY: the source exclusively owns the arenas that it retains, so they move to the other thread
-// together with the source. An arena is not tied to a thread.
+// SAFETY: the source owns the kept arenas exclusively, and arenas are not tied to a thread.
 unsafe impl<S: ArenaSource + Send> Send for RetainingArenas<S> {}
 
 impl<S: ArenaSource> RetainingArenas<S> {
@@ -94,9 +70,7 @@ impl<S: ArenaSource> RetainingArenas<S> {
         Self::with_decay(source, DECAY)
     }
 
-    /// Wraps `source`, with a decay time of `decay`. If no arena was requested for this long, no
-    /// further arena is retained, and the next arena that comes back is unmapped together with the
-    /// arenas that this source retains.
+    /// Wraps `source` and keeps free arenas only within `decay` of the last request for an arena.
     pub const fn with_decay(source: S, decay: Duration) -> Self {
         Self {
             source,
@@ -111,26 +85,23 @@ impl<S: ArenaSource> RetainingArenas<S> {
         }
     }
 
-    /// Returns how many arenas this source and its users retain together.
+    /// Returns how many free arenas this source and its users keep together.
     pub const fn retained(&self) -> usize {
         self.count + self.by_users
     }
 
-    /// Sets the number of arenas that the source counts as retained by users to `count`, unless the
-    /// number is already lower. A forked child calls this function. Only the forking thread exists
-    /// in the child, so the users that belong to other threads are lost, and with them the arenas
-    /// that they retained.
+    /// Lowers the count of free arenas that users keep to at most `count`.
+    ///
+    /// A forked child calls this function, because the users of other threads are gone.
     pub fn limit_users_to(&mut self, count: usize) {
         self.by_users = self.by_users.min(count);
     }
 
-    /// Returns true if the last request for an arena was less than the decay time ago.
     fn is_in_demand(&self) -> bool {
         self.requested.is_some_and(|requested| requested.elapsed() < self.decay)
     }
 
-    /// Returns how many more arenas may be retained at present. This is 0 if no arena was requested
-    /// within the decay time.
+    /// Returns how many more free arenas may be kept at present.
     fn room(&self) -> usize {
         match self.is_in_demand() {
             true => self.limit.saturating_sub(self.retained()),
@@ -138,8 +109,6 @@ impl<S: ArenaSource> RetainingArenas<S> {
         }
     }
 
-    /// Records that an arena is requested now. If the decay time has passed since the last request,
-    /// sets the limit on retained arenas to 0.
     fn note_request(&mut self) {
         if !self.is_in_demand() {
             self.reset_limit();
@@ -147,9 +116,7 @@ impl<S: ArenaSource> RetainingArenas<S> {
         self.requested = Some(Instant::now());
     }
 
-    /// Records that no retained arena fits a request, so the request goes to the source below. If
-    /// an arena was unmapped within the decay time, that arena could have been retained for this
-    /// request. In that case the limit on retained arenas grows by one.
+    /// Raises the limit if a recently unmapped arena could have served this request.
     fn note_miss(&mut self) {
         if self.unmapped > 0 {
             self.unmapped -= 1;
@@ -157,30 +124,25 @@ impl<S: ArenaSource> RetainingArenas<S> {
         }
     }
 
-    /// Sets the limit on retained arenas to 0. From then on no arena is retained, until an arena is
-    /// unmapped and another one is requested soon afterwards.
     fn reset_limit(&mut self) {
         self.limit = 0;
         self.unmapped = 0;
     }
 
-    /// Retains `arena` and returns true, if the limit allows it and the other retained arenas have
-    /// the same size. Otherwise returns false, and the caller must unmap the arena.
+    /// Keeps `arena`, or returns false if the limit or the size of the kept arenas forbids it.
     fn push(&mut self, arena: NonNull<u8>, size: ArenaSize) -> bool {
         let fits = self.count == 0 || self.size == Some(size);
         if !fits || self.room() == 0 {
             return false;
         }
-        // INVARIANT: a user has just passed the arena to `unmap`, so it came from `source` and is
-        // not in use.
+        // INVARIANT: a user passed the arena to `unmap`, so `source` mapped it and it is unused.
         self.arenas[self.count] = arena;
         self.count += 1;
         self.size = Some(size);
         true
     }
 
-    /// Removes the arena that was retained last and returns it. Returns `None` if no arena is
-    /// retained or if the retained arenas have another size.
+    /// Removes the arena that was kept last, unless the kept arenas have another size.
     fn pop(&mut self, size: ArenaSize) -> Option<NonNull<u8>> {
         if self.size != Some(size) {
             return None;
@@ -189,20 +151,18 @@ impl<S: ArenaSource> RetainingArenas<S> {
         Some(self.arenas[self.count])
     }
 
-    /// Unmaps all arenas that this source itself retains. Arenas that users of the source retain
-    /// are not affected.
+    /// Unmaps the free arenas that this source itself keeps.
     fn unmap_retained(&mut self) {
         let Some(size) = self.size else { return };
         while let Some(arena) = self.pop(size) {
-            // SAFETY: the arena came from `source` and is not in use (invariant of `arenas`). `pop`
-            // has just removed it from the array.
+            // SAFETY: the arena came from `source` and is not in use (invariant of `arenas`).
             unsafe { self.source.unmap(arena, size) };
         }
     }
 }
 
-// SAFETY: every arena comes from the source below, which fulfils the contract. A retained arena is
-// returned by `map` again only after its user has passed it to `unmap`.
+// SAFETY: every arena comes from the wrapped source, and is returned again only after its user
+// passed it to `unmap`.
 unsafe impl<S: ArenaSource> ArenaSource for RetainingArenas<S> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         self.note_request();
@@ -229,7 +189,7 @@ unsafe impl<S: ArenaSource> ArenaSource for RetainingArenas<S> {
             self.unmap_retained();
             self.reset_limit();
         }
-        // SAFETY: the arena came from the source below, and nothing uses it (contract of `unmap`).
+        // SAFETY: the wrapped source mapped the arena, which is unused (contract of `unmap`).
         unsafe { self.source.unmap(arena, size) };
     }
 
@@ -275,7 +235,7 @@ mod tests {
     const SMALL: ArenaSize = ArenaSize::new(1 << 12).unwrap();
     const HOUR: Duration = Duration::from_secs(3600);
 
-    /// A source that counts its mapped arenas and refuses to map more than `max` at the same time.
+    /// A source that refuses to map more than `max` arenas at the same time.
     #[derive(Debug)]
     struct Counting {
         source: MallocArenas<Malloc>,
@@ -283,7 +243,7 @@ mod tests {
         max: usize,
     }
 
-    // SAFETY: the source below maps and unmaps every arena.
+    // SAFETY: the wrapped source maps and unmaps every arena.
     unsafe impl ArenaSource for Counting {
         fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
             if self.mapped == self.max {
@@ -295,7 +255,7 @@ mod tests {
 
         unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
             self.mapped -= 1;
-            // SAFETY: the arena came from the source below (contract of `unmap`).
+            // SAFETY: the arena came from the wrapped source (contract of `unmap`).
             unsafe { self.source.unmap(arena, size) };
         }
     }
@@ -311,21 +271,18 @@ mod tests {
 
     fn unmap(source: &mut RetainingArenas<Counting>, arenas: Vec<NonNull<u8>>) {
         for arena in arenas {
-            // SAFETY: the tests unmap each arena once, and only arenas that they have mapped from
-            // this source.
+            // SAFETY: the tests unmap each arena once, and only arenas of this source.
             unsafe { source.unmap(arena, SIZE) };
         }
     }
 
-    /// Maps `arenas` arenas, unmaps them and maps the same number again, which raises the limit on
-    /// retained arenas by `arenas`.
+    /// Maps, unmaps and maps `arenas` arenas again, which raises the limit by `arenas`.
     fn cycle(source: &mut RetainingArenas<Counting>, arenas: usize) -> Vec<NonNull<u8>> {
         let first = map(source, arenas);
         unmap(source, first);
         map(source, arenas)
     }
 
-    /// Returns how many arenas are retained in total, and how many the source below has mapped.
     fn figures(source: &RetainingArenas<Counting>) -> (usize, usize) {
         (source.retained(), source.source.mapped)
     }
@@ -397,10 +354,8 @@ mod tests {
         assert_eq!(source.retain(0, 1), 0);
         let mut arenas = cycle(&mut source, MAX_RETAINED);
         let last = arenas.split_off(1);
-        // This source retains one arena itself.
         unmap(&mut source, arenas);
         assert_eq!(source.retain(0, 9), 9);
-        // A second user, which starts without retained arenas.
         assert_eq!(source.retain(0, 9), MAX_RETAINED - 10);
         assert_eq!(source.retain(9, 10), 9);
         source.reuse_retained(2);
@@ -424,7 +379,7 @@ mod tests {
         assert_eq!(source.retain(0, 1), 1);
         unmap(&mut source, arenas);
         assert_eq!(source.retained(), 2);
-        // A user that was counted as lost still exists, and reuses two arenas.
+        // A user that was counted as lost reuses two arenas.
         source.reuse_retained(2);
         assert_eq!(source.retained(), 1);
         unmap(&mut source, last);

@@ -1,5 +1,4 @@
-//! Builds the workers one by one. If the allocator of another project does not build, only that
-//! allocator is left out.
+//! Builds the workers one by one.
 
 use std::{ffi::OsString, fs, path::Path};
 
@@ -13,9 +12,9 @@ use super::{
 };
 use crate::{process, report, workspace};
 
-/// Builds the workers of `entrants` and copies them to `folder`, so that a later build cannot
-/// replace a worker between two rounds. `features` enable additional workloads. If a peer (an
-/// allocator of another project) cannot be built, the reason is added to `left_out`.
+/// Builds the workers of `entrants` and copies them to `folder`.
+///
+/// An allocator of another project that does not build is added to `left_out`.
 ///
 /// # Errors
 ///
@@ -41,7 +40,6 @@ pub(super) fn all(
     Ok(workers)
 }
 
-/// Builds a worker, copies it to `folder`, and asks it which workloads it can run.
 fn ready(entrant: &Entrant, features: &[&str], folder: &Path) -> Result<Worker> {
     let program = format!("worker-{}", entrant.worker);
     let mut command = workspace::cargo(&["build", "--quiet", "--release"]);
@@ -57,8 +55,7 @@ fn ready(entrant: &Entrant, features: &[&str], folder: &Path) -> Result<Worker> 
     Worker::introduced(*entrant, Program { path, arguments: Vec::new(), environment })
 }
 
-/// Returns two environment variables. One names the shared library of the newest Python that uses
-/// this machine's C library. The other names the folder in which that Python finds its modules.
+/// Returns environment variables that name a shared libpython and its folder of modules.
 fn libpython() -> Result<Vec<(&'static str, OsString)>> {
     let pythons = pythons::find();
     let fits = pythons.iter().filter(|python| python.is_supported() && !python.has_own_c_library());

@@ -3,34 +3,24 @@
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
-/// The role of an allocator in the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Role {
-    /// One of our allocators. The report has a separate table for each of our allocators.
     Ours,
-    /// An allocator of another project, which people use instead of ours.
+    /// An allocator of another project.
     Peer,
-    /// A minimal allocator ("the least"), which does only what any allocator with size classes must
-    /// do. It is not a peer, because it lacks features that a real allocator needs.
+    /// A minimal allocator ("the least"), which lacks features that a real allocator needs.
     Least,
 }
 
-/// An allocator that takes part in the comparison.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entrant {
-    /// The name of the allocator in tables.
     pub(super) name: &'static str,
     pub(super) role: Role,
-    /// The suffix of the worker's name. The worker is the program `worker-…` of the package
-    /// `benches`.
     pub(super) worker: &'static str,
-    /// The feature of `benches` that compiles this allocator in, if it needs one.
     pub(super) feature: Option<&'static str>,
-    /// The package whose version is the version of the allocator.
     pub(super) package: Option<&'static str>,
-    /// True if the allocator is the global allocator of the worker. The memory of the worker's
-    /// process is then the memory that this allocator took.
+    /// True if the worker uses the allocator for all its memory, which can then be measured.
     pub(super) global: bool,
 }
 
@@ -39,13 +29,10 @@ impl Entrant {
         Self { name, role, worker, feature: None, package: None, global: true }
     }
 
-    /// Returns the same entrant, whose version is that of `package`.
     pub(super) const fn of_package(self, package: &'static str) -> Self {
         Self { package: Some(package), ..self }
     }
 
-    /// Returns the same entrant for an allocator that is used only in the measured loop, and is not
-    /// the worker's global allocator.
     const fn of_a_loop(self) -> Self {
         Self { global: false, ..self }
     }
@@ -59,12 +46,10 @@ const fn peer(name: &'static str, worker: &'static str) -> Entrant {
     Entrant::new(name, Role::Peer, worker)
 }
 
-/// Returns a peer that a feature of `benches` compiles in.
 const fn compiled(name: &'static str, feature: &'static str, package: &'static str) -> Entrant {
     Entrant { feature: Some(feature), ..peer(name, feature) }.of_package(package)
 }
 
-/// Every allocator that runs the workloads of `benches`, in the order of the tables.
 pub(super) const ALL: &[Entrant] = &[
     ours("Heap", "heap").of_package("obmalloc").of_a_loop(),
     ours("Heap, CPython's rules", "heap-cpython").of_package("obmalloc").of_a_loop(),
@@ -79,19 +64,16 @@ pub(super) const ALL: &[Entrant] = &[
     peer("CPython", "cpython").of_a_loop(),
 ];
 
-/// CPython with our library preloaded.
 pub(super) const OUR_PYTHON: Entrant =
     ours("obmalloc in CPython", "python").of_package("obmalloc-cpython");
 
-/// CPython with its own allocator.
 pub(super) const THEIR_PYTHON: Entrant = peer("CPython's own", "python");
 
-/// Returns our allocators, and the other allocators that `against` names. If `against` is empty,
-/// returns all allocators.
+/// Returns our allocators and those that `against` names, or all if `against` is empty.
 ///
 /// # Errors
 ///
-/// Fails if `against` contains a name that no allocator has.
+/// Fails if `against` contains an unknown name.
 pub(super) fn chosen(against: &[String]) -> Result<Vec<Entrant>> {
     for name in against {
         let names: Vec<_> = ALL.iter().map(|entrant| entrant.name).collect();

@@ -1,14 +1,7 @@
 //! Counts the instructions of each operation of an allocator with valgrind.
 //!
-//! ```text
-//!   every allocator ─► counts ─► docs/instructions.md            cargo xtask bench --instructions
-//!   ours            ─► counts ─► compared with that table        a step of test-all
-//! ```
-//!
-//! The number of instructions is not a measure of time. But it is the same on a busy machine as on
-//! a quiet one, so even a single additional instruction is noticed. If a change saves instructions,
-//! the table must be updated. Otherwise a later change could lose the saving again without being
-//! noticed.
+//! Unlike a time, the count shows even one additional instruction. A change that saves instructions
+//! must update the table.
 
 use std::{fs, process::Command};
 
@@ -23,18 +16,16 @@ use super::{
 };
 use crate::{process, report::Table, tally::Tally, workspace};
 
-/// The path of the file that contains the table.
 const TABLE: &str = "docs/instructions.md";
 
-/// Returns true if the count `now` agrees with the count `before` in the table. The counts include
-/// a share of the loop's start, so they may differ by half an instruction. In the loop "remote
-/// free", the timing of two threads matters, so the counts may also differ by 5%.
+/// Returns true if two counts agree within half an instruction.
+///
+/// The loop "remote free" may also differ by 5%, because it depends on the timing of two threads.
 fn agrees(loop_name: &str, before: f64, now: f64) -> bool {
     let part = if loop_name == "remote free" { 0.05 } else { 0.0 };
     (now - before).abs() <= before * part + 0.5
 }
 
-/// Counts the instructions of every allocator, and writes the table.
 pub(super) fn write(chosen: &[Entrant]) -> Result<()> {
     let valgrind = valgrind().context("valgrind is not installed")?;
     let folder = tempfile::tempdir()?;
@@ -55,8 +46,6 @@ pub(super) fn write(chosen: &[Entrant]) -> Result<()> {
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Counts the instructions of our allocators, and compares the counts with the table. `test-all`
-/// runs this as one of its steps.
 pub(crate) fn check() -> Result<Tally> {
     let text = fs::read_to_string(workspace::root().join(TABLE))?;
     if valgrind().is_none() {
@@ -87,14 +76,11 @@ pub(crate) fn check() -> Result<Tally> {
     Ok(tally)
 }
 
-/// Returns the version of valgrind, or `None` if it is not installed.
 fn valgrind() -> Option<String> {
     let version = process::stdout_of(Command::new("valgrind").arg("--version")).ok()?;
     Some(version.trim().to_owned())
 }
 
-/// Returns the instructions of one operation of the loop `name`. Only the instructions in
-/// `function` are counted.
 fn count(worker: &Worker, name: &str, function: &str) -> Result<f64> {
     let toggle = format!("--toggle-collect={function}");
     let options = ["--tool=callgrind", "--callgrind-out-file=/dev/null", &toggle];
@@ -105,14 +91,12 @@ fn count(worker: &Worker, name: &str, function: &str) -> Result<f64> {
     Ok(collected as f64 / OPERATIONS as f64)
 }
 
-/// Returns the first line of the error, which gives the reason. Valgrind prints pages of text after
-/// it.
+/// Returns the first line of the error, because valgrind prints pages of text after it.
 fn first_line(error: &anyhow::Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-/// Returns the number of instructions from the line `==123== Collected : 456`, which valgrind
-/// prints at its end.
+/// Returns the number from valgrind's line `==123== Collected : 456`.
 fn collected(output: &str) -> Option<u64> {
     let line = output.lines().find(|line| line.contains("Collected :"))?;
     line.rsplit(' ').next()?.parse().ok()
@@ -146,7 +130,6 @@ fn page(valgrind: &str, workers: &[Worker], rows: &[(String, Counts)]) -> String
     page
 }
 
-/// Returns the counts in the table's row `name`.
 fn row(text: &str, name: &str) -> Option<Counts> {
     let mut cells = text.lines().filter_map(|line| {
         let mut cells = line.trim_matches('|').split('|').map(str::trim);

@@ -7,29 +7,22 @@ use serde::Serialize;
 
 use crate::{process, workspace};
 
-/// A description of the machine and of the software on it.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Machine {
-    /// The name of the processor's model.
     processor: String,
     /// The number of hardware threads that this process may use.
     cores: usize,
-    /// The size of the memory in bytes.
     memory: u64,
-    /// The name and the version of the kernel.
     system: String,
-    /// The compiler's version.
     compiler: String,
-    /// The commit that was measured, with a mark if some files differed from the commit.
+    /// The measured commit, with a mark if some files differed from it.
     commit: String,
-    /// The time of the measurement, in UTC.
     date: String,
-    /// The system's load before the run, averaged over a minute. It is 0 on a quiet machine.
+    /// The system's load before the run, averaged over a minute.
     load: f64,
 }
 
 impl Machine {
-    /// Describes this machine in its current state.
     pub(super) fn new() -> Self {
         let unknown = || "unknown".to_owned();
         let load = || fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok();
@@ -45,7 +38,6 @@ impl Machine {
         }
     }
 
-    /// Returns a warning if other programs kept the machine busy before the run.
     pub(super) fn warning(&self) -> Option<String> {
         (self.load > 1.0).then(|| {
             let load = self.load;
@@ -68,17 +60,14 @@ impl fmt::Display for Machine {
     }
 }
 
-/// Returns the compiler's version.
 pub(super) fn compiler() -> String {
     said("rustc", &["--version"]).unwrap_or_else(|| "an unknown compiler".to_owned())
 }
 
-/// Returns the number of bytes of memory that programs can still allocate.
 pub(super) fn available() -> u64 {
     field("/proc/meminfo", "MemAvailable").map_or(0, bytes)
 }
 
-/// Returns the value of the field `name` in a file of the kernel, such as `/proc/meminfo`.
 fn field(file: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;
@@ -95,7 +84,6 @@ fn said(program: &str, arguments: &[&str]) -> Option<String> {
     Some(said.trim().to_owned())
 }
 
-/// Returns the version of `package` that is recorded in `Cargo.lock`.
 pub(super) fn version_of(package: &str) -> Result<String> {
     let lock = fs::read_to_string(workspace::root().join("Cargo.lock"))?;
     let name = format!("name = \"{package}\"");

@@ -1,5 +1,4 @@
-//! Uses Pythons as workers. They run the benchmarks of pyperformance, with our library and with
-//! CPython's own allocator.
+//! Uses Pythons as workers, which run the benchmarks of pyperformance.
 
 use std::path::{Path, PathBuf};
 
@@ -12,23 +11,18 @@ use super::{
 };
 use crate::{process, workspace};
 
-/// The package that pip installs. We use only its scripts, which need no compiler.
 const PYPERFORMANCE: &str = "pyperformance==1.14.0";
 
-/// The folder of pyperformance's benchmark scripts.
 const BENCHMARKS: &str = "pyperformance/data-files/benchmarks";
 
-/// The oldest version of Python that is measured.
 const OLDEST: (u8, u8) = (3, 11);
 
-/// The Pythons that are measured, and a worker for each Python with CPython's own allocator.
 pub(super) struct Pythons {
     pythons: Vec<Python>,
     pub(super) theirs: Vec<Worker>,
 }
 
 impl Pythons {
-    /// Finds the Pythons, and asks each which benchmarks it can run. Does not install anything.
     pub(super) fn find() -> Result<Self> {
         let is_measured = |python: &Python| {
             python.is_supported() && (python.version.0, python.version.1) >= OLDEST
@@ -40,8 +34,8 @@ impl Pythons {
         Ok(Self { theirs: theirs?, pythons })
     }
 
-    /// Installs pyperformance, builds our library, and returns two workers for each Python: one
-    /// with our library, and one without it.
+    /// Returns two workers for each Python, with and without our library. Installs pyperformance
+    /// and builds the library.
     pub(super) fn workers(self) -> Result<Vec<Worker>> {
         install(&self.pythons[0])?;
         let library = workspace::build_library()?;
@@ -52,8 +46,7 @@ impl Pythons {
 }
 
 fn worker(entrant: Entrant, python: &Python, library: Option<&Path>) -> Result<Worker> {
-    // With a fixed seed, the hashes of strings are the same in every run, so all runs do the same
-    // work.
+    // A fixed seed makes the hashes of strings the same in every run.
     let mut environment = vec![("PYTHONHASHSEED", "0".into())];
     environment.extend(library.map(|library| ("LD_PRELOAD", library.into())));
     let script = workspace::root().join("benches/python/worker.py");
@@ -65,12 +58,10 @@ fn worker(entrant: Entrant, python: &Python, library: Option<&Path>) -> Result<W
     Ok(worker)
 }
 
-/// Returns the folder in which pyperformance is installed.
 fn folder() -> PathBuf {
     workspace::target_dir().join(PYPERFORMANCE)
 }
 
-/// Makes `python` install pyperformance, unless it is already installed.
 fn install(python: &Python) -> Result<()> {
     let folder = folder();
     if !folder.join(BENCHMARKS).exists() {

@@ -1,4 +1,4 @@
-//! Everything that was measured, in the form in which `--json` writes it.
+//! Everything that was measured, as `--json` writes it.
 
 use benches::{figures, protocol::Answer, workload::Group};
 use serde::Serialize;
@@ -11,23 +11,17 @@ use super::{
 };
 use crate::report::{Figure, Figures, Measure};
 
-/// The results of one run of the bench.
 #[derive(Debug, Serialize)]
 pub(super) struct Results {
     pub(super) machine: Machine,
-    /// The command line with which the bench was started.
     pub(super) command: Vec<String>,
     pub(super) rounds: u32,
-    /// The number of chunks that a process runs. The figure of the process is the median of its
-    /// chunks.
     pub(super) chunks: u32,
     pub(super) entrants: Vec<Named>,
-    /// Whatever could not be measured, and the reasons.
     pub(super) left_out: Vec<String>,
     pub(super) figures: Vec<Record>,
 }
 
-/// An allocator that took part in the run.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Named {
     pub(super) name: String,
@@ -35,7 +29,6 @@ pub(super) struct Named {
     pub(super) version: String,
 }
 
-/// The time and memory that one allocator needed for one workload.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Record {
     pub(super) group: Group,
@@ -45,17 +38,13 @@ pub(super) struct Record {
     nanoseconds: f64,
     /// The interquartile range of the rounds, divided by their median.
     spread: f64,
-    /// The peak of resident memory in bytes, as the median of the rounds. `None` if the process
-    /// also contains memory that does not belong to the allocator.
+    /// The peak of resident memory in bytes, if the allocator served the whole process.
     peak: Option<f64>,
-    /// The memory that the allocator needs for each live block in addition to the block's size, in
-    /// bytes. `None` if the workload does not measure this.
     pub(super) overhead: Option<f64>,
-    /// The time of an operation in each round, in nanoseconds.
     rounds: Vec<f64>,
 }
 
-/// A quantity that is compared, and a function that returns this quantity from a record.
+/// A quantity that is compared, and how to read it from a record.
 type Measured = (Measure, fn(&Record) -> Option<Figure>);
 
 pub(super) const TIME: Measured =
@@ -74,7 +63,6 @@ pub(super) const OVERHEAD: Measured = (
 );
 
 impl Results {
-    /// Collects the answers of the `workers`.
     pub(super) fn new(
         machine: Machine,
         workers: &[Worker],
@@ -87,7 +75,7 @@ impl Results {
             role: worker.entrant.role,
             version: worker.version.clone(),
         };
-        // An allocator in Python has several workers, one for each Python, but is only one entrant.
+        // An allocator in Python has one worker for each Python, but is only one entrant.
         let mut entrants: Vec<_> = workers.iter().map(named).collect();
         entrants.dedup_by(|one, other| one.name == other.name);
         let runs = tasks.iter().flat_map(|task| task.runs.iter().map(move |run| (task, run)));
@@ -97,7 +85,6 @@ impl Results {
         Self { machine, command, rounds, chunks, entrants, left_out, figures }
     }
 
-    /// Returns a sentence that says how the figures were measured.
     pub(super) fn method(&self) -> String {
         let (rounds, chunks) = (self.rounds, self.chunks);
         let huge = rounds.min(schedule::MOST_HUGE);
@@ -109,14 +96,12 @@ impl Results {
         )
     }
 
-    /// Returns the groups that were measured, in order.
     pub(super) fn groups(&self) -> Vec<Group> {
         let mut groups: Vec<_> = self.figures.iter().map(|record| record.group).collect();
         groups.dedup();
         groups
     }
 
-    /// Returns the allocators that ran a workload of `group`.
     pub(super) fn entrants_of(&self, group: Group) -> Vec<&Named> {
         let ran = |one: &&Named| {
             self.figures.iter().any(|record| record.group == group && record.entrant == one.name)
@@ -124,7 +109,6 @@ impl Results {
         self.entrants.iter().filter(ran).collect()
     }
 
-    /// Returns the figures of `group`, with a column for each allocator that ran in the group.
     pub(super) fn figures(&self, group: Group, (measure, of): Measured) -> Figures {
         let entrants = self.entrants_of(group);
         let records: Vec<_> = self.figures.iter().filter(|one| one.group == group).collect();
@@ -148,7 +132,7 @@ impl Results {
     }
 }
 
-/// Adds a mean over the workloads of each Python version, in front of the mean over all workloads.
+/// Adds a mean for each Python version, in front of the mean over all workloads.
 fn add_means_of_versions(figures: &mut Figures) {
     let version = |row: &usize| figures.rows[*row].0.split(' ').next().unwrap_or_default();
     let all: Vec<_> = (0..figures.rows.len()).collect();
@@ -183,8 +167,7 @@ mod tests {
     use super::*;
 
     impl Results {
-        /// Returns the results of one workload with these times. The first allocator is ours, and
-        /// the others are peers.
+        /// Returns the results of one workload. The first allocator is ours.
         pub(in crate::bench) fn of_times(
             group: Group,
             workload: &str,

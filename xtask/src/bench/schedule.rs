@@ -1,9 +1,4 @@
-//! Decides which worker runs which workload, and in which order.
-//!
-//! ```text
-//!   round 0   workload 0: A B C   workload 1: B C A   …
-//!   round 1   workload 0: B C A   workload 1: C A B   …
-//! ```
+//! Decides which worker runs which workload, in an order that rotates from round to round.
 
 use anyhow::Result;
 use benches::{
@@ -14,33 +9,27 @@ use benches::{
 use super::{entrant::Role, machine, worker::Worker};
 use crate::report;
 
-/// The maximum number of rounds of a workload that takes seconds.
 const MOST_HEAVY: u32 = 11;
 
-/// The maximum number of rounds of a workload that takes many seconds.
 pub(super) const MOST_HUGE: u32 = 3;
 
-/// The number of bytes that must be available before a workload that needs gigabytes may run.
+/// The bytes that must be available for a workload that needs gigabytes.
 const HUGE: u64 = 8 << 30;
 
-/// A workload and the workers that run it.
 #[derive(Debug)]
 pub(super) struct Task {
     pub(super) listed: Listed,
     pub(super) runs: Vec<Run>,
 }
 
-/// The answers of one worker, by round.
 #[derive(Debug, Default)]
 pub(super) struct Run {
-    /// The index of the worker in the list of workers.
     pub(super) worker: usize,
     pub(super) answers: Vec<Answer>,
     failed: bool,
 }
 
 impl Task {
-    /// Returns the number of rounds in which the workload runs, if the bench runs `rounds` rounds.
     fn rounds(&self, rounds: u32) -> u32 {
         match self.listed.weight {
             Weight::Light => rounds,
@@ -50,8 +39,7 @@ impl Task {
     }
 }
 
-/// Returns a task for each workload for which `is_wanted` returns true, group by group. The task
-/// lists all workers that have the workload.
+/// Returns a task for each wanted workload, group by group.
 pub(super) fn tasks(workers: &[Worker], is_wanted: impl Fn(&Listed) -> bool) -> Vec<Task> {
     let mut tasks: Vec<Task> = Vec::new();
     for (worker, introduced) in workers.iter().enumerate() {
@@ -67,9 +55,10 @@ pub(super) fn tasks(workers: &[Worker], is_wanted: impl Fn(&Listed) -> bool) -> 
     tasks
 }
 
-/// Runs every task in every round. If a peer (an allocator of another project) fails, it is left
-/// out of that task. If a task needs more memory than is available, the whole task is left out. The
-/// reasons are added to `left_out`.
+/// Runs every task in every round.
+///
+/// `left_out` receives the tasks that need too much memory, and other projects' allocators that
+/// fail.
 ///
 /// # Errors
 ///

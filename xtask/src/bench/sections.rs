@@ -8,7 +8,6 @@ use super::{
 };
 use crate::report::{self, Part};
 
-/// Returns every part of the report. Both the text and the HTML page are made from these parts.
 pub(super) fn parts(results: &Results) -> Vec<Part> {
     let mut parts: Vec<_> =
         results.groups().into_iter().flat_map(|group| of_group(results, group)).collect();

@@ -1,5 +1,4 @@
-//! Compares our allocators with the others: the ratios, the best peer, and the workloads for which
-//! a peer needs less.
+//! Compares our allocators with the others.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +11,7 @@ use super::{
 };
 use crate::report::Figures;
 
-/// The ratios of one of our allocators to one of the others, in the form in which `--json` writes
-/// them.
+/// The ratios of one of our allocators to another allocator, as `--json` writes them.
 #[derive(Debug, Serialize)]
 pub(super) struct Comparison {
     group: Group,
@@ -24,7 +22,6 @@ pub(super) struct Comparison {
     means: BTreeMap<String, f64>,
 }
 
-/// Returns the comparisons of all pairs that have at least one ratio.
 pub(super) fn comparisons(results: &Results) -> Vec<Comparison> {
     let mut comparisons = Vec::new();
     for group in results.groups() {
@@ -55,12 +52,10 @@ impl Comparison {
     }
 }
 
-/// The columns of a group's figures, by the role of the allocator.
 #[derive(Debug)]
 pub(super) struct Columns {
     pub(super) all: Vec<usize>,
     pub(super) ours: Vec<usize>,
-    /// The columns of the peers and of the minimal allocator ("the least").
     pub(super) others: Vec<usize>,
     pub(super) peers: Vec<usize>,
 }
@@ -79,8 +74,7 @@ impl Columns {
     }
 }
 
-/// Returns a line that names the best peer. This is the peer with the lowest time relative to
-/// `ours`, as a geometric mean over all workloads.
+/// Returns a line that names the peer with the lowest geometric mean of times.
 pub(super) fn best_peer(times: &Figures, ours: usize, peers: &[usize]) -> Option<String> {
     let all: Vec<_> = (0..times.rows.len()).collect();
     let means = peers.iter().filter_map(|peer| Some((times.mean(&all, (ours, *peer))?, peer)));
@@ -89,8 +83,7 @@ pub(super) fn best_peer(times: &Figures, ours: usize, peers: &[usize]) -> Option
     Some(format!("The best peer is {peer}: ours takes {ratio:.2} of its time."))
 }
 
-/// Returns a line for each workload in which a peer needs less time than `ours`. The largest loss
-/// comes first.
+/// Returns a line for each workload in which a peer needs less time, the largest loss first.
 pub(super) fn losses_in_time(times: &Figures, ours: usize, peers: &[usize]) -> Vec<String> {
     let mut losses = Vec::new();
     for (row, (workload, _)) in times.rows.iter().enumerate() {
@@ -108,15 +101,13 @@ pub(super) fn losses_in_time(times: &Figures, ours: usize, peers: &[usize]) -> V
     losses.into_iter().map(|(_, line)| line).collect()
 }
 
-/// Returns a line for each peer that needs less memory in some workload. The line names the
-/// workload with the largest loss.
+/// Returns a line with the largest loss for each peer that needs less memory somewhere.
 pub(super) fn losses_in_memory(memory: &Figures, ours: usize, peers: &[usize]) -> Vec<String> {
     let loss = |peer: &usize| {
         let both = |row: usize| Some((row, memory.value(row, ours)?, memory.value(row, *peer)?));
         let both: Vec<_> = (0..memory.rows.len()).filter_map(both).collect();
         let lost: Vec<_> = both.iter().filter(|(_, ours, theirs)| ours > theirs).collect();
-        // If the peer needs no additional memory, the ratio is infinite, and so counts as the
-        // largest loss.
+        // The ratio is infinite if the peer needs no additional memory.
         let (row, needed, theirs) =
             lost.iter().max_by(|one, other| (one.1 / one.2).total_cmp(&(other.1 / other.2)))?;
         let (workload, peer) = (&memory.rows[*row].0, &memory.columns[*peer]);
@@ -147,7 +138,6 @@ mod tests {
         assert_eq!(best, "The best peer is faster: ours takes 6.00 of its time.");
     }
 
-    /// Returns the figures of our allocator and of one peer for two workloads.
     fn overheads(ours: [f64; 2], lean: [f64; 2]) -> Figures {
         let mut figures = Figures::example(&[("ours", ours[0]), ("lean", lean[0])]);
         let second = [ours[1], lean[1]].map(|value| Some(Figure::plain(value)));

@@ -1,5 +1,4 @@
-//! Runs workers. A worker is a program that introduces itself and then runs the workloads that the
-//! bench asks for.
+//! Runs workers, which are programs that introduce themselves and then run workloads.
 
 use std::{ffi::OsString, path::PathBuf, process::Command};
 
@@ -11,7 +10,6 @@ use testkit::pythons::clean_command;
 use super::{entrant::Entrant, machine};
 use crate::process;
 
-/// A program, and the arguments and environment that it gets with every question.
 #[derive(Debug)]
 pub(super) struct Program {
     pub(super) path: PathBuf,
@@ -20,7 +18,6 @@ pub(super) struct Program {
 }
 
 impl Program {
-    /// Returns a command that runs `tool` in the environment that the program needs.
     fn under(&self, tool: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = clean_command(tool);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -34,18 +31,15 @@ impl Program {
     }
 }
 
-/// A program that has told us which workloads it can run.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) entrant: Entrant,
     program: Program,
     pub(super) introduction: Introduction,
-    /// The versions of the allocator's package and of its library, as far as they are known.
     pub(super) version: String,
 }
 
 impl Worker {
-    /// Asks `program` which workloads it can run, and returns it as a worker.
     pub(super) fn introduced(entrant: Entrant, program: Program) -> Result<Self> {
         let introduction = program.ask::<Introduction>(&["list"])?;
         let mut versions = Vec::new();
@@ -56,14 +50,12 @@ impl Worker {
         Ok(Self { entrant, program, introduction, version: versions.join(", ") })
     }
 
-    /// Runs `workload` in a separate process. The process first runs one chunk to warm up, and then
-    /// `chunks` chunks that are measured.
+    /// Runs `workload` in a separate process, with one chunk to warm up and `chunks` measured ones.
     pub(super) fn run(&self, workload: &str, chunks: u32) -> Result<Answer> {
         let answer = self.program.ask(&["run", workload, &chunks.to_string()]);
         answer.with_context(|| format!("{}: {workload}", self.entrant.name))
     }
 
-    /// Returns a command that runs the worker's loop `name` under `tool`, such as valgrind.
     pub(super) fn watched(&self, tool: &str, options: &[&str], name: &str) -> Command {
         let mut command = self.program.under(tool);
         command.args(options).arg(&self.program.path).args(["count", name]);

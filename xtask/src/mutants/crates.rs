@@ -4,15 +4,11 @@ use anyhow::{Context, Result};
 
 use crate::workspace;
 
-/// A shipping crate.
 pub(super) struct Crate {
-    /// The name of the crate's folder in `crates`.
     pub(super) folder: &'static str,
     pub(super) package: &'static str,
-    /// True if the crate has loom models.
     pub(super) loom: bool,
-    /// The crates that are built on this one. Their tests run if this crate's own tests notice
-    /// nothing.
+    /// The crates built on this one, whose tests run if this crate's own tests notice nothing.
     pub(super) above: &'static [&'static str],
 }
 
@@ -32,20 +28,17 @@ impl Crate {
         Self { folder: name, package: name, loom, above }
     }
 
-    /// Returns true if the crate's integration tests run for each mutant. The integration tests of
-    /// `cpython` do not, because they need a library build and a Python for each mutant, which
-    /// takes too long.
+    /// Returns true if the crate's integration tests run for each mutant. Those of `cpython` take
+    /// too long.
     pub(super) fn has_integration_tests(&self) -> bool {
         let tests = workspace::root().join("crates").join(self.folder).join("tests");
         self.folder != "cpython" && tests.is_dir()
     }
 }
 
-/// Returns the crates with these names, or all crates except `cpython` if `names` is empty.
 pub(super) fn chosen(names: &[String]) -> Result<Vec<&'static Crate>> {
     if names.is_empty() {
-        // Most code of `cpython` runs only inside a Python process, so its unit tests would not
-        // notice a mutant.
+        // Most code of `cpython` runs only inside a Python process, so unit tests notice little.
         return Ok(ALL.iter().filter(|krate| krate.folder != "cpython").collect());
     }
     let find = |name: &String| {

@@ -4,12 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 
-/// The text of the list. A line that is not indented is the name of a mutant as the report prints
-/// it, but without the line number. The indented lines below the name give the reason why no test
-/// can notice the mutant.
+/// The names of mutants without line numbers, each followed by an indented reason.
 const LIST: &str = include_str!("equivalent.txt");
 
-/// Returns the reason for each listed mutant, by the mutant's name.
 pub(super) fn listed() -> Result<BTreeMap<String, String>> {
     parse(LIST)
 }

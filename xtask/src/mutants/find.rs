@@ -1,4 +1,4 @@
-//! Finds all mutants of some crates: the mutants that cargo-mutants lists, and our own mutants.
+//! Finds all mutants of some crates.
 
 use std::{collections::HashMap, path::PathBuf, process::Command};
 
@@ -13,8 +13,7 @@ use super::{
 };
 use crate::{process, workspace};
 
-/// Returns every mutant of `crates` in a fixed order. `tree` is a copy of the project in which
-/// nothing is built, so we may change its files for cargo-mutants.
+/// Returns every mutant of `crates` in a fixed order, and may change the files of `tree`.
 pub(super) fn all(tree: &Tree, crates: &[&'static Crate]) -> Result<Vec<Mutant>> {
     let mut scans = HashMap::new();
     for krate in crates {
@@ -35,13 +34,11 @@ pub(super) fn all(tree: &Tree, crates: &[&'static Crate]) -> Result<Vec<Mutant>>
     Ok(all)
 }
 
-/// Replaces the word `unsafe` of functions by spaces, so that no other character of `text` moves.
-/// cargo-mutants skips unsafe functions, but most functions of an allocator are unsafe.
+/// Replaces the word `unsafe` of functions by spaces, because cargo-mutants skips unsafe functions.
 fn show_unsafe_functions(text: &str) -> String {
     text.replace("unsafe fn ", "       fn ").replace("unsafe extern ", "       extern ")
 }
 
-/// A mutant in the form in which cargo-mutants lists it.
 #[derive(Deserialize)]
 struct Listed {
     file: String,
@@ -55,7 +52,7 @@ struct Span {
     end: Place,
 }
 
-/// A position in a file. The line and the column (in characters) are counted from 1.
+/// A line and a column in characters, both counted from 1.
 #[derive(Deserialize)]
 struct Place {
     line: usize,
@@ -63,9 +60,7 @@ struct Place {
 }
 
 impl Listed {
-    /// Converts the listed mutant to our type. Returns `None` if the changed code is not compiled
-    /// on this system or is not measured, or if the change would make a pointer from a number,
-    /// which does not compile.
+    /// Converts the listed mutant, or returns `None` if its code is not measured or cannot compile.
     fn mutant(&self, scans: &HashMap<String, Scan>) -> Option<Mutant> {
         let scan = scans.get(&self.file)?;
         if self.replacement.contains("NonNull::") {
@@ -97,8 +92,6 @@ fn list(tree: &Tree, crates: &[&Crate]) -> Result<Vec<Listed>> {
     serde_json::from_str(&listed).context("cargo-mutants printed an unknown format")
 }
 
-/// Returns the path of cargo-mutants. Installs cargo-mutants below the target folder if it is
-/// missing.
 fn installed() -> Result<PathBuf> {
     let root = workspace::target_dir().join("tools");
     let tool = root.join("bin/cargo-mutants");

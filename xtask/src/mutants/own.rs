@@ -1,6 +1,4 @@
-//! Finds our own mutants, which cargo-mutants does not list. Also finds the code that is not
-//! measured: tests, implementations of `Debug` and `Display`, and code that is not compiled on this
-//! system.
+//! Finds our own mutants, which cargo-mutants does not list, and the code that is not measured.
 
 use std::{env::consts, fs, ops::Range, path::Path, sync::Arc};
 
@@ -19,26 +17,22 @@ use super::{
 };
 use crate::workspace;
 
-/// A source file of a crate, and the changes that our own mutants make to it.
 pub(super) struct Scan {
     krate: &'static str,
     pub(super) source: Arc<Source>,
     changes: Vec<(Kind, Range<usize>, String)>,
-    /// The ranges of code that is not measured.
+    /// Code that is not measured: tests, `Debug` and `Display`, and code for other systems.
     excluded: Vec<Range<usize>>,
-    /// The range and the name of every function. A nested function comes after the function that
-    /// contains it.
+    /// The range and the name of every function, outer functions first.
     functions: Vec<(Range<usize>, String)>,
     /// The names of the modules that are in files of their own.
     modules: Vec<String>,
     /// The `impl` or trait that contains the visited code.
     owner: Option<String>,
-    /// The range of the visited function's statement, if the function has only one. We do not
-    /// delete this statement, because cargo-mutants already deletes the whole body.
+    /// The only statement of the visited function, whose deletion cargo-mutants already lists.
     only: Option<Range<usize>>,
 }
 
-/// Scans the source files of `krate` that are compiled on this system.
 pub(super) fn scan(krate: &'static Crate) -> Result<Vec<Scan>> {
     let mut scans = Vec::new();
     let mut files = vec![format!("crates/{}/src/lib.rs", krate.folder)];
@@ -47,8 +41,7 @@ pub(super) fn scan(krate: &'static Crate) -> Result<Vec<Scan>> {
             .with_context(|| format!("cannot read {path}"))?;
         let scan = Scan::new(krate.folder, path, text)?;
         let modules = scan.modules.iter().map(|module| scan.file_of(module));
-        // We skip the file of the heap's invariant checks. Only tests call these checks, and no
-        // other test asserts what they assert, so most mutants in this file would survive.
+        // No test checks the heap's own invariant checks, so most of their mutants would survive.
         files.extend(modules.filter(|file| !file.ends_with("/check.rs")));
         scans.push(scan);
     }
@@ -72,13 +65,12 @@ impl Scan {
         Ok(scan)
     }
 
-    /// Returns our own mutants of the file.
     pub(super) fn mutants(&self) -> impl Iterator<Item = Mutant> {
         let changes = self.changes.iter();
         changes.filter_map(|(kind, range, text)| self.mutant(*kind, range.clone(), text.clone()))
     }
 
-    /// Returns the mutant that replaces `range`, or `None` if the code in `range` is not measured.
+    /// Returns the mutant that replaces `range`, or `None` if that code is not measured.
     pub(super) fn mutant(
         &self,
         kind: Kind,
@@ -112,8 +104,7 @@ impl Scan {
         self.changes.push((kind, range, replacement.into()));
     }
 
-    /// Excludes `node` from the measure if it is a test, or if its `cfg` does not hold on this
-    /// system. Returns true if `node` was excluded.
+    /// Excludes `node` and returns true if it is a test or not compiled on this system.
     fn excludes(&mut self, attributes: &[Attribute], node: &impl Spanned) -> bool {
         let excluded = attributes.iter().any(|attribute| {
             attribute.path().is_ident("test")
@@ -154,8 +145,7 @@ impl Scan {
     }
 
     fn negate(&mut self, condition: &Expr) {
-        // We negate only conditions that are calls, names or fields. cargo-mutants already changes
-        // conditions that have an operator, and the pattern of an `if let` cannot be negated.
+        // cargo-mutants changes conditions with operators, and `if let` cannot be negated.
         if matches!(condition, Expr::MethodCall(_) | Expr::Call(_) | Expr::Path(_) | Expr::Field(_))
         {
             let range = range(condition);
@@ -255,8 +245,7 @@ impl<'ast> Visit<'ast> for Scan {
         }
     }
 
-    // We do not change the length of an array type. A longer array has a different type, so the
-    // mutant would not compile.
+    // An array of another length has another type, so the mutant would not compile.
     fn visit_type_array(&mut self, _: &'ast syn::TypeArray) {}
 }
 
@@ -272,15 +261,13 @@ fn does_nothing(statement: &Stmt) -> bool {
     }
 }
 
-/// Returns true if `statement` can be deleted. Such a statement is a call, an assignment, or a
-/// block that contains only one of these, and its value is not used.
+/// Returns true if `statement` is a call or an assignment without a used value.
 fn can_go(statement: &Stmt) -> bool {
     match statement {
         Stmt::Local(local) => matches!(local.pat, Pat::Wild(_)),
         Stmt::Expr(expression, semicolon) => match expression {
             Expr::Call(_) | Expr::MethodCall(_) | Expr::Assign(_) => semicolon.is_some(),
-            // This is a compound assignment such as `+=`. The result of any other binary operator
-            // would be unused here, which causes a compiler warning, so there are none.
+            // A binary operator whose result is unused is a compound assignment.
             Expr::Binary(_) => semicolon.is_some(),
             Expr::Unsafe(block) => match &block.block.stmts[..] {
                 [Stmt::Expr(Expr::Call(_) | Expr::MethodCall(_) | Expr::Assign(_), None)] => {
@@ -294,8 +281,7 @@ fn can_go(statement: &Stmt) -> bool {
     }
 }
 
-/// Returns true or false if a test build on this system satisfies or does not satisfy the condition
-/// `cfg`. Returns `None` if that depends on more than the system.
+/// Returns whether `cfg` holds in tests on this system, or `None` if it depends on more.
 fn holds(cfg: &Meta) -> Option<bool> {
     match cfg {
         Meta::Path(name) => {
@@ -314,8 +300,7 @@ fn holds(cfg: &Meta) -> Option<bool> {
                 "target_os" => Some(value.value() == consts::OS),
                 "target_arch" => Some(value.value() == consts::ARCH),
                 "target_pointer_width" => Some(value.value() == usize::BITS.to_string()),
-                // Only the shared library enables the feature `static-tls`, and we do not run its
-                // tests here.
+                // Only the shared library enables `static-tls`, and its tests do not run here.
                 "feature" => Some(value.value() != "static-tls"),
                 _ => None,
             }
@@ -348,14 +333,13 @@ fn attributes(item: &Item) -> &[Attribute] {
     of_kinds!(Const Enum Fn Impl Macro Mod Static Struct Trait Use)
 }
 
-/// Returns the bodies of a `macro_rules!` that define items. The macro's parameters (`$name`) are
-/// parsed as plain names.
+/// Returns the bodies of a `macro_rules!` that define items, with `$name` parsed as a plain name.
 fn bodies(rules: TokenStream) -> Vec<File> {
     let groups = rules.into_iter().filter_map(|token| match token {
         TokenTree::Group(group) => Some(group),
         _ => None,
     });
-    // Each rule of the macro consists of a pattern and a body, so every second group is a body.
+    // Each rule consists of a pattern and a body.
     let bodies = groups.skip(1).step_by(2);
     bodies.filter_map(|body| syn::parse2(without_dollars(body.stream())).ok()).collect()
 }

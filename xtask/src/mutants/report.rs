@@ -1,5 +1,4 @@
-//! Reports the outcome of each mutant: a line as soon as it is known, a JSON file, and a table at
-//! the end.
+//! Reports the outcome of each mutant as lines, as a JSON file and as a table.
 
 use std::{
     fs,
@@ -16,7 +15,6 @@ use super::{
 };
 use crate::report::Table;
 
-/// The outcome of testing a mutant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub(super) enum Outcome {
@@ -32,13 +30,11 @@ pub(super) enum Outcome {
     Survived,
 }
 
-/// A mutant together with its outcome.
 #[derive(Debug, Serialize)]
 pub(super) struct Tried {
     #[serde(rename = "crate")]
     krate: &'static str,
     kind: Kind,
-    /// The file, the line, the function and the change, as one text.
     place: String,
     diff: String,
     #[serde(flatten)]
@@ -53,7 +49,6 @@ impl Tried {
     }
 }
 
-/// The outcomes of all mutants that were tested so far.
 #[derive(Serialize)]
 pub(super) struct Report {
     seed: u64,
@@ -70,8 +65,7 @@ impl Report {
         Self { seed, sample, tried: Vec::new(), file, started: Instant::now() }
     }
 
-    /// Adds `tried` to the report and prints a line for it. Then rewrites the JSON file, so that a
-    /// run that is interrupted keeps the outcomes found so far.
+    /// Adds `tried`, prints it, and saves the JSON file in case the run is interrupted.
     pub(super) fn add(&mut self, tried: Tried) -> Result<()> {
         let outcome = match &tried.outcome {
             Outcome::Unviable => "does not compile",
@@ -88,7 +82,6 @@ impl Report {
         fs::write(&self.file, json).with_context(|| format!("cannot write {}", self.file.display()))
     }
 
-    /// Prints the mutants that survived, and the counts for each crate.
     pub(super) fn print(&self) {
         for tried in &self.tried {
             let what = match tried.outcome {
@@ -111,8 +104,8 @@ impl Report {
     }
 }
 
-/// Returns a row of the table: the counts of the outcomes in `tried`, and the share of caught
-/// mutants. The share does not count mutants that do not compile or that are equivalent.
+/// Returns the counts of the outcomes, and the share of caught mutants among those that could be
+/// caught.
 fn row<'a>(name: &str, tried: impl Iterator<Item = &'a Tried> + Clone) -> [String; 7] {
     let count =
         |is_one: fn(&Outcome) -> bool| tried.clone().filter(|tried| is_one(&tried.outcome)).count();

@@ -17,8 +17,7 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Copies the project to `root`. Files that are already the same there are not written again,
-    /// so that cargo does not rebuild them.
+    /// Copies the project to `root`, without touching files that are already the same.
     pub(super) fn copy(root: PathBuf) -> Result<Self> {
         let files = workspace::files()?;
         let files: HashSet<_> = files.iter().map(Path::new).collect();
@@ -38,8 +37,6 @@ impl Tree {
         &self.root
     }
 
-    /// Replaces the contents of `file`. If the contents are already the same, the file is not
-    /// written.
     pub(super) fn write(&self, file: &Path, contents: &[u8]) -> Result<()> {
         let to = self.root.join(file);
         if fs::read(&to).is_ok_and(|present| present == contents) {
@@ -50,7 +47,6 @@ impl Tree {
         fs::write(&to, contents).with_context(|| format!("cannot write {}", to.display()))
     }
 
-    /// Applies `mutant`, runs `during`, and then restores the original file.
     pub(super) fn with<T>(&self, mutant: &Mutant, during: impl FnOnce() -> Result<T>) -> Result<T> {
         let file = Path::new(&mutant.source.path);
         self.write(file, mutant.mutated().as_bytes())?;
@@ -60,7 +56,6 @@ impl Tree {
     }
 }
 
-/// Removes the files below `folder` that are not listed in `files`.
 fn remove_others(root: &Path, folder: &Path, files: &HashSet<&Path>) -> io::Result<()> {
     for entry in fs::read_dir(root.join(folder))? {
         let entry = entry?;

@@ -1,5 +1,4 @@
-//! Tests a mutant: builds the tests, runs them stage by stage, and stops at the first stage that
-//! fails.
+//! Tests a mutant stage by stage, up to the first stage that fails.
 
 use std::{
     collections::BTreeMap,
@@ -19,10 +18,9 @@ use super::{
 };
 use crate::{loom, process};
 
-/// The features, beyond the default ones, that the tests of global-alloc need.
+/// The additional features that the tests of global-alloc need.
 const FEATURES: &str = "global-alloc/allocator-api2-02,global-alloc/allocator-api2-04";
 
-/// A stage of testing: one kind of tests of some packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Stage {
     tests: Tests,
@@ -34,11 +32,9 @@ enum Tests {
     Unit,
     Integration,
     Loom,
-    /// All tests of the crates that are built on the mutated crate.
     Above,
 }
 
-/// A copy of the project, and the usual duration of each stage, which is measured without a mutant.
 pub(super) struct Lab {
     tree: Tree,
     build: PathBuf,
@@ -46,8 +42,7 @@ pub(super) struct Lab {
 }
 
 impl Lab {
-    /// Copies the project into `folder`. Runs every stage that `sample` needs once without a
-    /// mutant, and fails if one of them fails.
+    /// Copies the project into `folder`, and runs every needed stage once without a mutant.
     pub(super) fn new(folder: &Path, crates: &[&'static Crate], sample: &[Mutant]) -> Result<Self> {
         let tree = Tree::copy(folder.join("tree"))?;
         let mut lab = Self { tree, build: folder.join("build"), usual: BTreeMap::new() };
@@ -70,7 +65,6 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Applies `mutant`, and runs the tests that may notice it stage by stage.
     pub(super) fn try_out(&self, mutant: &Mutant) -> Result<Outcome> {
         self.tree.with(mutant, || self.outcome(mutant))
     }
@@ -93,8 +87,7 @@ impl Lab {
         Ok(Outcome::Survived)
     }
 
-    /// Returns a command that runs the tests of `stage`. With `only_build`, the command only builds
-    /// them.
+    /// Returns a command that runs or only builds the tests of `stage`.
     fn command(&self, stage: Stage, only_build: bool) -> Command {
         let mut command = Command::new(env!("CARGO"));
         command.current_dir(self.tree.root()).env("CARGO_TARGET_DIR", &self.build);
@@ -135,15 +128,13 @@ impl Stage {
     }
 }
 
-/// Returns the stages for `mutant`, in the order in which they run. The quickest stage comes first.
+/// Returns the stages for `mutant`, the quickest first.
 fn stages(krate: &'static Crate, mutant: &Mutant) -> Vec<Stage> {
     let text = &mutant.source.text;
     let is_concurrent = text.contains("atomic") || text.contains("Mutex");
     let loom = krate.loom && is_concurrent;
     if mutant.kind == Kind::Ordering && loom {
-        // A normal test cannot notice a weaker ordering if this machine's processor orders memory
-        // more strictly than the code requires. Only loom explores all orders, so only loom models
-        // run.
+        // Only loom explores weaker orderings than this machine's processor has.
         return vec![Stage { tests: Tests::Loom, packages: slice::from_ref(&krate.package) }];
     }
     let of_crate = [

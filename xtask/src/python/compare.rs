@@ -1,8 +1,4 @@
 //! Compares the time and memory of Python programs on three allocators.
-//!
-//! Before the measured runs, each program runs once on our heap with counters. This run tells which
-//! share of the requests our heap answered, and it loads the program's files into the page cache.
-//! We do not measure it, because counting takes time.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -20,10 +16,8 @@ use crate::{
     workspace,
 };
 
-/// The names of the allocators, in the order of [`Side::ALL`].
 const NAMES: [&str; 3] = ["CPython", "malloc", "obmalloc"];
 
-/// Compares `programs` on each of `pythons`, and prints tables for each Python.
 pub(super) fn run(pythons: &[Python], programs: &[Program], rounds: usize) -> Result<()> {
     for python in pythons {
         ensure!(python.is_supported(), "obmalloc does not support {}", python.name());
@@ -68,8 +62,7 @@ fn compare(python: &Python, library: &Path, programs: &[Program], rounds: usize)
     Ok(())
 }
 
-/// Runs `program` on our heap with counters. Returns the text that the program printed, and the
-/// share of its requests that our heap answered.
+/// Runs `program` on our heap with counters, and returns its output and counts.
 fn count(python: &Python, library: &Path, program: &Program) -> Result<(Vec<u8>, Share)> {
     let reports = Reports::new()?;
     let mut command = Side::Obmalloc.command(python, library);
@@ -82,7 +75,6 @@ fn count(python: &Python, library: &Path, program: &Program) -> Result<(Vec<u8>,
     Ok((stdout, Share::of(reports.values())))
 }
 
-/// Returns the wall time, the processor time and the memory of each program on each allocator.
 fn figures(names: &[&String], costs: &[Vec<Vec<Cost>>]) -> [Figures; 3] {
     type Of = fn(&Cost) -> f64;
     let measures: [(_, _, Of); 3] = [

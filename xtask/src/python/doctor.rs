@@ -1,5 +1,4 @@
-//! Reports which allocator each of CPython's domains uses, in a Python and in a child process of
-//! it.
+//! Reports which allocator each of CPython's domains uses, in a Python and in its child.
 
 use std::{ffi::OsString, path::Path, process::Stdio};
 
@@ -12,14 +11,12 @@ use super::{
 };
 use crate::{report::Table, workspace};
 
-/// A Python program that starts another Python, as many real programs do.
 const PROGRAM: &str = "import subprocess, sys; \
                        subprocess.run([sys.executable, '-c', 'pass'], check=True)";
 
-/// The names of CPython's domains, in the order of the table.
 const DOMAINS: [&str; 3] = ["raw", "mem", "obj"];
 
-/// Starts each of `pythons` with `options`, examines it, and prints a table.
+/// Examines each of `pythons`, started with `options`, and prints a table.
 ///
 /// # Errors
 ///
@@ -49,8 +46,7 @@ pub(super) fn run(pythons: &[Python], options: &[OsString]) -> Result<()> {
     Ok(())
 }
 
-/// Runs `python`, which starts a child process. Returns the reports of both processes, and the text
-/// to show for a process that wrote no report.
+/// Runs `python` and a child process, and returns the reports of both.
 fn examine(
     python: &Python,
     library: &Path,
@@ -68,8 +64,7 @@ fn examine(
     Ok(([itself, reports.into_values().next()], silence))
 }
 
-/// Describes a process that wrote no report, in a run whose stderr is `stderr`. The description is
-/// the last line of `stderr` that mentions an error, or else its last line.
+/// Returns the line of `stderr` that best describes why a process wrote no report.
 fn silence(stderr: &str) -> String {
     let lines = || stderr.trim().lines();
     let error = lines().rfind(|line| line.contains("rror:"));
@@ -86,7 +81,6 @@ fn state(report: &Report) -> String {
     format!("not in force: {}", report.reason.as_deref().unwrap_or("no reason given"))
 }
 
-/// Returns the allocator of `domain`: CPython, obmalloc, or the file of another library.
 fn server<'a>(report: &'a Report, domain: &str) -> &'a str {
     match report.domains.get(domain) {
         None => "?",

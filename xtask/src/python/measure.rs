@@ -1,9 +1,7 @@
 //! Runs a program once, and measures its time and memory.
 //!
-//! The kernel counts two things for each child process: the processor time of the child's threads
-//! and of the children that it waited for, and the peak of its resident memory. When a process
-//! forks, the child begins with the resident memory of its parent. Our own process has some
-//! megabytes, which is less than any Python needs, so the peak is that of the Python.
+//! The peak of memory includes that of this process at the fork, which is less than any Python
+//! needs.
 
 use std::{
     fs::File,
@@ -16,22 +14,18 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// The time and memory that a run needed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cost {
-    /// The time from the start to the end of the process, in seconds.
+    /// The wall time in seconds.
     pub(super) wall: f64,
-    /// The processor time in seconds, including the time that the kernel spent on behalf of the
-    /// program.
+    /// The processor time in seconds, including the kernel's work.
     pub(super) cpu: f64,
     /// The peak of resident memory, in bytes.
     pub(super) peak: f64,
 }
 
-/// A run that succeeded.
 #[derive(Debug)]
 pub(super) struct Run {
-    /// The id of the process.
     pub(super) pid: u32,
     pub(super) cost: Cost,
     pub(super) stdout: Vec<u8>,
@@ -41,8 +35,7 @@ pub(super) struct Run {
 ///
 /// # Errors
 ///
-/// Fails if `command` cannot be started, or if it fails. The error contains the text that the
-/// command printed.
+/// Fails if `command` cannot be started or fails. The error contains its output.
 pub(super) fn run(command: &mut Command) -> Result<Run> {
     let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
     command.stdin(Stdio::null()).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
@@ -57,8 +50,7 @@ pub(super) fn run(command: &mut Command) -> Result<Run> {
         bail!("{command:?}: {status}\n{}", String::from_utf8_lossy(&printed));
     }
     let cpu = seconds(usage.ru_utime) + seconds(usage.ru_stime);
-    // The kernel reports the peak in units of 1,024 bytes, except on macOS, where the unit is a
-    // byte.
+    // The kernel reports the peak in KiB, except on macOS.
     let unit = if cfg!(target_os = "macos") { 1.0 } else { 1024.0 };
     Ok(Run { pid, cost: Cost { wall, cpu, peak: usage.ru_maxrss as f64 * unit }, stdout })
 }
@@ -68,13 +60,12 @@ fn wait(child: Child) -> io::Result<(ExitStatus, libc::rusage)> {
     let mut status = 0;
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     loop {
-        // SAFETY: `child` was not waited for before, so its id is still valid. Both pointers are
-        // valid for writes.
+        // SAFETY: nobody has waited for `child` yet, so its id is valid. Both pointers are valid
+        // for writes.
         let pid =
             unsafe { libc::wait4(child.id().cast_signed(), &mut status, 0, usage.as_mut_ptr()) };
         if pid >= 0 {
-            // SAFETY: `usage` was zeroed and consists only of numbers, for which zero is a valid
-            // value.
+            // SAFETY: zero is a valid value for every number of a `rusage`.
             return Ok((ExitStatus::from_raw(status), unsafe { usage.assume_init() }));
         }
         let error = io::Error::last_os_error();

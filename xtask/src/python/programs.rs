@@ -1,5 +1,4 @@
-//! Chooses the Python programs to run: the program that the user names, or those of
-//! `examples/python`.
+//! Chooses the Python programs to run.
 
 use std::{ffi::OsString, fs, path::PathBuf};
 
@@ -7,19 +6,14 @@ use anyhow::{Context, Result};
 
 use crate::workspace;
 
-/// A program for Python.
 #[derive(Clone, Debug)]
 pub(super) struct Program {
-    /// The name of the program in tables.
     pub(super) name: String,
-    /// The arguments that are passed to Python.
     pub(super) args: Vec<OsString>,
-    /// True if the program belongs to `examples/python`. Such a program prints the same text in
-    /// every run.
+    /// True for a program of `examples/python`, which prints the same text in every run.
     pub(super) bundled: bool,
 }
 
-/// Returns the program that `args` describes, or the bundled programs if `args` is empty.
 pub(super) fn chosen(args: &[OsString]) -> Result<Vec<Program>> {
     if args.is_empty() {
         return bundled();
@@ -43,7 +37,6 @@ fn bundled() -> Result<Vec<Program>> {
     Ok(paths.into_iter().map(program).collect())
 }
 
-/// Returns the first line of a command, cut off if it is long.
 fn shortened(text: &str) -> String {
     const LONGEST: usize = 40;
     let line = text.lines().next().unwrap_or_default();

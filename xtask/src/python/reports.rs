@@ -1,11 +1,6 @@
 //! Reads the reports that our library writes about the processes into which it was loaded.
 //!
-//! ```text
-//!   OBMALLOC_STATS=FOLDER/%p.json ─► a Python, and the Pythons that it starts ─► a file for each
-//! ```
-//!
-//! A process that is killed writes no report. Neither does a process that ends with `_exit`, such
-//! as a forked worker.
+//! A process that is killed or calls `_exit` writes no report.
 
 use std::{collections::BTreeMap, fs, process::Command};
 
@@ -13,25 +8,20 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use tempfile::TempDir;
 
-/// The report about one process.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Report {
     /// True if our heap is the allocator of the domains `mem` and `obj`.
     pub(crate) in_force: bool,
-    /// The reason why our heap is not in force, if it is not.
     pub(crate) reason: Option<String>,
-    /// The domains `raw`, `mem` and `obj`, by name.
     pub(crate) domains: BTreeMap<String, Domain>,
     /// The small requests that our heap answered from its pools.
     pub(crate) served: Option<Requests>,
 }
 
-/// The allocator of one of CPython's domains, and its counts of requests.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Domain {
-    /// The allocator of the domain: `CPython`, `obmalloc`, or `library` for another library.
+    /// The allocator: `CPython`, `obmalloc`, or `library` for another library.
     pub(crate) served_by: String,
-    /// The file that contains the domain's allocator functions.
     pub(crate) library: String,
     /// The requests for at most 512 bytes.
     small: Option<Requests>,
@@ -39,13 +29,11 @@ pub(crate) struct Domain {
     large: Option<Requests>,
 }
 
-/// A count of requests.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(crate) struct Requests {
     requests: u64,
 }
 
-/// A temporary folder into which our library writes its reports.
 #[derive(Debug)]
 pub(crate) struct Reports {
     folder: TempDir,
@@ -61,15 +49,13 @@ impl Reports {
         command.env("OBMALLOC_STATS", self.folder.path().join("%p.json"));
     }
 
-    /// Reads the reports, and returns them by process id.
     pub(crate) fn read(&self) -> Result<BTreeMap<u32, Report>> {
         let mut reports = BTreeMap::new();
         for entry in fs::read_dir(self.folder.path())? {
             let path = entry?.path();
             let pid = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
             let text = fs::read_to_string(&path)?;
-            // A process that is killed while it writes leaves an incomplete report, which we
-            // ignore.
+            // A process that is killed while it writes leaves an incomplete report.
             if let (Some(pid), Ok(report)) = (pid, serde_json::from_str(&text)) {
                 reports.insert(pid, report);
             }
@@ -78,7 +64,6 @@ impl Reports {
     }
 }
 
-/// The share of the requests of one or more processes that our pools answered.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Share {
     served: u64,
@@ -101,12 +86,11 @@ impl Share {
         share
     }
 
-    /// Returns the share of the requests for at most 512 bytes that our pools answered.
+    /// Returns the share of the requests for at most 512 bytes.
     pub(crate) fn of_small(self) -> f64 {
         self.served as f64 / self.small.max(1) as f64
     }
 
-    /// Returns the share of all requests that our pools answered.
     pub(crate) fn of_all(self) -> f64 {
         self.served as f64 / self.all.max(1) as f64
     }

@@ -13,8 +13,6 @@ use testkit::pythons::Python;
 use super::programs::Program;
 use crate::workspace;
 
-/// Returns a command that runs `python` with our library preloaded. The environment is otherwise
-/// that of the user.
 pub(super) fn preloaded(python: &Python, library: &Path) -> Command {
     let mut preload = OsString::from(library);
     if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
@@ -26,8 +24,7 @@ pub(super) fn preloaded(python: &Python, library: &Path) -> Command {
     command
 }
 
-/// Runs `programs` with each of `pythons`. If a program fails, exits with the status of that
-/// program.
+/// Runs `programs` with each of `pythons`, and exits with the status of a program that fails.
 pub(super) fn run(pythons: &[Python], programs: &[Program], stats: bool) -> Result<()> {
     let library = workspace::build_library()?;
     for python in pythons {
@@ -42,8 +39,7 @@ pub(super) fn run(pythons: &[Python], programs: &[Program], stats: bool) -> Resu
             }
             let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
             if !status.success() {
-                // If a signal killed the program, we exit with 128 plus the signal's number, as a
-                // shell does.
+                // A shell adds 128 to the number of the signal that killed a program.
                 let killed = || 128 + status.signal().unwrap_or_default();
                 process::exit(status.code().unwrap_or_else(killed));
             }

@@ -4,19 +4,16 @@ use std::{path::Path, process::Command};
 
 use testkit::pythons::Python;
 
-/// An allocator of small objects. Environment variables make a Python use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
     /// CPython's own allocator, `pymalloc`.
     CPython,
-    /// The C library's allocator `malloc`, for every request.
+    /// The C library's allocator, for every request.
     Malloc,
-    /// Our heap.
     Obmalloc,
 }
 
-/// The environment variables that choose an allocator, or that make Python allocate more than the
-/// program itself does. We remove them.
+/// The environment variables to remove, because they change what Python allocates.
 const VARIABLES: [&str; 7] = [
     "PYTHONMALLOC",
     "PYTHONMALLOCSTATS",
@@ -30,9 +27,9 @@ const VARIABLES: [&str; 7] = [
 impl Side {
     pub(super) const ALL: [Self; 3] = [Self::CPython, Self::Malloc, Self::Obmalloc];
 
-    /// Returns a command that runs `python` on this allocator. The command fixes the seed of
-    /// Python's string hashes unless the user sets another seed. The hashes are then the same in
-    /// every run, so all runs do the same work.
+    /// Returns a command that runs `python` on this allocator.
+    ///
+    /// A fixed seed makes the hashes of strings, and thus the work, the same in every run.
     pub(super) fn command(self, python: &Python, library: &Path) -> Command {
         let mut command = Command::new(&python.executable);
         for variable in VARIABLES {

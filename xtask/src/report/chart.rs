@@ -1,18 +1,11 @@
 //! An SVG chart of ratios, with a row for each workload and a dot for each pair of contenders.
-//!
-//! ```text
-//!   pair 64     ●  ●●   ┊
-//!   batch same      ●   ┊  ●        left of the line, the first of the pair needs less
-//!              0.25 0.5 1  2
-//! ```
 
 use super::{
     figures::{Figures, Pair},
     html::escaped,
 };
 
-/// The colours of the dots: the palette of Okabe and Ito, which people with colour blindness can
-/// tell apart, and two more.
+/// The palette of Okabe and Ito for people with colour blindness, and two more colours.
 const COLOURS: [&str; 9] = [
     "#000000", "#d55e00", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#787878",
     "#8c564b",
@@ -21,13 +14,10 @@ const COLOURS: [&str; 9] = [
 /// The horizontal positions where the plot begins and ends, in pixels.
 const PLOT: (f64, f64) = (220.0, 960.0);
 
-/// The height of the legend above the first row, in pixels.
 const LEGEND: f64 = 40.0;
 
-/// The height of a row, in pixels.
 const ROW: f64 = 24.0;
 
-/// Draws the ratios of `pairs`. `names` contains one name for each pair.
 pub(crate) fn chart(figures: &Figures, pairs: &[Pair], names: &[&str]) -> String {
     let ratio = |row: usize, pair: &Pair| figures.ratio(row, *pair);
     let rows = 0..figures.rows.len();
@@ -82,8 +72,7 @@ mod tests {
         for text in [">w<", ">a<", ">b<", "<title>0.50</title>"] {
             assert!(svg.contains(text), "{text} in {svg}");
         }
-        // There are two dots in the legend and only one dot for a ratio, because a division by zero
-        // gives no ratio.
+        // There are two dots in the legend and one for the only ratio.
         assert_eq!(svg.matches("<circle").count(), 3);
     }
 }

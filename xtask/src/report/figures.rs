@@ -1,36 +1,30 @@
-//! The figures of several contenders for several workloads, the ratios between contenders, and the
-//! means of these ratios.
+//! Figures of several contenders for several workloads, their ratios and means.
 
 use benches::figures::{geometric_mean, median, spread};
 
 use super::table::{Cell, Table};
 
-/// A quantity that is measured, such as time or memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Measure {
     pub(crate) name: &'static str,
     pub(crate) unit: &'static str,
-    /// The number of decimals of a figure below 1,000. Larger figures have no decimals. A ratio has
-    /// the same number of decimals, but at least two.
+    /// The decimals of figures below 1,000. Ratios have at least two decimals.
     pub(crate) decimals: usize,
 }
 
-/// The amount of time or memory that one contender needed for one workload.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Figure {
     pub(crate) value: f64,
-    /// The interquartile range of the values of all rounds, divided by their median. `None` if
-    /// there is only one value.
+    /// The interquartile range of several rounds, divided by their median.
     pub(crate) spread: Option<f64>,
 }
 
 impl Figure {
-    /// Returns a figure without a spread.
     pub(crate) fn plain(value: f64) -> Self {
         Self { value, spread: None }
     }
 
-    /// Returns the median of `rounds`. The figure has a spread if there are several rounds.
+    /// Returns the median of `rounds`, with a spread if there are several.
     ///
     /// # Panics
     ///
@@ -47,22 +41,21 @@ impl Figure {
     }
 }
 
-/// The figures of one measure, as a table. A row is a workload, and a column is a contender.
+/// The figures of one measure, with a row for each workload and a column for each contender.
 #[derive(Debug)]
 pub(crate) struct Figures {
     pub(crate) measure: Measure,
     pub(crate) columns: Vec<String>,
     pub(crate) rows: Vec<(String, Vec<Option<Figure>>)>,
-    /// The geometric means to show: the name of each mean, and the rows that it covers.
+    /// The geometric means to show: the name of each, and the rows that it covers.
     pub(crate) means: Vec<(String, Vec<usize>)>,
 }
 
-/// Two columns of a table. The ratio of a pair is the first column divided by the second.
+/// Two columns. Their ratio is the first divided by the second.
 pub(crate) type Pair = (usize, usize);
 
 impl Figures {
-    /// Creates figures from `runs`, which contains the results of each row, by column and then by
-    /// round.
+    /// Creates figures from the results of each row, by column and then by round.
     pub(crate) fn of_runs<T>(
         measure: Measure,
         columns: &[&str],
@@ -77,7 +70,6 @@ impl Figures {
         Self::new(measure, columns.iter().map(ToString::to_string).collect(), rows)
     }
 
-    /// Creates figures with a single mean, which covers every row.
     pub(crate) fn new(
         measure: Measure,
         columns: Vec<String>,
@@ -91,27 +83,24 @@ impl Figures {
         Some(self.rows[row].1[column]?.value)
     }
 
-    /// Returns true if `column` has a figure in any row.
     pub(crate) fn has(&self, column: usize) -> bool {
         self.rows.iter().any(|(_, figures)| figures[column].is_some())
     }
 
-    /// Returns the ratio of `pair` in `row`, or `None` if a figure is missing or the second figure
-    /// is zero.
+    /// Returns the ratio of `pair` in `row`, unless a figure is missing or the divisor is zero.
     pub(crate) fn ratio(&self, row: usize, (over, under): Pair) -> Option<f64> {
         let under = self.value(row, under).filter(|under| *under > 0.0)?;
         Some(self.value(row, over)? / under)
     }
 
-    /// Returns the geometric mean of the ratios of `pair` in `rows`, or `None` if no row has a
-    /// ratio.
     pub(crate) fn mean(&self, rows: &[usize], pair: Pair) -> Option<f64> {
         let ratios: Vec<_> = rows.iter().filter_map(|row| self.ratio(*row, pair)).collect();
         (!ratios.is_empty()).then(|| geometric_mean(ratios))
     }
 
-    /// Makes a table of the columns `shown`, the ratios of `pairs`, and the means of these ratios.
-    /// The table omits workloads without any figure. Returns `None` if no row is left.
+    /// Returns a table of the columns `shown`, the ratios of `pairs`, and their means.
+    ///
+    /// Workloads without any figure are omitted. Returns `None` if no row is left.
     pub(crate) fn table(&self, first: &str, shown: &[usize], pairs: &[Pair]) -> Option<Table> {
         let mut header = vec![first.to_owned()];
         header.extend(shown.iter().map(|column| self.columns[*column].clone()));

@@ -1,19 +1,16 @@
-//! The parts of a report. A report can be printed as text or written as an HTML page.
+//! The parts of a report, which is printed as text or written as an HTML page.
 
 use std::fmt;
 
 use super::{html::escaped, table::Table};
 
-/// A part of a report.
 #[derive(Debug)]
 pub(crate) enum Part {
     Heading(String),
     Line(String),
-    /// Lines that form one list.
     List(Vec<String>),
-    /// A caption and a table.
     Table(String, Table),
-    /// A caption and a table, which an HTML page shows only after a click on the caption.
+    /// A caption and a table, which an HTML page shows only after a click.
     Folded(String, Table),
     /// An SVG image, which appears only in an HTML page.
     Chart(String),
@@ -61,7 +58,6 @@ th:first-child, td:first-child { text-align: left } td.loss { background: #fde0d
 details { margin: 0.5em 0 }
 ";
 
-/// Returns an HTML page that contains everything it needs, so that no other file must be loaded.
 pub(crate) fn page(title: &str, parts: &[Part]) -> String {
     let title = escaped(title);
     let body: String = parts.iter().map(Part::html).collect();

@@ -1,31 +1,23 @@
 //! The order in which the contenders of a measurement run.
 //!
-//! ```text
-//!   round 0   first program: A B C   second program: A B C   …
-//!   round 1   first program: B C A   second program: B C A   …
-//! ```
-//!
-//! All contenders take turns within a round. Whatever slows the machine down for a while therefore
-//! affects all of them alike. The order rotates from round to round, so each contender runs first
-//! equally often.
+//! Contenders take turns, so that a slow phase of the machine affects all of them alike.
 
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Returns a bar that shows the progress of a measurement of `runs` runs.
 pub(crate) fn progress_bar(runs: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} ({elapsed}, {eta} left)");
     ProgressBar::new(runs as u64).with_style(style.expect("the template is well-formed"))
 }
 
-/// Returns the numbers from 0 to `count - 1`, beginning with `turn` (modulo `count`) and wrapping
-/// around.
+/// Returns the numbers below `count`, beginning with `turn` and wrapping around.
 pub(crate) fn rotated(count: usize, turn: usize) -> impl Iterator<Item = usize> {
     (0..count).map(move |place| (place + turn) % count)
 }
 
-/// Runs each of `programs` on each of `sides` in every round, and returns the results of `run`. The
-/// result is indexed by program, then by side, then by round.
+/// Runs each of `programs` on each of `sides` in every round.
+///
+/// The results are indexed by program, then by side, then by round.
 ///
 /// # Errors
 ///

@@ -6,19 +6,17 @@ use comfy_table::{CellAlignment, TableStyle, presets};
 
 use super::html::escaped;
 
-/// A table with a header and rows. Every column except the first contains numbers and is aligned to
-/// the right.
+/// A table whose columns contain numbers, except for the first column.
 #[derive(Debug)]
 pub(crate) struct Table {
     header: Vec<String>,
     rows: Vec<Vec<Cell>>,
 }
 
-/// A cell of a table.
 #[derive(Debug)]
 pub(crate) struct Cell {
     text: String,
-    /// True if an HTML page highlights the cell, because the ratio in it is a loss.
+    /// True if an HTML page highlights the ratio as a loss.
     is_loss: bool,
 }
 
@@ -29,8 +27,7 @@ impl<T: Into<String>> From<T> for Cell {
 }
 
 impl Cell {
-    /// Returns a cell with the ratio of our allocator to another one. If the ratio is above 1, our
-    /// allocator needs more, so the cell is marked as a loss.
+    /// Returns a cell with the ratio of our allocator to another. A ratio above 1 is a loss.
     pub(super) fn ratio(ratio: Option<f64>, decimals: usize) -> Self {
         let text = ratio.map_or("–".to_owned(), |ratio| format!("{ratio:.decimals$}"));
         Self { text, is_loss: ratio.is_some_and(|ratio| ratio > 1.0) }
@@ -51,12 +48,10 @@ impl Table {
         self.rows.push(cells.into_iter().map(Into::into).collect());
     }
 
-    /// Returns the table in Markdown.
     pub(crate) fn markdown(&self) -> String {
         self.styled(presets::ASCII_MARKDOWN).to_string()
     }
 
-    /// Returns the table in HTML.
     pub(super) fn html(&self) -> String {
         let row = |cells: String| format!("<tr>{cells}</tr>\n");
         let header = self.header.iter().map(|name| format!("<th>{}</th>", escaped(name)));

@@ -22,26 +22,19 @@ use crate::{
     python::reports::{Report, Reports},
 };
 
-/// The time that we allow in addition to the time limit of CPython's test runner. In this time, the
-/// runner can print where the tests hung.
+/// The additional time in which CPython's test runner can print where the tests hung.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// The end of the reason for not using our heap that a process reports if a test made it use one of
-/// CPython's allocators.
+/// The end of the reason in a report if a test chose one of CPython's allocators.
 pub(super) const REQUESTED: &str = " makes CPython use allocators of its own";
 
-/// The end of the reason for not using our heap that a process reports if a test installed a tracer
-/// or a hook above our heap and did not remove it.
+/// The end of the reason in a report if a test left a tracer or a hook above our heap.
 const HOOKED: &str = "other functions were put over it";
 
-/// The results of running a test file once.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    /// The outcome of each test, and of the file as a whole.
     pub(super) outcomes: Outcomes,
-    /// The text that the run printed.
     pub(super) output: String,
-    /// The processes into which our library was loaded.
     pub(super) processes: Processes,
 }
 
@@ -50,14 +43,12 @@ pub(super) struct Attempt {
 pub(super) struct Processes {
     /// True if the process that ran the tests was on our heap.
     itself: bool,
-    /// The number of processes that were on our heap.
     pub(super) ours: usize,
-    /// The number of processes that were not on our heap, by the reason that they reported.
+    /// The number of other processes, by the reason that they reported.
     pub(super) others: BTreeMap<String, usize>,
 }
 
 impl Processes {
-    /// Counts the processes in `reports`. `pid` is the process that ran the tests.
     fn of(reports: &BTreeMap<u32, Report>, pid: u32) -> Self {
         let itself = reports.get(&pid).is_some_and(|report| report.in_force);
         let mut processes = Self { itself, ..Self::default() };
@@ -79,7 +70,6 @@ impl Processes {
     }
 }
 
-/// Runs `file` on `python`. Preloads `library` if it is given.
 pub(super) fn run(python: &Python, file: File, library: Option<&Path>) -> Result<Attempt> {
     let folder = tempfile::tempdir()?;
     let (results, printed) = (folder.path().join("results.xml"), folder.path().join("output"));
@@ -91,8 +81,7 @@ pub(super) fn run(python: &Python, file: File, library: Option<&Path>) -> Result
     command.args(file.patterns().iter().flat_map(|pattern| ["-m", pattern]));
     command.env("PYTHONDONTWRITEBYTECODE", "1").current_dir(folder.path());
     if let Some(library) = library {
-        // We silence our library, because some tests start a Python with another allocator and
-        // check its stderr.
+        // Some tests check the stderr of a Python with another allocator.
         command.env("LD_PRELOAD", library).env("OBMALLOC", "quiet");
         reports.ask(&mut command);
     }
@@ -103,17 +92,14 @@ pub(super) fn run(python: &Python, file: File, library: Option<&Path>) -> Result
     let mut outcomes = outcomes(file, status, fs::read_to_string(&results).ok(), &output)?;
     let processes = Processes::of(&reports.read()?, pid);
     let is_unexplained = || !processes.itself || processes.unexplained().next().is_some();
-    // We add the outcome of one more test, which checks that our heap was in use. It passes if the
-    // process that ran the tests used our heap, and every other process either did so or had a
-    // reason that a test can cause. Without the library, this test always passes.
+    // An additional test checks that every process used our heap, unless a test prevented this.
     let failed = library.is_some() && is_unexplained();
     let outcome = if failed { Outcome::Failed } else { Outcome::Passed };
     outcome::add(&mut outcomes, &format!("{} on our heap", file.name), outcome);
     Ok(Attempt { outcomes, output, processes })
 }
 
-/// Starts `command` in its own process group, and waits at most `limit` for it to end. Then kills
-/// the processes that are left in the group.
+/// Runs `command` in its own process group for at most `limit`, and kills what is left of it.
 fn finish(command: &mut Command, limit: Duration) -> Result<(u32, ExitStatus)> {
     let started = Instant::now();
     reset_signals(command.process_group(0));
@@ -130,9 +116,7 @@ fn finish(command: &mut Command, limit: Duration) -> Result<(u32, ExitStatus)> {
     }
 }
 
-/// Makes `command` start with the default handlers of the signals that a terminal sends. A shell
-/// ignores some of these signals for the programs that it runs in the background. CPython's tests
-/// do not expect this, and test_threading then waits forever.
+/// Restores default signal handlers, because a shell lets background programs ignore some signals.
 fn reset_signals(command: &mut Command) {
     let reset = || {
         for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
@@ -141,12 +125,13 @@ fn reset_signals(command: &mut Command) {
         }
         Ok(())
     };
-    // SAFETY: between fork and exec, code must not allocate or take locks. `reset` does neither.
+    // SAFETY: `reset` neither allocates nor takes locks, as required between fork and exec.
     unsafe { command.pre_exec(reset) };
 }
 
-/// Returns the outcome of each test, and of the file as a whole. The outcome of the file covers
-/// what no single test shows: doctests, a crash, and a file that is skipped.
+/// Returns the outcome of each test, and of the file as a whole.
+///
+/// The file's own outcome covers doctests, crashes and skipped files.
 fn outcomes(
     file: File,
     status: ExitStatus,
@@ -205,11 +190,11 @@ mod tests {
     fn a_run_receives_an_interrupt_that_we_ignore() {
         let mut command = Command::new("sh");
         command.args(["-c", "kill -INT $$"]);
-        // SAFETY: ignoring a signal installs no handler function. Other processes that are started
-        // meanwhile may inherit the ignored signal, which does no harm.
+        // SAFETY: ignoring a signal installs no handler, and a child that inherits this comes to no
+        // harm.
         let before = unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
         let ended = finish(&mut command, Duration::from_secs(60));
-        // SAFETY: `before` is the handler that `signal` returned, which was set before.
+        // SAFETY: `before` is the handler that `signal` returned.
         unsafe { libc::signal(libc::SIGINT, before) };
         assert_eq!(ended.unwrap().1.signal(), Some(libc::SIGINT));
     }
@@ -224,8 +209,7 @@ mod tests {
     #[test]
     fn what_a_run_leaves_behind_is_killed() {
         let mut command = Command::new("sh");
-        // The background process `sleep` holds the pipe open, so reading from the pipe ends only
-        // when `sleep` is killed.
+        // `sleep` holds the pipe open, so reading ends only when `sleep` is killed.
         command.args(["-c", "sleep 1000 &"]).stdout(Stdio::piped());
         let mut child = command.process_group(0).spawn().unwrap();
         child.wait().unwrap();

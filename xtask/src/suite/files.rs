@@ -1,30 +1,23 @@
-//! The test files of CPython that are compared, and the tests whose outcome may differ with our
-//! library.
+//! The test files of CPython that are compared, and the tests that may differ with our library.
 
 use std::time::Duration;
 
-/// A test file of CPython that is compared, or a part of such a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct File {
     pub(super) name: &'static str,
     pub(super) part: Part,
 }
 
-/// The Pythons on which a file runs if only the five-minute part of the comparison is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
-    /// The file runs on every Python.
     Everywhere,
-    /// The file runs on only one Python, because it takes longer. Successive files of this kind run
-    /// on different Pythons.
+    /// The file runs on only one Python, because it takes longer.
     Somewhere,
     /// The file does not run, because it takes minutes.
     Nowhere,
 }
 
-/// The files that are compared. The longest files come first, so that only short files are left at
-/// the end, when the parallel jobs wait for each other. Some files have another name in other
-/// versions of CPython, or do not exist in them.
+/// The files that are compared, the longest first so that parallel jobs end together.
 const FILES: [(Part, &str); 3] = [
     (
         Part::Nowhere,
@@ -44,15 +37,13 @@ const FILES: [(Part, &str); 3] = [
     ),
 ];
 
-/// Returns every file that is compared.
 pub(super) fn all() -> impl Iterator<Item = File> {
     let file = |part| move |name| File { name, part };
     FILES.into_iter().flat_map(move |(part, names)| names.split_whitespace().map(file(part)))
 }
 
 impl File {
-    /// Returns patterns that select the tests to run, or an empty list if all tests of the file
-    /// run.
+    /// Returns patterns of the tests to run, or none if all tests run.
     pub(super) fn patterns(self) -> &'static [&'static str] {
         match self.name {
             "test_capi" => &["*PyMem*", "*test_pymem*", "*test_pyobject*", "*test_set_nomemory*"],
@@ -60,7 +51,7 @@ impl File {
         }
     }
 
-    /// Returns the time after which we assume that the file hangs, even on a busy machine.
+    /// Returns the time after which the file counts as hanging, even on a busy machine.
     pub(super) fn longest(self) -> Duration {
         let minutes = match self.part {
             Part::Everywhere => 10,
@@ -71,29 +62,24 @@ impl File {
     }
 }
 
-/// The way in which our library may change the outcome of a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
-    /// The test may fail, provided that the heading of each failure contains this text.
+    /// The test may fail if the heading of each failure contains this text.
     Fails(&'static str),
-    /// The test may be skipped.
     IsSkipped,
 }
 
-/// The tests whose outcome our library may change, each with its file, its name, and the permitted
-/// change.
+/// The tests whose outcome our library may change: the file, the name, and the change.
 const PERMITTED: [(&str, &str, Change); 4] = [
-    // These tests ask CPython for the counters or the name of its own allocator, which is not in
-    // use.
+    // These tests ask for the counters or the name of CPython's own allocator.
     ("test_sys", "test_getallocatedblocks", Change::Fails("")),
     ("test_sys", "test_debugmallocstats", Change::Fails("")),
     ("test_cmd_line", "test_pythonmalloc", Change::Fails("(env_var=None, ")),
-    // This test is skipped if strace is installed and LD_PRELOAD is set.
+    // Skipped if strace is installed and LD_PRELOAD is set.
     ("test_subprocess", "test_vfork_used_when_expected", Change::IsSkipped),
 ];
 
-/// Returns true if our library may change the outcome of `test`, whose failures were printed under
-/// `headings`.
+/// Returns true if our library may change the outcome of `test`, given its failure headings.
 pub(super) fn may_differ<'a>(test: &str, mut headings: impl Iterator<Item = &'a str>) -> bool {
     let parts: Vec<_> = test.split('.').collect();
     let permitted =

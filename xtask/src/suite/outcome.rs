@@ -1,9 +1,7 @@
 //! Reads the outcome of each test from the results file and the printed output of a run.
 //!
-//! We read both, because neither is complete. The results file, in JUnit's format, names each test,
-//! with two exceptions: tests of which only a part failed (`subTest`), and failures outside of
-//! tests (`setUpClass`). The printed output has a heading for each failure, including these, but
-//! does not list all tests.
+//! The results file lacks failures of a `subTest` or of `setUpClass`. The printed output does not
+//! list all tests.
 
 use std::collections::BTreeMap;
 
@@ -13,29 +11,27 @@ use quick_xml::{
     events::{BytesStart, Event},
 };
 
-/// The outcome of a test. The outcomes are sorted from best to worst.
+/// The outcome of a test, from best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Outcome {
     Passed,
-    /// The test failed, and is declared as a test that fails.
+    /// The test failed as declared.
     ExpectedFailure,
     Skipped,
     Failed,
-    /// The outcome is unknown, because the file crashed, hung, or wrote no results.
+    /// The file crashed, hung, or wrote no results.
     Lost,
 }
 
-/// The outcome of each test, by name.
 pub(super) type Outcomes = BTreeMap<String, Outcome>;
 
-/// Adds the outcome of one run of `test`. If a test runs several times, its worst outcome is kept.
+/// Adds the outcome of one run of `test`, and keeps the worst outcome of all runs.
 pub(super) fn add(outcomes: &mut Outcomes, test: &str, outcome: Outcome) {
     let known = outcomes.entry(test.to_owned()).or_insert(outcome);
     *known = outcome.max(*known);
 }
 
-/// Reads results in JUnit's format. Each test is an element `testcase`, which has a child element
-/// unless the test passed.
+/// Reads results in JUnit's format, where a `testcase` without a child element passed.
 pub(super) fn of_junit(text: &str) -> Result<Outcomes> {
     let mut outcomes = Outcomes::new();
     let mut reader = Reader::from_str(text);
@@ -55,8 +51,7 @@ pub(super) fn of_junit(text: &str) -> Result<Outcomes> {
             }
             "output" => Outcome::ExpectedFailure,
             "skipped" => Outcome::Skipped,
-            // CPython writes an element `outcome` for a test that passed although it was expected
-            // to fail.
+            // CPython writes `outcome` for an unexpected success.
             "failure" | "error" | "outcome" => Outcome::Failed,
             _ => continue,
         };
@@ -66,31 +61,22 @@ pub(super) fn of_junit(text: &str) -> Result<Outcomes> {
     }
 }
 
-/// Returns the name of the test, or `None` if the element describes only a part of a test that
-/// failed.
+/// Returns the name of the test, or `None` if the element describes only a part of a test.
 fn name_of(tag: &BytesStart<'_>) -> Result<Option<String>> {
     let Some(name) = tag.try_get_attribute("name")? else { return Ok(None) };
     Ok(Some(name.normalized_value(XmlVersion::Implicit1_0)?.into_owned()))
 }
 
-/// Returns the tests that have a failure heading in the printed output, each with the text of its
-/// section:
-///
-/// ```text
-///   ======================================================================
-///   FAIL: test_sum (test.test_int.IntTest.test_sum) (base=3)
-///   ----------------------------------------------------------------------
-///   Traceback …
-/// ```
+/// Returns the tests with a failure heading in the output, each with the section below it.
 pub(super) fn failures(output: &str) -> Vec<(String, &str)> {
     const RULE: &str = "\n======================================================================\n";
     let sections = output.split(RULE).skip(1);
     sections.filter_map(|section| Some((failed_test(section.lines().next()?)?, section))).collect()
 }
 
-/// Returns the test that a failure heading names, such as `test.test_int.IntTest.test_sum`. Up to
-/// CPython 3.10, the parentheses in a heading contain only the class, so the name comes from the
-/// text before the parentheses.
+/// Returns the test that a failure heading names, such as `test.test_int.IntTest.test_sum`.
+///
+/// Up to CPython 3.10, the parentheses in a heading contain only the class.
 fn failed_test(heading: &str) -> Option<String> {
     let rest = heading.strip_prefix("FAIL: ").or_else(|| heading.strip_prefix("ERROR: "))?;
     let (name, rest) = rest.split_once(" (")?;

@@ -16,23 +16,18 @@ use super::{
 };
 use crate::tally::Tally;
 
-/// The maximum number of times that a file runs with and without the library if outcomes differ.
 const TRIES: usize = 3;
 
-/// The number of tries in which a difference must appear before we report it.
+/// The number of tries in which a difference must appear before it is reported.
 const REPEATS: usize = 2;
 
-/// The result of comparing the runs of a test file.
 #[derive(Debug, Default)]
 pub(super) struct Compared {
     pub(super) tests: usize,
-    /// The tests whose outcome is different with the library, and the text that they printed.
     pub(super) different: BTreeMap<String, String>,
-    /// The tests whose outcome differed and is permitted to differ.
     pub(super) permitted: BTreeSet<String>,
-    /// The tests whose outcome differed, but not repeatedly, and a description of their outcomes.
+    /// The tests that differed, but not repeatedly, and a description of their outcomes.
     pub(super) flaky: BTreeMap<String, String>,
-    /// The processes of the first run with the library.
     pub(super) processes: Processes,
     pub(super) took: Duration,
 }
@@ -47,11 +42,9 @@ impl Compared {
     }
 }
 
-/// A run without the library, and a run with it.
 type Try = [Attempt; 2];
 
-/// Runs `file` without and with the library. Repeats both runs as long as another try could decide
-/// whether a test is different, but runs at most [`TRIES`] tries.
+/// Runs `file` without and with the library, repeatedly while another try could decide a test.
 pub(super) fn compare(library: &Path, python: &Python, file: File) -> Result<Compared> {
     let started = Instant::now();
     let mut tries = Vec::new();
@@ -64,12 +57,10 @@ pub(super) fn compare(library: &Path, python: &Python, file: File) -> Result<Com
     }
 }
 
-/// The outcomes of one test in all tries so far.
 struct History<'a> {
     test: &'a str,
-    /// The outcomes in each try: first without the library, then with it.
     seen: Vec<[Option<Outcome>; 2]>,
-    /// True if the test is permitted to have the outcomes that it had with the library.
+    /// True if the library may change the outcome of the test.
     may_differ: bool,
 }
 
@@ -87,15 +78,13 @@ impl<'a> History<'a> {
         self.seen.iter().any(|[without, with]| without != with)
     }
 
-    /// Returns the number of tries in which the test had an outcome with the library that it never
-    /// had without the library.
+    /// Returns the number of tries whose outcome with the library never occurred without it.
     fn strange(&self) -> usize {
         let own = |outcome| self.seen.iter().any(|[without, _]| *without == outcome);
         self.seen.iter().filter(|[_, with]| !own(*with)).count()
     }
 
-    /// Returns true if the library changes the outcome of the test. The change must appear in
-    /// several tries, unless it is a crash, for which one try is enough.
+    /// Returns true if the library repeatedly changes the outcome, or makes the test crash once.
     fn is_different(&self) -> bool {
         let crashes = self.seen.iter().any(|[_, with]| *with == Some(Outcome::Lost));
         self.strange() >= if crashes { 1 } else { REPEATS }
@@ -107,7 +96,6 @@ impl<'a> History<'a> {
     }
 }
 
-/// Returns the history of every test that appears in `tries`.
 fn histories(tries: &[Try]) -> Vec<History<'_>> {
     let tests: BTreeSet<_> =
         tries.iter().flatten().flat_map(|attempt| attempt.outcomes.keys()).collect();
@@ -135,7 +123,6 @@ fn judge(tries: &[Try]) -> Compared {
     compared
 }
 
-/// Describes the outcomes of a test in each try.
 fn in_words(seen: &[[Option<Outcome>; 2]]) -> String {
     let tries = seen.iter().map(|outcomes| {
         let [without, with] = outcomes.map(|outcome| match outcome {
@@ -147,8 +134,7 @@ fn in_words(seen: &[[Option<Outcome>; 2]]) -> String {
     tries.collect::<Vec<_>>().join("; ")
 }
 
-/// Returns a description of the outcomes, followed by the text that the test printed when it failed
-/// with the library. If there is no such text, the last lines of the run's output follow instead.
+/// Describes the outcomes, with the text that the failed test printed or the end of the output.
 fn evidence(history: &History<'_>, tries: &[Try]) -> String {
     const LAST: usize = 60;
     let mut text = in_words(&history.seen);

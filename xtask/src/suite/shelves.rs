@@ -6,26 +6,22 @@ use testkit::pythons::{self, Python};
 use super::files::{self, File, Part};
 use crate::process;
 
-/// The amount of tests to run.
 #[derive(Debug)]
 pub(super) enum Extent {
     /// Every file on every Python.
     All,
-    /// A part that takes five minutes: the quick files on every Python, and each slow file on one
-    /// Python.
+    /// Quick files on every Python, and each slow file on one Python.
     Part,
     /// These files on every Python.
     Only(Vec<String>),
 }
 
-/// One file on one Python.
 #[derive(Debug)]
 pub(super) struct Job<'a> {
     pub(super) python: &'a Python,
     pub(super) file: File,
 }
 
-/// A Python and the test files that are installed with it.
 #[derive(Debug)]
 pub(super) struct Shelf<'a> {
     pub(super) python: &'a Python,
@@ -33,7 +29,6 @@ pub(super) struct Shelf<'a> {
 }
 
 impl<'a> Shelf<'a> {
-    /// Asks `python` which of our test files are installed with it.
     pub(super) fn of(python: &'a Python) -> Result<Self> {
         const QUESTION: &str = "import importlib.util, sys\n\
                                 for name in sys.argv[1:]:\n    \
@@ -45,8 +40,6 @@ impl<'a> Shelf<'a> {
         Ok(Self { python, files: files::all().filter(has).collect() })
     }
 
-    /// Returns the files that this Python does not have. Either only other versions have the file,
-    /// or only a part of CPython's tests is installed.
     pub(super) fn missing(&self) -> Vec<&'static str> {
         files::all().filter(|file| !self.files.contains(file)).map(|file| file.name).collect()
     }
@@ -56,7 +49,7 @@ impl<'a> Shelf<'a> {
 ///
 /// # Errors
 ///
-/// Fails if `extent` names a file that we do not compare.
+/// Fails if `extent` names an unknown file.
 pub(super) fn jobs<'a>(shelves: &[Shelf<'a>], extent: &Extent) -> Result<Vec<Job<'a>>> {
     if let Extent::Only(names) = extent {
         for name in names {

@@ -5,14 +5,12 @@ use testkit::pythons::Python;
 use super::{attempt, pair::Compared};
 use crate::report::Table;
 
-/// A test file that was compared on one Python.
 pub(super) struct Done<'a> {
     pub(super) python: &'a Python,
     pub(super) file: &'static str,
     pub(super) compared: Compared,
 }
 
-/// Returns the lines that describe the comparison of one file on one Python.
 pub(super) fn lines(compared: &Compared) -> Vec<String> {
     let Compared { tests, took, processes, .. } = compared;
     let (same, seconds, ours) = (compared.same(), took.as_secs(), processes.ours);
@@ -33,7 +31,6 @@ pub(super) fn lines(compared: &Compared) -> Vec<String> {
     lines
 }
 
-/// Makes a table with a row for each file on each Python.
 pub(super) fn table(done: &[Done<'_>]) -> Table {
     let mut rows: Vec<_> = done.iter().collect();
     rows.sort_by_key(|done| (done.python.version, &done.python.executable, done.file));

@@ -1,5 +1,4 @@
-//! Checks that no function of a shipping crate contains a `cfg`. A function has a separate body for
-//! each target instead.
+//! Checks that no function of a shipping crate contains a `cfg`.
 
 use syn::visit::Visit;
 
@@ -24,7 +23,6 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
     violations
 }
 
-/// Collects the functions that contain a `cfg`.
 struct Finder {
     function: Option<String>,
     found: Vec<String>,

@@ -1,11 +1,7 @@
-//! Checks that no files use each other, either directly or through other files.
+//! Checks that no files use each other, directly or through other files.
 //!
-//! A file uses another file if it names an item that is defined there. We resolve re-exports, so a
-//! name in the root of a crate leads to the file that defines the item. Test modules are not
-//! checked and may use any file.
-//!
-//! Examples are not checked either, because the objects of one example form a recursive type: a
-//! list contains values, and a value can be a pointer to a list.
+//! A file uses another file if it names an item that is defined there, possibly through a
+//! re-export. Test modules and examples are not checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,17 +23,14 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
         .collect()
 }
 
-/// The path of a module, beginning at the root of its crate.
 type Path = Vec<String>;
 
-/// A module: the file that contains it, and the names that `use` declarations bring into it.
 struct Module {
     file: String,
     names: BTreeMap<String, Path>,
     globs: Vec<Path>,
 }
 
-/// The modules of a crate, and the paths that the code in each module names.
 #[derive(Default)]
 struct Package {
     modules: BTreeMap<Path, Module>,
@@ -85,11 +78,9 @@ impl Package {
         self.modules.insert(path, module);
     }
 
-    /// Returns the module that defines the item to which `name` leads, as seen from the module
-    /// `from`.
+    /// Returns the module that defines `name`, as seen from the module `from`.
     fn resolve(&self, from: &Path, name: &[String], depth: usize) -> Option<Path> {
-        // We stop after 20 steps, because only in code that does not compile can names lead in
-        // circles.
+        // Names lead in circles only in code that does not compile.
         if depth > 20 {
             return None;
         }
@@ -125,7 +116,6 @@ impl Package {
         Some(at)
     }
 
-    /// Returns, for each file, the files that it uses.
     fn uses(&self) -> BTreeMap<&str, BTreeSet<&str>> {
         let mut uses = BTreeMap::<_, BTreeSet<_>>::new();
         for (from, name) in &self.named {
@@ -138,7 +128,7 @@ impl Package {
         uses
     }
 
-    /// Returns one cycle for each file that is part of a cycle. Each cycle appears only once.
+    /// Returns one cycle for each file in a cycle, without repetitions.
     fn cycles(&self) -> Vec<Vec<String>> {
         let uses = self.uses();
         let mut known = BTreeSet::new();
@@ -156,7 +146,6 @@ impl Package {
     }
 }
 
-/// Returns the shortest cycle of files that begins and ends at `file`, if there is one.
 fn shortest_way_back<'a>(
     file: &'a str,
     uses: &BTreeMap<&'a str, BTreeSet<&'a str>>,
@@ -181,7 +170,6 @@ fn shortest_way_back<'a>(
     None
 }
 
-/// Adds the names that a `use` declaration brings into `module`.
 fn flatten(tree: &UseTree, before: &mut Path, module: &mut Module) {
     match tree {
         UseTree::Path(path) => {
@@ -206,8 +194,7 @@ fn flatten(tree: &UseTree, before: &mut Path, module: &mut Module) {
     }
 }
 
-/// Collects the paths in an item that have several segments. A path with one segment is left out,
-/// because a `use` brought its name into the module.
+/// Collects the paths of several segments in an item. A `use` covers shorter paths.
 struct Paths(Vec<Path>);
 
 impl<'ast> Visit<'ast> for Paths {

@@ -32,7 +32,7 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
     violations
 }
 
-/// Returns the dependencies in a manifest, except those that only tests and build scripts use.
+/// Returns the dependencies in a manifest, except those of tests and build scripts.
 fn dependencies(manifest: &str) -> BTreeSet<&str> {
     let mut names = BTreeSet::new();
     let mut inside = false;

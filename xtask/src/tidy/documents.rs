@@ -4,8 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::tree::Tree;
 
-/// Folders of the repository. If a document names a path that begins with one of these, the path
-/// must exist.
+/// Folders of the repository, at which the checked paths begin.
 const FOLDERS: &[&str] =
     &[".cargo/", ".ci/", "benches/", "crates/", "docs/", "examples/", "xtask/"];
 
@@ -28,7 +27,6 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
     violations
 }
 
-/// Returns the parts of a line that are between backticks.
 fn quoted(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2)
 }
@@ -38,22 +36,18 @@ fn is_path(text: &str) -> bool {
     FOLDERS.iter().any(|folder| text.starts_with(folder)) && text.chars().all(plain)
 }
 
-/// Returns true if `path` is a file or a folder of the repository.
 fn exists(tree: &Tree, path: &str) -> bool {
     let path = path.trim_end_matches('/');
     let inside = |file: &String| file.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
     tree.files.contains_key(path) || tree.files.keys().any(inside)
 }
 
-/// Returns the targets of the links in a line that lead to files.
 fn links(line: &str) -> impl Iterator<Item = &str> {
     let targets = line.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     let local = targets.filter(|target| !target.contains("://") && !target.starts_with('#'));
     local.map(|target| target.split('#').next().unwrap_or_default())
 }
 
-/// Returns the path to which `link` leads from the document at `path`, relative to the root of the
-/// repository.
 fn resolved(path: &str, link: &str) -> String {
     let mut target = PathBuf::from(path);
     target.pop();
@@ -66,15 +60,13 @@ fn resolved(path: &str, link: &str) -> String {
     target.to_string_lossy().into_owned()
 }
 
-/// Returns the `cargo xtask` commands in a line, each up to the end of the command.
 fn commands(line: &str) -> impl Iterator<Item = &str> {
     line.split("cargo xtask ")
         .skip(1)
         .map(|rest| rest.split(['`', '|', '#']).next().unwrap_or(rest))
 }
 
-/// Checks the `cargo xtask` command with which `text` begins. Returns a description of its error,
-/// if any.
+/// Describes what is wrong with the `cargo xtask` command at the start of `text`, if anything.
 fn problem(tree: &Tree, text: &str) -> Option<String> {
     let mut words = text.split_whitespace();
     let name: String = words.next()?.trim_end_matches([',', '.', ':', ';', ')']).to_owned();

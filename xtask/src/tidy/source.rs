@@ -2,9 +2,7 @@
 
 use syn::{Attribute, Item, Meta, visit_mut::VisitMut};
 
-/// Parses `text` and removes items that are compiled only for tests or documentation tests. Returns
-/// `None` if `text` is not valid Rust. We do not report this, because the compiler's message is
-/// better.
+/// Parses `text` without test code, or returns `None` if `text` is not valid Rust.
 pub(super) fn production(text: &str) -> Option<syn::File> {
     let mut file = syn::parse_file(text).ok()?;
     WithoutTests.visit_file_mut(&mut file);
@@ -45,7 +43,6 @@ fn is_for_tests(item: &Item) -> bool {
     attributes.iter().any(needs_test)
 }
 
-/// Returns true if the attribute is a `cfg` whose condition holds only in tests.
 fn needs_test(attribute: &Attribute) -> bool {
     let Meta::List(list) = &attribute.meta else { return false };
     let condition = list.tokens.to_string().replace(' ', "");

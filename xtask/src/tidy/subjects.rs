@@ -2,7 +2,6 @@
 
 use super::tree::Tree;
 
-/// The maximum length of a subject in characters, so that `git log` fits into a narrow terminal.
 const LONGEST: usize = 72;
 
 pub(super) fn check(tree: &Tree) -> Vec<String> {

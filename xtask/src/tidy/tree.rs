@@ -1,5 +1,4 @@
-//! The input of the checks: the files of the repository, its commands, and the subjects of its
-//! commits.
+//! The input of the checks: files, commands and the subjects of commits.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,22 +21,18 @@ pub(super) const SHIPPING: &[&str] = &[
     "thread-heap",
 ];
 
-/// The date from which commits are checked. Older commits are not.
+/// The date from which commits are checked.
 const SINCE: &str = "2026-11-29T00:00:00Z";
 
-/// The state of a repository when the checks run.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tree {
-    /// The text of each file, by its path from the root. Files that are not text are left out.
     pub(super) files: BTreeMap<String, String>,
     /// The subcommands of `cargo xtask`, each with its options.
     pub(super) commands: BTreeMap<String, BTreeSet<String>>,
-    /// The subject lines of the commits.
     pub(super) subjects: Vec<String>,
 }
 
 impl Tree {
-    /// Reads every file that git tracks or would add.
     pub(super) fn of_repository(commands: &clap::Command) -> Result<Self> {
         let mut files = BTreeMap::new();
         for path in workspace::files()? {
@@ -55,15 +50,13 @@ impl Tree {
         Ok(Self { files, commands: commands.collect(), subjects })
     }
 
-    /// Returns a repository that contains only these files, for tests.
     #[cfg(test)]
     pub(super) fn with(files: &[(&str, &str)]) -> Self {
         let owned = |(path, text): &(&str, &str)| ((*path).to_owned(), (*text).to_owned());
         Self { files: files.iter().map(owned).collect(), ..Self::default() }
     }
 
-    /// Returns the Rust files of the shipping crate `name`, each with its path below `src`. Files
-    /// that contain only tests are left out.
+    /// Returns the Rust files of the shipping crate `name`, without test files.
     pub(super) fn sources(&self, name: &str) -> impl Iterator<Item = (&str, &str)> {
         let folder = format!("crates/{name}/src/");
         self.files.iter().filter_map(move |(path, text)| {
@@ -72,8 +65,7 @@ impl Tree {
         })
     }
 
-    /// Returns the rows of the table in ARCHITECTURE.md whose header begins with `first`, without
-    /// markup.
+    /// Returns the rows of the table in ARCHITECTURE.md whose header begins with `first`.
     pub(super) fn table(&self, first: &str) -> Vec<Vec<String>> {
         let text = self.files.get("ARCHITECTURE.md").map_or("", |text| text);
         let header = format!("| {first} |");
@@ -84,7 +76,6 @@ impl Tree {
     }
 }
 
-/// Returns true if the file contains only tests, which its name shows.
 fn is_test_file(file: &str) -> bool {
     ["tests.rs", "models.rs", "testing.rs"].iter().any(|name| {
         file.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('/'))

@@ -1,5 +1,4 @@
-//! Checks where `unsafe` is used. A table in ARCHITECTURE.md lists the files that use it, and every
-//! other file must forbid it.
+//! Checks that exactly the files in a table of ARCHITECTURE.md use `unsafe`.
 
 use std::collections::BTreeSet;
 
@@ -40,9 +39,9 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
     violations
 }
 
-/// Returns true if the file `below` is a module inside the module `stem`. `forbid(unsafe_code)`
-/// applies to inner modules, too, so a file cannot forbid `unsafe` if one of its inner modules uses
-/// it.
+/// Returns true if the file `below` is a module inside the module `stem`.
+///
+/// A file cannot forbid `unsafe` if one of its inner modules uses it.
 fn is_below(below: &str, stem: &str) -> bool {
     let folder = stem.strip_suffix("/mod").unwrap_or(stem);
     below.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
@@ -61,7 +60,7 @@ fn is_unsafe(text: &str) -> bool {
     finder.0
 }
 
-/// Records whether code contains `unsafe` that the lint `unsafe_code` would report.
+/// Records whether code contains `unsafe` that the lint `unsafe_code` reports.
 struct Finder(bool);
 
 impl<'ast> Visit<'ast> for Finder {

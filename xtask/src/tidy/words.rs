@@ -1,5 +1,4 @@
-//! Finds words that we dropped because nobody would search for them, or because they had several
-//! meanings.
+//! Finds words that the project no longer uses.
 
 use super::tree::Tree;
 
@@ -7,10 +6,9 @@ use super::tree::Tree;
 const DROPPED: &[&str] =
     &["bury", "buried", "carrier", "disband", "elder", "husk", "patience", "settle", "unfit"];
 
-/// Words that are common in prose, but must not be a part of a name in code.
 const DROPPED_NAMES: &[&str] = &["remains", "rested", "resting", "worth"];
 
-/// The path of this file, which contains the words itself and is therefore not checked.
+/// This file contains the words itself.
 const LIST: &str = "xtask/src/tidy/words.rs";
 
 pub(super) fn check(tree: &Tree) -> Vec<String> {
@@ -32,7 +30,6 @@ pub(super) fn check(tree: &Tree) -> Vec<String> {
     violations
 }
 
-/// Returns true if `word` or its plural appears in `text`, either as a word or as a part of a name.
 fn has_part(text: &str, word: &str) -> bool {
     let mut part = String::new();
     let is_word = |part: &str| part.strip_prefix(word).is_some_and(|end| ["", "s"].contains(&end));

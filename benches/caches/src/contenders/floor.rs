@@ -1,4 +1,4 @@
-//! Two lower bounds: the cost of the benchmark loop alone, and a minimal list of free objects.
+//! Two lower bounds: the benchmark loop alone, and a minimal list of free objects.
 
 use std::{cell::Cell, ptr::NonNull};
 
@@ -26,12 +26,11 @@ impl Contender for Nothing {
     fn put(&mut self, (): ()) {}
 }
 
-/// A linked list of free objects that has no bound and counts nothing. It never frees an object.
+/// A linked list of free objects that has no bound and counts nothing.
 pub(super) struct BareList {
     /// # Invariant
     ///
-    /// The list owns every object that can be reached from `head`. The first word of each of these
-    /// objects is the link to the next object.
+    /// The list owns every object that `head` leads to. Each begins with a link to the next.
     head: Cell<Option<NonNull<Link>>>,
 }
 
@@ -55,8 +54,7 @@ impl Contender for BareList {
         let Some(object) = self.head.get() else {
             return new();
         };
-        // SAFETY: `object` is the first object of the list and begins with a link (invariant of
-        // `head`).
+        // SAFETY: `object` is the head of the list and begins with a link (invariant of `head`).
         self.head.set(unsafe { object.read() }.0);
         object
     }

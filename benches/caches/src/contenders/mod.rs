@@ -8,26 +8,18 @@ use std::time::Duration;
 
 use crate::pattern::Pattern;
 
-/// The relation of a contender to our caches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// The benchmark loop alone.
     Loop,
-    /// A minimal list of free objects, which does only what any such list must do.
     Floor,
-    /// One of our caches.
     Cache,
-    /// Our heap, used directly.
     Heap,
-    /// Our heap, used as an allocator of any size.
+    /// Our heap behind an allocator for all sizes.
     Pymalloc,
-    /// The allocator mimalloc.
     Mimalloc,
-    /// An object pool from another crate, or a pool such as programs write for themselves.
     Pool,
 }
 
-/// A contender, with its name and its kind.
 #[derive(Clone, Copy)]
 pub(crate) struct Entry {
     pub(crate) name: &'static str,
@@ -45,7 +37,7 @@ macro_rules! entries {
     };
 }
 
-/// All contenders. The bars (the times that we allow) apply to the first of our caches.
+/// All contenders. The first of our caches must stay below the allowed times.
 pub(crate) const ALL: &[Entry] = entries! {
     "the loop alone" Loop floor::Nothing,
     "a list without bound or figures" Floor floor::BareList,

@@ -10,9 +10,7 @@ use raw_mem::{Malloc, MemAlloc, MmapArenas};
 
 use crate::contender::{Contender, Object, Storage};
 
-/// A source of storage for objects of type `T` that takes part in the benchmark.
 pub(crate) trait Source<T>: StorageSource<T> {
-    /// Creates a source with room for `most` objects at the same time.
     fn new(most: usize) -> Self;
 }
 
@@ -109,7 +107,7 @@ impl<S: Source<Storage> + Copy> Contender for Owned<S> {
     }
 }
 
-/// A contender that uses our heap directly, and allocates blocks of a fixed size class.
+/// Our heap, called directly for blocks of one size class.
 pub(super) struct HeapBlocks(obmalloc::Heap<MmapArenas, Malloc>);
 
 const CLASS: SizeClass<Pools16K> = SizeClass::of(size_of::<Object>()).expect("a small object");
@@ -141,8 +139,7 @@ impl Contender for HeapBlocks {
 type Arenas = KnownArenas<MmapArenas, Malloc, Pools16K>;
 type Pool = Pymalloc<GilHeld<obmalloc::Heap<Arenas, Malloc, Pools16K>>, Malloc>;
 
-/// A contender that uses our heap as an allocator of any size. On each free, this allocator must
-/// find out whether the block belongs to the heap.
+/// Our heap behind an allocator for all sizes, which looks up the owner of each freed block.
 pub(super) struct Bytes(Pool);
 
 impl Contender for Bytes {
@@ -168,8 +165,7 @@ impl Contender for Bytes {
 
     #[inline]
     fn put(&mut self, block: NonNull<u8>) {
-        // SAFETY: the block came from this allocator, and the benchmark loop gives up its
-        // ownership.
+        // SAFETY: the block came from this allocator, and the loop gives up its ownership.
         unsafe { self.0.free(Some(block)) };
     }
 }

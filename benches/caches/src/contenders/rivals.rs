@@ -1,6 +1,5 @@
-//! The allocator mimalloc, and object pools of other crates. Some pools move their objects when
-//! these are taken or put back. For such a pool, the objects are boxes, because a box is faster to
-//! move.
+//! The allocator mimalloc, and object pools of other crates. Some pools move their objects, which
+//! are therefore boxes.
 
 use std::{
     alloc::{GlobalAlloc, Layout},
@@ -15,7 +14,6 @@ use typed_arena::Arena;
 
 use crate::contender::{Contender, Object, Storage};
 
-/// mimalloc, called as Rust programs call it.
 pub(super) struct Mi;
 
 const LAYOUT: Layout = Layout::new::<Object>();
@@ -42,8 +40,7 @@ impl Contender for Mi {
 
     #[inline]
     fn put(&mut self, block: *mut u8) {
-        // SAFETY: the block came from mimalloc with this layout, and the benchmark loop gives up
-        // its ownership.
+        // SAFETY: the block came from mimalloc, and the loop gives up its ownership.
         unsafe { MiMalloc.dealloc(block, LAYOUT) };
     }
 }
@@ -75,7 +72,6 @@ impl Contender for Slabs {
     }
 }
 
-/// The factory with which opool creates new objects.
 pub(super) struct Boxes;
 
 impl PoolAllocator<Box<Storage>> for Boxes {
@@ -84,7 +80,7 @@ impl PoolAllocator<Box<Storage>> for Boxes {
     }
 }
 
-/// The pool of the crate opool that is used by one thread.
+/// The pool for one thread of the crate opool.
 pub(super) struct Opool(&'static LocalPool<Boxes, Box<Storage>>);
 
 impl Contender for Opool {
@@ -110,7 +106,7 @@ impl Contender for Opool {
     }
 }
 
-/// The pool of the crate object-pool, which all threads may use.
+/// The pool for all threads of the crate object-pool.
 pub(super) struct ObjectPool(&'static Pool<Box<Storage>>);
 
 impl Contender for ObjectPool {
@@ -171,7 +167,6 @@ thread_local! {
     static FREE: RefCell<Vec<Box<Storage>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A stack of boxes that every thread has its own instance of.
 pub(super) struct ThreadLocal;
 
 impl Contender for ThreadLocal {
