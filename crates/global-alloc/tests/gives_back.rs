@@ -1,4 +1,6 @@
 //! Memory that is freed, resized or reset goes back to the system.
+//!
+//! Mutant 1; mutant 2; mutant 3.
 
 #![cfg(all(target_os = "linux", not(miri)))]
 

@@ -123,6 +123,7 @@ fn in_a_sandbox() {
     drop((before, local));
 }
 
+/// Field report F4.
 #[test]
 fn boxes_can_be_allocated_and_freed_under_a_filter_that_kills() {
     run("sandbox");
@@ -142,6 +143,7 @@ fn limit(resource: libc::__rlimit_resource_t, bytes: u64) {
     assert_eq!(unsafe { libc::setrlimit(resource, &limit) }, 0, "a process may limit itself");
 }
 
+/// Field report F5.
 fn most_of_a_limit_at_once(resource: libc::__rlimit_resource_t, used: &str) {
     limit(resource, status(used) + (100 << 20));
     black_box(make_and_drop(1_000_000));
@@ -149,11 +151,13 @@ fn most_of_a_limit_at_once(resource: libc::__rlimit_resource_t, used: &str) {
     assert!(buffer.capacity() > 0);
 }
 
+/// Field report F5.
 #[test]
 fn most_of_an_address_limit_can_be_one_buffer_after_small_objects() {
     run("addresses");
 }
 
+/// Field report F5.
 #[test]
 fn most_of_a_data_limit_can_be_one_buffer_after_small_objects() {
     run("data");
@@ -167,6 +171,7 @@ fn a_large_request_without_addresses() {
     assert!(buffer.try_reserve_exact(1 << 40).is_err());
 }
 
+/// Field report F5.
 #[test]
 fn a_large_request_without_addresses_trims_the_heaps() {
     run("large");
@@ -180,12 +185,15 @@ fn a_local_heap_without_addresses() {
     assert!((0..100_000).all(|_| local.alloc(layout).is_some()));
 }
 
+/// Field report F5.
 #[test]
 fn a_local_heap_without_addresses_trims_the_heaps_of_the_threads() {
     run("local");
 }
 
 /// `free` must not change `errno`, and unmapped arenas must not stay resident.
+///
+/// Defects, "Doubtful".
 fn frees_with_locked_memory() {
     // SAFETY: the call only locks pages in memory.
     if unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) } != 0 {

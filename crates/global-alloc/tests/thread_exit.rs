@@ -1,6 +1,8 @@
 //! Threads whose first request comes late, or that end in an unusual way.
 //!
 //! Each test runs threads in a forked child, and counts the heaps that they leave open.
+//!
+//! Defect D5.
 
 #![cfg(all(target_os = "linux", not(miri)))]
 

@@ -1,3 +1,5 @@
+//! Caches of threads, with real threads.
+
 use std::{
     cell::RefCell,
     ptr::NonNull,

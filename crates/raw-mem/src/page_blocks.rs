@@ -126,6 +126,7 @@ mod tests {
         unsafe { PageBlocks.free(block) };
     }
 
+    /// Mutant 11.
     #[test]
     #[cfg(all(target_os = "linux", not(miri)))]
     fn a_replaced_block_is_unmapped() {

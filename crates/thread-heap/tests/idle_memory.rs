@@ -1,4 +1,6 @@
 //! The memory of a process whose blocked threads own blocks that others free (issue 14, point 4).
+//!
+//! Defects, "Doubtful".
 
 #![cfg(all(target_os = "linux", not(miri), not(loom)))]
 

@@ -1,4 +1,6 @@
 //! A CPython that the program loads after its start, as frozen programs do.
+//!
+//! Field report F8.
 
 use std::{
     ffi::OsString,

@@ -9,6 +9,8 @@ fn ours(python: &Python, code: &str) -> Run {
 }
 
 /// The filter kills the process at any system call that it does not allow.
+///
+/// Field report F4.
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn a_sandboxed_python_can_create_and_drop_objects() {
@@ -48,6 +50,7 @@ resource.setrlimit(resource.{kind}, (limit, limit))
     )
 }
 
+/// Field report F5.
 #[test]
 fn half_of_a_limit_can_be_one_buffer_after_small_objects() {
     for (kind, figure) in [("RLIMIT_AS", "VmSize"), ("RLIMIT_DATA", "VmData")] {
@@ -65,6 +68,8 @@ print(len(bytearray(50 << 20)))
 }
 
 /// The heap must leave enough addresses for the stacks of threads.
+///
+/// Field report F5.
 #[test]
 fn threads_can_start_when_few_addresses_are_left() {
     // The first start and the end of a thread load a library, so neither happens under the limit.

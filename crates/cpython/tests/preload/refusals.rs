@@ -157,6 +157,8 @@ fn a_build_with_functions_for_shared_reference_counts_is_refused() {
 }
 
 /// CPython's other allocators have no context, but the debug allocator has one.
+///
+/// Field report F7.
 #[test]
 fn a_cpython_that_starts_with_the_debug_allocator_keeps_it() {
     let folder = TempDir::new().unwrap();
@@ -170,6 +172,8 @@ fn a_cpython_that_starts_with_the_debug_allocator_keeps_it() {
 }
 
 /// An extension writes past its block. A debug build exists to find such errors.
+///
+/// Field report F7.
 #[test]
 fn a_real_debug_build_still_finds_an_overflow() {
     let mut debug_builds = pythons().iter().filter(|python| python.is_debug).peekable();

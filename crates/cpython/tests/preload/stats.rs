@@ -133,6 +133,8 @@ fn words_of_tables(text: &str) -> Vec<String> {
 }
 
 /// CPython itself prints nothing, because its allocator is not in force.
+///
+/// Field report F9.
 #[test]
 fn pythonmallocstats_prints_our_figures_in_cpythons_format() {
     for python in supported() {

@@ -77,6 +77,7 @@ with ThreadPoolExecutor({workers}) as pool:
     )
 }
 
+/// Field report F2.
 #[test]
 fn an_idle_pool_of_threads_does_not_hold_memory_that_the_main_thread_freed() {
     for python in with_many_gils() {
@@ -87,6 +88,7 @@ fn an_idle_pool_of_threads_does_not_hold_memory_that_the_main_thread_freed() {
     }
 }
 
+/// Field report F2.
 #[test]
 fn workers_that_take_turns_reuse_the_memory_of_each_other() {
     let code = r#"
@@ -114,6 +116,7 @@ print(peak, rss())
     }
 }
 
+/// Field report F2.
 #[test]
 fn the_main_thread_reuses_the_memory_of_a_thread_pool() {
     let code = r#"
@@ -129,6 +132,7 @@ with ThreadPoolExecutor(32) as pool:
     }
 }
 
+/// Field report F3.
 #[test]
 fn a_catalogue_that_any_thread_reloads_is_in_memory_once() {
     let code = r#"
@@ -152,6 +156,7 @@ print(rss())
     }
 }
 
+/// Field report F6.
 #[test]
 fn the_child_of_a_fork_can_reuse_and_unmap_what_a_loader_thread_built() {
     let code = r#"

@@ -166,6 +166,8 @@ unsafe impl<H> Enter for GilHeld<H> {
 /// let pymalloc = unsafe { Pymalloc::new(Fresh, Malloc) };
 /// pymalloc.malloc(10);
 /// ```
+///
+/// Defect D1.
 #[cfg(doctest)]
 struct SafeCodeCannotEnterAHeap;
 
@@ -275,6 +277,8 @@ mod locked {
     /// let mut guard = locked.close();
     /// std::mem::swap(&mut *guard, &mut heap());
     /// ```
+    ///
+    /// Defect D1.
     #[cfg(doctest)]
     struct AGuardDoesNotLendItsHeap;
 

@@ -181,6 +181,7 @@ mod tests {
         }
     }
 
+    /// Mutant 15; mutant 16.
     #[test]
     fn every_call_reaches_the_source_below() {
         let below = Recording::default();

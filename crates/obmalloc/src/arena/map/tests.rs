@@ -154,6 +154,8 @@ mod models {
     }
 
     /// Checks that `leaves` loads the pointer to the root with `Acquire`.
+    ///
+    /// Mutant 19.
     #[test]
     fn the_leaves_are_counted_beside_a_publication() {
         sync::model(|| {
