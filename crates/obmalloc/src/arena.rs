@@ -10,7 +10,7 @@ pub(crate) mod table;
 
 use crate::{
     geometry::{Geometry, RetainRule, shape::Shape, size_class::SizeClass},
-    pool::{PoolPtr, arena_index::ArenaIndex, tag::HeapTag},
+    pool::{PoolPtr, arena_index::ArenaIndex, block_start::BlockStart, tag::HeapTag},
 };
 
 /// The largest number of free pools that one search visits.
@@ -74,11 +74,12 @@ impl Arena {
         &mut self,
         index: ArenaIndex,
         tag: HeapTag,
+        blocks: BlockStart,
         class: SizeClass<G>,
     ) -> Option<PoolPtr> {
         let pool = match self.take_freed(class) {
             Some(pool) => pool,
-            None => self.carve_pool::<G>(index, tag)?,
+            None => self.carve_pool::<G>(index, tag, blocks)?,
         };
         self.free_pools -= 1;
         Some(pool)
@@ -118,7 +119,12 @@ impl Arena {
         None
     }
 
-    fn carve_pool<G: Geometry>(&mut self, index: ArenaIndex, tag: HeapTag) -> Option<PoolPtr> {
+    fn carve_pool<G: Geometry>(
+        &mut self,
+        index: ArenaIndex,
+        tag: HeapTag,
+        blocks: BlockStart,
+    ) -> Option<PoolPtr> {
         let base = self.base?;
         if self.carved_pools() == Shape::<G>::POOLS {
             return None;
@@ -127,7 +133,7 @@ impl Arena {
         let start = unsafe { base.add(self.carved_pools() * G::SIZES.pool_size) };
         self.carved += 1;
         // SAFETY: the arena is valid and aligned (invariant of `base`), and no pool is here yet.
-        Some(unsafe { PoolPtr::carve::<G>(start, index, tag) })
+        Some(unsafe { PoolPtr::carve::<G>(start, index, tag, blocks) })
     }
 
     pub(crate) fn put_pool(&mut self, pool: PoolPtr) {

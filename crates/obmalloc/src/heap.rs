@@ -26,7 +26,7 @@ use self::{empty_pools::EmptyPools, used_pools::UsedPools};
 use crate::{
     arena::table::ArenaTable,
     geometry::{Geometry, RetainRule, eras::Pools16K, shape::Shape, size_class::SizeClass},
-    pool::{PoolPtr, State, block::BlockPtr, tag::HeapTag},
+    pool::{PoolPtr, State, block::BlockPtr, block_start::BlockStart, tag::HeapTag},
 };
 
 /// A heap of small blocks. [`Pymalloc`](crate::Pymalloc) serves requests of any size.
@@ -54,6 +54,8 @@ pub struct Heap<S: ArenaSource, A: MemAlloc, G: Geometry = Pools16K> {
     source: S,
     lower: A,
     tag: HeapTag,
+    /// Where the blocks begin in pools that are carved from now on.
+    blocks: BlockStart,
     refused: usize,
     geometry: PhantomData<G>,
 }
@@ -88,9 +90,16 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             source,
             lower,
             tag,
+            blocks: BlockStart::Aligned,
             refused: 0,
             geometry: PhantomData,
         }
+    }
+
+    /// Determines where blocks begin in pools that are carved from now on. The default is
+    /// [`BlockStart::Aligned`].
+    pub fn set_block_start(&mut self, blocks: BlockStart) {
+        self.blocks = blocks;
     }
 
     /// Allocates an uninitialised block of `class`, or returns `None` if no arena can be mapped.
@@ -226,7 +235,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Takes a pool from the fullest usable arena. Tells the source if the arena was retained.
     fn take_free_pool(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
         let retained = self.arenas.retained();
-        let pool = self.arenas.take_pool(self.tag, class);
+        let pool = self.arenas.take_pool(self.tag, self.blocks, class);
         if self.arenas.retained() < retained {
             self.source.reuse_retained(1);
         }
@@ -246,7 +255,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         // SAFETY: the source returned an aligned arena that is not in use (contract of
         // `ArenaSource`), a record was reserved above, and no arena is usable (the caller).
         unsafe { self.arenas.add::<G>(base) };
-        self.arenas.take_pool(self.tag, class)
+        self.arenas.take_pool(self.tag, self.blocks, class)
     }
 
     /// Makes a full pool used again after a free, and makes an empty pool retained or free.

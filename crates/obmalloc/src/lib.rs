@@ -123,7 +123,7 @@ pub use heap::{
     Heap,
     stats::{ArenaStats, ByteStats, ClassStats, Stats},
 };
-pub use pool::{block::BlockPtr, tag::HeapTag};
+pub use pool::{block::BlockPtr, block_start::BlockStart, tag::HeapTag};
 /// The crate of the layer below, re-exported because its types appear in signatures of this crate.
 pub use raw_mem;
 

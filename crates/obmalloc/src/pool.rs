@@ -6,11 +6,13 @@ use core::{cell::Cell, cmp, ptr::NonNull};
 
 pub(crate) mod arena_index;
 pub(crate) mod block;
+pub(crate) mod block_start;
 pub(crate) mod tag;
 
 use self::{
     arena_index::ArenaIndex,
     block::{BlockPtr, FreeList},
+    block_start::BlockStart,
     tag::HeapTag,
 };
 use crate::geometry::{
@@ -275,9 +277,10 @@ impl PoolPtr {
         start: NonNull<u8>,
         arena: ArenaIndex,
         tag: HeapTag,
+        blocks: BlockStart,
     ) -> Self {
         let is_first = start.addr().get().is_multiple_of(G::SIZES.arena_size);
-        let first = if is_first { Shape::<G>::BEFORE_FIRST_POOL } else { Shape::<G>::BEFORE_POOL };
+        let first = blocks.offset::<G>(is_first);
         let pool = Self::containing::<G>(start);
         // SAFETY: the header is valid for writing (contract of `carve`), and belongs to one pool.
         unsafe { pool.0.write(PoolHeader::new(arena, first as u16)) };
@@ -404,6 +407,22 @@ impl<G: Geometry> SizeClass<G> {
     }
 }
 
+impl<G: Geometry> Shape<G> {
+    /// Returns the offset of the first block in the pool that contains `start`, in bytes.
+    ///
+    /// Any thread may call this function.
+    ///
+    /// # Safety
+    ///
+    /// `start` must lie in a block that is in use, of a heap with the geometry `G`.
+    #[inline]
+    pub unsafe fn first_block_at(start: NonNull<u8>) -> usize {
+        let header = PoolPtr::header_at::<G>(start);
+        // SAFETY: while a block is in use, its pool stays mapped. The field never changes.
+        unsafe { (&raw const (*header).first).read() }.into()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::vec::Vec;
@@ -423,7 +442,7 @@ mod tests {
             // SAFETY: the test owns the arena, and carves each pool once.
             unsafe {
                 let start = arena.add(nth * G::SIZES.pool_size);
-                PoolPtr::carve::<G>(start, ArenaIndex::NONE, HeapTag::NONE)
+                PoolPtr::carve::<G>(start, ArenaIndex::NONE, HeapTag::NONE, BlockStart::Aligned)
             }
         };
         (0..Shape::<G>::POOLS).map(carve).collect()
@@ -432,7 +451,9 @@ mod tests {
     fn pool<G: Geometry>(memory: &mut Memory, size: usize) -> PoolPtr {
         let start = NonNull::from(&mut memory.0).cast();
         // SAFETY: the test owns the memory, which has the size and alignment of a pool.
-        let pool = unsafe { PoolPtr::carve::<G>(start, ArenaIndex::NONE, HeapTag::NONE) };
+        let pool = unsafe {
+            PoolPtr::carve::<G>(start, ArenaIndex::NONE, HeapTag::NONE, BlockStart::Aligned)
+        };
         pool.header().become_used(SizeClass::<G>::of(size).unwrap());
         pool
     }

@@ -133,6 +133,10 @@ pub(crate) struct ThreadHeap<P: Parts> {
     next: AtomicPtr<Self>,
     /// True if an `OwnedHeap` owns the heap, which then keeps its owner in a forked child.
     pub(crate) outlives_threads: AtomicBool,
+    /// True if blocks may lack the alignment that the blocks of a thread's heap have.
+    ///
+    /// No thread adopts such a heap, so the value never becomes false again.
+    pub(crate) is_shifted: AtomicBool,
     /// The number of the thread that has opened the heap, or 0 if none is recorded.
     ///
     /// A new thread may have the same number as one that ended without closing its heap.
@@ -173,6 +177,7 @@ impl<P: Parts> ThreadHeap<P> {
                 heaps,
                 next: AtomicPtr::new(std::ptr::null_mut()),
                 outlives_threads: AtomicBool::new(false),
+                is_shifted: AtomicBool::new(false),
                 thread: AtomicUsize::new(0),
             }
         }

@@ -17,7 +17,7 @@ use raw_mem::MemAlloc;
 use crate::{
     arena::{Arena, slots::ArenaSlots},
     geometry::{Geometry, MAX_POOLS, shape::Shape, size_class::SizeClass},
-    pool::{PoolPtr, arena_index::ArenaIndex, tag::HeapTag},
+    pool::{PoolPtr, arena_index::ArenaIndex, block_start::BlockStart, tag::HeapTag},
 };
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,11 +89,12 @@ impl ArenaTable {
     pub(crate) fn take_pool<G: Geometry>(
         &mut self,
         tag: HeapTag,
+        blocks: BlockStart,
         class: SizeClass<G>,
     ) -> Option<PoolPtr> {
         let index = self.usable?;
         let free = self.slots[index].free_pools();
-        let pool = self.slots[index].take_pool(index, tag, class)?;
+        let pool = self.slots[index].take_pool(index, tag, blocks, class)?;
         if free == Shape::<G>::POOLS {
             self.retained = self.retained.saturating_sub(1);
         }

@@ -6,7 +6,10 @@ use core::marker::PhantomData;
 
 use raw_mem::ArenaSize;
 
-use crate::geometry::{Geometry, HeaderRule, MAX_CLASSES, MAX_POOLS};
+use crate::{
+    geometry::{Geometry, HeaderRule, MAX_CLASSES, MAX_POOLS},
+    pool::block_start::BlockStart,
+};
 
 pub(crate) const HEADER_SIZE: usize = 40;
 
@@ -55,8 +58,9 @@ impl<G: Geometry> Shape<G> {
         assert!(sizes.small_threshold.is_multiple_of(sizes.alignment));
         assert!(Self::CLASSES <= MAX_CLASSES, "too many size classes");
         assert!(sizes.pool_size.is_power_of_two() && sizes.pool_size <= 1 << 30);
-        assert!(Self::BEFORE_FIRST_POOL <= u16::MAX as usize, "too many headers in an arena");
-        let minimum = Self::BEFORE_FIRST_POOL + 2 * sizes.small_threshold;
+        let before = Self::BEFORE_FIRST_POOL + BlockStart::AsInCPython.unused_bytes::<G>();
+        assert!(before <= u16::MAX as usize, "too many headers in an arena");
+        let minimum = before + 2 * sizes.small_threshold;
         assert!(sizes.pool_size >= minimum, "a pool must have two blocks");
         assert!(sizes.arena_size.is_power_of_two() && sizes.arena_size >= 2 * sizes.pool_size);
         assert!(Self::POOLS <= MAX_POOLS, "too many pools in an arena");

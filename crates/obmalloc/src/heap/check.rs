@@ -7,7 +7,7 @@ use raw_mem::{ArenaSource, MemAlloc};
 use crate::{
     geometry::{Geometry, MAX_POOLS, shape::Shape, size_class::SizeClass},
     heap::Heap,
-    pool::{PoolPtr, State},
+    pool::{PoolPtr, State, block_start::BlockStart},
 };
 
 impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
@@ -112,8 +112,9 @@ fn check_pool<G: Geometry>(pool: PoolPtr) {
     };
     let (first, capacity) = (header.first_offset(), header.capacity(class));
     let is_first = pool.start::<G>().addr().get().is_multiple_of(G::SIZES.arena_size);
-    let before = if is_first { Shape::<G>::BEFORE_FIRST_POOL } else { Shape::<G>::BEFORE_POOL };
-    assert_eq!(first, before, "rule 1: blocks begin behind the headers");
+    let starts = [BlockStart::Aligned, BlockStart::AsInCPython];
+    let begins = starts.into_iter().any(|blocks| first == blocks.offset::<G>(is_first));
+    assert!(begins, "rule 1: blocks begin behind the headers");
     let mut listed = 0;
     for block in header.free_blocks() {
         let offset = block.addr().get().wrapping_sub(pool.start::<G>().addr().get());

@@ -8,8 +8,8 @@
 //!                                       └ listed: the blocks on pages that stay
 //! ```
 //!
-//! 1. A page is purged only if waiting blocks cover all of its bytes. Unused bytes behind the last
-//!    block of a pool count as part of that block.
+//! 1. A page is purged only if waiting blocks cover all of its bytes. Unused bytes at both ends of a
+//!    pool count as part of the block beside them.
 //! 2. A block that touches a purged page is on no list, because the purge may destroy its link. The
 //!    mark [`PURGED`] says that all blocks on the page wait.
 //! 3. Every other waiting block is on the list of its pool, and its first word is the link.
@@ -54,14 +54,27 @@ struct WaitingPool {
     /// The number of waiting bytes on each page, or [`PURGED`].
     pages: [u16; MOST_PAGES],
     size: u32,
+    /// The offset of the first block.
+    first: u16,
 }
 
 impl WaitingPool {
-    /// Returns the bytes of the block at `offset`. The last block extends to the end of the pool.
+    /// Returns the bytes of the block at `offset`, together with unused bytes at both ends of the
+    /// pool.
     fn span<G: Geometry>(&self, offset: usize) -> Range<usize> {
         let end = offset + self.size as usize;
+        let is_first = offset == usize::from(self.first);
         let is_last = end + self.size as usize > G::SIZES.pool_size;
-        offset..if is_last { G::SIZES.pool_size } else { end }
+        let begin = if is_first { self.before_blocks::<G>() } else { offset };
+        begin..if is_last { G::SIZES.pool_size } else { end }
+    }
+
+    /// Returns the offset behind the headers in the pool.
+    fn before_blocks<G: Geometry>(&self) -> usize {
+        match self.start.addr().is_multiple_of(G::SIZES.arena_size) {
+            true => Shape::<G>::BEFORE_FIRST_POOL,
+            false => Shape::<G>::BEFORE_POOL,
+        }
     }
 
     /// Returns true if the block at `offset` touches a page whose value is `count`.
@@ -70,10 +83,8 @@ impl WaitingPool {
     }
 
     fn offsets<G: Geometry>(&self) -> impl Iterator<Item = usize> + use<G> {
-        let is_first = self.start.addr().is_multiple_of(G::SIZES.arena_size);
-        let first = if is_first { Shape::<G>::BEFORE_FIRST_POOL } else { Shape::<G>::BEFORE_POOL };
         let size = self.size as usize;
-        (first..=G::SIZES.pool_size - size).step_by(size)
+        (self.first.into()..=G::SIZES.pool_size - size).step_by(size)
     }
 
     fn unlist_full_pages<G: Geometry>(&mut self) {
@@ -199,11 +210,13 @@ impl<G: Geometry> WaitingPools<G> {
         let class = unsafe { SizeClass::<G>::at(block) };
         debug_assert!(class.is_some(), "a block in use has a class");
         let size = class.map_or(G::SIZES.alignment, SizeClass::block_size) as u32;
+        // SAFETY: as above.
+        let first = unsafe { Shape::<G>::first_block_at(block) } as u16;
         let start = block.as_ptr().map_addr(|address| address & !(G::SIZES.pool_size - 1));
         let pool = self.entry(start);
         let is_new = pool.start.is_null();
         if is_new {
-            *pool = WaitingPool { start, size, ..*pool };
+            *pool = WaitingPool { start, size, first, ..*pool };
         }
         let span = pool.span::<G>(block.addr().get() - start.addr());
         for page in pages(&span) {

@@ -20,7 +20,8 @@ impl<P: Parts> Heaps<P> {
     /// Opens a heap for the thread whose number is `thread`.
     ///
     /// Prefers a heap that is abandoned or was left open by an earlier thread with the same number.
-    /// Otherwise creates a heap, like [`open`](Self::open).
+    /// Otherwise creates a heap, like [`open`](Self::open). Blocks of the heap are aligned to each
+    /// power of two that divides their size.
     ///
     /// # Safety
     ///
@@ -34,7 +35,10 @@ impl<P: Parts> Heaps<P> {
             true => Some(unsafe { Owner::new(heap) }),
             false => Owner::adopt(heap),
         };
-        self.list.iter().find_map(open).or_else(|| self.create())
+        // Only an owner sets the flag, so it cannot change while we own the heap.
+        let aligned = |owner: &Owner<P>| !owner.heap().is_shifted.load(Relaxed);
+        let heaps = self.list.iter();
+        heaps.filter_map(open).find(aligned).or_else(|| self.create())
     }
 
     /// Creates a heap that the caller owns. Fails like [`open`](Self::open).

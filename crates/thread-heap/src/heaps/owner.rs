@@ -2,7 +2,7 @@
 
 use std::{fmt, marker::PhantomData, mem::ManuallyDrop, ptr::NonNull};
 
-use obmalloc::{BlockPtr, Heap, HeapTag, SizeClass, Stats};
+use obmalloc::{BlockPtr, BlockStart, Heap, HeapTag, SizeClass, Stats};
 use raw_mem::preserving_errno;
 use sync::{
     atomic::Ordering::Relaxed,
@@ -86,6 +86,12 @@ impl<P: Parts> Owner<P> {
     pub(crate) fn adopt(heap: &'static ThreadHeap<P>) -> Option<Self> {
         // SAFETY: the heap had no owner, and the caller has just become its owner.
         heap.inbox.adopt().then(|| unsafe { Self::new(heap) })
+    }
+
+    /// Begins the blocks of new pools where they begin in CPython.
+    pub(crate) fn shift_blocks(&mut self) {
+        self.heap.is_shifted.store(true, Relaxed);
+        self.enter(|own| own.set_block_start(BlockStart::AsInCPython));
     }
 
     #[inline]

@@ -24,6 +24,9 @@ use crate::{
 ///
 /// Dropping an `OwnedHeap` abandons its heap for another owner to adopt. Live blocks stay valid.
 ///
+/// Blocks are placed as in CPython ([`BlockStart::AsInCPython`](obmalloc::BlockStart::AsInCPython)), because Python's collector walks
+/// over objects in this place faster.
+///
 /// ```
 /// use thread_heap::{OwnedHeap, obmalloc::SizeClass};
 ///
@@ -63,7 +66,8 @@ impl OwnedHeap {
         slot::take().map(Self::new).or_else(Self::open)
     }
 
-    fn new(owner: Owner<CurrentParts>) -> Self {
+    fn new(mut owner: Owner<CurrentParts>) -> Self {
+        owner.shift_blocks();
         owner.heap().outlives_threads.store(true, Relaxed);
         Self { owner }
     }
@@ -130,7 +134,40 @@ impl Drop for OwnedHeap {
 
 #[cfg(test)]
 mod tests {
+    use obmalloc::{Blocks, Shape};
+
     use super::*;
+    use crate::PerThread;
+
+    fn offset(block: &BlockPtr) -> usize {
+        // SAFETY: the block is in use.
+        unsafe { Shape::<ThreadGeometry>::first_block_at(block.start()) }
+    }
+
+    #[test]
+    fn blocks_begin_as_in_cpython_and_no_thread_adopts_the_heap() {
+        let class = SizeClass::of(64).unwrap();
+        let heap = std::thread::spawn(move || {
+            let mut owned = OwnedHeap::open().unwrap();
+            let block = owned.alloc(class).unwrap();
+            assert_eq!(offset(&block) % 64, 48);
+            // SAFETY: the block came from this heap, and is not used again.
+            unsafe { owned.free(block) };
+            let heap = owned.owner.heap();
+            drop(owned);
+            heap
+        });
+        let heap = heap.join().unwrap();
+        std::thread::spawn(move || {
+            let block = PerThread.alloc(class).unwrap();
+            assert_eq!(offset(&block) % 64, 0);
+            assert!(!std::ptr::eq(slot::get(), heap));
+            // SAFETY: the block came from these heaps, and is not used again.
+            unsafe { PerThread.free(block) };
+        })
+        .join()
+        .unwrap();
+    }
 
     #[test]
     fn a_heap_outlives_threads_until_it_is_dropped_or_lost() {
