@@ -1,7 +1,8 @@
 //! Atomics, cells, locks and threads that can be tested with [loom](https://docs.rs/loom).
 //!
-//! In a normal build, these names stand for items of the standard library. With `--cfg loom`, they
-//! stand for loom's versions, and tests explore every interleaving of their threads.
+//! The items come from the standard library in a normal build, and from loom with `--cfg loom`.
+//!
+//! With loom, tests explore every interleaving of their threads.
 //!
 //! ```
 //! use sync::{Arc, Mutex, lock, thread};
@@ -22,8 +23,8 @@
 //!
 //! # Features
 //!
-//! - `std` (on by default) adds locks, threads and models. Without this feature the crate is
-//!   `no_std` and offers only [`atomic`], [`UnsafeCell`] and [`link`].
+//! - `std` (on by default) adds locks, threads and models. Without this feature, the crate is
+//!   `no_std`.
 
 #![cfg_attr(not(any(feature = "std", loom)), no_std)]
 

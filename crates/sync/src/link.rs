@@ -1,7 +1,8 @@
 //! Intrusive linked lists, in which each node stores the pointer to the next node.
 //!
-//! A node is normally a free block of memory. In a loom test it is a small object instead, because
-//! loom cannot observe accesses to raw memory.
+//! A node is usually a free block of memory.
+//!
+//! Loom tests use small objects as nodes, because loom cannot observe accesses to raw memory.
 
 use core::{
     marker::PhantomData,
@@ -51,6 +52,7 @@ impl<N: Link> Chain<N> {
     /// # Safety
     ///
     /// - The link of each node must be set, and the last link must be null.
+    ///
     /// - The caller must exclusively own all nodes of the list, and gives up that ownership.
     #[inline]
     pub unsafe fn from_head(head: *mut N) -> Self {

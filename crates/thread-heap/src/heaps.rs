@@ -90,8 +90,8 @@ impl<P: Parts> Heaps<P> {
 
     /// Prevents takeovers of inboxes until the guard is dropped.
     ///
-    /// Hold this lock across a `fork`. A takeover moves blocks out of an inbox and back, and the
-    /// child would lose blocks in between.
+    /// Hold this lock across a `fork`, because the child loses blocks that a takeover has moved out
+    /// of an inbox.
     pub(crate) fn pause_takeovers(&self) -> MutexGuard<'_, ()> {
         sync::lock(&self.takeovers)
     }
@@ -114,8 +114,9 @@ pub(crate) type OwnHeap<P> = Heap<SharedArenas<P>, <P as Parts>::Lower, <P as Pa
 
 /// A single-owner heap with an inbox and an outbox.
 ///
-/// - The inbox receives blocks of this heap that other threads free.
-/// - The outbox collects blocks of other heaps that the owner of this heap frees.
+/// The inbox receives blocks of this heap that other threads free.
+///
+/// The outbox collects blocks of other heaps that the owner of this heap frees.
 #[repr(C)]
 pub(crate) struct ThreadHeap<P: Parts> {
     /// # Invariant
@@ -229,6 +230,7 @@ impl<P: Parts> ThreadHeap<P> {
     /// # Safety
     ///
     /// - `block` must have come from a `ThreadHeap` with the same type parameter `P`.
+    ///
     /// - The caller must own this heap, unless the heap never has an arena.
     #[inline]
     pub(crate) unsafe fn free_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {

@@ -21,26 +21,28 @@
 //!
 //! # Rules
 //!
-//! 1. Only the owner of a heap uses its pools. An [`Owner`] stays on its thread, and every change of
-//!    the heap borrows it mutably.
-//! 2. The arena source and the metadata allocator never call into a heap, because a heap is borrowed
-//!    mutably while it calls them.
+//! 1. Only the owner of a heap uses its pools, and every change of the heap borrows the [`Owner`]
+//!    mutably.
+//!
+//! 2. The arena source and the metadata allocator must not call into a heap, because the calling
+//!    heap is mutably borrowed.
+//!
 //! 3. A heap is never freed, so any thread can look up the heap of a block in use.
 //!
 //! # Fork
 //!
-//! The child of a fork never allocates from the heaps of other threads, because its copies of these
+//! A forked child never allocates from the heaps of other threads, because its copies of these
 //! heaps may be inconsistent.
 //!
-//! The child can still free blocks of other threads. A freed block waits in the inbox of its heap,
-//! but a flush purges its memory.
+//! The child can still free blocks of these heaps, and a flush purges the memory of such blocks.
 //!
 //! [`PerThread`] prepares for a fork by itself. For other [`Heaps`]:
 //!
 //! - The program must hold [`Heaps::lock_source`] across the fork, or the child may find the arena
 //!   source locked or inconsistent.
-//! - If another thread is just purging an inbox, the child loses the blocks of this inbox and
-//!   cannot purge any other.
+//!
+//! - If another thread is purging an inbox, the child loses the blocks of this inbox and cannot
+//!   purge any other.
 //!
 //! # Where to find what
 //!

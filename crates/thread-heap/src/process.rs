@@ -4,8 +4,8 @@
 //!
 //! `NO_HEAP` behaves like a heap without free blocks, so fast paths need no test for it.
 //!
-//! When a thread ends, a destructor closes its heap. Each later request of the same thread opens a
-//! heap and closes it again.
+//! When a thread ends, a destructor closes its heap. Later requests by the thread open a heap
+//! temporarily.
 
 mod exit;
 #[cfg(unix)]

@@ -6,8 +6,7 @@
 //!   the others, untouched                 ├ ─ ─ ─ ─ ┤◄───────┘         └───────►├ ─ ─ ─ ─ ┤
 //! ```
 //!
-//! The owner of a heap usually has its blocks in cache, so a thread that frees them writes to few
-//! of them.
+//! A sender writes to only one block of a batch, so the others can stay in the owner's cache.
 //!
 //! The smallest blocks have no room for addresses, so each is a batch of its own.
 
@@ -56,7 +55,7 @@ impl Batch {
     ///
     /// # Safety
     ///
-    /// - `node` must be a batch that [`pack`](Self::pack) returned, or the head of a table.
+    /// - `node` must come from [`pack`](Self::pack), or be the head of a table.
     /// - The caller must exclusively own `node`.
     #[inline]
     pub(crate) unsafe fn blocks(node: NonNull<Self>) -> Option<usize> {
@@ -70,6 +69,7 @@ impl Batch {
     /// # Safety
     ///
     /// - The caller must exclusively own all of these blocks, and gives up that ownership.
+    ///
     /// - `block` must have [`LEAST_BLOCK`] bytes, plus one word for each block in `others`.
     unsafe fn pack(block: NonNull<u8>, others: &[NonNull<u8>]) -> NonNull<Self> {
         let batch = block.cast::<Self>();
@@ -116,6 +116,7 @@ impl Batches {
     /// # Safety
     ///
     /// - The caller must exclusively own the block, and gives up that ownership.
+    ///
     /// - The block must have at least [`LEAST_BLOCK`] bytes.
     pub(crate) unsafe fn of(block: NonNull<u8>, size: usize) -> Self {
         // SAFETY: the caller gives up the block, which has room for a batch (contract of `of`).
@@ -129,6 +130,7 @@ impl Batches {
     /// # Safety
     ///
     /// - The caller must exclusively own the blocks, and gives up that ownership.
+    ///
     /// - Each block must have as many bytes as `size` returns for it, and at least [`LEAST_BLOCK`].
     pub(crate) unsafe fn pack(
         blocks: &[NonNull<u8>],

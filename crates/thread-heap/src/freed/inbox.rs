@@ -11,8 +11,7 @@
 //!   ABANDONED   (no owner, no blocks)
 //! ```
 //!
-//! No block ever waits in a heap without an owner, because a heap can be abandoned only while its
-//! inbox is empty.
+//! A heap can be abandoned only while its inbox is empty, so no block waits without an owner.
 
 use std::{marker::PhantomData, ptr};
 
@@ -42,8 +41,9 @@ impl Orders for Sound {}
 pub(crate) struct Inbox<N, O = Sound> {
     /// # Invariant
     ///
-    /// The head is null, the mark [`abandoned`], or the first of a list of nodes that ends at null.
-    /// The inbox exclusively owns these nodes.
+    /// The head is null, the mark [`abandoned`], or the first node of a list that ends at null.
+    ///
+    /// The inbox exclusively owns all nodes of this list.
     head: AtomicPtr<N>,
     /// The approximate number of waiting bytes. A race between push and take can make it too high.
     waiting: AtomicUsize,
@@ -70,8 +70,9 @@ impl<N: Link, O: Orders> Inbox<N, O> {
 
     /// Pushes `nodes` for the owner of the heap.
     ///
-    /// If the heap has no owner, the caller becomes the owner and gets the nodes back. It must then
-    /// free their blocks and [abandon](Self::abandon) the heap.
+    /// If the heap has no owner, returns the nodes and makes the caller the owner.
+    ///
+    /// The new owner must free the blocks and then [abandon](Self::abandon) the heap.
     #[must_use = "nodes that come back make the caller the owner"]
     pub(crate) fn push(&self, nodes: Segment<N>) -> Option<Segment<N>> {
         let mut head = self.head.load(Relaxed);

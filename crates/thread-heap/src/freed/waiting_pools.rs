@@ -109,11 +109,15 @@ fn pages(span: &Range<usize>) -> impl Iterator<Item = usize> + use<> {
 pub(crate) struct WaitingPools<G> {
     /// # Invariant
     ///
-    /// - We exclusively own `head`, a block of the metadata allocator. It holds a `Head` and
-    ///   `capacity` initialised entries.
+    /// - The table exclusively owns `head`, which is a block of the metadata allocator.
+    ///
+    /// - This block holds a `Head` and `capacity` initialised entries.
+    ///
     /// - `capacity` is a power of two, and at least a quarter of the entries are vacant.
-    /// - An entry in use describes a pool of a thread heap of the geometry `G`, follows the rules of
-    ///   this module, and exclusively owns its waiting blocks.
+    ///
+    /// - Each entry in use describes a pool of a thread heap of the geometry `G`.
+    ///
+    /// - Each entry in use obeys the rules of this module, and exclusively owns its waiting blocks.
     head: NonNull<Head>,
     geometry: PhantomData<G>,
 }
@@ -204,6 +208,7 @@ impl<G: Geometry> WaitingPools<G> {
     /// # Safety
     ///
     /// - `block` must be a block in use of a thread heap of the geometry `G`.
+    ///
     /// - The caller must exclusively own `block`, and gives up that ownership.
     pub(crate) unsafe fn add(&mut self, block: NonNull<u8>) {
         // SAFETY: `block` is a block in use of this geometry (contract of `add`).

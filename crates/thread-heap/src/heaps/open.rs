@@ -19,17 +19,21 @@ impl<P: Parts> Heaps<P> {
 
     /// Opens a heap for the thread whose number is `thread`.
     ///
-    /// Prefers a heap that is abandoned or was left open by an earlier thread with the same number.
-    /// Otherwise creates a heap, like [`open`](Self::open). Blocks of the heap are aligned to each
-    /// power of two that divides their size.
+    /// Reuses an abandoned heap, or a heap that an ended thread with the same number left open.
+    ///
+    /// If there is no such heap, creates one like [`open`](Self::open).
+    ///
+    /// Blocks of the heap are aligned to each power of two that divides their size.
     ///
     /// # Safety
     ///
-    /// - Every heap whose [`ThreadHeap::thread`] equals `thread` must have been opened by a thread
-    ///   that has ended, but not during a call into the heap.
+    /// - For each heap whose [`ThreadHeap::thread`] equals `thread`, the thread that opened it must
+    ///   have ended.
+    ///
+    /// - That thread must not have ended during a call into the heap.
     pub(crate) unsafe fn open_as(&'static self, thread: usize) -> Option<Owner<P>> {
-        // Relaxed is enough, because the number is an address in thread-local memory. The C library
-        // synchronises the end of a thread with the reuse of this memory.
+        // Relaxed is enough, because the number is an address in thread-local memory, whose reuse
+        // the C library synchronises.
         let open = |heap: &'static ThreadHeap<P>| match heap.thread.load(Relaxed) == thread {
             // SAFETY: the owning thread has ended, but not during a call into the heap (contract).
             true => Some(unsafe { Owner::new(heap) }),

@@ -62,8 +62,9 @@ const STEP: usize = 256 << 10;
 pub struct Owner<P: Parts> {
     /// # Invariant
     ///
-    /// This value owns the heap. A second `Owner` of the same heap is never dropped, and is never
-    /// used at the same time as this one.
+    /// This value owns the heap.
+    ///
+    /// Of an `Owner` and its copies, only one may be used at a time, and only one may be dropped.
     heap: &'static ThreadHeap<P>,
     stays_on_its_thread: PhantomData<*const ()>,
 }
@@ -74,8 +75,10 @@ impl<P: Parts> Owner<P> {
     /// # Safety
     ///
     /// - The caller must own the heap.
-    /// - If the caller keeps its ownership, it must not use it while the returned value is in use,
-    ///   and must not drop the returned value.
+    ///
+    /// - A caller that keeps its ownership must not drop the returned value.
+    ///
+    /// - Such a caller must not use its ownership while the returned value is in use.
     #[inline]
     pub(crate) unsafe fn new(heap: &'static ThreadHeap<P>) -> Self {
         // INVARIANT: the caller owned the heap (contract of `new`).
@@ -203,9 +206,12 @@ impl<P: Parts> Owner<P> {
 
     /// Returns unused memory to the system. Call this function before the owner becomes idle.
     ///
-    /// - Sends freed blocks of other heaps to these heaps.
+    /// - Sends freed blocks of other heaps to those heaps.
+    ///
     /// - Reclaims blocks of this heap that other threads have freed.
+    ///
     /// - Unmaps all empty arenas of this heap and of the arena source.
+    ///
     /// - Purges pages of other heaps that hold only freed blocks.
     pub fn flush(&mut self) {
         self.send_outbox();
@@ -289,8 +295,8 @@ impl<P: Parts> Owner<P> {
     ///
     /// # Safety
     ///
-    /// - `node` must be the head of a table, and the caller must exclusively own it.
-    /// - The blocks in the table must belong to this heap.
+    /// - `node` must be the head of a table of this heap's blocks.
+    /// - The caller must exclusively own `node`.
     #[cold]
     #[inline(never)]
     unsafe fn reclaim_table(&mut self, node: NonNull<Batch>) {
@@ -353,7 +359,7 @@ impl<P: Parts> ThreadHeap<P> {
 }
 
 impl<P: Parts> Heaps<P> {
-    /// Frees a block by sending it to the owner of its heap at once.
+    /// Frees a block by sending it to the owner of its heap immediately.
     ///
     /// This function is meant for threads that have no heap. An [`Owner`] sends blocks in batches.
     ///
@@ -361,8 +367,7 @@ impl<P: Parts> Heaps<P> {
     ///
     /// - `block` must have come from one of these heaps.
     /// - Nobody may use the block any more.
-    // Never inlined, so that its caller needs no stack frame on the common path.
-    #[inline(never)]
+    #[inline(never)] // The caller then needs no stack frame on its common path.
     pub unsafe fn free_remote(&self, block: BlockPtr) {
         let start = block.into_start();
         // SAFETY: the block is in use, in one of these heaps (contract of `free_remote`).

@@ -3,8 +3,10 @@
 //! Setting a key returns an error if memory is lacking. Registering the destructor of a
 //! `thread_local!` would abort the process instead.
 //!
-//! The C library runs up to four rounds of destructors. A heap that a thread opens in the last
-//! round stays open, until a later thread [finds](crate::heaps::ThreadHeap::thread) it.
+//! If a thread opens its first heap in the C library's last round of destructors, the heap stays
+//! open.
+//!
+//! A later thread with the same [number](crate::heaps::ThreadHeap::thread) reuses this heap.
 
 use std::cell::Cell;
 

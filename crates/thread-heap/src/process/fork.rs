@@ -3,10 +3,12 @@
 //! The handlers hold two locks across a fork:
 //!
 //! - The lock of the arena source keeps the child's copy of the source consistent.
+//!
 //! - The lock for takeovers keeps freed blocks inside their inboxes, where the child finds them.
 //!
-//! A prepare handler that was registered before ours runs while the arena source is locked. It must
-//! not map or unmap arenas, nor wait for a thread that may do so.
+//! A prepare handler that was registered before ours runs while the arena source is locked.
+//!
+//! Such a handler must not map or unmap arenas, nor wait for a thread that may do so.
 
 use std::{cell::Cell, mem::ManuallyDrop};
 
@@ -74,8 +76,9 @@ extern "C" fn release() {
 
 /// Unlocks the locks, and adjusts the child to the loss of all other threads.
 ///
-/// - The source no longer counts arenas that the heaps of lost threads retain.
-/// - The heaps of lost threads, which may be inconsistent, lose their thread numbers.
+/// - The source stops counting arenas that the heaps of lost threads retain.
+///
+/// - The heaps of lost threads lose their thread numbers, because these heaps may be inconsistent.
 extern "C" fn release_in_child() {
     HEAPS.forget_threads_but(slot::thread());
     if let Some(mut held) = HELD.take() {

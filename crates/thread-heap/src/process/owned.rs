@@ -17,8 +17,8 @@ use crate::{
 
 /// An [`Owner`] of one of the process's heaps that may move between threads.
 ///
-/// The threads of a runtime with a global lock, such as CPython, can share an `OwnedHeap`. They
-/// then reuse each other's freed blocks at once.
+/// The threads of a runtime with a global lock can share an `OwnedHeap`, and reuse each other's
+/// freed blocks immediately.
 ///
 /// Blocks of [`PerThread`](crate::PerThread) can be freed with an `OwnedHeap`, and vice versa.
 ///
@@ -40,7 +40,9 @@ use crate::{
 /// # Fork
 ///
 /// If another thread may have been using an `OwnedHeap` during a fork, the child must neither use
-/// nor drop it. The child can pass it to [`lose`](Self::lose).
+/// nor drop it.
+///
+/// The child can pass such a heap to [`lose`](Self::lose).
 #[derive(Debug)]
 pub struct OwnedHeap {
     owner: Owner<CurrentParts>,

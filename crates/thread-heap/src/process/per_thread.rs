@@ -43,8 +43,8 @@ pub struct PerThread;
 impl PerThread {
     /// Hints to the compiler that the calling thread's heap is about to be used.
     ///
-    /// The compiler then loads the offset of the thread's slot here, and a loop loads it once. It
-    /// would otherwise load the offset in the branch that uses the heap.
+    /// The compiler then loads the offset of the thread-local slot here, so that a loop loads it
+    /// only once.
     #[inline]
     pub fn prepare(self) {
         slot::prepare();

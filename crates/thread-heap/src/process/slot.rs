@@ -1,10 +1,12 @@
 //! The slot of a thread: a thread-local word that points to the calling thread's heap.
 //!
-//! A coroutine may continue on another thread, although the compiler assumes that the address of a
-//! `thread_local!` never changes. This module therefore hides the address of the word:
+//! The compiler may cache the address of a `thread_local!`, which is wrong if a coroutine moves to
+//! another thread.
 //!
-//! - On x86-64 Linux, inline assembly accesses the word. The compiler sees only an offset, which is
-//!   the same in all threads.
+//! This module therefore hides the address of the word from the compiler:
+//!
+//! - On x86-64 Linux, inline assembly accesses the word at an offset that all threads share.
+//!
 //! - On other systems, and with the feature `dynamic-tls`, functions that are never inlined access
 //!   the word.
 //!
@@ -13,7 +15,9 @@
 //! # The model of the thread-local
 //!
 //! The word uses the "initial-exec" model. Libraries loaded with `dlopen` share a small reserve of
-//! memory for such words, which the feature `dynamic-tls` does not need.
+//! memory for such words.
+//!
+//! With the feature `dynamic-tls`, the word does not use this reserve.
 
 use std::{
     mem::{self, ManuallyDrop},
