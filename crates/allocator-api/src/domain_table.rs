@@ -1,7 +1,7 @@
 //! The allocator in force for each domain, which can be replaced while other threads allocate.
 //!
-//! A reader loads a function and its context at once. CPython loads them one after the other, and
-//! can mix two allocators.
+//! A reader loads a function and its context atomically. CPython loads them separately, so it can
+//! mix two allocators.
 
 use core::ptr::NonNull;
 
@@ -73,6 +73,7 @@ impl<A: MemAlloc> DomainTable<A> {
     /// # Safety
     ///
     /// - `allocator` must be able to free and to reallocate every live block of the domain.
+    ///
     /// - The contract of [`CAllocator::new`] must hold for `allocator` as long as the table is in
     ///   use.
     pub unsafe fn set(&self, domain: Domain, allocator: CAllocator) -> Result<(), SetError> {

@@ -8,8 +8,8 @@
 //!
 //! The layers called `Counting` exist only if the user requests statistics.
 //!
-//! CPython's domains mem and obj share one heap, because some extensions allocate a block in one
-//! domain and free it in the other.
+//! The domains mem and obj share a heap, because some extensions allocate in one and free in the
+//! other.
 
 use allocator_api::{
     CAllocator, VTable,
@@ -31,8 +31,10 @@ use crate::{
 /// The largest request that the heap serves, in bytes.
 pub(crate) const SMALL: usize = Pools16K::SIZES.small_threshold;
 
-/// The only heap of a CPython with one GIL. Its metadata is not in CPython's raw domain, because a
-/// program may hook that domain and later remove the hook.
+/// The only heap of a CPython with one GIL.
+///
+/// Its metadata is not in CPython's raw domain, because a program may hook that domain and later
+/// remove the hook.
 type GilHeap = GilHeld<Heap<Arenas, PageBlocks, Pools16K>>;
 
 type Arenas = KnownArenas<RetainingArenas<MmapArenas>, PageBlocks, Pools16K>;

@@ -1,21 +1,23 @@
 //! A heap for each interpreter, from CPython 3.12 on.
 //!
-//! A thread may call CPython's object allocators only while it holds the GIL of its interpreter.
-//! The GIL therefore also serves as the lock of the interpreter's heap.
+//! An interpreter's GIL also protects its heap, because threads may call CPython's object
+//! allocators only while holding the GIL.
 //!
-//! A thread may free a block of a heap whose GIL it does not hold. The block then waits in a queue
-//! until a thread that holds that GIL reclaims it.
+//! A block freed without its heap's GIL waits in a queue until a thread that holds that GIL
+//! reclaims it.
 //!
 //! The main interpreter keeps its heap across a second `Py_Initialize`, because its address never
 //! changes.
 //!
-//! Each interpreter except the main one has a capsule in its dictionary. When CPython ends the
-//! interpreter, the capsule's destructor gives the heap up for reuse.
+//! Each subinterpreter's dictionary holds a capsule, whose destructor gives the heap up for reuse
+//! when the interpreter ends.
 //!
 //! # Fork
 //!
-//! A forked child keeps only the heap whose GIL the forking thread holds, because other threads may
-//! have been changing the other heaps. A parent with a single thread passes on all of its heaps.
+//! A forked child keeps only the heap whose GIL its thread holds, because other threads may have
+//! been changing the others.
+//!
+//! If the parent had only one thread, the child keeps all heaps.
 
 mod current;
 mod entries;
@@ -64,8 +66,8 @@ pub(crate) unsafe fn start(python: &CPython) {
         unsafe { current::find_offset(python) };
         return;
     }
-    // An interpreter that ended without destroying its capsule leaves its entry behind. A new
-    // interpreter at the same address must not take over that entry.
+    // An earlier interpreter at this address left its entry behind if its capsule was never
+    // destroyed.
     if let Some(entry) = entry() {
         // SAFETY: this thread holds the GIL of the interpreter at the entry's address, and the
         // interpreter that used the entry before no longer exists.
@@ -95,8 +97,8 @@ unsafe fn open_heap(functions: &InterpreterFunctions, interpreter: Interpreter) 
         let failed = capsule.is_null()
             || dict.is_null()
             || (functions.dict_set_item)(dict, CAPSULE.as_ptr(), capsule) != 0;
-        // The entry is assigned first, because releasing a capsule that is not in the dictionary
-        // destroys it. The capsule's destructor then releases the entry.
+        // The entry must be assigned before the capsule is released, because the capsule's
+        // destructor may release the entry.
         entry.assign(interpreter, heap);
         if failed {
             (functions.clear_error)();
@@ -118,8 +120,8 @@ unsafe extern "C" fn end_of_interpreter(capsule: *mut c_void) {
     let Some(entry) = (unsafe { place.cast::<Entry>().as_ref() }) else { return };
     let is_current =
         current::interpreter().is_some_and(|interpreter| entry.is_of(interpreter.as_ptr()));
-    // In a forked child, CPython also ends interpreters whose GIL this thread does not hold. Their
-    // entries stay until `start` finds a new interpreter at the same address.
+    // After a fork, CPython also ends interpreters whose GIL this thread does not hold. `start` may
+    // release their entries later.
     if is_current {
         // SAFETY: the calling thread holds the interpreter's GIL.
         unsafe { entry.release() };
@@ -196,8 +198,10 @@ unsafe fn free_elsewhere(block: BlockPtr) {
     }
 }
 
-/// The heaps of all interpreters, presented as one. A request goes to the heap of the interpreter
-/// whose GIL the thread holds or, without a GIL, to the thread's own heap.
+/// The heaps of all interpreters, presented as one.
+///
+/// A request goes to the heap of the current interpreter, or to the thread's own heap if there is
+/// none.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PerInterpreter;
 

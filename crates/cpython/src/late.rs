@@ -1,7 +1,8 @@
 //! A CPython that was loaded after the program had started, as in one-file programs of PyInstaller.
 //!
-//! The constructor of this library cannot see a CPython that is loaded later, so the heap does not
-//! serve it. A line at exit says so.
+//! Such a CPython does not use the heap, because this library's constructor has already run.
+//!
+//! The library reports this at exit only if one of its environment variables is set.
 
 use std::{
     ffi::{CStr, CString},

@@ -14,6 +14,7 @@ use std::{
 /// # Safety
 ///
 /// - `handle` must be an open handle of `dlopen`, or a pseudo-handle of `dlsym`.
+///
 /// - `T` must be a pointer type or function pointer type that fits the symbol.
 pub(crate) unsafe fn symbol<T: Copy>(handle: *mut c_void, name: &CStr) -> Option<T> {
     const { assert!(size_of::<T>() == size_of::<*mut c_void>()) };
@@ -23,8 +24,9 @@ pub(crate) unsafe fn symbol<T: Copy>(handle: *mut c_void, name: &CStr) -> Option
     Some(unsafe { mem::transmute_copy(&address) })
 }
 
-/// Clears the error of a failed look-up, so that the program does not mistake it for its own. The
-/// first `dlerror` returns the message, and the second one frees it.
+/// Clears the error of a failed look-up, so that the program does not mistake it for its own.
+///
+/// The first `dlerror` returns the message, and the second one frees it.
 pub(crate) fn clear_error() {
     for _ in 0..2 {
         // SAFETY: the call has no requirements, and the message is not read.

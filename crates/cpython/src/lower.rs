@@ -26,8 +26,8 @@ pub(crate) fn was_reinitialised() -> bool {
 /// CPython's raw domain, called by its public functions, so that hooks in that domain see the
 /// calls.
 ///
-/// After a second `Py_Initialize`, requests go to CPython's own allocator, which forwards blocks
-/// that are not its own to the raw domain.
+/// After a second `Py_Initialize`, requests go to CPython's own allocator, which forwards foreign
+/// blocks to the raw domain.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lower {
     raw: RawFunctions,

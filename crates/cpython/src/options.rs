@@ -8,7 +8,8 @@
 //! | `-E`, `-I` | the three variables are ignored |
 //!
 //! We parse options as CPython's pre-initialisation does (`Python/preconfig.c`, `Python/getopt.c`).
-//! An embedding program may use other rules, but then the heap at worst remains unused.
+//!
+//! If an embedding program uses other rules, the heap may remain unused.
 
 #![forbid(unsafe_code)]
 

@@ -1,10 +1,12 @@
 //! A second `Py_Initialize` in one process.
 //!
-//! From CPython 3.12 on, a second `Py_Initialize` silently restores CPython's own allocators. These
-//! would abort the process when they free a block of our heap, so we install the heap again.
+//! From CPython 3.12 on, a second `Py_Initialize` silently restores CPython's own allocators.
 //!
-//! The earliest sign of a second `Py_Initialize` is the creation of `_imp`, the first built-in
-//! module. Only CPython's own code has run by then.
+//! We install the heap again, because CPython's allocators would abort the process when they free a
+//! block of our heap.
+//!
+//! We detect a second `Py_Initialize` when CPython creates its first module, `_imp`, before any
+//! other code runs.
 //!
 //! The heap returns only if an earlier interpreter started with it. An embedding program can
 //! therefore choose CPython's own allocators.

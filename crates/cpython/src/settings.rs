@@ -13,8 +13,9 @@ use std::{
 pub(crate) struct Settings {
     pub(crate) switch: Switch,
     pub(crate) stats: Option<StatsPlace>,
-    /// True if one of our environment variables is set. Only then does a line at exit say that the
-    /// heap was replaced, or that CPython was loaded too late.
+    /// True if one of our environment variables is set to a value that is not empty.
+    ///
+    /// A replaced heap or a CPython that was loaded too late is reported only if this is true.
     pub(crate) any: bool,
 }
 

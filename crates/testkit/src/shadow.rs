@@ -1,8 +1,10 @@
 //! A shadow records an allocator's live blocks, and panics if the allocator breaks a rule:
 //!
-//! 1. Live blocks do not overlap. A block of 0 bytes counts as one byte.
-//! 2. Every block is aligned as the allocator promises.
+//! 1. Live blocks do not overlap.
+//! 2. Every block has the promised alignment.
 //! 3. A live block keeps its contents.
+//!
+//! A block of 0 bytes counts as one byte.
 
 use std::{collections::BTreeMap, ptr::NonNull};
 
@@ -59,8 +61,10 @@ impl Shadow {
     ///
     /// # Safety
     ///
-    /// - Until the block is [`freed`](Self::freed) or [`reallocated`](Self::reallocated), `ptr`
-    ///   must be valid for reads and writes of `size` bytes, which nobody else may use.
+    /// Until the block is [`freed`](Self::freed) or [`reallocated`](Self::reallocated):
+    ///
+    /// - `ptr` must be valid for reads and writes of `size` bytes.
+    /// - Nobody else may use these bytes.
     pub(crate) unsafe fn allocated(&mut self, ptr: NonNull<u8>, size: usize) {
         let address = ptr.addr().get();
         let align = self.align;
@@ -106,6 +110,7 @@ impl Shadow {
     /// # Safety
     ///
     /// - The contract of [`allocated`](Self::allocated) must hold for `to`.
+    ///
     /// - The bytes at `to` must be initialised up to the smaller of the two sizes.
     pub(crate) unsafe fn reallocated(&mut self, from: NonNull<u8>, to: NonNull<u8>, size: usize) {
         let old = self.live.remove(&from.addr().get()).expect("the block is live");

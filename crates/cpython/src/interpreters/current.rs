@@ -5,16 +5,19 @@
 //! Source: `_PyThreadState_Attach` and `detach_thread` in CPython's `Python/pystate.c`, and in 3.12
 //! `PyEval_RestoreThread` and `PyEval_SaveThread`.
 //!
-//! `PyThreadState_Swap` of 3.12 sets the state before it takes the GIL, and finalization may end a
-//! thread in between. Destructors of thread-local variables must not call CPython's allocators
-//! then.
+//! In 3.12, `PyThreadState_Swap` sets the state before it takes the GIL, and finalization may end
+//! the thread in between.
+//!
+//! In that case, destructors of thread-local variables must not call CPython's allocators.
 //!
 //! ```text
 //!   fs:[offset] ─► thread state ─► │ prev │ next │ interp │ …     the same from 3.12 to 3.15
 //! ```
 //!
-//! CPython exports no symbol for the variable that holds the current thread state. We search for it
-//! once, because reading it is much faster than CPython's public function.
+//! CPython exports no symbol for the variable that holds the current thread state, so we search for
+//! it once.
+//!
+//! Reading the variable is much faster than calling CPython's public function.
 
 use std::{
     ffi::c_void,
@@ -33,7 +36,9 @@ use crate::{
 };
 
 /// The position of the interpreter's address in a thread state, in words. [`layout_holds`] checks
-/// it. CPython: `struct _ts` in `Include/cpython/pystate.h`, 3.12 to 3.15.
+/// it.
+///
+/// CPython: `struct _ts` in `Include/cpython/pystate.h`, 3.12 to 3.15.
 const WORDS_BEFORE_INTERPRETER: usize = 2;
 
 static FUNCTIONS: OnceLock<InterpreterFunctions> = OnceLock::new();
@@ -44,8 +49,11 @@ static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 ///
 /// # Invariant
 ///
-/// The value is 0 until the variable is found. At distance 0, each thread has a pointer to its
-/// control block, whose third word is never the address of an interpreter.
+/// The value is the distance to CPython's variable, or 0 until that variable is found.
+///
+/// A distance of 0 is safe, because each thread's control block begins with a pointer to itself.
+///
+/// The third word of a control block is never the address of an interpreter.
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
 /// Stores CPython's functions for interpreters. Must be called before the heap is installed.
@@ -100,16 +108,17 @@ fn layout_holds(functions: &InterpreterFunctions, state: NonNull<c_void>) -> boo
     holds
 }
 
-/// Looks for the variable that holds the current thread state, and sets [`OFFSET`]. Must be called
-/// while no other thread runs Python code.
+/// Looks for the variable that holds the current thread state, and sets [`OFFSET`].
 ///
-/// CPython was loaded before `main`, so its thread-local variables are in static TLS. Their
-/// distance from the thread pointer is the same in every thread.
+/// Must be called while no other thread runs Python code.
+///
+/// The offset is the same in every thread, because CPython was loaded before `main` and therefore
+/// uses static TLS.
 ///
 /// # Safety
 ///
 /// - The calling thread must hold the GIL.
-/// - The caller must allow this function to release the GIL for a moment.
+/// - The caller must allow this function to release it temporarily.
 pub(super) unsafe fn find_offset(python: &CPython) {
     let Some(functions) = functions() else { return };
     if !word::CAN_BE_READ || OFFSET.load(Relaxed) != 0 {
@@ -169,8 +178,9 @@ impl Locals {
         if found.start.is_aligned() { found } else { Self::NONE }
     }
 
-    /// Finds the only word that is `state` under the GIL and null without it. `without_gil` must
-    /// release the GIL, call its argument, and take the GIL again.
+    /// Finds the only word that equals `state` under the GIL and is null without it.
+    ///
+    /// `without_gil` must release the GIL, call its argument, and take the GIL again.
     fn find(&self, state: *mut c_void, without_gil: impl FnOnce(&mut dyn FnMut())) -> Option<Word> {
         let mut candidates: Vec<_> = self.words().filter(|word| word.read() == state).collect();
         without_gil(&mut || candidates.retain(|word| word.read().is_null()));

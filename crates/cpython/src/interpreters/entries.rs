@@ -23,14 +23,20 @@ pub(super) struct Entry {
     ///
     /// # Invariant
     ///
-    /// If this is an interpreter, `heap` is `Some`. This field is written only under that
-    /// interpreter's GIL, or by the only thread of the process.
+    /// If this is the address of an interpreter, `heap` is `Some`.
+    ///
+    /// Only a thread that holds the interpreter's GIL, or the only thread of the process, writes
+    /// this field.
     interpreter: AtomicPtr<c_void>,
     /// # Invariant
     ///
-    /// Only the thread that holds the interpreter's GIL accesses this field. In an entry without an
-    /// interpreter, only the thread that claimed it does or, for [`MAIN`], the holder of the main
-    /// GIL.
+    /// Only these threads may access this field:
+    ///
+    /// - The thread that holds the interpreter's GIL, or the only thread in CPython.
+    ///
+    /// - If the entry has no interpreter, the thread that claimed the entry.
+    ///
+    /// - If [`MAIN`] has no interpreter, the thread that holds the main GIL.
     heap: UnsafeCell<Option<OwnedHeap>>,
     /// True if the entry is reserved for one interpreter.
     is_claimed: AtomicBool,
@@ -78,7 +84,9 @@ impl Entry {
     /// # Safety
     ///
     /// - The entry must have an interpreter.
+    ///
     /// - The calling thread must hold that interpreter's GIL, or be the only thread in CPython.
+    ///
     /// - The calling thread must not already hold a reference to this heap.
     #[inline(always)]
     #[expect(clippy::mut_from_ref, reason = "the GIL is the lock")]
@@ -93,7 +101,9 @@ impl Entry {
     /// # Safety
     ///
     /// - The entry must have no interpreter.
+    ///
     /// - If the entry is not `MAIN`, the caller must have claimed it.
+    ///
     /// - The calling thread must hold the GIL of `interpreter`.
     pub(super) unsafe fn assign(&self, interpreter: Interpreter, heap: OwnedHeap) {
         // SAFETY: the entry has no interpreter, so only this thread may access `heap` (contract).

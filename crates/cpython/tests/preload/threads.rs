@@ -35,8 +35,9 @@ struct AtMost {
 const A_TENTH_MORE: AtMost = AtMost { factor: 1.1, more: 0.0 };
 const RETAINED: AtMost = AtMost { factor: 1.15, more: 4096.0 };
 
-/// Compares the mean figures of three to six runs with and without the library. Figures vary,
-/// because a few live blocks decide whether an arena is unmapped.
+/// Compares the mean figures of three to six runs with and without the library.
+///
+/// The figures of single runs vary, because a few live blocks can keep an arena mapped.
 fn compare<const N: usize>(python: &Python, code: &str, limits: [AtMost; N]) {
     let [mut own, mut ours] = [[0.0; N]; 2];
     for runs in 1..=6 {

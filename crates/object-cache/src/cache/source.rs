@@ -20,6 +20,7 @@ pub unsafe trait StorageSource<T> {
     /// # Safety
     ///
     /// - `storage` must have been taken from this source or a clone of it.
+    ///
     /// - `storage` must hold no live value, and must not be used again.
     unsafe fn put(&self, storage: NonNull<T>);
 }
@@ -43,6 +44,7 @@ unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
 /// # Safety
 ///
 /// - `object` must have been taken from `source` or a clone of it.
+///
 /// - `object` must hold a live value, and must not be used again.
 #[inline]
 pub(crate) unsafe fn drop_and_put<T>(source: &impl StorageSource<T>, object: NonNull<T>) {
@@ -52,8 +54,10 @@ pub(crate) unsafe fn drop_and_put<T>(source: &impl StorageSource<T>, object: Non
     unsafe { object.drop_in_place() };
 }
 
-/// Writes the result of `make` to storage from `source`, which gets the storage back if `make`
-/// panics. Returns `None` without calling `make` if the allocation fails.
+/// Takes storage from `source`, and fills it with the result of `make`.
+///
+/// Returns `None` without calling `make` if the allocation fails. If `make` panics, the storage
+/// returns to `source`.
 #[inline]
 pub(crate) fn take_and_fill<T>(
     source: &impl StorageSource<T>,
@@ -79,7 +83,9 @@ impl<'s, T, S: StorageSource<T>> Vacant<'s, T, S> {
     /// # Safety
     ///
     /// - `storage` must have been taken from `source` or a clone of it.
-    /// - `storage` must hold no live value at the drop of the guard, and must not be used after it.
+    ///
+    /// - `storage` must hold no live value when the guard is dropped, and must not be used again
+    ///   after that.
     #[inline]
     unsafe fn new(source: &'s S, storage: NonNull<T>) -> Self {
         Self { source, storage }

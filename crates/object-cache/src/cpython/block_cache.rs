@@ -93,8 +93,8 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
     ///
     /// Takes O(n log n) steps for n free objects and blocks. Allocates no memory.
     ///
-    /// The allocator below may use the cache while it frees a block. If that allocator panics, the
-    /// remaining blocks stay in the cache.
+    /// The allocator below may use the cache during the call. If it panics, the remaining blocks
+    /// stay in the cache.
     pub fn compact(&self) -> Cleared {
         let mut remaining = Remaining::<T, A, BLOCK> {
             free: sort::by_address(self.stack.drain().0),

@@ -9,8 +9,8 @@ use core::ops::RangeInclusive;
 
 /// A version of CPython.
 ///
-/// The bounds come from `pycore_freelist.h` (3.13) and `pycore_freelist_state.h` (3.14 and 3.15) in
-/// `Include/internal`. Each [`Kind`] names the other files, such as those of earlier versions.
+/// Sources of the bounds: `pycore_freelist.h` (3.13), `pycore_freelist_state.h` (3.14, 3.15), and
+/// the files that each [`Kind`] names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// 2.7, which keeps ints and floats in an unbounded [`BlockCache`](super::BlockCache).

@@ -120,6 +120,7 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
     /// # Safety
     ///
     /// - `storage` must have come from [`take`](Self::take) of this cache with the same `len`.
+    ///
     /// - `storage` must hold no live value, and must not be used again.
     #[inline]
     pub unsafe fn put(&self, storage: NonNull<H>, len: usize) {
@@ -150,8 +151,8 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
     ///
     /// # Safety
     ///
-    /// - `object` must have come from [`take`](Self::take) of a cache of this type, or be a live
-    ///   block that is at least as large.
+    /// - `object` must be storage from [`take`](Self::take) of a cache of this type, or a live
+    ///   block at least as large.
     #[inline]
     pub unsafe fn items(object: NonNull<H>) -> NonNull<E> {
         // SAFETY: the storage of an object extends at least to the start of its items (contract).

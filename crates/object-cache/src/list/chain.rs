@@ -15,8 +15,8 @@ impl<N: Link> Chain<N> {
 
     /// # Safety
     ///
-    /// - The caller must own `head` and every object after it, and gives up that ownership.
-    /// - The links of these objects must be initialised.
+    /// - The caller must own `head` and every object after it, and gives them up.
+    /// - Their links must be initialised.
     pub(crate) unsafe fn from_head(head: Option<NonNull<N>>) -> Self {
         // INVARIANT: the contract of this function promises both parts.
         Self { head }

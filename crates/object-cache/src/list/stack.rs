@@ -8,14 +8,14 @@
 //!
 //! A `put` and the next `take` do not access the object's memory, because they use only `newest`.
 //!
-//! The stack stores `limit = popped + bound − 1` instead of `popped`, because one increment of
-//! `limit` both counts a hit and makes room for another object.
+//! The stack stores `limit` instead of `popped`, because one increment of `limit` both counts a hit
+//! and makes room.
 //!
 //! `put` writes to `newest` before it tests whether the stack is full, because this order is faster
 //! (`benches/caches`).
 //!
-//! Each branch of `take` increments its own counter before it unlinks the object. Otherwise
-//! compilers merge both increments, and each hit waits for the previous one.
+//! Each branch of `take` increments its counter first. Otherwise compilers merge the increments,
+//! and each hit waits for the previous one.
 
 use core::{cell::Cell, ptr::NonNull};
 

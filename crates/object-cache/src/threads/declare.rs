@@ -1,11 +1,12 @@
 /// Declares a zero-sized type that gives every thread a cache for objects of one type.
 ///
-/// The declared type is a [`StorageSource`](crate::StorageSource) that finds the cache of the
-/// calling thread. A [`Cached`](crate::Cached) pointer with this source takes one word.
+/// The type is a [`StorageSource`](crate::StorageSource) that uses the calling thread's cache. A
+/// [`Cached`](crate::Cached) pointer with this source takes one word.
 ///
 /// - `shared()` returns the [`SharedCache`](crate::SharedCache) that all threads share.
-/// - `local(f)` passes the [`ThreadCache`](crate::ThreadCache) of the calling thread to `f`. It
-///   returns `None` once the thread has dropped that cache.
+///
+/// - `local(f)` calls `f` with the calling thread's [`ThreadCache`](crate::ThreadCache). It returns
+///   `None` once the thread has dropped that cache.
 ///
 /// ```
 /// use object_cache::{Cached, thread_cache};

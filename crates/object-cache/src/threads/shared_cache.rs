@@ -29,8 +29,9 @@ use crate::{
 ///
 /// # When a thread ends
 ///
-/// The free objects of the thread move to the depot or, if it is full, to the allocator below.
-/// Objects that the thread drops after its cache also go to the allocator below.
+/// The thread's free objects move to the depot or, if the depot is full, to the allocator below.
+///
+/// Objects that the thread drops after its cache go directly to the allocator below.
 ///
 /// # Bounds
 ///
@@ -75,6 +76,7 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
     /// # Safety
     ///
     /// - `storage` must have come from this cache or from the cache of one of its threads.
+    ///
     /// - `storage` must hold no live value, and must not be used again.
     #[cold]
     #[inline(never)]

@@ -5,8 +5,9 @@
 //!   put  ──► stack ──► spare ──► depot ──► ×  a full stack becomes the spare, the old one moves on
 //! ```
 //!
-//! The spare keeps a thread that alternates between `put` and `take` from visiting the shared depot
-//! each time (Bonwick and Adams, "Magazines and Vmem", 2001).
+//! With a spare, a thread that alternates between `put` and `take` rarely visits the shared depot.
+//!
+//! Source: Bonwick and Adams, "Magazines and Vmem", 2001.
 
 use core::{cell::Cell, ptr::NonNull};
 
@@ -35,7 +36,8 @@ impl<N: Link> ThreadList<N> {
         self.stack.take()
     }
 
-    /// Puts `object` after moving the full stack to the spare, and the old spare to the depot.
+    /// Makes the full stack the spare, moves the old spare to the depot, and pushes `object`.
+    ///
     /// Returns the old spare if the depot is full.
     ///
     /// # Safety

@@ -38,8 +38,10 @@ impl Interpreter {
     ///
     /// # Panics
     ///
-    /// Panics if the library cannot be loaded, if the allocator rules of its version are not known,
-    /// or if `pymalloc` maps an arena during the start.
+    /// Panics if the library cannot be loaded, or if the allocator rules of its version are not
+    /// known.
+    ///
+    /// Also panics if `pymalloc` maps an arena during startup.
     ///
     /// # Safety
     ///
@@ -160,7 +162,8 @@ unsafe fn get_allocator(library: &Library, domain: c_int) -> Vtable {
 /// # Safety
 ///
 /// - `library` must be CPython, and `vtable` must be one of its allocators.
-/// - Until another allocator is installed, no older memory of `domain` may be freed.
+///
+/// - Memory that `domain` allocated before must not be freed while `vtable` is installed.
 unsafe fn set_allocator(library: &Library, domain: c_int, mut vtable: Vtable) {
     // SAFETY: the type is that of CPython's headers. The function copies the vtable.
     unsafe {
