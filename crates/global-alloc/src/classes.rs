@@ -43,8 +43,9 @@ pub(crate) fn class(layout: Layout) -> Option<SizeClass<Pools>> {
 ///
 /// `after` is the class that a new allocation for `new` would use.
 ///
-/// Memory stays in a larger block only if it needs more than three quarters of the block, as in
-/// CPython (`_PyObject_Realloc` in `Objects/obmalloc.c`).
+/// A larger block is kept only if `new` needs more than three quarters of it.
+///
+/// CPython's `_PyObject_Realloc` in `Objects/obmalloc.c` uses the same limit.
 #[inline]
 pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClass<Pools>) -> bool {
     let size = now.map_or(0, SizeClass::block_size);

@@ -21,8 +21,9 @@ struct Links {
 pub(crate) struct LargeList {
     /// # Invariant
     ///
-    /// `head` leads to a doubly linked list. Each of its blocks starts with `Links`, is live and is
-    /// in no other list.
+    /// `head` points to the first block of a doubly linked list, or is `None`.
+    ///
+    /// Each block of the list starts with `Links`, is live and is in no other list.
     head: Cell<Option<NonNull<Links>>>,
 }
 
@@ -67,6 +68,7 @@ impl LargeList {
     /// # Safety
     ///
     /// - `ptr` must be live memory that this list allocated for `layout`.
+    ///
     /// - `size` and the alignment of `layout` must be a valid layout.
     pub(crate) unsafe fn resize(
         &self,

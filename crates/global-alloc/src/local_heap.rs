@@ -17,8 +17,9 @@ type PoolHeap = Heap<MmapArenas, Malloc, Pools>;
 
 /// A heap for collections on one thread, which borrow the heap and are all dropped together.
 ///
-/// Dropping or [resetting](Self::reset) the heap frees all of its memory. A collection whose items
-/// need no drop can be passed to `mem::forget`.
+/// Dropping or [resetting](Self::reset) the heap frees all of its memory.
+///
+/// A collection can be passed to `mem::forget` if its items do not need to be dropped.
 ///
 /// Only allocations of more than 512 bytes are freed one by one.
 ///
@@ -41,8 +42,10 @@ type PoolHeap = Heap<MmapArenas, Malloc, Pools>;
 pub struct LocalHeap {
     /// # Invariant
     ///
-    /// While no method runs, nothing borrows the contents of the cell. No two methods run at the
-    /// same time, because the type is not `Sync` and the heap does not call its user.
+    /// Nothing borrows the contents of the cell while no method runs.
+    ///
+    /// Only one method runs at a time, because the type is not `Sync` and the heap does not call
+    /// its user.
     heap: UnsafeCell<PoolHeap>,
     large: LargeList,
 }
@@ -99,6 +102,7 @@ impl LocalHeap {
     /// # Safety
     ///
     /// - `ptr` must be live memory that this heap allocated for `old`.
+    ///
     /// - `ptr` must not be used again, unless the function returns `None` or the same pointer.
     pub unsafe fn realloc(
         &self,

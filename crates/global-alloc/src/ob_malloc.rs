@@ -56,10 +56,13 @@ impl ObMalloc {
     ///
     /// A thread should call this function before it waits for a long time. The function:
     ///
-    /// - sends the blocks that this thread has freed to their owners,
+    /// - sends the blocks that this thread has freed to the heaps that own them,
+    ///
     /// - reclaims the blocks of this thread's heap that other threads have freed,
+    ///
     /// - unmaps the empty arenas of this thread's heap and those that the process retains,
-    /// - purges pages that hold only blocks which were freed for other threads.
+    ///
+    /// - purges the pages of other heaps that hold only freed blocks.
     ///
     /// ```
     /// # use global_alloc::ObMalloc;
@@ -78,6 +81,7 @@ impl ObMalloc {
     /// # Safety
     ///
     /// - `ptr` must have been returned by this allocator. An empty collection has no such pointer.
+    ///
     /// - The memory at `ptr` must not have been freed.
     ///
     /// ```

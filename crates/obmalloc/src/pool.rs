@@ -202,8 +202,9 @@ impl PoolHeader {
 
 /// Returns `pool` unchanged, but forces the compiler to keep the pointer in a register.
 ///
-/// Otherwise each access computes the address again, which makes store forwarding slower. An
-/// allocation and a free then take 3.7 ns instead of 1.1 ns.
+/// Computing the address again for each access would slow down store forwarding.
+///
+/// An allocation and a free would then take 3.7 ns instead of 1.1 ns.
 #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 #[inline(always)]
 fn in_a_register(mut pool: *mut PoolHeader) -> *mut PoolHeader {
@@ -232,9 +233,13 @@ fn in_a_register(pool: *mut PoolHeader) -> *mut PoolHeader {
 pub(crate) struct PoolPtr(
     /// # Invariant
     ///
-    /// - The header was written when the pool was carved, and exists while a `PoolPtr` leads to it.
+    /// - The header was written when the pool was carved.
+    ///
+    /// - The header exists while a `PoolPtr` points to it.
+    ///
     /// - The pointer is valid for reading and writing the whole pool.
-    /// - [`PoolPtr::NONE`] is an exception: it leads to a static header that nothing writes to.
+    ///
+    /// - [`PoolPtr::NONE`] is an exception: it points to a static header that nothing writes to.
     NonNull<PoolHeader>,
 );
 
@@ -270,8 +275,11 @@ impl PoolPtr {
     /// # Safety
     ///
     /// - `start` must be aligned to the pool size.
-    /// - The pool, its header and the heap's tag must be valid for reading and writing through
-    ///   `start` until the arena is unmapped.
+    ///
+    /// - `start` must be valid for reading and writing the pool, its header and the heap's tag.
+    ///
+    /// - `start` must stay valid until the arena is unmapped.
+    ///
     /// - No pool may have been carved at `start` since the arena was mapped.
     pub(crate) unsafe fn carve<G: Geometry>(
         start: NonNull<u8>,

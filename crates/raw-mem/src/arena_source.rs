@@ -17,9 +17,13 @@ use crate::{
 /// The memory that [`map`](Self::map) returns must
 ///
 /// - be readable and writable, at least `size` bytes long, and aligned to `size`;
+///
 /// - not overlap any other memory in use;
+///
 /// - stay valid until [`unmap`](Self::unmap), even if the source is moved or its safe methods are
-///   called. Dropping a source that owns the memory may end this earlier.
+///   called.
+///
+/// A source that owns the memory may invalidate it earlier, when the source is dropped.
 ///
 /// A heap must not lend out a mutable reference to its source, because safe code could drop the
 /// source.
@@ -37,6 +41,7 @@ pub unsafe trait ArenaSource {
     ///
     /// - [`map`](Self::map) of this source must have returned `arena` for the same `size`, and
     ///   `arena` must not have been unmapped since.
+    ///
     /// - Nothing may use the memory of the arena any more.
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize);
 
@@ -57,7 +62,7 @@ pub unsafe trait ArenaSource {
     /// # Safety
     ///
     /// - The range must lie inside one arena that this source has mapped.
-    /// - Nothing may rely on the contents of the range.
+    /// - Nothing may rely on its contents.
     unsafe fn purge(&mut self, start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
         match self.below() {
             // SAFETY: the wrapped source mapped the arena; the caller upholds the rest.
@@ -75,8 +80,9 @@ pub unsafe trait ArenaSource {
 
     /// Asks how many free arenas a user, such as a heap, may keep instead of unmapping them.
     ///
-    /// The user has kept `had` free arenas so far and would like to keep `want`. It must unmap all
-    /// free arenas beyond the result, which is at most `want`.
+    /// The user has kept `had` free arenas so far and would like to keep `want`.
+    ///
+    /// The result is at most `want`. The user must unmap all free arenas beyond that number.
     fn retain(&mut self, had: usize, want: usize) -> usize {
         self.below().map_or(0, |below| below.retain(had, want))
     }

@@ -1,7 +1,7 @@
 //! A source that keeps some free arenas for later requests.
 //!
-//! Unmapping an arena and mapping another costs system calls and a page fault for each page.
-//! Keeping free arenas saves this cost for programs that repeatedly empty and refill them.
+//! Keeping free arenas saves system calls and page faults in programs that repeatedly empty and
+//! refill arenas.
 //!
 //! - The number of kept arenas is limited. The limit starts at 0, so the first arenas that a
 //!   program frees are unmapped.

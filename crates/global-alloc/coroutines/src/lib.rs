@@ -1,12 +1,13 @@
 //! Coroutines that allocate on one thread, switch, and continue on another (field F1).
 //!
-//! The compiler may keep the address of a thread-local in a register across a switch, because it
-//! does not know that the code after the switch may run on another thread. An allocator that reads
-//! its heap through such an address uses the heap of a thread that is running elsewhere.
+//! The compiler may keep the address of a thread-local in a register across a coroutine switch.
 //!
-//! The tests can only fail where the compiler optimises across the switch, so `cargo xtask
-//! test-all` also runs them in release builds. `OBMALLOC_COROUTINE_RUNS` says how often each test
-//! repeats its work. The default is 3.
+//! If the coroutine continues on another thread, the allocator may then use the old thread's heap.
+//!
+//! The tests can fail only where the compiler optimises across the switch, so `cargo xtask
+//! test-all` also runs release builds.
+//!
+//! `OBMALLOC_COROUTINE_RUNS` sets how often each test repeats its work. The default is 3.
 
 #![cfg(all(test, unix, not(miri)))]
 

@@ -52,8 +52,9 @@ pub struct ArenaMap<G> {
     first_leaf: AtomicPtr<Entry>,
     /// # Invariant
     ///
-    /// Null, or leads to `ROOT_LEN` items. Each item is null or leads to `LEAF_LEN` entries. Items
-    /// and entries live as long as the map.
+    /// Null, or points to `ROOT_LEN` items. Each item is null or points to `LEAF_LEN` entries.
+    ///
+    /// Items and entries live until [`release`](Self::release), which borrows the map mutably.
     root: AtomicPtr<Slot>,
     geometry: PhantomData<G>,
 }
@@ -110,7 +111,9 @@ impl<G: Geometry> ArenaMap<G> {
     /// # Safety
     ///
     /// - All calls must pass the same allocator, because they may free the nodes of earlier calls.
+    ///
     /// - `base` must be the start of an arena that stays mapped until [`retract`](Self::retract).
+    ///
     /// - Code that asks the map who owns a block must free the arena's blocks to the arena's heap.
     #[must_use]
     pub unsafe fn publish<A: MemAlloc>(&self, base: usize, lower: &A) -> bool {
@@ -181,7 +184,7 @@ impl<G: Geometry> ArenaMap<G> {
     /// # Safety
     ///
     /// - `lower` must be the allocator that was passed to [`publish`](Self::publish).
-    /// - No block of a published arena may be in use.
+    /// - No published arena may have a block in use.
     pub unsafe fn release<A: MemAlloc>(&mut self, lower: &A) {
         self.first_slot.store(NO_SLOT, Relaxed);
         self.first_leaf.store(ptr::null_mut(), Relaxed);

@@ -72,7 +72,7 @@ impl ArenaTable {
     /// # Safety
     ///
     /// - The contract of [`Arena::set`] must hold for `base`.
-    /// - No arena may be usable, and a record must have been [reserved](Self::reserve).
+    /// - No arena may be usable, and a record must be [reserved](Self::reserve).
     pub(crate) unsafe fn add<G: Geometry>(&mut self, base: NonNull<u8>) {
         debug_assert_eq!(self.usable, None);
         let Some(index) = self.unused else { return };

@@ -75,8 +75,8 @@ impl<X, A> Pymalloc<X, A> {
     ///
     /// # Safety
     ///
-    /// No block of `lower` may ever lie in an arena of `heap`, because [`free`](MemAlloc::free)
-    /// would mistake it for a block of the heap.
+    /// No block of `lower` may ever lie in an arena of `heap`. Otherwise, [`free`](MemAlloc::free)
+    /// would pass it to `heap`.
     ///
     /// `Malloc` and allocators that map their own pages meet this requirement.
     pub const unsafe fn new(heap: X, lower: A) -> Self {

@@ -15,6 +15,7 @@ impl BlockPtr {
     /// # Safety
     ///
     /// - `start` must be the pointer that a heap returned for the block, or be derived from it.
+    ///
     /// - The caller must exclusively own the block, and no other `BlockPtr` of it may exist.
     #[inline]
     pub const unsafe fn from_start(start: NonNull<u8>) -> Self {
@@ -35,7 +36,7 @@ impl BlockPtr {
     }
 }
 
-/// The first word of a free block, which leads to the next free block of the pool.
+/// The first word of a free block, which points to the next free block of the pool.
 type Link = Option<NonNull<u8>>;
 
 #[derive(Debug)]
