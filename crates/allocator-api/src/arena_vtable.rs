@@ -118,7 +118,6 @@ unsafe extern "C" fn alloc<S: ArenaSource>(ctx: *mut c_void, size: usize) -> *mu
 /// # Safety
 ///
 /// - `ctx` must be the context of a vtable that [`ArenaVTable::of`] made for an `S`.
-///
 /// - `arena` must be null, or an unused arena from [`alloc`] with the same `ctx` and `size`.
 unsafe extern "C" fn free<S: ArenaSource>(ctx: *mut c_void, arena: *mut c_void, size: usize) {
     // SAFETY: `ctx` is a `&'static LockedSource<S>` (contract of `free`).

@@ -17,9 +17,7 @@ impl CAllocator {
     ///
     /// - The functions of `vtable`, when called with its context, must do what [`MemAlloc`]
     ///   promises.
-    ///
     /// - They must do so on every thread that uses this allocator or a copy of it.
-    ///
     /// - They must do so as long as this allocator or a copy of it is in use.
     #[inline]
     pub const unsafe fn new(vtable: VTable) -> Self {

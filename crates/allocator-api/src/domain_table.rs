@@ -73,7 +73,6 @@ impl<A: MemAlloc> DomainTable<A> {
     /// # Safety
     ///
     /// - `allocator` must be able to free and to reallocate every live block of the domain.
-    ///
     /// - The contract of [`CAllocator::new`] must hold for `allocator` as long as the table is in
     ///   use.
     pub unsafe fn set(&self, domain: Domain, allocator: CAllocator) -> Result<(), SetError> {

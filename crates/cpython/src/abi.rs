@@ -124,7 +124,6 @@ impl CPython {
     /// # Safety
     ///
     /// - `handle` must be an open handle of `dlopen`, or a pseudo-handle of `dlsym`.
-    ///
     /// - The library must stay loaded as long as the result is used.
     pub(crate) unsafe fn find_in(handle: *mut c_void) -> Option<Self> {
         // SAFETY: our caller has promised the same (contract of this function).
@@ -170,7 +169,6 @@ impl CPython {
     /// # Safety
     ///
     /// - `vtable` must be able to free every live block of the domain.
-    ///
     /// - Its functions must stay callable on every thread on which CPython may call them.
     pub(crate) unsafe fn set_allocator(&self, domain: Domain, vtable: &VTable) {
         // SAFETY: CPython copies the vtable, which suits the domain (contract of `set_allocator`).

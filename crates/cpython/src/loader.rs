@@ -14,7 +14,6 @@ use std::{
 /// # Safety
 ///
 /// - `handle` must be an open handle of `dlopen`, or a pseudo-handle of `dlsym`.
-///
 /// - `T` must be a pointer type or function pointer type that fits the symbol.
 pub(crate) unsafe fn symbol<T: Copy>(handle: *mut c_void, name: &CStr) -> Option<T> {
     const { assert!(size_of::<T>() == size_of::<*mut c_void>()) };

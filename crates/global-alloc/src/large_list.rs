@@ -68,7 +68,6 @@ impl LargeList {
     /// # Safety
     ///
     /// - `ptr` must be live memory that this list allocated for `layout`.
-    ///
     /// - `size` and the alignment of `layout` must be a valid layout.
     pub(crate) unsafe fn resize(
         &self,

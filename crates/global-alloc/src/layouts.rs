@@ -98,7 +98,6 @@ pub(crate) unsafe trait Layouts {
     /// # Safety
     ///
     /// - `ptr` must be live memory that this allocator returned for `old`.
-    ///
     /// - `ptr` must not be used again, unless the function returns `None` or the same pointer.
     #[inline]
     unsafe fn reallocate(&self, ptr: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<u8>> {
@@ -168,7 +167,6 @@ pub(crate) unsafe trait Layouts {
     /// # Safety
     ///
     /// - `ptr` must be live memory that this allocator returned for `layout`, which is not empty.
-    ///
     /// - `size` and the alignment of `layout` must be a valid layout.
     #[inline(never)]
     unsafe fn resize_large(

@@ -17,11 +17,8 @@
 //! All caches have these properties:
 //!
 //! - Storage of one type serves another type only after the allocator below has received it.
-//!
 //! - A cache allocates no memory for itself, because its free objects hold the links of its lists.
-//!
 //! - Every value is dropped exactly once, even if code panics.
-//!
 //! - A cache retains no more free objects than its bound, except [`cpython::BlockCache`].
 
 #![no_std]

@@ -87,9 +87,7 @@
 //!
 //! - A pool that has run out of blocks stays first in its class's list until another pool replaces
 //!   it.
-//!
 //! - Carving a pool yields all blocks that begin on one page.
-//!
 //! - A size class keeps its emptied pool if its next request would take the same pool again.
 
 #![no_std]

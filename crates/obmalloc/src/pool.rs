@@ -234,11 +234,8 @@ pub(crate) struct PoolPtr(
     /// # Invariant
     ///
     /// - The header was written when the pool was carved.
-    ///
     /// - The header exists while a `PoolPtr` points to it.
-    ///
     /// - The pointer is valid for reading and writing the whole pool.
-    ///
     /// - [`PoolPtr::NONE`] is an exception: it points to a static header that nothing writes to.
     NonNull<PoolHeader>,
 );
@@ -275,11 +272,8 @@ impl PoolPtr {
     /// # Safety
     ///
     /// - `start` must be aligned to the pool size.
-    ///
     /// - `start` must be valid for reading and writing the pool, its header and the heap's tag.
-    ///
     /// - `start` must stay valid until the arena is unmapped.
-    ///
     /// - No pool may have been carved at `start` since the arena was mapped.
     pub(crate) unsafe fn carve<G: Geometry>(
         start: NonNull<u8>,

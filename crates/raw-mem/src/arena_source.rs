@@ -17,9 +17,7 @@ use crate::{
 /// The memory that [`map`](Self::map) returns must
 ///
 /// - be readable and writable, at least `size` bytes long, and aligned to `size`;
-///
 /// - not overlap any other memory in use;
-///
 /// - stay valid until [`unmap`](Self::unmap), even if the source is moved or its safe methods are
 ///   called.
 ///
@@ -41,7 +39,6 @@ pub unsafe trait ArenaSource {
     ///
     /// - [`map`](Self::map) of this source must have returned `arena` for the same `size`, and
     ///   `arena` must not have been unmapped since.
-    ///
     /// - Nothing may use the memory of the arena any more.
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize);
 

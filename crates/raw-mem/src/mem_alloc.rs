@@ -14,21 +14,15 @@ pub const MAX_REQUEST: usize = isize::MAX as usize;
 /// Every block that an implementer returns must
 ///
 /// - have at least the requested size, and belong to the caller until it is freed or reallocated;
-///
 /// - be aligned to 16 bytes, or to a smaller multiple of the word size that the type documents;
-///
 /// - not overlap any other live block;
-///
 /// - stay valid as long as the allocator or a clone of it exists, even if the allocator is moved.
 ///
 /// In addition,
 ///
 /// - all requested bytes of a block from [`calloc`](Self::calloc) must be zero;
-///
 /// - [`realloc`](Self::realloc) must keep the contents, up to the smaller of the two sizes;
-///
 /// - a failed request must leave every live block unchanged;
-///
 /// - if the type is `Send` or `Sync`, any thread must be able to free a block.
 ///
 /// Code that relies on anything else must demand it in its own safety contract.

@@ -53,7 +53,6 @@ pub(crate) unsafe fn make_writable(start: NonNull<u8>, bytes: usize) -> Result<(
 /// # Safety
 ///
 /// - The range must consist of whole pages that the caller has mapped.
-///
 /// - If the call succeeds, nothing may access these pages any more.
 pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) -> Result<(), OsCode> {
     refuse_on_demand()?;

@@ -52,7 +52,6 @@ impl<N: Link> Chain<N> {
     /// # Safety
     ///
     /// - The link of each node must be set, and the last link must be null.
-    ///
     /// - The caller must exclusively own all nodes of the list, and gives up that ownership.
     #[inline]
     pub unsafe fn from_head(head: *mut N) -> Self {

@@ -230,7 +230,6 @@ impl<P: Parts> ThreadHeap<P> {
     /// # Safety
     ///
     /// - `block` must have come from a `ThreadHeap` with the same type parameter `P`.
-    ///
     /// - The caller must own this heap, unless the heap never has an arena.
     #[inline]
     pub(crate) unsafe fn free_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {

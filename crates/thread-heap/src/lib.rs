@@ -23,10 +23,8 @@
 //!
 //! 1. Only the owner of a heap uses its pools, and every change of the heap borrows the [`Owner`]
 //!    mutably.
-//!
 //! 2. The arena source and the metadata allocator must not call into a heap, because the calling
 //!    heap is mutably borrowed.
-//!
 //! 3. A heap is never freed, so any thread can look up the heap of a block in use.
 //!
 //! # Fork
@@ -40,7 +38,6 @@
 //!
 //! - The program must hold [`Heaps::lock_source`] across the fork, or the child may find the arena
 //!   source locked or inconsistent.
-//!
 //! - If another thread is purging an inbox, the child loses the blocks of this inbox and cannot
 //!   purge any other.
 //!

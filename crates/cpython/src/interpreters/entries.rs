@@ -33,9 +33,7 @@ pub(super) struct Entry {
     /// Only these threads may access this field:
     ///
     /// - The thread that holds the interpreter's GIL, or the only thread in CPython.
-    ///
     /// - If the entry has no interpreter, the thread that claimed the entry.
-    ///
     /// - If [`MAIN`] has no interpreter, the thread that holds the main GIL.
     heap: UnsafeCell<Option<OwnedHeap>>,
     /// True if the entry is reserved for one interpreter.
@@ -84,9 +82,7 @@ impl Entry {
     /// # Safety
     ///
     /// - The entry must have an interpreter.
-    ///
     /// - The calling thread must hold that interpreter's GIL, or be the only thread in CPython.
-    ///
     /// - The calling thread must not already hold a reference to this heap.
     #[inline(always)]
     #[expect(clippy::mut_from_ref, reason = "the GIL is the lock")]
@@ -101,9 +97,7 @@ impl Entry {
     /// # Safety
     ///
     /// - The entry must have no interpreter.
-    ///
     /// - If the entry is not `MAIN`, the caller must have claimed it.
-    ///
     /// - The calling thread must hold the GIL of `interpreter`.
     pub(super) unsafe fn assign(&self, interpreter: Interpreter, heap: OwnedHeap) {
         // SAFETY: the entry has no interpreter, so only this thread may access `heap` (contract).

@@ -20,7 +20,6 @@ pub unsafe trait StorageSource<T> {
     /// # Safety
     ///
     /// - `storage` must have been taken from this source or a clone of it.
-    ///
     /// - `storage` must hold no live value, and must not be used again.
     unsafe fn put(&self, storage: NonNull<T>);
 }
@@ -44,7 +43,6 @@ unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
 /// # Safety
 ///
 /// - `object` must have been taken from `source` or a clone of it.
-///
 /// - `object` must hold a live value, and must not be used again.
 #[inline]
 pub(crate) unsafe fn drop_and_put<T>(source: &impl StorageSource<T>, object: NonNull<T>) {
@@ -83,7 +81,6 @@ impl<'s, T, S: StorageSource<T>> Vacant<'s, T, S> {
     /// # Safety
     ///
     /// - `storage` must have been taken from `source` or a clone of it.
-    ///
     /// - `storage` must hold no live value when the guard is dropped, and must not be used again
     ///   after that.
     #[inline]

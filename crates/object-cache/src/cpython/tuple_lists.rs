@@ -120,7 +120,6 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
     /// # Safety
     ///
     /// - `storage` must have come from [`take`](Self::take) of this cache with the same `len`.
-    ///
     /// - `storage` must hold no live value, and must not be used again.
     #[inline]
     pub unsafe fn put(&self, storage: NonNull<H>, len: usize) {

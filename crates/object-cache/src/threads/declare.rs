@@ -4,7 +4,6 @@
 /// [`Cached`](crate::Cached) pointer with this source takes one word.
 ///
 /// - `shared()` returns the [`SharedCache`](crate::SharedCache) that all threads share.
-///
 /// - `local(f)` calls `f` with the calling thread's [`ThreadCache`](crate::ThreadCache). It returns
 ///   `None` once the thread has dropped that cache.
 ///

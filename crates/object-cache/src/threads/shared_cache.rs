@@ -76,7 +76,6 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
     /// # Safety
     ///
     /// - `storage` must have come from this cache or from the cache of one of its threads.
-    ///
     /// - `storage` must hold no live value, and must not be used again.
     #[cold]
     #[inline(never)]

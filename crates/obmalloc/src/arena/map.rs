@@ -111,9 +111,7 @@ impl<G: Geometry> ArenaMap<G> {
     /// # Safety
     ///
     /// - All calls must pass the same allocator, because they may free the nodes of earlier calls.
-    ///
     /// - `base` must be the start of an arena that stays mapped until [`retract`](Self::retract).
-    ///
     /// - Code that asks the map who owns a block must free the arena's blocks to the arena's heap.
     #[must_use]
     pub unsafe fn publish<A: MemAlloc>(&self, base: usize, lower: &A) -> bool {

@@ -38,7 +38,6 @@ pub trait Access {
 /// # Safety
 ///
 /// - All calls of [`enter`](Self::enter) on one value must give access to the same heap.
-///
 /// - Nothing else may borrow the heap while `visit` runs.
 pub(crate) unsafe trait Enter {
     type Heap;
@@ -84,7 +83,6 @@ impl<H> GilHeld<H> {
     /// # Safety
     ///
     /// - At most one call of the value, or of an allocator that uses it, may run at a time.
-    ///
     /// - The heap's arena source and metadata allocator must not call back into the heap.
     pub const unsafe fn new(heap: H) -> Self {
         Self(UnsafeCell::new(heap))

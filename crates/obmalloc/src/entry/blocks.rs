@@ -21,13 +21,9 @@ use crate::{
 /// # Safety
 ///
 /// - Each block must have at least the size of its class, and the alignment of the geometry.
-///
 /// - A block must overlap neither another block in use nor a block of the layer below.
-///
 /// - A block must belong to the caller until the block is freed or the implementer is dropped.
-///
 /// - Moving the implementer must not invalidate its blocks.
-///
 /// - [`free_if_ours`](Self::free_if_ours) and [`size_if_ours`](Self::size_if_ours) must recognise
 ///   exactly the pointers into arenas of these heaps.
 pub unsafe trait Blocks {

@@ -15,7 +15,6 @@ impl BlockPtr {
     /// # Safety
     ///
     /// - `start` must be the pointer that a heap returned for the block, or be derived from it.
-    ///
     /// - The caller must exclusively own the block, and no other `BlockPtr` of it may exist.
     #[inline]
     pub const unsafe fn from_start(start: NonNull<u8>) -> Self {

@@ -162,7 +162,6 @@ unsafe fn get_allocator(library: &Library, domain: c_int) -> Vtable {
 /// # Safety
 ///
 /// - `library` must be CPython, and `vtable` must be one of its allocators.
-///
 /// - Memory that `domain` allocated before must not be freed while `vtable` is installed.
 unsafe fn set_allocator(library: &Library, domain: c_int, mut vtable: Vtable) {
     // SAFETY: the type is that of CPython's headers. The function copies the vtable.

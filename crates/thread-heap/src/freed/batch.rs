@@ -69,7 +69,6 @@ impl Batch {
     /// # Safety
     ///
     /// - The caller must exclusively own all of these blocks, and gives up that ownership.
-    ///
     /// - `block` must have [`LEAST_BLOCK`] bytes, plus one word for each block in `others`.
     unsafe fn pack(block: NonNull<u8>, others: &[NonNull<u8>]) -> NonNull<Self> {
         let batch = block.cast::<Self>();
@@ -116,7 +115,6 @@ impl Batches {
     /// # Safety
     ///
     /// - The caller must exclusively own the block, and gives up that ownership.
-    ///
     /// - The block must have at least [`LEAST_BLOCK`] bytes.
     pub(crate) unsafe fn of(block: NonNull<u8>, size: usize) -> Self {
         // SAFETY: the caller gives up the block, which has room for a batch (contract of `of`).
@@ -130,7 +128,6 @@ impl Batches {
     /// # Safety
     ///
     /// - The caller must exclusively own the blocks, and gives up that ownership.
-    ///
     /// - Each block must have as many bytes as `size` returns for it, and at least [`LEAST_BLOCK`].
     pub(crate) unsafe fn pack(
         blocks: &[NonNull<u8>],

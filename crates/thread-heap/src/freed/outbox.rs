@@ -37,9 +37,7 @@ impl<T> Outbox<T> {
     /// # Safety
     ///
     /// - The outbox must [have room](Self::has_room_for) for a block of `receiver`.
-    ///
     /// - `block` must belong to `receiver`.
-    ///
     /// - The caller must exclusively own `block`, and gives up that ownership.
     #[inline]
     pub(crate) unsafe fn add(&mut self, receiver: NonNull<T>, block: NonNull<u8>) {

@@ -110,13 +110,9 @@ pub(crate) struct WaitingPools<G> {
     /// # Invariant
     ///
     /// - The table exclusively owns `head`, which is a block of the metadata allocator.
-    ///
     /// - This block holds a `Head` and `capacity` initialised entries.
-    ///
     /// - `capacity` is a power of two, and at least a quarter of the entries are vacant.
-    ///
     /// - Each entry in use describes a pool of a thread heap of the geometry `G`.
-    ///
     /// - Each entry in use obeys the rules of this module, and exclusively owns its waiting blocks.
     head: NonNull<Head>,
     geometry: PhantomData<G>,
@@ -208,7 +204,6 @@ impl<G: Geometry> WaitingPools<G> {
     /// # Safety
     ///
     /// - `block` must be a block in use of a thread heap of the geometry `G`.
-    ///
     /// - The caller must exclusively own `block`, and gives up that ownership.
     pub(crate) unsafe fn add(&mut self, block: NonNull<u8>) {
         // SAFETY: `block` is a block in use of this geometry (contract of `add`).

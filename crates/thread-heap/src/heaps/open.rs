@@ -29,7 +29,6 @@ impl<P: Parts> Heaps<P> {
     ///
     /// - For each heap whose [`ThreadHeap::thread`] equals `thread`, the thread that opened it must
     ///   have ended.
-    ///
     /// - That thread must not have ended during a call into the heap.
     pub(crate) unsafe fn open_as(&'static self, thread: usize) -> Option<Owner<P>> {
         // Relaxed is enough, because the number is an address in thread-local memory, whose reuse

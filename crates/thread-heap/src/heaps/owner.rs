@@ -75,9 +75,7 @@ impl<P: Parts> Owner<P> {
     /// # Safety
     ///
     /// - The caller must own the heap.
-    ///
     /// - A caller that keeps its ownership must not drop the returned value.
-    ///
     /// - Such a caller must not use its ownership while the returned value is in use.
     #[inline]
     pub(crate) unsafe fn new(heap: &'static ThreadHeap<P>) -> Self {
@@ -207,11 +205,8 @@ impl<P: Parts> Owner<P> {
     /// Returns unused memory to the system. Call this function before the owner becomes idle.
     ///
     /// - Sends freed blocks of other heaps to those heaps.
-    ///
     /// - Reclaims blocks of this heap that other threads have freed.
-    ///
     /// - Unmaps all empty arenas of this heap and of the arena source.
-    ///
     /// - Purges pages of other heaps that hold only freed blocks.
     pub fn flush(&mut self) {
         self.send_outbox();

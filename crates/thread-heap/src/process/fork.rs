@@ -3,7 +3,6 @@
 //! The handlers hold two locks across a fork:
 //!
 //! - The lock of the arena source keeps the child's copy of the source consistent.
-//!
 //! - The lock for takeovers keeps freed blocks inside their inboxes, where the child finds them.
 //!
 //! A prepare handler that was registered before ours runs while the arena source is locked.
@@ -77,7 +76,6 @@ extern "C" fn release() {
 /// Unlocks the locks, and adjusts the child to the loss of all other threads.
 ///
 /// - The source stops counting arenas that the heaps of lost threads retain.
-///
 /// - The heaps of lost threads lose their thread numbers, because these heaps may be inconsistent.
 extern "C" fn release_in_child() {
     HEAPS.forget_threads_but(slot::thread());

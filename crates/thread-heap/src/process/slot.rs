@@ -6,7 +6,6 @@
 //! This module therefore hides the address of the word from the compiler:
 //!
 //! - On x86-64 Linux, inline assembly accesses the word at an offset that all threads share.
-//!
 //! - On other systems, and with the feature `dynamic-tls`, functions that are never inlined access
 //!   the word.
 //!
