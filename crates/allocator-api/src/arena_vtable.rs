@@ -1,9 +1,8 @@
 //! A source of arenas as C code sees it.
 //!
 //! Since 3.11, CPython's arena allocator also provides pieces of its data stack, so `alloc` accepts
-//! every size.
-//!
-//! A vtable cannot become an [`ArenaSource`], because C code does not promise aligned arenas.
+//! every size. A vtable cannot become an [`ArenaSource`], because C code does not promise aligned
+//! arenas.
 
 use core::{
     ffi::c_void,

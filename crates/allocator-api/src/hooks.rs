@@ -9,10 +9,8 @@ use sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A hook that counts requests and their bytes, separately for small and for large requests.
 ///
-/// Requests that fail are counted, and calls of `free` are not.
-///
-/// The counters are read one after the other, so a concurrent request may show up in some of them
-/// only.
+/// Requests that fail are counted, and calls of `free` are not. The counters are read one after the
+/// other, so a concurrent request may show up in some of them only.
 #[derive(Debug)]
 pub struct Counting<A> {
     below: A,

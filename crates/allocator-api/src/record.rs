@@ -1,8 +1,7 @@
 //! Publishes vtables to other threads, which read them without a lock.
 //!
-//! A record holds one vtable. It never changes, and is freed only together with its table.
-//!
-//! A vtable that is set again reuses its record.
+//! A record holds one vtable. It never changes, and is freed only together with its table. A vtable
+//! that is set again reuses its record.
 
 use core::{ptr, ptr::NonNull};
 

@@ -1,23 +1,17 @@
 //! A heap for each interpreter, from CPython 3.12 on.
 //!
 //! An interpreter's GIL also protects its heap, because threads may call CPython's object
-//! allocators only while holding the GIL.
-//!
-//! A block freed without its heap's GIL waits in a queue until a thread that holds that GIL
-//! reclaims it.
+//! allocators only while holding the GIL. A block freed without its heap's GIL waits in a queue
+//! until a thread that holds that GIL reclaims it.
 //!
 //! The main interpreter keeps its heap across a second `Py_Initialize`, because its address never
-//! changes.
-//!
-//! Each subinterpreter's dictionary holds a capsule, whose destructor gives the heap up for reuse
-//! when the interpreter ends.
+//! changes. Each subinterpreter's dictionary holds a capsule, whose destructor gives the heap up
+//! for reuse when the interpreter ends.
 //!
 //! # Fork
 //!
 //! A forked child keeps only the heap whose GIL its thread holds, because other threads may have
-//! been changing the others.
-//!
-//! If the parent had only one thread, the child keeps all heaps.
+//! been changing the others. If the parent had only one thread, the child keeps all heaps.
 
 mod current;
 mod entries;

@@ -8,7 +8,6 @@
 //! | `-E`, `-I` | the three variables are ignored |
 //!
 //! We parse options as CPython's pre-initialisation does (`Python/preconfig.c`, `Python/getopt.c`).
-//!
 //! If an embedding program uses other rules, the heap may remain unused.
 
 #![forbid(unsafe_code)]

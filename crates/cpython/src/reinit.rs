@@ -1,15 +1,12 @@
 //! A second `Py_Initialize` in one process.
 //!
-//! From CPython 3.12 on, a second `Py_Initialize` silently restores CPython's own allocators.
-//!
-//! We install the heap again, because CPython's allocators would abort the process when they free a
+//! From CPython 3.12 on, a second `Py_Initialize` silently restores CPython's own allocators. We
+//! install the heap again, because CPython's allocators would abort the process when they free a
 //! block of our heap.
 //!
 //! We detect a second `Py_Initialize` when CPython creates its first module, `_imp`, before any
-//! other code runs.
-//!
-//! The heap returns only if an earlier interpreter started with it. An embedding program can
-//! therefore choose CPython's own allocators.
+//! other code runs. The heap returns only if an earlier interpreter started with it. An embedding
+//! program can therefore choose CPython's own allocators.
 
 use std::{
     ffi::{CStr, c_void},

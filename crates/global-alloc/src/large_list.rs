@@ -21,9 +21,8 @@ struct Links {
 pub(crate) struct LargeList {
     /// # Invariant
     ///
-    /// `head` points to the first block of a doubly linked list, or is `None`.
-    ///
-    /// Each block of the list starts with `Links`, is live and is in no other list.
+    /// `head` points to the first block of a doubly linked list, or is `None`. Each block of the
+    /// list starts with `Links`, is live and is in no other list.
     head: Cell<Option<NonNull<Links>>>,
 }
 

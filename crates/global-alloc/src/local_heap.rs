@@ -17,15 +17,12 @@ type PoolHeap = Heap<MmapArenas, Malloc, Pools>;
 
 /// A heap for collections on one thread, which borrow the heap and are all dropped together.
 ///
-/// Dropping or [resetting](Self::reset) the heap frees all of its memory.
-///
-/// A collection can be passed to `mem::forget` if its items do not need to be dropped.
-///
-/// Only allocations of more than 512 bytes are freed one by one.
+/// Dropping or [resetting](Self::reset) the heap frees all of its memory. A collection can be
+/// passed to `mem::forget` if its items do not need to be dropped. Only allocations of more than
+/// 512 bytes are freed one by one.
 ///
 /// With the feature `allocator-api2-02` or `allocator-api2-04`, `&LocalHeap` implements `Allocator`
 /// of that version of allocator-api2:
-///
 #[cfg_attr(feature = "allocator-api2-04", doc = "```")]
 #[cfg_attr(not(feature = "allocator-api2-04"), doc = "```ignore")]
 /// # use allocator_api2_04 as allocator_api2;
@@ -42,10 +39,8 @@ type PoolHeap = Heap<MmapArenas, Malloc, Pools>;
 pub struct LocalHeap {
     /// # Invariant
     ///
-    /// Nothing borrows the contents of the cell while no method runs.
-    ///
-    /// Only one method runs at a time, because the type is not `Sync` and the heap does not call
-    /// its user.
+    /// Nothing borrows the contents of the cell while no method runs. Only one method runs at a
+    /// time, because the type is not `Sync` and the heap does not call its user.
     heap: UnsafeCell<PoolHeap>,
     large: LargeList,
 }

@@ -30,7 +30,6 @@ use crate::{
 ///
 /// With the feature `allocator-api2-02` or `allocator-api2-04`, single collections can use
 /// `ObMalloc` through `Allocator` of that version of allocator-api2:
-///
 #[cfg_attr(feature = "allocator-api2-04", doc = "```")]
 #[cfg_attr(not(feature = "allocator-api2-04"), doc = "```ignore")]
 /// # use allocator_api2_04 as allocator_api2;

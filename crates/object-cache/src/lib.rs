@@ -1,5 +1,4 @@
 #![doc = include_str!("../README.md")]
-//!
 //! # How it works
 //!
 //! ```text

@@ -102,7 +102,6 @@ pub enum HeaderRule {
     /// Each arena begins with the headers of all its pools.
     ///
     /// Other threads read the heap's tag, so it shares no cache line with what the owner writes.
-    ///
     /// Every block is aligned to each power of two that divides its size.
     InArena,
 }

@@ -50,9 +50,8 @@
 //!  block   of one size class: what a caller gets
 //! ```
 //!
-//! A request of `n` bytes has the size class `(n - 1) / alignment`.
-//!
-//! A [`Geometry`] sets the sizes and rules. For example, [`Pools16K`] follows CPython from 3.10.
+//! A request of `n` bytes has the size class `(n - 1) / alignment`. A [`Geometry`] sets the sizes
+//! and rules. For example, [`Pools16K`] follows CPython from 3.10.
 //!
 //! # Where things are
 //!

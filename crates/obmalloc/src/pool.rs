@@ -202,9 +202,8 @@ impl PoolHeader {
 
 /// Returns `pool` unchanged, but forces the compiler to keep the pointer in a register.
 ///
-/// Computing the address again for each access would slow down store forwarding.
-///
-/// An allocation and a free would then take 3.7 ns instead of 1.1 ns.
+/// Computing the address again for each access would slow down store forwarding. An allocation and
+/// a free would then take 3.7 ns instead of 1.1 ns.
 #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 #[inline(always)]
 fn in_a_register(mut pool: *mut PoolHeader) -> *mut PoolHeader {

@@ -21,10 +21,8 @@ use crate::{
 /// - stay valid until [`unmap`](Self::unmap), even if the source is moved or its safe methods are
 ///   called.
 ///
-/// A source that owns the memory may invalidate it earlier, when the source is dropped.
-///
-/// A heap must not lend out a mutable reference to its source, because safe code could drop the
-/// source.
+/// A source that owns the memory may invalidate it earlier, when the source is dropped. A heap must
+/// not lend out a mutable reference to its source, because safe code could drop the source.
 pub unsafe trait ArenaSource {
     /// Maps an arena, whose contents are unspecified.
     ///
@@ -77,9 +75,8 @@ pub unsafe trait ArenaSource {
 
     /// Asks how many free arenas a user, such as a heap, may keep instead of unmapping them.
     ///
-    /// The user has kept `had` free arenas so far and would like to keep `want`.
-    ///
-    /// The result is at most `want`. The user must unmap all free arenas beyond that number.
+    /// The user has kept `had` free arenas so far and would like to keep `want`. The result is at
+    /// most `want`. The user must unmap all free arenas beyond that number.
     fn retain(&mut self, had: usize, want: usize) -> usize {
         self.below().map_or(0, |below| below.retain(had, want))
     }

@@ -10,9 +10,8 @@ const START: usize = size_of::<NonNull<u8>>();
 /// A source that allocates each arena from a lower allocator.
 ///
 /// Each arena takes a block of slightly more than twice its size, and half of the block stays
-/// unused.
-///
-/// The extra space is for alignment, because the lower allocator may align blocks to only 16 bytes.
+/// unused. The extra space is for alignment, because the lower allocator may align blocks to only
+/// 16 bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MallocArenas<A>(A);
 

@@ -1,7 +1,6 @@
 //! A source that maps arenas from the operating system.
 //!
 //! The system aligns mappings only to pages, so aligning one arena takes three extra system calls.
-//!
 //! To save system calls, the source reserves aligned addresses for several arenas together.
 //!
 //! - A reservation has a quarter of the size of the arenas in use, but 1 to 17 arenas. It is
@@ -58,7 +57,6 @@ struct Reserved {
     /// # Invariant
     ///
     /// The `count * bytes` bytes from `start` are mapped without access and belong to the source.
-    ///
     /// `start` is a multiple of `bytes`.
     start: NonNull<u8>,
     count: usize,

@@ -62,9 +62,8 @@ pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) -> Result<(), OsCod
 
 /// Returns the memory of `bytes` bytes from `start` to the system.
 ///
-/// The pages stay mapped and read as zero afterwards.
-///
-/// Mapping new pages with `MAP_FIXED` instead could lose the range on Linux before 6.12.
+/// The pages stay mapped and read as zero afterwards. Mapping new pages with `MAP_FIXED` instead
+/// could lose the range on Linux before 6.12.
 ///
 /// # Safety
 ///

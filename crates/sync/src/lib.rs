@@ -1,7 +1,6 @@
 //! Atomics, cells, locks and threads that can be tested with [loom](https://docs.rs/loom).
 //!
 //! The items come from the standard library in a normal build, and from loom with `--cfg loom`.
-//!
 //! With loom, tests explore every interleaving of their threads.
 //!
 //! ```
@@ -17,9 +16,8 @@
 //! });
 //! ```
 //!
-//! Other crates import these names only from here, so loom checks the code that is released.
-//!
-//! Loom cannot check code that relies on `SeqCst`, so the workspace uses only weaker orderings.
+//! Other crates import these names only from here, so loom checks the code that is released. Loom
+//! cannot check code that relies on `SeqCst`, so the workspace uses only weaker orderings.
 //!
 //! # Features
 //!

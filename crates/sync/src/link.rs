@@ -1,8 +1,7 @@
 //! Intrusive linked lists, in which each node stores the pointer to the next node.
 //!
-//! A node is usually a free block of memory.
-//!
-//! Loom tests use small objects as nodes, because loom cannot observe accesses to raw memory.
+//! A node is usually a free block of memory. Loom tests use small objects as nodes, because loom
+//! cannot observe accesses to raw memory.
 
 use core::{
     marker::PhantomData,

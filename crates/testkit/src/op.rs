@@ -1,9 +1,7 @@
 //! The operations that a test plays into an allocator.
 //!
 //! An operation refers to its block by a slot number, not an address, so any allocator or model can
-//! play it.
-//!
-//! Every sequence of operations is valid, because an operation is defined for any slot:
+//! play it. Every sequence of operations is valid, because an operation is defined for any slot:
 //!
 //! | operation | on an empty slot | on a slot with a block |
 //! | --- | --- | --- |

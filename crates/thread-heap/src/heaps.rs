@@ -28,13 +28,11 @@ pub(crate) mod stats;
 
 /// A family of heaps that share one arena source.
 ///
-/// Each heap has an [`Owner`](crate::Owner) or is abandoned, which means that nobody owns it.
+/// Each heap has an [`Owner`](crate::Owner) or is abandoned, which means that nobody owns it. `P`
+/// is a tuple of an arena source, a metadata allocator and a geometry, which defines sizes.
 ///
-/// `P` is a tuple of an arena source, a metadata allocator and a geometry, which defines sizes.
-///
-/// Neither the arena source nor the metadata allocator may call back into a heap.
-///
-/// A `Heaps` must be a static or leaked, because its blocks may be freed at any later time.
+/// Neither the arena source nor the metadata allocator may call back into a heap. A `Heaps` must be
+/// a static or leaked, because its blocks may be freed at any later time.
 ///
 /// ```
 /// use obmalloc::{BlockPtr, Pools16K, SizeClass};
@@ -114,9 +112,8 @@ pub(crate) type OwnHeap<P> = Heap<SharedArenas<P>, <P as Parts>::Lower, <P as Pa
 
 /// A single-owner heap with an inbox and an outbox.
 ///
-/// The inbox receives blocks of this heap that other threads free.
-///
-/// The outbox collects blocks of other heaps that the owner of this heap frees.
+/// The inbox receives blocks of this heap that other threads free. The outbox collects blocks of
+/// other heaps that the owner of this heap frees.
 #[repr(C)]
 pub(crate) struct ThreadHeap<P: Parts> {
     /// # Invariant

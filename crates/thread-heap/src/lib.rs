@@ -1,11 +1,9 @@
 #![doc = include_str!("../README.md")]
-//!
 //! # What happens before what
 //!
 //! In each row, the first event must happen before the second. The third column names the atomic
-//! operations that ensure this.
-//!
-//! Each test in the last column lacks one ordering of its row, and loom must reject the test.
+//! operations that ensure this. Each test in the last column lacks one ordering of its row, and
+//! loom must reject the test.
 //!
 //! | from | to | by | model |
 //! | --- | --- | --- | --- |
@@ -30,9 +28,8 @@
 //! # Fork
 //!
 //! A forked child never allocates from the heaps of other threads, because its copies of these
-//! heaps may be inconsistent.
-//!
-//! The child can still free blocks of these heaps, and a flush purges the memory of such blocks.
+//! heaps may be inconsistent. The child can still free blocks of these heaps, and a flush purges
+//! the memory of such blocks.
 //!
 //! [`PerThread`] prepares for a fork by itself. For other [`Heaps`]:
 //!

@@ -1,7 +1,6 @@
 //! The heaps of this process: one for each thread, and one for each [`OwnedHeap`].
 //!
 //! Each thread has a thread-local pointer to its heap, or to the static `NO_HEAP` if it has none.
-//!
 //! `NO_HEAP` behaves like a heap without free blocks, so fast paths need no test for it.
 //!
 //! When a thread ends, a destructor closes its heap. Later requests by the thread open a heap

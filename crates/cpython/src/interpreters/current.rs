@@ -6,18 +6,15 @@
 //! `PyEval_RestoreThread` and `PyEval_SaveThread`.
 //!
 //! In 3.12, `PyThreadState_Swap` sets the state before it takes the GIL, and finalization may end
-//! the thread in between.
-//!
-//! In that case, destructors of thread-local variables must not call CPython's allocators.
+//! the thread in between. In that case, destructors of thread-local variables must not call
+//! CPython's allocators.
 //!
 //! ```text
 //!   fs:[offset] ─► thread state ─► │ prev │ next │ interp │ …     the same from 3.12 to 3.15
 //! ```
 //!
 //! CPython exports no symbol for the variable that holds the current thread state, so we search for
-//! it once.
-//!
-//! Reading the variable is much faster than calling CPython's public function.
+//! it once. Reading the variable is much faster than calling CPython's public function.
 
 use std::{
     ffi::c_void,
@@ -49,9 +46,8 @@ static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 ///
 /// # Invariant
 ///
-/// The value is the distance to CPython's variable, or 0 until that variable is found.
-///
-/// A distance of 0 is safe, because each thread's control block begins with a pointer to itself.
+/// The value is the distance to CPython's variable, or 0 until that variable is found. A distance
+/// of 0 is safe, because each thread's control block begins with a pointer to itself.
 ///
 /// The third word of a control block is never the address of an interpreter.
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
@@ -110,10 +106,8 @@ fn layout_holds(functions: &InterpreterFunctions, state: NonNull<c_void>) -> boo
 
 /// Looks for the variable that holds the current thread state, and sets [`OFFSET`].
 ///
-/// Must be called while no other thread runs Python code.
-///
-/// The offset is the same in every thread, because CPython was loaded before `main` and therefore
-/// uses static TLS.
+/// Must be called while no other thread runs Python code. The offset is the same in every thread,
+/// because CPython was loaded before `main` and therefore uses static TLS.
 ///
 /// # Safety
 ///

@@ -11,7 +11,6 @@ use crate::{
 /// A cache that cuts storage for objects of type `T` out of blocks of at most `BLOCK` bytes.
 ///
 /// Blocks stay allocated until [`compact`](Self::compact) is called or the cache is dropped.
-///
 /// CPython 2.7: `PyIntBlock` (`Objects/intobject.c`) and `PyFloatBlock` (`Objects/floatobject.c`).
 ///
 /// ```

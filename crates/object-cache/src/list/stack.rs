@@ -7,15 +7,12 @@
 //! ```
 //!
 //! A `put` and the next `take` do not access the object's memory, because they use only `newest`.
-//!
 //! The stack stores `limit` instead of `popped`, because one increment of `limit` both counts a hit
 //! and makes room.
 //!
 //! `put` writes to `newest` before it tests whether the stack is full, because this order is faster
-//! (`benches/caches`).
-//!
-//! Each branch of `take` increments its counter first. Otherwise compilers merge the increments,
-//! and each hit waits for the previous one.
+//! (`benches/caches`). Each branch of `take` increments its counter first. Otherwise compilers
+//! merge the increments, and each hit waits for the previous one.
 
 use core::{cell::Cell, ptr::NonNull};
 

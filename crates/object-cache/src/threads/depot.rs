@@ -1,8 +1,7 @@
 //! A depot, through which threads pass magazines (batches of free objects) to each other.
 //!
-//! A slot holds either null or a whole magazine. The thread that swaps a magazine out owns it.
-//!
-//! The ABA problem cannot arise, because threads compare a slot only with null.
+//! A slot holds either null or a whole magazine. The thread that swaps a magazine out owns it. The
+//! ABA problem cannot arise, because threads compare a slot only with null.
 //!
 //! | ordering | what it publishes | the model that fails without it |
 //! | --- | --- | --- |

@@ -30,7 +30,6 @@ use crate::{
 /// # When a thread ends
 ///
 /// The thread's free objects move to the depot or, if the depot is full, to the allocator below.
-///
 /// Objects that the thread drops after its cache go directly to the allocator below.
 ///
 /// # Bounds

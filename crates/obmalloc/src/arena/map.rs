@@ -9,7 +9,6 @@
 //! Most programs need only one leaf. A look-up in the first leaf of a map skips the root.
 //!
 //! Readers take no lock. They load the pointer to a leaf with `Acquire`, so its zeros are visible.
-//!
 //! Entries are read with `Relaxed`, because a thread that passes on a block has seen its entry.
 
 use core::{marker::PhantomData, mem, ptr, ptr::NonNull};
@@ -53,7 +52,6 @@ pub struct ArenaMap<G> {
     /// # Invariant
     ///
     /// Null, or points to `ROOT_LEN` items. Each item is null or points to `LEAF_LEN` entries.
-    ///
     /// Items and entries live until [`release`](Self::release), which borrows the map mutably.
     root: AtomicPtr<Slot>,
     geometry: PhantomData<G>,

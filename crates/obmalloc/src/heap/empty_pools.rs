@@ -1,13 +1,10 @@
 //! The pools that their size class retains when they become empty.
 //!
 //! Without retention, a loop that allocates and frees one block would return its pool to the arena
-//! each time.
-//!
-//! A size class gives up its retained pool when another class needs it, or when the arena could be
-//! unmapped.
+//! each time. A size class gives up its retained pool when another class needs it, or when the
+//! arena could be unmapped.
 //!
 //! Under [`RetainRule::Unobservable`], a pool is retained only if it would be the next pool taken.
-//!
 //! Under this rule, retention does not change the addresses that a program receives.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]

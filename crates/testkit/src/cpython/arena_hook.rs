@@ -1,7 +1,6 @@
 //! A hook that allocates arenas for CPython, logs them, and fails on demand.
 //!
 //! Arenas are aligned to their size, because CPython's own alignment of 4 KiB usually costs a pool.
-//!
 //! Since 3.11, CPython also requests pieces of its data stack, which are not logged and never fail.
 
 use std::{

@@ -39,9 +39,7 @@ impl Interpreter {
     /// # Panics
     ///
     /// Panics if the library cannot be loaded, or if the allocator rules of its version are not
-    /// known.
-    ///
-    /// Also panics if `pymalloc` maps an arena during startup.
+    /// known. Also panics if `pymalloc` maps an arena during startup.
     ///
     /// # Safety
     ///

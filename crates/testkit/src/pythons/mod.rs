@@ -1,7 +1,6 @@
 //! Finds the CPythons on this machine.
 //!
 //! `$OBMALLOC_PYTHONS` lists the Pythons to use, in the format of `PATH`. It replaces the search.
-//!
 //! Each program is asked for its version, because a script of pyenv can start any version.
 
 pub mod brought;

@@ -6,9 +6,8 @@
 //!   the others, untouched                 ├ ─ ─ ─ ─ ┤◄───────┘         └───────►├ ─ ─ ─ ─ ┤
 //! ```
 //!
-//! A sender writes to only one block of a batch, so the others can stay in the owner's cache.
-//!
-//! The smallest blocks have no room for addresses, so each is a batch of its own.
+//! A sender writes to only one block of a batch, so the others can stay in the owner's cache. The
+//! smallest blocks have no room for addresses, so each is a batch of its own.
 
 use std::ptr::{self, NonNull};
 

@@ -11,7 +11,6 @@ impl<P: Parts> Heaps<P> {
     /// Opens a heap that the caller owns. Adopts an abandoned heap or creates a new one.
     ///
     /// Returns `None` if the metadata allocator has no sufficiently aligned memory for a new heap.
-    ///
     /// O(heaps), which is the largest number of heaps that have had owners at the same time.
     pub fn open(&'static self) -> Option<Owner<P>> {
         self.list.iter().find_map(Owner::adopt).or_else(|| self.create())
@@ -19,11 +18,9 @@ impl<P: Parts> Heaps<P> {
 
     /// Opens a heap for the thread whose number is `thread`.
     ///
-    /// Reuses an abandoned heap, or a heap that an ended thread with the same number left open.
-    ///
-    /// If there is no such heap, creates one like [`open`](Self::open).
-    ///
-    /// Blocks of the heap are aligned to each power of two that divides their size.
+    /// Reuses an abandoned heap, or a heap that an ended thread with the same number left open. If
+    /// there is no such heap, creates one like [`open`](Self::open). Blocks of the heap are aligned
+    /// to each power of two that divides their size.
     ///
     /// # Safety
     ///

@@ -28,9 +28,8 @@ const STEP: usize = 256 << 10;
 
 /// Exclusive ownership of a heap. Dropping an `Owner` abandons its heap.
 ///
-/// The live blocks of an abandoned heap stay valid, and another owner can adopt the heap later.
-///
-/// An `Owner` stays on its thread, because a forked child loses the heaps of all other threads.
+/// The live blocks of an abandoned heap stay valid, and another owner can adopt the heap later. An
+/// `Owner` stays on its thread, because a forked child loses the heaps of all other threads.
 /// [`OwnedHeap`](crate::OwnedHeap) is an owner that may move.
 ///
 /// ```
@@ -62,9 +61,8 @@ const STEP: usize = 256 << 10;
 pub struct Owner<P: Parts> {
     /// # Invariant
     ///
-    /// This value owns the heap.
-    ///
-    /// Of an `Owner` and its copies, only one may be used at a time, and only one may be dropped.
+    /// This value owns the heap. Of an `Owner` and its copies, only one may be used at a time, and
+    /// only one may be dropped.
     heap: &'static ThreadHeap<P>,
     stays_on_its_thread: PhantomData<*const ()>,
 }
@@ -395,9 +393,8 @@ impl<P: Parts> Heaps<P> {
 
     /// Purges pages of freed blocks, in all inboxes in which at least `least` bytes wait.
     ///
-    /// Does nothing while another thread does this, or if the system has refused a purge.
-    ///
-    /// O(heaps + waiting blocks), and a system call for each range of pages.
+    /// Does nothing while another thread does this, or if the system has refused a purge. O(heaps +
+    /// waiting blocks), and a system call for each range of pages.
     #[cold]
     #[inline(never)]
     pub(crate) fn take_over_inboxes(&self, least: usize) {

@@ -1,10 +1,8 @@
 //! Closes the heap of a thread when the thread ends, in the destructor of a pthread key.
 //!
 //! Setting a key returns an error if memory is lacking. Registering the destructor of a
-//! `thread_local!` would abort the process instead.
-//!
-//! If a thread opens its first heap in the C library's last round of destructors, the heap stays
-//! open.
+//! `thread_local!` would abort the process instead. If a thread opens its first heap in the C
+//! library's last round of destructors, the heap stays open.
 //!
 //! A later thread with the same [number](crate::heaps::ThreadHeap::thread) reuses this heap.
 
@@ -25,7 +23,6 @@ fn close_heap() {
 /// Arranges for the calling thread's heap to be closed when the thread ends.
 ///
 /// Returns false if this is impossible. The caller must then close the heap after its request.
-///
 /// Never inlined, because a coroutine that changes threads must not keep the address of `ENDED`.
 #[cold]
 #[inline(never)]

@@ -5,9 +5,8 @@
 //! - The lock of the arena source keeps the child's copy of the source consistent.
 //! - The lock for takeovers keeps freed blocks inside their inboxes, where the child finds them.
 //!
-//! A prepare handler that was registered before ours runs while the arena source is locked.
-//!
-//! Such a handler must not map or unmap arenas, nor wait for a thread that may do so.
+//! A prepare handler that was registered before ours runs while the arena source is locked. Such a
+//! handler must not map or unmap arenas, nor wait for a thread that may do so.
 
 use std::{cell::Cell, mem::ManuallyDrop};
 

@@ -18,14 +18,13 @@ use crate::{
 /// An [`Owner`] of one of the process's heaps that may move between threads.
 ///
 /// The threads of a runtime with a global lock can share an `OwnedHeap`, and reuse each other's
-/// freed blocks immediately.
-///
-/// Blocks of [`PerThread`](crate::PerThread) can be freed with an `OwnedHeap`, and vice versa.
+/// freed blocks immediately. Blocks of [`PerThread`](crate::PerThread) can be freed with an
+/// `OwnedHeap`, and vice versa.
 ///
 /// Dropping an `OwnedHeap` abandons its heap for another owner to adopt. Live blocks stay valid.
-///
-/// Blocks are placed as in CPython ([`BlockStart::AsInCPython`](obmalloc::BlockStart::AsInCPython)), because Python's collector walks
-/// over objects in this place faster.
+/// Blocks are placed as in CPython
+/// ([`BlockStart::AsInCPython`](obmalloc::BlockStart::AsInCPython)), because Python's collector
+/// walks over objects in this place faster.
 ///
 /// ```
 /// use thread_heap::{OwnedHeap, obmalloc::SizeClass};
@@ -40,9 +39,7 @@ use crate::{
 /// # Fork
 ///
 /// If another thread may have been using an `OwnedHeap` during a fork, the child must neither use
-/// nor drop it.
-///
-/// The child can pass such a heap to [`lose`](Self::lose).
+/// nor drop it. The child can pass such a heap to [`lose`](Self::lose).
 #[derive(Debug)]
 pub struct OwnedHeap {
     owner: Owner<CurrentParts>,

@@ -32,9 +32,8 @@ use crate::{
 /// PerThread.flush();
 /// ```
 ///
-/// The allocator also works in destructors that run when a thread ends, and in a forked child.
-///
-/// A signal handler may use the allocator, unless the signal has interrupted it or `malloc`.
+/// The allocator also works in destructors that run when a thread ends, and in a forked child. A
+/// signal handler may use the allocator, unless the signal has interrupted it or `malloc`.
 ///
 /// A coroutine may move to another thread, but not during a call of the allocator.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,9 +1,7 @@
 //! The slot of a thread: a thread-local word that points to the calling thread's heap.
 //!
 //! The compiler may cache the address of a `thread_local!`, which is wrong if a coroutine moves to
-//! another thread.
-//!
-//! This module therefore hides the address of the word from the compiler:
+//! another thread. This module therefore hides the address of the word from the compiler:
 //!
 //! - On x86-64 Linux, inline assembly accesses the word at an offset that all threads share.
 //! - On other systems, and with the feature `dynamic-tls`, functions that are never inlined access
@@ -14,9 +12,7 @@
 //! # The model of the thread-local
 //!
 //! The word uses the "initial-exec" model. Libraries loaded with `dlopen` share a small reserve of
-//! memory for such words.
-//!
-//! With the feature `dynamic-tls`, the word does not use this reserve.
+//! memory for such words. With the feature `dynamic-tls`, the word does not use this reserve.
 
 use std::{
     mem::{self, ManuallyDrop},
