@@ -1,6 +1,13 @@
 //! The record of an arena, which tells which of its pools are free. CPython: `arena_object`.
 //!
-//! Pools that were never used come last, so that the heap touches new memory late.
+//! ```text
+//!  ├────────┬────────┬────────┬────────┬─ ─ ─ ─ ─ ─ ─ ─ ─ ─┤
+//!  │ in use │ free   │ in use │ free   │ uncarved           │
+//!  ├────────┴────────┴────────┴────────┴─ ─ ─ ─ ─ ─ ─ ─ ─ ─┤
+//!               └─ list of free pools, latest first ─┘
+//! ```
+//!
+//! Uncarved pools are used only if the list is empty, so that the heap touches new memory late.
 
 use core::ptr::NonNull;
 

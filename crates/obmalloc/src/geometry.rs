@@ -1,4 +1,14 @@
 //! The sizes and rules of a heap, as constants of a type.
+//!
+//! | geometry | classes | small to | pool | arena | CPython |
+//! | --- | --- | --- | --- | --- | --- |
+//! | `Classes8To256` | 8 bytes apart | 256 | 4 KiB | 256 KiB | 2.5 |
+//! | `Classes8To512` | 8 bytes apart | 512 | 4 KiB | 256 KiB | 3.3 to 3.7.3 |
+//! | `GiveBackAll<Pools4K>` | 16 bytes apart | 512 | 4 KiB | 256 KiB | 3.7.4 to 3.8 |
+//! | `Pools4K` | 16 bytes apart | 512 | 4 KiB | 256 KiB | 3.9 |
+//! | `Pools16K` | 16 bytes apart | 512 | 16 KiB | 1 MiB | 3.10 to 3.15 |
+//! | `Arenas2M` | 16 bytes apart | 512 | 16 KiB | 2 MiB | 3.15 with huge pages |
+//! | `Native` | 16 bytes apart | 512 | 16 KiB | 1 MiB | our own rules |
 
 #![forbid(unsafe_code)]
 
@@ -87,6 +97,8 @@ pub enum RetainRule {
     /// The heap retains at most one pool, and still returns the same addresses as CPython.
     Unobservable,
     /// Each class may retain one pool, until another class needs it or its arena could be unmapped.
+    ///
+    /// A class that needs another pool prefers a free one that it used before.
     ///
     /// The heap also retains free arenas, if [its source](raw_mem::ArenaSource::retain) allows.
     EachClass,

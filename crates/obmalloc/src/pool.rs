@@ -1,6 +1,24 @@
 //! A pool: a header and blocks of one size.
 //!
-//! Carving divides unused memory into blocks, but only on pages that the caller will touch anyway.
+//! ```text
+//!  0        first                   next_offset          pool_size
+//!  ├────────┬───────┬───────┬─ ─ ─ ─┬───────────────────┬──────┐
+//!  │ header │ block │ block │  ...  │ uncarved memory   │ tail │
+//!  ├────────┴───────┴───────┴─ ─ ─ ─┴───────────────────┴──────┘
+//! ```
+//!
+//! Blocks are carved from the uncarved memory when the free list is empty. Carving stops at the end
+//! of a page, so it touches only pages that the caller touches anyway.
+//!
+//! ```text
+//!                 a class needs a pool             out of blocks
+//!       free  ───────────────────────────► used ──────────────────► full
+//!         ▲          last block freed       │ ▲      first block freed │
+//!         └─────────────────────────────────┘ └────────────────────────┘
+//! ```
+//!
+//! Two events change the state of a pool when a block is freed: a used pool becomes empty, or a
+//! full pool becomes used again. One counter reaches 0 at both events, so `free` needs one test.
 
 use core::{cell::Cell, cmp, ptr::NonNull};
 
