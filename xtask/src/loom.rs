@@ -8,7 +8,8 @@ use anyhow::{Result, ensure};
 
 use crate::{process, report::Table, tally::Tally, workspace};
 
-const PACKAGES: &[&str] = &["obmalloc", "thread-heap", "allocator-api", "object-cache"];
+const PACKAGES: &[&str] =
+    &["obmalloc", "obmalloc-thread-heap", "obmalloc-allocator-api", "obmalloc-object-cache"];
 
 pub(crate) const BOUND: &str = "3";
 

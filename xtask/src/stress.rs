@@ -63,7 +63,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let hidden = tempfile::NamedTempFile::new()?;
     fs::write(hidden.path(), HIDDEN)?;
     let run_tests = |arguments: &[&str]| {
-        let mut cargo = workspace::cargo(&["test", "--package", "thread-heap", "--test", "stress"]);
+        let mut cargo =
+            workspace::cargo(&["test", "--package", "obmalloc-thread-heap", "--test", "stress"]);
         cargo.env("OBMALLOC_STRESS_SECONDS", (args.minutes * 60).div_ceil(TESTS).to_string());
         args.under.watch(&mut cargo);
         // Heaps and their metadata are never freed, so leak detection would report them.

@@ -122,7 +122,7 @@ fn documentation() -> Result<Tally> {
 }
 
 fn without_std() -> Result<Tally> {
-    let packages = ["sync", "raw-mem", "obmalloc", "object-cache"];
+    let packages = ["obmalloc-sync", "obmalloc-raw-mem", "obmalloc", "obmalloc-object-cache"];
     let check = |package| cargo(&["check", "--quiet", "-p", package, "--no-default-features"], &[]);
     packages.into_iter().map(check).sum()
 }
@@ -143,7 +143,7 @@ fn tests() -> Result<Tally> {
 
 fn dynamic_tls() -> Result<Tally> {
     let all = ["test", "--no-fail-fast", "--lib", "--tests"];
-    let packages = ["-p", "global-alloc", "-p", "thread-heap"];
+    let packages = ["-p", "obmalloc-global-alloc", "-p", "obmalloc-thread-heap"];
     cargo(&[&all[..], &packages, &["--features", "global-alloc/dynamic-tls"]].concat(), &[])
 }
 
@@ -182,7 +182,7 @@ fn address_sanitizer() -> Result<Tally> {
         Tally::of_command(command)
     };
     let threads =
-        ["-p", "thread-heap", "--test", "lifecycle", "--test", "idle", "--test", "stress"];
+        ["-p", "obmalloc-thread-heap", "--test", "lifecycle", "--test", "idle", "--test", "stress"];
     // These tests leak their heaps on purpose.
     let threads = watched(&threads, &[], "detect_leaks=0")?;
     let targets = ["--lib", "--test", "layouts", "--test", "local_heap", "--test", "gives_back"];
@@ -190,11 +190,20 @@ fn address_sanitizer() -> Result<Tally> {
     let skipped = ["--skip", "a_list_that_is_cleared_or_dropped_gives_its_blocks_back"];
     // Some tests request more memory than can exist, and some check that memory is returned.
     let global = watched(
-        &[&["-p", "global-alloc"], FEATURES, &targets].concat(),
+        &[&["-p", "obmalloc-global-alloc"], FEATURES, &targets].concat(),
         &skipped,
         "detect_leaks=1:quarantine_size_mb=8:allocator_may_return_null=1",
     )?;
-    let packages = ["-p", "raw-mem", "-p", "obmalloc", "-p", "thread-heap", "-p", "object-cache"];
+    let packages = [
+        "-p",
+        "obmalloc-raw-mem",
+        "-p",
+        "obmalloc",
+        "-p",
+        "obmalloc-thread-heap",
+        "-p",
+        "obmalloc-object-cache",
+    ];
     let targets = ["--lib", "--test", "model", "--test", "threads"];
     let others = watched(
         &[&targets[..], &packages].concat(),
@@ -213,6 +222,6 @@ fn miri() -> Result<Tally> {
     let mut command = Command::new("cargo");
     command.current_dir(workspace::root()).env("MIRIFLAGS", "-Zmiri-strict-provenance");
     command.args(["+nightly", "miri", "test", "--no-fail-fast", "--lib"]);
-    command.args(["-p", "raw-mem", "-p", "obmalloc", "-p", "thread-heap"]);
+    command.args(["-p", "obmalloc-raw-mem", "-p", "obmalloc", "-p", "obmalloc-thread-heap"]);
     Tally::of_command(command)
 }

@@ -16,8 +16,12 @@ pub(crate) mod slots;
 pub(crate) mod table;
 
 use crate::{
-    geometry::{Geometry, RetainRule, shape::Shape, size_class::SizeClass},
-    pool::{PoolPtr, arena_index::ArenaIndex, block_start::BlockStart, tag::HeapTag},
+    geometry::{
+        Geometry, RetainRule,
+        shape::{BlockStart, Shape},
+        size_class::SizeClass,
+    },
+    pool::{PoolPtr, arena_index::ArenaIndex, tag::HeapTag},
 };
 
 /// The largest number of free pools that one search visits.

@@ -25,8 +25,13 @@ pub(crate) mod used_pools;
 use self::{empty_pools::EmptyPools, used_pools::UsedPools};
 use crate::{
     arena::table::ArenaTable,
-    geometry::{Geometry, RetainRule, eras::Pools16K, shape::Shape, size_class::SizeClass},
-    pool::{PoolPtr, State, block::BlockPtr, block_start::BlockStart, tag::HeapTag},
+    geometry::{
+        Geometry, RetainRule,
+        eras::Pools16K,
+        shape::{BlockStart, Shape},
+        size_class::SizeClass,
+    },
+    pool::{PoolPtr, State, block::BlockPtr, tag::HeapTag},
 };
 
 /// A heap of small blocks. [`Pymalloc`](crate::Pymalloc) serves requests of any size.

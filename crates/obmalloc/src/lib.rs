@@ -115,14 +115,14 @@ pub use geometry::{
         Arenas2M, Classes8To256, Classes8To512, GiveBackAll, HeadersInArena, KeepInClass, Native,
         Pools4K, Pools16K, RetainEachClass, Tiny, ZeroInPools,
     },
-    shape::Shape,
+    shape::{BlockStart, Shape},
     size_class::SizeClass,
 };
 pub use heap::{
     Heap,
     stats::{ArenaStats, ByteStats, ClassStats, Stats},
 };
-pub use pool::{block::BlockPtr, block_start::BlockStart, tag::HeapTag};
+pub use pool::{block::BlockPtr, tag::HeapTag};
 /// The crate of the layer below, re-exported because its types appear in signatures of this crate.
 pub use raw_mem;
 

@@ -24,18 +24,16 @@ use core::{cell::Cell, cmp, ptr::NonNull};
 
 pub(crate) mod arena_index;
 pub(crate) mod block;
-pub(crate) mod block_start;
 pub(crate) mod tag;
 
 use self::{
     arena_index::ArenaIndex,
     block::{BlockPtr, FreeList},
-    block_start::BlockStart,
     tag::HeapTag,
 };
 use crate::geometry::{
     Geometry, HeaderRule, RetainRule,
-    shape::{HEADER_SIZE, POOL_OVERHEAD, Shape},
+    shape::{BlockStart, HEADER_SIZE, POOL_OVERHEAD, Shape},
     size_class::SizeClass,
 };
 

@@ -53,7 +53,7 @@ const fn compiled(name: &'static str, feature: &'static str, package: &'static s
 pub(super) const ALL: &[Entrant] = &[
     ours("Heap", "heap").of_package("obmalloc").of_a_loop(),
     ours("Heap, CPython's rules", "heap-cpython").of_package("obmalloc").of_a_loop(),
-    ours("ObMalloc", "obmalloc").of_package("global-alloc"),
+    ours("ObMalloc", "obmalloc").of_package("obmalloc-global-alloc"),
     Entrant::new("the least", Role::Least, "floor").of_a_loop(),
     Entrant { worker: "mimalloc-v3", ..compiled("mimalloc v3", "mimalloc", "mimalloc") },
     compiled("mimalloc v2", "mimalloc-v2", "mimalloc"),

@@ -13,19 +13,29 @@ pub(super) struct Crate {
 }
 
 pub(super) const ALL: &[Crate] = &[
-    Crate::new("sync", false, &["object-cache", "thread-heap"]),
-    Crate::new("raw-mem", false, &["obmalloc", "thread-heap", "global-alloc"]),
-    Crate::new("obmalloc", true, &["thread-heap", "global-alloc"]),
-    Crate::new("thread-heap", true, &["global-alloc"]),
-    Crate::new("object-cache", true, &[]),
-    Crate::new("allocator-api", true, &["obmalloc-cpython"]),
-    Crate::new("global-alloc", false, &[]),
-    Crate { package: "obmalloc-cpython", ..Crate::new("cpython", false, &[]) },
+    Crate::new("sync", "obmalloc-sync", false, &["obmalloc-object-cache", "obmalloc-thread-heap"]),
+    Crate::new(
+        "raw-mem",
+        "obmalloc-raw-mem",
+        false,
+        &["obmalloc", "obmalloc-thread-heap", "obmalloc-global-alloc"],
+    ),
+    Crate::new("obmalloc", "obmalloc", true, &["obmalloc-thread-heap", "obmalloc-global-alloc"]),
+    Crate::new("thread-heap", "obmalloc-thread-heap", true, &["obmalloc-global-alloc"]),
+    Crate::new("object-cache", "obmalloc-object-cache", true, &[]),
+    Crate::new("allocator-api", "obmalloc-allocator-api", true, &["obmalloc-cpython"]),
+    Crate::new("global-alloc", "obmalloc-global-alloc", false, &[]),
+    Crate::new("cpython", "obmalloc-cpython", false, &[]),
 ];
 
 impl Crate {
-    const fn new(name: &'static str, loom: bool, above: &'static [&'static str]) -> Self {
-        Self { folder: name, package: name, loom, above }
+    const fn new(
+        folder: &'static str,
+        package: &'static str,
+        loom: bool,
+        above: &'static [&'static str],
+    ) -> Self {
+        Self { folder, package, loom, above }
     }
 
     /// Returns true if the crate's integration tests run for each mutant. Those of `cpython` take

@@ -105,7 +105,7 @@ impl Lab {
         };
         for package in stage.packages {
             command.args(["--package", package]);
-            if *package == "global-alloc" {
+            if *package == "obmalloc-global-alloc" {
                 command.args(["--features", FEATURES]);
             }
         }

@@ -15,8 +15,12 @@ use raw_mem::MemAlloc;
 
 use crate::{
     arena::{Arena, slots::ArenaSlots},
-    geometry::{Geometry, MAX_POOLS, shape::Shape, size_class::SizeClass},
-    pool::{PoolPtr, arena_index::ArenaIndex, block_start::BlockStart, tag::HeapTag},
+    geometry::{
+        Geometry, MAX_POOLS,
+        shape::{BlockStart, Shape},
+        size_class::SizeClass,
+    },
+    pool::{PoolPtr, arena_index::ArenaIndex, tag::HeapTag},
 };
 
 #[derive(Clone, Copy, Debug, Default)]

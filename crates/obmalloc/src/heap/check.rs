@@ -5,9 +5,13 @@
 use raw_mem::{ArenaSource, MemAlloc};
 
 use crate::{
-    geometry::{Geometry, MAX_POOLS, shape::Shape, size_class::SizeClass},
+    geometry::{
+        Geometry, MAX_POOLS,
+        shape::{BlockStart, Shape},
+        size_class::SizeClass,
+    },
     heap::Heap,
-    pool::{PoolPtr, State, block_start::BlockStart},
+    pool::{PoolPtr, State},
 };
 
 impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
