@@ -1,6 +1,7 @@
 //! Runs a test in a separate process for each libpython on this machine.
 
 use std::{
+    collections::HashSet,
     env, fs,
     io::Write,
     path::Path,
@@ -20,7 +21,8 @@ const LIBPYTHON: &str = "TESTKIT_LIBPYTHON";
 static FOUND: LazyLock<Vec<Python>> = LazyLock::new(|| {
     let mut found = pythons::find();
     found.retain(can_be_started);
-    found.dedup_by(|one, other| one.libpython == other.libpython);
+    let mut seen = HashSet::new();
+    found.retain(|python| seen.insert(python.libpython.clone()));
     found
 });
 

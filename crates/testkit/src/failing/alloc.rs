@@ -49,10 +49,14 @@ unsafe impl<A: MemAlloc> MemAlloc for FailingAlloc<A> {
 
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
         self.allocate(|alloc| {
-            // SAFETY: `ptr` is null or a live block of `alloc` (contract of `realloc`).
-            let block = unsafe { alloc.realloc(ptr, size) }?;
+            // The block leaves the set first, because another thread may get its address next.
             self.live.remove(ptr);
-            Some(block)
+            // SAFETY: `ptr` is null or live, because `remove` panics for any other block.
+            let block = unsafe { alloc.realloc(ptr, size) };
+            if block.is_none() {
+                ptr.inspect(|&old| self.live.insert(old));
+            }
+            block
         })
     }
 
@@ -99,6 +103,26 @@ mod tests {
 
     use super::*;
     use crate::failing::Plan;
+
+    #[test]
+    #[should_panic(expected = "is not from here")]
+    fn resizing_a_block_of_another_allocator_is_detected() {
+        let foreign = Malloc.malloc(8);
+        // SAFETY: the foreign block breaks the contract on purpose. `realloc` panics before its use.
+        let _ = unsafe { FailingAlloc::new(Malloc, Faults::default()).realloc(foreign, 16) };
+    }
+
+    #[test]
+    fn a_block_stays_live_if_it_cannot_be_resized() {
+        let alloc = FailingAlloc::new(Malloc, Faults::default());
+        let block = alloc.malloc(8);
+        // SAFETY: the block is live.
+        assert_eq!(unsafe { alloc.realloc(block, isize::MAX as usize) }, None);
+        assert!(alloc.live().contains(block.unwrap()));
+        // SAFETY: the block is live, and not used again.
+        unsafe { alloc.free(block) };
+        assert_eq!(alloc.live().count(), 0);
+    }
 
     #[test]
     #[should_panic(expected = "is not from here")]
