@@ -1,8 +1,9 @@
 //! A source of arenas as C code sees it.
 //!
-//! Since 3.11, CPython's arena allocator also provides pieces of its data stack, so `alloc` accepts
-//! every size. A vtable cannot become an [`ArenaSource`], because C code does not promise aligned
-//! arenas.
+//! `alloc` accepts every size. Since 3.11, CPython also uses its arena allocator for its data
+//! stack.
+//!
+//! A vtable cannot become an [`ArenaSource`], because C code does not promise aligned arenas.
 
 use core::{
     ffi::c_void,
@@ -106,7 +107,7 @@ fn arena_size(size: usize) -> Option<ArenaSize> {
 
 /// # Safety
 ///
-/// - `ctx` must be the context of a vtable that [`ArenaVTable::of`] made for an `S`.
+/// - `ctx` must come from a vtable created by [`ArenaVTable::of`] with type parameter `S`.
 unsafe extern "C" fn alloc<S: ArenaSource>(ctx: *mut c_void, size: usize) -> *mut c_void {
     // SAFETY: `ctx` is a `&'static LockedSource<S>` (contract of `alloc`).
     let source = unsafe { &*ctx.cast::<LockedSource<S>>() };
@@ -116,8 +117,9 @@ unsafe extern "C" fn alloc<S: ArenaSource>(ctx: *mut c_void, size: usize) -> *mu
 
 /// # Safety
 ///
-/// - `ctx` must be the context of a vtable that [`ArenaVTable::of`] made for an `S`.
-/// - `arena` must be null, or an unused arena from [`alloc`] with the same `ctx` and `size`.
+/// - `ctx` must come from a vtable created by [`ArenaVTable::of`] with type parameter `S`.
+/// - `arena` must be null, or a live arena that [`alloc`] returned for the same `ctx` and `size`.
+/// - The caller must not use `arena` after this call.
 unsafe extern "C" fn free<S: ArenaSource>(ctx: *mut c_void, arena: *mut c_void, size: usize) {
     // SAFETY: `ctx` is a `&'static LockedSource<S>` (contract of `free`).
     let source = unsafe { &*ctx.cast::<LockedSource<S>>() };

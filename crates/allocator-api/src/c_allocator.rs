@@ -15,10 +15,11 @@ impl CAllocator {
     ///
     /// # Safety
     ///
-    /// - The functions of `vtable`, when called with its context, must do what [`MemAlloc`]
-    ///   promises.
-    /// - They must do so on every thread that uses this allocator or a copy of it.
-    /// - They must do so as long as this allocator or a copy of it is in use.
+    /// - The functions of `vtable` must fulfil the contract of [`MemAlloc`] when called with the
+    ///   context of `vtable`.
+    /// - The functions must be safe to call on every thread that uses this allocator or a copy of
+    ///   it.
+    /// - The functions must stay valid while this allocator or a copy of it is in use.
     #[inline]
     pub const unsafe fn new(vtable: VTable) -> Self {
         Self(vtable)

@@ -72,9 +72,8 @@ impl<A: MemAlloc> DomainTable<A> {
     ///
     /// # Safety
     ///
-    /// - `allocator` must be able to free and to reallocate every live block of the domain.
-    /// - The contract of [`CAllocator::new`] must hold for `allocator` as long as the table is in
-    ///   use.
+    /// - `allocator` must be able to free and reallocate every live block of the domain.
+    /// - While the table is in use, `allocator` must fulfil the contract of [`CAllocator::new`].
     pub unsafe fn set(&self, domain: Domain, allocator: CAllocator) -> Result<(), SetError> {
         let slot = &self.slots[domain.index()];
         let mut records = sync::lock(&self.records);

@@ -9,8 +9,10 @@ use sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A hook that counts requests and their bytes, separately for small and for large requests.
 ///
-/// Requests that fail are counted, and calls of `free` are not. The counters are read one after the
-/// other, so a concurrent request may show up in some of them only.
+/// Failed requests are counted, but calls to `free` are not.
+///
+/// The counters are read one after the other. A concurrent request may therefore appear in only
+/// some of the counters.
 #[derive(Debug)]
 pub struct Counting<A> {
     below: A,

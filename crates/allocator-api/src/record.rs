@@ -1,7 +1,8 @@
 //! Publishes vtables to other threads, which read them without a lock.
 //!
-//! A record holds one vtable. It never changes, and is freed only together with its table. A vtable
-//! that is set again reuses its record.
+//! A record holds one vtable and never changes. All records are freed together with their table.
+//!
+//! If the same vtable is set again, its record is reused.
 
 use core::{ptr, ptr::NonNull};
 

@@ -123,8 +123,9 @@ impl CPython {
     ///
     /// # Safety
     ///
-    /// - `handle` must be an open handle of `dlopen`, or a pseudo-handle of `dlsym`.
-    /// - The library must stay loaded as long as the result is used.
+    /// - `handle` must be an open handle returned by `dlopen`, or a pseudo-handle that `dlsym`
+    ///   accepts.
+    /// - The library must stay loaded while the result is in use.
     pub(crate) unsafe fn find_in(handle: *mut c_void) -> Option<Self> {
         // SAFETY: our caller has promised the same (contract of this function).
         let found = unsafe { Self::find_all(handle) };
@@ -169,7 +170,8 @@ impl CPython {
     /// # Safety
     ///
     /// - `vtable` must be able to free every live block of the domain.
-    /// - Its functions must stay callable on every thread on which CPython may call them.
+    /// - Every thread that uses CPython must be able to call the functions of `vtable`.
+    /// - The functions must stay valid as long as CPython may call them.
     pub(crate) unsafe fn set_allocator(&self, domain: Domain, vtable: &VTable) {
         // SAFETY: CPython copies the vtable, which suits the domain (contract of `set_allocator`).
         unsafe { (self.core.set_allocator)(domain as c_uint, vtable) }

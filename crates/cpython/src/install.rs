@@ -6,8 +6,10 @@
 //!   obj ─► (Counting) ─┘
 //! ```
 //!
-//! The layers called `Counting` exist only if the user requests statistics. The domains mem and obj
-//! share a heap, because some extensions allocate in one and free in the other.
+//! The `Counting` layers exist only if the user requests statistics.
+//!
+//! The domains mem and obj share a heap, because some extensions allocate in one and free in the
+//! other.
 
 use allocator_api::{
     CAllocator, VTable,

@@ -1,17 +1,23 @@
 //! A heap for each interpreter, from CPython 3.12 on.
 //!
 //! An interpreter's GIL also protects its heap, because threads may call CPython's object
-//! allocators only while holding the GIL. A block freed without its heap's GIL waits in a queue
-//! until a thread that holds that GIL reclaims it.
+//! allocators only while holding the GIL.
 //!
-//! The main interpreter keeps its heap across a second `Py_Initialize`, because its address never
-//! changes. Each subinterpreter's dictionary holds a capsule, whose destructor gives the heap up
-//! for reuse when the interpreter ends.
+//! A block freed without the heap's GIL waits in a queue. A thread that holds the GIL later
+//! reclaims the block.
+//!
+//! The main interpreter keeps its heap across a second `Py_Initialize`, because the interpreter's
+//! address never changes.
+//!
+//! Each subinterpreter has a capsule in its dictionary. When the subinterpreter ends, the capsule's
+//! destructor releases the heap for reuse.
 //!
 //! # Fork
 //!
-//! A forked child keeps only the heap whose GIL its thread holds, because other threads may have
-//! been changing the others. If the parent had only one thread, the child keeps all heaps.
+//! A forked child keeps only the heap of its current interpreter, because other threads may have
+//! been changing the remaining heaps.
+//!
+//! If the parent had only one thread, the child keeps all heaps.
 
 mod current;
 mod entries;
@@ -71,7 +77,7 @@ pub(crate) unsafe fn start(python: &CPython) {
     unsafe { open_heap(functions, interpreter) };
 }
 
-/// Gives `interpreter` a heap, and a capsule in its dictionary that gives the heap up at its end.
+/// Gives `interpreter` a heap, and stores the capsule that later releases the heap.
 ///
 /// On failure, the interpreter stays without a heap, and its threads use their own.
 ///

@@ -1,7 +1,8 @@
 //! A CPython that was loaded after the program had started, as in one-file programs of PyInstaller.
 //!
-//! Such a CPython does not use the heap, because this library's constructor has already run. The
-//! library reports this at exit only if one of its environment variables is set.
+//! The heap is not installed in such a CPython, because this library's constructor has already run.
+//!
+//! The library reports this case at exit, but only if one of its environment variables is set.
 
 use std::{
     ffi::{CStr, CString},

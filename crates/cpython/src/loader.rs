@@ -13,8 +13,8 @@ use std::{
 ///
 /// # Safety
 ///
-/// - `handle` must be an open handle of `dlopen`, or a pseudo-handle of `dlsym`.
-/// - `T` must be a pointer type or function pointer type that fits the symbol.
+/// - `handle` must be an open handle returned by `dlopen`, or a pseudo-handle that `dlsym` accepts.
+/// - `T` must be a pointer type or a function pointer type that matches the symbol.
 pub(crate) unsafe fn symbol<T: Copy>(handle: *mut c_void, name: &CStr) -> Option<T> {
     const { assert!(size_of::<T>() == size_of::<*mut c_void>()) };
     // SAFETY: the name is a C string, and the handle is valid (contract of `symbol`).

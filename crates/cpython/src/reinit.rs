@@ -1,12 +1,14 @@
 //! A second `Py_Initialize` in one process.
 //!
-//! From CPython 3.12 on, a second `Py_Initialize` silently restores CPython's own allocators. We
-//! install the heap again, because CPython's allocators would abort the process when they free a
-//! block of our heap.
+//! From CPython 3.12 on, a second `Py_Initialize` silently restores CPython's own allocators.
+//! CPython's allocators would abort the process when asked to free a block of our heap. We
+//! therefore install the heap again.
 //!
-//! We detect a second `Py_Initialize` when CPython creates its first module, `_imp`, before any
-//! other code runs. The heap returns only if an earlier interpreter started with it. An embedding
-//! program can therefore choose CPython's own allocators.
+//! We install the heap again when CPython creates its first module, `_imp`. No other code has run
+//! by then.
+//!
+//! We install the heap again only if an earlier interpreter started with the heap. A program may
+//! have chosen CPython's own allocators instead, and we respect that choice.
 
 use std::{
     ffi::{CStr, c_void},

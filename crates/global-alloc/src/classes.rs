@@ -41,9 +41,10 @@ pub(crate) fn class(layout: Layout) -> Option<SizeClass<Pools>> {
 
 /// Returns true if memory in a block of class `now` may stay there when it is resized to `new`.
 ///
-/// `after` is the class that a new allocation for `new` would use. A larger block is kept only if
-/// `new` needs more than three quarters of it. CPython's `_PyObject_Realloc` in
-/// `Objects/obmalloc.c` uses the same limit.
+/// `after` is the class that a new allocation for `new` would use.
+///
+/// A block of a larger class is kept only if `new` needs more than three quarters of the block.
+/// CPython's `_PyObject_Realloc` (`Objects/obmalloc.c`) uses the same limit.
 #[inline]
 pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClass<Pools>) -> bool {
     let size = now.map_or(0, SizeClass::block_size);

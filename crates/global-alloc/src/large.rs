@@ -51,8 +51,8 @@ pub(crate) fn alloc(layout: Layout, init: Init) -> Option<NonNull<u8>> {
 ///
 /// # Safety
 ///
-/// - `ptr` must be live memory that [`alloc`] or [`resize`] returned for `layout`.
-/// - `size` and the alignment of `layout` must be a valid layout.
+/// - `ptr` must point to live memory that [`alloc`] or [`resize`] returned for `layout`.
+/// - `size` and `layout.align()` must form a valid layout.
 pub(crate) unsafe fn resize(ptr: NonNull<u8>, layout: Layout, size: usize) -> Option<NonNull<u8>> {
     if is_plain(layout) {
         // SAFETY: memory for a plain layout came from malloc, and is live (contract of `resize`).

@@ -21,8 +21,8 @@ struct Links {
 pub(crate) struct LargeList {
     /// # Invariant
     ///
-    /// `head` points to the first block of a doubly linked list, or is `None`. Each block of the
-    /// list starts with `Links`, is live and is in no other list.
+    /// `head` is `None` or points to the first block of a doubly linked list. Each block starts
+    /// with `Links`, is live and belongs to no other list.
     head: Cell<Option<NonNull<Links>>>,
 }
 
@@ -66,8 +66,8 @@ impl LargeList {
     ///
     /// # Safety
     ///
-    /// - `ptr` must be live memory that this list allocated for `layout`.
-    /// - `size` and the alignment of `layout` must be a valid layout.
+    /// - `ptr` must point to live memory that this list allocated for `layout`.
+    /// - `size` and `layout.align()` must form a valid layout.
     pub(crate) unsafe fn resize(
         &self,
         ptr: NonNull<u8>,

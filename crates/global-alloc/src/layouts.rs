@@ -97,8 +97,8 @@ pub(crate) unsafe trait Layouts {
     ///
     /// # Safety
     ///
-    /// - `ptr` must be live memory that this allocator returned for `old`.
-    /// - `ptr` must not be used again, unless the function returns `None` or the same pointer.
+    /// - `ptr` must point to live memory that this allocator returned for `old`.
+    /// - If the function returns a different pointer, the caller must not use `ptr` afterwards.
     #[inline]
     unsafe fn reallocate(&self, ptr: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<u8>> {
         // SAFETY: `ptr` is live memory of this allocator (contract of `reallocate`).
@@ -166,8 +166,9 @@ pub(crate) unsafe trait Layouts {
     ///
     /// # Safety
     ///
-    /// - `ptr` must be live memory that this allocator returned for `layout`, which is not empty.
-    /// - `size` and the alignment of `layout` must be a valid layout.
+    /// - `layout` must not be empty.
+    /// - `ptr` must point to live memory that this allocator returned for `layout`.
+    /// - `size` and `layout.align()` must form a valid layout.
     #[inline(never)]
     unsafe fn resize_large(
         &self,

@@ -17,9 +17,10 @@ type PoolHeap = Heap<MmapArenas, Malloc, Pools>;
 
 /// A heap for collections on one thread, which borrow the heap and are all dropped together.
 ///
-/// Dropping or [resetting](Self::reset) the heap frees all of its memory. A collection can be
-/// passed to `mem::forget` if its items do not need to be dropped. Only allocations of more than
-/// 512 bytes are freed one by one.
+/// Dropping or [resetting](Self::reset) the heap frees all of its memory. Collections can
+/// therefore be passed to `mem::forget`, unless their items need to be dropped.
+///
+/// Allocations of more than 512 bytes are freed one by one, and all smaller ones together.
 ///
 /// With the feature `allocator-api2-02` or `allocator-api2-04`, `&LocalHeap` implements `Allocator`
 /// of that version of allocator-api2:
@@ -39,8 +40,10 @@ type PoolHeap = Heap<MmapArenas, Malloc, Pools>;
 pub struct LocalHeap {
     /// # Invariant
     ///
-    /// Nothing borrows the contents of the cell while no method runs. Only one method runs at a
-    /// time, because the type is not `Sync` and the heap does not call its user.
+    /// The contents of the cell are borrowed only while a method runs.
+    ///
+    /// Only one method runs at a time, because the type is not `Sync` and the heap never calls user
+    /// code.
     heap: UnsafeCell<PoolHeap>,
     large: LargeList,
 }

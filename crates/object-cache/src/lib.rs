@@ -15,10 +15,10 @@
 //!
 //! All caches have these properties:
 //!
-//! - Storage of one type serves another type only after the allocator below has received it.
-//! - A cache allocates no memory for itself, because its free objects hold the links of its lists.
-//! - Every value is dropped exactly once, even if code panics.
-//! - A cache retains no more free objects than its bound, except [`cpython::BlockCache`].
+//! - A cache reuses storage only for objects of the same type.
+//! - A cache allocates no memory for its lists. The links are stored inside the free objects.
+//! - Every value is dropped exactly once, even if a panic occurs.
+//! - Every cache except [`cpython::BlockCache`] limits the number of free objects that it keeps.
 
 #![no_std]
 

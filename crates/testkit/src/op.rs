@@ -1,7 +1,10 @@
 //! The operations that a test plays into an allocator.
 //!
-//! An operation refers to its block by a slot number, not an address, so any allocator or model can
-//! play it. Every sequence of operations is valid, because an operation is defined for any slot:
+//! An operation refers to a block by slot number, not by address, so any allocator or model can
+//! execute it.
+//!
+//! Each operation is defined for empty and for occupied slots, so every sequence of operations is
+//! valid:
 //!
 //! | operation | on an empty slot | on a slot with a block |
 //! | --- | --- | --- |

@@ -5,16 +5,17 @@
 //! Source: `_PyThreadState_Attach` and `detach_thread` in CPython's `Python/pystate.c`, and in 3.12
 //! `PyEval_RestoreThread` and `PyEval_SaveThread`.
 //!
-//! In 3.12, `PyThreadState_Swap` sets the state before it takes the GIL, and finalization may end
-//! the thread in between. In that case, destructors of thread-local variables must not call
-//! CPython's allocators.
+//! In 3.12, `PyThreadState_Swap` sets the thread state before it takes the GIL. If finalization
+//! ends the thread between these two steps, the thread has a state but not the GIL. In this case,
+//! destructors of thread-local variables must not call CPython's allocators.
 //!
 //! ```text
 //!   fs:[offset] ─► thread state ─► │ prev │ next │ interp │ …     the same from 3.12 to 3.15
 //! ```
 //!
-//! CPython exports no symbol for the variable that holds the current thread state, so we search for
-//! it once. Reading the variable is much faster than calling CPython's public function.
+//! CPython stores the current thread state in a thread-local variable. Reading this variable is
+//! much faster than calling CPython's public function. No symbol is exported for the variable, so
+//! we search for its address once.
 
 use std::{
     ffi::c_void,
@@ -46,10 +47,11 @@ static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 ///
 /// # Invariant
 ///
-/// The value is the distance to CPython's variable, or 0 until that variable is found. A distance
-/// of 0 is safe, because each thread's control block begins with a pointer to itself.
+/// The value is the distance to CPython's variable, or 0 until that variable is found.
 ///
-/// The third word of a control block is never the address of an interpreter.
+/// A distance of 0 is safe. At that distance, each thread's control block contains a pointer to
+/// itself. [`is_at_hand`] then reads the third word of the control block, which is never the
+/// address of an interpreter.
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
 /// Stores CPython's functions for interpreters. Must be called before the heap is installed.
@@ -106,8 +108,10 @@ fn layout_holds(functions: &InterpreterFunctions, state: NonNull<c_void>) -> boo
 
 /// Looks for the variable that holds the current thread state, and sets [`OFFSET`].
 ///
-/// Must be called while no other thread runs Python code. The offset is the same in every thread,
-/// because CPython was loaded before `main` and therefore uses static TLS.
+/// Must be called while no other thread runs Python code.
+///
+/// The offset is the same in every thread. CPython was loaded before `main`, so its thread-local
+/// variables use static TLS.
 ///
 /// # Safety
 ///

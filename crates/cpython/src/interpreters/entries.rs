@@ -23,16 +23,20 @@ pub(super) struct Entry {
     ///
     /// # Invariant
     ///
-    /// If this is the address of an interpreter, `heap` is `Some`. Only a thread that holds the
-    /// interpreter's GIL, or the only thread of the process, writes this field.
+    /// If this is the address of an interpreter, `heap` is `Some`.
+    ///
+    /// Only a thread that holds the interpreter's GIL, or the only thread of the process, writes
+    /// this field.
     interpreter: AtomicPtr<c_void>,
     /// # Invariant
     ///
-    /// Only these threads may access this field:
+    /// Only the following threads may access `heap`:
     ///
-    /// - The thread that holds the interpreter's GIL, or the only thread in CPython.
-    /// - If the entry has no interpreter, the thread that claimed the entry.
-    /// - If [`MAIN`] has no interpreter, the thread that holds the main GIL.
+    /// - If the entry has an interpreter, the thread that holds the interpreter's GIL may access
+    ///   `heap`.
+    /// - If the entry has no interpreter, the thread that claimed the entry may access `heap`.
+    /// - If [`MAIN`] has no interpreter, the thread that holds the main GIL may access `heap`.
+    /// - If only one thread uses CPython, that thread may access `heap`.
     heap: UnsafeCell<Option<OwnedHeap>>,
     /// True if the entry is reserved for one interpreter.
     is_claimed: AtomicBool,
@@ -80,7 +84,7 @@ impl Entry {
     /// # Safety
     ///
     /// - The entry must have an interpreter.
-    /// - The calling thread must hold that interpreter's GIL, or be the only thread in CPython.
+    /// - The calling thread must hold the interpreter's GIL, or must be the only thread in CPython.
     /// - The calling thread must not already hold a reference to this heap.
     #[inline(always)]
     #[expect(clippy::mut_from_ref, reason = "the GIL is the lock")]
@@ -95,7 +99,7 @@ impl Entry {
     /// # Safety
     ///
     /// - The entry must have no interpreter.
-    /// - If the entry is not `MAIN`, the caller must have claimed it.
+    /// - Unless the entry is `MAIN`, the caller must have claimed the entry.
     /// - The calling thread must hold the GIL of `interpreter`.
     pub(super) unsafe fn assign(&self, interpreter: Interpreter, heap: OwnedHeap) {
         // SAFETY: the entry has no interpreter, so only this thread may access `heap` (contract).
@@ -115,7 +119,7 @@ impl Entry {
         unsafe { (*self.heap.get()).take() }
     }
 
-    /// Gives the entry's heap up for reuse, and makes the entry available to another interpreter.
+    /// Releases the entry's heap for reuse, and makes the entry available to another interpreter.
     ///
     /// # Safety
     ///

@@ -1,11 +1,13 @@
 //! Coroutines that allocate on one thread, switch, and continue on another (field F1).
 //!
 //! The compiler may keep the address of a thread-local in a register across a coroutine switch. If
-//! the coroutine continues on another thread, the allocator may then use the old thread's heap.
+//! the coroutine then continues on another thread, the allocator may use the heap of the old
+//! thread.
 //!
-//! The tests can fail only where the compiler optimises across the switch, so `cargo xtask
-//! test-all` also runs release builds. `OBMALLOC_COROUTINE_RUNS` sets how often each test repeats
-//! its work. The default is 3.
+//! The tests can fail only where the compiler optimises across the switch. `cargo xtask test-all`
+//! therefore also runs release builds.
+//!
+//! `OBMALLOC_COROUTINE_RUNS` sets how often each test repeats its work. The default is 3.
 
 #![cfg(all(test, unix, not(miri)))]
 

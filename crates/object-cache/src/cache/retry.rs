@@ -6,8 +6,10 @@ use super::Cache;
 
 /// An allocator that clears `caches` if `below` refuses a request, and then repeats the request.
 ///
-/// A request above [`MAX_REQUEST`] fails at once, because clearing the caches cannot help. The
-/// caches may allocate from the `RetryAfterClear` itself. A zero-sized type then finds them:
+/// A request above [`MAX_REQUEST`] fails at once, because clearing the caches cannot help.
+///
+/// The caches may allocate from the same allocator. In the example, the list `FLOATS` uses the
+/// `Heap` that clears `FLOATS`:
 ///
 /// ```
 /// use object_cache::{Cache, CacheStats, Cleared, FreeList, RetryAfterClear};

@@ -19,8 +19,9 @@ pub unsafe trait StorageSource<T> {
     ///
     /// # Safety
     ///
-    /// - `storage` must have been taken from this source or a clone of it.
-    /// - `storage` must hold no live value, and must not be used again.
+    /// - `storage` must have been taken from this source or from a clone of this source.
+    /// - `storage` must not contain a live value.
+    /// - The caller must not use `storage` after this call.
     unsafe fn put(&self, storage: NonNull<T>);
 }
 
@@ -42,8 +43,9 @@ unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
 ///
 /// # Safety
 ///
-/// - `object` must have been taken from `source` or a clone of it.
-/// - `object` must hold a live value, and must not be used again.
+/// - `object` must have been taken from `source` or from a clone of `source`.
+/// - `object` must contain a live value.
+/// - The caller must not use `object` after this call.
 #[inline]
 pub(crate) unsafe fn drop_and_put<T>(source: &impl StorageSource<T>, object: NonNull<T>) {
     // SAFETY: `object` came from `source` (contract). `drop_in_place` runs before the guard's drop.
@@ -80,9 +82,9 @@ struct Vacant<'s, T, S: StorageSource<T>> {
 impl<'s, T, S: StorageSource<T>> Vacant<'s, T, S> {
     /// # Safety
     ///
-    /// - `storage` must have been taken from `source` or a clone of it.
-    /// - `storage` must hold no live value when the guard is dropped, and must not be used again
-    ///   after that.
+    /// - `storage` must have been taken from `source` or from a clone of `source`.
+    /// - `storage` must not contain a live value when the guard is dropped.
+    /// - `storage` must not be used after the guard has been dropped.
     #[inline]
     unsafe fn new(source: &'s S, storage: NonNull<T>) -> Self {
         Self { source, storage }

@@ -119,8 +119,9 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
     ///
     /// # Safety
     ///
-    /// - `storage` must have come from [`take`](Self::take) of this cache with the same `len`.
-    /// - `storage` must hold no live value, and must not be used again.
+    /// - `storage` must have been [taken](Self::take) from this cache with the same `len`.
+    /// - `storage` must not contain a live value.
+    /// - The caller must not use `storage` after this call.
     #[inline]
     pub unsafe fn put(&self, storage: NonNull<H>, len: usize) {
         let refused = match self.stack(len) {

@@ -17,7 +17,8 @@ pub(crate) trait Link: Sized {
     ///
     /// # Safety
     ///
-    /// - The caller must own `this` exclusively, and `this` must hold no value.
+    /// - The caller must own `this` exclusively.
+    /// - `this` must not contain a value.
     /// - The storage must be large enough for a link and a count.
     unsafe fn set_count(this: NonNull<Self>, count: u32);
 

@@ -6,13 +6,17 @@
 //!              └─ pushed − popped ─┘      at most bound − 1
 //! ```
 //!
-//! A `put` and the next `take` do not access the object's memory, because they use only `newest`.
-//! The stack stores `limit` instead of `popped`, because one increment of `limit` both counts a hit
-//! and makes room.
+//! If a `take` follows a `put`, neither call accesses the object's memory. Both calls use only
+//! `newest`.
 //!
-//! `put` writes to `newest` before it tests whether the stack is full, because this order is faster
-//! (`benches/caches`). Each branch of `take` increments its counter first. Otherwise compilers
-//! merge the increments, and each hit waits for the previous one.
+//! The stack stores `limit` instead of `popped`. One increment of `limit` both counts a hit and
+//! makes room.
+//!
+//! `put` writes to `newest` before it tests whether the stack is full. This order is faster
+//! (`benches/caches`).
+//!
+//! Each branch of `take` increments its counter first. Otherwise, compilers merge the increments,
+//! and each hit waits for the previous one.
 
 use core::{cell::Cell, ptr::NonNull};
 

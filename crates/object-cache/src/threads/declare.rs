@@ -3,9 +3,9 @@
 /// The type is a [`StorageSource`](crate::StorageSource) that uses the calling thread's cache. A
 /// [`Cached`](crate::Cached) pointer with this source takes one word.
 ///
-/// - `shared()` returns the [`SharedCache`](crate::SharedCache) that all threads share.
-/// - `local(f)` calls `f` with the calling thread's [`ThreadCache`](crate::ThreadCache). It returns
-///   `None` once the thread has dropped that cache.
+/// - `shared()` returns the [`SharedCache`](crate::SharedCache) of all threads.
+/// - `local(f)` calls `f` with the [`ThreadCache`](crate::ThreadCache) of the calling thread. After
+///   the thread has dropped this cache, `local` returns `None`.
 ///
 /// ```
 /// use object_cache::{Cached, thread_cache};

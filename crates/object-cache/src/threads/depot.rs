@@ -1,7 +1,9 @@
 //! A depot, through which threads pass magazines (batches of free objects) to each other.
 //!
-//! A slot holds either null or a whole magazine. The thread that swaps a magazine out owns it. The
-//! ABA problem cannot arise, because threads compare a slot only with null.
+//! Each slot is null or points to a magazine. A thread that swaps out a magazine owns that
+//! magazine.
+//!
+//! The ABA problem cannot arise, because threads compare a slot only with null.
 //!
 //! | ordering | what it publishes | the model that fails without it |
 //! | --- | --- | --- |

@@ -29,8 +29,11 @@ use crate::{
 ///
 /// # When a thread ends
 ///
-/// The thread's free objects move to the depot or, if the depot is full, to the allocator below.
-/// Objects that the thread drops after its cache go directly to the allocator below.
+/// The thread's free objects move to the depot. If the depot is full, the objects go to the
+/// allocator below.
+///
+/// A thread may drop objects after dropping its cache. Such objects go directly to the allocator
+/// below.
 ///
 /// # Bounds
 ///
@@ -74,8 +77,9 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
     ///
     /// # Safety
     ///
-    /// - `storage` must have come from this cache or from the cache of one of its threads.
-    /// - `storage` must hold no live value, and must not be used again.
+    /// - `storage` must have been taken from this cache or from the cache of one of its threads.
+    /// - `storage` must not contain a live value.
+    /// - The caller must not use `storage` after this call.
     #[cold]
     #[inline(never)]
     pub unsafe fn put_below(&self, storage: NonNull<T>) {

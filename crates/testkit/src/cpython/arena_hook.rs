@@ -1,7 +1,10 @@
 //! A hook that allocates arenas for CPython, logs them, and fails on demand.
 //!
-//! Arenas are aligned to their size, because CPython's own alignment of 4 KiB usually costs a pool.
-//! Since 3.11, CPython also requests pieces of its data stack, which are not logged and never fail.
+//! Arenas are aligned to their size. With CPython's own alignment of 4 KiB, an arena usually holds
+//! one pool fewer.
+//!
+//! Since 3.11, CPython also calls the hook to allocate its data stack. These requests are not
+//! logged and never fail.
 
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc},

@@ -39,7 +39,9 @@ impl Interpreter {
     /// # Panics
     ///
     /// Panics if the library cannot be loaded, or if the allocator rules of its version are not
-    /// known. Also panics if `pymalloc` maps an arena during startup.
+    /// known.
+    ///
+    /// Also panics if `pymalloc` maps an arena during startup.
     ///
     /// # Safety
     ///
@@ -159,8 +161,9 @@ unsafe fn get_allocator(library: &Library, domain: c_int) -> Vtable {
 
 /// # Safety
 ///
-/// - `library` must be CPython, and `vtable` must be one of its allocators.
-/// - Memory that `domain` allocated before must not be freed while `vtable` is installed.
+/// - `library` must be CPython.
+/// - `vtable` must be one of CPython's allocators.
+/// - Memory from the previous allocator of `domain` must not be freed while `vtable` is installed.
 unsafe fn set_allocator(library: &Library, domain: c_int, mut vtable: Vtable) {
     // SAFETY: the type is that of CPython's headers. The function copies the vtable.
     unsafe {

@@ -1,8 +1,7 @@
 //! Starts a real CPython, whose allocator `pymalloc` only the test uses.
 //!
 //! - The interpreter itself uses `malloc`, which replaces `pymalloc` before startup.
-//! - The interpreter is always started, because `pymalloc` needs a thread state from CPython 3.12
-//!   on.
+//! - The interpreter is always started, because `pymalloc` needs a thread state since CPython 3.12.
 //! - A process can start only one interpreter, so [`in_each`] creates a process for each libpython.
 
 mod arena_hook;

@@ -1,7 +1,10 @@
 //! Finds the CPythons on this machine.
 //!
-//! `$OBMALLOC_PYTHONS` lists the Pythons to use, in the format of `PATH`. It replaces the search.
-//! Each program is asked for its version, because a script of pyenv can start any version.
+//! The environment variable `OBMALLOC_PYTHONS` can list the Pythons to use, separated as in `PATH`.
+//! This list replaces the search.
+//!
+//! Each program is asked for its version. File names are not reliable, because pyenv's scripts can
+//! run any version.
 
 pub mod brought;
 mod python;

@@ -1,8 +1,9 @@
 //! A model of CPython's allocator of small blocks, which manages no memory.
 //!
 //! `tests/reference_is_cpython.rs` compares the model with real CPythons. The model shares no code
-//! with the heaps that are tested against it. The model follows these rules of CPython's
-//! `Objects/obmalloc.c`:
+//! with the heaps that are tested against it.
+//!
+//! The model follows these rules of CPython's `Objects/obmalloc.c`:
 //!
 //! 1. The front pool of a class's list (`usedpools`) serves. The block freed last is reused first.
 //! 2. A pool is carved into blocks on demand, one block ahead (`pymalloc_pool_extend`).
