@@ -52,7 +52,8 @@ impl Arena {
     ///
     /// # Safety
     ///
-    /// - `base` must be aligned to `arena_size`, and valid for reading and writing that many bytes.
+    /// - `base` must be aligned to `arena_size`.
+    /// - `base` must be valid for reads and writes of `arena_size` bytes.
     /// - Nothing else may use these bytes until [`clear`](Self::clear) is called.
     pub(crate) unsafe fn set<G: Geometry>(&mut self, base: NonNull<u8>) {
         // INVARIANT: `base` is aligned, and valid for the whole arena (contract of `set`).

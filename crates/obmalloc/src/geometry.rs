@@ -113,8 +113,10 @@ pub enum HeaderRule {
     InPools,
     /// Each arena begins with the headers of all its pools.
     ///
-    /// Other threads read the heap's tag, so it shares no cache line with what the owner writes.
-    /// Every block is aligned to each power of two that divides its size.
+    /// The heap's tag shares no cache line with what the owner writes, because other threads read
+    /// the tag.
+    ///
+    /// Each block can then be aligned to each power of two that divides the size of the block.
     InArena,
 }
 

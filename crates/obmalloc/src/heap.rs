@@ -37,7 +37,8 @@ use crate::{
 /// A heap of small blocks. [`Pymalloc`](crate::Pymalloc) serves requests of any size.
 ///
 /// `S` is the source of the arenas, `A` allocates a record for each arena, and `G` is the geometry.
-/// A new heap allocates nothing, so it can be a `static`. Dropping a heap unmaps its arenas.
+///
+/// A new heap allocates nothing, so a heap can be a `static`. Dropping a heap unmaps its arenas.
 ///
 /// ```
 /// use obmalloc::{Heap, SizeClass};

@@ -50,8 +50,10 @@
 //!  block   of one size class: what a caller gets
 //! ```
 //!
-//! A request of `n` bytes has the size class `(n - 1) / alignment`. A [`Geometry`] sets the sizes
-//! and rules. For example, [`Pools16K`] follows CPython from 3.10.
+//! A request of `n` bytes has the size class `(n - 1) / alignment`.
+//!
+//! A [`Geometry`] defines the sizes and rules of a heap. [`Pools16K`] matches CPython 3.10 and
+//! later.
 //!
 //! # Where things are
 //!
@@ -84,10 +86,11 @@
 //!
 //! Blocks have the same addresses as in CPython, although the code differs in three places:
 //!
-//! - A pool that has run out of blocks stays first in its class's list until another pool replaces
-//!   it.
-//! - Carving a pool yields all blocks that begin on one page.
-//! - A size class keeps its emptied pool if its next request would take the same pool again.
+//! - A pool that has run out of blocks stays first in the list of its size class until another pool
+//!   takes its place.
+//! - Carving yields all blocks that begin on one page, instead of a single block.
+//! - If the next request of a size class would take an emptied pool again, the class keeps the
+//!   pool.
 
 #![no_std]
 

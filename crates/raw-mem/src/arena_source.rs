@@ -14,15 +14,17 @@ use crate::{
 ///
 /// # Safety
 ///
-/// The memory that [`map`](Self::map) returns must
+/// The memory that [`map`](Self::map) returns must meet these requirements:
 ///
-/// - be readable and writable, at least `size` bytes long, and aligned to `size`;
-/// - not overlap any other memory in use;
-/// - stay valid until [`unmap`](Self::unmap), even if the source is moved or its safe methods are
-///   called.
+/// - The memory is readable and writable, at least `size` bytes long, and aligned to `size`.
+/// - The memory does not overlap any other memory in use.
+/// - The memory stays valid until [`unmap`](Self::unmap), even if the source is moved or a safe
+///   method is called.
 ///
-/// A source that owns the memory may invalidate it earlier, when the source is dropped. A heap must
-/// not lend out a mutable reference to its source, because safe code could drop the source.
+/// If a source owns the memory, dropping the source may invalidate memory that is still mapped.
+///
+/// A heap must not lend out a mutable reference to its source, because safe code could drop the
+/// source.
 pub unsafe trait ArenaSource {
     /// Maps an arena, whose contents are unspecified.
     ///
@@ -35,9 +37,10 @@ pub unsafe trait ArenaSource {
     ///
     /// # Safety
     ///
-    /// - [`map`](Self::map) of this source must have returned `arena` for the same `size`, and
-    ///   `arena` must not have been unmapped since.
-    /// - Nothing may use the memory of the arena any more.
+    /// - `arena` must have been returned by a call to [`map`](Self::map) on this source with the
+    ///   same `size`.
+    /// - `arena` must not have been unmapped since then.
+    /// - Nothing may use the memory of the arena afterwards.
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize);
 
     /// Returns the source that this one wraps, if any.
@@ -75,15 +78,16 @@ pub unsafe trait ArenaSource {
 
     /// Asks how many free arenas a user, such as a heap, may keep instead of unmapping them.
     ///
-    /// The user has kept `had` free arenas so far and would like to keep `want`. The result is at
-    /// most `want`. The user must unmap all free arenas beyond that number.
+    /// The user has kept `had` free arenas so far, and would like to keep `want`. The source
+    /// returns a number that is at most `want`. The user must unmap all free arenas beyond this
+    /// number.
     fn retain(&mut self, had: usize, want: usize) -> usize {
         self.below().map_or(0, |below| below.retain(had, want))
     }
 
     /// Tells the source that a user allocates again from `count` free arenas that it had kept.
     ///
-    /// A source that measures demand must count this call like a call of [`map`](Self::map).
+    /// A source that measures demand must count this call like a call to [`map`](Self::map).
     fn reuse_retained(&mut self, count: usize) {
         if let Some(below) = self.below() {
             below.reuse_retained(count);

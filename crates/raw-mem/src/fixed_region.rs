@@ -14,8 +14,9 @@ const _: () = assert!(size_of::<Returned>() <= 64, "it fits the smallest arena")
 
 /// A source that cuts arenas from the front of a buffer.
 ///
-/// An unmapped arena is reused for a later request of the same size. The buffer should be aligned
-/// to the size of the arenas. Otherwise, its first bytes stay unused.
+/// An unmapped arena is reused for a later request of the same size.
+///
+/// The buffer should be aligned to the size of the arenas. Otherwise, its first bytes stay unused.
 ///
 /// ```
 /// use core::mem::MaybeUninit;

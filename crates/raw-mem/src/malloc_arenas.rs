@@ -9,9 +9,9 @@ const START: usize = size_of::<NonNull<u8>>();
 
 /// A source that allocates each arena from a lower allocator.
 ///
-/// Each arena takes a block of slightly more than twice its size, and half of the block stays
-/// unused. The extra space is for alignment, because the lower allocator may align blocks to only
-/// 16 bytes.
+/// The lower allocator may align blocks to only 16 bytes. Each arena therefore takes a block of
+/// slightly more than twice the arena's size, so that the block contains an aligned arena. Half of
+/// the block stays unused.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MallocArenas<A>(A);
 

@@ -11,19 +11,22 @@ pub const MAX_REQUEST: usize = isize::MAX as usize;
 ///
 /// # Safety
 ///
-/// Every block that an implementer returns must
+/// Every block that an implementer returns must meet these requirements:
 ///
-/// - have at least the requested size, and belong to the caller until it is freed or reallocated;
-/// - be aligned to 16 bytes, or to a smaller multiple of the word size that the type documents;
-/// - not overlap any other live block;
-/// - stay valid as long as the allocator or a clone of it exists, even if the allocator is moved.
+/// - The block has at least the requested size.
+/// - The block belongs to the caller until the block is freed or reallocated.
+/// - The block is aligned to 16 bytes, or to a smaller multiple of the word size that the type
+///   documents.
+/// - The block does not overlap any other live block.
+/// - The block stays valid while the allocator or one of its clones exists, even if the allocator
+///   is moved.
 ///
-/// In addition,
+/// The methods must meet these requirements:
 ///
-/// - all requested bytes of a block from [`calloc`](Self::calloc) must be zero;
-/// - [`realloc`](Self::realloc) must keep the contents, up to the smaller of the two sizes;
-/// - a failed request must leave every live block unchanged;
-/// - if the type is `Send` or `Sync`, any thread must be able to free a block.
+/// - All requested bytes of a block from [`calloc`](Self::calloc) must be zero.
+/// - [`realloc`](Self::realloc) must keep the contents, up to the smaller of the two sizes.
+/// - A failed request must leave every live block unchanged.
+/// - If the type is `Send` or `Sync`, any thread must be able to free a block.
 ///
 /// Code that relies on anything else must demand it in its own safety contract.
 pub unsafe trait MemAlloc {

@@ -1,7 +1,8 @@
 //! A source that maps arenas from the operating system.
 //!
-//! The system aligns mappings only to pages, so aligning one arena takes three extra system calls.
-//! To save system calls, the source reserves aligned addresses for several arenas together.
+//! The operating system aligns a mapping only to the page size. Aligning a single arena therefore
+//! takes three extra system calls. To save most of these calls, the source reserves an aligned
+//! range of addresses for several arenas at once.
 //!
 //! - A reservation has a quarter of the size of the arenas in use, but 1 to 17 arenas. It is
 //!   unmapped when it has become too large for the arenas in use.
@@ -56,8 +57,9 @@ pub struct MmapArenas {
 struct Reserved {
     /// # Invariant
     ///
-    /// The `count * bytes` bytes from `start` are mapped without access and belong to the source.
-    /// `start` is a multiple of `bytes`.
+    /// - The `count * bytes` bytes from `start` belong to the source.
+    /// - These bytes are mapped without access.
+    /// - `start` is a multiple of `bytes`.
     start: NonNull<u8>,
     count: usize,
     /// The size of one arena, in bytes.

@@ -53,7 +53,7 @@ pub(crate) unsafe fn make_writable(start: NonNull<u8>, bytes: usize) -> Result<(
 /// # Safety
 ///
 /// - The range must consist of whole pages that the caller has mapped.
-/// - If the call succeeds, nothing may access these pages any more.
+/// - If the call succeeds, nothing may access these pages afterwards.
 pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) -> Result<(), OsCode> {
     refuse_on_demand()?;
     // SAFETY: the caller mapped the pages, and nothing uses them (contract of `unmap`).
@@ -62,8 +62,9 @@ pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) -> Result<(), OsCod
 
 /// Returns the memory of `bytes` bytes from `start` to the system.
 ///
-/// The pages stay mapped and read as zero afterwards. Mapping new pages with `MAP_FIXED` instead
-/// could lose the range on Linux before 6.12.
+/// The pages stay mapped and read as zero afterwards.
+///
+/// Mapping new pages with `MAP_FIXED` instead could lose the range on Linux before 6.12.
 ///
 /// # Safety
 ///

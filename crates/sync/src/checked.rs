@@ -50,8 +50,8 @@ thread_local! {
 
 /// Runs `body` once for every possible interleaving of its threads.
 ///
-/// Loom 0.7 can miss interleavings if a thread loads an atomic before it stores to the same atomic.
-/// Such stores belong in the main thread, which runs first.
+/// Loom 0.7 can miss interleavings if a thread loads an atomic and later stores to the same atomic.
+/// Put such stores in the main thread, because loom runs this thread first.
 ///
 /// # Panics
 ///

@@ -1,7 +1,7 @@
 //! Atomics, cells, locks and threads that can be tested with [loom](https://docs.rs/loom).
 //!
-//! The items come from the standard library in a normal build, and from loom with `--cfg loom`.
-//! With loom, tests explore every interleaving of their threads.
+//! A normal build uses the types of the standard library. With `--cfg loom`, the crate uses loom's
+//! types instead, and a test explores every possible interleaving of its threads.
 //!
 //! ```
 //! use sync::{Arc, Mutex, lock, thread};
@@ -16,8 +16,9 @@
 //! });
 //! ```
 //!
-//! Other crates import these names only from here, so loom checks the code that is released. Loom
-//! cannot check code that relies on `SeqCst`, so the workspace uses only weaker orderings.
+//! Other crates import these names only from this crate, so loom checks the code that is released.
+//!
+//! Loom cannot check code that relies on `SeqCst`, so the workspace uses only weaker orderings.
 //!
 //! # Features
 //!

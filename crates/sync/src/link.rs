@@ -1,7 +1,7 @@
 //! Intrusive linked lists, in which each node stores the pointer to the next node.
 //!
-//! A node is usually a free block of memory. Loom tests use small objects as nodes, because loom
-//! cannot observe accesses to raw memory.
+//! A node is usually a free block of memory. In loom tests, the nodes are small objects instead,
+//! because loom cannot observe accesses to raw memory.
 
 use core::{
     marker::PhantomData,
@@ -50,8 +50,9 @@ impl<N: Link> Chain<N> {
     ///
     /// # Safety
     ///
-    /// - The link of each node must be set, and the last link must be null.
-    /// - The caller must exclusively own all nodes of the list, and gives up that ownership.
+    /// - Each node must link to the next node, and the link of the last node must be null.
+    /// - The caller must own all nodes of the list exclusively, and must not use the nodes
+    ///   afterwards.
     #[inline]
     pub unsafe fn from_head(head: *mut N) -> Self {
         // INVARIANT: the caller gave up a list that ends at null (contract of `from_head`).
@@ -62,7 +63,7 @@ impl<N: Link> Chain<N> {
     ///
     /// # Safety
     ///
-    /// The caller must exclusively own `node`, and gives up that ownership.
+    /// The caller must own `node` exclusively, and must not use `node` afterwards.
     #[inline]
     pub unsafe fn push(&mut self, node: NonNull<N>) {
         // SAFETY: the caller owns `node` (contract of `push`).
@@ -102,7 +103,7 @@ impl<N: Link> Segment<N> {
     ///
     /// # Safety
     ///
-    /// The caller must exclusively own `node`, and gives up that ownership.
+    /// The caller must own `node` exclusively, and must not use `node` afterwards.
     #[inline]
     pub unsafe fn of(node: NonNull<N>) -> Self {
         // INVARIANT: the caller gave up the node to the segment (contract of `of`).
@@ -113,7 +114,7 @@ impl<N: Link> Segment<N> {
     ///
     /// # Safety
     ///
-    /// The caller must exclusively own `node`, and gives up that ownership.
+    /// The caller must own `node` exclusively, and must not use `node` afterwards.
     #[inline]
     pub unsafe fn push(segment: &mut Option<Self>, node: NonNull<N>) {
         match segment {

@@ -28,11 +28,13 @@ pub(crate) mod stats;
 
 /// A family of heaps that share one arena source.
 ///
-/// Each heap has an [`Owner`](crate::Owner) or is abandoned, which means that nobody owns it. `P`
-/// is a tuple of an arena source, a metadata allocator and a geometry, which defines sizes.
+/// A heap without an [`Owner`](crate::Owner) is abandoned. Another owner can adopt such a heap.
 ///
-/// Neither the arena source nor the metadata allocator may call back into a heap. A `Heaps` must be
-/// a static or leaked, because its blocks may be freed at any later time.
+/// `P` is a tuple of an arena source, a metadata allocator, and a geometry that defines the sizes.
+///
+/// Neither the arena source nor the metadata allocator may call back into a heap.
+///
+/// A `Heaps` must be a `static` or be leaked, because blocks can be freed at any later time.
 ///
 /// ```
 /// use obmalloc::{BlockPtr, Pools16K, SizeClass};
@@ -112,8 +114,8 @@ pub(crate) type OwnHeap<P> = Heap<SharedArenas<P>, <P as Parts>::Lower, <P as Pa
 
 /// A single-owner heap with an inbox and an outbox.
 ///
-/// The inbox receives blocks of this heap that other threads free. The outbox collects blocks of
-/// other heaps that the owner of this heap frees.
+/// Other threads return freed blocks of this heap through the inbox. The owner collects freed
+/// blocks of other heaps in the outbox.
 #[repr(C)]
 pub(crate) struct ThreadHeap<P: Parts> {
     /// # Invariant
@@ -226,8 +228,8 @@ impl<P: Parts> ThreadHeap<P> {
     ///
     /// # Safety
     ///
-    /// - `block` must have come from a `ThreadHeap` with the same type parameter `P`.
-    /// - The caller must own this heap, unless the heap never has an arena.
+    /// - `block` must come from a `ThreadHeap` with the same type parameter `P`.
+    /// - The caller must own this heap, unless this heap never has an arena.
     #[inline]
     pub(crate) unsafe fn free_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
         // SAFETY: the block is in use (contract of `free_if_own`).

@@ -2,8 +2,8 @@
 //! # What happens before what
 //!
 //! In each row, the first event must happen before the second. The third column names the atomic
-//! operations that ensure this. Each test in the last column lacks one ordering of its row, and
-//! loom must reject the test.
+//! operations that ensure this order. Each test in the last column weakens one of these operations,
+//! and checks that loom then finds a bug.
 //!
 //! | from | to | by | model |
 //! | --- | --- | --- | --- |
@@ -19,24 +19,25 @@
 //!
 //! # Rules
 //!
-//! 1. Only the owner of a heap uses its pools, and every change of the heap borrows the [`Owner`]
-//!    mutably.
+//! 1. Only the owner of a heap uses the heap's pools. Methods that change the heap
+//!    borrow the [`Owner`] mutably.
 //! 2. The arena source and the metadata allocator must not call into a heap, because the calling
 //!    heap is mutably borrowed.
-//! 3. A heap is never freed, so any thread can look up the heap of a block in use.
+//! 3. A heap is never freed, so any thread can look up which heap a block in use belongs to.
 //!
 //! # Fork
 //!
-//! A forked child never allocates from the heaps of other threads, because its copies of these
-//! heaps may be inconsistent. The child can still free blocks of these heaps, and a flush purges
-//! the memory of such blocks.
+//! A forked child never allocates from the heaps of other threads, because these heaps may be
+//! inconsistent in the child.
+//!
+//! The child can still free blocks of such a heap. A flush then purges the memory of these blocks.
 //!
 //! [`PerThread`] prepares for a fork by itself. For other [`Heaps`]:
 //!
-//! - The program must hold [`Heaps::lock_source`] across the fork, or the child may find the arena
-//!   source locked or inconsistent.
-//! - If another thread is purging an inbox, the child loses the blocks of this inbox and cannot
-//!   purge any other.
+//! - The program must call [`Heaps::lock_source`] and hold the lock across the fork. Otherwise, the
+//!   child may find the arena source locked or inconsistent.
+//! - If another thread is purging an inbox during the fork, the child loses the blocks of this
+//!   inbox. The child then cannot purge any other inbox.
 //!
 //! # Where to find what
 //!

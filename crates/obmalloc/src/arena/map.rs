@@ -8,8 +8,11 @@
 //!
 //! Most programs need only one leaf. A look-up in the first leaf of a map skips the root.
 //!
-//! Readers take no lock. They load the pointer to a leaf with `Acquire`, so its zeros are visible.
-//! Entries are read with `Relaxed`, because a thread that passes on a block has seen its entry.
+//! Readers take no lock. A reader loads the pointer to a leaf with `Acquire`, so the zeros in the
+//! leaf are visible.
+//!
+//! Entries are loaded with `Relaxed`. Whatever passed a block to a reader also made the entry of
+//! the arena visible.
 
 use core::{marker::PhantomData, mem, ptr, ptr::NonNull};
 
@@ -51,8 +54,10 @@ pub struct ArenaMap<G> {
     first_leaf: AtomicPtr<Entry>,
     /// # Invariant
     ///
-    /// Null, or points to `ROOT_LEN` items. Each item is null or points to `LEAF_LEN` entries.
-    /// Items and entries live until [`release`](Self::release), which borrows the map mutably.
+    /// - The pointer is null, or points to `ROOT_LEN` items.
+    /// - Each item is null, or points to `LEAF_LEN` entries.
+    /// - Items and entries are freed only by [`release`](Self::release), which borrows the map
+    ///   mutably.
     root: AtomicPtr<Slot>,
     geometry: PhantomData<G>,
 }
@@ -108,9 +113,10 @@ impl<G: Geometry> ArenaMap<G> {
     ///
     /// # Safety
     ///
-    /// - All calls must pass the same allocator, because they may free the nodes of earlier calls.
+    /// - Every call must pass the same allocator, because a call may free nodes of earlier calls.
     /// - `base` must be the start of an arena that stays mapped until [`retract`](Self::retract).
-    /// - Code that asks the map who owns a block must free the arena's blocks to the arena's heap.
+    /// - If code uses the map to find the owner of a block, the code must return each block of this
+    ///   arena to the arena's heap.
     #[must_use]
     pub unsafe fn publish<A: MemAlloc>(&self, base: usize, lower: &A) -> bool {
         self.publish_with(Orders::SOUND, base, lower).is_some()

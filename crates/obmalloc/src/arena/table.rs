@@ -6,8 +6,9 @@
 //!   last_with:           [1]      [4]      [9]      (the last arena with each number)
 //! ```
 //!
-//! New pools come from the fullest arena only, so all pools of the other arenas can become free. An
-//! arena that gets a pool back moves behind the last one with its old number, in O(1).
+//! New pools come only from the fullest arena, so all pools of the other arenas can become free.
+//!
+//! An arena that gets a pool back moves behind the last arena with its old number, in O(1).
 
 use core::ptr::NonNull;
 

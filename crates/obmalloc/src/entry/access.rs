@@ -37,7 +37,7 @@ pub trait Access {
 ///
 /// # Safety
 ///
-/// - All calls of [`enter`](Self::enter) on one value must give access to the same heap.
+/// - Every call to [`enter`](Self::enter) on the same value must give access to the same heap.
 /// - Nothing else may borrow the heap while `visit` runs.
 pub(crate) unsafe trait Enter {
     type Heap;
@@ -82,8 +82,9 @@ impl<H> GilHeld<H> {
     ///
     /// # Safety
     ///
-    /// - At most one call of the value, or of an allocator that uses it, may run at a time.
-    /// - The heap's arena source and metadata allocator must not call back into the heap.
+    /// - Calls that use this value must not run at the same time. This rule includes calls to an
+    ///   allocator that contains the value or a reference to the value.
+    /// - The arena source and the metadata allocator of the heap must not call back into the heap.
     pub const unsafe fn new(heap: H) -> Self {
         Self(UnsafeCell::new(heap))
     }

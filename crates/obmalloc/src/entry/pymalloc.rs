@@ -75,9 +75,10 @@ impl<X, A> Pymalloc<X, A> {
     ///
     /// # Safety
     ///
-    /// No block of `lower` may ever lie in an arena of `heap`. Otherwise, [`free`](MemAlloc::free)
-    /// would pass it to `heap`. `Malloc` and allocators that map their own pages meet this
-    /// requirement.
+    /// A block of `lower` must never lie in an arena of `heap`. Otherwise, [`free`](MemAlloc::free)
+    /// would pass the block to `heap` instead of `lower`.
+    ///
+    /// `Malloc` and allocators that map their own pages meet this requirement.
     pub const unsafe fn new(heap: X, lower: A) -> Self {
         Self { heap, lower }
     }

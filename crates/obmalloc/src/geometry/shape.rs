@@ -76,8 +76,9 @@ pub enum BlockStart {
     Aligned,
     /// At the distance at which they begin in CPython, whose pools have a header of 48 bytes.
     ///
-    /// A Python object begins 16 bytes into its block if the garbage collector tracks the object.
-    /// In blocks of 64 bytes, such objects are then aligned to cache lines.
+    /// A Python object that the garbage collector tracks begins 16 bytes after the start of its
+    /// block. The first block begins at offset 48. In 64-byte blocks, such objects are therefore
+    /// aligned to cache lines.
     AsInCPython,
 }
 

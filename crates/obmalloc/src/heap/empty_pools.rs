@@ -1,11 +1,14 @@
 //! The pools that their size class retains when they become empty.
 //!
-//! Without retention, a loop that allocates and frees one block would return its pool to the arena
-//! each time. A size class gives up its retained pool when another class needs it, or when the
-//! arena could be unmapped.
+//! Without retention, a loop that allocates and frees one block would return a pool to the arena in
+//! every iteration.
 //!
-//! Under [`RetainRule::Unobservable`], a pool is retained only if it would be the next pool taken.
-//! Under this rule, retention does not change the addresses that a program receives.
+//! A size class releases its retained pool when another class needs the pool, or when the arena
+//! could be unmapped.
+//!
+//! Under [`RetainRule::Unobservable`], a size class retains a pool only if the class's next request
+//! would take the same pool again. Retention then does not change the addresses that a program
+//! receives.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 

@@ -14,8 +14,10 @@ impl BlockPtr {
     ///
     /// # Safety
     ///
-    /// - `start` must be the pointer that a heap returned for the block, or be derived from it.
-    /// - The caller must exclusively own the block, and no other `BlockPtr` of it may exist.
+    /// - `start` must be the pointer that a heap returned for the block, or be derived from that
+    ///   pointer.
+    /// - The caller must own the block exclusively.
+    /// - There must be no other `BlockPtr` to the same block.
     #[inline]
     pub const unsafe fn from_start(start: NonNull<u8>) -> Self {
         Self(start)

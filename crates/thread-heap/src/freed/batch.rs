@@ -6,8 +6,9 @@
 //!   the others, untouched                 ├ ─ ─ ─ ─ ┤◄───────┘         └───────►├ ─ ─ ─ ─ ┤
 //! ```
 //!
-//! A sender writes to only one block of a batch, so the others can stay in the owner's cache. The
-//! smallest blocks have no room for addresses, so each is a batch of its own.
+//! A sender writes to only one block of a batch. The other blocks can stay in the owner's cache.
+//!
+//! The smallest blocks have no room for addresses, so each of them forms a batch of one block.
 
 use std::ptr::{self, NonNull};
 
@@ -67,8 +68,9 @@ impl Batch {
     ///
     /// # Safety
     ///
-    /// - The caller must exclusively own all of these blocks, and gives up that ownership.
-    /// - `block` must have [`LEAST_BLOCK`] bytes, plus one word for each block in `others`.
+    /// - The caller must own all of these blocks exclusively.
+    /// - After this call, the caller must use the blocks only through the batch.
+    /// - `block` must be at least [`LEAST_BLOCK`] bytes long, plus one word for each other block.
     unsafe fn pack(block: NonNull<u8>, others: &[NonNull<u8>]) -> NonNull<Self> {
         let batch = block.cast::<Self>();
         // SAFETY: the caller owns the block, which has room for the count (contract).
@@ -113,8 +115,8 @@ impl Batches {
     ///
     /// # Safety
     ///
-    /// - The caller must exclusively own the block, and gives up that ownership.
-    /// - The block must have at least [`LEAST_BLOCK`] bytes.
+    /// - The caller must own `block` exclusively, and must not use `block` afterwards.
+    /// - `block` must be at least [`LEAST_BLOCK`] bytes long.
     pub(crate) unsafe fn of(block: NonNull<u8>, size: usize) -> Self {
         // SAFETY: the caller gives up the block, which has room for a batch (contract of `of`).
         let batch = unsafe { Batch::pack(block, &[]) };
@@ -126,8 +128,9 @@ impl Batches {
     ///
     /// # Safety
     ///
-    /// - The caller must exclusively own the blocks, and gives up that ownership.
-    /// - Each block must have as many bytes as `size` returns for it, and at least [`LEAST_BLOCK`].
+    /// - The caller must own the blocks exclusively, and must not use the blocks afterwards.
+    /// - `size` must return the size of each block in bytes.
+    /// - Each block must be at least [`LEAST_BLOCK`] bytes long.
     pub(crate) unsafe fn pack(
         blocks: &[NonNull<u8>],
         size: impl Fn(NonNull<u8>) -> usize,

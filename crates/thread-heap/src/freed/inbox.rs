@@ -41,8 +41,9 @@ impl Orders for Sound {}
 pub(crate) struct Inbox<N, O = Sound> {
     /// # Invariant
     ///
-    /// The head is null, the mark [`abandoned`], or the first node of a list that ends at null. The
-    /// inbox exclusively owns all nodes of this list.
+    /// The head is null, equal to [`abandoned`], or the first node of a list that ends at null.
+    ///
+    /// The inbox exclusively owns all nodes of the list.
     head: AtomicPtr<N>,
     /// The approximate number of waiting bytes. A race between push and take can make it too high.
     waiting: AtomicUsize,
@@ -69,8 +70,8 @@ impl<N: Link, O: Orders> Inbox<N, O> {
 
     /// Pushes `nodes` for the owner of the heap.
     ///
-    /// If the heap has no owner, returns the nodes and makes the caller the owner. The new owner
-    /// must free the blocks and then [abandon](Self::abandon) the heap.
+    /// If the heap has no owner, the caller becomes the owner and gets the nodes back. The caller
+    /// must then free the blocks of these nodes and [abandon](Self::abandon) the heap.
     #[must_use = "nodes that come back make the caller the owner"]
     pub(crate) fn push(&self, nodes: Segment<N>) -> Option<Segment<N>> {
         let mut head = self.head.load(Relaxed);

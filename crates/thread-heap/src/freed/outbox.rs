@@ -36,9 +36,9 @@ impl<T> Outbox<T> {
     ///
     /// # Safety
     ///
-    /// - The outbox must [have room](Self::has_room_for) for a block of `receiver`.
+    /// - [`has_room_for`](Self::has_room_for) must return true for `receiver`.
     /// - `block` must belong to `receiver`.
-    /// - The caller must exclusively own `block`, and gives up that ownership.
+    /// - The caller must own `block` exclusively, and must not use `block` afterwards.
     #[inline]
     pub(crate) unsafe fn add(&mut self, receiver: NonNull<T>, block: NonNull<u8>) {
         debug_assert!(self.has_room_for(receiver));

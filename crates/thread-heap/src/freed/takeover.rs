@@ -1,7 +1,10 @@
 //! The part of a takeover that purges pages.
 //!
-//! A takeover moves the blocks of an inbox into a table, and purges the pages that they fill. Any
-//! thread may do this, because it owns the blocks that it takes out of an inbox.
+//! A takeover moves the blocks of an inbox into a table. Pages that waiting blocks cover completely
+//! are then purged.
+//!
+//! Any thread may perform a takeover, because taking blocks out of an inbox makes the thread their
+//! owner.
 
 use raw_mem::ArenaSource;
 use sync::{
@@ -18,6 +21,7 @@ use crate::{parts::Parts, shared_source::SharedSource};
 /// Moves the blocks of `nodes` into a table, and purges the pages that they fill.
 ///
 /// Returns the nodes to push back to the inbox, and true if some blocks are not in the table.
+///
 /// `bytes` is the approximate size of all blocks.
 pub(crate) fn purge<P: Parts>(
     shared: &SharedSource<P>,

@@ -109,11 +109,12 @@ fn pages(span: &Range<usize>) -> impl Iterator<Item = usize> + use<> {
 pub(crate) struct WaitingPools<G> {
     /// # Invariant
     ///
-    /// - The table exclusively owns `head`, which is a block of the metadata allocator.
-    /// - This block holds a `Head` and `capacity` initialised entries.
-    /// - `capacity` is a power of two, and at least a quarter of the entries are vacant.
-    /// - Each entry in use describes a pool of a thread heap of the geometry `G`.
-    /// - Each entry in use obeys the rules of this module, and exclusively owns its waiting blocks.
+    /// - `head` is a block of the metadata allocator, and the table owns this block exclusively.
+    /// - The block contains a `Head`, followed by `capacity` initialised entries.
+    /// - `capacity` is a power of two.
+    /// - At least a quarter of the entries are vacant.
+    /// - Each entry in use describes a pool of a thread heap with the geometry `G`.
+    /// - Each entry in use obeys the rules of this module, and owns its waiting blocks exclusively.
     head: NonNull<Head>,
     geometry: PhantomData<G>,
 }
@@ -141,7 +142,7 @@ impl<G: Geometry> WaitingPools<G> {
     /// # Safety
     ///
     /// - `node` must have been returned by [`into_node`](Self::into_node).
-    /// - The caller must exclusively own `node`, and gives up that ownership.
+    /// - The caller must own `node` exclusively, and must not use `node` afterwards.
     pub(crate) unsafe fn from_node(node: NonNull<Batch>) -> Self {
         // INVARIANT: `into_node` consumed a valid table, and its node is unchanged.
         Self { head: node.cast(), geometry: PhantomData }
@@ -203,8 +204,8 @@ impl<G: Geometry> WaitingPools<G> {
     ///
     /// # Safety
     ///
-    /// - `block` must be a block in use of a thread heap of the geometry `G`.
-    /// - The caller must exclusively own `block`, and gives up that ownership.
+    /// - `block` must be in use, and must belong to a thread heap with the geometry `G`.
+    /// - The caller must own `block` exclusively, and must not use `block` afterwards.
     pub(crate) unsafe fn add(&mut self, block: NonNull<u8>) {
         // SAFETY: `block` is a block in use of this geometry (contract of `add`).
         let class = unsafe { SizeClass::<G>::at(block) };

@@ -11,21 +11,23 @@ impl<P: Parts> Heaps<P> {
     /// Opens a heap that the caller owns. Adopts an abandoned heap or creates a new one.
     ///
     /// Returns `None` if the metadata allocator has no sufficiently aligned memory for a new heap.
-    /// O(heaps), which is the largest number of heaps that have had owners at the same time.
+    ///
+    /// The cost is linear in the largest number of heaps that have had owners at the same time.
     pub fn open(&'static self) -> Option<Owner<P>> {
         self.list.iter().find_map(Owner::adopt).or_else(|| self.create())
     }
 
     /// Opens a heap for the thread whose number is `thread`.
     ///
-    /// Reuses an abandoned heap, or a heap that an ended thread with the same number left open. If
-    /// there is no such heap, creates one like [`open`](Self::open). Blocks of the heap are aligned
-    /// to each power of two that divides their size.
+    /// Adopts an abandoned heap, or reuses a heap that an ended thread with the same number left
+    /// open. If neither exists, creates a new heap.
+    ///
+    /// Each block of the heap is aligned to each power of two that divides the size of the block.
     ///
     /// # Safety
     ///
-    /// - For each heap whose [`ThreadHeap::thread`] equals `thread`, the thread that opened it must
-    ///   have ended.
+    /// - If the [`ThreadHeap::thread`] of a heap equals `thread`, the thread that opened this heap
+    ///   must have ended.
     /// - That thread must not have ended during a call into the heap.
     pub(crate) unsafe fn open_as(&'static self, thread: usize) -> Option<Owner<P>> {
         // Relaxed is enough, because the number is an address in thread-local memory, whose reuse

@@ -28,8 +28,9 @@ const STEP: usize = 256 << 10;
 
 /// Exclusive ownership of a heap. Dropping an `Owner` abandons its heap.
 ///
-/// The live blocks of an abandoned heap stay valid, and another owner can adopt the heap later. An
-/// `Owner` stays on its thread, because a forked child loses the heaps of all other threads.
+/// The live blocks of an abandoned heap stay valid. Another owner can adopt the heap later.
+///
+/// An `Owner` stays on its thread, because a forked child loses the heaps of all other threads.
 /// [`OwnedHeap`](crate::OwnedHeap) is an owner that may move.
 ///
 /// ```
@@ -61,8 +62,10 @@ const STEP: usize = 256 << 10;
 pub struct Owner<P: Parts> {
     /// # Invariant
     ///
-    /// This value owns the heap. Of an `Owner` and its copies, only one may be used at a time, and
-    /// only one may be dropped.
+    /// This value owns the heap.
+    ///
+    /// An `Owner` and its copies must not be used at the same time. Only one of these values may be
+    /// dropped.
     heap: &'static ThreadHeap<P>,
     stays_on_its_thread: PhantomData<*const ()>,
 }
@@ -73,8 +76,8 @@ impl<P: Parts> Owner<P> {
     /// # Safety
     ///
     /// - The caller must own the heap.
-    /// - A caller that keeps its ownership must not drop the returned value.
-    /// - Such a caller must not use its ownership while the returned value is in use.
+    /// - If the caller remains an owner, the returned value must not be dropped.
+    /// - While the returned value is in use, the caller must not use the heap in any other way.
     #[inline]
     pub(crate) unsafe fn new(heap: &'static ThreadHeap<P>) -> Self {
         // INVARIANT: the caller owned the heap (contract of `new`).
@@ -202,10 +205,10 @@ impl<P: Parts> Owner<P> {
 
     /// Returns unused memory to the system. Call this function before the owner becomes idle.
     ///
-    /// - Sends freed blocks of other heaps to those heaps.
-    /// - Reclaims blocks of this heap that other threads have freed.
-    /// - Unmaps all empty arenas of this heap and of the arena source.
-    /// - Purges pages of other heaps that hold only freed blocks.
+    /// - Sends back the blocks of other heaps that this owner has freed.
+    /// - Reclaims the blocks of this heap that other threads have freed.
+    /// - Unmaps all empty arenas, both in this heap and in the arena source.
+    /// - Purges each page of another heap if the page contains only freed blocks.
     pub fn flush(&mut self) {
         self.send_outbox();
         self.heap.heaps.take_over_inboxes(1);
@@ -393,8 +396,10 @@ impl<P: Parts> Heaps<P> {
 
     /// Purges pages of freed blocks, in all inboxes in which at least `least` bytes wait.
     ///
-    /// Does nothing while another thread does this, or if the system has refused a purge. O(heaps +
-    /// waiting blocks), and a system call for each range of pages.
+    /// Does nothing while another thread runs this function, or if the system has refused a purge.
+    ///
+    /// The cost is linear in the number of heaps and waiting blocks, plus a system call for each
+    /// range of pages.
     #[cold]
     #[inline(never)]
     pub(crate) fn take_over_inboxes(&self, least: usize) {

@@ -1,10 +1,10 @@
 //! Closes the heap of a thread when the thread ends, in the destructor of a pthread key.
 //!
 //! Setting a key returns an error if memory is lacking. Registering the destructor of a
-//! `thread_local!` would abort the process instead. If a thread opens its first heap in the C
-//! library's last round of destructors, the heap stays open.
+//! `thread_local!` would abort the process instead.
 //!
-//! A later thread with the same [number](crate::heaps::ThreadHeap::thread) reuses this heap.
+//! If a thread opens its first heap in the C library's last round of destructors, the heap stays
+//! open. A later thread with the same [number](crate::heaps::ThreadHeap::thread) reuses this heap.
 
 use std::cell::Cell;
 
@@ -22,8 +22,11 @@ fn close_heap() {
 
 /// Arranges for the calling thread's heap to be closed when the thread ends.
 ///
-/// Returns false if this is impossible. The caller must then close the heap after its request.
-/// Never inlined, because a coroutine that changes threads must not keep the address of `ENDED`.
+/// Returns false if no destructor will close the heap. The caller must then close the heap at the
+/// end of the current request.
+///
+/// This function is never inlined. Otherwise, the compiler could cache the address of `ENDED`. The
+/// cached address is wrong after a coroutine has moved to another thread.
 #[cold]
 #[inline(never)]
 pub(super) fn will_be_noticed() -> bool {

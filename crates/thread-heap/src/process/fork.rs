@@ -2,11 +2,13 @@
 //!
 //! The handlers hold two locks across a fork:
 //!
-//! - The lock of the arena source keeps the child's copy of the source consistent.
-//! - The lock for takeovers keeps freed blocks inside their inboxes, where the child finds them.
+//! - The lock of the arena source ensures that the source is consistent in the child.
+//! - The lock for takeovers prevents takeovers during the fork. Otherwise, the child could lose the
+//!   blocks that a takeover has removed from an inbox.
 //!
-//! A prepare handler that was registered before ours runs while the arena source is locked. Such a
-//! handler must not map or unmap arenas, nor wait for a thread that may do so.
+//! A fork runs prepare handlers in reverse order of registration. Handlers that were registered
+//! before ours therefore run while the arena source is locked. Such handlers must not map or unmap
+//! arenas, or wait for a thread that may do so.
 
 use std::{cell::Cell, mem::ManuallyDrop};
 
@@ -74,8 +76,9 @@ extern "C" fn release() {
 
 /// Unlocks the locks, and adjusts the child to the loss of all other threads.
 ///
-/// - The source stops counting arenas that the heaps of lost threads retain.
-/// - The heaps of lost threads lose their thread numbers, because these heaps may be inconsistent.
+/// - The source stops counting the arenas that are retained by heaps of lost threads.
+/// - The thread numbers of these heaps are reset. Otherwise, a new thread with the same number
+///   could reuse a heap that is inconsistent.
 extern "C" fn release_in_child() {
     HEAPS.forget_threads_but(slot::thread());
     if let Some(mut held) = HELD.take() {

@@ -17,14 +17,15 @@ use crate::{
 
 /// An [`Owner`] of one of the process's heaps that may move between threads.
 ///
-/// The threads of a runtime with a global lock can share an `OwnedHeap`, and reuse each other's
-/// freed blocks immediately. Blocks of [`PerThread`](crate::PerThread) can be freed with an
-/// `OwnedHeap`, and vice versa.
+/// The threads of a runtime with a global lock can share an `OwnedHeap`. A block that one thread
+/// frees can then be reused immediately by any of these threads.
+///
+/// Blocks of [`PerThread`](crate::PerThread) can be freed with an `OwnedHeap`, and vice versa.
 ///
 /// Dropping an `OwnedHeap` abandons its heap for another owner to adopt. Live blocks stay valid.
-/// Blocks are placed as in CPython
-/// ([`BlockStart::AsInCPython`](obmalloc::BlockStart::AsInCPython)), because Python's collector
-/// walks over objects in this place faster.
+///
+/// New pools use [`BlockStart::AsInCPython`](obmalloc::BlockStart::AsInCPython), because Python's
+/// garbage collector walks over objects at these addresses faster.
 ///
 /// ```
 /// use thread_heap::{OwnedHeap, obmalloc::SizeClass};
@@ -38,8 +39,8 @@ use crate::{
 ///
 /// # Fork
 ///
-/// If another thread may have been using an `OwnedHeap` during a fork, the child must neither use
-/// nor drop it. The child can pass such a heap to [`lose`](Self::lose).
+/// If another thread may be using an `OwnedHeap` during a fork, the child must neither use nor drop
+/// this `OwnedHeap`. The child can pass the `OwnedHeap` to [`lose`](Self::lose) instead.
 #[derive(Debug)]
 pub struct OwnedHeap {
     owner: Owner<CurrentParts>,

@@ -32,10 +32,12 @@ use crate::{
 /// PerThread.flush();
 /// ```
 ///
-/// The allocator also works in destructors that run when a thread ends, and in a forked child. A
-/// signal handler may use the allocator, unless the signal has interrupted it or `malloc`.
+/// The allocator also works in a forked child, and in destructors that run when a thread ends.
 ///
-/// A coroutine may move to another thread, but not during a call of the allocator.
+/// A signal handler may use the allocator, unless the signal has interrupted the allocator or
+/// `malloc`.
+///
+/// A coroutine may move to another thread, but not during a call to the allocator.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PerThread;
 
