@@ -55,6 +55,18 @@ mod unit {
     }
 
     #[test]
+    fn the_first_leaf_of_a_map_is_found_without_the_root() {
+        let map = ArenaMap::<Pools16K>::new();
+        let base = 5 << 40;
+        assert!(publish(&map, base));
+        let root = map.root.swap(core::ptr::null_mut(), Relaxed);
+        assert!(map.contains(base));
+        assert!(!map.contains(base ^ 1 << 46));
+        map.root.store(root, Relaxed);
+        release(map);
+    }
+
+    #[test]
     fn every_address_can_be_looked_up() {
         let map = ArenaMap::<Pools16K>::new();
         for address in [0, 1, 1 << 47, (1 << 48) - 1, 1 << 48, usize::MAX] {
