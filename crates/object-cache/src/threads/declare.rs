@@ -49,34 +49,41 @@ macro_rules! thread_cache {
             #[inline]
             $vis fn local<R>(
                 self,
-                f: impl FnOnce(&$crate::ThreadCache<'static, $T, $A>) -> R,
-            ) -> Option<R> {
+                f: impl ::core::ops::FnOnce(&$crate::ThreadCache<'static, $T, $A>) -> R,
+            ) -> ::core::option::Option<R> {
                 ::std::thread_local! {
                     static LOCAL: $crate::ThreadCache<'static, $T, $A> =
-                        $Handle.shared().thread();
+                        $crate::SharedCache::thread($Handle::shared($Handle));
                 }
-                LOCAL.try_with(f).ok()
+                ::core::result::Result::ok(::std::thread::LocalKey::try_with(&LOCAL, f))
             }
         }
 
+        // Every function is called by its path. A method call could be captured by a trait that is
+        // in scope where the macro is used.
         // SAFETY: the thread caches of one static `SharedCache` give the guarantees.
         unsafe impl $crate::StorageSource<$T> for $Handle {
             #[inline]
-            fn take(&self) -> Option<::core::ptr::NonNull<$T>> {
-                match self.local(|cache| $crate::StorageSource::take(cache)) {
-                    Some(storage) => storage,
-                    None => self.shared().take_below(),
+            fn take(&self) -> ::core::option::Option<::core::ptr::NonNull<$T>> {
+                match $Handle::local(*self, |cache| $crate::StorageSource::take(cache)) {
+                    ::core::option::Option::Some(storage) => storage,
+                    ::core::option::Option::None => {
+                        $crate::SharedCache::take_below($Handle::shared(*self))
+                    }
                 }
             }
 
             #[inline]
             unsafe fn put(&self, storage: ::core::ptr::NonNull<$T>) {
                 // SAFETY: `storage` came from a cache of the same `SharedCache` (contract).
-                let put = self.local(|cache| unsafe { $crate::StorageSource::put(cache, storage) });
-                if put.is_none() {
+                let put = |cache: &_| unsafe { $crate::StorageSource::put(cache, storage) };
+                match $Handle::local(*self, put) {
+                    ::core::option::Option::Some(()) => {}
                     // SAFETY: `storage` came from a cache of the same `SharedCache` (contract), and
                     // no cache has received it.
-                    unsafe { self.shared().put_below(storage) };
+                    ::core::option::Option::None => unsafe {
+                        $crate::SharedCache::put_below($Handle::shared(*self), storage);
+                    },
                 }
             }
         }

@@ -73,7 +73,22 @@ impl<G: Geometry> ArenaMap<G> {
 
     sync::const_unless_model! {
         /// Creates an empty map, which has no nodes yet.
+        ///
+        /// Contradictory sizes do not compile. This map would have no entry for any address:
+        ///
+        /// ```compile_fail,E0080
+        /// # use obmalloc::{ArenaMap, Geometry, Sizes};
+        /// #[derive(Clone, Copy, Debug, Default)]
+        /// struct NoBits;
+        /// impl Geometry for NoBits {
+        ///     const NAME: &'static str = "no bits";
+        ///     const SIZES: Sizes = Sizes { arena_size: 1, address_bits: 0, ..Sizes::CPYTHON };
+        /// }
+        /// let map = ArenaMap::<NoBits>::new();
+        /// ```
         pub fn new() -> Self {
+            // This constant fails to compile if the sizes of the geometry contradict each other.
+            let _ = const { Shape::<G>::ARENA };
             Self {
                 first_slot: AtomicUsize::new(NO_SLOT),
                 first_leaf: AtomicPtr::new(ptr::null_mut()),
