@@ -72,7 +72,8 @@ impl<A: MemAlloc> DomainTable<A> {
     ///
     /// # Safety
     ///
-    /// - `allocator` must be able to free and reallocate every live block of the domain.
+    /// - `allocator` must be able to free and reallocate every live block of the domain, and every
+    ///   block that a call which has already begun may still return.
     /// - While the table is in use, `allocator` must fulfil the contract of [`CAllocator::new`].
     pub unsafe fn set(&self, domain: Domain, allocator: CAllocator) -> Result<(), SetError> {
         let slot = &self.slots[domain.index()];

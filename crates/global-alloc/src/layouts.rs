@@ -23,6 +23,7 @@ use crate::{
 /// # Safety
 ///
 /// - The blocks of `alloc_block` must fulfil the contract of [`obmalloc::Blocks`].
+/// - Each of these blocks must be aligned to each power of two that divides its size.
 pub(crate) unsafe trait Layouts {
     /// Returns the list of large memory that this allocator frees when dropped, if it has one.
     #[inline]

@@ -138,7 +138,8 @@ impl LocalHeap {
     }
 }
 
-// SAFETY: the blocks come from the inner heap, which only one thread at a time can access.
+// SAFETY: the blocks come from the inner heap, which only one thread at a time can access. The heap
+// keeps `BlockStart::Aligned`, so its blocks are aligned.
 unsafe impl Layouts for LocalHeap {
     #[inline]
     fn large_list(&self) -> Option<&LargeList> {

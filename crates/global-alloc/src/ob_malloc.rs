@@ -79,8 +79,8 @@ impl ObMalloc {
     ///
     /// # Safety
     ///
-    /// - `ptr` must have been returned by this allocator. An empty collection has no such pointer.
-    ///
+    /// - `ptr` must have been returned by this allocator for a layout that is not empty. An empty
+    ///   collection has no such pointer, nor has a box of a zero-sized type.
     /// - The memory at `ptr` must not have been freed.
     ///
     /// ```
@@ -115,7 +115,7 @@ fn alloc_block_slow(class: SizeClass<Pools>) -> Option<BlockPtr> {
     PerThread.alloc(class)
 }
 
-// SAFETY: the blocks come from the heaps of the process's threads.
+// SAFETY: the blocks come from the heaps of the process's threads, which promise the alignment.
 unsafe impl Layouts for ObMalloc {
     #[inline]
     fn prepare(&self) {

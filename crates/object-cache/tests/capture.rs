@@ -9,6 +9,7 @@ thread_cache! {
 
 /// Has the names of all methods that the macro could call.
 #[expect(dead_code, reason = "nothing may call these methods")]
+#[expect(clippy::wrong_self_convention, reason = "it must capture `Option::is_none`")]
 trait Capture: Sized {
     fn is_none(self) -> bool {
         panic!("captured")

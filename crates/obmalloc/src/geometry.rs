@@ -116,7 +116,8 @@ pub enum HeaderRule {
     /// The heap's tag shares no cache line with what the owner writes, because other threads read
     /// the tag.
     ///
-    /// Each block can then be aligned to each power of two that divides the size of the block.
+    /// Each block is aligned to each power of two that divides its size, unless the heap places its
+    /// blocks [as CPython does](crate::BlockStart::AsInCPython).
     InArena,
 }
 

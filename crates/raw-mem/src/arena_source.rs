@@ -39,6 +39,8 @@ pub unsafe trait ArenaSource {
     ///
     /// - `arena` must have been returned by a call to [`map`](Self::map) on this source with the
     ///   same `size`.
+    /// - `arena` must not have been mapped through a source that wraps this one. Such an arena must
+    ///   go back through the outermost source that returned it.
     /// - `arena` must not have been unmapped since then.
     /// - Nothing may use the memory of the arena afterwards.
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize);

@@ -97,7 +97,8 @@ impl<S: ArenaSource, M: MemAlloc, A: MemAlloc, G: Geometry> Heap<KnownArenas<S, 
     ///
     /// # Safety
     ///
-    /// If `ptr` lies in an arena of this heap, it must start a block that the caller alone owns.
+    /// If `ptr` lies in an arena that the heap's source has mapped, `ptr` must be the start of a
+    /// block of this heap that the caller owns exclusively.
     #[inline]
     pub unsafe fn claim(&self, ptr: NonNull<u8>) -> Claim {
         if self.source().contains(ptr.addr().get()) {

@@ -25,6 +25,8 @@ use crate::{
 
 /// An allocator that serves small requests from a heap, and all others from another allocator.
 ///
+/// Small blocks are aligned to [`Sizes::alignment`](crate::Sizes::alignment) of the geometry.
+///
 /// ```
 /// use obmalloc::{GilHeld, Heap, KnownArenas, Pymalloc};
 /// use raw_mem::{Malloc, MemAlloc, MmapArenas};
@@ -75,8 +77,8 @@ impl<X, A> Pymalloc<X, A> {
     ///
     /// # Safety
     ///
-    /// A block of `lower` must never lie in an arena of `heap`. Otherwise, [`free`](MemAlloc::free)
-    /// would pass the block to `heap` instead of `lower`.
+    /// A block of `lower` must never lie in an arena that the arena source of `heap` has mapped for
+    /// any user. Otherwise, [`free`](MemAlloc::free) would pass the block to `heap`.
     ///
     /// `Malloc` and allocators that map their own pages meet this requirement.
     pub const unsafe fn new(heap: X, lower: A) -> Self {

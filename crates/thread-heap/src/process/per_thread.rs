@@ -20,7 +20,8 @@ use crate::{
 
 /// An allocator that gives each thread of the process its own heap.
 ///
-/// A thread allocates from its own heap, and any thread may free any block.
+/// A thread allocates from its own heap, and any thread may free any block. Each block is aligned to
+/// each power of two that divides the size of the block.
 ///
 /// ```
 /// use thread_heap::PerThread;
