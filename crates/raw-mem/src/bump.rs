@@ -67,7 +67,7 @@ impl<'a> Bump<'a> {
 // the other. They stay valid as long as the buffer is borrowed.
 unsafe impl MemAlloc for Bump<'_> {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
-        if size > MAX_REQUEST { None } else { self.cut(size.max(1)) }
+        self.cut(size.max(1))
     }
 
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {

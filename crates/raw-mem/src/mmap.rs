@@ -381,6 +381,31 @@ mod tests {
         usize::from_str_radix(hexadecimal, 16).ok()
     }
 
+    /// Returns the size of the process's address space in bytes.
+    #[cfg(target_os = "linux")]
+    fn address_space() -> usize {
+        let statm = fs::read_to_string("/proc/self/statm").unwrap();
+        statm.split(' ').next().unwrap().parse::<usize>().unwrap() * 4096
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn reserved_arenas_of_another_size_are_unmapped() {
+        let mut source = MmapArenas::new();
+        let sizes = [SIZE, ArenaSize::new(2 << 20).unwrap()];
+        let before = address_space();
+        let mut arenas = Vec::new();
+        for size in sizes.into_iter().cycle().take(400) {
+            arenas.push((source.map(size).unwrap(), size));
+        }
+        let growth = address_space() - before;
+        assert!(growth < 3 << 30, "600 MiB of arenas need {growth} bytes");
+        for (arena, size) in arenas {
+            // SAFETY: the arena came from this source, and nothing uses it.
+            unsafe { source.unmap(arena, size) };
+        }
+    }
+
     #[test]
     fn arenas_are_aligned_to_their_size_and_apart() {
         let mut source = MmapArenas::new();

@@ -136,6 +136,25 @@ mod tests {
     }
 
     #[test]
+    fn a_pool_is_retained_only_if_it_would_be_taken_next() {
+        const PER_POOL: usize = 7;
+        let mut heap = heap::<Pools4K>();
+        let mut blocks: Vec<_> =
+            (0..(2 * 64 + 1) * PER_POOL).map(|_| Some(alloc(&mut heap, 512))).collect();
+        let mut empty = |heap: &mut TestHeap<Pools4K>, pool: usize| {
+            let pool = &mut blocks[pool * PER_POOL..][..PER_POOL];
+            pool.iter_mut().for_each(|block| free(heap, block.take().unwrap()));
+            heap.empty.count()
+        };
+        // No other pool of the first arena is free, so this pool would be taken next.
+        assert_eq!(empty(&mut heap, 0), 1);
+        // The same holds for a pool of the second arena, although the first one has a free pool.
+        assert_eq!(empty(&mut heap, 64), 1);
+        // With two free pools, the first arena would come behind the second one.
+        assert_eq!(empty(&mut heap, 1), 0);
+    }
+
+    #[test]
     fn each_class_may_retain_one_pool() {
         let mut heap = heap::<RetainEachClass<Pools4K>>();
         for size in [16, 32, 48, 64] {

@@ -192,6 +192,13 @@ fn a_table_that_cannot_grow_does_not_change() {
 }
 
 #[test]
+fn a_new_table_has_no_entries_in_use() {
+    let mut table = WaitingPools::<ThreadGeometry>::new(&Malloc).unwrap();
+    assert_eq!((table.head().used, table.head().capacity), (0, FEWEST_ENTRIES));
+    table.unload(&Malloc, |_| unreachable!());
+}
+
+#[test]
 fn a_table_is_a_node_but_not_a_batch() {
     let table = WaitingPools::<ThreadGeometry>::new(&Malloc).unwrap();
     let node = table.into_node();
