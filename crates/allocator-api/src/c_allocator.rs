@@ -15,11 +15,12 @@ impl CAllocator {
     ///
     /// # Safety
     ///
-    /// - The functions of `vtable` must fulfil the contract of [`MemAlloc`] when called with the
+    /// - The functions of `vtable` must fulfil the contract of [`MemAlloc`] when they receive the
     ///   context of `vtable`.
-    /// - The functions must be safe to call on every thread that uses this allocator or a copy of
-    ///   it.
-    /// - The functions must stay valid while this allocator or a copy of it is in use.
+    /// - The functions must be safe to call on every thread that uses the allocator.
+    /// - The functions must stay valid while the allocator is in use.
+    ///
+    /// These requirements apply to every copy of the allocator, too.
     #[inline]
     pub const unsafe fn new(vtable: VTable) -> Self {
         Self(vtable)

@@ -123,8 +123,8 @@ impl CPython {
     ///
     /// # Safety
     ///
-    /// - `handle` must be an open handle returned by `dlopen`, or a pseudo-handle that `dlsym`
-    ///   accepts.
+    /// - `handle` must be an open handle returned by `dlopen`, or a pseudo-handle such as
+    ///   `RTLD_DEFAULT`.
     /// - The library must stay loaded while the result is in use.
     pub(crate) unsafe fn find_in(handle: *mut c_void) -> Option<Self> {
         // SAFETY: our caller has promised the same (contract of this function).
@@ -170,8 +170,8 @@ impl CPython {
     /// # Safety
     ///
     /// - `vtable` must be able to free every live block of the domain.
-    /// - Every thread that uses CPython must be able to call the functions of `vtable`.
-    /// - The functions must stay valid as long as CPython may call them.
+    /// - The functions of `vtable` must be safe to call on every thread that uses CPython.
+    /// - The functions must stay valid for as long as CPython may call them.
     pub(crate) unsafe fn set_allocator(&self, domain: Domain, vtable: &VTable) {
         // SAFETY: CPython copies the vtable, which suits the domain (contract of `set_allocator`).
         unsafe { (self.core.set_allocator)(domain as c_uint, vtable) }

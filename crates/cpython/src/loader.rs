@@ -13,7 +13,8 @@ use std::{
 ///
 /// # Safety
 ///
-/// - `handle` must be an open handle returned by `dlopen`, or a pseudo-handle that `dlsym` accepts.
+/// - `handle` must be an open handle returned by `dlopen`, or a pseudo-handle such as
+///   `RTLD_DEFAULT`.
 /// - `T` must be a pointer type or a function pointer type that matches the symbol.
 pub(crate) unsafe fn symbol<T: Copy>(handle: *mut c_void, name: &CStr) -> Option<T> {
     const { assert!(size_of::<T>() == size_of::<*mut c_void>()) };

@@ -1,14 +1,14 @@
 //! A second `Py_Initialize` in one process.
 //!
-//! From CPython 3.12 on, a second `Py_Initialize` silently restores CPython's own allocators.
-//! CPython's allocators would abort the process when asked to free a block of our heap. We
-//! therefore install the heap again.
+//! From CPython 3.12 on, a second `Py_Initialize` silently restores CPython's own allocators. These
+//! allocators cannot free blocks from our heap: the process would abort. We therefore reinstall our
+//! heap.
 //!
-//! We install the heap again when CPython creates its first module, `_imp`. No other code has run
-//! by then.
+//! We reinstall the heap when CPython creates its first module, `_imp`. No other code has run by
+//! then.
 //!
-//! We install the heap again only if an earlier interpreter started with the heap. A program may
-//! have chosen CPython's own allocators instead, and we respect that choice.
+//! We reinstall the heap only if an earlier interpreter started with it. If none did, the program
+//! may have chosen CPython's own allocators, and we respect that choice.
 
 use std::{
     ffi::{CStr, c_void},

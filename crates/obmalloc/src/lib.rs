@@ -86,11 +86,10 @@
 //!
 //! Blocks have the same addresses as in CPython, although the code differs in three places:
 //!
-//! - A pool that has run out of blocks stays first in the list of its size class until another pool
+//! - A pool that has run out of blocks stays first in its size class's list until another pool
 //!   takes its place.
 //! - Carving yields all blocks that begin on one page, instead of a single block.
-//! - If the next request of a size class would take an emptied pool again, the class keeps the
-//!   pool.
+//! - A size class keeps an emptied pool if its next request for a pool would take the same pool.
 
 #![no_std]
 

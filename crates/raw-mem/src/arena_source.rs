@@ -18,8 +18,8 @@ use crate::{
 ///
 /// - The memory is readable and writable, at least `size` bytes long, and aligned to `size`.
 /// - The memory does not overlap any other memory in use.
-/// - The memory stays valid until [`unmap`](Self::unmap), even if the source is moved or a safe
-///   method is called.
+/// - The memory stays valid until [`unmap`](Self::unmap) is called, even if the source is moved or
+///   one of its safe methods is called.
 ///
 /// If a source owns the memory, dropping the source may invalidate memory that is still mapped.
 ///
@@ -80,9 +80,11 @@ pub unsafe trait ArenaSource {
 
     /// Asks how many free arenas a user, such as a heap, may keep instead of unmapping them.
     ///
-    /// The user has kept `had` free arenas so far, and would like to keep `want`. The source
-    /// returns a number that is at most `want`. The user must unmap all free arenas beyond this
-    /// number.
+    /// `had` is the number of free arenas that the user has kept so far. `want` is the number of
+    /// free arenas that the user would like to keep.
+    ///
+    /// Returns the number of free arenas that the user may keep, which is at most `want`. The user
+    /// must unmap all other free arenas.
     fn retain(&mut self, had: usize, want: usize) -> usize {
         self.below().map_or(0, |below| below.retain(had, want))
     }

@@ -9,9 +9,8 @@ const START: usize = size_of::<NonNull<u8>>();
 
 /// A source that allocates each arena from a lower allocator.
 ///
-/// The lower allocator may align blocks to only 16 bytes. Each arena therefore takes a block of
-/// slightly more than twice the arena's size, so that the block contains an aligned arena. Half of
-/// the block stays unused.
+/// The lower allocator does not align blocks to the size of an arena. Each arena therefore lies in
+/// a block that is slightly more than twice as large. The rest of the block stays unused.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MallocArenas<A>(A);
 

@@ -23,7 +23,7 @@ pub const MAX_REQUEST: usize = isize::MAX as usize;
 ///
 /// The methods must meet these requirements:
 ///
-/// - All requested bytes of a block from [`calloc`](Self::calloc) must be zero.
+/// - [`calloc`](Self::calloc) must set all requested bytes to zero.
 /// - [`realloc`](Self::realloc) must keep the contents, up to the smaller of the two sizes.
 /// - A failed request must leave every live block unchanged.
 /// - If the type is `Send` or `Sync`, any thread must be able to free a block.

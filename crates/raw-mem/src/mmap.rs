@@ -58,7 +58,7 @@ struct Reserved {
     /// # Invariant
     ///
     /// - The `count * bytes` bytes from `start` belong to the source.
-    /// - These bytes are mapped without access.
+    /// - These bytes are mapped, but not accessible.
     /// - `start` is a multiple of `bytes`.
     start: NonNull<u8>,
     count: usize,

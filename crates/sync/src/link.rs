@@ -1,6 +1,6 @@
 //! Intrusive linked lists, in which each node stores the pointer to the next node.
 //!
-//! A node is usually a free block of memory. In loom tests, the nodes are small objects instead,
+//! A node is usually a free block of memory. In loom tests, a node is a small object instead,
 //! because loom cannot observe accesses to raw memory.
 
 use core::{

@@ -114,8 +114,8 @@ pub(crate) type OwnHeap<P> = Heap<SharedArenas<P>, <P as Parts>::Lower, <P as Pa
 
 /// A single-owner heap with an inbox and an outbox.
 ///
-/// Other threads return freed blocks of this heap through the inbox. The owner collects freed
-/// blocks of other heaps in the outbox.
+/// Other threads return this heap's freed blocks through the inbox. The owner collects other heaps'
+/// freed blocks in the outbox.
 #[repr(C)]
 pub(crate) struct ThreadHeap<P: Parts> {
     /// # Invariant
@@ -229,7 +229,7 @@ impl<P: Parts> ThreadHeap<P> {
     /// # Safety
     ///
     /// - `block` must come from a `ThreadHeap` with the same type parameter `P`.
-    /// - The caller must own this heap, unless this heap never has an arena.
+    /// - The caller must own this heap, unless the heap never has an arena.
     #[inline]
     pub(crate) unsafe fn free_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
         // SAFETY: the block is in use (contract of `free_if_own`).

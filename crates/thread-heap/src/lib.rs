@@ -1,9 +1,9 @@
 #![doc = include_str!("../README.md")]
 //! # What happens before what
 //!
-//! In each row, the first event must happen before the second. The third column names the atomic
-//! operations that ensure this order. Each test in the last column weakens one of these operations,
-//! and checks that loom then finds a bug.
+//! In each row of the table, the first event must happen before the second. The third column names
+//! the atomic operations that ensure this order. Each test in the last column weakens one of these
+//! operations and checks that loom then finds a bug.
 //!
 //! | from | to | by | model |
 //! | --- | --- | --- | --- |
@@ -19,10 +19,10 @@
 //!
 //! # Rules
 //!
-//! 1. Only the owner of a heap uses the heap's pools. Methods that change the heap
-//!    borrow the [`Owner`] mutably.
+//! 1. Only the owner of a heap uses the heap's pools. Methods that change the heap borrow the
+//!    [`Owner`] mutably.
 //! 2. The arena source and the metadata allocator must not call into a heap, because the calling
-//!    heap is mutably borrowed.
+//!    heap is still mutably borrowed.
 //! 3. A heap is never freed, so any thread can look up which heap a block in use belongs to.
 //!
 //! # Fork
@@ -32,12 +32,13 @@
 //!
 //! The child can still free blocks of such a heap. A flush then purges the memory of these blocks.
 //!
-//! [`PerThread`] prepares for a fork by itself. For other [`Heaps`]:
+//! [`PerThread`] prepares for a fork by itself. The following applies to all other [`Heaps`].
 //!
-//! - The program must call [`Heaps::lock_source`] and hold the lock across the fork. Otherwise, the
-//!   child may find the arena source locked or inconsistent.
-//! - If another thread is purging an inbox during the fork, the child loses the blocks of this
-//!   inbox. The child then cannot purge any other inbox.
+//! The program must call [`Heaps::lock_source`] before a fork, and must hold the lock across the
+//! fork. Otherwise, the arena source could be locked or inconsistent in the child.
+//!
+//! If another thread is purging an inbox during the fork, the child loses that inbox's blocks. The
+//! child then cannot purge any inbox.
 //!
 //! # Where to find what
 //!

@@ -6,16 +6,17 @@
 //! `PyEval_RestoreThread` and `PyEval_SaveThread`.
 //!
 //! In 3.12, `PyThreadState_Swap` sets the thread state before it takes the GIL. If finalization
-//! ends the thread between these two steps, the thread has a state but not the GIL. In this case,
-//! destructors of thread-local variables must not call CPython's allocators.
+//! ends a thread between these two steps, the thread has a thread state, but not the GIL.
+//!
+//! On such a thread, destructors of thread-local variables must not call CPython's allocators.
 //!
 //! ```text
 //!   fs:[offset] ─► thread state ─► │ prev │ next │ interp │ …     the same from 3.12 to 3.15
 //! ```
 //!
-//! CPython stores the current thread state in a thread-local variable. Reading this variable is
-//! much faster than calling CPython's public function. No symbol is exported for the variable, so
-//! we search for its address once.
+//! CPython stores the current thread state in a thread-local variable. Reading the variable is much
+//! faster than calling CPython's public function. CPython exports no symbol for the variable, so we
+//! search for its address once.
 
 use std::{
     ffi::c_void,
@@ -49,9 +50,11 @@ static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 ///
 /// The value is the distance to CPython's variable, or 0 until that variable is found.
 ///
-/// A distance of 0 is safe. At that distance, each thread's control block contains a pointer to
-/// itself. [`is_at_hand`] then reads the third word of the control block, which is never the
-/// address of an interpreter.
+/// A distance of 0 is safe, because [`is_at_hand`] then always returns false.
+///
+/// At distance 0, each thread's control block contains a pointer to the control block itself.
+/// [`is_at_hand`] follows this pointer, and reads the third word of the control block. That word is
+/// never the address of an interpreter.
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
 /// Stores CPython's functions for interpreters. Must be called before the heap is installed.

@@ -30,13 +30,15 @@ pub(super) struct Entry {
     interpreter: AtomicPtr<c_void>,
     /// # Invariant
     ///
-    /// Only the following threads may access `heap`:
+    /// Only one thread at a time may access `heap`:
     ///
-    /// - If the entry has an interpreter, the thread that holds the interpreter's GIL may access
-    ///   `heap`.
-    /// - If the entry has no interpreter, the thread that claimed the entry may access `heap`.
-    /// - If [`MAIN`] has no interpreter, the thread that holds the main GIL may access `heap`.
-    /// - If only one thread uses CPython, that thread may access `heap`.
+    /// | entry | thread that may access `heap` |
+    /// | --- | --- |
+    /// | an entry with an interpreter | the thread that holds the interpreter's GIL |
+    /// | [`MAIN`] without an interpreter | the thread that holds the main GIL |
+    /// | another entry without an interpreter | the thread that has claimed the entry |
+    ///
+    /// If only one thread uses CPython, that thread may access `heap` in every entry.
     heap: UnsafeCell<Option<OwnedHeap>>,
     /// True if the entry is reserved for one interpreter.
     is_claimed: AtomicBool,
@@ -84,8 +86,9 @@ impl Entry {
     /// # Safety
     ///
     /// - The entry must have an interpreter.
-    /// - The calling thread must hold the interpreter's GIL, or must be the only thread in CPython.
-    /// - The calling thread must not already hold a reference to this heap.
+    /// - The calling thread must hold the interpreter's GIL, or be the only thread that uses
+    ///   CPython.
+    /// - The calling thread must not already hold a reference to the heap.
     #[inline(always)]
     #[expect(clippy::mut_from_ref, reason = "the GIL is the lock")]
     pub(super) unsafe fn heap(&self) -> &mut OwnedHeap {
@@ -98,8 +101,8 @@ impl Entry {
     ///
     /// # Safety
     ///
-    /// - The entry must have no interpreter.
-    /// - Unless the entry is `MAIN`, the caller must have claimed the entry.
+    /// - The entry must not have an interpreter yet.
+    /// - The calling thread must have claimed the entry, unless the entry is `MAIN`.
     /// - The calling thread must hold the GIL of `interpreter`.
     pub(super) unsafe fn assign(&self, interpreter: Interpreter, heap: OwnedHeap) {
         // SAFETY: the entry has no interpreter, so only this thread may access `heap` (contract).

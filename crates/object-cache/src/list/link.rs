@@ -19,7 +19,7 @@ pub(crate) trait Link: Sized {
     ///
     /// - The caller must own `this` exclusively.
     /// - `this` must not contain a value.
-    /// - The storage must be large enough for a link and a count.
+    /// - `this` must have room for a link and a count.
     unsafe fn set_count(this: NonNull<Self>, count: u32);
 
     /// # Safety

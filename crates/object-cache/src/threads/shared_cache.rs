@@ -77,7 +77,7 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
     ///
     /// # Safety
     ///
-    /// - `storage` must have been taken from this cache or from the cache of one of its threads.
+    /// - `storage` must have been taken from this cache or one of its thread caches.
     /// - `storage` must not contain a live value.
     /// - The caller must not use `storage` after this call.
     #[cold]

@@ -8,8 +8,10 @@
 //!
 //! Most programs need only one leaf. A look-up in the first leaf of a map skips the root.
 //!
-//! Readers take no lock. A reader loads the pointer to a leaf with `Acquire`, so the zeros in the
-//! leaf are visible.
+//! Readers take no lock.
+//!
+//! A reader loads the pointer to a leaf with `Acquire`. This ordering ensures that the reader sees
+//! an initialised leaf.
 //!
 //! Entries are loaded with `Relaxed`. Whatever passed a block to a reader also made the entry of
 //! the arena visible.
@@ -128,10 +130,12 @@ impl<G: Geometry> ArenaMap<G> {
     ///
     /// # Safety
     ///
-    /// - Every call must pass the same allocator, because a call may free nodes of earlier calls.
-    /// - `base` must be the start of an arena that stays mapped until [`retract`](Self::retract).
-    /// - If code uses the map to find the owner of a block, the code must return each block of this
-    ///   arena to the arena's heap.
+    /// - Every call must pass the same allocator, because a call may free nodes that an earlier
+    ///   call allocated.
+    /// - `base` must be the start of an arena that stays mapped until [`retract`](Self::retract) is
+    ///   called.
+    /// - Code that uses the map to find the owner of a block must return each block in this arena
+    ///   to the arena's heap.
     #[must_use]
     pub unsafe fn publish<A: MemAlloc>(&self, base: usize, lower: &A) -> bool {
         self.publish_with(Orders::SOUND, base, lower).is_some()

@@ -77,8 +77,8 @@ pub enum BlockStart {
     /// At the distance at which they begin in CPython, whose pools have a header of 48 bytes.
     ///
     /// A Python object that the garbage collector tracks begins 16 bytes after the start of its
-    /// block. The first block begins at offset 48. In 64-byte blocks, such objects are therefore
-    /// aligned to cache lines.
+    /// block. The first block begins at offset 48, so its object begins at offset 64. In a pool of
+    /// 64-byte blocks, every such object is therefore aligned to a cache line.
     AsInCPython,
 }
 

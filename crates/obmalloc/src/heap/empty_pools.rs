@@ -6,9 +6,9 @@
 //! A size class releases its retained pool when another class needs the pool, or when the arena
 //! could be unmapped.
 //!
-//! Under [`RetainRule::Unobservable`], a size class retains a pool only if the class's next request
-//! would take the same pool again. Retention then does not change the addresses that a program
-//! receives.
+//! Under [`RetainRule::Unobservable`], a size class retains a pool only if the next request for a
+//! pool would take the same pool. Programs therefore receive the same addresses with and without
+//! retention.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 

@@ -13,8 +13,8 @@ use crate::{
 pub(crate) struct UsedPools {
     /// # Invariant
     ///
-    /// `heads[i]` is `PoolPtr::NONE`, or the first pool in the list of size class `i`. Each pool in
-    /// this list has size class `i`, and is either used or retained.
+    /// `heads[i]` is the first pool in the list of size class `i`, or `PoolPtr::NONE` if the list
+    /// is empty. All pools in the list have size class `i`, and are used or retained.
     heads: [PoolPtr; MAX_CLASSES],
 }
 

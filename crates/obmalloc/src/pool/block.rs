@@ -14,8 +14,7 @@ impl BlockPtr {
     ///
     /// # Safety
     ///
-    /// - `start` must be the pointer that a heap returned for the block, or be derived from that
-    ///   pointer.
+    /// - `start` must be derived from the pointer that a heap returned for the block.
     /// - The caller must own the block exclusively.
     /// - There must be no other `BlockPtr` to the same block.
     #[inline]

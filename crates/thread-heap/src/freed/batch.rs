@@ -68,9 +68,10 @@ impl Batch {
     ///
     /// # Safety
     ///
-    /// - The caller must own all of these blocks exclusively.
+    /// - The caller must own `block` and all blocks in `others` exclusively.
     /// - After this call, the caller must use the blocks only through the batch.
-    /// - `block` must be at least [`LEAST_BLOCK`] bytes long, plus one word for each other block.
+    /// - `block` must be large enough for a [`Batch`] that is followed by the addresses of
+    ///   `others`.
     unsafe fn pack(block: NonNull<u8>, others: &[NonNull<u8>]) -> NonNull<Self> {
         let batch = block.cast::<Self>();
         // SAFETY: the caller owns the block, which has room for the count (contract).

@@ -204,7 +204,7 @@ impl<G: Geometry> WaitingPools<G> {
     ///
     /// # Safety
     ///
-    /// - `block` must be in use, and must belong to a thread heap with the geometry `G`.
+    /// - `block` must be in use, and its thread heap must have the geometry `G`.
     /// - The caller must own `block` exclusively, and must not use `block` afterwards.
     pub(crate) unsafe fn add(&mut self, block: NonNull<u8>) {
         // SAFETY: `block` is a block in use of this geometry (contract of `add`).

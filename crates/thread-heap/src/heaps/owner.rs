@@ -76,7 +76,7 @@ impl<P: Parts> Owner<P> {
     /// # Safety
     ///
     /// - The caller must own the heap.
-    /// - If the caller remains an owner, the returned value must not be dropped.
+    /// - If the caller continues to own the heap, the returned value must not be dropped.
     /// - While the returned value is in use, the caller must not use the heap in any other way.
     #[inline]
     pub(crate) unsafe fn new(heap: &'static ThreadHeap<P>) -> Self {
@@ -205,8 +205,8 @@ impl<P: Parts> Owner<P> {
 
     /// Returns unused memory to the system. Call this function before the owner becomes idle.
     ///
-    /// - Sends back the blocks of other heaps that this owner has freed.
-    /// - Reclaims the blocks of this heap that other threads have freed.
+    /// - Sends freed blocks of other heaps back to those heaps.
+    /// - Reclaims blocks of this heap that other threads have freed.
     /// - Unmaps all empty arenas, both in this heap and in the arena source.
     /// - Purges each page of another heap if the page contains only freed blocks.
     pub fn flush(&mut self) {

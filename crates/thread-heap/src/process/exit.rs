@@ -3,8 +3,9 @@
 //! Setting a key returns an error if memory is lacking. Registering the destructor of a
 //! `thread_local!` would abort the process instead.
 //!
-//! If a thread opens its first heap in the C library's last round of destructors, the heap stays
-//! open. A later thread with the same [number](crate::heaps::ThreadHeap::thread) reuses this heap.
+//! If a thread opens its first heap during the C library's last round of destructors, the heap
+//! stays open. A later thread with the same [number](crate::heaps::ThreadHeap::thread) reuses that
+//! heap.
 
 use std::cell::Cell;
 
@@ -26,7 +27,7 @@ fn close_heap() {
 /// end of the current request.
 ///
 /// This function is never inlined. Otherwise, the compiler could cache the address of `ENDED`. The
-/// cached address is wrong after a coroutine has moved to another thread.
+/// cached address would be wrong once a coroutine has moved to another thread.
 #[cold]
 #[inline(never)]
 pub(super) fn will_be_noticed() -> bool {

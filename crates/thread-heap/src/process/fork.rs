@@ -2,13 +2,13 @@
 //!
 //! The handlers hold two locks across a fork:
 //!
-//! - The lock of the arena source ensures that the source is consistent in the child.
-//! - The lock for takeovers prevents takeovers during the fork. Otherwise, the child could lose the
-//!   blocks that a takeover has removed from an inbox.
+//! - The lock of the arena source keeps the source consistent in the child.
+//! - The lock for takeovers prevents takeovers during the fork. A takeover removes blocks from an
+//!   inbox, and the child would lose these blocks.
 //!
 //! A fork runs prepare handlers in reverse order of registration. Handlers that were registered
-//! before ours therefore run while the arena source is locked. Such handlers must not map or unmap
-//! arenas, or wait for a thread that may do so.
+//! before ours therefore run while the arena source is locked. Such handlers must neither map nor
+//! unmap arenas, nor wait for a thread that may do so.
 
 use std::{cell::Cell, mem::ManuallyDrop};
 
@@ -76,9 +76,8 @@ extern "C" fn release() {
 
 /// Unlocks the locks, and adjusts the child to the loss of all other threads.
 ///
-/// - The source stops counting the arenas that are retained by heaps of lost threads.
-/// - The thread numbers of these heaps are reset. Otherwise, a new thread with the same number
-///   could reuse a heap that is inconsistent.
+/// - Stops counting the arenas that heaps of lost threads retain.
+/// - Resets the thread numbers of those heaps, so that no new thread reuses an inconsistent heap.
 extern "C" fn release_in_child() {
     HEAPS.forget_threads_but(slot::thread());
     if let Some(mut held) = HELD.take() {

@@ -17,8 +17,8 @@ use crate::{
 
 /// An [`Owner`] of one of the process's heaps that may move between threads.
 ///
-/// The threads of a runtime with a global lock can share an `OwnedHeap`. A block that one thread
-/// frees can then be reused immediately by any of these threads.
+/// The threads of a runtime with a global lock can share an `OwnedHeap`. Each thread can then
+/// immediately reuse a block that another thread has freed.
 ///
 /// Blocks of [`PerThread`](crate::PerThread) can be freed with an `OwnedHeap`, and vice versa.
 ///
@@ -40,7 +40,7 @@ use crate::{
 /// # Fork
 ///
 /// If another thread may be using an `OwnedHeap` during a fork, the child must neither use nor drop
-/// this `OwnedHeap`. The child can pass the `OwnedHeap` to [`lose`](Self::lose) instead.
+/// that `OwnedHeap`. Instead, the child can pass the `OwnedHeap` to [`lose`](Self::lose).
 #[derive(Debug)]
 pub struct OwnedHeap {
     owner: Owner<CurrentParts>,

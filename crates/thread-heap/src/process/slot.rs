@@ -1,20 +1,20 @@
 //! The slot of a thread: a thread-local word that points to the calling thread's heap.
 //!
-//! The compiler may cache the address of a `thread_local!`. The cached address is wrong after a
-//! coroutine has moved to another thread. This module therefore hides the address of the word from
-//! the compiler:
+//! The compiler may cache the address of a `thread_local!`. The cached address would be wrong once
+//! a coroutine has moved to another thread. This module therefore hides the address of the word
+//! from the compiler:
 //!
-//! - On x86-64 Linux, inline assembly accesses the word at an offset that all threads share.
-//! - On other systems, or with the feature `dynamic-tls`, the word is accessed only by functions
-//!   that are never inlined.
+//! - On x86-64 Linux, inline assembly accesses the word at a fixed offset from the thread pointer.
+//! - On other systems, or with the feature `dynamic-tls`, only functions that are never inlined
+//!   access the word.
 //!
 //! The compiler reads the word again after a stack switch, because the switch may write memory.
 //!
 //! # The model of the thread-local
 //!
-//! The word uses the "initial-exec" model. Libraries that are loaded with `dlopen` share a small
-//! reserve of memory for words of this model. With the feature `dynamic-tls`, the library does not
-//! need this reserve.
+//! The word uses the "initial-exec" model of thread-local storage. All libraries that are loaded
+//! with `dlopen` share a small reserve of memory for this model. With the feature `dynamic-tls`,
+//! this library does not use the reserve.
 
 use std::{
     mem::{self, ManuallyDrop},
