@@ -425,3 +425,32 @@ impl<P: Parts> Heaps<P> {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::vec::Vec;
+
+    use raw_mem::{Malloc, MmapArenas};
+
+    use super::*;
+    use crate::ThreadGeometry;
+
+    #[test]
+    fn blocks_in_a_table_do_not_count_as_waiting() {
+        type Parts = (MmapArenas, Malloc, ThreadGeometry);
+        let heaps: &Heaps<Parts> = Box::leak(Box::new(Heaps::new(MmapArenas::new(), Malloc)));
+        let (mut idle, mut mine) = (heaps.open().unwrap(), heaps.open().unwrap());
+        let class = SizeClass::of(128).unwrap();
+        let blocks: Vec<_> = (0..10_000).map(|_| idle.alloc(class).unwrap()).collect();
+        for block in blocks {
+            // SAFETY: the block came from a heap of the same source, and is not used again.
+            unsafe { mine.free(block) };
+        }
+        assert!(idle.heap().inbox.waiting() > 0);
+        // Sends the rest and takes the inbox over.
+        mine.flush();
+        assert_eq!(idle.heap().inbox.waiting(), 0);
+        idle.flush();
+        assert_eq!(idle.stats().bytes.in_use, 0);
+    }
+}

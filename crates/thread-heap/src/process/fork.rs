@@ -141,11 +141,10 @@ mod tests {
     }
 
     #[test]
-    fn handlers_that_are_registered_twice_lock_once_and_unlock_once() {
-        prepare();
-        prepare();
+    fn handlers_that_are_registered_repeatedly_lock_once_and_unlock_once() {
+        (0..3).for_each(|_| prepare());
         let turn = another_threads_turn();
-        release();
+        (0..2).for_each(|_| release());
         assert!(turn.recv_timeout(Duration::from_millis(100)).is_err(), "unlocked too early");
         release();
         turn.recv_timeout(Duration::from_secs(60)).expect("the source is unlocked");
