@@ -2,7 +2,7 @@
 
 use core::{cell::Cell, marker::PhantomData, mem::MaybeUninit, ptr::NonNull};
 
-use crate::{MAX_REQUEST, MemAlloc, align_up, calloc_size};
+use crate::{MemAlloc, align_up, calloc_size};
 
 /// The alignment of a block, and the size of the gap before it that stores its size, in bytes.
 const ALIGNMENT: usize = 16;
