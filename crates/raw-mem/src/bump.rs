@@ -96,6 +96,7 @@ unsafe impl MemAlloc for Bump<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::MAX_REQUEST;
 
     #[test]
     fn blocks_are_aligned_apart_and_inside_of_the_buffer() {
