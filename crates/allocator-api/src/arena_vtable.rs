@@ -118,8 +118,9 @@ unsafe extern "C" fn alloc<S: ArenaSource>(ctx: *mut c_void, size: usize) -> *mu
 /// # Safety
 ///
 /// - `ctx` must come from a vtable created by [`ArenaVTable::of`] with type parameter `S`.
-/// - `arena` must be null, or a live arena that [`alloc`] returned for the same `ctx` and `size`.
-/// - The caller must not use `arena` after this call.
+/// - `arena` must be null or a live arena.
+/// - A live arena must come from [`alloc`] with the same `ctx` and `size`.
+/// - The caller must not use `arena` afterwards.
 unsafe extern "C" fn free<S: ArenaSource>(ctx: *mut c_void, arena: *mut c_void, size: usize) {
     // SAFETY: `ctx` is a `&'static LockedSource<S>` (contract of `free`).
     let source = unsafe { &*ctx.cast::<LockedSource<S>>() };

@@ -15,12 +15,11 @@ impl CAllocator {
     ///
     /// # Safety
     ///
-    /// - The functions of `vtable` must fulfil the contract of [`MemAlloc`] when they receive the
-    ///   context of `vtable`.
-    /// - The functions must be safe to call on every thread that uses the allocator.
+    /// - Called with `vtable.ctx`, the functions must meet the requirements of [`MemAlloc`].
+    /// - The functions must be safe to call from every thread that uses the allocator.
     /// - The functions must stay valid while the allocator is in use.
     ///
-    /// These requirements apply to every copy of the allocator, too.
+    /// These requirements also apply to every copy of the allocator.
     #[inline]
     pub const unsafe fn new(vtable: VTable) -> Self {
         Self(vtable)

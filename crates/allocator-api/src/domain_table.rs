@@ -72,9 +72,9 @@ impl<A: MemAlloc> DomainTable<A> {
     ///
     /// # Safety
     ///
-    /// - `allocator` must be able to free and reallocate every live block of the domain, and every
-    ///   block that a call which has already begun may still return.
-    /// - While the table is in use, `allocator` must fulfil the contract of [`CAllocator::new`].
+    /// - `allocator` must be able to free and reallocate every live block of the domain.
+    /// - `allocator` must be able to do the same with blocks that calls in progress return later.
+    /// - `allocator` must meet the requirements of [`CAllocator::new`] while the table is in use.
     pub unsafe fn set(&self, domain: Domain, allocator: CAllocator) -> Result<(), SetError> {
         let slot = &self.slots[domain.index()];
         let mut records = sync::lock(&self.records);

@@ -75,7 +75,9 @@ pub(crate) fn to_c(block: Option<NonNull<u8>>) -> *mut c_void {
 //
 // - `ctx` must be the context of a vtable that `VTable::of` made for an `A`.
 //
-// - `block` must be null or a live block of that `A`, and must not be used after `free`.
+// - `block` must be null or a live block of that `A`.
+//
+// - The caller must not use `block` after `free`.
 
 unsafe extern "C" fn malloc<A: MemAlloc>(ctx: *mut c_void, size: usize) -> *mut c_void {
     // SAFETY: `ctx` belongs to an `A` (contract of the vtable's functions).

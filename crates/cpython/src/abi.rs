@@ -170,7 +170,7 @@ impl CPython {
     /// # Safety
     ///
     /// - `vtable` must be able to free every live block of the domain.
-    /// - The functions of `vtable` must be safe to call on every thread that uses CPython.
+    /// - The functions must be safe to call from every thread that uses CPython.
     /// - The functions must stay valid for as long as CPython may call them.
     pub(crate) unsafe fn set_allocator(&self, domain: Domain, vtable: &VTable) {
         // SAFETY: CPython copies the vtable, which suits the domain (contract of `set_allocator`).

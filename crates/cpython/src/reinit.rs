@@ -1,14 +1,15 @@
 //! A second `Py_Initialize` in one process.
 //!
-//! From CPython 3.12 on, a second `Py_Initialize` silently restores CPython's own allocators. These
-//! allocators cannot free blocks from our heap: the process would abort. We therefore reinstall our
-//! heap.
+//! From CPython 3.12 on, a second `Py_Initialize` silently restores CPython's own allocators. We
+//! then reinstall our heap.
+//!
+//! CPython's own allocators cannot free blocks from our heap. The process would abort.
 //!
 //! We reinstall the heap when CPython creates its first module, `_imp`. No other code has run by
 //! then.
 //!
-//! We reinstall the heap only if an earlier interpreter started with it. If none did, the program
-//! may have chosen CPython's own allocators, and we respect that choice.
+//! We reinstall the heap only if an earlier interpreter started with the heap. Otherwise, the
+//! program may have chosen CPython's own allocators, and we respect that choice.
 
 use std::{
     ffi::{CStr, c_void},

@@ -43,8 +43,9 @@ pub(crate) fn class(layout: Layout) -> Option<SizeClass<Pools>> {
 ///
 /// `after` is the class that a new allocation for `new` would use.
 ///
-/// Memory stays in a block of a larger class only if the new size is more than three quarters of
-/// the block's size. CPython's `_PyObject_Realloc` (`Objects/obmalloc.c`) uses the same limit.
+/// If `now` is larger than `after`, `new` must need more than three quarters of the block.
+///
+/// CPython's `_PyObject_Realloc` (`Objects/obmalloc.c`) uses the same limit.
 #[inline]
 pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClass<Pools>) -> bool {
     let size = now.map_or(0, SizeClass::block_size);

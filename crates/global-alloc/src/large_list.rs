@@ -21,8 +21,9 @@ struct Links {
 pub(crate) struct LargeList {
     /// # Invariant
     ///
-    /// `head` is `None`, or points to the first block of a doubly linked list. Each block is live,
-    /// starts with `Links`, and belongs to no other list.
+    /// `head` is `None` or points to the first block of a doubly linked list.
+    ///
+    /// Each block is live, starts with `Links` and belongs to no other list.
     head: Cell<Option<NonNull<Links>>>,
 }
 

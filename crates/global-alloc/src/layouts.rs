@@ -22,8 +22,8 @@ use crate::{
 ///
 /// # Safety
 ///
-/// - The blocks of `alloc_block` must fulfil the contract of [`obmalloc::Blocks`].
-/// - Each of these blocks must be aligned to each power of two that divides its size.
+/// - The blocks of `alloc_block` must meet the requirements of [`obmalloc::Blocks`].
+/// - The blocks must be naturally aligned: a 64-byte block to 64 bytes, a 48-byte block to 16.
 pub(crate) unsafe trait Layouts {
     /// Returns the list of large memory that this allocator frees when dropped, if it has one.
     #[inline]
@@ -98,8 +98,8 @@ pub(crate) unsafe trait Layouts {
     ///
     /// # Safety
     ///
-    /// - `ptr` must point to live memory that this allocator returned for `old`.
-    /// - If the function returns a different pointer, the caller must not use `ptr` afterwards.
+    /// - `ptr` must point to live memory that this allocator returned for the layout `old`.
+    /// - If this method returns a different pointer, the caller must not use `ptr` afterwards.
     #[inline]
     unsafe fn reallocate(&self, ptr: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<u8>> {
         // SAFETY: `ptr` is live memory of this allocator (contract of `reallocate`).

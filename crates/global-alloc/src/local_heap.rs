@@ -18,7 +18,7 @@ type PoolHeap = Heap<MmapArenas, Malloc, Pools>;
 /// A heap for collections on one thread, which borrow the heap and are all dropped together.
 ///
 /// Dropping or [resetting](Self::reset) the heap frees all of its memory. A collection can
-/// therefore be passed to `mem::forget`, unless its items must be dropped.
+/// therefore be passed to `mem::forget` unless its items must be dropped.
 ///
 /// Allocations of more than 512 bytes are freed one by one, and all smaller ones together.
 ///

@@ -79,9 +79,10 @@ impl ObMalloc {
     ///
     /// # Safety
     ///
-    /// - `ptr` must have been returned by this allocator for a layout that is not empty. An empty
-    ///   collection has no such pointer, nor has a box of a zero-sized type.
+    /// - `ptr` must have been returned by this allocator for a layout that is not empty.
     /// - The memory at `ptr` must not have been freed.
+    ///
+    /// Empty collections and boxes of zero-sized types have no such pointer.
     ///
     /// ```
     /// # use global_alloc::ObMalloc;

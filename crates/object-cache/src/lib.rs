@@ -16,7 +16,7 @@
 //! All caches have these properties:
 //!
 //! - A cache reuses storage only for objects of the same type.
-//! - A cache allocates no memory for its lists. The links are stored inside the free objects.
+//! - The lists need no memory of their own. The links are stored inside the free objects.
 //! - Every value is dropped exactly once, even if a panic occurs.
 //! - Every cache except [`cpython::BlockCache`] limits the number of free objects that it keeps.
 

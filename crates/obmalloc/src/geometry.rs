@@ -116,8 +116,9 @@ pub enum HeaderRule {
     /// The heap's tag shares no cache line with what the owner writes, because other threads read
     /// the tag.
     ///
-    /// Each block is aligned to each power of two that divides its size, unless the heap places its
-    /// blocks [as CPython does](crate::BlockStart::AsInCPython).
+    /// Blocks are naturally aligned: a 64-byte block is aligned to 64 bytes, a 48-byte block to 16.
+    ///
+    /// Heaps with [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython) are the exception.
     InArena,
 }
 

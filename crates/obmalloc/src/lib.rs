@@ -88,8 +88,8 @@
 //!
 //! - A pool that has run out of blocks stays first in its size class's list until another pool
 //!   takes its place.
-//! - Carving yields all blocks that begin on one page, instead of a single block.
-//! - A size class keeps an emptied pool if its next request for a pool would take the same pool.
+//! - Carving yields all blocks that begin on one page instead of a single block.
+//! - A size class keeps an emptied pool if its next request for a pool would take that pool anyway.
 
 #![no_std]
 

@@ -10,7 +10,7 @@
 //! When the free list is empty, new blocks are carved from the memory behind the last block.
 //!
 //! Carving stops at the end of the page on which the returned block ends. The caller will touch
-//! that page anyway, so carving does not touch an additional page.
+//! that page anyway, so carving touches no additional page.
 //!
 //! ```text
 //!                 a class needs a pool             out of blocks
@@ -20,8 +20,9 @@
 //! ```
 //!
 //! Freeing a block can change the state of a pool in two ways: a used pool becomes empty, or a full
-//! pool becomes used again. The same counter reaches 0 in both cases, so `free` needs only one
-//! test.
+//! pool becomes used again.
+//!
+//! The same counter reaches 0 in both cases, so `free` needs only one test.
 
 use core::{cell::Cell, cmp, ptr::NonNull};
 
@@ -221,9 +222,10 @@ impl PoolHeader {
 
 /// Returns `pool` unchanged, but forces the compiler to keep the pointer in a register.
 ///
-/// Without this function, the compiler would recompute the pointer for each access. The processor
-/// would then forward stores to loads more slowly. Allocating and freeing a block would take 3.7 ns
-/// instead of 1.1 ns.
+/// Without this function, allocating and freeing a block takes 3.7 ns instead of 1.1 ns.
+///
+/// The compiler would recompute the pointer for each access. The processor would then forward
+/// stores to loads more slowly.
 #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 #[inline(always)]
 fn in_a_register(mut pool: *mut PoolHeader) -> *mut PoolHeader {
@@ -292,9 +294,10 @@ impl PoolPtr {
     /// # Safety
     ///
     /// - `start` must be aligned to the pool size.
-    /// - The pool, the pool's header and the heap's tag must be valid for reads and writes through
-    ///   `start` until the arena is unmapped.
+    /// - `start` must be valid for reads and writes until the arena is unmapped.
     /// - The pool must not have been carved since the arena was mapped.
+    ///
+    /// The second requirement covers the pool, the pool's header and the heap's tag.
     pub(crate) unsafe fn carve<G: Geometry>(
         start: NonNull<u8>,
         arena: ArenaIndex,

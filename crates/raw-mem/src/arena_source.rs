@@ -37,12 +37,12 @@ pub unsafe trait ArenaSource {
     ///
     /// # Safety
     ///
-    /// - `arena` must have been returned by a call to [`map`](Self::map) on this source with the
-    ///   same `size`.
-    /// - `arena` must not have been mapped through a source that wraps this one. Such an arena must
-    ///   go back through the outermost source that returned it.
-    /// - `arena` must not have been unmapped since then.
-    /// - Nothing may use the memory of the arena afterwards.
+    /// - `arena` must have been returned by [`map`](Self::map) on this source with the same `size`.
+    /// - `arena` must not have been mapped through a source that wraps this one.
+    /// - `arena` must not have been unmapped already.
+    /// - Nothing may use the arena's memory afterwards.
+    ///
+    /// An arena must go back through the outermost source that returned it.
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize);
 
     /// Returns the source that this one wraps, if any.
@@ -80,11 +80,11 @@ pub unsafe trait ArenaSource {
 
     /// Asks how many free arenas a user, such as a heap, may keep instead of unmapping them.
     ///
-    /// `had` is the number of free arenas that the user has kept so far. `want` is the number of
-    /// free arenas that the user would like to keep.
+    /// `had` is the number of free arenas that the user has kept so far. `want` is the number
+    /// that the user would like to keep.
     ///
-    /// Returns the number of free arenas that the user may keep, which is at most `want`. The user
-    /// must unmap all other free arenas.
+    /// Returns how many free arenas the user may keep, at most `want`. The user must unmap all
+    /// others.
     fn retain(&mut self, had: usize, want: usize) -> usize {
         self.below().map_or(0, |below| below.retain(had, want))
     }

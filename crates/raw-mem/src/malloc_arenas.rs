@@ -10,7 +10,7 @@ const START: usize = size_of::<NonNull<u8>>();
 /// A source that allocates each arena from a lower allocator.
 ///
 /// The lower allocator does not align blocks to the size of an arena. Each arena therefore lies in
-/// a block that is slightly more than twice as large. The rest of the block stays unused.
+/// a block of slightly more than twice the arena's size. The rest of the block stays unused.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MallocArenas<A>(A);
 

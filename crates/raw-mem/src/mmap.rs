@@ -1,8 +1,10 @@
 //! A source that maps arenas from the operating system.
 //!
 //! The operating system aligns a mapping only to the page size. Aligning a single arena therefore
-//! takes three extra system calls. To save most of these calls, the source reserves an aligned
-//! range of addresses for several arenas at once.
+//! takes three extra system calls.
+//!
+//! To save most of these calls, the source reserves an aligned range of addresses for several
+//! arenas at once.
 //!
 //! - A reservation has a quarter of the size of the arenas in use, but 1 to 17 arenas. It is
 //!   unmapped when it has become too large for the arenas in use.
@@ -57,8 +59,8 @@ pub struct MmapArenas {
 struct Reserved {
     /// # Invariant
     ///
-    /// - The `count * bytes` bytes from `start` belong to the source.
-    /// - These bytes are mapped, but not accessible.
+    /// - The source owns the `count * bytes` bytes that begin at `start`.
+    /// - These bytes are mapped but not accessible.
     /// - `start` is a multiple of `bytes`.
     start: NonNull<u8>,
     count: usize,

@@ -1,7 +1,7 @@
 //! Atomics, cells, locks and threads that can be tested with [loom](https://docs.rs/loom).
 //!
 //! A normal build uses the types of the standard library. With `--cfg loom`, the crate uses loom's
-//! types instead. A test then explores every possible interleaving of its threads.
+//! types instead. Tests then explore every possible interleaving of their threads.
 //!
 //! ```
 //! use sync::{Arc, Mutex, lock, thread};

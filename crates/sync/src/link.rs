@@ -50,9 +50,9 @@ impl<N: Link> Chain<N> {
     ///
     /// # Safety
     ///
-    /// - Each node must link to the next node, and the link of the last node must be null.
-    /// - The caller must own all nodes of the list exclusively, and must not use the nodes
-    ///   afterwards.
+    /// - Each node must link to the next node.
+    /// - The last node's link must be null.
+    /// - The caller must own all nodes exclusively and must not use them afterwards.
     #[inline]
     pub unsafe fn from_head(head: *mut N) -> Self {
         // INVARIANT: the caller gave up a list that ends at null (contract of `from_head`).
@@ -63,7 +63,7 @@ impl<N: Link> Chain<N> {
     ///
     /// # Safety
     ///
-    /// The caller must own `node` exclusively, and must not use `node` afterwards.
+    /// The caller must own `node` exclusively and must not use it afterwards.
     #[inline]
     pub unsafe fn push(&mut self, node: NonNull<N>) {
         // SAFETY: the caller owns `node` (contract of `push`).
@@ -103,7 +103,7 @@ impl<N: Link> Segment<N> {
     ///
     /// # Safety
     ///
-    /// The caller must own `node` exclusively, and must not use `node` afterwards.
+    /// The caller must own `node` exclusively and must not use it afterwards.
     #[inline]
     pub unsafe fn of(node: NonNull<N>) -> Self {
         // INVARIANT: the caller gave up the node to the segment (contract of `of`).
@@ -114,7 +114,7 @@ impl<N: Link> Segment<N> {
     ///
     /// # Safety
     ///
-    /// The caller must own `node` exclusively, and must not use `node` afterwards.
+    /// The caller must own `node` exclusively and must not use it afterwards.
     #[inline]
     pub unsafe fn push(segment: &mut Option<Self>, node: NonNull<N>) {
         match segment {

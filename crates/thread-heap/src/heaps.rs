@@ -229,7 +229,7 @@ impl<P: Parts> ThreadHeap<P> {
     /// # Safety
     ///
     /// - `block` must come from a `ThreadHeap` with the same type parameter `P`.
-    /// - The caller must own this heap, unless the heap never has an arena.
+    /// - If this heap ever has an arena, the caller must own the heap.
     #[inline]
     pub(crate) unsafe fn free_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
         // SAFETY: the block is in use (contract of `free_if_own`).

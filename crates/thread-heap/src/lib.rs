@@ -1,9 +1,10 @@
 #![doc = include_str!("../README.md")]
 //! # What happens before what
 //!
-//! In each row of the table, the first event must happen before the second. The third column names
-//! the atomic operations that ensure this order. Each test in the last column weakens one of these
-//! operations and checks that loom then finds a bug.
+//! In each row of the table, the first event must happen before the second.
+//!
+//! The third column names the atomic operations that ensure this order. Each test in the last
+//! column weakens one of these operations and checks that loom then finds a bug.
 //!
 //! | from | to | by | model |
 //! | --- | --- | --- | --- |
@@ -21,9 +22,9 @@
 //!
 //! 1. Only the owner of a heap uses the heap's pools. Methods that change the heap borrow the
 //!    [`Owner`] mutably.
-//! 2. The arena source and the metadata allocator must not call into a heap, because the calling
-//!    heap is still mutably borrowed.
-//! 3. A heap is never freed, so any thread can look up which heap a block in use belongs to.
+//! 2. The arena source and the metadata allocator must not call into a heap. While either of them
+//!    runs, the calling heap is mutably borrowed.
+//! 3. A heap is never freed, so any thread can look up the heap of any block in use.
 //!
 //! # Fork
 //!
@@ -34,11 +35,11 @@
 //!
 //! [`PerThread`] prepares for a fork by itself. The following applies to all other [`Heaps`].
 //!
-//! The program must call [`Heaps::lock_source`] before a fork, and must hold the lock across the
+//! The program must call [`Heaps::lock_source`] before a fork and hold the lock until after the
 //! fork. Otherwise, the arena source could be locked or inconsistent in the child.
 //!
-//! If another thread is purging an inbox during the fork, the child loses that inbox's blocks. The
-//! child then cannot purge any inbox.
+//! If another thread is purging an inbox during the fork, the child loses that inbox's blocks and
+//! cannot purge any inbox.
 //!
 //! # Where to find what
 //!

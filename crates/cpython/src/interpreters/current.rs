@@ -5,8 +5,9 @@
 //! Source: `_PyThreadState_Attach` and `detach_thread` in CPython's `Python/pystate.c`, and in 3.12
 //! `PyEval_RestoreThread` and `PyEval_SaveThread`.
 //!
-//! In 3.12, `PyThreadState_Swap` sets the thread state before it takes the GIL. If finalization
-//! ends a thread between these two steps, the thread has a thread state, but not the GIL.
+//! In 3.12, `PyThreadState_Swap` sets the thread state before it takes the GIL.
+//!
+//! Finalization can end a thread in between. That thread then has a thread state but not the GIL.
 //!
 //! On such a thread, destructors of thread-local variables must not call CPython's allocators.
 //!
@@ -15,8 +16,9 @@
 //! ```
 //!
 //! CPython stores the current thread state in a thread-local variable. Reading the variable is much
-//! faster than calling CPython's public function. CPython exports no symbol for the variable, so we
-//! search for its address once.
+//! faster than calling CPython's public function.
+//!
+//! CPython exports no symbol for the variable, so we search for its address once.
 
 use std::{
     ffi::c_void,

@@ -86,7 +86,7 @@ impl Entry {
     /// # Safety
     ///
     /// - The entry must have an interpreter.
-    /// - The calling thread must hold the interpreter's GIL, or be the only thread that uses
+    /// - The calling thread must hold the interpreter's GIL or be the only thread that uses
     ///   CPython.
     /// - The calling thread must not already hold a reference to the heap.
     #[inline(always)]

@@ -19,7 +19,7 @@ pub unsafe trait StorageSource<T> {
     ///
     /// # Safety
     ///
-    /// - `storage` must have been taken from this source or a clone of it.
+    /// - `storage` must have been taken from this source or one of its clones.
     /// - `storage` must not contain a live value.
     /// - The caller must not use `storage` after this call.
     unsafe fn put(&self, storage: NonNull<T>);
@@ -43,7 +43,7 @@ unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
 ///
 /// # Safety
 ///
-/// - `object` must have been taken from `source` or a clone of it.
+/// - `object` must have been taken from `source` or one of its clones.
 /// - `object` must contain a live value.
 /// - The caller must not use `object` after this call.
 #[inline]
@@ -82,7 +82,7 @@ struct Vacant<'s, T, S: StorageSource<T>> {
 impl<'s, T, S: StorageSource<T>> Vacant<'s, T, S> {
     /// # Safety
     ///
-    /// - `storage` must have been taken from `source` or a clone of it.
+    /// - `storage` must have been taken from `source` or one of its clones.
     /// - `storage` must not contain a live value when the guard is dropped.
     /// - `storage` must not be used after the guard has been dropped.
     #[inline]

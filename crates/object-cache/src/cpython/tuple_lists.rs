@@ -139,7 +139,9 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
 
     /// # Safety
     ///
-    /// - `free` must have come from `lower`, must hold no value, and must not be used again.
+    /// - `free` must have come from `lower`.
+    /// - `free` must not hold a value.
+    /// - The caller must not use `free` afterwards.
     #[cold]
     #[inline(never)]
     unsafe fn put_below(&self, free: NonNull<FreeObject>) {

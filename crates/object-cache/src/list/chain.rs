@@ -33,7 +33,7 @@ impl<N: Link> Chain<N> {
 
     /// # Safety
     ///
-    /// - The caller must own `object` exclusively, and gives up that ownership.
+    /// - The caller must own `object` exclusively and must not use it afterwards.
     pub(crate) unsafe fn push(&mut self, object: NonNull<N>) {
         // SAFETY: the caller owns `object` (contract).
         unsafe { N::set_next(object, self.head) };

@@ -4,7 +4,8 @@ use core::ptr::NonNull;
 pub(crate) trait Link: Sized {
     /// # Safety
     ///
-    /// - The caller must own `this` exclusively, and `this` must hold no value.
+    /// - The caller must own `this` exclusively.
+    /// - `this` must not hold a value.
     unsafe fn set_next(this: NonNull<Self>, next: Option<NonNull<Self>>);
 
     /// # Safety

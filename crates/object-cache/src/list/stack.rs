@@ -80,7 +80,8 @@ impl<N: Link> BoundedStack<N> {
     ///
     /// # Safety
     ///
-    /// - The caller must own `object` exclusively, and gives up that ownership on success.
+    /// - The caller must own `object` exclusively.
+    /// - If the call succeeds, the caller must not use `object` afterwards.
     /// - `object` must not hold a value.
     #[inline]
     pub(crate) unsafe fn put(&self, object: NonNull<N>) -> Result<(), NonNull<N>> {

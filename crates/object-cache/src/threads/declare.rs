@@ -3,9 +3,10 @@
 /// The type is a [`StorageSource`](crate::StorageSource) that uses the calling thread's cache. A
 /// [`Cached`](crate::Cached) pointer with this source takes one word.
 ///
-/// - `shared()` returns the [`SharedCache`](crate::SharedCache) of all threads.
-/// - `local(f)` calls `f` with the [`ThreadCache`](crate::ThreadCache) of the calling thread. After
-///   the thread has dropped this cache, `local` returns `None`.
+/// - `shared()` returns the [`SharedCache`](crate::SharedCache) that all threads use.
+/// - `local(f)` calls `f` with the calling thread's [`ThreadCache`](crate::ThreadCache).
+///
+/// After the cache of a thread has been dropped, `local` returns `None` on that thread.
 ///
 /// ```
 /// use object_cache::{Cached, thread_cache};

@@ -42,7 +42,7 @@ impl<N: Link> ThreadList<N> {
     ///
     /// # Safety
     ///
-    /// - The caller must own `object` exclusively, and gives up that ownership.
+    /// - The caller must own `object` exclusively and must not use it afterwards.
     /// - `object` must not hold a value.
     pub(super) unsafe fn spill<const SLOTS: usize>(
         &self,

@@ -56,10 +56,9 @@ pub struct ArenaMap<G> {
     first_leaf: AtomicPtr<Entry>,
     /// # Invariant
     ///
-    /// - The pointer is null, or points to `ROOT_LEN` items.
-    /// - Each item is null, or points to `LEAF_LEN` entries.
-    /// - Items and entries are freed only by [`release`](Self::release), which borrows the map
-    ///   mutably.
+    /// - The pointer is null or points to `ROOT_LEN` items.
+    /// - Each item is null or points to `LEAF_LEN` entries.
+    /// - Only [`release`](Self::release), which takes `&mut self`, frees items and entries.
     root: AtomicPtr<Slot>,
     geometry: PhantomData<G>,
 }
@@ -130,12 +129,13 @@ impl<G: Geometry> ArenaMap<G> {
     ///
     /// # Safety
     ///
-    /// - Every call must pass the same allocator, because a call may free nodes that an earlier
-    ///   call allocated.
+    /// - Every call must pass the same allocator.
     /// - `base` must be the start of an arena that stays mapped until [`retract`](Self::retract) is
     ///   called.
-    /// - Code that uses the map to find the owner of a block must return each block in this arena
-    ///   to the arena's heap.
+    /// - Code that uses the map to find a block's owner must return this arena's blocks to this
+    ///   arena's heap.
+    ///
+    /// The allocator must be the same because a call may free nodes that an earlier call allocated.
     #[must_use]
     pub unsafe fn publish<A: MemAlloc>(&self, base: usize, lower: &A) -> bool {
         self.publish_with(Orders::SOUND, base, lower).is_some()

@@ -82,9 +82,10 @@ impl<H> GilHeld<H> {
     ///
     /// # Safety
     ///
-    /// - Calls that use this value must not run at the same time. This rule includes calls to an
-    ///   allocator that contains the value or a reference to the value.
-    /// - The arena source and the metadata allocator of the heap must not call back into the heap.
+    /// - Calls that use this value must not run at the same time.
+    /// - The heap's arena source and metadata allocator must not call back into the heap.
+    ///
+    /// The first rule also covers calls to an allocator that contains this value or refers to it.
     pub const unsafe fn new(heap: H) -> Self {
         Self(UnsafeCell::new(heap))
     }

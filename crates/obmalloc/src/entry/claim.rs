@@ -97,8 +97,10 @@ impl<S: ArenaSource, M: MemAlloc, A: MemAlloc, G: Geometry> Heap<KnownArenas<S, 
     ///
     /// # Safety
     ///
-    /// If `ptr` lies in an arena that the heap's source has mapped, `ptr` must be the start of a
-    /// block of this heap that the caller owns exclusively.
+    /// If `ptr` lies in an arena that the heap's source has mapped:
+    ///
+    /// - `ptr` must be the start of one of this heap's blocks.
+    /// - The caller must own that block exclusively.
     #[inline]
     pub unsafe fn claim(&self, ptr: NonNull<u8>) -> Claim {
         if self.source().contains(ptr.addr().get()) {

@@ -77,8 +77,9 @@ impl<X, A> Pymalloc<X, A> {
     ///
     /// # Safety
     ///
-    /// A block of `lower` must never lie in an arena that the arena source of `heap` has mapped for
-    /// any user. Otherwise, [`free`](MemAlloc::free) would pass the block to `heap`.
+    /// A block of `lower` must never lie in an arena that `heap`'s arena source has mapped.
+    ///
+    /// [`free`](MemAlloc::free) would pass such a block to `heap`.
     ///
     /// `Malloc` and allocators that map their own pages meet this requirement.
     pub const unsafe fn new(heap: X, lower: A) -> Self {

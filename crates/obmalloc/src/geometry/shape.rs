@@ -71,14 +71,18 @@ impl<G: Geometry> Shape<G> {
 /// In all other geometries, the blocks begin behind the header of their pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BlockStart {
-    /// At the start of the pool, so a block is aligned to each power of two that divides its size.
+    /// At the start of the pool.
+    ///
+    /// Blocks are naturally aligned: a 64-byte block is aligned to 64 bytes, a 48-byte block to 16.
     #[default]
     Aligned,
     /// At the distance at which they begin in CPython, whose pools have a header of 48 bytes.
     ///
-    /// A Python object that the garbage collector tracks begins 16 bytes after the start of its
-    /// block. The first block begins at offset 48, so its object begins at offset 64. In a pool of
-    /// 64-byte blocks, every such object is therefore aligned to a cache line.
+    /// An object that Python's garbage collector tracks begins 16 bytes after the start of its
+    /// block.
+    ///
+    /// In a pool of 64-byte blocks, the first block begins at offset 48 and its object at offset
+    /// 64. Such objects are therefore aligned to cache lines.
     AsInCPython,
 }
 

@@ -7,8 +7,9 @@
 //! could be unmapped.
 //!
 //! Under [`RetainRule::Unobservable`], a size class retains a pool only if the next request for a
-//! pool would take the same pool. Programs therefore receive the same addresses with and without
-//! retention.
+//! pool would take that pool anyway.
+//!
+//! Programs therefore receive the same addresses with and without retention.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 

@@ -13,8 +13,10 @@ use crate::{
 pub(crate) struct UsedPools {
     /// # Invariant
     ///
-    /// `heads[i]` is the first pool in the list of size class `i`, or `PoolPtr::NONE` if the list
-    /// is empty. All pools in the list have size class `i`, and are used or retained.
+    /// `heads[i]` is the first pool in the list of size class `i`. If the list is empty, `heads[i]`
+    /// is `PoolPtr::NONE`.
+    ///
+    /// Each pool in the list has size class `i`, and its state is "used" or "retained".
     heads: [PoolPtr; MAX_CLASSES],
 }
 

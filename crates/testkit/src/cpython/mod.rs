@@ -1,8 +1,8 @@
 //! Starts a real CPython, whose allocator `pymalloc` only the test uses.
 //!
 //! - Before the interpreter starts, `malloc` replaces `pymalloc` as the interpreter's allocator.
-//! - The interpreter is always started, because `pymalloc` requires a thread state from CPython
-//!   3.12 on.
+//! - The interpreter is always started, because `pymalloc` has required a thread state since
+//!   CPython 3.12.
 //! - A process can start only one interpreter, so [`in_each`] creates a process for each libpython.
 
 mod arena_hook;

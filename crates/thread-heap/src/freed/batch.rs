@@ -69,9 +69,8 @@ impl Batch {
     /// # Safety
     ///
     /// - The caller must own `block` and all blocks in `others` exclusively.
-    /// - After this call, the caller must use the blocks only through the batch.
-    /// - `block` must be large enough for a [`Batch`] that is followed by the addresses of
-    ///   `others`.
+    /// - The caller must afterwards use the blocks only through the batch.
+    /// - `block` must have room for a [`Batch`] followed by the addresses of `others`.
     unsafe fn pack(block: NonNull<u8>, others: &[NonNull<u8>]) -> NonNull<Self> {
         let batch = block.cast::<Self>();
         // SAFETY: the caller owns the block, which has room for the count (contract).
@@ -116,7 +115,7 @@ impl Batches {
     ///
     /// # Safety
     ///
-    /// - The caller must own `block` exclusively, and must not use `block` afterwards.
+    /// - The caller must own `block` exclusively and must not use it afterwards.
     /// - `block` must be at least [`LEAST_BLOCK`] bytes long.
     pub(crate) unsafe fn of(block: NonNull<u8>, size: usize) -> Self {
         // SAFETY: the caller gives up the block, which has room for a batch (contract of `of`).
@@ -129,7 +128,7 @@ impl Batches {
     ///
     /// # Safety
     ///
-    /// - The caller must own the blocks exclusively, and must not use the blocks afterwards.
+    /// - The caller must own the blocks exclusively and must not use them afterwards.
     /// - `size` must return the size of each block in bytes.
     /// - Each block must be at least [`LEAST_BLOCK`] bytes long.
     pub(crate) unsafe fn pack(

@@ -71,7 +71,7 @@ impl<N: Link, O: Orders> Inbox<N, O> {
     /// Pushes `nodes` for the owner of the heap.
     ///
     /// If the heap has no owner, the caller becomes the owner and gets the nodes back. The caller
-    /// must then free the blocks in the nodes, and [abandon](Self::abandon) the heap.
+    /// must then free the blocks in the nodes and [abandon](Self::abandon) the heap.
     #[must_use = "nodes that come back make the caller the owner"]
     pub(crate) fn push(&self, nodes: Segment<N>) -> Option<Segment<N>> {
         let mut head = self.head.load(Relaxed);

@@ -142,7 +142,7 @@ impl<G: Geometry> WaitingPools<G> {
     /// # Safety
     ///
     /// - `node` must have been returned by [`into_node`](Self::into_node).
-    /// - The caller must own `node` exclusively, and must not use `node` afterwards.
+    /// - The caller must own `node` exclusively and must not use it afterwards.
     pub(crate) unsafe fn from_node(node: NonNull<Batch>) -> Self {
         // INVARIANT: `into_node` consumed a valid table, and its node is unchanged.
         Self { head: node.cast(), geometry: PhantomData }
@@ -204,8 +204,9 @@ impl<G: Geometry> WaitingPools<G> {
     ///
     /// # Safety
     ///
-    /// - `block` must be in use, and its thread heap must have the geometry `G`.
-    /// - The caller must own `block` exclusively, and must not use `block` afterwards.
+    /// - `block` must be in use.
+    /// - The thread heap of `block` must use the geometry `G`.
+    /// - The caller must own `block` exclusively and must not use it afterwards.
     pub(crate) unsafe fn add(&mut self, block: NonNull<u8>) {
         // SAFETY: `block` is a block in use of this geometry (contract of `add`).
         let class = unsafe { SizeClass::<G>::at(block) };

@@ -19,17 +19,18 @@ impl<P: Parts> Heaps<P> {
 
     /// Opens a heap for the thread whose number is `thread`.
     ///
-    /// Adopts an abandoned heap, or reuses a heap that was left open by an ended thread with the
-    /// same number. If neither exists, creates a new heap.
+    /// Adopts an abandoned heap, or reuses a heap that an ended thread with the same number left
+    /// open. If neither exists, creates a new heap.
     ///
-    /// Each block of the heap is aligned to each power of two that divides the size of the block.
+    /// The heap's blocks are naturally aligned: a 64-byte block is aligned to 64 bytes, a 48-byte
+    /// block to 16.
     ///
     /// # Safety
     ///
-    /// For each heap whose [`ThreadHeap::thread`] is the given number:
+    /// Each heap whose [`ThreadHeap::thread`] is the given number must meet these requirements:
     ///
-    /// - The thread that opened the heap must have ended.
-    /// - The thread must not have ended during a call into the heap.
+    /// - The thread that opened the heap has ended.
+    /// - The thread did not end during a call into the heap.
     pub(crate) unsafe fn open_as(&'static self, thread: usize) -> Option<Owner<P>> {
         // Relaxed is enough, because the number is an address in thread-local memory, whose reuse
         // the C library synchronises.

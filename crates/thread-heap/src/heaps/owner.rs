@@ -76,8 +76,8 @@ impl<P: Parts> Owner<P> {
     /// # Safety
     ///
     /// - The caller must own the heap.
-    /// - If the caller continues to own the heap, the returned value must not be dropped.
-    /// - While the returned value is in use, the caller must not use the heap in any other way.
+    /// - The caller must not use the heap in any other way while the returned value is in use.
+    /// - The returned value must not be dropped if the caller remains the owner.
     #[inline]
     pub(crate) unsafe fn new(heap: &'static ThreadHeap<P>) -> Self {
         // INVARIANT: the caller owned the heap (contract of `new`).
@@ -206,9 +206,9 @@ impl<P: Parts> Owner<P> {
     /// Returns unused memory to the system. Call this function before the owner becomes idle.
     ///
     /// - Sends freed blocks of other heaps back to those heaps.
-    /// - Reclaims blocks of this heap that other threads have freed.
-    /// - Unmaps all empty arenas, both in this heap and in the arena source.
-    /// - Purges each page of another heap if the page contains only freed blocks.
+    /// - Reclaims this heap's blocks that other threads have freed.
+    /// - Unmaps all empty arenas in this heap and in the arena source.
+    /// - Purges other heaps' pages that contain only freed blocks.
     pub fn flush(&mut self) {
         self.send_outbox();
         self.heap.heaps.take_over_inboxes(1);

@@ -23,10 +23,10 @@ fn close_heap() {
 
 /// Arranges for the calling thread's heap to be closed when the thread ends.
 ///
-/// Returns false if no destructor will close the heap. The caller must then close the heap at the
-/// end of the current request.
+/// Returns true if a destructor will close the heap. Otherwise, the caller must close the heap at
+/// the end of the current request.
 ///
-/// This function is never inlined. Otherwise, the compiler could cache the address of `ENDED`. The
+/// This function is never inlined, so that the compiler cannot cache the address of `ENDED`. A
 /// cached address would be wrong once a coroutine has moved to another thread.
 #[cold]
 #[inline(never)]

@@ -2,13 +2,13 @@
 //!
 //! The handlers hold two locks across a fork:
 //!
-//! - The lock of the arena source keeps the source consistent in the child.
-//! - The lock for takeovers prevents takeovers during the fork. A takeover removes blocks from an
-//!   inbox, and the child would lose these blocks.
+//! - The arena source's lock keeps the source consistent in the child.
+//! - The takeover lock prevents the loss of blocks that a takeover has removed from an inbox.
 //!
 //! A fork runs prepare handlers in reverse order of registration. Handlers that were registered
-//! before ours therefore run while the arena source is locked. Such handlers must neither map nor
-//! unmap arenas, nor wait for a thread that may do so.
+//! before ours therefore run while the arena source is locked.
+//!
+//! Such handlers must not map or unmap arenas, and must not wait for a thread that may do so.
 
 use std::{cell::Cell, mem::ManuallyDrop};
 

@@ -39,8 +39,8 @@ use crate::{
 ///
 /// # Fork
 ///
-/// If another thread may be using an `OwnedHeap` during a fork, the child must neither use nor drop
-/// that `OwnedHeap`. Instead, the child can pass the `OwnedHeap` to [`lose`](Self::lose).
+/// If another thread may be using an `OwnedHeap` during a fork, the child must not use or drop that
+/// `OwnedHeap`. The child can pass the `OwnedHeap` to [`lose`](Self::lose) instead.
 #[derive(Debug)]
 pub struct OwnedHeap {
     owner: Owner<CurrentParts>,

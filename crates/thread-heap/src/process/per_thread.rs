@@ -20,8 +20,9 @@ use crate::{
 
 /// An allocator that gives each thread of the process its own heap.
 ///
-/// A thread allocates from its own heap, and any thread may free any block. Each block is aligned to
-/// each power of two that divides the size of the block.
+/// A thread allocates from its own heap. Any thread may free any block.
+///
+/// Blocks are naturally aligned: a 64-byte block is aligned to 64 bytes, a 48-byte block to 16.
 ///
 /// ```
 /// use thread_heap::PerThread;

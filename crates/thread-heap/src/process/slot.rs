@@ -1,8 +1,9 @@
 //! The slot of a thread: a thread-local word that points to the calling thread's heap.
 //!
 //! The compiler may cache the address of a `thread_local!`. The cached address would be wrong once
-//! a coroutine has moved to another thread. This module therefore hides the address of the word
-//! from the compiler:
+//! a coroutine has moved to another thread.
+//!
+//! This module therefore hides the address of the word from the compiler:
 //!
 //! - On x86-64 Linux, inline assembly accesses the word at a fixed offset from the thread pointer.
 //! - On other systems, or with the feature `dynamic-tls`, only functions that are never inlined
@@ -12,9 +13,11 @@
 //!
 //! # The model of the thread-local
 //!
-//! The word uses the "initial-exec" model of thread-local storage. All libraries that are loaded
-//! with `dlopen` share a small reserve of memory for this model. With the feature `dynamic-tls`,
-//! this library does not use the reserve.
+//! The word uses the "initial-exec" model of thread-local storage. All libraries loaded with
+//! `dlopen` share a small reserve of memory for this model.
+//!
+//! With the feature `dynamic-tls`, the word is an ordinary `thread_local!` and does not use the
+//! reserve.
 
 use std::{
     mem::{self, ManuallyDrop},
@@ -200,7 +203,8 @@ pub(super) fn get() -> Heap {
 ///
 /// # Safety
 ///
-/// - The caller must not drop the returned `Owner`, and must not use it after the slot has changed.
+/// - The caller must not drop the returned `Owner`.
+/// - The caller must not use the `Owner` after the slot has changed.
 #[inline]
 pub(super) unsafe fn owner() -> Option<ManuallyDrop<Owner<CurrentParts>>> {
     let heap = get();
