@@ -48,8 +48,10 @@ const STEPS: &[Step] = &[
 ];
 
 /// The features to test. Those of `benches` exclude each other, so they are left out.
-const FEATURES: &[&str] =
-    &["--features", "global-alloc/allocator-api2-02,global-alloc/allocator-api2-04"];
+const FEATURES: &[&str] = &[
+    "--features",
+    "obmalloc-global-alloc/allocator-api2-02,obmalloc-global-alloc/allocator-api2-04",
+];
 
 pub(crate) fn run(args: Args) -> Result<()> {
     let chosen = |step: &&Step| args.only.as_ref().is_none_or(|part| step.name.contains(part));
@@ -144,7 +146,10 @@ fn tests() -> Result<Tally> {
 fn dynamic_tls() -> Result<Tally> {
     let all = ["test", "--no-fail-fast", "--lib", "--tests"];
     let packages = ["-p", "obmalloc-global-alloc", "-p", "obmalloc-thread-heap"];
-    cargo(&[&all[..], &packages, &["--features", "global-alloc/dynamic-tls"]].concat(), &[])
+    cargo(
+        &[&all[..], &packages, &["--features", "obmalloc-global-alloc/dynamic-tls"]].concat(),
+        &[],
+    )
 }
 
 const COROUTINE_RUNS: &str = "10";

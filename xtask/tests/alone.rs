@@ -41,9 +41,10 @@ fn runs(layer: &str, source: &str, std: bool) {
 /// Returns the manifest of a package outside every workspace.
 fn manifest(layer: &str, root: &Path, std: bool) -> String {
     let path = root.join("crates").join(layer);
+    let package = if layer == "obmalloc" { layer.to_owned() } else { format!("obmalloc-{layer}") };
     format!(
         "[package]\nname = \"{layer}-alone\"\nedition = \"2024\"\n\n[workspace]\n\n\
-         [dependencies]\n{layer} = {{ path = {path:?}, default-features = {std} }}\n\n\
+         [dependencies]\n{package} = {{ path = {path:?}, default-features = {std} }}\n\n\
          [profile.release]\npanic = \"abort\"\nlto = true\n"
     )
 }

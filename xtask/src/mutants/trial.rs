@@ -19,7 +19,8 @@ use super::{
 use crate::{loom, process};
 
 /// The additional features that the tests of global-alloc need.
-const FEATURES: &str = "global-alloc/allocator-api2-02,global-alloc/allocator-api2-04";
+const FEATURES: &str =
+    "obmalloc-global-alloc/allocator-api2-02,obmalloc-global-alloc/allocator-api2-04";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Stage {

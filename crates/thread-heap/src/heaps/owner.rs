@@ -438,8 +438,8 @@ mod tests {
     #[test]
     fn blocks_in_a_table_do_not_count_as_waiting() {
         type Parts = (MmapArenas, Malloc, ThreadGeometry);
-        let heaps: &Heaps<Parts> = Box::leak(Box::new(Heaps::new(MmapArenas::new(), Malloc)));
-        let (mut idle, mut mine) = (heaps.open().unwrap(), heaps.open().unwrap());
+        static HEAPS: Heaps<Parts> = Heaps::new(MmapArenas::new(), Malloc);
+        let (mut idle, mut mine) = (HEAPS.open().unwrap(), HEAPS.open().unwrap());
         let class = SizeClass::of(128).unwrap();
         let blocks: Vec<_> = (0..10_000).map(|_| idle.alloc(class).unwrap()).collect();
         for block in blocks {
