@@ -73,7 +73,7 @@ impl<A: MemAlloc> DomainTable<A> {
     /// # Safety
     ///
     /// - `allocator` must be able to free and reallocate every live block of the domain.
-    /// - `allocator` must be able to do the same with blocks that calls in progress return later.
+    /// - `allocator` must be able to do the same with blocks that calls in progress may return.
     /// - `allocator` must meet the requirements of [`CAllocator::new`] while the table is in use.
     pub unsafe fn set(&self, domain: Domain, allocator: CAllocator) -> Result<(), SetError> {
         let slot = &self.slots[domain.index()];

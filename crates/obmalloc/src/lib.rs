@@ -88,7 +88,7 @@
 //!
 //! - A pool that has run out of blocks stays first in its size class's list until another pool
 //!   takes its place.
-//! - Carving yields all blocks that begin on one page instead of a single block.
+//! - Carving cuts a whole page into blocks, where CPython cuts a single block.
 //! - A size class keeps an emptied pool if its next request for a pool would take that pool anyway.
 
 #![no_std]

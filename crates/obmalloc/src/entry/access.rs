@@ -82,7 +82,7 @@ impl<H> GilHeld<H> {
     ///
     /// # Safety
     ///
-    /// - Calls that use this value must not run at the same time.
+    /// - Calls that use this value must not run concurrently with each other.
     /// - The heap's arena source and metadata allocator must not call back into the heap.
     ///
     /// The first rule also covers calls to an allocator that contains this value or refers to it.

@@ -3,7 +3,8 @@
 //! The handlers hold two locks across a fork:
 //!
 //! - The arena source's lock keeps the source consistent in the child.
-//! - The takeover lock prevents the loss of blocks that a takeover has removed from an inbox.
+//! - The takeover lock prevents takeovers. A takeover removes blocks from an inbox, and the child
+//!   would lose these blocks.
 //!
 //! A fork runs prepare handlers in reverse order of registration. Handlers that were registered
 //! before ours therefore run while the arena source is locked.
@@ -76,7 +77,7 @@ extern "C" fn release() {
 
 /// Unlocks the locks, and adjusts the child to the loss of all other threads.
 ///
-/// - Stops counting the arenas that heaps of lost threads retain.
+/// - Stops counting the arenas that the heaps of lost threads retain.
 /// - Resets the thread numbers of those heaps, so that no new thread reuses an inconsistent heap.
 extern "C" fn release_in_child() {
     HEAPS.forget_threads_but(slot::thread());
