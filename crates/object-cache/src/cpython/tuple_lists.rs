@@ -222,6 +222,13 @@ mod tests {
     }
 
     #[test]
+    fn an_object_is_aligned_for_its_header_and_for_its_items() {
+        assert_eq!(TupleLists::<u32, u64, Malloc, 3>::ALIGN, 8);
+        assert_eq!(TupleLists::<u64, u8, Malloc, 3>::ALIGN, 8);
+        assert_eq!(TupleLists::<u16, u16, Malloc, 3>::ALIGN, 2);
+    }
+
+    #[test]
     fn an_object_serves_its_own_length_again_and_no_other() {
         let (below, live) = below();
         let tuples = Tuples::new(10, below);
