@@ -186,8 +186,8 @@ impl<T, A: MemAlloc, const BLOCK: usize> Drop for Remaining<'_, T, A, BLOCK> {
     }
 }
 
-// SAFETY: the objects do not overlap, and each has the layout of a `T`. An object leaves the stack
-// in `take` and comes back only in `put`. A block with an object in use stays allocated.
+// SAFETY: objects do not overlap, and each has room for a `T`. `take` removes an object from the
+// stack, and only `put` returns it. A block stays allocated while one of its objects is in use.
 unsafe impl<T, A: MemAlloc, const BLOCK: usize> StorageSource<T> for BlockCache<T, A, BLOCK> {
     #[inline]
     fn take(&self) -> Option<NonNull<T>> {

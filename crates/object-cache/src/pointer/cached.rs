@@ -33,7 +33,7 @@ pub struct Cached<T, S: StorageSource<T>> {
 
 // SAFETY: both the value and the source may move to another thread, because `T` and `S` are `Send`.
 unsafe impl<T: Send, S: StorageSource<T> + Send> Send for Cached<T, S> {}
-// SAFETY: a shared pointer gives access only to `&T`, and `T` is `Sync`.
+// SAFETY: threads that share a `Cached` get only a `&T` from it, and `T` is `Sync`.
 unsafe impl<T: Sync, S: StorageSource<T> + Sync> Sync for Cached<T, S> {}
 
 impl<T, S: StorageSource<T>> Cached<T, S> {

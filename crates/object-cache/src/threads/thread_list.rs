@@ -65,7 +65,7 @@ impl<N: Link> ThreadList<N> {
         self.magazines().filter_map(|full| depot.put(full).err()).for_each(release);
     }
 
-    /// Returns an iterator that removes the spare, and then the objects in the stack as a magazine.
+    /// Empties the list. The iterator yields the spare magazine, then a magazine of all other objects.
     pub(super) fn magazines(&self) -> impl Iterator<Item = Magazine<N>> {
         [|list: &Self| list.spare.take(), Self::seal].into_iter().filter_map(|take| take(self))
     }

@@ -4,7 +4,7 @@ use core::{cell::Cell, ptr::NonNull};
 
 /// A pointer that exclusively owns a block of a heap.
 ///
-/// The block is at least as large as its size class, and has the geometry's alignment.
+/// The block has the size of its size class and the alignment of the heap's geometry.
 #[derive(Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct BlockPtr(NonNull<u8>);

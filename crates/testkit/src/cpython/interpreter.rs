@@ -151,7 +151,8 @@ unsafe fn version(library: &Library) -> String {
 /// - `library` must be CPython.
 unsafe fn get_allocator(library: &Library, domain: c_int) -> Vtable {
     let mut vtable = MaybeUninit::<Vtable>::uninit();
-    // SAFETY: the type is that of CPython's headers. The function fills in every field.
+    // SAFETY: `GetAllocator` has the signature that CPython declares. The call initialises all fields
+    // of `vtable`.
     unsafe {
         let get: GetAllocator = *library.get(b"PyMem_GetAllocator").expect("a function since 3.4");
         get(domain, vtable.as_mut_ptr());

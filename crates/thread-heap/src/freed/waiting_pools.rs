@@ -144,7 +144,7 @@ impl<G: Geometry> WaitingPools<G> {
     /// - `node` must have been returned by [`into_node`](Self::into_node).
     /// - The caller must own `node` exclusively and must not use it afterwards.
     pub(crate) unsafe fn from_node(node: NonNull<Batch>) -> Self {
-        // INVARIANT: `into_node` consumed a valid table, and its node is unchanged.
+        // INVARIANT: `node` was a valid table (contract of `from_node`), and nobody has changed it.
         Self { head: node.cast(), geometry: PhantomData }
     }
 

@@ -1,4 +1,4 @@
-//! The type [`Owner`], and the functions that send freed blocks to the owners of their heaps.
+//! The owner of a heap, and how a freed block reaches the owner of its heap.
 
 use std::{fmt, marker::PhantomData, mem::ManuallyDrop, ptr::NonNull};
 
@@ -30,7 +30,8 @@ const STEP: usize = 256 << 10;
 ///
 /// The live blocks of an abandoned heap stay valid. Another owner can adopt the heap later.
 ///
-/// An `Owner` stays on its thread, because a forked child loses the heaps of all other threads.
+/// An `Owner` cannot move to another thread, because a forked child keeps only the heaps of the
+/// forking thread.
 /// [`OwnedHeap`](crate::OwnedHeap) is an owner that may move.
 ///
 /// ```
