@@ -12,7 +12,6 @@ mod team;
 use std::{
     sync::{
         Arc,
-        atomic::Ordering::Relaxed,
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread,
@@ -215,8 +214,9 @@ fn threads_start_and_end_while_others_use_their_blocks() {
 #[test]
 #[cfg(tsan)]
 fn a_race_on_purpose() {
-    static PLACE: std::sync::atomic::AtomicPtr<u64> =
-        std::sync::atomic::AtomicPtr::new(std::ptr::null_mut());
+    use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+
+    static PLACE: AtomicPtr<u64> = AtomicPtr::new(std::ptr::null_mut());
     let mut word = 0_u64;
     PLACE.store(&raw mut word, Relaxed);
     thread::scope(|scope| {
