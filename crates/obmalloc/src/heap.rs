@@ -101,10 +101,11 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Determines where blocks begin in pools that are carved from now on. The default is
-    /// [`BlockStart::Aligned`].
-    pub fn set_block_start(&mut self, blocks: BlockStart) {
-        self.blocks = blocks;
+    /// Begins the blocks of all pools that are carved from now on where CPython begins them.
+    ///
+    /// See [`BlockStart::AsInCPython`]. This cannot be undone.
+    pub fn begin_blocks_as_in_cpython(&mut self) {
+        self.blocks = BlockStart::AsInCPython;
     }
 
     /// Allocates an uninitialised block of `class`, or returns `None` if no arena can be mapped.

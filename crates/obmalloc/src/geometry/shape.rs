@@ -69,12 +69,11 @@ impl<G: Geometry> Shape<G> {
 /// Where the blocks of a pool begin, if the geometry stores its headers in the arena.
 ///
 /// In all other geometries, the blocks begin behind the header of their pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockStart {
     /// At the start of the pool.
     ///
     /// Blocks are naturally aligned: a 64-byte block is aligned to 64 bytes, a 48-byte block to 16.
-    #[default]
     Aligned,
     /// At the distance at which they begin in CPython, whose pools have a header of 48 bytes.
     ///
@@ -98,7 +97,7 @@ impl BlockStart {
     }
 
     /// Returns the offset of the first block in a pool. `is_first` means the arena's first pool.
-    pub(crate) const fn offset<G: Geometry>(self, is_first: bool) -> usize {
+    pub const fn offset<G: Geometry>(self, is_first: bool) -> usize {
         let before = if is_first { Shape::<G>::BEFORE_FIRST_POOL } else { Shape::<G>::BEFORE_POOL };
         before + self.unused_bytes::<G>()
     }

@@ -16,7 +16,7 @@
 
 use std::{marker::PhantomData, ops::Range, ptr, ptr::NonNull, slice};
 
-use obmalloc::{Geometry, Shape, SizeClass};
+use obmalloc::{BlockStart, Geometry, Shape, SizeClass};
 use raw_mem::MemAlloc;
 
 use super::batch::Batch;
@@ -71,10 +71,7 @@ impl WaitingPool {
 
     /// Returns the offset behind the headers in the pool.
     fn before_blocks<G: Geometry>(&self) -> usize {
-        match self.start.addr().is_multiple_of(G::SIZES.arena_size) {
-            true => Shape::<G>::BEFORE_FIRST_POOL,
-            false => Shape::<G>::BEFORE_POOL,
-        }
+        BlockStart::Aligned.offset::<G>(self.start.addr().is_multiple_of(G::SIZES.arena_size))
     }
 
     /// Returns true if the block at `offset` touches a page whose value is `count`.

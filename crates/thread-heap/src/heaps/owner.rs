@@ -2,7 +2,7 @@
 
 use std::{fmt, marker::PhantomData, mem::ManuallyDrop, ptr::NonNull};
 
-use obmalloc::{BlockPtr, BlockStart, Heap, HeapTag, SizeClass, Stats};
+use obmalloc::{BlockPtr, Heap, HeapTag, SizeClass, Stats};
 use raw_mem::preserving_errno;
 use sync::{
     atomic::Ordering::Relaxed,
@@ -94,7 +94,7 @@ impl<P: Parts> Owner<P> {
     /// Begins the blocks of new pools where they begin in CPython.
     pub(crate) fn shift_blocks(&mut self) {
         self.heap.is_shifted.store(true, Relaxed);
-        self.enter(|own| own.set_block_start(BlockStart::AsInCPython));
+        self.enter(|own| own.begin_blocks_as_in_cpython());
     }
 
     #[inline]

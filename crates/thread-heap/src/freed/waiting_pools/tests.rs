@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use obmalloc::{BlockPtr, BlockStart, HeaderRule, Heap, Pools4K};
+use obmalloc::{BlockPtr, HeaderRule, Heap, Pools4K};
 use raw_mem::{Malloc, MmapArenas};
 use testkit::failing::{FailingAlloc, Faults, Plan};
 
@@ -91,7 +91,9 @@ fn rounds<G: Geometry>(seed: u64, share: usize, blocks: BlockStart) {
     let mut state = seed;
     let sizes: Vec<_> = (0..4).map(|_| 1 + random(&mut state, G::SIZES.small_threshold)).collect();
     let mut heap = TestHeap::<G>::with_geometry(MmapArenas::new(), Malloc);
-    heap.set_block_start(blocks);
+    if blocks == BlockStart::AsInCPython {
+        heap.begin_blocks_as_in_cpython();
+    }
     let mut in_use = alloc(&mut heap, BLOCKS, || sizes[random(&mut state, sizes.len())]);
     let mut table = WaitingPools::<G>::new(&Malloc).unwrap();
     let (mut waiting, mut purged) = (BlocksOf::new(), BTreeSet::new());
