@@ -7,15 +7,27 @@
 //!               └─ list of free pools, latest first ─┘
 //! ```
 //!
-//! Uncarved pools are used only if the list is empty, so that the heap touches new memory late.
+//! Uncarved pools are used only if no carved one is free, so that the heap touches new memory late.
+//!
+//! With [`RetainRule::EachClass`], [`Units`] describe the free units instead of a list. A pool can
+//! then consist of several adjacent units:
+//!
+//! ```text
+//!  ├─────────┬────────┬────────┬─ ─ ─ ─ ─ ─ ─ ─ ─ ─┬────────┬────────┬────────┬────────┤
+//!  │ headers │ small  │ small  │ free               │ medium pool of 3 units   │ span … │
+//!  ├─────────┴────────┴────────┴─ ─ ─ ─ ─ ─ ─ ─ ─ ─┴────────┴────────┴────────┴────────┤
+//!             small pools take the lowest units          other pools take the highest units
+//! ```
 
 use core::ptr::NonNull;
 
 pub(crate) mod map;
 pub(crate) mod slots;
 pub(crate) mod table;
+pub(crate) mod units;
 
 use crate::{
+    arena::units::{Run, Units},
     geometry::{
         Geometry, RetainRule,
         shape::{BlockStart, Shape},
@@ -33,20 +45,36 @@ pub(crate) struct Arena {
     ///
     /// Points to an aligned arena that is valid for reading and writing. `None` if unused.
     base: Option<NonNull<u8>>,
-    /// The carved pools are the first `carved` pools of the arena.
+    /// The number of free units, including uncarved ones.
+    free_units: u32,
+    /// With [`RetainRule::Unobservable`], the carved pools are the first `carved` pools.
     carved: u32,
-    /// The number of free pools, including uncarved ones.
-    free_pools: u32,
-    /// The carved free pools. The pool that was freed last comes first.
+    /// With [`RetainRule::Unobservable`], the carved free pools, the pool that was freed last first.
     free: Option<PoolPtr>,
+    /// With [`RetainRule::EachClass`], which units are free.
+    units: Units,
     /// The neighbours in the list of usable arenas. `next` also links the unused records.
     pub(crate) next: Option<ArenaIndex>,
     pub(crate) prev: Option<ArenaIndex>,
 }
 
+/// What the pools of an arena have in common.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owner {
+    pub(crate) tag: HeapTag,
+    pub(crate) blocks: BlockStart,
+}
+
 impl Arena {
-    pub(crate) const UNUSED: Self =
-        Self { base: None, carved: 0, free_pools: 0, free: None, next: None, prev: None };
+    pub(crate) const UNUSED: Self = Self {
+        base: None,
+        free_units: 0,
+        carved: 0,
+        free: None,
+        units: Units::NONE,
+        next: None,
+        prev: None,
+    };
 
     /// Makes this record describe the arena at `base`, in which no pool is carved.
     ///
@@ -55,9 +83,16 @@ impl Arena {
     /// - `base` must be aligned to `arena_size`.
     /// - `base` must be valid for reads and writes of `arena_size` bytes.
     /// - Nothing else may use these bytes until [`clear`](Self::clear) is called.
-    pub(crate) unsafe fn set<G: Geometry>(&mut self, base: NonNull<u8>) {
+    pub(crate) unsafe fn set<G: Geometry>(&mut self, base: NonNull<u8>, tag: HeapTag) {
+        let units = match G::RULES.retain {
+            RetainRule::Unobservable => Units::NONE,
+            RetainRule::EachClass => Units::all_free(Shape::<G>::POOLS),
+        };
+        // SAFETY: the arena is valid, and nothing else uses it (contract of `set`).
+        unsafe { PoolPtr::tag_arena::<G>(base, tag) };
+        let free_units = Shape::<G>::POOLS as u32;
         // INVARIANT: `base` is aligned, and valid for the whole arena (contract of `set`).
-        *self = Self { base: Some(base), free_pools: Shape::<G>::POOLS as u32, ..Self::UNUSED };
+        *self = Self { base: Some(base), free_units, units, ..Self::UNUSED };
     }
 
     /// Makes the record unused, and returns the first byte of its arena.
@@ -69,102 +104,165 @@ impl Arena {
         self.base
     }
 
-    pub(crate) fn free_pools(&self) -> usize {
-        self.free_pools as usize
-    }
-
-    pub(crate) fn carved_pools(&self) -> usize {
-        self.carved as usize
+    pub(crate) fn free_units(&self) -> usize {
+        self.free_units as usize
     }
 
     pub(crate) fn is_free<G: Geometry>(&self) -> bool {
-        self.free_pools() == Shape::<G>::POOLS
+        self.free_units() == Shape::<G>::POOLS
     }
 
-    /// Takes a free pool for `class`, or `None` if no pool is free. Carved pools come first.
+    /// Takes a pool for `class` that begins at a multiple of `align` units, if the arena has one.
     pub(crate) fn take_pool<G: Geometry>(
         &mut self,
         index: ArenaIndex,
-        tag: HeapTag,
-        blocks: BlockStart,
+        owner: Owner,
         class: SizeClass<G>,
+        align: usize,
     ) -> Option<PoolPtr> {
-        let pool = match self.take_freed(class) {
-            Some(pool) => pool,
-            None => self.carve_pool::<G>(index, tag, blocks)?,
+        let pool = match G::RULES.retain {
+            RetainRule::Unobservable => match self.free {
+                Some(first) => {
+                    self.free = first.header().next.take();
+                    first
+                }
+                None => self.carve_next::<G>(index, owner)?,
+            },
+            RetainRule::EachClass => self.take_run(index, owner, class, align)?,
         };
-        self.free_pools -= 1;
+        self.free_units -= class.units() as u32;
         Some(pool)
     }
 
-    /// Takes the pool that was freed last. [`RetainRule::EachClass`] prefers one that had `class`,
-    /// whose blocks may still be cached.
-    fn take_freed<G: Geometry>(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
-        let first = self.free?;
-        if G::RULES.retain == RetainRule::EachClass
-            && let Some((before, pool)) = self.find_behind(first, class)
-        {
-            before.header().next.set(pool.header().next.take());
-            return Some(pool);
-        }
-        self.free = first.header().next.take();
-        Some(first)
-    }
-
-    /// Finds a pool behind `first` that had `class`, and the pool before it. O([`MAX_SEARCHED`]).
-    fn find_behind<G: Geometry>(
-        &self,
-        first: PoolPtr,
-        class: SizeClass<G>,
-    ) -> Option<(PoolPtr, PoolPtr)> {
-        let belonged = |pool: PoolPtr| pool.header().class() == Some(class);
-        if belonged(first) {
+    fn carve_next<G: Geometry>(&mut self, index: ArenaIndex, owner: Owner) -> Option<PoolPtr> {
+        let unit = self.carved as usize;
+        if unit == Shape::<G>::POOLS {
             return None;
         }
-        let mut before = first;
-        for pool in self.list().skip(1).take(MAX_SEARCHED) {
-            if belonged(pool) {
-                return Some((before, pool));
-            }
-            before = pool;
-        }
-        None
+        self.carved += 1;
+        // SAFETY: the unit lies in the arena, and no pool was carved there yet.
+        unsafe { self.carve::<G>(unit, index, owner) }
     }
 
-    fn carve_pool<G: Geometry>(
+    /// Carves a pool that begins at `unit`.
+    ///
+    /// # Safety
+    ///
+    /// - `unit` must be less than the number of units in the arena.
+    /// - No pool may have been carved at `unit` since [`set`](Self::set).
+    unsafe fn carve<G: Geometry>(
+        &self,
+        unit: usize,
+        index: ArenaIndex,
+        owner: Owner,
+    ) -> Option<PoolPtr> {
+        // SAFETY: the unit lies in the arena (contract), and `base` is valid for the whole arena.
+        let start = unsafe { self.base?.add(unit * G::SIZES.pool_size) };
+        // SAFETY: the arena is valid and aligned (invariant of `base`). No pool is here (contract).
+        Some(unsafe { PoolPtr::carve::<G>(start, index, owner.tag, owner.blocks) })
+    }
+
+    /// Takes the units of a pool for `class`.
+    ///
+    /// A pool of one unit prefers a unit that had `class`, whose blocks may still be cached.
+    fn take_run<G: Geometry>(
         &mut self,
         index: ArenaIndex,
-        tag: HeapTag,
-        blocks: BlockStart,
+        owner: Owner,
+        class: SizeClass<G>,
+        align: usize,
     ) -> Option<PoolPtr> {
-        let base = self.base?;
-        if self.carved_pools() == Shape::<G>::POOLS {
-            return None;
+        let run = if class.is_small() {
+            let had_class = |unit: &usize| {
+                self.carved_at::<G>(*unit).is_some_and(|pool| pool.header().class() == Some(class))
+            };
+            let preferred = self.units.free_and_carved().take(MAX_SEARCHED).find(had_class);
+            Run { first: preferred.or_else(|| self.units.lowest())?, units: 1 }
+        } else {
+            self.units.find_run(class.units(), align)?
+        };
+        let carved = self.units;
+        self.units.take(run);
+        let unit_at = |unit: usize| match carved.is_carved(unit) {
+            true => self.carved_at::<G>(unit),
+            // SAFETY: a run lies in the arena, and no pool was carved at this unit yet.
+            false => unsafe { self.carve::<G>(unit, index, owner) },
+        };
+        let pool = unit_at(run.first)?;
+        for unit in run.first + 1..run.first + run.units {
+            unit_at(unit)?.header().become_inner(pool);
         }
-        // SAFETY: the arena has one more pool, and `base` is valid for it (invariant of `base`).
-        let start = unsafe { base.add(self.carved_pools() * G::SIZES.pool_size) };
-        self.carved += 1;
-        // SAFETY: the arena is valid and aligned (invariant of `base`), and no pool is here yet.
-        Some(unsafe { PoolPtr::carve::<G>(start, index, tag, blocks) })
+        Some(pool)
     }
 
-    pub(crate) fn put_pool(&mut self, pool: PoolPtr) {
-        pool.header().next.set(self.free);
-        self.free = Some(pool);
-        self.free_pools += 1;
+    /// Puts back `pool`, which must have been taken from this arena and be free.
+    pub(crate) fn put_pool<G: Geometry>(&mut self, pool: PoolPtr) {
+        let run = self.run_of::<G>(pool);
+        match G::RULES.retain {
+            RetainRule::Unobservable => {
+                pool.header().next.set(self.free);
+                self.free = Some(pool);
+            }
+            RetainRule::EachClass => {
+                for unit in run.first + 1..run.first + run.units {
+                    if let Some(unit) = self.carved_at::<G>(unit) {
+                        unit.header().leave_pool();
+                    }
+                }
+                self.units.put(run);
+            }
+        }
+        self.free_units += run.units as u32;
     }
 
-    pub(crate) fn list(&self) -> impl Iterator<Item = PoolPtr> {
-        core::iter::successors(self.free, |pool| pool.header().next.get())
+    /// Returns true if the memory of `pool` that no block has used yet is known to be zero.
+    pub(crate) fn is_zero<G: Geometry>(&self, pool: PoolPtr) -> bool {
+        G::RULES.retain == RetainRule::EachClass && self.units.is_zero(self.run_of::<G>(pool))
     }
 
-    pub(crate) fn pools<G: Geometry>(&self) -> impl Iterator<Item = PoolPtr> + use<G> {
-        let base = self.base.filter(|_| self.carved > 0);
-        (0..self.carved_pools()).filter_map(move |nth| {
-            // SAFETY: the first `carved` pools were carved, and the arena is still mapped.
-            base.map(|base| unsafe { PoolPtr::carved_at::<G>(base.add(nth * G::SIZES.pool_size)) })
-        })
+    fn run_of<G: Geometry>(&self, pool: PoolPtr) -> Run {
+        let first = pool.start::<G>().addr().get() / G::SIZES.pool_size % Shape::<G>::POOLS;
+        Run { first, units: pool.header().class::<G>().map_or(1, SizeClass::units) }
     }
+
+    /// Returns the pool that was carved at `unit`, or `None` if none was.
+    fn carved_at<G: Geometry>(&self, unit: usize) -> Option<PoolPtr> {
+        let is_carved = match G::RULES.retain {
+            RetainRule::Unobservable => unit < self.carved as usize,
+            RetainRule::EachClass => self.units.is_carved(unit),
+        };
+        let base = self.base.filter(|_| is_carved)?;
+        // SAFETY: a pool was carved at this unit, and the arena is mapped (invariant of `base`).
+        Some(unsafe { PoolPtr::carved_at::<G>(base.add(unit * G::SIZES.pool_size)) })
+    }
+
+    /// Returns the free units that are known to the arena without a look at the headers.
+    pub(crate) fn known_free<G: Geometry>(&self) -> FreeUnits {
+        match G::RULES.retain {
+            RetainRule::Unobservable => {
+                let listed = core::iter::successors(self.free, |pool| pool.header().next.get());
+                FreeUnits { listed: listed.count(), uncarved: Shape::<G>::POOLS - self.carved as usize }
+            }
+            RetainRule::EachClass => {
+                let listed = self.units.free_and_carved().count();
+                FreeUnits { listed, uncarved: self.units.count() - listed }
+            }
+        }
+    }
+
+    /// Iterates over the pools that were carved, in ascending order, without units inside of them.
+    pub(crate) fn pools<G: Geometry>(&self) -> impl Iterator<Item = PoolPtr> {
+        let units = (0..Shape::<G>::POOLS).filter_map(|unit| self.carved_at::<G>(unit));
+        units.filter(|unit| unit.header().inner_of().is_none())
+    }
+}
+
+/// The numbers of free units of an arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FreeUnits {
+    /// Units that were carved. They are in the list of free pools, or marked as free.
+    pub(crate) listed: usize,
+    pub(crate) uncarved: usize,
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@
 //! | `Pools4K` | 16 bytes apart | 512 | 4 KiB | 256 KiB | 3.9 |
 //! | `Pools16K` | 16 bytes apart | 512 | 16 KiB | 1 MiB | 3.10 to 3.15 |
 //! | `Arenas2M` | 16 bytes apart | 512 | 16 KiB | 2 MiB | 3.15 with huge pages |
-//! | `Native` | 16 bytes apart | 512 | 16 KiB | 1 MiB | our own rules |
+//! | `Native` | 16 bytes apart, then 8 for each doubling | 512 | 16 KiB | 1 MiB | our own rules |
+//!
+//! `Native` also serves requests of up to 480 KiB from its arenas.
 
 #![forbid(unsafe_code)]
 
@@ -18,7 +20,7 @@ pub(crate) mod eras;
 pub(crate) mod shape;
 pub(crate) mod size_class;
 
-pub(crate) const MAX_CLASSES: usize = 64;
+pub(crate) const MAX_CLASSES: usize = 128;
 
 pub(crate) const MAX_POOLS: usize = 256;
 
@@ -27,9 +29,16 @@ pub(crate) const MAX_POOLS: usize = 256;
 pub struct Sizes {
     /// The alignment of blocks and the step between size classes. CPython: `ALIGNMENT`.
     pub alignment: usize,
-    /// The largest request that is served from a pool. CPython: `SMALL_REQUEST_THRESHOLD`.
+    /// The largest small request. CPython: `SMALL_REQUEST_THRESHOLD`.
+    ///
+    /// A pool of small blocks is one unit, and its size classes are `alignment` bytes apart.
     pub small_threshold: usize,
-    /// The size and alignment of a pool. CPython: `POOL_SIZE`.
+    /// The largest request that an arena can serve. CPython serves only small requests from arenas.
+    ///
+    /// Above the small threshold, eight size classes lie between two powers of two. A pool of such
+    /// blocks consists of one or more adjacent units.
+    pub arena_threshold: usize,
+    /// The size and alignment of a unit, which is a pool of small blocks. CPython: `POOL_SIZE`.
     pub pool_size: usize,
     /// The size and alignment of an arena. CPython: `ARENA_SIZE`.
     pub arena_size: usize,
@@ -44,6 +53,7 @@ impl Sizes {
     pub const CPYTHON: Self = Self {
         alignment: 16,
         small_threshold: 512,
+        arena_threshold: 512,
         pool_size: 16 << 10,
         arena_size: 1 << 20,
         address_bits: ADDRESS_BITS,

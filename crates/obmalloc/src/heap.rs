@@ -24,7 +24,7 @@ pub(crate) mod used_pools;
 
 use self::{empty_pools::EmptyPools, used_pools::UsedPools};
 use crate::{
-    arena::table::ArenaTable,
+    arena::{Owner, table::ArenaTable},
     geometry::{
         Geometry, RetainRule,
         eras::Pools16K,
@@ -33,6 +33,13 @@ use crate::{
     },
     pool::{PoolPtr, State, block::BlockPtr, tag::HeapTag},
 };
+
+/// Whether the contents of a new block are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Contents {
+    Zero,
+    Unknown,
+}
 
 /// A heap of small blocks. [`Pymalloc`](crate::Pymalloc) serves requests of any size.
 ///
@@ -127,6 +134,42 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.used.first(class).header().take()
     }
 
+    /// Allocates a block of `class` whose contents are zero.
+    ///
+    /// Memory that the heap knows to be zero is not written.
+    #[inline]
+    #[must_use = "the block leaks unless it is freed"]
+    pub fn alloc_zeroed(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
+        if let Some(block) = self.alloc_listed(class) {
+            block.fill_with_zeros(class.block_size());
+            return Some(block);
+        }
+        let (block, contents) = self.alloc_unlisted_with_contents(class)?;
+        if contents == Contents::Unknown {
+            block.fill_with_zeros(class.block_size());
+        }
+        Some(block)
+    }
+
+    /// Allocates a block of `class` that begins at a multiple of `align` bytes. O(arenas).
+    ///
+    /// `align` must be a power of two of at most half the size of an arena. Blocks of a class whose
+    /// size is a multiple of `align` need no more than [`alloc`](Self::alloc) if `align` is at most
+    /// the size of a unit.
+    ///
+    /// Returns `None` if no arena can be mapped. Small classes and heaps with
+    /// [`BlockStart::AsInCPython`] have no such blocks.
+    #[must_use = "the block leaks unless it is freed"]
+    pub fn alloc_aligned(&mut self, class: SizeClass<G>, align: usize) -> Option<BlockPtr> {
+        let units = align.div_ceil(G::SIZES.pool_size);
+        let is_placed = self.blocks == BlockStart::Aligned && 2 * units <= Shape::<G>::POOLS;
+        if class.is_small() || !is_placed || !align.is_power_of_two() {
+            return None;
+        }
+        let pool = self.new_pool(class, units)?;
+        pool.carve_block::<G>()
+    }
+
     /// Frees `block`, which must not be used again.
     ///
     /// # Safety
@@ -135,6 +178,19 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     #[inline]
     pub unsafe fn free(&mut self, block: BlockPtr) {
         let pool = PoolPtr::of::<G>(&block);
+        if pool.header().put(block) {
+            self.pool_event(pool);
+        }
+    }
+
+    /// Frees `block`, which must not be used again. Faster than [`free`](Self::free).
+    ///
+    /// # Safety
+    ///
+    /// `block` must have been allocated from this heap, with a [small](SizeClass::is_small) class.
+    #[inline]
+    pub unsafe fn free_small(&mut self, block: BlockPtr) {
+        let pool = PoolPtr::of_small::<G>(&block);
         if pool.header().put(block) {
             self.pool_event(pool);
         }
@@ -207,61 +263,80 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     #[cold]
     #[inline(never)]
     fn alloc_unlisted(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
+        self.alloc_unlisted_with_contents(class).map(|(block, _)| block)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn alloc_unlisted_with_contents(
+        &mut self,
+        class: SizeClass<G>,
+    ) -> Option<(BlockPtr, Contents)> {
         self.end_retentions_for(class);
         let first = self.used.first(class);
         if first != PoolPtr::NONE {
             if let Some(block) = first.carve_block::<G>() {
-                return Some(block);
+                return Some((block, self.contents_of_uncarved(first)));
             }
             self.used.remove_full(class, first);
         }
         let mut pool = self.used.first(class);
         if pool == PoolPtr::NONE {
-            pool = self.new_pool(class)?;
+            pool = self.new_pool(class, 1)?;
         }
-        pool.header().take().or_else(|| pool.carve_block::<G>())
+        match pool.header().take() {
+            Some(block) => Some((block, Contents::Unknown)),
+            None => Some((pool.carve_block::<G>()?, self.contents_of_uncarved(pool))),
+        }
     }
 
-    /// Takes a free pool for `class`, whose list must be empty. Maps an arena if no pool is free.
-    fn new_pool(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
-        let mut pool = self.take_free_pool(class);
-        if pool.is_none() && self.empty.count() > 0 {
+    fn contents_of_uncarved(&self, pool: PoolPtr) -> Contents {
+        if self.arenas.is_zero::<G>(pool) { Contents::Zero } else { Contents::Unknown }
+    }
+
+    /// Takes a free pool for `class` that begins at a multiple of `align` units.
+    ///
+    /// Maps an arena if no arena has such a pool. The pool becomes the first used pool of `class`.
+    fn new_pool(&mut self, class: SizeClass<G>, align: usize) -> Option<PoolPtr> {
+        let mut pool = self.take_free_pool(class, align);
+        if pool.is_none() && !self.empty.is_none() {
             self.end_retentions();
-            pool = self.take_free_pool(class);
+            pool = self.take_free_pool(class, align);
         }
-        let pool = match pool {
-            Some(pool) => pool,
-            None => self.map_arena(class)?,
-        };
+        if pool.is_none() && self.map_arena() {
+            pool = self.take_free_pool(class, align);
+        }
+        let pool = pool?;
         pool.header().become_used(class);
         self.used.push_front(class, pool);
         Some(pool)
     }
 
-    /// Takes a pool from the fullest usable arena. Tells the source if the arena was retained.
-    fn take_free_pool(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
+    /// Takes a pool from the fullest arena that has one. Tells the source if it was retained.
+    fn take_free_pool(&mut self, class: SizeClass<G>, align: usize) -> Option<PoolPtr> {
         let retained = self.arenas.retained();
-        let pool = self.arenas.take_pool(self.tag, self.blocks, class);
+        let owner = Owner { tag: self.tag, blocks: self.blocks };
+        let pool = self.arenas.take_pool(owner, class, align);
         if self.arenas.retained() < retained {
             self.source.reuse_retained(1);
         }
         pool
     }
 
-    /// Maps an arena and takes its first pool for `class`. No other arena may have a free pool.
-    fn map_arena(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
+    /// Maps an arena. Returns false, and counts a refused request, if that fails.
+    fn map_arena(&mut self) -> bool {
         let mapped = match self.arenas.reserve(&self.lower) {
             true => self.source.map(Shape::<G>::ARENA).ok(),
             false => None,
         };
         let Some(base) = mapped else {
             self.refused += 1;
-            return None;
+            return false;
         };
         // SAFETY: the source returned an aligned arena that is not in use (contract of
-        // `ArenaSource`), a record was reserved above, and no arena is usable (the caller).
-        unsafe { self.arenas.add::<G>(base) };
-        self.arenas.take_pool(self.tag, self.blocks, class)
+        // `ArenaSource`), and a record was reserved above.
+        unsafe { self.arenas.add::<G>(base, self.tag) };
+        true
     }
 
     /// Makes a full pool used again after a free, and makes an empty pool retained or free.
@@ -273,14 +348,15 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         if pool.header().state() == State::Full {
             pool.header().become_used_again(class);
             self.used.push_front(class, pool);
-        } else {
+        }
+        if pool.header().is_empty() {
             self.pool_emptied(class, pool);
         }
     }
 
     /// Retains the empty `pool` if the geometry allows it, or returns the pool to its arena.
     fn pool_emptied(&mut self, class: SizeClass<G>, pool: PoolPtr) {
-        let may_retain = self.empty.may_retain::<G>(&self.arenas, pool);
+        let may_retain = self.empty.may_retain(&self.arenas, class, pool);
         let is_only = pool.header().next.get().is_none() && pool.header().prev.get().is_none();
         if may_retain && is_only {
             self.empty.retain(class, pool);

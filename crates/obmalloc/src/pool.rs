@@ -1,11 +1,14 @@
 //! A pool: a header and blocks of one size.
 //!
 //! ```text
-//!  0        first                   next_offset          pool_size
+//!  0        first                   next_offset          pool_bytes
 //!  ├────────┬───────┬───────┬─ ─ ─ ─┬───────────────────┬──────┐
 //!  │ header │ block │ block │  ...  │ uncarved memory   │ tail │
 //!  ├────────┴───────┴───────┴─ ─ ─ ─┴───────────────────┴──────┘
 //! ```
+//!
+//! A pool of small blocks is one unit, and other pools are one or more adjacent units. The header of
+//! the first unit is the header of the pool. The headers of the other units lead to it.
 //!
 //! When the free list is empty, new blocks are carved from the memory behind the last block.
 //!
@@ -36,7 +39,7 @@ use self::{
     tag::HeapTag,
 };
 use crate::geometry::{
-    Geometry, HeaderRule, RetainRule,
+    Geometry, HeaderRule, MAX_CLASSES, RetainRule,
     shape::{BlockStart, HEADER_SIZE, POOL_OVERHEAD, Shape},
     size_class::SizeClass,
 };
@@ -62,6 +65,11 @@ pub(crate) enum State {
 
 const NO_CLASS: u8 = u8::MAX;
 
+/// The class in the header of a unit that is not the first one of its pool.
+const INNER_UNIT: u8 = u8::MAX - 1;
+
+const _: () = assert!(MAX_CLASSES <= INNER_UNIT as usize);
+
 /// The header of a pool. Every field that changes is a cell, because all references are shared.
 #[derive(Debug)]
 #[repr(C)]
@@ -79,6 +87,8 @@ pub(crate) struct PoolHeader {
     state: Cell<State>,
     first: u16,
     /// The neighbours in the class's list. In a free pool, `next` is the arena's next free pool.
+    ///
+    /// In a unit that is not the first one of its pool, `next` is the pool.
     pub(crate) next: Cell<Option<PoolPtr>>,
     pub(crate) prev: Cell<Option<PoolPtr>>,
     arena: ArenaIndex,
@@ -128,6 +138,11 @@ impl PoolHeader {
         self.state.get()
     }
 
+    /// Returns true if no block of a used pool is in use.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.until_event.get() == 0
+    }
+
     /// Returns the pool's class. A free pool keeps the class that used it last.
     #[inline]
     pub(crate) fn class<G: Geometry>(&self) -> Option<SizeClass<G>> {
@@ -139,7 +154,7 @@ impl PoolHeader {
     }
 
     pub(crate) fn capacity<G: Geometry>(&self, class: SizeClass<G>) -> usize {
-        (G::SIZES.pool_size - self.first_offset()) / class.block_size()
+        (class.pool_bytes() - self.first_offset()) / class.block_size()
     }
 
     pub(crate) fn in_use<G: Geometry>(&self) -> usize {
@@ -151,8 +166,8 @@ impl PoolHeader {
     }
 
     pub(crate) fn uncarved<G: Geometry>(&self) -> usize {
-        let bytes = G::SIZES.pool_size - self.next_offset.get() as usize;
-        self.class::<G>().map_or(0, |class| bytes / class.block_size())
+        let next = self.next_offset.get() as usize;
+        self.class::<G>().map_or(0, |class| (class.pool_bytes() - next) / class.block_size())
     }
 
     pub(crate) fn free_blocks(&self) -> impl Iterator<Item = NonNull<u8>> {
@@ -162,7 +177,7 @@ impl PoolHeader {
     /// Returns true if no block is free and none can be carved.
     pub(crate) fn has_run_out<G: Geometry>(&self) -> bool {
         let end = |class: SizeClass<G>| self.next_offset.get() as usize + class.block_size();
-        self.free.is_empty() && self.class().is_none_or(|class| end(class) > G::SIZES.pool_size)
+        self.free.is_empty() && self.class().is_none_or(|class| end(class) > class.pool_bytes())
     }
 
     /// Makes the pool full. The caller must have removed the pool from its class's list.
@@ -212,6 +227,24 @@ impl PoolHeader {
             self.class.set(class.index() as u8);
             self.forget_blocks();
         }
+    }
+
+    /// Makes the unit of this header a part of `pool`, which begins at an earlier unit.
+    pub(crate) fn become_inner(&self, pool: PoolPtr) {
+        self.class.set(INNER_UNIT);
+        self.next.set(Some(pool));
+    }
+
+    /// Makes the unit of this header independent of the pool that it was part of.
+    pub(crate) fn leave_pool(&self) {
+        self.class.set(NO_CLASS);
+        self.next.set(None);
+    }
+
+    /// Returns the pool of which this unit is a part but not the first unit.
+    #[inline]
+    pub(crate) fn inner_of(&self) -> Option<PoolPtr> {
+        if self.class.get() == INNER_UNIT { self.next.get() } else { None }
     }
 
     fn forget_blocks(&self) {
@@ -289,6 +322,19 @@ impl PoolPtr {
     pub(crate) const NONE: Self =
         Self(unsafe { NonNull::new_unchecked((&raw const NO_POOL.0).cast_mut()) });
 
+    /// Writes `tag` into the new arena at `base`, if the geometry has one tag for each arena.
+    ///
+    /// # Safety
+    ///
+    /// - `base` must be the start of an arena that is valid for reads and writes.
+    /// - No pool of the arena may have been carved.
+    pub(crate) unsafe fn tag_arena<G: Geometry>(base: NonNull<u8>, tag: HeapTag) {
+        if matches!(G::RULES.headers, HeaderRule::InArena) {
+            // SAFETY: the arena is valid for writing (contract), and nothing else is in it yet.
+            unsafe { tag_place::<G>(base).write(tag) };
+        }
+    }
+
     /// Writes the header of a new pool at `start`, in the arena with the index `arena`.
     ///
     /// # Safety
@@ -309,7 +355,7 @@ impl PoolPtr {
         let pool = Self::containing::<G>(start);
         // SAFETY: the header is valid for writing (contract of `carve`), and belongs to one pool.
         unsafe { pool.0.write(PoolHeader::new(arena, first as u16)) };
-        if is_first || matches!(G::RULES.headers, HeaderRule::InPools) {
+        if matches!(G::RULES.headers, HeaderRule::InPools) {
             // SAFETY: the tag is valid for writing (contract of `carve`), and overlaps nothing.
             unsafe { tag_place::<G>(start).write(tag) };
         }
@@ -327,13 +373,42 @@ impl PoolPtr {
         Self::containing::<G>(start)
     }
 
+    /// Returns the pool of `block`.
     #[inline]
     pub(crate) fn of<G: Geometry>(block: &BlockPtr) -> Self {
+        let unit = Self::of_small::<G>(block);
+        if Shape::<G>::SMALL_ONLY { unit } else { unit.header().inner_of().unwrap_or(unit) }
+    }
+
+    /// Returns the pool of `block`, which must begin in the first unit of its pool.
+    #[inline]
+    pub(crate) fn of_small<G: Geometry>(block: &BlockPtr) -> Self {
         // INVARIANT: the block is in use, so its pool was carved and its arena is mapped.
         Self::containing::<G>(block.start())
     }
 
-    /// Returns the pool that contains `start`. The header must be written before it is read.
+    /// Returns the header of the pool that contains `start` and belongs to a block in use.
+    ///
+    /// Any thread may call this function, and may read the fields that do not change while a block
+    /// is in use.
+    ///
+    /// # Safety
+    ///
+    /// `start` must lie in a block that is in use, of a heap with the geometry `G`.
+    #[inline]
+    unsafe fn header_of_block<G: Geometry>(start: NonNull<u8>) -> *const PoolHeader {
+        let unit = Self::header_at::<G>(start);
+        // SAFETY: while a block is in use, its units stay mapped and keep their classes.
+        let class = unsafe { (&raw const (*unit).class).cast::<u8>().read() };
+        if Shape::<G>::SMALL_ONLY || class != INNER_UNIT {
+            return unit;
+        }
+        // SAFETY: the unit is not the first one of its pool, so `next` leads to the pool.
+        let pool = unsafe { (&raw const (*unit).next).cast::<Option<PoolPtr>>().read() };
+        pool.map_or(unit, |pool| pool.0.as_ptr())
+    }
+
+    /// Returns the unit that contains `start`. The header must be written before it is read.
     #[inline]
     fn containing<G: Geometry>(start: NonNull<u8>) -> Self {
         let header = Self::header_at::<G>(start);
@@ -341,7 +416,7 @@ impl PoolPtr {
         Self(unsafe { NonNull::new_unchecked(in_a_register(header)) })
     }
 
-    /// Returns a pointer to the header of the pool that contains `start`.
+    /// Returns a pointer to the header of the unit that contains `start`.
     ///
     /// Threads other than the owner may only read what does not change while a block is in use.
     #[inline]
@@ -392,9 +467,10 @@ impl PoolPtr {
     /// The other blocks that begin on the page where the carved block ends go to the free list.
     pub(crate) fn carve_block<G: Geometry>(self) -> Option<BlockPtr> {
         let header = self.header();
-        let size = header.class::<G>()?.block_size();
+        let class = header.class::<G>()?;
+        let size = class.block_size();
         let start = header.next_offset.get() as usize;
-        let limit = G::SIZES.pool_size - size;
+        let limit = class.pool_bytes() - size;
         if start > limit {
             return None;
         }
@@ -425,7 +501,8 @@ impl<G: Geometry> SizeClass<G> {
     /// `start` must lie in a block that is in use, of a heap with the geometry `G`.
     #[inline]
     pub unsafe fn at(start: NonNull<u8>) -> Option<Self> {
-        let header = PoolPtr::header_at::<G>(start);
+        // SAFETY: `start` lies in a block in use of this geometry (contract of `at`).
+        let header = unsafe { PoolPtr::header_of_block::<G>(start) };
         // SAFETY: while a block is in use, its pool stays mapped and keeps its class.
         let class = unsafe { (&raw const (*header).class).cast::<u8>().read() };
         Self::from_index(usize::from(class))
@@ -442,7 +519,8 @@ impl<G: Geometry> Shape<G> {
     /// `start` must lie in a block that is in use, of a heap with the geometry `G`.
     #[inline]
     pub unsafe fn first_block_at(start: NonNull<u8>) -> usize {
-        let header = PoolPtr::header_at::<G>(start);
+        // SAFETY: `start` lies in a block in use of this geometry (contract).
+        let header = unsafe { PoolPtr::header_of_block::<G>(start) };
         // SAFETY: while a block is in use, its pool stays mapped. The field never changes.
         unsafe { (&raw const (*header).first).read() }.into()
     }

@@ -1,4 +1,4 @@
-//! The arenas of a heap, in ascending order of free pools. CPython: `usable_arenas`, `nfp2lasta`.
+//! The arenas of a heap, in ascending order of free units. CPython: `usable_arenas`, `nfp2lasta`.
 //!
 //! ```text
 //!   usable ──► 1 free ⇄ 1 free ⇄ 4 free ⇄ 9 free
@@ -8,21 +8,21 @@
 //!
 //! New pools come only from the fullest arena, so all pools of the other arenas can become free.
 //!
-//! An arena that gets a pool back moves behind the last arena with its old number, in O(1).
+//! An arena whose number changes moves to the front of the arenas with its new number. This takes O(1)
+//! if the number changes by one, as in CPython, and O(units) otherwise.
 
 use core::ptr::NonNull;
 
 use raw_mem::MemAlloc;
 
 use crate::{
-    arena::{Arena, slots::ArenaSlots},
-    geometry::{
-        Geometry, MAX_POOLS,
-        shape::{BlockStart, Shape},
-        size_class::SizeClass,
-    },
+    arena::{Arena, Owner, slots::ArenaSlots},
+    geometry::{Geometry, MAX_POOLS, shape::Shape, size_class::SizeClass},
     pool::{PoolPtr, arena_index::ArenaIndex, tag::HeapTag},
 };
+
+/// The number of arenas in which a search for adjacent units tries to find them.
+const MAX_SEARCHED: usize = 8;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ArenaCounts {
@@ -39,7 +39,7 @@ pub(crate) struct ArenaTable {
     slots: ArenaSlots,
     /// The unused records, the latest first. CPython: `unused_arena_objects`.
     unused: Option<ArenaIndex>,
-    /// The list of arenas with a free pool. The fullest arena comes first.
+    /// The list of arenas with a free unit. The fullest arena comes first.
     usable: Option<ArenaIndex>,
     last_with: [Option<ArenaIndex>; MAX_POOLS + 1],
     /// The number of free arenas that the source has allowed the heap to retain.
@@ -71,44 +71,58 @@ impl ArenaTable {
         true
     }
 
-    /// Adds the new arena at `base`, which becomes the only usable arena.
+    /// Adds the new arena at `base`, which becomes usable.
     ///
     /// # Safety
     ///
     /// - The contract of [`Arena::set`] must hold for `base`.
-    /// - No arena may be usable, and a record must be [reserved](Self::reserve).
-    pub(crate) unsafe fn add<G: Geometry>(&mut self, base: NonNull<u8>) {
-        debug_assert_eq!(self.usable, None);
+    /// - A record must be [reserved](Self::reserve).
+    pub(crate) unsafe fn add<G: Geometry>(&mut self, base: NonNull<u8>, tag: HeapTag) {
         let Some(index) = self.unused else { return };
         self.unused = self.slots[index].next;
         // SAFETY: the contract of `set` holds for `base` (contract of `add`).
-        unsafe { self.slots[index].set::<G>(base) };
-        self.usable = Some(index);
-        self.last_with[Shape::<G>::POOLS] = Some(index);
+        unsafe { self.slots[index].set::<G>(base, tag) };
+        self.enlist(index);
         self.counts.allocated += 1;
         self.counts.current += 1;
         self.counts.highwater = self.counts.highwater.max(self.counts.current);
     }
 
+    /// Takes a pool for `class` that begins at a multiple of `align` units.
+    ///
+    /// The fullest arenas come first. If adjacent units are needed, the search ends after
+    /// [`MAX_SEARCHED`] arenas and the emptiest one.
     pub(crate) fn take_pool<G: Geometry>(
         &mut self,
-        tag: HeapTag,
-        blocks: BlockStart,
+        owner: Owner,
         class: SizeClass<G>,
+        align: usize,
     ) -> Option<PoolPtr> {
-        let index = self.usable?;
-        let free = self.slots[index].free_pools();
-        let pool = self.slots[index].take_pool(index, tag, blocks, class)?;
+        let mut next = self.first_with(class.units());
+        for _ in 0..MAX_SEARCHED {
+            let index = next?;
+            next = self.slots[index].next;
+            let pool = self.take_pool_of(index, owner, class, align);
+            if pool.is_some() {
+                return pool;
+            }
+        }
+        self.take_pool_of(self.last(next?), owner, class, align)
+    }
+
+    fn take_pool_of<G: Geometry>(
+        &mut self,
+        index: ArenaIndex,
+        owner: Owner,
+        class: SizeClass<G>,
+        align: usize,
+    ) -> Option<PoolPtr> {
+        let free = self.slots[index].free_units();
+        let pool = self.slots[index].take_pool(index, owner, class, align)?;
         if free == Shape::<G>::POOLS {
             self.retained = self.retained.saturating_sub(1);
         }
-        // The arena stays the fullest, so the order of the list does not change.
-        self.leave_last_with(index, free);
-        if free > 1 {
-            self.last_with[free - 1] = Some(index);
-        } else {
-            self.unlink(index);
-        }
+        self.relist(index, free);
         Some(pool)
     }
 
@@ -121,33 +135,28 @@ impl ArenaTable {
         retain: impl FnOnce(usize) -> bool,
     ) -> Option<NonNull<u8>> {
         let index = pool.header().arena();
-        let free = self.slots[index].free_pools();
+        let free = self.slots[index].free_units();
         let is_last = free > 0 && self.slots[index].next.is_none();
-        let last_of_its_number = self.last_with[free];
-        self.leave_last_with(index, free);
-        self.slots[index].put_pool(pool);
+        self.slots[index].put_pool::<G>(pool);
         if self.slots[index].is_free::<G>() && !(G::RULES.retain_last_arena && is_last) {
             if !retain(self.retained) {
-                self.unlink(index);
+                self.delist(index, free);
                 return self.remove(index);
             }
             self.retained += 1;
         }
-        if free == 0 {
-            self.push_front(index);
-        } else if let Some(last) = last_of_its_number
-            && last != index
-        {
-            self.unlink(index);
-            self.insert_behind(last, index);
-        }
-        self.last_with[free + 1].get_or_insert(index);
+        self.relist(index, free);
         None
+    }
+
+    /// Returns true if memory of `pool` that no block has used yet is known to be zero.
+    pub(crate) fn is_zero<G: Geometry>(&self, pool: PoolPtr) -> bool {
+        self.slots[pool.header().arena()].is_zero::<G>(pool)
     }
 
     /// Returns true if a pool that goes back to the arena would be the next pool that is taken.
     pub(crate) fn would_be_next<G: Geometry>(&self, index: ArenaIndex) -> bool {
-        let free = self.slots[index].free_pools();
+        let free = self.slots[index].free_units();
         // The fullest arena stays first with one more free pool, unless another one ties with it.
         let stays_first = self.usable == Some(index) && self.last_with[free] == Some(index);
         (free == 0 || stays_first) && !self.could_be_free::<G>(index, 1)
@@ -156,8 +165,8 @@ impl ArenaTable {
     /// Returns true if the arena could be unmapped after `pools` more of its pools become free.
     pub(crate) fn could_be_free<G: Geometry>(&self, index: ArenaIndex, pools: usize) -> bool {
         let arena = &self.slots[index];
-        let is_last = arena.free_pools() > 0 && arena.next.is_none();
-        let could_be_free = arena.free_pools() + pools >= Shape::<G>::POOLS;
+        let is_last = arena.free_units() > 0 && arena.next.is_none();
+        let could_be_free = arena.free_units() + pools >= Shape::<G>::POOLS;
         could_be_free && !(G::RULES.retain_last_arena && is_last)
     }
 
@@ -167,11 +176,9 @@ impl ArenaTable {
 
     /// Removes a free arena from the table, and returns its first byte.
     pub(crate) fn remove_free<G: Geometry>(&mut self) -> Option<NonNull<u8>> {
-        let free = Shape::<G>::POOLS;
-        let index = self.last_with[free]?;
+        let index = self.last_with[Shape::<G>::POOLS]?;
         self.retained = self.retained.saturating_sub(1);
-        self.leave_last_with(index, free);
-        self.unlink(index);
+        self.delist(index, Shape::<G>::POOLS);
         self.remove(index)
     }
 
@@ -195,12 +202,54 @@ impl ArenaTable {
         base
     }
 
-    /// Updates `last_with` before an arena stops having `free` free pools.
-    fn leave_last_with(&mut self, index: ArenaIndex, free: usize) {
+    /// Moves a listed arena to its place, after its number of free units was `before`.
+    fn relist(&mut self, index: ArenaIndex, before: usize) {
+        if before > 0 {
+            self.delist(index, before);
+        }
+        if self.slots[index].free_units() > 0 {
+            self.enlist(index);
+        }
+    }
+
+    /// Removes a usable arena from the list. It had `free` free units when it was listed.
+    fn delist(&mut self, index: ArenaIndex, free: usize) {
         if self.last_with[free] == Some(index) {
             let before = self.slots[index].prev;
-            self.last_with[free] = before.filter(|before| self.slots[*before].free_pools() == free);
+            self.last_with[free] = before.filter(|before| self.slots[*before].free_units() == free);
         }
+        self.unlink(index);
+    }
+
+    /// Lists an arena with a free unit before the others with the same number of free units.
+    fn enlist(&mut self, index: ArenaIndex) {
+        let free = self.slots[index].free_units();
+        match self.last_below(free) {
+            Some(fuller) => self.insert_behind(fuller, index),
+            None => self.push_front(index),
+        }
+        self.last_with[free].get_or_insert(index);
+    }
+
+    /// Returns the last usable arena with fewer than `free` free units. O(units).
+    fn last_below(&self, free: usize) -> Option<ArenaIndex> {
+        // The fullest arena is known without a search, and most calls are about it.
+        let fullest = self.slots[self.usable?].free_units();
+        (fullest..free).rev().find_map(|fuller| self.last_with[fuller])
+    }
+
+    /// Returns the first usable arena with at least `free` free units.
+    fn first_with(&self, free: usize) -> Option<ArenaIndex> {
+        match self.last_below(free) {
+            Some(fuller) => self.slots[fuller].next,
+            None => self.usable,
+        }
+    }
+
+    /// Returns the last usable arena, which is `index` or comes after it.
+    fn last(&self, index: ArenaIndex) -> ArenaIndex {
+        let from = self.slots[index].free_units();
+        self.last_with[from..].iter().rev().flatten().next().copied().unwrap_or(index)
     }
 
     fn push_unused(&mut self, index: ArenaIndex) {

@@ -108,7 +108,7 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
     /// Returns the size class of a request, or `None` if the request goes to the layer below.
     #[inline]
     fn class(size: usize) -> Option<SizeClass<B::Geometry>> {
-        SizeClass::of(if B::Geometry::RULES.zero_in_pools { cmp::max(size, 1) } else { size })
+        SizeClass::of_small(if B::Geometry::RULES.zero_in_pools { cmp::max(size, 1) } else { size })
     }
 
     /// Returns true if a block of `size` bytes stays in place when resized to `new_size` bytes.

@@ -14,7 +14,8 @@ pub struct Classes8To256;
 
 impl Geometry for Classes8To256 {
     const NAME: &'static str = "8-byte classes to 256 bytes";
-    const SIZES: Sizes = Sizes { alignment: 8, small_threshold: 256, ..Sizes::CPYTHON_4K };
+    const SIZES: Sizes =
+        Sizes { alignment: 8, small_threshold: 256, arena_threshold: 256, ..Sizes::CPYTHON_4K };
     const RULES: Rules = Rules { retain_last_arena: false, ..Rules::CPYTHON };
 }
 
@@ -56,12 +57,14 @@ impl Geometry for Arenas2M {
 }
 
 /// The geometry of our own allocators, which return other addresses than CPython.
+///
+/// The largest request takes 30 of the 64 units of an arena, so an arena has room for two of them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Native;
 
 impl Geometry for Native {
     const NAME: &'static str = "native";
-    const SIZES: Sizes = Sizes::CPYTHON;
+    const SIZES: Sizes = Sizes { arena_threshold: 480 << 10, ..Sizes::CPYTHON };
     const RULES: Rules =
         Rules { headers: HeaderRule::InArena, retain: RetainRule::EachClass, ..Rules::CPYTHON };
 }
@@ -73,7 +76,7 @@ pub struct Tiny;
 impl Geometry for Tiny {
     const NAME: &'static str = "tiny";
     const SIZES: Sizes =
-        Sizes { small_threshold: 64, pool_size: 256, arena_size: 1 << 10, ..Sizes::CPYTHON };
+        Sizes { small_threshold: 64, arena_threshold: 64, pool_size: 256, arena_size: 1 << 10, ..Sizes::CPYTHON };
 }
 
 /// The geometry `G` without [`Rules::retain_last_arena`], as in CPython before 3.9.
@@ -156,8 +159,10 @@ mod tests {
     }
 
     #[test]
-    fn our_own_geometry_has_the_sizes_of_cpython() {
-        assert_eq!(Native::SIZES, Pools16K::SIZES);
+    fn our_own_geometry_has_the_small_sizes_of_cpython() {
+        let small = Sizes { arena_threshold: 512, ..Native::SIZES };
+        assert_eq!((small, Shape::<Native>::SMALL_CLASSES), (Pools16K::SIZES, 32));
+        assert_eq!(Shape::<Native>::CLASSES, 111);
         assert_eq!(Native::RULES, HeadersInArena::<RetainEachClass<Pools16K>>::RULES);
     }
 }

@@ -6,7 +6,9 @@ use core::marker::PhantomData;
 
 use raw_mem::ArenaSize;
 
-use crate::geometry::{Geometry, HeaderRule, MAX_CLASSES, MAX_POOLS};
+use crate::geometry::{
+    Geometry, HeaderRule, MAX_CLASSES, MAX_POOLS, RetainRule, size_class::SizeClass,
+};
 
 pub(crate) const HEADER_SIZE: usize = 40;
 
@@ -20,9 +22,15 @@ const CACHE_LINE: usize = 64;
 pub struct Shape<G>(PhantomData<G>);
 
 impl<G: Geometry> Shape<G> {
+    /// The number of size classes of small requests.
+    pub const SMALL_CLASSES: usize = G::SIZES.small_threshold / G::SIZES.alignment;
+
     /// The number of size classes.
-    pub const CLASSES: usize = G::SIZES.small_threshold / G::SIZES.alignment;
-    /// The number of pools in an arena.
+    pub const CLASSES: usize = SizeClass::<G>::index_of(G::SIZES.arena_threshold - 1) + 1;
+    /// True if every request that an arena serves is small, so that every pool is one unit.
+    pub(crate) const SMALL_ONLY: bool = Self::CLASSES == Self::SMALL_CLASSES;
+
+    /// The number of units in an arena. A pool of small blocks is one unit.
     pub const POOLS: usize = G::SIZES.arena_size / G::SIZES.pool_size;
     /// The size of an arena, in the type that an arena source expects.
     pub const ARENA: ArenaSize = match (ArenaSize::new(G::SIZES.arena_size), Self::CONSISTENT) {
@@ -54,6 +62,20 @@ impl<G: Geometry> Shape<G> {
         assert!(sizes.small_threshold > 0);
         assert!(sizes.small_threshold.is_multiple_of(sizes.alignment));
         assert!(Self::CLASSES <= MAX_CLASSES, "too many size classes");
+        if sizes.arena_threshold != sizes.small_threshold {
+            assert!(sizes.small_threshold.is_power_of_two() && sizes.small_threshold >= 128);
+            assert!(sizes.arena_threshold > sizes.small_threshold);
+            assert!(matches!(G::RULES.headers, HeaderRule::InArena), "pools of several units");
+            assert!(matches!(G::RULES.retain, RetainRule::EachClass), "pools of several units");
+            let largest = SizeClass::<G>::of(sizes.arena_threshold);
+            let Some(largest) = largest else { panic!("the largest request has a class") };
+            assert!(largest.block_size() == sizes.arena_threshold);
+            assert!(largest.units() < Self::POOLS, "the first unit holds the headers");
+        }
+        assert!(
+            matches!(G::RULES.retain, RetainRule::Unobservable) || Self::POOLS <= 64,
+            "a word has a bit for each unit"
+        );
         assert!(sizes.pool_size.is_power_of_two() && sizes.pool_size <= 1 << 30);
         let before = Self::BEFORE_FIRST_POOL + BlockStart::AsInCPython.unused_bytes::<G>();
         assert!(before <= u16::MAX as usize, "too many headers in an arena");

@@ -1,12 +1,29 @@
 //! Size classes: each request is rounded up to the block size of its class.
+//!
+//! ```text
+//!   small:   16  32  48  64  …  480  496  512                 `alignment` bytes apart
+//!   above:   576  640  704  768  832  896  960  1024          eight for each doubling, so that
+//!            1152 1280 1408 1536 1664 1792 1920 2048  …       at most a ninth of a block is unused
+//! ```
 
 #![forbid(unsafe_code)]
 
 use core::{fmt, marker::PhantomData};
 
-use crate::geometry::{Geometry, shape::Shape};
+use crate::geometry::{Geometry, MAX_CLASSES, shape::Shape};
 
-/// A size class of the geometry `G`. Class `i` has blocks of `(i + 1) * alignment` bytes.
+/// The binary logarithm of the number of classes between two powers of two.
+const STEP_BITS: u32 = 3;
+
+/// A pool of blocks above the small threshold has this many blocks, unless it would be too large.
+const BLOCKS_IN_POOL: usize = 16;
+
+/// The largest part of an arena that a pool with several blocks may take is one in this number.
+const POOLS_IN_ARENA: usize = 8;
+
+/// A size class of the geometry `G`.
+///
+/// Class `i` of the small classes has blocks of `(i + 1) * alignment` bytes.
 pub struct SizeClass<G> {
     /// # Invariant
     ///
@@ -16,24 +33,94 @@ pub struct SizeClass<G> {
 }
 
 impl<G: Geometry> SizeClass<G> {
+    /// The number of units in a pool of each class.
+    const UNITS: [u8; MAX_CLASSES] = {
+        let mut units = [1; MAX_CLASSES];
+        let mut index = Shape::<G>::SMALL_CLASSES;
+        while index < Shape::<G>::CLASSES {
+            units[index] = Self::best_units(Self::size_of(index)) as u8;
+            index += 1;
+        }
+        units
+    };
+
     /// Returns the smallest class that fits `size`. Returns `None` for 0 and above the threshold.
     ///
     /// ```
-    /// use obmalloc::{Pools16K, SizeClass};
+    /// use obmalloc::{Native, Pools16K, SizeClass};
     ///
     /// assert_eq!(SizeClass::<Pools16K>::of(33).map(|class| class.block_size()), Some(48));
     /// assert!(SizeClass::<Pools16K>::of(513).is_none());
+    /// assert_eq!(SizeClass::<Native>::of(513).map(|class| class.block_size()), Some(576));
     /// ```
     #[inline]
     #[must_use]
     pub const fn of(size: usize) -> Option<Self> {
         let last = size.wrapping_sub(1);
+        if last < G::SIZES.arena_threshold {
+            // INVARIANT: the last class has blocks of `arena_threshold` bytes.
+            Some(Self { index: Self::index_of(last) as u8, geometry: PhantomData })
+        } else {
+            None
+        }
+    }
+
+    /// Returns the smallest class that fits the small request `size`, or `None` if it is not small.
+    #[inline]
+    #[must_use]
+    pub const fn of_small(size: usize) -> Option<Self> {
+        let last = size.wrapping_sub(1);
         if last < G::SIZES.small_threshold {
-            // INVARIANT: `last` is less than CLASSES times the alignment, so the index is valid.
+            // INVARIANT: `last` is less than SMALL_CLASSES times the alignment.
             Some(Self { index: (last >> Shape::<G>::SHIFT) as u8, geometry: PhantomData })
         } else {
             None
         }
+    }
+
+    /// Returns the number of the smallest class whose blocks have more than `last` bytes.
+    #[inline]
+    pub(crate) const fn index_of(last: usize) -> usize {
+        if last < G::SIZES.small_threshold {
+            return last >> Shape::<G>::SHIFT;
+        }
+        // Between two powers of two, the bits behind the highest one count the classes.
+        let shift = last.ilog2() - STEP_BITS;
+        let doublings = (last.ilog2() - G::SIZES.small_threshold.ilog2()) as usize;
+        let step = (last >> shift) & ((1 << STEP_BITS) - 1);
+        Shape::<G>::SMALL_CLASSES + (doublings << STEP_BITS) + step
+    }
+
+    const fn size_of(index: usize) -> usize {
+        if index < Shape::<G>::SMALL_CLASSES {
+            return (index + 1) << Shape::<G>::SHIFT;
+        }
+        let nth = index - Shape::<G>::SMALL_CLASSES;
+        let steps = (1 << STEP_BITS) + nth % (1 << STEP_BITS) + 1;
+        let shift = G::SIZES.small_threshold.ilog2() - STEP_BITS + (nth >> STEP_BITS) as u32;
+        steps << shift
+    }
+
+    /// Returns the number of units for a pool of blocks of `size` bytes, which are not small.
+    ///
+    /// A block that fills a large part of an arena has a pool of its own.
+    const fn best_units(size: usize) -> usize {
+        let unit = G::SIZES.pool_size;
+        let most = Shape::<G>::POOLS / POOLS_IN_ARENA;
+        if 2 * size > most * unit {
+            return size.div_ceil(unit);
+        }
+        let wanted = (BLOCKS_IN_POOL * size).div_ceil(unit);
+        let most = if wanted < most { wanted } else { most };
+        // Of the upper half, the number with the smallest tail in proportion is the best.
+        let (mut best, mut units) = (most, most);
+        while units > 0 && 2 * units >= most && units * unit >= size {
+            if (units * unit % size) * best < (best * unit % size) * units {
+                best = units;
+            }
+            units -= 1;
+        }
+        best
     }
 
     /// Returns the class with the number `index`, if there is one.
@@ -55,7 +142,25 @@ impl<G: Geometry> SizeClass<G> {
     /// Returns the size of the blocks of this class, in bytes.
     #[inline]
     pub const fn block_size(self) -> usize {
-        (self.index as usize + 1) << Shape::<G>::SHIFT
+        Self::size_of(self.index as usize)
+    }
+
+    /// Returns true if the blocks of this class serve small requests.
+    #[inline]
+    pub const fn is_small(self) -> bool {
+        (self.index as usize) < Shape::<G>::SMALL_CLASSES
+    }
+
+    /// Returns the number of adjacent units that form a pool of this class.
+    #[inline]
+    pub const fn units(self) -> usize {
+        Self::UNITS[self.index as usize] as usize
+    }
+
+    /// Returns the size of a pool of this class, in bytes.
+    #[inline]
+    pub const fn pool_bytes(self) -> usize {
+        self.units() * G::SIZES.pool_size
     }
 
     /// Returns the number of blocks in a pool of this class.
@@ -64,7 +169,7 @@ impl<G: Geometry> SizeClass<G> {
     /// may all pools of a heap with [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython).
     #[inline]
     pub const fn capacity(self) -> usize {
-        (G::SIZES.pool_size - Shape::<G>::BEFORE_POOL) / self.block_size()
+        (self.pool_bytes() - Shape::<G>::BEFORE_POOL) / self.block_size()
     }
 
     /// Iterates over all classes, smallest first.
@@ -100,7 +205,7 @@ impl<G: Geometry> fmt::Debug for SizeClass<G> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::geometry::eras::{Classes8To256, Classes8To512, Pools4K, Pools16K};
+    use crate::geometry::eras::{Classes8To256, Classes8To512, Native, Pools4K, Pools16K};
 
     fn sizes_fit<G: Geometry>() {
         for size in 1..=G::SIZES.small_threshold {
@@ -130,5 +235,38 @@ mod tests {
         let small = [16, 32, 64, 256, 512].map(capacity::<Pools4K>);
         assert_eq!(small, [253, 126, 63, 15, 7]);
         assert_eq!([8, 24].map(capacity::<Classes8To512>), [506, 168]);
+    }
+
+    #[test]
+    fn at_most_an_eighth_of_a_block_is_lost_to_rounding() {
+        for size in 513..=Native::SIZES.arena_threshold {
+            let block = SizeClass::<Native>::of(size).unwrap().block_size();
+            assert!(size <= block && 8 * (block - size) <= block, "{size} bytes in {block}");
+        }
+        let sizes = [513, 576, 577, 1024, 1025, 491_520].map(|size| {
+            SizeClass::<Native>::of(size).map(SizeClass::block_size)
+        });
+        assert_eq!(sizes.map(Option::unwrap), [576, 576, 640, 1024, 1152, 491_520]);
+        assert!(SizeClass::<Native>::of(491_521).is_none());
+        assert!(SizeClass::<Native>::of_small(513).is_none());
+    }
+
+    #[test]
+    fn a_class_has_the_number_of_its_size() {
+        for class in SizeClass::<Native>::all() {
+            assert_eq!(SizeClass::of(class.block_size()), Some(class));
+        }
+    }
+
+    #[test]
+    fn a_pool_above_the_small_threshold_is_an_eighth_of_an_arena_or_one_block() {
+        for class in SizeClass::<Native>::all().filter(|class| !class.is_small()) {
+            let tail = class.pool_bytes() - class.capacity() * class.block_size();
+            if class.capacity() > 1 {
+                assert!(class.units() <= 8 && 8 * tail <= class.pool_bytes(), "{class:?}");
+            } else {
+                assert!(class.block_size() > 32 << 10 && tail < Native::SIZES.pool_size);
+            }
+        }
     }
 }

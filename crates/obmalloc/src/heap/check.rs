@@ -52,23 +52,23 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         let mut arenas = 0;
         for (index, arena) in self.arenas.arenas() {
             arenas += 1;
-            let mut free = 0;
+            let (mut free, mut units) = (0, 0);
             for pool in arena.pools::<G>() {
                 assert_eq!(pool.header().arena(), index, "a pool knows its arena");
                 check_pool::<G>(pool, self.blocks);
+                let is_free = pool.header().state() == State::Free;
+                let class = pool.header().class::<G>().filter(|_| !is_free);
+                units += class.map_or(1, SizeClass::units);
                 match pool.header().state() {
                     State::Free => free += 1,
                     State::Used | State::Retained => self.check_is_listed(pool),
                     State::Full => {}
                 }
             }
-            let uncarved = Shape::<G>::POOLS - arena.carved_pools();
-            assert_eq!(arena.free_pools(), free + uncarved, "rule 6: free pools are counted");
-            let listed = arena.list().inspect(|pool| {
-                assert_eq!(pool.header().state(), State::Free, "rule 3: an arena lists free pools");
-                assert_eq!(pool.header().arena(), index, "an arena lists its own pools");
-            });
-            assert_eq!(listed.count(), free, "rule 3: free pools are in their arena's list");
+            let known = arena.known_free::<G>();
+            assert_eq!(known.listed, free, "rule 3: free pools are known to their arena");
+            assert_eq!(arena.free_units(), free + known.uncarved, "rule 6: free units are counted");
+            assert_eq!(units + known.uncarved, Shape::<G>::POOLS, "rule 1: no unit is lost");
         }
         let unused = self.arenas.unused().inspect(|(_, arena)| {
             assert_eq!(arena.base(), None, "rule 5: an unused record has no arena");
@@ -89,18 +89,18 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         let (mut before, mut prev, mut free) = (1, None, 0);
         for (index, arena) in self.arenas.usable() {
             assert!(arena.base().is_some(), "rule 5: a usable record has an arena");
-            assert!(arena.free_pools() >= before, "rule 6: ascending by free pools");
+            assert!(arena.free_units() >= before, "rule 6: ascending by free units");
             assert_eq!(arena.prev, prev, "rule 6: links go both ways");
             free += usize::from(arena.is_free::<G>());
-            last[arena.free_pools()] = Some(index);
-            (before, prev) = (arena.free_pools(), Some(index));
+            last[arena.free_units()] = Some(index);
+            (before, prev) = (arena.free_units(), Some(index));
         }
         for (free, last) in last.into_iter().enumerate() {
             assert_eq!(self.arenas.last_with(free), last, "rule 7: the last arena with {free}");
         }
         let usable = self.arenas.usable().count();
-        let with_room = self.arenas.arenas().filter(|(_, arena)| arena.free_pools() > 0);
-        assert_eq!(usable, with_room.count(), "rule 6: every arena with a free pool is usable");
+        let with_room = self.arenas.arenas().filter(|(_, arena)| arena.free_units() > 0);
+        assert_eq!(usable, with_room.count(), "rule 6: every arena with a free unit is usable");
         let retained = self.arenas.retained();
         let may_be_free = retained + usize::from(G::RULES.retain_last_arena);
         assert!((retained..=may_be_free).contains(&free), "rule 8: other free arenas are unmapped");
@@ -122,7 +122,7 @@ fn check_pool<G: Geometry>(pool: PoolPtr, blocks: BlockStart) {
     let mut listed = 0;
     for block in header.free_blocks() {
         let offset = block.addr().get().wrapping_sub(pool.start::<G>().addr().get());
-        assert!(offset >= first && offset < G::SIZES.pool_size, "rule 1: a block of this pool");
+        assert!(offset >= first && offset < class.pool_bytes(), "rule 1: a block of this pool");
         assert_eq!((offset - first) % class.block_size(), 0, "rule 1: no gaps");
         listed += 1;
         assert!(listed <= capacity, "rule 2: the free list ends");

@@ -20,33 +20,49 @@ use crate::{
     pool::PoolPtr,
 };
 
-/// The size classes that retain their only used pool, as a bit mask.
+/// The size classes that retain their only used pool.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct EmptyPools(u64);
+pub(crate) struct EmptyPools {
+    /// A bit for each class.
+    classes: u128,
+    /// The number of units in the retained pools.
+    units: usize,
+}
 
-const _: () = assert!(MAX_CLASSES <= u64::BITS as usize);
+const _: () = assert!(MAX_CLASSES <= u128::BITS as usize);
 
 impl EmptyPools {
-    pub(crate) const NONE: Self = Self(0);
+    pub(crate) const NONE: Self = Self { classes: 0, units: 0 };
 
-    /// Returns the number of retained pools.
-    pub(crate) fn count(self) -> usize {
-        self.0.count_ones() as usize
+    /// Returns true if no class retains a pool.
+    pub(crate) fn is_none(self) -> bool {
+        self.classes == 0
+    }
+
+    #[cfg(test)]
+    pub(crate) fn count(self) -> u32 {
+        self.classes.count_ones()
     }
 
     /// Returns true if the geometry lets the class of the newly emptied `pool` retain it.
-    pub(crate) fn may_retain<G: Geometry>(self, arenas: &ArenaTable, pool: PoolPtr) -> bool {
+    pub(crate) fn may_retain<G: Geometry>(
+        self,
+        arenas: &ArenaTable,
+        class: SizeClass<G>,
+        pool: PoolPtr,
+    ) -> bool {
         let arena = pool.header().arena();
         match G::RULES.retain {
             RetainRule::Unobservable => arenas.would_be_next::<G>(arena),
-            RetainRule::EachClass => !arenas.could_be_free::<G>(arena, self.count() + 1),
+            RetainRule::EachClass => !arenas.could_be_free::<G>(arena, self.units + class.units()),
         }
     }
 
     /// Retains `pool`, which must be empty and the only used pool of `class`.
     pub(crate) fn retain<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         pool.header().become_retained();
-        self.0 |= 1 << class.index();
+        self.classes |= 1 << class.index();
+        self.units += class.units();
     }
 
     /// Ends the retention for `class`, or for any class under [`RetainRule::Unobservable`].
@@ -60,7 +76,7 @@ impl EmptyPools {
     ) -> Option<PoolPtr> {
         match G::RULES.retain {
             RetainRule::Unobservable => self.end_any::<G>(used),
-            RetainRule::EachClass if self.0 & 1 << class.index() != 0 => self.end(class, used),
+            RetainRule::EachClass if self.classes >> class.index() & 1 != 0 => self.end(class, used),
             RetainRule::EachClass => None,
         }
     }
@@ -69,7 +85,7 @@ impl EmptyPools {
     ///
     /// The returned pool is in no list. `None` means that no pool is retained any more.
     pub(crate) fn end_any<G: Geometry>(&mut self, used: &mut UsedPools) -> Option<PoolPtr> {
-        while let Some(class) = SizeClass::<G>::from_index(self.0.trailing_zeros() as usize) {
+        while let Some(class) = SizeClass::<G>::from_index(self.classes.trailing_zeros() as usize) {
             let empty = self.end(class, used);
             if empty.is_some() {
                 return empty;
@@ -79,7 +95,8 @@ impl EmptyPools {
     }
 
     fn end<G: Geometry>(&mut self, class: SizeClass<G>, used: &mut UsedPools) -> Option<PoolPtr> {
-        self.0 &= !(1 << class.index());
+        self.classes &= !(1 << class.index());
+        self.units -= class.units();
         let pool = used.first(class);
         if !pool.header().end_retention() {
             return None;

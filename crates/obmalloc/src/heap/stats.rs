@@ -112,7 +112,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         stats.arenas.reclaimed = counts.allocated - counts.current;
         stats.refused = self.refused();
         for (_, arena) in self.arenas.arenas() {
-            stats.unused_pools += arena.free_pools();
+            stats.unused_pools += arena.free_units();
             arena.pools::<G>().for_each(|pool| stats.count_pool::<G>(pool));
         }
         stats.bytes.unused_pools = stats.unused_pools * G::SIZES.pool_size;
@@ -149,7 +149,7 @@ impl Stats {
         let (size, in_use) = (class.block_size(), header.in_use::<G>());
         if in_use == 0 {
             // A class retains this pool, although none of its blocks is in use. It counts as free.
-            self.unused_pools += 1;
+            self.unused_pools += class.units();
             return;
         }
         let (first, capacity) = (header.first_offset(), header.capacity(class));
@@ -162,7 +162,7 @@ impl Stats {
         self.bytes.in_use += in_use * size;
         self.bytes.available += available * size;
         self.bytes.pool_headers += first;
-        self.bytes.quantization += G::SIZES.pool_size - first - capacity * size;
+        self.bytes.quantization += class.pool_bytes() - first - capacity * size;
     }
 
     /// Adds the sizes of the nodes of `map`, which must be the map of the heap's arenas.

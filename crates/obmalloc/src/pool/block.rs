@@ -29,6 +29,13 @@ impl BlockPtr {
         self.0
     }
 
+    /// Sets the first `len` bytes of the block to zero. The block must not be smaller.
+    #[inline]
+    pub(crate) fn fill_with_zeros(&self, len: usize) {
+        // SAFETY: this pointer owns the block, which has `len` bytes (the caller).
+        unsafe { self.0.write_bytes(0, len) };
+    }
+
     /// Returns a pointer to the first byte of the block.
     #[inline]
     pub const fn start(&self) -> NonNull<u8> {

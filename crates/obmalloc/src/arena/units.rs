@@ -1,0 +1,179 @@
+//! Which units of an arena are free, as bits. Our own heaps use it to find adjacent free units.
+//!
+//! ```text
+//!   unit       0    1    2    3    4    5    …   62   63
+//!   free       ·    ·    1    1    1    ·        1    1
+//!   carved     1    1    1    ·    ·    1        ·    1      its header is written
+//!   dirty      1    ·    1    ·    ·    ·        ·    1      its memory is not known to be zero
+//! ```
+
+#![forbid(unsafe_code)]
+
+/// The free units of an arena of at most 64 units.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Units {
+    free: u64,
+    carved: u64,
+    dirty: u64,
+}
+
+/// Adjacent units of an arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) first: usize,
+    pub(crate) units: usize,
+}
+
+impl Run {
+    fn bits(self) -> u64 {
+        (u64::MAX >> (u64::BITS as usize - self.units)) << self.first
+    }
+}
+
+impl Units {
+    /// The units of a record without an arena.
+    pub(crate) const NONE: Self = Self { free: 0, carved: 0, dirty: 0 };
+
+    /// Returns the units of a new arena of `units` units, all of them free and zero.
+    pub(crate) fn all_free(units: usize) -> Self {
+        Self { free: u64::MAX >> (u64::BITS as usize - units), ..Self::NONE }
+    }
+
+    /// Iterates over the free units whose header is written, beginning with the lowest.
+    pub(crate) fn free_and_carved(self) -> impl Iterator<Item = usize> {
+        bits(self.free & self.carved)
+    }
+
+    /// Iterates over the units whose header is written, beginning with the lowest.
+    pub(crate) fn carved(self) -> impl Iterator<Item = usize> {
+        bits(self.carved)
+    }
+
+    pub(crate) fn is_carved(self, unit: usize) -> bool {
+        self.carved >> unit & 1 != 0
+    }
+
+    pub(crate) fn is_free(self, unit: usize) -> bool {
+        self.free >> unit & 1 != 0
+    }
+
+    /// Returns the number of free units.
+    pub(crate) fn count(self) -> usize {
+        self.free.count_ones() as usize
+    }
+
+    /// Returns the free unit to use next: the lowest one that was used before, or the lowest one.
+    pub(crate) fn lowest(self) -> Option<usize> {
+        bits(self.free & self.carved).next().or_else(|| bits(self.free).next())
+    }
+
+    /// Finds `units` adjacent free units, the first of which has a number divisible by `align`.
+    ///
+    /// Returns the highest ones, but prefers units that were used before. The first unit of an
+    /// arena, which holds the headers, is never part of the result.
+    pub(crate) fn find_run(self, units: usize, align: usize) -> Option<Run> {
+        let aligned = (0..u64::BITS as usize).step_by(align).fold(0, |bits, unit| bits | 1 << unit);
+        let highest = |mask: u64| {
+            let starts = run_starts(mask & !1, units) & aligned;
+            Some(Run { first: starts.checked_ilog2()? as usize, units })
+        };
+        highest(self.free & self.carved).or_else(|| highest(self.free))
+    }
+
+    /// Takes the units of `run`, which must be free.
+    pub(crate) fn take(&mut self, run: Run) {
+        debug_assert_eq!(self.free & run.bits(), run.bits());
+        self.free &= !run.bits();
+        self.carved |= run.bits();
+    }
+
+    /// Puts back the units of `run`, which have been written to.
+    pub(crate) fn put(&mut self, run: Run) {
+        debug_assert_eq!(self.free & run.bits(), 0);
+        self.free |= run.bits();
+        self.dirty |= run.bits();
+    }
+
+    /// Returns true if memory of `run` that the present pool has not used yet is known to be zero.
+    pub(crate) fn is_zero(self, run: Run) -> bool {
+        self.dirty & run.bits() == 0
+    }
+}
+
+fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        let lowest = mask.checked_ilog2().map(|_| mask.trailing_zeros() as usize)?;
+        mask &= mask - 1;
+        Some(lowest)
+    })
+}
+
+/// Returns the bits of `mask` at which at least `units` adjacent set bits begin.
+fn run_starts(mask: u64, units: usize) -> u64 {
+    let (mut starts, mut length) = (mask, 1);
+    while length < units {
+        let step = length.min(units - length);
+        starts &= starts >> step;
+        length += step;
+    }
+    starts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Finds a run by looking at each unit.
+    fn slow(mask: u64, units: usize, align: usize) -> Option<usize> {
+        let is_run = |first: usize| (first..first + units).all(|unit| mask >> unit & 1 != 0);
+        (1..=64 - units).rev().find(|first| first % align == 0 && is_run(*first))
+    }
+
+    #[test]
+    fn the_highest_run_of_free_units_is_found() {
+        let mut mask = 0x9e37_79b9_7f4a_7c15_u64;
+        for round in 0..2000_u64 {
+            mask = mask.rotate_left(7).wrapping_mul(0x2545_f491_4f6c_dd1d) | mask >> 3 | round;
+            for (units, align) in [(1, 1), (2, 1), (3, 1), (5, 2), (8, 8), (30, 1), (31, 1), (4, 32)] {
+                let found = Units { free: mask, carved: 0, dirty: 0 }.find_run(units, align);
+                assert_eq!(found.map(|run| run.first), slow(mask, units, align), "{mask:x} {units}");
+            }
+        }
+    }
+
+    #[test]
+    fn units_that_were_used_before_are_preferred() {
+        let mut units = Units::all_free(64);
+        let first = units.find_run(2, 1).unwrap();
+        assert_eq!(first, Run { first: 62, units: 2 });
+        units.take(first);
+        let second = units.find_run(2, 1).unwrap();
+        units.take(second);
+        units.put(second);
+        units.put(Run { first: 62, units: 2 });
+        assert_eq!(units.find_run(2, 1), Some(Run { first: 62, units: 2 }));
+        units.take(Run { first: 62, units: 2 });
+        assert_eq!(units.find_run(2, 1), Some(second));
+        assert_eq!(units.find_run(3, 1).unwrap().first, 59);
+        assert_eq!(units.lowest(), Some(60));
+    }
+
+    #[test]
+    fn only_units_that_were_never_used_are_zero() {
+        let mut units = Units::all_free(4);
+        let run = Run { first: 1, units: 2 };
+        assert!(units.is_zero(run) && units.count() == 4);
+        units.take(run);
+        assert!(units.is_zero(run) && units.count() == 2);
+        units.put(run);
+        assert!(!units.is_zero(Run { first: 2, units: 2 }) && units.count() == 4);
+    }
+
+    #[test]
+    fn the_first_unit_is_never_part_of_a_run() {
+        assert_eq!(Units::all_free(2).find_run(1, 1), Some(Run { first: 1, units: 1 }));
+        assert_eq!(Units::all_free(2).find_run(2, 1), None);
+        assert_eq!(Units::all_free(64).find_run(64, 1), None);
+        assert_eq!(Units::all_free(64).find_run(63, 1).map(|run| run.first), Some(1));
+    }
+}
