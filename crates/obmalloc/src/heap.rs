@@ -166,8 +166,12 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         if class.is_small() || !is_placed || !align.is_power_of_two() {
             return None;
         }
-        let pool = self.new_pool(class, units)?;
-        pool.carve_block::<G>()
+        let next = self.used.first(class).header().free_blocks().next();
+        if next.is_some_and(|next| next.addr().get().is_multiple_of(align)) {
+            return self.alloc_listed(class);
+        }
+        self.end_retentions_for(class);
+        self.new_pool(class, units)?.carve_block::<G>()
     }
 
     /// Frees `block`, which must not be used again.
