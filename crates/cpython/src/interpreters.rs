@@ -263,12 +263,23 @@ unsafe impl Blocks for PerInterpreter {
     }
 
     #[inline(always)]
-    unsafe fn free_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>> {
+    unsafe fn free_small(&self, block: BlockPtr) {
+        if main_is_at_hand() {
+            // SAFETY: the thread holds the main GIL, and the small `block` may be freed (contract).
+            unsafe { MAIN.heap().free_small(block) };
+        } else {
+            // SAFETY: `block` came from one of these heaps and is not used again (contract).
+            unsafe { free_elsewhere(block) };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn free_small_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>> {
         if !PerThread.holds(ptr.addr().get()) {
             return Some(ptr);
         }
-        // SAFETY: a pointer into an arena of these heaps is a block in use (contract).
-        unsafe { self.free(BlockPtr::from_start(ptr)) };
+        // SAFETY: a pointer into an arena of these heaps is a small block in use (contract).
+        unsafe { self.free_small(BlockPtr::from_start(ptr)) };
         None
     }
 

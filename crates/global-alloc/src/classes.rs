@@ -9,7 +9,7 @@
 //!     each block starts at a multiple of 128, because no header precedes the first one
 //! ```
 //!
-//! The class depends on the layout alone, so freeing a block need not read the header of its pool.
+//! The class depends on the layout alone, so freeing a small block need not look for its size.
 
 #![forbid(unsafe_code)]
 
@@ -19,24 +19,39 @@ use obmalloc::{Geometry, Shape, SizeClass};
 
 pub(crate) type Pools = thread_heap::ThreadGeometry;
 
-/// The largest alignment of a block. The blocks of a pool begin at a multiple of it.
-const MAX_ALIGN: usize = Pools::SIZES.small_threshold.next_power_of_two();
+/// The largest alignment of blocks above the small threshold, in bytes.
+const MAX_ALIGN: usize = Pools::SIZES.pool_size;
 
 const _: () = assert!(
     Shape::<Pools>::BEFORE_POOL == 0
-        && Shape::<Pools>::BEFORE_FIRST_POOL.is_multiple_of(MAX_ALIGN)
-        && Pools::SIZES.pool_size.is_multiple_of(MAX_ALIGN)
+        && Shape::<Pools>::BEFORE_FIRST_POOL.is_multiple_of(Pools::SIZES.small_threshold)
+        && Pools::SIZES.small_threshold.is_power_of_two()
 );
 
-/// Returns the size class for `layout`, or `None` if `layout` is empty or too large for the pools.
+/// Returns the size class for `layout`, or `None` if `layout` is empty or has no class.
 #[inline]
 pub(crate) fn class(layout: Layout) -> Option<SizeClass<Pools>> {
-    let mut size = layout.size();
-    if layout.align() > Pools::SIZES.alignment {
+    SizeClass::of(rounded(layout))
+}
+
+/// Returns true if memory for `layout` is a block of a small class.
+#[inline]
+pub(crate) fn is_small(layout: Layout) -> bool {
+    SizeClass::<Pools>::of_small(rounded(layout)).is_some()
+}
+
+/// Returns the size of a block for `layout`, or a size without a class if no class is aligned.
+#[inline]
+fn rounded(layout: Layout) -> usize {
+    let (size, align) = (layout.size(), layout.align());
+    if align <= Pools::SIZES.alignment {
+        size
+    } else if align <= MAX_ALIGN {
         // A valid layout, rounded up to its alignment, has at most isize::MAX bytes.
-        size = (size + (layout.align() - 1)) & !(layout.align() - 1);
+        (size + (align - 1)) & !(align - 1)
+    } else {
+        0
     }
-    SizeClass::of(size)
 }
 
 /// Returns true if memory in a block of class `now` may stay there when it is resized to `new`.

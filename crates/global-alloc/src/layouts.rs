@@ -13,7 +13,7 @@ use std::{alloc::Layout, num::NonZero, ptr::NonNull};
 use obmalloc::{BlockPtr, SizeClass};
 
 use crate::{
-    classes::{Pools, class, grown, serves},
+    classes::{Pools, class, grown, is_small, serves},
     large::{self, Init, after_trim},
     large_list::LargeList,
 };
@@ -44,6 +44,14 @@ pub(crate) unsafe trait Layouts {
     ///
     /// - `block` must have been returned by [`alloc_block`](Self::alloc_block).
     unsafe fn free_block(&self, block: BlockPtr);
+
+    /// Frees `block`, which has a small class.
+    ///
+    /// # Safety
+    ///
+    /// - `block` must have been returned by [`alloc_block`](Self::alloc_block).
+    /// - The class of `block` must be [small](SizeClass::is_small).
+    unsafe fn free_small_block(&self, block: BlockPtr);
 
     /// Unmaps the empty arenas that the pools retain.
     fn trim(&self);
@@ -79,7 +87,10 @@ pub(crate) unsafe trait Layouts {
     unsafe fn deallocate(&self, ptr: NonNull<u8>, layout: Layout) {
         // SAFETY: `ptr` is live memory of this allocator (contract of `deallocate`).
         unsafe { Self::check("free", ptr, layout) };
-        if class(layout).is_some() {
+        if is_small(layout) {
+            // SAFETY: the layout has a small class, so the memory is a small block (contract).
+            unsafe { self.free_small_block(BlockPtr::from_start(ptr)) };
+        } else if class(layout).is_some() {
             // SAFETY: the layout has a class, so the memory is a block of the pools (contract).
             unsafe { self.free_block(BlockPtr::from_start(ptr)) };
         } else if layout.size() > 0 {

@@ -161,6 +161,13 @@ unsafe impl Layouts for LocalHeap {
         unsafe { (*self.heap.get()).free(block) };
     }
 
+    #[inline]
+    unsafe fn free_small_block(&self, block: BlockPtr) {
+        // SAFETY: nobody else borrows the heap (its invariant). It allocated the block, which is
+        // small (contract).
+        unsafe { (*self.heap.get()).free_small(block) };
+    }
+
     #[cold]
     fn trim(&self) {
         // SAFETY: nobody else borrows the heap (its invariant).

@@ -137,6 +137,12 @@ unsafe impl Layouts for ObMalloc {
         unsafe { PerThread.free(block) };
     }
 
+    #[inline]
+    unsafe fn free_small_block(&self, block: BlockPtr) {
+        // SAFETY: the block is small and came from these heaps (contract).
+        unsafe { PerThread.free_small(block) };
+    }
+
     fn trim(&self) {
         self.flush();
     }

@@ -232,13 +232,40 @@ impl<P: Parts> ThreadHeap<P> {
     /// - If this heap ever has an arena, the caller must own the heap.
     #[inline]
     pub(crate) unsafe fn free_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
-        // SAFETY: the block is in use (contract of `free_if_own`).
+        // SAFETY: `enter_if_own` has the same contract, and the block came from the heap.
+        unsafe { self.enter_if_own(block, |own, block| own.free(block)) }
+    }
+
+    /// Does the same as [`free_if_own`](Self::free_if_own) for a small block, but faster.
+    ///
+    /// # Safety
+    ///
+    /// - The requirements of [`free_if_own`](Self::free_if_own) must be met.
+    /// - `block` must have a [small](SizeClass::is_small) class.
+    #[inline]
+    pub(crate) unsafe fn free_small_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
+        // SAFETY: `enter_if_own` has the same contract. The block is small and came from the heap.
+        unsafe { self.enter_if_own(block, |own, block| own.free_small(block)) }
+    }
+
+    /// Calls `free` if `block` belongs to this heap. Otherwise returns the block.
+    ///
+    /// # Safety
+    ///
+    /// - The requirements of [`free_if_own`](Self::free_if_own) must be met.
+    #[inline]
+    unsafe fn enter_if_own(
+        &self,
+        block: BlockPtr,
+        free: impl FnOnce(&mut OwnHeap<P>, BlockPtr),
+    ) -> Option<BlockPtr> {
+        // SAFETY: the block is in use (contract).
         let heap = unsafe { Self::of_block(block.start()) };
         if !std::ptr::eq(heap.as_ptr(), self) {
             return Some(block);
         }
-        // SAFETY: this heap has an arena, so the caller owns it (contract of `free_if_own`).
-        self.own.with_mut(|own| unsafe { (*own).free(block) });
+        // SAFETY: this heap has an arena, so the caller owns it (contract).
+        self.own.with_mut(|own| free(unsafe { &mut *own }, block));
         None
     }
 }

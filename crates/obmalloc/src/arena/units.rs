@@ -44,17 +44,8 @@ impl Units {
         bits(self.free & self.carved)
     }
 
-    /// Iterates over the units whose header is written, beginning with the lowest.
-    pub(crate) fn carved(self) -> impl Iterator<Item = usize> {
-        bits(self.carved)
-    }
-
     pub(crate) fn is_carved(self, unit: usize) -> bool {
         self.carved >> unit & 1 != 0
-    }
-
-    pub(crate) fn is_free(self, unit: usize) -> bool {
-        self.free >> unit & 1 != 0
     }
 
     /// Returns the number of free units.

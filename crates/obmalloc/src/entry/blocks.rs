@@ -24,7 +24,7 @@ use crate::{
 /// - A block must overlap neither another block in use nor a block of the layer below.
 /// - A block must belong to the caller until the block is freed or the implementer is dropped.
 /// - Moving the implementer must not invalidate its blocks.
-/// - [`free_if_ours`](Self::free_if_ours) and [`size_if_ours`](Self::size_if_ours) must recognise
+/// - [`free_small_if_ours`](Self::free_small_if_ours) and [`size_if_ours`](Self::size_if_ours) must recognise
 ///   exactly the pointers into arenas of these heaps.
 pub unsafe trait Blocks {
     /// The geometry of these heaps.
@@ -48,12 +48,25 @@ pub unsafe trait Blocks {
     /// `block` must have come from this implementer's heaps.
     unsafe fn free(&self, block: BlockPtr);
 
+    /// Frees `block` to the heap that it came from. Faster than [`free`](Self::free).
+    ///
+    /// # Safety
+    ///
+    /// `block` must have come from this implementer's heaps, with a
+    /// [small](SizeClass::is_small) class.
+    #[inline]
+    unsafe fn free_small(&self, block: BlockPtr) {
+        // SAFETY: the contract of `free` is weaker.
+        unsafe { self.free(block) };
+    }
+
     /// Frees the block at `ptr` if it came from this implementer's heaps. Otherwise returns `ptr`.
     ///
     /// # Safety
     ///
-    /// If `ptr` lies in an arena of these heaps, it must start a block that the caller owns.
-    unsafe fn free_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>>;
+    /// If `ptr` lies in an arena of these heaps, it must start a block that the caller owns, with a
+    /// [small](SizeClass::is_small) class.
+    unsafe fn free_small_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>>;
 
     /// Returns the size of the block at `ptr` in bytes, or `None` if it came from elsewhere.
     ///
@@ -96,13 +109,19 @@ where
     }
 
     #[inline]
-    unsafe fn free_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>> {
+    unsafe fn free_small(&self, block: BlockPtr) {
+        // SAFETY: the block came from this heap, and is small (contract of `free_small`).
+        self.enter(|heap| unsafe { heap.free_small(block) });
+    }
+
+    #[inline]
+    unsafe fn free_small_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>> {
         self.enter(|heap| {
             // SAFETY: a pointer into an arena of this heap is a block of the caller (contract).
             match unsafe { heap.claim(ptr) } {
                 Claim::Ours(block) => {
-                    // SAFETY: the heap has recognised the block as its own.
-                    unsafe { heap.free(block) };
+                    // SAFETY: the heap has recognised the block, which is small (contract).
+                    unsafe { heap.free_small(block) };
                     None
                 }
                 Claim::Foreign(ptr) => Some(ptr),

@@ -193,8 +193,8 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         let new = self.malloc(new_size)?;
         // SAFETY: both blocks are live, have that many bytes and do not overlap.
         unsafe { new.copy_from_nonoverlapping(ptr, cmp::min(size, new_size)) };
-        // SAFETY: `ptr` is a live block of the heap (contract) and is not used again.
-        unsafe { self.heap.free(BlockPtr::from_start(ptr)) };
+        // SAFETY: `ptr` is a live small block of the heap (contract) and is not used again.
+        unsafe { self.heap.free_small(BlockPtr::from_start(ptr)) };
         Some(new)
     }
 }
@@ -241,8 +241,8 @@ unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
         let Some(ptr) = ptr else { return };
         // SAFETY: `ptr` is a live block (contract). If it lies in an arena of the heap, the heap
-        // allocated it (invariant of `lower`).
-        let foreign = unsafe { self.heap.free_if_ours(ptr) };
+        // allocated it (invariant of `lower`), for a small request.
+        let foreign = unsafe { self.heap.free_small_if_ours(ptr) };
         if foreign.is_some() {
             // SAFETY: the heap did not recognise the block, so the layer below allocated it.
             unsafe { self.lower.free(foreign) };

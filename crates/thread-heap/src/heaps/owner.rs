@@ -153,6 +153,21 @@ impl<P: Parts> Owner<P> {
         }
     }
 
+    /// Frees a small block like [`free`](Self::free), but faster.
+    ///
+    /// # Safety
+    ///
+    /// - The requirements of [`free`](Self::free) must be met.
+    /// - `block` must have a [small](SizeClass::is_small) class.
+    #[inline]
+    pub unsafe fn free_small(&mut self, block: BlockPtr) {
+        // SAFETY: this value owns the heap (invariant). The block is small, and has the same source.
+        if let Some(block) = unsafe { self.heap.free_small_if_own(block) } {
+            // SAFETY: the block belongs to another heap over the same source (contract).
+            unsafe { self.free_elsewhere(block) };
+        }
+    }
+
     /// Frees a block of another heap. Not inlined, so [`free`](Self::free) needs no stack frame.
     ///
     /// # Safety

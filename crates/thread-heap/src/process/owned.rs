@@ -96,6 +96,18 @@ impl OwnedHeap {
         unsafe { self.owner.free(block) };
     }
 
+    /// Frees a small block of any heap of the process. See [`Owner::free_small`].
+    ///
+    /// # Safety
+    ///
+    /// - The requirements of [`free`](Self::free) must be met.
+    /// - `block` must have a [small](SizeClass::is_small) class.
+    #[inline]
+    pub unsafe fn free_small(&mut self, block: BlockPtr) {
+        // SAFETY: the block is small and came from one of the process's heaps (contract).
+        unsafe { self.owner.free_small(block) };
+    }
+
     /// Returns as much unused memory to the system as this heap can. See [`Owner::flush`].
     pub fn flush(&mut self) {
         self.owner.flush();

@@ -125,12 +125,24 @@ unsafe impl Blocks for PerThread {
     }
 
     #[inline]
-    unsafe fn free_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>> {
+    unsafe fn free_small(&self, block: BlockPtr) {
+        let heap = slot::get();
+        // SAFETY: the block is small and came from these heaps (contract). The calling thread owns
+        // the heap in its slot, unless it is `NO_HEAP`, which never has an arena.
+        if let Some(block) = unsafe { heap.free_small_if_own(block) } {
+            // SAFETY: `heap` is the heap in the slot, and the block does not belong to it.
+            unsafe { free_elsewhere(heap, block) };
+        }
+    }
+
+    #[inline]
+    unsafe fn free_small_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>> {
         if !HEAPS.holds(ptr.addr().get()) {
             return Some(ptr);
         }
-        // SAFETY: `ptr` lies in an arena of these heaps, so the caller gives up a block (contract).
-        unsafe { self.free(BlockPtr::from_start(ptr)) };
+        // SAFETY: `ptr` lies in an arena of these heaps, so the caller gives up a small block
+        // (contract).
+        unsafe { self.free_small(BlockPtr::from_start(ptr)) };
         None
     }
 
