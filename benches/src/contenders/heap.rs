@@ -30,7 +30,7 @@ impl<G: Geometry> Default for OwnHeap<G> {
 unsafe impl<G: Geometry> Contender for OwnHeap<G> {
     #[inline(always)]
     fn alloc(&mut self, layout: Layout) -> *mut u8 {
-        let block = SizeClass::of(layout.size()).and_then(|class| self.0.alloc(class));
+        let block = SizeClass::of_small(layout.size()).and_then(|class| self.0.alloc(class));
         block.map_or(ptr::null_mut(), |block| block.into_start().as_ptr())
     }
 
@@ -38,13 +38,13 @@ unsafe impl<G: Geometry> Contender for OwnHeap<G> {
     unsafe fn free(&mut self, memory: *mut u8, _layout: Layout) {
         // SAFETY: `memory` is a live block of this heap (contract of `free`), so it is not null.
         let block = unsafe { BlockPtr::from_start(NonNull::new_unchecked(memory)) };
-        // SAFETY: the block came from this heap and is not used again (contract of `free`).
-        unsafe { self.0.free(block) };
+        // SAFETY: the small block came from this heap and is not used again (contract of `free`).
+        unsafe { self.0.free_small(block) };
     }
 
     #[inline(always)]
     unsafe fn realloc(&mut self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        let class = |size| SizeClass::<G>::of(size);
+        let class = |size| SizeClass::<G>::of_small(size);
         if class(layout.size()) == class(size) {
             return memory;
         }

@@ -31,27 +31,24 @@ const _: () = assert!(
 /// Returns the size class for `layout`, or `None` if `layout` is empty or has no class.
 #[inline]
 pub(crate) fn class(layout: Layout) -> Option<SizeClass<Pools>> {
-    SizeClass::of(rounded(layout))
+    if layout.align() <= MAX_ALIGN { SizeClass::of(rounded(layout)) } else { None }
 }
 
-/// Returns true if memory for `layout` is a block of a small class.
+/// Returns the size class for `layout` if it is small, as [`class`] does.
 #[inline]
-pub(crate) fn is_small(layout: Layout) -> bool {
-    SizeClass::<Pools>::of_small(rounded(layout)).is_some()
+pub(crate) fn small_class(layout: Layout) -> Option<SizeClass<Pools>> {
+    SizeClass::of_small(rounded(layout))
 }
 
-/// Returns the size of a block for `layout`, or a size without a class if no class is aligned.
+/// Returns the size of `layout`, rounded up to its alignment if that is not the one of all blocks.
 #[inline]
 fn rounded(layout: Layout) -> usize {
-    let (size, align) = (layout.size(), layout.align());
-    if align <= Pools::SIZES.alignment {
-        size
-    } else if align <= MAX_ALIGN {
+    let mut size = layout.size();
+    if layout.align() > Pools::SIZES.alignment {
         // A valid layout, rounded up to its alignment, has at most isize::MAX bytes.
-        (size + (align - 1)) & !(align - 1)
-    } else {
-        0
+        size = (size + (layout.align() - 1)) & !(layout.align() - 1);
     }
+    size
 }
 
 /// Returns true if memory in a block of class `now` may stay there when it is resized to `new`.

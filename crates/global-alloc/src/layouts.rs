@@ -13,7 +13,7 @@ use std::{alloc::Layout, num::NonZero, ptr::NonNull};
 use obmalloc::{BlockPtr, SizeClass};
 
 use crate::{
-    classes::{Pools, class, grown, is_small, serves},
+    classes::{Pools, class, grown, serves, small_class},
     large::{self, Init, after_trim},
     large_list::LargeList,
 };
@@ -37,6 +37,9 @@ pub(crate) unsafe trait Layouts {
 
     /// Allocates an uninitialised block of `class`, or returns `None` if no arena is available.
     fn alloc_block(&self, class: SizeClass<Pools>) -> Option<BlockPtr>;
+
+    /// Allocates a block of `class` whose contents are zero.
+    fn alloc_zeroed_block(&self, class: SizeClass<Pools>) -> Option<BlockPtr>;
 
     /// Frees `block`.
     ///
@@ -68,13 +71,24 @@ pub(crate) unsafe trait Layouts {
     #[inline]
     fn allocate(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
         self.prepare();
-        let Some(class) = class(layout) else { return self.alloc_large(layout, init) };
+        let Some(class) = small_class(layout) else { return self.allocate_above(layout, init) };
         let start = self.alloc_block(class)?.into_start();
         if init == Init::Zeroed {
             // SAFETY: the block is new and has at least that many bytes.
             unsafe { start.write_bytes(0, layout.size()) };
         }
         Some(start)
+    }
+
+    /// Allocates memory that is not small. Not inlined, to keep small requests short.
+    #[inline(never)]
+    fn allocate_above(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
+        let Some(class) = class(layout) else { return self.alloc_large(layout, init) };
+        let start = match init {
+            Init::Uninit => self.alloc_block(class),
+            Init::Zeroed => self.alloc_zeroed_block(class),
+        };
+        Some(start?.into_start())
     }
 
     /// Frees the memory at `ptr`.
@@ -87,10 +101,23 @@ pub(crate) unsafe trait Layouts {
     unsafe fn deallocate(&self, ptr: NonNull<u8>, layout: Layout) {
         // SAFETY: `ptr` is live memory of this allocator (contract of `deallocate`).
         unsafe { Self::check("free", ptr, layout) };
-        if is_small(layout) {
+        if small_class(layout).is_some() {
             // SAFETY: the layout has a small class, so the memory is a small block (contract).
             unsafe { self.free_small_block(BlockPtr::from_start(ptr)) };
-        } else if class(layout).is_some() {
+        } else {
+            // SAFETY: the memory is live, and is not small.
+            unsafe { self.deallocate_above(ptr, layout) };
+        }
+    }
+
+    /// Frees memory that is not small. Not inlined, to keep small requests short.
+    ///
+    /// # Safety
+    ///
+    /// As for [`deallocate`](Self::deallocate).
+    #[inline(never)]
+    unsafe fn deallocate_above(&self, ptr: NonNull<u8>, layout: Layout) {
+        if class(layout).is_some() {
             // SAFETY: the layout has a class, so the memory is a block of the pools (contract).
             unsafe { self.free_block(BlockPtr::from_start(ptr)) };
         } else if layout.size() > 0 {
@@ -115,7 +142,7 @@ pub(crate) unsafe trait Layouts {
     unsafe fn reallocate(&self, ptr: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<u8>> {
         // SAFETY: `ptr` is live memory of this allocator (contract of `reallocate`).
         unsafe { Self::check("resize", ptr, old) };
-        match (class(old), class(new)) {
+        match (small_class(old), small_class(new)) {
             // SAFETY: `old` has a class, so the memory is a block in use.
             (Some(_), Some(after)) if serves(unsafe { SizeClass::at(ptr) }, new, after) => {
                 Some(ptr)
@@ -137,12 +164,17 @@ pub(crate) unsafe trait Layouts {
         old: Layout,
         new: Layout,
     ) -> Option<NonNull<u8>> {
-        if class(old).is_none() && class(new).is_none() && is_resizable(old, new) {
-            // SAFETY: `old` has no class and is not empty, and `new` has the same alignment.
-            unsafe { self.resize_large(ptr, old, new.size()) }
-        } else {
+        match (class(old), class(new)) {
+            // SAFETY: `old` has a class, so the memory is a block in use.
+            (Some(_), Some(after)) if serves(unsafe { SizeClass::at(ptr) }, new, after) => {
+                Some(ptr)
+            }
+            (None, None) if is_resizable(old, new) => {
+                // SAFETY: `old` has no class and is not empty, and `new` has the same alignment.
+                unsafe { self.resize_large(ptr, old, new.size()) }
+            }
             // SAFETY: the contract is the same.
-            unsafe { self.move_to(ptr, old, new) }
+            _ => unsafe { self.move_to(ptr, old, new) },
         }
     }
 

@@ -155,6 +155,12 @@ unsafe impl Layouts for LocalHeap {
         }
     }
 
+    fn alloc_zeroed_block(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {
+        // SAFETY: nobody else borrows the heap (its invariant).
+        let request = || unsafe { &mut *self.heap.get() }.alloc_zeroed(class);
+        after_trim(request, || self.trim())
+    }
+
     #[inline]
     unsafe fn free_block(&self, block: BlockPtr) {
         // SAFETY: nobody else borrows the heap (its invariant). It allocated the block (contract).

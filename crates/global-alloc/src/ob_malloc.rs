@@ -131,6 +131,10 @@ unsafe impl Layouts for ObMalloc {
         }
     }
 
+    fn alloc_zeroed_block(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {
+        PerThread.alloc_zeroed(class)
+    }
+
     #[inline]
     unsafe fn free_block(&self, block: BlockPtr) {
         // SAFETY: the block came from these heaps (contract of `free_block`).

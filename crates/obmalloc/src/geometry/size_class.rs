@@ -56,6 +56,9 @@ impl<G: Geometry> SizeClass<G> {
     #[inline]
     #[must_use]
     pub const fn of(size: usize) -> Option<Self> {
+        if let Some(small) = Self::of_small(size) {
+            return Some(small);
+        }
         let last = size.wrapping_sub(1);
         if last < G::SIZES.arena_threshold {
             // INVARIANT: the last class has blocks of `arena_threshold` bytes.

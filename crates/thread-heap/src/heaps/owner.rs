@@ -127,6 +127,18 @@ impl<P: Parts> Owner<P> {
         block.or_else(|| Self::alloc_after_flush(owner, class))
     }
 
+    /// Allocates a block whose contents are zero. Memory that is known to be zero is not written.
+    ///
+    /// Returns `None` if no arena can be mapped for it.
+    pub fn alloc_zeroed(&mut self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
+        self.reclaim_inbox();
+        let block = self.enter(|own| own.alloc_zeroed(class));
+        block.or_else(|| {
+            self.flush();
+            self.enter(|own| own.alloc_zeroed(class))
+        })
+    }
+
     #[cold]
     fn alloc_after_flush(
         mut owner: ManuallyDrop<Self>,

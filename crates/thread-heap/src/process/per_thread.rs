@@ -53,6 +53,11 @@ impl PerThread {
         slot::prepare();
     }
 
+    /// Allocates a block of `class` whose contents are zero. See [`Owner::alloc_zeroed`].
+    pub fn alloc_zeroed(self, class: SizeClass<ThreadGeometry>) -> Option<BlockPtr> {
+        with_heap(|owner| owner.alloc_zeroed(class))?
+    }
+
     /// Counts the memory in use in the calling thread's heap. O(pools).
     ///
     /// Opens a heap if the thread has none. Returns `None` if there is no memory for it.
