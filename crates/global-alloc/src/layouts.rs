@@ -143,8 +143,8 @@ pub(crate) unsafe trait Layouts {
         // SAFETY: `ptr` is live memory of this allocator (contract of `reallocate`).
         unsafe { Self::check("resize", ptr, old) };
         match (small_class(old), small_class(new)) {
-            // SAFETY: `old` has a class, so the memory is a block in use.
-            (Some(_), Some(after)) if serves(unsafe { SizeClass::at(ptr) }, new, after) => {
+            // SAFETY: `old` has a small class, so the memory is a small block in use.
+            (Some(_), Some(after)) if serves(unsafe { SizeClass::at_small(ptr) }, new, after) => {
                 Some(ptr)
             }
             // SAFETY: the contract is the same.

@@ -221,8 +221,8 @@ impl Arena {
     }
 
     fn run_of<G: Geometry>(&self, pool: PoolPtr) -> Run {
-        let first = pool.start::<G>().addr().get() / G::SIZES.pool_size % Shape::<G>::POOLS;
-        Run { first, units: pool.header().class::<G>().map_or(1, SizeClass::units) }
+        let units = pool.header().class::<G>().map_or(1, SizeClass::units);
+        Run { first: pool.unit::<G>(), units }
     }
 
     /// Returns the pool that was carved at `unit`, or `None` if none was.

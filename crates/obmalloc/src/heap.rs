@@ -34,11 +34,11 @@ use crate::{
     pool::{PoolPtr, State, block::BlockPtr, tag::HeapTag},
 };
 
-/// Whether the contents of a new block are known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Contents {
-    Zero,
-    Unknown,
+/// A block that a slow path has found.
+struct Found {
+    block: BlockPtr,
+    /// The pool, if no block has used this memory since the pool became used.
+    carved_from: Option<PoolPtr>,
 }
 
 /// A heap of small blocks. [`Pymalloc`](crate::Pymalloc) serves requests of any size.
@@ -144,11 +144,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             block.fill_with_zeros(class.block_size());
             return Some(block);
         }
-        let (block, contents) = self.alloc_unlisted_with_contents(class)?;
-        if contents == Contents::Unknown {
-            block.fill_with_zeros(class.block_size());
-        }
-        Some(block)
+        self.alloc_unlisted_zeroed(class)
     }
 
     /// Allocates a block of `class` that begins at a multiple of `align` bytes. O(arenas).
@@ -267,20 +263,27 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     #[cold]
     #[inline(never)]
     fn alloc_unlisted(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
-        self.alloc_unlisted_with_contents(class).map(|(block, _)| block)
+        self.find_or_carve(class).map(|found| found.block)
     }
 
+    /// Allocates a zeroed block of `class` when the free list of its first used pool is empty.
     #[cold]
     #[inline(never)]
-    fn alloc_unlisted_with_contents(
-        &mut self,
-        class: SizeClass<G>,
-    ) -> Option<(BlockPtr, Contents)> {
+    fn alloc_unlisted_zeroed(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
+        let Found { block, carved_from } = self.find_or_carve(class)?;
+        if !carved_from.is_some_and(|pool| self.arenas.is_zero::<G>(pool)) {
+            block.fill_with_zeros(class.block_size());
+        }
+        Some(block)
+    }
+
+    #[inline(always)]
+    fn find_or_carve(&mut self, class: SizeClass<G>) -> Option<Found> {
         self.end_retentions_for(class);
         let first = self.used.first(class);
         if first != PoolPtr::NONE {
             if let Some(block) = first.carve_block::<G>() {
-                return Some((block, self.contents_of_uncarved(first)));
+                return Some(Found { block, carved_from: Some(first) });
             }
             self.used.remove_full(class, first);
         }
@@ -289,13 +292,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             pool = self.new_pool(class, 1)?;
         }
         match pool.header().take() {
-            Some(block) => Some((block, Contents::Unknown)),
-            None => Some((pool.carve_block::<G>()?, self.contents_of_uncarved(pool))),
+            Some(block) => Some(Found { block, carved_from: None }),
+            None => Some(Found { block: pool.carve_block::<G>()?, carved_from: Some(pool) }),
         }
-    }
-
-    fn contents_of_uncarved(&self, pool: PoolPtr) -> Contents {
-        if self.arenas.is_zero::<G>(pool) { Contents::Zero } else { Contents::Unknown }
     }
 
     /// Takes a free pool for `class` that begins at a multiple of `align` units.

@@ -58,12 +58,13 @@ impl Units {
         bits(self.free & self.carved).next().or_else(|| bits(self.free).next())
     }
 
-    /// Finds `units` adjacent free units, the first of which has a number divisible by `align`.
+    /// Finds `units` adjacent free units, the first of which has a number divisible by `align`, a
+    /// power of two.
     ///
     /// Returns the highest ones, but prefers units that were used before. The first unit of an
     /// arena, which holds the headers, is never part of the result.
     pub(crate) fn find_run(self, units: usize, align: usize) -> Option<Run> {
-        let aligned = (0..u64::BITS as usize).step_by(align).fold(0, |bits, unit| bits | 1 << unit);
+        let aligned = ALIGNED[align.ilog2() as usize % ALIGNED.len()];
         let highest = |mask: u64| {
             let starts = run_starts(mask & !1, units) & aligned;
             Some(Run { first: starts.checked_ilog2()? as usize, units })
@@ -90,6 +91,21 @@ impl Units {
         self.dirty & run.bits() == 0
     }
 }
+
+/// For each power of two, the units whose number it divides.
+const ALIGNED: [u64; 8] = {
+    let mut masks = [0; 8];
+    let mut align = 0;
+    while align < masks.len() {
+        let mut unit = 0;
+        while unit < u64::BITS {
+            masks[align] |= 1 << unit;
+            unit += 1 << align;
+        }
+        align += 1;
+    }
+    masks
+};
 
 fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
     core::iter::from_fn(move || {

@@ -33,6 +33,17 @@ pub struct SizeClass<G> {
 }
 
 impl<G: Geometry> SizeClass<G> {
+    /// The size of the blocks of each class, in bytes.
+    const SIZES: [u32; MAX_CLASSES] = {
+        let mut sizes = [0; MAX_CLASSES];
+        let mut index = 0;
+        while index < Shape::<G>::CLASSES {
+            sizes[index] = Self::size_of(index) as u32;
+            index += 1;
+        }
+        sizes
+    };
+
     /// The number of units in a pool of each class.
     const UNITS: [u8; MAX_CLASSES] = {
         let mut units = [1; MAX_CLASSES];
@@ -145,7 +156,10 @@ impl<G: Geometry> SizeClass<G> {
     /// Returns the size of the blocks of this class, in bytes.
     #[inline]
     pub const fn block_size(self) -> usize {
-        Self::size_of(self.index as usize)
+        if Shape::<G>::SMALL_ONLY {
+            return (self.index as usize + 1) << Shape::<G>::SHIFT;
+        }
+        Self::SIZES[self.index as usize % MAX_CLASSES] as usize
     }
 
     /// Returns true if the blocks of this class serve small requests.
@@ -157,7 +171,7 @@ impl<G: Geometry> SizeClass<G> {
     /// Returns the number of adjacent units that form a pool of this class.
     #[inline]
     pub const fn units(self) -> usize {
-        Self::UNITS[self.index as usize] as usize
+        if Shape::<G>::SMALL_ONLY { 1 } else { Self::UNITS[self.index as usize % MAX_CLASSES] as usize }
     }
 
     /// Returns the size of a pool of this class, in bytes.

@@ -24,24 +24,31 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct EmptyPools {
     /// A bit for each class.
-    classes: u128,
+    classes: [u64; WORDS],
     /// The number of units in the retained pools.
     units: usize,
 }
 
-const _: () = assert!(MAX_CLASSES <= u128::BITS as usize);
+const WORDS: usize = MAX_CLASSES / u64::BITS as usize;
+
+const _: () = assert!(WORDS * u64::BITS as usize == MAX_CLASSES);
+
+/// Returns the word of a class, which is never out of bounds, and its bit.
+fn place<G: Geometry>(class: SizeClass<G>) -> (usize, u64) {
+    (class.index() / u64::BITS as usize % WORDS, 1 << (class.index() % u64::BITS as usize))
+}
 
 impl EmptyPools {
-    pub(crate) const NONE: Self = Self { classes: 0, units: 0 };
+    pub(crate) const NONE: Self = Self { classes: [0; WORDS], units: 0 };
 
     /// Returns true if no class retains a pool.
     pub(crate) fn is_none(self) -> bool {
-        self.classes == 0
+        self.units == 0
     }
 
     #[cfg(test)]
     pub(crate) fn count(self) -> u32 {
-        self.classes.count_ones()
+        self.classes.iter().map(|word| word.count_ones()).sum()
     }
 
     /// Returns true if the geometry lets the class of the newly emptied `pool` retain it.
@@ -61,7 +68,8 @@ impl EmptyPools {
     /// Retains `pool`, which must be empty and the only used pool of `class`.
     pub(crate) fn retain<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         pool.header().become_retained();
-        self.classes |= 1 << class.index();
+        let (word, bit) = place(class);
+        self.classes[word] |= bit;
         self.units += class.units();
     }
 
@@ -76,8 +84,10 @@ impl EmptyPools {
     ) -> Option<PoolPtr> {
         match G::RULES.retain {
             RetainRule::Unobservable => self.end_any::<G>(used),
-            RetainRule::EachClass if self.classes >> class.index() & 1 != 0 => self.end(class, used),
-            RetainRule::EachClass => None,
+            RetainRule::EachClass => {
+                let (word, bit) = place(class);
+                if self.classes[word] & bit != 0 { self.end(class, used) } else { None }
+            }
         }
     }
 
@@ -85,7 +95,7 @@ impl EmptyPools {
     ///
     /// The returned pool is in no list. `None` means that no pool is retained any more.
     pub(crate) fn end_any<G: Geometry>(&mut self, used: &mut UsedPools) -> Option<PoolPtr> {
-        while let Some(class) = SizeClass::<G>::from_index(self.classes.trailing_zeros() as usize) {
+        while let Some(class) = self.lowest::<G>() {
             let empty = self.end(class, used);
             if empty.is_some() {
                 return empty;
@@ -94,8 +104,15 @@ impl EmptyPools {
         None
     }
 
+    fn lowest<G: Geometry>(self) -> Option<SizeClass<G>> {
+        let word = self.classes.iter().position(|word| *word != 0)?;
+        let bit = self.classes[word].trailing_zeros() as usize;
+        SizeClass::from_index(word * u64::BITS as usize + bit)
+    }
+
     fn end<G: Geometry>(&mut self, class: SizeClass<G>, used: &mut UsedPools) -> Option<PoolPtr> {
-        self.classes &= !(1 << class.index());
+        let (word, bit) = place(class);
+        self.classes[word] &= !bit;
         self.units -= class.units();
         let pool = used.first(class);
         if !pool.header().end_retention() {
