@@ -241,7 +241,10 @@ impl Arena {
         match G::RULES.retain {
             RetainRule::Unobservable => {
                 let listed = core::iter::successors(self.free, |pool| pool.header().next.get());
-                FreeUnits { listed: listed.count(), uncarved: Shape::<G>::POOLS - self.carved as usize }
+                FreeUnits {
+                    listed: listed.count(),
+                    uncarved: Shape::<G>::POOLS - self.carved as usize,
+                }
             }
             RetainRule::EachClass => {
                 let listed = self.units.free_and_carved().count();

@@ -541,6 +541,22 @@ impl<G: Geometry> SizeClass<G> {
 }
 
 impl<G: Geometry> Shape<G> {
+    /// Returns the first byte of the pool that contains `start`.
+    ///
+    /// Any thread may call this function.
+    ///
+    /// # Safety
+    ///
+    /// `start` must lie in a block that is in use, of a heap with the geometry `G`.
+    #[inline]
+    pub unsafe fn pool_at(start: NonNull<u8>) -> NonNull<u8> {
+        // SAFETY: `start` lies in a block in use of this geometry (contract).
+        let header = unsafe { PoolPtr::header_of_block::<G>(start) };
+        // INVARIANT: the pool of a block in use was carved, and its arena is mapped.
+        // SAFETY: no arena is at address 0.
+        PoolPtr(unsafe { NonNull::new_unchecked(header.cast_mut()) }).start::<G>()
+    }
+
     /// Returns the offset of the first block in the pool that contains `start`, in bytes.
     ///
     /// Any thread may call this function.

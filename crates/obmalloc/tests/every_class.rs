@@ -32,9 +32,11 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     // Sizes are spread evenly over their magnitudes.
-    let size = || (0_u32..19, 0.0..1.0).prop_map(|(bits, part)| {
-        (((1 << bits) as f64 * (1.0 + part)) as usize).min(Native::SIZES.arena_threshold)
-    });
+    let size = || {
+        (0_u32..19, 0.0..1.0).prop_map(|(bits, part)| {
+            (((1 << bits) as f64 * (1.0 + part)) as usize).min(Native::SIZES.arena_threshold)
+        })
+    };
     prop_oneof![
         4 => size().prop_map(|size| Op::Alloc { size }),
         2 => size().prop_map(|size| Op::AllocZeroed { size }),

@@ -213,6 +213,20 @@ impl<P: Parts> ThreadHeap<P> {
         class.map_or(LEAST_BLOCK, SizeClass::block_size)
     }
 
+    /// Returns true if the block at `start` has a pool of its own, so that no other block is in it.
+    ///
+    /// # Safety
+    ///
+    /// - `start` must be the start of a block that is in use, in a `ThreadHeap` with the same `P`.
+    #[inline]
+    pub(crate) unsafe fn is_span(start: NonNull<u8>) -> bool {
+        // Few other blocks begin at the start of a unit, so few headers of other threads are read.
+        let begins_unit = start.addr().get().is_multiple_of(P::Geometry::SIZES.pool_size);
+        // SAFETY: `start` is a block in use of this geometry (contract of `is_span`).
+        let class = || unsafe { SizeClass::<P::Geometry>::at(start) };
+        begins_unit && class().is_some_and(|class| class.capacity() == 1)
+    }
+
     /// Allocates from the free list of the class's first pool. Returns `None` if the list is empty.
     ///
     /// # Safety

@@ -141,9 +141,15 @@ mod tests {
         let mut mask = 0x9e37_79b9_7f4a_7c15_u64;
         for round in 0..2000_u64 {
             mask = mask.rotate_left(7).wrapping_mul(0x2545_f491_4f6c_dd1d) | mask >> 3 | round;
-            for (units, align) in [(1, 1), (2, 1), (3, 1), (5, 2), (8, 8), (30, 1), (31, 1), (4, 32)] {
+            for (units, align) in
+                [(1, 1), (2, 1), (3, 1), (5, 2), (8, 8), (30, 1), (31, 1), (4, 32)]
+            {
                 let found = Units { free: mask, carved: 0, dirty: 0 }.find_run(units, align);
-                assert_eq!(found.map(|run| run.first), slow(mask, units, align), "{mask:x} {units}");
+                assert_eq!(
+                    found.map(|run| run.first),
+                    slow(mask, units, align),
+                    "{mask:x} {units}"
+                );
             }
         }
     }

@@ -75,8 +75,13 @@ pub struct Tiny;
 
 impl Geometry for Tiny {
     const NAME: &'static str = "tiny";
-    const SIZES: Sizes =
-        Sizes { small_threshold: 64, arena_threshold: 64, pool_size: 256, arena_size: 1 << 10, ..Sizes::CPYTHON };
+    const SIZES: Sizes = Sizes {
+        small_threshold: 64,
+        arena_threshold: 64,
+        pool_size: 256,
+        arena_size: 1 << 10,
+        ..Sizes::CPYTHON
+    };
 }
 
 /// The geometry `G` without [`Rules::retain_last_arena`], as in CPython before 3.9.

@@ -171,7 +171,11 @@ impl<G: Geometry> SizeClass<G> {
     /// Returns the number of adjacent units that form a pool of this class.
     #[inline]
     pub const fn units(self) -> usize {
-        if Shape::<G>::SMALL_ONLY { 1 } else { Self::UNITS[self.index as usize % MAX_CLASSES] as usize }
+        if Shape::<G>::SMALL_ONLY {
+            1
+        } else {
+            Self::UNITS[self.index as usize % MAX_CLASSES] as usize
+        }
     }
 
     /// Returns the size of a pool of this class, in bytes.
@@ -260,9 +264,8 @@ mod tests {
             let block = SizeClass::<Native>::of(size).unwrap().block_size();
             assert!(size <= block && 8 * (block - size) <= block, "{size} bytes in {block}");
         }
-        let sizes = [513, 576, 577, 1024, 1025, 491_520].map(|size| {
-            SizeClass::<Native>::of(size).map(SizeClass::block_size)
-        });
+        let sizes = [513, 576, 577, 1024, 1025, 491_520]
+            .map(|size| SizeClass::<Native>::of(size).map(SizeClass::block_size));
         assert_eq!(sizes.map(Option::unwrap), [576, 576, 640, 1024, 1152, 491_520]);
         assert!(SizeClass::<Native>::of(491_521).is_none());
         assert!(SizeClass::<Native>::of_small(513).is_none());

@@ -21,12 +21,18 @@ use sync::link::{Link, Segment};
 #[repr(C)]
 pub(crate) struct Batch {
     next: *mut Self,
-    /// The number of addresses that follow, or [`TABLE`].
+    /// The number of addresses that follow, or one of the marks below.
     count: usize,
 }
 
-/// The `count` that marks the head of a table instead of a batch.
-const TABLE: usize = usize::MAX;
+/// The largest number of addresses in a batch. Greater counts are marks.
+const MOST_ADDRESSES: usize = usize::MAX / 2;
+
+/// The `count` of a batch of one block all of whose pages but the first were purged.
+const PURGED: usize = MOST_ADDRESSES + 1;
+
+/// Added to the number of pages of an entry, the `count` that marks the head of a table.
+const TABLE: usize = PURGED + 1;
 
 /// The size of the smallest block that can be sent, in bytes.
 pub(crate) const LEAST_BLOCK: usize = size_of::<Batch>();
@@ -46,22 +52,48 @@ unsafe impl Link for Batch {
     }
 }
 
+/// What a node in an inbox is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A batch of this many blocks.
+    Blocks(usize),
+    /// A table whose entries describe this many pages.
+    TableOf(usize),
+}
+
 impl Batch {
-    pub(crate) const fn table_head() -> Self {
-        Self { next: ptr::null_mut(), count: TABLE }
+    /// Returns the first words of a table whose entries describe `pages` pages.
+    pub(crate) const fn table_head(pages: usize) -> Self {
+        Self { next: ptr::null_mut(), count: TABLE + pages }
     }
 
-    /// Returns the number of blocks in a batch, or `None` for the head of a table.
+    /// Returns the number of blocks in a batch, or the number of pages of a table's entries.
     ///
     /// # Safety
     ///
     /// - `node` must come from [`pack`](Self::pack), or be the head of a table.
     /// - The caller must exclusively own `node`.
     #[inline]
-    pub(crate) unsafe fn blocks(node: NonNull<Self>) -> Option<usize> {
+    pub(crate) unsafe fn kind(node: NonNull<Self>) -> Kind {
         // SAFETY: the caller owns the node, and its count is written (contract).
         let count = unsafe { (&raw const (*node.as_ptr()).count).read() };
-        if count == TABLE { None } else { Some(count + 1) }
+        match count {
+            PURGED => Kind::Blocks(1),
+            TABLE.. => Kind::TableOf(count - TABLE),
+            _ => Kind::Blocks(count + 1),
+        }
+    }
+
+    /// Marks a batch of one block as purged. Returns false if it was marked before.
+    ///
+    /// # Safety
+    ///
+    /// - `batch` must come from [`pack`](Self::pack), without other blocks.
+    /// - The caller must exclusively own `batch`.
+    pub(crate) unsafe fn mark_purged(batch: NonNull<Self>) -> bool {
+        // SAFETY: the caller owns the batch, and its count is written (contract).
+        let count = unsafe { &mut (*batch.as_ptr()).count };
+        std::mem::replace(count, PURGED) != PURGED
     }
 
     /// Writes the count and the addresses of `others` into `block`, which becomes the batch.
@@ -93,6 +125,7 @@ impl Batch {
     pub(crate) unsafe fn unpack(batch: NonNull<Self>, mut visit: impl FnMut(NonNull<u8>)) {
         // SAFETY: the caller owns the batch, and its count is written (contract).
         let count = unsafe { (&raw const (*batch.as_ptr()).count).read() };
+        let count = if count == PURGED { 0 } else { count };
         // SAFETY: `count` addresses follow the first words of a packed batch.
         let addresses = unsafe { batch.add(1).cast::<NonNull<u8>>() };
         for nth in 0..count {
@@ -171,10 +204,10 @@ mod tests {
             batches += 1;
             let before = unpacked.len();
             // SAFETY: it was packed above, and the test owns it.
-            let blocks = unsafe { Batch::blocks(batch) };
+            let kind = unsafe { Batch::kind(batch) };
             // SAFETY: as above.
             unsafe { Batch::unpack(batch, |block| unpacked.push(block)) };
-            assert_eq!(blocks, Some(unpacked.len() - before));
+            assert_eq!(kind, Kind::Blocks(unpacked.len() - before));
         }
         unpacked.sort();
         assert_eq!(unpacked, blocks);
@@ -200,7 +233,7 @@ mod tests {
         let mut batches = unsafe { Batches::of(block, 16) }.nodes.into_chain();
         let batch = batches.next().expect("there is a block");
         // SAFETY: it was packed above, and the test owns it.
-        assert_eq!(unsafe { Batch::blocks(batch) }, Some(1));
+        assert_eq!(unsafe { Batch::kind(batch) }, Kind::Blocks(1));
         let mut unpacked = Vec::new();
         // SAFETY: as above.
         unsafe { Batch::unpack(batch, |block| unpacked.push(block)) };

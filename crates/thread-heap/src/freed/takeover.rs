@@ -3,24 +3,29 @@
 //! A takeover moves the blocks of an inbox into a table. Pages that waiting blocks cover completely
 //! are then purged.
 //!
+//! A block that has a pool of its own is purged in place, except for the page with its batch.
+//!
 //! Any thread may perform a takeover, because taking blocks out of an inbox makes the thread their
 //! owner.
 
-use raw_mem::ArenaSource;
+use std::ptr::NonNull;
+
+use obmalloc::{Geometry, SizeClass};
+use raw_mem::{ArenaSource, MemAlloc};
 use sync::{
     atomic::Ordering::Relaxed,
     link::{Chain, Segment},
 };
 
 use super::{
-    batch::Batch,
-    waiting_pools::{PAGE, WaitingPools},
+    batch::{Batch, Kind},
+    waiting_pools::{MEDIUM, PAGE, SMALL, WaitingPools},
 };
 use crate::{parts::Parts, shared_source::SharedSource};
 
-/// Moves the blocks of `nodes` into a table, and purges the pages that they fill.
+/// Moves the blocks of `nodes` into tables, and purges the pages that they fill.
 ///
-/// Returns the nodes to push back to the inbox, and true if some blocks are not in the table.
+/// Returns the nodes to push back to the inbox, and true if some blocks are not in a table.
 ///
 /// `bytes` is the approximate size of all blocks.
 pub(crate) fn purge<P: Parts>(
@@ -28,50 +33,126 @@ pub(crate) fn purge<P: Parts>(
     nodes: Chain<Batch>,
     bytes: usize,
 ) -> (Option<Segment<Batch>>, bool) {
-    let (mut table, mut batches) = (None, Chain::EMPTY);
+    let (mut tables, mut batches) = (Tables::<P>::NONE, Chain::EMPTY);
     for node in nodes {
-        // SAFETY: we own the node, which is a packed batch or the head of a table.
-        if table.is_none() && unsafe { Batch::blocks(node) }.is_none() {
-            // SAFETY: we own the node, which is the head of a table.
-            table = Some(unsafe { WaitingPools::<P::Geometry>::from_node(node) });
-        } else {
-            // SAFETY: we own the node, and give it up.
-            unsafe { batches.push(node) };
+        // SAFETY: we own the node, and give it up.
+        if let Some(batch) = unsafe { tables.adopt(node) } {
+            // SAFETY: we own the batch, and give it up.
+            unsafe { batches.push(batch) };
         }
     }
-    // Fewer bytes than a page cannot fill a page.
-    if table.is_none() && bytes >= PAGE {
-        table = WaitingPools::new(shared.lower());
-    }
+    let purge = |start, len| {
+        // SAFETY: our blocks fill the range, keep its arena mapped, and are not read again.
+        if unsafe { shared.source().purge(start, len) }.is_err() {
+            shared.purges_are_refused.store(true, Relaxed);
+        }
+    };
     let mut back = None;
     for batch in batches {
         // SAFETY: we own the batch.
-        let blocks = unsafe { Batch::blocks(batch) };
-        let with_room = table
-            .as_mut()
-            .zip(blocks)
-            .and_then(|(table, blocks)| table.reserve(blocks, shared.lower()).then_some(table));
-        match with_room {
-            Some(table) => {
-                // SAFETY: we took the block out of the inbox, and its heap counts it as in use.
-                let add = |block| unsafe { table.add(block) };
-                // SAFETY: we own the batch and its blocks.
-                unsafe { Batch::unpack(batch, add) };
+        if let Some(span) = unsafe { span::<P>(batch) } {
+            // SAFETY: a span is a batch of its own, and we own it.
+            if unsafe { Batch::mark_purged(batch) } {
+                // SAFETY: the block is longer than a page. Its first page holds the batch.
+                purge(unsafe { batch.cast::<u8>().add(PAGE) }, span - PAGE);
             }
-            // SAFETY: we own the batch, and give it up.
-            None => unsafe { Segment::push(&mut back, batch) },
+        // Fewer bytes than a page cannot fill a page.
+        // SAFETY: we own the batch, and give it up if the tables take it.
+        } else if bytes >= PAGE && unsafe { tables.take(batch, shared.lower()) } {
+            continue;
         }
+        // SAFETY: we own the batch, and give it up.
+        unsafe { Segment::push(&mut back, batch) };
     }
     let has_batches = back.is_some();
-    if let Some(mut table) = table {
-        table.purge(|start, len| {
-            // SAFETY: our blocks fill the range, keep its arena mapped, and are not read again.
-            if unsafe { shared.source().purge(start, len) }.is_err() {
-                shared.purges_are_refused.store(true, Relaxed);
-            }
-        });
+    if let Some(mut table) = tables.small {
+        table.purge(purge);
+        // SAFETY: we own the table, and give it up.
+        unsafe { Segment::push(&mut back, table.into_node()) };
+    }
+    if let Some(mut table) = tables.medium {
+        table.purge(purge);
         // SAFETY: we own the table, and give it up.
         unsafe { Segment::push(&mut back, table.into_node()) };
     }
     (back, has_batches)
+}
+
+/// Returns the size of the block of `batch` in bytes if that block has a pool of its own.
+///
+/// # Safety
+///
+/// - `batch` must come from [`Batch::pack`], and the caller must own it exclusively.
+unsafe fn span<P: Parts>(batch: NonNull<Batch>) -> Option<usize> {
+    // SAFETY: the heap of the block counts it as in use until its owner reclaims it.
+    let class = unsafe { SizeClass::<P::Geometry>::at(batch.cast()) }?;
+    (class.capacity() == 1).then_some(class.block_size())
+}
+
+/// The tables of an inbox: one for pools of small blocks, one for pools of several larger ones.
+struct Tables<P: Parts> {
+    small: Option<WaitingPools<P::Geometry, SMALL>>,
+    medium: Option<WaitingPools<P::Geometry, MEDIUM>>,
+}
+
+impl<P: Parts> Tables<P> {
+    const NONE: Self = Self { small: None, medium: None };
+
+    /// Converts `node` into a table if it is one. Otherwise returns the batch.
+    ///
+    /// # Safety
+    ///
+    /// - `node` must have been in an inbox, and the caller must own it exclusively.
+    unsafe fn adopt(&mut self, node: NonNull<Batch>) -> Option<NonNull<Batch>> {
+        // SAFETY: we own the node (contract).
+        match unsafe { Batch::kind(node) } {
+            // SAFETY: we own the node (contract), which is the head of a table of this type.
+            Kind::TableOf(SMALL) => self.small = Some(unsafe { WaitingPools::from_node(node) }),
+            // SAFETY: as above.
+            Kind::TableOf(_) => self.medium = Some(unsafe { WaitingPools::from_node(node) }),
+            Kind::Blocks(_) => return Some(node),
+        }
+        None
+    }
+
+    /// Takes the blocks of `batch`, or returns false if there is no memory for them.
+    ///
+    /// # Safety
+    ///
+    /// - `batch` must come from [`Batch::pack`], and the caller must own it exclusively.
+    /// - If the result is true, the caller must not use the batch and its blocks afterwards.
+    unsafe fn take(&mut self, batch: NonNull<Batch>, lower: &P::Lower) -> bool {
+        // SAFETY: we took the block out of the inbox, and its heap counts it as in use.
+        let is_small =
+            |block| unsafe { SizeClass::<P::Geometry>::at(block) }.is_none_or(SizeClass::is_small);
+        let (mut small, mut medium) = (0, 0);
+        let count = |block| if is_small(block) { small += 1 } else { medium += 1 };
+        // SAFETY: we own the batch and its blocks (contract).
+        unsafe { Batch::unpack(batch, count) };
+        if !reserve(&mut self.small, small, lower) || !reserve(&mut self.medium, medium, lower) {
+            return false;
+        }
+        let add = |block| match (&mut self.small, &mut self.medium) {
+            // SAFETY: we own the block, which is in use as far as its heap knows.
+            (Some(table), _) if is_small(block) => unsafe { table.add(block) },
+            // SAFETY: as above.
+            (_, Some(table)) => unsafe { table.add(block) },
+            _ => debug_assert!(false, "room was reserved for every block"),
+        };
+        // SAFETY: we own the batch and its blocks (contract).
+        unsafe { Batch::unpack(batch, add) };
+        true
+    }
+}
+
+/// Makes room for `pools` more pools, in a new table if necessary. Returns false without memory.
+fn reserve<G: Geometry, A: MemAlloc, const PAGES: usize>(
+    table: &mut Option<WaitingPools<G, PAGES>>,
+    pools: usize,
+    lower: &A,
+) -> bool {
+    if pools > 0 && table.is_none() {
+        *table = WaitingPools::new(lower);
+    }
+    pools == 0 || table.as_mut().is_some_and(|table| table.reserve(pools, lower))
 }

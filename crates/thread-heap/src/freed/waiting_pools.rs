@@ -26,7 +26,11 @@ use super::batch::Batch;
 /// If the system's pages are larger, a purge affects only those that lie entirely in its range.
 pub(crate) const PAGE: usize = 4096;
 
-const MOST_PAGES: usize = 4;
+/// The largest number of pages in a pool of small blocks.
+pub(crate) const SMALL: usize = 4;
+
+/// The largest number of pages in a pool of several larger blocks.
+pub(crate) const MEDIUM: usize = 32;
 
 /// The count of a page that waiting blocks cover completely.
 const FULL: u16 = PAGE as u16;
@@ -47,26 +51,28 @@ struct Head {
 /// The waiting blocks of one pool. An entry of zero bytes is vacant.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-struct WaitingPool {
+struct WaitingPool<const PAGES: usize> {
     start: *mut u8,
     /// The first listed block, or null. Each listed block begins with the address of the next one.
     listed: *mut u8,
     /// The number of waiting bytes on each page, or [`PURGED`].
-    pages: [u16; MOST_PAGES],
+    pages: [u16; PAGES],
     size: u32,
+    /// The size of the pool, in bytes.
+    bytes: u32,
     /// The offset of the first block.
     first: u16,
 }
 
-impl WaitingPool {
+impl<const PAGES: usize> WaitingPool<PAGES> {
     /// Returns the bytes of the block at `offset`, together with unused bytes at both ends of the
     /// pool.
     fn span<G: Geometry>(&self, offset: usize) -> Range<usize> {
         let end = offset + self.size as usize;
         let is_first = offset == usize::from(self.first);
-        let is_last = end + self.size as usize > G::SIZES.pool_size;
+        let is_last = end + self.size as usize > self.bytes as usize;
         let begin = if is_first { self.before_blocks::<G>() } else { offset };
-        begin..if is_last { G::SIZES.pool_size } else { end }
+        begin..if is_last { self.bytes as usize } else { end }
     }
 
     /// Returns the offset behind the headers in the pool.
@@ -79,9 +85,18 @@ impl WaitingPool {
         pages(&self.span::<G>(offset)).any(|page| self.pages[page] == count)
     }
 
-    fn offsets<G: Geometry>(&self) -> impl Iterator<Item = usize> + use<G> {
+    fn offsets(&self) -> impl Iterator<Item = usize> + use<PAGES> {
         let size = self.size as usize;
-        (self.first.into()..=G::SIZES.pool_size - size).step_by(size)
+        (self.first.into()..=self.bytes as usize - size).step_by(size)
+    }
+
+    fn is_full(&self, page: usize) -> bool {
+        self.pages[page] == FULL
+    }
+
+    /// Returns the number of pages in the pool.
+    fn page_count(&self) -> usize {
+        self.bytes as usize / PAGE
     }
 
     fn unlist_full_pages<G: Geometry>(&mut self) {
@@ -103,7 +118,7 @@ fn pages(span: &Range<usize>) -> impl Iterator<Item = usize> + use<> {
 
 /// A table that owns its memory and its waiting blocks. Dropping it leaks both.
 #[derive(Debug)]
-pub(crate) struct WaitingPools<G> {
+pub(crate) struct WaitingPools<G, const PAGES: usize = SMALL> {
     /// # Invariant
     ///
     /// - `head` is a block of the metadata allocator, and the table owns this block exclusively.
@@ -116,20 +131,20 @@ pub(crate) struct WaitingPools<G> {
     geometry: PhantomData<G>,
 }
 
-impl<G: Geometry> WaitingPools<G> {
-    /// Creates an empty table, if there is memory and an entry can describe a pool.
+impl<G: Geometry, const PAGES: usize> WaitingPools<G, PAGES> {
+    /// Creates an empty table, if there is memory and an entry can describe a pool of one unit.
     pub(crate) fn new<A: MemAlloc>(lower: &A) -> Option<Self> {
         let supported =
-            G::SIZES.pool_size.is_multiple_of(PAGE) && G::SIZES.pool_size / PAGE <= MOST_PAGES;
+            G::SIZES.pool_size.is_multiple_of(PAGE) && G::SIZES.pool_size / PAGE <= PAGES;
         if supported { Self::with_capacity(FEWEST_ENTRIES, lower) } else { None }
     }
 
     fn with_capacity<A: MemAlloc>(capacity: usize, lower: &A) -> Option<Self> {
         let bytes =
-            capacity.checked_mul(size_of::<WaitingPool>())?.checked_add(size_of::<Head>())?;
+            capacity.checked_mul(size_of::<WaitingPool<PAGES>>())?.checked_add(size_of::<Head>())?;
         let head = lower.calloc(1, bytes)?.cast::<Head>();
         // SAFETY: we own the new block. It is aligned to words, and has room for the head.
-        unsafe { head.write(Head { node: Batch::table_head(), capacity, used: 0 }) };
+        unsafe { head.write(Head { node: Batch::table_head(PAGES), capacity, used: 0 }) };
         // INVARIANT: the head was written just now, and zero bytes are vacant entries.
         Some(Self { head, geometry: PhantomData })
     }
@@ -154,10 +169,10 @@ impl<G: Geometry> WaitingPools<G> {
         unsafe { self.head.as_mut() }
     }
 
-    fn entries(&mut self) -> &mut [WaitingPool] {
+    fn entries(&mut self) -> &mut [WaitingPool<PAGES>] {
         let capacity = self.head().capacity;
         // SAFETY: the entries follow the head (invariant).
-        let first = unsafe { self.head.add(1).cast::<WaitingPool>() };
+        let first = unsafe { self.head.add(1).cast::<WaitingPool<PAGES>>() };
         // SAFETY: `capacity` entries are initialised (invariant), and `self` is borrowed mutably.
         unsafe { slice::from_raw_parts_mut(first.as_ptr(), capacity) }
     }
@@ -184,7 +199,7 @@ impl<G: Geometry> WaitingPools<G> {
     }
 
     /// Returns the entry of the pool at `start`, or a vacant entry that can be used for it.
-    fn entry(&mut self, start: *mut u8) -> &mut WaitingPool {
+    fn entry(&mut self, start: *mut u8) -> &mut WaitingPool<PAGES> {
         let entries = self.entries();
         let number = (start.addr() / G::SIZES.pool_size) as u64;
         // The multiplier is 2^64 divided by the golden ratio. It spreads adjacent pools.
@@ -209,13 +224,15 @@ impl<G: Geometry> WaitingPools<G> {
         let class = unsafe { SizeClass::<G>::at(block) };
         debug_assert!(class.is_some(), "a block in use has a class");
         let size = class.map_or(G::SIZES.alignment, SizeClass::block_size) as u32;
+        let bytes = class.map_or(G::SIZES.pool_size, SizeClass::pool_bytes) as u32;
         // SAFETY: as above.
         let first = unsafe { Shape::<G>::first_block_at(block) } as u16;
-        let start = block.as_ptr().map_addr(|address| address & !(G::SIZES.pool_size - 1));
+        // SAFETY: as above.
+        let start = unsafe { Shape::<G>::pool_at(block) }.as_ptr();
         let pool = self.entry(start);
         let is_new = pool.start.is_null();
         if is_new {
-            *pool = WaitingPool { start, size, first, ..*pool };
+            *pool = WaitingPool { start, size, bytes, first, ..*pool };
         }
         let span = pool.span::<G>(block.addr().get() - start.addr());
         for page in pages(&span) {
@@ -237,14 +254,17 @@ impl<G: Geometry> WaitingPools<G> {
             pool.unlist_full_pages::<G>();
         }
         for place in 0..self.entries().len() {
-            let WaitingPool { start, pages, .. } = self.entries()[place];
-            for nth in (0..MOST_PAGES).filter(|nth| pages[*nth] == FULL) {
-                let page = start.wrapping_add(nth * PAGE);
-                let begins_arena = page.addr().is_multiple_of(G::SIZES.arena_size);
-                if begins_arena || !self.is_full(page.wrapping_sub(PAGE)) {
+            let pool = self.entries()[place];
+            for nth in (0..PAGES).filter(|nth| pool.is_full(*nth)) {
+                let page = pool.start.wrapping_add(nth * PAGE);
+                let continues = match nth.checked_sub(1) {
+                    Some(before) => pool.is_full(before),
+                    None => self.ends_full_before(page),
+                };
+                if !continues {
                     // SAFETY: the page lies in the pool, so its address is not null.
                     let first = unsafe { NonNull::new_unchecked(page) };
-                    give_back(first, PAGE * self.full_pages_from(page));
+                    give_back(first, PAGE * self.full_pages_from(&pool, nth));
                 }
             }
         }
@@ -255,16 +275,33 @@ impl<G: Geometry> WaitingPools<G> {
         }
     }
 
-    fn is_full(&mut self, page: *mut u8) -> bool {
-        let offset = page.addr() % G::SIZES.pool_size;
+    /// Returns true if a pool of one unit ends before `page`, in the same arena, with a full page.
+    fn ends_full_before(&mut self, page: *mut u8) -> bool {
+        if page.addr().is_multiple_of(G::SIZES.arena_size) {
+            return false;
+        }
         // A pool without an entry gets a vacant one, whose counts are zero.
-        self.entry(page.wrapping_sub(offset)).pages[offset / PAGE] == FULL
+        let before = self.entry(page.wrapping_sub(G::SIZES.pool_size));
+        before.bytes as usize == G::SIZES.pool_size && before.is_full(before.page_count() - 1)
     }
 
-    /// Returns the number of adjacent full pages from `page` on, up to the end of the arena.
-    fn full_pages_from(&mut self, page: *mut u8) -> usize {
-        let to_end = (G::SIZES.arena_size - page.addr() % G::SIZES.arena_size) / PAGE;
-        (0..to_end).take_while(|nth| self.is_full(page.wrapping_add(nth * PAGE))).count()
+    /// Returns the number of adjacent full pages from page `nth` of `pool` on.
+    ///
+    /// They may continue in the next pool of the arena if `pool` is one unit.
+    fn full_pages_from(&mut self, pool: &WaitingPool<PAGES>, nth: usize) -> usize {
+        let (mut pool, mut nth, mut full) = (*pool, nth, 0);
+        loop {
+            let here = (nth..pool.page_count()).take_while(|page| pool.is_full(*page)).count();
+            full += here;
+            let reaches_end = nth + here == pool.page_count();
+            let next = pool.start.wrapping_add(G::SIZES.pool_size);
+            let is_unit = pool.bytes as usize == G::SIZES.pool_size;
+            if !reaches_end || !is_unit || next.addr().is_multiple_of(G::SIZES.arena_size) {
+                return full;
+            }
+            // A pool without an entry gets a vacant one, which has no pages.
+            (pool, nth) = (*self.entry(next), 0);
+        }
     }
 
     /// Calls `visit` once with every waiting block, and frees the table to `lower`.
@@ -277,7 +314,7 @@ impl<G: Geometry> WaitingPools<G> {
             if !pool.pages.contains(&PURGED) {
                 continue;
             }
-            for offset in pool.offsets::<G>().filter(|offset| pool.touches::<G>(*offset, PURGED)) {
+            for offset in pool.offsets().filter(|offset| pool.touches::<G>(*offset, PURGED)) {
                 // SAFETY: the block lies in its pool, which stays mapped until the last visit.
                 visit(unsafe { NonNull::new_unchecked(pool.start.add(offset)) });
             }

@@ -12,10 +12,10 @@ use sync::{
 use super::{Heaps, OwnHeap, ThreadHeap};
 use crate::{
     freed::{
-        batch::{Batch, Batches},
+        batch::{Batch, Batches, Kind},
         outbox::Outbox,
         takeover,
-        waiting_pools::WaitingPools,
+        waiting_pools::{MEDIUM, SMALL, WaitingPools},
     },
     parts::Parts,
 };
@@ -194,6 +194,8 @@ impl<P: Parts> Owner<P> {
 
     /// Puts a block of another heap into the outbox. If there is no room, sends the outbox first.
     ///
+    /// A block that has a pool of its own is sent at once, because it may be large.
+    ///
     /// # Safety
     ///
     /// - `block` must belong to another heap over the same source.
@@ -201,6 +203,11 @@ impl<P: Parts> Owner<P> {
     pub(crate) unsafe fn post(&mut self, block: BlockPtr) {
         // SAFETY: the block is in use, in a heap over the same source (contract of `post`).
         let receiver = unsafe { ThreadHeap::of_block(block.start()) };
+        // SAFETY: as above.
+        if unsafe { ThreadHeap::<P>::is_span(block.start()) } {
+            // SAFETY: as above.
+            return unsafe { self.heap.heaps.free_remote(block) };
+        }
         // SAFETY: this value owns the heap (invariant), and is borrowed mutably.
         if self.heap.outbox.with(|outbox| unsafe { &*outbox }.has_room_for(receiver)) {
             // SAFETY: this value owns the heap (invariant). The outbox has room, and we own the
@@ -303,10 +310,18 @@ impl<P: Parts> Owner<P> {
     unsafe fn reclaim(&mut self, nodes: Chain<Batch>) {
         for node in nodes {
             // SAFETY: we own the node, which is a packed batch or the head of a table.
-            if unsafe { Batch::blocks(node) }.is_none() {
-                // SAFETY: the node is a table. The blocks belong to this heap (contract).
-                unsafe { self.reclaim_table(node) };
-                continue;
+            match unsafe { Batch::kind(node) } {
+                Kind::Blocks(_) => {}
+                Kind::TableOf(SMALL) => {
+                    // SAFETY: the node is a table. The blocks belong to this heap (contract).
+                    unsafe { self.reclaim_table::<SMALL>(node) };
+                    continue;
+                }
+                Kind::TableOf(_) => {
+                    // SAFETY: as above.
+                    unsafe { self.reclaim_table::<MEDIUM>(node) };
+                    continue;
+                }
             }
             // SAFETY: the blocks belong to this heap (contract of `reclaim`).
             let free = |start| unsafe { self.free_own(start) };
@@ -319,13 +334,13 @@ impl<P: Parts> Owner<P> {
     ///
     /// # Safety
     ///
-    /// - `node` must be the head of a table of this heap's blocks.
+    /// - `node` must be the head of a table of this heap's blocks, with entries of `PAGES` pages.
     /// - The caller must exclusively own `node`.
     #[cold]
     #[inline(never)]
-    unsafe fn reclaim_table(&mut self, node: NonNull<Batch>) {
+    unsafe fn reclaim_table<const PAGES: usize>(&mut self, node: NonNull<Batch>) {
         // SAFETY: we own `node`, which is the head of a table (contract of `reclaim_table`).
-        let table = unsafe { WaitingPools::<P::Geometry>::from_node(node) };
+        let table = unsafe { WaitingPools::<P::Geometry, PAGES>::from_node(node) };
         let lower = self.heap.heaps.shared.lower();
         // SAFETY: the block belongs to this heap (contract of `reclaim_table`).
         table.unload(lower, |start| unsafe { self.free_own(start) });

@@ -205,7 +205,7 @@ fn a_table_is_a_node_but_not_a_batch() {
     let table = WaitingPools::<ThreadGeometry>::new(&Malloc).unwrap();
     let node = table.into_node();
     // SAFETY: `into_node` returned the head node of a table, which nothing else refers to.
-    assert_eq!(unsafe { Batch::blocks(node) }, None);
+    assert_eq!(unsafe { Batch::kind(node) }, crate::freed::batch::Kind::TableOf(SMALL));
     // SAFETY: as above.
     unsafe { WaitingPools::<ThreadGeometry>::from_node(node) }.unload(&Malloc, |_| unreachable!());
 }
