@@ -1,25 +1,48 @@
 //! The trait that sources of arenas implement.
 
-use core::ptr::NonNull;
+use core::{
+    num::NonZero,
+    ptr::{self, NonNull},
+};
 
 use crate::{
     arena_size::ArenaSize,
     error::{MapError, PurgeError},
+    large::LargeMapping,
 };
 
+/// The binary logarithm of [`RESERVED_BYTES`].
+pub const RESERVED_BITS: u32 = 36;
+
+/// The size in bytes of the range of addresses that a source may [reserve](ArenaSource::reserved).
+///
+/// The size is a constant so that one comparison can tell whether an address lies in the range.
+pub const RESERVED_BYTES: u64 = 1 << RESERVED_BITS;
+
 /// A source of arenas, which are large pieces of memory that are aligned to their size.
+///
+/// A source may also map memory for blocks that are too large for an arena. Each such large
+/// mapping starts at a multiple of an arena's size and holds one block.
 ///
 /// A source that wraps another source returns it from [`below`](Self::below). The default methods
 /// then forward their calls to the wrapped source.
 ///
 /// # Safety
 ///
-/// The memory that [`map`](Self::map) returns must meet these requirements:
+/// The memory that [`map`](Self::map) and [`map_large`](Self::map_large) return must meet these
+/// requirements:
 ///
-/// - The memory is readable and writable, at least `size` bytes long, and aligned to `size`.
+/// - The memory is readable and writable, has at least the requested size, and is aligned to the
+///   size of an arena.
 /// - The memory does not overlap any other memory in use.
-/// - The memory stays valid until [`unmap`](Self::unmap) is called, even if the source is moved or
-///   one of its safe methods is called.
+/// - The memory stays valid until [`unmap`](Self::unmap) or [`unmap_large`](Self::unmap_large) is
+///   called, even if the source is moved or one of its safe methods is called.
+/// - The memory is zero if a [`LargeMapping`] says so.
+///
+/// If [`reserved`](Self::reserved) returns an address, then as long as the source exists:
+///
+/// - The method always returns the same address.
+/// - The [`RESERVED_BYTES`] bytes from there contain no memory of anything but this source.
 ///
 /// If a source owns the memory, dropping the source may invalidate memory that is still mapped.
 ///
@@ -44,6 +67,68 @@ pub unsafe trait ArenaSource {
     ///
     /// An arena must go back through the outermost source that returned it.
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize);
+
+    /// Maps memory for one large block of `bytes` bytes, which begins at a multiple of `align`.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`MapError`] if the source has no large mappings or no memory.
+    fn map_large(&mut self, bytes: usize, align: ArenaSize) -> Result<LargeMapping, MapError> {
+        match self.below() {
+            Some(below) => below.map_large(bytes, align),
+            None => Err(MapError::LargeExhausted { bytes }),
+        }
+    }
+
+    /// Takes back a large mapping.
+    ///
+    /// # Safety
+    ///
+    /// - `start` and `bytes` must describe a large mapping of this source with the same `align`.
+    /// - The mapping must not come from a source that wraps this one.
+    /// - Nothing may use the memory afterwards.
+    unsafe fn unmap_large(&mut self, start: NonNull<u8>, bytes: usize, align: ArenaSize) {
+        if let Some(below) = self.below() {
+            // SAFETY: the wrapped source mapped the memory; the caller upholds the rest.
+            unsafe { below.unmap_large(start, bytes, align) }
+        }
+    }
+
+    /// Grows or shrinks a large mapping from `old` to at least `new` bytes, and may move it.
+    ///
+    /// The contents stay the same up to the smaller size. If the result has another start, the old
+    /// memory is no longer mapped.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`MapError`] and leaves the mapping unchanged if there is no memory.
+    ///
+    /// # Safety
+    ///
+    /// - `start` and `old` must describe a large mapping of this source with the same `align`.
+    /// - The mapping must not come from a source that wraps this one.
+    /// - Unless the call fails, only the mapping that it returns may be used afterwards.
+    unsafe fn resize_large(
+        &mut self,
+        start: NonNull<u8>,
+        old: usize,
+        new: usize,
+        align: ArenaSize,
+    ) -> Result<LargeMapping, MapError> {
+        match self.below() {
+            // SAFETY: the wrapped source mapped the memory; the caller upholds the rest.
+            Some(below) => unsafe { below.resize_large(start, old, new, align) },
+            None => Err(MapError::LargeExhausted { bytes: new }),
+        }
+    }
+
+    /// Returns the start of the range of [`RESERVED_BYTES`] bytes that the source has reserved.
+    ///
+    /// A source may reserve the range only when it maps memory for the first time. Until then, and
+    /// if it has no range, it returns `None`.
+    fn reserved(&mut self) -> Option<NonZero<usize>> {
+        self.below()?.reserved()
+    }
 
     /// Returns the source that this one wraps, if any.
     fn below(&mut self) -> Option<&mut dyn ArenaSource> {
@@ -99,6 +184,26 @@ pub unsafe trait ArenaSource {
     }
 }
 
+/// Moves a large mapping to new memory by copying the smaller of `old` and `new` bytes.
+///
+/// # Safety
+///
+/// The contract of [`resize_large`](ArenaSource::resize_large) must hold.
+pub(crate) unsafe fn resize_by_copying<S: ArenaSource>(
+    source: &mut S,
+    start: NonNull<u8>,
+    old: usize,
+    new: usize,
+    align: ArenaSize,
+) -> Result<LargeMapping, MapError> {
+    let mapping = source.map_large(new, align)?;
+    // SAFETY: both mappings are in use, so they do not overlap. Each has this many bytes.
+    unsafe { ptr::copy_nonoverlapping(start.as_ptr(), mapping.start.as_ptr(), old.min(new)) };
+    // SAFETY: the old mapping came from this source, and nothing uses it (contract).
+    unsafe { source.unmap_large(start, old, align) };
+    Ok(mapping)
+}
+
 // SAFETY: the referent fulfils the contract and serves every call.
 unsafe impl<S: ArenaSource> ArenaSource for &mut S {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
@@ -130,7 +235,13 @@ pub(crate) mod recording {
         Trim,
         Retain(usize, usize),
         ReuseRetained(usize),
+        MapLarge(usize),
+        UnmapLarge(NonNull<u8>, usize),
+        ResizeLarge(NonNull<u8>, usize, usize),
     }
+
+    /// The start of the range that [`Recording`] claims to have reserved.
+    pub(crate) const RANGE: NonZero<usize> = NonZero::new(3 << RESERVED_BITS).unwrap();
 
     /// A source without memory. It accepts every purge and lets its users keep every arena.
     #[derive(Debug, Default)]
@@ -164,13 +275,37 @@ pub(crate) mod recording {
         fn reuse_retained(&mut self, count: usize) {
             self.0.push(Call::ReuseRetained(count));
         }
+
+        fn map_large(&mut self, bytes: usize, _: ArenaSize) -> Result<LargeMapping, MapError> {
+            self.0.push(Call::MapLarge(bytes));
+            Err(MapError::LargeExhausted { bytes })
+        }
+
+        unsafe fn unmap_large(&mut self, start: NonNull<u8>, bytes: usize, _: ArenaSize) {
+            self.0.push(Call::UnmapLarge(start, bytes));
+        }
+
+        unsafe fn resize_large(
+            &mut self,
+            start: NonNull<u8>,
+            old: usize,
+            new: usize,
+            _: ArenaSize,
+        ) -> Result<LargeMapping, MapError> {
+            self.0.push(Call::ResizeLarge(start, old, new));
+            Err(MapError::LargeExhausted { bytes: new })
+        }
+
+        fn reserved(&mut self) -> Option<NonZero<usize>> {
+            Some(RANGE)
+        }
     }
 }
 
 #[cfg(all(test, feature = "std"))]
 mod tests {
     use super::{
-        recording::{Call, Recording},
+        recording::{Call, RANGE, Recording},
         *,
     };
 
@@ -181,23 +316,34 @@ mod tests {
         assert_eq!(source.map(SIZE), Err(MapError::Exhausted { size: SIZE }));
         source.reuse_retained(3);
         source.trim();
+        assert_eq!(source.map_large(5, SIZE), Err(MapError::LargeExhausted { bytes: 5 }));
         // SAFETY: the sources of these tests touch no memory.
         let purged = unsafe {
             source.unmap(place, SIZE);
+            source.unmap_large(place, 6, SIZE);
+            assert!(source.resize_large(place, 7, 8, SIZE).is_err());
             source.purge(place, 64)
         };
         (source.retain(2, 4), purged)
     }
 
+    fn range_of(mut source: impl ArenaSource) -> Option<NonZero<usize>> {
+        source.reserved()
+    }
+
     #[test]
     fn a_reference_to_a_source_passes_every_call_on() {
         let mut source = Recording::default();
+        assert_eq!(range_of(&mut source), Some(RANGE));
         assert_eq!(call_everything(&mut source), (4, Ok(())));
         let expected = [
             Call::Map(SIZE),
             Call::ReuseRetained(3),
             Call::Trim,
+            Call::MapLarge(5),
             Call::Unmap(NonNull::dangling(), SIZE),
+            Call::UnmapLarge(NonNull::dangling(), 6),
+            Call::ResizeLarge(NonNull::dangling(), 7, 8),
             Call::Purge(NonNull::dangling(), 64),
             Call::Retain(2, 4),
         ];
@@ -217,6 +363,7 @@ mod tests {
             unsafe fn unmap(&mut self, _arena: NonNull<u8>, _size: ArenaSize) {}
         }
 
+        assert_eq!(range_of(Plain), None);
         assert_eq!(call_everything(Plain), (0, Err(PurgeError::Unsupported)));
     }
 }

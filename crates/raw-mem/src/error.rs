@@ -6,7 +6,7 @@ use core::fmt;
 
 use crate::arena_size::ArenaSize;
 
-/// Why an arena could not be mapped.
+/// Why an arena or a large block could not be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MapError {
@@ -23,6 +23,20 @@ pub enum MapError {
     Exhausted {
         /// The size of the requested arena.
         size: ArenaSize,
+    },
+    /// The operating system refused memory for a large block.
+    #[error("cannot map a large block of {bytes} bytes: {code}")]
+    LargeOs {
+        /// The requested size.
+        bytes: usize,
+        /// The error that the system returned.
+        code: OsCode,
+    },
+    /// The source has no memory for a large block of this size.
+    #[error("cannot map a large block of {bytes} bytes: none is left in this source")]
+    LargeExhausted {
+        /// The requested size.
+        bytes: usize,
     },
 }
 

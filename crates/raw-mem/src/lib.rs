@@ -25,6 +25,8 @@
 //!        │                     │
 //!        │                RetainingArenas (keeps some free arenas)
 //!        │                     │
+//!        │                ReservedArenas (arenas and large mappings in one range of addresses)
+//!        │                     │
 //!   Malloc · PageBlocks   MmapArenas · MallocArenas · FixedRegion
 //!   Bump · NoAlloc             │
 //!        │                     │
@@ -33,7 +35,8 @@
 //!
 //! # Features
 //!
-//! `std` (on by default) adds [`Malloc`], [`PageBlocks`], [`MmapArenas`] and [`RetainingArenas`].
+//! `std` (on by default) adds [`Malloc`], [`PageBlocks`], [`MmapArenas`], [`ReservedArenas`] and
+//! [`RetainingArenas`].
 //! The crate is `no_std` without it.
 
 #![cfg_attr(not(feature = "std"), no_std)]
@@ -46,6 +49,7 @@ mod bump;
 mod errno;
 mod error;
 mod fixed_region;
+mod large;
 #[cfg(feature = "std")]
 mod malloc;
 mod malloc_arenas;
@@ -58,16 +62,27 @@ mod page_blocks;
 #[cfg(all(feature = "std", unix, not(miri)))]
 mod pages;
 #[cfg(feature = "std")]
+#[cfg_attr(
+    not(all(
+        any(target_os = "linux", target_os = "android"),
+        target_pointer_width = "64",
+        not(miri)
+    )),
+    path = "reserved_elsewhere.rs"
+)]
+mod reserved;
+#[cfg(feature = "std")]
 mod retaining;
 
 pub use align::{align_down, align_up};
 pub use arena_size::ArenaSize;
-pub use arena_source::ArenaSource;
+pub use arena_source::{ArenaSource, RESERVED_BITS, RESERVED_BYTES};
 pub use bump::Bump;
 #[cfg(feature = "std")]
 pub use errno::preserving_errno;
 pub use error::{MapError, OsCode, PurgeError};
 pub use fixed_region::FixedRegion;
+pub use large::LargeMapping;
 #[cfg(feature = "std")]
 pub use malloc::Malloc;
 pub use malloc_arenas::MallocArenas;
@@ -76,6 +91,8 @@ pub use mem_alloc::{MAX_REQUEST, MemAlloc, NoAlloc, calloc_size};
 pub use mmap::MmapArenas;
 #[cfg(feature = "std")]
 pub use page_blocks::PageBlocks;
+#[cfg(feature = "std")]
+pub use reserved::ReservedArenas;
 #[cfg(feature = "std")]
 pub use retaining::{MAX_RETAINED, RetainingArenas};
 

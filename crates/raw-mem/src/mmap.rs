@@ -10,13 +10,15 @@
 //!   unmapped when it has become too large for the arenas in use.
 //! - Reserved arenas are not accessible, so limits on data or committed memory do not include them.
 //! - An unmapped arena's address is remembered, because it is aligned and can be mapped again.
+//! - A large mapping is mapped and unmapped by itself.
 //! - A process may have only a limited number of mappings, so the system can refuse to unmap an
 //!   arena. Such an arena serves a later request.
 
 use core::ptr::NonNull;
 
 use crate::{
-    ArenaSize, ArenaSource, MapError, OsCode, PurgeError, align_down, align_up,
+    ArenaSize, ArenaSource, LargeMapping, MapError, OsCode, PurgeError, align_up,
+    arena_source::resize_by_copying,
     pages::{self, Access},
     preserving_errno,
 };
@@ -68,7 +70,7 @@ struct Reserved {
     bytes: usize,
 }
 
-/// The list entry at the start of an arena that the system refused to unmap.
+/// The list entry at the start of an arena or large mapping that the system refused to unmap.
 #[derive(Debug)]
 struct Retained {
     next: Option<NonNull<Self>>,
@@ -148,7 +150,8 @@ impl MmapArenas {
         let first = self.retained?;
         // SAFETY: the arena is still mapped, and `give_back` wrote a `Retained` at its start.
         let retained = unsafe { first.read() };
-        if retained.bytes != bytes {
+        // A large mapping may be aligned to less than its size.
+        if retained.bytes != bytes || first.addr().get() % bytes != 0 {
             return None;
         }
         self.retained = retained.next;
@@ -162,9 +165,14 @@ impl MmapArenas {
             self.unmapped.push(arena.addr().get());
             return;
         }
-        let retained = arena.cast::<Retained>();
-        // SAFETY: unmapping failed, so the arena is still mapped and writable. Its start is aligned
-        // and has room for a `Retained`, because an arena has at least 64 bytes.
+        self.retain(arena, bytes);
+    }
+
+    /// Keeps an arena or a large mapping that the system has refused to unmap.
+    fn retain(&mut self, mapping: NonNull<u8>, bytes: usize) {
+        let retained = mapping.cast::<Retained>();
+        // SAFETY: unmapping failed, so the pages are still mapped and writable. The start of a page
+        // is aligned and has room for a `Retained`.
         unsafe { retained.write(Retained { next: self.retained, bytes }) };
         self.retained = Some(retained);
     }
@@ -304,21 +312,49 @@ unsafe impl ArenaSource for MmapArenas {
 
     /// Makes one system call (`madvise`). `errno` is unchanged.
     unsafe fn purge(&mut self, start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
-        let page = pages::page_size();
-        let address = start.addr().get();
-        let end = align_down(address + len, page);
-        let Some(first) = align_up(address, page).filter(|first| *first < end) else {
-            return Ok(());
-        };
-        let len = end - first;
+        // SAFETY: the range lies in a mapped arena and is no longer needed (contract of `purge`).
+        unsafe { pages::purge_inside(start, len) }
+    }
+
+    /// Makes two or three system calls.
+    fn map_large(&mut self, bytes: usize, align: ArenaSize) -> Result<LargeMapping, MapError> {
+        let exhausted = MapError::LargeExhausted { bytes };
+        let whole = pages::whole_pages(bytes).ok_or(exhausted)?;
+        let start = pages::map_aligned(whole, mapped_bytes(align), Access::ReadWrite)
+            .map_err(|code| MapError::LargeOs { bytes, code })?;
+        Ok(LargeMapping { start, bytes: whole, is_zeroed: true })
+    }
+
+    /// Usually makes one system call. `errno` is unchanged.
+    unsafe fn unmap_large(&mut self, start: NonNull<u8>, bytes: usize, _align: ArenaSize) {
         preserving_errno(|| {
-            // SAFETY: the first whole page begins less than `len` bytes after `start`.
-            let start = unsafe { start.add(first - address) };
-            // SAFETY: the pages lie in a mapped arena and are no longer needed (contract of
-            // `purge`).
-            let purged = unsafe { pages::purge(start, len) };
-            purged.map_err(|code| PurgeError::Os { start: first, len, code })
-        })
+            // SAFETY: the mapping consists of whole pages, and nothing uses it (contract).
+            if unsafe { pages::unmap(start, bytes) }.is_err() {
+                // SAFETY: as above.
+                let _ = unsafe { pages::purge(start, bytes) };
+                self.retain(start, bytes);
+            }
+        });
+    }
+
+    /// Usually makes one system call if the mapping stays where it is.
+    unsafe fn resize_large(
+        &mut self,
+        start: NonNull<u8>,
+        old: usize,
+        new: usize,
+        align: ArenaSize,
+    ) -> Result<LargeMapping, MapError> {
+        let bytes = pages::whole_pages(new).ok_or(MapError::LargeExhausted { bytes: new })?;
+        // SAFETY: the pages belong to the mapping. Those behind `bytes` are no longer needed.
+        if unsafe { pages::resize(start, old, bytes) }.is_ok() {
+            return Ok(LargeMapping { start, bytes, is_zeroed: true });
+        }
+        if bytes <= old {
+            return Ok(LargeMapping { start, bytes: old, is_zeroed: true });
+        }
+        // SAFETY: the caller upholds the contract of `resize_large`.
+        unsafe { resize_by_copying(self, start, old, new, align) }
     }
 
     fn trim(&mut self) {
@@ -483,10 +519,14 @@ mod tests {
     fn an_arena_whose_old_place_is_taken_goes_elsewhere() {
         let mut source = MmapArenas::new();
         let mut other = MmapArenas::new();
-        let arena = map(&mut source);
-        unmap(&mut source, arena);
-        other.unmapped.push(arena.addr().get());
-        assert_eq!(map(&mut other), arena);
+        let arena = core::iter::repeat_with(|| {
+            let arena = map(&mut source);
+            unmap(&mut source, arena);
+            other.unmapped.push(arena.addr().get());
+            (map(&mut other), arena)
+        });
+        // Another test may map memory at the same address in between.
+        let (arena, _) = arena.take(100).find(|(taken, arena)| taken == arena).unwrap();
         fill(arena, 7);
         assert_ne!(map(&mut source), arena);
         assert!(is_filled(arena, 7));
@@ -622,6 +662,60 @@ mod tests {
             assert_eq!(errno::get(), libc::ENOMEM);
         });
         refuse(Plan::Never);
+    }
+
+    #[test]
+    fn a_large_mapping_is_aligned_zeroed_and_keeps_its_contents_when_it_is_resized() {
+        let mut source = MmapArenas::new();
+        let first = source.map_large(3 * SIZE.bytes() + 1, SIZE).unwrap();
+        let second = source.map_large(1, SIZE).unwrap();
+        assert_eq!((first.bytes, second.bytes), (3 * SIZE.bytes() + 4096, 4096));
+        let mut mapping = first;
+        for bytes in [SIZE.bytes(), 40 * SIZE.bytes(), 2 * SIZE.bytes(), 80 * SIZE.bytes()] {
+            assert!(mapping.is_zeroed && mapping.start.addr().get().is_multiple_of(SIZE.bytes()));
+            fill(mapping.start, 9);
+            // SAFETY: the mapping is live, and replaced by the result.
+            mapping =
+                unsafe { source.resize_large(mapping.start, mapping.bytes, bytes, SIZE) }.unwrap();
+            assert_eq!(mapping.bytes, bytes);
+            assert!(is_filled(mapping.start, 9));
+        }
+        for mapping in [mapping, second] {
+            // SAFETY: the mapping came from this source, and nothing uses it.
+            unsafe { source.unmap_large(mapping.start, mapping.bytes, SIZE) };
+            assert_eq!(mapping_of(mapping.start), None);
+        }
+    }
+
+    #[test]
+    fn a_large_mapping_that_cannot_be_unmapped_goes_with_a_trim() {
+        let mut source = MmapArenas::new();
+        let mapping = source.map_large(2 * SIZE.bytes(), SIZE).unwrap();
+        refuse(Plan::Nth(1));
+        // SAFETY: the mapping came from this source, and nothing uses it.
+        unsafe { source.unmap_large(mapping.start, mapping.bytes, SIZE) };
+        refuse(Plan::Never);
+        assert!(source.retained.is_some());
+        source.trim();
+        assert!(source.retained.is_none());
+    }
+
+    #[test]
+    fn a_large_mapping_that_cannot_be_resized_is_unchanged() {
+        let mut source = MmapArenas::new();
+        let mapping = source.map_large(2 * SIZE.bytes(), SIZE).unwrap();
+        fill(mapping.start, 9);
+        refuse(Plan::EachNth(1));
+        let (start, old) = (mapping.start, mapping.bytes);
+        // SAFETY: the mapping is live, and stays if the call fails.
+        let (grown, shrunk) = unsafe {
+            let grown = source.resize_large(start, old, 1 << 30, SIZE);
+            (grown, source.resize_large(start, old, 4096, SIZE).unwrap())
+        };
+        refuse(Plan::Never);
+        assert_eq!(grown, Err(MapError::LargeOs { bytes: 1 << 30, code: OsCode(libc::ENOMEM) }));
+        assert_eq!((shrunk.start, shrunk.bytes), (start, old));
+        assert!(is_filled(start, 9));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use core::{alloc::Layout, ptr::NonNull};
 use std::alloc::{GlobalAlloc, System};
 
-use crate::{ArenaSize, ArenaSource, MapError};
+use crate::{ArenaSize, ArenaSource, LargeMapping, MapError, arena_source::resize_by_copying};
 
 /// A source that allocates arenas from the standard library's allocator.
 ///
@@ -35,5 +35,31 @@ unsafe impl ArenaSource for MmapArenas {
             // SAFETY: `map` used this layout, and the arena is unused (contract of `unmap`).
             unsafe { System.dealloc(arena.as_ptr(), layout) };
         }
+    }
+    fn map_large(&mut self, bytes: usize, align: ArenaSize) -> Result<LargeMapping, MapError> {
+        let bytes = bytes.max(1);
+        let exhausted = MapError::LargeExhausted { bytes };
+        let layout = Layout::from_size_align(bytes, align.bytes()).map_err(|_| exhausted)?;
+        // SAFETY: the size of the layout is not 0.
+        let start = NonNull::new(unsafe { System.alloc_zeroed(layout) }).ok_or(exhausted)?;
+        Ok(LargeMapping { start, bytes, is_zeroed: true })
+    }
+
+    unsafe fn unmap_large(&mut self, start: NonNull<u8>, bytes: usize, align: ArenaSize) {
+        if let Ok(layout) = Layout::from_size_align(bytes, align.bytes()) {
+            // SAFETY: `map_large` used this layout, and nothing uses the memory (contract).
+            unsafe { System.dealloc(start.as_ptr(), layout) };
+        }
+    }
+
+    unsafe fn resize_large(
+        &mut self,
+        start: NonNull<u8>,
+        old: usize,
+        new: usize,
+        align: ArenaSize,
+    ) -> Result<LargeMapping, MapError> {
+        // SAFETY: the caller upholds the contract of `resize_large`.
+        unsafe { resize_by_copying(self, start, old, new, align) }
     }
 }

@@ -1,10 +1,13 @@
-//! The system calls that map, unmap and purge arenas.
+//! The system calls that map, unmap, purge and resize arenas and large mappings.
 
 use core::{ptr, ptr::NonNull};
 
 use libc::{c_int, c_void};
 
-use crate::{OsCode, errno};
+use crate::{OsCode, PurgeError, align_down, align_up, errno, preserving_errno};
+
+#[cfg(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64"))]
+pub(crate) mod relocation;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -35,6 +38,34 @@ pub(crate) fn map(hint: usize, bytes: usize, access: Access) -> Result<NonNull<u
     // SAFETY: without MAP_FIXED, the system never replaces an existing mapping.
     let start = unsafe { libc::mmap(hint, bytes, access.protection(), PRIVATE, -1, 0) };
     if start == libc::MAP_FAILED { Err(last()) } else { NonNull::new(start.cast()).ok_or(last()) }
+}
+
+/// Maps `bytes` bytes of zeroed pages at a multiple of `align`.
+///
+/// `bytes` must be a multiple of the page size. `align` must be a power of two and at least the
+/// page size. The call maps more than it needs, and unmaps the ends.
+pub(crate) fn map_aligned(
+    bytes: usize,
+    align: usize,
+    access: Access,
+) -> Result<NonNull<u8>, OsCode> {
+    let all = bytes.checked_add(align).filter(|all| *all <= isize::MAX as usize);
+    let all = all.ok_or(OsCode(libc::ENOMEM))?;
+    let mapping = map(0, all, access)?;
+    let address = mapping.addr().get();
+    // The fallback is never used, because the rounded address lies inside the mapping.
+    let before = align_up(address, align).unwrap_or(address) - address;
+    // SAFETY: `before` is less than `align`, so the result and `bytes` bytes lie in the mapping.
+    let start = unsafe { mapping.add(before) };
+    // SAFETY: as above.
+    let end = unsafe { start.add(bytes) };
+    for (unaligned, length) in [(mapping, before), (end, align - before)] {
+        if length > 0 {
+            // SAFETY: nothing uses this part of the new mapping. A failure loses only addresses.
+            let _ = unsafe { unmap(unaligned, length) };
+        }
+    }
+    Ok(start)
 }
 
 /// Makes `bytes` bytes of reserved pages, beginning at `start`, readable and writable.
@@ -74,6 +105,93 @@ pub(crate) unsafe fn purge(start: NonNull<u8>, bytes: usize) -> Result<(), OsCod
     refuse_on_demand()?;
     // SAFETY: the caller mapped the pages, and their contents may go (contract of `purge`).
     outcome(unsafe { libc::madvise(to_c(start), bytes, libc::MADV_DONTNEED) })
+}
+
+/// [Purges](purge) the whole pages in the range of `len` bytes from `start`. `errno` is unchanged.
+///
+/// # Safety
+///
+/// - The range must lie in memory that the caller has mapped.
+/// - Nothing may rely on its contents.
+pub(crate) unsafe fn purge_inside(start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
+    let (page, address) = (page_size(), start.addr().get());
+    let end = align_down(address + len, page);
+    let Some(first) = align_up(address, page).filter(|first| *first < end) else {
+        return Ok(());
+    };
+    let len = end - first;
+    preserving_errno(|| {
+        // SAFETY: the first whole page begins less than `len` bytes after `start`.
+        let start = unsafe { start.add(first - address) };
+        // SAFETY: the pages are mapped and no longer needed (contract of `purge_inside`).
+        let purged = unsafe { purge(start, len) };
+        purged.map_err(|code| PurgeError::Os { start: first, len, code })
+    })
+}
+
+/// Returns the memory of `bytes` bytes from `start` to the system and makes them inaccessible.
+///
+/// The range stays mapped in between, so no other mapping can get its addresses. If the call fails,
+/// the range is unchanged. Before Linux 6.12, a kernel without memory for itself could lose it.
+///
+/// # Safety
+///
+/// - The range must consist of whole pages that the caller has mapped.
+/// - Nothing may access these pages afterwards, whether or not the call succeeds.
+#[cfg(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64"))]
+pub(crate) unsafe fn withdraw(start: NonNull<u8>, bytes: usize) -> Result<(), OsCode> {
+    refuse_on_demand()?;
+    let (none, flags) = (Access::Reserved.protection(), PRIVATE | libc::MAP_FIXED);
+    // SAFETY: the caller mapped the pages, and nothing uses them (contract of `withdraw`).
+    let mapped = unsafe { libc::mmap(to_c(start), bytes, none, flags, -1, 0) };
+    if mapped == libc::MAP_FAILED { Err(last()) } else { Ok(()) }
+}
+
+/// Grows or shrinks a mapping in place, if the system can.
+///
+/// # Safety
+///
+/// - The first `old` bytes from `start` must be whole pages that the caller has mapped.
+/// - `new` must be a multiple of the page size and not 0.
+/// - If the call succeeds, nothing may access pages behind the first `new` bytes.
+pub(crate) unsafe fn resize(start: NonNull<u8>, old: usize, new: usize) -> Result<(), OsCode> {
+    if new == old {
+        return Ok(());
+    }
+    if new < old {
+        // SAFETY: the first `new` bytes stay, so the pages behind them begin inside the mapping.
+        let behind = unsafe { start.add(new) };
+        // SAFETY: the caller has mapped these pages, and nothing uses them (contract of `resize`).
+        return unsafe { unmap(behind, old - new) };
+    }
+    // SAFETY: the caller has mapped the pages (contract of `resize`).
+    unsafe { extend(start, old, new) }
+}
+
+/// Extends a mapping of `old` bytes to `new` bytes if the addresses behind it are free.
+///
+/// # Safety
+///
+/// The first `old` bytes from `start` must be whole pages that the caller has mapped.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+unsafe fn extend(start: NonNull<u8>, old: usize, new: usize) -> Result<(), OsCode> {
+    refuse_on_demand()?;
+    // SAFETY: without MREMAP_MAYMOVE, the call only adds pages at addresses that are free.
+    let extended = unsafe { libc::mremap(to_c(start), old, new, 0) };
+    if extended == libc::MAP_FAILED { Err(last()) } else { Ok(()) }
+}
+
+/// Fails, because only Linux can extend a mapping.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+unsafe fn extend(_start: NonNull<u8>, _old: usize, _new: usize) -> Result<(), OsCode> {
+    Err(OsCode(libc::ENOMEM))
+}
+
+/// Rounds a number of bytes up to whole pages, at least one.
+///
+/// Returns `None` if the result would be larger than a block may be.
+pub(crate) fn whole_pages(bytes: usize) -> Option<usize> {
+    align_up(bytes.max(1), page_size()).filter(|bytes| *bytes <= isize::MAX as usize)
 }
 
 /// Returns the size of a page in bytes, without a system call.

@@ -14,7 +14,7 @@
 use core::ptr::NonNull;
 use std::time::{Duration, Instant};
 
-use crate::{ArenaSize, ArenaSource, MapError};
+use crate::{ArenaSize, ArenaSource, LargeMapping, MapError};
 
 /// The largest number of free arenas that a source and its users keep together.
 pub const MAX_RETAINED: usize = 16;
@@ -193,6 +193,34 @@ unsafe impl<S: ArenaSource> ArenaSource for RetainingArenas<S> {
         unsafe { self.source.unmap(arena, size) };
     }
 
+    fn map_large(&mut self, bytes: usize, align: ArenaSize) -> Result<LargeMapping, MapError> {
+        self.source.map_large(bytes, align).or_else(|error| {
+            if self.count == 0 {
+                return Err(error);
+            }
+            self.unmap_retained();
+            self.source.map_large(bytes, align)
+        })
+    }
+
+    unsafe fn resize_large(
+        &mut self,
+        start: NonNull<u8>,
+        old: usize,
+        new: usize,
+        align: ArenaSize,
+    ) -> Result<LargeMapping, MapError> {
+        // SAFETY: the wrapped source mapped the memory; the caller upholds the rest.
+        unsafe { self.source.resize_large(start, old, new, align) }.or_else(|error| {
+            if self.count == 0 {
+                return Err(error);
+            }
+            self.unmap_retained();
+            // SAFETY: the first call has failed, so the mapping is unchanged.
+            unsafe { self.source.resize_large(start, old, new, align) }
+        })
+    }
+
     fn below(&mut self) -> Option<&mut dyn ArenaSource> {
         Some(&mut self.source)
     }
@@ -228,7 +256,7 @@ mod tests {
     use super::*;
     use crate::{
         Malloc, MallocArenas,
-        arena_source::recording::{Call, Recording},
+        arena_source::recording::{Call, RANGE, Recording},
     };
 
     const SIZE: ArenaSize = ArenaSize::new(1 << 16).unwrap();
@@ -411,6 +439,22 @@ mod tests {
         // SAFETY: the source below touches no memory.
         assert_eq!(unsafe { source.purge(place, 64) }, Ok(()));
         assert_eq!(source.source.0, [Call::Trim, Call::Purge(place, 64)]);
+    }
+
+    #[test]
+    fn calls_for_large_mappings_reach_the_source_below() {
+        let mut source = RetainingArenas::new(Recording::default());
+        let place = NonNull::dangling();
+        assert!(source.map_large(1, SIZE).is_err());
+        // SAFETY: the source below touches no memory.
+        unsafe {
+            source.unmap_large(place, 2, SIZE);
+            assert!(source.resize_large(place, 3, 4, SIZE).is_err());
+        }
+        assert_eq!(source.reserved(), Some(RANGE));
+        let expected =
+            [Call::MapLarge(1), Call::UnmapLarge(place, 2), Call::ResizeLarge(place, 3, 4)];
+        assert_eq!(source.source.0, expected);
     }
 
     #[test]

@@ -1,0 +1,171 @@
+//! The system calls that move pages without copying.
+
+use core::ptr::NonNull;
+
+use super::{Access, PRIVATE, last, page_size, refuse_on_demand, to_c};
+use crate::OsCode;
+
+/// The outcome of [`relocate`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Relocation {
+    /// The new range has the pages, and the old one is still mapped but reads as zero.
+    Moved,
+    /// The system keeps the old range as several mappings. Both ranges are unchanged.
+    InParts,
+    /// The system cannot move the pages. Both ranges are mapped, and the old one is unchanged.
+    Refused,
+    /// The new range may no longer be mapped. The old range is unchanged.
+    TargetLost,
+}
+
+/// Moves the pages of a writable range to another writable range of the same length.
+///
+/// The old range stays mapped, so no other mapping can get its addresses.
+///
+/// # Safety
+///
+/// - Both ranges must consist of whole pages that the caller has mapped, and must not overlap.
+/// - The page behind the old range must be mapped.
+/// - Nothing may rely on the contents of the new range.
+/// - Nothing may use the old range at the same time.
+pub(crate) unsafe fn relocate(from: NonNull<u8>, to: NonNull<u8>, bytes: usize) -> Relocation {
+    // SAFETY: the caller has mapped the range and the page behind it (contract of `relocate`).
+    if !unsafe { is_one_mapping(from, bytes) } {
+        return Relocation::InParts;
+    }
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
+    let moved = refuse_on_demand().and_then(|()| {
+        // SAFETY: the caller owns both ranges, and needs the contents only at their new place.
+        let start = unsafe { libc::mremap(to_c(from), bytes, bytes, flags, to_c(to)) };
+        if start == libc::MAP_FAILED { Err(last()) } else { Ok(()) }
+    });
+    match moved {
+        Ok(()) => Relocation::Moved,
+        // The system does not know the flags (before Linux 5.7), and has changed nothing.
+        Err(OsCode(libc::EINVAL)) => Relocation::Refused,
+        // The system unmaps the new range first, and other checks can fail afterwards.
+        Err(_) if map_in_hole(to, bytes) => Relocation::Refused,
+        Err(_) => Relocation::TargetLost,
+    }
+}
+
+/// Returns true if one mapping contains the whole range. May return false even so.
+///
+/// A call of `mremap` that moves pages of several mappings would fail only after it has unmapped
+/// the new range. We therefore ask for an extension, which fails in either case: with `EFAULT` for
+/// several mappings, and otherwise with `ENOMEM`, because the page behind the range is not free.
+///
+/// # Safety
+///
+/// The range and the page behind it must be mapped by the caller.
+unsafe fn is_one_mapping(start: NonNull<u8>, bytes: usize) -> bool {
+    if refuse_on_demand().is_err() {
+        return false;
+    }
+    // SAFETY: the caller has mapped the range. The page behind it is not free, so nothing changes.
+    let extended = unsafe { libc::mremap(to_c(start), bytes, bytes + page_size(), 0) };
+    extended == libc::MAP_FAILED && last() == OsCode(libc::ENOMEM)
+}
+
+/// Maps new pages at `start` if nothing is mapped there. Returns true if it has done so.
+fn map_in_hole(start: NonNull<u8>, bytes: usize) -> bool {
+    let flags = PRIVATE | libc::MAP_FIXED_NOREPLACE;
+    let access = Access::ReadWrite.protection();
+    if refuse_on_demand().is_err() {
+        return false;
+    }
+    // SAFETY: the flag MAP_FIXED_NOREPLACE never replaces an existing mapping.
+    let mapped = unsafe { libc::mmap(to_c(start), bytes, access, flags, -1, 0) };
+    if mapped == libc::MAP_FAILED {
+        return false;
+    }
+    if mapped == to_c(start) {
+        return true;
+    }
+    // A system that does not know the flag (before Linux 4.17) maps the pages elsewhere.
+    if let Some(elsewhere) = NonNull::new(mapped.cast()) {
+        // SAFETY: the pages were mapped above, and nothing uses them.
+        let _ = unsafe { super::unmap(elsewhere, bytes) };
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pages::{
+        self,
+        refusals::{Plan, refuse},
+    };
+
+    const PAGE: usize = 4096;
+
+    /// Maps `pages` writable pages, with a reserved page behind them.
+    fn mapped(pages: usize) -> NonNull<u8> {
+        let start = pages::map_aligned((pages + 1) * PAGE, PAGE, Access::Reserved).unwrap();
+        // SAFETY: the pages were mapped above.
+        unsafe { pages::make_writable(start, pages * PAGE) }.unwrap();
+        start
+    }
+
+    fn byte(start: NonNull<u8>, at: usize) -> u8 {
+        // SAFETY: the tests read only pages that they have mapped.
+        unsafe { start.add(at).read() }
+    }
+
+    fn fill(start: NonNull<u8>, bytes: usize) {
+        // SAFETY: the tests write only pages that they have mapped.
+        unsafe { start.write_bytes(7, bytes) };
+    }
+
+    #[test]
+    fn pages_move_and_the_old_range_stays_mapped() {
+        let (old, new) = (mapped(4), mapped(4));
+        fill(old, 4 * PAGE);
+        // SAFETY: the ranges were mapped above, with a page behind each.
+        assert_eq!(unsafe { relocate(old, new, 4 * PAGE) }, Relocation::Moved);
+        assert_eq!((byte(new, 0), byte(new, 4 * PAGE - 1)), (7, 7));
+        assert_eq!(byte(old, 0), 0);
+    }
+
+    #[test]
+    fn a_range_of_several_mappings_is_noticed_before_anything_changes() {
+        let (old, new) = (mapped(4), mapped(4));
+        fill(old, 4 * PAGE);
+        fill(new, PAGE);
+        // The moved page keeps its place in the address space in mind and does not merge.
+        let other = mapped(1);
+        fill(other, PAGE);
+        // SAFETY: the ranges were mapped above, with a page behind each.
+        unsafe {
+            assert_eq!(relocate(other, old.add(PAGE), PAGE), Relocation::Moved);
+            assert_eq!(relocate(old, new, 4 * PAGE), Relocation::InParts);
+        }
+        assert_eq!((byte(new, 0), byte(old, 0), byte(old, PAGE)), (7, 7, 7));
+    }
+
+    #[test]
+    fn a_failed_move_leaves_the_old_range_unchanged() {
+        let (old, new) = (mapped(4), mapped(4));
+        fill(old, 4 * PAGE);
+        for (nth, outcome) in [(1, Relocation::InParts), (2, Relocation::TargetLost)] {
+            refuse(Plan::Nth(nth));
+            // SAFETY: the ranges were mapped above, with a page behind each.
+            assert_eq!(unsafe { relocate(old, new, 4 * PAGE) }, outcome);
+            assert_eq!(byte(old, 4 * PAGE - 1), 7);
+        }
+        refuse(Plan::Never);
+    }
+
+    #[test]
+    fn a_hole_is_filled_and_mapped_pages_are_not() {
+        let start = mapped(4);
+        fill(start, 4 * PAGE);
+        assert!(!map_in_hole(start, 4 * PAGE));
+        assert_eq!(byte(start, 0), 7);
+        // SAFETY: the pages were mapped above, and nothing uses them.
+        unsafe { pages::unmap(start, 4 * PAGE) }.unwrap();
+        assert!(map_in_hole(start, 4 * PAGE));
+        assert_eq!(byte(start, 0), 0);
+    }
+}

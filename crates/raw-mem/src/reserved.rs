@@ -1,0 +1,247 @@
+//! A source that takes arenas and large mappings from one reserved range of addresses.
+//!
+//! ```text
+//!  base                                                        base + RESERVED_BYTES
+//!  ┌───────┬───────┬───────┬───────┬───────┬─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─┬───────┬──────┐
+//!  │ arena │ arena │ large mapping │ free  │                     │ free  │ page │
+//!  └───────┴───────┴───────┴───────┴───────┴─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─┴───────┴──────┘
+//!    slot    slot    slot    slot    slot                          slot    never used
+//! ```
+//!
+//! The first request reserves the range and divides it into slots of an arena's size. Since nothing
+//! else lies in the range, one comparison tells whether an address belongs to the source.
+//!
+//! - An address in the range never becomes free for other mappings. A slot that is no longer used
+//!   is made inaccessible in place.
+//! - The range is not reserved if the size of the address space is limited, or if the system
+//!   refuses. All memory then comes from the wrapped source. The same holds for a request that the
+//!   range cannot serve.
+//! - An unmapped arena is given back at once. An unmapped large mapping is retained, because the
+//!   page faults of a large block cost more than the rest of its life.
+//! - Large mappings in use and retained slots together never exceed what large mappings needed
+//!   within the decay time. What exceeds it is given back at the next call that maps or unmaps.
+//! - A large mapping grows in place if the slots behind it are not used. Otherwise its pages move
+//!   to another run of slots.
+
+use core::{fmt, num::NonZero, ptr::NonNull, time::Duration};
+
+use crate::{
+    ArenaSize, ArenaSource, LargeMapping, MapError, PurgeError, arena_source::resize_by_copying,
+    pages, preserving_errno,
+};
+
+mod bits;
+mod clock;
+mod demand;
+mod large;
+mod range;
+mod slots;
+
+#[cfg(test)]
+mod tests;
+
+use range::ReservedRange;
+
+/// How long the memory of unmapped large mappings is retained.
+const DECAY: Duration = Duration::from_secs(1);
+
+/// A source that takes arenas and large mappings from one reserved range of addresses.
+///
+/// The wrapped source serves the requests that the range cannot serve.
+///
+/// ```
+/// use raw_mem::{ArenaSize, ArenaSource, MmapArenas, ReservedArenas};
+///
+/// let size = ArenaSize::new(1 << 20).unwrap();
+/// let mut source = ReservedArenas::new(MmapArenas::new());
+/// let block = source.map_large(5_000_000, size)?;
+/// assert!(block.is_zeroed && block.bytes >= 5_000_000);
+/// // SAFETY: the mapping came from this source, and nothing uses it.
+/// let block = unsafe { source.resize_large(block.start, block.bytes, 9_000_000, size) }?;
+/// // SAFETY: as above.
+/// unsafe { source.unmap_large(block.start, block.bytes, size) };
+/// # Ok::<(), raw_mem::MapError>(())
+/// ```
+pub struct ReservedArenas<S> {
+    source: S,
+    state: State,
+    clock: fn() -> Duration,
+}
+
+enum State {
+    Untried,
+    /// The system refused to reserve a range, or its size of arenas does not suit a range.
+    Absent,
+    Present(ReservedRange),
+}
+
+// SAFETY: the source owns its range exclusively, and mappings are not tied to a thread.
+unsafe impl<S: Send> Send for ReservedArenas<S> {}
+
+impl<S> ReservedArenas<S> {
+    /// Wraps `source`. The first request reserves the range.
+    pub const fn new(source: S) -> Self {
+        Self::with_clock(source, clock::coarse_now)
+    }
+
+    const fn with_clock(source: S, clock: fn() -> Duration) -> Self {
+        Self { source, state: State::Untried, clock }
+    }
+
+    /// Returns the range if its slots have the size `size`, after an attempt to reserve it.
+    fn range_for(&mut self, size: ArenaSize) -> Option<&mut ReservedRange> {
+        if let State::Untried = self.state {
+            let range = ReservedRange::reserve(size, DECAY);
+            self.state = range.map_or(State::Absent, State::Present);
+        }
+        let now = (self.clock)();
+        let range = self.range().filter(|range| range.slot_size() == size)?;
+        range.demand.advance_to(now);
+        Some(range)
+    }
+
+    /// Returns the range if `address` lies in it.
+    fn range_at(&mut self, address: NonNull<u8>) -> Option<&mut ReservedRange> {
+        let now = (self.clock)();
+        let range = self.range().filter(|range| range.contains(address.addr().get()))?;
+        range.demand.advance_to(now);
+        Some(range)
+    }
+
+    fn range(&mut self) -> Option<&mut ReservedRange> {
+        match &mut self.state {
+            State::Present(range) => Some(range),
+            State::Untried | State::Absent => None,
+        }
+    }
+
+    /// Gives back all retained slots, and returns true if there were any.
+    fn release_retained(&mut self) -> bool {
+        let Some(range) = self.range() else { return false };
+        let had_any = range.slots.retained_count() > 0;
+        range.trim();
+        had_any
+    }
+}
+
+impl<S: ArenaSource> ReservedArenas<S> {
+    fn try_map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+        if let Some(range) = self.range_for(size)
+            && let Some(arena) = range.map_arena()
+        {
+            range.settle();
+            return Ok(arena);
+        }
+        self.source.map(size)
+    }
+
+    fn try_map_large(&mut self, bytes: usize, align: ArenaSize) -> Result<LargeMapping, MapError> {
+        if let Some(range) = self.range_for(align)
+            && let Some(mapping) = range.map_large(bytes)
+        {
+            range.settle();
+            return Ok(mapping);
+        }
+        self.source.map_large(bytes, align)
+    }
+}
+
+// SAFETY: a run of slots overlaps no other run in use, and is writable. The wrapped source maps all
+// other memory. Nothing else maps memory in the range, whose addresses always stay mapped.
+unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
+    /// Usually makes one system call.
+    fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+        self.try_map(size).or_else(|error| match self.release_retained() {
+            true => self.try_map(size),
+            false => Err(error),
+        })
+    }
+
+    /// Usually makes one system call. `errno` is unchanged.
+    unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
+        preserving_errno(|| match self.range_at(arena) {
+            Some(range) => {
+                range.settle();
+                // SAFETY: the arena lies in the range, and nothing uses it (contract of `unmap`).
+                unsafe { range.unmap_arena(arena) };
+            }
+            // SAFETY: the wrapped source mapped the arena, and nothing uses it (contract).
+            None => unsafe { self.source.unmap(arena, size) },
+        });
+    }
+
+    /// Makes no system call if retained memory suffices, and otherwise usually one.
+    fn map_large(&mut self, bytes: usize, align: ArenaSize) -> Result<LargeMapping, MapError> {
+        self.try_map_large(bytes, align).or_else(|error| match self.release_retained() {
+            true => self.try_map_large(bytes, align),
+            false => Err(error),
+        })
+    }
+
+    /// Usually makes no system call. `errno` is unchanged.
+    unsafe fn unmap_large(&mut self, start: NonNull<u8>, bytes: usize, align: ArenaSize) {
+        preserving_errno(|| match self.range_at(start) {
+            Some(range) => {
+                // SAFETY: the mapping lies in the range, and nothing uses it (contract).
+                unsafe { range.unmap_large(start, bytes) };
+                range.settle();
+            }
+            // SAFETY: the wrapped source mapped the memory, and nothing uses it (contract).
+            None => unsafe { self.source.unmap_large(start, bytes, align) },
+        });
+    }
+
+    /// Copies the contents only if the mapping leaves the range, or if the system cannot move it.
+    unsafe fn resize_large(
+        &mut self,
+        start: NonNull<u8>,
+        old: usize,
+        new: usize,
+        align: ArenaSize,
+    ) -> Result<LargeMapping, MapError> {
+        let Some(range) = self.range_at(start) else {
+            // SAFETY: the wrapped source mapped the memory; the caller upholds the rest.
+            return unsafe { self.source.resize_large(start, old, new, align) };
+        };
+        // SAFETY: the mapping lies in the range; the caller upholds the rest.
+        if let Some(mapping) = unsafe { range.resize_large(start, old, new) } {
+            range.settle();
+            return Ok(mapping);
+        }
+        // SAFETY: the attempt has left the mapping unchanged; the caller upholds the rest.
+        unsafe { resize_by_copying(self, start, old, new, align) }
+    }
+
+    /// Makes one system call (`madvise`). `errno` is unchanged.
+    unsafe fn purge(&mut self, start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
+        match self.range().is_some_and(|range| range.contains(start.addr().get())) {
+            // SAFETY: the range lies in a mapped arena and is no longer needed (contract).
+            true => unsafe { pages::purge_inside(start, len) },
+            // SAFETY: the wrapped source mapped the arena; the caller upholds the rest.
+            false => unsafe { self.source.purge(start, len) },
+        }
+    }
+
+    fn trim(&mut self) {
+        preserving_errno(|| self.release_retained());
+        self.source.trim();
+    }
+
+    fn reserved(&mut self) -> Option<NonZero<usize>> {
+        self.range().map(|range| range.base())
+    }
+
+    fn below(&mut self) -> Option<&mut dyn ArenaSource> {
+        Some(&mut self.source)
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for ReservedArenas<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let base = match &self.state {
+            State::Present(range) => Some(range.base()),
+            State::Untried | State::Absent => None,
+        };
+        f.debug_struct("ReservedArenas").field("base", &base).field("source", &self.source).finish()
+    }
+}

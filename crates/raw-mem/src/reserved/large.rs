@@ -1,0 +1,174 @@
+//! Large mappings, which are runs of adjacent slots.
+//!
+//! The slots of a run are writable as a whole. The pages behind the requested bytes are never
+//! touched, so they take up no memory.
+
+use core::{ptr, ptr::NonNull};
+
+use super::range::ReservedRange;
+use crate::{
+    LargeMapping,
+    pages::{
+        self,
+        relocation::{Relocation, relocate},
+    },
+};
+
+impl ReservedRange {
+    /// Takes a run of slots for `bytes` bytes. Prefers retained slots.
+    pub(super) fn map_large(&mut self, bytes: usize) -> Option<LargeMapping> {
+        let bytes = pages::whole_pages(bytes)?;
+        let count = self.slots_for(bytes);
+        let run = self.slots.find_run(count)?;
+        let is_zeroed = !self.slots.has_stale(run.clone());
+        let start = self.start_of(run.start);
+        self.take(run).ok()?;
+        self.demand.change(0, count);
+        Some(LargeMapping { start, bytes, is_zeroed })
+    }
+
+    /// Takes back a large mapping, and retains its slots.
+    ///
+    /// # Safety
+    ///
+    /// `start` and `bytes` must describe a large mapping of this range, and nothing may use it
+    /// afterwards.
+    pub(super) unsafe fn unmap_large(&mut self, start: NonNull<u8>, bytes: usize) {
+        let run = self.run_of(start, bytes);
+        self.demand.change(run.len(), 0);
+        self.slots.retain(run);
+    }
+
+    /// Resizes a large mapping, or returns `None` and leaves it unchanged.
+    ///
+    /// # Safety
+    ///
+    /// `start` and `old` must describe a large mapping of this range. Unless the call fails, only
+    /// the mapping that it returns may be used afterwards.
+    pub(super) unsafe fn resize_large(
+        &mut self,
+        start: NonNull<u8>,
+        old: usize,
+        new: usize,
+    ) -> Option<LargeMapping> {
+        let bytes = pages::whole_pages(new)?;
+        let (before, after) = (self.slots_for(old), self.slots_for(bytes));
+        let mapping = if bytes < old {
+            // SAFETY: nothing uses the bytes behind `bytes` (contract of `resize_large`).
+            unsafe { self.shrink(start, old, bytes) };
+            LargeMapping { start, bytes, is_zeroed: true }
+        } else {
+            // SAFETY: the contract is the same.
+            let moved = |range: &mut Self| unsafe { range.move_and_grow(start, old, bytes) };
+            self.grow_in_place(start, old, bytes).or_else(|| moved(self))?
+        };
+        self.demand.change(before, after);
+        Some(mapping)
+    }
+
+    /// Gives back the memory between `bytes` and `old`.
+    ///
+    /// # Safety
+    ///
+    /// `start` and `old` must describe a large mapping of this range. Nothing may use the bytes
+    /// behind the first `bytes`.
+    unsafe fn shrink(&mut self, start: NonNull<u8>, old: usize, bytes: usize) {
+        let mut behind = self.run_of(start, old);
+        behind.start += self.slots_for(bytes);
+        let rest = old.min(self.slots_for(bytes) * self.slot_size().bytes()) - bytes;
+        if rest > 0 {
+            // SAFETY: the mapping is longer than `bytes`.
+            let tail = unsafe { start.add(bytes) };
+            // SAFETY: these pages of the mapping are not used any more (contract of `shrink`).
+            if unsafe { pages::purge(tail, rest) }.is_err() {
+                self.slots.mark_stale(behind.start - 1..behind.start);
+            }
+        }
+        if !behind.is_empty() {
+            // SAFETY: the slots belong to the mapping, and nothing uses them.
+            unsafe { self.release(behind) };
+        }
+    }
+
+    /// Takes the slots behind a large mapping, as far as it needs them and they are not used.
+    fn grow_in_place(
+        &mut self,
+        start: NonNull<u8>,
+        old: usize,
+        bytes: usize,
+    ) -> Option<LargeMapping> {
+        let run = self.run_of(start, old);
+        let behind = run.end..run.start + self.slots_for(bytes);
+        if !self.slots.can_take(behind.clone()) {
+            return None;
+        }
+        let is_zeroed = !self.slots.has_stale(run.end - 1..behind.end);
+        self.take(behind).ok()?;
+        Some(LargeMapping { start, bytes, is_zeroed })
+    }
+
+    /// Moves a large mapping to a longer run of slots.
+    ///
+    /// # Safety
+    ///
+    /// The contract of [`resize_large`](Self::resize_large) must hold.
+    unsafe fn move_and_grow(
+        &mut self,
+        start: NonNull<u8>,
+        old: usize,
+        bytes: usize,
+    ) -> Option<LargeMapping> {
+        let target = self.slots.find_run(self.slots_for(bytes))?;
+        let is_zeroed = !self.slots.has_stale(target.clone());
+        let new = self.start_of(target.start);
+        self.take(target.clone()).ok()?;
+        let slot = self.slot_size().bytes();
+        // SAFETY: both runs are mapped and writable, and no slot is in both. The range always keeps
+        // a page mapped behind each run (invariant of `base`).
+        if !unsafe { move_contents(start, new, old, slot) } {
+            // The slots of the target stay used for ever, because they may not be mapped any more.
+            return None;
+        }
+        // SAFETY: the contents have moved, so nothing uses the old slots.
+        unsafe { self.release(self.run_of(start, old)) };
+        Some(LargeMapping { start: new, bytes, is_zeroed })
+    }
+}
+
+/// Moves the contents of one run of slots to another. On failure, the old run is unchanged.
+///
+/// Pages are moved without copying where the system can do so.
+///
+/// # Safety
+///
+/// - Both ranges must be writable whole pages that the caller owns, and must not overlap.
+/// - The page behind each part of the old range must be mapped.
+/// - Nothing may use either range at the same time.
+unsafe fn move_contents(old: NonNull<u8>, new: NonNull<u8>, bytes: usize, slot: usize) -> bool {
+    let mut done = 0;
+    let mut piece = bytes;
+    while done < bytes {
+        // SAFETY: `done` is less than the length of both ranges.
+        let (from, to) = unsafe { (old.add(done), new.add(done)) };
+        // SAFETY: the caller owns these parts of both ranges (contract of `move_contents`).
+        match unsafe { relocate(from, to, piece) } {
+            Relocation::Moved => {}
+            Relocation::InParts if piece > slot => {
+                piece = piece.div_ceil(slot) / 2 * slot;
+                continue;
+            }
+            // SAFETY: both parts are mapped, writable and `piece` bytes long.
+            Relocation::InParts | Relocation::Refused => unsafe {
+                ptr::copy_nonoverlapping(from.as_ptr(), to.as_ptr(), piece);
+            },
+            Relocation::TargetLost => {
+                // SAFETY: the first `done` bytes of both ranges are still mapped.
+                unsafe { ptr::copy_nonoverlapping(new.as_ptr(), old.as_ptr(), done) };
+                return false;
+            }
+        }
+        done += piece;
+        piece = bytes - done;
+    }
+    true
+}

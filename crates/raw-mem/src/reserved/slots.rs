@@ -1,0 +1,321 @@
+//! The states of the slots of a reserved range.
+//!
+//! | state | access | pages | `used` | `retained` |
+//! | --- | --- | --- | --- | --- |
+//! | free | none | none | 0 | 0 |
+//! | retained | writable | some | 0 | 1 |
+//! | used | writable | some | 1 | 0 |
+//!
+//! A slot that has been retained is stale until it is free again, because its memory contains old
+//! data even after it is used again.
+
+#![forbid(unsafe_code)]
+
+use core::ops::Range;
+
+use super::bits;
+
+/// The number of bitmaps.
+pub(super) const BITMAPS: usize = 3;
+
+/// The states of all slots, in bitmaps that the caller provides.
+pub(super) struct Slots<'a> {
+    used: &'a mut [usize],
+    retained: &'a mut [usize],
+    stale: &'a mut [usize],
+    /// The number of slots.
+    len: usize,
+    /// Every slot below this one is used.
+    hint: usize,
+    /// This slot and all slots above are free and have never been used.
+    top: usize,
+    /// How many slots are retained.
+    retained_count: usize,
+}
+
+impl<'a> Slots<'a> {
+    /// Creates `len` free slots. `words` must be zero, and [`BITMAPS`] times as long as a bitmap.
+    pub(super) fn new(words: &'a mut [usize], len: usize) -> Self {
+        let (used, words) = words.split_at_mut(bits::words_for(len));
+        let (retained, stale) = words.split_at_mut(bits::words_for(len));
+        Self { used, retained, stale, len, hint: 0, top: 0, retained_count: 0 }
+    }
+
+    pub(super) fn retained_count(&self) -> usize {
+        self.retained_count
+    }
+
+    /// Returns true if no slot is used.
+    pub(super) fn is_unused(&self) -> bool {
+        bits::first_one(self.used, 0..self.top) == self.top
+    }
+
+    /// Returns the lowest slot that is not used.
+    pub(super) fn find_one(&mut self) -> Option<Range<usize>> {
+        self.hint = bits::first_zero(self.used, self.hint..self.top);
+        (self.hint < self.len).then_some(self.hint..self.hint + 1)
+    }
+
+    /// Returns `count` adjacent slots that are not used.
+    ///
+    /// Prefers a run of exactly `count` retained slots, then a longer one, then the lowest slots.
+    pub(super) fn find_run(&self, count: usize) -> Option<Range<usize>> {
+        let start = self.find_retained(count).or_else(|| self.find_gap(count))?;
+        Some(start..start + count)
+    }
+
+    fn find_retained(&self, count: usize) -> Option<usize> {
+        if self.retained_count < count {
+            return None;
+        }
+        let mut longer = None;
+        let mut at = self.hint;
+        loop {
+            let start = bits::first_one(self.retained, at..self.top);
+            if start == self.top {
+                return longer;
+            }
+            at = bits::first_zero(self.retained, start..self.top);
+            if at - start == count {
+                return Some(start);
+            }
+            if at - start > count {
+                longer = longer.or(Some(start));
+            }
+        }
+    }
+
+    fn find_gap(&self, count: usize) -> Option<usize> {
+        let mut at = self.hint;
+        loop {
+            let start = bits::first_zero(self.used, at..self.top);
+            if start == self.top {
+                return (count <= self.len - start).then_some(start);
+            }
+            at = bits::first_one(self.used, start..self.top);
+            let stop = if at == self.top { self.len } else { at };
+            if count <= stop - start {
+                return Some(start);
+            }
+            if at == self.top {
+                return None;
+            }
+        }
+    }
+
+    /// Returns true if all slots of `run` exist and none is used.
+    pub(super) fn can_take(&self, run: Range<usize>) -> bool {
+        run.end <= self.len && bits::count(self.used, run) == 0
+    }
+
+    /// Returns the smallest part of `run` that contains all its free slots.
+    pub(super) fn free_part(&self, run: Range<usize>) -> Range<usize> {
+        let start = bits::first_zero(self.retained, run.clone());
+        let mut end = run.end;
+        while end > start {
+            let retained = bits::last_run(self.retained, end);
+            if retained.end < end {
+                break;
+            }
+            end = retained.start.max(start);
+        }
+        start..end
+    }
+
+    /// Returns true if a slot of `run` may contain old data.
+    pub(super) fn has_stale(&self, run: Range<usize>) -> bool {
+        bits::count(self.stale, run) > 0
+    }
+
+    /// Notes that the slots of `run` may contain old data.
+    pub(super) fn mark_stale(&mut self, run: Range<usize>) {
+        bits::set(self.stale, run);
+    }
+
+    /// Marks a run of free and retained slots as used.
+    pub(super) fn take(&mut self, run: Range<usize>) {
+        debug_assert!(self.can_take(run.clone()), "a slot is used twice");
+        self.forget_retained(run.clone());
+        self.top = self.top.max(run.end);
+        bits::set(self.used, run);
+    }
+
+    /// Marks a run of used slots as retained.
+    pub(super) fn retain(&mut self, run: Range<usize>) {
+        debug_assert_eq!(bits::count(self.used, run.clone()), run.len(), "a slot is unused");
+        bits::clear(self.used, run.clone());
+        bits::set(self.retained, run.clone());
+        bits::set(self.stale, run.clone());
+        self.hint = self.hint.min(run.start);
+        self.retained_count += run.len();
+    }
+
+    /// Marks a run of used slots as free.
+    pub(super) fn release(&mut self, run: Range<usize>) {
+        debug_assert_eq!(bits::count(self.used, run.clone()), run.len(), "a slot is unused");
+        bits::clear(self.used, run.clone());
+        bits::clear(self.stale, run.clone());
+        self.hint = self.hint.min(run.start);
+    }
+
+    /// Marks the highest retained slots below `end`, at most `most` adjacent ones, as used.
+    pub(super) fn take_last_retained(&mut self, end: usize, most: usize) -> Option<Range<usize>> {
+        let all = bits::last_run(self.retained, end.min(self.top));
+        let run = all.start.max(all.end.saturating_sub(most))..all.end;
+        if run.is_empty() {
+            return None;
+        }
+        self.take(run.clone());
+        Some(run)
+    }
+
+    fn forget_retained(&mut self, run: Range<usize>) {
+        if self.retained_count > 0 {
+            self.retained_count -= bits::count(self.retained, run.clone());
+            bits::clear(self.retained, run);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use std::{vec, vec::Vec};
+
+    use super::*;
+
+    const LEN: usize = 150;
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum State {
+        Free,
+        Retained,
+        Used,
+    }
+
+    /// The states of slots in an array, with the same rules but without any shortcut.
+    #[derive(Debug)]
+    struct Model([State; LEN]);
+
+    impl Model {
+        fn is(&self, run: Range<usize>, state: State) -> bool {
+            self.0[run].iter().all(|found| *found == state)
+        }
+
+        fn runs(&self, state: State) -> Vec<Range<usize>> {
+            let chunks = self.0.chunk_by(|left, right| (*left == state) == (*right == state));
+            let mut start = 0;
+            let ranges = chunks.map(|chunk| {
+                start += chunk.len();
+                start - chunk.len()..start
+            });
+            ranges.filter(|run| self.is(run.clone(), state)).collect()
+        }
+
+        fn find_run(&self, count: usize) -> Option<Range<usize>> {
+            let retained = self.runs(State::Retained);
+            let exact = retained.iter().find(|run| run.len() == count);
+            let found = exact.or_else(|| retained.iter().find(|run| run.len() > count));
+            let unused =
+                |run: &Range<usize>| self.0[run.clone()].iter().all(|at| *at != State::Used);
+            let gap = || (0..=LEN - count).map(|at| at..at + count).find(unused);
+            found.map(|run| run.start..run.start + count).or_else(gap)
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        TakeOne,
+        TakeRun(usize),
+        Retain(usize),
+        Release(usize),
+        TakeRetained(usize, usize),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            Just(Step::TakeOne),
+            (1..40_usize).prop_map(Step::TakeRun),
+            any::<usize>().prop_map(Step::Retain),
+            any::<usize>().prop_map(Step::Release),
+            (0..=LEN, 1..20_usize).prop_map(|(end, most)| Step::TakeRetained(end, most)),
+        ];
+        prop::collection::vec(step, 1..80)
+    }
+
+    proptest! {
+        #[test]
+        fn slots_agree_with_an_array_of_states(steps in steps()) {
+            let mut words = vec![0; BITMAPS * bits::words_for(LEN)];
+            let mut slots = Slots::new(&mut words, LEN);
+            let mut model = Model([State::Free; LEN]);
+            let mut taken: Vec<Range<usize>> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::TakeOne => {
+                        let lowest = model.0.iter().position(|state| *state != State::Used);
+                        let found = slots.find_one();
+                        prop_assert_eq!(&found, &lowest.map(|at| at..at + 1));
+                        taken.extend(found);
+                    }
+                    Step::TakeRun(count) => {
+                        let found = slots.find_run(count);
+                        prop_assert_eq!(&found, &model.find_run(count));
+                        taken.extend(found);
+                    }
+                    Step::Retain(nth) | Step::Release(nth) if !taken.is_empty() => {
+                        let run = taken.swap_remove(nth % taken.len());
+                        if matches!(step, Step::Retain(_)) {
+                            slots.retain(run.clone());
+                            model.0[run].fill(State::Retained);
+                        } else {
+                            slots.release(run.clone());
+                            model.0[run].fill(State::Free);
+                        }
+                        continue;
+                    }
+                    Step::TakeRetained(end, most) => {
+                        let stop = (0..end).rfind(|at| model.0[*at] == State::Retained);
+                        let found = slots.take_last_retained(end, most);
+                        prop_assert_eq!(found.as_ref().map(|run| run.end - 1), stop);
+                        if let Some(run) = found {
+                            prop_assert!(run.len() <= most && model.is(run.clone(), State::Retained));
+                            model.0[run.clone()].fill(State::Used);
+                            taken.push(run);
+                        }
+                        continue;
+                    }
+                    _ => continue,
+                }
+                let Some(run) = taken.last().cloned() else { continue };
+                if model.is(run.clone(), State::Used) {
+                    continue;
+                }
+                let free = run.clone().filter(|at| model.0[*at] == State::Free);
+                let bounds = (free.clone().min(), free.max().map(|at| at + 1));
+                let part = slots.free_part(run.clone());
+                let expected = (!part.is_empty()).then_some((part.start, part.end)).unzip();
+                prop_assert_eq!(expected, bounds);
+                let was_retained = model.0[run.clone()].contains(&State::Retained);
+                prop_assert_eq!(slots.has_stale(run.clone()), was_retained);
+                prop_assert!(slots.can_take(run.clone()));
+                slots.take(run.clone());
+                prop_assert!(!slots.can_take(run.clone()));
+                model.0[run].fill(State::Used);
+                let retained = model.0.iter().filter(|state| **state == State::Retained).count();
+                prop_assert_eq!(slots.retained_count(), retained);
+                prop_assert_eq!(slots.is_unused(), taken.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_beyond_the_last_slot_cannot_be_taken() {
+        let mut words = vec![0; BITMAPS * bits::words_for(LEN)];
+        let mut slots = Slots::new(&mut words, LEN);
+        assert_eq!(slots.find_run(LEN + 1), None);
+        assert!(!slots.can_take(LEN - 1..LEN + 1));
+        slots.take(0..LEN);
+        assert_eq!((slots.find_one(), slots.find_run(1)), (None, None));
+    }
+}

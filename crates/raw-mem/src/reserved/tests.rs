@@ -1,0 +1,259 @@
+//! Tests of arenas and large mappings in a reserved range.
+
+use std::{cell::Cell, fs, thread, vec::Vec};
+
+use super::*;
+use crate::{
+    MmapArenas, RESERVED_BYTES, errno,
+    pages::refusals::{Plan, calls, refuse},
+};
+
+mod large;
+mod limits;
+
+const SLOT: usize = 1 << 16;
+const SIZE: ArenaSize = ArenaSize::new(SLOT).unwrap();
+
+type Source = ReservedArenas<MmapArenas>;
+
+thread_local! {
+    static NOW: Cell<Duration> = const { Cell::new(Duration::from_secs(1000)) };
+}
+
+/// Creates a source with a clock that only [`wait`] advances.
+fn source() -> Source {
+    ReservedArenas::with_clock(MmapArenas::new(), || NOW.get())
+}
+
+fn wait(time: Duration) {
+    NOW.set(NOW.get() + time);
+}
+
+fn map(source: &mut Source) -> NonNull<u8> {
+    source.map(SIZE).unwrap()
+}
+
+fn unmap(source: &mut Source, arena: NonNull<u8>) {
+    // SAFETY: the tests unmap each arena once, and only arenas of this source.
+    unsafe { source.unmap(arena, SIZE) }
+}
+
+fn map_large(source: &mut Source, bytes: usize) -> LargeMapping {
+    source.map_large(bytes, SIZE).unwrap()
+}
+
+fn unmap_large(source: &mut Source, mapping: LargeMapping) {
+    // SAFETY: the tests unmap each mapping once, and only mappings of this source.
+    unsafe { source.unmap_large(mapping.start, mapping.bytes, SIZE) }
+}
+
+fn resize(source: &mut Source, mapping: LargeMapping, bytes: usize) -> LargeMapping {
+    // SAFETY: the tests go on with the result.
+    unsafe { source.resize_large(mapping.start, mapping.bytes, bytes, SIZE) }.unwrap()
+}
+
+/// Writes `byte` to the start and to the end of every page.
+fn fill(start: NonNull<u8>, bytes: usize, byte: u8) {
+    for at in (0..bytes).step_by(4096).flat_map(|page| [page, page + 4095]) {
+        // SAFETY: the memory is mapped, has `bytes` bytes, and belongs to the test.
+        unsafe { start.add(at).write(byte) };
+    }
+}
+
+/// Returns true if `byte` is at the start of every page of the part, and at its end.
+fn is_filled(start: NonNull<u8>, part: core::ops::Range<usize>, byte: u8) -> bool {
+    let last = part.end - 1;
+    // SAFETY: the memory is mapped, is long enough, and belongs to the test.
+    part.step_by(4096).chain([last]).all(|at| unsafe { start.add(at).read() } == byte)
+}
+
+fn slot_of(source: &mut Source, start: NonNull<u8>) -> usize {
+    (start.addr().get() - source.reserved().expect("there is a range").get()) / SLOT
+}
+
+fn retained(source: &mut Source) -> usize {
+    source.range().map_or(0, |range| range.slots.retained_count())
+}
+
+/// Returns the mappings of the process as `(start, end, permissions)`.
+fn mappings() -> Vec<(usize, usize, String)> {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let line = |line: &str| {
+        let (range, rest) = line.split_once(' ')?;
+        let (start, end) = range.split_once('-')?;
+        let address = |text| usize::from_str_radix(text, 16).ok();
+        Some((address(start)?, address(end)?, rest.split(' ').next()?.to_owned()))
+    };
+    maps.lines().filter_map(line).collect()
+}
+
+/// Returns the number of writable bytes in the range, and asserts that it has no hole.
+fn writable_bytes(source: &mut Source) -> usize {
+    let base = source.reserved().expect("there is a range").get();
+    let end = base + RESERVED_BYTES as usize;
+    let (mut at, mut writable) = (base, 0);
+    for (start, stop, permissions) in mappings() {
+        let (start, stop) = (start.max(base), stop.min(end));
+        if start < stop {
+            assert_eq!(start, at, "the range has a hole");
+            at = stop;
+            writable += if permissions.starts_with("rw") { stop - start } else { 0 };
+        }
+    }
+    assert_eq!(at, end, "the range has a hole at its end");
+    writable
+}
+
+#[test]
+fn arenas_are_taken_from_the_lowest_slots_of_an_aligned_range() {
+    let mut source = source();
+    assert_eq!(source.reserved(), None);
+    let arenas: Vec<_> = (0..100).map(|_| map(&mut source)).collect();
+    assert_eq!(source.reserved().unwrap().get() % SLOT, 0);
+    for (nth, arena) in arenas.iter().enumerate() {
+        assert_eq!(slot_of(&mut source, *arena), nth);
+        fill(*arena, SLOT, 1);
+    }
+    assert_eq!(writable_bytes(&mut source), 100 * SLOT);
+    arenas.into_iter().for_each(|arena| unmap(&mut source, arena));
+    assert_eq!(writable_bytes(&mut source), 0);
+}
+
+#[test]
+fn an_arena_that_comes_back_is_inaccessible_and_its_slot_is_zero_when_used_again() {
+    let mut source = source();
+    let arenas: Vec<_> = (0..5).map(|_| map(&mut source)).collect();
+    arenas.iter().for_each(|arena| fill(*arena, SLOT, 9));
+    refuse(Plan::Never);
+    unmap(&mut source, arenas[3]);
+    unmap(&mut source, arenas[1]);
+    assert_eq!(writable_bytes(&mut source), 3 * SLOT);
+    assert_eq!([map(&mut source), map(&mut source)], [arenas[1], arenas[3]]);
+    assert_eq!(calls(), 4);
+    assert!(is_filled(arenas[1], 0..SLOT, 0) && is_filled(arenas[3], 0..SLOT, 0));
+    assert!(is_filled(arenas[2], 0..SLOT, 9));
+}
+
+#[test]
+fn an_arena_of_another_size_comes_from_the_wrapped_source() {
+    let mut source = source();
+    let arena = map(&mut source);
+    let other = ArenaSize::new(2 * SLOT).unwrap();
+    let elsewhere = source.map(other).unwrap();
+    assert!(source.range_at(elsewhere).is_none());
+    let large = source.map_large(5 * SLOT, other).unwrap();
+    assert!(source.range_at(large.start).is_none() && large.is_zeroed);
+    // SAFETY: the mapping came from this source, and the old one is not used again.
+    let large = unsafe { source.resize_large(large.start, large.bytes, 9 * SLOT, other) }.unwrap();
+    // SAFETY: both came from this source and are not used again.
+    unsafe {
+        source.unmap_large(large.start, large.bytes, other);
+        source.unmap(elsewhere, other);
+    }
+    unmap(&mut source, arena);
+    assert_eq!(writable_bytes(&mut source), 0);
+}
+
+#[test]
+fn an_arena_that_cannot_be_given_back_is_retained_and_serves_a_later_request() {
+    let mut source = source();
+    let arenas = [map(&mut source), map(&mut source)];
+    fill(arenas[0], SLOT, 5);
+    refuse(Plan::Nth(1));
+    unmap(&mut source, arenas[0]);
+    assert_eq!((retained(&mut source), calls()), (1, 2));
+    assert_eq!(writable_bytes(&mut source), 2 * SLOT);
+    refuse(Plan::Never);
+    assert_eq!(map(&mut source), arenas[0]);
+    assert_eq!((calls(), retained(&mut source)), (0, 0));
+}
+
+#[test]
+fn slots_that_may_not_be_mapped_are_never_used_again() {
+    let mut source = source();
+    let arena = map(&mut source);
+    refuse(Plan::EachNth(1));
+    unmap(&mut source, arena);
+    refuse(Plan::Never);
+    assert_eq!(retained(&mut source), 0);
+    let next = map(&mut source);
+    assert_eq!(slot_of(&mut source, next), 1);
+}
+
+#[test]
+fn if_a_slot_cannot_be_made_writable_the_wrapped_source_serves_the_request() {
+    let mut source = source();
+    let arena = map(&mut source);
+    refuse(Plan::Nth(1));
+    let elsewhere = map(&mut source);
+    let large = map_large(&mut source, SLOT);
+    refuse(Plan::Never);
+    assert!(source.range_at(elsewhere).is_none());
+    assert!(source.range_at(large.start).is_some());
+    unmap(&mut source, elsewhere);
+    unmap(&mut source, arena);
+}
+
+#[test]
+fn giving_back_leaves_the_error_number_as_it_was() {
+    let mut source = source();
+    let arena = map(&mut source);
+    let large = map_large(&mut source, 3 * SLOT);
+    let other = map_large(&mut source, SLOT);
+    preserving_errno(|| {
+        errno::set(libc::EBADF);
+        refuse(Plan::EachNth(1));
+        // SAFETY: the arena is mapped, and its contents are not needed.
+        assert!(unsafe { source.purge(arena, SLOT) }.is_err());
+        unmap(&mut source, arena);
+        unmap_large(&mut source, large);
+        wait(Duration::from_secs(5));
+        unmap_large(&mut source, other);
+        source.trim();
+        assert!(calls() > 3);
+        assert_eq!(errno::get(), libc::EBADF);
+    });
+    refuse(Plan::Never);
+}
+
+#[test]
+fn whole_pages_are_purged_inside_and_outside_of_the_range() {
+    let mut source = source();
+    let inside = map(&mut source);
+    let other = ArenaSize::new(2 * SLOT).unwrap();
+    let outside = source.map(other).unwrap();
+    for arena in [inside, outside] {
+        fill(arena, SLOT, 7);
+        // SAFETY: the arenas are mapped and belong to this test.
+        unsafe { source.purge(arena.add(100), 3 * 4096) }.unwrap();
+        assert!(is_filled(arena, 0..1, 7));
+        assert!(is_filled(arena, 4096..3 * 4096, 0));
+        assert!(is_filled(arena, 3 * 4096..SLOT, 7));
+    }
+}
+
+#[test]
+fn dropping_the_source_unmaps_the_range_unless_a_slot_is_used() {
+    let mut source = source();
+    let arena = map(&mut source);
+    let base = source.reserved().unwrap().get();
+    let is_mapped =
+        |at: usize| mappings().iter().any(|(start, end, _)| (*start..*end).contains(&at));
+    unmap(&mut source, arena);
+    drop(source);
+    assert!(!is_mapped(base + RESERVED_BYTES as usize / 2));
+
+    let mut source = self::source();
+    let arena = map(&mut source);
+    fill(arena, SLOT, 3);
+    drop(source);
+    assert!(is_filled(arena, 0..SLOT, 3));
+}
+
+#[test]
+fn the_source_can_be_moved_to_another_thread() {
+    let mut source = Source::new(MmapArenas::new());
+    let start = map_large(&mut source, SLOT).start.addr();
+    let base = thread::spawn(move || source.reserved()).join().unwrap();
+    assert_eq!(base, Some(start));
+}

@@ -1,0 +1,347 @@
+//! Tests of large mappings.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::pages::refusals;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_large_mapping_is_a_run_of_slots_of_zeroed_whole_pages() {
+    let mut source = source();
+    let mapping = map_large(&mut source, 2 * SLOT + 1);
+    assert_eq!((mapping.bytes, mapping.is_zeroed), (2 * SLOT + 4096, true));
+    assert!(is_filled(mapping.start, 0..mapping.bytes, 0));
+    assert_eq!(slot_of(&mut source, mapping.start), 0);
+    let next = map_large(&mut source, 1);
+    assert_eq!((slot_of(&mut source, next.start), next.bytes), (3, 4096));
+}
+
+#[test]
+fn a_request_beyond_the_range_is_an_error_or_served_elsewhere() {
+    let mut source = source();
+    for bytes in [usize::MAX, isize::MAX as usize, 1 << 60] {
+        let error = source.map_large(bytes, SIZE).unwrap_err();
+        let is_expected = matches!(
+            error,
+            MapError::LargeOs { bytes: found, .. } | MapError::LargeExhausted { bytes: found }
+                if found == bytes
+        );
+        assert!(is_expected, "{error}");
+    }
+    let mapping = map_large(&mut source, SLOT);
+    // SAFETY: the mapping came from this source, and stays as the call fails.
+    assert!(unsafe { source.resize_large(mapping.start, SLOT, 1 << 60, SIZE) }.is_err());
+    fill(mapping.start, mapping.bytes, 1);
+}
+
+#[test]
+fn a_loop_of_large_mappings_makes_no_system_call() {
+    let mut source = source();
+    let first = map_large(&mut source, 5_000_000);
+    unmap_large(&mut source, first);
+    refuse(Plan::Never);
+    for _ in 0..100 {
+        let mapping = map_large(&mut source, 5_000_000);
+        assert_eq!((mapping.start, mapping.is_zeroed), (first.start, false));
+        fill(mapping.start, mapping.bytes, 1);
+        unmap_large(&mut source, mapping);
+    }
+    assert_eq!(calls(), 0);
+}
+
+#[test]
+fn an_exactly_fitting_retained_run_is_preferred_and_a_longer_one_is_split() {
+    let mut source = source();
+    let sizes = [5, 1, 3, 1, 4, 1];
+    let mappings = sizes.map(|slots| map_large(&mut source, slots * SLOT));
+    for at in [0, 2, 4] {
+        unmap_large(&mut source, mappings[at]);
+    }
+    refuse(Plan::Never);
+    assert_eq!(map_large(&mut source, 4 * SLOT).start, mappings[4].start);
+    assert_eq!(map_large(&mut source, SLOT).start, mappings[0].start);
+    assert_eq!(map_large(&mut source, 3 * SLOT).start, mappings[2].start);
+    assert_eq!((calls(), retained(&mut source)), (0, 4));
+}
+
+#[test]
+fn a_request_that_covers_retained_slots_makes_only_the_others_writable() {
+    let mut source = source();
+    let small = map_large(&mut source, 2 * SLOT);
+    unmap_large(&mut source, small);
+    refuse(Plan::Never);
+    let mapping = map_large(&mut source, 5 * SLOT);
+    assert_eq!((mapping.start, mapping.is_zeroed, calls()), (small.start, false, 1));
+    fill(mapping.start, mapping.bytes, 1);
+    assert_eq!(writable_bytes(&mut source), 5 * SLOT);
+}
+
+#[test]
+fn in_use_and_retained_slots_never_exceed_the_recent_peak() {
+    let mut source = source();
+    let big = map_large(&mut source, 10 * SLOT);
+    let small = map_large(&mut source, 2 * SLOT);
+    unmap_large(&mut source, big);
+    assert_eq!(retained(&mut source), 10);
+    // Eleven slots do not fit into the retained ones, so ten of these are too many.
+    let bigger = map_large(&mut source, 11 * SLOT);
+    assert_eq!(slot_of(&mut source, bigger.start), 12);
+    assert_eq!(retained(&mut source), 0);
+    unmap_large(&mut source, small);
+    unmap_large(&mut source, bigger);
+    assert_eq!(retained(&mut source), 13);
+    assert_eq!(writable_bytes(&mut source), 13 * SLOT);
+}
+
+#[test]
+fn retained_slots_are_given_back_after_the_decay_time() {
+    let mut source = source();
+    let big = map_large(&mut source, 10 * SLOT);
+    unmap_large(&mut source, big);
+    wait(SECOND);
+    let small = map_large(&mut source, SLOT);
+    unmap_large(&mut source, small);
+    assert_eq!(retained(&mut source), 10);
+    wait(SECOND);
+    let arena = map(&mut source);
+    // One slot was in use a moment ago, so one is still retained.
+    assert_eq!(retained(&mut source), 1);
+    assert_eq!(writable_bytes(&mut source), 2 * SLOT);
+    wait(2 * SECOND);
+    unmap(&mut source, arena);
+    assert_eq!((retained(&mut source), writable_bytes(&mut source)), (0, 0));
+}
+
+#[test]
+fn a_trim_gives_back_all_retained_slots() {
+    let mut source = source();
+    let mapping = map_large(&mut source, 10 * SLOT);
+    unmap_large(&mut source, mapping);
+    source.trim();
+    assert_eq!((retained(&mut source), writable_bytes(&mut source)), (0, 0));
+}
+
+#[test]
+fn a_mapping_grows_within_its_last_slot_without_a_system_call() {
+    let mut source = source();
+    let mapping = map_large(&mut source, SLOT + 1);
+    refuse(Plan::Never);
+    let grown = resize(&mut source, mapping, 2 * SLOT);
+    assert_eq!((grown.start, grown.bytes, grown.is_zeroed), (mapping.start, 2 * SLOT, true));
+    assert_eq!(calls(), 0);
+    assert!(is_filled(grown.start, 0..grown.bytes, 0));
+}
+
+#[test]
+fn a_mapping_grows_in_place_into_free_and_retained_slots() {
+    let mut source = source();
+    let mapping = map_large(&mut source, 2 * SLOT);
+    let behind = map_large(&mut source, 2 * SLOT);
+    fill(mapping.start, mapping.bytes, 1);
+    fill(behind.start, behind.bytes, 2);
+    unmap_large(&mut source, behind);
+    refuse(Plan::Never);
+    let grown = resize(&mut source, mapping, 4 * SLOT);
+    assert_eq!((grown.start, grown.is_zeroed, calls()), (mapping.start, false, 0));
+    let grown = resize(&mut source, grown, 7 * SLOT);
+    assert_eq!((grown.start, grown.is_zeroed, calls()), (mapping.start, false, 1));
+    assert!(is_filled(grown.start, 0..2 * SLOT, 1));
+    assert!(is_filled(grown.start, 4 * SLOT..7 * SLOT, 0));
+    let grown = resize(&mut source, grown, 9 * SLOT);
+    assert!(grown.is_zeroed);
+}
+
+#[test]
+fn a_mapping_that_cannot_grow_in_place_moves_with_its_contents() {
+    let mut source = source();
+    let mapping = map_large(&mut source, 2 * SLOT + 9000);
+    let _behind = map(&mut source);
+    fill(mapping.start, mapping.bytes, 7);
+    let grown = resize(&mut source, mapping, 5 * SLOT);
+    assert_eq!(slot_of(&mut source, grown.start), 4);
+    assert!(grown.is_zeroed);
+    assert!(is_filled(grown.start, 0..mapping.bytes, 7));
+    assert!(is_filled(grown.start, mapping.bytes..5 * SLOT, 0));
+    assert_eq!(writable_bytes(&mut source), 6 * SLOT);
+    assert_eq!(retained(&mut source), 0);
+}
+
+#[test]
+fn a_mapping_that_the_system_keeps_in_parts_moves_with_its_contents() {
+    let mut source = source();
+    let mut mapping = map_large(&mut source, SLOT + 5000);
+    fill(mapping.start, mapping.bytes, 7);
+    for slots in 3..12 {
+        let _behind = loop {
+            // The arena goes where the mapping would grow to.
+            let arena = map(&mut source);
+            if arena > mapping.start {
+                break arena;
+            }
+        };
+        let grown = resize(&mut source, mapping, slots * SLOT + 5000);
+        assert_ne!(grown.start, mapping.start);
+        assert!(is_filled(grown.start, 0..mapping.bytes, 7));
+        assert!(is_filled(grown.start, mapping.bytes..grown.bytes, 0) || !grown.is_zeroed);
+        fill(grown.start, grown.bytes, 7);
+        mapping = grown;
+        writable_bytes(&mut source);
+    }
+}
+
+#[test]
+fn moving_a_large_mapping_does_not_copy_it() {
+    let mut source = source();
+    let mapping = map_large(&mut source, 512 * SLOT);
+    fill(mapping.start, mapping.bytes, 7);
+    let _behind = map(&mut source);
+    refuse(Plan::Never);
+    let grown = resize(&mut source, mapping, 600 * SLOT);
+    assert!(is_filled(grown.start, 0..mapping.bytes, 7));
+    // Make the new run writable, test and move the pages, make the old run inaccessible.
+    assert_eq!(calls(), 4);
+}
+
+#[test]
+fn a_mapping_shrinks_in_place_and_the_pages_behind_are_given_back() {
+    let mut source = source();
+    let mapping = map_large(&mut source, 6 * SLOT);
+    fill(mapping.start, mapping.bytes, 7);
+    refuse(Plan::Never);
+    let small = resize(&mut source, mapping, 2 * SLOT + 5000);
+    assert_eq!((small.start, small.bytes, calls()), (mapping.start, 2 * SLOT + 8192, 2));
+    assert!(is_filled(small.start, 0..small.bytes, 7));
+    assert_eq!(writable_bytes(&mut source), 3 * SLOT);
+    let grown = resize(&mut source, small, 6 * SLOT);
+    assert!(grown.is_zeroed);
+    assert!(is_filled(grown.start, small.bytes..6 * SLOT, 0));
+}
+
+#[test]
+fn pages_that_could_not_be_given_back_are_not_called_zero() {
+    let mut source = source();
+    let mapping = map_large(&mut source, SLOT);
+    fill(mapping.start, mapping.bytes, 7);
+    refuse(Plan::Nth(1));
+    let small = resize(&mut source, mapping, 4096);
+    refuse(Plan::Never);
+    assert_eq!(small.start, mapping.start);
+    assert!(!resize(&mut source, small, SLOT).is_zeroed);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Map(usize),
+    Unmap(usize),
+    Resize(usize, usize),
+    Arena,
+    UnmapArena(usize),
+    Wait,
+    Trim,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let bytes = || (1..6 * SLOT).prop_map(|bytes| bytes);
+    let step = prop_oneof![
+        bytes().prop_map(Step::Map),
+        any::<usize>().prop_map(Step::Unmap),
+        (any::<usize>(), bytes()).prop_map(|(nth, bytes)| Step::Resize(nth, bytes)),
+        Just(Step::Arena),
+        any::<usize>().prop_map(Step::UnmapArena),
+        Just(Step::Wait),
+        Just(Step::Trim),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+fn plans() -> impl Strategy<Value = Plan> {
+    let nth = (1..60_usize).prop_map(Plan::Nth);
+    prop_oneof![Just(Plan::Never), nth, (1..9_usize).prop_map(Plan::EachNth)]
+}
+
+/// Live memory with the byte that fills it.
+type Live = Vec<(LargeMapping, u8)>;
+
+fn assert_zero_if_promised(mapping: LargeMapping, from: usize) {
+    if mapping.is_zeroed && from < mapping.bytes {
+        assert!(is_filled(mapping.start, from..mapping.bytes, 0), "{mapping:?} is not zero");
+    }
+}
+
+fn live_through(plan: Plan, steps: &[Step]) {
+    let mut source = source();
+    let (mut live, mut arenas): (Live, Live) = (Vec::new(), Vec::new());
+    refuse(plan);
+    for (number, step) in steps.iter().enumerate() {
+        let byte = u8::try_from(number + 1).unwrap();
+        match *step {
+            Step::Map(bytes) => {
+                let Ok(mapping) = source.map_large(bytes, SIZE) else { continue };
+                assert!(mapping.bytes >= bytes && mapping.start.addr().get() % SLOT == 0);
+                assert_zero_if_promised(mapping, 0);
+                fill(mapping.start, mapping.bytes, byte);
+                live.push((mapping, byte));
+            }
+            Step::Unmap(nth) if !live.is_empty() => {
+                let (mapping, _) = live.swap_remove(nth % live.len());
+                unmap_large(&mut source, mapping);
+            }
+            Step::Resize(nth, bytes) if !live.is_empty() => {
+                let nth = nth % live.len();
+                let (old, byte) = live[nth];
+                // SAFETY: the mapping is live. If the call fails, it stays as it is.
+                let new = unsafe { source.resize_large(old.start, old.bytes, bytes, SIZE) };
+                let Ok(new) = new else { continue };
+                assert!(new.bytes >= bytes);
+                assert!(is_filled(new.start, 0..old.bytes.min(new.bytes), byte), "{plan:?}");
+                assert_zero_if_promised(new, old.bytes);
+                fill(new.start, new.bytes, byte);
+                live[nth].0 = new;
+            }
+            Step::Arena => {
+                let Ok(start) = source.map(SIZE) else { continue };
+                fill(start, SLOT, byte);
+                arenas.push((LargeMapping { start, bytes: SLOT, is_zeroed: false }, byte));
+            }
+            Step::UnmapArena(nth) if !arenas.is_empty() => {
+                let (arena, _) = arenas.swap_remove(nth % arenas.len());
+                unmap(&mut source, arena.start);
+            }
+            Step::Wait => wait(SECOND / 3),
+            Step::Trim => source.trim(),
+            _ => continue,
+        }
+        for (mapping, byte) in live.iter().chain(&arenas) {
+            assert!(is_filled(mapping.start, 0..mapping.bytes, *byte), "{plan:?}");
+        }
+        if let Some(range) = source.range()
+            && plan == Plan::Never
+        {
+            assert!(range.slots.retained_count() <= range.demand.room());
+        }
+    }
+    refuse(Plan::Never);
+    live.into_iter().for_each(|(mapping, _)| unmap_large(&mut source, mapping));
+    arenas.into_iter().for_each(|(arena, _)| unmap(&mut source, arena.start));
+    source.trim();
+    if source.reserved().is_some() {
+        assert_eq!(retained(&mut source), 0);
+        let writable = writable_bytes(&mut source);
+        assert!(writable == 0 || plan != Plan::Never, "{writable} bytes are still writable");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn live_memory_stays_intact_whichever_system_call_is_refused(
+        plan in plans(),
+        steps in steps(),
+    ) {
+        live_through(plan, &steps);
+        refusals::refuse(Plan::Never);
+    }
+}

@@ -1,0 +1,36 @@
+//! A source that passes every call on, for targets on which no range of addresses is reserved.
+
+use core::ptr::NonNull;
+
+use crate::{ArenaSize, ArenaSource, MapError};
+
+/// A source that reserves a range of addresses on other targets. Here it has none.
+///
+/// All memory comes from the wrapped source.
+#[derive(Debug, Default)]
+pub struct ReservedArenas<S> {
+    source: S,
+}
+
+impl<S> ReservedArenas<S> {
+    /// Wraps `source`.
+    pub const fn new(source: S) -> Self {
+        Self { source }
+    }
+}
+
+// SAFETY: the wrapped source serves every call.
+unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
+    fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+        self.source.map(size)
+    }
+
+    unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
+        // SAFETY: the wrapped source mapped the arena; the caller upholds the rest.
+        unsafe { self.source.unmap(arena, size) }
+    }
+
+    fn below(&mut self) -> Option<&mut dyn ArenaSource> {
+        Some(&mut self.source)
+    }
+}
