@@ -31,6 +31,7 @@ use crate::{
         shape::{BlockStart, Shape},
         size_class::SizeClass,
     },
+    large::{LargeBlock, LargeBlocks, NewLarge},
     pool::{PoolPtr, State, block::BlockPtr, tag::HeapTag},
 };
 
@@ -63,6 +64,7 @@ pub struct Heap<S: ArenaSource, A: MemAlloc, G: Geometry = Pools16K> {
     pub(crate) used: UsedPools,
     pub(crate) arenas: ArenaTable,
     pub(crate) empty: EmptyPools,
+    large: LargeBlocks,
     source: S,
     lower: A,
     tag: HeapTag,
@@ -99,6 +101,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             used: UsedPools::new(),
             arenas: ArenaTable::new(),
             empty: EmptyPools::NONE,
+            large: LargeBlocks::NONE,
             source,
             lower,
             tag,
@@ -194,6 +197,54 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         if pool.header().put(block) {
             self.pool_event(pool);
         }
+    }
+
+    /// Allocates a block with a mapping of its own, at a multiple of `align` bytes.
+    ///
+    /// The block belongs to this heap and is unmapped with it. `align` must be a power of two.
+    /// Returns `None` if the source has no memory.
+    #[must_use = "the block leaks unless it is freed"]
+    pub fn alloc_large(&mut self, size: usize, align: usize) -> Option<NewLarge> {
+        let new = LargeBlock::map::<G>(&mut self.source, size, align)?;
+        // SAFETY: the block came from this heap's source just now.
+        unsafe { self.large.insert::<G>(new.block) };
+        Some(new)
+    }
+
+    /// Frees a large block.
+    ///
+    /// # Safety
+    ///
+    /// - `block` must have come from [`alloc_large`](Self::alloc_large) of this heap.
+    /// - The block must not be used again.
+    pub unsafe fn free_large(&mut self, block: LargeBlock) {
+        // SAFETY: the block is in use, and in the list of this heap (contract).
+        unsafe { self.large.remove::<G>(block) };
+        // SAFETY: the block came from this heap's source, and is not used again (contract).
+        unsafe { block.unmap::<G>(&mut self.source) };
+    }
+
+    /// Grows or shrinks a large block, which may move. On `None`, the block is unchanged.
+    ///
+    /// See [`LargeBlock::resize`].
+    ///
+    /// # Safety
+    ///
+    /// - `block` must have come from [`alloc_large`](Self::alloc_large) of this heap.
+    /// - Only the returned block may be used afterwards.
+    pub unsafe fn resize_large(&mut self, block: LargeBlock, size: usize) -> Option<LargeBlock> {
+        // SAFETY: the block is in use, and in the list of this heap (contract).
+        unsafe { self.large.remove::<G>(block) };
+        // SAFETY: the block came from this heap's source. Only the result is used (contract).
+        let resized = unsafe { block.resize::<G>(&mut self.source, size) };
+        // SAFETY: the block is in use, and was removed above.
+        unsafe { self.large.insert::<G>(resized.unwrap_or(block)) };
+        resized
+    }
+
+    /// Returns the size of all large blocks of this heap, in bytes.
+    pub fn large_bytes(&self) -> usize {
+        self.large.bytes()
     }
 
     /// Returns the size of `block` in bytes, which can exceed the requested size.
@@ -424,6 +475,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             // SAFETY: the arena came from this source, and the lists of pools were cleared above.
             unsafe { self.source.unmap(base, Shape::<G>::ARENA) };
         });
+        // SAFETY: the blocks came from this source. Nobody uses them (contract of the caller).
+        unsafe { self.large.unmap_all::<G>(&mut self.source) };
     }
 }
 

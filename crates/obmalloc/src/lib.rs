@@ -62,6 +62,7 @@
 //! | `geometry` | sizes and rules as a type, CPython's eras, size classes |
 //! | `pool` | a pool's header, blocks, and the free list |
 //! | `arena` | the records of arenas: which pools are free, which arena is used next; the map that tells whether an address is in an arena |
+//! | `large` | blocks that are too large for an arena |
 //! | `heap` | the fast and slow paths; used pools; empty pools; statistics and invariants |
 //! | `entry` | guards around a heap, and [`Pymalloc`] |
 //!
@@ -100,6 +101,7 @@ mod arena;
 mod entry;
 mod geometry;
 mod heap;
+mod large;
 mod pool;
 
 pub use arena::map::ArenaMap;
@@ -124,6 +126,7 @@ pub use heap::{
     Heap,
     stats::{ArenaStats, ByteStats, ClassStats, Stats},
 };
+pub use large::{LargeBlock, NewLarge};
 pub use pool::{block::BlockPtr, tag::HeapTag};
 /// The crate of the layer below, re-exported because its types appear in signatures of this crate.
 pub use raw_mem;

@@ -335,6 +335,17 @@ impl PoolPtr {
         }
     }
 
+    /// Writes `tag` into the header of a large block, where the tag of an arena stands.
+    ///
+    /// # Safety
+    ///
+    /// `start` must be aligned like an arena, and be valid for writes of a page.
+    pub(crate) unsafe fn tag_large<G: Geometry>(start: NonNull<u8>, tag: HeapTag) {
+        // SAFETY: the tag lies in the first page (assertion below), which is writable (contract).
+        unsafe { tag_place::<G>(start).write(tag) };
+        const { assert!(Shape::<G>::TAG + size_of::<HeapTag>() <= PAGE) };
+    }
+
     /// Writes the header of a new pool at `start`, in the arena with the index `arena`.
     ///
     /// # Safety

@@ -13,4 +13,7 @@ pub struct HeapTag(pub *const ());
 impl HeapTag {
     /// The tag of a heap that needs none.
     pub const NONE: Self = Self(ptr::null());
+
+    /// The tag of a [`LargeBlock`](crate::LargeBlock), which no heap has.
+    pub const LARGE: Self = Self(ptr::without_provenance(1));
 }

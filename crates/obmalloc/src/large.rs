@@ -1,0 +1,357 @@
+//! Blocks that are too large for an arena. Each of them has a mapping of its own.
+//!
+//! ```text
+//!   mapping, aligned like an arena       header + arena_size
+//!   ├────────┬─────┬───────────┬─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─┤
+//!   │ header │ tag │ unused    │ block                │
+//!   ├────────┴─────┴───────────┴─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─┤
+//!   ├─────────── offset ───────┤ a page, or the alignment of the block
+//! ```
+//!
+//! The tag stands where it stands in an arena. Whoever frees a block without knowing its size reads
+//! the tag of its arena and finds [`HeapTag::LARGE`].
+//!
+//! A block begins at most `arena_size` bytes behind its header, so the header is found by masking
+//! the address of the byte before the block.
+
+use core::ptr::NonNull;
+
+use raw_mem::{ArenaSource, LargeMapping, MAX_REQUEST};
+
+use crate::{
+    geometry::{Geometry, shape::Shape},
+    pool::{PoolPtr, tag::HeapTag},
+};
+
+/// The distance from the start of a mapping to a block without a special alignment, in bytes.
+///
+/// No system has smaller pages, so the header takes no page from the block.
+const OFFSET: usize = 4096;
+
+/// The start of a mapping.
+#[derive(Debug)]
+struct Header {
+    /// # Invariant
+    ///
+    /// The mapping came from the source that is responsible for this block, and has this address
+    /// and size.
+    mapping: NonNull<u8>,
+    bytes: usize,
+    next: Option<LargeBlock>,
+    prev: Option<LargeBlock>,
+}
+
+/// A block with a mapping of its own, of at least `arena_size` bytes with its header.
+///
+/// The value is a plain pointer. Whoever uses it must know that the block is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LargeBlock(
+    /// # Invariant
+    ///
+    /// [`map`](Self::map) has returned the block.
+    NonNull<u8>,
+);
+
+/// A new block, and whether its contents are known to be zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewLarge {
+    /// The block.
+    pub block: LargeBlock,
+    /// True if all bytes of the block are zero.
+    pub is_zeroed: bool,
+}
+
+impl LargeBlock {
+    /// Maps a block of `size` bytes at a multiple of `align` bytes.
+    ///
+    /// `align` must be a power of two. Returns `None` if the source has no memory.
+    pub fn map<G: Geometry>(
+        source: &mut impl ArenaSource,
+        size: usize,
+        align: usize,
+    ) -> Option<NewLarge> {
+        let arena = Shape::<G>::ARENA;
+        let unit = arena.bytes();
+        let room = align.max(OFFSET);
+        let bytes = size.checked_add(room).filter(|bytes| *bytes <= MAX_REQUEST)?;
+        let mapping = source.map_large(bytes, arena).ok()?;
+        let offset = if align < unit {
+            room
+        } else {
+            // The block begins an arena's size behind its header. The mapping begins at a multiple
+            // of that size, so at most `align` bytes precede the block.
+            let first = mapping.start.addr().get() + unit;
+            first.next_multiple_of(align) - mapping.start.addr().get()
+        };
+        // SAFETY: the block begins at most `room` bytes behind the start of the mapping.
+        let start = unsafe { mapping.start.add(offset) };
+        // INVARIANT: the header is written below.
+        let block = Self(start);
+        let LargeMapping { start: mapping, bytes, is_zeroed } = mapping;
+        let header = Header { mapping, bytes, next: None, prev: None };
+        let place = block.header::<G>();
+        // SAFETY: the header lies in the new mapping, before the block.
+        unsafe { place.write(header) };
+        // SAFETY: as above. The tag lies behind the header, and before the block.
+        unsafe { PoolPtr::tag_large::<G>(place.cast(), HeapTag::LARGE) };
+        Some(NewLarge { block, is_zeroed })
+    }
+
+    /// Returns the block that begins at `start`.
+    ///
+    /// # Safety
+    ///
+    /// `start` must be the start of a block that [`map`](Self::map) has returned.
+    #[inline]
+    pub const unsafe fn from_start(start: NonNull<u8>) -> Self {
+        // INVARIANT: the caller promises it.
+        Self(start)
+    }
+
+    /// Returns a pointer to the first byte of the block.
+    #[inline]
+    pub const fn start(self) -> NonNull<u8> {
+        self.0
+    }
+
+    /// Returns the place of the block's header.
+    fn header<G: Geometry>(self) -> NonNull<Header> {
+        let before = self.0.addr().get() - 1;
+        let offset = before % Shape::<G>::ARENA.bytes() + 1;
+        // SAFETY: `offset` bytes before the block, its mapping begins or continues.
+        unsafe { self.0.sub(offset) }.cast()
+    }
+
+    /// Returns the number of bytes that can be used.
+    ///
+    /// # Safety
+    ///
+    /// The block must be in use, in a heap with the geometry `G`.
+    #[inline]
+    pub unsafe fn size<G: Geometry>(self) -> usize {
+        // SAFETY: the block is in use (contract), so its header is valid.
+        let Header { mapping, bytes, .. } = unsafe { self.header::<G>().as_ref() };
+        mapping.addr().get() + bytes - self.0.addr().get()
+    }
+
+    /// Unmaps the block.
+    ///
+    /// # Safety
+    ///
+    /// - The block must be in use, and must have come from `source` with the geometry `G`.
+    /// - Nobody may use the block afterwards.
+    pub unsafe fn unmap<G: Geometry>(self, source: &mut impl ArenaSource) {
+        // SAFETY: the block is in use (contract), so its header is valid.
+        let Header { mapping, bytes, .. } = unsafe { self.header::<G>().read() };
+        // SAFETY: the mapping came from the source (invariant), and nobody uses it (contract).
+        unsafe { source.unmap_large(mapping, bytes, Shape::<G>::ARENA) };
+    }
+
+    /// Grows or shrinks the block to at least `size` bytes, and keeps its contents.
+    ///
+    /// The block may move. On `None`, the block is unchanged: the source has no memory, or the
+    /// block has an alignment that a move would not keep.
+    ///
+    /// # Safety
+    ///
+    /// - The block must be in use, and must have come from `source` with the geometry `G`.
+    /// - Only the returned block may be used afterwards.
+    pub unsafe fn resize<G: Geometry>(
+        self,
+        source: &mut impl ArenaSource,
+        size: usize,
+    ) -> Option<Self> {
+        let arena = Shape::<G>::ARENA;
+        let place = self.header::<G>();
+        // SAFETY: the block is in use (contract), so its header is valid.
+        let Header { mapping, bytes, .. } = unsafe { place.read() };
+        let offset = self.0.addr().get() - mapping.addr().get();
+        if offset >= arena.bytes() {
+            return None;
+        }
+        let new = size.checked_add(offset).filter(|new| *new <= MAX_REQUEST)?;
+        // SAFETY: the mapping came from the source (invariant). Only the result is used afterwards.
+        let resized = unsafe { source.resize_large(mapping, bytes, new, arena) }.ok()?;
+        // SAFETY: the mapping is at least `new` bytes long, and `new` is at least `offset`.
+        let block = Self(unsafe { resized.start.add(offset) });
+        let header = block.header::<G>();
+        // SAFETY: the header has moved with the block.
+        let header = unsafe { &mut *header.as_ptr() };
+        // INVARIANT: the source has returned this mapping in place of the old one.
+        (header.mapping, header.bytes) = (resized.start, resized.bytes);
+        Some(block)
+    }
+}
+
+/// The large blocks of one heap, which unmaps them all when it is reset or dropped.
+#[derive(Debug)]
+pub(crate) struct LargeBlocks {
+    /// # Invariant
+    ///
+    /// The first block of a doubly linked list of blocks in use, which came from the heap's source.
+    first: Option<LargeBlock>,
+    /// The size of all blocks in bytes.
+    bytes: usize,
+}
+
+impl LargeBlocks {
+    pub(crate) const NONE: Self = Self { first: None, bytes: 0 };
+
+    /// Returns the size of all blocks in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds a block.
+    ///
+    /// # Safety
+    ///
+    /// - The block must be in use, must have come from the heap's source, and be in no list.
+    pub(crate) unsafe fn insert<G: Geometry>(&mut self, block: LargeBlock) {
+        // SAFETY: the block is in use (contract).
+        let header = unsafe { &mut *block.header::<G>().as_ptr() };
+        (header.next, header.prev) = (self.first, None);
+        if let Some(first) = self.first {
+            // SAFETY: the block is in use (invariant), and is another one.
+            unsafe { &mut *first.header::<G>().as_ptr() }.prev = Some(block);
+        }
+        // INVARIANT: the block is in use, and leads to the others.
+        self.first = Some(block);
+        // SAFETY: the block is in use (contract).
+        self.bytes += unsafe { block.size::<G>() };
+    }
+
+    /// Removes a block.
+    ///
+    /// # Safety
+    ///
+    /// - The block must be in this list.
+    pub(crate) unsafe fn remove<G: Geometry>(&mut self, block: LargeBlock) {
+        // SAFETY: the block is in the list (contract), so it is in use (invariant).
+        let Header { next, prev, .. } = unsafe { block.header::<G>().read() };
+        if let Some(next) = next {
+            // SAFETY: the block is in use (invariant), and is another one.
+            unsafe { &mut *next.header::<G>().as_ptr() }.prev = prev;
+        }
+        match prev {
+            // SAFETY: as above.
+            Some(prev) => unsafe { &mut *prev.header::<G>().as_ptr() }.next = next,
+            None => self.first = next,
+        }
+        // SAFETY: the block is in use (invariant).
+        self.bytes -= unsafe { block.size::<G>() };
+    }
+
+    /// Removes every block, and unmaps it. O(blocks).
+    ///
+    /// # Safety
+    ///
+    /// - `source` must be the heap's source.
+    /// - Nobody may use the blocks any more.
+    pub(crate) unsafe fn unmap_all<G: Geometry>(&mut self, source: &mut impl ArenaSource) {
+        while let Some(block) = self.first {
+            // SAFETY: the first block is in the list.
+            unsafe { self.remove::<G>(block) };
+            // SAFETY: the block came from the source (invariant). Nobody uses it (contract).
+            unsafe { block.unmap::<G>(source) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::slice;
+
+    use raw_mem::MmapArenas;
+
+    use super::*;
+    use crate::geometry::eras::Native;
+
+    const MIB: usize = 1 << 20;
+
+    fn is_zero(block: LargeBlock, size: usize) -> bool {
+        // SAFETY: the block has this many bytes, all of which are initialised.
+        let bytes = unsafe { slice::from_raw_parts(block.start().as_ptr(), size) };
+        bytes.iter().all(|byte| *byte == 0)
+    }
+
+    #[test]
+    fn a_block_of_any_alignment_can_be_used_and_unmapped() {
+        let mut source = MmapArenas::new();
+        for align in (0..=23).map(|bits| 1 << bits) {
+            for size in [1, 500_000, MIB, 3 * MIB + 1] {
+                let new = LargeBlock::map::<Native>(&mut source, size, align).unwrap();
+                let block = new.block;
+                assert_eq!(block.start().addr().get() % align, 0);
+                assert!(!new.is_zeroed || is_zero(block, size));
+                // SAFETY: the block is in use, and has this many bytes.
+                unsafe {
+                    let usable = block.size::<Native>();
+                    assert!(usable >= size && usable < size + align.max(2 * 4096));
+                    block.start().write_bytes(7, usable);
+                    assert_eq!(PoolPtr::tag_at::<Native>(block.start().sub(1)), HeapTag::LARGE);
+                    assert_eq!(LargeBlock::from_start(block.start()), block);
+                    block.unmap::<Native>(&mut source);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_resized_block_keeps_its_contents() {
+        let mut source = MmapArenas::new();
+        let mut block = LargeBlock::map::<Native>(&mut source, MIB, 64).unwrap().block;
+        // SAFETY: the block has this many bytes.
+        unsafe { block.start().write_bytes(7, MIB) };
+        for size in [2 * MIB, 16 * MIB, 3 * MIB, MIB] {
+            // SAFETY: the block is in use, and replaced by the result.
+            block = unsafe { block.resize::<Native>(&mut source, size) }.unwrap();
+            // SAFETY: the block is in use.
+            assert!(unsafe { block.size::<Native>() } >= size);
+            // SAFETY: the first bytes were initialised above.
+            let bytes = unsafe { slice::from_raw_parts(block.start().as_ptr(), MIB) };
+            assert!(bytes.iter().all(|byte| *byte == 7) && block.start().addr().get() % 64 == 0);
+        }
+        // SAFETY: the block is in use, and not used again.
+        unsafe { block.unmap::<Native>(&mut source) };
+    }
+
+    #[test]
+    fn a_block_with_a_great_alignment_is_not_resized() {
+        let mut source = MmapArenas::new();
+        let block = LargeBlock::map::<Native>(&mut source, MIB, 4 * MIB).unwrap().block;
+        // SAFETY: the block is in use.
+        assert_eq!(unsafe { block.resize::<Native>(&mut source, 2 * MIB) }, None);
+        // SAFETY: the block is in use, and not used again.
+        unsafe { block.unmap::<Native>(&mut source) };
+    }
+
+    #[test]
+    fn an_impossible_size_is_refused() {
+        let mut source = MmapArenas::new();
+        for (size, align) in [(usize::MAX, 1), (MAX_REQUEST, 1), (MAX_REQUEST - 8, MIB)] {
+            assert_eq!(LargeBlock::map::<Native>(&mut source, size, align), None);
+        }
+    }
+
+    #[test]
+    fn a_list_forgets_a_block_at_any_place_and_unmaps_the_others() {
+        for removed in 0..3 {
+            let (mut source, mut list) = (MmapArenas::new(), LargeBlocks::NONE);
+            let blocks = [(); 3].map(|()| {
+                let block = LargeBlock::map::<Native>(&mut source, MIB, 1).unwrap().block;
+                // SAFETY: the block came from the source just now.
+                unsafe { list.insert::<Native>(block) };
+                block
+            });
+            assert!(list.bytes() >= 3 * MIB);
+            // SAFETY: the block is in the list, and is not used again.
+            unsafe {
+                list.remove::<Native>(blocks[removed]);
+                blocks[removed].unmap::<Native>(&mut source);
+                list.unmap_all::<Native>(&mut source);
+            }
+            assert_eq!((list.bytes(), list.first), (0, None));
+        }
+    }
+}
