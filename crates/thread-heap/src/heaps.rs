@@ -20,6 +20,7 @@ use crate::{
     shared_source::{SharedSource, SourceGuard},
 };
 
+mod large;
 #[cfg(test)]
 mod models;
 mod open;

@@ -7,6 +7,7 @@
 //! When a thread ends, a destructor closes its heap. Later requests by the thread open a heap
 //! temporarily.
 
+mod any_size;
 mod exit;
 #[cfg(unix)]
 mod fork;

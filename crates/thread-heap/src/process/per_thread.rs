@@ -167,7 +167,7 @@ unsafe impl Blocks for PerThread {
 /// - `block` must belong to another heap of the process.
 #[cold]
 #[inline(never)]
-unsafe fn free_elsewhere(heap: &'static ThreadHeap<CurrentParts>, block: BlockPtr) {
+pub(super) unsafe fn free_elsewhere(heap: &'static ThreadHeap<CurrentParts>, block: BlockPtr) {
     if ptr::eq(heap, &NO_HEAP) {
         // SAFETY: the block came from these heaps (contract of `free_elsewhere`).
         return unsafe { HEAPS.free_remote(block) };
@@ -179,7 +179,7 @@ unsafe fn free_elsewhere(heap: &'static ThreadHeap<CurrentParts>, block: BlockPt
 }
 
 /// Calls `visit` with the owner of the calling thread's heap, and opens a heap if necessary.
-fn with_heap<R>(visit: impl FnOnce(&mut Owner<CurrentParts>) -> R) -> Option<R> {
+pub(super) fn with_heap<R>(visit: impl FnOnce(&mut Owner<CurrentParts>) -> R) -> Option<R> {
     // SAFETY: the owner is not dropped, and the slot does not change while it is used.
     match unsafe { slot::owner() } {
         Some(mut owner) => Some(visit(&mut owner)),

@@ -1,0 +1,44 @@
+//! Blocks that are too large for an arena. They belong to the shared source and not to a heap.
+//!
+//! Any thread frees such a block directly, so that no memory waits for an idle owner.
+
+use obmalloc::{LargeBlock, NewLarge};
+use raw_mem::preserving_errno;
+
+use super::Heaps;
+use crate::{parts::Parts, shared_arenas::SharedArenas};
+
+impl<P: Parts> Heaps<P> {
+    /// Maps a block of `size` bytes at a multiple of `align` bytes, which must be a power of two.
+    ///
+    /// Returns `None` if the source has no memory.
+    pub fn alloc_large(&'static self, size: usize, align: usize) -> Option<NewLarge> {
+        LargeBlock::map::<P::Geometry>(&mut SharedArenas::of(&self.shared), size, align)
+    }
+
+    /// Frees a large block. `errno` is unchanged.
+    ///
+    /// # Safety
+    ///
+    /// - `block` must have come from [`alloc_large`](Self::alloc_large) of this family.
+    /// - Nobody may use the block any more.
+    pub unsafe fn free_large(&'static self, block: LargeBlock) {
+        let mut arenas = SharedArenas::of(&self.shared);
+        // SAFETY: the block came from the shared source, and nobody uses it (contract).
+        preserving_errno(|| unsafe { block.unmap::<P::Geometry>(&mut arenas) });
+    }
+
+    /// Grows or shrinks a large block, which may move. On `None`, the block is unchanged.
+    ///
+    /// See [`LargeBlock::resize`].
+    ///
+    /// # Safety
+    ///
+    /// - `block` must have come from [`alloc_large`](Self::alloc_large) of this family.
+    /// - Only the returned block may be used afterwards.
+    pub unsafe fn resize_large(&'static self, block: LargeBlock, size: usize) -> Option<LargeBlock> {
+        let mut arenas = SharedArenas::of(&self.shared);
+        // SAFETY: the block came from the shared source. Only the result is used (contract).
+        unsafe { block.resize::<P::Geometry>(&mut arenas, size) }
+    }
+}

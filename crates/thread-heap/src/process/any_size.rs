@@ -1,0 +1,369 @@
+//! Requests of any size and alignment.
+//!
+//! ```text
+//!   size ─┬─ at most 512 bytes ────► a block of a small pool
+//!         ├─ at most 480 KiB ──────► a block of a pool of several units
+//!         └─ all others ───────────► a block with a mapping of its own
+//! ```
+//!
+//! A block says itself how it is freed. The tag of its arena names the heap that it belongs to, or
+//! is [`HeapTag::LARGE`]. A block that begins where an arena would begin is large as well, because an
+//! arena begins with its headers.
+
+use std::ptr::NonNull;
+
+use obmalloc::{BlockPtr, Blocks, Geometry, HeapTag, LargeBlock, NewLarge, Shape, SizeClass};
+use raw_mem::{MAX_REQUEST, MemAlloc, calloc_size};
+
+use super::{
+    fork,
+    heaps::{CurrentParts, HEAPS},
+    per_thread::{self, PerThread},
+    slot,
+};
+use crate::{heaps::ThreadHeap, parts::ThreadGeometry};
+
+type Class = SizeClass<ThreadGeometry>;
+
+/// The alignment of every block, in bytes.
+const ALIGN: usize = ThreadGeometry::SIZES.alignment;
+
+/// The largest alignment of blocks of a class, in bytes.
+const CLASS_ALIGN: usize = ThreadGeometry::SIZES.pool_size;
+
+impl PerThread {
+    /// Allocates `size` bytes at a multiple of `align` bytes, which must be a power of two.
+    ///
+    /// A request of 0 bytes returns a distinct block. Returns `None` if memory is exhausted.
+    #[inline]
+    pub fn alloc_any(self, size: usize, align: usize) -> Option<NonNull<u8>> {
+        if align <= ALIGN {
+            return self.malloc(size);
+        }
+        aligned(size, align, Contents::Any)
+    }
+
+    /// Allocates `size` zeroed bytes at a multiple of `align` bytes. See [`alloc_any`].
+    ///
+    /// [`alloc_any`]: Self::alloc_any
+    #[inline]
+    pub fn alloc_any_zeroed(self, size: usize, align: usize) -> Option<NonNull<u8>> {
+        if align <= ALIGN {
+            return self.calloc(1, size);
+        }
+        aligned(size, align, Contents::Zero)
+    }
+
+    /// Frees a block of any size.
+    ///
+    /// # Safety
+    ///
+    /// - `start` must be a live block of [`alloc_any`](Self::alloc_any), of another method of this
+    ///   type, or of an [`OwnedHeap`](crate::OwnedHeap).
+    /// - Nobody may use the block any more.
+    #[inline]
+    pub unsafe fn free_any(self, start: NonNull<u8>) {
+        let heap = slot::get();
+        // SAFETY: the caller gives up the block (contract).
+        let block = unsafe { BlockPtr::from_start(start) };
+        if is_placed_like_an_arena(start) {
+            // SAFETY: only a large block begins there.
+            return unsafe { free_large(start) };
+        }
+        // SAFETY: the block came from these heaps (contract), or is large and has a tag that no
+        // heap has. The calling thread owns the heap in its slot, unless it is `NO_HEAP`.
+        if let Some(block) = unsafe { heap.free_if_own(block) } {
+            // SAFETY: `heap` is the heap in the slot, and the block does not belong to it.
+            unsafe { free_elsewhere(heap, block) };
+        }
+    }
+
+    /// Returns the number of bytes that can be used at `start`.
+    ///
+    /// # Safety
+    ///
+    /// - `start` must be a live block of this type.
+    #[inline]
+    pub unsafe fn size_of_any(self, start: NonNull<u8>) -> usize {
+        // SAFETY: the block is live (contract).
+        match unsafe { Block::at(start) } {
+            Block::OfClass(class) => class.block_size(),
+            // SAFETY: as above.
+            Block::Large(block) => unsafe { block.size::<ThreadGeometry>() },
+        }
+    }
+
+    /// Allocates a block with a mapping of its own. See [`Heaps::alloc_large`].
+    ///
+    /// [`Heaps::alloc_large`]: crate::Heaps::alloc_large
+    pub fn alloc_large(self, size: usize, align: usize) -> Option<NewLarge> {
+        fork::guard();
+        HEAPS.alloc_large(size, align).or_else(|| {
+            self.flush();
+            HEAPS.alloc_large(size, align)
+        })
+    }
+
+    /// Frees a large block. See [`Heaps::free_large`](crate::Heaps::free_large).
+    ///
+    /// # Safety
+    ///
+    /// - `block` must have come from [`alloc_large`](Self::alloc_large), and nobody may use it.
+    pub unsafe fn free_large(self, block: LargeBlock) {
+        // SAFETY: the contract is the same.
+        unsafe { HEAPS.free_large(block) };
+    }
+
+    /// Grows or shrinks a large block, which may move. On `None`, the block is unchanged.
+    ///
+    /// See [`LargeBlock::resize`].
+    ///
+    /// # Safety
+    ///
+    /// - `block` must have come from [`alloc_large`](Self::alloc_large).
+    /// - Only the returned block may be used afterwards.
+    pub unsafe fn resize_large(self, block: LargeBlock, size: usize) -> Option<LargeBlock> {
+        // SAFETY: the contract is the same. A call that fails leaves the block as it was.
+        let resize = || unsafe { HEAPS.resize_large(block, size) };
+        resize().or_else(|| {
+            self.flush();
+            resize()
+        })
+    }
+
+    /// Allocates a block of `class` at a multiple of `align` bytes. See [`Heap::alloc_aligned`].
+    ///
+    /// [`Heap::alloc_aligned`]: obmalloc::Heap::alloc_aligned
+    pub fn alloc_aligned(self, class: Class, align: usize) -> Option<BlockPtr> {
+        per_thread::with_heap(|owner| owner.alloc_aligned(class, align))?
+    }
+}
+
+/// What a new block contains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Contents {
+    Any,
+    Zero,
+}
+
+/// A block in use.
+enum Block {
+    OfClass(Class),
+    Large(LargeBlock),
+}
+
+impl Block {
+    /// Returns what is known about the block at `start`.
+    ///
+    /// # Safety
+    ///
+    /// - `start` must be a live block of `PerThread`.
+    #[inline]
+    unsafe fn at(start: NonNull<u8>) -> Self {
+        // SAFETY: the block is live (contract), and does not begin where an arena would begin.
+        if !is_placed_like_an_arena(start) && !unsafe { is_tagged_large(start) } {
+            // SAFETY: the block is live, and is not large.
+            if let Some(class) = unsafe { Class::at(start) } {
+                return Self::OfClass(class);
+            }
+        }
+        // SAFETY: only large blocks are placed or tagged in this way.
+        Self::Large(unsafe { LargeBlock::from_start(start) })
+    }
+}
+
+#[inline]
+fn is_placed_like_an_arena(start: NonNull<u8>) -> bool {
+    start.addr().get().is_multiple_of(Shape::<ThreadGeometry>::ARENA.bytes())
+}
+
+/// Returns true if the tag of the block at `start` is the tag of large blocks.
+///
+/// # Safety
+///
+/// - `start` must be a live block of `PerThread` that does not begin where an arena would begin.
+#[inline]
+unsafe fn is_tagged_large(start: NonNull<u8>) -> bool {
+    // SAFETY: the block is live (contract). A large block has its tag where an arena has it.
+    let heap = unsafe { ThreadHeap::<CurrentParts>::of_block(start) };
+    HeapTag(heap.as_ptr().cast()) == HeapTag::LARGE
+}
+
+/// Frees a block that does not belong to the calling thread's heap.
+///
+/// # Safety
+///
+/// - The requirements of [`PerThread::free_any`] must be met.
+/// - `heap` must be the heap in the calling thread's slot.
+#[cold]
+#[inline(never)]
+unsafe fn free_elsewhere(heap: &'static ThreadHeap<CurrentParts>, block: BlockPtr) {
+    // SAFETY: the block is live, and does not begin like an arena (the caller has checked).
+    if unsafe { is_tagged_large(block.start()) } {
+        // SAFETY: the block is large.
+        unsafe { free_large(block.into_start()) }
+    } else {
+        // SAFETY: the block belongs to another heap of the process.
+        unsafe { per_thread::free_elsewhere(heap, block) };
+    }
+}
+
+/// Frees the large block at `start`.
+///
+/// # Safety
+///
+/// - `start` must be a live large block that nobody uses any more.
+#[cold]
+#[inline(never)]
+unsafe fn free_large(start: NonNull<u8>) {
+    // SAFETY: the block is large, and nobody uses it (contract).
+    unsafe { HEAPS.free_large(LargeBlock::from_start(start)) };
+}
+
+/// Allocates a block whose alignment is above the one of all blocks.
+#[cold]
+#[inline(never)]
+fn aligned(size: usize, align: usize, contents: Contents) -> Option<NonNull<u8>> {
+    // Blocks of a class begin at a multiple of each power of two that divides their size.
+    let rounded = size.max(1).checked_next_multiple_of(align)?;
+    match Class::of(rounded) {
+        Some(class) if align <= CLASS_ALIGN => of_class(class, contents),
+        Some(class) if 2 * align <= Shape::<ThreadGeometry>::ARENA.bytes() => {
+            let start = PerThread.alloc_aligned(class, align)?.into_start();
+            if contents == Contents::Zero {
+                // SAFETY: the block is new, and has at least `size` bytes.
+                unsafe { start.write_bytes(0, size) };
+            }
+            Some(start)
+        }
+        _ => large(size, align, contents),
+    }
+}
+
+fn of_class(class: Class, contents: Contents) -> Option<NonNull<u8>> {
+    let block = match contents {
+        Contents::Any => PerThread.alloc_listed(class).or_else(|| PerThread.alloc(class)),
+        Contents::Zero => PerThread.alloc_zeroed(class),
+    };
+    block.map(BlockPtr::into_start)
+}
+
+fn large(size: usize, align: usize, contents: Contents) -> Option<NonNull<u8>> {
+    if size > MAX_REQUEST {
+        return None;
+    }
+    let NewLarge { block, is_zeroed } = PerThread.alloc_large(size, align)?;
+    if contents == Contents::Zero && !is_zeroed {
+        // SAFETY: the block is new, and has at least `size` bytes.
+        unsafe { block.start().write_bytes(0, size) };
+    }
+    Some(block.start())
+}
+
+/// Allocates a block above the small threshold.
+#[cold]
+#[inline(never)]
+fn above(size: usize, contents: Contents) -> Option<NonNull<u8>> {
+    match Class::of(size) {
+        Some(class) => of_class(class, contents),
+        None => large(size, ALIGN, contents),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn unlisted(class: Class) -> Option<NonNull<u8>> {
+    PerThread.alloc(class).map(BlockPtr::into_start)
+}
+
+/// Returns true if a block of `class` stays in place when it is resized to `size` bytes.
+///
+/// It stays if a new block would have the same class, or if more than three quarters are needed.
+fn stays(class: Class, size: usize) -> bool {
+    let has = class.block_size();
+    size <= has && (4 * size > 3 * has || Class::of(size.max(1)) == Some(class))
+}
+
+/// Returns the size to ask for when a block grows from `old` to `new` bytes.
+///
+/// A block that grows by less than a quarter is likely to grow again, so it gets an eighth more.
+fn with_room(old: usize, new: usize) -> usize {
+    let grows_a_little = new > old && new - old < old / 4;
+    if grows_a_little { new.saturating_add(new / 8).min(MAX_REQUEST) } else { new }
+}
+
+/// Moves a block to a new one of at least `size` bytes. On `None`, the block is unchanged.
+///
+/// # Safety
+///
+/// - `start` must be a live block of `PerThread` with at least `old` bytes.
+/// - Only the returned block may be used afterwards.
+#[inline(never)]
+unsafe fn move_to(start: NonNull<u8>, old: usize, size: usize) -> Option<NonNull<u8>> {
+    let new = PerThread.malloc(with_room(old, size)).or_else(|| PerThread.malloc(size))?;
+    // SAFETY: both blocks are live, have this many bytes, and do not overlap.
+    unsafe { new.copy_from_nonoverlapping(start, old.min(size)) };
+    // SAFETY: the block is live, and is not used again (contract).
+    unsafe { PerThread.free_any(start) };
+    Some(new)
+}
+
+// SAFETY: blocks come from the heaps of the process's threads or have a mapping of their own. They
+// have their size and are aligned to 16 bytes. Any thread may free a block.
+unsafe impl MemAlloc for PerThread {
+    #[inline]
+    fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
+        // A request of 0 bytes gets a block of the smallest class.
+        let Some(class) = Class::of_small(size.max(1)) else { return above(size, Contents::Any) };
+        match self.alloc_listed(class) {
+            Some(block) => Some(block.into_start()),
+            None => unlisted(class),
+        }
+    }
+
+    #[inline]
+    fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
+        let bytes = calloc_size(count, size)?;
+        if Class::of_small(bytes.max(1)).is_none() {
+            return above(bytes, Contents::Zero);
+        }
+        let start = self.malloc(bytes)?;
+        // SAFETY: the block is new, and has at least this many bytes.
+        unsafe { start.write_bytes(0, bytes) };
+        Some(start)
+    }
+
+    unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
+        let Some(start) = ptr else { return self.malloc(size) };
+        if size > MAX_REQUEST {
+            return None;
+        }
+        // SAFETY: the block is live (contract).
+        match unsafe { Block::at(start) } {
+            Block::OfClass(class) if stays(class, size) => Some(start),
+            // SAFETY: the block is live (contract), and only the result is used afterwards.
+            Block::OfClass(class) => unsafe { move_to(start, class.block_size(), size) },
+            Block::Large(block) => {
+                if Class::of(size.max(1)).is_none() {
+                    // SAFETY: the block is live (contract). Only the result is used afterwards.
+                    let resized = unsafe { self.resize_large(block, size) };
+                    if let Some(resized) = resized {
+                        return Some(resized.start());
+                    }
+                }
+                // SAFETY: the block is live (contract).
+                let old = unsafe { block.size::<ThreadGeometry>() };
+                // SAFETY: as above. Only the result is used afterwards.
+                unsafe { move_to(start, old, size) }
+            }
+        }
+    }
+
+    #[inline]
+    unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
+        if let Some(start) = ptr {
+            // SAFETY: the block is live and not used again (contract).
+            unsafe { self.free_any(start) };
+        }
+    }
+}
