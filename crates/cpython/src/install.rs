@@ -16,7 +16,7 @@ use allocator_api::{
     hooks::{Counting, Counts, Tally},
 };
 use obmalloc::{Access, Blocks, Geometry, GilHeld, Heap, KnownArenas, Pools16K, Pymalloc, Stats};
-use raw_mem::{MmapArenas, PageBlocks, RetainingArenas};
+use raw_mem::{MmapArenas, PageBlocks, ReservedArenas, RetainingArenas};
 
 use crate::{
     abi::CPython,
@@ -37,7 +37,7 @@ pub(crate) const SMALL: usize = Pools16K::SIZES.small_threshold;
 /// remove the hook.
 type GilHeap = GilHeld<Heap<Arenas, PageBlocks, Pools16K>>;
 
-type Arenas = KnownArenas<RetainingArenas<MmapArenas>, PageBlocks, Pools16K>;
+type Arenas = KnownArenas<RetainingArenas<ReservedArenas<MmapArenas>>, PageBlocks, Pools16K>;
 
 /// The installed heap. It is never dropped, because CPython may call it until the process ends.
 enum Installed {
@@ -60,7 +60,7 @@ impl Installation {
         let lower = Lower::new(python);
         let (heap, vtables, counters) = match guard {
             Guard::Gil => {
-                let arenas = RetainingArenas::new(MmapArenas::new());
+                let arenas = RetainingArenas::new(ReservedArenas::new(MmapArenas::new()));
                 let heap = Heap::new(KnownArenas::new(arenas, PageBlocks), PageBlocks);
                 // SAFETY: up to CPython 3.11, a thread calls mem and obj only while it holds the
                 // only GIL. Neither the arena source nor `PageBlocks` calls back into the heap.

@@ -94,14 +94,14 @@ pub unsafe trait ArenaSource {
         }
     }
 
-    /// Grows or shrinks a large mapping from `old` to at least `new` bytes, and may move it.
+    /// Grows or shrinks a large mapping from `old` to at least `new` bytes without copying it.
     ///
-    /// The contents stay the same up to the smaller size. If the result has another start, the old
-    /// memory is no longer mapped.
+    /// The mapping stays where it is or moves inside the [reserved](Self::reserved) range. Its
+    /// contents stay the same up to the smaller size. [`resize_or_copy`] copies if this call fails.
     ///
     /// # Errors
     ///
-    /// Returns [`MapError`] and leaves the mapping unchanged if there is no memory.
+    /// Returns [`MapError`] and leaves the mapping unchanged if it cannot be resized in this way.
     ///
     /// # Safety
     ///
@@ -184,18 +184,28 @@ pub unsafe trait ArenaSource {
     }
 }
 
-/// Moves a large mapping to new memory by copying the smaller of `old` and `new` bytes.
+/// Resizes a large mapping, and moves it to new memory if `source` cannot resize it.
+///
+/// # Errors
+///
+/// Returns [`MapError`] and leaves the mapping unchanged if there is no memory.
 ///
 /// # Safety
 ///
-/// The contract of [`resize_large`](ArenaSource::resize_large) must hold.
-pub(crate) unsafe fn resize_by_copying<S: ArenaSource>(
+/// - `start` and `old` must describe a large mapping of `source` with the same `align`.
+/// - The mapping must not come from a source that wraps `source`.
+/// - Unless the call fails, only the mapping that it returns may be used afterwards.
+pub unsafe fn resize_or_copy<S: ArenaSource + ?Sized>(
     source: &mut S,
     start: NonNull<u8>,
     old: usize,
     new: usize,
     align: ArenaSize,
 ) -> Result<LargeMapping, MapError> {
+    // SAFETY: the contract is the same.
+    if let Ok(mapping) = unsafe { source.resize_large(start, old, new, align) } {
+        return Ok(mapping);
+    }
     let mapping = source.map_large(new, align)?;
     // SAFETY: both mappings are in use, so they do not overlap. Each has this many bytes.
     unsafe { ptr::copy_nonoverlapping(start.as_ptr(), mapping.start.as_ptr(), old.min(new)) };

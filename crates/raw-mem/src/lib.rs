@@ -76,7 +76,7 @@ mod retaining;
 
 pub use align::{align_down, align_up};
 pub use arena_size::ArenaSize;
-pub use arena_source::{ArenaSource, RESERVED_BITS, RESERVED_BYTES};
+pub use arena_source::{ArenaSource, RESERVED_BITS, RESERVED_BYTES, resize_or_copy};
 pub use bump::Bump;
 #[cfg(feature = "std")]
 pub use errno::preserving_errno;

@@ -18,7 +18,6 @@ use core::ptr::NonNull;
 
 use crate::{
     ArenaSize, ArenaSource, LargeMapping, MapError, OsCode, PurgeError, align_up,
-    arena_source::resize_by_copying,
     pages::{self, Access},
     preserving_errno,
 };
@@ -337,24 +336,22 @@ unsafe impl ArenaSource for MmapArenas {
         });
     }
 
-    /// Usually makes one system call if the mapping stays where it is.
+    /// Makes at most one system call. Grows only if the addresses behind the mapping are free.
     unsafe fn resize_large(
         &mut self,
         start: NonNull<u8>,
         old: usize,
         new: usize,
-        align: ArenaSize,
+        _align: ArenaSize,
     ) -> Result<LargeMapping, MapError> {
         let bytes = pages::whole_pages(new).ok_or(MapError::LargeExhausted { bytes: new })?;
         // SAFETY: the pages belong to the mapping. Those behind `bytes` are no longer needed.
-        if unsafe { pages::resize(start, old, bytes) }.is_ok() {
-            return Ok(LargeMapping { start, bytes, is_zeroed: true });
+        match unsafe { pages::resize(start, old, bytes) } {
+            Ok(()) => Ok(LargeMapping { start, bytes, is_zeroed: true }),
+            // The system refused to unmap the pages behind `bytes`, so they still belong to it.
+            Err(_) if bytes < old => Ok(LargeMapping { start, bytes: old, is_zeroed: true }),
+            Err(code) => Err(MapError::LargeOs { bytes: new, code }),
         }
-        if bytes <= old {
-            return Ok(LargeMapping { start, bytes: old, is_zeroed: true });
-        }
-        // SAFETY: the caller upholds the contract of `resize_large`.
-        unsafe { resize_by_copying(self, start, old, new, align) }
     }
 
     fn trim(&mut self) {
@@ -370,8 +367,8 @@ mod tests {
     use std::{fs, vec::Vec};
 
     use super::*;
-    use crate::errno;
     use crate::pages::refusals::{Plan, calls, refuse};
+    use crate::{errno, resize_or_copy};
 
     const SIZE: ArenaSize = ArenaSize::new(1 << 20).unwrap();
 
@@ -676,7 +673,8 @@ mod tests {
             fill(mapping.start, 9);
             // SAFETY: the mapping is live, and replaced by the result.
             mapping =
-                unsafe { source.resize_large(mapping.start, mapping.bytes, bytes, SIZE) }.unwrap();
+                unsafe { resize_or_copy(&mut source, mapping.start, mapping.bytes, bytes, SIZE) }
+                    .unwrap();
             assert_eq!(mapping.bytes, bytes);
             assert!(is_filled(mapping.start, 9));
         }

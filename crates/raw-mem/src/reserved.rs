@@ -25,10 +25,7 @@
 
 use core::{fmt, num::NonZero, ptr::NonNull, time::Duration};
 
-use crate::{
-    ArenaSize, ArenaSource, LargeMapping, MapError, PurgeError, arena_source::resize_by_copying,
-    pages, preserving_errno,
-};
+use crate::{ArenaSize, ArenaSource, LargeMapping, MapError, PurgeError, pages, preserving_errno};
 
 mod bits;
 mod clock;
@@ -37,6 +34,8 @@ mod large;
 mod range;
 mod slots;
 
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -129,7 +128,7 @@ impl<S: ArenaSource> ReservedArenas<S> {
         if let Some(range) = self.range_for(size)
             && let Some(arena) = range.map_arena()
         {
-            range.settle();
+            range.release_excess();
             return Ok(arena);
         }
         self.source.map(size)
@@ -139,7 +138,7 @@ impl<S: ArenaSource> ReservedArenas<S> {
         if let Some(range) = self.range_for(align)
             && let Some(mapping) = range.map_large(bytes)
         {
-            range.settle();
+            range.release_excess();
             return Ok(mapping);
         }
         self.source.map_large(bytes, align)
@@ -161,7 +160,7 @@ unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
         preserving_errno(|| match self.range_at(arena) {
             Some(range) => {
-                range.settle();
+                range.release_excess();
                 // SAFETY: the arena lies in the range, and nothing uses it (contract of `unmap`).
                 unsafe { range.unmap_arena(arena) };
             }
@@ -184,14 +183,16 @@ unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
             Some(range) => {
                 // SAFETY: the mapping lies in the range, and nothing uses it (contract).
                 unsafe { range.unmap_large(start, bytes) };
-                range.settle();
+                range.release_excess();
             }
             // SAFETY: the wrapped source mapped the memory, and nothing uses it (contract).
             None => unsafe { self.source.unmap_large(start, bytes, align) },
         });
     }
 
-    /// Copies the contents only if the mapping leaves the range, or if the system cannot move it.
+    /// Moves the mapping inside the range if it cannot grow in place.
+    ///
+    /// The contents are copied only if the system cannot move their pages.
     unsafe fn resize_large(
         &mut self,
         start: NonNull<u8>,
@@ -204,12 +205,9 @@ unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
             return unsafe { self.source.resize_large(start, old, new, align) };
         };
         // SAFETY: the mapping lies in the range; the caller upholds the rest.
-        if let Some(mapping) = unsafe { range.resize_large(start, old, new) } {
-            range.settle();
-            return Ok(mapping);
-        }
-        // SAFETY: the attempt has left the mapping unchanged; the caller upholds the rest.
-        unsafe { resize_by_copying(self, start, old, new, align) }
+        let resized = unsafe { range.resize_large(start, old, new) };
+        range.release_excess();
+        resized.ok_or(MapError::LargeExhausted { bytes: new })
     }
 
     /// Makes one system call (`madvise`). `errno` is unchanged.

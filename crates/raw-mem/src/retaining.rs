@@ -203,24 +203,6 @@ unsafe impl<S: ArenaSource> ArenaSource for RetainingArenas<S> {
         })
     }
 
-    unsafe fn resize_large(
-        &mut self,
-        start: NonNull<u8>,
-        old: usize,
-        new: usize,
-        align: ArenaSize,
-    ) -> Result<LargeMapping, MapError> {
-        // SAFETY: the wrapped source mapped the memory; the caller upholds the rest.
-        unsafe { self.source.resize_large(start, old, new, align) }.or_else(|error| {
-            if self.count == 0 {
-                return Err(error);
-            }
-            self.unmap_retained();
-            // SAFETY: the first call has failed, so the mapping is unchanged.
-            unsafe { self.source.resize_large(start, old, new, align) }
-        })
-    }
-
     fn below(&mut self) -> Option<&mut dyn ArenaSource> {
         Some(&mut self.source)
     }

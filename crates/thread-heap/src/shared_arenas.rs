@@ -1,8 +1,8 @@
 //! The access of one heap to the arena source that all heaps share.
 
-use std::{fmt, ptr::NonNull};
+use std::{fmt, num::NonZero, ptr::NonNull};
 
-use raw_mem::{ArenaSize, ArenaSource, MapError, PurgeError, preserving_errno};
+use raw_mem::{ArenaSize, ArenaSource, LargeMapping, MapError, PurgeError, preserving_errno};
 
 use crate::{parts::Parts, shared_source::SharedSource};
 
@@ -24,7 +24,7 @@ impl<P: Parts> SharedArenas<P> {
 unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         let shared = self.0.ok_or(MapError::Exhausted { size })?;
-        let arena = shared.source().map(size)?;
+        let arena = shared.map_from_source(|source| source.map(size))?;
         // SAFETY: the arena was mapped by the shared source, and nothing else refers to it.
         let unmap = |arena| unsafe { shared.source().unmap(arena, size) };
         // SAFETY: the map's nodes come from `lower`, and `SharedArenas::unmap` retracts the arena.
@@ -37,6 +37,45 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
         unsafe { shared.map().retract(arena.addr().get()) };
         // SAFETY: the arena came from the shared source, and nothing uses it (contract of `unmap`).
         preserving_errno(|| unsafe { shared.source().unmap(arena, size) });
+    }
+
+    fn map_large(&mut self, bytes: usize, align: ArenaSize) -> Result<LargeMapping, MapError> {
+        let exhausted = MapError::LargeExhausted { bytes };
+        let shared = self.0.ok_or(exhausted)?;
+        let mapping = shared.map_from_source(|source| source.map_large(bytes, align))?;
+        // SAFETY: the shared source made the mapping, and nothing else refers to it.
+        let unmap = |start| unsafe { shared.source().unmap_large(start, mapping.bytes, align) };
+        // SAFETY: the map's nodes come from `lower`, and `SharedArenas::unmap_large` retracts the
+        // start. When the mapping is resized, it keeps its start or lies in the reserved range.
+        match unsafe { shared.map().publish_or_unmap(mapping.start, align, shared.lower(), unmap) }
+        {
+            Ok(_) => Ok(mapping),
+            Err(_) => Err(exhausted),
+        }
+    }
+
+    unsafe fn unmap_large(&mut self, start: NonNull<u8>, bytes: usize, align: ArenaSize) {
+        let Some(shared) = self.0 else { return };
+        // SAFETY: nothing uses the mapping any more (contract of `unmap_large`).
+        unsafe { shared.map().retract(start.addr().get()) };
+        // SAFETY: the mapping came from the shared source, and nothing uses it (contract).
+        preserving_errno(|| unsafe { shared.source().unmap_large(start, bytes, align) });
+    }
+
+    unsafe fn resize_large(
+        &mut self,
+        start: NonNull<u8>,
+        old: usize,
+        new: usize,
+        align: ArenaSize,
+    ) -> Result<LargeMapping, MapError> {
+        let shared = self.0.ok_or(MapError::LargeExhausted { bytes: new })?;
+        // SAFETY: the mapping came from the shared source; the caller upholds the rest.
+        unsafe { shared.source().resize_large(start, old, new, align) }
+    }
+
+    fn reserved(&mut self) -> Option<NonZero<usize>> {
+        self.0?.source().reserved()
     }
 
     unsafe fn purge(&mut self, start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
@@ -65,6 +104,23 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
     }
 }
 
+impl<P: Parts> SharedSource<P> {
+    /// Maps memory from the source, and tells the map about the range that the source has reserved.
+    fn map_from_source<T>(
+        &'static self,
+        map: impl FnOnce(&mut P::Source) -> Result<T, MapError>,
+    ) -> Result<T, MapError> {
+        let mut source = self.source();
+        let mapped = map(&mut source)?;
+        if let Some(base) = source.reserved() {
+            // SAFETY: the range contains memory of the shared source only, which never returns
+            // another base (contract of `ArenaSource`). A static map is never released.
+            unsafe { self.map().reserve(base) };
+        }
+        Ok(mapped)
+    }
+}
+
 impl<P: Parts> fmt::Debug for SharedArenas<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "SharedArenas" } else { "SharedArenas::NONE" })
@@ -88,6 +144,9 @@ mod tests {
         Trim,
         Retain(usize, usize),
         Reuse(usize),
+        MapLarge(usize),
+        UnmapLarge(usize),
+        Resize(usize, usize),
     }
 
     #[derive(Clone, Default)]
@@ -127,6 +186,30 @@ mod tests {
         fn reuse_retained(&mut self, count: usize) {
             self.add(Call::Reuse(count));
         }
+
+        fn map_large(&mut self, bytes: usize, _: ArenaSize) -> Result<LargeMapping, MapError> {
+            self.add(Call::MapLarge(bytes));
+            Err(MapError::LargeExhausted { bytes })
+        }
+
+        unsafe fn unmap_large(&mut self, _start: NonNull<u8>, bytes: usize, _: ArenaSize) {
+            self.add(Call::UnmapLarge(bytes));
+        }
+
+        unsafe fn resize_large(
+            &mut self,
+            _start: NonNull<u8>,
+            old: usize,
+            new: usize,
+            _: ArenaSize,
+        ) -> Result<LargeMapping, MapError> {
+            self.add(Call::Resize(old, new));
+            Err(MapError::LargeExhausted { bytes: new })
+        }
+
+        fn reserved(&mut self) -> Option<NonZero<usize>> {
+            NonZero::new(5 << 30)
+        }
     }
 
     type TestParts = (Recording, Malloc, ThreadGeometry);
@@ -135,8 +218,14 @@ mod tests {
     fn call_everything(mut arenas: TestArenas) -> (usize, bool) {
         arenas.trim();
         arenas.reuse_retained(3);
+        let (place, size) = (NonNull::<u8>::dangling(), obmalloc::Shape::<ThreadGeometry>::ARENA);
+        assert!(arenas.map_large(4, size).is_err());
         // SAFETY: the source touches no memory.
-        let purged = unsafe { arenas.purge(NonNull::<u8>::dangling(), 64) };
+        let purged = unsafe {
+            arenas.unmap_large(place, 5, size);
+            assert!(arenas.resize_large(place, 6, 7, size).is_err());
+            arenas.purge(place, 64)
+        };
         (arenas.retain(1, 2), purged.is_ok())
     }
 
@@ -147,8 +236,17 @@ mod tests {
             (source.clone(), SharedSource::new(source, Malloc))
         });
         let (source, heaps) = &*HEAPS;
+        assert_eq!(SharedArenas::of(heaps).reserved(), NonZero::new(5 << 30));
         assert_eq!(call_everything(SharedArenas::of(heaps)), (2, true));
-        let expected = [Call::Trim, Call::Reuse(3), Call::Purge(64), Call::Retain(1, 2)];
+        let expected = [
+            Call::Trim,
+            Call::Reuse(3),
+            Call::MapLarge(4),
+            Call::UnmapLarge(5),
+            Call::Resize(6, 7),
+            Call::Purge(64),
+            Call::Retain(1, 2),
+        ];
         assert_eq!(*source.0.lock().unwrap(), expected);
     }
 
@@ -157,6 +255,7 @@ mod tests {
         let size = obmalloc::Shape::<ThreadGeometry>::ARENA;
         assert_eq!(call_everything(SharedArenas::NONE), (0, false));
         let mut arenas = TestArenas::NONE;
+        assert_eq!(arenas.reserved(), None);
         assert!(arenas.map(size).is_err());
     }
 }

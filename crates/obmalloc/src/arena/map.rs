@@ -1,4 +1,7 @@
-//! A radix tree that tells which addresses lie in an arena. CPython: `arena_map_root` (from 3.10).
+//! A map that tells which addresses lie in an arena. CPython: `arena_map_root` (from 3.10).
+//!
+//! If the source of the arenas has reserved a range of addresses, the map knows the range. An
+//! address inside is then recognised with one comparison. A radix tree contains all other arenas:
 //!
 //! ```text
 //! address   ├─ root, 14 bits ─┼─ leaf, 14 bits ─┼─ offset in an arena of 1 MiB, 20 bits ─┤
@@ -6,19 +9,18 @@
 //!
 //! An arena has exactly one entry, because it is aligned to its size. In CPython, it may have two.
 //!
-//! Most programs need only one leaf. A look-up in the first leaf of a map skips the root.
-//!
 //! Readers take no lock.
 //!
 //! A reader loads the pointer to a leaf with `Acquire`. This ordering ensures that the reader sees
 //! an initialised leaf.
 //!
-//! Entries are loaded with `Relaxed`. Whatever passed a block to a reader also made the entry of
-//! the arena visible.
+//! Entries and the range are loaded with `Relaxed`. Whatever passed a block to a reader also made
+//! the entry of its arena visible, or the range in which it lies. A reader that does not see the
+//! range yet asks about a block that does not lie in it, so it gets the right answer, too.
 
-use core::{marker::PhantomData, mem, ptr, ptr::NonNull};
+use core::{marker::PhantomData, mem, num::NonZero, ptr, ptr::NonNull};
 
-use raw_mem::{ArenaSize, MapError, MemAlloc};
+use raw_mem::{ArenaSize, MapError, MemAlloc, RESERVED_BITS};
 use sync::atomic::{
     AtomicBool, AtomicPtr, AtomicUsize,
     Ordering::{self, Acquire, Relaxed, Release},
@@ -49,11 +51,8 @@ impl Orders {
 /// Changing a map is unsafe, because heaps ask the map which allocator must free a block.
 #[derive(Debug)]
 pub struct ArenaMap<G> {
-    /// # Invariant
-    ///
-    /// `NO_SLOT`, or the root's index of `first_leaf`, which is then not null and never changes.
-    first_slot: AtomicUsize,
-    first_leaf: AtomicPtr<Entry>,
+    /// The start of the reserved range, or `NO_RANGE`.
+    reserved: AtomicUsize,
     /// # Invariant
     ///
     /// - The pointer is null or points to `ROOT_LEN` items.
@@ -63,7 +62,11 @@ pub struct ArenaMap<G> {
     geometry: PhantomData<G>,
 }
 
-const NO_SLOT: usize = usize::MAX;
+/// The start of a range in which no address of a program lies.
+///
+/// Programs have the lower half of the addresses. The lowest addresses of the upper half belong to
+/// the system or do not exist.
+const NO_RANGE: usize = 1 << (usize::BITS - 1);
 
 impl<G: Geometry> ArenaMap<G> {
     const ARENA_BITS: u32 = G::SIZES.arena_size.ilog2();
@@ -91,15 +94,14 @@ impl<G: Geometry> ArenaMap<G> {
             // This constant fails to compile if the sizes of the geometry contradict each other.
             let _ = const { Shape::<G>::ARENA };
             Self {
-                first_slot: AtomicUsize::new(NO_SLOT),
-                first_leaf: AtomicPtr::new(ptr::null_mut()),
+                reserved: AtomicUsize::new(NO_RANGE),
                 root: AtomicPtr::new(ptr::null_mut()),
                 geometry: PhantomData,
             }
         }
     }
 
-    /// Returns true if `address` lies in an arena.
+    /// Returns true if `address` lies in an arena or in the reserved range.
     #[inline]
     pub fn contains(&self, address: usize) -> bool {
         self.contains_with(Orders::SOUND, address)
@@ -107,31 +109,49 @@ impl<G: Geometry> ArenaMap<G> {
 
     #[inline]
     fn contains_with(&self, orders: Orders, address: usize) -> bool {
-        let key = address >> Self::ARENA_BITS;
-        if key >> Self::LEAF_BITS != self.first_slot.load(orders.find) {
-            return self.contains_elsewhere(orders, address);
-        }
-        let leaf = self.first_leaf.load(Relaxed);
-        debug_assert!(!leaf.is_null(), "the first leaf is there before its number");
-        // SAFETY: `first_slot` is set, so `first_leaf` is not null (invariant of `first_slot`).
-        // Loading `first_slot` with `Acquire` makes the earlier store of `first_leaf` visible.
-        let leaf = unsafe { NonNull::new_unchecked(leaf) };
-        Self::entry(leaf, key).load(Relaxed)
+        self.is_reserved(address) || self.is_published(orders, address)
     }
 
     #[inline]
-    fn contains_elsewhere(&self, orders: Orders, address: usize) -> bool {
+    fn is_reserved(&self, address: usize) -> bool {
+        let distance = address.wrapping_sub(self.reserved.load(Relaxed));
+        // The shift fails on targets whose addresses are too short for a range.
+        distance.checked_shr(RESERVED_BITS) == Some(0)
+    }
+
+    #[inline]
+    fn is_published(&self, orders: Orders, address: usize) -> bool {
         let entry = Self::key(address).and_then(|key| self.find(orders, key));
         entry.is_some_and(|entry| entry.load(Relaxed))
     }
 
-    /// Adds the arena at `base`. Returns false if `lower` has no memory or `base` is out of range.
+    /// Notes that all memory in the range at `base` belongs to the source of the arenas.
+    ///
+    /// [`contains`](Self::contains) then returns true for every address in the range, so arenas in
+    /// the range need no entry. The length of the range is [`RESERVED_BYTES`].
+    ///
+    /// [`RESERVED_BYTES`]: raw_mem::RESERVED_BYTES
+    ///
+    /// # Safety
+    ///
+    /// - Every call must pass the same `base`.
+    /// - Until the map is released, the range must contain no memory of any other source.
+    /// - Code that uses the map to find a block's owner must return the blocks in this range to
+    ///   the heaps of this source.
+    pub unsafe fn reserve(&self, base: NonZero<usize>) {
+        self.reserved.store(base.get(), Relaxed);
+    }
+
+    /// Adds the arena at `base`. Returns false if `lower` has no memory or `base` is too large.
+    ///
+    /// An arena in the [reserved](Self::reserve) range needs no entry. A large mapping gets an entry
+    /// for its start only.
     ///
     /// # Safety
     ///
     /// - Every call must pass the same allocator.
-    /// - `base` must be the start of an arena that stays mapped until [`retract`](Self::retract) is
-    ///   called.
+    /// - `base` must be the start of an arena or large mapping that stays mapped until
+    ///   [`retract`](Self::retract) is called.
     /// - Code that uses the map to find a block's owner must return this arena's blocks to this
     ///   arena's heap.
     ///
@@ -166,16 +186,14 @@ impl<G: Geometry> ArenaMap<G> {
     }
 
     fn publish_with<A: MemAlloc>(&self, orders: Orders, base: usize, lower: &A) -> Option<()> {
+        if self.is_reserved(base) {
+            return Some(());
+        }
         let key = Self::key(base)?;
         let root = node(&self.root, orders, Self::ROOT_LEN, || Slot::new(ptr::null_mut()), lower)?;
         let slot = Self::slot(root, key);
         let leaf = node(slot, orders, Self::LEAF_LEN, || Entry::new(false), lower)?;
         Self::entry(leaf, key).store(true, Relaxed);
-        let null = ptr::null_mut();
-        if self.first_leaf.compare_exchange(null, leaf.as_ptr(), Relaxed, Relaxed).is_ok() {
-            // INVARIANT: `first_leaf` is set, and stays, because this swap succeeds only once.
-            self.first_slot.store(key >> Self::LEAF_BITS, orders.publish);
-        }
         Some(())
     }
 
@@ -207,8 +225,7 @@ impl<G: Geometry> ArenaMap<G> {
     /// - `lower` must be the allocator that was passed to [`publish`](Self::publish).
     /// - No published arena may have a block in use.
     pub unsafe fn release<A: MemAlloc>(&mut self, lower: &A) {
-        self.first_slot.store(NO_SLOT, Relaxed);
-        self.first_leaf.store(ptr::null_mut(), Relaxed);
+        self.reserved.store(NO_RANGE, Relaxed);
         for slot in self.slots() {
             // SAFETY: an unused leaf of this length or null (invariant of `root`, `&mut self`).
             unsafe { free_node(lower, slot.load(Acquire), Self::LEAF_LEN) };

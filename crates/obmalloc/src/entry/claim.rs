@@ -4,7 +4,7 @@
 
 use core::ptr::NonNull;
 
-use raw_mem::{ArenaSize, ArenaSource, MapError, MemAlloc};
+use raw_mem::{ArenaSize, ArenaSource, LargeMapping, MapError, MemAlloc};
 
 use crate::{
     arena::map::ArenaMap,
@@ -49,7 +49,9 @@ impl<S, A: MemAlloc, G: Geometry> KnownArenas<S, A, G> {
         }
     }
 
-    /// Returns true if `address` lies in an arena that this source has mapped.
+    /// Returns true if `address` lies in an arena or starts a large mapping of this source.
+    ///
+    /// Also returns true for every other address in the range that the source has reserved.
     #[inline]
     pub fn contains(&self, address: usize) -> bool {
         self.map.contains(address)
@@ -61,15 +63,38 @@ impl<S, A: MemAlloc, G: Geometry> KnownArenas<S, A, G> {
     }
 }
 
-// SAFETY: the source below maps and unmaps every arena.
+impl<S: ArenaSource, A: MemAlloc, G: Geometry> KnownArenas<S, A, G> {
+    /// Adds the start of new memory of the source below to the map, or passes it to `unmap`.
+    ///
+    /// # Safety
+    ///
+    /// The memory must stay mapped until its start is retracted.
+    unsafe fn publish(
+        &mut self,
+        start: NonNull<u8>,
+        size: ArenaSize,
+        unmap: impl FnOnce(&mut S, NonNull<u8>),
+    ) -> Result<NonNull<u8>, MapError> {
+        if let Some(base) = self.source.reserved() {
+            // SAFETY: the range contains memory of the source below only, which never returns
+            // another base (contract of `ArenaSource`). The map is released before the source is.
+            unsafe { self.map.reserve(base) };
+        }
+        let unmap = |start| unmap(&mut self.source, start);
+        // SAFETY: all nodes of the map come from `lower`. The memory stays mapped until it is
+        // retracted (contract of `publish`).
+        unsafe { self.map.publish_or_unmap(start, size, &self.lower, unmap) }
+    }
+}
+
+// SAFETY: the source below maps and unmaps all memory.
 unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArenas<S, A, G> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         let arena = self.source.map(size)?;
         // SAFETY: the source below mapped the arena just now, and nothing else refers to it.
-        let unmap = |arena| unsafe { self.source.unmap(arena, size) };
-        // SAFETY: all nodes of the map come from `lower`. The arena stays mapped until `unmap`
-        // retracts it.
-        unsafe { self.map.publish_or_unmap(arena, size, &self.lower, unmap) }
+        let unmap = |source: &mut S, arena| unsafe { source.unmap(arena, size) };
+        // SAFETY: the arena stays mapped until `unmap` retracts it.
+        unsafe { self.publish(arena, size, unmap) }
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
@@ -77,6 +102,27 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
         unsafe { self.map.retract(arena.addr().get()) };
         // SAFETY: the arena came from the source below, and nothing uses it (contract of `unmap`).
         unsafe { self.source.unmap(arena, size) }
+    }
+
+    fn map_large(&mut self, bytes: usize, align: ArenaSize) -> Result<LargeMapping, MapError> {
+        let mapping = self.source.map_large(bytes, align)?;
+        // SAFETY: the source below made the mapping just now, and nothing else refers to it.
+        let unmap = |source: &mut S, start| unsafe {
+            source.unmap_large(start, mapping.bytes, align);
+        };
+        // SAFETY: the memory stays mapped until `unmap_large` retracts its start. When the mapping
+        // is resized, it keeps its start or lies in the reserved range, which has no entries.
+        match unsafe { self.publish(mapping.start, align, unmap) } {
+            Ok(_) => Ok(mapping),
+            Err(_) => Err(MapError::LargeExhausted { bytes }),
+        }
+    }
+
+    unsafe fn unmap_large(&mut self, start: NonNull<u8>, bytes: usize, align: ArenaSize) {
+        // SAFETY: nothing uses the mapping any more (contract of `unmap_large`).
+        unsafe { self.map.retract(start.addr().get()) };
+        // SAFETY: the mapping came from the source below, and nothing uses it (contract).
+        unsafe { self.source.unmap_large(start, bytes, align) }
     }
 
     fn below(&mut self) -> Option<&mut dyn ArenaSource> {
@@ -117,7 +163,7 @@ mod tests {
     use core::cell::RefCell;
     use std::{rc::Rc, vec::Vec};
 
-    use raw_mem::{Malloc, MmapArenas, PurgeError};
+    use raw_mem::{Malloc, MmapArenas, PurgeError, ReservedArenas, resize_or_copy};
 
     use super::*;
     use crate::geometry::{
@@ -145,12 +191,55 @@ mod tests {
         unsafe { mmap.unmap(arena, size) };
     }
 
+    const SIZE: ArenaSize = Shape::<Pools16K>::ARENA;
+
+    #[test]
+    fn a_large_mapping_is_known_by_its_start_until_it_is_unmapped() {
+        let mut known = KnownArenas::new(MmapArenas::new(), Malloc);
+        let mapping = known.map_large(5 << 20, SIZE).unwrap();
+        let start = mapping.start.addr().get();
+        assert!(known.contains(start) && !known.contains(start + (1 << 20)));
+        // SAFETY: the mapping came from this source, and the old one is not used again.
+        let grown =
+            unsafe { resize_or_copy(&mut known, mapping.start, mapping.bytes, 1 << 30, SIZE) };
+        let grown = grown.unwrap();
+        assert!(known.contains(grown.start.addr().get()));
+        assert_eq!(known.contains(start), grown.start == mapping.start);
+        // SAFETY: the mapping came from this source, and nothing uses it.
+        unsafe { known.unmap_large(grown.start, grown.bytes, SIZE) };
+        assert!(!known.contains(grown.start.addr().get()));
+    }
+
+    #[test]
+    fn a_large_mapping_that_cannot_be_published_is_unmapped() {
+        let mut known = KnownArenas::new(MmapArenas::new(), raw_mem::NoAlloc);
+        let error = Err(MapError::LargeExhausted { bytes: 5 << 20 });
+        assert_eq!(known.map_large(5 << 20, SIZE), error);
+    }
+
+    #[test]
+    #[cfg(all(target_os = "linux", target_pointer_width = "64", not(miri)))]
+    fn arenas_and_large_mappings_in_the_reserved_range_are_known_without_a_node() {
+        let mut known = KnownArenas::new(ReservedArenas::new(MmapArenas::new()), raw_mem::NoAlloc);
+        let arena = ArenaSource::map(&mut known, SIZE).unwrap();
+        let mapping = known.map_large(5 << 20, SIZE).unwrap();
+        assert!(known.contains(arena.addr().get()));
+        assert!(known.contains(mapping.start.addr().get() + (3 << 20)));
+        assert_eq!(known.map().leaves(), 0);
+        // SAFETY: both came from this source, and nothing uses them.
+        unsafe {
+            known.unmap(arena, SIZE);
+            known.unmap_large(mapping.start, mapping.bytes, SIZE);
+        }
+    }
+
     #[derive(Debug, PartialEq, Eq)]
     enum Call {
         Purge(usize),
         Trim,
         Retain(usize, usize),
         Reuse(usize),
+        Resize(usize, usize),
     }
 
     /// A source without arenas that records its calls.
@@ -182,6 +271,17 @@ mod tests {
         fn reuse_retained(&mut self, count: usize) {
             self.0.borrow_mut().push(Call::Reuse(count));
         }
+
+        unsafe fn resize_large(
+            &mut self,
+            _start: NonNull<u8>,
+            old: usize,
+            new: usize,
+            _align: ArenaSize,
+        ) -> Result<LargeMapping, MapError> {
+            self.0.borrow_mut().push(Call::Resize(old, new));
+            Err(MapError::LargeExhausted { bytes: new })
+        }
     }
 
     /// Mutant 15; mutant 16.
@@ -193,11 +293,20 @@ mod tests {
         assert_eq!(known.retain(1, 2), 2);
         known.reuse_retained(3);
         // SAFETY: the source below touches no memory.
-        assert_eq!(unsafe { known.purge(NonNull::<u8>::dangling(), 64) }, Ok(()));
+        unsafe {
+            assert_eq!(known.purge(NonNull::<u8>::dangling(), 64), Ok(()));
+            assert!(known.resize_large(NonNull::<u8>::dangling(), 5, 6, SIZE).is_err());
+        }
         let mut heap = Heap::new(known, Malloc);
         heap.trim();
-        let expected =
-            [Call::Retain(1, 2), Call::Reuse(3), Call::Purge(64), Call::Retain(0, 0), Call::Trim];
+        let expected = [
+            Call::Retain(1, 2),
+            Call::Reuse(3),
+            Call::Purge(64),
+            Call::Resize(5, 6),
+            Call::Retain(0, 0),
+            Call::Trim,
+        ];
         assert_eq!(*calls.borrow(), expected);
     }
 }

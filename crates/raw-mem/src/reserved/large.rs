@@ -172,3 +172,6 @@ unsafe fn move_contents(old: NonNull<u8>, new: NonNull<u8>, bytes: usize, slot: 
     }
     true
 }
+
+#[cfg(test)]
+mod tests;

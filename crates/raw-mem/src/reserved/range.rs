@@ -150,7 +150,7 @@ impl ReservedRange {
     }
 
     /// Releases as many retained slots as the recent demand does not justify.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn release_excess(&mut self) {
         self.release_retained(self.demand.room());
     }
 
@@ -204,3 +204,6 @@ fn address_space_is_limited() -> bool {
     let outcome = unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) };
     outcome != 0 || limit.rlim_cur != libc::RLIM_INFINITY
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,108 +1,9 @@
-//! Tests of arenas and large mappings in a reserved range.
+//! Tests of arenas in a reserved range.
 
-use std::{cell::Cell, fs, thread, vec::Vec};
+use std::{thread, vec::Vec};
 
-use super::*;
-use crate::{
-    MmapArenas, RESERVED_BYTES, errno,
-    pages::refusals::{Plan, calls, refuse},
-};
-
-mod large;
-mod limits;
-
-const SLOT: usize = 1 << 16;
-const SIZE: ArenaSize = ArenaSize::new(SLOT).unwrap();
-
-type Source = ReservedArenas<MmapArenas>;
-
-thread_local! {
-    static NOW: Cell<Duration> = const { Cell::new(Duration::from_secs(1000)) };
-}
-
-/// Creates a source with a clock that only [`wait`] advances.
-fn source() -> Source {
-    ReservedArenas::with_clock(MmapArenas::new(), || NOW.get())
-}
-
-fn wait(time: Duration) {
-    NOW.set(NOW.get() + time);
-}
-
-fn map(source: &mut Source) -> NonNull<u8> {
-    source.map(SIZE).unwrap()
-}
-
-fn unmap(source: &mut Source, arena: NonNull<u8>) {
-    // SAFETY: the tests unmap each arena once, and only arenas of this source.
-    unsafe { source.unmap(arena, SIZE) }
-}
-
-fn map_large(source: &mut Source, bytes: usize) -> LargeMapping {
-    source.map_large(bytes, SIZE).unwrap()
-}
-
-fn unmap_large(source: &mut Source, mapping: LargeMapping) {
-    // SAFETY: the tests unmap each mapping once, and only mappings of this source.
-    unsafe { source.unmap_large(mapping.start, mapping.bytes, SIZE) }
-}
-
-fn resize(source: &mut Source, mapping: LargeMapping, bytes: usize) -> LargeMapping {
-    // SAFETY: the tests go on with the result.
-    unsafe { source.resize_large(mapping.start, mapping.bytes, bytes, SIZE) }.unwrap()
-}
-
-/// Writes `byte` to the start and to the end of every page.
-fn fill(start: NonNull<u8>, bytes: usize, byte: u8) {
-    for at in (0..bytes).step_by(4096).flat_map(|page| [page, page + 4095]) {
-        // SAFETY: the memory is mapped, has `bytes` bytes, and belongs to the test.
-        unsafe { start.add(at).write(byte) };
-    }
-}
-
-/// Returns true if `byte` is at the start of every page of the part, and at its end.
-fn is_filled(start: NonNull<u8>, part: core::ops::Range<usize>, byte: u8) -> bool {
-    let last = part.end - 1;
-    // SAFETY: the memory is mapped, is long enough, and belongs to the test.
-    part.step_by(4096).chain([last]).all(|at| unsafe { start.add(at).read() } == byte)
-}
-
-fn slot_of(source: &mut Source, start: NonNull<u8>) -> usize {
-    (start.addr().get() - source.reserved().expect("there is a range").get()) / SLOT
-}
-
-fn retained(source: &mut Source) -> usize {
-    source.range().map_or(0, |range| range.slots.retained_count())
-}
-
-/// Returns the mappings of the process as `(start, end, permissions)`.
-fn mappings() -> Vec<(usize, usize, String)> {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    let line = |line: &str| {
-        let (range, rest) = line.split_once(' ')?;
-        let (start, end) = range.split_once('-')?;
-        let address = |text| usize::from_str_radix(text, 16).ok();
-        Some((address(start)?, address(end)?, rest.split(' ').next()?.to_owned()))
-    };
-    maps.lines().filter_map(line).collect()
-}
-
-/// Returns the number of writable bytes in the range, and asserts that it has no hole.
-fn writable_bytes(source: &mut Source) -> usize {
-    let base = source.reserved().expect("there is a range").get();
-    let end = base + RESERVED_BYTES as usize;
-    let (mut at, mut writable) = (base, 0);
-    for (start, stop, permissions) in mappings() {
-        let (start, stop) = (start.max(base), stop.min(end));
-        if start < stop {
-            assert_eq!(start, at, "the range has a hole");
-            at = stop;
-            writable += if permissions.starts_with("rw") { stop - start } else { 0 };
-        }
-    }
-    assert_eq!(at, end, "the range has a hole at its end");
-    writable
-}
+use super::{testing::*, *};
+use crate::{MmapArenas, RESERVED_BYTES, resize_or_copy};
 
 #[test]
 fn arenas_are_taken_from_the_lowest_slots_of_an_aligned_range() {
@@ -144,7 +45,8 @@ fn an_arena_of_another_size_comes_from_the_wrapped_source() {
     let large = source.map_large(5 * SLOT, other).unwrap();
     assert!(source.range_at(large.start).is_none() && large.is_zeroed);
     // SAFETY: the mapping came from this source, and the old one is not used again.
-    let large = unsafe { source.resize_large(large.start, large.bytes, 9 * SLOT, other) }.unwrap();
+    let large =
+        unsafe { resize_or_copy(&mut source, large.start, large.bytes, 9 * SLOT, other) }.unwrap();
     // SAFETY: both came from this source and are not used again.
     unsafe {
         source.unmap_large(large.start, large.bytes, other);

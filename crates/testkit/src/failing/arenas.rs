@@ -1,11 +1,11 @@
 use std::ptr::NonNull;
 
-use raw_mem::{ArenaSize, ArenaSource, MapError};
+use raw_mem::{ArenaSize, ArenaSource, LargeMapping, MapError};
 
 use super::faults::Faults;
 use crate::place::ArenaLog;
 
-/// An arena source whose [`map`](ArenaSource::map) fails when its [`Faults`] say so.
+/// An arena source whose calls that map or resize memory fail when its [`Faults`] say so.
 ///
 /// The source logs its arenas, and panics if an arena is unmapped that is not mapped.
 #[derive(Debug, Default)]
@@ -37,6 +37,27 @@ unsafe impl<S: ArenaSource> ArenaSource for FailingArenas<S> {
         self.log.unmap(arena);
         // SAFETY: `source` mapped the arena with this size, and nobody uses it (contract).
         unsafe { self.source.unmap(arena, size) }
+    }
+
+    fn map_large(&mut self, bytes: usize, align: ArenaSize) -> Result<LargeMapping, MapError> {
+        if self.faults.call_fails() {
+            return Err(MapError::LargeExhausted { bytes });
+        }
+        self.source.map_large(bytes, align)
+    }
+
+    unsafe fn resize_large(
+        &mut self,
+        start: NonNull<u8>,
+        old: usize,
+        new: usize,
+        align: ArenaSize,
+    ) -> Result<LargeMapping, MapError> {
+        if self.faults.call_fails() {
+            return Err(MapError::LargeExhausted { bytes: new });
+        }
+        // SAFETY: `source` mapped the memory; the caller upholds the rest.
+        unsafe { self.source.resize_large(start, old, new, align) }
     }
 
     fn below(&mut self) -> Option<&mut dyn ArenaSource> {

@@ -13,7 +13,7 @@
 
 use std::{cell::Cell, mem::ManuallyDrop};
 
-use raw_mem::{MmapArenas, RetainingArenas};
+use raw_mem::{MmapArenas, ReservedArenas, RetainingArenas};
 use sync::{
     MutexGuard,
     atomic::{AtomicBool, Ordering::Relaxed},
@@ -30,7 +30,7 @@ thread_local! {
 
 /// The locks that are held across a fork. Dropping this value does not unlock them.
 struct Held {
-    source: ManuallyDrop<SourceGuard<'static, RetainingArenas<MmapArenas>>>,
+    source: ManuallyDrop<SourceGuard<'static, RetainingArenas<ReservedArenas<MmapArenas>>>>,
     takeovers: ManuallyDrop<MutexGuard<'static, ()>>,
     /// How many times `prepare` has run for this fork. Racing threads may register it repeatedly.
     times: u32,

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use obmalloc::HeapTag;
-use raw_mem::{MmapArenas, PageBlocks, RetainingArenas};
+use raw_mem::{MmapArenas, PageBlocks, ReservedArenas, RetainingArenas};
 
 use crate::{
     heaps::{Heaps, ThreadHeap},
@@ -14,13 +14,14 @@ use crate::{
 /// The arena source, the metadata allocator and the geometry of the process's heaps.
 ///
 /// Metadata comes from [`PageBlocks`], because malloc itself may be implemented with these heaps.
-pub(crate) type CurrentParts = (RetainingArenas<MmapArenas>, PageBlocks, ThreadGeometry);
+pub(crate) type CurrentParts =
+    (RetainingArenas<ReservedArenas<MmapArenas>>, PageBlocks, ThreadGeometry);
 
 /// The type of the heaps that the threads of the process use.
 pub type CurrentHeaps = Heaps<CurrentParts>;
 
 pub(super) static HEAPS: CurrentHeaps =
-    Heaps::new(RetainingArenas::new(MmapArenas::new()), PageBlocks);
+    Heaps::new(RetainingArenas::new(ReservedArenas::new(MmapArenas::new())), PageBlocks);
 
 /// The heap of threads without a heap. It has no arena and never changes, so threads can share it.
 pub(super) static NO_HEAP: ThreadHeap<CurrentParts> =

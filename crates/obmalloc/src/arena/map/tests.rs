@@ -54,16 +54,47 @@ mod unit {
         release(map);
     }
 
+    fn reserve<G: Geometry>(map: &ArenaMap<G>, base: usize) {
+        // SAFETY: nothing is mapped in the range, and a test passes one base.
+        unsafe { map.reserve(NonZero::new(base).unwrap()) };
+    }
+
     #[test]
-    fn the_first_leaf_of_a_map_is_found_without_the_root() {
+    #[cfg(target_pointer_width = "64")]
+    fn every_address_in_the_reserved_range_is_contained_and_no_other() {
         let map = ArenaMap::<Pools16K>::new();
-        let base = 5 << 40;
-        assert!(publish(&map, base));
-        let root = map.root.swap(core::ptr::null_mut(), Relaxed);
-        assert!(map.contains(base));
-        assert!(!map.contains(base ^ 1 << 46));
-        map.root.store(root, Relaxed);
+        let (base, bytes) = (5 << 40, 1 << RESERVED_BITS);
+        assert!(!map.contains(base));
+        reserve(&map, base);
+        assert!([base, base + 1, base + bytes - 1].iter().all(|at| map.contains(*at)));
+        assert!(![0, base - 1, base + bytes, usize::MAX].iter().any(|at| map.contains(*at)));
         release(map);
+    }
+
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn an_arena_in_the_reserved_range_needs_no_node_and_others_do() {
+        let map = ArenaMap::<Pools16K>::new();
+        reserve(&map, 5 << 40);
+        // SAFETY: the allocator always fails, so there is no node to free. The arena has no blocks.
+        let publish_without_memory = |base| unsafe { map.publish(base, &NoAlloc) };
+        assert!(publish_without_memory((5 << 40) + (7 << 20)));
+        assert!(!publish_without_memory(6 << 40));
+        assert_eq!(map.leaves(), 0);
+        retract(&map, 5 << 40);
+        assert!(map.contains(5 << 40));
+        assert!(publish(&map, 6 << 40));
+        assert!(map.contains(6 << 40));
+        release(map);
+    }
+
+    #[test]
+    fn a_released_map_has_no_range() {
+        let mut map = ArenaMap::<Pools16K>::new();
+        reserve(&map, 5 << 30);
+        // SAFETY: the map has no node and no arena.
+        unsafe { map.release(&NoAlloc) };
+        assert!(!map.contains(5 << 30));
     }
 
     #[test]
@@ -163,6 +194,43 @@ mod models {
     #[cfg_attr(not(loom), ignore = "only loom can reject")]
     fn a_later_leaf_found_relaxed_is_rejected() {
         sync::rejected(|| read_beside(Orders { find: Relaxed, ..Orders::SOUND }, FAR));
+    }
+
+    /// Lets a thread ask about a block in a range that the map learns of at the same time.
+    ///
+    /// The block is passed on with the ordering `pass`.
+    #[cfg(target_pointer_width = "64")]
+    fn ask_about_a_block_in_the_range(pass: Ordering) {
+        let map = sync::Arc::new(ArenaMap::<Narrow>::new());
+        let is_passed = sync::Arc::new(AtomicBool::new(false));
+        let reader = {
+            let (map, is_passed) = (sync::Arc::clone(&map), sync::Arc::clone(&is_passed));
+            sync::thread::spawn(move || {
+                if is_passed.load(Acquire) {
+                    assert!(map.contains((5 << 40) + 64));
+                }
+                assert!(!map.contains(6 << 40));
+            })
+        };
+        // SAFETY: nothing is mapped in the range.
+        unsafe { map.reserve(NonZero::new(5 << 40).unwrap()) };
+        assert!(publish(&map, 5 << 40));
+        is_passed.store(true, pass);
+        reader.join().unwrap();
+        release(sync::Arc::try_unwrap(map).unwrap());
+    }
+
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn whoever_gets_a_block_sees_the_range_in_which_it_lies() {
+        sync::model(|| ask_about_a_block_in_the_range(Release));
+    }
+
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
+    fn a_block_passed_on_relaxed_is_rejected() {
+        sync::rejected(|| ask_about_a_block_in_the_range(Relaxed));
     }
 
     /// Checks that `leaves` loads the pointer to the root with `Acquire`.

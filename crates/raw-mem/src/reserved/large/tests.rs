@@ -2,8 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::*;
-use crate::pages::refusals;
+use core::time::Duration;
+use std::vec::Vec;
+
+use crate::{ArenaSource, LargeMapping, MapError, reserved::testing::*, resize_or_copy};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -32,7 +34,7 @@ fn a_request_beyond_the_range_is_an_error_or_served_elsewhere() {
     }
     let mapping = map_large(&mut source, SLOT);
     // SAFETY: the mapping came from this source, and stays as the call fails.
-    assert!(unsafe { source.resize_large(mapping.start, SLOT, 1 << 60, SIZE) }.is_err());
+    assert!(unsafe { resize_or_copy(&mut source, mapping.start, SLOT, 1 << 60, SIZE) }.is_err());
     fill(mapping.start, mapping.bytes, 1);
 }
 
@@ -292,7 +294,7 @@ fn live_through(plan: Plan, steps: &[Step]) {
                 let nth = nth % live.len();
                 let (old, byte) = live[nth];
                 // SAFETY: the mapping is live. If the call fails, it stays as it is.
-                let new = unsafe { source.resize_large(old.start, old.bytes, bytes, SIZE) };
+                let new = unsafe { resize_or_copy(&mut source, old.start, old.bytes, bytes, SIZE) };
                 let Ok(new) = new else { continue };
                 assert!(new.bytes >= bytes);
                 assert!(is_filled(new.start, 0..old.bytes.min(new.bytes), byte), "{plan:?}");
@@ -342,6 +344,5 @@ proptest! {
         steps in steps(),
     ) {
         live_through(plan, &steps);
-        refusals::refuse(Plan::Never);
     }
 }

@@ -1,8 +1,8 @@
-//! Tests with a limited address space, which need a process of their own.
+//! Tests of processes and requests for which no range is reserved.
 
 use std::{env, os::unix::process::CommandExt, process::Command};
 
-use super::*;
+use crate::{ArenaSize, ArenaSource, reserved::testing::*};
 
 const VARIABLE: &str = "RAW_MEM_LIMITED";
 
@@ -26,7 +26,7 @@ fn run_limited(name: &str) -> bool {
 #[test]
 fn in_a_limited_address_space_the_wrapped_source_serves_every_request() {
     if env::var_os(VARIABLE).is_none() {
-        let name = "reserved::tests::limits::\
+        let name = "reserved::range::tests::\
             in_a_limited_address_space_the_wrapped_source_serves_every_request";
         assert!(run_limited(name));
         return;

@@ -1,0 +1,104 @@
+//! What the tests of this module share.
+
+use std::{cell::Cell, fs, vec::Vec};
+
+pub(super) use crate::{
+    errno,
+    pages::refusals::{Plan, calls, refuse},
+};
+
+use super::*;
+use crate::{MmapArenas, RESERVED_BYTES, resize_or_copy};
+
+pub(super) const SLOT: usize = 1 << 16;
+pub(super) const SIZE: ArenaSize = ArenaSize::new(SLOT).unwrap();
+
+pub(super) type Source = ReservedArenas<MmapArenas>;
+
+thread_local! {
+    static NOW: Cell<Duration> = const { Cell::new(Duration::from_secs(1000)) };
+}
+
+/// Creates a source with a clock that only [`wait`] advances.
+pub(super) fn source() -> Source {
+    ReservedArenas::with_clock(MmapArenas::new(), || NOW.get())
+}
+
+pub(super) fn wait(time: Duration) {
+    NOW.set(NOW.get() + time);
+}
+
+pub(super) fn map(source: &mut Source) -> NonNull<u8> {
+    source.map(SIZE).unwrap()
+}
+
+pub(super) fn unmap(source: &mut Source, arena: NonNull<u8>) {
+    // SAFETY: the tests unmap each arena once, and only arenas of this source.
+    unsafe { source.unmap(arena, SIZE) }
+}
+
+pub(super) fn map_large(source: &mut Source, bytes: usize) -> LargeMapping {
+    source.map_large(bytes, SIZE).unwrap()
+}
+
+pub(super) fn unmap_large(source: &mut Source, mapping: LargeMapping) {
+    // SAFETY: the tests unmap each mapping once, and only mappings of this source.
+    unsafe { source.unmap_large(mapping.start, mapping.bytes, SIZE) }
+}
+
+pub(super) fn resize(source: &mut Source, mapping: LargeMapping, bytes: usize) -> LargeMapping {
+    // SAFETY: the tests go on with the result.
+    unsafe { resize_or_copy(source, mapping.start, mapping.bytes, bytes, SIZE) }.unwrap()
+}
+
+/// Writes `byte` to the start and to the end of every page.
+pub(super) fn fill(start: NonNull<u8>, bytes: usize, byte: u8) {
+    for at in (0..bytes).step_by(4096).flat_map(|page| [page, page + 4095]) {
+        // SAFETY: the memory is mapped, has `bytes` bytes, and belongs to the test.
+        unsafe { start.add(at).write(byte) };
+    }
+}
+
+/// Returns true if `byte` is at the start of every page of the part, and at its end.
+pub(super) fn is_filled(start: NonNull<u8>, part: core::ops::Range<usize>, byte: u8) -> bool {
+    let last = part.end - 1;
+    // SAFETY: the memory is mapped, is long enough, and belongs to the test.
+    part.step_by(4096).chain([last]).all(|at| unsafe { start.add(at).read() } == byte)
+}
+
+pub(super) fn slot_of(source: &mut Source, start: NonNull<u8>) -> usize {
+    (start.addr().get() - source.reserved().expect("there is a range").get()) / SLOT
+}
+
+pub(super) fn retained(source: &mut Source) -> usize {
+    source.range().map_or(0, |range| range.slots.retained_count())
+}
+
+/// Returns the mappings of the process as `(start, end, permissions)`.
+pub(super) fn mappings() -> Vec<(usize, usize, String)> {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let line = |line: &str| {
+        let (range, rest) = line.split_once(' ')?;
+        let (start, end) = range.split_once('-')?;
+        let address = |text| usize::from_str_radix(text, 16).ok();
+        Some((address(start)?, address(end)?, rest.split(' ').next()?.to_owned()))
+    };
+    maps.lines().filter_map(line).collect()
+}
+
+/// Returns the number of writable bytes in the range, and asserts that it has no hole.
+pub(super) fn writable_bytes(source: &mut Source) -> usize {
+    let base = source.reserved().expect("there is a range").get();
+    let end = base + RESERVED_BYTES as usize;
+    let (mut at, mut writable) = (base, 0);
+    for (start, stop, permissions) in mappings() {
+        let (start, stop) = (start.max(base), stop.min(end));
+        if start < stop {
+            assert_eq!(start, at, "the range has a hole");
+            at = stop;
+            writable += if permissions.starts_with("rw") { stop - start } else { 0 };
+        }
+    }
+    assert_eq!(at, end, "the range has a hole at its end");
+    writable
+}
