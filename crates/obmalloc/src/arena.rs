@@ -27,7 +27,7 @@ pub(crate) mod table;
 pub(crate) mod units;
 
 use crate::{
-    arena::units::{Run, Units},
+    arena::units::{Contents, Run, Units},
     geometry::{
         Geometry, RetainRule,
         shape::{BlockStart, Shape},
@@ -83,10 +83,16 @@ impl Arena {
     /// - `base` must be aligned to `arena_size`.
     /// - `base` must be valid for reads and writes of `arena_size` bytes.
     /// - Nothing else may use these bytes until [`clear`](Self::clear) is called.
-    pub(crate) unsafe fn set<G: Geometry>(&mut self, base: NonNull<u8>, tag: HeapTag) {
+    /// - They must be zero if `contents` says so.
+    pub(crate) unsafe fn set<G: Geometry>(
+        &mut self,
+        base: NonNull<u8>,
+        contents: Contents,
+        tag: HeapTag,
+    ) {
         let units = match G::RULES.retain {
             RetainRule::Unobservable => Units::NONE,
-            RetainRule::EachClass => Units::all_free(Shape::<G>::POOLS),
+            RetainRule::EachClass => Units::all_free(Shape::<G>::POOLS, contents),
         };
         // SAFETY: the arena is valid, and nothing else uses it (contract of `set`).
         unsafe { PoolPtr::tag_arena::<G>(base, tag) };

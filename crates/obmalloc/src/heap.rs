@@ -24,7 +24,7 @@ pub(crate) mod used_pools;
 
 use self::{empty_pools::EmptyPools, used_pools::UsedPools};
 use crate::{
-    arena::{Owner, table::ArenaTable},
+    arena::{Owner, table::ArenaTable, units::Contents},
     geometry::{
         Geometry, RetainRule,
         eras::Pools16K,
@@ -389,7 +389,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         };
         // SAFETY: the source returned an aligned arena that is not in use (contract of
         // `ArenaSource`), and a record was reserved above.
-        unsafe { self.arenas.add::<G>(base, self.tag) };
+        unsafe { self.arenas.add::<G>(base, Contents::Unknown, self.tag) };
         true
     }
 

@@ -45,7 +45,7 @@
 //!
 //! | module | what it contains |
 //! | --- | --- |
-//! | `process` | the heaps of this process: the thread's slot, thread exit, fork, `PerThread`, `OwnedHeap` |
+//! | `process` | the heaps of this process: the thread's slot, thread exit, fork, `PerThread`, `ThreadMalloc`, `OwnedHeap` |
 //! | `heaps` | a heap with its inbox and outbox; opening, owning and counting heaps |
 //! | `freed` | how freed blocks reach their owner: outbox, batches, inbox, tables of takeovers |
 //! | `heap_list`, `shared_source`, `shared_arenas` | what all heaps share |
@@ -68,5 +68,5 @@ pub use obmalloc;
 pub use obmalloc::raw_mem;
 pub use parts::{Parts, ThreadGeometry};
 #[cfg(not(loom))]
-pub use process::{CurrentHeaps, OwnedHeap, PerThread};
+pub use process::{CurrentHeaps, OwnedHeap, PerThread, ThreadMalloc};
 pub use shared_source::SourceGuard;

@@ -25,6 +25,7 @@ mod fork {
     }
 }
 
+pub use any_size::ThreadMalloc;
 pub use heaps::CurrentHeaps;
 pub use owned::OwnedHeap;
 pub use per_thread::PerThread;

@@ -16,7 +16,7 @@ use core::ptr::NonNull;
 use raw_mem::MemAlloc;
 
 use crate::{
-    arena::{Arena, Owner, slots::ArenaSlots},
+    arena::{Arena, Owner, slots::ArenaSlots, units::Contents},
     geometry::{Geometry, MAX_POOLS, shape::Shape, size_class::SizeClass},
     pool::{PoolPtr, arena_index::ArenaIndex, tag::HeapTag},
 };
@@ -77,11 +77,16 @@ impl ArenaTable {
     ///
     /// - The contract of [`Arena::set`] must hold for `base`.
     /// - A record must be [reserved](Self::reserve).
-    pub(crate) unsafe fn add<G: Geometry>(&mut self, base: NonNull<u8>, tag: HeapTag) {
+    pub(crate) unsafe fn add<G: Geometry>(
+        &mut self,
+        base: NonNull<u8>,
+        contents: Contents,
+        tag: HeapTag,
+    ) {
         let Some(index) = self.unused else { return };
         self.unused = self.slots[index].next;
         // SAFETY: the contract of `set` holds for `base` (contract of `add`).
-        unsafe { self.slots[index].set::<G>(base, tag) };
+        unsafe { self.slots[index].set::<G>(base, contents, tag) };
         self.enlist(index);
         self.counts.allocated += 1;
         self.counts.current += 1;

@@ -17,6 +17,13 @@ pub(crate) struct Units {
     dirty: u64,
 }
 
+/// What is known about the contents of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Contents {
+    Unknown,
+    Zero,
+}
+
 /// Adjacent units of an arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
@@ -34,9 +41,11 @@ impl Units {
     /// The units of a record without an arena.
     pub(crate) const NONE: Self = Self { free: 0, carved: 0, dirty: 0 };
 
-    /// Returns the units of a new arena of `units` units, all of them free and zero.
-    pub(crate) fn all_free(units: usize) -> Self {
-        Self { free: u64::MAX >> (u64::BITS as usize - units), ..Self::NONE }
+    /// Returns the units of a new arena of `units` units, all of them free.
+    pub(crate) fn all_free(units: usize, contents: Contents) -> Self {
+        let all = u64::MAX >> (u64::BITS as usize - units);
+        let dirty = if contents == Contents::Zero { 0 } else { all };
+        Self { free: all, carved: 0, dirty }
     }
 
     /// Iterates over the free units whose header is written, beginning with the lowest.
@@ -156,7 +165,7 @@ mod tests {
 
     #[test]
     fn units_that_were_used_before_are_preferred() {
-        let mut units = Units::all_free(64);
+        let mut units = Units::all_free(64, Contents::Zero);
         let first = units.find_run(2, 1).unwrap();
         assert_eq!(first, Run { first: 62, units: 2 });
         units.take(first);
@@ -173,20 +182,22 @@ mod tests {
 
     #[test]
     fn only_units_that_were_never_used_are_zero() {
-        let mut units = Units::all_free(4);
+        let mut units = Units::all_free(4, Contents::Zero);
         let run = Run { first: 1, units: 2 };
         assert!(units.is_zero(run) && units.count() == 4);
         units.take(run);
         assert!(units.is_zero(run) && units.count() == 2);
         units.put(run);
         assert!(!units.is_zero(Run { first: 2, units: 2 }) && units.count() == 4);
+        let used_before = Units::all_free(4, Contents::Unknown);
+        assert!(!used_before.is_zero(run) && used_before.count() == 4);
     }
 
     #[test]
     fn the_first_unit_is_never_part_of_a_run() {
-        assert_eq!(Units::all_free(2).find_run(1, 1), Some(Run { first: 1, units: 1 }));
-        assert_eq!(Units::all_free(2).find_run(2, 1), None);
-        assert_eq!(Units::all_free(64).find_run(64, 1), None);
-        assert_eq!(Units::all_free(64).find_run(63, 1).map(|run| run.first), Some(1));
+        assert_eq!(Units::all_free(2, Contents::Zero).find_run(1, 1), Some(Run { first: 1, units: 1 }));
+        assert_eq!(Units::all_free(2, Contents::Zero).find_run(2, 1), None);
+        assert_eq!(Units::all_free(64, Contents::Zero).find_run(64, 1), None);
+        assert_eq!(Units::all_free(64, Contents::Zero).find_run(63, 1).map(|run| run.first), Some(1));
     }
 }

@@ -31,60 +31,54 @@ const ALIGN: usize = ThreadGeometry::SIZES.alignment;
 /// The largest alignment of blocks of a class, in bytes.
 const CLASS_ALIGN: usize = ThreadGeometry::SIZES.pool_size;
 
-impl PerThread {
+/// An allocator of any size over the heaps of the process's threads.
+///
+/// Any thread may free any block. All values of this type are the same allocator.
+///
+/// Blocks of [`PerThread`] and of [`OwnedHeap`](crate::OwnedHeap) can be freed with it, too.
+///
+/// ```
+/// use thread_heap::{ThreadMalloc, raw_mem::MemAlloc};
+///
+/// let block = ThreadMalloc.malloc(100_000);
+/// // SAFETY: the block came from this allocator, and is replaced by the result.
+/// let block = unsafe { ThreadMalloc.realloc(block, 10_000_000) };
+/// // SAFETY: the block came from this allocator, and is not used again.
+/// unsafe { ThreadMalloc.free(block) };
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ThreadMalloc;
+
+impl ThreadMalloc {
     /// Allocates `size` bytes at a multiple of `align` bytes, which must be a power of two.
     ///
     /// A request of 0 bytes returns a distinct block. Returns `None` if memory is exhausted.
     #[inline]
-    pub fn alloc_any(self, size: usize, align: usize) -> Option<NonNull<u8>> {
+    pub fn alloc_aligned(self, size: usize, align: usize) -> Option<NonNull<u8>> {
         if align <= ALIGN {
             return self.malloc(size);
         }
         aligned(size, align, Contents::Any)
     }
 
-    /// Allocates `size` zeroed bytes at a multiple of `align` bytes. See [`alloc_any`].
+    /// Allocates `size` zeroed bytes at a multiple of `align` bytes. See [`alloc_aligned`].
     ///
-    /// [`alloc_any`]: Self::alloc_any
+    /// [`alloc_aligned`]: Self::alloc_aligned
     #[inline]
-    pub fn alloc_any_zeroed(self, size: usize, align: usize) -> Option<NonNull<u8>> {
+    pub fn alloc_aligned_zeroed(self, size: usize, align: usize) -> Option<NonNull<u8>> {
         if align <= ALIGN {
             return self.calloc(1, size);
         }
         aligned(size, align, Contents::Zero)
     }
 
-    /// Frees a block of any size.
-    ///
-    /// # Safety
-    ///
-    /// - `start` must be a live block of [`alloc_any`](Self::alloc_any), of another method of this
-    ///   type, or of an [`OwnedHeap`](crate::OwnedHeap).
-    /// - Nobody may use the block any more.
-    #[inline]
-    pub unsafe fn free_any(self, start: NonNull<u8>) {
-        let heap = slot::get();
-        // SAFETY: the caller gives up the block (contract).
-        let block = unsafe { BlockPtr::from_start(start) };
-        if is_placed_like_an_arena(start) {
-            // SAFETY: only a large block begins there.
-            return unsafe { free_large(start) };
-        }
-        // SAFETY: the block came from these heaps (contract), or is large and has a tag that no
-        // heap has. The calling thread owns the heap in its slot, unless it is `NO_HEAP`.
-        if let Some(block) = unsafe { heap.free_if_own(block) } {
-            // SAFETY: `heap` is the heap in the slot, and the block does not belong to it.
-            unsafe { free_elsewhere(heap, block) };
-        }
-    }
-
     /// Returns the number of bytes that can be used at `start`.
     ///
     /// # Safety
     ///
-    /// - `start` must be a live block of this type.
+    /// - `start` must be a live block of this allocator.
     #[inline]
-    pub unsafe fn size_of_any(self, start: NonNull<u8>) -> usize {
+    pub unsafe fn usable_size(self, start: NonNull<u8>) -> usize {
         // SAFETY: the block is live (contract).
         match unsafe { Block::at(start) } {
             Block::OfClass(class) => class.block_size(),
@@ -92,7 +86,9 @@ impl PerThread {
             Block::Large(block) => unsafe { block.size::<ThreadGeometry>() },
         }
     }
+}
 
+impl PerThread {
     /// Allocates a block with a mapping of its own. See [`Heaps::alloc_large`].
     ///
     /// [`Heaps::alloc_large`]: crate::Heaps::alloc_large
@@ -157,7 +153,7 @@ impl Block {
     ///
     /// # Safety
     ///
-    /// - `start` must be a live block of `PerThread`.
+    /// - `start` must be a live block of [`ThreadMalloc`].
     #[inline]
     unsafe fn at(start: NonNull<u8>) -> Self {
         // SAFETY: the block is live (contract), and does not begin where an arena would begin.
@@ -181,7 +177,7 @@ fn is_placed_like_an_arena(start: NonNull<u8>) -> bool {
 ///
 /// # Safety
 ///
-/// - `start` must be a live block of `PerThread` that does not begin where an arena would begin.
+/// - `start` must be a live block of [`ThreadMalloc`] that does not begin where an arena would begin.
 #[inline]
 unsafe fn is_tagged_large(start: NonNull<u8>) -> bool {
     // SAFETY: the block is live (contract). A large block has its tag where an arena has it.
@@ -193,7 +189,8 @@ unsafe fn is_tagged_large(start: NonNull<u8>) -> bool {
 ///
 /// # Safety
 ///
-/// - The requirements of [`PerThread::free_any`] must be met.
+/// - `block` must be a live block of [`ThreadMalloc`] that nobody uses any more.
+/// - It must not begin where an arena would begin.
 /// - `heap` must be the heap in the calling thread's slot.
 #[cold]
 #[inline(never)]
@@ -296,26 +293,26 @@ fn with_room(old: usize, new: usize) -> usize {
 ///
 /// # Safety
 ///
-/// - `start` must be a live block of `PerThread` with at least `old` bytes.
+/// - `start` must be a live block of [`ThreadMalloc`] with at least `old` bytes.
 /// - Only the returned block may be used afterwards.
 #[inline(never)]
 unsafe fn move_to(start: NonNull<u8>, old: usize, size: usize) -> Option<NonNull<u8>> {
-    let new = PerThread.malloc(with_room(old, size)).or_else(|| PerThread.malloc(size))?;
+    let new = ThreadMalloc.malloc(with_room(old, size)).or_else(|| ThreadMalloc.malloc(size))?;
     // SAFETY: both blocks are live, have this many bytes, and do not overlap.
     unsafe { new.copy_from_nonoverlapping(start, old.min(size)) };
     // SAFETY: the block is live, and is not used again (contract).
-    unsafe { PerThread.free_any(start) };
+    unsafe { ThreadMalloc.free(Some(start)) };
     Some(new)
 }
 
 // SAFETY: blocks come from the heaps of the process's threads or have a mapping of their own. They
 // have their size and are aligned to 16 bytes. Any thread may free a block.
-unsafe impl MemAlloc for PerThread {
+unsafe impl MemAlloc for ThreadMalloc {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         // A request of 0 bytes gets a block of the smallest class.
         let Some(class) = Class::of_small(size.max(1)) else { return above(size, Contents::Any) };
-        match self.alloc_listed(class) {
+        match PerThread.alloc_listed(class) {
             Some(block) => Some(block.into_start()),
             None => unlisted(class),
         }
@@ -346,7 +343,7 @@ unsafe impl MemAlloc for PerThread {
             Block::Large(block) => {
                 if Class::of(size.max(1)).is_none() {
                     // SAFETY: the block is live (contract). Only the result is used afterwards.
-                    let resized = unsafe { self.resize_large(block, size) };
+                    let resized = unsafe { PerThread.resize_large(block, size) };
                     if let Some(resized) = resized {
                         return Some(resized.start());
                     }
@@ -361,9 +358,19 @@ unsafe impl MemAlloc for PerThread {
 
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        if let Some(start) = ptr {
-            // SAFETY: the block is live and not used again (contract).
-            unsafe { self.free_any(start) };
+        let Some(start) = ptr else { return };
+        if is_placed_like_an_arena(start) {
+            // SAFETY: only a large block begins there.
+            return unsafe { free_large(start) };
+        }
+        let heap = slot::get();
+        // SAFETY: the caller gives up the block (contract).
+        let block = unsafe { BlockPtr::from_start(start) };
+        // SAFETY: the block came from these heaps (contract), or is large and has a tag that no
+        // heap has. The calling thread owns the heap in its slot, unless it is `NO_HEAP`.
+        if let Some(block) = unsafe { heap.free_if_own(block) } {
+            // SAFETY: `heap` is the heap in the slot, and the block does not belong to it.
+            unsafe { free_elsewhere(heap, block) };
         }
     }
 }

@@ -1,0 +1,54 @@
+//! Blocks that have a pool of their own, and that wait for an owner that does not run.
+
+use std::{sync::mpsc::sync_channel, thread};
+
+use raw_mem::MemAlloc;
+use thread_heap::{PerThread, ThreadMalloc};
+
+const SIZE: usize = 256 << 10;
+
+const COUNT: usize = 400;
+
+/// The address of a block, which may be sent.
+fn new_block() -> usize {
+    let start = ThreadMalloc.malloc(SIZE).unwrap();
+    // SAFETY: the block is new, and has this many bytes.
+    unsafe { start.write_bytes(1, SIZE) };
+    start.as_ptr().expose_provenance()
+}
+
+/// Returns the resident memory of this process, in KiB.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn spans_that_wait_for_an_idle_owner_are_purged() {
+    let (send, receive) = sync_channel(0);
+    let (done, wait) = sync_channel::<()>(0);
+    let owner = thread::spawn(move || {
+        (0..COUNT).for_each(|_| send.send(new_block()).unwrap());
+        wait.recv().unwrap_err();
+        // The heap reclaims the blocks that were purged meanwhile.
+        let again: Vec<_> = (0..COUNT).map(|_| new_block()).collect();
+        again.into_iter().for_each(free);
+    });
+    let before = resident();
+    let blocks: Vec<_> = (0..COUNT).map(|_| receive.recv().unwrap()).collect();
+    assert!(resident() > before + COUNT * SIZE / 1024 * 3 / 4);
+    blocks.into_iter().for_each(free);
+    // At most 16 MiB wait without being purged.
+    assert!(resident() < before + 24 * 1024, "{} KiB stay", resident() - before);
+    PerThread.flush();
+    assert!(resident() < before + 8 * 1024, "{} KiB stay", resident() - before);
+    drop(done);
+    owner.join().unwrap();
+}
+
+fn free(address: usize) {
+    let start = std::ptr::with_exposed_provenance_mut(address);
+    // SAFETY: the block is live, and its address was given to this function alone.
+    unsafe { ThreadMalloc.free(std::ptr::NonNull::new(start)) };
+}
