@@ -2,7 +2,11 @@
 
 use std::{alloc::Layout, ptr::NonNull};
 
-use crate::{large::Init, layouts::Layouts, local_heap::LocalHeap, ob_malloc::ObMalloc};
+use crate::{
+    layouts::{Init, Layouts},
+    local_heap::LocalHeap,
+    ob_malloc::ObMalloc,
+};
 
 /// Implements `Allocator` of `$api` for `$handle`, which is `$allocator` or a reference to it.
 macro_rules! implement {

@@ -28,10 +28,37 @@ const _: () = assert!(
         && Pools::SIZES.small_threshold.is_power_of_two()
 );
 
-/// Returns the size class for `layout`, or `None` if `layout` is empty or has no class.
+/// Where the memory for a layout comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The layout is empty and needs no memory.
+    Nowhere,
+    /// Any block of the class.
+    Block(SizeClass<Pools>),
+    /// A block of the class that begins at a multiple of the alignment, as not all of them do.
+    AlignedBlock(SizeClass<Pools>),
+    /// A mapping of its own.
+    Mapping,
+}
+
+/// Returns where the memory for `layout` comes from.
+#[inline]
+pub(crate) fn place(layout: Layout) -> Place {
+    match SizeClass::of(rounded(layout)) {
+        Some(class) if layout.align() <= MAX_ALIGN => Place::Block(class),
+        Some(class) if 2 * layout.align() <= Pools::SIZES.arena_size => Place::AlignedBlock(class),
+        _ if layout.size() == 0 => Place::Nowhere,
+        _ => Place::Mapping,
+    }
+}
+
+/// Returns the size class for `layout` if all blocks of the class are aligned for it.
 #[inline]
 pub(crate) fn class(layout: Layout) -> Option<SizeClass<Pools>> {
-    if layout.align() <= MAX_ALIGN { SizeClass::of(rounded(layout)) } else { None }
+    match place(layout) {
+        Place::Block(class) => Some(class),
+        Place::Nowhere | Place::AlignedBlock(_) | Place::Mapping => None,
+    }
 }
 
 /// Returns the size class for `layout` if it is small, as [`class`] does.
@@ -91,7 +118,8 @@ mod tests {
     #[test]
     fn a_small_layout_has_the_smallest_class_that_fits() {
         assert_eq!([served(1, 1), served(16, 16), served(17, 8)].map(Option::unwrap), [16, 16, 32]);
-        assert_eq!((served(512, 16), served(513, 1)), (Some(512), None));
+        assert_eq!((served(512, 16), served(513, 1)), (Some(512), Some(576)));
+        assert_eq!((served(480 << 10, 16), served((480 << 10) + 1, 1)), (Some(480 << 10), None));
     }
 
     #[test]
@@ -102,8 +130,25 @@ mod tests {
         );
         assert_eq!(
             [served(1, 512), served(512, 32), served(1, 1024)],
-            [Some(512), Some(512), None]
+            [Some(512), Some(512), Some(1024)]
         );
+        assert_eq!(served(16 << 10, 16 << 10), Some(16 << 10));
+        for align in (0..=14).map(|bits| 1 << bits) {
+            for size in [1, 100, 600, 5_000, 40_000, 300_000] {
+                assert!(served(size, align).unwrap().is_multiple_of(align), "{size}, {align}");
+            }
+        }
+    }
+
+    #[test]
+    fn great_alignments_and_sizes_need_a_place_of_their_own() {
+        let at = |size, align| place(Layout::from_size_align(size, align).unwrap());
+        let class = |size| SizeClass::of(size).unwrap();
+        assert_eq!(at(1, 32 << 10), Place::AlignedBlock(class(32 << 10)));
+        assert_eq!(at(300_000, 256 << 10), Place::Mapping);
+        assert_eq!(at(1, 512 << 10), Place::Mapping);
+        assert_eq!([at(0, 1), at(0, 1 << 20)], [Place::Nowhere; 2]);
+        assert_eq!(at((480 << 10) + 1, 1), Place::Mapping);
     }
 
     fn plain(size: usize) -> Layout {
@@ -127,9 +172,10 @@ mod tests {
         assert_eq!(block(256, 272), Some(320));
         assert_eq!([block(256, 319), block(256, 320)], [Some(368), None]);
         assert_eq!([block(256, 256), block(256, 255)], [None; 2]);
-        assert_eq!([block(64, 128), block(256, 240), block(500, 508)], [None; 3]);
+        assert_eq!([block(64, 128), block(256, 240)], [None; 2]);
+        assert_eq!([block(500, 508), block(4000, 4096)], [Some(576), Some(4608)]);
         assert_eq!(block(48, 58), None);
-        assert_eq!([block(512, 520), block(1 << 62, 1 + (1 << 62))], [None; 2]);
+        assert_eq!([block(480 << 10, 490 << 10), block(1 << 62, 1 + (1 << 62))], [None; 2]);
     }
 
     #[test]

@@ -10,30 +10,24 @@ use std::{
     ptr::NonNull,
 };
 
-use obmalloc::Blocks;
-use thread_heap::PerThread;
+use thread_heap::ThreadMalloc;
 
-use crate::classes::class;
+use crate::classes::{Place, place};
 
 /// Ends the process if `ptr` cannot be memory that the global allocator returned for `layout`.
 ///
-/// Large memory only has to lie outside of all arenas, because the C library allocates it.
-///
 /// # Safety
 ///
-/// - If `ptr` lies in an arena of the process's heaps, it must point to a block in use.
+/// - If `ptr` lies in memory of the process's heaps, it must point to a block in use.
 pub(crate) unsafe fn check(action: &str, ptr: NonNull<u8>, layout: Layout) {
-    // SAFETY: a pointer into an arena is a block in use (contract of `check`).
-    let block_size = unsafe { PerThread.size_if_ours(ptr) };
-    match (class(layout), block_size) {
-        (Some(_), Some(size)) if size >= layout.size() => {}
-        (None, None) => {}
-        (_, None) => {
-            abort(action, ptr, layout, format_args!("it did not come from this allocator"))
-        }
-        (_, Some(size)) => {
-            abort(action, ptr, layout, format_args!("it is a block of {size} bytes"))
-        }
+    if place(layout) == Place::Nowhere {
+        return;
+    }
+    // SAFETY: a pointer into the heaps' memory is a block in use (contract of `check`).
+    match unsafe { ThreadMalloc.usable_size_if_ours(ptr) } {
+        Some(size) if size >= layout.size() => {}
+        Some(size) => abort(action, ptr, layout, format_args!("it is a block of {size} bytes")),
+        None => abort(action, ptr, layout, format_args!("it did not come from this allocator")),
     }
 }
 

@@ -1,8 +1,8 @@
-//! Requests of any layout, for memory from the pools or from the C library.
+//! Requests of any layout, for memory from the pools or from mappings.
 //!
 //! ```text
 //!   layout ─┬─ with a class ──► a block of the class, from the pools
-//!           ├─ too large ─────► the C library
+//!           ├─ too large ─────► a mapping of its own
 //!           └─ empty ─────────► an aligned pointer to nothing
 //! ```
 //!
@@ -10,27 +10,27 @@
 
 use std::{alloc::Layout, num::NonZero, ptr::NonNull};
 
-use obmalloc::{BlockPtr, SizeClass};
+use obmalloc::{BlockPtr, LargeBlock, NewLarge, SizeClass};
 
-use crate::{
-    classes::{Pools, class, grown, serves, small_class},
-    large::{self, Init, after_trim},
-    large_list::LargeList,
-};
+use crate::classes::{Place, Pools, grown, place, serves, small_class};
 
-/// An allocator that serves small layouts from pools and all others from the C library.
+/// What new memory must contain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Init {
+    Uninit,
+    Zeroed,
+}
+
+/// An allocator that serves all layouts from pools and mappings.
 ///
 /// # Safety
 ///
-/// - The blocks of `alloc_block` must meet the requirements of [`obmalloc::Blocks`].
-/// - The blocks must be naturally aligned: a 64-byte block to 64 bytes, a 48-byte block to 16.
+/// - The blocks of `alloc_block` and `alloc_zeroed_block` must meet the requirements of
+///   [`obmalloc::Blocks`], and be naturally aligned: a 64-byte block to 64 bytes, a 48-byte block
+///   to 16.
+/// - The blocks of `alloc_aligned_block` and `alloc_large` must have the requested alignment.
+/// - No two blocks in use may overlap.
 pub(crate) unsafe trait Layouts {
-    /// Returns the list of large memory that this allocator frees when dropped, if it has one.
-    #[inline]
-    fn large_list(&self) -> Option<&LargeList> {
-        None
-    }
-
     /// Hints to the compiler what an allocation needs, before the size of the layout is tested.
     #[inline]
     fn prepare(&self) {}
@@ -41,23 +41,42 @@ pub(crate) unsafe trait Layouts {
     /// Allocates a block of `class` whose contents are zero.
     fn alloc_zeroed_block(&self, class: SizeClass<Pools>) -> Option<BlockPtr>;
 
+    /// Allocates a block of `class`, which is not small, at a multiple of `align` bytes.
+    fn alloc_aligned_block(&self, class: SizeClass<Pools>, align: usize) -> Option<BlockPtr>;
+
     /// Frees `block`.
     ///
     /// # Safety
     ///
-    /// - `block` must have been returned by [`alloc_block`](Self::alloc_block).
+    /// - `block` must be a live block of this allocator.
     unsafe fn free_block(&self, block: BlockPtr);
 
     /// Frees `block`, which has a small class.
     ///
     /// # Safety
     ///
-    /// - `block` must have been returned by [`alloc_block`](Self::alloc_block).
+    /// - `block` must be a live block of this allocator.
     /// - The class of `block` must be [small](SizeClass::is_small).
     unsafe fn free_small_block(&self, block: BlockPtr);
 
-    /// Unmaps the empty arenas that the pools retain.
-    fn trim(&self);
+    /// Allocates a block with a mapping of its own.
+    fn alloc_large(&self, size: usize, align: usize) -> Option<NewLarge>;
+
+    /// Frees a block with a mapping of its own.
+    ///
+    /// # Safety
+    ///
+    /// - `block` must have been returned by [`alloc_large`](Self::alloc_large) or
+    ///   [`resize_large`](Self::resize_large), and must not be used again.
+    unsafe fn free_large(&self, block: LargeBlock);
+
+    /// Grows or shrinks a block with a mapping of its own. On `None`, the block is unchanged.
+    ///
+    /// # Safety
+    ///
+    /// - `block` must have been returned by [`alloc_large`](Self::alloc_large) or by this method.
+    /// - Only the returned block may be used afterwards.
+    unsafe fn resize_large(&self, block: LargeBlock, size: usize) -> Option<LargeBlock>;
 
     /// Ends the process if it can tell that this allocator did not return `ptr` for `layout`.
     ///
@@ -83,12 +102,24 @@ pub(crate) unsafe trait Layouts {
     /// Allocates memory that is not small. Not inlined, to keep small requests short.
     #[inline(never)]
     fn allocate_above(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
-        let Some(class) = class(layout) else { return self.alloc_large(layout, init) };
-        let start = match init {
-            Init::Uninit => self.alloc_block(class),
-            Init::Zeroed => self.alloc_zeroed_block(class),
+        let (start, is_zeroed) = match place(layout) {
+            Place::Nowhere => return Some(nothing(layout)),
+            Place::Block(class) if init == Init::Zeroed => (self.alloc_zeroed_block(class)?, true),
+            Place::Block(class) => (self.alloc_block(class)?, false),
+            Place::AlignedBlock(class) => (self.alloc_aligned_block(class, layout.align())?, false),
+            Place::Mapping => {
+                let NewLarge { block, is_zeroed } =
+                    self.alloc_large(layout.size(), layout.align())?;
+                // SAFETY: the block is new, so this is its only owner.
+                (unsafe { BlockPtr::from_start(block.start()) }, is_zeroed)
+            }
         };
-        Some(start?.into_start())
+        let start = start.into_start();
+        if init == Init::Zeroed && !is_zeroed {
+            // SAFETY: the block is new and has at least that many bytes.
+            unsafe { start.write_bytes(0, layout.size()) };
+        }
+        Some(start)
     }
 
     /// Frees the memory at `ptr`.
@@ -117,15 +148,15 @@ pub(crate) unsafe trait Layouts {
     /// As for [`deallocate`](Self::deallocate).
     #[inline(never)]
     unsafe fn deallocate_above(&self, ptr: NonNull<u8>, layout: Layout) {
-        if class(layout).is_some() {
-            // SAFETY: the layout has a class, so the memory is a block of the pools (contract).
-            unsafe { self.free_block(BlockPtr::from_start(ptr)) };
-        } else if layout.size() > 0 {
-            match self.large_list() {
-                // SAFETY: without a class, the memory came from the list (contract).
-                Some(list) => unsafe { list.free(ptr, layout) },
-                // SAFETY: without a list, the memory came from the C library (contract).
-                None => unsafe { large::free(ptr) },
+        match place(layout) {
+            Place::Nowhere => {}
+            Place::Block(_) | Place::AlignedBlock(_) => {
+                // SAFETY: the layout has a class, so the memory is a block of the pools (contract).
+                unsafe { self.free_block(BlockPtr::from_start(ptr)) };
+            }
+            Place::Mapping => {
+                // SAFETY: such a layout gets a mapping of its own (contract).
+                unsafe { self.free_large(LargeBlock::from_start(ptr)) };
             }
         }
     }
@@ -164,18 +195,26 @@ pub(crate) unsafe trait Layouts {
         old: Layout,
         new: Layout,
     ) -> Option<NonNull<u8>> {
-        match (class(old), class(new)) {
-            // SAFETY: `old` has a class, so the memory is a block in use.
-            (Some(_), Some(after)) if serves(unsafe { SizeClass::at(ptr) }, new, after) => {
-                Some(ptr)
+        match (place(old), place(new)) {
+            (Place::Block(_), Place::Block(after))
+                // SAFETY: `old` has a class, so the memory is a block in use.
+                if serves(unsafe { SizeClass::at(ptr) }, new, after) =>
+            {
+                return Some(ptr);
             }
-            (None, None) if is_resizable(old, new) => {
-                // SAFETY: `old` has no class and is not empty, and `new` has the same alignment.
-                unsafe { self.resize_large(ptr, old, new.size()) }
+            (Place::Mapping, Place::Mapping) if old.align() == new.align() => {
+                // SAFETY: such a layout gets a mapping of its own (contract).
+                let block = unsafe { LargeBlock::from_start(ptr) };
+                // SAFETY: the memory is live. The caller uses only the result (contract).
+                let resized = unsafe { self.resize_large(block, with_room(old, new)) };
+                if let Some(resized) = resized {
+                    return Some(resized.start());
+                }
             }
-            // SAFETY: the contract is the same.
-            _ => unsafe { self.move_to(ptr, old, new) },
+            _ => {}
         }
+        // SAFETY: the contract is the same.
+        unsafe { self.move_to(ptr, old, new) }
     }
 
     /// Moves memory to a new allocation for `new`.
@@ -192,49 +231,15 @@ pub(crate) unsafe trait Layouts {
         unsafe { self.deallocate(ptr, old) };
         Some(to)
     }
-
-    /// Allocates memory without a size class. Not inlined, to keep small requests fast.
-    #[inline(never)]
-    fn alloc_large(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
-        if layout.size() == 0 {
-            return Some(nothing(layout));
-        }
-        let request = || match self.large_list() {
-            Some(list) => list.alloc(layout, init),
-            None => large::alloc(layout, init),
-        };
-        after_trim(request, || self.trim())
-    }
-
-    /// Resizes memory to `size` bytes. Neither the old nor the new layout may have a size class.
-    ///
-    /// # Safety
-    ///
-    /// - `layout` must not be empty.
-    /// - `ptr` must point to live memory that this allocator returned for `layout`.
-    /// - `size` and `layout.align()` must form a valid layout.
-    #[inline(never)]
-    unsafe fn resize_large(
-        &self,
-        ptr: NonNull<u8>,
-        layout: Layout,
-        size: usize,
-    ) -> Option<NonNull<u8>> {
-        // A request that fails leaves the memory unchanged, so it may be repeated.
-        let request = || match self.large_list() {
-            // SAFETY: the layout has no class, so the memory came from the list (contract).
-            Some(list) => unsafe { list.resize(ptr, layout, size) },
-            // SAFETY: there is no list, so the memory came from the C library (contract).
-            None => unsafe { large::resize(ptr, layout, size) },
-        };
-        after_trim(request, || self.trim())
-    }
 }
 
-/// Returns true if the C library can resize memory from `old` to `new`, which have no size class.
-#[inline]
-fn is_resizable(old: Layout, new: Layout) -> bool {
-    old.align() == new.align() && old.size() > 0 && new.size() > 0
+/// Returns the size of a mapping for memory that grows or shrinks from `old` to `new`.
+///
+/// Memory that grows by a little is likely to grow again, and pages that are not used cost nothing.
+fn with_room(old: Layout, new: Layout) -> usize {
+    let grows_a_little = new.size() > old.size() && new.size() - old.size() < old.size() / 4;
+    // A layout has at most isize::MAX bytes, so the addition cannot overflow.
+    if grows_a_little { new.size() + new.size() / 8 } else { new.size() }
 }
 
 /// Returns a pointer to zero bytes that is aligned for `layout`.

@@ -7,8 +7,6 @@ compile_error!("global-alloc needs a Unix, because it calls posix_memalign");
 mod allocator_api;
 mod classes;
 mod foreign;
-mod large;
-mod large_list;
 mod layouts;
 mod local_heap;
 mod ob_malloc;

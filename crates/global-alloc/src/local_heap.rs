@@ -2,15 +2,13 @@
 
 use std::{alloc::Layout, cell::UnsafeCell, fmt, ptr::NonNull};
 
-use obmalloc::{BlockPtr, Heap, SizeClass, Stats};
+use obmalloc::{BlockPtr, Heap, LargeBlock, NewLarge, SizeClass, Stats};
 use raw_mem::{Malloc, MmapArenas};
 use thread_heap::PerThread;
 
 use crate::{
     classes::Pools,
-    large::{Init, after_trim},
-    large_list::LargeList,
-    layouts::Layouts,
+    layouts::{Init, Layouts},
 };
 
 type PoolHeap = Heap<MmapArenas, Malloc, Pools>;
@@ -20,7 +18,7 @@ type PoolHeap = Heap<MmapArenas, Malloc, Pools>;
 /// Dropping or [resetting](Self::reset) the heap frees all of its memory. A collection can
 /// therefore be passed to `mem::forget` unless its items must be dropped.
 ///
-/// Allocations of more than 512 bytes are freed one by one, and all smaller ones together.
+/// Allocations of more than 480 KiB are unmapped one by one, and all smaller ones together.
 ///
 /// With the feature `allocator-api2-02` or `allocator-api2-04`, `&LocalHeap` implements `Allocator`
 /// of that version of allocator-api2:
@@ -45,16 +43,12 @@ pub struct LocalHeap {
     /// Only one method runs at a time, because the type is not `Sync` and the heap never calls user
     /// code.
     heap: UnsafeCell<PoolHeap>,
-    large: LargeList,
 }
 
 impl LocalHeap {
     /// Creates a heap, which allocates no memory before its first request.
     pub const fn new() -> Self {
-        Self {
-            heap: UnsafeCell::new(Heap::with_geometry(MmapArenas::new(), Malloc)),
-            large: LargeList::new(),
-        }
+        Self { heap: UnsafeCell::new(Heap::with_geometry(MmapArenas::new(), Malloc)) }
     }
 
     /// Allocates uninitialised memory for `layout`, or returns `None` if none is available.
@@ -118,10 +112,9 @@ impl LocalHeap {
     pub fn reset(&mut self) {
         // SAFETY: the heap is borrowed mutably, so nobody uses its blocks any more.
         unsafe { self.heap.get_mut().reset() };
-        self.large.clear();
     }
 
-    /// Counts the memory in use, except for allocations of more than 512 bytes. O(pools).
+    /// Counts the memory in use, except for allocations of more than 480 KiB. O(pools).
     pub fn stats(&self) -> Stats {
         // SAFETY: nobody else borrows the heap (its invariant).
         unsafe { &*self.heap.get() }.stats()
@@ -132,20 +125,25 @@ impl LocalHeap {
     #[cold]
     #[inline(never)]
     fn alloc_block_slow(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {
+        self.after_trim(|heap| heap.alloc(class))
+    }
+
+    /// Calls `request`, and calls it again after a trim of all heaps if it fails.
+    fn after_trim<T>(&self, request: impl Fn(&mut PoolHeap) -> Option<T>) -> Option<T> {
         // SAFETY: nobody else borrows the heap (its invariant).
-        let request = || unsafe { &mut *self.heap.get() }.alloc(class);
-        after_trim(request, || self.trim())
+        request(unsafe { &mut *self.heap.get() }).or_else(|| {
+            // SAFETY: as above.
+            unsafe { &mut *self.heap.get() }.trim();
+            PerThread.flush();
+            // SAFETY: as above.
+            request(unsafe { &mut *self.heap.get() })
+        })
     }
 }
 
 // SAFETY: the blocks come from the inner heap, which only one thread at a time can access. The heap
 // keeps `BlockStart::Aligned`, so its blocks are aligned.
 unsafe impl Layouts for LocalHeap {
-    #[inline]
-    fn large_list(&self) -> Option<&LargeList> {
-        Some(&self.large)
-    }
-
     #[inline]
     fn alloc_block(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {
         // SAFETY: nobody else borrows the heap (its invariant).
@@ -156,9 +154,25 @@ unsafe impl Layouts for LocalHeap {
     }
 
     fn alloc_zeroed_block(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {
-        // SAFETY: nobody else borrows the heap (its invariant).
-        let request = || unsafe { &mut *self.heap.get() }.alloc_zeroed(class);
-        after_trim(request, || self.trim())
+        self.after_trim(|heap| heap.alloc_zeroed(class))
+    }
+
+    fn alloc_aligned_block(&self, class: SizeClass<Pools>, align: usize) -> Option<BlockPtr> {
+        self.after_trim(|heap| heap.alloc_aligned(class, align))
+    }
+
+    fn alloc_large(&self, size: usize, align: usize) -> Option<NewLarge> {
+        self.after_trim(|heap| heap.alloc_large(size, align))
+    }
+
+    unsafe fn free_large(&self, block: LargeBlock) {
+        // SAFETY: nobody else borrows the heap (its invariant). It allocated the block (contract).
+        unsafe { (*self.heap.get()).free_large(block) };
+    }
+
+    unsafe fn resize_large(&self, block: LargeBlock, size: usize) -> Option<LargeBlock> {
+        // SAFETY: the heap allocated the block (contract). A call that fails leaves it unchanged.
+        self.after_trim(|heap| unsafe { heap.resize_large(block, size) })
     }
 
     #[inline]
@@ -172,13 +186,6 @@ unsafe impl Layouts for LocalHeap {
         // SAFETY: nobody else borrows the heap (its invariant). It allocated the block, which is
         // small (contract).
         unsafe { (*self.heap.get()).free_small(block) };
-    }
-
-    #[cold]
-    fn trim(&self) {
-        // SAFETY: nobody else borrows the heap (its invariant).
-        unsafe { &mut *self.heap.get() }.trim();
-        PerThread.flush();
     }
 }
 

@@ -5,18 +5,18 @@ use std::{
     ptr::{self, NonNull},
 };
 
-use obmalloc::{BlockPtr, Blocks, SizeClass};
-use thread_heap::PerThread;
+use obmalloc::{BlockPtr, Blocks, LargeBlock, NewLarge, SizeClass};
+use thread_heap::{PerThread, ThreadMalloc};
 
 use crate::{
     classes::Pools,
     foreign,
-    large::{self, Init},
-    layouts::Layouts,
+    layouts::{Init, Layouts},
 };
 
-/// The global allocator. Small requests get blocks of the calling thread's heap, and large requests
-/// memory of the C library.
+/// The global allocator, which serves all sizes from the heaps of the process's threads.
+///
+/// Requests above 480 KiB get a mapping of their own. The C library's malloc is never called.
 ///
 /// ```
 /// use global_alloc::ObMalloc;
@@ -93,19 +93,11 @@ impl ObMalloc {
     /// // SAFETY: the string has memory of the global allocator.
     /// assert_eq!(unsafe { GLOBAL.usable_size(text.as_ptr()) }, 32);
     /// ```
-    #[cfg(any(
-        target_os = "linux",
-        target_os = "android",
-        target_os = "freebsd",
-        target_vendor = "apple"
-    ))]
     pub unsafe fn usable_size(self, ptr: *const u8) -> usize {
         // SAFETY: this allocator never returns memory at the null address.
         let ptr = unsafe { NonNull::new_unchecked(ptr.cast_mut()) };
-        // SAFETY: a pointer into an arena is a block in use (contract of `usable_size`).
-        let block_size = unsafe { PerThread.size_if_ours(ptr) };
-        // SAFETY: the memory is live (contract) and in no arena, so the C library allocated it.
-        block_size.unwrap_or_else(|| unsafe { large::usable_size(ptr) })
+        // SAFETY: the memory is live, and came from the process's heaps (contract).
+        unsafe { ThreadMalloc.usable_size(ptr) }
     }
 }
 
@@ -147,8 +139,22 @@ unsafe impl Layouts for ObMalloc {
         unsafe { PerThread.free_small(block) };
     }
 
-    fn trim(&self) {
-        self.flush();
+    fn alloc_aligned_block(&self, class: SizeClass<Pools>, align: usize) -> Option<BlockPtr> {
+        PerThread.alloc_aligned(class, align)
+    }
+
+    fn alloc_large(&self, size: usize, align: usize) -> Option<NewLarge> {
+        PerThread.alloc_large(size, align)
+    }
+
+    unsafe fn free_large(&self, block: LargeBlock) {
+        // SAFETY: the block came from `PerThread`, and is not used again (contract).
+        unsafe { PerThread.free_large(block) };
+    }
+
+    unsafe fn resize_large(&self, block: LargeBlock, size: usize) -> Option<LargeBlock> {
+        // SAFETY: the block came from `PerThread`. Only the result is used (contract).
+        unsafe { PerThread.resize_large(block, size) }
     }
 
     #[inline]

@@ -195,9 +195,15 @@ mod tests {
 
     #[test]
     fn the_first_unit_is_never_part_of_a_run() {
-        assert_eq!(Units::all_free(2, Contents::Zero).find_run(1, 1), Some(Run { first: 1, units: 1 }));
+        assert_eq!(
+            Units::all_free(2, Contents::Zero).find_run(1, 1),
+            Some(Run { first: 1, units: 1 })
+        );
         assert_eq!(Units::all_free(2, Contents::Zero).find_run(2, 1), None);
         assert_eq!(Units::all_free(64, Contents::Zero).find_run(64, 1), None);
-        assert_eq!(Units::all_free(64, Contents::Zero).find_run(63, 1).map(|run| run.first), Some(1));
+        assert_eq!(
+            Units::all_free(64, Contents::Zero).find_run(63, 1).map(|run| run.first),
+            Some(1)
+        );
     }
 }

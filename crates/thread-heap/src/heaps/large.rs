@@ -36,7 +36,11 @@ impl<P: Parts> Heaps<P> {
     ///
     /// - `block` must have come from [`alloc_large`](Self::alloc_large) of this family.
     /// - Only the returned block may be used afterwards.
-    pub unsafe fn resize_large(&'static self, block: LargeBlock, size: usize) -> Option<LargeBlock> {
+    pub unsafe fn resize_large(
+        &'static self,
+        block: LargeBlock,
+        size: usize,
+    ) -> Option<LargeBlock> {
         let mut arenas = SharedArenas::of(&self.shared);
         // SAFETY: the block came from the shared source. Only the result is used (contract).
         unsafe { block.resize::<P::Geometry>(&mut arenas, size) }

@@ -140,7 +140,11 @@ impl<P: Parts> Owner<P> {
     }
 
     /// Allocates a block of `class` at a multiple of `align` bytes. See [`Heap::alloc_aligned`].
-    pub fn alloc_aligned(&mut self, class: SizeClass<P::Geometry>, align: usize) -> Option<BlockPtr> {
+    pub fn alloc_aligned(
+        &mut self,
+        class: SizeClass<P::Geometry>,
+        align: usize,
+    ) -> Option<BlockPtr> {
         self.reclaim_inbox();
         let block = self.enter(|own| own.alloc_aligned(class, align));
         block.or_else(|| {

@@ -86,6 +86,18 @@ impl ThreadMalloc {
             Block::Large(block) => unsafe { block.size::<ThreadGeometry>() },
         }
     }
+
+    /// Returns the number of bytes that can be used at `start`, or `None` if it came from elsewhere.
+    ///
+    /// # Safety
+    ///
+    /// - If `start` lies in memory of the process's heaps, it must be a live block.
+    pub unsafe fn usable_size_if_ours(self, start: NonNull<u8>) -> Option<usize> {
+        // A large block may begin an arena's size behind the address that the map knows.
+        let is_ours = HEAPS.holds(start.addr().get()) || HEAPS.holds(start.addr().get() - 1);
+        // SAFETY: the block came from the process's heaps (contract).
+        is_ours.then(|| unsafe { self.usable_size(start) })
+    }
 }
 
 impl PerThread {
