@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 pub enum Group {
     /// A few instructions that are repeated on one thread.
     Micro,
+    /// Blocks of one size from 16 bytes to 16 MiB, large vectors and aligned blocks.
+    Sizes,
     /// Patterns from the literature, on several threads.
     Patterns,
     /// A growing number of blocks or threads.
@@ -28,6 +30,7 @@ impl Group {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Micro => "micro",
+            Self::Sizes => "sizes",
             Self::Patterns => "patterns",
             Self::Scale => "scale",
             Self::Programs => "programs",
