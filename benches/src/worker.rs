@@ -72,6 +72,7 @@ fn without_programs() -> Vec<Workload<Global>> {
     let mut workloads = micro::workloads();
     workloads.extend(sizes::workloads());
     workloads.extend(patterns::workloads());
+    workloads.extend(patterns::of_mixed_sizes());
     workloads.extend(scale::of_blocks());
     workloads.extend(scale::of_threads());
     workloads

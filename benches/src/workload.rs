@@ -17,6 +17,8 @@ pub enum Group {
     Sizes,
     /// Patterns from the literature, on several threads.
     Patterns,
+    /// Patterns with blocks of 16 bytes to 64 KiB.
+    Mixed,
     /// A growing number of blocks or threads.
     Scale,
     /// Programs such as people write.
@@ -32,6 +34,7 @@ impl Group {
             Self::Micro => "micro",
             Self::Sizes => "sizes",
             Self::Patterns => "patterns",
+            Self::Mixed => "mixed",
             Self::Scale => "scale",
             Self::Programs => "programs",
             Self::Python => "python",

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use super::{KIB, MIB};
+use super::bytes::{KIB, MIB};
 use crate::{contender::Held, contenders::Global, workload::Taken};
 
 /// The number of operations of a chunk. Large blocks may need a system call for each operation.

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use super::MIB;
+use super::bytes::MIB;
 use crate::{contender::Held, contenders::Global, workload::Taken};
 
 const FIRST: usize = 16;

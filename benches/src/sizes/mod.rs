@@ -19,16 +19,14 @@
 
 mod aligned;
 mod blocks;
+mod bytes;
 mod growth;
 
 use crate::{
     contenders::Global,
     workload::{Group, Taken, Workload},
 };
-
-const KIB: usize = 1 << 10;
-
-const MIB: usize = 1 << 20;
+use bytes::{KIB, MIB};
 
 /// Returns a pair and a batch for each of the sizes, whose name follows the size.
 macro_rules! pairs_and_batches {

@@ -74,10 +74,10 @@ const SMALL: [&str; 6] = ["16 B", "32 B", "64 B", "128 B", "256 B", "512 B"];
 const VECTORS: [&str; 2] = ["vector to 16 MiB, realloc", "vector to 16 MiB, push"];
 
 const MIXED: [&str; 4] = [
-    "to 64 KiB, in slots, 2 threads",
-    "to 64 KiB, in slots, 4 threads",
-    "to 64 KiB, freed elsewhere, 2 threads",
-    "to 64 KiB, freed elsewhere, 4 threads",
+    "slots, 2 threads",
+    "slots, 4 threads",
+    "freed elsewhere, 2 threads",
+    "freed elsewhere, 4 threads",
 ];
 
 const DOCUMENT: &str = "document (serde_json)";
@@ -97,16 +97,17 @@ fn goals() -> Vec<Goal> {
         |name: &str, workloads, rule, most| goal(name, Group::Sizes, TIME, workloads, rule, most);
     let both = |size: &str| [format!("pair {size}"), format!("batch {size}")];
     let larger = LARGER.iter().flat_map(|(size, _)| both(size)).collect();
-    let mut goals = vec![sizes("pairs and batches, 1 KiB to 1 MiB", larger, Mean(MimallocV3), 0.7)];
+    let mut goals =
+        vec![sizes("pairs and batches, 1 KiB to 1 MiB, mean", larger, Mean(MimallocV3), 0.7)];
     for (size, _) in LARGER.iter().filter(|(_, is_power_of_four)| *is_power_of_four) {
         goals.push(sizes(
-            &format!("pair and batch, {size}"),
+            &format!("pair and batch, {size}, each"),
             both(size).to_vec(),
             Worst(Best),
             1.0,
         ));
     }
-    goals.push(sizes("vectors to 16 MiB", owned(&VECTORS), Worst(Best), 1.0));
+    goals.push(sizes("vectors to 16 MiB, each", owned(&VECTORS), Worst(Best), 1.0));
     let all = || owned(&programs::NAMES);
     let of_programs = |name: &str, measured, workloads, rule, most| {
         goal(name, Group::Programs, measured, workloads, rule, most)
@@ -118,7 +119,7 @@ fn goals() -> Vec<Goal> {
         of_programs("programs, peak memory, mean", PEAK, all(), Mean(MimallocV3), 0.9),
         of_programs("programs, peak memory, each", PEAK, all(), Worst(MimallocV3), 1.1),
         of_programs("programs, page faults beyond the peak", FAULTS, all(), Largest, 2_000.0),
-        goal("mixed to 64 KiB, threads", Group::Patterns, TIME, owned(&MIXED), Mean(Best), 0.85),
+        goal("mixed, 2 and 4 threads, mean", Group::Mixed, TIME, owned(&MIXED), Mean(Best), 0.85),
     ]);
     let small = SMALL.map(|size| format!("pair {size}")).to_vec();
     goals.push(sizes("pairs, 16 to 512 bytes, each", small, Worst(MimallocV3), 1.0));

@@ -13,7 +13,7 @@ use super::{
 use crate::report::{self, Figure, Figures, Measure, Part};
 
 /// The name that `--only` searches.
-pub(super) const NAME: &str = "fragmentation: 1 byte to 4 MiB, 256 MiB live";
+pub(super) const NAME: &str = "fragmentation: random mix";
 
 /// The readings on one allocator.
 #[derive(Clone, Debug, Serialize)]
@@ -92,7 +92,8 @@ pub(super) fn parts(runs: &[Readings]) -> Vec<Part> {
     let all: Vec<_> = (0..runs.len()).collect();
     let mut parts = vec![Part::Heading("fragmentation".to_owned())];
     let table = figures.table("interval", &all, &[]);
-    parts.extend(table.map(|table| Part::Table(format!("{NAME}: {}", measure.name), table)));
+    let caption = format!("{NAME}, 1 byte to 4 MiB, 256 MiB live: {}", measure.name);
+    parts.extend(table.map(|table| Part::Table(caption, table)));
     let line = |run: &Readings| {
         let most = run.intervals.iter().map(|one| one.most).fold(0.0, f64::max);
         let (name, creep) = (&run.entrant, (run.creep() - 1.0) * 100.0);
