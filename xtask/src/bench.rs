@@ -43,12 +43,13 @@ use benches::{
 };
 
 use crate::report;
+use entrant::Entrant;
 use machine::Machine;
 use python::Pythons;
 use results::Results;
 use worker::Worker;
 
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub(crate) struct Args {
     /// Runs only the workloads whose "group: name" contains this, as in "batch" or "micro: pair 64".
     /// Those of Python are searched only if no other workload matches.
@@ -90,6 +91,12 @@ impl Args {
         self.only.as_ref().is_none_or(|part| name.contains(part))
     }
 
+    /// Returns the features of the workers that run `natives`.
+    fn features(&self, natives: &[Listed]) -> &'static [&'static str] {
+        let are_programs = natives.iter().any(|one| one.group == Group::Programs);
+        if are_programs && (self.only.is_some() || !self.quick) { &["programs"] } else { &[] }
+    }
+
     fn rounds(&self) -> u32 {
         self.rounds.unwrap_or(if self.quick { 5 } else { 11 })
     }
@@ -119,14 +126,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let mut workers = Vec::new();
     if is_native {
-        let entrants: Vec<_> = entrants
-            .into_iter()
-            .filter(|one| !natives.is_empty() || fragmentation::takes_part(one))
-            .collect();
-        let are_programs = natives.iter().any(|one| one.group == Group::Programs);
-        let features: &[_] =
-            if are_programs && (args.only.is_some() || !args.quick) { &["programs"] } else { &[] };
-        workers = build::all(&entrants, features, folder.path(), &mut left_out)?;
+        let takes_part = |one: &Entrant| !natives.is_empty() || fragmentation::takes_part(one);
+        let entrants: Vec<_> = entrants.into_iter().filter(takes_part).collect();
+        workers = build::all(&entrants, args.features(&natives), folder.path(), &mut left_out)?;
     }
     workers.extend(pythons);
     let mut tasks = schedule::tasks(&workers, |one| args.wants(one));
@@ -141,15 +143,19 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let parts = sections::parts(&results);
     parts.iter().for_each(|part| print!("{part}"));
     if let Some(path) = args.json {
-        let mut json = serde_json::to_value(&results)?;
-        json["comparisons"] = serde_json::to_value(verdict::comparisons(&results))?;
-        json["bars"] = serde_json::to_value(bars::bars(&results))?;
-        write(&path, serde_json::to_string_pretty(&json)?)?;
+        write(&path, json(&results)?)?;
     }
     if let Some(path) = args.html {
         write(&path, report::page("obmalloc and its peers", &parts))?;
     }
     Ok(())
+}
+
+fn json(results: &Results) -> Result<String> {
+    let mut json = serde_json::to_value(results)?;
+    json["comparisons"] = serde_json::to_value(verdict::comparisons(results))?;
+    json["bars"] = serde_json::to_value(bars::bars(results))?;
+    Ok(serde_json::to_string_pretty(&json)?)
 }
 
 /// Returns the workers of Python, or an error if `args` asks for none of their workloads.
@@ -180,4 +186,30 @@ fn names(listed: &[Listed]) -> String {
 
 fn write(path: &Path, text: String) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quick_run_has_fewer_rounds_and_a_short_fragmentation_run() {
+        let full = Args::default();
+        assert_eq!((full.rounds(), full.seconds()), (11, 600));
+        let quick = Args { quick: true, ..Args::default() };
+        assert_eq!((quick.rounds(), quick.seconds()), (5, 20));
+        let chosen = Args { rounds: Some(3), seconds: Some(60), ..quick };
+        assert_eq!((chosen.rounds(), chosen.seconds()), (3, 60));
+    }
+
+    #[test]
+    fn a_part_of_a_name_chooses_a_group_a_workload_or_the_fragmentation_run() {
+        let only = |part: &str| Args { only: Some(part.to_owned()), ..Args::default() };
+        let count = |part| every_workload().iter().filter(|one| only(part).wants(one)).count();
+        assert_eq!(count("sizes: batch"), 15);
+        assert_eq!(count("mixed: "), 5);
+        assert_eq!(count("fragmentation"), 0);
+        assert!(only("fragmentation").names(fragmentation::NAME));
+        assert!(Args::default().names(fragmentation::NAME));
+    }
 }
