@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import runpy
 import statistics
 import sys
@@ -121,7 +122,15 @@ def answer(folder, name, chunks):
         raise SystemExit(f"{path} has no benchmark {Runner.wanted}")
     peak = resident("VmHWM:")
     nanoseconds = Runner.taken * 1e9
-    return {"nanoseconds": nanoseconds, "peak": peak, "overhead": None}
+    end = resident("VmRSS:")
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    return {
+        "nanoseconds": nanoseconds,
+        "peak": peak,
+        "end": end,
+        "faults": faults,
+        "overhead": None,
+    }
 
 
 def main():

@@ -13,7 +13,9 @@ use std::{
 /// - Allocated memory must have the size and the alignment of its layout.
 /// - Until the memory is freed, the contender must neither use it nor allocate it again.
 pub unsafe trait Contender {
-    /// Allocates 1 to 512 bytes, aligned to at most 16, or returns null on failure.
+    /// Allocates memory for `layout`, or returns null on failure.
+    ///
+    /// A contender for one thread needs to serve only 1 to 512 bytes, aligned to at most 16.
     fn alloc(&mut self, layout: Layout) -> *mut u8;
 
     /// Allocates zeroed memory, or returns null on failure.
@@ -83,11 +85,20 @@ pub struct Held {
 
 const ALIGN: usize = align_of::<usize>();
 
+/// The largest size and the largest alignment of a workload, in bytes.
+const MOST: usize = 64 << 20;
+
 #[inline(always)]
 pub(crate) fn layout(size: usize) -> Layout {
-    debug_assert!(size <= 1 << 20);
-    // SAFETY: the alignment is a power of two, and no workload requests more than 1 MiB.
-    unsafe { Layout::from_size_align_unchecked(size, ALIGN) }
+    aligned_layout(size, ALIGN)
+}
+
+/// Returns the layout of `size` bytes at a multiple of `align`, which is a power of two.
+#[inline(always)]
+fn aligned_layout(size: usize, align: usize) -> Layout {
+    debug_assert!(size <= MOST && align.is_power_of_two() && align <= MOST);
+    // SAFETY: no workload requests more than `MOST` bytes, and its alignments are powers of two.
+    unsafe { Layout::from_size_align_unchecked(size, align) }
 }
 
 impl Held {
@@ -101,6 +112,12 @@ impl Held {
     #[inline(always)]
     pub fn zeroed<C: Contender>(contender: &mut C, size: usize) -> Self {
         Self::begin(contender.alloc_zeroed(layout(size)), size)
+    }
+
+    /// Allocates `size` bytes at a multiple of `align`, and writes to the first byte.
+    #[inline(always)]
+    pub(crate) fn aligned<C: Contender>(contender: &mut C, size: usize, align: usize) -> Self {
+        Self::begin(contender.alloc(aligned_layout(size, align)), size)
     }
 
     #[inline(always)]
@@ -129,9 +146,48 @@ impl Held {
     /// Frees the block.
     #[inline(always)]
     pub fn free<C: Contender>(self, contender: &mut C) {
-        // SAFETY: a workload uses only one contender, and frees each block only once.
-        unsafe { contender.free(self.start.as_ptr(), layout(self.size)) };
+        self.free_aligned(contender, ALIGN);
+    }
+
+    /// Frees the block, which was allocated with the alignment `align`.
+    #[inline(always)]
+    pub(crate) fn free_aligned<C: Contender>(self, contender: &mut C, align: usize) {
+        // SAFETY: a workload uses only one contender, frees each block only once, and passes the
+        // alignment with which it allocated the block.
+        unsafe { contender.free(self.start.as_ptr(), aligned_layout(self.size, align)) };
         between();
+    }
+
+    /// Writes to the first byte of every page from the one that contains the byte `from`.
+    #[inline(always)]
+    pub(crate) fn write_pages(self, from: usize) {
+        for offset in (from..self.size).step_by(PAGE) {
+            // SAFETY: `offset` is inside the block, and only the owner of the block uses it.
+            unsafe { self.start.add(offset).write_volatile(1) };
+        }
+    }
+
+    /// Returns the sum of the first bytes of all pages.
+    #[inline(always)]
+    pub(crate) fn read_pages(self) -> u64 {
+        let offsets = (0..self.size).step_by(PAGE);
+        // SAFETY: each offset is inside the block, which the workload allocated zeroed.
+        offsets.map(|offset| u64::from(unsafe { self.start.add(offset).read_volatile() })).sum()
+    }
+
+    /// Writes to every byte from `from` on.
+    #[inline(always)]
+    pub(crate) fn fill(self, from: usize) {
+        debug_assert!(from <= self.size);
+        // SAFETY: the bytes are inside the block, and only the owner of the block uses it.
+        unsafe { self.start.add(from).write_bytes(1, self.size - from) };
+        between();
+    }
+
+    /// Returns the size in bytes.
+    #[inline(always)]
+    pub(crate) const fn size(self) -> usize {
+        self.size
     }
 
     /// Returns the address of the first byte.
@@ -140,6 +196,9 @@ impl Held {
         self.start.as_ptr()
     }
 }
+
+/// The bytes of a page of the system, at least.
+const PAGE: usize = 4096;
 
 /// Keeps the compiler from combining two inlined calls of an allocator.
 #[inline(always)]

@@ -31,6 +31,10 @@ pub struct Answer {
     pub nanoseconds: f64,
     /// The peak of the process's resident memory, in bytes.
     pub peak: u64,
+    /// The process's resident memory after the workload freed all its blocks, in bytes.
+    pub end: u64,
+    /// The page faults of the process that needed no input or output.
+    pub faults: u64,
     /// The bytes that each live block takes in addition to its size, if measured.
     pub overhead: Option<f64>,
 }

@@ -25,6 +25,16 @@ impl Random {
         from + self.below(to - from + 1)
     }
 
+    /// Returns the next size of at least `2^from` and less than `2^to` bytes.
+    ///
+    /// Each power of two is equally likely, so the sizes are distributed log-uniformly apart from
+    /// their distribution between two powers of two.
+    #[inline(always)]
+    pub(crate) fn log_uniform(&mut self, from: usize, to: usize) -> usize {
+        let least = 1 << (from + self.below(to - from));
+        least + self.below(least)
+    }
+
     /// Returns the numbers from 0 to `count - 1` in a random order.
     pub(crate) fn order(&mut self, count: usize) -> Vec<u32> {
         let mut order: Vec<_> = (0..count as u32).collect();
@@ -44,6 +54,16 @@ mod tests {
         let mut random = Random::new(1);
         let sizes: Vec<_> = (0..100_000).map(|_| random.size(1, 512)).collect();
         assert_eq!((sizes.iter().min(), sizes.iter().max()), (Some(&1), Some(&512)));
+    }
+
+    #[test]
+    fn each_power_of_two_is_equally_likely() {
+        let mut random = Random::new(1);
+        let sizes: Vec<_> = (0..120_000).map(|_| random.log_uniform(4, 16)).collect();
+        for power in 4..16 {
+            let count = sizes.iter().filter(|size| size.ilog2() == power).count();
+            assert!((9_500..10_500).contains(&count), "2^{power}: {count}");
+        }
     }
 
     #[test]

@@ -3,10 +3,11 @@
 //! ```text
 //!   worker-NAME list                 what it can run
 //!   worker-NAME run WORKLOAD CHUNKS  a chunk to warm up, then so many that are measured
+//!   worker-NAME fragment SECONDS     replaces blocks for so long (only global allocators)
 //!   worker-NAME count LOOP           a loop, for counting its instructions
 //! ```
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use serde::Serialize;
 
@@ -15,10 +16,10 @@ use crate::{
     contenders::Global,
     counted::{self, Loop},
     figures::median,
-    micro, patterns, programs,
+    fragmentation, micro, patterns, programs,
     protocol::{Answer, Introduction, Listed},
-    resident::resident,
-    scale,
+    resident::{faults, resident},
+    scale, sizes,
     workload::{Group, Taken, Weight, Workload},
 };
 
@@ -37,6 +38,10 @@ macro_rules! global_worker {
 
 /// Carries out the command line of a worker that tests the global allocator.
 pub fn serve_global(realloc: Realloc, library: Option<String>) -> ExitCode {
+    if let Some(duration) = duration_of_fragmentation() {
+        print(&fragmentation::run(duration));
+        return ExitCode::SUCCESS;
+    }
     let mut loops = counted::loops(realloc);
     loops.extend(counted::loops_of_threads());
     let mut workloads = without_programs();
@@ -55,9 +60,19 @@ pub fn serve_single<C: Contender>(
     answer(contender, library, &workloads, &counted::loops(realloc))
 }
 
+/// Returns the duration of the run that the command line asks for, if it does.
+fn duration_of_fragmentation() -> Option<Duration> {
+    let mut arguments = std::env::args().skip(1);
+    let command = arguments.next()?;
+    let seconds = arguments.next()?.parse().ok()?;
+    (command == "fragment" && arguments.next().is_none()).then(|| Duration::from_secs(seconds))
+}
+
 fn without_programs() -> Vec<Workload<Global>> {
     let mut workloads = micro::workloads();
+    workloads.extend(sizes::workloads());
     workloads.extend(patterns::workloads());
+    workloads.extend(patterns::of_mixed_sizes());
     workloads.extend(scale::of_blocks());
     workloads.extend(scale::of_threads());
     workloads
@@ -107,7 +122,7 @@ fn answer<C>(
             run(&mut contender);
         }
         _ => {
-            eprintln!("usage: list | run WORKLOAD CHUNKS | count LOOP");
+            eprintln!("usage: list | run WORKLOAD CHUNKS | fragment SECONDS | count LOOP");
             return ExitCode::FAILURE;
         }
     }
@@ -126,8 +141,9 @@ fn run<C>(contender: &mut C, workload: &Workload<C>, chunks: u32) -> Answer {
     } else {
         (0..chunks).map(|_| (workload.chunk)(contender)).collect()
     };
+    let (peak, end, faults) = (resident("VmHWM:"), resident("VmRSS:"), faults());
     let nanoseconds = median(taken.into_iter().map(Taken::nanoseconds));
-    Answer { nanoseconds, peak: resident("VmHWM:"), overhead: first.overhead }
+    Answer { nanoseconds, peak, end, faults, overhead: first.overhead }
 }
 
 fn print(answer: &impl Serialize) {

@@ -13,8 +13,12 @@ use serde::{Deserialize, Serialize};
 pub enum Group {
     /// A few instructions that are repeated on one thread.
     Micro,
+    /// Blocks of one size from 16 bytes to 16 MiB, large vectors and aligned blocks.
+    Sizes,
     /// Patterns from the literature, on several threads.
     Patterns,
+    /// Patterns with blocks of 16 bytes to 64 KiB.
+    Mixed,
     /// A growing number of blocks or threads.
     Scale,
     /// Programs such as people write.
@@ -28,7 +32,9 @@ impl Group {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Micro => "micro",
+            Self::Sizes => "sizes",
             Self::Patterns => "patterns",
+            Self::Mixed => "mixed",
             Self::Scale => "scale",
             Self::Programs => "programs",
             Self::Python => "python",

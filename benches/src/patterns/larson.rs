@@ -12,11 +12,20 @@ const GENERATIONS: usize = 4;
 
 /// Replaces random blocks by blocks of 8 to 512 bytes, some of which an earlier thread allocated.
 pub(super) fn bleeding<const THREADS: usize>(_: &mut Global) -> Taken {
-    let mut lines: Vec<_> = (0..THREADS).map(Line::new).collect();
+    replaced::<THREADS>(|random| random.size(8, 512))
+}
+
+/// Does the same with blocks of 16 bytes to 64 KiB.
+pub(super) fn mixed<const THREADS: usize>(_: &mut Global) -> Taken {
+    replaced::<THREADS>(|random| random.log_uniform(4, 16))
+}
+
+fn replaced<const THREADS: usize>(size: impl Fn(&mut Random) -> usize + Sync) -> Taken {
+    let mut lines: Vec<_> = (0..THREADS).map(|number| Line::new(number, &size)).collect();
     let taken = Taken::together(THREADS * GENERATIONS * REPLACED, || {
         thread::scope(|scope| {
             for line in &mut lines {
-                scope.spawn(|| one_after_the_other(GENERATIONS, || line.live()));
+                scope.spawn(|| one_after_the_other(GENERATIONS, || line.live(&size)));
             }
         });
     });
@@ -41,18 +50,18 @@ struct Line {
 }
 
 impl Line {
-    fn new(number: usize) -> Self {
+    fn new(number: usize, size: impl Fn(&mut Random) -> usize) -> Self {
         let mut random = Random::new(number as u64);
-        let slots = (0..SLOTS).map(|_| Held::new(&mut Global, random.size(8, 512))).collect();
+        let slots = (0..SLOTS).map(|_| Held::new(&mut Global, size(&mut random))).collect();
         Self { number, slots, random }
     }
 
-    fn live(&mut self) {
+    fn live(&mut self, size: impl Fn(&mut Random) -> usize) {
         pin::to_processor(self.number);
         for _ in 0..REPLACED {
             let slot = &mut self.slots[self.random.below(SLOTS)];
             slot.free(&mut Global);
-            *slot = Held::new(&mut Global, self.random.size(8, 512));
+            *slot = Held::new(&mut Global, size(&mut self.random));
         }
     }
 }

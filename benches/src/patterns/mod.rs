@@ -1,4 +1,8 @@
-//! Allocation patterns from the literature on several threads, with blocks of up to 512 bytes.
+//! Allocation patterns from the literature on several threads.
+//!
+//! Blocks have up to 512 bytes. Two patterns are repeated with blocks of 16 bytes to 64 KiB, of
+//! which each power of two is equally likely: larson as "slots", and xmalloc as "freed elsewhere".
+//! Only the first byte of a block is written to.
 //!
 //! | pattern | what it does | source |
 //! | --- | --- | --- |
@@ -30,7 +34,7 @@ use crate::{
 
 pub(crate) use threadtest::blocks_of_its_own;
 
-/// Returns each pattern with 2 and with 4 threads.
+/// Returns each pattern with 2 and with 4 threads, and blocks of up to 512 bytes.
 pub fn workloads() -> Vec<Workload<Global>> {
     let workload = |name, chunk| Workload::new(Group::Patterns, name, chunk);
     vec![
@@ -54,5 +58,17 @@ pub fn workloads() -> Vec<Workload<Global>> {
         workload("glibc simple, 4 threads", glibc::simple::<4>),
         workload("glibc thread, 2 threads", glibc::thread::<2>),
         workload("glibc thread, 4 threads", glibc::thread::<4>),
+    ]
+}
+
+/// Returns the patterns with blocks of up to 64 KiB.
+pub fn of_mixed_sizes() -> Vec<Workload<Global>> {
+    let workload = |name, chunk| Workload::new(Group::Mixed, name, chunk);
+    vec![
+        workload("slots, 1 thread", larson::mixed::<1>),
+        workload("slots, 2 threads", larson::mixed::<2>),
+        workload("slots, 4 threads", larson::mixed::<4>),
+        workload("freed elsewhere, 2 threads", xmalloc::mixed::<2>),
+        workload("freed elsewhere, 4 threads", xmalloc::mixed::<4>),
     ]
 }

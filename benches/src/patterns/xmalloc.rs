@@ -21,18 +21,33 @@ type Ends = (SyncSender<Batch>, Receiver<Batch>);
 
 /// Allocates blocks of 8 to 512 bytes on each thread, and frees them on the next thread.
 pub(super) fn all_remote<const THREADS: usize>(_: &mut Global) -> Taken {
+    ring::<THREADS>(BATCHES, |random| random.size(8, 512))
+}
+
+/// Does the same with blocks of 16 bytes to 64 KiB, in fewer batches.
+pub(super) fn mixed<const THREADS: usize>(_: &mut Global) -> Taken {
+    ring::<THREADS>(BATCHES / 5, |random| random.log_uniform(4, 16))
+}
+
+/// Arranges the threads in a ring, and passes `batches` of blocks from each one to the next.
+fn ring<const THREADS: usize>(batches: usize, size: impl Fn(&mut Random) -> usize + Sync) -> Taken {
     let (mut senders, receivers): (Vec<_>, Vec<_>) =
         (0..THREADS).map(|_| sync_channel(WAITING)).unzip();
     senders.rotate_left(1);
     let ends: Vec<Ends> = senders.into_iter().zip(receivers).collect();
-    on_threads(ends, BATCHES * BATCH, |number, ends| pass_on(ends, number))
+    on_threads(ends, batches * BATCH, |number, ends| pass_on(ends, number, batches, &size))
 }
 
-fn pass_on((next, previous): &Ends, number: usize) {
+fn pass_on(
+    (next, previous): &Ends,
+    number: usize,
+    batches: usize,
+    size: impl Fn(&mut Random) -> usize,
+) {
     let mut random = Random::new(number as u64);
-    for number in 0..BATCHES + AHEAD {
-        if number < BATCHES {
-            send(next, &mut random);
+    for number in 0..batches + AHEAD {
+        if number < batches {
+            send(next, || size(&mut random));
         }
         if number >= AHEAD
             && let Ok(batch) = previous.recv()
@@ -42,8 +57,8 @@ fn pass_on((next, previous): &Ends, number: usize) {
     }
 }
 
-fn send(next: &SyncSender<Batch>, random: &mut Random) {
-    let batch = [(); BATCH].map(|()| Held::new(&mut Global, random.size(8, 512)));
+fn send(next: &SyncSender<Batch>, mut size: impl FnMut() -> usize) {
+    let batch = [(); BATCH].map(|()| Held::new(&mut Global, size()));
     // The next thread lives until it has received every batch, so sending cannot fail.
     let _ = next.send(batch);
 }

@@ -38,6 +38,13 @@ impl Entrant {
     }
 }
 
+/// The name of our allocator as a global allocator.
+pub(super) const OBMALLOC: &str = "ObMalloc";
+
+pub(super) const MIMALLOC_V3: &str = "mimalloc v3";
+
+pub(super) const JEMALLOC: &str = "jemalloc";
+
 const fn ours(name: &'static str, worker: &'static str) -> Entrant {
     Entrant::new(name, Role::Ours, worker)
 }
@@ -53,13 +60,13 @@ const fn compiled(name: &'static str, feature: &'static str, package: &'static s
 pub(super) const ALL: &[Entrant] = &[
     ours("Heap", "heap").of_package("obmalloc").of_a_loop(),
     ours("Heap, CPython's rules", "heap-cpython").of_package("obmalloc").of_a_loop(),
-    ours("ObMalloc", "obmalloc").of_package("obmalloc-global-alloc"),
+    ours(OBMALLOC, "obmalloc").of_package("obmalloc-global-alloc"),
     Entrant::new("the least", Role::Least, "floor").of_a_loop(),
-    Entrant { worker: "mimalloc-v3", ..compiled("mimalloc v3", "mimalloc", "mimalloc") },
+    Entrant { worker: "mimalloc-v3", ..compiled(MIMALLOC_V3, "mimalloc", "mimalloc") },
     compiled("mimalloc v2", "mimalloc-v2", "mimalloc"),
     compiled("snmalloc", "snmalloc", "snmalloc-rs"),
     compiled("rpmalloc", "rpmalloc", "rpmalloc"),
-    compiled("jemalloc", "jemalloc", "tikv-jemallocator"),
+    compiled(JEMALLOC, "jemalloc", "tikv-jemallocator"),
     peer("system", "system"),
     peer("CPython", "cpython").of_a_loop(),
 ];

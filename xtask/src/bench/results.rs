@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::{
     entrant::Role,
+    fragmentation::Readings,
     machine::Machine,
     schedule::{self, Task},
     worker::Worker,
@@ -20,6 +21,7 @@ pub(super) struct Results {
     pub(super) entrants: Vec<Named>,
     pub(super) left_out: Vec<String>,
     pub(super) figures: Vec<Record>,
+    pub(super) fragmentation: Vec<Readings>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -40,12 +42,16 @@ pub(super) struct Record {
     spread: f64,
     /// The peak of resident memory in bytes, if the allocator served the whole process.
     peak: Option<f64>,
+    /// The resident memory in bytes after the workload freed its blocks, measured like `peak`.
+    end: Option<f64>,
+    /// The page faults beyond those that the peak needs, for programs only.
+    faults: Option<f64>,
     pub(super) overhead: Option<f64>,
     rounds: Vec<f64>,
 }
 
 /// A quantity that is compared, and how to read it from a record.
-type Measured = (Measure, fn(&Record) -> Option<Figure>);
+pub(super) type Measured = (Measure, fn(&Record) -> Option<Figure>);
 
 pub(super) const TIME: Measured =
     (Measure { name: "time of an operation", unit: "ns", decimals: 2 }, |one| {
@@ -57,10 +63,26 @@ pub(super) const PEAK: Measured =
         Some(Figure::plain(one.peak? / f64::from(1 << 20)))
     });
 
+pub(super) const END: Measured = (
+    Measure { name: "resident memory after everything was freed", unit: "MiB", decimals: 2 },
+    |one| Some(Figure::plain(one.end? / f64::from(1 << 20))),
+);
+
 pub(super) const OVERHEAD: Measured = (
     Measure { name: "memory of a live block beyond its size", unit: "bytes", decimals: 2 },
     |one| one.overhead.map(Figure::plain),
 );
+
+pub(super) const FAULTS: Measured =
+    (Measure { name: "page faults beyond the peak", unit: "faults", decimals: 0 }, |one| {
+        one.faults.map(Figure::plain)
+    });
+
+/// Everything that is compared, with the time first.
+pub(super) const ALL: [Measured; 5] = [TIME, PEAK, END, OVERHEAD, FAULTS];
+
+/// The bytes of a page, for which a fault makes memory resident.
+const PAGE: u64 = 4096;
 
 impl Results {
     pub(super) fn new(
@@ -68,6 +90,7 @@ impl Results {
         workers: &[Worker],
         tasks: &[Task],
         (rounds, chunks): (u32, u32),
+        fragmentation: Vec<Readings>,
         left_out: Vec<String>,
     ) -> Self {
         let named = |worker: &Worker| Named {
@@ -82,7 +105,7 @@ impl Results {
         let figures =
             runs.map(|(task, run)| Record::new(task, &workers[run.worker], &run.answers)).collect();
         let command = std::env::args().skip(1).collect();
-        Self { machine, command, rounds, chunks, entrants, left_out, figures }
+        Self { machine, command, rounds, chunks, entrants, left_out, figures, fragmentation }
     }
 
     pub(super) fn method(&self) -> String {
@@ -148,18 +171,28 @@ impl Record {
     fn new(task: &Task, worker: &Worker, answers: &[Answer]) -> Self {
         let rounds: Vec<_> = answers.iter().map(|answer| answer.nanoseconds).collect();
         let overheads: Option<Vec<_>> = answers.iter().map(|answer| answer.overhead).collect();
-        let peaks = || answers.iter().map(|answer| answer.peak as f64);
+        let median_of =
+            |of: fn(&Answer) -> u64| figures::median(answers.iter().map(|one| of(one) as f64));
+        let is_global = worker.entrant.global;
+        let is_program = task.listed.group == Group::Programs;
         Self {
             group: task.listed.group,
             workload: task.listed.name.clone(),
             entrant: worker.entrant.name.to_owned(),
             nanoseconds: figures::median(rounds.iter().copied()),
             spread: figures::spread(&rounds),
-            peak: worker.entrant.global.then(|| figures::median(peaks())),
+            peak: is_global.then(|| median_of(|one| one.peak)),
+            end: is_global.then(|| median_of(|one| one.end)),
+            faults: (is_global && is_program).then(|| median_of(faults_beyond_peak)),
             overhead: overheads.map(figures::median),
             rounds,
         }
     }
+}
+
+/// Returns the page faults of a process, less one for each page of its peak.
+fn faults_beyond_peak(answer: &Answer) -> u64 {
+    answer.faults.saturating_sub(answer.peak / PAGE)
 }
 
 #[cfg(test)]
@@ -180,6 +213,8 @@ mod tests {
                 nanoseconds: *nanoseconds,
                 spread: 0.0,
                 peak: None,
+                end: None,
+                faults: None,
                 overhead: None,
                 rounds: vec![*nanoseconds],
             };
@@ -194,10 +229,20 @@ mod tests {
                 rounds: 1,
                 chunks: 1,
                 left_out: Vec::new(),
+                fragmentation: Vec::new(),
                 entrants: times.iter().enumerate().map(named).collect(),
                 figures: times.iter().map(record).collect(),
             }
         }
+    }
+
+    #[test]
+    fn page_faults_are_counted_beyond_the_peak() {
+        let answer = |faults, peak| {
+            faults_beyond_peak(&Answer { nanoseconds: 1.0, peak, end: 0, faults, overhead: None })
+        };
+        assert_eq!(answer(250, 100 * PAGE), 150);
+        assert_eq!(answer(50, 100 * PAGE), 0);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use benches::workload::Group;
 
 use super::{
-    results::{OVERHEAD, PEAK, Results, TIME},
+    bars, fragmentation,
+    results::{self, Results},
     verdict::{self, Columns},
 };
 use crate::report::{self, Part};
@@ -11,6 +12,8 @@ use crate::report::{self, Part};
 pub(super) fn parts(results: &Results) -> Vec<Part> {
     let mut parts: Vec<_> =
         results.groups().into_iter().flat_map(|group| of_group(results, group)).collect();
+    parts.extend(fragmentation::parts(&results.fragmentation));
+    parts.extend(bars::parts(results));
     parts.push(Part::Line(String::new()));
     parts.push(Part::Line(results.machine.to_string()));
     parts.extend(results.machine.warning().map(Part::Line));
@@ -27,8 +30,8 @@ fn of_group(results: &Results, group: Group) -> Vec<Part> {
     let name = group.name();
     let mut parts = vec![Part::Heading(name.to_owned())];
     let columns = Columns::of(&results.entrants_of(group));
-    let all = [TIME, PEAK, OVERHEAD].map(|measured| results.figures(group, measured));
-    let [times, peaks, overheads] = &all;
+    let all = results::ALL.map(|measured| results.figures(group, measured));
+    let [times, peaks, ends, ..] = &all;
     for figures in &all {
         let caption = format!("{name}: {}, {}", figures.measure.name, figures.measure.unit);
         let table = figures.table("workload", &columns.all, &[]);
@@ -39,14 +42,14 @@ fn of_group(results: &Results, group: Group) -> Vec<Part> {
         let pairs: Vec<_> = columns.others.iter().map(|other| (ours, *other)).collect();
         let others: Vec<_> = columns.others.iter().map(|at| times.columns[*at].as_str()).collect();
         parts.push(Part::Chart(report::chart(times, &pairs, &others)));
-        for figures in [times, peaks] {
+        for figures in [times, peaks, ends] {
             let caption = format!("{name}: {our_name}: {}, ours / theirs", figures.measure.name);
             let table = figures.table("workload", &[ours], &pairs);
             parts.extend(table.map(|table| Part::Table(caption, table)));
         }
         parts.extend(verdict::best_peer(times, ours, &columns.peers).map(Part::Line));
         let mut losses = verdict::losses_in_time(times, ours, &columns.peers);
-        for memory in [peaks, overheads] {
+        for memory in &all[1..] {
             losses.extend(verdict::losses_in_memory(memory, ours, &columns.peers));
         }
         if !losses.is_empty() {

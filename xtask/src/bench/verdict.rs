@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     entrant::Role,
-    results::{Named, OVERHEAD, PEAK, Results, TIME},
+    results::{self, Named, Results},
 };
 use crate::report::Figures;
 
@@ -26,7 +26,7 @@ pub(super) fn comparisons(results: &Results) -> Vec<Comparison> {
     let mut comparisons = Vec::new();
     for group in results.groups() {
         let columns = Columns::of(&results.entrants_of(group));
-        let all = [TIME, PEAK, OVERHEAD].map(|measured| results.figures(group, measured));
+        let all = results::ALL.map(|measured| results.figures(group, measured));
         let pairs =
             columns.ours.iter().flat_map(|our| columns.others.iter().map(move |it| (*our, *it)));
         let both = pairs.flat_map(|pair| all.iter().map(move |figures| (figures, pair)));

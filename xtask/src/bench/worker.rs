@@ -3,7 +3,10 @@
 use std::{ffi::OsString, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result};
-use benches::protocol::{Answer, Introduction};
+use benches::{
+    fragmentation::Interval,
+    protocol::{Answer, Introduction},
+};
 use serde::de::DeserializeOwned;
 use testkit::pythons::clean_command;
 
@@ -54,6 +57,12 @@ impl Worker {
     pub(super) fn run(&self, workload: &str, chunks: u32) -> Result<Answer> {
         let answer = self.program.ask(&["run", workload, &chunks.to_string()]);
         answer.with_context(|| format!("{}: {workload}", self.entrant.name))
+    }
+
+    /// Replaces blocks of mixed sizes for so many seconds.
+    pub(super) fn fragment(&self, seconds: u64) -> Result<Vec<Interval>> {
+        let answer = self.program.ask(&["fragment", &seconds.to_string()]);
+        answer.with_context(|| format!("{}: fragmentation", self.entrant.name))
     }
 
     pub(super) fn watched(&self, tool: &str, options: &[&str], name: &str) -> Command {
