@@ -90,13 +90,24 @@ pub(crate) unsafe trait Layouts {
     #[inline]
     fn allocate(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
         self.prepare();
-        let Some(class) = small_class(layout) else { return self.allocate_above(layout, init) };
+        let Some(class) = small_class(layout) else {
+            return match (place(layout), init) {
+                (Place::Block(class), Init::Uninit) => self.allocate_medium(class),
+                _ => self.allocate_above(layout, init),
+            };
+        };
         let start = self.alloc_block(class)?.into_start();
         if init == Init::Zeroed {
             // SAFETY: the block is new and has at least that many bytes.
             unsafe { start.write_bytes(0, layout.size()) };
         }
         Some(start)
+    }
+
+    /// Allocates a block of a class that is not small. Not inlined, to keep small requests short.
+    #[inline(never)]
+    fn allocate_medium(&self, class: SizeClass<Pools>) -> Option<NonNull<u8>> {
+        self.alloc_block(class).map(BlockPtr::into_start)
     }
 
     /// Allocates memory that is not small. Not inlined, to keep small requests short.
@@ -135,10 +146,24 @@ pub(crate) unsafe trait Layouts {
         if small_class(layout).is_some() {
             // SAFETY: the layout has a small class, so the memory is a small block (contract).
             unsafe { self.free_small_block(BlockPtr::from_start(ptr)) };
+        } else if let Place::Block(_) = place(layout) {
+            // SAFETY: the layout has a class, so the memory is a block (contract).
+            unsafe { self.deallocate_medium(ptr) };
         } else {
             // SAFETY: the memory is live, and is not small.
             unsafe { self.deallocate_above(ptr, layout) };
         }
+    }
+
+    /// Frees a block of a class that is not small. Not inlined, to keep small requests short.
+    ///
+    /// # Safety
+    ///
+    /// - `ptr` must be a live block of this allocator, and must not be used again.
+    #[inline(never)]
+    unsafe fn deallocate_medium(&self, ptr: NonNull<u8>) {
+        // SAFETY: the block is live, and not used again (contract).
+        unsafe { self.free_block(BlockPtr::from_start(ptr)) };
     }
 
     /// Frees memory that is not small. Not inlined, to keep small requests short.

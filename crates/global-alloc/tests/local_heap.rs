@@ -10,18 +10,25 @@ fn in_use(heap: &LocalHeap) -> usize {
     heap.stats().bytes.in_use
 }
 
+/// Returns the number of blocks in use with the size class of `size` bytes.
+fn blocks(heap: &LocalHeap, size: usize) -> usize {
+    let stats = heap.stats();
+    let class = stats.classes().iter().find(|class| class.block_size >= size);
+    class.expect("a class").in_use
+}
+
 /// Uses a vector and a box of the crate `$api` in `$heap`.
 macro_rules! collections_of {
     ($api:ident, $heap:expr) => {{
         let heap: &LocalHeap = $heap;
         let mut numbers = $api::vec::Vec::new_in(heap);
-        // It grows from the pools to large memory, and shrinks back.
-        numbers.extend(0..1000_u64);
+        // It grows from the smallest class to large memory, and shrinks back.
+        numbers.extend(0..100_000_u64);
         numbers.truncate(20);
         numbers.shrink_to_fit();
         assert_eq!(numbers.iter().sum::<u64>(), 190);
         let boxed = $api::boxed::Box::new_in([7_u64; 4], heap);
-        assert_eq!((*boxed, in_use(heap)), ([7; 4], 160 + 32));
+        assert_eq!((*boxed, blocks(heap, 160), blocks(heap, 32)), ([7; 4], 1, 1));
     }};
 }
 
@@ -43,7 +50,7 @@ fn a_hash_map_can_live_in_a_local_heap() {
     }
     assert!((0..10_000).all(|number| *squares[&number] == number * number));
     squares.retain(|number, _| number % 100 == 0);
-    assert_eq!((squares.len(), in_use(&heap)), (100, 1600));
+    assert_eq!((squares.len(), blocks(&heap, 8)), (100, 100));
 }
 
 #[test]
@@ -53,7 +60,7 @@ fn a_reset_frees_forgotten_collections_and_the_heap_can_be_used_again() {
         let mut small = v04::vec::Vec::new_in(&heap);
         (0..10_000_u64).for_each(|number| small.push(v04::boxed::Box::new_in(number, &heap)));
         std::mem::forget(small);
-        assert_eq!(in_use(&heap), 160_000);
+        assert_eq!(blocks(&heap, 8), 10_000);
         heap.reset();
         assert_eq!((in_use(&heap), heap.stats().arenas.current), (0, 0));
     }
@@ -73,7 +80,7 @@ fn a_heap_that_nobody_borrows_can_move_to_another_thread() {
 #[test]
 fn large_memory_can_leave_the_list_at_any_place() {
     let heap = LocalHeap::new();
-    let layouts = [(600, 8), (5000, 64), (1000, 4096), (70_000, 16), (900, 128)]
+    let layouts = [(600_000, 8), (5000, 64), (1000, 1 << 20), (700_000, 16), (900_000, 4096)]
         .map(|(size, align)| Layout::from_size_align(size, align).expect("a valid layout"));
     for first in 0..layouts.len() {
         let all = layouts.map(|layout| {

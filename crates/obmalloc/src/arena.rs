@@ -187,18 +187,28 @@ impl Arena {
         } else {
             self.units.find_run(class.units(), align)?
         };
-        let carved = self.units;
         self.units.take(run);
-        let unit_at = |unit: usize| match carved.is_carved(unit) {
-            true => self.carved_at::<G>(unit),
-            // SAFETY: a run lies in the arena, and no pool was carved at this unit yet.
-            false => unsafe { self.carve::<G>(unit, index, owner) },
-        };
-        let pool = unit_at(run.first)?;
-        for unit in run.first + 1..run.first + run.units {
-            unit_at(unit)?.header().become_inner(pool);
+        let pool = self.unit::<G>(run.first, index, owner)?;
+        for unit in run.inner_units_of(class) {
+            self.unit::<G>(unit, index, owner)?.header().become_inner(pool);
         }
         Some(pool)
+    }
+
+    /// Returns the pool at `unit`, which is carved if it was not carved before.
+    fn unit<G: Geometry>(
+        &mut self,
+        unit: usize,
+        index: ArenaIndex,
+        owner: Owner,
+    ) -> Option<PoolPtr> {
+        if self.units.is_carved(unit) {
+            return self.carved_at::<G>(unit);
+        }
+        // SAFETY: the units of a run lie in the arena, and no pool was carved at this one yet.
+        let pool = unsafe { self.carve::<G>(unit, index, owner) };
+        self.units.note_carved(unit);
+        pool
     }
 
     /// Puts back `pool`, which must have been taken from this arena and be free.
@@ -210,7 +220,8 @@ impl Arena {
                 self.free = Some(pool);
             }
             RetainRule::EachClass => {
-                for unit in run.first + 1..run.first + run.units {
+                let class = pool.header().class::<G>();
+                for unit in class.map_or(0..0, |class| run.inner_units_of(class)) {
                     if let Some(unit) = self.carved_at::<G>(unit) {
                         unit.header().leave_pool();
                     }
@@ -259,10 +270,29 @@ impl Arena {
         }
     }
 
-    /// Iterates over the pools that were carved, in ascending order, without units inside of them.
+    /// Iterates over the pools that were carved, in ascending order.
     pub(crate) fn pools<G: Geometry>(&self) -> impl Iterator<Item = PoolPtr> {
-        let units = (0..Shape::<G>::POOLS).filter_map(|unit| self.carved_at::<G>(unit));
-        units.filter(|unit| unit.header().inner_of().is_none())
+        let mut next = 0;
+        core::iter::from_fn(move || {
+            while next < Shape::<G>::POOLS {
+                let unit = self.carved_at::<G>(next);
+                // The headers behind the first one of a pool say nothing about pools.
+                next += unit.map_or(1, |pool| pool.header().units_in_use::<G>());
+                if unit.is_some() {
+                    return unit;
+                }
+            }
+            None
+        })
+    }
+}
+
+impl Run {
+    /// Returns the units whose headers lead to the first one.
+    ///
+    /// A pool of one block needs none, because its block begins in the first unit.
+    fn inner_units_of<G: Geometry>(self, class: SizeClass<G>) -> core::ops::Range<usize> {
+        if class.capacity() == 1 { 0..0 } else { self.first + 1..self.first + self.units }
     }
 }
 

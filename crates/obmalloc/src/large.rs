@@ -16,7 +16,7 @@
 
 use core::ptr::NonNull;
 
-use raw_mem::{ArenaSource, LargeMapping, MAX_REQUEST};
+use raw_mem::{ArenaSource, LargeMapping, MAX_REQUEST, resize_or_copy};
 
 use crate::{
     geometry::{Geometry, shape::Shape},
@@ -171,7 +171,7 @@ impl LargeBlock {
         }
         let new = size.checked_add(offset).filter(|new| *new <= MAX_REQUEST)?;
         // SAFETY: the mapping came from the source (invariant). Only the result is used afterwards.
-        let resized = unsafe { source.resize_large(mapping, bytes, new, arena) }.ok()?;
+        let resized = unsafe { resize_or_copy(source, mapping, bytes, new, arena) }.ok()?;
         // SAFETY: the mapping is at least `new` bytes long, and `new` is at least `offset`.
         let block = Self(unsafe { resized.start.add(offset) });
         let header = block.header::<G>();

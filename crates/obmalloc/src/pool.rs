@@ -241,6 +241,12 @@ impl PoolHeader {
         self.next.set(None);
     }
 
+    /// Returns the number of units from this one on that the header says something about.
+    pub(crate) fn units_in_use<G: Geometry>(&self) -> usize {
+        let class = self.class::<G>().filter(|_| self.state() != State::Free);
+        class.map_or(1, SizeClass::units)
+    }
+
     /// Returns the pool of which this unit is a part but not the first unit.
     #[inline]
     pub(crate) fn inner_of(&self) -> Option<PoolPtr> {

@@ -62,30 +62,36 @@ impl Units {
         self.free.count_ones() as usize
     }
 
-    /// Returns the free unit to use next: the lowest one that was used before, or the lowest one.
+    /// Returns the free unit to use next: the lowest one that is not known to be zero, or else the
+    /// lowest one.
     pub(crate) fn lowest(self) -> Option<usize> {
-        bits(self.free & self.carved).next().or_else(|| bits(self.free).next())
+        bits(self.free & self.dirty).next().or_else(|| bits(self.free).next())
     }
 
     /// Finds `units` adjacent free units, the first of which has a number divisible by `align`, a
     /// power of two.
     ///
-    /// Returns the highest ones, but prefers units that were used before. The first unit of an
-    /// arena, which holds the headers, is never part of the result.
+    /// Returns the highest ones, but prefers units that are not known to be zero, because these may
+    /// be backed by memory already. The first unit of an arena, which holds the headers, is never
+    /// part of the result.
     pub(crate) fn find_run(self, units: usize, align: usize) -> Option<Run> {
         let aligned = ALIGNED[align.ilog2() as usize % ALIGNED.len()];
         let highest = |mask: u64| {
             let starts = run_starts(mask & !1, units) & aligned;
             Some(Run { first: starts.checked_ilog2()? as usize, units })
         };
-        highest(self.free & self.carved).or_else(|| highest(self.free))
+        highest(self.free & self.dirty).or_else(|| highest(self.free))
     }
 
     /// Takes the units of `run`, which must be free.
     pub(crate) fn take(&mut self, run: Run) {
         debug_assert_eq!(self.free & run.bits(), run.bits());
         self.free &= !run.bits();
-        self.carved |= run.bits();
+    }
+
+    /// Notes that the header of `unit` is written.
+    pub(crate) fn note_carved(&mut self, unit: usize) {
+        self.carved |= 1 << unit;
     }
 
     /// Puts back the units of `run`, which have been written to.
@@ -172,9 +178,9 @@ mod tests {
         let second = units.find_run(2, 1).unwrap();
         units.take(second);
         units.put(second);
-        units.put(Run { first: 62, units: 2 });
-        assert_eq!(units.find_run(2, 1), Some(Run { first: 62, units: 2 }));
-        units.take(Run { first: 62, units: 2 });
+        units.put(first);
+        assert_eq!(units.find_run(2, 1), Some(first));
+        units.take(first);
         assert_eq!(units.find_run(2, 1), Some(second));
         assert_eq!(units.find_run(3, 1).unwrap().first, 59);
         assert_eq!(units.lowest(), Some(60));

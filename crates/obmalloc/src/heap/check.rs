@@ -56,9 +56,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             for pool in arena.pools::<G>() {
                 assert_eq!(pool.header().arena(), index, "a pool knows its arena");
                 check_pool::<G>(pool, self.blocks);
-                let is_free = pool.header().state() == State::Free;
-                let class = pool.header().class::<G>().filter(|_| !is_free);
-                units += class.map_or(1, SizeClass::units);
+                units += pool.header().units_in_use::<G>();
                 match pool.header().state() {
                     State::Free => free += 1,
                     State::Used | State::Retained => self.check_is_listed(pool),
