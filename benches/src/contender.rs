@@ -158,16 +158,16 @@ impl Held {
         between();
     }
 
-    /// Writes to the first byte of every page from the one that contains the byte `from`.
+    /// Writes to one byte of every page.
     #[inline(always)]
-    pub(crate) fn write_pages(self, from: usize) {
-        for offset in (from..self.size).step_by(PAGE) {
+    pub(crate) fn write_pages(self) {
+        for offset in (0..self.size).step_by(PAGE) {
             // SAFETY: `offset` is inside the block, and only the owner of the block uses it.
             unsafe { self.start.add(offset).write_volatile(1) };
         }
     }
 
-    /// Returns the sum of the first bytes of all pages.
+    /// Returns the sum of one byte of every page. The block must have been allocated zeroed.
     #[inline(always)]
     pub(crate) fn read_pages(self) -> u64 {
         let offsets = (0..self.size).step_by(PAGE);
@@ -197,7 +197,7 @@ impl Held {
     }
 }
 
-/// The bytes of a page of the system, at least.
+/// The size of the smallest page of the system, in bytes.
 const PAGE: usize = 4096;
 
 /// Keeps the compiler from combining two inlined calls of an allocator.

@@ -1,7 +1,7 @@
 //! A long run with a constant number of live bytes, which shows whether memory use creeps up.
 //!
 //! Random blocks are replaced by new ones of 1 byte to 4 MiB, so that their bytes stay just below
-//! 256 MiB. The first byte of each page of a block is written to, so every live page is resident.
+//! 256 MiB. One byte of each page of a block is written to, so every live page is resident.
 
 use std::time::{Duration, Instant};
 
@@ -96,7 +96,7 @@ impl Blocks {
 
     fn add(&mut self, size: usize) {
         let held = Held::new(&mut Global, size);
-        held.write_pages(0);
+        held.write_pages();
         self.bytes += size;
         self.live.push(held);
     }

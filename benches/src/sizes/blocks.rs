@@ -54,13 +54,13 @@ pub(super) fn written<const SIZE: usize>(contender: &mut Global) -> Taken {
     Taken::by(count, || {
         for _ in 0..count {
             let held = Held::new(contender, black_box(SIZE));
-            held.write_pages(0);
+            held.write_pages();
             held.free(contender);
         }
     })
 }
 
-/// Allocates a zeroed block, reads the first byte of every page, and frees the block.
+/// Allocates a zeroed block, reads one byte of every page, and frees the block.
 pub(super) fn zeroed<const SIZE: usize>(contender: &mut Global) -> Taken {
     let count = PAGED_BYTES / SIZE;
     Taken::by(count, || {
