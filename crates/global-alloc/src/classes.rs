@@ -55,10 +55,13 @@ pub(crate) fn place(layout: Layout) -> Place {
 /// Returns the size class for `layout` if all blocks of the class are aligned for it.
 #[inline]
 pub(crate) fn class(layout: Layout) -> Option<SizeClass<Pools>> {
-    match place(layout) {
-        Place::Block(class) => Some(class),
-        Place::Nowhere | Place::AlignedBlock(_) | Place::Mapping => None,
-    }
+    SizeClass::of(class_size(layout))
+}
+
+/// Returns a size with the class for `layout`, or one without a class if `layout` has none.
+#[inline]
+pub(crate) fn class_size(layout: Layout) -> usize {
+    if layout.align() <= MAX_ALIGN { rounded(layout) } else { usize::MAX }
 }
 
 /// Returns the size class for `layout` if it is small, as [`class`] does.

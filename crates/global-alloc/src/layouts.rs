@@ -12,7 +12,7 @@ use std::{alloc::Layout, num::NonZero, ptr::NonNull};
 
 use obmalloc::{BlockPtr, LargeBlock, NewLarge, SizeClass};
 
-use crate::classes::{Place, Pools, grown, place, serves, small_class};
+use crate::classes::{Place, Pools, class_size, grown, place, serves, small_class};
 
 /// What new memory must contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,10 +91,7 @@ pub(crate) unsafe trait Layouts {
     fn allocate(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
         self.prepare();
         let Some(class) = small_class(layout) else {
-            return match (place(layout), init) {
-                (Place::Block(class), Init::Uninit) => self.allocate_medium(class),
-                _ => self.allocate_above(layout, init),
-            };
+            return self.allocate_above(class_size(layout), layout, init);
         };
         let start = self.alloc_block(class)?.into_start();
         if init == Init::Zeroed {
@@ -104,15 +101,20 @@ pub(crate) unsafe trait Layouts {
         Some(start)
     }
 
-    /// Allocates a block of a class that is not small. Not inlined, to keep small requests short.
+    /// Allocates memory that is not small. Not inlined, to keep small requests short.
+    ///
+    /// `size` must be the [`class_size`] of `layout`, which the caller often knows as a constant.
     #[inline(never)]
-    fn allocate_medium(&self, class: SizeClass<Pools>) -> Option<NonNull<u8>> {
-        self.alloc_block(class).map(BlockPtr::into_start)
+    fn allocate_above(&self, size: usize, layout: Layout, init: Init) -> Option<NonNull<u8>> {
+        match (SizeClass::of(size), init) {
+            (Some(class), Init::Uninit) => self.alloc_block(class).map(BlockPtr::into_start),
+            _ => self.allocate_at_its_place(layout, init),
+        }
     }
 
-    /// Allocates memory that is not small. Not inlined, to keep small requests short.
+    /// Allocates memory in any way. Not inlined, so that blocks need no stack frame.
     #[inline(never)]
-    fn allocate_above(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
+    fn allocate_at_its_place(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
         let (start, is_zeroed) = match place(layout) {
             Place::Nowhere => return Some(nothing(layout)),
             Place::Block(class) if init == Init::Zeroed => (self.alloc_zeroed_block(class)?, true),
@@ -146,33 +148,36 @@ pub(crate) unsafe trait Layouts {
         if small_class(layout).is_some() {
             // SAFETY: the layout has a small class, so the memory is a small block (contract).
             unsafe { self.free_small_block(BlockPtr::from_start(ptr)) };
-        } else if let Place::Block(_) = place(layout) {
-            // SAFETY: the layout has a class, so the memory is a block (contract).
-            unsafe { self.deallocate_medium(ptr) };
         } else {
             // SAFETY: the memory is live, and is not small.
-            unsafe { self.deallocate_above(ptr, layout) };
+            unsafe { self.deallocate_above(ptr, class_size(layout), layout) };
         }
-    }
-
-    /// Frees a block of a class that is not small. Not inlined, to keep small requests short.
-    ///
-    /// # Safety
-    ///
-    /// - `ptr` must be a live block of this allocator, and must not be used again.
-    #[inline(never)]
-    unsafe fn deallocate_medium(&self, ptr: NonNull<u8>) {
-        // SAFETY: the block is live, and not used again (contract).
-        unsafe { self.free_block(BlockPtr::from_start(ptr)) };
     }
 
     /// Frees memory that is not small. Not inlined, to keep small requests short.
     ///
     /// # Safety
     ///
+    /// - The requirements of [`deallocate`](Self::deallocate) must be met.
+    /// - `size` must be the [`class_size`] of `layout`.
+    #[inline(never)]
+    unsafe fn deallocate_above(&self, ptr: NonNull<u8>, size: usize, layout: Layout) {
+        if SizeClass::<Pools>::of(size).is_some() {
+            // SAFETY: the layout has a class, so the memory is a block of the pools (contract).
+            unsafe { self.free_block(BlockPtr::from_start(ptr)) };
+        } else {
+            // SAFETY: the contract is the same.
+            unsafe { self.deallocate_at_its_place(ptr, layout) };
+        }
+    }
+
+    /// Frees memory in any way. Not inlined, so that blocks need no stack frame.
+    ///
+    /// # Safety
+    ///
     /// As for [`deallocate`](Self::deallocate).
     #[inline(never)]
-    unsafe fn deallocate_above(&self, ptr: NonNull<u8>, layout: Layout) {
+    unsafe fn deallocate_at_its_place(&self, ptr: NonNull<u8>, layout: Layout) {
         match place(layout) {
             Place::Nowhere => {}
             Place::Block(_) | Place::AlignedBlock(_) => {

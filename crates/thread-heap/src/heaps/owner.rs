@@ -190,7 +190,7 @@ impl<P: Parts> Owner<P> {
         // SAFETY: this value owns the heap (invariant). The block is small, and has the same source.
         if let Some(block) = unsafe { self.heap.free_small_if_own(block) } {
             // SAFETY: the block belongs to another heap over the same source (contract).
-            unsafe { self.free_elsewhere(block) };
+            unsafe { self.free_small_elsewhere(block) };
         }
     }
 
@@ -203,12 +203,40 @@ impl<P: Parts> Owner<P> {
     #[inline(never)]
     unsafe fn free_elsewhere(&mut self, block: BlockPtr) {
         // SAFETY: the requirements of `post` are met (contract of `free_elsewhere`).
+        unsafe { self.post_or_send(block) };
+    }
+
+    /// Frees a small block of another heap. Not inlined, for the same reason.
+    ///
+    /// # Safety
+    ///
+    /// - The requirements of [`post`](Self::post) must be met.
+    #[cold]
+    #[inline(never)]
+    unsafe fn free_small_elsewhere(&mut self, block: BlockPtr) {
+        // SAFETY: the requirements of `post` are met (contract).
         unsafe { self.post(block) };
     }
 
-    /// Puts a block of another heap into the outbox. If there is no room, sends the outbox first.
+    /// Frees a block of another heap. A block that has a pool of its own is sent there at once,
+    /// because it may be large.
     ///
-    /// A block that has a pool of its own is sent at once, because it may be large.
+    /// # Safety
+    ///
+    /// - The requirements of [`post`](Self::post) must be met.
+    #[inline]
+    pub(crate) unsafe fn post_or_send(&mut self, block: BlockPtr) {
+        // SAFETY: the block is in use, in a heap over the same source (contract).
+        if unsafe { ThreadHeap::<P>::is_span(block.start()) } {
+            // SAFETY: as above.
+            unsafe { self.heap.heaps.free_remote(block) };
+        } else {
+            // SAFETY: the contract is the same.
+            unsafe { self.post(block) };
+        }
+    }
+
+    /// Puts a block of another heap into the outbox. If there is no room, sends the outbox first.
     ///
     /// # Safety
     ///
@@ -217,11 +245,6 @@ impl<P: Parts> Owner<P> {
     pub(crate) unsafe fn post(&mut self, block: BlockPtr) {
         // SAFETY: the block is in use, in a heap over the same source (contract of `post`).
         let receiver = unsafe { ThreadHeap::of_block(block.start()) };
-        // SAFETY: as above.
-        if unsafe { ThreadHeap::<P>::is_span(block.start()) } {
-            // SAFETY: as above.
-            return unsafe { self.heap.heaps.free_remote(block) };
-        }
         // SAFETY: this value owns the heap (invariant), and is borrowed mutably.
         if self.heap.outbox.with(|outbox| unsafe { &*outbox }.has_room_for(receiver)) {
             // SAFETY: this value owns the heap (invariant). The outbox has room, and we own the

@@ -136,7 +136,7 @@ unsafe impl Blocks for PerThread {
         // the heap in its slot, unless it is `NO_HEAP`, which never has an arena.
         if let Some(block) = unsafe { heap.free_small_if_own(block) } {
             // SAFETY: `heap` is the heap in the slot, and the block does not belong to it.
-            unsafe { free_elsewhere(heap, block) };
+            unsafe { free_small_elsewhere(heap, block) };
         }
     }
 
@@ -175,6 +175,24 @@ pub(super) unsafe fn free_elsewhere(heap: &'static ThreadHeap<CurrentParts>, blo
     // SAFETY: the calling thread owns the heap in its slot, and uses it only through the owner.
     let mut owner = ManuallyDrop::new(unsafe { Owner::new(heap) });
     // SAFETY: the block belongs to another heap (contract of `free_elsewhere`).
+    unsafe { owner.post_or_send(block) };
+}
+
+/// Frees a small block that does not belong to the calling thread's heap.
+///
+/// # Safety
+///
+/// - The requirements of [`free_elsewhere`] must be met.
+#[cold]
+#[inline(never)]
+unsafe fn free_small_elsewhere(heap: &'static ThreadHeap<CurrentParts>, block: BlockPtr) {
+    if ptr::eq(heap, &NO_HEAP) {
+        // SAFETY: the block came from these heaps (contract).
+        return unsafe { HEAPS.free_remote(block) };
+    }
+    // SAFETY: the calling thread owns the heap in its slot, and uses it only through the owner.
+    let mut owner = ManuallyDrop::new(unsafe { Owner::new(heap) });
+    // SAFETY: the block belongs to another heap (contract).
     unsafe { owner.post(block) };
 }
 
