@@ -360,8 +360,28 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         if pool.is_none() && self.map_arena() {
             pool = self.take_free_pool(class, align);
         }
-        let pool = pool?;
+        let Some(pool) = pool else { return self.full_pool_with_room(class, align) };
         pool.header().become_used(class);
+        self.used.push_front(class, pool);
+        Some(pool)
+    }
+
+    /// Finds a full pool of `class` with a free block, and makes it used. O(pools).
+    ///
+    /// Without memory for a new pool, the few free blocks of full pools serve the next requests.
+    #[cold]
+    fn full_pool_with_room(&mut self, class: SizeClass<G>, align: usize) -> Option<PoolPtr> {
+        if class.frees_until_used() == 1 || align > 1 {
+            return None;
+        }
+        let has_room = |pool: &PoolPtr| {
+            let header = pool.header();
+            header.state() == State::Full
+                && header.class() == Some(class)
+                && header.free_blocks().next().is_some()
+        };
+        let pool = self.arenas.arenas().find_map(|(_, arena)| arena.pools::<G>().find(has_room))?;
+        pool.header().become_used_again(class);
         self.used.push_front(class, pool);
         Some(pool)
     }
@@ -401,7 +421,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.end_retentions_for(class);
         if pool.header().state() == State::Full {
             pool.header().become_used_again(class);
-            self.used.push_front(class, pool);
+            match G::RULES.retain {
+                RetainRule::Unobservable => self.used.push_front(class, pool),
+                RetainRule::EachClass => self.used.push_second(class, pool),
+            }
         }
         if pool.header().is_empty() {
             self.pool_emptied(class, pool);

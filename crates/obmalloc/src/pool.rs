@@ -23,7 +23,8 @@
 //! ```
 //!
 //! Freeing a block can change the state of a pool in two ways: a used pool becomes empty, or a full
-//! pool becomes used again.
+//! pool becomes used again. In CPython a full pool is used again after the first free, in our own
+//! geometry after several.
 //!
 //! The same counter reaches 0 in both cases, so `free` needs only one test.
 
@@ -57,7 +58,7 @@ pub(crate) enum State {
     Free,
     /// A block is in use. The pool is in its class's list of used pools.
     Used,
-    /// Every block is in use. The pool is in no list.
+    /// Nearly every block is in use. The pool is in no list until enough blocks are freed.
     Full,
     /// The pool stays in its class's list of used pools even when no block is in use.
     Retained,
@@ -80,7 +81,7 @@ pub(crate) struct PoolHeader {
     /// | state | value |
     /// | --- | --- |
     /// | used | blocks in use |
-    /// | full | 1 |
+    /// | full | frees until the pool is used again, 1 in CPython |
     /// | retained | blocks in use + 1, so no free changes the state |
     until_event: Cell<u32>,
     class: Cell<u8>,
@@ -159,7 +160,10 @@ impl PoolHeader {
 
     pub(crate) fn in_use<G: Geometry>(&self) -> usize {
         match (self.state.get(), self.class::<G>()) {
-            (State::Full, Some(class)) => self.capacity(class),
+            (State::Full, Some(class)) => {
+                let freed = class.frees_until_used() - self.until_event.get() as usize;
+                self.capacity(class) - freed
+            }
             (State::Retained, _) => self.until_event.get() as usize - 1,
             _ => self.until_event.get() as usize,
         }
@@ -181,15 +185,17 @@ impl PoolHeader {
     }
 
     /// Makes the pool full. The caller must have removed the pool from its class's list.
-    pub(crate) fn become_full(&self) {
+    pub(crate) fn become_full<G: Geometry>(&self, class: SizeClass<G>) {
         self.state.set(State::Full);
-        self.until_event.set(1);
+        self.until_event.set(class.frees_until_used() as u32);
     }
 
-    /// Makes a full pool used after one free. The caller must put it into its class's list.
+    /// Makes a full pool used. The caller must put it into its class's list.
     pub(crate) fn become_used_again<G: Geometry>(&self, class: SizeClass<G>) {
+        let in_use = self.in_use::<G>();
+        debug_assert!(in_use < self.capacity(class));
         self.state.set(State::Used);
-        self.until_event.set(self.capacity(class) as u32 - 1);
+        self.until_event.set(in_use as u32);
     }
 
     /// Retains an empty pool. [`put`](Self::put) then returns false even if the pool becomes empty.

@@ -10,10 +10,16 @@
 
 use core::{fmt, marker::PhantomData};
 
-use crate::geometry::{Geometry, MAX_CLASSES, shape::Shape};
+use crate::geometry::{Geometry, MAX_CLASSES, RetainRule, shape::Shape};
 
 /// The binary logarithm of the number of classes between two powers of two.
 const STEP_BITS: u32 = 3;
+
+/// A full pool is used again when one block in this number is free.
+const PART_OF_FULL_POOL: usize = 8;
+
+/// A full pool is used again when this many blocks are free.
+const MOST_FREES: usize = 16;
 
 /// A pool of blocks above the small threshold has this many blocks, unless it would be too large.
 const BLOCKS_IN_POOL: usize = 16;
@@ -191,6 +197,27 @@ impl<G: Geometry> SizeClass<G> {
     #[inline]
     pub const fn capacity(self) -> usize {
         (self.pool_bytes() - Shape::<G>::BEFORE_POOL) / self.block_size()
+    }
+
+    /// Returns the number of blocks that must be freed before a full pool is used again.
+    ///
+    /// CPython uses a full pool again after the first free. In our own geometry, pools that are
+    /// nearly full would then leave and enter their list with every other request.
+    #[inline]
+    pub(crate) const fn frees_until_used(self) -> usize {
+        match G::RULES.retain {
+            RetainRule::Unobservable => 1,
+            RetainRule::EachClass => {
+                let part = self.capacity() / PART_OF_FULL_POOL;
+                if part == 0 {
+                    1
+                } else if part > MOST_FREES {
+                    MOST_FREES
+                } else {
+                    part
+                }
+            }
+        }
     }
 
     /// Iterates over all classes, smallest first.

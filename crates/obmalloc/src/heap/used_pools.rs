@@ -55,7 +55,23 @@ impl UsedPools {
     /// Marks `pool`, which has run out of blocks, as full and removes it from its class's list.
     pub(crate) fn remove_full<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         self.remove(class, pool);
-        pool.header().become_full();
+        pool.header().become_full(class);
+    }
+
+    /// Puts `pool` behind the first pool of its class's list, so that the first one stays in use.
+    ///
+    /// More blocks of `pool` can then be freed before it is used.
+    pub(crate) fn push_second<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
+        let first = self.first(class);
+        if first == PoolPtr::NONE || first.header().has_run_out::<G>() {
+            return self.push_front(class, pool);
+        }
+        let next = first.header().next.replace(Some(pool));
+        pool.header().prev.set(Some(first));
+        pool.header().next.set(next);
+        if let Some(next) = next {
+            next.header().prev.set(Some(pool));
+        }
     }
 
     pub(crate) fn remove<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
