@@ -97,14 +97,19 @@ pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClas
 
 /// Returns a class with room for an eighth more than `new`, if memory grows by less than a quarter.
 ///
-/// Memory that grows by a little is likely to grow again.
+/// Memory that grows by a little is likely to grow again. `class` must be [`class`] or
+/// [`small_class`].
 #[inline]
-pub(crate) fn grown(old: Layout, new: Layout) -> Option<SizeClass<Pools>> {
+pub(crate) fn grown(
+    old: Layout,
+    new: Layout,
+    class: impl Fn(Layout) -> Option<SizeClass<Pools>>,
+) -> Option<SizeClass<Pools>> {
     let (before, after) = (old.size(), new.size());
     let a_little = after > before && after - before < before / 4;
     // A layout has at most isize::MAX bytes, so the addition cannot overflow.
     let roomy = Layout::from_size_align(after + after / 8, new.align());
-    let roomy = roomy.ok().filter(|_| a_little).and_then(class);
+    let roomy = roomy.ok().filter(|_| a_little).and_then(&class);
     let least = class(new)?;
     // In a block that is too large, the next reallocation would move the memory again.
     roomy.filter(|_| serves(roomy, new, least))
@@ -171,7 +176,7 @@ mod tests {
 
     #[test]
     fn memory_that_grows_by_less_than_a_quarter_gets_room_to_grow_again() {
-        let block = |old, new| grown(plain(old), plain(new)).map(SizeClass::block_size);
+        let block = |old, new| grown(plain(old), plain(new), class).map(SizeClass::block_size);
         assert_eq!(block(256, 272), Some(320));
         assert_eq!([block(256, 319), block(256, 320)], [Some(368), None]);
         assert_eq!([block(256, 256), block(256, 255)], [None; 2]);

@@ -12,7 +12,7 @@ use std::{alloc::Layout, num::NonZero, ptr::NonNull};
 
 use obmalloc::{BlockPtr, LargeBlock, NewLarge, SizeClass};
 
-use crate::classes::{Place, Pools, class_size, grown, place, serves, small_class};
+use crate::classes::{Place, Pools, class, class_size, grown, place, serves, small_class};
 
 /// What new memory must contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,12 +208,39 @@ pub(crate) unsafe trait Layouts {
             (Some(_), Some(after)) if serves(unsafe { SizeClass::at_small(ptr) }, new, after) => {
                 Some(ptr)
             }
+            // SAFETY: the contract is the same, and both layouts have small classes.
+            (Some(_), Some(after)) => unsafe { self.move_small(ptr, old, new, after) },
             // SAFETY: the contract is the same.
             _ => unsafe { self.resize_or_move(ptr, old, new) },
         }
     }
 
-    /// Resizes or moves memory. Not inlined, so that memory which stays needs no stack frame.
+    /// Moves a small block to another one. Not inlined, so that memory which stays needs no stack
+    /// frame.
+    ///
+    /// # Safety
+    ///
+    /// - The requirements of [`reallocate`](Self::reallocate) must be met.
+    /// - Both layouts must have small classes, and `after` must be the one of `new`.
+    #[inline(never)]
+    unsafe fn move_small(
+        &self,
+        ptr: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+        after: SizeClass<Pools>,
+    ) -> Option<NonNull<u8>> {
+        let roomy = grown(old, new, small_class).unwrap_or(after);
+        let block = self.alloc_block(roomy).or_else(|| self.alloc_block(after))?;
+        let to = block.into_start();
+        // SAFETY: both blocks are live, have that many bytes and do not overlap.
+        unsafe { to.copy_from_nonoverlapping(ptr, old.size().min(new.size())) };
+        // SAFETY: `ptr` is a live small block, and the caller uses only `to` from now on (contract).
+        unsafe { self.free_small_block(BlockPtr::from_start(ptr)) };
+        Some(to)
+    }
+
+    /// Resizes or moves memory. Not inlined, so that small requests stay short.
     ///
     /// # Safety
     ///
@@ -253,7 +280,7 @@ pub(crate) unsafe trait Layouts {
     ///
     /// - The requirements of [`reallocate`](Self::reallocate) must be met.
     unsafe fn move_to(&self, ptr: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<u8>> {
-        let roomy = grown(old, new).and_then(|class| self.alloc_block(class));
+        let roomy = grown(old, new, class).and_then(|class| self.alloc_block(class));
         let to = roomy.map(BlockPtr::into_start).or_else(|| self.allocate(new, Init::Uninit))?;
         // SAFETY: both allocations are live, have that many bytes and do not overlap.
         unsafe { to.copy_from_nonoverlapping(ptr, old.size().min(new.size())) };
