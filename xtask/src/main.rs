@@ -1,7 +1,10 @@
 //! The commands for working on this project.
 
+mod apt;
 mod bench;
 mod debian;
+mod header;
+mod install;
 mod layers;
 mod loom;
 mod mutants;
@@ -32,6 +35,10 @@ struct Cli {
 enum Command {
     /// Measures our allocators and other allocators side by side.
     Bench(bench::Args),
+    /// Generates the C header of the malloc library.
+    Header(header::Args),
+    /// Installs the malloc library, its header and its file for pkg-config.
+    Install(install::Args),
     /// Measures what each layer contributes: programs on malloc alone, with pools, with caches.
     Layers(layers::Args),
     /// Runs a Python program on our heap, compares allocators, or reports which one is in force.
@@ -55,6 +62,8 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Bench(args) => bench::run(args),
+        Command::Header(args) => header::run(args),
+        Command::Install(args) => install::run(args),
         Command::Layers(args) => layers::run(args),
         Command::Python(args) => python::run(args),
         Command::Pythons(args) => debian::run(args),
