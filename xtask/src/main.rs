@@ -16,6 +16,7 @@ mod stress;
 mod suite;
 mod tally;
 mod test_all;
+mod test_malloc;
 mod tidy;
 mod workspace;
 
@@ -47,6 +48,8 @@ enum Command {
     Pythons(debian::Args),
     /// Runs every test. The last line counts them.
     TestAll(test_all::Args),
+    /// Runs programs with the malloc library and without it, and compares what they print.
+    TestMalloc(test_malloc::Args),
     /// Runs CPython's own tests with and without our heap, and compares the result of each test.
     TestPython(suite::Args),
     /// Explores every loom model, and prints a table of them.
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Python(args) => python::run(args),
         Command::Pythons(args) => debian::run(args),
         Command::TestAll(args) => test_all::run(args),
+        Command::TestMalloc(args) => test_malloc::run(args),
         Command::TestPython(args) => suite::run(args),
         Command::Loom(args) => loom::run(args),
         Command::Mutants(args) => mutants::run(args),
