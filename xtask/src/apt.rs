@@ -30,7 +30,10 @@ impl Apt {
     /// Fails if this machine is not a Debian on x86-64.
     pub(crate) fn new(folder: &Path, release: &str) -> Result<Self> {
         ensure!(cfg!(target_arch = "x86_64"), "only the packages for x86-64 are known to work");
-        ensure!(Path::new(KEYRING).exists(), "this is not a Debian, whose apt fetches the packages");
+        ensure!(
+            Path::new(KEYRING).exists(),
+            "this is not a Debian, whose apt fetches the packages"
+        );
         let renew = |name| -> Result<PathBuf> {
             let path = folder.join(name);
             if path.exists() {

@@ -6,6 +6,7 @@ use std::fmt::{self, Write};
 const LONGEST: usize = 4096;
 
 /// Where the statistics go.
+#[expect(clippy::large_enum_variant, reason = "the only value is static, and must not be boxed")]
 pub(crate) enum Place {
     Nowhere,
     Stderr,
@@ -25,7 +26,8 @@ pub(crate) struct Path {
 impl Place {
     /// Interprets the value of the variable. A relative path begins at the current directory.
     pub(crate) fn of(value: &[u8]) -> Self {
-        let is = |words: &[&str]| words.iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes()));
+        let is =
+            |words: &[&str]| words.iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes()));
         if is(&["", "0", "false", "no", "off"]) {
             return Self::Nowhere;
         }

@@ -107,6 +107,10 @@ fn compare(program: &Program, libraries: &Libraries, size: Size) -> Result<Pair>
         with_library.code,
         last_lines(&with_library.stderr)
     );
+    for (captured, end) in [(&without, "without.txt"), (&with_library, "with.txt")] {
+        let file = workspace::target_dir().join("test-malloc").join(program.name);
+        fs::write(file.with_extension(end), &captured.stdout)?;
+    }
     if let Some(difference) = difference(&without.stdout, &with_library.stdout) {
         bail!("it prints something else with the library: {difference}");
     }

@@ -97,12 +97,7 @@ impl Runtime {
     /// Calls the runtime's own `operator new` of this form, which never throws.
     ///
     /// Returns null if the runtime has none.
-    pub(super) fn new_nothrow(
-        &self,
-        form: Form,
-        size: usize,
-        align: usize,
-    ) -> *mut c_void {
+    pub(super) fn new_nothrow(&self, form: Form, size: usize, align: usize) -> *mut c_void {
         // The default handle would find this library's operator again.
         let is_global = self.handle == libc::RTLD_DEFAULT;
         let handle = if is_global { libc::RTLD_NEXT } else { self.handle };

@@ -99,7 +99,8 @@ impl Filled {
     pub(crate) fn new(ptr: Ptr, len: usize, seed: usize) -> Self {
         assert!(!ptr.is_null());
         // SAFETY: the tests pass live memory of that size.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(ptr.cast::<std::mem::MaybeUninit<u8>>(), len) };
+        let bytes =
+            unsafe { std::slice::from_raw_parts_mut(ptr.cast::<std::mem::MaybeUninit<u8>>(), len) };
         for (at, byte) in bytes.iter_mut().enumerate() {
             byte.write(expected(at, seed));
         }

@@ -174,5 +174,8 @@ fn malloc_info_writes_xml() {
         libc::fclose(stream);
     }
     let text = String::from_utf8_lossy(&text);
-    assert!(text.starts_with("<malloc version=\"obmalloc-") && text.contains("</malloc>"), "{text}");
+    assert!(
+        text.starts_with("<malloc version=\"obmalloc-") && text.contains("</malloc>"),
+        "{text}"
+    );
 }

@@ -35,7 +35,16 @@ fn a_block_that_grows_and_shrinks_step_by_step_keeps_its_contents() {
     let mut len = 0;
     let steps = (0..3000_usize).map(|step| (step.min(3000 - step)).pow(2) / 2 + 1);
     for size in steps {
-        let old = Filled::new(if len == 0 { block = unsafe_malloc(size); block } else { block }, len, 5);
+        let old = Filled::new(
+            if len == 0 {
+                block = unsafe_malloc(size);
+                block
+            } else {
+                block
+            },
+            len,
+            5,
+        );
         // SAFETY: the block is live, and only the result is used from now on.
         block = unsafe { (api.realloc)(block, size) };
         old.assert_at(block, len.min(size));

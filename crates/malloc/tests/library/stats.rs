@@ -33,7 +33,10 @@ fn each_process_writes_a_file_where_the_program_was_started() {
         let path = entry.unwrap().path();
         let json: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         assert_eq!(path.file_name().unwrap(), &*format!("at-{}.json", json["pid"]));
-        assert_eq!((json["schema"].as_u64(), json["heaps"]["counted"].as_u64()), (Some(1), Some(1)));
+        assert_eq!(
+            (json["schema"].as_u64(), json["heaps"]["counted"].as_u64()),
+            (Some(1), Some(1))
+        );
         assert!(json["heap"]["bytes"]["in_use"].as_u64() > Some(0), "{json}");
         count += 1;
     }

@@ -12,10 +12,11 @@ use std::{
 use testkit::pythons::clean_command;
 
 pub(crate) fn library() -> &'static Path {
-    static LIBRARY: LazyLock<PathBuf> = LazyLock::new(|| match env::var_os("OBMALLOC_MALLOC_LIB") {
-        Some(library) => PathBuf::from(library),
-        None => build("obmalloc-malloc", "libobmalloc_malloc.so"),
-    });
+    static LIBRARY: LazyLock<PathBuf> =
+        LazyLock::new(|| match env::var_os("OBMALLOC_MALLOC_LIB") {
+            Some(library) => PathBuf::from(library),
+            None => build("obmalloc-malloc", "libobmalloc_malloc.so"),
+        });
     &LIBRARY
 }
 

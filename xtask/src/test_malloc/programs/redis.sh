@@ -1,7 +1,7 @@
 # A server on loopback under a benchmark: what it holds afterwards must be the same.
 port=$((20000 + $$ % 20000))
 if [ "$1" = quick ]; then requests=20000; else requests=100000; fi
-redis-server --port $port --bind 127.0.0.1 --save '' --appendonly no --daemonize no --dir . > server.log 2>&1 &
+redis-server --port $port --bind 127.0.0.1 --save '' --appendonly no --daemonize no --dir . --enable-debug-command local > server.log 2>&1 &
 server=$!
 for ((i = 0; i < 100; i++)); do redis-cli -p $port ping > ping.log 2>&1 && grep -q PONG ping.log && break; sleep 0.1; done
 cat ping.log
