@@ -113,6 +113,19 @@ pub(crate) unsafe fn resize(ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>
     unsafe { move_to(ptr, usable, size) }
 }
 
+/// Opens the heap of the calling thread.
+///
+/// The heap then registers what it does around a fork. A fork runs such handlers in reverse order, so
+/// the handlers of libraries that register theirs later may allocate.
+pub(crate) fn open() {
+    preserving_errno(|| {
+        if let Some(block) = alloc(1, MIN_ALIGN) {
+            // SAFETY: the block is live and not used again.
+            unsafe { free(block) };
+        }
+    });
+}
+
 /// Returns unused memory to the system. Returns true if arenas were unmapped.
 pub(crate) fn trim() -> bool {
     let arenas = || PerThread.stats_of_all().total.arenas.current;

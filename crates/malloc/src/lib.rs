@@ -7,6 +7,7 @@ pub mod aligned;
 pub mod c;
 pub mod cpp;
 pub mod glibc;
+mod global;
 mod heap;
 mod output;
 pub mod own;
@@ -29,6 +30,7 @@ static CONSTRUCTOR: extern "C" fn() = construct;
 static DESTRUCTOR: extern "C" fn() = destruct;
 
 extern "C" fn construct() {
+    heap::open();
     report::read_environment();
 }
 

@@ -23,6 +23,11 @@ static PLACE: OnceLock<Place> = OnceLock::new();
 
 /// Remembers where the statistics go. The program may change its environment and directory later.
 pub(crate) fn read_environment() {
+    // SAFETY: `getauxval` reads a constant of the process.
+    if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
+        // A program with more privileges than its user must not write files for its user.
+        return;
+    }
     // SAFETY: this runs before `main`, so no other thread changes the environment.
     let value = unsafe { libc::getenv(VARIABLE.as_ptr()) };
     if !value.is_null() {

@@ -7,6 +7,7 @@ mod api;
 mod basics;
 mod cpp;
 mod exports;
+mod linked;
 mod programs;
 mod resize;
 mod stats;
