@@ -24,6 +24,13 @@ fn threads_can_exchange_blocks() {
 }
 
 #[test]
+fn a_process_that_runs_out_of_memory_can_free_it_and_go_on() {
+    let folder = TempDir::new().unwrap();
+    let program = compile(folder.path(), "limits.c", &[]);
+    assert_eq!(run(&mut preloaded(program)).is_clean().stdout, "done\n");
+}
+
+#[test]
 fn constructors_of_other_preloaded_libraries_can_allocate() {
     let folder = TempDir::new().unwrap();
     let early = compile(folder.path(), "early.c", &["-shared", "-fPIC"]);

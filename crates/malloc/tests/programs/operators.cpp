@@ -11,6 +11,8 @@
 #include <thread>
 #include <vector>
 
+#include <sys/resource.h>
+
 static void fail(const char *what) {
     std::fprintf(stderr, "FAILED: %s\n", what);
     std::exit(1);
@@ -77,6 +79,29 @@ static void removes_itself() {
     if (++calls % 3 == 0) std::set_new_handler(nullptr);
 }
 
+static void *reserve = nullptr;
+
+static void frees_the_reserve() {
+    if (reserve == nullptr) std::set_new_handler(nullptr);
+    ::operator delete(reserve);
+    reserve = nullptr;
+}
+
+// Requests more than the limit allows, until a handler has freed memory.
+static void a_handler_helps() {
+    const std::size_t half = 600ul << 20;
+    struct rlimit before, limit = {1ul << 30, RLIM_INFINITY};
+    getrlimit(RLIMIT_AS, &before);
+    limit.rlim_max = before.rlim_max;
+    reserve = ::operator new(half);
+    setrlimit(RLIMIT_AS, &limit);
+    std::set_new_handler(frees_the_reserve);
+    ::operator delete(used(::operator new(half), 100, 16, "the handler has freed memory"));
+    if (reserve != nullptr) fail("the handler was not called");
+    setrlimit(RLIMIT_AS, &before);
+    std::set_new_handler(nullptr);
+}
+
 struct Guard {
     bool &left;
     ~Guard() { left = true; }
@@ -99,6 +124,7 @@ int main() {
     std::set_new_handler([] { throw std::bad_alloc(); });
     failures("with a handler that throws");
     std::set_new_handler(nullptr);
+    a_handler_helps();
     bool left = false;
     throws([&] {
         Guard guard{left};
