@@ -1,6 +1,6 @@
 //! Programs that run with the library.
 
-use std::env;
+use std::{env, path::PathBuf};
 
 use tempfile::TempDir;
 use testkit::pythons::{self, clean_command};
@@ -66,7 +66,7 @@ fn memory_that_is_not_ours_ends_the_process_with_a_message() {
 
 #[test]
 fn the_library_for_cpython_works_in_the_same_process() {
-    let other = match env::var_os("OBMALLOC_LIB") {
+    let cpython: PathBuf = match env::var_os("OBMALLOC_LIB") {
         Some(library) => library.into(),
         None => build("obmalloc-cpython", "libobmalloc_cpython.so"),
     };
@@ -76,18 +76,22 @@ fn the_library_for_cpython_works_in_the_same_process() {
                 [thread.start() for thread in threads]\n\
                 [thread.join() for thread in threads]\n\
                 print(len(work()))";
-    let libraries = format!("{} {}", library().display(), other.display());
+    let (ours, other) = (library().display(), cpython.display());
+    let orders = [format!("{ours} {other}"), format!("{other} {ours}")];
     let mut count = 0;
     for python in pythons::find().iter().filter(|python| python.is_supported()) {
-        let command = |stats: &str| {
-            let mut command = clean_command(&python.executable);
-            command.args(["-c", code]).env("LD_PRELOAD", &libraries).env("OBMALLOC_STATS", stats);
-            command
-        };
         let alone = run(clean_command(&python.executable).args(["-c", code]));
-        assert_eq!(run(&mut command("")), alone, "{}", python.name());
-        let stats = run(&mut command("1")).stderr;
-        assert!(stats.contains("obj: obmalloc"), "{}: {stats}", python.name());
+        for libraries in &orders {
+            let mut command = clean_command(&python.executable);
+            command.args(["-c", code]).env("LD_PRELOAD", libraries);
+            assert_eq!(run(&mut command), alone, "{} {libraries}", python.name());
+        }
+        let mut command = clean_command(&python.executable);
+        command.args(["-c", "pass"]).env("LD_PRELOAD", &orders[0]);
+        let stats =
+            run(command.env("OBMALLOC_STATS", "1").env("OBMALLOC_MALLOC_STATS", "1")).stderr;
+        let both = ["obj: obmalloc", ", as malloc\n"].iter().all(|line| stats.contains(line));
+        assert!(both, "{}: {stats}", python.name());
         count += 1;
     }
     assert!(count > 0, "no CPython was found");
