@@ -1,7 +1,7 @@
 //! The allocator of the Rust code in this library, which would otherwise call `malloc` by name.
 //!
-//! The dynamic loader could bind such a call to another library. Nothing here allocates as long as it
-//! does not panic.
+//! The dynamic loader could bind such a call to another library. The code of this library allocates
+//! only if it panics.
 
 use std::{
     alloc::{GlobalAlloc, Layout},

@@ -1,6 +1,6 @@
 # A large generated file of C: the object must be the same, and the program must run.
 set -e
-if [ "$1" = quick ]; then functions=400; else functions=4000; fi
+if [ "$1" = quick ]; then functions=400; else functions=1500; fi
 awk -v functions=$functions 'BEGIN {
     print "#include <stdio.h>\n#include <string.h>\n#include <stdlib.h>"
     for (i = 0; i < functions; i++) {
