@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 
 use crate::{apt::Apt, workspace};
 
-const PACKAGES: [&str; 3] = ["redis-server", "redis-tools", "ruby"];
+const PACKAGES: [&str; 4] = ["redis-server", "redis-tools", "ruby", "sqlite3"];
 
 /// Returns true if `program` is on the search path, or among the fetched programs.
 pub(super) fn has(program: &str) -> bool {
@@ -26,8 +26,8 @@ fn is_installed(program: &str) -> bool {
 
 /// Fetches the packages, unless that happened before.
 pub(super) fn bring() -> Result<()> {
-    let finished = folder().join("finished");
-    if finished.exists() {
+    let (finished, packages) = (folder().join("finished"), PACKAGES.join(" "));
+    if fs::read_to_string(&finished).is_ok_and(|fetched| fetched == packages) {
         return Ok(());
     }
     // The libraries must match the installed C library, which the programs use.
@@ -37,7 +37,7 @@ pub(super) fn bring() -> Result<()> {
     apt.download(&PACKAGES)?;
     apt.unpack(|package| !package.starts_with("libc6_") && !package.starts_with("libc-bin_"))?;
     fs::remove_dir_all(&apt.scratch)?;
-    Ok(fs::write(finished, "")?)
+    Ok(fs::write(finished, packages)?)
 }
 
 /// Makes `command` find the fetched programs, if they are needed.

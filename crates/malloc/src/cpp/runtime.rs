@@ -88,6 +88,7 @@ impl Runtime {
     }
 
     /// Returns the function that throws `std::bad_alloc`, if there is a C++ runtime.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "nothing throws there"))]
     pub(super) fn thrower(&self) -> Option<Throwing> {
         let thrower = self.look_up(THROW);
         // SAFETY: this symbol is `void std::__throw_bad_alloc()`. A null pointer becomes `None`.

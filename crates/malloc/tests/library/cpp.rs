@@ -21,6 +21,14 @@ fn every_form_works_beside_a_runtime_that_is_linked_statically() {
 }
 
 #[test]
+fn failures_throw_in_a_library_that_is_loaded_late_and_for_itself_alone() {
+    let folder = TempDir::new().unwrap();
+    let plugin = compile(folder.path(), "plugin.cpp", &["-shared", "-fPIC"]);
+    let program = compile(folder.path(), "loads.c", &["-ldl"]);
+    assert_eq!(run(preloaded(program).arg(plugin)).is_clean().stdout, "4\n");
+}
+
+#[test]
 fn without_a_runtime_a_failure_ends_the_process_with_a_message() {
     let folder = TempDir::new().unwrap();
     let program = compile(folder.path(), "without_runtime.c", &[]);
