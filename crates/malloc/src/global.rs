@@ -1,7 +1,7 @@
 //! The allocator of the Rust code in this library, which would otherwise call `malloc` by name.
 //!
 //! The dynamic loader could bind such a call to another library. The code of this library allocates
-//! only if it panics.
+//! only if it panics. The heap may then be inconsistent, so the memory comes from elsewhere.
 
 use std::{
     alloc::{GlobalAlloc, Layout},
@@ -18,7 +18,7 @@ static GLOBAL: OwnHeap = OwnHeap;
 // SAFETY: each block of the heap fits its layout and overlaps no other, and no function unwinds.
 unsafe impl GlobalAlloc for OwnHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        heap::alloc(layout.size(), layout.align()).map_or(ptr::null_mut(), NonNull::as_ptr)
+        heap::alloc_apart(layout.size(), layout.align()).map_or(ptr::null_mut(), NonNull::as_ptr)
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, _: Layout) {

@@ -65,6 +65,11 @@ pub(crate) fn alloc_zeroed(size: usize, align: usize) -> Option<NonNull<u8>> {
     Some(block)
 }
 
+/// Allocates a block without using the pools, which may be inconsistent during a panic.
+pub(crate) fn alloc_apart(size: usize, align: usize) -> Option<NonNull<u8>> {
+    pages::alloc(size.max(1), align)
+}
+
 /// Frees the block at `ptr`. `errno` is unchanged.
 ///
 /// # Safety
@@ -152,7 +157,9 @@ pub(crate) fn refuse<T>() -> Option<T> {
 #[cold]
 #[inline(never)]
 fn alloc_unlisted(size: usize, align: usize) -> Option<NonNull<u8>> {
-    let request = || match class(size.max(1), align) {
+    // A block without a byte could begin where another mapping begins.
+    let size = size.max(1);
+    let request = || match class(size, align) {
         Some(class) => PerThread.alloc(class).map(BlockPtr::into_start),
         None => pages::alloc(size, align),
     };

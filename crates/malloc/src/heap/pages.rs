@@ -39,7 +39,7 @@ pub(super) fn count() -> (usize, usize) {
     (BLOCKS.load(Relaxed), BYTES.load(Relaxed))
 }
 
-/// Allocates `size` zeroed bytes. `align` must be a power of two.
+/// Allocates `size` zeroed bytes, at least one. `align` must be a power of two.
 pub(super) fn alloc(size: usize, align: usize) -> Option<NonNull<u8>> {
     let before = HEAD.max(align);
     // The system aligns the mapping to a page. A larger alignment needs room to move the block.

@@ -53,19 +53,25 @@ fn all_of_the_usable_size_can_be_used() {
 fn requests_of_no_bytes_get_unique_pointers() {
     let api = api();
     // SAFETY: the functions have no precondition.
-    let request = |turn| unsafe {
+    let request = |turn: usize| unsafe {
         match turn % 6 {
             0 => (api.malloc)(0),
             1 => (api.calloc)(0, 8),
             2 => (api.calloc)(8, 0),
             3 => (api.realloc)(std::ptr::null_mut(), 0),
-            4 => (api.memalign)(64, 0),
+            4 => (api.memalign)(64 << (turn / 6 % 9), 0),
             _ => (api.valloc)(0),
         }
     };
-    let blocks: BTreeSet<_> = (0..600).map(|turn| request(turn).addr()).collect();
-    assert!(blocks.len() == 600 && !blocks.contains(&0));
-    blocks.into_iter().for_each(|address| free(std::ptr::with_exposed_provenance_mut(address)));
+    let blocks: Vec<Ptr> = (0..600).map(request).collect();
+    let addresses: BTreeSet<_> = blocks.iter().map(|block| block.addr()).collect();
+    assert!(addresses.len() == 600 && !addresses.contains(&0));
+    for block in blocks {
+        // A block without room would begin where other memory begins.
+        // SAFETY: the block is live.
+        assert!(unsafe { (api.malloc_usable_size)(block) } > 0);
+        free(block);
+    }
 }
 
 #[test]

@@ -24,6 +24,7 @@ pub(crate) fn library() -> &'static Path {
 pub(crate) fn build(package: &str, file: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let status = Command::new(env!("CARGO"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
         .args(["build", "--quiet", "--release", "--package", package, "--target-dir"])
         .arg(target)
         .status()
