@@ -1,7 +1,10 @@
 //! The commands for working on this project.
 
+mod apt;
 mod bench;
 mod debian;
+mod header;
+mod install;
 mod layers;
 mod loom;
 mod mutants;
@@ -13,6 +16,7 @@ mod stress;
 mod suite;
 mod tally;
 mod test_all;
+mod test_malloc;
 mod tidy;
 mod workspace;
 
@@ -32,6 +36,10 @@ struct Cli {
 enum Command {
     /// Measures our allocators and other allocators side by side.
     Bench(bench::Args),
+    /// Generates the C header of the malloc library.
+    Header(header::Args),
+    /// Installs the malloc library, its header and its file for pkg-config.
+    Install(install::Args),
     /// Measures what each layer contributes: programs on malloc alone, with pools, with caches.
     Layers(layers::Args),
     /// Runs a Python program on our heap, compares allocators, or reports which one is in force.
@@ -40,6 +48,8 @@ enum Command {
     Pythons(debian::Args),
     /// Runs every test. The last line counts them.
     TestAll(test_all::Args),
+    /// Runs programs with the malloc library and without it, and compares what they print.
+    TestMalloc(test_malloc::Args),
     /// Runs CPython's own tests with and without our heap, and compares the result of each test.
     TestPython(suite::Args),
     /// Explores every loom model, and prints a table of them.
@@ -55,10 +65,13 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Bench(args) => bench::run(args),
+        Command::Header(args) => header::run(args),
+        Command::Install(args) => install::run(args),
         Command::Layers(args) => layers::run(args),
         Command::Python(args) => python::run(args),
         Command::Pythons(args) => debian::run(args),
         Command::TestAll(args) => test_all::run(args),
+        Command::TestMalloc(args) => test_malloc::run(args),
         Command::TestPython(args) => suite::run(args),
         Command::Loom(args) => loom::run(args),
         Command::Mutants(args) => mutants::run(args),

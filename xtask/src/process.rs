@@ -80,6 +80,42 @@ pub(crate) fn run_within(
     Ok(Finished { success: child.wait()?.success(), output })
 }
 
+/// What a command printed, and how it ended.
+#[derive(Debug)]
+pub(crate) struct Captured {
+    /// The exit code, or `None` if a signal ended the command.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs `command` to its end, and kills it and its children after `limit`.
+pub(crate) fn capture(mut command: Command, limit: Duration) -> Result<Captured> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let mut child = start(&mut command)?;
+    let leader = child.id();
+    let (stop, stopped) = channel::<()>();
+    let watchdog = thread::spawn(move || {
+        if stopped.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+            kill_group(leader);
+        }
+    });
+    let errors = child.stderr.take().map(|pipe| thread::spawn(move || text_of(pipe)));
+    let stdout = child.stdout.take().map(text_of).unwrap_or_default();
+    let stderr = errors.and_then(|reader| reader.join().ok()).unwrap_or_default();
+    drop(stop);
+    let _ = watchdog.join();
+    let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    running.retain(|running| *running != leader);
+    Ok(Captured { code: child.wait()?.code(), stdout, stderr })
+}
+
+fn text_of(mut pipe: impl Read) -> String {
+    let mut bytes = Vec::new();
+    let _ = pipe.read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// Runs `command`, and returns what it printed to stdout.
 ///
 /// # Errors
@@ -123,6 +159,18 @@ fn read(pipe: impl Read + Send + 'static, lines: Sender<String>) -> thread::Join
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stdout_stderr_and_the_exit_code_are_captured_apart() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo out; echo err >&2; exit 7"]);
+        let captured = capture(command, Duration::from_secs(60)).unwrap();
+        assert_eq!((&*captured.stdout, &*captured.stderr), ("out\n", "err\n"));
+        assert_eq!(captured.code, Some(7));
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 1000 & sleep 1000"]);
+        assert_eq!(capture(command, Duration::from_millis(100)).unwrap().code, None);
+    }
 
     #[test]
     fn a_child_that_hangs_is_killed_with_what_it_started() {

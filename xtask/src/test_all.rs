@@ -11,7 +11,7 @@ use testkit::pythons::{self, Python, Search};
 
 use crate::{
     bench::instructions, debian, layers, loom, process, stress::Watcher, suite, tally::Tally,
-    workspace,
+    test_malloc, workspace,
 };
 
 #[derive(clap::Args)]
@@ -34,8 +34,9 @@ const STEPS: &[Step] = &[
     Step { name: "clippy", run: clippy },
     Step { name: "documentation", run: documentation },
     Step { name: "without std", run: without_std },
-    Step { name: "the library for CPython", run: library },
+    Step { name: "the shared libraries", run: libraries },
     Step { name: "unit, property and integration tests", run: tests },
+    Step { name: "programs with the malloc library", run: test_malloc::run_quick },
     Step { name: "threads and the global allocator with dynamic thread-locals", run: dynamic_tls },
     Step { name: "coroutines that move between threads", run: coroutines },
     Step { name: "documentation tests", run: documentation_tests },
@@ -129,17 +130,22 @@ fn without_std() -> Result<Tally> {
     packages.into_iter().map(check).sum()
 }
 
-fn library() -> Result<Tally> {
-    let library = workspace::build_library()?;
-    println!("      {}", library.display());
-    Ok(Tally::one(true))
+fn libraries() -> Result<Tally> {
+    for library in [workspace::build_library()?, workspace::build_malloc()?] {
+        println!("      {}", library.display());
+    }
+    Ok(Tally::of(2, 0))
 }
 
 fn tests() -> Result<Tally> {
     let library = workspace::build_library()?;
     let targets = ["--lib", "--bins", "--tests", "--examples"];
     let all = ["test", "--workspace", "--no-fail-fast"];
-    let variables = [("OBMALLOC_LIB", &*library.to_string_lossy())];
+    let malloc = workspace::build_malloc()?;
+    let variables = [
+        ("OBMALLOC_LIB", &*library.to_string_lossy()),
+        ("OBMALLOC_MALLOC_LIB", &*malloc.to_string_lossy()),
+    ];
     cargo(&[&all[..], FEATURES, &targets].concat(), &variables)
 }
 

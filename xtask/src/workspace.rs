@@ -48,3 +48,7 @@ pub(crate) fn build(package: &str, profile: &str, file: &str) -> Result<PathBuf>
 pub(crate) fn build_library() -> Result<PathBuf> {
     build("obmalloc-cpython", "release", "libobmalloc_cpython.so")
 }
+
+pub(crate) fn build_malloc() -> Result<PathBuf> {
+    build("obmalloc-malloc", "release", "libobmalloc_malloc.so")
+}

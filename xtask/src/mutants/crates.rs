@@ -25,6 +25,7 @@ pub(super) const ALL: &[Crate] = &[
     Crate::new("object-cache", "obmalloc-object-cache", true, &[]),
     Crate::new("allocator-api", "obmalloc-allocator-api", true, &["obmalloc-cpython"]),
     Crate::new("global-alloc", "obmalloc-global-alloc", false, &[]),
+    Crate::new("malloc", "obmalloc-malloc", false, &[]),
     Crate::new("cpython", "obmalloc-cpython", false, &[]),
 ];
 

@@ -14,6 +14,7 @@ pub(super) const SHIPPING: &[&str] = &[
     "allocator-api",
     "cpython",
     "global-alloc",
+    "malloc",
     "object-cache",
     "obmalloc",
     "raw-mem",

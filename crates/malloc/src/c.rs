@@ -1,0 +1,123 @@
+//! `malloc` and the functions of `<stdlib.h>` that belong to it.
+//!
+//! Exported functions call no exported function, because the dynamic loader could bind such a call
+//! to the function of another library.
+
+use std::{
+    ffi::c_void,
+    ptr::{self, NonNull},
+};
+
+use crate::heap::{self, MIN_ALIGN};
+
+/// Converts a block to C. A block that could not be allocated becomes null.
+#[inline]
+pub(crate) fn or_null(block: Option<NonNull<u8>>) -> *mut c_void {
+    block.map_or(ptr::null_mut(), |block| block.as_ptr().cast())
+}
+
+/// Frees the memory at `ptr`, which may be null.
+///
+/// # Safety
+///
+/// - `ptr` must be null, or live memory of this library that is not used again.
+#[inline]
+pub(crate) unsafe fn release(ptr: *mut c_void) {
+    if let Some(block) = NonNull::new(ptr.cast()) {
+        // SAFETY: the block is live and not used again (contract of `release`).
+        unsafe { heap::free(block) };
+    }
+}
+
+/// Allocates `count * size` zeroed bytes.
+#[inline]
+pub(crate) fn zeroed(count: usize, size: usize) -> *mut c_void {
+    match count.checked_mul(size) {
+        Some(bytes) => or_null(heap::alloc_zeroed(bytes, MIN_ALIGN)),
+        None => or_null(heap::refuse()),
+    }
+}
+
+/// Allocates, frees or resizes memory, as [`realloc`] describes.
+///
+/// # Safety
+///
+/// - The requirements of [`realloc`] must be met.
+#[inline]
+pub(crate) unsafe fn resized(ptr: *mut c_void, size: usize) -> *mut c_void {
+    let Some(block) = NonNull::new(ptr.cast()) else {
+        return or_null(heap::alloc(size, MIN_ALIGN));
+    };
+    if size == 0 {
+        // SAFETY: the block is live, and the caller gives it up with this size (contract).
+        unsafe { heap::free(block) };
+        return ptr::null_mut();
+    }
+    // SAFETY: the block is live, and the caller uses only the result from now on (contract).
+    or_null(unsafe { heap::resize(block, size) })
+}
+
+/// Allocates `size` bytes, aligned to 16. A size of 0 yields a unique pointer.
+///
+/// Returns null with `ENOMEM` if there is no memory.
+#[unsafe(no_mangle)]
+pub extern "C" fn malloc(size: usize) -> *mut c_void {
+    or_null(heap::alloc(size, MIN_ALIGN))
+}
+
+/// Allocates `count * size` zeroed bytes, like [`malloc`].
+#[unsafe(no_mangle)]
+pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
+    zeroed(count, size)
+}
+
+/// Frees the memory at `ptr`, which may be null. `errno` is unchanged.
+///
+/// # Safety
+///
+/// - `ptr` must be null, or live memory of this library that is not used again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn free(ptr: *mut c_void) {
+    // SAFETY: the contract is the same.
+    unsafe { release(ptr) };
+}
+
+/// Resizes the memory at `ptr`, and moves it if necessary.
+///
+/// If `ptr` is null, allocates memory. Otherwise, if `size` is 0, frees the memory and returns null.
+/// Returns null with `ENOMEM` if there is no memory, and leaves the old memory unchanged.
+///
+/// # Safety
+///
+/// - `ptr` must be null, or live memory of this library.
+/// - If the result is not null, the old memory must not be used again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realloc(ptr: *mut c_void, size: usize) -> *mut c_void {
+    // SAFETY: the contract is the same.
+    unsafe { resized(ptr, size) }
+}
+
+/// Resizes the memory at `ptr` to `count * size` bytes, like [`realloc`].
+///
+/// # Safety
+///
+/// - The requirements of [`realloc`] must be met.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn reallocarray(ptr: *mut c_void, count: usize, size: usize) -> *mut c_void {
+    match count.checked_mul(size) {
+        // SAFETY: the contract is the same.
+        Some(bytes) => unsafe { resized(ptr, bytes) },
+        None => or_null(heap::refuse()),
+    }
+}
+
+/// Returns how many bytes the program may use at `ptr`, or 0 if `ptr` is null.
+///
+/// # Safety
+///
+/// - `ptr` must be null, or live memory of this library.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn malloc_usable_size(ptr: *mut c_void) -> usize {
+    // SAFETY: the block is live (contract of `malloc_usable_size`).
+    NonNull::new(ptr.cast()).map_or(0, |block| unsafe { heap::usable_size(block) })
+}

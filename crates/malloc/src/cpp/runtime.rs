@@ -1,0 +1,124 @@
+//! The functions of the C++ runtime that a failed `operator new` needs.
+//!
+//! They are looked up when a request fails, because this library does not depend on a C++ runtime.
+
+use std::{
+    ffi::{CStr, c_void},
+    mem, ptr,
+};
+
+/// A function that may throw: a new-handler, or the one that throws `std::bad_alloc`.
+///
+/// An exception must not pass a frame of Rust, because that would end the process in a build with
+/// `panic = "abort"`.
+pub(super) type Throwing = unsafe extern "C-unwind" fn();
+
+/// A form of `operator new` that returns null.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Form {
+    Object,
+    Array,
+    AlignedObject,
+    AlignedArray,
+}
+
+impl Form {
+    fn symbol(self) -> &'static CStr {
+        match self {
+            Self::Object => c"_ZnwmRKSt9nothrow_t",
+            Self::Array => c"_ZnamRKSt9nothrow_t",
+            Self::AlignedObject => c"_ZnwmSt11align_val_tRKSt9nothrow_t",
+            Self::AlignedArray => c"_ZnamSt11align_val_tRKSt9nothrow_t",
+        }
+    }
+
+    fn is_aligned(self) -> bool {
+        matches!(self, Self::AlignedObject | Self::AlignedArray)
+    }
+}
+
+/// A handle for the look-up of symbols of the C++ runtime.
+pub(super) struct Runtime {
+    /// # Invariant
+    ///
+    /// The handle is `RTLD_DEFAULT`, or one that `dlopen` returned and that was never closed.
+    handle: *mut c_void,
+}
+
+const THROW: &CStr = c"_ZSt17__throw_bad_allocv";
+
+/// The libraries that may define the symbols without being visible to all other libraries.
+const LIBRARIES: [&CStr; 3] = [c"libstdc++.so.6", c"libc++abi.so.1", c"libc++.so.1"];
+
+impl Runtime {
+    /// Finds the C++ runtime. If there is none, look-ups of its symbols fail.
+    pub(super) fn find() -> Self {
+        // INVARIANT: this is the default handle.
+        let global = Self { handle: libc::RTLD_DEFAULT };
+        if !global.look_up(THROW).is_null() {
+            return global;
+        }
+        for library in LIBRARIES {
+            // SAFETY: the name is a C string. With RTLD_NOLOAD, no library is initialised.
+            let handle =
+                unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
+            if !handle.is_null() {
+                // INVARIANT: `dlopen` returned the handle, and it stays open.
+                return Self { handle };
+            }
+        }
+        global
+    }
+
+    fn look_up(&self, symbol: &CStr) -> *mut c_void {
+        // SAFETY: the handle is valid (invariant of `handle`), and the symbol is a C string.
+        unsafe { libc::dlsym(self.handle, symbol.as_ptr()) }
+    }
+
+    /// Returns the handler that the program installed with `std::set_new_handler`.
+    pub(super) fn new_handler(&self) -> Option<Throwing> {
+        let getter = self.look_up(c"_ZSt15get_new_handlerv");
+        if getter.is_null() {
+            return None;
+        }
+        // SAFETY: this symbol is `std::new_handler std::get_new_handler() noexcept`.
+        let getter: unsafe extern "C" fn() -> Option<Throwing> = unsafe { mem::transmute(getter) };
+        // SAFETY: the function has no precondition.
+        unsafe { getter() }
+    }
+
+    /// Returns the function that throws `std::bad_alloc`, if there is a C++ runtime.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "nothing throws there"))]
+    pub(super) fn thrower(&self) -> Option<Throwing> {
+        let thrower = self.look_up(THROW);
+        // SAFETY: this symbol is `void std::__throw_bad_alloc()`. A null pointer becomes `None`.
+        unsafe { mem::transmute(thrower) }
+    }
+
+    /// Calls the runtime's own `operator new` of this form, which never throws.
+    ///
+    /// Returns null if the runtime has none.
+    pub(super) fn new_nothrow(&self, form: Form, size: usize, align: usize) -> *mut c_void {
+        // The default handle would find this library's operator again.
+        let is_global = self.handle == libc::RTLD_DEFAULT;
+        let handle = if is_global { libc::RTLD_NEXT } else { self.handle };
+        // SAFETY: the handle is valid (invariant of `handle`), and the symbol is a C string.
+        let operator = unsafe { libc::dlsym(handle, form.symbol().as_ptr()) };
+        let nothrow = ptr::from_ref(self).cast::<c_void>();
+        if operator.is_null() {
+            return ptr::null_mut();
+        }
+        if form.is_aligned() {
+            type Aligned = unsafe extern "C" fn(usize, usize, *const c_void) -> *mut c_void;
+            // SAFETY: the symbol is that operator.
+            let operator: Aligned = unsafe { mem::transmute(operator) };
+            // SAFETY: the operator only distinguishes the empty `std::nothrow_t` by its type.
+            return unsafe { operator(size, align, nothrow) };
+        }
+        type Plain = unsafe extern "C" fn(usize, *const c_void) -> *mut c_void;
+        // SAFETY: the symbol is that operator.
+        let operator: Plain = unsafe { mem::transmute(operator) };
+        // SAFETY: the operator only distinguishes the empty `std::nothrow_t` by its type.
+        unsafe { operator(size, nothrow) }
+    }
+}

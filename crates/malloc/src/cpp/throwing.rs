@@ -1,0 +1,169 @@
+//! The forms of `operator new` that throw, on x86-64.
+//!
+//! An exception must not pass a frame of Rust, because that would end the process in a build with
+//! `panic = "abort"`. The functions that it passes are therefore written in assembly:
+//!
+//! ```text
+//!   new ──► alloc (Rust)                 returns the block, or null
+//!    └────► new_or_throw ──► next (Rust)  decides what to do, and returns
+//!                    └─────► the new-handler, or the function that throws
+//! ```
+
+use std::{
+    arch::naked_asm,
+    ffi::c_void,
+    ptr::{self, NonNull},
+};
+
+use crate::{
+    cpp::runtime::{Runtime, Throwing},
+    heap::{self, MIN_ALIGN},
+    output,
+};
+
+/// What `new_or_throw` does next. The ABI returns the two fields in `rax` and `rdx`.
+#[repr(C)]
+struct Step {
+    /// The block to return, or null.
+    block: *mut c_void,
+    /// The function to call if there is no block. Then the request is repeated.
+    call: Option<Throwing>,
+}
+
+extern "C" fn alloc(size: usize) -> Option<NonNull<u8>> {
+    heap::alloc(size, MIN_ALIGN)
+}
+
+extern "C" fn alloc_aligned(size: usize, align: usize) -> Option<NonNull<u8>> {
+    if align.is_power_of_two() { heap::alloc(size, align) } else { None }
+}
+
+/// Repeats a request that failed, and otherwise finds the function to call.
+///
+/// Without a C++ runtime, ends the process with a message.
+#[cold]
+extern "C" fn next(size: usize, align: usize) -> Step {
+    if let Some(block) = alloc_aligned(size, align) {
+        return Step { block: block.as_ptr().cast(), call: None };
+    }
+    let runtime = Runtime::find();
+    // No handler can help if the alignment is invalid.
+    let handler = if align.is_power_of_two() { runtime.new_handler() } else { None };
+    let Some(call) = handler.or_else(|| runtime.thrower()) else {
+        output::abort(format_args!(
+            "operator new cannot allocate {size} bytes: out of memory, and no C++ runtime was \
+             found that could throw std::bad_alloc"
+        ));
+    };
+    Step { block: ptr::null_mut(), call: Some(call) }
+}
+
+/// Calls the new-handler until the request succeeds. Throws `std::bad_alloc` if there is none.
+#[unsafe(naked)]
+extern "C-unwind" fn new_or_throw(size: usize, align: usize) -> *mut c_void {
+    naked_asm!(
+        ".cfi_startproc",
+        "push rbx",
+        ".cfi_def_cfa_offset 16",
+        ".cfi_offset rbx, -16",
+        "push rbp",
+        ".cfi_def_cfa_offset 24",
+        ".cfi_offset rbp, -24",
+        "sub rsp, 8",
+        ".cfi_def_cfa_offset 32",
+        "mov rbx, rdi",
+        "mov rbp, rsi",
+        "2:",
+        "mov rdi, rbx",
+        "mov rsi, rbp",
+        "call {next}",
+        "test rax, rax",
+        "jne 3f",
+        "call rdx",
+        "jmp 2b",
+        "3:",
+        "add rsp, 8",
+        ".cfi_def_cfa_offset 24",
+        "pop rbp",
+        ".cfi_def_cfa_offset 16",
+        "pop rbx",
+        ".cfi_def_cfa_offset 8",
+        "ret",
+        ".cfi_endproc",
+        next = sym next,
+    )
+}
+
+/// Defines throwing forms of `operator new`.
+macro_rules! define {
+    ($($symbol:literal $name:ident;)*) => { $(
+        #[doc = concat!("`", $symbol, "`: `operator new` that throws.")]
+        #[unsafe(naked)]
+        #[unsafe(export_name = $symbol)]
+        pub extern "C-unwind" fn $name(size: usize) -> *mut c_void {
+            naked_asm!(
+                ".cfi_startproc",
+                "push rdi",
+                ".cfi_def_cfa_offset 16",
+                "call {alloc}",
+                "pop rdi",
+                ".cfi_def_cfa_offset 8",
+                "test rax, rax",
+                "je 2f",
+                "ret",
+                "2:",
+                "mov esi, {align}",
+                "jmp {new_or_throw}",
+                ".cfi_endproc",
+                alloc = sym alloc,
+                align = const MIN_ALIGN,
+                new_or_throw = sym new_or_throw,
+            )
+        }
+    )* };
+}
+
+define! {
+    "_Znwm" new;
+    "_Znam" new_array;
+}
+
+/// Defines throwing forms of `operator new` with an alignment.
+macro_rules! define_aligned {
+    ($($symbol:literal $name:ident;)*) => { $(
+        #[doc = concat!("`", $symbol, "`: aligned `operator new` that throws.")]
+        #[unsafe(naked)]
+        #[unsafe(export_name = $symbol)]
+        pub extern "C-unwind" fn $name(size: usize, align: usize) -> *mut c_void {
+            naked_asm!(
+                ".cfi_startproc",
+                "push rdi",
+                ".cfi_def_cfa_offset 16",
+                "push rsi",
+                ".cfi_def_cfa_offset 24",
+                "sub rsp, 8",
+                ".cfi_def_cfa_offset 32",
+                "call {alloc}",
+                "add rsp, 8",
+                ".cfi_def_cfa_offset 24",
+                "pop rsi",
+                ".cfi_def_cfa_offset 16",
+                "pop rdi",
+                ".cfi_def_cfa_offset 8",
+                "test rax, rax",
+                "je 2f",
+                "ret",
+                "2:",
+                "jmp {new_or_throw}",
+                ".cfi_endproc",
+                alloc = sym alloc_aligned,
+                new_or_throw = sym new_or_throw,
+            )
+        }
+    )* };
+}
+
+define_aligned! {
+    "_ZnwmSt11align_val_t" new_aligned;
+    "_ZnamSt11align_val_t" new_array_aligned;
+}

@@ -1,0 +1,154 @@
+//! What glibc offers in addition: figures, settings, and older names.
+
+use std::{ffi::c_void, fmt::Write};
+
+use libc::{FILE, c_char, c_int, size_t};
+
+use crate::{
+    aligned::{aligned, at_page, whole_pages},
+    c::{or_null, release, resized, zeroed},
+    heap::{self, MIN_ALIGN},
+    report,
+};
+
+/// Returns unused memory to the system. Returns 1 if arenas were unmapped, and otherwise 0.
+///
+/// `pad`, the number of bytes to retain, has no effect.
+#[unsafe(no_mangle)]
+pub extern "C" fn malloc_trim(pad: size_t) -> c_int {
+    let _ = pad;
+    c_int::from(heap::trim())
+}
+
+/// Returns figures in glibc's form. Fields without a meaning here are 0.
+///
+/// Only the calling thread's heap, the heaps of ended threads, and large blocks are counted.
+#[unsafe(no_mangle)]
+pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
+    info()
+}
+
+fn info() -> libc::mallinfo2 {
+    let figures = heap::figures();
+    let bytes = figures.pools.total.bytes;
+    libc::mallinfo2 {
+        arena: bytes.total(),
+        ordblks: 0,
+        smblks: 0,
+        hblks: figures.large_blocks,
+        hblkhd: figures.large_bytes,
+        usmblks: 0,
+        fsmblks: 0,
+        uordblks: bytes.in_use,
+        fordblks: bytes.total() - bytes.in_use,
+        keepcost: bytes.unused_pools,
+    }
+}
+
+/// Returns the figures of [`mallinfo2()`] as numbers of 32 bits, of which large ones are cut off.
+#[unsafe(no_mangle)]
+pub extern "C" fn mallinfo() -> libc::mallinfo {
+    let all = info();
+    let cut = |number: usize| c_int::try_from(number).unwrap_or(c_int::MAX);
+    libc::mallinfo {
+        arena: cut(all.arena),
+        ordblks: 0,
+        smblks: 0,
+        hblks: cut(all.hblks),
+        hblkhd: cut(all.hblkhd),
+        usmblks: 0,
+        fsmblks: 0,
+        uordblks: cut(all.uordblks),
+        fordblks: cut(all.fordblks),
+        keepcost: cut(all.keepcost),
+    }
+}
+
+/// Prints the statistics to stderr.
+#[unsafe(no_mangle)]
+pub extern "C" fn malloc_stats() {
+    report::print();
+}
+
+/// Sets nothing, because the parameters describe glibc's own heap. Returns 0, which means failure.
+#[unsafe(no_mangle)]
+pub extern "C" fn mallopt(parameter: c_int, value: c_int) -> c_int {
+    let _ = (parameter, value);
+    0
+}
+
+/// Writes the figures of [`mallinfo2()`] to `stream` as XML. Returns 0, or -1 if that fails.
+///
+/// # Safety
+///
+/// - `stream` must be an open stream of the C library.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn malloc_info(options: c_int, stream: *mut FILE) -> c_int {
+    if options != 0 {
+        return libc::EINVAL;
+    }
+    let all = info();
+    let mut text = Text { bytes: [0; 512], len: 0 };
+    let written = write!(
+        text,
+        "<malloc version=\"obmalloc-{}\">\n<system type=\"current\" size=\"{}\"/>\n\
+         <total type=\"rest\" count=\"0\" size=\"{}\"/>\n\
+         <total type=\"mmap\" count=\"{}\" size=\"{}\"/>\n</malloc>\n",
+        env!("CARGO_PKG_VERSION"),
+        all.arena,
+        all.fordblks,
+        all.hblks,
+        all.hblkhd,
+    );
+    // SAFETY: the text ends with a zero byte, and the stream is open (contract).
+    let outcome = unsafe { libc::fputs(text.bytes.as_ptr().cast::<c_char>(), stream) };
+    if written.is_ok() && outcome >= 0 { 0 } else { -1 }
+}
+
+/// A string for C. The last byte is always 0.
+struct Text {
+    bytes: [u8; 512],
+    len: usize,
+}
+
+impl Write for Text {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let end = self.len + text.len();
+        let room = self.bytes[..511].get_mut(self.len..end).ok_or(std::fmt::Error)?;
+        room.copy_from_slice(text.as_bytes());
+        self.len = end;
+        Ok(())
+    }
+}
+
+/// Defines functions under the older names of glibc.
+macro_rules! older {
+    ($($symbol:ident($($name:ident: $type:ty),*) $(-> $result:ty)? = $body:expr;)*) => { $(
+        #[doc = "An older name of another function of this library."]
+        ///
+        /// # Safety
+        ///
+        /// - A pointer must be null, or live memory of this library.
+        /// - Memory that the function frees or moves must not be used again.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $symbol($($name: $type),*) $(-> $result)? {
+            $body
+        }
+    )* };
+}
+
+// Programs that were linked long ago call `cfree`, and a few call the names with underscores. Their
+// memory is then passed to `free`, so it has to be ours.
+older! {
+    // SAFETY: the contract is the same.
+    cfree(ptr: *mut c_void) = unsafe { release(ptr) };
+    // SAFETY: the contract is the same.
+    __libc_free(ptr: *mut c_void) = unsafe { release(ptr) };
+    // SAFETY: the contract is the same.
+    __libc_realloc(ptr: *mut c_void, size: usize) -> *mut c_void = unsafe { resized(ptr, size) };
+    __libc_malloc(size: usize) -> *mut c_void = or_null(heap::alloc(size, MIN_ALIGN));
+    __libc_calloc(count: usize, size: usize) -> *mut c_void = zeroed(count, size);
+    __libc_memalign(align: usize, size: usize) -> *mut c_void = aligned(align, size);
+    __libc_valloc(size: usize) -> *mut c_void = at_page(size);
+    __libc_pvalloc(size: usize) -> *mut c_void = whole_pages(size);
+}

@@ -1,0 +1,39 @@
+#![doc = include_str!("../README.md")]
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64")))]
+compile_error!("this library replaces the malloc of glibc, on 64-bit Linux");
+
+pub mod aligned;
+pub mod c;
+pub mod cpp;
+pub mod glibc;
+mod global;
+mod heap;
+mod output;
+pub mod own;
+mod place;
+mod report;
+
+// The unwinder is linked statically, because a shared one would take longer to load. Only the
+// standard library uses it. C++ exceptions use the unwinder of the C++ runtime.
+#[link(name = "gcc_eh", kind = "static", modifiers = "-bundle")]
+unsafe extern "C" {}
+
+/// Makes the dynamic loader call `construct` before `main`.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static CONSTRUCTOR: extern "C" fn() = construct;
+
+/// Makes the dynamic loader call `destruct` at exit, after the functions that `atexit` registered.
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static DESTRUCTOR: extern "C" fn() = destruct;
+
+extern "C" fn construct() {
+    heap::open();
+    report::read_environment();
+}
+
+extern "C" fn destruct() {
+    report::write();
+}
