@@ -1,30 +1,34 @@
 //! The allocator of the Rust code in this library, which would otherwise call `malloc` by name.
 //!
 //! The dynamic loader could bind such a call to another library. The code of this library allocates
-//! only if it panics. The heap may then be inconsistent, so the memory comes from elsewhere.
+//! only if it panics. The heap may then be inconsistent, so each block is a mapping.
 
 use std::{
     alloc::{GlobalAlloc, Layout},
-    ptr::{self, NonNull},
+    ptr,
 };
 
-use crate::heap;
-
-struct OwnHeap;
+struct Mappings;
 
 #[global_allocator]
-static GLOBAL: OwnHeap = OwnHeap;
+static GLOBAL: Mappings = Mappings;
 
-// SAFETY: each block of the heap fits its layout and overlaps no other, and no function unwinds.
-unsafe impl GlobalAlloc for OwnHeap {
+// SAFETY: each block is a mapping of its own, which has at least the size of its layout. No page is
+// smaller than the alignments that are served. No function unwinds.
+unsafe impl GlobalAlloc for Mappings {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        heap::alloc_apart(layout.size(), layout.align()).map_or(ptr::null_mut(), NonNull::as_ptr)
+        if layout.align() > 4096 {
+            return ptr::null_mut();
+        }
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: without MAP_FIXED, the system never replaces an existing mapping.
+        let block = unsafe { libc::mmap(ptr::null_mut(), layout.size(), access, flags, -1, 0) };
+        if block == libc::MAP_FAILED { ptr::null_mut() } else { block.cast() }
     }
 
-    unsafe fn dealloc(&self, ptr: *mut u8, _: Layout) {
-        if let Some(block) = NonNull::new(ptr) {
-            // SAFETY: the block is live and not used again (contract of `dealloc`).
-            unsafe { heap::free(block) };
-        }
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the block is a mapping of this size, and not used again (contract of `dealloc`).
+        unsafe { libc::munmap(ptr.cast(), layout.size()) };
     }
 }

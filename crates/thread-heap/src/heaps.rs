@@ -8,6 +8,7 @@ use sync::{
     atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::Relaxed},
 };
 
+use self::large::LargeCounts;
 use crate::{
     freed::{
         batch::{Batch, LEAST_BLOCK},
@@ -20,7 +21,7 @@ use crate::{
     shared_source::{SharedSource, SourceGuard},
 };
 
-mod large;
+pub(crate) mod large;
 #[cfg(test)]
 mod models;
 mod open;
@@ -62,6 +63,7 @@ pub struct Heaps<P: Parts> {
     list: HeapList<ThreadHeap<P>>,
     /// Locked by a thread that empties the inboxes of other heaps in order to purge pages.
     takeovers: Mutex<()>,
+    large: LargeCounts,
 }
 
 impl<P: Parts> Heaps<P> {
@@ -72,6 +74,7 @@ impl<P: Parts> Heaps<P> {
                 shared: SharedSource::new(source, lower),
                 list: HeapList::new(),
                 takeovers: Mutex::new(()),
+                large: LargeCounts::new(),
             }
         }
     }
@@ -185,6 +188,7 @@ impl<P: Parts> ThreadHeap<P> {
     }
 
     /// Returns the heap's tag, which is its address and can be found from each of its blocks.
+    #[inline]
     pub(crate) fn tag(&self) -> HeapTag {
         HeapTag(std::ptr::from_ref(self).cast())
     }
@@ -261,6 +265,18 @@ impl<P: Parts> ThreadHeap<P> {
     pub(crate) unsafe fn free_small_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
         // SAFETY: `enter_if_own` has the same contract. The block is small and came from the heap.
         unsafe { self.enter_if_own(block, |own, block| own.free_small(block)) }
+    }
+
+    /// Frees a block of this heap.
+    ///
+    /// # Safety
+    ///
+    /// - `block` must belong to this heap, and nobody may use it any more.
+    /// - The caller must own the heap.
+    #[inline]
+    pub(crate) unsafe fn free_own(&self, block: BlockPtr) {
+        // SAFETY: the caller owns the heap, to which the block belongs (contract).
+        self.own.with_mut(|own| unsafe { (*own).free(block) });
     }
 
     /// Calls `free` if `block` belongs to this heap. Otherwise returns the block.

@@ -4,6 +4,7 @@
 
 use obmalloc::{LargeBlock, NewLarge};
 use raw_mem::preserving_errno;
+use sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::Heaps;
 use crate::{parts::Parts, shared_arenas::SharedArenas};
@@ -13,7 +14,19 @@ impl<P: Parts> Heaps<P> {
     ///
     /// Returns `None` if the source has no memory.
     pub fn alloc_large(&'static self, size: usize, align: usize) -> Option<NewLarge> {
-        LargeBlock::map::<P::Geometry>(&mut SharedArenas::of(&self.shared), size, align)
+        let mut arenas = SharedArenas::of(&self.shared);
+        let new = LargeBlock::map::<P::Geometry>(&mut arenas, size, align)?;
+        self.large.blocks.fetch_add(1, Relaxed);
+        // SAFETY: the block was mapped just now.
+        self.large.bytes.fetch_add(unsafe { new.block.size::<P::Geometry>() }, Relaxed);
+        Some(new)
+    }
+
+    /// Returns the number and the size in bytes of all large blocks in use.
+    ///
+    /// Each figure is exact if no other thread allocates or frees such a block during the call.
+    pub fn large_blocks(&self) -> (usize, usize) {
+        (self.large.blocks.load(Relaxed), self.large.bytes.load(Relaxed))
     }
 
     /// Frees a large block. `errno` is unchanged.
@@ -24,6 +37,9 @@ impl<P: Parts> Heaps<P> {
     /// - Nobody may use the block any more.
     pub unsafe fn free_large(&'static self, block: LargeBlock) {
         let mut arenas = SharedArenas::of(&self.shared);
+        self.large.blocks.fetch_sub(1, Relaxed);
+        // SAFETY: the block is in use (contract).
+        self.large.bytes.fetch_sub(unsafe { block.size::<P::Geometry>() }, Relaxed);
         // SAFETY: the block came from the shared source, and nobody uses it (contract).
         preserving_errno(|| unsafe { block.unmap::<P::Geometry>(&mut arenas) });
     }
@@ -42,7 +58,27 @@ impl<P: Parts> Heaps<P> {
         size: usize,
     ) -> Option<LargeBlock> {
         let mut arenas = SharedArenas::of(&self.shared);
+        // SAFETY: the block is in use (contract).
+        let old = unsafe { block.size::<P::Geometry>() };
         // SAFETY: the block came from the shared source. Only the result is used (contract).
-        unsafe { block.resize::<P::Geometry>(&mut arenas, size) }
+        let resized = unsafe { block.resize::<P::Geometry>(&mut arenas, size) }?;
+        // SAFETY: the resized block is in use.
+        let new = unsafe { resized.size::<P::Geometry>() };
+        self.large.bytes.fetch_add(new.wrapping_sub(old), Relaxed);
+        Some(resized)
+    }
+}
+
+/// The large blocks in use. The counts are for reports, so no other memory is tied to them.
+pub(crate) struct LargeCounts {
+    blocks: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl LargeCounts {
+    sync::const_unless_model! {
+        pub(crate) fn new() -> Self {
+            Self { blocks: AtomicUsize::new(0), bytes: AtomicUsize::new(0) }
+        }
     }
 }

@@ -7,8 +7,10 @@
 //! ```
 //!
 //! A block says itself how it is freed. The tag of its arena names the heap that it belongs to, or
-//! is [`HeapTag::LARGE`]. A block that begins where an arena would begin is large as well, because an
-//! arena begins with its headers.
+//! is [`HeapTag::LARGE`].
+//!
+//! The tag is found from the byte before the block, because a large block with a great alignment
+//! begins an arena's size behind its tag. All other blocks begin behind the headers of their arena.
 
 use std::ptr::NonNull;
 
@@ -21,9 +23,13 @@ use super::{
     per_thread::{self, PerThread},
     slot,
 };
-use crate::{heaps::ThreadHeap, parts::ThreadGeometry};
+use crate::{
+    heaps::{OwnHeap, ThreadHeap},
+    parts::ThreadGeometry,
+};
 
 type Class = SizeClass<ThreadGeometry>;
+type Heap = OwnHeap<CurrentParts>;
 
 /// The alignment of every block, in bytes.
 const ALIGN: usize = ThreadGeometry::SIZES.alignment;
@@ -50,6 +56,17 @@ const CLASS_ALIGN: usize = ThreadGeometry::SIZES.pool_size;
 pub struct ThreadMalloc;
 
 impl ThreadMalloc {
+    /// Allocates `size` bytes, aligned to 16 bytes, if a free list has a block.
+    ///
+    /// If the result is `None`, [`malloc`](MemAlloc::malloc) may still find memory.
+    #[inline]
+    pub fn alloc_listed(self, size: usize) -> Option<NonNull<u8>> {
+        PerThread.prepare();
+        // A request of 0 bytes gets a block of the smallest class.
+        let class = Class::of_small(size.max(1))?;
+        PerThread.alloc_listed(class).map(BlockPtr::into_start)
+    }
+
     /// Allocates `size` bytes at a multiple of `align` bytes, which must be a power of two.
     ///
     /// A request of 0 bytes returns a distinct block. Returns `None` if memory is exhausted.
@@ -87,16 +104,22 @@ impl ThreadMalloc {
         }
     }
 
+    /// Returns true if a block that begins at `start` could have come from this allocator. Takes no
+    /// lock.
+    #[inline]
+    pub fn holds(self, start: NonNull<u8>) -> bool {
+        // The map knows where a large block has its tag, which lies before the block.
+        HEAPS.holds(start.addr().get() - 1)
+    }
+
     /// Returns the number of bytes that can be used at `start`, or `None` if it came from elsewhere.
     ///
     /// # Safety
     ///
     /// - If `start` lies in memory of the process's heaps, it must be a live block.
     pub unsafe fn usable_size_if_ours(self, start: NonNull<u8>) -> Option<usize> {
-        // A large block may begin an arena's size behind the address that the map knows.
-        let is_ours = HEAPS.holds(start.addr().get()) || HEAPS.holds(start.addr().get() - 1);
         // SAFETY: the block came from the process's heaps (contract).
-        is_ours.then(|| unsafe { self.usable_size(start) })
+        self.holds(start).then(|| unsafe { self.usable_size(start) })
     }
 }
 
@@ -139,6 +162,11 @@ impl PerThread {
         })
     }
 
+    /// Returns the number and the size in bytes of all large blocks of the process.
+    pub fn large_blocks(self) -> (usize, usize) {
+        HEAPS.large_blocks()
+    }
+
     /// Allocates a block of `class` at a multiple of `align` bytes. See [`Heap::alloc_aligned`].
     ///
     /// [`Heap::alloc_aligned`]: obmalloc::Heap::alloc_aligned
@@ -168,33 +196,27 @@ impl Block {
     /// - `start` must be a live block of [`ThreadMalloc`].
     #[inline]
     unsafe fn at(start: NonNull<u8>) -> Self {
-        // SAFETY: the block is live (contract), and does not begin where an arena would begin.
-        if !is_placed_like_an_arena(start) && !unsafe { is_tagged_large(start) } {
+        // SAFETY: the block is live (contract).
+        if unsafe { tag_of(start) } != HeapTag::LARGE {
             // SAFETY: the block is live, and is not large.
             if let Some(class) = unsafe { Class::at(start) } {
                 return Self::OfClass(class);
             }
         }
-        // SAFETY: only large blocks are placed or tagged in this way.
+        // SAFETY: only large blocks are tagged in this way.
         Self::Large(unsafe { LargeBlock::from_start(start) })
     }
 }
 
-#[inline]
-fn is_placed_like_an_arena(start: NonNull<u8>) -> bool {
-    start.addr().get().is_multiple_of(Shape::<ThreadGeometry>::ARENA.bytes())
-}
-
-/// Returns true if the tag of the block at `start` is the tag of large blocks.
+/// Returns the tag that belongs to the block at `start`.
 ///
 /// # Safety
 ///
-/// - `start` must be a live block of [`ThreadMalloc`] that does not begin where an arena would begin.
+/// - `start` must be a live block of [`ThreadMalloc`].
 #[inline]
-unsafe fn is_tagged_large(start: NonNull<u8>) -> bool {
-    // SAFETY: the block is live (contract). A large block has its tag where an arena has it.
-    let heap = unsafe { ThreadHeap::<CurrentParts>::of_block(start) };
-    HeapTag(heap.as_ptr().cast()) == HeapTag::LARGE
+unsafe fn tag_of(start: NonNull<u8>) -> HeapTag {
+    // SAFETY: the byte lies in the arena or the mapping of the block, behind the tag.
+    unsafe { Heap::tag_of(start.sub(1)) }
 }
 
 /// Frees a block that does not belong to the calling thread's heap.
@@ -202,13 +224,12 @@ unsafe fn is_tagged_large(start: NonNull<u8>) -> bool {
 /// # Safety
 ///
 /// - `block` must be a live block of [`ThreadMalloc`] that nobody uses any more.
-/// - It must not begin where an arena would begin.
 /// - `heap` must be the heap in the calling thread's slot.
 #[cold]
 #[inline(never)]
 unsafe fn free_elsewhere(heap: &'static ThreadHeap<CurrentParts>, block: BlockPtr) {
-    // SAFETY: the block is live, and does not begin like an arena (the caller has checked).
-    if unsafe { is_tagged_large(block.start()) } {
+    // SAFETY: the block is live (contract).
+    if unsafe { tag_of(block.start()) } == HeapTag::LARGE {
         // SAFETY: the block is large.
         unsafe { free_large(block.into_start()) }
     } else {
@@ -269,20 +290,22 @@ fn large(size: usize, align: usize, contents: Contents) -> Option<NonNull<u8>> {
     Some(block.start())
 }
 
-/// Allocates a block above the small threshold.
-#[cold]
+/// Allocates `size` bytes. Not inlined, so that a block of a free list needs no stack frame.
 #[inline(never)]
-fn above(size: usize, contents: Contents) -> Option<NonNull<u8>> {
-    match Class::of(size) {
-        Some(class) => of_class(class, contents),
-        None => large(size, ALIGN, contents),
+fn unlisted(size: usize) -> Option<NonNull<u8>> {
+    match Class::of(size.max(1)) {
+        Some(class) => of_class(class, Contents::Any),
+        None => large(size, ALIGN, Contents::Any),
     }
 }
 
-#[cold]
+/// Allocates `size` zeroed bytes, which are not small.
 #[inline(never)]
-fn unlisted(class: Class) -> Option<NonNull<u8>> {
-    PerThread.alloc(class).map(BlockPtr::into_start)
+fn zeroed_above(size: usize) -> Option<NonNull<u8>> {
+    match Class::of(size) {
+        Some(class) => of_class(class, Contents::Zero),
+        None => large(size, ALIGN, Contents::Zero),
+    }
 }
 
 /// Returns true if a block of `class` stays in place when it is resized to `size` bytes.
@@ -322,11 +345,9 @@ unsafe fn move_to(start: NonNull<u8>, old: usize, size: usize) -> Option<NonNull
 unsafe impl MemAlloc for ThreadMalloc {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
-        // A request of 0 bytes gets a block of the smallest class.
-        let Some(class) = Class::of_small(size.max(1)) else { return above(size, Contents::Any) };
-        match PerThread.alloc_listed(class) {
-            Some(block) => Some(block.into_start()),
-            None => unlisted(class),
+        match self.alloc_listed(size) {
+            Some(start) => Some(start),
+            None => unlisted(size),
         }
     }
 
@@ -334,7 +355,7 @@ unsafe impl MemAlloc for ThreadMalloc {
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
         let bytes = calloc_size(count, size)?;
         if Class::of_small(bytes.max(1)).is_none() {
-            return above(bytes, Contents::Zero);
+            return zeroed_above(bytes);
         }
         let start = self.malloc(bytes)?;
         // SAFETY: the block is new, and has at least this many bytes.
@@ -371,16 +392,15 @@ unsafe impl MemAlloc for ThreadMalloc {
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
         let Some(start) = ptr else { return };
-        if is_placed_like_an_arena(start) {
-            // SAFETY: only a large block begins there.
-            return unsafe { free_large(start) };
-        }
         let heap = slot::get();
+        // SAFETY: the block is live (contract).
+        let tag = unsafe { tag_of(start) };
         // SAFETY: the caller gives up the block (contract).
         let block = unsafe { BlockPtr::from_start(start) };
-        // SAFETY: the block came from these heaps (contract), or is large and has a tag that no
-        // heap has. The calling thread owns the heap in its slot, unless it is `NO_HEAP`.
-        if let Some(block) = unsafe { heap.free_if_own(block) } {
+        if tag == heap.tag() {
+            // SAFETY: the block belongs to the heap in the slot of this thread, which owns it.
+            unsafe { heap.free_own(block) };
+        } else {
             // SAFETY: `heap` is the heap in the slot, and the block does not belong to it.
             unsafe { free_elsewhere(heap, block) };
         }
