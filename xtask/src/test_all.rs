@@ -36,6 +36,7 @@ const STEPS: &[Step] = &[
     Step { name: "without std", run: without_std },
     Step { name: "the shared libraries", run: libraries },
     Step { name: "unit, property and integration tests", run: tests },
+    Step { name: "the malloc library with every check of the heap", run: checked_malloc },
     Step { name: "programs with the malloc library", run: test_malloc::run_quick },
     Step { name: "threads and the global allocator with dynamic thread-locals", run: dynamic_tls },
     Step { name: "coroutines that move between threads", run: coroutines },
@@ -147,6 +148,17 @@ fn tests() -> Result<Tally> {
         ("OBMALLOC_MALLOC_LIB", &*malloc.to_string_lossy()),
     ];
     cargo(&[&all[..], FEATURES, &targets].concat(), &variables)
+}
+
+/// Tests a debug build of the malloc library, which ends the process if a heap is inconsistent.
+fn checked_malloc() -> Result<Tally> {
+    let library = workspace::build_library()?;
+    let malloc = workspace::build("obmalloc-malloc", "dev", "libobmalloc_malloc.so")?;
+    let variables = [
+        ("OBMALLOC_LIB", &*library.to_string_lossy()),
+        ("OBMALLOC_MALLOC_LIB", &*malloc.to_string_lossy()),
+    ];
+    cargo(&["test", "--no-fail-fast", "-p", "obmalloc-malloc", "--tests"], &variables)
 }
 
 fn dynamic_tls() -> Result<Tally> {
