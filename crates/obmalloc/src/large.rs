@@ -16,7 +16,7 @@
 
 use core::ptr::NonNull;
 
-use raw_mem::{ArenaSource, LargeMapping, MAX_REQUEST};
+use raw_mem::{ArenaSource, LargeMapping, MAX_REQUEST, resize_or_copy};
 
 use crate::{
     geometry::{Geometry, shape::Shape},
@@ -171,7 +171,7 @@ impl LargeBlock {
         }
         let new = size.checked_add(offset).filter(|new| *new <= MAX_REQUEST)?;
         // SAFETY: the mapping came from the source (invariant). Only the result is used afterwards.
-        let resized = unsafe { source.resize_large(mapping, bytes, new, arena) }.ok()?;
+        let resized = unsafe { resize_or_copy(source, mapping, bytes, new, arena) }.ok()?;
         // SAFETY: the mapping is at least `new` bytes long, and `new` is at least `offset`.
         let block = Self(unsafe { resized.start.add(offset) });
         let header = block.header::<G>();
@@ -310,7 +310,10 @@ mod tests {
             assert!(unsafe { block.size::<Native>() } >= size);
             // SAFETY: the first bytes were initialised above.
             let bytes = unsafe { slice::from_raw_parts(block.start().as_ptr(), MIB) };
-            assert!(bytes.iter().all(|byte| *byte == 7) && block.start().addr().get() % 64 == 0);
+            assert!(
+                bytes.iter().all(|byte| *byte == 7)
+                    && block.start().addr().get().is_multiple_of(64)
+            );
         }
         // SAFETY: the block is in use, and not used again.
         unsafe { block.unmap::<Native>(&mut source) };
