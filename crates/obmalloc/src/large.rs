@@ -310,7 +310,10 @@ mod tests {
             assert!(unsafe { block.size::<Native>() } >= size);
             // SAFETY: the first bytes were initialised above.
             let bytes = unsafe { slice::from_raw_parts(block.start().as_ptr(), MIB) };
-            assert!(bytes.iter().all(|byte| *byte == 7) && block.start().addr().get() % 64 == 0);
+            assert!(
+                bytes.iter().all(|byte| *byte == 7)
+                    && block.start().addr().get().is_multiple_of(64)
+            );
         }
         // SAFETY: the block is in use, and not used again.
         unsafe { block.unmap::<Native>(&mut source) };

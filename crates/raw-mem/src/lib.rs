@@ -46,6 +46,10 @@ mod arena_size;
 mod arena_source;
 mod bump;
 #[cfg(feature = "std")]
+mod clock;
+#[cfg(feature = "std")]
+mod demand;
+#[cfg(feature = "std")]
 mod errno;
 mod error;
 mod fixed_region;
@@ -94,7 +98,7 @@ pub use page_blocks::PageBlocks;
 #[cfg(feature = "std")]
 pub use reserved::ReservedArenas;
 #[cfg(feature = "std")]
-pub use retaining::{MAX_RETAINED, RetainingArenas};
+pub use retaining::RetainingArenas;
 
 /// The examples of the README.
 #[cfg(doctest)]

@@ -16,20 +16,20 @@
 //! - The range is not reserved if the size of the address space is limited, or if the system
 //!   refuses. All memory then comes from the wrapped source. The same holds for a request that the
 //!   range cannot serve.
-//! - An unmapped arena is given back at once. An unmapped large mapping is retained, because the
-//!   page faults of a large block cost more than the rest of its life.
-//! - Large mappings in use and retained slots together never exceed what large mappings needed
-//!   within the decay time. What exceeds it is given back at the next call that maps or unmaps.
+//! - An unmapped arena is given back at once. An unmapped large mapping may be retained, because the
+//!   page faults of a large block cost more than the rest of its life. `Demand` determines how much
+//!   is retained. What exceeds this is given back at the next call that maps or unmaps.
 //! - A large mapping grows in place if the slots behind it are not used. Otherwise its pages move
 //!   to another run of slots.
 
 use core::{fmt, num::NonZero, ptr::NonNull, time::Duration};
 
-use crate::{ArenaSize, ArenaSource, LargeMapping, MapError, PurgeError, pages, preserving_errno};
+use crate::{
+    ArenaSize, ArenaSource, LargeMapping, MapError, PurgeError, clock, demand::DECAY, pages,
+    preserving_errno,
+};
 
 mod bits;
-mod clock;
-mod demand;
 mod large;
 mod range;
 mod slots;
@@ -40,9 +40,6 @@ mod testing;
 mod tests;
 
 use range::ReservedRange;
-
-/// How long the memory of unmapped large mappings is retained.
-const DECAY: Duration = Duration::from_secs(1);
 
 /// A source that takes arenas and large mappings from one reserved range of addresses.
 ///
@@ -63,15 +60,10 @@ const DECAY: Duration = Duration::from_secs(1);
 /// ```
 pub struct ReservedArenas<S> {
     source: S,
-    state: State,
+    /// False until an attempt to reserve the range was made.
+    was_tried: bool,
+    range: Option<ReservedRange>,
     clock: fn() -> Duration,
-}
-
-enum State {
-    Untried,
-    /// The system refused to reserve a range, or its size of arenas does not suit a range.
-    Absent,
-    Present(ReservedRange),
 }
 
 // SAFETY: the source owns its range exclusively, and mappings are not tied to a thread.
@@ -84,17 +76,17 @@ impl<S> ReservedArenas<S> {
     }
 
     const fn with_clock(source: S, clock: fn() -> Duration) -> Self {
-        Self { source, state: State::Untried, clock }
+        Self { source, was_tried: false, range: None, clock }
     }
 
     /// Returns the range if its slots have the size `size`, after an attempt to reserve it.
     fn range_for(&mut self, size: ArenaSize) -> Option<&mut ReservedRange> {
-        if let State::Untried = self.state {
-            let range = ReservedRange::reserve(size, DECAY);
-            self.state = range.map_or(State::Absent, State::Present);
+        if !self.was_tried {
+            self.was_tried = true;
+            self.range = ReservedRange::reserve(size, DECAY);
         }
         let now = (self.clock)();
-        let range = self.range().filter(|range| range.slot_size() == size)?;
+        let range = self.range.as_mut().filter(|range| range.slot_size() == size)?;
         range.demand.advance_to(now);
         Some(range)
     }
@@ -102,21 +94,14 @@ impl<S> ReservedArenas<S> {
     /// Returns the range if `address` lies in it.
     fn range_at(&mut self, address: NonNull<u8>) -> Option<&mut ReservedRange> {
         let now = (self.clock)();
-        let range = self.range().filter(|range| range.contains(address.addr().get()))?;
+        let range = self.range.as_mut().filter(|range| range.contains(address.addr().get()))?;
         range.demand.advance_to(now);
         Some(range)
     }
 
-    fn range(&mut self) -> Option<&mut ReservedRange> {
-        match &mut self.state {
-            State::Present(range) => Some(range),
-            State::Untried | State::Absent => None,
-        }
-    }
-
     /// Gives back all retained slots, and returns true if there were any.
     fn release_retained(&mut self) -> bool {
-        let Some(range) = self.range() else { return false };
+        let Some(range) = &mut self.range else { return false };
         let had_any = range.slots.retained_count() > 0;
         range.trim();
         had_any
@@ -212,7 +197,7 @@ unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
 
     /// Makes one system call (`madvise`). `errno` is unchanged.
     unsafe fn purge(&mut self, start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
-        match self.range().is_some_and(|range| range.contains(start.addr().get())) {
+        match self.range.as_ref().is_some_and(|range| range.contains(start.addr().get())) {
             // SAFETY: the range lies in a mapped arena and is no longer needed (contract).
             true => unsafe { pages::purge_inside(start, len) },
             // SAFETY: the wrapped source mapped the arena; the caller upholds the rest.
@@ -226,7 +211,7 @@ unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
     }
 
     fn reserved(&mut self) -> Option<NonZero<usize>> {
-        self.range().map(|range| range.base())
+        self.range.as_ref().map(|range| range.base())
     }
 
     fn below(&mut self) -> Option<&mut dyn ArenaSource> {
@@ -236,10 +221,7 @@ unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
 
 impl<S: fmt::Debug> fmt::Debug for ReservedArenas<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let base = match &self.state {
-            State::Present(range) => Some(range.base()),
-            State::Untried | State::Absent => None,
-        };
+        let base = self.range.as_ref().map(|range| range.base());
         f.debug_struct("ReservedArenas").field("base", &base).field("source", &self.source).finish()
     }
 }

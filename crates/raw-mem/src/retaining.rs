@@ -6,20 +6,19 @@
 //! - The number of kept arenas is limited. The limit starts at 0, so the first arenas that a
 //!   program frees are unmapped.
 //! - Each request that follows an unmapping within the decay time (one second by default) raises
-//!   the limit by one, up to [`MAX_RETAINED`].
-//! - The limit includes free arenas that users of the source, such as heaps, keep themselves.
-//! - If no arena was requested for the decay time, the limit drops to 0 and the source unmaps its
-//!   kept arenas when the next arena comes back.
+//!   the limit by one.
+//! - Arenas in use and kept arenas together never exceed the number of arenas that were in use
+//!   recently, within one or two decay times.
+//! - These rules include free arenas that users of the source, such as heaps, keep themselves.
+//! - If no arena was requested for the decay time, the limit drops to 0, and the source unmaps its
+//!   kept arenas at the next call.
 
-use core::ptr::NonNull;
-use std::time::{Duration, Instant};
+use core::{ptr::NonNull, time::Duration};
 
-use crate::{ArenaSize, ArenaSource, LargeMapping, MapError};
-
-/// The largest number of free arenas that a source and its users keep together.
-pub const MAX_RETAINED: usize = 16;
-
-const DECAY: Duration = Duration::from_secs(1);
+use crate::{
+    ArenaSize, ArenaSource, LargeMapping, MapError, clock,
+    demand::{DECAY, Demand},
+};
 
 /// A source that wraps another source and keeps some free arenas for later requests.
 ///
@@ -45,21 +44,28 @@ const DECAY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct RetainingArenas<S: ArenaSource> {
     source: S,
-    decay: Duration,
-    requested: Option<Instant>,
+    clock: fn() -> Duration,
+    demand: Demand,
+    /// The kept arena that was unmapped last.
+    ///
     /// # Invariant
     ///
-    /// The first `count` arenas of the array came from `source`, have the size `size`, and are not
-    /// in use.
-    arenas: [NonNull<u8>; MAX_RETAINED],
+    /// - Each arena of the list starts with a `Kept`, and `count` arenas are in the list.
+    /// - They came from `source`, have the size `size`, and are not in use.
+    first: Option<NonNull<Kept>>,
     count: usize,
     size: Option<ArenaSize>,
     by_users: usize,
-    /// The largest number of free arenas that the source and its users may keep at present.
-    limit: usize,
-    /// The number of recently unmapped arenas that a higher limit would have kept.
-    unmapped: usize,
 }
+
+/// The list entry at the start of a kept arena.
+#[derive(Debug)]
+struct Kept {
+    next: Option<NonNull<Self>>,
+}
+
+// The smallest arena has room for a list entry, and is aligned for it.
+const _: () = assert!(size_of::<Kept>() <= 64 && align_of::<Kept>() <= 64);
 
 // SAFETY: the source owns the kept arenas exclusively, and arenas are not tied to a thread.
 unsafe impl<S: ArenaSource + Send> Send for RetainingArenas<S> {}
@@ -72,17 +78,12 @@ impl<S: ArenaSource> RetainingArenas<S> {
 
     /// Wraps `source` and keeps free arenas only within `decay` of the last request for an arena.
     pub const fn with_decay(source: S, decay: Duration) -> Self {
-        Self {
-            source,
-            decay,
-            requested: None,
-            arenas: [NonNull::dangling(); MAX_RETAINED],
-            count: 0,
-            size: None,
-            by_users: 0,
-            limit: 0,
-            unmapped: 0,
-        }
+        Self::with_clock(source, decay, clock::coarse_now)
+    }
+
+    const fn with_clock(source: S, decay: Duration, clock: fn() -> Duration) -> Self {
+        let demand = Demand::new(decay);
+        Self { source, clock, demand, first: None, count: 0, size: None, by_users: 0 }
     }
 
     /// Returns how many free arenas this source and its users keep together.
@@ -97,46 +98,26 @@ impl<S: ArenaSource> RetainingArenas<S> {
         self.by_users = self.by_users.min(count);
     }
 
-    fn is_in_demand(&self) -> bool {
-        self.requested.is_some_and(|requested| requested.elapsed() < self.decay)
-    }
-
     /// Returns how many more free arenas may be kept at present.
     fn room(&self) -> usize {
-        match self.is_in_demand() {
-            true => self.limit.saturating_sub(self.retained()),
-            false => 0,
-        }
+        self.demand.allowed().saturating_sub(self.retained())
     }
 
-    fn note_request(&mut self) {
-        if !self.is_in_demand() {
-            self.reset_limit();
-        }
-        self.requested = Some(Instant::now());
-    }
-
-    /// Raises the limit if a recently unmapped arena could have served this request.
-    fn note_miss(&mut self) {
-        if self.unmapped > 0 {
-            self.unmapped -= 1;
-            self.limit = MAX_RETAINED.min(self.limit + 1);
-        }
-    }
-
-    fn reset_limit(&mut self) {
-        self.limit = 0;
-        self.unmapped = 0;
-    }
-
-    /// Keeps `arena`, or returns false if the limit or the size of the kept arenas forbids it.
-    fn push(&mut self, arena: NonNull<u8>, size: ArenaSize) -> bool {
+    /// Keeps `arena`, or returns false if the demand or the size of the kept arenas forbids it.
+    ///
+    /// # Safety
+    ///
+    /// `source` must have mapped the arena with this size, and nothing may use it afterwards.
+    unsafe fn push(&mut self, arena: NonNull<u8>, size: ArenaSize) -> bool {
         let fits = self.count == 0 || self.size == Some(size);
         if !fits || self.room() == 0 {
             return false;
         }
-        // INVARIANT: a user passed the arena to `unmap`, so `source` mapped it and it is unused.
-        self.arenas[self.count] = arena;
+        let kept = arena.cast::<Kept>();
+        // SAFETY: the arena is mapped, unused, and has room for an entry (contract of `push`).
+        unsafe { kept.write(Kept { next: self.first }) };
+        // INVARIANT: the arena is mapped and unused (contract of `push`), and starts with an entry.
+        self.first = Some(kept);
         self.count += 1;
         self.size = Some(size);
         true
@@ -144,19 +125,29 @@ impl<S: ArenaSource> RetainingArenas<S> {
 
     /// Removes the arena that was kept last, unless the kept arenas have another size.
     fn pop(&mut self, size: ArenaSize) -> Option<NonNull<u8>> {
-        if self.size != Some(size) {
-            return None;
-        }
-        self.count = self.count.checked_sub(1)?;
-        Some(self.arenas[self.count])
+        let kept = self.first.filter(|_| self.size == Some(size))?;
+        // SAFETY: the arena is mapped, unused, and starts with an entry (invariant of `first`).
+        self.first = unsafe { kept.read() }.next;
+        self.count -= 1;
+        Some(kept.cast())
     }
 
-    /// Unmaps the free arenas that this source itself keeps.
-    fn unmap_retained(&mut self) {
+    /// Unmaps free arenas that this source itself keeps until at most `most` are left.
+    fn unmap_retained(&mut self, most: usize) {
         let Some(size) = self.size else { return };
-        while let Some(arena) = self.pop(size) {
-            // SAFETY: the arena came from `source` and is not in use (invariant of `arenas`).
+        while self.count > most
+            && let Some(arena) = self.pop(size)
+        {
+            self.demand.give_back(1);
+            // SAFETY: the arena came from `source` and is not in use (invariant of `first`).
             unsafe { self.source.unmap(arena, size) };
+        }
+    }
+
+    /// Unmaps the free arenas that the recent demand does not justify.
+    fn unmap_excess(&mut self) {
+        if self.count > 0 {
+            self.unmap_retained(self.demand.allowed().saturating_sub(self.by_users));
         }
     }
 }
@@ -165,32 +156,34 @@ impl<S: ArenaSource> RetainingArenas<S> {
 // passed it to `unmap`.
 unsafe impl<S: ArenaSource> ArenaSource for RetainingArenas<S> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
-        self.note_request();
+        self.demand.advance_to((self.clock)());
         if let Some(arena) = self.pop(size) {
+            self.demand.request(1, 1);
+            self.unmap_excess();
             return Ok(arena);
         }
-        self.note_miss();
-        self.source.map(size).or_else(|error| {
+        let arena = self.source.map(size).or_else(|error| {
             if self.count == 0 {
                 return Err(error);
             }
-            self.unmap_retained();
+            self.unmap_retained(0);
             self.source.map(size)
-        })
+        })?;
+        self.demand.request(1, 0);
+        self.unmap_excess();
+        Ok(arena)
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
-        if self.push(arena, size) {
-            return;
-        }
-        if self.is_in_demand() {
-            self.unmapped = MAX_RETAINED.min(self.unmapped + 1);
-        } else {
-            self.unmap_retained();
-            self.reset_limit();
-        }
+        self.demand.advance_to((self.clock)());
+        self.demand.vacate(1);
         // SAFETY: the wrapped source mapped the arena, which is unused (contract of `unmap`).
-        unsafe { self.source.unmap(arena, size) };
+        if !unsafe { self.push(arena, size) } {
+            self.demand.give_back(1);
+            // SAFETY: as above.
+            unsafe { self.source.unmap(arena, size) };
+        }
+        self.unmap_excess();
     }
 
     fn map_large(&mut self, bytes: usize, align: ArenaSize) -> Result<LargeMapping, MapError> {
@@ -198,7 +191,7 @@ unsafe impl<S: ArenaSource> ArenaSource for RetainingArenas<S> {
             if self.count == 0 {
                 return Err(error);
             }
-            self.unmap_retained();
+            self.unmap_retained(0);
             self.source.map_large(bytes, align)
         })
     }
@@ -208,32 +201,41 @@ unsafe impl<S: ArenaSource> ArenaSource for RetainingArenas<S> {
     }
 
     fn trim(&mut self) {
-        self.unmap_retained();
+        self.unmap_retained(0);
         self.source.trim();
     }
 
     fn retain(&mut self, had: usize, want: usize) -> usize {
+        self.demand.advance_to((self.clock)());
         self.by_users = self.by_users.saturating_sub(had);
+        self.demand.occupy(had);
+        self.demand.vacate(want);
         let granted = want.min(self.room());
         self.by_users += granted;
+        // The user unmaps the others, which are therefore in use for a moment longer.
+        self.demand.occupy(want - granted);
+        self.unmap_excess();
         granted
     }
 
     fn reuse_retained(&mut self, count: usize) {
+        self.demand.advance_to((self.clock)());
         self.by_users = self.by_users.saturating_sub(count);
-        self.note_request();
+        self.demand.request(count, count);
+        self.unmap_excess();
     }
 }
 
 impl<S: ArenaSource> Drop for RetainingArenas<S> {
     fn drop(&mut self) {
-        self.unmap_retained();
+        self.unmap_retained(0);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::vec::Vec;
+    use proptest::prelude::*;
+    use std::{cell::Cell, vec::Vec};
 
     use super::*;
     use crate::{
@@ -243,7 +245,15 @@ mod tests {
 
     const SIZE: ArenaSize = ArenaSize::new(1 << 16).unwrap();
     const SMALL: ArenaSize = ArenaSize::new(1 << 12).unwrap();
-    const HOUR: Duration = Duration::from_secs(3600);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    thread_local! {
+        static NOW: Cell<Duration> = const { Cell::new(Duration::from_secs(1000)) };
+    }
+
+    fn wait(time: Duration) {
+        NOW.set(NOW.get() + time);
+    }
 
     /// A source that refuses to map more than `max` arenas at the same time.
     #[derive(Debug)]
@@ -270,9 +280,10 @@ mod tests {
         }
     }
 
-    fn source(decay: Duration, max: usize) -> RetainingArenas<Counting> {
+    /// Creates a source of at most `max` arenas, with a clock that only [`wait`] advances.
+    fn source(max: usize) -> RetainingArenas<Counting> {
         let below = Counting { source: MallocArenas::new(Malloc), mapped: 0, max };
-        RetainingArenas::with_decay(below, decay)
+        RetainingArenas::with_clock(below, SECOND, || NOW.get())
     }
 
     fn map(source: &mut RetainingArenas<Counting>, arenas: usize) -> Vec<NonNull<u8>> {
@@ -299,15 +310,15 @@ mod tests {
 
     #[test]
     fn arenas_that_come_back_for_the_first_time_are_unmapped() {
-        let mut source = source(HOUR, usize::MAX);
-        let arenas = map(&mut source, MAX_RETAINED);
+        let mut source = source(usize::MAX);
+        let arenas = map(&mut source, 16);
         unmap(&mut source, arenas);
         assert_eq!(figures(&source), (0, 0));
     }
 
     #[test]
     fn as_many_arenas_are_retained_as_came_back_and_were_requested_again() {
-        let mut source = source(HOUR, usize::MAX);
+        let mut source = source(usize::MAX);
         let mut arenas = map(&mut source, 10);
         let tail = arenas.split_off(3);
         unmap(&mut source, tail);
@@ -317,12 +328,25 @@ mod tests {
     }
 
     #[test]
+    fn a_large_batch_is_retained_from_its_second_turn() {
+        let mut source = source(usize::MAX);
+        let mut arenas = map(&mut source, 40);
+        for turn in 1..5 {
+            unmap(&mut source, arenas);
+            let retained = if turn == 1 { 0 } else { 40 };
+            assert_eq!(figures(&source), (retained, retained), "turn {turn}");
+            arenas = map(&mut source, 40);
+            assert_eq!(figures(&source), (0, 40), "turn {turn}");
+        }
+        unmap(&mut source, arenas);
+    }
+
+    #[test]
     fn a_pause_resets_the_limit() {
-        let mut source = source(HOUR, usize::MAX);
+        let mut source = source(usize::MAX);
         let arenas = cycle(&mut source, 3);
-        source.decay = Duration::ZERO;
+        wait(SECOND);
         let more = map(&mut source, 1);
-        source.decay = HOUR;
         unmap(&mut source, arenas);
         unmap(&mut source, more);
         assert_eq!(figures(&source), (0, 0));
@@ -330,7 +354,7 @@ mod tests {
 
     #[test]
     fn retained_arenas_serve_the_next_requests_latest_first() {
-        let mut source = source(HOUR, 3);
+        let mut source = source(3);
         let arenas = cycle(&mut source, 3);
         unmap(&mut source, arenas.clone());
         assert_eq!(figures(&source), (3, 3));
@@ -340,69 +364,102 @@ mod tests {
     }
 
     #[test]
-    fn at_most_16_arenas_are_retained() {
-        let mut source = source(HOUR, usize::MAX);
-        let arenas = cycle(&mut source, 21);
+    fn arenas_beyond_the_recent_peak_are_unmapped() {
+        let mut source = source(usize::MAX);
+        let arenas = cycle(&mut source, 8);
         unmap(&mut source, arenas);
-        assert_eq!(figures(&source), (16, 16));
+        assert_eq!(figures(&source), (8, 8));
+        let one = map(&mut source, 1);
+        for _ in 0..2 {
+            wait(SECOND * 2 / 3);
+            source.reuse_retained(0);
+        }
+        assert_eq!(figures(&source), (7, 8));
+        wait(SECOND * 2 / 3);
+        source.reuse_retained(0);
+        wait(SECOND * 2 / 3);
+        source.reuse_retained(0);
+        assert_eq!(figures(&source), (0, 1));
+        unmap(&mut source, one);
     }
 
     #[test]
-    fn all_retained_arenas_are_unmapped_after_the_decay_time() {
-        let mut source = source(HOUR, usize::MAX);
-        let mut arenas = cycle(&mut source, 3);
-        let last = arenas.split_off(2);
-        unmap(&mut source, arenas);
-        source.decay = Duration::ZERO;
-        unmap(&mut source, last);
-        assert_eq!(figures(&source), (0, 0));
+    fn all_retained_arenas_are_unmapped_at_the_first_call_after_the_decay_time() {
+        type Step = fn(&mut RetainingArenas<Counting>, NonNull<u8>);
+        let calls: [(Step, usize); 4] = [
+            // SAFETY: the arena is mapped, and is not used again.
+            (|source, arena| unsafe { source.unmap(arena, SIZE) }, 0),
+            (|source, _| assert_eq!(source.retain(0, 1), 0), 1),
+            (|source, _| source.reuse_retained(0), 1),
+            (|source, _| source.map(SIZE).map(drop).unwrap(), 2),
+        ];
+        for (call, mapped) in calls {
+            let mut source = source(usize::MAX);
+            let mut arenas = cycle(&mut source, 3);
+            let last = arenas.remove(0);
+            unmap(&mut source, arenas);
+            assert_eq!(figures(&source), (2, 3));
+            wait(SECOND);
+            call(&mut source, last);
+            assert_eq!(figures(&source), (0, mapped));
+        }
     }
 
     #[test]
     fn users_retain_as_many_arenas_as_the_limit_leaves() {
-        let mut source = source(HOUR, usize::MAX);
+        let mut source = source(usize::MAX);
         assert_eq!(source.retain(0, 1), 0);
-        let mut arenas = cycle(&mut source, MAX_RETAINED);
-        let last = arenas.split_off(1);
-        unmap(&mut source, arenas);
+        // One arena goes back, and users have 16.
+        let mut arenas = cycle(&mut source, 17);
+        let last = arenas.split_off(16);
+        unmap(&mut source, last);
         assert_eq!(source.retain(0, 9), 9);
-        assert_eq!(source.retain(0, 9), MAX_RETAINED - 10);
-        assert_eq!(source.retain(9, 10), 9);
+        assert_eq!(source.retain(0, 7), 7);
+        assert_eq!((source.retain(9, 10), source.demand.in_use()), (9, 1));
         source.reuse_retained(2);
         assert_eq!(source.retain(7, 8), 8);
-        source.decay = Duration::ZERO;
+        assert_eq!(source.retained(), 16);
+        wait(SECOND);
         assert_eq!(source.retain(8, 9), 0);
-        assert_eq!(source.retain(MAX_RETAINED - 10, 0), 0);
-        assert_eq!(source.retained(), 1);
-        unmap(&mut source, last);
+        assert_eq!(source.retain(7, 0), 0);
+        assert_eq!(figures(&source), (0, 16));
+    }
+
+    #[test]
+    fn what_users_retain_is_not_in_use() {
+        let mut source = source(usize::MAX);
+        let arenas = cycle(&mut source, 8);
+        assert_eq!((source.retain(0, 3), source.demand.in_use()), (3, 5));
+        assert_eq!((source.retain(3, 1), source.demand.in_use()), (1, 7));
+        source.reuse_retained(1);
+        assert_eq!((source.retained(), source.demand.in_use()), (0, 8));
+        unmap(&mut source, arenas);
+        assert_eq!((source.retained(), source.demand.in_use()), (8, 0));
     }
 
     #[test]
     fn what_lost_users_retained_can_be_retained_by_others() {
-        let mut source = source(HOUR, usize::MAX);
-        let mut arenas = cycle(&mut source, MAX_RETAINED);
-        let last = arenas.split_off(1);
-        assert_eq!(source.retain(0, MAX_RETAINED), MAX_RETAINED);
-        source.limit_users_to(MAX_RETAINED - 1);
-        assert_eq!(source.retain(0, 2), 1);
-        source.limit_users_to(0);
+        let mut source = source(usize::MAX);
+        let _arenas = cycle(&mut source, 16);
+        assert_eq!(source.retain(0, 15), 15);
+        source.limit_users_to(14);
         assert_eq!(source.retain(0, 1), 1);
-        unmap(&mut source, arenas);
-        assert_eq!(source.retained(), 2);
+        source.limit_users_to(0);
+        assert_eq!((source.retained(), source.demand.in_use()), (0, 0));
         // A user that was counted as lost reuses two arenas.
         source.reuse_retained(2);
-        assert_eq!(source.retained(), 1);
-        unmap(&mut source, last);
+        assert_eq!((source.retained(), source.demand.in_use()), (0, 2));
+        assert_eq!(source.retain(0, 2), 2);
     }
 
     #[test]
     fn a_trim_and_a_drop_unmap_what_is_retained() {
-        let mut source = source(HOUR, usize::MAX);
+        let mut source = source(usize::MAX);
         let arenas = cycle(&mut source, 2);
         unmap(&mut source, arenas);
         source.trim();
         assert_eq!(figures(&source), (0, 0));
-        let mut over = RetainingArenas::with_decay(&mut source.source, HOUR);
+        let mut over = RetainingArenas::new(&mut source.source);
         for _ in 0..2 {
             let arena = over.map(SIZE).unwrap();
             // SAFETY: the arena was mapped above.
@@ -441,20 +498,25 @@ mod tests {
 
     #[test]
     fn an_arena_that_a_user_allocates_from_again_is_demand() {
-        let mut source = source(HOUR, usize::MAX);
-        assert_eq!(source.retain(0, 0), 0);
-        assert!(!source.is_in_demand());
+        let mut source = source(usize::MAX);
+        let mut arenas = cycle(&mut source, 2);
+        let last = arenas.split_off(1);
+        unmap(&mut source, arenas);
+        wait(SECOND / 2);
         source.reuse_retained(0);
-        assert!(source.is_in_demand());
+        wait(SECOND / 2);
+        unmap(&mut source, last);
+        assert_eq!(figures(&source), (2, 2));
     }
 
     #[test]
     fn a_retained_arena_of_another_size_is_never_handed_out() {
-        let mut source = source(HOUR, 2);
-        let arenas = cycle(&mut source, 1);
+        let mut source = source(3);
+        let arenas = cycle(&mut source, 2);
         unmap(&mut source, arenas);
         let small = source.map(SMALL).unwrap();
-        assert_eq!(source.source.mapped, 2);
+        // Two arenas were in use recently, and one of them is now small.
+        assert_eq!(figures(&source), (1, 2));
         // SAFETY: the arena was mapped above.
         unsafe { source.unmap(small, SMALL) };
         assert_eq!(figures(&source), (1, 1));
@@ -462,7 +524,7 @@ mod tests {
 
     #[test]
     fn retained_arenas_are_unmapped_before_a_request_fails() {
-        let mut source = source(HOUR, 1);
+        let mut source = source(1);
         let arenas = cycle(&mut source, 1);
         unmap(&mut source, arenas);
         assert_eq!(source.retained(), 1);
@@ -470,5 +532,66 @@ mod tests {
         assert!(source.map(SMALL).is_err());
         // SAFETY: the arena was mapped above.
         unsafe { source.unmap(small, SMALL) };
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Map,
+        Unmap(usize),
+        Empty(usize),
+        Reuse,
+        Wait(u64),
+    }
+
+    /// Returns random steps after which about `arenas` arenas are in use.
+    fn mix(arenas: usize) -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            8 => Just(Step::Map),
+            8 => any::<usize>().prop_map(Step::Unmap),
+            2 => any::<usize>().prop_map(Step::Empty),
+            2 => Just(Step::Reuse),
+            1 => (1..900_u64).prop_map(Step::Wait),
+        ];
+        let start = prop::collection::vec(Just(Step::Map), arenas);
+        (start, prop::collection::vec(step, 1..300)).prop_map(|(start, mix)| [start, mix].concat())
+    }
+
+    proptest! {
+        #[test]
+        fn no_more_is_retained_than_is_missing_to_the_recent_peak(steps in mix(20)) {
+            let mut source = source(usize::MAX);
+            let (mut arenas, mut empty) = (Vec::new(), Vec::new());
+            for step in steps {
+                match step {
+                    Step::Map => arenas.extend(map(&mut source, 1)),
+                    Step::Unmap(nth) if !arenas.is_empty() => {
+                        let arena = arenas.swap_remove(nth % arenas.len());
+                        unmap(&mut source, vec![arena]);
+                    }
+                    // A heap asks to retain one more arena, and unmaps all that it may not retain.
+                    Step::Empty(nth) if !arenas.is_empty() => {
+                        let had = empty.len();
+                        empty.push(arenas.swap_remove(nth % arenas.len()));
+                        let granted = source.retain(had, had + 1);
+                        let others = empty.split_off(granted);
+                        unmap(&mut source, others);
+                    }
+                    Step::Reuse if !empty.is_empty() => {
+                        arenas.extend(empty.pop());
+                        source.reuse_retained(1);
+                    }
+                    Step::Wait(milliseconds) => wait(Duration::from_millis(milliseconds)),
+                    _ => continue,
+                }
+                prop_assert_eq!(source.demand.in_use(), arenas.len());
+                prop_assert_eq!(source.retained(), source.count + empty.len());
+                prop_assert_eq!(source.source.mapped, arenas.len() + source.retained());
+                let most = source.demand.below_peak().max(empty.len());
+                prop_assert!(source.retained() <= most, "{} of {most}", source.retained());
+            }
+            source.retain(empty.len(), 0);
+            unmap(&mut source, arenas);
+            unmap(&mut source, empty);
+        }
     }
 }

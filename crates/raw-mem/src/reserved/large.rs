@@ -22,12 +22,12 @@ impl ReservedRange {
         let run = self.slots.find_run(count)?;
         let is_zeroed = !self.slots.has_stale(run.clone());
         let start = self.start_of(run.start);
-        self.take(run).ok()?;
-        self.demand.change(0, count);
+        let reused = self.take(run).ok()?;
+        self.demand.request(count, reused);
         Some(LargeMapping { start, bytes, is_zeroed })
     }
 
-    /// Takes back a large mapping, and retains its slots.
+    /// Takes back a large mapping. Its slots are retained until the excess is released.
     ///
     /// # Safety
     ///
@@ -35,7 +35,7 @@ impl ReservedRange {
     /// afterwards.
     pub(super) unsafe fn unmap_large(&mut self, start: NonNull<u8>, bytes: usize) {
         let run = self.run_of(start, bytes);
-        self.demand.change(run.len(), 0);
+        self.demand.vacate(run.len());
         self.slots.retain(run);
     }
 
@@ -52,18 +52,14 @@ impl ReservedRange {
         new: usize,
     ) -> Option<LargeMapping> {
         let bytes = pages::whole_pages(new)?;
-        let (before, after) = (self.slots_for(old), self.slots_for(bytes));
-        let mapping = if bytes < old {
+        if bytes < old {
             // SAFETY: nothing uses the bytes behind `bytes` (contract of `resize_large`).
             unsafe { self.shrink(start, old, bytes) };
-            LargeMapping { start, bytes, is_zeroed: true }
-        } else {
-            // SAFETY: the contract is the same.
-            let moved = |range: &mut Self| unsafe { range.move_and_grow(start, old, bytes) };
-            self.grow_in_place(start, old, bytes).or_else(|| moved(self))?
-        };
-        self.demand.change(before, after);
-        Some(mapping)
+            return Some(LargeMapping { start, bytes, is_zeroed: true });
+        }
+        // SAFETY: the contract is the same.
+        let moved = |range: &mut Self| unsafe { range.move_and_grow(start, old, bytes) };
+        self.grow_in_place(start, old, bytes).or_else(|| moved(self))
     }
 
     /// Gives back the memory between `bytes` and `old`.
@@ -85,6 +81,8 @@ impl ReservedRange {
             }
         }
         if !behind.is_empty() {
+            self.demand.vacate(behind.len());
+            self.demand.give_back(behind.len());
             // SAFETY: the slots belong to the mapping, and nothing uses them.
             unsafe { self.release(behind) };
         }
@@ -103,7 +101,8 @@ impl ReservedRange {
             return None;
         }
         let is_zeroed = !self.slots.has_stale(run.end - 1..behind.end);
-        self.take(behind).ok()?;
+        let reused = self.take(behind.clone()).ok()?;
+        self.demand.request(behind.len(), reused);
         Some(LargeMapping { start, bytes, is_zeroed })
     }
 
@@ -121,7 +120,7 @@ impl ReservedRange {
         let target = self.slots.find_run(self.slots_for(bytes))?;
         let is_zeroed = !self.slots.has_stale(target.clone());
         let new = self.start_of(target.start);
-        self.take(target.clone()).ok()?;
+        let reused = self.take(target.clone()).ok()?;
         let slot = self.slot_size().bytes();
         // SAFETY: both runs are mapped and writable, and no slot is in both. The range always keeps
         // a page mapped behind each run (invariant of `base`).
@@ -129,8 +128,11 @@ impl ReservedRange {
             // The slots of the target stay used for ever, because they may not be mapped any more.
             return None;
         }
+        let left = self.run_of(start, old);
+        self.demand.vacate(left.len());
+        self.demand.request(target.len(), reused);
         // SAFETY: the contents have moved, so nothing uses the old slots.
-        unsafe { self.release(self.run_of(start, old)) };
+        unsafe { self.release(left) };
         Some(LargeMapping { start: new, bytes, is_zeroed })
     }
 }

@@ -10,12 +10,12 @@ use core::{
 
 use super::{
     bits,
-    demand::Demand,
     slots::{BITMAPS, Slots},
 };
 use crate::{
     ArenaSize, OsCode,
     arena_source::{RESERVED_BITS, RESERVED_BYTES},
+    demand::Demand,
     pages::{self, Access},
 };
 
@@ -39,6 +39,7 @@ pub(super) struct ReservedRange {
     /// A mapping of `bitmap_bytes(slot)` bytes, of which only `slots` has a reference.
     bitmaps: NonNull<u8>,
     pub(super) slots: Slots<'static>,
+    /// How many slots large mappings need.
     pub(super) demand: Demand,
 }
 
@@ -114,7 +115,9 @@ impl ReservedRange {
     }
 
     /// Makes a run of free and retained slots writable, and marks it as used.
-    pub(super) fn take(&mut self, run: Range<usize>) -> Result<(), OsCode> {
+    ///
+    /// Returns the number of slots that were retained.
+    pub(super) fn take(&mut self, run: Range<usize>) -> Result<usize, OsCode> {
         let missing = self.slots.free_part(run.clone());
         if !missing.is_empty() {
             let bytes = missing.len() * self.slot.bytes();
@@ -122,8 +125,7 @@ impl ReservedRange {
             unsafe { pages::make_writable(self.start_of(missing.start), bytes) }?;
         }
         // INVARIANT: the retained slots of the run are writable already.
-        self.slots.take(run);
-        Ok(())
+        Ok(self.slots.take(run))
     }
 
     /// Returns the memory of a run of used slots to the system, and makes the slots free.
@@ -150,13 +152,16 @@ impl ReservedRange {
     }
 
     /// Releases as many retained slots as the recent demand does not justify.
+    #[inline]
     pub(super) fn release_excess(&mut self) {
-        self.release_retained(self.demand.room());
+        let allowed = self.demand.allowed();
+        if self.slots.retained_count() > allowed {
+            self.release_retained(allowed);
+        }
     }
 
-    /// Releases all retained slots, and retains none until large mappings come back.
+    /// Releases all retained slots.
     pub(super) fn trim(&mut self) {
-        self.demand.forget();
         self.release_retained(0);
     }
 
@@ -167,6 +172,7 @@ impl ReservedRange {
             let excess = self.slots.retained_count().saturating_sub(most);
             let Some(run) = self.slots.take_last_retained(end, excess) else { return };
             end = run.start;
+            self.demand.give_back(run.len());
             // SAFETY: the slots were retained, so nothing uses their memory.
             unsafe { self.release(run) };
         }

@@ -132,12 +132,13 @@ impl<'a> Slots<'a> {
         bits::set(self.stale, run);
     }
 
-    /// Marks a run of free and retained slots as used.
-    pub(super) fn take(&mut self, run: Range<usize>) {
+    /// Marks a run of free and retained slots as used. Returns how many of them were retained.
+    pub(super) fn take(&mut self, run: Range<usize>) -> usize {
         debug_assert!(self.can_take(run.clone()), "a slot is used twice");
-        self.forget_retained(run.clone());
+        let retained = self.forget_retained(run.clone());
         self.top = self.top.max(run.end);
         bits::set(self.used, run);
+        retained
     }
 
     /// Marks a run of used slots as retained.
@@ -169,11 +170,14 @@ impl<'a> Slots<'a> {
         Some(run)
     }
 
-    fn forget_retained(&mut self, run: Range<usize>) {
-        if self.retained_count > 0 {
-            self.retained_count -= bits::count(self.retained, run.clone());
-            bits::clear(self.retained, run);
+    fn forget_retained(&mut self, run: Range<usize>) -> usize {
+        if self.retained_count == 0 {
+            return 0;
         }
+        let count = bits::count(self.retained, run.clone());
+        self.retained_count -= count;
+        bits::clear(self.retained, run);
+        count
     }
 }
 
@@ -299,7 +303,9 @@ mod tests {
                 let was_retained = model.0[run.clone()].contains(&State::Retained);
                 prop_assert_eq!(slots.has_stale(run.clone()), was_retained);
                 prop_assert!(slots.can_take(run.clone()));
-                slots.take(run.clone());
+                let before = slots.retained_count();
+                let reused = slots.take(run.clone());
+                prop_assert_eq!(slots.retained_count(), before - reused);
                 prop_assert!(!slots.can_take(run.clone()));
                 model.0[run].fill(State::Used);
                 let retained = model.0.iter().filter(|state| **state == State::Retained).count();

@@ -46,6 +46,13 @@ pub(super) fn unmap_large(source: &mut Source, mapping: LargeMapping) {
     unsafe { source.unmap_large(mapping.start, mapping.bytes, SIZE) }
 }
 
+/// Maps and unmaps `slots` slots, so that as many of the next ones are retained when they come back.
+pub(super) fn show_demand(source: &mut Source, slots: usize) {
+    let mapping = map_large(source, slots * SLOT);
+    unmap_large(source, mapping);
+    assert_eq!(retained(source), 0);
+}
+
 pub(super) fn resize(source: &mut Source, mapping: LargeMapping, bytes: usize) -> LargeMapping {
     // SAFETY: the tests go on with the result.
     unsafe { resize_or_copy(source, mapping.start, mapping.bytes, bytes, SIZE) }.unwrap()
@@ -71,7 +78,7 @@ pub(super) fn slot_of(source: &mut Source, start: NonNull<u8>) -> usize {
 }
 
 pub(super) fn retained(source: &mut Source) -> usize {
-    source.range().map_or(0, |range| range.slots.retained_count())
+    source.range.as_ref().map_or(0, |range| range.slots.retained_count())
 }
 
 /// Returns the mappings of the process as `(start, end, permissions)`.

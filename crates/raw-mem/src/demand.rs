@@ -1,0 +1,239 @@
+//! The rule for how much free memory is retained.
+//!
+//! Memory is counted in slots. An arena is one slot, and a large mapping has one or more.
+//!
+//! - Memory is retained only after the program has shown that it frees memory and requests it
+//!   again. The first memory that it frees is therefore given back at once.
+//! - What is in use and what is retained never exceed, together, what was in use recently.
+//! - If nothing has been requested for the decay time, nothing may be retained.
+
+#![forbid(unsafe_code)]
+
+use core::time::Duration;
+
+/// The decay time of sources that are not given another one.
+pub(crate) const DECAY: Duration = Duration::from_secs(1);
+
+/// What a program requested and freed recently, which determines how much may be retained.
+#[derive(Debug)]
+pub(crate) struct Demand {
+    decay: Duration,
+    now: Duration,
+    /// When memory was last requested.
+    requested: Duration,
+    /// How many slots may be retained, unless the peaks allow fewer.
+    limit: usize,
+    /// Slots that were given back and have not been requested again.
+    given_back: usize,
+    /// When slots were last given back.
+    gave_back: Duration,
+    in_use: usize,
+    /// When the current period started. A period is as long as the decay time.
+    started: Duration,
+    /// The largest number of slots in use in the current period.
+    peak: usize,
+    previous_peak: usize,
+}
+
+impl Demand {
+    pub(crate) const fn new(decay: Duration) -> Self {
+        Self {
+            decay,
+            now: Duration::ZERO,
+            requested: Duration::ZERO,
+            limit: 0,
+            given_back: 0,
+            gave_back: Duration::ZERO,
+            in_use: 0,
+            started: Duration::ZERO,
+            peak: 0,
+            previous_peak: 0,
+        }
+    }
+
+    /// Notes the present time. Every other call refers to the time that was noted last.
+    pub(crate) fn advance_to(&mut self, now: Duration) {
+        self.now = now;
+        if self.has_passed_since(self.requested) {
+            self.limit = 0;
+            self.peak = self.in_use;
+            self.previous_peak = self.in_use;
+        }
+        if self.has_passed_since(self.gave_back) {
+            self.given_back = 0;
+        }
+        if self.has_passed_since(self.started) {
+            // If a whole period has passed without a call, the number did not change during it.
+            let is_recent = now.saturating_sub(self.started) < 2 * self.decay;
+            self.previous_peak = if is_recent { self.peak } else { self.in_use };
+            self.peak = self.in_use;
+            self.started = now;
+        }
+    }
+
+    fn has_passed_since(&self, start: Duration) -> bool {
+        self.now.saturating_sub(start) >= self.decay
+    }
+
+    /// Notes a request for `slots` slots, `reused` of which had been retained.
+    ///
+    /// If memory was given back recently, it could have served the other slots. The limit rises by
+    /// as many slots, so that this memory would be retained the next time.
+    pub(crate) fn request(&mut self, slots: usize, reused: usize) {
+        self.requested = self.now;
+        self.occupy(slots);
+        self.peak = self.peak.max(self.in_use);
+        let missed = self.given_back.min(slots.saturating_sub(reused));
+        self.given_back -= missed;
+        self.limit = self.limit.saturating_add(missed);
+    }
+
+    /// Notes that `slots` slots are in use that were retained or free, without a request for them.
+    pub(crate) fn occupy(&mut self, slots: usize) {
+        self.in_use = self.in_use.saturating_add(slots);
+    }
+
+    /// Notes that `slots` slots are no longer in use.
+    pub(crate) fn vacate(&mut self, slots: usize) {
+        self.in_use = self.in_use.saturating_sub(slots);
+    }
+
+    /// Notes that `slots` slots, which are not in use, were given back.
+    pub(crate) fn give_back(&mut self, slots: usize) {
+        if slots > 0 {
+            self.given_back = self.given_back.saturating_add(slots);
+            self.gave_back = self.now;
+        }
+    }
+
+    /// Returns how many slots may be retained.
+    pub(crate) fn allowed(&self) -> usize {
+        self.limit.min(self.peak.max(self.previous_peak).saturating_sub(self.in_use))
+    }
+
+    /// Returns the number of slots that are in use.
+    #[cfg(test)]
+    pub(crate) fn in_use(&self) -> usize {
+        self.in_use
+    }
+
+    /// Returns by how much the number of slots in use has fallen since its recent peak.
+    #[cfg(test)]
+    pub(crate) fn below_peak(&self) -> usize {
+        self.peak.max(self.previous_peak).saturating_sub(self.in_use)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: fn(u64) -> Duration = Duration::from_millis;
+
+    /// Requests and gives back `slots` slots twice, beginning at the time of 10 seconds.
+    fn demand(slots: usize) -> Demand {
+        let mut demand = Demand::new(MS(1000));
+        demand.advance_to(MS(10_000));
+        for _ in 0..2 {
+            demand.request(slots, 0);
+            demand.vacate(slots);
+            demand.give_back(slots);
+        }
+        demand
+    }
+
+    /// Requests no memory, but keeps the demand alive.
+    fn touch(demand: &mut Demand, now: Duration) {
+        demand.advance_to(now);
+        demand.request(0, 0);
+    }
+
+    #[test]
+    fn the_first_free_memory_may_not_be_retained() {
+        let mut demand = Demand::new(MS(1000));
+        demand.advance_to(MS(10_000));
+        demand.request(8, 0);
+        demand.vacate(8);
+        assert_eq!(demand.allowed(), 0);
+    }
+
+    #[test]
+    fn as_much_may_be_retained_as_was_given_back_and_requested_again() {
+        let mut demand = Demand::new(MS(1000));
+        demand.advance_to(MS(10_000));
+        demand.request(10, 0);
+        demand.vacate(4);
+        demand.give_back(4);
+        demand.request(3, 0);
+        demand.vacate(9);
+        assert_eq!(demand.allowed(), 3);
+        demand.request(9, 3);
+        demand.vacate(9);
+        assert_eq!(demand.allowed(), 4);
+    }
+
+    #[test]
+    fn reused_memory_does_not_raise_the_limit() {
+        let mut demand = demand(8);
+        demand.request(8, 8);
+        demand.vacate(8);
+        assert_eq!(demand.allowed(), 8);
+    }
+
+    #[test]
+    fn in_use_and_retained_slots_do_not_exceed_the_peak() {
+        let mut demand = demand(8);
+        demand.request(3, 3);
+        assert_eq!(demand.allowed(), 5);
+        demand.request(7, 5);
+        assert_eq!(demand.allowed(), 0);
+        demand.vacate(10);
+        assert_eq!(demand.allowed(), 10);
+    }
+
+    #[test]
+    fn a_peak_counts_for_at_least_one_period_and_at_most_two() {
+        let mut demand = demand(8);
+        touch(&mut demand, MS(10_900));
+        assert_eq!(demand.allowed(), 8);
+        touch(&mut demand, MS(11_800));
+        assert_eq!(demand.allowed(), 8);
+        touch(&mut demand, MS(12_700));
+        assert_eq!(demand.allowed(), 8);
+        touch(&mut demand, MS(12_800));
+        assert_eq!(demand.allowed(), 0);
+    }
+
+    #[test]
+    fn nothing_may_be_retained_if_nothing_was_requested_for_the_decay_time() {
+        let mut demand = demand(8);
+        demand.advance_to(MS(10_999));
+        assert_eq!(demand.allowed(), 8);
+        demand.advance_to(MS(11_000));
+        assert_eq!(demand.allowed(), 0);
+        demand.request(8, 0);
+        demand.vacate(8);
+        assert_eq!(demand.allowed(), 0);
+    }
+
+    #[test]
+    fn memory_that_was_given_back_long_ago_does_not_raise_the_limit() {
+        let mut demand = Demand::new(MS(1000));
+        demand.advance_to(MS(10_000));
+        demand.request(8, 0);
+        demand.vacate(8);
+        demand.give_back(8);
+        touch(&mut demand, MS(10_900));
+        demand.advance_to(MS(11_100));
+        demand.request(8, 0);
+        demand.vacate(8);
+        assert_eq!(demand.allowed(), 0);
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_changes_nothing() {
+        let mut demand = demand(8);
+        demand.advance_to(MS(0));
+        assert_eq!(demand.allowed(), 8);
+    }
+}
