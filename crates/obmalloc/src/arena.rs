@@ -292,7 +292,7 @@ impl Run {
     ///
     /// A pool of one block needs none, because its block begins in the first unit.
     fn inner_units_of<G: Geometry>(self, class: SizeClass<G>) -> core::ops::Range<usize> {
-        if class.capacity() == 1 { 0..0 } else { self.first + 1..self.first + self.units }
+        if class.is_span() { 0..0 } else { self.first + 1..self.first + self.units }
     }
 }
 

@@ -19,6 +19,7 @@ use raw_mem::{ArenaSource, MemAlloc};
 pub(crate) mod check;
 pub(crate) mod empty_pools;
 pub(crate) mod report;
+pub(crate) mod spans;
 pub(crate) mod stats;
 pub(crate) mod used_pools;
 
@@ -36,10 +37,10 @@ use crate::{
 };
 
 /// A block that a slow path has found.
-struct Found {
-    block: BlockPtr,
+pub(crate) struct Found {
+    pub(crate) block: BlockPtr,
     /// The pool, if no block has used this memory since the pool became used.
-    carved_from: Option<PoolPtr>,
+    pub(crate) carved_from: Option<PoolPtr>,
 }
 
 /// A heap of small blocks. [`Pymalloc`](crate::Pymalloc) serves requests of any size.
@@ -64,8 +65,10 @@ pub struct Heap<S: ArenaSource, A: MemAlloc, G: Geometry = Pools16K> {
     pub(crate) used: UsedPools,
     pub(crate) arenas: ArenaTable,
     pub(crate) empty: EmptyPools,
+    /// The number of arenas that the source allows the heap to retain in the form of spans.
+    pub(crate) arenas_of_spans: usize,
     large: LargeBlocks,
-    source: S,
+    pub(crate) source: S,
     lower: A,
     tag: HeapTag,
     /// Where the blocks begin in pools that are carved from now on.
@@ -101,6 +104,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             used: UsedPools::new(),
             arenas: ArenaTable::new(),
             empty: EmptyPools::NONE,
+            arenas_of_spans: 0,
             large: LargeBlocks::NONE,
             source,
             lower,
@@ -169,7 +173,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         if next.is_some_and(|next| next.addr().get().is_multiple_of(align)) {
             return self.alloc_listed(class);
         }
-        self.end_retentions_for(class);
+        if !class.is_span() {
+            self.end_retentions_for(class);
+        }
         self.new_pool(class, units)?.carve_block::<G>()
     }
 
@@ -282,7 +288,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Unmaps all arenas of the heap that have no block in use.
     pub fn unmap_free_arenas(&mut self) {
         self.end_retentions();
-        self.source.retain(self.arenas.retained(), 0);
+        self.source.retain(self.retained_arenas(), 0);
         while let Some(base) = self.arenas.remove_free::<G>() {
             self.unmap(base);
         }
@@ -294,9 +300,11 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.source.trim();
     }
 
-    /// Returns how many free arenas the heap retains with its source's permission.
+    /// Returns how many arenas the heap retains with its source's permission.
+    ///
+    /// The number includes the arenas that retained spans would fill.
     pub fn retained_arenas(&self) -> usize {
-        self.arenas.retained()
+        self.arenas.retained() + self.arenas_of_spans
     }
 
     /// Returns the source of arenas.
@@ -330,6 +338,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     #[inline(always)]
     fn find_or_carve(&mut self, class: SizeClass<G>) -> Option<Found> {
+        if class.is_span() {
+            return self.find_or_carve_span(class);
+        }
         self.end_retentions_for(class);
         let first = self.used.first(class);
         if first != PoolPtr::NONE {
@@ -351,7 +362,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Takes a free pool for `class` that begins at a multiple of `align` units.
     ///
     /// Maps an arena if no arena has such a pool. The pool becomes the first used pool of `class`.
-    fn new_pool(&mut self, class: SizeClass<G>, align: usize) -> Option<PoolPtr> {
+    pub(crate) fn new_pool(&mut self, class: SizeClass<G>, align: usize) -> Option<PoolPtr> {
         let mut pool = self.take_free_pool(class, align);
         if pool.is_none() && !self.empty.is_none() {
             self.end_retentions();
@@ -418,6 +429,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     #[inline(never)]
     fn pool_event(&mut self, pool: PoolPtr) {
         let Some(class) = pool.header().class::<G>() else { return };
+        if class.is_span() {
+            return self.span_emptied(class, pool);
+        }
         self.end_retentions_for(class);
         if pool.header().state() == State::Full {
             pool.header().become_used_again(class);
@@ -455,24 +469,34 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    fn end_retentions(&mut self) {
+    pub(crate) fn end_retentions(&mut self) {
         while let Some(pool) = self.empty.end_any::<G>(&mut self.used) {
             self.free_pool(pool);
+        }
+        if self.arenas_of_spans > 0 {
+            self.source.retain(self.retained_arenas(), self.arenas.retained());
+            self.arenas_of_spans = 0;
         }
     }
 
     /// Returns `pool` to its arena. The pool must be empty and in no list.
     ///
     /// Arenas that the geometry and the source do not let the heap retain are unmapped.
-    fn free_pool(&mut self, pool: PoolPtr) {
+    pub(crate) fn free_pool(&mut self, pool: PoolPtr) {
         pool.header().become_free::<G>();
-        let source = &mut self.source;
+        let (source, of_spans) = (&mut self.source, &mut self.arenas_of_spans);
         let mut may_retain = usize::MAX;
         let unmapped = self.arenas.put_pool::<G>(pool, |retained| {
-            may_retain = match G::RULES.retain {
+            let granted = match G::RULES.retain {
                 RetainRule::Unobservable => 0,
-                RetainRule::EachClass => source.retain(retained, retained + 1),
+                RetainRule::EachClass => {
+                    let had = retained + *of_spans;
+                    source.retain(had, had + 1)
+                }
             };
+            // If the source allows less than before, the spans keep what they have at first.
+            *of_spans = granted.min(*of_spans);
+            may_retain = granted - *of_spans;
             may_retain > retained
         });
         if let Some(base) = unmapped {
@@ -493,7 +517,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     fn unmap_all(&mut self) {
         self.used = UsedPools::new();
         self.empty = EmptyPools::NONE;
-        self.source.retain(self.arenas.retained(), 0);
+        self.source.retain(self.retained_arenas(), 0);
+        self.arenas_of_spans = 0;
         self.arenas.clear(&self.lower, |base| {
             // SAFETY: the arena came from this source, and the lists of pools were cleared above.
             unsafe { self.source.unmap(base, Shape::<G>::ARENA) };

@@ -76,7 +76,8 @@
 //!    capacity.
 //! 3. A pool is *used* (in its class's list), *full* (in no list) or *free* (in its arena's list).
 //!    Only the first pool in a class's list can have run out of blocks. The only used pool of a
-//!    class can be *retained*, which means that it stays in the list without a block in use.
+//!    class can be *retained*, which means that it stays in the list without a block in use. Spans,
+//!    which are pools of one block, may run out and be retained at any place in the list.
 //! 4. The list of a class is doubly linked, and all of its pools have that class.
 //! 5. The record of an arena describes a mapped arena, or is in the list of unused records.
 //! 6. The usable arenas, which have a free pool, are listed by ascending number of free pools. New

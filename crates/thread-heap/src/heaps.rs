@@ -229,7 +229,7 @@ impl<P: Parts> ThreadHeap<P> {
         let begins_unit = start.addr().get().is_multiple_of(P::Geometry::SIZES.pool_size);
         // SAFETY: `start` is a block in use of this geometry (contract of `is_span`).
         let class = || unsafe { SizeClass::<P::Geometry>::at(start) };
-        begins_unit && class().is_some_and(|class| class.capacity() == 1)
+        begins_unit && class().is_some_and(SizeClass::is_span)
     }
 
     /// Allocates from the free list of the class's first pool. Returns `None` if the list is empty.

@@ -8,8 +8,7 @@
 //!
 //! New pools come only from the fullest arena, so all pools of the other arenas can become free.
 //!
-//! An arena whose number changes moves to the front of the arenas with its new number. This takes O(1)
-//! if the number changes by one, as in CPython, and O(units) otherwise.
+//! An arena whose number changes moves to the front of the arenas with its new number. This takes O(1).
 
 use core::ptr::NonNull;
 
@@ -23,6 +22,10 @@ use crate::{
 
 /// The number of arenas in which a search for adjacent units tries to find them.
 const MAX_SEARCHED: usize = 8;
+
+const WORD: usize = u64::BITS as usize;
+
+const WORDS: usize = MAX_POOLS / WORD + 1;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ArenaCounts {
@@ -42,6 +45,8 @@ pub(crate) struct ArenaTable {
     /// The list of arenas with a free unit. The fullest arena comes first.
     usable: Option<ArenaIndex>,
     last_with: [Option<ArenaIndex>; MAX_POOLS + 1],
+    /// A bit for each number of free units for which `last_with` has an arena.
+    numbers: [u64; WORDS],
     /// The number of free arenas that the source has allowed the heap to retain.
     retained: usize,
     counts: ArenaCounts,
@@ -54,6 +59,7 @@ impl ArenaTable {
             unused: None,
             usable: None,
             last_with: [None; MAX_POOLS + 1],
+            numbers: [0; WORDS],
             retained: 0,
             counts: ArenaCounts { allocated: 0, highwater: 0, current: 0 },
         }
@@ -112,7 +118,8 @@ impl ArenaTable {
                 return pool;
             }
         }
-        self.take_pool_of(self.last(next?), owner, class, align)
+        next?;
+        self.take_pool_of(self.emptiest()?, owner, class, align)
     }
 
     fn take_pool_of<G: Geometry>(
@@ -221,7 +228,9 @@ impl ArenaTable {
     fn delist(&mut self, index: ArenaIndex, free: usize) {
         if self.last_with[free] == Some(index) {
             let before = self.slots[index].prev;
-            self.last_with[free] = before.filter(|before| self.slots[*before].free_units() == free);
+            let last = before.filter(|before| self.slots[*before].free_units() == free);
+            self.last_with[free] = last;
+            self.numbers[free / WORD] &= !(u64::from(last.is_none()) << (free % WORD));
         }
         self.unlink(index);
     }
@@ -234,13 +243,18 @@ impl ArenaTable {
             None => self.push_front(index),
         }
         self.last_with[free].get_or_insert(index);
+        self.numbers[free / WORD] |= 1 << (free % WORD);
     }
 
-    /// Returns the last usable arena with fewer than `free` free units. O(units).
+    /// Returns the last usable arena with fewer than `free` free units.
     fn last_below(&self, free: usize) -> Option<ArenaIndex> {
-        // The fullest arena is known without a search, and most calls are about it.
-        let fullest = self.slots[self.usable?].free_units();
-        (fullest..free).rev().find_map(|fuller| self.last_with[fuller])
+        let mut word = free / WORD;
+        let mut bits = self.numbers[word] & ((1 << (free % WORD)) - 1);
+        while bits == 0 {
+            word = word.checked_sub(1)?;
+            bits = self.numbers[word];
+        }
+        self.last_with[word * WORD + bits.ilog2() as usize]
     }
 
     /// Returns the first usable arena with at least `free` free units.
@@ -251,10 +265,9 @@ impl ArenaTable {
         }
     }
 
-    /// Returns the last usable arena, which is `index` or comes after it.
-    fn last(&self, index: ArenaIndex) -> ArenaIndex {
-        let from = self.slots[index].free_units();
-        self.last_with[from..].iter().rev().flatten().next().copied().unwrap_or(index)
+    /// Returns the last usable arena, which has the most free units.
+    fn emptiest(&self) -> Option<ArenaIndex> {
+        self.last_below(MAX_POOLS + 1)
     }
 
     fn push_unused(&mut self, index: ArenaIndex) {

@@ -61,6 +61,17 @@ impl<G: Geometry> SizeClass<G> {
         units
     };
 
+    /// The number of the smallest class whose pools have one block.
+    const FIRST_SPAN: usize = {
+        let mut first = Shape::<G>::CLASSES;
+        while first > Shape::<G>::SMALL_CLASSES
+            && 2 * Self::size_of(first - 1) > Self::UNITS[first - 1] as usize * G::SIZES.pool_size
+        {
+            first -= 1;
+        }
+        first
+    };
+
     /// Returns the smallest class that fits `size`. Returns `None` for 0 and above the threshold.
     ///
     /// ```
@@ -166,6 +177,12 @@ impl<G: Geometry> SizeClass<G> {
             return (self.index as usize + 1) << Shape::<G>::SHIFT;
         }
         Self::SIZES[self.index as usize % MAX_CLASSES] as usize
+    }
+
+    /// Returns true if the pools of this class are spans, which have one block.
+    #[inline]
+    pub const fn is_span(self) -> bool {
+        (self.index as usize) >= Self::FIRST_SPAN
     }
 
     /// Returns true if the blocks of this class serve small requests.

@@ -35,11 +35,14 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
                 let retained = header.state() == State::Retained;
                 assert!(retained || header.state() == State::Used, "rule 3: listed pools are used");
                 let is_only = prev.is_none() && header.next.get().is_none();
-                assert!(!retained || is_only, "rule 3: a retained pool is its class's only one");
+                let may_retain = is_only || class.is_span();
+                assert!(!retained || may_retain, "rule 3: a retained pool is its class's only one");
                 assert_eq!(header.class::<G>(), Some(class), "rule 4: a list has one class");
                 assert_eq!(header.prev.get(), prev, "rule 4: links go both ways");
                 let is_first = prev.is_none();
-                assert!(is_first || !header.has_run_out::<G>(), "rule 3: only the first runs out");
+                let may_have_run_out = is_first || class.is_span();
+                let has_run_out = header.has_run_out::<G>();
+                assert!(may_have_run_out || !has_run_out, "rule 3: only the first runs out");
                 let in_use = retained || header.in_use::<G>() > 0;
                 assert!(in_use, "rule 3: an empty pool is in no class's list");
                 prev = Some(pool);

@@ -17,13 +17,13 @@ use crate::{
     arena::table::ArenaTable,
     geometry::{Geometry, MAX_CLASSES, RetainRule, size_class::SizeClass},
     heap::used_pools::UsedPools,
-    pool::PoolPtr,
+    pool::{PoolPtr, State},
 };
 
-/// The size classes that retain their only used pool.
+/// The size classes that retain pools: their only used pool, or any number of spans.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct EmptyPools {
-    /// A bit for each class.
+    /// A bit for each class that may have retained pools.
     classes: [u64; WORDS],
     /// The number of units in the retained pools.
     units: usize,
@@ -46,6 +46,11 @@ impl EmptyPools {
         self.units == 0
     }
 
+    /// Returns the number of units in the retained pools.
+    pub(crate) fn units(self) -> usize {
+        self.units
+    }
+
     #[cfg(test)]
     pub(crate) fn count(self) -> u32 {
         self.classes.iter().map(|word| word.count_ones()).sum()
@@ -65,7 +70,12 @@ impl EmptyPools {
         }
     }
 
-    /// Retains `pool`, which must be empty and the only used pool of `class`.
+    /// Forgets a retained span of `class`, which the caller marks as full.
+    pub(crate) fn forget<G: Geometry>(&mut self, class: SizeClass<G>) {
+        self.units -= class.units();
+    }
+
+    /// Retains `pool`, which must be empty, and a span or the only used pool of `class`.
     pub(crate) fn retain<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         pool.header().become_retained();
         let (word, bit) = place(class);
@@ -111,15 +121,19 @@ impl EmptyPools {
     }
 
     fn end<G: Geometry>(&mut self, class: SizeClass<G>, used: &mut UsedPools) -> Option<PoolPtr> {
-        let (word, bit) = place(class);
-        self.classes[word] &= !bit;
-        self.units -= class.units();
-        let pool = used.first(class);
-        if !pool.header().end_retention() {
-            return None;
+        loop {
+            let is_retained = |pool: &PoolPtr| pool.header().state() == State::Retained;
+            let Some(pool) = used.iter(class).find(is_retained) else {
+                let (word, bit) = place(class);
+                self.classes[word] &= !bit;
+                return None;
+            };
+            self.units -= class.units();
+            if pool.header().end_retention() {
+                used.remove(class, pool);
+                return Some(pool);
+            }
         }
-        used.remove(class, pool);
-        Some(pool)
     }
 }
 

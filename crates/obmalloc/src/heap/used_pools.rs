@@ -36,11 +36,16 @@ impl UsedPools {
     ///
     /// A previous first pool that has run out of blocks becomes full and leaves the list.
     pub(crate) fn push_front<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
-        let mut first = self.first(class);
+        let first = self.first(class);
         if first != PoolPtr::NONE && first.header().has_run_out::<G>() {
             self.remove_full(class, first);
-            first = self.first(class);
         }
+        self.link_first(class, pool);
+    }
+
+    /// Puts `pool` at the front of its class's list, and leaves all others as they are.
+    pub(crate) fn link_first<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
+        let first = self.first(class);
         pool.header().prev.set(None);
         if first == PoolPtr::NONE {
             pool.header().next.set(None);
@@ -75,7 +80,7 @@ impl UsedPools {
     }
 
     pub(crate) fn remove<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
-        debug_assert_eq!(pool.header().state(), State::Used);
+        debug_assert!(matches!(pool.header().state(), State::Used | State::Retained));
         let (prev, next) = (pool.header().prev.take(), pool.header().next.take());
         if let Some(next) = next {
             next.header().prev.set(prev);

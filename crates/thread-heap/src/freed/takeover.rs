@@ -86,7 +86,7 @@ pub(crate) fn purge<P: Parts>(
 unsafe fn span<P: Parts>(batch: NonNull<Batch>) -> Option<usize> {
     // SAFETY: the heap of the block counts it as in use until its owner reclaims it.
     let class = unsafe { SizeClass::<P::Geometry>::at(batch.cast()) }?;
-    (class.capacity() == 1).then_some(class.block_size())
+    class.is_span().then_some(class.block_size())
 }
 
 /// The tables of an inbox: one for pools of small blocks, one for pools of several larger ones.

@@ -1,0 +1,153 @@
+//! Spans, which are pools of one block.
+//!
+//! A size class can retain any number of empty spans, so that programs which allocate and free several
+//! large blocks need not search for adjacent units each time:
+//!
+//! ```text
+//!   list of the class    span, in use ► span, empty ► span, empty
+//!                        │ the next request marks it as full and takes the second one
+//!                        ▼
+//!   in no list           span, full      when its block is freed, it comes back to the front
+//! ```
+//!
+//! Like the retained pools of other classes, retained spans keep no arena mapped. The exception are
+//! spans that fill no more arenas than the source allows the heap to retain.
+
+#![cfg_attr(not(test), forbid(unsafe_code))]
+
+use raw_mem::{ArenaSource, MemAlloc};
+
+use crate::{
+    geometry::{Geometry, shape::Shape, size_class::SizeClass},
+    heap::{Found, Heap},
+    pool::{PoolPtr, State},
+};
+
+impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
+    /// Takes a retained span of `class`, or a new one. Marks spans in use as full on the way.
+    pub(crate) fn find_or_carve_span(&mut self, class: SizeClass<G>) -> Option<Found> {
+        loop {
+            let span = self.used.first(class);
+            if span == PoolPtr::NONE {
+                let span = self.new_pool(class, 1)?;
+                return Some(Found { block: span.carve_block::<G>()?, carved_from: Some(span) });
+            }
+            if let Some(block) = span.header().take() {
+                return Some(Found { block, carved_from: None });
+            }
+            if span.header().state() == State::Retained {
+                self.empty.forget(class);
+            }
+            self.used.remove_full(class, span);
+        }
+    }
+
+    /// Retains a span whose block was freed, or returns it to its arena.
+    pub(crate) fn span_emptied(&mut self, class: SizeClass<G>, span: PoolPtr) {
+        if span.header().state() == State::Used {
+            self.used.remove(class, span);
+        }
+        if !self.may_retain_span(class, span) {
+            if self.arenas_of_spans == 0 {
+                // With the spans and pools that are retained, all units of the arena may be free.
+                self.end_retentions();
+            }
+            return self.free_pool(span);
+        }
+        self.empty.retain(class, span);
+        self.used.link_first(class, span);
+    }
+
+    /// Returns true if one more span may be retained. Asks the source if an arena could be unmapped.
+    fn may_retain_span(&mut self, class: SizeClass<G>, span: PoolPtr) -> bool {
+        let units = self.empty.units() + class.units();
+        let arenas = units.div_ceil(Shape::<G>::POOLS);
+        if arenas <= self.arenas_of_spans
+            || !self.arenas.could_be_free::<G>(span.header().arena(), units)
+        {
+            return true;
+        }
+        let had = self.retained_arenas();
+        let granted = self.source.retain(had, had - self.arenas_of_spans + arenas);
+        self.arenas_of_spans = granted.saturating_sub(self.arenas.retained());
+        arenas <= self.arenas_of_spans
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use raw_mem::{Malloc, MmapArenas, RetainingArenas};
+
+    use super::*;
+    use crate::{geometry::eras::Native, pool::block::BlockPtr};
+
+    type TestHeap = Heap<RetainingArenas<MmapArenas>, Malloc, Native>;
+
+    const SIZE: usize = 200 << 10;
+
+    fn alloc(heap: &mut TestHeap, count: usize) -> Vec<BlockPtr> {
+        let class = SizeClass::of(SIZE).unwrap();
+        let blocks = (0..count).map(|_| heap.alloc(class).unwrap()).collect();
+        heap.check_invariants();
+        blocks
+    }
+
+    fn free(heap: &mut TestHeap, blocks: Vec<BlockPtr>) {
+        for block in blocks {
+            // SAFETY: the tests free each block once, to the heap that allocated it.
+            unsafe { heap.free(block) };
+            heap.check_invariants();
+        }
+    }
+
+    fn heap() -> TestHeap {
+        Heap::with_geometry(RetainingArenas::new(MmapArenas::new()), Malloc)
+    }
+
+    #[test]
+    fn freed_spans_serve_the_next_requests_of_their_class() {
+        let mut heap = heap();
+        for count in [1, 2, 3] {
+            let blocks = alloc(&mut heap, count);
+            let mut before: Vec<_> = blocks.iter().map(BlockPtr::start).collect();
+            free(&mut heap, blocks);
+            let again = alloc(&mut heap, count);
+            let mut after: Vec<_> = again.iter().map(BlockPtr::start).collect();
+            before.sort();
+            after.sort();
+            assert_eq!(before, after);
+            free(&mut heap, again);
+        }
+    }
+
+    #[test]
+    fn retained_spans_keep_arenas_mapped_only_in_demand() {
+        let class = SizeClass::<Native>::of(SIZE).unwrap();
+        let mut heap = heap();
+        let blocks = alloc(&mut heap, 100);
+        free(&mut heap, blocks);
+        assert_eq!(heap.stats().arenas.current, 1);
+        for _ in 0..3 {
+            let blocks = alloc(&mut heap, 100);
+            free(&mut heap, blocks);
+        }
+        assert!(heap.empty.units() >= 90 * class.units(), "{}", heap.empty.units());
+        heap.trim();
+        heap.check_invariants();
+        assert_eq!((heap.empty.units(), heap.stats().arenas.current), (0, 0));
+    }
+
+    #[test]
+    fn retained_spans_make_room_for_other_classes() {
+        let mut heap = heap();
+        let blocks = alloc(&mut heap, 4);
+        free(&mut heap, blocks);
+        let arenas = heap.stats().arenas.current;
+        let small = SizeClass::of(512).unwrap();
+        let blocks: Vec<_> = (0..arenas * 63 * 32).map(|_| heap.alloc(small).unwrap()).collect();
+        assert_eq!((heap.empty.units(), heap.stats().arenas.current), (0, arenas));
+        free(&mut heap, blocks);
+    }
+}
