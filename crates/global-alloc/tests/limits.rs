@@ -39,8 +39,8 @@ fn run(program: &str) {
 fn this_program_as_a_child() {
     match env::var(PROGRAM).as_deref() {
         Ok("sandbox") => in_a_sandbox(),
-        Ok("large") => a_large_request_beyond_a_limit(),
-        Ok("local") => a_local_heap_beyond_a_limit(),
+        Ok("large") => a_large_request_without_addresses(),
+        Ok("local") => a_local_heap_without_addresses(),
         Ok("addresses") => most_of_a_limit_at_once(libc::RLIMIT_AS, "VmSize"),
         Ok("data") => most_of_a_limit_at_once(libc::RLIMIT_DATA, "VmData"),
         Ok("locked") => frees_with_locked_memory(),
@@ -163,9 +163,9 @@ fn most_of_a_data_limit_can_be_one_buffer_after_small_objects() {
     run("data");
 }
 
-fn a_large_request_beyond_a_limit() {
+fn a_large_request_without_addresses() {
     make_heaps_retain_arenas();
-    limit(libc::RLIMIT_DATA, status("VmData"));
+    limit(libc::RLIMIT_AS, status("VmSize"));
     let mut buffer = Vec::<u8>::new();
     assert!(buffer.try_reserve_exact(8 << 20).is_ok(), "retained arenas are in the way");
     assert!(buffer.try_reserve_exact(1 << 40).is_err());
@@ -173,13 +173,13 @@ fn a_large_request_beyond_a_limit() {
 
 /// Field report F5.
 #[test]
-fn a_large_request_beyond_a_limit_trims_the_heaps() {
+fn a_large_request_without_addresses_trims_the_heaps() {
     run("large");
 }
 
-fn a_local_heap_beyond_a_limit() {
+fn a_local_heap_without_addresses() {
     make_heaps_retain_arenas();
-    limit(libc::RLIMIT_DATA, status("VmData"));
+    limit(libc::RLIMIT_AS, status("VmSize"));
     let local = LocalHeap::new();
     let layout = Layout::new::<[u64; 8]>();
     assert!((0..100_000).all(|_| local.alloc(layout).is_some()));
@@ -187,7 +187,7 @@ fn a_local_heap_beyond_a_limit() {
 
 /// Field report F5.
 #[test]
-fn a_local_heap_beyond_a_limit_trims_the_heaps_of_the_threads() {
+fn a_local_heap_without_addresses_trims_the_heaps_of_the_threads() {
     run("local");
 }
 

@@ -132,14 +132,14 @@ unsafe fn in_a_child(body: impl FnOnce() -> i32) -> i32 {
     status
 }
 
-/// Limits the writable memory of this process, in bytes. Returns the previous limit.
-fn limit_data(limit: libc::rlim_t) -> libc::rlim_t {
+/// Limits the addresses of this process, in bytes. Returns the previous limit.
+fn limit_addresses(limit: libc::rlim_t) -> libc::rlim_t {
     let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `now` and `limits` are valid places.
     let outcome = unsafe {
-        let read = libc::getrlimit(libc::RLIMIT_DATA, &mut now);
+        let read = libc::getrlimit(libc::RLIMIT_AS, &mut now);
         let limits = libc::rlimit { rlim_cur: limit, ..now };
-        read | libc::setrlimit(libc::RLIMIT_DATA, &limits)
+        read | libc::setrlimit(libc::RLIMIT_AS, &limits)
     };
     assert_eq!(outcome, 0, "a process may limit itself");
     now.rlim_cur
@@ -152,7 +152,7 @@ struct Numbered(*mut Numbered, [usize; 5]);
 fn run_out_of_memory(limit: libc::rlim_t) -> i32 {
     let layout = Layout::new::<Numbered>();
     let contents = |number: usize| [number, !number, number, !number, number];
-    let before = limit_data(limit);
+    let before = limit_addresses(limit);
     let (mut last, mut count) = (ptr::null_mut(), 0);
     loop {
         // SAFETY: the layout is not empty.
@@ -176,14 +176,14 @@ fn run_out_of_memory(limit: libc::rlim_t) -> i32 {
         unsafe { GLOBAL.dealloc(last.cast(), layout) };
         last = next;
     }
-    limit_data(before);
+    limit_addresses(before);
     i32::from(!(many && count == 0 && work() == WORKED))
 }
 
 #[test]
 fn a_small_request_without_memory_returns_null_and_changes_no_block() {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
-    let size = status.lines().find_map(|line| line.strip_prefix("VmData:"));
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:"));
     let kib = size.and_then(|size| size.trim().trim_end_matches(" kB").parse().ok());
     let limit = kib.map(|kib: libc::rlim_t| (kib << 10) + (32 << 20)).expect("a number of KiB");
     // SAFETY: the child only calls the allocator and the C library, whose locks survive a fork.

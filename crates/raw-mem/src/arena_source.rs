@@ -1,7 +1,7 @@
 //! The trait that sources of arenas implement.
 
 use core::{
-    num::NonZero,
+    ops::Range,
     ptr::{self, NonNull},
 };
 
@@ -11,13 +11,8 @@ use crate::{
     large::LargeMapping,
 };
 
-/// The binary logarithm of [`RESERVED_BYTES`].
-pub const RESERVED_BITS: u32 = 36;
-
-/// The size in bytes of the range of addresses that a source may [reserve](ArenaSource::reserved).
-///
-/// The size is a constant so that one comparison can tell whether an address lies in the range.
-pub const RESERVED_BYTES: u64 = 1 << RESERVED_BITS;
+/// The largest size in bytes of the range that a source may [reserve](ArenaSource::reserved).
+pub const RESERVED_BYTES: u64 = 1 << 36;
 
 /// A source of arenas, which are large pieces of memory that are aligned to their size.
 ///
@@ -39,10 +34,14 @@ pub const RESERVED_BYTES: u64 = 1 << RESERVED_BITS;
 ///   called, even if the source is moved or one of its safe methods is called.
 /// - The memory is zero if a [`LargeMapping`] says so.
 ///
-/// If [`reserved`](Self::reserved) returns an address, then as long as the source exists:
+/// If [`reserved`](Self::reserved) returns a range that is not empty, then as long as the source
+/// exists:
 ///
-/// - The method always returns the same address.
-/// - The [`RESERVED_BYTES`] bytes from there contain no memory of anything but this source.
+/// - Every later range starts at the same address and is at least as long. It is not longer than
+///   [`RESERVED_BYTES`].
+/// - The range contains no memory of anything but this source.
+/// - A mapping of the source lies in the range as a whole or not at all. When its range grows, the
+///   source has no mapping in the added part yet, except for the one that it is about to return.
 ///
 /// If a source owns the memory, dropping the source may invalidate memory that is still mapped.
 ///
@@ -122,12 +121,12 @@ pub unsafe trait ArenaSource {
         }
     }
 
-    /// Returns the start of the range of [`RESERVED_BYTES`] bytes that the source has reserved.
+    /// Returns the addresses that belong to this source only.
     ///
-    /// A source may reserve the range only when it maps memory for the first time. Until then, and
-    /// if it has no range, it returns `None`.
-    fn reserved(&mut self) -> Option<NonZero<usize>> {
-        self.below()?.reserved()
+    /// The range is empty if the source has not reserved addresses. It may grow whenever the source
+    /// maps or resizes memory, so a user that remembers the range must ask again after such calls.
+    fn reserved(&mut self) -> Range<usize> {
+        self.below().map_or(0..0, |below| below.reserved())
     }
 
     /// Returns the source that this one wraps, if any.
@@ -250,8 +249,8 @@ pub(crate) mod recording {
         ResizeLarge(NonNull<u8>, usize, usize),
     }
 
-    /// The start of the range that [`Recording`] claims to have reserved.
-    pub(crate) const RANGE: NonZero<usize> = NonZero::new(3 << RESERVED_BITS).unwrap();
+    /// The range that [`Recording`] claims to have reserved.
+    pub(crate) const RANGE: Range<usize> = 3 << 20..7 << 20;
 
     /// A source without memory. It accepts every purge and lets its users keep every arena.
     #[derive(Debug, Default)]
@@ -306,8 +305,8 @@ pub(crate) mod recording {
             Err(MapError::LargeExhausted { bytes: new })
         }
 
-        fn reserved(&mut self) -> Option<NonZero<usize>> {
-            Some(RANGE)
+        fn reserved(&mut self) -> Range<usize> {
+            RANGE
         }
     }
 }
@@ -337,14 +336,14 @@ mod tests {
         (source.retain(2, 4), purged)
     }
 
-    fn range_of(mut source: impl ArenaSource) -> Option<NonZero<usize>> {
+    fn range_of(mut source: impl ArenaSource) -> Range<usize> {
         source.reserved()
     }
 
     #[test]
     fn a_reference_to_a_source_passes_every_call_on() {
         let mut source = Recording::default();
-        assert_eq!(range_of(&mut source), Some(RANGE));
+        assert_eq!(range_of(&mut source), RANGE);
         assert_eq!(call_everything(&mut source), (4, Ok(())));
         let expected = [
             Call::Map(SIZE),
@@ -373,7 +372,7 @@ mod tests {
             unsafe fn unmap(&mut self, _arena: NonNull<u8>, _size: ArenaSize) {}
         }
 
-        assert_eq!(range_of(Plain), None);
+        assert!(range_of(Plain).is_empty());
         assert_eq!(call_everything(Plain), (0, Err(PurgeError::Unsupported)));
     }
 }

@@ -80,7 +80,7 @@ mod retaining;
 
 pub use align::{align_down, align_up};
 pub use arena_size::ArenaSize;
-pub use arena_source::{ArenaSource, RESERVED_BITS, RESERVED_BYTES, resize_or_copy};
+pub use arena_source::{ArenaSource, RESERVED_BYTES, resize_or_copy};
 pub use bump::Bump;
 #[cfg(feature = "std")]
 pub use errno::preserving_errno;

@@ -3,7 +3,7 @@
 use core::{alloc::Layout, ptr::NonNull};
 use std::alloc::{GlobalAlloc, System};
 
-use crate::{ArenaSize, ArenaSource, LargeMapping, MapError, arena_source::resize_by_copying};
+use crate::{ArenaSize, ArenaSource, LargeMapping, MapError};
 
 /// A source that allocates arenas from the standard library's allocator.
 ///
@@ -36,6 +36,7 @@ unsafe impl ArenaSource for MmapArenas {
             unsafe { System.dealloc(arena.as_ptr(), layout) };
         }
     }
+
     fn map_large(&mut self, bytes: usize, align: ArenaSize) -> Result<LargeMapping, MapError> {
         let bytes = bytes.max(1);
         let exhausted = MapError::LargeExhausted { bytes };

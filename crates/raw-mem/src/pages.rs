@@ -40,6 +40,25 @@ pub(crate) fn map(hint: usize, bytes: usize, access: Access) -> Result<NonNull<u
     if start == libc::MAP_FAILED { Err(last()) } else { NonNull::new(start.cast()).ok_or(last()) }
 }
 
+/// Maps `bytes` bytes of zeroed pages at `address`, and fails if a page there is mapped already.
+#[cfg(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64"))]
+pub(crate) fn map_at(address: NonNull<u8>, bytes: usize, access: Access) -> Result<(), OsCode> {
+    refuse_on_demand()?;
+    let flags = PRIVATE | libc::MAP_FIXED_NOREPLACE;
+    // SAFETY: the flag keeps the system from replacing an existing mapping. Before Linux 4.17 the
+    // system does not know the flag and takes the address as a hint.
+    let start = unsafe { libc::mmap(to_c(address), bytes, access.protection(), flags, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return Err(last());
+    }
+    if start != to_c(address) {
+        // SAFETY: the pages were mapped just now, and nothing uses them.
+        unsafe { libc::munmap(start, bytes) };
+        return Err(OsCode(libc::EEXIST));
+    }
+    Ok(())
+}
+
 /// Maps `bytes` bytes of zeroed pages at a multiple of `align`.
 ///
 /// `bytes` must be a multiple of the page size. `align` must be a power of two and at least the

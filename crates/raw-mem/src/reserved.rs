@@ -1,28 +1,31 @@
 //! A source that takes arenas and large mappings from one reserved range of addresses.
 //!
 //! ```text
-//!  base                                                        base + RESERVED_BYTES
-//!  ┌───────┬───────┬───────┬───────┬───────┬─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─┬───────┬──────┐
-//!  │ arena │ arena │ large mapping │ free  │                     │ free  │ page │
-//!  └───────┴───────┴───────┴───────┴───────┴─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─┴───────┴──────┘
-//!    slot    slot    slot    slot    slot                          slot    never used
+//!  base                                     reserved()           the range grows here
+//!  ┌───────┬───────┬───────┬───────┬───────┬───────┬───────┬──────┐ ─ ─ ─ ─ ─ ─ ─ ─ ─►
+//!  │ arena │ arena │ large mapping │ free  │ never │ never │ page │
+//!  └───────┴───────┴───────┴───────┴───────┴───────┴───────┴──────┘
+//!    slot    slot    slot    slot    slot    slot    slot    never used
 //! ```
 //!
 //! The first request reserves the range and divides it into slots of an arena's size. Since nothing
 //! else lies in the range, one comparison tells whether an address belongs to the source.
 //!
-//! - An address in the range never becomes free for other mappings. A slot that is no longer used
-//!   is made inaccessible in place.
-//! - The range is not reserved if the size of the address space is limited, or if the system
-//!   refuses. All memory then comes from the wrapped source. The same holds for a request that the
-//!   range cannot serve.
+//! - The range begins with 16 MiB and grows at its end, up to [`RESERVED_BYTES`]. It can grow as
+//!   long as the addresses behind it are free and the system allows it.
+//! - The address of a slot that was used never becomes free for other mappings. A slot that is no
+//!   longer used is made inaccessible in place. A trim unmaps the slots that were never used.
+//! - If the system refuses to reserve a range, all memory comes from the wrapped source, and we do
+//!   not try again. The wrapped source also serves each request that the range cannot serve.
+//!
+//! [`RESERVED_BYTES`]: crate::RESERVED_BYTES
 //! - An unmapped arena is given back at once. An unmapped large mapping may be retained, because the
 //!   page faults of a large block cost more than the rest of its life. `Demand` determines how much
 //!   is retained. What exceeds this is given back at the next call that maps or unmaps.
 //! - A large mapping grows in place if the slots behind it are not used. Otherwise its pages move
 //!   to another run of slots.
 
-use core::{fmt, num::NonZero, ptr::NonNull, time::Duration};
+use core::{fmt, ops::Range, ptr::NonNull, time::Duration};
 
 use crate::{
     ArenaSize, ArenaSource, LargeMapping, MapError, PurgeError, clock, demand::DECAY, pages,
@@ -99,12 +102,9 @@ impl<S> ReservedArenas<S> {
         Some(range)
     }
 
-    /// Gives back all retained slots, and returns true if there were any.
-    fn release_retained(&mut self) -> bool {
-        let Some(range) = &mut self.range else { return false };
-        let had_any = range.slots.retained_count() > 0;
-        range.trim();
-        had_any
+    /// Gives back what is retained or reserved in advance, and returns true if there was any.
+    fn trim_range(&mut self) -> bool {
+        self.range.as_mut().is_some_and(ReservedRange::trim)
     }
 }
 
@@ -131,11 +131,12 @@ impl<S: ArenaSource> ReservedArenas<S> {
 }
 
 // SAFETY: a run of slots overlaps no other run in use, and is writable. The wrapped source maps all
-// other memory. Nothing else maps memory in the range, whose addresses always stay mapped.
+// other memory. `reserved` covers the slots that were ever used, which always stay mapped, so nothing
+// else maps memory there.
 unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
     /// Usually makes one system call.
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
-        self.try_map(size).or_else(|error| match self.release_retained() {
+        self.try_map(size).or_else(|error| match self.trim_range() {
             true => self.try_map(size),
             false => Err(error),
         })
@@ -156,7 +157,7 @@ unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
 
     /// Makes no system call if retained memory suffices, and otherwise usually one.
     fn map_large(&mut self, bytes: usize, align: ArenaSize) -> Result<LargeMapping, MapError> {
-        self.try_map_large(bytes, align).or_else(|error| match self.release_retained() {
+        self.try_map_large(bytes, align).or_else(|error| match self.trim_range() {
             true => self.try_map_large(bytes, align),
             false => Err(error),
         })
@@ -206,12 +207,12 @@ unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
     }
 
     fn trim(&mut self) {
-        preserving_errno(|| self.release_retained());
+        preserving_errno(|| self.trim_range());
         self.source.trim();
     }
 
-    fn reserved(&mut self) -> Option<NonZero<usize>> {
-        self.range.as_ref().map(|range| range.base())
+    fn reserved(&mut self) -> Range<usize> {
+        self.range.as_ref().map_or(0..0, ReservedRange::addresses)
     }
 
     fn below(&mut self) -> Option<&mut dyn ArenaSource> {
@@ -221,7 +222,8 @@ unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
 
 impl<S: fmt::Debug> fmt::Debug for ReservedArenas<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let base = self.range.as_ref().map(|range| range.base());
-        f.debug_struct("ReservedArenas").field("base", &base).field("source", &self.source).finish()
+        let addresses = self.range.as_ref().map(ReservedRange::addresses);
+        let mut output = f.debug_struct("ReservedArenas");
+        output.field("addresses", &addresses).field("source", &self.source).finish()
     }
 }

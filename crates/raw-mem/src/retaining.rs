@@ -490,7 +490,7 @@ mod tests {
             source.unmap_large(place, 2, SIZE);
             assert!(source.resize_large(place, 3, 4, SIZE).is_err());
         }
-        assert_eq!(source.reserved(), Some(RANGE));
+        assert_eq!(source.reserved(), RANGE);
         let expected =
             [Call::MapLarge(1), Call::UnmapLarge(place, 2), Call::ResizeLarge(place, 3, 4)];
         assert_eq!(source.source.0, expected);

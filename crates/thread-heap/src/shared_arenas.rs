@@ -1,6 +1,6 @@
 //! The access of one heap to the arena source that all heaps share.
 
-use std::{fmt, num::NonZero, ptr::NonNull};
+use std::{fmt, ops::Range, ptr::NonNull};
 
 use raw_mem::{ArenaSize, ArenaSource, LargeMapping, MapError, PurgeError, preserving_errno};
 
@@ -71,11 +71,11 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
     ) -> Result<LargeMapping, MapError> {
         let shared = self.0.ok_or(MapError::LargeExhausted { bytes: new })?;
         // SAFETY: the mapping came from the shared source; the caller upholds the rest.
-        unsafe { shared.source().resize_large(start, old, new, align) }
+        shared.map_from_source(|source| unsafe { source.resize_large(start, old, new, align) })
     }
 
-    fn reserved(&mut self) -> Option<NonZero<usize>> {
-        self.0?.source().reserved()
+    fn reserved(&mut self) -> Range<usize> {
+        self.0.map_or(0..0, |shared| shared.source().reserved())
     }
 
     unsafe fn purge(&mut self, start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
@@ -105,18 +105,19 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
 }
 
 impl<P: Parts> SharedSource<P> {
-    /// Maps memory from the source, and tells the map about the range that the source has reserved.
+    /// Maps or resizes memory of the source, and tells the map about the source's range.
+    ///
+    /// The range may have grown, and the map must know this before the memory is handed out.
     fn map_from_source<T>(
         &'static self,
         map: impl FnOnce(&mut P::Source) -> Result<T, MapError>,
     ) -> Result<T, MapError> {
         let mut source = self.source();
         let mapped = map(&mut source)?;
-        if let Some(base) = source.reserved() {
-            // SAFETY: the range contains memory of the shared source only, which never returns
-            // another base (contract of `ArenaSource`). A static map is never released.
-            unsafe { self.map().reserve(base) };
-        }
+        // SAFETY: the range contains memory of the shared source only, keeps its start, and never
+        // becomes shorter (contract of `ArenaSource`). Calls do not overlap, because the source is
+        // locked. A static map is never released.
+        unsafe { self.map().reserve(source.reserved()) };
         Ok(mapped)
     }
 }
@@ -148,6 +149,8 @@ mod tests {
         UnmapLarge(usize),
         Resize(usize, usize),
     }
+
+    const RANGE: Range<usize> = 5 << 30..6 << 30;
 
     #[derive(Clone, Default)]
     struct Recording(Arc<Mutex<Vec<Call>>>);
@@ -207,8 +210,8 @@ mod tests {
             Err(MapError::LargeExhausted { bytes: new })
         }
 
-        fn reserved(&mut self) -> Option<NonZero<usize>> {
-            NonZero::new(5 << 30)
+        fn reserved(&mut self) -> Range<usize> {
+            RANGE
         }
     }
 
@@ -236,7 +239,7 @@ mod tests {
             (source.clone(), SharedSource::new(source, Malloc))
         });
         let (source, heaps) = &*HEAPS;
-        assert_eq!(SharedArenas::of(heaps).reserved(), NonZero::new(5 << 30));
+        assert_eq!(SharedArenas::of(heaps).reserved(), RANGE);
         assert_eq!(call_everything(SharedArenas::of(heaps)), (2, true));
         let expected = [
             Call::Trim,
@@ -255,7 +258,7 @@ mod tests {
         let size = obmalloc::Shape::<ThreadGeometry>::ARENA;
         assert_eq!(call_everything(SharedArenas::NONE), (0, false));
         let mut arenas = TestArenas::NONE;
-        assert_eq!(arenas.reserved(), None);
+        assert!(arenas.reserved().is_empty());
         assert!(arenas.map(size).is_err());
     }
 }

@@ -1,7 +1,8 @@
 //! A map that tells which addresses lie in an arena. CPython: `arena_map_root` (from 3.10).
 //!
-//! If the source of the arenas has reserved a range of addresses, the map knows the range. An
-//! address inside is then recognised with one comparison. A radix tree contains all other arenas:
+//! If the source of the arenas has reserved a range of addresses, the map knows its start and its
+//! length. An address inside is then recognised with one comparison. A radix tree contains all other
+//! arenas:
 //!
 //! ```text
 //! address   ├─ root, 14 bits ─┼─ leaf, 14 bits ─┼─ offset in an arena of 1 MiB, 20 bits ─┤
@@ -15,12 +16,17 @@
 //! an initialised leaf.
 //!
 //! Entries and the range are loaded with `Relaxed`. Whatever passed a block to a reader also made
-//! the entry of its arena visible, or the range in which it lies. A reader that does not see the
-//! range yet asks about a block that does not lie in it, so it gets the right answer, too.
+//! the entry of its arena visible, or the length of the range in which it lies.
+//!
+//! A reader may see an old length, or the start or the length only. It then asks about a block that
+//! does not lie in what it does not see, so it gets the right answer, too:
+//!
+//! - The start never changes once it is known, and the length only grows.
+//! - Without the start, the address of a program is further from `NO_RANGE` than a range is long.
 
-use core::{marker::PhantomData, mem, num::NonZero, ptr, ptr::NonNull};
+use core::{marker::PhantomData, mem, ops::Range, ptr, ptr::NonNull};
 
-use raw_mem::{ArenaSize, MapError, MemAlloc, RESERVED_BITS};
+use raw_mem::{ArenaSize, MapError, MemAlloc};
 use sync::atomic::{
     AtomicBool, AtomicPtr, AtomicUsize,
     Ordering::{self, Acquire, Relaxed, Release},
@@ -52,7 +58,9 @@ impl Orders {
 #[derive(Debug)]
 pub struct ArenaMap<G> {
     /// The start of the reserved range, or `NO_RANGE`.
-    reserved: AtomicUsize,
+    base: AtomicUsize,
+    /// The length of the reserved range in bytes.
+    length: AtomicUsize,
     /// # Invariant
     ///
     /// - The pointer is null or points to `ROOT_LEN` items.
@@ -94,7 +102,8 @@ impl<G: Geometry> ArenaMap<G> {
             // This constant fails to compile if the sizes of the geometry contradict each other.
             let _ = const { Shape::<G>::ARENA };
             Self {
-                reserved: AtomicUsize::new(NO_RANGE),
+                base: AtomicUsize::new(NO_RANGE),
+                length: AtomicUsize::new(0),
                 root: AtomicPtr::new(ptr::null_mut()),
                 geometry: PhantomData,
             }
@@ -114,9 +123,7 @@ impl<G: Geometry> ArenaMap<G> {
 
     #[inline]
     fn is_reserved(&self, address: usize) -> bool {
-        let distance = address.wrapping_sub(self.reserved.load(Relaxed));
-        // The shift fails on targets whose addresses are too short for a range.
-        distance.checked_shr(RESERVED_BITS) == Some(0)
+        address.wrapping_sub(self.base.load(Relaxed)) < self.length.load(Relaxed)
     }
 
     #[inline]
@@ -125,21 +132,27 @@ impl<G: Geometry> ArenaMap<G> {
         entry.is_some_and(|entry| entry.load(Relaxed))
     }
 
-    /// Notes that all memory in the range at `base` belongs to the source of the arenas.
+    /// Notes that all memory in `range` belongs to the source of the arenas.
     ///
     /// [`contains`](Self::contains) then returns true for every address in the range, so arenas in
-    /// the range need no entry. The length of the range is [`RESERVED_BYTES`].
+    /// the range need no entry. An empty range changes nothing.
     ///
-    /// [`RESERVED_BYTES`]: raw_mem::RESERVED_BYTES
+    /// A range that has grown must be noted before any memory in the added part is handed out.
     ///
     /// # Safety
     ///
-    /// - Every call must pass the same `base`.
+    /// - All ranges that are not empty must have the same start, and none may be shorter than an
+    ///   earlier one. Calls must not overlap.
     /// - Until the map is released, the range must contain no memory of any other source.
     /// - Code that uses the map to find a block's owner must return the blocks in this range to
     ///   the heaps of this source.
-    pub unsafe fn reserve(&self, base: NonZero<usize>) {
-        self.reserved.store(base.get(), Relaxed);
+    #[inline]
+    pub unsafe fn reserve(&self, range: Range<usize>) {
+        let length = range.len();
+        if length > self.length.load(Relaxed) {
+            self.base.store(range.start, Relaxed);
+            self.length.store(length, Relaxed);
+        }
     }
 
     /// Adds the arena at `base`. Returns false if `lower` has no memory or `base` is too large.
@@ -225,7 +238,8 @@ impl<G: Geometry> ArenaMap<G> {
     /// - `lower` must be the allocator that was passed to [`publish`](Self::publish).
     /// - No published arena may have a block in use.
     pub unsafe fn release<A: MemAlloc>(&mut self, lower: &A) {
-        self.reserved.store(NO_RANGE, Relaxed);
+        self.base.store(NO_RANGE, Relaxed);
+        self.length.store(0, Relaxed);
         for slot in self.slots() {
             // SAFETY: an unused leaf of this length or null (invariant of `root`, `&mut self`).
             unsafe { free_node(lower, slot.load(Acquire), Self::LEAF_LEN) };

@@ -64,6 +64,14 @@ impl<S, A: MemAlloc, G: Geometry> KnownArenas<S, A, G> {
 }
 
 impl<S: ArenaSource, A: MemAlloc, G: Geometry> KnownArenas<S, A, G> {
+    /// Tells the map about the range of the source below, which may have grown.
+    fn note_range(&mut self) {
+        // SAFETY: the range contains memory of the source below only, keeps its start, and never
+        // becomes shorter (contract of `ArenaSource`). Calls do not overlap, because they have
+        // `&mut self`. The map is released before the source is.
+        unsafe { self.map.reserve(self.source.reserved()) };
+    }
+
     /// Adds the start of new memory of the source below to the map, or passes it to `unmap`.
     ///
     /// # Safety
@@ -75,11 +83,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> KnownArenas<S, A, G> {
         size: ArenaSize,
         unmap: impl FnOnce(&mut S, NonNull<u8>),
     ) -> Result<NonNull<u8>, MapError> {
-        if let Some(base) = self.source.reserved() {
-            // SAFETY: the range contains memory of the source below only, which never returns
-            // another base (contract of `ArenaSource`). The map is released before the source is.
-            unsafe { self.map.reserve(base) };
-        }
+        self.note_range();
         let unmap = |start| unmap(&mut self.source, start);
         // SAFETY: all nodes of the map come from `lower`. The memory stays mapped until it is
         // retracted (contract of `publish`).
@@ -123,6 +127,19 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
         unsafe { self.map.retract(start.addr().get()) };
         // SAFETY: the mapping came from the source below, and nothing uses it (contract).
         unsafe { self.source.unmap_large(start, bytes, align) }
+    }
+
+    unsafe fn resize_large(
+        &mut self,
+        start: NonNull<u8>,
+        old: usize,
+        new: usize,
+        align: ArenaSize,
+    ) -> Result<LargeMapping, MapError> {
+        // SAFETY: the mapping came from the source below; the caller upholds the rest.
+        let mapping = unsafe { self.source.resize_large(start, old, new, align) }?;
+        self.note_range();
+        Ok(mapping)
     }
 
     fn below(&mut self) -> Option<&mut dyn ArenaSource> {
@@ -225,6 +242,12 @@ mod tests {
         let mapping = known.map_large(5 << 20, SIZE).unwrap();
         assert!(known.contains(arena.addr().get()));
         assert!(known.contains(mapping.start.addr().get() + (3 << 20)));
+        // SAFETY: the mapping came from this source, and the old one is not used again.
+        let mapping =
+            unsafe { resize_or_copy(&mut known, mapping.start, mapping.bytes, 1 << 30, SIZE) };
+        let mapping = mapping.unwrap();
+        let end = mapping.start.addr().get() + (1 << 30);
+        assert!(known.contains(end - 1) && !known.contains(end));
         assert_eq!(known.map().leaves(), 0);
         // SAFETY: both came from this source, and nothing uses them.
         unsafe {

@@ -19,7 +19,7 @@ impl ReservedRange {
     pub(super) fn map_large(&mut self, bytes: usize) -> Option<LargeMapping> {
         let bytes = pages::whole_pages(bytes)?;
         let count = self.slots_for(bytes);
-        let run = self.slots.find_run(count)?;
+        let run = self.find_or_add_run(count)?;
         let is_zeroed = !self.slots.has_stale(run.clone());
         let start = self.start_of(run.start);
         let reused = self.take(run).ok()?;
@@ -97,9 +97,11 @@ impl ReservedRange {
     ) -> Option<LargeMapping> {
         let run = self.run_of(start, old);
         let behind = run.end..run.start + self.slots_for(bytes);
-        if !self.slots.can_take(behind.clone()) {
+        let len = self.slots.len();
+        if !self.slots.can_take(behind.start..behind.end.min(len)) {
             return None;
         }
+        self.add_slots(behind.end.saturating_sub(len))?;
         let is_zeroed = !self.slots.has_stale(run.end - 1..behind.end);
         let reused = self.take(behind.clone()).ok()?;
         self.demand.request(behind.len(), reused);
@@ -117,7 +119,7 @@ impl ReservedRange {
         old: usize,
         bytes: usize,
     ) -> Option<LargeMapping> {
-        let target = self.slots.find_run(self.slots_for(bytes))?;
+        let target = self.find_or_add_run(self.slots_for(bytes))?;
         let is_zeroed = !self.slots.has_stale(target.clone());
         let new = self.start_of(target.start);
         let reused = self.take(target.clone()).ok()?;

@@ -1,7 +1,10 @@
 //! A reserved range of addresses, divided into slots of equal size.
+//!
+//! The range begins small, because reserved addresses count against a limit on the address space. It
+//! grows at its end when it has no room for a request. Its place is far from all other mappings, so
+//! that the addresses behind it are usually free.
 
 use core::{
-    num::NonZero,
     ops::{Range, RangeInclusive},
     ptr::NonNull,
     slice,
@@ -13,23 +16,32 @@ use super::{
     slots::{BITMAPS, Slots},
 };
 use crate::{
-    ArenaSize, OsCode,
-    arena_source::{RESERVED_BITS, RESERVED_BYTES},
+    ArenaSize, OsCode, align_down,
+    arena_source::RESERVED_BYTES,
     demand::Demand,
     pages::{self, Access},
 };
 
-/// The size of the range in bytes.
+/// The largest size of the range in bytes.
 const BYTES: usize = RESERVED_BYTES as usize;
+
+/// The number of bytes that are reserved at first.
+const FIRST_BYTES: usize = 16 << 20;
 
 /// The sizes of a slot in bytes that a range can have.
 const SLOT_BYTES: RangeInclusive<usize> = 1 << 16..=1 << 30;
+
+/// The addresses at which a range may start.
+///
+/// The system places other mappings there only on request: programs and their heaps lie above, and
+/// so do shared libraries and stacks. The shadow memory of a sanitizer lies below.
+const STARTS: Range<usize> = 0x1100_0000_0000..0x5000_0000_0000;
 
 /// A range of addresses that no other mapping of the process can get.
 pub(super) struct ReservedRange {
     /// # Invariant
     ///
-    /// - The range owns the `BYTES` bytes from here. They are always mapped, and so is the page
+    /// - The range owns all its slots, which begin here. They are always mapped, and so is the page
     ///   behind them.
     /// - Slots that are used or retained are writable.
     base: NonNull<u8>,
@@ -44,15 +56,18 @@ pub(super) struct ReservedRange {
 }
 
 impl ReservedRange {
-    /// Reserves a range with slots of the size `slot`, unless the address space is limited.
+    /// Reserves a range with slots of the size `slot`.
     pub(super) fn reserve(slot: ArenaSize, decay: Duration) -> Option<Self> {
-        if !SLOT_BYTES.contains(&slot.bytes()) || address_space_is_limited() {
+        if !SLOT_BYTES.contains(&slot.bytes()) {
             return None;
         }
         let bytes = bitmap_bytes(slot);
         let bitmaps = pages::map(0, bytes, Access::ReadWrite).ok()?;
-        let page = pages::page_size();
-        let Ok(base) = pages::map_aligned(BYTES + page, slot.bytes(), Access::Reserved) else {
+        let first = (FIRST_BYTES / slot.bytes()).max(1);
+        let hint = random_start(bitmaps.addr().get(), slot);
+        let Some((base, count)) =
+            reserve_slots(hint, first, slot).or_else(|_| reserve_slots(hint, 1, slot)).ok()
+        else {
             // SAFETY: the pages were mapped above, and nothing uses them.
             let _ = unsafe { pages::unmap(bitmaps, bytes) };
             return None;
@@ -60,21 +75,27 @@ impl ReservedRange {
         // SAFETY: the pages are zero and have room for the words. Only `slots` refers to them, and
         // it is replaced before they are unmapped.
         let words = unsafe { slice::from_raw_parts_mut(bitmaps.cast().as_ptr(), words_for(slot)) };
-        let slots = Slots::new(words, BYTES / slot.bytes());
-        // INVARIANT: the bytes and the page behind them were mapped above. Every slot is free.
+        let mut slots = Slots::new(words, BYTES / slot.bytes());
+        slots.add(count);
+        // INVARIANT: the slots and the page behind them were mapped above. Every slot is free.
         Some(Self { base, slot, bitmaps, slots, demand: Demand::new(decay) })
     }
 
-    pub(super) fn base(&self) -> NonZero<usize> {
-        self.base.addr()
+    /// Returns the addresses of all slots up to the highest one that was ever used.
+    pub(super) fn addresses(&self) -> Range<usize> {
+        let base = self.base.addr().get();
+        base..base + self.slots.top() * self.slot.bytes()
     }
 
     pub(super) fn slot_size(&self) -> ArenaSize {
         self.slot
     }
 
+    /// Returns true if `address` lies in a slot that was ever used.
+    #[inline]
     pub(super) fn contains(&self, address: usize) -> bool {
-        address.wrapping_sub(self.base.addr().get()) >> RESERVED_BITS == 0
+        let distance = address.wrapping_sub(self.base.addr().get());
+        distance < self.slots.top() * self.slot.bytes()
     }
 
     /// Returns how many slots `bytes` bytes need.
@@ -90,16 +111,78 @@ impl ReservedRange {
 
     /// Returns the start of slot `at`, which must be a slot of the range or the end of the last.
     pub(super) fn start_of(&self, at: usize) -> NonNull<u8> {
-        debug_assert!(at <= BYTES / self.slot.bytes(), "slot {at} is outside of the range");
+        debug_assert!(at <= self.slots.len(), "slot {at} is outside of the range");
         // SAFETY: the slot lies in the range (invariant of `base`).
         unsafe { self.base.add(at * self.slot.bytes()) }
     }
 
     /// Takes the lowest slot that is not used.
     pub(super) fn map_arena(&mut self) -> Option<NonNull<u8>> {
-        let run = self.slots.find_one()?;
+        let run = match self.slots.find_one() {
+            Some(run) => run,
+            None => {
+                self.add_slots(1)?;
+                self.slots.find_one()?
+            }
+        };
         self.take(run.clone()).ok()?;
         Some(self.start_of(run.start))
+    }
+
+    /// Returns `count` adjacent slots that are not used. Adds slots to the range if necessary.
+    pub(super) fn find_or_add_run(&mut self, count: usize) -> Option<Range<usize>> {
+        self.slots.find_run(count).or_else(|| {
+            self.add_slots(self.slots.missing_at_end(count))?;
+            self.slots.find_run(count)
+        })
+    }
+
+    /// Adds at least `needed` slots at the end of the range. Returns `None` if that is impossible.
+    ///
+    /// The range grows by at least a half if the system allows it, so it rarely has to grow.
+    pub(super) fn add_slots(&mut self, needed: usize) -> Option<()> {
+        if needed == 0 {
+            return Some(());
+        }
+        let most = self.slots.addable();
+        let ample = needed.max(self.slots.len() / 2).min(most);
+        if needed > most {
+            return None;
+        }
+        self.map_slots(ample)
+            .or_else(|error| match ample > needed {
+                true => self.map_slots(needed),
+                false => Err(error),
+            })
+            .ok()
+    }
+
+    fn map_slots(&mut self, count: usize) -> Result<(), OsCode> {
+        let end = self.start_of(self.slots.len());
+        // SAFETY: the page behind the last slot is mapped (invariant of `base`).
+        let behind = unsafe { end.add(pages::page_size()) };
+        pages::map_at(behind, count * self.slot.bytes(), Access::Reserved)?;
+        // INVARIANT: the added slots and the page behind them are mapped without access.
+        self.slots.add(count);
+        Ok(())
+    }
+
+    /// Unmaps the slots that were never used. Returns true if there were any.
+    fn unmap_unused(&mut self) -> bool {
+        let (top, page) = (self.slots.top(), pages::page_size());
+        let bytes = (self.slots.len() - top) * self.slot.bytes();
+        if bytes == 0 {
+            return false;
+        }
+        // SAFETY: the range owns these slots and the page behind them (invariant of `base`).
+        let behind = unsafe { self.start_of(top).add(page) };
+        // SAFETY: the slots were never used, and the page is not used. One page is left.
+        let unmapped = unsafe { pages::unmap(behind, bytes) }.is_ok();
+        if unmapped {
+            // INVARIANT: the page behind the last used slot is still mapped.
+            self.slots.remove_unused();
+        }
+        unmapped
     }
 
     /// Takes back a slot.
@@ -160,9 +243,13 @@ impl ReservedRange {
         }
     }
 
-    /// Releases all retained slots.
-    pub(super) fn trim(&mut self) {
+    /// Releases all retained slots, and unmaps those that were never used.
+    ///
+    /// Returns true if there were any.
+    pub(super) fn trim(&mut self) -> bool {
+        let had_any = self.slots.retained_count() > 0;
         self.release_retained(0);
+        self.unmap_unused() || had_any
     }
 
     /// Releases the highest retained slots until at most `most` are left.
@@ -186,11 +273,12 @@ impl Drop for ReservedRange {
         if !self.slots.is_unused() {
             return;
         }
+        let bytes = self.slots.len() * self.slot.bytes() + pages::page_size();
         self.slots = Slots::new(&mut [], 0);
         // SAFETY: the range owns the bitmaps, to which nothing refers any more.
         let _ = unsafe { pages::unmap(self.bitmaps, bitmap_bytes(self.slot)) };
         // SAFETY: the range owns these pages (invariant of `base`), and no slot is used.
-        let _ = unsafe { pages::unmap(self.base, BYTES + pages::page_size()) };
+        let _ = unsafe { pages::unmap(self.base, bytes) };
     }
 }
 
@@ -203,12 +291,30 @@ fn bitmap_bytes(slot: ArenaSize) -> usize {
     (words_for(slot) * size_of::<usize>()).next_multiple_of(pages::page_size())
 }
 
-/// Returns true if a limit counts reserved addresses, so that a reservation would use it up.
-fn address_space_is_limited() -> bool {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the pointer is valid for writes of an `rlimit`.
-    let outcome = unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) };
-    outcome != 0 || limit.rlim_cur != libc::RLIM_INFINITY
+/// Reserves `count` slots and the page behind them, at `hint` if possible. Returns both.
+fn reserve_slots(
+    hint: usize,
+    count: usize,
+    slot: ArenaSize,
+) -> Result<(NonNull<u8>, usize), OsCode> {
+    let bytes = count * slot.bytes() + pages::page_size();
+    let start = pages::map(hint, bytes, Access::Reserved)?;
+    if start.addr().get().is_multiple_of(slot.bytes()) {
+        return Ok((start, count));
+    }
+    // SAFETY: the pages were mapped above, and nothing uses them. A failure loses only addresses.
+    let _ = unsafe { pages::unmap(start, bytes) };
+    Ok((pages::map_aligned(bytes, slot.bytes(), Access::Reserved)?, count))
+}
+
+/// Returns an aligned address in `STARTS`, which differs from process to process.
+///
+/// The system places `mapping` and the stack at random addresses, on which the result depends.
+fn random_start(mapping: usize, slot: ArenaSize) -> usize {
+    let on_stack = 0_u8;
+    let seed = mapping ^ (&raw const on_stack).addr().rotate_left(20);
+    let mixed = (seed >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    align_down(STARTS.start + (mixed >> 8) % STARTS.len(), slot.bytes())
 }
 
 #[cfg(test)]

@@ -23,8 +23,9 @@ pub(super) struct Slots<'a> {
     used: &'a mut [usize],
     retained: &'a mut [usize],
     stale: &'a mut [usize],
-    /// The number of slots.
+    /// The number of slots, at most `max`.
     len: usize,
+    max: usize,
     /// Every slot below this one is used.
     hint: usize,
     /// This slot and all slots above are free and have never been used.
@@ -34,11 +35,44 @@ pub(super) struct Slots<'a> {
 }
 
 impl<'a> Slots<'a> {
-    /// Creates `len` free slots. `words` must be zero, and [`BITMAPS`] times as long as a bitmap.
-    pub(super) fn new(words: &'a mut [usize], len: usize) -> Self {
-        let (used, words) = words.split_at_mut(bits::words_for(len));
-        let (retained, stale) = words.split_at_mut(bits::words_for(len));
-        Self { used, retained, stale, len, hint: 0, top: 0, retained_count: 0 }
+    /// Prepares for at most `max` slots. There are none at first.
+    ///
+    /// `words` must be zero, and [`BITMAPS`] times as long as a bitmap.
+    pub(super) fn new(words: &'a mut [usize], max: usize) -> Self {
+        let (used, words) = words.split_at_mut(bits::words_for(max));
+        let (retained, stale) = words.split_at_mut(bits::words_for(max));
+        Self { used, retained, stale, len: 0, max, hint: 0, top: 0, retained_count: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Returns how many slots can still be added.
+    pub(super) fn addable(&self) -> usize {
+        self.max - self.len
+    }
+
+    /// Returns the number after the highest slot that was ever used.
+    pub(super) fn top(&self) -> usize {
+        self.top
+    }
+
+    /// Adds `count` free slots behind the last one.
+    pub(super) fn add(&mut self, count: usize) {
+        debug_assert!(count <= self.addable(), "too many slots");
+        self.len += count;
+    }
+
+    /// Removes the slots that were never used.
+    pub(super) fn remove_unused(&mut self) {
+        self.len = self.top;
+    }
+
+    /// Returns how many slots must be added for `count` free or retained ones at the end.
+    pub(super) fn missing_at_end(&self, count: usize) -> usize {
+        let free = self.len - bits::last_run(self.used, self.top).end;
+        count.saturating_sub(free)
     }
 
     pub(super) fn retained_count(&self) -> usize {
@@ -252,6 +286,7 @@ mod tests {
         fn slots_agree_with_an_array_of_states(steps in steps()) {
             let mut words = vec![0; BITMAPS * bits::words_for(LEN)];
             let mut slots = Slots::new(&mut words, LEN);
+            slots.add(LEN);
             let mut model = Model([State::Free; LEN]);
             let mut taken: Vec<Range<usize>> = Vec::new();
             for step in steps {
@@ -319,9 +354,27 @@ mod tests {
     fn a_run_beyond_the_last_slot_cannot_be_taken() {
         let mut words = vec![0; BITMAPS * bits::words_for(LEN)];
         let mut slots = Slots::new(&mut words, LEN);
+        slots.add(LEN);
         assert_eq!(slots.find_run(LEN + 1), None);
         assert!(!slots.can_take(LEN - 1..LEN + 1));
         slots.take(0..LEN);
         assert_eq!((slots.find_one(), slots.find_run(1)), (None, None));
+    }
+
+    #[test]
+    fn slots_can_be_added_and_removed_unless_they_were_used() {
+        let mut words = vec![0; BITMAPS * bits::words_for(LEN)];
+        let mut slots = Slots::new(&mut words, LEN);
+        assert_eq!((slots.find_one(), slots.missing_at_end(3), slots.addable()), (None, 3, LEN));
+        slots.add(10);
+        slots.take(0..7);
+        assert_eq!((slots.len(), slots.top(), slots.missing_at_end(5)), (10, 7, 2));
+        slots.add(2);
+        assert_eq!((slots.find_run(5), slots.addable()), (Some(7..12), LEN - 12));
+        slots.release(4..7);
+        assert_eq!(slots.missing_at_end(10), 2);
+        slots.remove_unused();
+        assert_eq!((slots.len(), slots.find_run(4), slots.missing_at_end(4)), (7, None, 1));
+        assert_eq!(slots.find_run(3), Some(4..7));
     }
 }

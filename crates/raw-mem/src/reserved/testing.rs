@@ -8,7 +8,7 @@ pub(super) use crate::{
 };
 
 use super::*;
-use crate::{MmapArenas, RESERVED_BYTES, resize_or_copy};
+use crate::{MmapArenas, resize_or_copy};
 
 pub(super) const SLOT: usize = 1 << 16;
 pub(super) const SIZE: ArenaSize = ArenaSize::new(SLOT).unwrap();
@@ -74,7 +74,7 @@ pub(super) fn is_filled(start: NonNull<u8>, part: core::ops::Range<usize>, byte:
 }
 
 pub(super) fn slot_of(source: &mut Source, start: NonNull<u8>) -> usize {
-    (start.addr().get() - source.reserved().expect("there is a range").get()) / SLOT
+    (start.addr().get() - source.reserved().start) / SLOT
 }
 
 pub(super) fn retained(source: &mut Source) -> usize {
@@ -93,10 +93,17 @@ pub(super) fn mappings() -> Vec<(usize, usize, String)> {
     maps.lines().filter_map(line).collect()
 }
 
+/// Returns the addresses of all slots, including those that were never used.
+pub(super) fn addresses(source: &Source) -> core::ops::Range<usize> {
+    let range = source.range.as_ref().expect("there is a range");
+    let base = range.addresses().start;
+    base..base + range.slots.len() * range.slot_size().bytes()
+}
+
 /// Returns the number of writable bytes in the range, and asserts that it has no hole.
 pub(super) fn writable_bytes(source: &mut Source) -> usize {
-    let base = source.reserved().expect("there is a range").get();
-    let end = base + RESERVED_BYTES as usize;
+    // The page behind the slots is reserved, too.
+    let (base, end) = (addresses(source).start, addresses(source).end + 4096);
     let (mut at, mut writable) = (base, 0);
     for (start, stop, permissions) in mappings() {
         let (start, stop) = (start.max(base), stop.min(end));

@@ -54,20 +54,26 @@ mod unit {
         release(map);
     }
 
-    fn reserve<G: Geometry>(map: &ArenaMap<G>, base: usize) {
-        // SAFETY: nothing is mapped in the range, and a test passes one base.
-        unsafe { map.reserve(NonZero::new(base).unwrap()) };
+    fn reserve<G: Geometry>(map: &ArenaMap<G>, range: Range<usize>) {
+        // SAFETY: nothing is mapped in the range, and a test passes one start.
+        unsafe { map.reserve(range) };
     }
 
     #[test]
     #[cfg(target_pointer_width = "64")]
     fn every_address_in_the_reserved_range_is_contained_and_no_other() {
         let map = ArenaMap::<Pools16K>::new();
-        let (base, bytes) = (5 << 40, 1 << RESERVED_BITS);
+        let base = 5 << 40;
         assert!(!map.contains(base));
-        reserve(&map, base);
-        assert!([base, base + 1, base + bytes - 1].iter().all(|at| map.contains(*at)));
-        assert!(![0, base - 1, base + bytes, usize::MAX].iter().any(|at| map.contains(*at)));
+        reserve(&map, 0..0);
+        assert!(![0, base, NO_RANGE, usize::MAX].iter().any(|at| map.contains(*at)));
+        for bytes in [1 << 20, 16 << 20, 1 << 36] {
+            reserve(&map, base..base + bytes);
+            assert!([base, base + 1, base + bytes - 1].iter().all(|at| map.contains(*at)));
+            assert!(![0, base - 1, base + bytes, usize::MAX].iter().any(|at| map.contains(*at)));
+        }
+        reserve(&map, 0..0);
+        assert!(map.contains(base));
         release(map);
     }
 
@@ -75,10 +81,11 @@ mod unit {
     #[cfg(target_pointer_width = "64")]
     fn an_arena_in_the_reserved_range_needs_no_node_and_others_do() {
         let map = ArenaMap::<Pools16K>::new();
-        reserve(&map, 5 << 40);
+        reserve(&map, 5 << 40..(5 << 40) + (8 << 20));
         // SAFETY: the allocator always fails, so there is no node to free. The arena has no blocks.
         let publish_without_memory = |base| unsafe { map.publish(base, &NoAlloc) };
         assert!(publish_without_memory((5 << 40) + (7 << 20)));
+        assert!(!publish_without_memory((5 << 40) + (8 << 20)));
         assert!(!publish_without_memory(6 << 40));
         assert_eq!(map.leaves(), 0);
         retract(&map, 5 << 40);
@@ -91,7 +98,7 @@ mod unit {
     #[test]
     fn a_released_map_has_no_range() {
         let mut map = ArenaMap::<Pools16K>::new();
-        reserve(&map, 5 << 30);
+        reserve(&map, 5 << 30..6 << 30);
         // SAFETY: the map has no node and no arena.
         unsafe { map.release(&NoAlloc) };
         assert!(!map.contains(5 << 30));
@@ -196,41 +203,86 @@ mod models {
         sync::rejected(|| read_beside(Orders { find: Relaxed, ..Orders::SOUND }, FAR));
     }
 
-    /// Lets a thread ask about a block in a range that the map learns of at the same time.
+    const BASE: usize = 5 << 20;
+
+    /// Lets a thread ask about a block in a range that grows to `kib` KiB at the same time.
     ///
-    /// The block is passed on with the ordering `pass`.
-    #[cfg(target_pointer_width = "64")]
-    fn ask_about_a_block_in_the_range(pass: Ordering) {
+    /// `hand_out` grows the range and passes the block on, which lies in the last KiB.
+    fn ask_about_a_block_in_the_range(
+        before: usize,
+        kib: usize,
+        hand_out: fn(&ArenaMap<Narrow>, usize, &AtomicBool),
+    ) {
         let map = sync::Arc::new(ArenaMap::<Narrow>::new());
+        grow(&map, before);
         let is_passed = sync::Arc::new(AtomicBool::new(false));
         let reader = {
             let (map, is_passed) = (sync::Arc::clone(&map), sync::Arc::clone(&is_passed));
             sync::thread::spawn(move || {
+                // These belong to other allocators, whichever part of the range is seen.
+                assert!(!map.contains(64) && !map.contains(BASE + kib * 1024));
+                assert!(before == 0 || map.contains(BASE + 64));
                 if is_passed.load(Acquire) {
-                    assert!(map.contains((5 << 40) + 64));
+                    assert!(map.contains(BASE + kib * 1024 - 64));
                 }
-                assert!(!map.contains(6 << 40));
             })
         };
-        // SAFETY: nothing is mapped in the range.
-        unsafe { map.reserve(NonZero::new(5 << 40).unwrap()) };
-        assert!(publish(&map, 5 << 40));
-        is_passed.store(true, pass);
+        hand_out(&map, kib, &is_passed);
         reader.join().unwrap();
         release(sync::Arc::try_unwrap(map).unwrap());
     }
 
-    #[test]
-    #[cfg(target_pointer_width = "64")]
-    fn whoever_gets_a_block_sees_the_range_in_which_it_lies() {
-        sync::model(|| ask_about_a_block_in_the_range(Release));
+    fn grow(map: &ArenaMap<Narrow>, kib: usize) {
+        // SAFETY: nothing is mapped in the range, which starts at the same address each time.
+        unsafe { map.reserve(BASE..BASE + kib * 1024) };
+    }
+
+    fn grow_and_pass(map: &ArenaMap<Narrow>, kib: usize, is_passed: &AtomicBool) {
+        grow(map, kib);
+        is_passed.store(true, Release);
     }
 
     #[test]
-    #[cfg(target_pointer_width = "64")]
+    fn a_thread_that_gets_a_block_sees_the_new_range_in_which_it_lies() {
+        sync::model(|| ask_about_a_block_in_the_range(0, 1, grow_and_pass));
+    }
+
+    #[test]
+    fn a_thread_that_gets_a_block_sees_the_part_of_the_range_in_which_it_lies() {
+        sync::model(|| ask_about_a_block_in_the_range(1, 3, grow_and_pass));
+    }
+
+    #[test]
     #[cfg_attr(not(loom), ignore = "only loom can reject")]
     fn a_block_passed_on_relaxed_is_rejected() {
-        sync::rejected(|| ask_about_a_block_in_the_range(Relaxed));
+        sync::rejected(|| {
+            ask_about_a_block_in_the_range(0, 1, |map, kib, is_passed| {
+                grow(map, kib);
+                is_passed.store(true, Relaxed);
+            });
+        });
+    }
+
+    #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
+    fn a_block_passed_on_before_the_range_has_grown_is_rejected() {
+        sync::rejected(|| {
+            ask_about_a_block_in_the_range(1, 3, |map, kib, is_passed| {
+                is_passed.store(true, Release);
+                grow(map, kib);
+            });
+        });
+    }
+
+    #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
+    fn a_length_that_counts_from_zero_until_the_start_is_known_is_rejected() {
+        sync::rejected(|| {
+            ask_about_a_block_in_the_range(0, 1, |map, kib, is_passed| {
+                map.base.store(0, Relaxed);
+                grow_and_pass(map, kib, is_passed);
+            });
+        });
     }
 
     /// Checks that `leaves` loads the pointer to the root with `Acquire`.

@@ -1,8 +1,16 @@
-//! Tests of processes and requests for which no range is reserved.
+//! Tests of the place and the growth of the range, and of requests for which it has no room.
 
-use std::{env, os::unix::process::CommandExt, process::Command};
+use core::ptr::NonNull;
+use std::{env, ops::Range, os::unix::process::CommandExt, process::Command, vec::Vec};
 
-use crate::{ArenaSize, ArenaSource, reserved::testing::*};
+use super::STARTS;
+use crate::{
+    ArenaSize, ArenaSource, RESERVED_BYTES,
+    pages::{self, Access},
+    reserved::testing::*,
+};
+
+const MIB: usize = 1 << 20;
 
 const VARIABLE: &str = "RAW_MEM_LIMITED";
 
@@ -24,21 +32,140 @@ fn run_limited(name: &str) -> bool {
 }
 
 #[test]
-fn in_a_limited_address_space_the_wrapped_source_serves_every_request() {
+fn the_range_begins_small_in_an_empty_part_of_the_address_space() {
+    let mut source = source();
+    let _arena = map(&mut source);
+    assert_eq!(addresses(&source).len(), 16 * MIB);
+    assert!(STARTS.contains(&addresses(&source).start));
+    let mut other = self::source();
+    let _other = map(&mut other);
+    assert_ne!(source.reserved().start, other.reserved().start);
+}
+
+#[test]
+fn the_range_grows_by_at_least_a_half_and_its_start_stays() {
+    let mut source = source();
+    let start = map(&mut source).addr().get();
+    for (bytes, expected) in [(MIB, 16), (16 * MIB, 24), (MIB, 24), (40 * MIB, 58), (MIB, 87)] {
+        let mapping = map_large(&mut source, bytes);
+        fill(mapping.start, mapping.bytes, 1);
+        let (used, all) = (source.reserved(), addresses(&source));
+        assert_eq!((used.start, all.start, all.len() / MIB), (start, start, expected), "{bytes}");
+        assert_eq!(used.end, mapping.start.addr().get() + bytes);
+    }
+    writable_bytes(&mut source);
+}
+
+#[test]
+fn the_last_mapping_grows_in_place_beyond_the_range() {
+    let mut source = source();
+    let mapping = map_large(&mut source, 3 * SLOT);
+    fill(mapping.start, mapping.bytes, 5);
+    let grown = resize(&mut source, mapping, 100 * MIB);
+    assert_eq!((grown.start, addresses(&source).len()), (mapping.start, 100 * MIB));
+    assert_eq!(source.reserved().len(), 100 * MIB);
+    assert!(is_filled(grown.start, 0..mapping.bytes, 5));
+    fill(grown.start, grown.bytes, 6);
+}
+
+#[test]
+fn arenas_beyond_the_first_slots_lie_in_the_range() {
+    let mut source = source();
+    let arenas: Vec<_> = (0..1000).map(|_| map(&mut source)).collect();
+    for (nth, arena) in arenas.iter().enumerate() {
+        assert_eq!(slot_of(&mut source, *arena), nth);
+    }
+    // 256 slots, and then 384, 576, 864 and 1296.
+    assert_eq!(addresses(&source).len(), 1296 * SLOT);
+    arenas.into_iter().for_each(|arena| unmap(&mut source, arena));
+}
+
+#[test]
+fn if_the_range_cannot_grow_the_wrapped_source_serves_the_request() {
+    let mut source = source();
+    let arena = map(&mut source);
+    let end = NonNull::new(core::ptr::without_provenance_mut(addresses(&source).end + 4096));
+    let obstacle = end.unwrap();
+    pages::map_at(obstacle, 4096, Access::Reserved).unwrap();
+    let elsewhere = map_large(&mut source, 16 * MIB);
+    assert!(!source.reserved().contains(&elsewhere.start.addr().get()));
+    fill(elsewhere.start, elsewhere.bytes, 1);
+    assert!(is_filled(arena, 0..SLOT, 0));
+    // SAFETY: the page was mapped above.
+    unsafe { pages::unmap(obstacle, 4096) }.unwrap();
+    let inside = map_large(&mut source, 16 * MIB);
+    assert!(source.reserved().contains(&inside.start.addr().get()));
+    unmap_large(&mut source, elsewhere);
+}
+
+#[test]
+fn if_the_system_refuses_ample_growth_the_range_grows_as_far_as_necessary() {
+    let mut source = source();
+    let _all = map_large(&mut source, 16 * MIB);
+    refuse(Plan::Nth(1));
+    let arena = map(&mut source);
+    refuse(Plan::Never);
+    assert_eq!(slot_of(&mut source, arena), 256);
+    assert_eq!(addresses(&source).len(), 16 * MIB + SLOT);
+}
+
+#[test]
+fn the_range_never_exceeds_its_largest_size() {
+    let mut source = source();
+    let all = map_large(&mut source, RESERVED_BYTES as usize);
+    assert_eq!(source.reserved().len() as u64, RESERVED_BYTES);
+    let arena = map(&mut source);
+    assert!(!source.reserved().contains(&arena.addr().get()));
+    unmap(&mut source, arena);
+    unmap_large(&mut source, all);
+}
+
+#[test]
+fn a_trim_unmaps_slots_that_were_never_used() {
+    let mut source = source();
+    let arenas: [_; 3] = std::array::from_fn(|_| map(&mut source));
+    unmap(&mut source, arenas[2]);
+    let is_mapped = |range: Range<usize>| {
+        mappings().iter().any(|(start, end, _)| *start < range.end && *end > range.start)
+    };
+    let all = addresses(&source);
+    source.trim();
+    assert_eq!(source.reserved(), all.start..all.start + 3 * SLOT);
+    assert_eq!((addresses(&source), writable_bytes(&mut source)), (source.reserved(), 2 * SLOT));
+    assert!(!is_mapped(addresses(&source).end + 4096..all.end + 4096));
+    refuse(Plan::Never);
+    source.trim();
+    assert_eq!(calls(), 0);
+    let mapping = map_large(&mut source, 2 * SLOT);
+    assert_eq!(slot_of(&mut source, mapping.start), 2);
+    fill(mapping.start, mapping.bytes, 1);
+}
+
+#[test]
+fn slots_that_cannot_be_unmapped_stay_reserved() {
+    let mut source = source();
+    let _arena = map(&mut source);
+    refuse(Plan::Nth(1));
+    source.trim();
+    refuse(Plan::Never);
+    assert_eq!((addresses(&source).len(), writable_bytes(&mut source)), (16 * MIB, SLOT));
+}
+
+#[test]
+fn in_a_limited_address_space_nearly_all_of_the_rest_can_be_used() {
     if env::var_os(VARIABLE).is_none() {
         let name = "reserved::range::tests::\
-            in_a_limited_address_space_the_wrapped_source_serves_every_request";
+            in_a_limited_address_space_nearly_all_of_the_rest_can_be_used";
         assert!(run_limited(name));
         return;
     }
     let mut source = source();
     let arena = map(&mut source);
-    let large = map_large(&mut source, 3 * SLOT);
-    assert_eq!(source.reserved(), None);
-    fill(large.start, large.bytes, 3);
-    let grown = resize(&mut source, large, 20 * SLOT);
-    assert!(is_filled(grown.start, 0..large.bytes, 3));
-    let small = resize(&mut source, grown, SLOT);
+    let mut sizes = (0..3500).rev().map(|mebibytes| mebibytes * MIB);
+    let large = sizes.find_map(|bytes| source.map_large(bytes, SIZE).ok()).unwrap();
+    assert!(large.bytes > 3000 * MIB, "{large:?}");
+    fill(large.start, MIB, 3);
+    let small = resize(&mut source, large, SLOT);
     assert!(is_filled(small.start, 0..small.bytes, 3));
     unmap_large(&mut source, small);
     unmap(&mut source, arena);
@@ -46,16 +173,28 @@ fn in_a_limited_address_space_the_wrapped_source_serves_every_request() {
 
 #[test]
 fn if_the_system_refuses_the_reservation_it_is_not_tried_again() {
-    for nth in [1, 2] {
+    // The bitmaps, or the slots and then the smallest number of slots.
+    for plan in [Plan::Nth(1), Plan::EachNth(1)] {
         let mut source = source();
-        refuse(Plan::Nth(nth));
-        let arena = map(&mut source);
+        refuse(plan);
+        let arena = source.map(SIZE);
         refuse(Plan::Never);
         let large = map_large(&mut source, SLOT);
-        assert_eq!(source.reserved(), None);
+        assert!(source.range.is_none() && source.reserved().is_empty());
         unmap_large(&mut source, large);
-        unmap(&mut source, arena);
+        arena.into_iter().for_each(|arena| unmap(&mut source, arena));
     }
+}
+
+#[test]
+fn if_the_system_refuses_many_slots_the_range_begins_with_one() {
+    let mut source = source();
+    refuse(Plan::Nth(2));
+    let arena = map(&mut source);
+    refuse(Plan::Never);
+    assert_eq!(addresses(&source).len(), SLOT);
+    let next = map(&mut source);
+    assert_eq!([arena, next].map(|arena| slot_of(&mut source, arena)), [0, 1]);
 }
 
 #[test]
@@ -63,7 +202,7 @@ fn arenas_that_are_smaller_than_a_slot_may_be_come_from_the_wrapped_source() {
     let mut source = source();
     let tiny = ArenaSize::new(64).unwrap();
     let arena = source.map(tiny).unwrap();
-    assert_eq!(source.reserved(), None);
+    assert!(source.reserved().is_empty());
     // SAFETY: the arena came from this source, and nothing uses it.
     unsafe { source.unmap(arena, tiny) };
 }
