@@ -16,7 +16,7 @@ use super::{
     slots::{BITMAPS, Slots},
 };
 use crate::{
-    ArenaSize, OsCode, align_down,
+    ArenaSize, Contents, OsCode, align_down,
     arena_source::RESERVED_BYTES,
     demand::Demand,
     pages::{self, Access},
@@ -117,7 +117,7 @@ impl ReservedRange {
     }
 
     /// Takes the lowest slot that is not used.
-    pub(super) fn map_arena(&mut self) -> Option<NonNull<u8>> {
+    pub(super) fn map_arena(&mut self) -> Option<(NonNull<u8>, Contents)> {
         let run = match self.slots.find_one() {
             Some(run) => run,
             None => {
@@ -125,8 +125,10 @@ impl ReservedRange {
                 self.slots.find_one()?
             }
         };
+        let is_stale = self.slots.has_stale(run.clone());
         self.take(run.clone()).ok()?;
-        Some(self.start_of(run.start))
+        let contents = if is_stale { Contents::Unknown } else { Contents::Zero };
+        Some((self.start_of(run.start), contents))
     }
 
     /// Returns `count` adjacent slots that are not used. Adds slots to the range if necessary.
