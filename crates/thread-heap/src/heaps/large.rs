@@ -3,7 +3,6 @@
 //! Any thread frees such a block directly, so that no memory waits for an idle owner.
 
 use obmalloc::{LargeBlock, NewLarge};
-use raw_mem::preserving_errno;
 
 use super::Heaps;
 use crate::{parts::Parts, shared_arenas::SharedArenas};
@@ -16,7 +15,7 @@ impl<P: Parts> Heaps<P> {
         LargeBlock::map::<P::Geometry>(&mut SharedArenas::of(&self.shared), size, align)
     }
 
-    /// Frees a large block. `errno` is unchanged.
+    /// Frees a large block. `errno` is unchanged, because the source restores it.
     ///
     /// # Safety
     ///
@@ -25,7 +24,7 @@ impl<P: Parts> Heaps<P> {
     pub unsafe fn free_large(&'static self, block: LargeBlock) {
         let mut arenas = SharedArenas::of(&self.shared);
         // SAFETY: the block came from the shared source, and nobody uses it (contract).
-        preserving_errno(|| unsafe { block.unmap::<P::Geometry>(&mut arenas) });
+        unsafe { block.unmap::<P::Geometry>(&mut arenas) };
     }
 
     /// Grows or shrinks a large block, which may move. On `None`, the block is unchanged.
