@@ -26,8 +26,10 @@ pub(crate) mod slots;
 pub(crate) mod table;
 pub(crate) mod units;
 
+use raw_mem::Contents;
+
 use crate::{
-    arena::units::{Contents, Run, Units},
+    arena::units::{Run, Units},
     geometry::{
         Geometry, RetainRule,
         shape::{BlockStart, Shape},

@@ -25,7 +25,7 @@ pub(crate) mod used_pools;
 
 use self::{empty_pools::EmptyPools, used_pools::UsedPools};
 use crate::{
-    arena::{Owner, table::ArenaTable, units::Contents},
+    arena::{Owner, table::ArenaTable},
     geometry::{
         Geometry, RetainRule,
         eras::Pools16K,
@@ -411,16 +411,16 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Maps an arena. Returns false, and counts a refused request, if that fails.
     fn map_arena(&mut self) -> bool {
         let mapped = match self.arenas.reserve(&self.lower) {
-            true => self.source.map(Shape::<G>::ARENA).ok(),
+            true => self.source.map_with_contents(Shape::<G>::ARENA).ok(),
             false => None,
         };
-        let Some(base) = mapped else {
+        let Some((base, contents)) = mapped else {
             self.refused += 1;
             return false;
         };
-        // SAFETY: the source returned an aligned arena that is not in use (contract of
-        // `ArenaSource`), and a record was reserved above.
-        unsafe { self.arenas.add::<G>(base, Contents::Unknown, self.tag) };
+        // SAFETY: the source returned an aligned arena that is not in use and has these contents
+        // (contract of `ArenaSource`), and a record was reserved above.
+        unsafe { self.arenas.add::<G>(base, contents, self.tag) };
         true
     }
 

@@ -7,6 +7,7 @@ use core::{
 
 use crate::{
     arena_size::ArenaSize,
+    contents::Contents,
     error::{MapError, PurgeError},
     large::LargeMapping,
 };
@@ -32,7 +33,8 @@ pub const RESERVED_BYTES: u64 = 1 << 36;
 /// - The memory does not overlap any other memory in use.
 /// - The memory stays valid until [`unmap`](Self::unmap) or [`unmap_large`](Self::unmap_large) is
 ///   called, even if the source is moved or one of its safe methods is called.
-/// - The memory is zero if a [`LargeMapping`] says so.
+/// - The memory is zero if a [`LargeMapping`] or [`map_with_contents`](Self::map_with_contents) says
+///   so.
 ///
 /// If [`reserved`](Self::reserved) returns a range that is not empty, then as long as the source
 /// exists:
@@ -55,11 +57,23 @@ pub unsafe trait ArenaSource {
     /// Returns [`MapError`] and leaves the source unchanged if the memory cannot be provided.
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError>;
 
+    /// Maps an arena like [`map`](Self::map), and tells whether it is known to be zero.
+    ///
+    /// A source that does not know the contents needs no method of its own.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`MapError`] and leaves the source unchanged if the memory cannot be provided.
+    fn map_with_contents(&mut self, size: ArenaSize) -> Result<(NonNull<u8>, Contents), MapError> {
+        Ok((self.map(size)?, Contents::Unknown))
+    }
+
     /// Takes back an arena.
     ///
     /// # Safety
     ///
-    /// - `arena` must have been returned by [`map`](Self::map) on this source with the same `size`.
+    /// - `arena` must have been returned by [`map`](Self::map) or
+    ///   [`map_with_contents`](Self::map_with_contents) on this source with the same `size`.
     /// - `arena` must not have been mapped through a source that wraps this one.
     /// - `arena` must not have been unmapped already.
     /// - Nothing may use the arena's memory afterwards.
@@ -219,6 +233,10 @@ unsafe impl<S: ArenaSource> ArenaSource for &mut S {
         (**self).map(size)
     }
 
+    fn map_with_contents(&mut self, size: ArenaSize) -> Result<(NonNull<u8>, Contents), MapError> {
+        (**self).map_with_contents(size)
+    }
+
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
         // SAFETY: the referent mapped the arena; the caller upholds the rest.
         unsafe { (**self).unmap(arena, size) }
@@ -239,6 +257,7 @@ pub(crate) mod recording {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) enum Call {
         Map(ArenaSize),
+        MapWithContents(ArenaSize),
         Unmap(NonNull<u8>, ArenaSize),
         Purge(NonNull<u8>, usize),
         Trim,
@@ -260,6 +279,14 @@ pub(crate) mod recording {
     unsafe impl ArenaSource for Recording {
         fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
             self.0.push(Call::Map(size));
+            Err(MapError::Exhausted { size })
+        }
+
+        fn map_with_contents(
+            &mut self,
+            size: ArenaSize,
+        ) -> Result<(NonNull<u8>, Contents), MapError> {
+            self.0.push(Call::MapWithContents(size));
             Err(MapError::Exhausted { size })
         }
 
@@ -323,6 +350,7 @@ mod tests {
     fn call_everything(mut source: impl ArenaSource) -> (usize, Result<(), PurgeError>) {
         let place = NonNull::dangling();
         assert_eq!(source.map(SIZE), Err(MapError::Exhausted { size: SIZE }));
+        assert!(source.map_with_contents(SIZE).is_err());
         source.reuse_retained(3);
         source.trim();
         assert_eq!(source.map_large(5, SIZE), Err(MapError::LargeExhausted { bytes: 5 }));
@@ -347,6 +375,7 @@ mod tests {
         assert_eq!(call_everything(&mut source), (4, Ok(())));
         let expected = [
             Call::Map(SIZE),
+            Call::MapWithContents(SIZE),
             Call::ReuseRetained(3),
             Call::Trim,
             Call::MapLarge(5),

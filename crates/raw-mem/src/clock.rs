@@ -19,7 +19,7 @@ pub(crate) fn coarse_now() -> Duration {
     // SAFETY: the call succeeded, so it has written the time.
     let time = unsafe { time.assume_init() };
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    Duration::from_secs(seconds) + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or(0))
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// Returns the time since the first call.

@@ -52,8 +52,17 @@ impl Demand {
     }
 
     /// Notes the present time. Every other call refers to the time that was noted last.
+    #[inline]
     pub(crate) fn advance_to(&mut self, now: Duration) {
-        self.now = now;
+        // The coarse clock seldom advances between two calls. Without a decay time, every call counts.
+        if now != self.now || self.decay.is_zero() {
+            self.now = now;
+            self.expire();
+        }
+    }
+
+    /// Forgets what happened too long before the present time.
+    fn expire(&mut self) {
         if self.has_passed_since(self.requested) {
             self.limit = 0;
             self.peak = self.in_use;
@@ -64,10 +73,10 @@ impl Demand {
         }
         if self.has_passed_since(self.started) {
             // If a whole period has passed without a call, the number did not change during it.
-            let is_recent = now.saturating_sub(self.started) < 2 * self.decay;
+            let is_recent = self.now.saturating_sub(self.started) < 2 * self.decay;
             self.previous_peak = if is_recent { self.peak } else { self.in_use };
             self.peak = self.in_use;
-            self.started = now;
+            self.started = self.now;
         }
     }
 

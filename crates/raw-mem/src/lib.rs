@@ -47,6 +47,7 @@ mod arena_source;
 mod bump;
 #[cfg(feature = "std")]
 mod clock;
+mod contents;
 #[cfg(feature = "std")]
 mod demand;
 #[cfg(feature = "std")]
@@ -82,6 +83,7 @@ pub use align::{align_down, align_up};
 pub use arena_size::ArenaSize;
 pub use arena_source::{ArenaSource, RESERVED_BYTES, resize_or_copy};
 pub use bump::Bump;
+pub use contents::Contents;
 #[cfg(feature = "std")]
 pub use errno::preserving_errno;
 pub use error::{MapError, OsCode, PurgeError};

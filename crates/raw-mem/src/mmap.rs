@@ -17,7 +17,7 @@
 use core::ptr::NonNull;
 
 use crate::{
-    ArenaSize, ArenaSource, LargeMapping, MapError, OsCode, PurgeError, align_up,
+    ArenaSize, ArenaSource, Contents, LargeMapping, MapError, OsCode, PurgeError, align_up,
     pages::{self, Access},
     preserving_errno,
 };
@@ -98,11 +98,17 @@ impl MmapArenas {
     }
 
     /// Returns memory for an arena in the way that needs the fewest system calls.
-    fn take(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+    ///
+    /// The memory is zero unless the system has once refused to unmap it.
+    fn take(&mut self, size: ArenaSize) -> Result<(NonNull<u8>, Contents), MapError> {
         let bytes = mapped_bytes(size);
         if let Some(arena) = self.take_retained(bytes) {
-            return Ok(arena);
+            return Ok((arena, Contents::Unknown));
         }
+        Ok((self.take_new(size, bytes)?, Contents::Zero))
+    }
+
+    fn take_new(&mut self, size: ArenaSize, bytes: usize) -> Result<NonNull<u8>, MapError> {
         if self.reserved.as_ref().is_none_or(|reserved| reserved.bytes != bytes) {
             if let Some(arena) = self.map_where_unmapped(bytes) {
                 return Ok(arena);
@@ -288,13 +294,17 @@ impl Drop for MmapArenas {
 }
 
 // SAFETY: an arena is writable and aligned, and overlaps no other. It is returned again only after
-// its user passed it to `unmap`.
+// its user passed it to `unmap`. The system maps zeroed pages.
 unsafe impl ArenaSource for MmapArenas {
     /// Usually makes one system call, and four when it must reserve new addresses.
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+        Ok(self.map_with_contents(size)?.0)
+    }
+
+    /// Usually makes one system call, and four when it must reserve new addresses.
+    fn map_with_contents(&mut self, size: ArenaSize) -> Result<(NonNull<u8>, Contents), MapError> {
         let arena = self.take(size)?;
-        let bytes = mapped_bytes(size);
-        self.in_use += bytes;
+        self.in_use += mapped_bytes(size);
         Ok(arena)
     }
 

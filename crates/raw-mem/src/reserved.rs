@@ -28,8 +28,8 @@
 use core::{fmt, ops::Range, ptr::NonNull, time::Duration};
 
 use crate::{
-    ArenaSize, ArenaSource, LargeMapping, MapError, PurgeError, clock, demand::DECAY, pages,
-    preserving_errno,
+    ArenaSize, ArenaSource, Contents, LargeMapping, MapError, PurgeError, clock, demand::DECAY,
+    pages, preserving_errno,
 };
 
 mod bits;
@@ -109,14 +109,14 @@ impl<S> ReservedArenas<S> {
 }
 
 impl<S: ArenaSource> ReservedArenas<S> {
-    fn try_map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+    fn try_map(&mut self, size: ArenaSize) -> Result<(NonNull<u8>, Contents), MapError> {
         if let Some(range) = self.range_for(size)
             && let Some(arena) = range.map_arena()
         {
             range.release_excess();
             return Ok(arena);
         }
-        self.source.map(size)
+        self.source.map_with_contents(size)
     }
 
     fn try_map_large(&mut self, bytes: usize, align: ArenaSize) -> Result<LargeMapping, MapError> {
@@ -134,8 +134,12 @@ impl<S: ArenaSource> ReservedArenas<S> {
 // other memory. `reserved` covers the slots that were ever used, which always stay mapped, so nothing
 // else maps memory there.
 unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
-    /// Usually makes one system call.
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+        Ok(self.map_with_contents(size)?.0)
+    }
+
+    /// Usually makes one system call.
+    fn map_with_contents(&mut self, size: ArenaSize) -> Result<(NonNull<u8>, Contents), MapError> {
         self.try_map(size).or_else(|error| match self.trim_range() {
             true => self.try_map(size),
             false => Err(error),

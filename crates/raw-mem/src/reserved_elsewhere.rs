@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use crate::{ArenaSize, ArenaSource, MapError};
+use crate::{ArenaSize, ArenaSource, Contents, MapError};
 
 /// A source that reserves a range of addresses on other targets. Here it has none.
 ///
@@ -23,6 +23,10 @@ impl<S> ReservedArenas<S> {
 unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         self.source.map(size)
+    }
+
+    fn map_with_contents(&mut self, size: ArenaSize) -> Result<(NonNull<u8>, Contents), MapError> {
+        self.source.map_with_contents(size)
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {

@@ -16,7 +16,7 @@
 use core::{ptr::NonNull, time::Duration};
 
 use crate::{
-    ArenaSize, ArenaSource, LargeMapping, MapError, clock,
+    ArenaSize, ArenaSource, Contents, LargeMapping, MapError, clock,
     demand::{DECAY, Demand},
 };
 
@@ -156,18 +156,22 @@ impl<S: ArenaSource> RetainingArenas<S> {
 // passed it to `unmap`.
 unsafe impl<S: ArenaSource> ArenaSource for RetainingArenas<S> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+        Ok(self.map_with_contents(size)?.0)
+    }
+
+    fn map_with_contents(&mut self, size: ArenaSize) -> Result<(NonNull<u8>, Contents), MapError> {
         self.demand.advance_to((self.clock)());
         if let Some(arena) = self.pop(size) {
             self.demand.request(1, 1);
             self.unmap_excess();
-            return Ok(arena);
+            return Ok((arena, Contents::Unknown));
         }
-        let arena = self.source.map(size).or_else(|error| {
+        let arena = self.source.map_with_contents(size).or_else(|error| {
             if self.count == 0 {
                 return Err(error);
             }
             self.unmap_retained(0);
-            self.source.map(size)
+            self.source.map_with_contents(size)
         })?;
         self.demand.request(1, 0);
         self.unmap_excess();
@@ -339,6 +343,18 @@ mod tests {
             assert_eq!(figures(&source), (0, 40), "turn {turn}");
         }
         unmap(&mut source, arenas);
+    }
+
+    #[test]
+    #[cfg(all(unix, not(miri)))]
+    fn the_contents_of_a_retained_arena_are_unknown() {
+        let mut source = RetainingArenas::new(crate::MmapArenas::new());
+        for expected in [Contents::Zero, Contents::Zero, Contents::Unknown] {
+            let (arena, contents) = source.map_with_contents(SIZE).unwrap();
+            assert_eq!(contents, expected);
+            // SAFETY: the arena was mapped above.
+            unsafe { source.unmap(arena, SIZE) };
+        }
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::{fmt, ops::Range, ptr::NonNull};
 
-use raw_mem::{ArenaSize, ArenaSource, LargeMapping, MapError, PurgeError, preserving_errno};
+use raw_mem::{
+    ArenaSize, ArenaSource, Contents, LargeMapping, MapError, PurgeError, preserving_errno,
+};
 
 use crate::{parts::Parts, shared_source::SharedSource};
 
@@ -23,12 +25,18 @@ impl<P: Parts> SharedArenas<P> {
 // SAFETY: all arenas come from the shared source, which meets the contract of `ArenaSource`.
 unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+        Ok(self.map_with_contents(size)?.0)
+    }
+
+    fn map_with_contents(&mut self, size: ArenaSize) -> Result<(NonNull<u8>, Contents), MapError> {
         let shared = self.0.ok_or(MapError::Exhausted { size })?;
-        let arena = shared.map_from_source(|source| source.map(size))?;
+        let (arena, contents) = shared.map_from_source(|source| source.map_with_contents(size))?;
         // SAFETY: the arena was mapped by the shared source, and nothing else refers to it.
         let unmap = |arena| unsafe { shared.source().unmap(arena, size) };
         // SAFETY: the map's nodes come from `lower`, and `SharedArenas::unmap` retracts the arena.
-        unsafe { shared.map().publish_or_unmap(arena, size, shared.lower(), unmap) }
+        let published =
+            unsafe { shared.map().publish_or_unmap(arena, size, shared.lower(), unmap) };
+        published.map(|arena| (arena, contents))
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {

@@ -12,10 +12,10 @@
 
 use core::ptr::NonNull;
 
-use raw_mem::MemAlloc;
+use raw_mem::{Contents, MemAlloc};
 
 use crate::{
-    arena::{Arena, Owner, slots::ArenaSlots, units::Contents},
+    arena::{Arena, Owner, slots::ArenaSlots},
     geometry::{Geometry, MAX_POOLS, shape::Shape, size_class::SizeClass},
     pool::{PoolPtr, arena_index::ArenaIndex, tag::HeapTag},
 };

@@ -9,19 +9,14 @@
 
 #![forbid(unsafe_code)]
 
+use raw_mem::Contents;
+
 /// The free units of an arena of at most 64 units.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Units {
     free: u64,
     carved: u64,
     dirty: u64,
-}
-
-/// What is known about the contents of memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Contents {
-    Unknown,
-    Zero,
 }
 
 /// Adjacent units of an arena.

@@ -4,7 +4,7 @@
 
 use core::ptr::NonNull;
 
-use raw_mem::{ArenaSize, ArenaSource, LargeMapping, MapError, MemAlloc};
+use raw_mem::{ArenaSize, ArenaSource, Contents, LargeMapping, MapError, MemAlloc};
 
 use crate::{
     arena::map::ArenaMap,
@@ -94,11 +94,15 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> KnownArenas<S, A, G> {
 // SAFETY: the source below maps and unmaps all memory.
 unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArenas<S, A, G> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
-        let arena = self.source.map(size)?;
+        Ok(self.map_with_contents(size)?.0)
+    }
+
+    fn map_with_contents(&mut self, size: ArenaSize) -> Result<(NonNull<u8>, Contents), MapError> {
+        let (arena, contents) = self.source.map_with_contents(size)?;
         // SAFETY: the source below mapped the arena just now, and nothing else refers to it.
         let unmap = |source: &mut S, arena| unsafe { source.unmap(arena, size) };
         // SAFETY: the arena stays mapped until `unmap` retracts it.
-        unsafe { self.publish(arena, size, unmap) }
+        unsafe { self.publish(arena, size, unmap) }.map(|arena| (arena, contents))
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {

@@ -19,6 +19,10 @@ impl ReservedRange {
     pub(super) fn map_large(&mut self, bytes: usize) -> Option<LargeMapping> {
         let bytes = pages::whole_pages(bytes)?;
         let count = self.slots_for(bytes);
+        if let Some(run) = self.slots.take_retained(count) {
+            self.demand.request(count, count);
+            return Some(LargeMapping { start: self.start_of(run.start), bytes, is_zeroed: false });
+        }
         let run = self.find_or_add_run(count)?;
         let is_zeroed = !self.slots.has_stale(run.clone());
         let start = self.start_of(run.start);

@@ -16,7 +16,7 @@ use super::{
     slots::{BITMAPS, Slots},
 };
 use crate::{
-    ArenaSize, OsCode, align_down,
+    ArenaSize, Contents, OsCode, align_down,
     arena_source::RESERVED_BYTES,
     demand::Demand,
     pages::{self, Access},
@@ -46,6 +46,8 @@ pub(super) struct ReservedRange {
     /// - Slots that are used or retained are writable.
     base: NonNull<u8>,
     slot: ArenaSize,
+    /// The binary logarithm of the size of a slot.
+    slot_bits: u32,
     /// # Invariant
     ///
     /// A mapping of `bitmap_bytes(slot)` bytes, of which only `slots` has a reference.
@@ -78,7 +80,8 @@ impl ReservedRange {
         let mut slots = Slots::new(words, BYTES / slot.bytes());
         slots.add(count);
         // INVARIANT: the slots and the page behind them were mapped above. Every slot is free.
-        Some(Self { base, slot, bitmaps, slots, demand: Demand::new(decay) })
+        let slot_bits = slot.bytes().ilog2();
+        Some(Self { base, slot, slot_bits, bitmaps, slots, demand: Demand::new(decay) })
     }
 
     /// Returns the addresses of all slots up to the highest one that was ever used.
@@ -99,13 +102,15 @@ impl ReservedRange {
     }
 
     /// Returns how many slots `bytes` bytes need.
+    #[inline]
     pub(super) fn slots_for(&self, bytes: usize) -> usize {
-        bytes.div_ceil(self.slot.bytes())
+        // A shift takes less time than a division.
+        (bytes >> self.slot_bits) + usize::from(bytes & (self.slot.bytes() - 1) != 0)
     }
 
     /// Returns the slots of the `bytes` bytes at `start`, which is the start of a slot.
     pub(super) fn run_of(&self, start: NonNull<u8>, bytes: usize) -> Range<usize> {
-        let first = (start.addr().get() - self.base.addr().get()) / self.slot.bytes();
+        let first = (start.addr().get() - self.base.addr().get()) >> self.slot_bits;
         first..first + self.slots_for(bytes)
     }
 
@@ -117,7 +122,7 @@ impl ReservedRange {
     }
 
     /// Takes the lowest slot that is not used.
-    pub(super) fn map_arena(&mut self) -> Option<NonNull<u8>> {
+    pub(super) fn map_arena(&mut self) -> Option<(NonNull<u8>, Contents)> {
         let run = match self.slots.find_one() {
             Some(run) => run,
             None => {
@@ -125,8 +130,10 @@ impl ReservedRange {
                 self.slots.find_one()?
             }
         };
+        let is_stale = self.slots.has_stale(run.clone());
         self.take(run.clone()).ok()?;
-        Some(self.start_of(run.start))
+        let contents = if is_stale { Contents::Unknown } else { Contents::Zero };
+        Some((self.start_of(run.start), contents))
     }
 
     /// Returns `count` adjacent slots that are not used. Adds slots to the range if necessary.

@@ -175,6 +175,16 @@ impl<'a> Slots<'a> {
         retained
     }
 
+    /// Marks `count` adjacent retained slots as used, which are therefore writable and stale.
+    pub(super) fn take_retained(&mut self, count: usize) -> Option<Range<usize>> {
+        let start = self.find_retained(count)?;
+        let run = start..start + count;
+        bits::clear(self.retained, run.clone());
+        bits::set(self.used, run.clone());
+        self.retained_count -= count;
+        Some(run)
+    }
+
     /// Marks a run of used slots as retained.
     pub(super) fn retain(&mut self, run: Range<usize>) {
         debug_assert_eq!(bits::count(self.used, run.clone()), run.len(), "a slot is unused");
@@ -300,6 +310,15 @@ mod tests {
                     Step::TakeRun(count) => {
                         let found = slots.find_run(count);
                         prop_assert_eq!(&found, &model.find_run(count));
+                        let taken_whole = slots.take_retained(count);
+                        let is_retained = |run: &Range<usize>| model.is(run.clone(), State::Retained);
+                        prop_assert_eq!(&taken_whole, &found.clone().filter(is_retained));
+                        if let Some(run) = taken_whole {
+                            prop_assert!(slots.has_stale(run.clone()));
+                            model.0[run.clone()].fill(State::Used);
+                            taken.push(run);
+                            continue;
+                        }
                         taken.extend(found);
                     }
                     Step::Retain(nth) | Step::Release(nth) if !taken.is_empty() => {

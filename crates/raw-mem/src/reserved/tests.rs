@@ -159,3 +159,22 @@ fn the_source_can_be_moved_to_another_thread() {
     let base = thread::spawn(move || source.reserved().start).join().unwrap();
     assert_eq!(base, start.get());
 }
+
+#[test]
+fn an_arena_is_known_to_be_zero_unless_its_slot_was_retained() {
+    let mut source = source();
+    let mut contents = || {
+        let (arena, contents) = source.map_with_contents(SIZE).unwrap();
+        assert!(contents == Contents::Unknown || is_filled(arena, 0..SLOT, 0));
+        fill(arena, SLOT, 9);
+        (arena, contents)
+    };
+    let (first, second) = (contents(), contents());
+    assert_eq!([first.1, second.1], [Contents::Zero; 2]);
+    unmap(&mut source, first.0);
+    assert_eq!(source.map_with_contents(SIZE).unwrap(), first);
+    refuse(Plan::Nth(1));
+    unmap(&mut source, first.0);
+    refuse(Plan::Never);
+    assert_eq!(source.map_with_contents(SIZE).unwrap(), (first.0, Contents::Unknown));
+}

@@ -1,6 +1,6 @@
 use std::ptr::NonNull;
 
-use raw_mem::{ArenaSize, ArenaSource, LargeMapping, MapError};
+use raw_mem::{ArenaSize, ArenaSource, Contents, LargeMapping, MapError};
 
 use super::faults::Faults;
 use crate::place::ArenaLog;
@@ -25,12 +25,16 @@ impl<S> FailingArenas<S> {
 // SAFETY: all memory comes from `source`. A call that fails on purpose changes no arena.
 unsafe impl<S: ArenaSource> ArenaSource for FailingArenas<S> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+        Ok(self.map_with_contents(size)?.0)
+    }
+
+    fn map_with_contents(&mut self, size: ArenaSize) -> Result<(NonNull<u8>, Contents), MapError> {
         if self.faults.call_fails() {
             return Err(MapError::Exhausted { size });
         }
-        let arena = self.source.map(size)?;
+        let (arena, contents) = self.source.map_with_contents(size)?;
         self.log.map(arena);
-        Ok(arena)
+        Ok((arena, contents))
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {

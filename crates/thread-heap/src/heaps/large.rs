@@ -3,7 +3,6 @@
 //! Any thread frees such a block directly, so that no memory waits for an idle owner.
 
 use obmalloc::{LargeBlock, NewLarge};
-use raw_mem::preserving_errno;
 use sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::Heaps;
@@ -29,7 +28,7 @@ impl<P: Parts> Heaps<P> {
         (self.large.blocks.load(Relaxed), self.large.bytes.load(Relaxed))
     }
 
-    /// Frees a large block. `errno` is unchanged.
+    /// Frees a large block. `errno` is unchanged, because the source restores it.
     ///
     /// # Safety
     ///
@@ -41,7 +40,7 @@ impl<P: Parts> Heaps<P> {
         // SAFETY: the block is in use (contract).
         self.large.bytes.fetch_sub(unsafe { block.size::<P::Geometry>() }, Relaxed);
         // SAFETY: the block came from the shared source, and nobody uses it (contract).
-        preserving_errno(|| unsafe { block.unmap::<P::Geometry>(&mut arenas) });
+        unsafe { block.unmap::<P::Geometry>(&mut arenas) };
     }
 
     /// Grows or shrinks a large block, which may move. On `None`, the block is unchanged.

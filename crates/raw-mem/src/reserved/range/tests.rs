@@ -48,7 +48,7 @@ fn the_range_grows_by_at_least_a_half_and_its_start_stays() {
     let start = map(&mut source).addr().get();
     for (bytes, expected) in [(MIB, 16), (16 * MIB, 24), (MIB, 24), (40 * MIB, 58), (MIB, 87)] {
         let mapping = map_large(&mut source, bytes);
-        fill(mapping.start, mapping.bytes, 1);
+        fill(mapping.start, SLOT, 1);
         let (used, all) = (source.reserved(), addresses(&source));
         assert_eq!((used.start, all.start, all.len() / MIB), (start, start, expected), "{bytes}");
         assert_eq!(used.end, mapping.start.addr().get() + bytes);
@@ -65,7 +65,8 @@ fn the_last_mapping_grows_in_place_beyond_the_range() {
     assert_eq!((grown.start, addresses(&source).len()), (mapping.start, 100 * MIB));
     assert_eq!(source.reserved().len(), 100 * MIB);
     assert!(is_filled(grown.start, 0..mapping.bytes, 5));
-    fill(grown.start, grown.bytes, 6);
+    // SAFETY: the mapping is in use and has this many bytes.
+    fill(unsafe { grown.start.add(grown.bytes - SLOT) }, SLOT, 6);
 }
 
 #[test]
@@ -89,7 +90,7 @@ fn if_the_range_cannot_grow_the_wrapped_source_serves_the_request() {
     pages::map_at(obstacle, 4096, Access::Reserved).unwrap();
     let elsewhere = map_large(&mut source, 16 * MIB);
     assert!(!source.reserved().contains(&elsewhere.start.addr().get()));
-    fill(elsewhere.start, elsewhere.bytes, 1);
+    fill(elsewhere.start, SLOT, 1);
     assert!(is_filled(arena, 0..SLOT, 0));
     // SAFETY: the page was mapped above.
     unsafe { pages::unmap(obstacle, 4096) }.unwrap();
