@@ -49,6 +49,8 @@ pub(crate) struct Arena {
     base: Option<NonNull<u8>>,
     /// The number of free units, including uncarved ones.
     free_units: u32,
+    /// The number of units in pools that their classes retain.
+    pub(crate) retained_units: u32,
     /// With [`RetainRule::Unobservable`], the carved pools are the first `carved` pools.
     carved: u32,
     /// With [`RetainRule::Unobservable`], the carved free pools, the pool that was freed last first.
@@ -71,6 +73,7 @@ impl Arena {
     pub(crate) const UNUSED: Self = Self {
         base: None,
         free_units: 0,
+        retained_units: 0,
         carved: 0,
         free: None,
         units: Units::NONE,

@@ -450,7 +450,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         let may_retain = self.empty.may_retain(&self.arenas, class, pool);
         let is_only = pool.header().next.get().is_none() && pool.header().prev.get().is_none();
         if may_retain && is_only {
-            self.empty.retain(class, pool);
+            self.empty.retain(class, pool, &mut self.arenas);
             return;
         }
         if !may_retain {
@@ -464,13 +464,13 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Ends the retention of every pool that must not stay retained on a slow path of `class`.
     #[inline]
     fn end_retentions_for(&mut self, class: SizeClass<G>) {
-        while let Some(pool) = self.empty.end_for(class, &mut self.used) {
+        while let Some(pool) = self.empty.end_for(class, &mut self.used, &mut self.arenas) {
             self.free_pool(pool);
         }
     }
 
     pub(crate) fn end_retentions(&mut self) {
-        while let Some(pool) = self.empty.end_any::<G>(&mut self.used) {
+        while let Some(pool) = self.empty.end_any::<G>(&mut self.used, &mut self.arenas) {
             self.free_pool(pool);
         }
         if self.arenas_of_spans > 0 {

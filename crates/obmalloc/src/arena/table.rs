@@ -174,11 +174,24 @@ impl ArenaTable {
         (free == 0 || stays_first) && !self.could_be_free::<G>(index, 1)
     }
 
-    /// Returns true if the arena could be unmapped after `pools` more of its pools become free.
-    pub(crate) fn could_be_free<G: Geometry>(&self, index: ArenaIndex, pools: usize) -> bool {
+    /// Notes that a pool of `units` units in the arena is retained by its class.
+    pub(crate) fn note_retained(&mut self, index: ArenaIndex, units: usize) {
+        self.slots[index].retained_units += units as u32;
+    }
+
+    /// Notes that a pool of `units` units in the arena is no longer retained by its class.
+    pub(crate) fn note_released(&mut self, index: ArenaIndex, units: usize) {
+        self.slots[index].retained_units -= units as u32;
+    }
+
+    /// Returns true if the arena could be unmapped after `units` more of its units become free.
+    ///
+    /// The pools that classes retain could become free at any time.
+    pub(crate) fn could_be_free<G: Geometry>(&self, index: ArenaIndex, units: usize) -> bool {
         let arena = &self.slots[index];
         let is_last = arena.free_units() > 0 && arena.next.is_none();
-        let could_be_free = arena.free_units() + pools >= Shape::<G>::POOLS;
+        let retained = arena.retained_units as usize;
+        let could_be_free = arena.free_units() + retained + units >= Shape::<G>::POOLS;
         could_be_free && !(G::RULES.retain_last_arena && is_last)
     }
 

@@ -64,8 +64,7 @@ impl<G: Geometry> SizeClass<G> {
     /// The number of the smallest class whose pools have one block.
     const FIRST_SPAN: usize = {
         let mut first = Shape::<G>::CLASSES;
-        while first > Shape::<G>::SMALL_CLASSES
-            && 2 * Self::size_of(first - 1) > Self::UNITS[first - 1] as usize * G::SIZES.pool_size
+        while first > Shape::<G>::SMALL_CLASSES && 2 * Self::size_of(first - 1) > G::SIZES.pool_size
         {
             first -= 1;
         }
@@ -134,11 +133,11 @@ impl<G: Geometry> SizeClass<G> {
 
     /// Returns the number of units for a pool of blocks of `size` bytes, which are not small.
     ///
-    /// A block that fills a large part of an arena has a pool of its own.
+    /// A block that fills more than half a unit has a pool of its own.
     const fn best_units(size: usize) -> usize {
         let unit = G::SIZES.pool_size;
         let most = Shape::<G>::POOLS / POOLS_IN_ARENA;
-        if 2 * size > most * unit {
+        if 2 * size > unit {
             return size.div_ceil(unit);
         }
         let wanted = (BLOCKS_IN_POOL * size).div_ceil(unit);
@@ -329,7 +328,7 @@ mod tests {
             if class.capacity() > 1 {
                 assert!(class.units() <= 8 && 8 * tail <= class.pool_bytes(), "{class:?}");
             } else {
-                assert!(class.block_size() > 32 << 10 && tail < Native::SIZES.pool_size);
+                assert!(class.block_size() > 8 << 10 && tail < Native::SIZES.pool_size);
             }
         }
     }

@@ -66,18 +66,30 @@ impl EmptyPools {
         let arena = pool.header().arena();
         match G::RULES.retain {
             RetainRule::Unobservable => arenas.would_be_next::<G>(arena),
-            RetainRule::EachClass => !arenas.could_be_free::<G>(arena, self.units + class.units()),
+            RetainRule::EachClass => !arenas.could_be_free::<G>(arena, class.units()),
         }
     }
 
     /// Forgets a retained span of `class`, which the caller marks as full.
-    pub(crate) fn forget<G: Geometry>(&mut self, class: SizeClass<G>) {
+    pub(crate) fn forget<G: Geometry>(
+        &mut self,
+        class: SizeClass<G>,
+        span: PoolPtr,
+        arenas: &mut ArenaTable,
+    ) {
         self.units -= class.units();
+        arenas.note_released(span.header().arena(), class.units());
     }
 
     /// Retains `pool`, which must be empty, and a span or the only used pool of `class`.
-    pub(crate) fn retain<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
+    pub(crate) fn retain<G: Geometry>(
+        &mut self,
+        class: SizeClass<G>,
+        pool: PoolPtr,
+        arenas: &mut ArenaTable,
+    ) {
         pool.header().become_retained();
+        arenas.note_retained(pool.header().arena(), class.units());
         let (word, bit) = place(class);
         self.classes[word] |= bit;
         self.units += class.units();
@@ -91,12 +103,13 @@ impl EmptyPools {
         &mut self,
         class: SizeClass<G>,
         used: &mut UsedPools,
+        arenas: &mut ArenaTable,
     ) -> Option<PoolPtr> {
         match G::RULES.retain {
-            RetainRule::Unobservable => self.end_any::<G>(used),
+            RetainRule::Unobservable => self.end_any::<G>(used, arenas),
             RetainRule::EachClass => {
                 let (word, bit) = place(class);
-                if self.classes[word] & bit != 0 { self.end(class, used) } else { None }
+                if self.classes[word] & bit != 0 { self.end(class, used, arenas) } else { None }
             }
         }
     }
@@ -104,9 +117,13 @@ impl EmptyPools {
     /// Ends retentions until one of the pools has no block in use, and returns that pool.
     ///
     /// The returned pool is in no list. `None` means that no pool is retained any more.
-    pub(crate) fn end_any<G: Geometry>(&mut self, used: &mut UsedPools) -> Option<PoolPtr> {
+    pub(crate) fn end_any<G: Geometry>(
+        &mut self,
+        used: &mut UsedPools,
+        arenas: &mut ArenaTable,
+    ) -> Option<PoolPtr> {
         while let Some(class) = self.lowest::<G>() {
-            let empty = self.end(class, used);
+            let empty = self.end(class, used, arenas);
             if empty.is_some() {
                 return empty;
             }
@@ -120,7 +137,12 @@ impl EmptyPools {
         SizeClass::from_index(word * u64::BITS as usize + bit)
     }
 
-    fn end<G: Geometry>(&mut self, class: SizeClass<G>, used: &mut UsedPools) -> Option<PoolPtr> {
+    fn end<G: Geometry>(
+        &mut self,
+        class: SizeClass<G>,
+        used: &mut UsedPools,
+        arenas: &mut ArenaTable,
+    ) -> Option<PoolPtr> {
         loop {
             let is_retained = |pool: &PoolPtr| pool.header().state() == State::Retained;
             let Some(pool) = used.iter(class).find(is_retained) else {
@@ -129,6 +151,7 @@ impl EmptyPools {
                 return None;
             };
             self.units -= class.units();
+            arenas.note_released(pool.header().arena(), class.units());
             if pool.header().end_retention() {
                 used.remove(class, pool);
                 return Some(pool);

@@ -36,7 +36,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
                 return Some(Found { block, carved_from: None });
             }
             if span.header().state() == State::Retained {
-                self.empty.forget(class);
+                self.empty.forget(class, span, &mut self.arenas);
             }
             self.used.remove_full(class, span);
         }
@@ -54,16 +54,15 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             }
             return self.free_pool(span);
         }
-        self.empty.retain(class, span);
+        self.empty.retain(class, span, &mut self.arenas);
         self.used.link_first(class, span);
     }
 
     /// Returns true if one more span may be retained. Asks the source if an arena could be unmapped.
     fn may_retain_span(&mut self, class: SizeClass<G>, span: PoolPtr) -> bool {
-        let units = self.empty.units() + class.units();
-        let arenas = units.div_ceil(Shape::<G>::POOLS);
+        let arenas = (self.empty.units() + class.units()).div_ceil(Shape::<G>::POOLS);
         if arenas <= self.arenas_of_spans
-            || !self.arenas.could_be_free::<G>(span.header().arena(), units)
+            || !self.arenas.could_be_free::<G>(span.header().arena(), class.units())
         {
             return true;
         }
