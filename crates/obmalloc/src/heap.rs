@@ -365,7 +365,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     pub(crate) fn new_pool(&mut self, class: SizeClass<G>, align: usize) -> Option<PoolPtr> {
         let mut pool = self.take_free_pool(class, align);
         if pool.is_none() && !self.empty.is_none() {
-            self.end_retentions();
+            match self.empty.end_larger(class, &mut self.used, &mut self.arenas) {
+                Some(larger) => self.free_pool(larger),
+                None => self.end_retentions(),
+            }
             pool = self.take_free_pool(class, align);
         }
         if pool.is_none() && self.map_arena() {

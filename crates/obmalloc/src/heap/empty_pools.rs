@@ -122,7 +122,7 @@ impl EmptyPools {
         used: &mut UsedPools,
         arenas: &mut ArenaTable,
     ) -> Option<PoolPtr> {
-        while let Some(class) = self.lowest::<G>() {
+        while let Some(class) = self.first_from::<G>(0) {
             let empty = self.end(class, used, arenas);
             if empty.is_some() {
                 return empty;
@@ -131,10 +131,36 @@ impl EmptyPools {
         None
     }
 
-    fn lowest<G: Geometry>(self) -> Option<SizeClass<G>> {
-        let word = self.classes.iter().position(|word| *word != 0)?;
-        let bit = self.classes[word].trailing_zeros() as usize;
-        SizeClass::from_index(word * u64::BITS as usize + bit)
+    /// Ends the retention of a pool that is not smaller than those of `class`, and returns it.
+    ///
+    /// The returned pool is empty and in no list. `None` means that there is no such pool.
+    pub(crate) fn end_larger<G: Geometry>(
+        &mut self,
+        class: SizeClass<G>,
+        used: &mut UsedPools,
+        arenas: &mut ArenaTable,
+    ) -> Option<PoolPtr> {
+        let mut from = class.index();
+        while let Some(class) = self.first_from::<G>(from) {
+            let empty = self.end(class, used, arenas);
+            if empty.is_some() {
+                return empty;
+            }
+            from = class.index() + 1;
+        }
+        None
+    }
+
+    /// Returns the first class with the number `from` or a greater one that may have retained pools.
+    fn first_from<G: Geometry>(self, from: usize) -> Option<SizeClass<G>> {
+        const BITS: usize = u64::BITS as usize;
+        let mut word = from / BITS;
+        let mut bits = self.classes.get(word)? & (u64::MAX << (from % BITS));
+        while bits == 0 {
+            word += 1;
+            bits = *self.classes.get(word)?;
+        }
+        SizeClass::from_index(word * BITS + bits.trailing_zeros() as usize)
     }
 
     fn end<G: Geometry>(
