@@ -64,6 +64,40 @@ impl Sizes {
         Self { pool_size: 4 << 10, arena_size: 256 << 10, ..Self::CPYTHON };
 }
 
+/// The binary logarithm of the number of classes between two powers of two.
+const STEP_BITS: u32 = 3;
+
+impl Sizes {
+    /// The number of size classes of small requests.
+    pub(crate) const fn small_classes(self) -> usize {
+        self.small_threshold / self.alignment
+    }
+
+    /// Returns the number of the smallest class whose blocks have more than `last` bytes.
+    #[inline]
+    pub(crate) const fn class_of(self, last: usize) -> usize {
+        if last < self.small_threshold {
+            return last >> self.alignment.trailing_zeros();
+        }
+        // Between two powers of two, the bits behind the highest one count the classes.
+        let shift = last.ilog2() - STEP_BITS;
+        let doublings = (last.ilog2() - self.small_threshold.ilog2()) as usize;
+        let step = (last >> shift) & ((1 << STEP_BITS) - 1);
+        self.small_classes() + (doublings << STEP_BITS) + step
+    }
+
+    /// Returns the size in bytes of the blocks of the class with the number `index`.
+    pub(crate) const fn block_size_of(self, index: usize) -> usize {
+        if index < self.small_classes() {
+            return (index + 1) << self.alignment.trailing_zeros();
+        }
+        let nth = index - self.small_classes();
+        let steps = (1 << STEP_BITS) + nth % (1 << STEP_BITS) + 1;
+        let shift = self.small_threshold.ilog2() - STEP_BITS + (nth >> STEP_BITS) as u32;
+        steps << shift
+    }
+}
+
 /// The rules that differ between versions of CPython, or between CPython and our own heaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {

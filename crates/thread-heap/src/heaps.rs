@@ -8,7 +8,6 @@ use sync::{
     atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::Relaxed},
 };
 
-use self::large::LargeCounts;
 use crate::{
     freed::{
         batch::{Batch, LEAST_BLOCK},
@@ -16,12 +15,13 @@ use crate::{
         outbox::Outbox,
     },
     heap_list::{HeapList, Listed},
+    large_counts::LargeCounts,
     parts::Parts,
     shared_arenas::SharedArenas,
     shared_source::{SharedSource, SourceGuard},
 };
 
-pub(crate) mod large;
+mod large;
 #[cfg(test)]
 mod models;
 mod open;

@@ -55,6 +55,7 @@
 mod freed;
 mod heap_list;
 mod heaps;
+mod large_counts;
 mod parts;
 // Loom's atomics have no `const` constructors, so `process` cannot keep them in statics.
 #[cfg(not(loom))]

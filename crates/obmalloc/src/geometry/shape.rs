@@ -6,9 +6,7 @@ use core::marker::PhantomData;
 
 use raw_mem::ArenaSize;
 
-use crate::geometry::{
-    Geometry, HeaderRule, MAX_CLASSES, MAX_POOLS, RetainRule, size_class::SizeClass,
-};
+use crate::geometry::{Geometry, HeaderRule, MAX_CLASSES, MAX_POOLS, RetainRule};
 
 pub(crate) const HEADER_SIZE: usize = 40;
 
@@ -23,10 +21,10 @@ pub struct Shape<G>(PhantomData<G>);
 
 impl<G: Geometry> Shape<G> {
     /// The number of size classes of small requests.
-    pub const SMALL_CLASSES: usize = G::SIZES.small_threshold / G::SIZES.alignment;
+    pub const SMALL_CLASSES: usize = G::SIZES.small_classes();
 
     /// The number of size classes.
-    pub const CLASSES: usize = SizeClass::<G>::index_of(G::SIZES.arena_threshold - 1) + 1;
+    pub const CLASSES: usize = G::SIZES.class_of(G::SIZES.arena_threshold - 1) + 1;
     /// True if every request that an arena serves is small, so that every pool is one unit.
     pub(crate) const SMALL_ONLY: bool = Self::CLASSES == Self::SMALL_CLASSES;
 
@@ -67,10 +65,10 @@ impl<G: Geometry> Shape<G> {
             assert!(sizes.arena_threshold > sizes.small_threshold);
             assert!(matches!(G::RULES.headers, HeaderRule::InArena), "pools of several units");
             assert!(matches!(G::RULES.retain, RetainRule::EachClass), "pools of several units");
-            let largest = SizeClass::<G>::of(sizes.arena_threshold);
-            let Some(largest) = largest else { panic!("the largest request has a class") };
-            assert!(largest.block_size() == sizes.arena_threshold);
-            assert!(largest.units() < Self::POOLS, "the first unit holds the headers");
+            let largest = sizes.block_size_of(Self::CLASSES - 1);
+            assert!(largest == sizes.arena_threshold, "the largest class fits the threshold");
+            let units = largest.div_ceil(sizes.pool_size);
+            assert!(units < Self::POOLS, "the first unit holds the headers");
         }
         assert!(
             matches!(G::RULES.retain, RetainRule::Unobservable) || Self::POOLS <= 64,

@@ -12,9 +12,6 @@ use core::{fmt, marker::PhantomData};
 
 use crate::geometry::{Geometry, MAX_CLASSES, RetainRule, shape::Shape};
 
-/// The binary logarithm of the number of classes between two powers of two.
-const STEP_BITS: u32 = 3;
-
 /// A full pool is used again when one block in this number is free.
 const PART_OF_FULL_POOL: usize = 8;
 
@@ -44,7 +41,7 @@ impl<G: Geometry> SizeClass<G> {
         let mut sizes = [0; MAX_CLASSES];
         let mut index = 0;
         while index < Shape::<G>::CLASSES {
-            sizes[index] = Self::size_of(index) as u32;
+            sizes[index] = G::SIZES.block_size_of(index) as u32;
             index += 1;
         }
         sizes
@@ -55,7 +52,7 @@ impl<G: Geometry> SizeClass<G> {
         let mut units = [1; MAX_CLASSES];
         let mut index = Shape::<G>::SMALL_CLASSES;
         while index < Shape::<G>::CLASSES {
-            units[index] = Self::best_units(Self::size_of(index)) as u8;
+            units[index] = Self::best_units(G::SIZES.block_size_of(index)) as u8;
             index += 1;
         }
         units
@@ -64,7 +61,8 @@ impl<G: Geometry> SizeClass<G> {
     /// The number of the smallest class whose pools have one block.
     const FIRST_SPAN: usize = {
         let mut first = Shape::<G>::CLASSES;
-        while first > Shape::<G>::SMALL_CLASSES && 2 * Self::size_of(first - 1) > G::SIZES.pool_size
+        while first > Shape::<G>::SMALL_CLASSES
+            && 2 * G::SIZES.block_size_of(first - 1) > G::SIZES.pool_size
         {
             first -= 1;
         }
@@ -89,7 +87,7 @@ impl<G: Geometry> SizeClass<G> {
         let last = size.wrapping_sub(1);
         if last < G::SIZES.arena_threshold {
             // INVARIANT: the last class has blocks of `arena_threshold` bytes.
-            Some(Self { index: Self::index_of(last) as u8, geometry: PhantomData })
+            Some(Self { index: G::SIZES.class_of(last) as u8, geometry: PhantomData })
         } else {
             None
         }
@@ -106,29 +104,6 @@ impl<G: Geometry> SizeClass<G> {
         } else {
             None
         }
-    }
-
-    /// Returns the number of the smallest class whose blocks have more than `last` bytes.
-    #[inline]
-    pub(crate) const fn index_of(last: usize) -> usize {
-        if last < G::SIZES.small_threshold {
-            return last >> Shape::<G>::SHIFT;
-        }
-        // Between two powers of two, the bits behind the highest one count the classes.
-        let shift = last.ilog2() - STEP_BITS;
-        let doublings = (last.ilog2() - G::SIZES.small_threshold.ilog2()) as usize;
-        let step = (last >> shift) & ((1 << STEP_BITS) - 1);
-        Shape::<G>::SMALL_CLASSES + (doublings << STEP_BITS) + step
-    }
-
-    const fn size_of(index: usize) -> usize {
-        if index < Shape::<G>::SMALL_CLASSES {
-            return (index + 1) << Shape::<G>::SHIFT;
-        }
-        let nth = index - Shape::<G>::SMALL_CLASSES;
-        let steps = (1 << STEP_BITS) + nth % (1 << STEP_BITS) + 1;
-        let shift = G::SIZES.small_threshold.ilog2() - STEP_BITS + (nth >> STEP_BITS) as u32;
-        steps << shift
     }
 
     /// Returns the number of units for a pool of blocks of `size` bytes, which are not small.

@@ -3,7 +3,7 @@
 //! Any thread frees such a block directly, so that no memory waits for an idle owner.
 
 use obmalloc::{LargeBlock, NewLarge};
-use sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use sync::atomic::Ordering::Relaxed;
 
 use super::Heaps;
 use crate::{parts::Parts, shared_arenas::SharedArenas};
@@ -65,19 +65,5 @@ impl<P: Parts> Heaps<P> {
         let new = unsafe { resized.size::<P::Geometry>() };
         self.large.bytes.fetch_add(new.wrapping_sub(old), Relaxed);
         Some(resized)
-    }
-}
-
-/// The large blocks in use. The counts are for reports, so no other memory is tied to them.
-pub(crate) struct LargeCounts {
-    blocks: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
-impl LargeCounts {
-    sync::const_unless_model! {
-        pub(crate) fn new() -> Self {
-            Self { blocks: AtomicUsize::new(0), bytes: AtomicUsize::new(0) }
-        }
     }
 }
