@@ -33,6 +33,7 @@ use crate::{
 };
 
 mod bits;
+mod extents;
 mod large;
 mod range;
 mod slots;

@@ -1,9 +1,9 @@
 //! Large mappings, which are runs of adjacent slots.
 //!
 //! The slots of a run are writable as a whole. The pages behind the requested bytes are never
-//! touched, so they take up no memory.
+//! touched, so they take up no memory. If an earlier mapping has touched them, they are purged.
 
-use core::{ptr, ptr::NonNull};
+use core::{ops::Range, ptr, ptr::NonNull};
 
 use super::range::ReservedRange;
 use crate::{
@@ -14,6 +14,9 @@ use crate::{
     },
 };
 
+/// A tail that is longer than one part in this number of its mapping is purged.
+const PART_OF_TAIL: usize = 8;
+
 impl ReservedRange {
     /// Takes a run of slots for `bytes` bytes. Prefers retained slots.
     pub(super) fn map_large(&mut self, bytes: usize) -> Option<LargeMapping> {
@@ -21,14 +24,39 @@ impl ReservedRange {
         let count = self.slots_for(bytes);
         if let Some(run) = self.slots.take_retained(count) {
             self.demand.request(count, count);
+            self.purge_tail(run.clone(), bytes);
             return Some(LargeMapping { start: self.start_of(run.start), bytes, is_zeroed: false });
         }
         let run = self.find_or_add_run(count)?;
         let is_zeroed = !self.slots.has_stale(run.clone());
         let start = self.start_of(run.start);
-        let reused = self.take(run).ok()?;
+        let reused = self.take(run.clone()).ok()?;
         self.demand.request(count, reused);
+        self.purge_tail(run, bytes);
         Some(LargeMapping { start, bytes, is_zeroed })
+    }
+
+    /// Purges the pages behind the `bytes` bytes of a new mapping if an earlier one has touched many.
+    fn purge_tail(&mut self, run: Range<usize>, bytes: usize) {
+        let last = run.end - 1;
+        if !self.slots.has_stale(last..run.end) {
+            return;
+        }
+        let pages = self.pages_in_last(&run, bytes);
+        let allowed = (bytes / pages::page_size() / PART_OF_TAIL) as u32;
+        let Some(tail) = self.extents.cut(last, pages, allowed) else { return };
+        let page = pages::page_size();
+        // SAFETY: the tail lies in the last slot.
+        let start = unsafe { self.start_of(last).add(tail.start as usize * page) };
+        // SAFETY: the range owns these mapped pages, which are behind the mapping.
+        if unsafe { pages::purge(start, tail.len() * page) }.is_err() {
+            self.extents.note(last..run.end, 0, tail.end, true);
+        }
+    }
+
+    /// Returns how many pages of the last slot of `run` a mapping of `bytes` bytes needs.
+    fn pages_in_last(&self, run: &Range<usize>, bytes: usize) -> u32 {
+        ((bytes - (run.len() - 1) * self.slot_size().bytes()) / pages::page_size()) as u32
     }
 
     /// Takes back a large mapping. Its slots are retained until the excess is released.
@@ -39,6 +67,10 @@ impl ReservedRange {
     /// afterwards.
     pub(super) unsafe fn unmap_large(&mut self, start: NonNull<u8>, bytes: usize) {
         let run = self.run_of(start, bytes);
+        let is_stale = self.slots.has_stale(run.end - 1..run.end);
+        let slot_pages = (self.slot_size().bytes() / pages::page_size()) as u32;
+        let pages = self.pages_in_last(&run, bytes);
+        self.extents.note(run.clone(), slot_pages, pages, is_stale);
         self.demand.vacate(run.len());
         self.slots.retain(run);
     }

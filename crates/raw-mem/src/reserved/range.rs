@@ -13,6 +13,7 @@ use core::{
 
 use super::{
     bits,
+    extents::Extents,
     slots::{BITMAPS, Slots},
 };
 use crate::{
@@ -50,9 +51,10 @@ pub(super) struct ReservedRange {
     slot_bits: u32,
     /// # Invariant
     ///
-    /// A mapping of `bitmap_bytes(slot)` bytes, of which only `slots` has a reference.
-    bitmaps: NonNull<u8>,
+    /// A mapping of `record_bytes(slot)` bytes, to which only `slots` and `extents` refer.
+    records: NonNull<u8>,
     pub(super) slots: Slots<'static>,
+    pub(super) extents: Extents<'static>,
     /// How many slots large mappings need.
     pub(super) demand: Demand,
 }
@@ -63,25 +65,30 @@ impl ReservedRange {
         if !SLOT_BYTES.contains(&slot.bytes()) {
             return None;
         }
-        let bytes = bitmap_bytes(slot);
-        let bitmaps = pages::map(0, bytes, Access::ReadWrite).ok()?;
+        let bytes = record_bytes(slot);
+        let records = pages::map(0, bytes, Access::ReadWrite).ok()?;
         let first = (FIRST_BYTES / slot.bytes()).max(1);
-        let hint = random_start(bitmaps.addr().get(), slot);
+        let hint = random_start(records.addr().get(), slot);
         let Some((base, count)) =
             reserve_slots(hint, first, slot).or_else(|_| reserve_slots(hint, 1, slot)).ok()
         else {
             // SAFETY: the pages were mapped above, and nothing uses them.
-            let _ = unsafe { pages::unmap(bitmaps, bytes) };
+            let _ = unsafe { pages::unmap(records, bytes) };
             return None;
         };
         // SAFETY: the pages are zero and have room for the words. Only `slots` refers to them, and
         // it is replaced before they are unmapped.
-        let words = unsafe { slice::from_raw_parts_mut(bitmaps.cast().as_ptr(), words_for(slot)) };
-        let mut slots = Slots::new(words, BYTES / slot.bytes());
+        let words = unsafe { slice::from_raw_parts_mut(records.cast().as_ptr(), words_for(slot)) };
+        let most = BYTES / slot.bytes();
+        let mut slots = Slots::new(words, most);
         slots.add(count);
+        // SAFETY: the pages also have room for the extents, behind the words.
+        let extents = unsafe { records.cast::<usize>().add(words_for(slot)).cast() };
+        // SAFETY: as above. Only `extents` refers to them, and it is replaced before the unmapping.
+        let extents = Extents::new(unsafe { slice::from_raw_parts_mut(extents.as_ptr(), most) });
         // INVARIANT: the slots and the page behind them were mapped above. Every slot is free.
         let slot_bits = slot.bytes().ilog2();
-        Some(Self { base, slot, slot_bits, bitmaps, slots, demand: Demand::new(decay) })
+        Some(Self { base, slot, slot_bits, records, slots, extents, demand: Demand::new(decay) })
     }
 
     /// Returns the addresses of all slots up to the highest one that was ever used.
@@ -282,8 +289,9 @@ impl Drop for ReservedRange {
         }
         let bytes = self.slots.len() * self.slot.bytes() + pages::page_size();
         self.slots = Slots::new(&mut [], 0);
-        // SAFETY: the range owns the bitmaps, to which nothing refers any more.
-        let _ = unsafe { pages::unmap(self.bitmaps, bitmap_bytes(self.slot)) };
+        self.extents = Extents::new(&mut []);
+        // SAFETY: the range owns the records, to which nothing refers any more.
+        let _ = unsafe { pages::unmap(self.records, record_bytes(self.slot)) };
         // SAFETY: the range owns these pages (invariant of `base`), and no slot is used.
         let _ = unsafe { pages::unmap(self.base, bytes) };
     }
@@ -293,9 +301,10 @@ fn words_for(slot: ArenaSize) -> usize {
     BITMAPS * bits::words_for(BYTES / slot.bytes())
 }
 
-/// Returns the size of the mapping of the bitmaps in bytes.
-fn bitmap_bytes(slot: ArenaSize) -> usize {
-    (words_for(slot) * size_of::<usize>()).next_multiple_of(pages::page_size())
+/// Returns the size of the mapping for the bitmaps and the extents in bytes.
+fn record_bytes(slot: ArenaSize) -> usize {
+    let extents = BYTES / slot.bytes() * size_of::<u32>();
+    (words_for(slot) * size_of::<usize>() + extents).next_multiple_of(pages::page_size())
 }
 
 /// Reserves `count` slots and the page behind them, at `hint` if possible. Returns both.
