@@ -62,9 +62,9 @@ pub(crate) struct Arena {
     pub(crate) prev: Option<ArenaIndex>,
 }
 
-/// What the pools of an arena have in common.
+/// The heap that the pools of an arena come from, as far as their headers show it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Owner {
+pub(crate) struct Origin {
     pub(crate) tag: HeapTag,
     pub(crate) blocks: BlockStart,
 }
@@ -127,7 +127,7 @@ impl Arena {
     pub(crate) fn take_pool<G: Geometry>(
         &mut self,
         index: ArenaIndex,
-        owner: Owner,
+        origin: Origin,
         class: SizeClass<G>,
         align: usize,
     ) -> Option<PoolPtr> {
@@ -137,22 +137,22 @@ impl Arena {
                     self.free = first.header().next.take();
                     first
                 }
-                None => self.carve_next::<G>(index, owner)?,
+                None => self.carve_next::<G>(index, origin)?,
             },
-            RetainRule::EachClass => self.take_run(index, owner, class, align)?,
+            RetainRule::EachClass => self.take_run(index, origin, class, align)?,
         };
         self.free_units -= class.units() as u32;
         Some(pool)
     }
 
-    fn carve_next<G: Geometry>(&mut self, index: ArenaIndex, owner: Owner) -> Option<PoolPtr> {
+    fn carve_next<G: Geometry>(&mut self, index: ArenaIndex, origin: Origin) -> Option<PoolPtr> {
         let unit = self.carved as usize;
         if unit == Shape::<G>::POOLS {
             return None;
         }
         self.carved += 1;
         // SAFETY: the unit lies in the arena, and no pool was carved there yet.
-        unsafe { self.carve::<G>(unit, index, owner) }
+        unsafe { self.carve::<G>(unit, index, origin) }
     }
 
     /// Carves a pool that begins at `unit`.
@@ -165,12 +165,12 @@ impl Arena {
         &self,
         unit: usize,
         index: ArenaIndex,
-        owner: Owner,
+        origin: Origin,
     ) -> Option<PoolPtr> {
         // SAFETY: the unit lies in the arena (contract), and `base` is valid for the whole arena.
         let start = unsafe { self.base?.add(unit * G::SIZES.pool_size) };
         // SAFETY: the arena is valid and aligned (invariant of `base`). No pool is here (contract).
-        Some(unsafe { PoolPtr::carve::<G>(start, index, owner.tag, owner.blocks) })
+        Some(unsafe { PoolPtr::carve::<G>(start, index, origin.tag, origin.blocks) })
     }
 
     /// Takes the units of a pool for `class`.
@@ -179,7 +179,7 @@ impl Arena {
     fn take_run<G: Geometry>(
         &mut self,
         index: ArenaIndex,
-        owner: Owner,
+        origin: Origin,
         class: SizeClass<G>,
         align: usize,
     ) -> Option<PoolPtr> {
@@ -193,9 +193,9 @@ impl Arena {
             self.units.find_run(class.units(), align)?
         };
         self.units.take(run);
-        let pool = self.unit::<G>(run.first, index, owner)?;
+        let pool = self.unit::<G>(run.first, index, origin)?;
         for unit in run.inner_units_of(class) {
-            self.unit::<G>(unit, index, owner)?.header().become_inner(pool);
+            self.unit::<G>(unit, index, origin)?.header().become_inner(pool);
         }
         Some(pool)
     }
@@ -205,13 +205,13 @@ impl Arena {
         &mut self,
         unit: usize,
         index: ArenaIndex,
-        owner: Owner,
+        origin: Origin,
     ) -> Option<PoolPtr> {
         if self.units.is_carved(unit) {
             return self.carved_at::<G>(unit);
         }
         // SAFETY: the units of a run lie in the arena, and no pool was carved at this one yet.
-        let pool = unsafe { self.carve::<G>(unit, index, owner) };
+        let pool = unsafe { self.carve::<G>(unit, index, origin) };
         self.units.note_carved(unit);
         pool
     }

@@ -25,7 +25,7 @@ pub(crate) mod used_pools;
 
 use self::{empty_pools::EmptyPools, used_pools::UsedPools};
 use crate::{
-    arena::{Owner, table::ArenaTable},
+    arena::{Origin, table::ArenaTable},
     geometry::{
         Geometry, RetainRule,
         eras::Pools16K,
@@ -403,8 +403,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Takes a pool from the fullest arena that has one. Tells the source if it was retained.
     fn take_free_pool(&mut self, class: SizeClass<G>, align: usize) -> Option<PoolPtr> {
         let retained = self.arenas.retained();
-        let owner = Owner { tag: self.tag, blocks: self.blocks };
-        let pool = self.arenas.take_pool(owner, class, align);
+        let origin = Origin { tag: self.tag, blocks: self.blocks };
+        let pool = self.arenas.take_pool(origin, class, align);
         if self.arenas.retained() < retained {
             self.source.reuse_retained(1);
         }

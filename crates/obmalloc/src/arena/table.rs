@@ -15,7 +15,7 @@ use core::ptr::NonNull;
 use raw_mem::{Contents, MemAlloc};
 
 use crate::{
-    arena::{Arena, Owner, slots::ArenaSlots},
+    arena::{Arena, Origin, slots::ArenaSlots},
     geometry::{Geometry, MAX_POOLS, shape::Shape, size_class::SizeClass},
     pool::{PoolPtr, arena_index::ArenaIndex, tag::HeapTag},
 };
@@ -105,7 +105,7 @@ impl ArenaTable {
     /// [`MAX_SEARCHED`] arenas and the emptiest one.
     pub(crate) fn take_pool<G: Geometry>(
         &mut self,
-        owner: Owner,
+        origin: Origin,
         class: SizeClass<G>,
         align: usize,
     ) -> Option<PoolPtr> {
@@ -113,24 +113,24 @@ impl ArenaTable {
         for _ in 0..MAX_SEARCHED {
             let index = next?;
             next = self.slots[index].next;
-            let pool = self.take_pool_of(index, owner, class, align);
+            let pool = self.take_pool_of(index, origin, class, align);
             if pool.is_some() {
                 return pool;
             }
         }
         next?;
-        self.take_pool_of(self.emptiest()?, owner, class, align)
+        self.take_pool_of(self.emptiest()?, origin, class, align)
     }
 
     fn take_pool_of<G: Geometry>(
         &mut self,
         index: ArenaIndex,
-        owner: Owner,
+        origin: Origin,
         class: SizeClass<G>,
         align: usize,
     ) -> Option<PoolPtr> {
         let free = self.slots[index].free_units();
-        let pool = self.slots[index].take_pool(index, owner, class, align)?;
+        let pool = self.slots[index].take_pool(index, origin, class, align)?;
         if free == Shape::<G>::POOLS {
             self.retained = self.retained.saturating_sub(1);
         }
