@@ -15,7 +15,6 @@ use crate::{
         outbox::Outbox,
     },
     heap_list::{HeapList, Listed},
-    large_counts::LargeCounts,
     parts::Parts,
     shared_arenas::SharedArenas,
     shared_source::{SharedSource, SourceGuard},
@@ -63,7 +62,6 @@ pub struct Heaps<P: Parts> {
     list: HeapList<ThreadHeap<P>>,
     /// Locked by a thread that empties the inboxes of other heaps in order to purge pages.
     takeovers: Mutex<()>,
-    large: LargeCounts,
 }
 
 impl<P: Parts> Heaps<P> {
@@ -74,7 +72,6 @@ impl<P: Parts> Heaps<P> {
                 shared: SharedSource::new(source, lower),
                 list: HeapList::new(),
                 takeovers: Mutex::new(()),
-                large: LargeCounts::new(),
             }
         }
     }

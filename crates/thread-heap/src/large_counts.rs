@@ -2,12 +2,12 @@
 
 #![forbid(unsafe_code)]
 
-use sync::atomic::AtomicUsize;
+use sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// The large blocks in use. The counts are for reports, so no other memory is tied to them.
 pub(crate) struct LargeCounts {
-    pub(crate) blocks: AtomicUsize,
-    pub(crate) bytes: AtomicUsize,
+    blocks: AtomicUsize,
+    bytes: AtomicUsize,
 }
 
 impl LargeCounts {
@@ -15,5 +15,18 @@ impl LargeCounts {
         pub(crate) fn new() -> Self {
             Self { blocks: AtomicUsize::new(0), bytes: AtomicUsize::new(0) }
         }
+    }
+
+    /// Adds `blocks` and `bytes`, which may wrap around to subtract.
+    ///
+    /// The source must be locked. The calls then do not overlap, and need no atomic addition.
+    pub(crate) fn add(&self, blocks: usize, bytes: usize) {
+        self.blocks.store(self.blocks.load(Relaxed).wrapping_add(blocks), Relaxed);
+        self.bytes.store(self.bytes.load(Relaxed).wrapping_add(bytes), Relaxed);
+    }
+
+    /// Returns the number of blocks and their size in bytes.
+    pub(crate) fn get(&self) -> (usize, usize) {
+        (self.blocks.load(Relaxed), self.bytes.load(Relaxed))
     }
 }

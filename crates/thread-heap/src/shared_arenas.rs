@@ -50,9 +50,13 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
     fn map_large(&mut self, bytes: usize, align: ArenaSize) -> Result<LargeMapping, MapError> {
         let exhausted = MapError::LargeExhausted { bytes };
         let shared = self.0.ok_or(exhausted)?;
-        let mapping = shared.map_from_source(|source| source.map_large(bytes, align))?;
+        let mapping = shared.map_from_source(|source| {
+            let mapping = source.map_large(bytes, align)?;
+            shared.large.add(1, mapping.bytes);
+            Ok(mapping)
+        })?;
         // SAFETY: the shared source made the mapping, and nothing else refers to it.
-        let unmap = |start| unsafe { shared.source().unmap_large(start, mapping.bytes, align) };
+        let unmap = |start| unsafe { shared.unmap_large(start, mapping.bytes, align) };
         // SAFETY: the map's nodes come from `lower`, and `SharedArenas::unmap_large` retracts the
         // start. When the mapping is resized, it keeps its start or lies in the reserved range.
         match unsafe { shared.map().publish_or_unmap(mapping.start, align, shared.lower(), unmap) }
@@ -67,7 +71,7 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
         // SAFETY: nothing uses the mapping any more (contract of `unmap_large`).
         unsafe { shared.map().retract(start.addr().get()) };
         // SAFETY: the mapping came from the shared source, and nothing uses it (contract).
-        preserving_errno(|| unsafe { shared.source().unmap_large(start, bytes, align) });
+        preserving_errno(|| unsafe { shared.unmap_large(start, bytes, align) });
     }
 
     unsafe fn resize_large(
@@ -78,8 +82,12 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
         align: ArenaSize,
     ) -> Result<LargeMapping, MapError> {
         let shared = self.0.ok_or(MapError::LargeExhausted { bytes: new })?;
-        // SAFETY: the mapping came from the shared source; the caller upholds the rest.
-        shared.map_from_source(|source| unsafe { source.resize_large(start, old, new, align) })
+        shared.map_from_source(|source| {
+            // SAFETY: the mapping came from the shared source; the caller upholds the rest.
+            let mapping = unsafe { source.resize_large(start, old, new, align) }?;
+            shared.large.add(0, mapping.bytes.wrapping_sub(old));
+            Ok(mapping)
+        })
     }
 
     fn reserved(&mut self) -> Range<usize> {
@@ -127,6 +135,18 @@ impl<P: Parts> SharedSource<P> {
         // locked. A static map is never released.
         unsafe { self.map().reserve(source.reserved()) };
         Ok(mapped)
+    }
+
+    /// Gives a large mapping back to the source.
+    ///
+    /// # Safety
+    ///
+    /// The contract of [`ArenaSource::unmap_large`] must hold for the source.
+    unsafe fn unmap_large(&self, start: NonNull<u8>, bytes: usize, align: ArenaSize) {
+        let mut source = self.source();
+        self.large.add(usize::MAX, bytes.wrapping_neg());
+        // SAFETY: the contract is the same.
+        unsafe { source.unmap_large(start, bytes, align) };
     }
 }
 

@@ -8,13 +8,14 @@ use obmalloc::ArenaMap;
 use raw_mem::{ArenaSource, RetainingArenas};
 use sync::{Mutex, MutexGuard, atomic::AtomicBool};
 
-use crate::parts::Parts;
+use crate::{large_counts::LargeCounts, parts::Parts};
 
 /// An arena source behind a lock, with the map of its arenas.
 pub(crate) struct SharedSource<P: Parts> {
     source: Mutex<P::Source>,
     lower: P::Lower,
     map: ArenaMap<P::Geometry>,
+    pub(crate) large: LargeCounts,
     /// True after the system has refused to purge pages. Nobody then tries again.
     pub(crate) purges_are_refused: AtomicBool,
 }
@@ -27,6 +28,7 @@ impl<P: Parts> SharedSource<P> {
                 source: Mutex::new(source),
                 lower,
                 map: ArenaMap::new(),
+                large: LargeCounts::new(),
                 purges_are_refused: AtomicBool::new(false),
             }
         }
