@@ -142,6 +142,9 @@ pub enum RetainRule {
     Unobservable,
     /// Each class may retain one pool, until another class needs it or its arena could be unmapped.
     ///
+    /// A class whose pools have one block may retain several of them. They may keep arenas mapped
+    /// if [the source](raw_mem::ArenaSource::retain) allows.
+    ///
     /// A class that needs another pool prefers a free one that it used before.
     ///
     /// The heap also retains free arenas, if [its source](raw_mem::ArenaSource::retain) allows.

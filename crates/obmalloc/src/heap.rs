@@ -7,8 +7,8 @@
 //!   ▼ it is empty                                ▼ the count of the pool reached 0
 //!   carve a block                                the pool was full: it is used again
 //!   or take the next used pool                   the pool is empty: it is retained by its class, or
-//!   or a free pool of the fullest arena            goes to its arena
-//!   or a pool that another class retains         the arena is free: it is retained or unmapped
+//!   or free units of the fullest arena             goes to its arena
+//!   or units that another class retains          the arena is free: it is retained or unmapped
 //!   or map an arena
 //! ```
 
@@ -43,7 +43,9 @@ pub(crate) struct Found {
     pub(crate) carved_from: Option<PoolPtr>,
 }
 
-/// A heap of small blocks. [`Pymalloc`](crate::Pymalloc) serves requests of any size.
+/// A heap of blocks, each of which has a [`SizeClass`] or is a [`LargeBlock`].
+///
+/// [`Pymalloc`](crate::Pymalloc) serves requests of any size from a heap and a layer below it.
 ///
 /// `S` is the source of the arenas, `A` allocates a record for each arena, and `G` is the geometry.
 ///

@@ -1,4 +1,4 @@
-//! CPython's heap for small objects.
+//! CPython's heap for small objects, extended to blocks of every size.
 //!
 //! ```
 //! use obmalloc::{Heap, KnownArenas, Locked, Pymalloc};
@@ -37,11 +37,11 @@
 //! ```text
 //!  arena   arena_size bytes, aligned to that        from an ArenaSource
 //!  ├────────┬────────┬────────┬─ ─ ─ ─ ┬────────┤
-//!  │ pool 0 │ pool 1 │ pool 2 │   ...  │ pool n │
+//!  │ unit 0 │ unit 1 │ unit 2 │   ...  │ unit n │  each has pool_size bytes, aligned to that
 //!  ├────────┴────────┴────────┴─ ─ ─ ─ ┴────────┤
 //!      │
 //!      ▼
-//!  pool    pool_size bytes, aligned to that, serves one size class at a time
+//!  pool    one unit or several adjacent ones, serves one size class at a time
 //!  ├────────┬───────┬───────┬───────┬─ ─ ─ ─ ─ ─┬──────┤
 //!  │ header │ block │ block │ block │ uncarved  │ tail │
 //!  ├────────┴───────┴───────┴───────┴─ ─ ─ ─ ─ ─┴──────┤
@@ -50,10 +50,19 @@
 //!  block   of one size class: what a caller gets
 //! ```
 //!
-//! A request of `n` bytes has the size class `(n - 1) / alignment`.
-//!
 //! A [`Geometry`] defines the sizes and rules of a heap. [`Pools16K`] matches CPython 3.10 and
-//! later.
+//! later. In CPython's geometries each pool is one unit, and only small requests (up to 256 or 512
+//! bytes) have a size class. A small request of `n` bytes has the class `(n - 1) / alignment`.
+//!
+//! [`Native`] also has larger classes, eight between two powers of two. Its arenas begin with the
+//! headers of all units. It serves a request in one of four ways:
+//!
+//! | request | served by |
+//! | --- | --- |
+//! | up to 512 bytes | a *small pool* of one unit, which has 16 KiB |
+//! | up to 8 KiB | a *medium pool* of up to 8 units, with about 16 blocks |
+//! | up to 480 KiB | a *span*, which is a pool of one block, rounded up to whole units |
+//! | above | a [`LargeBlock`], which has a mapping of its own: see [`Heap::alloc_large`] |
 //!
 //! # Where things are
 //!
@@ -61,32 +70,35 @@
 //! | --- | --- |
 //! | `geometry` | sizes and rules as a type, CPython's eras, size classes |
 //! | `pool` | a pool's header, blocks, and the free list |
-//! | `arena` | the records of arenas: which pools are free, which arena is used next; the map that tells whether an address is in an arena |
+//! | `arena` | the records of arenas: which units are free, which arena is used next; the map that tells whether an address is in an arena |
 //! | `large` | blocks that are too large for an arena |
-//! | `heap` | the fast and slow paths; used pools; empty pools; statistics and invariants |
+//! | `heap` | the fast and slow paths; used pools; empty pools; spans; statistics and invariants |
 //! | `entry` | guards around a heap, and [`Pymalloc`] |
 //!
 //! # Rules
 //!
 //! [`Heap::check_invariants`] asserts each of these rules.
 //!
-//! 1. The blocks of a pool are adjacent and begin behind the headers. The tail behind the last
-//!    block is smaller than a block.
+//! 1. Each unit of an arena is free or belongs to one pool. The blocks of a pool are adjacent and
+//!    begin behind the headers. The tail behind the last block is smaller than a block.
 //! 2. The numbers of blocks in use, on the free list and not yet carved add up to the pool's
 //!    capacity.
-//! 3. A pool is *used* (in its class's list), *full* (in no list) or *free* (in its arena's list).
+//! 3. A pool is *used* (in its class's list), *full* (in no list) or *free* (its arena counts its
+//!    units as free). A full pool has fewer free blocks than the number that makes it used again.
 //!    Only the first pool in a class's list can have run out of blocks. The only used pool of a
-//!    class can be *retained*, which means that it stays in the list without a block in use. Spans,
-//!    which are pools of one block, may run out and be retained at any place in the list.
+//!    class can be *retained*, which means that it stays in the list without a block in use. Spans
+//!    are the exception: they may run out and be retained at any place in the list.
 //! 4. The list of a class is doubly linked, and all of its pools have that class.
 //! 5. The record of an arena describes a mapped arena, or is in the list of unused records.
-//! 6. The usable arenas, which have a free pool, are listed by ascending number of free pools. New
-//!    pools come from the first one, so that all pools of the others can become free.
-//! 7. `last_with[n]` is the last usable arena with n free pools, or `None`.
-//! 8. An arena whose pools are all free is unmapped, unless the geometry (CPython from 3.9: the
+//! 6. The usable arenas, which have a free unit, are listed by ascending number of free units. New
+//!    pools come from the front of this list, so that all units of the other arenas can become
+//!    free.
+//! 7. `last_with[n]` is the last usable arena with n free units, or `None`.
+//! 8. An arena whose units are all free is unmapped, unless the geometry (CPython from 3.9: the
 //!    last usable arena) or the arena source lets the heap retain it.
 //!
-//! Blocks have the same addresses as in CPython, although the code differs in three places:
+//! In CPython's geometries, blocks have the same addresses as in CPython, although the code differs
+//! in three places:
 //!
 //! - A pool that has run out of blocks stays first in its size class's list until another pool
 //!   takes its place.

@@ -54,7 +54,7 @@ const PAGE: usize = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum State {
-    /// No block is in use. The pool is in its arena's list of free pools.
+    /// No block is in use. The arena counts the pool's units as free.
     Free,
     /// A block is in use. The pool is in its class's list of used pools.
     Used,

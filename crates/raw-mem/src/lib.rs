@@ -16,7 +16,8 @@
 //! ```
 //!
 //! [`MemAlloc`] allocates, reallocates and frees blocks. [`ArenaSource`] maps arenas, which are
-//! large pieces of memory that are aligned to their own size.
+//! large pieces of memory that are aligned to their own size. It can also map memory for single
+//! blocks that are too large for an arena.
 //!
 //! ```text
 //!   heaps, caches, hooks, vtables       implement MemAlloc over another MemAlloc
@@ -36,8 +37,7 @@
 //! # Features
 //!
 //! `std` (on by default) adds [`Malloc`], [`PageBlocks`], [`MmapArenas`], [`ReservedArenas`] and
-//! [`RetainingArenas`].
-//! The crate is `no_std` without it.
+//! [`RetainingArenas`]. The crate is `no_std` without it.
 
 #![cfg_attr(not(feature = "std"), no_std)]
 

@@ -17,13 +17,13 @@
 //!   longer used is made inaccessible in place. A trim unmaps the slots that were never used.
 //! - If the system refuses to reserve a range, all memory comes from the wrapped source, and we do
 //!   not try again. The wrapped source also serves each request that the range cannot serve.
-//!
-//! [`RESERVED_BYTES`]: crate::RESERVED_BYTES
 //! - An unmapped arena is given back at once. An unmapped large mapping may be retained, because the
 //!   page faults of a large block cost more than the rest of its life. `Demand` determines how much
 //!   is retained. What exceeds this is given back at the next call that maps or unmaps.
 //! - A large mapping grows in place if the slots behind it are not used. Otherwise its pages move
 //!   to another run of slots.
+//!
+//! [`RESERVED_BYTES`]: crate::RESERVED_BYTES
 
 use core::{fmt, ops::Range, ptr::NonNull, time::Duration};
 

@@ -16,6 +16,7 @@
 //! | the zeroes in a new node of the arena map | a look-up in this node | map: publish Release, find Acquire, lose Acquire | `a_leaf_published_relaxed_is_rejected`, `a_leaf_found_relaxed_is_rejected`, `a_leaf_of_another_taken_relaxed_is_rejected` (obmalloc) |
 //! | the removal of an arena from the map | the entry for an arena that is mapped at the same address later | the source's lock | `an_arena_retracted_after_it_was_unmapped_is_rejected` |
 //! | everything that a thread did to its heap, if the thread ended without closing the heap | everything that the next thread with the same thread-local memory does to the heap | the C library, before it reuses the thread-local memory | |
+//! | the last use of a large block | the reuse of its memory | the source's lock | |
 //! | an arena's entry in the map | a look-up of a block in this arena | whatever passed the block from its allocating thread to the reader | |
 //!
 //! # Rules
@@ -25,6 +26,7 @@
 //! 2. The arena source and the metadata allocator must not call into a heap. While either of them
 //!    runs, the calling heap is mutably borrowed.
 //! 3. A heap is never freed, so any thread can look up the heap of any block in use.
+//! 4. A large block belongs to the shared source and to no heap. Its tag is the tag of no heap.
 //!
 //! # Fork
 //!
@@ -45,10 +47,10 @@
 //!
 //! | module | what it contains |
 //! | --- | --- |
-//! | `process` | the heaps of this process: the thread's slot, thread exit, fork, `PerThread`, `ThreadMalloc`, `OwnedHeap` |
-//! | `heaps` | a heap with its inbox and outbox; opening, owning and counting heaps |
+//! | `process` | the heaps of this process: the thread's slot, thread exit, fork, `PerThread`, `OwnedHeap`; requests of any size: `ThreadMalloc` |
+//! | `heaps` | a heap with its inbox and outbox; opening, owning and counting heaps; large blocks |
 //! | `freed` | how freed blocks reach their owner: outbox, batches, inbox, tables of takeovers |
-//! | `heap_list`, `shared_source`, `shared_arenas` | what all heaps share |
+//! | `heap_list`, `shared_source`, `shared_arenas`, `large_counts` | what all heaps share |
 
 #![cfg_attr(loom, expect(dead_code, reason = "used by `process` only"))]
 

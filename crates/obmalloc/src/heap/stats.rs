@@ -53,7 +53,7 @@ pub struct ByteStats {
     pub in_use: usize,
     /// The bytes of the free blocks in pools that have a block in use.
     pub available: usize,
-    /// The bytes of all pools without a block in use.
+    /// The bytes of all units without a block in use.
     pub unused_pools: usize,
     /// The bytes before the first block, which hold headers, in pools with a block in use.
     pub pool_headers: usize,
@@ -84,15 +84,15 @@ pub(crate) struct MapStats {
 pub struct Stats {
     /// The name of the heap's geometry.
     pub geometry: &'static str,
-    /// The largest request that is allocated from a pool, in bytes.
+    /// The largest small request, in bytes. Some geometries also serve larger ones from arenas.
     pub small_threshold: usize,
-    /// The size of a pool, in bytes.
+    /// The size of a unit, in bytes. A pool of small blocks is one unit.
     pub pool_size: usize,
     /// The numbers of arenas.
     pub arenas: ArenaStats,
     /// How the bytes of the arenas are used.
     pub bytes: ByteStats,
-    /// The number of pools without a block in use.
+    /// The number of units without a block in use.
     pub unused_pools: usize,
     /// How many requests have failed because no arena could be mapped.
     pub refused: usize,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   size ─┬─ at most 512 bytes ────► a block of a small pool
-//!         ├─ at most 480 KiB ──────► a block of a pool of several units
+//!         ├─ at most 480 KiB ──────► a block of a medium pool, or a span
 //!         └─ all others ───────────► a block with a mapping of its own
 //! ```
 //!
