@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 #[cfg(not(unix))]
-compile_error!("global-alloc needs a Unix, because it calls posix_memalign");
+compile_error!("global-alloc needs a Unix, because its debug checks write to a file descriptor");
 
 #[cfg(any(feature = "allocator-api2-02", feature = "allocator-api2-04"))]
 mod allocator_api;
