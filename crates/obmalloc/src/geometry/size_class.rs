@@ -184,7 +184,8 @@ impl<G: Geometry> SizeClass<G> {
     /// Returns the number of blocks in a pool of this class.
     ///
     /// The first pool of an arena has fewer blocks if it also holds the headers of the other pools. So
-    /// may all pools of a heap with [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython).
+    /// may all pools of small blocks in a heap with
+    /// [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython).
     #[inline]
     pub const fn capacity(self) -> usize {
         (self.pool_bytes() - Shape::<G>::BEFORE_POOL) / self.block_size()
