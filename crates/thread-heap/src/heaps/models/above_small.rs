@@ -58,6 +58,28 @@ fn in_use(owner: &TallOwner) -> usize {
     owner.stats().bytes.in_use
 }
 
+struct SentOwner(TallOwner);
+
+// SAFETY: only one thread at a time uses the owner, and joining orders their accesses.
+unsafe impl Send for SentOwner {}
+
+/// Works with `owner` in a thread that hands the owner back.
+///
+/// The main thread frees blocks meanwhile, because loom misses some interleavings if another thread
+/// stores to an inbox.
+fn work_in_a_thread(
+    owner: TallOwner,
+    work: impl FnOnce(&mut TallOwner) + 'static,
+) -> impl FnOnce() -> TallOwner {
+    let sent = SentOwner(owner);
+    let worker = thread::spawn(move || {
+        let SentOwner(mut owner) = { sent };
+        work(&mut owner);
+        SentOwner(owner)
+    });
+    move || worker.join().unwrap().0
+}
+
 #[test]
 #[cfg_attr(loom, ignore = "one thread, so there is nothing to explore")]
 fn the_sizes_of_the_models_have_the_classes_that_they_are_meant_to_have() {
@@ -66,21 +88,19 @@ fn the_sizes_of_the_models_have_the_classes_that_they_are_meant_to_have() {
     assert_eq!((class(MEDIUM).units(), class(MEDIUM).block_size()), (6, MEDIUM));
 }
 
-/// A thread frees a span of another heap, and ends without closing its own heap.
+/// An owner frees a span of another heap, and leaks its own heap without closing it.
 fn a_span_is_freed_by_another_owner(free: fn(&mut TallOwner, BlockPtr)) {
     let (stage, log) = stage::<Tall>();
     let heaps = stage.heaps;
-    let mut owner = heaps.open().unwrap();
-    let sent = Sent(alloc_of(&mut owner, SPAN));
-    let freer = thread::spawn(move || {
-        let Sent(span) = { sent };
-        let mut other = heaps.open().unwrap();
-        free(&mut other, span);
-        mem::forget(other);
-    });
+    let (mut owner, mut other) = (heaps.open().unwrap(), heaps.open().unwrap());
     let span = alloc_of(&mut owner, SPAN);
-    self::free(&mut owner, span);
-    freer.join().unwrap();
+    let join = work_in_a_thread(owner, |owner| {
+        let span = alloc_of(owner, SPAN);
+        self::free(owner, span);
+    });
+    free(&mut other, span);
+    mem::forget(other);
+    let mut owner = join();
     owner.flush();
     assert_eq!(in_use(&owner), 0, "the span was sent at once");
     drop(owner);
@@ -103,7 +123,7 @@ fn a_span_that_waits_in_an_outbox_is_rejected() {
     });
 }
 
-/// A thread frees a block that begins in an inner unit, the last block in use of its pool.
+/// The last block in use of a pool, which begins in an inner unit, is freed by another thread.
 fn a_block_in_an_inner_unit_is_freed(free: fn(&TallHeaps, BlockPtr)) {
     let (stage, log) = stage::<Tall>();
     let heaps = stage.heaps;
@@ -115,17 +135,15 @@ fn a_block_in_an_inner_unit_is_freed(free: fn(&TallHeaps, BlockPtr)) {
     let [first, second, third, inner] = blocks;
     assert_eq!(inner.start().addr().get() - pool.addr().get(), 3 * MEDIUM);
     [first, second, third].into_iter().for_each(|block| self::free(&mut owner, block));
-    let sent = (Sent(inner), pool.addr());
-    let freer = thread::spawn(move || {
-        let (Sent(inner), pool) = { sent };
-        assert_eq!(what_the_headers_say(inner.start()), (Some(class(MEDIUM)), pool.get(), 0));
-        free(heaps, inner);
-    });
     // The owner changes every other field of the headers.
-    let others = [MEDIUM, SPAN, SMALL].map(|size| alloc_of(&mut owner, size));
-    others.into_iter().for_each(|block| self::free(&mut owner, block));
-    owner.flush();
-    freer.join().unwrap();
+    let join = work_in_a_thread(owner, |owner| {
+        let others = [MEDIUM, SPAN, SMALL].map(|size| alloc_of(owner, size));
+        others.into_iter().for_each(|block| self::free(owner, block));
+        owner.flush();
+    });
+    assert_eq!(what_the_headers_say(inner.start()), (Some(class(MEDIUM)), pool.addr().get(), 0));
+    free(heaps, inner);
+    let mut owner = join();
     owner.flush();
     assert_eq!(in_use(&owner), SMALL);
     self::free(&mut owner, last);
@@ -166,32 +184,32 @@ fn headers_that_are_read_after_the_block_was_sent_are_rejected() {
 /// The distance from the start of a span to the word that the owner writes, on a purged page.
 const WORD: usize = 64 << 10;
 
-/// A thread frees a span and takes the inbox over. The owner reclaims the span and uses it again.
+/// A span is freed and its inbox taken over. The owner reclaims the span and uses it again.
 fn a_takeover_purges_a_span(take_over: fn(&'static ThreadHeap<PartsOf<Tall>>)) {
     let (stage, log) = stage::<Tall>();
     let heaps = stage.heaps;
     let mut owner = heaps.open().unwrap();
     // This block keeps the arena mapped.
     let last = alloc_of(&mut owner, SMALL);
-    let sent = Sent(alloc_of(&mut owner, SPAN));
-    let heap = owner.heap();
-    let freer = thread::spawn(move || {
-        let Sent(span) = { sent };
-        free_remote(heaps, span);
-        take_over(heap);
+    let (freed, heap) = (alloc_of(&mut owner, SPAN), owner.heap());
+    let join = work_in_a_thread(owner, |owner| {
+        // If the other span waits in the inbox, this request reclaims it and takes it.
+        let span = alloc_of(owner, SPAN);
+        // SAFETY: the word lies in the block.
+        let word = unsafe { span.start().add(WORD) }.cast::<u64>();
+        for round in 1..3 {
+            // SAFETY: as above.
+            unsafe { word.write(round) };
+            owner.flush();
+            // SAFETY: as above.
+            assert_eq!(unsafe { word.read() }, round, "a block in use was purged");
+        }
+        free(owner, span);
     });
-    // If the first span waits in the inbox, this request reclaims it and takes it.
-    let span = alloc_of(&mut owner, SPAN);
-    let word = span.start().map_addr(|start| start.checked_add(WORD).unwrap()).cast::<u64>();
-    // SAFETY: the word lies in the block.
-    unsafe { word.write(7) };
-    owner.flush();
-    // SAFETY: as above.
-    assert_eq!(unsafe { word.read() }, 7, "a block in use was purged");
-    freer.join().unwrap();
-    // SAFETY: as above.
-    assert_eq!(unsafe { word.read() }, 7, "a block in use was purged");
-    [last, span].into_iter().for_each(|block| free(&mut owner, block));
+    free_remote(heaps, freed);
+    take_over(heap);
+    let mut owner = join();
+    free(&mut owner, last);
     drop(owner);
     assert_eq!(log.mapped(), 0);
 }
