@@ -185,7 +185,7 @@ fn adopt_in_two_steps<G: Geometry>(heaps: &'static Heaps<PartsOf<G>>) -> Owner<P
 #[test]
 fn an_adoption_meets_the_last_remote_free() {
     sync::model(|| {
-        an_opening_meets_the_last_remote_free::<Wide>(64, |heaps| heaps.open().unwrap())
+        an_opening_meets_the_last_remote_free::<Wide>(64, |heaps| heaps.open().unwrap());
     });
 }
 

@@ -33,6 +33,7 @@ fn places(size: usize) -> impl Iterator<Item = usize> {
 
 impl Block {
     /// Fills a block with the size and the seed, followed by bytes that count up from the seed.
+    #[allow(dead_code, reason = "not every test needs it")]
     pub(crate) fn fill(block: BlockPtr, class: SizeClass<ThreadGeometry>, seed: u64) -> Self {
         // SAFETY: the block is new, and has the size of its class.
         unsafe { Self::fill_bytes(block, class.block_size(), seed) }

@@ -135,7 +135,7 @@ impl Member for PerThread {
         // SAFETY: the block is in use.
         let is_large = unsafe { ThreadMalloc.usable_size(block.start()) } > LARGEST;
         // Either function frees a block of a class.
-        if is_large || block.start().addr().get() / 64 % 2 == 0 {
+        if is_large || (block.start().addr().get() / 64).is_multiple_of(2) {
             // SAFETY: the block came from the process's heaps, and is not used again (contract).
             unsafe { ThreadMalloc.free(Some(block.into_start())) };
         } else {

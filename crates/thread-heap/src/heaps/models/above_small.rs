@@ -69,7 +69,7 @@ unsafe impl Send for SentOwner {}
 /// stores to an inbox.
 fn work_in_a_thread(
     owner: TallOwner,
-    work: impl FnOnce(&mut TallOwner) + 'static,
+    work: impl FnOnce(&mut TallOwner) + Send + 'static,
 ) -> impl FnOnce() -> TallOwner {
     let sent = SentOwner(owner);
     let worker = thread::spawn(move || {
@@ -165,7 +165,7 @@ fn what_the_headers_say(block: NonNull<u8>) -> (Option<SizeClass<Tall>>, usize, 
 
 #[test]
 fn the_headers_of_a_block_in_an_inner_unit_lead_to_its_pool_while_the_owner_works() {
-    sync::model(|| a_block_in_an_inner_unit_is_freed(|heaps, block| free_remote(heaps, block)));
+    sync::model(|| a_block_in_an_inner_unit_is_freed(free_remote));
 }
 
 #[test]
