@@ -86,6 +86,7 @@ pub(crate) struct PoolHeader {
     until_event: Cell<u32>,
     class: Cell<u8>,
     state: Cell<State>,
+    /// The offset of the first block if the pool has small blocks, in bytes.
     first: u16,
     /// The neighbours in the class's list. In a free pool, `next` is the arena's next free pool.
     ///
@@ -150,12 +151,13 @@ impl PoolHeader {
         SizeClass::from_index(usize::from(self.class.get()))
     }
 
-    pub(crate) fn first_offset(&self) -> usize {
-        self.first.into()
+    /// Returns the offset of the first block.
+    pub(crate) fn first_offset<G: Geometry>(&self) -> usize {
+        first_offset_in(self.class::<G>(), self.first)
     }
 
     pub(crate) fn capacity<G: Geometry>(&self, class: SizeClass<G>) -> usize {
-        (class.pool_bytes() - self.first_offset()) / class.block_size()
+        (class.pool_bytes() - first_offset_in(Some(class), self.first)) / class.block_size()
     }
 
     pub(crate) fn in_use<G: Geometry>(&self) -> usize {
@@ -220,7 +222,7 @@ impl PoolHeader {
     pub(crate) fn become_free<G: Geometry>(&self) {
         self.state.set(State::Free);
         if G::RULES.retain == RetainRule::EachClass {
-            self.forget_blocks();
+            self.forget_blocks::<G>();
         }
     }
 
@@ -231,7 +233,7 @@ impl PoolHeader {
         self.state.set(State::Used);
         if self.class::<G>() != Some(class) {
             self.class.set(class.index() as u8);
-            self.forget_blocks();
+            self.forget_blocks::<G>();
         }
     }
 
@@ -259,10 +261,19 @@ impl PoolHeader {
         if self.class.get() == INNER_UNIT { self.next.get() } else { None }
     }
 
-    fn forget_blocks(&self) {
+    fn forget_blocks<G: Geometry>(&self) {
         self.free.clear();
-        self.next_offset.set(self.first.into());
+        self.next_offset.set(self.first_offset::<G>() as u32);
     }
+}
+
+/// Returns the offset of the first block in a pool of `class` whose small blocks begin at `first`.
+///
+/// Blocks above the small threshold always begin at the start of their pool, because a span may
+/// fill its pool.
+fn first_offset_in<G: Geometry>(class: Option<SizeClass<G>>, first: u16) -> usize {
+    let is_small = Shape::<G>::SMALL_ONLY || class.is_none_or(SizeClass::is_small);
+    if is_small { first.into() } else { Shape::<G>::BEFORE_POOL }
 }
 
 /// Returns `pool` unchanged, but forces the compiler to keep the pointer in a register.
@@ -592,7 +603,9 @@ impl<G: Geometry> Shape<G> {
         // SAFETY: `start` lies in a block in use of this geometry (contract).
         let header = unsafe { PoolPtr::header_of_block::<G>(start) };
         // SAFETY: while a block is in use, its pool stays mapped. The field never changes.
-        unsafe { (&raw const (*header).first).read() }.into()
+        let first = unsafe { (&raw const (*header).first).read() };
+        // SAFETY: a block of the pool is in use (contract).
+        first_offset_in(unsafe { SizeClass::<G>::of_header(header) }, first)
     }
 }
 

@@ -30,6 +30,8 @@ struct Entries {
     /// The number of each mapped arena, by address.
     mapped: BTreeMap<usize, usize>,
     ever: usize,
+    /// The size in bytes of each large mapping, by address.
+    large: BTreeMap<usize, usize>,
 }
 
 impl ArenaLog {
@@ -54,6 +56,31 @@ impl ArenaLog {
     pub fn unmap(&self, arena: NonNull<u8>) {
         let number = self.entries().mapped.remove(&arena.addr().get());
         assert!(number.is_some(), "{arena:p} is unmapped but was not mapped");
+    }
+
+    /// Records that a large mapping was made at `start`.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there already is one.
+    pub fn map_large(&self, start: NonNull<u8>, bytes: usize) {
+        let before = self.entries().large.insert(start.addr().get(), bytes);
+        assert_eq!(before, None, "{start:p} is mapped twice");
+    }
+
+    /// Records that a large mapping was unmapped or resized.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no such mapping of this size.
+    pub fn unmap_large(&self, start: NonNull<u8>, bytes: usize) {
+        let before = self.entries().large.remove(&start.addr().get());
+        assert_eq!(before, Some(bytes), "{start:p} is unmapped but was not mapped");
+    }
+
+    /// Returns the number of large mappings.
+    pub fn large(&self) -> usize {
+        self.entries().large.len()
     }
 
     /// Returns the number of arenas that are currently mapped.

@@ -9,6 +9,7 @@
 //! | from | to | by | model |
 //! | --- | --- | --- | --- |
 //! | the last use of a block, and what a sender writes into the block | the reuse of the block by its owner | inbox: push Release, take Acquire | `a_push_without_release_is_rejected`, `a_take_without_acquire_is_rejected` |
+//! | what a sender read in the header of a block's pool | the owner's next change of what was read | inbox: push Release, take Acquire | `a_header_that_is_read_before_a_push_without_release_is_rejected`, `a_header_that_is_changed_after_a_take_without_acquire_is_rejected` |
 //! | what a sender wrote into blocks | a takeover of these blocks by another thread | inbox: push Release, take over Acquire | `a_takeover_without_acquire_is_rejected` |
 //! | what a takeover wrote into blocks and into its table | the owner's use of the blocks and the table | inbox: push Release, take Acquire | `nodes_pushed_back_without_release_are_rejected` |
 //! | everything that an owner did to its heap | everything that the next owner does | inbox: abandon Release, adopt Acquire | `an_abandonment_without_release_is_rejected`, `an_adoption_without_acquire_is_rejected` |

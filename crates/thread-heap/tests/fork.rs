@@ -17,8 +17,9 @@ use std::{
     thread,
 };
 
-use obmalloc::{Blocks, SizeClass};
-use thread_heap::{PerThread, ThreadGeometry};
+use obmalloc::{BlockPtr, Blocks, SizeClass};
+use raw_mem::MemAlloc;
+use thread_heap::{PerThread, ThreadGeometry, ThreadMalloc};
 
 use crate::block::{Block, Slot};
 
@@ -30,19 +31,46 @@ const TIME_LIMIT: u32 = 60;
 const MANY: usize = 10_000;
 
 fn alloc(size: usize) -> Block {
-    let class = SizeClass::<ThreadGeometry>::of(size).expect("it is small");
-    let block = PerThread.alloc_listed(class).or_else(|| PerThread.alloc(class));
-    Block::fill(block.expect("there is memory"), class, size as u64)
+    let start = ThreadMalloc.malloc(size).expect("there is memory");
+    // SAFETY: the block is in use.
+    let usable = unsafe { ThreadMalloc.usable_size(start) };
+    // SAFETY: the block is new, and has this many bytes.
+    unsafe { Block::fill_bytes(BlockPtr::from_start(start), usable, size as u64) }
 }
 
 fn free(block: Block) {
     // SAFETY: the block came from the process's heaps, and is not used again.
-    unsafe { PerThread.free(block.check()) };
+    unsafe { ThreadMalloc.free(Some(block.check().into_start())) };
 }
 
+/// Sizes of small and medium blocks, spans and large blocks.
+const SIZES: [usize; 8] = [100, 600, 3000, 8000, 20_000, 100_000, 400_000, 600_000];
+
+/// Allocates and frees blocks of all sizes, most of which are small.
 fn work(blocks: usize) {
-    let blocks: Vec<_> = (0..blocks).map(|nth| alloc(nth % 512 + 1)).collect();
+    let size = |nth| if nth % 401 == 7 { SIZES[nth / 401 % SIZES.len()] } else { nth % 512 + 1 };
+    let blocks: Vec<_> = (0..blocks).map(|nth| alloc(size(nth))).collect();
     blocks.into_iter().for_each(free);
+}
+
+/// Replaces the contents of a block.
+fn rewrite(block: Block) -> Block {
+    let start = block.check().into_start();
+    // SAFETY: the block is in use.
+    let size = unsafe { ThreadMalloc.usable_size(start) };
+    // SAFETY: the block has this many bytes.
+    unsafe { Block::fill_bytes(BlockPtr::from_start(start), size, 3) }
+}
+
+/// Resizes a block to one and a half of its size.
+fn grow(block: Block) -> Block {
+    let start = block.check().into_start();
+    // SAFETY: the block is in use.
+    let size = unsafe { ThreadMalloc.usable_size(start) } * 3 / 2;
+    // SAFETY: the block is in use, and replaced by the result.
+    let grown = unsafe { ThreadMalloc.realloc(Some(start), size) }.expect("there is memory");
+    // SAFETY: the block has this many bytes.
+    unsafe { Block::fill_bytes(BlockPtr::from_start(grown), size, 4) }
 }
 
 /// Blocks of threads that the child does not have.
@@ -56,7 +84,9 @@ fn slots(blocks: usize) -> Vec<Slot> {
 }
 
 fn put_blocks(slots: &[Slot]) {
-    slots.iter().for_each(|slot| assert!(slot.swap(Some(alloc(100))).is_none()));
+    for (nth, slot) in slots.iter().enumerate() {
+        assert!(slot.swap(Some(alloc(SIZES[nth % SIZES.len()]))).is_none());
+    }
 }
 
 /// Works in a thread of the C library. Returns false if no thread could be started.
@@ -132,10 +162,19 @@ impl Drop for Done<'_> {
 
 fn live_as_a_child(inherited: &Inherited) -> i32 {
     work(MANY);
-    for slot in inherited.of_running_threads.iter().chain(&inherited.of_ended_threads) {
-        slot.swap(None).into_iter().for_each(free);
+    let slots = inherited.of_running_threads.iter().chain(&inherited.of_ended_threads);
+    for (nth, slot) in slots.enumerate() {
+        // A slot is empty if its thread has not filled it yet.
+        if let Some(block) = slot.swap(None) {
+            free(match nth / SIZES.len() % 3 {
+                0 => block,
+                1 => rewrite(block),
+                _ => grow(block),
+            });
+        }
     }
     let worked = work_in_a_thread();
+    PerThread.flush();
     work(MANY);
     i32::from(!worked)
 }
@@ -162,7 +201,7 @@ fn fork(child: impl FnOnce() -> i32) -> i32 {
 
 #[test]
 fn the_child_of_a_busy_process_allocates_frees_and_starts_threads() {
-    let inherited = Inherited { of_running_threads: slots(100), of_ended_threads: slots(100) };
+    let inherited = Inherited { of_running_threads: slots(48), of_ended_threads: slots(48) };
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| put_blocks(&inherited.of_ended_threads)).join().expect("there is memory");

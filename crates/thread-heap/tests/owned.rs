@@ -120,3 +120,39 @@ fn a_heap_that_is_lost_is_never_adopted() {
     // SAFETY: the block came from a heap of the process, and is not used again.
     unsafe { PerThread.free(block) };
 }
+
+/// Regression test: spans that began behind the start of their pool did not fit, or were packed
+/// into batches with other blocks.
+#[test]
+fn blocks_of_every_class_are_served_and_freed_elsewhere() {
+    let _alone = alone();
+    let mut heap = OwnedHeap::open().unwrap();
+    for round in 0..3 {
+        let blocks: Vec<_> = SizeClass::<ThreadGeometry>::all()
+            .flat_map(|class| [class; 3])
+            .map(|class| {
+                let block = heap.alloc(class).unwrap_or_else(|| panic!("no block of {class:?}"));
+                // SAFETY: the block is in use, and has this many bytes.
+                unsafe { block.start().write_bytes(7, class.block_size()) };
+                block
+            })
+            .collect();
+        let freed_here = round == 1;
+        if freed_here {
+            // SAFETY: the blocks came from this heap, and are not used again.
+            blocks.into_iter().for_each(|block| unsafe { heap.free(block) });
+        } else {
+            let sent = Sent(blocks);
+            let free = move || {
+                let Sent(blocks) = { sent };
+                // SAFETY: the blocks came from a heap of the process, and are not used again.
+                blocks.into_iter().for_each(|block| unsafe { PerThread.free(block) });
+                PerThread.flush();
+            };
+            thread::spawn(free).join().unwrap();
+        }
+        heap.flush();
+        assert_eq!(in_use(&mut heap), 0, "round {round}");
+        assert_eq!(heap.stats().arenas.current, 0, "round {round}");
+    }
+}

@@ -18,9 +18,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use obmalloc::SizeClass;
-use thread_heap::ThreadGeometry;
-
 use crate::{
     block::{Block, Slot},
     team::{Family, Member, OfTheProcess, Team},
@@ -56,10 +53,16 @@ impl Random {
     }
 }
 
+/// Allocates a block of random size. Most blocks are small, but a few have up to 1 MiB.
 fn new_block(member: &mut impl Member, random: &mut Random) -> Block {
-    let size = if random.below(4) == 0 { random.below(512) } else { random.below(64) } + 1;
-    let class = SizeClass::<ThreadGeometry>::of(size).expect("it is small");
-    Block::fill(member.alloc(class), class, random.next())
+    let size = match random.below(1024) {
+        0 => random.below(1 << 20),
+        1..12 => random.below(100 << 10),
+        12..64 => random.below(8 << 10),
+        64..320 => random.below(512),
+        _ => random.below(64),
+    };
+    member.block(size + 1, random.next())
 }
 
 fn check_and_free(member: &mut impl Member, blocks: impl IntoIterator<Item = Block>) {

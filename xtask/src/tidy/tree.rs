@@ -77,8 +77,19 @@ impl Tree {
     }
 }
 
+/// Returns true if only tests use `file`, because it is a module for tests or lies in one.
 fn is_test_file(file: &str) -> bool {
-    ["tests.rs", "models.rs", "testing.rs"].iter().any(|name| {
-        file.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('/'))
-    })
+    let mut parts = file.trim_end_matches(".rs").split('/');
+    parts.any(|part| ["tests", "models", "testing"].contains(&part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_modules_of_a_test_module_are_test_files() {
+        assert!(["tests.rs", "a/models.rs", "a/models/b.rs"].into_iter().all(is_test_file));
+        assert!(!["a.rs", "contests.rs", "a/b.rs"].into_iter().any(is_test_file));
+    }
 }

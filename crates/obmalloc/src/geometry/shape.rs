@@ -97,6 +97,8 @@ pub enum BlockStart {
     Aligned,
     /// At the distance at which they begin in CPython, whose pools have a header of 48 bytes.
     ///
+    /// Only small blocks do. Larger ones begin at the start of the pool.
+    ///
     /// An object that Python's garbage collector tracks begins 16 bytes after the start of its
     /// block.
     ///

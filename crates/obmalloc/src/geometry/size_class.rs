@@ -183,11 +183,9 @@ impl<G: Geometry> SizeClass<G> {
 
     /// Returns the number of blocks in a pool of this class. A [span](Self::is_span) has one.
     ///
-    /// If the first unit of an arena also holds the headers of the other units, its pool has fewer
-    /// blocks. Only small blocks are allocated there.
-    ///
-    /// The pools of a heap with [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython) may have
-    /// fewer blocks, too.
+    /// The first pool of an arena has fewer blocks, because it also holds the headers of the other
+    /// pools. So may all pools of small blocks in a heap with
+    /// [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython).
     #[inline]
     pub const fn capacity(self) -> usize {
         (self.pool_bytes() - Shape::<G>::BEFORE_POOL) / self.block_size()

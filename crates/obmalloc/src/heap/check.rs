@@ -115,7 +115,7 @@ fn check_pool<G: Geometry>(pool: PoolPtr, blocks: BlockStart) {
         assert_eq!(header.state(), State::Free, "a pool without a class is free");
         return;
     };
-    let (first, capacity) = (header.first_offset(), header.capacity(class));
+    let (first, capacity) = (header.first_offset::<G>(), header.capacity(class));
     let is_first = pool.start::<G>().addr().get().is_multiple_of(G::SIZES.arena_size);
     // A pool that was carved before the heap changed its block start keeps its own.
     let begins = [BlockStart::Aligned, blocks].map(|start| start.offset::<G>(is_first));

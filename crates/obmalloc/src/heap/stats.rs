@@ -152,7 +152,7 @@ impl Stats {
             self.unused_pools += class.units();
             return;
         }
-        let (first, capacity) = (header.first_offset(), header.capacity(class));
+        let (first, capacity) = (header.first_offset::<G>(), header.capacity(class));
         let available = capacity - in_use;
         let stats = &mut self.classes[class.index()];
         stats.pools += 1;

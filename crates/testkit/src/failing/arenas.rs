@@ -47,7 +47,15 @@ unsafe impl<S: ArenaSource> ArenaSource for FailingArenas<S> {
         if self.faults.call_fails() {
             return Err(MapError::LargeExhausted { bytes });
         }
-        self.source.map_large(bytes, align)
+        let mapping = self.source.map_large(bytes, align)?;
+        self.log.map_large(mapping.start, mapping.bytes);
+        Ok(mapping)
+    }
+
+    unsafe fn unmap_large(&mut self, start: NonNull<u8>, bytes: usize, align: ArenaSize) {
+        self.log.unmap_large(start, bytes);
+        // SAFETY: `source` made the mapping, and nobody uses it (contract).
+        unsafe { self.source.unmap_large(start, bytes, align) }
     }
 
     unsafe fn resize_large(
@@ -61,7 +69,10 @@ unsafe impl<S: ArenaSource> ArenaSource for FailingArenas<S> {
             return Err(MapError::LargeExhausted { bytes: new });
         }
         // SAFETY: `source` mapped the memory; the caller upholds the rest.
-        unsafe { self.source.resize_large(start, old, new, align) }
+        let resized = unsafe { self.source.resize_large(start, old, new, align) }?;
+        self.log.unmap_large(start, old);
+        self.log.map_large(resized.start, resized.bytes);
+        Ok(resized)
     }
 
     fn below(&mut self) -> Option<&mut dyn ArenaSource> {
@@ -71,7 +82,7 @@ unsafe impl<S: ArenaSource> ArenaSource for FailingArenas<S> {
 
 #[cfg(test)]
 mod tests {
-    use raw_mem::{Malloc, MallocArenas};
+    use raw_mem::{Malloc, MallocArenas, MmapArenas};
 
     use super::*;
     use crate::failing::{Plan, Tally};
@@ -93,5 +104,18 @@ mod tests {
             arenas.unmap(other, size);
         }
         assert_eq!(log.mapped(), 0);
+    }
+
+    #[test]
+    fn large_mappings_are_logged_and_fail() {
+        let (faults, log) = (Faults::new(Plan::Nth(2)), ArenaLog::default());
+        let mut arenas = FailingArenas::new(MmapArenas::new(), faults.clone(), log.clone());
+        let align = ArenaSize::new(1 << 20).unwrap();
+        let large = arenas.map_large(3 << 20, align).unwrap();
+        assert!(arenas.map_large(3 << 20, align).is_err());
+        assert_eq!((log.large(), faults.tally()), (1, Tally { calls: 2, failures: 1 }));
+        // SAFETY: the mapping is unused.
+        unsafe { arenas.unmap_large(large.start, large.bytes, align) };
+        assert_eq!((log.large(), log.mapped()), (0, 0));
     }
 }

@@ -16,6 +16,8 @@ use testkit::{
 use super::{Heaps, ThreadHeap, owner::Owner};
 use crate::{freed::batch::Batch, shared_arenas::SharedArenas};
 
+mod above_small;
+
 /// A geometry with very large arenas, so that loom creates few entries of the arena map.
 #[derive(Clone, Copy, Debug, Default)]
 struct Wide;
@@ -27,7 +29,8 @@ impl Geometry for Wide {
 
 const ARENA: ArenaSize = obmalloc::Shape::<Wide>::ARENA;
 
-type Parts = (FailingArenas<MmapArenas>, Malloc, Wide);
+type PartsOf<G> = (FailingArenas<MmapArenas>, Malloc, G);
+type Parts = PartsOf<Wide>;
 type OneArenaParts = (OneArena, Malloc, Wide);
 
 /// A source with one arena, whose memory is never accessed.
@@ -80,21 +83,21 @@ impl<P: crate::Parts> Drop for Stage<P> {
     }
 }
 
-fn stage() -> (Stage<Parts>, ArenaLog) {
+fn stage<G: Geometry>() -> (Stage<PartsOf<G>>, ArenaLog) {
     let log = ArenaLog::default();
     let source = FailingArenas::new(MmapArenas::new(), Faults::default(), log.clone());
     (Stage::new(source), log)
 }
 
 fn alloc(heap: &mut Owner<Parts>) -> BlockPtr {
-    heap.alloc(SizeClass::of(64).unwrap()).expect("there is memory")
+    alloc_of(heap, 64)
 }
 
-fn abandoned_with_a_block(heaps: &'static Heaps<Parts>) -> BlockPtr {
-    alloc(&mut heaps.open().unwrap())
+fn alloc_of<G: Geometry>(heap: &mut Owner<PartsOf<G>>, size: usize) -> BlockPtr {
+    heap.alloc(SizeClass::of(size).unwrap()).expect("there is memory")
 }
 
-fn free_remote(heaps: &Heaps<Parts>, block: BlockPtr) {
+fn free_remote<G: Geometry>(heaps: &Heaps<PartsOf<G>>, block: BlockPtr) {
     // SAFETY: the block came from these heaps, and is not used again.
     unsafe { heaps.free_remote(block) };
 }
@@ -104,7 +107,10 @@ struct Sent(BlockPtr);
 // SAFETY: a block belongs to whoever holds it, and may be held by any thread.
 unsafe impl Send for Sent {}
 
-fn free_in_a_thread(heaps: &'static Heaps<Parts>, block: BlockPtr) -> thread::JoinHandle<()> {
+fn free_in_a_thread<G: Geometry>(
+    heaps: &'static Heaps<PartsOf<G>>,
+    block: BlockPtr,
+) -> thread::JoinHandle<()> {
     let sent = Sent(block);
     thread::spawn(move || {
         let Sent(block) = { sent };
@@ -113,7 +119,7 @@ fn free_in_a_thread(heaps: &'static Heaps<Parts>, block: BlockPtr) -> thread::Jo
 }
 
 fn two_threads_begin(open: fn(&'static Heaps<Parts>) -> Owner<Parts>) {
-    let (stage, log) = stage();
+    let (stage, log) = stage::<Wide>();
     let heaps = stage.heaps;
     let use_one = move || {
         let mut owner = open(heaps);
@@ -152,12 +158,16 @@ fn a_heap_that_is_found_and_not_adopted_is_rejected() {
     });
 }
 
-fn an_opening_meets_the_last_remote_free(open: fn(&'static Heaps<Parts>) -> Owner<Parts>) {
-    let (stage, log) = stage();
+type Open<G> = fn(&'static Heaps<PartsOf<G>>) -> Owner<PartsOf<G>>;
+
+fn an_opening_meets_the_last_remote_free<G: Geometry>(size: usize, open: Open<G>) {
+    let (stage, log) = stage::<G>();
     let heaps = stage.heaps;
-    let freer = free_in_a_thread(heaps, abandoned_with_a_block(heaps));
+    // The heap is abandoned while the block is in use.
+    let block = alloc_of(&mut heaps.open().unwrap(), size);
+    let freer = free_in_a_thread(heaps, block);
     let mut owner = open(heaps);
-    let block = alloc(&mut owner);
+    let block = alloc_of(&mut owner, size);
     // SAFETY: the block came from this heap, and is not used again.
     unsafe { owner.free(block) };
     drop(owner);
@@ -165,26 +175,28 @@ fn an_opening_meets_the_last_remote_free(open: fn(&'static Heaps<Parts>) -> Owne
     assert_eq!(log.mapped(), 0);
 }
 
+fn adopt_in_two_steps<G: Geometry>(heaps: &'static Heaps<PartsOf<G>>) -> Owner<PartsOf<G>> {
+    let adopted = heaps.list.iter().find(|heap| heap.inbox.adopt_in_two_steps());
+    // SAFETY: wrong on purpose, because another thread may have adopted the heap as well.
+    let adopted = adopted.map(|heap| unsafe { Owner::new(heap) });
+    adopted.unwrap_or_else(|| heaps.open().unwrap())
+}
+
 #[test]
 fn an_adoption_meets_the_last_remote_free() {
-    sync::model(|| an_opening_meets_the_last_remote_free(|heaps| heaps.open().unwrap()));
+    sync::model(|| {
+        an_opening_meets_the_last_remote_free::<Wide>(64, |heaps| heaps.open().unwrap());
+    });
 }
 
 #[test]
 #[cfg_attr(not(loom), ignore = "only loom can reject")]
 fn a_heap_adopted_in_two_steps_is_rejected() {
-    sync::rejected(|| {
-        an_opening_meets_the_last_remote_free(|heaps| {
-            let adopted = heaps.list.iter().find(|heap| heap.inbox.adopt_in_two_steps());
-            // SAFETY: wrong on purpose, because another thread may have adopted the heap as well.
-            let adopted = adopted.map(|heap| unsafe { Owner::new(heap) });
-            adopted.unwrap_or_else(|| heaps.open().unwrap())
-        });
-    });
+    sync::rejected(|| an_opening_meets_the_last_remote_free::<Wide>(64, adopt_in_two_steps));
 }
 
 fn a_close_meets_the_last_remote_free(close: fn(Owner<Parts>)) {
-    let (stage, log) = stage();
+    let (stage, log) = stage::<Wide>();
     let mut owner = stage.heaps.open().unwrap();
     let freer = free_in_a_thread(stage.heaps, alloc(&mut owner));
     close(owner);
@@ -213,7 +225,7 @@ fn a_close_without_a_second_look_is_rejected() {
 type PushBack = fn(&'static ThreadHeap<Parts>, Segment<Batch>);
 
 fn a_close_meets_a_takeover(push_back: PushBack) {
-    let (stage, log) = stage();
+    let (stage, log) = stage::<Wide>();
     let heaps = stage.heaps;
     let mut owner = heaps.open().unwrap();
     free_remote(heaps, alloc(&mut owner));
@@ -249,7 +261,7 @@ fn a_takeover_that_does_not_become_the_owner_is_rejected() {
 #[test]
 fn two_flushes_and_a_remote_free_meet() {
     sync::model(|| {
-        let (stage, log) = stage();
+        let (stage, log) = stage::<Wide>();
         let heaps = stage.heaps;
         let (mut idle, mut mine) = (heaps.open().unwrap(), heaps.open().unwrap());
         let sent = Sent(alloc(&mut idle));

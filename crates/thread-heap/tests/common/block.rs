@@ -1,6 +1,7 @@
 //! A block whose first word determines its contents, so that any thread can check them.
 
 use std::{
+    ops::RangeInclusive,
     ptr::NonNull,
     sync::atomic::{AtomicPtr, Ordering::AcqRel},
 };
@@ -21,14 +22,33 @@ unsafe impl Send for Block {}
 
 const HEAD: usize = size_of::<u64>();
 
+const SIZES: RangeInclusive<usize> = 16..=4 << 20;
+
+/// Returns the offsets of the bytes behind the first word that are written and checked.
+///
+/// In a large block, these are a part of all bytes that includes a part of every 16 bytes.
+fn places(size: usize) -> impl Iterator<Item = usize> {
+    (HEAD..size).step_by(if size > 8 << 10 { 13 } else { 1 })
+}
+
 impl Block {
     /// Fills a block with the size and the seed, followed by bytes that count up from the seed.
+    #[allow(dead_code, reason = "not every test needs it")]
     pub(crate) fn fill(block: BlockPtr, class: SizeClass<ThreadGeometry>, seed: u64) -> Self {
-        let (start, size) = (block.into_start(), class.block_size());
-        let seed = seed as u8;
+        // SAFETY: the block is new, and has the size of its class.
+        unsafe { Self::fill_bytes(block, class.block_size(), seed) }
+    }
+
+    /// Fills the first `size` bytes of a block like [`fill`](Self::fill).
+    ///
+    /// # Safety
+    ///
+    /// - The block must have at least `size` bytes, and at least 16.
+    pub(crate) unsafe fn fill_bytes(block: BlockPtr, size: usize, seed: u64) -> Self {
+        let (start, seed) = (block.into_start(), seed as u8);
         // SAFETY: we own the block, which is aligned to a word and has `size` bytes.
         unsafe { start.cast::<u64>().write((size as u64) << 8 | u64::from(seed)) };
-        for at in HEAD..size {
+        for at in places(size) {
             // SAFETY: as above.
             unsafe { start.add(at).write(seed.wrapping_add(at as u8)) };
         }
@@ -45,8 +65,8 @@ impl Block {
         // SAFETY: we own the block, and its contents were written (invariant).
         let head = unsafe { self.0.cast::<u64>().read() };
         let (size, seed) = ((head >> 8) as usize, head as u8);
-        assert!((16..=512).contains(&size), "the size of {:p} was overwritten: {head:#x}", self.0);
-        for at in HEAD..size {
+        assert!(SIZES.contains(&size), "the size of {:p} was overwritten: {head:#x}", self.0);
+        for at in places(size) {
             // SAFETY: as above.
             let byte = unsafe { self.0.add(at).read() };
             let expected = seed.wrapping_add(at as u8);

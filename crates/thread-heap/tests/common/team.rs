@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
-use obmalloc::{BlockPtr, Blocks, SizeClass};
-use raw_mem::{Malloc, MmapArenas, RetainingArenas};
+use obmalloc::{BlockPtr, Blocks, Geometry, SizeClass};
+use raw_mem::{Malloc, MemAlloc, MmapArenas, RetainingArenas};
 use testkit::{
     failing::{FailingArenas, Faults},
     place::ArenaLog,
 };
-use thread_heap::{Heaps, Owner, PerThread, ThreadGeometry};
+use thread_heap::{Heaps, Owner, PerThread, ThreadGeometry, ThreadMalloc};
+
+use crate::block::Block;
+
+/// The size of the largest class.
+const LARGEST: usize = ThreadGeometry::SIZES.arena_threshold;
 
 pub(crate) type Parts = (FailingArenas<RetainingArenas<MmapArenas>>, Malloc, ThreadGeometry);
 
@@ -23,6 +28,15 @@ pub(crate) trait Team: Copy + Send + 'static {
 
 pub(crate) trait Member {
     fn alloc(&mut self, class: SizeClass<ThreadGeometry>) -> BlockPtr;
+
+    /// Returns a block of `size` bytes with known contents.
+    ///
+    /// A member that cannot serve large blocks returns one of the largest class instead.
+    #[allow(dead_code, reason = "not every test needs it")]
+    fn block(&mut self, size: usize, seed: u64) -> Block {
+        let class = SizeClass::of(size.min(LARGEST)).expect("an arena serves it");
+        Block::fill(self.alloc(class), class, seed)
+    }
 
     /// Frees a block of any member.
     ///
@@ -109,9 +123,25 @@ impl Member for PerThread {
         self.alloc_listed(class).or_else(|| Blocks::alloc(&*self, class)).expect("there is memory")
     }
 
+    fn block(&mut self, size: usize, seed: u64) -> Block {
+        let start = ThreadMalloc.malloc(size).expect("there is memory");
+        // SAFETY: the block is in use.
+        let size = unsafe { ThreadMalloc.usable_size(start) };
+        // SAFETY: the block is new, and has this many bytes.
+        unsafe { Block::fill_bytes(BlockPtr::from_start(start), size, seed) }
+    }
+
     unsafe fn free(&mut self, block: BlockPtr) {
-        // SAFETY: the block came from the process's heaps, and is not used again (contract).
-        unsafe { Blocks::free(&*self, block) };
+        // SAFETY: the block is in use.
+        let is_large = unsafe { ThreadMalloc.usable_size(block.start()) } > LARGEST;
+        // Either function frees a block of a class.
+        if is_large || (block.start().addr().get() / 64).is_multiple_of(2) {
+            // SAFETY: the block came from the process's heaps, and is not used again (contract).
+            unsafe { ThreadMalloc.free(Some(block.into_start())) };
+        } else {
+            // SAFETY: as above, and the block has a class.
+            unsafe { Blocks::free(&*self, block) };
+        }
     }
 
     fn flush(&mut self) {

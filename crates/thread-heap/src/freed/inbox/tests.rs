@@ -473,6 +473,51 @@ fn an_adopter_meets_a_takeover() {
     });
 }
 
+/// The header of a pool: a sender reads it, and the owner changes it when the pool is empty.
+struct Header(UnsafeCell<u32>);
+
+// SAFETY: the models check the accesses.
+unsafe impl Send for Header {}
+// SAFETY: as above.
+unsafe impl Sync for Header {}
+
+fn a_sender_reads_a_header<O: Orders + 'static>() {
+    let (owned, header) = (Owned::<O>::new(), Arc::new(Header(UnsafeCell::new(5))));
+    let change = |owned: &Owned<O>, header: &Header| {
+        owned.reclaim_inbox();
+        if owned.sum() > 0 {
+            // SAFETY: the only block of the pool was reclaimed.
+            header.0.with_mut(|header| unsafe { *header += 1 });
+        }
+    };
+    let owner = {
+        let header = Arc::clone(&header);
+        spawn(&owned, move |owned| change(owned, &header))
+    };
+    // SAFETY: the block is in use, so the owner does not change the header.
+    assert_eq!(header.0.with(|header| unsafe { *header }), 5);
+    owned.free(1);
+    owner();
+    change(&owned, &header);
+}
+
+#[test]
+fn the_owner_changes_the_header_of_a_pool_after_the_senders_of_its_blocks_have_read_it() {
+    sync::model(a_sender_reads_a_header::<Sound>);
+}
+
+#[test]
+#[cfg_attr(not(loom), ignore = "only loom can reject")]
+fn a_header_that_is_read_before_a_push_without_release_is_rejected() {
+    sync::rejected(a_sender_reads_a_header::<RelaxedPush>);
+}
+
+#[test]
+#[cfg_attr(not(loom), ignore = "only loom can reject")]
+fn a_header_that_is_changed_after_a_take_without_acquire_is_rejected() {
+    sync::rejected(a_sender_reads_a_header::<RelaxedTake>);
+}
+
 #[test]
 #[cfg_attr(loom, ignore = "one thread, so there is nothing to explore")]
 fn the_count_of_waiting_bytes_starts_again_when_the_inbox_is_emptied() {

@@ -17,6 +17,8 @@ const IN_USE: u8 = 0xa5;
 
 const PURGED_BYTE: u8 = 0x5a;
 
+const UNIT: usize = ThreadGeometry::SIZES.pool_size;
+
 fn random(state: &mut u64, limit: usize) -> usize {
     *state ^= *state << 13;
     *state ^= *state >> 7;
@@ -47,8 +49,8 @@ fn free<G: Geometry>(heap: &mut TestHeap<G>, block: NonNull<u8>) {
 }
 
 /// Adds blocks to a table, and returns the addresses of the pages that it purges.
-fn wait_and_purge<G: Geometry, A: MemAlloc>(
-    table: &mut WaitingPools<G>,
+fn wait_and_purge<G: Geometry, A: MemAlloc, const PAGES: usize>(
+    table: &mut WaitingPools<G, PAGES>,
     lower: &A,
     blocks: impl IntoIterator<Item = NonNull<u8>>,
 ) -> BTreeSet<usize> {
@@ -86,16 +88,71 @@ fn covered<G: Geometry>(waiting: &BlocksOf, blocks: BlockStart) -> BTreeSet<usiz
     bytes.into_iter().filter(|(_, bytes)| *bytes == PAGE).map(|(page, _)| page).collect()
 }
 
+/// Returns the pages that waiting blocks and unused bytes at the ends of pools of several units
+/// cover. `blocks` are all blocks that were allocated.
+///
+/// The pools are computed from the addresses of the blocks. Blocks of one pool are adjacent.
+fn covered_in_medium(waiting: &BlocksOf, blocks: &BlocksOf) -> BTreeSet<usize> {
+    let mut bytes = BTreeMap::<usize, usize>::new();
+    // A pool begins with a block at the start of a unit, and blocks of its size follow.
+    let mut pool = 0..0;
+    for (&address, &(_, size)) in blocks {
+        if !pool.contains(&address) {
+            assert!(address.is_multiple_of(UNIT), "the first block of a pool");
+            let class = SizeClass::<ThreadGeometry>::of(size).unwrap();
+            pool = address..address + class.pool_bytes();
+        }
+        let is_last = address + 2 * size > pool.end;
+        let end = if is_last { pool.end } else { address + size };
+        let mut part = address;
+        while waiting.contains_key(&address) && part < end {
+            let next = end.min((part / PAGE + 1) * PAGE);
+            *bytes.entry(part / PAGE * PAGE).or_default() += next - part;
+            part = next;
+        }
+    }
+    bytes.into_iter().filter(|(_, bytes)| *bytes == PAGE).map(|(page, _)| page).collect()
+}
+
 /// Adds blocks to a table in random order. About `share` of 256 blocks are added.
 fn rounds<G: Geometry>(seed: u64, share: usize, blocks: BlockStart) {
     let mut state = seed;
     let sizes: Vec<_> = (0..4).map(|_| 1 + random(&mut state, G::SIZES.small_threshold)).collect();
+    let heap = heap::<G>(blocks);
+    rounds_with::<G, SMALL>(state, share, heap, &sizes, BLOCKS, |waiting, _| {
+        covered::<G>(waiting, blocks)
+    });
+}
+
+/// Does the same with blocks above the small threshold, in pools of several units.
+fn medium_rounds(seed: u64, share: usize, blocks: BlockStart) {
+    let mut state = seed;
+    let sizes: Vec<_> = (0..4).map(|_| 513 + random(&mut state, UNIT / 2 - 512)).collect();
+    let count = BLOCKS / 8;
+    let heap = heap::<ThreadGeometry>(blocks);
+    rounds_with::<ThreadGeometry, MEDIUM>(state, share, heap, &sizes, count, covered_in_medium);
+}
+
+fn heap<G: Geometry>(blocks: BlockStart) -> TestHeap<G> {
     let mut heap = TestHeap::<G>::with_geometry(MmapArenas::new(), Malloc);
     if blocks == BlockStart::AsInCPython {
         heap.begin_blocks_as_in_cpython();
     }
-    let mut in_use = alloc(&mut heap, BLOCKS, || sizes[random(&mut state, sizes.len())]);
-    let mut table = WaitingPools::<G>::new(&Malloc).unwrap();
+    heap
+}
+
+fn rounds_with<G: Geometry, const PAGES: usize>(
+    seed: u64,
+    share: usize,
+    mut heap: TestHeap<G>,
+    sizes: &[usize],
+    count: usize,
+    covered: impl Fn(&BlocksOf, &BlocksOf) -> BTreeSet<usize>,
+) {
+    let mut state = seed;
+    let mut in_use = alloc(&mut heap, count, || sizes[random(&mut state, sizes.len())]);
+    let all = in_use.clone();
+    let mut table = WaitingPools::<G, PAGES>::new(&Malloc).unwrap();
     let (mut waiting, mut purged) = (BlocksOf::new(), BTreeSet::new());
     // Blocks of one page mostly wait together, or no page would be purged.
     let waits =
@@ -114,7 +171,7 @@ fn rounds<G: Geometry>(seed: u64, share: usize, blocks: BlockStart) {
         }
         waiting.extend(now.iter().copied());
         purged.append(&mut wait_and_purge(&mut table, &Malloc, now.iter().map(|(_, (b, _))| *b)));
-        assert_eq!(purged, covered::<G>(&waiting, blocks), "seed {seed}, round {round}");
+        assert_eq!(purged, covered(&waiting, &all), "seed {seed}, round {round}");
     }
     for (start, size) in in_use.values() {
         // SAFETY: the block is in use, and its bytes were written.
@@ -139,6 +196,44 @@ fn exactly_the_pages_of_waiting_blocks_are_purged_and_every_block_is_visited_onc
             rounds::<ThreadGeometry>(seed, share, BlockStart::Aligned);
             rounds::<ThreadGeometry>(seed, share, BlockStart::AsInCPython);
         }
+    }
+}
+
+#[test]
+fn exactly_the_pages_of_waiting_blocks_in_pools_of_several_units_are_purged() {
+    let seeds = if cfg!(miri) { 1 } else { 12 };
+    for seed in 1..=seeds {
+        for share in [0, 64, 200, 256] {
+            medium_rounds(seed, share, BlockStart::Aligned);
+            medium_rounds(seed, share, BlockStart::AsInCPython);
+        }
+    }
+}
+
+#[test]
+fn waiting_blocks_of_every_medium_class_are_purged_and_visited() {
+    let classes = SizeClass::<ThreadGeometry>::all();
+    for class in classes.filter(|class| !class.is_small() && !class.is_span()) {
+        let (sizes, count) = ([class.block_size()], 5 * class.capacity() / 2);
+        for share in [128, 256] {
+            let heap = heap::<ThreadGeometry>(BlockStart::Aligned);
+            rounds_with::<ThreadGeometry, MEDIUM>(1, share, heap, &sizes, count, covered_in_medium);
+        }
+    }
+}
+
+#[test]
+fn all_pages_of_a_full_pool_of_several_units_are_purged() {
+    let classes = SizeClass::<ThreadGeometry>::all();
+    for class in classes.filter(|class| !class.is_small() && !class.is_span()) {
+        let mut heap = heap::<ThreadGeometry>(BlockStart::Aligned);
+        let blocks = alloc(&mut heap, class.capacity(), || class.block_size());
+        let mut table = WaitingPools::<ThreadGeometry, MEDIUM>::new(&Malloc).unwrap();
+        let starts = blocks.values().map(|(start, _)| *start);
+        let purged = wait_and_purge(&mut table, &Malloc, starts);
+        assert_eq!(purged.len() * PAGE, class.pool_bytes(), "{class:?}");
+        table.unload(&Malloc, |block| free(&mut heap, block));
+        assert_eq!(heap.stats().bytes.in_use, 0);
     }
 }
 
