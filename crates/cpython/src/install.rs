@@ -16,7 +16,8 @@ use allocator_api::{
     hooks::{Counting, Counts, Tally},
 };
 use obmalloc::{Access, Blocks, Geometry, GilHeld, Heap, KnownArenas, Pools16K, Pymalloc, Stats};
-use raw_mem::{MmapArenas, PageBlocks, ReservedArenas, RetainingArenas};
+use raw_mem::{ArenaSource, MmapArenas, PageBlocks, ReservedArenas, RetainingArenas};
+use thread_heap::PerThread;
 
 use crate::{
     abi::CPython,
@@ -30,6 +31,12 @@ use crate::{
 
 /// The largest request that the heap serves, in bytes.
 pub(crate) const SMALL: usize = Pools16K::SIZES.small_threshold;
+
+/// The largest size of the reserved range of addresses, in bytes.
+///
+/// CPython's blocks above 512 bytes are not in this range. If a program limits its address space, it
+/// needs the addresses of unmapped arenas for them.
+const RESERVED: usize = 16 << 20;
 
 /// The only heap of a CPython with one GIL.
 ///
@@ -60,7 +67,8 @@ impl Installation {
         let lower = Lower::new(python);
         let (heap, vtables, counters) = match guard {
             Guard::Gil => {
-                let arenas = RetainingArenas::new(ReservedArenas::new(MmapArenas::new()));
+                let mut arenas = RetainingArenas::new(ReservedArenas::new(MmapArenas::new()));
+                arenas.reserve_at_most(RESERVED);
                 let heap = Heap::new(KnownArenas::new(arenas, PageBlocks), PageBlocks);
                 // SAFETY: up to CPython 3.11, a thread calls mem and obj only while it holds the
                 // only GIL. Neither the arena source nor `PageBlocks` calls back into the heap.
@@ -69,6 +77,7 @@ impl Installation {
                 (Installed::OneGil(heap), vtables, counters)
             }
             Guard::Interpreters => {
+                PerThread.reserve_at_most(RESERVED);
                 interpreters::watch(python);
                 let (_, vtables, counters) = stack(PerInterpreter, lower, settings);
                 reinit::watch(python, vtables);

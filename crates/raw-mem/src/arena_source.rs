@@ -39,8 +39,9 @@ pub const RESERVED_BYTES: u64 = 1 << 36;
 /// If [`reserved`](Self::reserved) returns a range that is not empty, then as long as the source
 /// exists:
 ///
-/// - Every later range starts at the same address and is at least as long. It is not longer than
-///   [`RESERVED_BYTES`].
+/// - Every later range starts at the same address and is not longer than [`RESERVED_BYTES`]. Only
+///   [`shrink_reserved`](Self::shrink_reserved) makes the range shorter. Nothing in the part that
+///   goes is in use.
 /// - The range contains no memory of anything but this source.
 /// - A mapping of the source lies in the range as a whole or not at all. When its range grows, the
 ///   source has no mapping in the added part yet, except for the one that it is about to return.
@@ -143,6 +144,26 @@ pub unsafe trait ArenaSource {
         self.below().map_or(0..0, |below| below.reserved())
     }
 
+    /// Keeps the range of reserved addresses from growing beyond `bytes` bytes.
+    ///
+    /// The addresses of a range do not go back when arenas are unmapped. A program may need them for
+    /// other mappings if its address space is limited.
+    fn reserve_at_most(&mut self, bytes: usize) {
+        if let Some(below) = self.below() {
+            below.reserve_at_most(bytes);
+        }
+    }
+
+    /// Gives back reserved addresses that nothing uses, so that other mappings can have them.
+    ///
+    /// If that makes the range shorter, calls `publish` with the new range before the addresses can
+    /// be used by others. A request that fails for lack of addresses can succeed afterwards.
+    fn shrink_reserved(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
+        if let Some(below) = self.below() {
+            below.shrink_reserved(publish);
+        }
+    }
+
     /// Returns the source that this one wraps, if any.
     fn below(&mut self) -> Option<&mut dyn ArenaSource> {
         None
@@ -235,6 +256,14 @@ unsafe impl<S: ArenaSource> ArenaSource for &mut S {
 
     fn map_with_contents(&mut self, size: ArenaSize) -> Result<(NonNull<u8>, Contents), MapError> {
         (**self).map_with_contents(size)
+    }
+
+    fn reserve_at_most(&mut self, bytes: usize) {
+        (**self).reserve_at_most(bytes);
+    }
+
+    fn shrink_reserved(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
+        (**self).shrink_reserved(publish);
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {

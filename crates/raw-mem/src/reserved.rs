@@ -67,6 +67,8 @@ pub struct ReservedArenas<S> {
     /// False until an attempt to reserve the range was made.
     was_tried: bool,
     range: Option<ReservedRange>,
+    /// The largest size of the range in bytes.
+    most: usize,
     clock: fn() -> Duration,
 }
 
@@ -80,14 +82,14 @@ impl<S> ReservedArenas<S> {
     }
 
     const fn with_clock(source: S, clock: fn() -> Duration) -> Self {
-        Self { source, was_tried: false, range: None, clock }
+        Self { source, was_tried: false, range: None, most: crate::RESERVED_BYTES as usize, clock }
     }
 
     /// Returns the range if its slots have the size `size`, after an attempt to reserve it.
     fn range_for(&mut self, size: ArenaSize) -> Option<&mut ReservedRange> {
         if !self.was_tried {
             self.was_tried = true;
-            self.range = ReservedRange::reserve(size, DECAY);
+            self.range = ReservedRange::reserve(size, self.most, DECAY);
         }
         let now = (self.clock)();
         let range = self.range.as_mut().filter(|range| range.slot_size() == size)?;
@@ -218,6 +220,19 @@ unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
 
     fn reserved(&mut self) -> Range<usize> {
         self.range.as_ref().map_or(0..0, ReservedRange::addresses)
+    }
+
+    fn reserve_at_most(&mut self, bytes: usize) {
+        self.most = bytes;
+        if let Some(range) = &mut self.range {
+            range.limit_to(bytes);
+        }
+    }
+
+    fn shrink_reserved(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
+        if let Some(range) = &mut self.range {
+            preserving_errno(|| range.give_back_end(publish));
+        }
     }
 
     fn below(&mut self) -> Option<&mut dyn ArenaSource> {

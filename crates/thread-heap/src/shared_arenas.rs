@@ -101,9 +101,12 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
     }
 
     fn trim(&mut self) {
-        if let Some(shared) = self.0 {
-            shared.source().trim();
-        }
+        let Some(shared) = self.0 else { return };
+        let mut source = shared.source();
+        source.trim();
+        // SAFETY: the source calls this with the beginning of its range, and nothing uses the rest.
+        // The source is locked, so no call of `reserve` overlaps.
+        source.shrink_reserved(&mut |range| unsafe { shared.map().shrink(range) });
     }
 
     fn retain(&mut self, had: usize, want: usize) -> usize {

@@ -71,6 +71,11 @@ impl<'a, S: ArenaSource> SourceGuard<'a, S> {
         self.source.trim();
     }
 
+    /// Keeps the reserved range of addresses from growing beyond `bytes` bytes.
+    pub fn reserve_at_most(&mut self, bytes: usize) {
+        self.source.reserve_at_most(bytes);
+    }
+
     #[cfg(all(test, not(loom)))]
     pub(crate) fn source(&mut self) -> &mut S {
         &mut self.source

@@ -141,8 +141,8 @@ impl<G: Geometry> ArenaMap<G> {
     ///
     /// # Safety
     ///
-    /// - All ranges that are not empty must have the same start, and none may be shorter than an
-    ///   earlier one. Calls must not overlap.
+    /// - All ranges that are not empty must have the same start. None may be shorter than an earlier
+    ///   one, unless the source was [shrunk](Self::shrink). Calls must not overlap.
     /// - Until the map is released, the range must contain no memory of any other source.
     /// - Code that uses the map to find a block's owner must return the blocks in this range to
     ///   the heaps of this source.
@@ -153,6 +153,19 @@ impl<G: Geometry> ArenaMap<G> {
             self.base.store(range.start, Relaxed);
             self.length.store(length, Relaxed);
         }
+    }
+
+    /// Notes that the source has less memory than before. The range keeps its start.
+    ///
+    /// A thread that has not seen the shorter range yet cannot have a pointer into the rest: the
+    /// system gives these addresses to others only after the call, and orders the two.
+    ///
+    /// # Safety
+    ///
+    /// - The range must be the beginning of the one that was [reserved](Self::reserve) last.
+    /// - Nothing in the rest may be in use. Calls must not overlap with calls of `reserve`.
+    pub unsafe fn shrink(&self, range: Range<usize>) {
+        self.length.store(range.len(), Relaxed);
     }
 
     /// Adds the arena at `base`. Returns false if `lower` has no memory or `base` is too large.

@@ -146,6 +146,13 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
         Ok(mapping)
     }
 
+    fn trim(&mut self) {
+        self.source.trim();
+        let map = &self.map;
+        // SAFETY: the source calls this with the beginning of its range, and nothing uses the rest.
+        self.source.shrink_reserved(&mut |range| unsafe { map.shrink(range) });
+    }
+
     fn below(&mut self) -> Option<&mut dyn ArenaSource> {
         Some(&mut self.source)
     }

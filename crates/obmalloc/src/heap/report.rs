@@ -70,7 +70,7 @@ impl fmt::Display for Stats {
             f,
             "Small block threshold = {}, in {} size classes.\n",
             self.small_threshold,
-            self.classes().len()
+            self.classes().iter().filter(|class| class.block_size <= self.small_threshold).count()
         )?;
         writeln!(f, "class   size   num pools   blocks in use  avail blocks")?;
         writeln!(f, "-----   ----   ---------   -------------  ------------")?;

@@ -54,20 +54,22 @@ pub(super) struct ReservedRange {
     /// A mapping of `record_bytes(slot)` bytes, to which only `slots` and `extents` refer.
     records: NonNull<u8>,
     pub(super) slots: Slots<'static>,
+    /// The range never grows beyond this number of slots.
+    most_slots: usize,
     pub(super) extents: Extents<'static>,
     /// How many slots large mappings need.
     pub(super) demand: Demand,
 }
 
 impl ReservedRange {
-    /// Reserves a range with slots of the size `slot`.
-    pub(super) fn reserve(slot: ArenaSize, decay: Duration) -> Option<Self> {
-        if !SLOT_BYTES.contains(&slot.bytes()) {
+    /// Reserves a range with slots of the size `slot`, which never grows beyond `most` bytes.
+    pub(super) fn reserve(slot: ArenaSize, most: usize, decay: Duration) -> Option<Self> {
+        if !SLOT_BYTES.contains(&slot.bytes()) || most < slot.bytes() {
             return None;
         }
         let bytes = record_bytes(slot);
         let records = pages::map(0, bytes, Access::ReadWrite).ok()?;
-        let first = (FIRST_BYTES / slot.bytes()).max(1);
+        let first = (FIRST_BYTES.min(most) / slot.bytes()).max(1);
         let hint = random_start(records.addr().get(), slot);
         let Some((base, count)) =
             reserve_slots(hint, first, slot).or_else(|_| reserve_slots(hint, 1, slot)).ok()
@@ -88,7 +90,9 @@ impl ReservedRange {
         let extents = Extents::new(unsafe { slice::from_raw_parts_mut(extents.as_ptr(), most) });
         // INVARIANT: the slots and the page behind them were mapped above. Every slot is free.
         let slot_bits = slot.bytes().ilog2();
-        Some(Self { base, slot, slot_bits, records, slots, extents, demand: Demand::new(decay) })
+        let most_slots = most / slot.bytes();
+        let demand = Demand::new(decay);
+        Some(Self { base, slot, slot_bits, records, slots, most_slots, extents, demand })
     }
 
     /// Returns the addresses of all slots up to the highest one that was ever used.
@@ -158,7 +162,8 @@ impl ReservedRange {
         if needed == 0 {
             return Some(());
         }
-        let most = self.slots.addable();
+        let allowed = self.most_slots.saturating_sub(self.slots.len());
+        let most = self.slots.addable().min(allowed);
         let ample = needed.max(self.slots.len() / 2).min(most);
         if needed > most {
             return None;
@@ -169,6 +174,11 @@ impl ReservedRange {
                 false => Err(error),
             })
             .ok()
+    }
+
+    /// Keeps the range from growing beyond `bytes` bytes.
+    pub(super) fn limit_to(&mut self, bytes: usize) {
+        self.most_slots = bytes / self.slot.bytes();
     }
 
     fn map_slots(&mut self, count: usize) -> Result<(), OsCode> {
@@ -197,6 +207,14 @@ impl ReservedRange {
             self.slots.remove_unused();
         }
         unmapped
+    }
+
+    /// Unmaps the free slots at the end. Calls `publish` with the remaining addresses before that.
+    pub(super) fn give_back_end(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
+        if self.slots.forget_free_end() {
+            publish(self.addresses());
+        }
+        self.unmap_unused();
     }
 
     /// Takes back a slot.

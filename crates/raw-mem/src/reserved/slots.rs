@@ -28,7 +28,7 @@ pub(super) struct Slots<'a> {
     max: usize,
     /// Every slot below this one is used.
     hint: usize,
-    /// This slot and all slots above are free and have never been used.
+    /// This slot and all slots above are free, and have not been used since they were added.
     top: usize,
     /// How many slots are retained.
     retained_count: usize,
@@ -62,6 +62,19 @@ impl<'a> Slots<'a> {
     pub(super) fn add(&mut self, count: usize) {
         debug_assert!(count <= self.addable(), "too many slots");
         self.len += count;
+    }
+
+    /// Regards the free slots behind the last used or retained one as if they had never been used.
+    ///
+    /// Returns true if there were any.
+    pub(super) fn forget_free_end(&mut self) -> bool {
+        let used = bits::last_run(self.used, self.top).end;
+        let retained = bits::last_run(self.retained, self.top).end;
+        let top = used.max(retained);
+        let is_lower = top < self.top;
+        self.top = top;
+        self.hint = self.hint.min(top);
+        is_lower
     }
 
     /// Removes the slots that were never used.

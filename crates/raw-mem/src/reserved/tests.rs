@@ -178,3 +178,32 @@ fn an_arena_is_known_to_be_zero_unless_its_slot_was_retained() {
     refuse(Plan::Never);
     assert_eq!(source.map_with_contents(SIZE).unwrap(), (first.0, Contents::Unknown));
 }
+
+#[test]
+fn free_slots_at_the_end_are_given_back_after_the_range_is_published_as_shorter() {
+    let mut source = ReservedArenas::new(MmapArenas::new());
+    let arenas = [(); 5].map(|()| source.map(SIZE).unwrap());
+    let before = source.reserved();
+    for arena in [arenas[2], arenas[3], arenas[4]] {
+        // SAFETY: the arena came from this source, and nothing uses it.
+        unsafe { source.unmap(arena, SIZE) };
+    }
+    let mut published = Vec::new();
+    source.shrink_reserved(&mut |range| published.push(range));
+    assert_eq!(published, [before.start..before.start + 2 * SIZE.bytes()]);
+    assert_eq!(source.reserved(), published[0]);
+    // Another mapping can have the addresses now.
+    let place = before.start + 3 * SIZE.bytes();
+    let other = pages::map(place, 4096, pages::Access::ReadWrite).unwrap();
+    assert_eq!(other.addr().get(), place);
+    // SAFETY: the page was mapped above, and nothing uses it.
+    unsafe { pages::unmap(other, 4096) }.unwrap();
+    let again = source.map(SIZE).unwrap();
+    // SAFETY: the arenas came from this source, and nothing uses them.
+    unsafe {
+        again.write_bytes(1, SIZE.bytes());
+        for arena in [arenas[0], arenas[1], again] {
+            source.unmap(arena, SIZE);
+        }
+    }
+}

@@ -82,6 +82,15 @@ impl PerThread {
         HEAPS.holds(address)
     }
 
+    /// Keeps the reserved range of addresses of the process's heaps from growing beyond `bytes`.
+    ///
+    /// Call this function before the first request if other parts of the process need addresses and
+    /// its address space may be limited. The addresses of arenas outside of the range go back when
+    /// the arenas are unmapped.
+    pub fn reserve_at_most(self, bytes: usize) {
+        HEAPS.lock_source().reserve_at_most(bytes);
+    }
+
     /// Returns unused memory to the system. Call this function before the thread becomes idle.
     ///
     /// Does for the calling thread's heap what [`Owner::flush`] does. Free memory that another
