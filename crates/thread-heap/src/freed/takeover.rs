@@ -3,7 +3,8 @@
 //! A takeover moves the blocks of an inbox into a table. Pages that waiting blocks cover completely
 //! are then purged.
 //!
-//! A block that has a pool of its own is purged in place, except for the page with its batch.
+//! A block whose pool is too large for a table is purged in place, except for the page with its
+//! batch. Such a block has a pool of its own.
 //!
 //! Any thread may perform a takeover, because taking blocks out of an inbox makes the thread their
 //! owner.
@@ -50,16 +51,19 @@ pub(crate) fn purge<P: Parts>(
     let mut back = None;
     for batch in batches {
         // SAFETY: we own the batch.
-        if let Some(span) = unsafe { span::<P>(batch) } {
-            // SAFETY: a span is a batch of its own, and we own it.
-            if unsafe { Batch::mark_purged(batch) } {
-                // SAFETY: the block is longer than a page. Its first page holds the batch.
-                purge(unsafe { batch.cast::<u8>().add(PAGE) }, span - PAGE);
-            }
+        let span = unsafe { span::<P>(batch) };
+        let fits_table = span.is_none_or(|span| span <= MEDIUM * PAGE);
         // Fewer bytes than a page cannot fill a page.
         // SAFETY: we own the batch, and give it up if the tables take it.
-        } else if bytes >= PAGE && unsafe { tables.take(batch, shared.lower()) } {
+        if fits_table && bytes >= PAGE && unsafe { tables.take(batch, shared.lower()) } {
             continue;
+        }
+        if let Some(span) = span
+            // SAFETY: a span is a batch of its own, and we own it.
+            && unsafe { Batch::mark_purged(batch) }
+        {
+            // SAFETY: the block is longer than a page. Its first page holds the batch.
+            purge(unsafe { batch.cast::<u8>().add(PAGE) }, span - PAGE);
         }
         // SAFETY: we own the batch, and give it up.
         unsafe { Segment::push(&mut back, batch) };
@@ -78,7 +82,7 @@ pub(crate) fn purge<P: Parts>(
     (back, has_batches)
 }
 
-/// Returns the size of the block of `batch` in bytes if that block has a pool of its own.
+/// Returns the size of the pool of `batch` in bytes if its block has a pool of its own.
 ///
 /// # Safety
 ///
@@ -86,10 +90,10 @@ pub(crate) fn purge<P: Parts>(
 unsafe fn span<P: Parts>(batch: NonNull<Batch>) -> Option<usize> {
     // SAFETY: the heap of the block counts it as in use until its owner reclaims it.
     let class = unsafe { SizeClass::<P::Geometry>::at(batch.cast()) }?;
-    class.is_span().then_some(class.block_size())
+    class.is_span().then_some(class.pool_bytes())
 }
 
-/// The tables of an inbox: one for pools of small blocks, one for pools of several larger ones.
+/// The tables of an inbox: one for pools of small blocks, one for larger pools of up to 32 pages.
 struct Tables<P: Parts> {
     small: Option<WaitingPools<P::Geometry, SMALL>>,
     medium: Option<WaitingPools<P::Geometry, MEDIUM>>,
