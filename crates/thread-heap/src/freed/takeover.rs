@@ -26,7 +26,8 @@ use crate::{parts::Parts, shared_source::SharedSource};
 
 /// Moves the blocks of `nodes` into tables, and purges the pages that they fill.
 ///
-/// Returns the nodes to push back to the inbox, and true if some blocks are not in a table.
+/// Returns the nodes to push back to the inbox, and true if some blocks could not be purged because
+/// there is no table for them.
 ///
 /// `bytes` is the approximate size of all blocks.
 pub(crate) fn purge<P: Parts>(
@@ -48,7 +49,7 @@ pub(crate) fn purge<P: Parts>(
             shared.purges_are_refused.store(true, Relaxed);
         }
     };
-    let mut back = None;
+    let (mut back, mut has_others) = (None, false);
     for batch in batches {
         // SAFETY: we own the batch.
         let span = unsafe { span::<P>(batch) };
@@ -58,17 +59,19 @@ pub(crate) fn purge<P: Parts>(
         if fits_table && bytes >= PAGE && unsafe { tables.take(batch, shared.lower()) } {
             continue;
         }
-        if let Some(span) = span
-            // SAFETY: a span is a batch of its own, and we own it.
-            && unsafe { Batch::mark_purged(batch) }
-        {
-            // SAFETY: the block is longer than a page. Its first page holds the batch.
-            purge(unsafe { batch.cast::<u8>().add(PAGE) }, span - PAGE);
+        match span {
+            Some(span) if span > PAGE => {
+                // SAFETY: a span is a batch of its own, and we own it.
+                if unsafe { Batch::mark_purged(batch) } {
+                    // SAFETY: the pool is longer than a page. Its first page holds the batch.
+                    purge(unsafe { batch.cast::<u8>().add(PAGE) }, span - PAGE);
+                }
+            }
+            _ => has_others = true,
         }
         // SAFETY: we own the batch, and give it up.
         unsafe { Segment::push(&mut back, batch) };
     }
-    let has_batches = back.is_some();
     if let Some(mut table) = tables.small {
         table.purge(purge);
         // SAFETY: we own the table, and give it up.
@@ -79,7 +82,7 @@ pub(crate) fn purge<P: Parts>(
         // SAFETY: we own the table, and give it up.
         unsafe { Segment::push(&mut back, table.into_node()) };
     }
-    (back, has_batches)
+    (back, has_others)
 }
 
 /// Returns the size of the pool of `batch` in bytes if its block has a pool of its own.
