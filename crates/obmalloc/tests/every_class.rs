@@ -14,6 +14,8 @@ struct Rig {
     heap: TestHeap,
     live: BTreeMap<usize, Live>,
     count: u8,
+    /// True if new pools of small blocks begin as in CPython.
+    is_shifted: bool,
 }
 
 struct Live {
@@ -28,6 +30,7 @@ enum Op {
     AllocZeroed { size: usize },
     AllocAligned { size: usize, align: u32 },
     Free { nth: usize },
+    BeginBlocksAsInCPython,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -38,17 +41,18 @@ fn op() -> impl Strategy<Value = Op> {
         })
     };
     prop_oneof![
-        4 => size().prop_map(|size| Op::Alloc { size }),
-        2 => size().prop_map(|size| Op::AllocZeroed { size }),
-        1 => (size(), 5_u32..20).prop_map(|(size, align)| Op::AllocAligned { size, align }),
-        6 => any::<usize>().prop_map(|nth| Op::Free { nth }),
+        200 => size().prop_map(|size| Op::Alloc { size }),
+        100 => size().prop_map(|size| Op::AllocZeroed { size }),
+        50 => (size(), 5_u32..20).prop_map(|(size, align)| Op::AllocAligned { size, align }),
+        300 => any::<usize>().prop_map(|nth| Op::Free { nth }),
+        1 => Just(Op::BeginBlocksAsInCPython),
     ]
 }
 
 impl Rig {
     fn new() -> Self {
         let heap = Heap::with_geometry(MmapArenas::new(), Malloc);
-        Self { heap, live: BTreeMap::new(), count: 0 }
+        Self { heap, live: BTreeMap::new(), count: 0, is_shifted: false }
     }
 
     fn play(&mut self, op: &Op) {
@@ -72,7 +76,7 @@ impl Rig {
                 let class = SizeClass::<Native>::of(size).unwrap();
                 let align = 1 << align;
                 let Some(block) = self.heap.alloc_aligned(class, align) else {
-                    assert!(class.is_small());
+                    assert!(class.is_small() || self.is_shifted);
                     return;
                 };
                 assert_eq!(block.start().addr().get() % align, 0, "{size} bytes");
@@ -85,13 +89,20 @@ impl Rig {
                 let start = *self.live.keys().nth(nth % self.live.len()).unwrap();
                 self.free(start);
             }
+            Op::BeginBlocksAsInCPython => {
+                self.heap.begin_blocks_as_in_cpython();
+                self.is_shifted = true;
+            }
         }
     }
 
     fn add(&mut self, block: BlockPtr, class: SizeClass<Native>) {
         let (start, size) = (block.start().addr().get(), class.block_size());
         let natural = 1 << size.trailing_zeros().min(Native::SIZES.pool_size.ilog2());
-        assert!(start.is_multiple_of(natural.min(512)), "{class:?} at {start:x}");
+        assert!(
+            self.is_shifted || start.is_multiple_of(natural.min(512)),
+            "{class:?} at {start:x}"
+        );
         assert!(class.is_small() || start.is_multiple_of(natural), "{class:?} at {start:x}");
         let before = self.live.range(..start).next_back();
         assert!(before.is_none_or(|(before, live)| before + live.size <= start));

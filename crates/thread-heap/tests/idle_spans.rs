@@ -1,19 +1,18 @@
-//! Blocks that have a pool of their own, and that wait for an owner that does not run.
+//! Blocks above the small threshold that wait for an owner that does not run.
 
 use std::{sync::mpsc::sync_channel, thread};
 
 use raw_mem::MemAlloc;
 use thread_heap::{PerThread, ThreadMalloc};
 
-const SIZE: usize = 256 << 10;
-
-const COUNT: usize = 400;
+/// The size of all blocks together.
+const BYTES: usize = 100 << 20;
 
 /// The address of a block, which may be sent.
-fn new_block() -> usize {
-    let start = ThreadMalloc.malloc(SIZE).unwrap();
+fn new_block(size: usize) -> usize {
+    let start = ThreadMalloc.malloc(size).unwrap();
     // SAFETY: the block is new, and has this many bytes.
-    unsafe { start.write_bytes(1, SIZE) };
+    unsafe { start.write_bytes(1, size) };
     start.as_ptr().expose_provenance()
 }
 
@@ -25,26 +24,34 @@ fn resident() -> usize {
 }
 
 #[test]
-fn spans_that_wait_for_an_idle_owner_are_purged() {
+fn blocks_above_the_small_threshold_that_wait_for_an_idle_owner_are_purged() {
+    for size in [256 << 10, 130_000, 100_000, 17_000, 9000, 8192, 3000, 600] {
+        blocks_that_wait_are_purged(size);
+    }
+}
+
+fn blocks_that_wait_are_purged(size: usize) {
+    let count = BYTES / size;
     let (send, receive) = sync_channel(0);
     let (done, wait) = sync_channel::<()>(0);
     let owner = thread::spawn(move || {
-        (0..COUNT).for_each(|_| send.send(new_block()).unwrap());
+        (0..count).for_each(|_| send.send(new_block(size)).unwrap());
         wait.recv().unwrap_err();
         // The heap reclaims the blocks that were purged meanwhile.
-        let again: Vec<_> = (0..COUNT).map(|_| new_block()).collect();
+        let again: Vec<_> = (0..count).map(|_| new_block(size)).collect();
         again.into_iter().for_each(free);
     });
     let before = resident();
-    let blocks: Vec<_> = (0..COUNT).map(|_| receive.recv().unwrap()).collect();
-    assert!(resident() > before + COUNT * SIZE / 1024 * 3 / 4);
+    let blocks: Vec<_> = (0..count).map(|_| receive.recv().unwrap()).collect();
+    assert!(resident() > before + BYTES / 1024 * 3 / 4);
     blocks.into_iter().for_each(free);
     // At most 16 MiB wait without being purged.
-    assert!(resident() < before + 24 * 1024, "{} KiB stay", resident() - before);
+    assert!(resident() < before + 24 * 1024, "{} KiB of {size} bytes stay", resident() - before);
     PerThread.flush();
-    assert!(resident() < before + 8 * 1024, "{} KiB stay", resident() - before);
+    assert!(resident() < before + 8 * 1024, "{} KiB of {size} bytes stay", resident() - before);
     drop(done);
     owner.join().unwrap();
+    PerThread.flush();
 }
 
 fn free(address: usize) {

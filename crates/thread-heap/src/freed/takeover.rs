@@ -3,7 +3,8 @@
 //! A takeover moves the blocks of an inbox into a table. Pages that waiting blocks cover completely
 //! are then purged.
 //!
-//! A block that has a pool of its own is purged in place, except for the page with its batch.
+//! A block whose pool is too large for a table is purged in place, except for the page with its
+//! batch. Such a block has a pool of its own.
 //!
 //! Any thread may perform a takeover, because taking blocks out of an inbox makes the thread their
 //! owner.
@@ -25,7 +26,8 @@ use crate::{parts::Parts, shared_source::SharedSource};
 
 /// Moves the blocks of `nodes` into tables, and purges the pages that they fill.
 ///
-/// Returns the nodes to push back to the inbox, and true if some blocks are not in a table.
+/// Returns the nodes to push back to the inbox, and true if some blocks could not be purged because
+/// there is no table for them.
 ///
 /// `bytes` is the approximate size of all blocks.
 pub(crate) fn purge<P: Parts>(
@@ -47,24 +49,29 @@ pub(crate) fn purge<P: Parts>(
             shared.purges_are_refused.store(true, Relaxed);
         }
     };
-    let mut back = None;
+    let (mut back, mut has_others) = (None, false);
     for batch in batches {
         // SAFETY: we own the batch.
-        if let Some(span) = unsafe { span::<P>(batch) } {
-            // SAFETY: a span is a batch of its own, and we own it.
-            if unsafe { Batch::mark_purged(batch) } {
-                // SAFETY: the block is longer than a page. Its first page holds the batch.
-                purge(unsafe { batch.cast::<u8>().add(PAGE) }, span - PAGE);
-            }
+        let span = unsafe { span::<P>(batch) };
+        let fits_table = span.is_none_or(|span| span <= MEDIUM * PAGE);
         // Fewer bytes than a page cannot fill a page.
         // SAFETY: we own the batch, and give it up if the tables take it.
-        } else if bytes >= PAGE && unsafe { tables.take(batch, shared.lower()) } {
+        if fits_table && bytes >= PAGE && unsafe { tables.take(batch, shared.lower()) } {
             continue;
+        }
+        match span {
+            Some(span) if span > PAGE => {
+                // SAFETY: a span is a batch of its own, and we own it.
+                if unsafe { Batch::mark_purged(batch) } {
+                    // SAFETY: the pool is longer than a page. Its first page holds the batch.
+                    purge(unsafe { batch.cast::<u8>().add(PAGE) }, span - PAGE);
+                }
+            }
+            _ => has_others = true,
         }
         // SAFETY: we own the batch, and give it up.
         unsafe { Segment::push(&mut back, batch) };
     }
-    let has_batches = back.is_some();
     if let Some(mut table) = tables.small {
         table.purge(purge);
         // SAFETY: we own the table, and give it up.
@@ -75,10 +82,10 @@ pub(crate) fn purge<P: Parts>(
         // SAFETY: we own the table, and give it up.
         unsafe { Segment::push(&mut back, table.into_node()) };
     }
-    (back, has_batches)
+    (back, has_others)
 }
 
-/// Returns the size of the block of `batch` in bytes if that block has a pool of its own.
+/// Returns the size of the pool of `batch` in bytes if its block has a pool of its own.
 ///
 /// # Safety
 ///
@@ -86,10 +93,10 @@ pub(crate) fn purge<P: Parts>(
 unsafe fn span<P: Parts>(batch: NonNull<Batch>) -> Option<usize> {
     // SAFETY: the heap of the block counts it as in use until its owner reclaims it.
     let class = unsafe { SizeClass::<P::Geometry>::at(batch.cast()) }?;
-    class.is_span().then_some(class.block_size())
+    class.is_span().then_some(class.pool_bytes())
 }
 
-/// The tables of an inbox: one for pools of small blocks, one for pools of several larger ones.
+/// The tables of an inbox: one for pools of small blocks, one for larger pools of up to 32 pages.
 struct Tables<P: Parts> {
     small: Option<WaitingPools<P::Geometry, SMALL>>,
     medium: Option<WaitingPools<P::Geometry, MEDIUM>>,

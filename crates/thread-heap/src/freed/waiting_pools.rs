@@ -29,7 +29,9 @@ pub(crate) const PAGE: usize = 4096;
 /// The largest number of pages in a pool of small blocks.
 pub(crate) const SMALL: usize = 4;
 
-/// The largest number of pages in a pool of several larger blocks.
+/// The largest number of pages in a pool of larger blocks that a table can describe.
+///
+/// All pools of several such blocks fit.
 pub(crate) const MEDIUM: usize = 32;
 
 /// The count of a page that waiting blocks cover completely.

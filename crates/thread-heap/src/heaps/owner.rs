@@ -498,9 +498,9 @@ impl<P: Parts> Heaps<P> {
     fn take_over(&self, heap: &'static ThreadHeap<P>) {
         let bytes = heap.inbox.restart_count();
         let Some(nodes) = heap.inbox.take_over() else { return };
-        let (nodes, has_batches) = takeover::purge(&self.shared, nodes, bytes);
+        let (nodes, has_others) = takeover::purge(&self.shared, nodes, bytes);
         let Some(nodes) = nodes else { return };
-        if heap.deliver(nodes) && has_batches {
+        if heap.deliver(nodes) && has_others {
             heap.inbox.count(bytes, STEP);
         }
     }
@@ -515,13 +515,21 @@ mod tests {
     use super::*;
     use crate::ThreadGeometry;
 
+    type TestParts = (MmapArenas, Malloc, ThreadGeometry);
+
+    /// Regression test: spans counted as waiting even after their pages were purged.
     #[test]
-    fn blocks_in_a_table_do_not_count_as_waiting() {
-        type Parts = (MmapArenas, Malloc, ThreadGeometry);
-        static HEAPS: Heaps<Parts> = Heaps::new(MmapArenas::new(), Malloc);
-        let (mut idle, mut mine) = (HEAPS.open().unwrap(), HEAPS.open().unwrap());
-        let class = SizeClass::of(128).unwrap();
-        let blocks: Vec<_> = (0..10_000).map(|_| idle.alloc(class).unwrap()).collect();
+    fn purged_blocks_do_not_count_as_waiting() {
+        for size in [128, 3000, 50_000, 200_000] {
+            let heaps: &_ = Box::leak(Box::new(Heaps::<TestParts>::new(MmapArenas::new(), Malloc)));
+            blocks_are_purged(heaps, size);
+        }
+    }
+
+    fn blocks_are_purged(heaps: &'static Heaps<TestParts>, size: usize) {
+        let (mut idle, mut mine) = (heaps.open().unwrap(), heaps.open().unwrap());
+        let class = SizeClass::of(size).unwrap();
+        let blocks: Vec<_> = (0..(1 << 20) / size).map(|_| idle.alloc(class).unwrap()).collect();
         for block in blocks {
             // SAFETY: the block came from a heap of the same source, and is not used again.
             unsafe { mine.free(block) };
@@ -529,7 +537,7 @@ mod tests {
         assert!(idle.heap().inbox.waiting() > 0);
         // Sends the rest and takes the inbox over.
         mine.flush();
-        assert_eq!(idle.heap().inbox.waiting(), 0);
+        assert_eq!(idle.heap().inbox.waiting(), 0, "{size} bytes");
         idle.flush();
         assert_eq!(idle.stats().bytes.in_use, 0);
     }

@@ -114,6 +114,12 @@ fn covered_in_medium(waiting: &BlocksOf, blocks: &BlocksOf) -> BTreeSet<usize> {
     bytes.into_iter().filter(|(_, bytes)| *bytes == PAGE).map(|(page, _)| page).collect()
 }
 
+/// Returns the classes whose pools a table of `MEDIUM` pages describes. Some of them are spans.
+fn medium_classes() -> impl Iterator<Item = SizeClass<ThreadGeometry>> {
+    let fits = |class: &SizeClass<_>| !class.is_small() && class.pool_bytes() <= MEDIUM * PAGE;
+    SizeClass::<ThreadGeometry>::all().filter(fits)
+}
+
 /// Adds blocks to a table in random order. About `share` of 256 blocks are added.
 fn rounds<G: Geometry>(seed: u64, share: usize, blocks: BlockStart) {
     let mut state = seed;
@@ -212,8 +218,7 @@ fn exactly_the_pages_of_waiting_blocks_in_pools_of_several_units_are_purged() {
 
 #[test]
 fn waiting_blocks_of_every_medium_class_are_purged_and_visited() {
-    let classes = SizeClass::<ThreadGeometry>::all();
-    for class in classes.filter(|class| !class.is_small() && !class.is_span()) {
+    for class in medium_classes() {
         let (sizes, count) = ([class.block_size()], 5 * class.capacity() / 2);
         for share in [128, 256] {
             let heap = heap::<ThreadGeometry>(BlockStart::Aligned);
@@ -224,8 +229,7 @@ fn waiting_blocks_of_every_medium_class_are_purged_and_visited() {
 
 #[test]
 fn all_pages_of_a_full_pool_of_several_units_are_purged() {
-    let classes = SizeClass::<ThreadGeometry>::all();
-    for class in classes.filter(|class| !class.is_small() && !class.is_span()) {
+    for class in medium_classes() {
         let mut heap = heap::<ThreadGeometry>(BlockStart::Aligned);
         let blocks = alloc(&mut heap, class.capacity(), || class.block_size());
         let mut table = WaitingPools::<ThreadGeometry, MEDIUM>::new(&Malloc).unwrap();
