@@ -182,7 +182,7 @@ if os.fork() == 0:
 os.wait()
 "#;
     for python in with_many_gils() {
-        compare(python, code, [A_TENTH_MORE, A_TENTH_MORE]);
+        compare(python, code, [A_TENTH_MORE, RETAINED]);
     }
 }
 
