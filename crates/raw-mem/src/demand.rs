@@ -121,7 +121,6 @@ impl Demand {
     }
 
     /// Returns the number of slots that are in use.
-    #[cfg(test)]
     pub(crate) fn in_use(&self) -> usize {
         self.in_use
     }

@@ -5,9 +5,9 @@
 //!                                                 extent   │ never touched, or purged
 //! ```
 //!
-//! A retained slot with a large extent would waste memory behind a shorter mapping. With the extents we
-//! purge such a tail only if there is something to purge, so a loop that maps the same size again and
-//! again makes no system call.
+//! A retained slot with a large extent wastes memory behind a shorter mapping. With the extents we know
+//! how much all mappings waste, and purge a tail only if they waste too much. A loop that maps the same
+//! sizes again and again therefore makes no system call.
 
 #![forbid(unsafe_code)]
 
@@ -38,15 +38,16 @@ impl<'a> Extents<'a> {
         *last = if is_stale { pages.max(*last) } else { pages };
     }
 
-    /// Cuts the extent of a slot to `pages` pages if it is greater by more than `allowed` pages.
-    ///
-    /// Returns the pages that must be purged.
-    pub(super) fn cut(&mut self, slot: usize, pages: u32, allowed: u32) -> Option<Range<u32>> {
-        let extent = self.pages.get_mut(slot)?;
-        if extent.checked_sub(pages)? <= allowed {
-            return None;
-        }
-        Some(pages..core::mem::replace(extent, pages))
+    /// Returns the number of pages behind the first `pages` pages of a slot that may be backed by
+    /// memory.
+    pub(super) fn tail(&self, slot: usize, pages: u32) -> usize {
+        self.pages.get(slot).map_or(0, |extent| extent.saturating_sub(pages) as usize)
+    }
+
+    /// Cuts the extent of a slot to `pages` pages. Returns the pages that must be purged.
+    pub(super) fn cut(&mut self, slot: usize, pages: u32) -> Range<u32> {
+        let extent = self.pages.get_mut(slot).filter(|extent| **extent > pages);
+        pages..extent.map_or(pages, |extent| core::mem::replace(extent, pages))
     }
 }
 
@@ -55,15 +56,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tail_is_cut_once_if_it_is_longer_than_allowed() {
+    fn a_tail_is_cut_once() {
         let mut pages = [0; 4];
         let mut extents = Extents::new(&mut pages);
         extents.note(0..3, 256, 100, false);
-        assert_eq!(extents.cut(2, 90, 10), None);
-        assert_eq!(extents.cut(2, 90, 9), Some(90..100));
-        assert_eq!(extents.cut(2, 90, 0), None);
-        assert_eq!(extents.cut(0, 10, 20), Some(10..256));
-        assert_eq!(extents.cut(9, 0, 0), None);
+        assert_eq!((extents.tail(2, 90), extents.tail(2, 101), extents.tail(9, 0)), (10, 0, 0));
+        assert_eq!(extents.cut(2, 90), 90..100);
+        assert_eq!((extents.tail(2, 90), extents.cut(2, 90)), (0, 90..90));
+        assert_eq!((extents.cut(0, 10), extents.cut(9, 0)), (10..256, 0..0));
     }
 
     #[test]
@@ -72,8 +72,8 @@ mod tests {
         let mut extents = Extents::new(&mut pages);
         extents.note(0..1, 256, 200, false);
         extents.note(0..1, 256, 190, true);
-        assert_eq!(extents.cut(0, 100, 0), Some(100..200));
+        assert_eq!(extents.cut(0, 100), 100..200);
         extents.note(0..1, 256, 7, false);
-        assert_eq!(extents.cut(0, 5, 0), Some(5..7));
+        assert_eq!(extents.cut(0, 5), 5..7);
     }
 }

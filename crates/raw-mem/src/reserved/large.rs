@@ -1,7 +1,8 @@
 //! Large mappings, which are runs of adjacent slots.
 //!
 //! The slots of a run are writable as a whole. The pages behind the requested bytes are never
-//! touched, so they take up no memory. If an earlier mapping has touched them, they are purged.
+//! touched, so they take up no memory. If an earlier mapping has touched
+//! them, they are purged, unless all such pages together are few.
 
 use core::{ops::Range, ptr, ptr::NonNull};
 
@@ -14,8 +15,11 @@ use crate::{
     },
 };
 
-/// A tail that is longer than one part in this number of its mapping is purged.
-const PART_OF_TAIL: usize = 8;
+/// Tails are purged if all of them together exceed one part in this number of what is in use.
+const PART_OF_TAILS: usize = 32;
+
+/// The size of all tails in bytes up to which no tail is purged.
+const MOST_TAILS: usize = 4 << 20;
 
 impl ReservedRange {
     /// Takes a run of slots for `bytes` bytes. Prefers retained slots.
@@ -36,21 +40,34 @@ impl ReservedRange {
         Some(LargeMapping { start, bytes, is_zeroed })
     }
 
-    /// Purges the pages behind the `bytes` bytes of a new mapping if an earlier one has touched many.
+    /// Purges what an earlier mapping has touched behind the `bytes` bytes of a new mapping.
+    ///
+    /// Does nothing as long as the tails of all mappings are small.
     fn purge_tail(&mut self, run: Range<usize>, bytes: usize) {
-        let last = run.end - 1;
-        if !self.slots.has_stale(last..run.end) {
+        let page = pages::page_size();
+        let tail = self.tail_of(&run, bytes);
+        let in_use = self.demand.in_use() * (self.slot_size().bytes() / page);
+        if self.tails + tail <= (in_use / PART_OF_TAILS).max(MOST_TAILS / page) {
+            self.tails += tail;
             return;
         }
-        let pages = self.pages_in_last(&run, bytes);
-        let allowed = (bytes / pages::page_size() / PART_OF_TAIL) as u32;
-        let Some(tail) = self.extents.cut(last, pages, allowed) else { return };
-        let page = pages::page_size();
+        let last = run.end - 1;
+        let tail = self.extents.cut(last, self.pages_in_last(&run, bytes));
         // SAFETY: the tail lies in the last slot.
         let start = unsafe { self.start_of(last).add(tail.start as usize * page) };
         // SAFETY: the range owns these mapped pages, which are behind the mapping.
         if unsafe { pages::purge(start, tail.len() * page) }.is_err() {
             self.extents.note(last..run.end, 0, tail.end, true);
+            self.tails += tail.len();
+        }
+    }
+
+    /// Returns the number of pages behind a mapping that may be backed by memory.
+    fn tail_of(&self, run: &Range<usize>, bytes: usize) -> usize {
+        let last = run.end - 1;
+        match self.slots.has_stale(last..run.end) {
+            true => self.extents.tail(last, self.pages_in_last(run, bytes)),
+            false => 0,
         }
     }
 
@@ -70,6 +87,7 @@ impl ReservedRange {
         let is_stale = self.slots.has_stale(run.end - 1..run.end);
         let slot_pages = (self.slot_size().bytes() / pages::page_size()) as u32;
         let pages = self.pages_in_last(&run, bytes);
+        self.tails = self.tails.saturating_sub(self.tail_of(&run, bytes));
         self.extents.note(run.clone(), slot_pages, pages, is_stale);
         self.demand.vacate(run.len());
         self.slots.retain(run);

@@ -57,6 +57,8 @@ pub(super) struct ReservedRange {
     /// The range never grows beyond this number of slots.
     most_slots: usize,
     pub(super) extents: Extents<'static>,
+    /// The approximate number of pages behind mappings in use that may be backed by memory.
+    pub(super) tails: usize,
     /// How many slots large mappings need.
     pub(super) demand: Demand,
 }
@@ -81,18 +83,19 @@ impl ReservedRange {
         // SAFETY: the pages are zero and have room for the words. Only `slots` refers to them, and
         // it is replaced before they are unmapped.
         let words = unsafe { slice::from_raw_parts_mut(records.cast().as_ptr(), words_for(slot)) };
-        let most = BYTES / slot.bytes();
-        let mut slots = Slots::new(words, most);
+        let described = BYTES / slot.bytes();
+        let mut slots = Slots::new(words, described);
         slots.add(count);
         // SAFETY: the pages also have room for the extents, behind the words.
         let extents = unsafe { records.cast::<usize>().add(words_for(slot)).cast() };
         // SAFETY: as above. Only `extents` refers to them, and it is replaced before the unmapping.
-        let extents = Extents::new(unsafe { slice::from_raw_parts_mut(extents.as_ptr(), most) });
+        let extents =
+            Extents::new(unsafe { slice::from_raw_parts_mut(extents.as_ptr(), described) });
         // INVARIANT: the slots and the page behind them were mapped above. Every slot is free.
         let slot_bits = slot.bytes().ilog2();
         let most_slots = most / slot.bytes();
         let demand = Demand::new(decay);
-        Some(Self { base, slot, slot_bits, records, slots, most_slots, extents, demand })
+        Some(Self { base, slot, slot_bits, records, slots, most_slots, extents, tails: 0, demand })
     }
 
     /// Returns the addresses of all slots up to the highest one that was ever used.
