@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Tails are purged if all of them together exceed one part in this number of what is in use.
-const PART_OF_TAILS: usize = 32;
+const PART_OF_TAILS: usize = 128;
 
 /// The size of all tails in bytes up to which no tail is purged.
 const MOST_TAILS: usize = 4 << 20;
