@@ -243,7 +243,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Malloc, MallocArenas,
+        MmapArenas,
         arena_source::recording::{Call, RANGE, Recording},
     };
 
@@ -262,7 +262,7 @@ mod tests {
     /// A source that refuses to map more than `max` arenas at the same time.
     #[derive(Debug)]
     struct Counting {
-        source: MallocArenas<Malloc>,
+        source: MmapArenas,
         mapped: usize,
         max: usize,
     }
@@ -286,7 +286,7 @@ mod tests {
 
     /// Creates a source of at most `max` arenas, with a clock that only [`wait`] advances.
     fn source(max: usize) -> RetainingArenas<Counting> {
-        let below = Counting { source: MallocArenas::new(Malloc), mapped: 0, max };
+        let below = Counting { source: MmapArenas::new(), mapped: 0, max };
         RetainingArenas::with_clock(below, SECOND, || NOW.get())
     }
 

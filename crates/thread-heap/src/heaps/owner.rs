@@ -521,8 +521,8 @@ mod tests {
     #[test]
     fn purged_blocks_do_not_count_as_waiting() {
         for size in [128, 3000, 50_000, 200_000] {
-            let heaps: &_ = Box::leak(Box::new(Heaps::<TestParts>::new(MmapArenas::new(), Malloc)));
-            blocks_are_purged(heaps, size);
+            static HEAPS: Heaps<TestParts> = Heaps::new(MmapArenas::new(), Malloc);
+            blocks_are_purged(&HEAPS, size);
         }
     }
 
