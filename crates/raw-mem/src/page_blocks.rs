@@ -135,8 +135,9 @@ mod tests {
             let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
             pages * 4096
         };
+        // A leak of 1,000 MiB stands out, whatever the tests beside this one have mapped.
         let before = resident();
-        for _ in 0..300 {
+        for _ in 0..1000 {
             let block = PageBlocks.malloc(1 << 20).unwrap();
             // SAFETY: the block has that many bytes, is live, and is replaced by what comes back.
             let block = unsafe {
@@ -146,7 +147,7 @@ mod tests {
             // SAFETY: the block is live, and not used again.
             unsafe { PageBlocks.free(block) };
         }
-        assert!(resident() < before + (100 << 20), "{before} bytes, then {}", resident());
+        assert!(resident() < before + (500 << 20), "{before} bytes, then {}", resident());
     }
 
     #[test]
