@@ -38,8 +38,8 @@ pub(crate) unsafe trait Layouts {
     /// Allocates an uninitialised block of `class`, or returns `None` if no arena is available.
     fn alloc_block(&self, class: SizeClass<Pools>) -> Option<BlockPtr>;
 
-    /// Allocates a block of `class` whose contents are zero.
-    fn alloc_zeroed_block(&self, class: SizeClass<Pools>) -> Option<BlockPtr>;
+    /// Allocates a block of `class` whose first `bytes` bytes are zero.
+    fn alloc_zeroed_block(&self, class: SizeClass<Pools>, bytes: usize) -> Option<BlockPtr>;
 
     /// Allocates a block of `class`, which is not small, at a multiple of `align` bytes.
     fn alloc_aligned_block(&self, class: SizeClass<Pools>, align: usize) -> Option<BlockPtr>;
@@ -117,7 +117,9 @@ pub(crate) unsafe trait Layouts {
     fn allocate_at_its_place(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
         let (start, is_zeroed) = match place(layout) {
             Place::Nowhere => return Some(nothing(layout)),
-            Place::Block(class) if init == Init::Zeroed => (self.alloc_zeroed_block(class)?, true),
+            Place::Block(class) if init == Init::Zeroed => {
+                (self.alloc_zeroed_block(class, layout.size())?, true)
+            }
             Place::Block(class) => (self.alloc_block(class)?, false),
             Place::AlignedBlock(class) => (self.alloc_aligned_block(class, layout.align())?, false),
             Place::Mapping => {

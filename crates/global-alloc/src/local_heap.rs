@@ -153,8 +153,8 @@ unsafe impl Layouts for LocalHeap {
         }
     }
 
-    fn alloc_zeroed_block(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {
-        self.after_trim(|heap| heap.alloc_zeroed(class))
+    fn alloc_zeroed_block(&self, class: SizeClass<Pools>, bytes: usize) -> Option<BlockPtr> {
+        self.after_trim(|heap| heap.alloc_zeroed(class, bytes))
     }
 
     fn alloc_aligned_block(&self, class: SizeClass<Pools>, align: usize) -> Option<BlockPtr> {

@@ -123,8 +123,8 @@ unsafe impl Layouts for ObMalloc {
         }
     }
 
-    fn alloc_zeroed_block(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {
-        PerThread.alloc_zeroed(class)
+    fn alloc_zeroed_block(&self, class: SizeClass<Pools>, bytes: usize) -> Option<BlockPtr> {
+        PerThread.alloc_zeroed(class, bytes)
     }
 
     #[inline]

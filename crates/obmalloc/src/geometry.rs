@@ -35,8 +35,8 @@ pub struct Sizes {
     pub small_threshold: usize,
     /// The largest request that an arena can serve. CPython serves only small requests from arenas.
     ///
-    /// Above the small threshold, eight size classes lie between two powers of two. A pool of such
-    /// blocks consists of one or more adjacent units.
+    /// Up to half a unit, eight size classes lie between two powers of two. A pool of such blocks
+    /// consists of one or more adjacent units. Larger blocks have the size of whole units.
     pub arena_threshold: usize,
     /// The size and alignment of a unit, which is a pool of small blocks. CPython: `POOL_SIZE`.
     pub pool_size: usize,
@@ -73,23 +73,43 @@ impl Sizes {
         self.small_threshold / self.alignment
     }
 
+    /// The largest block, in bytes, that shares its pool with other blocks.
+    const fn largest_shared(self) -> usize {
+        self.pool_size / 2
+    }
+
+    /// Returns the number of the smallest class whose blocks consist of whole units.
+    pub(crate) const fn first_span(self) -> usize {
+        self.small_classes() + self.steps_to(self.largest_shared())
+    }
+
+    /// Returns the number of classes between the small threshold and `last` bytes.
+    const fn steps_to(self, last: usize) -> usize {
+        // Between two powers of two, the bits behind the highest one count the classes.
+        let shift = last.ilog2() - STEP_BITS;
+        let doublings = (last.ilog2() - self.small_threshold.ilog2()) as usize;
+        (doublings << STEP_BITS) + ((last >> shift) & ((1 << STEP_BITS) - 1))
+    }
+
     /// Returns the number of the smallest class whose blocks have more than `last` bytes.
     #[inline]
     pub(crate) const fn class_of(self, last: usize) -> usize {
         if last < self.small_threshold {
-            return last >> self.alignment.trailing_zeros();
+            last >> self.alignment.trailing_zeros()
+        } else if last < self.largest_shared() {
+            self.small_classes() + self.steps_to(last)
+        } else {
+            self.first_span() + last / self.pool_size
         }
-        // Between two powers of two, the bits behind the highest one count the classes.
-        let shift = last.ilog2() - STEP_BITS;
-        let doublings = (last.ilog2() - self.small_threshold.ilog2()) as usize;
-        let step = (last >> shift) & ((1 << STEP_BITS) - 1);
-        self.small_classes() + (doublings << STEP_BITS) + step
     }
 
     /// Returns the size in bytes of the blocks of the class with the number `index`.
     pub(crate) const fn block_size_of(self, index: usize) -> usize {
         if index < self.small_classes() {
             return (index + 1) << self.alignment.trailing_zeros();
+        }
+        if index >= self.first_span() {
+            return (index - self.first_span() + 1) * self.pool_size;
         }
         let nth = index - self.small_classes();
         let steps = (1 << STEP_BITS) + nth % (1 << STEP_BITS) + 1;

@@ -143,17 +143,20 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.used.first(class).header().take()
     }
 
-    /// Allocates a block of `class` whose contents are zero.
+    /// Allocates a block of `class` whose first `bytes` bytes are zero.
     ///
-    /// Memory that the heap knows to be zero is not written.
+    /// `bytes` must be at most the size of the block. Memory that the heap knows to be zero is not
+    /// written.
     #[inline]
     #[must_use = "the block leaks unless it is freed"]
-    pub fn alloc_zeroed(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
+    pub fn alloc_zeroed(&mut self, class: SizeClass<G>, bytes: usize) -> Option<BlockPtr> {
+        debug_assert!(bytes <= class.block_size());
+        let bytes = bytes.min(class.block_size());
         if let Some(block) = self.alloc_listed(class) {
-            block.fill_with_zeros(class.block_size());
+            block.fill_with_zeros(bytes);
             return Some(block);
         }
-        self.alloc_unlisted_zeroed(class)
+        self.alloc_unlisted_zeroed(class, bytes)
     }
 
     /// Allocates a block of `class` that begins at a multiple of `align` bytes. O(arenas).
@@ -330,10 +333,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Allocates a zeroed block of `class` when the free list of its first used pool is empty.
     #[cold]
     #[inline(never)]
-    fn alloc_unlisted_zeroed(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
+    fn alloc_unlisted_zeroed(&mut self, class: SizeClass<G>, bytes: usize) -> Option<BlockPtr> {
         let Found { block, carved_from } = self.find_or_carve(class)?;
         if !carved_from.is_some_and(|pool| self.arenas.is_zero::<G>(pool)) {
-            block.fill_with_zeros(class.block_size());
+            block.fill_with_zeros(bytes);
         }
         Some(block)
     }

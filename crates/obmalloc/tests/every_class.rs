@@ -64,11 +64,9 @@ impl Rig {
             }
             Op::AllocZeroed { size } => {
                 let class = SizeClass::of(size).unwrap();
-                let block = self.heap.alloc_zeroed(class).unwrap();
-                // SAFETY: the block was allocated just now, and all of its bytes are initialised.
-                let bytes = unsafe {
-                    std::slice::from_raw_parts(block.start().as_ptr(), class.block_size())
-                };
+                let block = self.heap.alloc_zeroed(class, size).unwrap();
+                // SAFETY: the block was allocated just now, and these bytes are initialised.
+                let bytes = unsafe { std::slice::from_raw_parts(block.start().as_ptr(), size) };
                 assert!(bytes.iter().all(|byte| *byte == 0), "{size} bytes are not zero");
                 self.add(block, class);
             }

@@ -31,7 +31,7 @@ fn a_new_zeroed_block_is_not_touched<S: ArenaSource>(source: S) {
     let mut heap = Heap::<_, _, Native>::with_geometry(source, Malloc);
     let class = SizeClass::of(SIZE).unwrap();
     for _ in 0..3 {
-        let block = heap.alloc_zeroed(class).unwrap().into_start();
+        let block = heap.alloc_zeroed(class, SIZE).unwrap().into_start();
         assert_eq!(touched_pages(block, SIZE), 0);
         assert!(bytes(block).iter().all(|byte| *byte == 0));
     }
@@ -50,7 +50,7 @@ fn a_zeroed_block_of_a_retained_arena_is_zero() {
     for turn in 0..4 {
         let mut heap = Heap::<_, _, Native>::with_geometry(&mut source, Malloc);
         let blocks: Vec<_> = (0..9)
-            .map(|_| heap.alloc_zeroed(SizeClass::of(SIZE).unwrap()).unwrap().into_start())
+            .map(|_| heap.alloc_zeroed(SizeClass::of(SIZE).unwrap(), SIZE).unwrap().into_start())
             .collect();
         for block in &blocks {
             assert!(bytes(*block).iter().all(|byte| *byte == 0), "turn {turn}");

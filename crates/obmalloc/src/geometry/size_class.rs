@@ -2,9 +2,12 @@
 //!
 //! ```text
 //!   small:   16  32  48  64  …  480  496  512                 `alignment` bytes apart
-//!   above:   576  640  704  768  832  896  960  1024          eight for each doubling, so that
+//!   medium:  576  640  704  768  832  896  960  1024          eight for each doubling, so that
 //!            1152 1280 1408 1536 1664 1792 1920 2048  …       at most a ninth of a block is unused
+//!   spans:   16 Ki  32 Ki  48 Ki  64 Ki  …                    whole units
 //! ```
+//!
+//! The pages behind the requested size of a span are not touched, so they take up no memory.
 
 #![forbid(unsafe_code)]
 
@@ -58,17 +61,6 @@ impl<G: Geometry> SizeClass<G> {
         units
     };
 
-    /// The number of the smallest class whose pools have one block.
-    const FIRST_SPAN: usize = {
-        let mut first = Shape::<G>::CLASSES;
-        while first > Shape::<G>::SMALL_CLASSES
-            && 2 * G::SIZES.block_size_of(first - 1) > G::SIZES.pool_size
-        {
-            first -= 1;
-        }
-        first
-    };
-
     /// Returns the smallest class that fits `size`. Returns `None` for 0 and above the threshold.
     ///
     /// ```
@@ -108,7 +100,7 @@ impl<G: Geometry> SizeClass<G> {
 
     /// Returns the number of units for a pool of blocks of `size` bytes, which are not small.
     ///
-    /// A block that fills more than half a unit has a pool of its own.
+    /// A span has a pool of its own.
     const fn best_units(size: usize) -> usize {
         let unit = G::SIZES.pool_size;
         let most = Shape::<G>::POOLS / POOLS_IN_ARENA;
@@ -156,7 +148,7 @@ impl<G: Geometry> SizeClass<G> {
     /// Returns true if the pools of this class are spans, which have one block.
     #[inline]
     pub const fn is_span(self) -> bool {
-        (self.index as usize) >= Self::FIRST_SPAN
+        !Shape::<G>::SMALL_ONLY && self.index() >= G::SIZES.first_span()
     }
 
     /// Returns true if the blocks of this class serve small requests.
@@ -277,17 +269,29 @@ mod tests {
         assert_eq!([8, 24].map(capacity::<Classes8To512>), [506, 168]);
     }
 
+    fn block_size(size: usize) -> Option<usize> {
+        SizeClass::<Native>::of(size).map(SizeClass::block_size)
+    }
+
     #[test]
-    fn at_most_an_eighth_of_a_block_is_lost_to_rounding() {
-        for size in 513..=Native::SIZES.arena_threshold {
-            let block = SizeClass::<Native>::of(size).unwrap().block_size();
+    fn at_most_an_eighth_of_a_medium_block_is_lost_to_rounding() {
+        for size in 513..=8 << 10 {
+            let block = block_size(size).unwrap();
             assert!(size <= block && 8 * (block - size) <= block, "{size} bytes in {block}");
         }
-        let sizes = [513, 576, 577, 1024, 1025, 491_520]
-            .map(|size| SizeClass::<Native>::of(size).map(SizeClass::block_size));
-        assert_eq!(sizes.map(Option::unwrap), [576, 576, 640, 1024, 1152, 491_520]);
-        assert!(SizeClass::<Native>::of(491_521).is_none());
+        let sizes = [513, 576, 577, 1024, 1025, 8191, 8192].map(|size| block_size(size).unwrap());
+        assert_eq!(sizes, [576, 576, 640, 1024, 1152, 8192, 8192]);
         assert!(SizeClass::<Native>::of_small(513).is_none());
+    }
+
+    #[test]
+    fn a_span_consists_of_whole_units() {
+        for size in (8 << 10) + 1..=Native::SIZES.arena_threshold {
+            let class = SizeClass::<Native>::of(size).unwrap();
+            assert_eq!(class.block_size(), size.next_multiple_of(16 << 10));
+            assert!(class.is_span() && class.block_size() == class.pool_bytes());
+        }
+        assert_eq!(block_size((480 << 10) + 1), None);
     }
 
     #[test]
@@ -304,7 +308,7 @@ mod tests {
             if class.capacity() > 1 {
                 assert!(class.units() <= 8 && 8 * tail <= class.pool_bytes(), "{class:?}");
             } else {
-                assert!(class.block_size() > 8 << 10 && tail < Native::SIZES.pool_size);
+                assert!(class.is_span() && tail == 0);
             }
         }
     }

@@ -127,15 +127,19 @@ impl<P: Parts> Owner<P> {
         block.or_else(|| Self::alloc_after_flush(owner, class))
     }
 
-    /// Allocates a block whose contents are zero. Memory that is known to be zero is not written.
+    /// Allocates a block whose first `bytes` bytes are zero. See [`Heap::alloc_zeroed`].
     ///
     /// Returns `None` if no arena can be mapped for it.
-    pub fn alloc_zeroed(&mut self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
+    pub fn alloc_zeroed(
+        &mut self,
+        class: SizeClass<P::Geometry>,
+        bytes: usize,
+    ) -> Option<BlockPtr> {
         self.reclaim_inbox();
-        let block = self.enter(|own| own.alloc_zeroed(class));
+        let block = self.enter(|own| own.alloc_zeroed(class, bytes));
         block.or_else(|| {
             self.flush();
-            self.enter(|own| own.alloc_zeroed(class))
+            self.enter(|own| own.alloc_zeroed(class, bytes))
         })
     }
 

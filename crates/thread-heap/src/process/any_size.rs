@@ -257,7 +257,7 @@ fn aligned(size: usize, align: usize, contents: Contents) -> Option<NonNull<u8>>
     // Blocks of a class begin at a multiple of each power of two that divides their size.
     let rounded = size.max(1).checked_next_multiple_of(align)?;
     match Class::of(rounded) {
-        Some(class) if align <= CLASS_ALIGN => of_class(class, contents),
+        Some(class) if align <= CLASS_ALIGN => of_class(class, size, contents),
         Some(class) if 2 * align <= Shape::<ThreadGeometry>::ARENA.bytes() => {
             let start = PerThread.alloc_aligned(class, align)?.into_start();
             if contents == Contents::Zero {
@@ -270,10 +270,10 @@ fn aligned(size: usize, align: usize, contents: Contents) -> Option<NonNull<u8>>
     }
 }
 
-fn of_class(class: Class, contents: Contents) -> Option<NonNull<u8>> {
+fn of_class(class: Class, size: usize, contents: Contents) -> Option<NonNull<u8>> {
     let block = match contents {
         Contents::Any => PerThread.alloc_listed(class).or_else(|| PerThread.alloc(class)),
-        Contents::Zero => PerThread.alloc_zeroed(class),
+        Contents::Zero => PerThread.alloc_zeroed(class, size),
     };
     block.map(BlockPtr::into_start)
 }
@@ -294,7 +294,7 @@ fn large(size: usize, align: usize, contents: Contents) -> Option<NonNull<u8>> {
 #[inline(never)]
 fn unlisted(size: usize) -> Option<NonNull<u8>> {
     match Class::of(size.max(1)) {
-        Some(class) => of_class(class, Contents::Any),
+        Some(class) => of_class(class, size, Contents::Any),
         None => large(size, ALIGN, Contents::Any),
     }
 }
@@ -303,7 +303,7 @@ fn unlisted(size: usize) -> Option<NonNull<u8>> {
 #[inline(never)]
 fn zeroed_above(size: usize) -> Option<NonNull<u8>> {
     match Class::of(size) {
-        Some(class) => of_class(class, Contents::Zero),
+        Some(class) => of_class(class, size, Contents::Zero),
         None => large(size, ALIGN, Contents::Zero),
     }
 }

@@ -53,9 +53,9 @@ impl PerThread {
         slot::prepare();
     }
 
-    /// Allocates a block of `class` whose contents are zero. See [`Owner::alloc_zeroed`].
-    pub fn alloc_zeroed(self, class: SizeClass<ThreadGeometry>) -> Option<BlockPtr> {
-        with_heap(|owner| owner.alloc_zeroed(class))?
+    /// Allocates a block of `class` with zeroed bytes. See [`Owner::alloc_zeroed`].
+    pub fn alloc_zeroed(self, class: SizeClass<ThreadGeometry>, bytes: usize) -> Option<BlockPtr> {
+        with_heap(|owner| owner.alloc_zeroed(class, bytes))?
     }
 
     /// Counts the memory in use in the calling thread's heap. O(pools).
