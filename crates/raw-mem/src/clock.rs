@@ -10,7 +10,7 @@ const CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC;
 
 /// Returns the time since an arbitrary start, to within a few milliseconds and without a lock.
 #[cfg(all(unix, not(miri)))]
-pub(crate) fn coarse_now() -> Duration {
+pub fn coarse_now() -> Duration {
     let mut time = core::mem::MaybeUninit::<libc::timespec>::uninit();
     // SAFETY: the pointer is valid for writes of a `timespec`.
     if unsafe { libc::clock_gettime(CLOCK, time.as_mut_ptr()) } != 0 {
@@ -24,7 +24,7 @@ pub(crate) fn coarse_now() -> Duration {
 
 /// Returns the time since the first call.
 #[cfg(not(all(unix, not(miri))))]
-pub(crate) fn coarse_now() -> Duration {
+pub fn coarse_now() -> Duration {
     use std::{sync::OnceLock, time::Instant};
 
     static START: OnceLock<Instant> = OnceLock::new();

@@ -83,6 +83,8 @@ pub use align::{align_down, align_up};
 pub use arena_size::ArenaSize;
 pub use arena_source::{ArenaSource, RESERVED_BYTES, resize_or_copy};
 pub use bump::Bump;
+#[cfg(feature = "std")]
+pub use clock::coarse_now;
 pub use contents::Contents;
 #[cfg(feature = "std")]
 pub use errno::preserving_errno;

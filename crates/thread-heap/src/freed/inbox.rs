@@ -17,11 +17,16 @@ use std::{marker::PhantomData, ptr};
 
 use sync::{
     atomic::{
-        AtomicPtr, AtomicUsize,
+        AtomicBool, AtomicPtr, AtomicUsize,
         Ordering::{self, Acquire, Relaxed, Release},
     },
     link::{Chain, Link, Segment},
 };
+
+/// An owner counts as idle if it has not taken any nodes for this time, in milliseconds.
+///
+/// It is longer than a thread usually waits for a processor.
+pub(crate) const IDLE_AFTER: usize = 100;
 
 /// The memory orderings of an inbox. Tests weaken them one at a time.
 pub(crate) trait Orders {
@@ -47,6 +52,10 @@ pub(crate) struct Inbox<N, O = Sound> {
     head: AtomicPtr<N>,
     /// The approximate number of waiting bytes. A race between push and take can make it too high.
     waiting: AtomicUsize,
+    /// True if the owner has taken nodes since the last call of [`is_idle`](Self::is_idle).
+    was_taken: AtomicBool,
+    /// The time of the last call of [`is_idle`](Self::is_idle) that found `was_taken`, in ms, or 0.
+    taken_at: AtomicUsize,
     orders: PhantomData<O>,
 }
 
@@ -63,6 +72,8 @@ impl<N: Link, O: Orders> Inbox<N, O> {
             Self {
                 head: AtomicPtr::new(ptr::null_mut()),
                 waiting: AtomicUsize::new(0),
+                was_taken: AtomicBool::new(false),
+                taken_at: AtomicUsize::new(0),
                 orders: PhantomData,
             }
         }
@@ -100,6 +111,7 @@ impl<N: Link, O: Orders> Inbox<N, O> {
         if !first.is_null() {
             // A reset after the swap would drop bytes that another thread counts in between.
             self.waiting.store(0, Relaxed);
+            self.was_taken.store(true, Relaxed);
             // INVARIANT: null is an empty inbox with an owner.
             first = self.head.swap(ptr::null_mut(), O::TAKE);
         }
@@ -145,9 +157,26 @@ impl<N: Link, O: Orders> Inbox<N, O> {
         self.waiting.swap(0, Relaxed)
     }
 
+    /// Returns true if the owner has not taken any nodes for [`IDLE_AFTER`].
+    ///
+    /// `now` is the time in milliseconds since an arbitrary start. Calls that race may both find the
+    /// owner idle or active, which affects only how soon memory is purged.
+    pub(crate) fn is_idle(&self, now: usize) -> bool {
+        if self.was_taken.load(Relaxed) {
+            self.was_taken.store(false, Relaxed);
+            self.taken_at.store(now.max(1), Relaxed);
+            return false;
+        }
+        let taken_at = self.taken_at.load(Relaxed);
+        taken_at == 0 || now.wrapping_sub(taken_at) >= IDLE_AFTER
+    }
+
     /// Gives up the caller's ownership of the heap. Returns false, and keeps it, if blocks wait.
     #[must_use]
     pub(crate) fn abandon(&self) -> bool {
+        // The next owner counts as idle until it takes nodes.
+        self.was_taken.store(false, Relaxed);
+        self.taken_at.store(0, Relaxed);
         self.head.compare_exchange(ptr::null_mut(), abandoned(), O::ABANDON, Relaxed).is_ok()
     }
 

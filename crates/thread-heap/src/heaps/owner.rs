@@ -13,6 +13,7 @@ use super::{Heaps, OwnHeap, ThreadHeap};
 use crate::{
     freed::{
         batch::{Batch, Batches, Kind},
+        inbox::Inbox,
         outbox::Outbox,
         takeover,
         waiting_pools::{MEDIUM, SMALL, WaitingPools},
@@ -20,8 +21,11 @@ use crate::{
     parts::Parts,
 };
 
-/// How many bytes of freed blocks may wait in all inboxes until their pages are purged.
+/// How many bytes of freed blocks may wait for idle owners until their pages are purged.
 const MOST_WAITING: usize = 16 << 20;
+
+/// How many bytes of freed blocks may wait for all owners until their pages are purged.
+const MOST_WAITING_FOR_ALL: usize = 4 * MOST_WAITING;
 
 /// How many bytes an inbox receives between two checks of [`MOST_WAITING`], which are slow.
 const STEP: usize = 256 << 10;
@@ -287,7 +291,7 @@ impl<P: Parts> Owner<P> {
     /// - Purges other heaps' pages that contain only freed blocks.
     pub fn flush(&mut self) {
         self.send_outbox();
-        self.heap.heaps.take_over_inboxes(1);
+        self.heap.heaps.take_over_inboxes(|inbox| inbox.waiting() > 0);
         self.enter(Heap::trim);
     }
 
@@ -458,7 +462,7 @@ impl<P: Parts> Heaps<P> {
         self.send(receiver, unsafe { Batches::of(start, size) });
     }
 
-    /// Sends freed blocks to the heap that they belong to, and enforces [`MOST_WAITING`].
+    /// Sends freed blocks to the heap that they belong to, and limits what waits in all inboxes.
     fn send(&self, receiver: NonNull<ThreadHeap<P>>, batches: Batches) {
         // SAFETY: the receiver is in the list of heaps, and the heaps in the list live forever.
         let receiver: &'static ThreadHeap<P> = unsafe { receiver.as_ref() };
@@ -468,17 +472,31 @@ impl<P: Parts> Heaps<P> {
         }
     }
 
-    /// Takes over inboxes if more than [`MOST_WAITING`] bytes wait in all of them. O(heaps).
+    /// Takes over the inboxes of idle owners if more than [`MOST_WAITING`] bytes wait in them, and
+    /// all inboxes if more than [`MOST_WAITING_FOR_ALL`] bytes wait.
+    ///
+    /// An owner that has reclaimed blocks a moment ago is likely to reclaim these blocks soon, and
+    /// would then write to the purged pages again. O(heaps).
     #[cold]
     #[inline(never)]
     fn limit_waiting(&self) {
-        let waiting = self.list.iter().map(|heap| heap.inbox.waiting());
-        if waiting.fold(0, usize::saturating_add) > MOST_WAITING {
-            self.take_over_inboxes(STEP);
+        let now = raw_mem::coarse_now().as_millis() as usize;
+        let (mut for_idle, mut for_all) = (0_usize, 0_usize);
+        for inbox in self.list.iter().map(|heap| &heap.inbox) {
+            let waiting = inbox.waiting();
+            for_all = for_all.saturating_add(waiting);
+            if inbox.is_idle(now) {
+                for_idle = for_idle.saturating_add(waiting);
+            }
+        }
+        if for_all > MOST_WAITING_FOR_ALL {
+            self.take_over_inboxes(|inbox| inbox.waiting() >= STEP);
+        } else if for_idle > MOST_WAITING {
+            self.take_over_inboxes(|inbox| inbox.waiting() >= STEP && inbox.is_idle(now));
         }
     }
 
-    /// Purges pages of freed blocks, in all inboxes in which at least `least` bytes wait.
+    /// Purges pages of freed blocks in all inboxes for which `is_chosen` returns true.
     ///
     /// Does nothing while another thread runs this function, or if the system has refused a purge.
     ///
@@ -486,14 +504,14 @@ impl<P: Parts> Heaps<P> {
     /// range of pages.
     #[cold]
     #[inline(never)]
-    pub(crate) fn take_over_inboxes(&self, least: usize) {
+    pub(crate) fn take_over_inboxes(&self, is_chosen: impl Fn(&Inbox<Batch>) -> bool) {
         if self.shared.purges_are_refused.load(Relaxed) {
             return;
         }
         let Some(_guard) = sync::try_lock(&self.takeovers) else { return };
         // The caller may be freeing a block, which must not change `errno`.
         preserving_errno(|| {
-            for heap in self.list.iter().filter(|heap| heap.inbox.waiting() >= least) {
+            for heap in self.list.iter().filter(|heap| is_chosen(&heap.inbox)) {
                 self.take_over(heap);
             }
         });

@@ -100,7 +100,7 @@ impl PerThread {
         match unsafe { slot::owner() } {
             Some(mut owner) => owner.flush(),
             None => {
-                HEAPS.take_over_inboxes(1);
+                HEAPS.take_over_inboxes(|inbox| inbox.waiting() > 0);
                 HEAPS.lock_source().trim();
             }
         }

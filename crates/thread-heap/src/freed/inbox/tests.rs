@@ -529,3 +529,18 @@ fn the_count_of_waiting_bytes_starts_again_when_the_inbox_is_emptied() {
     owned.reclaim_inbox();
     assert_eq!(owned.inbox.waiting(), 0);
 }
+
+#[cfg(not(loom))]
+#[test]
+fn an_owner_is_idle_unless_it_has_taken_nodes_within_the_last_moment() {
+    let owned = Owned::<Sound>::new();
+    assert!(owned.inbox.is_idle(1000));
+    owned.free(1);
+    owned.reclaim_inbox();
+    assert!(!owned.inbox.is_idle(1000));
+    assert!(!owned.inbox.is_idle(1000 + IDLE_AFTER - 1));
+    assert!(owned.inbox.is_idle(1000 + IDLE_AFTER));
+    owned.free(2);
+    owned.reclaim_inbox();
+    assert!(!owned.inbox.is_idle(2000));
+}
