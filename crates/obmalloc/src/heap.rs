@@ -18,12 +18,13 @@ use raw_mem::{ArenaSource, MemAlloc};
 
 pub(crate) mod check;
 pub(crate) mod empty_pools;
+pub(crate) mod large;
 pub(crate) mod report;
 pub(crate) mod spans;
 pub(crate) mod stats;
 pub(crate) mod used_pools;
 
-use self::{empty_pools::EmptyPools, used_pools::UsedPools};
+use self::{empty_pools::EmptyPools, large::Large, used_pools::UsedPools};
 use crate::{
     arena::{Origin, table::ArenaTable},
     geometry::{
@@ -32,7 +33,6 @@ use crate::{
         shape::{BlockStart, Shape},
         size_class::SizeClass,
     },
-    large::{LargeBlock, LargeBlocks, NewLarge},
     pool::{PoolPtr, State, block::BlockPtr, tag::HeapTag},
 };
 
@@ -43,7 +43,7 @@ pub(crate) struct Found {
     pub(crate) carved_from: Option<PoolPtr>,
 }
 
-/// A heap of blocks, each of which has a [`SizeClass`] or is a [`LargeBlock`].
+/// A heap of blocks, each of which has a [`SizeClass`] or is a [`LargeBlock`](crate::LargeBlock).
 ///
 /// [`Pymalloc`](crate::Pymalloc) serves requests of any size from a heap and a layer below it.
 ///
@@ -69,7 +69,7 @@ pub struct Heap<S: ArenaSource, A: MemAlloc, G: Geometry = Pools16K> {
     pub(crate) empty: EmptyPools,
     /// The number of arenas that the source allows the heap to retain in the form of spans.
     pub(crate) arenas_of_spans: usize,
-    large: LargeBlocks,
+    large: Large,
     pub(crate) source: S,
     lower: A,
     tag: HeapTag,
@@ -107,7 +107,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             arenas: ArenaTable::new(),
             empty: EmptyPools::NONE,
             arenas_of_spans: 0,
-            large: LargeBlocks::NONE,
+            large: Large::NONE,
             source,
             lower,
             tag,
@@ -210,54 +210,6 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Allocates a block with a mapping of its own, at a multiple of `align` bytes.
-    ///
-    /// The block belongs to this heap and is unmapped with it. `align` must be a power of two.
-    /// Returns `None` if the source has no memory.
-    #[must_use = "the block leaks unless it is freed"]
-    pub fn alloc_large(&mut self, size: usize, align: usize) -> Option<NewLarge> {
-        let new = LargeBlock::map::<G>(&mut self.source, size, align)?;
-        // SAFETY: the block came from this heap's source just now.
-        unsafe { self.large.insert::<G>(new.block) };
-        Some(new)
-    }
-
-    /// Frees a large block.
-    ///
-    /// # Safety
-    ///
-    /// - `block` must have come from [`alloc_large`](Self::alloc_large) of this heap.
-    /// - The block must not be used again.
-    pub unsafe fn free_large(&mut self, block: LargeBlock) {
-        // SAFETY: the block is in use, and in the list of this heap (contract).
-        unsafe { self.large.remove::<G>(block) };
-        // SAFETY: the block came from this heap's source, and is not used again (contract).
-        unsafe { block.unmap::<G>(&mut self.source) };
-    }
-
-    /// Grows or shrinks a large block, which may move. On `None`, the block is unchanged.
-    ///
-    /// See [`LargeBlock::resize`].
-    ///
-    /// # Safety
-    ///
-    /// - `block` must have come from [`alloc_large`](Self::alloc_large) of this heap.
-    /// - Only the returned block may be used afterwards.
-    pub unsafe fn resize_large(&mut self, block: LargeBlock, size: usize) -> Option<LargeBlock> {
-        // SAFETY: the block is in use, and in the list of this heap (contract).
-        unsafe { self.large.remove::<G>(block) };
-        // SAFETY: the block came from this heap's source. Only the result is used (contract).
-        let resized = unsafe { block.resize::<G>(&mut self.source, size) };
-        // SAFETY: the block is in use, and was removed above.
-        unsafe { self.large.insert::<G>(resized.unwrap_or(block)) };
-        resized
-    }
-
-    /// Returns the size of all large blocks of this heap, in bytes.
-    pub fn large_bytes(&self) -> usize {
-        self.large.bytes()
-    }
-
     /// Returns the size of `block` in bytes, which can exceed the requested size.
     ///
     /// # Safety
@@ -290,13 +242,14 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.unmap_all();
     }
 
-    /// Unmaps all arenas of the heap that have no block in use.
+    /// Unmaps all arenas of the heap that have no block in use, and all large blocks that it retains.
     pub fn unmap_free_arenas(&mut self) {
         self.end_retentions();
         self.source.retain(self.retained_arenas(), 0);
         while let Some(base) = self.arenas.remove_free::<G>() {
             self.unmap(base);
         }
+        self.release_large();
     }
 
     /// Unmaps all arenas without a block in use, including those that the arena source retains.
@@ -429,6 +382,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         // SAFETY: the source returned an aligned arena that is not in use and has these contents
         // (contract of `ArenaSource`), and a record was reserved above.
         unsafe { self.arenas.add::<G>(base, contents, self.tag) };
+        self.release_excess_large();
         true
     }
 
@@ -531,8 +485,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             // SAFETY: the arena came from this source, and the lists of pools were cleared above.
             unsafe { self.source.unmap(base, Shape::<G>::ARENA) };
         });
-        // SAFETY: the blocks came from this source. Nobody uses them (contract of the caller).
-        unsafe { self.large.unmap_all::<G>(&mut self.source) };
+        // SAFETY: nobody uses the blocks (contract of the callers).
+        unsafe { self.unmap_all_large() };
     }
 }
 

@@ -16,7 +16,7 @@
 use core::{ptr::NonNull, time::Duration};
 
 use crate::{
-    ArenaSize, ArenaSource, Contents, LargeMapping, MapError, clock,
+    ArenaSize, ArenaSource, Contents, LargeMapping, MapError, ReservedArenas, clock,
     demand::{DECAY, Demand},
 };
 
@@ -149,6 +149,15 @@ impl<S: ArenaSource> RetainingArenas<S> {
         if self.count > 0 {
             self.unmap_retained(self.demand.allowed().saturating_sub(self.by_users));
         }
+    }
+}
+
+impl<S: ArenaSource> RetainingArenas<ReservedArenas<S>> {
+    /// Lowers the count of slots of large mappings that users keep to at most `slots`.
+    ///
+    /// A forked child calls this function, because the users of other threads are gone.
+    pub fn limit_large_users_to(&mut self, slots: usize) {
+        self.source.limit_large_users_to(slots);
     }
 }
 

@@ -116,6 +116,13 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
         preserving_errno(|| self.0.map_or(0, |shared| shared.source().retain(had, want)))
     }
 
+    fn retain_large(&mut self, had: usize, want: usize) -> usize {
+        if (had, want) == (0, 0) {
+            return 0;
+        }
+        preserving_errno(|| self.0.map_or(0, |shared| shared.source().retain_large(had, want)))
+    }
+
     fn reuse_retained(&mut self, count: usize) {
         if let Some(shared) = self.0 {
             preserving_errno(|| shared.source().reuse_retained(count));

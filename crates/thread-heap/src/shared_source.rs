@@ -5,7 +5,7 @@
 use std::fmt;
 
 use obmalloc::ArenaMap;
-use raw_mem::{ArenaSource, RetainingArenas};
+use raw_mem::{ArenaSource, ReservedArenas, RetainingArenas};
 use sync::{Mutex, MutexGuard, atomic::AtomicBool};
 
 use crate::{large_counts::LargeCounts, parts::Parts};
@@ -91,6 +91,13 @@ impl<S: ArenaSource> SourceGuard<'_, RetainingArenas<S>> {
     /// Limits the number of arenas that the source counts as retained by heaps.
     pub(crate) fn limit_retained_by_heaps(&mut self, by_heaps: usize) {
         self.source.limit_users_to(by_heaps);
+    }
+}
+
+impl<S: ArenaSource> SourceGuard<'_, RetainingArenas<ReservedArenas<S>>> {
+    /// Limits the number of slots of large mappings that the source counts as retained by heaps.
+    pub(crate) fn limit_large_retained_by_heaps(&mut self, slots: usize) {
+        self.source.limit_large_users_to(slots);
     }
 }
 

@@ -127,7 +127,7 @@ impl<P: Parts> Owner<P> {
         // SAFETY: this value owns the heap (invariant). The copy replaces it and is not dropped.
         let mut owner = ManuallyDrop::new(unsafe { Self::new(self.heap) });
         owner.reclaim_inbox();
-        let block = owner.enter(|own| own.alloc(class));
+        let block = owner.enter_slowly(|own| own.alloc(class));
         block.or_else(|| Self::alloc_after_flush(owner, class))
     }
 
@@ -140,7 +140,7 @@ impl<P: Parts> Owner<P> {
         bytes: usize,
     ) -> Option<BlockPtr> {
         self.reclaim_inbox();
-        let block = self.enter(|own| own.alloc_zeroed(class, bytes));
+        let block = self.enter_slowly(|own| own.alloc_zeroed(class, bytes));
         block.or_else(|| {
             self.flush();
             self.enter(|own| own.alloc_zeroed(class, bytes))
@@ -154,7 +154,7 @@ impl<P: Parts> Owner<P> {
         align: usize,
     ) -> Option<BlockPtr> {
         self.reclaim_inbox();
-        let block = self.enter(|own| own.alloc_aligned(class, align));
+        let block = self.enter_slowly(|own| own.alloc_aligned(class, align));
         block.or_else(|| {
             self.flush();
             self.enter(|own| own.alloc_aligned(class, align))
@@ -292,7 +292,7 @@ impl<P: Parts> Owner<P> {
     pub fn flush(&mut self) {
         self.send_outbox();
         self.heap.heaps.take_over_inboxes(|inbox| inbox.waiting() > 0);
-        self.enter(Heap::trim);
+        self.enter_slowly(Heap::trim);
     }
 
     /// Counts the memory in use in this heap. O(pools).
@@ -302,6 +302,11 @@ impl<P: Parts> Owner<P> {
 
     pub(crate) fn retained_arenas(&self) -> usize {
         self.read(Heap::retained_arenas)
+    }
+
+    /// Returns how many slots of large mappings the source allows this heap to retain.
+    pub(crate) fn granted_large(&self) -> usize {
+        self.read(Heap::granted_large)
     }
 
     /// Checks every invariant of the heap. For tests.
@@ -317,6 +322,14 @@ impl<P: Parts> Owner<P> {
     fn enter<R>(&mut self, visit: impl FnOnce(&mut OwnHeap<P>) -> R) -> R {
         // SAFETY: this value owns the heap (invariant), and is borrowed mutably.
         self.heap.own.with_mut(|own| visit(unsafe { &mut *own }))
+    }
+
+    /// Calls `visit`, which may change what the heap retains of large blocks.
+    #[inline]
+    pub(super) fn enter_slowly<R>(&mut self, visit: impl FnOnce(&mut OwnHeap<P>) -> R) -> R {
+        let (result, retained) = self.enter(|own| (visit(own), own.retained_large()));
+        self.heap.retained_large.set(retained);
+        result
     }
 
     fn read<R>(&self, visit: impl FnOnce(&OwnHeap<P>) -> R) -> R {
@@ -414,7 +427,7 @@ impl<P: Parts> Drop for Owner<P> {
         self.send_outbox();
         loop {
             self.reclaim_inbox();
-            self.enter(Heap::unmap_free_arenas);
+            self.enter_slowly(Heap::unmap_free_arenas);
             if self.heap.inbox.abandon() {
                 return;
             }

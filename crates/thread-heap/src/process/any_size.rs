@@ -18,7 +18,6 @@ use obmalloc::{BlockPtr, Blocks, Geometry, HeapTag, LargeBlock, NewLarge, Shape,
 use raw_mem::{MAX_REQUEST, MemAlloc, calloc_size};
 
 use super::{
-    fork,
     heaps::{CurrentParts, HEAPS},
     per_thread::{self, PerThread},
     slot,
@@ -128,10 +127,13 @@ impl PerThread {
     ///
     /// [`Heaps::alloc_large`]: crate::Heaps::alloc_large
     pub fn alloc_large(self, size: usize, align: usize) -> Option<NewLarge> {
-        fork::guard();
-        HEAPS.alloc_large(size, align).or_else(|| {
+        let alloc = || match per_thread::with_heap(|owner| owner.alloc_large(size, align)) {
+            Some(new) => new,
+            None => HEAPS.alloc_large(size, align),
+        };
+        alloc().or_else(|| {
             self.flush();
-            HEAPS.alloc_large(size, align)
+            alloc()
         })
     }
 
@@ -141,8 +143,13 @@ impl PerThread {
     ///
     /// - `block` must have come from [`alloc_large`](Self::alloc_large), and nobody may use it.
     pub unsafe fn free_large(self, block: LargeBlock) {
-        // SAFETY: the contract is the same.
-        unsafe { HEAPS.free_large(block) };
+        // SAFETY: the owner is not dropped, and the slot does not change while it is used.
+        match unsafe { slot::owner() } {
+            // SAFETY: the contract is the same.
+            Some(mut owner) => unsafe { owner.free_large(block) },
+            // SAFETY: as above.
+            None => unsafe { HEAPS.free_large(block) },
+        }
     }
 
     /// Grows or shrinks a large block, which may move. On `None`, the block is unchanged.
@@ -247,7 +254,7 @@ unsafe fn free_elsewhere(heap: &'static ThreadHeap<CurrentParts>, block: BlockPt
 #[inline(never)]
 unsafe fn free_large(start: NonNull<u8>) {
     // SAFETY: the block is large, and nobody uses it (contract).
-    unsafe { HEAPS.free_large(LargeBlock::from_start(start)) };
+    unsafe { PerThread.free_large(LargeBlock::from_start(start)) };
 }
 
 /// Allocates a block whose alignment is above the one of all blocks.

@@ -1,0 +1,200 @@
+//! The large blocks of a heap, and those that it retains after they were freed.
+//!
+//! ```text
+//!   map_large ── a retained block of the size ──────────────► block
+//!             └─ a mapping of the source ───────────────────► block
+//!
+//!   unmap_large ── the heap may retain it ──► a list of the heap
+//!               └─ otherwise ───────────────► the source unmaps it, or retains it for all heaps
+//! ```
+//!
+//! A heap that has its own free large blocks needs no lock for them. It retains no more than it
+//! requested from the source, so that it does not hoard the blocks of other heaps. It also retains no
+//! more than the source allows, by the rule for all retained memory.
+
+use raw_mem::{ArenaSource, MemAlloc};
+
+use crate::{
+    geometry::Geometry,
+    heap::Heap,
+    large::{LargeBlock, LargeBlocks, NewLarge, OFFSET, retained::RetainedLarge},
+};
+
+/// The large blocks of a heap.
+#[derive(Debug)]
+pub(crate) struct Large {
+    in_use: LargeBlocks,
+    retained: RetainedLarge,
+    /// How many slots the source allows the heap to retain. A slot has the size of an arena.
+    granted: usize,
+    /// How many slots the heap has requested from the source since it last gave back all.
+    requested: usize,
+}
+
+impl Large {
+    pub(crate) const NONE: Self =
+        Self { in_use: LargeBlocks::NONE, retained: RetainedLarge::NONE, granted: 0, requested: 0 };
+}
+
+impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
+    /// Allocates a block with a mapping of its own, at a multiple of `align` bytes.
+    ///
+    /// The block belongs to this heap and is unmapped with it. `align` must be a power of two.
+    /// Returns `None` if the source has no memory.
+    #[must_use = "the block leaks unless it is freed"]
+    pub fn alloc_large(&mut self, size: usize, align: usize) -> Option<NewLarge> {
+        let new = self.map_large(size, align)?;
+        // SAFETY: the block came from this heap's source just now.
+        unsafe { self.large.in_use.insert::<G>(new.block) };
+        Some(new)
+    }
+
+    /// Frees a large block.
+    ///
+    /// # Safety
+    ///
+    /// - `block` must have come from [`alloc_large`](Self::alloc_large) of this heap.
+    /// - The block must not be used again.
+    pub unsafe fn free_large(&mut self, block: LargeBlock) {
+        // SAFETY: the block is in use, and in the list of this heap (contract).
+        unsafe { self.large.in_use.remove::<G>(block) };
+        // SAFETY: the block came from this heap's source, and is not used again (contract).
+        unsafe { self.unmap_large(block) };
+    }
+
+    /// Grows or shrinks a large block, which may move. On `None`, the block is unchanged.
+    ///
+    /// See [`LargeBlock::resize`].
+    ///
+    /// # Safety
+    ///
+    /// - `block` must have come from [`alloc_large`](Self::alloc_large) of this heap.
+    /// - Only the returned block may be used afterwards.
+    pub unsafe fn resize_large(&mut self, block: LargeBlock, size: usize) -> Option<LargeBlock> {
+        // SAFETY: the block is in use, and in the list of this heap (contract).
+        unsafe { self.large.in_use.remove::<G>(block) };
+        // SAFETY: the block came from this heap's source. Only the result is used (contract).
+        let resized = unsafe { block.resize::<G>(&mut self.source, size) };
+        // SAFETY: the block is in use, and was removed above.
+        unsafe { self.large.in_use.insert::<G>(resized.unwrap_or(block)) };
+        resized
+    }
+
+    /// Returns the size of all large blocks in use of this heap, in bytes.
+    pub fn large_bytes(&self) -> usize {
+        self.large.in_use.bytes()
+    }
+
+    /// Returns the number of large blocks that the heap retains, and the size of their mappings in
+    /// bytes.
+    pub fn retained_large(&self) -> (usize, usize) {
+        self.large.retained.count()
+    }
+
+    /// Returns how many slots of large mappings the source allows the heap to retain.
+    pub fn granted_large(&self) -> usize {
+        self.large.granted
+    }
+
+    /// Allocates a large block that does not belong to the heap, so it is not unmapped with it.
+    ///
+    /// Every heap over the same source can free the block. See [`alloc_large`](Self::alloc_large).
+    #[must_use = "the block leaks unless it is freed"]
+    pub fn map_large(&mut self, size: usize, align: usize) -> Option<NewLarge> {
+        if align <= OFFSET
+            && let Some(block) = self.large.retained.pop::<G>(size)
+        {
+            return Some(NewLarge { block, is_zeroed: false });
+        }
+        let new = LargeBlock::map::<G>(&mut self.source, size, align).or_else(|| {
+            self.release_large();
+            LargeBlock::map::<G>(&mut self.source, size, align)
+        })?;
+        // SAFETY: the block is in use.
+        if let Some(slots) = unsafe { RetainedLarge::slots_of::<G>(new.block) } {
+            self.large.requested = self.large.requested.saturating_add(slots);
+        }
+        self.release_excess_large();
+        Some(new)
+    }
+
+    /// Frees a large block that does not belong to a heap. The heap may retain it.
+    ///
+    /// # Safety
+    ///
+    /// - `block` must have come from [`map_large`](Self::map_large) of a heap over the same source,
+    ///   or from [`LargeBlock::map`] with the source.
+    /// - The block must not be used again.
+    pub unsafe fn unmap_large(&mut self, block: LargeBlock) {
+        // SAFETY: the block is in use (contract).
+        if unsafe { self.may_retain_large(block) } {
+            // SAFETY: the block came from this heap's source, and is not used again (contract).
+            unsafe { self.large.retained.push::<G>(block) };
+        } else {
+            // SAFETY: as above.
+            unsafe { block.unmap::<G>(&mut self.source) };
+        }
+    }
+
+    /// Returns true if the heap may retain `block`. Asks the source if more slots are needed.
+    ///
+    /// # Safety
+    ///
+    /// - `block` must be in use, in a heap with the geometry `G`.
+    #[inline]
+    unsafe fn may_retain_large(&mut self, block: LargeBlock) -> bool {
+        // SAFETY: the block is in use (contract).
+        let Some(slots) = (unsafe { RetainedLarge::slots_of::<G>(block) }) else { return false };
+        let slots = self.large.retained.slots() + slots;
+        slots <= self.large.granted || self.is_granted_large(slots)
+    }
+
+    #[cold]
+    fn is_granted_large(&mut self, slots: usize) -> bool {
+        if slots > self.large.requested {
+            return false;
+        }
+        self.large.granted = self.source.retain_large(self.large.granted, slots);
+        self.unmap_ungranted_large();
+        slots <= self.large.granted
+    }
+
+    /// Unmaps the retained blocks that the source does not allow any more.
+    pub(crate) fn release_excess_large(&mut self) {
+        if self.large.granted > 0 {
+            let slots = self.large.retained.slots();
+            self.large.granted = self.source.retain_large(self.large.granted, slots);
+            self.unmap_ungranted_large();
+        }
+    }
+
+    /// Unmaps all retained blocks.
+    pub(crate) fn release_large(&mut self) {
+        self.large.requested = 0;
+        if self.large.granted > 0 {
+            self.source.retain_large(self.large.granted, 0);
+            self.large.granted = 0;
+            self.unmap_ungranted_large();
+        }
+    }
+
+    fn unmap_ungranted_large(&mut self) {
+        while self.large.retained.slots() > self.large.granted
+            && let Some(block) = self.large.retained.pop_any::<G>()
+        {
+            // SAFETY: the block came from this heap's source, and is not in use.
+            unsafe { block.unmap::<G>(&mut self.source) };
+        }
+    }
+
+    /// Unmaps all large blocks.
+    ///
+    /// # Safety
+    ///
+    /// - Nobody may use the blocks any more.
+    pub(crate) unsafe fn unmap_all_large(&mut self) {
+        self.release_large();
+        // SAFETY: the blocks came from this source. Nobody uses them (contract).
+        unsafe { self.large.in_use.unmap_all::<G>(&mut self.source) };
+    }
+}
