@@ -101,11 +101,26 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Every heap over the same source can free the block. See [`alloc_large`](Self::alloc_large).
     #[must_use = "the block leaks unless it is freed"]
     pub fn map_large(&mut self, size: usize, align: usize) -> Option<NewLarge> {
-        if align <= OFFSET
-            && let Some(block) = self.large.retained.pop::<G>(size)
-        {
-            return Some(NewLarge { block, is_zeroed: false });
+        match self.reuse_large(size, align) {
+            Some(block) => Some(NewLarge { block, is_zeroed: false }),
+            None => self.map_new_large(size, align),
         }
+    }
+
+    /// Allocates a large block that the heap has retained, and that does not belong to the heap.
+    ///
+    /// If the result is `None`, [`map_large`](Self::map_large) may still find memory. O(1).
+    #[inline]
+    #[must_use = "the block leaks unless it is freed"]
+    pub fn reuse_large(&mut self, size: usize, align: usize) -> Option<LargeBlock> {
+        match align <= OFFSET {
+            true => self.large.retained.pop::<G>(size),
+            false => None,
+        }
+    }
+
+    #[cold]
+    fn map_new_large(&mut self, size: usize, align: usize) -> Option<NewLarge> {
         let new = LargeBlock::map::<G>(&mut self.source, size, align).or_else(|| {
             self.release_large();
             LargeBlock::map::<G>(&mut self.source, size, align)

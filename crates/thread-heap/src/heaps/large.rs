@@ -62,6 +62,12 @@ impl<P: Parts> Heaps<P> {
 }
 
 impl<P: Parts> Owner<P> {
+    /// Allocates a large block that this heap has retained. Its contents are unspecified. O(1).
+    #[inline]
+    pub fn reuse_large(&mut self, size: usize, align: usize) -> Option<LargeBlock> {
+        self.enter_slowly(|own| own.reuse_large(size, align))
+    }
+
     /// Allocates a large block. See [`Heaps::alloc_large`].
     ///
     /// Needs no lock if this heap has retained a block of about the same size.

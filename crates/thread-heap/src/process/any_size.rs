@@ -127,14 +127,13 @@ impl PerThread {
     ///
     /// [`Heaps::alloc_large`]: crate::Heaps::alloc_large
     pub fn alloc_large(self, size: usize, align: usize) -> Option<NewLarge> {
-        let alloc = || match per_thread::with_heap(|owner| owner.alloc_large(size, align)) {
-            Some(new) => new,
-            None => HEAPS.alloc_large(size, align),
-        };
-        alloc().or_else(|| {
-            self.flush();
-            alloc()
-        })
+        // SAFETY: the owner is not dropped, and the slot does not change while it is used.
+        if let Some(mut owner) = unsafe { slot::owner() }
+            && let Some(block) = owner.reuse_large(size, align)
+        {
+            return Some(NewLarge { block, is_zeroed: false });
+        }
+        map_large(size, align)
     }
 
     /// Frees a large block. See [`Heaps::free_large`](crate::Heaps::free_large).
@@ -243,6 +242,19 @@ unsafe fn free_elsewhere(heap: &'static ThreadHeap<CurrentParts>, block: BlockPt
         // SAFETY: the block belongs to another heap of the process.
         unsafe { per_thread::free_elsewhere(heap, block) };
     }
+}
+
+/// Allocates a large block when the calling thread's heap has not retained one.
+#[cold]
+fn map_large(size: usize, align: usize) -> Option<NewLarge> {
+    let alloc = || match per_thread::with_heap(|owner| owner.alloc_large(size, align)) {
+        Some(new) => new,
+        None => HEAPS.alloc_large(size, align),
+    };
+    alloc().or_else(|| {
+        PerThread.flush();
+        alloc()
+    })
 }
 
 /// Frees the large block at `start`.
