@@ -120,6 +120,13 @@ impl PoolHeader {
         Some(block)
     }
 
+    /// Takes the free block of a span, which has no other. Does not read the block's memory.
+    ///
+    /// The caller must mark the span as full.
+    pub(crate) fn take_only(&self) -> Option<BlockPtr> {
+        self.free.take_only()
+    }
+
     /// Frees `block`. Returns true if the pool became empty or was full, so its state must change.
     #[inline]
     #[must_use]

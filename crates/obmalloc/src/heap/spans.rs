@@ -34,7 +34,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
                 let span = self.new_pool(class, 1)?;
                 return Some(Found { block: span.carve_block::<G>()?, carved_from: Some(span) });
             }
-            let block = span.header().take();
+            let block = span.header().take_only();
             if span.header().state() == State::Retained {
                 self.empty.forget(class, span, &mut self.arenas);
             }

@@ -79,6 +79,11 @@ impl FreeList {
         Some(BlockPtr(start))
     }
 
+    /// Removes the first block, and all others if there are any. Does not read the block's memory.
+    pub(crate) fn take_only(&self) -> Option<BlockPtr> {
+        self.head.take().map(BlockPtr)
+    }
+
     #[inline]
     pub(crate) fn push(&self, block: BlockPtr) {
         // SAFETY: the list owns the block from now on, and every block has room for a link.
