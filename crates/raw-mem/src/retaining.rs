@@ -7,8 +7,8 @@
 //!   program frees are unmapped.
 //! - Each request that follows an unmapping within the decay time (one second by default) raises
 //!   the limit by one.
-//! - Arenas in use and kept arenas together never exceed the number of arenas that were in use
-//!   recently, within one or two decay times.
+//! - Arenas in use and kept arenas together never exceed one and a half times the number of arenas
+//!   that were in use recently, within one or two decay times.
 //! - These rules include free arenas that users of the source, such as heaps, keep themselves.
 //! - If no arena was requested for the decay time, the limit drops to 0, and the source unmaps its
 //!   kept arenas at the next call.
@@ -19,6 +19,12 @@ use crate::{
     ArenaSize, ArenaSource, Contents, LargeMapping, MapError, ReservedArenas, clock,
     demand::{DECAY, Demand},
 };
+
+/// By how many percent arenas in use and kept arenas may exceed the recent peak of arenas in use.
+///
+/// The heap of one thread cannot use the arenas that another heap keeps. If some threads fill their
+/// heaps while others empty theirs, each needs its arenas again a moment later.
+const ABOVE_PEAK: usize = 50;
 
 /// A source that wraps another source and keeps some free arenas for later requests.
 ///
@@ -82,7 +88,7 @@ impl<S: ArenaSource> RetainingArenas<S> {
     }
 
     const fn with_clock(source: S, decay: Duration, clock: fn() -> Duration) -> Self {
-        let demand = Demand::new(decay);
+        let demand = Demand::new(decay, ABOVE_PEAK);
         Self { source, clock, demand, first: None, count: 0, size: None, by_users: 0 }
     }
 
@@ -540,11 +546,11 @@ mod tests {
         let arenas = cycle(&mut source, 2);
         unmap(&mut source, arenas);
         let small = source.map(SMALL).unwrap();
-        // Two arenas were in use recently, and one of them is now small.
-        assert_eq!(figures(&source), (1, 2));
+        // Two arenas were in use recently, and one of them is now small. One more may be retained.
+        assert_eq!(figures(&source), (2, 3));
         // SAFETY: the arena was mapped above.
         unsafe { source.unmap(small, SMALL) };
-        assert_eq!(figures(&source), (1, 1));
+        assert_eq!(figures(&source), (2, 2));
     }
 
     #[test]
@@ -583,7 +589,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_more_is_retained_than_is_missing_to_the_recent_peak(steps in mix(20)) {
+        fn no_more_is_retained_than_the_recent_peak_allows(steps in mix(20)) {
             let mut source = source(usize::MAX);
             let (mut arenas, mut empty) = (Vec::new(), Vec::new());
             for step in steps {
@@ -611,7 +617,7 @@ mod tests {
                 prop_assert_eq!(source.demand.in_use(), arenas.len());
                 prop_assert_eq!(source.retained(), source.count + empty.len());
                 prop_assert_eq!(source.source.mapped, arenas.len() + source.retained());
-                let most = source.demand.below_peak().max(empty.len());
+                let most = source.demand.below_most().max(empty.len());
                 prop_assert!(source.retained() <= most, "{} of {most}", source.retained());
             }
             source.retain(empty.len(), 0);

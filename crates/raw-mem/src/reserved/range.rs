@@ -96,7 +96,7 @@ impl ReservedRange {
         // INVARIANT: the slots and the page behind them were mapped above. Every slot is free.
         let slot_bits = slot.bytes().ilog2();
         let most_slots = most / slot.bytes();
-        let demand = Demand::new(decay);
+        let demand = Demand::new(decay, 0);
         Some(Self {
             base,
             slot,
