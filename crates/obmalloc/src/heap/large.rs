@@ -213,3 +213,115 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         unsafe { self.large.in_use.unmap_all::<G>(&mut self.source) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use raw_mem::{Malloc, MmapArenas, ReservedArenas};
+
+    use super::*;
+    use crate::geometry::eras::Native;
+
+    type Source = ReservedArenas<MmapArenas>;
+    type TestHeap<S> = Heap<S, Malloc, Native>;
+
+    const MIB: usize = 1 << 20;
+
+    fn map<S: ArenaSource>(heap: &mut TestHeap<S>, sizes: &[usize]) -> Vec<LargeBlock> {
+        sizes.iter().map(|size| heap.map_large(*size, 16).unwrap().block).collect()
+    }
+
+    fn unmap<S: ArenaSource>(heap: &mut TestHeap<S>, blocks: Vec<LargeBlock>) {
+        for block in blocks {
+            // SAFETY: the tests free each block once, to a heap over the same source.
+            unsafe { heap.unmap_large(block) };
+        }
+    }
+
+    /// Creates a heap that has freed and requested blocks of `sizes` before.
+    fn heap(sizes: &[usize]) -> TestHeap<Source> {
+        let mut heap = Heap::with_geometry(ReservedArenas::new(MmapArenas::new()), Malloc);
+        for _ in 0..3 {
+            let blocks = map(&mut heap, sizes);
+            unmap(&mut heap, blocks);
+        }
+        heap
+    }
+
+    #[test]
+    fn the_first_block_that_is_freed_is_not_retained() {
+        let mut heap = heap(&[]);
+        let blocks = map(&mut heap, &[MIB]);
+        unmap(&mut heap, blocks);
+        assert_eq!((heap.retained_large(), heap.granted_large()), ((0, 0), 0));
+    }
+
+    #[test]
+    fn a_retained_block_serves_the_next_request_of_about_its_size() {
+        let mut heap = heap(&[3 * MIB, MIB]);
+        assert_eq!(heap.retained_large().0, 2);
+        assert_eq!(heap.reuse_large(2 * MIB, 16), None);
+        assert_eq!(heap.reuse_large(3 * MIB, 8192), None);
+        let block = heap.reuse_large(3 * MIB - 2000, 4096).unwrap();
+        // SAFETY: the block is in use.
+        assert!(unsafe { block.size::<Native>() } >= 3 * MIB);
+        assert_eq!(heap.retained_large().0, 1);
+        unmap(&mut heap, Vec::from([block]));
+        assert_eq!(heap.retained_large().0, 2);
+        heap.trim();
+        assert_eq!((heap.retained_large(), heap.granted_large()), ((0, 0), 0));
+    }
+
+    #[test]
+    fn a_resized_block_is_retained_with_its_new_size() {
+        let mut heap = heap(&[MIB, MIB, MIB, MIB]);
+        let block = heap.map_large(MIB, 16).unwrap().block;
+        // SAFETY: the block came from the source of this heap, and is replaced by the result.
+        let block = unsafe { block.resize::<Native>(&mut heap.source, 2 * MIB) }.unwrap();
+        heap.trim();
+        unmap(&mut heap, Vec::from([block]));
+        for _ in 0..2 {
+            let block = map(&mut heap, &[2 * MIB]);
+            unmap(&mut heap, block);
+        }
+        assert_eq!(heap.reuse_large(MIB, 16), None);
+        assert!(heap.reuse_large(2 * MIB, 16).is_some());
+    }
+
+    #[test]
+    fn a_heap_does_not_hoard_the_blocks_of_other_heaps() {
+        let mut source = ReservedArenas::new(MmapArenas::new());
+        let pointer = &raw mut source;
+        // SAFETY: the heaps use the source in turn, and only here.
+        let [mut mine, mut other] = [(); 2].map(|()| -> TestHeap<&mut Source> {
+            Heap::with_geometry(unsafe { &mut *pointer }, Malloc)
+        });
+        for _ in 0..3 {
+            let blocks = map(&mut mine, &[MIB, 2 * MIB]);
+            unmap(&mut other, blocks);
+        }
+        assert_eq!((other.retained_large(), mine.retained_large()), ((0, 0), (0, 0)));
+    }
+
+    #[test]
+    fn a_source_that_retains_nothing_gets_every_block_back() {
+        let mut heap: TestHeap<MmapArenas> = Heap::with_geometry(MmapArenas::new(), Malloc);
+        for _ in 0..3 {
+            let blocks = map(&mut heap, &[MIB, 2 * MIB]);
+            unmap(&mut heap, blocks);
+        }
+        assert_eq!((heap.retained_large(), heap.granted_large()), ((0, 0), 0));
+    }
+
+    #[test]
+    fn a_miss_gives_back_what_the_recent_peak_does_not_allow() {
+        let mut heap = heap(&[MIB, MIB, MIB, MIB]);
+        let retained = heap.retained_large().0;
+        assert_eq!(retained, 4);
+        // All of the recent peak is in use again, so nothing may be retained beside it.
+        let blocks = map(&mut heap, &[6 * MIB]);
+        assert!(heap.retained_large().0 < retained, "{:?}", heap.retained_large());
+        unmap(&mut heap, blocks);
+    }
+}
