@@ -278,6 +278,11 @@ impl ReservedRange {
         }
     }
 
+    /// Returns the size of all retained slots, in bytes.
+    pub(super) fn retained_bytes(&self) -> usize {
+        self.slots.retained_count() * self.slot.bytes()
+    }
+
     /// Releases all retained slots, and unmaps those that were never used.
     ///
     /// Returns true if there were any.
