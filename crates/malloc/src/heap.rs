@@ -107,12 +107,9 @@ pub(crate) fn open() {
     });
 }
 
-/// Returns unused memory to the system. Returns true if arenas were unmapped.
-pub(crate) fn trim() -> bool {
-    let arenas = || PerThread.stats_of_all().total.arenas.current;
-    let before = arenas();
-    preserving_errno(|| PerThread.flush());
-    arenas() < before
+/// Returns unused memory to the system. Returns the number of bytes.
+pub(crate) fn trim() -> usize {
+    preserving_errno(|| PerThread.flush())
 }
 
 /// Counts the memory of the calling thread, of ended threads, and of all large blocks.

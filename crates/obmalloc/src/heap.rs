@@ -365,6 +365,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
                 return Some(found);
             }
             self.used.remove_full(class, first);
+            self.purging.note_tightened(1);
         }
         let mut pool = self.used.first(class);
         if pool == PoolPtr::NONE {
@@ -414,6 +415,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
         let Some(pool) = pool else { return self.full_pool_with_room(class, align) };
         pool.header().become_used(class);
+        self.purging.note_tightened(class.units());
         self.used.push_front(class, pool);
         Some(pool)
     }
@@ -483,6 +485,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.end_retentions_for(class);
         if pool.header().state() == State::Full {
             pool.header().become_used_again(class);
+            self.purging.note_loosened(1);
             match G::RULES.retain {
                 RetainRule::Unobservable => self.used.push_front(class, pool),
                 RetainRule::EachClass => self.used.push_second(class, pool),
@@ -531,6 +534,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     ///
     /// Arenas that the geometry and the source do not let the heap retain are unmapped.
     pub(crate) fn free_pool(&mut self, pool: PoolPtr) {
+        self.purging.note_loosened(pool.header().class::<G>().map_or(1, SizeClass::units));
         pool.header().become_free::<G>();
         let (source, of_spans) = (&mut self.source, &mut self.arenas_of_spans);
         let mut may_retain = usize::MAX;

@@ -186,3 +186,130 @@ fn they_are_intact_if_purges_fail() {
         live_blocks_and_zeroed_blocks_are_intact(Rig::delayed, plan);
     }
 }
+
+/// Pages in memory, as the system counts them.
+#[cfg(target_os = "linux")]
+mod resident {
+    use std::{fs::File, os::unix::fs::FileExt};
+
+    use super::*;
+
+    const PAGE: usize = 4096;
+
+    const BLOCKS: usize = 200_000;
+
+    /// Returns how many of the pages of each arena that contains one of `blocks` are in memory.
+    fn resident_pages(blocks: &BTreeMap<usize, Live>) -> usize {
+        let pagemap = File::open("/proc/self/pagemap").unwrap();
+        let arena = Native::SIZES.arena_size;
+        let mut arenas: Vec<_> = blocks.keys().map(|start| start / arena * arena).collect();
+        arenas.dedup();
+        let pages = arenas.iter().flat_map(|start| (*start..start + arena).step_by(PAGE));
+        let is_present = |page: &usize| {
+            let mut entry = [0; 8];
+            pagemap.read_exact_at(&mut entry, (*page / PAGE) as u64 * 8).unwrap();
+            u64::from_ne_bytes(entry) >> 63 != 0
+        };
+        pages.filter(is_present).count()
+    }
+
+    /// Returns the number of pages that hold a live block or the headers of an arena.
+    fn needed_pages(blocks: &BTreeMap<usize, Live>) -> usize {
+        let mut pages: Vec<_> = blocks
+            .iter()
+            .flat_map(|(start, live)| start / PAGE..(start + live.size).div_ceil(PAGE))
+            .chain(blocks.keys().map(|start| start / Native::SIZES.arena_size * 256))
+            .collect();
+        pages.sort_unstable();
+        pages.dedup();
+        pages.len()
+    }
+
+    fn with_survivors(keep_one_in: usize, size: usize) -> Rig {
+        let mut rig = Rig::delayed();
+        (0..BLOCKS * 64 / size).for_each(|_| rig.alloc(size, false));
+        rig.thin(keep_one_in, false);
+        rig
+    }
+
+    #[test]
+    fn after_a_trim_only_pages_with_a_live_block_are_in_memory() {
+        for (keep_one_in, size) in [(10, 64), (100, 64), (1000, 64), (10_000, 16), (100, 480)] {
+            let mut rig = with_survivors(keep_one_in, size);
+            let before = resident_pages(&rig.live);
+            let bytes = rig.heap.trim();
+            rig.heap.check_invariants();
+            let (after, needed) = (resident_pages(&rig.live), needed_pages(&rig.live));
+            println!("1 in {keep_one_in} of {size}: {before}, then {after} of {needed} pages");
+            assert_eq!(after, needed, "1 in {keep_one_in} blocks of {size} bytes");
+            assert!(bytes >= (before - after) * PAGE, "{bytes} bytes were given back");
+            assert_eq!(rig.heap.trim(), 0, "nothing is left to give back");
+        }
+    }
+
+    #[test]
+    fn medium_pools_and_spans_are_purged() {
+        for size in [700, 3000, 5000, 8000] {
+            let mut rig = with_survivors(40, size);
+            rig.heap.trim();
+            let (after, needed) = (resident_pages(&rig.live), needed_pages(&rig.live));
+            println!("{size} bytes: {after} pages in memory, {needed} are needed");
+            assert!(after <= needed + needed / 20, "{after} pages in memory, {needed} are needed");
+        }
+        let mut rig = with_survivors(3, 100_000);
+        rig.heap.trim();
+        assert_eq!(resident_pages(&rig.live), needed_pages(&rig.live));
+    }
+
+    #[test]
+    fn after_the_decay_time_only_needed_pages_are_in_memory() {
+        for keep_one_in in [100, 1000] {
+            let mut rig = with_survivors(keep_one_in, 64);
+            (0..10).for_each(|_| rig.play(&Step::Wait { milliseconds: 150 }));
+            let (after, needed) = (resident_pages(&rig.live), needed_pages(&rig.live));
+            println!("1 in {keep_one_in}: {after} pages in memory, {needed} are needed");
+            // The blocks that keep the heap busy have a span of their own.
+            assert!(after <= needed + 16, "{after} pages in memory, {needed} are needed");
+        }
+    }
+
+    #[test]
+    fn memory_that_was_used_a_moment_ago_is_not_purged() {
+        let mut rig = with_survivors(1000, 64);
+        let before = resident_pages(&rig.live);
+        (0..4).for_each(|_| rig.play(&Step::Wait { milliseconds: 100 }));
+        assert_eq!(resident_pages(&rig.live), before);
+    }
+
+    #[test]
+    fn without_a_policy_only_a_trim_purges() {
+        let mut rig = Rig::new(PurgePolicy::NEVER);
+        (0..BLOCKS).for_each(|_| rig.alloc(64, false));
+        rig.thin(1000, false);
+        let before = resident_pages(&rig.live);
+        (0..10).for_each(|_| rig.play(&Step::Wait { milliseconds: 900 }));
+        assert_eq!(resident_pages(&rig.live), before);
+        rig.heap.trim();
+        assert_eq!(resident_pages(&rig.live), needed_pages(&rig.live));
+    }
+
+    #[test]
+    fn zeroed_blocks_on_purged_units_are_not_touched() {
+        let class = SizeClass::of(60 << 10).unwrap();
+        let mut rig = Rig::delayed();
+        (0..12).for_each(|_| rig.alloc(60 << 10, false));
+        rig.thin(12, false);
+        rig.heap.trim();
+        let before = resident_pages(&rig.live);
+        let blocks: Vec<_> =
+            (0..11).map(|_| rig.heap.alloc_zeroed(class, 60 << 10).unwrap()).collect();
+        assert_eq!(resident_pages(&rig.live), before);
+        for block in blocks {
+            // SAFETY: the test owns the block, whose bytes are zero.
+            let bytes = unsafe { slice::from_raw_parts(block.start().as_ptr(), 60 << 10) };
+            assert!(bytes.iter().all(|byte| *byte == 0));
+            // SAFETY: the block came from this heap, and is not used again.
+            unsafe { rig.heap.free(block) };
+        }
+    }
+}

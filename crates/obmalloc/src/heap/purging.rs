@@ -6,12 +6,16 @@
 //!                       is freed                                         nobody has used it since
 //! ```
 //!
-//! The slow paths of the heap visit this module. Every few visits, it looks at the clock. A sweep
-//! takes place twice in each decay time. A page that one sweep finds free, and that is still free at
-//! the next one, is purged. Memory is therefore given back after half the decay time at the earliest,
-//! and after the decay time if the program visits often enough.
+//! The slow paths of the heap visit this module. Every few visits, it looks at the clock.
 //!
-//! If a program uses much of what was purged again, the next sweeps do not purge.
+//! - A *sweep* takes place twice in each decay time. A page that one sweep finds free, and that is
+//!   still free at the next one, is purged. Memory is therefore given back after half the decay time
+//!   at the earliest, and after the decay time if the program visits often enough.
+//! - If a quarter of the heap becomes free at once, it is purged at once. So is the first memory
+//!   that a program frees in the source of arenas.
+//!
+//! If a program uses much of what was purged again, that was a mistake. Then nothing is purged for the
+//! same reason for a while, which becomes twice as long with each mistake.
 
 #![forbid(unsafe_code)]
 
@@ -31,8 +35,14 @@ const VISITS: u32 = 64;
 /// A sweep takes at most one part in this number of the time.
 const PART_OF_TIME: u32 = 64;
 
-/// The largest number of sweeps of which only one purges.
+/// The longest pause after a mistake, in halves of the decay time.
 const LONGEST_PAUSE: u32 = 32;
+
+/// At least this many units must become free before they are purged at once.
+const MANY_UNITS: usize = 256;
+
+/// At least one part in this number of all units must become free before they are purged at once.
+const LARGE_PART: usize = 4;
 
 /// Purged pages were worth it if at most one part in this number was used again.
 const PART_REUSED: usize = 4;
@@ -85,46 +95,97 @@ impl PurgePolicy {
     }
 }
 
+/// Why memory is purged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    /// It has been free for a while.
+    Idle,
+    /// Much of the heap has become free.
+    Drop,
+}
+
+/// A time in which nothing is purged, because it was a mistake before.
+#[derive(Clone, Copy, Debug)]
+struct Pause {
+    end: Duration,
+    length: Duration,
+}
+
+impl Pause {
+    const NONE: Self = Self { end: Duration::ZERO, length: Duration::ZERO };
+
+    /// Begins a pause that is twice as long as the last one.
+    fn begin(&mut self, now: Duration, shortest: Duration) {
+        self.length = (self.length * 2).clamp(shortest, shortest * LONGEST_PAUSE);
+        self.end = now + self.length;
+    }
+}
+
 /// The state of a heap's policy.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Purging {
     policy: PurgePolicy,
     /// The number of slow paths until the next look at the clock.
     visits: u32,
+    /// How many more units have become free or nearly free than used or full since the last walk.
+    loosened: isize,
     /// When the next sweep is due.
     due: Duration,
     /// When a sweep may look for free pages in pools again.
     walk_due: Duration,
-    /// The number of sweeps until one purges, and of those between two that purge.
-    pause: (u32, u32),
-    /// The number of pages that were purged last.
-    purged: usize,
+    /// The pauses for the two reasons.
+    pauses: [Pause; 2],
+    /// The number of pages that were purged last, and why.
+    purged: (usize, Reason),
 }
 
 impl Purging {
     pub(crate) const NEVER: Self = Self {
         policy: PurgePolicy::NEVER,
         visits: VISITS,
+        loosened: 0,
         due: Duration::ZERO,
         walk_due: Duration::ZERO,
-        pause: (0, 0),
-        purged: 0,
+        pauses: [Pause::NONE; 2],
+        purged: (0, Reason::Idle),
     };
 
-    /// Returns true if the present sweep should purge. `reused` of the purged pages are used again.
-    fn is_worthwhile(&mut self, reused: usize) -> bool {
-        let (left, length) = &mut self.pause;
-        if reused * PART_REUSED > self.purged {
-            *length = (*length * 2 + 1).min(LONGEST_PAUSE);
-            *left = *length;
-            self.purged = 0;
+    /// Notes that `units` units have become free, or nearly free.
+    #[inline]
+    pub(crate) fn note_loosened(&mut self, units: usize) {
+        self.loosened += units as isize;
+    }
+
+    /// Notes that `units` units are used or full.
+    #[inline]
+    pub(crate) fn note_tightened(&mut self, units: usize) {
+        self.loosened -= units as isize;
+    }
+
+    /// Returns true if the heap, which has `units` units, has become much emptier.
+    fn is_much_looser(&self, units: usize) -> bool {
+        self.loosened >= (units / LARGE_PART).max(MANY_UNITS) as isize
+    }
+
+    /// Notes that `reused` of the purged pages are used again.
+    fn judge(&mut self, reused: usize, now: Duration) {
+        let (purged, reason) = self.purged;
+        if reused * PART_REUSED > purged {
+            self.pauses[reason as usize].begin(now, self.policy.decay / 2);
+            self.purged.0 = 0;
         }
-        if *left > 0 {
-            *left -= 1;
-            return false;
+    }
+
+    fn may_purge(&self, reason: Reason, now: Duration) -> bool {
+        now >= self.pauses[reason as usize].end
+    }
+
+    /// Notes that `pages` pages were purged.
+    fn note_purged(&mut self, pages: usize, reason: Reason) {
+        if pages > 0 {
+            self.purged = (pages, reason);
+            self.pauses[reason as usize].length /= 2;
         }
-        *length /= 2;
-        true
     }
 }
 
@@ -143,9 +204,12 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.purge(false)
     }
 
-    /// Looks at the clock once in a while. The slow paths of the heap call this function.
+    /// Looks at the clock once in a while, and gives back what has been free for long.
+    ///
+    /// The slow paths of the heap call this function. A program may call it in addition if it makes
+    /// few requests. Cheap: it counts down, and does more with every 64th call.
     #[inline(always)]
-    pub(crate) fn visit(&mut self) {
+    pub fn visit(&mut self) {
         if !Shape::<G>::PURGES {
             return;
         }
@@ -164,6 +228,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         if now >= self.purging.due {
             self.purging.due = now + self.purging.policy.decay / 2;
             self.sweep(now, clock);
+        } else if self.purging.is_much_looser(self.arenas.counts().current * Shape::<G>::POOLS) {
+            self.purge_after_drop(now, clock);
         }
     }
 
@@ -175,24 +241,45 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.empty.note_idle();
         self.unmap_excess();
         self.source.decay();
-        let is_eager = self.purging.policy.decay.is_zero();
-        if is_eager {
+        if self.purging.policy.decay.is_zero() {
             self.purge_free_pages();
             return;
         }
-        let (mut reused, mut retained) = (0, 0);
-        self.arenas.visit(|arena| {
-            reused += arena.take_reused();
-            retained += arena.retained_bytes::<G>();
-        });
-        if self.purging.is_worthwhile(reused) {
-            self.purging.purged = self.purge(retained <= self.purging.policy.limit) / PAGE;
+        self.judge_purges(now);
+        if self.purging.may_purge(Reason::Idle, now) {
+            let mut retained = 0;
+            self.arenas.visit(|arena| retained += arena.retained_bytes::<G>());
+            let pages = self.purge(retained <= self.purging.policy.limit) / PAGE;
+            self.purging.note_purged(pages, Reason::Idle);
         }
         self.arenas.visit(|arena| arena.note_idle());
         if now >= self.purging.walk_due {
-            self.arenas.visit(|arena| arena.uncarve::<G>());
-            let took = clock().saturating_sub(now);
-            self.purging.walk_due = now + took * PART_OF_TIME;
+            self.walk(now, clock);
         }
+    }
+
+    /// Gives back what is free now, unless that was a mistake the last time.
+    fn purge_after_drop(&mut self, now: Duration, clock: fn() -> Duration) {
+        self.purging.loosened = 0;
+        self.judge_purges(now);
+        if self.purging.may_purge(Reason::Drop, now) {
+            self.walk(now, clock);
+            let pages = self.purge(false) / PAGE;
+            self.purging.note_purged(pages, Reason::Drop);
+        }
+    }
+
+    fn judge_purges(&mut self, now: Duration) {
+        let mut reused = 0;
+        self.arenas.visit(|arena| reused += arena.take_reused());
+        self.purging.judge(reused, now);
+    }
+
+    /// Makes free pages of pools uncarved. They keep their memory.
+    fn walk(&mut self, now: Duration, clock: fn() -> Duration) {
+        self.purging.loosened = 0;
+        self.arenas.visit(|arena| arena.uncarve::<G>());
+        let took = clock().saturating_sub(now);
+        self.purging.walk_due = now + took * PART_OF_TIME;
     }
 }
