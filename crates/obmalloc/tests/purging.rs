@@ -132,11 +132,13 @@ impl Rig {
             Step::Wait { milliseconds } => {
                 NOW.set(NOW.get() + Duration::from_millis(milliseconds));
                 // These blocks let the heap take enough slow paths to look at its clock.
-                for _ in 0..70 {
-                    let class = SizeClass::of(9000).unwrap();
-                    let block = self.heap.alloc(class).unwrap();
-                    // SAFETY: the block came from this heap, and is not used again.
-                    unsafe { self.heap.free(block) };
+                let class = SizeClass::of(9000).unwrap();
+                for _ in 0..10 {
+                    let blocks: Vec<_> = (0..8).map(|_| self.heap.alloc(class).unwrap()).collect();
+                    for block in blocks {
+                        // SAFETY: the block came from this heap, and is not used again.
+                        unsafe { self.heap.free(block) };
+                    }
                 }
             }
         }
@@ -225,9 +227,18 @@ mod resident {
         pages.len()
     }
 
+    /// Returns a heap that had 12 MiB of blocks of `size` bytes, and has thinned them.
     fn with_survivors(keep_one_in: usize, size: usize) -> Rig {
         let mut rig = Rig::delayed();
         (0..BLOCKS * 64 / size).for_each(|_| rig.alloc(size, false));
+        rig.thin(keep_one_in, false);
+        rig
+    }
+
+    /// Does the same with less memory than a heap purges at once when it becomes free.
+    fn with_few_survivors(keep_one_in: usize) -> Rig {
+        let mut rig = Rig::delayed();
+        (0..BLOCKS / 4).for_each(|_| rig.alloc(64, false));
         rig.thin(keep_one_in, false);
         rig
     }
@@ -264,21 +275,48 @@ mod resident {
     #[test]
     fn after_the_decay_time_only_needed_pages_are_in_memory() {
         for keep_one_in in [100, 1000] {
-            let mut rig = with_survivors(keep_one_in, 64);
+            let mut rig = with_few_survivors(keep_one_in);
             (0..10).for_each(|_| rig.play(&Step::Wait { milliseconds: 150 }));
             let (after, needed) = (resident_pages(&rig.live), needed_pages(&rig.live));
             println!("1 in {keep_one_in}: {after} pages in memory, {needed} are needed");
-            // The blocks that keep the heap busy have a span of their own.
+            // The blocks that keep the heap busy need the headers of another arena.
             assert!(after <= needed + 16, "{after} pages in memory, {needed} are needed");
         }
     }
 
     #[test]
     fn memory_that_was_used_a_moment_ago_is_not_purged() {
-        let mut rig = with_survivors(1000, 64);
+        let mut rig = with_few_survivors(1000);
         let before = resident_pages(&rig.live);
         (0..4).for_each(|_| rig.play(&Step::Wait { milliseconds: 100 }));
         assert_eq!(resident_pages(&rig.live), before);
+    }
+
+    #[test]
+    fn most_of_what_is_dropped_at_once_is_purged_at_once() {
+        let rig = with_survivors(1000, 64);
+        let (after, needed) = (resident_pages(&rig.live), needed_pages(&rig.live));
+        println!("{after} pages in memory, {needed} are needed");
+        assert!(after - needed < BLOCKS * 64 / PAGE / 2, "{after} of {needed} pages");
+    }
+
+    #[test]
+    fn a_heap_that_uses_its_memory_again_purges_it_seldom() {
+        let mut rig = Rig::delayed();
+        let rounds = 80;
+        for round in 0..rounds {
+            // It learns in the first half.
+            if round == rounds / 2 {
+                rig.purges.restart(Plan::Never);
+            }
+            (0..BLOCKS).for_each(|_| rig.alloc(64, false));
+            rig.thin(100, false);
+            NOW.set(NOW.get() + SECOND / 10);
+            rig.thin(usize::MAX, false);
+        }
+        let calls = rig.purges.tally().calls;
+        println!("{calls} purges in {rounds} rounds");
+        assert!(calls < rounds * BLOCKS / 10_000, "{calls} purges");
     }
 
     #[test]

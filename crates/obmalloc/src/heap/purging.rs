@@ -38,10 +38,10 @@ const PART_OF_TIME: u32 = 64;
 /// The longest pause after a mistake, in halves of the decay time.
 const LONGEST_PAUSE: u32 = 32;
 
-/// At least this many units must become free before they are purged at once.
-const MANY_UNITS: usize = 256;
+/// At least this many units must become free, or nearly free, before they are purged at once.
+const MANY_UNITS: usize = 512;
 
-/// At least one part in this number of all units must become free before they are purged at once.
+/// At least one part in this number of all units must become free, or nearly free, before they are purged at once.
 const LARGE_PART: usize = 4;
 
 /// Purged pages were worth it if at most one part in this number was used again.
@@ -127,15 +127,16 @@ pub(crate) struct Purging {
     policy: PurgePolicy,
     /// The number of slow paths until the next look at the clock.
     visits: u32,
-    /// How many more units have become free or nearly free than used or full since the last walk.
-    loosened: isize,
+    /// How many more units have become free or nearly free than used or full, since the last walk
+    /// or since all that had become free was used again.
+    loosened: usize,
     /// When the next sweep is due.
     due: Duration,
     /// When a sweep may look for free pages in pools again.
     walk_due: Duration,
     /// The pauses for the two reasons.
     pauses: [Pause; 2],
-    /// The number of pages that were purged last, and why.
+    /// The number of pages that were purged last, and why. The number is 0 after a mistake.
     purged: (usize, Reason),
 }
 
@@ -153,24 +154,24 @@ impl Purging {
     /// Notes that `units` units have become free, or nearly free.
     #[inline]
     pub(crate) fn note_loosened(&mut self, units: usize) {
-        self.loosened += units as isize;
+        self.loosened += units;
     }
 
     /// Notes that `units` units are used or full.
     #[inline]
     pub(crate) fn note_tightened(&mut self, units: usize) {
-        self.loosened -= units as isize;
+        self.loosened = self.loosened.saturating_sub(units);
     }
 
     /// Returns true if the heap, which has `units` units, has become much emptier.
     fn is_much_looser(&self, units: usize) -> bool {
-        self.loosened >= (units / LARGE_PART).max(MANY_UNITS) as isize
+        self.loosened >= (units / LARGE_PART).max(MANY_UNITS)
     }
 
     /// Notes that `reused` of the purged pages are used again.
     fn judge(&mut self, reused: usize, now: Duration) {
         let (purged, reason) = self.purged;
-        if reused * PART_REUSED > purged {
+        if purged > 0 && reused * PART_REUSED > purged {
             self.pauses[reason as usize].begin(now, self.policy.decay / 2);
             self.purged.0 = 0;
         }
@@ -182,10 +183,14 @@ impl Purging {
 
     /// Notes that `pages` pages were purged.
     fn note_purged(&mut self, pages: usize, reason: Reason) {
-        if pages > 0 {
-            self.purged = (pages, reason);
-            self.pauses[reason as usize].length /= 2;
+        if pages == 0 {
+            return;
         }
+        if self.purged.0 > 0 {
+            // The last purge was no mistake.
+            self.pauses[self.purged.1 as usize].length /= 2;
+        }
+        self.purged = (pages, reason);
     }
 }
 
