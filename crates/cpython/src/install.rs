@@ -18,9 +18,7 @@ use allocator_api::{
 use obmalloc::{
     Access, Blocks, Geometry, GilHeld, Heap, KnownArenas, Native, PurgePolicy, Pymalloc, Stats,
 };
-use raw_mem::{
-    ArenaSource, MmapArenas, PageBlocks, ReservedArenas, RetainingArenas, coarse_now,
-};
+use raw_mem::{ArenaSource, MmapArenas, PageBlocks, ReservedArenas, RetainingArenas, coarse_now};
 use thread_heap::PerThread;
 
 use crate::{
@@ -77,9 +75,11 @@ impl Installation {
                 let mut heap = Heap::with_geometry(arenas, PageBlocks);
                 // Python's garbage collector walks over objects at these addresses faster.
                 heap.begin_blocks_as_in_cpython();
-                heap.set_purge_policy(settings.decay.map_or(PurgePolicy::NEVER, |decay| {
-                    PurgePolicy::after(decay, coarse_now)
-                }));
+                heap.set_purge_policy(
+                    settings
+                        .decay
+                        .map_or(PurgePolicy::NEVER, |decay| PurgePolicy::after(decay, coarse_now)),
+                );
                 // SAFETY: up to CPython 3.11, a thread calls mem and obj only while it holds the
                 // only GIL. Neither the arena source nor `PageBlocks` calls back into the heap.
                 let heap = unsafe { GilHeld::new(heap) };

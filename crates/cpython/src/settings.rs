@@ -171,7 +171,8 @@ mod tests {
 
     #[test]
     fn the_decay_time_is_a_number_of_milliseconds_or_never() {
-        for (text, decay) in [("250", Some(250)), ("0", Some(0)), ("never", None), ("soon", Some(1000))]
+        for (text, decay) in
+            [("250", Some(250)), ("0", Some(0)), ("never", None), ("soon", Some(1000))]
         {
             let variable = [("OBMALLOC_DECAY".into(), text.into())];
             let read = Settings::read(variable.into_iter());

@@ -32,8 +32,11 @@ use crate::{
 /// How many slow paths a heap takes between two looks at the clock.
 const VISITS: u32 = 64;
 
-/// A sweep takes at most one part in this number of the time.
+/// A walk over the free blocks takes at most one part in this number of the time.
 const PART_OF_TIME: u32 = 64;
+
+/// A walk may take one part in this number of the time if part of the heap has become free.
+const PART_OF_TIME_IF_LOOSER: u32 = 8;
 
 /// The longest pause after a mistake, in halves of the decay time.
 const LONGEST_PAUSE: u32 = 32;
@@ -41,7 +44,8 @@ const LONGEST_PAUSE: u32 = 32;
 /// At least this many units must become free, or nearly free, before they are purged at once.
 const MANY_UNITS: usize = 512;
 
-/// At least one part in this number of all units must become free, or nearly free, before they are purged at once.
+/// At least one part in this number of all units must become free, or nearly free, before they are
+/// purged at once.
 const LARGE_PART: usize = 4;
 
 /// Purged pages were worth it if at most one part in this number was used again.
@@ -132,8 +136,8 @@ pub(crate) struct Purging {
     loosened: usize,
     /// When the next sweep is due.
     due: Duration,
-    /// When a sweep may look for free pages in pools again.
-    walk_due: Duration,
+    /// When the last walk over the free blocks began, and how long it took.
+    walk: (Duration, Duration),
     /// The pauses for the two reasons.
     pauses: [Pause; 2],
     /// The number of pages that were purged last, and why. The number is 0 after a mistake.
@@ -146,7 +150,7 @@ impl Purging {
         visits: VISITS,
         loosened: 0,
         due: Duration::ZERO,
-        walk_due: Duration::ZERO,
+        walk: (Duration::ZERO, Duration::ZERO),
         pauses: [Pause::NONE; 2],
         purged: (0, Reason::Idle),
     };
@@ -166,6 +170,14 @@ impl Purging {
     /// Returns true if the heap, which has `units` units, has become much emptier.
     fn is_much_looser(&self, units: usize) -> bool {
         self.loosened >= (units / LARGE_PART).max(MANY_UNITS)
+    }
+
+    /// Returns true if it is time for a walk over the free blocks of the heap's `units` units.
+    fn may_walk(&self, units: usize, now: Duration) -> bool {
+        let is_looser = self.loosened * PART_OF_TIME as usize >= units;
+        let part = if is_looser { PART_OF_TIME_IF_LOOSER } else { PART_OF_TIME };
+        let (start, took) = self.walk;
+        now >= start + took * part
     }
 
     /// Notes that `reused` of the purged pages are used again.
@@ -233,9 +245,14 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         if now >= self.purging.due {
             self.purging.due = now + self.purging.policy.decay / 2;
             self.sweep(now, clock);
-        } else if self.purging.is_much_looser(self.arenas.counts().current * Shape::<G>::POOLS) {
+        } else if self.purging.is_much_looser(self.units()) {
             self.purge_after_drop(now, clock);
         }
+    }
+
+    /// Returns the number of units in all arenas.
+    fn units(&self) -> usize {
+        self.arenas.counts().current * Shape::<G>::POOLS
     }
 
     /// Gives back what has been free since the last sweep, and finds out what is free now.
@@ -258,7 +275,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             self.purging.note_purged(pages, Reason::Idle);
         }
         self.arenas.visit(|arena| arena.note_idle());
-        if now >= self.purging.walk_due {
+        if self.purging.may_walk(self.units(), now) {
             self.walk(now, clock);
         }
     }
@@ -284,7 +301,6 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     fn walk(&mut self, now: Duration, clock: fn() -> Duration) {
         self.purging.loosened = 0;
         self.arenas.visit(|arena| arena.uncarve::<G>());
-        let took = clock().saturating_sub(now);
-        self.purging.walk_due = now + took * PART_OF_TIME;
+        self.purging.walk = (now, clock().saturating_sub(now));
     }
 }
