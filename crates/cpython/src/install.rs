@@ -15,8 +15,10 @@ use allocator_api::{
     CAllocator, VTable,
     hooks::{Counting, Counts, Tally},
 };
-use obmalloc::{Access, Blocks, Geometry, GilHeld, Heap, KnownArenas, Pools16K, Pymalloc, Stats};
-use raw_mem::{ArenaSource, MmapArenas, PageBlocks, ReservedArenas, RetainingArenas};
+use obmalloc::{
+    Access, Blocks, Geometry, GilHeld, Heap, KnownArenas, Native, PurgePolicy, Pymalloc, Stats,
+};
+use raw_mem::{ArenaSource, MmapArenas, PageBlocks, ReservedArenas, RetainingArenas, coarse_now};
 use thread_heap::PerThread;
 
 use crate::{
@@ -30,7 +32,7 @@ use crate::{
 };
 
 /// The largest request that the heap serves, in bytes.
-pub(crate) const SMALL: usize = Pools16K::SIZES.small_threshold;
+pub(crate) const SMALL: usize = Native::SIZES.small_threshold;
 
 /// The largest size of the reserved range of addresses, in bytes.
 ///
@@ -42,9 +44,9 @@ const RESERVED: usize = 16 << 20;
 ///
 /// Its metadata is not in CPython's raw domain, because a program may hook that domain and later
 /// remove the hook.
-type GilHeap = GilHeld<Heap<Arenas, PageBlocks, Pools16K>>;
+type GilHeap = GilHeld<Heap<Arenas, PageBlocks, Native>>;
 
-type Arenas = KnownArenas<RetainingArenas<ReservedArenas<MmapArenas>>, PageBlocks, Pools16K>;
+type Arenas = KnownArenas<RetainingArenas<ReservedArenas<MmapArenas>>, PageBlocks, Native>;
 
 /// The installed heap. It is never dropped, because CPython may call it until the process ends.
 enum Installed {
@@ -69,7 +71,15 @@ impl Installation {
             Guard::Gil => {
                 let mut arenas = RetainingArenas::new(ReservedArenas::new(MmapArenas::new()));
                 arenas.reserve_at_most(RESERVED);
-                let heap = Heap::new(KnownArenas::new(arenas, PageBlocks), PageBlocks);
+                let arenas = KnownArenas::with_geometry(arenas, PageBlocks);
+                let mut heap = Heap::with_geometry(arenas, PageBlocks);
+                // Python's garbage collector walks over objects at these addresses faster.
+                heap.begin_blocks_as_in_cpython();
+                heap.set_purge_policy(
+                    settings
+                        .decay
+                        .map_or(PurgePolicy::NEVER, |decay| PurgePolicy::after(decay, coarse_now)),
+                );
                 // SAFETY: up to CPython 3.11, a thread calls mem and obj only while it holds the
                 // only GIL. Neither the arena source nor `PageBlocks` calls back into the heap.
                 let heap = unsafe { GilHeld::new(heap) };
@@ -78,6 +88,7 @@ impl Installation {
             }
             Guard::Interpreters => {
                 PerThread.reserve_at_most(RESERVED);
+                PerThread.set_decay(settings.decay);
                 interpreters::watch(python);
                 let (_, vtables, counters) = stack(PerInterpreter, lower, settings);
                 reinit::watch(python, vtables);
@@ -104,6 +115,18 @@ impl Installation {
                 // SAFETY: this thread holds the main GIL, or no interpreter runs.
                 is_alone.then(|| unsafe { PerInterpreter.stats() })
             }
+        }
+    }
+
+    /// Returns unused memory of the current interpreter's heap to the system. Returns the bytes.
+    ///
+    /// # Safety
+    ///
+    /// - The calling thread must hold the GIL of an interpreter.
+    pub(crate) unsafe fn trim(&self) -> usize {
+        match self.heap {
+            Installed::OneGil(heap) => Access::trim(heap),
+            Installed::PerInterpreter => Blocks::trim(&PerInterpreter),
         }
     }
 

@@ -12,6 +12,7 @@ mod options;
 mod reinit;
 mod report;
 mod settings;
+mod trimming;
 mod version;
 
 use std::{
@@ -76,6 +77,29 @@ extern "C" fn destruct() {
     }
 }
 
+/// Returns memory that no block uses to the system, and returns the number of bytes.
+///
+/// Python code calls the function through `ctypes.CDLL(None).obmalloc_trim()`. It concerns the heap of
+/// the calling thread's interpreter, and memory that other heaps leave to any thread. It takes the
+/// GIL if the caller does not hold it. Returns 0 if the heap is not installed.
+#[unsafe(no_mangle)]
+pub extern "C" fn obmalloc_trim() -> usize {
+    let Some(Start { python, outcome: Ok(installation), .. }) = START.get() else { return 0 };
+    // SAFETY: `with_gil` calls the closure while this thread holds the GIL.
+    python.with_gil(|| unsafe { installation.trim() }).unwrap_or(0)
+}
+
+/// Does what [`obmalloc_trim`] does, for a caller that holds the GIL.
+///
+/// # Safety
+///
+/// - The calling thread must hold the GIL of an interpreter.
+unsafe fn trim_current() -> usize {
+    let Some(Start { outcome: Ok(installation), .. }) = START.get() else { return 0 };
+    // SAFETY: the contract is the same.
+    unsafe { installation.trim() }
+}
+
 /// Reports a CPython that was loaded too late for the heap, if there is one.
 #[cold]
 fn report_late(settings: &Settings) {
@@ -104,6 +128,9 @@ impl Start {
         let outcome = decide(&python, &settings, &options)
             .inspect_err(|refusal| say_refused(refusal, &settings))
             .map(|guard| Installation::new(&python, guard, &settings));
+        if outcome.is_ok() {
+            trimming::watch(&python, &settings);
+        }
         Self { python, settings, options, outcome }
     }
 

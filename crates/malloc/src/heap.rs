@@ -1,6 +1,6 @@
 //! The heap behind every exported function. No other module knows which heap it is.
 
-use std::ptr::NonNull;
+use std::{ffi::CStr, ptr::NonNull, time::Duration};
 
 use raw_mem::{MemAlloc, preserving_errno};
 use thread_heap::{HeapsStats, PerThread, ThreadMalloc};
@@ -107,12 +107,30 @@ pub(crate) fn open() {
     });
 }
 
-/// Returns unused memory to the system. Returns true if arenas were unmapped.
-pub(crate) fn trim() -> bool {
-    let arenas = || PerThread.stats_of_all().total.arenas.current;
-    let before = arenas();
-    preserving_errno(|| PerThread.flush());
-    arenas() < before
+/// Determines when memory goes back to the system by itself, as the environment says.
+///
+/// The variable has a number of milliseconds or the word `never`. Any other value changes nothing.
+pub(crate) fn read_environment() {
+    // SAFETY: this runs before `main`, so no other thread changes the environment.
+    let value = unsafe { libc::getenv(c"OBMALLOC_DECAY".as_ptr()) };
+    if value.is_null() {
+        return;
+    }
+    // SAFETY: the value is a C string, which stays in place meanwhile.
+    match unsafe { CStr::from_ptr(value) }.to_str() {
+        Ok("never") => PerThread.set_decay(None),
+        Ok(text) => {
+            if let Ok(milliseconds) = text.parse() {
+                PerThread.set_decay(Some(Duration::from_millis(milliseconds)));
+            }
+        }
+        Err(_) => {}
+    }
+}
+
+/// Returns unused memory to the system. Returns the number of bytes.
+pub(crate) fn trim() -> usize {
+    preserving_errno(|| PerThread.flush())
 }
 
 /// Counts the memory of the calling thread, of ended threads, and of all large blocks.

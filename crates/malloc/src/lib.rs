@@ -30,6 +30,7 @@ static CONSTRUCTOR: extern "C" fn() = construct;
 static DESTRUCTOR: extern "C" fn() = destruct;
 
 extern "C" fn construct() {
+    heap::read_environment();
     heap::open();
     report::read_environment();
 }

@@ -19,14 +19,15 @@ use raw_mem::{ArenaSource, MemAlloc};
 pub(crate) mod check;
 pub(crate) mod empty_pools;
 pub(crate) mod large;
+pub(crate) mod purging;
 pub(crate) mod report;
 pub(crate) mod spans;
 pub(crate) mod stats;
 pub(crate) mod used_pools;
 
-use self::{empty_pools::EmptyPools, large::Large, used_pools::UsedPools};
+use self::{empty_pools::EmptyPools, large::Large, purging::Purging, used_pools::UsedPools};
 use crate::{
-    arena::{Origin, table::ArenaTable},
+    arena::{Origin, pages::PAGE, table::ArenaTable},
     geometry::{
         Geometry, RetainRule,
         eras::Pools16K,
@@ -76,6 +77,7 @@ pub struct Heap<S: ArenaSource, A: MemAlloc, G: Geometry = Pools16K> {
     /// Where the blocks begin in pools that are carved from now on.
     blocks: BlockStart,
     refused: usize,
+    purging: Purging,
     geometry: PhantomData<G>,
 }
 
@@ -113,6 +115,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             tag,
             blocks: BlockStart::Aligned,
             refused: 0,
+            purging: Purging::NEVER,
             geometry: PhantomData,
         }
     }
@@ -252,10 +255,18 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.release_large();
     }
 
-    /// Unmaps all arenas without a block in use, including those that the arena source retains.
-    pub fn trim(&mut self) {
+    /// Returns as much memory without a block in use to the system as possible.
+    ///
+    /// Unmaps all arenas without a block in use, including those that the arena source retains. In
+    /// our own geometry, also purges all pages without a block in use. O(pools + free blocks), plus a
+    /// system call for each range of pages.
+    ///
+    /// Returns how many bytes it gave back. Some of them may never have been in memory.
+    pub fn trim(&mut self) -> usize {
+        let before = self.arenas.counts().current;
         self.unmap_free_arenas();
-        self.source.trim();
+        let unmapped = before - self.arenas.counts().current;
+        unmapped * G::SIZES.arena_size + self.purge_free_pages() + self.source.trim()
     }
 
     /// Returns how many arenas the heap retains with its source's permission.
@@ -296,16 +307,18 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     #[inline(always)]
     fn find_or_carve(&mut self, class: SizeClass<G>) -> Option<Found> {
+        self.visit();
         if class.is_span() {
             return self.find_or_carve_span(class);
         }
         self.end_retentions_for(class);
         let first = self.used.first(class);
         if first != PoolPtr::NONE {
-            if let Some(block) = first.carve_block::<G>() {
-                return Some(Found { block, carved_from: Some(first) });
+            if let Some(found) = self.carve(first) {
+                return Some(found);
             }
             self.used.remove_full(class, first);
+            self.purging.note_tightened(1);
         }
         let mut pool = self.used.first(class);
         if pool == PoolPtr::NONE {
@@ -313,8 +326,29 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
         match pool.header().take() {
             Some(block) => Some(Found { block, carved_from: None }),
-            None => Some(Found { block: pool.carve_block::<G>()?, carved_from: Some(pool) }),
+            None => self.carve(pool),
         }
+    }
+
+    /// Carves a block of `pool`, whose free list must be empty.
+    #[inline(always)]
+    fn carve(&mut self, pool: PoolPtr) -> Option<Found> {
+        if pool.header().has_uncarved_pages() {
+            return self.carve_again(pool);
+        }
+        Some(Found { block: pool.carve_block::<G>()?, carved_from: Some(pool) })
+    }
+
+    /// Carves a block of `pool`, which has uncarved pages, and whose free list must be empty.
+    #[cold]
+    fn carve_again(&mut self, pool: PoolPtr) -> Option<Found> {
+        if self.arenas.carve_page::<G>(pool) {
+            return Some(Found { block: pool.header().take()?, carved_from: None });
+        }
+        let before = pool.header().next_offset();
+        let block = pool.carve_block::<G>()?;
+        self.arenas.note_carved::<G>(pool, before);
+        Some(Found { block, carved_from: Some(pool) })
     }
 
     /// Takes a free pool for `class` that begins at a multiple of `align` units.
@@ -334,6 +368,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
         let Some(pool) = pool else { return self.full_pool_with_room(class, align) };
         pool.header().become_used(class);
+        self.purging.note_tightened(class.units());
         self.used.push_front(class, pool);
         Some(pool)
     }
@@ -392,11 +427,19 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     fn pool_event(&mut self, pool: PoolPtr) {
         let Some(class) = pool.header().class::<G>() else { return };
         if class.is_span() {
-            return self.span_emptied(class, pool);
+            self.span_emptied(class, pool);
+        } else {
+            self.shared_pool_event(class, pool);
         }
+        self.visit();
+    }
+
+    /// Handles the event of a pool of several blocks.
+    fn shared_pool_event(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         self.end_retentions_for(class);
         if pool.header().state() == State::Full {
             pool.header().become_used_again(class);
+            self.purging.note_loosened(1);
             match G::RULES.retain {
                 RetainRule::Unobservable => self.used.push_front(class, pool),
                 RetainRule::EachClass => self.used.push_second(class, pool),
@@ -445,6 +488,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     ///
     /// Arenas that the geometry and the source do not let the heap retain are unmapped.
     pub(crate) fn free_pool(&mut self, pool: PoolPtr) {
+        self.purging.note_loosened(pool.header().class::<G>().map_or(1, SizeClass::units));
         pool.header().become_free::<G>();
         let (source, of_spans) = (&mut self.source, &mut self.arenas_of_spans);
         let mut may_retain = usize::MAX;
@@ -469,6 +513,36 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         {
             self.unmap(base);
         }
+    }
+
+    /// Unmaps the free arenas that the source does not let the heap retain any more.
+    pub(crate) fn unmap_excess(&mut self) {
+        let retained = self.retained_arenas();
+        if retained == 0 {
+            return;
+        }
+        let granted = self.source.retain(retained, retained);
+        self.arenas_of_spans = granted.min(self.arenas_of_spans);
+        while self.arenas.retained() > granted - self.arenas_of_spans
+            && let Some(base) = self.arenas.remove_free::<G>()
+        {
+            self.unmap(base);
+        }
+    }
+
+    /// Purges free units and uncarved pages. Returns the number of purged bytes.
+    pub(crate) fn purge(&mut self, only_idle: bool) -> usize {
+        let (source, mut pages) = (&mut self.source, 0);
+        self.arenas.visit(|arena| {
+            let Some(base) = arena.base() else { return };
+            pages += arena.purge::<G>(only_idle, |range| {
+                // SAFETY: the pages lie in the arena, which is valid as a whole.
+                let start = unsafe { base.add(range.start * PAGE) };
+                // SAFETY: the arena came from this source. No block is in use or listed on the pages.
+                unsafe { source.purge(start, range.len() * PAGE) }.is_ok()
+            });
+        });
+        pages * PAGE
     }
 
     fn unmap(&mut self, base: NonNull<u8>) {

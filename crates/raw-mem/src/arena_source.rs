@@ -191,9 +191,18 @@ pub unsafe trait ArenaSource {
     }
 
     /// Unmaps the free memory that the source keeps for later requests.
-    fn trim(&mut self) {
+    ///
+    /// Returns how many bytes of it may have been in memory.
+    fn trim(&mut self) -> usize {
+        self.below().map_or(0, |below| below.trim())
+    }
+
+    /// Unmaps the free memory that the source keeps without need, because its decay time has passed.
+    ///
+    /// A user that may make no other call for a while calls this function from time to time.
+    fn decay(&mut self) {
         if let Some(below) = self.below() {
-            below.trim();
+            below.decay();
         }
     }
 
@@ -340,8 +349,9 @@ pub(crate) mod recording {
             Ok(())
         }
 
-        fn trim(&mut self) {
+        fn trim(&mut self) -> usize {
             self.0.push(Call::Trim);
+            0
         }
 
         fn retain(&mut self, had: usize, want: usize) -> usize {

@@ -222,9 +222,20 @@ unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
         }
     }
 
-    fn trim(&mut self) {
+    fn trim(&mut self) -> usize {
+        let retained = self.range.as_ref().map_or(0, ReservedRange::retained_bytes);
         preserving_errno(|| self.trim_range());
-        self.source.trim();
+        retained + self.source.trim()
+    }
+
+    /// `errno` is unchanged.
+    fn decay(&mut self) {
+        let now = (self.clock)();
+        if let Some(range) = &mut self.range {
+            range.demand.advance_to(now);
+            preserving_errno(|| range.release_excess());
+        }
+        self.source.decay();
     }
 
     fn retain_large(&mut self, had: usize, want: usize) -> usize {

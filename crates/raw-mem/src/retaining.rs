@@ -87,7 +87,8 @@ impl<S: ArenaSource> RetainingArenas<S> {
         Self::with_clock(source, decay, clock::coarse_now)
     }
 
-    const fn with_clock(source: S, decay: Duration, clock: fn() -> Duration) -> Self {
+    /// Wraps `source` and measures `decay` with `clock`, which returns the time since some start.
+    pub const fn with_clock(source: S, decay: Duration, clock: fn() -> Duration) -> Self {
         let demand = Demand::new(decay, ABOVE_PEAK);
         Self { source, clock, demand, first: None, count: 0, size: None, by_users: 0 }
     }
@@ -139,8 +140,11 @@ impl<S: ArenaSource> RetainingArenas<S> {
     }
 
     /// Unmaps free arenas that this source itself keeps until at most `most` are left.
-    fn unmap_retained(&mut self, most: usize) {
-        let Some(size) = self.size else { return };
+    ///
+    /// Returns the size of the unmapped arenas, in bytes.
+    fn unmap_retained(&mut self, most: usize) -> usize {
+        let Some(size) = self.size else { return 0 };
+        let before = self.count;
         while self.count > most
             && let Some(arena) = self.pop(size)
         {
@@ -148,6 +152,7 @@ impl<S: ArenaSource> RetainingArenas<S> {
             // SAFETY: the arena came from `source` and is not in use (invariant of `first`).
             unsafe { self.source.unmap(arena, size) };
         }
+        (before - self.count) * size.bytes()
     }
 
     /// Unmaps the free arenas that the recent demand does not justify.
@@ -219,9 +224,14 @@ unsafe impl<S: ArenaSource> ArenaSource for RetainingArenas<S> {
         Some(&mut self.source)
     }
 
-    fn trim(&mut self) {
-        self.unmap_retained(0);
-        self.source.trim();
+    fn trim(&mut self) -> usize {
+        self.unmap_retained(0) + self.source.trim()
+    }
+
+    fn decay(&mut self) {
+        self.demand.advance_to((self.clock)());
+        self.unmap_excess();
+        self.source.decay();
     }
 
     fn retain(&mut self, had: usize, want: usize) -> usize {

@@ -100,13 +100,20 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
         preserving_errno(|| unsafe { shared.source().purge(start, len) })
     }
 
-    fn trim(&mut self) {
-        let Some(shared) = self.0 else { return };
+    fn trim(&mut self) -> usize {
+        let Some(shared) = self.0 else { return 0 };
         let mut source = shared.source();
-        source.trim();
+        let bytes = source.trim();
         // SAFETY: the source calls this with the beginning of its range, and nothing uses the rest.
         // The source is locked, so no call of `reserve` overlaps.
         source.shrink_reserved(&mut |range| unsafe { shared.map().shrink(range) });
+        bytes
+    }
+
+    fn decay(&mut self) {
+        if let Some(shared) = self.0 {
+            preserving_errno(|| shared.source().decay());
+        }
     }
 
     fn retain(&mut self, had: usize, want: usize) -> usize {
@@ -215,8 +222,9 @@ mod tests {
             Ok(())
         }
 
-        fn trim(&mut self) {
+        fn trim(&mut self) -> usize {
             self.add(Call::Trim);
+            0
         }
 
         fn retain(&mut self, had: usize, want: usize) -> usize {

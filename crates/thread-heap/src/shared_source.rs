@@ -66,9 +66,9 @@ impl<'a, S: ArenaSource> SourceGuard<'a, S> {
         Self { source }
     }
 
-    /// Unmaps the arenas that the source retains.
-    pub fn trim(&mut self) {
-        self.source.trim();
+    /// Unmaps the arenas that the source retains. Returns their size in bytes.
+    pub fn trim(&mut self) -> usize {
+        self.source.trim()
     }
 
     /// Keeps the reserved range of addresses from growing beyond `bytes` bytes.

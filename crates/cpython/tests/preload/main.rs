@@ -14,4 +14,5 @@ mod reinit;
 mod stats;
 mod support;
 mod threads;
+mod trimming;
 mod untouched;

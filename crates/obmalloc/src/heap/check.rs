@@ -5,6 +5,7 @@
 use raw_mem::{ArenaSource, MemAlloc};
 
 use crate::{
+    arena::Arena,
     geometry::{
         Geometry, MAX_POOLS,
         shape::{BlockStart, Shape},
@@ -58,7 +59,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             let (mut free, mut units) = (0, 0);
             for pool in arena.pools::<G>() {
                 assert_eq!(pool.header().arena(), index, "a pool knows its arena");
-                check_pool::<G>(pool, self.blocks);
+                check_pool::<G>(arena, pool, self.blocks);
                 units += pool.header().units_in_use::<G>();
                 match pool.header().state() {
                     State::Free => free += 1,
@@ -109,7 +110,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 }
 
 /// Checks rules 1 and 2 for one pool.
-fn check_pool<G: Geometry>(pool: PoolPtr, blocks: BlockStart) {
+fn check_pool<G: Geometry>(arena: &Arena, pool: PoolPtr, blocks: BlockStart) {
     let header = pool.header();
     let Some(class) = header.class::<G>() else {
         assert_eq!(header.state(), State::Free, "a pool without a class is free");
@@ -128,12 +129,16 @@ fn check_pool<G: Geometry>(pool: PoolPtr, blocks: BlockStart) {
         listed += 1;
         assert!(listed <= capacity, "rule 2: the free list ends");
     }
-    let known = header.in_use::<G>() + listed + header.uncarved::<G>();
+    let uncarved = header.uncarved::<G>() + arena.uncarved_blocks::<G>(pool);
+    let known = header.in_use::<G>() + listed + uncarved;
     assert_eq!(known, capacity, "rule 2: every block is accounted for");
     match header.state() {
         State::Free => assert_eq!(header.in_use::<G>(), 0, "rule 3: a free pool has none in use"),
         State::Retained => {}
         State::Used | State::Full => assert!(header.in_use::<G>() > 0, "rule 3: used means in use"),
+    }
+    if header.state() != State::Free {
+        arena.check_pages::<G>(pool);
     }
     if header.state() == State::Full {
         let free = capacity - header.in_use::<G>();

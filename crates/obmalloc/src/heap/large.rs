@@ -29,11 +29,18 @@ pub(crate) struct Large {
     granted: usize,
     /// How many slots the heap has requested from the source since it last gave back all.
     requested: usize,
+    /// True if a retained block was used again since the last sweep.
+    was_reused: bool,
 }
 
 impl Large {
-    pub(crate) const NONE: Self =
-        Self { in_use: LargeBlocks::NONE, retained: RetainedLarge::NONE, granted: 0, requested: 0 };
+    pub(crate) const NONE: Self = Self {
+        in_use: LargeBlocks::NONE,
+        retained: RetainedLarge::NONE,
+        granted: 0,
+        requested: 0,
+        was_reused: false,
+    };
 }
 
 impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
@@ -113,10 +120,12 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     #[inline]
     #[must_use = "the block leaks unless it is freed"]
     pub fn reuse_large(&mut self, size: usize, align: usize) -> Option<LargeBlock> {
-        match align <= OFFSET {
-            true => self.large.retained.pop::<G>(size),
-            false => None,
+        if align > OFFSET {
+            return None;
         }
+        let block = self.large.retained.pop::<G>(size)?;
+        self.large.was_reused = true;
+        Some(block)
     }
 
     #[cold]
@@ -180,6 +189,14 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             let slots = self.large.retained.slots();
             self.large.granted = self.source.retain_large(self.large.granted, slots);
             self.unmap_ungranted_large();
+        }
+    }
+
+    /// Unmaps the retained blocks that the source does not allow any more, unless some were used again
+    /// since the last call.
+    pub(crate) fn sweep_large(&mut self) {
+        if !core::mem::take(&mut self.large.was_reused) {
+            self.release_excess_large();
         }
     }
 
@@ -293,10 +310,11 @@ mod tests {
     fn a_heap_does_not_hoard_the_blocks_of_other_heaps() {
         let mut source = ReservedArenas::new(MmapArenas::new());
         let pointer = &raw mut source;
-        // SAFETY: the heaps use the source in turn, and only here.
-        let [mut mine, mut other] = [(); 2].map(|()| -> TestHeap<&mut Source> {
+        let heap = || -> TestHeap<&mut Source> {
+            // SAFETY: the heaps use the source in turn, and it outlives them.
             Heap::with_geometry(unsafe { &mut *pointer }, Malloc)
-        });
+        };
+        let (mut mine, mut other) = (heap(), heap());
         for _ in 0..3 {
             let blocks = map(&mut mine, &[MIB, 2 * MIB]);
             unmap(&mut other, blocks);

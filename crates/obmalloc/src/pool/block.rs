@@ -116,6 +116,22 @@ impl FreeList {
         taken
     }
 
+    /// Keeps only the blocks for which `stays` returns true, in the same order.
+    ///
+    /// The caller becomes the owner of the others.
+    pub(crate) fn retain(&self, stays: impl Fn(NonNull<u8>) -> bool) {
+        let kept = Self::new();
+        while let Some(block) = self.pop() {
+            if stays(block.start()) {
+                kept.push(block);
+            }
+        }
+        // The blocks are now in reverse order.
+        while let Some(block) = kept.pop() {
+            self.push(block);
+        }
+    }
+
     /// Iterates over the blocks in the order in which they will be popped.
     pub(crate) fn iter(&self) -> impl Iterator<Item = NonNull<u8>> {
         core::iter::successors(self.head.get(), |start| {
@@ -142,6 +158,21 @@ mod tests {
         for start in starts.into_iter().rev() {
             assert_eq!(list.pop().map(BlockPtr::into_start), Some(start));
         }
+        assert!(list.is_empty());
+    }
+
+    #[test]
+    fn the_blocks_that_stay_keep_their_order() {
+        let mut memory = [[0_usize; 2]; 5];
+        let starts = memory.each_mut().map(|block| NonNull::from(block).cast::<u8>());
+        let list = FreeList::new();
+        for start in starts {
+            // SAFETY: the items are blocks of two words, and nothing else uses them.
+            list.push(unsafe { BlockPtr::from_start(start) });
+        }
+        list.retain(|start| start != starts[1] && start != starts[4]);
+        assert!(list.iter().eq([starts[3], starts[2], starts[0]]));
+        list.retain(|_| false);
         assert!(list.is_empty());
     }
 

@@ -310,6 +310,11 @@ impl ReservedRange {
         self.by_users = self.by_users.min(slots);
     }
 
+    /// Returns the size of all retained slots, in bytes.
+    pub(super) fn retained_bytes(&self) -> usize {
+        self.slots.retained_count() * self.slot.bytes()
+    }
+
     /// Releases all retained slots, and unmaps those that were never used.
     ///
     /// Returns true if there were any.

@@ -2,7 +2,7 @@
 
 use std::{fmt, marker::PhantomData, mem::ManuallyDrop, ptr::NonNull};
 
-use obmalloc::{BlockPtr, Heap, HeapTag, SizeClass, Stats};
+use obmalloc::{BlockPtr, Heap, HeapTag, PurgePolicy, SizeClass, Stats};
 use raw_mem::preserving_errno;
 use sync::{
     atomic::Ordering::Relaxed,
@@ -93,6 +93,11 @@ impl<P: Parts> Owner<P> {
     pub(crate) fn adopt(heap: &'static ThreadHeap<P>) -> Option<Self> {
         // SAFETY: the heap had no owner, and the caller has just become its owner.
         heap.inbox.adopt().then(|| unsafe { Self::new(heap) })
+    }
+
+    /// Determines when the heap gives free memory back by itself. See [`PurgePolicy`].
+    pub fn set_purge_policy(&mut self, policy: PurgePolicy) {
+        self.enter(|own| own.set_purge_policy(policy));
     }
 
     /// Begins the blocks of new pools where they begin in CPython.
@@ -288,11 +293,20 @@ impl<P: Parts> Owner<P> {
     /// - Sends freed blocks of other heaps back to those heaps.
     /// - Reclaims this heap's blocks that other threads have freed.
     /// - Unmaps all empty arenas in this heap and in the arena source.
+    /// - Purges the pages of this heap that contain no block in use.
     /// - Purges other heaps' pages that contain only freed blocks.
-    pub fn flush(&mut self) {
+    /// - Does the same for abandoned heaps.
+    ///
+    /// Returns how many bytes it gave back. Some of them may never have been in memory.
+    pub fn flush(&mut self) -> usize {
         self.send_outbox();
-        self.heap.heaps.take_over_inboxes(|inbox| inbox.waiting() > 0);
-        self.enter_slowly(Heap::trim);
+        self.heap.heaps.flush_others() + self.enter_slowly(Heap::trim)
+    }
+
+    /// Lets the heap give back what has been free for long. See [`Heap::visit`].
+    #[inline]
+    pub fn visit(&mut self) {
+        self.enter_slowly(Heap::visit);
     }
 
     /// Counts the memory in use in this heap. O(pools).
@@ -509,35 +523,46 @@ impl<P: Parts> Heaps<P> {
         }
     }
 
+    /// Purges the pages of freed blocks that wait in inboxes, and what abandoned heaps do not use.
+    ///
+    /// Returns the number of bytes.
+    pub(crate) fn flush_others(&self) -> usize {
+        let mut bytes = self.take_over_inboxes(|inbox| inbox.waiting() > 0);
+        for mut owner in self.list.iter().filter_map(Owner::adopt) {
+            bytes += owner.enter(Heap::trim);
+        }
+        bytes
+    }
+
     /// Purges pages of freed blocks in all inboxes for which `is_chosen` returns true.
     ///
-    /// Does nothing while another thread runs this function, or if the system has refused a purge.
+    /// Returns the number of purged bytes. Does nothing while another thread runs this function, or if the system has refused a purge.
     ///
     /// The cost is linear in the number of heaps and waiting blocks, plus a system call for each
     /// range of pages.
     #[cold]
     #[inline(never)]
-    pub(crate) fn take_over_inboxes(&self, is_chosen: impl Fn(&Inbox<Batch>) -> bool) {
+    pub(crate) fn take_over_inboxes(&self, is_chosen: impl Fn(&Inbox<Batch>) -> bool) -> usize {
         if self.shared.purges_are_refused.load(Relaxed) {
-            return;
+            return 0;
         }
-        let Some(_guard) = sync::try_lock(&self.takeovers) else { return };
+        let Some(_guard) = sync::try_lock(&self.takeovers) else { return 0 };
         // The caller may be freeing a block, which must not change `errno`.
         preserving_errno(|| {
-            for heap in self.list.iter().filter(|heap| is_chosen(&heap.inbox)) {
-                self.take_over(heap);
-            }
-        });
+            let heaps = self.list.iter().filter(|heap| is_chosen(&heap.inbox));
+            heaps.map(|heap| self.take_over(heap)).sum()
+        })
     }
 
-    fn take_over(&self, heap: &'static ThreadHeap<P>) {
+    fn take_over(&self, heap: &'static ThreadHeap<P>) -> usize {
         let bytes = heap.inbox.restart_count();
-        let Some(nodes) = heap.inbox.take_over() else { return };
-        let (nodes, has_others) = takeover::purge(&self.shared, nodes, bytes);
-        let Some(nodes) = nodes else { return };
+        let Some(nodes) = heap.inbox.take_over() else { return 0 };
+        let (nodes, has_others, purged) = takeover::purge(&self.shared, nodes, bytes);
+        let Some(nodes) = nodes else { return purged };
         if heap.deliver(nodes) && has_others {
             heap.inbox.count(bytes, STEP);
         }
+        purged
     }
 }
 
