@@ -67,7 +67,7 @@ fn make_heaps_retain_arenas() {
 }
 
 /// The system calls of the C library's allocator and locks, of input and output, and of exit.
-const ALLOWED: [libc::c_long; 20] = [
+const ALLOWED: [libc::c_long; 21] = [
     libc::SYS_read,
     libc::SYS_write,
     libc::SYS_writev,
@@ -76,6 +76,8 @@ const ALLOWED: [libc::c_long; 20] = [
     libc::SYS_munmap,
     libc::SYS_mremap,
     libc::SYS_mprotect,
+    // The C library makes this call when a thread ends.
+    libc::SYS_madvise,
     libc::SYS_futex,
     libc::SYS_exit,
     libc::SYS_exit_group,
