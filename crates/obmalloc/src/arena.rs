@@ -207,7 +207,9 @@ impl Arena {
             self.units.find_run(class.units(), align)?
         };
         self.units.take(run);
-        self.note_reused(run.pages::<G>());
+        if !self.purged.is_empty() {
+            self.note_reused(run.pages::<G>());
+        }
         let pool = self.unit::<G>(run.first, index, origin)?;
         for unit in run.inner_units_of(class) {
             self.unit::<G>(unit, index, origin)?.header().become_inner(pool);
@@ -247,7 +249,9 @@ impl Arena {
                     }
                 }
                 self.units.put(run);
-                self.uncarved.remove(run.pages::<G>());
+                if !self.uncarved.is_empty() {
+                    self.uncarved.remove(run.pages::<G>());
+                }
             }
         }
         self.free_units += run.units as u32;

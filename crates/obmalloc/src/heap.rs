@@ -530,16 +530,17 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Purges free units and uncarved pages. Returns the number of purged bytes.
+    /// Purges free units and uncarved pages, until the source refuses. Returns the purged bytes.
     pub(crate) fn purge(&mut self, only_idle: bool) -> usize {
-        let (source, mut pages) = (&mut self.source, 0);
+        let (source, mut pages, mut is_refused) = (&mut self.source, 0, false);
         self.arenas.visit(|arena| {
-            let Some(base) = arena.base() else { return };
+            let Some(base) = arena.base().filter(|_| !is_refused) else { return };
             pages += arena.purge::<G>(only_idle, |range| {
                 // SAFETY: the pages lie in the arena, which is valid as a whole.
                 let start = unsafe { base.add(range.start * PAGE) };
                 // SAFETY: the arena came from this source. No block is in use or listed on the pages.
-                unsafe { source.purge(start, range.len() * PAGE) }.is_ok()
+                is_refused = unsafe { source.purge(start, range.len() * PAGE) }.is_err();
+                !is_refused
             });
         });
         pages * PAGE

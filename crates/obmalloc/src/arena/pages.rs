@@ -26,6 +26,12 @@ pub(crate) struct Pages([u64; WORDS]);
 impl Pages {
     pub(crate) const NONE: Self = Self([0; WORDS]);
 
+    /// Returns true if the set has no pages.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0 == [0; WORDS]
+    }
+
     pub(crate) fn contains(self, page: usize) -> bool {
         self.0[page / WORD] >> (page % WORD) & 1 != 0
     }
@@ -115,6 +121,7 @@ mod tests {
                 }
             }
             prop_assert!((0..MAX_PAGES).all(|page| pages.contains(page) == model.contains(&page)));
+            prop_assert_eq!(pages.is_empty(), model.is_empty());
             prop_assert_eq!(pages.first_in(look.clone()), model.range(look.clone()).next().copied());
             prop_assert_eq!(pages.count_in(look.clone()), model.range(look.clone()).count());
             let runs: Vec<_> = pages.runs().collect();

@@ -137,7 +137,7 @@ impl Arena {
                 new.insert(page..page + 1);
             }
         }
-        if new == Pages::NONE {
+        if new.is_empty() {
             return;
         }
         let start = pool.start::<G>().addr().get();

@@ -8,9 +8,9 @@
 //!
 //! The slow paths of the heap visit this module. Every few visits, it looks at the clock.
 //!
-//! - A *sweep* takes place twice in each decay time. A page that one sweep finds free, and that is
-//!   still free at the next one, is purged. Memory is therefore given back after half the decay time
-//!   at the earliest, and after the decay time if the program visits often enough.
+//! - A *sweep* takes place every two fifths of the decay time. A page that one sweep finds free, and
+//!   that is still free at the next one, is purged. Memory is therefore given back within the decay
+//!   time if the program visits often enough, and not before two fifths of it.
 //! - If a quarter of the heap becomes free at once, it is purged at once. So is the first memory
 //!   that a program frees in the source of arenas.
 //!
@@ -38,7 +38,7 @@ const PART_OF_TIME: u32 = 64;
 /// A walk may take one part in this number of the time if part of the heap has become free.
 const PART_OF_TIME_IF_LOOSER: u32 = 8;
 
-/// The longest pause after a mistake, in halves of the decay time.
+/// The longest pause after a mistake, in intervals between two sweeps.
 const LONGEST_PAUSE: u32 = 32;
 
 /// At least this many units must become free, or nearly free, before they are purged at once.
@@ -84,12 +84,17 @@ impl PurgePolicy {
     /// Gives back nothing unless [`Heap::trim`] is called. Every new heap has this policy.
     pub const NEVER: Self = Self { decay: Duration::ZERO, limit: usize::MAX, clock: None };
 
-    /// Gives memory back that was free for the time `decay`, or for half of it.
+    /// Gives memory back that was free for the time `decay`, or for two fifths of it.
     ///
     /// `clock` returns the time since an arbitrary start. If `decay` is zero, the heap gives memory
     /// back as soon as it notices that it is free.
     pub const fn after(decay: Duration, clock: fn() -> Duration) -> Self {
         Self { decay, limit: usize::MAX, clock: Some(clock) }
+    }
+
+    /// Returns the time between two sweeps. Two of them are a little shorter than the decay time.
+    fn interval(&self) -> Duration {
+        self.decay * 2 / 5
     }
 
     /// Gives free units of 16 KiB back earlier if they have more than `bytes` bytes together.
@@ -134,7 +139,7 @@ pub(crate) struct Purging {
     /// How many more units have become free or nearly free than used or full, since the last walk
     /// or since all that had become free was used again.
     loosened: usize,
-    /// When the next sweep is due.
+    /// When the next sweep is due, or zero before the first look at the clock.
     due: Duration,
     /// When the last walk over the free blocks began, and how long it took.
     walk: (Duration, Duration),
@@ -184,7 +189,7 @@ impl Purging {
     fn judge(&mut self, reused: usize, now: Duration) {
         let (purged, reason) = self.purged;
         if purged > 0 && reused * PART_REUSED > purged {
-            self.pauses[reason as usize].begin(now, self.policy.decay / 2);
+            self.pauses[reason as usize].begin(now, self.policy.interval());
             self.purged.0 = 0;
         }
     }
@@ -242,8 +247,11 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.purging.visits = VISITS;
         let Some(clock) = self.purging.policy.clock else { return };
         let now = clock();
-        if now >= self.purging.due {
-            self.purging.due = now + self.purging.policy.decay / 2;
+        let due = self.purging.due;
+        if due.is_zero() || now >= due {
+            self.purging.due = now + self.purging.policy.interval();
+        }
+        if !due.is_zero() && now >= due {
             self.sweep(now, clock);
         } else if self.purging.is_much_looser(self.units()) {
             self.purge_after_drop(now, clock);
