@@ -8,6 +8,7 @@
 //! - Block sizes are hidden from the compiler, so it cannot look up a size class in advance.
 //! - A workload allocates its own memory before its time begins.
 
+pub mod c_programs;
 pub mod contender;
 pub mod contenders;
 pub mod counted;

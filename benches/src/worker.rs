@@ -12,6 +12,7 @@ use std::{process::ExitCode, time::Duration};
 use serde::Serialize;
 
 use crate::{
+    c_programs,
     contender::{Contender, Realloc},
     contenders::Global,
     counted::{self, Loop},
@@ -78,14 +79,12 @@ fn without_programs() -> Vec<Workload<Global>> {
     workloads
 }
 
-/// Returns every workload of a worker with the feature `programs`.
+/// Returns every workload but those of Python.
 pub fn every_workload() -> Vec<Listed> {
     let mut all: Vec<_> = without_programs().iter().map(listed).collect();
-    all.extend(programs::NAMES.map(|name| Listed {
-        name: name.to_owned(),
-        group: Group::Programs,
-        weight: Weight::Light,
-    }));
+    let named = |name: &str, group, weight| Listed { name: name.to_owned(), group, weight };
+    all.extend(programs::NAMES.map(|name| named(name, Group::Programs, Weight::Light)));
+    all.extend(c_programs::NAMES.map(|name| named(name, Group::C, Weight::Heavy)));
     all
 }
 
