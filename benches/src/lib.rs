@@ -14,6 +14,7 @@ pub mod contenders;
 pub mod counted;
 pub mod figures;
 pub mod fragmentation;
+pub mod memory;
 pub mod micro;
 pub mod patterns;
 mod pin;

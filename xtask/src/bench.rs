@@ -24,6 +24,7 @@ mod entrant;
 mod fragmentation;
 pub(crate) mod instructions;
 mod machine;
+mod memory;
 mod python;
 mod results;
 mod schedule;
@@ -80,6 +81,10 @@ pub(crate) struct Args {
     /// Counts instructions instead of measuring time, and writes docs/instructions.md.
     #[arg(long, conflicts_with_all = ["only", "against", "quick", "rounds", "seconds", "json", "html"])]
     instructions: bool,
+    /// Measures memory over time instead, and writes docs/memory-over-time.md. With --only, measures
+    /// the workloads whose "host: name" contains this, as in "Python: rounds", and writes no page.
+    #[arg(long, conflicts_with_all = ["against", "quick", "rounds", "seconds", "json", "html", "instructions"])]
+    memory: bool,
 }
 
 impl Args {
@@ -111,6 +116,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let (entrants, preloaded) = entrant::chosen(&args.against)?;
     if args.instructions {
         return instructions::write(&entrants);
+    }
+    if args.memory {
+        return memory::run(args.only.as_deref());
     }
     let machine = Machine::new();
     let mut left_out = Vec::new();
