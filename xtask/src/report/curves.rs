@@ -75,7 +75,7 @@ fn ticks(most: f64) -> Vec<f64> {
     let step = step.min_by(|one, other| (one - rough).abs().total_cmp(&(other - rough).abs()));
     let step = step.unwrap_or(unit);
     let rounded = |value: f64| (value * 1e6).round() / 1e6;
-    (0..=(most / step) as usize).map(|number| rounded(number as f64 * step)).collect()
+    (0..=(most / step + 1e-9) as usize).map(|number| rounded(number as f64 * step)).collect()
 }
 
 #[cfg(test)]
