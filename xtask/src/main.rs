@@ -9,6 +9,7 @@ mod layers;
 mod loom;
 mod mutants;
 mod parallel;
+mod peers;
 mod process;
 mod python;
 mod report;

@@ -2,6 +2,7 @@
 
 use std::{ffi::CStr, ptr::NonNull, time::Duration};
 
+use obmalloc::{BlockPtr, Blocks, SizeClass};
 use raw_mem::{MemAlloc, preserving_errno};
 use thread_heap::{HeapsStats, PerThread, ThreadMalloc};
 
@@ -29,6 +30,18 @@ pub(crate) fn alloc(size: usize, align: usize) -> Option<NonNull<u8>> {
     let listed = if align <= MIN_ALIGN { ThreadMalloc.alloc_listed(size) } else { None };
     match listed {
         Some(block) => Some(block),
+        None => alloc_above_small(size, align),
+    }
+}
+
+/// Allocates a block of any class if a free list has one, and otherwise calls [`alloc_unlisted`].
+///
+/// Not inlined, so that [`alloc`] stays small. Neither function needs a stack frame.
+#[inline(never)]
+fn alloc_above_small(size: usize, align: usize) -> Option<NonNull<u8>> {
+    let class = if align <= MIN_ALIGN { SizeClass::of(size.max(1)) } else { None };
+    match class.and_then(|class| PerThread.alloc_listed(class)) {
+        Some(block) => Some(BlockPtr::into_start(block)),
         None => alloc_unlisted(size, align),
     }
 }

@@ -3,6 +3,7 @@
 //! `OBMALLOC_LIB` names the library to test. Without it, the tests build the library.
 
 mod exit;
+mod footprint;
 mod fork;
 mod interpreters;
 mod late;
