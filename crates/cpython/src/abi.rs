@@ -54,12 +54,40 @@ c_functions! {
     }
 }
 
-c_functions! {
-    struct RawFunctions {
-        c"PyMem_RawMalloc" => malloc: fn(usize) -> Option<NonNull<u8>>;
-        c"PyMem_RawCalloc" => calloc: fn(usize, usize) -> Option<NonNull<u8>>;
-        c"PyMem_RawRealloc" => realloc: fn(Option<NonNull<u8>>, usize) -> Option<NonNull<u8>>;
-        c"PyMem_RawFree" => free: fn(Option<NonNull<u8>>);
+/// The public functions of a domain, which call the functions of the domain's vtable.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DomainFunctions {
+    pub(crate) malloc: unsafe extern "C" fn(usize) -> Option<NonNull<u8>>,
+    pub(crate) calloc: unsafe extern "C" fn(usize, usize) -> Option<NonNull<u8>>,
+    pub(crate) realloc: unsafe extern "C" fn(Option<NonNull<u8>>, usize) -> Option<NonNull<u8>>,
+    pub(crate) free: unsafe extern "C" fn(Option<NonNull<u8>>),
+}
+
+impl DomainFunctions {
+    /// Looks up all functions, or returns `None` at the first one that is missing.
+    ///
+    /// # Safety
+    ///
+    /// As for [`CPython::find_in`].
+    unsafe fn find(handle: *mut c_void, domain: Domain) -> Option<Self> {
+        let [malloc, calloc, realloc, free] = match domain {
+            Domain::Raw => {
+                [c"PyMem_RawMalloc", c"PyMem_RawCalloc", c"PyMem_RawRealloc", c"PyMem_RawFree"]
+            }
+            Domain::Mem => [c"PyMem_Malloc", c"PyMem_Calloc", c"PyMem_Realloc", c"PyMem_Free"],
+            Domain::Obj => {
+                [c"PyObject_Malloc", c"PyObject_Calloc", c"PyObject_Realloc", c"PyObject_Free"]
+            }
+        };
+        // SAFETY: the C declarations have these types, and the handle is valid (contract).
+        unsafe {
+            Some(Self {
+                malloc: symbol(handle, malloc)?,
+                calloc: symbol(handle, calloc)?,
+                realloc: symbol(handle, realloc)?,
+                free: symbol(handle, free)?,
+            })
+        }
     }
 }
 
@@ -124,6 +152,9 @@ pub(crate) struct MethodDef {
     pub(crate) doc: *const c_char,
 }
 
+/// The words of a vtable, and the words behind it in case that CPython's vtables are larger.
+pub(crate) type Words = [*const c_void; 16];
+
 /// An interpreter of CPython. Only its address is used.
 pub(crate) type Interpreter = NonNull<c_void>;
 
@@ -141,7 +172,7 @@ pub(crate) struct BuiltinModule {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CPython {
     core: CoreFunctions,
-    pub(crate) raw: RawFunctions,
+    pub(crate) raw: DomainFunctions,
     /// True if this CPython exports functions that only a free-threaded build needs.
     pub(crate) shares_refcounts: bool,
     /// CPython's variable `PyImport_Inittab`, which points to the table of built-in modules.
@@ -187,7 +218,7 @@ impl CPython {
         unsafe {
             Some(Self {
                 core: CoreFunctions::find(handle)?,
-                raw: RawFunctions::find(handle)?,
+                raw: DomainFunctions::find(handle, Domain::Raw)?,
                 shares_refcounts: [c"_Py_MergeZeroLocalRefcount", c"_Py_DecRefShared"]
                     .into_iter()
                     .any(|name| symbol::<*const c_void>(handle, name).is_some()),
@@ -197,6 +228,17 @@ impl CPython {
         }
     }
 
+    /// Looks up the public functions of `domain` among the symbols that all libraries can see.
+    pub(crate) fn functions(domain: Domain) -> Option<DomainFunctions> {
+        // SAFETY: `RTLD_DEFAULT` is always a valid handle.
+        let found = unsafe { DomainFunctions::find(libc::RTLD_DEFAULT, domain) };
+        if found.is_none() {
+            clear_error();
+        }
+        found
+    }
+
+    /// Returns the allocator of `domain`, whose layout must be known or checked.
     pub(crate) fn allocator(&self, domain: Domain) -> VTable {
         let mut vtable = MaybeUninit::uninit();
         // SAFETY: CPython fills in all five words for any of its domains, and can do so at any
@@ -205,6 +247,22 @@ impl CPython {
             (self.core.get_allocator)(domain as c_uint, vtable.as_mut_ptr());
             vtable.assume_init()
         }
+    }
+
+    /// Lets CPython write the vtable of `domain` over the first words of `words`.
+    pub(crate) fn read_words(&self, domain: Domain, words: &mut Words) {
+        // SAFETY: CPython writes the words of its vtable, which fit even if it has grown.
+        unsafe { (self.core.get_allocator)(domain as c_uint, words.as_mut_ptr().cast()) }
+    }
+
+    /// Lets CPython read the vtable of `domain` from the first words of `words`.
+    ///
+    /// # Safety
+    ///
+    /// - As for [`set_allocator`](Self::set_allocator), for the vtable in `words`.
+    pub(crate) unsafe fn write_words(&self, domain: Domain, words: &Words) {
+        // SAFETY: CPython copies the words, which form a suitable vtable (contract).
+        unsafe { (self.core.set_allocator)(domain as c_uint, words.as_ptr().cast()) }
     }
 
     /// Makes CPython use `vtable` for all requests to `domain`.

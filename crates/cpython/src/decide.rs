@@ -10,8 +10,9 @@ use crate::{
     abi::CPython,
     domains::{SERVED, Server},
     options::{Options, OwnAllocator},
+    self_check::Difference,
     settings::{Settings, Switch},
-    version::Version,
+    version::{NEWEST, OLDEST, Version},
 };
 
 /// The lock of CPython that keeps two threads from using the same heap at once.
@@ -23,19 +24,34 @@ pub(crate) enum Guard {
     Interpreters,
 }
 
+/// How to install the heap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) guard: Guard,
+    /// The version of a CPython that is newer than [`NEWEST`] and must pass the self-check.
+    pub(crate) newer: Option<Version>,
+}
+
 /// The reason why the heap is not installed. Its text is printed after "not installed: ".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("OBMALLOC=off")]
     SwitchedOff,
-    #[error("OBMALLOC={} is not one of on, quiet and off", .0.display())]
+    #[error("OBMALLOC={} is not one of on, strict, quiet and off", .0.display())]
     UnknownSwitch(OsString),
     #[error("cannot read the version of this CPython from {0:?}")]
     UnreadableVersion(String),
-    #[error("CPython {0} is a free-threaded build, which looks for objects in its own heaps")]
+    #[error(
+        "CPython {0} is a free-threaded build, whose garbage collector finds objects only in \
+         CPython's own heaps"
+    )]
     FreeThreaded(Version),
-    #[error("CPython {0} is not supported, only 3.8 to 3.15 are")]
-    UnknownVersion(Version),
+    #[error("CPython {0} is not supported, only {OLDEST} and later are")]
+    OldVersion(Version),
+    #[error("OBMALLOC=strict, and CPython {0} is newer than {NEWEST}")]
+    Strict(Version),
+    #[error("CPython {version} is newer than {NEWEST} and fails the self-check: {difference}")]
+    Differs { version: Version, difference: Difference },
     #[error(
         "CPython's debug allocator serves the {0} domain (the default of a debug build), and it \
          finds errors that this heap does not look for"
@@ -55,22 +71,31 @@ pub(crate) enum Refusal {
     LoadedLate(OsString),
 }
 
+/// Decides before the start of CPython. `check_layout` tells whether a newer CPython has the known
+/// layout.
 pub(crate) fn decide(
     python: &CPython,
     settings: &Settings,
     options: &Options,
-) -> Result<Guard, Refusal> {
+    check_layout: impl Fn() -> Result<(), Difference>,
+) -> Result<Plan, Refusal> {
     match &settings.switch {
-        Switch::On | Switch::Quiet => (),
+        Switch::On | Switch::Strict | Switch::Quiet => (),
         Switch::Off => return Err(Refusal::SwitchedOff),
         Switch::Unknown(value) => return Err(Refusal::UnknownSwitch(value.clone())),
     }
-    let guard = guard_for(python.version_text(), python.shares_refcounts)?;
+    let plan = plan_for(python.version_text(), python.shares_refcounts)?;
     if python.is_initialized() {
         return Err(Refusal::AlreadyRunning);
     }
     if let Some(own) = &options.own_allocator {
         return Err(Refusal::OwnAllocator(own.clone()));
+    }
+    if let Some(version) = plan.newer {
+        if settings.switch == Switch::Strict {
+            return Err(Refusal::Strict(version));
+        }
+        check_layout().map_err(|difference| Refusal::Differs { version, difference })?;
     }
     for domain in SERVED {
         match Server::of(&python.allocator(domain), python) {
@@ -79,57 +104,70 @@ pub(crate) fn decide(
             Server::CPython | Server::Obmalloc => (),
         }
     }
-    Ok(guard)
+    Ok(plan)
 }
 
-fn guard_for(version_text: &str, shares_refcounts: bool) -> Result<Guard, Refusal> {
+fn plan_for(version_text: &str, shares_refcounts: bool) -> Result<Plan, Refusal> {
     let version = Version::parse(version_text)
         .ok_or_else(|| Refusal::UnreadableVersion(version_text.to_owned()))?;
     if version.free_threaded || shares_refcounts {
         return Err(Refusal::FreeThreaded(version));
     }
-    match version.pair() {
-        (3, 8..=11) => Ok(Guard::Gil),
-        (3, 12..=15) => Ok(Guard::Interpreters),
-        _ => Err(Refusal::UnknownVersion(version)),
+    if version.pair() < OLDEST.pair() {
+        return Err(Refusal::OldVersion(version));
     }
+    let guard = if version.pair() < (3, 12) { Guard::Gil } else { Guard::Interpreters };
+    Ok(Plan { guard, newer: Some(version).filter(|version| version.is_newer()) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn guard_for(text: &str) -> Option<Guard> {
+        plan_for(text, false).ok().filter(|plan| plan.newer.is_none()).map(|plan| plan.guard)
+    }
+
     #[test]
     fn there_is_one_heap_up_to_3_11_and_one_for_each_interpreter_from_3_12_on() {
         for minor in 8..=11 {
-            assert_eq!(guard_for(&format!("3.{minor}.0 (main)"), false), Ok(Guard::Gil));
+            assert_eq!(guard_for(&format!("3.{minor}.0 (main)")), Some(Guard::Gil));
         }
         for minor in 12..=15 {
-            assert_eq!(guard_for(&format!("3.{minor}.0 (main)"), false), Ok(Guard::Interpreters));
+            assert_eq!(guard_for(&format!("3.{minor}.0 (main)")), Some(Guard::Interpreters));
         }
     }
 
     #[test]
-    fn other_versions_and_free_threaded_builds_are_refused_with_one_line() {
+    fn a_newer_version_must_pass_the_self_check() {
+        for text in ["3.16.0a1 (main)", "3.100.1 (main)", "4.0.0 (main)"] {
+            let plan = plan_for(text, false).unwrap();
+            assert_eq!((plan.guard, plan.newer), (Guard::Interpreters, Version::parse(text)));
+        }
+    }
+
+    #[test]
+    fn older_versions_and_free_threaded_builds_are_refused_with_one_line() {
         let texts = [
             "2.7.18 (default)",
             "3.7.16 (default)",
-            "3.16.0a1 (main)",
-            "4.0.0 (main)",
             "3.13.0 experimental free-threading build (main)",
+            "3.16.0 free-threading build (main)",
             "?",
         ];
         for text in texts {
-            let line = guard_for(text, false).unwrap_err().to_string();
+            let line = plan_for(text, false).unwrap_err().to_string();
             assert!(!line.contains('\n') && line.len() > 20, "{line}");
         }
-        assert!(matches!(guard_for(texts[4], false), Err(Refusal::FreeThreaded(_))));
+        for text in &texts[2..4] {
+            assert!(matches!(plan_for(text, false), Err(Refusal::FreeThreaded(_))));
+        }
     }
 
     #[test]
     fn a_build_with_shared_reference_counts_is_refused() {
         let text = "3.15.2 (main)";
-        assert_eq!(guard_for(text, false), Ok(Guard::Interpreters));
-        assert!(matches!(guard_for(text, true), Err(Refusal::FreeThreaded(_))));
+        assert!(plan_for(text, false).is_ok());
+        assert!(matches!(plan_for(text, true), Err(Refusal::FreeThreaded(_))));
     }
 }

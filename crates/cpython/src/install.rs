@@ -23,11 +23,11 @@ use thread_heap::PerThread;
 
 use crate::{
     abi::CPython,
-    decide::Guard,
+    decide::{Guard, Plan, Refusal},
     domains::SERVED,
     interpreters::{self, PerInterpreter},
     lower::Lower,
-    reinit,
+    reinit, self_check,
     settings::Settings,
 };
 
@@ -65,7 +65,35 @@ pub(crate) struct Installation {
 }
 
 impl Installation {
-    pub(crate) fn new(python: &CPython, guard: Guard, settings: &Settings) -> Self {
+    /// Installs the heap according to `plan`. A newer CPython gets its own allocators back if it
+    /// fails the trial.
+    ///
+    /// # Safety
+    ///
+    /// - `plan` must be the plan for `python`, which must not have started since then.
+    /// - No other thread may use CPython's allocators in the meantime.
+    pub(crate) unsafe fn by_plan(
+        python: &CPython,
+        plan: Plan,
+        settings: &Settings,
+    ) -> Result<Self, Refusal> {
+        let own = SERVED.map(|domain| python.allocator(domain));
+        let installation = Self::new(python, plan.guard, settings);
+        if let Some(version) = plan.newer {
+            // SAFETY: the heap is installed, and no one else makes requests (contract).
+            let trial = unsafe { self_check::check_operations(|| installation.heap_stats(python)) };
+            if let Err(difference) = trial {
+                for (domain, vtable) in SERVED.into_iter().zip(&own) {
+                    // SAFETY: CPython has not used the heap yet, so no live block comes from it.
+                    unsafe { python.set_allocator(domain, vtable) };
+                }
+                return Err(Refusal::Differs { version, difference });
+            }
+        }
+        Ok(installation)
+    }
+
+    fn new(python: &CPython, guard: Guard, settings: &Settings) -> Self {
         let lower = Lower::new(python);
         let (heap, vtables, counters) = match guard {
             Guard::Gil => {

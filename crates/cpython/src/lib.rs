@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod abi;
+mod counted;
 mod decide;
 mod domains;
 mod install;
@@ -9,8 +10,10 @@ mod late;
 mod loader;
 mod lower;
 mod options;
+mod outcome;
 mod reinit;
 mod report;
+mod self_check;
 mod settings;
 mod trimming;
 mod version;
@@ -23,12 +26,12 @@ use std::{
 
 use crate::{
     abi::CPython,
-    decide::{Refusal, decide},
-    domains::is_in_force,
-    install::Installation,
+    decide::Refusal,
     options::Options,
+    outcome::{Outcome, carry_out},
     report::Report,
     settings::{Settings, StatsPlace, Switch},
+    version::{NEWEST, OLDEST, Version},
 };
 
 // The unwinder is linked statically, because a shared one would triple the cost of loading this
@@ -41,7 +44,7 @@ struct Start {
     python: CPython,
     settings: Settings,
     options: Options,
-    outcome: Result<Installation, Refusal>,
+    outcome: Outcome,
 }
 
 static START: OnceLock<Start> = OnceLock::new();
@@ -60,7 +63,8 @@ static DESTRUCTOR: extern "C" fn() = destruct;
 
 extern "C" fn construct() {
     if let Some(python) = CPython::find() {
-        START.get_or_init(|| Start::new(python));
+        // SAFETY: the loader calls this constructor before `main`, or in `dlopen`.
+        START.get_or_init(|| unsafe { Start::new(python) });
         return;
     }
     let settings = Settings::from_env();
@@ -112,7 +116,8 @@ fn report_late(settings: &Settings) {
         say_refused(&refusal, settings);
     }
     let options = Options::from_process();
-    Start { python, settings: settings.clone(), options, outcome: Err(refusal) }.report();
+    let outcome = Outcome::refused(refusal);
+    Start { python, settings: settings.clone(), options, outcome }.report();
 }
 
 fn say_refused(refusal: &Refusal, settings: &Settings) {
@@ -121,15 +126,32 @@ fn say_refused(refusal: &Refusal, settings: &Settings) {
     }
 }
 
+fn say_newer(version: Version, settings: &Settings) {
+    if !settings.is_silent() {
+        say(format_args!(
+            "CPython {version} is newer than {OLDEST} to {NEWEST}, but passed the self-check, so \
+             it uses the heap (OBMALLOC=strict refuses it)"
+        ));
+    }
+}
+
 impl Start {
+    /// # Safety
+    ///
+    /// - As for [`carry_out`].
     #[cold]
-    fn new(python: CPython) -> Self {
+    unsafe fn new(python: CPython) -> Self {
         let (settings, options) = (Settings::from_env(), Options::from_process());
-        let outcome = decide(&python, &settings, &options)
-            .inspect_err(|refusal| say_refused(refusal, &settings))
-            .map(|guard| Installation::new(&python, guard, &settings));
-        if outcome.is_ok() {
+        // SAFETY: our caller has promised the same (contract of this function).
+        let (outcome, plan) = unsafe { carry_out(&python, &settings, &options) };
+        if let Outcome::Refused { refusal, .. } = &outcome {
+            say_refused(refusal, &settings);
+        }
+        if outcome.installation().is_some() {
             trimming::watch(&python, &settings);
+        }
+        if let Some(version) = plan.and_then(|plan| plan.newer) {
+            say_newer(version, &settings);
         }
         Self { python, settings, options, outcome }
     }
@@ -144,8 +166,8 @@ impl Start {
                 return;
             }
         }
-        let Ok(installation) = outcome else { return };
-        if !is_in_force(python) {
+        let Some(installation) = outcome.installation() else { return };
+        if !outcome.is_in_force(python) {
             if settings.any && !settings.is_silent() {
                 say(format_args!("not in force at exit: {}", report::REPLACED));
             }

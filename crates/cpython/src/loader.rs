@@ -3,11 +3,17 @@
 use std::{
     ffi::{CStr, OsStr, c_int, c_void},
     mem::{self, MaybeUninit},
-    ops::ControlFlow,
+    ops::{ControlFlow, Range},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     ptr::NonNull,
+    slice,
 };
+
+#[cfg(target_pointer_width = "64")]
+pub(crate) type ProgramHeader = libc::Elf64_Phdr;
+#[cfg(target_pointer_width = "32")]
+pub(crate) type ProgramHeader = libc::Elf32_Phdr;
 
 /// Looks up the symbol `name` in the libraries that `handle` refers to.
 ///
@@ -52,6 +58,37 @@ where
     }
     // SAFETY: `call` expects a pointer to a `V`, and `visit` outlives the call.
     unsafe { libc::dl_iterate_phdr(Some(call::<V>), (&raw mut visit).cast()) };
+}
+
+/// Passes the program or library that contains `address` to `look`, if there is one.
+pub(crate) fn look_at_object<R>(
+    address: *const c_void,
+    look: impl Fn(&libc::dl_phdr_info, &[ProgramHeader]) -> R,
+) -> Option<R> {
+    let mut found = None;
+    visit_loaded(|info| {
+        // SAFETY: the loader describes a table of that many headers.
+        let headers =
+            unsafe { slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+        if !segments(info, headers).any(|segment| segment.contains(&address.addr())) {
+            return ControlFlow::Continue(());
+        }
+        found = Some(look(info, headers));
+        ControlFlow::Break(())
+    });
+    found
+}
+
+/// Returns the addresses of the loaded segments of a program or library.
+pub(crate) fn segments(
+    info: &libc::dl_phdr_info,
+    headers: &[ProgramHeader],
+) -> impl Iterator<Item = Range<usize>> {
+    let loaded = headers.iter().filter(|header| header.p_type == libc::PT_LOAD);
+    loaded.map(|header| {
+        let start = info.dlpi_addr.wrapping_add(header.p_vaddr) as usize;
+        start..start.wrapping_add(header.p_memsz as usize)
+    })
 }
 
 #[derive(Debug)]

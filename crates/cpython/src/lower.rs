@@ -8,7 +8,7 @@ use std::{
 use allocator_api::{CAllocator, Domain};
 use raw_mem::MemAlloc;
 
-use crate::abi::{CPython, RawFunctions};
+use crate::abi::{CPython, DomainFunctions};
 
 /// True after a second `Py_Initialize`, when blocks of CPython's own allocator may be live.
 static WAS_REINITIALISED: AtomicBool = AtomicBool::new(false);
@@ -30,7 +30,7 @@ pub(crate) fn was_reinitialised() -> bool {
 /// blocks to the raw domain.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lower {
-    raw: RawFunctions,
+    raw: DomainFunctions,
     cpython: CAllocator,
 }
 

@@ -25,7 +25,7 @@ use allocator_api::VTable;
 use crate::{
     abi::{BuiltinModule, CPython, ModuleInit},
     domains::SERVED,
-    interpreters, lower,
+    interpreters, loader, lower,
 };
 
 /// The module that every interpreter creates first.
@@ -51,6 +51,36 @@ pub(crate) fn watch(python: &CPython, ours: [VTable; 2]) {
         let was_in_force = AtomicBool::new(false);
         Watch { python: *python, ours, cpythons, init_first_module, was_in_force }
     });
+}
+
+/// Returns true if CPython's table has the known layout, and contains [`FIRST_MODULE`].
+///
+/// Every pointer of the table must lead into CPython's own program or library.
+///
+/// # Safety
+///
+/// - The interpreter must not have started, because later the table may be elsewhere.
+pub(crate) unsafe fn has_first_module(python: &CPython) -> bool {
+    let segments: Vec<_> = loader::look_at_object(python.code_address(), |info, headers| {
+        loader::segments(info, headers).collect()
+    })
+    .unwrap_or_default();
+    let is_inside = |address: usize| segments.iter().any(|segment| segment.contains(&address));
+    // SAFETY: CPython initialises the variable statically.
+    let mut entry = unsafe { python.builtin_modules.read() };
+    while is_inside(entry.addr()) {
+        // SAFETY: the entry is inside CPython's program or library.
+        let BuiltinModule { name, init } = unsafe { *entry };
+        if !is_inside(name.addr()) || !init.is_none_or(|init| is_inside(init as usize)) {
+            return false;
+        }
+        // SAFETY: the name is inside CPython's program or library, whose strings end with a zero.
+        if unsafe { CStr::from_ptr(name) } == FIRST_MODULE {
+            return init.is_some();
+        }
+        entry = entry.wrapping_add(1);
+    }
+    false
 }
 
 /// Makes CPython call [`create_first_module`] for [`FIRST_MODULE`]. Returns the function that it

@@ -11,7 +11,7 @@ use std::{
 };
 
 use allocator_api::{
-    Domain,
+    Domain, VTable,
     hooks::{Counts, Tally},
 };
 use obmalloc::Stats;
@@ -20,12 +20,13 @@ use serde_json::value::RawValue;
 
 use crate::{
     abi::CPython,
-    decide::Refusal,
-    domains::{SERVED, Server, is_in_force},
+    domains::{SERVED, Server},
     install::{Installation, SMALL},
     loader::Code,
     lower,
+    outcome::Outcome,
     settings::StatsPlace,
+    version::{NEWEST, Version},
 };
 
 const OBMALLOC: &str = "obmalloc";
@@ -39,7 +40,9 @@ pub(crate) struct Report {
     pid: u32,
     python: String,
     obmalloc: &'static str,
+    known_version: bool,
     in_force: bool,
+    counted_only: bool,
     reason: Option<String>,
     reinitialised: bool,
     domains: BTreeMap<&'static str, DomainReport>,
@@ -81,19 +84,18 @@ impl Serialize for HeapReport {
 }
 
 impl Report {
-    pub(crate) fn new(python: &CPython, outcome: &Result<Installation, Refusal>) -> Self {
-        let installation = outcome.as_ref().ok();
+    pub(crate) fn new(python: &CPython, outcome: &Outcome) -> Self {
+        let installation = outcome.installation();
         let requested = installation.and_then(Installation::requested);
-        let domain_report = |domain: Domain| {
-            let served = SERVED.iter().position(|served| *served == domain);
-            let counts = requested.zip(served).map(|(requested, at)| requested[at]);
-            (domain.name(), DomainReport::new(python, domain, counts))
-        };
-        let in_force = is_in_force(python);
+        let version = Version::parse(python.version_text());
+        let known_version = version.is_some_and(|version| !version.is_newer());
+        // A newer CPython that was refused may have larger vtables, so we do not read them.
+        let can_read = known_version || installation.is_some() || outcome.counted().is_some();
+        let in_force = outcome.is_in_force(python);
         let reason = match outcome {
-            Err(refusal) => Some(refusal.to_string()),
-            Ok(_) if in_force => None,
-            Ok(_) => Some(REPLACED.to_owned()),
+            Outcome::Refused { refusal, .. } => Some(refusal.to_string()),
+            Outcome::Installed(_) if in_force => None,
+            Outcome::Installed(_) => Some(REPLACED.to_owned()),
         };
         let passed_below = installation.and_then(Installation::passed_below);
         let heap = installation.and_then(|installation| installation.heap_stats(python));
@@ -102,10 +104,16 @@ impl Report {
             pid: process::id(),
             python: python.version_text().replace('\n', ""),
             obmalloc: env!("CARGO_PKG_VERSION"),
+            known_version,
             in_force,
+            counted_only: outcome.counted().is_some(),
             reason,
             reinitialised: lower::was_reinitialised(),
-            domains: Domain::ALL.into_iter().map(domain_report).collect(),
+            domains: Domain::ALL
+                .into_iter()
+                .filter(|_| can_read)
+                .map(|domain| (domain.name(), DomainReport::of(python, domain, outcome)))
+                .collect(),
             served: requested.zip(passed_below).map(Served::new),
             heap: heap.map(HeapReport),
         }
@@ -132,9 +140,21 @@ impl Report {
 }
 
 impl DomainReport {
-    fn new(python: &CPython, domain: Domain, counts: Option<Counts>) -> Self {
-        let vtable = python.allocator(domain);
-        let served_by = match Server::of(&vtable, python) {
+    fn of(python: &CPython, domain: Domain, outcome: &Outcome) -> Self {
+        if let Some(counted) = outcome.counted()
+            && let Some(counts) = counted.counts(python, domain)
+        {
+            // The hook itself serves nothing.
+            return Self::new(python, &counted.own(domain), Some(counts));
+        }
+        let requested = outcome.installation().and_then(Installation::requested);
+        let served = SERVED.iter().position(|served| *served == domain);
+        let counts = requested.zip(served).map(|(requested, at)| requested[at]);
+        Self::new(python, &python.allocator(domain), counts)
+    }
+
+    fn new(python: &CPython, vtable: &VTable, counts: Option<Counts>) -> Self {
+        let served_by = match Server::of(vtable, python) {
             Server::CPython | Server::Hook => "CPython",
             Server::Obmalloc => OBMALLOC,
             Server::Library(_) => "library",
@@ -173,7 +193,11 @@ impl fmt::Display for Report {
         let again =
             if self.reinitialised { ", installed again by a later Py_Initialize" } else { "" };
         match &self.reason {
+            None if !self.known_version => {
+                writeln!(f, "in force{again}, in a CPython newer than {NEWEST}")?;
+            }
             None => writeln!(f, "in force{again}")?,
+            Some(reason) if self.counted_only => writeln!(f, "counted only: {reason}")?,
             Some(reason) => writeln!(f, "not in force: {reason}")?,
         }
         for (name, DomainReport { served_by, library, small, large }) in &self.domains {

@@ -29,6 +29,8 @@ pub(crate) struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Switch {
     On,
+    /// Installs the heap only in a version of CPython that this library knows.
+    Strict,
     Quiet,
     Off,
     Unknown(OsString),
@@ -62,6 +64,7 @@ impl Settings {
         }
         let switch = match switch.as_bytes() {
             b"" | b"on" => Switch::On,
+            b"strict" => Switch::Strict,
             b"quiet" => Switch::Quiet,
             b"off" => Switch::Off,
             _ => Switch::Unknown(switch),
@@ -196,8 +199,9 @@ mod tests {
     }
 
     #[test]
-    fn no_other_word_is_mistaken_for_quiet_or_off() {
+    fn no_other_word_is_mistaken_for_a_switch() {
         assert_eq!(read(Some("quiet"), None).switch, Switch::Quiet);
+        assert_eq!(read(Some("strict"), None).switch, Switch::Strict);
         assert_eq!(read(Some("off"), None).switch, Switch::Off);
         assert_eq!(read(Some("OFF"), None).switch, Switch::Unknown("OFF".into()));
     }
@@ -213,7 +217,7 @@ mod tests {
     fn nothing_is_printed_with_off_and_quiet() {
         assert!(read(Some("off"), Some("1")).is_silent() && read(Some("quiet"), None).is_silent());
         assert!(!read(Some("on"), None).is_silent() && !read(None, Some("1")).is_silent());
-        assert!(!read(Some("of"), None).is_silent());
+        assert!(!read(Some("of"), None).is_silent() && !read(Some("strict"), None).is_silent());
     }
 
     #[test]

@@ -12,7 +12,15 @@ pub(crate) struct Version {
     pub(crate) free_threaded: bool,
 }
 
+/// The oldest and the newest version on which this library was tested.
+pub(crate) const OLDEST: Version = Version::new(3, 8);
+pub(crate) const NEWEST: Version = Version::new(3, 15);
+
 impl Version {
+    const fn new(major: u8, minor: u8) -> Self {
+        Self { major, minor, free_threaded: false }
+    }
+
     /// Parses a text such as `3.13.0 experimental free-threading build (main, …) [GCC 12.2.0]`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.split('.');
@@ -21,6 +29,11 @@ impl Version {
         // The parentheses enclose the name of the build, which may be any text.
         let before_build = text.split('(').next()?;
         Some(Self { major, minor, free_threaded: before_build.contains("free-threading") })
+    }
+
+    /// Returns true if this version is newer than [`NEWEST`].
+    pub(crate) fn is_newer(self) -> bool {
+        self.pair() > NEWEST.pair()
     }
 
     pub(crate) fn pair(self) -> (u8, u8) {

@@ -22,9 +22,7 @@
 
 use std::{
     ffi::c_void,
-    ops::ControlFlow,
     ptr::{self, NonNull},
-    slice,
     sync::{
         OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -53,6 +51,8 @@ static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 /// The value is the distance to CPython's variable, or 0 until that variable is found.
 ///
 /// A distance of 0 is safe, because [`is_at_hand`] then always returns false.
+///
+/// A distance other than 0 is set only after [`layout_holds`].
 ///
 /// At distance 0, each thread's control block contains a pointer to the control block itself.
 /// [`is_at_hand`] follows this pointer, and reads the third word of the control block. That word is
@@ -129,6 +129,11 @@ pub(super) unsafe fn find_offset(python: &CPython) {
     }
     // SAFETY: the function may be called at any time.
     let state = unsafe { (functions.current_state)() };
+    // Without the known layout, the third word could have any value, and `is_at_hand` could not
+    // compare it with an address.
+    if !NonNull::new(state).is_some_and(|state| layout_holds(functions, state)) {
+        return;
+    }
     let without_gil = |look: &mut dyn FnMut()| {
         // SAFETY: the thread may release the GIL (contract), and restores the saved state.
         unsafe {
@@ -157,28 +162,13 @@ impl Locals {
     const NONE: Self = Self { start: ptr::null(), words: 0 };
 
     fn of(code: *const c_void) -> Self {
-        let mut found = Self::NONE;
-        loader::visit_loaded(|info| {
-            // SAFETY: the loader describes a table of that many headers.
-            let headers =
-                unsafe { slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
-            let holds_code = headers.iter().any(|header| {
-                let start = info.dlpi_addr.wrapping_add(header.p_vaddr) as usize;
-                header.p_type == libc::PT_LOAD
-                    && code.addr().wrapping_sub(start) < header.p_memsz as usize
-            });
-            if !holds_code {
-                return ControlFlow::Continue(());
-            }
-            let locals = headers.iter().find(|header| header.p_type == libc::PT_TLS);
-            if let Some(locals) = locals.filter(|_| !info.dlpi_tls_data.is_null()) {
-                let start = info.dlpi_tls_data.cast_const().cast();
-                let words = locals.p_memsz as usize / size_of::<*mut c_void>();
-                found = Self { start, words };
-            }
-            ControlFlow::Break(())
+        let found = loader::look_at_object(code, |info, headers| {
+            let locals = headers.iter().find(|header| header.p_type == libc::PT_TLS)?;
+            let start = info.dlpi_tls_data.cast_const().cast::<*mut c_void>();
+            let words = locals.p_memsz as usize / size_of::<*mut c_void>();
+            (!start.is_null() && start.is_aligned()).then_some(Self { start, words })
         });
-        if found.start.is_aligned() { found } else { Self::NONE }
+        found.flatten().unwrap_or(Self::NONE)
     }
 
     /// Finds the only word that equals `state` under the GIL and is null without it.

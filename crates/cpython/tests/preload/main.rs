@@ -3,12 +3,15 @@
 //! `OBMALLOC_LIB` names the library to test. Without it, the tests build the library.
 
 mod exit;
+mod fake;
 mod footprint;
 mod fork;
+mod free_threaded;
 mod interpreters;
 mod late;
 mod limits;
 mod memory;
+mod newer;
 mod output;
 mod refusals;
 mod reinit;

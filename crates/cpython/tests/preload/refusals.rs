@@ -5,7 +5,10 @@ use std::{fs::File, io::Write, os::unix::process::ExitStatusExt, process::Comman
 use tempfile::TempDir;
 use testkit::pythons::Python;
 
-use crate::support::{Run, command, compile, library, plain, preloaded, pythons, run, supported};
+use crate::{
+    fake::Fake,
+    support::{Run, compile, library, plain, preloaded, pythons, run, supported},
+};
 
 /// Prints whether this library serves the domain obj.
 const SERVER: &str = r#"
@@ -94,66 +97,29 @@ fn versions_before_3_8_are_refused() {
     }
 }
 
-/// A program that claims to be CPython `$VERSION`. Exits with the number of allocators set in it.
-const FAKE: &str = r#"
-    #include <stdio.h>
-    #include <stdlib.h>
-    #include <string.h>
-    static int sets;
-    void PyMem_SetAllocator(unsigned d, void *a) { sets++; }
-    void PyMem_GetAllocator(unsigned d, void **a) {
-        a[0] = getenv("CONTEXT");
-        for (int i = 1; i < 5; i++) a[i] = (void *)PyMem_SetAllocator;
-    }
-    #ifdef FREE_THREADED
-    void _Py_MergeZeroLocalRefcount(void *o) {}
-    void _Py_DecRefShared(void *o) {}
-    #endif
-    const char *Py_GetVersion(void) { return getenv("VERSION"); }
-    int Py_IsInitialized(void) { return 0; }
-    int PyGILState_Check(void) { return 1; }
-    void *PyMem_RawMalloc(size_t n) { return malloc(n); }
-    void *PyMem_RawCalloc(size_t n, size_t m) { return calloc(n, m); }
-    void *PyMem_RawRealloc(void *p, size_t n) { return realloc(p, n); }
-    void PyMem_RawFree(void *p) { free(p); }
-    struct { const char *name; void *(*init)(void); } table[1], *PyImport_Inittab = table;
-    int main(void) { return sets; }
-"#;
-
 #[test]
 fn free_threaded_builds_and_unknown_versions_are_refused() {
-    let folder = TempDir::new().unwrap();
-    let fake = compile(folder.path(), "fake", FAKE, &["-rdynamic"]);
-    let with =
-        |version: &str| run(command(&fake).env("LD_PRELOAD", library()).env("VERSION", version));
+    let fake = Fake::new(&[]);
     for version in ["3.8.0 (main)", "3.13.0 (main, Oct 16 2024) [GCC 12.2.0]", "3.15.2 (main)"] {
-        let known = with(version);
+        let known = fake.run(version);
         let seen = (known.status.code(), known.stderr.as_str());
         assert_eq!(seen, (Some(2), ""), "mem and obj must be set");
     }
     let refused = [
         ("3.13.0 experimental free-threading build (main) [GCC 12.2.0]", "free-threaded"),
         ("3.14.0 free-threading build (main) [GCC 12.2.0]", "free-threaded"),
-        ("3.16.0a1 (main) [GCC 12.2.0]", "CPython 3.16"),
-        ("4.0.0 (main) [GCC 12.2.0]", "CPython 4.0"),
+        ("3.16.0 free-threading build (main) [GCC 12.2.0]", "free-threaded"),
+        ("3.7.0 (main) [GCC 12.2.0]", "CPython 3.7"),
         ("unknown", "unknown"),
     ];
     for (version, reason) in refused {
-        let run = with(version);
-        assert_eq!(run.status.code(), Some(0), "{run:?}");
-        let lines: Vec<_> = run.stderr.lines().collect();
-        assert!(lines.len() == 1 && lines[0].contains(reason), "{run:?}");
+        fake.run(version).is_refused_for(reason);
     }
 }
 
 #[test]
 fn a_build_with_functions_for_shared_reference_counts_is_refused() {
-    let folder = TempDir::new().unwrap();
-    let fake = compile(folder.path(), "fake", FAKE, &["-rdynamic", "-DFREE_THREADED"]);
-    let run = run(command(fake).env("LD_PRELOAD", library()).env("VERSION", "3.15.2 (main)"));
-    assert_eq!(run.status.code(), Some(0), "{run:?}");
-    let lines: Vec<_> = run.stderr.lines().collect();
-    assert!(lines.len() == 1 && lines[0].contains("free-threaded"), "{run:?}");
+    Fake::new(&["-DFREE_THREADED"]).run("3.15.2 (main)").is_refused_for("free-threaded");
 }
 
 /// CPython's other allocators have no context, but the debug allocator has one.
@@ -161,14 +127,8 @@ fn a_build_with_functions_for_shared_reference_counts_is_refused() {
 /// Field report F7.
 #[test]
 fn a_cpython_that_starts_with_the_debug_allocator_keeps_it() {
-    let folder = TempDir::new().unwrap();
-    let fake = compile(folder.path(), "fake", FAKE, &["-rdynamic"]);
-    let mut command = command(fake);
-    command.env("LD_PRELOAD", library()).env("VERSION", "3.15.2 (main)").env("CONTEXT", "x");
-    let run = run(&mut command);
-    assert_eq!(run.status.code(), Some(0), "{run:?}");
-    let lines: Vec<_> = run.stderr.lines().collect();
-    assert!(lines.len() == 1 && lines[0].contains("debug allocator"), "{run:?}");
+    let fake = Fake::new(&[]);
+    run(fake.command("3.15.2 (main)").env("CONTEXT", "x")).is_refused_for("debug allocator");
 }
 
 /// An extension writes past its block. A debug build exists to find such errors.
