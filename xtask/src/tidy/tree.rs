@@ -12,6 +12,7 @@ use crate::workspace;
 /// The crates that users get. The other crates test, measure or demonstrate.
 pub(super) const SHIPPING: &[&str] = &[
     "allocator-api",
+    "cli",
     "cpython",
     "global-alloc",
     "malloc",

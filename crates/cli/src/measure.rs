@@ -3,32 +3,41 @@
 //! The peak of memory includes that of this process at the fork, which is less than any Python
 //! needs.
 
+#![forbid(unsafe_code)]
+
 use std::{
     fs::File,
     io::{self, Read, Seek},
-    mem::MaybeUninit,
     os::unix::process::ExitStatusExt,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use crate::{
+    failure::{Attempt, FAILED, Failure, Result},
+    system::wait,
+};
 
+/// What one run of a program costs.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cost {
+pub struct Cost {
     /// The wall time in seconds.
-    pub(super) wall: f64,
+    pub wall: f64,
     /// The processor time in seconds, including the kernel's work.
-    pub(super) cpu: f64,
+    pub cpu: f64,
     /// The peak of resident memory, in bytes.
-    pub(super) peak: f64,
+    pub peak: f64,
 }
 
+/// One run of a program that succeeded.
 #[derive(Debug)]
-pub(super) struct Run {
-    pub(super) pid: u32,
-    pub(super) cost: Cost,
-    pub(super) stdout: Vec<u8>,
+pub struct Run {
+    /// The process id that it had.
+    pub pid: u32,
+    /// What it cost.
+    pub cost: Cost,
+    /// What it printed to stdout.
+    pub stdout: Vec<u8>,
 }
 
 /// Runs `command` to its end.
@@ -36,18 +45,23 @@ pub(super) struct Run {
 /// # Errors
 ///
 /// Fails if `command` cannot be started or fails. The error contains its output.
-pub(super) fn run(command: &mut Command) -> Result<Run> {
-    let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
-    command.stdin(Stdio::null()).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
+pub fn run(command: &mut Command) -> Result<Run> {
+    let file = || tempfile::tempfile().attempt(|| "cannot create a file for the output");
+    let (mut stdout, mut stderr) = (file()?, file()?);
+    let copy = |file: &File| file.try_clone().attempt(|| "cannot share the file for the output");
+    command.stdin(Stdio::null()).stdout(copy(&stdout)?).stderr(copy(&stderr)?);
     let start = Instant::now();
-    let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
+    let child = command.spawn().attempt(|| format!("cannot start {command:?}"))?;
     let pid = child.id();
-    let (status, usage) = wait(child)?;
+    let (status, usage) = wait(child).attempt(|| format!("cannot wait for {command:?}"))?;
     let wall = start.elapsed().as_secs_f64();
-    let stdout = contents(&mut stdout)?;
+    let cannot_read = || format!("cannot read the output of {command:?}");
+    let stdout = contents(&mut stdout).attempt(cannot_read)?;
     if !status.success() {
-        let printed = [stdout, contents(&mut stderr)?].concat();
-        bail!("{command:?}: {status}\n{}", String::from_utf8_lossy(&printed));
+        let printed = [stdout, contents(&mut stderr).attempt(cannot_read)?].concat();
+        let printed = String::from_utf8_lossy(&printed);
+        return Err(Failure::new(format!("{command:?}: {status}\n{}", printed.trim_end()))
+            .code(code(status)));
     }
     let cpu = seconds(usage.ru_utime) + seconds(usage.ru_stime);
     // The kernel reports the peak in KiB, except on macOS.
@@ -55,24 +69,10 @@ pub(super) fn run(command: &mut Command) -> Result<Run> {
     Ok(Run { pid, cost: Cost { wall, cpu, peak: usage.ru_maxrss as f64 * unit }, stdout })
 }
 
-/// Waits for `child` to end, and returns its status and the resources that it used.
-fn wait(child: Child) -> io::Result<(ExitStatus, libc::rusage)> {
-    let mut status = 0;
-    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-    loop {
-        // SAFETY: nobody has waited for `child` yet, so its id is valid. Both pointers are valid
-        // for writes.
-        let pid =
-            unsafe { libc::wait4(child.id().cast_signed(), &mut status, 0, usage.as_mut_ptr()) };
-        if pid >= 0 {
-            // SAFETY: zero is a valid value for every number of a `rusage`.
-            return Ok((ExitStatus::from_raw(status), unsafe { usage.assume_init() }));
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
+/// Returns the exit code that a shell would report.
+fn code(status: ExitStatus) -> u8 {
+    let killed = || 128 + status.signal().unwrap_or_default();
+    u8::try_from(status.code().unwrap_or_else(killed)).unwrap_or(FAILED)
 }
 
 fn seconds(time: libc::timeval) -> f64 {
@@ -105,7 +105,9 @@ mod tests {
     #[test]
     fn the_error_of_a_failed_program_has_what_it_printed() {
         let error = run(Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"]));
-        let text = error.unwrap_err().to_string();
-        assert!(text.contains("out\nerr\n") && text.contains("exit status: 3"), "{text}");
+        let error = error.unwrap_err();
+        assert_eq!(error.exit_code(), 3);
+        let text = error.to_string();
+        assert!(text.contains("out\nerr") && text.contains("exit status: 3"), "{text}");
     }
 }
