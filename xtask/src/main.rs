@@ -18,6 +18,7 @@ mod tally;
 mod test_all;
 mod test_malloc;
 mod tidy;
+mod wheel;
 mod workspace;
 
 use std::process::ExitCode;
@@ -60,6 +61,8 @@ enum Command {
     Tidy(tidy::Args),
     /// Runs the stress test of the thread heaps for minutes, under a tool that sees bad accesses.
     Stress(stress::Args),
+    /// Builds a Python wheel with the program obmalloc and both libraries.
+    Wheel(wheel::Args),
 }
 
 fn main() -> ExitCode {
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Command::Mutants(args) => mutants::run(args),
         Command::Tidy(args) => tidy::run(args, &Cli::command()),
         Command::Stress(args) => stress::run(args),
+        Command::Wheel(args) => wheel::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,7 +11,7 @@ use testkit::pythons::{self, Python, Search};
 
 use crate::{
     bench::instructions, debian, layers, loom, process, stress::Watcher, suite, tally::Tally,
-    test_malloc, workspace,
+    test_malloc, wheel, workspace,
 };
 
 #[derive(clap::Args)]
@@ -41,6 +41,7 @@ const STEPS: &[Step] = &[
     Step { name: "threads and the global allocator with dynamic thread-locals", run: dynamic_tls },
     Step { name: "coroutines that move between threads", run: coroutines },
     Step { name: "documentation tests", run: documentation_tests },
+    Step { name: "the wheel in every Python", run: wheel::build_and_test },
     Step { name: "programs on every choice of layers", run: layers::run_once },
     Step { name: "instructions of an operation", run: instructions::check },
     Step { name: "loom models", run: loom::run_bounded },

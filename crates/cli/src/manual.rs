@@ -53,9 +53,32 @@ pub fn man(args: &ManArgs, command: Command) -> Result<()> {
     write_pages(folder, command).attempt(|| format!("cannot write to {}", folder.display()))
 }
 
-fn write_pages(folder: &Path, command: Command) -> io::Result<()> {
+/// Writes a manual page of `command` and of each of its commands to `folder`.
+///
+/// # Errors
+///
+/// Fails if a page cannot be written.
+pub fn write_pages(folder: &Path, command: Command) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     clap_mangen::generate_to(command, folder)
+}
+
+/// Writes the completions of `command` to where shells look for them below `share`.
+///
+/// # Errors
+///
+/// Fails if a file cannot be written.
+pub fn write_completions(share: &Path, mut command: Command) -> io::Result<()> {
+    for (shell, file) in [
+        (Shell::Bash, "bash-completion/completions/obmalloc"),
+        (Shell::Zsh, "zsh/site-functions/_obmalloc"),
+        (Shell::Fish, "fish/vendor_completions.d/obmalloc.fish"),
+    ] {
+        let file = share.join(file);
+        fs::create_dir_all(file.parent().unwrap_or(share))?;
+        clap_complete::generate(shell, &mut command, "obmalloc", &mut fs::File::create(file)?);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

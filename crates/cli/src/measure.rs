@@ -18,6 +18,9 @@ use crate::{
     system::wait,
 };
 
+/// The bytes in the kernel's unit for the peak of memory.
+const UNIT_OF_PEAK: f64 = if cfg!(target_os = "macos") { 1.0 } else { 1024.0 };
+
 /// What one run of a program costs.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
@@ -64,9 +67,8 @@ pub fn run(command: &mut Command) -> Result<Run> {
             .code(code(status)));
     }
     let cpu = seconds(usage.ru_utime) + seconds(usage.ru_stime);
-    // The kernel reports the peak in KiB, except on macOS.
-    let unit = if cfg!(target_os = "macos") { 1.0 } else { 1024.0 };
-    Ok(Run { pid, cost: Cost { wall, cpu, peak: usage.ru_maxrss as f64 * unit }, stdout })
+    let peak = usage.ru_maxrss as f64 * UNIT_OF_PEAK;
+    Ok(Run { pid, cost: Cost { wall, cpu, peak }, stdout })
 }
 
 /// Returns the exit code that a shell would report.

@@ -3,6 +3,7 @@
 mod abi;
 mod decide;
 mod domains;
+mod exports;
 mod install;
 mod interpreters;
 mod late;
@@ -105,6 +106,11 @@ impl Start {
             .inspect_err(|refusal| say_refused(refusal, &settings))
             .map(|guard| Installation::new(&python, guard, &settings));
         Self { python, settings, options, outcome }
+    }
+
+    /// Returns the statistics of this moment.
+    fn json(&self) -> String {
+        Report::new(&self.python, &self.outcome).json()
     }
 
     /// Writes the requested statistics, or says that another allocator has replaced the heap.
