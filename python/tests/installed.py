@@ -10,7 +10,7 @@ import unittest
 
 import obmalloc
 
-IN_FORCE = "import obmalloc; print(obmalloc.is_loaded() and obmalloc.stats()['in_force'])"
+from support import IN_FORCE, environment, main
 
 # Every process prints whether the heap is in force in it.
 MULTIPROCESSING = """
@@ -39,16 +39,6 @@ import obmalloc
 obmalloc.ensure()
 print(obmalloc.stats()["in_force"], sys.argv[1:], sys.flags.optimize)
 """
-
-
-def environment(**changes):
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("OBMALLOC", "LD_", "PYTHON")) or name == "PYTHONPATH"
-    }
-    kept.update(changes)
-    return kept
 
 
 def run(*words, **options):
@@ -148,16 +138,6 @@ class Installed(unittest.TestCase):
         code = "print('libobmalloc.so' in open('/proc/self/maps').read())"
         out = self.succeeds(sys.executable, "-m", "obmalloc", "run", "--malloc", "-c", code)
         self.assertEqual(out, "True\n")
-
-
-def main():
-    suite = unittest.defaultTestLoader.loadTestsFromModule(sys.modules[__name__])
-    result = unittest.TextTestRunner(stream=sys.stdout, verbosity=0).run(suite)
-    failed = len(result.failures) + len(result.errors)
-    passed = result.testsRun - failed - len(result.skipped)
-    # Cargo prints its tests like this, so they are counted in the same way.
-    print("test result: %s. %d passed; %d failed;" % ("FAILED" if failed else "ok", passed, failed))
-    sys.exit(failed > 0)
 
 
 if __name__ == "__main__":

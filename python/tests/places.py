@@ -9,7 +9,7 @@ import sys
 import tempfile
 import unittest
 
-from installed import IN_FORCE, environment, main
+from support import IN_FORCE, environment, main
 
 WHEEL, PYTHON = sys.argv[1:3]
 

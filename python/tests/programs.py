@@ -1,5 +1,6 @@
 """Tests of servers and tools on the heap. The environment needs gunicorn, ipykernel and pytest."""
 
+import json
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ import time
 import unittest
 import urllib.request
 
-from installed import environment, main
+from support import environment, main
 
 APPLICATION = """
 import json, os
@@ -62,7 +63,7 @@ class Programs(unittest.TestCase):
         server = subprocess.Popen(
             [sys.executable] + words + ["application:app"],
             cwd=self.folder.name,
-            env=environment(),
+            env=self.environment(),
             stderr=subprocess.DEVNULL,
         )
         try:
@@ -73,14 +74,45 @@ class Programs(unittest.TestCase):
                 try:
                     url = "http://127.0.0.1:%d/" % port
                     with urllib.request.urlopen(url, timeout=5) as answer:
-                        found = __import__("json").load(answer)
+                        found = json.load(answer)
                     workers[found["pid"]] = found["in_force"]
                 except OSError:
                     time.sleep(0.05)
             self.assertEqual(list(workers.values()), [True, True])
+            # A process that ends within 10 seconds removes its page.
+            time.sleep(11)
+            listed = self.listed()
+            self.assertLess(set(workers), set(listed))
+            for pid in workers:
+                self.assertEqual((pid, listed[pid]["in_force"]), (pid, True))
+            freed = self.obmalloc("trim", str(min(workers)), "--wait", "30")
+            self.assertTrue(freed.endswith("returned\n"), freed)
         finally:
             server.send_signal(signal.SIGTERM)
             self.assertEqual(server.wait(timeout=60), 0)
+        self.assertTrue(set(workers).isdisjoint(self.listed()))
+        for pid in workers:
+            [report] = json.loads(self.obmalloc("stats", "--json", str(pid)))
+            self.assertEqual((report["pid"], report["in_force"]), (pid, True))
+
+    def obmalloc(self, *words):
+        return subprocess.check_output(
+            [sys.executable, "-m", "obmalloc"] + list(words),
+            env=self.environment(),
+            universal_newlines=True,
+        )
+
+    def listed(self):
+        """Returns the figures of each running process under the library."""
+        try:
+            processes = json.loads(self.obmalloc("ps", "--json"))["processes"]
+        except subprocess.CalledProcessError:
+            processes = []
+        return {process["pid"]: process["report"] for process in processes}
+
+    def environment(self):
+        """Returns variables with which no other process has its page in the same folder."""
+        return environment(XDG_RUNTIME_DIR=self.folder.name)
 
     def test_a_jupyter_kernel_has_the_heap(self):
         from jupyter_client.manager import KernelManager

@@ -8,6 +8,7 @@ mod install;
 mod layers;
 mod loom;
 mod mutants;
+mod package;
 mod parallel;
 mod process;
 mod python;
@@ -43,6 +44,8 @@ enum Command {
     Install(install::Args),
     /// Measures what each layer contributes: programs on malloc alone, with pools, with caches.
     Layers(layers::Args),
+    /// Packs the crates as for a registry, and builds a program outside of the workspace with them.
+    Package(package::Args),
     /// Runs a Python program on our heap, compares allocators, or reports which one is in force.
     Python(python::Args),
     /// Fetches CPython 3.14 and 3.15 from Debian into target/pythons, and lists every Python found.
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Command::Header(args) => header::run(args),
         Command::Install(args) => install::run(args),
         Command::Layers(args) => layers::run(args),
+        Command::Package(args) => package::run(args),
         Command::Python(args) => python::run(args),
         Command::Pythons(args) => debian::run(args),
         Command::TestAll(args) => test_all::run(args),

@@ -4,7 +4,7 @@
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::{compare, doctor, environment, failure::Result, manual, run};
+use crate::{compare, doctor, environment, failure::Result, live, manual, run};
 
 /// Runs Python and other programs on the obmalloc heap.
 #[derive(Debug, Parser)]
@@ -26,6 +26,9 @@ enum Action {
     Doctor(doctor::Args),
     Env(environment::EnvArgs),
     Path(environment::PathArgs),
+    Ps(live::PsArgs),
+    Stats(live::StatsArgs),
+    Trim(live::TrimArgs),
     Completions(manual::CompletionsArgs),
     #[command(hide = true)]
     Man(manual::ManArgs),
@@ -50,6 +53,9 @@ pub fn obey() -> Result<()> {
         Action::Doctor(args) => doctor::run(&args),
         Action::Env(args) => environment::env(&args),
         Action::Path(args) => environment::path(&args),
+        Action::Ps(args) => live::ps(&args),
+        Action::Stats(args) => live::stats(&args),
+        Action::Trim(args) => live::trim(&args),
         Action::Completions(args) => manual::completions(&args, command()),
         Action::Man(args) => manual::man(&args, command()),
     }

@@ -18,7 +18,7 @@ use object::{
     },
 };
 
-use crate::system::user;
+use status::folder::user;
 
 /// The machine for which this program, and thus the libraries beside it, were built.
 const MACHINE: u16 =

@@ -7,6 +7,7 @@ pub mod environment;
 mod executable;
 pub mod failure;
 pub mod libraries;
+pub mod live;
 pub mod manual;
 pub mod measure;
 pub mod own_folder;

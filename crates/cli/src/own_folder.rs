@@ -6,15 +6,14 @@ use std::{
     env, fs,
     hash::{DefaultHasher, Hash, Hasher},
     io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, symlink},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process,
 };
 
-use crate::{
-    failure::{Failure, Result},
-    system::user,
-};
+use status::folder::{own, user};
+
+use crate::failure::{Failure, Result};
 
 /// Returns the folders that may be ours, the best first.
 fn candidates() -> Vec<PathBuf> {
@@ -62,34 +61,6 @@ fn link_below(
         .because(reasons.join("; ")))
 }
 
-/// Creates `folder` unless it exists, and checks that no other user can change what is in it.
-///
-/// # Errors
-///
-/// Fails if the folder is a symbolic link, belongs to another user, or is open to others.
-pub fn own(folder: &Path) -> io::Result<()> {
-    match fs::DirBuilder::new().recursive(false).mode(0o700).create(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // Only a folder above is missing, such as `~/.cache`.
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        }
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => (),
-    }
-    let found = fs::symlink_metadata(folder)?;
-    let refused = |why: &str| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
-    if !found.is_dir() {
-        return refused("it is not a folder");
-    }
-    if found.uid() != user() {
-        return refused("it belongs to another user");
-    }
-    if found.mode() & 0o022 != 0 {
-        return refused("other users may write to it");
-    }
-    Ok(())
-}
-
 fn link(folder: &Path, target: &Path) -> io::Result<PathBuf> {
     let mut hasher = DefaultHasher::new();
     target.hash(&mut hasher);
@@ -107,7 +78,7 @@ fn link(folder: &Path, target: &Path) -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::MetadataExt;
 
     use super::*;
 
@@ -132,18 +103,6 @@ mod tests {
         symlink("/elsewhere", &made).unwrap();
         let again = link_below(vec![parent.path().join("own")], &target, |_| true).unwrap();
         assert_eq!(fs::read_link(again).unwrap(), target);
-    }
-
-    #[test]
-    fn a_folder_that_others_control_is_refused() {
-        let parent = tempfile::tempdir().unwrap();
-        let open = parent.path().join("open");
-        fs::create_dir(&open).unwrap();
-        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(own(&open).unwrap_err().to_string().contains("other users"));
-        let lured = parent.path().join("lured");
-        symlink(parent.path(), &lured).unwrap();
-        assert!(own(&lured).unwrap_err().to_string().contains("not a folder"));
     }
 
     #[test]

@@ -40,6 +40,9 @@ pub struct Args {
     /// Says nothing if the heap cannot be installed.
     #[arg(long)]
     quiet: bool,
+    /// Creates no status page, so `ps`, `stats` and `trim` do not find the program.
+    #[arg(long)]
+    no_status: bool,
     /// Prints the command and the variables first.
     #[arg(short, long)]
     verbose: bool,
@@ -68,6 +71,9 @@ pub fn run(args: &Args) -> Result<()> {
         if flag {
             command.env("OBMALLOC", word);
         }
+    }
+    if !args.no_status && env::var_os("OBMALLOC_STATUS").is_none() {
+        command.env("OBMALLOC_STATUS", "on");
     }
     if args.verbose {
         eprintln!("obmalloc: {command:?}");

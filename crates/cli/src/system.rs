@@ -7,12 +7,6 @@ use std::{
     process::{Child, ExitStatus},
 };
 
-/// Returns the id of the effective user.
-pub fn user() -> u32 {
-    // SAFETY: `geteuid` has no arguments and cannot fail.
-    unsafe { libc::geteuid() }
-}
-
 /// Returns the id of the effective group.
 pub(crate) fn group() -> u32 {
     // SAFETY: `getegid` has no arguments and cannot fail.

@@ -107,6 +107,21 @@ impl Installation {
         }
     }
 
+    /// Unmaps unused arenas of the current interpreter's heap. Returns the bytes.
+    ///
+    /// # Safety
+    ///
+    /// - The calling thread must hold the main interpreter's GIL.
+    pub(crate) unsafe fn trim(&self, python: &CPython) -> usize {
+        let mapped = || self.heap_stats(python).map_or(0, |stats| stats.bytes.total());
+        let before = mapped();
+        match self.heap {
+            Installed::OneGil(heap) => Access::trim(heap),
+            Installed::PerInterpreter => Blocks::trim(&PerInterpreter),
+        }
+        before.saturating_sub(mapped())
+    }
+
     pub(crate) fn requested(&self) -> Option<[Counts; 2]> {
         self.counters.as_ref().map(|counters| counters.above.map(Counting::counts))
     }

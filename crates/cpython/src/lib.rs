@@ -13,9 +13,11 @@ mod options;
 mod reinit;
 mod report;
 mod settings;
+mod status;
 mod version;
 
 use std::{
+    ffi::{c_int, c_void},
     fmt::Display,
     io::{self, Write},
     sync::OnceLock,
@@ -61,6 +63,9 @@ static DESTRUCTOR: extern "C" fn() = destruct;
 extern "C" fn construct() {
     if let Some(python) = CPython::find() {
         START.get_or_init(|| Start::new(python));
+        if let Err(error) = status::start(&python, refresh) {
+            say(format_args!("cannot create a status page: {error}"));
+        }
         return;
     }
     let settings = Settings::from_env();
@@ -71,10 +76,24 @@ extern "C" fn construct() {
 
 extern "C" fn destruct() {
     if let Some(start) = START.get() {
+        status::end(|| start.json());
         start.report();
     } else if let Some(settings) = WITHOUT_CPYTHON.get() {
         report_late(settings);
     }
+}
+
+/// Refreshes the status page.
+///
+/// # Safety
+///
+/// - The calling thread must hold the main interpreter's GIL.
+unsafe extern "C" fn refresh(_: *mut c_void) -> c_int {
+    if let Some(start) = START.get() {
+        // SAFETY: the contract is the same.
+        status::refresh(|| unsafe { start.trim() }, || start.json());
+    }
+    0
 }
 
 /// Reports a CPython that was loaded too late for the heap, if there is one.
@@ -111,6 +130,17 @@ impl Start {
     /// Returns the statistics of this moment.
     fn json(&self) -> String {
         Report::new(&self.python, &self.outcome).json()
+    }
+
+    /// Returns unused memory of the heap to the system. Returns the bytes.
+    ///
+    /// # Safety
+    ///
+    /// - The calling thread must hold the main interpreter's GIL.
+    unsafe fn trim(&self) -> usize {
+        let Ok(installation) = &self.outcome else { return 0 };
+        // SAFETY: the contract is the same.
+        unsafe { installation.trim(&self.python) }
     }
 
     /// Writes the requested statistics, or says that another allocator has replaced the heap.

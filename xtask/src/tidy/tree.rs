@@ -19,6 +19,7 @@ pub(super) const SHIPPING: &[&str] = &[
     "object-cache",
     "obmalloc",
     "raw-mem",
+    "status",
     "sync",
     "thread-heap",
 ];

@@ -45,6 +45,8 @@ pub(super) fn wheel(tools: &Tools) -> Result<PathBuf> {
     let dist = folder().join("dist");
     let _ = fs::remove_dir_all(&dist);
     let mut maturin = tools.command("maturin")?;
+    // Zig's settings differ between the two tools, so each would rebuild what the other one built.
+    maturin.env("CARGO_TARGET_DIR", folder().join("program"));
     maturin.current_dir(&stage).args(["build", "--quiet", "--release", "--zig"]);
     maturin.args(["--target", TARGET, "--compatibility", "manylinux_2_17", "--out"]).arg(&dist);
     process::stdout_of(&mut maturin)?;

@@ -3,6 +3,7 @@
 mod compare;
 mod doctor;
 mod environment;
+mod live;
 mod paths;
 mod refusals;
 mod run;
