@@ -92,6 +92,24 @@ impl DomainFunctions {
 }
 
 c_functions! {
+    /// The function that makes CPython call another one between two instructions of Python code.
+    struct PendingFunctions {
+        c"Py_AddPendingCall" => add_pending_call:
+            fn(unsafe extern "C" fn(*mut c_void) -> c_int, *mut c_void) -> c_int;
+    }
+}
+
+impl PendingFunctions {
+    /// Looks for the function among the symbols that all libraries can see.
+    pub(crate) fn of_process() -> Option<Self> {
+        // SAFETY: `RTLD_DEFAULT` is always a valid handle.
+        let found = unsafe { Self::find(libc::RTLD_DEFAULT) };
+        clear_error();
+        found
+    }
+}
+
+c_functions! {
     /// The functions that tell which interpreter a thread is running and when it ends.
     struct InterpreterFunctions {
         /// Returns the calling thread's state, or null if the thread holds no GIL.

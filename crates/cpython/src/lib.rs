@@ -4,6 +4,7 @@ mod abi;
 mod counted;
 mod decide;
 mod domains;
+mod exports;
 mod install;
 mod interpreters;
 mod late;
@@ -15,10 +16,12 @@ mod reinit;
 mod report;
 mod self_check;
 mod settings;
+mod status;
 mod trimming;
 mod version;
 
 use std::{
+    ffi::{c_int, c_void},
     fmt::Display,
     io::{self, Write},
     sync::OnceLock,
@@ -65,6 +68,9 @@ extern "C" fn construct() {
     if let Some(python) = CPython::find() {
         // SAFETY: the loader calls this constructor before `main`, or in `dlopen`.
         START.get_or_init(|| unsafe { Start::new(python) });
+        if let Err(error) = status::start(&python, refresh) {
+            say(format_args!("cannot create a status page: {error}"));
+        }
         return;
     }
     let settings = Settings::from_env();
@@ -75,6 +81,7 @@ extern "C" fn construct() {
 
 extern "C" fn destruct() {
     if let Some(start) = START.get() {
+        status::end(|| start.json());
         start.report();
     } else if let Some(settings) = WITHOUT_CPYTHON.get() {
         report_late(settings);
@@ -88,7 +95,9 @@ extern "C" fn destruct() {
 /// GIL if the caller does not hold it. Returns 0 if the heap is not installed.
 #[unsafe(no_mangle)]
 pub extern "C" fn obmalloc_trim() -> usize {
-    let Some(Start { python, outcome: Ok(installation), .. }) = START.get() else { return 0 };
+    let Some(Start { python, outcome: Outcome::Installed(installation), .. }) = START.get() else {
+        return 0;
+    };
     // SAFETY: `with_gil` calls the closure while this thread holds the GIL.
     python.with_gil(|| unsafe { installation.trim() }).unwrap_or(0)
 }
@@ -99,9 +108,24 @@ pub extern "C" fn obmalloc_trim() -> usize {
 ///
 /// - The calling thread must hold the GIL of an interpreter.
 unsafe fn trim_current() -> usize {
-    let Some(Start { outcome: Ok(installation), .. }) = START.get() else { return 0 };
+    let Some(Start { outcome: Outcome::Installed(installation), .. }) = START.get() else {
+        return 0;
+    };
     // SAFETY: the contract is the same.
     unsafe { installation.trim() }
+}
+
+/// Refreshes the status page.
+///
+/// # Safety
+///
+/// - The calling thread must hold the main interpreter's GIL.
+unsafe extern "C" fn refresh(_: *mut c_void) -> c_int {
+    if let Some(start) = START.get() {
+        // SAFETY: the contract is the same.
+        status::refresh(|| unsafe { trim_current() }, || start.json());
+    }
+    0
 }
 
 /// Reports a CPython that was loaded too late for the heap, if there is one.
@@ -154,6 +178,11 @@ impl Start {
             say_newer(version, &settings);
         }
         Self { python, settings, options, outcome }
+    }
+
+    /// Returns the statistics of this moment.
+    fn json(&self) -> String {
+        Report::new(&self.python, &self.outcome).json()
     }
 
     /// Writes the requested statistics, or says that another allocator has replaced the heap.

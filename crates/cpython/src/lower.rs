@@ -8,7 +8,10 @@ use std::{
 use allocator_api::{CAllocator, Domain};
 use raw_mem::MemAlloc;
 
-use crate::abi::{CPython, DomainFunctions};
+use crate::{
+    abi::{CPython, DomainFunctions},
+    status,
+};
 
 /// True after a second `Py_Initialize`, when blocks of CPython's own allocator may be live.
 static WAS_REINITIALISED: AtomicBool = AtomicBool::new(false);
@@ -47,6 +50,7 @@ impl Lower {
 // own allocator keeps them for mem and obj, and accepts blocks of the raw domain.
 unsafe impl MemAlloc for Lower {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
+        status::beat();
         if was_reinitialised() {
             return self.cpython.malloc(size);
         }
@@ -63,6 +67,7 @@ unsafe impl MemAlloc for Lower {
     }
 
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
+        status::beat();
         if was_reinitialised() {
             // SAFETY: `ptr` is null or a live block of either allocator (contract).
             return unsafe { self.cpython.realloc(ptr, size) };

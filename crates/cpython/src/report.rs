@@ -132,7 +132,7 @@ impl Report {
         }
     }
 
-    fn json(&self) -> String {
+    pub(crate) fn json(&self) -> String {
         let mut json = serde_json::to_string(self).unwrap_or_else(|error| format!("{error:?}"));
         json.push('\n');
         json
