@@ -7,9 +7,12 @@
 //! | --- | --- |
 //! | [`Counting`] | counts requests and bytes |
 //! | [`Debug`] | finds overflows, double frees and other misuse, as CPython's debug hooks do |
+//! | [`Trace`] | knows which blocks are in use, and where they were allocated, as tracemalloc does |
 
 mod counting;
 mod debug;
+mod trace;
 
 pub use counting::{Counting, Counts, Tally};
 pub use debug::{Debug, Host, Misuse, Operation, Standalone, Style};
+pub use trace::{Amount, Difference, Figures, Place, Snapshot, Trace, Traced, Traces};
