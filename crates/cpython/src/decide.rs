@@ -9,7 +9,7 @@ use allocator_api::Domain;
 use crate::{
     abi::CPython,
     domains::{SERVED, Server},
-    options::{Options, OwnAllocator},
+    options::{Choice, Options},
     settings::{Settings, Switch},
     version::Version,
 };
@@ -28,7 +28,7 @@ pub(crate) enum Guard {
 pub(crate) enum Refusal {
     #[error("OBMALLOC=off")]
     SwitchedOff,
-    #[error("OBMALLOC={} is not one of on, quiet and off", .0.display())]
+    #[error("OBMALLOC={} is not one of on, quiet, debug and off", .0.display())]
     UnknownSwitch(OsString),
     #[error("cannot read the version of this CPython from {0:?}")]
     UnreadableVersion(String),
@@ -44,7 +44,7 @@ pub(crate) enum Refusal {
     #[error("the interpreter is already running, so the library must be preloaded")]
     AlreadyRunning,
     #[error("{0} makes CPython use allocators of its own")]
-    OwnAllocator(OwnAllocator),
+    OwnAllocator(Choice),
     #[error("{} already serves the {domain} domain", .by.display())]
     Taken { domain: Domain, by: PathBuf },
     #[error(
@@ -55,13 +55,21 @@ pub(crate) enum Refusal {
     LoadedLate(OsString),
 }
 
+impl Refusal {
+    /// Returns true if the user asked for what happens, so no line needs to explain it.
+    pub(crate) fn is_requested(&self) -> bool {
+        matches!(self, Self::SwitchedOff | Self::OwnAllocator(_))
+    }
+}
+
+/// Decides about the heap, and returns the lock that protects it.
 pub(crate) fn decide(
     python: &CPython,
     settings: &Settings,
     options: &Options,
 ) -> Result<Guard, Refusal> {
     match &settings.switch {
-        Switch::On | Switch::Quiet => (),
+        Switch::On | Switch::Quiet | Switch::Debug => (),
         Switch::Off => return Err(Refusal::SwitchedOff),
         Switch::Unknown(value) => return Err(Refusal::UnknownSwitch(value.clone())),
     }
@@ -69,8 +77,8 @@ pub(crate) fn decide(
     if python.is_initialized() {
         return Err(Refusal::AlreadyRunning);
     }
-    if let Some(own) = &options.own_allocator {
-        return Err(Refusal::OwnAllocator(own.clone()));
+    if let Some(other) = options.choice.as_ref().filter(|choice| !choice.is_heap()) {
+        return Err(Refusal::OwnAllocator(other.clone()));
     }
     for domain in SERVED {
         match Server::of(&python.allocator(domain), python) {

@@ -6,13 +6,15 @@
 //!   obj ─► (Counting) ─┘
 //! ```
 //!
+//! If CPython sets its debug hooks, debug hooks are the uppermost layer, also of the domain raw.
+//!
 //! The `Counting` layers exist only if the user requests statistics.
 //!
 //! The domains mem and obj share a heap, because some extensions allocate in one and free in the
 //! other.
 
 use allocator_api::{
-    CAllocator, VTable,
+    CAllocator, Domain, VTable,
     hooks::{Counting, Counts, Tally},
 };
 use obmalloc::{Access, Blocks, Geometry, GilHeld, Heap, KnownArenas, Pools16K, Pymalloc, Stats};
@@ -21,11 +23,13 @@ use thread_heap::PerThread;
 
 use crate::{
     abi::CPython,
+    debug,
     decide::Guard,
     domains::SERVED,
     interpreters::{self, PerInterpreter},
     lower::Lower,
-    reinit,
+    options::Options,
+    reinit::{self, Ours},
     settings::Settings,
 };
 
@@ -63,9 +67,15 @@ pub(crate) struct Installation {
 }
 
 impl Installation {
-    pub(crate) fn new(python: &CPython, guard: Guard, settings: &Settings) -> Self {
+    /// Installs the heap now, or prepares to do so once CPython has set allocators of its own.
+    pub(crate) fn new(
+        python: &CPython,
+        guard: Guard,
+        settings: &Settings,
+        options: &Options,
+    ) -> Self {
         let lower = Lower::new(python);
-        let (heap, vtables, counters) = match guard {
+        let (heap, plain, counters) = match guard {
             Guard::Gil => {
                 let mut arenas = RetainingArenas::new(ReservedArenas::new(MmapArenas::new()));
                 arenas.reserve_at_most(RESERVED);
@@ -80,11 +90,21 @@ impl Installation {
                 PerThread.reserve_at_most(RESERVED);
                 interpreters::watch(python);
                 let (_, vtables, counters) = stack(PerInterpreter, lower, settings);
-                reinit::watch(python, vtables);
                 (Installed::PerInterpreter, vtables, counters)
             }
         };
-        for (domain, vtable) in SERVED.into_iter().zip(&vtables) {
+        if options.choice.is_some() {
+            let [mem, obj] = plain;
+            let below = [python.allocator(Domain::Raw), mem, obj];
+            // SAFETY: CPython could use each of these allocators, which are never dropped.
+            let hooked = Some(unsafe { debug::hooks(python, below) });
+            reinit::watch(python, guard, Ours { plain, hooked }, true);
+            return Self { heap, counters };
+        }
+        if guard == Guard::Interpreters {
+            reinit::watch(python, guard, Ours { plain, hooked: None }, false);
+        }
+        for (domain, vtable) in SERVED.into_iter().zip(&plain) {
             // SAFETY: the domain has no live block yet, and its allocators are never dropped.
             // CPython calls them only under the lock that `decide` chose for this version.
             unsafe { python.set_allocator(domain, vtable) };

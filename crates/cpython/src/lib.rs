@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod abi;
+mod debug;
 mod decide;
 mod domains;
 mod install;
@@ -15,6 +16,7 @@ mod settings;
 mod version;
 
 use std::{
+    env,
     fmt::Display,
     io::{self, Write},
     sync::OnceLock,
@@ -92,7 +94,7 @@ fn report_late(settings: &Settings) {
 }
 
 fn say_refused(refusal: &Refusal, settings: &Settings) {
-    if !settings.is_silent() {
+    if !settings.is_silent() && !refusal.is_requested() {
         say(format_args!("not installed: {refusal}"));
     }
 }
@@ -100,10 +102,17 @@ fn say_refused(refusal: &Refusal, settings: &Settings) {
 impl Start {
     #[cold]
     fn new(python: CPython) -> Self {
-        let (settings, options) = (Settings::from_env(), Options::from_process());
+        let settings = Settings::from_env();
+        if settings.switch == Switch::Debug {
+            request_debug_hooks();
+        }
+        let options = Options::from_process();
+        if settings.switch == Switch::Debug && options.ignores_environment {
+            say("OBMALLOC=debug has no effect with -E and -I, which -X dev has");
+        }
         let outcome = decide(&python, &settings, &options)
             .inspect_err(|refusal| say_refused(refusal, &settings))
-            .map(|guard| Installation::new(&python, guard, &settings));
+            .map(|guard| Installation::new(&python, guard, &settings, &options));
         Self { python, settings, options, outcome }
     }
 
@@ -127,6 +136,17 @@ impl Start {
         {
             let _ = write!(io::stderr(), "{stats}");
         }
+    }
+}
+
+/// Makes CPython use debug hooks, unless the user chose an allocator.
+///
+/// The setting stays in the environment, so that a second `Py_Initialize` does the same.
+fn request_debug_hooks() {
+    const CHOICE: &str = "PYTHONMALLOC";
+    if env::var_os(CHOICE).is_none_or(|choice| choice.is_empty()) {
+        // SAFETY: this runs before `main`, so no other thread uses the environment.
+        unsafe { env::set_var(CHOICE, "debug") };
     }
 }
 

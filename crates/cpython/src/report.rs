@@ -24,7 +24,7 @@ use crate::{
     domains::{SERVED, Server, is_in_force},
     install::{Installation, SMALL},
     loader::Code,
-    lower,
+    reinit,
     settings::StatsPlace,
 };
 
@@ -104,7 +104,7 @@ impl Report {
             obmalloc: env!("CARGO_PKG_VERSION"),
             in_force,
             reason,
-            reinitialised: lower::was_reinitialised(),
+            reinitialised: reinit::was_reinitialised(),
             domains: Domain::ALL.into_iter().map(domain_report).collect(),
             served: requested.zip(passed_below).map(Served::new),
             heap: heap.map(HeapReport),

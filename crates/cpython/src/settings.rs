@@ -23,6 +23,8 @@ pub(crate) struct Settings {
 pub(crate) enum Switch {
     On,
     Quiet,
+    /// The heap with debug hooks, as with `PYTHONMALLOC=debug`.
+    Debug,
     Off,
     Unknown(OsString),
 }
@@ -52,6 +54,7 @@ impl Settings {
         let switch = match switch.as_bytes() {
             b"" | b"on" => Switch::On,
             b"quiet" => Switch::Quiet,
+            b"debug" => Switch::Debug,
             b"off" => Switch::Off,
             _ => Switch::Unknown(switch),
         };
