@@ -19,11 +19,12 @@ use raw_mem::{ArenaSource, MemAlloc};
 pub(crate) mod check;
 pub(crate) mod empty_pools;
 pub(crate) mod report;
+mod self_check;
 pub(crate) mod spans;
 pub(crate) mod stats;
 pub(crate) mod used_pools;
 
-use self::{empty_pools::EmptyPools, used_pools::UsedPools};
+use self::{empty_pools::EmptyPools, self_check::SelfCheck, used_pools::UsedPools};
 use crate::{
     arena::{Origin, table::ArenaTable},
     geometry::{
@@ -76,6 +77,7 @@ pub struct Heap<S: ArenaSource, A: MemAlloc, G: Geometry = Pools16K> {
     /// Where the blocks begin in pools that are carved from now on.
     blocks: BlockStart,
     refused: usize,
+    self_check: SelfCheck,
     geometry: PhantomData<G>,
 }
 
@@ -113,6 +115,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             tag,
             blocks: BlockStart::Aligned,
             refused: 0,
+            self_check: SelfCheck::NEW,
             geometry: PhantomData,
         }
     }
@@ -140,7 +143,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     #[inline]
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_listed(&self, class: SizeClass<G>) -> Option<BlockPtr> {
-        self.used.first(class).header().take()
+        let block = self.used.first(class).header().take();
+        self_check::allocated(class, block.as_ref());
+        block
     }
 
     /// Allocates a block of `class` whose first `bytes` bytes are zero.
@@ -192,6 +197,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     #[inline]
     pub unsafe fn free(&mut self, block: BlockPtr) {
         let pool = PoolPtr::of::<G>(&block);
+        self_check::freeing::<G>(pool, &block);
         if pool.header().put(block) {
             self.pool_event(pool);
         }
@@ -205,6 +211,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     #[inline]
     pub unsafe fn free_small(&mut self, block: BlockPtr) {
         let pool = PoolPtr::of_small::<G>(&block);
+        self_check::freeing::<G>(pool, &block);
         if pool.header().put(block) {
             self.pool_event(pool);
         }
@@ -343,6 +350,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     #[inline(always)]
     fn find_or_carve(&mut self, class: SizeClass<G>) -> Option<Found> {
+        self.check_sometimes();
         if class.is_span() {
             return self.find_or_carve_span(class);
         }
