@@ -29,7 +29,7 @@ pub use self::{
 };
 use self::{
     place::{MOST, capture},
-    table::Table,
+    table::{Block, Table},
 };
 use super::debug::Host;
 use crate::Domain;
@@ -40,6 +40,9 @@ const OFF: usize = usize::MAX;
 std::thread_local! {
     /// True while the thread is inside of a traced request or uses the tables.
     static IS_INSIDE: Cell<bool> = const { Cell::new(false) };
+
+    /// The block that the thread is freeing or resizing, which the table no longer contains.
+    static REMOVED: Cell<Option<(usize, Block)>> = const { Cell::new(None) };
 }
 
 /// Calls `visit` unless this thread is inside of another call.
@@ -111,7 +114,7 @@ impl Traces {
 
     /// Returns the place that allocated the block at `address`, if the block is traced.
     pub fn place_of(&self, address: usize) -> Option<Place> {
-        self.with(|table| table.place(address))
+        self.with(|table| table.place_of_block(address))
     }
 
     /// Makes every peak equal to what is in use now.
@@ -156,14 +159,19 @@ impl Default for Traces {
 /// The trace must be above the debug hook, because it knows the addresses that the program sees.
 impl Host for Traces {
     fn write_place(&self, out: &mut Stderr, ptr: *const u8) {
-        let Some(table) = sync::try_lock(&self.table) else { return };
-        let place = enter(|| table.place(ptr.addr())).flatten();
+        let was_inside = IS_INSIDE.replace(true);
+        // A thread that is inside of the table may be the one that found the error.
+        let place = sync::try_lock(&self.table).and_then(|table| match REMOVED.get() {
+            Some((address, block)) if address == ptr.addr() => Some(table.place(block)),
+            _ => table.place_of_block(ptr.addr()),
+        });
         if let Some(place) = place {
             let _ = out.write_str("Memory block allocated at (most recent call first):\n");
             out.flush();
-            // Names are allocated, so this may fail if the heap is corrupted.
-            let _ = enter(|| write!(out, "{place}\n"));
+            // Finding names allocates memory, so this may fail if the heap is corrupted.
+            let _ = writeln!(out, "{place}");
         }
+        IS_INSIDE.set(was_inside);
     }
 }
 
@@ -219,6 +227,15 @@ impl<A> Trace<A> {
         sync::lock(&self.traces.table).add(block.addr().get(), size, self.domain, calls);
     }
 
+    /// Removes a block that is about to be freed or resized, because another thread may then get
+    /// its address. The thread must be [inside](enter).
+    fn remove(&self, block: NonNull<u8>) -> Option<Block> {
+        let address = block.addr().get();
+        let removed = sync::lock(&self.traces.table).remove(address);
+        REMOVED.set(removed.map(|block| (address, block)));
+        removed
+    }
+
     fn trace(&self, size: usize, below: impl Fn() -> Option<NonNull<u8>>) -> Option<NonNull<u8>> {
         let Some(frames) = self.frames() else { return below() };
         let traced = enter(|| {
@@ -247,8 +264,7 @@ unsafe impl<A: MemAlloc> MemAlloc for Trace<A> {
             return self.trace(size, below);
         };
         let traced = enter(|| {
-            // Once the block has moved, another thread may get its address.
-            let removed = sync::lock(&self.traces.table).remove(old.addr().get());
+            let removed = self.remove(old);
             let moved = below();
             match (moved, removed) {
                 (Some(_), _) => self.add(moved, size, frames),
@@ -267,8 +283,7 @@ unsafe impl<A: MemAlloc> MemAlloc for Trace<A> {
         let below = || unsafe { self.below.free(ptr) };
         let (Some(block), Some(_)) = (ptr, self.frames()) else { return below() };
         let traced = enter(|| {
-            // Once the block is free, another thread may get its address.
-            sync::lock(&self.traces.table).remove(block.addr().get());
+            self.remove(block);
             below();
         });
         traced.unwrap_or_else(below);

@@ -40,8 +40,11 @@ mod calls {
     pub(crate) const MOST: usize = 48;
 
     /// The names of functions that are a part of allocating.
-    const ALLOCATING: [&str; 8] = [
-        "allocator_api::",
+    const ALLOCATING: [&str; 11] = [
+        "allocator_api::global::",
+        "allocator_api::hooks::trace::Trace",
+        "allocator_api::hooks::trace::enter",
+        "allocator_api::hooks::trace::place::",
         "backtrace::",
         "__rust",
         "__rustc",

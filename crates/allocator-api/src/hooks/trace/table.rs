@@ -121,9 +121,14 @@ impl Table {
         self.places.iter().map(|(calls, figures)| (Place(Arc::clone(calls)), *figures)).collect()
     }
 
-    pub(super) fn place(&self, address: usize) -> Option<Place> {
-        let block = self.blocks.get(&address)?;
-        Some(Place(Arc::clone(&self.places[block.place].0)))
+    /// Returns the place that allocated `block`, which may have been removed since.
+    pub(super) fn place(&self, block: Block) -> Place {
+        let place = self.places.get(block.place);
+        place.map_or_else(Place::default, |(calls, _)| Place(Arc::clone(calls)))
+    }
+
+    pub(super) fn place_of_block(&self, address: usize) -> Option<Place> {
+        self.blocks.get(&address).map(|block| self.place(*block))
     }
 
     pub(super) fn blocks(&self) -> Vec<Traced> {
@@ -131,7 +136,7 @@ impl Table {
             address: *address,
             size: block.size,
             domain: block.domain,
-            place: Place(Arc::clone(&self.places[block.place].0)),
+            place: self.place(*block),
         };
         self.blocks.iter().map(traced).collect()
     }
