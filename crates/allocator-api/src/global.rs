@@ -16,7 +16,8 @@ const WORD: usize = size_of::<usize>();
 /// A global allocator of a Rust program or library that allocates from `A`.
 ///
 /// Any alignment is served. If it is above the word size, a block takes as many more bytes as it
-/// demands, and moves whenever it is reallocated.
+/// demands, and moves whenever it is reallocated. Over a debug hook, a write behind such a block is
+/// then noticed only if it is that much further behind.
 ///
 /// ```
 /// use allocator_api::{Domain, Global, hooks::Debug, raw_mem::Malloc};

@@ -2,12 +2,12 @@
 
 mod arena_vtable;
 mod c_allocator;
+pub mod counted;
 mod domain;
 mod domain_table;
 mod global;
 pub mod hooks;
 mod record;
-pub mod testing;
 mod vtable;
 
 pub use arena_vtable::{ArenaVTable, LockedSource};

@@ -2,7 +2,7 @@
 
 use std::{alloc::System, hint::black_box, thread};
 
-use allocator_api::testing::{Allocations, Counted, count, count_with};
+use allocator_api::counted::{Allocations, Counted, count, count_with};
 
 #[global_allocator]
 static GLOBAL: Counted<System> = Counted::new(System);

@@ -37,8 +37,8 @@ pub(crate) enum Refusal {
     #[error("CPython {0} is not supported, only 3.8 to 3.15 are")]
     UnknownVersion(Version),
     #[error(
-        "CPython's debug allocator serves the {0} domain (the default of a debug build), and it \
-         finds errors that this heap does not look for"
+        "CPython's debug allocator serves the {0} domain (the default of a debug build), and no \
+         heap can be put below it"
     )]
     DebugAllocator(Domain),
     #[error("the interpreter is already running, so the library must be preloaded")]

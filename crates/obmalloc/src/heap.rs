@@ -19,7 +19,7 @@ use raw_mem::{ArenaSource, MemAlloc};
 pub(crate) mod check;
 pub(crate) mod empty_pools;
 pub(crate) mod report;
-mod self_check;
+pub(crate) mod self_check;
 pub(crate) mod spans;
 pub(crate) mod stats;
 pub(crate) mod used_pools;

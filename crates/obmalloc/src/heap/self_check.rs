@@ -12,16 +12,13 @@
 
 use core::{cell::Cell, fmt, ptr::NonNull};
 
-use raw_mem::{ArenaSource, MemAlloc};
-
 use crate::{
-    geometry::{Geometry, shape::Shape, size_class::SizeClass},
-    heap::Heap,
+    geometry::{Geometry, size_class::SizeClass},
     pool::{PoolPtr, block::BlockPtr},
 };
 
 /// True if heaps check themselves. Models are checked by loom, and Miri finds such errors itself.
-const IS_ON: bool = cfg!(debug_assertions) && !cfg!(miri) && !sync::IS_MODEL;
+pub(crate) const IS_ON: bool = cfg!(debug_assertions) && !cfg!(miri) && !sync::IS_MODEL;
 
 /// The most bytes of a block that are overwritten.
 const POISONED: usize = 512;
@@ -37,7 +34,7 @@ impl SelfCheck {
     pub(crate) const NEW: Self = Self([const { Cell::new(INTERVAL) }; IS_ON as usize]);
 
     /// Returns true in every n-th call. `units` is the number of units in the heap's arenas.
-    fn is_due(&self, units: usize) -> bool {
+    pub(crate) fn is_due(&self, units: usize) -> bool {
         let Some(left) = self.0.first() else { return false };
         left.set(left.get() - 1);
         let is_due = left.get() == 0;
@@ -50,23 +47,11 @@ impl SelfCheck {
 }
 
 /// Ends the process if a panic passes through it, because an allocator must not unwind.
-struct NoUnwinding;
+pub(crate) struct NoUnwinding;
 
 impl Drop for NoUnwinding {
     fn drop(&mut self) {
         fail(format_args!("a heap broke one of its rules"));
-    }
-}
-
-impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
-    /// Checks the rules of the heap in every n-th call. The heap must be consistent.
-    #[inline]
-    pub(crate) fn check_sometimes(&self) {
-        if IS_ON && self.self_check.is_due(self.arenas.counts().current * Shape::<G>::POOLS) {
-            let no_unwinding = NoUnwinding;
-            self.check_invariants();
-            core::mem::forget(no_unwinding);
-        }
     }
 }
 
@@ -125,6 +110,7 @@ mod tests {
     use raw_mem::{Malloc, MmapArenas};
 
     use super::*;
+    use crate::heap::Heap;
 
     #[test]
     fn a_freed_block_is_overwritten_up_to_the_limit() {

@@ -2,7 +2,7 @@
 //!
 //! ```
 //! use std::alloc::System;
-//! use allocator_api::testing::{Counted, count};
+//! use allocator_api::counted::{Counted, count};
 //!
 //! #[global_allocator]
 //! static GLOBAL: Counted<System> = Counted::new(System);
