@@ -6,13 +6,15 @@
 //!   obj ─► (Counting) ─┘
 //! ```
 //!
+//! If CPython sets its debug hooks, debug hooks are the uppermost layer, also of the domain raw.
+//!
 //! The `Counting` layers exist only if the user requests statistics.
 //!
 //! The domains mem and obj share a heap, because some extensions allocate in one and free in the
 //! other.
 
 use allocator_api::{
-    CAllocator, VTable,
+    CAllocator, Domain, VTable,
     hooks::{Counting, Counts, Tally},
 };
 use obmalloc::{
@@ -23,11 +25,14 @@ use thread_heap::PerThread;
 
 use crate::{
     abi::CPython,
+    debug,
     decide::{Guard, Plan, Refusal},
     domains::SERVED,
     interpreters::{self, PerInterpreter},
     lower::Lower,
-    reinit, self_check,
+    options::Options,
+    reinit::{self, Ours},
+    self_check,
     settings::Settings,
 };
 
@@ -65,8 +70,8 @@ pub(crate) struct Installation {
 }
 
 impl Installation {
-    /// Installs the heap according to `plan`. A newer CPython gets its own allocators back if it
-    /// fails the trial.
+    /// Installs the heap according to `plan`, or prepares to do so once CPython has set allocators
+    /// of its own. A newer CPython keeps its own allocators if it fails the trial.
     ///
     /// # Safety
     ///
@@ -76,26 +81,37 @@ impl Installation {
         python: &CPython,
         plan: Plan,
         settings: &Settings,
+        options: &Options,
     ) -> Result<Self, Refusal> {
-        let own = SERVED.map(|domain| python.allocator(domain));
-        let installation = Self::new(python, plan.guard, settings);
+        let guard = plan.guard;
+        let (installation, plain) = Self::prepare(python, guard, settings);
         if let Some(version) = plan.newer {
+            let own = SERVED.map(|domain| python.allocator(domain));
+            set(python, &plain);
             // SAFETY: the heap is installed, and no one else makes requests (contract).
             let trial = unsafe { self_check::check_operations(|| installation.heap_stats(python)) };
-            if let Err(difference) = trial {
-                for (domain, vtable) in SERVED.into_iter().zip(&own) {
-                    // SAFETY: CPython has not used the heap yet, so no live block comes from it.
-                    unsafe { python.set_allocator(domain, vtable) };
-                }
-                return Err(Refusal::Differs { version, difference });
-            }
+            // The trial has freed all its blocks.
+            set(python, &own);
+            trial.map_err(|difference| Refusal::Differs { version, difference })?;
         }
+        if options.choice.is_some() {
+            let [mem, obj] = plain;
+            let below = [python.allocator(Domain::Raw), mem, obj];
+            // SAFETY: CPython could use each of these allocators, which are never dropped.
+            let hooked = Some(unsafe { debug::hooks(python, below) });
+            reinit::watch(python, guard, Ours { plain, hooked }, true);
+            return Ok(installation);
+        }
+        if guard == Guard::Interpreters {
+            reinit::watch(python, guard, Ours { plain, hooked: None }, false);
+        }
+        set(python, &plain);
         Ok(installation)
     }
 
-    fn new(python: &CPython, guard: Guard, settings: &Settings) -> Self {
+    fn prepare(python: &CPython, guard: Guard, settings: &Settings) -> (Self, [VTable; 2]) {
         let lower = Lower::new(python);
-        let (heap, vtables, counters) = match guard {
+        let (heap, plain, counters) = match guard {
             Guard::Gil => {
                 let mut arenas = RetainingArenas::new(ReservedArenas::new(MmapArenas::new()));
                 arenas.reserve_at_most(RESERVED);
@@ -119,16 +135,10 @@ impl Installation {
                 PerThread.set_decay(settings.decay);
                 interpreters::watch(python);
                 let (_, vtables, counters) = stack(PerInterpreter, lower, settings);
-                reinit::watch(python, vtables);
                 (Installed::PerInterpreter, vtables, counters)
             }
         };
-        for (domain, vtable) in SERVED.into_iter().zip(&vtables) {
-            // SAFETY: the domain has no live block yet, and its allocators are never dropped.
-            // CPython calls them only under the lock that `decide` chose for this version.
-            unsafe { python.set_allocator(domain, vtable) };
-        }
-        Self { heap, counters }
+        (Self { heap, counters }, plain)
     }
 
     /// Counts the memory in use, or returns `None` if another thread may be inside the heap.
@@ -165,6 +175,15 @@ impl Installation {
     /// Returns the count of small requests that reached the allocator below the heap.
     pub(crate) fn passed_below(&self) -> Option<Tally> {
         self.counters.as_ref().map(|counters| counters.below.counts().small)
+    }
+}
+
+/// Sets the allocators of the served domains, which must have no live block.
+fn set(python: &CPython, vtables: &[VTable; 2]) {
+    for (domain, vtable) in SERVED.into_iter().zip(vtables) {
+        // SAFETY: the domain has no live block, and the allocators are never dropped. CPython calls
+        // them only under the lock that `decide` chose for this version.
+        unsafe { python.set_allocator(domain, vtable) };
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod abi;
 mod counted;
+mod debug;
 mod decide;
 mod domains;
 mod exports;
@@ -21,6 +22,7 @@ mod trimming;
 mod version;
 
 use std::{
+    env,
     ffi::{c_int, c_void},
     fmt::Display,
     io::{self, Write},
@@ -145,7 +147,7 @@ fn report_late(settings: &Settings) {
 }
 
 fn say_refused(refusal: &Refusal, settings: &Settings) {
-    if !settings.is_silent() {
+    if !settings.is_silent() && !refusal.is_requested() {
         say(format_args!("not installed: {refusal}"));
     }
 }
@@ -165,7 +167,14 @@ impl Start {
     /// - As for [`carry_out`].
     #[cold]
     unsafe fn new(python: CPython) -> Self {
-        let (settings, options) = (Settings::from_env(), Options::from_process());
+        let settings = Settings::from_env();
+        if settings.switch == Switch::Debug {
+            request_debug_hooks();
+        }
+        let options = Options::from_process();
+        if settings.switch == Switch::Debug && options.ignores_environment {
+            say("OBMALLOC=debug has no effect with -E and -I, which -X dev has");
+        }
         // SAFETY: our caller has promised the same (contract of this function).
         let (outcome, plan) = unsafe { carry_out(&python, &settings, &options) };
         if let Outcome::Refused { refusal, .. } = &outcome {
@@ -205,6 +214,17 @@ impl Start {
         {
             let _ = write!(io::stderr(), "{stats}");
         }
+    }
+}
+
+/// Makes CPython use debug hooks, unless the user chose an allocator.
+///
+/// The setting stays in the environment, so that a second `Py_Initialize` does the same.
+fn request_debug_hooks() {
+    const CHOICE: &str = "PYTHONMALLOC";
+    if env::var_os(CHOICE).is_none_or(|choice| choice.is_empty()) {
+        // SAFETY: this runs before `main`, so no other thread uses the environment.
+        unsafe { env::set_var(CHOICE, "debug") };
     }
 }
 

@@ -32,6 +32,8 @@ pub(crate) enum Switch {
     /// Installs the heap only in a version of CPython that this library knows.
     Strict,
     Quiet,
+    /// The heap with debug hooks, as with `PYTHONMALLOC=debug`.
+    Debug,
     Off,
     Unknown(OsString),
 }
@@ -66,6 +68,7 @@ impl Settings {
             b"" | b"on" => Switch::On,
             b"strict" => Switch::Strict,
             b"quiet" => Switch::Quiet,
+            b"debug" => Switch::Debug,
             b"off" => Switch::Off,
             _ => Switch::Unknown(switch),
         };

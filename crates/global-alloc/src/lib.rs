@@ -9,10 +9,13 @@ mod classes;
 mod foreign;
 mod layouts;
 mod local_heap;
+mod mem_alloc;
 mod ob_malloc;
 
 pub use local_heap::LocalHeap;
 pub use ob_malloc::ObMalloc;
+/// Re-exported, because [`ObMalloc`] implements a trait of this crate.
+pub use raw_mem;
 
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]

@@ -6,6 +6,7 @@ compile_error!("this library replaces the malloc of glibc, on 64-bit Linux");
 pub mod aligned;
 pub mod c;
 pub mod cpp;
+mod debug;
 pub mod glibc;
 mod global;
 mod heap;

@@ -21,11 +21,15 @@ pub(crate) mod empty_pools;
 pub(crate) mod large;
 pub(crate) mod purging;
 pub(crate) mod report;
+pub(crate) mod self_check;
 pub(crate) mod spans;
 pub(crate) mod stats;
 pub(crate) mod used_pools;
 
-use self::{empty_pools::EmptyPools, large::Large, purging::Purging, used_pools::UsedPools};
+use self::{
+    empty_pools::EmptyPools, large::Large, purging::Purging, self_check::SelfCheck,
+    used_pools::UsedPools,
+};
 use crate::{
     arena::{Origin, pages::PAGE, table::ArenaTable},
     geometry::{
@@ -78,6 +82,7 @@ pub struct Heap<S: ArenaSource, A: MemAlloc, G: Geometry = Pools16K> {
     blocks: BlockStart,
     refused: usize,
     purging: Purging,
+    self_check: SelfCheck,
     geometry: PhantomData<G>,
 }
 
@@ -116,6 +121,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             blocks: BlockStart::Aligned,
             refused: 0,
             purging: Purging::NEVER,
+            self_check: SelfCheck::new(),
             geometry: PhantomData,
         }
     }
@@ -143,7 +149,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     #[inline]
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_listed(&self, class: SizeClass<G>) -> Option<BlockPtr> {
-        self.used.first(class).header().take()
+        let block = self.used.first(class).header().take();
+        self_check::allocated(class, block.as_ref());
+        block
     }
 
     /// Allocates a block of `class` whose first `bytes` bytes are zero.
@@ -195,6 +203,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     #[inline]
     pub unsafe fn free(&mut self, block: BlockPtr) {
         let pool = PoolPtr::of::<G>(&block);
+        self_check::freeing::<G>(pool, &block);
         if pool.header().put(block) {
             self.pool_event(pool);
         }
@@ -208,6 +217,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     #[inline]
     pub unsafe fn free_small(&mut self, block: BlockPtr) {
         let pool = PoolPtr::of_small::<G>(&block);
+        self_check::freeing::<G>(pool, &block);
         if pool.header().put(block) {
             self.pool_event(pool);
         }
@@ -308,6 +318,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     #[inline(always)]
     fn find_or_carve(&mut self, class: SizeClass<G>) -> Option<Found> {
         self.visit();
+        self.check_sometimes();
         if class.is_span() {
             return self.find_or_carve_span(class);
         }

@@ -2,6 +2,7 @@
 //!
 //! `OBMALLOC_LIB` names the library to test. Without it, the tests build the library.
 
+mod debug;
 mod exit;
 mod fake;
 mod footprint;

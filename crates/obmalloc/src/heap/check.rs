@@ -11,7 +11,10 @@ use crate::{
         shape::{BlockStart, Shape},
         size_class::SizeClass,
     },
-    heap::Heap,
+    heap::{
+        Heap,
+        self_check::{IS_ON, NoUnwinding},
+    },
     pool::{PoolPtr, State},
 };
 
@@ -25,6 +28,18 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.check_used_pools();
         self.check_arenas();
         self.check_usable_arenas();
+    }
+
+    /// Checks the rules of the heap in every n-th call, if heaps check themselves.
+    ///
+    /// The heap must be consistent. If it breaks a rule, the process ends.
+    #[inline]
+    pub(crate) fn check_sometimes(&self) {
+        if IS_ON && self.self_check.is_due(self.arenas.counts().current * Shape::<G>::POOLS) {
+            let no_unwinding = NoUnwinding;
+            self.check_invariants();
+            core::mem::forget(no_unwinding);
+        }
     }
 
     /// Checks rules 3 and 4.

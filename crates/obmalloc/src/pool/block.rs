@@ -2,6 +2,12 @@
 
 use core::{cell::Cell, ptr::NonNull};
 
+/// The byte that freed blocks contain in builds with debug assertions. CPython's dead byte.
+const DEAD: u8 = 0xDD;
+
+/// The size of the link in a free block, in bytes.
+const WORD: usize = size_of::<usize>();
+
 /// A pointer that exclusively owns a block of a heap.
 ///
 /// The block has the size of its size class and the alignment of the heap's geometry.
@@ -34,6 +40,28 @@ impl BlockPtr {
     pub(crate) fn fill_with_zeros(&self, len: usize) {
         // SAFETY: this pointer owns the block, which has `len` bytes (the caller).
         unsafe { self.0.write_bytes(0, len) };
+    }
+
+    /// Overwrites the first `len` bytes of a block that is being freed, except for its first word.
+    pub(crate) fn poison(&self, len: usize) {
+        if len > WORD {
+            // SAFETY: this pointer owns the block, which has `len` bytes (the caller).
+            unsafe { self.0.add(WORD).write_bytes(DEAD, len - WORD) };
+        }
+    }
+
+    /// Makes [`is_poisoned`](Self::is_poisoned) return false for a block of at least two words.
+    pub(crate) fn unpoison(&self) {
+        // SAFETY: this pointer owns the block, which has two words (the caller).
+        unsafe { self.0.add(WORD).write(!DEAD) };
+    }
+
+    /// Returns true if the second word looks like that of a freed block of at least two words.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        // SAFETY: this pointer owns the block, which has two words (the caller). The program may not
+        // have initialised them, but a volatile read returns what is in memory.
+        let second = unsafe { self.0.cast::<[u8; WORD]>().add(1).read_volatile() };
+        second == [DEAD; WORD]
     }
 
     /// Returns a pointer to the first byte of the block.
