@@ -289,7 +289,10 @@ WORKLOADS = {
 
 def trimmer(name):
     """Returns a function that calls the C function `name` of the process."""
-    function = ctypes.CDLL(None)[name]
+    try:
+        function = ctypes.CDLL(None)[name]
+    except AttributeError:
+        raise SystemExit(f"no library has the function {name}") from None
     function.argtypes = [ctypes.c_size_t]
     return lambda: function(0)
 

@@ -52,16 +52,28 @@ pub(super) fn run(only: Option<&str>) -> Result<()> {
             if let Some((_, program)) = program {
                 match curve(&mut program.command(name)) {
                     Ok(curve) => curves.entry(key).or_default().push((way, curve)),
-                    Err(error) => left_out.push(format!("{}: {name}: {error:#}", way.name)),
+                    Err(error) => leave_out(&mut left_out, way, &error),
                 }
             }
             bar.inc(1);
         }
     }
     bar.finish_and_clear();
-    let measured = Measured { machine, python: python.name(), curves, left_out };
+    let (major, minor, micro) = python.version;
+    let python = format!("CPython {major}.{minor}.{micro}");
+    let measured = Measured { machine, python, curves, left_out };
     println!("{}", page::text(&measured));
     if only.is_none() { page::write(&measured) } else { Ok(()) }
+}
+
+/// Adds a line about `way`, unless there is one already. It has the last line of the error.
+fn leave_out(left_out: &mut Vec<String>, way: &Way, error: &anyhow::Error) {
+    let text = format!("{error:#}");
+    let why = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+    let line = format!("{}, {}: {why}", way.name, way.host.name());
+    if !left_out.contains(&line) {
+        left_out.push(line);
+    }
 }
 
 /// How a way is started.
@@ -93,7 +105,7 @@ fn commands(
     for way in &WAYS {
         match program(way, python, folder) {
             Ok(program) => commands.push((way, program)),
-            Err(error) => left_out.push(format!("{}: {error:#}", way.name)),
+            Err(error) => leave_out(left_out, way, &error),
         }
     }
     Ok(commands)

@@ -157,7 +157,7 @@ pub(super) fn write(measured: &Measured) -> Result<()> {
     }
     text += &format!("## How this was measured\n\n{}. {}.\n", measured.machine, measured.python);
     for line in &measured.left_out {
-        text += &format!("- Left out: {}\n", line.lines().next().unwrap_or_default());
+        text += &format!("\nLeft out: {line}.\n");
     }
     text += "\n`cargo xtask bench --memory` wrote this page.\n";
     write_file(&workspace::root().join(PAGE), &text)
