@@ -27,8 +27,7 @@ pub(crate) mod stats;
 pub(crate) mod used_pools;
 
 use self::{
-    empty_pools::EmptyPools, large::Large, purging::Purging, self_check::SelfCheck,
-    used_pools::UsedPools,
+    empty_pools::EmptyPools, purging::Purging, self_check::SelfCheck, used_pools::UsedPools,
 };
 use crate::{
     arena::{Origin, pages::PAGE, table::ArenaTable},
@@ -38,6 +37,7 @@ use crate::{
         shape::{BlockStart, Shape},
         size_class::SizeClass,
     },
+    large::of_heap::Large,
     pool::{PoolPtr, State, block::BlockPtr, tag::HeapTag},
 };
 

@@ -23,6 +23,7 @@ use crate::{
     pool::{PoolPtr, tag::HeapTag},
 };
 
+pub(crate) mod of_heap;
 pub(crate) mod retained;
 mod size;
 

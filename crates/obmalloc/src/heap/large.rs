@@ -17,31 +17,8 @@ use raw_mem::{ArenaSource, MemAlloc};
 use crate::{
     geometry::Geometry,
     heap::Heap,
-    large::{LargeBlock, LargeBlocks, NewLarge, OFFSET, retained::RetainedLarge},
+    large::{LargeBlock, NewLarge, OFFSET, retained::RetainedLarge},
 };
-
-/// The large blocks of a heap.
-#[derive(Debug)]
-pub(crate) struct Large {
-    in_use: LargeBlocks,
-    retained: RetainedLarge,
-    /// How many slots the source allows the heap to retain. A slot has the size of an arena.
-    granted: usize,
-    /// How many slots the heap has requested from the source since it last gave back all.
-    requested: usize,
-    /// True if a retained block was used again since the last sweep.
-    was_reused: bool,
-}
-
-impl Large {
-    pub(crate) const NONE: Self = Self {
-        in_use: LargeBlocks::NONE,
-        retained: RetainedLarge::NONE,
-        granted: 0,
-        requested: 0,
-        was_reused: false,
-    };
-}
 
 impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Allocates a block with a mapping of its own, at a multiple of `align` bytes.
