@@ -36,7 +36,7 @@ const VISITS: u32 = 64;
 const PART_OF_TIME: u32 = 64;
 
 /// A walk may take one part in this number of the time if part of the heap has become free.
-const PART_OF_TIME_IF_LOOSER: u32 = 8;
+const PART_OF_TIME_IF_LOOSER: u32 = 4;
 
 /// The longest pause after a mistake, in intervals between two sweeps.
 const LONGEST_PAUSE: u32 = 32;
