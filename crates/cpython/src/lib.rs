@@ -129,7 +129,8 @@ impl Start {
             .inspect_err(|refusal| say_refused(refusal, &settings))
             .map(|guard| Installation::new(&python, guard, &settings));
         if outcome.is_ok() {
-            trimming::watch(&python, &settings);
+            let host = trimming::Host { trim: trim_current, say: |line| say(line) };
+            trimming::watch(&python, &settings, host);
         }
         Self { python, settings, options, outcome }
     }
