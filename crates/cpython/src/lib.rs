@@ -181,7 +181,8 @@ impl Start {
             say_refused(refusal, &settings);
         }
         if outcome.installation().is_some() {
-            trimming::watch(&python, &settings);
+            let host = trimming::Host { trim: trim_current, say: |line| say(line) };
+            trimming::watch(&python, &settings, host);
         }
         if let Some(version) = plan.and_then(|plan| plan.newer) {
             say_newer(version, &settings);

@@ -18,9 +18,7 @@ use std::{
 
 use crate::{
     abi::{CPython, MethodDef, ScriptFunctions},
-    say,
     settings::Settings,
-    trim_current,
 };
 
 /// `Py_file_input` in CPython's `Include/compile.h`.
@@ -37,18 +35,29 @@ struct Watch {
     functions: ScriptFunctions,
     script: CString,
     is_scheduled: AtomicBool,
+    host: Host,
+}
+
+/// What the library does for the script.
+#[derive(Clone, Copy)]
+pub(crate) struct Host {
+    /// Trims the heap of the current interpreter, whose GIL the caller must hold.
+    pub(crate) trim: unsafe fn() -> usize,
+    /// Prints one line on stderr.
+    pub(crate) say: fn(&str),
 }
 
 static WATCH: OnceLock<Watch> = OnceLock::new();
 
 /// Prepares the trims that the settings ask for. Must be called before CPython is initialised.
-pub(crate) fn watch(python: &CPython, settings: &Settings) {
+pub(crate) fn watch(python: &CPython, settings: &Settings, host: Host) {
     let Some(script) = script(settings) else { return };
     let Some(functions) = ScriptFunctions::of_process() else {
-        return say("cannot trim by itself: this CPython lacks a function");
+        return (host.say)("cannot trim by itself: this CPython lacks a function");
     };
     let is_scheduled = AtomicBool::new(false);
-    let watch = WATCH.get_or_init(|| Watch { python: *python, functions, script, is_scheduled });
+    let python = *python;
+    let watch = WATCH.get_or_init(|| Watch { python, functions, script, is_scheduled, host });
     // SAFETY: the hook has the expected type, and may be added before CPython is initialised.
     unsafe { (watch.functions.add_audit_hook)(schedule, ptr::null_mut()) };
 }
@@ -108,7 +117,8 @@ unsafe extern "C" fn run(_: *mut c_void) -> c_int {
         if !has_run {
             // SAFETY: this thread holds the GIL.
             unsafe { (functions.clear_error)() };
-            say("cannot trim by itself: OBMALLOC_TRIM_SIGNAL names no signal of this system");
+            let why = "OBMALLOC_TRIM_SIGNAL names no signal of this system";
+            (watch.host.say)(&format!("cannot trim by itself: {why}"));
         }
     }
     0
@@ -116,8 +126,9 @@ unsafe extern "C" fn run(_: *mut c_void) -> c_int {
 
 /// The function `trim` of the script, which returns the number of bytes.
 unsafe extern "C" fn trim(_module: *mut c_void, _args: *mut c_void) -> *mut c_void {
+    let Some(watch) = WATCH.get() else { return ptr::null_mut() };
     // SAFETY: CPython calls the function under the GIL.
-    let bytes = unsafe { trim_current() };
+    let bytes = unsafe { (watch.host.trim)() };
     // SAFETY: as above.
-    WATCH.get().map_or(ptr::null_mut(), |watch| unsafe { (watch.functions.int_new)(bytes) })
+    unsafe { (watch.functions.int_new)(bytes) }
 }

@@ -24,10 +24,14 @@ pub(crate) mod report;
 pub(crate) mod self_check;
 pub(crate) mod spans;
 pub(crate) mod stats;
+pub(crate) mod sweeps;
 pub(crate) mod used_pools;
 
 use self::{
-    empty_pools::EmptyPools, purging::Purging, self_check::SelfCheck, used_pools::UsedPools,
+    empty_pools::EmptyPools,
+    purging::{Purging, Which},
+    self_check::SelfCheck,
+    used_pools::UsedPools,
 };
 use crate::{
     arena::{Origin, pages::PAGE, table::ArenaTable},
@@ -542,11 +546,12 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     }
 
     /// Purges free units and uncarved pages, until the source refuses. Returns the purged bytes.
-    pub(crate) fn purge(&mut self, only_idle: bool) -> usize {
+    pub(crate) fn purge(&mut self, which: Which) -> usize {
         let (source, mut pages, mut is_refused) = (&mut self.source, 0, false);
         self.arenas.visit(|arena| {
-            let Some(base) = arena.base().filter(|_| !is_refused) else { return };
-            pages += arena.purge::<G>(only_idle, |range| {
+            let stays = is_refused || which == Which::InArenasInUse && arena.is_free::<G>();
+            let Some(base) = arena.base().filter(|_| !stays) else { return };
+            pages += arena.purge::<G>(which == Which::Idle, |range| {
                 // SAFETY: the pages lie in the arena, which is valid as a whole.
                 let start = unsafe { base.add(range.start * PAGE) };
                 // SAFETY: the arena came from this source. No block is in use or listed on the pages.

@@ -9,7 +9,7 @@ use crate::{
         access::Enter,
         claim::{Claim, KnownArenas},
     },
-    geometry::{Geometry, size_class::SizeClass},
+    geometry::{Geometry, shape::Shape, size_class::SizeClass},
     heap::Heap,
     pool::block::BlockPtr,
 };
@@ -112,7 +112,9 @@ where
 
     #[inline]
     fn visit(&self) {
-        self.enter(Heap::visit);
+        if Shape::<G>::PURGES {
+            self.enter(Heap::visit);
+        }
     }
 
     #[inline]

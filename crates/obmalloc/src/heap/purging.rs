@@ -21,22 +21,14 @@
 
 use core::time::Duration;
 
-use raw_mem::{ArenaSource, MemAlloc};
-
-use crate::{
-    arena::pages::PAGE,
-    geometry::{Geometry, shape::Shape},
-    heap::Heap,
-};
-
 /// How many slow paths a heap takes between two looks at the clock.
-const VISITS: u32 = 64;
+pub(crate) const VISITS: u32 = 64;
 
 /// A walk over the free blocks takes at most one part in this number of the time.
 const PART_OF_TIME: u32 = 64;
 
 /// A walk may take one part in this number of the time if part of the heap has become free.
-const PART_OF_TIME_IF_LOOSER: u32 = 8;
+const PART_OF_TIME_IF_LOOSER: u32 = 4;
 
 /// The longest pause after a mistake, in intervals between two sweeps.
 const LONGEST_PAUSE: u32 = 32;
@@ -75,9 +67,9 @@ const PART_REUSED: usize = 4;
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct PurgePolicy {
-    decay: Duration,
-    limit: usize,
-    clock: Option<fn() -> Duration>,
+    pub(crate) decay: Duration,
+    pub(crate) limit: usize,
+    pub(crate) clock: Option<fn() -> Duration>,
 }
 
 impl PurgePolicy {
@@ -93,7 +85,7 @@ impl PurgePolicy {
     }
 
     /// Returns the time between two sweeps. Two of them are a little shorter than the decay time.
-    fn interval(&self) -> Duration {
+    pub(crate) fn interval(&self) -> Duration {
         self.decay * 2 / 5
     }
 
@@ -104,9 +96,19 @@ impl PurgePolicy {
     }
 }
 
+/// Which free units are purged. Uncarved pages always are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    All,
+    /// Those that were free at the last sweep.
+    Idle,
+    /// All, but not those of free arenas, because the source lets the heap retain these.
+    InArenasInUse,
+}
+
 /// Why memory is purged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reason {
+pub(crate) enum Reason {
     /// It has been free for a while.
     Idle,
     /// Much of the heap has become free.
@@ -133,16 +135,16 @@ impl Pause {
 /// The state of a heap's policy.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Purging {
-    policy: PurgePolicy,
+    pub(crate) policy: PurgePolicy,
     /// The number of slow paths until the next look at the clock.
-    visits: u32,
+    pub(crate) visits: u32,
     /// How many more units have become free or nearly free than used or full, since the last walk
     /// or since all that had become free was used again.
-    loosened: usize,
+    pub(crate) loosened: usize,
     /// When the next sweep is due, or zero before the first look at the clock.
-    due: Duration,
+    pub(crate) due: Duration,
     /// When the last walk over the free blocks began, and how long it took.
-    walk: (Duration, Duration),
+    pub(crate) walk: (Duration, Duration),
     /// The pauses for the two reasons.
     pauses: [Pause; 2],
     /// The number of pages that were purged last, and why. The number is 0 after a mistake.
@@ -160,6 +162,10 @@ impl Purging {
         purged: (0, Reason::Idle),
     };
 
+    pub(crate) const fn new(policy: PurgePolicy) -> Self {
+        Self { policy, ..Self::NEVER }
+    }
+
     /// Notes that `units` units have become free, or nearly free.
     #[inline]
     pub(crate) fn note_loosened(&mut self, units: usize) {
@@ -173,12 +179,12 @@ impl Purging {
     }
 
     /// Returns true if the heap, which has `units` units, has become much emptier.
-    fn is_much_looser(&self, units: usize) -> bool {
+    pub(crate) fn is_much_looser(&self, units: usize) -> bool {
         self.loosened >= (units / LARGE_PART).max(MANY_UNITS)
     }
 
     /// Returns true if it is time for a walk over the free blocks of the heap's `units` units.
-    fn may_walk(&self, units: usize, now: Duration) -> bool {
+    pub(crate) fn may_walk(&self, units: usize, now: Duration) -> bool {
         let is_looser = self.loosened * PART_OF_TIME as usize >= units;
         let part = if is_looser { PART_OF_TIME_IF_LOOSER } else { PART_OF_TIME };
         let (start, took) = self.walk;
@@ -186,7 +192,7 @@ impl Purging {
     }
 
     /// Notes that `reused` of the purged pages are used again.
-    fn judge(&mut self, reused: usize, now: Duration) {
+    pub(crate) fn judge(&mut self, reused: usize, now: Duration) {
         let (purged, reason) = self.purged;
         if purged > 0 && reused * PART_REUSED > purged {
             self.pauses[reason as usize].begin(now, self.policy.interval());
@@ -194,12 +200,12 @@ impl Purging {
         }
     }
 
-    fn may_purge(&self, reason: Reason, now: Duration) -> bool {
+    pub(crate) fn may_purge(&self, reason: Reason, now: Duration) -> bool {
         now >= self.pauses[reason as usize].end
     }
 
     /// Notes that `pages` pages were purged.
-    fn note_purged(&mut self, pages: usize, reason: Reason) {
+    pub(crate) fn note_purged(&mut self, pages: usize, reason: Reason) {
         if pages == 0 {
             return;
         }
@@ -208,108 +214,5 @@ impl Purging {
             self.pauses[self.purged.1 as usize].length /= 2;
         }
         self.purged = (pages, reason);
-    }
-}
-
-impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
-    /// Determines when the heap gives free memory back by itself.
-    pub fn set_purge_policy(&mut self, policy: PurgePolicy) {
-        self.purging = Purging { policy, ..Purging::NEVER };
-    }
-
-    /// Purges all pages without a block in use. Returns their size in bytes.
-    pub(crate) fn purge_free_pages(&mut self) -> usize {
-        if !Shape::<G>::PURGES {
-            return 0;
-        }
-        self.arenas.visit(|arena| arena.uncarve::<G>());
-        self.purge(false)
-    }
-
-    /// Looks at the clock once in a while, and gives back what has been free for long.
-    ///
-    /// The slow paths of the heap call this function. A program may call it in addition if it makes
-    /// few requests. Cheap: it counts down, and does more with every 64th call.
-    #[inline(always)]
-    pub fn visit(&mut self) {
-        if !Shape::<G>::PURGES {
-            return;
-        }
-        self.purging.visits -= 1;
-        if self.purging.visits == 0 {
-            self.look_at_clock();
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn look_at_clock(&mut self) {
-        self.purging.visits = VISITS;
-        let Some(clock) = self.purging.policy.clock else { return };
-        let now = clock();
-        let due = self.purging.due;
-        if due.is_zero() || now >= due {
-            self.purging.due = now + self.purging.policy.interval();
-        }
-        if !due.is_zero() && now >= due {
-            self.sweep(now, clock);
-        } else if self.purging.is_much_looser(self.units()) {
-            self.purge_after_drop(now, clock);
-        }
-    }
-
-    /// Returns the number of units in all arenas.
-    fn units(&self) -> usize {
-        self.arenas.counts().current * Shape::<G>::POOLS
-    }
-
-    /// Gives back what has been free since the last sweep, and finds out what is free now.
-    fn sweep(&mut self, now: Duration, clock: fn() -> Duration) {
-        while let Some(pool) = self.empty.end_idle::<G>(&mut self.used, &mut self.arenas) {
-            self.free_pool(pool);
-        }
-        self.empty.note_idle();
-        self.unmap_excess();
-        self.sweep_large();
-        self.source.decay();
-        if self.purging.policy.decay.is_zero() {
-            self.purge_free_pages();
-            return;
-        }
-        self.judge_purges(now);
-        if self.purging.may_purge(Reason::Idle, now) {
-            let mut retained = 0;
-            self.arenas.visit(|arena| retained += arena.retained_bytes::<G>());
-            let pages = self.purge(retained <= self.purging.policy.limit) / PAGE;
-            self.purging.note_purged(pages, Reason::Idle);
-        }
-        self.arenas.visit(|arena| arena.note_idle());
-        if self.purging.may_walk(self.units(), now) {
-            self.walk(now, clock);
-        }
-    }
-
-    /// Gives back what is free now, unless that was a mistake the last time.
-    fn purge_after_drop(&mut self, now: Duration, clock: fn() -> Duration) {
-        self.purging.loosened = 0;
-        self.judge_purges(now);
-        if self.purging.may_purge(Reason::Drop, now) {
-            self.walk(now, clock);
-            let pages = self.purge(false) / PAGE;
-            self.purging.note_purged(pages, Reason::Drop);
-        }
-    }
-
-    fn judge_purges(&mut self, now: Duration) {
-        let mut reused = 0;
-        self.arenas.visit(|arena| reused += arena.take_reused());
-        self.purging.judge(reused, now);
-    }
-
-    /// Makes free pages of pools uncarved. They keep their memory.
-    fn walk(&mut self, now: Duration, clock: fn() -> Duration) {
-        self.purging.loosened = 0;
-        self.arenas.visit(|arena| arena.uncarve::<G>());
-        self.purging.walk = (now, clock().saturating_sub(now));
     }
 }
