@@ -31,6 +31,6 @@ pub extern "C" fn hold(count: usize) -> i32 {
     let Ok(mut lines) = LINES.lock() else { return 0 };
     lines.resize(count, Line([7; 64]));
     lines.shrink_to_fit();
-    let is_intact = |line: &Line| (&raw const *line).addr() % 64 == 0 && line.0 == [7; 64];
+    let is_intact = |line: &Line| (&raw const *line).addr().is_multiple_of(64) && line.0 == [7; 64];
     i32::from(lines.iter().all(is_intact))
 }

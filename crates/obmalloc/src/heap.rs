@@ -115,7 +115,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             tag,
             blocks: BlockStart::Aligned,
             refused: 0,
-            self_check: SelfCheck::NEW,
+            self_check: SelfCheck::new(),
             geometry: PhantomData,
         }
     }

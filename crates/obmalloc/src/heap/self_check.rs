@@ -31,7 +31,9 @@ const INTERVAL: usize = 1024;
 pub(crate) struct SelfCheck([Cell<usize>; IS_ON as usize]);
 
 impl SelfCheck {
-    pub(crate) const NEW: Self = Self([const { Cell::new(INTERVAL) }; IS_ON as usize]);
+    pub(crate) const fn new() -> Self {
+        Self([const { Cell::new(INTERVAL) }; IS_ON as usize])
+    }
 
     /// Returns true in every n-th call. `units` is the number of units in the heap's arenas.
     pub(crate) fn is_due(&self, units: usize) -> bool {
@@ -132,7 +134,7 @@ mod tests {
     #[test]
     fn a_check_is_due_after_some_slow_paths_and_later_in_a_larger_heap() {
         let checks = |units| {
-            let check = SelfCheck::NEW;
+            let check = SelfCheck::new();
             (0..100 * INTERVAL).filter(|_| check.is_due(units)).count()
         };
         assert_eq!(checks(64), 100);
