@@ -196,7 +196,7 @@ impl Host for Traces {
 /// let block = Box::new([0_u8; 1000]);
 /// let changes = TRACES.snapshot().since(&before);
 /// assert_eq!((changes[0].bytes, changes[0].blocks), (1000, 1));
-/// assert_eq!(TRACES.total().peak_bytes, 1000);
+/// assert!(TRACES.total().peak_bytes >= 1000);
 /// # drop(block);
 /// # TRACES.stop();
 /// ```
