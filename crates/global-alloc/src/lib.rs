@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 #[cfg(not(unix))]
-compile_error!("global-alloc needs a Unix, because its debug checks write to a file descriptor");
+compile_error!("global-alloc needs a Unix, because only there its heaps are tested");
 
 #[cfg(any(feature = "allocator-api2-02", feature = "allocator-api2-04"))]
 mod allocator_api;

@@ -178,7 +178,8 @@ impl Host for Traces {
 /// A hook that traces the blocks in use. CPython: `tracemalloc`.
 ///
 /// If tracing is off, a request takes one more load and branch. A traced request takes a lock, and
-/// about 100 bytes for each block in use. See the crate's page for what it costs.
+/// its trace takes 38 to 75 bytes as long as the block is in use. The [crate's page](crate) has
+/// measurements.
 ///
 /// A request that one traced domain makes to another one is traced once.
 ///
@@ -195,7 +196,7 @@ impl Host for Traces {
 /// let block = Box::new([0_u8; 1000]);
 /// let changes = TRACES.snapshot().since(&before);
 /// assert_eq!((changes[0].bytes, changes[0].blocks), (1000, 1));
-/// assert_eq!(TRACES.total().peak_bytes, 1000);
+/// assert!(TRACES.total().peak_bytes >= 1000);
 /// # drop(block);
 /// # TRACES.stop();
 /// ```
