@@ -2,4 +2,6 @@
 
 use global_alloc::ObMalloc;
 
-benches::global_worker!(ObMalloc = ObMalloc::new(), Own, None, || _ = ObMalloc.flush());
+benches::global_worker!(ObMalloc = ObMalloc::new(), Own, None, || {
+    ObMalloc.flush();
+});

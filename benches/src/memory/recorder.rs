@@ -7,7 +7,10 @@ use std::{
 
 use memmap2::MmapMut;
 
-use super::{Curve, Sample, blocks::Blocks};
+use super::{
+    blocks::Blocks,
+    curve::{Curve, Sample},
+};
 use crate::resident::resident;
 
 /// The bytes of a page.

@@ -3,10 +3,11 @@
 //! Each allocator runs in several ways: as it is by default, as eager as it can be configured, or with
 //! trims by the program. The workloads are in `benches/src/memory` and `benches/python/memory.py`.
 
+mod measured;
 mod page;
 mod way;
 
-use std::{collections::BTreeMap, path::Path, process::Command};
+use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use benches::memory::{Curve, NAMES};
@@ -14,18 +15,8 @@ use testkit::pythons::{self, Python, clean_command};
 
 use super::{build, entrant, machine::Machine};
 use crate::{peers::Peer, process, report, workspace};
+use measured::{Curves, Measured};
 use way::{Host, WAYS, Way};
-
-/// The curves of all ways, by host and workload.
-type Curves = BTreeMap<(Host, &'static str), Vec<(&'static Way, Curve)>>;
-
-/// Everything that was measured.
-struct Measured {
-    machine: Machine,
-    python: String,
-    curves: Curves,
-    left_out: Vec<String>,
-}
 
 /// Runs the workloads whose "host: name" contains `only`.
 ///

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use benches::memory::{Curve, NAMES};
 
 use super::{
-    Measured,
+    measured::Measured,
     way::{Host, OURS, OWN, Way},
 };
 use crate::{
