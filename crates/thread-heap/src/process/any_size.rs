@@ -351,6 +351,7 @@ fn with_room(old: usize, new: usize) -> usize {
 /// - Only the returned block may be used afterwards.
 #[inline(never)]
 unsafe fn move_to(start: NonNull<u8>, old: usize, size: usize) -> Option<NonNull<u8>> {
+    PerThread.visit_heap();
     let new = ThreadMalloc.malloc(with_room(old, size)).or_else(|| ThreadMalloc.malloc(size))?;
     // SAFETY: both blocks are live, have this many bytes, and do not overlap.
     unsafe { new.copy_from_nonoverlapping(start, old.min(size)) };

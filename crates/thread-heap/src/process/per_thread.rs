@@ -106,6 +106,14 @@ impl PerThread {
         }
     }
 
+    /// Lets the calling thread's heap give back what has been free for long, if the thread has one.
+    pub(super) fn visit_heap(self) {
+        // SAFETY: the owner is not dropped, and the slot does not change while it is used.
+        if let Some(mut owner) = unsafe { slot::owner() } {
+            owner.visit();
+        }
+    }
+
     /// Determines when the process's heaps give free memory back by themselves.
     ///
     /// A heap gives memory back that was free for the time `decay`, and all of it at once if the time
