@@ -181,6 +181,17 @@ fn main_is_at_hand() -> bool {
     current::is_at_hand(MAIN.interpreter())
 }
 
+/// Allocates a block on a thread for which [`main_is_at_hand`] returns false.
+#[cold]
+#[inline(never)]
+fn alloc_elsewhere(class: SizeClass<ThreadGeometry>) -> Option<BlockPtr> {
+    match entry_or_main() {
+        // SAFETY: this thread holds the entry's GIL, and the heap never calls back.
+        Some(entry) => unsafe { entry.heap() }.alloc(class),
+        None => PerThread.alloc_listed(class).or_else(|| PerThread.alloc(class)),
+    }
+}
+
 /// Frees a block on a thread for which [`main_is_at_hand`] returns false.
 ///
 /// # Safety
@@ -235,12 +246,13 @@ unsafe impl Blocks for PerInterpreter {
         unsafe { MAIN.heap() }.alloc_listed(class)
     }
 
+    #[inline(always)]
     fn alloc(&self, class: SizeClass<ThreadGeometry>) -> Option<BlockPtr> {
-        match entry_or_main() {
-            // SAFETY: this thread holds the entry's GIL, and the heap never calls back.
-            Some(entry) => unsafe { entry.heap() }.alloc(class),
-            None => PerThread.alloc_listed(class).or_else(|| PerThread.alloc(class)),
+        if main_is_at_hand() {
+            // SAFETY: this thread holds the main GIL, and the heap never calls back.
+            return unsafe { MAIN.heap() }.alloc(class);
         }
+        alloc_elsewhere(class)
     }
 
     fn trim(&self) -> usize {
