@@ -1,14 +1,14 @@
 //! The heap in a CPython that sets its own allocators, and in a second `Py_Initialize`.
 //!
-//! With `PYTHONMALLOC` or `-X dev`, CPython sets its own allocators at the begin of each
-//! initialisation. From CPython 3.12 on, a second `Py_Initialize` always does. If the user did not
+//! With `PYTHONMALLOC` or `-X dev`, CPython sets its own allocators at the beginning of
+//! each initialisation. From CPython 3.12 on, a second `Py_Initialize` always does. If the user did not
 //! ask for an allocator of another kind, we then install our heap.
 //!
 //! CPython's own allocators cannot free blocks from our heap. The process would abort.
 //!
 //! We install the heap when CPython creates its first module, `_imp`, or `_thread` in CPython 3.8 and
-//! 3.9. No code of the program has run by then. Blocks from
-//! before are returned to CPython's allocators.
+//! 3.9. No code of the program has run by then. Blocks from before are returned to CPython's
+//! allocators.
 //!
 //! If CPython has set its debug hooks, ours replace them. They have the same layout.
 //!
@@ -168,29 +168,33 @@ unsafe extern "C" fn create_first_module() -> *mut c_void {
 
 impl Watch {
     fn install_if_reset(&self) {
+        if self.python.is_initialized() {
+            // A subinterpreter starts. A program may have hooked the domains by now.
+            return;
+        }
         let is_first = !self.has_started.swap(true, Relaxed);
         let now = SERVED.map(|domain| self.python.allocator(domain));
         let is_plain = now.iter().zip(&self.cpythons).all(|(now, cpython)| now.is(cpython));
-        let is_hooked = now.iter().all(|now| Server::of(now, &self.python) == Server::Hook);
-        if !is_plain && !is_hooked {
+        let is_hooked = || now.iter().all(|now| Server::of(now, &self.python) == Server::Hook);
+        let hooked = self.ours.hooked.filter(|_| is_hooked());
+        if !is_plain && hooked.is_none() {
             self.was_in_force.store(true, Relaxed);
         } else if self.was_in_force.load(Relaxed) {
-            self.install(is_hooked);
+            self.install(hooked);
             WAS_REINITIALISED.store(!is_first, Relaxed);
         }
     }
 
     /// Installs the heap after CPython's own allocators have served requests.
-    fn install(&self, is_hooked: bool) {
+    fn install(&self, hooked: Option<[VTable; 3]>) {
         lower::expect_blocks_of_cpython();
-        match self.ours.hooked {
+        match hooked {
             // SAFETY: every live block came from CPython's debug hooks or from ours, which have the
             // same layout. Below them are the same allocators as without hooks.
-            Some(hooked) if is_hooked => unsafe { self.set(&Domain::ALL, &hooked) },
-            None if is_hooked => {}
+            Some(hooked) => unsafe { self.set(&Domain::ALL, &hooked) },
             // SAFETY: every live block came from the heap or from CPython's own allocator, which
             // gets its blocks back from `Lower` after `expect_blocks_of_cpython`.
-            _ => unsafe { self.set(&SERVED, &self.ours.plain) },
+            None => unsafe { self.set(&SERVED, &self.ours.plain) },
         }
     }
 

@@ -198,6 +198,26 @@ print("done")
     }
 }
 
+/// Before 3.12, CPython itself hangs when a subinterpreter starts while tracemalloc is on.
+#[test]
+fn a_subinterpreter_leaves_tracemalloc_over_the_hooks() {
+    let code = "
+import _testcapi, tracemalloc
+tracemalloc.start()
+assert _testcapi.run_in_subinterp('import json') == 0
+block = bytearray(1_000_000)
+print(tracemalloc.get_traced_memory()[0] > 1_000_000)
+";
+    let is_meant = |python: &&Python| python.ships_tests && python.version.1 >= 12;
+    for python in supported().filter(is_meant) {
+        for setting in ["debug", "pymalloc", ""] {
+            let mut command = preloaded(python);
+            let run = run(command.env("PYTHONMALLOC", setting).args(["-c", code]));
+            assert_eq!(run.is_clean(python).stdout, "True\n", "{python:?} {setting}");
+        }
+    }
+}
+
 /// Before 3.12, CPython's own allocators then get blocks of the heap. See the README.
 #[test]
 fn a_program_that_initialises_cpython_again_keeps_the_hooks() {
