@@ -8,11 +8,13 @@
 //! - Block sizes are hidden from the compiler, so it cannot look up a size class in advance.
 //! - A workload allocates its own memory before its time begins.
 
+pub mod c_programs;
 pub mod contender;
 pub mod contenders;
 pub mod counted;
 pub mod figures;
 pub mod fragmentation;
+pub mod memory;
 pub mod micro;
 pub mod patterns;
 mod pin;

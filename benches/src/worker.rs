@@ -4,6 +4,8 @@
 //!   worker-NAME list                 what it can run
 //!   worker-NAME run WORKLOAD CHUNKS  a chunk to warm up, then so many that are measured
 //!   worker-NAME fragment SECONDS     replaces blocks for so long (only global allocators)
+//!   worker-NAME memory WORKLOAD      a workload of the memory over time (only global allocators)
+//!   worker-NAME memory WORKLOAD trim the same, with trims
 //!   worker-NAME count LOOP           a loop, for counting its instructions
 //! ```
 
@@ -12,11 +14,12 @@ use std::{process::ExitCode, time::Duration};
 use serde::Serialize;
 
 use crate::{
+    c_programs,
     contender::{Contender, Realloc},
     contenders::Global,
     counted::{self, Loop},
     figures::median,
-    fragmentation, micro, patterns, programs,
+    fragmentation, memory, micro, patterns, programs,
     protocol::{Answer, Introduction, Listed},
     resident::{faults, resident},
     scale, sizes,
@@ -24,20 +27,30 @@ use crate::{
 };
 
 /// Defines the `main` of a worker from its global allocator, a [`Realloc`] and a version.
+///
+/// A function that returns unused memory to the system may follow.
 #[macro_export]
 macro_rules! global_worker {
-    ($allocator:ty = $value:expr, $realloc:ident, $version:expr) => {
+    ($allocator:ty = $value:expr, $realloc:ident, $version:expr $(, $trim:expr)?) => {
         #[global_allocator]
         static GLOBAL: $allocator = $value;
 
         fn main() -> std::process::ExitCode {
-            $crate::worker::serve_global($crate::contender::Realloc::$realloc, $version)
+            let trim: [fn(); _] = [$($trim)?];
+            let trim = trim.first().copied();
+            $crate::worker::serve_global($crate::contender::Realloc::$realloc, $version, trim)
         }
     };
 }
 
 /// Carries out the command line of a worker that tests the global allocator.
-pub fn serve_global(realloc: Realloc, library: Option<String>) -> ExitCode {
+pub fn serve_global(realloc: Realloc, library: Option<String>, trim: Option<fn()>) -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    if let [command, name, rest @ ..] = &arguments[..]
+        && command == "memory"
+    {
+        return answer_memory(name, trim.filter(|_| !rest.is_empty()));
+    }
     if let Some(duration) = duration_of_fragmentation() {
         print(&fragmentation::run(duration));
         return ExitCode::SUCCESS;
@@ -60,6 +73,16 @@ pub fn serve_single<C: Contender>(
     answer(contender, library, &workloads, &counted::loops(realloc))
 }
 
+/// Runs a workload of the memory over time.
+fn answer_memory(name: &str, trim: Option<fn()>) -> ExitCode {
+    let Some(curve) = memory::run(name, trim) else {
+        eprintln!("there is no workload {name}");
+        return ExitCode::FAILURE;
+    };
+    print(&curve);
+    ExitCode::SUCCESS
+}
+
 /// Returns the duration of the run that the command line asks for, if it does.
 fn duration_of_fragmentation() -> Option<Duration> {
     let mut arguments = std::env::args().skip(1);
@@ -78,14 +101,12 @@ fn without_programs() -> Vec<Workload<Global>> {
     workloads
 }
 
-/// Returns every workload of a worker with the feature `programs`.
+/// Returns every workload but those of Python.
 pub fn every_workload() -> Vec<Listed> {
     let mut all: Vec<_> = without_programs().iter().map(listed).collect();
-    all.extend(programs::NAMES.map(|name| Listed {
-        name: name.to_owned(),
-        group: Group::Programs,
-        weight: Weight::Light,
-    }));
+    let named = |name: &str, group, weight| Listed { name: name.to_owned(), group, weight };
+    all.extend(programs::NAMES.map(|name| named(name, Group::Programs, Weight::Light)));
+    all.extend(c_programs::NAMES.map(|name| named(name, Group::C, Weight::Heavy)));
     all
 }
 

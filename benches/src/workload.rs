@@ -23,6 +23,8 @@ pub enum Group {
     Scale,
     /// Programs such as people write.
     Programs,
+    /// The field's usual benchmark programs, in C.
+    C,
     /// Programs in Python.
     Python,
 }
@@ -37,6 +39,7 @@ impl Group {
             Self::Mixed => "mixed",
             Self::Scale => "scale",
             Self::Programs => "programs",
+            Self::C => "C programs",
             Self::Python => "python",
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   entrants   the allocators that take part                   entrant.rs
-//!      │ cargo builds a worker for each                        build.rs, python.rs
+//!      │ cargo builds a worker for each                        build.rs, python.rs, c_programs.rs
 //!      ▼
 //!   workers    what each can run, and its version              worker.rs
 //!      │ round by round, in rotating order                     schedule.rs
@@ -19,10 +19,12 @@
 
 mod bars;
 mod build;
+mod c_programs;
 mod entrant;
 mod fragmentation;
 pub(crate) mod instructions;
 mod machine;
+mod memory;
 mod python;
 mod results;
 mod schedule;
@@ -79,6 +81,10 @@ pub(crate) struct Args {
     /// Counts instructions instead of measuring time, and writes docs/instructions.md.
     #[arg(long, conflicts_with_all = ["only", "against", "quick", "rounds", "seconds", "json", "html"])]
     instructions: bool,
+    /// Measures memory over time instead, and writes docs/memory-over-time.md. With --only, measures
+    /// the workloads whose "host: name" contains this, as in "Python: rounds", and writes no page.
+    #[arg(long, conflicts_with_all = ["against", "quick", "rounds", "seconds", "json", "html", "instructions"])]
+    memory: bool,
 }
 
 impl Args {
@@ -107,28 +113,37 @@ impl Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
-    let entrants = entrant::chosen(&args.against)?;
+    let (entrants, preloaded) = entrant::chosen(&args.against)?;
     if args.instructions {
         return instructions::write(&entrants);
     }
+    if args.memory {
+        return memory::run(args.only.as_deref());
+    }
     let machine = Machine::new();
     let mut left_out = Vec::new();
-    let natives: Vec<_> = every_workload().into_iter().filter(|one| args.wants(one)).collect();
+    let wanted = every_workload().into_iter().filter(|one| args.wants(one));
+    let (in_c, natives): (Vec<_>, Vec<_>) = wanted.partition(|one| one.group == Group::C);
     let wants_fragmentation = args.names(fragmentation::NAME);
     let is_native = !natives.is_empty() || wants_fragmentation;
-    let may_be_python = if args.only.is_some() { !is_native } else { !args.quick };
+    let may_be_python =
+        if args.only.is_some() { !is_native && in_c.is_empty() } else { !args.quick };
     let pythons = if may_be_python { pythons(&args) } else { Ok(Vec::new()) };
     let pythons = pythons.unwrap_or_else(|error| {
         left_out.push(format!("Python: {error:#}"));
         Vec::new()
     });
-    ensure!(is_native || !pythons.is_empty(), nothing_matches(&args, &left_out));
+    let any = is_native || !in_c.is_empty() || !pythons.is_empty();
+    ensure!(any, nothing_matches(&args, &left_out));
     let folder = tempfile::tempdir()?;
     let mut workers = Vec::new();
     if is_native {
         let takes_part = |one: &Entrant| !natives.is_empty() || fragmentation::takes_part(one);
         let entrants: Vec<_> = entrants.into_iter().filter(takes_part).collect();
         workers = build::all(&entrants, args.features(&natives), folder.path(), &mut left_out)?;
+    }
+    if !in_c.is_empty() {
+        workers.extend(c_programs::workers(&preloaded, folder.path(), &mut left_out)?);
     }
     workers.extend(pythons);
     let mut tasks = schedule::tasks(&workers, |one| args.wants(one));

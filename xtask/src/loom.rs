@@ -8,8 +8,13 @@ use anyhow::{Result, ensure};
 
 use crate::{process, report::Table, tally::Tally, workspace};
 
-const PACKAGES: &[&str] =
-    &["obmalloc", "obmalloc-thread-heap", "obmalloc-allocator-api", "obmalloc-object-cache"];
+const PACKAGES: &[&str] = &[
+    "obmalloc",
+    "obmalloc-thread-heap",
+    "obmalloc-allocator-api",
+    "obmalloc-object-cache",
+    "obmalloc-status",
+];
 
 pub(crate) const BOUND: &str = "3";
 

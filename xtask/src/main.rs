@@ -8,7 +8,9 @@ mod install;
 mod layers;
 mod loom;
 mod mutants;
+mod package;
 mod parallel;
+mod peers;
 mod process;
 mod python;
 mod report;
@@ -18,6 +20,7 @@ mod tally;
 mod test_all;
 mod test_malloc;
 mod tidy;
+mod wheel;
 mod workspace;
 
 use std::process::ExitCode;
@@ -42,6 +45,8 @@ enum Command {
     Install(install::Args),
     /// Measures what each layer contributes: programs on malloc alone, with pools, with caches.
     Layers(layers::Args),
+    /// Packs the crates as for a registry, and builds a program outside of the workspace with them.
+    Package(package::Args),
     /// Runs a Python program on our heap, compares allocators, or reports which one is in force.
     Python(python::Args),
     /// Fetches CPython 3.14 and 3.15 from Debian into target/pythons, and lists every Python found.
@@ -60,6 +65,8 @@ enum Command {
     Tidy(tidy::Args),
     /// Runs the stress test of the thread heaps for minutes, under a tool that sees bad accesses.
     Stress(stress::Args),
+    /// Builds a Python wheel with the program obmalloc and both libraries.
+    Wheel(wheel::Args),
 }
 
 fn main() -> ExitCode {
@@ -68,6 +75,7 @@ fn main() -> ExitCode {
         Command::Header(args) => header::run(args),
         Command::Install(args) => install::run(args),
         Command::Layers(args) => layers::run(args),
+        Command::Package(args) => package::run(args),
         Command::Python(args) => python::run(args),
         Command::Pythons(args) => debian::run(args),
         Command::TestAll(args) => test_all::run(args),
@@ -77,6 +85,7 @@ fn main() -> ExitCode {
         Command::Mutants(args) => mutants::run(args),
         Command::Tidy(args) => tidy::run(args, &Cli::command()),
         Command::Stress(args) => stress::run(args),
+        Command::Wheel(args) => wheel::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,11 +2,8 @@
 
 mod compare;
 mod doctor;
-mod measure;
 mod programs;
-pub(crate) mod reports;
 mod run;
-mod side;
 
 use std::{ffi::OsString, path::PathBuf};
 

@@ -10,8 +10,8 @@ use anyhow::{Result, bail, ensure};
 use testkit::pythons::{self, Python, Search};
 
 use crate::{
-    bench::instructions, debian, layers, loom, process, stress::Watcher, suite, tally::Tally,
-    test_malloc, workspace,
+    bench::instructions, debian, layers, loom, package, process, stress::Watcher, suite,
+    tally::Tally, test_malloc, wheel, workspace,
 };
 
 #[derive(clap::Args)]
@@ -41,6 +41,8 @@ const STEPS: &[Step] = &[
     Step { name: "threads and the global allocator with dynamic thread-locals", run: dynamic_tls },
     Step { name: "coroutines that move between threads", run: coroutines },
     Step { name: "documentation tests", run: documentation_tests },
+    Step { name: "the crates outside of the workspace", run: package::pack_and_use },
+    Step { name: "the wheel in every Python", run: wheel::build_and_test },
     Step { name: "programs on every choice of layers", run: layers::run_once },
     Step { name: "instructions of an operation", run: instructions::check },
     Step { name: "loom models", run: loom::run_bounded },

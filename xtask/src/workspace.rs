@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use obmalloc_cli::libraries::Libraries;
 
 use crate::process;
 
@@ -51,4 +52,9 @@ pub(crate) fn build_library() -> Result<PathBuf> {
 
 pub(crate) fn build_malloc() -> Result<PathBuf> {
     build("obmalloc-malloc", "release", "libobmalloc_malloc.so")
+}
+
+/// Builds both libraries.
+pub(crate) fn build_libraries() -> Result<Libraries> {
+    Ok(Libraries::new(build_library()?, Some(build_malloc()?)))
 }

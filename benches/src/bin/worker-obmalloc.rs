@@ -1,3 +1,7 @@
 //! The workloads on obmalloc as the global allocator.
 
-benches::global_worker!(global_alloc::ObMalloc = global_alloc::ObMalloc::new(), Own, None);
+use global_alloc::ObMalloc;
+
+benches::global_worker!(ObMalloc = ObMalloc::new(), Own, None, || {
+    ObMalloc.flush();
+});

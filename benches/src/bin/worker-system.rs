@@ -2,7 +2,7 @@
 
 use std::alloc::System;
 
-benches::global_worker!(System = System, Own, version());
+benches::global_worker!(System = System, Own, version(), trim);
 
 /// Returns the name and the version of the C library.
 #[cfg(target_env = "gnu")]
@@ -17,3 +17,14 @@ fn version() -> Option<String> {
 fn version() -> Option<String> {
     None
 }
+
+/// Returns unused memory to the system.
+#[cfg(target_env = "gnu")]
+fn trim() {
+    // SAFETY: the function takes a number, and does not affect live memory.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Does nothing, because other C libraries have no function for this.
+#[cfg(not(target_env = "gnu"))]
+fn trim() {}

@@ -174,8 +174,9 @@ mod tests {
             unsafe { self.0.unmap(arena, size) };
         }
 
-        fn trim(&mut self) {
+        fn trim(&mut self) -> usize {
             TRIMS.fetch_add(1, Relaxed);
+            0
         }
     }
 

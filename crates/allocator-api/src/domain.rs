@@ -32,6 +32,15 @@ impl Domain {
             Self::Obj => "obj",
         }
     }
+
+    /// Returns the letter that CPython's debug hooks write before a block: `r`, `m` or `o`.
+    pub const fn letter(self) -> u8 {
+        match self {
+            Self::Raw => b'r',
+            Self::Mem => b'm',
+            Self::Obj => b'o',
+        }
+    }
 }
 
 impl fmt::Display for Domain {
@@ -53,5 +62,6 @@ mod tests {
     fn domains_are_numbered_and_named_as_in_cpython() {
         assert_eq!(Domain::ALL.map(Domain::index), [0, 1, 2]);
         assert_eq!(Domain::ALL.map(|domain| domain.to_string()), ["raw", "mem", "obj"]);
+        assert_eq!(Domain::ALL.map(Domain::letter), *b"rmo");
     }
 }

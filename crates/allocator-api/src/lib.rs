@@ -2,8 +2,10 @@
 
 mod arena_vtable;
 mod c_allocator;
+pub mod counted;
 mod domain;
 mod domain_table;
+mod global;
 pub mod hooks;
 mod record;
 mod vtable;
@@ -12,6 +14,7 @@ pub use arena_vtable::{ArenaVTable, LockedSource};
 pub use c_allocator::CAllocator;
 pub use domain::Domain;
 pub use domain_table::{DomainAllocator, DomainTable, SetError};
+pub use global::{CFunctions, Global};
 /// Re-exported, because its types appear in the signatures of this crate.
 pub use raw_mem;
 pub use vtable::VTable;

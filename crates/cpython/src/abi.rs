@@ -49,6 +49,8 @@ c_functions! {
         c"Py_GetVersion" => get_version: fn() -> *const c_char;
         c"Py_IsInitialized" => is_initialized: fn() -> c_int;
         c"PyGILState_Check" => holds_gil: fn() -> c_int;
+        c"PyGILState_Ensure" => ensure_gil: fn() -> c_int;
+        c"PyGILState_Release" => release_gil: fn(c_int);
     }
 }
 
@@ -90,6 +92,24 @@ impl DomainFunctions {
 }
 
 c_functions! {
+    /// The function that makes CPython call another one between two instructions of Python code.
+    struct PendingFunctions {
+        c"Py_AddPendingCall" => add_pending_call:
+            fn(unsafe extern "C" fn(*mut c_void) -> c_int, *mut c_void) -> c_int;
+    }
+}
+
+impl PendingFunctions {
+    /// Looks for the function among the symbols that all libraries can see.
+    pub(crate) fn of_process() -> Option<Self> {
+        // SAFETY: `RTLD_DEFAULT` is always a valid handle.
+        let found = unsafe { Self::find(libc::RTLD_DEFAULT) };
+        clear_error();
+        found
+    }
+}
+
+c_functions! {
     /// The functions that tell which interpreter a thread is running and when it ends.
     struct InterpreterFunctions {
         /// Returns the calling thread's state, or null if the thread holds no GIL.
@@ -108,6 +128,46 @@ c_functions! {
         c"PyEval_SaveThread" => save_thread: fn() -> *mut c_void;
         c"PyEval_RestoreThread" => restore_thread: fn(*mut c_void);
     }
+}
+
+c_functions! {
+    /// The functions that run a few lines of Python when CPython has started.
+    struct ScriptFunctions {
+        c"PySys_AddAuditHook" => add_audit_hook: fn(
+            unsafe extern "C" fn(*const c_char, *mut c_void, *mut c_void) -> c_int, *mut c_void
+        ) -> c_int;
+        c"Py_AddPendingCall" => add_pending_call:
+            fn(unsafe extern "C" fn(*mut c_void) -> c_int, *mut c_void) -> c_int;
+        c"PyRun_StringFlags" => run_string:
+            fn(*const c_char, c_int, *mut c_void, *mut c_void, *mut c_void) -> *mut c_void;
+        c"PyDict_New" => dict_new: fn() -> *mut c_void;
+        c"PyDict_SetItemString" => dict_set_item:
+            fn(*mut c_void, *const c_char, *mut c_void) -> c_int;
+        c"PyCFunction_NewEx" => function_new:
+            fn(&'static MethodDef, *mut c_void, *mut c_void) -> *mut c_void;
+        c"PyLong_FromSize_t" => int_new: fn(usize) -> *mut c_void;
+        c"PyErr_Clear" => clear_error: fn();
+    }
+}
+
+impl ScriptFunctions {
+    /// Looks for the functions among the symbols that all libraries can see.
+    pub(crate) fn of_process() -> Option<Self> {
+        // SAFETY: `RTLD_DEFAULT` is always a valid handle.
+        let found = unsafe { Self::find(libc::RTLD_DEFAULT) };
+        clear_error();
+        found
+    }
+}
+
+/// The description of a function in C for Python code (`struct PyMethodDef`).
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct MethodDef {
+    pub(crate) name: *const c_char,
+    pub(crate) call: unsafe extern "C" fn(*mut c_void, *mut c_void) -> *mut c_void,
+    pub(crate) flags: c_int,
+    pub(crate) doc: *const c_char,
 }
 
 /// The words of a vtable, and the words behind it in case that CPython's vtables are larger.
@@ -251,6 +311,22 @@ impl CPython {
     pub(crate) fn holds_gil(&self) -> bool {
         // SAFETY: the function only compares the calling thread's state with the current one.
         unsafe { (self.core.holds_gil)() != 0 }
+    }
+
+    /// Calls `visit` while the calling thread holds the GIL. Takes the GIL if necessary.
+    ///
+    /// Returns `None` if CPython is not initialised. The calling thread must be known to CPython, or
+    /// CPython must run until the call returns.
+    pub(crate) fn with_gil<R>(&self, visit: impl FnOnce() -> R) -> Option<R> {
+        if !self.is_initialized() {
+            return None;
+        }
+        // SAFETY: CPython is initialised, so any thread may call the function.
+        let state = unsafe { (self.core.ensure_gil)() };
+        let result = visit();
+        // SAFETY: `state` came from the matching call above, and `visit` did not change the state.
+        unsafe { (self.core.release_gil)(state) };
+        Some(result)
     }
 
     pub(crate) fn code_address(&self) -> *const c_void {

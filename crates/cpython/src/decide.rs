@@ -9,7 +9,7 @@ use allocator_api::Domain;
 use crate::{
     abi::CPython,
     domains::{SERVED, Server},
-    options::{Options, OwnAllocator},
+    options::{Choice, Options},
     self_check::Difference,
     settings::{Settings, Switch},
     version::{NEWEST, OLDEST, Version},
@@ -37,7 +37,7 @@ pub(crate) struct Plan {
 pub(crate) enum Refusal {
     #[error("OBMALLOC=off")]
     SwitchedOff,
-    #[error("OBMALLOC={} is not one of on, strict, quiet and off", .0.display())]
+    #[error("OBMALLOC={} is not one of on, strict, quiet, debug and off", .0.display())]
     UnknownSwitch(OsString),
     #[error("cannot read the version of this CPython from {0:?}")]
     UnreadableVersion(String),
@@ -53,14 +53,14 @@ pub(crate) enum Refusal {
     #[error("CPython {version} is newer than {NEWEST} and fails the self-check: {difference}")]
     Differs { version: Version, difference: Difference },
     #[error(
-        "CPython's debug allocator serves the {0} domain (the default of a debug build), and it \
-         finds errors that this heap does not look for"
+        "CPython's debug allocator serves the {0} domain (the default of a debug build), and no \
+         heap can be put below it"
     )]
     DebugAllocator(Domain),
     #[error("the interpreter is already running, so the library must be preloaded")]
     AlreadyRunning,
     #[error("{0} makes CPython use allocators of its own")]
-    OwnAllocator(OwnAllocator),
+    OwnAllocator(Choice),
     #[error("{} already serves the {domain} domain", .by.display())]
     Taken { domain: Domain, by: PathBuf },
     #[error(
@@ -69,6 +69,13 @@ pub(crate) enum Refusal {
         .0.display()
     )]
     LoadedLate(OsString),
+}
+
+impl Refusal {
+    /// Returns true if the user asked for what happens, so no line needs to explain it.
+    pub(crate) fn is_requested(&self) -> bool {
+        matches!(self, Self::SwitchedOff | Self::OwnAllocator(_))
+    }
 }
 
 /// Decides before the start of CPython. `check_layout` tells whether a newer CPython has the known
@@ -80,7 +87,7 @@ pub(crate) fn decide(
     check_layout: impl Fn() -> Result<(), Difference>,
 ) -> Result<Plan, Refusal> {
     match &settings.switch {
-        Switch::On | Switch::Strict | Switch::Quiet => (),
+        Switch::On | Switch::Strict | Switch::Quiet | Switch::Debug => (),
         Switch::Off => return Err(Refusal::SwitchedOff),
         Switch::Unknown(value) => return Err(Refusal::UnknownSwitch(value.clone())),
     }
@@ -88,8 +95,8 @@ pub(crate) fn decide(
     if python.is_initialized() {
         return Err(Refusal::AlreadyRunning);
     }
-    if let Some(own) = &options.own_allocator {
-        return Err(Refusal::OwnAllocator(own.clone()));
+    if let Some(other) = options.choice.as_ref().filter(|choice| !choice.is_heap()) {
+        return Err(Refusal::OwnAllocator(other.clone()));
     }
     if let Some(version) = plan.newer {
         if settings.switch == Switch::Strict {

@@ -6,31 +6,38 @@
 //!   obj ─► (Counting) ─┘
 //! ```
 //!
+//! If CPython sets its debug hooks, debug hooks are the uppermost layer, also of the domain raw.
+//!
 //! The `Counting` layers exist only if the user requests statistics.
 //!
 //! The domains mem and obj share a heap, because some extensions allocate in one and free in the
 //! other.
 
 use allocator_api::{
-    CAllocator, VTable,
+    CAllocator, Domain, VTable,
     hooks::{Counting, Counts, Tally},
 };
-use obmalloc::{Access, Blocks, Geometry, GilHeld, Heap, KnownArenas, Pymalloc, Stats};
-use raw_mem::{ArenaSource, MmapArenas, PageBlocks, ReservedArenas, RetainingArenas};
-use thread_heap::{PerThread, ThreadGeometry};
+use obmalloc::{
+    Access, Blocks, Geometry, GilHeld, Heap, KnownArenas, Native, PurgePolicy, Pymalloc, Stats,
+};
+use raw_mem::{ArenaSource, MmapArenas, PageBlocks, ReservedArenas, RetainingArenas, coarse_now};
+use thread_heap::PerThread;
 
 use crate::{
     abi::CPython,
+    debug,
     decide::{Guard, Plan, Refusal},
     domains::SERVED,
     interpreters::{self, PerInterpreter},
     lower::Lower,
-    reinit, self_check,
+    options::Options,
+    reinit::{self, Ours},
+    self_check,
     settings::Settings,
 };
 
 /// The largest request that the heap serves, in bytes.
-pub(crate) const SMALL: usize = ThreadGeometry::SIZES.small_threshold;
+pub(crate) const SMALL: usize = Native::SIZES.small_threshold;
 
 /// The largest size of the reserved range of addresses, in bytes.
 ///
@@ -45,9 +52,9 @@ const RESERVED: usize = 16 << 20;
 ///
 /// Its metadata is not in CPython's raw domain, because a program may hook that domain and later
 /// remove the hook.
-type GilHeap = GilHeld<Heap<Arenas, PageBlocks, ThreadGeometry>>;
+type GilHeap = GilHeld<Heap<Arenas, PageBlocks, Native>>;
 
-type Arenas = KnownArenas<RetainingArenas<ReservedArenas<MmapArenas>>, PageBlocks, ThreadGeometry>;
+type Arenas = KnownArenas<RetainingArenas<ReservedArenas<MmapArenas>>, PageBlocks, Native>;
 
 /// The installed heap. It is never dropped, because CPython may call it until the process ends.
 enum Installed {
@@ -66,8 +73,8 @@ pub(crate) struct Installation {
 }
 
 impl Installation {
-    /// Installs the heap according to `plan`. A newer CPython gets its own allocators back if it
-    /// fails the trial.
+    /// Installs the heap according to `plan`, or prepares to do so once CPython has set allocators
+    /// of its own. A newer CPython keeps its own allocators if it fails the trial.
     ///
     /// # Safety
     ///
@@ -77,32 +84,49 @@ impl Installation {
         python: &CPython,
         plan: Plan,
         settings: &Settings,
+        options: &Options,
     ) -> Result<Self, Refusal> {
-        let own = SERVED.map(|domain| python.allocator(domain));
-        let installation = Self::new(python, plan.guard, settings);
+        let guard = plan.guard;
+        let (installation, plain) = Self::prepare(python, guard, settings);
         if let Some(version) = plan.newer {
+            let own = SERVED.map(|domain| python.allocator(domain));
+            set(python, &plain);
             // SAFETY: the heap is installed, and no one else makes requests (contract).
             let trial = unsafe { self_check::check_operations(|| installation.heap_stats(python)) };
-            if let Err(difference) = trial {
-                for (domain, vtable) in SERVED.into_iter().zip(&own) {
-                    // SAFETY: CPython has not used the heap yet, so no live block comes from it.
-                    unsafe { python.set_allocator(domain, vtable) };
-                }
-                return Err(Refusal::Differs { version, difference });
-            }
+            // The trial has freed all its blocks.
+            set(python, &own);
+            trial.map_err(|difference| Refusal::Differs { version, difference })?;
         }
+        if options.choice.is_some() {
+            let [mem, obj] = plain;
+            let below = [python.allocator(Domain::Raw), mem, obj];
+            // SAFETY: CPython could use each of these allocators, which are never dropped.
+            let hooked = Some(unsafe { debug::hooks(python, below) });
+            reinit::watch(python, guard, Ours { plain, hooked }, true);
+            return Ok(installation);
+        }
+        if guard == Guard::Interpreters {
+            reinit::watch(python, guard, Ours { plain, hooked: None }, false);
+        }
+        set(python, &plain);
         Ok(installation)
     }
 
-    fn new(python: &CPython, guard: Guard, settings: &Settings) -> Self {
+    fn prepare(python: &CPython, guard: Guard, settings: &Settings) -> (Self, [VTable; 2]) {
         let lower = Lower::new(python);
-        let (heap, vtables, counters) = match guard {
+        let (heap, plain, counters) = match guard {
             Guard::Gil => {
                 let mut arenas = RetainingArenas::new(ReservedArenas::new(MmapArenas::new()));
                 arenas.reserve_at_most(RESERVED);
                 let arenas = KnownArenas::with_geometry(arenas, PageBlocks);
                 let mut heap = Heap::with_geometry(arenas, PageBlocks);
+                // Python's garbage collector walks over objects at these addresses faster.
                 heap.begin_blocks_as_in_cpython();
+                heap.set_purge_policy(
+                    settings
+                        .decay
+                        .map_or(PurgePolicy::NEVER, |decay| PurgePolicy::after(decay, coarse_now)),
+                );
                 // SAFETY: up to CPython 3.11, a thread calls mem and obj only while it holds the
                 // only GIL. Neither the arena source nor `PageBlocks` calls back into the heap.
                 let heap = unsafe { GilHeld::new(heap) };
@@ -111,18 +135,13 @@ impl Installation {
             }
             Guard::Interpreters => {
                 PerThread.reserve_at_most(RESERVED);
+                PerThread.set_decay(settings.decay);
                 interpreters::watch(python);
                 let (_, vtables, counters) = stack(PerInterpreter, lower, settings);
-                reinit::watch(python, vtables);
                 (Installed::PerInterpreter, vtables, counters)
             }
         };
-        for (domain, vtable) in SERVED.into_iter().zip(&vtables) {
-            // SAFETY: the domain has no live block yet, and its allocators are never dropped.
-            // CPython calls them only under the lock that `decide` chose for this version.
-            unsafe { python.set_allocator(domain, vtable) };
-        }
-        Self { heap, counters }
+        (Self { heap, counters }, plain)
     }
 
     /// Counts the memory in use, or returns `None` if another thread may be inside the heap.
@@ -140,6 +159,18 @@ impl Installation {
         }
     }
 
+    /// Returns unused memory of the current interpreter's heap to the system. Returns the bytes.
+    ///
+    /// # Safety
+    ///
+    /// - The calling thread must hold the GIL of an interpreter.
+    pub(crate) unsafe fn trim(&self) -> usize {
+        match self.heap {
+            Installed::OneGil(heap) => Access::trim(heap),
+            Installed::PerInterpreter => Blocks::trim(&PerInterpreter),
+        }
+    }
+
     pub(crate) fn requested(&self) -> Option<[Counts; 2]> {
         self.counters.as_ref().map(|counters| counters.above.map(Counting::counts))
     }
@@ -147,6 +178,15 @@ impl Installation {
     /// Returns the count of small requests that reached the allocator below the heap.
     pub(crate) fn passed_below(&self) -> Option<Tally> {
         self.counters.as_ref().map(|counters| counters.below.counts().small)
+    }
+}
+
+/// Sets the allocators of the served domains, which must have no live block.
+fn set(python: &CPython, vtables: &[VTable; 2]) {
+    for (domain, vtable) in SERVED.into_iter().zip(vtables) {
+        // SAFETY: the domain has no live block, and the allocators are never dropped. CPython calls
+        // them only under the lock that `decide` chose for this version.
+        unsafe { python.set_allocator(domain, vtable) };
     }
 }
 

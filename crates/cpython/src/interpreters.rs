@@ -255,11 +255,19 @@ unsafe impl Blocks for PerInterpreter {
         alloc_elsewhere(class)
     }
 
-    fn trim(&self) {
+    fn trim(&self) -> usize {
         match entry() {
             // SAFETY: this thread holds the entry's GIL, and the heap never calls back.
             Some(entry) => unsafe { entry.heap() }.flush(),
             None => PerThread.flush(),
+        }
+    }
+
+    #[inline(always)]
+    fn visit(&self) {
+        if main_is_at_hand() {
+            // SAFETY: this thread holds the main GIL, and the heap never calls back into this code.
+            unsafe { MAIN.heap() }.visit();
         }
     }
 

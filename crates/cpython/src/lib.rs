@@ -2,8 +2,10 @@
 
 mod abi;
 mod counted;
+mod debug;
 mod decide;
 mod domains;
+mod exports;
 mod install;
 mod interpreters;
 mod late;
@@ -15,9 +17,13 @@ mod reinit;
 mod report;
 mod self_check;
 mod settings;
+mod status;
+mod trimming;
 mod version;
 
 use std::{
+    env,
+    ffi::{c_int, c_void},
     fmt::Display,
     io::{self, Write},
     sync::OnceLock,
@@ -64,6 +70,9 @@ extern "C" fn construct() {
     if let Some(python) = CPython::find() {
         // SAFETY: the loader calls this constructor before `main`, or in `dlopen`.
         START.get_or_init(|| unsafe { Start::new(python) });
+        if let Err(error) = status::start(&python, refresh) {
+            say(format_args!("cannot create a status page: {error}"));
+        }
         return;
     }
     let settings = Settings::from_env();
@@ -74,10 +83,51 @@ extern "C" fn construct() {
 
 extern "C" fn destruct() {
     if let Some(start) = START.get() {
+        status::end(|| start.json());
         start.report();
     } else if let Some(settings) = WITHOUT_CPYTHON.get() {
         report_late(settings);
     }
+}
+
+/// Returns memory that no block uses to the system, and returns the number of bytes.
+///
+/// Python code calls the function through `ctypes.CDLL(None).obmalloc_trim()`. It concerns the heap of
+/// the calling thread's interpreter, and memory that other heaps leave to any thread. It takes the
+/// GIL if the caller does not hold it. Returns 0 if the heap is not installed.
+#[unsafe(no_mangle)]
+pub extern "C" fn obmalloc_trim() -> usize {
+    let Some(Start { python, outcome: Outcome::Installed(installation), .. }) = START.get() else {
+        return 0;
+    };
+    // SAFETY: `with_gil` calls the closure while this thread holds the GIL.
+    python.with_gil(|| unsafe { installation.trim() }).unwrap_or(0)
+}
+
+/// Does what [`obmalloc_trim`] does, for a caller that holds the GIL.
+///
+/// # Safety
+///
+/// - The calling thread must hold the GIL of an interpreter.
+unsafe fn trim_current() -> usize {
+    let Some(Start { outcome: Outcome::Installed(installation), .. }) = START.get() else {
+        return 0;
+    };
+    // SAFETY: the contract is the same.
+    unsafe { installation.trim() }
+}
+
+/// Refreshes the status page.
+///
+/// # Safety
+///
+/// - The calling thread must hold the main interpreter's GIL.
+unsafe extern "C" fn refresh(_: *mut c_void) -> c_int {
+    if let Some(start) = START.get() {
+        // SAFETY: the contract is the same.
+        status::refresh(|| unsafe { trim_current() }, || start.json());
+    }
+    0
 }
 
 /// Reports a CPython that was loaded too late for the heap, if there is one.
@@ -97,7 +147,7 @@ fn report_late(settings: &Settings) {
 }
 
 fn say_refused(refusal: &Refusal, settings: &Settings) {
-    if !settings.is_silent() {
+    if !settings.is_silent() && !refusal.is_requested() {
         say(format_args!("not installed: {refusal}"));
     }
 }
@@ -117,16 +167,32 @@ impl Start {
     /// - As for [`carry_out`].
     #[cold]
     unsafe fn new(python: CPython) -> Self {
-        let (settings, options) = (Settings::from_env(), Options::from_process());
+        let settings = Settings::from_env();
+        if settings.switch == Switch::Debug {
+            request_debug_hooks();
+        }
+        let options = Options::from_process();
+        if settings.switch == Switch::Debug && options.ignores_environment {
+            say("OBMALLOC=debug has no effect with -E and -I, which -X dev has");
+        }
         // SAFETY: our caller has promised the same (contract of this function).
         let (outcome, plan) = unsafe { carry_out(&python, &settings, &options) };
         if let Outcome::Refused { refusal, .. } = &outcome {
             say_refused(refusal, &settings);
         }
+        if outcome.installation().is_some() {
+            let host = trimming::Host { trim: trim_current, say: |line| say(line) };
+            trimming::watch(&python, &settings, host);
+        }
         if let Some(version) = plan.and_then(|plan| plan.newer) {
             say_newer(version, &settings);
         }
         Self { python, settings, options, outcome }
+    }
+
+    /// Returns the statistics of this moment.
+    fn json(&self) -> String {
+        Report::new(&self.python, &self.outcome).json()
     }
 
     /// Writes the requested statistics, or says that another allocator has replaced the heap.
@@ -149,6 +215,17 @@ impl Start {
         {
             let _ = write!(io::stderr(), "{stats}");
         }
+    }
+}
+
+/// Makes CPython use debug hooks, unless the user chose an allocator.
+///
+/// The setting stays in the environment, so that a second `Py_Initialize` does the same.
+fn request_debug_hooks() {
+    const CHOICE: &str = "PYTHONMALLOC";
+    if env::var_os(CHOICE).is_none_or(|choice| choice.is_empty()) {
+        // SAFETY: this runs before `main`, so no other thread uses the environment.
+        unsafe { env::set_var(CHOICE, "debug") };
     }
 }
 

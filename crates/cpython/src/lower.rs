@@ -8,26 +8,29 @@ use std::{
 use allocator_api::{CAllocator, Domain};
 use raw_mem::MemAlloc;
 
-use crate::abi::{CPython, DomainFunctions};
+use crate::{
+    abi::{CPython, DomainFunctions},
+    status,
+};
 
-/// True after a second `Py_Initialize`, when blocks of CPython's own allocator may be live.
-static WAS_REINITIALISED: AtomicBool = AtomicBool::new(false);
+/// True if CPython's own allocator has served requests, so its blocks may be live.
+static EXPECTS_OTHERS: AtomicBool = AtomicBool::new(false);
 
 /// Must be called before the heap sees a block that CPython's own allocator returned.
-pub(crate) fn note_reinit() {
-    WAS_REINITIALISED.store(true, Relaxed);
+pub(crate) fn expect_blocks_of_cpython() {
+    EXPECTS_OTHERS.store(true, Relaxed);
 }
 
-pub(crate) fn was_reinitialised() -> bool {
+fn expects_blocks_of_cpython() -> bool {
     // Relaxed is enough, because passing a block to another thread makes the store visible, too.
-    WAS_REINITIALISED.load(Relaxed)
+    EXPECTS_OTHERS.load(Relaxed)
 }
 
 /// CPython's raw domain, called by its public functions, so that hooks in that domain see the
 /// calls.
 ///
-/// After a second `Py_Initialize`, requests go to CPython's own allocator, which forwards foreign
-/// blocks to the raw domain.
+/// If CPython's own allocator has served requests, all requests go to that allocator, which forwards
+/// foreign blocks to the raw domain.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lower {
     raw: DomainFunctions,
@@ -47,7 +50,8 @@ impl Lower {
 // own allocator keeps them for mem and obj, and accepts blocks of the raw domain.
 unsafe impl MemAlloc for Lower {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
-        if was_reinitialised() {
+        status::beat();
+        if expects_blocks_of_cpython() {
             return self.cpython.malloc(size);
         }
         // SAFETY: the function takes any size, and refuses one that is too large.
@@ -55,7 +59,7 @@ unsafe impl MemAlloc for Lower {
     }
 
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
-        if was_reinitialised() {
+        if expects_blocks_of_cpython() {
             return self.cpython.calloc(count, size);
         }
         // SAFETY: the function takes any sizes, and refuses a product that is too large.
@@ -63,7 +67,8 @@ unsafe impl MemAlloc for Lower {
     }
 
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-        if was_reinitialised() {
+        status::beat();
+        if expects_blocks_of_cpython() {
             // SAFETY: `ptr` is null or a live block of either allocator (contract).
             return unsafe { self.cpython.realloc(ptr, size) };
         }
@@ -72,7 +77,7 @@ unsafe impl MemAlloc for Lower {
     }
 
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-        if was_reinitialised() {
+        if expects_blocks_of_cpython() {
             // SAFETY: `ptr` is null or a live block of either allocator, not used again (contract).
             return unsafe { self.cpython.free(ptr) };
         }

@@ -2,8 +2,10 @@
 //!
 //! | setting | effect |
 //! | --- | --- |
-//! | `PYTHONMALLOC`, not empty | the allocator of that name replaces ours |
-//! | `-X dev`, or `PYTHONDEVMODE`, not empty | without `PYTHONMALLOC`, the debug allocator replaces ours |
+//! | `PYTHONMALLOC=default`, `pymalloc` | CPython sets its allocators, and our heap then replaces them |
+//! | `PYTHONMALLOC=debug`, `pymalloc_debug` | the same with debug hooks |
+//! | `PYTHONMALLOC`, any other name | CPython's allocator of that name serves all requests |
+//! | `-X dev`, or `PYTHONDEVMODE`, not empty | without `PYTHONMALLOC`, as `PYTHONMALLOC=debug` |
 //! | `PYTHONMALLOCSTATS`, not empty | CPython prints statistics of the allocator in force |
 //! | `-E`, `-I` | the three variables are ignored |
 //!
@@ -17,8 +19,9 @@ use std::{
     os::unix::ffi::OsStrExt,
 };
 
+/// A setting that makes CPython set its allocators when it is initialised.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum OwnAllocator {
+pub(crate) enum Choice {
     #[error("PYTHONMALLOC={}", .0.display())]
     PythonMalloc(OsString),
     #[error("-X dev")]
@@ -27,6 +30,19 @@ pub(crate) enum OwnAllocator {
     PythonDevMode,
 }
 
+impl Choice {
+    /// Returns true if the heap takes the place of the allocator that was chosen.
+    pub(crate) fn is_heap(&self) -> bool {
+        match self {
+            Self::PythonMalloc(name) => HEAP_NAMES.iter().any(|heap| name == heap),
+            Self::XDev | Self::PythonDevMode => true,
+        }
+    }
+}
+
+/// The names of CPython's allocators whose place the heap takes.
+const HEAP_NAMES: [&str; 4] = ["default", "debug", "pymalloc", "pymalloc_debug"];
+
 /// The one-letter options with an argument, which is the rest of the word or the next word.
 const WITH_ARGUMENT: &[u8] = b"cmWX";
 
@@ -34,7 +50,9 @@ const LONG_WITH_ARGUMENT: &[u8] = b"--check-hash-based-pycs";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Options {
-    pub(crate) own_allocator: Option<OwnAllocator>,
+    pub(crate) choice: Option<Choice>,
+    /// True if CPython ignores its environment variables.
+    pub(crate) ignores_environment: bool,
     pub(crate) malloc_stats: bool,
 }
 
@@ -56,12 +74,13 @@ impl Options {
             let value = if line.ignores_environment { None } else { var(name) };
             value.filter(|value| !value.is_empty())
         };
-        let own_allocator = match var("PYTHONMALLOC") {
-            Some(name) => Some(OwnAllocator::PythonMalloc(name)),
-            None if line.dev => Some(OwnAllocator::XDev),
-            None => var("PYTHONDEVMODE").map(|_| OwnAllocator::PythonDevMode),
+        let choice = match var("PYTHONMALLOC") {
+            Some(name) => Some(Choice::PythonMalloc(name)),
+            None if line.dev => Some(Choice::XDev),
+            None => var("PYTHONDEVMODE").map(|_| Choice::PythonDevMode),
         };
-        Self { own_allocator, malloc_stats: var("PYTHONMALLOCSTATS").is_some() }
+        let malloc_stats = var("PYTHONMALLOCSTATS").is_some();
+        Self { choice, ignores_environment: line.ignores_environment, malloc_stats }
     }
 }
 
@@ -111,30 +130,41 @@ fn is_dev(word: &OsStr) -> bool {
 mod tests {
     use super::*;
 
-    fn own_allocator(args: &str, vars: &[(&str, &str)]) -> Option<String> {
+    fn choice(args: &str, vars: &[(&str, &str)]) -> Option<String> {
         let args = args.split_whitespace().map(OsString::from);
         let var = |name: &str| {
             vars.iter().find(|(other, _)| *other == name).map(|(_, value)| OsString::from(value))
         };
-        Options::read(args, var).own_allocator.map(|own| own.to_string())
+        Options::read(args, var).choice.map(|choice| choice.to_string())
     }
 
     #[test]
     fn without_options_and_variables_cpython_keeps_the_heap() {
-        assert_eq!(own_allocator("", &[]), None);
-        assert_eq!(own_allocator("-c pass", &[("PYTHONMALLOC", ""), ("PYTHONDEVMODE", "")]), None);
+        assert_eq!(choice("", &[]), None);
+        assert_eq!(choice("-c pass", &[("PYTHONMALLOC", ""), ("PYTHONDEVMODE", "")]), None);
     }
 
     #[test]
     fn a_variable_has_an_effect_unless_the_environment_is_ignored() {
         let malloc = [("PYTHONMALLOC", "malloc")];
         let dev = [("PYTHONDEVMODE", "1")];
-        assert_eq!(own_allocator("", &malloc).unwrap(), "PYTHONMALLOC=malloc");
-        assert_eq!(own_allocator("", &dev).unwrap(), "PYTHONDEVMODE");
+        assert_eq!(choice("", &malloc).unwrap(), "PYTHONMALLOC=malloc");
+        assert_eq!(choice("", &dev).unwrap(), "PYTHONDEVMODE");
         for args in ["-E", "-I", "-sE x.py", "-bI -c pass", "-X utf8 -E", "-Wd -WE -E"] {
-            assert_eq!(own_allocator(args, &malloc), None, "{args}");
-            assert_eq!(own_allocator(args, &dev), None, "{args}");
+            assert_eq!(choice(args, &malloc), None, "{args}");
+            assert_eq!(choice(args, &dev), None, "{args}");
         }
+    }
+
+    #[test]
+    fn the_heap_takes_the_place_of_cpythons_default_allocators() {
+        let is_heap = |name: &str| Choice::PythonMalloc(name.into()).is_heap();
+        assert!(
+            ["default", "debug", "pymalloc", "pymalloc_debug"].iter().all(|name| is_heap(name))
+        );
+        let others = ["malloc", "malloc_debug", "mimalloc", "mimalloc_debug", "unknown", "Debug"];
+        assert!(!others.iter().any(|name| is_heap(name)));
+        assert!(Choice::XDev.is_heap() && Choice::PythonDevMode.is_heap());
     }
 
     #[test]
@@ -155,28 +185,28 @@ mod tests {
     #[test]
     fn pythonmalloc_takes_precedence_over_development_mode() {
         let both = [("PYTHONMALLOC", "malloc"), ("PYTHONDEVMODE", "1")];
-        assert_eq!(own_allocator("-X dev", &both).unwrap(), "PYTHONMALLOC=malloc");
-        assert_eq!(own_allocator("-E -X dev", &both).unwrap(), "-X dev");
+        assert_eq!(choice("-X dev", &both).unwrap(), "PYTHONMALLOC=malloc");
+        assert_eq!(choice("-E -X dev", &both).unwrap(), "-X dev");
     }
 
     #[test]
     fn development_mode_is_found_wherever_cpython_finds_it() {
         for args in ["-X dev", "-Xdev", "-X dev=0", "-bX dev", "-X utf8 -Xdev -m x", "-W -E -Xdev"]
         {
-            assert_eq!(own_allocator(args, &[]).as_deref(), Some("-X dev"), "{args}");
+            assert_eq!(choice(args, &[]).as_deref(), Some("-X dev"), "{args}");
         }
         let hash = "--check-hash-based-pycs never -X dev";
-        assert_eq!(own_allocator(hash, &[]).as_deref(), Some("-X dev"));
+        assert_eq!(choice(hash, &[]).as_deref(), Some("-X dev"));
     }
 
     #[test]
     fn arguments_after_the_options_belong_to_the_program() {
         let malloc = [("PYTHONMALLOC", "malloc")];
         for args in ["-c -E", "-m mod -E", "-mE -E", "x.py -E", "-- -E", "- -E", "-W -E", "-X -E"] {
-            assert!(own_allocator(args, &malloc).is_some(), "{args}");
+            assert!(choice(args, &malloc).is_some(), "{args}");
         }
         for args in ["-c -Xdev", "x.py -X dev", "-X devel", "-X utf8 dev", "-W -Xdev"] {
-            assert_eq!(own_allocator(args, &[]), None, "{args}");
+            assert_eq!(choice(args, &[]), None, "{args}");
         }
     }
 }

@@ -60,7 +60,7 @@ pub(crate) unsafe fn carry_out(
     let check_layout = || unsafe { self_check::check_layout(python) };
     let installed = decide(python, settings, options, check_layout).and_then(|plan| {
         // SAFETY: CPython has not started since the decision (contract).
-        let installation = unsafe { Installation::by_plan(python, plan, settings) }?;
+        let installation = unsafe { Installation::by_plan(python, plan, settings, options) }?;
         Ok((installation, plan))
     });
     match installed {

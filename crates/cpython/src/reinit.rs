@@ -1,15 +1,20 @@
-//! A second `Py_Initialize` in one process.
+//! The heap in a CPython that sets its own allocators, and in a second `Py_Initialize`.
 //!
-//! From CPython 3.12 on, a second `Py_Initialize` silently restores CPython's own allocators. We
-//! then reinstall our heap.
+//! With `PYTHONMALLOC` or `-X dev`, CPython sets its own allocators at the begin of each
+//! initialisation. From CPython 3.12 on, a second `Py_Initialize` always does. If the user did not
+//! ask for an allocator of another kind, we then install our heap.
 //!
 //! CPython's own allocators cannot free blocks from our heap. The process would abort.
 //!
-//! We reinstall the heap when CPython creates its first module, `_imp`. No other code has run by
-//! then.
+//! We install the heap when CPython creates its first module, `_imp`, or `_thread` in CPython 3.8 and
+//! 3.9. No code of the program has run by then. Blocks from
+//! before are returned to CPython's allocators.
 //!
-//! We reinstall the heap only if an earlier interpreter started with the heap. Otherwise, the
-//! program may have chosen CPython's own allocators, and we respect that choice.
+//! If CPython has set its debug hooks, ours replace them. They have the same layout.
+//!
+//! In a second `Py_Initialize`, we install the heap only if an earlier interpreter started with
+//! the heap. Otherwise, the program may have chosen CPython's own allocators, and we respect that
+//! choice.
 
 use std::{
     ffi::{CStr, c_void},
@@ -20,40 +25,65 @@ use std::{
     },
 };
 
-use allocator_api::VTable;
+use allocator_api::{Domain, VTable};
 
 use crate::{
     abi::{BuiltinModule, CPython, ModuleInit},
-    domains::SERVED,
+    decide::Guard,
+    domains::{SERVED, Server},
     interpreters, loader, lower,
+    version::Version,
 };
 
-/// The module that every interpreter creates first.
-const FIRST_MODULE: &CStr = c"_imp";
+/// True if the heap was installed again in a later `Py_Initialize`.
+static WAS_REINITIALISED: AtomicBool = AtomicBool::new(false);
+
+/// What is installed in place of CPython's allocators.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ours {
+    /// For the domains in [`SERVED`].
+    pub(crate) plain: [VTable; 2],
+    /// For all domains, if CPython may set its debug hooks.
+    pub(crate) hooked: Option<[VTable; 3]>,
+}
 
 struct Watch {
     python: CPython,
-    ours: [VTable; 2],
+    is_3_8: bool,
+    guard: Guard,
+    ours: Ours,
     cpythons: [VTable; 2],
     init_first_module: Option<ModuleInit>,
+    /// True if an interpreter has started.
+    has_started: AtomicBool,
     /// True if an interpreter has started while the heap was in force.
     was_in_force: AtomicBool,
 }
 
 static WATCH: OnceLock<Watch> = OnceLock::new();
 
-/// Prepares to install the vtables `ours` again. Must be called before they are first installed.
-pub(crate) fn watch(python: &CPython, ours: [VTable; 2]) {
+/// Prepares to install `ours` when an interpreter starts. Must be called before their first use.
+///
+/// If `is_expected` is true, they are installed in the first interpreter, too.
+pub(crate) fn watch(python: &CPython, guard: Guard, ours: Ours, is_expected: bool) {
     WATCH.get_or_init(|| {
         let cpythons = SERVED.map(|domain| python.allocator(domain));
         // SAFETY: the interpreter has not started yet.
         let init_first_module = unsafe { replace_first_module(python) };
-        let was_in_force = AtomicBool::new(false);
-        Watch { python: *python, ours, cpythons, init_first_module, was_in_force }
+        Watch {
+            python: *python,
+            is_3_8: version(python) == Some((3, 8)),
+            guard,
+            ours,
+            cpythons,
+            init_first_module,
+            has_started: AtomicBool::new(false),
+            was_in_force: AtomicBool::new(is_expected),
+        }
     });
 }
 
-/// Returns true if CPython's table has the known layout, and contains [`FIRST_MODULE`].
+/// Returns true if CPython's table has the known layout, and contains the first module.
 ///
 /// Every pointer of the table must lead into CPython's own program or library.
 ///
@@ -75,7 +105,7 @@ pub(crate) unsafe fn has_first_module(python: &CPython) -> bool {
             return false;
         }
         // SAFETY: the name is inside CPython's program or library, whose strings end with a zero.
-        if unsafe { CStr::from_ptr(name) } == FIRST_MODULE {
+        if unsafe { CStr::from_ptr(name) } == first_module(python) {
             return init.is_some();
         }
         entry = entry.wrapping_add(1);
@@ -83,13 +113,30 @@ pub(crate) unsafe fn has_first_module(python: &CPython) -> bool {
     false
 }
 
-/// Makes CPython call [`create_first_module`] for [`FIRST_MODULE`]. Returns the function that it
+pub(crate) fn was_reinitialised() -> bool {
+    WAS_REINITIALISED.load(Relaxed)
+}
+
+fn version(python: &CPython) -> Option<(u8, u8)> {
+    Version::parse(python.version_text()).map(Version::pair)
+}
+
+/// Returns the first module that every interpreter creates from the table of built-in modules.
+fn first_module(python: &CPython) -> &'static CStr {
+    match version(python) {
+        Some((3, 8 | 9)) => c"_thread",
+        _ => c"_imp",
+    }
+}
+
+/// Makes CPython call [`create_first_module`] for the first module. Returns the function that it
 /// replaces, or `None` if CPython's table lacks the module.
 ///
 /// # Safety
 ///
 /// - The interpreter must not have started, because a running interpreter reads the table.
 unsafe fn replace_first_module(python: &CPython) -> Option<ModuleInit> {
+    let name = first_module(python);
     // SAFETY: CPython initialises the variable statically, so it points to the table.
     let table = unsafe { python.builtin_modules.read() };
     let mut copy: Vec<BuiltinModule> = Vec::new();
@@ -99,7 +146,7 @@ unsafe fn replace_first_module(python: &CPython) -> Option<ModuleInit> {
     }
     let first = copy.iter_mut().find(|entry| {
         // SAFETY: a name that is not null is a C string.
-        !entry.name.is_null() && unsafe { CStr::from_ptr(entry.name) } == FIRST_MODULE
+        !entry.name.is_null() && unsafe { CStr::from_ptr(entry.name) } == name
     })?;
     let init = first.init.replace(create_first_module)?;
     // SAFETY: the interpreter has not started (contract), and the copy is never freed.
@@ -107,29 +154,57 @@ unsafe fn replace_first_module(python: &CPython) -> Option<ModuleInit> {
     Some(init)
 }
 
-/// Creates the first module in place of CPython's function, and installs the heap again if needed.
+/// Creates the first module in place of CPython's function, and installs the heap if needed.
 unsafe extern "C" fn create_first_module() -> *mut c_void {
     let Some(watch) = WATCH.get() else { return ptr::null_mut() };
-    watch.reinstall_if_reset();
-    // SAFETY: CPython creates a module under the GIL of its interpreter.
-    unsafe { interpreters::start(&watch.python) };
+    watch.install_if_reset();
+    if watch.guard == Guard::Interpreters {
+        // SAFETY: CPython creates a module under the GIL of its interpreter.
+        unsafe { interpreters::start(&watch.python) };
+    }
     // SAFETY: `init` is the function that CPython itself would call at this point.
     watch.init_first_module.map_or(ptr::null_mut(), |init| unsafe { init() })
 }
 
 impl Watch {
-    fn reinstall_if_reset(&self) {
-        let in_force = SERVED.map(|domain| self.python.allocator(domain));
-        let is_reset = in_force.iter().zip(&self.cpythons).all(|(now, cpython)| now.is(cpython));
-        if !is_reset {
+    fn install_if_reset(&self) {
+        let is_first = !self.has_started.swap(true, Relaxed);
+        let now = SERVED.map(|domain| self.python.allocator(domain));
+        let is_plain = now.iter().zip(&self.cpythons).all(|(now, cpython)| now.is(cpython));
+        let is_hooked = now.iter().all(|now| Server::of(now, &self.python) == Server::Hook);
+        if !is_plain && !is_hooked {
             self.was_in_force.store(true, Relaxed);
         } else if self.was_in_force.load(Relaxed) {
-            lower::note_reinit();
-            for (domain, vtable) in SERVED.into_iter().zip(&self.ours) {
-                // SAFETY: every live block came from the heap or from CPython's own allocator,
-                // which gets its blocks back from `Lower` after `note_reinit`.
-                unsafe { self.python.set_allocator(domain, vtable) };
+            self.install(is_hooked);
+            WAS_REINITIALISED.store(!is_first, Relaxed);
+        }
+    }
+
+    /// Installs the heap after CPython's own allocators have served requests.
+    fn install(&self, is_hooked: bool) {
+        lower::expect_blocks_of_cpython();
+        match self.ours.hooked {
+            // SAFETY: every live block came from CPython's debug hooks or from ours, which have the
+            // same layout. Below them are the same allocators as without hooks.
+            Some(hooked) if is_hooked => unsafe { self.set(&Domain::ALL, &hooked) },
+            None if is_hooked => {}
+            // SAFETY: every live block came from the heap or from CPython's own allocator, which
+            // gets its blocks back from `Lower` after `expect_blocks_of_cpython`.
+            _ => unsafe { self.set(&SERVED, &self.ours.plain) },
+        }
+    }
+
+    /// # Safety
+    ///
+    /// - The vtables must be able to free every live block of their domains.
+    unsafe fn set(&self, domains: &[Domain], vtables: &[VTable]) {
+        for (domain, vtable) in domains.iter().zip(vtables) {
+            // In a forked child, CPython 3.8 frees a raw block that it allocated without a hook.
+            if *domain == Domain::Raw && self.is_3_8 {
+                continue;
             }
+            // SAFETY: the contract is the same.
+            unsafe { self.python.set_allocator(*domain, vtable) };
         }
     }
 }

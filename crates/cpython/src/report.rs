@@ -23,8 +23,8 @@ use crate::{
     domains::{SERVED, Server},
     install::{Installation, SMALL},
     loader::Code,
-    lower,
     outcome::Outcome,
+    reinit,
     settings::StatsPlace,
     version::{NEWEST, Version},
 };
@@ -108,7 +108,7 @@ impl Report {
             in_force,
             counted_only: outcome.counted().is_some(),
             reason,
-            reinitialised: lower::was_reinitialised(),
+            reinitialised: reinit::was_reinitialised(),
             domains: Domain::ALL
                 .into_iter()
                 .filter(|_| can_read)
@@ -132,7 +132,7 @@ impl Report {
         }
     }
 
-    fn json(&self) -> String {
+    pub(crate) fn json(&self) -> String {
         let mut json = serde_json::to_string(self).unwrap_or_else(|error| format!("{error:?}"));
         json.push('\n');
         json

@@ -7,12 +7,19 @@ use std::{
     ffi::{OsStr, OsString},
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::PathBuf,
+    time::Duration,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) switch: Switch,
     pub(crate) stats: Option<StatsPlace>,
+    /// The time after which unused memory goes back to the system. `None` means never.
+    pub(crate) decay: Option<Duration>,
+    /// The number of the signal that trims the heap, or its name in Python's module `signal`.
+    pub(crate) trim_signal: Option<String>,
+    /// True if each full garbage collection trims the heap.
+    pub(crate) trim_after_gc: bool,
     /// True if one of our environment variables is set to a value that is not empty.
     ///
     /// A replaced heap or a CPython that was loaded too late is reported only if this is true.
@@ -25,6 +32,8 @@ pub(crate) enum Switch {
     /// Installs the heap only in a version of CPython that this library knows.
     Strict,
     Quiet,
+    /// The heap with debug hooks, as with `PYTHONMALLOC=debug`.
+    Debug,
     Off,
     Unknown(OsString),
 }
@@ -43,11 +52,15 @@ impl Settings {
 
     fn read(variables: impl Iterator<Item = (OsString, OsString)>) -> Self {
         let (mut switch, mut stats, mut any) = (OsString::new(), OsString::new(), false);
+        let (mut decay, mut trim_signal, mut trim_after_gc) = (Some(DECAY), None, false);
         for (name, value) in variables {
             any |= !value.is_empty();
             match name.as_bytes() {
                 b"OBMALLOC" => switch = value,
                 b"OBMALLOC_STATS" => stats = value,
+                b"OBMALLOC_DECAY" => decay = parse_decay(&value),
+                b"OBMALLOC_TRIM_SIGNAL" => trim_signal = parse_signal(&value),
+                b"OBMALLOC_TRIM_AFTER_GC" => trim_after_gc = is_on(&value),
                 _ => (),
             }
         }
@@ -55,15 +68,48 @@ impl Settings {
             b"" | b"on" => Switch::On,
             b"strict" => Switch::Strict,
             b"quiet" => Switch::Quiet,
+            b"debug" => Switch::Debug,
             b"off" => Switch::Off,
             _ => Switch::Unknown(switch),
         };
-        Self { switch, stats: StatsPlace::parse(stats), any }
+        Self { switch, stats: StatsPlace::parse(stats), decay, trim_signal, trim_after_gc, any }
     }
 
     pub(crate) fn is_silent(&self) -> bool {
         matches!(self.switch, Switch::Quiet | Switch::Off)
     }
+}
+
+/// The decay time of a heap whose user chose none.
+const DECAY: Duration = Duration::from_secs(1);
+
+/// Returns the decay time that a number of milliseconds or the word `never` stands for.
+///
+/// Any other value leaves the default.
+fn parse_decay(value: &OsStr) -> Option<Duration> {
+    match value.to_str() {
+        Some("never") => None,
+        text => {
+            let milliseconds = text.and_then(|text| text.parse().ok());
+            Some(milliseconds.map_or(DECAY, Duration::from_millis))
+        }
+    }
+}
+
+/// Returns the signal that a number such as `10` or a name such as `USR1` or `SIGUSR1` stands for.
+fn parse_signal(value: &OsStr) -> Option<String> {
+    let text = value.to_str().filter(|text| !text.is_empty())?;
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(text.to_owned());
+    }
+    let name = text.strip_prefix("SIG").unwrap_or(text);
+    let is_name = name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+    // Python reports the signal that no name stands for.
+    Some(if is_name { format!("signal.SIG{name}") } else { "signal.SIG".to_owned() })
+}
+
+fn is_on(value: &OsStr) -> bool {
+    matches!(value.to_ascii_lowercase().as_bytes(), b"1" | b"true" | b"yes" | b"on")
 }
 
 fn is_ours(name: &OsStr) -> bool {
@@ -115,11 +161,44 @@ mod tests {
 
     #[test]
     fn without_variables_the_heap_is_installed_without_statistics() {
-        let expected = Settings { switch: Switch::On, stats: None, any: false };
+        let expected = Settings {
+            switch: Switch::On,
+            stats: None,
+            decay: Some(DECAY),
+            trim_signal: None,
+            trim_after_gc: false,
+            any: false,
+        };
         assert_eq!(read(None, None), expected);
         assert_eq!(read(Some(""), Some("")), expected);
         let any = Settings { any: true, ..expected };
         assert_eq!(read(Some("on"), Some("0")), any);
+    }
+
+    #[test]
+    fn the_decay_time_is_a_number_of_milliseconds_or_never() {
+        for (text, decay) in
+            [("250", Some(250)), ("0", Some(0)), ("never", None), ("soon", Some(1000))]
+        {
+            let variable = [("OBMALLOC_DECAY".into(), text.into())];
+            let read = Settings::read(variable.into_iter());
+            assert_eq!(read.decay, decay.map(Duration::from_millis), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_signal_has_a_number_or_a_name() {
+        let names = [
+            ("10", "10"),
+            ("USR1", "signal.SIGUSR1"),
+            ("SIGUSR2", "signal.SIGUSR2"),
+            ("x) or f(", "signal.SIG"),
+        ];
+        for (text, signal) in names {
+            let variable = [("OBMALLOC_TRIM_SIGNAL".into(), text.into())];
+            let read = Settings::read(variable.into_iter());
+            assert_eq!(read.trim_signal.as_deref(), Some(signal));
+        }
     }
 
     #[test]

@@ -2,14 +2,9 @@
 //!
 //! The check catches, for example, `CString::from_raw` on the result of C's `strdup`.
 
-use std::{
-    alloc::Layout,
-    fmt,
-    io::{Cursor, Write},
-    process,
-    ptr::NonNull,
-};
+use std::{alloc::Layout, fmt, ptr::NonNull};
 
+use raw_mem::abort_with;
 use thread_heap::ThreadMalloc;
 
 use crate::classes::{Place, place};
@@ -31,19 +26,10 @@ pub(crate) unsafe fn check(action: &str, ptr: NonNull<u8>, layout: Layout) {
     }
 }
 
-/// Writes one line to stderr and ends the process, without allocating memory.
 #[cold]
 fn abort(action: &str, ptr: NonNull<u8>, layout: Layout, why: fmt::Arguments<'_>) -> ! {
     let (size, align) = (layout.size(), layout.align());
-    let mut line = Cursor::new([0_u8; 256]);
-    // Every message fits into the buffer, and a longer one would only be cut off.
-    let _ = writeln!(
-        line,
-        "obmalloc: cannot {action} the memory at {ptr:p} with size {size} and alignment {align}: \
-         {why}"
-    );
-    let len = line.position() as usize;
-    // SAFETY: the line has at least `len` bytes.
-    unsafe { libc::write(libc::STDERR_FILENO, line.get_ref().as_ptr().cast(), len) };
-    process::abort()
+    abort_with(format_args!(
+        "cannot {action} the memory at {ptr:p} with size {size} and alignment {align}: {why}"
+    ))
 }

@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 #[cfg(not(unix))]
-compile_error!("global-alloc needs a Unix, because its debug checks write to a file descriptor");
+compile_error!("global-alloc needs a Unix, because only there its heaps are tested");
 
 #[cfg(any(feature = "allocator-api2-02", feature = "allocator-api2-04"))]
 mod allocator_api;
@@ -9,10 +9,13 @@ mod classes;
 mod foreign;
 mod layouts;
 mod local_heap;
+mod mem_alloc;
 mod ob_malloc;
 
 pub use local_heap::LocalHeap;
 pub use ob_malloc::ObMalloc;
+/// Re-exported, because [`ObMalloc`] implements a trait of this crate.
+pub use raw_mem;
 
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]

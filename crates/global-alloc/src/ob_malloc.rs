@@ -3,6 +3,7 @@
 use std::{
     alloc::{GlobalAlloc, Layout},
     ptr::{self, NonNull},
+    time::Duration,
 };
 
 use obmalloc::{BlockPtr, Blocks, LargeBlock, NewLarge, SizeClass};
@@ -61,15 +62,37 @@ impl ObMalloc {
     ///
     /// - unmaps the empty arenas of this thread's heap and those that the process retains,
     ///
+    /// - purges the pages of this thread's heap, and of the heaps of ended threads, that hold no
+    ///   block in use,
+    ///
     /// - purges the pages of other heaps that hold only freed blocks.
+    ///
+    /// Returns how many bytes went back. Some of them may never have been in memory.
     ///
     /// ```
     /// # use global_alloc::ObMalloc;
     /// drop((0..100_000).map(Box::new).collect::<Vec<_>>());
-    /// ObMalloc::new().flush();
+    /// let bytes = ObMalloc::new().flush();
+    /// println!("{} KiB went back to the system", bytes >> 10);
     /// ```
-    pub fn flush(self) {
-        PerThread.flush();
+    pub fn flush(self) -> usize {
+        PerThread.flush()
+    }
+
+    /// Determines when the heaps give free memory back by themselves.
+    ///
+    /// A heap gives memory back that was free for the time `decay`, and all of it at once if the time
+    /// is zero. `None` means that only [`flush`](Self::flush) gives it back. The default is a second.
+    ///
+    /// Concerns the calling thread's heap and heaps that are opened later, so call it at the start of
+    /// the program. A thread that makes no requests gives nothing back by itself.
+    ///
+    /// ```
+    /// # use global_alloc::ObMalloc;
+    /// ObMalloc::new().set_decay(Some(std::time::Duration::from_millis(200)));
+    /// ```
+    pub fn set_decay(self, decay: Option<Duration>) {
+        PerThread.set_decay(decay);
     }
 
     /// Returns the number of bytes that the program may use at `ptr`, at least the requested size.

@@ -9,6 +9,7 @@ use std::{
     env, fs,
     hint::black_box,
     process::{Command, Output},
+    time::Duration,
 };
 
 use global_alloc::{LocalHeap, ObMalloc};
@@ -44,6 +45,7 @@ fn this_program_as_a_child() {
         Ok("addresses") => most_of_a_limit_at_once(libc::RLIMIT_AS, "VmSize"),
         Ok("data") => most_of_a_limit_at_once(libc::RLIMIT_DATA, "VmData"),
         Ok("locked") => frees_with_locked_memory(),
+        Ok("refused") => frees_whose_purges_are_refused(),
         _ => return,
     }
     // The test harness would make calls that the sandbox does not allow.
@@ -67,7 +69,7 @@ fn make_heaps_retain_arenas() {
 }
 
 /// The system calls of the C library's allocator and locks, of input and output, and of exit.
-const ALLOWED: [libc::c_long; 20] = [
+const ALLOWED: [libc::c_long; 21] = [
     libc::SYS_read,
     libc::SYS_write,
     libc::SYS_writev,
@@ -76,6 +78,8 @@ const ALLOWED: [libc::c_long; 20] = [
     libc::SYS_munmap,
     libc::SYS_mremap,
     libc::SYS_mprotect,
+    // The C library makes this call when a thread ends.
+    libc::SYS_madvise,
     libc::SYS_futex,
     libc::SYS_exit,
     libc::SYS_exit_group,
@@ -218,4 +222,37 @@ fn frees_with_locked_memory() {
 #[test]
 fn locked_memory_goes_back_to_the_system_and_errno_is_preserved() {
     run("locked");
+}
+
+/// The system refuses to purge locked pages. `free` must not show that.
+fn frees_whose_purges_are_refused() {
+    // SAFETY: the call only locks pages in memory.
+    if unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) } != 0 {
+        println!("SKIPPED: this process may not lock its memory");
+        return;
+    }
+    GLOBAL.set_decay(Some(Duration::ZERO));
+    let boxes: Vec<_> = (0..100_000_u64).map(|number| Box::new([number; 8])).collect();
+    // SAFETY: the variable belongs to this thread and always exists.
+    let errno = unsafe { &mut *libc::__errno_location() };
+    let mut survivors = Vec::with_capacity(boxes.len());
+    for number in boxes {
+        *errno = libc::EDOM;
+        if number[0].is_multiple_of(1000) {
+            survivors.push(number);
+        } else {
+            drop(number);
+        }
+        assert_eq!(*errno, libc::EDOM);
+    }
+    GLOBAL.flush();
+    assert_eq!(*errno, libc::EDOM);
+    assert!(survivors.iter().all(|number| **number == [number[0]; 8]));
+    let again: Vec<_> = (0..100_000_u64).map(|number| Box::new([number; 8])).collect();
+    assert!(again.iter().zip(0..).all(|(number, nth)| **number == [nth; 8]));
+}
+
+#[test]
+fn refused_purges_leave_errno_and_the_blocks_unchanged() {
+    run("refused");
 }

@@ -11,13 +11,14 @@ use crate::{
     report,
 };
 
-/// Returns unused memory to the system. Returns 1 if arenas were unmapped, and otherwise 0.
+/// Returns unused memory to the system. Returns 1 if there was any, and otherwise 0.
 ///
-/// `pad`, the number of bytes to retain, has no effect.
+/// Arenas without a block in use are unmapped. Pages without a block in use are purged. `pad`, the
+/// number of bytes to retain, has no effect.
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc_trim(pad: size_t) -> c_int {
     let _ = pad;
-    c_int::from(heap::trim())
+    c_int::from(heap::trim() > 0)
 }
 
 /// Returns figures in glibc's form. Fields without a meaning here are 0.

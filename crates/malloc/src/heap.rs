@@ -1,11 +1,12 @@
 //! The heap behind every exported function. No other module knows which heap it is.
 
-use std::ptr::NonNull;
+use std::{ffi::CStr, ptr::NonNull, time::Duration};
 
+use obmalloc::{BlockPtr, Blocks, SizeClass};
 use raw_mem::{MemAlloc, preserving_errno};
 use thread_heap::{HeapsStats, PerThread, ThreadMalloc};
 
-use crate::output;
+use crate::{debug, output};
 
 /// The alignment of every block, which suits the largest fundamental type of C.
 pub(crate) const MIN_ALIGN: usize = 16;
@@ -29,6 +30,18 @@ pub(crate) fn alloc(size: usize, align: usize) -> Option<NonNull<u8>> {
     let listed = if align <= MIN_ALIGN { ThreadMalloc.alloc_listed(size) } else { None };
     match listed {
         Some(block) => Some(block),
+        None => alloc_above_small(size, align),
+    }
+}
+
+/// Allocates a block of any class if a free list has one, and otherwise calls [`alloc_unlisted`].
+///
+/// Not inlined, so that [`alloc`] stays small. Neither function needs a stack frame.
+#[inline(never)]
+fn alloc_above_small(size: usize, align: usize) -> Option<NonNull<u8>> {
+    let class = if align <= MIN_ALIGN { SizeClass::of(size.max(1)) } else { None };
+    match class.and_then(|class| PerThread.alloc_listed(class)) {
+        Some(block) => Some(BlockPtr::into_start(block)),
         None => alloc_unlisted(size, align),
     }
 }
@@ -36,16 +49,33 @@ pub(crate) fn alloc(size: usize, align: usize) -> Option<NonNull<u8>> {
 /// Allocates a block of any size. Not inlined, so that a block of a free list needs no stack frame.
 #[inline(never)]
 fn alloc_unlisted(size: usize, align: usize) -> Option<NonNull<u8>> {
+    if debug::is_on() {
+        return debug::alloc(size, align).or_else(refuse);
+    }
     ThreadMalloc.alloc_aligned(size, align).or_else(refuse)
 }
 
 /// Allocates a block of `size` zeroed bytes, like [`alloc`].
 #[inline]
 pub(crate) fn alloc_zeroed(size: usize, align: usize) -> Option<NonNull<u8>> {
-    match ThreadMalloc.alloc_aligned_zeroed(size, align) {
-        Some(block) => Some(block),
-        None => refuse(),
+    let listed = if align <= MIN_ALIGN { ThreadMalloc.alloc_listed(size) } else { None };
+    match listed {
+        Some(block) => {
+            // SAFETY: the new block has that many bytes.
+            unsafe { block.write_bytes(0, size) };
+            Some(block)
+        }
+        None => alloc_unlisted_zeroed(size, align),
     }
+}
+
+/// Allocates a zeroed block of any size, like [`alloc_unlisted`].
+#[inline(never)]
+fn alloc_unlisted_zeroed(size: usize, align: usize) -> Option<NonNull<u8>> {
+    if debug::is_on() {
+        return debug::alloc_zeroed(size, align).or_else(refuse);
+    }
+    ThreadMalloc.alloc_aligned_zeroed(size, align).or_else(refuse)
 }
 
 /// Frees the block at `ptr`. `errno` is unchanged.
@@ -57,7 +87,8 @@ pub(crate) fn alloc_zeroed(size: usize, align: usize) -> Option<NonNull<u8>> {
 #[inline]
 pub(crate) unsafe fn free(ptr: NonNull<u8>) {
     if !ThreadMalloc.holds(ptr) {
-        abort("free", ptr);
+        // SAFETY: the contract is the same.
+        return unsafe { free_elsewhere(ptr) };
     }
     // SAFETY: the block is live, and not used again (contract).
     unsafe { ThreadMalloc.free(Some(ptr)) };
@@ -71,7 +102,8 @@ pub(crate) unsafe fn free(ptr: NonNull<u8>) {
 #[inline]
 pub(crate) unsafe fn usable_size(ptr: NonNull<u8>) -> usize {
     if !ThreadMalloc.holds(ptr) {
-        abort("measure", ptr);
+        // SAFETY: the contract is the same.
+        return unsafe { usable_size_elsewhere(ptr) };
     }
     // SAFETY: the block is live (contract).
     unsafe { ThreadMalloc.usable_size(ptr) }
@@ -88,10 +120,56 @@ pub(crate) unsafe fn usable_size(ptr: NonNull<u8>) -> usize {
 #[inline]
 pub(crate) unsafe fn resize(ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
     if !ThreadMalloc.holds(ptr) {
-        abort("resize", ptr);
+        // SAFETY: the contract is the same.
+        return unsafe { resize_elsewhere(ptr, size) };
     }
     // SAFETY: the block is live. If the result is another block, the old one is not used again.
     unsafe { ThreadMalloc.realloc(Some(ptr), size) }.or_else(refuse)
+}
+
+/// Frees a block that is not in the memory of the threads' heaps.
+///
+/// # Safety
+///
+/// - The requirements of [`free`] must be met.
+#[cold]
+#[inline(never)]
+unsafe fn free_elsewhere(ptr: NonNull<u8>) {
+    if !debug::is_on() {
+        abort("free", ptr);
+    }
+    // SAFETY: the contract is the same.
+    preserving_errno(|| unsafe { debug::free(ptr) });
+}
+
+/// Returns the size of a block that is not in the memory of the threads' heaps.
+///
+/// # Safety
+///
+/// - The requirements of [`usable_size`] must be met.
+#[cold]
+#[inline(never)]
+unsafe fn usable_size_elsewhere(ptr: NonNull<u8>) -> usize {
+    if !debug::is_on() {
+        abort("measure", ptr);
+    }
+    // SAFETY: the contract is the same.
+    unsafe { debug::size(ptr) }
+}
+
+/// Resizes a block that is not in the memory of the threads' heaps.
+///
+/// # Safety
+///
+/// - The requirements of [`resize`] must be met.
+#[cold]
+#[inline(never)]
+unsafe fn resize_elsewhere(ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
+    if !debug::is_on() {
+        abort("resize", ptr);
+    }
+    // SAFETY: the contract is the same.
+    unsafe { debug::resize(ptr, size) }.or_else(refuse)
 }
 
 /// Opens the heap of the calling thread.
@@ -107,12 +185,30 @@ pub(crate) fn open() {
     });
 }
 
-/// Returns unused memory to the system. Returns true if arenas were unmapped.
-pub(crate) fn trim() -> bool {
-    let arenas = || PerThread.stats_of_all().total.arenas.current;
-    let before = arenas();
-    preserving_errno(|| PerThread.flush());
-    arenas() < before
+/// Determines when memory goes back to the system by itself, as the environment says.
+///
+/// The variable has a number of milliseconds or the word `never`. Any other value changes nothing.
+pub(crate) fn read_environment() {
+    // SAFETY: this runs before `main`, so no other thread changes the environment.
+    let value = unsafe { libc::getenv(c"OBMALLOC_DECAY".as_ptr()) };
+    if value.is_null() {
+        return;
+    }
+    // SAFETY: the value is a C string, which stays in place meanwhile.
+    match unsafe { CStr::from_ptr(value) }.to_str() {
+        Ok("never") => PerThread.set_decay(None),
+        Ok(text) => {
+            if let Ok(milliseconds) = text.parse() {
+                PerThread.set_decay(Some(Duration::from_millis(milliseconds)));
+            }
+        }
+        Err(_) => {}
+    }
+}
+
+/// Returns unused memory to the system. Returns the number of bytes.
+pub(crate) fn trim() -> usize {
+    preserving_errno(|| PerThread.flush())
 }
 
 /// Counts the memory of the calling thread, of ended threads, and of all large blocks.

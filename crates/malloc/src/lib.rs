@@ -6,6 +6,7 @@ compile_error!("this library replaces the malloc of glibc, on 64-bit Linux");
 pub mod aligned;
 pub mod c;
 pub mod cpp;
+mod debug;
 pub mod glibc;
 mod global;
 mod heap;
@@ -30,6 +31,7 @@ static CONSTRUCTOR: extern "C" fn() = construct;
 static DESTRUCTOR: extern "C" fn() = destruct;
 
 extern "C" fn construct() {
+    heap::read_environment();
     heap::open();
     report::read_environment();
 }

@@ -22,14 +22,19 @@
 use core::ptr::NonNull;
 
 pub(crate) mod map;
+pub(crate) mod pages;
 pub(crate) mod slots;
 pub(crate) mod table;
+pub(crate) mod uncarved;
 pub(crate) mod units;
 
 use raw_mem::Contents;
 
 use crate::{
-    arena::units::{Run, Units},
+    arena::{
+        pages::Pages,
+        units::{Run, Units},
+    },
     geometry::{
         Geometry, RetainRule,
         shape::{BlockStart, Shape},
@@ -57,6 +62,12 @@ pub(crate) struct Arena {
     free: Option<PoolPtr>,
     /// With [`RetainRule::EachClass`], which units are free.
     units: Units,
+    /// The uncarved pages of pools. See the module `uncarved`.
+    uncarved: Pages,
+    /// The pages that were purged, and not used since.
+    purged: Pages,
+    /// How many purged pages were used again since the last call of [`Arena::take_reused`].
+    reused: u32,
     /// The neighbours in the list of usable arenas. `next` also links the unused records.
     pub(crate) next: Option<ArenaIndex>,
     pub(crate) prev: Option<ArenaIndex>,
@@ -77,6 +88,9 @@ impl Arena {
         carved: 0,
         free: None,
         units: Units::NONE,
+        uncarved: Pages::NONE,
+        purged: Pages::NONE,
+        reused: 0,
         next: None,
         prev: None,
     };
@@ -193,6 +207,9 @@ impl Arena {
             self.units.find_run(class.units(), align)?
         };
         self.units.take(run);
+        if !self.purged.is_empty() {
+            self.note_reused(run.pages::<G>());
+        }
         let pool = self.unit::<G>(run.first, index, origin)?;
         for unit in run.inner_units_of(class) {
             self.unit::<G>(unit, index, origin)?.header().become_inner(pool);
@@ -232,6 +249,9 @@ impl Arena {
                     }
                 }
                 self.units.put(run);
+                if !self.uncarved.is_empty() {
+                    self.uncarved.remove(run.pages::<G>());
+                }
             }
         }
         self.free_units += run.units as u32;

@@ -18,21 +18,30 @@ use raw_mem::{ArenaSource, MemAlloc};
 
 pub(crate) mod check;
 pub(crate) mod empty_pools;
+pub(crate) mod large;
+pub(crate) mod purging;
 pub(crate) mod report;
+pub(crate) mod self_check;
 pub(crate) mod spans;
 pub(crate) mod stats;
+pub(crate) mod sweeps;
 pub(crate) mod used_pools;
 
-use self::{empty_pools::EmptyPools, used_pools::UsedPools};
+use self::{
+    empty_pools::EmptyPools,
+    purging::{Purging, Which},
+    self_check::SelfCheck,
+    used_pools::UsedPools,
+};
 use crate::{
-    arena::{Origin, table::ArenaTable},
+    arena::{Origin, pages::PAGE, table::ArenaTable},
     geometry::{
         Geometry, RetainRule,
         eras::Pools16K,
         shape::{BlockStart, Shape},
         size_class::SizeClass,
     },
-    large::{LargeBlock, LargeBlocks, NewLarge},
+    large::of_heap::Large,
     pool::{PoolPtr, State, block::BlockPtr, tag::HeapTag},
 };
 
@@ -43,7 +52,7 @@ pub(crate) struct Found {
     pub(crate) carved_from: Option<PoolPtr>,
 }
 
-/// A heap of blocks, each of which has a [`SizeClass`] or is a [`LargeBlock`].
+/// A heap of blocks, each of which has a [`SizeClass`] or is a [`LargeBlock`](crate::LargeBlock).
 ///
 /// [`Pymalloc`](crate::Pymalloc) serves requests of any size from a heap and a layer below it.
 ///
@@ -69,13 +78,15 @@ pub struct Heap<S: ArenaSource, A: MemAlloc, G: Geometry = Pools16K> {
     pub(crate) empty: EmptyPools,
     /// The number of arenas that the source allows the heap to retain in the form of spans.
     pub(crate) arenas_of_spans: usize,
-    large: LargeBlocks,
+    large: Large,
     pub(crate) source: S,
     lower: A,
     tag: HeapTag,
     /// Where the blocks begin in pools that are carved from now on.
     blocks: BlockStart,
     refused: usize,
+    purging: Purging,
+    self_check: SelfCheck,
     geometry: PhantomData<G>,
 }
 
@@ -107,12 +118,14 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             arenas: ArenaTable::new(),
             empty: EmptyPools::NONE,
             arenas_of_spans: 0,
-            large: LargeBlocks::NONE,
+            large: Large::NONE,
             source,
             lower,
             tag,
             blocks: BlockStart::Aligned,
             refused: 0,
+            purging: Purging::NEVER,
+            self_check: SelfCheck::new(),
             geometry: PhantomData,
         }
     }
@@ -140,7 +153,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     #[inline]
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_listed(&self, class: SizeClass<G>) -> Option<BlockPtr> {
-        self.used.first(class).header().take()
+        let block = self.used.first(class).header().take();
+        self_check::allocated(class, block.as_ref());
+        block
     }
 
     /// Allocates a block of `class` whose first `bytes` bytes are zero.
@@ -192,6 +207,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     #[inline]
     pub unsafe fn free(&mut self, block: BlockPtr) {
         let pool = PoolPtr::of::<G>(&block);
+        self_check::freeing::<G>(pool, &block);
         if pool.header().put(block) {
             self.pool_event(pool);
         }
@@ -205,57 +221,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     #[inline]
     pub unsafe fn free_small(&mut self, block: BlockPtr) {
         let pool = PoolPtr::of_small::<G>(&block);
+        self_check::freeing::<G>(pool, &block);
         if pool.header().put(block) {
             self.pool_event(pool);
         }
-    }
-
-    /// Allocates a block with a mapping of its own, at a multiple of `align` bytes.
-    ///
-    /// The block belongs to this heap and is unmapped with it. `align` must be a power of two.
-    /// Returns `None` if the source has no memory.
-    #[must_use = "the block leaks unless it is freed"]
-    pub fn alloc_large(&mut self, size: usize, align: usize) -> Option<NewLarge> {
-        let new = LargeBlock::map::<G>(&mut self.source, size, align)?;
-        // SAFETY: the block came from this heap's source just now.
-        unsafe { self.large.insert::<G>(new.block) };
-        Some(new)
-    }
-
-    /// Frees a large block.
-    ///
-    /// # Safety
-    ///
-    /// - `block` must have come from [`alloc_large`](Self::alloc_large) of this heap.
-    /// - The block must not be used again.
-    pub unsafe fn free_large(&mut self, block: LargeBlock) {
-        // SAFETY: the block is in use, and in the list of this heap (contract).
-        unsafe { self.large.remove::<G>(block) };
-        // SAFETY: the block came from this heap's source, and is not used again (contract).
-        unsafe { block.unmap::<G>(&mut self.source) };
-    }
-
-    /// Grows or shrinks a large block, which may move. On `None`, the block is unchanged.
-    ///
-    /// See [`LargeBlock::resize`].
-    ///
-    /// # Safety
-    ///
-    /// - `block` must have come from [`alloc_large`](Self::alloc_large) of this heap.
-    /// - Only the returned block may be used afterwards.
-    pub unsafe fn resize_large(&mut self, block: LargeBlock, size: usize) -> Option<LargeBlock> {
-        // SAFETY: the block is in use, and in the list of this heap (contract).
-        unsafe { self.large.remove::<G>(block) };
-        // SAFETY: the block came from this heap's source. Only the result is used (contract).
-        let resized = unsafe { block.resize::<G>(&mut self.source, size) };
-        // SAFETY: the block is in use, and was removed above.
-        unsafe { self.large.insert::<G>(resized.unwrap_or(block)) };
-        resized
-    }
-
-    /// Returns the size of all large blocks of this heap, in bytes.
-    pub fn large_bytes(&self) -> usize {
-        self.large.bytes()
     }
 
     /// Returns the size of `block` in bytes, which can exceed the requested size.
@@ -290,19 +259,28 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.unmap_all();
     }
 
-    /// Unmaps all arenas of the heap that have no block in use.
+    /// Unmaps all arenas of the heap that have no block in use, and all large blocks that it retains.
     pub fn unmap_free_arenas(&mut self) {
         self.end_retentions();
         self.source.retain(self.retained_arenas(), 0);
         while let Some(base) = self.arenas.remove_free::<G>() {
             self.unmap(base);
         }
+        self.release_large();
     }
 
-    /// Unmaps all arenas without a block in use, including those that the arena source retains.
-    pub fn trim(&mut self) {
+    /// Returns as much memory without a block in use to the system as possible.
+    ///
+    /// Unmaps all arenas without a block in use, including those that the arena source retains. In
+    /// our own geometry, also purges all pages without a block in use. O(pools + free blocks), plus a
+    /// system call for each range of pages.
+    ///
+    /// Returns how many bytes it gave back. Some of them may never have been in memory.
+    pub fn trim(&mut self) -> usize {
+        let before = self.arenas.counts().current;
         self.unmap_free_arenas();
-        self.source.trim();
+        let unmapped = before - self.arenas.counts().current;
+        unmapped * G::SIZES.arena_size + self.purge_free_pages() + self.source.trim()
     }
 
     /// Returns how many arenas the heap retains with its source's permission.
@@ -343,16 +321,19 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     #[inline(always)]
     fn find_or_carve(&mut self, class: SizeClass<G>) -> Option<Found> {
+        self.visit();
+        self.check_sometimes();
         if class.is_span() {
             return self.find_or_carve_span(class);
         }
         self.end_retentions_for(class);
         let first = self.used.first(class);
         if first != PoolPtr::NONE {
-            if let Some(block) = first.carve_block::<G>() {
-                return Some(Found { block, carved_from: Some(first) });
+            if let Some(found) = self.carve(first) {
+                return Some(found);
             }
             self.used.remove_full(class, first);
+            self.purging.note_tightened(1);
         }
         let mut pool = self.used.first(class);
         if pool == PoolPtr::NONE {
@@ -360,8 +341,29 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
         match pool.header().take() {
             Some(block) => Some(Found { block, carved_from: None }),
-            None => Some(Found { block: pool.carve_block::<G>()?, carved_from: Some(pool) }),
+            None => self.carve(pool),
         }
+    }
+
+    /// Carves a block of `pool`, whose free list must be empty.
+    #[inline(always)]
+    fn carve(&mut self, pool: PoolPtr) -> Option<Found> {
+        if pool.header().has_uncarved_pages() {
+            return self.carve_again(pool);
+        }
+        Some(Found { block: pool.carve_block::<G>()?, carved_from: Some(pool) })
+    }
+
+    /// Carves a block of `pool`, which has uncarved pages, and whose free list must be empty.
+    #[cold]
+    fn carve_again(&mut self, pool: PoolPtr) -> Option<Found> {
+        if self.arenas.carve_page::<G>(pool) {
+            return Some(Found { block: pool.header().take()?, carved_from: None });
+        }
+        let before = pool.header().next_offset();
+        let block = pool.carve_block::<G>()?;
+        self.arenas.note_carved::<G>(pool, before);
+        Some(Found { block, carved_from: Some(pool) })
     }
 
     /// Takes a free pool for `class` that begins at a multiple of `align` units.
@@ -381,6 +383,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
         let Some(pool) = pool else { return self.full_pool_with_room(class, align) };
         pool.header().become_used(class);
+        self.purging.note_tightened(class.units());
         self.used.push_front(class, pool);
         Some(pool)
     }
@@ -429,6 +432,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         // SAFETY: the source returned an aligned arena that is not in use and has these contents
         // (contract of `ArenaSource`), and a record was reserved above.
         unsafe { self.arenas.add::<G>(base, contents, self.tag) };
+        self.release_excess_large();
         true
     }
 
@@ -438,11 +442,19 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     fn pool_event(&mut self, pool: PoolPtr) {
         let Some(class) = pool.header().class::<G>() else { return };
         if class.is_span() {
-            return self.span_emptied(class, pool);
+            self.span_emptied(class, pool);
+        } else {
+            self.shared_pool_event(class, pool);
         }
+        self.visit();
+    }
+
+    /// Handles the event of a pool of several blocks.
+    fn shared_pool_event(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         self.end_retentions_for(class);
         if pool.header().state() == State::Full {
             pool.header().become_used_again(class);
+            self.purging.note_loosened(1);
             match G::RULES.retain {
                 RetainRule::Unobservable => self.used.push_front(class, pool),
                 RetainRule::EachClass => self.used.push_second(class, pool),
@@ -491,6 +503,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     ///
     /// Arenas that the geometry and the source do not let the heap retain are unmapped.
     pub(crate) fn free_pool(&mut self, pool: PoolPtr) {
+        self.purging.note_loosened(pool.header().class::<G>().map_or(1, SizeClass::units));
         pool.header().become_free::<G>();
         let (source, of_spans) = (&mut self.source, &mut self.arenas_of_spans);
         let mut may_retain = usize::MAX;
@@ -517,6 +530,38 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
+    /// Unmaps the free arenas that the source does not let the heap retain any more.
+    pub(crate) fn unmap_excess(&mut self) {
+        let retained = self.retained_arenas();
+        if retained == 0 {
+            return;
+        }
+        let granted = self.source.retain(retained, retained);
+        self.arenas_of_spans = granted.min(self.arenas_of_spans);
+        while self.arenas.retained() > granted - self.arenas_of_spans
+            && let Some(base) = self.arenas.remove_free::<G>()
+        {
+            self.unmap(base);
+        }
+    }
+
+    /// Purges free units and uncarved pages, until the source refuses. Returns the purged bytes.
+    pub(crate) fn purge(&mut self, which: Which) -> usize {
+        let (source, mut pages, mut is_refused) = (&mut self.source, 0, false);
+        self.arenas.visit(|arena| {
+            let stays = is_refused || which == Which::InArenasInUse && arena.is_free::<G>();
+            let Some(base) = arena.base().filter(|_| !stays) else { return };
+            pages += arena.purge::<G>(which == Which::Idle, |range| {
+                // SAFETY: the pages lie in the arena, which is valid as a whole.
+                let start = unsafe { base.add(range.start * PAGE) };
+                // SAFETY: the arena came from this source. No block is in use or listed on the pages.
+                is_refused = unsafe { source.purge(start, range.len() * PAGE) }.is_err();
+                !is_refused
+            });
+        });
+        pages * PAGE
+    }
+
     fn unmap(&mut self, base: NonNull<u8>) {
         // SAFETY: the arena came from this source, and nothing refers to it without its record.
         unsafe { self.source.unmap(base, Shape::<G>::ARENA) };
@@ -531,8 +576,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             // SAFETY: the arena came from this source, and the lists of pools were cleared above.
             unsafe { self.source.unmap(base, Shape::<G>::ARENA) };
         });
-        // SAFETY: the blocks came from this source. Nobody uses them (contract of the caller).
-        unsafe { self.large.unmap_all::<G>(&mut self.source) };
+        // SAFETY: nobody uses the blocks (contract of the callers).
+        unsafe { self.unmap_all_large() };
     }
 }
 

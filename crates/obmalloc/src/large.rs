@@ -23,10 +23,16 @@ use crate::{
     pool::{PoolPtr, tag::HeapTag},
 };
 
+pub(crate) mod of_heap;
+pub(crate) mod retained;
+mod size;
+
+use size::rounded;
+
 /// The distance from the start of a mapping to a block without a special alignment, in bytes.
 ///
 /// No system has smaller pages, so the header takes no page from the block.
-const OFFSET: usize = 4096;
+pub(crate) const OFFSET: usize = 4096;
 
 /// The start of a mapping.
 #[derive(Debug)]
@@ -37,6 +43,8 @@ struct Header {
     /// and size.
     mapping: NonNull<u8>,
     bytes: usize,
+    /// The number of the mapping's rounded size, or a larger number if a heap must not retain it.
+    list: usize,
     next: Option<LargeBlock>,
     prev: Option<LargeBlock>,
 }
@@ -74,6 +82,7 @@ impl LargeBlock {
         let unit = arena.bytes();
         let room = align.max(OFFSET);
         let bytes = size.checked_add(room).filter(|bytes| *bytes <= MAX_REQUEST)?;
+        let bytes = rounded(bytes);
         let mapping = source.map_large(bytes, arena).ok()?;
         let offset = if align < unit {
             room
@@ -88,7 +97,8 @@ impl LargeBlock {
         // INVARIANT: the header is written below.
         let block = Self(start);
         let LargeMapping { start: mapping, bytes, is_zeroed } = mapping;
-        let header = Header { mapping, bytes, next: None, prev: None };
+        let list = list_of(bytes, offset);
+        let header = Header { mapping, bytes, list, next: None, prev: None };
         let place = block.header::<G>();
         // SAFETY: the header lies in the new mapping, before the block.
         unsafe { place.write(header) };
@@ -170,6 +180,7 @@ impl LargeBlock {
             return None;
         }
         let new = size.checked_add(offset).filter(|new| *new <= MAX_REQUEST)?;
+        let new = rounded(new);
         // SAFETY: the mapping came from the source (invariant). Only the result is used afterwards.
         let resized = unsafe { resize_or_copy(source, mapping, bytes, new, arena) }.ok()?;
         // SAFETY: the mapping is at least `new` bytes long, and `new` is at least `offset`.
@@ -179,7 +190,18 @@ impl LargeBlock {
         let header = unsafe { &mut *header.as_ptr() };
         // INVARIANT: the source has returned this mapping in place of the old one.
         (header.mapping, header.bytes) = (resized.start, resized.bytes);
+        header.list = list_of(resized.bytes, offset);
         Some(block)
+    }
+}
+
+/// Returns the number of the rounded size `bytes`, or [`usize::MAX`] if the size is not rounded.
+///
+/// A block that does not begin [`OFFSET`] bytes behind its header has no such number.
+fn list_of(bytes: usize, offset: usize) -> usize {
+    match size::index(bytes) {
+        Some(list) if offset == OFFSET && rounded(bytes) == bytes => list,
+        _ => usize::MAX,
     }
 }
 
@@ -287,7 +309,7 @@ mod tests {
                 // SAFETY: the block is in use, and has this many bytes.
                 unsafe {
                     let usable = block.size::<Native>();
-                    assert!(usable >= size && usable < size + align.max(2 * 4096));
+                    assert!(usable >= size && usable < size + size / 8 + align.max(2 * 4096));
                     block.start().write_bytes(7, usable);
                     assert_eq!(PoolPtr::tag_at::<Native>(block.start().sub(1)), HeapTag::LARGE);
                     assert_eq!(LargeBlock::from_start(block.start()), block);

@@ -60,7 +60,7 @@
 //! | request | served by |
 //! | --- | --- |
 //! | up to 512 bytes | a *small pool* of one unit, which has 16 KiB |
-//! | up to 8 KiB | a *medium pool* of up to 8 units, with about 16 blocks |
+//! | up to 8 KiB | a *medium pool* of up to 8 units, with about 32 blocks |
 //! | up to 480 KiB | a *span*, which is a pool of one block, rounded up to whole units |
 //! | above | a [`LargeBlock`], which has a mapping of its own: see [`Heap::alloc_large`] |
 //!
@@ -70,9 +70,9 @@
 //! | --- | --- |
 //! | `geometry` | sizes and rules as a type, CPython's eras, size classes |
 //! | `pool` | a pool's header, blocks, and the free list |
-//! | `arena` | the records of arenas: which units are free, which arena is used next; the map that tells whether an address is in an arena |
+//! | `arena` | the records of arenas: which units and pages are free, which arena is used next; the map that tells whether an address is in an arena |
 //! | `large` | blocks that are too large for an arena |
-//! | `heap` | the fast and slow paths; used pools; empty pools; spans; statistics and invariants |
+//! | `heap` | the fast and slow paths; used pools; empty pools; spans; when memory is purged; statistics and invariants |
 //! | `entry` | guards around a heap, and [`Pymalloc`] |
 //!
 //! # Rules
@@ -81,8 +81,8 @@
 //!
 //! 1. Each unit of an arena is free or belongs to one pool. The blocks of a pool are adjacent and
 //!    begin behind the headers. The tail behind the last block is smaller than a block.
-//! 2. The numbers of blocks in use, on the free list and not yet carved add up to the pool's
-//!    capacity.
+//! 2. The numbers of blocks in use, on the free list and uncarved add up to the pool's capacity. No
+//!    block that is in use or on the free list touches an uncarved page.
 //! 3. A pool is *used* (in its class's list), *full* (in no list) or *free* (its arena counts its
 //!    units as free). A full pool has fewer free blocks than the number that makes it used again.
 //!    Only the first pool in a class's list can have run out of blocks. The only used pool of a
@@ -137,6 +137,7 @@ pub use geometry::{
 };
 pub use heap::{
     Heap,
+    purging::PurgePolicy,
     stats::{ArenaStats, ByteStats, ClassStats, Stats},
 };
 pub use large::{LargeBlock, NewLarge};

@@ -12,6 +12,9 @@
 //!
 //! When the free list is empty, new blocks are carved from the memory behind the last block.
 //!
+//! A purge can make pages in front of `next_offset` uncarved again. The record of the arena knows
+//! them (`arena::uncarved`), and the header says whether there are any.
+//!
 //! Carving stops at the end of the page on which the returned block ends. The caller will touch
 //! that page anyway, so carving touches no additional page.
 //!
@@ -39,17 +42,17 @@ use self::{
     block::{BlockPtr, FreeList},
     tag::HeapTag,
 };
-use crate::geometry::{
-    Geometry, HeaderRule, MAX_CLASSES, RetainRule,
-    shape::{BlockStart, HEADER_SIZE, POOL_OVERHEAD, Shape},
-    size_class::SizeClass,
+use crate::{
+    arena::pages::PAGE,
+    geometry::{
+        Geometry, HeaderRule, MAX_CLASSES, RetainRule,
+        shape::{BlockStart, HEADER_SIZE, POOL_OVERHEAD, Shape},
+        size_class::SizeClass,
+    },
 };
 
 const _: () = assert!(size_of::<PoolHeader>() == HEADER_SIZE);
 const _: () = assert!(HEADER_SIZE + size_of::<HeapTag>() == POOL_OVERHEAD);
-
-/// The smallest page size of any system. Carving stays on the page where the returned block ends.
-const PAGE: usize = 4096;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -70,6 +73,9 @@ const NO_CLASS: u8 = u8::MAX;
 const INNER_UNIT: u8 = u8::MAX - 1;
 
 const _: () = assert!(MAX_CLASSES <= INNER_UNIT as usize);
+
+/// The bit of `next_offset` that says whether the pool has uncarved pages. No pool is that large.
+const HAS_UNCARVED_PAGES: u32 = 1 << 31;
 
 /// The header of a pool. Every field that changes is a cell, because all references are shared.
 #[derive(Debug)]
@@ -95,6 +101,8 @@ pub(crate) struct PoolHeader {
     pub(crate) prev: Cell<Option<PoolPtr>>,
     arena: ArenaIndex,
     /// The offset of the uncarved memory, which no block has used yet, in bytes.
+    ///
+    /// [`HAS_UNCARVED_PAGES`] is added if the arena's record has uncarved pages of the pool.
     next_offset: Cell<u32>,
 }
 
@@ -118,6 +126,13 @@ impl PoolHeader {
         let block = self.free.pop()?;
         self.until_event.set(self.until_event.get() + 1);
         Some(block)
+    }
+
+    /// Takes the free block of a span, which has no other. Does not read the block's memory.
+    ///
+    /// The caller must mark the span as full.
+    pub(crate) fn take_only(&self) -> Option<BlockPtr> {
+        self.free.take_only()
     }
 
     /// Frees `block`. Returns true if the pool became empty or was full, so its state must change.
@@ -171,8 +186,30 @@ impl PoolHeader {
         }
     }
 
+    /// Returns the offset of the memory that no block has used yet, in bytes.
+    pub(crate) fn next_offset(&self) -> usize {
+        (self.next_offset.get() & !HAS_UNCARVED_PAGES) as usize
+    }
+
+    /// Returns true if the record of the arena has uncarved pages of this pool.
+    pub(crate) fn has_uncarved_pages(&self) -> bool {
+        self.next_offset.get() & HAS_UNCARVED_PAGES != 0
+    }
+
+    /// Notes whether the record of the arena has uncarved pages of this pool.
+    pub(crate) fn note_uncarved_pages(&self, has_any: bool) {
+        let flag = if has_any { HAS_UNCARVED_PAGES } else { 0 };
+        self.next_offset.set(self.next_offset() as u32 | flag);
+    }
+
+    /// Takes the blocks for which `stays` returns false off the free list. O(free blocks).
+    pub(crate) fn retain_listed(&self, stays: impl Fn(NonNull<u8>) -> bool) {
+        self.free.retain(stays);
+    }
+
+    /// Returns the number of blocks behind `next_offset`, which no block has used yet.
     pub(crate) fn uncarved<G: Geometry>(&self) -> usize {
-        let next = self.next_offset.get() as usize;
+        let next = self.next_offset();
         self.class::<G>().map_or(0, |class| (class.pool_bytes() - next) / class.block_size())
     }
 
@@ -182,8 +219,10 @@ impl PoolHeader {
 
     /// Returns true if no block is free and none can be carved.
     pub(crate) fn has_run_out<G: Geometry>(&self) -> bool {
-        let end = |class: SizeClass<G>| self.next_offset.get() as usize + class.block_size();
-        self.free.is_empty() && self.class().is_none_or(|class| end(class) > class.pool_bytes())
+        let end = |class: SizeClass<G>| self.next_offset() + class.block_size();
+        self.free.is_empty()
+            && !self.has_uncarved_pages()
+            && self.class().is_none_or(|class| end(class) > class.pool_bytes())
     }
 
     /// Makes the pool full. The caller must have removed the pool from its class's list.
@@ -508,11 +547,13 @@ impl PoolPtr {
     /// Carves a block, or returns `None` if no memory is left. The free list must be empty.
     ///
     /// The other blocks that begin on the page where the carved block ends go to the free list.
+    ///
+    /// The pool must have no uncarved pages in the record of its arena.
     pub(crate) fn carve_block<G: Geometry>(self) -> Option<BlockPtr> {
         let header = self.header();
         let class = header.class::<G>()?;
         let size = class.block_size();
-        let start = header.next_offset.get() as usize;
+        let start = header.next_offset();
         let limit = class.pool_bytes() - size;
         if start > limit {
             return None;
@@ -527,6 +568,20 @@ impl PoolPtr {
         header.next_offset.set(next as u32);
         header.until_event.set(header.until_event.get() + 1);
         Some(self.block_at::<G>(start))
+    }
+
+    /// Fills the empty free list with uncarved blocks in front of `next_offset`.
+    ///
+    /// The blocks are adjacent, and begin at `offset` and at most `span` bytes behind it. The caller
+    /// must record that they are carved.
+    pub(crate) fn list_blocks<G: Geometry>(self, offset: usize, span: usize) {
+        let header = self.header();
+        debug_assert!(header.free.is_empty());
+        let size = header.class::<G>().map_or(0, SizeClass::block_size);
+        debug_assert!(offset + span + size <= header.next_offset());
+        let first = self.block_at::<G>(offset);
+        // SAFETY: the pool is valid (invariant of `PoolPtr`), and nothing uses these blocks.
+        unsafe { header.free.fill(first, size, span) };
     }
 
     /// Returns the uncarved block at `offset`. The caller must record that the block is carved.

@@ -191,9 +191,18 @@ pub unsafe trait ArenaSource {
     }
 
     /// Unmaps the free memory that the source keeps for later requests.
-    fn trim(&mut self) {
+    ///
+    /// Returns how many bytes of it may have been in memory.
+    fn trim(&mut self) -> usize {
+        self.below().map_or(0, |below| below.trim())
+    }
+
+    /// Unmaps the free memory that the source keeps without need, because its decay time has passed.
+    ///
+    /// A user that may make no other call for a while calls this function from time to time.
+    fn decay(&mut self) {
         if let Some(below) = self.below() {
-            below.trim();
+            below.decay();
         }
     }
 
@@ -206,6 +215,17 @@ pub unsafe trait ArenaSource {
     /// others.
     fn retain(&mut self, had: usize, want: usize) -> usize {
         self.below().map_or(0, |below| below.retain(had, want))
+    }
+
+    /// Asks how many slots of large mappings a user, such as a heap, may keep instead of unmapping
+    /// them. A slot has the size of an arena.
+    ///
+    /// `had` is the number of slots that the user was allowed to keep so far, and `want` is the number
+    /// that it would like to keep. It need not keep all of them all the time.
+    ///
+    /// Returns how many slots the user may keep, at most `want`. The user must unmap all others.
+    fn retain_large(&mut self, had: usize, want: usize) -> usize {
+        self.below().map_or(0, |below| below.retain_large(had, want))
     }
 
     /// Tells the source that a user allocates again from `count` free arenas that it had kept.
@@ -291,6 +311,7 @@ pub(crate) mod recording {
         Purge(NonNull<u8>, usize),
         Trim,
         Retain(usize, usize),
+        RetainLarge(usize, usize),
         ReuseRetained(usize),
         MapLarge(usize),
         UnmapLarge(NonNull<u8>, usize),
@@ -328,12 +349,18 @@ pub(crate) mod recording {
             Ok(())
         }
 
-        fn trim(&mut self) {
+        fn trim(&mut self) -> usize {
             self.0.push(Call::Trim);
+            0
         }
 
         fn retain(&mut self, had: usize, want: usize) -> usize {
             self.0.push(Call::Retain(had, want));
+            want
+        }
+
+        fn retain_large(&mut self, had: usize, want: usize) -> usize {
+            self.0.push(Call::RetainLarge(had, want));
             want
         }
 
@@ -390,7 +417,7 @@ mod tests {
             assert!(source.resize_large(place, 7, 8, SIZE).is_err());
             source.purge(place, 64)
         };
-        (source.retain(2, 4), purged)
+        (source.retain(2, 4) + source.retain_large(3, 5), purged)
     }
 
     fn range_of(mut source: impl ArenaSource) -> Range<usize> {
@@ -401,7 +428,7 @@ mod tests {
     fn a_reference_to_a_source_passes_every_call_on() {
         let mut source = Recording::default();
         assert_eq!(range_of(&mut source), RANGE);
-        assert_eq!(call_everything(&mut source), (4, Ok(())));
+        assert_eq!(call_everything(&mut source), (4 + 5, Ok(())));
         let expected = [
             Call::Map(SIZE),
             Call::MapWithContents(SIZE),
@@ -413,6 +440,7 @@ mod tests {
             Call::ResizeLarge(NonNull::dangling(), 7, 8),
             Call::Purge(NonNull::dangling(), 64),
             Call::Retain(2, 4),
+            Call::RetainLarge(3, 5),
         ];
         assert_eq!(source.0, expected);
     }

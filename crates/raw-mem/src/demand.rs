@@ -4,7 +4,8 @@
 //!
 //! - Memory is retained only after the program has shown that it frees memory and requests it
 //!   again. The first memory that it frees is therefore given back at once.
-//! - What is in use and what is retained never exceed, together, what was in use recently.
+//! - What is in use and what is retained never exceed, together, what was in use recently, plus a
+//!   part of it that the source determines.
 //! - If nothing has been requested for the decay time, nothing may be retained.
 
 #![forbid(unsafe_code)]
@@ -18,6 +19,8 @@ pub(crate) const DECAY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Demand {
     decay: Duration,
+    /// By how many percent the memory in use and retained may exceed the recent peak.
+    above_peak: usize,
     now: Duration,
     /// When memory was last requested.
     requested: Duration,
@@ -36,9 +39,11 @@ pub(crate) struct Demand {
 }
 
 impl Demand {
-    pub(crate) const fn new(decay: Duration) -> Self {
+    /// Creates a demand for nothing. See the fields for `decay` and `above_peak`.
+    pub(crate) const fn new(decay: Duration, above_peak: usize) -> Self {
         Self {
             decay,
+            above_peak,
             now: Duration::ZERO,
             requested: Duration::ZERO,
             limit: 0,
@@ -117,18 +122,18 @@ impl Demand {
 
     /// Returns how many slots may be retained.
     pub(crate) fn allowed(&self) -> usize {
-        self.limit.min(self.peak.max(self.previous_peak).saturating_sub(self.in_use))
+        self.limit.min(self.below_most())
+    }
+
+    /// Returns how far the number of slots in use is below what the recent peak allows.
+    pub(crate) fn below_most(&self) -> usize {
+        let peak = self.peak.max(self.previous_peak);
+        (peak + peak * self.above_peak / 100).saturating_sub(self.in_use)
     }
 
     /// Returns the number of slots that are in use.
     pub(crate) fn in_use(&self) -> usize {
         self.in_use
-    }
-
-    /// Returns by how much the number of slots in use has fallen since its recent peak.
-    #[cfg(test)]
-    pub(crate) fn below_peak(&self) -> usize {
-        self.peak.max(self.previous_peak).saturating_sub(self.in_use)
     }
 }
 
@@ -140,7 +145,7 @@ mod tests {
 
     /// Requests and gives back `slots` slots twice, beginning at the time of 10 seconds.
     fn demand(slots: usize) -> Demand {
-        let mut demand = Demand::new(MS(1000));
+        let mut demand = Demand::new(MS(1000), 0);
         demand.advance_to(MS(10_000));
         for _ in 0..2 {
             demand.request(slots, 0);
@@ -158,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_first_free_memory_may_not_be_retained() {
-        let mut demand = Demand::new(MS(1000));
+        let mut demand = Demand::new(MS(1000), 0);
         demand.advance_to(MS(10_000));
         demand.request(8, 0);
         demand.vacate(8);
@@ -167,7 +172,7 @@ mod tests {
 
     #[test]
     fn as_much_may_be_retained_as_was_given_back_and_requested_again() {
-        let mut demand = Demand::new(MS(1000));
+        let mut demand = Demand::new(MS(1000), 0);
         demand.advance_to(MS(10_000));
         demand.request(10, 0);
         demand.vacate(4);
@@ -200,6 +205,15 @@ mod tests {
     }
 
     #[test]
+    fn the_source_may_allow_a_part_of_the_peak_above_it() {
+        let mut demand = Demand { above_peak: 50, ..demand(8) };
+        demand.request(3, 3);
+        assert_eq!(demand.allowed(), 8);
+        demand.request(6, 5);
+        assert_eq!((demand.in_use(), demand.allowed()), (9, 4));
+    }
+
+    #[test]
     fn a_peak_counts_for_at_least_one_period_and_at_most_two() {
         let mut demand = demand(8);
         touch(&mut demand, MS(10_900));
@@ -226,7 +240,7 @@ mod tests {
 
     #[test]
     fn memory_that_was_given_back_long_ago_does_not_raise_the_limit() {
-        let mut demand = Demand::new(MS(1000));
+        let mut demand = Demand::new(MS(1000), 0);
         demand.advance_to(MS(10_000));
         demand.request(8, 0);
         demand.vacate(8);

@@ -364,11 +364,13 @@ unsafe impl ArenaSource for MmapArenas {
         }
     }
 
-    fn trim(&mut self) {
+    /// Unmaps addresses that hold no memory, so the result is 0.
+    fn trim(&mut self) -> usize {
         preserving_errno(|| {
             self.release_reserved();
             self.release_retained();
         });
+        0
     }
 }
 

@@ -105,6 +105,15 @@ impl<S> ReservedArenas<S> {
         Some(range)
     }
 
+    /// Lowers the count of slots that users keep to at most `slots`.
+    ///
+    /// A forked child calls this function, because the users of other threads are gone.
+    pub fn limit_large_users_to(&mut self, slots: usize) {
+        if let Some(range) = &mut self.range {
+            range.limit_users_to(slots);
+        }
+    }
+
     /// Gives back what is retained or reserved in advance, and returns true if there was any.
     fn trim_range(&mut self) -> bool {
         self.range.as_mut().is_some_and(ReservedRange::trim)
@@ -213,9 +222,27 @@ unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
         }
     }
 
-    fn trim(&mut self) {
+    fn trim(&mut self) -> usize {
+        let retained = self.range.as_ref().map_or(0, ReservedRange::retained_bytes);
         preserving_errno(|| self.trim_range());
-        self.source.trim();
+        retained + self.source.trim()
+    }
+
+    /// `errno` is unchanged.
+    fn decay(&mut self) {
+        let now = (self.clock)();
+        if let Some(range) = &mut self.range {
+            range.demand.advance_to(now);
+            preserving_errno(|| range.release_excess());
+        }
+        self.source.decay();
+    }
+
+    fn retain_large(&mut self, had: usize, want: usize) -> usize {
+        let now = (self.clock)();
+        let Some(range) = &mut self.range else { return 0 };
+        range.demand.advance_to(now);
+        preserving_errno(|| range.retain_by_users(had, want))
     }
 
     fn reserved(&mut self) -> Range<usize> {

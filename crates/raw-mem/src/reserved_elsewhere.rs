@@ -17,6 +17,9 @@ impl<S> ReservedArenas<S> {
     pub const fn new(source: S) -> Self {
         Self { source }
     }
+
+    /// Does nothing, because the wrapped source lets users keep no large mappings.
+    pub fn limit_large_users_to(&mut self, _slots: usize) {}
 }
 
 // SAFETY: the wrapped source serves every call.

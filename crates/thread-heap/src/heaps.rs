@@ -15,6 +15,7 @@ use crate::{
         outbox::Outbox,
     },
     heap_list::{HeapList, Listed},
+    large_counts::LargeCounts,
     parts::Parts,
     shared_arenas::SharedArenas,
     shared_source::{SharedSource, SourceGuard},
@@ -127,6 +128,8 @@ pub(crate) struct ThreadHeap<P: Parts> {
     ///
     /// Only the [`Owner`](crate::Owner) of the heap accesses this field.
     pub(crate) outbox: UnsafeCell<Outbox<Self>>,
+    /// The large blocks that the heap retains. Only its owner changes the counts.
+    retained_large: LargeCounts,
     /// Keeps the inbox, to which other threads write, off the cache lines of the owner's fields.
     _apart: [u8; 128],
     pub(crate) inbox: Inbox<Batch>,
@@ -173,6 +176,7 @@ impl<P: Parts> ThreadHeap<P> {
             Self {
                 own: UnsafeCell::new(Heap::with_tag(arenas, lower, tag)),
                 outbox: UnsafeCell::new(Outbox::new()),
+                retained_large: LargeCounts::new(),
                 _apart: [0; 128],
                 inbox: Inbox::new(),
                 heaps,

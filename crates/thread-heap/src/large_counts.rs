@@ -1,10 +1,11 @@
-//! The number and the size of the large blocks in use.
+//! Counts of large blocks.
 
 #![forbid(unsafe_code)]
 
 use sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// The large blocks in use. The counts are for reports, so no other memory is tied to them.
+/// The number and the size of large blocks. The counts are for reports, so no other memory is tied to
+/// them.
 pub(crate) struct LargeCounts {
     blocks: AtomicUsize,
     bytes: AtomicUsize,
@@ -23,6 +24,12 @@ impl LargeCounts {
     pub(crate) fn add(&self, blocks: usize, bytes: usize) {
         self.blocks.store(self.blocks.load(Relaxed).wrapping_add(blocks), Relaxed);
         self.bytes.store(self.bytes.load(Relaxed).wrapping_add(bytes), Relaxed);
+    }
+
+    /// Replaces both counts. Only one thread may do this at a time, because it may lose an addition.
+    pub(crate) fn set(&self, (blocks, bytes): (usize, usize)) {
+        self.blocks.store(blocks, Relaxed);
+        self.bytes.store(bytes, Relaxed);
     }
 
     /// Returns the number of blocks and their size in bytes.

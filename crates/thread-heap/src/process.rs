@@ -8,6 +8,7 @@
 //! temporarily.
 
 mod any_size;
+mod decay;
 mod exit;
 #[cfg(unix)]
 mod fork;

@@ -100,13 +100,20 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
         preserving_errno(|| unsafe { shared.source().purge(start, len) })
     }
 
-    fn trim(&mut self) {
-        let Some(shared) = self.0 else { return };
+    fn trim(&mut self) -> usize {
+        let Some(shared) = self.0 else { return 0 };
         let mut source = shared.source();
-        source.trim();
+        let bytes = source.trim();
         // SAFETY: the source calls this with the beginning of its range, and nothing uses the rest.
         // The source is locked, so no call of `reserve` overlaps.
         source.shrink_reserved(&mut |range| unsafe { shared.map().shrink(range) });
+        bytes
+    }
+
+    fn decay(&mut self) {
+        if let Some(shared) = self.0 {
+            preserving_errno(|| shared.source().decay());
+        }
     }
 
     fn retain(&mut self, had: usize, want: usize) -> usize {
@@ -114,6 +121,13 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
             return 0;
         }
         preserving_errno(|| self.0.map_or(0, |shared| shared.source().retain(had, want)))
+    }
+
+    fn retain_large(&mut self, had: usize, want: usize) -> usize {
+        if (had, want) == (0, 0) {
+            return 0;
+        }
+        preserving_errno(|| self.0.map_or(0, |shared| shared.source().retain_large(had, want)))
     }
 
     fn reuse_retained(&mut self, count: usize) {
@@ -208,8 +222,9 @@ mod tests {
             Ok(())
         }
 
-        fn trim(&mut self) {
+        fn trim(&mut self) -> usize {
             self.add(Call::Trim);
+            0
         }
 
         fn retain(&mut self, had: usize, want: usize) -> usize {

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use obmalloc::ArenaMap;
-use raw_mem::{ArenaSource, RetainingArenas};
+use raw_mem::{ArenaSource, ReservedArenas, RetainingArenas};
 use sync::{Mutex, MutexGuard, atomic::AtomicBool};
 
 use crate::{large_counts::LargeCounts, parts::Parts};
@@ -66,9 +66,9 @@ impl<'a, S: ArenaSource> SourceGuard<'a, S> {
         Self { source }
     }
 
-    /// Unmaps the arenas that the source retains.
-    pub fn trim(&mut self) {
-        self.source.trim();
+    /// Unmaps the arenas that the source retains. Returns their size in bytes.
+    pub fn trim(&mut self) -> usize {
+        self.source.trim()
     }
 
     /// Keeps the reserved range of addresses from growing beyond `bytes` bytes.
@@ -91,6 +91,13 @@ impl<S: ArenaSource> SourceGuard<'_, RetainingArenas<S>> {
     /// Limits the number of arenas that the source counts as retained by heaps.
     pub(crate) fn limit_retained_by_heaps(&mut self, by_heaps: usize) {
         self.source.limit_users_to(by_heaps);
+    }
+}
+
+impl<S: ArenaSource> SourceGuard<'_, RetainingArenas<ReservedArenas<S>>> {
+    /// Limits the number of slots of large mappings that the source counts as retained by heaps.
+    pub(crate) fn limit_large_retained_by_heaps(&mut self, slots: usize) {
+        self.source.limit_large_users_to(slots);
     }
 }
 

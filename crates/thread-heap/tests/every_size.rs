@@ -101,6 +101,30 @@ fn threads_that_have_ended_leave_no_memory_when_all_blocks_are_freed() {
 }
 
 #[test]
+fn large_blocks_that_a_heap_retains_do_not_count_as_in_use() {
+    let _alone = alone();
+    PerThread.flush();
+    let mut starts = Vec::new();
+    for _ in 0..4 {
+        let block = PerThread.alloc_large(2 << 20, 16).expect("there is memory").block;
+        starts.push(block.start());
+        assert_eq!(PerThread.large_blocks().0, 1);
+        // SAFETY: the block came from the process's heaps, and is not used again.
+        unsafe { PerThread.free_large(block) };
+        assert_eq!(PerThread.large_blocks(), (0, 0));
+    }
+    assert!(starts[1..].iter().all(|start| *start == starts[1]), "{starts:?}");
+    let before = resident();
+    let block = PerThread.alloc_large(2 << 20, 16).expect("there is memory").block;
+    // SAFETY: the block is new, and has this many bytes.
+    unsafe { block.start().write_bytes(1, 2 << 20) };
+    // SAFETY: the block came from the process's heaps, and is not used again.
+    unsafe { PerThread.free_large(block) };
+    assert_nothing_is_in_use();
+    assert!(resident() < before + 512, "a flush gives the retained block back");
+}
+
+#[test]
 fn a_flush_returns_the_memory_of_blocks_of_every_size() {
     const BYTES: usize = 64 << 20;
     let _alone = alone();

@@ -84,7 +84,7 @@ impl Stage {
 
     fn flush(&mut self) {
         for _ in 0..2 {
-            self.owners.iter_mut().for_each(Owner::flush);
+            self.owners.iter_mut().for_each(|owner| _ = owner.flush());
         }
     }
 

@@ -2,11 +2,11 @@
 //!
 //! A bar is shown only if the run has every figure that it needs.
 
-use benches::{programs, workload::Group};
+use benches::{c_programs, programs, workload::Group};
 use serde::Serialize;
 
 use super::{
-    entrant::{MIMALLOC_V3, OBMALLOC},
+    entrant::{LIBMIMALLOC_V2, LIBOBMALLOC, MIMALLOC_V3, OBMALLOC},
     results::{FAULTS, Measured, PEAK, Results, TIME},
     verdict::Columns,
 };
@@ -34,6 +34,8 @@ impl Bar {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rival {
     MimallocV3,
+    /// Version 2 of mimalloc as a preloaded library.
+    LibmimallocV2,
     /// The peer that needs least.
     Best,
 }
@@ -83,7 +85,7 @@ const MIXED: [&str; 4] = [
 const DOCUMENT: &str = "document (serde_json)";
 
 fn goals() -> Vec<Goal> {
-    use Rival::{Best, MimallocV3};
+    use Rival::{Best, LibmimallocV2, MimallocV3};
     use Rule::{Largest, Mean, Worst};
     let goal = |name: &str, group, measured, workloads, rule, most| Goal {
         name: name.to_owned(),
@@ -120,6 +122,14 @@ fn goals() -> Vec<Goal> {
         of_programs("programs, peak memory, each", PEAK, all(), Worst(MimallocV3), 1.1),
         of_programs("programs, page faults beyond the peak", FAULTS, all(), Largest, 2_000.0),
         goal("mixed, 2 and 4 threads, mean", Group::Mixed, TIME, owned(&MIXED), Mean(Best), 0.85),
+        goal(
+            "programs in C, mean",
+            Group::C,
+            TIME,
+            owned(&c_programs::NAMES),
+            Mean(LibmimallocV2),
+            0.9,
+        ),
     ]);
     let small = SMALL.map(|size| format!("pair {size}")).to_vec();
     goals.push(sizes("pairs, 16 to 512 bytes, each", small, Worst(MimallocV3), 1.0));
@@ -154,9 +164,10 @@ impl Goal {
         let row = |name: &String| figures.rows.iter().position(|(row, _)| row == name);
         let rows: Vec<_> = self.workloads.iter().map(row).collect::<Option<_>>()?;
         let column = |name: &str| figures.columns.iter().position(|one| one == name);
-        let ours = column(OBMALLOC)?;
+        let ours = column(if self.group == Group::C { LIBOBMALLOC } else { OBMALLOC })?;
         let rivals = |rival| match rival {
             Rival::MimallocV3 => column(MIMALLOC_V3).into_iter().collect(),
+            Rival::LibmimallocV2 => column(LIBMIMALLOC_V2).into_iter().collect(),
             Rival::Best => peers.to_vec(),
         };
         let peer = |peer: usize| figures.columns[peer].clone();

@@ -41,6 +41,11 @@ impl Entrant {
 /// The name of our allocator as a global allocator.
 pub(super) const OBMALLOC: &str = "ObMalloc";
 
+/// The name of our allocator as a preloaded library.
+pub(super) const LIBOBMALLOC: &str = "libobmalloc";
+
+pub(super) const LIBMIMALLOC_V2: &str = "libmimalloc v2";
+
 pub(super) const MIMALLOC_V3: &str = "mimalloc v3";
 
 pub(super) const JEMALLOC: &str = "jemalloc";
@@ -71,19 +76,29 @@ pub(super) const ALL: &[Entrant] = &[
     peer("CPython", "cpython").of_a_loop(),
 ];
 
+/// The allocators that programs in C use.
+pub(super) const PRELOADED: &[Entrant] = &[
+    ours(LIBOBMALLOC, "libobmalloc").of_package("obmalloc-malloc"),
+    peer(LIBMIMALLOC_V2, "libmimalloc-v2").of_package("libmimalloc-sys"),
+    peer("libmimalloc v3", "libmimalloc-v3").of_package("libmimalloc-sys"),
+    peer("libjemalloc", "libjemalloc").of_package("tikv-jemalloc-sys"),
+    peer("libc", "libc"),
+];
+
 pub(super) const OUR_PYTHON: Entrant =
     ours("obmalloc in CPython", "python").of_package("obmalloc-cpython");
 
 pub(super) const THEIR_PYTHON: Entrant = peer("CPython's own", "python");
 
-/// Returns our allocators and those that `against` names, or all if `against` is empty.
+/// Returns our allocators and those that `against` names, or all if `against` is empty. The second
+/// list has those that are preloaded.
 ///
 /// # Errors
 ///
 /// Fails if `against` contains an unknown name.
-pub(super) fn chosen(against: &[String]) -> Result<Vec<Entrant>> {
+pub(super) fn chosen(against: &[String]) -> Result<(Vec<Entrant>, Vec<Entrant>)> {
     for name in against {
-        let names: Vec<_> = ALL.iter().map(|entrant| entrant.name).collect();
+        let names: Vec<_> = ALL.iter().chain(PRELOADED).map(|entrant| entrant.name).collect();
         let is_known = names.contains(&name.as_str());
         ensure!(is_known, "no allocator is called {name:?}; there are: {}", names.join("; "));
     }
@@ -91,7 +106,8 @@ pub(super) fn chosen(against: &[String]) -> Result<Vec<Entrant>> {
         let is_named = against.iter().any(|name| name == entrant.name);
         against.is_empty() || is_named || entrant.role == Role::Ours
     };
-    Ok(ALL.iter().filter(takes_part).copied().collect())
+    let of = |all: &[Entrant]| all.iter().filter(takes_part).copied().collect();
+    Ok((of(ALL), of(PRELOADED)))
 }
 
 #[cfg(test)]
@@ -100,9 +116,10 @@ mod tests {
 
     #[test]
     fn our_allocators_take_part_beside_those_that_are_named() {
-        let named = chosen(&["jemalloc".to_owned()]).unwrap();
+        let (named, preloaded) = chosen(&["jemalloc".to_owned()]).unwrap();
         let names: Vec<_> = named.iter().map(|entrant| entrant.name).collect();
         assert_eq!(names, ["Heap", "Heap, CPython's rules", "ObMalloc", "jemalloc"]);
+        assert_eq!(preloaded.iter().map(|one| one.name).collect::<Vec<_>>(), [LIBOBMALLOC]);
         assert!(chosen(&["jamalloc".to_owned()]).is_err());
     }
 }

@@ -174,7 +174,7 @@ impl Record {
         let median_of =
             |of: fn(&Answer) -> u64| figures::median(answers.iter().map(|one| of(one) as f64));
         let is_global = worker.entrant.global;
-        let is_program = task.listed.group == Group::Programs;
+        let is_program = matches!(task.listed.group, Group::Programs | Group::C);
         Self {
             group: task.listed.group,
             workload: task.listed.name.clone(),

@@ -1,16 +1,17 @@
 //! Compares the time and memory of Python programs on three allocators.
 
-use std::{collections::BTreeSet, path::Path};
+use std::collections::BTreeSet;
 
-use anyhow::{Context, Result, ensure};
-use testkit::pythons::Python;
-
-use super::{
-    measure::{self, Cost, Run},
-    programs::Program,
-    reports::{Reports, Share},
+use anyhow::{Result, ensure};
+use obmalloc_cli::{
+    compare::count,
+    libraries::Libraries,
+    measure::{self, Cost},
     side::Side,
 };
+use testkit::pythons::Python;
+
+use super::programs::Program;
 use crate::{
     report::{self, Figures, Measure, Table},
     workspace,
@@ -22,25 +23,30 @@ pub(super) fn run(pythons: &[Python], programs: &[Program], rounds: usize) -> Re
     for python in pythons {
         ensure!(python.is_supported(), "obmalloc does not support {}", python.name());
     }
-    let library = workspace::build_library()?;
+    let libraries = workspace::build_libraries()?;
     for python in pythons {
         println!("{}, medians of {rounds} rounds:", python.name());
-        compare(python, &library, programs, rounds)?;
+        compare(python, &libraries, programs, rounds)?;
     }
     Ok(())
 }
 
-fn compare(python: &Python, library: &Path, programs: &[Program], rounds: usize) -> Result<()> {
-    let counted: Result<Vec<_>> =
-        programs.iter().map(|program| count(python, library, program)).collect();
+fn compare(
+    python: &Python,
+    libraries: &Libraries,
+    programs: &[Program],
+    rounds: usize,
+) -> Result<()> {
+    let counted: Result<Vec<_>, _> =
+        programs.iter().map(|program| count(&program.invocation(python), libraries)).collect();
     let counted = counted?;
     let mut differing = BTreeSet::new();
     let names: Vec<_> = programs.iter().map(|program| &program.name).collect();
     let costs = report::in_rounds(&names, &NAMES, rounds, |at, side| {
         let program = &programs[at];
-        let mut command = Side::ALL[side].command(python, library);
-        let run = measure::run(command.args(&program.args))?;
-        if run.stdout != counted[at].0 {
+        let mut command = Side::ALL[side].command(&program.invocation(python), libraries)?;
+        let run = measure::run(&mut command)?;
+        if run.stdout != counted[at].stdout {
             let (name, side) = (&program.name, NAMES[side]);
             ensure!(!program.bundled, "{name} does not print the same on {side} as it did on ours");
             differing.insert(name);
@@ -53,26 +59,14 @@ fn compare(python: &Python, library: &Path, programs: &[Program], rounds: usize)
         table.into_iter().for_each(|table| println!("\n{name}, {unit}\n{table}"));
     }
     let mut table = Table::new(["program", "served, ≤ 512 B", "served, all"]);
-    for (program, (_, share)) in programs.iter().zip(&counted) {
+    for (program, counted) in programs.iter().zip(&counted) {
+        let share = counted.share;
         let percent = |part: f64| format!("{:.2} %", part * 100.0);
         table.add([program.name.clone(), percent(share.of_small()), percent(share.of_all())]);
     }
     println!("\nrequests that our pools served\n{table}");
     differing.iter().for_each(|name| println!("{name} does not print the same in every run"));
     Ok(())
-}
-
-/// Runs `program` on our heap with counters, and returns its output and counts.
-fn count(python: &Python, library: &Path, program: &Program) -> Result<(Vec<u8>, Share)> {
-    let reports = Reports::new()?;
-    let mut command = Side::Obmalloc.command(python, library);
-    reports.ask(&mut command);
-    let Run { pid, stdout, .. } = measure::run(command.args(&program.args))?;
-    let reports = reports.read()?;
-    let report = reports.get(&pid).context("the library left no report of the program")?;
-    let reason = report.reason.as_deref().unwrap_or("no reason given");
-    ensure!(report.in_force, "our heap is not in force: {reason}");
-    Ok((stdout, Share::of(reports.values())))
 }
 
 fn figures(names: &[&String], costs: &[Vec<Vec<Cost>>]) -> [Figures; 3] {

@@ -3,6 +3,8 @@
 use std::{ffi::OsString, fs, path::PathBuf};
 
 use anyhow::{Context, Result};
+use obmalloc_cli::target::Invocation;
+use testkit::pythons::Python;
 
 use crate::workspace;
 
@@ -12,6 +14,13 @@ pub(super) struct Program {
     pub(super) args: Vec<OsString>,
     /// True for a program of `examples/python`, which prints the same text in every run.
     pub(super) bundled: bool,
+}
+
+impl Program {
+    pub(super) fn invocation(&self, python: &Python) -> Invocation {
+        let path = python.executable.clone();
+        Invocation { name: path.clone().into(), path, args: self.args.clone() }
+    }
 }
 
 pub(super) fn chosen(args: &[OsString]) -> Result<Vec<Program>> {

@@ -1,39 +1,23 @@
 //! Runs Python programs on our heap.
 
-use std::{
-    ffi::OsString,
-    os::unix::process::ExitStatusExt,
-    path::Path,
-    process::{self, Command},
-};
+use std::{os::unix::process::ExitStatusExt, process};
 
 use anyhow::{Context, Result};
+use obmalloc_cli::run::preloaded;
 use testkit::pythons::Python;
 
 use super::programs::Program;
 use crate::workspace;
 
-pub(super) fn preloaded(python: &Python, library: &Path) -> Command {
-    let mut preload = OsString::from(library);
-    if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
-        preload.push(":");
-        preload.push(others);
-    }
-    let mut command = Command::new(&python.executable);
-    command.env("LD_PRELOAD", preload);
-    command
-}
-
 /// Runs `programs` with each of `pythons`, and exits with the status of a program that fails.
 pub(super) fn run(pythons: &[Python], programs: &[Program], stats: bool) -> Result<()> {
-    let library = workspace::build_library()?;
+    let libraries = workspace::build_libraries()?;
     for python in pythons {
         for program in programs {
             if program.bundled {
                 println!("{}, {}:", program.name, python.name());
             }
-            let mut command = preloaded(python, &library);
-            command.args(&program.args);
+            let mut command = preloaded(&program.invocation(python), &libraries, false)?;
             if stats {
                 command.env("OBMALLOC_STATS", "1");
             }

@@ -11,16 +11,14 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use obmalloc_cli::reports::{Report, Reports};
 use testkit::pythons::{self, Python};
 
 use super::{
     files::File,
     outcome::{self, Outcome, Outcomes},
 };
-use crate::{
-    process::kill_group,
-    python::reports::{Report, Reports},
-};
+use crate::process::kill_group;
 
 /// The additional time in which CPython's test runner can print where the tests hung.
 const GRACE: Duration = Duration::from_secs(30);

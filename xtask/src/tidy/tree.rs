@@ -12,12 +12,14 @@ use crate::workspace;
 /// The crates that users get. The other crates test, measure or demonstrate.
 pub(super) const SHIPPING: &[&str] = &[
     "allocator-api",
+    "cli",
     "cpython",
     "global-alloc",
     "malloc",
     "object-cache",
     "obmalloc",
     "raw-mem",
+    "status",
     "sync",
     "thread-heap",
 ];

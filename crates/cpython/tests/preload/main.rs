@@ -2,8 +2,10 @@
 //!
 //! `OBMALLOC_LIB` names the library to test. Without it, the tests build the library.
 
+mod debug;
 mod exit;
 mod fake;
+mod footprint;
 mod fork;
 mod free_threaded;
 mod interpreters;
@@ -17,4 +19,5 @@ mod reinit;
 mod stats;
 mod support;
 mod threads;
+mod trimming;
 mod untouched;

@@ -62,9 +62,21 @@ const EMBEDDING: &str = r#"
     }
 "#;
 
-fn embed(folder: &Path, rounds: &str, code: &str, judge: impl Fn(&Python, Run, Value)) {
+pub(crate) fn embed(folder: &Path, rounds: &str, code: &str, judge: impl Fn(&Python, Run, Value)) {
+    embed_with(folder, rounds, code, ("OBMALLOC", "on"), |_| true, judge);
+}
+
+/// Embeds each CPython that `is_meant` in a program with an environment variable.
+pub(crate) fn embed_with(
+    folder: &Path,
+    rounds: &str,
+    code: &str,
+    (variable, value): (&str, &str),
+    is_meant: impl Fn(&Python) -> bool,
+    judge: impl Fn(&Python, Run, Value),
+) {
     let mut found = 0;
-    for python in supported() {
+    for python in supported().filter(|python| is_meant(python)) {
         let Some(libpython) = &python.libpython else { continue };
         found += 1;
         let name = format!("embed-{found}");
@@ -74,6 +86,7 @@ fn embed(folder: &Path, rounds: &str, code: &str, judge: impl Fn(&Python, Run, V
         let stats = folder.join(format!("{name}.json"));
         let mut command = command(program);
         command.env("LD_PRELOAD", library()).env("PYTHONHOME", home(python));
+        command.env(variable, value);
         let run = run(command.env("OBMALLOC_STATS", &stats).args([rounds, code]));
         let json = std::fs::read(stats).unwrap_or_else(|_| panic!("{python:?}: {run:?}"));
         judge(python, run, serde_json::from_slice(&json).unwrap());

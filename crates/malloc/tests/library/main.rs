@@ -6,6 +6,7 @@ mod aligned;
 mod api;
 mod basics;
 mod cpp;
+mod debug;
 mod exports;
 mod linked;
 mod programs;

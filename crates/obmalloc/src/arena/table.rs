@@ -166,6 +166,26 @@ impl ArenaTable {
         self.slots[pool.header().arena()].is_zero::<G>(pool)
     }
 
+    /// Carves the lowest uncarved page of `pool`. See [`Arena::carve_page`].
+    pub(crate) fn carve_page<G: Geometry>(&mut self, pool: PoolPtr) -> bool {
+        self.slots[pool.header().arena()].carve_page::<G>(pool)
+    }
+
+    /// Notes that blocks of `pool` were carved. See [`Arena::note_carved`].
+    pub(crate) fn note_carved<G: Geometry>(&mut self, pool: PoolPtr, before: usize) {
+        self.slots[pool.header().arena()].note_carved::<G>(pool, before);
+    }
+
+    /// Calls `visit` with each arena in use.
+    pub(crate) fn visit(&mut self, mut visit: impl FnMut(&mut Arena)) {
+        for index in 0..self.slots.all().len() {
+            let arena = &mut self.slots[ArenaIndex::new(index)];
+            if arena.base().is_some() {
+                visit(arena);
+            }
+        }
+    }
+
     /// Returns true if a pool that goes back to the arena would be the next pool that is taken.
     pub(crate) fn would_be_next<G: Geometry>(&self, index: ArenaIndex) -> bool {
         let free = self.slots[index].free_units();

@@ -5,6 +5,7 @@
 //!   free       ·    ·    1    1    1    ·        1    1
 //!   carved     1    1    1    ·    ·    1        ·    1      its header is written
 //!   dirty      1    ·    1    ·    ·    ·        ·    1      its memory is not known to be zero
+//!   idle       ·    ·    1    ·    ·    ·        ·    1      it was free and dirty a while ago
 //! ```
 
 #![forbid(unsafe_code)]
@@ -17,6 +18,8 @@ pub(crate) struct Units {
     free: u64,
     carved: u64,
     dirty: u64,
+    /// The units that have been free and dirty since the last call of [`Units::note_idle`].
+    idle: u64,
 }
 
 /// Adjacent units of an arena.
@@ -34,13 +37,13 @@ impl Run {
 
 impl Units {
     /// The units of a record without an arena.
-    pub(crate) const NONE: Self = Self { free: 0, carved: 0, dirty: 0 };
+    pub(crate) const NONE: Self = Self { free: 0, carved: 0, dirty: 0, idle: 0 };
 
     /// Returns the units of a new arena of `units` units, all of them free.
     pub(crate) fn all_free(units: usize, contents: Contents) -> Self {
         let all = u64::MAX >> (u64::BITS as usize - units);
         let dirty = if contents == Contents::Zero { 0 } else { all };
-        Self { free: all, carved: 0, dirty }
+        Self { free: all, carved: 0, dirty, idle: 0 }
     }
 
     /// Iterates over the free units whose header is written, beginning with the lowest.
@@ -82,6 +85,7 @@ impl Units {
     pub(crate) fn take(&mut self, run: Run) {
         debug_assert_eq!(self.free & run.bits(), run.bits());
         self.free &= !run.bits();
+        self.idle &= !run.bits();
     }
 
     /// Notes that the header of `unit` is written.
@@ -94,6 +98,27 @@ impl Units {
         debug_assert_eq!(self.free & run.bits(), 0);
         self.free |= run.bits();
         self.dirty |= run.bits();
+    }
+
+    /// Iterates over the free units that are not known to be zero, beginning with the lowest.
+    ///
+    /// With `only_idle`, only those count that were free and dirty at the last [`note_idle`].
+    ///
+    /// [`note_idle`]: Self::note_idle
+    pub(crate) fn free_and_dirty(self, only_idle: bool) -> impl Iterator<Item = usize> {
+        bits(self.free & self.dirty & if only_idle { self.idle } else { u64::MAX })
+    }
+
+    /// Notes which units are free and dirty now.
+    pub(crate) fn note_idle(&mut self) {
+        self.idle = self.free & self.dirty;
+    }
+
+    /// Notes that the memory of `unit`, which must be free, is zero.
+    pub(crate) fn note_zero(&mut self, unit: usize) {
+        debug_assert!(self.free >> unit & 1 != 0);
+        self.dirty &= !(1 << unit);
+        self.idle &= !(1 << unit);
     }
 
     /// Returns true if memory of `run` that the present pool has not used yet is known to be zero.
@@ -154,7 +179,7 @@ mod tests {
             for (units, align) in
                 [(1, 1), (2, 1), (3, 1), (5, 2), (8, 8), (30, 1), (31, 1), (4, 32)]
             {
-                let found = Units { free: mask, carved: 0, dirty: 0 }.find_run(units, align);
+                let found = Units { free: mask, ..Units::NONE }.find_run(units, align);
                 assert_eq!(
                     found.map(|run| run.first),
                     slow(mask, units, align),

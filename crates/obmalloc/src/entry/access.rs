@@ -22,8 +22,10 @@ pub trait Access {
     /// Returns true if `address` lies in an arena of the heap.
     fn contains(&self, address: usize) -> bool;
 
-    /// Unmaps all arenas without a block in use, including those that the arena source retains.
-    fn trim(&self);
+    /// Returns as much unused memory to the system as possible. See [`Heap::trim`].
+    ///
+    /// Returns the number of bytes.
+    fn trim(&self) -> usize;
 
     /// Asserts every rule of the [crate's page](crate).
     ///
@@ -62,8 +64,8 @@ where
         self.enter(|heap| heap.source().contains(address))
     }
 
-    fn trim(&self) {
-        self.enter(Heap::trim);
+    fn trim(&self) -> usize {
+        self.enter(Heap::trim)
     }
 
     fn check_invariants(&self) {
@@ -146,7 +148,7 @@ unsafe impl<H> Enter for GilHeld<H> {
 /// # impl Access for Fresh {
 /// #     fn stats(&self) -> Stats { Stats::empty::<Pools16K>() }
 /// #     fn contains(&self, _: usize) -> bool { false }
-/// #     fn trim(&self) {}
+/// #     fn trim(&self) -> usize { 0 }
 /// #     fn check_invariants(&self) {}
 /// # }
 /// // SAFETY: it is no heap, so it has no arenas.
@@ -161,7 +163,7 @@ unsafe impl<H> Enter for GilHeld<H> {
 /// # impl Access for Fresh {
 /// #     fn stats(&self) -> Stats { Stats::empty::<Pools16K>() }
 /// #     fn contains(&self, _: usize) -> bool { false }
-/// #     fn trim(&self) {}
+/// #     fn trim(&self) -> usize { 0 }
 /// #     fn check_invariants(&self) {}
 /// # }
 /// // SAFETY: it is no heap, so it has no arenas.

@@ -9,7 +9,7 @@ use crate::{
         access::Enter,
         claim::{Claim, KnownArenas},
     },
-    geometry::{Geometry, size_class::SizeClass},
+    geometry::{Geometry, shape::Shape, size_class::SizeClass},
     heap::Heap,
     pool::block::BlockPtr,
 };
@@ -38,8 +38,16 @@ pub unsafe trait Blocks {
     /// Allocates a block of `class`, or returns `None` if no arena can be mapped.
     fn alloc(&self, class: SizeClass<Self::Geometry>) -> Option<BlockPtr>;
 
-    /// Unmaps the unused arenas that the calling thread can reach.
-    fn trim(&self);
+    /// Returns the unused memory that the calling thread can reach to the system.
+    ///
+    /// Returns the number of bytes.
+    fn trim(&self) -> usize;
+
+    /// Lets the heap of the calling thread give back what has been free for long.
+    ///
+    /// Requests that do not reach the heap call this function, so that it learns that time passes.
+    #[inline]
+    fn visit(&self) {}
 
     /// Frees `block` to the heap that it came from.
     ///
@@ -98,8 +106,15 @@ where
         self.enter(|heap| heap.alloc(class))
     }
 
-    fn trim(&self) {
-        self.enter(Heap::trim);
+    fn trim(&self) -> usize {
+        self.enter(Heap::trim)
+    }
+
+    #[inline]
+    fn visit(&self) {
+        if Shape::<G>::PURGES {
+            self.enter(Heap::visit);
+        }
     }
 
     #[inline]

@@ -146,11 +146,12 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
         Ok(mapping)
     }
 
-    fn trim(&mut self) {
-        self.source.trim();
+    fn trim(&mut self) -> usize {
+        let bytes = self.source.trim();
         let map = &self.map;
         // SAFETY: the source calls this with the beginning of its range, and nothing uses the rest.
         self.source.shrink_reserved(&mut |range| unsafe { map.shrink(range) });
+        bytes
     }
 
     fn below(&mut self) -> Option<&mut dyn ArenaSource> {
@@ -293,8 +294,9 @@ mod tests {
             Ok(())
         }
 
-        fn trim(&mut self) {
+        fn trim(&mut self) -> usize {
             self.0.borrow_mut().push(Call::Trim);
+            0
         }
 
         fn retain(&mut self, had: usize, want: usize) -> usize {

@@ -136,6 +136,7 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
     /// Allocates from the layer below. Never inlined, so that small requests need no stack frame.
     #[inline(never)]
     fn lower_malloc(&self, size: usize) -> Option<NonNull<u8>> {
+        self.heap.visit();
         let request = || self.lower.malloc(size);
         request().or_else(|| self.once_more(size, request))
     }
@@ -143,6 +144,7 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
     /// Allocates `count * size` zeroed bytes from the layer below. The product must not overflow.
     #[inline(never)]
     fn lower_calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
+        self.heap.visit();
         let request = || self.lower.calloc(count, size);
         request().or_else(|| self.once_more(count * size, request))
     }
@@ -154,6 +156,7 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
     /// `ptr` must be a live block of the layer below.
     #[inline(never)]
     unsafe fn lower_realloc(&self, ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
+        self.heap.visit();
         // SAFETY: `ptr` is a live block of `lower` (contract), also after a request that failed.
         let request = || unsafe { self.lower.realloc(Some(ptr), size) };
         request().or_else(|| self.once_more(size, request))
@@ -190,6 +193,7 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         size: usize,
         new_size: usize,
     ) -> Option<NonNull<u8>> {
+        self.heap.visit();
         let new = self.malloc(new_size)?;
         // SAFETY: both blocks are live, have that many bytes and do not overlap.
         unsafe { new.copy_from_nonoverlapping(ptr, cmp::min(size, new_size)) };

@@ -6,7 +6,10 @@ use core::marker::PhantomData;
 
 use raw_mem::ArenaSize;
 
-use crate::geometry::{Geometry, HeaderRule, MAX_CLASSES, MAX_POOLS, RetainRule};
+use crate::{
+    arena::pages::{MAX_PAGES, MOST_PAGES, PAGE},
+    geometry::{Geometry, HeaderRule, MAX_CLASSES, MAX_POOLS, RetainRule},
+};
 
 pub(crate) const HEADER_SIZE: usize = 40;
 
@@ -52,6 +55,15 @@ impl<G: Geometry> Shape<G> {
         HeaderRule::InPools => POOL_OVERHEAD,
         HeaderRule::InArena => 0,
     };
+
+    /// True if free pages inside pools, and free units, can be purged.
+    ///
+    /// The headers stand in the first unit, and what is known about the others stands outside.
+    pub(crate) const PURGES: bool = matches!(G::RULES.headers, HeaderRule::InArena)
+        && matches!(G::RULES.retain, RetainRule::EachClass)
+        && G::SIZES.pool_size >= PAGE
+        && G::SIZES.pool_size <= MOST_PAGES * PAGE
+        && G::SIZES.arena_size <= MAX_PAGES * PAGE;
 
     const CONSISTENT: () = {
         let sizes = G::SIZES;

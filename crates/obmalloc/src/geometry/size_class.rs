@@ -22,7 +22,7 @@ const PART_OF_FULL_POOL: usize = 8;
 const MOST_FREES: usize = 16;
 
 /// A pool of blocks above the small threshold has this many blocks, unless it would be too large.
-const BLOCKS_IN_POOL: usize = 16;
+const BLOCKS_IN_POOL: usize = 32;
 
 /// The largest part of an arena that a pool with several blocks may take is one in this number.
 const POOLS_IN_ARENA: usize = 8;
@@ -59,6 +59,23 @@ impl<G: Geometry> SizeClass<G> {
             index += 1;
         }
         units
+    };
+
+    /// The number of frees that make a full pool of each class used again.
+    const FREES: [u8; MAX_CLASSES] = {
+        let mut frees = [1; MAX_CLASSES];
+        let mut index = 0;
+        while index < Shape::<G>::CLASSES {
+            let part = Self { index: index as u8, geometry: PhantomData }.capacity();
+            let part = part / PART_OF_FULL_POOL;
+            frees[index] = match part {
+                0 => 1,
+                1..MOST_FREES => part as u8,
+                _ => MOST_FREES as u8,
+            };
+            index += 1;
+        }
+        frees
     };
 
     /// Returns the smallest class that fits `size`. Returns `None` for 0 and above the threshold.
@@ -191,16 +208,7 @@ impl<G: Geometry> SizeClass<G> {
     pub(crate) const fn frees_until_used(self) -> usize {
         match G::RULES.retain {
             RetainRule::Unobservable => 1,
-            RetainRule::EachClass => {
-                let part = self.capacity() / PART_OF_FULL_POOL;
-                if part == 0 {
-                    1
-                } else if part > MOST_FREES {
-                    MOST_FREES
-                } else {
-                    part
-                }
-            }
+            RetainRule::EachClass => Self::FREES[self.index as usize % MAX_CLASSES] as usize,
         }
     }
 

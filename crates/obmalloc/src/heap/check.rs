@@ -5,12 +5,16 @@
 use raw_mem::{ArenaSource, MemAlloc};
 
 use crate::{
+    arena::Arena,
     geometry::{
         Geometry, MAX_POOLS,
         shape::{BlockStart, Shape},
         size_class::SizeClass,
     },
-    heap::Heap,
+    heap::{
+        Heap,
+        self_check::{IS_ON, NoUnwinding},
+    },
     pool::{PoolPtr, State},
 };
 
@@ -24,6 +28,18 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.check_used_pools();
         self.check_arenas();
         self.check_usable_arenas();
+    }
+
+    /// Checks the rules of the heap in every n-th call, if heaps check themselves.
+    ///
+    /// The heap must be consistent. If it breaks a rule, the process ends.
+    #[inline]
+    pub(crate) fn check_sometimes(&self) {
+        if IS_ON && self.self_check.is_due(self.arenas.counts().current * Shape::<G>::POOLS) {
+            let no_unwinding = NoUnwinding;
+            self.check_invariants();
+            core::mem::forget(no_unwinding);
+        }
     }
 
     /// Checks rules 3 and 4.
@@ -58,7 +74,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             let (mut free, mut units) = (0, 0);
             for pool in arena.pools::<G>() {
                 assert_eq!(pool.header().arena(), index, "a pool knows its arena");
-                check_pool::<G>(pool, self.blocks);
+                check_pool::<G>(arena, pool, self.blocks);
                 units += pool.header().units_in_use::<G>();
                 match pool.header().state() {
                     State::Free => free += 1,
@@ -109,7 +125,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 }
 
 /// Checks rules 1 and 2 for one pool.
-fn check_pool<G: Geometry>(pool: PoolPtr, blocks: BlockStart) {
+fn check_pool<G: Geometry>(arena: &Arena, pool: PoolPtr, blocks: BlockStart) {
     let header = pool.header();
     let Some(class) = header.class::<G>() else {
         assert_eq!(header.state(), State::Free, "a pool without a class is free");
@@ -128,12 +144,16 @@ fn check_pool<G: Geometry>(pool: PoolPtr, blocks: BlockStart) {
         listed += 1;
         assert!(listed <= capacity, "rule 2: the free list ends");
     }
-    let known = header.in_use::<G>() + listed + header.uncarved::<G>();
+    let uncarved = header.uncarved::<G>() + arena.uncarved_blocks::<G>(pool);
+    let known = header.in_use::<G>() + listed + uncarved;
     assert_eq!(known, capacity, "rule 2: every block is accounted for");
     match header.state() {
         State::Free => assert_eq!(header.in_use::<G>(), 0, "rule 3: a free pool has none in use"),
         State::Retained => {}
         State::Used | State::Full => assert!(header.in_use::<G>() > 0, "rule 3: used means in use"),
+    }
+    if header.state() != State::Free {
+        arena.check_pages::<G>(pool);
     }
     if header.state() == State::Full {
         let free = capacity - header.in_use::<G>();

@@ -25,6 +25,8 @@ use crate::{
 pub(crate) struct EmptyPools {
     /// A bit for each class that may have retained pools.
     classes: [u64; WORDS],
+    /// The classes that have retained their pools since the last call of `note_idle`.
+    idle: [u64; WORDS],
     /// The number of units in the retained pools.
     units: usize,
 }
@@ -39,7 +41,7 @@ fn place<G: Geometry>(class: SizeClass<G>) -> (usize, u64) {
 }
 
 impl EmptyPools {
-    pub(crate) const NONE: Self = Self { classes: [0; WORDS], units: 0 };
+    pub(crate) const NONE: Self = Self { classes: [0; WORDS], idle: [0; WORDS], units: 0 };
 
     /// Returns true if no class retains a pool.
     pub(crate) fn is_none(self) -> bool {
@@ -78,6 +80,7 @@ impl EmptyPools {
         arenas: &mut ArenaTable,
     ) {
         self.units -= class.units();
+        self.note_used(class);
         arenas.note_released(span.header().arena(), class.units());
     }
 
@@ -92,7 +95,33 @@ impl EmptyPools {
         arenas.note_retained(pool.header().arena(), class.units());
         let (word, bit) = place(class);
         self.classes[word] |= bit;
+        self.idle[word] &= !bit;
         self.units += class.units();
+    }
+
+    fn note_used<G: Geometry>(&mut self, class: SizeClass<G>) {
+        let (word, bit) = place(class);
+        self.idle[word] &= !bit;
+    }
+
+    /// Notes which classes have retained pools now.
+    pub(crate) fn note_idle(&mut self) {
+        self.idle = self.classes;
+    }
+
+    /// Ends the retention of a pool whose class has not retained another one since `note_idle`.
+    ///
+    /// The returned pool is empty and in no list. `None` means that there is no such pool.
+    pub(crate) fn end_idle<G: Geometry>(
+        &mut self,
+        used: &mut UsedPools,
+        arenas: &mut ArenaTable,
+    ) -> Option<PoolPtr> {
+        SizeClass::<G>::all().find_map(|class| {
+            let (word, bit) = place(class);
+            let is_idle = self.classes[word] & self.idle[word] & bit != 0;
+            if is_idle { self.end(class, used, arenas) } else { None }
+        })
     }
 
     /// Ends the retention for `class`, or for any class under [`RetainRule::Unobservable`].

@@ -24,7 +24,9 @@ use crate::{
 };
 
 impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
-    /// Takes a retained span of `class`, or a new one. Marks spans in use as full on the way.
+    /// Takes a retained span of `class`, or a new one. Marks spans in use as full.
+    ///
+    /// The next retained span is then the first one, so the next request is served by its free list.
     pub(crate) fn find_or_carve_span(&mut self, class: SizeClass<G>) -> Option<Found> {
         loop {
             let span = self.used.first(class);
@@ -32,13 +34,14 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
                 let span = self.new_pool(class, 1)?;
                 return Some(Found { block: span.carve_block::<G>()?, carved_from: Some(span) });
             }
-            if let Some(block) = span.header().take() {
-                return Some(Found { block, carved_from: None });
-            }
+            let block = span.header().take_only();
             if span.header().state() == State::Retained {
                 self.empty.forget(class, span, &mut self.arenas);
             }
             self.used.remove_full(class, span);
+            if let Some(block) = block {
+                return Some(Found { block, carved_from: None });
+            }
         }
     }
 

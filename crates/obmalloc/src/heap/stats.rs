@@ -7,7 +7,7 @@ use core::ops::AddAssign;
 use raw_mem::{ArenaSource, MemAlloc};
 
 use crate::{
-    arena::map::ArenaMap,
+    arena::{Arena, map::ArenaMap},
     geometry::{Geometry, MAX_CLASSES, shape::Shape, size_class::SizeClass},
     heap::Heap,
     pool::{PoolPtr, State},
@@ -113,7 +113,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         stats.refused = self.refused();
         for (_, arena) in self.arenas.arenas() {
             stats.unused_pools += arena.free_units();
-            arena.pools::<G>().for_each(|pool| stats.count_pool::<G>(pool));
+            arena.pools::<G>().for_each(|pool| stats.count_pool::<G>(arena, pool));
         }
         stats.bytes.unused_pools = stats.unused_pools * G::SIZES.pool_size;
         stats
@@ -141,7 +141,7 @@ impl Stats {
         }
     }
 
-    fn count_pool<G: Geometry>(&mut self, pool: PoolPtr) {
+    fn count_pool<G: Geometry>(&mut self, arena: &Arena, pool: PoolPtr) {
         let header = pool.header();
         let Some(class) = header.class::<G>().filter(|_| header.state() != State::Free) else {
             return;
@@ -158,7 +158,7 @@ impl Stats {
         stats.pools += 1;
         stats.in_use += in_use;
         stats.available += available;
-        stats.uncarved += header.uncarved::<G>();
+        stats.uncarved += header.uncarved::<G>() + arena.uncarved_blocks::<G>(pool);
         self.bytes.in_use += in_use * size;
         self.bytes.available += available * size;
         self.bytes.pool_headers += first;

@@ -2,6 +2,12 @@
 
 use core::{cell::Cell, ptr::NonNull};
 
+/// The byte that freed blocks contain in builds with debug assertions. CPython's dead byte.
+const DEAD: u8 = 0xDD;
+
+/// The size of the link in a free block, in bytes.
+const WORD: usize = size_of::<usize>();
+
 /// A pointer that exclusively owns a block of a heap.
 ///
 /// The block has the size of its size class and the alignment of the heap's geometry.
@@ -34,6 +40,28 @@ impl BlockPtr {
     pub(crate) fn fill_with_zeros(&self, len: usize) {
         // SAFETY: this pointer owns the block, which has `len` bytes (the caller).
         unsafe { self.0.write_bytes(0, len) };
+    }
+
+    /// Overwrites the first `len` bytes of a block that is being freed, except for its first word.
+    pub(crate) fn poison(&self, len: usize) {
+        if len > WORD {
+            // SAFETY: this pointer owns the block, which has `len` bytes (the caller).
+            unsafe { self.0.add(WORD).write_bytes(DEAD, len - WORD) };
+        }
+    }
+
+    /// Makes [`is_poisoned`](Self::is_poisoned) return false for a block of at least two words.
+    pub(crate) fn unpoison(&self) {
+        // SAFETY: this pointer owns the block, which has two words (the caller).
+        unsafe { self.0.add(WORD).write(!DEAD) };
+    }
+
+    /// Returns true if the second word looks like that of a freed block of at least two words.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        // SAFETY: this pointer owns the block, which has two words (the caller). The program may not
+        // have initialised them, but a volatile read returns what is in memory.
+        let second = unsafe { self.0.cast::<[u8; WORD]>().add(1).read_volatile() };
+        second == [DEAD; WORD]
     }
 
     /// Returns a pointer to the first byte of the block.
@@ -79,6 +107,11 @@ impl FreeList {
         Some(BlockPtr(start))
     }
 
+    /// Removes the first block, and all others if there are any. Does not read the block's memory.
+    pub(crate) fn take_only(&self) -> Option<BlockPtr> {
+        self.head.take().map(BlockPtr)
+    }
+
     #[inline]
     pub(crate) fn push(&self, block: BlockPtr) {
         // SAFETY: the list owns the block from now on, and every block has room for a link.
@@ -111,6 +144,22 @@ impl FreeList {
         taken
     }
 
+    /// Keeps only the blocks for which `stays` returns true, in the same order.
+    ///
+    /// The caller becomes the owner of the others.
+    pub(crate) fn retain(&self, stays: impl Fn(NonNull<u8>) -> bool) {
+        let kept = Self::new();
+        while let Some(block) = self.pop() {
+            if stays(block.start()) {
+                kept.push(block);
+            }
+        }
+        // The blocks are now in reverse order.
+        while let Some(block) = kept.pop() {
+            self.push(block);
+        }
+    }
+
     /// Iterates over the blocks in the order in which they will be popped.
     pub(crate) fn iter(&self) -> impl Iterator<Item = NonNull<u8>> {
         core::iter::successors(self.head.get(), |start| {
@@ -137,6 +186,21 @@ mod tests {
         for start in starts.into_iter().rev() {
             assert_eq!(list.pop().map(BlockPtr::into_start), Some(start));
         }
+        assert!(list.is_empty());
+    }
+
+    #[test]
+    fn the_blocks_that_stay_keep_their_order() {
+        let mut memory = [[0_usize; 2]; 5];
+        let starts = memory.each_mut().map(|block| NonNull::from(block).cast::<u8>());
+        let list = FreeList::new();
+        for start in starts {
+            // SAFETY: the items are blocks of two words, and nothing else uses them.
+            list.push(unsafe { BlockPtr::from_start(start) });
+        }
+        list.retain(|start| start != starts[1] && start != starts[4]);
+        assert!(list.iter().eq([starts[3], starts[2], starts[0]]));
+        list.retain(|_| false);
         assert!(list.is_empty());
     }
 

@@ -61,6 +61,8 @@ pub(super) struct ReservedRange {
     pub(super) tails: usize,
     /// How many slots large mappings need.
     pub(super) demand: Demand,
+    /// How many slots users of the source may keep in unused large mappings.
+    by_users: usize,
 }
 
 impl ReservedRange {
@@ -94,8 +96,19 @@ impl ReservedRange {
         // INVARIANT: the slots and the page behind them were mapped above. Every slot is free.
         let slot_bits = slot.bytes().ilog2();
         let most_slots = most / slot.bytes();
-        let demand = Demand::new(decay);
-        Some(Self { base, slot, slot_bits, records, slots, most_slots, extents, tails: 0, demand })
+        let demand = Demand::new(decay, 0);
+        Some(Self {
+            base,
+            slot,
+            slot_bits,
+            records,
+            slots,
+            most_slots,
+            extents,
+            tails: 0,
+            demand,
+            by_users: 0,
+        })
     }
 
     /// Returns the addresses of all slots up to the highest one that was ever used.
@@ -272,10 +285,34 @@ impl ReservedRange {
     /// Releases as many retained slots as the recent demand does not justify.
     #[inline]
     pub(super) fn release_excess(&mut self) {
-        let allowed = self.demand.allowed();
+        let allowed = self.demand.allowed().saturating_sub(self.by_users);
         if self.slots.retained_count() > allowed {
             self.release_retained(allowed);
         }
+    }
+
+    /// Returns how many slots a user may keep that could keep `had` so far, and wants `want`.
+    pub(super) fn retain_by_users(&mut self, had: usize, want: usize) -> usize {
+        self.by_users = self.by_users.saturating_sub(had);
+        self.demand.occupy(had);
+        self.demand.vacate(want);
+        let retained = self.slots.retained_count() + self.by_users;
+        let granted = want.min(self.demand.allowed().saturating_sub(retained));
+        self.by_users += granted;
+        // The user unmaps the others, which are therefore in use for a moment longer.
+        self.demand.occupy(want - granted);
+        self.release_excess();
+        granted
+    }
+
+    /// Lowers the count of slots that users keep to at most `slots`.
+    pub(super) fn limit_users_to(&mut self, slots: usize) {
+        self.by_users = self.by_users.min(slots);
+    }
+
+    /// Returns the size of all retained slots, in bytes.
+    pub(super) fn retained_bytes(&self) -> usize {
+        self.slots.retained_count() * self.slot.bytes()
     }
 
     /// Releases all retained slots, and unmaps those that were never used.

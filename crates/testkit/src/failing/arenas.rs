@@ -1,24 +1,31 @@
 use std::ptr::NonNull;
 
-use raw_mem::{ArenaSize, ArenaSource, Contents, LargeMapping, MapError};
+use raw_mem::{ArenaSize, ArenaSource, Contents, LargeMapping, MapError, OsCode, PurgeError};
 
 use super::faults::Faults;
 use crate::place::ArenaLog;
 
-/// An arena source whose calls that map or resize memory fail when its [`Faults`] say so.
+/// An arena source whose calls that map, resize or purge memory fail when its [`Faults`] say so.
 ///
 /// The source logs its arenas, and panics if an arena is unmapped that is not mapped.
 #[derive(Debug, Default)]
 pub struct FailingArenas<S> {
     source: S,
     faults: Faults,
+    purges: Faults,
     log: ArenaLog,
 }
 
 impl<S> FailingArenas<S> {
     /// Wraps `source`. `faults` decides which calls fail, and `log` records the arenas.
     pub fn new(source: S, faults: Faults, log: ArenaLog) -> Self {
-        Self { source, faults, log }
+        Self { source, faults, purges: Faults::default(), log }
+    }
+
+    /// Lets `purges` decide which purges fail.
+    #[must_use]
+    pub fn with_purge_faults(self, purges: Faults) -> Self {
+        Self { purges, ..self }
     }
 }
 
@@ -73,6 +80,15 @@ unsafe impl<S: ArenaSource> ArenaSource for FailingArenas<S> {
         self.log.unmap_large(start, old);
         self.log.map_large(resized.start, resized.bytes);
         Ok(resized)
+    }
+
+    unsafe fn purge(&mut self, start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
+        if self.purges.call_fails() {
+            let (start, code) = (start.addr().get(), OsCode(libc::EINVAL));
+            return Err(PurgeError::Os { start, len, code });
+        }
+        // SAFETY: `source` mapped the arena; the caller upholds the rest.
+        unsafe { self.source.purge(start, len) }
     }
 
     fn below(&mut self) -> Option<&mut dyn ArenaSource> {

@@ -9,7 +9,7 @@
 //! Any thread may perform a takeover, because taking blocks out of an inbox makes the thread their
 //! owner.
 
-use std::ptr::NonNull;
+use std::{cell::Cell, ptr::NonNull};
 
 use obmalloc::{Geometry, SizeClass};
 use raw_mem::{ArenaSource, MemAlloc};
@@ -26,15 +26,15 @@ use crate::{parts::Parts, shared_source::SharedSource};
 
 /// Moves the blocks of `nodes` into tables, and purges the pages that they fill.
 ///
-/// Returns the nodes to push back to the inbox, and true if some blocks could not be purged because
-/// there is no table for them.
+/// Returns the nodes to push back to the inbox, true if some blocks could not be purged because there
+/// is no table for them, and the number of purged bytes.
 ///
 /// `bytes` is the approximate size of all blocks.
 pub(crate) fn purge<P: Parts>(
     shared: &SharedSource<P>,
     nodes: Chain<Batch>,
     bytes: usize,
-) -> (Option<Segment<Batch>>, bool) {
+) -> (Option<Segment<Batch>>, bool, usize) {
     let (mut tables, mut batches) = (Tables::<P>::NONE, Chain::EMPTY);
     for node in nodes {
         // SAFETY: we own the node, and give it up.
@@ -43,10 +43,12 @@ pub(crate) fn purge<P: Parts>(
             unsafe { batches.push(batch) };
         }
     }
+    let purged = Cell::new(0);
     let purge = |start, len| {
         // SAFETY: our blocks fill the range, keep its arena mapped, and are not read again.
-        if unsafe { shared.source().purge(start, len) }.is_err() {
-            shared.purges_are_refused.store(true, Relaxed);
+        match unsafe { shared.source().purge(start, len) } {
+            Ok(()) => purged.set(purged.get() + len),
+            Err(_) => shared.purges_are_refused.store(true, Relaxed),
         }
     };
     let (mut back, mut has_others) = (None, false);
@@ -82,7 +84,7 @@ pub(crate) fn purge<P: Parts>(
         // SAFETY: we own the table, and give it up.
         unsafe { Segment::push(&mut back, table.into_node()) };
     }
-    (back, has_others)
+    (back, has_others, purged.get())
 }
 
 /// Returns the size of the pool of `batch` in bytes if its block has a pool of its own.

@@ -1,10 +1,11 @@
 //! Blocks that are too large for an arena. They belong to the shared source and not to a heap.
 //!
-//! Any thread frees such a block directly, so that no memory waits for an idle owner.
+//! Any thread frees such a block directly, so that no memory waits for an idle owner. The heap of that
+//! thread may retain the block for its own next request.
 
 use obmalloc::{LargeBlock, NewLarge};
 
-use super::Heaps;
+use super::{Heaps, owner::Owner};
 use crate::{parts::Parts, shared_arenas::SharedArenas};
 
 impl<P: Parts> Heaps<P> {
@@ -18,8 +19,15 @@ impl<P: Parts> Heaps<P> {
     /// Returns the number of all large blocks in use, and the size of their mappings in bytes.
     ///
     /// Each figure is exact if no other thread allocates or frees such a block during the call.
+    /// O(heaps).
     pub fn large_blocks(&self) -> (usize, usize) {
-        self.shared.large.get()
+        let (mut blocks, mut bytes) = self.shared.large.get();
+        for heap in self.list.iter() {
+            let retained = heap.retained_large.get();
+            blocks = blocks.saturating_sub(retained.0);
+            bytes = bytes.saturating_sub(retained.1);
+        }
+        (blocks, bytes)
     }
 
     /// Frees a large block. `errno` is unchanged, because the source restores it.
@@ -50,5 +58,32 @@ impl<P: Parts> Heaps<P> {
         let mut arenas = SharedArenas::of(&self.shared);
         // SAFETY: the block came from the shared source. Only the result is used (contract).
         unsafe { block.resize::<P::Geometry>(&mut arenas, size) }
+    }
+}
+
+impl<P: Parts> Owner<P> {
+    /// Allocates a large block that this heap has retained. Its contents are unspecified. O(1).
+    #[inline]
+    pub fn reuse_large(&mut self, size: usize, align: usize) -> Option<LargeBlock> {
+        self.enter_slowly(|own| own.reuse_large(size, align))
+    }
+
+    /// Allocates a large block. See [`Heaps::alloc_large`].
+    ///
+    /// Needs no lock if this heap has retained a block of about the same size.
+    pub fn alloc_large(&mut self, size: usize, align: usize) -> Option<NewLarge> {
+        self.enter_slowly(|own| own.map_large(size, align))
+    }
+
+    /// Frees a large block, which this heap may retain.
+    ///
+    /// # Safety
+    ///
+    /// - `block` must have come from [`alloc_large`](Self::alloc_large) of a heap over the same source,
+    ///   or from [`Heaps::alloc_large`].
+    /// - Nobody may use the block any more.
+    pub unsafe fn free_large(&mut self, block: LargeBlock) {
+        // SAFETY: the block came from the shared source, and nobody uses it (contract).
+        self.enter_slowly(|own| unsafe { own.unmap_large(block) });
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, marker::PhantomData, mem::ManuallyDrop, ptr::NonNull};
 
-use obmalloc::{BlockPtr, Heap, HeapTag, SizeClass, Stats};
+use obmalloc::{BlockPtr, Heap, HeapTag, PurgePolicy, SizeClass, Stats};
 use raw_mem::preserving_errno;
 use sync::{
     atomic::Ordering::Relaxed,
@@ -95,6 +95,11 @@ impl<P: Parts> Owner<P> {
         heap.inbox.adopt().then(|| unsafe { Self::new(heap) })
     }
 
+    /// Determines when the heap gives free memory back by itself. See [`PurgePolicy`].
+    pub fn set_purge_policy(&mut self, policy: PurgePolicy) {
+        self.enter(|own| own.set_purge_policy(policy));
+    }
+
     /// Begins the blocks of new pools where they begin in CPython.
     pub(crate) fn shift_blocks(&mut self) {
         self.heap.is_shifted.store(true, Relaxed);
@@ -127,7 +132,7 @@ impl<P: Parts> Owner<P> {
         // SAFETY: this value owns the heap (invariant). The copy replaces it and is not dropped.
         let mut owner = ManuallyDrop::new(unsafe { Self::new(self.heap) });
         owner.reclaim_inbox();
-        let block = owner.enter(|own| own.alloc(class));
+        let block = owner.enter_slowly(|own| own.alloc(class));
         block.or_else(|| Self::alloc_after_flush(owner, class))
     }
 
@@ -140,7 +145,7 @@ impl<P: Parts> Owner<P> {
         bytes: usize,
     ) -> Option<BlockPtr> {
         self.reclaim_inbox();
-        let block = self.enter(|own| own.alloc_zeroed(class, bytes));
+        let block = self.enter_slowly(|own| own.alloc_zeroed(class, bytes));
         block.or_else(|| {
             self.flush();
             self.enter(|own| own.alloc_zeroed(class, bytes))
@@ -154,7 +159,7 @@ impl<P: Parts> Owner<P> {
         align: usize,
     ) -> Option<BlockPtr> {
         self.reclaim_inbox();
-        let block = self.enter(|own| own.alloc_aligned(class, align));
+        let block = self.enter_slowly(|own| own.alloc_aligned(class, align));
         block.or_else(|| {
             self.flush();
             self.enter(|own| own.alloc_aligned(class, align))
@@ -288,11 +293,20 @@ impl<P: Parts> Owner<P> {
     /// - Sends freed blocks of other heaps back to those heaps.
     /// - Reclaims this heap's blocks that other threads have freed.
     /// - Unmaps all empty arenas in this heap and in the arena source.
+    /// - Purges the pages of this heap that contain no block in use.
     /// - Purges other heaps' pages that contain only freed blocks.
-    pub fn flush(&mut self) {
+    /// - Does the same for abandoned heaps.
+    ///
+    /// Returns how many bytes it gave back. Some of them may never have been in memory.
+    pub fn flush(&mut self) -> usize {
         self.send_outbox();
-        self.heap.heaps.take_over_inboxes(|inbox| inbox.waiting() > 0);
-        self.enter(Heap::trim);
+        self.heap.heaps.flush_others() + self.enter_slowly(Heap::trim)
+    }
+
+    /// Lets the heap give back what has been free for long. See [`Heap::visit`].
+    #[inline]
+    pub fn visit(&mut self) {
+        self.enter_slowly(Heap::visit);
     }
 
     /// Counts the memory in use in this heap. O(pools).
@@ -302,6 +316,11 @@ impl<P: Parts> Owner<P> {
 
     pub(crate) fn retained_arenas(&self) -> usize {
         self.read(Heap::retained_arenas)
+    }
+
+    /// Returns how many slots of large mappings the source allows this heap to retain.
+    pub(crate) fn granted_large(&self) -> usize {
+        self.read(Heap::granted_large)
     }
 
     /// Checks every invariant of the heap. For tests.
@@ -317,6 +336,14 @@ impl<P: Parts> Owner<P> {
     fn enter<R>(&mut self, visit: impl FnOnce(&mut OwnHeap<P>) -> R) -> R {
         // SAFETY: this value owns the heap (invariant), and is borrowed mutably.
         self.heap.own.with_mut(|own| visit(unsafe { &mut *own }))
+    }
+
+    /// Calls `visit`, which may change what the heap retains of large blocks.
+    #[inline]
+    pub(super) fn enter_slowly<R>(&mut self, visit: impl FnOnce(&mut OwnHeap<P>) -> R) -> R {
+        let (result, retained) = self.enter(|own| (visit(own), own.retained_large()));
+        self.heap.retained_large.set(retained);
+        result
     }
 
     fn read<R>(&self, visit: impl FnOnce(&OwnHeap<P>) -> R) -> R {
@@ -414,7 +441,7 @@ impl<P: Parts> Drop for Owner<P> {
         self.send_outbox();
         loop {
             self.reclaim_inbox();
-            self.enter(Heap::unmap_free_arenas);
+            self.enter_slowly(Heap::unmap_free_arenas);
             if self.heap.inbox.abandon() {
                 return;
             }
@@ -496,35 +523,46 @@ impl<P: Parts> Heaps<P> {
         }
     }
 
+    /// Purges the pages of freed blocks that wait in inboxes, and what abandoned heaps do not use.
+    ///
+    /// Returns the number of bytes.
+    pub(crate) fn flush_others(&self) -> usize {
+        let mut bytes = self.take_over_inboxes(|inbox| inbox.waiting() > 0);
+        for mut owner in self.list.iter().filter_map(Owner::adopt) {
+            bytes += owner.enter(Heap::trim);
+        }
+        bytes
+    }
+
     /// Purges pages of freed blocks in all inboxes for which `is_chosen` returns true.
     ///
-    /// Does nothing while another thread runs this function, or if the system has refused a purge.
+    /// Returns the number of purged bytes. Does nothing while another thread runs this function, or if the system has refused a purge.
     ///
     /// The cost is linear in the number of heaps and waiting blocks, plus a system call for each
     /// range of pages.
     #[cold]
     #[inline(never)]
-    pub(crate) fn take_over_inboxes(&self, is_chosen: impl Fn(&Inbox<Batch>) -> bool) {
+    pub(crate) fn take_over_inboxes(&self, is_chosen: impl Fn(&Inbox<Batch>) -> bool) -> usize {
         if self.shared.purges_are_refused.load(Relaxed) {
-            return;
+            return 0;
         }
-        let Some(_guard) = sync::try_lock(&self.takeovers) else { return };
+        let Some(_guard) = sync::try_lock(&self.takeovers) else { return 0 };
         // The caller may be freeing a block, which must not change `errno`.
         preserving_errno(|| {
-            for heap in self.list.iter().filter(|heap| is_chosen(&heap.inbox)) {
-                self.take_over(heap);
-            }
-        });
+            let heaps = self.list.iter().filter(|heap| is_chosen(&heap.inbox));
+            heaps.map(|heap| self.take_over(heap)).sum()
+        })
     }
 
-    fn take_over(&self, heap: &'static ThreadHeap<P>) {
+    fn take_over(&self, heap: &'static ThreadHeap<P>) -> usize {
         let bytes = heap.inbox.restart_count();
-        let Some(nodes) = heap.inbox.take_over() else { return };
-        let (nodes, has_others) = takeover::purge(&self.shared, nodes, bytes);
-        let Some(nodes) = nodes else { return };
+        let Some(nodes) = heap.inbox.take_over() else { return 0 };
+        let (nodes, has_others, purged) = takeover::purge(&self.shared, nodes, bytes);
+        let Some(nodes) = nodes else { return purged };
         if heap.deliver(nodes) && has_others {
             heap.inbox.count(bytes, STEP);
         }
+        purged
     }
 }
 

@@ -45,18 +45,19 @@ impl<P: Parts> Heaps<P> {
         stats
     }
 
-    /// Counts the empty arenas retained by heaps that an [`OwnedHeap`](crate::OwnedHeap) owns.
+    /// Counts the empty arenas retained by heaps that an [`OwnedHeap`](crate::OwnedHeap) owns, and the
+    /// slots of large mappings that these heaps may retain.
     ///
     /// # Safety
     ///
     /// - No other thread may use such a heap during the call. A forked child has no other threads.
-    pub(crate) unsafe fn retained_without_threads(&self) -> usize {
+    pub(crate) unsafe fn retained_without_threads(&self) -> (usize, usize) {
         let survivors = self.list.iter().filter(|heap| heap.outlives_threads.load(Relaxed));
         let retained = |heap: &'static ThreadHeap<P>| {
             // SAFETY: nobody else uses the heap (contract). The owner is not dropped.
             let owner = ManuallyDrop::new(unsafe { Owner::new(heap) });
-            owner.retained_arenas()
+            (owner.retained_arenas(), owner.granted_large())
         };
-        survivors.map(retained).sum()
+        survivors.map(retained).fold((0, 0), |sum, of_heap| (sum.0 + of_heap.0, sum.1 + of_heap.1))
     }
 }

@@ -18,7 +18,6 @@ use obmalloc::{BlockPtr, Blocks, Geometry, HeapTag, LargeBlock, NewLarge, Shape,
 use raw_mem::{MAX_REQUEST, MemAlloc, calloc_size};
 
 use super::{
-    fork,
     heaps::{CurrentParts, HEAPS},
     per_thread::{self, PerThread},
     slot,
@@ -128,11 +127,13 @@ impl PerThread {
     ///
     /// [`Heaps::alloc_large`]: crate::Heaps::alloc_large
     pub fn alloc_large(self, size: usize, align: usize) -> Option<NewLarge> {
-        fork::guard();
-        HEAPS.alloc_large(size, align).or_else(|| {
-            self.flush();
-            HEAPS.alloc_large(size, align)
-        })
+        // SAFETY: the owner is not dropped, and the slot does not change while it is used.
+        if let Some(mut owner) = unsafe { slot::owner() }
+            && let Some(block) = owner.reuse_large(size, align)
+        {
+            return Some(NewLarge { block, is_zeroed: false });
+        }
+        map_large(size, align)
     }
 
     /// Frees a large block. See [`Heaps::free_large`](crate::Heaps::free_large).
@@ -141,8 +142,13 @@ impl PerThread {
     ///
     /// - `block` must have come from [`alloc_large`](Self::alloc_large), and nobody may use it.
     pub unsafe fn free_large(self, block: LargeBlock) {
-        // SAFETY: the contract is the same.
-        unsafe { HEAPS.free_large(block) };
+        // SAFETY: the owner is not dropped, and the slot does not change while it is used.
+        match unsafe { slot::owner() } {
+            // SAFETY: the contract is the same.
+            Some(mut owner) => unsafe { owner.free_large(block) },
+            // SAFETY: as above.
+            None => unsafe { HEAPS.free_large(block) },
+        }
     }
 
     /// Grows or shrinks a large block, which may move. On `None`, the block is unchanged.
@@ -238,6 +244,19 @@ unsafe fn free_elsewhere(heap: &'static ThreadHeap<CurrentParts>, block: BlockPt
     }
 }
 
+/// Allocates a large block when the calling thread's heap has not retained one.
+#[cold]
+fn map_large(size: usize, align: usize) -> Option<NewLarge> {
+    let alloc = || match per_thread::with_heap(|owner| owner.alloc_large(size, align)) {
+        Some(new) => new,
+        None => HEAPS.alloc_large(size, align),
+    };
+    alloc().or_else(|| {
+        PerThread.flush();
+        alloc()
+    })
+}
+
 /// Frees the large block at `start`.
 ///
 /// # Safety
@@ -247,7 +266,7 @@ unsafe fn free_elsewhere(heap: &'static ThreadHeap<CurrentParts>, block: BlockPt
 #[inline(never)]
 unsafe fn free_large(start: NonNull<u8>) {
     // SAFETY: the block is large, and nobody uses it (contract).
-    unsafe { HEAPS.free_large(LargeBlock::from_start(start)) };
+    unsafe { PerThread.free_large(LargeBlock::from_start(start)) };
 }
 
 /// Allocates a block whose alignment is above the one of all blocks.
@@ -332,6 +351,7 @@ fn with_room(old: usize, new: usize) -> usize {
 /// - Only the returned block may be used afterwards.
 #[inline(never)]
 unsafe fn move_to(start: NonNull<u8>, old: usize, size: usize) -> Option<NonNull<u8>> {
+    PerThread.visit_heap();
     let new = ThreadMalloc.malloc(with_room(old, size)).or_else(|| ThreadMalloc.malloc(size))?;
     // SAFETY: both blocks are live, have this many bytes, and do not overlap.
     unsafe { new.copy_from_nonoverlapping(start, old.min(size)) };

@@ -83,10 +83,12 @@ extern "C" fn release_in_child() {
     HEAPS.forget_threads_but(slot::thread());
     if let Some(mut held) = HELD.take() {
         // SAFETY: the owner is not dropped, and the slot does not change while it is used.
-        let of_thread = unsafe { slot::owner() }.map_or(0, |owner| owner.retained_arenas());
+        let of_thread = unsafe { slot::owner() }
+            .map_or((0, 0), |owner| (owner.retained_arenas(), owner.granted_large()));
         // SAFETY: the child of a fork has no other thread that could use a heap.
         let of_others = unsafe { HEAPS.retained_without_threads() };
-        held.source.limit_retained_by_heaps(of_thread + of_others);
+        held.source.limit_retained_by_heaps(of_thread.0 + of_others.0);
+        held.source.limit_large_retained_by_heaps(of_thread.1 + of_others.1);
         HELD.set(Some(held));
     }
     release();

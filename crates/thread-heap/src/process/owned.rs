@@ -6,7 +6,7 @@ use obmalloc::{BlockPtr, SizeClass, Stats};
 use sync::atomic::Ordering::Relaxed;
 
 use super::{
-    fork,
+    decay, fork,
     heaps::{CurrentParts, HEAPS},
     slot,
 };
@@ -68,6 +68,7 @@ impl OwnedHeap {
 
     fn new(mut owner: Owner<CurrentParts>) -> Self {
         owner.shift_blocks();
+        owner.set_purge_policy(decay::policy());
         owner.heap().outlives_threads.store(true, Relaxed);
         Self { owner }
     }
@@ -109,8 +110,16 @@ impl OwnedHeap {
     }
 
     /// Returns as much unused memory to the system as this heap can. See [`Owner::flush`].
-    pub fn flush(&mut self) {
-        self.owner.flush();
+    ///
+    /// Returns how many bytes went back. Some of them may never have been in memory.
+    pub fn flush(&mut self) -> usize {
+        self.owner.flush()
+    }
+
+    /// Lets the heap give back what has been free for long. See [`Heap::visit`](obmalloc::Heap::visit).
+    #[inline]
+    pub fn visit(&mut self) {
+        self.owner.visit();
     }
 
     /// Counts the memory in use in this heap. See [`Owner::stats`].

@@ -3,13 +3,14 @@
 use std::{
     mem::ManuallyDrop,
     ptr::{self, NonNull},
+    time::Duration,
 };
 
 use obmalloc::{BlockPtr, Blocks, SizeClass, Stats};
 use sync::atomic::Ordering::Relaxed;
 
 use super::{
-    exit, fork,
+    decay, exit, fork,
     heaps::{CurrentParts, HEAPS, NO_HEAP},
     slot,
 };
@@ -95,14 +96,34 @@ impl PerThread {
     ///
     /// Does for the calling thread's heap what [`Owner::flush`] does. Free memory that another
     /// thread has already reclaimed stays with that thread.
-    pub fn flush(self) {
+    ///
+    /// Returns how many bytes went back. Some of them may never have been in memory.
+    pub fn flush(self) -> usize {
         // SAFETY: the owner is not dropped, and the slot does not change while it is used.
         match unsafe { slot::owner() } {
             Some(mut owner) => owner.flush(),
-            None => {
-                HEAPS.take_over_inboxes(|inbox| inbox.waiting() > 0);
-                HEAPS.lock_source().trim();
-            }
+            None => HEAPS.flush_others() + HEAPS.lock_source().trim(),
+        }
+    }
+
+    /// Lets the calling thread's heap give back what has been free for long, if the thread has one.
+    pub(super) fn visit_heap(self) {
+        // SAFETY: the owner is not dropped, and the slot does not change while it is used.
+        if let Some(mut owner) = unsafe { slot::owner() } {
+            owner.visit();
+        }
+    }
+
+    /// Determines when the process's heaps give free memory back by themselves.
+    ///
+    /// A heap gives memory back that was free for the time `decay`, and all of it at once if the time
+    /// is zero. `None` means that only [`flush`](Self::flush) gives memory back. The default is one
+    /// second. Concerns the calling thread's heap and all heaps that are opened later.
+    pub fn set_decay(self, decay: Option<Duration>) {
+        decay::set(decay);
+        // SAFETY: the owner is not dropped, and the slot does not change while it is used.
+        if let Some(mut owner) = unsafe { slot::owner() } {
+            owner.set_purge_policy(decay::policy());
         }
     }
 }
@@ -123,8 +144,8 @@ unsafe impl Blocks for PerThread {
         with_heap(|owner| owner.alloc(class))?
     }
 
-    fn trim(&self) {
-        self.flush();
+    fn trim(&self) -> usize {
+        self.flush()
     }
 
     #[inline]
@@ -229,7 +250,9 @@ fn with_new_heap<R>(visit: impl FnOnce(&mut Owner<CurrentParts>) -> R) -> Option
     let thread = slot::thread();
     // SAFETY: the thread has no heap, and its number is unique among live threads. A heap with the
     // number was left open by an ended thread. A forked child resets the numbers of lost threads.
-    slot::put(unsafe { HEAPS.open_as(thread) }?);
+    let mut opened = unsafe { HEAPS.open_as(thread) }?;
+    opened.set_purge_policy(decay::policy());
+    slot::put(opened);
     // The slot was set before this call, because the call may allocate from these heaps.
     let is_noticed = exit::will_be_noticed();
     if is_noticed && is_guarded {

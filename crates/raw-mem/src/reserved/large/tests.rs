@@ -347,7 +347,9 @@ fn live_through(plan: Plan, steps: &[Step]) {
                 unmap(&mut source, arena.start);
             }
             Step::Wait => wait(SECOND / 3),
-            Step::Trim => source.trim(),
+            Step::Trim => {
+                source.trim();
+            }
             _ => continue,
         }
         for (mapping, byte) in live.iter().chain(&arenas) {

@@ -216,7 +216,11 @@ fn a_takeover_purges_a_span(take_over: fn(&'static ThreadHeap<PartsOf<Tall>>)) {
 
 #[test]
 fn a_takeover_that_purges_a_span_meets_its_owner() {
-    sync::model(|| a_takeover_purges_a_span(|heap| heap.heaps.take_over_inboxes(|_| true)));
+    sync::model(|| {
+        a_takeover_purges_a_span(|heap| {
+            heap.heaps.take_over_inboxes(|_| true);
+        });
+    });
 }
 
 #[test]

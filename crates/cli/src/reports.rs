@@ -2,59 +2,80 @@
 //!
 //! A process that is killed or calls `_exit` writes no report.
 
+#![forbid(unsafe_code)]
+
 use std::{collections::BTreeMap, fs, process::Command};
 
-use anyhow::{Context, Result};
 use serde::Deserialize;
 use tempfile::TempDir;
 
+use crate::failure::{Attempt, Result};
+
+/// What the library reports about one process at its exit.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Report {
+pub struct Report {
     /// True if our heap is the allocator of the domains `mem` and `obj`.
-    pub(crate) in_force: bool,
-    pub(crate) reason: Option<String>,
-    pub(crate) domains: BTreeMap<String, Domain>,
+    pub in_force: bool,
+    /// Why it is not, unless it is.
+    pub reason: Option<String>,
+    /// CPython's domains by name.
+    pub domains: BTreeMap<String, Domain>,
     /// The small requests that our heap answered from its pools.
-    pub(crate) served: Option<Requests>,
+    pub served: Option<Requests>,
 }
 
+/// What serves one of CPython's domains.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Domain {
+pub struct Domain {
     /// The allocator: `CPython`, `obmalloc`, or `library` for another library.
-    pub(crate) served_by: String,
-    pub(crate) library: String,
+    pub served_by: String,
+    /// The path of the library or program that contains the allocator.
+    pub library: String,
     /// The requests for at most 512 bytes.
     small: Option<Requests>,
     /// The requests for more than 512 bytes.
     large: Option<Requests>,
 }
 
+/// A number of requests.
 #[derive(Clone, Copy, Debug, Deserialize)]
-pub(crate) struct Requests {
+pub struct Requests {
     requests: u64,
 }
 
+/// A folder into which processes write their reports. It is removed when the value is dropped.
 #[derive(Debug)]
-pub(crate) struct Reports {
+pub struct Reports {
     folder: TempDir,
 }
 
 impl Reports {
-    pub(crate) fn new() -> Result<Self> {
-        Ok(Self { folder: tempfile::tempdir().context("cannot create a folder for reports")? })
+    /// Creates an empty folder.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the folder cannot be created.
+    pub fn new() -> Result<Self> {
+        Ok(Self { folder: tempfile::tempdir().attempt(|| "cannot create a folder for reports")? })
     }
 
     /// Makes `command`, and the processes that it starts, write reports.
-    pub(crate) fn ask(&self, command: &mut Command) {
+    pub fn ask(&self, command: &mut Command) {
         command.env("OBMALLOC_STATS", self.folder.path().join("%p.json"));
     }
 
-    pub(crate) fn read(&self) -> Result<BTreeMap<u32, Report>> {
+    /// Returns the finished reports by process id.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a file cannot be read.
+    pub fn read(&self) -> Result<BTreeMap<u32, Report>> {
         let mut reports = BTreeMap::new();
-        for entry in fs::read_dir(self.folder.path())? {
-            let path = entry?.path();
+        let cannot = || "cannot read the reports of the library";
+        for entry in fs::read_dir(self.folder.path()).attempt(cannot)? {
+            let path = entry.attempt(cannot)?.path();
             let pid = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
-            let text = fs::read_to_string(&path)?;
+            let text = fs::read_to_string(&path).attempt(cannot)?;
             // A process that is killed while it writes leaves an incomplete report.
             if let (Some(pid), Ok(report)) = (pid, serde_json::from_str(&text)) {
                 reports.insert(pid, report);
@@ -64,15 +85,17 @@ impl Reports {
     }
 }
 
+/// The requests of some processes, and how many of them our heap served.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Share {
+pub struct Share {
     served: u64,
     small: u64,
     all: u64,
 }
 
 impl Share {
-    pub(crate) fn of<'a>(reports: impl IntoIterator<Item = &'a Report>) -> Self {
+    /// Adds up the requests of several processes.
+    pub fn of<'a>(reports: impl IntoIterator<Item = &'a Report>) -> Self {
         let mut share = Self::default();
         for report in reports {
             let requests = |kind: fn(&Domain) -> Option<Requests>| -> u64 {
@@ -87,11 +110,12 @@ impl Share {
     }
 
     /// Returns the share of the requests for at most 512 bytes.
-    pub(crate) fn of_small(self) -> f64 {
+    pub fn of_small(self) -> f64 {
         self.served as f64 / self.small.max(1) as f64
     }
 
-    pub(crate) fn of_all(self) -> f64 {
+    /// Returns the share of all requests.
+    pub fn of_all(self) -> f64 {
         self.served as f64 / self.all.max(1) as f64
     }
 }

@@ -1,0 +1,284 @@
+//! `GlobalAlloc` over any allocator of this workspace, or over C functions.
+
+use core::{
+    alloc::{GlobalAlloc, Layout},
+    ffi::c_void,
+    ptr::{self, NonNull},
+};
+
+use raw_mem::{MAX_REQUEST, MemAlloc, calloc_size};
+
+use crate::vtable::to_c;
+
+/// The alignment that every [`MemAlloc`] promises, in bytes.
+const WORD: usize = size_of::<usize>();
+
+/// A global allocator of a Rust program or library that allocates from `A`.
+///
+/// Any alignment is served. If it is above the word size, a block takes as many more bytes as it
+/// demands, and moves whenever it is reallocated. Over a debug hook, a write behind such a block is
+/// then noticed only if it is that much further behind.
+///
+/// ```
+/// use allocator_api::{Domain, Global, hooks::Debug, raw_mem::Malloc};
+///
+/// #[global_allocator]
+/// static GLOBAL: Global<Debug<Malloc>> = Global::new(Debug::new(Malloc, Domain::Raw));
+///
+/// let numbers: Vec<u32> = (0..1000).collect();
+/// assert_eq!(numbers.iter().sum::<u32>(), 499_500);
+/// ```
+///
+/// With [`CFunctions`], a Rust extension of CPython allocates through CPython's domain raw, so
+/// that tracemalloc and the debug hooks see its memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Global<A>(A);
+
+impl<A> Global<A> {
+    /// Wraps `below`.
+    pub const fn new(below: A) -> Self {
+        Self(below)
+    }
+
+    /// Returns the allocator below.
+    pub const fn below(&self) -> &A {
+        &self.0
+    }
+}
+
+/// Returns the size of a block of `A` for an aligned block of this layout.
+///
+/// The distance from the block of `A` to the aligned one is at least a word and at most the
+/// alignment.
+fn room(layout: Layout) -> usize {
+    // A layout has at most isize::MAX bytes after rounding up, so the sum does not overflow.
+    layout.size() + layout.align()
+}
+
+/// Returns the aligned block inside of the block at `base`, and remembers the distance before it.
+///
+/// # Safety
+///
+/// - `base` must be a new block with the [`room`] for `layout`.
+unsafe fn place(base: NonNull<u8>, layout: Layout) -> NonNull<u8> {
+    let distance = layout.align() - (base.addr().get() & (layout.align() - 1));
+    // SAFETY: the distance is at most the alignment, for which there is room (contract).
+    let start = unsafe { base.add(distance) };
+    // SAFETY: the base and the distance are multiples of a word, and the distance is not 0.
+    unsafe { start.cast::<usize>().sub(1).write(distance) };
+    start
+}
+
+/// Returns the block of `A` in which the aligned block at `start` lies.
+///
+/// # Safety
+///
+/// - `start` must have come from [`place`].
+unsafe fn base(start: NonNull<u8>) -> NonNull<u8> {
+    // SAFETY: `place` wrote the distance before the block (contract).
+    unsafe { start.sub(start.cast::<usize>().sub(1).read()) }
+}
+
+fn or_null(block: Option<NonNull<u8>>) -> *mut u8 {
+    block.map_or(ptr::null_mut(), NonNull::as_ptr)
+}
+
+// SAFETY: each block has the size of its layout, and is aligned by `A` or by `place`. It comes from
+// `A`, which implements `MemAlloc`. No function here unwinds unless `A` does.
+unsafe impl<A: MemAlloc> GlobalAlloc for Global<A> {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.align() <= WORD {
+            return or_null(self.0.malloc(layout.size()));
+        }
+        // SAFETY: the block is new and has this room.
+        or_null(self.0.malloc(room(layout)).map(|base| unsafe { place(base, layout) }))
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if layout.align() <= WORD {
+            return or_null(self.0.calloc(1, layout.size()));
+        }
+        // SAFETY: the block is new and has this room.
+        or_null(self.0.calloc(1, room(layout)).map(|base| unsafe { place(base, layout) }))
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        let Some(start) = NonNull::new(ptr) else { return };
+        let block = match layout.align() {
+            ..=WORD => start,
+            // SAFETY: a block of this layout came from `place` (contract of `dealloc`).
+            _ => unsafe { base(start) },
+        };
+        // SAFETY: the block came from `A`, and is not used again (contract of `dealloc`).
+        unsafe { self.0.free(Some(block)) };
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        if layout.align() <= WORD {
+            // SAFETY: the block came from `A` unchanged, and is live (contract of `realloc`).
+            return or_null(unsafe { self.0.realloc(NonNull::new(ptr), new_size) });
+        }
+        // SAFETY: the new size is valid with the old alignment (contract of `realloc`).
+        let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
+        // SAFETY: the layout is not empty (contract of `realloc`).
+        let moved = unsafe { self.alloc(new) };
+        if !moved.is_null() {
+            // SAFETY: both blocks are live, have these bytes and do not overlap. The old one is
+            // not used again.
+            unsafe {
+                moved.copy_from_nonoverlapping(ptr, layout.size().min(new_size));
+                self.dealloc(ptr, layout);
+            }
+        }
+        moved
+    }
+}
+
+/// An allocator of four C functions, such as those of CPython's domain raw.
+///
+/// As in CPython, a request for more than [`MAX_REQUEST`] bytes fails before a function is called.
+///
+/// This is the allocator of a Rust extension that allocates through CPython:
+///
+/// ```no_run
+/// use std::ffi::c_void;
+/// use allocator_api::{CFunctions, Global};
+///
+/// // PyO3 declares the same functions in `pyo3::ffi`.
+/// unsafe extern "C" {
+///     fn PyMem_RawMalloc(size: usize) -> *mut c_void;
+///     fn PyMem_RawCalloc(count: usize, size: usize) -> *mut c_void;
+///     fn PyMem_RawRealloc(ptr: *mut c_void, size: usize) -> *mut c_void;
+///     fn PyMem_RawFree(ptr: *mut c_void);
+/// }
+/// # #[cfg(any())]
+/// #[global_allocator]
+/// // SAFETY: any thread may call the functions of the domain raw, at any time.
+/// static GLOBAL: Global<CFunctions> = Global::new(unsafe {
+///     CFunctions::new(PyMem_RawMalloc, PyMem_RawCalloc, PyMem_RawRealloc, PyMem_RawFree)
+/// });
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct CFunctions {
+    malloc: unsafe extern "C" fn(usize) -> *mut c_void,
+    calloc: unsafe extern "C" fn(usize, usize) -> *mut c_void,
+    realloc: unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void,
+    free: unsafe extern "C" fn(*mut c_void),
+}
+
+impl CFunctions {
+    /// Makes an allocator of these functions.
+    ///
+    /// # Safety
+    ///
+    /// - The functions must meet the requirements of [`MemAlloc`]. A size of 0 must yield a block.
+    /// - Any thread must be able to call them at any time.
+    pub const unsafe fn new(
+        malloc: unsafe extern "C" fn(usize) -> *mut c_void,
+        calloc: unsafe extern "C" fn(usize, usize) -> *mut c_void,
+        realloc: unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void,
+        free: unsafe extern "C" fn(*mut c_void),
+    ) -> Self {
+        Self { malloc, calloc, realloc, free }
+    }
+}
+
+// SAFETY: the functions do what `MemAlloc` promises (contract of `CFunctions::new`).
+unsafe impl MemAlloc for CFunctions {
+    fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
+        if size > MAX_REQUEST {
+            return None;
+        }
+        // SAFETY: the function takes any size up to the largest request (contract of `new`).
+        NonNull::new(unsafe { (self.malloc)(size) }.cast())
+    }
+
+    fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
+        calloc_size(count, size)?;
+        // SAFETY: the function takes any product up to the largest request (contract of `new`).
+        NonNull::new(unsafe { (self.calloc)(count, size) }.cast())
+    }
+
+    unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
+        if size > MAX_REQUEST {
+            return None;
+        }
+        // SAFETY: the block is null or live (contract of `realloc`).
+        NonNull::new(unsafe { (self.realloc)(to_c(ptr), size) }.cast())
+    }
+
+    unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
+        // SAFETY: the block is null or live, and not used again (contract of `free`).
+        unsafe { (self.free)(to_c(ptr)) }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use raw_mem::{Malloc, NoAlloc};
+
+    use super::*;
+    use crate::{Domain, hooks::Debug};
+
+    /// The debug hook checks every block that is freed.
+    const CHECKED: Global<Debug<Malloc>> = Global::new(Debug::new(Malloc, Domain::Raw));
+
+    fn layout(size: usize, align: usize) -> Layout {
+        Layout::from_size_align(size, align).unwrap()
+    }
+
+    #[test]
+    fn blocks_of_every_alignment_keep_their_contents() {
+        for align in [1, 2, 8, 16, 32, 4096, 1 << 20] {
+            for size in [1, 8, 100, 5000] {
+                // SAFETY: the block has that many bytes. Only what replaces it is used.
+                unsafe {
+                    let block = CHECKED.alloc_zeroed(layout(size, align));
+                    assert!(block.addr().is_multiple_of(align));
+                    assert!((0..size).all(|at| block.add(at).read() == 0));
+                    block.write_bytes(7, size);
+                    let grown = CHECKED.realloc(block, layout(size, align), size + 50);
+                    assert!(grown.addr().is_multiple_of(align));
+                    assert!((0..size).all(|at| grown.add(at).read() == 7));
+                    grown.write_bytes(8, size + 50);
+                    CHECKED.dealloc(grown, layout(size + 50, align));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_without_memory_returns_null() {
+        let global = Global::new(NoAlloc);
+        for align in [1, 64] {
+            // SAFETY: the layout is not empty.
+            let blocks =
+                unsafe { [global.alloc(layout(1, align)), global.alloc_zeroed(layout(1, align))] };
+            assert!(blocks.iter().all(|block| block.is_null()));
+        }
+        // SAFETY: the layout is not empty, and nothing is written.
+        let huge = unsafe { Global::new(Malloc).alloc(layout(isize::MAX as usize - 63, 64)) };
+        assert!(huge.is_null());
+    }
+
+    #[test]
+    fn c_functions_are_asked_everything() {
+        unsafe extern "C" {
+            fn malloc(size: usize) -> *mut c_void;
+            fn calloc(count: usize, size: usize) -> *mut c_void;
+            fn realloc(ptr: *mut c_void, size: usize) -> *mut c_void;
+            fn free(ptr: *mut c_void);
+        }
+        // SAFETY: the C library's functions meet the requirements for sizes above 0.
+        let c = unsafe { CFunctions::new(malloc, calloc, realloc, free) };
+        let block = c.calloc(2, 5);
+        assert!(block.is_some() && c.malloc(MAX_REQUEST + 1).is_none());
+        // SAFETY: the block is live, and replaced by the result, which is not used again.
+        unsafe {
+            assert!(c.realloc(block, MAX_REQUEST + 1).is_none());
+            let grown = c.realloc(block, 100);
+            assert_eq!(grown.unwrap().add(9).read(), 0);
+            c.free(grown);
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! CPython's debug hooks, which find misuse of an allocator. CPython: `PyMem_SetupDebugHooks`.
+
+mod block;
+mod host;
+mod report;
+mod style;
+
+use core::{
+    fmt,
+    hint::black_box,
+    ptr::NonNull,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use raw_mem::{MAX_REQUEST, MemAlloc, calloc_size};
+
+use self::{
+    block::{ALIGNED, Block, HEADER},
+    style::WORD,
+};
+pub use self::{
+    host::{Host, Misuse, Operation, Standalone},
+    style::Style,
+};
+use crate::Domain;
+
+/// The number of bytes at each end of a block that [`Debug`] erases while the block may move.
+const ERASED: usize = 64;
+
+/// The number of blocks that the hooks of this process have made.
+static SERIAL: AtomicUsize = AtomicUsize::new(0);
+
+/// A hook that checks how a program uses the allocator below it, as CPython's debug hooks do.
+///
+/// | check | found when the block is freed or reallocated |
+/// | --- | --- |
+/// | another domain allocated the block | the letter before the block differs |
+/// | a write before the block | one of 7 guards differs |
+/// | a write behind the block | one of 8 guards differs |
+/// | a double free, or a use after free | the letter and the guards were erased |
+/// | a pointer that no allocator returned | it is not aligned, or no letter is before it |
+///
+/// If a check fails, the hook describes the block on stderr, and the process ends. The description
+/// has CPython's words, and allocates no memory.
+///
+/// New blocks are filled with clean bytes (`0xCD`), and freed ones with dead bytes (`0xDD`), so that
+/// a program that reads them is likely to fail. While a block is reallocated, its ends are dead.
+///
+/// Memory that the allocator below has unmapped cannot be checked. A second free of such a block
+/// ends the process with a signal.
+///
+/// Blocks are aligned as those of the allocator below, up to 16 bytes. Each takes 24 more bytes, or
+/// 32 with serial numbers.
+///
+/// ```
+/// use allocator_api::{Domain, hooks::Debug, raw_mem::{Malloc, MemAlloc}};
+///
+/// let hook = Debug::new(Malloc, Domain::Mem);
+/// let block = hook.malloc(16).ok_or("out of memory")?;
+/// // SAFETY: the block has 16 bytes, and is not used after it is freed.
+/// unsafe {
+///     assert_eq!(block.read(), 0xCD);
+///     hook.free(Some(block));
+/// }
+/// # Ok::<(), &str>(())
+/// ```
+#[derive(Clone, Copy)]
+pub struct Debug<A> {
+    below: A,
+    letter: u8,
+    style: Style,
+    host: &'static dyn Host,
+}
+
+impl<A: fmt::Debug> fmt::Debug for Debug<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let letter = char::from(self.letter);
+        f.debug_struct("Debug").field("below", &self.below).field("letter", &letter).finish()
+    }
+}
+
+impl<A> Debug<A> {
+    /// Wraps `below`, which serves `domain`.
+    pub const fn new(below: A, domain: Domain) -> Self {
+        Self { below, letter: domain.letter(), style: Style::CPYTHON_3_8, host: &Standalone }
+    }
+
+    /// Sets the bytes and the layout. Must not be called once the hook has returned a block.
+    #[must_use]
+    pub const fn with_style(mut self, style: Style) -> Self {
+        self.style = style;
+        self
+    }
+
+    /// Sets what the hook asks about the program, and how the process ends.
+    #[must_use]
+    pub const fn with_host(mut self, host: &'static dyn Host) -> Self {
+        self.host = host;
+        self
+    }
+
+    /// Returns the allocator below.
+    pub const fn below(&self) -> &A {
+        &self.below
+    }
+
+    fn check_caller(&self, operation: Operation) {
+        if !self.host.may_call() {
+            self.host.end(operation, Misuse::Caller);
+        }
+    }
+
+    /// Checks `block`, and returns its size in bytes and its letter.
+    ///
+    /// # Safety
+    ///
+    /// - `block` must be a pointer that the program uses as a block of this hook.
+    unsafe fn check(&self, operation: Operation, block: Block) -> (usize, u8) {
+        // SAFETY: the program claims that this is a block. If it is none and is not readable, the
+        // system ends the process, as it would without this hook.
+        let checked = unsafe { block.check(self.letter, self.style) };
+        match checked {
+            // SAFETY: the check has read the header.
+            Ok(size) => (size, unsafe { block.letter() }),
+            Err(misuse) => self.report(operation, block, misuse),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn report(&self, operation: Operation, block: Block, misuse: Misuse) -> ! {
+        report::describe(block, self.style, self.host);
+        self.host.end(operation, misuse)
+    }
+}
+
+/// Returns the number of a new block.
+fn next_serial() -> usize {
+    // The number orders nothing, so Relaxed is enough.
+    SERIAL.fetch_add(1, Relaxed).wrapping_add(1)
+}
+
+impl<A: MemAlloc> Debug<A> {
+    fn allocate(&self, size: usize, below: impl Fn(usize) -> Option<NonNull<u8>>) -> Option<Block> {
+        if size > MAX_REQUEST - self.style.overhead() {
+            return None;
+        }
+        let base = below(size + self.style.overhead())?;
+        // SAFETY: the new block has a header.
+        let block = Block::at(unsafe { base.add(HEADER) });
+        // SAFETY: the new block has the size and the overhead.
+        unsafe { block.write_around(size, self.letter, next_serial(), self.style) };
+        Some(block)
+    }
+
+    /// Allocates `size` bytes at a multiple of `align` bytes, which must be a power of two.
+    ///
+    /// The block can be freed and reallocated as any other. A reallocated block is only aligned to
+    /// 16 bytes. CPython has no such blocks, and their letter is `a`.
+    pub fn malloc_aligned(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
+        if align <= 2 * WORD {
+            return self.malloc(size);
+        }
+        self.check_caller(Operation::Malloc);
+        let room = size.checked_add(align)?.checked_add(self.style.overhead() + 2 * HEADER)?;
+        let base = self.below.malloc(room)?;
+        let above = base.addr().get() + 2 * HEADER;
+        let distance = 2 * HEADER + (above.wrapping_neg() & (align - 1));
+        // SAFETY: the distance is at most `align + 2 * HEADER`, so the size and the trailer fit.
+        let block = Block::at(unsafe { base.add(distance) });
+        // SAFETY: as above. There is room for the distance and the header before the block.
+        unsafe {
+            block.header().cast::<usize>().sub(1).write(distance);
+            block.write_around(size, ALIGNED, next_serial(), self.style);
+            block.start().write_bytes(self.style.clean, size);
+        }
+        Some(block.start())
+    }
+
+    /// Returns the size in bytes that was requested for the block at `ptr`.
+    ///
+    /// # Safety
+    ///
+    /// - `ptr` must be a live block of this hook.
+    pub unsafe fn size(&self, ptr: NonNull<u8>) -> usize {
+        // SAFETY: the program uses the pointer as a block (contract).
+        unsafe { self.check(Operation::Realloc, Block::at(ptr)) }.0
+    }
+
+    /// Returns the block of the allocator below.
+    ///
+    /// # Safety
+    ///
+    /// - `block` must be a live block of this hook with this letter.
+    unsafe fn base(block: Block, letter: u8) -> NonNull<u8> {
+        let distance = match letter {
+            // SAFETY: an aligned block has its distance before its header (contract).
+            ALIGNED => unsafe { block.header().cast::<usize>().sub(1).read() },
+            _ => HEADER,
+        };
+        // SAFETY: the base is that far before the block.
+        unsafe { block.start().sub(distance) }
+    }
+
+    /// Reallocates a block of `old` bytes whose letter is this hook's.
+    ///
+    /// # Safety
+    ///
+    /// - `block` must be a live block of this hook with `old` bytes, and not an aligned one.
+    unsafe fn resize(&self, block: Block, old: usize, new: usize) -> Option<NonNull<u8>> {
+        // SAFETY: the block is live, and has this size (contract).
+        let serial = if self.style.has_serials { unsafe { block.serial(old) } } else { 0 };
+        // SAFETY: as above. The block is erased until it is written again below.
+        let ends = unsafe { Ends::erase(block, old, self.style) };
+        // SAFETY: the block begins there.
+        let base = unsafe { block.start().sub(HEADER) };
+        // The compiler must not assume that nobody reads the dead bytes.
+        let base = black_box(base);
+        // SAFETY: the base is a live block of the allocator below.
+        let moved = unsafe { self.below.realloc(Some(base), new + self.style.overhead()) };
+        let (base, size, serial) = match moved {
+            Some(base) => (base, new, next_serial()),
+            None => (base, old, serial),
+        };
+        // SAFETY: the block has a header.
+        let block = Block::at(unsafe { base.add(HEADER) });
+        // SAFETY: the block has `size` bytes and the overhead, because it was moved or is unchanged.
+        unsafe {
+            block.write_around(size, self.letter, serial, self.style);
+            ends.restore(block, old, size);
+        }
+        moved?;
+        if size > old {
+            // SAFETY: the block has that many bytes.
+            unsafe { block.start().add(old).write_bytes(self.style.clean, size - old) };
+        }
+        Some(block.start())
+    }
+}
+
+/// The bytes at both ends of a block that is being reallocated.
+struct Ends {
+    bytes: [u8; 2 * ERASED],
+}
+
+impl Ends {
+    /// Saves the ends of `block`, and overwrites them and everything around with dead bytes.
+    ///
+    /// # Safety
+    ///
+    /// - `block` must be a live block with `size` bytes, and not be used until it is written again.
+    unsafe fn erase(block: Block, size: usize, style: Style) -> Self {
+        let mut ends = Self { bytes: [0; 2 * ERASED] };
+        let (start, header) = (block.start().as_ptr(), block.header());
+        let (tail, to) = (block.tail(size), ends.bytes.as_mut_ptr());
+        // SAFETY: the block has these bytes, a header and a trailer (contract). The buffer has room
+        // for both ends.
+        unsafe {
+            if size <= 2 * ERASED {
+                to.copy_from_nonoverlapping(start, size);
+                header.write_bytes(style.dead, size + style.overhead());
+            } else {
+                to.copy_from_nonoverlapping(start, ERASED);
+                to.add(ERASED).copy_from_nonoverlapping(tail.sub(ERASED), ERASED);
+                header.write_bytes(style.dead, HEADER + ERASED);
+                tail.sub(ERASED).write_bytes(style.dead, ERASED + style.trailer());
+            }
+        }
+        ends
+    }
+
+    /// Writes the ends of a block that had `old` bytes and has `new` bytes, as far as they fit.
+    ///
+    /// # Safety
+    ///
+    /// - `block` must have `new` bytes.
+    unsafe fn restore(&self, block: Block, old: usize, new: usize) {
+        let (start, from) = (block.start().as_ptr(), self.bytes.as_ptr());
+        // SAFETY: at most `new` bytes are written (contract), and the buffer has these bytes.
+        unsafe {
+            if old <= 2 * ERASED {
+                start.copy_from_nonoverlapping(from, old.min(new));
+                return;
+            }
+            start.copy_from_nonoverlapping(from, new.min(ERASED));
+            let second = old - ERASED;
+            if new > second {
+                let len = (new - second).min(ERASED);
+                start.add(second).copy_from_nonoverlapping(from.add(ERASED), len);
+            }
+        }
+    }
+}
+
+// SAFETY: each block lies inside of a block of `below`, with the requested size. A block begins 16
+// bytes behind its base, so it has the same alignment, up to 16 bytes.
+unsafe impl<A: MemAlloc> MemAlloc for Debug<A> {
+    fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
+        self.check_caller(Operation::Malloc);
+        let block = self.allocate(size, |size| self.below.malloc(size))?;
+        // SAFETY: the block has that many bytes.
+        unsafe { block.start().write_bytes(self.style.clean, size) };
+        Some(block.start())
+    }
+
+    fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
+        self.check_caller(Operation::Calloc);
+        let bytes = calloc_size(count, size)?;
+        self.allocate(bytes, |size| self.below.calloc(1, size)).map(Block::start)
+    }
+
+    unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
+        let Some(ptr) = ptr else { return self.malloc(size) };
+        self.check_caller(Operation::Realloc);
+        let block = Block::at(ptr);
+        // SAFETY: the program uses the pointer as a block of this hook (contract of `realloc`).
+        let (old, letter) = unsafe { self.check(Operation::Realloc, block) };
+        if size > MAX_REQUEST - self.style.overhead() {
+            return None;
+        }
+        if letter != ALIGNED {
+            // SAFETY: the block is live, and has this size.
+            return unsafe { self.resize(block, old, size) };
+        }
+        let new = self.malloc(size)?;
+        // SAFETY: both blocks are live, have these bytes, and do not overlap.
+        unsafe { new.copy_from_nonoverlapping(ptr, old.min(size)) };
+        // SAFETY: the block is live, and the caller uses only the result (contract).
+        unsafe { self.free(Some(ptr)) };
+        Some(new)
+    }
+
+    unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
+        self.check_caller(Operation::Free);
+        let Some(ptr) = ptr else { return };
+        let block = Block::at(ptr);
+        // SAFETY: the program uses the pointer as a block of this hook (contract of `free`).
+        let (size, letter) = unsafe { self.check(Operation::Free, block) };
+        // SAFETY: the block is live, and has this letter.
+        let base = unsafe { Self::base(block, letter) };
+        // SAFETY: the block has these bytes, a header and a trailer, and is not used again.
+        unsafe { block.header().write_bytes(self.style.dead, size + self.style.overhead()) };
+        // The compiler must not assume that nobody reads the dead bytes.
+        // SAFETY: the base is a live block of the allocator below, and is not used again.
+        unsafe { self.below.free(Some(black_box(base))) };
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

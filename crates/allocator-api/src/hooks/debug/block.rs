@@ -1,0 +1,183 @@
+//! A block of a debug hook, and the bytes around it.
+//!
+//! ```text
+//!  base          p-8 p-7        p            p+n         p+n+8
+//!  ├─────────────┼───┼──────────┼─────────────┼───────────┼ ─ ─ ─ ─ ┤
+//!  │ n           │api│ 7 × 0xFD │ n bytes     │ 8 × 0xFD  │ serial  │
+//!  └─────────────┴───┴──────────┴─────────────┴───────────┴ ─ ─ ─ ─ ┘
+//! ```
+//!
+//! The numbers are big-endian. The offsets are those of a machine with 64 bits.
+//!
+//! An aligned block, which CPython does not have, begins further behind its base. The word before
+//! its size is the distance between both.
+
+use core::ptr::NonNull;
+
+use raw_mem::{MAX_REQUEST, is_readable};
+
+use super::{
+    host::Misuse,
+    style::{Style, WORD},
+};
+
+/// The bytes before a block: its size, its letter and guards.
+pub(super) const HEADER: usize = 2 * WORD;
+
+/// The size from which on the trailer of a block is checked before it is read, in bytes.
+const LARGE: usize = 1 << 20;
+
+/// The letter of a block that begins at a multiple of more than 16 bytes.
+pub(super) const ALIGNED: u8 = b'a';
+
+/// The address that the program gets. Whether a block begins there is not known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Block(NonNull<u8>);
+
+impl Block {
+    pub(super) const fn at(start: NonNull<u8>) -> Self {
+        Self(start)
+    }
+
+    pub(super) const fn start(self) -> NonNull<u8> {
+        self.0
+    }
+
+    fn byte(self, offset: isize) -> *mut u8 {
+        self.0.as_ptr().wrapping_offset(offset)
+    }
+
+    /// Returns the first byte of the header.
+    pub(super) fn header(self) -> *mut u8 {
+        self.byte(-(HEADER as isize))
+    }
+
+    /// Returns the place of the first guard behind a block of `size` bytes.
+    pub(super) fn tail(self, size: usize) -> *mut u8 {
+        self.0.as_ptr().wrapping_add(size)
+    }
+
+    /// # Safety
+    ///
+    /// - The header must be readable.
+    pub(super) unsafe fn size(self) -> usize {
+        // SAFETY: the header begins with the size (contract). Any bytes are a number.
+        usize::from_be_bytes(unsafe { self.header().cast::<[u8; WORD]>().read() })
+    }
+
+    /// # Safety
+    ///
+    /// - The header must be readable.
+    pub(super) unsafe fn letter(self) -> u8 {
+        // SAFETY: the byte is in the header (contract).
+        unsafe { self.byte(-(WORD as isize)).read() }
+    }
+
+    /// Returns the guards before the block.
+    ///
+    /// # Safety
+    ///
+    /// - The header must be readable.
+    pub(super) unsafe fn leading(self) -> [u8; WORD - 1] {
+        // SAFETY: the bytes are in the header (contract).
+        unsafe { self.byte(1 - WORD as isize).cast::<[u8; WORD - 1]>().read() }
+    }
+
+    /// Returns the guards behind a block of `size` bytes.
+    ///
+    /// # Safety
+    ///
+    /// - The word behind the block must be readable.
+    pub(super) unsafe fn trailing(self, size: usize) -> [u8; WORD] {
+        // SAFETY: the word is readable (contract).
+        unsafe { self.tail(size).cast::<[u8; WORD]>().read() }
+    }
+
+    /// Returns the serial number of a block of `size` bytes.
+    ///
+    /// # Safety
+    ///
+    /// - The block must have a serial number, which must be readable.
+    pub(super) unsafe fn serial(self, size: usize) -> usize {
+        let place = self.tail(size).wrapping_add(WORD);
+        // SAFETY: the serial number is behind the guards, and readable (contract).
+        usize::from_be_bytes(unsafe { place.cast::<[u8; WORD]>().read() })
+    }
+
+    /// Writes everything before and behind a block of `size` bytes.
+    ///
+    /// # Safety
+    ///
+    /// - The block must have that many bytes, with [`HEADER`] bytes before them and the trailer of
+    ///   `style` behind them.
+    pub(super) unsafe fn write_around(self, size: usize, letter: u8, serial: usize, style: Style) {
+        // SAFETY: the header is writable (contract).
+        unsafe {
+            self.header().cast::<[u8; WORD]>().write(size.to_be_bytes());
+            self.byte(-(WORD as isize)).write(letter);
+            self.byte(1 - WORD as isize).write_bytes(style.forbidden, WORD - 1);
+        }
+        // SAFETY: the trailer is writable (contract).
+        unsafe {
+            self.tail(size).write_bytes(style.forbidden, WORD);
+            if style.has_serials {
+                let place = self.tail(size).wrapping_add(WORD).cast::<[u8; WORD]>();
+                place.write(serial.to_be_bytes());
+            }
+        }
+    }
+
+    /// Checks that a live block of the domain `letter` begins here, and returns its size in bytes.
+    ///
+    /// # Safety
+    ///
+    /// - If the address is aligned to a word, the header and what it describes must be readable.
+    pub(super) unsafe fn check(self, letter: u8, style: Style) -> Result<usize, Misuse> {
+        if !self.0.addr().get().is_multiple_of(WORD) {
+            return Err(Misuse::Unaligned);
+        }
+        // SAFETY: the header is readable (contract).
+        let (size, found, leading) = unsafe { (self.size(), self.letter(), self.leading()) };
+        if found != letter && found != ALIGNED {
+            // SAFETY: a block has at least one word behind its header (contract).
+            let is_freed = unsafe { self.is_dead(found, leading, style) };
+            let wrong = Misuse::WrongApi { allocated: found, verified: letter };
+            return Err(if is_freed { Misuse::Freed } else { wrong });
+        }
+        if leading != [style.forbidden; WORD - 1] {
+            return Err(Misuse::Underflow);
+        }
+        if size > MAX_REQUEST - style.overhead() || !self.may_have(size, style) {
+            return Err(Misuse::BadSize);
+        }
+        // SAFETY: the block has that many bytes and a trailer (contract).
+        if unsafe { self.trailing(size) } != [style.forbidden; WORD] {
+            return Err(Misuse::Overflow);
+        }
+        Ok(size)
+    }
+
+    /// Returns false if the trailer of a large block of `size` bytes cannot be read.
+    ///
+    /// A size that was overwritten is likely to be large. Asking the system takes a few microseconds,
+    /// so small blocks are not checked.
+    fn may_have(self, size: usize, style: Style) -> bool {
+        size < LARGE || is_readable(self.tail(size), style.trailer())
+    }
+
+    /// Returns true if the bytes look like those of a freed block.
+    ///
+    /// The allocator below may have written to the first words of the block, but it cannot have
+    /// written anything that looks like the header of another domain.
+    ///
+    /// # Safety
+    ///
+    /// - The word at the block's start must be readable.
+    unsafe fn is_dead(self, letter: u8, leading: [u8; WORD - 1], style: Style) -> bool {
+        let is_header_dead = letter == style.dead && leading == [style.dead; WORD - 1];
+        // SAFETY: the word is readable (contract).
+        let first = unsafe { self.start().cast::<[u8; WORD]>().read() };
+        let is_in_no_domain = leading != [style.forbidden; WORD - 1];
+        is_header_dead || (is_in_no_domain && first == [style.dead; WORD])
+    }
+}

@@ -1,0 +1,129 @@
+//! What a debug hook needs to know about the program that it serves.
+
+#![forbid(unsafe_code)]
+
+use core::{ffi::CStr, fmt};
+
+use raw_mem::{Stderr, abort_with};
+
+/// A call to an allocator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Operation {
+    /// A call to `malloc`.
+    Malloc,
+    /// A call to `calloc`.
+    Calloc,
+    /// A call to `realloc`.
+    Realloc,
+    /// A call to `free`.
+    Free,
+}
+
+impl Operation {
+    /// Returns the name of the operation, such as `free`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Malloc => "malloc",
+            Self::Calloc => "calloc",
+            Self::Realloc => "realloc",
+            Self::Free => "free",
+        }
+    }
+
+    /// Returns the function of CPython that reports `misuse` in this operation.
+    pub const fn cpython_function(self, misuse: Misuse) -> &'static CStr {
+        match (self, matches!(misuse, Misuse::Caller)) {
+            (Self::Malloc, _) => c"_PyMem_DebugMalloc",
+            (Self::Calloc, _) => c"_PyMem_DebugCalloc",
+            (Self::Realloc, true) => c"_PyMem_DebugRealloc",
+            (Self::Free, true) => c"_PyMem_DebugFree",
+            (Self::Realloc, false) => c"_PyMem_DebugRawRealloc",
+            (Self::Free, false) => c"_PyMem_DebugRawFree",
+        }
+    }
+}
+
+/// An error in the use of an allocator. The text of CPython's errors is CPython's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Misuse {
+    /// The calling thread may not use the allocator. See [`Host::may_call`].
+    Caller,
+    /// No block begins at an address that is not a multiple of the word size.
+    Unaligned,
+    /// The block was freed before.
+    Freed,
+    /// The block belongs to another domain, or to no domain at all.
+    WrongApi {
+        /// The letter of the domain that allocated the block, or any byte.
+        allocated: u8,
+        /// The letter of the domain that was asked to free or to reallocate the block.
+        verified: u8,
+    },
+    /// The size before the block is larger than any block, or than the memory behind it.
+    BadSize,
+    /// A byte before the block was overwritten.
+    Underflow,
+    /// A byte behind the block was overwritten.
+    Overflow,
+}
+
+impl fmt::Display for Misuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            Self::Caller => "Python memory allocator called without holding the GIL",
+            Self::Unaligned => "no block begins at an address that is not aligned",
+            Self::Freed => "the block was freed before (double free, or use after free)",
+            Self::WrongApi { allocated, verified } => {
+                let [allocated, verified] = [*allocated, *verified].map(Letter);
+                return write!(
+                    f,
+                    "bad ID: Allocated using API '{allocated}', verified using API '{verified}'"
+                );
+            }
+            Self::BadSize => "bad size before the block",
+            Self::Underflow => "bad leading pad byte",
+            Self::Overflow => "bad trailing pad byte",
+        };
+        f.write_str(text)
+    }
+}
+
+/// The letter of a domain, which may be any byte if memory is corrupted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Letter(pub(super) u8);
+
+impl fmt::Display for Letter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.escape_ascii().fmt(f)
+    }
+}
+
+/// The program that a debug hook serves.
+///
+/// The methods run inside of an allocator, so they must not allocate from it, and must not panic.
+pub trait Host: Sync {
+    /// Returns true if the calling thread may use the allocator now.
+    ///
+    /// CPython's domains mem and obj must be used with the GIL held.
+    fn may_call(&self) -> bool {
+        true
+    }
+
+    /// Writes where the block at `ptr` was allocated, if this is known.
+    fn write_place(&self, out: &mut Stderr, ptr: *const u8) {
+        let _ = (out, ptr);
+    }
+
+    /// Says what went wrong in `operation`, and ends the process.
+    fn end(&self, operation: Operation, misuse: Misuse) -> ! {
+        abort_with(format_args!("debug {}: {misuse}", operation.name()))
+    }
+}
+
+/// A program about which the hook knows nothing. Any thread may allocate.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Standalone;
+
+impl Host for Standalone {}

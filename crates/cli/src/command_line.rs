@@ -1,0 +1,70 @@
+//! The command line of `obmalloc`.
+
+#![forbid(unsafe_code)]
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::{compare, doctor, environment, failure::Result, live, manual, run};
+
+/// Runs Python and other programs on the obmalloc heap.
+#[derive(Debug, Parser)]
+#[command(name = "obmalloc", version, max_term_width = 100)]
+#[command(
+    after_help = "The exit code of `run` is that of the program. Otherwise it is 0; 1 if the \
+    answer is no;\n2 for a wrong command line; 125 if obmalloc failed; 126 if the program cannot \
+    be run;\n127 if there is no such program."
+)]
+struct CommandLine {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    Run(run::Args),
+    Compare(compare::Args),
+    Doctor(doctor::Args),
+    Env(environment::EnvArgs),
+    Path(environment::PathArgs),
+    Ps(live::PsArgs),
+    Stats(live::StatsArgs),
+    Trim(live::TrimArgs),
+    Completions(manual::CompletionsArgs),
+    #[command(hide = true)]
+    Man(manual::ManArgs),
+}
+
+/// Returns a description of the command line, from which completions and manual pages are made.
+pub fn command() -> clap::Command {
+    CommandLine::command()
+}
+
+/// Reads the command line of this process, and does what it says.
+///
+/// Ends the process with code 2 if the command line is wrong.
+///
+/// # Errors
+///
+/// Fails as the command does.
+pub fn obey() -> Result<()> {
+    match CommandLine::parse().action {
+        Action::Run(args) => run::run(&args),
+        Action::Compare(args) => compare::run(&args),
+        Action::Doctor(args) => doctor::run(&args),
+        Action::Env(args) => environment::env(&args),
+        Action::Path(args) => environment::path(&args),
+        Action::Ps(args) => live::ps(&args),
+        Action::Stats(args) => live::stats(&args),
+        Action::Trim(args) => live::trim(&args),
+        Action::Completions(args) => manual::completions(&args, command()),
+        Action::Man(args) => manual::man(&args, command()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_has_no_contradiction() {
+        super::command().debug_assert();
+    }
+}

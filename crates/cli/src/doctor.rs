@@ -1,0 +1,91 @@
+//! Says which allocator serves each of CPython's domains, and why ours does not.
+
+#![forbid(unsafe_code)]
+
+mod findings;
+mod python;
+mod watch;
+
+use std::ffi::OsString;
+
+use crate::{
+    failure::{Failure, NO, Result},
+    libraries::Libraries,
+    processes::Process,
+    program, python as choice,
+};
+
+pub use self::findings::{Finding, Findings};
+pub use self::python::examine;
+
+/// Says whether the heap is in force: in a Python and its child, in every process of a command, or
+/// in a running process.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// A Python to examine. May be repeated [default: the one that `obmalloc run` takes]
+    #[arg(long, value_name = "PYTHON", conflicts_with_all = ["pid", "command"])]
+    python: Vec<OsString>,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+    /// A running process.
+    #[arg(value_name = "PID", conflicts_with = "command")]
+    pid: Option<u32>,
+    /// A command to run. Every Python that it starts is listed, unless it ends at once.
+    #[arg(last = true, value_names = ["COMMAND", "ARGS"])]
+    command: Vec<OsString>,
+}
+
+/// Examines what `args` name, and prints a table or JSON.
+///
+/// # Errors
+///
+/// Fails with the code [`NO`] if a Python does not use our heap.
+pub fn run(args: &Args) -> Result<()> {
+    let libraries = Libraries::find()?;
+    let findings = match args.pid {
+        Some(pid) => Findings::new(vec![running(pid)?]),
+        None if !args.command.is_empty() => watch::examine(&args.command, &libraries)?,
+        None => pythons(&args.python, &libraries, args.json)?,
+    };
+    if args.json {
+        println!("{}", findings.json());
+    } else {
+        println!("library: {}", libraries.cpython().display());
+        println!("{}", findings.table());
+    }
+    findings.verdict()
+}
+
+fn pythons(named: &[OsString], libraries: &Libraries, json: bool) -> Result<Findings> {
+    let mut pythons = Vec::new();
+    for name in named {
+        pythons.push(program::find(name)?);
+    }
+    if pythons.is_empty() {
+        let choice = choice::choose()?;
+        if !json {
+            println!("Python:  {} ({})", choice.path.display(), choice.because);
+        }
+        pythons.push(choice.path);
+    }
+    let mut findings = Vec::new();
+    for path in pythons {
+        findings.extend(examine(&path, &path.display().to_string(), libraries, &[])?);
+    }
+    Ok(Findings::new(findings))
+}
+
+/// Describes the running process `pid`.
+///
+/// # Errors
+///
+/// Fails if there is no such process, or if this user may not look at it.
+fn running(pid: u32) -> Result<Finding> {
+    let process = Process::read(pid).ok_or_else(|| {
+        Failure::new(format!("cannot look at process {pid}"))
+            .because("there is no such process, or it belongs to another user")
+            .code(NO)
+    })?;
+    Ok(Finding::of_process(&process))
+}

@@ -1,0 +1,86 @@
+//! Lists the processes under the library.
+
+#![forbid(unsafe_code)]
+
+use std::{fs, time::Duration};
+
+use serde_json::{Value, json};
+use status::StatusFile;
+
+use super::page::{figures, size};
+use crate::{
+    failure::{Failure, NO, Result},
+    processes::Process,
+    table::Table,
+};
+
+/// The page of a process that ended is kept for as long.
+const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Lists the running processes that `obmalloc run` started, and their children.
+#[derive(Clone, Debug, clap::Args)]
+pub struct PsArgs {
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+    /// Lists processes that have ended within the last day, too.
+    #[arg(long)]
+    all: bool,
+}
+
+/// Lists the processes of this user that have a status page.
+///
+/// # Errors
+///
+/// Fails with the code [`NO`] if there is none.
+pub fn ps(args: &PsArgs) -> Result<()> {
+    let mut pages = StatusFile::all();
+    pages.retain(|page| page.is_live() || !remove_if_old(page));
+    pages.retain(|page| args.all || page.is_live());
+    pages.sort_by_key(|page| page.pid());
+    if args.json {
+        let processes: Vec<_> = pages.iter().map(described).collect();
+        let list = json!({ "schema": 1, "processes": processes });
+        println!("{}", serde_json::to_string_pretty(&list).unwrap_or_default());
+    } else if !pages.is_empty() {
+        println!("{}", table(&pages));
+    }
+    if pages.is_empty() {
+        return Err(Failure::new("no process has a status page")
+            .because("none was started with `obmalloc run`, or it belongs to another user")
+            .code(NO));
+    }
+    Ok(())
+}
+
+/// Removes the file of a process that ended long ago. Returns true if it did so.
+fn remove_if_old(page: &StatusFile) -> bool {
+    let changed = fs::metadata(page.path()).and_then(|found| found.modified());
+    let age = changed.ok().and_then(|changed| changed.elapsed().ok());
+    age.is_some_and(|age| age > KEPT) && page.remove().is_ok()
+}
+
+fn described(page: &StatusFile) -> Value {
+    json!({ "pid": page.pid(), "live": page.is_live(), "report": figures(page) })
+}
+
+fn table(pages: &[StatusFile]) -> Table {
+    let mut table = Table::new(["pid", "Python", "our heap", "in use", "mapped", "command"]);
+    for page in pages {
+        let report = figures(page).unwrap_or_default();
+        let bytes =
+            |name: &str| report["heap"]["bytes"][name].as_u64().map_or("?".to_owned(), size);
+        let state = match report["in_force"].as_bool() {
+            Some(true) => "in force",
+            Some(false) => "not in force",
+            None => "no figures yet",
+        };
+        let python = report["python"].as_str().unwrap_or("?").split(' ').next().unwrap_or("?");
+        let command = Process::read(page.pid()).filter(|_| page.is_live());
+        let command = command.map_or("(ended)".to_owned(), |process| process.command);
+        let mut row = vec![page.pid().to_string(), python.to_owned(), state.to_owned()];
+        row.extend([bytes("in_use"), bytes("total"), command]);
+        table.add(row);
+    }
+    table
+}

@@ -1,0 +1,52 @@
+//! Opens status pages and reads what is in them.
+
+#![forbid(unsafe_code)]
+
+use serde_json::Value;
+use status::StatusFile;
+
+use crate::failure::{Failure, NO, Result};
+
+/// Opens the page of the process `pid`.
+///
+/// # Errors
+///
+/// Fails if the process has none that this user may read.
+pub(super) fn page(pid: u32) -> Result<StatusFile> {
+    StatusFile::of(pid).map_err(|error| {
+        Failure::new(format!("cannot find the status page of process {pid}"))
+            .because(error)
+            .remedy("start it with `obmalloc run`, and let the same user ask")
+            .code(NO)
+    })
+}
+
+/// Returns the figures that a process published, or `None` if it has not done so yet.
+pub(super) fn figures(page: &StatusFile) -> Option<Value> {
+    serde_json::from_slice(&page.text().read()?).ok()
+}
+
+/// Returns a number of bytes with a binary unit.
+pub(super) fn size(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    let mut units = ["B", "KiB", "MiB", "GiB"].into_iter();
+    let mut unit = units.next().unwrap_or_default();
+    for next in units {
+        if value < 1024.0 {
+            break;
+        }
+        (value, unit) = (value / 1024.0, next);
+    }
+    if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_has_the_largest_unit_that_fits() {
+        assert_eq!([0, 1023, 1024, 1 << 20].map(size), ["0 B", "1023 B", "1.0 KiB", "1.0 MiB"]);
+        assert_eq!(size(5 << 40), "5120.0 GiB");
+    }
+}

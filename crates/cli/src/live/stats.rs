@@ -1,0 +1,83 @@
+//! Prints the figures of processes and files.
+
+#![forbid(unsafe_code)]
+
+use std::{ffi::OsString, fs};
+
+use serde_json::Value;
+
+use super::page::{figures, page, size};
+use crate::{
+    failure::{Attempt, Failure, NO, Result},
+    table::Table,
+};
+
+/// Prints the figures of running processes, or of files that `--stats=PATH.json` wrote.
+///
+/// The figures of an active process are at most about a second old. Those of an idle one are from the
+/// time when it became idle, and those of one that a signal ended are its last ones.
+#[derive(Clone, Debug, clap::Args)]
+pub struct StatsArgs {
+    /// Process ids or files.
+    #[arg(required = true, value_name = "PID|FILE")]
+    of: Vec<OsString>,
+    /// Prints a list of the whole reports.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints the figures that `args` name.
+///
+/// # Errors
+///
+/// Fails with the code [`NO`] if a process has no page, or if a file has no report.
+pub fn stats(args: &StatsArgs) -> Result<()> {
+    let reports: Result<Vec<_>> = args.of.iter().map(report).collect();
+    let reports = reports?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&reports).unwrap_or_default());
+    } else {
+        println!("{}", table(&reports));
+    }
+    Ok(())
+}
+
+fn report(of: &OsString) -> Result<Value> {
+    if let Some(pid) = of.to_str().and_then(|text| text.parse().ok()) {
+        return figures(&page(pid)?).ok_or_else(|| {
+            Failure::new(format!("process {pid} has no figures yet"))
+                .because("it made no request above 512 bytes since Python has started")
+                .code(NO)
+        });
+    }
+    let name = of.display();
+    let text = fs::read(of).attempt(|| format!("cannot read {name}")).map_err(|e| e.code(NO))?;
+    serde_json::from_slice(&text)
+        .map_err(|error| Failure::new(format!("{name} has no report")).because(error).code(NO))
+}
+
+fn table(reports: &[Value]) -> Table {
+    let mut header = vec!["pid".to_owned()];
+    header.extend(reports.iter().map(|report| report["pid"].to_string()));
+    let mut table = Table::new(header);
+    let mut add = |name: &str, of: &dyn Fn(&Value) -> String| {
+        let mut row = vec![name.to_owned()];
+        row.extend(reports.iter().map(of));
+        table.add(row);
+    };
+    let number =
+        |value: &Value| value.as_u64().map_or("–".to_owned(), |number| number.to_string());
+    let bytes = |value: &Value| value.as_u64().map_or("–".to_owned(), size);
+    add("in force", &|report| match report["in_force"].as_bool() {
+        Some(true) => "yes".to_owned(),
+        _ => format!("no: {}", report["reason"].as_str().unwrap_or("no reason given")),
+    });
+    add("bytes of blocks in use", &|report| bytes(&report["heap"]["bytes"]["in_use"]));
+    add("bytes of free blocks", &|report| bytes(&report["heap"]["bytes"]["available"]));
+    add("bytes of unused pools", &|report| bytes(&report["heap"]["bytes"]["unused_pools"]));
+    add("bytes of arenas", &|report| bytes(&report["heap"]["bytes"]["total"]));
+    add("arenas now", &|report| number(&report["heap"]["arenas"]["current"]));
+    add("arenas at most", &|report| number(&report["heap"]["arenas"]["highwater"]));
+    add("requests served", &|report| number(&report["served"]["requests"]));
+    table
+}

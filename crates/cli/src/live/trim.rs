@@ -1,0 +1,53 @@
+//! Makes a process return memory to the system.
+
+#![forbid(unsafe_code)]
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::page::{page, size};
+use crate::failure::{Failure, NO, Result};
+
+/// Makes a running process return unused memory of its heap to the system, and says how much.
+///
+/// The process does so at its next request above 512 bytes, in its main thread. An idle process does
+/// nothing until it works again.
+#[derive(Clone, Debug, clap::Args)]
+pub struct TrimArgs {
+    /// The process.
+    pid: u32,
+    /// The seconds to wait for the answer.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    wait: u16,
+}
+
+/// Asks the process for a trim, and prints the bytes that it returned.
+///
+/// # Errors
+///
+/// Fails with the code [`NO`] if the process has no page, has ended, or does not answer.
+pub fn trim(args: &TrimArgs) -> Result<()> {
+    let page = page(args.pid)?;
+    let command = page.ask();
+    let deadline = Instant::now() + Duration::from_secs(args.wait.into());
+    let cannot = || Failure::new(format!("cannot trim process {}", args.pid)).code(NO);
+    loop {
+        if let Some(bytes) = page.answer(command) {
+            println!("{} returned", size(bytes));
+            return Ok(());
+        }
+        if !page.is_live() {
+            return Err(cannot().because("it has ended"));
+        }
+        if Instant::now() >= deadline {
+            return Err(cannot().because(format!(
+                "it did not answer within {} seconds, so it is idle or its main thread waits; it \
+                 trims when it works again",
+                args.wait
+            )));
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}

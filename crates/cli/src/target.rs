@@ -1,0 +1,175 @@
+//! The program that a command line names: a Python program, a module, code, or any command.
+
+#![forbid(unsafe_code)]
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    failure::{Failure, Result, USAGE},
+    program, python,
+};
+
+/// The part of a command line that names a program.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Target {
+    /// The Python to use [default: that of the virtual environment, then python3 on the PATH]
+    #[arg(long, value_name = "PYTHON")]
+    pub python: Option<OsString>,
+    /// Runs a module, as `python -m` does.
+    #[arg(short, num_args = 1.., allow_hyphen_values = true, value_names = ["MODULE", "ARGS"])]
+    #[arg(conflicts_with_all = ["code", "words"])]
+    pub module: Vec<OsString>,
+    /// Runs code, as `python -c` does.
+    #[arg(short, num_args = 1.., allow_hyphen_values = true, value_names = ["CODE", "ARGS"])]
+    #[arg(conflicts_with = "words")]
+    pub code: Vec<OsString>,
+    /// A Python program (a .py or .pyz file, or a folder with __main__.py) or another program,
+    /// and its arguments. After --, it is never a Python program.
+    #[arg(trailing_var_arg = true, value_names = ["PROGRAM", "ARGS"])]
+    pub words: Vec<OsString>,
+}
+
+/// A program and its arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invocation {
+    /// The path of the program.
+    pub path: PathBuf,
+    /// The first word of its arguments, which is its name.
+    pub name: OsString,
+    /// The other arguments.
+    pub args: Vec<OsString>,
+}
+
+impl Target {
+    /// Returns the program to start. `line` is the whole command line.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the command line names no program, or if the program or a Python cannot be found.
+    pub fn invocation(&self, line: &[OsString]) -> Result<Invocation> {
+        let with_option = |option: &str, words: &[OsString]| {
+            let words = [OsString::from(option)].into_iter().chain(words.iter().cloned());
+            self.python(words.collect())
+        };
+        if !self.module.is_empty() {
+            return with_option("-m", &self.module);
+        }
+        if !self.code.is_empty() {
+            return with_option("-c", &self.code);
+        }
+        let Some(program) = self.words.first() else {
+            return Err(Failure::new("no program is named").remedy("obmalloc help").code(USAGE));
+        };
+        if is_python(program.as_ref()) && !self.is_escaped(line) {
+            return self.python(self.words.clone());
+        }
+        let path = program::find(program)?;
+        Ok(Invocation { path, name: program.clone(), args: self.words[1..].to_vec() })
+    }
+
+    /// Returns true if a `--` stands before the program. Clap does not tell.
+    fn is_escaped(&self, line: &[OsString]) -> bool {
+        let before = line.len().checked_sub(self.words.len() + 1);
+        before.is_some_and(|before| line[before] == "--")
+    }
+
+    fn python(&self, args: Vec<OsString>) -> Result<Invocation> {
+        let path = match &self.python {
+            Some(python) => program::find(python)?,
+            None => python::choose()?.path,
+        };
+        Ok(Invocation { name: path.clone().into(), path, args })
+    }
+}
+
+/// Returns true if Python can run the file or folder at `path`.
+fn is_python(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    let has_extension = matches!(extension, Some("py" | "pyz" | "pyw"));
+    has_extension || path.join("__main__.py").is_file()
+}
+
+impl Invocation {
+    /// Returns the program's name without its folder, as text for messages.
+    pub fn short_name(&self) -> String {
+        let path = Path::new(&self.name);
+        path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[arg(long)]
+        stats: bool,
+        #[command(flatten)]
+        target: Target,
+    }
+
+    fn line(words: &[&str]) -> Line {
+        Line::try_parse_from([&["run"], words].concat()).unwrap()
+    }
+
+    fn invocation(words: &[&str]) -> (String, Vec<String>) {
+        let raw: Vec<_> = words.iter().map(OsString::from).collect();
+        let Invocation { path, args, .. } = line(words).target.invocation(&raw).unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        (name, args.iter().map(|word| word.to_str().unwrap().to_owned()).collect())
+    }
+
+    fn expect(words: &[&str], name: &str, args: &[&str]) {
+        let (found, passed) = invocation(words);
+        assert_eq!((&*found, passed), (name, args.iter().map(|word| (*word).to_owned()).collect()));
+    }
+
+    #[test]
+    fn a_python_program_gets_every_word_behind_its_name() {
+        let with = ["--python", "/bin/sh"];
+        for (words, args) in [
+            (&["a.py", "--help", "-v"][..], &["a.py", "--help", "-v"][..]),
+            (&["a.py", "--stats"], &["a.py", "--stats"]),
+            (&["a.py", "x", "--", "y"], &["a.py", "x", "--", "y"]),
+            (&["-m", "http.server", "--bind", "x"], &["-m", "http.server", "--bind", "x"]),
+            (&["-m", "m", "--", "-c"], &["-m", "m", "--", "-c"]),
+            (&["-c", "print(1)", "-v"], &["-c", "print(1)", "-v"]),
+        ] {
+            expect(&[&with, words].concat(), "sh", args);
+        }
+    }
+
+    #[test]
+    fn other_words_are_commands() {
+        expect(&["--", "sh", "-c", "exit"], "sh", &["-c", "exit"]);
+        expect(&["--", "sh", "a.py", "--", "b"], "sh", &["a.py", "--", "b"]);
+        expect(&["sh", "-c", "exit"], "sh", &["-c", "exit"]);
+        let script = tempfile::Builder::new().suffix(".py").tempfile().unwrap();
+        let error = line(&["--", script.path().to_str().unwrap()]).target;
+        let error = error.invocation(&["--".into(), script.path().into()]).unwrap_err();
+        assert!(error.to_string().contains("not an executable file"), "{error}");
+        assert!(line(&["--stats", "sh"]).stats);
+        assert!(!line(&["sh", "--stats"]).stats);
+    }
+
+    #[test]
+    fn a_folder_with_a_main_module_is_a_python_program() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!is_python(folder.path()));
+        std::fs::write(folder.path().join("__main__.py"), "").unwrap();
+        assert!(is_python(folder.path()));
+    }
+
+    #[test]
+    fn an_unknown_option_is_not_given_to_the_program() {
+        let error = Line::try_parse_from(["run", "--stast", "prog.py"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("'--stats'"), "{error}");
+    }
+}

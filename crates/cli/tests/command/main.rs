@@ -1,0 +1,10 @@
+//! Tests of the program `obmalloc` as a user runs it.
+
+mod compare;
+mod doctor;
+mod environment;
+mod live;
+mod paths;
+mod refusals;
+mod run;
+mod support;

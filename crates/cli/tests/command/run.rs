@@ -1,0 +1,115 @@
+use std::{
+    fs,
+    io::Write,
+    os::unix::process::ExitStatusExt,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use testkit::pythons::clean_command;
+
+use crate::support::{MAPPED, Run, libdir, obmalloc, python};
+
+#[test]
+fn a_python_and_its_child_run_on_the_heap() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = format!("--stats={}/%p.json", folder.path().display());
+    Run::of(&mut obmalloc(["run", &place, "-c", MAPPED])).succeeds();
+    let reports: Vec<_> = fs::read_dir(folder.path()).unwrap().map(Result::unwrap).collect();
+    assert_eq!(reports.len(), 2);
+    for report in reports {
+        let text = fs::read_to_string(report.path()).unwrap();
+        assert!(text.contains(r#""in_force":true"#), "{text}");
+    }
+}
+
+#[test]
+fn each_way_to_name_a_program_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("prog.py");
+    fs::write(&script, "import sys; print(sys.argv[1:])").unwrap();
+    let package = folder.path().join("package");
+    fs::create_dir(&package).unwrap();
+    fs::copy(&script, package.join("__main__.py")).unwrap();
+    let (script, package) = (script.to_str().unwrap(), package.to_str().unwrap());
+    let python = python().executable.to_str().unwrap();
+    for words in [
+        &[script, "--help", "-v"][..],
+        &[package, "--help", "-v"],
+        &["-c", "import sys; print(sys.argv[1:])", "--help", "-v"],
+        &["--", python, script, "--help", "-v"],
+        &[python, script, "--help", "-v"],
+    ] {
+        let run = Run::of(&mut obmalloc([&["run"], words].concat())).succeeds();
+        assert_eq!(run.stdout, "['--help', '-v']\n", "{words:?}");
+    }
+    let run = Run::of(&mut obmalloc(["run", "-m", "platform", "--terse"])).succeeds();
+    assert!(run.stdout.starts_with("Linux"), "{run:?}");
+}
+
+#[test]
+fn the_program_keeps_the_process_its_exit_code_and_its_signal() {
+    let mut child = obmalloc(["run", "--", "sh", "-c", "echo $$; read line; exit $line"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = child.id();
+    child.stdin.take().unwrap().write_all(b"7\n").unwrap();
+    let run = Run::from(child.wait_with_output().unwrap());
+    assert_eq!((run.stdout.trim(), run.code), (&*pid.to_string(), Some(7)));
+    let status = obmalloc(["run", "--", "sh", "-c", "kill -TERM $$"]).status().unwrap();
+    assert_eq!(status.signal(), Some(15));
+}
+
+#[test]
+fn libraries_that_are_already_listed_stay_behind_ours() {
+    let mut command = obmalloc(["run", "--", "sh", "-c", "echo $LD_PRELOAD"]);
+    // The loader of the shell itself complains about this name, which stands for any library.
+    let run = Run::of(command.env("LD_PRELOAD", "libdl.so.2"));
+    let ours = libdir().join("libobmalloc_cpython.so");
+    assert_eq!(run.stdout.trim(), format!("{}:libdl.so.2", ours.display()));
+    let (program, libdir) = (env!("CARGO_BIN_EXE_obmalloc"), libdir().display());
+    let inner = format!("OBMALLOC_LIBDIR={libdir} {program} run -- sh -c 'echo $LD_PRELOAD'");
+    let run = Run::of(&mut obmalloc(["run", "--", "sh", "-c", &inner])).succeeds();
+    assert_eq!(run.stdout.matches("libobmalloc_cpython.so").count(), 1, "{run:?}");
+}
+
+#[test]
+fn options_become_the_variables_of_the_library() {
+    let words = ["run", "--quiet", "--stats", "--", "sh", "-c", "echo $OBMALLOC $OBMALLOC_STATS"];
+    assert_eq!(Run::of(&mut obmalloc(words)).succeeds().stdout, "quiet 1\n");
+    let words = ["run", "--strict", "--", "sh", "-c", "echo $OBMALLOC$OBMALLOC_PYTHON"];
+    assert_eq!(Run::of(&mut obmalloc(words)).succeeds().stdout, "strict\n");
+    let run = Run::of(&mut obmalloc(["run", "-v", "--", "true"]));
+    assert!(run.stderr.contains("LD_PRELOAD=") && run.stderr.contains("true"), "{run:?}");
+}
+
+#[test]
+fn a_wrong_option_is_not_passed_to_the_program() {
+    Run::of(&mut obmalloc(["run", "--stast", "prog.py"])).fails(2, &["--stats"]);
+    Run::of(&mut obmalloc(["run"])).fails(2, &["no program is named"]);
+}
+
+/// Runs `command`, and returns the time.
+fn time(command: &mut Command) -> Duration {
+    let started = Instant::now();
+    assert!(command.status().unwrap().success());
+    started.elapsed()
+}
+
+/// `run` replaces itself by the program, so it adds as much to Python as to any other program.
+#[test]
+fn run_adds_at_most_5_milliseconds() {
+    let mut bare = clean_command("/bin/true");
+    bare.env("LD_PRELOAD", libdir().join("libobmalloc_cpython.so")).args(["-c", "pass"]);
+    let mut run = obmalloc(["run", "--python", "/bin/true", "-c", "pass"]);
+    let (mut shortest_bare, mut shortest_run) = (Duration::MAX, Duration::MAX);
+    for _ in 0..100 {
+        shortest_bare = shortest_bare.min(time(&mut bare));
+        shortest_run = shortest_run.min(time(&mut run));
+    }
+    let added = shortest_run.saturating_sub(shortest_bare);
+    println!("run: {shortest_run:?}, without it: {shortest_bare:?}, added: {added:?}");
+    assert!(added <= Duration::from_millis(5), "{shortest_run:?}, {shortest_bare:?}");
+}

@@ -1,0 +1,24 @@
+//! Functions for Python code, which calls them through `ctypes`.
+
+use std::{ffi::c_char, ptr};
+
+use crate::START;
+
+/// Writes the statistics of this process to `buffer` as JSON, and returns their length in bytes.
+///
+/// Writes nothing if the length exceeds `size`. Returns 0 if the process started without CPython.
+/// The heap's figures are null unless the calling thread holds the main interpreter's GIL.
+///
+/// # Safety
+///
+/// - `buffer` must be valid for writes of `size` bytes.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn obmalloc_stats_json(buffer: *mut c_char, size: usize) -> usize {
+    let Some(start) = START.get() else { return 0 };
+    let json = start.json();
+    if json.len() <= size {
+        // SAFETY: `buffer` has room for the text (contract), which is in memory of our own.
+        unsafe { ptr::copy_nonoverlapping(json.as_ptr(), buffer.cast(), json.len()) };
+    }
+    json.len()
+}

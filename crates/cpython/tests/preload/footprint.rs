@@ -1,0 +1,44 @@
+//! The memory that the library itself takes.
+
+use std::process::Command;
+
+use crate::support::{plain, preloaded, run, supported};
+
+const KIB: u64 = 1024;
+
+/// The memory of a Python that has done nothing yet, in bytes.
+#[derive(Clone, Copy, Debug)]
+struct Footprint {
+    resident: u64,
+    /// The part that no other process can share, because it is not a page of a file.
+    private: u64,
+}
+
+/// Returns the mean of several processes.
+///
+/// The kernel maps the code of a library in blocks. Their number depends on addresses, which are
+/// random.
+fn footprint(command: impl Fn() -> Command) -> Footprint {
+    const PROCESSES: u64 = 21;
+    let code = "print(open('/proc/self/smaps_rollup').read())";
+    let texts: Vec<_> =
+        (0..PROCESSES).map(|_| run(command().args(["-I", "-c", code])).stdout).collect();
+    let mean = |name: &str| {
+        let bytes = |text: &String| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * KIB
+        };
+        texts.iter().map(bytes).sum::<u64>() / PROCESSES
+    };
+    Footprint { resident: mean("Rss:"), private: mean("Anonymous:") }
+}
+
+#[test]
+fn a_python_that_does_nothing_takes_little_more_memory() {
+    for python in supported() {
+        let (own, ours) = (footprint(|| plain(python)), footprint(|| preloaded(python)));
+        let seen = format!("{}: {own:?}, {ours:?}", python.name());
+        assert!(ours.private <= own.private + 64 * KIB, "{seen}");
+        assert!(ours.resident <= own.resident + 256 * KIB, "{seen}");
+    }
+}

@@ -1,0 +1,104 @@
+//! Memory that Python no longer uses goes back to the system.
+
+use testkit::pythons::Python;
+
+use crate::support::{preloaded, run, supported};
+
+/// Keeps one object of each thousand, and then runs `$ACTION`. Prints how much of the peak is left, in
+/// percent, and what `$ACTION` has assigned to `result`.
+const SCRIPT: &str = r#"
+import ctypes, gc, os, signal, time
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1])
+def work(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        numbers = [(n, n + 1) for n in range(200)]
+gc.disable()
+result = None
+start = resident()
+objects = [[bytes(64) for n in range(1000)] for n in range(400)]
+peak = resident() - start
+survivors = [some[0] for some in objects]
+objects.clear()
+$ACTION
+print(100 * max(resident() - start, 0) // peak, result)
+"#;
+
+/// Returns the percentage of the peak that is left, and the result of `action`.
+fn left_after(python: &Python, variables: &[(&str, &str)], action: &str) -> (u32, String) {
+    let mut command = preloaded(python);
+    command.envs(variables.iter().copied());
+    let run = run(command.args(["-c", &SCRIPT.replace("$ACTION", action)]));
+    let stdout = run.is_clean(python).stdout.trim();
+    let (left, result) = stdout.split_once(' ').unwrap();
+    (left.parse().unwrap(), result.to_owned())
+}
+
+/// Memory stays unless an action of these tests gives it back.
+const NEVER: (&str, &str) = ("OBMALLOC_DECAY", "never");
+
+#[test]
+fn unused_memory_stays_if_the_user_says_so() {
+    for python in supported() {
+        let (left, _) = left_after(python, &[NEVER], "work(1.5)");
+        assert!(left > 60, "{left} % are left under {python:?}");
+    }
+}
+
+#[test]
+fn unused_memory_goes_back_within_the_decay_time_while_the_program_runs() {
+    for python in supported() {
+        let (left, _) = left_after(python, &[], "work(1.1)");
+        assert!(left < 35, "{left} % are left under {python:?}");
+        let (left, _) = left_after(python, &[("OBMALLOC_DECAY", "100")], "work(0.2)");
+        assert!(left < 35, "{left} % are left under {python:?}");
+    }
+}
+
+#[test]
+fn a_function_gives_unused_memory_back_and_says_how_much() {
+    for python in supported() {
+        for library in ["CDLL", "PyDLL"] {
+            let action = format!(
+                "trim = ctypes.{library}(None).obmalloc_trim; trim.restype = ctypes.c_size_t\n\
+                 result = trim() > 10 << 20"
+            );
+            let (left, result) = left_after(python, &[NEVER], &action);
+            assert!(left < 35 && result == "True", "{left} %, {result}: {python:?}");
+        }
+    }
+}
+
+#[test]
+fn a_signal_gives_unused_memory_back() {
+    for python in supported() {
+        for name in ["USR1", "SIGUSR1", "10"] {
+            let variables = [NEVER, ("OBMALLOC_TRIM_SIGNAL", name)];
+            let action = "os.kill(os.getpid(), signal.SIGUSR1)";
+            let (left, _) = left_after(python, &variables, action);
+            assert!(left < 35, "{left} % are left under {python:?}");
+        }
+    }
+}
+
+#[test]
+fn a_full_garbage_collection_gives_unused_memory_back() {
+    for python in supported() {
+        let variables = [NEVER, ("OBMALLOC_TRIM_AFTER_GC", "1")];
+        let (left, _) = left_after(python, &variables, "gc.collect()");
+        assert!(left < 35, "{left} % are left under {python:?}");
+        let (left, _) = left_after(python, &variables, "gc.collect(0)");
+        assert!(left > 60, "{left} % are left under {python:?}");
+    }
+}
+
+#[test]
+fn a_signal_without_a_meaning_is_reported() {
+    let python = supported().next().unwrap();
+    let mut command = preloaded(python);
+    let run = run(command.env("OBMALLOC_TRIM_SIGNAL", "USR3").args(["-c", "print(sum([1, 2]))"]));
+    assert_eq!(run.stdout, "3\n");
+    assert!(run.stderr.contains("OBMALLOC_TRIM_SIGNAL names no signal"), "{run:?}");
+}

@@ -1,0 +1,110 @@
+//! Debug hooks and traces over `ObMalloc` in a Rust program. Misuse happens in a child.
+
+#![cfg(all(target_os = "linux", not(miri)))]
+
+use std::{
+    alloc::{GlobalAlloc, Layout},
+    env,
+    hint::black_box,
+    os::unix::process::ExitStatusExt,
+    process::Command,
+    thread,
+};
+
+use allocator_api::{
+    Domain, Global,
+    hooks::{Amount, Debug, Trace, Traces},
+};
+use global_alloc::ObMalloc;
+
+static TRACES: Traces = Traces::new();
+
+#[global_allocator]
+static GLOBAL: Global<Trace<Debug<ObMalloc>>> = Global::new(Trace::new(
+    Debug::new(ObMalloc::new(), Domain::Raw).with_host(&TRACES),
+    Domain::Raw,
+    &TRACES,
+));
+
+const CASE: &str = "OBMALLOC_TEST_MISUSE";
+
+#[inline(never)]
+fn make_a_block(size: usize, align: usize) -> (*mut u8, Layout) {
+    let layout = Layout::from_size_align(size, align).unwrap();
+    // SAFETY: the layout is not empty.
+    (black_box(unsafe { GLOBAL.alloc(layout) }), layout)
+}
+
+fn misuse(case: &str) {
+    TRACES.start(8);
+    let (block, layout) = make_a_block(24, 8);
+    // SAFETY: each case breaks the rules of the allocator, and the hook must end the process.
+    unsafe {
+        match case {
+            "overflow" => block.add(24).write(1),
+            "underflow" => block.sub(1).write(1),
+            "double free" => GLOBAL.dealloc(block, layout),
+            "leak" => return TRACES.print(),
+            _ => panic!("there is no case {case}"),
+        }
+        GLOBAL.dealloc(block, layout);
+    }
+}
+
+#[test]
+fn child() {
+    if let Ok(case) = env::var(CASE) {
+        misuse(&case);
+    }
+}
+
+fn run(case: &str, signal: Option<i32>) -> String {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["--exact", "child", "--nocapture", "--test-threads=1"]).env(CASE, case);
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.signal(), signal, "{case}: {stderr}");
+    stderr
+}
+
+#[test]
+fn a_report_names_the_function_that_allocated_the_block() {
+    for (case, why) in
+        [("overflow", "bad trailing pad byte"), ("underflow", "bad leading pad byte")]
+    {
+        let report = run(case, Some(6));
+        assert!(report.starts_with("Debug memory block at address p=0x"), "{report}");
+        assert!(report.ends_with(&format!("obmalloc: debug free: {why}\n")), "{report}");
+        let place = report.split("(most recent call first):\n").nth(1).unwrap_or_default();
+        let first = place.lines().next().unwrap_or_default();
+        assert!(first.contains("make_a_block") && first.contains("hooks.rs:"), "{report}");
+    }
+    let report = run("double free", Some(6));
+    assert!(report.ends_with("the block was freed before (double free, or use after free)\n"));
+}
+
+#[test]
+fn a_program_can_print_what_it_has_not_freed() {
+    let text = run("leak", None);
+    assert!(text.contains("  domain raw: ") && text.contains("  blocks of up to 32 bytes: "));
+    assert!(text.contains("make_a_block"), "{text}");
+}
+
+#[test]
+fn programs_with_threads_run_on_both_hooks() {
+    TRACES.start(0);
+    let work = || {
+        let words: Vec<String> = (0..2000).map(|length| "x".repeat(length % 700)).collect();
+        words.concat().len()
+    };
+    let before = TRACES.domain(Domain::Raw).current;
+    let threads = [0; 4].map(|_| thread::spawn(work));
+    let kept = vec![0_u8; 100_000];
+    assert!(threads.into_iter().all(|thread| thread.join().unwrap() == work()));
+    let after = TRACES.domain(Domain::Raw);
+    let Amount { bytes, .. } = after.current;
+    // Other tests of this process allocate a little.
+    assert!((100_000..200_000).contains(&(bytes - before.bytes)), "{after:?}, before {before:?}");
+    assert!(after.peak_bytes > bytes, "{after:?}");
+    drop(black_box(kept));
+}

@@ -1,0 +1,304 @@
+//! Pages of pools in use that become uncarved again, and pages that are purged.
+//!
+//! ```text
+//!   pool        ├─ page ──────┼─ page ──────┼─ page ──────┼─ page ──────┤
+//!   blocks      │ used   free │ free   free │ free   free │ free   used │
+//!   free list   │        ●    │             │             │ ●           │
+//!   uncarved    ·             1             1             ·
+//!   purged      ·             1             ·             ·
+//! ```
+//!
+//! 1. No block that is in use or on the free list touches an uncarved page. A block in front of the
+//!    pool's `next_offset` that touches one is uncarved.
+//! 2. When a pool has no other block, its lowest uncarved page is carved again.
+//! 3. Purged pages are uncarved, or belong to free units. Nothing has touched them since.
+//!
+//! A page that becomes uncarved keeps its memory at first. If it is uncarved for long enough, nobody
+//! has needed it, and it is purged. Nothing is added to the paths that allocate and free.
+
+#![forbid(unsafe_code)]
+
+use core::{cmp, ops::Range};
+
+use crate::{
+    arena::{
+        Arena,
+        pages::{MOST_PAGES, PAGE, Pages},
+        units::Run,
+    },
+    geometry::{
+        Geometry,
+        shape::{BlockStart, Shape},
+        size_class::SizeClass,
+    },
+    pool::{PoolPtr, State},
+};
+
+/// The largest page of any system with this architecture, in bytes.
+const LARGEST_PAGE: usize = if cfg!(target_arch = "x86_64") { PAGE } else { 64 << 10 };
+
+impl Run {
+    /// Returns the pages of the units. Empty if the geometry cannot purge.
+    pub(super) fn pages<G: Geometry>(self) -> Range<usize> {
+        let in_unit = if Shape::<G>::PURGES { G::SIZES.pool_size / PAGE } else { 0 };
+        self.first * in_unit..(self.first + self.units) * in_unit
+    }
+}
+
+/// The blocks and pages of a pool of several blocks.
+struct Layout {
+    pages: Range<usize>,
+    /// The offset of the first block.
+    first: usize,
+    /// The offset behind the last carved block.
+    end: usize,
+    size: usize,
+}
+
+impl Layout {
+    fn of<G: Geometry>(pool: PoolPtr, class: SizeClass<G>, run: Run) -> Self {
+        let header = pool.header();
+        let first = header.first_offset::<G>();
+        Self { pages: run.pages::<G>(), first, end: header.next_offset(), size: class.block_size() }
+    }
+
+    /// Returns the pages of the arena that the block at `offset` touches.
+    fn pages_of(&self, offset: usize) -> Range<usize> {
+        let end = offset + self.size;
+        self.pages.start + offset / PAGE..self.pages.start + end.div_ceil(PAGE)
+    }
+
+    /// Returns true if the block at `offset` touches one of `pages`.
+    fn touches(&self, offset: usize, pages: Pages) -> bool {
+        pages.first_in(self.pages_of(offset)).is_some()
+    }
+
+    /// Returns the offsets of the carved blocks that touch uncarved pages.
+    fn uncarved_blocks(&self, uncarved: Pages) -> impl Iterator<Item = usize> {
+        (self.first..self.end)
+            .step_by(self.size)
+            .filter(move |offset| self.touches(*offset, uncarved))
+    }
+}
+
+/// Counts the free bytes on each page of a pool.
+struct FreeBytes([u16; MOST_PAGES]);
+
+impl FreeBytes {
+    fn add(&mut self, bytes: Range<usize>) {
+        let mut from = bytes.start;
+        while from < bytes.end {
+            let to = cmp::min(bytes.end, (from / PAGE + 1) * PAGE);
+            self.0[from / PAGE % MOST_PAGES] += (to - from) as u16;
+            from = to;
+        }
+    }
+
+    fn fill(&self, page: usize) -> bool {
+        usize::from(self.0[page % MOST_PAGES]) == PAGE
+    }
+}
+
+impl Arena {
+    /// Makes the pages of used pools uncarved on which no block is in use.
+    ///
+    /// Linear in the number of pools and in the number of free blocks of those with room for a page.
+    pub(crate) fn uncarve<G: Geometry>(&mut self) {
+        let mut unit = 0;
+        while unit < Shape::<G>::POOLS {
+            let pool = self.carved_at::<G>(unit);
+            unit += pool.map_or(1, |pool| pool.header().units_in_use::<G>());
+            if let Some(pool) = pool {
+                self.uncarve_pool::<G>(pool);
+            }
+        }
+    }
+
+    fn uncarve_pool<G: Geometry>(&mut self, pool: PoolPtr) {
+        let header = pool.header();
+        let Some(class) = header.class::<G>().filter(|class| !class.is_span()) else { return };
+        if !matches!(header.state(), State::Used | State::Retained) {
+            return;
+        }
+        let run = self.run_of::<G>(pool);
+        let layout = Layout::of(pool, class, run);
+        let known = self.uncarved.count_in(layout.pages.clone());
+        let free = class.pool_bytes() - header.in_use::<G>() * layout.size;
+        if free < (known + 1) * PAGE {
+            return;
+        }
+        let free = self.free_bytes::<G>(pool, &layout);
+        // Pages behind the last block stay as they are. Nobody has touched those of a clean unit.
+        let blocks_end = layout.first + header.capacity(class) * layout.size;
+        let end = if self.units.is_zero(run) { layout.end } else { blocks_end };
+        let mut new = Pages::NONE;
+        for page in layout.pages.start..layout.pages.start + end.div_ceil(PAGE) {
+            if free.fill(page - layout.pages.start) && !self.uncarved.contains(page) {
+                new.insert(page..page + 1);
+            }
+        }
+        if new.is_empty() {
+            return;
+        }
+        let start = pool.start::<G>().addr().get();
+        header.retain_listed(|block| !layout.touches(block.addr().get() - start, new));
+        new.runs().for_each(|run| self.uncarved.insert(run));
+        header.note_uncarved_pages(true);
+    }
+
+    /// Counts the bytes on each page of `pool` that are neither in use nor part of a header.
+    fn free_bytes<G: Geometry>(&self, pool: PoolPtr, layout: &Layout) -> FreeBytes {
+        let mut free = FreeBytes([0; MOST_PAGES]);
+        let start = pool.start::<G>().addr().get();
+        let is_first = start.is_multiple_of(G::SIZES.arena_size);
+        free.add(BlockStart::Aligned.offset::<G>(is_first)..layout.first);
+        free.add(layout.end..layout.pages.len() * PAGE);
+        for block in pool.header().free_blocks() {
+            let offset = block.addr().get() - start;
+            free.add(offset..offset + layout.size);
+        }
+        for offset in layout.uncarved_blocks(self.uncarved) {
+            free.add(offset..offset + layout.size);
+        }
+        free
+    }
+
+    /// Carves the lowest uncarved page of `pool` that gives blocks. The free list must be empty.
+    ///
+    /// Returns false if the pool has no such page in front of its `next_offset`.
+    pub(crate) fn carve_page<G: Geometry>(&mut self, pool: PoolPtr) -> bool {
+        let Some(class) = pool.header().class::<G>() else { return false };
+        let layout = Layout::of(pool, class, self.run_of::<G>(pool));
+        let start = layout.pages.start;
+        let below = start..start + layout.end.div_ceil(PAGE);
+        while let Some(page) = self.uncarved.first_in(below.clone()) {
+            self.forget_pages(page..page + 1, pool, &layout);
+            if let Some((first, last)) = self.blocks_on(page - start, &layout) {
+                pool.list_blocks::<G>(first, last - first);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Returns the offsets of the first and the last block that touches a page of a pool, and no
+    /// uncarved page.
+    fn blocks_on(&self, page: usize, layout: &Layout) -> Option<(usize, usize)> {
+        let &Layout { first, size, .. } = layout;
+        let blocks = (layout.end - first) / size;
+        let behind = ((page + 1) * PAGE - 1).checked_sub(first)? / size + 1;
+        let mut from = (page * PAGE).saturating_sub(first) / size;
+        let mut to = cmp::min(blocks, behind);
+        while from < to && layout.touches(first + from * size, self.uncarved) {
+            from += 1;
+        }
+        while from < to && layout.touches(first + (to - 1) * size, self.uncarved) {
+            to -= 1;
+        }
+        (from < to).then(|| (first + from * size, first + (to - 1) * size))
+    }
+
+    /// Notes that blocks were carved behind `before`, which was the pool's `next_offset`.
+    pub(crate) fn note_carved<G: Geometry>(&mut self, pool: PoolPtr, before: usize) {
+        let Some(class) = pool.header().class::<G>() else { return };
+        let layout = Layout::of(pool, class, self.run_of::<G>(pool));
+        let start = layout.pages.start;
+        self.forget_pages(start + before / PAGE..start + layout.end.div_ceil(PAGE), pool, &layout);
+    }
+
+    /// Notes that `pages` of `pool` are used.
+    fn forget_pages(&mut self, pages: Range<usize>, pool: PoolPtr, layout: &Layout) {
+        self.uncarved.remove(pages.clone());
+        self.note_reused(pages);
+        pool.header().note_uncarved_pages(self.uncarved.first_in(layout.pages.clone()).is_some());
+    }
+
+    /// Notes that `pages` are used, although they may have been purged.
+    pub(super) fn note_reused(&mut self, pages: Range<usize>) {
+        self.reused += self.purged.count_in(pages.clone()) as u32;
+        self.purged.remove(pages);
+    }
+
+    /// Returns how many purged pages were used again since the last call.
+    pub(crate) fn take_reused(&mut self) -> usize {
+        core::mem::take(&mut self.reused) as usize
+    }
+
+    /// Purges free units and uncarved pages. With `only_idle`, units that became free after the last
+    /// call of [`note_idle`](Self::note_idle) are left out.
+    ///
+    /// Calls `purge` with the pages of each range, and ends when it returns false. Returns the number
+    /// of purged pages.
+    pub(crate) fn purge<G: Geometry>(
+        &mut self,
+        only_idle: bool,
+        mut purge: impl FnMut(Range<usize>) -> bool,
+    ) -> usize {
+        let mut wanted = self.uncarved;
+        for unit in self.units.free_and_dirty(only_idle) {
+            wanted.insert(unit_pages::<G>(unit));
+        }
+        wanted.remove(0..Shape::<G>::BEFORE_FIRST_POOL.div_ceil(PAGE));
+        let mut purged = 0;
+        for run in wanted.without(self.purged).runs() {
+            if !purge(run.clone()) {
+                break;
+            }
+            purged += run.len();
+            self.purged.insert(run);
+        }
+        if G::SIZES.pool_size >= LARGEST_PAGE {
+            let is_zero = |unit: &usize| {
+                let pages = unit_pages::<G>(*unit);
+                self.purged.count_in(pages.clone()) == pages.len()
+            };
+            for unit in self.units.free_and_dirty(false).filter(is_zero) {
+                self.units.note_zero(unit);
+            }
+        }
+        purged
+    }
+
+    /// Returns the size in bytes of the free units that may have memory.
+    pub(crate) fn retained_bytes<G: Geometry>(&self) -> usize {
+        self.units.free_and_dirty(false).count() * G::SIZES.pool_size
+    }
+
+    /// Notes which units are free now.
+    pub(crate) fn note_idle(&mut self) {
+        self.units.note_idle();
+    }
+
+    /// Returns how many blocks of `pool` in front of its `next_offset` are uncarved.
+    pub(crate) fn uncarved_blocks<G: Geometry>(&self, pool: PoolPtr) -> usize {
+        let Some(class) = pool.header().class::<G>() else { return 0 };
+        if !pool.header().has_uncarved_pages() {
+            return 0;
+        }
+        let layout = Layout::of(pool, class, self.run_of::<G>(pool));
+        layout.uncarved_blocks(self.uncarved).count()
+    }
+
+    /// Asserts the rules of this module for `pool`, which must be in use.
+    pub(crate) fn check_pages<G: Geometry>(&self, pool: PoolPtr) {
+        let Some(class) = pool.header().class::<G>().filter(|_| Shape::<G>::PURGES) else { return };
+        let layout = Layout::of(pool, class, self.run_of::<G>(pool));
+        let has_any = self.uncarved.first_in(layout.pages.clone()).is_some();
+        assert_eq!(pool.header().has_uncarved_pages(), has_any, "the header knows of them");
+        assert!(!has_any || pool.header().state() != State::Full, "a full pool has none");
+        for page in layout.pages.clone() {
+            let is_used = self.purged.contains(page) && !self.uncarved.contains(page);
+            assert!(!is_used, "purged pages of a pool are uncarved");
+        }
+        let start = pool.start::<G>().addr().get();
+        for block in pool.header().free_blocks() {
+            let offset = block.addr().get() - start;
+            assert!(!layout.touches(offset, self.uncarved), "listed blocks are carved");
+        }
+    }
+}
+
+/// Returns the pages of a unit.
+fn unit_pages<G: Geometry>(unit: usize) -> Range<usize> {
+    Run { first: unit, units: 1 }.pages::<G>()
+}

@@ -1,0 +1,157 @@
+//! What a heap checks about itself in builds with debug assertions.
+//!
+//! - A freed block is overwritten, so that a program that still uses it is likely to fail.
+//! - A block that is freed twice is found at the second free, unless it was allocated in between or
+//!   waits in the inbox of another thread.
+//! - The rules of the heap are checked on every n-th slow path. A larger heap is checked less often,
+//!   because a check takes longer.
+//!
+//! In other builds, nothing here takes any time or memory.
+
+#![cfg_attr(not(test), forbid(unsafe_code))]
+
+use core::{cell::Cell, fmt, ptr::NonNull};
+
+use crate::{
+    geometry::{Geometry, size_class::SizeClass},
+    pool::{PoolPtr, block::BlockPtr},
+};
+
+/// True if heaps check themselves. Models are checked by loom, and Miri finds such errors itself.
+pub(crate) const IS_ON: bool = cfg!(debug_assertions) && !cfg!(miri) && !sync::IS_MODEL;
+
+/// The most bytes of a block that are overwritten.
+const POISONED: usize = 512;
+
+/// The smallest number of slow paths between two checks.
+const INTERVAL: usize = 1024;
+
+/// Counts the slow paths until the next check. Takes no memory if heaps do not check themselves.
+#[derive(Debug)]
+pub(crate) struct SelfCheck([Cell<usize>; IS_ON as usize]);
+
+impl SelfCheck {
+    pub(crate) const fn new() -> Self {
+        Self([const { Cell::new(INTERVAL) }; IS_ON as usize])
+    }
+
+    /// Returns true in every n-th call. `units` is the number of units in the heap's arenas.
+    pub(crate) fn is_due(&self, units: usize) -> bool {
+        let Some(left) = self.0.first() else { return false };
+        left.set(left.get() - 1);
+        let is_due = left.get() == 0;
+        if is_due {
+            // A check visits the pools of a class once for each of them.
+            left.set(INTERVAL.max(units * units / 16));
+        }
+        is_due
+    }
+}
+
+/// Ends the process if a panic passes through it, because an allocator must not unwind.
+pub(crate) struct NoUnwinding;
+
+impl Drop for NoUnwinding {
+    fn drop(&mut self) {
+        fail(format_args!("a heap broke one of its rules"));
+    }
+}
+
+/// Notes that a block of `class` left the free list of its pool.
+#[inline]
+pub(crate) fn allocated<G: Geometry>(class: SizeClass<G>, block: Option<&BlockPtr>) {
+    if IS_ON
+        && has_two_words(class)
+        && let Some(block) = block
+    {
+        block.unpoison();
+    }
+}
+
+/// Checks that `block` is in use, and overwrites it. The block must belong to `pool`.
+#[inline]
+pub(crate) fn freeing<G: Geometry>(pool: PoolPtr, block: &BlockPtr) {
+    if IS_ON
+        && let Some(class) = pool.header().class::<G>()
+        && has_two_words(class)
+    {
+        if block.is_poisoned() && is_listed(pool, block.start()) {
+            let (start, size) = (block.start(), class.block_size());
+            fail(format_args!("the block of {size} bytes at {start:p} was freed twice"));
+        }
+        block.poison(class.block_size().min(POISONED));
+    }
+}
+
+/// Returns true if blocks have room for a link and for a word that shows whether they are free.
+fn has_two_words<G: Geometry>(class: SizeClass<G>) -> bool {
+    class.block_size() >= 2 * size_of::<usize>()
+}
+
+fn is_listed(pool: PoolPtr, start: NonNull<u8>) -> bool {
+    pool.header().free_blocks().any(|free| free == start)
+}
+
+#[cfg(feature = "std")]
+#[cold]
+fn fail(why: fmt::Arguments<'_>) -> ! {
+    raw_mem::abort_with(why)
+}
+
+/// Without the standard library, a panic is the only way to end the process.
+#[cfg(not(feature = "std"))]
+#[cold]
+fn fail(why: fmt::Arguments<'_>) -> ! {
+    panic!("{why}")
+}
+
+#[cfg(all(test, debug_assertions, not(miri), not(loom)))]
+mod tests {
+    use std::vec::Vec;
+
+    use raw_mem::{Malloc, MmapArenas};
+
+    use super::*;
+    use crate::heap::Heap;
+
+    #[test]
+    fn a_freed_block_is_overwritten_up_to_the_limit() {
+        let mut heap = Heap::new(MmapArenas::new(), Malloc);
+        let class = SizeClass::of(48).unwrap();
+        let start = heap.alloc(class).unwrap().into_start();
+        // Another block keeps the pool in use.
+        let _other = heap.alloc(class);
+        // SAFETY: the block has 48 bytes, and its memory stays mapped after it is freed.
+        unsafe {
+            start.write_bytes(7, 48);
+            heap.free(BlockPtr::from_start(start));
+            assert!((8..48).all(|at| start.add(at).read() == 0xDD));
+        }
+        let again = heap.alloc(class).unwrap();
+        assert!(again.start() == start && !again.is_poisoned());
+    }
+
+    #[test]
+    fn a_check_is_due_after_some_slow_paths_and_later_in_a_larger_heap() {
+        let checks = |units| {
+            let check = SelfCheck::new();
+            (0..100 * INTERVAL).filter(|_| check.is_due(units)).count()
+        };
+        assert_eq!(checks(64), 100);
+        assert_eq!(checks(640), 4, "once, and then every 25,600 slow paths");
+    }
+
+    #[test]
+    fn a_program_that_frees_its_blocks_once_is_not_reported() {
+        let mut heap = Heap::new(MmapArenas::new(), Malloc);
+        for size in [1, 16, 100, 512].repeat(50) {
+            let class = SizeClass::of(size).unwrap();
+            // Blocks that the program never writes look like freed ones.
+            let blocks: Vec<_> = (0..300).map(|_| heap.alloc(class).unwrap()).collect();
+            for block in blocks {
+                // SAFETY: the block came from this heap.
+                unsafe { heap.free(block) };
+            }
+        }
+    }
+}

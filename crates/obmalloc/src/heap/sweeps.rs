@@ -1,0 +1,120 @@
+//! The sweeps of a heap, which give free memory back. The module `purging` explains when.
+
+#![forbid(unsafe_code)]
+
+use core::time::Duration;
+
+use raw_mem::{ArenaSource, MemAlloc};
+
+use crate::{
+    arena::pages::PAGE,
+    geometry::{Geometry, shape::Shape},
+    heap::{
+        Heap,
+        purging::{PurgePolicy, Purging, Reason, VISITS, Which},
+    },
+};
+
+impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
+    /// Determines when the heap gives free memory back by itself.
+    pub fn set_purge_policy(&mut self, policy: PurgePolicy) {
+        self.purging = Purging::new(policy);
+    }
+
+    /// Purges all pages without a block in use. Returns their size in bytes.
+    pub(crate) fn purge_free_pages(&mut self) -> usize {
+        if !Shape::<G>::PURGES {
+            return 0;
+        }
+        self.arenas.visit(|arena| arena.uncarve::<G>());
+        self.purge(Which::All)
+    }
+
+    /// Looks at the clock once in a while, and gives back what has been free for long.
+    ///
+    /// The slow paths of the heap call this function. A program may call it in addition if it makes
+    /// few requests. Cheap: it counts down, and does more with every 64th call.
+    #[inline(always)]
+    pub fn visit(&mut self) {
+        if !Shape::<G>::PURGES {
+            return;
+        }
+        self.purging.visits -= 1;
+        if self.purging.visits == 0 {
+            self.look_at_clock();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_at_clock(&mut self) {
+        self.purging.visits = VISITS;
+        let Some(clock) = self.purging.policy.clock else { return };
+        let now = clock();
+        let due = self.purging.due;
+        if due.is_zero() || now >= due {
+            self.purging.due = now + self.purging.policy.interval();
+        }
+        if !due.is_zero() && now >= due {
+            self.sweep(now, clock);
+        } else if self.purging.is_much_looser(self.units()) {
+            self.purge_after_drop(now, clock);
+        }
+    }
+
+    /// Returns the number of units in all arenas.
+    fn units(&self) -> usize {
+        self.arenas.counts().current * Shape::<G>::POOLS
+    }
+
+    /// Gives back what has been free since the last sweep, and finds out what is free now.
+    fn sweep(&mut self, now: Duration, clock: fn() -> Duration) {
+        while let Some(pool) = self.empty.end_idle::<G>(&mut self.used, &mut self.arenas) {
+            self.free_pool(pool);
+        }
+        self.empty.note_idle();
+        self.unmap_excess();
+        self.sweep_large();
+        self.source.decay();
+        if self.purging.policy.decay.is_zero() {
+            self.purge_free_pages();
+            return;
+        }
+        self.judge_purges(now);
+        if self.purging.may_purge(Reason::Idle, now) {
+            let mut retained = 0;
+            self.arenas.visit(|arena| retained += arena.retained_bytes::<G>());
+            let exceeds = retained > self.purging.policy.limit;
+            let pages = self.purge(if exceeds { Which::All } else { Which::Idle }) / PAGE;
+            self.purging.note_purged(pages, Reason::Idle);
+        }
+        self.arenas.visit(|arena| arena.note_idle());
+        if self.purging.may_walk(self.units(), now) {
+            self.walk(now, clock);
+        }
+    }
+
+    /// Gives back what is free now, unless that was a mistake the last time.
+    fn purge_after_drop(&mut self, now: Duration, clock: fn() -> Duration) {
+        self.purging.loosened = 0;
+        self.judge_purges(now);
+        if self.purging.may_purge(Reason::Drop, now) {
+            self.walk(now, clock);
+            let pages = self.purge(Which::InArenasInUse) / PAGE;
+            self.purging.note_purged(pages, Reason::Drop);
+        }
+    }
+
+    fn judge_purges(&mut self, now: Duration) {
+        let mut reused = 0;
+        self.arenas.visit(|arena| reused += arena.take_reused());
+        self.purging.judge(reused, now);
+    }
+
+    /// Makes free pages of pools uncarved. They keep their memory.
+    fn walk(&mut self, now: Duration, clock: fn() -> Duration) {
+        self.purging.loosened = 0;
+        self.arenas.visit(|arena| arena.uncarve::<G>());
+        self.purging.walk = (now, clock().saturating_sub(now));
+    }
+}

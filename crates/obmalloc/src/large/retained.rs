@@ -1,0 +1,96 @@
+//! The large blocks that a heap retains after they were freed.
+
+use super::{
+    LargeBlock, OFFSET,
+    size::{self, SIZES},
+};
+use crate::geometry::{Geometry, shape::Shape};
+
+/// Free large blocks that stay mapped, in a list for each size of their mappings.
+///
+/// The blocks are counted in slots, which have the size of an arena.
+#[derive(Debug)]
+pub(crate) struct RetainedLarge {
+    /// # Invariant
+    ///
+    /// Each list is linked through the headers. Its blocks came from the heap's source, are not in
+    /// use, begin [`OFFSET`] bytes behind their header, and have mappings of the list's size.
+    lists: [Option<LargeBlock>; SIZES],
+    blocks: usize,
+    bytes: usize,
+    slots: usize,
+}
+
+impl RetainedLarge {
+    pub(crate) const NONE: Self = Self { lists: [None; SIZES], blocks: 0, bytes: 0, slots: 0 };
+
+    /// Returns the number of slots that the blocks occupy.
+    pub(crate) fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// Returns the number of blocks, and the size of their mappings in bytes.
+    pub(crate) fn count(&self) -> (usize, usize) {
+        (self.blocks, self.bytes)
+    }
+
+    /// Returns how many slots `block` would occupy here, or `None` if its mapping has no list.
+    ///
+    /// # Safety
+    ///
+    /// - `block` must be in use, in a heap with the geometry `G`.
+    #[inline]
+    pub(crate) unsafe fn slots_of<G: Geometry>(block: LargeBlock) -> Option<usize> {
+        // SAFETY: the block is in use (contract), so its header is valid.
+        let header = unsafe { block.header::<G>().as_ref() };
+        (header.list < SIZES).then(|| slots_for::<G>(header.bytes))
+    }
+
+    /// Adds a block, for which [`slots_of`](Self::slots_of) must not return `None`.
+    ///
+    /// # Safety
+    ///
+    /// - `block` must be in use, must have come from the heap's source, and be in no list.
+    /// - Nobody may use the block any more.
+    #[inline]
+    pub(crate) unsafe fn push<G: Geometry>(&mut self, block: LargeBlock) {
+        // SAFETY: the block is in use (contract), so its header is valid. Nothing else refers to it.
+        let header = unsafe { block.header::<G>().as_mut() };
+        let Some(list) = self.lists.get_mut(header.list) else { return };
+        header.next = *list;
+        // INVARIANT: the block is not used any more (contract), and the header names the list.
+        *list = Some(block);
+        self.blocks += 1;
+        self.bytes += header.bytes;
+        self.slots += slots_for::<G>(header.bytes);
+    }
+
+    /// Removes a block that can serve a request of `size` bytes without a special alignment.
+    #[inline]
+    pub(crate) fn pop<G: Geometry>(&mut self, size: usize) -> Option<LargeBlock> {
+        self.pop_from::<G>(size::index(size.checked_add(OFFSET)?)?)
+    }
+
+    /// Removes the block of any list.
+    pub(crate) fn pop_any<G: Geometry>(&mut self) -> Option<LargeBlock> {
+        (0..SIZES).rev().find_map(|index| self.pop_from::<G>(index))
+    }
+
+    #[inline]
+    fn pop_from<G: Geometry>(&mut self, index: usize) -> Option<LargeBlock> {
+        let list = self.lists.get_mut(index)?;
+        let block = (*list)?;
+        // SAFETY: a block of the list is mapped and not in use (invariant), so its header is valid.
+        let header = unsafe { block.header::<G>().as_ref() };
+        *list = header.next;
+        self.blocks -= 1;
+        self.bytes -= header.bytes;
+        self.slots -= slots_for::<G>(header.bytes);
+        Some(block)
+    }
+}
+
+/// Returns how many slots a mapping of `bytes` bytes occupies.
+fn slots_for<G: Geometry>(bytes: usize) -> usize {
+    bytes.div_ceil(Shape::<G>::ARENA.bytes())
+}

@@ -1,0 +1,86 @@
+//! The sizes of mappings that a heap retains for later requests.
+//!
+//! Their sizes are rounded up, so that requests of similar sizes can use the same mapping. There are
+//! eight sizes for each doubling, so at most an eighth is lost, and only as addresses.
+
+#![forbid(unsafe_code)]
+
+/// Mappings of more than this number of bytes have one of the rounded sizes.
+const ABOVE: usize = 512 << 10;
+
+/// The largest rounded size in bytes.
+const MOST: usize = ABOVE << DOUBLINGS;
+
+const DOUBLINGS: usize = 4;
+
+const STEPS: usize = 8;
+
+/// The number of rounded sizes.
+pub(super) const SIZES: usize = STEPS * DOUBLINGS;
+
+/// Returns the smallest rounded size of at least `bytes` bytes, or `bytes` if there is none.
+pub(super) fn rounded(bytes: usize) -> usize {
+    match is_covered(bytes) {
+        true => (steps(bytes) + 1) << step_bits(bytes),
+        false => bytes,
+    }
+}
+
+/// Returns the number of the smallest rounded size of at least `bytes` bytes.
+///
+/// The number is less than [`SIZES`]. Returns `None` if there is no such size, or if `bytes` is so
+/// small that it is not rounded.
+#[inline]
+pub(super) fn index(bytes: usize) -> Option<usize> {
+    let doubling = || (step_bits(bytes) - step_bits(ABOVE + 1)) as usize;
+    is_covered(bytes).then(|| STEPS * doubling() + steps(bytes) - STEPS)
+}
+
+#[inline]
+fn is_covered(bytes: usize) -> bool {
+    bytes > ABOVE && bytes <= MOST
+}
+
+/// Returns how many whole steps are below `bytes`: at least [`STEPS`], and less than twice as many.
+#[inline]
+fn steps(bytes: usize) -> usize {
+    (bytes - 1) >> step_bits(bytes)
+}
+
+/// Returns the binary logarithm of the distance of the rounded sizes around `bytes`.
+#[inline]
+fn step_bits(bytes: usize) -> u32 {
+    (bytes - 1).ilog2() - STEPS.ilog2()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rounded_size_has_a_number_of_its_own_in_ascending_order() {
+        let mut bytes = ABOVE;
+        for number in 0..SIZES {
+            bytes = rounded(bytes + 1);
+            assert_eq!((index(bytes), index(bytes - 1)), (Some(number), Some(number)), "{bytes}");
+        }
+        assert_eq!((bytes, index(bytes + 1)), (MOST, None));
+        assert_eq!(rounded(MOST + 1), MOST + 1);
+    }
+
+    #[test]
+    fn rounding_adds_at_most_an_eighth() {
+        for bytes in (1..3 * MOST).step_by(4093) {
+            let size = rounded(bytes);
+            assert!(size >= bytes && size - bytes <= bytes / 8, "{bytes}: {size}");
+            assert_eq!(rounded(size), size);
+        }
+    }
+
+    #[test]
+    fn other_sizes_have_no_number() {
+        for bytes in [0, 1, ABOVE, MOST + 1, usize::MAX] {
+            assert_eq!(index(bytes), None, "{bytes}");
+        }
+    }
+}

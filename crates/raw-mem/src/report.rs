@@ -1,0 +1,171 @@
+//! Text on stderr, written without allocating memory.
+//!
+//! Allocators use it to describe an error before they end the process.
+
+use core::fmt::{self, Write};
+
+use self::system::write;
+
+/// A buffered writer for stderr that never allocates. Errors, such as a closed stderr, are ignored.
+///
+/// The rest of the buffer is written when the value is dropped.
+///
+/// ```
+/// use std::fmt::Write;
+/// use raw_mem::Stderr;
+///
+/// let mut stderr = Stderr::new();
+/// writeln!(stderr, "{} blocks are in use", 3)?;
+/// # Ok::<(), std::fmt::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Stderr {
+    buffer: [u8; 512],
+    len: usize,
+}
+
+impl Stderr {
+    /// Creates a writer with an empty buffer.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { buffer: [0; 512], len: 0 }
+    }
+
+    /// Writes what is in the buffer.
+    pub fn flush(&mut self) {
+        write(&self.buffer[..self.len]);
+        self.len = 0;
+    }
+}
+
+impl Default for Stderr {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Stderr {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+impl Write for Stderr {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            if self.len == self.buffer.len() {
+                self.flush();
+            }
+            self.buffer[self.len] = byte;
+            self.len += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Writes `line` to stderr after `obmalloc: `, and ends the process with `abort`.
+///
+/// The function allocates nothing, unless the arguments of `line` do.
+#[cold]
+#[inline(never)]
+pub fn abort_with(line: fmt::Arguments<'_>) -> ! {
+    let mut stderr = Stderr::new();
+    let _ = writeln!(stderr, "obmalloc: {line}");
+    drop(stderr);
+    std::process::abort()
+}
+
+/// Returns true if the `len` bytes at `start` can be read. Slow, because it asks the system.
+///
+/// The function is for reports of corruption, which must not crash. Returns true on systems where
+/// it cannot tell, and if the process has no free file descriptors.
+#[must_use]
+pub fn is_readable(start: *const u8, len: usize) -> bool {
+    system::is_readable(start, len)
+}
+
+#[cfg(all(unix, not(miri)))]
+mod system {
+    use crate::errno::get as errno;
+
+    /// The smallest page size of any system, in bytes.
+    const PAGE: usize = 4096;
+
+    pub(super) fn write(mut left: &[u8]) {
+        while !left.is_empty() {
+            // SAFETY: `left` is initialised memory of that length.
+            let written =
+                unsafe { libc::write(libc::STDERR_FILENO, left.as_ptr().cast(), left.len()) };
+            match usize::try_from(written) {
+                Ok(written) => left = left.get(written..).unwrap_or_default(),
+                Err(_) if errno() == libc::EINTR => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// The system refuses to write bytes that cannot be read, so each page is written to a pipe.
+    pub(super) fn is_readable(start: *const u8, len: usize) -> bool {
+        let Some(end) = start.addr().checked_add(len) else { return false };
+        let mut pipe = [0; 2];
+        // SAFETY: the array has room for both descriptors.
+        if unsafe { libc::pipe(pipe.as_mut_ptr()) } != 0 {
+            return true;
+        }
+        let mut readable = true;
+        let mut at = start;
+        while readable && at.addr() < end {
+            // SAFETY: the system checks the address, and reports an error if it cannot be read.
+            readable = unsafe { libc::write(pipe[1], at.cast(), 1) } == 1;
+            let mut taken = 0_u8;
+            // SAFETY: `taken` has room for the byte. The pipe has one if it was written.
+            readable = readable && unsafe { libc::read(pipe[0], (&raw mut taken).cast(), 1) } == 1;
+            at = at.map_addr(|address| (address | (PAGE - 1)).saturating_add(1));
+        }
+        for descriptor in pipe {
+            // SAFETY: the descriptor was opened above, and is used nowhere else.
+            unsafe { libc::close(descriptor) };
+        }
+        readable
+    }
+}
+
+/// The standard library writes to stderr on other systems.
+#[cfg(not(all(unix, not(miri))))]
+mod system {
+    use std::io::{self, Write};
+
+    pub(super) fn write(bytes: &[u8]) {
+        let _ = io::stderr().write_all(bytes);
+    }
+
+    pub(super) fn is_readable(_start: *const u8, _len: usize) -> bool {
+        true
+    }
+}
+
+#[cfg(all(test, unix, not(miri)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_readable_up_to_the_end_of_its_mapping() {
+        let mapping = memmap2::MmapOptions::new().len(8192).map_anon().unwrap();
+        let start = mapping.as_ptr();
+        assert!(is_readable(start, 8192) && is_readable(start, 0));
+        drop(mapping);
+        // Other threads of the tests may map memory at the same address, but never at these two.
+        assert!(!is_readable(core::ptr::without_provenance(8), 8));
+        assert!(!is_readable(core::ptr::without_provenance(usize::MAX - 3), 8));
+    }
+
+    #[test]
+    fn text_that_is_longer_than_the_buffer_is_flushed_and_kept_in_order() {
+        let mut stderr = Stderr::new();
+        stderr.write_str(&"x".repeat(511)).unwrap();
+        assert_eq!(stderr.len, 511);
+        stderr.write_str("yz").unwrap();
+        assert_eq!((stderr.len, stderr.buffer[0]), (1, b'z'));
+        stderr.len = 0;
+    }
+}

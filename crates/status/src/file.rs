@@ -1,0 +1,320 @@
+//! The file of a status page, and its mapping.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    ops::Deref,
+    os::{
+        fd::AsRawFd,
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use memmap2::{Advice, MmapOptions, MmapRaw};
+use sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
+
+use crate::{
+    folder::{self, user},
+    text::SharedText,
+};
+
+/// The size of the file in bytes.
+pub const SIZE: usize = 32 << 10;
+
+/// `obmstat` and the version of the layout.
+const MAGIC: u64 = u64::from_le_bytes(*b"obmstat\x01");
+
+/// The words before the text.
+const HEADER: usize = 7;
+
+/// The sequence and the length of the text.
+const OF_TEXT: usize = 2;
+
+const WORDS: usize = SIZE / size_of::<u64>() - HEADER - OF_TEXT;
+
+/// A status page. Zeroed memory is a valid page of no process.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Page {
+    magic: AtomicU64,
+    pid: AtomicU64,
+    start: AtomicU64,
+    ended: AtomicU64,
+    command: AtomicU64,
+    answered: AtomicU64,
+    answer: AtomicU64,
+    text: SharedText<WORDS>,
+}
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Page>() == SIZE);
+
+impl Page {
+    /// Returns the id of the process.
+    pub fn pid(&self) -> u32 {
+        self.pid.load(Relaxed) as u32
+    }
+
+    /// Returns the text, which only the process replaces.
+    pub fn text(&self) -> &SharedText<WORDS> {
+        &self.text
+    }
+
+    /// Returns true if the process said that it ended.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Relaxed) != 0
+    }
+
+    /// Says that the process ends.
+    pub fn end(&self) {
+        self.ended.store(1, Relaxed);
+    }
+
+    /// Returns true if the process of this page still runs.
+    pub fn is_live(&self) -> bool {
+        !self.has_ended() && start_time(self.pid()) == Some(self.start.load(Relaxed))
+    }
+
+    /// Asks the process for a trim. Returns the number of the command.
+    pub fn ask(&self) -> u64 {
+        self.command.fetch_add(1, Relaxed).wrapping_add(1)
+    }
+
+    /// Returns the number of a command that the process has not carried out yet.
+    pub fn asked(&self) -> Option<u64> {
+        let command = self.command.load(Relaxed);
+        (command != self.answered.load(Relaxed)).then_some(command)
+    }
+
+    /// Says that the process has carried out `command`, and freed as many bytes as `answer`.
+    pub fn reply(&self, command: u64, answer: u64) {
+        self.answer.store(answer, Relaxed);
+        // Release: a client that sees this number also sees the answer.
+        self.answered.store(command, Release);
+    }
+
+    /// Returns the answer to `command`, if the process has given it.
+    pub fn answer(&self, command: u64) -> Option<u64> {
+        (self.answered.load(Acquire) >= command).then(|| self.answer.load(Relaxed))
+    }
+}
+
+/// A mapped status page and the path of its file.
+#[derive(Debug)]
+pub struct StatusFile {
+    path: PathBuf,
+    /// # Invariant
+    ///
+    /// The mapping has [`SIZE`] bytes, and begins at a page of the system.
+    map: MmapRaw,
+}
+
+impl StatusFile {
+    /// Creates the page of the process `pid` in the first folder that can be used.
+    ///
+    /// # Errors
+    ///
+    /// Fails if no folder can be used, or if there is no space.
+    pub fn create(pid: u32) -> io::Result<Self> {
+        let mut last = io::Error::from(io::ErrorKind::NotFound);
+        for folder in folder::candidates() {
+            match folder::own(&folder).and_then(|()| Self::create_in(&folder, pid)) {
+                Ok(page) => return Ok(page),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Creates the page of the process `pid` in `folder`, which belongs to this user alone.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no space, or if the process does not exist.
+    pub fn create_in(folder: &Path, pid: u32) -> io::Result<Self> {
+        let path = folder.join(format!("{pid}.status"));
+        // A page with this name belonged to an earlier process.
+        let _ = fs::remove_file(&path);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        let file = options.custom_flags(libc::O_NOFOLLOW).open(&path)?;
+        // SAFETY: the descriptor is open, and the call accesses no memory.
+        let error = unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, SIZE as libc::off_t) };
+        let made = match error {
+            0 => Self::map(path.clone(), &file),
+            error => Err(io::Error::from_raw_os_error(error)),
+        };
+        let start = start_time(pid).ok_or(io::ErrorKind::NotFound);
+        let page = made.and_then(|page| Ok((page, start?)));
+        let (page, start) = page.inspect_err(|_| _ = fs::remove_file(&path))?;
+        page.map.advise(Advice::DontFork)?;
+        page.pid.store(u64::from(pid), Relaxed);
+        page.start.store(start, Relaxed);
+        // Release: a reader that sees the magic number also sees the process.
+        page.magic.store(MAGIC, Release);
+        Ok(page)
+    }
+
+    /// Opens the page at `path`, which must belong to this user alone.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file is no status page, or if other users could have written it.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
+        let found = file.metadata()?;
+        let invalid = |why: &str| Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        if found.uid() != user() || found.mode() & 0o077 != 0 {
+            return invalid("it does not belong to this user alone");
+        }
+        if found.len() != SIZE as u64 {
+            return invalid("it has another size");
+        }
+        let page = Self::map(path.to_owned(), &file)?;
+        if page.magic.load(Acquire) != MAGIC {
+            return invalid("it is no status page of this version");
+        }
+        Ok(page)
+    }
+
+    /// Opens the page of the process `pid`, from whichever folder has one.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is none.
+    pub fn of(pid: u32) -> io::Result<Self> {
+        let mut last = io::Error::from(io::ErrorKind::NotFound);
+        for folder in folder::candidates() {
+            match Self::open(&folder.join(format!("{pid}.status"))) {
+                Ok(page) => return Ok(page),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Opens every page of this user.
+    pub fn all() -> Vec<Self> {
+        let folders = folder::candidates().into_iter().filter(|folder| folder.is_dir());
+        let owned = folders.filter(|folder| folder::own(folder).is_ok());
+        let entries = owned.filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+        let paths = entries.map(|entry| entry.path());
+        let pages = paths.filter(|path| path.extension().is_some_and(|end| end == "status"));
+        pages.filter_map(|path| Self::open(&path).ok()).collect()
+    }
+
+    fn map(path: PathBuf, file: &File) -> io::Result<Self> {
+        // INVARIANT: the file has as many bytes.
+        let map = MmapOptions::new().len(SIZE).map_raw(file)?;
+        Ok(Self { path, map })
+    }
+
+    /// Returns the path of the file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes the file. The mapping stays valid.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be removed.
+    pub fn remove(&self) -> io::Result<()> {
+        fs::remove_file(&self.path)
+    }
+}
+
+impl Deref for StatusFile {
+    type Target = Page;
+
+    fn deref(&self) -> &Page {
+        // SAFETY: `map`'s invariant: the mapping is large enough and aligned. A page consists of
+        // atomics, which any process may change, and for which every value is valid.
+        unsafe { &*self.map.as_ptr().cast::<Page>() }
+    }
+}
+
+/// Returns when the process `pid` was started, in ticks since the system was. Returns `None` if it
+/// has ended, even if its parent has not waited for it.
+pub fn start_time(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The program's name stands in parentheses, and may contain spaces. The state follows.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let has_ended = matches!(fields.next()?, "Z" | "X");
+    let start = fields.nth(18)?.parse().ok()?;
+    (!has_ended).then_some(start)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::{os::unix::fs::PermissionsExt, process};
+
+    use super::*;
+
+    #[test]
+    fn what_the_process_publishes_is_read_through_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = StatusFile::create_in(folder.path(), process::id()).unwrap();
+        let other = StatusFile::open(own.path()).unwrap();
+        assert!(own.text().publish(b"{}"));
+        assert_eq!((other.pid(), other.text().read().unwrap()), (process::id(), b"{}".to_vec()));
+        assert!(other.is_live());
+        own.end();
+        assert!(!other.is_live());
+        assert_eq!(fs::metadata(own.path()).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_command_is_answered_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = StatusFile::create_in(folder.path(), process::id()).unwrap();
+        let client = StatusFile::open(own.path()).unwrap();
+        assert_eq!(own.asked(), None);
+        let command = client.ask();
+        assert_eq!((own.asked(), client.answer(command)), (Some(command), None));
+        own.reply(command, 4096);
+        assert_eq!((own.asked(), client.answer(command)), (None, Some(4096)));
+    }
+
+    #[test]
+    fn a_file_of_others_or_of_another_kind_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = StatusFile::create_in(folder.path(), process::id()).unwrap();
+        fs::set_permissions(own.path(), fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(StatusFile::open(own.path()).is_err());
+        let short = folder.path().join("1.status");
+        fs::write(&short, "x").unwrap();
+        fs::set_permissions(&short, fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(StatusFile::open(&short).unwrap_err().to_string().contains("size"));
+        fs::write(&short, vec![0; SIZE]).unwrap();
+        assert!(StatusFile::open(&short).unwrap_err().to_string().contains("no status page"));
+        let link = folder.path().join("2.status");
+        std::os::unix::fs::symlink(own.path(), &link).unwrap();
+        assert!(StatusFile::open(&link).is_err());
+    }
+
+    #[test]
+    fn a_process_has_ended_before_its_parent_waits_for_it() {
+        let mut child =
+            process::Command::new("cat").stdin(process::Stdio::piped()).spawn().unwrap();
+        assert!(start_time(child.id()) >= start_time(process::id()));
+        drop(child.stdin.take());
+        while start_time(child.id()).is_some() {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_page_of_an_earlier_process_with_the_same_id_is_not_live() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = StatusFile::create_in(folder.path(), process::id()).unwrap();
+        own.start.store(1, Relaxed);
+        assert!(!own.is_live());
+    }
+}

@@ -1,0 +1,11 @@
+#![doc = include_str!("../README.md")]
+
+mod file;
+pub mod folder;
+mod text;
+
+#[cfg(all(test, loom))]
+mod models;
+
+pub use file::{Page, SIZE, StatusFile, start_time};
+pub use text::SharedText;
