@@ -47,6 +47,9 @@ const RESERVED: usize = 16 << 20;
 
 /// The only heap of a CPython with one GIL.
 ///
+/// It has the geometry of the heaps from 3.12 on. A short `text_counts` executes 2.5 % fewer
+/// instructions than with [`Pools16K`](obmalloc::Pools16K), and a short `event_queue` 1.6 % fewer.
+///
 /// Its metadata is not in CPython's raw domain, because a program may hook that domain and later
 /// remove the hook.
 type GilHeap = GilHeld<Heap<Arenas, PageBlocks, Native>>;

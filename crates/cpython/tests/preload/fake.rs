@@ -93,6 +93,8 @@ const SOURCE: &str = r#"
     const char *Py_GetVersion(void) { return getenv("VERSION"); }
     int Py_IsInitialized(void) { return 0; }
     int PyGILState_Check(void) { return 1; }
+    int PyGILState_Ensure(void) { return 0; }
+    void PyGILState_Release(int state) {}
     static void *imp(void) { return 0; }
     #ifdef WIDE_MODULES
     struct { const char *name; long flags; void *(*init)(void); }
