@@ -34,7 +34,7 @@ pub struct Args {
     /// Serves malloc and operator new of the whole process as well.
     #[arg(long)]
     malloc: bool,
-    /// Ends the program if the heap cannot be installed.
+    /// Refuses a CPython that is newer than the library was tested with.
     #[arg(long, conflicts_with = "quiet")]
     strict: bool,
     /// Says nothing if the heap cannot be installed.

@@ -34,7 +34,7 @@ const PART_OF_TIME_IF_LOOSER: u32 = 4;
 const LONGEST_PAUSE: u32 = 32;
 
 /// At least this many units must become free, or nearly free, before they are purged at once.
-const MANY_UNITS: usize = 512;
+const MANY_UNITS: usize = 1024;
 
 /// At least one part in this number of all units must become free, or nearly free, before they are
 /// purged at once.
