@@ -19,7 +19,7 @@ pub struct EnvArgs {
     /// For a Dockerfile.
     #[arg(long, group = "syntax")]
     docker: bool,
-    /// For the [Service] section of a unit.
+    /// For the section `[Service]` of a unit.
     #[arg(long, group = "syntax")]
     systemd: bool,
     /// Lists the malloc library too.
