@@ -213,6 +213,10 @@ unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
         }
     }
 
+    fn retained_bytes(&mut self) -> usize {
+        self.range.as_ref().map_or(0, ReservedRange::retained_bytes) + self.source.retained_bytes()
+    }
+
     fn trim(&mut self) {
         preserving_errno(|| self.trim_range());
         self.source.trim();

@@ -108,6 +108,11 @@ impl ReservedRange {
         self.slot
     }
 
+    /// Returns the size of the free slots that are kept for later mappings, in bytes.
+    pub(super) fn retained_bytes(&self) -> usize {
+        self.slots.retained_count() * self.slot_size().bytes()
+    }
+
     /// Returns true if `address` lies in a slot that was ever used.
     #[inline]
     pub(super) fn contains(&self, address: usize) -> bool {
