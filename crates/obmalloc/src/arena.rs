@@ -21,6 +21,7 @@
 
 use core::ptr::NonNull;
 
+pub(crate) mod list;
 pub(crate) mod map;
 pub(crate) mod slots;
 pub(crate) mod table;
@@ -216,6 +217,15 @@ impl Arena {
         pool
     }
 
+    /// Returns true if the free unit has no memory: it was never used, or was purged.
+    #[cfg(feature = "serde")]
+    pub(crate) fn is_clean<G: Geometry>(&self, unit: usize) -> bool {
+        match G::RULES.retain {
+            RetainRule::Unobservable => unit >= self.carved as usize,
+            RetainRule::EachClass => self.units.is_zero(Run { first: unit, units: 1 }),
+        }
+    }
+
     /// Puts back `pool`, which must have been taken from this arena and be free.
     pub(crate) fn put_pool<G: Geometry>(&mut self, pool: PoolPtr) {
         let run = self.run_of::<G>(pool);
@@ -232,9 +242,18 @@ impl Arena {
                     }
                 }
                 self.units.put(run);
+                self.publish_dirty::<G>();
             }
         }
         self.free_units += run.units as u32;
+    }
+
+    /// Tells other threads which units may be backed by memory. See [`list`].
+    fn publish_dirty<G: Geometry>(&self) {
+        if let Some(base) = self.base {
+            // SAFETY: the arena is valid (invariant of `base`), and belongs to the caller's heap.
+            unsafe { list::publish_dirty::<G>(base, self.units.dirty()) };
+        }
     }
 
     /// Returns true if the memory of `pool` that no block has used yet is known to be zero.

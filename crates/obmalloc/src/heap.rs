@@ -18,10 +18,14 @@ use raw_mem::{ArenaSource, MemAlloc};
 
 pub(crate) mod check;
 pub(crate) mod empty_pools;
+pub(crate) mod figures;
 pub(crate) mod report;
+#[cfg(feature = "serde")]
+pub(crate) mod snapshot;
 pub(crate) mod spans;
 pub(crate) mod stats;
 pub(crate) mod used_pools;
+pub(crate) mod walk;
 
 use self::{empty_pools::EmptyPools, used_pools::UsedPools};
 use crate::{
@@ -69,7 +73,7 @@ pub struct Heap<S: ArenaSource, A: MemAlloc, G: Geometry = Pools16K> {
     pub(crate) empty: EmptyPools,
     /// The number of arenas that the source allows the heap to retain in the form of spans.
     pub(crate) arenas_of_spans: usize,
-    large: LargeBlocks,
+    pub(crate) large: LargeBlocks,
     pub(crate) source: S,
     lower: A,
     tag: HeapTag,

@@ -64,6 +64,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
                     State::Free => free += 1,
                     State::Used | State::Retained => self.check_is_listed(pool),
                     State::Full => {}
+                    State::Uncarved => panic!("a carved pool has a header"),
                 }
             }
             let known = arena.known_free::<G>();
@@ -132,7 +133,7 @@ fn check_pool<G: Geometry>(pool: PoolPtr, blocks: BlockStart) {
     assert_eq!(known, capacity, "rule 2: every block is accounted for");
     match header.state() {
         State::Free => assert_eq!(header.in_use::<G>(), 0, "rule 3: a free pool has none in use"),
-        State::Retained => {}
+        State::Uncarved | State::Retained => {}
         State::Used | State::Full => assert!(header.in_use::<G>() > 0, "rule 3: used means in use"),
     }
     if header.state() == State::Full {
