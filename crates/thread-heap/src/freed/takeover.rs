@@ -45,7 +45,7 @@ pub(crate) fn purge<P: Parts>(
     }
     let purge = |start, len| {
         // SAFETY: our blocks fill the range, keep its arena mapped, and are not read again.
-        if unsafe { shared.source().purge(start, len) }.is_err() {
+        if unsafe { shared.lock().source.purge(start, len) }.is_err() {
             shared.purges_are_refused.store(true, Relaxed);
         }
     };

@@ -129,10 +129,8 @@ impl PerThread {
     /// [`Heaps::alloc_large`]: crate::Heaps::alloc_large
     pub fn alloc_large(self, size: usize, align: usize) -> Option<NewLarge> {
         fork::guard();
-        HEAPS.alloc_large(size, align).or_else(|| {
-            self.flush();
-            HEAPS.alloc_large(size, align)
-        })
+        let request = || HEAPS.alloc_large(size, align);
+        request().or_else(|| self.retry(request))
     }
 
     /// Frees a large block. See [`Heaps::free_large`](crate::Heaps::free_large).
@@ -156,10 +154,14 @@ impl PerThread {
     pub unsafe fn resize_large(self, block: LargeBlock, size: usize) -> Option<LargeBlock> {
         // SAFETY: the contract is the same. A call that fails leaves the block as it was.
         let resize = || unsafe { HEAPS.resize_large(block, size) };
-        resize().or_else(|| {
-            self.flush();
-            resize()
-        })
+        resize().or_else(|| self.retry(resize))
+    }
+
+    /// Repeats a request that has failed, after a flush and then after the program's callback.
+    #[cold]
+    fn retry<T>(self, request: impl Fn() -> Option<T>) -> Option<T> {
+        self.flush();
+        request().or_else(|| if HEAPS.ask_before_refusal() { request() } else { None })
     }
 
     /// Returns the number and the size in bytes of all large blocks of the process.
@@ -404,5 +406,10 @@ unsafe impl MemAlloc for ThreadMalloc {
             // SAFETY: `heap` is the heap in the slot, and the block does not belong to it.
             unsafe { free_elsewhere(heap, block) };
         }
+    }
+
+    unsafe fn usable_size(&self, ptr: NonNull<u8>) -> Option<usize> {
+        // SAFETY: the block is live (contract).
+        Some(unsafe { Self::usable_size(*self, ptr) })
     }
 }
