@@ -5,6 +5,7 @@ mod c_allocator;
 mod domain;
 mod domain_table;
 pub mod hooks;
+mod limit;
 mod record;
 mod vtable;
 
@@ -12,6 +13,7 @@ pub use arena_vtable::{ArenaVTable, LockedSource};
 pub use c_allocator::CAllocator;
 pub use domain::Domain;
 pub use domain_table::{DomainAllocator, DomainTable, SetError};
+pub use limit::Limited;
 /// Re-exported, because its types appear in the signatures of this crate.
 pub use raw_mem;
 pub use vtable::VTable;
