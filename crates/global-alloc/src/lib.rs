@@ -13,6 +13,10 @@ mod ob_malloc;
 
 pub use local_heap::LocalHeap;
 pub use ob_malloc::ObMalloc;
+/// The types of figures and limits.
+pub use obmalloc::{ClassInUse, InUse, Kind, LiveBlock};
+pub use raw_mem::{LimitReached, Limits};
+pub use thread_heap::{Detail, Figures};
 
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
