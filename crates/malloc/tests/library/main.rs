@@ -8,6 +8,7 @@ mod basics;
 mod cpp;
 mod exports;
 mod linked;
+mod moments;
 mod programs;
 mod resize;
 mod stats;
