@@ -1,11 +1,13 @@
 #![doc = include_str!("../README.md")]
 
 mod abi;
+mod at_signal;
 mod decide;
 mod domains;
 mod install;
 mod interpreters;
 mod late;
+mod limit;
 mod loader;
 mod lower;
 mod options;
@@ -59,12 +61,29 @@ static DESTRUCTOR: extern "C" fn() = destruct;
 
 extern "C" fn construct() {
     if let Some(python) = CPython::find() {
-        START.get_or_init(|| Start::new(python));
+        let start = START.get_or_init(|| Start::new(python));
+        let sources = at_signal::Sources {
+            is_installed: start.outcome.is_ok(),
+            at_exit: report_exit,
+            requests: || installation()?.requests(),
+            figures: || installation()?.try_figures(),
+        };
+        at_signal::watch(&start.settings, sources);
         return;
     }
     let settings = Settings::from_env();
     if settings.any {
         WITHOUT_CPYTHON.get_or_init(|| settings);
+    }
+}
+
+fn installation() -> Option<&'static Installation> {
+    START.get()?.outcome.as_ref().ok()
+}
+
+fn report_exit() {
+    if let Some(start) = START.get() {
+        start.report();
     }
 }
 
@@ -101,6 +120,9 @@ impl Start {
     #[cold]
     fn new(python: CPython) -> Self {
         let (settings, options) = (Settings::from_env(), Options::from_process());
+        if !settings.is_silent() {
+            settings.errors.iter().for_each(say);
+        }
         let outcome = decide(&python, &settings, &options)
             .inspect_err(|refusal| say_refused(refusal, &settings))
             .map(|guard| Installation::new(&python, guard, &settings));
@@ -110,7 +132,7 @@ impl Start {
     /// Writes the requested statistics, or says that another allocator has replaced the heap.
     fn report(&self) {
         let Self { python, settings, options, outcome } = self;
-        if let Some(place) = &settings.stats {
+        if let Some(place) = settings.stats.as_ref().filter(|_| settings.moments.exit) {
             Report::new(python, outcome).write(place);
             if *place == StatsPlace::Stderr {
                 // The report on stderr already says what follows.

@@ -17,6 +17,7 @@ use allocator_api::{
 use obmalloc::Stats;
 use serde::{Serialize, Serializer, ser::Error};
 use serde_json::value::RawValue;
+use thread_heap::{Detail, Figures};
 
 use crate::{
     abi::CPython,
@@ -45,6 +46,8 @@ pub(crate) struct Report {
     domains: BTreeMap<&'static str, DomainReport>,
     served: Option<Served>,
     heap: Option<HeapReport>,
+    /// The memory of all threads, from CPython 3.12 on.
+    process: Option<ProcessReport>,
 }
 
 #[derive(Debug, Serialize)]
@@ -80,6 +83,17 @@ impl Serialize for HeapReport {
     }
 }
 
+#[derive(Debug)]
+struct ProcessReport(Figures);
+
+impl Serialize for ProcessReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut json = String::new();
+        self.0.write_json(&mut json, Detail::Classes).map_err(S::Error::custom)?;
+        RawValue::from_string(json).map_err(S::Error::custom)?.serialize(serializer)
+    }
+}
+
 impl Report {
     pub(crate) fn new(python: &CPython, outcome: &Result<Installation, Refusal>) -> Self {
         let installation = outcome.as_ref().ok();
@@ -108,6 +122,7 @@ impl Report {
             domains: Domain::ALL.into_iter().map(domain_report).collect(),
             served: requested.zip(passed_below).map(Served::new),
             heap: heap.map(HeapReport),
+            process: installation.and_then(Installation::try_figures).map(ProcessReport),
         }
     }
 

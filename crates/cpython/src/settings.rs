@@ -9,10 +9,19 @@ use std::{
     path::PathBuf,
 };
 
+use host::{Moments, Place, UnknownWord};
+use raw_mem::Limits;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) switch: Switch,
     pub(crate) stats: Option<StatsPlace>,
+    /// When statistics are written.
+    pub(crate) moments: Moments,
+    /// The limits on the bytes of the domains mem and obj together.
+    pub(crate) limits: Limits,
+    /// What is wrong with settings that are ignored, because their values are unknown.
+    pub(crate) errors: Vec<String>,
     /// True if one of our environment variables is set to a value that is not empty.
     ///
     /// A replaced heap or a CPython that was loaded too late is reported only if this is true.
@@ -41,26 +50,49 @@ impl Settings {
 
     fn read(variables: impl Iterator<Item = (OsString, OsString)>) -> Self {
         let (mut switch, mut stats, mut any) = (OsString::new(), OsString::new(), false);
+        let [mut moments, mut limit, mut soft_limit] = [(); 3].map(|()| OsString::new());
         for (name, value) in variables {
             any |= !value.is_empty();
             match name.as_bytes() {
                 b"OBMALLOC" => switch = value,
                 b"OBMALLOC_STATS" => stats = value,
+                MOMENTS => moments = value,
+                LIMIT => limit = value,
+                SOFT_LIMIT => soft_limit = value,
                 _ => (),
             }
         }
+        let mut errors = Vec::new();
+        let moments = known(Moments::of("OBMALLOC_STATS_ON", moments.as_bytes()), &mut errors);
+        let hard = ("OBMALLOC_LIMIT", limit.as_bytes());
+        let soft = ("OBMALLOC_SOFT_LIMIT", soft_limit.as_bytes());
+        let limits = known(host::limits(hard, soft), &mut errors).unwrap_or(Limits::NONE);
+        // The value is checked as that of the malloc library is.
+        let stats = match known(Place::of("OBMALLOC_STATS", stats.as_bytes()), &mut errors) {
+            Some(_) => StatsPlace::parse(stats),
+            None => None,
+        };
         let switch = match switch.as_bytes() {
             b"" | b"on" => Switch::On,
             b"quiet" => Switch::Quiet,
             b"off" => Switch::Off,
             _ => Switch::Unknown(switch),
         };
-        Self { switch, stats: StatsPlace::parse(stats), any }
+        let moments = moments.unwrap_or(Moments::EXIT);
+        Self { switch, stats, moments, limits, errors, any }
     }
 
     pub(crate) fn is_silent(&self) -> bool {
         matches!(self.switch, Switch::Quiet | Switch::Off)
     }
+}
+
+const MOMENTS: &[u8] = b"OBMALLOC_STATS_ON";
+const LIMIT: &[u8] = b"OBMALLOC_LIMIT";
+const SOFT_LIMIT: &[u8] = b"OBMALLOC_SOFT_LIMIT";
+
+fn known<T>(value: Result<T, UnknownWord<'_>>, errors: &mut Vec<String>) -> Option<T> {
+    value.inspect_err(|why| errors.push(why.to_string())).ok()
 }
 
 fn is_ours(name: &OsStr) -> bool {
@@ -112,7 +144,14 @@ mod tests {
 
     #[test]
     fn without_variables_the_heap_is_installed_without_statistics() {
-        let expected = Settings { switch: Switch::On, stats: None, any: false };
+        let expected = Settings {
+            switch: Switch::On,
+            stats: None,
+            moments: Moments::EXIT,
+            limits: Limits::NONE,
+            errors: Vec::new(),
+            any: false,
+        };
         assert_eq!(read(None, None), expected);
         assert_eq!(read(Some(""), Some("")), expected);
         let any = Settings { any: true, ..expected };
@@ -157,7 +196,12 @@ mod tests {
         for word in ["", "0", "false", "no", "off", "FALSE", "No", "oFF"] {
             assert_eq!(read(None, Some(word)).stats, None, "{word}");
         }
-        for path in ["./on", "truely", "2"] {
+        for word in ["truely", "2"] {
+            let settings = read(None, Some(word));
+            assert_eq!(settings.stats, None, "{word}");
+            assert!(settings.errors[0].contains("(known: 0, false, "), "{settings:?}");
+        }
+        for path in ["./on", "truely.txt", "%p"] {
             let place = read(None, Some(path)).stats;
             assert!(matches!(place, Some(StatsPlace::File(_))), "{path}");
         }

@@ -8,6 +8,7 @@ mod interpreters;
 mod late;
 mod limits;
 mod memory;
+mod moments;
 mod output;
 mod refusals;
 mod reinit;
