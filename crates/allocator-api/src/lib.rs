@@ -7,6 +7,7 @@ mod domain;
 mod domain_table;
 mod global;
 pub mod hooks;
+mod limit;
 mod record;
 mod vtable;
 
@@ -15,6 +16,7 @@ pub use c_allocator::CAllocator;
 pub use domain::Domain;
 pub use domain_table::{DomainAllocator, DomainTable, SetError};
 pub use global::{CFunctions, Global};
+pub use limit::Limited;
 /// Re-exported, because its types appear in the signatures of this crate.
 pub use raw_mem;
 pub use vtable::VTable;

@@ -14,14 +14,17 @@
 //! other.
 
 use allocator_api::{
-    CAllocator, Domain, VTable,
+    CAllocator, Domain, Limited, VTable,
     hooks::{Counting, Counts, Tally},
 };
 use obmalloc::{
     Access, Blocks, Geometry, GilHeld, Heap, KnownArenas, Native, PurgePolicy, Pymalloc, Stats,
 };
-use raw_mem::{ArenaSource, MmapArenas, PageBlocks, ReservedArenas, RetainingArenas, coarse_now};
-use thread_heap::PerThread;
+use raw_mem::{
+    ArenaSource, Limits, MemAlloc, MmapArenas, PageBlocks, ReservedArenas, RetainingArenas,
+    coarse_now,
+};
+use thread_heap::{Figures, PerThread};
 
 use crate::{
     abi::CPython,
@@ -29,6 +32,7 @@ use crate::{
     decide::{Guard, Plan, Refusal},
     domains::SERVED,
     interpreters::{self, PerInterpreter},
+    limit,
     lower::Lower,
     options::Options,
     reinit::{self, Ours},
@@ -171,8 +175,31 @@ impl Installation {
         }
     }
 
+    /// Counts the memory of all interpreters and threads, without stopping them.
+    ///
+    /// Returns `None` up to CPython 3.11, whose only heap no other thread can count, and if a thread
+    /// is mapping memory.
+    pub(crate) fn try_figures(&self) -> Option<Figures> {
+        match self.heap {
+            Installed::OneGil(_) => None,
+            Installed::PerInterpreter => PerThread.try_figures(),
+        }
+    }
+
     pub(crate) fn requested(&self) -> Option<[Counts; 2]> {
         self.counters.as_ref().map(|counters| counters.above.map(Counting::counts))
+    }
+
+    /// Returns the number and the bytes of all requests to the domains.
+    pub(crate) fn requests(&self) -> Option<(u64, u64)> {
+        let counts = self.requested()?;
+        let tallies = counts.iter().flat_map(|counts| [counts.small, counts.large]);
+        Some(tallies.fold(
+            (0, 0),
+            |(requests, bytes), Tally { requests: more, bytes: size, .. }| {
+                (requests + more, bytes + size)
+            },
+        ))
     }
 
     /// Returns the count of small requests that reached the allocator below the heap.
@@ -200,13 +227,22 @@ fn stack<B: Blocks + Sync + 'static>(
         // SAFETY: CPython's raw and own allocators never call mem or obj, so `lower` never calls
         // back.
         let pymalloc = leak(unsafe { Pymalloc::new(heap, lower) });
-        return (pymalloc.access(), [VTable::of(pymalloc); 2], None);
+        return (pymalloc.access(), [within_limits(pymalloc, settings).vtable(); 2], None);
     }
     let below = leak(Counting::new(lower, SMALL));
     // SAFETY: CPython's raw and own allocators never call mem or obj, so `lower` never calls back.
     let pymalloc = leak(unsafe { Pymalloc::new(heap, below) });
-    let above = SERVED.map(|_| leak(Counting::new(CAllocator::of(pymalloc), SMALL)));
+    let limited = within_limits(pymalloc, settings);
+    let above = SERVED.map(|_| leak(Counting::new(limited, SMALL)));
     (pymalloc.access(), above.map(VTable::of), Some(Counters { above, below }))
+}
+
+/// Returns the allocator, which has a limit if the settings name one.
+fn within_limits<A: MemAlloc + Sync>(allocator: &'static A, settings: &Settings) -> CAllocator {
+    match settings.limits {
+        Limits::NONE => CAllocator::of(allocator),
+        limits => CAllocator::of(leak(Limited::new(allocator, limits, limit::ask))),
+    }
 }
 
 fn leak<T>(value: T) -> &'static T {

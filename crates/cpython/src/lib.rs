@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod abi;
+mod at_signal;
 mod counted;
 mod debug;
 mod decide;
@@ -9,6 +10,7 @@ mod exports;
 mod install;
 mod interpreters;
 mod late;
+mod limit;
 mod loader;
 mod lower;
 mod options;
@@ -32,6 +34,7 @@ use std::{
 use crate::{
     abi::CPython,
     decide::Refusal,
+    install::Installation,
     options::Options,
     outcome::{Outcome, carry_out},
     report::Report,
@@ -69,15 +72,32 @@ static DESTRUCTOR: extern "C" fn() = destruct;
 extern "C" fn construct() {
     if let Some(python) = CPython::find() {
         // SAFETY: the loader calls this constructor before `main`, or in `dlopen`.
-        START.get_or_init(|| unsafe { Start::new(python) });
-        if let Err(error) = status::start(&python, refresh) {
+        let start = START.get_or_init(|| unsafe { Start::new(python) });
+        if let Err(error) = status::start(&start.python, refresh) {
             say(format_args!("cannot create a status page: {error}"));
         }
+        let sources = at_signal::Sources {
+            is_installed: start.outcome.installation().is_some(),
+            at_exit: report_exit,
+            requests: || installation()?.requests(),
+            figures: || installation()?.try_figures(),
+        };
+        at_signal::watch(&start.settings, sources);
         return;
     }
     let settings = Settings::from_env();
     if settings.any {
         WITHOUT_CPYTHON.get_or_init(|| settings);
+    }
+}
+
+fn installation() -> Option<&'static Installation> {
+    START.get()?.outcome.installation()
+}
+
+fn report_exit() {
+    if let Some(start) = START.get() {
+        start.report();
     }
 }
 
@@ -168,6 +188,9 @@ impl Start {
     #[cold]
     unsafe fn new(python: CPython) -> Self {
         let settings = Settings::from_env();
+        if !settings.is_silent() {
+            settings.errors.iter().for_each(say);
+        }
         if settings.switch == Switch::Debug {
             request_debug_hooks();
         }
@@ -198,7 +221,7 @@ impl Start {
     /// Writes the requested statistics, or says that another allocator has replaced the heap.
     fn report(&self) {
         let Self { python, settings, options, outcome } = self;
-        if let Some(place) = &settings.stats {
+        if let Some(place) = settings.stats.as_ref().filter(|_| settings.moments.exit) {
             Report::new(python, outcome).write(place);
             if *place == StatsPlace::Stderr {
                 // The report on stderr already says what follows.

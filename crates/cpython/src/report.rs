@@ -17,6 +17,7 @@ use allocator_api::{
 use obmalloc::Stats;
 use serde::{Serialize, Serializer, ser::Error};
 use serde_json::value::RawValue;
+use thread_heap::{Detail, Figures};
 
 use crate::{
     abi::CPython,
@@ -48,6 +49,8 @@ pub(crate) struct Report {
     domains: BTreeMap<&'static str, DomainReport>,
     served: Option<Served>,
     heap: Option<HeapReport>,
+    /// The memory of all threads, from CPython 3.12 on.
+    process: Option<ProcessReport>,
 }
 
 #[derive(Debug, Serialize)]
@@ -79,6 +82,17 @@ impl Serialize for HeapReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut json = String::new();
         self.0.write_json(&mut json).map_err(S::Error::custom)?;
+        RawValue::from_string(json).map_err(S::Error::custom)?.serialize(serializer)
+    }
+}
+
+#[derive(Debug)]
+struct ProcessReport(Figures);
+
+impl Serialize for ProcessReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut json = String::new();
+        self.0.write_json(&mut json, Detail::Classes).map_err(S::Error::custom)?;
         RawValue::from_string(json).map_err(S::Error::custom)?.serialize(serializer)
     }
 }
@@ -116,6 +130,7 @@ impl Report {
                 .collect(),
             served: requested.zip(passed_below).map(Served::new),
             heap: heap.map(HeapReport),
+            process: installation.and_then(Installation::try_figures).map(ProcessReport),
         }
     }
 

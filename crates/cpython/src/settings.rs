@@ -10,6 +10,9 @@ use std::{
     time::Duration,
 };
 
+use host::{Moments, Place, UnknownWord};
+use raw_mem::Limits;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) switch: Switch,
@@ -20,6 +23,12 @@ pub(crate) struct Settings {
     pub(crate) trim_signal: Option<String>,
     /// True if each full garbage collection trims the heap.
     pub(crate) trim_after_gc: bool,
+    /// When statistics are written.
+    pub(crate) moments: Moments,
+    /// The limits on the bytes of the domains mem and obj together.
+    pub(crate) limits: Limits,
+    /// What is wrong with settings that are ignored, because their values are unknown.
+    pub(crate) errors: Vec<String>,
     /// True if one of our environment variables is set to a value that is not empty.
     ///
     /// A replaced heap or a CPython that was loaded too late is reported only if this is true.
@@ -53,6 +62,7 @@ impl Settings {
     fn read(variables: impl Iterator<Item = (OsString, OsString)>) -> Self {
         let (mut switch, mut stats, mut any) = (OsString::new(), OsString::new(), false);
         let (mut decay, mut trim_signal, mut trim_after_gc) = (Some(DECAY), None, false);
+        let [mut moments, mut limit, mut soft_limit] = [(); 3].map(|()| OsString::new());
         for (name, value) in variables {
             any |= !value.is_empty();
             match name.as_bytes() {
@@ -61,9 +71,22 @@ impl Settings {
                 b"OBMALLOC_DECAY" => decay = parse_decay(&value),
                 b"OBMALLOC_TRIM_SIGNAL" => trim_signal = parse_signal(&value),
                 b"OBMALLOC_TRIM_AFTER_GC" => trim_after_gc = is_on(&value),
+                MOMENTS => moments = value,
+                LIMIT => limit = value,
+                SOFT_LIMIT => soft_limit = value,
                 _ => (),
             }
         }
+        let mut errors = Vec::new();
+        let moments = known(Moments::of("OBMALLOC_STATS_ON", moments.as_bytes()), &mut errors);
+        let hard = ("OBMALLOC_LIMIT", limit.as_bytes());
+        let soft = ("OBMALLOC_SOFT_LIMIT", soft_limit.as_bytes());
+        let limits = known(host::limits(hard, soft), &mut errors).unwrap_or(Limits::NONE);
+        // The value is checked as that of the malloc library is.
+        let stats = match known(Place::of("OBMALLOC_STATS", stats.as_bytes()), &mut errors) {
+            Some(_) => StatsPlace::parse(stats),
+            None => None,
+        };
         let switch = match switch.as_bytes() {
             b"" | b"on" => Switch::On,
             b"strict" => Switch::Strict,
@@ -72,7 +95,8 @@ impl Settings {
             b"off" => Switch::Off,
             _ => Switch::Unknown(switch),
         };
-        Self { switch, stats: StatsPlace::parse(stats), decay, trim_signal, trim_after_gc, any }
+        let moments = moments.unwrap_or(Moments::EXIT);
+        Self { switch, stats, decay, trim_signal, trim_after_gc, moments, limits, errors, any }
     }
 
     pub(crate) fn is_silent(&self) -> bool {
@@ -110,6 +134,14 @@ fn parse_signal(value: &OsStr) -> Option<String> {
 
 fn is_on(value: &OsStr) -> bool {
     matches!(value.to_ascii_lowercase().as_bytes(), b"1" | b"true" | b"yes" | b"on")
+}
+
+const MOMENTS: &[u8] = b"OBMALLOC_STATS_ON";
+const LIMIT: &[u8] = b"OBMALLOC_LIMIT";
+const SOFT_LIMIT: &[u8] = b"OBMALLOC_SOFT_LIMIT";
+
+fn known<T>(value: Result<T, UnknownWord<'_>>, errors: &mut Vec<String>) -> Option<T> {
+    value.inspect_err(|why| errors.push(why.to_string())).ok()
 }
 
 fn is_ours(name: &OsStr) -> bool {
@@ -167,6 +199,9 @@ mod tests {
             decay: Some(DECAY),
             trim_signal: None,
             trim_after_gc: false,
+            moments: Moments::EXIT,
+            limits: Limits::NONE,
+            errors: Vec::new(),
             any: false,
         };
         assert_eq!(read(None, None), expected);
@@ -240,7 +275,12 @@ mod tests {
         for word in ["", "0", "false", "no", "off", "FALSE", "No", "oFF"] {
             assert_eq!(read(None, Some(word)).stats, None, "{word}");
         }
-        for path in ["./on", "truely", "2"] {
+        for word in ["truely", "2"] {
+            let settings = read(None, Some(word));
+            assert_eq!(settings.stats, None, "{word}");
+            assert!(settings.errors[0].contains("(known: 0, false, "), "{settings:?}");
+        }
+        for path in ["./on", "truely.txt", "%p"] {
             let place = read(None, Some(path)).stats;
             assert!(matches!(place, Some(StatsPlace::File(_))), "{path}");
         }

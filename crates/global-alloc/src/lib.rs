@@ -14,8 +14,12 @@ mod ob_malloc;
 
 pub use local_heap::LocalHeap;
 pub use ob_malloc::ObMalloc;
+/// The types of figures and limits.
+pub use obmalloc::{ClassInUse, InUse, Kind, LiveBlock};
 /// Re-exported, because [`ObMalloc`] implements a trait of this crate.
 pub use raw_mem;
+pub use raw_mem::{LimitReached, Limits};
+pub use thread_heap::{Detail, Figures};
 
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]

@@ -1,9 +1,14 @@
 //! A heap for collections that are all dropped together.
 
-use std::{alloc::Layout, cell::UnsafeCell, fmt, ptr::NonNull};
+use std::{
+    alloc::Layout,
+    cell::{Cell, UnsafeCell},
+    fmt, mem, process,
+    ptr::NonNull,
+};
 
-use obmalloc::{BlockPtr, Heap, LargeBlock, NewLarge, SizeClass, Stats};
-use raw_mem::{Malloc, MmapArenas};
+use obmalloc::{BlockPtr, Heap, LargeBlock, LiveBlock, NewLarge, SizeClass, Stats};
+use raw_mem::{LimitReached, LimitedArenas, Limits, Malloc, MmapArenas};
 use thread_heap::PerThread;
 
 use crate::{
@@ -11,7 +16,7 @@ use crate::{
     layouts::{Init, Layouts},
 };
 
-type PoolHeap = Heap<MmapArenas, Malloc, Pools>;
+type PoolHeap = Heap<LimitedArenas<MmapArenas>, Malloc, Pools>;
 
 /// A heap for collections on one thread, which borrow the heap and are all dropped together.
 ///
@@ -40,15 +45,54 @@ pub struct LocalHeap {
     ///
     /// The contents of the cell are borrowed only while a method runs.
     ///
-    /// Only one method runs at a time, because the type is not `Sync` and the heap never calls user
-    /// code.
+    /// Only one method runs at a time, because the type is not `Sync`. While `before_refusal` runs,
+    /// the contents are not borrowed.
     heap: UnsafeCell<PoolHeap>,
+    /// Taken out while it runs.
+    before_refusal: Cell<Option<Callback>>,
 }
+
+/// What a heap calls before it refuses a request because of its limit.
+type Callback = Box<dyn FnMut(LimitReached) -> bool + Send>;
 
 impl LocalHeap {
     /// Creates a heap, which allocates no memory before its first request.
     pub const fn new() -> Self {
-        Self { heap: UnsafeCell::new(Heap::with_geometry(MmapArenas::new(), Malloc)) }
+        Self::with_limits(Limits::NONE)
+    }
+
+    /// Creates a heap that maps at most `bytes` bytes. Requests beyond that fail.
+    ///
+    /// Arenas of 1 MiB count as a whole, even if few of their blocks are in use. The limit is
+    /// checked where memory is mapped, so it costs the other requests nothing.
+    ///
+    /// ```
+    /// # use std::alloc::Layout;
+    /// # use global_alloc::LocalHeap;
+    /// let heap = LocalHeap::with_limit(4 << 20);
+    /// assert!(heap.alloc(Layout::new::<[u8; 1 << 20]>()).is_some());
+    /// assert!(heap.alloc(Layout::new::<[u8; 4 << 20]>()).is_none());
+    /// ```
+    pub const fn with_limit(bytes: usize) -> Self {
+        Self::with_limits(Limits::hard(bytes))
+    }
+
+    /// Creates a heap with a hard and a soft limit.
+    pub const fn with_limits(limits: Limits) -> Self {
+        let arenas = LimitedArenas::new(MmapArenas::new(), limits);
+        Self {
+            heap: UnsafeCell::new(Heap::with_geometry(arenas, Malloc)),
+            before_refusal: Cell::new(None),
+        }
+    }
+
+    /// Calls `callback` before a request is refused because of the hard limit.
+    ///
+    /// If the callback returns true, the request is repeated. Its own requests to this heap are
+    /// refused without another call. The process is aborted if it panics, because no allocation may
+    /// unwind.
+    pub fn before_refusal(&mut self, callback: impl FnMut(LimitReached) -> bool + Send + 'static) {
+        self.before_refusal.set(Some(Box::new(callback)));
     }
 
     /// Allocates uninitialised memory for `layout`, or returns `None` if none is available.
@@ -114,10 +158,17 @@ impl LocalHeap {
         unsafe { self.heap.get_mut().reset() };
     }
 
-    /// Counts the memory in use, except for allocations of more than 480 KiB. O(pools).
+    /// Counts the memory in use. O(pools).
+    ///
+    /// Allocations of more than 480 KiB are in the field `large`, and all others in `bytes`.
     pub fn stats(&self) -> Stats {
         // SAFETY: nobody else borrows the heap (its invariant).
         unsafe { &*self.heap.get() }.stats()
+    }
+
+    /// Calls `visit` with each block in use. O(blocks).
+    pub fn for_each_block(&mut self, visit: impl FnMut(LiveBlock)) {
+        self.heap.get_mut().for_each_block(visit);
     }
 
     /// Allocates a block when the free list of `class` is empty. Trims all heaps if no arena is
@@ -128,7 +179,8 @@ impl LocalHeap {
         self.after_trim(|heap| heap.alloc(class))
     }
 
-    /// Calls `request`, and calls it again after a trim of all heaps if it fails.
+    /// Calls `request`, and calls it again if it fails: after a trim of all heaps, and then after
+    /// the callback.
     fn after_trim<T>(&self, request: impl Fn(&mut PoolHeap) -> Option<T>) -> Option<T> {
         // SAFETY: nobody else borrows the heap (its invariant).
         request(unsafe { &mut *self.heap.get() }).or_else(|| {
@@ -136,8 +188,28 @@ impl LocalHeap {
             unsafe { &mut *self.heap.get() }.trim();
             PerThread.flush();
             // SAFETY: as above.
+            let repeated = request(unsafe { &mut *self.heap.get() });
+            if repeated.is_some() || !self.ask_before_refusal() {
+                return repeated;
+            }
+            // SAFETY: as above.
             request(unsafe { &mut *self.heap.get() })
         })
+    }
+
+    /// Calls the callback if the limit was the reason of a refusal. Returns true if the request should
+    /// be repeated.
+    #[cold]
+    fn ask_before_refusal(&self) -> bool {
+        // SAFETY: nobody else borrows the heap (its invariant).
+        let reached = unsafe { &*self.heap.get() }.source().usage().refusal();
+        let Some(reached) = reached else { return false };
+        let Some(mut callback) = self.before_refusal.take() else { return false };
+        let abort = AbortOnUnwind;
+        let may_retry = callback(reached);
+        mem::forget(abort);
+        self.before_refusal.set(Some(callback));
+        may_retry
     }
 }
 
@@ -189,6 +261,15 @@ unsafe impl Layouts for LocalHeap {
     }
 }
 
+/// Ends the process when it is dropped.
+struct AbortOnUnwind;
+
+impl Drop for AbortOnUnwind {
+    fn drop(&mut self) {
+        process::abort();
+    }
+}
+
 impl Default for LocalHeap {
     fn default() -> Self {
         Self::new()
@@ -197,6 +278,8 @@ impl Default for LocalHeap {
 
 impl fmt::Debug for LocalHeap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalHeap").field("bytes_in_use", &self.stats().bytes.in_use).finish()
+        let stats = self.stats();
+        let in_use = stats.bytes.in_use + stats.large.bytes;
+        f.debug_struct("LocalHeap").field("bytes_in_use", &in_use).finish()
     }
 }

@@ -6,8 +6,9 @@ use std::{
     time::Duration,
 };
 
-use obmalloc::{BlockPtr, Blocks, LargeBlock, NewLarge, SizeClass};
-use thread_heap::{PerThread, ThreadMalloc};
+use obmalloc::{BlockPtr, Blocks, LargeBlock, LiveBlock, NewLarge, SizeClass};
+use raw_mem::{LimitReached, Limits};
+use thread_heap::{Figures, PerThread, ThreadMalloc};
 
 use crate::{
     classes::Pools,
@@ -93,6 +94,85 @@ impl ObMalloc {
     /// ```
     pub fn set_decay(self, decay: Option<Duration>) {
         PerThread.set_decay(decay);
+    }
+
+    /// Counts the memory of the process, without stopping other threads.
+    ///
+    /// The call takes about a microsecond for each MiB that is mapped. Other threads wait only if they map
+    /// or unmap memory meanwhile. The figures are as exact as they can be while other threads
+    /// allocate and free.
+    ///
+    /// ```
+    /// # use global_alloc::{Detail, ObMalloc};
+    /// #[global_allocator]
+    /// static GLOBAL: ObMalloc = ObMalloc::new();
+    ///
+    /// let block = vec![1_u8; 1 << 20];
+    /// let figures = GLOBAL.stats();
+    /// assert!(figures.allocated() >= block.len() && figures.mapped() >= figures.active());
+    /// println!("{figures}");
+    /// let mut metrics = String::new();
+    /// figures.write_prometheus(&mut metrics, Detail::Kinds)?;
+    /// assert!(metrics.contains("obmalloc_kind_blocks{kind=\"large\"} 1\n"));
+    /// # Ok::<(), std::fmt::Error>(())
+    /// ```
+    pub fn stats(self) -> Figures {
+        PerThread.figures()
+    }
+
+    /// Calls `visit` with each block in use, except for blocks above 480 KiB. O(blocks).
+    ///
+    /// # Safety
+    ///
+    /// - No other thread may allocate or free during the call.
+    /// - `visit` must neither allocate nor free.
+    ///
+    /// ```
+    /// # use global_alloc::ObMalloc;
+    /// #[global_allocator]
+    /// static GLOBAL: ObMalloc = ObMalloc::new();
+    ///
+    /// let text = String::from("nineteen characters");
+    /// let (mut blocks, mut is_found) = (0, false);
+    /// // SAFETY: the program has no other thread, and the closure does not allocate.
+    /// unsafe {
+    ///     GLOBAL.for_each_block(|block| {
+    ///         blocks += 1;
+    ///         is_found |= block.start.as_ptr().cast_const() == text.as_ptr();
+    ///     });
+    /// }
+    /// assert!(blocks > 0 && is_found);
+    /// ```
+    pub unsafe fn for_each_block(self, visit: impl FnMut(LiveBlock)) {
+        // SAFETY: the contract is the same.
+        unsafe { PerThread.for_each_block(visit) };
+    }
+
+    /// Limits the memory that is mapped for the process. What is in use stays in use.
+    ///
+    /// The limits are checked where memory is mapped, so they cost the other requests nothing. A
+    /// request beyond the hard limit fails as if the system had no memory.
+    ///
+    /// ```
+    /// # use global_alloc::{Limits, ObMalloc};
+    /// #[global_allocator]
+    /// static GLOBAL: ObMalloc = ObMalloc::new();
+    ///
+    /// GLOBAL.set_limits(Limits::hard(64 << 20));
+    /// assert!(Vec::<u8>::new().try_reserve(100 << 20).is_err());
+    /// assert!(Vec::<u8>::new().try_reserve(10 << 20).is_ok());
+    /// ```
+    pub fn set_limits(self, limits: Limits) {
+        PerThread.set_limits(limits);
+    }
+
+    /// Calls `callback` before a request is refused because of the hard limit.
+    ///
+    /// The callback may allocate and free memory, for example to empty a cache. If it returns true,
+    /// the request is repeated. Requests of the callback itself are refused without another call.
+    /// The process is aborted if the callback panics, because no allocation may unwind.
+    pub fn before_refusal(self, callback: fn(LimitReached) -> bool) {
+        PerThread.before_refusal(callback);
     }
 
     /// Returns the number of bytes that the program may use at `ptr`, at least the requested size.

@@ -1,6 +1,13 @@
 //! Collections in a `LocalHeap` or in `ObMalloc`, with both versions of allocator-api2.
 
-use std::{alloc::Layout, ptr::NonNull};
+use std::{
+    alloc::Layout,
+    ptr::NonNull,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use allocator_api2_02 as v02;
 use allocator_api2_04 as v04;
@@ -215,4 +222,60 @@ fn a_hash_map_can_use_obmalloc() {
     let mut squares = hashbrown::HashMap::new_in(ObMalloc);
     squares.extend((0..1000_u64).map(|number| (number, number * number)));
     assert_eq!(squares[&30], 900);
+}
+
+#[test]
+fn large_memory_is_counted() {
+    let heap = LocalHeap::new();
+    let layout = Layout::array::<u8>(3 << 20).unwrap();
+    let block = heap.alloc(layout).unwrap();
+    let large = heap.stats().large;
+    assert_eq!(large.blocks, 1);
+    assert!((3 << 20..4 << 20).contains(&large.bytes), "{large:?}");
+    assert!(!format!("{heap:?}").contains("bytes_in_use: 0"), "{heap:?}");
+    // SAFETY: the memory came from this heap for this layout, and is not used again.
+    unsafe { heap.dealloc(block, layout) };
+    assert_eq!((heap.stats().large.blocks, heap.stats().large.bytes), (0, 0));
+}
+
+#[test]
+fn every_block_in_use_is_visited() {
+    let mut heap = LocalHeap::new();
+    let sizes = [16, 500, 8000, 100_000, 1 << 20];
+    for size in sizes {
+        heap.alloc(Layout::array::<u8>(size).unwrap()).unwrap();
+    }
+    let mut visited = Vec::new();
+    heap.for_each_block(|block| visited.push(block.size));
+    visited.sort_unstable();
+    assert_eq!(visited.len(), sizes.len());
+    assert!(visited.iter().zip(sizes).all(|(usable, size)| *usable >= size), "{visited:?}");
+}
+
+#[test]
+fn a_collection_gets_its_error_at_the_limit_and_the_callback_runs_before() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let mut heap = LocalHeap::with_limit(4 << 20);
+    heap.before_refusal(move |reached| {
+        assert_eq!(reached.limit, 4 << 20);
+        assert!(reached.used + reached.requested > reached.limit, "{reached:?}");
+        counted.fetch_add(1, Relaxed);
+        false
+    });
+    let mut numbers = v04::vec::Vec::<u64, _>::new_in(&heap);
+    let mut pushed = 0;
+    while numbers.try_reserve(1).is_ok() {
+        numbers.push(pushed);
+        pushed += 1;
+    }
+    // A block that grows is first requested with room for more.
+    let before = calls.load(Relaxed);
+    assert!((1..=3).contains(&before), "{before}");
+    assert!(pushed > (1 << 20) / 8 && numbers.iter().copied().eq(0..pushed));
+    // There is room again after a free.
+    drop(numbers);
+    let mut numbers = v02::vec::Vec::<u64, _>::new_in(&heap);
+    assert!(numbers.try_reserve(1000).is_ok() && numbers.try_reserve(10 << 20).is_err());
+    assert!(calls.load(Relaxed) > before);
 }

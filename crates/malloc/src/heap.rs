@@ -3,10 +3,10 @@
 use std::{ffi::CStr, ptr::NonNull, time::Duration};
 
 use obmalloc::{BlockPtr, Blocks, SizeClass};
-use raw_mem::{MemAlloc, preserving_errno};
+use raw_mem::{Limits, MemAlloc, preserving_errno};
 use thread_heap::{HeapsStats, PerThread, ThreadMalloc};
 
-use crate::{debug, output};
+use crate::debug;
 
 /// The alignment of every block, which suits the largest fundamental type of C.
 pub(crate) const MIN_ALIGN: usize = 16;
@@ -217,6 +217,21 @@ pub(crate) fn figures() -> Figures {
     Figures { pools: PerThread.stats_of_all(), large_blocks, large_bytes }
 }
 
+/// Counts the memory of all threads, without stopping them.
+pub(crate) fn figures_of_process() -> thread_heap::Figures {
+    PerThread.figures()
+}
+
+/// Like [`figures_of_process`], but returns `None` if a thread is mapping memory.
+pub(crate) fn try_figures_of_process() -> Option<thread_heap::Figures> {
+    PerThread.try_figures()
+}
+
+/// Limits the memory of the process.
+pub(crate) fn set_limits(limits: Limits) {
+    PerThread.set_limits(limits);
+}
+
 /// Sets `errno` to `ENOMEM`, for a request that is refused.
 #[cold]
 #[inline(never)]
@@ -231,5 +246,5 @@ pub(crate) fn refuse<T>() -> Option<T> {
 #[inline(never)]
 fn abort(action: &str, ptr: NonNull<u8>) -> ! {
     let why = "it did not come from this allocator";
-    output::abort(format_args!("cannot {action} the memory at {ptr:p}: {why}"))
+    host::abort(format_args!("cannot {action} the memory at {ptr:p}: {why}"))
 }

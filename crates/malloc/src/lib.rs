@@ -10,9 +10,7 @@ mod debug;
 pub mod glibc;
 mod global;
 mod heap;
-mod output;
 pub mod own;
-mod place;
 mod report;
 
 // The unwinder is linked statically, because a shared one would take longer to load. Only the

@@ -1,95 +1,158 @@
 //! The statistics, as text or as JSON. The README lists the fields of the JSON.
 
 use std::{
-    ffi::CStr,
+    ffi::{CStr, c_char},
     fmt::{self, Write},
     process,
     sync::OnceLock,
 };
 
-use crate::{
-    heap::{self, Figures},
-    output::{Output, errno, say},
-    place::{Path, Place},
-};
+use host::{Moment, Moments, Output, Place, UnknownWord, limits, say, watch};
+use raw_mem::Limits;
+use thread_heap::Detail;
 
-/// The variable. It differs from that of the library for CPython, which may be in the same process
-/// and would write to the same file.
-const VARIABLE: &CStr = c"OBMALLOC_MALLOC_STATS";
+use crate::heap::{self, Figures};
+
+/// The names of the variables. They differ from those of the library for CPython, which may be in the
+/// same process and would write to the same file.
+const PLACE: (&CStr, &str) = (c"OBMALLOC_MALLOC_STATS", "OBMALLOC_MALLOC_STATS");
+const MOMENTS: (&CStr, &str) = (c"OBMALLOC_MALLOC_STATS_ON", "OBMALLOC_MALLOC_STATS_ON");
+const LIMIT: (&CStr, &str) = (c"OBMALLOC_MALLOC_LIMIT", "OBMALLOC_MALLOC_LIMIT");
+const SOFT_LIMIT: (&CStr, &str) = (c"OBMALLOC_MALLOC_SOFT_LIMIT", "OBMALLOC_MALLOC_SOFT_LIMIT");
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-static PLACE: OnceLock<Place> = OnceLock::new();
+struct Settings {
+    place: Place,
+    moments: Moments,
+}
 
-/// Remembers where the statistics go. The program may change its environment and directory later.
+static SETTINGS: OnceLock<Settings> = OnceLock::new();
+
+/// Remembers the settings. The program may change its environment and directory later.
+///
+/// A setting with an unknown value is reported on stderr and ignored.
 pub(crate) fn read_environment() {
     // SAFETY: `getauxval` reads a constant of the process.
     if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
         // A program with more privileges than its user must not write files for its user.
         return;
     }
+    let limits = limits((LIMIT.1, value(LIMIT.0)), (SOFT_LIMIT.1, value(SOFT_LIMIT.0)));
+    if let Some(limits) = known(limits).filter(|limits| *limits != Limits::NONE) {
+        heap::set_limits(limits);
+    }
+    let place = known(Place::of(PLACE.1, value(PLACE.0)));
+    let moments = known(Moments::of(MOMENTS.1, value(MOMENTS.0)));
+    let (Some(place), Some(moments)) = (place, moments) else { return };
+    if matches!(place, Place::Nowhere) {
+        return;
+    }
+    SETTINGS.get_or_init(|| Settings { place, moments });
+    watch(&moments, write_at);
+}
+
+/// Says on stderr that a setting has an unknown value.
+fn known<T>(value: Result<T, UnknownWord<'_>>) -> Option<T> {
+    value.inspect_err(|why| say(format_args!("{why}"))).ok()
+}
+
+/// Returns the value of a variable, which is empty if the variable is not set.
+fn value(name: &CStr) -> &'static [u8] {
     // SAFETY: this runs before `main`, so no other thread changes the environment.
-    let value = unsafe { libc::getenv(VARIABLE.as_ptr()) };
-    if !value.is_null() {
-        // SAFETY: the value is a C string, which stays in place meanwhile.
-        let value = unsafe { CStr::from_ptr(value) };
-        PLACE.get_or_init(|| Place::of(value.to_bytes()));
+    let value: *const c_char = unsafe { libc::getenv(name.as_ptr()) };
+    if value.is_null() {
+        return b"";
+    }
+    // SAFETY: the value is a C string. It is used only before `main`, so it stays in place.
+    unsafe { CStr::from_ptr(value) }.to_bytes()
+}
+
+/// Writes the statistics at a normal exit to the place that the environment named, if any.
+pub(crate) fn write() {
+    if let Some(Settings { place, moments }) = SETTINGS.get()
+        && moments.exit
+    {
+        let figures = heap::figures();
+        place.write(process::id(), |out, is_json| {
+            let all = Some(heap::figures_of_process());
+            let _ = write_report(out, is_json, Moment::Exit, Some(&figures), all.as_ref());
+        });
     }
 }
 
-/// Writes the statistics to the place that the environment named, if any.
-pub(crate) fn write() {
-    match PLACE.get() {
-        None | Some(Place::Nowhere) => {}
-        Some(Place::Stderr) => print(),
-        Some(Place::File(path)) => write_file(path),
+/// Writes the statistics of all threads, without stopping them and from a signal handler.
+fn write_at(moment: Moment) {
+    if let Some(Settings { place, .. }) = SETTINGS.get() {
+        place.write(process::id(), |out, is_json| {
+            let all = heap::try_figures_of_process();
+            let _ = write_report(out, is_json, moment, None, all.as_ref());
+        });
     }
 }
 
 /// Prints the statistics to stderr.
 pub(crate) fn print() {
     let mut stderr = Output::STDERR;
-    let _ = write_text(&mut stderr, process::id(), &heap::figures());
+    let _ =
+        write_text(&mut stderr, None, Some(&heap::figures()), Some(&heap::figures_of_process()));
     stderr.finish();
 }
 
-fn write_file(path: &Path) {
+fn write_report(
+    out: &mut Output,
+    is_json: bool,
+    moment: Moment,
+    heap: Option<&Figures>,
+    process: Option<&thread_heap::Figures>,
+) -> fmt::Result {
+    match is_json {
+        true => write_json(out, moment, heap, process),
+        false => write_text(out, Some(moment), heap, process),
+    }
+}
+
+fn write_text(
+    out: &mut impl Write,
+    moment: Option<Moment>,
+    heap: Option<&Figures>,
+    process: Option<&thread_heap::Figures>,
+) -> fmt::Result {
+    write!(out, "obmalloc {VERSION} in process {}, as malloc", process::id())?;
+    match moment {
+        Some(Moment::Exit) | None => writeln!(out)?,
+        Some(moment) => writeln!(out, ", at {moment}")?,
+    }
+    if let Some(Figures { pools, large_blocks, large_bytes }) = heap {
+        let (counted, other) = (pools.walked, pools.elsewhere);
+        writeln!(out, "heaps: {counted} counted, {other} in use by other threads")?;
+        writeln!(out, "large blocks: {large_blocks}, {large_bytes} bytes\n")?;
+        write!(out, "{}", pools.total)?;
+    }
+    match process {
+        Some(figures) => write!(out, "\nall threads\n{figures}"),
+        None => writeln!(out, "\nall threads: a thread was mapping memory"),
+    }
+}
+
+fn write_json(
+    out: &mut impl Write,
+    moment: Moment,
+    heap: Option<&Figures>,
+    process: Option<&thread_heap::Figures>,
+) -> fmt::Result {
     let pid = process::id();
-    let name = path.of_process(pid);
-    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC;
-    // SAFETY: the path is a C string.
-    let fd = unsafe { libc::open(name.as_c(), flags, 0o666) };
-    let mut is_written = fd >= 0;
-    if is_written {
-        let (mut file, figures) = (Output::new(fd), heap::figures());
-        let _ = match path.is_json() {
-            true => write_json(&mut file, pid, &figures),
-            false => write_text(&mut file, pid, &figures),
-        };
-        is_written = file.finish();
+    write!(out, "{{\"schema\":2,\"pid\":{pid},\"obmalloc\":\"{VERSION}\",\"moment\":\"{moment}\"")?;
+    if let Some(Figures { pools, large_blocks, large_bytes }) = heap {
+        let (counted, other) = (pools.walked, pools.elsewhere);
+        write!(out, ",\"heaps\":{{\"counted\":{counted},\"other\":{other}}},")?;
+        write!(out, "\"large\":{{\"blocks\":{large_blocks},\"bytes\":{large_bytes}}},\"heap\":")?;
+        pools.total.write_json(out)?;
     }
-    if !is_written {
-        say(format_args!("cannot write the statistics to {name}: error {}", errno()));
+    out.write_str(",\"process\":")?;
+    match process {
+        Some(figures) => figures.write_json(out, Detail::Classes)?,
+        None => out.write_str("null")?,
     }
-    if fd >= 0 {
-        // SAFETY: the descriptor was opened above and is used nowhere else.
-        unsafe { libc::close(fd) };
-    }
-}
-
-fn write_text(out: &mut impl Write, pid: u32, figures: &Figures) -> fmt::Result {
-    let Figures { pools, large_blocks, large_bytes } = figures;
-    writeln!(out, "obmalloc {VERSION} in process {pid}, as malloc")?;
-    writeln!(out, "heaps: {} counted, {} in use by other threads", pools.walked, pools.elsewhere)?;
-    writeln!(out, "large blocks: {large_blocks}, {large_bytes} bytes\n")?;
-    write!(out, "{}", pools.total)
-}
-
-fn write_json(out: &mut impl Write, pid: u32, figures: &Figures) -> fmt::Result {
-    let Figures { pools, large_blocks, large_bytes } = figures;
-    write!(out, "{{\"schema\":1,\"pid\":{pid},\"obmalloc\":\"{VERSION}\",")?;
-    write!(out, "\"heaps\":{{\"counted\":{},\"other\":{}}},", pools.walked, pools.elsewhere)?;
-    write!(out, "\"large\":{{\"blocks\":{large_blocks},\"bytes\":{large_bytes}}},\"heap\":")?;
-    pools.total.write_json(out)?;
     out.write_str("}\n")
 }

@@ -21,6 +21,7 @@
 
 use core::ptr::NonNull;
 
+pub(crate) mod list;
 pub(crate) mod map;
 pub(crate) mod pages;
 pub(crate) mod slots;
@@ -208,7 +209,7 @@ impl Arena {
         };
         self.units.take(run);
         if !self.purged.is_empty() {
-            self.note_reused(run.pages::<G>());
+            self.note_reused::<G>(run.pages::<G>());
         }
         let pool = self.unit::<G>(run.first, index, origin)?;
         for unit in run.inner_units_of(class) {
@@ -233,6 +234,15 @@ impl Arena {
         pool
     }
 
+    /// Returns true if the free unit has no memory: it was never used, or was purged.
+    #[cfg(feature = "serde")]
+    pub(crate) fn is_clean<G: Geometry>(&self, unit: usize) -> bool {
+        match G::RULES.retain {
+            RetainRule::Unobservable => unit >= self.carved as usize,
+            RetainRule::EachClass => self.units.is_zero(Run { first: unit, units: 1 }),
+        }
+    }
+
     /// Puts back `pool`, which must have been taken from this arena and be free.
     pub(crate) fn put_pool<G: Geometry>(&mut self, pool: PoolPtr) {
         let run = self.run_of::<G>(pool);
@@ -252,9 +262,26 @@ impl Arena {
                 if !self.uncarved.is_empty() {
                     self.uncarved.remove(run.pages::<G>());
                 }
+                self.publish_dirty::<G>();
             }
         }
         self.free_units += run.units as u32;
+    }
+
+    /// Tells other threads which units may be backed by memory. See [`list`].
+    fn publish_dirty<G: Geometry>(&self) {
+        if let Some(base) = self.base {
+            // SAFETY: the arena is valid (invariant of `base`), and belongs to the caller's heap.
+            unsafe { list::publish_dirty::<G>(base, self.units.dirty()) };
+        }
+    }
+
+    /// Tells other threads which pages were purged, and not used since. See [`list`].
+    fn publish_purged<G: Geometry>(&self) {
+        if let Some(base) = self.base {
+            // SAFETY: as above.
+            unsafe { list::publish_purged::<G>(base, self.purged) };
+        }
     }
 
     /// Returns true if the memory of `pool` that no block has used yet is known to be zero.

@@ -18,14 +18,18 @@ use raw_mem::{ArenaSource, MemAlloc};
 
 pub(crate) mod check;
 pub(crate) mod empty_pools;
+pub(crate) mod figures;
 pub(crate) mod large;
 pub(crate) mod purging;
 pub(crate) mod report;
 pub(crate) mod self_check;
+#[cfg(feature = "serde")]
+pub(crate) mod snapshot;
 pub(crate) mod spans;
 pub(crate) mod stats;
 pub(crate) mod sweeps;
 pub(crate) mod used_pools;
+pub(crate) mod walk;
 
 use self::{
     empty_pools::EmptyPools,

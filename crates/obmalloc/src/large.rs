@@ -70,6 +70,9 @@ pub struct NewLarge {
 }
 
 impl LargeBlock {
+    /// The bytes of a mapping before a block without a special alignment.
+    pub const OVERHEAD: usize = OFFSET;
+
     /// Maps a block of `size` bytes at a multiple of `align` bytes.
     ///
     /// `align` must be a power of two. Returns `None` if the source has no memory.
@@ -212,12 +215,28 @@ pub(crate) struct LargeBlocks {
     ///
     /// The first block of a doubly linked list of blocks in use, which came from the heap's source.
     first: Option<LargeBlock>,
+    /// The number of blocks.
+    count: usize,
     /// The size of all blocks in bytes.
     bytes: usize,
 }
 
 impl LargeBlocks {
-    pub(crate) const NONE: Self = Self { first: None, bytes: 0 };
+    pub(crate) const NONE: Self = Self { first: None, count: 0, bytes: 0 };
+
+    /// Returns the number of blocks.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Iterates over the first byte and the size of each block.
+    pub(crate) fn iter<G: Geometry>(&self) -> impl Iterator<Item = (NonNull<u8>, usize)> {
+        // SAFETY: the block is in the list, so it is in use (invariant).
+        let next = |block: &LargeBlock| unsafe { block.header::<G>().as_ref() }.next;
+        core::iter::successors(self.first, next)
+            // SAFETY: as above.
+            .map(|block| (block.start(), unsafe { block.size::<G>() }))
+    }
 
     /// Returns the size of all blocks in bytes.
     pub(crate) fn bytes(&self) -> usize {
@@ -241,6 +260,7 @@ impl LargeBlocks {
         self.first = Some(block);
         // SAFETY: the block is in use (contract).
         self.bytes += unsafe { block.size::<G>() };
+        self.count += 1;
     }
 
     /// Removes a block.
@@ -262,6 +282,7 @@ impl LargeBlocks {
         }
         // SAFETY: the block is in use (invariant).
         self.bytes -= unsafe { block.size::<G>() };
+        self.count -= 1;
     }
 
     /// Removes every block, and unmaps it. O(blocks).

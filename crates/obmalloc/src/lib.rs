@@ -107,6 +107,8 @@
 
 #![no_std]
 
+#[cfg(feature = "serde")]
+extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
@@ -117,7 +119,7 @@ mod heap;
 mod large;
 mod pool;
 
-pub use arena::map::ArenaMap;
+pub use arena::{list::ArenaList, map::ArenaMap};
 #[cfg(feature = "std")]
 pub use entry::access::{Locked, LockedGuard};
 pub use entry::{
@@ -135,10 +137,14 @@ pub use geometry::{
     shape::{BlockStart, Shape},
     size_class::SizeClass,
 };
+#[cfg(feature = "serde")]
+pub use heap::snapshot::{ArenaSnapshot, LargeSnapshot, RunSnapshot, RunState, Snapshot};
 pub use heap::{
     Heap,
+    figures::{ArenaFigures, ClassInUse, InUse, Kind},
     purging::PurgePolicy,
-    stats::{ArenaStats, ByteStats, ClassStats, Stats},
+    stats::{ArenaStats, ByteStats, ClassStats, LargeStats, Stats},
+    walk::LiveBlock,
 };
 pub use large::{LargeBlock, NewLarge};
 pub use pool::{block::BlockPtr, tag::HeapTag};

@@ -31,16 +31,18 @@
 //!
 //! The same counter reaches 0 in both cases, so `free` needs only one test.
 
-use core::{cell::Cell, cmp, ptr::NonNull};
+use core::{cell::Cell, cmp, mem::offset_of, ptr::NonNull};
 
 pub(crate) mod arena_index;
 pub(crate) mod block;
 pub(crate) mod tag;
+pub(crate) mod watched;
 
 use self::{
     arena_index::ArenaIndex,
     block::{BlockPtr, FreeList},
     tag::HeapTag,
+    watched::{Byte, Count, decrement},
 };
 use crate::{
     arena::pages::PAGE,
@@ -57,6 +59,8 @@ const _: () = assert!(HEADER_SIZE + size_of::<HeapTag>() == POOL_OVERHEAD);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum State {
+    /// The header was never written, so everything else in it is meaningless.
+    Uncarved,
     /// No block is in use. The arena counts the pool's units as free.
     Free,
     /// A block is in use. The pool is in its class's list of used pools.
@@ -65,6 +69,18 @@ pub(crate) enum State {
     Full,
     /// The pool stays in its class's list of used pools even when no block is in use.
     Retained,
+}
+
+impl State {
+    const fn of(byte: u8) -> Self {
+        match byte {
+            1 => Self::Free,
+            2 => Self::Used,
+            3 => Self::Full,
+            4 => Self::Retained,
+            _ => Self::Uncarved,
+        }
+    }
 }
 
 const NO_CLASS: u8 = u8::MAX;
@@ -78,6 +94,9 @@ const _: () = assert!(MAX_CLASSES <= INNER_UNIT as usize);
 const HAS_UNCARVED_PAGES: u32 = 1 << 31;
 
 /// The header of a pool. Every field that changes is a cell, because all references are shared.
+///
+/// Only the owner of the heap writes. Other threads may count the blocks in use at any time, so the
+/// fields that tell how many there are can be [`watched`].
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct PoolHeader {
@@ -89,9 +108,9 @@ pub(crate) struct PoolHeader {
     /// | used | blocks in use |
     /// | full | frees until the pool is used again, 1 in CPython |
     /// | retained | blocks in use + 1, so no free changes the state |
-    until_event: Cell<u32>,
-    class: Cell<u8>,
-    state: Cell<State>,
+    until_event: Count,
+    class: Byte,
+    state: Byte,
     /// The offset of the first block if the pool has small blocks, in bytes.
     first: u16,
     /// The neighbours in the class's list. In a free pool, `next` is the arena's next free pool.
@@ -103,28 +122,53 @@ pub(crate) struct PoolHeader {
     /// The offset of the uncarved memory, which no block has used yet, in bytes.
     ///
     /// [`HAS_UNCARVED_PAGES`] is added if the arena's record has uncarved pages of the pool.
-    next_offset: Cell<u32>,
+    next_offset: Count,
 }
 
 impl PoolHeader {
     const fn new(arena: ArenaIndex, first: u16) -> Self {
         Self {
             free: FreeList::new(),
-            until_event: Cell::new(0),
-            class: Cell::new(NO_CLASS),
-            state: Cell::new(State::Free),
+            until_event: Count::new(0),
+            class: Byte::new(NO_CLASS),
+            state: Byte::new(State::Free as u8),
             first,
             next: Cell::new(None),
             prev: Cell::new(None),
             arena,
-            next_offset: Cell::new(first as u32),
+            next_offset: Count::new(first as u32),
         }
+    }
+
+    /// Writes a new header to `place`.
+    ///
+    /// The state is written last and on its own, because another thread may be looking at it.
+    ///
+    /// # Safety
+    ///
+    /// - `place` must be valid for writes, and aligned.
+    /// - Other threads must only look at the state, and at the rest if they find a header.
+    unsafe fn write_to(self, place: NonNull<Self>) {
+        let place = place.as_ptr();
+        // SAFETY: the place is valid for writes (contract), and nobody reads these fields yet.
+        unsafe {
+            (&raw mut (*place).free).write(self.free);
+            (&raw mut (*place).until_event).write(self.until_event);
+            (&raw mut (*place).class).write(self.class);
+            (&raw mut (*place).first).write(self.first);
+            (&raw mut (*place).next).write(self.next);
+            (&raw mut (*place).prev).write(self.prev);
+            (&raw mut (*place).arena).write(self.arena);
+            (&raw mut (*place).next_offset).write(self.next_offset);
+        }
+        // SAFETY: every byte is a valid state, so the field can be referred to before it is set.
+        unsafe { &(*place).state }.set(self.state.get());
     }
 
     #[inline]
     pub(crate) fn take(&self) -> Option<BlockPtr> {
         let block = self.free.pop()?;
-        self.until_event.set(self.until_event.get() + 1);
+        self.until_event.increment();
         Some(block)
     }
 
@@ -140,9 +184,8 @@ impl PoolHeader {
     #[must_use]
     pub(crate) fn put(&self, block: BlockPtr) -> bool {
         self.free.push(block);
-        let until_event = self.until_event.get() - 1;
-        self.until_event.set(until_event);
-        until_event == 0
+        // SAFETY: the block was in use, so the count is not 0. Only the owner frees a block.
+        unsafe { decrement::<_, { offset_of!(Self, until_event) }>(self) }
     }
 
     #[inline]
@@ -152,7 +195,7 @@ impl PoolHeader {
 
     #[inline]
     pub(crate) fn state(&self) -> State {
-        self.state.get()
+        State::of(self.state.get())
     }
 
     /// Returns true if no block of a used pool is in use.
@@ -176,13 +219,10 @@ impl PoolHeader {
     }
 
     pub(crate) fn in_use<G: Geometry>(&self) -> usize {
-        match (self.state.get(), self.class::<G>()) {
-            (State::Full, Some(class)) => {
-                let freed = class.frees_until_used() - self.until_event.get() as usize;
-                self.capacity(class) - freed
-            }
-            (State::Retained, _) => self.until_event.get() as usize - 1,
-            _ => self.until_event.get() as usize,
+        let count = self.until_event.get() as usize;
+        match self.class::<G>() {
+            Some(class) => in_use_of(self.state(), class, count, self.capacity(class)),
+            None => count,
         }
     }
 
@@ -227,7 +267,7 @@ impl PoolHeader {
 
     /// Makes the pool full. The caller must have removed the pool from its class's list.
     pub(crate) fn become_full<G: Geometry>(&self, class: SizeClass<G>) {
-        self.state.set(State::Full);
+        self.state.set(State::Full as u8);
         self.until_event.set(class.frees_until_used() as u32);
     }
 
@@ -235,20 +275,20 @@ impl PoolHeader {
     pub(crate) fn become_used_again<G: Geometry>(&self, class: SizeClass<G>) {
         let in_use = self.in_use::<G>();
         debug_assert!(in_use < self.capacity(class));
-        self.state.set(State::Used);
+        self.state.set(State::Used as u8);
         self.until_event.set(in_use as u32);
     }
 
     /// Retains an empty pool. [`put`](Self::put) then returns false even if the pool becomes empty.
     pub(crate) fn become_retained(&self) {
-        self.state.set(State::Retained);
+        self.state.set(State::Retained as u8);
         self.until_event.set(1);
     }
 
     /// Ends the retention of a pool. Returns true if no block of the pool is in use.
     #[must_use]
     pub(crate) fn end_retention(&self) -> bool {
-        self.state.set(State::Used);
+        self.state.set(State::Used as u8);
         let in_use = self.until_event.get() - 1;
         self.until_event.set(in_use);
         in_use == 0
@@ -259,7 +299,7 @@ impl PoolHeader {
     /// [`RetainRule::EachClass`] clears the free list, so that later blocks are adjacent. Python
     /// then walks a tree in 8 % less time.
     pub(crate) fn become_free<G: Geometry>(&self) {
-        self.state.set(State::Free);
+        self.state.set(State::Free as u8);
         if G::RULES.retain == RetainRule::EachClass {
             self.forget_blocks::<G>();
         }
@@ -267,9 +307,9 @@ impl PoolHeader {
 
     /// Makes a free pool used. All memory becomes uncarved unless the pool had `class` before.
     pub(crate) fn become_used<G: Geometry>(&self, class: SizeClass<G>) {
-        debug_assert_eq!(self.state.get(), State::Free);
+        debug_assert_eq!(self.state(), State::Free);
         debug_assert_eq!(self.until_event.get(), 0);
-        self.state.set(State::Used);
+        self.state.set(State::Used as u8);
         if self.class::<G>() != Some(class) {
             self.class.set(class.index() as u8);
             self.forget_blocks::<G>();
@@ -303,6 +343,23 @@ impl PoolHeader {
     fn forget_blocks<G: Geometry>(&self) {
         self.free.clear();
         self.next_offset.set(self.first_offset::<G>() as u32);
+    }
+}
+
+/// Returns the number of blocks in use in a pool whose [count](PoolHeader::until_event) is `count`.
+///
+/// Another thread may have read the count at another moment than the state, so the number may be
+/// wrong, but is never below 0.
+fn in_use_of<G: Geometry>(
+    state: State,
+    class: SizeClass<G>,
+    count: usize,
+    capacity: usize,
+) -> usize {
+    match state {
+        State::Full => (capacity + count).saturating_sub(class.frees_until_used()),
+        State::Retained => count.saturating_sub(1),
+        State::Uncarved | State::Free | State::Used => count,
     }
 }
 
@@ -341,6 +398,13 @@ fn in_a_register(mut pool: *mut PoolHeader) -> *mut PoolHeader {
 #[inline(always)]
 fn in_a_register(pool: *mut PoolHeader) -> *mut PoolHeader {
     pool
+}
+
+/// What another thread has seen of a pool with blocks.
+pub(crate) struct Watched<G> {
+    pub(crate) class: SizeClass<G>,
+    /// The number of blocks in use, at most the number of blocks.
+    pub(crate) in_use: usize,
 }
 
 /// A pointer to the header of a pool in a mapped arena.
@@ -427,13 +491,40 @@ impl PoolPtr {
         let first = blocks.offset::<G>(is_first);
         let pool = Self::containing::<G>(start);
         // SAFETY: the header is valid for writing (contract of `carve`), and belongs to one pool.
-        unsafe { pool.0.write(PoolHeader::new(arena, first as u16)) };
+        unsafe { PoolHeader::new(arena, first as u16).write_to(pool.0) };
         if matches!(G::RULES.headers, HeaderRule::InPools) {
             // SAFETY: the tag is valid for writing (contract of `carve`), and overlaps nothing.
             unsafe { tag_place::<G>(start).write(tag) };
         }
         // INVARIANT: the header was written above.
         pool
+    }
+
+    /// Looks at the pool that begins at `unit` of the arena at `base`, which another thread may be
+    /// using. Returns `None` if no pool begins there.
+    ///
+    /// # Safety
+    ///
+    /// - The arena must be mapped, and have the geometry `G` with its headers at its start.
+    /// - `unit` must be less than the number of units.
+    /// - The header must be zero or have been written since the arena was mapped.
+    pub(crate) unsafe fn watch<G: Geometry>(base: NonNull<u8>, unit: usize) -> Option<Watched<G>> {
+        // SAFETY: the header lies in the arena (contract).
+        let header = unsafe { base.cast::<PoolHeader>().add(unit) };
+        // SAFETY: the field lies in the header, and every byte is a valid state.
+        let state = State::of(unsafe { &(*header.as_ptr()).state }.watch());
+        if matches!(state, State::Uncarved | State::Free) {
+            return None;
+        }
+        // SAFETY: the header was written before its state. All fields that change are atomic, or
+        // are in cells that are not accessed here.
+        let header = unsafe { header.as_ref() };
+        let class = SizeClass::<G>::from_index(usize::from(header.class.watch()))?;
+        let count = header.until_event.get() as usize;
+        let capacity = header.capacity(class);
+        let in_use = in_use_of(state, class, count, capacity).min(capacity);
+        let fits = unit + class.units() <= Shape::<G>::POOLS;
+        fits.then_some(Watched { class, in_use })
     }
 
     /// Returns the pool that was carved at `start`.
@@ -566,7 +657,7 @@ impl PoolPtr {
             next += unsafe { header.free.fill(first, size, last - next) };
         }
         header.next_offset.set(next as u32);
-        header.until_event.set(header.until_event.get() + 1);
+        header.until_event.increment();
         Some(self.block_at::<G>(start))
     }
 

@@ -157,6 +157,18 @@ impl Rig {
         }
         self.heap.check_invariants();
         self.live.values().for_each(Live::check);
+        self.check_walk();
+    }
+
+    /// Asserts that a walk visits the live blocks and no other.
+    fn check_walk(&self) {
+        let mut visited = 0;
+        self.heap.for_each_block(|block| {
+            let live = self.live.get(&block.start.addr().get());
+            assert_eq!(live.map(|live| live.size), Some(block.size), "no other block is visited");
+            visited += 1;
+        });
+        assert_eq!(visited, self.live.len(), "each live block is visited");
     }
 }
 

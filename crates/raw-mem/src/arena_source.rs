@@ -190,6 +190,11 @@ pub unsafe trait ArenaSource {
         }
     }
 
+    /// Returns the size of the free memory that the source keeps for later requests, in bytes.
+    fn retained_bytes(&mut self) -> usize {
+        self.below().map_or(0, |below| below.retained_bytes())
+    }
+
     /// Unmaps the free memory that the source keeps for later requests.
     ///
     /// Returns how many bytes of it may have been in memory.

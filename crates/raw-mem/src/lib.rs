@@ -56,6 +56,8 @@ mod error;
 mod fixed_region;
 mod large;
 #[cfg(feature = "std")]
+mod limited;
+#[cfg(feature = "std")]
 mod malloc;
 mod malloc_arenas;
 mod mem_alloc;
@@ -80,6 +82,9 @@ mod report;
 mod reserved;
 #[cfg(feature = "std")]
 mod retaining;
+mod usage;
+#[cfg(feature = "std")]
+mod warning;
 
 pub use align::{align_down, align_up};
 pub use arena_size::ArenaSize;
@@ -94,6 +99,8 @@ pub use error::{MapError, OsCode, PurgeError};
 pub use fixed_region::FixedRegion;
 pub use large::LargeMapping;
 #[cfg(feature = "std")]
+pub use limited::LimitedArenas;
+#[cfg(feature = "std")]
 pub use malloc::Malloc;
 pub use malloc_arenas::MallocArenas;
 pub use mem_alloc::{MAX_REQUEST, MemAlloc, NoAlloc, calloc_size};
@@ -107,6 +114,9 @@ pub use report::{Stderr, abort_with, is_readable};
 pub use reserved::ReservedArenas;
 #[cfg(feature = "std")]
 pub use retaining::RetainingArenas;
+pub use usage::{LimitReached, Limits, Usage};
+#[cfg(feature = "std")]
+pub use warning::warn_of_soft_limit;
 
 /// The examples of the README.
 #[cfg(doctest)]

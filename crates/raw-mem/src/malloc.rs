@@ -46,6 +46,32 @@ unsafe impl MemAlloc for Malloc {
         // SAFETY: `old` is null or a live block of the C library (contract of `free`).
         unsafe { libc::free(old.cast()) }
     }
+
+    unsafe fn usable_size(&self, ptr: NonNull<u8>) -> Option<usize> {
+        // SAFETY: the block is live (contract).
+        unsafe { system_size(ptr) }
+    }
+}
+
+/// Returns what the C library knows about the size of the block at `ptr`.
+///
+/// # Safety
+///
+/// `ptr` must be a live block of the C library.
+#[cfg(all(target_os = "linux", not(miri)))]
+unsafe fn system_size(ptr: NonNull<u8>) -> Option<usize> {
+    // SAFETY: the block is live (contract).
+    Some(unsafe { libc::malloc_usable_size(ptr.as_ptr().cast()) })
+}
+
+/// Returns `None`, because not every C library knows the size of a block.
+///
+/// # Safety
+///
+/// `ptr` must be a live block of the C library.
+#[cfg(not(all(target_os = "linux", not(miri))))]
+unsafe fn system_size(_ptr: NonNull<u8>) -> Option<usize> {
+    None
 }
 
 #[cfg(test)]

@@ -57,6 +57,19 @@ pub unsafe trait MemAlloc {
     ///
     /// `ptr` must be `None` or a live block of this allocator. The block must not be used again.
     unsafe fn free(&self, ptr: Option<NonNull<u8>>);
+
+    /// Returns how many bytes can be used at `ptr`, at least the requested size.
+    ///
+    /// The number does not change while the block is live. Returns `None` if the allocator does not
+    /// know it.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` must be a live block of this allocator.
+    unsafe fn usable_size(&self, ptr: NonNull<u8>) -> Option<usize> {
+        let _ = ptr;
+        None
+    }
 }
 
 // SAFETY: the referent fulfils the contract and serves every call.
@@ -81,6 +94,12 @@ unsafe impl<A: MemAlloc + ?Sized> MemAlloc for &A {
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
         // SAFETY: the referent allocated the block; the caller upholds the rest.
         unsafe { (**self).free(ptr) }
+    }
+
+    #[inline]
+    unsafe fn usable_size(&self, ptr: NonNull<u8>) -> Option<usize> {
+        // SAFETY: the referent allocated the block, which is live (contract).
+        unsafe { (**self).usable_size(ptr) }
     }
 }
 
@@ -169,6 +188,10 @@ mod tests {
         unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
             self.0.set(Some((ptr, 0)));
         }
+
+        unsafe fn usable_size(&self, ptr: NonNull<u8>) -> Option<usize> {
+            Some(ptr.addr().get() + 1)
+        }
     }
 
     #[test]
@@ -181,6 +204,8 @@ mod tests {
             // SAFETY: as above.
             unsafe { layer.free(place(8)) };
             assert_eq!(recorded.0.take(), Some((place(8), 0)));
+            // SAFETY: as above.
+            assert_eq!(place(9).and_then(|ptr| unsafe { layer.usable_size(ptr) }), Some(10));
         }
 
         let layer = Recording::default();

@@ -76,6 +76,11 @@ unsafe impl MemAlloc for PageBlocks {
         let mapping = unsafe { start.sub(HEAD).cast::<MmapRaw>().read() };
         preserving_errno(|| drop(mapping));
     }
+
+    unsafe fn usable_size(&self, ptr: NonNull<u8>) -> Option<usize> {
+        // SAFETY: the block is live (contract).
+        Some(unsafe { room(ptr) })
+    }
 }
 
 #[cfg(test)]
@@ -102,7 +107,7 @@ mod tests {
             let block = PageBlocks.malloc(size).unwrap();
             // SAFETY: the block is live, and freed once.
             unsafe {
-                assert_eq!(room(block), size);
+                assert_eq!((room(block), PageBlocks.usable_size(block)), (size, Some(size)));
                 PageBlocks.free(Some(block));
             }
         }

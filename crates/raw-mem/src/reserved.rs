@@ -222,6 +222,10 @@ unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
         }
     }
 
+    fn retained_bytes(&mut self) -> usize {
+        self.range.as_ref().map_or(0, ReservedRange::retained_bytes) + self.source.retained_bytes()
+    }
+
     fn trim(&mut self) -> usize {
         let retained = self.range.as_ref().map_or(0, ReservedRange::retained_bytes);
         preserving_errno(|| self.trim_range());

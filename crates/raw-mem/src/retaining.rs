@@ -224,6 +224,10 @@ unsafe impl<S: ArenaSource> ArenaSource for RetainingArenas<S> {
         Some(&mut self.source)
     }
 
+    fn retained_bytes(&mut self) -> usize {
+        self.count * self.size.map_or(0, ArenaSize::bytes) + self.source.retained_bytes()
+    }
+
     fn trim(&mut self) -> usize {
         self.unmap_retained(0) + self.source.trim()
     }

@@ -21,12 +21,16 @@ use crate::{
     shared_source::{SharedSource, SourceGuard},
 };
 
+pub(crate) mod figures;
 mod large;
+mod limits;
 #[cfg(test)]
 mod models;
 mod open;
 pub(crate) mod owner;
+pub(crate) mod render;
 pub(crate) mod stats;
+mod walk;
 
 /// A family of heaps that share one arena source.
 ///
@@ -87,7 +91,7 @@ impl<P: Parts> Heaps<P> {
     ///
     /// Hold this lock across a `fork`. If another thread held it, the child could never unlock it.
     pub fn lock_source(&self) -> SourceGuard<'_, P::Source> {
-        SourceGuard::new(self.shared.source())
+        SourceGuard::new(self.shared.lock())
     }
 
     /// Prevents takeovers of inboxes until the guard is dropped.

@@ -55,6 +55,7 @@
 
 #![cfg_attr(loom, expect(dead_code, reason = "used by `process` only"))]
 
+mod before_refusal;
 mod freed;
 mod heap_list;
 mod heaps;
@@ -66,7 +67,7 @@ mod process;
 mod shared_arenas;
 mod shared_source;
 
-pub use heaps::{Heaps, owner::Owner, stats::HeapsStats};
+pub use heaps::{Heaps, figures::Figures, owner::Owner, render::Detail, stats::HeapsStats};
 /// The crates below this one, whose types appear in its signatures.
 pub use obmalloc;
 pub use obmalloc::raw_mem;

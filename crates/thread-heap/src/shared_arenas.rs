@@ -2,11 +2,15 @@
 
 use std::{fmt, ops::Range, ptr::NonNull};
 
+use obmalloc::ArenaFigures;
 use raw_mem::{
     ArenaSize, ArenaSource, Contents, LargeMapping, MapError, PurgeError, preserving_errno,
 };
 
-use crate::{parts::Parts, shared_source::SharedSource};
+use crate::{
+    parts::Parts,
+    shared_source::{Locked, SharedSource},
+};
 
 /// A handle to the shared arena source. It contains `None` in the heap that stands for "no heap".
 ///
@@ -30,9 +34,19 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
 
     fn map_with_contents(&mut self, size: ArenaSize) -> Result<(NonNull<u8>, Contents), MapError> {
         let shared = self.0.ok_or(MapError::Exhausted { size })?;
-        let (arena, contents) = shared.map_from_source(|source| source.map_with_contents(size))?;
+        let (arena, contents) = shared.map_from_source(|locked| {
+            if !locked.usage.allows(size.bytes()) {
+                return Err(MapError::Exhausted { size });
+            }
+            let (arena, contents) = locked.source.map_with_contents(size)?;
+            locked.note_mapped(size.bytes());
+            // SAFETY: the arena is new, and only a heap of this family will use it. It is removed
+            // before it is unmapped.
+            unsafe { locked.arenas.add::<P::Geometry>(arena, contents) };
+            Ok((arena, contents))
+        })?;
         // SAFETY: the arena was mapped by the shared source, and nothing else refers to it.
-        let unmap = |arena| unsafe { shared.source().unmap(arena, size) };
+        let unmap = |arena| unsafe { shared.unmap_arena(arena, size) };
         // SAFETY: the map's nodes come from `lower`, and `SharedArenas::unmap` retracts the arena.
         let published =
             unsafe { shared.map().publish_or_unmap(arena, size, shared.lower(), unmap) };
@@ -44,14 +58,18 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
         // SAFETY: nothing uses the arena any more (contract of `unmap`).
         unsafe { shared.map().retract(arena.addr().get()) };
         // SAFETY: the arena came from the shared source, and nothing uses it (contract of `unmap`).
-        preserving_errno(|| unsafe { shared.source().unmap(arena, size) });
+        preserving_errno(|| unsafe { shared.unmap_arena(arena, size) });
     }
 
     fn map_large(&mut self, bytes: usize, align: ArenaSize) -> Result<LargeMapping, MapError> {
         let exhausted = MapError::LargeExhausted { bytes };
         let shared = self.0.ok_or(exhausted)?;
-        let mapping = shared.map_from_source(|source| {
-            let mapping = source.map_large(bytes, align)?;
+        let mapping = shared.map_from_source(|locked| {
+            if !locked.usage.allows(bytes) {
+                return Err(exhausted);
+            }
+            let mapping = locked.source.map_large(bytes, align)?;
+            locked.note_mapped(mapping.bytes);
             shared.large.add(1, mapping.bytes);
             Ok(mapping)
         })?;
@@ -81,38 +99,44 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
         new: usize,
         align: ArenaSize,
     ) -> Result<LargeMapping, MapError> {
-        let shared = self.0.ok_or(MapError::LargeExhausted { bytes: new })?;
-        shared.map_from_source(|source| {
+        let exhausted = MapError::LargeExhausted { bytes: new };
+        let shared = self.0.ok_or(exhausted)?;
+        shared.map_from_source(|locked| {
+            if !locked.usage.allows(new.saturating_sub(old)) {
+                return Err(exhausted);
+            }
             // SAFETY: the mapping came from the shared source; the caller upholds the rest.
-            let mapping = unsafe { source.resize_large(start, old, new, align) }?;
+            let mapping = unsafe { locked.source.resize_large(start, old, new, align) }?;
+            locked.note_mapped(mapping.bytes.saturating_sub(old));
+            locked.usage.remove(old.saturating_sub(mapping.bytes));
             shared.large.add(0, mapping.bytes.wrapping_sub(old));
             Ok(mapping)
         })
     }
 
     fn reserved(&mut self) -> Range<usize> {
-        self.0.map_or(0..0, |shared| shared.source().reserved())
+        self.0.map_or(0..0, |shared| shared.lock().source.reserved())
     }
 
     unsafe fn purge(&mut self, start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
         let shared = self.0.ok_or(PurgeError::Unsupported)?;
         // SAFETY: the range lies in an arena of the shared source (contract of `purge`).
-        preserving_errno(|| unsafe { shared.source().purge(start, len) })
+        preserving_errno(|| unsafe { shared.lock().source.purge(start, len) })
     }
 
     fn trim(&mut self) -> usize {
         let Some(shared) = self.0 else { return 0 };
-        let mut source = shared.source();
-        let bytes = source.trim();
+        let mut locked = shared.lock();
+        let bytes = locked.source.trim();
         // SAFETY: the source calls this with the beginning of its range, and nothing uses the rest.
         // The source is locked, so no call of `reserve` overlaps.
-        source.shrink_reserved(&mut |range| unsafe { shared.map().shrink(range) });
+        locked.source.shrink_reserved(&mut |range| unsafe { shared.map().shrink(range) });
         bytes
     }
 
     fn decay(&mut self) {
         if let Some(shared) = self.0 {
-            preserving_errno(|| shared.source().decay());
+            preserving_errno(|| shared.lock().source.decay());
         }
     }
 
@@ -120,19 +144,19 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
         if (had, want) == (0, 0) {
             return 0;
         }
-        preserving_errno(|| self.0.map_or(0, |shared| shared.source().retain(had, want)))
+        preserving_errno(|| self.0.map_or(0, |shared| shared.lock().source.retain(had, want)))
     }
 
     fn retain_large(&mut self, had: usize, want: usize) -> usize {
         if (had, want) == (0, 0) {
             return 0;
         }
-        preserving_errno(|| self.0.map_or(0, |shared| shared.source().retain_large(had, want)))
+        preserving_errno(|| self.0.map_or(0, |shared| shared.lock().source.retain_large(had, want)))
     }
 
     fn reuse_retained(&mut self, count: usize) {
         if let Some(shared) = self.0 {
-            preserving_errno(|| shared.source().reuse_retained(count));
+            preserving_errno(|| shared.lock().source.reuse_retained(count));
         }
     }
 }
@@ -143,15 +167,35 @@ impl<P: Parts> SharedSource<P> {
     /// The range may have grown, and the map must know this before the memory is handed out.
     fn map_from_source<T>(
         &'static self,
-        map: impl FnOnce(&mut P::Source) -> Result<T, MapError>,
+        map: impl FnOnce(&mut Locked<P::Source>) -> Result<T, MapError>,
     ) -> Result<T, MapError> {
-        let mut source = self.source();
-        let mapped = map(&mut source)?;
+        let mut locked = self.lock();
+        let mapped = map(&mut locked)?;
         // SAFETY: the range contains memory of the shared source only, keeps its start, and never
         // becomes shorter (contract of `ArenaSource`). Calls do not overlap, because the source is
         // locked. A static map is never released.
-        unsafe { self.map().reserve(source.reserved()) };
+        unsafe { self.map().reserve(locked.source.reserved()) };
         Ok(mapped)
+    }
+
+    /// Counts the memory of the arenas of all heaps. O(units).
+    pub(crate) fn count_arenas(&self, locked: &Locked<P::Source>) -> ArenaFigures {
+        // SAFETY: `SharedArenas` adds all arenas, with this geometry.
+        unsafe { locked.arenas.figures::<P::Geometry>() }
+    }
+
+    /// Gives an arena of a heap back to the source.
+    ///
+    /// # Safety
+    ///
+    /// The contract of [`ArenaSource::unmap`] must hold for the source.
+    unsafe fn unmap_arena(&self, arena: NonNull<u8>, size: ArenaSize) {
+        let mut locked = self.lock();
+        locked.usage.remove(size.bytes());
+        // SAFETY: the arena was added when it was mapped, and is about to be unmapped.
+        unsafe { locked.arenas.remove::<P::Geometry>(arena) };
+        // SAFETY: the contract is the same.
+        unsafe { locked.source.unmap(arena, size) };
     }
 
     /// Gives a large mapping back to the source.
@@ -160,10 +204,11 @@ impl<P: Parts> SharedSource<P> {
     ///
     /// The contract of [`ArenaSource::unmap_large`] must hold for the source.
     unsafe fn unmap_large(&self, start: NonNull<u8>, bytes: usize, align: ArenaSize) {
-        let mut source = self.source();
+        let mut locked = self.lock();
+        locked.usage.remove(bytes);
         self.large.add(usize::MAX, bytes.wrapping_neg());
         // SAFETY: the contract is the same.
-        unsafe { source.unmap_large(start, bytes, align) };
+        unsafe { locked.source.unmap_large(start, bytes, align) };
     }
 }
 

@@ -4,18 +4,37 @@
 
 use std::fmt;
 
-use obmalloc::ArenaMap;
-use raw_mem::{ArenaSource, ReservedArenas, RetainingArenas};
+use obmalloc::{ArenaList, ArenaMap};
+use raw_mem::{ArenaSource, Limits, ReservedArenas, RetainingArenas, Usage, warn_of_soft_limit};
 use sync::{Mutex, MutexGuard, atomic::AtomicBool};
 
-use crate::{large_counts::LargeCounts, parts::Parts};
+use crate::{before_refusal::BeforeRefusal, large_counts::LargeCounts, parts::Parts};
+
+/// What the lock of the source protects.
+pub(crate) struct Locked<S> {
+    pub(crate) source: S,
+    /// The arenas of all heaps.
+    pub(crate) arenas: ArenaList,
+    /// The size of all arenas of heaps and of all large blocks.
+    pub(crate) usage: Usage,
+}
+
+impl<S> Locked<S> {
+    /// Notes that `bytes` bytes were mapped. Says so if that exceeds the soft limit.
+    pub(crate) fn note_mapped(&mut self, bytes: usize) {
+        if self.usage.add(bytes) {
+            warn_of_soft_limit(&self.usage);
+        }
+    }
+}
 
 /// An arena source behind a lock, with the map of its arenas.
 pub(crate) struct SharedSource<P: Parts> {
-    source: Mutex<P::Source>,
+    locked: Mutex<Locked<P::Source>>,
     lower: P::Lower,
     map: ArenaMap<P::Geometry>,
     pub(crate) large: LargeCounts,
+    pub(crate) before_refusal: BeforeRefusal,
     /// True after the system has refused to purge pages. Nobody then tries again.
     pub(crate) purges_are_refused: AtomicBool,
 }
@@ -25,17 +44,27 @@ impl<P: Parts> SharedSource<P> {
         /// Wraps `source`. The metadata of the heaps and of the arena map comes from `lower`.
         pub(crate) fn new(source: P::Source, lower: P::Lower) -> Self {
             Self {
-                source: Mutex::new(source),
+                locked: Mutex::new(Locked {
+                    source,
+                    arenas: ArenaList::new(),
+                    usage: Usage::new(Limits::NONE),
+                }),
                 lower,
                 map: ArenaMap::new(),
                 large: LargeCounts::new(),
+                before_refusal: BeforeRefusal::new(),
                 purges_are_refused: AtomicBool::new(false),
             }
         }
     }
 
-    pub(crate) fn source(&self) -> MutexGuard<'_, P::Source> {
-        sync::lock(&self.source)
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Locked<P::Source>> {
+        sync::lock(&self.locked)
+    }
+
+    /// Like [`lock`](Self::lock), but returns `None` instead of waiting.
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, Locked<P::Source>>> {
+        sync::try_lock(&self.locked)
     }
 
     pub(crate) fn lower(&self) -> &P::Lower {
@@ -58,46 +87,51 @@ impl<P: Parts> SharedSource<P> {
 /// invalidate arenas in use.
 #[must_use = "the source is unlocked when the guard is dropped"]
 pub struct SourceGuard<'a, S> {
-    source: MutexGuard<'a, S>,
+    locked: MutexGuard<'a, Locked<S>>,
 }
 
 impl<'a, S: ArenaSource> SourceGuard<'a, S> {
-    pub(crate) fn new(source: MutexGuard<'a, S>) -> Self {
-        Self { source }
+    pub(crate) fn new(locked: MutexGuard<'a, Locked<S>>) -> Self {
+        Self { locked }
     }
 
     /// Unmaps the arenas that the source retains. Returns their size in bytes.
     pub fn trim(&mut self) -> usize {
-        self.source.trim()
+        self.locked.source.trim()
     }
 
     /// Keeps the reserved range of addresses from growing beyond `bytes` bytes.
     pub fn reserve_at_most(&mut self, bytes: usize) {
-        self.source.reserve_at_most(bytes);
+        self.locked.source.reserve_at_most(bytes);
+    }
+
+    /// Replaces the limits on the memory of all heaps. What is in use stays in use.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.locked.usage.set_limits(limits);
     }
 
     #[cfg(all(test, not(loom)))]
     pub(crate) fn source(&mut self) -> &mut S {
-        &mut self.source
+        &mut self.locked.source
     }
 }
 
 impl<S: ArenaSource> SourceGuard<'_, RetainingArenas<S>> {
     /// Returns the number of empty arenas that the source and the heaps keep for reuse.
     pub fn retained(&self) -> usize {
-        self.source.retained()
+        self.locked.source.retained()
     }
 
     /// Limits the number of arenas that the source counts as retained by heaps.
     pub(crate) fn limit_retained_by_heaps(&mut self, by_heaps: usize) {
-        self.source.limit_users_to(by_heaps);
+        self.locked.source.limit_users_to(by_heaps);
     }
 }
 
 impl<S: ArenaSource> SourceGuard<'_, RetainingArenas<ReservedArenas<S>>> {
     /// Limits the number of slots of large mappings that the source counts as retained by heaps.
     pub(crate) fn limit_large_retained_by_heaps(&mut self, slots: usize) {
-        self.source.limit_large_users_to(slots);
+        self.locked.source.limit_large_users_to(slots);
     }
 }
 

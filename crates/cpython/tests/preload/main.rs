@@ -12,6 +12,7 @@ mod interpreters;
 mod late;
 mod limits;
 mod memory;
+mod moments;
 mod newer;
 mod output;
 mod refusals;

@@ -18,7 +18,6 @@ use std::{
 use crate::{
     cpp::runtime::{Runtime, Throwing},
     heap::{self, MIN_ALIGN},
-    output,
 };
 
 /// What `new_or_throw` does next. The ABI returns the two fields in `rax` and `rdx`.
@@ -50,7 +49,7 @@ extern "C" fn next(size: usize, align: usize) -> Step {
     // No handler can help if the alignment is invalid.
     let handler = if align.is_power_of_two() { runtime.new_handler() } else { None };
     let Some(call) = handler.or_else(|| runtime.thrower()) else {
-        output::abort(format_args!(
+        host::abort(format_args!(
             "operator new cannot allocate {size} bytes: out of memory, and no C++ runtime was \
              found that could throw std::bad_alloc"
         ));

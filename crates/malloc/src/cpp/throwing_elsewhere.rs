@@ -8,7 +8,6 @@ use std::ffi::c_void;
 use crate::{
     cpp::runtime::Runtime,
     heap::{self, MIN_ALIGN},
-    output,
 };
 
 #[cold]
@@ -22,7 +21,7 @@ fn new_or_abort(size: usize, align: usize) -> *mut c_void {
         // SAFETY: the program installed the handler to be called when memory is lacking.
         unsafe { handler() };
     }
-    output::abort(format_args!(
+    host::abort(format_args!(
         "operator new cannot allocate {size} bytes: out of memory, and std::bad_alloc cannot be \
          thrown on this processor"
     ));

@@ -9,6 +9,7 @@ mod cpp;
 mod debug;
 mod exports;
 mod linked;
+mod moments;
 mod programs;
 mod resize;
 mod stats;

@@ -83,6 +83,11 @@ unsafe impl<A: MemAlloc, C: Cache> MemAlloc for RetryAfterClear<A, C> {
         // SAFETY: the block came from `below` (contract of `free`).
         unsafe { self.below.free(ptr) }
     }
+
+    unsafe fn usable_size(&self, ptr: NonNull<u8>) -> Option<usize> {
+        // SAFETY: the block came from `below` (contract).
+        unsafe { self.below.usable_size(ptr) }
+    }
 }
 
 #[cfg(test)]

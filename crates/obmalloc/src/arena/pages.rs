@@ -11,7 +11,8 @@ pub(crate) const PAGE: usize = 4096;
 
 const WORD: usize = u64::BITS as usize;
 
-const WORDS: usize = 4;
+/// The number of words in a set.
+pub(crate) const WORDS: usize = 4;
 
 /// The largest number of pages in an arena whose pages can be purged.
 pub(crate) const MAX_PAGES: usize = WORDS * WORD;
@@ -25,6 +26,14 @@ pub(crate) struct Pages([u64; WORDS]);
 
 impl Pages {
     pub(crate) const NONE: Self = Self([0; WORDS]);
+
+    pub(crate) fn from_words(words: [u64; WORDS]) -> Self {
+        Self(words)
+    }
+
+    pub(crate) fn words(self) -> [u64; WORDS] {
+        self.0
+    }
 
     /// Returns true if the set has no pages.
     #[inline]

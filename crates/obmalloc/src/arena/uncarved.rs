@@ -46,6 +46,7 @@ impl Run {
 }
 
 /// The blocks and pages of a pool of several blocks.
+#[derive(Clone)]
 struct Layout {
     pages: Range<usize>,
     /// The offset of the first block.
@@ -74,7 +75,7 @@ impl Layout {
     }
 
     /// Returns the offsets of the carved blocks that touch uncarved pages.
-    fn uncarved_blocks(&self, uncarved: Pages) -> impl Iterator<Item = usize> {
+    fn uncarved_blocks(self, uncarved: Pages) -> impl Iterator<Item = usize> {
         (self.first..self.end)
             .step_by(self.size)
             .filter(move |offset| self.touches(*offset, uncarved))
@@ -157,7 +158,7 @@ impl Arena {
             let offset = block.addr().get() - start;
             free.add(offset..offset + layout.size);
         }
-        for offset in layout.uncarved_blocks(self.uncarved) {
+        for offset in layout.clone().uncarved_blocks(self.uncarved) {
             free.add(offset..offset + layout.size);
         }
         free
@@ -172,7 +173,7 @@ impl Arena {
         let start = layout.pages.start;
         let below = start..start + layout.end.div_ceil(PAGE);
         while let Some(page) = self.uncarved.first_in(below.clone()) {
-            self.forget_pages(page..page + 1, pool, &layout);
+            self.forget_pages::<G>(page..page + 1, pool, &layout);
             if let Some((first, last)) = self.blocks_on(page - start, &layout) {
                 pool.list_blocks::<G>(first, last - first);
                 return true;
@@ -203,20 +204,25 @@ impl Arena {
         let Some(class) = pool.header().class::<G>() else { return };
         let layout = Layout::of(pool, class, self.run_of::<G>(pool));
         let start = layout.pages.start;
-        self.forget_pages(start + before / PAGE..start + layout.end.div_ceil(PAGE), pool, &layout);
+        let pages = start + before / PAGE..start + layout.end.div_ceil(PAGE);
+        self.forget_pages::<G>(pages, pool, &layout);
     }
 
     /// Notes that `pages` of `pool` are used.
-    fn forget_pages(&mut self, pages: Range<usize>, pool: PoolPtr, layout: &Layout) {
+    fn forget_pages<G: Geometry>(&mut self, pages: Range<usize>, pool: PoolPtr, layout: &Layout) {
         self.uncarved.remove(pages.clone());
-        self.note_reused(pages);
+        self.note_reused::<G>(pages);
         pool.header().note_uncarved_pages(self.uncarved.first_in(layout.pages.clone()).is_some());
     }
 
     /// Notes that `pages` are used, although they may have been purged.
-    pub(super) fn note_reused(&mut self, pages: Range<usize>) {
-        self.reused += self.purged.count_in(pages.clone()) as u32;
-        self.purged.remove(pages);
+    pub(super) fn note_reused<G: Geometry>(&mut self, pages: Range<usize>) {
+        let reused = self.purged.count_in(pages.clone());
+        if reused > 0 {
+            self.reused += reused as u32;
+            self.purged.remove(pages);
+            self.publish_purged::<G>();
+        }
     }
 
     /// Returns how many purged pages were used again since the last call.
@@ -256,6 +262,10 @@ impl Arena {
                 self.units.note_zero(unit);
             }
         }
+        if purged > 0 {
+            self.publish_purged::<G>();
+            self.publish_dirty::<G>();
+        }
         purged
     }
 
@@ -269,14 +279,15 @@ impl Arena {
         self.units.note_idle();
     }
 
-    /// Returns how many blocks of `pool` in front of its `next_offset` are uncarved.
-    pub(crate) fn uncarved_blocks<G: Geometry>(&self, pool: PoolPtr) -> usize {
-        let Some(class) = pool.header().class::<G>() else { return 0 };
-        if !pool.header().has_uncarved_pages() {
-            return 0;
-        }
-        let layout = Layout::of(pool, class, self.run_of::<G>(pool));
-        layout.uncarved_blocks(self.uncarved).count()
+    /// Returns the offsets of the uncarved blocks of `pool` in front of its `next_offset`.
+    pub(crate) fn uncarved_blocks<G: Geometry>(
+        &self,
+        pool: PoolPtr,
+    ) -> impl Iterator<Item = usize> {
+        let class = pool.header().class::<G>().filter(|_| pool.header().has_uncarved_pages());
+        let layout = class.map(|class| Layout::of(pool, class, self.run_of::<G>(pool)));
+        let uncarved = self.uncarved;
+        layout.into_iter().flat_map(move |layout| layout.uncarved_blocks(uncarved))
     }
 
     /// Asserts the rules of this module for `pool`, which must be in use.

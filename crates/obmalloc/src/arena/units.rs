@@ -55,6 +55,11 @@ impl Units {
         self.carved >> unit & 1 != 0
     }
 
+    /// Returns the units that are not known to be zero, as bits.
+    pub(crate) fn dirty(self) -> u64 {
+        self.dirty
+    }
+
     /// Returns the number of free units.
     pub(crate) fn count(self) -> usize {
         self.free.count_ones() as usize

@@ -252,6 +252,13 @@ unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
             unsafe { self.lower.free(foreign) };
         }
     }
+
+    unsafe fn usable_size(&self, ptr: NonNull<u8>) -> Option<usize> {
+        // SAFETY: the block is live (contract). If it lies in an arena, the heap allocated it.
+        let ours = unsafe { self.heap.size_if_ours(ptr) };
+        // SAFETY: the heap did not recognise the block, so the layer below allocated it.
+        ours.or_else(|| unsafe { self.lower.usable_size(ptr) })
+    }
 }
 
 #[cfg(all(test, not(loom)))]
@@ -291,6 +298,21 @@ mod tests {
         assert_eq!(pymalloc.malloc(512).is_some() as usize, small(&pymalloc));
         for block in blocks {
             // SAFETY: the block is live and not used again.
+            unsafe { pymalloc.free(Some(block)) };
+        }
+    }
+
+    #[test]
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn the_usable_size_comes_from_the_layer_that_serves_the_block() {
+        let pymalloc = pymalloc::<Pools16K>();
+        for size in [1, 100, 512, 513, 1 << 20] {
+            let block = pymalloc.malloc(size).unwrap();
+            // SAFETY: the block is live and not used again.
+            let usable = unsafe { pymalloc.usable_size(block) }.unwrap();
+            assert!((size..size + 8192).contains(&usable), "{size}: {usable}");
+            assert!(size > 512 || usable == size.next_multiple_of(16), "{size}: {usable}");
+            // SAFETY: as above.
             unsafe { pymalloc.free(Some(block)) };
         }
     }

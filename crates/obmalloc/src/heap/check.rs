@@ -80,6 +80,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
                     State::Free => free += 1,
                     State::Used | State::Retained => self.check_is_listed(pool),
                     State::Full => {}
+                    State::Uncarved => panic!("a carved pool has a header"),
                 }
             }
             let known = arena.known_free::<G>();
@@ -144,12 +145,12 @@ fn check_pool<G: Geometry>(arena: &Arena, pool: PoolPtr, blocks: BlockStart) {
         listed += 1;
         assert!(listed <= capacity, "rule 2: the free list ends");
     }
-    let uncarved = header.uncarved::<G>() + arena.uncarved_blocks::<G>(pool);
+    let uncarved = header.uncarved::<G>() + arena.uncarved_blocks::<G>(pool).count();
     let known = header.in_use::<G>() + listed + uncarved;
     assert_eq!(known, capacity, "rule 2: every block is accounted for");
     match header.state() {
         State::Free => assert_eq!(header.in_use::<G>(), 0, "rule 3: a free pool has none in use"),
-        State::Retained => {}
+        State::Uncarved | State::Retained => {}
         State::Used | State::Full => assert!(header.in_use::<G>() > 0, "rule 3: used means in use"),
     }
     if header.state() != State::Free {

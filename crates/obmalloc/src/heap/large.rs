@@ -12,11 +12,13 @@
 //! requested from the source, so that it does not hoard the blocks of other heaps. It also retains no
 //! more than the source allows, by the rule for all retained memory.
 
+use core::ptr::NonNull;
+
 use raw_mem::{ArenaSource, MemAlloc};
 
 use crate::{
     geometry::Geometry,
-    heap::Heap,
+    heap::{Heap, stats::LargeStats},
     large::{LargeBlock, NewLarge, OFFSET, retained::RetainedLarge},
 };
 
@@ -62,6 +64,16 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         // SAFETY: the block is in use, and was removed above.
         unsafe { self.large.in_use.insert::<G>(resized.unwrap_or(block)) };
         resized
+    }
+
+    /// Returns the number and the size of the large blocks in use that belong to this heap.
+    pub(crate) fn large_stats(&self) -> LargeStats {
+        LargeStats { blocks: self.large.in_use.count(), bytes: self.large.in_use.bytes() }
+    }
+
+    /// Iterates over the first byte and the size of each large block in use that belongs to this heap.
+    pub(crate) fn large_blocks(&self) -> impl Iterator<Item = (NonNull<u8>, usize)> {
+        self.large.in_use.iter::<G>()
     }
 
     /// Returns the size of all large blocks in use of this heap, in bytes.

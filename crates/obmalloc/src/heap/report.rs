@@ -28,6 +28,11 @@ impl Stats {
         )?;
         write!(
             out,
+            "\"large\":{{\"blocks\":{},\"bytes\":{}}},",
+            self.large.blocks, self.large.bytes
+        )?;
+        write!(
+            out,
             "\"bytes\":{{\"in_use\":{},\"available\":{},\"unused_pools\":{},\
              \"pool_headers\":{},\"quantization\":{},\"total\":{}}},\
              \"unused_pools\":{},\"refused\":{},\"classes\":[",
@@ -82,6 +87,11 @@ impl fmt::Display for Stats {
         }
         self.fmt_arenas(f)?;
         self.fmt_bytes(f)?;
+        if self.large.blocks > 0 {
+            writeln!(f)?;
+            line(f, format_args!("# large blocks, outside of arenas"), self.large.blocks)?;
+            line(f, format_args!("# bytes in large blocks"), self.large.bytes)?;
+        }
         self.map.map_or(Ok(()), |map| fmt_map(f, map))
     }
 }

@@ -68,6 +68,16 @@ impl ByteStats {
     }
 }
 
+/// The blocks of a heap that have mappings of their own, outside of its arenas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LargeStats {
+    /// The number of blocks in use.
+    pub blocks: usize,
+    /// Their size, in bytes.
+    pub bytes: usize,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MapStats {
     pub(crate) root_bytes: usize,
@@ -96,6 +106,8 @@ pub struct Stats {
     pub unused_pools: usize,
     /// How many requests have failed because no arena could be mapped.
     pub refused: usize,
+    /// The large blocks that belong to the heap.
+    pub large: LargeStats,
     pub(crate) map: Option<MapStats>,
     classes: [ClassStats; MAX_CLASSES],
     class_count: usize,
@@ -111,6 +123,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         stats.arenas.current = counts.current;
         stats.arenas.reclaimed = counts.allocated - counts.current;
         stats.refused = self.refused();
+        stats.large = self.large_stats();
         for (_, arena) in self.arenas.arenas() {
             stats.unused_pools += arena.free_units();
             arena.pools::<G>().for_each(|pool| stats.count_pool::<G>(arena, pool));
@@ -135,6 +148,7 @@ impl Stats {
             bytes: ByteStats::default(),
             unused_pools: 0,
             refused: 0,
+            large: LargeStats::default(),
             map: None,
             classes,
             class_count: Shape::<G>::CLASSES,
@@ -158,7 +172,7 @@ impl Stats {
         stats.pools += 1;
         stats.in_use += in_use;
         stats.available += available;
-        stats.uncarved += header.uncarved::<G>() + arena.uncarved_blocks::<G>(pool);
+        stats.uncarved += header.uncarved::<G>() + arena.uncarved_blocks::<G>(pool).count();
         self.bytes.in_use += in_use * size;
         self.bytes.available += available * size;
         self.bytes.pool_headers += first;
@@ -195,6 +209,8 @@ impl AddAssign<&Self> for Stats {
         bytes.quantization += other.bytes.quantization;
         self.unused_pools += other.unused_pools;
         self.refused += other.refused;
+        self.large.blocks += other.large.blocks;
+        self.large.bytes += other.large.bytes;
         self.map = self.map.or(other.map);
         for (class, other) in self.classes.iter_mut().zip(other.classes()) {
             class.pools += other.pools;

@@ -46,7 +46,7 @@ pub(crate) fn purge<P: Parts>(
     let purged = Cell::new(0);
     let purge = |start, len| {
         // SAFETY: our blocks fill the range, keep its arena mapped, and are not read again.
-        match unsafe { shared.source().purge(start, len) } {
+        match unsafe { shared.lock().source.purge(start, len) } {
             Ok(()) => purged.set(purged.get() + len),
             Err(_) => shared.purges_are_refused.store(true, Relaxed),
         }

@@ -21,13 +21,15 @@ impl<P: Parts> Heaps<P> {
     /// Each figure is exact if no other thread allocates or frees such a block during the call.
     /// O(heaps).
     pub fn large_blocks(&self) -> (usize, usize) {
-        let (mut blocks, mut bytes) = self.shared.large.get();
-        for heap in self.list.iter() {
-            let retained = heap.retained_large.get();
-            blocks = blocks.saturating_sub(retained.0);
-            bytes = bytes.saturating_sub(retained.1);
-        }
-        (blocks, bytes)
+        let (blocks, bytes) = self.shared.large.get();
+        let retained = self.retained_large();
+        (blocks.saturating_sub(retained.0), bytes.saturating_sub(retained.1))
+    }
+
+    /// Returns the number and the size of the large mappings that heaps retain.
+    pub(super) fn retained_large(&self) -> (usize, usize) {
+        let counts = self.list.iter().map(|heap| heap.retained_large.get());
+        counts.fold((0, 0), |sum, of_heap| (sum.0 + of_heap.0, sum.1 + of_heap.1))
     }
 
     /// Frees a large block. `errno` is unchanged, because the source restores it.

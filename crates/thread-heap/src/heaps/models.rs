@@ -307,7 +307,7 @@ fn an_arena_retracted_after_it_was_unmapped_is_rejected() {
     sync::rejected(|| {
         an_arena_is_mapped_while_one_is_unmapped(|heaps, arena| {
             // SAFETY: the arena was mapped at this address, and nobody uses it.
-            unsafe { heaps.shared.source().unmap(arena, ARENA) };
+            unsafe { heaps.shared.lock().source.unmap(arena, ARENA) };
             // SAFETY: as above.
             unsafe { heaps.shared.map().retract(arena.addr().get()) };
         });

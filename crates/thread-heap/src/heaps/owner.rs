@@ -2,7 +2,7 @@
 
 use std::{fmt, marker::PhantomData, mem::ManuallyDrop, ptr::NonNull};
 
-use obmalloc::{BlockPtr, Heap, HeapTag, PurgePolicy, SizeClass, Stats};
+use obmalloc::{BlockPtr, Heap, HeapTag, LiveBlock, PurgePolicy, SizeClass, Stats};
 use raw_mem::preserving_errno;
 use sync::{
     atomic::Ordering::Relaxed,
@@ -146,10 +146,7 @@ impl<P: Parts> Owner<P> {
     ) -> Option<BlockPtr> {
         self.reclaim_inbox();
         let block = self.enter_slowly(|own| own.alloc_zeroed(class, bytes));
-        block.or_else(|| {
-            self.flush();
-            self.enter(|own| own.alloc_zeroed(class, bytes))
-        })
+        block.or_else(|| self.retry(|own| own.alloc_zeroed(class, bytes)))
     }
 
     /// Allocates a block of `class` at a multiple of `align` bytes. See [`Heap::alloc_aligned`].
@@ -160,10 +157,7 @@ impl<P: Parts> Owner<P> {
     ) -> Option<BlockPtr> {
         self.reclaim_inbox();
         let block = self.enter_slowly(|own| own.alloc_aligned(class, align));
-        block.or_else(|| {
-            self.flush();
-            self.enter(|own| own.alloc_aligned(class, align))
-        })
+        block.or_else(|| self.retry(|own| own.alloc_aligned(class, align)))
     }
 
     #[cold]
@@ -171,8 +165,19 @@ impl<P: Parts> Owner<P> {
         mut owner: ManuallyDrop<Self>,
         class: SizeClass<P::Geometry>,
     ) -> Option<BlockPtr> {
-        owner.flush();
-        owner.enter(|own| own.alloc(class))
+        owner.retry(|own| own.alloc(class))
+    }
+
+    /// Repeats a request that has failed, after a flush and then after the program's callback.
+    #[cold]
+    fn retry(&mut self, request: impl Fn(&mut OwnHeap<P>) -> Option<BlockPtr>) -> Option<BlockPtr> {
+        self.flush();
+        // The callback may allocate and free, because this owner does not use the heap meanwhile.
+        self.enter(&request).or_else(|| {
+            let may_retry = self.heap.heaps.ask_before_refusal();
+            self.reclaim_inbox();
+            if may_retry { self.enter(&request) } else { None }
+        })
     }
 
     /// Frees a block of this heap, or of another heap that uses the same arena source.
@@ -314,6 +319,13 @@ impl<P: Parts> Owner<P> {
         self.read(Heap::stats)
     }
 
+    /// Calls `visit` with each block in use, except those that wait in the inbox.
+    ///
+    /// `visit` must not use the heap in another way.
+    pub(super) fn for_each_block(&self, visit: impl FnMut(LiveBlock)) {
+        self.read(|own| own.for_each_block(visit));
+    }
+
     pub(crate) fn retained_arenas(&self) -> usize {
         self.read(Heap::retained_arenas)
     }
@@ -352,7 +364,7 @@ impl<P: Parts> Owner<P> {
     }
 
     /// Sends the outbox. Also reclaims the inbox, which the fast paths never look at.
-    fn send_outbox(&mut self) {
+    pub(super) fn send_outbox(&mut self) {
         self.reclaim_inbox();
         let packed = self.heap.outbox.with_mut(|outbox| {
             // SAFETY: this value owns the heap (invariant), and is borrowed mutably.
@@ -368,7 +380,7 @@ impl<P: Parts> Owner<P> {
     }
 
     #[inline]
-    fn reclaim_inbox(&mut self) {
+    pub(super) fn reclaim_inbox(&mut self) {
         let nodes = self.heap.inbox.take_all();
         // SAFETY: other threads push only blocks of this heap to its inbox.
         unsafe { self.reclaim(nodes) };

@@ -162,10 +162,14 @@ impl PerThread {
     pub unsafe fn resize_large(self, block: LargeBlock, size: usize) -> Option<LargeBlock> {
         // SAFETY: the contract is the same. A call that fails leaves the block as it was.
         let resize = || unsafe { HEAPS.resize_large(block, size) };
-        resize().or_else(|| {
-            self.flush();
-            resize()
-        })
+        resize().or_else(|| self.retry(resize))
+    }
+
+    /// Repeats a request that has failed, after a flush and then after the program's callback.
+    #[cold]
+    fn retry<T>(self, request: impl Fn() -> Option<T>) -> Option<T> {
+        self.flush();
+        request().or_else(|| if HEAPS.ask_before_refusal() { request() } else { None })
     }
 
     /// Returns the number and the size in bytes of all large blocks of the process.
@@ -251,10 +255,7 @@ fn map_large(size: usize, align: usize) -> Option<NewLarge> {
         Some(new) => new,
         None => HEAPS.alloc_large(size, align),
     };
-    alloc().or_else(|| {
-        PerThread.flush();
-        alloc()
-    })
+    alloc().or_else(|| PerThread.retry(alloc))
 }
 
 /// Frees the large block at `start`.
@@ -424,5 +425,10 @@ unsafe impl MemAlloc for ThreadMalloc {
             // SAFETY: `heap` is the heap in the slot, and the block does not belong to it.
             unsafe { free_elsewhere(heap, block) };
         }
+    }
+
+    unsafe fn usable_size(&self, ptr: NonNull<u8>) -> Option<usize> {
+        // SAFETY: the block is live (contract).
+        Some(unsafe { Self::usable_size(*self, ptr) })
     }
 }

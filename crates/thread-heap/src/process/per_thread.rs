@@ -6,7 +6,8 @@ use std::{
     time::Duration,
 };
 
-use obmalloc::{BlockPtr, Blocks, SizeClass, Stats};
+use obmalloc::{BlockPtr, Blocks, LiveBlock, SizeClass, Stats};
+use raw_mem::{LimitReached, Limits};
 use sync::atomic::Ordering::Relaxed;
 
 use super::{
@@ -15,7 +16,7 @@ use super::{
     slot,
 };
 use crate::{
-    heaps::{ThreadHeap, owner::Owner, stats::HeapsStats},
+    heaps::{ThreadHeap, figures::Figures, owner::Owner, stats::HeapsStats},
     parts::ThreadGeometry,
 };
 
@@ -90,6 +91,48 @@ impl PerThread {
     /// the arenas are unmapped.
     pub fn reserve_at_most(self, bytes: usize) {
         HEAPS.lock_source().reserve_at_most(bytes);
+    }
+
+    /// Counts the memory of the process's heaps, without stopping their owners. O(units).
+    pub fn figures(self) -> Figures {
+        HEAPS.figures()
+    }
+
+    /// Like [`figures`](Self::figures), but returns `None` if another thread is mapping memory.
+    ///
+    /// A signal handler may call this function at any time.
+    pub fn try_figures(self) -> Option<Figures> {
+        HEAPS.try_figures()
+    }
+
+    /// Calls `visit` with each block in use of all heaps of the process.
+    ///
+    /// See [`Heaps::for_each_block`](crate::Heaps::for_each_block).
+    ///
+    /// # Safety
+    ///
+    /// - No other thread may allocate or free during the call.
+    /// - `visit` must neither allocate nor free.
+    pub unsafe fn for_each_block(self, visit: impl FnMut(LiveBlock)) {
+        // SAFETY: the contract is the same.
+        unsafe { HEAPS.for_each_block(visit) };
+    }
+
+    /// Limits the memory of the process's heaps. What is in use stays in use.
+    ///
+    /// The limits concern arenas and large blocks. They are checked where memory is mapped.
+    pub fn set_limits(self, limits: Limits) {
+        fork::guard();
+        HEAPS.lock_source().set_limits(limits);
+    }
+
+    /// Calls `callback` before a request is refused because of the hard limit.
+    ///
+    /// The callback may allocate and free memory. If it returns true, the request is repeated.
+    /// Requests that it makes itself are refused without another call. If it panics, the process is
+    /// aborted.
+    pub fn before_refusal(self, callback: fn(LimitReached) -> bool) {
+        HEAPS.before_refusal(callback);
     }
 
     /// Returns unused memory to the system. Call this function before the thread becomes idle.

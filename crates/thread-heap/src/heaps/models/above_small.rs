@@ -233,7 +233,7 @@ fn a_span_that_is_purged_after_it_was_pushed_back_is_rejected() {
                 let nodes = unsafe { Segment::of(node) };
                 if heap.deliver(nodes) {
                     // SAFETY: wrong on purpose, because the owner may use the block again.
-                    let _ = unsafe { heap.heaps.shared.source().purge(node.cast(), SPAN) };
+                    let _ = unsafe { heap.heaps.shared.lock().source.purge(node.cast(), SPAN) };
                 }
             }
         });

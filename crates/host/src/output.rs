@@ -5,7 +5,8 @@ use std::{fmt, process};
 use libc::c_int;
 
 /// A buffered writer for a file descriptor. Errors of the system are kept until `finish`.
-pub(crate) struct Output {
+#[derive(Debug)]
+pub struct Output {
     fd: c_int,
     buffer: [u8; 512],
     len: usize,
@@ -13,14 +14,16 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    pub(crate) const STDERR: Self = Self::new(libc::STDERR_FILENO);
+    /// The standard error output.
+    pub const STDERR: Self = Self::new(libc::STDERR_FILENO);
 
-    pub(crate) const fn new(fd: c_int) -> Self {
+    /// Creates a writer for the file descriptor `fd`, which stays open.
+    pub const fn new(fd: c_int) -> Self {
         Self { fd, buffer: [0; 512], len: 0, is_complete: true }
     }
 
     /// Writes what is buffered. Returns true if everything has been written.
-    pub(crate) fn finish(mut self) -> bool {
+    pub fn finish(mut self) -> bool {
         self.flush();
         self.is_complete
     }
@@ -56,13 +59,14 @@ impl fmt::Write for Output {
     }
 }
 
-pub(crate) fn errno() -> c_int {
+/// Returns the error number of the last system call that failed in this thread.
+pub fn errno() -> c_int {
     // SAFETY: the C library's `errno` exists as long as its thread runs.
     unsafe { *libc::__errno_location() }
 }
 
 /// Writes one line to stderr and ignores errors, such as a closed stderr.
-pub(crate) fn say(line: fmt::Arguments<'_>) {
+pub fn say(line: fmt::Arguments<'_>) {
     let mut stderr = Output::STDERR;
     let _ = fmt::Write::write_fmt(&mut stderr, format_args!("obmalloc: {line}\n"));
     stderr.finish();
@@ -70,7 +74,7 @@ pub(crate) fn say(line: fmt::Arguments<'_>) {
 
 /// Writes one line to stderr and ends the process.
 #[cold]
-pub(crate) fn abort(line: fmt::Arguments<'_>) -> ! {
+pub fn abort(line: fmt::Arguments<'_>) -> ! {
     say(line);
     process::abort()
 }

@@ -2,20 +2,28 @@
 
 use std::fmt::{self, Write};
 
+use crate::{
+    output::{Output, errno, say},
+    words::{OFF, ON, UnknownWord, is_one_of},
+};
+
 /// The longest path, with its final zero byte.
 const LONGEST: usize = 4096;
 
 /// Where the statistics go.
 #[expect(clippy::large_enum_variant, reason = "the only value is static, and must not be boxed")]
-pub(crate) enum Place {
+#[derive(Debug)]
+pub enum Place {
+    /// There are no statistics.
     Nowhere,
+    /// The standard error output.
     Stderr,
     /// A path, in which `%p` stands for the process id.
     File(Path),
 }
 
 /// An absolute path that ends with a zero byte.
-pub(crate) struct Path {
+pub struct Path {
     bytes: [u8; LONGEST],
     /// # Invariant
     ///
@@ -23,21 +31,45 @@ pub(crate) struct Path {
     len: usize,
 }
 
+const KNOWN: &str =
+    "0, false, no, off, 1, true, yes, on, and a path, which has a slash, a dot or %p";
+
 impl Place {
-    /// Interprets the value of the variable. A relative path begins at the current directory.
-    pub(crate) fn of(value: &[u8]) -> Self {
-        let is =
-            |words: &[&str]| words.iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes()));
-        if is(&["", "0", "false", "no", "off"]) {
-            return Self::Nowhere;
+    /// Interprets the value of the variable `setting`. A relative path begins at the current
+    /// directory.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error that lists the known words if `value` is another one and no path.
+    pub fn of<'v>(setting: &'static str, value: &'v [u8]) -> Result<Self, UnknownWord<'v>> {
+        if is_one_of(value, &OFF) {
+            return Ok(Self::Nowhere);
         }
-        if is(&["1", "true", "yes", "on"]) {
-            return Self::Stderr;
+        if is_one_of(value, &ON) {
+            return Ok(Self::Stderr);
+        }
+        if !value.iter().any(|byte| b"/.%".contains(byte)) {
+            return Err(UnknownWord { setting, word: value, known: KNOWN });
         }
         let mut path = Path::EMPTY;
         let is_complete = (value.starts_with(b"/") || path.push_current_folder())
             && value.iter().all(|byte| path.push(*byte));
-        if is_complete { Self::File(path) } else { Self::Stderr }
+        Ok(if is_complete { Self::File(path) } else { Self::Stderr })
+    }
+
+    /// Calls `write` with a writer for the place. `is_json` tells which format is wanted.
+    ///
+    /// Says on stderr if the file cannot be written.
+    pub fn write(&self, pid: u32, write: impl FnOnce(&mut Output, bool)) {
+        match self {
+            Self::Nowhere => {}
+            Self::Stderr => {
+                let mut stderr = Output::STDERR;
+                write(&mut stderr, false);
+                stderr.finish();
+            }
+            Self::File(path) => path.of_process(pid).write(path.is_json(), write),
+        }
     }
 }
 
@@ -65,12 +97,33 @@ impl Path {
         self.push(b'/')
     }
 
-    pub(crate) fn is_json(&self) -> bool {
+    /// Writes the file of this name. See [`Place::write`].
+    fn write(&self, is_json: bool, write: impl FnOnce(&mut Output, bool)) {
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC;
+        // SAFETY: the path is a C string.
+        let fd = unsafe { libc::open(self.as_c(), flags, 0o666) };
+        let mut is_written = fd >= 0;
+        if is_written {
+            let mut file = Output::new(fd);
+            write(&mut file, is_json);
+            is_written = file.finish();
+        }
+        if !is_written {
+            say(format_args!("cannot write the statistics to {self}: error {}", errno()));
+        }
+        if fd >= 0 {
+            // SAFETY: the descriptor was opened above and is used nowhere else.
+            unsafe { libc::close(fd) };
+        }
+    }
+
+    /// Returns true if the name ends with `.json`.
+    pub fn is_json(&self) -> bool {
         self.bytes[..self.len].ends_with(b".json")
     }
 
     /// Returns the path for the process `pid`, or as much of it as fits.
-    pub(crate) fn of_process(&self, pid: u32) -> Self {
+    pub fn of_process(&self, pid: u32) -> Self {
         let mut path = Self::EMPTY;
         let mut left = &self.bytes[..self.len];
         while let Some((byte, rest)) = left.split_first() {
@@ -87,7 +140,7 @@ impl Path {
     }
 
     /// Returns the path for the C library, with its final zero byte.
-    pub(crate) fn as_c(&self) -> *const libc::c_char {
+    pub fn as_c(&self) -> *const libc::c_char {
         self.bytes.as_ptr().cast()
     }
 }
@@ -95,6 +148,12 @@ impl Path {
 impl Write for Path {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         if text.bytes().all(|byte| self.push(byte)) { Ok(()) } else { Err(fmt::Error) }
+    }
+}
+
+impl fmt::Debug for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Path({self})")
     }
 }
 

@@ -1,0 +1,241 @@
+//! A limit on the bytes that one domain has in use.
+//!
+//! A heap and a process are limited where their memory is mapped, which costs requests nothing. A
+//! domain has no mappings of its own, so this hook counts the bytes of each request.
+
+use core::ptr::NonNull;
+use std::collections::BTreeMap;
+
+use raw_mem::{LimitReached, Limits, MemAlloc, Usage, calloc_size, warn_of_soft_limit};
+use sync::Mutex;
+
+/// A hook that limits how many bytes of the allocator below it are in use.
+///
+/// Before a request is refused, the callback may free memory. If it returns true, the request is
+/// repeated. The callback must not panic. Its own requests are refused without another call.
+///
+/// If the allocator below does not know the [usable size](MemAlloc::usable_size) of a block, the hook
+/// remembers the requested one in a table of the global allocator. The hook must then not be a part
+/// of the global allocator.
+///
+/// ```
+/// use allocator_api::Limited;
+/// use raw_mem::{Limits, Malloc, MemAlloc};
+///
+/// let limited = Limited::new(Malloc, Limits::hard(10_000), |_| false);
+/// let block = limited.malloc(8_000);
+/// assert!(block.is_some() && limited.malloc(8_000).is_none());
+/// // SAFETY: the block is live, and is not used again.
+/// unsafe { limited.free(block) };
+/// assert_eq!(limited.used(), 0);
+/// ```
+pub struct Limited<A> {
+    below: A,
+    state: Mutex<State>,
+    before_refusal: fn(LimitReached) -> bool,
+}
+
+struct State {
+    usage: Usage,
+    /// The requested sizes of the blocks whose usable size is not known, by address.
+    sizes: BTreeMap<usize, usize>,
+    is_asking: bool,
+}
+
+impl<A: MemAlloc> Limited<A> {
+    /// Wraps `below`, of which no block may be live. See [`Limited`] for the callback.
+    pub fn new(below: A, limits: Limits, before_refusal: fn(LimitReached) -> bool) -> Self {
+        let state = State { usage: Usage::new(limits), sizes: BTreeMap::new(), is_asking: false };
+        Self { below, state: Mutex::new(state), before_refusal }
+    }
+
+    /// Returns how many bytes are in use.
+    pub fn used(&self) -> usize {
+        sync::lock(&self.state).usage.bytes()
+    }
+
+    /// Returns the largest number of bytes that were in use at the same time.
+    pub fn highwater(&self) -> usize {
+        sync::lock(&self.state).usage.highwater()
+    }
+
+    /// Adds `bytes` if the limit allows it, at the latest after the callback.
+    fn charge(&self, bytes: usize) -> bool {
+        self.try_charge(bytes) || (self.ask() && self.try_charge(bytes))
+    }
+
+    fn try_charge(&self, bytes: usize) -> bool {
+        let mut state = sync::lock(&self.state);
+        let is_allowed = state.usage.allows(bytes);
+        if is_allowed && state.usage.add(bytes) {
+            warn_of_soft_limit(&state.usage);
+        }
+        is_allowed
+    }
+
+    #[cold]
+    fn ask(&self) -> bool {
+        let reached = {
+            let mut state = sync::lock(&self.state);
+            let Some(reached) = state.usage.refusal().filter(|_| !state.is_asking) else {
+                return false;
+            };
+            state.is_asking = true;
+            reached
+        };
+        // The state is not locked, because the callback may free memory of this domain.
+        let may_retry = (self.before_refusal)(reached);
+        sync::lock(&self.state).is_asking = false;
+        may_retry
+    }
+
+    /// Replaces the charge for a request by the size of the block that it got.
+    fn adjust(&self, block: Option<NonNull<u8>>, charged: usize) -> Option<NonNull<u8>> {
+        // SAFETY: the block is live, and came from `below`.
+        let usable = block.and_then(|block| unsafe { self.below.usable_size(block) });
+        let mut state = sync::lock(&self.state);
+        match (block, usable) {
+            (None, _) => state.usage.remove(charged),
+            (Some(_), Some(usable)) => {
+                state.usage.remove(charged);
+                let _ = state.usage.add(usable);
+            }
+            (Some(block), None) => {
+                state.sizes.insert(block.addr().get(), charged);
+            }
+        }
+        block
+    }
+
+    /// Forgets a block, and returns its size and whether it was in the table.
+    ///
+    /// # Safety
+    ///
+    /// - `block` must be a live block of `below`.
+    unsafe fn forget(&self, block: NonNull<u8>) -> (usize, bool) {
+        // SAFETY: the block is live (contract).
+        let usable = unsafe { self.below.usable_size(block) };
+        let mut state = sync::lock(&self.state);
+        match usable {
+            Some(usable) => (usable, false),
+            None => (state.sizes.remove(&block.addr().get()).unwrap_or(0), true),
+        }
+    }
+}
+
+// SAFETY: the hook forwards every request to `below` that it does not refuse.
+unsafe impl<A: MemAlloc> MemAlloc for Limited<A> {
+    fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
+        if !self.charge(size) {
+            return None;
+        }
+        self.adjust(self.below.malloc(size), size)
+    }
+
+    fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
+        let bytes = calloc_size(count, size)?;
+        if !self.charge(bytes) {
+            return None;
+        }
+        self.adjust(self.below.calloc(count, size), bytes)
+    }
+
+    unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
+        let Some(old) = ptr else { return self.malloc(size) };
+        // SAFETY: the block is live (contract). Only its size is read.
+        let known = unsafe { self.below.usable_size(old) };
+        let table = || sync::lock(&self.state).sizes.get(&old.addr().get()).copied();
+        let before = known.or_else(table).unwrap_or(0);
+        // Only what the block grows by is charged, and the rest stays charged.
+        if !self.charge(size.saturating_sub(before)) {
+            return None;
+        }
+        // The address may be given to another thread as soon as the block has moved.
+        // SAFETY: as above.
+        let (before, was_listed) = unsafe { self.forget(old) };
+        // SAFETY: the block came from `below` (contract).
+        let new = unsafe { self.below.realloc(ptr, size) };
+        let charged = before + size.saturating_sub(before);
+        if new.is_none() {
+            let mut state = sync::lock(&self.state);
+            state.usage.remove(charged - before);
+            if was_listed {
+                state.sizes.insert(old.addr().get(), before);
+            }
+            return None;
+        }
+        if charged > size {
+            sync::lock(&self.state).usage.remove(charged - size);
+        }
+        self.adjust(new, size)
+    }
+
+    unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
+        let Some(block) = ptr else { return };
+        // SAFETY: the block is live (contract).
+        let (size, _) = unsafe { self.forget(block) };
+        sync::lock(&self.state).usage.remove(size);
+        // SAFETY: the block came from `below`, and is not used again (contract).
+        unsafe { self.below.free(ptr) }
+    }
+
+    unsafe fn usable_size(&self, ptr: NonNull<u8>) -> Option<usize> {
+        // SAFETY: the block came from `below` (contract).
+        unsafe { self.below.usable_size(ptr) }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use raw_mem::Malloc;
+
+    use super::*;
+    use crate::CAllocator;
+
+    /// A vtable does not know the size of a block, so the table is used.
+    static NAMELESS: CAllocator = CAllocator::of(&Malloc);
+
+    fn behaves(below: impl MemAlloc) {
+        let limited = Limited::new(below, Limits::hard(100_000), |_| false);
+        let one = limited.malloc(40_000).unwrap();
+        let other = limited.calloc(4, 10_000).unwrap();
+        assert!((80_000..90_000).contains(&limited.used()), "{}", limited.used());
+        assert_eq!((limited.malloc(40_000), limited.calloc(usize::MAX, 2)), (None, None));
+        // SAFETY: the block is live. It stays live if the call fails.
+        let one = unsafe {
+            assert_eq!(limited.realloc(Some(one), 90_000), None);
+            one.write(7);
+            let one = limited.realloc(Some(one), 50_000).unwrap();
+            assert_eq!(one.read(), 7);
+            limited.realloc(Some(one), 100).unwrap()
+        };
+        assert!((40_100..50_000).contains(&limited.used()), "{}", limited.used());
+        for block in [Some(one), Some(other), None] {
+            // SAFETY: null, or a live block that is not used again.
+            unsafe { limited.free(block) };
+        }
+        assert_eq!(limited.used(), 0);
+        assert!(limited.highwater() >= 80_000);
+        assert!(limited.malloc(90_000).is_some());
+    }
+
+    #[test]
+    fn bytes_are_counted_whether_or_not_the_size_of_a_block_is_known() {
+        behaves(Malloc);
+        behaves(NAMELESS);
+    }
+
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+
+    #[test]
+    fn the_callback_runs_before_a_refusal() {
+        let limited = Limited::new(Malloc, Limits::hard(1000), |reached| {
+            assert_eq!((reached.requested, reached.limit), (2000, 1000));
+            CALLS.fetch_add(1, Relaxed);
+            false
+        });
+        assert_eq!((limited.malloc(2000), CALLS.load(Relaxed)), (None, 1));
+    }
+}

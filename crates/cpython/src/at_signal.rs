@@ -1,0 +1,82 @@
+//! Reports at other moments than a normal exit.
+//!
+//! A signal may interrupt any code, so these reports neither allocate memory nor wait for a lock.
+//! They leave out what only the owner of a heap can count.
+
+#![forbid(unsafe_code)]
+
+use std::{
+    fmt::{self, Write},
+    os::unix::ffi::OsStrExt,
+    process,
+    sync::OnceLock,
+};
+
+use host::{Moment, Output, Place};
+use thread_heap::{Detail, Figures};
+
+use crate::settings::{Settings, StatsPlace};
+
+/// Where the contents of a report come from.
+pub(crate) struct Sources {
+    pub(crate) is_installed: bool,
+    /// Writes the report of a normal exit.
+    pub(crate) at_exit: fn(),
+    /// Returns the number and the bytes of all requests to mem and obj.
+    pub(crate) requests: fn() -> Option<(u64, u64)>,
+    /// Counts the memory of all threads.
+    pub(crate) figures: fn() -> Option<Figures>,
+}
+
+static REPORTS: OnceLock<(Place, Sources)> = OnceLock::new();
+
+/// Writes reports at the moments that the settings name.
+pub(crate) fn watch(settings: &Settings, sources: Sources) {
+    let value = match &settings.stats {
+        None => return,
+        Some(StatsPlace::Stderr) => b"1".as_slice(),
+        Some(StatsPlace::File(path)) => path.as_bytes(),
+    };
+    if let Ok(place) = Place::of("OBMALLOC_STATS", value) {
+        REPORTS.get_or_init(|| (place, sources));
+        host::watch(&settings.moments, write_at);
+    }
+}
+
+fn write_at(moment: Moment) {
+    let Some((place, sources)) = REPORTS.get() else { return };
+    if moment == Moment::Exit {
+        // CPython calls `_exit` from no signal handler.
+        return (sources.at_exit)();
+    }
+    place.write(process::id(), |out, is_json| {
+        let _ = match is_json {
+            true => write_json(out, moment, sources),
+            false => write_text(out, moment, sources),
+        };
+    });
+}
+
+fn write_json(out: &mut Output, moment: Moment, sources: &Sources) -> fmt::Result {
+    let (pid, version) = (process::id(), env!("CARGO_PKG_VERSION"));
+    write!(out, "{{\"schema\":2,\"pid\":{pid},\"obmalloc\":\"{version}\",")?;
+    write!(out, "\"moment\":\"{moment}\",\"installed\":{},", sources.is_installed)?;
+    if let Some((requests, bytes)) = (sources.requests)() {
+        write!(out, "\"requested\":{{\"requests\":{requests},\"bytes\":{bytes}}},")?;
+    }
+    out.write_str("\"process\":")?;
+    match (sources.figures)() {
+        Some(figures) => figures.write_json(out, Detail::Classes)?,
+        None => out.write_str("null")?,
+    }
+    out.write_str("}\n")
+}
+
+fn write_text(out: &mut Output, moment: Moment, sources: &Sources) -> fmt::Result {
+    let (pid, version) = (process::id(), env!("CARGO_PKG_VERSION"));
+    writeln!(out, "obmalloc {version} in process {pid}, at {moment}")?;
+    if let Some((requests, bytes)) = (sources.requests)() {
+        writeln!(out, "{requests} requests of mem and obj, {bytes} bytes")?;
+    }
+    (sources.figures)().map_or(Ok(()), |figures| write!(out, "{figures}"))
+}

@@ -1,0 +1,45 @@
+//! The limit on the bytes of the domains mem and obj, and the program's callback before a refusal.
+
+use std::{
+    mem, ptr,
+    sync::atomic::{
+        AtomicPtr,
+        Ordering::{Acquire, Release},
+    },
+};
+
+use raw_mem::LimitReached;
+
+/// The program's callback. It gets the requested bytes, those in use, and the limit. If the result is
+/// not 0, the request is repeated.
+type Callback = unsafe extern "C" fn(usize, usize, usize) -> i32;
+
+/// # Invariant
+///
+/// Null or a [`Callback`].
+static CALLBACK: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+
+/// Calls `callback` before a request is refused because of `OBMALLOC_LIMIT`. Null removes it.
+///
+/// # Safety
+///
+/// - The callback must be null or a function that can be called as long as the process runs.
+/// - It must not unwind. It may call CPython, because the calling thread holds the GIL.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn obmalloc_before_refusal(callback: Option<Callback>) {
+    // INVARIANT: the address is null or that of a callback.
+    CALLBACK.store(callback.map_or(ptr::null_mut(), |callback| callback as *mut ()), Release);
+}
+
+/// Calls the program's callback, if there is one.
+pub(crate) fn ask(reached: LimitReached) -> bool {
+    let callback = CALLBACK.load(Acquire);
+    if callback.is_null() {
+        return false;
+    }
+    // SAFETY: an address that is not null is a callback (invariant).
+    let callback = unsafe { mem::transmute::<*mut (), Callback>(callback) };
+    let LimitReached { requested, used, limit, .. } = reached;
+    // SAFETY: the function can be called at any time (contract of `obmalloc_before_refusal`).
+    unsafe { callback(requested, used, limit) != 0 }
+}

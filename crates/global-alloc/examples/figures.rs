@@ -1,0 +1,87 @@
+//! Prints the figures of a process with busy threads, and what a thousand calls per second cost them.
+//!
+//! ```sh
+//! cargo run --release --example figures -p obmalloc-global-alloc
+//! ```
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant},
+};
+
+use global_alloc::{Detail, ObMalloc};
+
+#[global_allocator]
+static GLOBAL: ObMalloc = ObMalloc::new();
+
+static IS_DONE: AtomicBool = AtomicBool::new(false);
+/// The requests of all threads, in thousands.
+static TURNS: AtomicUsize = AtomicUsize::new(0);
+/// The processor time that these requests took, in nanoseconds.
+static TIME: AtomicUsize = AtomicUsize::new(0);
+
+/// Returns the processor time of the calling thread, in nanoseconds.
+fn processor_time() -> usize {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the time is written to the variable.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    time.tv_sec as usize * 1_000_000_000 + time.tv_nsec as usize
+}
+
+/// Replaces blocks of up to 2 KiB in a table of 4,000, until the program is done.
+fn work(seed: usize) {
+    let (mut state, mut blocks) = (seed, vec![Vec::new(); 4000]);
+    while !IS_DONE.load(Relaxed) {
+        let start = processor_time();
+        for _ in 0..1000 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let (at, size) = ((state >> 33) % blocks.len(), 1 + (state >> 50) % 2048);
+            blocks[at] = Vec::<u8>::with_capacity(size);
+        }
+        TURNS.fetch_add(1, Relaxed);
+        TIME.fetch_add(processor_time() - start, Relaxed);
+    }
+}
+
+/// Returns the processor time of a request in nanoseconds, over a quarter of a second.
+fn cost(is_watched: bool) -> f64 {
+    let (turns, time, start) = (TURNS.load(Relaxed), TIME.load(Relaxed), Instant::now());
+    while start.elapsed() < Duration::from_millis(250) {
+        if is_watched {
+            std::hint::black_box(GLOBAL.stats());
+        }
+        thread::sleep(Duration::from_micros(900));
+    }
+    (TIME.load(Relaxed) - time) as f64 / (1000 * (TURNS.load(Relaxed) - turns).max(1)) as f64
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn main() {
+    let threads = std::env::args().nth(1).and_then(|count| count.parse().ok()).unwrap_or(8);
+    thread::scope(|scope| {
+        for seed in 0..threads {
+            scope.spawn(move || work(seed));
+        }
+        thread::sleep(Duration::from_millis(200));
+        let figures = GLOBAL.stats();
+        println!("{figures}");
+        let mut metrics = String::new();
+        figures.write_prometheus(&mut metrics, Detail::Kinds).expect("a string takes everything");
+        println!("{metrics}");
+        let start = Instant::now();
+        (0..1000).for_each(|_| _ = std::hint::black_box(GLOBAL.stats()));
+        println!("a call takes {:?}", start.elapsed() / 1000);
+        let pairs: Vec<_> = (0..30).map(|_| (cost(false), cost(true))).collect();
+        let plain = median(pairs.iter().map(|(plain, _)| *plain).collect());
+        let watched = median(pairs.iter().map(|(_, watched)| *watched).collect());
+        println!(
+            "a request takes {plain:.2} ns, and {watched:.2} ns with a thousand calls per second"
+        );
+        IS_DONE.store(true, Relaxed);
+    });
+}

@@ -1,0 +1,27 @@
+//! What the shared libraries have in common: settings by name, places for reports, and the moments
+//! at which reports are written.
+//!
+//! | module | content |
+//! | --- | --- |
+//! | `words` | the parser of every setting. An unknown word is an error that lists the known ones |
+//! | `place` | where a report goes |
+//! | `moments` | when a report is written |
+//! | `triggers` | signals, a timer, forks and `_exit`, which cause reports |
+//! | `output` | text for a file descriptor |
+//!
+//! Nothing here allocates memory, because the libraries may be the allocator.
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+compile_error!("the shared libraries need Linux with glibc");
+
+mod moments;
+mod output;
+mod place;
+mod triggers;
+mod words;
+
+pub use moments::{Moment, Moments};
+pub use output::{Output, abort, errno, say};
+pub use place::{Path, Place};
+pub use triggers::{Trigger, watch};
+pub use words::{UnknownWord, bytes, limits};

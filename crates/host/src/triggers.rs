@@ -1,0 +1,242 @@
+//! What causes reports: signals, a timer, forks and `_exit`.
+//!
+//! ```text
+//!   a named signal, the timer ──► handler ──► report ──► back to the program
+//!   a terminating signal ───────► handler ──► report ──► default action, which ends the process
+//!   _exit ──────────────────────► our _exit ► report ──► the C library's _exit
+//!   fork ───────────────────────► in the child: a timer of its own
+//! ```
+//!
+//! No thread is started, because programs notice threads: CPython warns of a fork with threads.
+//!
+//! The program does not see the handlers. Our `sigaction` hides them, and puts them in the place of the
+//! default action when the program asks for that. A handler of the program takes the place of ours.
+
+use std::{
+    ffi::CStr,
+    mem::{self, MaybeUninit},
+    ptr,
+    sync::atomic::{
+        AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize,
+        Ordering::{Acquire, Relaxed, Release},
+    },
+    time::Duration,
+};
+
+use libc::{c_int, c_void, sigaction as Action, siginfo_t};
+
+use crate::{
+    moments::{Moment, Moments},
+    output::errno,
+};
+
+/// Writes a report. It is called from signal handlers, so it must not allocate memory or wait for a
+/// lock.
+pub type Trigger = fn(Moment);
+
+/// # Invariant
+///
+/// Null or a [`Trigger`].
+static TRIGGER: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+/// The process that may write reports. A child of `vfork` has another number.
+static PROCESS: AtomicU32 = AtomicU32::new(0);
+static AT_EXIT: AtomicBool = AtomicBool::new(false);
+/// The signal that asks for a report, or 0.
+static NAMED: AtomicI32 = AtomicI32::new(0);
+/// The signal of the timer, or 0.
+static TIMER: AtomicI32 = AtomicI32::new(0);
+/// The time between two signals of the timer, in milliseconds.
+static INTERVAL: AtomicUsize = AtomicUsize::new(0);
+/// A bit for each signal that has our handler unless the program sets one of its own.
+static WATCHED: AtomicU64 = AtomicU64::new(0);
+static IS_WATCHING: AtomicBool = AtomicBool::new(false);
+static IS_REPORTING: AtomicBool = AtomicBool::new(false);
+
+/// The signals that end a process by default and that programs are stopped with.
+const TERMINATING: [c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
+
+/// Calls `trigger` at `moments` from now on, except at a normal exit. Must be called at most once.
+pub fn watch(moments: &Moments, trigger: Trigger) {
+    PROCESS.store(std::process::id(), Relaxed);
+    AT_EXIT.store(moments.exit, Relaxed);
+    TRIGGER.store(trigger as *mut (), Release);
+    if let Some(signal) = moments.signal {
+        NAMED.store(signal, Relaxed);
+        install(signal);
+    }
+    if moments.termination {
+        TERMINATING.into_iter().filter(|signal| is_default(*signal)).for_each(install);
+    }
+    if let Some(interval) = moments.interval {
+        let signal = libc::SIGRTMAX() - 1;
+        TIMER.store(signal, Relaxed);
+        INTERVAL.store(interval.as_millis() as usize, Relaxed);
+        install(signal);
+        start_timer();
+    }
+    // SAFETY: the function does not unwind, and this library is never unloaded.
+    unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+    IS_WATCHING.store(true, Release);
+}
+
+/// A child gets no timer of its parent, and is a process of its own.
+extern "C" fn in_child() {
+    PROCESS.store(std::process::id(), Relaxed);
+    // The parent's report was not finished by this process.
+    IS_REPORTING.store(false, Relaxed);
+    if TIMER.load(Relaxed) != 0 {
+        start_timer();
+    }
+}
+
+fn report(moment: Moment) {
+    let trigger = TRIGGER.load(Acquire);
+    if trigger.is_null() || PROCESS.load(Relaxed) != std::process::id() {
+        return;
+    }
+    if !IS_REPORTING.swap(true, Acquire) {
+        // SAFETY: a word that is not null is a trigger (invariant).
+        let trigger = unsafe { mem::transmute::<*mut (), Trigger>(trigger) };
+        trigger(moment);
+        IS_REPORTING.store(false, Release);
+    }
+}
+
+extern "C" fn handle(signal: c_int, _info: *mut siginfo_t, _context: *mut c_void) {
+    let before = errno();
+    if signal == NAMED.load(Relaxed) {
+        report(Moment::Signal(signal));
+    } else if signal == TIMER.load(Relaxed) {
+        report(Moment::Interval);
+    } else {
+        report(Moment::Termination(signal));
+        end_by(signal);
+    }
+    // SAFETY: the C library's `errno` exists as long as its thread runs.
+    unsafe { *libc::__errno_location() = before };
+}
+
+/// Ends the process with the default action of `signal`.
+fn end_by(signal: c_int) {
+    let mut default = zeroed();
+    default.sa_sigaction = libc::SIG_DFL;
+    real_sigaction(signal, &raw const default, ptr::null_mut());
+    // SAFETY: the signal is blocked while its handler runs, and takes effect afterwards.
+    unsafe { libc::raise(signal) };
+}
+
+fn zeroed() -> Action {
+    // SAFETY: zero is a valid value of each field.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}
+
+type Handler = extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
+
+fn ours() -> usize {
+    handle as Handler as usize
+}
+
+fn is_default(signal: c_int) -> bool {
+    let mut now = zeroed();
+    real_sigaction(signal, ptr::null(), &raw mut now) == 0 && now.sa_sigaction == libc::SIG_DFL
+}
+
+fn install(signal: c_int) {
+    WATCHED.fetch_or(1 << signal, Relaxed);
+    let action = our_action();
+    real_sigaction(signal, &raw const action, ptr::null_mut());
+}
+
+fn our_action() -> Action {
+    let mut action = zeroed();
+    action.sa_sigaction = ours();
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
+    action
+}
+
+fn start_timer() {
+    let mut event: libc::sigevent = {
+        // SAFETY: zero is a valid value of each field.
+        unsafe { MaybeUninit::zeroed().assume_init() }
+    };
+    event.sigev_notify = libc::SIGEV_SIGNAL;
+    event.sigev_signo = TIMER.load(Relaxed);
+    let mut timer = ptr::null_mut();
+    let clock = libc::CLOCK_MONOTONIC;
+    // SAFETY: both arguments are valid, and the timer is written to the third.
+    if unsafe { libc::timer_create(clock, &raw mut event, &raw mut timer) } != 0 {
+        return;
+    }
+    let interval = Duration::from_millis(INTERVAL.load(Relaxed) as u64);
+    let time = libc::timespec {
+        tv_sec: interval.as_secs() as libc::time_t,
+        tv_nsec: interval.subsec_nanos().into(),
+    };
+    let setting = libc::itimerspec { it_interval: time, it_value: time };
+    // SAFETY: the timer was created above.
+    unsafe { libc::timer_settime(timer, 0, &raw const setting, ptr::null_mut()) };
+}
+
+/// Returns the function `name` of the next library, and remembers it in `place`.
+fn next<T: Copy>(place: &AtomicPtr<c_void>, name: &CStr) -> Option<T> {
+    const { assert!(size_of::<T>() == size_of::<*mut c_void>()) };
+    let mut function = place.load(Relaxed);
+    if function.is_null() {
+        // SAFETY: the name is a C string.
+        function = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
+        place.store(function, Relaxed);
+    }
+    // SAFETY: `T` is the type of the function in the headers of the C library (the callers).
+    (!function.is_null()).then(|| unsafe { mem::transmute_copy(&function) })
+}
+
+type SigAction = unsafe extern "C" fn(c_int, *const Action, *mut Action) -> c_int;
+
+fn real_sigaction(signal: c_int, new: *const Action, old: *mut Action) -> c_int {
+    static REAL: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+    let Some(real) = next::<SigAction>(&REAL, c"sigaction") else { return -1 };
+    // SAFETY: the arguments are null or valid (the callers).
+    unsafe { real(signal, new, old) }
+}
+
+/// The C library's `sigaction`, except that the program does not see our handlers.
+///
+/// # Safety
+///
+/// - `new` must be null or an action, and `old` must be null or writable.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn sigaction(
+    signal: c_int,
+    new: *const Action,
+    old: *mut Action,
+) -> c_int {
+    if !IS_WATCHING.load(Acquire) {
+        return real_sigaction(signal, new, old);
+    }
+    let is_watched = (1..64).contains(&signal) && WATCHED.load(Relaxed) >> signal & 1 != 0;
+    // SAFETY: `new` is null or an action (contract).
+    let restores = unsafe { new.as_ref() }.is_some_and(|new| new.sa_sigaction == libc::SIG_DFL);
+    let (our_action, mut before) = (our_action(), zeroed());
+    let new = if is_watched && restores { &raw const our_action } else { new };
+    let result = real_sigaction(signal, new, &raw mut before);
+    // SAFETY: `old` is null or writable (contract).
+    if let Some(old) = unsafe { old.as_mut() }.filter(|_| result == 0) {
+        let is_hidden = before.sa_sigaction == ours();
+        *old = if is_hidden { zeroed() } else { before };
+    }
+    result
+}
+
+/// Ends the process at once, after a report if one is due at exit.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn _exit(status: c_int) -> ! {
+    static REAL: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+    if AT_EXIT.load(Relaxed) {
+        report(Moment::Exit);
+    }
+    if let Some(real) = next::<unsafe extern "C" fn(c_int)>(&REAL, c"_exit") {
+        // SAFETY: the function may be called with any status.
+        unsafe { real(status) };
+    }
+    std::process::abort()
+}

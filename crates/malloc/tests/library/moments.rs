@@ -1,0 +1,115 @@
+//! Statistics at other moments than a normal exit, and limits.
+
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{compile, preloaded, run};
+
+fn with_moments(program: &str, folder: &Path, moments: &str) -> Command {
+    let mut command = preloaded(program);
+    command.env("OBMALLOC_MALLOC_STATS", folder.join("%p.json"));
+    command.env("OBMALLOC_MALLOC_STATS_ON", moments);
+    command
+}
+
+/// Returns the reports that processes have written to the folder.
+fn reports(folder: &Path) -> Vec<Value> {
+    let read = |path| serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    fs::read_dir(folder).unwrap().map(|entry| read(entry.unwrap().path())).collect()
+}
+
+/// Waits until the folder has a file, and at most for a minute.
+fn wait_for_a_file(folder: &Path) {
+    let start = Instant::now();
+    while fs::read_dir(folder).unwrap().count() == 0 {
+        assert!(start.elapsed() < Duration::from_secs(60), "no file");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Sends the signal once the program has written that it is ready.
+fn kill(child: &Child, signal: &str) {
+    let status = Command::new("kill").arg(signal).arg(child.id().to_string()).status();
+    assert!(status.unwrap().success());
+}
+
+#[test]
+fn a_named_signal_asks_for_a_report_and_the_program_goes_on() {
+    let folder = TempDir::new().unwrap();
+    let mut command = with_moments("sh", folder.path(), "SIGUSR2");
+    let run = run(command.args(["-c", "kill -USR2 $$; echo goes on"]));
+    assert_eq!(run.is_clean().stdout, "goes on\n");
+    let reports = reports(folder.path());
+    assert_eq!((reports.len(), &reports[0]["moment"]), (1, &Value::from("signal 12")));
+    assert!(reports[0]["process"]["allocated"].as_u64() > Some(0), "{reports:?}");
+}
+
+#[test]
+fn a_report_is_written_when_a_signal_ends_the_process() {
+    let folder = TempDir::new().unwrap();
+    let mut command = with_moments("sh", folder.path(), "termination");
+    let script = "echo ready; while :; do sleep 0.1; done";
+    let mut child = command.args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut first = [0];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut first).unwrap();
+    kill(&child, "-TERM");
+    assert_eq!(child.wait().unwrap().signal(), Some(15));
+    let of_shell = |report: &Value| report["pid"] == child.id();
+    let report = reports(folder.path()).into_iter().find(of_shell).expect("a report");
+    assert_eq!(report["moment"], "termination by signal 15");
+}
+
+#[test]
+fn a_report_is_written_at_an_interval() {
+    let folder = TempDir::new().unwrap();
+    let mut child = with_moments("sleep", folder.path(), "50ms").arg("60").spawn().unwrap();
+    wait_for_a_file(folder.path());
+    thread::sleep(Duration::from_millis(200));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let file = folder.path().join(format!("{}.json", child.id()));
+    assert!(fs::read_to_string(file).unwrap().contains("\"moment\":\"interval\""));
+}
+
+#[test]
+fn a_forked_child_and_its_parent_report_at_an_exit_without_destructors() {
+    let folder = TempDir::new().unwrap();
+    let program = compile(folder.path(), "leaves.c", &[]);
+    let place = TempDir::new().unwrap();
+    let program = program.to_str().unwrap();
+    run(&mut with_moments(program, place.path(), "exit")).is_clean();
+    let reports = reports(place.path());
+    assert_eq!(reports.len(), 2);
+    assert!(reports.iter().all(|report| report["moment"] == "exit"), "{reports:?}");
+}
+
+#[test]
+fn unknown_values_are_refused_with_the_known_ones() {
+    for (name, value, known) in [
+        ("OBMALLOC_MALLOC_STATS", "tru", "0, false, no, off, 1, true, yes, on, and a path"),
+        ("OBMALLOC_MALLOC_STATS_ON", "exit,SIGFOO", "off, exit, termination, a signal such as"),
+        ("OBMALLOC_MALLOC_LIMIT", "64MB", "off, or a number of bytes such as"),
+    ] {
+        let run = run(preloaded("true").env(name, value));
+        assert!(run.status.success() && run.stderr.lines().count() == 1, "{run:?}");
+        assert!(run.stderr.starts_with(&format!("obmalloc: {name}: unknown value \"")), "{run:?}");
+        assert!(run.stderr.contains(&format!("(known: {known}")), "{run:?}");
+    }
+}
+
+#[test]
+fn a_program_goes_on_after_requests_beyond_its_limit() {
+    let folder = TempDir::new().unwrap();
+    let program = compile(folder.path(), "limited.c", &[]);
+    let run = run(preloaded(program).env("OBMALLOC_MALLOC_LIMIT", "32M"));
+    assert_eq!(run.is_clean().stdout, "done\n");
+}

@@ -1,0 +1,161 @@
+//! How much memory of arenas is in use, by size class and by kind, counted by any thread.
+
+#![forbid(unsafe_code)]
+
+use crate::geometry::{Geometry, MAX_CLASSES, shape::Shape, size_class::SizeClass};
+
+/// A kind of memory, which tells how a request of a certain size is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// Blocks of small pools.
+    Small,
+    /// Blocks of medium pools.
+    Medium,
+    /// Spans, which are pools of one block.
+    Span,
+    /// Blocks with a mapping of their own.
+    Large,
+}
+
+impl Kind {
+    /// All kinds, those of the smallest blocks first.
+    pub const ALL: [Self; 4] = [Self::Small, Self::Medium, Self::Span, Self::Large];
+
+    pub(crate) fn of<G: Geometry>(class: SizeClass<G>) -> Self {
+        if class.is_small() {
+            Self::Small
+        } else if class.is_span() {
+            Self::Span
+        } else {
+            Self::Medium
+        }
+    }
+
+    /// Returns the name of the kind: `small`, `medium`, `span` or `large`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Small => "small",
+            Self::Medium => "medium",
+            Self::Span => "span",
+            Self::Large => "large",
+        }
+    }
+}
+
+/// The blocks in use of one kind or of one size class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InUse {
+    /// The number of blocks in use.
+    pub blocks: usize,
+    /// The bytes of these blocks, rounded up to their size class.
+    pub allocated: usize,
+    /// The bytes of the pools or mappings that these blocks are in, including purged pages.
+    pub active: usize,
+}
+
+impl InUse {
+    /// Creates a value with these numbers.
+    pub const fn new(blocks: usize, allocated: usize, active: usize) -> Self {
+        Self { blocks, allocated, active }
+    }
+}
+
+/// The blocks in use of one size class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClassInUse {
+    /// The size of a block, in bytes.
+    pub block_size: usize,
+    /// The kind of memory that serves the class, which is never [`Kind::Large`].
+    pub kind: Kind,
+    /// The blocks in use, and their pools.
+    pub in_use: InUse,
+}
+
+/// How the memory of arenas is used. Each byte is active, retained or purged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArenaFigures {
+    classes: [ClassInUse; MAX_CLASSES],
+    class_count: usize,
+    arenas: usize,
+    arena_size: usize,
+    active: usize,
+    purged: usize,
+}
+
+impl ArenaFigures {
+    /// Returns the figures of no arena.
+    pub fn empty<G: Geometry>() -> Self {
+        let none = ClassInUse { block_size: 0, kind: Kind::Small, in_use: InUse::default() };
+        let mut classes = [none; MAX_CLASSES];
+        for class in SizeClass::<G>::all() {
+            classes[class.index()].block_size = class.block_size();
+            classes[class.index()].kind = Kind::of(class);
+        }
+        Self {
+            classes,
+            class_count: Shape::<G>::CLASSES,
+            arenas: 0,
+            arena_size: G::SIZES.arena_size,
+            active: 0,
+            purged: 0,
+        }
+    }
+
+    pub(crate) fn add_pool<G: Geometry>(&mut self, class: SizeClass<G>, blocks: usize) {
+        let InUse { blocks: all, allocated, active } = &mut self.classes[class.index()].in_use;
+        *all += blocks;
+        *allocated += blocks * class.block_size();
+        *active += class.pool_bytes();
+    }
+
+    /// Adds an arena with `active` bytes in pools that have a block in use, and `purged` bytes that
+    /// have no memory.
+    pub(crate) fn add_arena(&mut self, active: usize, purged: usize) {
+        self.arenas += 1;
+        self.active += active;
+        self.purged += purged.min(self.arena_size - active);
+    }
+
+    /// Returns the number of arenas.
+    pub fn arenas(&self) -> usize {
+        self.arenas
+    }
+
+    /// Returns the size of all arenas, in bytes.
+    pub fn mapped(&self) -> usize {
+        self.arenas * self.arena_size
+    }
+
+    /// Returns the bytes of all pools that have a block in use, except for purged pages.
+    pub fn active(&self) -> usize {
+        self.active
+    }
+
+    /// Returns the bytes that have no memory: free units that were never used, and purged pages.
+    pub fn purged(&self) -> usize {
+        self.purged
+    }
+
+    /// Returns the bytes of free units that may still be backed by memory.
+    pub fn retained(&self) -> usize {
+        self.mapped().saturating_sub(self.active() + self.purged())
+    }
+
+    /// Returns what is in use of each size class, the smallest class first.
+    pub fn classes(&self) -> &[ClassInUse] {
+        &self.classes[..self.class_count]
+    }
+
+    /// Returns what is in use of one kind of memory.
+    pub fn of_kind(&self, kind: Kind) -> InUse {
+        let classes = self.classes().iter().filter(|class| class.kind == kind);
+        classes.fold(InUse::default(), |sum, ClassInUse { in_use, .. }| InUse {
+            blocks: sum.blocks + in_use.blocks,
+            allocated: sum.allocated + in_use.allocated,
+            active: sum.active + in_use.active,
+        })
+    }
+}

@@ -1,0 +1,109 @@
+//! Numbers that only the owner of a heap writes, and that any thread may read.
+//!
+//! The owner needs no atomic read-modify-write operation, because nobody else writes. Its stores are
+//! atomic, so that a reader on another thread gets an old or a new number, but no mixture.
+//!
+//! On the path of a free, the compiler would use three instructions instead of one to decrement an
+//! atomic, so [`Count`] says it in assembly.
+
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+
+use Ordering::{Acquire, Relaxed, Release};
+
+/// A number that changes with nearly every request.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct Count(AtomicU32);
+
+impl Count {
+    pub(crate) const fn new(value: u32) -> Self {
+        Self(AtomicU32::new(value))
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> u32 {
+        self.0.load(Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn set(&self, value: u32) {
+        self.0.store(value, Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn increment(&self) {
+        self.set(self.get() + 1);
+    }
+}
+
+/// Decrements the count in the field at the offset `OFFSET` of `header`, and returns true if it
+/// became 0. The offset is a part of the instruction, so it takes no instruction of its own.
+///
+/// # Safety
+///
+/// - A [`Count`] that is not 0 must be at this offset of `header`.
+/// - Only the calling thread may write to it.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[inline(always)]
+pub(crate) unsafe fn decrement<H, const OFFSET: usize>(header: &H) -> bool {
+    // SAFETY: the instruction does to the count (contract) what `Relaxed` loads and stores would do.
+    // A store of four aligned bytes is atomic on this processor.
+    unsafe {
+        core::arch::asm!(
+            "dec dword ptr [{header} + {offset}]",
+            "jnz {not_zero}",
+            header = in(reg) core::ptr::from_ref(header),
+            offset = const OFFSET,
+            not_zero = label { return false },
+            options(nostack),
+        );
+    }
+    true
+}
+
+/// Decrements the count at the offset `OFFSET` of `header`, and returns true if it became 0.
+///
+/// # Safety
+///
+/// - A [`Count`] that is not 0 must be at this offset of `header`.
+/// - Only the calling thread may write to it.
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+#[inline(always)]
+pub(crate) unsafe fn decrement<H, const OFFSET: usize>(header: &H) -> bool {
+    // SAFETY: a count is at this offset (contract), and is only shared.
+    let count = unsafe { &*core::ptr::from_ref(header).byte_add(OFFSET).cast::<Count>() };
+    let value = count.get() - 1;
+    count.set(value);
+    value == 0
+}
+
+/// A byte that slow paths change.
+///
+/// Whoever reads a byte with [`watch`](Self::watch) also sees what the owner wrote before it set
+/// the byte.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct Byte(AtomicU8);
+
+impl Byte {
+    pub(crate) const fn new(value: u8) -> Self {
+        Self(AtomicU8::new(value))
+    }
+
+    /// Returns the byte. Only the owner and threads that hold a block of the pool may rely on it.
+    #[inline]
+    pub(crate) fn get(&self) -> u8 {
+        // SAFETY: only the calling thread writes to the byte, or nobody does (its documentation).
+        // A plain load can be a part of a comparison.
+        unsafe { *self.0.as_ptr() }
+    }
+
+    #[inline]
+    pub(crate) fn watch(&self) -> u8 {
+        self.0.load(Acquire)
+    }
+
+    pub(crate) fn set(&self, value: u8) {
+        self.0.store(value, Release);
+    }
+}

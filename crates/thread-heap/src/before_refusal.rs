@@ -1,0 +1,68 @@
+//! The program's callback before a request is refused because of a limit.
+
+use std::{cell::Cell, mem, process, ptr};
+
+use raw_mem::LimitReached;
+use sync::atomic::{
+    AtomicPtr,
+    Ordering::{Acquire, Release},
+};
+
+/// The type of the callback. It returns true if the request should be repeated.
+pub(crate) type Callback = fn(LimitReached) -> bool;
+
+pub(crate) struct BeforeRefusal(
+    /// # Invariant
+    ///
+    /// Null or a [`Callback`].
+    AtomicPtr<()>,
+);
+
+thread_local! {
+    /// True while the thread runs the callback, whose own requests are refused without it.
+    static IS_ASKING: Cell<bool> = const { Cell::new(false) };
+}
+
+impl BeforeRefusal {
+    sync::const_unless_model! {
+        pub(crate) fn new() -> Self {
+            Self(AtomicPtr::new(ptr::null_mut()))
+        }
+    }
+
+    pub(crate) fn set(&self, callback: Callback) {
+        // INVARIANT: the address is that of a callback.
+        self.0.store(callback as *mut (), Release);
+    }
+
+    /// Calls the callback. Returns true if the request should be repeated.
+    ///
+    /// `reached` is called before, and tells whether a limit was the reason of the refusal.
+    pub(crate) fn ask(&self, reached: impl FnOnce() -> Option<LimitReached>) -> bool {
+        let Some(callback) = self.get() else { return false };
+        let Some(reached) = reached() else { return false };
+        if IS_ASKING.replace(true) {
+            return false;
+        }
+        let abort = AbortOnUnwind;
+        let may_retry = callback(reached);
+        mem::forget(abort);
+        IS_ASKING.set(false);
+        may_retry
+    }
+
+    fn get(&self) -> Option<Callback> {
+        let address = self.0.load(Acquire);
+        // SAFETY: a word that is not null is a callback (invariant).
+        (!address.is_null()).then(|| unsafe { mem::transmute::<*mut (), Callback>(address) })
+    }
+}
+
+/// Ends the process when it is dropped.
+struct AbortOnUnwind;
+
+impl Drop for AbortOnUnwind {
+    fn drop(&mut self) {
+        process::abort();
+    }
+}

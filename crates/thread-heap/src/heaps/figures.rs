@@ -1,0 +1,121 @@
+//! The memory of all heaps together, counted without stopping their owners.
+//!
+//! ```text
+//!   mapped ──┬── active ──┬── allocated    blocks in use
+//!            │            ├── waiting      freed by one thread, not yet reclaimed by the owner
+//!            │            └── the rest     free blocks beside blocks in use
+//!            ├── retained                  free, and still backed by memory
+//!            └── purged                    free, without memory
+//! ```
+//!
+//! The headers of the pools tell how many blocks are in use, so the paths that allocate and free
+//! count nothing. The locked source keeps the rest.
+
+#![forbid(unsafe_code)]
+
+use obmalloc::{ArenaFigures, ClassInUse, InUse, Kind, LargeBlock};
+use raw_mem::{ArenaSource, Limits};
+
+use super::Heaps;
+use crate::{parts::Parts, shared_source::Locked};
+
+/// The memory of all heaps of a family at one moment, in bytes.
+///
+/// Owners may be working while they are counted, so the figures may differ by what is allocated and
+/// freed meanwhile. Without other threads they are exact, except for `waiting`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Figures {
+    arenas: ArenaFigures,
+    large: InUse,
+    /// The size of freed blocks that their owners have not yet reclaimed, approximately.
+    ///
+    /// Blocks that wait in an outbox, and those whose memory was purged already, are not included.
+    pub waiting: usize,
+    /// The free arenas and large mappings that the source retains.
+    pub retained_by_source: usize,
+    /// The free large mappings that heaps retain.
+    pub retained_by_heaps: usize,
+    /// The largest size that the arenas of heaps and the large blocks have had together.
+    pub highwater: usize,
+    /// The number of heaps, with and without an owner.
+    pub heaps: usize,
+    /// The limits of the process.
+    pub limits: Limits,
+}
+
+impl Figures {
+    /// Returns the bytes of all blocks in use, rounded up to their size classes.
+    pub fn allocated(&self) -> usize {
+        let all: usize = Kind::ALL.iter().map(|kind| self.of_kind(*kind).allocated).sum();
+        all.saturating_sub(self.waiting)
+    }
+
+    /// Returns the bytes of all pools and mappings that have a block in use, except for purged pages.
+    pub fn active(&self) -> usize {
+        self.arenas.active() + self.large.active
+    }
+
+    /// Returns the bytes that are free and may still be backed by memory.
+    pub fn retained(&self) -> usize {
+        self.arenas.retained() + self.retained_by_heaps + self.retained_by_source
+    }
+
+    /// Returns the bytes that have no memory: free units that were never used, and purged pages.
+    pub fn purged(&self) -> usize {
+        self.arenas.purged()
+    }
+
+    /// Returns the bytes of all arenas and large mappings: active, retained and purged.
+    pub fn mapped(&self) -> usize {
+        self.active() + self.retained() + self.purged()
+    }
+
+    /// Returns the number of arenas.
+    pub fn arenas(&self) -> usize {
+        self.arenas.arenas()
+    }
+
+    /// Returns what is in use of one kind of memory. Blocks that [wait](Self::waiting) are included.
+    pub fn of_kind(&self, kind: Kind) -> InUse {
+        if kind == Kind::Large { self.large } else { self.arenas.of_kind(kind) }
+    }
+
+    /// Returns what is in use of each size class, the smallest class first.
+    ///
+    /// Blocks that [wait](Self::waiting) are included, and large blocks are not.
+    pub fn classes(&self) -> &[ClassInUse] {
+        self.arenas.classes()
+    }
+}
+
+impl<P: Parts> Heaps<P> {
+    /// Counts the memory of all heaps, without stopping their owners. O(heaps + units of arenas).
+    ///
+    /// Owners wait only if they map or unmap memory during the call.
+    ///
+    /// Arenas are counted only in the geometry [`Native`](obmalloc::Native).
+    pub fn figures(&self) -> Figures {
+        self.figures_of(&mut self.shared.lock())
+    }
+
+    /// Like [`figures`](Self::figures), but returns `None` if a thread is mapping memory.
+    pub fn try_figures(&self) -> Option<Figures> {
+        self.shared.try_lock().map(|mut locked| self.figures_of(&mut locked))
+    }
+
+    fn figures_of(&self, locked: &mut Locked<P::Source>) -> Figures {
+        let (blocks, bytes) = self.large_blocks();
+        let headers = blocks * LargeBlock::OVERHEAD;
+        Figures {
+            arenas: self.shared.count_arenas(locked),
+            large: InUse::new(blocks, bytes.saturating_sub(headers), bytes),
+            waiting: self.list.iter().map(|heap| heap.inbox.waiting()).sum(),
+            retained_by_source: locked.source.retained_bytes(),
+            retained_by_heaps: self.retained_large().1,
+            highwater: locked.usage.highwater(),
+            heaps: self.list.iter().count(),
+            limits: locked.usage.limits(),
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The limit of all heaps together.
+
+#![forbid(unsafe_code)]
+
+use super::Heaps;
+use crate::{before_refusal::Callback, parts::Parts};
+
+impl<P: Parts> Heaps<P> {
+    /// Calls `callback` before a request is refused because of the hard limit.
+    ///
+    /// If the callback returns true, the request is repeated. It may allocate and free memory. If it
+    /// panics, the process is aborted, because no allocation may unwind.
+    pub fn before_refusal(&self, callback: Callback) {
+        self.shared.before_refusal.set(callback);
+    }
+
+    /// Calls the callback, if a limit was the reason of the last refusal. Returns true if the request
+    /// should be repeated.
+    ///
+    /// The caller must not be inside of a heap, because the callback may enter it.
+    #[cold]
+    pub(crate) fn ask_before_refusal(&self) -> bool {
+        self.shared.before_refusal.ask(|| self.shared.lock().usage.refusal())
+    }
+}

@@ -1,0 +1,49 @@
+//! A walk over the blocks in use of all heaps of a quiet process.
+
+use std::mem::ManuallyDrop;
+
+use obmalloc::LiveBlock;
+
+use super::{Heaps, owner::Owner};
+use crate::parts::Parts;
+
+impl<P: Parts> Heaps<P> {
+    /// Calls `visit` with each block in use of all heaps. O(heaps + blocks).
+    ///
+    /// Blocks that wait for their owners are freed first, so they are not visited. Large blocks
+    /// belong to no heap, and are not visited either.
+    ///
+    /// # Safety
+    ///
+    /// - No other thread may use a heap of this family during the call.
+    /// - `visit` must neither allocate from these heaps nor free their blocks.
+    pub unsafe fn for_each_block(&'static self, mut visit: impl FnMut(LiveBlock)) {
+        // SAFETY: nobody else uses a heap (contract).
+        unsafe { self.with_each_owner(Owner::send_outbox) };
+        // SAFETY: as above, and `visit` uses none either.
+        unsafe {
+            self.with_each_owner(|owner| {
+                owner.reclaim_inbox();
+                owner.for_each_block(&mut visit);
+            });
+        }
+    }
+
+    /// Calls `visit` with an owner of each heap.
+    ///
+    /// # Safety
+    ///
+    /// - Nobody may use a heap of this family in another way during the call.
+    unsafe fn with_each_owner(&'static self, mut visit: impl FnMut(&mut Owner<P>)) {
+        for heap in self.list.iter() {
+            // Dropping an owner that has adopted the heap abandons the heap again.
+            if let Some(mut owner) = Owner::adopt(heap) {
+                visit(&mut owner);
+                continue;
+            }
+            // SAFETY: the heap's owner does not use it meanwhile (contract). The copy is not dropped.
+            let mut owner = ManuallyDrop::new(unsafe { Owner::new(heap) });
+            visit(&mut owner);
+        }
+    }
+}
