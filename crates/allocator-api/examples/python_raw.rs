@@ -2,6 +2,8 @@
 //!
 //! The test `python_raw` loads it into each CPython of the machine.
 
+#![cfg(not(test))] // A program of tests would have to link CPython.
+
 use std::{ffi::c_void, sync::Mutex};
 
 use allocator_api::{CFunctions, Global};

@@ -6,7 +6,7 @@
 //! | hook | what it does |
 //! | --- | --- |
 //! | [`Counting`] | counts requests and bytes |
-//! | [`Debug`] | finds overflows, double frees and other misuse, as CPython's debug hooks do |
+//! | [`Debug`](struct@Debug) | finds overflows, double frees and other misuse, as CPython's debug hooks do |
 //! | [`Trace`] | knows which blocks are in use, and where they were allocated, as tracemalloc does |
 
 mod counting;

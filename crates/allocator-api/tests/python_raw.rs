@@ -2,7 +2,7 @@
 
 #![cfg(all(target_os = "linux", not(miri), not(loom)))]
 
-use std::{env, path::PathBuf};
+use std::{path::PathBuf, process::Command};
 
 use testkit::pythons::{clean_command, find};
 
@@ -23,20 +23,28 @@ assert traced() - before < 10_000, traced() - before
 print('seen')
 ";
 
+/// Builds the example `python_raw`, which is a library.
 fn library() -> PathBuf {
-    // The test runs in target/PROFILE/deps, and cargo puts the examples beside that folder.
-    let deps = env::current_exe().unwrap();
-    deps.parent().unwrap().with_file_name("examples").join("libpython_raw.so")
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+    cargo.args(["build", "--quiet", "--example", "python_raw", "--message-format", "json"]);
+    let output = cargo.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let messages = String::from_utf8(output.stdout).unwrap();
+    let end = messages.find("libpython_raw.so\"").unwrap() + "libpython_raw.so".len();
+    let start = messages[..end].rfind('"').unwrap() + 1;
+    messages[start..end].into()
 }
 
 #[test]
 fn tracemalloc_sees_the_memory_of_a_rust_library() {
     let pythons = find();
     assert!(!pythons.is_empty(), "no CPython was found");
+    let library = library();
     for python in pythons.iter().filter(|python| python.has_gil && python.version.1 >= 6) {
         for name in ["", "debug"] {
             let mut command = clean_command(&python.executable);
-            command.args(["-c", CODE]).arg(library()).env("PYTHONMALLOC", name);
+            command.args(["-c", CODE]).arg(&library).env("PYTHONMALLOC", name);
             let output = command.output().unwrap();
             assert_eq!(output.stdout, b"seen\n", "{}: {output:?}", python.name());
         }

@@ -24,7 +24,7 @@ pub use self::{
 };
 use crate::Domain;
 
-/// The number of bytes at each end of a block that [`Debug`] erases while the block may move.
+/// The number of bytes at each end of a block that [`Debug`](struct@Debug) erases while the block may move.
 const ERASED: usize = 64;
 
 /// The number of blocks that the hooks of this process have made.

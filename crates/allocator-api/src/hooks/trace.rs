@@ -88,6 +88,7 @@ impl Traces {
     ///
     /// With 0, or without the feature `backtrace`, places are unknown.
     pub fn start(&self, frames: usize) {
+        #[allow(clippy::unnecessary_min_or_max, reason = "`MOST` is 0 without the feature")]
         self.frames.store(frames.min(MOST), Relaxed);
     }
 

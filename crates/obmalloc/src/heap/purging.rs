@@ -45,7 +45,7 @@ const PART_REUSED: usize = 4;
 
 /// When a heap gives free memory inside its arenas back to the system by itself.
 ///
-/// This concerns free parts of arenas that are in use. The [source](ArenaSource) decides about free
+/// This concerns free parts of arenas that are in use. The [source](raw_mem::ArenaSource) decides about free
 /// arenas. A heap of a geometry of CPython never gives back parts of an arena.
 ///
 /// ```
@@ -73,7 +73,7 @@ pub struct PurgePolicy {
 }
 
 impl PurgePolicy {
-    /// Gives back nothing unless [`Heap::trim`] is called. Every new heap has this policy.
+    /// Gives back nothing unless [`Heap::trim`](crate::Heap::trim) is called. Every new heap has this policy.
     pub const NEVER: Self = Self { decay: Duration::ZERO, limit: usize::MAX, clock: None };
 
     /// Gives memory back that was free for the time `decay`, or for two fifths of it.
