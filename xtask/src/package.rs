@@ -14,10 +14,11 @@ use crate::{process, tally::Tally, workspace};
 pub(crate) struct Args {}
 
 /// The crates in an order in which a registry accepts them: each one after those that it needs.
-const CRATES: [&str; 11] = [
+const CRATES: [&str; 12] = [
     "obmalloc-sync",
     "obmalloc-status",
     "obmalloc-raw-mem",
+    "obmalloc-host",
     "obmalloc",
     "obmalloc-thread-heap",
     "obmalloc-object-cache",

@@ -120,6 +120,7 @@ fn a_snapshot_is_summed_up_and_compared_with_an_older_one() {
     }
 }
 
+#[cfg(all(feature = "backtrace", not(miri)))]
 #[inline(never)]
 fn a_place_with_a_name(hook: &Trace<Malloc>) -> Option<NonNull<u8>> {
     std::hint::black_box(hook.malloc(64))
