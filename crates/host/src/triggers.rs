@@ -52,6 +52,9 @@ static WATCHED: AtomicU64 = AtomicU64::new(0);
 static IS_WATCHING: AtomicBool = AtomicBool::new(false);
 static IS_REPORTING: AtomicBool = AtomicBool::new(false);
 
+/// True if the process has called `_exit`. A signal must not end it before its report is written.
+static IS_ENDING: AtomicBool = AtomicBool::new(false);
+
 /// The signals that end a process by default and that programs are stopped with.
 const TERMINATING: [c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
 
@@ -84,6 +87,7 @@ extern "C" fn in_child() {
     PROCESS.store(std::process::id(), Relaxed);
     // The parent's report was not finished by this process.
     IS_REPORTING.store(false, Relaxed);
+    IS_ENDING.store(false, Relaxed);
     if TIMER.load(Relaxed) != 0 {
         start_timer();
     }
@@ -108,7 +112,7 @@ extern "C" fn handle(signal: c_int, _info: *mut siginfo_t, _context: *mut c_void
         report(Moment::Signal(signal));
     } else if signal == TIMER.load(Relaxed) {
         report(Moment::Interval);
-    } else {
+    } else if !IS_ENDING.load(Relaxed) {
         report(Moment::Termination(signal));
         end_by(signal);
     }
@@ -232,6 +236,7 @@ pub(crate) unsafe extern "C" fn sigaction(
 pub(crate) extern "C" fn _exit(status: c_int) -> ! {
     static REAL: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
     if AT_EXIT.load(Relaxed) {
+        IS_ENDING.store(true, Relaxed);
         report(Moment::Exit);
     }
     if let Some(real) = next::<unsafe extern "C" fn(c_int)>(&REAL, c"_exit") {

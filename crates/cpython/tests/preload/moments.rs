@@ -133,7 +133,9 @@ fn a_process_that_ends_with_os_exit_reports() {
 
 #[test]
 fn a_process_that_is_stopped_by_an_interrupt_reports() {
-    let code = "import os, signal; os.kill(os.getpid(), signal.SIGINT); os.read(0, 1)";
+    // The tests may run with this signal ignored. Python then does not raise KeyboardInterrupt.
+    let code = "import os, signal; signal.signal(signal.SIGINT, signal.default_int_handler); \
+                os.kill(os.getpid(), signal.SIGINT); os.read(0, 1)";
     for python in supported() {
         let own = run(plain(python).args(["-c", code]).stdin(Stdio::null()));
         let folder = TempDir::new().unwrap();
