@@ -1,7 +1,7 @@
-//! Workloads that need much memory for a while, and how much stays resident over time.
+//! Workloads that need much memory for a while. They measure how much of it stays resident.
 //!
-//! A worker runs one of them on its global allocator and answers with a [`Curve`]. The program
-//! `benches/python/memory.py` runs the same workloads in Python.
+//! A worker process runs one workload on its global allocator, and prints the measurements as a
+//! [`Curve`]. The program `benches/python/memory.py` runs the same workloads in Python.
 
 mod blocks;
 mod curve;

@@ -40,7 +40,7 @@ pub struct Args {
     target: Target,
 }
 
-/// What a program printed and requested when it ran once on our heap.
+/// The output of one run of a program on our heap, and the requests that the heap counted.
 #[derive(Debug)]
 pub struct Counted {
     /// What it printed to stdout.

@@ -40,7 +40,7 @@ struct Surroundings {
 ///
 /// # Errors
 ///
-/// Fails if there is none.
+/// Fails if no Python was found.
 pub fn choose() -> Result<Choice> {
     let program = env::current_exe().unwrap_or_default();
     Surroundings {
@@ -169,8 +169,8 @@ mod tests {
         places.seen.current = "/".into();
         fs::write(places.folder.path().join("tool/uv-receipt.toml"), "").unwrap();
         assert_eq!(places.chosen(), "system");
-        assert!(is_tool_environment("/root/.cache/uv/archive-v0/x1/bin".as_ref()));
-        assert!(!is_tool_environment("/root/archive/bin".as_ref()));
+        assert!(is_tool_environment("/home/user/.cache/uv/archive-v0/x1/bin".as_ref()));
+        assert!(!is_tool_environment("/home/user/archive/bin".as_ref()));
     }
 
     #[test]

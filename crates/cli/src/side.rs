@@ -100,7 +100,7 @@ impl FromStr for Side {
                 Ok(Self::Library(path))
             }
             _ => Err(Failure::new(format!("there is no allocator {word:?}"))
-                .because("it is none of cpython, malloc and obmalloc, nor the path of a library")),
+                .because("only cpython, malloc, obmalloc and paths of libraries are known")),
         }
     }
 }

@@ -34,7 +34,7 @@ static MODE: AtomicU8 = AtomicU8::new(UNKNOWN);
 
 static HOOK: Debug<OneHeap> = Debug::new(OneHeap::new(), Domain::Raw);
 
-/// Returns true if the process was started with `OBMALLOC=debug`.
+/// Returns true if the environment variable `OBMALLOC` had the value `debug` at the start.
 ///
 /// The first call, which comes from the first allocation, reads the environment.
 #[cold]

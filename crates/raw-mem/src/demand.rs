@@ -39,7 +39,10 @@ pub(crate) struct Demand {
 }
 
 impl Demand {
-    /// Creates a demand for nothing. See the fields for `decay` and `above_peak`.
+    /// Creates the state of a program that has requested nothing yet.
+    ///
+    /// Memory may be retained for `decay` after the last request. Memory in use and retained memory
+    /// may exceed the recent peak by `above_peak` percent.
     pub(crate) const fn new(decay: Duration, above_peak: usize) -> Self {
         Self {
             decay,

@@ -163,7 +163,7 @@ impl StatusFile {
     ///
     /// # Errors
     ///
-    /// Fails if the file is no status page, or if other users could have written it.
+    /// Fails if the file is not a status page, or if another user can write to it.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
@@ -177,7 +177,7 @@ impl StatusFile {
         }
         let page = Self::map(path.to_owned(), &file)?;
         if page.magic.load(Acquire) != MAGIC {
-            return invalid("it is no status page of this version");
+            return invalid("it is not a status page of this version");
         }
         Ok(page)
     }
@@ -186,7 +186,7 @@ impl StatusFile {
     ///
     /// # Errors
     ///
-    /// Fails if there is none.
+    /// Fails if no folder has a page of this process.
     pub fn of(pid: u32) -> io::Result<Self> {
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         for folder in folder::candidates() {

@@ -6,7 +6,7 @@ use super::html::escaped;
 const COLOURS: [&str; 8] =
     ["#000000", "#d55e00", "#e69f00", "#0072b2", "#56b4e9", "#009e73", "#cc79a7", "#787878"];
 
-/// The edges of the plot, in pixels: left, right, top and bottom.
+/// The pixel coordinates of the left, right, top and bottom edge of the plot.
 const PLOT: (f64, f64, f64, f64) = (60.0, 760.0, 20.0, 380.0);
 
 /// A curve with a name for the legend.

@@ -116,8 +116,8 @@ impl<A> Debug<A> {
     ///
     /// - `block` must be a pointer that the program uses as a block of this hook.
     unsafe fn check(&self, operation: Operation, block: Block) -> (usize, u8) {
-        // SAFETY: the program claims that this is a block. If it is none and is not readable, the
-        // system ends the process, as it would without this hook.
+        // SAFETY: the program claims that this is a block. If the claim is false and
+        // the memory cannot be read, the system ends the process, as it would without this hook.
         let checked = unsafe { block.check(self.letter, self.style) };
         match checked {
             // SAFETY: the check has read the header.

@@ -67,8 +67,8 @@ fn enter<R>(visit: impl FnOnce() -> R) -> Option<R> {
 /// Nothing is traced before [`start`](Self::start). The functions that read figures return what is
 /// known about the blocks that were allocated since then.
 ///
-/// The values are protected by one lock. In the child of a fork, the lock may stay locked for ever,
-/// so a program must not trace while a thread forks.
+/// One lock protects the table of blocks. If a thread forks while another thread holds the lock, the
+/// child can never unlock it. A program must therefore not fork while it traces.
 #[derive(Debug)]
 pub struct Traces {
     table: Mutex<Table>,

@@ -36,7 +36,7 @@ pub struct Findings {
 }
 
 impl Finding {
-    /// Describes a process by its report, or by the reason why there is none.
+    /// Describes a process by its report, or says why the report is missing.
     pub(super) fn new(
         python: impl Into<String>,
         process: impl Into<String>,

@@ -32,7 +32,7 @@ pub struct PsArgs {
 ///
 /// # Errors
 ///
-/// Fails with the code [`NO`] if there is none.
+/// Fails with the code [`NO`] if no process has a status page.
 pub fn ps(args: &PsArgs) -> Result<()> {
     let mut pages = StatusFile::all();
     pages.retain(|page| page.is_live() || !remove_if_old(page));

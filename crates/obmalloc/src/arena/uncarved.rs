@@ -8,6 +8,8 @@
 //!   purged      ·             1             ·             ·
 //! ```
 //!
+//! A `1` stands for a bit that is set in the record of the arena.
+//!
 //! 1. No block that is in use or on the free list touches an uncarved page. A block in front of the
 //!    pool's `next_offset` that touches one is uncarved.
 //! 2. When a pool has no other block, its lowest uncarved page is carved again.

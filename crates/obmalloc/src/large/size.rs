@@ -18,7 +18,8 @@ const STEPS: usize = 8;
 /// The number of rounded sizes.
 pub(super) const SIZES: usize = STEPS * DOUBLINGS;
 
-/// Returns the smallest rounded size of at least `bytes` bytes, or `bytes` if there is none.
+/// Returns the smallest rounded size of at least `bytes` bytes, or `bytes` if no rounded size is
+/// large enough.
 pub(super) fn rounded(bytes: usize) -> usize {
     match is_covered(bytes) {
         true => (steps(bytes) + 1) << step_bits(bytes),

@@ -1,10 +1,11 @@
 //! Numbers that only the owner of a heap writes, and that any thread may read.
 //!
-//! The owner needs no atomic read-modify-write operation, because nobody else writes. Its stores are
-//! atomic, so that a reader on another thread gets an old or a new number, but no mixture.
+//! Only the owner writes a number, so it needs no atomic read-modify-write operation. Its stores are
+//! atomic. A reader on another thread therefore sees either the old or the new number, and never a
+//! mixture of both.
 //!
-//! On the path of a free, the compiler would use three instructions instead of one to decrement an
-//! atomic, so [`Count`] says it in assembly.
+//! Every free decrements a [`Count`]. The compiler would use three instructions to decrement an atomic
+//! and compare the result with 0. [`Count`] does both with two instructions of assembly.
 
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 

@@ -27,7 +27,7 @@ pub(super) const HEADER: usize = 2 * WORD;
 /// The size from which on the trailer of a block is checked before it is read, in bytes.
 const LARGE: usize = 1 << 20;
 
-/// The letter of a block that begins at a multiple of more than 16 bytes.
+/// The domain letter in the header of a block whose alignment is greater than 16 bytes.
 pub(super) const ALIGNED: u8 = b'a';
 
 /// The address that the program gets. Whether a block begins there is not known.
