@@ -6,6 +6,17 @@ use crate::support::{plain, preloaded, run, supported};
 
 const KIB: u64 = 1024;
 
+/// How much more private memory a Python may take with the library, in bytes.
+///
+/// The goal is 64 KiB, which the heap reaches from CPython 3.12 on. Before that, it takes up to 151 KiB,
+/// most of it in pools that have room for more blocks.
+const MOST_PRIVATE: u64 = 176 * KIB;
+
+/// How much more resident memory a Python may take with the library, in bytes.
+///
+/// The goal is 256 KiB. The library takes 263 to 405 KiB, of which 250 KiB are its code and constants.
+const MOST_RESIDENT: u64 = 448 * KIB;
+
 /// The memory of a Python that has done nothing yet, in bytes.
 #[derive(Clone, Copy, Debug)]
 struct Footprint {
@@ -38,7 +49,7 @@ fn a_python_that_does_nothing_takes_little_more_memory() {
     for python in supported() {
         let (own, ours) = (footprint(|| plain(python)), footprint(|| preloaded(python)));
         let seen = format!("{}: {own:?}, {ours:?}", python.name());
-        assert!(ours.private <= own.private + 192 * KIB, "{seen}");
-        assert!(ours.resident <= own.resident + 512 * KIB, "{seen}");
+        assert!(ours.private <= own.private + MOST_PRIVATE, "{seen}");
+        assert!(ours.resident <= own.resident + MOST_RESIDENT, "{seen}");
     }
 }
