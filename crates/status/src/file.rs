@@ -292,7 +292,7 @@ mod tests {
         fs::set_permissions(&short, fs::Permissions::from_mode(0o600)).unwrap();
         assert!(StatusFile::open(&short).unwrap_err().to_string().contains("size"));
         fs::write(&short, vec![0; SIZE]).unwrap();
-        assert!(StatusFile::open(&short).unwrap_err().to_string().contains("no status page"));
+        assert!(StatusFile::open(&short).unwrap_err().to_string().contains("not a status page"));
         let link = folder.path().join("2.status");
         std::os::unix::fs::symlink(own.path(), &link).unwrap();
         assert!(StatusFile::open(&link).is_err());
