@@ -1,4 +1,4 @@
-//! The record of an arena, which tells which of its pools are free. CPython: `arena_object`.
+//! The record of an arena. It tracks which of the arena's pools are free. CPython: `arena_object`.
 //!
 //! ```text
 //!  ├────────┬────────┬────────┬────────┬─ ─ ─ ─ ─ ─ ─ ─ ─ ─┤
@@ -7,7 +7,7 @@
 //!               └─ list of free pools, latest first ─┘
 //! ```
 //!
-//! Uncarved pools are used only if no carved one is free, so that the heap touches new memory late.
+//! A carved pool is taken before an uncarved one, so that the heap touches new memory late.
 //!
 //! With [`RetainRule::EachClass`], [`Units`] describe the free units instead of a list. A pool can
 //! then consist of several adjacent units:
@@ -65,7 +65,7 @@ pub(crate) struct Arena {
     units: Units,
     /// The uncarved pages of pools. See the module `uncarved`.
     uncarved: Pages,
-    /// The pages that were purged, and not used since.
+    /// The pages that were purged and have not been used since.
     purged: Pages,
     /// How many purged pages were used again since the last call of [`Arena::take_reused`].
     reused: u32,
@@ -190,7 +190,8 @@ impl Arena {
 
     /// Takes the units of a pool for `class`.
     ///
-    /// A pool of one unit prefers a unit that had `class`, whose blocks may still be cached.
+    /// A pool of one unit prefers a unit that served `class` before, because its blocks may still
+    /// be in the processor's cache.
     fn take_run<G: Geometry>(
         &mut self,
         index: ArenaIndex,
@@ -276,7 +277,7 @@ impl Arena {
         }
     }
 
-    /// Tells other threads which pages were purged, and not used since. See [`list`].
+    /// Tells other threads which pages were purged and have not been used since. See [`list`].
     fn publish_purged<G: Geometry>(&self) {
         if let Some(base) = self.base {
             // SAFETY: as above.
@@ -284,7 +285,7 @@ impl Arena {
         }
     }
 
-    /// Returns true if the memory of `pool` that no block has used yet is known to be zero.
+    /// Returns true if the part of `pool` that no block has used yet is known to be zero.
     pub(crate) fn is_zero<G: Geometry>(&self, pool: PoolPtr) -> bool {
         G::RULES.retain == RetainRule::EachClass && self.units.is_zero(self.run_of::<G>(pool))
     }
@@ -305,7 +306,7 @@ impl Arena {
         Some(unsafe { PoolPtr::carved_at::<G>(base.add(unit * G::SIZES.pool_size)) })
     }
 
-    /// Returns the free units that are known to the arena without a look at the headers.
+    /// Returns the free units that the record can count without reading the headers.
     pub(crate) fn known_free<G: Geometry>(&self) -> FreeUnits {
         match G::RULES.retain {
             RetainRule::Unobservable => {
@@ -328,7 +329,7 @@ impl Arena {
         core::iter::from_fn(move || {
             while next < Shape::<G>::POOLS {
                 let unit = self.carved_at::<G>(next);
-                // The headers behind the first one of a pool say nothing about pools.
+                // Only the first header of a pool describes the pool, so we skip its other headers.
                 next += unit.map_or(1, |pool| pool.header().units_in_use::<G>());
                 if unit.is_some() {
                     return unit;
@@ -340,9 +341,9 @@ impl Arena {
 }
 
 impl Run {
-    /// Returns the units whose headers lead to the first one.
+    /// Returns the units whose headers link to the first one.
     ///
-    /// A pool of one block needs none, because its block begins in the first unit.
+    /// A span has none, because its block begins in the first unit.
     fn inner_units_of<G: Geometry>(self, class: SizeClass<G>) -> core::ops::Range<usize> {
         if class.is_span() { 0..0 } else { self.first + 1..self.first + self.units }
     }

@@ -35,8 +35,8 @@ pub struct Sizes {
     pub small_threshold: usize,
     /// The largest request that an arena can serve. CPython serves only small requests from arenas.
     ///
-    /// Up to half a unit, eight size classes lie between two powers of two. A pool of such blocks
-    /// consists of one or more adjacent units. Larger blocks have the size of whole units.
+    /// Eight size classes lie between two powers of two, up to half a unit. A pool of such blocks
+    /// consists of one or more adjacent units. The sizes of larger blocks are multiples of a unit.
     pub arena_threshold: usize,
     /// The size and alignment of a unit, which is a pool of small blocks. CPython: `POOL_SIZE`.
     pub pool_size: usize,
@@ -85,7 +85,7 @@ impl Sizes {
 
     /// Returns the number of classes between the small threshold and `last` bytes.
     const fn steps_to(self, last: usize) -> usize {
-        // Between two powers of two, the bits behind the highest one count the classes.
+        // Between two powers of two, the bits after the highest one count the classes.
         let shift = last.ilog2() - STEP_BITS;
         let doublings = (last.ilog2() - self.small_threshold.ilog2()) as usize;
         (doublings << STEP_BITS) + ((last >> shift) & ((1 << STEP_BITS) - 1))
@@ -149,25 +149,27 @@ impl Rules {
 pub enum ReallocRule {
     /// CPython's rule: the new size must fit, and exceed three quarters of the block's size.
     ///
-    /// The requested size is not stored, so a reallocation to the same size may move a small block.
+    /// The requested size is not stored, so even a reallocation to the same size may move a small
+    /// block.
     ThreeQuarters,
     /// Like `ThreeQuarters`, but a block also stays in place if the new size has the same class.
     WithinClass,
 }
 
-/// Which empty pools a size class *retains* for its next request. Others return to their arena.
+/// Which empty pools a size class *retains* for its next request. All others return to their arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetainRule {
-    /// The heap retains at most one pool, and still returns the same addresses as CPython.
+    /// The heap retains at most one pool, and only if it still returns the same addresses as
+    /// CPython.
     Unobservable,
-    /// Each class may retain one pool, until another class needs it or its arena could be unmapped.
+    /// Each class may retain one pool until another class needs it or its arena could be unmapped.
     ///
-    /// A class whose pools have one block may retain several of them. They may keep arenas mapped
-    /// if [the source](raw_mem::ArenaSource::retain) allows.
+    /// A class whose pools have one block may retain several pools. These may keep arenas mapped if
+    /// [the source](raw_mem::ArenaSource::retain) allows it.
     ///
-    /// A class that needs another pool prefers a free one that it used before.
+    /// A class that needs another pool prefers a free pool that it used before.
     ///
-    /// The heap also retains free arenas, if [its source](raw_mem::ArenaSource::retain) allows.
+    /// The heap also retains free arenas if [its source](raw_mem::ArenaSource::retain) allows it.
     EachClass,
 }
 
@@ -180,12 +182,12 @@ pub enum HeaderRule {
     InPools,
     /// Each arena begins with the headers of all its pools.
     ///
-    /// The heap's tag shares no cache line with what the owner writes, because other threads read
-    /// the tag.
+    /// The heap's tag shares no cache line with data that the owner writes, because other threads
+    /// read the tag.
     ///
-    /// Blocks are naturally aligned: a 64-byte block is aligned to 64 bytes, a 48-byte block to 16.
-    ///
-    /// Heaps with [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython) are the exception.
+    /// Blocks are naturally aligned: a 64-byte block is aligned to 64 bytes, and a 48-byte block to
+    /// 16. Heaps with [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython) are the
+    /// exception.
     InArena,
 }
 

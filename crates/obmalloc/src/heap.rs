@@ -58,9 +58,11 @@ pub(crate) struct Found {
 
 /// A heap of blocks, each of which has a [`SizeClass`] or is a [`LargeBlock`](crate::LargeBlock).
 ///
-/// [`Pymalloc`](crate::Pymalloc) serves requests of any size from a heap and a layer below it.
+/// [`Pymalloc`](crate::Pymalloc) combines a heap and a layer below it to serve requests of any
+/// size.
 ///
-/// `S` is the source of the arenas, `A` allocates a record for each arena, and `G` is the geometry.
+/// `S` is the source of the arenas, `A` allocates the records of the arenas, and `G` is the
+/// geometry.
 ///
 /// A new heap allocates nothing, so a heap can be a `static`. Dropping a heap unmaps its arenas.
 ///
@@ -80,13 +82,13 @@ pub struct Heap<S: ArenaSource, A: MemAlloc, G: Geometry = Pools16K> {
     pub(crate) used: UsedPools,
     pub(crate) arenas: ArenaTable,
     pub(crate) empty: EmptyPools,
-    /// The number of arenas that the source allows the heap to retain in the form of spans.
+    /// How many arenas the source allows retained spans to occupy.
     pub(crate) arenas_of_spans: usize,
     large: Large,
     pub(crate) source: S,
     lower: A,
     tag: HeapTag,
-    /// Where the blocks begin in pools that are carved from now on.
+    /// Where the blocks begin in pools that will be carved.
     blocks: BlockStart,
     refused: usize,
     purging: Purging,
@@ -112,7 +114,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         Self::with_tag(source, lower, HeapTag::NONE)
     }
 
-    /// Creates a heap without arenas, for whose blocks [`tag_of`](Self::tag_of) returns `tag`.
+    /// Creates a heap without arenas. [`tag_of`](Self::tag_of) returns `tag` for its blocks.
     #[must_use]
     pub const fn with_tag(source: S, lower: A, tag: HeapTag) -> Self {
         // This constant fails to compile if the sizes of the geometry contradict each other.
@@ -134,7 +136,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Begins the blocks of all pools that are carved from now on where CPython begins them.
+    /// From now on, carves pools whose blocks begin where CPython's do.
     ///
     /// See [`BlockStart::AsInCPython`]. This cannot be undone.
     pub fn begin_blocks_as_in_cpython(&mut self) {
@@ -151,9 +153,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Allocates a block of `class` if the free list of the first pool of this class has one.
+    /// Allocates a block of `class` from the free list of the class's first pool, if that list has
+    /// one.
     ///
-    /// If the result is `None`, [`alloc`](Self::alloc) may still find a block.
+    /// If this returns `None`, [`alloc`](Self::alloc) may still find a block.
     #[inline]
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_listed(&self, class: SizeClass<G>) -> Option<BlockPtr> {
@@ -164,8 +167,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Allocates a block of `class` whose first `bytes` bytes are zero.
     ///
-    /// `bytes` must be at most the size of the block. Memory that the heap knows to be zero is not
-    /// written.
+    /// `bytes` must be at most the size of the block. We do not write to memory that the heap knows
+    /// to be zero.
     #[inline]
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_zeroed(&mut self, class: SizeClass<G>, bytes: usize) -> Option<BlockPtr> {
@@ -180,12 +183,12 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Allocates a block of `class` that begins at a multiple of `align` bytes. O(arenas).
     ///
-    /// `align` must be a power of two of at most half the size of an arena. Blocks of a class whose
-    /// size is a multiple of `align` need no more than [`alloc`](Self::alloc) if `align` is at most
-    /// the size of a unit.
+    /// `align` must be a power of two of at most half the size of an arena. If the size of the
+    /// class is a multiple of `align`, and `align` is at most the size of a unit, the call costs no
+    /// more than [`alloc`](Self::alloc).
     ///
-    /// Returns `None` if no arena can be mapped. Small classes and heaps with
-    /// [`BlockStart::AsInCPython`] have no such blocks.
+    /// Returns `None` if no arena can be mapped, if the class is small, or if the heap has
+    /// [`BlockStart::AsInCPython`].
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_aligned(&mut self, class: SizeClass<G>, align: usize) -> Option<BlockPtr> {
         let units = align.div_ceil(G::SIZES.pool_size);
@@ -273,13 +276,14 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.release_large();
     }
 
-    /// Returns as much memory without a block in use to the system as possible.
+    /// Returns as much unused memory to the system as possible.
     ///
     /// Unmaps all arenas without a block in use, including those that the arena source retains. In
-    /// our own geometry, also purges all pages without a block in use. O(pools + free blocks), plus a
-    /// system call for each range of pages.
+    /// our own geometry, also purges all pages without a block in use. This takes O(pools + free
+    /// blocks), and a system call for each range of pages.
     ///
-    /// Returns how many bytes it gave back. Some of them may never have been in memory.
+    /// Returns the number of bytes that were given back. Some of them may never have been in
+    /// memory.
     pub fn trim(&mut self) -> usize {
         let before = self.arenas.counts().current;
         self.unmap_free_arenas();
@@ -287,9 +291,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         unmapped * G::SIZES.arena_size + self.purge_free_pages() + self.source.trim()
     }
 
-    /// Returns how many arenas the heap retains with its source's permission.
+    /// Returns how many arenas the heap retains because the source allows it.
     ///
-    /// The number includes the arenas that retained spans would fill.
+    /// The number includes the arenas that the retained spans would fill.
     pub fn retained_arenas(&self) -> usize {
         self.arenas.retained() + self.arenas_of_spans
     }
@@ -349,7 +353,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Carves a block of `pool`, whose free list must be empty.
+    /// Carves a block from `pool`, whose free list must be empty.
     #[inline(always)]
     fn carve(&mut self, pool: PoolPtr) -> Option<Found> {
         if pool.header().has_uncarved_pages() {
@@ -358,7 +362,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         Some(Found { block: pool.carve_block::<G>()?, carved_from: Some(pool) })
     }
 
-    /// Carves a block of `pool`, which has uncarved pages, and whose free list must be empty.
+    /// Carves a block from `pool`, which must have uncarved pages and an empty free list.
     #[cold]
     fn carve_again(&mut self, pool: PoolPtr) -> Option<Found> {
         if self.arenas.carve_page::<G>(pool) {
@@ -372,7 +376,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Takes a free pool for `class` that begins at a multiple of `align` units.
     ///
-    /// Maps an arena if no arena has such a pool. The pool becomes the first used pool of `class`.
+    /// Maps an arena if no arena has one. The pool becomes the first used pool of `class`.
     pub(crate) fn new_pool(&mut self, class: SizeClass<G>, align: usize) -> Option<PoolPtr> {
         let mut pool = self.take_free_pool(class, align);
         if pool.is_none() && !self.empty.is_none() {
@@ -394,7 +398,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Finds a full pool of `class` with a free block, and makes it used. O(pools).
     ///
-    /// Without memory for a new pool, the few free blocks of full pools serve the next requests.
+    /// If there is no memory for a new pool, the few free blocks of full pools serve the next
+    /// requests.
     #[cold]
     fn full_pool_with_room(&mut self, class: SizeClass<G>, align: usize) -> Option<PoolPtr> {
         if class.frees_until_used() == 1 || align > 1 {
@@ -412,7 +417,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         Some(pool)
     }
 
-    /// Takes a pool from the fullest arena that has one. Tells the source if it was retained.
+    /// Takes a pool from the fullest arena that has one. If that arena was retained, tells the
+    /// source.
     fn take_free_pool(&mut self, class: SizeClass<G>, align: usize) -> Option<PoolPtr> {
         let retained = self.arenas.retained();
         let origin = Origin { tag: self.tag, blocks: self.blocks };
@@ -423,7 +429,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         pool
     }
 
-    /// Maps an arena. Returns false, and counts a refused request, if that fails.
+    /// Maps an arena. If that fails, counts a refused request and returns false.
     fn map_arena(&mut self) -> bool {
         let mapped = match self.arenas.reserve(&self.lower) {
             true => self.source.map_with_contents(Shape::<G>::ARENA).ok(),
@@ -440,7 +446,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         true
     }
 
-    /// Makes a full pool used again after a free, and makes an empty pool retained or free.
+    /// Handles a free that changed a pool's state: a full pool is used again, and an empty pool is
+    /// retained or freed.
     #[cold]
     #[inline(never)]
     fn pool_event(&mut self, pool: PoolPtr) {
@@ -453,7 +460,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.visit();
     }
 
-    /// Handles the event of a pool of several blocks.
+    /// Handles such a free for a pool of several blocks.
     fn shared_pool_event(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         self.end_retentions_for(class);
         if pool.header().state() == State::Full {
@@ -469,7 +476,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Retains the empty `pool` if the geometry allows it, or returns the pool to its arena.
+    /// Retains the empty `pool` if the geometry allows it. Otherwise returns the pool to its arena.
     fn pool_emptied(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         let may_retain = self.empty.may_retain(&self.arenas, class, pool);
         let is_only = pool.header().next.get().is_none() && pool.header().prev.get().is_none();
@@ -478,14 +485,14 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             return;
         }
         if !may_retain {
-            // With the pools that other classes retain, all pools of the arena may be free.
+            // All pools of the arena may be free, except for those that other classes retain.
             self.end_retentions();
         }
         self.used.remove(class, pool);
         self.free_pool(pool);
     }
 
-    /// Ends the retention of every pool that must not stay retained on a slow path of `class`.
+    /// Ends the retention of every pool that must not stay retained when `class` takes a slow path.
     #[inline]
     fn end_retentions_for(&mut self, class: SizeClass<G>) {
         while let Some(pool) = self.empty.end_for(class, &mut self.used, &mut self.arenas) {
@@ -505,7 +512,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Returns `pool` to its arena. The pool must be empty and in no list.
     ///
-    /// Arenas that the geometry and the source do not let the heap retain are unmapped.
+    /// An arena is unmapped if neither the geometry nor the source lets the heap retain it.
     pub(crate) fn free_pool(&mut self, pool: PoolPtr) {
         self.purging.note_loosened(pool.header().class::<G>().map_or(1, SizeClass::units));
         pool.header().become_free::<G>();
@@ -519,7 +526,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
                     source.retain(had, had + 1)
                 }
             };
-            // If the source allows less than before, the spans keep what they have at first.
+            // If the source now allows less than before, the arenas lose their share before the
+            // spans do.
             *of_spans = granted.min(*of_spans);
             may_retain = granted - *of_spans;
             may_retain > retained
@@ -534,7 +542,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Unmaps the free arenas that the source does not let the heap retain any more.
+    /// Unmaps the free arenas that the source no longer lets the heap retain.
     pub(crate) fn unmap_excess(&mut self) {
         let retained = self.retained_arenas();
         if retained == 0 {
@@ -558,7 +566,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             pages += arena.purge::<G>(which == Which::Idle, |range| {
                 // SAFETY: the pages lie in the arena, which is valid as a whole.
                 let start = unsafe { base.add(range.start * PAGE) };
-                // SAFETY: the arena came from this source. No block is in use or listed on the pages.
+                // SAFETY: the arena came from this source. No block on the pages is in use or on a
+                // free list.
                 is_refused = unsafe { source.purge(start, range.len() * PAGE) }.is_err();
                 !is_refused
             });
@@ -580,7 +589,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             // SAFETY: the arena came from this source, and the lists of pools were cleared above.
             unsafe { self.source.unmap(base, Shape::<G>::ARENA) };
         });
-        // SAFETY: nobody uses the blocks (contract of the callers).
+        // SAFETY: the blocks are no longer used (contract of the callers).
         unsafe { self.unmap_all_large() };
     }
 }

@@ -8,11 +8,11 @@
 //!   ├─────────── offset ───────┤ a page, or the alignment of the block
 //! ```
 //!
-//! The tag stands where it stands in an arena. Whoever frees a block without knowing its size reads
-//! the tag of its arena and finds [`HeapTag::LARGE`].
+//! The tag has the same offset as in an arena. A thread that frees a block without knowing its size
+//! reads the tag of its arena, and finds [`HeapTag::LARGE`].
 //!
-//! A block begins at most `arena_size` bytes behind its header, so the header is found by masking
-//! the address of the byte before the block.
+//! A block begins at most `arena_size` bytes after its header, so we find the header by masking the
+//! address of the byte before the block.
 
 use core::ptr::NonNull;
 
@@ -31,10 +31,10 @@ use size::rounded;
 
 /// The distance from the start of a mapping to a block without a special alignment, in bytes.
 ///
-/// No system has smaller pages, so the header takes no page from the block.
+/// No system has smaller pages, so header and block never share a page.
 pub(crate) const OFFSET: usize = 4096;
 
-/// The start of a mapping.
+/// The header at the start of a mapping.
 #[derive(Debug)]
 struct Header {
     /// # Invariant
@@ -43,15 +43,16 @@ struct Header {
     /// and size.
     mapping: NonNull<u8>,
     bytes: usize,
-    /// The number of the mapping's rounded size, or a larger number if a heap must not retain it.
+    /// The number of the mapping's rounded size, or a larger number if heaps must not retain the
+    /// mapping.
     list: usize,
     next: Option<LargeBlock>,
     prev: Option<LargeBlock>,
 }
 
-/// A block with a mapping of its own, of at least `arena_size` bytes with its header.
+/// A block with a mapping of its own. Header and block have at least `arena_size` bytes.
 ///
-/// The value is a plain pointer. Whoever uses it must know that the block is in use.
+/// The value is a plain pointer, so its user must know that the block is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LargeBlock(
     /// # Invariant
@@ -90,12 +91,12 @@ impl LargeBlock {
         let offset = if align < unit {
             room
         } else {
-            // The block begins an arena's size behind its header. The mapping begins at a multiple
-            // of that size, so at most `align` bytes precede the block.
+            // The block begins one arena size after its header. The mapping begins at a multiple of
+            // that size, so at most `align` bytes precede the block.
             let first = mapping.start.addr().get() + unit;
             first.next_multiple_of(align) - mapping.start.addr().get()
         };
-        // SAFETY: the block begins at most `room` bytes behind the start of the mapping.
+        // SAFETY: the block begins at most `room` bytes after the start of the mapping.
         let start = unsafe { mapping.start.add(offset) };
         // INVARIANT: the header is written below.
         let block = Self(start);
@@ -131,7 +132,7 @@ impl LargeBlock {
     fn header<G: Geometry>(self) -> NonNull<Header> {
         let before = self.0.addr().get() - 1;
         let offset = before % Shape::<G>::ARENA.bytes() + 1;
-        // SAFETY: `offset` bytes before the block, its mapping begins or continues.
+        // SAFETY: the block's mapping extends at least `offset` bytes below the block.
         unsafe { self.0.sub(offset) }.cast()
     }
 
@@ -152,7 +153,7 @@ impl LargeBlock {
     /// # Safety
     ///
     /// - The block must be in use, and must have come from `source` with the geometry `G`.
-    /// - Nobody may use the block afterwards.
+    /// - The block must not be used afterwards.
     pub unsafe fn unmap<G: Geometry>(self, source: &mut impl ArenaSource) {
         // SAFETY: the block is in use (contract), so its header is valid.
         let Header { mapping, bytes, .. } = unsafe { self.header::<G>().read() };
@@ -162,8 +163,8 @@ impl LargeBlock {
 
     /// Grows or shrinks the block to at least `size` bytes, and keeps its contents.
     ///
-    /// The block may move. On `None`, the block is unchanged: the source has no memory, or the
-    /// block has an alignment that a move would not keep.
+    /// The block may move. Returns `None` and leaves the block unchanged in two cases: the source
+    /// has no memory, or the block has an alignment that a move would not preserve.
     ///
     /// # Safety
     ///
@@ -200,7 +201,7 @@ impl LargeBlock {
 
 /// Returns the number of the rounded size `bytes`, or [`usize::MAX`] if the size is not rounded.
 ///
-/// A block that does not begin [`OFFSET`] bytes behind its header has no such number.
+/// Also returns [`usize::MAX`] for a block that does not begin [`OFFSET`] bytes after its header.
 fn list_of(bytes: usize, offset: usize) -> usize {
     match size::index(bytes) {
         Some(list) if offset == OFFSET && rounded(bytes) == bytes => list,
@@ -208,7 +209,7 @@ fn list_of(bytes: usize, offset: usize) -> usize {
     }
 }
 
-/// The large blocks of one heap, which unmaps them all when it is reset or dropped.
+/// The large blocks that belong to one heap. They are unmapped when the heap is reset or dropped.
 #[derive(Debug)]
 pub(crate) struct LargeBlocks {
     /// # Invariant
@@ -247,7 +248,8 @@ impl LargeBlocks {
     ///
     /// # Safety
     ///
-    /// - The block must be in use, must have come from the heap's source, and be in no list.
+    /// - The block must be in use and in no list.
+    /// - It must have come from the heap's source.
     pub(crate) unsafe fn insert<G: Geometry>(&mut self, block: LargeBlock) {
         // SAFETY: the block is in use (contract).
         let header = unsafe { &mut *block.header::<G>().as_ptr() };
@@ -290,12 +292,13 @@ impl LargeBlocks {
     /// # Safety
     ///
     /// - `source` must be the heap's source.
-    /// - Nobody may use the blocks any more.
+    /// - The blocks must not be used afterwards.
     pub(crate) unsafe fn unmap_all<G: Geometry>(&mut self, source: &mut impl ArenaSource) {
         while let Some(block) = self.first {
             // SAFETY: the first block is in the list.
             unsafe { self.remove::<G>(block) };
-            // SAFETY: the block came from the source (invariant). Nobody uses it (contract).
+            // SAFETY: the block came from the source (invariant), and is not used afterwards
+            // (contract).
             unsafe { block.unmap::<G>(source) };
         }
     }

@@ -80,14 +80,14 @@
 //! [`Heap::check_invariants`] asserts each of these rules.
 //!
 //! 1. Each unit of an arena is free or belongs to one pool. The blocks of a pool are adjacent and
-//!    begin behind the headers. The tail behind the last block is smaller than a block.
+//!    begin after the headers. The tail after the last block is smaller than a block.
 //! 2. The numbers of blocks in use, on the free list and uncarved add up to the pool's capacity. No
 //!    block that is in use or on the free list touches an uncarved page.
 //! 3. A pool is *used* (in its class's list), *full* (in no list) or *free* (its arena counts its
 //!    units as free). A full pool has fewer free blocks than the number that makes it used again.
 //!    Only the first pool in a class's list can have run out of blocks. The only used pool of a
 //!    class can be *retained*, which means that it stays in the list without a block in use. Spans
-//!    are the exception: they may run out and be retained at any place in the list.
+//!    are exceptions: they may run out and be retained at any place in the list.
 //! 4. The list of a class is doubly linked, and all of its pools have that class.
 //! 5. The record of an arena describes a mapped arena, or is in the list of unused records.
 //! 6. The usable arenas, which have a free unit, are listed by ascending number of free units. New
@@ -95,8 +95,8 @@
 //!    free.
 //! 7. `last_with[n]` is the last usable arena with n free units, or `None`.
 //! 8. An arena whose units are all free is unmapped, unless the geometry (CPython from 3.9: the
-//!    last usable arena) or the arena source lets the heap retain it.
-//!
+//! 8. An arena whose units are all free is unmapped, unless the heap may retain it. The arena
+//!    source may allow that. CPython's geometries from 3.9 on retain the last usable arena.
 //! In CPython's geometries, blocks have the same addresses as in CPython, although the code differs
 //! in three places:
 //!

@@ -9,12 +9,12 @@ use testkit::property::check;
 
 type TestHeap = Heap<MmapArenas, Malloc, Native>;
 
-/// A heap and its live blocks, each filled with a byte of its own.
+/// A heap and its live blocks. Each block is filled with its own byte.
 struct Rig {
     heap: TestHeap,
     live: BTreeMap<usize, Live>,
     count: u8,
-    /// True if new pools of small blocks begin as in CPython.
+    /// True if new pools of small blocks begin as they do in CPython.
     is_shifted: bool,
 }
 

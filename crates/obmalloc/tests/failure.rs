@@ -1,4 +1,4 @@
-//! No live block may be lost when the source of arenas or the layer below has no memory.
+//! No live block may be lost when the source of arenas or the layer below runs out of memory.
 
 #[macro_use]
 mod common;

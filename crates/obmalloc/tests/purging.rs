@@ -1,4 +1,4 @@
-//! Free memory inside arenas in use goes back to the system, and blocks never notice.
+//! Free memory inside arenas in use is returned to the system, and no block is affected.
 
 use std::{cell::Cell, collections::BTreeMap, slice, time::Duration};
 
@@ -27,7 +27,7 @@ struct Rig {
     count: u8,
 }
 
-/// A block that is filled with a byte of its own.
+/// A block that is filled with its own byte.
 struct Live {
     block: BlockPtr,
     size: usize,
@@ -41,7 +41,7 @@ enum Step {
         size: usize,
         count: usize,
     },
-    /// Frees all blocks but each `nth` one, in ascending or descending order.
+    /// Frees all blocks except each `nth` one, in ascending or descending order.
     Thin {
         nth: usize,
         backward: bool,
@@ -260,7 +260,7 @@ mod resident {
         rig
     }
 
-    /// Does the same with less memory than a heap purges at once when it becomes free.
+    /// Does the same with less memory than the heap would purge at once.
     fn with_few_survivors(keep_one_in: usize) -> Rig {
         let mut rig = Rig::delayed();
         (0..BLOCKS / 4).for_each(|_| rig.alloc(64, false));

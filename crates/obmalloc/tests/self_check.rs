@@ -1,4 +1,5 @@
-//! Builds with debug assertions find errors while a program runs. The error happens in a child.
+//! In builds with debug assertions, a heap detects errors while a program runs. Each error happens
+//! in a child process.
 
 #![cfg(all(unix, debug_assertions, not(miri), not(loom)))]
 

@@ -1,7 +1,7 @@
-//! A program in a steady state makes few system calls, whatever it does.
+//! A program in a steady state makes few system calls, no matter what it does.
 //!
-//! The test searches for the worst loop. It changes a loop at random, keeps the change if the loop
-//! makes more calls, and begins anew with another loop when that fails several times.
+//! The test searches for the worst loop. It changes a loop at random, and keeps the change if the
+//! loop then makes more calls. After several failed changes, it starts again with another loop.
 #![cfg(target_os = "linux")]
 
 use std::{cell::Cell, ptr::NonNull, rc::Rc, time::Duration};
@@ -20,7 +20,8 @@ const PAIR: Duration = Duration::from_nanos(100);
 /// The memory that a loop may use at once, in bytes.
 const MOST_BYTES: usize = 16 << 20;
 
-/// The number of allocations after which a loop counts as steady, and of those that are counted.
+/// The number of allocations until a loop counts as steady, and also the number that is counted
+/// then.
 const PAIRS: usize = 20_000_000;
 
 thread_local! {
@@ -72,7 +73,7 @@ unsafe impl ArenaSource for Counting {
 struct Part {
     size: usize,
     blocks: usize,
-    /// Each block with a number divisible by this one lives until the next turn of the part.
+    /// Each block whose number is a multiple of this one lives until the next round of this part.
     keep_one_in: usize,
     backward: bool,
     /// How long the part repeats, in tenths of a second.

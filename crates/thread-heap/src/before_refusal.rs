@@ -1,4 +1,4 @@
-//! The program's callback before a request is refused because of a limit.
+//! The program's callback, which is called before a request is refused because of a limit.
 
 use std::{cell::Cell, mem, process, ptr};
 
@@ -19,7 +19,8 @@ pub(crate) struct BeforeRefusal(
 );
 
 thread_local! {
-    /// True while the thread runs the callback, whose own requests are refused without it.
+    /// True while the thread runs the callback. Requests that the callback makes are refused
+    /// directly.
     static IS_ASKING: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -37,7 +38,8 @@ impl BeforeRefusal {
 
     /// Calls the callback. Returns true if the request should be repeated.
     ///
-    /// `reached` is called before, and tells whether a limit was the reason of the refusal.
+    /// Calls `reached` first. If that returns `None`, no limit caused the refusal, and the callback
+    /// is not called.
     pub(crate) fn ask(&self, reached: impl FnOnce() -> Option<LimitReached>) -> bool {
         let Some(callback) = self.get() else { return false };
         let Some(reached) = reached() else { return false };

@@ -1,4 +1,4 @@
-//! The list of all heaps, with and without an owner.
+//! The list of all heaps, whether or not they have an owner.
 //!
 //! The list never shrinks. A heap is added only when every listed heap has an owner.
 
@@ -23,7 +23,8 @@ pub(crate) unsafe trait Listed: Sized {
 pub(crate) struct HeapList<T> {
     /// # Invariant
     ///
-    /// Null, or the first of a chain of objects whose links end at null. All of them live forever.
+    /// Null, or the first of a chain of objects that ends at null. All of these objects live
+    /// forever.
     first: AtomicPtr<T>,
 }
 

@@ -1,4 +1,4 @@
-//! Heaps that share one source of arenas, which are large ranges of mapped memory.
+//! Heaps that share one source of arenas. An arena is a large range of mapped memory.
 
 use std::{fmt, ptr::NonNull};
 
@@ -40,7 +40,8 @@ mod walk;
 ///
 /// Neither the arena source nor the metadata allocator may call back into a heap.
 ///
-/// A `Heaps` must be a `static` or be leaked, because blocks can be freed at any later time.
+/// A `Heaps` must be a `static` or be leaked, because blocks can be freed at any time in the
+/// future.
 ///
 /// ```
 /// use obmalloc::{BlockPtr, Pools16K, SizeClass};
@@ -54,7 +55,7 @@ mod walk;
 /// let address = block.into_start().as_ptr().expose_provenance();
 /// std::thread::spawn(move || {
 ///     let start = std::ptr::with_exposed_provenance_mut(address);
-///     // SAFETY: the block was given to this thread, which frees it.
+/// SAFETY: the block was passed to this thread, which frees it once.
 ///     unsafe { HEAPS.free_remote(BlockPtr::from_start(std::ptr::NonNull::new(start).unwrap())) };
 /// })
 /// .join()
@@ -89,20 +90,21 @@ impl<P: Parts> Heaps<P> {
 
     /// Locks the arena source until the guard is dropped.
     ///
-    /// Hold this lock across a `fork`. If another thread held it, the child could never unlock it.
+    /// Hold this lock across a `fork`. If another thread held the lock instead, the child could
+    /// never unlock it.
     pub fn lock_source(&self) -> SourceGuard<'_, P::Source> {
         SourceGuard::new(self.shared.lock())
     }
 
     /// Prevents takeovers of inboxes until the guard is dropped.
     ///
-    /// Hold this lock across a `fork`, because the child loses blocks that a takeover has moved out
-    /// of an inbox.
+    /// Hold this lock across a `fork`. Otherwise, the child would lose the blocks that a takeover
+    /// has just moved out of an inbox.
     pub(crate) fn pause_takeovers(&self) -> MutexGuard<'_, ()> {
         sync::lock(&self.takeovers)
     }
 
-    /// Resets the thread number of every heap whose thread number is not `thread`.
+    /// Resets the thread number of every heap that does not belong to the thread `thread`.
     pub(crate) fn forget_threads_but(&self, thread: usize) {
         for heap in self.list.iter().filter(|heap| heap.thread.load(Relaxed) != thread) {
             heap.thread.store(0, Relaxed);
@@ -120,8 +122,8 @@ pub(crate) type OwnHeap<P> = Heap<SharedArenas<P>, <P as Parts>::Lower, <P as Pa
 
 /// A single-owner heap with an inbox and an outbox.
 ///
-/// Other threads return this heap's freed blocks through the inbox. The owner collects other heaps'
-/// freed blocks in the outbox.
+/// Other threads return freed blocks of this heap through the inbox. The owner collects freed
+/// blocks of other heaps in the outbox.
 #[repr(C)]
 pub(crate) struct ThreadHeap<P: Parts> {
     /// # Invariant
@@ -134,20 +136,21 @@ pub(crate) struct ThreadHeap<P: Parts> {
     pub(crate) outbox: UnsafeCell<Outbox<Self>>,
     /// The large blocks that the heap retains. Only its owner changes the counts.
     retained_large: LargeCounts,
-    /// Keeps the inbox, to which other threads write, off the cache lines of the owner's fields.
+    /// Separates the inbox, to which other threads write, from the cache lines of the owner's
+    /// fields.
     _apart: [u8; 128],
     pub(crate) inbox: Inbox<Batch>,
     heaps: &'static Heaps<P>,
     next: AtomicPtr<Self>,
     /// True if an `OwnedHeap` owns the heap, which then keeps its owner in a forked child.
     pub(crate) outlives_threads: AtomicBool,
-    /// True if blocks may lack the alignment that the blocks of a thread's heap have.
+    /// True if blocks may lack the alignment that blocks of a thread's heap have.
     ///
     /// No thread adopts such a heap, so the value never becomes false again.
     pub(crate) is_shifted: AtomicBool,
     /// The number of the thread that has opened the heap, or 0 if none is recorded.
     ///
-    /// A new thread may have the same number as one that ended without closing its heap.
+    /// A new thread may have the same number as a thread that ended without closing its heap.
     pub(crate) thread: AtomicUsize,
 }
 
@@ -169,7 +172,7 @@ impl<P: Parts> ThreadHeap<P> {
     );
 
     sync::const_unless_model! {
-        /// Creates a heap that the caller owns. `tag` can be found from each of its blocks.
+        /// Creates a heap that the caller owns. Each of its blocks leads to the heap's `tag`.
         pub(crate) fn new(
             heaps: &'static Heaps<P>,
             arenas: SharedArenas<P>,
@@ -192,7 +195,8 @@ impl<P: Parts> ThreadHeap<P> {
         }
     }
 
-    /// Returns the heap's tag, which is its address and can be found from each of its blocks.
+    /// Returns the heap's tag, which is the heap's address. Each block of the heap leads to the
+    /// tag.
     #[inline]
     pub(crate) fn tag(&self) -> HeapTag {
         HeapTag(std::ptr::from_ref(self).cast())
@@ -223,14 +227,15 @@ impl<P: Parts> ThreadHeap<P> {
         class.map_or(LEAST_BLOCK, SizeClass::block_size)
     }
 
-    /// Returns true if the block at `start` has a pool of its own, so that no other block is in it.
+    /// Returns true if the block at `start` is the only block of its pool.
     ///
     /// # Safety
     ///
     /// - `start` must be the start of a block that is in use, in a `ThreadHeap` with the same `P`.
     #[inline]
     pub(crate) unsafe fn is_span(start: NonNull<u8>) -> bool {
-        // Few other blocks begin at the start of a unit, so few headers of other threads are read.
+        // Few other blocks begin at the start of a unit, so we rarely read the headers of other
+        // threads.
         let begins_unit = start.addr().get().is_multiple_of(P::Geometry::SIZES.pool_size);
         // SAFETY: `start` is a block in use of this geometry (contract of `is_span`).
         let class = || unsafe { SizeClass::<P::Geometry>::at(start) };
@@ -276,7 +281,7 @@ impl<P: Parts> ThreadHeap<P> {
     ///
     /// # Safety
     ///
-    /// - `block` must belong to this heap, and nobody may use it any more.
+    /// - `block` must belong to this heap and must not be used afterwards.
     /// - The caller must own the heap.
     #[inline]
     pub(crate) unsafe fn free_own(&self, block: BlockPtr) {

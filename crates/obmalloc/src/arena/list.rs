@@ -1,4 +1,4 @@
-//! The arenas of several heaps, in a list that any thread may count.
+//! The arenas of several heaps, in a list whose memory any thread may count.
 //!
 //! ```text
 //!   arena                                      first unit
@@ -7,10 +7,10 @@
 //!   ├─────────┴─────┴──────┴───────────┴ ─ ─ ─ ─ ─ ─ ─ ─ ─ ┤
 //! ```
 //!
-//! An arena is in the list from the moment at which it is mapped until it is unmapped, so whoever
-//! has locked the list can read its headers. The owners of the heaps meanwhile allocate and free.
-//! Each header is read with atomic loads, and tells how many blocks of its pool are in use. The sum
-//! is as exact as it can be while owners are working.
+//! An arena is in the list for as long as it is mapped. A thread that has locked the list can
+//! therefore read the headers of every arena in it. The owners of the heaps keep allocating and
+//! freeing meanwhile, so each header is read with atomic loads. A header says how many blocks of
+//! its pool are in use, and the sum is approximate while owners are working.
 
 use core::{
     ptr::NonNull,
@@ -34,22 +34,22 @@ use crate::{
 
 /// A list of arenas with the same geometry.
 ///
-/// Geometries other than [`Native`](crate::Native) have no place for the list, which then stays
-/// empty.
+/// Only the geometry [`Native`](crate::Native) reserves space for the nodes. With any other
+/// geometry, the list stays empty.
 #[derive(Debug)]
 pub struct ArenaList {
     /// # Invariant
     ///
-    /// The first of a chain of nodes, each in an arena that is mapped. The links go both ways.
+    /// The first node of a doubly linked chain. Each node lies in a mapped arena.
     first: Option<NonNull<Node>>,
 }
 
-/// What an arena says about itself besides its headers.
+/// The list's node in an arena, with what other threads need to know besides the headers.
 #[derive(Debug)]
 struct Node {
     /// A bit for each unit that is free and may be backed by memory. Only the owner changes it.
     dirty: AtomicU64,
-    /// A bit for each page that was purged and not used since. Only the owner changes it.
+    /// A bit for each page that was purged and has not been used since. Only the owner changes it.
     purged: [AtomicU64; WORDS],
     next: Option<NonNull<Self>>,
     prev: Option<NonNull<Self>>,
@@ -62,7 +62,7 @@ impl Node {
     }
 }
 
-/// Publishes which free units of the arena at `base` may be backed by memory, as bits.
+/// Publishes which free units of the arena at `base` may be backed by memory, as a bit mask.
 ///
 /// # Safety
 ///
@@ -76,7 +76,7 @@ pub(crate) unsafe fn publish_dirty<G: Geometry>(base: NonNull<u8>, dirty: u64) {
     }
 }
 
-/// Publishes which pages of the arena at `base` were purged, and not used since.
+/// Publishes which pages of the arena at `base` were purged and have not been used since.
 ///
 /// # Safety
 ///
@@ -108,7 +108,7 @@ impl ArenaList {
             && node_offset::<G>() + size_of::<Node>() <= Shape::<G>::BEFORE_FIRST_POOL
     }
 
-    /// Adds the arena at `base`, of which no heap has carved a pool yet.
+    /// Adds the arena at `base`, in which no pool has been carved yet.
     ///
     /// # Safety
     ///
@@ -123,7 +123,7 @@ impl ArenaList {
         }
         let dirty = if contents == Contents::Zero { 0 } else { u64::MAX };
         if contents != Contents::Zero {
-            // Zeroes say that no header was written yet.
+            // A header of zeros means that the pool was never carved.
             // SAFETY: the headers lie in the arena, which is valid and not used yet (contract).
             unsafe { base.write_bytes(0, Shape::<G>::POOLS * HEADER_SIZE) };
         }
@@ -164,7 +164,8 @@ impl ArenaList {
         }
     }
 
-    /// Counts the memory of all arenas, while their owners may be working. O(units).
+    /// Counts the memory of all arenas. Their owners may allocate and free during the count.
+    /// O(units).
     ///
     /// # Safety
     ///
@@ -200,7 +201,8 @@ const fn node_offset<G: Geometry>() -> usize {
 ///
 /// # Safety
 ///
-/// - The arena at `base` must be in a list with the geometry `G`, and stay in it meanwhile.
+/// - The arena at `base` must be in a list with the geometry `G`, and must stay in it during the
+///   call.
 unsafe fn count_arena<G: Geometry>(
     base: NonNull<u8>,
     dirty: u64,
@@ -292,7 +294,7 @@ mod tests {
         unsafe { list.lock().unwrap().figures::<Native>() }
     }
 
-    /// Asserts that the list counts what a walk of the only heap counts.
+    /// Asserts that the list counts the same memory as a walk of the only heap.
     fn agrees(heap: &TestHeap<'_>, list: &Mutex<ArenaList>) {
         let (counted, walked) = (figures(list), heap.stats());
         assert_eq!(counted.arenas(), walked.arenas.current);

@@ -1,28 +1,28 @@
 //! A map that tells which addresses lie in an arena. CPython: `arena_map_root` (from 3.10).
 //!
-//! If the source of the arenas has reserved a range of addresses, the map knows its start and its
-//! length. An address inside is then recognised with one comparison. A radix tree contains all other
-//! arenas:
+//! If the source of the arenas has reserved a range of addresses, the map stores the start and the
+//! length of the range. One comparison then recognises any address in the range. All other arenas
+//! are in a radix tree:
 //!
 //! ```text
 //! address   ├─ root, 14 bits ─┼─ leaf, 14 bits ─┼─ offset in an arena of 1 MiB, 20 bits ─┤
 //! ```
 //!
-//! An arena has exactly one entry, because it is aligned to its size. In CPython, it may have two.
+//! An arena is aligned to its size, so it has exactly one entry. In CPython, an arena may have two.
 //!
-//! Readers take no lock.
+//! Readers take no lock. A reader loads the pointer to a leaf with `Acquire`, which ensures that it
+//! sees an initialised leaf.
 //!
-//! A reader loads the pointer to a leaf with `Acquire`. This ordering ensures that the reader sees
-//! an initialised leaf.
+//! Entries and the range are loaded with `Relaxed`. A reader asks about a block that some thread
+//! passed to it. Passing the block also made its arena's entry visible to the reader, or the part
+//! of the range in which the block lies.
 //!
-//! Entries and the range are loaded with `Relaxed`. Whatever passed a block to a reader also made
-//! the entry of its arena visible, or the length of the range in which it lies.
-//!
-//! A reader may see an old length, or the start or the length only. It then asks about a block that
-//! does not lie in what it does not see, so it gets the right answer, too:
+//! A reader may see an outdated length, or only one of start and length. The answer is correct even
+//! then, because the block that it asks about does not lie in the part that it cannot see yet:
 //!
 //! - The start never changes once it is known, and the length only grows.
-//! - Without the start, the address of a program is further from `NO_RANGE` than a range is long.
+//! - A reader that does not see the start yet sees `NO_RANGE`, which is further away from any
+//!   address of a program than the length of a range.
 
 use core::{marker::PhantomData, mem, ops::Range, ptr, ptr::NonNull};
 
@@ -54,7 +54,7 @@ impl Orders {
 
 /// A map that tells which addresses lie in an arena.
 ///
-/// Changing a map is unsafe, because heaps ask the map which allocator must free a block.
+/// Changing a map is unsafe, because heaps rely on it to decide which allocator must free a block.
 #[derive(Debug)]
 pub struct ArenaMap<G> {
     /// The start of the reserved range, or `NO_RANGE`.
@@ -70,10 +70,10 @@ pub struct ArenaMap<G> {
     geometry: PhantomData<G>,
 }
 
-/// The start of a range in which no address of a program lies.
+/// A start for the empty range: no address of a program is close to it.
 ///
-/// Programs have the lower half of the addresses. The lowest addresses of the upper half belong to
-/// the system or do not exist.
+/// Programs have the lower half of the address space. The first addresses of the upper half do not
+/// exist or belong to the system.
 const NO_RANGE: usize = 1 << (usize::BITS - 1);
 
 impl<G: Geometry> ArenaMap<G> {
@@ -86,7 +86,7 @@ impl<G: Geometry> ArenaMap<G> {
     sync::const_unless_model! {
         /// Creates an empty map, which has no nodes yet.
         ///
-        /// Contradictory sizes do not compile. This map would have no entry for any address:
+        /// Contradictory sizes do not compile. Here, the map would have no entry for any address:
         ///
         /// ```compile_fail,E0080
         /// # use obmalloc::{ArenaMap, Geometry, Sizes};
@@ -132,20 +132,21 @@ impl<G: Geometry> ArenaMap<G> {
         entry.is_some_and(|entry| entry.load(Relaxed))
     }
 
-    /// Notes that all memory in `range` belongs to the source of the arenas.
+    /// Records that all memory in `range` belongs to the source of the arenas.
     ///
     /// [`contains`](Self::contains) then returns true for every address in the range, so arenas in
-    /// the range need no entry. An empty range changes nothing.
+    /// the range need no entry. An empty range has no effect.
     ///
-    /// A range that has grown must be noted before any memory in the added part is handed out.
+    /// When a range has grown, the caller must record it before any memory in the added part is
+    /// allocated.
     ///
     /// # Safety
     ///
     /// - All ranges that are not empty must have the same start. None may be shorter than an earlier
     ///   one, unless the source was [shrunk](Self::shrink). Calls must not overlap.
     /// - Until the map is released, the range must contain no memory of any other source.
-    /// - Code that uses the map to find a block's owner must return the blocks in this range to
-    ///   the heaps of this source.
+    /// - Code that uses the map to find a block's owner must free the blocks in this range to the
+    ///   heaps of this source.
     #[inline]
     pub unsafe fn reserve(&self, range: Range<usize>) {
         let length = range.len();
@@ -155,33 +156,37 @@ impl<G: Geometry> ArenaMap<G> {
         }
     }
 
-    /// Notes that the source has less memory than before. The range keeps its start.
+    /// Records that the reserved range has become shorter. The range keeps its start.
     ///
-    /// A thread that has not seen the shorter range yet cannot have a pointer into the rest: the
-    /// system gives these addresses to others only after the call, and orders the two.
+    /// A thread that does not see the new length yet cannot have a pointer into the part that was
+    /// cut off. Another owner can map these addresses only after this call, and the system orders
+    /// the two events.
     ///
     /// # Safety
     ///
     /// - The range must be the beginning of the one that was [reserved](Self::reserve) last.
-    /// - Nothing in the rest may be in use. Calls must not overlap with calls of `reserve`.
+    /// - Nothing in the part that is cut off may be in use.
+    /// - Calls must not overlap with calls of `reserve`.
     pub unsafe fn shrink(&self, range: Range<usize>) {
         self.length.store(range.len(), Relaxed);
     }
 
-    /// Adds the arena at `base`. Returns false if `lower` has no memory or `base` is too large.
+    /// Adds the arena at `base`. Returns false if `lower` has no memory, or if the address is too
+    /// large for the map.
     ///
-    /// An arena in the [reserved](Self::reserve) range needs no entry. A large mapping gets an entry
-    /// for its start only.
+    /// An arena in the [reserved](Self::reserve) range needs no entry. A large mapping has an entry
+    /// only for its start.
     ///
     /// # Safety
     ///
     /// - Every call must pass the same allocator.
     /// - `base` must be the start of an arena or large mapping that stays mapped until
     ///   [`retract`](Self::retract) is called.
-    /// - Code that uses the map to find a block's owner must return this arena's blocks to this
+    /// - Code that uses the map to find a block's owner must free this arena's blocks to this
     ///   arena's heap.
     ///
-    /// The allocator must be the same because a call may free nodes that an earlier call allocated.
+    /// The allocator must be the same in every call, because a call may free nodes that an earlier
+    /// call allocated.
     #[must_use]
     pub unsafe fn publish<A: MemAlloc>(&self, base: usize, lower: &A) -> bool {
         self.publish_with(Orders::SOUND, base, lower).is_some()
@@ -223,11 +228,12 @@ impl<G: Geometry> ArenaMap<G> {
         Some(())
     }
 
-    /// Removes the arena at `base`. The caller must retract an arena before it unmaps the arena.
+    /// Removes the arena at `base`. This must happen before the arena is unmapped.
     ///
     /// # Safety
     ///
-    /// No block of the arena may be in use, because it would then be freed to another allocator.
+    /// No block of the arena may be in use, because such a block would later be freed to another
+    /// allocator.
     pub unsafe fn retract(&self, base: usize) {
         if let Some(entry) = Self::key(base).and_then(|key| self.find(Orders::SOUND, key)) {
             entry.store(false, Relaxed);
@@ -262,7 +268,7 @@ impl<G: Geometry> ArenaMap<G> {
         unsafe { free_node(lower, root, Self::ROOT_LEN) };
     }
 
-    /// Returns the key of the entry for `address`, or `None` if the address has too many bits.
+    /// Returns the index of the entry for `address`, or `None` if the address has too many bits.
     #[inline]
     fn key(address: usize) -> Option<usize> {
         let key = address >> Self::ARENA_BITS;
@@ -333,7 +339,8 @@ impl<G: Geometry> Default for ArenaMap<G> {
     }
 }
 
-/// Returns the node at `place`. If `place` is null, publishes a zeroed node of `len` items there.
+/// Returns the node that `place` points to. If `place` is null, first publishes a zeroed node of
+/// `len` items.
 fn node<A: MemAlloc, T>(
     place: &AtomicPtr<T>,
     orders: Orders,

@@ -6,7 +6,8 @@ use core::ops::Range;
 
 /// The page size that the heap assumes, in bytes.
 ///
-/// If the system's pages are larger, a purge affects only those that lie entirely in its range.
+/// If the system's pages are larger, a purge affects only the system pages that lie entirely in its
+/// range.
 pub(crate) const PAGE: usize = 4096;
 
 const WORD: usize = u64::BITS as usize;
@@ -20,7 +21,7 @@ pub(crate) const MAX_PAGES: usize = WORDS * WORD;
 /// The largest number of pages in a pool whose pages can be purged.
 pub(crate) const MOST_PAGES: usize = MAX_PAGES / 8;
 
-/// A set of pages. A page has the number of its position in the arena.
+/// A set of pages. A page is identified by its position in the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pages([u64; WORDS]);
 

@@ -6,9 +6,11 @@
 //!   last_with:           [1]      [4]      [9]      (the last arena with each number)
 //! ```
 //!
-//! New pools come only from the fullest arena, so all pools of the other arenas can become free.
+//! New pools come only from the fullest arena, so that all pools of the other arenas can become
+//! free.
 //!
-//! An arena whose number changes moves to the front of the arenas with its new number. This takes O(1).
+//! When an arena's number of free units changes, we move the arena to the front of those with the
+//! new number. This takes O(1).
 
 use core::ptr::NonNull;
 
@@ -20,7 +22,7 @@ use crate::{
     pool::{PoolPtr, arena_index::ArenaIndex, tag::HeapTag},
 };
 
-/// The number of arenas in which a search for adjacent units tries to find them.
+/// How many arenas a search for adjacent units visits.
 const MAX_SEARCHED: usize = 8;
 
 const WORD: usize = u64::BITS as usize;
@@ -100,9 +102,8 @@ impl ArenaTable {
     }
 
     /// Takes a pool for `class` that begins at a multiple of `align` units.
-    ///
-    /// The fullest arenas come first. If adjacent units are needed, the search ends after
-    /// [`MAX_SEARCHED`] arenas and the emptiest one.
+    /// The fullest arena is tried first. A search for adjacent units visits at most
+    /// [`MAX_SEARCHED`] arenas, and then the emptiest one.
     pub(crate) fn take_pool<G: Geometry>(
         &mut self,
         origin: Origin,
@@ -138,9 +139,10 @@ impl ArenaTable {
         Some(pool)
     }
 
-    /// Puts a free pool back into its arena. Returns the arena if the caller must unmap it.
+    /// Returns a free pool to its arena. If the caller must unmap an arena, returns that arena.
     ///
-    /// `retain` gets the number of retained arenas, and returns true to retain one more.
+    /// `retain` is called with the number of retained arenas. It returns true if one more may be
+    /// retained.
     pub(crate) fn put_pool<G: Geometry>(
         &mut self,
         pool: PoolPtr,
@@ -161,7 +163,7 @@ impl ArenaTable {
         None
     }
 
-    /// Returns true if memory of `pool` that no block has used yet is known to be zero.
+    /// Returns true if the part of `pool` that no block has used yet is known to be zero.
     pub(crate) fn is_zero<G: Geometry>(&self, pool: PoolPtr) -> bool {
         self.slots[pool.header().arena()].is_zero::<G>(pool)
     }
@@ -186,10 +188,11 @@ impl ArenaTable {
         }
     }
 
-    /// Returns true if a pool that goes back to the arena would be the next pool that is taken.
+    /// Returns true if a pool that returns to the arena would be the next pool to be taken.
     pub(crate) fn would_be_next<G: Geometry>(&self, index: ArenaIndex) -> bool {
         let free = self.slots[index].free_units();
-        // The fullest arena stays first with one more free pool, unless another one ties with it.
+        // With one more free pool, the fullest arena stays first unless another arena has the same
+        // number.
         let stays_first = self.usable == Some(index) && self.last_with[free] == Some(index);
         (free == 0 || stays_first) && !self.could_be_free::<G>(index, 1)
     }
@@ -204,9 +207,10 @@ impl ArenaTable {
         self.slots[index].retained_units -= units as u32;
     }
 
-    /// Returns true if the arena could be unmapped after `units` more of its units become free.
+    /// Returns true if the arena could be unmapped once `units` more of its units are free.
     ///
-    /// The pools that classes retain could become free at any time.
+    /// Pools that are retained by classes count as free, because their retention can end at any
+    /// time.
     pub(crate) fn could_be_free<G: Geometry>(&self, index: ArenaIndex, units: usize) -> bool {
         let arena = &self.slots[index];
         let is_last = arena.free_units() > 0 && arena.next.is_none();
@@ -247,7 +251,8 @@ impl ArenaTable {
         base
     }
 
-    /// Moves a listed arena to its place, after its number of free units was `before`.
+    /// Moves a listed arena to its new place, after its number of free units has changed from
+    /// `before`.
     fn relist(&mut self, index: ArenaIndex, before: usize) {
         if before > 0 {
             self.delist(index, before);

@@ -10,13 +10,15 @@
 //!
 //! A `1` stands for a bit that is set in the record of the arena.
 //!
-//! 1. No block that is in use or on the free list touches an uncarved page. A block in front of the
-//!    pool's `next_offset` that touches one is uncarved.
-//! 2. When a pool has no other block, its lowest uncarved page is carved again.
-//! 3. Purged pages are uncarved, or belong to free units. Nothing has touched them since.
+//! 1. No block that is in use or on the free list touches an uncarved page. A block before the
+//!    pool's `next_offset` that touches an uncarved page is itself uncarved.
+//! 2. When a pool has no other block left, its lowest uncarved page is carved again.
+//! 3. Each purged page is uncarved or belongs to a free unit, and has not been touched since the
+//!    purge.
 //!
-//! A page that becomes uncarved keeps its memory at first. If it is uncarved for long enough, nobody
-//! has needed it, and it is purged. Nothing is added to the paths that allocate and free.
+//! A page keeps its memory when it becomes uncarved. It is purged only if it stays uncarved for
+//! long enough, because then the pool has not needed it. The fast paths that allocate and free
+//! blocks do no extra work for this.
 
 #![forbid(unsafe_code)]
 
@@ -40,7 +42,7 @@ use crate::{
 const LARGEST_PAGE: usize = if cfg!(target_arch = "x86_64") { PAGE } else { 64 << 10 };
 
 impl Run {
-    /// Returns the pages of the units. Empty if the geometry cannot purge.
+    /// Returns the pages of the units, or an empty range if the geometry cannot purge.
     pub(super) fn pages<G: Geometry>(self) -> Range<usize> {
         let in_unit = if Shape::<G>::PURGES { G::SIZES.pool_size / PAGE } else { 0 };
         self.first * in_unit..(self.first + self.units) * in_unit
@@ -103,9 +105,10 @@ impl FreeBytes {
 }
 
 impl Arena {
-    /// Makes the pages of used pools uncarved on which no block is in use.
+    /// Finds the pages of used pools that no block in use touches, and makes them uncarved.
     ///
-    /// Linear in the number of pools and in the number of free blocks of those with room for a page.
+    /// Takes time linear in the number of pools. In pools that have enough free bytes for a page,
+    /// it is also linear in the number of free blocks.
     pub(crate) fn uncarve<G: Geometry>(&mut self) {
         let mut unit = 0;
         while unit < Shape::<G>::POOLS {
@@ -131,7 +134,8 @@ impl Arena {
             return;
         }
         let free = self.free_bytes::<G>(pool, &layout);
-        // Pages behind the last block stay as they are. Nobody has touched those of a clean unit.
+        // Pages after the last block are left alone. In a clean unit, so are the pages after the
+        // last carved block, because nothing has touched them.
         let blocks_end = layout.first + header.capacity(class) * layout.size;
         let end = if self.units.is_zero(run) { layout.end } else { blocks_end };
         let mut new = Pages::NONE;
@@ -166,9 +170,9 @@ impl Arena {
         free
     }
 
-    /// Carves the lowest uncarved page of `pool` that gives blocks. The free list must be empty.
+    /// Carves the lowest uncarved page of `pool` that yields a block. The free list must be empty.
     ///
-    /// Returns false if the pool has no such page in front of its `next_offset`.
+    /// Returns false if the pool has no such page before its `next_offset`.
     pub(crate) fn carve_page<G: Geometry>(&mut self, pool: PoolPtr) -> bool {
         let Some(class) = pool.header().class::<G>() else { return false };
         let layout = Layout::of(pool, class, self.run_of::<G>(pool));
@@ -184,8 +188,7 @@ impl Arena {
         false
     }
 
-    /// Returns the offsets of the first and the last block that touches a page of a pool, and no
-    /// uncarved page.
+    /// Returns the offsets of the first and the last block that touch `page` but no uncarved page.
     fn blocks_on(&self, page: usize, layout: &Layout) -> Option<(usize, usize)> {
         let &Layout { first, size, .. } = layout;
         let blocks = (layout.end - first) / size;
@@ -201,7 +204,7 @@ impl Arena {
         (from < to).then(|| (first + from * size, first + (to - 1) * size))
     }
 
-    /// Notes that blocks were carved behind `before`, which was the pool's `next_offset`.
+    /// Records that blocks were carved after `before`, the previous `next_offset` of the pool.
     pub(crate) fn note_carved<G: Geometry>(&mut self, pool: PoolPtr, before: usize) {
         let Some(class) = pool.header().class::<G>() else { return };
         let layout = Layout::of(pool, class, self.run_of::<G>(pool));
@@ -210,14 +213,14 @@ impl Arena {
         self.forget_pages::<G>(pages, pool, &layout);
     }
 
-    /// Notes that `pages` of `pool` are used.
+    /// Records that `pages` of `pool` are used again.
     fn forget_pages<G: Geometry>(&mut self, pages: Range<usize>, pool: PoolPtr, layout: &Layout) {
         self.uncarved.remove(pages.clone());
         self.note_reused::<G>(pages);
         pool.header().note_uncarved_pages(self.uncarved.first_in(layout.pages.clone()).is_some());
     }
 
-    /// Notes that `pages` are used, although they may have been purged.
+    /// Records that `pages` are used. Counts those that had been purged.
     pub(super) fn note_reused<G: Geometry>(&mut self, pages: Range<usize>) {
         let reused = self.purged.count_in(pages.clone());
         if reused > 0 {
@@ -232,11 +235,11 @@ impl Arena {
         core::mem::take(&mut self.reused) as usize
     }
 
-    /// Purges free units and uncarved pages. With `only_idle`, units that became free after the last
-    /// call of [`note_idle`](Self::note_idle) are left out.
+    /// Purges free units and uncarved pages. With `only_idle`, skips units that became free after
+    /// the last call of [`note_idle`](Self::note_idle).
     ///
-    /// Calls `purge` with the pages of each range, and ends when it returns false. Returns the number
-    /// of purged pages.
+    /// Calls `purge` for each range of pages until it returns false. Returns the number of purged
+    /// pages.
     pub(crate) fn purge<G: Geometry>(
         &mut self,
         only_idle: bool,
@@ -281,7 +284,7 @@ impl Arena {
         self.units.note_idle();
     }
 
-    /// Returns the offsets of the uncarved blocks of `pool` in front of its `next_offset`.
+    /// Returns the offsets of the uncarved blocks of `pool` before its `next_offset`.
     pub(crate) fn uncarved_blocks<G: Geometry>(
         &self,
         pool: PoolPtr,

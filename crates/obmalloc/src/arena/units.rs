@@ -1,4 +1,4 @@
-//! Which units of an arena are free, as bits. Our own heaps use it to find adjacent free units.
+//! A bit mask of the free units of an arena. Our own geometry uses it to find adjacent free units.
 //!
 //! ```text
 //!   unit       0    1    2    3    4    5    …   62   63
@@ -71,12 +71,12 @@ impl Units {
         bits(self.free & self.dirty).next().or_else(|| bits(self.free).next())
     }
 
-    /// Finds `units` adjacent free units, the first of which has a number divisible by `align`, a
-    /// power of two.
+    /// Finds `units` adjacent free units. The number of the first one is a multiple of `align`,
+    /// which must be a power of two.
     ///
-    /// Returns the highest ones, but prefers units that are not known to be zero, because these may
-    /// be backed by memory already. The first unit of an arena, which holds the headers, is never
-    /// part of the result.
+    /// Prefers units that are not known to be zero, because these may be backed by memory already.
+    /// Otherwise returns the highest ones. The first unit of an arena holds the headers, so it is
+    /// never part of the result.
     pub(crate) fn find_run(self, units: usize, align: usize) -> Option<Run> {
         let aligned = ALIGNED[align.ilog2() as usize % ALIGNED.len()];
         let highest = |mask: u64| {
@@ -107,7 +107,7 @@ impl Units {
 
     /// Iterates over the free units that are not known to be zero, beginning with the lowest.
     ///
-    /// With `only_idle`, only those count that were free and dirty at the last [`note_idle`].
+    /// With `only_idle`, skips units that were not free and dirty at the last [`note_idle`].
     ///
     /// [`note_idle`]: Self::note_idle
     pub(crate) fn free_and_dirty(self, only_idle: bool) -> impl Iterator<Item = usize> {
@@ -126,13 +126,14 @@ impl Units {
         self.idle &= !(1 << unit);
     }
 
-    /// Returns true if memory of `run` that the present pool has not used yet is known to be zero.
+    /// Returns true if the part of `run` that its present pool has not used yet is known to be
+    /// zero.
     pub(crate) fn is_zero(self, run: Run) -> bool {
         self.dirty & run.bits() == 0
     }
 }
 
-/// For each power of two, the units whose number it divides.
+/// For each power of two, the units whose number is a multiple of it.
 const ALIGNED: [u64; 8] = {
     let mut masks = [0; 8];
     let mut align = 0;

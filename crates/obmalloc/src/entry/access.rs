@@ -1,6 +1,7 @@
 //! Guards around a heap. [`Locked`] has a lock, and [`GilHeld`] relies on the caller's lock.
 //!
-//! Other crates must never get a `&mut Heap`, because replacing the heap would unmap blocks in use.
+//! Other crates must never get a `&mut Heap`, because they could replace the heap, which would
+//! unmap blocks in use.
 
 use core::{cell::UnsafeCell, fmt};
 
@@ -14,7 +15,8 @@ use crate::{
 
 /// Safe operations on a guarded heap, such as [`GilHeld`] or [`Locked`].
 ///
-/// None of them affects a block in use. No unsafe code relies on an implementation of the trait.
+/// None of them affects a block in use, and no unsafe code relies on an implementation of this
+/// trait.
 pub trait Access {
     /// Walks the heap and returns its statistics. O(pools).
     fn stats(&self) -> Stats;
@@ -139,7 +141,8 @@ unsafe impl<H> Enter for GilHeld<H> {
 /// pymalloc.access().enter(|inside: &mut H| *inside = heap());
 /// ```
 ///
-/// Implementing only `Access`, in safe code, gives an allocator `stats` but no `malloc`:
+/// A type that implements only `Access`, in safe code, gets an allocator with `stats` but without
+/// `malloc`:
 ///
 /// ```
 /// # use obmalloc::{Access, Blocks, Pools16K, Pymalloc, Stats};
@@ -239,7 +242,8 @@ mod locked {
     /// The arena source and metadata allocator must not call back into the locked heap.
     pub struct Locked<H>(sync::Mutex<H>);
 
-    /// A guard that keeps a [`Locked`] heap locked until it is dropped, without access to the heap.
+    /// A guard that keeps a [`Locked`] heap locked until it is dropped. It gives no access to the
+    /// heap.
     #[must_use = "the heap is unlocked when the guard is dropped"]
     pub struct LockedGuard<'a, H> {
         _lock: sync::MutexGuard<'a, H>,
@@ -255,7 +259,7 @@ mod locked {
 
         /// Locks the heap until the guard is dropped, for example during a fork.
         ///
-        /// A thread that holds the guard must not use the heap, because it would deadlock.
+        /// A thread that holds the guard must not use the heap, because the call would deadlock.
         pub fn close(&self) -> LockedGuard<'_, H> {
             LockedGuard { _lock: sync::lock(&self.0) }
         }

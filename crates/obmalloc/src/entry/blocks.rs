@@ -30,37 +30,39 @@ pub unsafe trait Blocks {
     /// The geometry of these heaps.
     type Geometry: Geometry;
 
-    /// Allocates a block of `class` if the free list of the first pool of this class has one.
+    /// Allocates a block of `class` from the free list of the class's first pool, if that list has
+    /// one.
     ///
-    /// If the result is `None`, [`alloc`](Self::alloc) may still find a block.
+    /// If this returns `None`, [`alloc`](Self::alloc) may still find a block.
     fn alloc_listed(&self, class: SizeClass<Self::Geometry>) -> Option<BlockPtr>;
 
     /// Allocates a block of `class`, or returns `None` if no arena can be mapped.
     fn alloc(&self, class: SizeClass<Self::Geometry>) -> Option<BlockPtr>;
 
-    /// Returns the unused memory that the calling thread can reach to the system.
+    /// Returns unused memory to the system, as far as the calling thread can reach it.
     ///
-    /// Returns the number of bytes.
+    /// Returns the number of bytes that were given back.
     fn trim(&self) -> usize;
 
-    /// Lets the heap of the calling thread give back what has been free for long.
+    /// Lets the calling thread's heap return memory that has been free for a long time.
     ///
-    /// Requests that do not reach the heap call this function, so that it learns that time passes.
+    /// Requests that the layer below serves call this function, because the heap would otherwise
+    /// not notice that time passes.
     #[inline]
     fn visit(&self) {}
 
-    /// Frees `block` to the heap that it came from.
+    /// Frees `block` to the heap that allocated it.
     ///
     /// # Safety
     ///
-    /// `block` must have come from this implementer's heaps.
+    /// `block` must have been allocated by one of this implementer's heaps.
     unsafe fn free(&self, block: BlockPtr);
 
-    /// Frees `block` to the heap that it came from. Faster than [`free`](Self::free).
+    /// Frees `block` to the heap that allocated it. Faster than [`free`](Self::free).
     ///
     /// # Safety
     ///
-    /// `block` must have come from this implementer's heaps, with a
+    /// `block` must have been allocated by one of this implementer's heaps, with a
     /// [small](SizeClass::is_small) class.
     #[inline]
     unsafe fn free_small(&self, block: BlockPtr) {
@@ -68,15 +70,15 @@ pub unsafe trait Blocks {
         unsafe { self.free(block) };
     }
 
-    /// Frees the block at `ptr` if it came from this implementer's heaps. Otherwise returns `ptr`.
+    /// Frees the block at `ptr` if one of these heaps allocated it. Otherwise returns `ptr`.
     ///
     /// # Safety
     ///
-    /// If `ptr` lies in an arena of these heaps, it must start a block that the caller owns, with a
-    /// [small](SizeClass::is_small) class.
+    /// If `ptr` lies in an arena of these heaps, it must be the start of a block that the caller
+    /// owns and that has a [small](SizeClass::is_small) class.
     unsafe fn free_small_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>>;
 
-    /// Returns the size of the block at `ptr` in bytes, or `None` if it came from elsewhere.
+    /// Returns the size of the block at `ptr` in bytes, or `None` if another allocator provided it.
     ///
     /// # Safety
     ///

@@ -1,6 +1,6 @@
-//! The test of whether a pointer is a block of a given heap.
+//! A test for whether a pointer is a block of a given heap.
 //!
-//! A heap recognises its blocks if its arenas come from a [`KnownArenas`].
+//! A heap can recognise its blocks if its arenas come from a [`KnownArenas`].
 
 use core::ptr::NonNull;
 
@@ -24,7 +24,7 @@ pub enum Claim {
 
 /// An arena source that wraps another source and records which arenas are mapped.
 ///
-/// `A` allocates the arena map. Every arena must have the size that the geometry `G` sets.
+/// `A` allocates the arena map. Every arena must have the size that the geometry `G` defines.
 #[derive(Debug)]
 pub struct KnownArenas<S, A: MemAlloc, G: Geometry = Pools16K> {
     source: S,
@@ -64,11 +64,11 @@ impl<S, A: MemAlloc, G: Geometry> KnownArenas<S, A, G> {
 }
 
 impl<S: ArenaSource, A: MemAlloc, G: Geometry> KnownArenas<S, A, G> {
-    /// Tells the map about the range of the source below, which may have grown.
+    /// Records the reserved range of the source below in the map, because the range may have grown.
     fn note_range(&mut self) {
-        // SAFETY: the range contains memory of the source below only, keeps its start, and never
+        // SAFETY: the range contains only memory of the source below, keeps its start and never
         // becomes shorter (contract of `ArenaSource`). Calls do not overlap, because they have
-        // `&mut self`. The map is released before the source is.
+        // `&mut self`. The map is released before the source is dropped.
         unsafe { self.map.reserve(self.source.reserved()) };
     }
 

@@ -53,7 +53,7 @@ pub struct Pymalloc<X, A> {
     lower: A,
 }
 
-/// `Pymalloc::new` is unsafe, because a `lower` that uses memory of the heap would break `free`:
+/// `Pymalloc::new` is unsafe, because `free` would misbehave if `lower` used memory of the heap:
 ///
 /// ```
 /// # use obmalloc::{Heap, KnownArenas, Locked, Pymalloc};
@@ -77,8 +77,7 @@ impl<X, A> Pymalloc<X, A> {
     ///
     /// # Safety
     ///
-    /// A block of `lower` must never lie in an arena that `heap`'s arena source has mapped.
-    ///
+    /// A block of `lower` must never lie in an arena that `heap`'s arena source has mapped, because
     /// [`free`](MemAlloc::free) would pass such a block to `heap`.
     ///
     /// `Malloc` and allocators that map their own pages meet this requirement.
@@ -114,7 +113,7 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
     /// Returns true if a block of `size` bytes stays in place when resized to `new_size` bytes.
     #[inline]
     fn stays(size: usize, new_size: usize) -> bool {
-        // This test comes first, because `4 * new_size` could overflow for a larger request.
+        // This test must come first, because `4 * new_size` could overflow for a larger request.
         if new_size > size {
             return false;
         }
@@ -162,9 +161,9 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         request().or_else(|| self.once_more(size, request))
     }
 
-    /// Trims the heap and repeats a request that the layer below has refused.
+    /// Trims the heap, and then repeats a request that the layer below has refused.
     ///
-    /// Unmapping the free arenas that the heap retains can make room for the request.
+    /// The heap may retain free arenas. Unmapping them can make room for the request.
     #[cold]
     #[inline(never)]
     fn once_more(
@@ -179,7 +178,8 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         request()
     }
 
-    /// Moves a block to a new block of `new_size` bytes. On `None`, the old block is unchanged.
+    /// Moves a block to a new block of `new_size` bytes. If this returns `None`, the old block is
+    /// unchanged.
     ///
     /// Not inlined, so that `realloc` needs no stack frame when a block stays in place.
     ///

@@ -38,7 +38,8 @@ impl Geometry for Pools4K {
     const SIZES: Sizes = Sizes::CPYTHON_4K;
 }
 
-/// The geometry of CPython 3.10 to 3.15, and the default: pools of 16 KiB, and arenas of 1 MiB.
+/// The default geometry, which is that of CPython 3.10 to 3.15: pools of 16 KiB, and arenas of 1
+/// MiB.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pools16K;
 
@@ -56,7 +57,7 @@ impl Geometry for Arenas2M {
     const SIZES: Sizes = Sizes { arena_size: 2 << 20, ..Sizes::CPYTHON };
 }
 
-/// The geometry of our own allocators, which return other addresses than CPython.
+/// The geometry of our own allocators, whose addresses differ from those of CPython.
 ///
 /// The largest request takes 30 of the 64 units of an arena, so an arena has room for two of them.
 #[derive(Clone, Copy, Debug, Default)]

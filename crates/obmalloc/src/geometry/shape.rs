@@ -56,9 +56,10 @@ impl<G: Geometry> Shape<G> {
         HeaderRule::InArena => 0,
     };
 
-    /// True if free pages inside pools, and free units, can be purged.
+    /// True if free units and free pages inside pools can be purged.
     ///
-    /// The headers stand in the first unit, and what is known about the others stands outside.
+    /// Purging requires that nothing that the heap needs is stored in a free page. The headers must
+    /// therefore be in the first unit, and the state of the other units outside of them.
     pub(crate) const PURGES: bool = matches!(G::RULES.headers, HeaderRule::InArena)
         && matches!(G::RULES.retain, RetainRule::EachClass)
         && G::SIZES.pool_size >= PAGE
@@ -100,22 +101,20 @@ impl<G: Geometry> Shape<G> {
 
 /// Where the blocks of a pool begin, if the geometry stores its headers in the arena.
 ///
-/// In all other geometries, the blocks begin behind the header of their pool.
+/// In all other geometries, the blocks begin after the header of their pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockStart {
     /// At the start of the pool.
     ///
     /// Blocks are naturally aligned: a 64-byte block is aligned to 64 bytes, a 48-byte block to 16.
     Aligned,
-    /// At the distance at which they begin in CPython, whose pools have a header of 48 bytes.
+    /// At the same offset as in CPython, whose pools begin with a header of 48 bytes.
     ///
-    /// Only small blocks do. Larger ones begin at the start of the pool.
+    /// This affects only small blocks. Larger blocks begin at the start of the pool.
     ///
     /// An object that Python's garbage collector tracks begins 16 bytes after the start of its
-    /// block.
-    ///
-    /// In a pool of 64-byte blocks, the first block begins at offset 48 and its object at offset
-    /// 64. Such objects are therefore aligned to cache lines.
+    /// block. In a pool of 64-byte blocks, the first block begins at offset 48, so its object
+    /// begins at offset 64. Such objects are therefore aligned to cache lines.
     AsInCPython,
 }
 
@@ -130,7 +129,8 @@ impl BlockStart {
         }
     }
 
-    /// Returns the offset of the first block in a pool. `is_first` means the arena's first pool.
+    /// Returns the offset of the first block in a pool. `is_first` is true for the arena's first
+    /// pool.
     pub const fn offset<G: Geometry>(self, is_first: bool) -> usize {
         let before = if is_first { Shape::<G>::BEFORE_FIRST_POOL } else { Shape::<G>::BEFORE_POOL };
         before + self.unused_bytes::<G>()

@@ -7,7 +7,7 @@
 //!   spans:   16 Ki  32 Ki  48 Ki  64 Ki  …                    whole units
 //! ```
 //!
-//! The pages behind the requested size of a span are not touched, so they take up no memory.
+//! The pages after the requested size of a span are not touched, so they use no memory.
 
 #![forbid(unsafe_code)]
 
@@ -15,16 +15,17 @@ use core::{fmt, marker::PhantomData};
 
 use crate::geometry::{Geometry, MAX_CLASSES, RetainRule, shape::Shape};
 
-/// A full pool is used again when one block in this number is free.
+/// A full pool becomes used again when at least one in this many of its blocks is free.
 const PART_OF_FULL_POOL: usize = 8;
 
-/// A full pool is used again when this many blocks are free.
+/// A full pool becomes used again at the latest when this many blocks are free.
 const MOST_FREES: usize = 16;
 
-/// A pool of blocks above the small threshold has this many blocks, unless it would be too large.
+/// A pool of blocks above the small threshold has about this many blocks, unless it would be too
+/// large.
 const BLOCKS_IN_POOL: usize = 32;
 
-/// The largest part of an arena that a pool with several blocks may take is one in this number.
+/// A pool with several blocks takes at most one in this many units of an arena.
 const POOLS_IN_ARENA: usize = 8;
 
 /// A size class of the geometry `G`.
@@ -61,7 +62,7 @@ impl<G: Geometry> SizeClass<G> {
         units
     };
 
-    /// The number of frees that make a full pool of each class used again.
+    /// The number of frees after which a full pool of each class becomes used again.
     const FREES: [u8; MAX_CLASSES] = {
         let mut frees = [1; MAX_CLASSES];
         let mut index = 0;
@@ -115,9 +116,9 @@ impl<G: Geometry> SizeClass<G> {
         }
     }
 
-    /// Returns the number of units for a pool of blocks of `size` bytes, which are not small.
+    /// Returns the number of units for a pool of blocks of `size` bytes, which must not be small.
     ///
-    /// A span has a pool of its own.
+    /// A span is a pool of one block, so it gets just enough units for that block.
     const fn best_units(size: usize) -> usize {
         let unit = G::SIZES.pool_size;
         let most = Shape::<G>::POOLS / POOLS_IN_ARENA;
@@ -126,7 +127,7 @@ impl<G: Geometry> SizeClass<G> {
         }
         let wanted = (BLOCKS_IN_POOL * size).div_ceil(unit);
         let most = if wanted < most { wanted } else { most };
-        // Of the upper half, the number with the smallest tail in proportion is the best.
+        // In the upper half of the range, the number with the smallest tail in proportion is best.
         let (mut best, mut units) = (most, most);
         while units > 0 && 2 * units >= most && units * unit >= size {
             if (units * unit % size) * best < (best * unit % size) * units {
@@ -193,17 +194,17 @@ impl<G: Geometry> SizeClass<G> {
     /// Returns the number of blocks in a pool of this class. A [span](Self::is_span) has one.
     ///
     /// The first pool of an arena has fewer blocks, because it also holds the headers of the other
-    /// pools. So may all pools of small blocks in a heap with
-    /// [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython).
+    /// pools. In a heap with [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython), all pools
+    /// of small blocks may have fewer.
     #[inline]
     pub const fn capacity(self) -> usize {
         (self.pool_bytes() - Shape::<G>::BEFORE_POOL) / self.block_size()
     }
 
-    /// Returns the number of blocks that must be freed before a full pool is used again.
+    /// Returns the number of blocks that must be freed before a full pool becomes used again.
     ///
-    /// CPython uses a full pool again after the first free. In our own geometry, pools that are
-    /// nearly full would then leave and enter their list with every other request.
+    /// In CPython, a full pool becomes used again after the first free. In our own geometry, that
+    /// would make nearly full pools enter and leave their list with every other request.
     #[inline]
     pub(crate) const fn frees_until_used(self) -> usize {
         match G::RULES.retain {

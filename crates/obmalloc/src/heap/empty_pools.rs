@@ -3,13 +3,12 @@
 //! Without retention, a loop that allocates and frees one block would return a pool to the arena in
 //! every iteration.
 //!
-//! A size class releases its retained pool when another class needs the pool, or when the arena
-//! could be unmapped.
+//! A size class releases its retained pool when another class needs it, or when the arena could be
+//! unmapped.
 //!
-//! Under [`RetainRule::Unobservable`], a size class retains a pool only if the next request for a
-//! pool would take that pool anyway.
-//!
-//! Programs therefore receive the same addresses with and without retention.
+//! Under [`RetainRule::Unobservable`], a class retains a pool only if the next request for a pool
+//! would take that pool anyway. Programs therefore receive the same addresses with and without
+//! retention.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
@@ -20,7 +19,7 @@ use crate::{
     pool::{PoolPtr, State},
 };
 
-/// The size classes that retain pools: their only used pool, or any number of spans.
+/// The size classes that retain pools. A class retains its only used pool, or any number of spans.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct EmptyPools {
     /// A bit for each class that may have retained pools.
@@ -35,7 +34,7 @@ const WORDS: usize = MAX_CLASSES / u64::BITS as usize;
 
 const _: () = assert!(WORDS * u64::BITS as usize == MAX_CLASSES);
 
-/// Returns the word of a class, which is never out of bounds, and its bit.
+/// Returns the word and the bit of a class. The word is never out of bounds.
 fn place<G: Geometry>(class: SizeClass<G>) -> (usize, u64) {
     (class.index() / u64::BITS as usize % WORDS, 1 << (class.index() % u64::BITS as usize))
 }
@@ -58,7 +57,7 @@ impl EmptyPools {
         self.classes.iter().map(|word| word.count_ones()).sum()
     }
 
-    /// Returns true if the geometry lets the class of the newly emptied `pool` retain it.
+    /// Returns true if the geometry lets `class` retain `pool`, which has just become empty.
     pub(crate) fn may_retain<G: Geometry>(
         self,
         arenas: &ArenaTable,
@@ -84,7 +83,7 @@ impl EmptyPools {
         arenas.note_released(span.header().arena(), class.units());
     }
 
-    /// Retains `pool`, which must be empty, and a span or the only used pool of `class`.
+    /// Retains `pool`, which must be empty. It must be a span or the only used pool of `class`.
     pub(crate) fn retain<G: Geometry>(
         &mut self,
         class: SizeClass<G>,
@@ -109,9 +108,9 @@ impl EmptyPools {
         self.idle = self.classes;
     }
 
-    /// Ends the retention of a pool whose class has not retained another one since `note_idle`.
+    /// Ends the retention of a pool whose class has not retained another pool since `note_idle`.
     ///
-    /// The returned pool is empty and in no list. `None` means that there is no such pool.
+    /// The returned pool is empty and in no list. Returns `None` if there is no such pool.
     pub(crate) fn end_idle<G: Geometry>(
         &mut self,
         used: &mut UsedPools,
@@ -126,7 +125,7 @@ impl EmptyPools {
 
     /// Ends the retention for `class`, or for any class under [`RetainRule::Unobservable`].
     ///
-    /// A pool without a block in use is removed from its class's list and returned.
+    /// If the pool has no block in use, removes it from its class's list and returns it.
     #[inline]
     pub(crate) fn end_for<G: Geometry>(
         &mut self,
@@ -145,7 +144,7 @@ impl EmptyPools {
 
     /// Ends retentions until one of the pools has no block in use, and returns that pool.
     ///
-    /// The returned pool is in no list. `None` means that no pool is retained any more.
+    /// The returned pool is in no list. Returns `None` if no pool is retained any more.
     pub(crate) fn end_any<G: Geometry>(
         &mut self,
         used: &mut UsedPools,
@@ -160,9 +159,9 @@ impl EmptyPools {
         None
     }
 
-    /// Ends the retention of a pool that is not smaller than those of `class`, and returns it.
+    /// Ends the retention of a pool that is at least as large as those of `class`, and returns it.
     ///
-    /// The returned pool is empty and in no list. `None` means that there is no such pool.
+    /// The returned pool is empty and in no list. Returns `None` if there is no such pool.
     pub(crate) fn end_larger<G: Geometry>(
         &mut self,
         class: SizeClass<G>,
@@ -180,7 +179,7 @@ impl EmptyPools {
         None
     }
 
-    /// Returns the first class with the number `from` or a greater one that may have retained pools.
+    /// Returns the first class from number `from` on that may have retained pools.
     fn first_from<G: Geometry>(self, from: usize) -> Option<SizeClass<G>> {
         const BITS: usize = u64::BITS as usize;
         let mut word = from / BITS;
@@ -277,7 +276,7 @@ mod tests {
         assert_eq!(empty(&mut heap, 0), 1);
         // The same holds for a pool of the second arena, although the first one has a free pool.
         assert_eq!(empty(&mut heap, 64), 1);
-        // With two free pools, the first arena would come behind the second one.
+        // With two free pools, the first arena would come after the second one.
         assert_eq!(empty(&mut heap, 1), 0);
     }
 

@@ -1,10 +1,10 @@
-//! How much memory of arenas is in use, by size class and by kind, counted by any thread.
+//! How much memory of the arenas is in use, by size class and by kind. Any thread may count it.
 
 #![forbid(unsafe_code)]
 
 use crate::geometry::{Geometry, MAX_CLASSES, shape::Shape, size_class::SizeClass};
 
-/// A kind of memory, which tells how a request of a certain size is served.
+/// A kind of memory. It depends on the size of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
@@ -19,7 +19,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All kinds, those of the smallest blocks first.
+    /// All kinds, in ascending order of block size.
     pub const ALL: [Self; 4] = [Self::Small, Self::Medium, Self::Span, Self::Large];
 
     pub(crate) fn of<G: Geometry>(class: SizeClass<G>) -> Self {
@@ -51,7 +51,7 @@ pub struct InUse {
     pub blocks: usize,
     /// The bytes of these blocks, rounded up to their size class.
     pub allocated: usize,
-    /// The bytes of the pools or mappings that these blocks are in, including purged pages.
+    /// The bytes of the pools or mappings that contain these blocks, including purged pages.
     pub active: usize,
 }
 
@@ -86,7 +86,7 @@ pub struct ArenaFigures {
 }
 
 impl ArenaFigures {
-    /// Returns the figures of no arena.
+    /// Returns the figures of a heap without arenas.
     pub fn empty<G: Geometry>() -> Self {
         let none = ClassInUse { block_size: 0, kind: Kind::Small, in_use: InUse::default() };
         let mut classes = [none; MAX_CLASSES];
@@ -111,8 +111,8 @@ impl ArenaFigures {
         *active += class.pool_bytes();
     }
 
-    /// Adds an arena with `active` bytes in pools that have a block in use, and `purged` bytes that
-    /// have no memory.
+    /// Adds an arena. `active` bytes of it are in pools with a block in use, and `purged` bytes are
+    /// not backed by memory.
     pub(crate) fn add_arena(&mut self, active: usize, purged: usize) {
         self.arenas += 1;
         self.active += active;
@@ -134,7 +134,8 @@ impl ArenaFigures {
         self.active
     }
 
-    /// Returns the bytes that have no memory: free units that were never used, and purged pages.
+    /// Returns the bytes that are not backed by memory: free units that were never used, and purged
+    /// pages.
     pub fn purged(&self) -> usize {
         self.purged
     }
@@ -144,12 +145,12 @@ impl ArenaFigures {
         self.mapped().saturating_sub(self.active() + self.purged())
     }
 
-    /// Returns what is in use of each size class, the smallest class first.
+    /// Returns the blocks in use of each size class, in ascending order of size.
     pub fn classes(&self) -> &[ClassInUse] {
         &self.classes[..self.class_count]
     }
 
-    /// Returns what is in use of one kind of memory.
+    /// Returns the blocks in use of one kind of memory.
     pub fn of_kind(&self, kind: Kind) -> InUse {
         let classes = self.classes().iter().filter(|class| class.kind == kind);
         classes.fold(InUse::default(), |sum, ClassInUse { in_use, .. }| InUse {

@@ -1,4 +1,4 @@
-//! The large blocks of a heap, and those that it retains after they were freed.
+//! The large blocks of a heap: those in use, and those that it retains after they were freed.
 //!
 //! ```text
 //!   map_large ── a retained block of the size ──────────────► block
@@ -8,9 +8,9 @@
 //!               └─ otherwise ───────────────► the source unmaps it, or retains it for all heaps
 //! ```
 //!
-//! A heap that has its own free large blocks needs no lock for them. It retains no more than it
-//! requested from the source, so that it does not hoard the blocks of other heaps. It also retains no
-//! more than the source allows, by the rule for all retained memory.
+//! A heap that has free large blocks of its own needs no lock to reuse them. It retains no more
+//! memory than it has requested from the source, so that it does not hoard the blocks of other
+//! heaps. It also retains no more than the source allows under the rule for all retained memory.
 
 use core::ptr::NonNull;
 
@@ -48,7 +48,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         unsafe { self.unmap_large(block) };
     }
 
-    /// Grows or shrinks a large block, which may move. On `None`, the block is unchanged.
+    /// Grows or shrinks a large block, which may move. If this returns `None`, the block is
+    /// unchanged.
     ///
     /// See [`LargeBlock::resize`].
     ///
@@ -66,7 +67,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         resized
     }
 
-    /// Returns the number and the size of the large blocks in use that belong to this heap.
+    /// Returns the number and the total size of the large blocks in use that belong to this heap.
     pub(crate) fn large_stats(&self) -> LargeStats {
         LargeStats { blocks: self.large.in_use.count(), bytes: self.large.in_use.bytes() }
     }
@@ -76,13 +77,13 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.large.in_use.iter::<G>()
     }
 
-    /// Returns the size of all large blocks in use of this heap, in bytes.
+    /// Returns the total size of the large blocks in use that belong to this heap, in bytes.
     pub fn large_bytes(&self) -> usize {
         self.large.in_use.bytes()
     }
 
-    /// Returns the number of large blocks that the heap retains, and the size of their mappings in
-    /// bytes.
+    /// Returns the number of large blocks that the heap retains, and the total size of their
+    /// mappings in bytes.
     pub fn retained_large(&self) -> (usize, usize) {
         self.large.retained.count()
     }
@@ -92,7 +93,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.large.granted
     }
 
-    /// Allocates a large block that does not belong to the heap, so it is not unmapped with it.
+    /// Allocates a large block that does not belong to the heap, so dropping the heap does not
+    /// unmap it.
     ///
     /// Every heap over the same source can free the block. See [`alloc_large`](Self::alloc_large).
     #[must_use = "the block leaks unless it is freed"]
@@ -103,9 +105,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Allocates a large block that the heap has retained, and that does not belong to the heap.
+    /// Allocates a large block from those that the heap retains. The block does not belong to the
+    /// heap.
     ///
-    /// If the result is `None`, [`map_large`](Self::map_large) may still find memory. O(1).
+    /// If this returns `None`, [`map_large`](Self::map_large) may still find memory. O(1).
     #[inline]
     #[must_use = "the block leaks unless it is freed"]
     pub fn reuse_large(&mut self, size: usize, align: usize) -> Option<LargeBlock> {
@@ -149,7 +152,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Returns true if the heap may retain `block`. Asks the source if more slots are needed.
+    /// Returns true if the heap may retain `block`. Asks the source if that takes more slots.
     ///
     /// # Safety
     ///
@@ -172,7 +175,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         slots <= self.large.granted
     }
 
-    /// Unmaps the retained blocks that the source does not allow any more.
+    /// Unmaps the retained blocks that the source no longer allows.
     pub(crate) fn release_excess_large(&mut self) {
         if self.large.granted > 0 {
             let slots = self.large.retained.slots();
@@ -181,7 +184,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Unmaps the retained blocks that the source does not allow any more, unless some were used again
+    /// Unmaps the retained blocks that the source no longer allows, unless some were used again
     /// since the last call.
     pub(crate) fn sweep_large(&mut self) {
         if !core::mem::take(&mut self.large.was_reused) {
@@ -212,10 +215,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     ///
     /// # Safety
     ///
-    /// - Nobody may use the blocks any more.
+    /// - The blocks must not be used afterwards.
     pub(crate) unsafe fn unmap_all_large(&mut self) {
         self.release_large();
-        // SAFETY: the blocks came from this source. Nobody uses them (contract).
+        // SAFETY: the blocks came from this source, and are not used afterwards (contract).
         unsafe { self.large.in_use.unmap_all::<G>(&mut self.source) };
     }
 }
@@ -326,7 +329,7 @@ mod tests {
         let mut heap = heap(&[MIB, MIB, MIB, MIB]);
         let retained = heap.retained_large().0;
         assert_eq!(retained, 4);
-        // All of the recent peak is in use again, so nothing may be retained beside it.
+        // The whole recent peak is in use again, so nothing more may be retained.
         let blocks = map(&mut heap, &[6 * MIB]);
         assert!(heap.retained_large().0 < retained, "{:?}", heap.retained_large());
         unmap(&mut heap, blocks);

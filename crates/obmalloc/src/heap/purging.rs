@@ -1,4 +1,4 @@
-//! When a heap gives free memory inside its arenas back to the system.
+//! When a heap returns free memory inside its arenas to the system.
 //!
 //! ```text
 //!   page      in use ──────► free ──────► uncarved, or part of a free unit ──────► purged
@@ -6,47 +6,47 @@
 //!                       is freed                                         nobody has used it since
 //! ```
 //!
-//! The slow paths of the heap visit this module. Every few visits, it looks at the clock.
+//! The slow paths of the heap call this module, which checks the clock in every 64th call.
 //!
-//! - A *sweep* takes place every two fifths of the decay time. A page that one sweep finds free, and
-//!   that is still free at the next one, is purged. Memory is therefore given back within the decay
-//!   time if the program visits often enough, and not before two fifths of it.
-//! - If a quarter of the heap becomes free at once, it is purged at once. So is the first memory
-//!   that a program frees in the source of arenas.
+//! - A *sweep* takes place every two fifths of the decay time. A page is purged if two successive
+//!   sweeps find it free. Memory is therefore returned within the decay time, but not before two
+//!   fifths of it, if the program takes slow paths often enough.
+//! - If a quarter of the heap becomes free at once, it is purged at once. Likewise, the arena
+//!   source immediately unmaps the first memory that a program frees.
 //!
-//! If a program uses much of what was purged again, that was a mistake. Then nothing is purged for the
-//! same reason for a while, which becomes twice as long with each mistake.
+//! If the program soon reuses much of the purged memory, the purge was a mistake. Nothing is then
+//! purged for the same reason during a pause, which doubles with each mistake.
 
 #![forbid(unsafe_code)]
 
 use core::time::Duration;
 
-/// How many slow paths a heap takes between two looks at the clock.
+/// How many slow paths a heap takes between two checks of the clock.
 pub(crate) const VISITS: u32 = 64;
 
-/// A walk over the free blocks takes at most one part in this number of the time.
+/// Walks over the free blocks take at most one part in this many of the time.
 const PART_OF_TIME: u32 = 64;
 
-/// A walk may take one part in this number of the time if part of the heap has become free.
+/// Walks may take one part in this many of the time after part of the heap has become free.
 const PART_OF_TIME_IF_LOOSER: u32 = 4;
 
-/// The longest pause after a mistake, in intervals between two sweeps.
+/// The longest pause after a mistake, as a multiple of the time between two sweeps.
 const LONGEST_PAUSE: u32 = 32;
 
-/// At least this many units must become free, or nearly free, before they are purged at once.
+/// At least this many units must become free, or nearly free, for a purge at once.
 const MANY_UNITS: usize = 1024;
 
-/// At least one part in this number of all units must become free, or nearly free, before they are
-/// purged at once.
+/// At least one in this many of all units must become free, or nearly free, for a purge at once.
 const LARGE_PART: usize = 4;
 
-/// Purged pages were worth it if at most one part in this number was used again.
+/// A purge was worthwhile if at most one in this many of its pages was used again.
 const PART_REUSED: usize = 4;
 
-/// When a heap gives free memory inside its arenas back to the system by itself.
+/// When a heap returns free memory inside its arenas to the system on its own.
 ///
-/// This concerns free parts of arenas that are in use. The [source](raw_mem::ArenaSource) decides about free
-/// arenas. A heap of a geometry of CPython never gives back parts of an arena.
+/// The policy covers free parts of arenas that are in use. The [source](raw_mem::ArenaSource)
+/// decides about arenas that are free as a whole. A heap with a geometry of CPython never returns
+/// parts of an arena.
 ///
 /// ```
 /// use core::time::Duration;
@@ -61,7 +61,7 @@ const PART_REUSED: usize = 4;
 ///     // SAFETY: the block came from this heap, and is not used again.
 ///     unsafe { heap.free(block) };
 /// }
-/// // The heap would give the memory back by itself if it were used. This gives it back at once.
+/// The heap would return the memory on its own if it were used. `trim` returns it at once.
 /// assert!(heap.trim() >= 20_000);
 /// # Ok::<(), &str>(())
 /// ```
@@ -73,49 +73,52 @@ pub struct PurgePolicy {
 }
 
 impl PurgePolicy {
-    /// Gives back nothing unless [`Heap::trim`](crate::Heap::trim) is called. Every new heap has this policy.
+    /// Returns nothing unless [`Heap::trim`](crate::Heap::trim) is called. This is the policy of
+    /// every new heap.
     pub const NEVER: Self = Self { decay: Duration::ZERO, limit: usize::MAX, clock: None };
 
-    /// Gives memory back that was free for the time `decay`, or for two fifths of it.
+    /// Returns memory that has been free for at least two fifths of `decay`, and at most for
+    /// `decay`.
     ///
-    /// `clock` returns the time since an arbitrary start. If `decay` is zero, the heap gives memory
-    /// back as soon as it notices that it is free.
+    /// `clock` returns the time since an arbitrary start. If `decay` is zero, the heap returns
+    /// memory as soon as it notices that it is free.
     pub const fn after(decay: Duration, clock: fn() -> Duration) -> Self {
         Self { decay, limit: usize::MAX, clock: Some(clock) }
     }
 
-    /// Returns the time between two sweeps. Two of them are a little shorter than the decay time.
+    /// Returns the time between two sweeps. Twice this time is a little less than the decay time.
     pub(crate) fn interval(&self) -> Duration {
         self.decay * 2 / 5
     }
 
-    /// Gives free units of 16 KiB back earlier if they have more than `bytes` bytes together.
+    /// Also returns free units of 16 KiB earlier if their total size exceeds `bytes`.
     #[must_use]
     pub const fn with_limit(self, bytes: usize) -> Self {
         Self { limit: bytes, ..self }
     }
 }
 
-/// Which free units are purged. Uncarved pages always are.
+/// Which free units are purged. Uncarved pages are purged in every case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Which {
     All,
-    /// Those that were free at the last sweep.
+    /// The units that were already free at the last sweep.
     Idle,
-    /// All, but not those of free arenas, because the source lets the heap retain these.
+    /// All units except those of free arenas, which the source lets the heap retain.
     InArenasInUse,
 }
 
 /// Why memory is purged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// It has been free for a while.
+    /// The memory has been free for a while.
     Idle,
     /// Much of the heap has become free.
     Drop,
 }
 
-/// A time in which nothing is purged, because it was a mistake before.
+/// A time during which nothing is purged for a certain reason, because an earlier purge was a
+/// mistake.
 #[derive(Clone, Copy, Debug)]
 struct Pause {
     end: Duration,
@@ -125,7 +128,7 @@ struct Pause {
 impl Pause {
     const NONE: Self = Self { end: Duration::ZERO, length: Duration::ZERO };
 
-    /// Begins a pause that is twice as long as the last one.
+    /// Begins a pause that is twice as long as the previous one.
     fn begin(&mut self, now: Duration, shortest: Duration) {
         self.length = (self.length * 2).clamp(shortest, shortest * LONGEST_PAUSE);
         self.end = now + self.length;
@@ -136,18 +139,18 @@ impl Pause {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Purging {
     pub(crate) policy: PurgePolicy,
-    /// The number of slow paths until the next look at the clock.
+    /// The number of slow paths until the next check of the clock.
     pub(crate) visits: u32,
-    /// How many more units have become free or nearly free than used or full, since the last walk
-    /// or since all that had become free was used again.
+    /// How many more units have become free or nearly free than have become used or full. Counting
+    /// restarts with each walk, and when all units that had become free are used again.
     pub(crate) loosened: usize,
-    /// When the next sweep is due, or zero before the first look at the clock.
+    /// When the next sweep is due, or zero before the first check of the clock.
     pub(crate) due: Duration,
     /// When the last walk over the free blocks began, and how long it took.
     pub(crate) walk: (Duration, Duration),
-    /// The pauses for the two reasons.
+    /// The pause for each of the two reasons.
     pauses: [Pause; 2],
-    /// The number of pages that were purged last, and why. The number is 0 after a mistake.
+    /// The number of pages in the last purge, and its reason. The number is 0 after a mistake.
     purged: (usize, Reason),
 }
 
@@ -166,24 +169,24 @@ impl Purging {
         Self { policy, ..Self::NEVER }
     }
 
-    /// Notes that `units` units have become free, or nearly free.
+    /// Records that `units` units have become free or nearly free.
     #[inline]
     pub(crate) fn note_loosened(&mut self, units: usize) {
         self.loosened += units;
     }
 
-    /// Notes that `units` units are used or full.
+    /// Records that `units` units have become used or full.
     #[inline]
     pub(crate) fn note_tightened(&mut self, units: usize) {
         self.loosened = self.loosened.saturating_sub(units);
     }
 
-    /// Returns true if the heap, which has `units` units, has become much emptier.
+    /// Returns true if a large part of the heap's `units` units has become free or nearly free.
     pub(crate) fn is_much_looser(&self, units: usize) -> bool {
         self.loosened >= (units / LARGE_PART).max(MANY_UNITS)
     }
 
-    /// Returns true if it is time for a walk over the free blocks of the heap's `units` units.
+    /// Returns true if the heap, which has `units` units, may walk over its free blocks now.
     pub(crate) fn may_walk(&self, units: usize, now: Duration) -> bool {
         let is_looser = self.loosened * PART_OF_TIME as usize >= units;
         let part = if is_looser { PART_OF_TIME_IF_LOOSER } else { PART_OF_TIME };
@@ -191,7 +194,7 @@ impl Purging {
         now >= start + took * part
     }
 
-    /// Notes that `reused` of the purged pages are used again.
+    /// Judges the last purge, given that `reused` of the purged pages are used again.
     pub(crate) fn judge(&mut self, reused: usize, now: Duration) {
         let (purged, reason) = self.purged;
         if purged > 0 && reused * PART_REUSED > purged {
@@ -204,13 +207,13 @@ impl Purging {
         now >= self.pauses[reason as usize].end
     }
 
-    /// Notes that `pages` pages were purged.
+    /// Records that `pages` pages were purged.
     pub(crate) fn note_purged(&mut self, pages: usize, reason: Reason) {
         if pages == 0 {
             return;
         }
         if self.purged.0 > 0 {
-            // The last purge was no mistake.
+            // The previous purge was no mistake.
             self.pauses[self.purged.1 as usize].length /= 2;
         }
         self.purged = (pages, reason);

@@ -1,12 +1,12 @@
-//! What a heap checks about itself in builds with debug assertions.
+//! Checks that a heap performs on itself in builds with debug assertions.
 //!
 //! - A freed block is overwritten, so that a program that still uses it is likely to fail.
-//! - A block that is freed twice is found at the second free, unless it was allocated in between or
-//!   waits in the inbox of another thread.
-//! - The rules of the heap are checked on every n-th slow path. A larger heap is checked less often,
-//!   because a check takes longer.
+//! - A second free of a block is detected, unless the block was allocated in between or waits in
+//!   the inbox of another thread.
+//! - The rules of the heap are checked on every n-th slow path. A larger heap is checked less
+//!   often, because a check takes longer.
 //!
-//! In other builds, nothing here takes any time or memory.
+//! In other builds, nothing here takes time or memory.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
@@ -17,10 +17,11 @@ use crate::{
     pool::{PoolPtr, block::BlockPtr},
 };
 
-/// True if heaps check themselves. Models are checked by loom, and Miri finds such errors itself.
+/// True if heaps check themselves. Loom checks the models instead, and Miri finds such errors
+/// itself.
 pub(crate) const IS_ON: bool = cfg!(debug_assertions) && !cfg!(miri) && !sync::IS_MODEL;
 
-/// The most bytes of a block that are overwritten.
+/// The largest number of bytes of a block that are overwritten.
 const POISONED: usize = 512;
 
 /// The smallest number of slow paths between two checks.
@@ -35,7 +36,8 @@ impl SelfCheck {
         Self([const { Cell::new(INTERVAL) }; IS_ON as usize])
     }
 
-    /// Returns true in every n-th call. `units` is the number of units in the heap's arenas.
+    /// Returns true in every n-th call, where n depends on `units`, the number of units in all
+    /// arenas.
     pub(crate) fn is_due(&self, units: usize) -> bool {
         let Some(left) = self.0.first() else { return false };
         left.set(left.get() - 1);
@@ -57,7 +59,7 @@ impl Drop for NoUnwinding {
     }
 }
 
-/// Notes that a block of `class` left the free list of its pool.
+/// Records that a block of `class` has left the free list of its pool.
 #[inline]
 pub(crate) fn allocated<G: Geometry>(class: SizeClass<G>, block: Option<&BlockPtr>) {
     if IS_ON
@@ -146,7 +148,7 @@ mod tests {
         let mut heap = Heap::new(MmapArenas::new(), Malloc);
         for size in [1, 16, 100, 512].repeat(50) {
             let class = SizeClass::of(size).unwrap();
-            // Blocks that the program never writes look like freed ones.
+            // Blocks that the program never writes look like freed blocks.
             let blocks: Vec<_> = (0..300).map(|_| heap.alloc(class).unwrap()).collect();
             for block in blocks {
                 // SAFETY: the block came from this heap.

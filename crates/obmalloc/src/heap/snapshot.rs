@@ -1,4 +1,4 @@
-//! A heap at one moment as a value, from which pictures and reports are made.
+//! A snapshot of a heap as a value, from which pictures and reports are made.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
@@ -53,7 +53,7 @@ pub enum RunState {
     Retained,
     /// Free units that may be backed by memory.
     Free,
-    /// Free units that have no memory.
+    /// Free units that are not backed by memory.
     Purged,
 }
 

@@ -1,7 +1,7 @@
 //! Spans, which are pools of one block.
 //!
-//! A size class can retain any number of empty spans, so that programs which allocate and free several
-//! large blocks need not search for adjacent units each time:
+//! A size class can retain any number of empty spans. Programs that repeatedly allocate and free
+//! several large blocks then need not search for adjacent units each time:
 //!
 //! ```text
 //!   list of the class    span, in use ► span, empty ► span, empty
@@ -10,8 +10,8 @@
 //!   in no list           span, full      when its block is freed, it comes back to the front
 //! ```
 //!
-//! Like the retained pools of other classes, retained spans keep no arena mapped. The exception are
-//! spans that fill no more arenas than the source allows the heap to retain.
+//! Like the retained pools of other classes, retained spans keep no arena mapped. The exception is
+//! a set of spans that fills no more arenas than the source allows the heap to retain.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
@@ -26,7 +26,8 @@ use crate::{
 impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Takes a retained span of `class`, or a new one. Marks spans in use as full.
     ///
-    /// The next retained span is then the first one, so the next request is served by its free list.
+    /// The next retained span then becomes the first in the list, so the fast path serves the next
+    /// request.
     pub(crate) fn find_or_carve_span(&mut self, class: SizeClass<G>) -> Option<Found> {
         loop {
             let span = self.used.first(class);
@@ -52,7 +53,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
         if !self.may_retain_span(class, span) {
             if self.arenas_of_spans == 0 {
-                // With the spans and pools that are retained, all units of the arena may be free.
+                // All units of the arena may be free, except for those of retained spans and pools.
                 self.end_retentions();
             }
             return self.free_pool(span);
@@ -61,7 +62,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.used.link_first(class, span);
     }
 
-    /// Returns true if one more span may be retained. Asks the source if an arena could be unmapped.
+    /// Returns true if one more span may be retained. Asks the source if this keeps an arena
+    /// mapped.
     fn may_retain_span(&mut self, class: SizeClass<G>, span: PoolPtr) -> bool {
         let arenas = (self.empty.units() + class.units()).div_ceil(Shape::<G>::POOLS);
         if arenas <= self.arenas_of_spans

@@ -1,4 +1,5 @@
-//! The statistics of a heap. A walk over all pools computes them, so the fast paths count nothing.
+//! The statistics of a heap. They are computed by a walk over all pools, so the fast paths count
+//! nothing.
 
 #![forbid(unsafe_code)]
 
@@ -55,9 +56,9 @@ pub struct ByteStats {
     pub available: usize,
     /// The bytes of all units without a block in use.
     pub unused_pools: usize,
-    /// The bytes before the first block, which hold headers, in pools with a block in use.
+    /// The bytes before the first block, in pools with a block in use. They hold headers.
     pub pool_headers: usize,
-    /// The bytes behind the last block, in pools with a block in use.
+    /// The bytes after the last block, in pools with a block in use.
     pub quantization: usize,
 }
 
@@ -74,7 +75,7 @@ impl ByteStats {
 pub struct LargeStats {
     /// The number of blocks in use.
     pub blocks: usize,
-    /// Their size, in bytes.
+    /// The total size of these blocks, in bytes.
     pub bytes: usize,
 }
 
@@ -87,8 +88,8 @@ pub(crate) struct MapStats {
 
 /// The statistics of a heap at one moment.
 ///
-/// `Display` formats the figures like CPython's `sys._debugmallocstats()`, and
-/// [`write_json`](Self::write_json) as JSON. Neither allocates.
+/// `Display` formats the statistics like CPython's `sys._debugmallocstats()`.
+/// [`write_json`](Self::write_json) writes them as JSON. Neither allocates memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -162,7 +163,7 @@ impl Stats {
         };
         let (size, in_use) = (class.block_size(), header.in_use::<G>());
         if in_use == 0 {
-            // A class retains this pool, although none of its blocks is in use. It counts as free.
+            // The pool is retained although none of its blocks is in use. It counts as unused.
             self.unused_pools += class.units();
             return;
         }
@@ -194,7 +195,8 @@ impl Stats {
 
 /// Adds the statistics of another heap with the same geometry.
 ///
-/// The sum of both `highwater` is an upper bound, because the peaks may differ in time.
+/// The sum of both `highwater` values is an upper bound, because the peaks may be at different
+/// times.
 impl AddAssign<&Self> for Stats {
     fn add_assign(&mut self, other: &Self) {
         let (arenas, bytes) = (&mut self.arenas, &mut self.bytes);

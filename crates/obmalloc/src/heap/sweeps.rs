@@ -1,4 +1,5 @@
-//! The sweeps of a heap, which give free memory back. The module `purging` explains when.
+//! The sweeps of a heap, which return free memory to the system. See the module `purging` for the
+//! rules.
 
 #![forbid(unsafe_code)]
 
@@ -16,7 +17,7 @@ use crate::{
 };
 
 impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
-    /// Determines when the heap gives free memory back by itself.
+    /// Sets when the heap returns free memory to the system on its own.
     pub fn set_purge_policy(&mut self, policy: PurgePolicy) {
         self.purging = Purging::new(policy);
     }
@@ -30,10 +31,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.purge(Which::All)
     }
 
-    /// Looks at the clock once in a while, and gives back what has been free for long.
+    /// Returns memory to the system that has been free for a long time, if it is time to do so.
     ///
-    /// The slow paths of the heap call this function. A program may call it in addition if it makes
-    /// few requests. Cheap: it counts down, and does more with every 64th call.
+    /// The slow paths of the heap call this function. A program that makes few requests may call it
+    /// as well. It is cheap, because it checks the clock only in every 64th call.
     #[inline(always)]
     pub fn visit(&mut self) {
         if !Shape::<G>::PURGES {
@@ -67,7 +68,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.arenas.counts().current * Shape::<G>::POOLS
     }
 
-    /// Gives back what has been free since the last sweep, and finds out what is free now.
+    /// Purges what has been free since the last sweep, and records what is free now.
     fn sweep(&mut self, now: Duration, clock: fn() -> Duration) {
         while let Some(pool) = self.empty.end_idle::<G>(&mut self.used, &mut self.arenas) {
             self.free_pool(pool);
@@ -94,7 +95,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Gives back what is free now, unless that was a mistake the last time.
+    /// Purges what is free now, unless the last such purge was a mistake.
     fn purge_after_drop(&mut self, now: Duration, clock: fn() -> Duration) {
         self.purging.loosened = 0;
         self.judge_purges(now);

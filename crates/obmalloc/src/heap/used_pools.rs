@@ -1,6 +1,6 @@
 //! The used pools of each size class, in one list per class (CPython's `usedpools`).
 //!
-//! An empty list is `PoolPtr::NONE`, a pool without blocks, so no test for null is needed.
+//! An empty list contains `PoolPtr::NONE`, a pool without blocks, so we need no test for null.
 
 #![forbid(unsafe_code)]
 
@@ -43,7 +43,7 @@ impl UsedPools {
         self.link_first(class, pool);
     }
 
-    /// Puts `pool` at the front of its class's list, and leaves all others as they are.
+    /// Puts `pool` at the front of its class's list, and leaves the other pools in place.
     pub(crate) fn link_first<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         let first = self.first(class);
         pool.header().prev.set(None);
@@ -63,9 +63,10 @@ impl UsedPools {
         pool.header().become_full(class);
     }
 
-    /// Puts `pool` behind the first pool of its class's list, so that the first one stays in use.
+    /// Puts `pool` after the first pool of its class's list, so that the first one is still used
+    /// next.
     ///
-    /// More blocks of `pool` can then be freed before it is used.
+    /// More blocks of `pool` may then be freed before it is used.
     pub(crate) fn push_second<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         let first = self.first(class);
         if first == PoolPtr::NONE || first.header().has_run_out::<G>() {

@@ -13,8 +13,9 @@ use crate::geometry::{Geometry, shape::Shape};
 pub(crate) struct RetainedLarge {
     /// # Invariant
     ///
-    /// Each list is linked through the headers. Its blocks came from the heap's source, are not in
-    /// use, begin [`OFFSET`] bytes behind their header, and have mappings of the list's size.
+    /// Each list is linked through the headers. Its blocks came from the heap's source and are not
+    /// in use. They begin [`OFFSET`] bytes after their header, and their mappings have the list's
+    /// size.
     lists: [Option<LargeBlock>; SIZES],
     blocks: usize,
     bytes: usize,
@@ -50,8 +51,8 @@ impl RetainedLarge {
     ///
     /// # Safety
     ///
-    /// - `block` must be in use, must have come from the heap's source, and be in no list.
-    /// - Nobody may use the block any more.
+    /// - `block` must be in use and in no list, and must have come from the heap's source.
+    /// - `block` must not be used afterwards.
     #[inline]
     pub(crate) unsafe fn push<G: Geometry>(&mut self, block: LargeBlock) {
         // SAFETY: the block is in use (contract), so its header is valid. Nothing else refers to it.
@@ -71,7 +72,7 @@ impl RetainedLarge {
         self.pop_from::<G>(size::index(size.checked_add(OFFSET)?)?)
     }
 
-    /// Removes the block of any list.
+    /// Removes a block from any list.
     pub(crate) fn pop_any<G: Geometry>(&mut self) -> Option<LargeBlock> {
         (0..SIZES).rev().find_map(|index| self.pop_from::<G>(index))
     }

@@ -1,11 +1,12 @@
 //! The sizes of mappings that a heap retains for later requests.
 //!
-//! Their sizes are rounded up, so that requests of similar sizes can use the same mapping. There are
-//! eight sizes for each doubling, so at most an eighth is lost, and only as addresses.
+//! The sizes are rounded up, so that requests of similar sizes can use the same mapping. There are
+//! eight rounded sizes for each doubling. At most an eighth of a mapping is therefore unused, and
+//! that part takes up addresses but no memory.
 
 #![forbid(unsafe_code)]
 
-/// Mappings of more than this number of bytes have one of the rounded sizes.
+/// Mappings of more than this many bytes have one of the rounded sizes.
 const ABOVE: usize = 512 << 10;
 
 /// The largest rounded size in bytes.
@@ -42,13 +43,13 @@ fn is_covered(bytes: usize) -> bool {
     bytes > ABOVE && bytes <= MOST
 }
 
-/// Returns how many whole steps are below `bytes`: at least [`STEPS`], and less than twice as many.
+/// Returns how many whole steps fit below `bytes`: at least [`STEPS`], and less than twice as many.
 #[inline]
 fn steps(bytes: usize) -> usize {
     (bytes - 1) >> step_bits(bytes)
 }
 
-/// Returns the binary logarithm of the distance of the rounded sizes around `bytes`.
+/// Returns the binary logarithm of the distance between the rounded sizes around `bytes`.
 #[inline]
 fn step_bits(bytes: usize) -> u32 {
     (bytes - 1).ilog2() - STEPS.ilog2()

@@ -4,7 +4,7 @@
 
 use core::num::NonZero;
 
-/// An index into the array of arena records. It stays valid, because the array never shrinks.
+/// An index into the array of arena records. The array never shrinks, so an index stays valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ArenaIndex(
     /// The index plus one, so `Option<ArenaIndex>` needs no more space.

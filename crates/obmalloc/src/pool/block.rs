@@ -122,11 +122,13 @@ impl FreeList {
 
     /// Fills an empty list with adjacent blocks of `size` bytes, and returns their total size.
     ///
-    /// The blocks begin at most `span` bytes behind `first`. They are popped in ascending order.
+    /// The last block begins at most `span` bytes after `first`. The blocks are popped in ascending
+    /// order.
     ///
     /// # Safety
     ///
-    /// The caller must own these blocks and gives them up. `first` must be valid for all of them.
+    /// The caller must own these blocks, and gives up that ownership. `first` must be valid for all
+    /// of them.
     pub(crate) unsafe fn fill(&self, first: BlockPtr, size: usize, span: usize) -> usize {
         let (mut last, mut taken) = (first.0, size);
         while taken <= span {
@@ -146,7 +148,7 @@ impl FreeList {
 
     /// Keeps only the blocks for which `stays` returns true, in the same order.
     ///
-    /// The caller becomes the owner of the others.
+    /// The caller becomes the owner of the other blocks.
     pub(crate) fn retain(&self, stays: impl Fn(NonNull<u8>) -> bool) {
         let kept = Self::new();
         while let Some(block) = self.pop() {

@@ -11,7 +11,7 @@ use core::ptr;
 pub struct HeapTag(pub *const ());
 
 impl HeapTag {
-    /// The tag of a heap that needs none.
+    /// The tag of a heap that has no use for one.
     pub const NONE: Self = Self(ptr::null());
 
     /// The tag of a [`LargeBlock`](crate::LargeBlock), which no heap has.

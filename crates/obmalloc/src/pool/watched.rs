@@ -1,11 +1,12 @@
 //! Numbers that only the owner of a heap writes, and that any thread may read.
 //!
-//! Only the owner writes a number, so it needs no atomic read-modify-write operation. Its stores are
-//! atomic. A reader on another thread therefore sees either the old or the new number, and never a
-//! mixture of both.
+//! A number needs no atomic read-modify-write operation, because only the owner writes it. Its
+//! stores are atomic, so a reader on another thread sees either the old or the new number, and
+//! never a mixture of both.
 //!
-//! Every free decrements a [`Count`]. The compiler would use three instructions to decrement an atomic
-//! and compare the result with 0. [`Count`] does both with two instructions of assembly.
+//! Every free decrements a [`Count`] and compares the result with 0. The compiler would use three
+//! instructions for this if the count were an ordinary atomic. [`Count`] uses two instructions of
+//! assembly.
 
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
@@ -37,8 +38,9 @@ impl Count {
     }
 }
 
-/// Decrements the count in the field at the offset `OFFSET` of `header`, and returns true if it
-/// became 0. The offset is a part of the instruction, so it takes no instruction of its own.
+/// Decrements the count at the offset `OFFSET` of `header`, and returns true if it became 0.
+///
+/// The offset is encoded in the instruction itself, so no other instruction has to compute it.
 ///
 /// # Safety
 ///
@@ -80,8 +82,8 @@ pub(crate) unsafe fn decrement<H, const OFFSET: usize>(header: &H) -> bool {
 
 /// A byte that slow paths change.
 ///
-/// Whoever reads a byte with [`watch`](Self::watch) also sees what the owner wrote before it set
-/// the byte.
+/// A thread that reads a byte with [`watch`](Self::watch) also sees everything that the owner wrote
+/// before it set the byte.
 #[derive(Debug)]
 #[repr(transparent)]
 pub(crate) struct Byte(AtomicU8);
@@ -94,8 +96,8 @@ impl Byte {
     /// Returns the byte. Only the owner and threads that hold a block of the pool may rely on it.
     #[inline]
     pub(crate) fn get(&self) -> u8 {
-        // SAFETY: only the calling thread writes to the byte, or nobody does (its documentation).
-        // A plain load can be a part of a comparison.
+        // SAFETY: only the calling thread writes to the byte, or no thread does (see above). A
+        // plain load can be part of a comparison.
         unsafe { *self.0.as_ptr() }
     }
 

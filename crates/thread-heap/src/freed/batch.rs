@@ -6,7 +6,7 @@
 //!   the others, untouched                 ├ ─ ─ ─ ─ ┤◄───────┘         └───────►├ ─ ─ ─ ─ ┤
 //! ```
 //!
-//! A sender writes to only one block of a batch. The other blocks can stay in the owner's cache.
+//! A sender writes to only one block of a batch, so the other blocks can stay in the owner's cache.
 //!
 //! The smallest blocks have no room for addresses, so each of them forms a batch of one block.
 
@@ -28,10 +28,10 @@ pub(crate) struct Batch {
 /// The largest number of addresses in a batch. Greater counts are marks.
 const MOST_ADDRESSES: usize = usize::MAX / 2;
 
-/// The `count` of a batch of one block all of whose pages but the first were purged.
+/// The `count` of a batch of one block whose pages were purged, except for the first page.
 const PURGED: usize = MOST_ADDRESSES + 1;
 
-/// Added to the number of pages of an entry, the `count` that marks the head of a table.
+/// The `count` of the head of a table is this value plus the number of pages of an entry.
 const TABLE: usize = PURGED + 1;
 
 /// The size of the smallest block that can be sent, in bytes.
@@ -107,7 +107,7 @@ impl Batch {
         let batch = block.cast::<Self>();
         // SAFETY: the caller owns the block, which has room for the count (contract).
         unsafe { (&raw mut (*batch.as_ptr()).count).write(others.len()) };
-        // SAFETY: the block has room for the addresses behind the first words (contract).
+        // SAFETY: the block has room for the addresses after the first words (contract).
         let addresses = unsafe { batch.add(1).cast::<NonNull<u8>>() };
         let from = NonNull::from(others).cast::<NonNull<u8>>();
         // SAFETY: the block has room (contract), and the borrowed slice lies in no given-up block.

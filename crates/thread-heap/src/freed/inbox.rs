@@ -1,4 +1,4 @@
-//! The inbox of a heap, in which blocks wait that other threads have freed.
+//! The inbox of a heap, which holds blocks that other threads have freed.
 //!
 //! One atomic word holds both the waiting blocks and whether the heap has an owner:
 //!
@@ -11,7 +11,8 @@
 //!   ABANDONED   (no owner, no blocks)
 //! ```
 //!
-//! A heap can be abandoned only while its inbox is empty, so no block waits without an owner.
+//! A heap can be abandoned only while its inbox is empty, so no block waits in a heap without an
+//! owner.
 
 use std::{marker::PhantomData, ptr};
 
@@ -25,7 +26,7 @@ use sync::{
 
 /// An owner counts as idle if it has not taken any nodes for this time, in milliseconds.
 ///
-/// It is longer than a thread usually waits for a processor.
+/// A thread usually waits for a processor for less time than this.
 pub(crate) const IDLE_AFTER: usize = 100;
 
 /// The memory orderings of an inbox. Tests weaken them one at a time.
@@ -109,7 +110,7 @@ impl<N: Link, O: Orders> Inbox<N, O> {
     pub(crate) fn take_all(&self) -> Chain<N> {
         let mut first = self.head.load(Relaxed);
         if !first.is_null() {
-            // A reset after the swap would drop bytes that another thread counts in between.
+            // A reset after the swap would erase bytes that another thread adds in between.
             self.waiting.store(0, Relaxed);
             self.was_taken.store(true, Relaxed);
             // INVARIANT: null is an empty inbox with an owner.
@@ -122,7 +123,7 @@ impl<N: Link, O: Orders> Inbox<N, O> {
 
     /// Takes all nodes out of the inbox, unless the heap has no owner.
     ///
-    /// Any thread may call this, but it must later push all blocks of the nodes back.
+    /// Any thread may call this, but it must push all blocks of the nodes back afterwards.
     #[must_use = "nodes that are not pushed back are lost"]
     pub(crate) fn take_over(&self) -> Option<Chain<N>> {
         let mut head = self.head.load(Relaxed);
@@ -159,8 +160,8 @@ impl<N: Link, O: Orders> Inbox<N, O> {
 
     /// Returns true if the owner has not taken any nodes for [`IDLE_AFTER`].
     ///
-    /// `now` is the time in milliseconds since an arbitrary start. Calls that race may both find the
-    /// owner idle or active, which affects only how soon memory is purged.
+    /// `now` is the time in milliseconds since an arbitrary start. Concurrent calls may disagree
+    /// with each other. This affects only how soon memory is purged.
     pub(crate) fn is_idle(&self, now: usize) -> bool {
         if self.was_taken.load(Relaxed) {
             self.was_taken.store(false, Relaxed);
@@ -171,7 +172,7 @@ impl<N: Link, O: Orders> Inbox<N, O> {
         taken_at == 0 || now.wrapping_sub(taken_at) >= IDLE_AFTER
     }
 
-    /// Gives up the caller's ownership of the heap. Returns false, and keeps it, if blocks wait.
+    /// Gives up the caller's ownership of the heap. If blocks wait, keeps it and returns false.
     #[must_use]
     pub(crate) fn abandon(&self) -> bool {
         // The next owner counts as idle until it takes nodes.

@@ -1,4 +1,4 @@
-//! The outbox of a heap. It collects up to 32 freed blocks of another heap, to send them together.
+//! The outbox of a heap. It collects up to 32 freed blocks of another heap and sends them together.
 
 use std::{
     mem::MaybeUninit,
@@ -49,7 +49,7 @@ impl<T> Outbox<T> {
         self.len += 1;
     }
 
-    /// Empties the outbox, and gives its blocks to the caller.
+    /// Empties the outbox, and passes ownership of its blocks to the caller.
     pub(crate) fn take(&mut self) -> Option<(NonNull<T>, &[NonNull<u8>])> {
         let receiver = self.receiver.take()?;
         // SAFETY: the first `len` elements are initialised (invariant of `len`).

@@ -1,13 +1,13 @@
 //! The part of a takeover that purges pages.
 //!
-//! A takeover moves the blocks of an inbox into a table. Pages that waiting blocks cover completely
-//! are then purged.
+//! A takeover moves the blocks of an inbox into a table. It then purges all pages that waiting
+//! blocks cover completely.
 //!
-//! A block whose pool is too large for a table is purged in place, except for the page with its
-//! batch. Such a block has a pool of its own.
+//! A block whose pool is too large for a table always has a pool of its own. We purge such a block
+//! in place, except for its first page, which holds the batch.
 //!
-//! Any thread may perform a takeover, because taking blocks out of an inbox makes the thread their
-//! owner.
+//! Any thread may perform a takeover, because a thread becomes the owner of the blocks that it
+//! takes out of an inbox.
 
 use std::{cell::Cell, ptr::NonNull};
 
@@ -26,8 +26,11 @@ use crate::{parts::Parts, shared_source::SharedSource};
 
 /// Moves the blocks of `nodes` into tables, and purges the pages that they fill.
 ///
-/// Returns the nodes to push back to the inbox, true if some blocks could not be purged because there
-/// is no table for them, and the number of purged bytes.
+/// Returns three values:
+///
+/// - the nodes to push back to the inbox,
+/// - true if some blocks could not be purged because there is no table for them,
+/// - the number of purged bytes.
 ///
 /// `bytes` is the approximate size of all blocks.
 pub(crate) fn purge<P: Parts>(
@@ -87,7 +90,7 @@ pub(crate) fn purge<P: Parts>(
     (back, has_others, purged.get())
 }
 
-/// Returns the size of the pool of `batch` in bytes if its block has a pool of its own.
+/// Returns the size in bytes of the pool of `batch` if that pool contains only one block.
 ///
 /// # Safety
 ///
@@ -154,7 +157,8 @@ impl<P: Parts> Tables<P> {
     }
 }
 
-/// Makes room for `pools` more pools, in a new table if necessary. Returns false without memory.
+/// Makes room for `pools` more pools, in a new table if necessary. Returns false if there is no
+/// memory.
 fn reserve<G: Geometry, A: MemAlloc, const PAGES: usize>(
     table: &mut Option<WaitingPools<G, PAGES>>,
     pools: usize,

@@ -1,4 +1,4 @@
-//! A table of the blocks that wait in an inbox, from which a takeover learns which pages to purge.
+//! A table of the blocks that wait in an inbox. It tells a takeover which pages to purge.
 //!
 //! ```text
 //!   pool    ├─ page ──────┼─ page ──────┼─ page ──────┼─ page ──────┤
@@ -8,10 +8,10 @@
 //!                                       └ listed: the blocks on pages that stay
 //! ```
 //!
-//! 1. A page is purged only if waiting blocks cover all of its bytes. Unused bytes at both ends of a
-//!    pool count as part of the block beside them.
+//! 1. A page is purged only if waiting blocks cover all of its bytes. Unused bytes at either end of
+//!    a pool count as part of the adjacent block.
 //! 2. A block that touches a purged page is on no list, because the purge may destroy its link. The
-//!    mark [`PURGED`] says that all blocks on the page wait.
+//!    mark [`PURGED`] means that all blocks on the page wait.
 //! 3. Every other waiting block is on the list of its pool, and its first word is the link.
 
 use std::{marker::PhantomData, ops::Range, ptr, ptr::NonNull, slice};
@@ -23,7 +23,8 @@ use super::batch::Batch;
 
 /// The page size that the table assumes, in bytes.
 ///
-/// If the system's pages are larger, a purge affects only those that lie entirely in its range.
+/// If the system's pages are larger, a purge affects only the system pages that lie entirely in its
+/// range.
 pub(crate) const PAGE: usize = 4096;
 
 /// The largest number of pages in a pool of small blocks.
@@ -31,7 +32,7 @@ pub(crate) const SMALL: usize = 4;
 
 /// The largest number of pages in a pool of larger blocks that a table can describe.
 ///
-/// All pools of several such blocks fit.
+/// This is enough for every pool that has several blocks.
 pub(crate) const MEDIUM: usize = 32;
 
 /// The count of a page that waiting blocks cover completely.
@@ -67,8 +68,8 @@ struct WaitingPool<const PAGES: usize> {
 }
 
 impl<const PAGES: usize> WaitingPool<PAGES> {
-    /// Returns the bytes of the block at `offset`, together with unused bytes at both ends of the
-    /// pool.
+    /// Returns the bytes of the block at `offset`, extended by any adjacent unused bytes at either
+    /// end of the pool.
     fn span<G: Geometry>(&self, offset: usize) -> Range<usize> {
         let end = offset + self.size as usize;
         let is_first = offset == usize::from(self.first);
@@ -77,7 +78,7 @@ impl<const PAGES: usize> WaitingPool<PAGES> {
         begin..if is_last { self.bytes as usize } else { end }
     }
 
-    /// Returns the offset behind the headers in the pool.
+    /// Returns the offset after the headers in the pool.
     fn before_blocks<G: Geometry>(&self) -> usize {
         BlockStart::Aligned.offset::<G>(self.start.addr().is_multiple_of(G::SIZES.arena_size))
     }
@@ -134,7 +135,8 @@ pub(crate) struct WaitingPools<G, const PAGES: usize = SMALL> {
 }
 
 impl<G: Geometry, const PAGES: usize> WaitingPools<G, PAGES> {
-    /// Creates an empty table, if there is memory and an entry can describe a pool of one unit.
+    /// Creates an empty table. Returns `None` if there is no memory, or if an entry cannot describe
+    /// a pool of one unit.
     pub(crate) fn new<A: MemAlloc>(lower: &A) -> Option<Self> {
         let supported =
             G::SIZES.pool_size.is_multiple_of(PAGE) && G::SIZES.pool_size / PAGE <= PAGES;
@@ -158,7 +160,8 @@ impl<G: Geometry, const PAGES: usize> WaitingPools<G, PAGES> {
     /// - `node` must have been returned by [`into_node`](Self::into_node).
     /// - The caller must own `node` exclusively and must not use it afterwards.
     pub(crate) unsafe fn from_node(node: NonNull<Batch>) -> Self {
-        // INVARIANT: `node` was a valid table (contract of `from_node`), and nobody has changed it.
+        // INVARIANT: `node` was a valid table (contract of `from_node`) and has not been changed
+        // since.
         Self { head: node.cast(), geometry: PhantomData }
     }
 
@@ -179,7 +182,7 @@ impl<G: Geometry, const PAGES: usize> WaitingPools<G, PAGES> {
         unsafe { slice::from_raw_parts_mut(first.as_ptr(), capacity) }
     }
 
-    /// Makes room for `pools` more pools. Returns false, and changes nothing, if memory is short.
+    /// Makes room for `pools` more pools. If there is no memory, returns false and changes nothing.
     pub(crate) fn reserve<A: MemAlloc>(&mut self, pools: usize, lower: &A) -> bool {
         let &mut Head { capacity, used, .. } = self.head();
         let mut needed = capacity;
@@ -204,7 +207,8 @@ impl<G: Geometry, const PAGES: usize> WaitingPools<G, PAGES> {
     fn entry(&mut self, start: *mut u8) -> &mut WaitingPool<PAGES> {
         let entries = self.entries();
         let number = (start.addr() / G::SIZES.pool_size) as u64;
-        // The multiplier is 2^64 divided by the golden ratio. It spreads adjacent pools.
+        // The multiplier is 2^64 divided by the golden ratio. It spreads adjacent pools over the
+        // table.
         let bits = entries.len().trailing_zeros();
         let mut place = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - bits)) as usize;
         // The loop ends because some entries are vacant (invariant).
@@ -248,9 +252,10 @@ impl<G: Geometry, const PAGES: usize> WaitingPools<G, PAGES> {
         self.head().used += usize::from(is_new);
     }
 
-    /// Calls `give_back` with each range of full pages, and marks the pages as purged.
+    /// Calls `give_back` with each range of full pages, and marks these pages as purged.
     ///
-    /// A range lies in one arena and consists of waiting blocks, which `give_back` may overwrite.
+    /// Each range lies in one arena and consists of waiting blocks, which `give_back` may
+    /// overwrite.
     pub(crate) fn purge(&mut self, mut give_back: impl FnMut(NonNull<u8>, usize)) {
         for pool in self.entries().iter_mut().filter(|pool| pool.pages.contains(&FULL)) {
             pool.unlist_full_pages::<G>();
@@ -277,19 +282,20 @@ impl<G: Geometry, const PAGES: usize> WaitingPools<G, PAGES> {
         }
     }
 
-    /// Returns true if a pool of one unit ends before `page`, in the same arena, with a full page.
+    /// Returns true if the page before `page` is a full page at the end of a pool of one unit in
+    /// the same arena.
     fn ends_full_before(&mut self, page: *mut u8) -> bool {
         if page.addr().is_multiple_of(G::SIZES.arena_size) {
             return false;
         }
-        // A pool without an entry gets a vacant one, whose counts are zero.
+        // For a pool without an entry, `entry` returns a vacant entry, whose counts are zero.
         let before = self.entry(page.wrapping_sub(G::SIZES.pool_size));
         before.bytes as usize == G::SIZES.pool_size && before.is_full(before.page_count() - 1)
     }
 
-    /// Returns the number of adjacent full pages from page `nth` of `pool` on.
+    /// Returns the number of adjacent full pages, beginning with page `nth` of `pool`.
     ///
-    /// They may continue in the next pool of the arena if `pool` is one unit.
+    /// If `pool` is one unit, they may continue in the next pool of the arena.
     fn full_pages_from(&mut self, pool: &WaitingPool<PAGES>, nth: usize) -> usize {
         let (mut pool, mut nth, mut full) = (*pool, nth, 0);
         loop {
@@ -301,12 +307,12 @@ impl<G: Geometry, const PAGES: usize> WaitingPools<G, PAGES> {
             if !reaches_end || !is_unit || next.addr().is_multiple_of(G::SIZES.arena_size) {
                 return full;
             }
-            // A pool without an entry gets a vacant one, which has no pages.
+            // For a pool without an entry, `entry` returns a vacant entry, which has no pages.
             (pool, nth) = (*self.entry(next), 0);
         }
     }
 
-    /// Calls `visit` once with every waiting block, and frees the table to `lower`.
+    /// Calls `visit` once for every waiting block, and frees the table to `lower`.
     ///
     /// `lower` must have allocated the table. The contents of the blocks are unspecified.
     pub(crate) fn unload<A: MemAlloc>(mut self, lower: &A, mut visit: impl FnMut(NonNull<u8>)) {

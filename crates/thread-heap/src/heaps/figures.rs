@@ -8,8 +8,8 @@
 //!            └── purged                    free, without memory
 //! ```
 //!
-//! The headers of the pools tell how many blocks are in use, so the paths that allocate and free
-//! count nothing. The locked source keeps the rest.
+//! Each pool's header stores how many blocks are in use, so allocating and freeing count nothing
+//! else. The other figures are stored in the shared source, under its lock.
 
 #![forbid(unsafe_code)]
 
@@ -21,24 +21,24 @@ use crate::{parts::Parts, shared_source::Locked};
 
 /// The memory of all heaps of a family at one moment, in bytes.
 ///
-/// Owners may be working while they are counted, so the figures may differ by what is allocated and
-/// freed meanwhile. Without other threads they are exact, except for `waiting`.
+/// The owners keep allocating and freeing while we count, so the figures may be off by what changes
+/// meanwhile. Without other threads the figures are exact, except for `waiting`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Figures {
     arenas: ArenaFigures,
     large: InUse,
-    /// The size of freed blocks that their owners have not yet reclaimed, approximately.
+    /// The approximate size of freed blocks that their owners have not yet reclaimed.
     ///
-    /// Blocks that wait in an outbox, and those whose memory was purged already, are not included.
+    /// Excludes blocks that wait in an outbox, and blocks whose memory has already been purged.
     pub waiting: usize,
-    /// The free arenas and large mappings that the source retains.
+    /// The size of the free arenas and large mappings that the source retains.
     pub retained_by_source: usize,
-    /// The free large mappings that heaps retain.
+    /// The size of the free large mappings that heaps retain.
     pub retained_by_heaps: usize,
-    /// The largest size that the arenas of heaps and the large blocks have had together.
+    /// The largest total size that the arenas of heaps and the large blocks have had.
     pub highwater: usize,
-    /// The number of heaps, with and without an owner.
+    /// The number of heaps, whether or not they have an owner.
     pub heaps: usize,
     /// The limits of the process.
     pub limits: Limits,
@@ -61,7 +61,8 @@ impl Figures {
         self.arenas.retained() + self.retained_by_heaps + self.retained_by_source
     }
 
-    /// Returns the bytes that have no memory: free units that were never used, and purged pages.
+    /// Returns the bytes that are not backed by memory: free units that were never used, and purged
+    /// pages.
     pub fn purged(&self) -> usize {
         self.arenas.purged()
     }
@@ -76,14 +77,15 @@ impl Figures {
         self.arenas.arenas()
     }
 
-    /// Returns what is in use of one kind of memory. Blocks that [wait](Self::waiting) are included.
+    /// Returns the blocks in use of one kind of memory. Blocks that [wait](Self::waiting) are
+    /// included.
     pub fn of_kind(&self, kind: Kind) -> InUse {
         if kind == Kind::Large { self.large } else { self.arenas.of_kind(kind) }
     }
 
-    /// Returns what is in use of each size class, the smallest class first.
+    /// Returns the blocks in use of each size class, in ascending order of size.
     ///
-    /// Blocks that [wait](Self::waiting) are included, and large blocks are not.
+    /// Blocks that [wait](Self::waiting) are included. Large blocks are not.
     pub fn classes(&self) -> &[ClassInUse] {
         self.arenas.classes()
     }
@@ -92,14 +94,14 @@ impl Figures {
 impl<P: Parts> Heaps<P> {
     /// Counts the memory of all heaps, without stopping their owners. O(heaps + units of arenas).
     ///
-    /// Owners wait only if they map or unmap memory during the call.
+    /// An owner has to wait only if it maps or unmaps memory during the call.
     ///
-    /// Arenas are counted only in the geometry [`Native`](obmalloc::Native).
+    /// Arenas are counted only with the geometry [`Native`](obmalloc::Native).
     pub fn figures(&self) -> Figures {
         self.figures_of(&mut self.shared.lock())
     }
 
-    /// Like [`figures`](Self::figures), but returns `None` if a thread is mapping memory.
+    /// Like [`figures`](Self::figures), but returns `None` if another thread is mapping memory.
     pub fn try_figures(&self) -> Option<Figures> {
         self.shared.try_lock().map(|mut locked| self.figures_of(&mut locked))
     }

@@ -1,7 +1,7 @@
-//! Blocks that are too large for an arena. They belong to the shared source and not to a heap.
+//! Blocks that are too large for an arena. They belong to the shared source, not to a heap.
 //!
-//! Any thread frees such a block directly, so that no memory waits for an idle owner. The heap of that
-//! thread may retain the block for its own next request.
+//! Any thread frees such a block directly, so that no memory waits for an idle owner. The freeing
+//! thread's heap may retain the block for its own next request.
 
 use obmalloc::{LargeBlock, NewLarge};
 
@@ -37,14 +37,15 @@ impl<P: Parts> Heaps<P> {
     /// # Safety
     ///
     /// - `block` must have come from [`alloc_large`](Self::alloc_large) of this family.
-    /// - Nobody may use the block any more.
+    /// - `block` must not be used afterwards.
     pub unsafe fn free_large(&'static self, block: LargeBlock) {
         let mut arenas = SharedArenas::of(&self.shared);
-        // SAFETY: the block came from the shared source, and nobody uses it (contract).
+        // SAFETY: the block came from the shared source, and is not used afterwards (contract).
         unsafe { block.unmap::<P::Geometry>(&mut arenas) };
     }
 
-    /// Grows or shrinks a large block, which may move. On `None`, the block is unchanged.
+    /// Grows or shrinks a large block, which may move. If this returns `None`, the block is
+    /// unchanged.
     ///
     /// See [`LargeBlock::resize`].
     ///
@@ -64,7 +65,8 @@ impl<P: Parts> Heaps<P> {
 }
 
 impl<P: Parts> Owner<P> {
-    /// Allocates a large block that this heap has retained. Its contents are unspecified. O(1).
+    /// Allocates a large block from those that this heap retains. Its contents are unspecified.
+    /// O(1).
     #[inline]
     pub fn reuse_large(&mut self, size: usize, align: usize) -> Option<LargeBlock> {
         self.enter_slowly(|own| own.reuse_large(size, align))
@@ -72,7 +74,7 @@ impl<P: Parts> Owner<P> {
 
     /// Allocates a large block. See [`Heaps::alloc_large`].
     ///
-    /// Needs no lock if this heap has retained a block of about the same size.
+    /// Needs no lock if this heap retains a block of about the same size.
     pub fn alloc_large(&mut self, size: usize, align: usize) -> Option<NewLarge> {
         self.enter_slowly(|own| own.map_large(size, align))
     }
@@ -83,9 +85,9 @@ impl<P: Parts> Owner<P> {
     ///
     /// - `block` must have come from [`alloc_large`](Self::alloc_large) of a heap over the same source,
     ///   or from [`Heaps::alloc_large`].
-    /// - Nobody may use the block any more.
+    /// - `block` must not be used afterwards.
     pub unsafe fn free_large(&mut self, block: LargeBlock) {
-        // SAFETY: the block came from the shared source, and nobody uses it (contract).
+        // SAFETY: the block came from the shared source, and is not used afterwards (contract).
         self.enter_slowly(|own| unsafe { own.unmap_large(block) });
     }
 }

@@ -8,16 +8,16 @@ use crate::{before_refusal::Callback, parts::Parts};
 impl<P: Parts> Heaps<P> {
     /// Calls `callback` before a request is refused because of the hard limit.
     ///
-    /// If the callback returns true, the request is repeated. It may allocate and free memory. If it
-    /// panics, the process is aborted, because no allocation may unwind.
+    /// If the callback returns true, the request is repeated. The callback may allocate and free
+    /// memory. If it panics, the process is aborted, because no allocation may unwind.
     pub fn before_refusal(&self, callback: Callback) {
         self.shared.before_refusal.set(callback);
     }
 
-    /// Calls the callback, if a limit was the reason of the last refusal. Returns true if the request
-    /// should be repeated.
+    /// Calls the callback if a limit caused the last refusal. Returns true if the request should be
+    /// repeated.
     ///
-    /// The caller must not be inside of a heap, because the callback may enter it.
+    /// The caller must not have borrowed a heap, because the callback may use it.
     #[cold]
     pub(crate) fn ask_before_refusal(&self) -> bool {
         self.shared.before_refusal.ask(|| self.shared.lock().usage.refusal())

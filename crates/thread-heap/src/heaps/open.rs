@@ -12,7 +12,7 @@ impl<P: Parts> Heaps<P> {
     ///
     /// Returns `None` if the metadata allocator has no sufficiently aligned memory for a new heap.
     ///
-    /// The cost is linear in the largest number of heaps that have had owners at the same time.
+    /// The cost is linear in the largest number of heaps that have had an owner at the same time.
     pub fn open(&'static self) -> Option<Owner<P>> {
         self.list.iter().find_map(Owner::adopt).or_else(|| self.create())
     }
@@ -22,8 +22,8 @@ impl<P: Parts> Heaps<P> {
     /// Adopts an abandoned heap, or reuses a heap that an ended thread with the same number left
     /// open. If neither exists, creates a new heap.
     ///
-    /// The heap's blocks are naturally aligned: a 64-byte block is aligned to 64 bytes, a 48-byte
-    /// block to 16.
+    /// The heap's blocks are naturally aligned: a 64-byte block is aligned to 64 bytes, and a
+    /// 48-byte block to 16.
     ///
     /// # Safety
     ///
@@ -32,8 +32,8 @@ impl<P: Parts> Heaps<P> {
     /// - The thread that opened the heap has ended.
     /// - The thread did not end during a call into the heap.
     pub(crate) unsafe fn open_as(&'static self, thread: usize) -> Option<Owner<P>> {
-        // Relaxed is enough, because the number is an address in thread-local memory, whose reuse
-        // the C library synchronises.
+        // Relaxed is enough. The number is an address in thread-local memory, and the C library
+        // synchronises the reuse of that memory.
         let open = |heap: &'static ThreadHeap<P>| match heap.thread.load(Relaxed) == thread {
             // SAFETY: the owning thread has ended, but not during a call into the heap (contract).
             true => Some(unsafe { Owner::new(heap) }),
@@ -62,7 +62,7 @@ impl<P: Parts> Heaps<P> {
         // SAFETY: the heap was written just now, is never freed, and is only shared from now on.
         let heap: &'static ThreadHeap<P> = unsafe { place.as_ref() };
         self.list.add(heap);
-        // SAFETY: a new inbox says that the heap has an owner, so nobody else can adopt it.
+        // SAFETY: a new inbox is marked as having an owner, so no other thread can adopt the heap.
         Some(unsafe { Owner::new(heap) })
     }
 }

@@ -21,13 +21,13 @@ use crate::{
     parts::Parts,
 };
 
-/// How many bytes of freed blocks may wait for idle owners until their pages are purged.
+/// How many bytes of freed blocks may wait for idle owners before their pages are purged.
 const MOST_WAITING: usize = 16 << 20;
 
-/// How many bytes of freed blocks may wait for all owners until their pages are purged.
+/// How many bytes of freed blocks may wait for all owners together before their pages are purged.
 const MOST_WAITING_FOR_ALL: usize = 4 * MOST_WAITING;
 
-/// How many bytes an inbox receives between two checks of [`MOST_WAITING`], which are slow.
+/// The slow check of [`MOST_WAITING`] takes place whenever an inbox has received this many bytes.
 const STEP: usize = 256 << 10;
 
 /// Exclusive ownership of a heap. Dropping an `Owner` abandons its heap.
@@ -35,8 +35,7 @@ const STEP: usize = 256 << 10;
 /// The live blocks of an abandoned heap stay valid. Another owner can adopt the heap later.
 ///
 /// An `Owner` cannot move to another thread, because a forked child keeps only the heaps of the
-/// forking thread.
-/// [`OwnedHeap`](crate::OwnedHeap) is an owner that may move.
+/// forking thread. [`OwnedHeap`](crate::OwnedHeap) is an owner that may move.
 ///
 /// ```
 /// # use thread_heap::{Owner, ThreadGeometry, obmalloc::SizeClass, raw_mem::{Malloc, MmapArenas}};
@@ -95,12 +94,12 @@ impl<P: Parts> Owner<P> {
         heap.inbox.adopt().then(|| unsafe { Self::new(heap) })
     }
 
-    /// Determines when the heap gives free memory back by itself. See [`PurgePolicy`].
+    /// Sets when the heap returns free memory to the system on its own. See [`PurgePolicy`].
     pub fn set_purge_policy(&mut self, policy: PurgePolicy) {
         self.enter(|own| own.set_purge_policy(policy));
     }
 
-    /// Begins the blocks of new pools where they begin in CPython.
+    /// From now on, carves pools whose blocks begin where CPython's do.
     pub(crate) fn shift_blocks(&mut self) {
         self.heap.is_shifted.store(true, Relaxed);
         self.enter(|own| own.begin_blocks_as_in_cpython());
@@ -111,7 +110,7 @@ impl<P: Parts> Owner<P> {
         self.heap
     }
 
-    /// Returns the tag of the heap, which is unique and can be found from each of its blocks.
+    /// Returns the tag of the heap, which is unique. Each block of the heap leads to the tag.
     pub fn tag(&self) -> HeapTag {
         self.heap.tag()
     }
@@ -168,7 +167,8 @@ impl<P: Parts> Owner<P> {
         owner.retry(|own| own.alloc(class))
     }
 
-    /// Repeats a request that has failed, after a flush and then after the program's callback.
+    /// Repeats a request that has failed, first after a flush, and then after the program's
+    /// callback.
     #[cold]
     fn retry(&mut self, request: impl Fn(&mut OwnHeap<P>) -> Option<BlockPtr>) -> Option<BlockPtr> {
         self.flush();
@@ -187,7 +187,7 @@ impl<P: Parts> Owner<P> {
     /// # Safety
     ///
     /// - `block` must have come from a heap over the same source.
-    /// - Nobody may use the block any more.
+    /// - `block` must not be used afterwards.
     #[inline]
     pub unsafe fn free(&mut self, block: BlockPtr) {
         // SAFETY: this value owns the heap (invariant). The block has the same source (contract).
@@ -236,7 +236,7 @@ impl<P: Parts> Owner<P> {
         unsafe { self.post(block) };
     }
 
-    /// Frees a block of another heap. A block that has a pool of its own is sent there at once,
+    /// Frees a block of another heap. A block that is alone in its pool is sent there immediately,
     /// because it may be large.
     ///
     /// # Safety
@@ -321,7 +321,7 @@ impl<P: Parts> Owner<P> {
 
     /// Calls `visit` with each block in use, except those that wait in the inbox.
     ///
-    /// `visit` must not use the heap in another way.
+    /// `visit` must not use the heap in any other way.
     pub(super) fn for_each_block(&self, visit: impl FnMut(LiveBlock)) {
         self.read(|own| own.for_each_block(visit));
     }
@@ -350,7 +350,7 @@ impl<P: Parts> Owner<P> {
         self.heap.own.with_mut(|own| visit(unsafe { &mut *own }))
     }
 
-    /// Calls `visit`, which may change what the heap retains of large blocks.
+    /// Calls `visit` with the heap. `visit` may change which large blocks the heap retains.
     #[inline]
     pub(super) fn enter_slowly<R>(&mut self, visit: impl FnOnce(&mut OwnHeap<P>) -> R) -> R {
         let (result, retained) = self.enter(|own| (visit(own), own.retained_large()));
@@ -359,11 +359,12 @@ impl<P: Parts> Owner<P> {
     }
 
     fn read<R>(&self, visit: impl FnOnce(&OwnHeap<P>) -> R) -> R {
-        // SAFETY: this value owns the heap (invariant). It is borrowed, so nobody changes the heap.
+        // SAFETY: this value owns the heap (invariant). It is borrowed, so the heap does not
+        // change.
         self.heap.own.with(|own| visit(unsafe { &*own }))
     }
 
-    /// Sends the outbox. Also reclaims the inbox, which the fast paths never look at.
+    /// Sends the outbox. Also reclaims the inbox, which the fast paths never do.
     pub(super) fn send_outbox(&mut self) {
         self.reclaim_inbox();
         let packed = self.heap.outbox.with_mut(|outbox| {
@@ -434,10 +435,10 @@ impl<P: Parts> Owner<P> {
     ///
     /// # Safety
     ///
-    /// - `start` must be a block of this heap that nobody uses any more.
+    /// - `start` must be a block of this heap that is no longer used.
     #[inline]
     unsafe fn free_own(&mut self, start: NonNull<u8>) {
-        // SAFETY: nobody uses the block any more (contract of `free_own`).
+        // SAFETY: the block is no longer used (contract of `free_own`).
         let block = unsafe { BlockPtr::from_start(start) };
         // SAFETY: the block belongs to this heap (contract of `free_own`).
         self.enter(|own| unsafe { own.free(block) });
@@ -470,7 +471,8 @@ impl<P: Parts> fmt::Debug for Owner<P> {
 impl<P: Parts> ThreadHeap<P> {
     /// Pushes freed blocks of this heap to its inbox. Returns true if the blocks now wait there.
     ///
-    /// If the heap has no owner, the caller owns the heap for a moment and frees the blocks itself.
+    /// If the heap has no owner, the caller owns the heap for the duration of the call and frees
+    /// the blocks itself.
     pub(super) fn deliver(&'static self, nodes: Segment<Batch>) -> bool {
         let Some(nodes) = self.inbox.push(nodes) else { return true };
         // SAFETY: the inbox returned the nodes, so the caller is now the owner of the heap.
@@ -489,7 +491,7 @@ impl<P: Parts> Heaps<P> {
     /// # Safety
     ///
     /// - `block` must have come from one of these heaps.
-    /// - Nobody may use the block any more.
+    /// - `block` must not be used afterwards.
     #[inline(never)] // The caller then needs no stack frame on its common path.
     pub unsafe fn free_remote(&self, block: BlockPtr) {
         let start = block.into_start();
@@ -501,7 +503,8 @@ impl<P: Parts> Heaps<P> {
         self.send(receiver, unsafe { Batches::of(start, size) });
     }
 
-    /// Sends freed blocks to the heap that they belong to, and limits what waits in all inboxes.
+    /// Sends freed blocks to the heap that they belong to. Limits how many bytes wait in all
+    /// inboxes.
     fn send(&self, receiver: NonNull<ThreadHeap<P>>, batches: Batches) {
         // SAFETY: the receiver is in the list of heaps, and the heaps in the list live forever.
         let receiver: &'static ThreadHeap<P> = unsafe { receiver.as_ref() };
@@ -511,11 +514,13 @@ impl<P: Parts> Heaps<P> {
         }
     }
 
-    /// Takes over the inboxes of idle owners if more than [`MOST_WAITING`] bytes wait in them, and
-    /// all inboxes if more than [`MOST_WAITING_FOR_ALL`] bytes wait.
+    /// Takes over inboxes if too many bytes wait in them.
     ///
-    /// An owner that has reclaimed blocks a moment ago is likely to reclaim these blocks soon, and
-    /// would then write to the purged pages again. O(heaps).
+    /// If more than [`MOST_WAITING`] bytes wait for idle owners, takes over the inboxes of these
+    /// owners. If more than [`MOST_WAITING_FOR_ALL`] bytes wait in total, takes over all inboxes.
+    ///
+    /// An owner that has just reclaimed blocks is likely to reclaim these blocks soon, too. It
+    /// would then write to the purged pages again, so we leave its inbox alone at first. O(heaps).
     #[cold]
     #[inline(never)]
     fn limit_waiting(&self) {
@@ -535,9 +540,10 @@ impl<P: Parts> Heaps<P> {
         }
     }
 
-    /// Purges the pages of freed blocks that wait in inboxes, and what abandoned heaps do not use.
+    /// Purges the pages of freed blocks that wait in inboxes, and the unused pages of abandoned
+    /// heaps.
     ///
-    /// Returns the number of bytes.
+    /// Returns the number of bytes that were given back.
     pub(crate) fn flush_others(&self) -> usize {
         let mut bytes = self.take_over_inboxes(|inbox| inbox.waiting() > 0);
         for mut owner in self.list.iter().filter_map(Owner::adopt) {
@@ -548,7 +554,8 @@ impl<P: Parts> Heaps<P> {
 
     /// Purges pages of freed blocks in all inboxes for which `is_chosen` returns true.
     ///
-    /// Returns the number of purged bytes. Does nothing while another thread runs this function, or if the system has refused a purge.
+    /// Returns the number of purged bytes. Does nothing if another thread is running this function,
+    /// or if the system has refused a purge before.
     ///
     /// The cost is linear in the number of heaps and waiting blocks, plus a system call for each
     /// range of pages.
@@ -607,7 +614,7 @@ mod tests {
             unsafe { mine.free(block) };
         }
         assert!(idle.heap().inbox.waiting() > 0);
-        // Sends the rest and takes the inbox over.
+        // Sends the rest, and takes over the inbox.
         mine.flush();
         assert_eq!(idle.heap().inbox.waiting(), 0, "{size} bytes");
         idle.flush();

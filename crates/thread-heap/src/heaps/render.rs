@@ -1,4 +1,5 @@
-//! The figures as text, as JSON and in the text format of Prometheus, without allocating memory.
+//! Formats the figures as text, as JSON and in the text format of Prometheus, without allocating
+//! memory.
 //!
 //! The format of Prometheus: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
 
@@ -10,14 +11,14 @@ use obmalloc::{ClassInUse, InUse, Kind};
 
 use super::figures::Figures;
 
-/// How much a report says about the blocks in use.
+/// How much detail a report contains about the blocks in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Detail {
     /// One entry for each kind of memory.
     #[default]
     Kinds,
-    /// In addition, one entry for each size class that has a block in use.
+    /// Also one entry for each size class that has a block in use.
     Classes,
 }
 
@@ -88,8 +89,8 @@ impl Figures {
 
     /// Writes the figures as gauges in the text format of Prometheus.
     ///
-    /// All names begin with `obmalloc_`. The label `kind` or `block_size` tells what a number is
-    /// about.
+    /// All names begin with `obmalloc_`. The label `kind` or `block_size` identifies what a number
+    /// refers to.
     ///
     /// # Errors
     ///

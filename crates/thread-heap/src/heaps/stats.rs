@@ -16,7 +16,7 @@ pub struct HeapsStats {
     pub total: Stats,
     /// The number of heaps that `total` includes.
     pub walked: usize,
-    /// The number of heaps that `total` does not include, because someone else owns them.
+    /// The number of heaps that `total` does not include, because another thread owns them.
     pub elsewhere: usize,
 }
 
@@ -45,8 +45,9 @@ impl<P: Parts> Heaps<P> {
         stats
     }
 
-    /// Counts the empty arenas retained by heaps that an [`OwnedHeap`](crate::OwnedHeap) owns, and the
-    /// slots of large mappings that these heaps may retain.
+    /// Counts the memory that the heaps of [`OwnedHeap`](crate::OwnedHeap)s retain. Returns the
+    /// number of empty arenas, and the number of slots of large mappings that these heaps may
+    /// retain.
     ///
     /// # Safety
     ///
@@ -54,7 +55,7 @@ impl<P: Parts> Heaps<P> {
     pub(crate) unsafe fn retained_without_threads(&self) -> (usize, usize) {
         let survivors = self.list.iter().filter(|heap| heap.outlives_threads.load(Relaxed));
         let retained = |heap: &'static ThreadHeap<P>| {
-            // SAFETY: nobody else uses the heap (contract). The owner is not dropped.
+            // SAFETY: no other thread uses the heap (contract). The owner is not dropped.
             let owner = ManuallyDrop::new(unsafe { Owner::new(heap) });
             (owner.retained_arenas(), owner.granted_large())
         };

@@ -148,7 +148,8 @@ mod models {
     use super::narrow::*;
     use crate::arena::map::*;
 
-    /// Publishes an arena while a reader looks addresses up. Those in `before` are published first.
+    /// Publishes an arena while a reader looks up addresses. The arenas in `before` are published
+    /// first.
     fn read_beside(orders: Orders, before: &[usize]) {
         let map = sync::Arc::new(ArenaMap::<Narrow>::new());
         assert!(before.iter().all(|base| publish(&map, *base)));
@@ -207,7 +208,7 @@ mod models {
 
     /// Lets a thread ask about a block in a range that grows to `kib` KiB at the same time.
     ///
-    /// `hand_out` grows the range and passes the block on, which lies in the last KiB.
+    /// `hand_out` grows the range, and then passes the block in its last KiB to the thread.
     fn ask_about_a_block_in_the_range(
         before: usize,
         kib: usize,
@@ -219,7 +220,8 @@ mod models {
         let reader = {
             let (map, is_passed) = (sync::Arc::clone(&map), sync::Arc::clone(&is_passed));
             sync::thread::spawn(move || {
-                // These belong to other allocators, whichever part of the range is seen.
+                // These addresses belong to other allocators, no matter which part of the range the
+                // thread sees.
                 assert!(!map.contains(64) && !map.contains(BASE + kib * 1024));
                 assert!(before == 0 || map.contains(BASE + 64));
                 if is_passed.load(Acquire) {

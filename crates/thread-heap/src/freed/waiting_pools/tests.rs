@@ -73,7 +73,7 @@ fn wait_and_purge<G: Geometry, A: MemAlloc, const PAGES: usize>(
     purged
 }
 
-/// Returns the pages that waiting blocks and unused bytes at the ends of pools cover.
+/// Returns the pages that are covered by waiting blocks and by unused bytes at the ends of pools.
 fn covered<G: Geometry>(waiting: &BlocksOf, blocks: BlockStart) -> BTreeSet<usize> {
     let shifted = G::RULES.headers == HeaderRule::InArena && blocks == BlockStart::AsInCPython;
     let mut bytes = BTreeMap::<usize, usize>::new();
@@ -88,10 +88,11 @@ fn covered<G: Geometry>(waiting: &BlocksOf, blocks: BlockStart) -> BTreeSet<usiz
     bytes.into_iter().filter(|(_, bytes)| *bytes == PAGE).map(|(page, _)| page).collect()
 }
 
-/// Returns the pages that waiting blocks and unused bytes at the ends of pools of several units
-/// cover. `blocks` are all blocks that were allocated.
+/// Returns the pages that are covered by waiting blocks and by unused bytes at the ends of pools of
+/// several units. `blocks` are all blocks that were allocated.
 ///
-/// The pools are computed from the addresses of the blocks. Blocks of one pool are adjacent.
+/// The pools are computed from the addresses of the blocks, because the blocks of a pool are
+/// adjacent.
 fn covered_in_medium(waiting: &BlocksOf, blocks: &BlocksOf) -> BTreeSet<usize> {
     let mut bytes = BTreeMap::<usize, usize>::new();
     // A pool begins with a block at the start of a unit, and blocks of its size follow.
@@ -160,7 +161,7 @@ fn rounds_with<G: Geometry, const PAGES: usize>(
     let all = in_use.clone();
     let mut table = WaitingPools::<G, PAGES>::new(&Malloc).unwrap();
     let (mut waiting, mut purged) = (BlocksOf::new(), BTreeSet::new());
-    // Blocks of one page mostly wait together, or no page would be purged.
+    // The blocks of a page mostly wait together. Otherwise no page would be purged.
     let waits =
         |address: usize| address / (2 * PAGE) % 256 < share || address / 16 % 256 < share / 2;
     for round in 0..4 {

@@ -1,11 +1,11 @@
 //! Models of blocks above the small threshold: spans, and blocks in pools of several units.
 //!
-//! Loom does not see the headers of pools, which are plain memory. The models therefore compare what
-//! other threads read there in every interleaving. ThreadSanitizer looks for races on the headers
-//! while `cargo xtask stress --under thread` runs.
+//! Loom does not see the headers of pools, because they are plain memory. The models therefore
+//! compare what other threads read there in every interleaving. In addition, ThreadSanitizer looks
+//! for races on the headers when `cargo xtask stress --under thread` runs.
 //!
-//! Other threads read three fields of a header. The owner writes them only while no block of the
-//! unit is in use:
+//! Other threads read three fields of a header. The owner writes these fields only while no block
+//! of the unit is in use:
 //!
 //! - the class of a unit, when its pool is taken from the arena or put back,
 //! - the link from an inner unit to its pool, at the same times,
@@ -39,7 +39,8 @@ type TallOwner = Owner<PartsOf<Tall>>;
 
 const SMALL: usize = 4 << 10;
 
-/// The size of blocks in pools of six units, of which the fourth begins in an inner unit.
+/// The size of blocks in pools of six units. The fourth block of such a pool begins in an inner
+/// unit.
 const MEDIUM: usize = 24 * MIB;
 
 const SPAN: usize = 40 * MIB;
@@ -63,7 +64,7 @@ struct SentOwner(TallOwner);
 // SAFETY: only one thread at a time uses the owner, and joining orders their accesses.
 unsafe impl Send for SentOwner {}
 
-/// Works with `owner` in a thread that hands the owner back.
+/// Passes `owner` to a thread that works with it and then returns it.
 ///
 /// The main thread frees blocks meanwhile, because loom misses some interleavings if another thread
 /// stores to an inbox.
@@ -184,7 +185,7 @@ fn headers_that_are_read_after_the_block_was_sent_are_rejected() {
 /// The distance from the start of a span to the word that the owner writes, on a purged page.
 const WORD: usize = 64 << 10;
 
-/// A span is freed and its inbox taken over. The owner reclaims the span and uses it again.
+/// Frees a span and takes over its inbox. The owner then reclaims the span and uses it again.
 fn a_takeover_purges_a_span(take_over: fn(&'static ThreadHeap<PartsOf<Tall>>)) {
     let (stage, log) = stage::<Tall>();
     let heaps = stage.heaps;
