@@ -39,16 +39,17 @@ pub const RESERVED_BYTES: u64 = 1 << 36;
 /// If [`reserved`](Self::reserved) returns a range that is not empty, then as long as the source
 /// exists:
 ///
-/// - Every later range starts at the same address and is not longer than [`RESERVED_BYTES`]. Only
-///   [`shrink_reserved`](Self::shrink_reserved) makes the range shorter. Nothing in the part that
-///   goes is in use.
+/// - Every later range starts at the same address and is not longer than [`RESERVED_BYTES`].
+/// - Only [`shrink_reserved`](Self::shrink_reserved) makes the range shorter. Nothing in the part
+///   that is cut off is in use.
 /// - The range contains no memory of anything but this source.
-/// - A mapping of the source lies in the range as a whole or not at all. When its range grows, the
-///   source has no mapping in the added part yet, except for the one that it is about to return.
+/// - A mapping of the source lies entirely inside the range or entirely outside of it. When the
+///   range grows, the source has no mapping in the added part yet, except for the one that it is
+///   about to return.
 ///
 /// If a source owns the memory, dropping the source may invalidate memory that is still mapped.
 ///
-/// A heap must not lend out a mutable reference to its source, because safe code could drop the
+/// A heap must not expose a mutable reference to its source, because safe code could then drop the
 /// source.
 pub unsafe trait ArenaSource {
     /// Maps an arena, whose contents are unspecified.
@@ -58,9 +59,9 @@ pub unsafe trait ArenaSource {
     /// Returns [`MapError`] and leaves the source unchanged if the memory cannot be provided.
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError>;
 
-    /// Maps an arena like [`map`](Self::map), and tells whether it is known to be zero.
+    /// Maps an arena like [`map`](Self::map), and also returns whether it is known to be zero.
     ///
-    /// A source that does not know the contents needs no method of its own.
+    /// A source that does not know the contents of its arenas can use the default method.
     ///
     /// # Errors
     ///
@@ -69,7 +70,7 @@ pub unsafe trait ArenaSource {
         Ok((self.map(size)?, Contents::Unknown))
     }
 
-    /// Takes back an arena.
+    /// Unmaps an arena.
     ///
     /// # Safety
     ///
@@ -79,7 +80,7 @@ pub unsafe trait ArenaSource {
     /// - `arena` must not have been unmapped already.
     /// - Nothing may use the arena's memory afterwards.
     ///
-    /// An arena must go back through the outermost source that returned it.
+    /// An arena must be returned through the outermost source that returned it.
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize);
 
     /// Maps memory for one large block of `bytes` bytes, which begins at a multiple of `align`.
@@ -94,7 +95,7 @@ pub unsafe trait ArenaSource {
         }
     }
 
-    /// Takes back a large mapping.
+    /// Unmaps a large mapping.
     ///
     /// # Safety
     ///
@@ -110,8 +111,9 @@ pub unsafe trait ArenaSource {
 
     /// Grows or shrinks a large mapping from `old` to at least `new` bytes without copying it.
     ///
-    /// The mapping stays where it is or moves inside the [reserved](Self::reserved) range. Its
-    /// contents stay the same up to the smaller size. [`resize_or_copy`] copies if this call fails.
+    /// The mapping stays in place or moves inside the [reserved](Self::reserved) range. Its
+    /// contents are preserved up to the smaller size. If this call fails, [`resize_or_copy`] copies
+    /// the contents instead.
     ///
     /// # Errors
     ///
@@ -136,28 +138,29 @@ pub unsafe trait ArenaSource {
         }
     }
 
-    /// Returns the addresses that belong to this source only.
+    /// Returns the range of addresses that belongs to this source only.
     ///
-    /// The range is empty if the source has not reserved addresses. It may grow whenever the source
-    /// maps or resizes memory, so a user that remembers the range must ask again after such calls.
+    /// The range is empty if the source has not reserved any addresses. It may grow whenever the
+    /// source maps or resizes memory, so a user that stores the range must call this function again
+    /// afterwards.
     fn reserved(&mut self) -> Range<usize> {
         self.below().map_or(0..0, |below| below.reserved())
     }
 
     /// Keeps the range of reserved addresses from growing beyond `bytes` bytes.
     ///
-    /// The addresses of a range do not go back when arenas are unmapped. A program may need them for
-    /// other mappings if its address space is limited.
+    /// Unmapping an arena does not release its reserved addresses. If the address space is limited,
+    /// a program may need them for other mappings.
     fn reserve_at_most(&mut self, bytes: usize) {
         if let Some(below) = self.below() {
             below.reserve_at_most(bytes);
         }
     }
 
-    /// Gives back reserved addresses that nothing uses, so that other mappings can have them.
+    /// Releases reserved addresses that nothing uses, so that other mappings can use them.
     ///
-    /// If that makes the range shorter, calls `publish` with the new range before the addresses can
-    /// be used by others. A request that fails for lack of addresses can succeed afterwards.
+    /// If this makes the range shorter, calls `publish` with the new range before others can get
+    /// the addresses. A request that failed for lack of addresses can then succeed.
     fn shrink_reserved(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
         if let Some(below) = self.below() {
             below.shrink_reserved(publish);
@@ -181,7 +184,7 @@ pub unsafe trait ArenaSource {
     /// # Safety
     ///
     /// - The range must lie inside one arena that this source has mapped.
-    /// - Nothing may rely on its contents.
+    /// - Nothing may rely on the contents of the range.
     unsafe fn purge(&mut self, start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
         match self.below() {
             // SAFETY: the wrapped source mapped the arena; the caller upholds the rest.
@@ -202,9 +205,9 @@ pub unsafe trait ArenaSource {
         self.below().map_or(0, |below| below.trim())
     }
 
-    /// Unmaps the free memory that the source keeps without need, because its decay time has passed.
+    /// Unmaps retained memory whose decay time has passed.
     ///
-    /// A user that may make no other call for a while calls this function from time to time.
+    /// A user that may make no other call for a while should call this function from time to time.
     fn decay(&mut self) {
         if let Some(below) = self.below() {
             below.decay();
@@ -225,15 +228,15 @@ pub unsafe trait ArenaSource {
     /// Asks how many slots of large mappings a user, such as a heap, may keep instead of unmapping
     /// them. A slot has the size of an arena.
     ///
-    /// `had` is the number of slots that the user was allowed to keep so far, and `want` is the number
-    /// that it would like to keep. It need not keep all of them all the time.
+    /// `had` is the number of slots that the user has been allowed to keep so far. `want` is the
+    /// number that the user would like to keep. The user need not keep all of them all the time.
     ///
     /// Returns how many slots the user may keep, at most `want`. The user must unmap all others.
     fn retain_large(&mut self, had: usize, want: usize) -> usize {
         self.below().map_or(0, |below| below.retain_large(had, want))
     }
 
-    /// Tells the source that a user allocates again from `count` free arenas that it had kept.
+    /// Tells the source that a user now allocates from `count` free arenas that it had kept.
     ///
     /// A source that measures demand must count this call like a call to [`map`](Self::map).
     fn reuse_retained(&mut self, count: usize) {

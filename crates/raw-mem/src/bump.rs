@@ -9,7 +9,7 @@ const ALIGNMENT: usize = 16;
 
 /// An allocator that cuts blocks from the front of a buffer and never reuses them.
 ///
-/// [`Bump`] suits the bookkeeping data of a heap, of which little is ever freed.
+/// [`Bump`] suits the metadata of a heap, because little of it is ever freed.
 ///
 /// ```
 /// use core::mem::MaybeUninit;
@@ -24,7 +24,7 @@ const ALIGNMENT: usize = 16;
 pub struct Bump<'a> {
     /// # Invariant
     ///
-    /// The `left` bytes from `next` are the end of the buffer and belong to no block.
+    /// The `left` bytes that begin at `next` are the rest of the buffer, and belong to no block.
     next: Cell<NonNull<u8>>,
     left: Cell<usize>,
     buffer: PhantomData<&'a mut [MaybeUninit<u8>]>,

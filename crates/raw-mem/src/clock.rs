@@ -2,13 +2,14 @@
 
 use core::time::Duration;
 
-/// The clock that is read fastest. It advances every few milliseconds.
+/// The fastest clock of the system. It advances every few milliseconds.
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(miri)))]
 const CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC_COARSE;
 #[cfg(all(unix, not(any(target_os = "linux", target_os = "android")), not(miri)))]
 const CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC;
 
-/// Returns the time since an arbitrary start, to within a few milliseconds and without a lock.
+/// Returns the time since an arbitrary start. It is accurate to a few milliseconds, and takes no
+/// lock.
 #[cfg(all(unix, not(miri)))]
 pub fn coarse_now() -> Duration {
     let mut time = core::mem::MaybeUninit::<libc::timespec>::uninit();

@@ -2,20 +2,20 @@
 //!
 //! Memory is counted in slots. An arena is one slot, and a large mapping has one or more.
 //!
-//! - Memory is retained only after the program has shown that it frees memory and requests it
-//!   again. The first memory that it frees is therefore given back at once.
-//! - What is in use and what is retained never exceed, together, what was in use recently, plus a
-//!   part of it that the source determines.
+//! - We retain memory only after the program has freed memory and then requested memory again. The
+//!   first memory that it frees is therefore unmapped immediately.
+//! - Memory in use and retained memory together never exceed the recent peak of memory in use by
+//!   more than a certain share. The source determines this share.
 //! - If nothing has been requested for the decay time, nothing may be retained.
 
 #![forbid(unsafe_code)]
 
 use core::time::Duration;
 
-/// The decay time of sources that are not given another one.
+/// The default decay time of a source.
 pub(crate) const DECAY: Duration = Duration::from_secs(1);
 
-/// What a program requested and freed recently, which determines how much may be retained.
+/// Statistics about recent requests and frees, which determine how much memory may be retained.
 #[derive(Debug)]
 pub(crate) struct Demand {
     decay: Duration,
@@ -59,17 +59,18 @@ impl Demand {
         }
     }
 
-    /// Notes the present time. Every other call refers to the time that was noted last.
+    /// Sets the current time, to which all later calls refer.
     #[inline]
     pub(crate) fn advance_to(&mut self, now: Duration) {
-        // The coarse clock seldom advances between two calls. Without a decay time, every call counts.
+        // The coarse clock seldom advances between two calls. If the decay time is zero, every call
+        // counts.
         if now != self.now || self.decay.is_zero() {
             self.now = now;
             self.expire();
         }
     }
 
-    /// Forgets what happened too long before the present time.
+    /// Discards information that is too old to matter at the current time.
     fn expire(&mut self) {
         if self.has_passed_since(self.requested) {
             self.limit = 0;
@@ -80,7 +81,8 @@ impl Demand {
             self.given_back = 0;
         }
         if self.has_passed_since(self.started) {
-            // If a whole period has passed without a call, the number did not change during it.
+            // If a whole period has passed without a call, the number did not change during that
+            // period.
             let is_recent = self.now.saturating_sub(self.started) < 2 * self.decay;
             self.previous_peak = if is_recent { self.peak } else { self.in_use };
             self.peak = self.in_use;
@@ -92,10 +94,10 @@ impl Demand {
         self.now.saturating_sub(start) >= self.decay
     }
 
-    /// Notes a request for `slots` slots, `reused` of which had been retained.
+    /// Records a request for `slots` slots, `reused` of which had been retained.
     ///
-    /// If memory was given back recently, it could have served the other slots. The limit rises by
-    /// as many slots, so that this memory would be retained the next time.
+    /// Memory that was given back recently could have served the other slots. The limit rises by
+    /// that many slots, so that this memory will be retained the next time.
     pub(crate) fn request(&mut self, slots: usize, reused: usize) {
         self.requested = self.now;
         self.occupy(slots);
@@ -105,17 +107,18 @@ impl Demand {
         self.limit = self.limit.saturating_add(missed);
     }
 
-    /// Notes that `slots` slots are in use that were retained or free, without a request for them.
+    /// Records that `slots` slots that were retained or free are in use again, although none was
+    /// requested.
     pub(crate) fn occupy(&mut self, slots: usize) {
         self.in_use = self.in_use.saturating_add(slots);
     }
 
-    /// Notes that `slots` slots are no longer in use.
+    /// Records that `slots` slots are no longer in use.
     pub(crate) fn vacate(&mut self, slots: usize) {
         self.in_use = self.in_use.saturating_sub(slots);
     }
 
-    /// Notes that `slots` slots, which are not in use, were given back.
+    /// Records that `slots` slots, which are not in use, were given back.
     pub(crate) fn give_back(&mut self, slots: usize) {
         if slots > 0 {
             self.given_back = self.given_back.saturating_add(slots);
@@ -128,7 +131,8 @@ impl Demand {
         self.limit.min(self.below_most())
     }
 
-    /// Returns how far the number of slots in use is below what the recent peak allows.
+    /// Returns by how many slots the number in use is below the largest number that the recent peak
+    /// allows.
     pub(crate) fn below_most(&self) -> usize {
         let peak = self.peak.max(self.previous_peak);
         (peak + peak * self.above_peak / 100).saturating_sub(self.in_use)
@@ -158,7 +162,7 @@ mod tests {
         demand
     }
 
-    /// Requests no memory, but keeps the demand alive.
+    /// Keeps the demand alive without requesting memory.
     fn touch(demand: &mut Demand, now: Duration) {
         demand.advance_to(now);
         demand.request(0, 0);

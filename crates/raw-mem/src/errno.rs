@@ -1,6 +1,6 @@
 //! The error number of the C library (`errno`).
 
-/// Calls `action` and restores `errno`, which freeing memory must not change.
+/// Calls `action`, and then restores `errno`. Freeing memory must not change `errno`.
 ///
 /// ```
 /// let length = raw_mem::preserving_errno(|| "any code".len());

@@ -77,7 +77,7 @@ impl<'a> FixedRegion<'a> {
     }
 }
 
-// SAFETY: each part of the buffer is cut once and aligned to its size. It is returned again only
+// SAFETY: each part of the buffer is cut once and is aligned to its size. It is returned again only
 // after it was unmapped.
 unsafe impl ArenaSource for FixedRegion<'_> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {

@@ -4,7 +4,7 @@
 
 use core::ptr::NonNull;
 
-/// Memory of its own for one block that is too large for an arena.
+/// A mapping for one block that is too large for an arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LargeMapping {
     /// The start of the mapping, which is a multiple of an arena's size.
@@ -15,7 +15,6 @@ pub struct LargeMapping {
     pub bytes: usize,
     /// True if the memory is known to be zero.
     ///
-    /// After a call that has resized the mapping, this refers only to the bytes behind the old
-    /// ones.
+    /// After a call that has resized the mapping, this refers only to the bytes that were added.
     pub is_zeroed: bool,
 }

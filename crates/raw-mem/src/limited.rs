@@ -1,4 +1,4 @@
-//! A source that limits how much memory its user holds.
+//! A source that limits how much memory its user has mapped.
 
 use core::ptr::NonNull;
 
@@ -7,7 +7,7 @@ use crate::{
     warning::warn_of_soft_limit,
 };
 
-/// A source that wraps another one and limits how much memory its user holds.
+/// A source that wraps another one and limits how much memory its user has mapped.
 ///
 /// ```
 /// use raw_mem::{ArenaSize, ArenaSource, LimitedArenas, Limits, MmapArenas};
@@ -28,12 +28,12 @@ pub struct LimitedArenas<S> {
 }
 
 impl<S> LimitedArenas<S> {
-    /// Wraps `source`, of which nothing may be in use yet.
+    /// Wraps `source`. Nothing that it has mapped may be in use yet.
     pub const fn new(source: S, limits: Limits) -> Self {
         Self { source, usage: Usage::new(limits) }
     }
 
-    /// Returns what the user of the source holds, and the limits.
+    /// Returns how much memory the user has mapped, and the limits.
     pub const fn usage(&self) -> &Usage {
         &self.usage
     }

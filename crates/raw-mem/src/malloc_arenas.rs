@@ -9,8 +9,8 @@ const START: usize = size_of::<NonNull<u8>>();
 
 /// A source that allocates each arena from a lower allocator.
 ///
-/// The lower allocator does not align blocks to the size of an arena. Each arena therefore lies in
-/// a block of slightly more than twice the arena's size. The rest of the block stays unused.
+/// The lower allocator does not align its blocks to the size of an arena. We therefore allocate a
+/// block of slightly more than twice that size for each arena, and leave the rest of it unused.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MallocArenas<A>(A);
 

@@ -58,7 +58,7 @@ pub unsafe trait MemAlloc {
     /// `ptr` must be `None` or a live block of this allocator. The block must not be used again.
     unsafe fn free(&self, ptr: Option<NonNull<u8>>);
 
-    /// Returns how many bytes can be used at `ptr`, at least the requested size.
+    /// Returns how many bytes can be used at `ptr`. This is at least the requested size.
     ///
     /// The number does not change while the block is live. Returns `None` if the allocator does not
     /// know it.
@@ -120,8 +120,8 @@ pub const fn calloc_size(count: usize, size: usize) -> Option<usize> {
 
 /// An allocator that has no memory, so every request fails.
 ///
-/// A heap over `NoAlloc` can serve only small requests, and must keep its own records elsewhere,
-/// for example in [`Bump`](crate::Bump).
+/// A heap over `NoAlloc` can serve only small requests, and must keep its metadata elsewhere, for
+/// example in [`Bump`](crate::Bump).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoAlloc;
 

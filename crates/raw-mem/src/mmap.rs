@@ -6,12 +6,13 @@
 //! To save most of these calls, the source reserves an aligned range of addresses for several
 //! arenas at once.
 //!
-//! - A reservation has a quarter of the size of the arenas in use, but 1 to 17 arenas. It is
-//!   unmapped when it has become too large for the arenas in use.
-//! - Reserved arenas are not accessible, so limits on data or committed memory do not include them.
-//! - An unmapped arena's address is remembered, because it is aligned and can be mapped again.
-//! - A large mapping is mapped and unmapped by itself.
-//! - A process may have only a limited number of mappings, so the system can refuse to unmap an
+//! - A reservation covers a quarter as many arenas as are in use, but at least 1 and at most 17. It
+//!   is unmapped once it has become too large for the arenas in use.
+//! - Reserved arenas are not accessible, so they do not count against limits on data or committed
+//!   memory.
+//! - We remember the address of an unmapped arena, because it is aligned and can be mapped again.
+//! - A large mapping is mapped and unmapped on its own.
+//! - The number of mappings of a process may be limited, so the system can refuse to unmap an
 //!   arena. Such an arena serves a later request.
 
 use core::ptr::NonNull;
@@ -76,7 +77,7 @@ struct Retained {
     bytes: usize,
 }
 
-/// The addresses of recently unmapped arenas, the latest last.
+/// The addresses of recently unmapped arenas, in the order in which they were unmapped.
 #[derive(Debug)]
 struct Places {
     addresses: [usize; MOST_PLACES],
@@ -99,7 +100,8 @@ impl MmapArenas {
 
     /// Returns memory for an arena in the way that needs the fewest system calls.
     ///
-    /// The memory is zero unless the system has once refused to unmap it.
+    /// The memory is zero, unless it belongs to an arena that the system has refused to unmap
+    /// before.
     fn take(&mut self, size: ArenaSize) -> Result<(NonNull<u8>, Contents), MapError> {
         let bytes = mapped_bytes(size);
         if let Some(arena) = self.take_retained(bytes) {
@@ -139,7 +141,7 @@ impl MmapArenas {
         Ok(arena)
     }
 
-    /// Maps an arena at the latest remembered address, if that is aligned and still free.
+    /// Maps an arena at the most recently remembered address, if that is aligned and still free.
     fn map_where_unmapped(&mut self, bytes: usize) -> Option<NonNull<u8>> {
         let place = self.unmapped.pop().filter(|place| place % bytes == 0)?;
         let arena = pages::map(place, bytes, Access::ReadWrite).ok()?;
@@ -201,7 +203,7 @@ impl MmapArenas {
         }
     }
 
-    /// Unmaps the reservation if it is too large for the arenas in use.
+    /// Unmaps the reservation if it has become too large for the arenas in use.
     fn shrink_reserved(&mut self) {
         let in_use = self.in_use;
         let is_large = |reserved: &Reserved| {
@@ -224,7 +226,7 @@ fn arenas_to_reserve(in_use: usize, bytes: usize) -> usize {
 }
 
 impl Reserved {
-    /// Reserves arenas in proportion to the `in_use` bytes, or fewer if the system refuses.
+    /// Reserves arenas in proportion to the `in_use` bytes. If the system refuses, reserves fewer.
     fn with_share_of(in_use: usize, size: ArenaSize) -> Result<Self, MapError> {
         let mut arenas = arenas_to_reserve(in_use, mapped_bytes(size));
         loop {
@@ -293,8 +295,8 @@ impl Drop for MmapArenas {
     }
 }
 
-// SAFETY: an arena is writable and aligned, and overlaps no other. It is returned again only after
-// its user passed it to `unmap`. The system maps zeroed pages.
+// SAFETY: an arena is writable and aligned, and overlaps no other arena. It is returned again only
+// after its user passed it to `unmap`. The system maps zeroed pages.
 unsafe impl ArenaSource for MmapArenas {
     /// Usually makes one system call, and four when it must reserve new addresses.
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
@@ -346,7 +348,7 @@ unsafe impl ArenaSource for MmapArenas {
         });
     }
 
-    /// Makes at most one system call. Grows only if the addresses behind the mapping are free.
+    /// Makes at most one system call. Grows only if the addresses after the mapping are free.
     unsafe fn resize_large(
         &mut self,
         start: NonNull<u8>,
@@ -355,16 +357,17 @@ unsafe impl ArenaSource for MmapArenas {
         _align: ArenaSize,
     ) -> Result<LargeMapping, MapError> {
         let bytes = pages::whole_pages(new).ok_or(MapError::LargeExhausted { bytes: new })?;
-        // SAFETY: the pages belong to the mapping. Those behind `bytes` are no longer needed.
+        // SAFETY: the pages belong to the mapping. The pages after `bytes` are no longer needed.
         match unsafe { pages::resize(start, old, bytes) } {
             Ok(()) => Ok(LargeMapping { start, bytes, is_zeroed: true }),
-            // The system refused to unmap the pages behind `bytes`, so they still belong to it.
+            // The system refused to unmap the pages after `bytes`, so they still belong to the
+            // mapping.
             Err(_) if bytes < old => Ok(LargeMapping { start, bytes: old, is_zeroed: true }),
             Err(code) => Err(MapError::LargeOs { bytes: new, code }),
         }
     }
 
-    /// Unmaps addresses that hold no memory, so the result is 0.
+    /// Unmaps only addresses that are not backed by memory, so the result is 0.
     fn trim(&mut self) -> usize {
         preserving_errno(|| {
             self.release_reserved();
@@ -732,7 +735,7 @@ mod tests {
     fn only_whole_pages_inside_the_range_are_purged() {
         let mut source = MmapArenas::new();
         let arena = map(&mut source);
-        // SAFETY: the arena is mapped and this test's alone; the range is inside it.
+        // SAFETY: the arena is mapped and used only by this test, and the range lies inside it.
         let contents = unsafe {
             arena.write_bytes(7, 16 * 4096);
             source.purge(arena.add(100), 3 * 4096).unwrap();

@@ -11,7 +11,7 @@ const HEAD: usize = size_of::<MmapRaw>().next_multiple_of(16);
 
 /// An allocator that maps new pages for each block, with one system call.
 ///
-/// [`PageBlocks`] calls no other allocator, and untouched pages of a block take up no memory.
+/// [`PageBlocks`] calls no other allocator. Pages of a block that are never touched use no memory.
 ///
 /// ```
 /// use raw_mem::{MemAlloc, PageBlocks};
@@ -140,7 +140,7 @@ mod tests {
             let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
             pages * 4096
         };
-        // A leak of 1,000 MiB stands out, whatever the tests beside this one have mapped.
+        // A leak of 1,000 MiB stands out, no matter what other tests have mapped meanwhile.
         let before = resident();
         for _ in 0..1000 {
             let block = PageBlocks.malloc(1 << 20).unwrap();

@@ -45,8 +45,8 @@ pub(crate) fn map(hint: usize, bytes: usize, access: Access) -> Result<NonNull<u
 pub(crate) fn map_at(address: NonNull<u8>, bytes: usize, access: Access) -> Result<(), OsCode> {
     refuse_on_demand()?;
     let flags = PRIVATE | libc::MAP_FIXED_NOREPLACE;
-    // SAFETY: the flag keeps the system from replacing an existing mapping. Before Linux 4.17 the
-    // system does not know the flag and takes the address as a hint.
+    // SAFETY: the flag keeps the system from replacing an existing mapping. A system before Linux
+    // 4.17 does not know the flag and uses the address as a hint.
     let start = unsafe { libc::mmap(to_c(address), bytes, access.protection(), flags, -1, 0) };
     if start == libc::MAP_FAILED {
         return Err(last());
@@ -98,7 +98,7 @@ pub(crate) unsafe fn make_writable(start: NonNull<u8>, bytes: usize) -> Result<(
     outcome(unsafe { libc::mprotect(to_c(start), bytes, Access::ReadWrite.protection()) })
 }
 
-/// Unmaps `bytes` bytes from `start`. The range stays mapped if the system call fails.
+/// Unmaps `bytes` bytes from `start`. If the system call fails, the range stays mapped.
 ///
 /// # Safety
 ///
@@ -114,15 +114,16 @@ pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) -> Result<(), OsCod
 ///
 /// The pages stay mapped and read as zero afterwards.
 ///
-/// Mapping new pages with `MAP_FIXED` instead could lose the range on Linux before 6.12.
+/// We do not map new pages over them with `MAP_FIXED`, because Linux before 6.12 could then lose
+/// the range.
 ///
 /// # Safety
 ///
 /// - The range must consist of whole pages that the caller has mapped.
-/// - Nothing may rely on its contents.
+/// - Nothing may rely on the contents of the range.
 pub(crate) unsafe fn purge(start: NonNull<u8>, bytes: usize) -> Result<(), OsCode> {
     refuse_on_demand()?;
-    // SAFETY: the caller mapped the pages, and their contents may go (contract of `purge`).
+    // SAFETY: the caller mapped the pages and no longer needs their contents (contract of `purge`).
     outcome(unsafe { libc::madvise(to_c(start), bytes, libc::MADV_DONTNEED) })
 }
 
@@ -131,7 +132,7 @@ pub(crate) unsafe fn purge(start: NonNull<u8>, bytes: usize) -> Result<(), OsCod
 /// # Safety
 ///
 /// - The range must lie in memory that the caller has mapped.
-/// - Nothing may rely on its contents.
+/// - Nothing may rely on the contents of the range.
 pub(crate) unsafe fn purge_inside(start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
     let (page, address) = (page_size(), start.addr().get());
     let end = align_down(address + len, page);
@@ -148,10 +149,12 @@ pub(crate) unsafe fn purge_inside(start: NonNull<u8>, len: usize) -> Result<(), 
     })
 }
 
-/// Returns the memory of `bytes` bytes from `start` to the system and makes them inaccessible.
+/// Returns the memory of `bytes` bytes from `start` to the system, and makes the range
+/// inaccessible.
 ///
-/// The range stays mapped in between, so no other mapping can get its addresses. If the call fails,
-/// the range is unchanged. Before Linux 6.12, a kernel without memory for itself could lose it.
+/// The range stays mapped throughout, so no other mapping can get its addresses. If the call fails,
+/// the range is usually unchanged. Only Linux before 6.12 can lose the range, if the kernel itself
+/// runs out of memory during the call.
 ///
 /// # Safety
 ///
@@ -172,13 +175,13 @@ pub(crate) unsafe fn withdraw(start: NonNull<u8>, bytes: usize) -> Result<(), Os
 ///
 /// - The first `old` bytes from `start` must be whole pages that the caller has mapped.
 /// - `new` must be a multiple of the page size and not 0.
-/// - If the call succeeds, nothing may access pages behind the first `new` bytes.
+/// - If the call succeeds, nothing may access pages after the first `new` bytes.
 pub(crate) unsafe fn resize(start: NonNull<u8>, old: usize, new: usize) -> Result<(), OsCode> {
     if new == old {
         return Ok(());
     }
     if new < old {
-        // SAFETY: the first `new` bytes stay, so the pages behind them begin inside the mapping.
+        // SAFETY: the first `new` bytes stay, so the pages after them begin inside the mapping.
         let behind = unsafe { start.add(new) };
         // SAFETY: the caller has mapped these pages, and nothing uses them (contract of `resize`).
         return unsafe { unmap(behind, old - new) };
@@ -187,7 +190,7 @@ pub(crate) unsafe fn resize(start: NonNull<u8>, old: usize, new: usize) -> Resul
     unsafe { extend(start, old, new) }
 }
 
-/// Extends a mapping of `old` bytes to `new` bytes if the addresses behind it are free.
+/// Extends a mapping of `old` bytes to `new` bytes if the addresses after it are free.
 ///
 /// # Safety
 ///
@@ -232,7 +235,7 @@ fn last() -> OsCode {
     OsCode(errno::get())
 }
 
-/// Does nothing. In tests, a replacement simulates failing system calls.
+/// Does nothing. Tests replace this function to simulate failing system calls.
 #[cfg(not(test))]
 #[inline(always)]
 fn refuse_on_demand() -> Result<(), OsCode> {

@@ -63,7 +63,7 @@ impl Write for Stderr {
     }
 }
 
-/// Writes `line` to stderr after `obmalloc: `, and ends the process with `abort`.
+/// Writes `obmalloc: ` and `line` to stderr, and ends the process with `abort`.
 ///
 /// The function allocates nothing, unless the arguments of `line` do.
 #[cold]
@@ -77,8 +77,8 @@ pub fn abort_with(line: fmt::Arguments<'_>) -> ! {
 
 /// Returns true if the `len` bytes at `start` can be read. Slow, because it asks the system.
 ///
-/// The function is for reports of corruption, which must not crash. Returns true on systems where
-/// it cannot tell, and if the process has no free file descriptors.
+/// The function is meant for reports of corruption, which must not crash. If it cannot find out, it
+/// returns true. That happens on some systems, and if the process has no free file descriptors.
 #[must_use]
 pub fn is_readable(start: *const u8, len: usize) -> bool {
     system::is_readable(start, len)
@@ -104,7 +104,8 @@ mod system {
         }
     }
 
-    /// The system refuses to write bytes that cannot be read, so each page is written to a pipe.
+    /// The system refuses to write bytes that cannot be read, so we write a byte of each page to a
+    /// pipe.
     pub(super) fn is_readable(start: *const u8, len: usize) -> bool {
         let Some(end) = start.addr().checked_add(len) else { return false };
         let mut pipe = [0; 2];

@@ -8,20 +8,23 @@
 //!    slot    slot    slot    slot    slot    slot    slot    never used
 //! ```
 //!
-//! The first request reserves the range and divides it into slots of an arena's size. Since nothing
-//! else lies in the range, one comparison tells whether an address belongs to the source.
+//! The first request reserves the range and divides it into slots of an arena's size. Only this
+//! source has memory in the range, so one comparison tells whether an address belongs to the
+//! source.
 //!
 //! - The range begins with 16 MiB and grows at its end, up to [`RESERVED_BYTES`]. It can grow as
-//!   long as the addresses behind it are free and the system allows it.
-//! - The address of a slot that was used never becomes free for other mappings. A slot that is no
-//!   longer used is made inaccessible in place. A trim unmaps the slots that were never used.
-//! - If the system refuses to reserve a range, all memory comes from the wrapped source, and we do
-//!   not try again. The wrapped source also serves each request that the range cannot serve.
-//! - An unmapped arena is given back at once. An unmapped large mapping may be retained, because the
-//!   page faults of a large block cost more than the rest of its life. `Demand` determines how much
-//!   is retained. What exceeds this is given back at the next call that maps or unmaps.
-//! - A large mapping grows in place if the slots behind it are not used. Otherwise its pages move
-//!   to another run of slots.
+//!   long as the addresses after it are free and the system allows it.
+//! - The addresses of a slot that was ever used are never released to other mappings. When the slot
+//!   is no longer used, we make it inaccessible in place. Slots that were never used are unmapped
+//!   by a trim.
+//! - If the system refuses to reserve a range, we do not try again, and all memory comes from the
+//!   wrapped source. The wrapped source also serves each request that the range cannot serve.
+//! - The memory of an unmapped arena is returned to the system at once. An unmapped large mapping
+//!   may be retained, because the page faults of a large block are the most expensive part of its
+//!   life. `Demand` determines how much is retained. Any excess is returned at the next call that
+//!   maps or unmaps.
+//! - A large mapping grows in place if the slots after it are not used. Otherwise its pages move to
+//!   another run of slots.
 //!
 //! [`RESERVED_BYTES`]: crate::RESERVED_BYTES
 
@@ -64,7 +67,7 @@ use range::ReservedRange;
 /// ```
 pub struct ReservedArenas<S> {
     source: S,
-    /// False until an attempt to reserve the range was made.
+    /// True once we have tried to reserve the range.
     was_tried: bool,
     range: Option<ReservedRange>,
     /// The largest size of the range in bytes.
@@ -85,7 +88,7 @@ impl<S> ReservedArenas<S> {
         Self { source, was_tried: false, range: None, most: crate::RESERVED_BYTES as usize, clock }
     }
 
-    /// Returns the range if its slots have the size `size`, after an attempt to reserve it.
+    /// Returns the range, which this call may reserve, if its slots have the size `size`.
     fn range_for(&mut self, size: ArenaSize) -> Option<&mut ReservedRange> {
         if !self.was_tried {
             self.was_tried = true;
@@ -105,16 +108,17 @@ impl<S> ReservedArenas<S> {
         Some(range)
     }
 
-    /// Lowers the count of slots that users keep to at most `slots`.
+    /// Lowers the number of slots that users are assumed to keep to at most `slots`.
     ///
-    /// A forked child calls this function, because the users of other threads are gone.
+    /// A forked child calls this function, because the users of other threads no longer exist.
     pub fn limit_large_users_to(&mut self, slots: usize) {
         if let Some(range) = &mut self.range {
             range.limit_users_to(slots);
         }
     }
 
-    /// Gives back what is retained or reserved in advance, and returns true if there was any.
+    /// Returns retained memory and unused reserved addresses to the system. Returns true if there
+    /// were any.
     fn trim_range(&mut self) -> bool {
         self.range.as_mut().is_some_and(ReservedRange::trim)
     }
@@ -143,8 +147,8 @@ impl<S: ArenaSource> ReservedArenas<S> {
 }
 
 // SAFETY: a run of slots overlaps no other run in use, and is writable. The wrapped source maps all
-// other memory. `reserved` covers the slots that were ever used, which always stay mapped, so nothing
-// else maps memory there.
+// other memory. `reserved` covers the slots that were ever used. These always stay mapped, so
+// nothing else maps memory there.
 unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         Ok(self.map_with_contents(size)?.0)

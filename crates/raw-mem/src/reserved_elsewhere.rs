@@ -1,10 +1,10 @@
-//! A source that passes every call on, for targets on which no range of addresses is reserved.
+//! A source that forwards every call, for targets on which no range of addresses is reserved.
 
 use core::ptr::NonNull;
 
 use crate::{ArenaSize, ArenaSource, Contents, MapError};
 
-/// A source that reserves a range of addresses on other targets. Here it has none.
+/// A source that reserves a range of addresses on some targets. On this target, there is no range.
 ///
 /// All memory comes from the wrapped source.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ impl<S> ReservedArenas<S> {
         Self { source }
     }
 
-    /// Does nothing, because the wrapped source lets users keep no large mappings.
+    /// Does nothing, because the wrapped source does not let users keep large mappings.
     pub fn limit_large_users_to(&mut self, _slots: usize) {}
 }
 

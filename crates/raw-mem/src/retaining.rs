@@ -5,12 +5,13 @@
 //!
 //! - The number of kept arenas is limited. The limit starts at 0, so the first arenas that a
 //!   program frees are unmapped.
-//! - Each request that follows an unmapping within the decay time (one second by default) raises
-//!   the limit by one.
+//! - A request that follows an unmapping within the decay time (one second by default) raises the
+//!   limit by one.
 //! - Arenas in use and kept arenas together never exceed one and a half times the number of arenas
-//!   that were in use recently, within one or two decay times.
-//! - These rules include free arenas that users of the source, such as heaps, keep themselves.
-//! - If no arena was requested for the decay time, the limit drops to 0, and the source unmaps its
+//!   that were in use recently. "Recently" means within one to two decay times.
+//! - These rules also apply to free arenas that users of the source, such as heaps, keep
+//!   themselves.
+//! - If no arena is requested for the decay time, the limit drops to 0, and the source unmaps its
 //!   kept arenas at the next call.
 
 use core::{ptr::NonNull, time::Duration};
@@ -23,7 +24,7 @@ use crate::{
 /// By how many percent arenas in use and kept arenas may exceed the recent peak of arenas in use.
 ///
 /// The heap of one thread cannot use the arenas that another heap keeps. If some threads fill their
-/// heaps while others empty theirs, each needs its arenas again a moment later.
+/// heaps while others empty theirs, each heap soon needs its arenas again.
 const ABOVE_PEAK: usize = 50;
 
 /// A source that wraps another source and keeps some free arenas for later requests.
@@ -87,7 +88,8 @@ impl<S: ArenaSource> RetainingArenas<S> {
         Self::with_clock(source, decay, clock::coarse_now)
     }
 
-    /// Wraps `source` and measures `decay` with `clock`, which returns the time since some start.
+    /// Wraps `source`. `decay` is measured with `clock`, which returns the time since an arbitrary
+    /// start.
     pub const fn with_clock(source: S, decay: Duration, clock: fn() -> Duration) -> Self {
         let demand = Demand::new(decay, ABOVE_PEAK);
         Self { source, clock, demand, first: None, count: 0, size: None, by_users: 0 }
@@ -98,9 +100,9 @@ impl<S: ArenaSource> RetainingArenas<S> {
         self.count + self.by_users
     }
 
-    /// Lowers the count of free arenas that users keep to at most `count`.
+    /// Lowers the number of free arenas that users are assumed to keep to at most `count`.
     ///
-    /// A forked child calls this function, because the users of other threads are gone.
+    /// A forked child calls this function, because the users of other threads no longer exist.
     pub fn limit_users_to(&mut self, count: usize) {
         self.by_users = self.by_users.min(count);
     }
@@ -110,7 +112,8 @@ impl<S: ArenaSource> RetainingArenas<S> {
         self.demand.allowed().saturating_sub(self.retained())
     }
 
-    /// Keeps `arena`, or returns false if the demand or the size of the kept arenas forbids it.
+    /// Keeps `arena`. Returns false if the demand forbids it, or if the kept arenas have another
+    /// size.
     ///
     /// # Safety
     ///
@@ -139,7 +142,7 @@ impl<S: ArenaSource> RetainingArenas<S> {
         Some(kept.cast())
     }
 
-    /// Unmaps free arenas that this source itself keeps until at most `most` are left.
+    /// Unmaps arenas that this source itself keeps, until at most `most` are left.
     ///
     /// Returns the size of the unmapped arenas, in bytes.
     fn unmap_retained(&mut self, most: usize) -> usize {
@@ -155,7 +158,7 @@ impl<S: ArenaSource> RetainingArenas<S> {
         (before - self.count) * size.bytes()
     }
 
-    /// Unmaps the free arenas that the recent demand does not justify.
+    /// Unmaps the free arenas that exceed the recent demand.
     fn unmap_excess(&mut self) {
         if self.count > 0 {
             self.unmap_retained(self.demand.allowed().saturating_sub(self.by_users));
@@ -164,9 +167,10 @@ impl<S: ArenaSource> RetainingArenas<S> {
 }
 
 impl<S: ArenaSource> RetainingArenas<ReservedArenas<S>> {
-    /// Lowers the count of slots of large mappings that users keep to at most `slots`.
+    /// Lowers the number of slots of large mappings that users are assumed to keep to at most
+    /// `slots`.
     ///
-    /// A forked child calls this function, because the users of other threads are gone.
+    /// A forked child calls this function, because the users of other threads no longer exist.
     pub fn limit_large_users_to(&mut self, slots: usize) {
         self.source.limit_large_users_to(slots);
     }
@@ -245,7 +249,7 @@ unsafe impl<S: ArenaSource> ArenaSource for RetainingArenas<S> {
         self.demand.vacate(want);
         let granted = want.min(self.room());
         self.by_users += granted;
-        // The user unmaps the others, which are therefore in use for a moment longer.
+        // The user unmaps the other arenas, so they count as in use until then.
         self.demand.occupy(want - granted);
         self.unmap_excess();
         granted
@@ -560,7 +564,8 @@ mod tests {
         let arenas = cycle(&mut source, 2);
         unmap(&mut source, arenas);
         let small = source.map(SMALL).unwrap();
-        // Two arenas were in use recently, and one of them is now small. One more may be retained.
+        // Two arenas were in use recently, and one of those in use is now small. One more may be
+        // retained.
         assert_eq!(figures(&source), (2, 3));
         // SAFETY: the arena was mapped above.
         unsafe { source.unmap(small, SMALL) };

@@ -1,4 +1,4 @@
-//! How much memory the users of a source hold, and the limits on it.
+//! How much memory the users of a source have mapped, and the limits on it.
 //!
 //! Limits are checked where memory is mapped, so requests that need no new mapping cost nothing.
 
@@ -11,7 +11,7 @@
 pub struct Limits {
     /// Memory beyond this limit is refused.
     pub hard: usize,
-    /// When this limit is exceeded for the first time, one line on stderr says so.
+    /// When this limit is exceeded for the first time, a warning is written to stderr.
     pub soft: usize,
 }
 
@@ -42,7 +42,7 @@ pub struct LimitReached {
     pub limit: usize,
 }
 
-/// The bytes that the users of a source hold, their peak, and the limits.
+/// The bytes that the users of a source have mapped, their peak, and the limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
     bytes: usize,
@@ -53,7 +53,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Creates a value without limits, for a source of which nothing is in use.
+    /// Creates a value with these limits, for a source of which nothing is in use.
     pub const fn new(limits: Limits) -> Self {
         Self { bytes: 0, highwater: 0, limits, has_warned: false, reached: None }
     }
@@ -73,7 +73,7 @@ impl Usage {
         self.limits
     }
 
-    /// Replaces the limits. What is in use stays in use, even if it exceeds them.
+    /// Replaces the limits. Memory in use stays in use, even if it exceeds them.
     pub fn set_limits(&mut self, limits: Limits) {
         (self.limits, self.has_warned, self.reached) = (limits, false, None);
     }
@@ -91,8 +91,8 @@ impl Usage {
         self.reached
     }
 
-    /// Notes that `more` bytes were mapped. Returns true if this exceeds the soft limit for the first
-    /// time.
+    /// Records that `more` bytes were mapped. Returns true if this exceeds the soft limit for the
+    /// first time.
     #[must_use = "the caller should warn"]
     pub fn add(&mut self, more: usize) -> bool {
         self.bytes = self.bytes.saturating_add(more);
@@ -102,7 +102,7 @@ impl Usage {
         must_warn
     }
 
-    /// Notes that `less` bytes were given back.
+    /// Records that `less` bytes were unmapped.
     pub fn remove(&mut self, less: usize) {
         self.bytes = self.bytes.saturating_sub(less);
     }

@@ -1,4 +1,4 @@
-//! The line on stderr about a soft limit.
+//! The warning on stderr about a soft limit.
 
 #![forbid(unsafe_code)]
 
@@ -6,7 +6,7 @@ use std::{fmt::Write, process};
 
 use crate::{Stderr, Usage, preserving_errno};
 
-/// Writes one line to stderr, without allocating memory. `errno` is unchanged, and errors, such as a
+/// Writes one line to stderr, without allocating memory. `errno` is unchanged. Errors, such as a
 /// closed stderr, are ignored.
 pub fn warn_of_soft_limit(usage: &Usage) {
     let (pid, used, limit) = (process::id(), usage.bytes(), usage.limits().soft);

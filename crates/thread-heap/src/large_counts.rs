@@ -4,8 +4,8 @@
 
 use sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// The number and the size of large blocks. The counts are for reports, so no other memory is tied to
-/// them.
+/// The number and the size of large blocks. The counts are used only for reports, so they need no
+/// ordering with other memory.
 pub(crate) struct LargeCounts {
     blocks: AtomicUsize,
     bytes: AtomicUsize,
@@ -18,15 +18,17 @@ impl LargeCounts {
         }
     }
 
-    /// Adds `blocks` and `bytes`, which may wrap around to subtract.
+    /// Adds `blocks` and `bytes`. To subtract, pass values that make the sums wrap around.
     ///
-    /// The source must be locked. The calls then do not overlap, and need no atomic addition.
+    /// The caller must have locked the source. Calls then never overlap, and need no atomic
+    /// addition.
     pub(crate) fn add(&self, blocks: usize, bytes: usize) {
         self.blocks.store(self.blocks.load(Relaxed).wrapping_add(blocks), Relaxed);
         self.bytes.store(self.bytes.load(Relaxed).wrapping_add(bytes), Relaxed);
     }
 
-    /// Replaces both counts. Only one thread may do this at a time, because it may lose an addition.
+    /// Replaces both counts. Only one thread may do this at a time, because an update could be
+    /// lost.
     pub(crate) fn set(&self, (blocks, bytes): (usize, usize)) {
         self.blocks.store(blocks, Relaxed);
         self.bytes.store(bytes, Relaxed);

@@ -33,10 +33,9 @@
 //!
 //! A forked child never allocates from the heaps of other threads, because these heaps may be
 //! inconsistent in the child.
-//!
 //! The child can still free blocks of such a heap. A flush then purges the memory of these blocks.
 //!
-//! [`PerThread`] prepares for a fork by itself. The following applies to all other [`Heaps`].
+//! [`PerThread`] prepares for a fork on its own. The following applies to all other [`Heaps`].
 //!
 //! The program must call [`Heaps::lock_source`] before a fork and hold the lock until after the
 //! fork. Otherwise, the arena source could be locked or inconsistent in the child.

@@ -1,4 +1,4 @@
-//! The access of one heap to the arena source that all heaps share.
+//! One heap's access to the arena source that all heaps share.
 
 use std::{fmt, ops::Range, ptr::NonNull};
 
@@ -12,10 +12,10 @@ use crate::{
     shared_source::{Locked, SharedSource},
 };
 
-/// A handle to the shared arena source. It contains `None` in the heap that stands for "no heap".
+/// A handle to the shared arena source. In the heap that represents "no heap", it contains `None`.
 ///
-/// Methods that may run while a block is freed restore `errno`, which waiting for the lock of the
-/// source can change.
+/// Waiting for the lock of the source can change `errno`, so methods that may run during a free
+/// restore it.
 pub(crate) struct SharedArenas<P: Parts>(Option<&'static SharedSource<P>>);
 
 impl<P: Parts> SharedArenas<P> {
@@ -128,8 +128,8 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
         let Some(shared) = self.0 else { return 0 };
         let mut locked = shared.lock();
         let bytes = locked.source.trim();
-        // SAFETY: the source calls this with the beginning of its range, and nothing uses the rest.
-        // The source is locked, so no call of `reserve` overlaps.
+        // SAFETY: the source calls this with the beginning of its range, and nothing uses the part
+        // that is cut off. The source is locked, so no call of `reserve` overlaps.
         locked.source.shrink_reserved(&mut |range| unsafe { shared.map().shrink(range) });
         bytes
     }
@@ -162,9 +162,9 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
 }
 
 impl<P: Parts> SharedSource<P> {
-    /// Maps or resizes memory of the source, and tells the map about the source's range.
+    /// Maps or resizes memory of the source, and then records the source's range in the map.
     ///
-    /// The range may have grown, and the map must know this before the memory is handed out.
+    /// The range may have grown, and the map must contain the new part before its memory is used.
     fn map_from_source<T>(
         &'static self,
         map: impl FnOnce(&mut Locked<P::Source>) -> Result<T, MapError>,
@@ -184,7 +184,7 @@ impl<P: Parts> SharedSource<P> {
         unsafe { locked.arenas.figures::<P::Geometry>() }
     }
 
-    /// Gives an arena of a heap back to the source.
+    /// Returns an arena of a heap to the source.
     ///
     /// # Safety
     ///
@@ -198,7 +198,7 @@ impl<P: Parts> SharedSource<P> {
         unsafe { locked.source.unmap(arena, size) };
     }
 
-    /// Gives a large mapping back to the source.
+    /// Returns a large mapping to the source.
     ///
     /// # Safety
     ///

@@ -15,12 +15,13 @@ pub(crate) struct Locked<S> {
     pub(crate) source: S,
     /// The arenas of all heaps.
     pub(crate) arenas: ArenaList,
-    /// The size of all arenas of heaps and of all large blocks.
+    /// The total size of all arenas of heaps and all large blocks.
     pub(crate) usage: Usage,
 }
 
 impl<S> Locked<S> {
-    /// Notes that `bytes` bytes were mapped. Says so if that exceeds the soft limit.
+    /// Records that `bytes` bytes were mapped. Warns if that exceeds the soft limit for the first
+    /// time.
     pub(crate) fn note_mapped(&mut self, bytes: usize) {
         if self.usage.add(bytes) {
             warn_of_soft_limit(&self.usage);
@@ -35,7 +36,7 @@ pub(crate) struct SharedSource<P: Parts> {
     map: ArenaMap<P::Geometry>,
     pub(crate) large: LargeCounts,
     pub(crate) before_refusal: BeforeRefusal,
-    /// True after the system has refused to purge pages. Nobody then tries again.
+    /// True after the system has refused to purge pages. We then never try again.
     pub(crate) purges_are_refused: AtomicBool,
 }
 
@@ -105,7 +106,7 @@ impl<'a, S: ArenaSource> SourceGuard<'a, S> {
         self.locked.source.reserve_at_most(bytes);
     }
 
-    /// Replaces the limits on the memory of all heaps. What is in use stays in use.
+    /// Replaces the limits on the memory of all heaps. Memory that is in use already stays in use.
     pub fn set_limits(&mut self, limits: Limits) {
         self.locked.usage.set_limits(limits);
     }
@@ -122,14 +123,16 @@ impl<S: ArenaSource> SourceGuard<'_, RetainingArenas<S>> {
         self.locked.source.retained()
     }
 
-    /// Limits the number of arenas that the source counts as retained by heaps.
+    /// Lowers the number of arenas that the source counts as retained by heaps to at most
+    /// `by_heaps`.
     pub(crate) fn limit_retained_by_heaps(&mut self, by_heaps: usize) {
         self.locked.source.limit_users_to(by_heaps);
     }
 }
 
 impl<S: ArenaSource> SourceGuard<'_, RetainingArenas<ReservedArenas<S>>> {
-    /// Limits the number of slots of large mappings that the source counts as retained by heaps.
+    /// Lowers the number of slots of large mappings that the source counts as retained by heaps to
+    /// at most `slots`.
     pub(crate) fn limit_large_retained_by_heaps(&mut self, slots: usize) {
         self.locked.source.limit_large_users_to(slots);
     }

@@ -73,7 +73,7 @@ fn grow(block: Block) -> Block {
     unsafe { Block::fill_bytes(BlockPtr::from_start(grown), size, 4) }
 }
 
-/// Blocks of threads that the child does not have.
+/// Blocks of threads that do not exist in the child.
 struct Inherited {
     of_running_threads: Vec<Slot>,
     of_ended_threads: Vec<Slot>,
@@ -89,10 +89,10 @@ fn put_blocks(slots: &[Slot]) {
     }
 }
 
-/// Works in a thread of the C library. Returns false if no thread could be started.
+/// Works in a thread of the C library. Returns false if the thread could not be started.
 ///
-/// The standard library cannot be used, because the child may inherit a lock that it holds while a
-/// thread starts.
+/// The standard library cannot be used, because it holds a lock while it starts a thread, and the
+/// child may inherit that lock.
 fn work_in_a_thread() -> bool {
     extern "C" fn main(_: *mut c_void) -> *mut c_void {
         work(MANY);
@@ -133,7 +133,8 @@ fn mappings() -> usize {
     maps.lines().count()
 }
 
-/// Linux never merges a new mapping with an inherited one, so a purge must create few mappings.
+/// Linux never merges a new mapping with an inherited one, so a purge must create only few
+/// mappings.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_child_that_purges_pages_needs_no_mapping_for_each() {
@@ -180,10 +181,10 @@ fn live_as_a_child(inherited: &Inherited) -> i32 {
 }
 
 fn fork(child: impl FnOnce() -> i32) -> i32 {
-    // SAFETY: the child calls nothing but the heap and the C library, which expects to be forked.
+    // SAFETY: the child uses only the heap and the C library, which supports forks.
     match unsafe { libc::fork() } {
         0 => {
-            // SAFETY: the alarm ends a child that hangs; `_exit` runs nobody's handlers.
+            // SAFETY: the alarm ends a child that hangs, and `_exit` runs no handlers.
             unsafe {
                 libc::alarm(TIME_LIMIT);
                 libc::_exit(child())

@@ -5,7 +5,7 @@ use std::{sync::mpsc::sync_channel, thread};
 use raw_mem::MemAlloc;
 use thread_heap::{PerThread, ThreadMalloc};
 
-/// The size of all blocks together.
+/// The total size of the blocks.
 const BYTES: usize = 100 << 20;
 
 /// The address of a block, which may be sent.

@@ -1,4 +1,4 @@
-//! Opening, abandoning, adopting and closing heaps, also when memory is short.
+//! Opening, abandoning, adopting and closing heaps, including with too little memory.
 
 #![cfg(not(loom))]
 
@@ -41,7 +41,7 @@ fn fill_with(member: &mut impl Member, numbers: impl Iterator<Item = usize>) -> 
     sizes.map(|size| Block::fill(member.alloc(class(size)), class(size), size as u64)).collect()
 }
 
-/// Returns the result of `body` after its thread has left the team.
+/// Runs `body` in a new thread, and returns its result after that thread has left the team.
 fn left_by<T, R>(team: T, body: impl FnOnce(&mut T::Member) -> R + Send + 'static) -> R
 where
     T: Team,

@@ -13,7 +13,7 @@ struct Sent(Vec<BlockPtr>);
 // SAFETY: a block may be freed by any thread.
 unsafe impl Send for Sent {}
 
-/// Serialises the tests, because a test may adopt a heap that another has dropped.
+/// Serialises the tests, because a test may adopt a heap that another test has dropped.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -121,8 +121,8 @@ fn a_heap_that_is_lost_is_never_adopted() {
     unsafe { PerThread.free(block) };
 }
 
-/// Regression test: spans that began behind the start of their pool did not fit, or were packed
-/// into batches with other blocks.
+/// Regression test: spans that began after the start of their pool did not fit, or were packed into
+/// batches with other blocks.
 #[test]
 fn blocks_of_every_class_are_served_and_freed_elsewhere() {
     let _alone = alone();

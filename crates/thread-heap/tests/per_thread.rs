@@ -11,7 +11,7 @@ use std::{
 use obmalloc::{Blocks, SizeClass, Stats};
 use thread_heap::{OwnedHeap, PerThread, ThreadGeometry};
 
-/// Serialises the tests, because a thread may adopt the heap of another one.
+/// Serialises the tests, because a thread may adopt the heap of another thread.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,4 +1,4 @@
-//! Threads that exchange blocks, check their contents, and in the end leave no arena mapped.
+//! Threads that exchange blocks, check the contents, and leave no arena mapped in the end.
 //!
 //! `OBMALLOC_STRESS_SECONDS` sets the duration of each test, which is 2 seconds by default.
 
@@ -25,7 +25,7 @@ use crate::{
 
 const THREADS: &[usize] = if cfg!(miri) { &[2, 3] } else { &[2, 3, 4, 8, 16, 32, 64] };
 
-/// The number of blocks that a thread of a ring sends at once.
+/// The number of blocks that a thread of a ring sends together.
 const BURST: usize = if cfg!(miri) { 4 } else { 100 };
 
 const WAITING: usize = 4;
@@ -131,7 +131,7 @@ fn slots() -> Arc<[Slot]> {
     (0..SLOTS).map(|_| Slot::default()).collect()
 }
 
-/// Replaces a random block. Occasionally frees many, so that arenas are unmapped.
+/// Replaces a random block. Occasionally frees many blocks, so that arenas are unmapped.
 fn exchange(member: &mut impl Member, slots: &[Slot], random: &mut Random) {
     if random.below(SLOTS) == 0 {
         let from = random.below(SLOTS);

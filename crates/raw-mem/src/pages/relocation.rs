@@ -8,7 +8,7 @@ use crate::OsCode;
 /// The outcome of [`relocate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Relocation {
-    /// The new range has the pages, and the old one is still mapped but reads as zero.
+    /// The pages are now in the new range. The old range is still mapped, but reads as zero.
     Moved,
     /// The system keeps the old range as several mappings. Both ranges are unchanged.
     InParts,
@@ -25,49 +25,53 @@ pub(crate) enum Relocation {
 /// # Safety
 ///
 /// - Both ranges must consist of whole pages that the caller has mapped, and must not overlap.
-/// - The page behind the old range must be mapped.
+/// - The page after the old range must be mapped.
 /// - Nothing may rely on the contents of the new range.
 /// - Nothing may use the old range at the same time.
 pub(crate) unsafe fn relocate(from: NonNull<u8>, to: NonNull<u8>, bytes: usize) -> Relocation {
-    // SAFETY: the caller has mapped the range and the page behind it (contract of `relocate`).
+    // SAFETY: the caller has mapped the range and the page after it (contract of `relocate`).
     if !unsafe { is_one_mapping(from, bytes) } {
         return Relocation::InParts;
     }
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
     let moved = refuse_on_demand().and_then(|()| {
-        // SAFETY: the caller owns both ranges, and needs the contents only at their new place.
+        // SAFETY: the caller owns both ranges, and needs the contents only in the new range.
         let start = unsafe { libc::mremap(to_c(from), bytes, bytes, flags, to_c(to)) };
         if start == libc::MAP_FAILED { Err(last()) } else { Ok(()) }
     });
     match moved {
         Ok(()) => Relocation::Moved,
-        // The system does not know the flags (before Linux 5.7), and has changed nothing.
+        // The system (Linux before 5.7) does not know the flags, and has changed nothing.
         Err(OsCode(libc::EINVAL)) => Relocation::Refused,
-        // The system unmaps the new range first, and other checks can fail afterwards.
+        // The system unmaps the new range first, and then performs more checks, which can fail.
         Err(_) if map_in_hole(to, bytes) => Relocation::Refused,
         Err(_) => Relocation::TargetLost,
     }
 }
 
-/// Returns true if one mapping contains the whole range. May return false even so.
+/// Returns true if a single mapping contains the whole range. In rare cases, returns false although
+/// one does.
 ///
-/// A call of `mremap` that moves pages of several mappings would fail only after it has unmapped
-/// the new range. We therefore ask for an extension, which fails in either case: with `EFAULT` for
-/// several mappings, and otherwise with `ENOMEM`, because the page behind the range is not free.
+/// We must know this before we call `mremap`. If the pages belonged to several mappings, that call
+/// would fail, but only after it has unmapped the new range.
+///
+/// To find out, we ask the system to extend the range by one page. This always fails, because the
+/// page after the range is not free. The error is `EFAULT` if there are several mappings, and
+/// otherwise `ENOMEM`.
 ///
 /// # Safety
 ///
-/// The range and the page behind it must be mapped by the caller.
+/// The caller must have mapped the range and the page after it.
 unsafe fn is_one_mapping(start: NonNull<u8>, bytes: usize) -> bool {
     if refuse_on_demand().is_err() {
         return false;
     }
-    // SAFETY: the caller has mapped the range. The page behind it is not free, so nothing changes.
+    // SAFETY: the caller has mapped the range. The page after it is not free, so nothing changes.
     let extended = unsafe { libc::mremap(to_c(start), bytes, bytes + page_size(), 0) };
     extended == libc::MAP_FAILED && last() == OsCode(libc::ENOMEM)
 }
 
-/// Maps new pages at `start` if nothing is mapped there. Returns true if it has done so.
+/// Maps new pages at `start` if nothing is mapped there. Returns true if they were mapped.
 fn map_in_hole(start: NonNull<u8>, bytes: usize) -> bool {
     let flags = PRIVATE | libc::MAP_FIXED_NOREPLACE;
     let access = Access::ReadWrite.protection();
@@ -100,7 +104,7 @@ mod tests {
 
     const PAGE: usize = 4096;
 
-    /// Maps `pages` writable pages, with a reserved page behind them.
+    /// Maps `pages` writable pages, followed by a reserved page.
     fn mapped(pages: usize) -> NonNull<u8> {
         let start = pages::map_aligned((pages + 1) * PAGE, PAGE, Access::Reserved).unwrap();
         // SAFETY: the pages were mapped above.
@@ -122,7 +126,7 @@ mod tests {
     fn pages_move_and_the_old_range_stays_mapped() {
         let (old, new) = (mapped(4), mapped(4));
         fill(old, 4 * PAGE);
-        // SAFETY: the ranges were mapped above, with a page behind each.
+        // SAFETY: the ranges were mapped above, each followed by another page.
         assert_eq!(unsafe { relocate(old, new, 4 * PAGE) }, Relocation::Moved);
         assert_eq!((byte(new, 0), byte(new, 4 * PAGE - 1)), (7, 7));
         assert_eq!(byte(old, 0), 0);
@@ -133,10 +137,11 @@ mod tests {
         let (old, new) = (mapped(4), mapped(4));
         fill(old, 4 * PAGE);
         fill(new, PAGE);
-        // The moved page keeps its place in the address space in mind and does not merge.
+        // A moved page keeps its former offset in the kernel's records, so it does not merge with
+        // its neighbours.
         let other = mapped(1);
         fill(other, PAGE);
-        // SAFETY: the ranges were mapped above, with a page behind each.
+        // SAFETY: the ranges were mapped above, each followed by another page.
         unsafe {
             assert_eq!(relocate(other, old.add(PAGE), PAGE), Relocation::Moved);
             assert_eq!(relocate(old, new, 4 * PAGE), Relocation::InParts);
@@ -150,7 +155,7 @@ mod tests {
         fill(old, 4 * PAGE);
         for (nth, outcome) in [(1, Relocation::InParts), (2, Relocation::TargetLost)] {
             refuse(Plan::Nth(nth));
-            // SAFETY: the ranges were mapped above, with a page behind each.
+            // SAFETY: the ranges were mapped above, each followed by another page.
             assert_eq!(unsafe { relocate(old, new, 4 * PAGE) }, outcome);
             assert_eq!(byte(old, 4 * PAGE - 1), 7);
         }

@@ -1,4 +1,4 @@
-//! Searching and changing ranges of bits in an array of words.
+//! Functions that search and change ranges of bits in an array of words.
 
 #![forbid(unsafe_code)]
 
@@ -33,7 +33,7 @@ fn first(words: &[usize], range: Range<usize>, flip: usize) -> usize {
     range.end
 }
 
-/// Returns the end of the highest run of set bits below `end`, or 0 if no such bit is set.
+/// Returns the highest run of set bits below `end`, or an empty run at 0 if there is none.
 pub(super) fn last_run(words: &[usize], end: usize) -> Range<usize> {
     let stop = end_of_last(words, end, 0);
     let start = end_of_last(words, stop, usize::MAX);
@@ -67,7 +67,7 @@ pub(super) fn clear(words: &mut [usize], range: Range<usize>) {
     masks(range).for_each(|(at, mask)| words[at] &= !mask);
 }
 
-/// Returns the index of each word in which `range` has bits, with these bits.
+/// Returns the index of each word that contains bits of `range`, together with these bits.
 fn masks(range: Range<usize>) -> impl Iterator<Item = (usize, usize)> {
     let mut at = range.start;
     core::iter::from_fn(move || {

@@ -1,13 +1,13 @@
-//! How much of the last slot of each large mapping may be backed by memory.
+//! The extent of each slot: how much of it may be backed by memory at the end of a large mapping.
 //!
 //! ```text
 //!   mapping      ├─ slot ────────┼─ slot ────────┼─ slot ──┬─────┤
 //!                                                 extent   │ never touched, or purged
 //! ```
 //!
-//! A retained slot with a large extent wastes memory behind a shorter mapping. With the extents we know
-//! how much all mappings waste, and purge a tail only if they waste too much. A loop that maps the same
-//! sizes again and again therefore makes no system call.
+//! If a short mapping reuses a slot with a large extent, the memory after the mapping is wasted.
+//! The extents tell us how much all mappings waste together, and we purge a tail only if that is
+//! too much. A loop that maps the same sizes again and again therefore makes no system call.
 
 #![forbid(unsafe_code)]
 
@@ -22,14 +22,15 @@ pub(super) struct Extents<'a> {
 }
 
 impl<'a> Extents<'a> {
-    /// Keeps the extents in `pages`, which has an item for each slot.
+    /// Stores the extents in `pages`, which must have an item for each slot.
     pub(super) fn new(pages: &'a mut [u32]) -> Self {
         Self { pages }
     }
 
-    /// Notes that a mapping has used the slots of `run`, and `pages` pages of the last one.
+    /// Records that a mapping has used the slots of `run`, and the first `pages` pages of the last
+    /// slot.
     ///
-    /// `slot_pages` is the number of pages in a slot. `is_stale` means that the extent of the last
+    /// `slot_pages` is the number of pages in a slot. `is_stale` is true if the extent of the last
     /// slot was known before.
     pub(super) fn note(&mut self, run: Range<usize>, slot_pages: u32, pages: u32, is_stale: bool) {
         let Some(run) = self.pages.get_mut(run) else { return };
@@ -38,13 +39,12 @@ impl<'a> Extents<'a> {
         *last = if is_stale { pages.max(*last) } else { pages };
     }
 
-    /// Returns the number of pages behind the first `pages` pages of a slot that may be backed by
-    /// memory.
+    /// Returns how many pages after the first `pages` pages of a slot may be backed by memory.
     pub(super) fn tail(&self, slot: usize, pages: u32) -> usize {
         self.pages.get(slot).map_or(0, |extent| extent.saturating_sub(pages) as usize)
     }
 
-    /// Cuts the extent of a slot to `pages` pages. Returns the pages that must be purged.
+    /// Reduces the extent of a slot to `pages` pages. Returns the pages that must be purged.
     pub(super) fn cut(&mut self, slot: usize, pages: u32) -> Range<u32> {
         let extent = self.pages.get_mut(slot).filter(|extent| **extent > pages);
         pages..extent.map_or(pages, |extent| core::mem::replace(extent, pages))

@@ -1,8 +1,8 @@
 //! Large mappings, which are runs of adjacent slots.
 //!
-//! The slots of a run are writable as a whole. The pages behind the requested bytes are never
-//! touched, so they take up no memory. If an earlier mapping has touched
-//! them, they are purged, unless all such pages together are few.
+//! All slots of a run are writable. The user never touches the pages after the requested bytes, so
+//! these pages normally use no memory. If an earlier mapping has touched them, we purge them,
+//! unless all such pages together are few.
 
 use core::{ops::Range, ptr, ptr::NonNull};
 
@@ -15,10 +15,10 @@ use crate::{
     },
 };
 
-/// Tails are purged if all of them together exceed one part in this number of what is in use.
+/// Tails are purged if their total size exceeds one part in this many of the memory in use.
 const PART_OF_TAILS: usize = 128;
 
-/// The size of all tails in bytes up to which no tail is purged.
+/// No tail is purged if the total size of all tails is at most this many bytes.
 const MOST_TAILS: usize = 4 << 20;
 
 impl ReservedRange {
@@ -40,7 +40,8 @@ impl ReservedRange {
         Some(LargeMapping { start, bytes, is_zeroed })
     }
 
-    /// Purges what an earlier mapping has touched behind the `bytes` bytes of a new mapping.
+    /// Purges the pages that an earlier mapping has touched after the `bytes` bytes of a new
+    /// mapping.
     ///
     /// Does nothing as long as the tails of all mappings are small.
     fn purge_tail(&mut self, run: Range<usize>, bytes: usize) {
@@ -55,14 +56,14 @@ impl ReservedRange {
         let tail = self.extents.cut(last, self.pages_in_last(&run, bytes));
         // SAFETY: the tail lies in the last slot.
         let start = unsafe { self.start_of(last).add(tail.start as usize * page) };
-        // SAFETY: the range owns these mapped pages, which are behind the mapping.
+        // SAFETY: the range owns these mapped pages, which lie after the mapping.
         if unsafe { pages::purge(start, tail.len() * page) }.is_err() {
             self.extents.note(last..run.end, 0, tail.end, true);
             self.tails += tail.len();
         }
     }
 
-    /// Returns the number of pages behind a mapping that may be backed by memory.
+    /// Returns the number of pages after a mapping that may be backed by memory.
     fn tail_of(&self, run: &Range<usize>, bytes: usize) -> usize {
         let last = run.end - 1;
         match self.slots.has_stale(last..run.end) {
@@ -76,7 +77,7 @@ impl ReservedRange {
         ((bytes - (run.len() - 1) * self.slot_size().bytes()) / pages::page_size()) as u32
     }
 
-    /// Takes back a large mapping. Its slots are retained until the excess is released.
+    /// Unmaps a large mapping. Its slots are retained until the excess is released.
     ///
     /// # Safety
     ///
@@ -93,7 +94,7 @@ impl ReservedRange {
         self.slots.retain(run);
     }
 
-    /// Resizes a large mapping, or returns `None` and leaves it unchanged.
+    /// Resizes a large mapping. On failure, returns `None` and leaves the mapping unchanged.
     ///
     /// # Safety
     ///
@@ -107,7 +108,7 @@ impl ReservedRange {
     ) -> Option<LargeMapping> {
         let bytes = pages::whole_pages(new)?;
         if bytes < old {
-            // SAFETY: nothing uses the bytes behind `bytes` (contract of `resize_large`).
+            // SAFETY: nothing uses the bytes after the first `bytes` (contract of `resize_large`).
             unsafe { self.shrink(start, old, bytes) };
             return Some(LargeMapping { start, bytes, is_zeroed: true });
         }
@@ -116,12 +117,12 @@ impl ReservedRange {
         self.grow_in_place(start, old, bytes).or_else(|| moved(self))
     }
 
-    /// Gives back the memory between `bytes` and `old`.
+    /// Returns the memory between `bytes` and `old` to the system.
     ///
     /// # Safety
     ///
     /// `start` and `old` must describe a large mapping of this range. Nothing may use the bytes
-    /// behind the first `bytes`.
+    /// after the first `bytes`.
     unsafe fn shrink(&mut self, start: NonNull<u8>, old: usize, bytes: usize) {
         let mut behind = self.run_of(start, old);
         behind.start += self.slots_for(bytes);
@@ -142,7 +143,7 @@ impl ReservedRange {
         }
     }
 
-    /// Takes the slots behind a large mapping, as far as it needs them and they are not used.
+    /// Adds the slots after a large mapping to it, as many as it needs, if they are not used.
     fn grow_in_place(
         &mut self,
         start: NonNull<u8>,
@@ -179,9 +180,9 @@ impl ReservedRange {
         let reused = self.take(target.clone()).ok()?;
         let slot = self.slot_size().bytes();
         // SAFETY: both runs are mapped and writable, and no slot is in both. The range always keeps
-        // a page mapped behind each run (invariant of `base`).
+        // a page mapped after each run (invariant of `base`).
         if !unsafe { move_contents(start, new, old, slot) } {
-            // The slots of the target stay used for ever, because they may not be mapped any more.
+            // The target's slots stay used forever, because they may no longer be mapped.
             return None;
         }
         let left = self.run_of(start, old);
@@ -195,12 +196,12 @@ impl ReservedRange {
 
 /// Moves the contents of one run of slots to another. On failure, the old run is unchanged.
 ///
-/// Pages are moved without copying where the system can do so.
+/// Moves pages without copying them if the system can do so.
 ///
 /// # Safety
 ///
 /// - Both ranges must be writable whole pages that the caller owns, and must not overlap.
-/// - The page behind each part of the old range must be mapped.
+/// - The page after each part of the old range must be mapped.
 /// - Nothing may use either range at the same time.
 unsafe fn move_contents(old: NonNull<u8>, new: NonNull<u8>, bytes: usize, slot: usize) -> bool {
     let mut done = 0;

@@ -1,8 +1,8 @@
 //! A reserved range of addresses, divided into slots of equal size.
 //!
-//! The range begins small, because reserved addresses count against a limit on the address space. It
-//! grows at its end when it has no room for a request. Its place is far from all other mappings, so
-//! that the addresses behind it are usually free.
+//! The range begins small, because reserved addresses count against a limit on the address space.
+//! It grows at its end when it has no room for a request. It is far away from all other mappings,
+//! so the addresses after it are usually free.
 
 use core::{
     ops::{Range, RangeInclusive},
@@ -29,21 +29,21 @@ const BYTES: usize = RESERVED_BYTES as usize;
 /// The number of bytes that are reserved at first.
 const FIRST_BYTES: usize = 16 << 20;
 
-/// The sizes of a slot in bytes that a range can have.
+/// The sizes in bytes that a slot of a range may have.
 const SLOT_BYTES: RangeInclusive<usize> = 1 << 16..=1 << 30;
 
 /// The addresses at which a range may start.
 ///
-/// The system places other mappings there only on request: programs and their heaps lie above, and
-/// so do shared libraries and stacks. The shadow memory of a sanitizer lies below.
+/// The system places other mappings there only on request. Programs, their heaps, shared libraries
+/// and stacks lie above, and the shadow memory of a sanitizer lies below.
 const STARTS: Range<usize> = 0x1100_0000_0000..0x5000_0000_0000;
 
-/// A range of addresses that no other mapping of the process can get.
+/// A range of addresses that is reserved for this source.
 pub(super) struct ReservedRange {
     /// # Invariant
     ///
-    /// - The range owns all its slots, which begin here. They are always mapped, and so is the page
-    ///   behind them.
+    /// - The range owns all its slots, which begin at `base`. They are always mapped, and so is the
+    ///   page after them.
     /// - Slots that are used or retained are writable.
     base: NonNull<u8>,
     slot: ArenaSize,
@@ -54,12 +54,12 @@ pub(super) struct ReservedRange {
     /// A mapping of `record_bytes(slot)` bytes, to which only `slots` and `extents` refer.
     records: NonNull<u8>,
     pub(super) slots: Slots<'static>,
-    /// The range never grows beyond this number of slots.
+    /// The largest number of slots to which the range may grow.
     most_slots: usize,
     pub(super) extents: Extents<'static>,
-    /// The approximate number of pages behind mappings in use that may be backed by memory.
+    /// The approximate number of pages after mappings in use that may be backed by memory.
     pub(super) tails: usize,
-    /// How many slots large mappings need.
+    /// The demand for slots of large mappings.
     pub(super) demand: Demand,
     /// How many slots users of the source may keep in unused large mappings.
     by_users: usize,
@@ -88,12 +88,12 @@ impl ReservedRange {
         let described = BYTES / slot.bytes();
         let mut slots = Slots::new(words, described);
         slots.add(count);
-        // SAFETY: the pages also have room for the extents, behind the words.
+        // SAFETY: the pages also have room for the extents, after the words.
         let extents = unsafe { records.cast::<usize>().add(words_for(slot)).cast() };
         // SAFETY: as above. Only `extents` refers to them, and it is replaced before the unmapping.
         let extents =
             Extents::new(unsafe { slice::from_raw_parts_mut(extents.as_ptr(), described) });
-        // INVARIANT: the slots and the page behind them were mapped above. Every slot is free.
+        // INVARIANT: the slots and the page after them were mapped above. Every slot is free.
         let slot_bits = slot.bytes().ilog2();
         let most_slots = most / slot.bytes();
         let demand = Demand::new(decay, 0);
@@ -131,7 +131,7 @@ impl ReservedRange {
     /// Returns how many slots `bytes` bytes need.
     #[inline]
     pub(super) fn slots_for(&self, bytes: usize) -> usize {
-        // A shift takes less time than a division.
+        // A shift is faster than a division.
         (bytes >> self.slot_bits) + usize::from(bytes & (self.slot.bytes() - 1) != 0)
     }
 
@@ -141,7 +141,8 @@ impl ReservedRange {
         first..first + self.slots_for(bytes)
     }
 
-    /// Returns the start of slot `at`, which must be a slot of the range or the end of the last.
+    /// Returns the start of slot `at`, which must be a slot of the range or the end of the last
+    /// slot.
     pub(super) fn start_of(&self, at: usize) -> NonNull<u8> {
         debug_assert!(at <= self.slots.len(), "slot {at} is outside of the range");
         // SAFETY: the slot lies in the range (invariant of `base`).
@@ -173,7 +174,7 @@ impl ReservedRange {
 
     /// Adds at least `needed` slots at the end of the range. Returns `None` if that is impossible.
     ///
-    /// The range grows by at least a half if the system allows it, so it rarely has to grow.
+    /// If the system allows it, the range grows by at least a half, so that it rarely has to grow.
     pub(super) fn add_slots(&mut self, needed: usize) -> Option<()> {
         if needed == 0 {
             return Some(());
@@ -199,10 +200,10 @@ impl ReservedRange {
 
     fn map_slots(&mut self, count: usize) -> Result<(), OsCode> {
         let end = self.start_of(self.slots.len());
-        // SAFETY: the page behind the last slot is mapped (invariant of `base`).
+        // SAFETY: the page after the last slot is mapped (invariant of `base`).
         let behind = unsafe { end.add(pages::page_size()) };
         pages::map_at(behind, count * self.slot.bytes(), Access::Reserved)?;
-        // INVARIANT: the added slots and the page behind them are mapped without access.
+        // INVARIANT: the added slots and the page after them are mapped without access.
         self.slots.add(count);
         Ok(())
     }
@@ -214,18 +215,18 @@ impl ReservedRange {
         if bytes == 0 {
             return false;
         }
-        // SAFETY: the range owns these slots and the page behind them (invariant of `base`).
+        // SAFETY: the range owns these slots and the page after them (invariant of `base`).
         let behind = unsafe { self.start_of(top).add(page) };
         // SAFETY: the slots were never used, and the page is not used. One page is left.
         let unmapped = unsafe { pages::unmap(behind, bytes) }.is_ok();
         if unmapped {
-            // INVARIANT: the page behind the last used slot is still mapped.
+            // INVARIANT: the page after the last used slot is still mapped.
             self.slots.remove_unused();
         }
         unmapped
     }
 
-    /// Unmaps the free slots at the end. Calls `publish` with the remaining addresses before that.
+    /// Unmaps the free slots at the end. Before that, calls `publish` with the remaining addresses.
     pub(super) fn give_back_end(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
         if self.slots.forget_free_end() {
             publish(self.addresses());
@@ -233,7 +234,7 @@ impl ReservedRange {
         self.unmap_unused();
     }
 
-    /// Takes back a slot.
+    /// Takes back the slot of an arena.
     ///
     /// # Safety
     ///
@@ -276,13 +277,13 @@ impl ReservedRange {
         }
         // SAFETY: as above.
         match unsafe { pages::purge(start, bytes) } {
-            // A page may not be mapped, so we must not use the slots again.
+            // A page may no longer be mapped, so we must not use the slots again.
             Err(OsCode(libc::ENOMEM)) => {}
             _ => self.slots.retain(run),
         }
     }
 
-    /// Releases as many retained slots as the recent demand does not justify.
+    /// Releases the retained slots that exceed the recent demand.
     #[inline]
     pub(super) fn release_excess(&mut self) {
         let allowed = self.demand.allowed().saturating_sub(self.by_users);
@@ -291,7 +292,7 @@ impl ReservedRange {
         }
     }
 
-    /// Returns how many slots a user may keep that could keep `had` so far, and wants `want`.
+    /// Returns how many slots a user may keep. It could keep `had` slots so far, and wants `want`.
     pub(super) fn retain_by_users(&mut self, had: usize, want: usize) -> usize {
         self.by_users = self.by_users.saturating_sub(had);
         self.demand.occupy(had);
@@ -299,13 +300,13 @@ impl ReservedRange {
         let retained = self.slots.retained_count() + self.by_users;
         let granted = want.min(self.demand.allowed().saturating_sub(retained));
         self.by_users += granted;
-        // The user unmaps the others, which are therefore in use for a moment longer.
+        // The user unmaps the other slots, so they count as in use until then.
         self.demand.occupy(want - granted);
         self.release_excess();
         granted
     }
 
-    /// Lowers the count of slots that users keep to at most `slots`.
+    /// Lowers the number of slots that users are assumed to keep to at most `slots`.
     pub(super) fn limit_users_to(&mut self, slots: usize) {
         self.by_users = self.by_users.min(slots);
     }
@@ -339,7 +340,7 @@ impl ReservedRange {
 }
 
 impl Drop for ReservedRange {
-    /// Unmaps the range if no slot is used. Otherwise only the retained slots lose their memory.
+    /// Unmaps the range if no slot is used. Otherwise, only releases the memory of retained slots.
     fn drop(&mut self) {
         self.trim();
         if !self.slots.is_unused() {
@@ -359,13 +360,14 @@ fn words_for(slot: ArenaSize) -> usize {
     BITMAPS * bits::words_for(BYTES / slot.bytes())
 }
 
-/// Returns the size of the mapping for the bitmaps and the extents in bytes.
+/// Returns the size in bytes of the mapping that holds the bitmaps and the extents.
 fn record_bytes(slot: ArenaSize) -> usize {
     let extents = BYTES / slot.bytes() * size_of::<u32>();
     (words_for(slot) * size_of::<usize>() + extents).next_multiple_of(pages::page_size())
 }
 
-/// Reserves `count` slots and the page behind them, at `hint` if possible. Returns both.
+/// Reserves `count` slots and the page after them, at `hint` if possible. Returns the start and the
+/// number of the slots.
 fn reserve_slots(
     hint: usize,
     count: usize,
@@ -383,7 +385,7 @@ fn reserve_slots(
 
 /// Returns an aligned address in `STARTS`, which differs from process to process.
 ///
-/// The system places `mapping` and the stack at random addresses, on which the result depends.
+/// The address depends on those of `mapping` and the stack, which the system randomises.
 fn random_start(mapping: usize, slot: ArenaSize) -> usize {
     let on_stack = 0_u8;
     let seed = mapping ^ (&raw const on_stack).addr().rotate_left(20);

@@ -6,8 +6,8 @@
 //! | retained | writable | some | 0 | 1 |
 //! | used | writable | some | 1 | 0 |
 //!
-//! A slot that has been retained is stale until it is free again, because its memory contains old
-//! data even after it is used again.
+//! A slot that has been retained is stale until it becomes free, because its memory contains old
+//! data even after the slot is used again.
 
 #![forbid(unsafe_code)]
 
@@ -28,16 +28,16 @@ pub(super) struct Slots<'a> {
     max: usize,
     /// Every slot below this one is used.
     hint: usize,
-    /// This slot and all slots above are free, and have not been used since they were added.
+    /// This slot and all higher slots are free, and have not been used since they were added.
     top: usize,
     /// How many slots are retained.
     retained_count: usize,
 }
 
 impl<'a> Slots<'a> {
-    /// Prepares for at most `max` slots. There are none at first.
+    /// Creates the states of a range that has no slots yet and will have at most `max`.
     ///
-    /// `words` must be zero, and [`BITMAPS`] times as long as a bitmap.
+    /// `words` must be zero, and [`BITMAPS`] times as long as one bitmap.
     pub(super) fn new(words: &'a mut [usize], max: usize) -> Self {
         let (used, words) = words.split_at_mut(bits::words_for(max));
         let (retained, stale) = words.split_at_mut(bits::words_for(max));
@@ -58,13 +58,13 @@ impl<'a> Slots<'a> {
         self.top
     }
 
-    /// Adds `count` free slots behind the last one.
+    /// Adds `count` free slots after the last one.
     pub(super) fn add(&mut self, count: usize) {
         debug_assert!(count <= self.addable(), "too many slots");
         self.len += count;
     }
 
-    /// Regards the free slots behind the last used or retained one as if they had never been used.
+    /// Treats the free slots after the last used or retained one as if they had never been used.
     ///
     /// Returns true if there were any.
     pub(super) fn forget_free_end(&mut self) -> bool {
@@ -82,7 +82,7 @@ impl<'a> Slots<'a> {
         self.len = self.top;
     }
 
-    /// Returns how many slots must be added for `count` free or retained ones at the end.
+    /// Returns how many slots must be added at the end so that the last `count` slots are not used.
     pub(super) fn missing_at_end(&self, count: usize) -> usize {
         let free = self.len - bits::last_run(self.used, self.top).end;
         count.saturating_sub(free)
@@ -105,7 +105,8 @@ impl<'a> Slots<'a> {
 
     /// Returns `count` adjacent slots that are not used.
     ///
-    /// Prefers a run of exactly `count` retained slots, then a longer one, then the lowest slots.
+    /// Prefers a run of exactly `count` retained slots, then a longer run of retained slots, then
+    /// the lowest slots.
     pub(super) fn find_run(&self, count: usize) -> Option<Range<usize>> {
         let start = self.find_retained(count).or_else(|| self.find_gap(count))?;
         Some(start..start + count)
@@ -174,7 +175,7 @@ impl<'a> Slots<'a> {
         bits::count(self.stale, run) > 0
     }
 
-    /// Notes that the slots of `run` may contain old data.
+    /// Records that the slots of `run` may contain old data.
     pub(super) fn mark_stale(&mut self, run: Range<usize>) {
         bits::set(self.stale, run);
     }
@@ -188,7 +189,7 @@ impl<'a> Slots<'a> {
         retained
     }
 
-    /// Marks `count` adjacent retained slots as used, which are therefore writable and stale.
+    /// Marks `count` adjacent retained slots as used. The result is writable and stale.
     pub(super) fn take_retained(&mut self, count: usize) -> Option<Range<usize>> {
         let start = self.find_retained(count)?;
         let run = start..start + count;
@@ -216,7 +217,8 @@ impl<'a> Slots<'a> {
         self.hint = self.hint.min(run.start);
     }
 
-    /// Marks the highest retained slots below `end`, at most `most` adjacent ones, as used.
+    /// Marks the highest run of retained slots below `end` as used, or the last `most` slots of
+    /// that run.
     pub(super) fn take_last_retained(&mut self, end: usize, most: usize) -> Option<Range<usize>> {
         let all = bits::last_run(self.retained, end.min(self.top));
         let run = all.start.max(all.end.saturating_sub(most))..all.end;
@@ -254,7 +256,7 @@ mod tests {
         Used,
     }
 
-    /// The states of slots in an array, with the same rules but without any shortcut.
+    /// The states of slots in an array. The rules are the same, but there are no shortcuts.
     #[derive(Debug)]
     struct Model([State; LEN]);
 

@@ -1,4 +1,4 @@
-//! What the tests of this module share.
+//! Code that the tests of this module share.
 
 use std::{cell::Cell, fs, vec::Vec};
 
@@ -46,7 +46,7 @@ pub(super) fn unmap_large(source: &mut Source, mapping: LargeMapping) {
     unsafe { source.unmap_large(mapping.start, mapping.bytes, SIZE) }
 }
 
-/// Maps and unmaps `slots` slots, so that as many of the next ones are retained when they come back.
+/// Maps and unmaps `slots` slots, so that this many slots are retained the next time.
 pub(super) fn show_demand(source: &mut Source, slots: usize) {
     let mapping = map_large(source, slots * SLOT);
     unmap_large(source, mapping);
@@ -54,7 +54,7 @@ pub(super) fn show_demand(source: &mut Source, slots: usize) {
 }
 
 pub(super) fn resize(source: &mut Source, mapping: LargeMapping, bytes: usize) -> LargeMapping {
-    // SAFETY: the tests go on with the result.
+    // SAFETY: the tests continue with the result.
     unsafe { resize_or_copy(source, mapping.start, mapping.bytes, bytes, SIZE) }.unwrap()
 }
 
@@ -66,7 +66,7 @@ pub(super) fn fill(start: NonNull<u8>, bytes: usize, byte: u8) {
     }
 }
 
-/// Returns true if `byte` is at the start of every page of the part, and at its end.
+/// Returns true if `byte` is at the start of every page of `part`, and at the end of `part`.
 pub(super) fn is_filled(start: NonNull<u8>, part: core::ops::Range<usize>, byte: u8) -> bool {
     let last = part.end - 1;
     // SAFETY: the memory is mapped, is long enough, and belongs to the test.
@@ -102,7 +102,7 @@ pub(super) fn addresses(source: &Source) -> core::ops::Range<usize> {
 
 /// Returns the number of writable bytes in the range, and asserts that it has no hole.
 pub(super) fn writable_bytes(source: &mut Source) -> usize {
-    // The page behind the slots is reserved, too.
+    // The page after the slots is reserved, too.
     let (base, end) = (addresses(source).start, addresses(source).end + 4096);
     let (mut at, mut writable) = (base, 0);
     for (start, stop, permissions) in mappings() {

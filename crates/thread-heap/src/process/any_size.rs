@@ -6,11 +6,13 @@
 //!         └─ all others ───────────► a block with a mapping of its own
 //! ```
 //!
-//! A block says itself how it is freed. The tag of its arena names the heap that it belongs to, or
-//! is [`HeapTag::LARGE`].
+//! A block leads to the information how to free it. The tag of its arena identifies the heap that
+//! it belongs to, or is [`HeapTag::LARGE`].
 //!
-//! The tag is found from the byte before the block, because a large block with a great alignment
-//! begins an arena's size behind its tag. All other blocks begin behind the headers of their arena.
+//! We find the tag from the address of the byte before the block. A large block with a large
+//! alignment begins one arena size after its tag, so the address of the block itself would lead to
+//! the wrong tag. All other blocks begin after the headers of their arena, so the byte before them
+//! lies in the same arena.
 
 use std::ptr::NonNull;
 
@@ -36,11 +38,10 @@ const ALIGN: usize = ThreadGeometry::SIZES.alignment;
 /// The largest alignment of blocks of a class, in bytes.
 const CLASS_ALIGN: usize = ThreadGeometry::SIZES.pool_size;
 
-/// An allocator of any size over the heaps of the process's threads.
+/// An allocator for requests of any size, on top of the heaps of the process's threads.
 ///
-/// Any thread may free any block. All values of this type are the same allocator.
-///
-/// Blocks of [`PerThread`] and of [`OwnedHeap`](crate::OwnedHeap) can be freed with it, too.
+/// Any thread may free any block. All values of this type are the same allocator, which can also
+/// free blocks of [`PerThread`] and of [`OwnedHeap`](crate::OwnedHeap).
 ///
 /// ```
 /// use thread_heap::{ThreadMalloc, raw_mem::MemAlloc};
@@ -55,13 +56,13 @@ const CLASS_ALIGN: usize = ThreadGeometry::SIZES.pool_size;
 pub struct ThreadMalloc;
 
 impl ThreadMalloc {
-    /// Allocates `size` bytes, aligned to 16 bytes, if a free list has a block.
+    /// Allocates `size` bytes, aligned to 16 bytes, from a free list.
     ///
-    /// If the result is `None`, [`malloc`](MemAlloc::malloc) may still find memory.
+    /// If this returns `None`, [`malloc`](MemAlloc::malloc) may still find memory.
     #[inline]
     pub fn alloc_listed(self, size: usize) -> Option<NonNull<u8>> {
         PerThread.prepare();
-        // A request of 0 bytes gets a block of the smallest class.
+        // A request for 0 bytes is served by the smallest class.
         let class = Class::of_small(size.max(1))?;
         PerThread.alloc_listed(class).map(BlockPtr::into_start)
     }
@@ -103,15 +104,16 @@ impl ThreadMalloc {
         }
     }
 
-    /// Returns true if a block that begins at `start` could have come from this allocator. Takes no
+    /// Returns true if a block that begins at `start` could belong to this allocator. Takes no
     /// lock.
     #[inline]
     pub fn holds(self, start: NonNull<u8>) -> bool {
-        // The map knows where a large block has its tag, which lies before the block.
+        // The map has an entry for the address of a large block's tag, which lies before the block.
         HEAPS.holds(start.addr().get() - 1)
     }
 
-    /// Returns the number of bytes that can be used at `start`, or `None` if it came from elsewhere.
+    /// Returns the number of bytes that can be used at `start`, or `None` if another allocator
+    /// provided it.
     ///
     /// # Safety
     ///
@@ -140,7 +142,8 @@ impl PerThread {
     ///
     /// # Safety
     ///
-    /// - `block` must have come from [`alloc_large`](Self::alloc_large), and nobody may use it.
+    /// - `block` must have come from [`alloc_large`](Self::alloc_large), and must not be used
+    ///   afterwards.
     pub unsafe fn free_large(self, block: LargeBlock) {
         // SAFETY: the owner is not dropped, and the slot does not change while it is used.
         match unsafe { slot::owner() } {
@@ -151,7 +154,8 @@ impl PerThread {
         }
     }
 
-    /// Grows or shrinks a large block, which may move. On `None`, the block is unchanged.
+    /// Grows or shrinks a large block, which may move. If this returns `None`, the block is
+    /// unchanged.
     ///
     /// See [`LargeBlock::resize`].
     ///
@@ -160,12 +164,13 @@ impl PerThread {
     /// - `block` must have come from [`alloc_large`](Self::alloc_large).
     /// - Only the returned block may be used afterwards.
     pub unsafe fn resize_large(self, block: LargeBlock, size: usize) -> Option<LargeBlock> {
-        // SAFETY: the contract is the same. A call that fails leaves the block as it was.
+        // SAFETY: the contract is the same. A call that fails leaves the block unchanged.
         let resize = || unsafe { HEAPS.resize_large(block, size) };
         resize().or_else(|| self.retry(resize))
     }
 
-    /// Repeats a request that has failed, after a flush and then after the program's callback.
+    /// Repeats a request that has failed, first after a flush, and then after the program's
+    /// callback.
     #[cold]
     fn retry<T>(self, request: impl Fn() -> Option<T>) -> Option<T> {
         self.flush();
@@ -199,7 +204,7 @@ enum Block {
 }
 
 impl Block {
-    /// Returns what is known about the block at `start`.
+    /// Returns the class of the block at `start`, or the large block.
     ///
     /// # Safety
     ///
@@ -218,14 +223,14 @@ impl Block {
     }
 }
 
-/// Returns the tag that belongs to the block at `start`.
+/// Returns the tag that the block at `start` leads to.
 ///
 /// # Safety
 ///
 /// - `start` must be a live block of [`ThreadMalloc`].
 #[inline]
 unsafe fn tag_of(start: NonNull<u8>) -> HeapTag {
-    // SAFETY: the byte lies in the arena or the mapping of the block, behind the tag.
+    // SAFETY: the byte lies in the arena or the mapping of the block, after the tag.
     unsafe { Heap::tag_of(start.sub(1)) }
 }
 
@@ -233,7 +238,7 @@ unsafe fn tag_of(start: NonNull<u8>) -> HeapTag {
 ///
 /// # Safety
 ///
-/// - `block` must be a live block of [`ThreadMalloc`] that nobody uses any more.
+/// - `block` must be a live block of [`ThreadMalloc`] that is no longer used.
 /// - `heap` must be the heap in the calling thread's slot.
 #[cold]
 #[inline(never)]
@@ -248,7 +253,7 @@ unsafe fn free_elsewhere(heap: &'static ThreadHeap<CurrentParts>, block: BlockPt
     }
 }
 
-/// Allocates a large block when the calling thread's heap has not retained one.
+/// Allocates a large block if the calling thread's heap retains none of this size.
 #[cold]
 fn map_large(size: usize, align: usize) -> Option<NewLarge> {
     let alloc = || match per_thread::with_heap(|owner| owner.alloc_large(size, align)) {
@@ -262,19 +267,19 @@ fn map_large(size: usize, align: usize) -> Option<NewLarge> {
 ///
 /// # Safety
 ///
-/// - `start` must be a live large block that nobody uses any more.
+/// - `start` must be a live large block that is no longer used.
 #[cold]
 #[inline(never)]
 unsafe fn free_large(start: NonNull<u8>) {
-    // SAFETY: the block is large, and nobody uses it (contract).
+    // SAFETY: the block is large, and is no longer used (contract).
     unsafe { PerThread.free_large(LargeBlock::from_start(start)) };
 }
 
-/// Allocates a block whose alignment is above the one of all blocks.
+/// Allocates a block that needs more than the alignment of all blocks.
 #[cold]
 #[inline(never)]
 fn aligned(size: usize, align: usize, contents: Contents) -> Option<NonNull<u8>> {
-    // Blocks of a class begin at a multiple of each power of two that divides their size.
+    // A block of a class begins at a multiple of the largest power of two that divides its size.
     let rounded = size.max(1).checked_next_multiple_of(align)?;
     match Class::of(rounded) {
         Some(class) if align <= CLASS_ALIGN => of_class(class, size, contents),
@@ -310,7 +315,8 @@ fn large(size: usize, align: usize, contents: Contents) -> Option<NonNull<u8>> {
     Some(block.start())
 }
 
-/// Allocates `size` bytes. Not inlined, so that a block of a free list needs no stack frame.
+/// Allocates `size` bytes. Not inlined, so that a request that a free list serves needs no stack
+/// frame.
 #[inline(never)]
 fn unlisted(size: usize) -> Option<NonNull<u8>> {
     match Class::of(size.max(1)) {
@@ -319,7 +325,7 @@ fn unlisted(size: usize) -> Option<NonNull<u8>> {
     }
 }
 
-/// Allocates `size` zeroed bytes, which are not small.
+/// Allocates `size` zeroed bytes. The size must not be small.
 #[inline(never)]
 fn zeroed_above(size: usize) -> Option<NonNull<u8>> {
     match Class::of(size) {
@@ -330,21 +336,23 @@ fn zeroed_above(size: usize) -> Option<NonNull<u8>> {
 
 /// Returns true if a block of `class` stays in place when it is resized to `size` bytes.
 ///
-/// It stays if a new block would have the same class, or if more than three quarters are needed.
+/// It stays in place if a new block would have the same class, or if it would be more than three
+/// quarters full.
 fn stays(class: Class, size: usize) -> bool {
     let has = class.block_size();
     size <= has && (4 * size > 3 * has || Class::of(size.max(1)) == Some(class))
 }
 
-/// Returns the size to ask for when a block grows from `old` to `new` bytes.
+/// Returns the size to request when a block grows from `old` to `new` bytes.
 ///
-/// A block that grows by less than a quarter is likely to grow again, so it gets an eighth more.
+/// A block that grows by less than a quarter is likely to grow again, so we add an eighth.
 fn with_room(old: usize, new: usize) -> usize {
     let grows_a_little = new > old && new - old < old / 4;
     if grows_a_little { new.saturating_add(new / 8).min(MAX_REQUEST) } else { new }
 }
 
-/// Moves a block to a new one of at least `size` bytes. On `None`, the block is unchanged.
+/// Moves a block to a new block of at least `size` bytes. If this returns `None`, the block is
+/// unchanged.
 ///
 /// # Safety
 ///

@@ -1,4 +1,4 @@
-//! When the process's heaps give free memory back by themselves.
+//! When the process's heaps return free memory to the system on their own.
 
 #![forbid(unsafe_code)]
 

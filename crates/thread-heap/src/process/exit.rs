@@ -1,6 +1,6 @@
 //! Closes the heap of a thread when the thread ends, in the destructor of a pthread key.
 //!
-//! Setting a key returns an error if memory is lacking. Registering the destructor of a
+//! Setting a key returns an error if there is no memory. Registering the destructor of a
 //! `thread_local!` would abort the process instead.
 //!
 //! If a thread opens its first heap during the C library's last round of destructors, the heap
@@ -54,7 +54,8 @@ mod system {
         close_heap();
     }
 
-    /// Returns the key, which is created if necessary, or `None` if that fails or it was deleted.
+    /// Returns the key, and creates it if necessary. Returns `None` if that fails or the key was
+    /// deleted.
     pub(super) fn key() -> Option<libc::pthread_key_t> {
         let known = KEY.load(Relaxed);
         if known != NOT_CREATED {

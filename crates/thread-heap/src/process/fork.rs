@@ -7,9 +7,8 @@
 //!   would lose these blocks.
 //!
 //! A fork runs prepare handlers in reverse order of registration. Handlers that were registered
-//! before ours therefore run while the arena source is locked.
-//!
-//! Such handlers must not map or unmap arenas, and must not wait for a thread that may do so.
+//! before ours therefore run while the arena source is locked. They must not map or unmap arenas,
+//! and must not wait for a thread that may do so.
 
 use std::{cell::Cell, mem::ManuallyDrop};
 
@@ -38,7 +37,7 @@ struct Held {
 
 /// Registers the handlers once. Call this function before opening a heap.
 ///
-/// Returns false if the C library lacks memory. The next call then tries again.
+/// Returns false if the C library has no memory. The next call then tries again.
 pub(super) fn guard() -> bool {
     if GUARDED.load(Relaxed) {
         return true;
@@ -75,7 +74,7 @@ extern "C" fn release() {
     }
 }
 
-/// Unlocks the locks, and adjusts the child to the loss of all other threads.
+/// Unlocks the locks, and adapts the state of the child to the loss of all other threads.
 ///
 /// - Stops counting the arenas that the heaps of lost threads retain.
 /// - Resets the thread numbers of those heaps, so that no new thread reuses an inconsistent heap.

@@ -23,6 +23,6 @@ pub type CurrentHeaps = Heaps<CurrentParts>;
 pub(super) static HEAPS: CurrentHeaps =
     Heaps::new(RetainingArenas::new(ReservedArenas::new(MmapArenas::new())), PageBlocks);
 
-/// The heap of threads without a heap. It has no arena and never changes, so threads can share it.
+/// The heap of threads that have none. It has no arena and never changes, so threads can share it.
 pub(super) static NO_HEAP: ThreadHeap<CurrentParts> =
     ThreadHeap::new(&HEAPS, SharedArenas::NONE, PageBlocks, HeapTag::NONE);

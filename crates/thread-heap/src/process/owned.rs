@@ -90,7 +90,7 @@ impl OwnedHeap {
     /// # Safety
     ///
     /// - `block` must have come from an `OwnedHeap` or from [`PerThread`](crate::PerThread).
-    /// - Nobody may use the block any more.
+    /// - `block` must not be used afterwards.
     #[inline]
     pub unsafe fn free(&mut self, block: BlockPtr) {
         // SAFETY: the block came from one of the process's heaps (contract of `free`).
@@ -111,12 +111,14 @@ impl OwnedHeap {
 
     /// Returns as much unused memory to the system as this heap can. See [`Owner::flush`].
     ///
-    /// Returns how many bytes went back. Some of them may never have been in memory.
+    /// Returns the number of bytes that were given back. Some of them may never have been in
+    /// memory.
     pub fn flush(&mut self) -> usize {
         self.owner.flush()
     }
 
-    /// Lets the heap give back what has been free for long. See [`Heap::visit`](obmalloc::Heap::visit).
+    /// Lets the heap return memory that has been free for a long time. See
+    /// [`Heap::visit`](obmalloc::Heap::visit).
     #[inline]
     pub fn visit(&mut self) {
         self.owner.visit();

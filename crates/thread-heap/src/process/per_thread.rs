@@ -24,7 +24,7 @@ use crate::{
 ///
 /// A thread allocates from its own heap. Any thread may free any block.
 ///
-/// Blocks are naturally aligned: a 64-byte block is aligned to 64 bytes, a 48-byte block to 16.
+/// Blocks are naturally aligned: a 64-byte block is aligned to 64 bytes, and a 48-byte block to 16.
 ///
 /// ```
 /// use thread_heap::PerThread;
@@ -47,9 +47,8 @@ pub struct PerThread;
 
 impl PerThread {
     /// Hints to the compiler that the calling thread's heap is about to be used.
-    ///
-    /// The compiler then loads the offset of the thread-local slot here, so that a loop loads it
-    /// only once.
+    /// The compiler then loads the offset of the thread-local slot before a loop, and not once in
+    /// every iteration.
     #[inline]
     pub fn prepare(self) {
         slot::prepare();
@@ -62,7 +61,7 @@ impl PerThread {
 
     /// Counts the memory in use in the calling thread's heap. O(pools).
     ///
-    /// Opens a heap if the thread has none. Returns `None` if there is no memory for it.
+    /// Opens a heap if the thread has none. Returns `None` if there is no memory for a new heap.
     pub fn stats(self) -> Option<Stats> {
         with_heap(|owner| owner.stats())
     }
@@ -86,9 +85,9 @@ impl PerThread {
 
     /// Keeps the reserved range of addresses of the process's heaps from growing beyond `bytes`.
     ///
-    /// Call this function before the first request if other parts of the process need addresses and
-    /// its address space may be limited. The addresses of arenas outside of the range go back when
-    /// the arenas are unmapped.
+    /// Call this function before the first request if the address space may be limited and other
+    /// parts of the process need addresses. The addresses of arenas outside of the range are
+    /// returned to the system when the arenas are unmapped.
     pub fn reserve_at_most(self, bytes: usize) {
         HEAPS.lock_source().reserve_at_most(bytes);
     }
@@ -118,9 +117,9 @@ impl PerThread {
         unsafe { HEAPS.for_each_block(visit) };
     }
 
-    /// Limits the memory of the process's heaps. What is in use stays in use.
+    /// Limits the memory of the process's heaps. Memory that is in use already stays in use.
     ///
-    /// The limits concern arenas and large blocks. They are checked where memory is mapped.
+    /// The limits apply to arenas and large blocks, and are checked whenever memory is mapped.
     pub fn set_limits(self, limits: Limits) {
         fork::guard();
         HEAPS.lock_source().set_limits(limits);
@@ -128,19 +127,20 @@ impl PerThread {
 
     /// Calls `callback` before a request is refused because of the hard limit.
     ///
-    /// The callback may allocate and free memory. If it returns true, the request is repeated.
-    /// Requests that it makes itself are refused without another call. If it panics, the process is
-    /// aborted.
+    /// The callback may allocate and free memory. If it returns true, the request is repeated. If
+    /// the callback itself makes a request that exceeds the limit, that request is refused without
+    /// another call. If the callback panics, the process is aborted.
     pub fn before_refusal(self, callback: fn(LimitReached) -> bool) {
         HEAPS.before_refusal(callback);
     }
 
     /// Returns unused memory to the system. Call this function before the thread becomes idle.
     ///
-    /// Does for the calling thread's heap what [`Owner::flush`] does. Free memory that another
+    /// Does what [`Owner::flush`] does for the calling thread's heap. Free memory that another
     /// thread has already reclaimed stays with that thread.
     ///
-    /// Returns how many bytes went back. Some of them may never have been in memory.
+    /// Returns the number of bytes that were given back. Some of them may never have been in
+    /// memory.
     pub fn flush(self) -> usize {
         // SAFETY: the owner is not dropped, and the slot does not change while it is used.
         match unsafe { slot::owner() } {
@@ -149,7 +149,8 @@ impl PerThread {
         }
     }
 
-    /// Lets the calling thread's heap give back what has been free for long, if the thread has one.
+    /// Lets the calling thread's heap, if there is one, return memory that has been free for a long
+    /// time.
     pub(super) fn visit_heap(self) {
         // SAFETY: the owner is not dropped, and the slot does not change while it is used.
         if let Some(mut owner) = unsafe { slot::owner() } {
@@ -157,11 +158,12 @@ impl PerThread {
         }
     }
 
-    /// Determines when the process's heaps give free memory back by themselves.
+    /// Sets when the process's heaps return free memory to the system on their own.
     ///
-    /// A heap gives memory back that was free for the time `decay`, and all of it at once if the time
-    /// is zero. `None` means that only [`flush`](Self::flush) gives memory back. The default is one
-    /// second. Concerns the calling thread's heap and all heaps that are opened later.
+    /// A heap returns memory that has been free for the time `decay`. If `decay` is zero, it
+    /// returns all free memory at once. With `None`, only [`flush`](Self::flush) returns memory.
+    /// The default is one second. The call affects the calling thread's heap and all heaps that are
+    /// opened later.
     pub fn set_decay(self, decay: Option<Duration>) {
         decay::set(decay);
         // SAFETY: the owner is not dropped, and the slot does not change while it is used.
@@ -285,14 +287,15 @@ pub(super) fn with_heap<R>(visit: impl FnOnce(&mut Owner<CurrentParts>) -> R) ->
 #[inline(never)]
 fn with_new_heap<R>(visit: impl FnOnce(&mut Owner<CurrentParts>) -> R) -> Option<R> {
     let is_guarded = fork::guard();
-    // Registering the handlers may allocate from these heaps, and so open a heap for this thread.
+    // Registering the handlers may allocate from these heaps, which opens a heap for this thread.
     // SAFETY: the owner is not dropped, and the slot does not change while it is used.
     if let Some(mut owner) = unsafe { slot::owner() } {
         return Some(visit(&mut owner));
     }
     let thread = slot::thread();
-    // SAFETY: the thread has no heap, and its number is unique among live threads. A heap with the
-    // number was left open by an ended thread. A forked child resets the numbers of lost threads.
+    // SAFETY: the thread has no heap, and its number is unique among live threads. If a heap has
+    // this number, an ended thread left the heap open. A forked child resets the numbers of lost
+    // threads.
     let mut opened = unsafe { HEAPS.open_as(thread) }?;
     opened.set_purge_policy(decay::policy());
     slot::put(opened);

@@ -90,7 +90,8 @@ mod word {
 
     #[inline]
     pub(super) fn prepare() {
-        // SAFETY: the assembly has no instruction, but makes the compiler load the offset before.
+        // SAFETY: the assembly has no instruction. It only makes the compiler load the offset
+        // before it.
         unsafe {
             asm!(
                 "/* {offset} */",
@@ -185,7 +186,7 @@ mod word {
     }
 }
 
-/// Makes the compiler load the offset of the word here, if it is loaded at all on this system.
+/// Makes the compiler load the offset of the word here, on systems on which it needs the offset.
 #[inline]
 pub(super) fn prepare() {
     word::prepare();

@@ -43,7 +43,7 @@ pub(crate) trait Member {
     /// # Safety
     ///
     /// - The block must have come from a member of the same team.
-    /// - Nobody may use the block any more.
+    /// - The block must not be used afterwards.
     unsafe fn free(&mut self, block: BlockPtr);
 
     #[allow(dead_code, reason = "not every test needs it")]

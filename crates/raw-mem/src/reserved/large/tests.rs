@@ -100,7 +100,7 @@ fn in_use_and_retained_slots_never_exceed_the_recent_peak() {
     let small = map_large(&mut source, 2 * SLOT);
     unmap_large(&mut source, big);
     assert_eq!(retained(&mut source), 10);
-    // Eleven slots do not fit into the retained ones, so ten of these are too many.
+    // Eleven slots do not fit into the ten retained ones, which now exceed what may be retained.
     let bigger = map_large(&mut source, 11 * SLOT);
     assert_eq!(slot_of(&mut source, bigger.start), 12);
     assert_eq!(retained(&mut source), 0);
@@ -212,7 +212,7 @@ fn a_mapping_that_the_system_keeps_in_parts_moves_with_its_contents() {
     fill(mapping.start, mapping.bytes, 7);
     for slots in 3..12 {
         let _behind = loop {
-            // The arena goes where the mapping would grow to.
+            // The arena takes the slot into which the mapping would grow.
             let arena = map(&mut source);
             if arena > mapping.start {
                 break arena;
@@ -237,7 +237,7 @@ fn moving_a_large_mapping_does_not_copy_it() {
     refuse(Plan::Never);
     let grown = resize(&mut source, mapping, 600 * SLOT);
     assert!(is_filled(grown.start, 0..mapping.bytes, 7));
-    // Add slots, make the new run writable, test and move the pages, make the old run inaccessible.
+    // The calls: add slots, make the new run writable, test and move the pages, hide the old run.
     assert_eq!(calls(), 5);
 }
 
@@ -298,7 +298,7 @@ fn plans() -> impl Strategy<Value = Plan> {
     prop_oneof![Just(Plan::Never), nth, (1..9_usize).prop_map(Plan::EachNth)]
 }
 
-/// Live memory with the byte that fills it.
+/// Live mappings, and for each the byte that fills it.
 type Live = Vec<(LargeMapping, u8)>;
 
 fn assert_zero_if_promised(mapping: LargeMapping, from: usize) {

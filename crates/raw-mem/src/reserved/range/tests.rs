@@ -1,4 +1,4 @@
-//! Tests of the place and the growth of the range, and of requests for which it has no room.
+//! Tests of the range's address and growth, and of requests for which the range has no room.
 
 use core::ptr::NonNull;
 use std::{env, ops::Range, os::unix::process::CommandExt, process::Command, vec::Vec};
