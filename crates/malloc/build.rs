@@ -1,4 +1,4 @@
-//! Names the library `libobmalloc.so` for the programs that link to it.
+//! Sets the soname `libobmalloc.so`, which programs that link to the library record.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

@@ -32,12 +32,12 @@ pub(crate) fn aligned(align: usize, size: usize) -> *mut c_void {
     }
 }
 
-/// Allocates `size` bytes that begin at a page.
+/// Allocates `size` bytes that begin at the start of a page.
 pub(crate) fn at_page(size: usize) -> *mut c_void {
     or_null(heap::alloc(size, page()))
 }
 
-/// Allocates whole pages for `size` bytes, at least one.
+/// Allocates enough whole pages for `size` bytes, at least one.
 pub(crate) fn whole_pages(size: usize) -> *mut c_void {
     let page = page();
     or_null(align_up(size.max(1), page).map_or_else(heap::refuse, |size| heap::alloc(size, page)))
@@ -87,13 +87,13 @@ pub extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
     aligned(align, size)
 }
 
-/// Allocates `size` bytes that begin at a page.
+/// Allocates `size` bytes that begin at the start of a page.
 #[unsafe(no_mangle)]
 pub extern "C" fn valloc(size: usize) -> *mut c_void {
     at_page(size)
 }
 
-/// Allocates whole pages for `size` bytes, at least one.
+/// Allocates enough whole pages for `size` bytes, at least one.
 #[unsafe(no_mangle)]
 pub extern "C" fn pvalloc(size: usize) -> *mut c_void {
     whole_pages(size)

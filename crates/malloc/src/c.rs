@@ -10,7 +10,7 @@ use std::{
 
 use crate::heap::{self, MIN_ALIGN};
 
-/// Converts a block to C. A block that could not be allocated becomes null.
+/// Converts a block to a C pointer, and `None` to null.
 #[inline]
 pub(crate) fn or_null(block: Option<NonNull<u8>>) -> *mut c_void {
     block.map_or(ptr::null_mut(), |block| block.as_ptr().cast())

@@ -1,7 +1,8 @@
-//! C++: `operator new` and `operator delete` in every form of the standard.
+//! C++: every form of `operator new` and `operator delete` in the standard.
 //!
-//! Their names are those of the Itanium C++ ABI: `nw` and `na` allocate an object and an array, `dl`
-//! and `da` free them. `m` is a size, `St11align_val_t` an alignment, `RKSt9nothrow_t` is `nothrow`.
+//! The exported names are those of the Itanium C++ ABI. `nw` allocates an object and `na` an array.
+//! `dl` and `da` free them. `m` stands for a size, `St11align_val_t` for an alignment, and
+//! `RKSt9nothrow_t` for `nothrow`.
 
 mod runtime;
 #[cfg_attr(not(target_arch = "x86_64"), path = "cpp/throwing_elsewhere.rs")]
@@ -18,9 +19,10 @@ use crate::{
     heap::{self, MIN_ALIGN},
 };
 
-/// Lets the C++ runtime repeat the request if a new-handler is installed. Otherwise returns null.
+/// Handles a failed request. If a new-handler is installed, lets the C++ runtime repeat the
+/// request. Otherwise returns null.
 ///
-/// The runtime calls our throwing `operator new` and catches the exceptions of the handler.
+/// The runtime calls our throwing `operator new`, and catches any exception of the handler.
 #[cold]
 #[inline(never)]
 fn new_or_null(form: Form, size: usize, align: usize) -> *mut c_void {
@@ -78,7 +80,7 @@ nothrow_aligned! {
     "_ZnamSt11align_val_tRKSt9nothrow_t" new_array_aligned_nothrow Form::AlignedArray;
 }
 
-/// Defines forms of `operator delete`, which all free the memory at their first argument.
+/// Defines forms of `operator delete`. Each of them frees the memory at its first argument.
 macro_rules! deletes {
     ($($symbol:literal $name:ident($($ignored:ty),*);)*) => { $(
         #[doc = concat!("`", $symbol, "`: `operator delete`. `ptr` may be null.")]

@@ -1,4 +1,4 @@
-//! What glibc offers in addition: figures, settings, and older names.
+//! Functions that only glibc has: figures, settings, and older names.
 
 use std::{ffi::c_void, fmt::Write};
 
@@ -13,17 +13,18 @@ use crate::{
 
 /// Returns unused memory to the system. Returns 1 if there was any, and otherwise 0.
 ///
-/// Arenas without a block in use are unmapped. Pages without a block in use are purged. `pad`, the
-/// number of bytes to retain, has no effect.
+/// Unmaps arenas without a block in use, and purges pages without a block in use. `pad`, the number
+/// of bytes to retain, has no effect.
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc_trim(pad: size_t) -> c_int {
     let _ = pad;
     c_int::from(heap::trim() > 0)
 }
 
-/// Returns figures in glibc's form. Fields without a meaning here are 0.
+/// Returns figures in the format of glibc. Fields that have no meaning here are 0.
 ///
-/// Only the calling thread's heap, the heaps of ended threads, and large blocks are counted.
+/// The figures include only the calling thread's heap, the heaps of ended threads, and large
+/// blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
     info()
@@ -46,7 +47,7 @@ fn info() -> libc::mallinfo2 {
     }
 }
 
-/// Returns the figures of [`mallinfo2()`] as numbers of 32 bits, of which large ones are cut off.
+/// Returns the figures of [`mallinfo2()`] as 32-bit numbers. Larger numbers are truncated.
 #[unsafe(no_mangle)]
 pub extern "C" fn mallinfo() -> libc::mallinfo {
     let all = info();
@@ -106,7 +107,7 @@ pub unsafe extern "C" fn malloc_info(options: c_int, stream: *mut FILE) -> c_int
     if written.is_ok() && outcome >= 0 { 0 } else { -1 }
 }
 
-/// A string for C. The last byte is always 0.
+/// A C string. The last byte is always 0.
 struct Text {
     bytes: [u8; 512],
     len: usize,
@@ -138,8 +139,8 @@ macro_rules! older {
     )* };
 }
 
-// Programs that were linked long ago call `cfree`, and a few call the names with underscores. Their
-// memory is then passed to `free`, so it has to be ours.
+// Programs that were linked long ago call `cfree`, and a few programs call the names with
+// underscores. Such programs also pass the memory to `free`, so it must come from this library.
 older! {
     // SAFETY: the contract is the same.
     cfree(ptr: *mut c_void) = unsafe { release(ptr) };

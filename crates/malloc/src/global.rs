@@ -1,7 +1,8 @@
-//! The allocator of the Rust code in this library, which would otherwise call `malloc` by name.
+//! The allocator of the Rust code in this library.
 //!
-//! The dynamic loader could bind such a call to another library. The code of this library allocates
-//! only if it panics. The heap may then be inconsistent, so each block is a mapping.
+//! By default, that code would call `malloc` by name, and the dynamic loader could bind the call to
+//! another library. The code allocates only if it panics. The heap may then be inconsistent, so
+//! each block gets a mapping of its own.
 
 use std::{
     alloc::{GlobalAlloc, Layout},

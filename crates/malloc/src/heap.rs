@@ -11,7 +11,7 @@ use crate::debug;
 /// The alignment of every block, which suits the largest fundamental type of C.
 pub(crate) const MIN_ALIGN: usize = 16;
 
-/// What the heap has mapped and in use.
+/// How much memory the heap has mapped and in use.
 #[derive(Debug)]
 pub(crate) struct Figures {
     /// The arenas and pools of the heaps that could be counted.
@@ -34,7 +34,7 @@ pub(crate) fn alloc(size: usize, align: usize) -> Option<NonNull<u8>> {
     }
 }
 
-/// Allocates a block of any class if a free list has one, and otherwise calls [`alloc_unlisted`].
+/// Allocates a block of any class from a free list. If the list is empty, calls [`alloc_unlisted`].
 ///
 /// Not inlined, so that [`alloc`] stays small. Neither function needs a stack frame.
 #[inline(never)]
@@ -46,7 +46,8 @@ fn alloc_above_small(size: usize, align: usize) -> Option<NonNull<u8>> {
     }
 }
 
-/// Allocates a block of any size. Not inlined, so that a block of a free list needs no stack frame.
+/// Allocates a block of any size. Not inlined, so that a request that a free list serves needs no
+/// stack frame.
 #[inline(never)]
 fn alloc_unlisted(size: usize, align: usize) -> Option<NonNull<u8>> {
     if debug::is_on() {
@@ -94,7 +95,7 @@ pub(crate) unsafe fn free(ptr: NonNull<u8>) {
     unsafe { ThreadMalloc.free(Some(ptr)) };
 }
 
-/// Returns how many bytes the program may use at `ptr`, at least the requested size.
+/// Returns how many bytes the program may use at `ptr`. This is at least the requested size.
 ///
 /// # Safety
 ///
@@ -127,7 +128,7 @@ pub(crate) unsafe fn resize(ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>
     unsafe { ThreadMalloc.realloc(Some(ptr), size) }.or_else(refuse)
 }
 
-/// Frees a block that is not in the memory of the threads' heaps.
+/// Frees a block that does not lie in the memory of the threads' heaps.
 ///
 /// # Safety
 ///
@@ -142,7 +143,7 @@ unsafe fn free_elsewhere(ptr: NonNull<u8>) {
     preserving_errno(|| unsafe { debug::free(ptr) });
 }
 
-/// Returns the size of a block that is not in the memory of the threads' heaps.
+/// Returns the size of a block that does not lie in the memory of the threads' heaps.
 ///
 /// # Safety
 ///
@@ -157,7 +158,7 @@ unsafe fn usable_size_elsewhere(ptr: NonNull<u8>) -> usize {
     unsafe { debug::size(ptr) }
 }
 
-/// Resizes a block that is not in the memory of the threads' heaps.
+/// Resizes a block that does not lie in the memory of the threads' heaps.
 ///
 /// # Safety
 ///
@@ -172,10 +173,10 @@ unsafe fn resize_elsewhere(ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>>
     unsafe { debug::resize(ptr, size) }.or_else(refuse)
 }
 
-/// Opens the heap of the calling thread.
+/// Opens the heap of the calling thread, which also registers the fork handlers of the heap.
 ///
-/// The heap then registers what it does around a fork. A fork runs such handlers in reverse order, so
-/// the handlers of libraries that register theirs later may allocate.
+/// A fork runs such handlers in reverse order of registration. Registering ours early allows the
+/// handlers of libraries that register theirs later to allocate.
 pub(crate) fn open() {
     preserving_errno(|| {
         if let Some(block) = alloc(1, MIN_ALIGN) {
@@ -185,9 +186,10 @@ pub(crate) fn open() {
     });
 }
 
-/// Determines when memory goes back to the system by itself, as the environment says.
+/// Reads from the environment when free memory is returned to the system automatically.
 ///
-/// The variable has a number of milliseconds or the word `never`. Any other value changes nothing.
+/// The variable contains a number of milliseconds or the word `never`. Any other value has no
+/// effect.
 pub(crate) fn read_environment() {
     // SAFETY: this runs before `main`, so no other thread changes the environment.
     let value = unsafe { libc::getenv(c"OBMALLOC_DECAY".as_ptr()) };
@@ -206,7 +208,7 @@ pub(crate) fn read_environment() {
     }
 }
 
-/// Returns unused memory to the system. Returns the number of bytes.
+/// Returns unused memory to the system. Returns the number of bytes that were given back.
 pub(crate) fn trim() -> usize {
     preserving_errno(|| PerThread.flush())
 }
@@ -222,7 +224,7 @@ pub(crate) fn figures_of_process() -> thread_heap::Figures {
     PerThread.figures()
 }
 
-/// Like [`figures_of_process`], but returns `None` if a thread is mapping memory.
+/// Like [`figures_of_process`], but returns `None` if another thread is mapping memory.
 pub(crate) fn try_figures_of_process() -> Option<thread_heap::Figures> {
     PerThread.try_figures()
 }
@@ -232,7 +234,7 @@ pub(crate) fn set_limits(limits: Limits) {
     PerThread.set_limits(limits);
 }
 
-/// Sets `errno` to `ENOMEM`, for a request that is refused.
+/// Sets `errno` to `ENOMEM` for a refused request.
 #[cold]
 #[inline(never)]
 pub(crate) fn refuse<T>() -> Option<T> {

@@ -13,7 +13,7 @@ mod heap;
 pub mod own;
 mod report;
 
-// The unwinder is linked statically, because a shared one would take longer to load. Only the
+// We link the unwinder statically, because loading a shared one would take longer. Only the
 // standard library uses it. C++ exceptions use the unwinder of the C++ runtime.
 #[link(name = "gcc_eh", kind = "static", modifiers = "-bundle")]
 unsafe extern "C" {}

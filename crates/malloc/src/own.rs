@@ -1,12 +1,12 @@
-//! The functions that the C library's headers lack. `obmalloc.h` declares them.
+//! Functions that the headers of the C library do not declare. `obmalloc.h` declares them.
 
 use std::ffi::{c_char, c_void};
 
 use crate::{c::release, heap};
 
-/// What the library has mapped and in use, in bytes unless stated otherwise.
+/// How much memory the library has mapped and in use, in bytes unless stated otherwise.
 ///
-/// The fields of arenas count the calling thread's heap and the heaps of ended threads.
+/// The fields about arenas include the calling thread's heap and the heaps of ended threads.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Figures {
@@ -30,7 +30,7 @@ pub extern "C" fn obmalloc_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// Counts the memory of the library. Takes time in proportion to the number of pools.
+/// Counts the memory of the library. The time is proportional to the number of pools.
 #[unsafe(no_mangle)]
 pub extern "C" fn obmalloc_figures() -> Figures {
     let heap::Figures { pools, large_blocks, large_bytes } = heap::figures();
@@ -56,7 +56,7 @@ pub unsafe extern "C" fn free_sized(ptr: *mut c_void, size: usize) {
     unsafe { release(ptr) };
 }
 
-/// Frees memory of `aligned_alloc`, as in C23. `align` and `size` must be those of the request.
+/// Frees memory of `aligned_alloc`, as in C23. `align` and `size` must be the requested values.
 ///
 /// # Safety
 ///

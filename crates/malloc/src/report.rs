@@ -13,8 +13,8 @@ use thread_heap::Detail;
 
 use crate::heap::{self, Figures};
 
-/// The names of the variables. They differ from those of the library for CPython, which may be in the
-/// same process and would write to the same file.
+/// The names of the variables. They differ from those of the library for CPython. Both libraries
+/// may be in the same process, and would otherwise write to the same file.
 const PLACE: (&CStr, &str) = (c"OBMALLOC_MALLOC_STATS", "OBMALLOC_MALLOC_STATS");
 const MOMENTS: (&CStr, &str) = (c"OBMALLOC_MALLOC_STATS_ON", "OBMALLOC_MALLOC_STATS_ON");
 const LIMIT: (&CStr, &str) = (c"OBMALLOC_MALLOC_LIMIT", "OBMALLOC_MALLOC_LIMIT");
@@ -29,13 +29,14 @@ struct Settings {
 
 static SETTINGS: OnceLock<Settings> = OnceLock::new();
 
-/// Remembers the settings. The program may change its environment and directory later.
+/// Reads and stores the settings, because the program may change its environment and directory
+/// later.
 ///
 /// A setting with an unknown value is reported on stderr and ignored.
 pub(crate) fn read_environment() {
     // SAFETY: `getauxval` reads a constant of the process.
     if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
-        // A program with more privileges than its user must not write files for its user.
+        // A program with more privileges than its user must not write files on behalf of that user.
         return;
     }
     let limits = limits((LIMIT.1, value(LIMIT.0)), (SOFT_LIMIT.1, value(SOFT_LIMIT.0)));
@@ -52,7 +53,7 @@ pub(crate) fn read_environment() {
     watch(&moments, write_at);
 }
 
-/// Says on stderr that a setting has an unknown value.
+/// Returns the value of a setting. If the value is unknown, reports that on stderr.
 fn known<T>(value: Result<T, UnknownWord<'_>>) -> Option<T> {
     value.inspect_err(|why| say(format_args!("{why}"))).ok()
 }
@@ -68,7 +69,7 @@ fn value(name: &CStr) -> &'static [u8] {
     unsafe { CStr::from_ptr(value) }.to_bytes()
 }
 
-/// Writes the statistics at a normal exit to the place that the environment named, if any.
+/// At a normal exit, writes the statistics to the place that the environment specifies, if any.
 pub(crate) fn write() {
     if let Some(Settings { place, moments }) = SETTINGS.get()
         && moments.exit
@@ -81,7 +82,7 @@ pub(crate) fn write() {
     }
 }
 
-/// Writes the statistics of all threads, without stopping them and from a signal handler.
+/// Writes the statistics of all threads without stopping them. Called by a signal handler.
 fn write_at(moment: Moment) {
     if let Some(Settings { place, .. }) = SETTINGS.get() {
         place.write(process::id(), |out, is_json| {

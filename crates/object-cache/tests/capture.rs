@@ -1,4 +1,4 @@
-//! Traits in scope of `thread_cache!` do not change what its code calls.
+//! Traits that are in scope where `thread_cache!` is used do not change what its code calls.
 
 use object_cache::{Cached, StorageSource, ThreadCache, raw_mem::Malloc, thread_cache};
 
@@ -7,7 +7,7 @@ thread_cache! {
     pub struct Numbers: u64, magazine = 50, below: Malloc = Malloc;
 }
 
-/// Has the names of all methods that the macro could call.
+/// A trait with the names of all methods that the macro could call.
 #[expect(dead_code, reason = "nothing may call these methods")]
 #[expect(clippy::wrong_self_convention, reason = "it must capture `Option::is_none`")]
 trait Capture: Sized {

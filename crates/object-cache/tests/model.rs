@@ -1,6 +1,6 @@
-//! Every cache against a model, with random sequences of operations.
+//! Compares every cache with a model, using random sequences of operations.
 //!
-//! The tests find blocks that are handed out twice, freed twice, lost or overwritten.
+//! The tests detect blocks that are returned twice, freed twice, lost or overwritten.
 
 use std::{
     cell::{Cell, RefCell},
@@ -328,7 +328,7 @@ fn a_thread_cache_matches_the_model() {
 struct Types(BTreeMap<usize, &'static str>);
 
 impl Types {
-    /// Takes storage for the type `name`, which must not have served another type.
+    /// Takes storage for the type `name`. Asserts that the storage has not served another type.
     fn take<T>(&mut self, cache: &impl StorageSource<T>, name: &'static str) -> Option<NonNull<T>> {
         let storage = cache.take()?;
         let before = self.0.insert(storage.addr().get(), name);

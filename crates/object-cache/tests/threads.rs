@@ -1,4 +1,4 @@
-//! Caches of threads, with real threads.
+//! Caches that are used by real threads.
 
 use std::{
     cell::RefCell,

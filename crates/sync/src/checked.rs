@@ -50,9 +50,8 @@ thread_local! {
 
 /// Runs `body` once for every possible interleaving of its threads.
 ///
-/// Loom 0.7 can miss interleavings if a thread loads an atomic and later stores to the same atomic.
-///
-/// Put such stores in the main thread, which loom runs first.
+/// Loom 0.7 can miss interleavings if a thread loads an atomic and later stores to it. Put such
+/// stores in the main thread, which loom runs first.
 ///
 /// # Panics
 ///
@@ -80,7 +79,7 @@ pub fn rejected(body: impl Fn() + Sync + Send + 'static) {
     explored.report("rejected");
 }
 
-/// Parts of loom's messages about errors that [`rejected`] does not accept.
+/// Parts of the messages with which loom reports errors that [`rejected`] does not accept.
 const OTHER_REASONS: [&str; 5] = [
     "Model exceeded maximum number of branches",
     "deadlock",

@@ -18,13 +18,14 @@ impl<T> UnsafeCell<T> {
         Self(core::cell::UnsafeCell::new(value))
     }
 
-    /// Calls `f` with a pointer for reading. Nobody may write to the contents while `f` runs.
+    /// Calls `f` with a pointer for reading. Nothing may write to the contents while `f` runs.
     #[inline]
     pub fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
         f(self.0.get())
     }
 
-    /// Calls `f` with a pointer for reading and writing. Nobody else may access the cell meanwhile.
+    /// Calls `f` with a pointer for reading and writing. Nothing else may access the cell while `f`
+    /// runs.
     #[inline]
     pub fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
         f(self.0.get())

@@ -38,7 +38,7 @@ impl<T> Mutex<T> {
 #[derive(Debug)]
 pub struct MutexGuard<'l, T>(&'l Mutex<T>, PhantomData<*const ()>);
 
-// SAFETY: a shared reference to a guard gives access to `&T` only.
+// SAFETY: a shared reference to a guard gives access only to a `&T`.
 unsafe impl<T: Sync> Sync for MutexGuard<'_, T> {}
 
 impl<T> Deref for MutexGuard<'_, T> {

@@ -85,7 +85,7 @@ impl<S: Subject> Drop for Driver<S> {
     }
 }
 
-/// An allocator together with a [`Shadow`] that checks every answer of the allocator.
+/// An allocator together with a [`Shadow`] that checks every result of the allocator.
 #[derive(Debug)]
 pub struct Shadowed<A> {
     alloc: A,

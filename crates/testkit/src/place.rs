@@ -1,4 +1,4 @@
-//! Describes blocks by arena, pool and offset, because addresses differ between heaps:
+//! Describes a block by its arena, pool and offset, because addresses differ between heaps:
 //!
 //! ```text
 //!   0x7f31_2c14_8030  =  arena 2 · pool 5 · offset 48
@@ -21,7 +21,7 @@ pub struct Spot {
     pub offset: usize,
 }
 
-/// A log of the arenas that a heap maps, numbered in order. Clones share their entries.
+/// A log of the arenas that a heap maps, which are numbered in order. Clones share their entries.
 #[derive(Clone, Debug, Default)]
 pub struct ArenaLog(Arc<Mutex<Entries>>);
 

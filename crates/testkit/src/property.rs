@@ -1,4 +1,4 @@
-//! Chooses the inputs of property tests, which are the same in every run by default.
+//! The inputs of property tests. By default, they are the same in every run.
 //!
 //! - `OBMALLOC_TEST_DEPTH=20` tries twenty times as many inputs.
 //! - `OBMALLOC_TEST_SEED=7` tries other inputs.
@@ -51,7 +51,8 @@ pub fn check<T: Debug>(cases: u32, inputs: impl Strategy<Value = T>, holds: impl
 
 /// Returns `cases` times [`depth`] inputs.
 ///
-/// Suits tests that keep state from one input to the next, where [`check`] cannot shrink failures.
+/// Use this function for tests that keep state from one input to the next. [`check`] could not
+/// shrink their failures.
 ///
 /// # Panics
 ///

@@ -64,7 +64,7 @@ impl Shadow {
     /// Until the block is [`freed`](Self::freed) or [`reallocated`](Self::reallocated):
     ///
     /// - `ptr` must be valid for reads and writes of `size` bytes.
-    /// - Nobody else may use these bytes.
+    /// - Nothing else may use these bytes.
     pub(crate) unsafe fn allocated(&mut self, ptr: NonNull<u8>, size: usize) {
         let address = ptr.addr().get();
         let align = self.align;
@@ -99,7 +99,7 @@ impl Shadow {
         unsafe { self.allocated(ptr, size) }
     }
 
-    /// Checks a block that is about to be freed, and forgets it.
+    /// Checks a block that is about to be freed, and removes it from the record.
     pub(crate) fn freed(&mut self, ptr: NonNull<u8>) {
         self.check_block(ptr);
         self.live.remove(&ptr.addr().get());

@@ -1,6 +1,7 @@
 //! Compares the model with real CPythons, because the tests of our heaps rely on the model.
 //!
-//! Every block must have the same place in both, and at intervals the whole heaps must be equal.
+//! Every block must have the same place in both. At intervals, the complete states must be equal,
+//! too.
 
 use testkit::{
     cpython::{Interpreter, Vtable, in_each},

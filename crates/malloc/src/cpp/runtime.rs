@@ -1,16 +1,17 @@
 //! The functions of the C++ runtime that a failed `operator new` needs.
 //!
-//! They are looked up when a request fails, because this library does not depend on a C++ runtime.
+//! This library does not depend on a C++ runtime, so we look these functions up when a request
+//! fails.
 
 use std::{
     ffi::{CStr, c_void},
     mem, ptr,
 };
 
-/// A function that may throw: a new-handler, or the one that throws `std::bad_alloc`.
+/// A function that may throw: a new-handler, or the function that throws `std::bad_alloc`.
 ///
-/// An exception must not pass a frame of Rust, because that would end the process in a build with
-/// `panic = "abort"`.
+/// An exception must not pass through a Rust frame. In a build with `panic = "abort"`, that would
+/// end the process.
 pub(super) type Throwing = unsafe extern "C-unwind" fn();
 
 /// A form of `operator new` that returns null.
@@ -41,13 +42,13 @@ impl Form {
 pub(super) struct Runtime {
     /// # Invariant
     ///
-    /// The handle is `RTLD_DEFAULT`, or one that `dlopen` returned and that was never closed.
+    /// The handle is `RTLD_DEFAULT`, or was returned by `dlopen` and never closed.
     handle: *mut c_void,
 }
 
 const THROW: &CStr = c"_ZSt17__throw_bad_allocv";
 
-/// The libraries that may define the symbols without being visible to all other libraries.
+/// The libraries that may define the symbols but may not be visible to all other libraries.
 const LIBRARIES: [&CStr; 3] = [c"libstdc++.so.6", c"libc++abi.so.1", c"libc++.so.1"];
 
 impl Runtime {
@@ -97,9 +98,9 @@ impl Runtime {
 
     /// Calls the runtime's own `operator new` of this form, which never throws.
     ///
-    /// Returns null if the runtime has none.
+    /// Returns null if the runtime has no such operator.
     pub(super) fn new_nothrow(&self, form: Form, size: usize, align: usize) -> *mut c_void {
-        // The default handle would find this library's operator again.
+        // A look-up with the default handle would find the operator of this library again.
         let is_global = self.handle == libc::RTLD_DEFAULT;
         let handle = if is_global { libc::RTLD_NEXT } else { self.handle };
         // SAFETY: the handle is valid (invariant of `handle`), and the symbol is a C string.

@@ -1,7 +1,7 @@
 //! The forms of `operator new` that throw, on x86-64.
 //!
-//! An exception must not pass a frame of Rust, because that would end the process in a build with
-//! `panic = "abort"`. The functions that it passes are therefore written in assembly:
+//! An exception must not pass through a Rust frame, because that would end the process in a build
+//! with `panic = "abort"`. The functions through which it passes are therefore written in assembly:
 //!
 //! ```text
 //!   new ──► alloc (Rust)                 returns the block, or null
@@ -25,7 +25,7 @@ use crate::{
 struct Step {
     /// The block to return, or null.
     block: *mut c_void,
-    /// The function to call if there is no block. Then the request is repeated.
+    /// The function to call if there is no block. The request is repeated afterwards.
     call: Option<Throwing>,
 }
 
@@ -37,9 +37,9 @@ extern "C" fn alloc_aligned(size: usize, align: usize) -> Option<NonNull<u8>> {
     if align.is_power_of_two() { heap::alloc(size, align) } else { None }
 }
 
-/// Repeats a request that failed, and otherwise finds the function to call.
+/// Repeats a request that has failed. If it fails again, returns the function to call.
 ///
-/// Without a C++ runtime, ends the process with a message.
+/// If there is no C++ runtime, ends the process with a message.
 #[cold]
 extern "C" fn next(size: usize, align: usize) -> Step {
     if let Some(block) = alloc_aligned(size, align) {

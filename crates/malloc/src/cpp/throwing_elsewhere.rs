@@ -1,7 +1,7 @@
 //! The forms of `operator new` that throw, on processors for which there is no assembly.
 //!
-//! A request that no new-handler can help ends the process, because an exception cannot pass a frame
-//! of Rust. So does a new-handler that throws.
+//! An exception cannot pass through a Rust frame. The process therefore ends if no new-handler can
+//! help a request, or if a new-handler throws.
 
 use std::ffi::c_void;
 

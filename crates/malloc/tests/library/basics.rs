@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, thread};
 
 use crate::api::{Filled, Ptr, api, errno, refused, set_errno};
 
-/// Sizes around every border between the ways in which memory may be served.
+/// Sizes around every limit at which requests begin to be served in a different way.
 pub(crate) fn sizes() -> Vec<usize> {
     let borders = [16, 512, 1 << 10, 8 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10, 496 << 10];
     let large = [512 << 10, 1 << 20, 4 << 20];
@@ -67,7 +67,7 @@ fn requests_of_no_bytes_get_unique_pointers() {
     let addresses: BTreeSet<_> = blocks.iter().map(|block| block.addr()).collect();
     assert!(addresses.len() == 600 && !addresses.contains(&0));
     for block in blocks {
-        // A block without room would begin where other memory begins.
+        // If a block had no room, its address could also be the start of other memory.
         // SAFETY: the block is live.
         assert!(unsafe { (api.malloc_usable_size)(block) } > 0);
         free(block);

@@ -1,4 +1,4 @@
-//! Statistics at other moments than a normal exit, and limits.
+//! Statistics at moments other than a normal exit, and limits.
 
 use std::{
     fs,
@@ -27,7 +27,7 @@ fn reports(folder: &Path) -> Vec<Value> {
     fs::read_dir(folder).unwrap().map(|entry| read(entry.unwrap().path())).collect()
 }
 
-/// Waits until the folder has a file, and at most for a minute.
+/// Waits until the folder contains a file, but at most for a minute.
 fn wait_for_a_file(folder: &Path) {
     let start = Instant::now();
     while fs::read_dir(folder).unwrap().count() == 0 {

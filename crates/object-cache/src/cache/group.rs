@@ -13,7 +13,8 @@ pub trait Cache {
     /// Panics if the allocator below the cache panics.
     fn clear(&self) -> Cleared;
 
-    /// Calls `visit` once for each list, with the length of its objects and its figures.
+    /// Calls `visit` once for each list, with the length of the list's objects and the list's
+    /// figures.
     ///
     /// The length is `None` unless the cache has a separate list for each length.
     fn each_list(&self, visit: &mut dyn FnMut(Option<usize>, CacheStats));

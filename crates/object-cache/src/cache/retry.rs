@@ -8,8 +8,8 @@ use super::Cache;
 ///
 /// A request above [`MAX_REQUEST`] fails at once, because clearing the caches cannot help.
 ///
-/// The caches may allocate from the same allocator. In the example, the list `FLOATS` uses the
-/// `Heap` that clears `FLOATS`:
+/// The caches may allocate from the same allocator. In this example, the list `FLOATS` allocates
+/// from a `Heap` that clears `FLOATS`:
 ///
 /// ```
 /// use object_cache::{Cache, CacheStats, Cleared, FreeList, RetryAfterClear};

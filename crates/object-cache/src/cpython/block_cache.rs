@@ -8,7 +8,7 @@ use crate::{
     list::{BoundedStack, CacheStats, Chain, Cleared, FreeObject, Storage},
 };
 
-/// A cache that cuts storage for objects of type `T` out of blocks of at most `BLOCK` bytes.
+/// A cache that divides blocks of at most `BLOCK` bytes into storage for objects of type `T`.
 ///
 /// Blocks stay allocated until [`compact`](Self::compact) is called or the cache is dropped.
 /// CPython 2.7: `PyIntBlock` (`Objects/intobject.c`) and `PyFloatBlock` (`Objects/floatobject.c`).
@@ -90,7 +90,7 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
 
     /// Returns all blocks in which every object is free to the allocator below the cache.
     ///
-    /// Takes O(n log n) steps for n free objects and blocks. Allocates no memory.
+    /// Takes O(n log n) time for n free objects and blocks. Allocates no memory.
     ///
     /// The allocator below may use the cache during the call. If it panics, the remaining blocks
     /// stay in the cache.
@@ -124,7 +124,8 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
         self.blocks.set(blocks);
     }
 
-    /// Puts `free` into the stack. The objects must lie in blocks of the cache, outside the stack.
+    /// Puts `free` into the stack. The objects must lie in blocks of the cache, and must not be in
+    /// the stack already.
     fn put_all(&self, free: Chain<FreeObject>) {
         free.for_each(|object| {
             // SAFETY: the object has left its chain, and the stack has room.
@@ -143,7 +144,8 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
     }
 }
 
-/// What a running compaction has taken out of the cache, in ascending order of address.
+/// The blocks and free objects that a running compaction has removed from the cache, in ascending
+/// order of address.
 ///
 /// Dropping this value puts the blocks and objects back.
 struct Remaining<'c, T, A: MemAlloc, const BLOCK: usize> {
@@ -153,10 +155,11 @@ struct Remaining<'c, T, A: MemAlloc, const BLOCK: usize> {
 }
 
 impl<T, A: MemAlloc, const BLOCK: usize> Remaining<'_, T, A, BLOCK> {
-    /// Removes and counts the free objects in `block`, which was the first of the remaining blocks.
+    /// Removes and counts the free objects in `block`, which must have been the first of the
+    /// remaining blocks.
     ///
-    /// An object before `block` belongs to a block that another running compaction has taken, and
-    /// goes back into the stack.
+    /// An object before `block` belongs to a block that another running compaction has removed. We
+    /// put such an object back into the stack.
     fn take_free_of(&mut self, block: NonNull<FreeObject>) -> (Chain<FreeObject>, usize) {
         let start = block.addr().get();
         let end = start + BlockCache::<T, A, BLOCK>::WHOLE.bytes;

@@ -17,7 +17,7 @@ pub enum Version {
     V2_7,
     /// 3.6.
     V3_6,
-    /// 3.11, which also retains tuples of 20 items, but never reuses them.
+    /// 3.11, which also retains tuples of 20 items but never reuses them.
     V3_11,
     /// 3.13.
     V3_13,
@@ -58,7 +58,7 @@ impl Version {
     }
 }
 
-/// The bounds of each kind, where 0 stands for no list or no bound.
+/// The bounds of each kind. A 0 means that there is no list or no bound.
 macro_rules! kinds {
     ($($(#[$doc:meta])* $Kind:ident $bounds:tt,)*) => {
         /// A type of object that CPython caches.

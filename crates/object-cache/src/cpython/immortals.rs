@@ -1,6 +1,6 @@
 #![forbid(unsafe_code)]
 
-/// A table of `N` values for consecutive numbers.
+/// A table of `N` values, one for each of `N` consecutive numbers.
 ///
 /// CPython: `small_ints`, whose range [`Version::small_ints`](super::Version::small_ints) returns.
 ///

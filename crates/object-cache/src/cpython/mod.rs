@@ -1,6 +1,6 @@
-//! CPython's own caches, for runtimes that want the same ones.
+//! CPython's own caches, for runtimes that want to use the same ones.
 //!
-//! Most caches of CPython are free lists, for which there is [`FreeList`](crate::FreeList):
+//! Most of CPython's caches are free lists, so [`FreeList`](crate::FreeList) can replace them:
 //!
 //! ```
 //! use object_cache::{FreeList, cpython::{Kind, Version}};

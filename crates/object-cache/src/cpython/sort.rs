@@ -2,9 +2,10 @@ use core::{mem, ptr::NonNull};
 
 use crate::list::{Chain, Link};
 
-/// Sorts `chain` by address, lowest first, with a merge sort that allocates no memory.
+/// Sorts `chain` by address in ascending order. Uses a merge sort that allocates no memory.
 ///
-/// `sorted[i]` is empty or holds 2^i objects, so adding an object carries as in binary addition.
+/// `sorted[i]` is empty or holds 2^i objects, so adding an object works like incrementing a binary
+/// number.
 pub(super) fn by_address<N: Link>(chain: Chain<N>) -> Chain<N> {
     let mut sorted = [const { Chain::EMPTY }; usize::BITS as usize];
     for object in chain {

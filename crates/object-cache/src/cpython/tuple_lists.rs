@@ -7,7 +7,8 @@ use crate::{
     list::{BoundedStack, CacheStats, Cleared, FreeObject, Storage},
 };
 
-/// A cache for objects that are a header `H` and a number of items `E`, as tuples are in CPython.
+/// A cache for objects that consist of a header `H` and a number of items `E`, like tuples in
+/// CPython.
 ///
 /// Each length from 1 to `LENGTHS` has its own list. Objects of other lengths are not cached.
 ///

@@ -1,4 +1,4 @@
-//! Lists of free objects, which hold the links of their lists.
+//! Lists of free objects. The objects themselves hold the links.
 
 mod chain;
 mod link;

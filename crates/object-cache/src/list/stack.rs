@@ -6,17 +6,17 @@
 //!              └─ pushed − popped ─┘      at most bound − 1
 //! ```
 //!
-//! If a `take` follows a `put`, neither call accesses the object's memory. Both calls use only
+//! If a `take` follows a `put`, neither call accesses the object's memory, because both use only
 //! `newest`.
 //!
-//! The stack stores `limit` instead of `popped`. One increment of `limit` both counts a hit and
-//! makes room.
+//! The stack stores `limit` instead of `popped`. Incrementing `limit` both counts a hit and makes
+//! room for another object.
 //!
-//! `put` writes to `newest` before it tests whether the stack is full. This order is faster
-//! (`benches/caches`).
+//! `put` writes to `newest` before it checks whether the stack is full. This order is faster (see
+//! `benches/caches`).
 //!
-//! Each branch of `take` increments its counter first. Otherwise, compilers merge the increments,
-//! and each hit waits for the previous one.
+//! Each branch of `take` begins by incrementing its counter. Otherwise, compilers would merge the
+//! increments, and each hit would have to wait for the previous one.
 
 use core::{cell::Cell, ptr::NonNull};
 

@@ -14,7 +14,7 @@ pub(crate) struct Node {
     value: UnsafeCell<u32>,
 }
 
-// SAFETY: a node has one owner at a time, who alone accesses it. The models verify this.
+// SAFETY: a node has one owner at a time, and only the owner accesses it. The models verify this.
 unsafe impl Send for Node {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Node {}

@@ -1,9 +1,9 @@
 //! A depot, through which threads pass magazines (batches of free objects) to each other.
 //!
-//! Each slot is null or points to a magazine. A thread that swaps out a magazine owns that
-//! magazine.
+//! Each slot is null or points to a magazine. A thread that swaps a magazine out of a slot owns
+//! that magazine.
 //!
-//! The ABA problem cannot arise, because threads compare a slot only with null.
+//! The ABA problem cannot arise, because a thread compares a slot only with null.
 //!
 //! | ordering | what it publishes | the model that fails without it |
 //! | --- | --- | --- |

@@ -1,4 +1,4 @@
-//! Caches of several threads, which exchange free objects in batches, called magazines.
+//! Caches for several threads, which exchange free objects in batches called magazines.
 
 mod declare;
 mod depot;

@@ -8,8 +8,8 @@
 //!   └──────────────────────────┘
 //! ```
 //!
-//! If one thread makes objects and another drops them, magazines (batches of free objects) travel
-//! back through the depot.
+//! If one thread creates objects and another drops them, magazines (batches of free objects) return
+//! through the depot.
 
 use core::{fmt, marker::PhantomData, mem, ptr::NonNull};
 
@@ -29,11 +29,11 @@ use crate::{
 ///
 /// # When a thread ends
 ///
-/// The thread's free objects move to the depot. If the depot is full, the objects go to the
+/// The thread's free objects move to the depot. If the depot is full, they are returned to the
 /// allocator below.
 ///
-/// A thread may drop objects after dropping its cache. Such objects go directly to the allocator
-/// below.
+/// A thread may drop more objects after its cache has been dropped. The storage of these objects is
+/// returned directly to the allocator below.
 ///
 /// # Bounds
 ///
@@ -102,7 +102,8 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
         count as usize
     }
 
-    /// Returns the storage of the depot's objects, but not of the threads', to the allocator below.
+    /// Returns the storage of the depot's objects to the allocator below. The objects of threads
+    /// stay.
     pub fn clear(&self) -> Cleared {
         // Other threads may keep adding magazines, so a loop without a bound might not end.
         let magazines = (0..SLOTS).map_while(|_| self.depot.take());
@@ -110,9 +111,9 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
         Cleared::new(objects, Self::STORAGE.bytes)
     }
 
-    /// Returns the figures of the depot and of the threads that have ended.
+    /// Returns the figures of the depot and of all threads that have ended.
     ///
-    /// `free` counts every magazine of the depot as full, so it may be too large.
+    /// `free` counts every magazine of the depot as full, so it may be too high.
     pub fn stats(&self) -> CacheStats {
         let [hits, misses, overflows] = self.past.each_ref().map(|sum| sum.load(Relaxed) as u64);
         let (free, bound) = (self.depot.magazines(), SLOTS);

@@ -5,7 +5,8 @@
 //!   put  ──► stack ──► spare ──► depot ──► ×  a full stack becomes the spare, the old one moves on
 //! ```
 //!
-//! With a spare, a thread that alternates between `put` and `take` rarely visits the shared depot.
+//! The spare ensures that a thread that alternates between `put` and `take` rarely uses the shared
+//! depot.
 //!
 //! Source: Bonwick and Adams, "Magazines and Vmem", 2001.
 
@@ -56,7 +57,8 @@ impl<N: Link> ThreadList<N> {
         refused
     }
 
-    /// Moves all objects to the depot, and passes magazines for which it has no room to `release`.
+    /// Moves all objects to the depot. Passes the magazines for which the depot has no room to
+    /// `release`.
     pub(super) fn hand_over<const SLOTS: usize>(
         &self,
         depot: &Depot<N, SLOTS>,

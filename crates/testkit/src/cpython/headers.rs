@@ -31,7 +31,8 @@ struct Header {
 const _: () = assert!(size_of::<Header>() == HEADER);
 
 impl Header {
-    /// A pool that was never used still has the zeros with which its arena was mapped.
+    /// Returns true if the pool was ever used. Otherwise its header still has the zeros of a new
+    /// arena.
     fn is_carved(&self) -> bool {
         self.next_offset != 0
     }

@@ -22,7 +22,7 @@ use crate::{
 type GetAllocator = unsafe extern "C" fn(c_int, *mut Vtable);
 type SetAllocator = unsafe extern "C" fn(c_int, *mut Vtable);
 
-/// A CPython in this process, whose `pymalloc` only the test uses.
+/// A CPython in this process. Its `pymalloc` is used only by the test.
 #[derive(Debug)]
 pub struct Interpreter {
     /// The library is never unloaded, because CPython's destructors run when a thread ends.

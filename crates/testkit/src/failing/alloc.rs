@@ -8,7 +8,7 @@ use raw_mem::MemAlloc;
 
 use super::faults::Faults;
 
-/// An allocator whose requests fail when its [`Faults`] say so.
+/// An allocator whose requests fail when its [`Faults`] demand it.
 ///
 /// Freeing or resizing a block that is not live panics. Clones share the faults and live blocks.
 #[derive(Clone, Debug, Default)]
@@ -24,7 +24,7 @@ impl<A> FailingAlloc<A> {
         Self { alloc, faults, live: LiveBlocks::default() }
     }
 
-    /// Returns a view of the live blocks, which shows later changes, too.
+    /// Returns a view of the live blocks. The view also shows later changes.
     pub fn live(&self) -> LiveBlocks {
         self.live.clone()
     }
@@ -49,7 +49,8 @@ unsafe impl<A: MemAlloc> MemAlloc for FailingAlloc<A> {
 
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
         self.allocate(|alloc| {
-            // The block leaves the set first, because another thread may get its address next.
+            // The block must leave the set first, because another thread may get its address at any
+            // time.
             self.live.remove(ptr);
             // SAFETY: `ptr` is null or live, because `remove` panics for any other block.
             let block = unsafe { alloc.realloc(ptr, size) };

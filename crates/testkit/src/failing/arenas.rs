@@ -5,9 +5,9 @@ use raw_mem::{ArenaSize, ArenaSource, Contents, LargeMapping, MapError, OsCode, 
 use super::faults::Faults;
 use crate::place::ArenaLog;
 
-/// An arena source whose calls that map, resize or purge memory fail when its [`Faults`] say so.
+/// An arena source whose calls that map, resize or purge memory fail when its [`Faults`] demand it.
 ///
-/// The source logs its arenas, and panics if an arena is unmapped that is not mapped.
+/// The source logs its arenas. It panics if an arena is unmapped that is not mapped.
 #[derive(Debug, Default)]
 pub struct FailingArenas<S> {
     source: S,

@@ -54,7 +54,7 @@ impl Faults {
         self.state().1
     }
 
-    /// Counts a call, and returns true if the plan says that this call must fail.
+    /// Counts a call. Returns true if this call must fail according to the plan.
     pub fn call_fails(&self) -> bool {
         let (plan, tally) = &mut *self.state();
         tally.calls += 1;

@@ -1,6 +1,7 @@
 //! The Pythons that `cargo xtask pythons` downloads.
 //!
-//! The packages of Debian sid, and a matching C library, are only unpacked and never installed.
+//! The packages come from Debian sid, together with a matching C library. We only unpack them and
+//! never install them.
 
 use std::{
     env,

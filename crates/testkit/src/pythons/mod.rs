@@ -3,7 +3,7 @@
 //! The environment variable `OBMALLOC_PYTHONS` can list the Pythons to use, separated as in `PATH`.
 //! This list replaces the search.
 //!
-//! Each program is asked for its version. File names are not reliable, because pyenv's scripts can
+//! We ask each program for its version. File names are not reliable, because pyenv's scripts can
 //! run any version.
 
 pub mod brought;

@@ -30,7 +30,7 @@ pub fn find() -> Vec<Python> {
 pub struct Search {
     /// The CPythons that were found, without duplicates, sorted by version and path.
     pub pythons: Vec<Python>,
-    /// The programs that did not answer as CPython does.
+    /// The programs that did not answer like CPython.
     pub silent: Vec<PathBuf>,
 }
 

@@ -62,7 +62,8 @@ impl Arenas {
         self.unused.extend((before..self.descriptors).rev());
     }
 
-    /// Prefers an empty pool, which keeps its free list if it had the same class before.
+    /// Takes a pool for `class`. Prefers an empty pool, which keeps its free list if its last class
+    /// was the same.
     pub(super) fn take_pool(&mut self, class: usize, rules: &Rules) -> (usize, usize) {
         let number = self.usable[0];
         let arena = self.arena_mut(number);
@@ -84,7 +85,8 @@ impl Arenas {
         (number, pool)
     }
 
-    /// Takes back an empty pool. Unmaps its arena if all pools are available, unless retained.
+    /// Takes back an empty pool. If all pools of its arena are then available, unmaps the arena
+    /// unless the rules retain it.
     pub(super) fn put_pool(&mut self, number: usize, pool: usize, rules: &Rules) {
         let arena = self.arena_mut(number);
         arena.free_pools.push(pool);

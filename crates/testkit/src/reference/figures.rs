@@ -10,7 +10,8 @@ use super::{
 /// The statistics of a heap, as CPython prints them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Figures {
-    /// One row per used size class: class, block size in bytes, pools, live blocks, other blocks.
+    /// One row for each used size class: class, block size in bytes, pools, live blocks, other
+    /// blocks.
     ///
     /// Empty pools are not counted.
     pub classes: Vec<[usize; 5]>,

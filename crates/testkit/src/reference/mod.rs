@@ -5,14 +5,17 @@
 //!
 //! The model follows these rules of CPython's `Objects/obmalloc.c`:
 //!
-//! 1. The front pool of a class's list (`usedpools`) serves. The block freed last is reused first.
+//! 1. Requests are served by the first pool in the list of the class (`usedpools`). The block that
+//!    was freed last is reused first.
 //! 2. A pool is carved into blocks on demand, one block ahead (`pymalloc_pool_extend`).
-//! 3. A full pool leaves the list of its class, and returns to the front after a free.
-//! 4. An empty pool moves to the list of its arena (`freepools`), with its class and free list.
-//! 5. A class takes a pool from the first usable arena: an empty one, or else one never used.
-//! 6. Usable arenas are sorted by available pools, fewest first. An arena that gains a pool is
-//!    placed before its equals (`nfp2lasta`).
-//! 7. An arena without live blocks is unmapped, except if it is the last usable one and
+//! 3. A full pool leaves the list of its class, and returns to its front after a free.
+//! 4. An empty pool moves to the list of its arena (`freepools`), and keeps its class and free
+//!    list.
+//! 5. A class takes a pool from the first usable arena. It prefers an empty pool to one that was
+//!    never used.
+//! 6. The usable arenas are sorted by their number of available pools, fewest first. An arena that
+//!    gains a pool is placed before others with the same number (`nfp2lasta`).
+//! 7. An arena without live blocks is unmapped, unless it is the last usable one and
 //!    [`Rules::retain_last_arena`] is true.
 
 mod arena;
@@ -76,7 +79,8 @@ impl Reference {
         Figures::of(&self.rules, &self.arenas)
     }
 
-    /// Allocates a block of `class`. Returns `None` if that needs an arena and mapping fails.
+    /// Allocates a block of `class`. Returns `None` if that requires an arena that cannot be
+    /// mapped.
     fn take(&mut self, class: usize) -> Option<Spot> {
         let (arena, pool) = match self.used[class].front() {
             Some(&pool) => pool,

@@ -21,7 +21,7 @@ impl Pool {
         Self { class, live: 0, free: vec![HEADER], next_offset }
     }
 
-    /// Allocates a block and returns its offset. Carves another if no free block is left.
+    /// Allocates a block and returns its offset. If no free block is left, carves another one.
     pub(super) fn take(&mut self, rules: &Rules) -> usize {
         let offset = self.free.pop().expect("only a pool with a free block serves");
         self.live += 1;

@@ -86,7 +86,8 @@ fn a_free_arena_is_unmapped_unless_the_rules_retain_the_last_one() {
 fn the_only_free_arena_is_unmapped_if_it_is_not_the_last_usable_one() {
     let mut heap = heap(RULES);
     let blocks = fill(&mut heap, 2 * ARENA);
-    // The second arena keeps a live block, so it stays behind the first in the usable arenas.
+    // The second arena keeps a live block, so it stays after the first one in the list of usable
+    // arenas.
     drain(&mut heap, &blocks[ARENA + 1..]);
     drain(&mut heap, &blocks[..ARENA]);
     assert_eq!(heap.state().arenas.keys().copied().collect::<Vec<_>>(), [1]);

@@ -1,6 +1,6 @@
 //! Generates operations: random sequences, and phases that fill and drain arenas.
 //!
-//! Random sequences seldom empty a pool or an arena, so phases do that on purpose.
+//! Random sequences seldom empty a pool or an arena, so phases do so on purpose.
 
 mod script;
 mod sizes;

@@ -14,7 +14,8 @@ impl Sizes {
         Self(sizes.into_iter().map(|size| size..=size).collect())
     }
 
-    /// One to three sizes use only a few size classes, which repeatedly gain and lose pools.
+    /// Returns a strategy for one to three sizes. They use few size classes, so each class
+    /// repeatedly gains and loses pools.
     fn few(rules: &Rules) -> impl Strategy<Value = Self> + use<> {
         prop::collection::vec(1..=rules.threshold, 1..=3).prop_map(Self::of)
     }

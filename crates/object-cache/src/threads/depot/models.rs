@@ -100,7 +100,8 @@ fn take_after_a_look_inside(depot: &TestDepot) -> Option<Magazine<Node>> {
     if count == 0 { None } else { depot.take() }
 }
 
-/// Putting the magazine back writes the count in its first object while another thread takes it.
+/// Puts a magazine back while another thread takes it. Putting it back writes the count in its
+/// first object.
 fn a_take_meets_a_magazine_that_comes_back(take: fn(&TestDepot) -> Option<Magazine<Node>>) {
     let (depot, nodes) = (Arc::new(TestDepot::new()), Nodes::new());
     assert!(depot.put(magazine([nodes.get(0)])).is_ok());
