@@ -103,7 +103,7 @@ impl Arena {
     /// - `base` must be aligned to `arena_size`.
     /// - `base` must be valid for reads and writes of `arena_size` bytes.
     /// - Nothing else may use these bytes until [`clear`](Self::clear) is called.
-    /// - They must be zero if `contents` says so.
+    /// - They must be zero if `contents` is [`Contents::Zero`].
     pub(crate) unsafe fn set<G: Geometry>(
         &mut self,
         base: NonNull<u8>,

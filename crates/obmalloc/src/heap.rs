@@ -261,7 +261,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     ///
     /// # Safety
     ///
-    /// No block of this heap may be used any more.
+    /// No block of this heap may be used afterwards.
     pub unsafe fn reset(&mut self) {
         self.unmap_all();
     }
@@ -727,7 +727,7 @@ mod tests {
     fn a_reset_unmaps_every_arena() {
         let mut heap = heap::<Pools16K>();
         drop(fill(&mut heap, 256, 3));
-        // SAFETY: the blocks are not used any more.
+        // SAFETY: the blocks are no longer used.
         unsafe { heap.reset() };
         heap.check_invariants();
         assert_eq!(heap.stats().arenas.current, 0);

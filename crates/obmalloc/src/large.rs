@@ -106,7 +106,7 @@ impl LargeBlock {
         let place = block.header::<G>();
         // SAFETY: the header lies in the new mapping, before the block.
         unsafe { place.write(header) };
-        // SAFETY: as above. The tag lies behind the header, and before the block.
+        // SAFETY: as above. The tag lies after the header, and before the block.
         unsafe { PoolPtr::tag_large::<G>(place.cast(), HeapTag::LARGE) };
         Some(NewLarge { block, is_zeroed })
     }
@@ -157,7 +157,7 @@ impl LargeBlock {
     pub unsafe fn unmap<G: Geometry>(self, source: &mut impl ArenaSource) {
         // SAFETY: the block is in use (contract), so its header is valid.
         let Header { mapping, bytes, .. } = unsafe { self.header::<G>().read() };
-        // SAFETY: the mapping came from the source (invariant), and nobody uses it (contract).
+        // SAFETY: the mapping came from the source (invariant), and nothing uses it (contract).
         unsafe { source.unmap_large(mapping, bytes, Shape::<G>::ARENA) };
     }
 

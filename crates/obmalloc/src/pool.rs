@@ -153,7 +153,7 @@ impl PoolHeader {
     ///   is a header.
     unsafe fn write_to(self, place: NonNull<Self>) {
         let place = place.as_ptr();
-        // SAFETY: the place is valid for writes (contract), and nobody reads these fields yet.
+        // SAFETY: the place is valid for writes (contract), and no thread reads these fields yet.
         unsafe {
             (&raw mut (*place).free).write(self.free);
             (&raw mut (*place).until_event).write(self.until_event);

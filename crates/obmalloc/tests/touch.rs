@@ -22,7 +22,7 @@ struct Patterned {
 unsafe impl ArenaSource for Patterned {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         let arena = self.source.map(size)?;
-        // SAFETY: the arena was just mapped with this size, and nobody else uses it yet.
+        // SAFETY: the arena was just mapped with this size, and nothing else uses it yet.
         unsafe { arena.write_bytes(UNTOUCHED, size.bytes()) };
         arena.as_ptr().expose_provenance();
         self.log.map(arena);

@@ -121,7 +121,7 @@ mod tests {
         let mut buffer = vec![MaybeUninit::uninit(); 16 * 1024];
         let mut source = FixedRegion::new(&mut buffer);
         let [small, large] = [1024, 4096].map(|bytes| source.map(size(bytes)).unwrap());
-        // SAFETY: both arenas came from this source and are not used any more.
+        // SAFETY: both arenas came from this source and are no longer used.
         unsafe {
             source.unmap(small, size(1024));
             source.unmap(large, size(4096));

@@ -43,7 +43,7 @@ const MOST_PLACES: usize = 32;
 /// let mut source = MmapArenas::new();
 /// let arena = source.map(size)?;
 /// assert_eq!(arena.addr().get() % size.bytes(), 0);
-/// // SAFETY: it was mapped just now, and nobody uses it.
+/// // SAFETY: it was mapped just now, and nothing uses it.
 /// unsafe { source.unmap(arena, size) };
 /// # Ok::<(), raw_mem::MapError>(())
 /// ```

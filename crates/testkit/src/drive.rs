@@ -114,7 +114,7 @@ impl<A: MemAlloc> Subject for Shadowed<A> {
 
     fn malloc(&mut self, size: usize) -> Option<NonNull<u8>> {
         let block = self.alloc.malloc(size)?;
-        // SAFETY: `malloc` returned a new block of `size` bytes, which nobody else accesses.
+        // SAFETY: `malloc` returned a new block of `size` bytes, which nothing else accesses.
         unsafe { self.shadow.allocated(block, size) }
         Some(block)
     }
@@ -122,7 +122,7 @@ impl<A: MemAlloc> Subject for Shadowed<A> {
     fn calloc(&mut self, count: usize, size: usize) -> Option<NonNull<u8>> {
         let block = self.alloc.calloc(count, size)?;
         let bytes = calloc_size(count, size).expect("a product that overflows is refused");
-        // SAFETY: `calloc` returned a new zeroed block of `bytes` bytes, used by nobody else.
+        // SAFETY: `calloc` returned a new zeroed block of `bytes` bytes, used by nothing else.
         unsafe { self.shadow.allocated_zeroed(block, bytes) }
         Some(block)
     }
@@ -134,7 +134,7 @@ impl<A: MemAlloc> Subject for Shadowed<A> {
         // SAFETY: `old` is null or live, because `check_block` found it in the shadow.
         let block = unsafe { self.alloc.realloc(old, size) };
         match (old, block) {
-            // SAFETY: `realloc` of null returned a new block of `size` bytes, used by nobody else.
+            // SAFETY: `realloc` of null returned a new block of `size` bytes, used by nothing else.
             (None, Some(block)) => unsafe { self.shadow.allocated(block, size) },
             // SAFETY: `realloc` replaced `old` by a block of `size` bytes and copied its contents.
             (Some(old), Some(block)) => unsafe { self.shadow.reallocated(old, block, size) },

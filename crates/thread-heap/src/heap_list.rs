@@ -111,7 +111,7 @@ mod tests {
 
     fn sum_with(order: Ordering, list: &HeapList<Item>) -> u32 {
         let contents = |item: &'static Item| {
-            // SAFETY: nobody writes to an item in a list.
+            // SAFETY: nothing writes to an item in a list.
             item.contents.with(|contents| unsafe { *contents })
         };
         list.iter_with(order).map(contents).sum()

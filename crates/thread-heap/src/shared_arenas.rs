@@ -55,7 +55,7 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
         let Some(shared) = self.0 else { return };
-        // SAFETY: nothing uses the arena any more (contract of `unmap`).
+        // SAFETY: nothing uses the arena any longer (contract of `unmap`).
         unsafe { shared.map().retract(arena.addr().get()) };
         // SAFETY: the arena came from the shared source, and nothing uses it (contract of `unmap`).
         preserving_errno(|| unsafe { shared.unmap_arena(arena, size) });
@@ -86,7 +86,7 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
 
     unsafe fn unmap_large(&mut self, start: NonNull<u8>, bytes: usize, align: ArenaSize) {
         let Some(shared) = self.0 else { return };
-        // SAFETY: nothing uses the mapping any more (contract of `unmap_large`).
+        // SAFETY: nothing uses the mapping any longer (contract of `unmap_large`).
         unsafe { shared.map().retract(start.addr().get()) };
         // SAFETY: the mapping came from the shared source, and nothing uses it (contract).
         preserving_errno(|| unsafe { shared.unmap_large(start, bytes, align) });

@@ -40,7 +40,7 @@ unsafe impl ArenaSource for Watched {
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
-        // SAFETY: the arena came from `source`, and is not used any more (contract of `unmap`).
+        // SAFETY: the arena came from `source`, and is no longer used (contract of `unmap`).
         unsafe { self.source.unmap(arena, size) }
     }
 

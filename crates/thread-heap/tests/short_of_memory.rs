@@ -234,7 +234,7 @@ fn blocks_of_every_size_survive_the_end_of_the_address_space() {
                 let stats = PerThread.stats_of_all();
                 assert_eq!((stats.total.bytes.in_use, PerThread.large_blocks()), (0, (0, 0)));
             });
-            // SAFETY: `_exit` runs nobody's handlers.
+            // SAFETY: `_exit` runs no handlers.
             unsafe { libc::_exit(i32::from(outcome.is_err())) }
         }
         pid => {

@@ -49,7 +49,7 @@ impl<T, S: StorageSource<T>> Cached<T, S> {
     ///
     /// # Panics
     ///
-    /// Panics if `make` does. The storage then goes back to `source`.
+    /// Panics if `make` does. The storage then returns to `source`.
     #[inline]
     pub fn make_in(make: impl FnOnce() -> T, source: S) -> Option<Self> {
         let object = take_and_fill(&source, make)?;

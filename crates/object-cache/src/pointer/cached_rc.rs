@@ -42,7 +42,7 @@ impl<T, S: StorageSource<RcBox<T>>> CachedRc<T, S> {
     ///
     /// # Panics
     ///
-    /// Panics if `make` does. The storage then goes back to `source`.
+    /// Panics if `make` does. The storage then returns to `source`.
     #[inline]
     pub fn make_in(make: impl FnOnce() -> T, source: S) -> Option<Self> {
         let object = take_and_fill(&source, || RcBox { count: Cell::new(1), value: make() })?;

@@ -115,7 +115,8 @@ impl ArenaList {
     /// - `base` must be the start of a new arena that is valid for reads and writes, and must be
     ///   aligned to the size of an arena of `G`.
     /// - The arena must stay mapped until it is [removed](Self::remove).
-    /// - It must be zero if `contents` says so, and be used only by a heap with the geometry `G`.
+    /// - The arena must be zero if `contents` is [`Contents::Zero`].
+    /// - Only a heap with the geometry `G` may use the arena.
     /// - All arenas of the list must have the same geometry.
     pub unsafe fn add<G: Geometry>(&mut self, base: NonNull<u8>, contents: Contents) {
         if !Self::has_room::<G>() {

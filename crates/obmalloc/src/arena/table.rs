@@ -173,7 +173,7 @@ impl ArenaTable {
         self.slots[pool.header().arena()].carve_page::<G>(pool)
     }
 
-    /// Notes that blocks of `pool` were carved. See [`Arena::note_carved`].
+    /// Records that blocks of `pool` were carved. See [`Arena::note_carved`].
     pub(crate) fn note_carved<G: Geometry>(&mut self, pool: PoolPtr, before: usize) {
         self.slots[pool.header().arena()].note_carved::<G>(pool, before);
     }
@@ -197,12 +197,12 @@ impl ArenaTable {
         (free == 0 || stays_first) && !self.could_be_free::<G>(index, 1)
     }
 
-    /// Notes that a pool of `units` units in the arena is retained by its class.
+    /// Records that a pool of `units` units in the arena is retained by its class.
     pub(crate) fn note_retained(&mut self, index: ArenaIndex, units: usize) {
         self.slots[index].retained_units += units as u32;
     }
 
-    /// Notes that a pool of `units` units in the arena is no longer retained by its class.
+    /// Records that a pool of `units` units in the arena is no longer retained by its class.
     pub(crate) fn note_released(&mut self, index: ArenaIndex, units: usize) {
         self.slots[index].retained_units -= units as u32;
     }

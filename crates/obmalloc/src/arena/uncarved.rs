@@ -55,7 +55,7 @@ struct Layout {
     pages: Range<usize>,
     /// The offset of the first block.
     first: usize,
-    /// The offset behind the last carved block.
+    /// The offset after the last carved block.
     end: usize,
     size: usize,
 }
@@ -279,7 +279,7 @@ impl Arena {
         self.units.free_and_dirty(false).count() * G::SIZES.pool_size
     }
 
-    /// Notes which units are free now.
+    /// Records which units are free now.
     pub(crate) fn note_idle(&mut self) {
         self.units.note_idle();
     }

@@ -93,7 +93,7 @@ impl Units {
         self.idle &= !run.bits();
     }
 
-    /// Notes that the header of `unit` is written.
+    /// Records that the header of `unit` is written.
     pub(crate) fn note_carved(&mut self, unit: usize) {
         self.carved |= 1 << unit;
     }
@@ -114,12 +114,12 @@ impl Units {
         bits(self.free & self.dirty & if only_idle { self.idle } else { u64::MAX })
     }
 
-    /// Notes which units are free and dirty now.
+    /// Records which units are free and dirty now.
     pub(crate) fn note_idle(&mut self) {
         self.idle = self.free & self.dirty;
     }
 
-    /// Notes that the memory of `unit`, which must be free, is zero.
+    /// Records that the memory of `unit`, which must be free, is zero.
     pub(crate) fn note_zero(&mut self, unit: usize) {
         debug_assert!(self.free >> unit & 1 != 0);
         self.dirty &= !(1 << unit);

@@ -106,7 +106,7 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
-        // SAFETY: nothing uses the arena any more (contract of `unmap`), so no block is in use.
+        // SAFETY: nothing uses the arena any longer (contract of `unmap`), so no block is in use.
         unsafe { self.map.retract(arena.addr().get()) };
         // SAFETY: the arena came from the source below, and nothing uses it (contract of `unmap`).
         unsafe { self.source.unmap(arena, size) }
@@ -127,7 +127,7 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
     }
 
     unsafe fn unmap_large(&mut self, start: NonNull<u8>, bytes: usize, align: ArenaSize) {
-        // SAFETY: nothing uses the mapping any more (contract of `unmap_large`).
+        // SAFETY: nothing uses the mapping any longer (contract of `unmap_large`).
         unsafe { self.map.retract(start.addr().get()) };
         // SAFETY: the mapping came from the source below, and nothing uses it (contract).
         unsafe { self.source.unmap_large(start, bytes, align) }

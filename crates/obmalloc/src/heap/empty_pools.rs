@@ -103,7 +103,7 @@ impl EmptyPools {
         self.idle[word] &= !bit;
     }
 
-    /// Notes which classes have retained pools now.
+    /// Records which classes have retained pools now.
     pub(crate) fn note_idle(&mut self) {
         self.idle = self.classes;
     }

@@ -59,7 +59,7 @@ impl RetainedLarge {
         let header = unsafe { block.header::<G>().as_mut() };
         let Some(list) = self.lists.get_mut(header.list) else { return };
         header.next = *list;
-        // INVARIANT: the block is not used any more (contract), and the header names the list.
+        // INVARIANT: the block is no longer used (contract), and the header names the list.
         *list = Some(block);
         self.blocks += 1;
         self.bytes += header.bytes;

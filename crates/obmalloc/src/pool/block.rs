@@ -102,7 +102,7 @@ impl FreeList {
         let start = self.head.get()?;
         // SAFETY: a block on the list begins with a link (invariant of `head`).
         let next = unsafe { start.cast::<Link>().read() };
-        // INVARIANT: the list now begins behind the returned block.
+        // INVARIANT: the list now begins after the returned block.
         self.head.set(next);
         Some(BlockPtr(start))
     }

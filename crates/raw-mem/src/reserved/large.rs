@@ -130,7 +130,7 @@ impl ReservedRange {
         if rest > 0 {
             // SAFETY: the mapping is longer than `bytes`.
             let tail = unsafe { start.add(bytes) };
-            // SAFETY: these pages of the mapping are not used any more (contract of `shrink`).
+            // SAFETY: these pages of the mapping are no longer used (contract of `shrink`).
             if unsafe { pages::purge(tail, rest) }.is_err() {
                 self.slots.mark_stale(behind.start - 1..behind.start);
             }

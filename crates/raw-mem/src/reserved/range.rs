@@ -349,7 +349,7 @@ impl Drop for ReservedRange {
         let bytes = self.slots.len() * self.slot.bytes() + pages::page_size();
         self.slots = Slots::new(&mut [], 0);
         self.extents = Extents::new(&mut []);
-        // SAFETY: the range owns the records, to which nothing refers any more.
+        // SAFETY: the range owns the records, to which nothing refers any longer.
         let _ = unsafe { pages::unmap(self.records, record_bytes(self.slot)) };
         // SAFETY: the range owns these pages (invariant of `base`), and no slot is used.
         let _ = unsafe { pages::unmap(self.base, bytes) };

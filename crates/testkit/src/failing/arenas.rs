@@ -46,7 +46,7 @@ unsafe impl<S: ArenaSource> ArenaSource for FailingArenas<S> {
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
         self.log.unmap(arena);
-        // SAFETY: `source` mapped the arena with this size, and nobody uses it (contract).
+        // SAFETY: `source` mapped the arena with this size, and nothing uses it (contract).
         unsafe { self.source.unmap(arena, size) }
     }
 
@@ -61,7 +61,7 @@ unsafe impl<S: ArenaSource> ArenaSource for FailingArenas<S> {
 
     unsafe fn unmap_large(&mut self, start: NonNull<u8>, bytes: usize, align: ArenaSize) {
         self.log.unmap_large(start, bytes);
-        // SAFETY: `source` made the mapping, and nobody uses it (contract).
+        // SAFETY: `source` made the mapping, and nothing uses it (contract).
         unsafe { self.source.unmap_large(start, bytes, align) }
     }
 

@@ -73,7 +73,7 @@ mod tests {
         assert_eq!(outbox.take(), None);
         for _ in 0..CAPACITY {
             assert!(outbox.has_room_for(here));
-            // SAFETY: there is room, and nobody accesses the block.
+            // SAFETY: there is room, and nothing accesses the block.
             unsafe { outbox.add(here, block) };
             assert!(!outbox.has_room_for(there));
         }

@@ -198,7 +198,7 @@ impl<G: Geometry, const PAGES: usize> WaitingPools<G, PAGES> {
         }
         larger.head().used = used;
         let old = std::mem::replace(self, larger);
-        // SAFETY: the old head is a block of `lower` (invariant), and is not used any more.
+        // SAFETY: the old head is a block of `lower` (invariant), and is no longer used.
         unsafe { lower.free(Some(old.head.cast())) };
         true
     }
@@ -327,7 +327,7 @@ impl<G: Geometry, const PAGES: usize> WaitingPools<G, PAGES> {
                 visit(unsafe { NonNull::new_unchecked(pool.start.add(offset)) });
             }
         }
-        // SAFETY: the head is a block of `lower` (invariant), and is not used any more.
+        // SAFETY: the head is a block of `lower` (invariant), and is no longer used.
         unsafe { lower.free(Some(self.head.cast())) };
     }
 }

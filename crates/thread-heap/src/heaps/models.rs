@@ -295,7 +295,7 @@ fn an_arena_is_mapped_while_one_is_unmapped(unmap: fn(&'static Heaps<OneArenaPar
 fn an_arena_that_is_mapped_again_is_in_the_map() {
     sync::model(|| {
         an_arena_is_mapped_while_one_is_unmapped(|heaps, arena| {
-            // SAFETY: the arena was mapped at this address, and nobody uses it.
+            // SAFETY: the arena was mapped at this address, and nothing uses it.
             unsafe { SharedArenas::of(&heaps.shared).unmap(arena, ARENA) };
         });
     });
@@ -306,7 +306,7 @@ fn an_arena_that_is_mapped_again_is_in_the_map() {
 fn an_arena_retracted_after_it_was_unmapped_is_rejected() {
     sync::rejected(|| {
         an_arena_is_mapped_while_one_is_unmapped(|heaps, arena| {
-            // SAFETY: the arena was mapped at this address, and nobody uses it.
+            // SAFETY: the arena was mapped at this address, and nothing uses it.
             unsafe { heaps.shared.lock().source.unmap(arena, ARENA) };
             // SAFETY: as above.
             unsafe { heaps.shared.map().retract(arena.addr().get()) };

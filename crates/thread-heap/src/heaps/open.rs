@@ -51,7 +51,7 @@ impl<P: Parts> Heaps<P> {
         let block = lower.malloc(size_of::<ThreadHeap<P>>())?;
         let place = block.cast::<ThreadHeap<P>>();
         if !place.is_aligned() {
-            // SAFETY: the block came from `lower` just now, and nobody else refers to it.
+            // SAFETY: the block came from `lower` just now, and nothing else refers to it.
             unsafe { lower.free(Some(block)) };
             return None;
         }

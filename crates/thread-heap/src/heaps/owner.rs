@@ -301,14 +301,15 @@ impl<P: Parts> Owner<P> {
     /// - Purges the pages of this heap that contain no block in use.
     /// - Purges other heaps' pages that contain only freed blocks.
     /// - Does the same for abandoned heaps.
-    ///
+    /// Returns the number of bytes that were given back. Some of them may never have been in
+    /// memory.
     /// Returns how many bytes it gave back. Some of them may never have been in memory.
     pub fn flush(&mut self) -> usize {
         self.send_outbox();
         self.heap.heaps.flush_others() + self.enter_slowly(Heap::trim)
     }
 
-    /// Lets the heap give back what has been free for long. See [`Heap::visit`].
+    /// Lets the heap return memory that has been free for a long time. See [`Heap::visit`].
     #[inline]
     pub fn visit(&mut self) {
         self.enter_slowly(Heap::visit);

@@ -128,7 +128,7 @@ mod tests {
         prepare();
         let mut held = HELD.take().expect("the source is locked");
         let first = held.source.source().map(size).expect("there is memory");
-        // SAFETY: the arena was mapped above, and nobody uses it.
+        // SAFETY: the arena was mapped above, and nothing uses it.
         unsafe { held.source.source().unmap(first, size) };
         // An arena was requested soon after one was unmapped, so a heap may now retain one.
         let arena = held.source.source().map(size).expect("there is memory");
@@ -138,7 +138,7 @@ mod tests {
         release_in_child();
         let mut source = HEAPS.lock_source();
         assert_eq!(source.retained(), retained - 1);
-        // SAFETY: the arena was mapped above, and nobody uses it.
+        // SAFETY: the arena was mapped above, and nothing uses it.
         unsafe { source.source().unmap(arena, size) };
     }
 
