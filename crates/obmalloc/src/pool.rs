@@ -17,7 +17,6 @@
 //!
 //! A purge can make pages before `next_offset` uncarved again. The record of the arena tracks these
 //! pages (see `arena::uncarved`), and the header has a bit that is set if there are any.
-//! that page anyway, so carving touches no additional page.
 //!
 //! ```text
 //!                 a class needs a pool             out of blocks

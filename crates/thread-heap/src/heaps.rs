@@ -55,7 +55,7 @@ mod walk;
 /// let address = block.into_start().as_ptr().expose_provenance();
 /// std::thread::spawn(move || {
 ///     let start = std::ptr::with_exposed_provenance_mut(address);
-/// SAFETY: the block was passed to this thread, which frees it once.
+///     // SAFETY: the block was passed to this thread, which frees it once.
 ///     unsafe { HEAPS.free_remote(BlockPtr::from_start(std::ptr::NonNull::new(start).unwrap())) };
 /// })
 /// .join()

@@ -33,6 +33,7 @@
 //!
 //! A forked child never allocates from the heaps of other threads, because these heaps may be
 //! inconsistent in the child.
+//!
 //! The child can still free blocks of such a heap. A flush then purges the memory of these blocks.
 //!
 //! [`PerThread`] prepares for a fork on its own. The following applies to all other [`Heaps`].

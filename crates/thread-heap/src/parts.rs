@@ -10,8 +10,8 @@ use obmalloc::{Geometry, Native};
 pub type ThreadGeometry = Native;
 
 /// An arena source, a metadata allocator and a geometry, combined in one type parameter.
-/// Neither the source nor the allocator may call into a heap, because the heap that calls them is
-/// borrowed mutably meanwhile.
+///
+/// Neither the source nor the allocator may call into a heap, because a heap calls them while it is
 /// being changed.
 #[doc(hidden)]
 pub trait Parts: Sized + 'static {

@@ -102,6 +102,7 @@ impl ArenaTable {
     }
 
     /// Takes a pool for `class` that begins at a multiple of `align` units.
+    ///
     /// The fullest arena is tried first. A search for adjacent units visits at most
     /// [`MAX_SEARCHED`] arenas, and then the emptiest one.
     pub(crate) fn take_pool<G: Geometry>(

@@ -61,7 +61,7 @@ const PART_REUSED: usize = 4;
 ///     // SAFETY: the block came from this heap, and is not used again.
 ///     unsafe { heap.free(block) };
 /// }
-/// The heap would return the memory on its own if it were used. `trim` returns it at once.
+/// // The heap would return the memory on its own if it were used. `trim` returns it at once.
 /// assert!(heap.trim() >= 20_000);
 /// # Ok::<(), &str>(())
 /// ```

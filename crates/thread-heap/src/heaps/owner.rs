@@ -301,9 +301,9 @@ impl<P: Parts> Owner<P> {
     /// - Purges the pages of this heap that contain no block in use.
     /// - Purges other heaps' pages that contain only freed blocks.
     /// - Does the same for abandoned heaps.
+    ///
     /// Returns the number of bytes that were given back. Some of them may never have been in
     /// memory.
-    /// Returns how many bytes it gave back. Some of them may never have been in memory.
     pub fn flush(&mut self) -> usize {
         self.send_outbox();
         self.heap.heaps.flush_others() + self.enter_slowly(Heap::trim)

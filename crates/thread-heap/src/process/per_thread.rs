@@ -47,8 +47,9 @@ pub struct PerThread;
 
 impl PerThread {
     /// Hints to the compiler that the calling thread's heap is about to be used.
-    /// The compiler then loads the offset of the thread-local slot before a loop, and not once in
-    /// every iteration.
+    ///
+    /// Call this function before a loop. The compiler then loads the offset of the thread-local slot
+    /// only once.
     #[inline]
     pub fn prepare(self) {
         slot::prepare();
