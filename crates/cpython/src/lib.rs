@@ -19,6 +19,11 @@ mod reinit;
 mod report;
 mod self_check;
 mod settings;
+#[cfg(grouped_code)]
+mod start_code;
+#[cfg(not(grouped_code))]
+#[path = "start_code_elsewhere.rs"]
+mod start_code;
 mod status;
 mod trimming;
 mod version;
@@ -70,6 +75,12 @@ static CONSTRUCTOR: extern "C" fn() = construct;
 static DESTRUCTOR: extern "C" fn() = destruct;
 
 extern "C" fn construct() {
+    start();
+    start_code::release();
+}
+
+#[inline(never)]
+fn start() {
     if let Some(python) = CPython::find() {
         // SAFETY: the loader calls this constructor before `main`, or in `dlopen`.
         let start = START.get_or_init(|| unsafe { Start::new(python) });

@@ -1,0 +1,36 @@
+//! The code that a process runs only at its start, or never.
+
+use std::ffi::c_void;
+
+// Set by `layout.ld`, and by the linker itself.
+unsafe extern "C" {
+    #[link_name = "obmalloc_unused_start"]
+    static START: u8;
+    #[link_name = "obmalloc_unused_end"]
+    static END: u8;
+    #[link_name = "__ehdr_start"]
+    static CONSTANTS_START: u8;
+    #[link_name = "obmalloc_constants_end"]
+    static CONSTANTS_END: u8;
+}
+
+/// Removes this code, and the library's constants, from the memory of the process.
+///
+/// A page that is needed later comes back from the library's file. The kernel maps up to 16 pages
+/// with each fault, so the start of the library leaves more pages than it used. The caller must not
+/// be part of this code, so the function is inlined.
+#[inline(always)]
+pub(crate) fn release() {
+    release_pages(&raw const START, &raw const END);
+    release_pages(&raw const CONSTANTS_START, &raw const CONSTANTS_END);
+}
+
+/// Removes the pages from `start` to `end`, which must lie in a read-only part of the library's file.
+#[inline(always)]
+fn release_pages(start: *const u8, end: *const u8) {
+    const PAGE: usize = 4096;
+    let first = start.map_addr(|address| address & !(PAGE - 1));
+    let bytes = (end.addr() - first.addr()).next_multiple_of(PAGE);
+    // SAFETY: nothing writes to these pages, so the file still has their contents.
+    unsafe { libc::madvise(first.cast_mut().cast::<c_void>(), bytes, libc::MADV_DONTNEED) };
+}
