@@ -12,7 +12,7 @@ use std::{
     sync::OnceLock,
 };
 
-use host::{Moment, Output, Place};
+use host::{Moment, Moments, Output, Place};
 use thread_heap::{Detail, Figures};
 
 use crate::settings::{Settings, StatsPlace};
@@ -28,7 +28,8 @@ pub(crate) struct Sources {
     pub(crate) figures: fn() -> Option<Figures>,
 }
 
-static REPORTS: OnceLock<(Place, Sources)> = OnceLock::new();
+// In a box, because most processes write no reports, and a place has room for a long path.
+static REPORTS: OnceLock<Box<(Place, Sources)>> = OnceLock::new();
 
 /// Writes reports at the moments that the settings name.
 pub(crate) fn watch(settings: &Settings, sources: Sources) {
@@ -37,14 +38,22 @@ pub(crate) fn watch(settings: &Settings, sources: Sources) {
         Some(StatsPlace::Stderr) => b"1".as_slice(),
         Some(StatsPlace::File(path)) => path.as_bytes(),
     };
+    watch_for(value, &settings.moments, sources);
+}
+
+/// Keeps the place that `value` names.
+///
+/// A [`Place`] has 4 KiB, and few processes need the pages of the stack below it.
+#[inline(never)]
+fn watch_for(value: &[u8], moments: &Moments, sources: Sources) {
     if let Ok(place) = Place::of("OBMALLOC_STATS", value) {
-        REPORTS.get_or_init(|| (place, sources));
-        host::watch(&settings.moments, write_at);
+        REPORTS.get_or_init(|| Box::new((place, sources)));
+        host::watch(moments, write_at);
     }
 }
 
 fn write_at(moment: Moment) {
-    let Some((place, sources)) = REPORTS.get() else { return };
+    let Some((place, sources)) = REPORTS.get().map(Box::as_ref) else { return };
     if moment == Moment::Exit {
         // CPython calls `_exit` from no signal handler.
         return (sources.at_exit)();

@@ -93,12 +93,8 @@ impl Installation {
         let guard = plan.guard;
         let (installation, plain) = Self::prepare(python, guard, settings);
         if let Some(version) = plan.newer {
-            let own = SERVED.map(|domain| python.allocator(domain));
-            set(python, &plain);
-            // SAFETY: the heap is installed, and no one else makes requests (contract).
-            let trial = unsafe { self_check::check_operations(|| installation.heap_stats(python)) };
-            // The trial has freed all its blocks.
-            set(python, &own);
+            // SAFETY: no one else makes requests (contract).
+            let trial = unsafe { installation.try_out(python, &plain) };
             trial.map_err(|difference| Refusal::Differs { version, difference })?;
         }
         if options.choice.is_some() {
@@ -114,6 +110,26 @@ impl Installation {
         }
         set(python, &plain);
         Ok(installation)
+    }
+
+    /// Tries each operation of the heap, and then restores CPython's own allocators.
+    ///
+    /// # Safety
+    ///
+    /// - CPython must not have started, and no other thread may use its allocators in the meantime.
+    #[inline(never)]
+    unsafe fn try_out(
+        &self,
+        python: &CPython,
+        plain: &[VTable; 2],
+    ) -> Result<(), self_check::Difference> {
+        let own = SERVED.map(|domain| python.allocator(domain));
+        set(python, plain);
+        // SAFETY: the heap is installed, and no one else makes requests (contract).
+        let trial = unsafe { self_check::check_operations(|| self.heap_stats(python)) };
+        // The trial has freed all its blocks.
+        set(python, &own);
+        trial
     }
 
     fn prepare(python: &CPython, guard: Guard, settings: &Settings) -> (Self, [VTable; 2]) {

@@ -82,11 +82,7 @@ impl Settings {
         let hard = ("OBMALLOC_LIMIT", limit.as_bytes());
         let soft = ("OBMALLOC_SOFT_LIMIT", soft_limit.as_bytes());
         let limits = known(host::limits(hard, soft), &mut errors).unwrap_or(Limits::NONE);
-        // The value is checked as that of the malloc library is.
-        let stats = match known(Place::of("OBMALLOC_STATS", stats.as_bytes()), &mut errors) {
-            Some(_) => StatsPlace::parse(stats),
-            None => None,
-        };
+        let stats = (!stats.is_empty()).then(|| StatsPlace::check(stats, &mut errors)).flatten();
         let switch = match switch.as_bytes() {
             b"" | b"on" => Switch::On,
             b"strict" => Switch::Strict,
@@ -150,6 +146,15 @@ fn is_ours(name: &OsStr) -> bool {
 }
 
 impl StatsPlace {
+    /// Parses the value after the check that the malloc library makes too.
+    ///
+    /// A [`Place`] has 4 KiB, and few processes need the pages of the stack below it.
+    #[inline(never)]
+    fn check(value: OsString, errors: &mut Vec<String>) -> Option<Self> {
+        known(Place::of("OBMALLOC_STATS", value.as_bytes()), errors)?;
+        Self::parse(value)
+    }
+
     fn parse(value: OsString) -> Option<Self> {
         match value.to_ascii_lowercase().as_bytes() {
             b"" | b"0" | b"false" | b"no" | b"off" => None,
