@@ -35,8 +35,9 @@ pub struct Sizes {
     pub small_threshold: usize,
     /// The largest request that an arena can serve. CPython serves only small requests from arenas.
     ///
-    /// Eight size classes lie between two powers of two, up to half a unit. A pool of such blocks
-    /// consists of one or more adjacent units. The sizes of larger blocks are multiples of a unit.
+    /// There are eight size classes between two successive powers of two, up to half a unit. A pool
+    /// of such blocks consists of one or more adjacent units. The sizes of larger blocks are
+    /// multiples of a unit.
     pub arena_threshold: usize,
     /// The size and alignment of a unit, which is a pool of small blocks. CPython: `POOL_SIZE`.
     pub pool_size: usize,

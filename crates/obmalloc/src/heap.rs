@@ -183,9 +183,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Allocates a block of `class` that begins at a multiple of `align` bytes. O(arenas).
     ///
-    /// `align` must be a power of two of at most half the size of an arena. If the size of the
-    /// class is a multiple of `align`, and `align` is at most the size of a unit, the call costs no
-    /// more than [`alloc`](Self::alloc).
+    /// `align` must be a power of two of at most half the size of an arena. The call is as cheap as
+    /// [`alloc`](Self::alloc) if the size of the class is a multiple of `align`, and `align` is at
+    /// most the size of a unit.
     ///
     /// Returns `None` if no arena can be mapped, if the class is small, or if the heap has
     /// [`BlockStart::AsInCPython`].
@@ -446,8 +446,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         true
     }
 
-    /// Handles a free that changed a pool's state: a full pool is used again, and an empty pool is
-    /// retained or freed.
+    /// Handles a free that changed the state of a pool. A full pool becomes used again, and an
+    /// empty pool is retained or freed.
     #[cold]
     #[inline(never)]
     fn pool_event(&mut self, pool: PoolPtr) {

@@ -8,8 +8,8 @@
 //!   ├─────────── offset ───────┤ a page, or the alignment of the block
 //! ```
 //!
-//! The tag has the same offset as in an arena. A thread that frees a block without knowing its size
-//! reads the tag of its arena, and finds [`HeapTag::LARGE`].
+//! The tag has the same offset as in an arena. A thread can therefore free a block without knowing
+//! its size: it reads the tag as for any other block, and finds [`HeapTag::LARGE`].
 //!
 //! A block begins at most `arena_size` bytes after its header, so we find the header by masking the
 //! address of the byte before the block.
@@ -163,8 +163,10 @@ impl LargeBlock {
 
     /// Grows or shrinks the block to at least `size` bytes, and keeps its contents.
     ///
-    /// The block may move. Returns `None` and leaves the block unchanged in two cases: the source
-    /// has no memory, or the block has an alignment that a move would not preserve.
+    /// The block may move. Returns `None` and leaves the block unchanged in two cases:
+    ///
+    /// - The source has no memory.
+    /// - The block has a special alignment, which a move would not preserve.
     ///
     /// # Safety
     ///

@@ -16,7 +16,7 @@
 //! anyway, so carving touches no additional page.
 //!
 //! A purge can make pages before `next_offset` uncarved again. The record of the arena tracks these
-//! pages (see `arena::uncarved`), and the header has a bit that is set if there are any.
+//! pages (see `arena::uncarved`). A bit in the header is set if there are any.
 //!
 //! ```text
 //!                 a class needs a pool             out of blocks
@@ -148,8 +148,8 @@ impl PoolHeader {
     /// # Safety
     ///
     /// - `place` must be valid for writes, and aligned.
-    /// - Other threads may read only the state. They may read the rest if the state says that there
-    ///   is a header.
+    /// - Other threads may read only the state. They may read the other fields once the state shows
+    ///   that the header was written.
     unsafe fn write_to(self, place: NonNull<Self>) {
         let place = place.as_ptr();
         // SAFETY: the place is valid for writes (contract), and no thread reads these fields yet.
@@ -350,8 +350,8 @@ impl PoolHeader {
 
 /// Returns the number of blocks in use in a pool whose [count](PoolHeader::until_event) is `count`.
 ///
-/// Another thread reads the state and the count at different moments, so its result may be wrong.
-/// The result is never below 0.
+/// Another thread may call this function with a state and a count that it has read at different
+/// moments. The result is then wrong, but never below 0.
 fn in_use_of<G: Geometry>(
     state: State,
     class: SizeClass<G>,
@@ -501,8 +501,8 @@ impl PoolPtr {
         pool
     }
 
-    /// Reads the pool that begins at `unit` of the arena at `base`, although another thread may be
-    /// using it. Returns `None` if no pool begins there.
+    /// Reads the state of the pool that begins at `unit` of the arena at `base`. Another thread may
+    /// be using the pool. Returns `None` if no pool begins there.
     ///
     /// # Safety
     ///

@@ -77,8 +77,9 @@ pub fn abort_with(line: fmt::Arguments<'_>) -> ! {
 
 /// Returns true if the `len` bytes at `start` can be read. Slow, because it asks the system.
 ///
-/// The function is meant for reports of corruption, which must not crash. If it cannot find out, it
-/// returns true. That happens on some systems, and if the process has no free file descriptors.
+/// Use this function for reports of corruption, which must not crash. On some systems it cannot
+/// find out whether memory can be read, and neither can it without free file descriptors. It then
+/// returns true.
 #[must_use]
 pub fn is_readable(start: *const u8, len: usize) -> bool {
     system::is_readable(start, len)

@@ -57,8 +57,8 @@ pub struct RetainingArenas<S: ArenaSource> {
     ///
     /// # Invariant
     ///
-    /// - Each arena of the list starts with a `Kept`, and `count` arenas are in the list.
-    /// - They came from `source`, have the size `size`, and are not in use.
+    /// - The list contains `count` arenas. Each of them starts with a `Kept`.
+    /// - The arenas came from `source`, have the size `size`, and are not in use.
     first: Option<NonNull<Kept>>,
     count: usize,
     size: Option<ArenaSize>,

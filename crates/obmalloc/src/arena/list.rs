@@ -8,9 +8,11 @@
 //! ```
 //!
 //! An arena is in the list for as long as it is mapped. A thread that has locked the list can
-//! therefore read the headers of every arena in it. The owners of the heaps keep allocating and
-//! freeing meanwhile, so each header is read with atomic loads. A header says how many blocks of
-//! its pool are in use, and the sum is approximate while owners are working.
+//! therefore read the headers of every arena in it, each of which stores how many blocks of its
+//! pool are in use.
+//!
+//! The owners of the heaps keep allocating and freeing meanwhile. Headers are therefore read with
+//! atomic loads, and the sum is approximate.
 
 use core::{
     ptr::NonNull,

@@ -13,16 +13,17 @@
 //! Readers take no lock. A reader loads the pointer to a leaf with `Acquire`, which ensures that it
 //! sees an initialised leaf.
 //!
-//! Entries and the range are loaded with `Relaxed`. A reader asks about a block that some thread
-//! passed to it. Passing the block also made its arena's entry visible to the reader, or the part
-//! of the range in which the block lies.
+//! Entries and the range are loaded with `Relaxed` ordering. A thread looks up a block that another
+//! thread has passed to it, and passing the block also made the entry of its arena visible. The
+//! same holds for the part of the range that contains the block.
 //!
-//! A reader may see an outdated length, or only one of start and length. The answer is correct even
-//! then, because the block that it asks about does not lie in the part that it cannot see yet:
+//! A reader may see an outdated length. It may also see a new length but not the start, or the
+//! reverse. It still gets the right answer, because the block that it looks up lies in a part of
+//! the range that it must already see:
 //!
 //! - The start never changes once it is known, and the length only grows.
-//! - A reader that does not see the start yet sees `NO_RANGE`, which is further away from any
-//!   address of a program than the length of a range.
+//! - Until a reader sees the start, it sees `NO_RANGE` instead. The distance from `NO_RANGE` to any
+//!   address of a program is greater than the length of a range.
 
 use core::{marker::PhantomData, mem, ops::Range, ptr, ptr::NonNull};
 
@@ -72,8 +73,8 @@ pub struct ArenaMap<G> {
 
 /// A start for the empty range: no address of a program is close to it.
 ///
-/// Programs have the lower half of the address space. The first addresses of the upper half do not
-/// exist or belong to the system.
+/// A program uses only the lower half of the address space. The lowest addresses of the upper half
+/// belong to the system or do not exist.
 const NO_RANGE: usize = 1 << (usize::BITS - 1);
 
 impl<G: Geometry> ArenaMap<G> {
@@ -158,9 +159,9 @@ impl<G: Geometry> ArenaMap<G> {
 
     /// Records that the reserved range has become shorter. The range keeps its start.
     ///
-    /// A thread that does not see the new length yet cannot have a pointer into the part that was
-    /// cut off. Another owner can map these addresses only after this call, and the system orders
-    /// the two events.
+    /// A thread may not see the new length yet. It cannot have a pointer into the part that was cut
+    /// off, because another owner can map these addresses only after this call, and the system
+    /// orders the two events.
     ///
     /// # Safety
     ///

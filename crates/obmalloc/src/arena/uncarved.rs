@@ -16,9 +16,9 @@
 //! 3. Each purged page is uncarved or belongs to a free unit, and has not been touched since the
 //!    purge.
 //!
-//! A page keeps its memory when it becomes uncarved. It is purged only if it stays uncarved for
-//! long enough, because then the pool has not needed it. The fast paths that allocate and free
-//! blocks do no extra work for this.
+//! When a page becomes uncarved, it keeps its memory at first. If it is still uncarved some time
+//! later, the pool has evidently not needed it, and the page is purged. The fast paths that
+//! allocate and free blocks do no extra work for this.
 
 #![forbid(unsafe_code)]
 
@@ -107,8 +107,8 @@ impl FreeBytes {
 impl Arena {
     /// Finds the pages of used pools that no block in use touches, and makes them uncarved.
     ///
-    /// Takes time linear in the number of pools. In pools that have enough free bytes for a page,
-    /// it is also linear in the number of free blocks.
+    /// Takes O(pools) time. For each pool that has enough free bytes for a page, adds O(free
+    /// blocks).
     pub(crate) fn uncarve<G: Geometry>(&mut self) {
         let mut unit = 0;
         while unit < Shape::<G>::POOLS {
@@ -134,8 +134,8 @@ impl Arena {
             return;
         }
         let free = self.free_bytes::<G>(pool, &layout);
-        // Pages after the last block are left alone. In a clean unit, so are the pages after the
-        // last carved block, because nothing has touched them.
+        // We leave pages after the last block alone. In a clean unit, we also leave the pages after
+        // the last carved block alone, because nothing has touched them.
         let blocks_end = layout.first + header.capacity(class) * layout.size;
         let end = if self.units.is_zero(run) { layout.end } else { blocks_end };
         let mut new = Pages::NONE;

@@ -65,8 +65,8 @@ impl Units {
         self.free.count_ones() as usize
     }
 
-    /// Returns the free unit to use next: the lowest one that is not known to be zero, or else the
-    /// lowest one.
+    /// Returns the free unit to use next. This is the lowest one that is not known to be zero, if
+    /// there is one, and otherwise the lowest one.
     pub(crate) fn lowest(self) -> Option<usize> {
         bits(self.free & self.dirty).next().or_else(|| bits(self.free).next())
     }
@@ -75,8 +75,8 @@ impl Units {
     /// which must be a power of two.
     ///
     /// Prefers units that are not known to be zero, because these may be backed by memory already.
-    /// Otherwise returns the highest ones. The first unit of an arena holds the headers, so it is
-    /// never part of the result.
+    /// If several runs are equally good, returns the highest one. The first unit of an arena holds
+    /// the headers, so it is never part of the result.
     pub(crate) fn find_run(self, units: usize, align: usize) -> Option<Run> {
         let aligned = ALIGNED[align.ilog2() as usize % ALIGNED.len()];
         let highest = |mask: u64| {

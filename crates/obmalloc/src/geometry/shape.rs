@@ -58,8 +58,9 @@ impl<G: Geometry> Shape<G> {
 
     /// True if free units and free pages inside pools can be purged.
     ///
-    /// Purging requires that nothing that the heap needs is stored in a free page. The headers must
-    /// therefore be in the first unit, and the state of the other units outside of them.
+    /// A purge must not destroy anything that the heap needs. All headers must therefore be in the
+    /// first unit, which is never purged, and the state of the other units must be stored outside
+    /// of them.
     pub(crate) const PURGES: bool = matches!(G::RULES.headers, HeaderRule::InArena)
         && matches!(G::RULES.retain, RetainRule::EachClass)
         && G::SIZES.pool_size >= PAGE

@@ -204,7 +204,7 @@ impl<G: Geometry> SizeClass<G> {
     /// Returns the number of blocks that must be freed before a full pool becomes used again.
     ///
     /// In CPython, a full pool becomes used again after the first free. In our own geometry, that
-    /// would make nearly full pools enter and leave their list with every other request.
+    /// rule would move nearly full pools into and out of their list with every other request.
     #[inline]
     pub(crate) const fn frees_until_used(self) -> usize {
         match G::RULES.retain {

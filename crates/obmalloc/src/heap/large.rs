@@ -8,9 +8,9 @@
 //!               └─ otherwise ───────────────► the source unmaps it, or retains it for all heaps
 //! ```
 //!
-//! A heap that has free large blocks of its own needs no lock to reuse them. It retains no more
-//! memory than it has requested from the source, so that it does not hoard the blocks of other
-//! heaps. It also retains no more than the source allows under the rule for all retained memory.
+//! A heap can reuse its own free large blocks without a lock. It retains no more memory than it has
+//! requested from the source, so that it does not hoard the blocks of other heaps. It also retains
+//! no more than the source allows under the rule for all retained memory.
 
 use core::ptr::NonNull;
 

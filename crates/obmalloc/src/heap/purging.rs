@@ -9,13 +9,15 @@
 //! The slow paths of the heap call this module, which checks the clock in every 64th call.
 //!
 //! - A *sweep* takes place every two fifths of the decay time. A page is purged if two successive
-//!   sweeps find it free. Memory is therefore returned within the decay time, but not before two
-//!   fifths of it, if the program takes slow paths often enough.
+//!   sweeps find it free. If the program takes slow paths often enough, memory is therefore
+//!   returned after two fifths of the decay time at the earliest, and after the whole decay time at
+//!   the latest.
 //! - If a quarter of the heap becomes free at once, it is purged at once. Likewise, the arena
 //!   source immediately unmaps the first memory that a program frees.
 //!
-//! If the program soon reuses much of the purged memory, the purge was a mistake. Nothing is then
-//! purged for the same reason during a pause, which doubles with each mistake.
+//! If the program soon reuses much of the purged memory, the purge was a mistake. A pause then
+//! begins, in which nothing is purged for the same reason. The pause is twice as long after each
+//! further mistake.
 
 #![forbid(unsafe_code)]
 
@@ -45,8 +47,8 @@ const PART_REUSED: usize = 4;
 /// When a heap returns free memory inside its arenas to the system on its own.
 ///
 /// The policy covers free parts of arenas that are in use. The [source](raw_mem::ArenaSource)
-/// decides about arenas that are free as a whole. A heap with a geometry of CPython never returns
-/// parts of an arena.
+/// decides what happens to arenas that are completely free. A heap with a geometry of CPython never
+/// returns parts of an arena.
 ///
 /// ```
 /// use core::time::Duration;

@@ -10,8 +10,8 @@
 //!   in no list           span, full      when its block is freed, it comes back to the front
 //! ```
 //!
-//! Like the retained pools of other classes, retained spans keep no arena mapped. The exception is
-//! a set of spans that fills no more arenas than the source allows the heap to retain.
+//! Like the retained pools of other classes, retained spans normally keep no arena mapped. They may
+//! do so only as long as they fill no more arenas than the source allows the heap to retain.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 

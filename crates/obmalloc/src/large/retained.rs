@@ -13,9 +13,9 @@ use crate::geometry::{Geometry, shape::Shape};
 pub(crate) struct RetainedLarge {
     /// # Invariant
     ///
-    /// Each list is linked through the headers. Its blocks came from the heap's source and are not
-    /// in use. They begin [`OFFSET`] bytes after their header, and their mappings have the list's
-    /// size.
+    /// The blocks of each list are linked through their headers. They came from the heap's source
+    /// and are not in use. They begin [`OFFSET`] bytes after their header, and their mappings have
+    /// the size that the list is for.
     lists: [Option<LargeBlock>; SIZES],
     blocks: usize,
     bytes: usize,

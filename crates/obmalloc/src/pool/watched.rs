@@ -1,6 +1,6 @@
 //! Numbers that only the owner of a heap writes, and that any thread may read.
 //!
-//! A number needs no atomic read-modify-write operation, because only the owner writes it. Its
+//! Because only the owner writes a number, no atomic read-modify-write operation is needed. The
 //! stores are atomic, so a reader on another thread sees either the old or the new number, and
 //! never a mixture of both.
 //!

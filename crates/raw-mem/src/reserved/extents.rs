@@ -5,9 +5,9 @@
 //!                                                 extent   │ never touched, or purged
 //! ```
 //!
-//! If a short mapping reuses a slot with a large extent, the memory after the mapping is wasted.
-//! The extents tell us how much all mappings waste together, and we purge a tail only if that is
-//! too much. A loop that maps the same sizes again and again therefore makes no system call.
+//! When a short mapping reuses a slot with a large extent, the memory after the mapping is wasted.
+//! The extents tell us how much memory is wasted in total, and we purge only if that is too much. A
+//! loop that maps the same sizes again and again therefore makes no system call.
 
 #![forbid(unsafe_code)]
 

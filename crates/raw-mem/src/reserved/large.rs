@@ -1,8 +1,8 @@
 //! Large mappings, which are runs of adjacent slots.
 //!
-//! All slots of a run are writable. The user never touches the pages after the requested bytes, so
-//! these pages normally use no memory. If an earlier mapping has touched them, we purge them,
-//! unless all such pages together are few.
+//! All slots of a run are writable. The pages after the requested bytes are not touched, so they
+//! normally use no memory. If an earlier mapping has touched them, we purge them, unless the total
+//! number of such pages is small.
 
 use core::{ops::Range, ptr, ptr::NonNull};
 

@@ -3,8 +3,8 @@
 //! A takeover moves the blocks of an inbox into a table. It then purges all pages that waiting
 //! blocks cover completely.
 //!
-//! A block whose pool is too large for a table always has a pool of its own. We purge such a block
-//! in place, except for its first page, which holds the batch.
+//! If a pool is too large for a table, it contains only one block. We purge such a block in place,
+//! except for its first page, which holds the batch.
 //!
 //! Any thread may perform a takeover, because a thread becomes the owner of the blocks that it
 //! takes out of an inbox.

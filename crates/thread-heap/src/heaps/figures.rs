@@ -8,8 +8,8 @@
 //!            └── purged                    free, without memory
 //! ```
 //!
-//! Each pool's header stores how many blocks are in use, so allocating and freeing count nothing
-//! else. The other figures are stored in the shared source, under its lock.
+//! The header of each pool stores how many blocks are in use, so counting adds nothing to the paths
+//! that allocate and free. The shared source stores the other figures, under its lock.
 
 #![forbid(unsafe_code)]
 
@@ -21,8 +21,8 @@ use crate::{parts::Parts, shared_source::Locked};
 
 /// The memory of all heaps of a family at one moment, in bytes.
 ///
-/// The owners keep allocating and freeing while we count, so the figures may be off by what changes
-/// meanwhile. Without other threads the figures are exact, except for `waiting`.
+/// The owners keep allocating and freeing while the figures are computed, so the figures are
+/// approximate. If no other thread is running, they are exact except for `waiting`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Figures {

@@ -520,8 +520,9 @@ impl<P: Parts> Heaps<P> {
     /// If more than [`MOST_WAITING`] bytes wait for idle owners, takes over the inboxes of these
     /// owners. If more than [`MOST_WAITING_FOR_ALL`] bytes wait in total, takes over all inboxes.
     ///
-    /// An owner that has just reclaimed blocks is likely to reclaim these blocks soon, too. It
-    /// would then write to the purged pages again, so we leave its inbox alone at first. O(heaps).
+    /// An owner that has just reclaimed blocks is likely to reclaim the waiting blocks soon, too,
+    /// and would then write to the purged pages again. We therefore purge for such an owner only
+    /// above the higher limit. O(heaps).
     #[cold]
     #[inline(never)]
     fn limit_waiting(&self) {

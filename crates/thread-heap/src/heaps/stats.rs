@@ -45,9 +45,10 @@ impl<P: Parts> Heaps<P> {
         stats
     }
 
-    /// Counts the memory that the heaps of [`OwnedHeap`](crate::OwnedHeap)s retain. Returns the
-    /// number of empty arenas, and the number of slots of large mappings that these heaps may
-    /// retain.
+    /// Counts what heaps that belong to an [`OwnedHeap`](crate::OwnedHeap) retain.
+    ///
+    /// Returns the number of their empty arenas, and the number of slots of large mappings that the
+    /// source allows them to retain.
     ///
     /// # Safety
     ///

@@ -6,13 +6,13 @@
 //!         └─ all others ───────────► a block with a mapping of its own
 //! ```
 //!
-//! A block leads to the information how to free it. The tag of its arena identifies the heap that
-//! it belongs to, or is [`HeapTag::LARGE`].
+//! Each block leads to a tag that determines how the block is freed. The tag identifies the heap
+//! that owns the block, or is [`HeapTag::LARGE`].
 //!
-//! We find the tag from the address of the byte before the block. A large block with a large
-//! alignment begins one arena size after its tag, so the address of the block itself would lead to
-//! the wrong tag. All other blocks begin after the headers of their arena, so the byte before them
-//! lies in the same arena.
+//! We find the tag by masking the address of the byte before the block. We cannot mask the address
+//! of the block itself, because a large block with a large alignment begins one arena size after
+//! its tag. All other blocks begin after the headers of their arena, so the byte before them lies
+//! in the same arena.
 
 use std::ptr::NonNull;
 

@@ -3,9 +3,9 @@
 //! Setting a key returns an error if there is no memory. Registering the destructor of a
 //! `thread_local!` would abort the process instead.
 //!
-//! If a thread opens its first heap during the C library's last round of destructors, the heap
-//! stays open. A later thread with the same [number](crate::heaps::ThreadHeap::thread) reuses that
-//! heap.
+//! If a thread opens its first heap during the C library's last round of destructors, no destructor
+//! closes that heap. A later thread with the same [number](crate::heaps::ThreadHeap::thread) then
+//! reuses the heap.
 
 use std::cell::Cell;
 

@@ -87,8 +87,8 @@ impl PerThread {
     /// Keeps the reserved range of addresses of the process's heaps from growing beyond `bytes`.
     ///
     /// Call this function before the first request if the address space may be limited and other
-    /// parts of the process need addresses. The addresses of arenas outside of the range are
-    /// returned to the system when the arenas are unmapped.
+    /// parts of the process need addresses. Arenas outside of the range can still be mapped. Their
+    /// addresses are returned to the system when the arenas are unmapped.
     pub fn reserve_at_most(self, bytes: usize) {
         HEAPS.lock_source().reserve_at_most(bytes);
     }
@@ -128,9 +128,9 @@ impl PerThread {
 
     /// Calls `callback` before a request is refused because of the hard limit.
     ///
-    /// The callback may allocate and free memory. If it returns true, the request is repeated. If
-    /// the callback itself makes a request that exceeds the limit, that request is refused without
-    /// another call. If the callback panics, the process is aborted.
+    /// The callback may allocate and free memory. If it returns true, the request is repeated. If a
+    /// request of the callback itself exceeds the limit, that request is refused directly. If the
+    /// callback panics, the process is aborted.
     pub fn before_refusal(self, callback: fn(LimitReached) -> bool) {
         HEAPS.before_refusal(callback);
     }
