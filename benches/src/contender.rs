@@ -15,7 +15,8 @@ use std::{
 pub unsafe trait Contender {
     /// Allocates memory for `layout`, or returns null on failure.
     ///
-    /// A contender for one thread needs to serve only 1 to 512 bytes, aligned to at most 16.
+    /// A contender for a single thread needs to serve only requests of 1 to 512 bytes, aligned to
+    /// at most 16.
     fn alloc(&mut self, layout: Layout) -> *mut u8;
 
     /// Allocates zeroed memory, or returns null on failure.
@@ -175,7 +176,7 @@ impl Held {
         offsets.map(|offset| u64::from(unsafe { self.start.add(offset).read_volatile() })).sum()
     }
 
-    /// Writes to every byte from `from` on.
+    /// Writes to every byte after the first `from` bytes.
     #[inline(always)]
     pub(crate) fn fill(self, from: usize) {
         debug_assert!(from <= self.size);

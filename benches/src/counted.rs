@@ -1,7 +1,7 @@
-//! Loops whose instructions are counted, and which do the same work in every run.
+//! Loops that do the same work in every run, so that their instructions can be counted.
 //!
-//! The count includes the loop itself. Every block was in use and freed once before the counting,
-//! so the heap behaves like one that has been running for a while.
+//! The count includes the loop itself. Before the counting starts, every block is allocated and
+//! freed once, so that the heap behaves like one that has been in use for a while.
 
 use std::{hint::black_box, sync::mpsc::channel, thread};
 

@@ -1,7 +1,7 @@
-//! A long run with a constant number of live bytes, which shows whether memory use creeps up.
+//! A long run with a constant number of live bytes, which shows whether memory use grows over time.
 //!
-//! Random blocks are replaced by new ones of 1 byte to 4 MiB, so that their bytes stay just below
-//! 256 MiB. One byte of each page of a block is written to, so every live page is resident.
+//! Random blocks are replaced by new blocks of 1 byte to 4 MiB, so that the total size stays just
+//! below 256 MiB. We write to one byte of each page of a block, so every live page is resident.
 
 use std::time::{Duration, Instant};
 

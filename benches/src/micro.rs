@@ -87,7 +87,7 @@ const LIVE: usize = 1_000;
 
 const REPLACED: usize = 200_000;
 
-/// Replaces random blocks by blocks of 1 to 512 bytes, drawn before the time begins.
+/// Replaces random blocks by blocks of 1 to 512 bytes. The sizes are drawn before the time begins.
 fn mixed<C: Contender>(contender: &mut C) -> Taken {
     let mut random = Random::new(3);
     let draws: Vec<_> =

@@ -1,6 +1,7 @@
-//! Pins threads to processors, because two new threads may otherwise share one for a while.
+//! Pins threads to processors, because two new threads may otherwise share a processor for a while.
 
-/// Pins the calling thread to the processor with this index among the allowed ones.
+/// Pins the calling thread to a processor, which is given by its index among the allowed
+/// processors.
 #[cfg(target_os = "linux")]
 pub(crate) fn to_processor(number: usize) {
     let mut allowed = std::mem::MaybeUninit::<libc::cpu_set_t>::zeroed();

@@ -27,8 +27,8 @@ impl Random {
 
     /// Returns the next size of at least `2^from` and less than `2^to` bytes.
     ///
-    /// Each power of two is equally likely, so the sizes are distributed log-uniformly apart from
-    /// their distribution between two powers of two.
+    /// Each power of two is equally likely. Between two powers of two, the sizes are distributed
+    /// uniformly.
     #[inline(always)]
     pub(crate) fn log_uniform(&mut self, from: usize, to: usize) -> usize {
         let least = 1 << (from + self.below(to - from));

@@ -2,9 +2,9 @@
 //!
 //! A workload divides its live blocks into runs of 100. It frees each run and allocates it again.
 //!
-//! - A run that is replaced 8 times stays in the cache, so slower operations show the cost of the
-//!   allocator's own data.
-//! - A run that is replaced once comes from main memory, which dominates the time.
+//! - If each run is replaced 8 times, it stays in the cache. Slower operations then show the cost
+//!   of the allocator's own data.
+//! - If each run is replaced once, it comes from main memory, which dominates the time.
 
 use std::{hint::black_box, ptr};
 
@@ -20,7 +20,7 @@ const SIZE: usize = 32;
 
 const RUN: usize = 100;
 
-/// The minimum number of operations, reached by walking over the blocks several times.
+/// The minimum number of operations. It is reached by walking over the blocks several times.
 const OPERATIONS: usize = 1_000_000;
 
 /// The minimum number of blocks for which the overhead of a block can be measured.

@@ -43,7 +43,7 @@ macro_rules! global_worker {
     };
 }
 
-/// Carries out the command line of a worker that tests the global allocator.
+/// Executes the command line of a worker that tests the global allocator.
 pub fn serve_global(realloc: Realloc, library: Option<String>, trim: Option<fn()>) -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     if let [command, name, rest @ ..] = &arguments[..]
@@ -62,7 +62,7 @@ pub fn serve_global(realloc: Realloc, library: Option<String>, trim: Option<fn()
     answer(Global, library, &workloads, &loops)
 }
 
-/// Carries out the command line of a worker that tests an allocator for one thread.
+/// Executes the command line of a worker that tests an allocator for a single thread.
 pub fn serve_single<C: Contender>(
     contender: C,
     realloc: Realloc,
@@ -83,7 +83,7 @@ fn answer_memory(name: &str, trim: Option<fn()>) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Returns the duration of the run that the command line asks for, if it does.
+/// Returns the duration of the run, if the command line asks for such a run.
 fn duration_of_fragmentation() -> Option<Duration> {
     let mut arguments = std::env::args().skip(1);
     let command = arguments.next()?;
@@ -101,7 +101,7 @@ fn without_programs() -> Vec<Workload<Global>> {
     workloads
 }
 
-/// Returns every workload but those of Python.
+/// Returns every workload except those of Python.
 pub fn every_workload() -> Vec<Listed> {
     let mut all: Vec<_> = without_programs().iter().map(listed).collect();
     let named = |name: &str, group, weight| Listed { name: name.to_owned(), group, weight };

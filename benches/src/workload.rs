@@ -21,9 +21,9 @@ pub enum Group {
     Mixed,
     /// A growing number of blocks or threads.
     Scale,
-    /// Programs such as people write.
+    /// Typical programs.
     Programs,
-    /// The field's usual benchmark programs, in C.
+    /// The usual benchmark programs for allocators, in C.
     C,
     /// Programs in Python.
     Python,

@@ -23,7 +23,8 @@ pub(crate) struct Apt {
 }
 
 impl Apt {
-    /// Prepares to fetch packages of Debian's `release` into `folder`, both of which may be old.
+    /// Prepares to fetch packages of Debian's `release` into `folder`. Either may be from an
+    /// earlier run.
     ///
     /// # Errors
     ///
@@ -47,7 +48,7 @@ impl Apt {
         Ok(Self { root, scratch, configuration, started: Instant::now() })
     }
 
-    /// Returns a command that runs apt-get, which does not see the packages of this machine.
+    /// Returns a command that runs apt-get without the packages that are installed on this machine.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut apt = Command::new("apt-get");
         apt.env("APT_CONFIG", &self.configuration).current_dir(&self.scratch).args(arguments);

@@ -60,8 +60,8 @@ pub(crate) struct Args {
     /// Compares ours only with this allocator, by its name in the tables. May be repeated.
     #[arg(long, value_name = "NAME")]
     against: Vec<String>,
-    /// Leaves out what takes long to run or to build, and runs one chunk of each workload. This
-    /// takes less than four minutes once everything is built.
+    /// Leaves out workloads and allocators that take long, and runs one chunk of each workload.
+    /// This takes less than four minutes once everything is built.
     #[arg(long)]
     quick: bool,
     /// The number of rounds, which is 11 by default, or 5 with --quick.

@@ -25,7 +25,7 @@ const PACKAGES: [&str; 6] = [
     "libpython3.15-testsuite",
 ];
 
-/// The packages of a debug build, whose other dependencies belong to a desktop.
+/// The packages of a debug build. Their other dependencies are meant for a desktop.
 const DEBUG_BUILD: [&str; 2] = ["python3.14-dbg", "libpython3.14-dbg"];
 
 /// Version 0.18.0 would break these interpreters.

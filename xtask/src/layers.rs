@@ -1,6 +1,6 @@
 //! Measures what each layer contributes: programs on malloc alone, with pools, and with caches.
 //!
-//! Each run has its own process, because the kernel counts the peak of memory for each process.
+//! Each run is a separate process, because the kernel records the peak of memory for each process.
 
 use std::{
     fs,
@@ -40,7 +40,7 @@ struct Outcome {
     seconds: Vec<f64>,
     peak_kib: Option<u64>,
     hits: u64,
-    /// The number of objects that came from below the caches.
+    /// The number of objects whose storage came from the allocator below the caches.
     misses: u64,
 }
 

@@ -4,8 +4,8 @@ use std::{iter, sync::Mutex, thread};
 
 use anyhow::Result;
 
-/// Passes each item, with the result of the thread's own `begin`, to `work` on one of several
-/// threads.
+/// Calls `work` with each item on one of several threads. Also passes the result of `begin`, which
+/// each thread calls once.
 ///
 /// # Errors
 ///

@@ -1,7 +1,8 @@
 //! Builds other allocators as shared libraries that can be preloaded.
 //!
-//! Their sources are those of the crates that the workers link. The libraries stay in the target
-//! folder, in files whose names contain the version of the crate, so they are built only once.
+//! The sources are those of the crates that the workers link. The libraries stay in the target
+//! folder, and their file names contain the version of the crate, so each version is built only
+//! once.
 
 use std::{
     fs,
@@ -43,7 +44,7 @@ impl Peer {
         let version = source.file_name().context("a crate has a folder")?.to_string_lossy();
         let path = folder.join(format!("{self:?}-{version}.so"));
         if !path.exists() {
-            // Another process may use the library as soon as it has its name.
+            // Another process may use the library as soon as it has its final name.
             let unfinished = path.with_extension("unfinished");
             match self {
                 Self::MimallocV2 => mimalloc(&source.join("c_src/mimalloc/v2"), &unfinished)?,
@@ -56,7 +57,7 @@ impl Peer {
     }
 }
 
-/// The options with which the library's own build makes a release.
+/// The options that the library's own build uses for a release.
 const MIMALLOC: [&str; 12] = [
     "-O3",
     "-DNDEBUG",

@@ -22,7 +22,8 @@ static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
 /// Makes Ctrl+C end this program and its children.
 ///
-/// The terminal reaches only this program, because each child has its own process group.
+/// The terminal sends the signal only to this program, because each child has its own process
+/// group.
 pub(crate) fn kill_children_when_interrupted() -> Result<()> {
     ctrlc::set_handler(|| {
         let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -43,7 +44,7 @@ pub(crate) fn run(command: Command, see: impl FnMut(&str)) -> Result<Finished> {
     run_within(command, MOST_SILENCE, see)
 }
 
-/// Runs `command` as [`run`] does, with another limit on the time without output.
+/// Runs `command` like [`run`], with another limit on the time without output.
 pub(crate) fn run_within(
     mut command: Command,
     most_silence: Duration,

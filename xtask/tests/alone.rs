@@ -1,12 +1,13 @@
-//! Each layer works without those above it: a program outside the workspace depends on it alone.
+//! Each layer works without the layers above it. A program outside of the workspace depends on it
+//! alone.
 //!
 //! ```text
 //!   alone/LAYER.rs ──► a package in a folder of its own ──► cargo run, offline ──► exits with 0
 //!                      depends on LAYER and nothing else
 //! ```
 //!
-//! The program of a layer that needs no standard library has none, has no `alloc`, and uses no
-//! default features.
+//! If a layer needs no standard library, its program uses neither the standard library nor `alloc`,
+//! and no default features.
 
 use std::{fs, path::Path, process::Command};
 

@@ -11,7 +11,7 @@ const STEP: usize = 16;
 
 const CLASSES: usize = 512 / STEP;
 
-/// The bytes that the allocator requests from the system at a time.
+/// The number of bytes that the allocator requests from the system at a time.
 const CHUNK: usize = 1 << 20;
 
 /// A minimal allocator that serves one thread and returns no memory to the system.

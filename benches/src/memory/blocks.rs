@@ -33,14 +33,14 @@ impl Blocks {
         self.push(held);
     }
 
-    /// Adds blocks of sizes as programs have them, until there are `bytes` bytes.
+    /// Adds blocks of sizes that are typical of programs, until there are `bytes` bytes.
     pub(super) fn fill(&mut self, bytes: usize, random: &mut Random) {
         while self.bytes < bytes {
             self.add(mixed(random));
         }
     }
 
-    /// Frees the blocks for which `stays` returns false, and returns the others.
+    /// Frees the blocks for which `stays` returns false, and moves the others to `kept`.
     pub(super) fn keep(&mut self, kept: &mut Self, mut stays: impl FnMut(usize) -> bool) {
         self.bytes = 0;
         for (place, held) in self.live.drain(..).enumerate() {
@@ -87,7 +87,8 @@ impl Drop for Blocks {
     }
 }
 
-/// Returns a size of a mixture as programs have it: most blocks are small, most bytes are not.
+/// Returns a size from a mixture that is typical of programs: most blocks are small, but most bytes
+/// are in large blocks.
 fn mixed(random: &mut Random) -> usize {
     match random.below(100) {
         0..70 => random.size(16, 128),

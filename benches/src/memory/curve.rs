@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What was in use and what was resident at one moment.
+/// The memory that was in use and the memory that was resident at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// The time since the start in seconds, or the hour of a simulated week.
@@ -20,7 +20,7 @@ pub struct Sample {
 pub struct Curve {
     /// The samples in the order of time.
     pub samples: Vec<Sample>,
-    /// The processor time of the whole process in seconds, without that of taking samples.
+    /// The processor time of the whole process in seconds, except for the time to take samples.
     pub seconds: f64,
 }
 

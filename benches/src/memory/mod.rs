@@ -1,4 +1,4 @@
-//! Workloads that need much memory for a while. They measure how much of it stays resident.
+//! Workloads that temporarily need much memory. They measure how much of it stays resident.
 //!
 //! A worker process runs one workload on its global allocator, and prints the measurements as a
 //! [`Curve`]. The program `benches/python/memory.py` runs the same workloads in Python.
@@ -26,7 +26,7 @@ pub const NAMES: [&str; 11] = [
     "a week of requests",
 ];
 
-/// Runs the workload `name`. If `trim` exists, it is called whenever much memory was freed.
+/// Runs the workload `name`. If `trim` is given, it is called whenever much memory was freed.
 ///
 /// Returns `None` if there is no such workload.
 pub fn run(name: &str, trim: Option<fn()>) -> Option<Curve> {

@@ -16,7 +16,8 @@ use crate::resident::resident;
 /// The bytes of a page.
 const PAGE: usize = 4096;
 
-/// The most samples of a run. Their list must not grow, because the allocator is under test.
+/// The largest number of samples of a run. Their list must not grow, because the allocator is under
+/// test.
 const MOST: usize = 4_096;
 
 #[derive(Debug)]
@@ -34,14 +35,14 @@ impl Recorder {
         Self { start: Instant::now(), spent: Duration::ZERO, samples, trim }
     }
 
-    /// Returns unused memory to the system, if the run shall do this.
+    /// Returns unused memory to the system, if this run trims.
     pub(super) fn trim(&self) {
         if let Some(trim) = self.trim {
             trim();
         }
     }
 
-    /// Takes a sample while `live` has all live blocks, and counts the pages with live blocks.
+    /// Takes a sample. `live` must contain all live blocks. Also counts the pages with live blocks.
     pub(super) fn count(&mut self, live: &[&Blocks]) {
         let at = self.start.elapsed().as_secs_f64();
         self.count_at(at, live);
@@ -74,7 +75,7 @@ impl Recorder {
 
 /// Returns the number of pages that hold a part of a live block.
 ///
-/// The list of pages is a mapping of its own, so that it does not disturb the allocator.
+/// The list of pages has a mapping of its own, so that it does not affect the allocator.
 fn pages(live: &[&Blocks]) -> usize {
     let held = || live.iter().flat_map(|blocks| blocks.iter());
     let of = |start: usize, size: usize| start / PAGE..=(start + size - 1) / PAGE;

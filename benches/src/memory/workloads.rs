@@ -11,13 +11,14 @@ use crate::random::Random;
 
 const MIB: usize = 1 << 20;
 
-/// The most blocks that a workload has at the same time.
+/// The largest number of blocks that a workload has at the same time.
 const ROOM: usize = 600_000;
 
 /// A pause in which a program does little, so that memory may decay.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Builds 64 MiB beside a base of 32 MiB, drops it except for 1 block in 10,000, and repeats this.
+/// Repeatedly builds 64 MiB in addition to a base of 32 MiB, and drops it except for 1 block in
+/// 10,000.
 pub(super) fn rounds(recorder: &mut Recorder) {
     let mut random = Random::new(1);
     let mut base = Blocks::with_room(ROOM);
@@ -36,7 +37,7 @@ pub(super) fn rounds(recorder: &mut Recorder) {
     }
 }
 
-/// What a worker of a web server keeps between requests.
+/// The blocks that a worker of a web server keeps between requests.
 struct Server {
     random: Random,
     base: Blocks,
@@ -52,9 +53,9 @@ impl Server {
         Self { random, base, request: Blocks::with_room(ROOM), kept: Blocks::with_room(ROOM) }
     }
 
-    /// Allocates 1 to 50 MiB, drops all but 0.1 % of the blocks, and forgets what is too old.
+    /// Allocates 1 to 50 MiB, drops all but 0.1 % of the blocks, and frees blocks that are too old.
     fn serve(&mut self, recorder: &mut Recorder, glances: bool) {
-        // Small requests are as likely as large ones, by powers of two.
+        // Each power of two is equally likely.
         let bytes = self.random.log_uniform(20, 26).min(50 * MIB);
         self.request.fill(bytes, &mut self.random);
         if glances {
@@ -70,7 +71,7 @@ impl Server {
     }
 }
 
-/// Serves 150 requests, with a pause behind every tenth.
+/// Serves 150 requests, with a pause after every tenth request.
 pub(super) fn requests(recorder: &mut Recorder) {
     let mut server = Server::new();
     recorder.count(&[&server.base]);
@@ -85,7 +86,8 @@ pub(super) fn requests(recorder: &mut Recorder) {
     }
 }
 
-/// Serves requests for a week in which an hour takes 50 ms. At night there are hardly any.
+/// Serves requests for a simulated week, in which an hour takes 50 ms. At night there are hardly
+/// any requests.
 pub(super) fn week(recorder: &mut Recorder) {
     const HOUR: Duration = Duration::from_millis(50);
     const BY_HOUR: [usize; 24] =
@@ -102,7 +104,7 @@ pub(super) fn week(recorder: &mut Recorder) {
     }
 }
 
-/// Builds 260 MiB of blocks of 80 bytes, of which one in `every` survives, and then does little.
+/// Builds 260 MiB of blocks of 80 bytes, of which one in `every` survives. Then does little.
 pub(super) fn survivors(recorder: &mut Recorder, every: usize, at_random: bool) {
     const BLOCKS: usize = 3_400_000;
     let mut random = Random::new(3);
@@ -125,7 +127,7 @@ pub(super) fn survivors(recorder: &mut Recorder, every: usize, at_random: bool) 
     recorder.count(&[&kept]);
 }
 
-/// Replaces 64 MiB of blocks of one size by blocks of another one, in random order, again and again.
+/// Repeatedly replaces 64 MiB of blocks of one size by blocks of another size, in random order.
 pub(super) fn changing_sizes(recorder: &mut Recorder) {
     const SIZES: [usize; 10] = [32, 96, 48, 200, 64, 512, 160, 1_000, 80, 4_000];
     let mut random = Random::new(4);
@@ -153,7 +155,7 @@ pub(super) fn changing_sizes(recorder: &mut Recorder) {
     }
 }
 
-/// Sixteen threads build 8 MiB each, drop it, and wait for a second, three times.
+/// Sixteen threads build 8 MiB each, drop it, and wait for a second. They do so three times.
 pub(super) fn idle_threads(recorder: &mut Recorder) {
     const THREADS: usize = 16;
     const PEAKS: usize = 3;
@@ -190,7 +192,7 @@ pub(super) fn idle_threads(recorder: &mut Recorder) {
     });
 }
 
-/// Waits, and then makes some small requests, as an idle program does.
+/// Waits, and then makes some small requests, like an idle program.
 fn idle(duration: Duration) {
     thread::sleep(duration);
     let mut blocks = Blocks::with_room(1_000);

@@ -9,10 +9,11 @@ const BLOCKS: usize = 200_000;
 
 const WRITES: usize = 100;
 
-/// The size of a block in bytes, of which several fit in a cache line.
+/// The size of a block in bytes. Several blocks fit into a cache line.
 const SIZE: usize = 8;
 
-/// Each thread first frees a neighbour of the other threads' blocks, and may get it back.
+/// Each thread first frees a block that is adjacent to the other threads' blocks, and may get it
+/// back.
 pub(super) fn scratch<const THREADS: usize>(_: &mut Global) -> Taken {
     let neighbours = (0..THREADS).map(|_| Held::new(&mut Global, black_box(SIZE))).collect();
     on_threads(neighbours, BLOCKS, |_, neighbour| {

@@ -42,7 +42,7 @@ fn one_after_the_other(generations: usize, mut life: impl FnMut() + Send) {
     }
 }
 
-/// Slots that one thread after the other takes over.
+/// Slots that are taken over by one thread after another.
 struct Line {
     number: usize,
     slots: Vec<Held>,

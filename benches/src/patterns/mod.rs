@@ -1,7 +1,7 @@
 //! Allocation patterns from the literature on several threads.
 //!
-//! Blocks have up to 512 bytes. Two patterns are repeated with blocks of 16 bytes to 64 KiB, of
-//! which each power of two is equally likely: larson as "slots", and xmalloc as "freed elsewhere".
+//! Blocks have up to 512 bytes. Two patterns are repeated with blocks of 16 bytes to 64 KiB: larson
+//! as "slots", and xmalloc as "freed elsewhere". In these, each power of two is equally likely.
 //! Only the first byte of a block is written to.
 //!
 //! | pattern | what it does | source |

@@ -12,7 +12,7 @@ const BATCHES: usize = 5_000;
 /// The number of batches that a thread sends before it frees one, so that it seldom waits.
 const AHEAD: usize = 8;
 
-/// Larger than [`AHEAD`], so that the channels are never all full.
+/// The capacity of a channel. It is larger than [`AHEAD`], so that the channels are never all full.
 const WAITING: usize = 2 * AHEAD;
 
 type Batch = [Held; BATCH];

@@ -6,7 +6,7 @@ use tokio::{runtime::Builder, sync::mpsc::unbounded_channel};
 
 use crate::{contenders::Global, pin, workload::Taken};
 
-/// The number of messages that are on their way at the same time.
+/// The number of messages that are in flight at the same time.
 const UNDER_WAY: usize = 32;
 
 const MESSAGES: usize = 200_000;
@@ -28,7 +28,7 @@ pub(super) fn ping_pong(_: &mut Global) -> Taken {
     };
     Taken::together(MESSAGES, || {
         runtime.block_on(async {
-            // The calling thread is not pinned, so the task runs on another one.
+            // The calling thread is not pinned, so the task runs on another thread.
             let _ = tokio::spawn(exchange()).await;
         });
     })

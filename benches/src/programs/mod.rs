@@ -1,4 +1,4 @@
-//! Programs such as people write, run on the global allocator.
+//! Typical programs, run on the global allocator.
 
 #[cfg(feature = "programs")]
 mod document;

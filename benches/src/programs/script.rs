@@ -1,4 +1,4 @@
-//! A program that runs a script, which creates and drops values all the time.
+//! A program that runs a script, which constantly creates and drops values.
 
 use std::hint::black_box;
 

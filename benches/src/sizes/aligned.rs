@@ -1,4 +1,4 @@
-//! Blocks with a larger alignment than their type would need.
+//! Blocks with a larger alignment than their type needs.
 
 use std::hint::black_box;
 

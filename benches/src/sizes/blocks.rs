@@ -20,7 +20,7 @@ pub(super) fn pair<const SIZE: usize>(contender: &mut Global) -> Taken {
     })
 }
 
-/// The most bytes of a batch, unless it has [`LEAST_BLOCKS`].
+/// The largest number of bytes in a batch, unless it would then have fewer than [`LEAST_BLOCKS`].
 const BATCH_BYTES: usize = 32 * MIB;
 
 const LEAST_BLOCKS: usize = 4;

@@ -9,10 +9,10 @@ const FIRST: usize = 16;
 
 const FULL: usize = 16 * MIB;
 
-/// The vectors of a chunk, of which each takes milliseconds.
+/// The number of vectors in a chunk. Each of them takes milliseconds.
 const VECTORS: usize = 2;
 
-/// Doubles a block from 16 bytes on with `realloc`, and writes to every new byte.
+/// Repeatedly doubles a block of 16 bytes with `realloc`, and writes to every new byte.
 pub(super) fn doubled(contender: &mut Global) -> Taken {
     Taken::by(VECTORS, || {
         for _ in 0..VECTORS {

@@ -9,12 +9,12 @@
 //! | zeroed pair | allocates a zeroed block, reads every page of it, and frees it |
 //! | aligned | allocates 100 blocks of 16 bytes to 256 KiB with an alignment, and frees them |
 //!
-//! Pairs, batches and aligned blocks are written to only in the first byte, so the time is that of
-//! the allocator. If it returns memory to the system after each block, the time includes the page
-//! fault of that byte.
+//! In pairs, batches and aligned blocks, only the first byte is written to, so the time is that of
+//! the allocator. If the allocator returns memory to the system after each block, the time includes
+//! the page fault of that byte.
 //!
-//! Only the global allocator runs these workloads. A heap that one owner uses directly serves no
-//! block of more than 512 bytes. CPython's allocator passes such blocks to the C library, which is
+//! Only global allocators run these workloads. A heap that one owner uses directly serves no block
+//! of more than 512 bytes. CPython's allocator passes such blocks to the C library, which is
 //! measured as the system's allocator.
 
 mod aligned;

@@ -36,7 +36,7 @@ enum Rival {
     MimallocV3,
     /// Version 2 of mimalloc as a preloaded library.
     LibmimallocV2,
-    /// The peer that needs least.
+    /// The peer with the lowest figure.
     Best,
 }
 
@@ -159,7 +159,7 @@ impl Goal {
         Some(Bar::new(self.name.clone(), decided, self.most))
     }
 
-    /// Returns the number that counts, and where it was measured.
+    /// Returns the number that is compared with the bar, and where it was measured.
     fn decided(&self, figures: &Figures, peers: &[usize]) -> Option<(f64, String)> {
         let row = |name: &String| figures.rows.iter().position(|(row, _)| row == name);
         let rows: Vec<_> = self.workloads.iter().map(row).collect::<Option<_>>()?;

@@ -1,7 +1,7 @@
 //! Runs the programs in C with each allocator as a preloaded library.
 //!
-//! The programs are one executable that speaks the protocol of a worker. So a worker is this
-//! executable together with the library that `LD_PRELOAD` names.
+//! The programs are a single executable that speaks the protocol of a worker. A worker is therefore
+//! this executable together with the library that `LD_PRELOAD` names.
 
 use std::{
     fs,
@@ -64,7 +64,8 @@ fn worker(entrant: &Entrant, programs: &Path) -> Result<Worker> {
 
 /// Compiles the programs with the system's compiler.
 ///
-/// The compiler may remove a pair of calls of a `malloc` that it knows, so it must not know it.
+/// If the compiler knows `malloc`, it may remove a pair of calls. We therefore hide the function
+/// from it.
 fn compile(folder: &Path) -> Result<PathBuf> {
     let sources = fs::read_dir(workspace::root().join("benches/c"))?;
     let sources: Vec<PathBuf> = sources.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;

@@ -90,8 +90,8 @@ pub(super) const OUR_PYTHON: Entrant =
 
 pub(super) const THEIR_PYTHON: Entrant = peer("CPython's own", "python");
 
-/// Returns our allocators and those that `against` names, or all if `against` is empty. The second
-/// list has those that are preloaded.
+/// Returns our allocators, and those that `against` names. If `against` is empty, returns all
+/// allocators. The second list contains the preloaded ones.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! The run that shows whether memory use creeps up, on several allocators at the same time.
+//! A run that shows whether memory use grows over time, on several allocators at the same time.
 
 use std::{thread, time::Duration};
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::report::{self, Figure, Figures, Measure, Part};
 
-/// The name that `--only` searches.
+/// The name to which `--only` applies.
 pub(super) const NAME: &str = "fragmentation: random mix";
 
 /// The readings on one allocator.
@@ -22,7 +22,7 @@ pub(super) struct Readings {
     pub(super) intervals: Vec<Interval>,
 }
 
-/// Returns true if `entrant` takes part. The allocators run side by side, so they are few.
+/// Returns true if `entrant` takes part. Only few do, because they all run side by side.
 pub(super) fn takes_part(entrant: &Entrant) -> bool {
     [OBMALLOC, MIMALLOC_V3, JEMALLOC].contains(&entrant.name)
 }

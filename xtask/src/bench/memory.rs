@@ -1,7 +1,8 @@
 //! Measures the memory of allocators over time, in Rust and under Python.
 //!
-//! Each allocator runs in several ways: as it is by default, as eager as it can be configured, or with
-//! trims by the program. The workloads are in `benches/src/memory` and `benches/python/memory.py`.
+//! Each allocator runs in several ways: with its default settings, with the settings that return
+//! the most memory, or with calls by the program that trim it. The workloads are in
+//! `benches/src/memory` and `benches/python/memory.py`.
 
 mod measured;
 mod page;
@@ -57,7 +58,7 @@ pub(super) fn run(only: Option<&str>) -> Result<()> {
     if only.is_none() { page::write(&measured) } else { Ok(()) }
 }
 
-/// Adds a line about `way`, unless there is one already. It has the last line of the error.
+/// Adds a line about `way` with the last line of the error, unless there is such a line already.
 fn leave_out(left_out: &mut Vec<String>, way: &Way, error: &anyhow::Error) {
     let text = format!("{error:#}");
     let why = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
@@ -83,7 +84,8 @@ impl Program {
     }
 }
 
-/// Builds what the ways need. What other projects do not build is added to `left_out`.
+/// Builds what the ways need. If the allocator of another project does not build, adds it to
+/// `left_out`.
 fn commands(
     python: &Python,
     folder: &Path,

@@ -1,4 +1,4 @@
-//! Uses Pythons as workers, which run the benchmarks of pyperformance.
+//! Pythons as workers, which run the benchmarks of pyperformance.
 
 use std::path::{Path, PathBuf};
 

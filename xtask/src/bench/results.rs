@@ -1,4 +1,4 @@
-//! Everything that was measured, as `--json` writes it.
+//! All measured figures, in the form in which `--json` writes them.
 
 use benches::{figures, protocol::Answer, workload::Group};
 use serde::Serialize;
@@ -155,7 +155,7 @@ impl Results {
     }
 }
 
-/// Adds a mean for each Python version, in front of the mean over all workloads.
+/// Adds a mean for each Python version before the mean over all workloads.
 fn add_means_of_versions(figures: &mut Figures) {
     let version = |row: &usize| figures.rows[*row].0.split(' ').next().unwrap_or_default();
     let all: Vec<_> = (0..figures.rows.len()).collect();
@@ -190,7 +190,7 @@ impl Record {
     }
 }
 
-/// Returns the page faults of a process, less one for each page of its peak.
+/// Returns the page faults of a process, minus one for each page of its peak.
 fn faults_beyond_peak(answer: &Answer) -> u64 {
     answer.faults.saturating_sub(answer.peak / PAGE)
 }

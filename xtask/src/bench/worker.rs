@@ -59,7 +59,7 @@ impl Worker {
         answer.with_context(|| format!("{}: {workload}", self.entrant.name))
     }
 
-    /// Replaces blocks of mixed sizes for so many seconds.
+    /// Replaces blocks of mixed sizes for the given number of seconds.
     pub(super) fn fragment(&self, seconds: u64) -> Result<Vec<Interval>> {
         let answer = self.program.ask(&["fragment", &seconds.to_string()]);
         answer.with_context(|| format!("{}: fragmentation", self.entrant.name))

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{process, workspace};
 
-/// Returns every mutant of `crates` in a fixed order, and may change the files of `tree`.
+/// Returns every mutant of `crates` in a fixed order. May change the files of `tree`.
 pub(super) fn all(tree: &Tree, crates: &[&'static Crate]) -> Result<Vec<Mutant>> {
     let mut scans = HashMap::new();
     for krate in crates {

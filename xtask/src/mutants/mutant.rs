@@ -52,7 +52,8 @@ impl Mutant {
         (&text[start..end], after.concat())
     }
 
-    /// Returns the mutant's name, which contains no line number and so survives edits elsewhere.
+    /// Returns the mutant's name. It contains no line number, so it does not change with edits
+    /// elsewhere.
     pub(super) fn name(&self) -> String {
         let (before, after) = self.lines();
         let changed = match before.contains('\n') {

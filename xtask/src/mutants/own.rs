@@ -261,7 +261,7 @@ fn does_nothing(statement: &Stmt) -> bool {
     }
 }
 
-/// Returns true if `statement` is a call or an assignment without a used value.
+/// Returns true if `statement` is a call or an assignment whose value is not used.
 fn can_go(statement: &Stmt) -> bool {
     match statement {
         Stmt::Local(local) => matches!(local.pat, Pat::Wild(_)),

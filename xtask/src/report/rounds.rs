@@ -1,6 +1,6 @@
 //! The order in which the contenders of a measurement run.
 //!
-//! Contenders take turns, so that a slow phase of the machine affects all of them alike.
+//! Contenders take turns, so that a slow phase of the machine affects all of them equally.
 
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};

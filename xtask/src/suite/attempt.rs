@@ -23,10 +23,10 @@ use crate::process::kill_group;
 /// The additional time in which CPython's test runner can print where the tests hung.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// The end of the reason in a report if a test chose one of CPython's allocators.
+/// The end of the reason that a report gives if a test chose one of CPython's allocators.
 pub(super) const REQUESTED: &str = " makes CPython use allocators of its own";
 
-/// The end of the reason in a report if a test left a tracer or a hook above our heap.
+/// The end of the reason that a report gives if a test left a tracer or a hook on top of our heap.
 const HOOKED: &str = "other functions were put over it";
 
 #[derive(Debug)]
@@ -97,7 +97,8 @@ pub(super) fn run(python: &Python, file: File, library: Option<&Path>) -> Result
     Ok(Attempt { outcomes, output, processes })
 }
 
-/// Runs `command` in its own process group for at most `limit`, and kills what is left of it.
+/// Runs `command` in its own process group for at most `limit`. Then kills all remaining processes
+/// of the group.
 fn finish(command: &mut Command, limit: Duration) -> Result<(u32, ExitStatus)> {
     let started = Instant::now();
     reset_signals(command.process_group(0));
@@ -114,7 +115,8 @@ fn finish(command: &mut Command, limit: Duration) -> Result<(u32, ExitStatus)> {
     }
 }
 
-/// Restores default signal handlers, because a shell lets background programs ignore some signals.
+/// Restores the default signal handlers, because a shell makes background programs ignore some
+/// signals.
 fn reset_signals(command: &mut Command) {
     let reset = || {
         for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {

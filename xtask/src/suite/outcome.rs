@@ -1,7 +1,7 @@
 //! Reads the outcome of each test from the results file and the printed output of a run.
 //!
-//! The results file lacks failures of a `subTest` or of `setUpClass`. The printed output does not
-//! list all tests.
+//! The results file does not contain failures of a `subTest` or of `setUpClass`. The printed output
+//! does not contain all tests.
 
 use std::collections::BTreeMap;
 

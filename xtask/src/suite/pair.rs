@@ -26,7 +26,7 @@ pub(super) struct Compared {
     pub(super) tests: usize,
     pub(super) different: BTreeMap<String, String>,
     pub(super) permitted: BTreeSet<String>,
-    /// The tests that differed, but not repeatedly, and a description of their outcomes.
+    /// The tests that differed only sometimes, and a description of their outcomes.
     pub(super) flaky: BTreeMap<String, String>,
     pub(super) processes: Processes,
     pub(super) took: Duration,

@@ -1,4 +1,4 @@
-//! Programs that this machine lacks, from packages that are unpacked but not installed.
+//! Programs that are not installed on this machine. Their packages are unpacked but not installed.
 
 use std::{
     env,

@@ -1,4 +1,4 @@
-//! One program, without and with the library.
+//! Runs one program without and with the library.
 
 use std::{
     env,

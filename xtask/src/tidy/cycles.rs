@@ -80,7 +80,7 @@ impl Package {
 
     /// Returns the module that defines `name`, as seen from the module `from`.
     fn resolve(&self, from: &Path, name: &[String], depth: usize) -> Option<Path> {
-        // Names lead in circles only in code that does not compile.
+        // Names refer to each other in a circle only in code that does not compile.
         if depth > 20 {
             return None;
         }

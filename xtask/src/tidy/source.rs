@@ -1,4 +1,4 @@
-//! Parses Rust files and removes the code that only tests use.
+//! Parses Rust files, and removes code that is used only by tests.
 
 use syn::{Attribute, Item, Meta, visit_mut::VisitMut};
 

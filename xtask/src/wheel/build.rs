@@ -45,7 +45,8 @@ pub(super) fn wheel(tools: &Tools) -> Result<PathBuf> {
     let dist = folder().join("dist");
     let _ = fs::remove_dir_all(&dist);
     let mut maturin = tools.command("maturin")?;
-    // Zig's settings differ between the two tools, so each would rebuild what the other one built.
+    // Zig's settings differ between the two tools, so each tool would rebuild what the other one
+    // has built.
     maturin.env("CARGO_TARGET_DIR", folder().join("program"));
     maturin.current_dir(&stage).args(["build", "--quiet", "--release", "--zig"]);
     maturin.args(["--target", TARGET, "--compatibility", "manylinux_2_17", "--out"]).arg(&dist);
@@ -56,7 +57,7 @@ pub(super) fn wheel(tools: &Tools) -> Result<PathBuf> {
     Ok(wheel)
 }
 
-/// Copies the Python package to a new folder, and puts what was built in place.
+/// Copies the Python package to a new folder, and puts the built files in place.
 fn stage(tools: &Tools) -> Result<PathBuf> {
     let (stage, root) = (folder().join("stage"), workspace::root());
     let _ = fs::remove_dir_all(&stage);
@@ -107,7 +108,8 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Checks what is in the wheel, and that its programs need no newer glibc than its tag says.
+/// Checks the contents of the wheel, and that its programs need no newer glibc than its tag
+/// promises.
 fn check(tools: &Tools, wheel: &Path) -> Result<()> {
     let mut list = tools.command("python")?;
     let list = process::stdout_of(list.args(["-m", "zipfile", "-l"]).arg(wheel))?;

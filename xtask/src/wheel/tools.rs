@@ -12,7 +12,7 @@ use testkit::pythons::{self, Python};
 
 use crate::{process, workspace};
 
-/// Versions that were tried together. Zig links to the old glibc that the wheel's tag promises.
+/// Versions that were tested together. Zig links to the old glibc that the wheel's tag promises.
 const PACKAGES: [&str; 4] =
     ["maturin==1.16.0", "ziglang==0.17.1", "cargo-zigbuild==0.24.1", "auditwheel==6.8.2"];
 

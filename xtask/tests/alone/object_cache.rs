@@ -6,7 +6,7 @@ use object_cache::{Cached, CachedRc, FreeList, RcBox, cpython::Immortals, raw_me
 
 static DIGITS: Immortals<u8, 10> = Immortals::new(0, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
 
-/// Creates and drops many more objects than the buffer has room for at once.
+/// Creates and drops many more objects than fit into the buffer at the same time.
 pub(crate) fn main() {
     let mut buffer = [MaybeUninit::uninit(); 1024];
     let memory = Bump::new(&mut buffer);

@@ -12,7 +12,7 @@ pub(crate) fn main() {
     let mut buffer = [MaybeUninit::uninit(); 8 * 1024];
     let mut heap = Heap::<_, _, Tiny>::with_geometry(FixedRegion::new(&mut buffer), Bump::new(&mut records));
 
-    // Many more blocks than the buffer has room for at once.
+    // Allocates many more blocks than fit into the buffer at the same time.
     for round in 0..100 {
         let blocks = [16, 30, 48, 64].map(|size| {
             let class = SizeClass::of(size).expect("a small size");

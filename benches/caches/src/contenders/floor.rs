@@ -30,7 +30,8 @@ impl Contender for Nothing {
 pub(super) struct BareList {
     /// # Invariant
     ///
-    /// The list owns every object that `head` leads to. Each begins with a link to the next.
+    /// The list owns every object that can be reached from `head`. Each object begins with a link
+    /// to the next.
     head: Cell<Option<NonNull<Link>>>,
 }
 

@@ -1,5 +1,5 @@
-//! The allocator mimalloc, and object pools of other crates. Some pools move their objects, which
-//! are therefore boxes.
+//! The allocator mimalloc, and object pools of other crates. Some pools move their objects, so
+//! these objects are boxes.
 
 use std::{
     alloc::{GlobalAlloc, Layout},
@@ -80,7 +80,7 @@ impl PoolAllocator<Box<Storage>> for Boxes {
     }
 }
 
-/// The pool for one thread of the crate opool.
+/// The pool of the crate opool for a single thread.
 pub(super) struct Opool(&'static LocalPool<Boxes, Box<Storage>>);
 
 impl Contender for Opool {
@@ -106,7 +106,7 @@ impl Contender for Opool {
     }
 }
 
-/// The pool for all threads of the crate object-pool.
+/// The pool of the crate object-pool for all threads.
 pub(super) struct ObjectPool(&'static Pool<Box<Storage>>);
 
 impl Contender for ObjectPool {

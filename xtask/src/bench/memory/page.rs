@@ -80,7 +80,7 @@ fn table(curves: &[(&Way, Curve)]) -> Table {
     table
 }
 
-/// Returns what is measured for the bars of this page, for each of our ways.
+/// Returns the measured figures for the bars of this page, for each of our ways.
 fn bars(measured: &Measured, host: Host) -> String {
     let mut table = Table::new(["bar", "allocator", "measured", "at most", "held"]);
     for name in NAMES {
@@ -132,7 +132,8 @@ fn bars_of(name: &str, curve: &Curve, all: &[(&Way, Curve)]) -> Vec<(String, f64
         .collect()
 }
 
-/// Returns the resident memory at the end in MiB, and what the pages with live blocks allow.
+/// Returns the resident memory at the end in MiB, and the limit that follows from the pages with
+/// live blocks.
 fn survivors(curve: &Curve) -> Option<(String, f64, f64)> {
     let last = curve.samples.last()?;
     let most = 1.15 * last.pages? as f64 / MIB + 12.0;

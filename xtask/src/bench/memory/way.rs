@@ -1,4 +1,4 @@
-//! The allocators, each in the ways in which it can be used.
+//! The allocators, and the ways in which each of them is used.
 
 /// The language of the workloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
