@@ -149,8 +149,8 @@ pub unsafe trait ArenaSource {
 
     /// Keeps the range of reserved addresses from growing beyond `bytes` bytes.
     ///
-    /// Unmapping an arena does not release its reserved addresses. If the address space is limited,
-    /// a program may need them for other mappings.
+    /// The addresses stay reserved even after all arenas have been unmapped. Use this function if
+    /// the program needs addresses for other mappings and its address space is limited.
     fn reserve_at_most(&mut self, bytes: usize) {
         if let Some(below) = self.below() {
             below.reserve_at_most(bytes);
@@ -159,8 +159,9 @@ pub unsafe trait ArenaSource {
 
     /// Releases reserved addresses that nothing uses, so that other mappings can use them.
     ///
-    /// If this makes the range shorter, calls `publish` with the new range before others can get
-    /// the addresses. A request that failed for lack of addresses can then succeed.
+    /// If the range becomes shorter, calls `publish` with the new range, before any other mapping
+    /// can get the released addresses. A request that has failed for lack of addresses may succeed
+    /// afterwards.
     fn shrink_reserved(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
         if let Some(below) = self.below() {
             below.shrink_reserved(publish);

@@ -158,8 +158,9 @@ impl<T, A: MemAlloc, const BLOCK: usize> Remaining<'_, T, A, BLOCK> {
     /// Removes and counts the free objects in `block`, which must have been the first of the
     /// remaining blocks.
     ///
-    /// An object before `block` belongs to a block that another running compaction has removed. We
-    /// put such an object back into the stack.
+    /// Both lists are in ascending order of address. A free object before `block` therefore lies in
+    /// a block that another running compaction has removed. We put such an object back into the
+    /// stack.
     fn take_free_of(&mut self, block: NonNull<FreeObject>) -> (Chain<FreeObject>, usize) {
         let start = block.addr().get();
         let end = start + BlockCache::<T, A, BLOCK>::WHOLE.bytes;

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Like the retained pools of other classes, retained spans normally keep no arena mapped. They may
-//! do so only as long as they fill no more arenas than the source allows the heap to retain.
+//! keep arenas mapped only if the source allows the heap to retain as many arenas as they fill.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 

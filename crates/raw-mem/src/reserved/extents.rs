@@ -1,13 +1,14 @@
-//! The extent of each slot: how much of it may be backed by memory at the end of a large mapping.
+//! The extent of each slot, which is the part of the slot that may be backed by memory.
 //!
 //! ```text
 //!   mapping      ├─ slot ────────┼─ slot ────────┼─ slot ──┬─────┤
 //!                                                 extent   │ never touched, or purged
 //! ```
 //!
-//! When a short mapping reuses a slot with a large extent, the memory after the mapping is wasted.
-//! The extents tell us how much memory is wasted in total, and we purge only if that is too much. A
-//! loop that maps the same sizes again and again therefore makes no system call.
+//! A large mapping rarely fills its last slot. If a longer mapping has used that slot before, the
+//! pages after the new mapping may still be backed by memory that nothing uses. The extents show
+//! how much memory is wasted in this way. We purge it only if the total is too large, so a loop
+//! that maps the same sizes again and again makes no system call.
 
 #![forbid(unsafe_code)]
 

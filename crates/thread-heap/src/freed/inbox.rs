@@ -160,8 +160,8 @@ impl<N: Link, O: Orders> Inbox<N, O> {
 
     /// Returns true if the owner has not taken any nodes for [`IDLE_AFTER`].
     ///
-    /// `now` is the time in milliseconds since an arbitrary start. Concurrent calls may get
-    /// different results, which affects only how soon memory is purged.
+    /// `now` is the time in milliseconds since an arbitrary start. Calls that run at the same time
+    /// may get different results. This affects only how soon memory is purged.
     pub(crate) fn is_idle(&self, now: usize) -> bool {
         if self.was_taken.load(Relaxed) {
             self.was_taken.store(false, Relaxed);
