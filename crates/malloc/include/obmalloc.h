@@ -14,9 +14,9 @@
 #include <stddef.h>
 
 /**
- * What the library has mapped and in use, in bytes unless stated otherwise.
+ * How much memory the library has mapped and in use, in bytes unless stated otherwise.
  *
- * The fields of arenas count the calling thread's heap and the heaps of ended threads.
+ * The fields about arenas include the calling thread's heap and the heaps of ended threads.
  */
 typedef struct obmalloc_figures_t {
   /**
@@ -55,7 +55,7 @@ extern "C" {
 const char *obmalloc_version(void);
 
 /**
- * Counts the memory of the library. Takes time in proportion to the number of pools.
+ * Counts the memory of the library. The time is proportional to the number of pools.
  */
 struct obmalloc_figures_t obmalloc_figures(void);
 
@@ -69,7 +69,7 @@ struct obmalloc_figures_t obmalloc_figures(void);
 void free_sized(void *ptr, size_t size);
 
 /**
- * Frees memory of `aligned_alloc`, as in C23. `align` and `size` must be those of the request.
+ * Frees memory of `aligned_alloc`, as in C23. `align` and `size` must be the requested values.
  *
  * # Safety
  *

@@ -175,8 +175,8 @@ unsafe fn resize_elsewhere(ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>>
 
 /// Opens the heap of the calling thread, which also registers the fork handlers of the heap.
 ///
-/// A fork runs such handlers in reverse order of registration. Registering ours early allows the
-/// handlers of libraries that register theirs later to allocate.
+/// A fork runs such handlers in reverse order of registration. Because ours are registered early,
+/// the handlers of other libraries run before the heap is locked, and may therefore allocate.
 pub(crate) fn open() {
     preserving_errno(|| {
         if let Some(block) = alloc(1, MIN_ALIGN) {

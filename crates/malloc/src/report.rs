@@ -13,8 +13,8 @@ use thread_heap::Detail;
 
 use crate::heap::{self, Figures};
 
-/// The names of the variables. They differ from those of the library for CPython. Both libraries
-/// may be in the same process, and would otherwise write to the same file.
+/// The names of the variables. They differ from those of the library for CPython, because both
+/// libraries may be in the same process and would otherwise write to the same file.
 const PLACE: (&CStr, &str) = (c"OBMALLOC_MALLOC_STATS", "OBMALLOC_MALLOC_STATS");
 const MOMENTS: (&CStr, &str) = (c"OBMALLOC_MALLOC_STATS_ON", "OBMALLOC_MALLOC_STATS_ON");
 const LIMIT: (&CStr, &str) = (c"OBMALLOC_MALLOC_LIMIT", "OBMALLOC_MALLOC_LIMIT");
