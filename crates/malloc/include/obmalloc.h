@@ -64,7 +64,7 @@ struct obmalloc_figures_t obmalloc_figures(void);
  *
  * # Safety
  *
- * - `ptr` must be null, or live memory of this library that is not used again.
+ * - `ptr` must be null or point to live memory of this library that is not used again.
  */
 void free_sized(void *ptr, size_t size);
 
@@ -73,7 +73,7 @@ void free_sized(void *ptr, size_t size);
  *
  * # Safety
  *
- * - `ptr` must be null, or live memory of this library that is not used again.
+ * - `ptr` must be null or point to live memory of this library that is not used again.
  */
 void free_aligned_sized(void *ptr, size_t align, size_t size);
 

@@ -87,7 +87,7 @@ macro_rules! deletes {
         ///
         /// # Safety
         ///
-        /// - `ptr` must be null, or live memory of this library that is not used again.
+        /// - `ptr` must be null or point to live memory of this library that is not used again.
         #[unsafe(export_name = $symbol)]
         pub unsafe extern "C" fn $name(ptr: *mut c_void $(, _: $ignored)*) {
             if let Some(block) = NonNull::new(ptr.cast()) {

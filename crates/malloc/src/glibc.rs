@@ -130,7 +130,7 @@ macro_rules! older {
         ///
         /// # Safety
         ///
-        /// - A pointer must be null, or live memory of this library.
+        /// - Each pointer must be null or point to live memory of this library.
         /// - Memory that the function frees or moves must not be used again.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $symbol($($name: $type),*) $(-> $result)? {

@@ -48,7 +48,7 @@ pub extern "C" fn obmalloc_figures() -> Figures {
 ///
 /// # Safety
 ///
-/// - `ptr` must be null, or live memory of this library that is not used again.
+/// - `ptr` must be null or point to live memory of this library that is not used again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn free_sized(ptr: *mut c_void, size: usize) {
     let _ = size;
@@ -60,7 +60,7 @@ pub unsafe extern "C" fn free_sized(ptr: *mut c_void, size: usize) {
 ///
 /// # Safety
 ///
-/// - `ptr` must be null, or live memory of this library that is not used again.
+/// - `ptr` must be null or point to live memory of this library that is not used again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn free_aligned_sized(ptr: *mut c_void, align: usize, size: usize) {
     let _ = (align, size);

@@ -190,8 +190,8 @@ impl Arena {
 
     /// Takes the units of a pool for `class`.
     ///
-    /// A pool of one unit prefers a unit that served `class` before, because its blocks may still
-    /// be in the processor's cache.
+    /// For a pool of one unit, prefers a unit that served `class` before, because the processor's
+    /// cache may still contain the blocks of that unit.
     fn take_run<G: Geometry>(
         &mut self,
         index: ArenaIndex,

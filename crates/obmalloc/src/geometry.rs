@@ -35,9 +35,9 @@ pub struct Sizes {
     pub small_threshold: usize,
     /// The largest request that an arena can serve. CPython serves only small requests from arenas.
     ///
-    /// There are eight size classes between two successive powers of two, up to half a unit. A pool
-    /// of such blocks consists of one or more adjacent units. The sizes of larger blocks are
-    /// multiples of a unit.
+    /// Between two successive powers of two, there are eight size classes, up to a block size of
+    /// half a unit. A pool of such blocks consists of one or more adjacent units. A larger block
+    /// fills a whole number of units.
     pub arena_threshold: usize,
     /// The size and alignment of a unit, which is a pool of small blocks. CPython: `POOL_SIZE`.
     pub pool_size: usize,

@@ -167,8 +167,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Allocates a block of `class` whose first `bytes` bytes are zero.
     ///
-    /// `bytes` must be at most the size of the block. We do not write to memory that the heap knows
-    /// to be zero.
+    /// `bytes` must not exceed the size of the block. Memory that the heap already knows to be zero
+    /// is not written to.
     #[inline]
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_zeroed(&mut self, class: SizeClass<G>, bytes: usize) -> Option<BlockPtr> {
@@ -446,8 +446,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         true
     }
 
-    /// Handles a free that changed the state of a pool. A full pool becomes used again, and an
-    /// empty pool is retained or freed.
+    /// Handles a free that changed the state of `pool`. If the pool was full, it becomes used
+    /// again. If the pool is now empty, it is retained or freed.
     #[cold]
     #[inline(never)]
     fn pool_event(&mut self, pool: PoolPtr) {

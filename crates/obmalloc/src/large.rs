@@ -11,8 +11,8 @@
 //! The tag has the same offset as in an arena. A thread can therefore free a block without knowing
 //! its size: it reads the tag as for any other block, and finds [`HeapTag::LARGE`].
 //!
-//! A block begins at most `arena_size` bytes after its header, so we find the header by masking the
-//! address of the byte before the block.
+//! A header is aligned to `arena_size`, and the block begins at most `arena_size` bytes after it.
+//! We therefore find the header by masking the address of the byte before the block.
 
 use core::ptr::NonNull;
 

@@ -96,7 +96,7 @@ const HAS_UNCARVED_PAGES: u32 = 1 << 31;
 /// The header of a pool. Every field that changes is a cell, because all references are shared.
 ///
 /// Only the owner of the heap writes to a header. Other threads may count the blocks in use at any
-/// time, so the fields that they read can be [`watched`].
+/// time, so the fields that they read have types from the module [`watched`].
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct PoolHeader {
@@ -376,9 +376,9 @@ fn first_offset_in<G: Geometry>(class: Option<SizeClass<G>>, first: u16) -> usiz
 
 /// Returns `pool` unchanged, but forces the compiler to keep the pointer in a register.
 ///
-/// Otherwise, the compiler would recompute the pointer for each access, and the processor would
-/// then forward stores to loads more slowly. With this function, allocating and freeing a block
-/// takes 1.1 ns instead of 3.7 ns.
+/// Without this function, the compiler would recompute the pointer for each access, and the
+/// processor would then forward stores to loads more slowly. Allocating and freeing a block takes
+/// 1.1 ns with the function, and 3.7 ns without it.
 #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 #[inline(always)]
 fn in_a_register(mut pool: *mut PoolHeader) -> *mut PoolHeader {

@@ -2,11 +2,11 @@
 //!
 //! Memory is counted in slots. An arena is one slot, and a large mapping has one or more.
 //!
-//! - Memory is retained only if the program has requested memory again after it freed memory. The
+//! - Memory is retained only once the program has freed memory and then requested memory again. The
 //!   first memory that a program frees is therefore unmapped immediately.
-//! - The sum of memory in use and retained memory exceeds the recent peak of memory in use at most
-//!   by a certain percentage, which the source sets.
-//! - If nothing has been requested for the decay time, nothing may be retained.
+//! - Memory in use and retained memory together may exceed the recent peak of memory in use only by
+//!   a certain percentage, which the source sets.
+//! - If the program requests no memory for the decay time, nothing may be retained.
 
 #![forbid(unsafe_code)]
 
@@ -96,8 +96,8 @@ impl Demand {
 
     /// Records a request for `slots` slots, `reused` of which had been retained.
     ///
-    /// If memory was given back recently, it could have served the slots that were not retained.
-    /// The limit rises by that many slots, so that such memory is retained the next time.
+    /// Memory that was given back recently could have served a part of this request. The limit
+    /// rises by the number of slots in that part, so that such memory is retained the next time.
     pub(crate) fn request(&mut self, slots: usize, reused: usize) {
         self.requested = self.now;
         self.occupy(slots);

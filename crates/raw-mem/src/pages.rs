@@ -62,7 +62,7 @@ pub(crate) fn map_at(address: NonNull<u8>, bytes: usize, access: Access) -> Resu
 /// Maps `bytes` bytes of zeroed pages at a multiple of `align`.
 ///
 /// `bytes` must be a multiple of the page size. `align` must be a power of two and at least the
-/// page size. The call maps more than it needs, and unmaps the ends.
+/// page size. The function maps more memory than requested, and then unmaps both ends.
 pub(crate) fn map_aligned(
     bytes: usize,
     align: usize,

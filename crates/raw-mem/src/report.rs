@@ -77,9 +77,9 @@ pub fn abort_with(line: fmt::Arguments<'_>) -> ! {
 
 /// Returns true if the `len` bytes at `start` can be read. Slow, because it asks the system.
 ///
-/// Use this function for reports of corruption, which must not crash. On some systems it cannot
-/// find out whether memory can be read, and neither can it without free file descriptors. It then
-/// returns true.
+/// Use this function in reports of corruption, which must not crash. It also returns true if it
+/// cannot find out whether the memory can be read. That happens on some systems, and if the process
+/// has no free file descriptors.
 #[must_use]
 pub fn is_readable(start: *const u8, len: usize) -> bool {
     system::is_readable(start, len)

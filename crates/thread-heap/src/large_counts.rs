@@ -4,8 +4,8 @@
 
 use sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// The number and the size of large blocks. The counts are used only for reports, so they need no
-/// ordering with other memory.
+/// The number and the size of large blocks. The counts are used only for reports, so `Relaxed`
+/// accesses are sufficient.
 pub(crate) struct LargeCounts {
     blocks: AtomicUsize,
     bytes: AtomicUsize,

@@ -13,17 +13,18 @@
 //! Readers take no lock. A reader loads the pointer to a leaf with `Acquire`, which ensures that it
 //! sees an initialised leaf.
 //!
-//! Entries and the range are loaded with `Relaxed` ordering. A thread looks up a block that another
-//! thread has passed to it, and passing the block also made the entry of its arena visible. The
-//! same holds for the part of the range that contains the block.
+//! Entries and the range are loaded with `Relaxed` ordering. This is sufficient, because a thread
+//! looks up only blocks that it has received from the thread that allocated them. Whatever passed
+//! on the block also made the entry of its arena visible, or the part of the range that contains
+//! the block.
 //!
-//! A reader may see an outdated length. It may also see a new length but not the start, or the
-//! reverse. It still gets the right answer, because the block that it looks up lies in a part of
-//! the range that it must already see:
+//! A reader may see only a part of the latest range, or no range at all. It still gets the right
+//! answer, because the block that it looks up never lies in a part that it cannot see. A reader
+//! never sees a range that is too large, for two reasons:
 //!
 //! - The start never changes once it is known, and the length only grows.
-//! - Until a reader sees the start, it sees `NO_RANGE` instead. The distance from `NO_RANGE` to any
-//!   address of a program is greater than the length of a range.
+//! - Before a reader sees the start, it sees `NO_RANGE` instead. No address of a program is so
+//!   close to `NO_RANGE` that it would seem to lie in the range.
 
 use core::{marker::PhantomData, mem, ops::Range, ptr, ptr::NonNull};
 
@@ -159,9 +160,9 @@ impl<G: Geometry> ArenaMap<G> {
 
     /// Records that the reserved range has become shorter. The range keeps its start.
     ///
-    /// A thread may not see the new length yet. It cannot have a pointer into the part that was cut
-    /// off, because another owner can map these addresses only after this call, and the system
-    /// orders the two events.
+    /// A thread that still sees the old length gets wrong answers only for addresses in the part
+    /// that was cut off. It cannot have a pointer into that part: another owner can map these
+    /// addresses only after this call, and the system orders the two events.
     ///
     /// # Safety
     ///

@@ -9,8 +9,8 @@
 //! New pools come only from the fullest arena, so that all pools of the other arenas can become
 //! free.
 //!
-//! When an arena's number of free units changes, we move the arena to the front of those with the
-//! new number. This takes O(1).
+//! When the number of free units in an arena changes, we move the arena to the front of the arenas
+//! with the same number. This takes O(1).
 
 use core::ptr::NonNull;
 

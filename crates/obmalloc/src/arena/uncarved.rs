@@ -134,8 +134,8 @@ impl Arena {
             return;
         }
         let free = self.free_bytes::<G>(pool, &layout);
-        // We leave pages after the last block alone. In a clean unit, we also leave the pages after
-        // the last carved block alone, because nothing has touched them.
+        // Pages after the last block never become uncarved. In a clean unit, neither do the pages
+        // after the last carved block, because nothing has touched them.
         let blocks_end = layout.first + header.capacity(class) * layout.size;
         let end = if self.units.is_zero(run) { layout.end } else { blocks_end };
         let mut new = Pages::NONE;

@@ -194,8 +194,8 @@ impl<G: Geometry> SizeClass<G> {
     /// Returns the number of blocks in a pool of this class. A [span](Self::is_span) has one.
     ///
     /// The first pool of an arena has fewer blocks, because it also holds the headers of the other
-    /// pools. In a heap with [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython), all pools
-    /// of small blocks may have fewer.
+    /// pools. In a heap with [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython), every
+    /// pool of small blocks may have fewer blocks.
     #[inline]
     pub const fn capacity(self) -> usize {
         (self.pool_bytes() - Shape::<G>::BEFORE_POOL) / self.block_size()

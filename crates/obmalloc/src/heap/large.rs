@@ -25,8 +25,8 @@ use crate::{
 impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Allocates a block with a mapping of its own, at a multiple of `align` bytes.
     ///
-    /// The block belongs to this heap and is unmapped with it. `align` must be a power of two.
-    /// Returns `None` if the source has no memory.
+    /// The block belongs to this heap, and is unmapped when the heap is reset or dropped. `align`
+    /// must be a power of two. Returns `None` if the source has no memory.
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_large(&mut self, size: usize, align: usize) -> Option<NewLarge> {
         let new = self.map_large(size, align)?;

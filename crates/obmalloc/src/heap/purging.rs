@@ -143,8 +143,8 @@ pub(crate) struct Purging {
     pub(crate) policy: PurgePolicy,
     /// The number of slow paths until the next check of the clock.
     pub(crate) visits: u32,
-    /// The number of units that have become free or nearly free, minus those that have become used
-    /// or full. It never drops below 0, and each walk resets it.
+    /// The number of units that have become free or nearly free, minus the number of units that
+    /// have become used or full. The value never drops below 0, and each walk resets it.
     pub(crate) loosened: usize,
     /// When the next sweep is due, or zero before the first check of the clock.
     pub(crate) due: Duration,

@@ -1,8 +1,8 @@
 //! The sizes of mappings that a heap retains for later requests.
 //!
 //! The sizes are rounded up, so that requests of similar sizes can use the same mapping. There are
-//! eight rounded sizes for each doubling. At most an eighth of a mapping is therefore unused, and
-//! that part takes up addresses but no memory.
+//! eight rounded sizes between two successive powers of two, so at most an eighth of a mapping is
+//! unused. The unused part takes up addresses but no memory.
 
 #![forbid(unsafe_code)]
 

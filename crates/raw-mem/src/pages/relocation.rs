@@ -52,8 +52,8 @@ pub(crate) unsafe fn relocate(from: NonNull<u8>, to: NonNull<u8>, bytes: usize) 
 /// Returns true if a single mapping contains the whole range. In rare cases, returns false although
 /// one does.
 ///
-/// We must know this before we call `mremap`. With pages of several mappings, that call would fail,
-/// but only after it had unmapped the new range.
+/// We must know this before we call `mremap`. If the pages belong to several mappings, `mremap`
+/// fails only after it has unmapped the new range.
 ///
 /// To find out, we ask the system to extend the range by one page. This always fails, because the
 /// page after the range is not free. The error is `EFAULT` if there are several mappings, and

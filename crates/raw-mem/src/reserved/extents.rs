@@ -31,8 +31,8 @@ impl<'a> Extents<'a> {
     /// Records that a mapping has used the slots of `run`, and the first `pages` pages of the last
     /// slot.
     ///
-    /// `slot_pages` is the number of pages in a slot. `is_stale` is true if the extent of the last
-    /// slot was known before.
+    /// `slot_pages` is the number of pages in a slot. `is_stale` is true if the last slot was stale
+    /// before, in which case its previous extent still counts.
     pub(super) fn note(&mut self, run: Range<usize>, slot_pages: u32, pages: u32, is_stale: bool) {
         let Some(run) = self.pages.get_mut(run) else { return };
         let Some((last, others)) = run.split_last_mut() else { return };

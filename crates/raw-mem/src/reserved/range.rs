@@ -34,8 +34,9 @@ const SLOT_BYTES: RangeInclusive<usize> = 1 << 16..=1 << 30;
 
 /// The addresses at which a range may start.
 ///
-/// The system places other mappings there only on request. Programs, their heaps, shared libraries
-/// and stacks lie above, and the shadow memory of a sanitizer lies below.
+/// The system uses these addresses for other mappings only on request. Programs, their heaps,
+/// shared libraries and stacks lie above them, and the shadow memory of a sanitizer lies below
+/// them.
 const STARTS: Range<usize> = 0x1100_0000_0000..0x5000_0000_0000;
 
 /// A range of addresses that is reserved for this source.

@@ -6,8 +6,8 @@
 //! | retained | writable | some | 0 | 1 |
 //! | used | writable | some | 1 | 0 |
 //!
-//! A slot that has been retained is stale until it becomes free, because its memory contains old
-//! data even after the slot is used again.
+//! A slot becomes stale when it is retained, because its memory then contains old data. It stays
+//! stale while it is used again, until it becomes free.
 
 #![forbid(unsafe_code)]
 

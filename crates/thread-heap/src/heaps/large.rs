@@ -1,7 +1,7 @@
 //! Blocks that are too large for an arena. They belong to the shared source, not to a heap.
 //!
-//! Any thread frees such a block directly, so that no memory waits for an idle owner. The freeing
-//! thread's heap may retain the block for its own next request.
+//! Any thread frees a large block directly, so that no memory waits for an idle owner. The heap of
+//! the freeing thread may retain the block for its own next request.
 
 use obmalloc::{LargeBlock, NewLarge};
 

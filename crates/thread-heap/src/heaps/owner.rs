@@ -472,8 +472,8 @@ impl<P: Parts> fmt::Debug for Owner<P> {
 impl<P: Parts> ThreadHeap<P> {
     /// Pushes freed blocks of this heap to its inbox. Returns true if the blocks now wait there.
     ///
-    /// If the heap has no owner, the caller owns the heap for the duration of the call and frees
-    /// the blocks itself.
+    /// If the heap has no owner, the caller becomes its owner for the duration of the call, and
+    /// frees the blocks itself.
     pub(super) fn deliver(&'static self, nodes: Segment<Batch>) -> bool {
         let Some(nodes) = self.inbox.push(nodes) else { return true };
         // SAFETY: the inbox returned the nodes, so the caller is now the owner of the heap.
@@ -520,9 +520,9 @@ impl<P: Parts> Heaps<P> {
     /// If more than [`MOST_WAITING`] bytes wait for idle owners, takes over the inboxes of these
     /// owners. If more than [`MOST_WAITING_FOR_ALL`] bytes wait in total, takes over all inboxes.
     ///
-    /// An owner that has just reclaimed blocks is likely to reclaim the waiting blocks soon, too,
-    /// and would then write to the purged pages again. We therefore purge for such an owner only
-    /// above the higher limit. O(heaps).
+    /// An owner that has just reclaimed blocks is likely to reclaim the waiting blocks soon, too.
+    /// If their pages were purged, the owner would soon write to these pages again. We therefore
+    /// take over the inbox of such an owner only above the higher limit. O(heaps).
     #[cold]
     #[inline(never)]
     fn limit_waiting(&self) {

@@ -47,7 +47,7 @@ impl<P: Parts> Heaps<P> {
 
     /// Counts what heaps that belong to an [`OwnedHeap`](crate::OwnedHeap) retain.
     ///
-    /// Returns the number of their empty arenas, and the number of slots of large mappings that the
+    /// Returns how many empty arenas these heaps retain, and how many slots of large mappings the
     /// source allows them to retain.
     ///
     /// # Safety

@@ -336,8 +336,8 @@ fn zeroed_above(size: usize) -> Option<NonNull<u8>> {
 
 /// Returns true if a block of `class` stays in place when it is resized to `size` bytes.
 ///
-/// It stays in place if a new block would have the same class, or if it would be more than three
-/// quarters full.
+/// The block stays in place if a new block would have the same class, or if the block would still
+/// be more than three quarters full.
 fn stays(class: Class, size: usize) -> bool {
     let has = class.block_size();
     size <= has && (4 * size > 3 * has || Class::of(size.max(1)) == Some(class))

@@ -1,6 +1,6 @@
 //! Closes the heap of a thread when the thread ends, in the destructor of a pthread key.
 //!
-//! Setting a key returns an error if there is no memory. Registering the destructor of a
+//! If there is no memory, setting a pthread key returns an error. Registering the destructor of a
 //! `thread_local!` would abort the process instead.
 //!
 //! If a thread opens its first heap during the C library's last round of destructors, no destructor
