@@ -83,7 +83,7 @@ mod tests {
         let one = Malloc.malloc(0).unwrap();
         let other = Malloc.calloc(0, 8).unwrap();
         assert_ne!(one, other);
-        // SAFETY: `one` is live; it is replaced by what comes back.
+        // SAFETY: `one` is live, and is replaced by the result.
         let one = unsafe { Malloc.realloc(Some(one), 0) }.unwrap();
         // SAFETY: both blocks are live and not used again.
         unsafe {
@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(Malloc.malloc(MAX_REQUEST + 1), None);
         assert_eq!(Malloc.calloc(MAX_REQUEST, 2), None);
         let block = Malloc.calloc(1, 4).unwrap();
-        // SAFETY: `block` is live, and stays so because the request fails.
+        // SAFETY: `block` is live, and stays live because the request fails.
         assert_eq!(unsafe { Malloc.realloc(Some(block), MAX_REQUEST + 1) }, None);
         // SAFETY: `block` is live and has four zeroed bytes.
         assert_eq!(unsafe { block.cast::<[u8; 4]>().read() }, [0; 4]);

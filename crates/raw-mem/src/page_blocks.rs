@@ -117,7 +117,7 @@ mod tests {
     fn a_block_keeps_its_contents_when_it_grows_and_shrinks() {
         let mut block = PageBlocks.malloc(16);
         for size in [16, 5000, 100_000, 16] {
-            // SAFETY: the block is live, and replaced by what comes back.
+            // SAFETY: the block is live, and is replaced by the result.
             block = unsafe { PageBlocks.realloc(block, size) };
             let start = block.unwrap().cast::<[u8; 16]>();
             if size == 16 {
@@ -144,7 +144,7 @@ mod tests {
         let before = resident();
         for _ in 0..1000 {
             let block = PageBlocks.malloc(1 << 20).unwrap();
-            // SAFETY: the block has that many bytes, is live, and is replaced by what comes back.
+            // SAFETY: the block has that many bytes, is live, and is replaced by the result.
             let block = unsafe {
                 block.write_bytes(1, 1 << 20);
                 PageBlocks.realloc(Some(block), 2 << 20)

@@ -43,7 +43,7 @@ const ABOVE_PEAK: usize = 50;
 ///     arena = source.map(size)?;
 /// }
 /// assert_eq!(source.retained(), 0);
-/// // SAFETY: as above. An arena that comes back again and again is retained.
+/// // SAFETY: as above. An arena that is repeatedly unmapped and requested is retained.
 /// unsafe { source.unmap(arena, size) };
 /// assert_eq!(source.retained(), 1);
 /// # Ok::<(), raw_mem::MapError>(())

@@ -120,7 +120,7 @@ fn impossible_requests_are_refused_and_change_nothing() {
         assert_eq!(ThreadMalloc.malloc(size), None);
         assert_eq!(ThreadMalloc.calloc(size, 2), None);
         assert_eq!(ThreadMalloc.alloc_aligned(size, 64), None);
-        // SAFETY: the block is live, and stays so because the request fails.
+        // SAFETY: the block is live, and stays live because the request fails.
         assert_eq!(unsafe { ThreadMalloc.realloc(Some(start), size) }, None);
     }
     block.free();

@@ -38,7 +38,7 @@ struct Entry {
     size: usize,
 }
 
-// SAFETY: the blocks belong to the holder of the stack, whichever thread that is.
+// SAFETY: the blocks belong to the holder of the stack, which may be any thread.
 unsafe impl Send for Stack {}
 
 impl Stack {

@@ -29,7 +29,7 @@ struct Stack(
 
 struct Link(Option<NonNull<Link>>);
 
-// SAFETY: the blocks belong to the holder of the stack, whichever thread that is.
+// SAFETY: the blocks belong to the holder of the stack, which may be any thread.
 unsafe impl Send for Stack {}
 
 impl Stack {

@@ -32,7 +32,8 @@ fn memory_of_every_size_is_aligned_and_as_large_as_requested() {
 #[test]
 fn all_of_the_usable_size_can_be_used() {
     for size in sizes() {
-        // SAFETY: the function has no precondition, and the second block lies beside the first.
+        // The second block shows whether the first one is as long as it claims.
+        // SAFETY: the function has no precondition.
         let blocks = [(); 2].map(|()| unsafe { (api().malloc)(size) });
         let usable = blocks.map(|block| {
             // SAFETY: the block is live.

@@ -87,7 +87,7 @@ fn a_refused_request_leaves_the_block_unchanged() {
     for size in sizes() {
         // SAFETY: the function has no precondition.
         let filled = Filled::new(unsafe { (api.malloc)(size) }, size, 9);
-        // SAFETY: the block is live, and stays so because the requests are refused.
+        // SAFETY: the block is live, and stays live because the requests are refused.
         unsafe {
             assert_eq!(refused(|| (api.realloc)(filled.ptr, usize::MAX)), libc::ENOMEM);
             assert_eq!(refused(|| (api.realloc)(filled.ptr, 1 << 62)), libc::ENOMEM);

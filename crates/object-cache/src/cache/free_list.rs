@@ -85,7 +85,7 @@ impl<T, A: MemAlloc> FreeList<T, A> {
     }
 }
 
-// SAFETY: `STORAGE` fits a `T`. Storage leaves the stack in `take` and comes back only in `put`, so
+// SAFETY: `STORAGE` fits a `T`. Storage leaves the stack in `take` and returns only in `put`, so
 // it has one owner. It stays valid if the cache moves. `FreeList` is not `Clone`.
 unsafe impl<T, A: MemAlloc> StorageSource<T> for FreeList<T, A> {
     #[inline]

@@ -77,7 +77,7 @@ impl<T, A: MemAlloc, const SLOTS: usize> ThreadCache<'_, T, A, SLOTS> {
     }
 }
 
-// SAFETY: the storage fits a `T`. It leaves the list in `take` and comes back only in `put`. A
+// SAFETY: the storage fits a `T`. It leaves the list in `take` and returns only in `put`. A
 // magazine has one owner at a time. The shared allocator keeps its blocks valid.
 unsafe impl<T, A: MemAlloc, const SLOTS: usize> StorageSource<T> for ThreadCache<'_, T, A, SLOTS> {
     #[inline]

@@ -46,7 +46,7 @@ pub struct ArenaList {
     first: Option<NonNull<Node>>,
 }
 
-/// The list's node in an arena, with what other threads need to know besides the headers.
+/// The list's node in an arena, with the data besides the headers that other threads read.
 #[derive(Debug)]
 struct Node {
     /// A bit for each unit that is free and may be backed by memory. Only the owner changes it.

@@ -38,7 +38,7 @@ use crate::{
 /// let pymalloc = unsafe { Pymalloc::new(heap, Malloc) };
 /// let block = pymalloc.malloc(40);
 /// assert_eq!(pymalloc.stats().classes()[2].in_use, 1);
-/// // SAFETY: the block is live, and replaced by what comes back.
+/// // SAFETY: the block is live, and is replaced by the result.
 /// let block = unsafe { pymalloc.realloc(block, 4000) };
 /// assert_eq!(pymalloc.stats().classes()[2].in_use, 0);
 /// // SAFETY: the block is live and not used again.
@@ -344,7 +344,7 @@ mod tests {
     fn moves<G: Geometry>(old: usize, new: usize) -> bool {
         let pymalloc = pymalloc::<G>();
         let before = pymalloc.malloc(old).unwrap();
-        // SAFETY: the block is live, and replaced by what comes back.
+        // SAFETY: the block is live, and is replaced by the result.
         let after = unsafe { pymalloc.realloc(Some(before), new) }.unwrap();
         // SAFETY: the block is live and not used again.
         unsafe { pymalloc.free(Some(after)) };
@@ -374,7 +374,7 @@ mod tests {
         // SAFETY: the block has 16 bytes.
         unsafe { block.write_bytes(7, 16) };
         for size in [100, 600, 10_000, 17] {
-            // SAFETY: the block is live, and replaced by what comes back.
+            // SAFETY: the block is live, and is replaced by the result.
             block = unsafe { pymalloc.realloc(Some(block), size) }.unwrap();
             // SAFETY: the block is live, and 16 bytes of it are initialised.
             assert_eq!(unsafe { block.cast::<[u8; 16]>().read() }, [7; 16]);
@@ -387,7 +387,7 @@ mod tests {
     fn a_block_of_the_layer_below_stays_in_that_layer() {
         let pymalloc = pymalloc::<Pools16K>();
         let large = pymalloc.malloc(10_000);
-        // SAFETY: the block is live, and replaced by what comes back.
+        // SAFETY: the block is live, and is replaced by the result.
         let shrunk = unsafe { pymalloc.realloc(large, 20) };
         assert_eq!(small(&pymalloc), 0);
         // SAFETY: the block is live and not used again.
@@ -400,7 +400,7 @@ mod tests {
         let block = pymalloc.malloc(16);
         assert_eq!(pymalloc.malloc(MAX_REQUEST + 1), None);
         assert_eq!(pymalloc.calloc(MAX_REQUEST, 3), None);
-        // SAFETY: the block is live, and stays so because the request fails.
+        // SAFETY: the block is live, and stays live because the request fails.
         assert_eq!(unsafe { pymalloc.realloc(block, MAX_REQUEST + 1) }, None);
         assert_eq!(small(&pymalloc), 1);
     }
@@ -488,7 +488,7 @@ mod tests {
         let zeroed = pymalloc.calloc(10_000, 1);
         assert!(zeroed.is_some());
         retain();
-        // SAFETY: the block is live, and replaced by what comes back.
+        // SAFETY: the block is live, and is replaced by the result.
         let large = unsafe { pymalloc.realloc(large, 20_000) };
         assert!(large.is_some());
         for block in [large, zeroed] {

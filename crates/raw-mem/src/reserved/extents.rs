@@ -8,7 +8,7 @@
 //! A large mapping rarely fills its last slot. If a longer mapping has used that slot before, the
 //! pages after the new mapping may still be backed by memory that nothing uses. The extents show
 //! how much memory is wasted in this way. We purge it only if the total is too large, so a loop
-//! that maps the same sizes again and again makes no system call.
+//! that maps the same sizes repeatedly makes no system call.
 
 #![forbid(unsafe_code)]
 

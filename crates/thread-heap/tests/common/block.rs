@@ -17,7 +17,7 @@ pub(crate) struct Block(
     NonNull<u8>,
 );
 
-// SAFETY: the block belongs to its holder, whichever thread that is.
+// SAFETY: the block belongs to its holder, which may be any thread.
 unsafe impl Send for Block {}
 
 const HEAD: usize = size_of::<u64>();
