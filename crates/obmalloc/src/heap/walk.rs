@@ -11,7 +11,8 @@ use crate::{
     pool::{PoolPtr, State},
 };
 
-/// No pool has more blocks: a pool of one unit has at most 16 KiB and blocks of at least 8 bytes.
+/// The largest number of blocks in a pool: one unit has at most 16 KiB, and a block at least 8
+/// bytes.
 const MAX_BLOCKS: usize = 2048;
 
 /// A block in use.
@@ -22,11 +23,11 @@ pub struct LiveBlock {
     pub start: NonNull<u8>,
     /// The size of the block in bytes, rounded up to its size class.
     pub size: usize,
-    /// How the block is served.
+    /// The kind of memory that the block is in.
     pub kind: Kind,
 }
 
-/// What a block of a pool is.
+/// The state of a block in a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BlockState {
     InUse,
@@ -38,7 +39,7 @@ pub(crate) enum BlockState {
 impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Calls `visit` with each block in use, in no particular order. O(blocks).
     ///
-    /// Blocks that other threads have freed are in use until the heap learns of it.
+    /// Blocks that other threads have freed count as in use until the heap reclaims them.
     pub fn for_each_block(&self, mut visit: impl FnMut(LiveBlock)) {
         for (_, arena) in self.arenas.arenas() {
             for pool in arena.pools::<G>() {
@@ -55,7 +56,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     }
 }
 
-/// A set of blocks of a pool, as bits.
+/// A bit set of the blocks in a pool.
 struct Blocks([u64; MAX_BLOCKS / 64]);
 
 impl Blocks {
@@ -88,7 +89,7 @@ impl Arena {
         let (size, first) = (class.block_size(), header.first_offset::<G>());
         let start = pool.start::<G>();
         let (mut free, mut uncarved) = (Blocks::NONE, Blocks::NONE);
-        // The list is read to its end before the first visit, which may allocate from it.
+        // We read the whole list before the first visit, because `visit` may allocate from it.
         for block in header.free_blocks() {
             free.insert((block.addr().get() - start.addr().get() - first) / size);
         }
