@@ -175,8 +175,9 @@ unsafe fn resize_elsewhere(ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>>
 
 /// Opens the heap of the calling thread, which also registers the fork handlers of the heap.
 ///
-/// A fork runs such handlers in reverse order of registration. Because ours are registered early,
-/// the handlers of other libraries run before the heap is locked, and may therefore allocate.
+/// A fork runs the handlers of all libraries in reverse order of registration. We register ours
+/// early. At a fork, the handlers of other libraries therefore run before the heap is locked, and
+/// may still allocate.
 pub(crate) fn open() {
     preserving_errno(|| {
         if let Some(block) = alloc(1, MIN_ALIGN) {

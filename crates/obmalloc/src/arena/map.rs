@@ -14,13 +14,13 @@
 //! sees an initialised leaf.
 //!
 //! Entries and the range are loaded with `Relaxed` ordering. This is sufficient, because a thread
-//! looks up only blocks that it has received from the thread that allocated them. Whatever passed
-//! on the block also made the entry of its arena visible, or the part of the range that contains
-//! the block.
+//! looks up only blocks that it has allocated or received. When a thread receives a block, the
+//! synchronisation that passes on the block also makes the entry of its arena visible. The same
+//! holds for the part of the range that contains the block.
 //!
-//! A reader may see only a part of the latest range, or no range at all. It still gets the right
-//! answer, because the block that it looks up never lies in a part that it cannot see. A reader
-//! never sees a range that is too large, for two reasons:
+//! A reader may not see the latest range. It still gets the right answer, because it always sees
+//! the part of the range that contains the block that it looks up. Nor does it ever see a range
+//! that is too large, for two reasons:
 //!
 //! - The start never changes once it is known, and the length only grows.
 //! - Before a reader sees the start, it sees `NO_RANGE` instead. No address of a program is so
