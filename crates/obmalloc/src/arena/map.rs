@@ -14,13 +14,13 @@
 //! sees an initialised leaf.
 //!
 //! Entries and the range are loaded with `Relaxed` ordering. This is sufficient, because a thread
-//! looks up only blocks that it has allocated or received. When a thread receives a block, the
-//! synchronisation that passes on the block also makes the entry of its arena visible. The same
-//! holds for the part of the range that contains the block.
+//! can look up a block of an arena only after it has allocated or received the block. When a thread
+//! receives a block, the synchronisation that passes on the block also makes the entry of its arena
+//! visible. The same holds for the part of the range that contains the block.
 //!
-//! A reader may not see the latest range. It still gets the right answer, because it always sees
-//! the part of the range that contains the block that it looks up. Nor does it ever see a range
-//! that is too large, for two reasons:
+//! A reader may not see the latest range, but it still gets the right answer. If the block that it
+//! looks up lies in the range, it sees the part of the range that contains the block. It never sees
+//! a range that is too large, for two reasons:
 //!
 //! - The start never changes once it is known, and the length only grows.
 //! - Before a reader sees the start, it sees `NO_RANGE` instead. No address of a program is so
