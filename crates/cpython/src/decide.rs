@@ -48,7 +48,7 @@ pub(crate) enum Refusal {
     FreeThreaded(Version),
     #[error("CPython {0} is not supported, only {OLDEST} and later are")]
     OldVersion(Version),
-    #[error("OBMALLOC=strict, and CPython {0} is newer than {NEWEST}")]
+    #[error("CPython {0} is newer than {NEWEST}")]
     Strict(Version),
     #[error("CPython {version} is newer than {NEWEST} and fails the self-check: {difference}")]
     Differs { version: Version, difference: Difference },

@@ -183,6 +183,16 @@ fn say_refused(refusal: &Refusal, settings: &Settings) {
     }
 }
 
+/// The exit code of a process that may not run without the heap. `obmalloc` fails with it, too.
+const NOT_INSTALLED: c_int = 125;
+
+/// Ends the process, because the user asked for that if the heap is refused.
+fn end_process(refusal: &Refusal) -> ! {
+    say(format_args!("OBMALLOC=strict ends this process, because the heap is refused: {refusal}"));
+    // SAFETY: `_exit` may be called at any time. `main` has not begun, so nothing is unfinished.
+    unsafe { libc::_exit(NOT_INSTALLED) }
+}
+
 fn say_newer(version: Version, settings: &Settings) {
     if !settings.is_silent() {
         say(format_args!(
@@ -212,6 +222,9 @@ impl Start {
         // SAFETY: our caller has promised the same (contract of this function).
         let (outcome, plan) = unsafe { carry_out(&python, &settings, &options) };
         if let Outcome::Refused { refusal, .. } = &outcome {
+            if settings.switch == Switch::Strict {
+                end_process(refusal);
+            }
             say_refused(refusal, &settings);
         }
         if outcome.installation().is_some() {

@@ -38,7 +38,7 @@ pub(crate) struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Switch {
     On,
-    /// Installs the heap only in a version of CPython that this library knows.
+    /// Installs the heap in a version of CPython that this library knows, or ends the process.
     Strict,
     Quiet,
     /// The heap with debug hooks, as with `PYTHONMALLOC=debug`.

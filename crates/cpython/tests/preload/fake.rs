@@ -1,12 +1,16 @@
 //! A small program with the functions of CPython that the library uses.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use tempfile::TempDir;
 
 use crate::support::{Run, command, compile, library, run};
 
 /// Claims to be CPython `$VERSION`. Exits with the number of domains whose allocator was replaced.
+/// Before that, it makes `$REQUESTS` requests of `$SIZE` bytes in addition.
 const SOURCE: &str = r#"
     #include <stdio.h>
     #include <stdlib.h>
@@ -95,6 +99,7 @@ const SOURCE: &str = r#"
     int PyGILState_Check(void) { return 1; }
     int PyGILState_Ensure(void) { return 0; }
     void PyGILState_Release(int state) {}
+    int Py_AddPendingCall(int (*function)(void *), void *argument) { return -1; }
     static void *imp(void) { return 0; }
     #ifdef WIDE_MODULES
     struct { const char *name; long flags; void *(*init)(void); }
@@ -122,6 +127,9 @@ const SOURCE: &str = r#"
         int replaced = 0;
         for (int i = 0; i < 3; i++) replaced += tables[i].malloc != own_malloc;
         request();
+        if (getenv("REQUESTS"))
+            for (long n = atol(getenv("REQUESTS")), size = atol(getenv("SIZE")); n > 0; n--)
+                PyObject_Free(PyObject_Malloc(size));
         return replaced;
     }
 "#;
@@ -137,6 +145,10 @@ impl Fake {
         let folder = TempDir::new().unwrap();
         let program = compile(folder.path(), "fake", SOURCE, &[&["-rdynamic"], flags].concat());
         Self { _folder: folder, program }
+    }
+
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
     }
 
     pub(crate) fn command(&self, version: &str) -> Command {
@@ -156,5 +168,13 @@ impl Run {
         assert_eq!(self.status.code(), Some(0), "{self:?}");
         let lines: Vec<_> = self.stderr.lines().collect();
         assert!(lines.len() == 1 && lines[0].contains(reason), "no {reason:?} in {self:?}");
+    }
+
+    /// Asserts that `OBMALLOC=strict` ended the program before `main`, in one line with the reason.
+    pub(crate) fn is_ended_for(&self, reason: &str) {
+        assert_eq!((self.status.code(), &*self.stdout), (Some(125), ""), "{self:?}");
+        let lines: Vec<_> = self.stderr.lines().collect();
+        let is_told = lines.len() == 1 && lines[0].starts_with("obmalloc: OBMALLOC=strict ends");
+        assert!(is_told && lines[0].contains(reason), "no {reason:?} in {self:?}");
     }
 }

@@ -60,6 +60,28 @@ fn other_allocators_that_the_user_chose_are_not_replaced() {
 }
 
 #[test]
+fn with_strict_no_cpython_runs_without_the_heap() {
+    for python in supported() {
+        let strict =
+            |mut command: Command| run(command.env("OBMALLOC", "strict").args(["-c", SERVER]));
+        assert_eq!(strict(preloaded(python)).stdout, "ours\n");
+        let mut own = preloaded(python);
+        own.env("PYTHONMALLOC", "malloc");
+        strict(own).is_ended_for("PYTHONMALLOC=malloc");
+    }
+    for python in pythons().iter().filter(|python| python.version.1 < 8 || python.is_debug) {
+        let ended = run(preloaded(python).env("OBMALLOC", "strict").args(["-c", SERVER]));
+        ended.is_ended_for("the heap is refused: CPython");
+    }
+    let fake = Fake::new(&["-DFREE_THREADED"]);
+    run(fake.command("3.15.2 (main)").env("OBMALLOC", "strict")).is_ended_for("free-threaded");
+    // Any other program runs.
+    let mut shell = crate::support::command("sh");
+    shell.env("LD_PRELOAD", library()).env("OBMALLOC", "strict").args(["-c", "exit 3"]);
+    assert_eq!(run(&mut shell).status.code(), Some(3));
+}
+
+#[test]
 fn a_line_that_cannot_be_written_does_not_stop_the_program() {
     for python in supported() {
         let full = File::options().write(true).open("/dev/full").unwrap();
