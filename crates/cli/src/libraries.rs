@@ -14,7 +14,7 @@
 use std::{
     env,
     ffi::OsStr,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -63,7 +63,12 @@ impl Libraries {
     }
 
     fn find_in(folders: &[PathBuf]) -> Result<Self> {
-        let Some(folder) = folders.iter().find(|folder| folder.join(CPYTHON).exists()) else {
+        // A library in a closed folder may exist, and then opening it says what is wrong.
+        let may_exist = |folder: &&PathBuf| match folder.join(CPYTHON).try_exists() {
+            Ok(exists) => exists,
+            Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+        };
+        let Some(folder) = folders.iter().find(may_exist) else {
             return Err(not_found(folders));
         };
         let cpython = folder.join(CPYTHON);

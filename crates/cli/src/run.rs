@@ -25,6 +25,10 @@ use crate::{
     obmalloc run [OPTIONS] -m MODULE [ARGS]...\n       \
     obmalloc run [OPTIONS] -c CODE [ARGS]...\n       \
     obmalloc run [OPTIONS] -- COMMAND [ARGS]...")]
+#[command(after_help = "Examples:\n  \
+    obmalloc run prog.py --port 8000\n  \
+    obmalloc run -m pytest -x\n  \
+    obmalloc run --stats=stats-%p.json -- gunicorn -w 2 app:app")]
 pub struct Args {
     /// Writes statistics at exit: to stderr, or to a file. %p in PATH is the process id, and a
     /// PATH that ends with .json is written as JSON.
@@ -34,12 +38,19 @@ pub struct Args {
     /// Serves malloc and operator new of the whole process as well.
     #[arg(long)]
     malloc: bool,
-    /// Refuses a CPython that is newer than the library was tested with.
-    #[arg(long, conflicts_with = "quiet")]
+    /// Ends with code 125 if a CPython would run without the heap, or is newer than those that the
+    /// library was tested with.
+    #[arg(long, group = "switch")]
     strict: bool,
     /// Says nothing if the heap cannot be installed.
-    #[arg(long)]
+    #[arg(long, group = "switch")]
     quiet: bool,
+    /// Checks each block for overflows, double frees and other misuse, as PYTHONMALLOC=debug does.
+    #[arg(long, group = "switch")]
+    debug: bool,
+    /// Makes requests fail with MemoryError beyond so many bytes, such as 512K, 64M or 2G.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    limit: Option<String>,
     /// Creates no status page, so `ps`, `stats` and `trim` do not find the program.
     #[arg(long)]
     no_status: bool,
@@ -58,22 +69,35 @@ pub struct Args {
 /// does not return.
 pub fn run(args: &Args) -> Result<()> {
     let invocation = args.target.invocation(&env::args_os().collect::<Vec<_>>())?;
-    if let Some(remark) = program::check(&invocation.path)?
-        && !args.quiet
+    if let Some(remark) = program::check(&invocation.path)? {
+        if args.strict {
+            return Err(Failure::new("cannot run without the heap, which --strict requires")
+                .because(remark)
+                .code(CANNOT_RUN));
+        }
+        say(&remark, args);
+    }
+    // With --strict, the library itself says this.
+    if let Some(name) = other_allocator(env::var_os("PYTHONMALLOC"))
+        && !args.strict
     {
-        eprintln!("obmalloc: {remark}");
+        let name = name.display();
+        say(&format!("PYTHONMALLOC={name} is set, so CPython does not use the heap"), args);
     }
     let mut command = preloaded(&invocation, &Libraries::find()?, args.malloc)?;
     if let Some(place) = &args.stats {
         command.env("OBMALLOC_STATS", if place == "-" { OsStr::new("1") } else { place });
     }
-    for (flag, word) in [(args.strict, "strict"), (args.quiet, "quiet")] {
+    if let Some(limit) = &args.limit {
+        command.env("OBMALLOC_LIMIT", limit);
+    }
+    for (flag, word) in [(args.strict, "strict"), (args.quiet, "quiet"), (args.debug, "debug")] {
         if flag {
             command.env("OBMALLOC", word);
         }
     }
-    if !args.no_status && env::var_os("OBMALLOC_STATUS").is_none() {
-        command.env("OBMALLOC_STATUS", "on");
+    if args.no_status || env::var_os("OBMALLOC_STATUS").is_none() {
+        command.env("OBMALLOC_STATUS", if args.no_status { "off" } else { "on" });
     }
     if args.verbose {
         eprintln!("obmalloc: {command:?}");
@@ -82,6 +106,31 @@ pub fn run(args: &Args) -> Result<()> {
     Err(Failure::new(format!("cannot run {}", invocation.path.display()))
         .because(reason(&invocation, &error))
         .code(CANNOT_RUN))
+}
+
+/// Returns `text` if the library reads it as a number of bytes.
+fn size(text: &str) -> Result<String, &'static str> {
+    let number = text.strip_suffix(['k', 'K', 'm', 'M', 'g', 'G']).unwrap_or(text);
+    let is_number = number.parse::<u64>().is_ok_and(|number| number > 0);
+    let has_digits_only = number.bytes().all(|byte| byte.is_ascii_digit());
+    match is_number && has_digits_only {
+        true => Ok(text.to_owned()),
+        false => Err("a size is a whole number such as 1000000, 512K, 64M or 2G"),
+    }
+}
+
+fn say(remark: &str, args: &Args) {
+    if !args.quiet {
+        eprintln!("obmalloc: {remark}");
+    }
+}
+
+/// The values of `PYTHONMALLOC` with which the library installs the heap.
+const HEAP_NAMES: [&str; 5] = ["", "default", "debug", "pymalloc", "pymalloc_debug"];
+
+/// Returns the value of `PYTHONMALLOC` if it names an allocator that the heap does not replace.
+fn other_allocator(choice: Option<OsString>) -> Option<OsString> {
+    choice.filter(|name| !HEAP_NAMES.iter().any(|heap| name == heap))
 }
 
 fn reason(invocation: &Invocation, error: &io::Error) -> String {
@@ -111,4 +160,27 @@ pub fn preloaded(invocation: &Invocation, libraries: &Libraries, malloc: bool) -
         command.env_remove(ours);
     }
     Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_a_number_with_an_optional_unit() {
+        for text in ["1000000", "512K", "64m", "2G"] {
+            assert_eq!(size(text), Ok(text.to_owned()));
+        }
+        for text in ["", "0", "M", "64MB", "1.5G", "+1", "lots"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_the_names_of_pymalloc_leave_room_for_the_heap() {
+        for (name, expected) in [("malloc", true), ("mimalloc", true), ("pymalloc", false)] {
+            assert_eq!(other_allocator(Some(name.into())).is_some(), expected, "{name}");
+        }
+        assert_eq!([None, Some("".into())].map(other_allocator), [None, None]);
+    }
 }

@@ -131,7 +131,8 @@ fn a_short_command_leaves_no_page_and_a_program_can_have_none() {
     assert_eq!(files(runtime.path()), 0);
     let runtime = tempfile::tempdir().unwrap();
     let mut command = obmalloc(["run", "--no-status", "-c", "pass"]);
-    Run::of(command.env("XDG_RUNTIME_DIR", runtime.path())).succeeds();
+    command.env("XDG_RUNTIME_DIR", runtime.path()).env("OBMALLOC_STATUS", "on");
+    Run::of(&mut command).succeeds();
     assert!(!runtime.path().join("obmalloc").exists());
 }
 

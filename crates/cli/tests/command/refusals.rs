@@ -2,6 +2,8 @@ use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
 use crate::support::{Run, compiled, is_root, libdir, obmalloc};
 
+const LIBRARY: &str = "libobmalloc_cpython.so";
+
 const MUSL: &str = "-Wl,--dynamic-linker=/lib/ld-musl-x86_64.so.1";
 
 #[test]
@@ -25,6 +27,22 @@ fn a_static_program_runs_with_a_remark() {
     let run = Run::of(obmalloc(["run"]).arg(&program));
     assert!(run.code == Some(0) && run.stderr.contains("linked statically"), "{run:?}");
     Run::of(obmalloc(["run", "--quiet"]).arg(&program)).succeeds();
+    let run = Run::of(obmalloc(["run", "--strict"]).arg(&program));
+    run.fails(126, &["--strict", "linked statically"]);
+}
+
+#[test]
+fn another_allocator_of_cpython_is_mentioned_and_with_strict_refused() {
+    let code = "print('ran')";
+    let with =
+        |words: &[&str]| Run::of(obmalloc(words).args(["-c", code]).env("PYTHONMALLOC", "malloc"));
+    let run = with(&["run"]);
+    assert_eq!((run.code, &*run.stdout), (Some(0), "ran\n"), "{run:?}");
+    assert!(run.stderr.contains("PYTHONMALLOC=malloc") && run.stderr.lines().count() == 1);
+    with(&["run", "--quiet"]).succeeds();
+    let run = with(&["run", "--strict"]).fails(125, &["PYTHONMALLOC=malloc"]);
+    assert!(run.stdout.is_empty() && run.stderr.lines().count() == 1, "{run:?}");
+    Run::of(&mut obmalloc(["run", "--strict", "-c", code])).succeeds();
 }
 
 #[test]
@@ -38,6 +56,10 @@ fn a_set_user_id_program_is_refused_by_name() {
     fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
     let run = Run::of(obmalloc(["run"]).arg(&program));
     run.fails(126, &["/p\n", "set-user-ID", "LD_PRELOAD"]);
+    let sudo = folder.path().join("sudo");
+    fs::rename(program, &sudo).unwrap();
+    let run = Run::of(obmalloc(["run"]).arg(&sudo));
+    run.fails(126, &["set-user-ID", "try: sudo obmalloc run"]);
 }
 
 #[test]
@@ -53,8 +75,8 @@ fn a_library_that_the_user_cannot_read_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let libraries = folder.path().join("lib");
     fs::create_dir(&libraries).unwrap();
-    let library = libraries.join("libobmalloc_cpython.so");
-    fs::copy(libdir().join("libobmalloc_cpython.so"), &library).unwrap();
+    let library = libraries.join(LIBRARY);
+    fs::copy(libdir().join(LIBRARY), &library).unwrap();
     fs::set_permissions(&library, fs::Permissions::from_mode(0o000)).unwrap();
     let mut command = obmalloc(["run", "--", "true"]);
     if is_root() {
@@ -68,4 +90,26 @@ fn a_library_that_the_user_cannot_read_is_refused() {
     }
     let run = Run::of(command.env("OBMALLOC_LIBDIR", &libraries));
     run.fails(125, &["cannot read", "Permission denied", "try:"]);
+    // The folder is closed, too.
+    fs::set_permissions(&libraries, fs::Permissions::from_mode(0o000)).unwrap();
+    let run = Run::of(command.env("OBMALLOC_LIBDIR", &libraries));
+    fs::set_permissions(&libraries, fs::Permissions::from_mode(0o700)).unwrap();
+    run.fails(125, &["cannot read", "Permission denied", "try:"]);
+}
+
+#[test]
+fn a_program_of_another_user_who_cannot_read_the_library_says_so() {
+    if !is_root() {
+        println!("only root can start a program as another user");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::copy(libdir().join(LIBRARY), folder.path().join(LIBRARY)).unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let mut command = obmalloc(["run", "--", "setpriv", "--reuid=4321", "--regid=4321"]);
+    command.args(["--clear-groups", "true"]).env("OBMALLOC_LIBDIR", folder.path());
+    let run = Run::of(&mut command);
+    let line = run.stderr.as_str();
+    assert!(line.contains(LIBRARY) && line.contains("cannot be preloaded"), "{run:?}");
+    assert_eq!((run.code, line.lines().count()), (Some(0), 1), "{run:?}");
 }
