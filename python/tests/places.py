@@ -103,6 +103,14 @@ class Places(unittest.TestCase):
         words += ["obmalloc", "run", "-c", self.MAPPED]
         self.assertEqual(self.run_with(*words, VIRTUAL_ENV=project), "found\nTrue\n")
 
+    def test_uv_run_puts_the_package_over_an_environment(self):
+        uv = os.path.join(os.path.dirname(PYTHON), "uv")
+        project = self.project()
+        python = os.path.join(project, "bin/python")
+        words = [uv, "run", "-q", "--offline", "--no-project", "--python", python]
+        words += ["--with", WHEEL, "obmalloc", "run", "-c", IN_FORCE]
+        self.assertEqual(self.run_with(*words), "True\n")
+
 
 if __name__ == "__main__":
     del sys.argv[1:]

@@ -1,4 +1,7 @@
-"""Tests of servers and tools on the heap. The environment needs gunicorn, ipykernel and pytest."""
+"""Tests of servers and tools on the heap.
+
+The environment needs gunicorn, celery, ipykernel and pytest.
+"""
 
 import json
 import os
@@ -7,10 +10,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 
 from support import environment, main
 
@@ -48,6 +51,57 @@ def free_port():
         return listener.getsockname()[1]
 
 
+# Each task writes a file that is named after its worker.
+TASKS = """
+import os, time
+import obmalloc
+from celery import Celery
+
+app = Celery("tasks", broker="filesystem://")
+app.conf.update(
+    broker_transport_options={
+        "data_folder_in": "queue", "data_folder_out": "queue", "control_folder": "control"
+    },
+    task_ignore_result=True,
+)
+
+@app.task
+def note():
+    with open("worker-%d" % os.getpid(), "w") as file:
+        file.write(str(obmalloc.stats()["in_force"]))
+    time.sleep(0.1)
+"""
+
+
+class Load(threading.Thread):
+    """Sends requests to a server until it is stopped."""
+
+    def __init__(self, port):
+        super().__init__(daemon=True)
+        self.address = "http://127.0.0.1:%d/" % port
+        self.is_stopped = False
+        # Whether the heap is in force, for each worker that has answered.
+        self.workers = {}
+
+    def run(self):
+        while not self.is_stopped:
+            try:
+                with urllib.request.urlopen(self.address, timeout=5) as answer:
+                    found = json.load(answer)
+                self.workers[found["pid"]] = found["in_force"]
+            except OSError:
+                pass
+            time.sleep(0.01)
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.is_stopped = True
+        self.join()
+
+
 class Programs(unittest.TestCase):
     def setUp(self):
         self.folder = tempfile.TemporaryDirectory()
@@ -57,55 +111,76 @@ class Programs(unittest.TestCase):
         with open(os.path.join(self.folder.name, name), "w") as file:
             file.write(text)
 
-    def test_every_worker_of_gunicorn_has_the_heap_and_the_server_stops(self):
-        self.put("application.py", APPLICATION)
-        port = free_port()
-        words = ["-m", "obmalloc", "run", "-m", "gunicorn", "-w", "2", "-b", "127.0.0.1:%d" % port]
-        server = subprocess.Popen(
-            [sys.executable] + words + ["application:app"],
+    def start(self, *words):
+        """Starts a program on the heap, and kills it after the test if it still runs."""
+        program = subprocess.Popen(
+            [sys.executable, "-m", "obmalloc", "run"] + list(words),
             cwd=self.folder.name,
             env=self.environment(),
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        try:
-            workers = self.load(port, 2, 0)
-            self.assertEqual(list(workers.values()), [True, True])
+        self.addCleanup(program.wait)
+        self.addCleanup(program.kill)
+        return program
+
+    def wait_until(self, condition, *told):
+        started = time.monotonic()
+        while not condition():
+            self.assertLess(time.monotonic(), started + 120, told)
+            time.sleep(0.05)
+
+    def test_every_worker_of_gunicorn_is_seen_and_its_last_figures_are_kept(self):
+        self.put("application.py", APPLICATION)
+        port = free_port()
+        server = self.start(
+            "-m", "gunicorn", "-w", "2", "-b", "127.0.0.1:%d" % port, "application:app"
+        )
+        with Load(port) as load:
+            self.wait_until(lambda: len(load.workers) == 2, load.workers)
+            pids = set(load.workers)
             # A process that ends within 10 seconds removes its page.
-            workers = self.load(port, 2, 14)
-            listed = self.listed()
-            self.assertLess(set(workers), set(listed))
-            for pid in workers:
-                self.assertEqual((pid, listed[pid]["in_force"]), (pid, True))
-            # An idle worker trims when it works again.
-            with ThreadPoolExecutor() as pool:
-                trim = pool.submit(self.obmalloc, "trim", str(min(workers)), "--wait", "30")
-                while not trim.done():
-                    self.load(port, 1, 0)
-            self.assertTrue(trim.result().endswith("returned\n"), trim)
-        finally:
+            time.sleep(12)
+            self.wait_until(lambda: pids <= set(self.listed()), pids)
+            while_alive = {pid: self.report(pid) for pid in pids}
+            trimmed = self.obmalloc("trim", str(min(pids)), "--wait", "60")
+            self.assertTrue(trimmed.endswith("returned\n"), trimmed)
             server.send_signal(signal.SIGTERM)
             self.assertEqual(server.wait(timeout=60), 0)
-        self.assertTrue(set(workers).isdisjoint(self.listed()))
-        for pid in workers:
-            [report] = json.loads(self.obmalloc("stats", "--json", str(pid)))
-            self.assertEqual((report["pid"], report["in_force"]), (pid, True))
+        self.assertEqual(load.workers, {pid: True for pid in pids})
+        self.assertTrue(pids.isdisjoint(self.listed()))
+        for pid, before in while_alive.items():
+            self.assertTrue(before["in_force"], before)
+            kept = self.report(pid)
+            self.assertTrue(kept["in_force"], kept)
+            # More arenas may have been mapped since then, but not fewer.
+            most = [report["heap"]["arenas"]["highwater"] for report in (before, kept)]
+            self.assertLessEqual(most[0], most[1])
 
-    def load(self, port, count, seconds):
-        """Sends requests until as many workers have answered, and as many seconds have passed.
+    def test_every_worker_of_celery_has_the_heap(self):
+        self.put("tasks.py", TASKS)
+        for folder in ("queue", "control"):
+            os.mkdir(os.path.join(self.folder.name, folder))
+        worker = self.start(
+            "-m", "celery", "-A", "tasks", "worker", "--pool", "prefork", "-c", "2",
+            "--without-gossip", "--without-mingle", "--without-heartbeat",
+        )
+        send = "import tasks\nfor _ in range(20): tasks.note.delay()"
+        subprocess.check_call(
+            [sys.executable, "-c", send], cwd=self.folder.name, env=self.environment()
+        )
 
-        Returns for each worker whether the heap is in force.
-        """
-        started, workers = time.monotonic(), {}
-        while len(workers) < count or time.monotonic() < started + seconds:
-            self.assertLess(time.monotonic(), started + 90, workers)
-            try:
-                with urllib.request.urlopen("http://127.0.0.1:%d/" % port, timeout=5) as answer:
-                    found = json.load(answer)
-                workers[found["pid"]] = found["in_force"]
-            except OSError:
-                pass
-            time.sleep(0.02)
-        return workers
+        def notes():
+            names = os.listdir(self.folder.name)
+            return [name for name in names if name.startswith("worker-")]
+
+        self.wait_until(lambda: len(notes()) == 2 or worker.poll() is not None)
+        worker.send_signal(signal.SIGTERM)
+        self.assertEqual(worker.wait(timeout=60), 0)
+        for name in notes():
+            with open(os.path.join(self.folder.name, name)) as file:
+                self.assertEqual(file.read(), "True")
+        self.assertEqual(len(notes()), 2)
 
     def obmalloc(self, *words):
         return subprocess.check_output(
@@ -115,12 +190,19 @@ class Programs(unittest.TestCase):
         )
 
     def listed(self):
-        """Returns the figures of each running process under the library."""
+        """Returns the running processes under the library."""
         try:
             processes = json.loads(self.obmalloc("ps", "--json"))["processes"]
         except subprocess.CalledProcessError:
             processes = []
-        return {process["pid"]: process["report"] for process in processes}
+        # A process that has just been forked has no figures yet.
+        return [process["pid"] for process in processes if process["report"]]
+
+    def report(self, pid):
+        """Returns the figures of a process, or the last ones of one that has ended."""
+        [report] = json.loads(self.obmalloc("stats", "--json", str(pid)))
+        self.assertEqual(report["pid"], pid)
+        return report
 
     def environment(self):
         """Returns variables with which no other process has its page in the same folder."""

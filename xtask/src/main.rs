@@ -3,6 +3,7 @@
 mod apt;
 mod bench;
 mod debian;
+mod dependencies;
 mod header;
 mod install;
 mod layers;

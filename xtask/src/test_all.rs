@@ -10,8 +10,8 @@ use anyhow::{Result, bail, ensure};
 use testkit::pythons::{self, Python, Search};
 
 use crate::{
-    bench::instructions, debian, layers, loom, package, process, stress::Watcher, suite,
-    tally::Tally, test_malloc, wheel, workspace,
+    bench::instructions, debian, dependencies, layers, loom, package, process, stress::Watcher,
+    suite, tally::Tally, test_malloc, wheel, workspace,
 };
 
 #[derive(clap::Args)]
@@ -34,6 +34,8 @@ const STEPS: &[Step] = &[
     Step { name: "clippy", run: clippy },
     Step { name: "documentation", run: documentation },
     Step { name: "without std", run: without_std },
+    Step { name: "dependencies", run: dependencies::check },
+    Step { name: "public items since the last release", run: dependencies::compare_with_release },
     Step { name: "the shared libraries", run: libraries },
     Step { name: "unit, property and integration tests", run: tests },
     Step { name: "the malloc library with every check of the heap", run: checked_malloc },

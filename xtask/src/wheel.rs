@@ -6,6 +6,7 @@ mod trial;
 
 use anyhow::Result;
 
+pub(crate) use self::tools::Tools;
 use crate::{process, tally::Tally};
 
 #[derive(clap::Args)]
@@ -17,7 +18,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Result<()> {
     process::kill_children_when_interrupted()?;
-    let wheel = build::wheel(&tools::Tools::install()?)?;
+    let wheel = build::wheel(&Tools::install()?)?;
     println!("{}", wheel.display());
     if args.test {
         let tally = trial::every_python(&wheel)?;
@@ -29,7 +30,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 
 /// Builds and tests the wheel, if the tools for that can be installed.
 pub(crate) fn build_and_test() -> Result<Tally> {
-    let tools = match tools::Tools::install() {
+    let tools = match Tools::install() {
         Ok(tools) => tools,
         Err(error) => {
             return Ok(Tally::skipped(format_args!(

@@ -2,7 +2,6 @@
 
 use std::{
     ffi::OsString,
-    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -10,67 +9,68 @@ use std::{
 use anyhow::{Context, Result};
 use testkit::pythons::{self, Python};
 
-use super::tools::{create_environment, folder, install};
-use crate::{process, tally::Tally, workspace};
+use super::tools::{Environment, folder};
+use crate::{parallel::in_parallel, process, tally::Tally, workspace};
 
 /// Servers and tools that run on the heap.
-const PROGRAMS: [&str; 3] = ["gunicorn", "ipykernel", "pytest"];
+const PROGRAMS: [&str; 4] = ["gunicorn", "celery", "ipykernel", "pytest"];
 
 const INSTALLERS: [&str; 2] = ["pipx", "uv"];
 
-/// Tests the wheel with every supported Python, and the servers and installers with the newest one.
+/// Most of the time, the tests wait.
+const THREADS: usize = 2;
+
+/// Tests the wheel, servers and tools with every supported Python, and installers with the newest.
 pub(super) fn every_python(wheel: &Path) -> Result<Tally> {
-    // A Python that was unpacked without being installed cannot create environments.
-    let can_install = |python: &Python| python.is_supported() && !python.has_own_c_library();
-    let pythons: Vec<_> = pythons::find().into_iter().filter(can_install).collect();
-    let mut tally = Tally::default();
-    for python in &pythons {
-        println!("      the wheel in an environment of {}", python.name());
-        match environment(python, wheel) {
-            Ok(bin) => tally = tally + test(&bin, "installed.py", &[])?,
-            Err(error) => {
-                let name = python.name();
-                tally = tally + Tally::skipped(format_args!("{name} makes no venv: {error:#}"));
-            }
-        }
-    }
-    let newest = pythons.iter().max_by_key(|python| python.version);
+    let mut pythons = pythons::find();
+    pythons.retain(Python::is_supported);
+    let installed = pythons.iter().filter(|python| !python.has_own_c_library());
+    let newest = installed.max_by_key(|python| python.version).cloned();
     let newest = newest.context("there is no supported CPython for the wheel")?;
-    Ok(tally + test_programs(newest, wheel)? + test_places(newest, wheel)?)
+    let numbered = pythons.into_iter().enumerate().collect();
+    let trial = |_: &usize, (number, python): (usize, Python)| {
+        try_python(&python, &folder().join(format!("venvs/{number}")), wheel)
+    };
+    let tallies = in_parallel(THREADS, numbered, Ok, trial)?;
+    Ok(tallies.into_iter().sum::<Tally>() + test_places(&newest, wheel)?)
 }
 
-/// Creates an environment with the wheel, and returns its Python.
-fn environment(python: &Python, wheel: &Path) -> Result<PathBuf> {
-    let (major, minor, micro) = python.version;
-    let folder = folder().join("venvs").join(format!("{major}.{minor}.{micro}"));
-    create_environment(python, &folder)?;
-    let inner = folder.join("bin/python");
-    install(&inner, &[wheel])?;
-    Ok(inner)
-}
-
-fn test_programs(python: &Python, wheel: &Path) -> Result<Tally> {
-    println!("      gunicorn, a Jupyter kernel and pytest");
-    let inner = environment(python, wheel)?;
-    // pip leaves its build folder in the source, so it gets a copy.
-    let source = folder().join("pytest-obmalloc");
-    let _ = fs::remove_dir_all(&source);
-    super::build::copy(&workspace::root().join("python/pytest-obmalloc"), &source)?;
+/// Tests the wheel in a new environment of `python` in `folder`.
+fn try_python(python: &Python, folder: &Path, wheel: &Path) -> Result<Tally> {
+    let name = python.name();
+    let environment = match Environment::create(python, folder) {
+        Ok(environment) => environment,
+        Err(error) => {
+            let reason = format_args!("THE WHEEL WAS NOT TESTED: {name} makes no venv: {error:#}");
+            return Ok(Tally::skipped(reason));
+        }
+    };
+    environment.install(&[wheel])?;
+    let tally = test(&environment.python, "installed.py", &[])?;
+    println!("      the wheel in an environment of {name}: {tally}");
     let mut packages: Vec<OsString> = PROGRAMS.map(OsString::from).to_vec();
-    packages.push(source.into());
-    match install(&inner, &packages) {
-        Ok(()) => test(&inner, "programs.py", &[]),
-        Err(error) => Ok(Tally::skipped(format_args!("SERVERS WERE NOT TESTED: {error:#}"))),
+    packages.push(copy_of_plugin(folder)?.into());
+    if let Err(error) = environment.install(&packages) {
+        let reason = format_args!("SERVERS WERE NOT TESTED with {name}: {error:#}");
+        return Ok(tally + Tally::skipped(reason));
     }
+    let programs = test(&environment.python, "programs.py", &[])?;
+    println!("      gunicorn, celery, a Jupyter kernel and pytest with {name}: {programs}");
+    Ok(tally + programs)
+}
+
+/// Copies the pytest plugin to `folder`, because pip leaves its build folder in the source.
+fn copy_of_plugin(folder: &Path) -> Result<PathBuf> {
+    let copy = folder.join("pytest-obmalloc");
+    super::build::copy(&workspace::root().join("python/pytest-obmalloc"), &copy)?;
+    Ok(copy)
 }
 
 fn test_places(python: &Python, wheel: &Path) -> Result<Tally> {
     println!("      venv with a space, --user, --target, pipx and uv");
-    let folder = folder().join("venvs/installers");
-    create_environment(python, &folder)?;
-    let inner = folder.join("bin/python");
-    match install(&inner, &INSTALLERS) {
-        Ok(()) => test(&inner, "places.py", &[wheel, &inner]),
+    let environment = Environment::create(python, &folder().join("venvs/installers"))?;
+    match environment.install(&INSTALLERS) {
+        Ok(()) => test(&environment.python, "places.py", &[wheel, &environment.python]),
         Err(error) => Ok(Tally::skipped(format_args!("PLACES WERE NOT TESTED: {error:#}"))),
     }
 }
