@@ -9,6 +9,7 @@ use crate::{
     arena_size::ArenaSize,
     contents::Contents,
     error::{MapError, PurgeError},
+    huge_pages::HugePages,
     large::LargeMapping,
 };
 
@@ -154,6 +155,15 @@ pub unsafe trait ArenaSource {
     fn reserve_at_most(&mut self, bytes: usize) {
         if let Some(below) = self.below() {
             below.reserve_at_most(bytes);
+        }
+    }
+
+    /// Determines whether the source uses huge pages. Sources that reserve no addresses use none.
+    ///
+    /// Concerns what is mapped from then on. If the system refuses, the source uses small pages.
+    fn use_huge_pages(&mut self, huge: HugePages) {
+        if let Some(below) = self.below() {
+            below.use_huge_pages(huge);
         }
     }
 

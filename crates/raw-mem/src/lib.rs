@@ -54,6 +54,7 @@ mod demand;
 mod errno;
 mod error;
 mod fixed_region;
+mod huge_pages;
 mod large;
 #[cfg(feature = "std")]
 mod limited;
@@ -97,6 +98,7 @@ pub use contents::Contents;
 pub use errno::preserving_errno;
 pub use error::{MapError, OsCode, PurgeError};
 pub use fixed_region::FixedRegion;
+pub use huge_pages::{HUGE_PAGE, HugePages};
 pub use large::LargeMapping;
 #[cfg(feature = "std")]
 pub use limited::LimitedArenas;

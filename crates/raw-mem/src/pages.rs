@@ -4,7 +4,7 @@ use core::{ptr, ptr::NonNull};
 
 use libc::{c_int, c_void};
 
-use crate::{OsCode, PurgeError, align_down, align_up, errno, preserving_errno};
+use crate::{HUGE_PAGE, OsCode, PurgeError, align_down, align_up, errno, preserving_errno};
 
 #[cfg(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64"))]
 pub(crate) mod relocation;
@@ -125,6 +125,47 @@ pub(crate) unsafe fn purge(start: NonNull<u8>, bytes: usize) -> Result<(), OsCod
     refuse_on_demand()?;
     // SAFETY: the caller mapped the pages and no longer needs their contents (contract of `purge`).
     outcome(unsafe { libc::madvise(to_c(start), bytes, libc::MADV_DONTNEED) })
+}
+
+/// Not every C library names these. The numbers belong to Linux.
+#[cfg(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64"))]
+const MADV_POPULATE_WRITE: c_int = 23;
+#[cfg(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64"))]
+const MADV_COLLAPSE: c_int = 25;
+
+/// Advises the system to use huge pages for `bytes` bytes from `start`. The system may refuse.
+///
+/// # Safety
+///
+/// The range must consist of whole pages that the caller has mapped.
+#[cfg(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64"))]
+pub(crate) unsafe fn advise_huge(start: NonNull<u8>, bytes: usize) {
+    if refuse_on_demand().is_ok() {
+        // SAFETY: the caller mapped the pages. The call does not change their contents.
+        unsafe { libc::madvise(to_c(start), bytes, libc::MADV_HUGEPAGE) };
+    }
+}
+
+/// Makes huge pages of `bytes` bytes from `start`, without changing what they contain.
+///
+/// Does nothing if the system has no huge pages.
+///
+/// # Safety
+///
+/// The range must consist of whole huge pages that the caller has mapped writable.
+#[cfg(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64"))]
+pub(crate) unsafe fn make_huge(start: NonNull<u8>, bytes: usize) {
+    if refuse_on_demand().is_ok() {
+        for at in (0..bytes).step_by(HUGE_PAGE) {
+            // SAFETY: the huge page lies in the range.
+            let huge = to_c(unsafe { start.add(at) });
+            // The system collapses only what has at least one page.
+            // SAFETY: the caller mapped the pages. The call does not change their contents.
+            unsafe { libc::madvise(huge, page_size(), MADV_POPULATE_WRITE) };
+            // SAFETY: as above.
+            unsafe { libc::madvise(huge, HUGE_PAGE, MADV_COLLAPSE) };
+        }
+    }
 }
 
 /// [Purges](purge) the whole pages in the range of `len` bytes from `start`. `errno` is unchanged.

@@ -26,17 +26,21 @@
 //! - A large mapping grows in place if the slots after it are not used. Otherwise its pages move to
 //!   another run of slots.
 //!
+//! With [huge pages](crate::HugePages), free slots stay writable, and memory goes back in units of a huge
+//! page.
+//!
 //! [`RESERVED_BYTES`]: crate::RESERVED_BYTES
 
 use core::{fmt, ops::Range, ptr::NonNull, time::Duration};
 
 use crate::{
-    ArenaSize, ArenaSource, Contents, LargeMapping, MapError, PurgeError, clock, demand::DECAY,
+    ArenaSize, ArenaSource, Contents, HugePages, LargeMapping, MapError, PurgeError, clock, demand::DECAY,
     pages, preserving_errno,
 };
 
 mod bits;
 mod extents;
+mod huge;
 mod large;
 mod range;
 mod slots;
@@ -72,6 +76,7 @@ pub struct ReservedArenas<S> {
     range: Option<ReservedRange>,
     /// The largest size of the range in bytes.
     most: usize,
+    huge: HugePages,
     clock: fn() -> Duration,
 }
 
@@ -85,14 +90,15 @@ impl<S> ReservedArenas<S> {
     }
 
     const fn with_clock(source: S, clock: fn() -> Duration) -> Self {
-        Self { source, was_tried: false, range: None, most: crate::RESERVED_BYTES as usize, clock }
+        let most = crate::RESERVED_BYTES as usize;
+        Self { source, was_tried: false, range: None, most, huge: HugePages::Off, clock }
     }
 
     /// Returns the range, which this call may reserve, if its slots have the size `size`.
     fn range_for(&mut self, size: ArenaSize) -> Option<&mut ReservedRange> {
         if !self.was_tried {
             self.was_tried = true;
-            self.range = ReservedRange::reserve(size, self.most, DECAY);
+            self.range = ReservedRange::reserve(size, self.most, self.huge, DECAY);
         }
         let now = (self.clock)();
         let range = self.range.as_mut().filter(|range| range.slot_size() == size)?;
@@ -261,6 +267,13 @@ unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
         self.most = bytes;
         if let Some(range) = &mut self.range {
             range.limit_to(bytes);
+        }
+    }
+
+    fn use_huge_pages(&mut self, huge: HugePages) {
+        self.huge = huge;
+        if let Some(range) = &mut self.range {
+            range.use_huge_pages(huge);
         }
     }
 

@@ -48,7 +48,8 @@ impl ReservedRange {
         let page = pages::page_size();
         let tail = self.tail_of(&run, bytes);
         let in_use = self.demand.in_use() * (self.slot_size().bytes() / page);
-        if self.tails + tail <= (in_use / PART_OF_TAILS).max(MOST_TAILS / page) {
+        let most = (in_use / PART_OF_TAILS).max(MOST_TAILS / page);
+        if self.tails + tail <= most || self.huge.is_on() {
             self.tails += tail;
             return;
         }
@@ -131,7 +132,7 @@ impl ReservedRange {
             // SAFETY: the mapping is longer than `bytes`.
             let tail = unsafe { start.add(bytes) };
             // SAFETY: these pages of the mapping are no longer used (contract of `shrink`).
-            if unsafe { pages::purge(tail, rest) }.is_err() {
+            if self.huge.is_on() || unsafe { pages::purge(tail, rest) }.is_err() {
                 self.slots.mark_stale(behind.start - 1..behind.start);
             }
         }

@@ -17,9 +17,10 @@ use super::{
     slots::{BITMAPS, Slots},
 };
 use crate::{
-    ArenaSize, Contents, OsCode, align_down,
+    ArenaSize, Contents, HugePages, OsCode, align_down,
     arena_source::RESERVED_BYTES,
     demand::Demand,
+    huge_pages::HUGE_PAGE,
     pages::{self, Access},
 };
 
@@ -45,7 +46,7 @@ pub(super) struct ReservedRange {
     ///
     /// - The range owns all its slots, which begin at `base`. They are always mapped, and so is the
     ///   page after them.
-    /// - Slots that are used or retained are writable.
+    /// - Slots that are used or retained are writable. With huge pages, all slots are.
     base: NonNull<u8>,
     slot: ArenaSize,
     /// The binary logarithm of the size of a slot.
@@ -64,21 +65,27 @@ pub(super) struct ReservedRange {
     pub(super) demand: Demand,
     /// How many slots users of the source may keep in unused large mappings.
     by_users: usize,
+    pub(super) huge: HugePages,
 }
 
 impl ReservedRange {
     /// Reserves a range with slots of the size `slot`, which never grows beyond `most` bytes.
-    pub(super) fn reserve(slot: ArenaSize, most: usize, decay: Duration) -> Option<Self> {
+    pub(super) fn reserve(
+        slot: ArenaSize,
+        most: usize,
+        huge: HugePages,
+        decay: Duration,
+    ) -> Option<Self> {
         if !SLOT_BYTES.contains(&slot.bytes()) || most < slot.bytes() {
             return None;
         }
         let bytes = record_bytes(slot);
         let records = pages::map(0, bytes, Access::ReadWrite).ok()?;
         let first = (FIRST_BYTES.min(most) / slot.bytes()).max(1);
-        let hint = random_start(records.addr().get(), slot);
-        let Some((base, count)) =
-            reserve_slots(hint, first, slot).or_else(|_| reserve_slots(hint, 1, slot)).ok()
-        else {
+        let align = if huge.is_on() { slot.bytes().max(HUGE_PAGE) } else { slot.bytes() };
+        let hint = random_start(records.addr().get(), align);
+        let reserve = |count| reserve_slots(hint, count, slot, align);
+        let Some((base, count)) = reserve(first).or_else(|_| reserve(1)).ok() else {
             // SAFETY: the pages were mapped above, and nothing uses them.
             let _ = unsafe { pages::unmap(records, bytes) };
             return None;
@@ -98,7 +105,7 @@ impl ReservedRange {
         let slot_bits = slot.bytes().ilog2();
         let most_slots = most / slot.bytes();
         let demand = Demand::new(decay, 0);
-        Some(Self {
+        let mut range = Self {
             base,
             slot,
             slot_bits,
@@ -109,7 +116,10 @@ impl ReservedRange {
             tails: 0,
             demand,
             by_users: 0,
-        })
+            huge: HugePages::Off,
+        };
+        range.use_huge_pages(huge);
+        Some(range)
     }
 
     /// Returns the addresses of all slots up to the highest one that was ever used.
@@ -161,6 +171,9 @@ impl ReservedRange {
         };
         let is_stale = self.slots.has_stale(run.clone());
         self.take(run.clone()).ok()?;
+        if self.huge == HugePages::Explicit {
+            self.make_huge(run.clone());
+        }
         let contents = if is_stale { Contents::Unknown } else { Contents::Zero };
         Some((self.start_of(run.start), contents))
     }
@@ -182,7 +195,8 @@ impl ReservedRange {
         }
         let allowed = self.most_slots.saturating_sub(self.slots.len());
         let most = self.slots.addable().min(allowed);
-        let ample = needed.max(self.slots.len() / 2).min(most);
+        let unit = if self.huge.is_on() { (HUGE_PAGE / self.slot.bytes()).max(1) } else { 1 };
+        let ample = needed.max(self.slots.len() / 2).next_multiple_of(unit).min(most);
         if needed > most {
             return None;
         }
@@ -203,8 +217,13 @@ impl ReservedRange {
         let end = self.start_of(self.slots.len());
         // SAFETY: the page after the last slot is mapped (invariant of `base`).
         let behind = unsafe { end.add(pages::page_size()) };
-        pages::map_at(behind, count * self.slot.bytes(), Access::Reserved)?;
-        // INVARIANT: the added slots and the page after them are mapped without access.
+        let bytes = count * self.slot.bytes();
+        pages::map_at(behind, bytes, Self::access_when_free(self.huge))?;
+        if self.huge.is_on() {
+            // SAFETY: the pages were mapped above.
+            unsafe { pages::advise_huge(behind, bytes) };
+        }
+        // INVARIANT: the added slots and the page after them are mapped, and writable with huge pages.
         self.slots.add(count);
         Ok(())
     }
@@ -252,12 +271,12 @@ impl ReservedRange {
     /// Returns the number of slots that were retained.
     pub(super) fn take(&mut self, run: Range<usize>) -> Result<usize, OsCode> {
         let missing = self.slots.free_part(run.clone());
-        if !missing.is_empty() {
+        if !missing.is_empty() && !self.huge.is_on() {
             let bytes = missing.len() * self.slot.bytes();
             // SAFETY: the range owns these mapped pages (invariant of `base`).
             unsafe { pages::make_writable(self.start_of(missing.start), bytes) }?;
         }
-        // INVARIANT: the retained slots of the run are writable already.
+        // INVARIANT: the other slots of the run are writable already.
         Ok(self.slots.take(run))
     }
 
@@ -270,6 +289,10 @@ impl ReservedRange {
     ///
     /// The slots must be used, and nothing may use their memory afterwards.
     pub(super) unsafe fn release(&mut self, run: Range<usize>) {
+        if self.huge.is_on() {
+            // SAFETY: the contract is the same.
+            return unsafe { self.release_huge(run) };
+        }
         let (start, bytes) = (self.start_of(run.start), run.len() * self.slot.bytes());
         // SAFETY: the range owns these pages (invariant of `base`), and nothing uses them.
         if unsafe { pages::withdraw(start, bytes) }.is_ok() {
@@ -312,9 +335,9 @@ impl ReservedRange {
         self.by_users = self.by_users.min(slots);
     }
 
-    /// Returns the size of all retained slots, in bytes.
+    /// Returns the size of all slots that keep memory although they are not used, in bytes.
     pub(super) fn retained_bytes(&self) -> usize {
-        self.slots.retained_count() * self.slot.bytes()
+        (self.slots.retained_count() + self.slots.left_over_count()) * self.slot.bytes()
     }
 
     /// Releases all retained slots, and unmaps those that were never used.
@@ -323,7 +346,8 @@ impl ReservedRange {
     pub(super) fn trim(&mut self) -> bool {
         let had_any = self.slots.retained_count() > 0;
         self.release_retained(0);
-        self.unmap_unused() || had_any
+        let had_left_over = self.purge_left_over();
+        self.unmap_unused() || had_any || had_left_over
     }
 
     /// Releases the highest retained slots until at most `most` are left.
@@ -367,31 +391,33 @@ fn record_bytes(slot: ArenaSize) -> usize {
     (words_for(slot) * size_of::<usize>() + extents).next_multiple_of(pages::page_size())
 }
 
-/// Reserves `count` slots and the page after them, at `hint` if possible. Returns the start and the
-/// number of the slots.
+/// Reserves `count` slots and the page after them, at `hint` if possible.
+///
+/// The first slot begins at a multiple of `align`. Returns its start and the number of slots.
 fn reserve_slots(
     hint: usize,
     count: usize,
     slot: ArenaSize,
+    align: usize,
 ) -> Result<(NonNull<u8>, usize), OsCode> {
     let bytes = count * slot.bytes() + pages::page_size();
     let start = pages::map(hint, bytes, Access::Reserved)?;
-    if start.addr().get().is_multiple_of(slot.bytes()) {
+    if start.addr().get().is_multiple_of(align) {
         return Ok((start, count));
     }
     // SAFETY: the pages were mapped above, and nothing uses them. A failure loses only addresses.
     let _ = unsafe { pages::unmap(start, bytes) };
-    Ok((pages::map_aligned(bytes, slot.bytes(), Access::Reserved)?, count))
+    Ok((pages::map_aligned(bytes, align, Access::Reserved)?, count))
 }
 
-/// Returns an aligned address in `STARTS`, which differs from process to process.
+/// Returns a multiple of `align` in `STARTS`, which differs from process to process.
 ///
 /// The address depends on those of `mapping` and the stack, which the system randomises.
-fn random_start(mapping: usize, slot: ArenaSize) -> usize {
+fn random_start(mapping: usize, align: usize) -> usize {
     let on_stack = 0_u8;
     let seed = mapping ^ (&raw const on_stack).addr().rotate_left(20);
     let mixed = (seed >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    align_down(STARTS.start + (mixed >> 8) % STARTS.len(), slot.bytes())
+    align_down(STARTS.start + (mixed >> 8) % STARTS.len(), align)
 }
 
 #[cfg(test)]

@@ -8,6 +8,9 @@
 //!
 //! A slot becomes stale when it is retained, because its memory then contains old data. It stays
 //! stale while it is used again, until it becomes free.
+//!
+//! With huge pages, free slots are writable. A free slot may be stale if it shares a huge page with a
+//! slot in use.
 
 #![forbid(unsafe_code)]
 
@@ -215,6 +218,52 @@ impl<'a> Slots<'a> {
         bits::clear(self.used, run.clone());
         bits::clear(self.stale, run.clone());
         self.hint = self.hint.min(run.start);
+    }
+
+    /// Marks a run of used slots as free, although their memory keeps its contents.
+    pub(super) fn release_stale(&mut self, run: Range<usize>) {
+        self.release(run.clone());
+        self.mark_stale(run);
+    }
+
+    /// Notes that the memory of the free slots of `run` is zero.
+    pub(super) fn clear_stale(&mut self, run: Range<usize>) {
+        debug_assert!(self.are_free(run.clone()), "a slot is in use");
+        bits::clear(self.stale, run);
+    }
+
+    /// Returns true if no slot of `run` is used or retained.
+    pub(super) fn are_free(&self, run: Range<usize>) -> bool {
+        bits::count(self.used, run.clone()) + bits::count(self.retained, run) == 0
+    }
+
+    /// Returns the first run of stale free slots from slot `from` on.
+    pub(super) fn left_over(&self, from: usize) -> Option<Range<usize>> {
+        let mut at = from;
+        loop {
+            let start = bits::first_one(self.stale, at..self.top);
+            let end = bits::first_zero(self.stale, start..self.top);
+            let end = bits::first_one(self.used, start..end);
+            let end = bits::first_one(self.retained, start..end);
+            if start < end {
+                return Some(start..end);
+            }
+            if start >= self.top {
+                return None;
+            }
+            at = bits::first_zero(self.used, start..self.top);
+            at = bits::first_zero(self.retained, at..self.top);
+        }
+    }
+
+    /// Returns how many free slots are stale.
+    pub(super) fn left_over_count(&self) -> usize {
+        let (mut at, mut count) = (0, 0);
+        while let Some(run) = self.left_over(at) {
+            count += run.len();
+            at = run.end;
+        }
+        count
     }
 
     /// Marks the highest run of retained slots below `end` as used, or the last `most` slots of

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use core::time::Duration;
 use std::vec::Vec;
 
-use crate::{ArenaSource, LargeMapping, MapError, reserved::testing::*, resize_or_copy};
+use crate::{ArenaSource, HugePages, LargeMapping, MapError, reserved::testing::*, resize_or_copy};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -277,10 +277,12 @@ enum Step {
     UnmapArena(usize),
     Wait,
     Trim,
+    UseHugePages(HugePages),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let bytes = || (1..6 * SLOT).prop_map(|bytes| bytes);
+    let huge = prop_oneof![Just(HugePages::Off), Just(HugePages::Advise), Just(HugePages::Explicit)];
     let step = prop_oneof![
         bytes().prop_map(Step::Map),
         any::<usize>().prop_map(Step::Unmap),
@@ -289,6 +291,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         any::<usize>().prop_map(Step::UnmapArena),
         Just(Step::Wait),
         Just(Step::Trim),
+        huge.prop_map(Step::UseHugePages),
     ];
     prop::collection::vec(step, 1..40)
 }
@@ -350,6 +353,7 @@ fn live_through(plan: Plan, steps: &[Step]) {
             Step::Trim => {
                 source.trim();
             }
+            Step::UseHugePages(huge) => source.use_huge_pages(huge),
             _ => continue,
         }
         for (mapping, byte) in live.iter().chain(&arenas) {
@@ -367,8 +371,10 @@ fn live_through(plan: Plan, steps: &[Step]) {
     source.trim();
     if source.range.is_some() {
         assert_eq!(retained(&mut source), 0);
-        let writable = writable_bytes(&mut source);
-        assert!(writable == 0 || plan != Plan::Never, "{writable} bytes are still writable");
+        let (writable, left_over) = (writable_bytes(&mut source), source.retained_bytes());
+        let uses_huge = steps.iter().any(|step| matches!(step, Step::UseHugePages(_)));
+        assert!(writable == 0 || uses_huge || plan != Plan::Never, "{writable} bytes are still writable");
+        assert!(left_over == 0 || plan != Plan::Never, "{left_over} bytes are still in memory");
     }
 }
 
