@@ -13,6 +13,8 @@
 //! The domains mem and obj share a heap, because some extensions allocate in one and free in the
 //! other.
 
+use std::{sync::OnceLock, time::Duration};
+
 use allocator_api::{
     CAllocator, Domain, Limited, VTable,
     hooks::{Counting, Counts, Tally},
@@ -21,7 +23,7 @@ use obmalloc::{
     Access, Blocks, Geometry, GilHeld, Heap, KnownArenas, Native, PurgePolicy, Pymalloc, Stats,
 };
 use raw_mem::{
-    ArenaSource, Limits, MemAlloc, MmapArenas, PageBlocks, ReservedArenas, RetainingArenas,
+    ArenaSource, Limits, MemAlloc, MemoryPressure, MmapArenas, PageBlocks, ReservedArenas, RetainingArenas,
     coarse_now,
 };
 use thread_heap::{Figures, PerThread};
@@ -44,6 +46,8 @@ use crate::{
 pub(crate) const SMALL: usize = Native::SIZES.small_threshold;
 
 /// The largest size of the reserved range of addresses, in bytes.
+///
+/// With huge pages, it has no such limit, because only memory in the range can have huge pages.
 ///
 /// CPython's blocks above 512 bytes are not in this range. If a program limits its address space, it
 /// needs the addresses of unmapped arenas for them.
@@ -137,16 +141,15 @@ impl Installation {
         let (heap, plain, counters) = match guard {
             Guard::Gil => {
                 let mut arenas = RetainingArenas::new(ReservedArenas::new(MmapArenas::new()));
-                arenas.reserve_at_most(RESERVED);
+                match settings.huge_pages.is_on() {
+                    true => arenas.use_huge_pages(settings.huge_pages),
+                    false => arenas.reserve_at_most(RESERVED),
+                }
                 let arenas = KnownArenas::with_geometry(arenas, PageBlocks);
                 let mut heap = Heap::with_geometry(arenas, PageBlocks);
                 // Python's garbage collector walks over objects at these addresses faster.
                 heap.begin_blocks_as_in_cpython();
-                heap.set_purge_policy(
-                    settings
-                        .decay
-                        .map_or(PurgePolicy::NEVER, |decay| PurgePolicy::after(decay, coarse_now)),
-                );
+                heap.set_purge_policy(purge_policy(settings));
                 // SAFETY: up to CPython 3.11, a thread calls mem and obj only while it holds the
                 // only GIL. Neither the arena source nor `PageBlocks` calls back into the heap.
                 let heap = unsafe { GilHeld::new(heap) };
@@ -154,8 +157,14 @@ impl Installation {
                 (Installed::OneGil(heap), vtables, counters)
             }
             Guard::Interpreters => {
-                PerThread.reserve_at_most(RESERVED);
+                match settings.huge_pages.is_on() {
+                    true => PerThread.use_huge_pages(settings.huge_pages),
+                    false => PerThread.reserve_at_most(RESERVED),
+                }
                 PerThread.set_decay(settings.decay);
+                if settings.trim_when_short {
+                    PerThread.trim_when_short(MemoryPressure::of_process());
+                }
                 interpreters::watch(python);
                 let (_, vtables, counters) = stack(PerInterpreter, lower, settings);
                 (Installed::PerInterpreter, vtables, counters)
@@ -222,6 +231,30 @@ impl Installation {
     pub(crate) fn passed_below(&self) -> Option<Tally> {
         self.counters.as_ref().map(|counters| counters.below.counts().small)
     }
+}
+
+/// Returns when the only heap of a CPython with one GIL gives memory back.
+fn purge_policy(settings: &Settings) -> PurgePolicy {
+    let decayed = |decay| PurgePolicy::after(decay, coarse_now);
+    let mut policy = settings.decay.map_or(PurgePolicy::NEVER, decayed);
+    if settings.huge_pages.is_on() {
+        policy = policy.of_whole_arenas();
+    }
+    if settings.trim_when_short {
+        PRESSURE.get_or_init(MemoryPressure::of_process);
+        policy = policy.when_short(coarse_now, is_short);
+    }
+    policy
+}
+
+/// Tells whether memory is short, if the user wants the only heap to be trimmed then.
+static PRESSURE: OnceLock<MemoryPressure> = OnceLock::new();
+
+fn is_short(now: Duration) -> bool {
+    PRESSURE.get().is_some_and(|pressure| {
+        pressure.read_if_due(now);
+        pressure.is_short()
+    })
 }
 
 /// Sets the allocators of the served domains, which must have no live block.

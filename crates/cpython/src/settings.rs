@@ -11,7 +11,7 @@ use std::{
 };
 
 use host::{Moments, Place, UnknownWord};
-use raw_mem::Limits;
+use raw_mem::{HugePages, Limits};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
@@ -19,6 +19,9 @@ pub(crate) struct Settings {
     pub(crate) stats: Option<StatsPlace>,
     /// The time after which unused memory goes back to the system. `None` means never.
     pub(crate) decay: Option<Duration>,
+    pub(crate) huge_pages: HugePages,
+    /// True if the heap is trimmed while memory is short.
+    pub(crate) trim_when_short: bool,
     /// The number of the signal that trims the heap, or its name in Python's module `signal`.
     pub(crate) trim_signal: Option<String>,
     /// True if each full garbage collection trims the heap.
@@ -62,7 +65,8 @@ impl Settings {
     fn read(variables: impl Iterator<Item = (OsString, OsString)>) -> Self {
         let (mut switch, mut stats, mut any) = (OsString::new(), OsString::new(), false);
         let (mut decay, mut trim_signal, mut trim_after_gc) = (Some(DECAY), None, false);
-        let [mut moments, mut limit, mut soft_limit] = [(); 3].map(|()| OsString::new());
+        let [mut moments, mut limit, mut soft_limit, mut huge_pages, mut when_short] =
+            [(); 5].map(|()| OsString::new());
         for (name, value) in variables {
             any |= !value.is_empty();
             match name.as_bytes() {
@@ -71,6 +75,8 @@ impl Settings {
                 b"OBMALLOC_DECAY" => decay = parse_decay(&value),
                 b"OBMALLOC_TRIM_SIGNAL" => trim_signal = parse_signal(&value),
                 b"OBMALLOC_TRIM_AFTER_GC" => trim_after_gc = is_on(&value),
+                b"OBMALLOC_HUGE_PAGES" => huge_pages = value,
+                b"OBMALLOC_TRIM_WHEN_SHORT" => when_short = value,
                 MOMENTS => moments = value,
                 LIMIT => limit = value,
                 SOFT_LIMIT => soft_limit = value,
@@ -82,6 +88,10 @@ impl Settings {
         let hard = ("OBMALLOC_LIMIT", limit.as_bytes());
         let soft = ("OBMALLOC_SOFT_LIMIT", soft_limit.as_bytes());
         let limits = known(host::limits(hard, soft), &mut errors).unwrap_or(Limits::NONE);
+        let huge_pages = host::huge_pages("OBMALLOC_HUGE_PAGES", huge_pages.as_bytes());
+        let huge_pages = known(huge_pages, &mut errors).unwrap_or_default();
+        let when_short = host::switch("OBMALLOC_TRIM_WHEN_SHORT", when_short.as_bytes());
+        let trim_when_short = known(when_short, &mut errors).unwrap_or_default();
         let stats = (!stats.is_empty()).then(|| StatsPlace::check(stats, &mut errors)).flatten();
         let switch = match switch.as_bytes() {
             b"" | b"on" => Switch::On,
@@ -92,7 +102,19 @@ impl Settings {
             _ => Switch::Unknown(switch),
         };
         let moments = moments.unwrap_or(Moments::EXIT);
-        Self { switch, stats, decay, trim_signal, trim_after_gc, moments, limits, errors, any }
+        Self {
+            switch,
+            stats,
+            decay,
+            huge_pages,
+            trim_when_short,
+            trim_signal,
+            trim_after_gc,
+            moments,
+            limits,
+            errors,
+            any,
+        }
     }
 
     pub(crate) fn is_silent(&self) -> bool {
@@ -202,6 +224,8 @@ mod tests {
             switch: Switch::On,
             stats: None,
             decay: Some(DECAY),
+            huge_pages: HugePages::Off,
+            trim_when_short: false,
             trim_signal: None,
             trim_after_gc: false,
             moments: Moments::EXIT,
@@ -224,6 +248,20 @@ mod tests {
             let read = Settings::read(variable.into_iter());
             assert_eq!(read.decay, decay.map(Duration::from_millis), "{text}");
         }
+    }
+
+    #[test]
+    fn huge_pages_and_trims_are_switched_by_words_and_unknown_ones_are_refused() {
+        let variables = |huge: &str, short: &str| {
+            let variables = [("OBMALLOC_HUGE_PAGES", huge), ("OBMALLOC_TRIM_WHEN_SHORT", short)];
+            Settings::read(variables.map(|(name, value)| (name.into(), value.into())).into_iter())
+        };
+        let settings = variables("advise", "1");
+        assert_eq!((settings.huge_pages, settings.trim_when_short), (HugePages::Advise, true));
+        assert_eq!(settings.errors, Vec::<String>::new());
+        let settings = variables("2M", "soon");
+        assert_eq!((settings.huge_pages, settings.trim_when_short), (HugePages::Off, false));
+        assert_eq!(settings.errors.len(), 2, "{settings:?}");
     }
 
     #[test]

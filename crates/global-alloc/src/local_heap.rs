@@ -7,7 +7,9 @@ use std::{
     ptr::NonNull,
 };
 
-use obmalloc::{BlockPtr, Heap, LargeBlock, LiveBlock, NewLarge, SizeClass, Stats};
+use obmalloc::{
+    BlockPtr, Heap, LargeBlock, LiveBlock, NewLarge, PurgePolicy, SizeClass, Stats,
+};
 use raw_mem::{LimitReached, LimitedArenas, Limits, Malloc, MmapArenas};
 use thread_heap::PerThread;
 
@@ -156,6 +158,26 @@ impl LocalHeap {
     pub fn reset(&mut self) {
         // SAFETY: the heap is borrowed mutably, so nobody uses its blocks any more.
         unsafe { self.heap.get_mut().reset() };
+    }
+
+    /// Determines when the heap gives free memory back by itself. It never does by default.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use global_alloc::{LocalHeap, PurgePolicy, coarse_now};
+    /// let mut heap = LocalHeap::new();
+    /// heap.set_purge_policy(PurgePolicy::after(Duration::from_secs(1), coarse_now));
+    /// ```
+    pub fn set_purge_policy(&mut self, policy: PurgePolicy) {
+        self.heap.get_mut().set_purge_policy(policy);
+    }
+
+    /// Returns all unused memory of the heap to the system. Returns the number of bytes.
+    ///
+    /// Some of them may never have been in memory.
+    pub fn trim(&self) -> usize {
+        // SAFETY: nobody else borrows the heap (its invariant).
+        unsafe { &mut *self.heap.get() }.trim()
     }
 
     /// Counts the memory in use. O(pools).

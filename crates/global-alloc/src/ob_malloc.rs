@@ -7,7 +7,7 @@ use std::{
 };
 
 use obmalloc::{BlockPtr, Blocks, LargeBlock, LiveBlock, NewLarge, SizeClass};
-use raw_mem::{LimitReached, Limits};
+use raw_mem::{HugePages, LimitReached, Limits, MemoryPressure};
 use thread_heap::{Figures, PerThread, ThreadMalloc};
 
 use crate::{
@@ -94,6 +94,33 @@ impl ObMalloc {
     /// ```
     pub fn set_decay(self, decay: Option<Duration>) {
         PerThread.set_decay(decay);
+    }
+
+    /// Determines whether the heaps use huge pages. The default is [`HugePages::Off`].
+    ///
+    /// Call this function at the start of the program. With huge pages, free parts of an arena go back
+    /// only by a [`flush`](Self::flush), because they break huge pages apart.
+    ///
+    /// ```
+    /// # use global_alloc::{HugePages, ObMalloc};
+    /// ObMalloc::new().use_huge_pages(HugePages::Advise);
+    /// ```
+    pub fn use_huge_pages(self, huge: HugePages) {
+        PerThread.use_huge_pages(huge);
+    }
+
+    /// Gives unused memory back while `pressure` says that memory is short, for example because a
+    /// container is near its limit. Has an effect once.
+    ///
+    /// Call this function at the start of the program, because it concerns the calling thread's heap
+    /// and heaps that are opened later.
+    ///
+    /// ```
+    /// # use global_alloc::{MemoryPressure, ObMalloc};
+    /// ObMalloc::new().trim_when_short(MemoryPressure::of_process());
+    /// ```
+    pub fn trim_when_short(self, pressure: MemoryPressure) {
+        PerThread.trim_when_short(pressure);
     }
 
     /// Counts the memory of the process, without stopping other threads.

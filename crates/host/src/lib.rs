@@ -7,6 +7,7 @@
 //! | `place` | where a report goes |
 //! | `moments` | when a report is written |
 //! | `triggers` | signals, a timer, forks and `_exit`, which cause reports |
+//! | `memory` | when memory goes back to the system |
 //! | `output` | text for a file descriptor |
 //!
 //! Nothing here allocates memory, because the libraries may be the allocator.
@@ -14,12 +15,14 @@
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 compile_error!("the shared libraries need Linux with glibc");
 
+mod memory;
 mod moments;
 mod output;
 mod place;
 mod triggers;
 mod words;
 
+pub use memory::{huge_pages, switch};
 pub use moments::{Moment, Moments};
 pub use output::{Output, abort, errno, say};
 pub use place::{Path, Place};

@@ -70,6 +70,8 @@ mod page_blocks;
 #[cfg(all(feature = "std", unix, not(miri)))]
 mod pages;
 #[cfg(feature = "std")]
+mod pressure;
+#[cfg(feature = "std")]
 mod report;
 #[cfg(feature = "std")]
 #[cfg_attr(
@@ -110,6 +112,8 @@ pub use mem_alloc::{MAX_REQUEST, MemAlloc, NoAlloc, calloc_size};
 pub use mmap::MmapArenas;
 #[cfg(feature = "std")]
 pub use page_blocks::PageBlocks;
+#[cfg(feature = "std")]
+pub use pressure::MemoryPressure;
 #[cfg(feature = "std")]
 pub use report::{Stderr, abort_with, is_readable};
 #[cfg(feature = "std")]

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use obmalloc::{ArenaList, ArenaMap};
-use raw_mem::{ArenaSource, Limits, ReservedArenas, RetainingArenas, Usage, warn_of_soft_limit};
+use raw_mem::{ArenaSource, HugePages, Limits, ReservedArenas, RetainingArenas, Usage, warn_of_soft_limit};
 use sync::{Mutex, MutexGuard, atomic::AtomicBool};
 
 use crate::{before_refusal::BeforeRefusal, large_counts::LargeCounts, parts::Parts};
@@ -104,6 +104,11 @@ impl<'a, S: ArenaSource> SourceGuard<'a, S> {
     /// Keeps the reserved range of addresses from growing beyond `bytes` bytes.
     pub fn reserve_at_most(&mut self, bytes: usize) {
         self.locked.source.reserve_at_most(bytes);
+    }
+
+    /// Determines whether the source uses huge pages.
+    pub fn use_huge_pages(&mut self, huge: HugePages) {
+        self.locked.source.use_huge_pages(huge);
     }
 
     /// Replaces the limits on the memory of all heaps. Memory that is in use already stays in use.

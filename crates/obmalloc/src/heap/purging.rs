@@ -35,6 +35,12 @@ const PART_OF_TIME_IF_LOOSER: u32 = 4;
 /// The longest pause after a mistake, as a multiple of the time between two sweeps.
 const LONGEST_PAUSE: u32 = 32;
 
+/// The shortest time between two trims because memory is short.
+const LEAST_BETWEEN_TRIMS: Duration = Duration::from_millis(500);
+
+/// Trims because memory is short take at most one part in this number of the time.
+const PART_OF_TIME_IF_SHORT: u32 = 16;
+
 /// At least this many units must become free, or nearly free, for a purge at once.
 const MANY_UNITS: usize = 1024;
 
@@ -72,12 +78,20 @@ pub struct PurgePolicy {
     pub(crate) decay: Duration,
     pub(crate) limit: usize,
     pub(crate) clock: Option<fn() -> Duration>,
+    pub(crate) is_short: Option<fn(Duration) -> bool>,
+    pub(crate) whole_arenas: bool,
 }
 
 impl PurgePolicy {
     /// Returns nothing unless [`Heap::trim`](crate::Heap::trim) is called. This is the policy of
     /// every new heap.
-    pub const NEVER: Self = Self { decay: Duration::ZERO, limit: usize::MAX, clock: None };
+    pub const NEVER: Self = Self {
+        decay: Duration::MAX,
+        limit: usize::MAX,
+        clock: None,
+        is_short: None,
+        whole_arenas: false,
+    };
 
     /// Returns memory that has been free for at least two fifths of `decay`, and at most for
     /// `decay`.
@@ -85,12 +99,50 @@ impl PurgePolicy {
     /// `clock` returns the time since an arbitrary start. If `decay` is zero, the heap returns
     /// memory as soon as it notices that it is free.
     pub const fn after(decay: Duration, clock: fn() -> Duration) -> Self {
-        Self { decay, limit: usize::MAX, clock: Some(clock) }
+        Self { decay, clock: Some(clock), ..Self::NEVER }
     }
 
     /// Returns the time between two sweeps. Twice this time is a little less than the decay time.
     pub(crate) fn interval(&self) -> Duration {
         self.decay * 2 / 5
+    }
+
+    /// Gives back everything while memory is short, whatever the decay time is.
+    ///
+    /// `is_short` is called at slow paths of the heap, with the time that `clock` has returned. It
+    /// should return quickly, must not use the heap, and must leave `errno` unchanged. As long as it
+    /// returns true, the heap is trimmed again and again, at most twice a second, and for at most a
+    /// sixteenth of the time.
+    ///
+    /// ```
+    /// use obmalloc::PurgePolicy;
+    /// use raw_mem::coarse_now;
+    ///
+    /// // A program can replace the second function by one that reads a limit of its container.
+    /// let policy = PurgePolicy::NEVER.when_short(coarse_now, |_| false);
+    /// # let _ = policy;
+    /// ```
+    #[must_use]
+    pub const fn when_short(
+        self,
+        clock: fn() -> Duration,
+        is_short: fn(Duration) -> bool,
+    ) -> Self {
+        Self { clock: Some(clock), is_short: Some(is_short), ..self }
+    }
+
+    /// Gives back whole arenas only, unless [`Heap::trim`](crate::Heap::trim) is called or memory is
+    /// short.
+    ///
+    /// A part of an arena that is given back breaks a huge page apart.
+    #[must_use]
+    pub const fn of_whole_arenas(self) -> Self {
+        Self { whole_arenas: true, ..self }
+    }
+
+    /// Returns true if memory goes back after a decay time.
+    pub(crate) fn decays(&self) -> bool {
+        self.decay != Duration::MAX
     }
 
     /// Also returns free units of 16 KiB earlier if their total size exceeds `bytes`.
@@ -148,6 +200,8 @@ pub(crate) struct Purging {
     pub(crate) loosened: usize,
     /// When the next sweep is due, or zero before the first check of the clock.
     pub(crate) due: Duration,
+    /// When the heap may be trimmed again because memory is short.
+    trim_due: Duration,
     /// When the last walk over the free blocks began, and how long it took.
     pub(crate) walk: (Duration, Duration),
     /// The pause for each of the two reasons.
@@ -162,6 +216,7 @@ impl Purging {
         visits: VISITS,
         loosened: 0,
         due: Duration::ZERO,
+        trim_due: Duration::ZERO,
         walk: (Duration::ZERO, Duration::ZERO),
         pauses: [Pause::NONE; 2],
         purged: (0, Reason::Idle),
@@ -203,6 +258,17 @@ impl Purging {
             self.pauses[reason as usize].begin(now, self.policy.interval());
             self.purged.0 = 0;
         }
+    }
+
+    /// Returns true if the heap should be trimmed because memory is short.
+    pub(crate) fn should_trim(&self, now: Duration) -> bool {
+        self.policy.is_short.is_some_and(|is_short| is_short(now) && now >= self.trim_due)
+    }
+
+    /// Notes that a trim because memory was short took from `start` to `end`.
+    pub(crate) fn note_trimmed(&mut self, start: Duration, end: Duration) {
+        let took = end.saturating_sub(start);
+        self.trim_due = end + (took * PART_OF_TIME_IF_SHORT).max(LEAST_BETWEEN_TRIMS);
     }
 
     pub(crate) fn may_purge(&self, reason: Reason, now: Duration) -> bool {

@@ -52,13 +52,20 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.purging.visits = VISITS;
         let Some(clock) = self.purging.policy.clock else { return };
         let now = clock();
+        if self.purging.should_trim(now) {
+            self.trim();
+            self.purging.note_trimmed(now, clock());
+        }
+        if !self.purging.policy.decays() {
+            return;
+        }
         let due = self.purging.due;
         if due.is_zero() || now >= due {
             self.purging.due = now + self.purging.policy.interval();
         }
         if !due.is_zero() && now >= due {
             self.sweep(now, clock);
-        } else if self.purging.is_much_looser(self.units()) {
+        } else if !self.purging.policy.whole_arenas && self.purging.is_much_looser(self.units()) {
             self.purge_after_drop(now, clock);
         }
     }
@@ -77,6 +84,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.unmap_excess();
         self.sweep_large();
         self.source.decay();
+        if self.purging.policy.whole_arenas {
+            return;
+        }
         if self.purging.policy.decay.is_zero() {
             self.purge_free_pages();
             return;

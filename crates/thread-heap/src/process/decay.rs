@@ -3,12 +3,17 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use obmalloc::PurgePolicy;
-use raw_mem::coarse_now;
+use raw_mem::{HugePages, MemoryPressure, coarse_now};
+
+use super::heaps::HEAPS;
 
 const NEVER: u64 = u64::MAX;
 
@@ -21,10 +26,44 @@ pub(super) fn set(decay: Option<Duration>) {
     DECAY.store(decay.map_or(NEVER, milliseconds), Relaxed);
 }
 
+/// True if parts of arenas stay, because they may be parts of huge pages.
+static WHOLE_ARENAS: AtomicBool = AtomicBool::new(false);
+
+/// What tells whether memory is short, if the heaps should be trimmed then.
+static PRESSURE: OnceLock<MemoryPressure> = OnceLock::new();
+
+/// Determines whether the heaps use huge pages. See `PerThread::use_huge_pages`.
+pub(super) fn use_huge_pages(huge: HugePages) {
+    WHOLE_ARENAS.store(huge.is_on(), Relaxed);
+    HEAPS.lock_source().use_huge_pages(huge);
+}
+
+/// Lets the heaps that are opened later be trimmed while memory is short.
+pub(super) fn trim_when_short(pressure: MemoryPressure) {
+    PRESSURE.get_or_init(|| pressure);
+}
+
+/// Returns true if memory is short. Then also gives back what belongs to no running thread.
+fn is_short(now: Duration) -> bool {
+    let Some(pressure) = PRESSURE.get() else { return false };
+    // The heap that calls this function has an owner, so the flush does not use it.
+    if pressure.read_if_due(now) == Some(true) {
+        HEAPS.flush_others();
+    }
+    pressure.is_short()
+}
+
 /// Returns the policy of a heap that is opened now.
 pub(super) fn policy() -> PurgePolicy {
-    match DECAY.load(Relaxed) {
+    let mut policy = match DECAY.load(Relaxed) {
         NEVER => PurgePolicy::NEVER,
         decay => PurgePolicy::after(Duration::from_millis(decay), coarse_now),
+    };
+    if WHOLE_ARENAS.load(Relaxed) {
+        policy = policy.of_whole_arenas();
     }
+    if PRESSURE.get().is_some() {
+        policy = policy.when_short(coarse_now, is_short);
+    }
+    policy
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use obmalloc::{BlockPtr, Blocks, LiveBlock, SizeClass, Stats};
-use raw_mem::{LimitReached, Limits};
+use raw_mem::{HugePages, LimitReached, Limits, MemoryPressure};
 use sync::atomic::Ordering::Relaxed;
 
 use super::{
@@ -167,6 +167,32 @@ impl PerThread {
     /// opened later.
     pub fn set_decay(self, decay: Option<Duration>) {
         decay::set(decay);
+        self.apply_policy();
+    }
+
+    /// Determines whether the process's heaps use huge pages. The default is [`HugePages::Off`].
+    ///
+    /// Call this function before the first request. Free parts of an arena then go back only by a
+    /// [`flush`](Self::flush) or while memory is short, because they break huge pages apart. Concerns
+    /// memory that is mapped from then on, up to the size that
+    /// [`reserve_at_most`](Self::reserve_at_most) allows.
+    pub fn use_huge_pages(self, huge: HugePages) {
+        fork::guard();
+        decay::use_huge_pages(huge);
+        self.apply_policy();
+    }
+
+    /// Gives unused memory back while `pressure` says that memory is short. Has an effect once.
+    ///
+    /// Each running thread gives its own back when it makes requests, at most twice a second. What
+    /// belongs to no running thread goes back with the next request of any thread. Concerns the
+    /// calling thread's heap and all heaps that are opened later.
+    pub fn trim_when_short(self, pressure: MemoryPressure) {
+        decay::trim_when_short(pressure);
+        self.apply_policy();
+    }
+
+    fn apply_policy(self) {
         // SAFETY: the owner is not dropped, and the slot does not change while it is used.
         if let Some(mut owner) = unsafe { slot::owner() } {
             owner.set_purge_policy(decay::policy());
