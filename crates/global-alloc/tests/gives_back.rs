@@ -8,9 +8,10 @@ use std::{
     alloc::{Layout, alloc, dealloc, realloc},
     hint::black_box,
     sync::Mutex,
+    time::Duration,
 };
 
-use global_alloc::LocalHeap;
+use global_alloc::{LocalHeap, PurgePolicy};
 
 #[global_allocator]
 static GLOBAL: global_alloc::ObMalloc = global_alloc::ObMalloc::new();
@@ -137,4 +138,34 @@ fn large_memory_of_a_local_heap_goes_back_when_it_is_freed_or_moves() {
             heap.dealloc(moved.expect("out of memory"), layout(2 * MIB, 8));
         }
     });
+}
+
+/// Returns a heap with the memory of 20 MiB of blocks, of which one of a thousand is in use.
+fn thinned(policy: PurgePolicy) -> LocalHeap {
+    let mut heap = LocalHeap::new();
+    heap.set_purge_policy(policy);
+    let blocks: Vec<_> = (0..20 * MIB / 64).map(|_| heap.alloc(layout(64, 8))).collect();
+    for (nth, block) in blocks.into_iter().map(Option::unwrap).enumerate() {
+        // SAFETY: the block has this many bytes.
+        unsafe { block.write_bytes(1, 64) };
+        if nth % 1000 != 0 {
+            // SAFETY: the heap allocated the block with this layout, and it is not used again.
+            unsafe { heap.dealloc(block, layout(64, 8)) };
+        }
+    }
+    heap
+}
+
+#[test]
+fn a_local_heap_gives_back_by_itself_only_if_it_has_a_policy() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let start = resident();
+    let heap = thinned(PurgePolicy::NEVER);
+    assert!(resident() > start + 15 * MIB, "nothing has gone back");
+    let trimmed = heap.trim();
+    assert!(trimmed > 15 * MIB && resident() < start + 5 * MIB, "{trimmed} bytes");
+    drop(heap);
+    let start = resident();
+    let _heap = thinned(PurgePolicy::after(Duration::ZERO, global_alloc::coarse_now));
+    assert!(resident() < start + 10 * MIB, "{start}, then {}", resident());
 }

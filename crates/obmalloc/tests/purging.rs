@@ -338,6 +338,56 @@ mod resident {
     }
 
     #[test]
+    fn a_policy_of_whole_arenas_leaves_parts_of_arenas_until_a_trim() {
+        let policy = PurgePolicy::after(SECOND, || NOW.get()).of_whole_arenas();
+        let mut rig = Rig::new(policy);
+        (0..BLOCKS).for_each(|_| rig.alloc(64, false));
+        rig.thin(1000, false);
+        let before = resident_pages(&rig.live);
+        (0..10).for_each(|_| rig.play(&Step::Wait { milliseconds: 900 }));
+        assert_eq!(resident_pages(&rig.live), before);
+        rig.heap.trim();
+        assert_eq!(resident_pages(&rig.live), needed_pages(&rig.live));
+    }
+
+    thread_local! {
+        static IS_SHORT: Cell<bool> = const { Cell::new(false) };
+    }
+
+    #[test]
+    fn everything_goes_back_while_memory_is_short_whatever_the_decay_time_is() {
+        let hour = PurgePolicy::after(3600 * SECOND, || NOW.get()).of_whole_arenas();
+        for policy in [PurgePolicy::NEVER, hour] {
+            let mut rig = Rig::new(policy.when_short(|| NOW.get(), |_| IS_SHORT.get()));
+            IS_SHORT.set(false);
+            (0..BLOCKS / 4).for_each(|_| rig.alloc(64, false));
+            rig.thin(1000, false);
+            let before = resident_pages(&rig.live);
+            (0..4).for_each(|_| rig.play(&Step::Wait { milliseconds: 900 }));
+            assert_eq!(resident_pages(&rig.live), before);
+            IS_SHORT.set(true);
+            rig.play(&Step::Wait { milliseconds: 1 });
+            let (after, needed) = (resident_pages(&rig.live), needed_pages(&rig.live));
+            // The blocks that keep the heap busy need the headers of an arena and eight units.
+            assert!(after <= needed + 36, "{after} pages in memory, {needed} are needed");
+        }
+    }
+
+    #[test]
+    fn a_heap_is_trimmed_at_most_twice_a_second_while_memory_is_short() {
+        let mut rig = Rig::new(PurgePolicy::NEVER.when_short(|| NOW.get(), |_| true));
+        let mut purges = Vec::new();
+        for _ in 0..20 {
+            (0..BLOCKS / 100).for_each(|_| rig.alloc(64, false));
+            rig.thin(1000, false);
+            rig.play(&Step::Wait { milliseconds: 100 });
+            purges.push(rig.purges.tally().calls);
+        }
+        let trims = purges.windows(2).filter(|pair| pair[0] < pair[1]).count();
+        assert!((3..=4).contains(&trims), "{trims} trims in two seconds: {purges:?}");
+    }
+
+    #[test]
     fn zeroed_blocks_on_purged_units_are_not_touched() {
         let class = SizeClass::of(60 << 10).unwrap();
         let mut rig = Rig::delayed();

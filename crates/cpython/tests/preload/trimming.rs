@@ -102,3 +102,38 @@ fn a_signal_without_a_meaning_is_reported() {
     assert_eq!(run.stdout, "3\n");
     assert!(run.stderr.contains("OBMALLOC_TRIM_SIGNAL names no signal"), "{run:?}");
 }
+
+/// Prints how many KiB of a program with many objects are in huge pages, and the exit code of a forked
+/// child that changes all of them.
+const HUGE: &str = r#"
+import os, sys
+objects = [[n, n + 1] for n in range(500_000)]
+with open("/proc/self/smaps_rollup") as file:
+    huge = [line.split()[1] for line in file if line.startswith("AnonHugePages:")]
+child = os.fork()
+for some in objects:
+    some.append(child)
+if child == 0:
+    os._exit(0 if all(len(some) == 3 for some in objects) else 1)
+print(huge[0], os.waitpid(child, 0)[1])
+"#;
+
+#[test]
+fn objects_are_in_huge_pages_if_the_user_asks_for_them_and_a_fork_harms_nobody() {
+    let setting = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+    let is_allowed = setting.is_ok_and(|setting| !setting.contains("[never]"));
+    for python in supported() {
+        for (value, is_huge) in [("off", false), ("advise", true), ("explicit", true)] {
+            let mut command = preloaded(python);
+            let run = run(command.env("OBMALLOC_HUGE_PAGES", value).args(["-c", HUGE]));
+            let stdout = run.is_clean(python).stdout.trim();
+            let (huge, status) = stdout.split_once(' ').unwrap();
+            assert_eq!(status, "0", "{python:?}");
+            let huge: u32 = huge.parse().unwrap();
+            match is_huge && is_allowed {
+                true => assert!(huge > 20_000, "{value}: {huge} KiB under {python:?}"),
+                false => assert_eq!(huge, 0, "{value} under {python:?}"),
+            }
+        }
+    }
+}

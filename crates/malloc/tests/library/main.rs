@@ -9,6 +9,7 @@ mod cpp;
 mod debug;
 mod exports;
 mod linked;
+mod memory;
 mod moments;
 mod programs;
 mod resize;
