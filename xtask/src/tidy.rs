@@ -4,6 +4,7 @@ mod cfg;
 mod cycles;
 mod dependencies;
 mod documents;
+mod settings;
 mod source;
 mod subjects;
 mod tree;
@@ -28,6 +29,7 @@ const CHECKS: &[Check] = &[
     Check { name: "dependencies are those of ARCHITECTURE.md", violations: dependencies::check },
     Check { name: "`unsafe` is where ARCHITECTURE.md says", violations: unsafety::check },
     Check { name: "documents name paths and commands that exist", violations: documents::check },
+    Check { name: "docs/settings.md lists every variable", violations: settings::check },
     Check { name: "files form no cycle", violations: cycles::check },
     Check { name: "no `cfg` inside a function", violations: cfg::check },
     Check { name: "no dropped word", violations: words::check },

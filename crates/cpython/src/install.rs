@@ -23,8 +23,8 @@ use obmalloc::{
     Access, Blocks, Geometry, GilHeld, Heap, KnownArenas, Native, PurgePolicy, Pymalloc, Stats,
 };
 use raw_mem::{
-    ArenaSource, Limits, MemAlloc, MemoryPressure, MmapArenas, PageBlocks, ReservedArenas, RetainingArenas,
-    coarse_now,
+    ArenaSource, Limits, MemAlloc, MemoryPressure, MmapArenas, PageBlocks, ReservedArenas,
+    RetainingArenas, coarse_now,
 };
 use thread_heap::{Figures, PerThread};
 

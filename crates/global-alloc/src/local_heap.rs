@@ -7,9 +7,7 @@ use std::{
     ptr::NonNull,
 };
 
-use obmalloc::{
-    BlockPtr, Heap, LargeBlock, LiveBlock, NewLarge, PurgePolicy, SizeClass, Stats,
-};
+use obmalloc::{BlockPtr, Heap, LargeBlock, LiveBlock, NewLarge, PurgePolicy, SizeClass, Stats};
 use raw_mem::{LimitReached, LimitedArenas, Limits, Malloc, MmapArenas};
 use thread_heap::PerThread;
 

@@ -62,9 +62,10 @@ mod tests {
 
     #[test]
     fn a_switch_is_on_or_off() {
-        assert_eq!([b"1".as_slice(), b"ON", b""].map(|value| switch("X", value).unwrap()), [
-            true, true, false
-        ]);
+        assert_eq!(
+            [b"1".as_slice(), b"ON", b""].map(|value| switch("X", value).unwrap()),
+            [true, true, false]
+        );
         assert!(switch("X", b"maybe").is_err());
     }
 }

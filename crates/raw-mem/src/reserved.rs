@@ -34,8 +34,8 @@
 use core::{fmt, ops::Range, ptr::NonNull, time::Duration};
 
 use crate::{
-    ArenaSize, ArenaSource, Contents, HugePages, LargeMapping, MapError, PurgeError, clock, demand::DECAY,
-    pages, preserving_errno,
+    ArenaSize, ArenaSource, Contents, HugePages, LargeMapping, MapError, PurgeError, clock,
+    demand::DECAY, pages, preserving_errno,
 };
 
 mod bits;
@@ -237,9 +237,11 @@ unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
     }
 
     fn trim(&mut self) -> usize {
-        let retained = self.range.as_ref().map_or(0, ReservedRange::retained_bytes);
+        let retained =
+            |source: &Self| source.range.as_ref().map_or(0, ReservedRange::retained_bytes);
+        let before = retained(self);
         preserving_errno(|| self.trim_range());
-        retained + self.source.trim()
+        before.saturating_sub(retained(self)) + self.source.trim()
     }
 
     /// `errno` is unchanged.

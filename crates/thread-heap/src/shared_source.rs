@@ -5,7 +5,9 @@
 use std::fmt;
 
 use obmalloc::{ArenaList, ArenaMap};
-use raw_mem::{ArenaSource, HugePages, Limits, ReservedArenas, RetainingArenas, Usage, warn_of_soft_limit};
+use raw_mem::{
+    ArenaSource, HugePages, Limits, ReservedArenas, RetainingArenas, Usage, warn_of_soft_limit,
+};
 use sync::{Mutex, MutexGuard, atomic::AtomicBool};
 
 use crate::{before_refusal::BeforeRefusal, large_counts::LargeCounts, parts::Parts};

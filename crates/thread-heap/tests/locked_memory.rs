@@ -54,10 +54,8 @@ fn is_errno_kept(action: impl FnOnce()) -> bool {
 #[test]
 fn a_locked_process_keeps_its_pages_and_its_blocks_stay_intact() {
     let count = |size: &usize| BYTES_OF_EACH / size;
-    let mut blocks: Vec<_> = SIZES
-        .iter()
-        .flat_map(|size| (0..count(size)).map(|_| (*size, alloc(*size))))
-        .collect();
+    let mut blocks: Vec<_> =
+        SIZES.iter().flat_map(|size| (0..count(size)).map(|_| (*size, alloc(*size)))).collect();
     lock_everything();
     let (_, locked) = figures();
     assert!(locked >= 4 << 10, "{locked} KiB are locked");

@@ -123,11 +123,7 @@ impl PurgePolicy {
     /// # let _ = policy;
     /// ```
     #[must_use]
-    pub const fn when_short(
-        self,
-        clock: fn() -> Duration,
-        is_short: fn(Duration) -> bool,
-    ) -> Self {
+    pub const fn when_short(self, clock: fn() -> Duration, is_short: fn(Duration) -> bool) -> Self {
         Self { clock: Some(clock), is_short: Some(is_short), ..self }
     }
 

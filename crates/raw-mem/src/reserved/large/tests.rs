@@ -282,7 +282,8 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let bytes = || (1..6 * SLOT).prop_map(|bytes| bytes);
-    let huge = prop_oneof![Just(HugePages::Off), Just(HugePages::Advise), Just(HugePages::Explicit)];
+    let huge =
+        prop_oneof![Just(HugePages::Off), Just(HugePages::Advise), Just(HugePages::Explicit)];
     let step = prop_oneof![
         bytes().prop_map(Step::Map),
         any::<usize>().prop_map(Step::Unmap),
@@ -373,7 +374,10 @@ fn live_through(plan: Plan, steps: &[Step]) {
         assert_eq!(retained(&mut source), 0);
         let (writable, left_over) = (writable_bytes(&mut source), source.retained_bytes());
         let uses_huge = steps.iter().any(|step| matches!(step, Step::UseHugePages(_)));
-        assert!(writable == 0 || uses_huge || plan != Plan::Never, "{writable} bytes are still writable");
+        assert!(
+            writable == 0 || uses_huge || plan != Plan::Never,
+            "{writable} bytes are still writable"
+        );
         assert!(left_over == 0 || plan != Plan::Never, "{left_over} bytes are still in memory");
     }
 }
