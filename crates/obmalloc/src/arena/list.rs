@@ -212,7 +212,10 @@ unsafe fn count_arena<G: Geometry>(
     purged_pages: Pages,
     figures: &mut ArenaFigures,
 ) {
-    let purged_of = |first, units| purged_pages.count_in(Run { first, units }.pages::<G>()) * PAGE;
+    let purged_of = |first, units| match Shape::<G>::PURGES {
+        true => purged_pages.count_in(Run { first, units }.pages::<G>()) * PAGE,
+        false => 0,
+    };
     let (mut unit, mut active, mut purged) = (0, 0, 0);
     while unit < Shape::<G>::POOLS {
         // SAFETY: the unit lies in the arena, whose headers were cleared when it was added.

@@ -84,9 +84,28 @@ pub(crate) unsafe fn decrement<H, const OFFSET: usize>(header: &H) -> bool {
 ///
 /// A thread that reads a byte with [`watch`](Self::watch) also sees everything that the owner wrote
 /// before it set the byte.
+///
+/// `A` is an atomic of loom in models. Such an atomic cannot be part of a header.
 #[derive(Debug)]
 #[repr(transparent)]
-pub(crate) struct Byte(AtomicU8);
+pub(crate) struct Byte<A = AtomicU8>(A);
+
+/// The operations of an atomic byte.
+pub(crate) trait AtomicByte {
+    fn load(&self, order: Ordering) -> u8;
+
+    fn store(&self, value: u8, order: Ordering);
+}
+
+impl AtomicByte for AtomicU8 {
+    fn load(&self, order: Ordering) -> u8 {
+        self.load(order)
+    }
+
+    fn store(&self, value: u8, order: Ordering) {
+        self.store(value, order);
+    }
+}
 
 impl Byte {
     pub(crate) const fn new(value: u8) -> Self {
@@ -100,13 +119,95 @@ impl Byte {
         // plain load can be part of a comparison.
         unsafe { *self.0.as_ptr() }
     }
+}
 
+impl<A: AtomicByte> Byte<A> {
     #[inline]
     pub(crate) fn watch(&self) -> u8 {
-        self.0.load(Acquire)
+        self.watch_with(Acquire)
     }
 
+    #[inline]
+    fn watch_with(&self, order: Ordering) -> u8 {
+        self.0.load(order)
+    }
+
+    #[inline]
     pub(crate) fn set(&self, value: u8) {
-        self.0.store(value, Release);
+        self.set_with(value, Release);
+    }
+
+    #[inline]
+    fn set_with(&self, value: u8, order: Ordering) {
+        self.0.store(value, order);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sync::{Arc, UnsafeCell, thread};
+
+    use super::*;
+
+    /// A header of which the state is set last, as `PoolHeader::write_to` does.
+    struct Header {
+        first: UnsafeCell<u16>,
+        state: Byte<sync::atomic::AtomicU8>,
+    }
+
+    // SAFETY: only one thread writes to the cell. Others read it after they have seen the state.
+    unsafe impl Sync for Header {}
+
+    #[cfg(loom)]
+    impl AtomicByte for sync::atomic::AtomicU8 {
+        fn load(&self, order: Ordering) -> u8 {
+            self.load(order)
+        }
+
+        fn store(&self, value: u8, order: Ordering) {
+            self.store(value, order);
+        }
+    }
+
+    fn a_header_is_written_while_another_thread_looks(
+        set: fn(&Byte<sync::atomic::AtomicU8>, u8),
+        watch: fn(&Byte<sync::atomic::AtomicU8>) -> u8,
+    ) {
+        let state = Byte(sync::atomic::AtomicU8::new(0));
+        let header = Arc::new(Header { first: UnsafeCell::new(0), state });
+        let other = Arc::clone(&header);
+        let watcher = thread::spawn(move || {
+            if watch(&other.state) != 0 {
+                // SAFETY: the header was written before its state, and is not written again.
+                assert_eq!(other.first.with(|first| unsafe { *first }), 48);
+            }
+        });
+        // SAFETY: nobody reads the field before the state is set.
+        header.first.with_mut(|first| unsafe { *first = 48 });
+        set(&header.state, 1);
+        watcher.join().unwrap();
+    }
+
+    #[test]
+    fn a_header_whose_state_is_seen_has_been_written() {
+        sync::model(|| a_header_is_written_while_another_thread_looks(Byte::set, Byte::watch));
+    }
+
+    #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
+    fn a_state_that_is_set_without_release_is_rejected() {
+        sync::rejected(|| {
+            let set = |state: &Byte<_>, value| state.set_with(value, Relaxed);
+            a_header_is_written_while_another_thread_looks(set, Byte::watch);
+        });
+    }
+
+    #[test]
+    #[cfg_attr(not(loom), ignore = "only loom can reject")]
+    fn a_state_that_is_watched_without_acquire_is_rejected() {
+        sync::rejected(|| {
+            let watch = |state: &Byte<_>| state.watch_with(Relaxed);
+            a_header_is_written_while_another_thread_looks(Byte::set, watch);
+        });
     }
 }

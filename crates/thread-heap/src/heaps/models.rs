@@ -17,6 +17,7 @@ use super::{Heaps, ThreadHeap, owner::Owner};
 use crate::{freed::batch::Batch, shared_arenas::SharedArenas};
 
 mod above_small;
+mod figures;
 
 /// A geometry with very large arenas, so that loom creates few entries of the arena map.
 #[derive(Clone, Copy, Debug, Default)]

@@ -19,7 +19,7 @@ const MIB: usize = 1 << 20;
 
 /// A geometry like `Wide` that has spans and pools of several units.
 #[derive(Clone, Copy, Debug, Default)]
-struct Tall;
+pub(super) struct Tall;
 
 impl Geometry for Tall {
     const NAME: &'static str = "tall";
@@ -43,7 +43,7 @@ const SMALL: usize = 4 << 10;
 /// unit.
 const MEDIUM: usize = 24 * MIB;
 
-const SPAN: usize = 40 * MIB;
+pub(super) const SPAN: usize = 40 * MIB;
 
 fn class(size: usize) -> SizeClass<Tall> {
     SizeClass::of(size).unwrap()
