@@ -7,15 +7,14 @@
 
 use std::{
     fmt::{self, Write},
-    os::unix::ffi::OsStrExt,
     process,
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
 };
 
-use host::{Moment, Moments, Output, Place};
+use host::{Moment, Output, Place};
 use thread_heap::{Detail, Figures};
 
-use crate::settings::{Settings, StatsPlace};
+use crate::settings::Settings;
 
 /// Where the contents of a report come from.
 pub(crate) struct Sources {
@@ -28,32 +27,18 @@ pub(crate) struct Sources {
     pub(crate) figures: fn() -> Option<Figures>,
 }
 
-// In a box, because most processes write no reports, and a place has room for a long path.
-static REPORTS: OnceLock<Box<(Place, Sources)>> = OnceLock::new();
+static REPORTS: OnceLock<(Arc<Place>, Sources)> = OnceLock::new();
 
 /// Writes reports at the moments that the settings name.
 pub(crate) fn watch(settings: &Settings, sources: Sources) {
-    let value = match &settings.stats {
-        None => return,
-        Some(StatsPlace::Stderr) => b"1".as_slice(),
-        Some(StatsPlace::File(path)) => path.as_bytes(),
-    };
-    watch_for(value, &settings.moments, sources);
-}
-
-/// Keeps the place that `value` names.
-///
-/// A [`Place`] has 4 KiB, and few processes need the pages of the stack below it.
-#[inline(never)]
-fn watch_for(value: &[u8], moments: &Moments, sources: Sources) {
-    if let Ok(place) = Place::of("OBMALLOC_STATS", value) {
-        REPORTS.get_or_init(|| Box::new((place, sources)));
-        host::watch(moments, write_at);
+    if let Some(place) = &settings.stats {
+        REPORTS.get_or_init(|| (Arc::clone(place), sources));
+        host::watch(&settings.moments, write_at);
     }
 }
 
 fn write_at(moment: Moment) {
-    let Some((place, sources)) = REPORTS.get().map(Box::as_ref) else { return };
+    let Some((place, sources)) = REPORTS.get() else { return };
     if moment == Moment::Exit {
         // CPython calls `_exit` from no signal handler.
         return (sources.at_exit)();

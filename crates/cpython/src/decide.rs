@@ -37,8 +37,9 @@ pub(crate) struct Plan {
 pub(crate) enum Refusal {
     #[error("OBMALLOC=off")]
     SwitchedOff,
-    #[error("OBMALLOC={} is not one of on, strict, quiet, debug and off", .0.display())]
-    UnknownSwitch(OsString),
+    /// A setting has an unknown value. The text lists the known ones.
+    #[error("{0}")]
+    UnknownName(String),
     #[error("cannot read the version of this CPython from {0:?}")]
     UnreadableVersion(String),
     #[error(
@@ -87,19 +88,21 @@ pub(crate) fn decide(
     check_layout: impl Fn() -> Result<(), Difference>,
 ) -> Result<Plan, Refusal> {
     match &settings.switch {
-        Switch::On | Switch::Strict | Switch::Quiet | Switch::Debug => (),
-        Switch::Off => return Err(Refusal::SwitchedOff),
-        Switch::Unknown(value) => return Err(Refusal::UnknownSwitch(value.clone())),
+        Ok(Switch::On | Switch::Strict | Switch::Quiet | Switch::Debug) => (),
+        Ok(Switch::Off) => return Err(Refusal::SwitchedOff),
+        Err(unknown) => return Err(Refusal::UnknownName(unknown.clone())),
     }
     let plan = plan_for(python.version_text(), python.shares_refcounts)?;
     if python.is_initialized() {
         return Err(Refusal::AlreadyRunning);
     }
-    if let Some(other) = options.choice.as_ref().filter(|choice| !choice.is_heap()) {
-        return Err(Refusal::OwnAllocator(other.clone()));
+    if let Some(choice) = &options.choice
+        && !choice.is_heap().map_err(Refusal::UnknownName)?
+    {
+        return Err(Refusal::OwnAllocator(choice.clone()));
     }
     if let Some(version) = plan.newer {
-        if settings.switch == Switch::Strict {
+        if settings.switch == Ok(Switch::Strict) {
             return Err(Refusal::Strict(version));
         }
         check_layout().map_err(|difference| Refusal::Differs { version, difference })?;

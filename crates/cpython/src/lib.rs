@@ -36,6 +36,8 @@ use std::{
     sync::OnceLock,
 };
 
+use host::Place;
+
 use crate::{
     abi::CPython,
     decide::Refusal,
@@ -43,7 +45,7 @@ use crate::{
     options::Options,
     outcome::{Outcome, carry_out},
     report::Report,
-    settings::{Settings, StatsPlace, Switch},
+    settings::{Settings, Switch},
     version::{NEWEST, OLDEST, Version},
 };
 
@@ -166,10 +168,10 @@ unsafe extern "C" fn refresh(_: *mut c_void) -> c_int {
 fn report_late(settings: &Settings) {
     let Some((python, path)) = late::find() else { return };
     let refusal = match settings.switch {
-        Switch::Off => Refusal::SwitchedOff,
+        Ok(Switch::Off) => Refusal::SwitchedOff,
         _ => Refusal::LoadedLate(path.file_name().unwrap_or(path.as_os_str()).to_owned()),
     };
-    if settings.stats != Some(StatsPlace::Stderr) {
+    if !matches!(settings.stats.as_deref(), Some(Place::Stderr)) {
         say_refused(&refusal, settings);
     }
     let options = Options::from_process();
@@ -212,17 +214,17 @@ impl Start {
         if !settings.is_silent() {
             settings.errors.iter().for_each(say);
         }
-        if settings.switch == Switch::Debug {
+        if settings.switch == Ok(Switch::Debug) {
             request_debug_hooks();
         }
         let options = Options::from_process();
-        if settings.switch == Switch::Debug && options.ignores_environment {
+        if settings.switch == Ok(Switch::Debug) && options.ignores_environment {
             say("OBMALLOC=debug has no effect with -E and -I, which -X dev has");
         }
         // SAFETY: our caller has promised the same (contract of this function).
         let (outcome, plan) = unsafe { carry_out(&python, &settings, &options) };
         if let Outcome::Refused { refusal, .. } = &outcome {
-            if settings.switch == Switch::Strict {
+            if settings.switch == Ok(Switch::Strict) {
                 end_process(refusal);
             }
             say_refused(refusal, &settings);
@@ -247,7 +249,7 @@ impl Start {
         let Self { python, settings, options, outcome } = self;
         if let Some(place) = settings.stats.as_ref().filter(|_| settings.moments.exit) {
             Report::new(python, outcome).write(place);
-            if *place == StatsPlace::Stderr {
+            if matches!(**place, Place::Stderr) {
                 // The report on stderr already says what follows.
                 return;
             }

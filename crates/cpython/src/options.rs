@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | `PYTHONMALLOC=default`, `pymalloc` | CPython sets its allocators, and our heap then replaces them |
 //! | `PYTHONMALLOC=debug`, `pymalloc_debug` | the same with debug hooks |
-//! | `PYTHONMALLOC`, any other name | CPython's allocator of that name serves all requests |
+//! | `PYTHONMALLOC`, another name of CPython | CPython's allocator of that name serves all requests |
+//! | `PYTHONMALLOC`, any other value | we list the known names, and CPython decides what it does |
 //! | `-X dev`, or `PYTHONDEVMODE`, not empty | without `PYTHONMALLOC`, as `PYTHONMALLOC=debug` |
 //! | `PYTHONMALLOCSTATS`, not empty | CPython prints statistics of the allocator in force |
 //! | `-E`, `-I` | the three variables are ignored |
@@ -19,6 +20,8 @@ use std::{
     os::unix::ffi::OsStrExt,
 };
 
+use host::PythonMalloc;
+
 /// A setting that makes CPython set its allocators when it is initialised.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Choice {
@@ -32,16 +35,25 @@ pub(crate) enum Choice {
 
 impl Choice {
     /// Returns true if the heap takes the place of the allocator that was chosen.
-    pub(crate) fn is_heap(&self) -> bool {
-        match self {
-            Self::PythonMalloc(name) => HEAP_NAMES.iter().any(|heap| name == heap),
-            Self::XDev | Self::PythonDevMode => true,
-        }
+    ///
+    /// # Errors
+    ///
+    /// Returns an error that lists the known names if CPython has no allocator of that name.
+    pub(crate) fn is_heap(&self) -> Result<bool, String> {
+        let Self::PythonMalloc(name) = self else { return Ok(true) };
+        let name = PythonMalloc::of(name.as_bytes()).map_err(|unknown| unknown.to_string())?;
+        Ok(match name {
+            PythonMalloc::Default
+            | PythonMalloc::Debug
+            | PythonMalloc::Pymalloc
+            | PythonMalloc::PymallocDebug => true,
+            PythonMalloc::Malloc
+            | PythonMalloc::MallocDebug
+            | PythonMalloc::Mimalloc
+            | PythonMalloc::MimallocDebug => false,
+        })
     }
 }
-
-/// The names of CPython's allocators whose place the heap takes.
-const HEAP_NAMES: [&str; 4] = ["default", "debug", "pymalloc", "pymalloc_debug"];
 
 /// The one-letter options with an argument, which is the rest of the word or the next word.
 const WITH_ARGUMENT: &[u8] = b"cmWX";
@@ -159,12 +171,19 @@ mod tests {
     #[test]
     fn the_heap_takes_the_place_of_cpythons_default_allocators() {
         let is_heap = |name: &str| Choice::PythonMalloc(name.into()).is_heap();
-        assert!(
-            ["default", "debug", "pymalloc", "pymalloc_debug"].iter().all(|name| is_heap(name))
-        );
-        let others = ["malloc", "malloc_debug", "mimalloc", "mimalloc_debug", "unknown", "Debug"];
-        assert!(!others.iter().any(|name| is_heap(name)));
-        assert!(Choice::XDev.is_heap() && Choice::PythonDevMode.is_heap());
+        for name in ["default", "debug", "pymalloc", "pymalloc_debug"] {
+            assert_eq!(is_heap(name), Ok(true), "{name}");
+        }
+        for name in ["malloc", "malloc_debug", "mimalloc", "mimalloc_debug"] {
+            assert_eq!(is_heap(name), Ok(false), "{name}");
+        }
+        for name in ["unknown", "Debug"] {
+            let error = is_heap(name).unwrap_err();
+            let expected =
+                format!("PYTHONMALLOC: unknown value \"{name}\" (known: default, debug, ");
+            assert!(error.starts_with(&expected), "{error}");
+        }
+        assert_eq!((Choice::XDev.is_heap(), Choice::PythonDevMode.is_heap()), (Ok(true), Ok(true)));
     }
 
     #[test]

@@ -5,8 +5,7 @@
 use std::{
     collections::BTreeMap,
     ffi::c_void,
-    fmt, fs,
-    io::{self, Write},
+    fmt::{self, Write},
     process,
 };
 
@@ -14,6 +13,7 @@ use allocator_api::{
     Domain, VTable,
     hooks::{Counts, Tally},
 };
+use host::Place;
 use obmalloc::Stats;
 use serde::{Serialize, Serializer, ser::Error};
 use serde_json::value::RawValue;
@@ -26,7 +26,6 @@ use crate::{
     loader::Code,
     outcome::Outcome,
     reinit,
-    settings::StatsPlace,
     version::{NEWEST, Version},
 };
 
@@ -134,17 +133,11 @@ impl Report {
         }
     }
 
-    pub(crate) fn write(&self, place: &StatsPlace) {
-        let text = if place.is_json() { self.json() } else { self.to_string() };
-        let Some(path) = place.path(self.pid) else {
-            let _ = io::stderr().write_all(text.as_bytes());
-            return;
-        };
-        if let Err(error) = fs::write(&path, text) {
-            let path = path.display();
-            let _ =
-                writeln!(io::stderr(), "obmalloc: cannot write the statistics to {path}: {error}");
-        }
+    pub(crate) fn write(&self, place: &Place) {
+        place.write(self.pid, |out, is_json| {
+            let text = if is_json { self.json() } else { self.to_string() };
+            let _ = out.write_str(&text);
+        });
     }
 
     pub(crate) fn json(&self) -> String {

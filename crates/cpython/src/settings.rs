@@ -5,18 +5,21 @@
 use std::{
     env,
     ffi::{OsStr, OsString},
-    os::unix::ffi::{OsStrExt, OsStringExt},
-    path::PathBuf,
+    os::unix::ffi::OsStrExt,
+    sync::Arc,
     time::Duration,
 };
 
-use host::{Moments, Place, UnknownWord};
+pub(crate) use host::Switch;
+use host::{Decay, Moments, Place, UnknownWord};
 use raw_mem::{HugePages, Limits};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
-    pub(crate) switch: Switch,
-    pub(crate) stats: Option<StatsPlace>,
+    /// `Err` if the value is unknown. The text lists the known ones.
+    pub(crate) switch: Result<Switch, String>,
+    /// Where the statistics go, if they are requested.
+    pub(crate) stats: Option<Arc<Place>>,
     /// The time after which unused memory goes back to the system. `None` means never.
     pub(crate) decay: Option<Duration>,
     pub(crate) huge_pages: HugePages,
@@ -38,79 +41,57 @@ pub(crate) struct Settings {
     pub(crate) any: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Switch {
-    On,
-    /// Installs the heap in a version of CPython that this library knows, or ends the process.
-    Strict,
-    Quiet,
-    /// The heap with debug hooks, as with `PYTHONMALLOC=debug`.
-    Debug,
-    Off,
-    Unknown(OsString),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum StatsPlace {
-    Stderr,
-    /// A path, in which `%p` stands for the process id.
-    File(OsString),
-}
-
 impl Settings {
     pub(crate) fn from_env() -> Self {
         Self::read(env::vars_os().filter(|(name, _)| is_ours(name)))
     }
 
     fn read(variables: impl Iterator<Item = (OsString, OsString)>) -> Self {
-        let (mut switch, mut stats, mut any) = (OsString::new(), OsString::new(), false);
-        let (mut decay, mut trim_signal, mut trim_after_gc) = (Some(DECAY), None, false);
+        let mut any = false;
+        let [mut switch, mut stats, mut decay, mut trim_signal, mut trim_after_gc] =
+            [(); 5].map(|()| OsString::new());
         let [mut moments, mut limit, mut soft_limit, mut huge_pages, mut when_short] =
             [(); 5].map(|()| OsString::new());
         for (name, value) in variables {
             any |= !value.is_empty();
-            match name.as_bytes() {
-                b"OBMALLOC" => switch = value,
-                b"OBMALLOC_STATS" => stats = value,
-                b"OBMALLOC_DECAY" => decay = parse_decay(&value),
-                b"OBMALLOC_TRIM_SIGNAL" => trim_signal = parse_signal(&value),
-                b"OBMALLOC_TRIM_AFTER_GC" => trim_after_gc = is_on(&value),
-                b"OBMALLOC_HUGE_PAGES" => huge_pages = value,
-                b"OBMALLOC_TRIM_WHEN_SHORT" => when_short = value,
-                MOMENTS => moments = value,
-                LIMIT => limit = value,
-                SOFT_LIMIT => soft_limit = value,
-                _ => (),
-            }
+            let setting = match name.as_bytes() {
+                b"OBMALLOC" => &mut switch,
+                b"OBMALLOC_STATS" => &mut stats,
+                b"OBMALLOC_STATS_ON" => &mut moments,
+                b"OBMALLOC_DECAY" => &mut decay,
+                b"OBMALLOC_TRIM_SIGNAL" => &mut trim_signal,
+                b"OBMALLOC_TRIM_AFTER_GC" => &mut trim_after_gc,
+                b"OBMALLOC_LIMIT" => &mut limit,
+                b"OBMALLOC_SOFT_LIMIT" => &mut soft_limit,
+                b"OBMALLOC_HUGE_PAGES" => &mut huge_pages,
+                b"OBMALLOC_TRIM_WHEN_SHORT" => &mut when_short,
+                _ => continue,
+            };
+            *setting = value;
         }
         let mut errors = Vec::new();
         let moments = known(Moments::of("OBMALLOC_STATS_ON", moments.as_bytes()), &mut errors);
         let hard = ("OBMALLOC_LIMIT", limit.as_bytes());
         let soft = ("OBMALLOC_SOFT_LIMIT", soft_limit.as_bytes());
         let limits = known(host::limits(hard, soft), &mut errors).unwrap_or(Limits::NONE);
+        let stats = (!stats.is_empty()).then(|| place(&stats, &mut errors)).flatten();
+        let after_gc = host::switch("OBMALLOC_TRIM_AFTER_GC", trim_after_gc.as_bytes());
         let huge_pages = host::huge_pages("OBMALLOC_HUGE_PAGES", huge_pages.as_bytes());
-        let huge_pages = known(huge_pages, &mut errors).unwrap_or_default();
         let when_short = host::switch("OBMALLOC_TRIM_WHEN_SHORT", when_short.as_bytes());
-        let trim_when_short = known(when_short, &mut errors).unwrap_or_default();
-        let stats = (!stats.is_empty()).then(|| StatsPlace::check(stats, &mut errors)).flatten();
-        let switch = match switch.as_bytes() {
-            b"" | b"on" => Switch::On,
-            b"strict" => Switch::Strict,
-            b"quiet" => Switch::Quiet,
-            b"debug" => Switch::Debug,
-            b"off" => Switch::Off,
-            _ => Switch::Unknown(switch),
+        let decay = match known(Decay::of(decay.as_bytes()), &mut errors) {
+            Some(Decay::After(time)) => Some(time),
+            Some(Decay::Never) => None,
+            Some(Decay::Default) | None => Some(DECAY),
         };
-        let moments = moments.unwrap_or(Moments::EXIT);
         Self {
-            switch,
+            switch: Switch::of(switch.as_bytes()).map_err(|unknown| unknown.to_string()),
             stats,
             decay,
-            huge_pages,
-            trim_when_short,
-            trim_signal,
-            trim_after_gc,
-            moments,
+            huge_pages: known(huge_pages, &mut errors).unwrap_or_default(),
+            trim_when_short: known(when_short, &mut errors).unwrap_or_default(),
+            trim_signal: parse_signal(&trim_signal),
+            trim_after_gc: known(after_gc, &mut errors).unwrap_or_default(),
+            moments: moments.unwrap_or(Moments::EXIT),
             limits,
             errors,
             any,
@@ -118,25 +99,12 @@ impl Settings {
     }
 
     pub(crate) fn is_silent(&self) -> bool {
-        matches!(self.switch, Switch::Quiet | Switch::Off)
+        matches!(self.switch, Ok(Switch::Quiet | Switch::Off))
     }
 }
 
 /// The decay time of a heap whose user chose none.
 const DECAY: Duration = Duration::from_secs(1);
-
-/// Returns the decay time that a number of milliseconds or the word `never` stands for.
-///
-/// Any other value leaves the default.
-fn parse_decay(value: &OsStr) -> Option<Duration> {
-    match value.to_str() {
-        Some("never") => None,
-        text => {
-            let milliseconds = text.and_then(|text| text.parse().ok());
-            Some(milliseconds.map_or(DECAY, Duration::from_millis))
-        }
-    }
-}
 
 /// Returns the signal that a number such as `10` or a name such as `USR1` or `SIGUSR1` stands for.
 fn parse_signal(value: &OsStr) -> Option<String> {
@@ -150,13 +118,14 @@ fn parse_signal(value: &OsStr) -> Option<String> {
     Some(if is_name { format!("signal.SIG{name}") } else { "signal.SIG".to_owned() })
 }
 
-fn is_on(value: &OsStr) -> bool {
-    matches!(value.to_ascii_lowercase().as_bytes(), b"1" | b"true" | b"yes" | b"on")
+/// Returns the place that the value of `OBMALLOC_STATS` means, or `None` for nowhere.
+///
+/// A [`Place`] has 4 KiB, and few processes need the pages of the stack below it.
+#[inline(never)]
+fn place(value: &OsStr, errors: &mut Vec<String>) -> Option<Arc<Place>> {
+    let place = known(Place::of("OBMALLOC_STATS", value.as_bytes()), errors)?;
+    (!matches!(place, Place::Nowhere)).then(|| Arc::new(place))
 }
-
-const MOMENTS: &[u8] = b"OBMALLOC_STATS_ON";
-const LIMIT: &[u8] = b"OBMALLOC_LIMIT";
-const SOFT_LIMIT: &[u8] = b"OBMALLOC_SOFT_LIMIT";
 
 fn known<T>(value: Result<T, UnknownWord<'_>>, errors: &mut Vec<String>) -> Option<T> {
     value.inspect_err(|why| errors.push(why.to_string())).ok()
@@ -165,47 +134,6 @@ fn known<T>(value: Result<T, UnknownWord<'_>>, errors: &mut Vec<String>) -> Opti
 fn is_ours(name: &OsStr) -> bool {
     let tail = name.as_bytes().strip_prefix(b"OBMALLOC");
     tail.is_some_and(|tail| tail.is_empty() || tail.starts_with(b"_"))
-}
-
-impl StatsPlace {
-    /// Parses the value after the check that the malloc library makes too.
-    ///
-    /// A [`Place`] has 4 KiB, and few processes need the pages of the stack below it.
-    #[inline(never)]
-    fn check(value: OsString, errors: &mut Vec<String>) -> Option<Self> {
-        known(Place::of("OBMALLOC_STATS", value.as_bytes()), errors)?;
-        Self::parse(value)
-    }
-
-    fn parse(value: OsString) -> Option<Self> {
-        match value.to_ascii_lowercase().as_bytes() {
-            b"" | b"0" | b"false" | b"no" | b"off" => None,
-            b"1" | b"true" | b"yes" | b"on" => Some(Self::Stderr),
-            // The program may change its directory before the statistics are written.
-            _ => {
-                Some(Self::File(std::path::absolute(&value).map_or(value, PathBuf::into_os_string)))
-            }
-        }
-    }
-
-    /// Returns the path of the file for the process `pid`, or `None` for stderr.
-    pub(crate) fn path(&self, pid: u32) -> Option<PathBuf> {
-        let Self::File(template) = self else { return None };
-        let pid = pid.to_string();
-        let mut path = Vec::new();
-        let mut tail = template.as_bytes();
-        while let Some(at) = tail.windows(2).position(|pair| pair == b"%p") {
-            path.extend_from_slice(&tail[..at]);
-            path.extend_from_slice(pid.as_bytes());
-            tail = &tail[at + 2..];
-        }
-        path.extend_from_slice(tail);
-        Some(PathBuf::from(OsString::from_vec(path)))
-    }
-
-    pub(crate) fn is_json(&self) -> bool {
-        matches!(self, Self::File(template) if template.as_bytes().ends_with(b".json"))
-    }
 }
 
 #[cfg(test)]
@@ -221,7 +149,7 @@ mod tests {
     #[test]
     fn without_variables_the_heap_is_installed_without_statistics() {
         let expected = Settings {
-            switch: Switch::On,
+            switch: Ok(Switch::On),
             stats: None,
             decay: Some(DECAY),
             huge_pages: HugePages::Off,
@@ -247,6 +175,22 @@ mod tests {
             let variable = [("OBMALLOC_DECAY".into(), text.into())];
             let read = Settings::read(variable.into_iter());
             assert_eq!(read.decay, decay.map(Duration::from_millis), "{text}");
+            assert_eq!(read.errors.len(), usize::from(text == "soon"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_value_of_each_setting_is_an_error_and_leaves_the_default() {
+        for name in
+            ["STATS", "STATS_ON", "LIMIT", "SOFT_LIMIT", "DECAY", "TRIM_AFTER_GC", "HUGE_PAGES"]
+        {
+            let name = format!("OBMALLOC_{name}");
+            let variable = [(OsString::from(&name), "what".into())];
+            let read = Settings::read(variable.into_iter());
+            let expected = format!("{name}: unknown value \"what\" (known: ");
+            assert!(read.errors[0].starts_with(&expected), "{read:?}");
+            let without = Settings { errors: Vec::new(), any: false, ..read };
+            assert_eq!(without, self::read(None, None));
         }
     }
 
@@ -281,10 +225,11 @@ mod tests {
 
     #[test]
     fn no_other_word_is_mistaken_for_a_switch() {
-        assert_eq!(read(Some("quiet"), None).switch, Switch::Quiet);
-        assert_eq!(read(Some("strict"), None).switch, Switch::Strict);
-        assert_eq!(read(Some("off"), None).switch, Switch::Off);
-        assert_eq!(read(Some("OFF"), None).switch, Switch::Unknown("OFF".into()));
+        assert_eq!(read(Some("quiet"), None).switch, Ok(Switch::Quiet));
+        assert_eq!(read(Some("strict"), None).switch, Ok(Switch::Strict));
+        assert_eq!(read(Some("off"), None).switch, Ok(Switch::Off));
+        let unknown = "OBMALLOC: unknown value \"OFF\" (known: on, strict, quiet, debug, off)";
+        assert_eq!(read(Some("OFF"), None).switch, Err(unknown.into()));
     }
 
     #[test]
@@ -302,30 +247,10 @@ mod tests {
     }
 
     #[test]
-    fn a_path_can_contain_the_process_id_and_determines_the_format() {
-        let place = read(None, Some("/tmp/a%p-%p%.json")).stats.unwrap();
-        assert_eq!(place.path(12), Some(PathBuf::from("/tmp/a12-12%.json")));
-        assert!(place.is_json());
-        assert!(!read(None, Some("out.txt")).stats.unwrap().is_json());
-        assert_eq!(read(None, Some("1")).stats.unwrap().path(12), None);
-    }
-
-    #[test]
-    fn statistics_can_be_switched_by_words_in_upper_or_lower_case() {
-        for word in ["1", "true", "yes", "on", "TRUE", "Yes", "oN"] {
-            assert_eq!(read(None, Some(word)).stats, Some(StatsPlace::Stderr), "{word}");
-        }
-        for word in ["", "0", "false", "no", "off", "FALSE", "No", "oFF"] {
-            assert_eq!(read(None, Some(word)).stats, None, "{word}");
-        }
-        for word in ["truely", "2"] {
-            let settings = read(None, Some(word));
-            assert_eq!(settings.stats, None, "{word}");
-            assert!(settings.errors[0].contains("(known: 0, false, "), "{settings:?}");
-        }
-        for path in ["./on", "truely.txt", "%p"] {
-            let place = read(None, Some(path)).stats;
-            assert!(matches!(place, Some(StatsPlace::File(_))), "{path}");
-        }
+    fn statistics_go_to_the_place_that_the_variable_names() {
+        assert_eq!(read(None, Some("1")).stats.as_deref(), Some(&Place::Stderr));
+        assert_eq!(read(None, Some("off")).stats, None);
+        let place = read(None, Some("/tmp/%p.json")).stats.unwrap();
+        assert!(matches!(&*place, Place::File(path) if path.is_json()));
     }
 }

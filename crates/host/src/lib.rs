@@ -27,4 +27,4 @@ pub use moments::{Moment, Moments};
 pub use output::{Output, abort, errno, say};
 pub use place::{Path, Place};
 pub use triggers::{Trigger, watch};
-pub use words::{UnknownWord, bytes, limits};
+pub use words::{Decay, PythonMalloc, Switch, UnknownWord, bytes, limits};

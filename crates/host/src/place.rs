@@ -11,8 +11,11 @@ use crate::{
 const LONGEST: usize = 4096;
 
 /// Where the statistics go.
-#[expect(clippy::large_enum_variant, reason = "the only value is static, and must not be boxed")]
-#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a value is static or boxed, and nothing is allocated"
+)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// There are no statistics.
     Nowhere,
@@ -23,6 +26,7 @@ pub enum Place {
 }
 
 /// An absolute path that ends with a zero byte.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Path {
     bytes: [u8; LONGEST],
     /// # Invariant
@@ -160,5 +164,57 @@ impl fmt::Debug for Path {
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.bytes[..self.len].utf8_chunks().try_for_each(|chunk| f.write_str(chunk.valid()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(value: &str) -> Place {
+        Place::of("X", value.as_bytes()).unwrap()
+    }
+
+    fn path(value: &str) -> Path {
+        match of(value) {
+            Place::File(path) => path,
+            other => panic!("{value} is {other:?}"),
+        }
+    }
+
+    #[test]
+    fn words_switch_the_statistics_in_upper_or_lower_case() {
+        for word in ["1", "true", "yes", "on", "TRUE", "Yes", "oN"] {
+            assert_eq!(of(word), Place::Stderr, "{word}");
+        }
+        for word in ["", "0", "false", "no", "off", "FALSE", "No", "oFF"] {
+            assert_eq!(of(word), Place::Nowhere, "{word}");
+        }
+        for word in ["truely", "2"] {
+            let error = Place::of("X", word.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains("(known: 0, false, "), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_path_can_contain_the_process_id_and_determines_the_format() {
+        let place = path("/tmp/a%p-%p%.json");
+        assert_eq!(place.of_process(12).to_string(), "/tmp/a12-12%.json");
+        assert!(place.is_json() && !path("out.txt").is_json());
+    }
+
+    #[test]
+    fn a_relative_path_begins_at_the_current_directory() {
+        let here = std::env::current_dir().unwrap();
+        for name in ["out.txt", "./on", "%p"] {
+            let expected = format!("{}/{name}", here.display());
+            assert_eq!(path(name).to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn statistics_with_a_path_that_is_too_long_go_to_stderr() {
+        assert_eq!(of(&"/x".repeat(LONGEST / 2)), Place::Stderr);
+        assert_eq!(path(&"/x".repeat(LONGEST / 2 - 1)).len, LONGEST - 2);
     }
 }

@@ -2,7 +2,11 @@
 
 #![forbid(unsafe_code)]
 
-use std::fmt::{self, Write};
+use std::{
+    fmt::{self, Write},
+    str::FromStr,
+    time::Duration,
+};
 
 use raw_mem::Limits;
 
@@ -43,6 +47,144 @@ pub(crate) const OFF: [&str; 5] = ["", "0", "false", "no", "off"];
 /// The words that switch a setting on.
 pub(crate) const ON: [&str; 4] = ["1", "true", "yes", "on"];
 
+/// What the variable `OBMALLOC` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// The library works. This is the meaning of an empty value as well.
+    On,
+    /// The library works in a CPython that it knows, or ends the process.
+    Strict,
+    /// The library works, and does not say so if it cannot.
+    Quiet,
+    /// Every block has guards, which are checked.
+    Debug,
+    /// The library does nothing.
+    Off,
+}
+
+/// The allocators that CPython's variable `PYTHONMALLOC` can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PythonMalloc {
+    /// CPython's default.
+    Default,
+    /// The default with debug hooks.
+    Debug,
+    /// The allocator of the C library for everything.
+    Malloc,
+    /// The allocator of the C library with debug hooks.
+    MallocDebug,
+    /// CPython's allocator of small objects.
+    Pymalloc,
+    /// CPython's allocator of small objects with debug hooks.
+    PymallocDebug,
+    /// The allocator of the free-threaded builds.
+    Mimalloc,
+    /// The allocator of the free-threaded builds with debug hooks.
+    MimallocDebug,
+}
+
+/// The names of a setting whose values must match exactly, and the text that lists them.
+struct Names<T: 'static> {
+    setting: &'static str,
+    names: &'static [(&'static str, T)],
+    known: &'static str,
+}
+
+impl<T: Copy> Names<T> {
+    fn find<'v>(&self, value: &'v [u8]) -> Result<T, UnknownWord<'v>> {
+        let found = self.names.iter().find(|(name, _)| value == name.as_bytes());
+        let Self { setting, known, .. } = *self;
+        found.map(|(_, meaning)| *meaning).ok_or(UnknownWord { setting, word: value, known })
+    }
+}
+
+const SWITCHES: Names<Switch> = Names {
+    setting: "OBMALLOC",
+    names: &[
+        ("on", Switch::On),
+        ("strict", Switch::Strict),
+        ("quiet", Switch::Quiet),
+        ("debug", Switch::Debug),
+        ("off", Switch::Off),
+    ],
+    known: "on, strict, quiet, debug, off",
+};
+
+const PYTHON_MALLOCS: Names<PythonMalloc> = Names {
+    setting: "PYTHONMALLOC",
+    names: &[
+        ("default", PythonMalloc::Default),
+        ("debug", PythonMalloc::Debug),
+        ("malloc", PythonMalloc::Malloc),
+        ("malloc_debug", PythonMalloc::MallocDebug),
+        ("pymalloc", PythonMalloc::Pymalloc),
+        ("pymalloc_debug", PythonMalloc::PymallocDebug),
+        ("mimalloc", PythonMalloc::Mimalloc),
+        ("mimalloc_debug", PythonMalloc::MimallocDebug),
+    ],
+    known: "default, debug, malloc, malloc_debug, pymalloc, pymalloc_debug, mimalloc, \
+            mimalloc_debug",
+};
+
+impl Switch {
+    /// Interprets the value of the variable `OBMALLOC`. The words must be in lower case.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error that lists the known words if `value` is another one.
+    pub fn of(value: &[u8]) -> Result<Self, UnknownWord<'_>> {
+        if value.is_empty() { Ok(Self::On) } else { SWITCHES.find(value) }
+    }
+}
+
+impl PythonMalloc {
+    /// Interprets the value of CPython's variable `PYTHONMALLOC`, which must not be empty.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error that lists the known names if `value` is another one.
+    pub fn of(value: &[u8]) -> Result<Self, UnknownWord<'_>> {
+        PYTHON_MALLOCS.find(value)
+    }
+}
+
+/// When free memory goes back to the system by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decay {
+    /// As the library does without a setting.
+    Default,
+    /// After this time.
+    After(Duration),
+    /// Only if the program asks for it.
+    Never,
+}
+
+impl Decay {
+    /// Interprets the value of the variable `OBMALLOC_DECAY`.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if `value` is neither a number of milliseconds nor the word `never`.
+    pub fn of(value: &[u8]) -> Result<Self, UnknownWord<'_>> {
+        if value.is_empty() {
+            return Ok(Self::Default);
+        }
+        if value == b"never" {
+            return Ok(Self::Never);
+        }
+        let known = "never, or a number of milliseconds such as 500";
+        let milliseconds = plain_number(value).map(|number: u64| Duration::from_millis(number));
+        let unknown = UnknownWord { setting: "OBMALLOC_DECAY", word: value, known };
+        milliseconds.map(Self::After).ok_or(unknown)
+    }
+}
+
+/// Returns the number that `digits` mean if they are nothing but digits.
+fn plain_number<N: FromStr>(digits: &[u8]) -> Option<N> {
+    let is_plain = digits.iter().all(u8::is_ascii_digit);
+    str::from_utf8(digits).ok()?.parse().ok().filter(|_| is_plain)
+}
+
 const SIZES: &str = "off, or a number of bytes such as 1000000, 512K, 64M and 2G";
 
 /// Returns the number of bytes that `value` means, or `None` if the setting is off.
@@ -54,11 +196,7 @@ pub fn bytes<'v>(setting: &'static str, value: &'v [u8]) -> Result<Option<usize>
     if is_one_of(value, &OFF) {
         return Ok(None);
     }
-    let number = |digits: &[u8], shift: u32| {
-        let digits = str::from_utf8(digits).ok()?;
-        let is_plain = digits.bytes().all(|digit| digit.is_ascii_digit());
-        digits.parse::<usize>().ok().filter(|_| is_plain)?.checked_mul(1 << shift)
-    };
+    let number = |digits, shift: u32| plain_number::<usize>(digits)?.checked_mul(1 << shift);
     let size = match value {
         [digits @ .., b'k' | b'K'] => number(digits, 10),
         [digits @ .., b'm' | b'M'] => number(digits, 20),
@@ -95,6 +233,39 @@ mod tests {
         }
         for text in ["64MB", "-1", "+1", "M", "1.5G", "99999999999999999999", "lots"] {
             assert!(bytes("X", text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_error_lists_every_name_of_the_setting() {
+        fn lists<T: Copy + PartialEq>(names: &Names<T>) {
+            let all: Vec<_> = names.names.iter().map(|(name, _)| *name).collect();
+            assert_eq!(names.known, all.join(", "));
+            for (name, meaning) in names.names {
+                assert!(names.find(name.as_bytes()).is_ok_and(|found| found == *meaning));
+                let upper = name.to_ascii_uppercase();
+                assert!(names.find(upper.as_bytes()).is_err(), "CPython's names match exactly");
+            }
+        }
+        lists(&SWITCHES);
+        lists(&PYTHON_MALLOCS);
+    }
+
+    #[test]
+    fn an_empty_value_counts_as_unset() {
+        assert_eq!(Switch::of(b""), Ok(Switch::On));
+        assert_eq!(Decay::of(b""), Ok(Decay::Default));
+        assert!(PythonMalloc::of(b"").is_err(), "CPython treats an empty value as unset itself");
+    }
+
+    #[test]
+    fn the_decay_time_is_a_number_of_milliseconds_or_never() {
+        let after = |milliseconds| Decay::After(Duration::from_millis(milliseconds));
+        assert_eq!(Decay::of(b"250"), Ok(after(250)));
+        assert_eq!(Decay::of(b"0"), Ok(after(0)));
+        assert_eq!(Decay::of(b"never"), Ok(Decay::Never));
+        for value in ["soon", "-1", "+1", "1s", "Never", "99999999999999999999"] {
+            assert!(Decay::of(value.as_bytes()).is_err(), "{value}");
         }
     }
 

@@ -20,11 +20,12 @@ use std::{
 };
 
 use allocator_api::{Domain, hooks::Debug};
+use host::Switch;
 use raw_mem::MemAlloc;
 
 use self::one_heap::OneHeap;
 
-const VARIABLE: &[u8] = b"OBMALLOC=debug";
+const VARIABLE: &[u8] = b"OBMALLOC=";
 
 const UNKNOWN: u8 = 0;
 const OFF: u8 = 1;
@@ -84,8 +85,9 @@ fn is_requested() -> bool {
             break;
         }
         // SAFETY: every other entry is a C string.
-        if unsafe { CStr::from_ptr(text) }.to_bytes() == VARIABLE {
-            return true;
+        if let Some(value) = unsafe { CStr::from_ptr(text) }.to_bytes().strip_prefix(VARIABLE) {
+            // Whoever reads the other settings also says that this one has an unknown value.
+            return Switch::of(value) == Ok(Switch::Debug);
         }
         // SAFETY: the entry was not the last one.
         entry = unsafe { entry.add(1) };

@@ -1,10 +1,9 @@
 //! The heap behind every exported function. No other module knows which heap it is.
 
-use std::{ffi::CStr, ptr::NonNull, time::Duration};
+use std::{ptr::NonNull, time::Duration};
 
-use host::{huge_pages, say, switch};
 use obmalloc::{BlockPtr, Blocks, SizeClass};
-use raw_mem::{Limits, MemAlloc, MemoryPressure, preserving_errno};
+use raw_mem::{HugePages, Limits, MemAlloc, MemoryPressure, preserving_errno};
 use thread_heap::{HeapsStats, PerThread, ThreadMalloc};
 
 use crate::debug;
@@ -188,41 +187,19 @@ pub(crate) fn open() {
     });
 }
 
-/// Reads from the environment when free memory is returned to the system automatically.
-///
-/// `OBMALLOC_DECAY` contains a number of milliseconds or the word `never`. Any other value has no
-/// effect. Unknown values of the other variables are reported on stderr and ignored.
-pub(crate) fn read_environment() {
-    match str::from_utf8(value(c"OBMALLOC_DECAY")) {
-        Ok("never") => PerThread.set_decay(None),
-        Ok(text) => {
-            if let Ok(milliseconds) = text.parse() {
-                PerThread.set_decay(Some(Duration::from_millis(milliseconds)));
-            }
-        }
-        Err(_) => {}
-    }
-    match huge_pages("OBMALLOC_HUGE_PAGES", value(c"OBMALLOC_HUGE_PAGES")) {
-        Ok(huge) if huge.is_on() => PerThread.use_huge_pages(huge),
-        Ok(_) => {}
-        Err(why) => say(format_args!("{why}")),
-    }
-    match switch("OBMALLOC_TRIM_WHEN_SHORT", value(c"OBMALLOC_TRIM_WHEN_SHORT")) {
-        Ok(true) => PerThread.trim_when_short(MemoryPressure::of_process()),
-        Ok(false) => {}
-        Err(why) => say(format_args!("{why}")),
-    }
+/// Sets when free memory is returned to the system automatically. `None` means never.
+pub(crate) fn set_decay(decay: Option<Duration>) {
+    PerThread.set_decay(decay);
 }
 
-/// Returns the value of a variable, which is empty if the variable is not set.
-fn value(name: &CStr) -> &'static [u8] {
-    // SAFETY: this runs before `main`, so no other thread changes the environment.
-    let value = unsafe { libc::getenv(name.as_ptr()) };
-    if value.is_null() {
-        return b"";
-    }
-    // SAFETY: the value is a C string. It is used only before `main`, so it stays in place.
-    unsafe { CStr::from_ptr(value) }.to_bytes()
+/// Uses huge pages from now on.
+pub(crate) fn use_huge_pages(huge: HugePages) {
+    PerThread.use_huge_pages(huge);
+}
+
+/// Returns all free memory to the system whenever memory is short.
+pub(crate) fn trim_when_short() {
+    PerThread.trim_when_short(MemoryPressure::of_process());
 }
 
 /// Returns unused memory to the system. Returns the number of bytes that were given back.

@@ -29,7 +29,7 @@ static CONSTRUCTOR: extern "C" fn() = construct;
 static DESTRUCTOR: extern "C" fn() = destruct;
 
 extern "C" fn construct() {
-    heap::read_environment();
+    report::set_up_heap();
     heap::open();
     report::read_environment();
 }

@@ -7,7 +7,10 @@ use std::{
     sync::OnceLock,
 };
 
-use host::{Moment, Moments, Output, Place, UnknownWord, limits, say, watch};
+use host::{
+    Decay, Moment, Moments, Output, Place, Switch, UnknownWord, huge_pages, limits, say, switch,
+    watch,
+};
 use raw_mem::Limits;
 use thread_heap::Detail;
 
@@ -29,14 +32,43 @@ struct Settings {
 
 static SETTINGS: OnceLock<Settings> = OnceLock::new();
 
-/// Reads and stores the settings, because the program may change its environment and directory
+/// Reads the settings of the heap. Must be called before the heap is opened.
+///
+/// A setting with an unknown value is reported on stderr and ignored.
+pub(crate) fn set_up_heap() {
+    if is_privileged() {
+        return;
+    }
+    // The first allocation has read this variable already, before anything could be printed.
+    known(Switch::of(value(c"OBMALLOC")));
+    match known(Decay::of(value(c"OBMALLOC_DECAY"))) {
+        Some(Decay::After(time)) => heap::set_decay(Some(time)),
+        Some(Decay::Never) => heap::set_decay(None),
+        Some(Decay::Default) | None => {}
+    }
+    let huge_pages = huge_pages("OBMALLOC_HUGE_PAGES", value(c"OBMALLOC_HUGE_PAGES"));
+    if let Some(huge) = known(huge_pages).filter(|huge| huge.is_on()) {
+        heap::use_huge_pages(huge);
+    }
+    if known(switch("OBMALLOC_TRIM_WHEN_SHORT", value(c"OBMALLOC_TRIM_WHEN_SHORT"))) == Some(true) {
+        heap::trim_when_short();
+    }
+}
+
+/// Returns true if the program has more privileges than its user.
+///
+/// Such a program must not write files on behalf of that user, so it ignores the settings.
+fn is_privileged() -> bool {
+    // SAFETY: `getauxval` reads a constant of the process.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// Reads and stores the other settings, because the program may change its environment and directory
 /// later.
 ///
 /// A setting with an unknown value is reported on stderr and ignored.
 pub(crate) fn read_environment() {
-    // SAFETY: `getauxval` reads a constant of the process.
-    if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
-        // A program with more privileges than its user must not write files on behalf of that user.
+    if is_privileged() {
         return;
     }
     let limits = limits((LIMIT.1, value(LIMIT.0)), (SOFT_LIMIT.1, value(SOFT_LIMIT.0)));

@@ -47,8 +47,22 @@ fn correct_programs_run_in_debug_mode() {
 fn other_values_leave_the_library_as_it_is() {
     let folder = TempDir::new().unwrap();
     let program = compile(folder.path(), "misuse.c", &FLAGS);
-    for value in ["", "on", "quiet"] {
+    for value in ["", "on", "strict", "quiet", "off"] {
         let run = run(preloaded(&program).env("OBMALLOC", value).arg("overflow"));
         assert_eq!((run.status.code(), run.stderr.as_str()), (Some(4), ""), "{value}");
+    }
+}
+
+#[test]
+fn an_unknown_value_is_reported_with_the_known_ones() {
+    let folder = TempDir::new().unwrap();
+    let program = compile(folder.path(), "misuse.c", &FLAGS);
+    for (name, value, known) in [
+        ("OBMALLOC", "Debug", "on, strict, quiet, debug, off"),
+        ("OBMALLOC_DECAY", "soon", "never, or a number of milliseconds such as 500"),
+    ] {
+        let run = run(preloaded(&program).env(name, value).arg("overflow"));
+        let line = format!("obmalloc: {name}: unknown value \"{value}\" (known: {known})\n");
+        assert_eq!((run.status.code(), run.stderr), (Some(4), line));
     }
 }
