@@ -53,6 +53,8 @@ pub(crate) struct Inbox<N, O = Sound> {
     head: AtomicPtr<N>,
     /// The approximate number of waiting bytes. A race between push and take can make it too high.
     waiting: AtomicUsize,
+    /// The approximate number of waiting bytes whose memory has been purged, which `waiting` lacks.
+    purged: AtomicUsize,
     /// True if the owner has taken nodes since the last call of [`is_idle`](Self::is_idle).
     was_taken: AtomicBool,
     /// The time of the last call of [`is_idle`](Self::is_idle) that found `was_taken`, in ms, or 0.
@@ -73,6 +75,7 @@ impl<N: Link, O: Orders> Inbox<N, O> {
             Self {
                 head: AtomicPtr::new(ptr::null_mut()),
                 waiting: AtomicUsize::new(0),
+                purged: AtomicUsize::new(0),
                 was_taken: AtomicBool::new(false),
                 taken_at: AtomicUsize::new(0),
                 orders: PhantomData,
@@ -112,6 +115,7 @@ impl<N: Link, O: Orders> Inbox<N, O> {
         if !first.is_null() {
             // A reset after the swap would erase bytes that another thread adds in between.
             self.waiting.store(0, Relaxed);
+            self.purged.store(0, Relaxed);
             self.was_taken.store(true, Relaxed);
             // INVARIANT: null is an empty inbox with an owner.
             first = self.head.swap(ptr::null_mut(), O::TAKE);
@@ -152,6 +156,23 @@ impl<N: Link, O: Orders> Inbox<N, O> {
 
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Relaxed)
+    }
+
+    /// Returns the number of bytes that wait, including those whose memory has been purged.
+    pub(crate) fn all_waiting(&self) -> usize {
+        self.waiting().saturating_add(self.purged.load(Relaxed))
+    }
+
+    /// Notes that the memory of `bytes` bytes was purged, which the caller is about to push back.
+    ///
+    /// A note after the push could come after the owner has taken them, and would then stay.
+    pub(crate) fn note_purged(&self, bytes: usize) {
+        self.purged.fetch_add(bytes, Relaxed);
+    }
+
+    /// Notes that the bytes of [`note_purged`](Self::note_purged) do not wait, as they were reclaimed.
+    pub(crate) fn forget_purged(&self) {
+        self.purged.store(0, Relaxed);
     }
 
     pub(crate) fn restart_count(&self) -> usize {

@@ -30,7 +30,7 @@ pub struct Figures {
     large: InUse,
     /// The approximate size of freed blocks that their owners have not yet reclaimed.
     ///
-    /// Excludes blocks that wait in an outbox, and blocks whose memory has already been purged.
+    /// Excludes blocks that wait in an outbox.
     pub waiting: usize,
     /// The size of the free arenas and large mappings that the source retains.
     pub retained_by_source: usize,
@@ -112,7 +112,7 @@ impl<P: Parts> Heaps<P> {
         Figures {
             arenas: self.shared.count_arenas(locked),
             large: InUse::new(blocks, bytes.saturating_sub(headers), bytes),
-            waiting: self.list.iter().map(|heap| heap.inbox.waiting()).sum(),
+            waiting: self.list.iter().map(|heap| heap.inbox.all_waiting()).sum(),
             retained_by_source: locked.source.retained_bytes(),
             retained_by_heaps: self.retained_large().1,
             highwater: locked.usage.highwater(),

@@ -580,8 +580,13 @@ impl<P: Parts> Heaps<P> {
         let Some(nodes) = heap.inbox.take_over() else { return 0 };
         let (nodes, has_others, purged) = takeover::purge(&self.shared, nodes, bytes);
         let Some(nodes) = nodes else { return purged };
-        if heap.deliver(nodes) && has_others {
-            heap.inbox.count(bytes, STEP);
+        if !has_others {
+            heap.inbox.note_purged(bytes);
+        }
+        match heap.deliver(nodes) {
+            true if has_others => _ = heap.inbox.count(bytes, STEP),
+            true => {}
+            false => heap.inbox.forget_purged(),
         }
         purged
     }
@@ -619,7 +624,9 @@ mod tests {
         // Sends the rest, and takes over the inbox.
         mine.flush();
         assert_eq!(idle.heap().inbox.waiting(), 0, "{size} bytes");
+        assert_eq!(heaps.figures().allocated(), 0, "{size} bytes");
+        assert!(idle.stats().bytes.in_use > 0, "the owner has not reclaimed the blocks");
         idle.flush();
-        assert_eq!(idle.stats().bytes.in_use, 0);
+        assert_eq!((idle.stats().bytes.in_use, heaps.figures().allocated()), (0, 0));
     }
 }
