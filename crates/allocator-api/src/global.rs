@@ -71,12 +71,20 @@ unsafe fn place(base: NonNull<u8>, layout: Layout) -> NonNull<u8> {
 
 /// Returns the block of `A` in which the aligned block at `start` lies.
 ///
+/// Returns `start` itself if no [`place`] wrote the distance before it. The program then misuses the
+/// pointer, and a debug hook below reports that.
+///
 /// # Safety
 ///
-/// - `start` must have come from [`place`].
-unsafe fn base(start: NonNull<u8>) -> NonNull<u8> {
-    // SAFETY: `place` wrote the distance before the block (contract).
-    unsafe { start.sub(start.cast::<usize>().sub(1).read()) }
+/// - The word before `start` must be readable.
+unsafe fn base(start: NonNull<u8>, layout: Layout) -> NonNull<u8> {
+    // SAFETY: the word is readable (contract).
+    let distance = unsafe { start.cast::<usize>().sub(1).read_unaligned() };
+    match distance {
+        // SAFETY: `place` wrote the distance, so the base is that far before the block.
+        WORD.. if distance <= layout.align() => unsafe { start.sub(distance) },
+        _ => start,
+    }
 }
 
 fn or_null(block: Option<NonNull<u8>>) -> *mut u8 {
@@ -107,7 +115,7 @@ unsafe impl<A: MemAlloc> GlobalAlloc for Global<A> {
         let block = match layout.align() {
             ..=WORD => start,
             // SAFETY: a block of this layout came from `place` (contract of `dealloc`).
-            _ => unsafe { base(start) },
+            _ => unsafe { base(start, layout) },
         };
         // SAFETY: the block came from `A`, and is not used again (contract of `dealloc`).
         unsafe { self.0.free(Some(block)) };

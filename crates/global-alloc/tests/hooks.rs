@@ -26,6 +26,10 @@ static GLOBAL: Global<Trace<Debug<ObMalloc>>> = Global::new(Trace::new(
     &TRACES,
 ));
 
+/// A second allocator of the program, whose blocks must not be mixed with those of the first.
+static SPECIAL: Global<Debug<ObMalloc>> =
+    Global::new(Debug::new(ObMalloc::new(), Domain::Mem).with_host(&TRACES));
+
 const CASE: &str = "OBMALLOC_TEST_MISUSE";
 
 #[inline(never)]
@@ -44,6 +48,22 @@ fn misuse(case: &str) {
             "overflow" => block.add(24).write(1),
             "underflow" => block.sub(1).write(1),
             "double free" => GLOBAL.dealloc(block, layout),
+            "use after free" => {
+                GLOBAL.dealloc(block, layout);
+                GLOBAL.realloc(block, layout, 48);
+            }
+            "wrong domain" => return SPECIAL.dealloc(block, layout),
+            "wrong domain at realloc" => _ = SPECIAL.realloc(block, layout, 48),
+            "unaligned" => return GLOBAL.dealloc(block.add(1), layout),
+            "foreign" => {
+                let mut memory = [u64::from_ne_bytes(*b"????????"); 8];
+                return GLOBAL.dealloc(black_box(&raw mut memory[4]).cast(), layout);
+            }
+            "aligned double free" => {
+                let (block, layout) = make_a_block(100, 64);
+                GLOBAL.dealloc(block, layout);
+                GLOBAL.dealloc(block, layout);
+            }
             "leak" => return TRACES.print(),
             _ => panic!("there is no case {case}"),
         }
@@ -67,20 +87,46 @@ fn run(case: &str, signal: Option<i32>) -> String {
     stderr
 }
 
+/// Runs `case`, asserts that it ends with the line `why`, and returns the report.
+fn report(case: &str, why: &str) -> String {
+    let report = run(case, Some(6));
+    assert!(report.starts_with("Debug memory block at address p=0x"), "{case}: {report}");
+    assert!(report.ends_with(&format!("\nobmalloc: debug {why}\n")), "{case}: {report}");
+    report
+}
+
 #[test]
 fn a_report_names_the_function_that_allocated_the_block() {
-    for (case, why) in
-        [("overflow", "bad trailing pad byte"), ("underflow", "bad leading pad byte")]
-    {
-        let report = run(case, Some(6));
-        assert!(report.starts_with("Debug memory block at address p=0x"), "{report}");
-        assert!(report.ends_with(&format!("obmalloc: debug free: {why}\n")), "{report}");
+    for (case, why) in [
+        ("overflow", "free: bad trailing pad byte"),
+        ("underflow", "free: bad leading pad byte"),
+        ("wrong domain", "free: bad ID: Allocated using API 'r', verified using API 'm'"),
+        (
+            "wrong domain at realloc",
+            "realloc: bad ID: Allocated using API 'r', verified using API 'm'",
+        ),
+    ] {
+        let report = report(case, why);
+        assert!(report.contains(": API 'r'\n    24 bytes originally requested\n"), "{report}");
         let place = report.split("(most recent call first):\n").nth(1).unwrap_or_default();
         let first = place.lines().next().unwrap_or_default();
         assert!(first.contains("make_a_block") && first.contains("hooks.rs:"), "{report}");
     }
-    let report = run("double free", Some(6));
-    assert!(report.ends_with("the block was freed before (double free, or use after free)\n"));
+}
+
+#[test]
+fn every_misuse_of_a_pointer_that_is_not_a_block_is_reported() {
+    let freed = "the block was freed before (double free, or use after free)";
+    let cases = [
+        ("double free", format!("free: {freed}")),
+        ("use after free", format!("realloc: {freed}")),
+        ("aligned double free", format!("free: {freed}")),
+        ("unaligned", "free: no block begins at an address that is not aligned".to_owned()),
+        ("foreign", "free: bad ID: Allocated using API '?', verified using API 'r'".to_owned()),
+    ];
+    for (case, why) in cases {
+        report(case, &why);
+    }
 }
 
 #[test]
