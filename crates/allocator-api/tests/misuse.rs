@@ -7,7 +7,7 @@ use std::{env, os::unix::process::ExitStatusExt, process::Command, ptr::NonNull}
 use allocator_api::{
     Domain,
     hooks::{Debug, Host, Style},
-    raw_mem::{Malloc, MemAlloc, Stderr},
+    raw_mem::{Malloc, MemAlloc, Output},
 };
 
 const CASE: &str = "OBMALLOC_TEST_MISUSE";
@@ -23,7 +23,7 @@ static LOCKED_OUT: Debug<Malloc> = Debug::new(Malloc, Domain::Obj).with_host(&Lo
 struct Placed;
 
 impl Host for Placed {
-    fn write_place(&self, out: &mut Stderr, ptr: *const u8) {
+    fn write_place(&self, out: &mut Output, ptr: *const u8) {
         let _ = std::fmt::Write::write_str(out, if ptr.is_null() { "?" } else { "made here\n" });
     }
 }

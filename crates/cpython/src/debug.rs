@@ -13,7 +13,7 @@ use std::{
 use allocator_api::{
     CAllocator, Domain, VTable,
     hooks::{Debug, Host, Misuse, Operation},
-    raw_mem::Stderr,
+    raw_mem::Output,
 };
 
 use crate::{
@@ -87,7 +87,7 @@ impl Host for InCPython {
     /// Says, as CPython does, how the place can be found out. Nothing if tracemalloc knows it.
     ///
     /// CPython exports no function that reads the trace of a block without allocating objects.
-    fn write_place(&self, out: &mut Stderr, _ptr: *const u8) {
+    fn write_place(&self, out: &mut Output, _ptr: *const u8) {
         if PROGRAM.get().is_some_and(|program| !self.is_traced(&program.python)) {
             let _ = out
                 .write_str("Enable tracemalloc to get the memory block allocation traceback\n\n");

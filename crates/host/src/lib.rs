@@ -8,7 +8,7 @@
 //! | `moments` | when a report is written |
 //! | `triggers` | signals, a timer, forks and `_exit`, which cause reports |
 //! | `memory` | when memory goes back to the system |
-//! | `output` | text for a file descriptor |
+//! | `output` | lines on stderr |
 //!
 //! Nothing here allocates memory, because the libraries may be the allocator.
 
@@ -24,7 +24,8 @@ mod words;
 
 pub use memory::{huge_pages, switch};
 pub use moments::{Moment, Moments};
-pub use output::{Output, abort, errno, say};
+pub use output::{errno, say};
 pub use place::{Path, Place};
+pub use raw_mem::{Output, abort_with as abort};
 pub use triggers::{Trigger, watch};
 pub use words::{Decay, PythonMalloc, Switch, UnknownWord, bytes, limits};

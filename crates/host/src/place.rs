@@ -2,8 +2,10 @@
 
 use std::fmt::{self, Write};
 
+use raw_mem::Output;
+
 use crate::{
-    output::{Output, errno, say},
+    output::{errno, say},
     words::{OFF, ON, UnknownWord, is_one_of},
 };
 
@@ -68,7 +70,7 @@ impl Place {
         match self {
             Self::Nowhere => {}
             Self::Stderr => {
-                let mut stderr = Output::STDERR;
+                let mut stderr = Output::stderr();
                 write(&mut stderr, false);
                 stderr.finish();
             }

@@ -126,7 +126,7 @@ fn write_at(moment: Moment) {
 
 /// Prints the statistics to stderr.
 pub(crate) fn print() {
-    let mut stderr = Output::STDERR;
+    let mut stderr = Output::stderr();
     let _ =
         write_text(&mut stderr, None, Some(&heap::figures()), Some(&heap::figures_of_process()));
     stderr.finish();

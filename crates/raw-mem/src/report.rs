@@ -1,56 +1,70 @@
-//! Text on stderr, written without allocating memory.
+//! Text for stderr or a file, written without allocating memory.
 //!
 //! Allocators use it to describe an error before they end the process.
 
 use core::fmt::{self, Write};
 
-use self::system::write;
+use self::system::{STDERR, write};
 
-/// A buffered writer for stderr that never allocates. Errors, such as a closed stderr, are ignored.
+/// A buffered writer for a file descriptor that never allocates.
 ///
 /// The rest of the buffer is written when the value is dropped.
 ///
 /// ```
 /// use std::fmt::Write;
-/// use raw_mem::Stderr;
+/// use raw_mem::Output;
 ///
-/// let mut stderr = Stderr::new();
+/// let mut stderr = Output::stderr();
 /// writeln!(stderr, "{} blocks are in use", 3)?;
 /// # Ok::<(), std::fmt::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Stderr {
+pub struct Output {
+    descriptor: i32,
     buffer: [u8; 512],
     len: usize,
+    is_complete: bool,
 }
 
-impl Stderr {
-    /// Creates a writer with an empty buffer.
+impl Output {
+    /// Creates a writer for stderr.
     #[must_use]
-    pub const fn new() -> Self {
-        Self { buffer: [0; 512], len: 0 }
+    pub const fn stderr() -> Self {
+        Self::of(STDERR)
     }
 
-    /// Writes what is in the buffer.
+    /// Creates a writer for a file descriptor, which stays open.
+    #[cfg(all(unix, not(miri)))]
+    #[must_use]
+    pub const fn new(descriptor: i32) -> Self {
+        Self::of(descriptor)
+    }
+
+    const fn of(descriptor: i32) -> Self {
+        Self { descriptor, buffer: [0; 512], len: 0, is_complete: true }
+    }
+
+    /// Writes what is in the buffer. Errors, such as a closed stderr, are kept until
+    /// [`finish`](Self::finish).
     pub fn flush(&mut self) {
-        write(&self.buffer[..self.len]);
+        self.is_complete &= write(self.descriptor, &self.buffer[..self.len]);
         self.len = 0;
     }
-}
 
-impl Default for Stderr {
-    fn default() -> Self {
-        Self::new()
+    /// Writes what is in the buffer. Returns true if all text has been written.
+    pub fn finish(mut self) -> bool {
+        self.flush();
+        self.is_complete
     }
 }
 
-impl Drop for Stderr {
+impl Drop for Output {
     fn drop(&mut self) {
         self.flush();
     }
 }
 
-impl Write for Stderr {
+impl Write for Output {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for byte in text.bytes() {
             if self.len == self.buffer.len() {
@@ -69,9 +83,9 @@ impl Write for Stderr {
 #[cold]
 #[inline(never)]
 pub fn abort_with(line: fmt::Arguments<'_>) -> ! {
-    let mut stderr = Stderr::new();
+    let mut stderr = Output::stderr();
     let _ = writeln!(stderr, "obmalloc: {line}");
-    drop(stderr);
+    stderr.finish();
     std::process::abort()
 }
 
@@ -92,17 +106,20 @@ mod system {
     /// The smallest page size of any system, in bytes.
     const PAGE: usize = 4096;
 
-    pub(super) fn write(mut left: &[u8]) {
+    pub(super) const STDERR: i32 = libc::STDERR_FILENO;
+
+    /// Returns true if all bytes have been written.
+    pub(super) fn write(descriptor: i32, mut left: &[u8]) -> bool {
         while !left.is_empty() {
             // SAFETY: `left` is initialised memory of that length.
-            let written =
-                unsafe { libc::write(libc::STDERR_FILENO, left.as_ptr().cast(), left.len()) };
+            let written = unsafe { libc::write(descriptor, left.as_ptr().cast(), left.len()) };
             match usize::try_from(written) {
                 Ok(written) => left = left.get(written..).unwrap_or_default(),
                 Err(_) if errno() == libc::EINTR => {}
-                Err(_) => return,
+                Err(_) => return false,
             }
         }
+        true
     }
 
     /// The system refuses to write bytes that cannot be read, so we write a byte of each page to a
@@ -137,8 +154,10 @@ mod system {
 mod system {
     use std::io::{self, Write};
 
-    pub(super) fn write(bytes: &[u8]) {
-        let _ = io::stderr().write_all(bytes);
+    pub(super) const STDERR: i32 = 2;
+
+    pub(super) fn write(_descriptor: i32, bytes: &[u8]) -> bool {
+        io::stderr().write_all(bytes).is_ok()
     }
 
     pub(super) fn is_readable(_start: *const u8, _len: usize) -> bool {
@@ -162,12 +181,30 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_longer_than_the_buffer_is_flushed_and_kept_in_order() {
-        let mut stderr = Stderr::new();
-        stderr.write_str(&"x".repeat(511)).unwrap();
-        assert_eq!(stderr.len, 511);
-        stderr.write_str("yz").unwrap();
-        assert_eq!((stderr.len, stderr.buffer[0]), (1, b'z'));
-        stderr.len = 0;
+    fn text_that_is_longer_than_the_buffer_is_written_in_order() {
+        let mut pipe = [0; 2];
+        // SAFETY: the array has room for both descriptors.
+        assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
+        let mut out = Output::new(pipe[1]);
+        out.write_str(&"x".repeat(511)).unwrap();
+        assert_eq!(out.len, 511);
+        out.write_str("yz").unwrap();
+        assert_eq!((out.len, out.buffer[0]), (1, b'z'));
+        assert!(out.finish());
+        let mut text = [0_u8; 600];
+        // SAFETY: the buffer has that many bytes.
+        let read = unsafe { libc::read(pipe[0], text.as_mut_ptr().cast(), text.len()) };
+        assert_eq!((read, &text[510..513]), (513, b"xyz".as_slice()));
+        for descriptor in pipe {
+            // SAFETY: the descriptor was opened above, and is used nowhere else.
+            unsafe { libc::close(descriptor) };
+        }
+    }
+
+    #[test]
+    fn text_that_cannot_be_written_is_noticed() {
+        let mut out = Output::new(-1);
+        out.write_str("x").unwrap();
+        assert!(!out.finish());
     }
 }

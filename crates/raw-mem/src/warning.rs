@@ -4,7 +4,7 @@
 
 use std::{fmt::Write, process};
 
-use crate::{Stderr, Usage, preserving_errno};
+use crate::{Output, Usage, preserving_errno};
 
 /// Writes one line to stderr, without allocating memory. `errno` is unchanged. Errors, such as a
 /// closed stderr, are ignored.
@@ -12,7 +12,7 @@ pub fn warn_of_soft_limit(usage: &Usage) {
     let (pid, used, limit) = (process::id(), usage.bytes(), usage.limits().soft);
     preserving_errno(|| {
         let _ = writeln!(
-            Stderr::new(),
+            Output::stderr(),
             "obmalloc: process {pid} uses {used} bytes, which exceeds the soft limit of {limit} bytes"
         );
     });

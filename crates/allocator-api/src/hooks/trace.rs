@@ -20,7 +20,7 @@ use core::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use raw_mem::{MemAlloc, Stderr};
+use raw_mem::{MemAlloc, Output};
 use sync::Mutex;
 
 pub use self::{
@@ -137,7 +137,7 @@ impl Traces {
     pub fn print(&self) {
         let snapshot = self.snapshot();
         // Writing to stderr reports no errors.
-        let _ = write!(Stderr::new(), "{snapshot}");
+        let _ = write!(Output::stderr(), "{snapshot}");
     }
 
     /// Uses the table. Requests of this thread are not traced meanwhile.
@@ -159,7 +159,7 @@ impl Default for Traces {
 ///
 /// The trace must be above the debug hook, because it knows the addresses that the program sees.
 impl Host for Traces {
-    fn write_place(&self, out: &mut Stderr, ptr: *const u8) {
+    fn write_place(&self, out: &mut Output, ptr: *const u8) {
         let was_inside = IS_INSIDE.replace(true);
         // A thread that is inside of the table may be the one that found the error.
         let place = sync::try_lock(&self.table).and_then(|table| match REMOVED.get() {

@@ -4,7 +4,7 @@
 
 use core::{ffi::CStr, fmt};
 
-use raw_mem::{Stderr, abort_with};
+use raw_mem::{Output, abort_with};
 
 /// A call to an allocator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +112,7 @@ pub trait Host: Sync {
     }
 
     /// Writes where the block at `ptr` was allocated, if this is known.
-    fn write_place(&self, out: &mut Stderr, ptr: *const u8) {
+    fn write_place(&self, out: &mut Output, ptr: *const u8) {
         let _ = (out, ptr);
     }
 

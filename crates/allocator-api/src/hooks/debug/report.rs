@@ -4,7 +4,7 @@
 
 use core::fmt::{self, Write};
 
-use raw_mem::{Stderr, is_readable};
+use raw_mem::{Output, is_readable};
 
 use super::{
     block::{Block, HEADER},
@@ -17,7 +17,7 @@ const SHOWN: usize = 8;
 
 /// Describes the block at `block`, which may be corrupted or no block at all.
 pub(super) fn describe(block: Block, style: Style, host: &dyn Host) {
-    let mut out = Stderr::new();
+    let mut out = Output::stderr();
     // Writing to stderr reports no errors.
     let _ = write_block(&mut out, block, style);
     let _ = out.write_char('\n');
