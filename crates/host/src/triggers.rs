@@ -93,9 +93,14 @@ extern "C" fn in_child() {
     }
 }
 
+/// Returns true unless the caller is a child of `vfork`, which shares the memory of its parent.
+fn is_own_process() -> bool {
+    PROCESS.load(Relaxed) == std::process::id()
+}
+
 fn report(moment: Moment) {
     let trigger = TRIGGER.load(Acquire);
-    if trigger.is_null() || PROCESS.load(Relaxed) != std::process::id() {
+    if trigger.is_null() || !is_own_process() {
         return;
     }
     if !IS_REPORTING.swap(true, Acquire) {
@@ -235,7 +240,7 @@ pub(crate) unsafe extern "C" fn sigaction(
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn _exit(status: c_int) -> ! {
     static REAL: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
-    if AT_EXIT.load(Relaxed) {
+    if AT_EXIT.load(Relaxed) && is_own_process() {
         IS_ENDING.store(true, Relaxed);
         report(Moment::Exit);
     }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
+    os::unix::process::ExitStatusExt,
     path::Path,
     process::{Command, Stdio},
 };
@@ -128,6 +129,32 @@ fn a_process_that_ends_with_os_exit_reports() {
         let reports = reports(folder.path());
         assert_eq!((reports.len(), &reports[0]["in_force"]), (1, &Value::from(true)));
         assert!(reports[0]["served"]["requests"].as_u64() > Some(1000), "{reports:?}");
+    }
+}
+
+/// Regression test: a child of `vfork` that could not start its program called `_exit`. Its parent
+/// shares its memory, and then took itself for a process that exits, which no signal stops.
+#[test]
+fn a_child_that_cannot_start_its_program_leaves_its_parent_as_it_is() {
+    let code = "
+import os, signal, subprocess
+try:
+    subprocess.run(['/no/such/program'], cwd='/')
+except FileNotFoundError:
+    os.kill(os.getpid(), signal.SIGTERM)
+print('not stopped')
+";
+    for python in supported() {
+        let folder = TempDir::new().unwrap();
+        let mut command = with_moments(python, folder.path(), "exit,termination");
+        let run = run(command.args(["-c", code]));
+        assert_eq!(
+            (run.status.signal(), run.stdout.as_str()),
+            (Some(15), ""),
+            "{python:?} {run:?}"
+        );
+        // Up to CPython 3.9, the child is a fork, which reports as well.
+        assert_eq!(at(&reports(folder.path()), "termination by signal 15"), 1, "{python:?}");
     }
 }
 
