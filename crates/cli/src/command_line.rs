@@ -9,11 +9,13 @@ use crate::{compare, doctor, environment, failure::Result, live, manual, run};
 /// Runs Python and other programs on the obmalloc heap.
 #[derive(Debug, Parser)]
 #[command(name = "obmalloc", version, max_term_width = 100)]
-#[command(
-    after_help = "The exit code of `run` is that of the program. Otherwise it is 0; 1 if the \
-    answer is no;\n2 for a wrong command line; 125 if obmalloc failed; 126 if the program cannot \
-    be run;\n127 if there is no such program."
-)]
+#[command(after_help = "Exit codes: that of the program (run), or\n  \
+    0    done, or the answer is yes\n  \
+    1    the answer is no\n  \
+    2    the command line is wrong\n  \
+    125  obmalloc failed, or --strict ended a CPython without the heap\n  \
+    126  the program cannot be run, or cannot have the heap\n  \
+    127  there is no such program")]
 struct CommandLine {
     #[command(subcommand)]
     action: Action,

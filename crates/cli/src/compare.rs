@@ -19,6 +19,8 @@ use crate::{
 };
 
 /// Runs a program on several allocators by turns, and compares its time and memory.
+///
+/// The program gets no input, and what it prints is not shown. If it fails, the comparison fails.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// How often the program runs on each allocator.

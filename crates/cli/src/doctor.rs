@@ -18,8 +18,10 @@ use crate::{
 pub use self::findings::{Finding, Findings};
 pub use self::python::examine;
 
-/// Says whether the heap is in force: in a Python and its child, in every process of a command, or
-/// in a running process.
+/// Says whether the heap is in force, and if not, why.
+///
+/// Examines a Python and a child of it, every Python that a command starts, or a running process. The
+/// exit code is 1 if the heap is not in force in one of them.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// A Python to examine. May be repeated [default: the one that `obmalloc run` takes]
@@ -31,7 +33,7 @@ pub struct Args {
     /// A running process.
     #[arg(value_name = "PID", conflicts_with = "command")]
     pid: Option<u32>,
-    /// A command to run. Every Python that it starts is listed, unless it ends at once.
+    /// A command to run. Every Python that it starts is listed, unless that ends at once.
     #[arg(last = true, value_names = ["COMMAND", "ARGS"])]
     command: Vec<OsString>,
 }

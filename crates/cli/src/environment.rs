@@ -27,10 +27,10 @@ pub struct EnvArgs {
     malloc: bool,
 }
 
-/// Prints the path of the library for CPython, which is the value for LD_PRELOAD.
+/// Prints the path of the library for CPython.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PathArgs {
-    /// The path of the malloc library.
+    /// Prints the path of the malloc library instead.
     #[arg(long)]
     malloc: bool,
 }

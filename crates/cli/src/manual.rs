@@ -14,7 +14,9 @@ use clap_mangen::Man;
 
 use crate::failure::{Attempt, Result};
 
-/// Prints a script that completes the command line of obmalloc.
+/// Prints a script by which a shell completes the command line of obmalloc.
+///
+/// For bash: obmalloc completions bash > ~/.local/share/bash-completion/completions/obmalloc
 #[derive(Clone, Debug, clap::Args)]
 pub struct CompletionsArgs {
     /// The shell.

@@ -27,8 +27,8 @@ pub struct Target {
     #[arg(short, num_args = 1.., allow_hyphen_values = true, value_names = ["CODE", "ARGS"])]
     #[arg(conflicts_with = "words")]
     pub code: Vec<OsString>,
-    /// A Python program (a .py or .pyz file, or a folder with __main__.py) or another program,
-    /// and its arguments. After --, it is never a Python program.
+    /// A Python program (a .py, .pyz or .pyw file, or a folder with __main__.py) or any other
+    /// program, and its arguments. After --, it is started as it is, without Python.
     #[arg(trailing_var_arg = true, value_names = ["PROGRAM", "ARGS"])]
     pub words: Vec<OsString>,
 }

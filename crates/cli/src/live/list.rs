@@ -18,6 +18,9 @@ use crate::{
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Lists the running processes that `obmalloc run` started, and their children.
+///
+/// A process is listed if it is a CPython and has the same user. A child that was forked appears after
+/// a second or two of work.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PsArgs {
     /// Prints JSON.
