@@ -9,7 +9,7 @@ import pytest
 _UNITS = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
 
 # Fewer bytes are not reported, because pytest itself keeps some for each test: about 50 KB for the
-# first one on CPython 3.8.
+# first one up to CPython 3.11.
 _LEAST_LEAK = 64 << 10
 
 _LEAKS = "obmalloc leaks"
