@@ -62,6 +62,14 @@ fn enter<R>(visit: impl FnOnce() -> R) -> Option<R> {
     Some(visit())
 }
 
+/// Calls `visit`, and does not trace the requests of this thread meanwhile.
+fn untraced<R>(visit: impl FnOnce() -> R) -> R {
+    let was_inside = IS_INSIDE.replace(true);
+    let result = visit();
+    IS_INSIDE.set(was_inside);
+    result
+}
+
 /// The blocks in use of all [`Trace`] hooks that refer to this value.
 ///
 /// Nothing is traced before [`start`](Self::start). The functions that read figures return what is
@@ -142,10 +150,7 @@ impl Traces {
 
     /// Uses the table. Requests of this thread are not traced meanwhile.
     fn with<R>(&self, visit: impl FnOnce(&mut Table) -> R) -> R {
-        let was_inside = IS_INSIDE.replace(true);
-        let result = visit(&mut sync::lock(&self.table));
-        IS_INSIDE.set(was_inside);
-        result
+        untraced(|| visit(&mut sync::lock(&self.table)))
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) use calls::{MOST, capture};
 mod calls {
     use std::fmt;
 
+    use super::super::untraced;
+
     /// The number of calls inside of the allocator and of the standard library that can come first.
     const OWN: usize = 12;
 
@@ -40,7 +42,8 @@ mod calls {
     pub(crate) const MOST: usize = 48;
 
     /// The names of functions that are a part of allocating.
-    const ALLOCATING: [&str; 11] = [
+    const ALLOCATING: [&str; 12] = [
+        "allocator_api::counted::",
         "allocator_api::global::",
         "allocator_api::hooks::trace::Trace",
         "allocator_api::hooks::trace::enter",
@@ -70,7 +73,8 @@ mod calls {
 
     /// Writes the names of the calls, from the first one on that is not a part of allocating.
     pub(crate) fn write(f: &mut fmt::Formatter<'_>, calls: &[usize]) -> fmt::Result {
-        let names: Vec<_> = calls.iter().map(|call| name(*call)).collect();
+        // The names come from the debug information, which takes many MiB once it was read.
+        let names: Vec<_> = untraced(|| calls.iter().map(|call| name(*call)).collect());
         let is_own = |name: &String| {
             let name = name.trim_start_matches(['<', '&']);
             ALLOCATING.iter().any(|own| name.starts_with(own))
