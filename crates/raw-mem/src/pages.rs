@@ -4,7 +4,7 @@ use core::{ptr, ptr::NonNull};
 
 use libc::{c_int, c_void};
 
-use crate::{HUGE_PAGE, OsCode, PurgeError, align_down, align_up, errno, preserving_errno};
+use crate::{OsCode, PurgeError, align_down, align_up, errno, preserving_errno};
 
 #[cfg(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64"))]
 pub(crate) mod relocation;
@@ -156,14 +156,14 @@ pub(crate) unsafe fn advise_huge(start: NonNull<u8>, bytes: usize) {
 #[cfg(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64"))]
 pub(crate) unsafe fn make_huge(start: NonNull<u8>, bytes: usize) {
     if refuse_on_demand().is_ok() {
-        for at in (0..bytes).step_by(HUGE_PAGE) {
+        for at in (0..bytes).step_by(crate::HUGE_PAGE) {
             // SAFETY: the huge page lies in the range.
             let huge = to_c(unsafe { start.add(at) });
             // The system collapses only what has at least one page.
             // SAFETY: the caller mapped the pages. The call does not change their contents.
             unsafe { libc::madvise(huge, page_size(), MADV_POPULATE_WRITE) };
             // SAFETY: as above.
-            unsafe { libc::madvise(huge, HUGE_PAGE, MADV_COLLAPSE) };
+            unsafe { libc::madvise(huge, crate::HUGE_PAGE, MADV_COLLAPSE) };
         }
     }
 }
