@@ -9,6 +9,7 @@
 //! The tables are allocated from the global allocator. A thread that uses them does not trace its
 //! own requests, so they never contain themselves.
 
+mod inside;
 mod place;
 mod snapshot;
 mod table;
@@ -23,13 +24,14 @@ use core::{
 use raw_mem::{MemAlloc, Output};
 use sync::Mutex;
 
+use self::{
+    inside::{enter, untraced},
+    place::{MOST, capture},
+    table::{Block, Table},
+};
 pub use self::{
     place::Place,
     snapshot::{Amount, Difference, Figures, Snapshot, Traced},
-};
-use self::{
-    place::{MOST, capture},
-    table::{Block, Table},
 };
 use super::debug::Host;
 use crate::Domain;
@@ -38,36 +40,8 @@ use crate::Domain;
 const OFF: usize = usize::MAX;
 
 std::thread_local! {
-    /// True while the thread is inside of a traced request or uses the tables.
-    static IS_INSIDE: Cell<bool> = const { Cell::new(false) };
-
     /// The block that the thread is freeing or resizing, which the table no longer contains.
     static REMOVED: Cell<Option<(usize, Block)>> = const { Cell::new(None) };
-}
-
-/// Calls `visit` unless this thread is inside of another call.
-fn enter<R>(visit: impl FnOnce() -> R) -> Option<R> {
-    struct Leave;
-
-    impl Drop for Leave {
-        fn drop(&mut self) {
-            IS_INSIDE.set(false);
-        }
-    }
-
-    if IS_INSIDE.replace(true) {
-        return None;
-    }
-    let _leave = Leave;
-    Some(visit())
-}
-
-/// Calls `visit`, and does not trace the requests of this thread meanwhile.
-fn untraced<R>(visit: impl FnOnce() -> R) -> R {
-    let was_inside = IS_INSIDE.replace(true);
-    let result = visit();
-    IS_INSIDE.set(was_inside);
-    result
 }
 
 /// The blocks in use of all [`Trace`] hooks that refer to this value.
@@ -165,19 +139,21 @@ impl Default for Traces {
 /// The trace must be above the debug hook, because it knows the addresses that the program sees.
 impl Host for Traces {
     fn write_place(&self, out: &mut Output, ptr: *const u8) {
-        let was_inside = IS_INSIDE.replace(true);
         // A thread that is inside of the table may be the one that found the error.
-        let place = sync::try_lock(&self.table).and_then(|table| match REMOVED.get() {
-            Some((address, block)) if address == ptr.addr() => Some(table.place(block)),
-            _ => table.place_of_block(ptr.addr()),
+        let place = || {
+            sync::try_lock(&self.table).and_then(|table| match REMOVED.get() {
+                Some((address, block)) if address == ptr.addr() => Some(table.place(block)),
+                _ => table.place_of_block(ptr.addr()),
+            })
+        };
+        untraced(|| {
+            if let Some(place) = place() {
+                let _ = out.write_str("Memory block allocated at (most recent call first):\n");
+                out.flush();
+                // Finding names allocates memory, so this may fail if the heap is corrupted.
+                let _ = writeln!(out, "{place}");
+            }
         });
-        if let Some(place) = place {
-            let _ = out.write_str("Memory block allocated at (most recent call first):\n");
-            out.flush();
-            // Finding names allocates memory, so this may fail if the heap is corrupted.
-            let _ = writeln!(out, "{place}");
-        }
-        IS_INSIDE.set(was_inside);
     }
 }
 

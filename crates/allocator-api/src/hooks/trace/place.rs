@@ -33,7 +33,7 @@ pub(super) use calls::{MOST, capture};
 mod calls {
     use std::fmt;
 
-    use super::super::untraced;
+    use super::super::inside::untraced;
 
     /// The number of calls inside of the allocator and of the standard library that can come first.
     const OWN: usize = 12;
@@ -46,7 +46,7 @@ mod calls {
         "allocator_api::counted::",
         "allocator_api::global::",
         "allocator_api::hooks::trace::Trace",
-        "allocator_api::hooks::trace::enter",
+        "allocator_api::hooks::trace::inside::",
         "allocator_api::hooks::trace::place::",
         "backtrace::",
         "__rust",
