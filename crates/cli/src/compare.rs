@@ -66,8 +66,10 @@ pub fn count(invocation: &Invocation, libraries: &Libraries) -> Result<Counted> 
     Ok(Counted { stdout, share: Share::of(reports.values()) })
 }
 
-/// Fails unless the process `pid` used our heap. A process that is no Python writes no report, so
-/// one of those that it started must have used it.
+/// Fails unless the process `pid` used our heap.
+///
+/// A process that does not run Python writes no report. In this case, the first report of its
+/// children counts.
 fn require_in_force(reports: &BTreeMap<u32, Report>, pid: u32) -> Result<()> {
     let report = reports.get(&pid).or(reports.values().next());
     if report.is_some_and(|report| report.in_force) {

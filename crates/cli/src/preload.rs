@@ -1,8 +1,8 @@
 //! The value of `LD_PRELOAD`.
 //!
-//! The loader of glibc separates the paths at colons and spaces, and expands words that begin with
-//! a dollar sign. Neither can be escaped. A library whose path has such a character is therefore
-//! named by a symbolic link to its folder.
+//! glibc's loader splits the value at colons and spaces, and expands words that begin with a dollar
+//! sign. None of these characters can be escaped. If a library's path contains one, we create a
+//! symbolic link to its folder and use the path through the link.
 
 #![forbid(unsafe_code)]
 

@@ -1,9 +1,10 @@
 //! The status page of this process, by which `obmalloc ps`, `stats` and `trim` reach it.
 //!
-//! The page exists if `OBMALLOC_STATUS` is set. The heap's figures may be read, and the heap trimmed,
-//! only between two instructions of Python code. So requests above 512 bytes, which leave the heap
-//! anyway, notice that a second has passed or that a client asks for something. They make CPython
-//! call the function that [`start`] got, in its main thread, as soon as it can.
+//! The page exists if `OBMALLOC_STATUS` is set. The heap's figures can be read, and the heap trimmed,
+//! only between two instructions of Python code. A request above 512 bytes bypasses the heap anyway,
+//! so it checks whether a second has passed or a client has asked for something. If so, it schedules
+//! the function passed to [`start`], and CPython calls that function in its main thread as soon as
+//! it can.
 //!
 //! A forked child creates a page of its own at such a request, unless it lives for a second or two
 //! only: children that end with `_exit` leave their pages.

@@ -175,7 +175,7 @@ impl Arena {
     /// # Safety
     ///
     /// - `unit` must be less than the number of units in the arena.
-    /// - No pool may have been carved at `unit` since [`set`](Self::set).
+    /// - `unit` must not have been carved since [`set`](Self::set).
     unsafe fn carve<G: Geometry>(
         &self,
         unit: usize,

@@ -15,8 +15,8 @@
 //! stops at the end of the page on which the returned block ends. The caller will touch that page
 //! anyway, so carving touches no additional page.
 //!
-//! A purge can make pages before `next_offset` uncarved again. The record of the arena tracks these
-//! pages (see `arena::uncarved`). A bit in the header is set if there are any.
+//! A purge can turn pages before `next_offset` back into uncarved memory. The arena's record tracks
+//! these pages (see `arena::uncarved`). A bit in the pool's header is set if the pool has such pages.
 //!
 //! ```text
 //!                 a class needs a pool             out of blocks
@@ -148,8 +148,8 @@ impl PoolHeader {
     /// # Safety
     ///
     /// - `place` must be valid for writes, and aligned.
-    /// - Other threads may read only the state. They may read the other fields once the state shows
-    ///   that the header was written.
+    /// - Until the state shows that the header has been written, other threads must not read any
+    ///   other field.
     unsafe fn write_to(self, place: NonNull<Self>) {
         let place = place.as_ptr();
         // SAFETY: the place is valid for writes (contract), and no thread reads these fields yet.
@@ -454,7 +454,7 @@ impl PoolPtr {
     /// # Safety
     ///
     /// - `base` must be the start of an arena that is valid for reads and writes.
-    /// - No pool of the arena may have been carved.
+    /// - The arena must not contain a pool that has been carved.
     pub(crate) unsafe fn tag_arena<G: Geometry>(base: NonNull<u8>, tag: HeapTag) {
         if matches!(G::RULES.headers, HeaderRule::InArena) {
             // SAFETY: the arena is valid for writing (contract), and nothing else is in it yet.

@@ -1,8 +1,10 @@
 //! Starts a real CPython whose allocator `pymalloc` is used only by the test.
 //!
 //! - Before the interpreter starts, `malloc` replaces `pymalloc` as the interpreter's allocator.
-//! - The interpreter is always started, because `pymalloc` needs a thread state since CPython 3.12.
-//! - A process can start only one interpreter, so [`in_each`] creates a process for each libpython.
+//! - The interpreter is always started, because `pymalloc` has needed a thread state since CPython
+//!   3.12.
+//! - A process can start only one interpreter, so [`in_each`] starts one process for each
+//!   libpython.
 
 mod arena_hook;
 mod each;

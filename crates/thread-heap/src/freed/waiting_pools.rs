@@ -282,8 +282,8 @@ impl<G: Geometry, const PAGES: usize> WaitingPools<G, PAGES> {
         }
     }
 
-    /// Returns true if the page before `page` is a full page at the end of a pool of one unit in
-    /// the same arena.
+    /// Returns true if a pool of one unit in the same arena ends just before `page`, and its last
+    /// page is full.
     fn ends_full_before(&mut self, page: *mut u8) -> bool {
         if page.addr().is_multiple_of(G::SIZES.arena_size) {
             return false;

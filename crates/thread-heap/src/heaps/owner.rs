@@ -81,7 +81,8 @@ impl<P: Parts> Owner<P> {
     ///
     /// - The caller must own the heap.
     /// - The caller must not use the heap in any other way while the returned value is in use.
-    /// - The returned value must not be dropped if the caller remains the owner.
+    /// - If the caller remains the owner, it must not drop the returned value, because that abandons
+    ///   the heap.
     #[inline]
     pub(crate) unsafe fn new(heap: &'static ThreadHeap<P>) -> Self {
         // INVARIANT: the caller owned the heap (contract of `new`).
