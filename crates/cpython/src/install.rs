@@ -35,7 +35,7 @@ use crate::{
     domains::SERVED,
     interpreters::{self, PerInterpreter},
     limit,
-    lower::Lower,
+    lower::{self, Lower},
     options::Options,
     reinit::{self, Ours},
     self_check,
@@ -188,12 +188,15 @@ impl Installation {
         }
     }
 
-    /// Returns unused memory of the current interpreter's heap to the system. Returns the bytes.
+    /// Returns unused memory of the current interpreter's heap and of the C library to the system.
+    ///
+    /// Returns the number of bytes from the heap. The C library does not say how much it returned.
     ///
     /// # Safety
     ///
     /// - The calling thread must hold the GIL of an interpreter.
     pub(crate) unsafe fn trim(&self) -> usize {
+        lower::trim();
         match self.heap {
             Installed::OneGil(heap) => Access::trim(heap),
             Installed::PerInterpreter => Blocks::trim(&PerInterpreter),

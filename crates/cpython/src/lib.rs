@@ -123,10 +123,11 @@ extern "C" fn destruct() {
     }
 }
 
-/// Returns memory that no block uses to the system, and returns the number of bytes.
+/// Returns memory that no block uses to the system, and returns the number of bytes from the heap.
 ///
 /// Python code calls the function through `ctypes.CDLL(None).obmalloc_trim()`. It concerns the heap of
-/// the calling thread's interpreter, and memory that other heaps leave to any thread. It takes the
+/// the calling thread's interpreter, memory that other heaps leave to any thread, and the C library,
+/// which serves requests above 512 bytes and does not say how much it returned. The function takes the
 /// GIL if the caller does not hold it. Returns 0 if the heap is not installed.
 #[unsafe(no_mangle)]
 pub extern "C" fn obmalloc_trim() -> usize {

@@ -1,16 +1,17 @@
 //! The allocator below the heap, for large requests and for blocks that the heap does not own.
 
 use std::{
+    ffi::c_int,
     ptr::NonNull,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 use allocator_api::{CAllocator, Domain};
-use raw_mem::MemAlloc;
+use raw_mem::{MemAlloc, preserving_errno};
 
 use crate::{
     abi::{CPython, DomainFunctions},
-    status,
+    loader, status,
 };
 
 /// True if CPython's own allocator has served requests, so its blocks may be live.
@@ -24,6 +25,19 @@ pub(crate) fn expect_blocks_of_cpython() {
 fn expects_blocks_of_cpython() -> bool {
     // Relaxed is enough, because passing a block to another thread makes the store visible, too.
     EXPECTS_OTHERS.load(Relaxed)
+}
+
+/// Makes the C library return free memory to the system, because CPython's blocks above 512 bytes are
+/// there. Does nothing in a C library that has no `malloc_trim`. `errno` is unchanged.
+pub(crate) fn trim() {
+    // SAFETY: this is the type of the function in every C library that has it.
+    let trim: Option<unsafe extern "C" fn(usize) -> c_int> =
+        unsafe { loader::symbol(libc::RTLD_DEFAULT, c"malloc_trim") };
+    match trim {
+        // SAFETY: the function may be called at any time outside of the C library's allocator.
+        Some(trim) => preserving_errno(|| _ = unsafe { trim(0) }),
+        None => loader::clear_error(),
+    }
 }
 
 /// CPython's raw domain, called by its public functions, so that hooks in that domain see the

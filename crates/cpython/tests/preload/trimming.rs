@@ -72,6 +72,21 @@ fn a_function_gives_unused_memory_back_and_says_how_much() {
 }
 
 #[test]
+fn a_trim_gives_back_what_the_c_library_has_free() {
+    let action = "objects = [bytes(3000) for n in range(40_000)]\n\
+         peak = resident() - start\n\
+         survivors = objects[::100]\n\
+         del objects\n\
+         before = 100 * (resident() - start) // peak\n\
+         result = ctypes.PyDLL(None).obmalloc_trim() is None or before";
+    for python in supported() {
+        let (left, before) = left_after(python, &[NEVER], action);
+        assert!(before.parse::<u32>().unwrap() > 60, "{before} % were left in {python:?}");
+        assert!(left < 25, "{left} % are left, {before} % before the trim: {python:?}");
+    }
+}
+
+#[test]
 fn a_signal_gives_unused_memory_back() {
     for python in supported() {
         for name in ["USR1", "SIGUSR1", "10"] {
