@@ -325,9 +325,8 @@ mod resident {
         assert!(after - needed < BLOCKS * 64 / PAGE / 2, "{after} of {needed} pages");
     }
 
-    #[test]
-    fn without_a_policy_only_a_trim_purges() {
-        let mut rig = Rig::new(PurgePolicy::NEVER);
+    fn only_a_trim_purges(policy: PurgePolicy) {
+        let mut rig = Rig::new(policy);
         (0..BLOCKS).for_each(|_| rig.alloc(64, false));
         rig.thin(1000, false);
         let before = resident_pages(&rig.live);
@@ -338,16 +337,13 @@ mod resident {
     }
 
     #[test]
+    fn without_a_policy_only_a_trim_purges() {
+        only_a_trim_purges(PurgePolicy::NEVER);
+    }
+
+    #[test]
     fn a_policy_of_whole_arenas_leaves_parts_of_arenas_until_a_trim() {
-        let policy = PurgePolicy::after(SECOND, || NOW.get()).of_whole_arenas();
-        let mut rig = Rig::new(policy);
-        (0..BLOCKS).for_each(|_| rig.alloc(64, false));
-        rig.thin(1000, false);
-        let before = resident_pages(&rig.live);
-        (0..10).for_each(|_| rig.play(&Step::Wait { milliseconds: 900 }));
-        assert_eq!(resident_pages(&rig.live), before);
-        rig.heap.trim();
-        assert_eq!(resident_pages(&rig.live), needed_pages(&rig.live));
+        only_a_trim_purges(PurgePolicy::after(SECOND, || NOW.get()).of_whole_arenas());
     }
 
     thread_local! {

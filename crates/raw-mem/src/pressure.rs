@@ -26,7 +26,7 @@ const MOST_GROUPS: usize = 16;
 /// - A control group (version 2) of the process has used seven eighths of its `memory.max` or
 ///   `memory.high`. File pages that the system can drop do not count.
 /// - Tasks of the group waited for memory for a tenth of the last ten seconds (`memory.pressure`). If
-///   the process is in no such group, `/proc/pressure/memory` tells the same about the whole system.
+///   the process is in no such group, `/proc/pressure/memory` reports this for the whole system.
 ///
 /// On systems without these files, memory is never short.
 ///
@@ -44,7 +44,7 @@ pub struct MemoryPressure {
     group: Path,
     /// The length of the path of the topmost control group.
     top: usize,
-    /// The file that tells how long tasks waited for memory.
+    /// The path of the `memory.pressure` file, which reports how long tasks waited for memory.
     stalls: Path,
     /// The time of the next look at the files, in milliseconds.
     next: AtomicU64,
@@ -219,7 +219,7 @@ fn read_file<'b>(path: &Path, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
     buffer.get(..usize::try_from(len).ok()?)
 }
 
-/// Finds no file, because there is no system to ask.
+/// Returns `None`, because this target has no files.
 #[cfg(not(all(unix, not(miri))))]
 fn read_file<'b>(_path: &Path, _buffer: &'b mut [u8]) -> Option<&'b [u8]> {
     None

@@ -38,8 +38,8 @@ impl BeforeRefusal {
 
     /// Calls the callback. Returns true if the request should be repeated.
     ///
-    /// Calls `reached` first. If that returns `None`, no limit caused the refusal, and the callback
-    /// is not called.
+    /// `reached` returns the limit that caused the refusal. If it returns `None`, no limit did, and
+    /// this function does not call the callback.
     pub(crate) fn ask(&self, reached: impl FnOnce() -> Option<LimitReached>) -> bool {
         let Some(callback) = self.get() else { return false };
         let Some(reached) = reached() else { return false };

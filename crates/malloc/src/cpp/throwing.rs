@@ -57,7 +57,9 @@ extern "C" fn next(size: usize, align: usize) -> Step {
     Step { block: ptr::null_mut(), call: Some(call) }
 }
 
-/// Calls the new-handler until the request succeeds. Throws `std::bad_alloc` if there is none.
+/// Calls the new-handler until the request succeeds.
+///
+/// Throws `std::bad_alloc` if the program has set no new-handler.
 #[unsafe(naked)]
 extern "C-unwind" fn new_or_throw(size: usize, align: usize) -> *mut c_void {
     naked_asm!(

@@ -33,7 +33,9 @@ fn first(words: &[usize], range: Range<usize>, flip: usize) -> usize {
     range.end
 }
 
-/// Returns the highest run of set bits below `end`, or an empty run at 0 if there is none.
+/// Returns the highest run of set bits below `end`.
+///
+/// Returns an empty run at 0 if no bit is set there.
 pub(super) fn last_run(words: &[usize], end: usize) -> Range<usize> {
     let stop = end_of_last(words, end, 0);
     let start = end_of_last(words, stop, usize::MAX);

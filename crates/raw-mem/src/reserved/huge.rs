@@ -101,7 +101,7 @@ impl ReservedRange {
         ((at + before) / slots * slots).saturating_sub(before)
     }
 
-    /// Returns the number after the last slot of the huge page that ends with or behind slot `at - 1`.
+    /// Returns the number after the last slot of the huge page that contains slot `at - 1`.
     fn huge_page_end(&self, at: usize) -> usize {
         let (slots, before) = self.huge_page_slots();
         ((at + before).next_multiple_of(slots) - before).min(self.slots.len())
